@@ -1,1 +1,6 @@
 //! Placeholder while the crate is laid out.
+
+pub mod classify;
+pub mod model;
+pub mod regression;
+pub mod series;
