@@ -1,0 +1,34 @@
+//! Module events: which ELF files were loaded and unloaded after the target attached.
+//!
+//! The target writes them without hooking the loader: glibc's loader takes the memory of every `link_map` from malloc, so
+//! the hooks see a module come (its `link_map` is filled in) and go (its `link_map` is freed). Together with
+//! `SiteInfo::events_before` this tells which module was at an address when a site was first seen, however short its life.
+
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+
+/// Events the array holds; it is used as a ring that the collector empties.
+pub const MAX_EVENTS: usize = 1 << 12;
+/// Bytes of a path that are kept.
+pub const NAME_BYTES: usize = 224;
+
+/// One module loaded or unloaded.
+#[repr(C)]
+pub struct ModuleEvent {
+    /// [`LOADED`] or [`UNLOADED`]; stored last.
+    pub kind: AtomicU32,
+    /// Bytes of `name` in use.
+    pub name_len: AtomicU32,
+    /// Runtime address minus link-time address.
+    pub load_bias: AtomicU64,
+    /// Address of its dynamic section: lies inside the module.
+    pub dynamic: AtomicU64,
+    _reserved: u64,
+    /// The path the loader opened.
+    pub name: [AtomicU8; NAME_BYTES],
+}
+const _: () = assert!(core::mem::size_of::<ModuleEvent>() == 256);
+
+/// A module was loaded.
+pub const LOADED: u32 = 1;
+/// A module was unloaded.
+pub const UNLOADED: u32 = 2;

@@ -1,0 +1,87 @@
+//! Where each region of a session lies.
+//!
+//! Only the number of shards varies; every other size is a constant, so that the hot path has no geometry to load. A
+//! session is a sparse file in memory: what is not touched costs address space and nothing else.
+
+use crate::counters::Counters;
+use crate::event::{MAX_EVENTS, ModuleEvent};
+use crate::site::{MAX_SITES, SLOTS, SiteInfo, SiteSlot};
+use crate::wrapper::{MAX_RANGES, WrapperRange};
+use core::mem::size_of;
+use core::sync::atomic::AtomicU64;
+
+/// Most shards a session can have.
+pub const MAX_SHARDS: usize = 64;
+/// Room for the memory map of the target as it attached.
+pub const MAPS_BYTES: usize = 256 << 10;
+/// Bytes of one shard of counters.
+pub const SHARD_BYTES: usize = MAX_SITES * size_of::<Counters>();
+
+/// Who owns a shard: the thread's pointer (bits 22..64, shifted right by 6) and its id (bits 0..22); 0: nobody.
+///
+/// Two live threads never have the same thread pointer, so a thread that finds its own pointer here is the heir of a
+/// dead one and may take the shard over without asking anybody. The thread id is for the collector, which takes back
+/// the shards of threads that are gone.
+#[repr(C, align(64))]
+#[derive(Default)]
+pub struct Shard {
+    /// See the type.
+    pub owner: AtomicU64,
+}
+
+/// Bits of a thread id; the kernel's limit is 2²² (`PID_MAX_LIMIT`).
+pub const TID_BITS: u32 = 22;
+
+/// The owner word of a thread.
+pub const fn owner_word(thread_pointer: u64, tid: u32) -> u64 {
+    (thread_pointer >> 6) << TID_BITS | (tid & ((1 << TID_BITS) - 1)) as u64
+}
+
+/// The thread id in an owner word; 0: not known.
+pub const fn owner_tid(owner: u64) -> u32 {
+    (owner & ((1 << TID_BITS) - 1)) as u32
+}
+
+/// The thread pointer in an owner word, shifted right by 6.
+pub const fn owner_thread(owner: u64) -> u64 {
+    owner >> TID_BITS
+}
+
+/// Offset of the shards' owners.
+pub const SHARDS_AT: usize = 4096;
+/// Offset of the site table.
+pub const SLOTS_AT: usize = page(SHARDS_AT + MAX_SHARDS * size_of::<Shard>());
+/// Offset of the site infos.
+pub const INFOS_AT: usize = page(SLOTS_AT + SLOTS * size_of::<SiteSlot>());
+/// Offset of the wrapper ranges.
+pub const WRAPPERS_AT: usize = page(INFOS_AT + MAX_SITES * size_of::<SiteInfo>());
+/// Offset of the target's memory map.
+pub const MAPS_AT: usize = page(WRAPPERS_AT + MAX_RANGES * size_of::<WrapperRange>());
+/// Offset of the module events.
+pub const EVENTS_AT: usize = page(MAPS_AT + MAPS_BYTES);
+/// Offset of the counters: `[shard][site]`. They come last because only their size varies.
+pub const COUNTERS_AT: usize = page(EVENTS_AT + MAX_EVENTS * size_of::<ModuleEvent>());
+
+/// Size of a session with this many shards.
+pub const fn total_bytes(shards: usize) -> usize {
+    COUNTERS_AT + shards * SHARD_BYTES
+}
+
+const fn page(offset: usize) -> usize {
+    (offset + 4095) & !4095
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owner_words_tell_threads_apart_and_keep_the_tid() {
+        let a = owner_word(0x7fff_1234_5640, 4_194_303);
+        let b = owner_word(0x7fff_1234_5680, 4_194_303);
+        assert_ne!(owner_thread(a), owner_thread(b));
+        assert_eq!(owner_tid(a), 4_194_303);
+        assert_eq!(owner_thread(a), 0x7fff_1234_5640 >> 6);
+        assert_ne!(owner_word(0x1000, 0), 0);
+    }
+}

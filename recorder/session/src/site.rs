@@ -1,0 +1,225 @@
+//! Sites: how a return address is found in the table, and what a hook is to do there.
+
+use crate::rule::Rule;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Bits of a slot index: twice as many slots as sites keep probes short.
+pub const SLOT_BITS: u32 = 17;
+/// Slots of the table.
+pub const SLOTS: usize = 1 << SLOT_BITS;
+/// Site ids that call sites can have: 0 is none, 1 is [`OTHER`].
+pub const MAX_SITES: usize = 1 << 16;
+/// The site of everything that found no place in the table.
+pub const OTHER: u32 = 1;
+/// The first id that is given out.
+pub const FIRST: u32 = 2;
+/// Slots looked at before the table counts as full for this address.
+pub const MAX_PROBES: usize = 64;
+const _: () = assert!(SLOTS >= 2 * MAX_SITES);
+
+/// One slot: a return address, the site it means, and what to do there. Key first: a reader that sees the key and an id
+/// of 0 has met an insertion half way and helps to finish it.
+#[repr(C, align(16))]
+#[derive(Default)]
+pub struct SiteSlot {
+    /// The return address; 0: the slot is empty; [`DEAD`]: the module it lay in is gone.
+    pub key: AtomicU64,
+    /// The site's id; 0: not given yet.
+    pub id: AtomicU32,
+    /// An [`Action`]; 0: count here.
+    pub action: AtomicU32,
+}
+const _: () = assert!(core::mem::size_of::<SiteSlot>() == 16);
+
+/// Key of a slot whose module was unloaded: never matches, never ends a probe.
+pub const DEAD: u64 = 1;
+
+/// What the collector knows of one id.
+#[repr(C)]
+#[derive(Default)]
+pub struct SiteInfo {
+    /// The return address; 0 until the id is in use.
+    pub address: AtomicU64,
+    /// Module events that had happened when the site was first seen: tells which module was at the address then.
+    pub events_before: AtomicU32,
+    _reserved: u32,
+}
+const _: () = assert!(core::mem::size_of::<SiteInfo>() == 16);
+
+/// What a hook does with a return address other than counting there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Action(pub u32);
+
+impl Action {
+    /// Count here.
+    pub const COUNT: Action = Action(0);
+    /// Record the full stack. Outside the kinds that [`Rule`] uses.
+    pub const WATCH: Action = Action(5);
+    /// The dynamic loader allocates here: a `link_map` may be born.
+    pub const LOADER: Action = Action(6);
+
+    /// Step over this frame by `rule` and ask again at its caller.
+    pub const fn step(rule: Rule) -> Action {
+        Action(rule.0)
+    }
+
+    /// The rule to step over this frame, if that is what to do.
+    #[inline]
+    pub fn as_step(self) -> Option<Rule> {
+        use crate::rule::Kind;
+        let rule = Rule(self.0);
+        matches!(rule.kind(), Kind::Rsp | Kind::Rbp).then_some(rule)
+    }
+}
+
+/// The slot where the search for a return address begins: Fibonacci hashing, which spreads the low bits that tell
+/// neighbouring call sites apart over all bits of the index.
+#[inline(always)]
+pub fn first_slot(address: u64) -> usize {
+    (address.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - SLOT_BITS)) as usize
+}
+
+/// Finds the slot of `address` or makes one, giving out ids from `next_id`.
+///
+/// Lock-free and safe in a signal handler that interrupted an insertion: whoever meets a key without an id gives it one,
+/// and the first to do so wins (an id may be lost that way; it stays without allocations). `None`: the table is full, and
+/// the allocation belongs to [`OTHER`].
+pub fn intern<'t>(
+    slots: &'t [SiteSlot],
+    infos: &[SiteInfo],
+    next_id: &AtomicU32,
+    address: u64,
+    on_new: impl Fn(u32) -> Action,
+) -> Option<&'t SiteSlot> {
+    let first = first_slot(address);
+    for probe in 0..MAX_PROBES {
+        let slot = slots.get((first + probe) & (slots.len() - 1))?;
+        let mut key = slot.key.load(Ordering::Acquire);
+        if key == 0 {
+            // No key is written unless an id is left for it, else the table would fill with keys that mean nothing.
+            if next_id.load(Ordering::Relaxed) as usize >= infos.len() {
+                return None;
+            }
+            key = match slot.key.compare_exchange(0, address, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => address,
+                Err(theirs) => theirs,
+            };
+        }
+        if key != address {
+            continue;
+        }
+        if slot.id.load(Ordering::Acquire) == 0 {
+            give_id(slot, infos, next_id, address, &on_new)?;
+        }
+        return Some(slot);
+    }
+    None
+}
+
+#[cold]
+fn give_id(
+    slot: &SiteSlot,
+    infos: &[SiteInfo],
+    next_id: &AtomicU32,
+    address: u64,
+    on_new: &impl Fn(u32) -> Action,
+) -> Option<()> {
+    let id = next_id.fetch_add(1, Ordering::Relaxed);
+    let Some(info) = infos.get(id as usize) else {
+        next_id.fetch_sub(1, Ordering::Relaxed);
+        return None;
+    };
+    let action = on_new(id);
+    if action != Action::COUNT {
+        slot.action.store(action.0, Ordering::Relaxed);
+    }
+    if slot.id.compare_exchange(0, id, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+        // The collector takes an id as used once its address is there, so this comes last.
+        info.address.store(address, Ordering::Release);
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    fn table(sites: usize) -> (Vec<SiteSlot>, Vec<SiteInfo>, AtomicU32) {
+        let slots = (0..sites * 2).map(|_| SiteSlot::default()).collect();
+        let infos = (0..sites).map(|_| SiteInfo::default()).collect();
+        (slots, infos, AtomicU32::new(FIRST))
+    }
+
+    // The real table is indexed by the top bits of the hash; a small one in a test masks them.
+    #[test]
+    fn an_address_keeps_its_id_and_ids_are_dense() {
+        let (slots, infos, next) = table(64);
+        let mut seen = Vec::new();
+        for round in 0..2 {
+            for i in 0..40u64 {
+                let address = 0x5555_0000_0000 + i * 5;
+                let slot = intern(&slots, &infos, &next, address, |_| Action::COUNT).expect("there is room");
+                let id = slot.id.load(Ordering::Relaxed);
+                if round == 0 {
+                    seen.push(id);
+                }
+                assert_eq!(seen[i as usize], id);
+                assert_eq!(infos[id as usize].address.load(Ordering::Relaxed), address);
+            }
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, (FIRST..FIRST + 40).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_full_table_says_so_and_keeps_serving_what_it_knows() {
+        let (slots, infos, next) = table(16);
+        let known: Vec<u64> = (0..14).map(|i| 0x1000 + i * 16).collect();
+        for &address in &known {
+            assert!(intern(&slots, &infos, &next, address, |_| Action::COUNT).is_some());
+        }
+        for i in 0..100 {
+            assert!(intern(&slots, &infos, &next, 0x9000 + i, |_| Action::COUNT).is_none());
+        }
+        for &address in &known {
+            assert!(intern(&slots, &infos, &next, address, |_| Action::COUNT).is_some());
+        }
+    }
+
+    #[test]
+    fn a_half_done_insertion_is_finished_by_whoever_meets_it() {
+        let (slots, infos, next) = table(16);
+        slots[first_slot(0x4242) & 31].key.store(0x4242, Ordering::Relaxed);
+        let slot = intern(&slots, &infos, &next, 0x4242, |_| Action::WATCH).expect("there is room");
+        assert_eq!(slot.id.load(Ordering::Relaxed), FIRST);
+        assert_eq!(slot.action.load(Ordering::Relaxed), Action::WATCH.0);
+    }
+
+    #[test]
+    fn threads_agree_on_every_id() {
+        let (slots, infos, next) = table(2048);
+        let ids: Vec<Vec<u32>> = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        (0..200u64)
+                            .map(|i| {
+                                intern(&slots, &infos, &next, 0x7000 + i * 3, |_| Action::COUNT)
+                                    .expect("there is room")
+                                    .id
+                                    .load(Ordering::Relaxed)
+                            })
+                            .collect()
+                    })
+                })
+                .collect();
+            workers.into_iter().map(|w| w.join().expect("a worker does not panic")).collect()
+        });
+        assert!(ids.iter().all(|of_one| of_one == &ids[0]));
+        let mut distinct = ids[0].clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        assert_eq!(distinct.len(), 200);
+    }
+}
