@@ -1,0 +1,53 @@
+#!/bin/bash
+# Builds the samples: samples/build.sh [-s SOURCE_DIR] [OUTPUT_DIR (target/samples)]
+#
+# Every *.c, *.cpp, *.S and *.rs of SOURCE_DIR (this directory) becomes one program of the same name, with -O2 -g; a
+# source named lib*.c becomes a shared library. `//#Build: FLAGS` in a source adds flags; $OUT in them is OUTPUT_DIR.
+# Only what is older than its source, the common files or this script is built, as many at a time as there are processors.
+set -euo pipefail
+
+self=$(readlink -f "$0")
+here=$(dirname "$self")
+source_dir=$here
+if [ "${1-}" = -s ]; then
+    source_dir=$(readlink -f "$2")
+    shift 2
+fi
+out=${1:-$here/../target/samples}
+mkdir -p "$out"
+out=$(readlink -f "$out")
+
+# One source to one program. The result is moved into place whole: a build that was interrupted leaves nothing.
+build_one() {
+    local source=$1 base name flags result
+    base=$(basename "$source")
+    name=${base%.*}
+    case $base in lib*.c) result=$out/$name.so ;; *) result=$out/$name ;; esac
+    if [ -e "$result" ] && [ ! "$source" -nt "$result" ] && [ ! "$self" -nt "$result" ] &&
+        [ -z "$(find "$here/common" -newer "$result" -print -quit)" ]; then
+        return
+    fi
+    flags=$(sed -n 's|^//#Build: *||p' "$source")
+    flags=${flags//\$OUT/$out}
+    local new=$out/.$name.$$
+    # shellcheck disable=SC2086 # flags are words
+    case $base in
+        lib*.c) ${CC:-gcc} -O2 -g -Wall -fno-builtin-malloc -fPIC -shared -I"$here/common" "$source" -o "$new" $flags ;;
+        *.c | *.S) ${CC:-gcc} -O2 -g -Wall -D_GNU_SOURCE -I"$here/common" "$source" -o "$new" $flags -pthread ;;
+        *.cpp) ${CXX:-g++} -std=c++17 -O2 -g -Wall -I"$here/common" "$source" -o "$new" $flags -pthread ;;
+        *.rs) ${RUSTC:-rustc} --edition 2024 -O -g --crate-name "$name" "$source" -o "$new" $flags ;;
+    esac
+    mv "$new" "$result"
+}
+
+# Two builds of one directory at the same time would do the same work twice.
+exec 9>"$out/.lock"
+flock 9
+
+# Shared libraries come first: programs link them.
+export -f build_one
+export self here out
+find "$source_dir" -maxdepth 1 -name 'lib*.c' -print0 |
+    xargs -0 -r -n1 -P"$(nproc)" bash -euc 'build_one "$0"'
+find "$source_dir" -maxdepth 1 \( -name '*.c' -o -name '*.cpp' -o -name '*.S' -o -name '*.rs' \) ! -name 'lib*.c' -print0 |
+    xargs -0 -r -n1 -P"$(nproc)" bash -euc 'build_one "$0"'

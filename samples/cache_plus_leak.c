@@ -1,0 +1,19 @@
+// A cache and a leak at one site: entries fill a table during the first quarter, and from the start every fourth one is
+// put into a chain that nothing ever walks.
+//
+//#Expect: Leak in make_entry
+//#Expect: nothing else
+#include "pace.h"
+
+enum { SLOTS = 300 };
+static void *table[SLOTS];
+
+NOINLINE void *make_entry(void) { return keep(malloc(160)); }
+
+int main(int argc, char **argv) {
+    struct pace p = pace_start(argc, argv, 6, 200);
+    while (pace_next(&p)) {
+        if (p.tick < SLOTS) table[p.tick] = make_entry();
+        if (p.tick % 4 == 0) make_entry();
+    }
+}

@@ -1,0 +1,24 @@
+// Parent and child hold each other by shared_ptr: when the last outside owner lets go, both stay.
+//
+//#Expect: Leak in make_pair_of_nodes
+//#Expect: nothing else
+#include "pace.h"
+#include <memory>
+
+struct node {
+    std::shared_ptr<node> other;
+    char data[100];
+};
+
+NOINLINE void make_pair_of_nodes() {
+    auto parent = std::make_shared<node>();
+    auto child = std::make_shared<node>();
+    parent->other = child;
+    child->other = parent;
+    keep(parent.get());
+}
+
+int main(int argc, char **argv) {
+    pace p = pace_start(argc, argv, 5, 150);
+    while (pace_next(&p)) make_pair_of_nodes();
+}

@@ -1,0 +1,31 @@
+//! Subscribers that are subscribed again by each one that is there: growth in proportion to what there is.
+//!
+//#Expect: Leak in subscribe
+//#Expect: nothing else
+#[path = "common/pace.rs"]
+mod pace;
+
+use std::hint::black_box;
+
+struct Subscriber {
+    _filter: [u8; 100],
+}
+
+#[inline(never)]
+fn subscribe() -> Box<Subscriber> {
+    black_box(Box::new(Subscriber { _filter: [0; 100] }))
+}
+
+fn main() {
+    let mut pace = pace::Pace::new(5.0, 50);
+    let mut subscribers = Vec::with_capacity(100_000);
+    while pace.wait() {
+        // Eight e-foldings over the run.
+        let wanted = (8.0 * pace.fraction()).exp() as usize;
+        while subscribers.len() < wanted {
+            subscribers.push(subscribe());
+        }
+    }
+    black_box(&subscribers);
+    std::mem::forget(subscribers);
+}

@@ -1,0 +1,22 @@
+// One log buffer that is appended to and never written out: no new allocations, the same one gets bigger.
+//
+//#Expect: Leak in append_line
+//#Expect: nothing else
+#include "pace.h"
+
+static char *buffer;
+static size_t used, capacity;
+
+NOINLINE void append_line(void) {
+    if (used + 100 > capacity) {
+        capacity += 1000;
+        buffer = keep(realloc(buffer, capacity));
+    }
+    memset(buffer + used, 'x', 100);
+    used += 100;
+}
+
+int main(int argc, char **argv) {
+    struct pace p = pace_start(argc, argv, 5, 400);
+    while (pace_next(&p)) append_line();
+}

@@ -1,0 +1,16 @@
+// Sessions are entered into a map at login; logout forgets to erase them.
+//
+//#Expect: Leak in login
+//#Expect: nothing else
+#include "pace.h"
+#include <map>
+
+struct session { char data[200]; };
+static std::map<long, session> sessions;
+
+NOINLINE void login(long user) { sessions[user].data[0] = 1; }
+
+int main(int argc, char **argv) {
+    pace p = pace_start(argc, argv, 5, 200);
+    while (pace_next(&p)) login(p.tick);
+}

@@ -1,0 +1,18 @@
+// A job that collects its results for most of the run, hands them over and frees them all before it idles on.
+//
+//#Expect: no leak
+#include "pace.h"
+
+static void *results[2000];
+static int used;
+
+NOINLINE void *make_result(void) { return keep(malloc(250)); }
+
+int main(int argc, char **argv) {
+    struct pace p = pace_start(argc, argv, 6, 200);
+    while (pace_next(&p)) {
+        if (pace_fraction(&p) < 0.6) results[used++] = make_result();
+        else
+            while (used) free(results[--used]);
+    }
+}

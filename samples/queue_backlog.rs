@@ -1,0 +1,27 @@
+//! Messages arrive a third faster than they are handled: the queue grows for ever, though every message is freed in its
+//! turn.
+//!
+//#Expect: Leak in receive
+//#Expect: nothing else
+#[path = "common/pace.rs"]
+mod pace;
+
+use std::collections::VecDeque;
+use std::hint::black_box;
+
+#[inline(never)]
+fn receive() -> Box<[u8; 256]> {
+    black_box(Box::new([0; 256]))
+}
+
+fn main() {
+    let mut pace = pace::Pace::new(6.0, 200);
+    let mut queue = VecDeque::with_capacity(4096);
+    while pace.wait() {
+        queue.push_back(receive());
+        if pace.tick % 4 != 0 {
+            black_box(queue.pop_front());
+        }
+    }
+    std::mem::forget(queue);
+}

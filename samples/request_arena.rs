@@ -1,0 +1,23 @@
+//! Each request has an arena: a vector of buffers that is dropped with it.
+//!
+//#Expect: no leak
+#[path = "common/pace.rs"]
+mod pace;
+
+use std::hint::black_box;
+
+#[inline(never)]
+fn serve(random: &mut pace::Random) -> Vec<Box<[u8]>> {
+    (0..1 + random.below(20)).map(|i| black_box(vec![0_u8; 64 + 16 * i as usize]).into_boxed_slice()).collect()
+}
+
+fn main() {
+    let mut pace = pace::Pace::new(5.0, 200);
+    let mut random = pace::Random::new();
+    let mut last = Vec::new();
+    while pace.wait() {
+        // The answer of the previous request is being sent while the next one is served.
+        last = black_box((serve(&mut random), last)).0;
+    }
+    black_box(last);
+}

@@ -1,0 +1,16 @@
+// Much is loaded at start and needed for a while; piece by piece it is released.
+//
+//#Expect: no leak
+#include "pace.h"
+
+enum { PIECES = 800 };
+static char *pieces[PIECES];
+
+NOINLINE char *load_piece() { return static_cast<char *>(keep(new char[500])); }
+
+int main(int argc, char **argv) {
+    for (auto &piece : pieces) piece = load_piece();
+    pace p = pace_start(argc, argv, 5, 200);
+    while (pace_next(&p))
+        if (p.tick < PIECES) delete[] pieces[p.tick];
+}

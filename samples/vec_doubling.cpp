@@ -1,0 +1,18 @@
+// A vector that doubles until it holds the 600 items there are, and is then reused: steps up, further and further apart.
+//
+//#Expect: no leak
+#include "pace.h"
+#include <vector>
+
+struct item { char data[64]; };
+static std::vector<item> items;
+
+NOINLINE void add_item() { items.push_back(item()); }
+
+int main(int argc, char **argv) {
+    pace p = pace_start(argc, argv, 6, 200);
+    while (pace_next(&p)) {
+        if (items.size() == 600) items.clear();
+        add_item();
+    }
+}

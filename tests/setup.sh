@@ -1,0 +1,42 @@
+#!/bin/bash
+# Installs what the tests need and cannot build themselves: compilers for the samples, and the programs they record.
+#
+# tests/setup.sh        installs what is missing (as root, or through sudo)
+# tests/setup.sh --list prints the packages, one a line
+set -euo pipefail
+
+packages=(
+    gcc g++ clang musl-tools     # the samples, and a musl-linked host
+    python3 sqlite3 jq perl bash git redis-server redis-tools # the main end-to-end tests
+    bzip2 xz-utils zstd zip unzip cpio file bc m4 make gawk mawk tcl lua5.4 # tests/tests/distro.rs
+    diffutils patch less openssl nodejs openjdk-17-jre-headless postgresql nginx-light
+)
+
+if [ "${1-}" = --list ]; then
+    printf '%s\n' "${packages[@]}"
+    exit
+fi
+if ! command -v dpkg-query >/dev/null; then
+    echo "setup.sh: this is no Debian; install the equivalents of: ${packages[*]}" >&2
+    exit 1
+fi
+
+missing=()
+for package in "${packages[@]}"; do
+    [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+done
+if [ ${#missing[@]} -eq 0 ]; then
+    echo "setup.sh: everything is installed"
+    exit
+fi
+
+if [ "$(id -u)" -eq 0 ]; then
+    sudo=()
+elif command -v sudo >/dev/null; then
+    sudo=(sudo)
+else
+    echo "setup.sh: not root and no sudo; install these yourself: ${missing[*]}" >&2
+    exit 1
+fi
+"${sudo[@]}" apt-get update -qq
+DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"

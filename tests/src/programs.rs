@@ -1,0 +1,80 @@
+//! The programs that are recorded: samples/ and tests/programs/, built once by samples/build.sh.
+
+use crate::tools::{repository, target_dir};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// A directory of sources and where their programs are.
+#[derive(Debug)]
+pub struct Programs {
+    sources: PathBuf,
+    binaries: PathBuf,
+}
+
+/// samples/
+pub fn samples() -> &'static Programs {
+    static SAMPLES: OnceLock<Programs> = OnceLock::new();
+    SAMPLES.get_or_init(|| Programs::build("samples"))
+}
+
+/// tests/programs/
+pub fn programs() -> &'static Programs {
+    static PROGRAMS: OnceLock<Programs> = OnceLock::new();
+    PROGRAMS.get_or_init(|| Programs::build("tests/programs"))
+}
+
+/// tests/programs/hosts/
+pub fn hosts() -> &'static Programs {
+    static HOSTS: OnceLock<Programs> = OnceLock::new();
+    HOSTS.get_or_init(|| Programs::build("tests/programs/hosts"))
+}
+
+impl Programs {
+    fn build(directory: &str) -> Programs {
+        let sources = repository().join(directory);
+        let binaries = target_dir().join("test-programs").join(directory.replace('/', "-"));
+        let status = Command::new(repository().join("samples/build.sh"))
+            .arg("-s")
+            .arg(&sources)
+            .arg(&binaries)
+            .status()
+            .expect("bash must be there to build the samples");
+        assert!(
+            status.success(),
+            "the programs of {directory} do not build (tests/setup.sh installs what they need)"
+        );
+        Programs { sources, binaries }
+    }
+
+    /// The program `name`.
+    pub fn binary(&self, name: &str) -> PathBuf {
+        self.binaries.join(name)
+    }
+
+    /// Where the programs are.
+    pub fn binaries(&self) -> &Path {
+        &self.binaries
+    }
+
+    /// The sources of all programs (not of shared libraries), sorted by name.
+    pub fn sources(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(&self.sources).expect("the directory is part of the repository");
+        let mut sources: Vec<_> = entries
+            .map(|entry| entry.expect("a directory that was opened can be read").path())
+            .filter(|path| {
+                let name = path.file_name().expect("an entry has a name").to_string_lossy();
+                let is_source =
+                    matches!(path.extension(), Some(e) if e == "c" || e == "cpp" || e == "rs" || e == "S");
+                is_source && !(name.starts_with("lib") && name.ends_with(".c"))
+            })
+            .collect();
+        sources.sort();
+        sources
+    }
+}
+
+/// The name of the program that is built from `source`.
+pub fn name_of(source: &Path) -> String {
+    source.file_stem().expect("a source has a name").to_string_lossy().into_owned()
+}

@@ -1,0 +1,114 @@
+//! Recording a program into a temporary trace and analyzing it.
+
+use crate::report::Report;
+use crate::run::{Outcome, Running, run};
+use crate::temp::TempDir;
+use crate::tools::tools;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A recording that is over.
+#[derive(Debug)]
+pub struct Recording {
+    /// How edleak-record ended.
+    pub outcome: Outcome,
+    /// The trace.
+    pub trace: PathBuf,
+    /// Holds the trace.
+    pub dir: TempDir,
+}
+
+/// How to record.
+#[derive(Debug, Clone)]
+pub struct Recorder {
+    name: String,
+    options: Vec<String>,
+    env: Vec<(String, String)>,
+    cwd: Option<PathBuf>,
+}
+
+impl Recorder {
+    /// A recorder with a period of 50 ms, for the test `name`.
+    pub fn new(name: &str) -> Recorder {
+        let options = vec!["--period".to_owned(), "50ms".to_owned()];
+        Recorder { name: name.to_owned(), options, env: Vec::new(), cwd: None }
+    }
+
+    /// Adds options; a later `--period` replaces the one that is there.
+    pub fn options<S: AsRef<str>>(mut self, options: impl IntoIterator<Item = S>) -> Recorder {
+        let options: Vec<_> = options.into_iter().map(|option| option.as_ref().to_owned()).collect();
+        if options.iter().any(|option| option == "--period") {
+            self.options.retain(|option| option != "--period" && option != "50ms");
+        }
+        self.options.extend(options);
+        self
+    }
+
+    /// Sets a variable of the environment that edleak-record and the target get.
+    pub fn env(mut self, name: &str, value: &str) -> Recorder {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Sets the directory to run in.
+    pub fn cwd(mut self, dir: &Path) -> Recorder {
+        self.cwd = Some(dir.to_path_buf());
+        self
+    }
+
+    /// The command that records `program` into `trace`.
+    pub fn command<S: AsRef<OsStr>>(
+        &self,
+        trace: &Path,
+        program: impl AsRef<OsStr>,
+        args: impl IntoIterator<Item = S>,
+    ) -> Command {
+        let mut command = Command::new(&tools().record);
+        command.arg("-o").arg(trace).args(&self.options).arg("--").arg(program).args(args);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        if let Some(cwd) = &self.cwd {
+            command.current_dir(cwd);
+        }
+        command
+    }
+
+    /// Records `program` to its end.
+    pub fn record<S: AsRef<OsStr>>(
+        &self,
+        program: impl AsRef<OsStr>,
+        args: impl IntoIterator<Item = S>,
+    ) -> Recording {
+        self.record_with_input(program, args, b"")
+    }
+
+    /// Records `program` to its end with `input` on standard input.
+    pub fn record_with_input<S: AsRef<OsStr>>(
+        &self,
+        program: impl AsRef<OsStr>,
+        args: impl IntoIterator<Item = S>,
+        input: &[u8],
+    ) -> Recording {
+        let dir = TempDir::new(&self.name);
+        let trace = dir.join("trace.edl");
+        let outcome = Running::start(&mut self.command(&trace, program, args), input).finish();
+        Recording { outcome, trace, dir }
+    }
+}
+
+impl Recording {
+    /// Every site of the trace.
+    pub fn all_sites(&self) -> Report {
+        Report::of(&self.trace, &["--all", "--min-class", "constant"])
+    }
+
+    /// The leaks that edleak-analyze lists by default.
+    pub fn leaks(&self) -> Report {
+        Report::of(&self.trace, &[])
+    }
+}
+
+/// Runs `edleak-analyze OPTIONS TRACE`.
+pub fn analyze<S: AsRef<OsStr>>(options: impl IntoIterator<Item = S>, trace: &Path) -> Outcome {
+    run(Command::new(&tools().analyze).args(options).arg(trace))
+}

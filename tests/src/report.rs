@@ -1,0 +1,206 @@
+//! The JSON report of edleak-analyze, read strictly: a field of the contract that is missing fails the test.
+
+use crate::record::analyze;
+use serde_json::Value;
+use std::path::Path;
+
+/// A report.
+#[derive(Debug)]
+pub struct Report {
+    /// Exit code of edleak-analyze.
+    pub code: i32,
+    /// The whole report.
+    pub json: Value,
+    /// The sites it lists.
+    pub sites: Vec<Site>,
+}
+
+/// What was counted.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Calls that allocated.
+    pub allocs: u64,
+    /// Bytes they asked for.
+    pub allocated_bytes: u64,
+    /// Allocations that were freed.
+    pub frees: u64,
+    /// Bytes these had.
+    pub freed_bytes: u64,
+}
+
+impl Counts {
+    /// Adds another site's counts.
+    pub fn add(&mut self, other: &Counts) {
+        self.allocs += other.allocs;
+        self.allocated_bytes += other.allocated_bytes;
+        self.frees += other.frees;
+        self.freed_bytes += other.freed_bytes;
+    }
+}
+
+/// One site.
+#[derive(Debug)]
+pub struct Site {
+    /// `leak`, `no-leak` or `undecided`.
+    pub verdict: String,
+    /// `constant`, `log`, `linear` or `exp`.
+    pub class: String,
+    /// What was counted.
+    pub counts: Counts,
+    /// The frames, innermost first.
+    pub stack: Vec<Frame>,
+}
+
+/// One frame.
+#[derive(Debug, Default)]
+pub struct Frame {
+    /// Path of the module.
+    pub module: String,
+    /// Function, as demangled; empty where it is unknown.
+    pub function: String,
+    /// Source file; empty where it is unknown.
+    pub file: String,
+    /// Line; 0 where it is unknown.
+    pub line: u64,
+    /// Inlined into the next frame.
+    pub inlined: bool,
+}
+
+impl Report {
+    /// The report of `edleak-analyze --format json OPTIONS TRACE`.
+    pub fn of(trace: &Path, options: &[&str]) -> Report {
+        let outcome = analyze(["--format", "json"].iter().chain(options), trace);
+        let json: Value = serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| {
+            panic!(
+                "the report of `{}` is not JSON: {error}\nexit code {}\nstdout: {}\nstderr: {}",
+                trace.display(),
+                outcome.code,
+                outcome.stdout,
+                outcome.stderr
+            )
+        });
+        assert_eq!(json["format_version"], 1, "format_version of {json}");
+        let sites = json["sites"].as_array().expect("`sites` is an array").iter().map(Site::read).collect();
+        Report { code: outcome.code, json, sites }
+    }
+
+    /// A number of the summary.
+    pub fn summary(&self, field: &str) -> u64 {
+        number(&self.json["summary"], field)
+    }
+
+    /// The sites with a frame in `function`.
+    pub fn sites_in<'a>(&'a self, function: &'a str) -> impl Iterator<Item = &'a Site> {
+        self.sites.iter().filter(move |site| site.is_in(function))
+    }
+
+    /// The sum over the sites whose caller is `function`, as the innermost frame that is not inlined.
+    pub fn counts_of(&self, function: &str) -> Counts {
+        let mut sum = Counts::default();
+        for site in &self.sites {
+            if site.caller().is_some_and(|frame| is_named(&frame.function, function)) {
+                sum.add(&site.counts);
+            }
+        }
+        sum
+    }
+
+    /// The leaks among the sites.
+    pub fn leaks(&self) -> impl Iterator<Item = &Site> {
+        self.sites.iter().filter(|site| site.verdict == "leak")
+    }
+
+    /// A line for each site, for the message of a test that fails.
+    pub fn describe(&self) -> String {
+        let line = |site: &Site| {
+            let frames: Vec<_> =
+                site.stack.iter().map(|f| format!("{} {}:{}", f.function, f.file, f.line)).collect();
+            format!("  {} {} {:?} in {}\n", site.verdict, site.class, site.counts, frames.join(" < "))
+        };
+        self.sites.iter().map(line).collect()
+    }
+}
+
+impl Site {
+    fn read(json: &Value) -> Site {
+        let counts = Counts {
+            allocs: number(json, "allocs"),
+            allocated_bytes: number(json, "allocated_bytes"),
+            frees: number(json, "frees"),
+            freed_bytes: number(json, "freed_bytes"),
+        };
+        assert_eq!(
+            number(json, "live_bytes"),
+            counts.allocated_bytes - counts.freed_bytes,
+            "live_bytes of {json}"
+        );
+        assert_eq!(number(json, "live_count"), counts.allocs - counts.frees, "live_count of {json}");
+        let stack = json["stack"].as_array().unwrap_or_else(|| panic!("no `stack` in {json}"));
+        Site {
+            verdict: text(json, "verdict"),
+            class: text(json, "class"),
+            counts,
+            stack: stack.iter().map(Frame::read).collect(),
+        }
+    }
+
+    /// Whether a frame, inlined or not, is in `function`.
+    pub fn is_in(&self, function: &str) -> bool {
+        self.stack.iter().any(|frame| is_named(&frame.function, function))
+    }
+
+    /// The innermost frame that is not inlined: the function that made the call.
+    pub fn caller(&self) -> Option<&Frame> {
+        self.stack.iter().find(|frame| !frame.inlined)
+    }
+}
+
+impl Frame {
+    fn read(json: &Value) -> Frame {
+        Frame {
+            module: text(json, "module"),
+            function: text(json, "function"),
+            file: text(json, "file"),
+            line: json["line"].as_u64().unwrap_or(0),
+            inlined: json["inlined"].as_bool().unwrap_or_else(|| panic!("no `inlined` in {json}")),
+        }
+    }
+}
+
+/// Whether `function`, as demangled, is the one that the source calls `name`: namespaces, parameters and the hash at the
+/// end of a Rust name do not count.
+pub fn is_named(function: &str, name: &str) -> bool {
+    let without_parameters = function.split('(').next().expect("split gives at least one part");
+    let is_hash = |part: &str| {
+        part.len() == 17 && part.starts_with('h') && part[1..].bytes().all(|b| b.is_ascii_hexdigit())
+    };
+    without_parameters.rsplit("::").find(|part| !is_hash(part)) == Some(name)
+}
+
+fn number(json: &Value, field: &str) -> u64 {
+    json[field].as_u64().unwrap_or_else(|| panic!("`{field}` is no number ≥ 0 in {json}"))
+}
+
+/// A text field; `null` is an empty one.
+fn text(json: &Value, field: &str) -> String {
+    match &json[field] {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => panic!("`{field}` is {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_named;
+
+    #[test]
+    fn a_demangled_name_is_recognized() {
+        assert!(is_named("login(long)", "login"));
+        assert!(is_named("rust_leaker::Service::open_session", "open_session"));
+        assert!(is_named("event_log::log_event::h0123456789abcdef", "log_event"));
+        assert!(is_named("grow_list", "grow_list"));
+        assert!(!is_named("grow_list_more", "grow_list"));
+        assert!(!is_named("", "grow_list"));
+    }
+}

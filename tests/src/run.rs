@@ -1,0 +1,202 @@
+//! Running a program with a deadline, and everything it said.
+
+#![allow(unsafe_code)] // kill(2)
+
+use std::io::{Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+/// Long enough for every program here on a loaded machine. A test that needs it has failed.
+pub const DEADLINE: Duration = Duration::from_secs(120);
+
+/// How a program ended and what it wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Its exit code, or 128 + N where signal N killed it, as a shell says it.
+    pub code: i32,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+impl Outcome {
+    /// The lines of standard error that are not ours.
+    pub fn stderr_of_target(&self) -> String {
+        let ours = |line: &&str| !line.starts_with("edleak");
+        self.stderr.lines().filter(ours).flat_map(|line| [line, "\n"]).collect()
+    }
+}
+
+/// Runs `command` to its end with nothing on standard input. Panics, and ends what was started, after [`DEADLINE`].
+pub fn run(command: &mut Command) -> Outcome {
+    run_with_input(command, b"")
+}
+
+/// Runs `command` to its end with `input` on standard input. Panics, and ends what was started, after [`DEADLINE`].
+pub fn run_with_input(command: &mut Command, input: &[u8]) -> Outcome {
+    Running::start(command, input).finish()
+}
+
+/// A program that runs in a process group of its own. Dropped before its end, it is ended with its group.
+pub struct Running {
+    child: Child,
+    description: String,
+    started: Instant,
+    stdout: Output,
+    stderr: Output,
+    is_reaped: bool,
+}
+
+impl Running {
+    /// Starts `command` with `input` on standard input.
+    pub fn start(command: &mut Command, input: &[u8]) -> Running {
+        let description = format!("{command:?}");
+        command.stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() });
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {description}: {error}"));
+        if let Some(mut stdin) = child.stdin.take() {
+            let input = input.to_vec();
+            // A program that ends before it has read everything is not our problem.
+            std::thread::spawn(move || stdin.write_all(&input));
+        }
+        let stdout = Output::read(child.stdout.take().expect("piped above"));
+        let stderr = Output::read(child.stderr.take().expect("piped above"));
+        Running { child, description, started: Instant::now(), stdout, stderr, is_reaped: false }
+    }
+
+    /// The process ID.
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    /// Sends `signal` to the process (not to its group).
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: `kill` takes no pointers; the child is not reaped, so its ID is its own.
+        unsafe { libc::kill(self.pid(), signal) };
+    }
+
+    /// Waits until standard output or standard error contains `text`.
+    pub fn wait_for_text(&mut self, text: &str) {
+        let description = self.description.clone();
+        wait_for(&format!("`{text}` from {description}"), || {
+            self.stdout.collect_now();
+            self.stderr.collect_now();
+            self.stdout.text().contains(text) || self.stderr.text().contains(text)
+        });
+    }
+
+    /// Waits for the end.
+    pub fn finish(mut self) -> Outcome {
+        let limit = self.started + DEADLINE;
+        // The pipes are closed at the latest when the program ends: wait for that, then reap.
+        let in_time = self.stdout.collect_until(limit) && self.stderr.collect_until(limit);
+        if !in_time {
+            panic!(
+                "{} did not end within {DEADLINE:?}\nstdout: {}\nstderr: {}",
+                self.description,
+                self.stdout.text(),
+                self.stderr.text()
+            );
+        }
+        let mut status = None;
+        wait_for(&format!("the end of {}", self.description), || {
+            status = self.child.try_wait().expect("our own child can be waited for");
+            status.is_some()
+        });
+        self.is_reaped = true;
+        let code = exit_code(status.expect("waited for"));
+        Outcome { code, stdout: self.stdout.text(), stderr: self.stderr.text() }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.is_reaped {
+            // SAFETY: `kill` takes no pointers; the group is the one that `start` made for this child.
+            unsafe { libc::kill(-self.pid(), libc::SIGKILL) };
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// An exit status as a shell tells it.
+pub fn exit_code(status: ExitStatus) -> i32 {
+    status.code().or_else(|| status.signal().map(|signal| 128 + signal)).expect("exited or killed")
+}
+
+/// Waits until `is_true` is; panics after [`DEADLINE`].
+pub fn wait_for(what: &str, mut is_true: impl FnMut() -> bool) {
+    let limit = Instant::now() + DEADLINE;
+    while !is_true() {
+        assert!(Instant::now() < limit, "waited {DEADLINE:?} for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// One pipe, read by a thread of its own.
+struct Output {
+    chunks: mpsc::Receiver<Vec<u8>>,
+    bytes: Vec<u8>,
+}
+
+impl Output {
+    fn read(mut pipe: impl Read + Send + 'static) -> Output {
+        let (sender, chunks) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 16384];
+            while let Ok(n @ 1..) = pipe.read(&mut buffer) {
+                if sender.send(buffer[..n].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Output { chunks, bytes: Vec::new() }
+    }
+
+    /// Takes what there is.
+    fn collect_now(&mut self) {
+        while let Ok(chunk) = self.chunks.try_recv() {
+            self.bytes.extend(chunk);
+        }
+    }
+
+    /// Takes everything up to the end of the pipe; false when `limit` comes first.
+    fn collect_until(&mut self, limit: Instant) -> bool {
+        loop {
+            match self.chunks.recv_timeout(limit.saturating_duration_since(Instant::now())) {
+                Ok(chunk) => self.bytes.extend(chunk),
+                Err(RecvTimeoutError::Disconnected) => return true,
+                Err(RecvTimeoutError::Timeout) => return false,
+            }
+        }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_and_exit_code_come_back() {
+        let outcome = run_with_input(Command::new("sh").args(["-c", "cat; echo no >&2; exit 7"]), b"yes");
+        assert_eq!((outcome.code, &*outcome.stdout, &*outcome.stderr), (7, "yes", "no\n"));
+    }
+
+    #[test]
+    fn death_by_signal_is_128_and_the_signal() {
+        assert_eq!(run(Command::new("sh").args(["-c", "kill -9 $$"])).code, 137);
+    }
+
+    #[test]
+    fn our_own_lines_are_left_out_of_the_targets() {
+        let stderr = "edleak-record: recording\ntheirs\nedleak-record: done\n".to_owned();
+        assert_eq!(Outcome { code: 0, stdout: String::new(), stderr }.stderr_of_target(), "theirs\n");
+    }
+}

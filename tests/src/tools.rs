@@ -1,0 +1,65 @@
+//! Where edleak-record, edleak-analyze and the preload are; built once if need be.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The programs under test.
+#[derive(Debug)]
+pub struct Tools {
+    /// `edleak-record`.
+    pub record: PathBuf,
+    /// `edleak-analyze`.
+    pub analyze: PathBuf,
+    /// `libedleak_preload.so`.
+    pub preload: PathBuf,
+}
+
+/// The programs under test. The first call builds them, unless `EDLEAK_BIN_DIR` says where they are.
+pub fn tools() -> &'static Tools {
+    static TOOLS: OnceLock<Tools> = OnceLock::new();
+    TOOLS.get_or_init(|| {
+        let dir = match std::env::var_os("EDLEAK_BIN_DIR") {
+            Some(dir) => PathBuf::from(dir),
+            None => build_release(),
+        };
+        let tools = Tools {
+            record: dir.join("edleak-record"),
+            analyze: dir.join("edleak-analyze"),
+            preload: dir.join("libedleak_preload.so"),
+        };
+        for file in [&tools.record, &tools.analyze, &tools.preload] {
+            assert!(file.is_file(), "`{}` is not there (run `cargo build --release`)", file.display());
+        }
+        tools
+    })
+}
+
+/// The root of the repository.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the repository")
+}
+
+/// The directory that cargo builds into: `CARGO_TARGET_DIR`, or the one this test was started from.
+pub fn target_dir() -> PathBuf {
+    if let Some(dir) = std::env::var_os("CARGO_TARGET_DIR") {
+        return repository().join(dir);
+    }
+    let test = std::env::current_exe().expect("a running program has a path");
+    // TARGET/PROFILE/deps/test-HASH
+    test.ancestors().nth(3).expect("cargo puts tests three levels down").to_path_buf()
+}
+
+fn build_release() -> PathBuf {
+    let target = target_dir();
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(["build", "--release", "--quiet", "-p", "edleak-collector", "-p", "edleak-analyzer"])
+        .args(["-p", "edleak-preload", "--target-dir"])
+        .arg(&target)
+        .current_dir(repository())
+        .status()
+        .expect("cargo must be there to run tests");
+    assert!(status.success(), "the release build failed");
+    target.join("release")
+}
