@@ -1,0 +1,120 @@
+//! What can be wrong with a trace: one error type, sorted by kind.
+//!
+//! Damage inside a trace is not an error but data, see [`Damage`](crate::Damage): an `Error` means that there is nothing to
+//! read, or that nothing more can be written.
+
+use std::{fmt, io, path::Path};
+
+/// What went wrong, for a caller that acts on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The operating system said no; the message names the file and the reason.
+    Io,
+    /// The file holds no bytes.
+    Empty,
+    /// The file does not begin as a trace does.
+    NotATrace,
+    /// The file ends inside its first page.
+    TruncatedHeader,
+    /// Written by a later format version.
+    NewerVersion,
+    /// No room for the trace: disk full, quota, or file size limit. What was written before stays readable.
+    NoSpace,
+    /// The capacity asked for cannot hold a trace of this many sites.
+    CapacityTooSmall,
+    /// Modules, sites, stacks and symbols need more than half of the capacity.
+    CatalogTooLarge,
+    /// A caller broke a rule of the writer: ticks increase, sites never become fewer, ids stay below the limit.
+    InvalidInput,
+    /// A block was sound when the trace was opened and is not any more.
+    ChangedWhileRead,
+}
+
+/// Why a trace cannot be read or written, and what to do about it.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    source: Option<io::Error>,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
+        Error { kind, message: message.into(), source: None }
+    }
+
+    /// An error of the operating system. No room is its own kind, because a recording ends in order when it happens.
+    pub(crate) fn io(what: &str, source: io::Error) -> Error {
+        let (kind, remedy) = if is_no_space(&source) {
+            (ErrorKind::NoSpace, " (free some space, or use a smaller --size)")
+        } else {
+            (ErrorKind::Io, "")
+        };
+        Error { kind, message: format!("{what}: {source}{remedy}"), source: Some(source) }
+    }
+
+    /// Adds what the layer above knows: "failed to open trace `app.edl`".
+    #[must_use]
+    pub fn context(mut self, what: impl fmt::Display) -> Error {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The operating system's own error number, where there is one.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        self.source.as_ref().and_then(io::Error::raw_os_error)
+    }
+}
+
+fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EFBIG | libc::EDQUOT))
+}
+
+pub(crate) fn opening(path: &Path) -> String {
+    format!("failed to open trace `{}`", path.display())
+}
+
+pub(crate) fn writing(path: &Path) -> String {
+    format!("failed to write trace `{}`", path.display())
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        // The message already contains it; a printer that walks the chain must not say it twice.
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_its_own_kind_and_says_what_to_do() {
+        for errno in [libc::ENOSPC, libc::EFBIG, libc::EDQUOT] {
+            let error = Error::io("cannot grow", io::Error::from_raw_os_error(errno));
+            assert_eq!(error.kind(), ErrorKind::NoSpace);
+            assert!(error.to_string().ends_with("use a smaller --size)"));
+        }
+        let error = Error::io("cannot read", io::Error::from_raw_os_error(libc::EIO));
+        assert_eq!(error.kind(), ErrorKind::Io);
+    }
+
+    #[test]
+    fn context_comes_first() {
+        let error = Error::new(ErrorKind::Empty, "the file is empty").context("failed to open trace `a`");
+        assert_eq!(error.to_string(), "failed to open trace `a`: the file is empty");
+    }
+}
