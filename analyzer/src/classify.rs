@@ -1,5 +1,8 @@
 //! Leak factor and shape to a verdict: which growth is a leak, how sure that is, and why.
 
+use crate::model::bank::bank;
+use crate::model::curve::Curve;
+use crate::model::trend;
 use crate::regression::{Class, leak_factor};
 use crate::series::Series;
 
@@ -52,10 +55,82 @@ pub struct Judgement {
     pub record_longer_s: Option<f64>,
 }
 
+/// Points below which no verdict is given.
+const LEAST_POINTS: u64 = 12;
+
 /// Judges one site of a record whose slices are `period_s` seconds apart.
 pub fn judge(series: &Series, period_s: f64, model: Model) -> Judgement {
-    let _ = model;
-    judge_edleak(series, period_s)
+    match model {
+        Model::Edleak => judge_edleak(series, period_s),
+        Model::Growth => judge_growth(series, period_s),
+    }
+}
+
+fn judge_growth(series: &Series, period_s: f64) -> Judgement {
+    let total = series.points().saturating_add(series.absent());
+    if series.points() == 0 || total < LEAST_POINTS {
+        return Judgement {
+            class: Class::Constant,
+            verdict: Verdict::Undecided,
+            confidence: None,
+            leak_bytes: 0,
+            rate_bytes_per_s: 0.0,
+            why: vec![format!("only {total} of the {LEAST_POINTS} slices a verdict needs")],
+            record_longer_s: Some((LEAST_POINTS - total) as f64 * period_s),
+        };
+    }
+    let none = Judgement {
+        class: Class::Constant,
+        verdict: Verdict::NoLeak,
+        confidence: None,
+        leak_bytes: 0,
+        rate_bytes_per_s: 0.0,
+        why: Vec::new(),
+        record_longer_s: None,
+    };
+    let Some(buckets) = series.buckets() else { return none };
+    let (mut b, mut c) = (Curve::live_bytes(buckets), Curve::live_count(buckets));
+    if series.points() < LEAST_POINTS || series.points() < total / 8 {
+        b = b.after_absence(series.absent() / buckets.width());
+        c = c.after_absence(series.absent() / buckets.width());
+    }
+    if b.full() <= 1.0 {
+        return none;
+    }
+    let v = b.eighths();
+    let n = c.eighths();
+    let grow = |e: &[f64; 8]| trend::ratio(e[7], e[2]) - 1.0;
+    let size_driven = v[2] > 0.0 && n[2] > 0.0 && grow(&v) > 0.05 && grow(&n) < 0.25 * grow(&v);
+    let contest = bank(b.len()).contest(&b);
+    let leak = if size_driven {
+        trend::sav(&b) > 4.0
+            && contest.bic > 0.0
+            && trend::dec(&b) > 0.05
+            && trend::mxe(&b) < 0.6
+            && trend::t_after(&b, 0.25) > 2.0
+    } else {
+        trend::sav(&b).min(trend::sav(&c)) > 2.2
+            && contest.bic > -0.9
+            && trend::dec(&b).min(trend::dec(&c)) > 0.05
+            && trend::mxe(&b).min(trend::mxe(&c)) < 0.87
+            && trend::t_after(&b, 0.25) > 1.3
+    };
+    if !leak {
+        let spread = trend::Line::through(&b.mean).spread;
+        let class = if v[7] - v[0] > spread.max(0.05 * b.full()) { Class::Log } else { Class::Constant };
+        return Judgement { class, ..none };
+    }
+    let class = if trend::dec(&b) > 0.65 { Class::Exp } else { Class::Linear };
+    let leak_bytes = contest.growth.max(0.0) as u64;
+    let window = (1.0 - contest.begins) * series.points() as f64 * period_s;
+    Judgement {
+        class,
+        verdict: Verdict::Leak,
+        confidence: Some(Confidence::Suspect),
+        leak_bytes,
+        rate_bytes_per_s: trend::ratio(leak_bytes as f64, window),
+        ..none
+    }
 }
 
 fn judge_edleak(series: &Series, period_s: f64) -> Judgement {

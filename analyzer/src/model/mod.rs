@@ -1,3 +1,8 @@
 //! The statistics behind the verdict: one idea per file, pure functions of the buckets and the births.
 
+pub mod ar1;
+pub mod bank;
 pub mod buckets;
+pub mod curve;
+pub mod shapes;
+pub mod trend;

@@ -1,0 +1,280 @@
+//! Competing models of a curve: those that will stop growing against those that will not.
+//!
+//! Every model is a constant plus one or two fixed shapes, fitted by generalised least squares under AR(1) noise ([`super::ar1`]);
+//! what leaves this file is half the difference between the best BIC of either side. Most of the work of telling a
+//! leak from a filling cache is done here: that a curve rises says little, that no saturating shape explains it says much.
+//!
+//! Only one step is ever offered as an explanation. Two or more explain bursty leaks away.
+
+use std::sync::OnceLock;
+
+use super::ar1::{Inner, PerRho, RHO};
+use super::buckets::MOST;
+use super::curve::{Curve, mean};
+use super::shapes::Shape;
+
+/// Index into [`RHO`] of the autocorrelation under which the leaked amount is estimated: .7.
+const ESTIMATE: usize = 3;
+
+/// A residual below this share of the curve's variance counts as none: no model is meant to be exact.
+const LEAST_RESIDUAL: f64 = 1e-6;
+
+/// Beyond this many units of half a BIC either side has won, by how much no longer matters.
+const MOST_BIC: f64 = 10.0;
+
+/// Parameters that BIC charges for a step beside a constant (height, place, base), and for a line beside it.
+const STEP: f64 = 3.0;
+const STEP_AND_LINE: f64 = 4.0;
+
+/// What may have filled up before or beside a leak or a ramp.
+const FILLS: [Shape; 3] = [Shape::Fill(0.025), Shape::Fill(0.05), Shape::Fill(0.1)];
+
+/// What the bank says of a curve.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Contest {
+    /// Half the BIC by which the best model that leaks beats the best that does not; negative if it loses. Within ±10.
+    pub bic: f64,
+    /// What the best leaking model's growing term gains over the record: fill, step and base are excluded.
+    pub growth: f64,
+    /// Where in the record that growth begins, 0…1.
+    pub begins: f64,
+}
+
+/// All models for curves of one length. They depend on nothing else, so they are made once.
+pub struct Bank {
+    len: usize,
+    columns: Vec<Column>,
+    designs: Vec<Design>,
+    /// The straight line among the columns, and its product with itself without the constant's part.
+    line: usize,
+    line_own: PerRho,
+    /// ⟨1, 1⟩.
+    one: PerRho,
+    steps: Vec<Step>,
+}
+
+/// A shape at every bucket.
+struct Column {
+    shape: Shape,
+    values: Vec<f64>,
+    with_one: PerRho,
+}
+
+/// A constant and one or two columns, the growing one first. Products are without the constant's part.
+struct Design {
+    growing: usize,
+    own: PerRho,
+    beside: Option<Beside>,
+    parameters: f64,
+    leaks: bool,
+}
+
+/// The second column of a design: its product with itself and with the growing one.
+struct Beside {
+    column: usize,
+    own: PerRho,
+    cross: PerRho,
+}
+
+/// One step: its products with the constant, and, without the constant's part, with itself and with the line.
+struct Step {
+    with_one: PerRho,
+    own: PerRho,
+    with_line: PerRho,
+}
+
+/// The bank for curves of `len` buckets, 2 to 128.
+pub fn bank(len: usize) -> &'static Bank {
+    static BANKS: [OnceLock<Bank>; MOST + 1] = [const { OnceLock::new() }; MOST + 1];
+    BANKS[len].get_or_init(|| Bank::new(len))
+}
+
+impl Bank {
+    fn new(len: usize) -> Self {
+        let ones = vec![1.0; len];
+        let one = Inner::of(&ones, &ones).all();
+        let mut bank = Self {
+            len,
+            columns: Vec::new(),
+            designs: Vec::new(),
+            line: 0,
+            line_own: [0.0; RHO.len()],
+            one,
+            steps: Vec::new(),
+        };
+        bank.line = bank.column(Shape::LINE);
+        bank.line_own = bank.product(bank.line, bank.line);
+        bank.add_saturating();
+        bank.add_leaking();
+        let own = Inner::steps_with_themselves(len);
+        let with_one = Inner::with_steps(&ones);
+        let with_line = Inner::with_steps(&bank.columns[bank.line].values);
+        bank.steps = (0..len - 1)
+            .map(|at| {
+                let one = with_one[at].all();
+                let line = bank.free_of_constant(with_line[at], &one, &bank.columns[bank.line].with_one);
+                Step { with_one: one, own: bank.free_of_constant(own[at], &one, &one), with_line: line }
+            })
+            .collect();
+        bank
+    }
+
+    fn add_saturating(&mut self) {
+        let ramps = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8].map(Shape::Ramp);
+        let fills = [0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3].map(Shape::Fill);
+        let logs = [8.0, 20.0, 60.0, 200.0, 1000.0].map(Shape::Log);
+        let powers = [0.3, 0.4, 0.5, 0.6].map(Shape::Power);
+        for shape in ramps.into_iter().chain(fills).chain(logs).chain(powers) {
+            self.add(shape, None, 3.0, false);
+        }
+        for fill in FILLS {
+            self.add(Shape::Ramp(0.4), Some(fill), 5.0, false);
+            self.add(Shape::Ramp(0.6), Some(fill), 5.0, false);
+        }
+    }
+
+    fn add_leaking(&mut self) {
+        self.add(Shape::LINE, None, 2.0, true);
+        self.add(Shape::Power(2.0), None, 2.5, true);
+        self.add(Shape::Power(3.0), None, 3.0, true);
+        for start in [0.15, 0.25, 0.35, 0.45, 0.55, 0.65] {
+            self.add(Shape::Hinge(start), None, 3.0, true);
+        }
+        for rate in [2.0, 4.0, 6.0] {
+            self.add(Shape::Exp(rate), None, 3.0, true);
+        }
+        for fill in FILLS {
+            self.add(Shape::LINE, Some(fill), 4.0, true);
+        }
+    }
+
+    fn add(&mut self, growing: Shape, beside: Option<Shape>, parameters: f64, leaks: bool) {
+        let growing = self.column(growing);
+        let beside = beside.map(|shape| self.column(shape));
+        let own = self.product(growing, growing);
+        let beside = beside.map(|column| Beside {
+            column,
+            own: self.product(column, column),
+            cross: self.product(growing, column),
+        });
+        self.designs.push(Design { growing, own, beside, parameters, leaks });
+    }
+
+    fn column(&mut self, shape: Shape) -> usize {
+        if let Some(known) = self.columns.iter().position(|column| column.shape == shape) {
+            return known;
+        }
+        let len = self.len;
+        let mut values: Vec<f64> = (0..len).map(|k| shape.value((k as f64 + 0.5) / len as f64)).collect();
+        // The constant is in every model, so centring changes no fit; it only keeps digits.
+        let mid = mean(&values);
+        values.iter_mut().for_each(|v| *v -= mid);
+        let with_one = Inner::of(&values, &vec![1.0; len]).all();
+        self.columns.push(Column { shape, values, with_one });
+        self.columns.len() - 1
+    }
+
+    fn product(&self, a: usize, b: usize) -> PerRho {
+        let (a, b) = (&self.columns[a], &self.columns[b]);
+        self.free_of_constant(Inner::of(&a.values, &b.values), &a.with_one, &b.with_one)
+    }
+
+    /// ⟨a, b⟩ − ⟨a, 1⟩⟨b, 1⟩/⟨1, 1⟩: what is left of a product once the constant has explained its part.
+    fn free_of_constant(&self, ab: Inner, a: &PerRho, b: &PerRho) -> PerRho {
+        let ab = ab.all();
+        std::array::from_fn(|r| ab[r] - a[r] * b[r] / self.one[r])
+    }
+
+    /// Fits every model to the curve's means; the curve has as many buckets as the bank.
+    pub fn contest(&self, curve: &Curve) -> Contest {
+        let mid = mean(&curve.mean);
+        let spread = mean(&curve.mean.iter().map(|m| (m - mid).powi(2)).collect::<Vec<_>>()).sqrt();
+        if !(spread > 0.0 && spread.is_finite()) {
+            return Contest { bic: -MOST_BIC, ..Contest::default() };
+        }
+        let y: Vec<f64> = curve.mean.iter().map(|m| (m - mid) / spread).collect();
+        let y_one = Inner::of(&y, &vec![1.0; self.len]).all();
+        let yy = self.free_of_constant(Inner::of(&y, &y), &y_one, &y_one);
+        let products: Vec<PerRho> = self
+            .columns
+            .iter()
+            .map(|c| self.free_of_constant(Inner::of(&c.values, &y), &c.with_one, &y_one))
+            .collect();
+
+        let mut stops = self.cost(&yy, 1.0);
+        let mut leaks = f64::INFINITY;
+        let (mut growth, mut begins) = (0.0, 0.0);
+        for design in &self.designs {
+            let fit = design.fit(&products, &yy);
+            let cost = self.cost(&fit.residual, design.parameters);
+            if !design.leaks {
+                stops = stops.min(cost);
+            } else if cost < leaks {
+                let shape = self.columns[design.growing].shape;
+                (leaks, growth, begins) = (cost, fit.coefficient * shape.range(), shape.begins());
+            }
+        }
+        for (step, with_y) in self.steps.iter().zip(Inner::with_steps(&y)) {
+            let with_y = self.free_of_constant(with_y, &step.with_one, &y_one);
+            let alone = std::array::from_fn(|r| yy[r] - with_y[r] * with_y[r] / step.own[r]);
+            stops = stops.min(self.cost(&alone, STEP));
+            let fit = least_squares(
+                (&self.line_own, &products[self.line]),
+                Some((&step.own, &step.with_line, &with_y)),
+                &yy,
+            );
+            let cost = self.cost(&fit.residual, STEP_AND_LINE);
+            if cost < leaks {
+                (leaks, growth, begins) = (cost, fit.coefficient, 0.0);
+            }
+        }
+        let bic = ((stops - leaks) / 2.0).clamp(-MOST_BIC, MOST_BIC);
+        Contest { bic, growth: growth * spread, begins }
+    }
+
+    /// BIC of a model with these residual sums of squares, at the likeliest ρ.
+    fn cost(&self, residual: &PerRho, parameters: f64) -> f64 {
+        let n = self.len as f64;
+        let mut least = f64::INFINITY;
+        for (residual, rho) in residual.iter().zip(RHO) {
+            let share = (residual / n).max(LEAST_RESIDUAL);
+            least = least.min(n * share.ln() - (1.0 - rho * rho).ln());
+        }
+        least + parameters * n.ln()
+    }
+}
+
+impl Design {
+    fn fit(&self, products: &[PerRho], yy: &PerRho) -> Fit {
+        let beside = self.beside.as_ref().map(|b| (&b.own, &b.cross, &products[b.column]));
+        least_squares((&self.own, &products[self.growing]), beside, yy)
+    }
+}
+
+/// What a model leaves unexplained for each ρ, and the coefficient of its growing column.
+struct Fit {
+    residual: PerRho,
+    coefficient: f64,
+}
+
+/// Least squares on one or two columns, from their products: the growing column's with itself and with the curve, then
+/// the second one's with itself, with the growing one and with the curve.
+fn least_squares(
+    growing: (&PerRho, &PerRho),
+    beside: Option<(&PerRho, &PerRho, &PerRho)>,
+    yy: &PerRho,
+) -> Fit {
+    let parts = |r: usize| {
+        let (aa, ay) = (growing.0[r], growing.1[r]);
+        let Some((bb, ab, by)) = beside.map(|(bb, ab, by)| (bb[r], ab[r], by[r])) else {
+            return (aa, ay, yy[r]);
+        };
+        (aa - ab * ab / bb, ay - ab * by / bb, yy[r] - by * by / bb)
+    };
+    let residual = std::array::from_fn(|r| {
+        let (aa, ay, yy) = parts(r);
+        yy - ay * ay / aa
+    });
+    let (aa, ay, _) = parts(ESTIMATE);
+    Fit { residual, coefficient: ay / aa }
+}

@@ -1,0 +1,120 @@
+//! Cheap statistics of a curve: does it rise, steadily, to the end, and not by a single jump?
+//!
+//! Each is a pure function of a [`Curve`], finite for any input, and dimensionless, so that thresholds mean the same for
+//! a site of forty bytes and one of forty gigabytes.
+
+use super::curve::{Curve, mean};
+
+/// Rise over scatter of the last six eighths of the record: the slope of a line through their means over its standard error, within ±15.
+///
+/// The error is at least .4 % of the curve's full range, so that a perfectly smooth curve is not infinitely significant.
+pub fn sav(curve: &Curve) -> f64 {
+    let v = &curve.eighths()[2..];
+    let (mid, x) = (mean(v), |i: usize| i as f64 - 2.5);
+    let slope = v.iter().enumerate().map(|(i, v)| x(i) * v).sum::<f64>() / 17.5;
+    let squares: f64 = v.iter().enumerate().map(|(i, v)| (v - mid - slope * x(i)).powi(2)).sum();
+    let error = (squares / 4.0 / 17.5).sqrt().max(0.004 * curve.full());
+    ratio(slope, error).clamp(-15.0, 15.0)
+}
+
+/// What is left of the slope: that of the last two fifths as a share of both it and that of the two fifths before.
+///
+/// One half is steady, 0 has stopped, negative falls, two thirds is twice as steep as before.
+pub fn dec(curve: &Curve) -> f64 {
+    let early = slope(&curve.mean[curve.at(0.2)..curve.at(0.6)]);
+    let late = slope(&curve.mean[curve.at(0.6)..]);
+    ratio(late, early.abs() + late.abs())
+}
+
+/// The greatest single step of what is never released again, as a share of all of it: 1 is one jump, or no growth at all.
+///
+/// "Never released again" is the lower envelope: at each instant, the least value that is still to come.
+pub fn mxe(curve: &Curve) -> f64 {
+    let mut envelope = curve.min.clone();
+    for k in (1..envelope.len()).rev() {
+        envelope[k - 1] = envelope[k - 1].min(envelope[k]);
+    }
+    let window = &envelope[curve.at(0.2)..curve.at(0.95)];
+    let steps = window.windows(2).map(|w| w[1] - w[0]);
+    let (most, sum) = steps.fold((0.0, 0.0), |(most, sum): (f64, f64), step| (most.max(step), sum + step));
+    if sum > 0.0 { most / sum } else { 1.0 }
+}
+
+/// t of the slope over the part of the record after `from`, with the scatter's own memory taken into account.
+///
+/// Successive buckets of a real program are alike, so an ordinary t is far too sure of itself: the standard error is
+/// inflated by √((1+ρ)/(1−ρ)), ρ being the residuals' autocorrelation, corrected for its bias and kept within 0…0.95.
+pub fn t_after(curve: &Curve, from: f64) -> f64 {
+    let line = Line::through(&curve.mean[curve.at(from)..]);
+    ratio(line.slope, line.slope_error()).clamp(-1e3, 1e3)
+}
+
+/// An ordinary least-squares line, its residuals' spread and their memory.
+pub struct Line {
+    /// Rise per bucket.
+    pub slope: f64,
+    /// Root mean square of the residuals.
+    pub spread: f64,
+    /// Lag-1 autocorrelation of the residuals, corrected for its bias and kept within 0…0.95.
+    pub memory: f64,
+    points: f64,
+}
+
+impl Line {
+    /// Fits `values`, equally spaced.
+    pub fn through(values: &[f64]) -> Self {
+        let (n, mid, slope) = (values.len() as f64, mean(values), slope(values));
+        let centre = (n - 1.0) / 2.0;
+        let residuals: Vec<f64> =
+            values.iter().enumerate().map(|(i, v)| v - mid - slope * (i as f64 - centre)).collect();
+        let squares: f64 = residuals.iter().map(|r| r * r).sum();
+        let lagged: f64 = residuals.windows(2).map(|w| w[0] * w[1]).sum();
+        let raw = if squares > 0.0 { lagged / squares } else { 0.0 };
+        let memory = if n > 0.0 { (raw + (1.0 + 3.0 * raw) / n).clamp(0.0, 0.95) } else { 0.0 };
+        Self { slope, spread: if n > 0.0 { (squares / n).sqrt() } else { 0.0 }, memory, points: n }
+    }
+
+    /// The standard error of the slope, inflated for the residuals' memory.
+    pub fn slope_error(&self) -> f64 {
+        let n = self.points;
+        if n < 3.0 {
+            return f64::INFINITY;
+        }
+        let plain = self.spread * (n / (n - 2.0)).sqrt() / (n * (n * n - 1.0) / 12.0).sqrt();
+        plain * ((1.0 + self.memory) / (1.0 - self.memory)).sqrt()
+    }
+}
+
+/// Ordinary least-squares slope per bucket; 0 of fewer than two.
+pub fn slope(values: &[f64]) -> f64 {
+    let n = values.len() as f64;
+    if n < 2.0 {
+        return 0.0;
+    }
+    let centre = (n - 1.0) / 2.0;
+    let rise: f64 = values.iter().enumerate().map(|(i, v)| (i as f64 - centre) * v).sum();
+    rise / (n * (n * n - 1.0) / 12.0)
+}
+
+/// Kendall's τ of `values` against their order: 1 if they only rise, −1 if they only fall; ties count for neither.
+pub fn kendall(values: &[f64]) -> f64 {
+    let n = values.len();
+    let mut balance = 0i64;
+    for (i, early) in values.iter().enumerate() {
+        for late in &values[i + 1..] {
+            balance += i64::from(late > early) - i64::from(late < early);
+        }
+    }
+    if n < 2 { 0.0 } else { balance as f64 / (n * (n - 1) / 2) as f64 }
+}
+
+/// a/b, where 0/0 is 0 and a/0 is as large as a float can be, so that nothing infinite or NaN escapes.
+pub fn ratio(a: f64, b: f64) -> f64 {
+    if a == 0.0 || a.is_nan() || b.is_nan() {
+        0.0
+    } else if b == 0.0 {
+        f64::MAX.copysign(a)
+    } else {
+        (a / b).clamp(f64::MIN, f64::MAX)
+    }
+}
