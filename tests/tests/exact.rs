@@ -1,0 +1,142 @@
+//! The numbers of a trace against an oracle: tests/programs/exact.cpp keeps its own ledger, and the two must be equal.
+
+use edleak_tests::programs::{programs, samples};
+use edleak_tests::record::{Recorder, Recording};
+use edleak_tests::report::{Counts, Report};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// Functions of libc that allocate for their caller, by the name of the caller's function here. Until libc's site is known to
+/// be a wrapper (one period at most), what they allocate is theirs.
+const WRAPPERS: &[(&str, &[&str])] =
+    &[("site_strdup", &["strdup", "__strdup"]), ("site_strndup", &["strndup", "__strndup"])];
+
+type Ledger = BTreeMap<String, Counts>;
+
+fn line(function: &str, counts: &Counts) -> String {
+    let Counts { allocs, allocated_bytes, frees, freed_bytes } = counts;
+    format!(
+        "{{\"function\":\"{function}\",\"allocs\":{allocs},\"allocated_bytes\":{allocated_bytes},\
+         \"frees\":{frees},\"freed_bytes\":{freed_bytes}}}\n"
+    )
+}
+
+fn lines(ledger: &Ledger) -> String {
+    ledger.iter().map(|(function, counts)| line(function, counts)).collect()
+}
+
+fn counts_in(json: &Value) -> (String, Counts) {
+    let number = |field: &str| json[field].as_u64().unwrap_or_else(|| panic!("no `{field}` in {json}"));
+    let counts = Counts {
+        allocs: number("allocs"),
+        allocated_bytes: number("allocated_bytes"),
+        frees: number("frees"),
+        freed_bytes: number("freed_bytes"),
+    };
+    (json["function"].as_str().expect("a ledger line names its function").to_owned(), counts)
+}
+
+/// The same functions' counts as the trace has them.
+fn counted(report: &Report, ledger: &Ledger) -> Ledger {
+    let counts_of = |function: &String| {
+        let mut counts = report.counts_of(function);
+        let wrappers = WRAPPERS.iter().filter(|(caller, _)| caller == function).flat_map(|(_, inner)| *inner);
+        for inner in wrappers {
+            counts.add(&report.counts_of(inner));
+        }
+        (function.clone(), counts)
+    };
+    ledger.keys().map(counts_of).collect()
+}
+
+/// Nothing of the recorder's own shows up, and nothing was lost on the way.
+fn assert_nothing_lost(report: &Report) {
+    for site in &report.sites {
+        assert!(
+            !site.stack.iter().any(|frame| frame.module.contains("libedleak")),
+            "a site of our own: {site:?}"
+        );
+    }
+    assert_eq!(report.json["trace"]["complete"], true);
+    assert_eq!(report.summary("unknown_frees"), 0, "frees of addresses that no hook handed out");
+    let allocs: u64 = report.sites.iter().map(|site| site.counts.allocs).sum();
+    assert_eq!(report.summary("allocs"), allocs, "the summary is the sum of the sites");
+}
+
+fn assert_exact(threads: u32, seed: u32) -> Recording {
+    let operations = 2_000_000;
+    let args = [threads.to_string(), operations.to_string(), seed.to_string()];
+    let recording = Recorder::new("exact").record(programs().binary("exact"), &args);
+    assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
+    let ledger: Ledger = recording
+        .outcome
+        .stdout
+        .lines()
+        .map(|line| counts_in(&serde_json::from_str(line).expect("the ledger is one JSON object a line")))
+        .collect();
+    // The oracle itself must have done its work: every entry point, but for the calls that fail.
+    for (function, counts) in &ledger {
+        assert_eq!(counts.allocs > 1000, function != "site_fail", "{function} was called {} times", counts.allocs);
+    }
+
+    let report = recording.all_sites();
+    assert_eq!(lines(&counted(&report, &ledger)), lines(&ledger), "trace (left), ledger (right)");
+    for function in ["balanced_asprintf", "balanced_getline"] {
+        for site in report.sites_in(function) {
+            assert_eq!(site.counts.allocs, site.counts.frees, "{function} frees all that it allocates: {site:?}");
+        }
+    }
+    assert_nothing_lost(&report);
+    recording
+}
+
+#[test]
+fn one_thread_is_exact() {
+    assert_exact(1, 1);
+    assert_exact(1, 2);
+}
+
+#[test]
+fn eight_threads_are_exact() {
+    assert_exact(8, 3);
+}
+
+#[test]
+fn sixty_four_threads_are_exact() {
+    assert_exact(64, 4);
+}
+
+/// A slice shows frees no later than the allocations they belong to: live bytes and live count never go below zero.
+#[test]
+fn no_slice_is_negative() {
+    let args = ["8", "6000000", "5"];
+    let recording =
+        Recorder::new("negative").options(["--period", "2ms"]).record(programs().binary("exact"), args);
+    assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
+    let series = edleak_tests::record::analyze(["--format", "series"], &recording.trace);
+    let mut slices = 0;
+    for line in series.stdout.lines() {
+        let json: Value = serde_json::from_str(line).expect("a series is one JSON object a line");
+        for field in ["live_bytes", "live_count"] {
+            for value in json[field].as_array().unwrap_or_else(|| panic!("no `{field}` in {json}")) {
+                assert!(value.as_f64().is_some_and(|v| v >= 0.0), "{field} {value} of {}", json["id"]);
+                slices += 1;
+            }
+        }
+    }
+    assert!(slices > 1000, "only {slices} values: the recording was too short to show anything");
+}
+
+/// The demo's ledger.
+#[test]
+fn the_leaker_is_exact() {
+    let recording =
+        Recorder::new("leaker-ledger").record(samples().binary("leaker"), ["--seconds", "2", "--ledger"]);
+    assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
+    let json: Value = serde_json::from_str(&recording.outcome.stdout).expect("--ledger prints JSON");
+    let functions = json["functions"].as_array().expect("the ledger lists functions");
+    let ledger: Ledger = functions.iter().map(counts_in).collect();
+    let report = recording.all_sites();
+    assert_eq!(lines(&counted(&report, &ledger)), lines(&ledger), "trace (left), ledger (right)");
+    assert_nothing_lost(&report);
+}
