@@ -5,3 +5,4 @@ pub mod model;
 pub mod regression;
 pub mod score;
 pub mod series;
+pub mod symbolize;

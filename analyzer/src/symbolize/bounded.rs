@@ -1,0 +1,216 @@
+//! A reader of DWARF that stops a damaged or hostile file from costing more than its size is worth.
+//!
+//! DWARF lets a few bytes ask for much: a thousand units share one range list, a tree of inlined functions nests as deep
+//! as the section is long. Everything addr2line does, it does by reading; so each read costs a unit of a budget, and a
+//! read made too deep in the stack fails. A lookup then ends with an error, as for any damaged unit, and its address
+//! falls back to the symbol table. A sound file uses a tenth of its budget.
+
+use gimli::{EndianSlice, Error, Reader, ReaderOffsetId, Result, RunTimeEndian};
+use std::borrow::Cow;
+use std::cell::Cell;
+
+/// Reads allowed for each byte of debug information.
+const READS_PER_BYTE: u64 = 64;
+
+/// Reads allowed in any case.
+const READS_AT_LEAST: u64 = 1 << 20;
+
+/// addr2line recurses once for each level of inlining; a thread has 2 MiB of stack and we begin near its top.
+const MAX_STACK_BYTES: usize = 768 << 10;
+
+/// The budget of one addr2line context, shared by all its readers.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    reads_left: Cell<u64>,
+    stack_base: usize,
+}
+
+impl Guard {
+    /// A guard without any budget yet; call it on the thread and near the stack depth of the lookups.
+    pub(crate) fn new() -> Self {
+        Guard { reads_left: Cell::new(READS_AT_LEAST), stack_base: stack_address() }
+    }
+
+    /// Adds the budget of `bytes` of debug information.
+    pub(crate) fn admit(&self, bytes: u64) {
+        let budget = bytes.saturating_mul(READS_PER_BYTE);
+        self.reads_left.set(self.reads_left.get().saturating_add(budget));
+    }
+
+    /// Takes `cost` from the budget.
+    #[inline]
+    pub(crate) fn charge(&self, cost: u64) -> Result<()> {
+        match self.reads_left.get().checked_sub(cost) {
+            Some(left) => {
+                self.reads_left.set(left);
+                Ok(())
+            }
+            None => Err(spent_slow(self)),
+        }
+    }
+
+    #[inline]
+    fn is_too_deep(&self) -> bool {
+        // Either direction: which way a stack grows is not ours to know.
+        self.stack_base.abs_diff(stack_address()) > MAX_STACK_BYTES
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn spent_slow(guard: &Guard) -> Error {
+    // Nothing is left for smaller reads either, so that the end comes at once.
+    guard.reads_left.set(0);
+    Error::UnexpectedEof(ReaderOffsetId(0))
+}
+
+/// An address within the current stack frame.
+#[inline]
+fn stack_address() -> usize {
+    let here = 0_u8;
+    (&raw const here).addr()
+}
+
+/// A slice of a section, with the budget of its context.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BoundedSlice<'a> {
+    slice: EndianSlice<'a, RunTimeEndian>,
+    guard: &'a Guard,
+}
+
+impl<'a> BoundedSlice<'a> {
+    pub(crate) fn new(bytes: &'a [u8], endian: RunTimeEndian, guard: &'a Guard) -> Self {
+        BoundedSlice { slice: EndianSlice::new(bytes, endian), guard }
+    }
+
+    /// The bytes, for as long as the file is open.
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        self.slice.slice()
+    }
+}
+
+impl Reader for BoundedSlice<'_> {
+    type Endian = RunTimeEndian;
+    type Offset = usize;
+
+    #[inline]
+    fn endian(&self) -> RunTimeEndian {
+        self.slice.endian()
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        self.slice.len()
+    }
+
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.slice.is_empty()
+    }
+
+    // Every entry of a tree begins with a LEB128 number, hence with this: the one place to watch the depth.
+    #[inline]
+    fn read_u8(&mut self) -> Result<u8> {
+        self.guard.charge(1)?;
+        if self.guard.is_too_deep() {
+            return Err(spent_slow(self.guard));
+        }
+        self.slice.read_u8()
+    }
+
+    #[inline]
+    fn empty(&mut self) {
+        self.slice.empty();
+    }
+
+    #[inline]
+    fn truncate(&mut self, len: usize) -> Result<()> {
+        self.slice.truncate(len)
+    }
+
+    #[inline]
+    fn offset_from(&self, base: &Self) -> usize {
+        self.slice.offset_from(base.slice)
+    }
+
+    #[inline]
+    fn offset_id(&self) -> ReaderOffsetId {
+        self.slice.offset_id()
+    }
+
+    #[inline]
+    fn lookup_offset_id(&self, id: ReaderOffsetId) -> Option<usize> {
+        self.slice.lookup_offset_id(id)
+    }
+
+    #[inline]
+    fn find(&self, byte: u8) -> Result<usize> {
+        let at = Reader::find(&self.slice, byte)?;
+        self.guard.charge(1 + at as u64 / 16)?;
+        Ok(at)
+    }
+
+    #[inline]
+    fn skip(&mut self, len: usize) -> Result<()> {
+        self.guard.charge(1)?;
+        self.slice.skip(len)
+    }
+
+    #[inline]
+    fn split(&mut self, len: usize) -> Result<Self> {
+        self.guard.charge(1)?;
+        Ok(BoundedSlice { slice: self.slice.split(len)?, guard: self.guard })
+    }
+
+    #[inline]
+    fn to_slice(&self) -> Result<Cow<'_, [u8]>> {
+        self.slice.to_slice()
+    }
+
+    fn to_string(&self) -> Result<Cow<'_, str>> {
+        self.guard.charge(self.slice.len() as u64)?;
+        Reader::to_string(&self.slice)
+    }
+
+    fn to_string_lossy(&self) -> Result<Cow<'_, str>> {
+        self.guard.charge(self.slice.len() as u64)?;
+        Reader::to_string_lossy(&self.slice)
+    }
+
+    #[inline]
+    fn read_slice(&mut self, buf: &mut [u8]) -> Result<()> {
+        self.guard.charge(1)?;
+        Reader::read_slice(&mut self.slice, buf)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spent_budget_ends_every_read() {
+        let guard = Guard::new();
+        let mut reader = BoundedSlice::new(&[1, 2, 3], RunTimeEndian::Little, &guard);
+        assert_eq!(reader.read_u8(), Ok(1));
+        assert!(guard.charge(READS_AT_LEAST).is_err());
+        assert!(reader.read_u8().is_err());
+        assert!(reader.skip(1).is_err());
+        guard.admit(1);
+        assert_eq!(reader.read_u8(), Ok(2));
+    }
+
+    #[test]
+    fn a_read_too_deep_in_the_stack_fails() {
+        fn deeper(reader: BoundedSlice<'_>, levels: usize) -> Result<u8> {
+            let padding = std::hint::black_box([0_u8; 4096]);
+            let result = if levels == 0 { { reader }.read_u8() } else { deeper(reader, levels - 1) };
+            std::hint::black_box(&padding);
+            result
+        }
+        let guard = Guard::new();
+        let reader = BoundedSlice::new(&[1], RunTimeEndian::Little, &guard);
+        assert_eq!(deeper(reader, 10), Ok(1));
+        assert!(deeper(reader, MAX_STACK_BYTES / 4096).is_err());
+    }
+}

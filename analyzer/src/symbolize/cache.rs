@@ -1,0 +1,159 @@
+//! Opened modules, kept for the next batch: files found, sections unpacked, symbol tables sorted, all of it once.
+
+use super::elf::{Elf, Piece};
+use super::module::{self, Files};
+use super::outcome::Source;
+use super::resolve::Options;
+use super::symtab::{Symtab, Table};
+use edleak_format::Module;
+use gimli::{DwarfPackageSections, DwarfSections, SectionId};
+use rayon::prelude::*;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// The modules opened so far. A file mapped twice, or unloaded and loaded again, is opened once.
+#[derive(Debug, Default)]
+pub(crate) struct Cache {
+    opened: Mutex<HashMap<Key, Arc<Opened>>>,
+}
+
+/// What makes two modules the same file: path and build ID.
+pub(crate) type Key = (String, Vec<u8>);
+
+impl Cache {
+    /// The files of `module`. The lock is not held while they are opened: callers work on different modules, and if two
+    /// do not, the first one's work is kept.
+    pub(crate) fn open(&self, module: &Module, options: &Options) -> Arc<Opened> {
+        let key = key_of(module);
+        let known = self.opened.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        known.unwrap_or_else(|| {
+            let opened = Arc::new(Opened::new(module, options));
+            self.opened.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert(opened).clone()
+        })
+    }
+}
+
+pub(crate) fn key_of(module: &Module) -> Key {
+    (module.path.clone(), module.build_id.clone())
+}
+
+/// One module's files, ready for lookups from any thread.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    files: Files,
+    sections: DwarfSections<Piece>,
+    shared: Option<DwarfSections<Piece>>,
+    package: Option<DwarfPackageSections<Piece>>,
+    symtab: OnceLock<Symtab>,
+}
+
+impl Opened {
+    fn new(module: &Module, options: &Options) -> Opened {
+        let files = module::find(module, options);
+        let sections = files.dwarf().map(main_sections).unwrap_or_default();
+        let shared = files.shared.as_ref().map(main_sections);
+        let package = files.package.as_ref().map(package_sections);
+        Opened { files, sections, shared, package, symtab: OnceLock::new() }
+    }
+
+    /// The file with debug information, and its sections.
+    pub(crate) fn dwarf(&self) -> Option<(&Elf, &DwarfSections<Piece>)> {
+        Some((self.files.dwarf()?, &self.sections))
+    }
+
+    /// The supplementary file (dwz), and its sections.
+    pub(crate) fn shared(&self) -> Option<(&Elf, &DwarfSections<Piece>)> {
+        self.files.shared.as_ref().zip(self.shared.as_ref())
+    }
+
+    /// The package of split debug files, and its sections.
+    pub(crate) fn package(&self) -> Option<(&Elf, &DwarfPackageSections<Piece>)> {
+        self.files.package.as_ref().zip(self.package.as_ref())
+    }
+
+    /// The name of the function at `address`, from the symbol tables, which the first lookup sorts.
+    pub(crate) fn symbol(&self, address: u64) -> Option<String> {
+        let tables = self.tables();
+        self.symtab.get_or_init(|| Symtab::new(&tables)).find(&tables, address)
+    }
+
+    /// Whether any file of the module was found.
+    pub(crate) fn is_found(&self) -> bool {
+        self.files.binary.is_some() || self.files.debug.is_some()
+    }
+
+    /// Where names come from, for the user.
+    pub(crate) fn source(&self) -> Source {
+        if let Some(elf) = self.files.dwarf() {
+            return Source::DebugInfo(elf.path().to_owned());
+        }
+        if let Some(table) = self.tables().first() {
+            let path = table.elf.path().to_owned();
+            let is_full = !table.is_dynamic && self.files.mini.is_none();
+            return if is_full { Source::SymbolTable(path) } else { Source::ExportedOnly(path) };
+        }
+        match (&self.files.binary, &self.files.missing) {
+            (Some(elf), _) => Source::NoSymbols(elf.path().to_owned()),
+            (None, Some(missing)) => missing.clone(),
+            (None, None) => Source::Missing { build_id: Vec::new() },
+        }
+    }
+
+    /// The tables worth reading. Full ones hold what the dynamic one does; the one in `.gnu_debugdata` leaves that out.
+    fn tables(&self) -> Vec<Table<'_>> {
+        let full = |elf| Table { elf, is_dynamic: false };
+        let files = &self.files;
+        let mut tables: Vec<Table<'_>> =
+            files.debug.iter().chain(&files.binary).map(full).filter(|table| !table.is_empty()).collect();
+        if tables.is_empty() {
+            tables.extend(files.mini.as_ref().map(full));
+            tables.extend(files.binary.as_ref().map(|elf| Table { elf, is_dynamic: true }));
+            tables.retain(|table| !table.is_empty());
+        }
+        tables
+    }
+}
+
+/// The sections that lookups read: not locations, macros, types or names of variables.
+const MAIN_SECTIONS: [SectionId; 10] = [
+    SectionId::DebugAbbrev,
+    SectionId::DebugAddr,
+    SectionId::DebugAranges,
+    SectionId::DebugInfo,
+    SectionId::DebugLine,
+    SectionId::DebugLineStr,
+    SectionId::DebugRanges,
+    SectionId::DebugRngLists,
+    SectionId::DebugStr,
+    SectionId::DebugStrOffsets,
+];
+
+fn main_sections(elf: &Elf) -> DwarfSections<Piece> {
+    // Unpacking dominates where sections are compressed, and each is on its own.
+    let mut pieces: HashMap<&str, Piece> =
+        MAIN_SECTIONS.par_iter().map(|id| (id.name(), elf.piece(id.name()))).collect();
+    let Ok(sections) = DwarfSections::load(|id| Ok::<_, Never>(pieces.remove(id.name()).unwrap_or_default()));
+    sections
+}
+
+/// The sections of one split debug file.
+pub(crate) fn split_sections(elf: &Elf) -> DwarfSections<Piece> {
+    let Ok(sections) = DwarfSections::load(|id| {
+        let is_needed = MAIN_SECTIONS.contains(&id);
+        let name = id.dwo_name().filter(|_| is_needed);
+        Ok::<_, Never>(name.map(|name| elf.piece(name)).unwrap_or_default())
+    });
+    sections
+}
+
+fn package_sections(elf: &Elf) -> DwarfPackageSections<Piece> {
+    let sections = DwarfPackageSections::load(|id| {
+        let is_needed = MAIN_SECTIONS.contains(&id) || id == SectionId::DebugCuIndex;
+        let name = id.dwo_name().filter(|_| is_needed);
+        Ok::<_, gimli::Error>(name.map(|name| elf.piece(name)).unwrap_or_default())
+    });
+    sections.expect("the closure gives a section, empty or not, for every id")
+}
+
+/// An error that cannot happen.
+type Never = std::convert::Infallible;

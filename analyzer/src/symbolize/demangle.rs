@@ -1,0 +1,126 @@
+//! Mangled names to source names: C++ (Itanium) and Rust (legacy and v0, without the hash).
+//!
+//! Return types are left out, so that a pattern such as `ns::max_of*` means the same function whether or not it is a
+//! template. A name that is not mangled, or that cannot be demangled within the limits, stays as it is.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// A mangled name longer than this is not tried. Real ones stay below a tenth of it.
+const MAX_MANGLED_BYTES: usize = 64 << 10;
+
+/// A demangled name longer than this is given up: substitutions let a short hostile name expand without end.
+const MAX_DEMANGLED_BYTES: usize = 64 << 10;
+
+/// The source name of `name`, or `name` itself.
+pub(crate) fn demangle(name: &str) -> Cow<'_, str> {
+    match try_demangle(name) {
+        Some(demangled) => Cow::Owned(demangled),
+        None => Cow::Borrowed(name),
+    }
+}
+
+fn try_demangle(name: &str) -> Option<String> {
+    if name.len() > MAX_MANGLED_BYTES {
+        return None;
+    }
+    if name.starts_with("_R") || is_rust_legacy(name) {
+        let parsed = rustc_demangle::try_demangle(name).ok()?;
+        let mut out = Bounded(String::new());
+        fmt::write(&mut out, format_args!("{parsed:#}")).ok()?;
+        return Some(out.0);
+    }
+    if name.starts_with("_Z") {
+        let parsed = cpp_demangle::BorrowedSymbol::new(name.as_bytes()).ok()?;
+        let options = cpp_demangle::DemangleOptions::new().no_return_type();
+        let mut out = Bounded(String::new());
+        parsed.structured_demangle(&mut out, &options).ok()?;
+        return Some(out.0);
+    }
+    None
+}
+
+/// `_ZN…17h0123456789abcdefE`, possibly with a suffix of LLVM's. The hash is all that tells it from C++.
+fn is_rust_legacy(name: &str) -> bool {
+    const HASH: &str = "17h";
+    let name = name.split_once('.').map_or(name, |(name, _)| name);
+    let Some(body) = name.strip_prefix("_ZN").and_then(|rest| rest.strip_suffix('E')) else { return false };
+    let Some(at) = body.len().checked_sub(HASH.len() + 16) else { return false };
+    match (body.get(at..at + HASH.len()), body.get(at + HASH.len()..)) {
+        (Some(HASH), Some(hash)) => hash.bytes().all(|digit| digit.is_ascii_hexdigit()),
+        _ => false,
+    }
+}
+
+/// A string that refuses to grow beyond the limit.
+struct Bounded(String);
+
+impl fmt::Write for Bounded {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        if self.0.len() + part.len() > MAX_DEMANGLED_BYTES {
+            return Err(fmt::Error);
+        }
+        self.0.push_str(part);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::demangle;
+
+    #[test]
+    fn names_become_source_names() {
+        for (mangled, expected) in [
+            ("_ZN2ns5outer4growEi", "ns::outer::grow(int)"),
+            // A template's mangled name holds its return type; it is left out.
+            ("_ZN2ns6max_ofIiEET_S1_S1_", "ns::max_of<int>(int, int)"),
+            (
+                "_ZNSt6vectorIiSaIiEE9push_backERKi",
+                "std::vector<int, std::allocator<int> >::push_back(int const&)",
+            ),
+            ("_ZN12_GLOBAL__N_17collectEv", "(anonymous namespace)::collect()"),
+            ("_ZN5alloc7raw_vec11finish_grow17h0123456789abcdefE", "alloc::raw_vec::finish_grow"),
+            ("_ZN5alloc7raw_vec11finish_grow17h0123456789abcdefE.llvm.123", "alloc::raw_vec::finish_grow"),
+            ("_RNvCs1234_7mycrate4main", "mycrate::main"),
+            ("_RINvNtC3std3mem8align_ofjdE", "std::mem::align_of::<usize, f64>"),
+        ] {
+            assert_eq!(demangle(mangled), expected, "{mangled}");
+        }
+    }
+
+    #[test]
+    fn other_names_stay_as_they_are() {
+        for name in ["main", "", "_", "_Z", "_R", "_ZN", "g_malloc0", "_ZN3foo", "_Zfoo", "_ZN17hE", "é"] {
+            assert_eq!(demangle(name), name);
+        }
+    }
+
+    #[test]
+    fn hostile_names_are_given_up_soon() {
+        // Each pair doubles what stands before it: 2^40 characters.
+        let mut doubling = String::from("_Z1fPFvii");
+        for i in 0..40_u8 {
+            doubling.push_str(&format!("PFvS{0}_S{0}_E", char::from(b'0' + i % 10)));
+        }
+        doubling.push('E');
+        let _ = demangle(&doubling);
+        // Empty packs of empty packs: exponential work that prints next to nothing.
+        let mut packs = String::from("_Z1fI");
+        for i in 0..30_u32 {
+            packs.push_str(&format!(
+                "JT{}_T{}_E",
+                if i == 0 { String::new() } else { (i - 1).to_string() },
+                i
+            ));
+        }
+        packs.push_str("EvT_");
+        let _ = demangle(&packs);
+        let _ = demangle(&"_Z".repeat(MANY));
+        let _ = demangle(&format!("_ZN{}E", "1a".repeat(MANY)));
+        let _ = demangle(&format!("_Z1f{}", "P".repeat(MANY)));
+        let _ = demangle(&format!("_R{}", "Nv".repeat(MANY)));
+    }
+
+    const MANY: usize = 20_000;
+}

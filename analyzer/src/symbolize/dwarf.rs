@@ -1,0 +1,110 @@
+//! Frames from debug information: function, file, line, and the functions inlined there.
+
+use super::bounded::{BoundedSlice, Guard};
+use super::cache::Opened;
+use super::demangle::demangle;
+use super::elf::Piece;
+use super::split::{Loader, SplitFile};
+use addr2line::{Context, LookupContinuation, LookupResult};
+use edleak_format::SymbolFrame;
+use gimli::{AbbreviationsCacheStrategy, Dwarf, DwarfSections};
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use typed_arena::Arena;
+
+/// The debug information of one module, for lookups on one thread.
+///
+/// It parses a unit when an address first falls into it, so ascending addresses are best shared out in runs: then
+/// nearly every unit is parsed by one thread only.
+pub(crate) struct Lines<'a> {
+    context: Context<BoundedSlice<'a>>,
+    split: Loader<'a>,
+    guard: &'a Guard,
+    /// Demangling a long C++ name costs as much as the lookup, and the same function comes again and again.
+    names: HashMap<&'a [u8], String>,
+}
+
+impl<'a> Lines<'a> {
+    /// Reads the headers of all units. `None`: there is no debug information, or it is damaged.
+    pub(crate) fn new(
+        opened: &'a Opened,
+        debug_dirs: &'a [PathBuf],
+        guard: &'a Guard,
+        files: &'a Arena<SplitFile>,
+    ) -> Option<Self> {
+        let (elf, sections) = opened.dwarf()?;
+        guard.admit(size_of(sections));
+        let shared = opened.shared();
+        let read = |with_aranges: bool| {
+            let mut dwarf = sections.borrow(|piece| BoundedSlice::new(elf.slice(piece), elf.endian(), guard));
+            if !with_aranges {
+                dwarf.debug_aranges = BoundedSlice::new(&[], elf.endian(), guard).into();
+            }
+            if let Some((elf, sections)) = shared {
+                guard.admit(size_of(sections));
+                let mut sup: Dwarf<_> =
+                    sections.borrow(|piece| BoundedSlice::new(elf.slice(piece), elf.endian(), guard));
+                sup.populate_abbreviations_cache(AbbreviationsCacheStrategy::Duplicates);
+                dwarf.set_sup(sup);
+            }
+            dwarf.populate_abbreviations_cache(AbbreviationsCacheStrategy::Duplicates);
+            Context::from_dwarf(dwarf).ok()
+        };
+        // An index that is damaged is no loss: units state their ranges themselves.
+        let context = read(true).or_else(|| read(false))?;
+        let split = Loader::new(opened, elf, files, debug_dirs, guard);
+        Some(Lines { context, split, guard, names: HashMap::new() })
+    }
+
+    /// The frames at `address`: inlined ones first, the last one is the function itself. Empty where nothing is known.
+    pub(crate) fn frames(&mut self, address: u64) -> Vec<SymbolFrame> {
+        self.try_frames(address).unwrap_or_default()
+    }
+
+    /// IDs of the units whose split debug file was needed and not found.
+    pub(crate) fn into_missing_dwo(self) -> BTreeSet<u64> {
+        self.split.missing
+    }
+
+    fn try_frames(&mut self, address: u64) -> gimli::Result<Vec<SymbolFrame>> {
+        let mut lookup = self.context.find_frames(address);
+        let mut found = loop {
+            match lookup {
+                LookupResult::Output(found) => break found?,
+                LookupResult::Load { load, continuation } => {
+                    lookup = continuation.resume(self.split.load(&load));
+                }
+            }
+        };
+        let mut frames: Vec<SymbolFrame> = Vec::new();
+        while let Some(frame) = found.next()? {
+            if let Some(outer) = frames.last_mut() {
+                outer.is_inlined = true;
+            }
+            let function = match &frame.function {
+                Some(function) => Some(name_of(&mut self.names, function.name)),
+                None => None,
+            };
+            let location = frame.location.as_ref();
+            let file = location.and_then(|location| location.file).filter(|file| !file.is_empty());
+            // Text that one small section makes us repeat for every address is paid for, like reading it.
+            let cost = function.as_ref().map_or(0, String::len) + file.map_or(0, str::len);
+            self.guard.charge(cost as u64)?;
+            let line = location.and_then(|location| location.line).unwrap_or(0);
+            frames.push(SymbolFrame { function, file: file.map(str::to_owned), line, is_inlined: false });
+        }
+        Ok(frames)
+    }
+}
+
+fn name_of<'a>(names: &mut HashMap<&'a [u8], String>, name: BoundedSlice<'a>) -> String {
+    let demangled = || demangle(&String::from_utf8_lossy(name.bytes())).into_owned();
+    names.entry(name.bytes()).or_insert_with(demangled).clone()
+}
+
+/// How many bytes of debug information `sections` hold.
+pub(crate) fn size_of(sections: &DwarfSections<Piece>) -> u64 {
+    let mut bytes = 0;
+    let _: Dwarf<()> = sections.borrow(|piece| bytes += piece.len() as u64);
+    bytes
+}

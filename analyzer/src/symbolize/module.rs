@@ -1,0 +1,264 @@
+//! Which files belong to a module: its binary, and the debug files that were split off it.
+//!
+//! A file counts only if it is the build that was recorded. Its build ID says so; where there is none, the checksum in
+//! `.gnu_debuglink`. The user's directories come first, then the places where distributions and debuggers keep such files:
+//!
+//! | place                          | for a module `/usr/bin/prog`, build ID abcdef…, directory DIR   |
+//! |--------------------------------|-----------------------------------------------------------------|
+//! | tree of build IDs              | `DIR/.build-id/ab/cdef….debug`, `DIR/ab/cdef….debug`            |
+//! | plain directory                | `DIR/prog`, `DIR/prog.debug`, `DIR/` + name in `.gnu_debuglink` |
+//! | root of another system         | `DIR/usr/bin/prog`, `DIR/usr/bin/prog.debug`, `DIR/usr/lib/debug/…` |
+//! | this system                    | `/usr/lib/debug/.build-id/…`, `/usr/lib/debug/usr/bin/…`        |
+//! | beside the binary              | `/usr/bin/…`, `/usr/bin/.debug/…`                               |
+//!
+//! Directories are not searched in depth: a build tree may hold a million files.
+
+use super::debuginfod::{self, Artifact};
+use super::elf::Elf;
+use super::outcome::{Hex, Source};
+use super::resolve::Options;
+use edleak_format::Module;
+use object::Object;
+use std::ffi::OsStr;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// An unpacked `.gnu_debugdata` beyond this is damage: it holds a symbol table only.
+const MAX_MINI_BYTES: u64 = 256 << 20;
+
+/// Unpacking it must not need a larger dictionary than this (`xz -9` uses 64 MiB).
+const MAX_MINI_DICTIONARY_KB: u32 = 128 << 10;
+
+/// Where the system keeps debug files.
+const SYSTEM_DEBUG: &str = "/usr/lib/debug";
+
+/// The files of one module.
+#[derive(Debug)]
+pub(crate) struct Files {
+    /// The binary, or what is best known of it.
+    pub(crate) binary: Option<Elf>,
+    /// A file of debug information beside it; `None` where the binary has its own or there is none.
+    pub(crate) debug: Option<Elf>,
+    /// What several debug files share (dwz).
+    pub(crate) shared: Option<Elf>,
+    /// The split debug files, packed into one.
+    pub(crate) package: Option<Elf>,
+    /// The symbol table unpacked from `.gnu_debugdata`.
+    pub(crate) mini: Option<Elf>,
+    /// Why there is no binary.
+    pub(crate) missing: Option<Source>,
+}
+
+impl Files {
+    /// The file whose debug information counts.
+    pub(crate) fn dwarf(&self) -> Option<&Elf> {
+        self.debug.iter().chain(&self.binary).find(|elf| elf.has_dwarf())
+    }
+}
+
+/// Finds the files of `module`.
+pub(crate) fn find(module: &Module, options: &Options) -> Files {
+    let finder = Finder {
+        build_id: &module.build_id,
+        path: binary_path(&module.path),
+        options,
+        debuginfod: debuginfod::program(options.debuginfod),
+    };
+    let (binary, missing) = finder.binary();
+    let has_dwarf = binary.as_ref().is_some_and(Elf::has_dwarf);
+    let debug = if has_dwarf { None } else { finder.debug(binary.as_ref()) };
+    let dwarf = if has_dwarf { binary.as_ref() } else { debug.as_ref() };
+    let shared = dwarf.and_then(|elf| finder.shared(elf));
+    let package = dwarf.and_then(|_| finder.package(binary.as_ref(), debug.as_ref()));
+    let mini = binary.as_ref().and_then(unpack_mini);
+    Files { binary, debug, shared, package, mini, missing }
+}
+
+/// The path of a module's file, where it had one: not `[vdso]`, not an anonymous mapping.
+fn binary_path(path: &str) -> Option<&Path> {
+    let path = path.strip_suffix(" (deleted)").unwrap_or(path);
+    (path.starts_with('/') && !path.starts_with("/memfd:")).then(|| Path::new(path))
+}
+
+struct Finder<'a> {
+    /// Empty where the trace has none.
+    build_id: &'a [u8],
+    path: Option<&'a Path>,
+    options: &'a Options,
+    debuginfod: Option<PathBuf>,
+}
+
+impl Finder<'_> {
+    fn binary(&self) -> (Option<Elf>, Option<Source>) {
+        let mut candidates: Vec<PathBuf> = self.path.map(Path::to_owned).into_iter().collect();
+        for dir in &self.options.debug_dirs {
+            candidates.extend(self.in_directory(dir, ""));
+            candidates.extend(self.in_build_id_trees(dir, ""));
+        }
+        let mut missing = None;
+        for path in candidates {
+            match Elf::open(&path) {
+                Ok(elf) if self.build_id.is_empty() || elf.build_id() == self.build_id => {
+                    return (Some(elf), None);
+                }
+                // The first complaint is about the module's own path, hence the one to make.
+                Ok(elf) => {
+                    missing.get_or_insert_with(|| Source::Rebuilt {
+                        file: path,
+                        found: elf.build_id().to_vec(),
+                        expected: self.build_id.to_vec(),
+                    });
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    missing
+                        .get_or_insert_with(|| Source::Unreadable { file: path, reason: error.to_string() });
+                }
+            }
+        }
+        if let Some(elf) = self.fetch(Artifact::Executable) {
+            return (Some(elf), None);
+        }
+        (None, Some(missing.unwrap_or(Source::Missing { build_id: self.build_id.to_vec() })))
+    }
+
+    fn debug(&self, binary: Option<&Elf>) -> Option<Elf> {
+        let link = binary.and_then(debuglink);
+        let mut candidates = Vec::new();
+        for dir in &self.options.debug_dirs {
+            candidates.extend(self.in_build_id_trees(dir, ".debug"));
+            candidates.extend(self.in_directory(dir, ".debug"));
+            candidates.extend(self.in_directory(dir, ""));
+            candidates.extend(self.linked(link.as_ref(), dir));
+            candidates.extend(self.linked(link.as_ref(), &below(dir, Path::new(SYSTEM_DEBUG))));
+            candidates.extend(link.as_ref().map(|link| dir.join(&link.name)));
+        }
+        candidates.extend(self.in_build_id_trees(Path::new(SYSTEM_DEBUG), ".debug"));
+        if let (Some(link), Some(binary)) = (&link, binary) {
+            let beside = binary.path().parent().unwrap_or(Path::new("/"));
+            candidates.push(beside.join(&link.name));
+            candidates.push(beside.join(".debug").join(&link.name));
+        }
+        candidates.extend(self.linked(link.as_ref(), Path::new(SYSTEM_DEBUG)));
+        candidates
+            .iter()
+            .find_map(|path| {
+                let elf = Elf::open(path).ok()?;
+                (self.is_same_build(&elf, link.as_ref()) && elf.has_dwarf()).then_some(elf)
+            })
+            .or_else(|| self.fetch(Artifact::DebugInfo))
+    }
+
+    /// A debug file with another build ID is refused even if the link names it.
+    fn is_same_build(&self, elf: &Elf, link: Option<&Debuglink>) -> bool {
+        if !self.build_id.is_empty() && !elf.build_id().is_empty() {
+            return elf.build_id() == self.build_id;
+        }
+        link.is_some_and(|link| crc32fast::hash(elf.bytes()) == link.crc)
+    }
+
+    /// The supplementary file that `elf` names in `.gnu_debugaltlink`.
+    fn shared(&self, elf: &Elf) -> Option<Elf> {
+        let file = elf.parse().ok()?;
+        let (name, build_id) = file.gnu_debugaltlink().ok().flatten()?;
+        let named = Path::new(OsStr::from_bytes(name));
+        // The name is relative to the file that a link to this one leads to.
+        let real = std::fs::canonicalize(elf.path()).unwrap_or_else(|_| elf.path().to_owned());
+        let mut candidates = Vec::new();
+        let base = named.file_name().unwrap_or_default();
+        for dir in &self.options.debug_dirs {
+            candidates.extend(in_build_id_tree(&dir.join(".build-id"), build_id, ".debug"));
+            candidates.push(dir.join(".dwz").join(base));
+            candidates.push(dir.join(base));
+            candidates.push(below(dir, named));
+        }
+        candidates.push(real.parent().unwrap_or(Path::new("/")).join(named));
+        candidates.extend(in_build_id_tree(&Path::new(SYSTEM_DEBUG).join(".build-id"), build_id, ".debug"));
+        candidates.iter().filter_map(|path| Elf::open(path).ok()).find(|elf| elf.build_id() == build_id)
+    }
+
+    /// A package has no build ID; the unit IDs inside it are checked one by one when they are used.
+    fn package(&self, binary: Option<&Elf>, debug: Option<&Elf>) -> Option<Elf> {
+        let mut candidates = Vec::new();
+        for dir in &self.options.debug_dirs {
+            candidates.extend(self.in_directory(dir, ".dwp"));
+        }
+        for elf in debug.into_iter().chain(binary) {
+            let mut name = elf.path().as_os_str().to_owned();
+            name.push(".dwp");
+            candidates.push(PathBuf::from(name));
+            candidates.push(elf.path().with_extension("dwp"));
+        }
+        candidates.extend(self.path.map(|path| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(".dwp");
+            PathBuf::from(name)
+        }));
+        candidates.iter().find_map(|path| Elf::open(path).ok())
+    }
+
+    fn fetch(&self, artifact: Artifact) -> Option<Elf> {
+        let path = debuginfod::fetch(self.debuginfod.as_deref()?, artifact, self.build_id)?;
+        Elf::open(&path).ok().filter(|elf| elf.build_id() == self.build_id)
+    }
+
+    /// `dir` as a plain directory and as the root of another system.
+    fn in_directory(&self, dir: &Path, suffix: &str) -> Vec<PathBuf> {
+        let Some(path) = self.path else { return Vec::new() };
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        let path = Path::new(&name);
+        path.file_name().map(|name| dir.join(name)).into_iter().chain([below(dir, path)]).collect()
+    }
+
+    fn in_build_id_trees(&self, dir: &Path, suffix: &str) -> Vec<PathBuf> {
+        [dir.join(".build-id"), dir.to_owned(), below(dir, Path::new(SYSTEM_DEBUG)).join(".build-id")]
+            .iter()
+            .filter_map(|tree| in_build_id_tree(tree, self.build_id, suffix))
+            .collect()
+    }
+
+    /// The linked name below `root`, in the module's own directory.
+    fn linked(&self, link: Option<&Debuglink>, root: &Path) -> Option<PathBuf> {
+        Some(below(root, self.path?.parent()?).join(&link?.name))
+    }
+}
+
+/// `path` as seen from the root `dir`.
+fn below(dir: &Path, path: &Path) -> PathBuf {
+    dir.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+fn in_build_id_tree(tree: &Path, build_id: &[u8], suffix: &str) -> Option<PathBuf> {
+    let (first, rest) = build_id.split_first()?;
+    (!rest.is_empty()).then(|| tree.join(format!("{first:02x}")).join(format!("{}{suffix}", Hex(rest))))
+}
+
+struct Debuglink {
+    name: PathBuf,
+    crc: u32,
+}
+
+fn debuglink(elf: &Elf) -> Option<Debuglink> {
+    let file = elf.parse().ok()?;
+    let (name, crc) = file.gnu_debuglink().ok().flatten()?;
+    // A link names a file, not a place: only the last part of a path counts.
+    let name = Path::new(OsStr::from_bytes(name)).file_name()?;
+    Some(Debuglink { name: PathBuf::from(name), crc })
+}
+
+/// The small ELF file of symbols that Fedora and others leave in stripped binaries.
+fn unpack_mini(binary: &Elf) -> Option<Elf> {
+    let piece = binary.piece(".gnu_debugdata");
+    if piece.len() == 0 {
+        return None;
+    }
+    let packed = binary.slice(&piece);
+    let mut unpacked = Vec::new();
+    lzma_rust2::XzReader::new_mem_limit(packed, false, MAX_MINI_DICTIONARY_KB)
+        .take(MAX_MINI_BYTES)
+        .read_to_end(&mut unpacked)
+        .ok()?;
+    Elf::from_bytes(binary.path(), unpacked).ok()
+}

@@ -1,0 +1,143 @@
+//! What was found to symbolize a module with, and how to say so to the user.
+
+use edleak_format::ModuleId;
+use std::fmt;
+use std::path::PathBuf;
+
+/// What became of one module's addresses.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// The module.
+    pub module: ModuleId,
+    /// Its path in the trace.
+    pub path: String,
+    /// Where its names came from.
+    pub source: Source,
+    /// The trace has no build ID of it, so nothing tells whether the file was rebuilt since.
+    pub is_unverified: bool,
+    /// Distinct addresses asked for.
+    pub addresses: usize,
+    /// Those of them without even a function's name.
+    pub unresolved: usize,
+    /// Split debug files (.dwo) that were needed and not found.
+    pub missing_dwo: usize,
+}
+
+/// Where a module's names came from, best first.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Source {
+    /// Symbols embedded in the trace.
+    Embedded,
+    /// Debug information in this file.
+    DebugInfo(PathBuf),
+    /// The full symbol table of this file: functions, no lines.
+    SymbolTable(PathBuf),
+    /// The exported functions of this stripped file only.
+    ExportedOnly(PathBuf),
+    /// The file is there, without any symbols.
+    NoSymbols(PathBuf),
+    /// There is a file, but it is another build.
+    Rebuilt {
+        /// The file.
+        file: PathBuf,
+        /// Its build ID; empty if it has none.
+        found: Vec<u8>,
+        /// The build ID in the trace.
+        expected: Vec<u8>,
+    },
+    /// There is no such file.
+    Missing {
+        /// The build ID in the trace; empty if it has none.
+        build_id: Vec<u8>,
+    },
+    /// There is a file, but it cannot be read.
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Outcome {
+    /// Whether the user can do something to see more.
+    pub fn needs_attention(&self) -> bool {
+        self.is_unverified
+            || self.missing_dwo > 0
+            || !matches!(self.source, Source::Embedded | Source::DebugInfo(_)) && self.addresses > 0
+    }
+}
+
+/// What is wrong and what to do about it, in one line.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = &self.path;
+        match &self.source {
+            Source::Embedded => write!(f, "`{path}`: symbols embedded in the trace")?,
+            Source::DebugInfo(file) if file.as_os_str() == path.as_str() => {
+                write!(f, "`{path}`: debug information")?;
+            }
+            Source::DebugInfo(file) => {
+                write!(f, "`{path}`: debug information of `{}`", file.display())?;
+            }
+            Source::SymbolTable(_) => write!(
+                f,
+                "`{path}` has no debug information, so lines are unknown (build it with -g, or give --debug-dir its debug files)"
+            )?,
+            Source::ExportedOnly(_) => write!(
+                f,
+                "`{path}` is stripped, so only its exported functions are known (install its debug symbols, or give --debug-dir them)"
+            )?,
+            Source::NoSymbols(_) => write!(
+                f,
+                "`{path}` is stripped of all symbols (install its debug symbols, or give --debug-dir them)"
+            )?,
+            Source::Rebuilt { file, found, expected } if found.is_empty() => write!(
+                f,
+                "`{}` was rebuilt since: it has no build ID, the recorded one has {} (give --debug-dir the old one)",
+                file.display(),
+                Hex(expected)
+            )?,
+            Source::Rebuilt { file, found, expected } => write!(
+                f,
+                "`{}` was rebuilt since: build ID {} is not {} (give --debug-dir the old one)",
+                file.display(),
+                Hex(found),
+                Hex(expected)
+            )?,
+            Source::Missing { build_id } if build_id.is_empty() => {
+                write!(f, "`{path}` was not found (give --debug-dir a directory that has it)")?;
+            }
+            Source::Missing { build_id } => write!(
+                f,
+                "`{path}` was not found (give --debug-dir a directory that has it; its build ID is {})",
+                Hex(build_id)
+            )?,
+            Source::Unreadable { file, reason } => {
+                write!(f, "`{}` cannot be read: {reason} (give --debug-dir a sound copy)", file.display())?;
+            }
+        }
+        if self.is_unverified {
+            write!(f, "; the trace has no build ID of it, so whether it was rebuilt since is unknown")?;
+        }
+        if self.missing_dwo > 0 {
+            write!(
+                f,
+                "; {} of its split debug files were not found (give --debug-dir the .dwo or .dwp files)",
+                self.missing_dwo
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// A build ID in hexadecimal.
+pub(crate) struct Hex<'a>(pub(crate) &'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}

@@ -1,0 +1,287 @@
+//! A batch of addresses to frames: shared out by module and by run of addresses, each distinct address looked up once.
+
+use super::bounded::Guard;
+use super::cache::{Cache, Opened, key_of};
+use super::dwarf::Lines;
+use super::embedded;
+use super::outcome::{Outcome, Source};
+use edleak_format::{Module, ModuleId, ModuleSymbols, StackFrame, SymbolFrame, Trace};
+use rayon::prelude::*;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use typed_arena::Arena;
+
+/// A run of fewer addresses is not worth another thread reading the headers of all units.
+const MIN_RUN: usize = 256;
+
+/// Where to look for symbols beyond the module's own file and the system's debug files.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Directories of the user's: a tree of build IDs, a plain directory, or the root of another system.
+    pub debug_dirs: Vec<PathBuf>,
+    /// Ask a debuginfod server, if `DEBUGINFOD_URLS` is set too. Runs `debuginfod-find`.
+    pub debuginfod: bool,
+}
+
+/// An address to look up.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Request {
+    /// The address in the target.
+    pub address: u64,
+    /// The module it lies in, where it is known.
+    pub module: Option<ModuleId>,
+    /// The address is that of an instruction, not a return address: look it up as it is, not one byte before.
+    pub is_exact: bool,
+}
+
+impl From<StackFrame> for Request {
+    fn from(frame: StackFrame) -> Self {
+        Request { address: frame.address, module: frame.module, is_exact: false }
+    }
+}
+
+/// What an address turned out to be.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Resolved {
+    /// Inlined frames first, innermost first; the last one is the function itself. Empty: unresolved.
+    pub frames: Arc<[SymbolFrame]>,
+    /// The address minus the module's load bias; the address itself where the module is not known.
+    pub offset: u64,
+}
+
+/// A batch of resolved addresses.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Resolution {
+    /// One for each request, in the same order.
+    pub resolved: Vec<Resolved>,
+    /// One for each module that was asked about, by id.
+    pub outcomes: Vec<Outcome>,
+    /// Distinct addresses in no known module.
+    pub without_module: usize,
+}
+
+impl Resolution {
+    /// Distinct addresses that stay `module+offset`, or a bare address.
+    pub fn unresolved(&self) -> usize {
+        self.without_module + self.outcomes.iter().map(|outcome| outcome.unresolved).sum::<usize>()
+    }
+}
+
+/// Resolves addresses; keeps what it opened for the next batch.
+#[derive(Debug, Default)]
+pub struct Symbolizer {
+    options: Options,
+    cache: Cache,
+}
+
+impl Symbolizer {
+    /// A symbolizer that has opened nothing yet.
+    pub fn new(options: Options) -> Self {
+        Symbolizer { options, cache: Cache::default() }
+    }
+
+    /// Resolves `requests` about the modules of `trace`, first with the symbols embedded in it, then with files.
+    pub fn resolve_trace(&self, trace: &Trace, requests: &[Request]) -> Resolution {
+        self.resolve(trace.modules(), trace.symbols(), requests)
+    }
+
+    /// Resolves `requests` about `modules`, first with the symbols `embedded` in the trace, then with files.
+    pub fn resolve(
+        &self,
+        modules: &[Module],
+        embedded: &[ModuleSymbols],
+        requests: &[Request],
+    ) -> Resolution {
+        let modules: HashMap<ModuleId, &Module> = modules.iter().map(|module| (module.id, module)).collect();
+        let embedded = embedded::index(embedded);
+        let mut without_module = BTreeSet::new();
+        let mut groups: BTreeMap<ModuleId, Group<'_>> = BTreeMap::new();
+        let mut places = Vec::with_capacity(requests.len());
+        for request in requests {
+            let Some(module) = request.module.and_then(|id| modules.get(&id)) else {
+                without_module.insert(request.address);
+                places.push(Place { offset: request.address, within: None });
+                continue;
+            };
+            let offset = request.address.wrapping_sub(module.load_bias);
+            let group = groups.entry(module.id).or_insert_with(|| Group::new(module));
+            let lookup = if request.is_exact { offset } else { offset.wrapping_sub(1) };
+            group.lookups.insert(Lookup { address: lookup, offset });
+            places.push(Place { offset, within: Some((module.id, lookup)) });
+        }
+
+        for group in groups.values_mut() {
+            if let Some(symbols) = embedded.get(&group.module.id) {
+                group.take_embedded(symbols);
+            }
+        }
+        let opened = self.open_all(&groups);
+        let mut runs: Vec<Run<'_>> = Vec::new();
+        for (id, group) in &groups {
+            runs.extend(opened.get(id).into_iter().flat_map(|opened| group.runs(opened)));
+        }
+        let answers: Vec<Answers> = runs.par_iter().map(|run| run.look_up(&self.options)).collect();
+        drop(runs);
+        for answer in answers {
+            if let Some(group) = groups.get_mut(&answer.module) {
+                group.found.extend(answer.found);
+                group.missing_dwo.extend(answer.missing_dwo);
+            }
+        }
+
+        let nothing: Arc<[SymbolFrame]> = Arc::new([]);
+        let resolved = places
+            .into_iter()
+            .map(|place| {
+                let found = place.within.and_then(|(id, lookup)| groups.get(&id)?.found.get(&lookup));
+                Resolved { frames: found.unwrap_or(&nothing).clone(), offset: place.offset }
+            })
+            .collect();
+        let outcomes = groups.iter().map(|(id, group)| group.outcome(opened.get(id))).collect();
+        Resolution { resolved, outcomes, without_module: without_module.len() }
+    }
+
+    /// Opens the files of every module whose symbols are not all embedded; one file once, whatever ids it has.
+    fn open_all(&self, groups: &BTreeMap<ModuleId, Group<'_>>) -> HashMap<ModuleId, Arc<Opened>> {
+        let mut distinct: BTreeMap<_, Vec<&Group<'_>>> = BTreeMap::new();
+        for group in groups.values().filter(|group| !group.is_complete()) {
+            distinct.entry(key_of(group.module)).or_default().push(group);
+        }
+        let distinct: Vec<Vec<&Group<'_>>> = distinct.into_values().collect();
+        distinct
+            .par_iter()
+            .flat_map_iter(|same| {
+                let opened = same.first().map(|group| self.cache.open(group.module, &self.options));
+                same.iter().filter_map(move |group| Some((group.module.id, opened.clone()?)))
+            })
+            .collect()
+    }
+}
+
+/// Where a request's answer will be.
+struct Place {
+    offset: u64,
+    within: Option<(ModuleId, u64)>,
+}
+
+/// An address within a module's file, and the offset that embedded symbols know it by.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Lookup {
+    address: u64,
+    offset: u64,
+}
+
+/// What is asked about one module, and the answers so far, by lookup address.
+struct Group<'a> {
+    module: &'a Module,
+    lookups: BTreeSet<Lookup>,
+    found: HashMap<u64, Arc<[SymbolFrame]>>,
+    missing_dwo: BTreeSet<u64>,
+}
+
+impl<'a> Group<'a> {
+    fn new(module: &'a Module) -> Self {
+        Group { module, lookups: BTreeSet::new(), found: HashMap::new(), missing_dwo: BTreeSet::new() }
+    }
+
+    fn take_embedded(&mut self, symbols: &embedded::ByOffset<'_>) {
+        for lookup in &self.lookups {
+            if let Some(frames) = symbols.get(&lookup.offset) {
+                self.found.insert(lookup.address, Arc::from(*frames));
+            }
+        }
+    }
+
+    /// Addresses still to be looked up in files, ascending.
+    fn open_lookups(&self) -> Vec<u64> {
+        let mut addresses: Vec<u64> = self
+            .lookups
+            .iter()
+            .map(|lookup| lookup.address)
+            .filter(|address| !self.found.contains_key(address))
+            .collect();
+        addresses.dedup();
+        addresses
+    }
+
+    fn is_complete(&self) -> bool {
+        self.lookups.iter().all(|lookup| self.found.contains_key(&lookup.address))
+    }
+
+    fn runs<'o>(&self, opened: &'o Opened) -> Vec<Run<'o>> {
+        let addresses = self.open_lookups();
+        let run = addresses.len().div_ceil(rayon::current_num_threads()).max(MIN_RUN);
+        let module = self.module.id;
+        addresses.chunks(run).map(|run| Run { module, opened, addresses: run.to_vec() }).collect()
+    }
+
+    fn outcome(&self, opened: Option<&Arc<Opened>>) -> Outcome {
+        let addresses: BTreeSet<u64> = self.lookups.iter().map(|lookup| lookup.address).collect();
+        let is_named = |address: &u64| {
+            self.found
+                .get(address)
+                .and_then(|frames| frames.last())
+                .is_some_and(|frame| frame.function.is_some())
+        };
+        Outcome {
+            module: self.module.id,
+            path: self.module.path.clone(),
+            source: opened.map_or(Source::Embedded, |opened| opened.source()),
+            is_unverified: opened.is_some_and(|opened| self.module.build_id.is_empty() && opened.is_found()),
+            addresses: addresses.len(),
+            unresolved: addresses.iter().filter(|address| !is_named(address)).count(),
+            missing_dwo: self.missing_dwo.len(),
+        }
+    }
+}
+
+/// Ascending addresses of one module, for one thread.
+struct Run<'o> {
+    module: ModuleId,
+    opened: &'o Opened,
+    addresses: Vec<u64>,
+}
+
+struct Answers {
+    module: ModuleId,
+    found: Vec<(u64, Arc<[SymbolFrame]>)>,
+    missing_dwo: BTreeSet<u64>,
+}
+
+impl Run<'_> {
+    fn look_up(&self, options: &Options) -> Answers {
+        let guard = Guard::new();
+        let files = Arena::new();
+        let mut lines = Lines::new(self.opened, &options.debug_dirs, &guard, &files);
+        let found = self
+            .addresses
+            .iter()
+            .filter_map(|&address| {
+                let frames = lines.as_mut().map(|lines| lines.frames(address)).unwrap_or_default();
+                let frames = with_symbol(frames, self.opened, address);
+                (!frames.is_empty()).then(|| (address, Arc::from(frames)))
+            })
+            .collect();
+        let missing_dwo = lines.map(Lines::into_missing_dwo).unwrap_or_default();
+        Answers { module: self.module, found, missing_dwo }
+    }
+}
+
+/// Names the function itself from the symbol table where debug information does not.
+fn with_symbol(mut frames: Vec<SymbolFrame>, opened: &Opened, address: u64) -> Vec<SymbolFrame> {
+    match frames.last_mut() {
+        Some(SymbolFrame { function: Some(_), .. }) => {}
+        Some(last) => last.function = opened.symbol(address),
+        None => {
+            let function = opened.symbol(address);
+            frames.extend(function.map(|name| SymbolFrame {
+                function: Some(name),
+                file: None,
+                line: 0,
+                is_inlined: false,
+            }));
+        }
+    }
+    frames
+}

@@ -1,0 +1,112 @@
+//! Split debug information: the .dwo file of each unit, or the .dwp package that holds many.
+//!
+//! Neither has a build ID. Each unit has an ID instead, a hash that its skeleton in the binary repeats; a file without
+//! it is another build's and is not used.
+
+use super::bounded::{BoundedSlice, Guard};
+use super::cache::{Opened, split_sections};
+use super::dwarf::size_of;
+use super::elf::{Elf, Piece};
+use addr2line::SplitDwarfLoad;
+use gimli::{Dwarf, DwarfPackage, DwarfSections, RunTimeEndian};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use typed_arena::Arena;
+
+/// An opened .dwo file.
+pub(crate) struct SplitFile {
+    elf: Elf,
+    sections: DwarfSections<Piece>,
+}
+
+/// Finds the split part of a unit when a lookup first needs it.
+pub(crate) struct Loader<'a> {
+    package: Option<DwarfPackage<BoundedSlice<'a>>>,
+    /// Opened files live here, so that what a lookup borrows from them may outlive it.
+    files: &'a Arena<SplitFile>,
+    debug_dirs: &'a [PathBuf],
+    beside: Option<&'a Path>,
+    endian: RunTimeEndian,
+    guard: &'a Guard,
+    /// IDs of the units whose split part was not found.
+    pub(crate) missing: BTreeSet<u64>,
+}
+
+impl<'a> Loader<'a> {
+    pub(crate) fn new(
+        opened: &'a Opened,
+        elf: &'a Elf,
+        files: &'a Arena<SplitFile>,
+        debug_dirs: &'a [PathBuf],
+        guard: &'a Guard,
+    ) -> Self {
+        let endian = elf.endian();
+        let package = opened.package().and_then(|(elf, sections)| {
+            // The budget is for the units that are read, which split files' sizes stand for; a package counts as one.
+            guard.admit(elf.bytes().len() as u64);
+            let empty = BoundedSlice::new(&[], endian, guard);
+            sections.borrow(|piece| BoundedSlice::new(elf.slice(piece), endian, guard), empty).ok()
+        });
+        Loader {
+            package,
+            files,
+            debug_dirs,
+            beside: elf.path().parent(),
+            endian,
+            guard,
+            missing: BTreeSet::new(),
+        }
+    }
+
+    /// The split part that `load` asks for.
+    pub(crate) fn load(
+        &mut self,
+        load: &SplitDwarfLoad<BoundedSlice<'a>>,
+    ) -> Option<Arc<Dwarf<BoundedSlice<'a>>>> {
+        let found = self.from_package(load).or_else(|| self.from_file(load));
+        if found.is_none() {
+            self.missing.insert(load.dwo_id.0);
+        }
+        // Shared within this thread only; addr2line's interface asks for an `Arc`.
+        #[allow(clippy::arc_with_non_send_sync)]
+        found.map(Arc::new)
+    }
+
+    fn from_package(&self, load: &SplitDwarfLoad<BoundedSlice<'a>>) -> Option<Dwarf<BoundedSlice<'a>>> {
+        self.package.as_ref()?.find_cu(load.dwo_id, &load.parent).ok().flatten()
+    }
+
+    fn from_file(&self, load: &SplitDwarfLoad<BoundedSlice<'a>>) -> Option<Dwarf<BoundedSlice<'a>>> {
+        let name = path_of(&load.path?);
+        let in_build = load.comp_dir.map_or_else(|| name.to_owned(), |dir| path_of(&dir).join(name));
+        let mut candidates = Vec::new();
+        for dir in self.debug_dirs.iter().map(PathBuf::as_path).chain(self.beside) {
+            candidates.push(dir.join(in_build.strip_prefix("/").unwrap_or(&in_build)));
+            candidates.push(dir.join(name.strip_prefix("/").unwrap_or(name)));
+            candidates.extend(name.file_name().map(|name| dir.join(name)));
+        }
+        if in_build.is_absolute() {
+            candidates.push(in_build);
+        }
+        candidates.iter().find_map(|path| self.open(path, load))
+    }
+
+    fn open(&self, path: &Path, load: &SplitDwarfLoad<BoundedSlice<'a>>) -> Option<Dwarf<BoundedSlice<'a>>> {
+        let elf = Elf::open(path).ok()?;
+        let sections = split_sections(&elf);
+        let file: &'a SplitFile = self.files.alloc(SplitFile { elf, sections });
+        self.guard.admit(size_of(&file.sections));
+        let mut dwarf =
+            file.sections.borrow(|piece| BoundedSlice::new(file.elf.slice(piece), self.endian, self.guard));
+        dwarf.make_dwo(&load.parent);
+        let header = dwarf.units().next().ok()??;
+        (dwarf.unit(header).ok()?.dwo_id == Some(load.dwo_id)).then_some(dwarf)
+    }
+}
+
+fn path_of<'a>(name: &BoundedSlice<'a>) -> &'a Path {
+    Path::new(OsStr::from_bytes(name.bytes()))
+}
