@@ -1,0 +1,7 @@
+//! The parts of the collector that know code: ELF files, unwind rules, wrappers, and what cannot be recorded.
+//!
+//! A library so that they are tested against real binaries without a target; `main.rs` is the program.
+#![deny(unsafe_code)]
+
+pub mod elf;
+pub mod unwind;

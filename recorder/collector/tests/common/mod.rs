@@ -1,0 +1,36 @@
+//! Compiling the programs of `tests/programs` while the tests run.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Where the compiled programs of the test called `name` go: a directory of its own, emptied.
+pub fn scratch(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = std::fs::remove_dir_all(&path);
+    std::fs::create_dir_all(&path).expect("cargo's directory for tests can be written");
+    path
+}
+
+/// A file of `tests/programs`.
+pub fn source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name)
+}
+
+/// Runs a tool to its end and returns what it printed; `None` where it is not installed.
+pub fn try_run(command: &mut Command) -> Option<Vec<u8>> {
+    let output = match command.output() {
+        Ok(output) => output,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            eprintln!("skipped: {} is not installed", command.get_program().display());
+            return None;
+        }
+        Err(error) => panic!("{command:?}: {error}"),
+    };
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Some(output.stdout)
+}
+
+/// Runs a tool that the build needs anyway.
+pub fn run(command: &mut Command) -> Vec<u8> {
+    try_run(command).unwrap_or_else(|| panic!("{} is needed", command.get_program().display()))
+}

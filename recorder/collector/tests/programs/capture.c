@@ -1,0 +1,42 @@
+// The library that the test programs call where their stack is to be seen: writes registers, the stack's bytes, the
+// memory map, and what libgcc's unwinder makes of it.
+//
+//   regs RIP RSP RBP
+//   stack START LENGTH
+//   frame ADDRESS          one per frame of backtrace(), innermost first
+//   maps                   then /proc/self/maps, an empty line, and the stack's bytes
+#define _GNU_SOURCE
+#include <execinfo.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static uintptr_t end_of_mapping(const char *maps, uintptr_t address) {
+    while (*maps) {
+        uintptr_t start, end;
+        if (sscanf(maps, "%lx-%lx", &start, &end) == 2 && start <= address && address < end) return end;
+        maps = strchr(maps, '\n') + 1;
+    }
+    abort();
+}
+
+void capture(void) {
+    static void *frames[1024];
+    static char maps[1 << 18];
+    int depth = backtrace(frames, 1024);
+    size_t length = 0;
+    int fd = open("/proc/self/maps", O_RDONLY);
+    for (ssize_t n; (n = read(fd, maps + length, sizeof maps - 1 - length)) > 0;) length += n;
+    uintptr_t rip, rsp, rbp;
+    __asm__ volatile("lea 0(%%rip), %0\n\tmov %%rsp, %1\n\tmov %%rbp, %2" : "=r"(rip), "=r"(rsp), "=r"(rbp));
+    uintptr_t end = end_of_mapping(maps, rsp);
+    printf("regs %lx %lx %lx\nstack %lx %lx\n", rip, rsp, rbp, rsp, end - rsp);
+    for (int i = 0; i < depth; i++) printf("frame %lx\n", (uintptr_t)frames[i]);
+    printf("maps\n%s\n", maps);
+    fwrite((void *)rsp, 1, end - rsp, stdout);
+    fflush(stdout);
+    _exit(0);
+}

@@ -1,0 +1,190 @@
+//! The unwind tables against two oracles: readelf's decoding of the same files, and libgcc's walk of the same stacks.
+
+mod common;
+
+use common::{run, scratch, source, try_run};
+use edleak_collector::elf::{Elf, FileBytes};
+use edleak_collector::unwind::UnwindTable;
+use edleak_session::rule::{Kind, Rule};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+// ---- readelf ----
+
+/// A stretch of code and its rule, as readelf prints it.
+struct Expected {
+    start: u64,
+    end: u64,
+    rule: Rule,
+}
+
+/// Reads `readelf --debug-dump=frames-interp`.
+fn readelf_rules(text: &str) -> Vec<Expected> {
+    let hex = |word: &str| u64::from_str_radix(word, 16).expect("readelf prints addresses in hex");
+    // What a CIE says holds for its entries until they say otherwise; `S` in its augmentation marks trampolines.
+    let mut cies: HashMap<String, (Rule, bool)> = HashMap::new();
+    let mut cie: Option<String> = None;
+    let mut is_signal = false;
+    let mut columns: Vec<String> = Vec::new();
+    let mut expected: Vec<Expected> = Vec::new();
+    let mut fde_end = 0;
+    for line in text.lines() {
+        // A register that lies in another one takes two words, `r9 (r9)`.
+        let words: Vec<&str> = line.split_whitespace().filter(|word| !word.starts_with('(')).collect();
+        match words.as_slice() {
+            [id, _, _, "CIE", augmentation, ..] => {
+                cie = Some((*id).to_owned());
+                is_signal = augmentation.contains('S');
+                cies.insert((*id).to_owned(), (Rule::UNKNOWN, is_signal));
+            }
+            [_, _, _, "FDE", of, range, ..] => {
+                let (rule, signal) = cies[of.strip_prefix("cie=").expect("an FDE names its CIE")];
+                (cie, is_signal) = (None, signal);
+                let range = range.strip_prefix("pc=").expect("an FDE has a range");
+                let (start, end) = range.split_once("..").expect("a range has two ends");
+                fde_end = hex(end);
+                expected.push(Expected {
+                    start: hex(start),
+                    end: fde_end,
+                    rule: if signal { Rule::SIGNAL } else { rule },
+                });
+            }
+            ["LOC", "CFA", ..] => columns = words.iter().map(|&word| word.to_owned()).collect(),
+            [loc, _, ..] if words.len() == columns.len() && loc.len() == 16 => {
+                let rule = if is_signal { Rule::SIGNAL } else { rule_of(&columns, &words) };
+                if let Some(id) = &cie {
+                    cies.insert(id.clone(), (rule, is_signal));
+                    continue;
+                }
+                let last = expected.last_mut().expect("rows follow their entry");
+                last.end = hex(loc);
+                expected.push(Expected { start: hex(loc), end: fde_end, rule });
+            }
+            _ => {}
+        }
+    }
+    expected.retain(|stretch| stretch.start < stretch.end && stretch.start != 0);
+    expected
+}
+
+/// The rule a line of readelf's table stands for, by the words of the format alone.
+fn rule_of(columns: &[String], words: &[&str]) -> Rule {
+    let cell = |name: &str| columns.iter().position(|column| column == name).map(|column| words[column]);
+    match cell("ra") {
+        Some("u") => return Rule::END,
+        Some("c-8") => {}
+        _ => return Rule::UNKNOWN,
+    }
+    let rbp_offset = match cell("rbp") {
+        None | Some("u" | "s") => None,
+        Some(word) => match word.strip_prefix("c-").and_then(|offset| offset.parse().ok()) {
+            Some(offset) => Some(offset),
+            None => return Rule::UNKNOWN,
+        },
+    };
+    let Some((register, offset)) = words[1].split_once('+') else { return Rule::UNKNOWN };
+    let kind = match register {
+        "rsp" => Kind::Rsp,
+        "rbp" => Kind::Rbp,
+        _ => return Rule::UNKNOWN,
+    };
+    Rule::pack(kind, offset.parse().expect("an offset is a number"), rbp_offset).unwrap_or(Rule::UNKNOWN)
+}
+
+/// Compares every row of one file; returns how many stretches there were, `None` without readelf.
+fn check_against_readelf(path: &Path) -> Option<usize> {
+    let text = try_run(Command::new("readelf").arg("--debug-dump=frames-interp,no-follow-links").arg(path))?;
+    let mut expected = readelf_rules(&String::from_utf8_lossy(&text));
+    expected.sort_by_key(|stretch| stretch.start);
+    let bytes = FileBytes::open(path).expect("readelf could read it");
+    let elf = Elf::parse(&bytes).expect("a sound file");
+    let table = UnwindTable::compile(&elf);
+    assert_eq!(table.bad_entries, 0, "{}", path.display());
+    let offset = |address: u64| elf.offset_of(address).expect("an address of this file");
+    let mut previous_end = 0;
+    for stretch in &expected {
+        let where_ = format!("{} at {:#x}", path.display(), stretch.start);
+        assert_eq!(table.lookup(offset(stretch.start)), stretch.rule, "{where_}");
+        assert_eq!(table.lookup(offset(stretch.end - 1)), stretch.rule, "{where_}, last byte");
+        if previous_end != 0 && previous_end < stretch.start {
+            assert_eq!(table.lookup(offset(previous_end)), Rule::UNKNOWN, "{where_}, the gap before");
+            assert_eq!(table.lookup(offset(stretch.start - 1)), Rule::UNKNOWN, "{where_}, the gap before");
+        }
+        previous_end = stretch.end;
+    }
+    assert_eq!(table.lookup(offset(previous_end)), Rule::UNKNOWN, "{}, past the end", path.display());
+    // No row may begin where readelf has none: between two stretches that were compared, nothing else changes.
+    let starts: Vec<u32> = expected.iter().flat_map(|e| [offset(e.start), offset(e.end)]).collect();
+    for row in table.rows.iter().skip(1) {
+        assert!(
+            starts.binary_search(&row.start).is_ok(),
+            "{}: a row of our own at {:#x}",
+            path.display(),
+            row.start
+        );
+    }
+    Some(expected.len())
+}
+
+/// The file that this process has mapped under a name that begins with `name`.
+fn loaded_library(name: &str) -> PathBuf {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("a process can read its own map");
+    let paths = maps.lines().filter_map(|line| line.split_whitespace().nth(5));
+    let found = paths.map(Path::new).find(|path| {
+        path.file_name().and_then(|file| file.to_str()).is_some_and(|file| file.starts_with(name))
+    });
+    found.unwrap_or_else(|| panic!("no {name} in {maps}")).to_owned()
+}
+
+#[test]
+fn rows_equal_readelf_in_the_c_library_and_loader() {
+    for name in ["libc.so", "ld-linux", "libgcc_s"] {
+        if let Some(stretches) = check_against_readelf(&loaded_library(name)) {
+            assert!(stretches > 100, "{name}: only {stretches} stretches");
+        }
+    }
+}
+
+#[test]
+fn rows_equal_readelf_in_this_rust_program() {
+    let path = std::env::current_exe().expect("a process knows its own file");
+    if let Some(stretches) = check_against_readelf(&path) {
+        assert!(stretches > 1000, "only {stretches} stretches");
+    }
+}
+
+#[test]
+fn rows_equal_readelf_in_libstdcxx() {
+    let name = run(Command::new("c++").arg("-print-file-name=libstdc++.so.6"));
+    let path = PathBuf::from(String::from_utf8_lossy(&name).trim());
+    if path.is_absolute()
+        && let Some(stretches) = check_against_readelf(&path)
+    {
+        assert!(stretches > 10_000, "only {stretches} stretches");
+    }
+}
+
+#[test]
+fn rows_equal_readelf_whatever_the_compiler_and_flags() {
+    let dir = scratch("readelf");
+    let (c, cpp) = (source("stacks.c"), source("stacks.cpp"));
+    let builds: [(&str, &Path, &[&str]); 8] = [
+        ("gcc", &c, &["-O2", "-fomit-frame-pointer"]),
+        ("gcc", &c, &["-O0"]),
+        ("gcc", &c, &["-O3", "-march=haswell", "-mstackrealign"]),
+        ("gcc", &c, &["-O2", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-g"]),
+        ("clang", &c, &["-O2", "-fomit-frame-pointer"]),
+        ("clang", &c, &["-O1", "-fno-omit-frame-pointer"]),
+        ("g++", &cpp, &["-O2", "-fomit-frame-pointer"]),
+        ("clang++", &cpp, &["-O2"]),
+    ];
+    for (i, (compiler, source, flags)) in builds.iter().enumerate() {
+        let library = dir.join(format!("build{i}.so"));
+        let mut command = Command::new(compiler);
+        command.args(["-shared", "-fPIC"]).arg(source).arg("-o").arg(&library).args(*flags);
+        if try_run(&mut command).is_some() {
+            check_against_readelf(&library);
+        }
+    }
+}
