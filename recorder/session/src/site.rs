@@ -17,22 +17,52 @@ pub const FIRST: u32 = 2;
 pub const MAX_PROBES: usize = 64;
 const _: () = assert!(SLOTS >= 2 * MAX_SITES);
 
-/// One slot: a return address, the site it means, and what to do there. Key first: a reader that sees the key and an id
-/// of 0 has met an insertion half way and helps to finish it.
+/// One slot: a return address and what it means. A reader that sees the key and no meaning has met an insertion half way
+/// and helps to finish it.
 #[repr(C, align(16))]
 #[derive(Default)]
 pub struct SiteSlot {
-    /// The return address; 0: the slot is empty; [`DEAD`]: the module it lay in is gone.
+    /// The return address; 0: the slot is empty. Once written it stays, so that nobody can mistake one for another.
     pub key: AtomicU64,
-    /// The site's id; 0: not given yet.
-    pub id: AtomicU32,
-    /// An [`Action`]; 0: count here.
-    pub action: AtomicU32,
+    /// The site's id (low half; 0: not given yet) and an [`Action`] (high half; 0: count here). Below 2³² exactly when
+    /// there is nothing to do but count, which makes it one comparison in the hot path.
+    pub meaning: AtomicU64,
 }
 const _: () = assert!(core::mem::size_of::<SiteSlot>() == 16);
 
-/// Key of a slot whose module was unloaded: never matches, never ends a probe.
-pub const DEAD: u64 = 1;
+/// What a slot means, in one word.
+pub const fn meaning(id: u32, action: Action) -> u64 {
+    (action.0 as u64) << 32 | id as u64
+}
+
+impl SiteSlot {
+    /// The site's id; 0: not given yet.
+    pub fn id(&self) -> u32 {
+        self.meaning.load(Ordering::Acquire) as u32
+    }
+
+    /// What to do there.
+    pub fn action(&self) -> Action {
+        Action((self.meaning.load(Ordering::Acquire) >> 32) as u32)
+    }
+
+    /// Makes the next caller from this address a new site: another module lies there now.
+    pub fn forget(&self) {
+        self.meaning.store(0, Ordering::Release);
+    }
+
+    /// Changes what to do there; the id stays.
+    pub fn set_action(&self, action: Action) {
+        let mut old = self.meaning.load(Ordering::Acquire);
+        while old as u32 != 0 {
+            let new = meaning(old as u32, action);
+            match self.meaning.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return,
+                Err(now) => old = now,
+            }
+        }
+    }
+}
 
 /// What the collector knows of one id.
 #[repr(C)]
@@ -108,7 +138,7 @@ pub fn intern<'t>(
         if key != address {
             continue;
         }
-        if slot.id.load(Ordering::Acquire) == 0 {
+        if slot.meaning.load(Ordering::Acquire) == 0 {
             give_id(slot, infos, next_id, address, &on_new)?;
         }
         return Some(slot);
@@ -129,11 +159,8 @@ fn give_id(
         next_id.fetch_sub(1, Ordering::Relaxed);
         return None;
     };
-    let action = on_new(id);
-    if action != Action::COUNT {
-        slot.action.store(action.0, Ordering::Relaxed);
-    }
-    if slot.id.compare_exchange(0, id, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+    if slot.meaning.compare_exchange(0, meaning(id, on_new(id)), Ordering::AcqRel, Ordering::Acquire).is_ok()
+    {
         // The collector takes an id as used once its address is there, so this comes last.
         info.address.store(address, Ordering::Release);
     }
@@ -160,7 +187,7 @@ mod tests {
             for i in 0..40u64 {
                 let address = 0x5555_0000_0000 + i * 5;
                 let slot = intern(&slots, &infos, &next, address, |_| Action::COUNT).expect("there is room");
-                let id = slot.id.load(Ordering::Relaxed);
+                let id = slot.id();
                 if round == 0 {
                     seen.push(id);
                 }
@@ -192,8 +219,8 @@ mod tests {
         let (slots, infos, next) = table(16);
         slots[first_slot(0x4242) & 31].key.store(0x4242, Ordering::Relaxed);
         let slot = intern(&slots, &infos, &next, 0x4242, |_| Action::WATCH).expect("there is room");
-        assert_eq!(slot.id.load(Ordering::Relaxed), FIRST);
-        assert_eq!(slot.action.load(Ordering::Relaxed), Action::WATCH.0);
+        assert_eq!(slot.id(), FIRST);
+        assert_eq!(slot.action(), Action::WATCH);
     }
 
     #[test]
@@ -207,8 +234,7 @@ mod tests {
                             .map(|i| {
                                 intern(&slots, &infos, &next, 0x7000 + i * 3, |_| Action::COUNT)
                                     .expect("there is room")
-                                    .id
-                                    .load(Ordering::Relaxed)
+                                    .id()
                             })
                             .collect()
                     })

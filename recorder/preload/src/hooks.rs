@@ -1,0 +1,128 @@
+//! HOT: what an allocation, a free and a realloc do. The whole fast path is on this screen.
+//!
+//! `caller` is the address of the return address that the entry stub was called with: the caller's frame begins right
+//! above it. No lock, no system call, no allocation of our own. Every reason to leave the fast path (not started, forked,
+//! in the middle of another entry point, site unknown or a wrapper or watched, size too large for one entry) ends in the
+//! same place: `slow`, which does the same thing without haste.
+#![allow(unsafe_code)]
+
+use crate::{forward, live, real, sites, slow, thread};
+
+/// malloc.
+///
+/// # Safety
+/// Called by its entry stub only, like every hook here.
+pub unsafe extern "C" fn on_malloc(size: usize, caller: *const usize, rbp: usize) -> *mut u8 {
+    // SAFETY: `size` is whatever the target passed.
+    let allocation = unsafe { real::malloc(size) };
+    // SAFETY: `caller` and `rbp` come from the stub.
+    unsafe { note(allocation, size, caller, rbp) }
+}
+
+/// calloc. A product that overflows has failed in the real calloc, so it is computed without a check.
+///
+/// # Safety
+/// See [`on_malloc`].
+pub unsafe extern "C" fn on_calloc(count: usize, size: usize, caller: *const usize, rbp: usize) -> *mut u8 {
+    // SAFETY: the arguments are whatever the target passed.
+    let allocation = unsafe { real::calloc(count, size) };
+    // SAFETY: `caller` and `rbp` come from the stub.
+    unsafe { note(allocation, count.wrapping_mul(size), caller, rbp) }
+}
+
+/// `operator new`: the default one is malloc and an exception, and we are called in its place only while it is the
+/// default one (see `forward`).
+///
+/// # Safety
+/// See [`on_malloc`].
+pub unsafe extern "C" fn on_new(size: usize, caller: *const usize, rbp: usize) -> *mut u8 {
+    if forward::new_is_malloc() {
+        // SAFETY: as the default operator new does it; a size of 0 is a size of 1.
+        let allocation = unsafe { real::malloc(size.max(1)) };
+        if !allocation.is_null() {
+            // SAFETY: `caller` and `rbp` come from the stub.
+            return unsafe { note(allocation, size, caller, rbp) };
+        }
+    }
+    // SAFETY: the same arguments, for the real operator: it calls the new-handler and throws.
+    unsafe { forward::new_slow(size, caller, rbp) }
+}
+
+/// `operator new[]`.
+///
+/// # Safety
+/// See [`on_malloc`].
+pub unsafe extern "C" fn on_new_array(size: usize, caller: *const usize, rbp: usize) -> *mut u8 {
+    if forward::new_is_malloc() {
+        // SAFETY: as in `on_new`.
+        let allocation = unsafe { real::malloc(size.max(1)) };
+        if !allocation.is_null() {
+            // SAFETY: `caller` and `rbp` come from the stub.
+            return unsafe { note(allocation, size, caller, rbp) };
+        }
+    }
+    // SAFETY: as in `on_new`.
+    unsafe { forward::new_array_slow(size, caller, rbp) }
+}
+
+/// free. The address is forgotten before the real call: once that returns, another thread may be handed it.
+///
+/// # Safety
+/// See [`on_malloc`].
+pub unsafe extern "C" fn on_free(allocation: *mut u8) {
+    let entry = live::entry_of(allocation);
+    let counters = thread::counters();
+    match entry.map(|entry| (entry, entry.load())) {
+        Some((entry, found)) if found.is_small() && !counters.is_null() => {
+            entry.clear();
+            // SAFETY: this thread owns `counters`, and a small entry's site is one of the table's.
+            unsafe { thread::count_free(counters, found.site(), found.size()) };
+        }
+        // SAFETY: `allocation` is what the target wants to free.
+        _ => return unsafe { slow::free(allocation) },
+    }
+    // SAFETY: the target's own call; only our record of the address is gone.
+    unsafe { real::free(allocation) }
+}
+
+/// realloc. The old address is forgotten before the real call and is alive again if that fails.
+///
+/// # Safety
+/// See [`on_malloc`].
+pub unsafe extern "C" fn on_realloc(old: *mut u8, size: usize, caller: *const usize, rbp: usize) -> *mut u8 {
+    // SAFETY: `old` is what the target passed; null and unknown addresses are nobody's.
+    let was = unsafe { slow::take(old) };
+    // SAFETY: the target's own call.
+    let new = unsafe { real::realloc(old, size) };
+    if new.is_null() && size != 0 {
+        // SAFETY: the call failed, so `old` is still an allocation of this thread's to speak for.
+        unsafe { slow::restore(old, was) };
+        return new;
+    }
+    slow::count_taken(was);
+    // SAFETY: `caller` and `rbp` come from the stub. A null `new` here was a free, and nothing is noted.
+    unsafe { note(new, size, caller, rbp) }
+}
+
+/// Notes a live allocation and hands it on.
+///
+/// # Safety
+/// `caller` and `rbp` come from an entry stub.
+#[inline(always)]
+pub unsafe fn note(allocation: *mut u8, size: usize, caller: *const usize, rbp: usize) -> *mut u8 {
+    let counters = thread::counters();
+    if !counters.is_null() && size < live::LARGE {
+        // SAFETY: the stub's return address lies at `caller`.
+        let address = unsafe { *caller };
+        if let (Some(site), Some(entry)) = (sites::known(address), live::entry_of(allocation)) {
+            if entry.load().is_absent() {
+                entry.store_small(site, size);
+                // SAFETY: this thread owns `counters`, and `site` comes from the table.
+                unsafe { thread::count_alloc(counters, site, size) };
+                return allocation;
+            }
+        }
+    }
+    // SAFETY: the same arguments.
+    unsafe { slow::note(allocation, size, caller, rbp) }
+}

@@ -1,0 +1,273 @@
+//! HOT: the side table: address → (site, size) of every live allocation.
+//!
+//! Two levels: 2²¹ pointers, one per 64 MiB of address space, to leaves of one 4-byte entry per 32 bytes. The blocks of
+//! glibc lie at least 32 bytes apart and other allocators are asked for at least 32 bytes (`real`), so an entry is one
+//! allocation's. The table costs at most an eighth of the heap, only where there is heap.
+//!
+//! | bits   | field   | meaning                                                                             |
+//! |--------|---------|-------------------------------------------------------------------------------------|
+//! | 0..19  | site    | the site's id; the whole entry is 0 where there is no allocation                    |
+//! | 19..31 | size    | requested bytes; 4,095: [`LARGE`] or more, the size is in the next two entries      |
+//! | 31     | special | freeing it is more than counting: `slow` knows what                                 |
+#![allow(unsafe_code)]
+
+use crate::sys;
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+/// Sizes from here on take two more entries, which an allocation of that size always covers.
+pub const LARGE: usize = 4095;
+const SITE_BITS: u32 = 19;
+const SPECIAL: u32 = 1 << 31;
+const GRANULE_SHIFT: usize = 5;
+const LEAF_SHIFT: usize = 26;
+const LEAF_ENTRIES: usize = 1 << (LEAF_SHIFT - GRANULE_SHIFT);
+const LEAF_BYTES: usize = LEAF_ENTRIES * 4;
+const LEAVES: usize = 1 << (47 - LEAF_SHIFT);
+
+static TOP: [AtomicPtr<AtomicU32>; LEAVES] = [const { AtomicPtr::new(ptr::null_mut()) }; LEAVES];
+
+/// One entry of the table.
+#[derive(Clone, Copy)]
+pub struct Entry(*const AtomicU32);
+
+/// What an entry holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Found(u32);
+
+impl Found {
+    /// Nothing lives here.
+    #[inline(always)]
+    pub fn is_absent(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Something lives here whose free is nothing but counting: one comparison tells it from absent, large and special.
+    #[inline(always)]
+    pub fn is_small(self) -> bool {
+        self.0.wrapping_sub(1) < ((LEAF_LARGE << SITE_BITS) - 1)
+    }
+
+    /// The site of a small or special entry.
+    #[inline(always)]
+    pub fn site(self) -> u32 {
+        self.0 & ((1 << SITE_BITS) - 1)
+    }
+
+    /// The size of a small entry.
+    #[inline(always)]
+    pub fn size(self) -> usize {
+        (self.0 >> SITE_BITS) as usize
+    }
+
+    /// Freeing it is more than counting.
+    pub fn is_special(self) -> bool {
+        self.0 & SPECIAL != 0
+    }
+
+    fn size_field(self) -> u32 {
+        (self.0 & !SPECIAL) >> SITE_BITS
+    }
+}
+
+const LEAF_LARGE: u32 = LARGE as u32;
+
+impl Entry {
+    /// What it holds.
+    #[inline(always)]
+    pub fn load(self) -> Found {
+        // SAFETY: an `Entry` is made by `entry_of` or `entry_or_leaf` and lies in a leaf; leaves are never unmapped.
+        Found(unsafe { &*self.0 }.load(Ordering::Relaxed))
+    }
+
+    /// Forgets a small allocation.
+    #[inline(always)]
+    pub fn clear(self) {
+        // SAFETY: as in `load`.
+        unsafe { &*self.0 }.store(0, Ordering::Relaxed);
+    }
+
+    /// Notes a small allocation: `size` below [`LARGE`].
+    #[inline(always)]
+    pub fn store_small(self, site: u32, size: usize) {
+        // SAFETY: as in `load`.
+        unsafe { &*self.0 }.store(site | (size as u32) << SITE_BITS, Ordering::Relaxed);
+    }
+
+    fn store(self, raw: u32) {
+        // SAFETY: as in `load`.
+        unsafe { &*self.0 }.store(raw, Ordering::Relaxed);
+    }
+}
+
+/// The entry of an address, if its leaf exists. Null and any other number a target may pass to free are just addresses.
+#[inline(always)]
+pub fn entry_of(allocation: *const u8) -> Option<Entry> {
+    let address = allocation as usize;
+    // SAFETY: the index is masked to the table's size.
+    let leaf = unsafe { TOP.get_unchecked((address >> LEAF_SHIFT) & (LEAVES - 1)) }.load(Ordering::Relaxed);
+    if leaf.is_null() {
+        return None;
+    }
+    // SAFETY: the index is masked to the leaf's size.
+    Some(Entry(unsafe { leaf.add((address >> GRANULE_SHIFT) & (LEAF_ENTRIES - 1)) }))
+}
+
+/// The entry of an address; maps its leaf if need be. `None`: there is no memory for the leaf.
+fn entry_or_leaf(address: usize) -> Option<Entry> {
+    if let Some(entry) = entry_of(address as *const u8) {
+        return Some(entry);
+    }
+    let top = &TOP[(address >> LEAF_SHIFT) & (LEAVES - 1)];
+    let leaf = sys::map_private(LEAF_BYTES)?.cast::<AtomicU32>();
+    if address >> LEAF_SHIFT == 0 {
+        // A program at a fixed low address may have its heap here. Null is in this leaf, and must never look like a small
+        // allocation or like a place for one.
+        Entry(leaf).store(LEAF_LARGE << SITE_BITS);
+    }
+    if let Err(theirs) = top.compare_exchange(ptr::null_mut(), leaf, Ordering::AcqRel, Ordering::Acquire) {
+        debug_assert!(!theirs.is_null());
+        sys::unmap(leaf.cast(), LEAF_BYTES);
+    }
+    entry_of(address as *const u8)
+}
+
+/// Keeps the kernel from backing the top level with huge pages: a program that allocates little touches little of it.
+pub fn keep_small() {
+    sys::no_huge_pages((&raw const TOP).cast(), size_of_val(&TOP));
+}
+
+/// An allocation as the table remembers it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Allocation {
+    /// Its site's id.
+    pub site: u32,
+    /// Requested bytes.
+    pub size: usize,
+    /// Freeing it is more than counting.
+    pub special: bool,
+}
+
+/// Notes an allocation of any size. Returns what was still noted at the address: an allocation whose free no hook saw.
+/// `Err`: there is no memory for the table.
+pub fn insert(address: *const u8, allocation: Allocation) -> Result<Option<Allocation>, ()> {
+    let entry = entry_or_leaf(address as usize).ok_or(())?;
+    let stale = take(address);
+    let flag = if allocation.special { SPECIAL } else { 0 };
+    if allocation.size < LARGE {
+        entry.store(allocation.site | (allocation.size as u32) << SITE_BITS | flag);
+    } else {
+        for half in 0..2 {
+            let word = (allocation.size >> (32 * half)) as u32;
+            entry_or_leaf(address as usize + ((half + 1) << GRANULE_SHIFT)).ok_or(())?.store(word);
+        }
+        entry.store(allocation.site | LEAF_LARGE << SITE_BITS | flag);
+    }
+    Ok(stale)
+}
+
+/// Forgets the allocation at an address and tells what it was.
+pub fn take(address: *const u8) -> Option<Allocation> {
+    if address.is_null() {
+        return None;
+    }
+    let entry = entry_of(address)?;
+    let found = entry.load();
+    if found.is_absent() {
+        return None;
+    }
+    let mut size = found.size_field() as usize;
+    if size == LARGE {
+        size = 0;
+        for half in 0..2 {
+            let next = entry_of((address as usize + ((half + 1) << GRANULE_SHIFT)) as *const u8)?;
+            size |= (next.load().0 as usize) << (32 * half);
+            next.clear();
+        }
+    }
+    entry.clear();
+    Some(Allocation { site: found.site(), size, special: found.is_special() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(address: usize) -> *const u8 {
+        address as *const u8
+    }
+
+    fn allocation(site: u32, size: usize) -> Allocation {
+        Allocation { site, size, special: false }
+    }
+
+    // Addresses nobody maps: the table never touches what it describes.
+    const BASE: usize = 0x1234_0000_0000;
+
+    #[test]
+    fn every_size_comes_back_across_the_boundary_of_large() {
+        for (i, size) in
+            [0, 1, 31, 4093, 4094, 4095, 4096, 65_536, u32::MAX as usize, 1 << 40].into_iter().enumerate()
+        {
+            let address = at(BASE + i * (1 << 20));
+            assert_eq!(insert(address, allocation(7 + i as u32, size)), Ok(None));
+            assert_eq!(take(address), Some(allocation(7 + i as u32, size)));
+            assert_eq!(take(address), None);
+            assert_eq!(take(at(address as usize + 32)), None, "a large size leaves nothing behind");
+        }
+    }
+
+    #[test]
+    fn a_large_allocation_may_end_a_leaf() {
+        let address = at(BASE + (3 << LEAF_SHIFT) - 32);
+        assert_eq!(insert(address, allocation(9, 5000)), Ok(None));
+        assert_eq!(take(address), Some(allocation(9, 5000)));
+    }
+
+    #[test]
+    fn null_is_never_an_allocation() {
+        assert_eq!(insert(at(0x40_0000), allocation(2, 64)), Ok(None));
+        let null = entry_of(ptr::null()).expect("its leaf is mapped").load();
+        assert!(!null.is_small() && !null.is_absent());
+        assert_eq!(take(ptr::null()), None);
+        assert_eq!(take(at(0x40_0000)), Some(allocation(2, 64)));
+    }
+
+    #[test]
+    fn neighbours_of_32_bytes_do_not_meet() {
+        for i in 0..64 {
+            assert_eq!(insert(at(BASE + 0x40_0010 + i * 32), allocation(i as u32 + 1, i)), Ok(None));
+        }
+        for i in 0..64 {
+            assert_eq!(take(at(BASE + 0x40_0010 + i * 32)), Some(allocation(i as u32 + 1, i)));
+        }
+    }
+
+    #[test]
+    fn an_allocation_that_nobody_freed_is_reported_when_its_address_comes_again() {
+        let address = at(BASE + 0x80_0000);
+        assert_eq!(insert(address, allocation(3, 100)), Ok(None));
+        assert_eq!(insert(address, allocation(4, 50_000)), Ok(Some(allocation(3, 100))));
+        assert_eq!(insert(address, allocation(5, 10)), Ok(Some(allocation(4, 50_000))));
+        assert_eq!(take(address), Some(allocation(5, 10)));
+    }
+
+    #[test]
+    fn one_comparison_tells_small_from_absent_large_and_special() {
+        let address = at(BASE + 0xc0_0000);
+        let entry = || entry_of(address).expect("its leaf is mapped");
+        for (size, special, small) in [
+            (0, false, true),
+            (4094, false, true),
+            (4095, false, false),
+            (0, true, false),
+            (4094, true, false),
+        ] {
+            insert(address, Allocation { site: (1 << SITE_BITS) - 1, size, special })
+                .expect("there is memory");
+            assert_eq!(entry().load().is_small(), small, "size {size}, special {special}");
+            take(address);
+            assert!(!entry().load().is_small(), "absent");
+        }
+    }
+}

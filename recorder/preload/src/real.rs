@@ -1,0 +1,326 @@
+//! COLD to find, hot to call: the next malloc, and memory until it is found.
+//!
+//! Every pointer starts as a function of this file that first runs `lifecycle::start`. While that looks for the real
+//! functions, `dlsym` may itself allocate: it is served from a bump arena whose memory is never given back.
+//!
+//! glibc's malloc keeps blocks 32 bytes apart. Any other is asked for at least 32, because the side table knows one
+//! allocation per 32 bytes.
+#![allow(unsafe_code)]
+
+use crate::lifecycle;
+use core::cell::UnsafeCell;
+use core::ffi::{CStr, c_char, c_void};
+use core::mem::transmute;
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
+type Malloc = unsafe extern "C" fn(usize) -> *mut u8;
+type Calloc = unsafe extern "C" fn(usize, usize) -> *mut u8;
+type Realloc = unsafe extern "C" fn(*mut u8, usize) -> *mut u8;
+type Free = unsafe extern "C" fn(*mut u8);
+
+static MALLOC: AtomicPtr<()> = AtomicPtr::new(malloc_first as *mut ());
+static CALLOC: AtomicPtr<()> = AtomicPtr::new(calloc_first as *mut ());
+static REALLOC: AtomicPtr<()> = AtomicPtr::new(realloc_first as *mut ());
+static FREE: AtomicPtr<()> = AtomicPtr::new(free_first as *mut ());
+
+/// Calls the real malloc.
+///
+/// # Safety
+/// As the C function, like every function here.
+#[inline(always)]
+pub unsafe fn malloc(size: usize) -> *mut u8 {
+    // SAFETY: the pointer is that of a malloc, ours or the real one.
+    let real: Malloc = unsafe { transmute(MALLOC.load(Ordering::Relaxed)) };
+    // SAFETY: as the caller says.
+    unsafe { real(size) }
+}
+
+/// Calls the real calloc.
+///
+/// # Safety
+/// See [`malloc`].
+#[inline(always)]
+pub unsafe fn calloc(count: usize, size: usize) -> *mut u8 {
+    // SAFETY: the pointer is that of a calloc.
+    let real: Calloc = unsafe { transmute(CALLOC.load(Ordering::Relaxed)) };
+    // SAFETY: as the caller says.
+    unsafe { real(count, size) }
+}
+
+/// Calls the real realloc. Memory of the arena is moved to a real allocation; the arena keeps what it gave.
+///
+/// # Safety
+/// See [`malloc`].
+#[inline(always)]
+pub unsafe fn realloc(old: *mut u8, size: usize) -> *mut u8 {
+    if in_arena(old) {
+        // SAFETY: `old` was given out by the arena.
+        return unsafe { move_out_of_arena(old, size) };
+    }
+    // SAFETY: the pointer is that of a realloc.
+    let real: Realloc = unsafe { transmute(REALLOC.load(Ordering::Relaxed)) };
+    // SAFETY: as the caller says.
+    unsafe { real(old, size) }
+}
+
+/// Calls the real free.
+///
+/// # Safety
+/// See [`malloc`].
+#[inline(always)]
+pub unsafe fn free(allocation: *mut u8) {
+    // SAFETY: the pointer is that of a free.
+    let real: Free = unsafe { transmute(FREE.load(Ordering::Relaxed)) };
+    // SAFETY: as the caller says.
+    unsafe { real(allocation) }
+}
+
+unsafe extern "C" fn malloc_first(size: usize) -> *mut u8 {
+    lifecycle::start();
+    match MALLOC.load(Ordering::Acquire) {
+        first if first == malloc_first as *mut () => arena_alloc(size, 16),
+        // SAFETY: the real malloc is known now.
+        _ => unsafe { malloc(size) },
+    }
+}
+
+unsafe extern "C" fn calloc_first(count: usize, size: usize) -> *mut u8 {
+    lifecycle::start();
+    match CALLOC.load(Ordering::Acquire) {
+        // Memory of the arena is zeroed: it was never used before.
+        first if first == calloc_first as *mut () => {
+            count.checked_mul(size).map_or(ptr::null_mut(), |size| arena_alloc(size, 16))
+        }
+        // SAFETY: the real calloc is known now.
+        _ => unsafe { calloc(count, size) },
+    }
+}
+
+unsafe extern "C" fn realloc_first(old: *mut u8, size: usize) -> *mut u8 {
+    lifecycle::start();
+    match REALLOC.load(Ordering::Acquire) {
+        first if first == realloc_first as *mut () && old.is_null() => arena_alloc(size, 16),
+        first if first == realloc_first as *mut () => ptr::null_mut(),
+        // SAFETY: the real realloc is known now.
+        _ => unsafe { realloc(old, size) },
+    }
+}
+
+unsafe extern "C" fn free_first(allocation: *mut u8) {
+    lifecycle::start();
+    if FREE.load(Ordering::Acquire) != free_first as *mut () && !in_arena(allocation) {
+        // SAFETY: the real free is known now.
+        unsafe { free(allocation) }
+    }
+}
+
+// What other allocators are asked for, so that their blocks lie 32 bytes apart.
+const SPACING: usize = 32;
+
+static RAW_MALLOC: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+static RAW_CALLOC: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+static RAW_REALLOC: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+
+unsafe extern "C" fn malloc_spaced(size: usize) -> *mut u8 {
+    // SAFETY: set before this function is.
+    let real: Malloc = unsafe { transmute(RAW_MALLOC.load(Ordering::Relaxed)) };
+    // SAFETY: as the caller says.
+    unsafe { real(size.max(SPACING)) }
+}
+
+unsafe extern "C" fn calloc_spaced(count: usize, size: usize) -> *mut u8 {
+    // SAFETY: set before this function is.
+    let real: Calloc = unsafe { transmute(RAW_CALLOC.load(Ordering::Relaxed)) };
+    let (count, size) = match count.checked_mul(size) {
+        Some(bytes) if bytes < SPACING => (1, SPACING),
+        _ => (count, size),
+    };
+    // SAFETY: as the caller says.
+    unsafe { real(count, size) }
+}
+
+unsafe extern "C" fn realloc_spaced(old: *mut u8, size: usize) -> *mut u8 {
+    // SAFETY: set before this function is.
+    let real: Realloc = unsafe { transmute(RAW_REALLOC.load(Ordering::Relaxed)) };
+    // A size of 0 may mean free; that is not ours to change.
+    // SAFETY: as the caller says.
+    unsafe { real(old, if size == 0 && !old.is_null() { 0 } else { size.max(SPACING) }) }
+}
+
+static IS_GLIBC: AtomicUsize = AtomicUsize::new(0);
+
+/// The allocator is glibc's: its blocks lie 32 bytes apart, and what it does not call malloc for is not allocated.
+pub fn is_glibc() -> bool {
+    IS_GLIBC.load(Ordering::Relaxed) != 0
+}
+
+/// The size to ask the real allocator for, in entry points that are not in this file.
+pub fn spaced(size: usize) -> usize {
+    if is_glibc() { size } else { size.max(SPACING) }
+}
+
+#[cfg(not(test))]
+unsafe extern "C" {
+    fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
+}
+#[cfg(test)]
+unsafe fn dlsym(_: *mut c_void, _: *const c_char) -> *mut c_void {
+    ptr::null_mut()
+}
+
+const RTLD_DEFAULT: *mut c_void = ptr::null_mut();
+const RTLD_NEXT: *mut c_void = ptr::without_provenance_mut(usize::MAX);
+
+/// The next definition of a symbol after ours; null: there is none.
+pub fn next(name: &CStr) -> *mut c_void {
+    // SAFETY: a NUL-terminated name. `dlsym` may allocate and free, through our own entry points, which is all right at
+    // every place this is called from.
+    unsafe { dlsym(RTLD_NEXT, name.as_ptr()) }
+}
+
+/// The definition of a symbol that the whole program sees; null: there is none.
+pub fn global(name: &CStr) -> *mut c_void {
+    // SAFETY: as in `next`.
+    unsafe { dlsym(RTLD_DEFAULT, name.as_ptr()) }
+}
+
+/// A symbol looked up at its first use: 0 not yet, 1 not there, else its address.
+pub struct Lazy {
+    name: &'static CStr,
+    address: AtomicUsize,
+}
+
+impl Lazy {
+    /// Nothing is looked up yet.
+    pub const fn new(name: &'static CStr) -> Lazy {
+        Lazy { name, address: AtomicUsize::new(0) }
+    }
+
+    /// The symbol; null: there is none.
+    pub fn get(&self) -> *mut c_void {
+        match self.address.load(Ordering::Relaxed) {
+            0 => {
+                let found = next(self.name);
+                let found = if found.is_null() { self.in_a_loaded_library() } else { found };
+                if found.is_null() {
+                    forget_error();
+                }
+                self.address.store(if found.is_null() { 1 } else { found as usize }, Ordering::Relaxed);
+                found
+            }
+            1 => ptr::null_mut(),
+            address => ptr::with_exposed_provenance_mut(address),
+        }
+    }
+
+    // A C program may load a C++ plugin whose libstdc++ is nobody's but the plugin's: then `next` finds nothing, though
+    // without us the plugin would have found it.
+    fn in_a_loaded_library(&self) -> *mut c_void {
+        const RTLD_LAZY_NOLOAD: i32 = 1 | 4;
+        let dlopen = global(c"dlopen");
+        if dlopen.is_null() || !self.name.to_bytes().starts_with(b"_Z") {
+            return ptr::null_mut();
+        }
+        // SAFETY: the type of `dlopen`.
+        let dlopen: unsafe extern "C" fn(*const c_char, i32) -> *mut c_void = unsafe { transmute(dlopen) };
+        for library in [c"libstdc++.so.6", c"libc++.so.1", c"libc++abi.so.1"] {
+            // SAFETY: looks for a library that is loaded already and loads nothing.
+            let handle = unsafe { dlopen(library.as_ptr(), RTLD_LAZY_NOLOAD) };
+            if !handle.is_null() {
+                // SAFETY: a handle of `dlopen`'s; it is kept, so that the function cannot be unloaded under us.
+                let found = unsafe { dlsym(handle, self.name.as_ptr()) };
+                if !found.is_null() {
+                    return found;
+                }
+            }
+        }
+        ptr::null_mut()
+    }
+}
+
+/// Empties `dlerror`, so that the target does not read of a lookup it did not make.
+fn forget_error() {
+    let dlerror = global(c"dlerror");
+    if !dlerror.is_null() {
+        // SAFETY: the type of `dlerror`.
+        let dlerror: unsafe extern "C" fn() -> *const c_char = unsafe { transmute(dlerror) };
+        // SAFETY: no arguments; the message is the library's.
+        unsafe { dlerror() };
+    }
+}
+
+/// Finds the real functions. Called once, by the thread that starts the preload. `false`: there is no malloc after us.
+pub fn resolve() -> bool {
+    let [malloc, calloc, realloc, free] = [c"malloc", c"calloc", c"realloc", c"free"].map(next);
+    if malloc.is_null() || calloc.is_null() || realloc.is_null() || free.is_null() {
+        return false;
+    }
+    let glibc = next(c"__libc_malloc");
+    if glibc.is_null() {
+        forget_error();
+    }
+    if glibc == malloc {
+        IS_GLIBC.store(1, Ordering::Relaxed);
+        CALLOC.store(calloc.cast(), Ordering::Release);
+        REALLOC.store(realloc.cast(), Ordering::Release);
+        FREE.store(free.cast(), Ordering::Release);
+        MALLOC.store(malloc.cast(), Ordering::Release);
+    } else {
+        RAW_MALLOC.store(malloc.cast(), Ordering::Relaxed);
+        RAW_CALLOC.store(calloc.cast(), Ordering::Relaxed);
+        RAW_REALLOC.store(realloc.cast(), Ordering::Relaxed);
+        CALLOC.store(calloc_spaced as *mut (), Ordering::Release);
+        REALLOC.store(realloc_spaced as *mut (), Ordering::Release);
+        FREE.store(free.cast(), Ordering::Release);
+        MALLOC.store(malloc_spaced as *mut (), Ordering::Release);
+    }
+    true
+}
+
+const ARENA_BYTES: usize = 64 << 10;
+
+#[repr(align(64))]
+struct Arena(UnsafeCell<[u8; ARENA_BYTES]>);
+
+// SAFETY: `arena_alloc` gives every byte to one caller only.
+unsafe impl Sync for Arena {}
+
+static ARENA: Arena = Arena(UnsafeCell::new([0; ARENA_BYTES]));
+static ARENA_USED: AtomicUsize = AtomicUsize::new(0);
+
+/// Memory from before the real malloc was known.
+#[inline(always)]
+pub fn in_arena(allocation: *const u8) -> bool {
+    (allocation as usize).wrapping_sub(ARENA.0.get() as usize) < ARENA_BYTES
+}
+
+/// Zeroed memory from the arena, its size in the word before it; null when the arena is used up.
+fn arena_alloc(size: usize, align: usize) -> *mut u8 {
+    let Some(room) = size.checked_add(2 * align) else { return ptr::null_mut() };
+    let at = ARENA_USED.fetch_add((room + 15) & !15, Ordering::Relaxed);
+    if at.saturating_add(room) > ARENA_BYTES {
+        return ptr::null_mut();
+    }
+    let allocation = ARENA.0.get().cast::<u8>().wrapping_add((at + 8 + align - 1) & !(align - 1));
+    // SAFETY: `room` leaves a word before the aligned address, and these bytes are nobody else's.
+    unsafe { allocation.cast::<usize>().sub(1).write(size) };
+    allocation
+}
+
+/// realloc of memory that the arena gave.
+///
+/// # Safety
+/// `old` was given out by `arena_alloc`.
+#[cold]
+unsafe fn move_out_of_arena(old: *mut u8, size: usize) -> *mut u8 {
+    // SAFETY: the size was written there.
+    let old_size = unsafe { old.cast::<usize>().sub(1).read() };
+    // SAFETY: any size.
+    let new = unsafe { malloc(size) };
+    if !new.is_null() {
+        // SAFETY: both are at least this long, and a new allocation overlaps nothing.
+        unsafe { ptr::copy_nonoverlapping(old, new, old_size.min(size)) };
+    }
+    new
+}

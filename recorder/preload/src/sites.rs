@@ -1,0 +1,157 @@
+//! HOT: return address → site; stepping over wrappers.
+#![allow(unsafe_code)]
+
+use crate::{lifecycle, modules};
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use edleak_session::header::Header;
+use edleak_session::rule::{Kind, Rule};
+use edleak_session::site::{Action, MAX_SITES, OTHER, SLOTS, SiteInfo, SiteSlot, first_slot, intern};
+use edleak_session::wrapper::{self, MAX_RANGES, WrapperRange};
+
+static TABLE: AtomicPtr<SiteSlot> = AtomicPtr::new(ptr::null_mut());
+static INFOS: AtomicPtr<SiteInfo> = AtomicPtr::new(ptr::null_mut());
+static WRAPPERS: AtomicPtr<WrapperRange> = AtomicPtr::new(ptr::null_mut());
+
+/// Makes the tables of a session known. Called once, before this thread or any other counts.
+pub fn set_tables(slots: *mut SiteSlot, infos: *mut SiteInfo, wrappers: *mut WrapperRange) {
+    INFOS.store(infos, Ordering::Relaxed);
+    WRAPPERS.store(wrappers, Ordering::Relaxed);
+    TABLE.store(slots, Ordering::Release);
+}
+
+/// The site of a return address that was seen before, sits in its first slot, and is neither a wrapper nor watched.
+#[inline(always)]
+pub fn known(address: usize) -> Option<u32> {
+    // SAFETY: the table is set before any thread has counters, and `first_slot` is below `SLOTS`.
+    let slot = unsafe { &*TABLE.load(Ordering::Relaxed).add(first_slot(address as u64)) };
+    let meaning = slot.meaning.load(Ordering::Relaxed);
+    // The key is written before the meaning and neither ever changes to another address's, so the order does not matter.
+    (slot.key.load(Ordering::Relaxed) == address as u64 && meaning.wrapping_sub(1) < u32::MAX as u64)
+        .then_some(meaning as u32)
+}
+
+/// Where an allocation belongs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// The site's id.
+    pub site: u32,
+    /// What to do there besides counting: `COUNT`, `WATCH` or `LOADER`.
+    pub action: Action,
+    /// The frame of the site.
+    pub frame: Frame,
+}
+
+/// A frame on the stack of the target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Frame {
+    /// The return address into it.
+    pub address: usize,
+    /// rsp just after the return.
+    pub rsp: usize,
+    /// rbp just after the return.
+    pub rbp: usize,
+}
+
+impl Frame {
+    /// The caller of an entry point.
+    ///
+    /// # Safety
+    /// `caller` and `rbp` come from an entry stub.
+    pub unsafe fn of_caller(caller: *const usize, rbp: usize) -> Frame {
+        // SAFETY: the return address lies at `caller`.
+        Frame { address: unsafe { *caller }, rsp: caller as usize + 8, rbp }
+    }
+
+    /// The frame that called this one.
+    ///
+    /// # Safety
+    /// `rule` is the unwind rule at `self.address`, so that the words it names are on the stack.
+    pub unsafe fn caller(self, rule: Rule) -> Frame {
+        let base = if rule.kind() == Kind::Rbp { self.rbp } else { self.rsp };
+        let cfa = base.wrapping_add(rule.cfa_offset());
+        // SAFETY: the caller vouches for the rule: the return address lies right below the CFA.
+        let address = unsafe { *(cfa.wrapping_sub(8) as *const usize) };
+        let rbp = match rule.rbp_offset() {
+            0 => self.rbp,
+            // SAFETY: as above, for the saved rbp.
+            offset => unsafe { *(cfa.wrapping_sub(offset) as *const usize) },
+        };
+        Frame { address, rsp: cfa, rbp }
+    }
+}
+
+/// Wrappers stepped over for one allocation before its site is taken as it is.
+const MAX_STEPS: usize = 24;
+
+/// Finds the place of an allocation: the first caller that is not a wrapper.
+///
+/// # Safety
+/// `frame` is that of the caller of an entry point under way.
+pub unsafe fn place(header: &Header, mut frame: Frame) -> Place {
+    let slots = TABLE.load(Ordering::Acquire);
+    // SAFETY: the session holds `SLOTS` slots, and it is mapped for the life of the process.
+    let slots = unsafe { core::slice::from_raw_parts(slots, SLOTS) };
+    // SAFETY: the session holds `MAX_SITES` infos.
+    let infos = unsafe { core::slice::from_raw_parts(INFOS.load(Ordering::Relaxed), MAX_SITES) };
+    let mut place = Place { site: OTHER, action: Action::COUNT, frame };
+    for _ in 0..MAX_STEPS {
+        let address = frame.address;
+        let Some(slot) = intern(slots, infos, &header.next_site, address as u64, |id| {
+            if let Some(info) = infos.get(id as usize) {
+                info.events_before.store(header.events_written.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+            first_action(header, address)
+        }) else {
+            bump(&header.other_site_allocs);
+            return Place { site: OTHER, action: Action::COUNT, frame };
+        };
+        place = Place { site: slot.id(), action: slot.action(), frame };
+        let Some(rule) = place.action.as_step() else { return place };
+        // SAFETY: the collector compiled the rule for this very address.
+        let caller = unsafe { frame.caller(rule) };
+        if caller.address == 0 || caller.rsp <= frame.rsp {
+            break; // the outermost frame, or a rule that leads nowhere: the wrapper itself is the site
+        }
+        frame = caller;
+    }
+    place.action = Action::COUNT;
+    place
+}
+
+/// What to do at a site that is seen for the first time.
+fn first_action(header: &Header, address: usize) -> Action {
+    if modules::is_loader(address) {
+        return Action::LOADER;
+    }
+    let count = header.wrapper_ranges.load(Ordering::Acquire) as usize;
+    // SAFETY: the session holds `MAX_RANGES` ranges.
+    let ranges =
+        unsafe { core::slice::from_raw_parts(WRAPPERS.load(Ordering::Relaxed), count.min(MAX_RANGES)) };
+    match wrapper::find(ranges, address as u64) {
+        // A table that was replaced meanwhile may have shown anything; the collector looks at every new site anyway.
+        Some(rule) if header.wrapper_ranges.load(Ordering::Acquire) as usize == count => Action::step(rule),
+        _ => Action::COUNT,
+    }
+}
+
+/// Forgets every site whose return address lies in `start..end`: another module lies there now and is not to be blamed
+/// for what the one before it did. The ids stay the collector's to report.
+pub fn forget(start: usize, end: usize) {
+    if lifecycle::header().is_none() {
+        return;
+    }
+    // SAFETY: an attached session has its tables set.
+    let slots = unsafe { core::slice::from_raw_parts(TABLE.load(Ordering::Acquire), SLOTS) };
+    for slot in slots {
+        let key = slot.key.load(Ordering::Relaxed) as usize;
+        if key > start && key <= end {
+            slot.forget();
+        }
+    }
+}
+
+/// One more of something that could not be done.
+pub fn bump(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}

@@ -1,0 +1,135 @@
+//! COLD: everything the fast path left out, without haste: first calls, large sizes, wrappers, threads without a shard,
+//! entry points inside entry points, forked children, unknown addresses.
+#![allow(unsafe_code)]
+
+use crate::live::{self, Allocation};
+use crate::sites::{self, Frame, bump};
+use crate::{lifecycle, modules, real, thread};
+use core::ptr;
+use edleak_session::site::Action;
+
+/// Notes an allocation that the fast path did not and hands it on.
+///
+/// # Safety
+/// `caller` and `rbp` come from an entry stub.
+#[cold]
+#[inline(never)]
+pub unsafe fn note(allocation: *mut u8, size: usize, caller: *const usize, rbp: usize) -> *mut u8 {
+    // SAFETY: the only reference to this thread's state in this call.
+    let tls = unsafe { thread::tls() };
+    let (caller, rbp, size) = attribute(tls, caller, rbp, size);
+    if allocation.is_null() {
+        return allocation;
+    }
+    let Some(header) = lifecycle::header() else { return allocation };
+    let counting = thread::counting(tls);
+    // SAFETY: the stub's frame, or that of the entry point around it, which is still under way.
+    let place = unsafe { sites::place(header, Frame::of_caller(caller, rbp)) };
+    let loader = place.action == Action::LOADER;
+    match live::insert(allocation, Allocation { site: place.site, size, special: loader }) {
+        Ok(stale) => {
+            // Someone freed the allocation before this one behind our back; it is gone all the same.
+            if let Some(stale) = stale {
+                counting.free(stale.site, stale.size);
+            }
+            counting.alloc(place.site, size);
+            if loader {
+                modules::allocated(header, allocation, size);
+            }
+        }
+        Err(()) => bump(&header.untracked_allocs),
+    }
+    allocation
+}
+
+/// Who asked, and for how much: the entry point around this one, if one is under way, else this one's own caller.
+fn attribute(
+    tls: &mut thread::Tls,
+    caller: *const usize,
+    rbp: usize,
+    size: usize,
+) -> (*const usize, usize, usize) {
+    let pending = tls.pending;
+    if pending.caller.is_null() {
+        return (caller, rbp, size);
+    }
+    thread_end_pending(tls);
+    if caller >= pending.caller {
+        // Its frame is gone: an exception or longjmp left it. It has nothing to do with this call.
+        return (caller, rbp, size);
+    }
+    let asked = if size.wrapping_sub(pending.size) <= pending.slack { pending.size } else { size };
+    (pending.caller, pending.rbp, asked)
+}
+
+/// Ends the entry point under way on this thread.
+pub fn thread_end_pending(tls: &mut thread::Tls) {
+    tls.offset = tls.hidden_offset;
+    tls.hidden_offset = 0;
+    tls.pending.caller = ptr::null();
+}
+
+/// free, when the fast path did not know what to do.
+///
+/// # Safety
+/// `allocation` is what the target passed.
+#[cold]
+#[inline(never)]
+pub unsafe fn free(allocation: *mut u8) {
+    if real::in_arena(allocation) {
+        return; // memory of ours, from before the real malloc was known
+    }
+    // SAFETY: as the caller says.
+    let was = unsafe { take(allocation) };
+    count_taken(was);
+    // SAFETY: the target's own call.
+    unsafe { real::free(allocation) }
+}
+
+/// Forgets an allocation that is about to be freed or moved, and tells what it was.
+///
+/// # Safety
+/// `allocation` is what the target passed.
+pub unsafe fn take(allocation: *mut u8) -> Option<Allocation> {
+    let header = lifecycle::header()?;
+    let was = live::take(allocation);
+    match was {
+        Some(was) if was.special => modules::freed(header, allocation),
+        None if !allocation.is_null() && !real::in_arena(allocation) => {
+            // SAFETY: the only reference to this thread's state here.
+            if unsafe { thread::tls() }.deleting != allocation {
+                bump(&header.unknown_frees);
+            }
+        }
+        _ => {}
+    }
+    was
+}
+
+/// Makes an allocation alive again whose realloc failed.
+///
+/// # Safety
+/// `allocation` was taken by this thread and not freed.
+#[cold]
+pub unsafe fn restore(allocation: *mut u8, was: Option<Allocation>) {
+    if let Some(was) = was {
+        // Its leaf is there, since it was noted in it; nothing can fail.
+        let _ = live::insert(allocation, was);
+    }
+}
+
+/// Counts an allocation that `take` returned as freed.
+pub fn count_taken(was: Option<Allocation>) {
+    let Some(was) = was else { return };
+    if lifecycle::header().is_none() {
+        return;
+    }
+    let own = thread::counters();
+    if own.is_null() {
+        // SAFETY: the only reference to this thread's state here.
+        thread::counting(unsafe { thread::tls() }).free(was.site, was.size);
+    } else {
+        // SAFETY: this thread's own counters; the site was the table's when it was noted.
+        unsafe { thread::count_free(own, was.site, was.size) };
+    }
+}

@@ -1,0 +1,136 @@
+//! COLD: the system calls the preload makes, raw, so that errno stays the target's.
+#![allow(unsafe_code)]
+
+use crate::arch::syscall;
+use core::ptr;
+use core::sync::atomic::AtomicU32;
+
+const READ: usize = 0;
+const OPEN: usize = 2;
+const CLOSE: usize = 3;
+const MMAP: usize = 9;
+const MUNMAP: usize = 11;
+const MADVISE: usize = 28;
+const GETPID: usize = 39;
+const WAIT4: usize = 61;
+const GETPPID: usize = 110;
+const FUTEX: usize = 202;
+
+const PROT_READ_WRITE: usize = 3;
+const MAP_SHARED: usize = 0x01;
+const MAP_PRIVATE: usize = 0x02;
+const MAP_ANONYMOUS: usize = 0x20;
+const MAP_NORESERVE: usize = 0x4000;
+/// Says "no huge pages" to kernels since 6.7, without the second system call that madvise would be: two megabytes for a
+/// first entry is what a small program must not pay.
+const MAP_STACK: usize = 0x20000;
+const O_RDWR: usize = 2;
+const O_CLOEXEC: usize = 0o2000000;
+
+/// Opens a file; `path` ends in NUL. The caller closes it before it returns to the target.
+pub fn open(path: &[u8], writable: bool) -> Option<usize> {
+    debug_assert_eq!(path.last(), Some(&0));
+    let flags = O_CLOEXEC | if writable { O_RDWR } else { 0 };
+    // SAFETY: `path` is NUL-terminated.
+    let fd = unsafe { syscall(OPEN, [path.as_ptr() as usize, flags, 0, 0, 0, 0]) };
+    usize::try_from(fd).ok()
+}
+
+/// Closes a file of ours.
+pub fn close(fd: usize) {
+    // SAFETY: `fd` is one that `open` returned.
+    unsafe { syscall(CLOSE, [fd, 0, 0, 0, 0, 0]) };
+}
+
+/// Reads once: bytes read, 0 at the end or on an error.
+pub fn read(fd: usize, into: &mut [u8]) -> usize {
+    // SAFETY: the buffer is ours.
+    let read = unsafe { syscall(READ, [fd, into.as_mut_ptr() as usize, into.len(), 0, 0, 0]) };
+    usize::try_from(read).unwrap_or(0)
+}
+
+/// A pipe: its read end and its write end; a child inherits both.
+pub fn pipe() -> Option<[usize; 2]> {
+    const PIPE2: usize = 293;
+    let mut ends = [0i32; 2];
+    // SAFETY: room for two descriptors.
+    let made = unsafe { syscall(PIPE2, [ends.as_mut_ptr() as usize, 0, 0, 0, 0, 0]) };
+    (made == 0).then(|| ends.map(|end| end as usize))
+}
+
+fn map(bytes: usize, flags: usize, fd: usize) -> Option<*mut u8> {
+    // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+    let address = unsafe { syscall(MMAP, [0, bytes, PROT_READ_WRITE, flags, fd, 0]) };
+    if (-4095..0).contains(&address) {
+        None
+    } else {
+        Some(ptr::with_exposed_provenance_mut(address as usize))
+    }
+}
+
+/// Maps zeroed memory of our own.
+pub fn map_private(bytes: usize) -> Option<*mut u8> {
+    map(bytes, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, usize::MAX)
+}
+
+/// Maps a file that is shared with the collector.
+pub fn map_shared(fd: usize, bytes: usize) -> Option<*mut u8> {
+    map(bytes, MAP_SHARED | MAP_NORESERVE, fd)
+}
+
+/// Unmaps memory of ours.
+pub fn unmap(address: *mut u8, bytes: usize) {
+    // SAFETY: the mapping is ours, and the caller has no reference into it.
+    unsafe { syscall(MUNMAP, [address as usize, bytes, 0, 0, 0, 0]) };
+}
+
+/// Asks the kernel to wipe these pages in a forked child.
+pub fn wipe_on_fork(address: *const u8, bytes: usize) -> bool {
+    const MADV_WIPEONFORK: usize = 18;
+    // SAFETY: the pages are ours, and losing their content in a child is the purpose.
+    unsafe { syscall(MADVISE, [address as usize, bytes, MADV_WIPEONFORK, 0, 0, 0]) == 0 }
+}
+
+/// Asks the kernel for small pages here; that it may not know the request is no matter.
+pub fn no_huge_pages(address: *const u8, bytes: usize) {
+    const MADV_NOHUGEPAGE: usize = 15;
+    // SAFETY: only advice.
+    unsafe { syscall(MADVISE, [address as usize, bytes, MADV_NOHUGEPAGE, 0, 0, 0]) };
+}
+
+/// This process.
+pub fn getpid() -> u32 {
+    // SAFETY: no arguments.
+    unsafe { syscall(GETPID, [0; 6]) as u32 }
+}
+
+/// Its parent.
+pub fn getppid() -> u32 {
+    // SAFETY: no arguments.
+    unsafe { syscall(GETPPID, [0; 6]) as u32 }
+}
+
+/// Waits for a child that `arch::spawn` started.
+pub fn wait_for(pid: usize) {
+    const WALL: usize = 0x4000_0000;
+    const EINTR: isize = -4;
+    // SAFETY: no memory is passed.
+    while unsafe { syscall(WAIT4, [pid, 0, WALL, 0, 0, 0]) } == EINTR {}
+}
+
+/// Wakes whoever waits on a word of shared memory.
+pub fn wake(word: &AtomicU32) {
+    const FUTEX_WAKE: usize = 1;
+    // SAFETY: the word outlives the call.
+    unsafe { syscall(FUTEX, [word.as_ptr() as usize, FUTEX_WAKE, i32::MAX as usize, 0, 0, 0]) };
+}
+
+/// Waits until a word of shared memory may no longer be `value`, at most this long.
+pub fn wait(word: &AtomicU32, value: u32, timeout_us: u32) {
+    const FUTEX_WAIT: usize = 0;
+    let timeout = [i64::from(timeout_us / 1_000_000), i64::from(timeout_us % 1_000_000) * 1000];
+    // SAFETY: the word and the timeout outlive the call.
+    unsafe {
+        syscall(FUTEX, [word.as_ptr() as usize, FUTEX_WAIT, value as usize, timeout.as_ptr() as usize, 0, 0])
+    };
+}
