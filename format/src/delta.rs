@@ -1,0 +1,357 @@
+//! The payload of a block of slices: every number as a difference from what was to be expected, laid out by column.
+//!
+//! ```text
+//! payload = header_bytes | slice headers | planes
+//! ```
+//! `header_bytes` and the slice headers are varints. A slice header is: tick (minus the one before; the first minus the
+//! block's `from_tick`), then time, RssAnon and VmSwap as zig-zag differences (time: of the difference), the number of
+//! changed sites, and three bytes with the widths of the five columns, low nibble first.
+//!
+//! A column holds one number per changed site: site id minus the one before minus 1, then what [`SiteState`] did not
+//! foresee of allocations, frees, allocated bytes and freed bytes, zig-zag. A column of width w is stored in w planes,
+//! plane j holding byte j of every number. Planes of all slices are joined: all plane 0 of ids, plane 1 of ids, … plane 7 of freed
+//! bytes. So equal things lie together for zstd, and decoding is straight loops without a branch per number.
+
+use crate::ids::SiteId;
+use crate::slice::{Counters, SliceHeader, SliceVisitor};
+use crate::varint::{put, take, unzigzag, zigzag};
+
+/// Ids at and above this are unsound. It bounds the memory of a reader.
+pub(crate) const MAX_SITES: usize = 1 << 20;
+
+const COLUMNS: usize = 5;
+const PLANES: usize = 8;
+/// Numbers of one column that are decoded at a time; five such tiles stay in the first-level cache.
+const TILE: usize = 256;
+
+/// What is known of a site from the slices before, and what it lets us foresee.
+#[derive(Clone, Copy, Default)]
+struct SiteState {
+    counters: Counters,
+    /// Allocations of the last slice in which it changed: a steady site goes on like this.
+    step: u64,
+    /// Mean size of an allocation, taken whenever the number of allocations has gained a bit. So a division is rare, and
+    /// sites of one size are foreseen exactly.
+    mean_bytes: u64,
+}
+
+impl SiteState {
+    /// A site that never freed will not; one that did frees as much as it allocates.
+    #[inline]
+    fn expected_frees(&self, allocs: u64) -> u64 {
+        if self.counters.frees == 0 { 0 } else { allocs }
+    }
+
+    #[inline]
+    fn add_allocs(&mut self, allocs: u64, bytes: u64) {
+        let before = self.counters.allocs;
+        self.counters.allocs = before.wrapping_add(allocs);
+        self.counters.allocated_bytes = self.counters.allocated_bytes.wrapping_add(bytes);
+        if before.leading_zeros() != self.counters.allocs.leading_zeros() {
+            self.mean_bytes = self.counters.allocated_bytes.checked_div(self.counters.allocs).unwrap_or(0);
+        }
+        self.step = allocs;
+    }
+
+    /// If as many were freed as allocated, they are probably the same ones.
+    #[inline]
+    fn expected_freed_bytes(&self, allocs: u64, bytes: u64, frees: u64) -> u64 {
+        if frees == allocs { bytes } else { frees.wrapping_mul(self.mean_bytes) }
+    }
+
+    /// Moves on to `now` and returns what was not foreseen.
+    fn encode(&mut self, now: &Counters) -> [u64; COLUMNS - 1] {
+        let was = self.counters;
+        let allocs = now.allocs.wrapping_sub(was.allocs);
+        let frees = now.frees.wrapping_sub(was.frees);
+        let bytes = now.allocated_bytes.wrapping_sub(was.allocated_bytes);
+        let freed_bytes = now.freed_bytes.wrapping_sub(was.freed_bytes);
+        let expected_bytes = allocs.wrapping_mul(self.mean_bytes);
+        let step = self.step;
+        self.add_allocs(allocs, bytes);
+        let unforeseen = [
+            allocs.wrapping_sub(step),
+            frees.wrapping_sub(self.expected_frees(allocs)),
+            bytes.wrapping_sub(expected_bytes),
+            freed_bytes.wrapping_sub(self.expected_freed_bytes(allocs, bytes, frees)),
+        ];
+        self.counters = *now;
+        unforeseen.map(zigzag)
+    }
+
+    /// The inverse of [`SiteState::encode`].
+    #[inline]
+    fn decode(&mut self, unforeseen: [u64; COLUMNS - 1]) -> Counters {
+        let [allocs, frees, bytes, freed_bytes] = unforeseen.map(unzigzag);
+        let allocs = allocs.wrapping_add(self.step);
+        let bytes = bytes.wrapping_add(allocs.wrapping_mul(self.mean_bytes));
+        let frees = frees.wrapping_add(self.expected_frees(allocs));
+        self.add_allocs(allocs, bytes);
+        let freed_bytes = freed_bytes.wrapping_add(self.expected_freed_bytes(allocs, bytes, frees));
+        self.counters.frees = self.counters.frees.wrapping_add(frees);
+        self.counters.freed_bytes = self.counters.freed_bytes.wrapping_add(freed_bytes);
+        self.counters
+    }
+}
+
+/// The slice header's fields that are coded as differences.
+#[derive(Clone, Copy, Default)]
+struct Clock {
+    header: SliceHeader,
+    time_step: u64,
+}
+
+/// Slices to the payload of one block.
+pub(crate) struct Encoder {
+    states: Vec<SiteState>,
+    clock: Clock,
+    headers: Vec<u8>,
+    planes: [Vec<u8>; COLUMNS * PLANES],
+    columns: [Vec<u64>; COLUMNS],
+    slices: u32,
+    first_tick: u64,
+}
+
+impl Encoder {
+    pub(crate) fn new() -> Encoder {
+        Encoder {
+            states: Vec::new(),
+            clock: Clock::default(),
+            headers: Vec::new(),
+            planes: [const { Vec::new() }; COLUMNS * PLANES],
+            columns: [const { Vec::new() }; COLUMNS],
+            slices: 0,
+            first_tick: 0,
+        }
+    }
+
+    /// Begins a block that covers ticks from `from_tick`.
+    pub(crate) fn begin(&mut self, from_tick: u64) {
+        self.states.fill(SiteState::default());
+        self.clock = Clock::default();
+        self.clock.header.tick = from_tick;
+        self.headers.clear();
+        self.planes.iter_mut().for_each(Vec::clear);
+        self.slices = 0;
+        self.first_tick = from_tick;
+    }
+
+    pub(crate) fn slices(&self) -> u32 {
+        self.slices
+    }
+
+    /// Tick of the first slice, `from_tick` where there is none.
+    pub(crate) fn first_tick(&self) -> u64 {
+        self.first_tick
+    }
+
+    /// Bytes of the payload so far.
+    pub(crate) fn raw_bytes(&self) -> usize {
+        10 + self.headers.len() + self.planes.iter().map(Vec::len).sum::<usize>()
+    }
+
+    /// Appends a slice. Sites come by ascending id; one that is as before costs nothing.
+    pub(crate) fn slice(&mut self, header: &SliceHeader, sites: impl Iterator<Item = (SiteId, Counters)>) {
+        self.columns.iter_mut().for_each(Vec::clear);
+        let mut next_id = 0;
+        for (SiteId(id), now) in sites {
+            let index = id as usize;
+            if index >= self.states.len() {
+                self.states.resize(index + 1, SiteState::default());
+            }
+            let state = &mut self.states[index];
+            if state.counters == now {
+                continue;
+            }
+            self.columns[0].push(u64::from(id - next_id));
+            next_id = id + 1;
+            for (column, number) in self.columns[1..].iter_mut().zip(state.encode(&now)) {
+                column.push(number);
+            }
+        }
+        self.put_header(header);
+        let mut widths = [0; COLUMNS];
+        for (column, numbers) in self.columns.iter().enumerate() {
+            let all_bits = numbers.iter().fold(0, |bits, number| bits | number);
+            let width = (64 - all_bits.leading_zeros()).div_ceil(8) as usize;
+            // Ids take a byte at least: every change then costs a byte, which bounds what a payload can ask of a reader.
+            let width = if column == 0 && !numbers.is_empty() { width.max(1) } else { width };
+            widths[column] = width as u8;
+            for plane in 0..width {
+                let bytes = numbers.iter().map(|number| (number >> (8 * plane)) as u8);
+                self.planes[column * PLANES + plane].extend(bytes);
+            }
+        }
+        let [ids, allocs, frees, bytes, freed] = widths;
+        self.headers.extend([ids | allocs << 4, frees | bytes << 4, freed]);
+        self.slices += 1;
+    }
+
+    fn put_header(&mut self, header: &SliceHeader) {
+        if self.slices == 0 {
+            self.first_tick = header.tick;
+        }
+        let Clock { header: was, time_step } = self.clock;
+        let step = header.time_ns.wrapping_sub(was.time_ns);
+        put(&mut self.headers, header.tick.wrapping_sub(was.tick));
+        put(&mut self.headers, zigzag(step.wrapping_sub(time_step)));
+        put(&mut self.headers, zigzag(header.rss_anon_bytes.wrapping_sub(was.rss_anon_bytes)));
+        put(&mut self.headers, zigzag(header.swap_bytes.wrapping_sub(was.swap_bytes)));
+        put(&mut self.headers, self.columns[0].len() as u64);
+        self.clock = Clock { header: *header, time_step: step };
+    }
+
+    /// The payload, not yet compressed.
+    pub(crate) fn finish(&self) -> Vec<u8> {
+        let mut payload = Vec::with_capacity(self.raw_bytes());
+        put(&mut payload, self.headers.len() as u64);
+        payload.extend_from_slice(&self.headers);
+        self.planes.iter().for_each(|plane| payload.extend_from_slice(plane));
+        payload
+    }
+}
+
+/// One slice header, parsed, with the widths of its columns.
+struct Plan {
+    header: SliceHeader,
+    changes: usize,
+    widths: [u8; COLUMNS],
+}
+
+/// The payload of one block to slices. Its buffers are reused from block to block.
+#[derive(Default)]
+pub(crate) struct Decoder {
+    states: Vec<SiteState>,
+    plans: Vec<Plan>,
+    changed: Vec<(SiteId, Counters)>,
+}
+
+impl Decoder {
+    /// Feeds every slice to `visitor`. `None`, possibly after some slices, if this is no sound payload.
+    pub(crate) fn decode<V: SliceVisitor + ?Sized>(
+        &mut self,
+        payload: &[u8],
+        from_tick: u64,
+        last_tick: u64,
+        visitor: &mut V,
+    ) -> Option<u32> {
+        let mut rest = payload;
+        let header_bytes = usize::try_from(take(&mut rest)?).ok()?;
+        let (headers, planes) = rest.split_at_checked(header_bytes)?;
+        self.plan(headers, from_tick, last_tick)?;
+        let mut planes = split_planes(planes, &self.plans)?;
+        self.states.fill(SiteState::default());
+        for index in 0..self.plans.len() {
+            self.slice(index, &mut planes)?;
+            visitor.slice(&self.plans[index].header, &self.changed);
+        }
+        u32::try_from(self.plans.len()).ok()
+    }
+
+    fn plan(&mut self, mut headers: &[u8], from_tick: u64, last_tick: u64) -> Option<()> {
+        self.plans.clear();
+        let mut clock = Clock::default();
+        clock.header.tick = from_tick;
+        while !headers.is_empty() {
+            let was = clock.header;
+            let gap = take(&mut headers)?;
+            let time_step = clock.time_step.wrapping_add(unzigzag(take(&mut headers)?));
+            let header = SliceHeader {
+                tick: was.tick.checked_add(gap)?,
+                time_ns: was.time_ns.wrapping_add(time_step),
+                rss_anon_bytes: was.rss_anon_bytes.wrapping_add(unzigzag(take(&mut headers)?)),
+                swap_bytes: was.swap_bytes.wrapping_add(unzigzag(take(&mut headers)?)),
+            };
+            let changes = usize::try_from(take(&mut headers)?).ok()?;
+            let (&[a, b, c], rest) = headers.split_first_chunk::<3>()?;
+            headers = rest;
+            let widths = [a & 15, a >> 4, b & 15, b >> 4, c];
+            let is_sound = header.tick <= last_tick
+                && (gap > 0 || self.plans.is_empty())
+                && changes <= MAX_SITES
+                && widths.iter().all(|&width| width as usize <= PLANES)
+                && (changes == 0 || widths[0] > 0);
+            is_sound.then_some(())?;
+            self.plans.push(Plan { header, changes, widths });
+            clock = Clock { header, time_step };
+        }
+        Some(())
+    }
+
+    /// Decodes the changes of one slice into `self.changed`, taking its numbers off the front of the planes.
+    fn slice(&mut self, index: usize, planes: &mut [&[u8]; COLUMNS * PLANES]) -> Option<()> {
+        let Plan { changes, widths, .. } = self.plans[index];
+        self.changed.clear();
+        self.changed.reserve(changes);
+        let mut tiles = [[0u64; TILE]; COLUMNS];
+        let mut next_id = 0;
+        let mut left = changes;
+        while left > 0 {
+            let count = left.min(TILE);
+            left -= count;
+            for (column, tile) in tiles.iter_mut().enumerate() {
+                let planes = &mut planes[column * PLANES..][..PLANES];
+                join_planes(&mut planes[..widths[column] as usize], &mut tile[..count])?;
+            }
+            next_id = self.tile(&tiles, count, next_id)?;
+        }
+        Some(())
+    }
+
+    fn tile(&mut self, tiles: &[[u64; TILE]; COLUMNS], count: usize, mut next_id: u64) -> Option<u64> {
+        let [gaps, allocs, frees, bytes, freed] = tiles;
+        let last = gaps[..count].iter().try_fold(next_id, |id, gap| id.checked_add(*gap)?.checked_add(1))?;
+        if last > MAX_SITES as u64 {
+            return None;
+        }
+        if last as usize > self.states.len() {
+            self.states.resize(last as usize, SiteState::default());
+        }
+        for i in 0..count {
+            let id = next_id + gaps[i];
+            next_id = id + 1;
+            let now = self.states[id as usize].decode([allocs[i], frees[i], bytes[i], freed[i]]);
+            self.changed.push((SiteId(id as u32), now));
+        }
+        Some(next_id)
+    }
+}
+
+/// Splits the planes of a payload. Their lengths follow from the slice headers and must add up.
+fn split_planes<'a>(mut bytes: &'a [u8], plans: &[Plan]) -> Option<[&'a [u8]; COLUMNS * PLANES]> {
+    let mut lengths = [0usize; COLUMNS * PLANES];
+    for plan in plans {
+        for (column, &width) in plan.widths.iter().enumerate() {
+            for length in &mut lengths[column * PLANES..][..width as usize] {
+                *length = length.checked_add(plan.changes)?;
+            }
+        }
+    }
+    let mut planes = [&bytes[..0]; COLUMNS * PLANES];
+    for (plane, length) in planes.iter_mut().zip(lengths) {
+        (*plane, bytes) = bytes.split_at_checked(length)?;
+    }
+    bytes.is_empty().then_some(planes)
+}
+
+/// Puts numbers together from their bytes, taking them off the front of each plane.
+#[inline]
+fn join_planes(planes: &mut [&[u8]], numbers: &mut [u64]) -> Option<()> {
+    let Some((low, high)) = planes.split_first_mut() else {
+        numbers.fill(0);
+        return Some(());
+    };
+    let (bytes, rest) = low.split_at_checked(numbers.len())?;
+    *low = rest;
+    for (number, &byte) in numbers.iter_mut().zip(bytes) {
+        *number = u64::from(byte);
+    }
+    for (plane, shift) in high.iter_mut().zip((8..).step_by(8)) {
+        let (bytes, rest) = plane.split_at_checked(numbers.len())?;
+        *plane = rest;
+        for (number, &byte) in numbers.iter_mut().zip(bytes) {
+            *number |= u64::from(byte) << shift;
+        }
+    }
+    Some(())
+}

@@ -1,0 +1,58 @@
+//! The bytes of a trace, in a file or in memory.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// Where a trace is read from.
+///
+/// A file is read and not mapped: a block is decoded from a copy whose checksum was just verified, so a recorder that still writes, a
+/// file that is cut, and a disk that fails are all answers and never signals. Beside decompression the copy costs nothing.
+pub(crate) enum Source {
+    File { file: File, length: u64 },
+    Bytes(Vec<u8>),
+}
+
+impl Source {
+    pub(crate) fn length(&self) -> u64 {
+        match self {
+            Source::File { length, .. } => *length,
+            Source::Bytes(bytes) => bytes.len() as u64,
+        }
+    }
+
+    /// The bytes from `at`, `length` of them or as many as there are. `buffer` holds them if they come from a file.
+    pub(crate) fn read<'a>(&'a self, at: u64, length: u64, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
+        let length = length.min(self.length().saturating_sub(at)) as usize;
+        match self {
+            Source::Bytes(bytes) => {
+                let at = (at as usize).min(bytes.len());
+                Ok(&bytes[at..at + length])
+            }
+            Source::File { file, .. } => {
+                buffer.resize(length, 0);
+                let mut filled = 0;
+                while filled < length {
+                    match file.read_at(&mut buffer[filled..], at + filled as u64) {
+                        Ok(0) => break,
+                        Ok(count) => filled += count,
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                buffer.truncate(filled);
+                Ok(buffer)
+            }
+        }
+    }
+
+    /// The whole of it in memory, as it is now.
+    pub(crate) fn into_memory(self) -> io::Result<Source> {
+        let mut bytes = Vec::new();
+        self.read(0, self.length(), &mut bytes)?;
+        Ok(match self {
+            Source::Bytes(_) => self,
+            Source::File { .. } => Source::Bytes(bytes),
+        })
+    }
+}

@@ -1,0 +1,277 @@
+//! Making room: thinning old slices, keeping the catalog compact, and moving blocks together.
+
+use crate::block::{BlockHeader, BlockKind, HEADER_BYTES, MAX_RAW_BYTES, payload_sum};
+use crate::catalog::{self, Records};
+use crate::delta::Decoder;
+use crate::error::{Error, ErrorKind};
+use crate::thin::{Candidate, Thinner, choose_pair};
+use crate::writer::{CatalogBlock, SliceBlock, TraceWriter};
+
+/// A thinned block is at most this large before compression (or one of the blocks it comes from, if that is larger): it
+/// bounds the memory of thinning.
+const MAX_MERGED_RAW_BYTES: usize = 4 << 20;
+
+impl TraceWriter {
+    /// Makes sure that an extent of `length` bytes can be had, thinning old slices if need be.
+    ///
+    /// Twice the largest block stays free besides: a merged block is written before the two it replaces are given up, and a
+    /// block is copied aside before it is moved onto itself.
+    pub(crate) fn make_room(&mut self, length: u64) -> Result<(), Error> {
+        let spare = 2 * self.largest_extent();
+        let mut is_packed = false;
+        while !self.ring.fits(length, spare) {
+            if !is_packed && self.ring.free_bytes() >= length + spare {
+                self.pack()?;
+                is_packed = true;
+                continue;
+            }
+            is_packed = false;
+            if !self.merge_once()? {
+                // No two blocks are left to merge: do without the spare.
+                if self.ring.fits(length, 0) {
+                    return Ok(());
+                }
+                return Err(self.too_small());
+            }
+        }
+        Ok(())
+    }
+
+    fn largest_extent(&self) -> u64 {
+        self.blocks.iter().map(|block| block.header.extent_bytes()).max().unwrap_or(0)
+    }
+
+    /// Merges one pair of neighbours, or thins the finer one where both together would be too large. False if there is
+    /// nothing to merge.
+    fn merge_once(&mut self) -> Result<bool, Error> {
+        let candidates: Vec<Candidate> = self
+            .blocks
+            .iter()
+            .map(|block| Candidate { level: block.header.level, bytes: block.header.extent_bytes() })
+            .collect();
+        let span = self.last_tick.unwrap_or(0) - self.first_tick.unwrap_or(0);
+        let Some(older) = choose_pair(&candidates, span) else {
+            return Ok(false);
+        };
+        let level = candidates[older].level.min(candidates[older + 1].level) + 1;
+        if self.thin(older, 2, level)? {
+            return Ok(true);
+        }
+        let finer = if candidates[older].level < level { older } else { older + 1 };
+        self.thin(finer, 1, level)
+    }
+
+    /// Replaces `count` blocks from `index` by one at `level` or coarser. False if that one would be too large.
+    fn thin(&mut self, index: usize, count: usize, level: u8) -> Result<bool, Error> {
+        let sources: Vec<SliceBlock> = self.blocks[index..index + count].to_vec();
+        let (oldest, newest) = (sources[0].header, sources[count - 1].header);
+        let next_tick = match self.blocks.get(index + count) {
+            Some(next) => next.header.first_tick,
+            // The journal goes on; where it has no slice yet, this is the newest and stays.
+            None => self.journal.and_then(|journal| journal.first_slice).unwrap_or(u64::MAX),
+        };
+        let raw_limit = sources.iter().map(|block| block.header.raw_bytes as usize).max().unwrap_or(0);
+        self.encoder.begin(oldest.from_tick);
+        let mut decoder = Decoder::default();
+        let mut thinner = Thinner::new(&mut self.encoder, 1 << level, self.first_tick.unwrap_or(0));
+        for SliceBlock { at, header } in &sources {
+            let payload = self.ring.read(at + HEADER_BYTES as u64, header.payload_bytes as usize);
+            let raw = zstd::bulk::decompress(payload, header.raw_bytes as usize)
+                .map_err(|error| Error::io("cannot read back a block", error))?;
+            thinner.begin_block();
+            // A block that another process has damaged loses its slices; the recording goes on.
+            let _damaged = decoder.decode(&raw, header.from_tick, header.last_tick, &mut thinner);
+        }
+        thinner.finish(next_tick);
+        if count > 1 && self.encoder.raw_bytes() > raw_limit.max(MAX_MERGED_RAW_BYTES) {
+            return Ok(false);
+        }
+        let level = sources.iter().map(|block| block.header.level).fold(level, u8::max);
+        let header = BlockHeader {
+            level,
+            from_tick: oldest.from_tick,
+            last_tick: newest.last_tick,
+            ..self.next_header(BlockKind::Slices, 0)
+        };
+        let (header, payload) = self.compress_slices(header)?;
+        let at = match self.place_block(&header, &payload)? {
+            Some(at) => at,
+            None => {
+                self.pack()?;
+                self.place_block(&header, &payload)?.ok_or_else(|| self.too_small())?
+            }
+        };
+        // Packing may have moved the sources.
+        for block in &self.blocks[index..index + count] {
+            self.ring.release(block.at);
+        }
+        self.blocks.splice(index..index + count, [SliceBlock { at, header }]);
+        Ok(true)
+    }
+
+    /// Adds records to the sealed catalog, and merges its newest blocks while they are of like size. So the number of blocks stays
+    /// logarithmic, and a record is rewritten only as often.
+    pub(crate) fn add_catalog(&mut self, records: &Records) -> Result<(), Error> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let (mut header, mut payload) = self.encode_catalog(records)?;
+        if self.catalog_bytes() + header.extent_bytes() > self.catalog_limit() {
+            self.merge_catalog(0)?;
+            if self.catalog_bytes() + header.extent_bytes() > self.catalog_limit() {
+                return Err(self.catalog_too_large(self.catalog_bytes() + header.extent_bytes()));
+            }
+            (header, payload) = self.encode_catalog(records)?;
+        }
+        let at = self.add_block(&header, &payload)?;
+        self.catalog.push(CatalogBlock { at, header });
+        while let [.., older, newer] = self.catalog[..]
+            && newer.header.payload_bytes * 2 >= older.header.payload_bytes
+            && (newer.header.raw_bytes + older.header.raw_bytes) as usize <= MAX_RAW_BYTES / 2
+        {
+            self.merge_catalog(self.catalog.len() - 2)?;
+        }
+        Ok(())
+    }
+
+    fn encode_catalog(&mut self, records: &Records) -> Result<(BlockHeader, Vec<u8>), Error> {
+        let mut raw = Vec::new();
+        for record in records.values() {
+            catalog::encode(record, &mut raw);
+        }
+        if raw.len() > MAX_RAW_BYTES {
+            return Err(self.catalog_too_large(raw.len() as u64));
+        }
+        let mut header = self.next_header(BlockKind::Catalog, 0);
+        header.catalog_blocks = header.catalog_blocks.saturating_add(1);
+        self.compress(header, &raw)
+    }
+
+    /// Replaces the catalog blocks from `first` on by one that holds the newest record of each key.
+    fn merge_catalog(&mut self, first: usize) -> Result<(), Error> {
+        let sources = self.catalog[first..].to_vec();
+        let [_, .., newest] = sources[..] else {
+            return Ok(());
+        };
+        let mut records = Records::new();
+        for CatalogBlock { at, header } in &sources {
+            let payload = self.ring.read(at + HEADER_BYTES as u64, header.payload_bytes as usize);
+            let raw = zstd::bulk::decompress(payload, header.raw_bytes as usize)
+                .map_err(|error| Error::io("cannot read back the catalog", error))?;
+            catalog::decode(&raw, &mut records).ok_or_else(|| {
+                Error::new(
+                    ErrorKind::Io,
+                    "the catalog in the file was damaged (let no other program write to it)",
+                )
+            })?;
+        }
+        let mut raw = Vec::new();
+        for record in records.values() {
+            catalog::encode(record, &mut raw);
+        }
+        // The sequence of the newest source: what an open journal holds is newer than this block.
+        let header = BlockHeader {
+            catalog_blocks: u16::try_from(first + 1).unwrap_or(u16::MAX),
+            ..BlockHeader::new(BlockKind::Catalog, newest.header.sequence, 0)
+        };
+        let (header, payload) = self.compress(header, &raw)?;
+        let at = self.add_block(&header, &payload)?;
+        for block in &self.catalog[first..] {
+            self.ring.release(block.at);
+        }
+        self.catalog.truncate(first);
+        self.catalog.push(CatalogBlock { at, header });
+        Ok(())
+    }
+
+    fn catalog_bytes(&self) -> u64 {
+        self.catalog.iter().map(|block| block.header.extent_bytes()).sum()
+    }
+
+    fn catalog_limit(&self) -> u64 {
+        self.ring.capacity() / 2
+    }
+
+    fn catalog_too_large(&self, bytes: u64) -> Error {
+        Error::new(
+            ErrorKind::CatalogTooLarge,
+            format!(
+                "modules, sites, stacks and symbols take {bytes} bytes, more than half of the capacity of {} (use a larger --size)",
+                self.ring.capacity()
+            ),
+        )
+    }
+
+    /// Moves every block down over the free extent before it. A block that would overlap itself is copied aside first, so
+    /// that a sound copy is in the file at every instant; one for which there is no room aside stays where it is.
+    pub(crate) fn pack(&mut self) -> Result<(), Error> {
+        let mut end = crate::header::PAGE_BYTES as u64;
+        while let Some((at, length)) = self.ring.next_live(end) {
+            end = if self.move_down(at, length, end)? { end } else { at };
+            end += length;
+        }
+        Ok(())
+    }
+
+    fn move_down(&mut self, at: u64, length: u64, to: u64) -> Result<bool, Error> {
+        if at == to {
+            return Ok(true);
+        }
+        let bytes = self.ring.read(at, length as usize).to_vec();
+        let aside = if at - to >= length {
+            None
+        } else {
+            // The lowest free extent is the gap below, too small; so this one does not overlap.
+            let Some(aside) = self.ring.allocate(length)? else {
+                return Ok(false);
+            };
+            self.copy_block(aside, &bytes);
+            Some(aside)
+        };
+        if aside.is_some() {
+            self.ring.release(at);
+        }
+        let to =
+            self.ring.allocate(length)?.expect("this extent has just been given up, or the gap is as long");
+        self.copy_block(to, &bytes);
+        self.ring.release(aside.unwrap_or(at));
+        self.rename(at, to);
+        Ok(true)
+    }
+
+    fn copy_block(&mut self, to: u64, bytes: &[u8]) {
+        let (header, payload) = bytes.split_at(HEADER_BYTES);
+        self.ring.write(to + HEADER_BYTES as u64, payload);
+        self.ring.write(to, header);
+    }
+
+    /// Notes that the block at `from` is now at `to`.
+    fn rename(&mut self, from: u64, to: u64) {
+        let positions = self
+            .blocks
+            .iter_mut()
+            .map(|block| &mut block.at)
+            .chain(self.catalog.iter_mut().map(|block| &mut block.at))
+            .chain(self.journal.iter_mut().map(|journal| &mut journal.at));
+        for position in positions.filter(|position| **position == from) {
+            *position = to;
+        }
+    }
+
+    /// Adds a sealed block of another trace as it is.
+    pub(crate) fn copy_sealed(&mut self, header: &BlockHeader, payload: &[u8]) -> Result<(), Error> {
+        let next = self.next_header(BlockKind::Slices, header.payload_bytes);
+        let header = BlockHeader {
+            sequence: next.sequence,
+            catalog_blocks: next.catalog_blocks,
+            payload_sum: payload_sum(self.ring.salt(), next.sequence, payload),
+            ..*header
+        };
+        let at = self.add_block(&header, payload)?;
+        self.blocks.push(SliceBlock { at, header });
+        self.first_tick.get_or_insert(header.first_tick);
+        self.last_tick = Some(header.last_tick);
+        self.from_tick = header.last_tick.saturating_add(1);
+        Ok(())
+    }
+}
