@@ -3,6 +3,7 @@
 #
 # Every *.c, *.cpp, *.S and *.rs of SOURCE_DIR (this directory) becomes one program of the same name, with -O2 -g; a
 # source named lib*.c becomes a shared library. `//#Build: FLAGS` in a source adds flags; $OUT in them is OUTPUT_DIR.
+# `//#Compiler: NAME` chooses another compiler.
 # Only what is older than its source, the common files or this script is built, as many at a time as there are processors.
 set -euo pipefail
 
@@ -24,17 +25,19 @@ build_one() {
     name=${base%.*}
     case $base in lib*.c) result=$out/$name.so ;; *) result=$out/$name ;; esac
     if [ -e "$result" ] && [ ! "$source" -nt "$result" ] && [ ! "$self" -nt "$result" ] &&
-        [ -z "$(find "$here/common" -newer "$result" -print -quit)" ]; then
+        [ -z "$(find "$here/common" "$source_dir" -maxdepth 1 -name '*.h' -newer "$result" -print -quit)" ] &&
+        [ ! "$here/common/pace.rs" -nt "$result" ]; then
         return
     fi
     flags=$(sed -n 's|^//#Build: *||p' "$source")
     flags=${flags//\$OUT/$out}
-    local new=$out/.$name.$$
+    local new=$out/.$name.$$ compiler
+    compiler=$(sed -n 's|^//#Compiler: *||p' "$source")
     # shellcheck disable=SC2086 # flags are words
     case $base in
-        lib*.c) ${CC:-gcc} -O2 -g -Wall -fno-builtin-malloc -fPIC -shared -I"$here/common" "$source" -o "$new" $flags ;;
-        *.c | *.S) ${CC:-gcc} -O2 -g -Wall -D_GNU_SOURCE -I"$here/common" "$source" -o "$new" $flags -pthread ;;
-        *.cpp) ${CXX:-g++} -std=c++17 -O2 -g -Wall -I"$here/common" "$source" -o "$new" $flags -pthread ;;
+        lib*.c) ${compiler:-${CC:-gcc}} -O2 -g -Wall -fno-builtin-malloc -fPIC -shared -I"$here/common" "$source" -o "$new" $flags ;;
+        *.c | *.S) ${compiler:-${CC:-gcc}} -O2 -g -Wall -D_GNU_SOURCE -I"$here/common" "$source" -o "$new" $flags -pthread ;;
+        *.cpp) ${compiler:-${CXX:-g++}} -std=c++17 -O2 -g -Wall -I"$here/common" "$source" -o "$new" $flags -pthread ;;
         *.rs) ${RUSTC:-rustc} --edition 2024 -O -g --crate-name "$name" "$source" -o "$new" $flags ;;
     esac
     mv "$new" "$result"
@@ -46,7 +49,7 @@ flock 9
 
 # Shared libraries come first: programs link them.
 export -f build_one
-export self here out
+export self here out source_dir
 find "$source_dir" -maxdepth 1 -name 'lib*.c' -print0 |
     xargs -0 -r -n1 -P"$(nproc)" bash -euc 'build_one "$0"'
 find "$source_dir" -maxdepth 1 \( -name '*.c' -o -name '*.cpp' -o -name '*.S' -o -name '*.rs' \) ! -name 'lib*.c' -print0 |

@@ -14,24 +14,29 @@ pub struct Programs {
 
 /// samples/
 pub fn samples() -> &'static Programs {
-    static SAMPLES: OnceLock<Programs> = OnceLock::new();
-    SAMPLES.get_or_init(|| Programs::build("samples"))
+    static SAMPLES: OnceLock<Result<Programs, String>> = OnceLock::new();
+    Programs::built(&SAMPLES, "samples")
 }
 
 /// tests/programs/
 pub fn programs() -> &'static Programs {
-    static PROGRAMS: OnceLock<Programs> = OnceLock::new();
-    PROGRAMS.get_or_init(|| Programs::build("tests/programs"))
+    static PROGRAMS: OnceLock<Result<Programs, String>> = OnceLock::new();
+    Programs::built(&PROGRAMS, "tests/programs")
 }
 
 /// tests/programs/hosts/
 pub fn hosts() -> &'static Programs {
-    static HOSTS: OnceLock<Programs> = OnceLock::new();
-    HOSTS.get_or_init(|| Programs::build("tests/programs/hosts"))
+    static HOSTS: OnceLock<Result<Programs, String>> = OnceLock::new();
+    Programs::built(&HOSTS, "tests/programs/hosts")
 }
 
 impl Programs {
-    fn build(directory: &str) -> Programs {
+    /// A build that failed is kept as such: it would fail again for every other test.
+    fn built(cell: &'static OnceLock<Result<Programs, String>>, directory: &str) -> &'static Programs {
+        cell.get_or_init(|| Programs::build(directory)).as_ref().unwrap_or_else(|reason| panic!("{reason}"))
+    }
+
+    fn build(directory: &str) -> Result<Programs, String> {
         let sources = repository().join(directory);
         let binaries = target_dir().join("test-programs").join(directory.replace('/', "-"));
         let status = Command::new(repository().join("samples/build.sh"))
@@ -40,11 +45,12 @@ impl Programs {
             .arg(&binaries)
             .status()
             .expect("bash must be there to build the samples");
-        assert!(
-            status.success(),
-            "the programs of {directory} do not build (tests/setup.sh installs what they need)"
-        );
-        Programs { sources, binaries }
+        if !status.success() {
+            return Err(format!(
+                "the programs of {directory} do not build (tests/setup.sh installs what they need)"
+            ));
+        }
+        Ok(Programs { sources, binaries })
     }
 
     /// The program `name`.

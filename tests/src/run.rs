@@ -1,6 +1,6 @@
 //! Running a program with a deadline, and everything it said.
 
-#![allow(unsafe_code)] // kill(2)
+#![allow(unsafe_code)] // kill(2), and a step between fork and exec
 
 use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -56,6 +56,8 @@ impl Running {
         let description = format!("{command:?}");
         command.stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() });
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        // SAFETY: between fork and exec only one system call is made, which takes no pointers.
+        unsafe { command.pre_exec(close_inherited) };
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {description}: {error}"));
         if let Some(mut stdin) = child.stdin.take() {
             let input = input.to_vec();
@@ -120,6 +122,14 @@ impl Drop for Running {
             let _ = self.child.wait();
         }
     }
+}
+
+/// Descriptors that whoever started the tests left open are no business of the programs under test.
+fn close_inherited() -> std::io::Result<()> {
+    const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+    // SAFETY: `close_range` takes no pointers. On exec, not now: the standard library has a descriptor of its own open.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) };
+    Ok(()) // A kernel without it (before 5.11) leaves them open, and `mirror` fails where there are any.
 }
 
 /// An exit status as a shell tells it.

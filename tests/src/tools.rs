@@ -17,11 +17,12 @@ pub struct Tools {
 
 /// The programs under test. The first call builds them, unless `EDLEAK_BIN_DIR` says where they are.
 pub fn tools() -> &'static Tools {
-    static TOOLS: OnceLock<Tools> = OnceLock::new();
-    TOOLS.get_or_init(|| {
+    // A build that failed is kept as such: it would fail again for every other test.
+    static TOOLS: OnceLock<Result<Tools, String>> = OnceLock::new();
+    let tools = TOOLS.get_or_init(|| {
         let dir = match std::env::var_os("EDLEAK_BIN_DIR") {
             Some(dir) => PathBuf::from(dir),
-            None => build_release(),
+            None => build_release()?,
         };
         let tools = Tools {
             record: dir.join("edleak-record"),
@@ -29,10 +30,13 @@ pub fn tools() -> &'static Tools {
             preload: dir.join("libedleak_preload.so"),
         };
         for file in [&tools.record, &tools.analyze, &tools.preload] {
-            assert!(file.is_file(), "`{}` is not there (run `cargo build --release`)", file.display());
+            if !file.is_file() {
+                return Err(format!("`{}` is not there (run `cargo build --release`)", file.display()));
+            }
         }
-        tools
-    })
+        Ok(tools)
+    });
+    tools.as_ref().unwrap_or_else(|reason| panic!("{reason}"))
 }
 
 /// The root of the repository.
@@ -50,7 +54,7 @@ pub fn target_dir() -> PathBuf {
     test.ancestors().nth(3).expect("cargo puts tests three levels down").to_path_buf()
 }
 
-fn build_release() -> PathBuf {
+fn build_release() -> Result<PathBuf, String> {
     let target = target_dir();
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
@@ -60,6 +64,5 @@ fn build_release() -> PathBuf {
         .current_dir(repository())
         .status()
         .expect("cargo must be there to run tests");
-    assert!(status.success(), "the release build failed");
-    target.join("release")
+    if status.success() { Ok(target.join("release")) } else { Err("the release build failed".to_owned()) }
 }

@@ -76,14 +76,22 @@ fn assert_exact(threads: u32, seed: u32) -> Recording {
         .collect();
     // The oracle itself must have done its work: every entry point, but for the calls that fail.
     for (function, counts) in &ledger {
-        assert_eq!(counts.allocs > 1000, function != "site_fail", "{function} was called {} times", counts.allocs);
+        assert_eq!(
+            counts.allocs > 1000,
+            function != "site_fail",
+            "{function} was called {} times",
+            counts.allocs
+        );
     }
 
     let report = recording.all_sites();
     assert_eq!(lines(&counted(&report, &ledger)), lines(&ledger), "trace (left), ledger (right)");
     for function in ["balanced_asprintf", "balanced_getline"] {
         for site in report.sites_in(function) {
-            assert_eq!(site.counts.allocs, site.counts.frees, "{function} frees all that it allocates: {site:?}");
+            assert_eq!(
+                site.counts.allocs, site.counts.frees,
+                "{function} frees all that it allocates: {site:?}"
+            );
         }
     }
     assert_nothing_lost(&report);

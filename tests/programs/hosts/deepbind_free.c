@@ -1,0 +1,22 @@
+// A plugin past our hooks frees what was counted. Its address is handed out again: the first owner's must not linger.
+//#Build: -ldl -Wl,-rpath,$OUT
+//#Trace: second allocs=500 allocated_bytes=50000 frees=500
+#include "check.h"
+#include <dlfcn.h>
+
+NOINLINE void *first(void) { return keep(malloc(100)); }
+NOINLINE void *second(void) { return keep(malloc(100)); }
+
+int main(void) {
+    void *plugin = dlopen("libplugin_a.so", RTLD_NOW | RTLD_DEEPBIND);
+    CHECK(plugin);
+    void (*release)(void *) = (void (*)(void *))dlsym(plugin, "release");
+    for (int i = 0; i < 500; i++) {
+        void *p = first();
+        release(p);
+        void *q = second();
+        CHECK(p == q); // otherwise this program shows nothing
+        free(q);
+    }
+    say("ok\n");
+}

@@ -1,0 +1,15 @@
+// Works for one second, then says so: for tests that end or stop the recorder meanwhile.
+//#Trace: works allocs=100 allocated_bytes=10000 frees=0
+#include "check.h"
+
+NOINLINE void works(void) { keep(malloc(100)); }
+int main(void) {
+    say("started\n");
+    for (int i = 0; i < 100; i++) {
+        works();
+        exercise(100);
+        usleep(10000);
+    }
+    say("ok\n");
+    return 7;
+}

@@ -1,0 +1,28 @@
+// A program that traces its child, and one that is not traced itself: nobody else may be our tracer.
+#include "check.h"
+#include <signal.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+
+int main(void) {
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        CHECK(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0);
+        raise(SIGSTOP);
+        exercise(300);
+        _exit(6);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && WIFSTOPPED(status));
+    for (long stops = 0;; stops++) {
+        CHECK(ptrace(PTRACE_SYSCALL, child, NULL, NULL) == 0);
+        CHECK(waitpid(child, &status, 0) == child);
+        if (WIFEXITED(status)) break;
+        CHECK(WIFSTOPPED(status));
+    }
+    CHECK(WEXITSTATUS(status) == 6);
+    CHECK(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0); // our parent may be: it is not already somebody
+    exercise(300);
+    say("ok\n");
+}

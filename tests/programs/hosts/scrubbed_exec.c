@@ -1,0 +1,15 @@
+// exec with an empty environment: the new image is not recorded, and must not be disturbed.
+//#Run: first
+#include "check.h"
+
+int main(int argc, char **argv) {
+    exercise(500);
+    if (argc == 2) {
+        char *arguments[] = {argv[0], NULL}, *environment[] = {NULL};
+        execve("/proc/self/exe", arguments, environment);
+        return 1;
+    }
+    CHECK(getenv("LD_PRELOAD") == NULL);
+    say("ok\n");
+    return 6;
+}

@@ -1,0 +1,41 @@
+// A sandbox that kills the process at any system call but read, write, exit, futex, brk, mmap, munmap and the clocks.
+//#Trace: sandboxed allocs=20000 allocated_bytes=40000000 frees=20000
+#include "check.h"
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+NOINLINE void *sandboxed(void) { return keep(malloc(2000)); }
+
+int main(void) {
+    static const int allowed[] = {SYS_read, SYS_write, SYS_exit, SYS_exit_group, SYS_futex, SYS_brk, SYS_mmap, SYS_munmap,
+                                  SYS_mremap, SYS_clock_gettime, SYS_clock_nanosleep, SYS_rt_sigreturn};
+    enum { N = sizeof allowed / sizeof *allowed };
+    struct sock_filter filter[2 * N + 2];
+    int n = 0;
+    filter[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
+    for (int i = 0; i < N; i++) {
+        filter[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, allowed[i], 0, 1);
+        filter[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    }
+    filter[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
+    struct sock_fprog program = {(unsigned short)n, filter};
+    exercise(100);
+    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+    CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0);
+
+    static void *held[20000];
+    for (int i = 0; i < 20000; i++) held[i] = sandboxed(); // 40 MB: new address space on the way
+    for (int i = 0; i < 20000; i++) free(held[i]);
+    for (int i = 0; i < 20; i++) free(keep(malloc((size_t)20 << 20))); // each one mapped anew
+    void *calloced = keep(calloc(1000, 1000));
+    void *grown = keep(realloc(calloced, 5000000));
+    free(grown);
+    // What was never called before is new code, on either side.
+    free(keep(aligned_alloc(64, 640)));
+    say("ok\n");
+    _exit(7);
+}

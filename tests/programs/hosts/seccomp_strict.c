@@ -1,0 +1,16 @@
+// The strictest mode there is: read, write, exit, sigreturn. malloc itself may then only use what it already has.
+#include "check.h"
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+int main(void) {
+    void *reserve = keep(malloc(100000)); // below the mmap threshold: stays in the heap when it is freed
+    void *guard = keep(malloc(10));
+    free(reserve);
+    CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT) == 0);
+    for (int i = 0; i < 1000; i++) free(keep(malloc((size_t)(i * 7 % 5000))));
+    free(guard);
+    say("ok\n");
+    syscall(SYS_exit, 3);
+}

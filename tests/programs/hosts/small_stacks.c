@@ -1,0 +1,42 @@
+// Allocation on the smallest stacks there are: threads of PTHREAD_STACK_MIN, a handler on a stack of MINSIGSTKSZ.
+#include "check.h"
+#include <limits.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
+
+static volatile sig_atomic_t handled;
+static void handler(int signal) {
+    (void)signal;
+    free(keep(malloc(100)));
+    free(keep(calloc(3, 50)));
+    handled = 1;
+}
+static void *thread(void *unused) {
+    for (int i = 0; i < 100; i++) free(keep(malloc((size_t)i)));
+    return unused;
+}
+
+int main(void) {
+    free(keep(malloc(100))); // the dynamic linker resolves symbols on a large stack
+    free(keep(calloc(3, 50)));
+    size_t size = (size_t)sysconf(_SC_MINSIGSTKSZ) + 2048; // and what malloc itself needs
+    char *stack = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(stack != MAP_FAILED && size + 4096 < 65536);
+    CHECK(mprotect(stack, 4096, PROT_NONE) == 0); // an overflow faults
+    stack_t alternate = {.ss_sp = stack + 4096, .ss_size = size};
+    CHECK(sigaltstack(&alternate, NULL) == 0);
+    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_ONSTACK};
+    CHECK(sigaction(SIGUSR1, &action, NULL) == 0);
+    CHECK(raise(SIGUSR1) == 0 && handled);
+
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    CHECK(pthread_attr_setstacksize(&attributes, PTHREAD_STACK_MIN) == 0);
+    for (int i = 0; i < 50; i++) {
+        pthread_t t;
+        CHECK(pthread_create(&t, &attributes, thread, NULL) == 0);
+        CHECK(pthread_join(t, NULL) == 0);
+    }
+    say("ok\n");
+}

@@ -1,0 +1,11 @@
+// LD_PRELOAD is already set: the user's library stays, for this image and for the programs it starts.
+//#Env: LD_PRELOAD=$OUT/libuser_preload.so
+//#Run: first
+#include "check.h"
+
+int main(int argc, char **argv) {
+    CHECK(getppid() == 4242);
+    exercise(1000);
+    if (argc == 2) execl("/proc/self/exe", argv[0], (char *)NULL);
+    say("ok\n");
+}

@@ -1,0 +1,623 @@
+//! The main job, end to end: record a program, analyze the trace, find the leak named, and disturb nothing.
+
+use edleak_tests::directives::{Directives, Expectation};
+use edleak_tests::programs::{name_of, samples};
+use edleak_tests::record::{Recorder, Recording, analyze};
+use edleak_tests::report::Report;
+use edleak_tests::run::{DEADLINE, Outcome, Running, run, run_with_input, wait_for};
+use edleak_tests::temp::TempDir;
+use edleak_tests::tools::{repository, tools};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::Duration;
+
+const LEAKS: [&str; 7] = [
+    "leak_malloc",
+    "leak_calloc",
+    "leak_realloc",
+    "leak_posix_memalign",
+    "leak_memalign",
+    "leak_new",
+    "leak_new_array",
+];
+
+/// One recording of the leaker serves the tests that only read it.
+fn leaker() -> &'static Recording {
+    static RECORDING: std::sync::OnceLock<Recording> = std::sync::OnceLock::new();
+    RECORDING.get_or_init(|| {
+        let recorder = Recorder::new("leaker").options(["--period", "100ms"]);
+        let recording = recorder.record(samples().binary("leaker"), ["--seconds", "8"]);
+        assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
+        recording
+    })
+}
+
+#[test]
+fn every_leak_of_the_leaker_is_named_with_its_line() {
+    let report = Report::of(&leaker().trace, &["--min-class", "linear"]);
+    assert_eq!(report.code, 1, "leaks are listed");
+    let source =
+        std::fs::read_to_string(repository().join("samples/leaker.cpp")).expect("part of the repository");
+    for function in LEAKS {
+        let sites: Vec<_> = report.leaks().filter(|site| site.is_in(function)).collect();
+        assert!(!sites.is_empty(), "{function} is not reported:\n{}", report.describe());
+        for site in sites {
+            let frame = site.caller().expect("a site has a caller");
+            assert!(frame.file.ends_with("samples/leaker.cpp"), "{function} is in `{}`", frame.file);
+            // The line is that of the call, not of the statement after it.
+            let line = source.lines().nth(frame.line as usize - 1).unwrap_or("");
+            let calls = ["malloc(", "calloc(", "realloc(", "memalign(", "new "];
+            assert!(
+                calls.iter().any(|call| line.contains(call)),
+                "{function} at line {}: `{line}`",
+                frame.line
+            );
+        }
+    }
+    for function in ["cache_insert", "churn", "startup_table"] {
+        assert_eq!(report.leaks().filter(|site| site.is_in(function)).count(), 0, "{function} is no leak");
+    }
+    let leaks = report.leaks().count();
+    assert!((LEAKS.len()..=LEAKS.len() + 1).contains(&leaks), "{leaks} leaks:\n{}", report.describe());
+}
+
+#[test]
+fn the_text_report_is_readable() {
+    let outcome = analyze(["--min-class", "linear"], &leaker().trace);
+    assert_eq!(outcome.code, 1);
+    for function in LEAKS {
+        assert!(outcome.stdout.contains(function), "{function} is not in the text:\n{}", outcome.stdout);
+    }
+    assert!(outcome.stdout.contains("leaker.cpp:"), "no file and line:\n{}", outcome.stdout);
+    assert!(!outcome.stdout.contains("cache_insert"), "the cache is no leak:\n{}", outcome.stdout);
+    assert!(!outcome.stdout.contains('\x1b'), "colour, though this is no terminal");
+    for line in outcome.stdout.lines() {
+        assert!(line.chars().count() <= 80, "{} columns: {line}", line.chars().count());
+    }
+}
+
+#[test]
+fn the_recorder_says_one_line_at_the_start_and_one_at_the_end() {
+    let Outcome { stdout, stderr, .. } = &leaker().outcome;
+    assert_eq!(stdout, "", "the recorder prints to standard error only");
+    assert_eq!(stderr.lines().count(), 2, "{stderr}");
+    assert!(stderr.lines().all(|line| line.starts_with("edleak")), "{stderr}");
+    assert!(stderr.contains("edleak-analyze"), "the last line says what to run next: {stderr}");
+}
+
+#[test]
+fn exit_zero_reports_the_same_and_exits_zero() {
+    let plain = analyze(["--min-class", "linear"], &leaker().trace);
+    let forgiving = analyze(["--min-class", "linear", "--exit-zero"], &leaker().trace);
+    assert_eq!((plain.code, forgiving.code), (1, 0));
+    assert_eq!(plain.stdout, forgiving.stdout);
+}
+
+/// The series that `--format series` prints, read back, lead to the same leaks.
+#[test]
+fn printed_series_lead_to_the_same_verdicts() {
+    let dir = TempDir::new("series");
+    let file = dir.join("leaker.ndjson");
+    std::fs::write(&file, analyze(["--all", "--format", "series"], &leaker().trace).stdout)
+        .expect("writable");
+    let from_trace = Report::of(&leaker().trace, &[]);
+    let from_series = analyze(["--format", "json"], &file);
+    assert_eq!(from_series.code, from_trace.code, "{}", from_series.stderr);
+    let json: serde_json::Value = serde_json::from_str(&from_series.stdout).expect("a JSON report");
+    assert_eq!(json["summary"]["leaks"], from_trace.json["summary"]["leaks"]);
+}
+
+/// The whole report is the same whatever the number of threads.
+#[test]
+fn a_report_does_not_depend_on_the_number_of_threads() {
+    let with_threads = |n: &str| {
+        let mut command = Command::new(&tools().analyze);
+        run(command.args(["--format", "json", "--all"]).arg(&leaker().trace).env("RAYON_NUM_THREADS", n))
+            .stdout
+    };
+    assert_eq!(with_threads("1"), with_threads("7"));
+}
+
+// ---------------------------------------------------------------- labelled samples
+
+/// What is wrong with the report of a sample, compared with its directives.
+fn judge(report: &Report, expectation: &Expectation) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for function in &expectation.leaks {
+        if !report.leaks().any(|site| site.is_in(function)) {
+            wrong.push(format!("the leak in {function} is not reported"));
+        }
+    }
+    if expectation.nothing_else {
+        for site in report.leaks().filter(|site| !expectation.leaks.iter().any(|f| site.is_in(f))) {
+            wrong.push(format!("a leak that is none: {site:?}"));
+        }
+    }
+    if !expectation.leaks.is_empty() && report.code != 1 {
+        wrong.push(format!("exit code {} with leaks", report.code));
+    }
+    if expectation.leaks.is_empty() && report.code == 1 {
+        wrong.push("exit code 1 without leaks".to_owned());
+    }
+    wrong
+}
+
+fn check_sample(source: &Path) -> Vec<String> {
+    let directives = Directives::read(source);
+    let name = name_of(source);
+    let recorder = Recorder::new(&name).options(directives.words("Record"));
+    let recording = recorder.record(samples().binary(&name), directives.words("Run"));
+    if recording.outcome.code != 0 {
+        return vec![format!("exit code {}: {}", recording.outcome.code, recording.outcome.stderr)];
+    }
+    let report = recording.leaks();
+    let mut wrong = judge(&report, &directives.expectation());
+    if !wrong.is_empty() {
+        wrong.push(recording.all_sites().describe());
+    }
+    wrong
+}
+
+/// All samples, several at a time: they mostly sleep.
+#[test]
+fn samples_are_judged_as_they_are_labelled() {
+    let sources = samples().sources();
+    assert!(sources.len() >= 24, "only {} samples", sources.len());
+    tools();
+    let todo = Mutex::new(sources.iter());
+    let failures = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                loop {
+                    let Some(source) = todo.lock().expect("no thread panics with it").next() else { break };
+                    let wrong = check_sample(source);
+                    if !wrong.is_empty() {
+                        let report = format!("{}:\n  {}", name_of(source), wrong.join("\n  "));
+                        failures.lock().expect("no thread panics with it").push(report);
+                    }
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner().expect("no thread panics with it");
+    assert!(failures.is_empty(), "{} of {} samples:\n{}", failures.len(), sources.len(), failures.join("\n"));
+}
+
+// ---------------------------------------------------------------- real programs
+
+/// Runs `program` plain and recorded: the same output, the same status, and a trace with callers in `modules`.
+fn assert_undisturbed(program: &str, arguments: &[&str], input: &str, modules: &[&str]) -> Recording {
+    let plain = run_with_input(Command::new(program).args(arguments), input.as_bytes());
+    let recording = Recorder::new("real").record_with_input(program, arguments, input.as_bytes());
+    let seen = |outcome: &Outcome| (outcome.code, outcome.stdout.clone(), outcome.stderr_of_target());
+    assert_eq!(
+        seen(&recording.outcome),
+        seen(&plain),
+        "{program} {arguments:?}: recorded (left), plain (right)"
+    );
+    let report = recording.all_sites();
+    assert!(report.summary("allocs") > 0, "{program}: nothing was counted");
+    for module in modules {
+        assert!(
+            report.sites.iter().any(|site| site.caller().is_some_and(|frame| frame.module.contains(module))),
+            "{program}: no caller in {module}:\n{}",
+            report.describe()
+        );
+    }
+    for site in &report.sites {
+        let is_ours = site.stack.iter().any(|frame| frame.module.contains("libedleak"));
+        assert!(!is_ours, "{program}: a site of our own: {site:?}");
+    }
+    recording
+}
+
+#[test]
+fn python3_is_undisturbed() {
+    let script = "import json,sys,subprocess,threading,ctypes\n\
+        d={str(i):[i]*i for i in range(300)}\n\
+        t=[threading.Thread(target=lambda: [bytearray(n) for n in range(5000)]) for _ in range(4)]\n\
+        [x.start() for x in t]; [x.join() for x in t]\n\
+        print(len(json.dumps(d)), subprocess.run(['echo','from a child'],capture_output=True).stdout)\n\
+        sys.stderr.write('on stderr\\n'); sys.exit(3)\n";
+    assert_undisturbed("python3", &["-c", script], "", &["python"]);
+}
+
+#[test]
+fn sqlite3_is_undisturbed() {
+    let sql = "create table t(a,b); with recursive n(i) as (select 1 union all select i+1 from n where i<5000) \
+               insert into t select i, hex(i*i) from n; create index i on t(b); \
+               select count(*), max(b), sum(length(b)) from t; select nothing from nowhere;";
+    assert_undisturbed("sqlite3", &[":memory:"], sql, &["sqlite3"]);
+}
+
+#[test]
+fn jq_is_undisturbed() {
+    let filter =
+        "[range(2000)|{id:.,name:(.|tostring),half:(./2)}]|map(select(.id%7==0))|group_by(.id%3)|map(length)";
+    assert_undisturbed("jq", &["-n", "-c", filter], "", &["jq"]);
+}
+
+#[test]
+fn perl_is_undisturbed() {
+    let script = "my %h; $h{$_ % 977} .= chr(65+$_%26) for 1..50000; my $s=0; $s+=length for values %h; \
+                  print \"$s\\n\", scalar(keys %h), \"\\n\"; warn \"careful\\n\"; exit 4";
+    assert_undisturbed("perl", &["-e", script], "", &["perl"]);
+}
+
+#[test]
+fn bash_is_undisturbed() {
+    let script = "declare -A a; for i in {1..3000}; do a[$((i%100))]+=x; done; echo ${#a[@]} ${#a[7]}; \
+                  (exit 3); echo $?; echo sub | cat | tr a-z A-Z; $(true); kill -TERM $$";
+    assert_undisturbed("bash", &["-c", script], "", &["bash"]);
+}
+
+#[test]
+fn git_is_undisturbed() {
+    let root = repository().to_str().expect("a path in UTF-8");
+    assert_undisturbed("git", &["-C", root, "log", "--oneline", "--stat", "-n", "50"], "", &["git"]);
+}
+
+#[test]
+fn gcc_is_undisturbed() {
+    let source = repository().join("samples/leaker.cpp");
+    let include = format!("-I{}", repository().join("samples/common").display());
+    let source = source.to_str().expect("a path in UTF-8");
+    assert_undisturbed("g++", &["-std=c++17", &include, "-O2", "-S", "-o", "-", source], "", &["g++"]);
+}
+
+#[test]
+fn a_rust_program_is_undisturbed() {
+    // edleak-analyze itself: Rust, with a thread pool.
+    let analyzer = tools().analyze.to_str().expect("a path in UTF-8");
+    let trace = leaker().trace.to_str().expect("a path in UTF-8");
+    assert_undisturbed(analyzer, &["--format", "json", "--all", trace], "", &["edleak-analyze"]);
+}
+
+/// A server: started recorded, used by clients, and ended by a signal that the recorder passes on.
+#[test]
+fn redis_server_is_undisturbed() {
+    let dir = TempDir::new("redis");
+    let socket = dir.join("redis.sock");
+    let socket = socket.to_str().expect("a path in UTF-8");
+    let client = |arguments: &[&str]| run(Command::new("redis-cli").args(["-s", socket]).args(arguments));
+    let session = |command: &mut Command| {
+        let server = Running::start(command, b"");
+        wait_for("redis-server to answer", || client(&["ping"]).stdout == "PONG\n");
+        let mut answers = String::new();
+        for arguments in [
+            &["set", "greeting", "hello"][..],
+            &["append", "greeting", " world"],
+            &["get", "greeting"],
+            &[
+                "eval",
+                "for i=1,1000 do redis.call('rpush','list',i..'-value') end return redis.call('llen','list')",
+                "0",
+            ],
+            &["lrange", "list", "500", "503"],
+            &["debug", "jmap"],
+        ] {
+            answers += &client(arguments).stdout;
+        }
+        let benchmark = Command::new("redis-benchmark")
+            .args(["-s", socket, "-q", "-n", "20000", "-c", "20", "-P", "8", "-t", "set,get,lpush,hset"])
+            .output()
+            .expect("redis-tools is installed");
+        assert!(benchmark.status.success());
+        answers += &client(&["dbsize"]).stdout;
+        server.signal(libc::SIGTERM);
+        (answers, server.finish().code)
+    };
+    let arguments = ["--port", "0", "--unixsocket", socket, "--save", "", "--appendonly", "no", "--dir", "/"]
+        .map(str::to_owned);
+    let plain = session(Command::new("redis-server").args(&arguments));
+    let trace = dir.join("redis.edl");
+    let recorded = session(&mut Recorder::new("redis").command(&trace, "redis-server", &arguments));
+    assert_eq!(recorded, plain, "recorded (left), plain (right)");
+    let report = Report::of(&trace, &["--all", "--min-class", "constant"]);
+    assert!(report.summary("allocs") > 1000, "{}", report.json["summary"]);
+    assert_eq!(report.json["trace"]["complete"], true);
+}
+
+// ---------------------------------------------------------------- exit codes, signals, files
+
+#[test]
+fn the_exit_code_is_the_targets() {
+    for (script, code) in [("exit 0", 0), ("exit 42", 42), ("kill -SEGV $$", 139), ("kill -9 $$", 137)] {
+        let recording = Recorder::new("codes").record("bash", ["-c", script]);
+        assert_eq!(recording.outcome.code, code, "{script}: {}", recording.outcome.stderr);
+        let report = recording.all_sites();
+        assert_eq!(
+            report.json["trace"]["complete"], true,
+            "{script}: the final slice is taken after the death"
+        );
+    }
+}
+
+#[test]
+fn signals_are_passed_on() {
+    let script = "trap 'echo got HUP' HUP; trap 'echo got USR1' USR1; trap 'echo got TERM; exit 9' TERM; echo ready; \
+                  while :; do sleep 0.05; done";
+    let dir = TempDir::new("signals");
+    let mut command = Recorder::new("signals").command(&dir.join("trace.edl"), "bash", ["-c", script]);
+    let mut running = Running::start(&mut command, b"");
+    running.wait_for_text("ready");
+    for (signal, text) in [(libc::SIGHUP, "got HUP"), (libc::SIGUSR1, "got USR1")] {
+        running.signal(signal);
+        running.wait_for_text(text);
+    }
+    running.signal(libc::SIGTERM);
+    let outcome = running.finish();
+    assert_eq!((outcome.code, &*outcome.stdout), (9, "ready\ngot HUP\ngot USR1\ngot TERM\n"));
+}
+
+#[test]
+fn an_existing_trace_is_kept_as_old() {
+    let dir = TempDir::new("old");
+    let trace = dir.join("trace.edl");
+    let command = || Recorder::new("old").command(&trace, "true", [""; 0]);
+    assert_eq!(run(&mut command()).code, 0);
+    let first = std::fs::read(&trace).expect("the first trace");
+    assert_eq!(run(&mut command()).code, 0);
+    let kept = std::fs::read(dir.join("trace.edl.old")).expect("the first trace, kept");
+    assert!(first == kept, "trace.edl.old is the first trace, unchanged");
+}
+
+#[test]
+fn the_default_output_is_trace_edl_here() {
+    let dir = TempDir::new("default");
+    let outcome = run(Command::new(&tools().record).arg("true").current_dir(dir.path()));
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    assert!(dir.join("trace.edl").is_file());
+}
+
+/// `--duration` ends the recording: the trace is complete, edleak-record exits 0, and the target runs on.
+#[test]
+fn duration_ends_the_recording_and_not_the_target() {
+    let dir = TempDir::new("duration");
+    let trace = dir.join("trace.edl");
+    // The target goes on until this file is there, and says so in another one.
+    let go_on = dir.join("go-on");
+    let done = dir.join("done");
+    let script = format!(
+        "exec >/dev/null 2>&1; while [ ! -e {} ]; do sleep 0.02; done; echo yes > {}",
+        go_on.display(),
+        done.display()
+    );
+    let mut command =
+        Recorder::new("duration").options(["--duration", "1s"]).command(&trace, "bash", ["-c", &script]);
+    let outcome = run(&mut command);
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    assert!(!done.exists(), "the target had not been asked to end");
+    let report = Report::of(&trace, &["--all", "--min-class", "constant"]);
+    assert_eq!(report.json["trace"]["complete"], true);
+    let duration = report.json["trace"]["duration_s"].as_f64().expect("a number");
+    assert!((0.9..3.0).contains(&duration), "{duration} s");
+    std::fs::write(&go_on, "").expect("writable");
+    wait_for("the target to end by itself", || done.exists());
+}
+
+#[test]
+fn duration_then_terminate_ends_the_target() {
+    let script = "trap 'echo terminated; exit 0' TERM; while :; do sleep 0.02; done";
+    let recording = Recorder::new("terminate")
+        .options(["--duration", "500ms", "--then-terminate"])
+        .record("bash", ["-c", script]);
+    assert_eq!((recording.outcome.code, &*recording.outcome.stdout), (0, "terminated\n"));
+}
+
+/// Options after the program are the program's.
+#[test]
+fn arguments_reach_the_target_unchanged() {
+    let outcome = run(Command::new(&tools().record)
+        .args(["-o", "/dev/null/no", "--period"])
+        .args(["50ms", "--", "printf", "%s|", "-o", "--period", "", "a b", "--"]));
+    assert_ne!(outcome.code, 0, "an output that cannot be is an error: {}", outcome.stderr);
+    let recording = Recorder::new("arguments").record("printf", ["%s|", "-o", "--period", "", "a b", "--"]);
+    assert_eq!(recording.outcome.stdout, "-o|--period||a b|--|");
+}
+
+// ---------------------------------------------------------------- bad use
+
+/// One clear line, no panic, and nothing started.
+fn assert_refused(outcome: &Outcome, what: &str, expected: &[&str]) {
+    assert!(outcome.code != 0 && outcome.code < 128, "{what}: exit code {}", outcome.code);
+    assert_eq!(outcome.stdout, "", "{what}");
+    let lines: Vec<_> = outcome.stderr.lines().collect();
+    assert_eq!(lines.len(), 1, "{what}: one line, not {}: {}", lines.len(), outcome.stderr);
+    assert!(!outcome.stderr.contains("panicked"), "{what}: {}", outcome.stderr);
+    for text in expected {
+        assert!(outcome.stderr.contains(text), "{what}: `{text}` is not in: {}", outcome.stderr);
+    }
+}
+
+#[test]
+fn what_cannot_be_recorded_is_refused() {
+    let dir = TempDir::new("refused");
+    let record =
+        |program: &Path| run(&mut Recorder::new("refused").command(&dir.join("t.edl"), program, [""; 0]));
+
+    let missing = dir.join("there-is-no-such-program");
+    assert_refused(&record(&missing), "a missing program", &["there-is-no-such-program"]);
+    assert_refused(
+        &record(Path::new("no-such-program-in-path")),
+        "not in PATH",
+        &["no-such-program-in-path"],
+    );
+    assert_refused(&record(dir.path()), "a directory", &[]);
+
+    let text = dir.join("text");
+    std::fs::write(&text, "no program\n").expect("writable");
+    assert_refused(&record(&text), "a file that is not executable", &["text"]);
+
+    let source = dir.join("main.c");
+    std::fs::write(&source, "int main(void) { return 0; }\n").expect("writable");
+    let compile = |name: &str, flags: &[&str]| {
+        let binary = dir.join(name);
+        let outcome = run(Command::new("gcc").arg(&source).arg("-o").arg(&binary).args(flags));
+        assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+        binary
+    };
+    assert_refused(&record(&compile("static", &["-static"])), "a static program", &["static"]);
+    assert_refused(&record(&compile("static-pie", &["-static-pie"])), "a static PIE", &["static"]);
+
+    for (name, mode) in [("setuid", 0o4755), ("setgid", 0o2755)] {
+        let binary = compile(name, &[]);
+        std::fs::set_permissions(&binary, PermissionsExt::from_mode(mode)).expect("it is ours");
+        assert_refused(&record(&binary), name, &[name]);
+    }
+
+    // A program of another machine: the header says AArch64.
+    let foreign = compile("foreign", &[]);
+    let mut bytes = std::fs::read(&foreign).expect("just built");
+    bytes[18] = 183;
+    std::fs::write(&foreign, bytes).expect("it is ours");
+    assert_refused(&record(&foreign), "a foreign program", &["foreign"]);
+    // A 32-bit program.
+    let narrow = compile("narrow", &[]);
+    let mut bytes = std::fs::read(&narrow).expect("just built");
+    (bytes[4], bytes[18]) = (1, 3);
+    std::fs::write(&narrow, bytes).expect("it is ours");
+    assert_refused(&record(&narrow), "a 32-bit program", &["narrow"]);
+    assert!(!dir.join("t.edl").exists(), "nothing was recorded");
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_refused_and_nothing_is_lost() {
+    let dir = TempDir::new("output");
+    let marker = dir.join("was-started");
+    let script = format!("touch {}", marker.display());
+    for output in [dir.join("no/such/directory/t.edl"), "/proc/t.edl".into(), dir.path().to_path_buf()] {
+        let outcome = run(&mut Recorder::new("output").command(&output, "bash", ["-c", &script]));
+        assert_refused(&outcome, &output.display().to_string(), &[&*output.display().to_string()]);
+        assert!(!marker.exists(), "the target was started though the trace cannot be written");
+    }
+}
+
+#[test]
+fn bad_options_are_refused() {
+    for options in
+        [&["--period", "0s", "true"][..], &["--period", "soon", "true"], &["--no-such-option", "true"], &[]]
+    {
+        let outcome = run(Command::new(&tools().record).args(options).current_dir(std::env::temp_dir()));
+        assert!(outcome.code != 0 && outcome.code < 128, "{options:?}: {outcome:?}");
+        assert!(
+            !outcome.stderr.is_empty() && !outcome.stderr.contains("panicked"),
+            "{options:?}: {outcome:?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_no_trace_is_an_error_of_one_line() {
+    let dir = TempDir::new("no-trace");
+    let file = |name: &str, bytes: &[u8]| {
+        let path = dir.join(name);
+        std::fs::write(&path, bytes).expect("writable");
+        path
+    };
+    for path in [
+        dir.join("there-is-no-such.edl"),
+        file("empty.edl", b""),
+        file("text.edl", b"this is no trace\n"),
+        file("short.edl", &[0x7f]),
+        file("zeros.edl", &[0; 100_000]),
+        file("elf.edl", &std::fs::read(&tools().preload).expect("built")),
+        file("braces.edl", b"{}"),
+        dir.path().to_path_buf(),
+    ] {
+        let outcome = analyze([""; 0], &path);
+        let name = path.display().to_string();
+        assert_refused(&outcome, &name, &[&name]);
+        assert_eq!(outcome.code, 3, "{name}: {outcome:?}");
+    }
+}
+
+/// A trace cut anywhere, or with any byte changed, is read as far as it is sound, or refused: no panic, no invented growth.
+#[test]
+fn damaged_traces_are_read_as_far_as_they_are_sound() {
+    let recording = Recorder::new("damage").record(samples().binary("linear_leak"), ["--seconds", "2"]);
+    let bytes = std::fs::read(&recording.trace).expect("just recorded");
+    let whole = recording.all_sites().summary("allocated_bytes");
+    let dir = TempDir::new("damaged");
+    let damaged = dir.join("damaged.edl");
+    let check = |bytes: &[u8], what: &str| {
+        std::fs::write(&damaged, bytes).expect("writable");
+        let outcome = analyze(["--all", "--format", "json"], &damaged);
+        assert!((0..=3).contains(&outcome.code), "{what}: {outcome:?}");
+        assert!(!outcome.stderr.contains("panicked"), "{what}: {outcome:?}");
+        if outcome.code == 3 {
+            assert_eq!(outcome.stderr.lines().count(), 1, "{what}: {}", outcome.stderr);
+            return false;
+        }
+        let json: serde_json::Value = serde_json::from_str(&outcome.stdout)
+            .unwrap_or_else(|error| panic!("{what}: no JSON: {error}: {outcome:?}"));
+        let bytes = json["summary"]["allocated_bytes"].as_u64().expect("a number");
+        assert!(bytes <= whole, "{what}: {bytes} bytes allocated, of {whole}");
+        true
+    };
+    let used = bytes.iter().rposition(|&byte| byte != 0).expect("a trace is not all zeros") + 1;
+    let mut readable = 0;
+    for i in 0..60 {
+        readable += usize::from(check(&bytes[..used * i / 60], &format!("cut at {}", used * i / 60)));
+    }
+    assert!(readable > 20, "only {readable} of 60 prefixes can be read");
+    for i in 0..100 {
+        let mut flipped = bytes.clone();
+        let at = i * used / 100 + i % 7;
+        flipped[at.min(used - 1)] ^= 1 << (i % 8);
+        check(&flipped, &format!("bit {} of byte {at} flipped", i % 8));
+    }
+}
+
+/// A trace that is too short for a verdict is undecided, never clean.
+#[test]
+fn too_short_is_undecided() {
+    let recording = Recorder::new("short").record("true", [""; 0]);
+    assert_eq!(analyze([""; 0], &recording.trace).code, 2);
+}
+
+/// The trace is that of the last image of an exec chain; its predecessors leave nothing behind.
+#[test]
+fn after_exec_the_trace_is_that_of_the_new_image() {
+    let recording = Recorder::new("exec").record("bash", ["-c", "exec python3 -c 'print(\"x\" * 10)'"]);
+    assert_eq!((recording.outcome.code, &*recording.outcome.stdout), (0, "xxxxxxxxxx\n"));
+    let report = recording.all_sites();
+    let modules: Vec<_> = report.sites.iter().filter_map(|s| s.caller()).map(|f| f.module.as_str()).collect();
+    assert!(modules.iter().any(|module| module.contains("python")), "{modules:?}");
+    assert!(!modules.iter().any(|module| module.ends_with("/bash")), "{modules:?}");
+}
+
+/// A script is recorded as its interpreter.
+#[test]
+fn a_script_is_recorded_as_its_interpreter() {
+    let dir = TempDir::new("script");
+    let script = dir.join("script");
+    std::fs::write(&script, "#!/bin/bash\necho from $0 $1\nexit 6\n").expect("writable");
+    std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).expect("it is ours");
+    let recording = Recorder::new("script").record(&script, ["argument"]);
+    assert_eq!(recording.outcome.code, 6, "{}", recording.outcome.stderr);
+    assert_eq!(recording.outcome.stdout, format!("from {} argument\n", script.display()));
+    assert!(recording.all_sites().summary("allocs") > 0);
+}
+
+/// The target leaves before its own child does: the recording ends with the target.
+#[test]
+fn a_child_that_stays_does_not_hold_the_recorder() {
+    let dir = TempDir::new("orphan");
+    let release = dir.join("release");
+    let done = dir.join("done");
+    let script = format!(
+        "(exec >/dev/null 2>&1; while [ ! -e {} ]; do sleep 0.02; done; touch {}) & exit 5",
+        release.display(),
+        done.display()
+    );
+    let started = std::time::Instant::now();
+    let outcome = run(&mut Recorder::new("orphan").command(&dir.join("t.edl"), "bash", ["-c", &script]));
+    assert_eq!(outcome.code, 5, "{}", outcome.stderr);
+    assert!(started.elapsed() < DEADLINE / 2 + Duration::from_secs(1));
+    std::fs::write(&release, "").expect("writable");
+    wait_for("the child to end by itself", || done.exists());
+}

@@ -1,0 +1,296 @@
+//! Hostile programs, run plain and recorded: the same output and status, and a trace that is right.
+//!
+//! Each program of tests/programs/hosts/ checks its own behaviour and carries directives: `//#Run: ARGS` (one line a run),
+//! `//#Record: OPTIONS`, `//#Env: NAME=VALUE`, `//#Needs: root`, and `//#Trace: FUNCTION allocs=N frees=N …`, what the
+//! trace has to say about the allocations of one function.
+
+use edleak_tests::directives::Directives;
+use edleak_tests::programs::{hosts, name_of};
+use edleak_tests::record::{Recorder, analyze};
+use edleak_tests::report::{Counts, Report};
+use edleak_tests::run::{Outcome, Running, run, wait_for};
+use edleak_tests::temp::TempDir;
+use edleak_tests::tools::repository;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// One test a program, and a test that none is forgotten.
+macro_rules! hosts {
+    ($($name:ident)*) => {
+        const TESTED: &[&str] = &[$(stringify!($name)),*];
+        $(#[test] fn $name() { undisturbed(stringify!($name)); })*
+    };
+}
+
+hosts! {
+    address_reuse before_constructors bind_now cancelled_threads chroot_drop clone_raw close_fds closed_stdio coroutines
+    deepbind deepbind_free dlmopen dlopen_loop dlopen_storm early_dlsym edge_sizes endings exceptions exec_chain
+    exec_failed exit_race fork_nested fork_threads late_frees longjmp many_threads mirror musl new_handler outlives
+    ptrace_self replaced_new rlimit_as rlimit_start scrubbed_exec seccomp_kill seccomp_strict signal_storm small_stacks
+    static_tls tls_destructors usable_size user_preload vfork_spawn
+}
+
+/// These have tests of their own below.
+const SPECIAL: &[&str] = &["many_sites", "own_malloc"];
+
+#[test]
+fn every_host_is_tested() {
+    let mut tested: Vec<_> = TESTED.iter().chain(SPECIAL).map(|name| (*name).to_owned()).collect();
+    let mut sources: Vec<_> = hosts().sources().iter().map(|source| name_of(source)).collect();
+    tested.sort();
+    sources.sort();
+    assert_eq!(tested, sources);
+}
+
+fn source_of(name: &str) -> PathBuf {
+    let sources = hosts().sources();
+    sources.into_iter().find(|source| name_of(source) == name).expect("every test is named after a source")
+}
+
+fn is_root() -> bool {
+    // SAFETY: `geteuid` has no preconditions.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// Runs the program `name` plain and recorded, once for each of its `Run` lines.
+fn undisturbed(name: &str) {
+    let directives = Directives::read(&source_of(name));
+    if directives.all("Needs").any(|need| need == "root") && !is_root() {
+        eprintln!("{name}: skipped, it needs root");
+        return;
+    }
+    let mut runs: Vec<_> = directives.all("Run").collect();
+    if runs.is_empty() {
+        runs.push("");
+    }
+    for run in runs {
+        undisturbed_run(name, &directives, run);
+    }
+}
+
+fn undisturbed_run(name: &str, directives: &Directives, arguments: &str) {
+    let program = hosts().binary(name);
+    let arguments: Vec<_> = arguments.split_whitespace().collect();
+    let out = hosts().binaries().to_str().expect("a target directory in UTF-8");
+    let env: Vec<_> = directives
+        .all("Env")
+        .map(|setting| setting.split_once('=').expect("`Env` is NAME=VALUE"))
+        .map(|(variable, value)| (variable, value.replace("$OUT", out)))
+        .collect();
+
+    let plain = run(Command::new(&program).args(&arguments).envs(env.iter().map(|(n, v)| (n, v))));
+    assert_ne!(
+        plain.code, 99,
+        "{name} {arguments:?} fails without a recorder: {}{}",
+        plain.stdout, plain.stderr
+    );
+
+    let mut recorder = Recorder::new(name).options(directives.words("Record"));
+    for (variable, value) in &env {
+        recorder = recorder.env(variable, value);
+    }
+    let recording = recorder.record(&program, &arguments);
+    assert_eq!(
+        visible(&recording.outcome),
+        visible(&plain),
+        "{name} {arguments:?}: recorded (left), plain (right)"
+    );
+
+    let expected: Vec<_> = directives.all("Trace").collect();
+    if !expected.is_empty() {
+        let report = recording.all_sites();
+        assert_eq!(report.json["trace"]["complete"], true, "{name}: the trace is complete");
+        for line in expected {
+            assert_trace(&report, name, line);
+        }
+    }
+}
+
+/// What a program shows to the outside.
+fn visible(outcome: &Outcome) -> (i32, String, String) {
+    (outcome.code, outcome.stdout.clone(), outcome.stderr_of_target())
+}
+
+/// Checks one `Trace` directive: `FUNCTION field=N …`.
+fn assert_trace(report: &Report, name: &str, line: &str) {
+    let mut words = line.split_whitespace();
+    let function = words.next().expect("`Trace` begins with a function");
+    let counts = report.counts_of(function);
+    for word in words {
+        let (field, value) = word.split_once('=').expect("`Trace` continues with field=N");
+        let expected: u64 = value.parse().expect("`Trace` has numbers");
+        assert_eq!(
+            field_of(&counts, field),
+            expected,
+            "{name}: {field} of {function}; all sites:\n{}",
+            report.describe()
+        );
+    }
+}
+
+fn field_of(counts: &Counts, field: &str) -> u64 {
+    match field {
+        "allocs" => counts.allocs,
+        "allocated_bytes" => counts.allocated_bytes,
+        "frees" => counts.frees,
+        "freed_bytes" => counts.freed_bytes,
+        "live_bytes" => counts.allocated_bytes - counts.freed_bytes,
+        "live_count" => counts.allocs - counts.frees,
+        _ => panic!("`Trace` has no field `{field}`"),
+    }
+}
+
+/// More call sites than the table holds: nothing is lost, the rest is one site, and both programs say so.
+#[test]
+fn many_sites() {
+    let recording = Recorder::new("many_sites").record(hosts().binary("many_sites"), [""; 0]);
+    assert_eq!((recording.outcome.code, &*recording.outcome.stdout), (0, "ok\n"));
+    let report = recording.all_sites();
+    let (mut allocs, mut frees) = (0, 0);
+    for site in &report.sites {
+        allocs += site.counts.allocs;
+        frees += site.counts.frees;
+    }
+    assert!(allocs >= 100_000, "{allocs} of 100,000 allocations");
+    assert!(frees >= 100_000 && frees <= allocs, "{frees} of 100,000 frees");
+    if report.sites.len() < 100_000 {
+        let text = analyze(["--all"], &recording.trace).stdout;
+        assert!(text.contains("other"), "no word of the site that holds what the table does not:\n{text}");
+        assert!(recording.outcome.stderr.contains("other"), "{}", recording.outcome.stderr);
+    }
+}
+
+/// A program with its own malloc: it runs as ever, and edleak says that it sees nothing instead of reporting no leak.
+#[test]
+fn own_malloc() {
+    let plain = run(&mut Command::new(hosts().binary("own_malloc")));
+    let recording = Recorder::new("own_malloc").record(hosts().binary("own_malloc"), [""; 0]);
+    let stderr = &recording.outcome.stderr;
+    assert!(
+        stderr.contains("alloc") && stderr.contains("own"),
+        "says that the program has its own allocator: {stderr}"
+    );
+    if recording.trace.exists() {
+        assert_eq!(recording.outcome.stdout, plain.stdout);
+        let verdict = analyze([""; 0], &recording.trace);
+        assert!([2, 3].contains(&verdict.code), "never an empty success: {verdict:?}");
+    } else {
+        // Refused before it was started.
+        assert!(
+            recording.outcome.code != 0 && recording.outcome.stdout.is_empty(),
+            "{:?}",
+            recording.outcome
+        );
+    }
+}
+
+/// With `--children` every child has its own trace, named after its process ID.
+#[test]
+fn children_have_their_own_traces() {
+    let recording =
+        Recorder::new("children").options(["--children"]).record(hosts().binary("fork_threads"), [""; 0]);
+    assert_eq!(
+        (recording.outcome.code, &*recording.outcome.stdout),
+        (0, "ok\n"),
+        "{}",
+        recording.outcome.stderr
+    );
+    let mut children = 0;
+    for entry in std::fs::read_dir(recording.dir.path()).expect("it is ours") {
+        let path = entry.expect("it is ours").path();
+        let name = path.file_name().expect("an entry has a name").to_string_lossy().into_owned();
+        let Some(pid) =
+            name.strip_suffix(".edl").and_then(|stem| stem.rsplit('.').next()?.parse::<u64>().ok())
+        else {
+            continue;
+        };
+        let report = Report::of(&path, &["--all", "--min-class", "constant"]);
+        assert_eq!(report.json["trace"]["pid"].as_u64(), Some(pid), "{name}");
+        assert_eq!(report.counts_of("in_parent").allocs, 20, "{name}:\n{}", report.describe());
+        children += 1;
+    }
+    assert_eq!(children, 20, "one trace for each child");
+    assert_trace(&recording.all_sites(), "fork_threads", "in_parent allocs=20 frees=20");
+}
+
+/// Without `--children` there is one trace, and it is the parent's.
+#[test]
+fn without_children_there_is_one_trace() {
+    let recording = Recorder::new("no-children").record(hosts().binary("vfork_spawn"), [""; 0]);
+    assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
+    let names: Vec<_> = std::fs::read_dir(recording.dir.path())
+        .expect("it is ours")
+        .map(|entry| entry.expect("it is ours").file_name())
+        .collect();
+    assert_eq!(names, ["trace.edl"]);
+}
+
+/// The recorder is killed: the target does not notice, and what was recorded until then can be read.
+#[test]
+fn a_killed_collector_harms_nobody() {
+    let dir = TempDir::new("killed");
+    let trace = dir.join("trace.edl");
+    let mut command = Recorder::new("killed").command(&trace, hosts().binary("outlives"), [""; 0]);
+    let mut running = Running::start(&mut command, b"");
+    running.wait_for_text("started");
+    wait_for("a trace", || trace.metadata().is_ok_and(|m| m.len() > 0));
+    running.signal(libc::SIGKILL);
+    running.wait_for_text("ok\n");
+    let outcome = running.finish();
+    assert_eq!((outcome.code, &*outcome.stdout), (137, "started\nok\n"));
+    let report = Report::of(&trace, &["--all", "--min-class", "constant"]);
+    assert_eq!(report.json["trace"]["complete"], false);
+}
+
+/// The recorder is stopped for a while: the target runs on, and the slices that were due are counted as missing.
+#[test]
+fn a_stopped_collector_loses_slices_and_nothing_else() {
+    let dir = TempDir::new("stopped");
+    let trace = dir.join("trace.edl");
+    let mut command = Recorder::new("stopped").command(&trace, hosts().binary("outlives"), [""; 0]);
+    let mut running = Running::start(&mut command, b"");
+    running.wait_for_text("started");
+    running.signal(libc::SIGSTOP);
+    running.wait_for_text("ok\n");
+    running.signal(libc::SIGCONT);
+    let outcome = running.finish();
+    assert_eq!((outcome.code, &*outcome.stdout), (7, "started\nok\n"));
+    let report = Report::of(&trace, &["--all", "--min-class", "constant"]);
+    assert_trace(&report, "outlives", "works allocs=100 allocated_bytes=10000 frees=0");
+    assert!(report.summary("lost_slices") > 0, "{}", report.json["summary"]);
+}
+
+/// The preload alone, without edleak-record: it starts its own collector, once, and the program is as ever.
+#[test]
+fn a_bare_preload_records() {
+    let dir = TempDir::new("bare");
+    let trace = dir.join("bare.edl");
+    let outcome = run(Command::new(hosts().binary("outlives"))
+        .env("LD_PRELOAD", &edleak_tests::tools::tools().preload)
+        .env("EDLEAK_OUTPUT", &trace)
+        .env("EDLEAK_PERIOD", "50ms")
+        .current_dir(dir.path()));
+    assert_eq!((outcome.code, &*outcome.stdout), (7, "started\nok\n"), "{}", outcome.stderr);
+    // The collector takes the final slice after the death, on its own time.
+    wait_for("a complete trace", || {
+        trace.exists() && analyze(["--format", "json", "--all"], &trace).stdout.contains("\"complete\":true")
+    });
+    let report = Report::of(&trace, &["--all", "--min-class", "constant"]);
+    assert_trace(&report, "outlives", "works allocs=100 allocated_bytes=10000 frees=0");
+}
+
+/// What the harness relies on.
+#[test]
+fn directives_name_known_things() {
+    for source in hosts().sources() {
+        let text = std::fs::read_to_string(&source).expect("part of the repository");
+        for line in text.lines().filter_map(|line| line.strip_prefix("//#")) {
+            let name = line.split(':').next().expect("split gives at least one part");
+            assert!(
+                ["Run", "Record", "Env", "Needs", "Trace", "Build", "Compiler"].contains(&name),
+                "{}: unknown directive `{name}`",
+                source.strip_prefix(repository()).expect("a path in the repository").display()
+            );
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! The architecture as tests: which file may do what, and what the preload is made of.
+
+use edleak_tests::tools::{repository, tools};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Every Rust file of the repository, as paths relative to its root.
+fn rust_files() -> Vec<PathBuf> {
+    let root = repository();
+    let listed = Command::new("git")
+        .args(["ls-files", "--cached", "--others", "--exclude-standard", "*.rs"])
+        .current_dir(root)
+        .output()
+        .expect("git must be there to list the files");
+    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+    let text = String::from_utf8(listed.stdout).expect("paths in UTF-8");
+    let files: Vec<_> = text.lines().map(PathBuf::from).filter(|path| root.join(path).is_file()).collect();
+    assert!(files.len() > 20, "only {} Rust files found", files.len());
+    files
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(repository().join(path))
+        .unwrap_or_else(|error| panic!("cannot read `{}`: {error}", path.display()))
+}
+
+/// The code of a file: without comments, and without the tests at its end.
+fn code_of(path: &Path) -> String {
+    let text = read(path);
+    let before_tests = text.split("#[cfg(test)]\nmod ").next().expect("split gives at least one part");
+    before_tests.lines().map(|line| line.split("//").next().unwrap_or("")).collect::<Vec<_>>().join("\n")
+}
+
+/// Whether `code` contains `word` with no letter, digit or underscore on either side.
+fn has_word(code: &str, word: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    code.match_indices(word)
+        .any(|(at, _)| !code[..at].ends_with(is_part) && !code[at + word.len()..].starts_with(is_part))
+}
+
+#[test]
+fn every_file_begins_with_its_caption() {
+    for path in rust_files() {
+        let text = read(&path);
+        let first = text.lines().find(|line| !line.starts_with("#!/")).unwrap_or("");
+        assert!(first.starts_with("//! "), "{}: the first line is no `//!` caption", path.display());
+    }
+}
+
+#[test]
+fn symbols_are_exported_in_one_file() {
+    let exporting: Vec<_> = rust_files()
+        .into_iter()
+        .filter(|path| path.starts_with("recorder/preload"))
+        .filter(|path| has_word(&code_of(path), "no_mangle"))
+        .collect();
+    assert_eq!(exporting, [PathBuf::from("recorder/preload/src/interpose.rs")]);
+}
+
+/// `no_std` gives the preload none of these; a file that begins to build its own has lost its way.
+#[test]
+fn the_preload_allocates_and_locks_nothing() {
+    let banned =
+        ["Vec", "Box", "String", "format!", "vec!", "Mutex", "RwLock", "Rc", "Arc", "println!", "eprintln!"];
+    let preload: Vec<_> =
+        rust_files().into_iter().filter(|path| path.starts_with("recorder/preload/src")).collect();
+    assert!(preload.len() >= 8, "the preload has {} files", preload.len());
+    for path in &preload {
+        let code = code_of(path);
+        for word in banned {
+            assert!(
+                !has_word(&code, word.trim_end_matches('!')),
+                "{}: `{word}` in the target",
+                path.display()
+            );
+        }
+        assert!(!code.contains("extern crate std"), "{}: `std` in the target", path.display());
+    }
+    assert!(read(Path::new("recorder/preload/src/lib.rs")).contains("no_std"), "the preload is `no_std`");
+}
+
+/// `code` without its functions that are marked `#[cold]`.
+fn without_cold_functions(code: &str) -> String {
+    let mut parts = code.split("#[cold]");
+    let mut rest = parts.next().expect("split gives at least one part").to_owned();
+    for part in parts {
+        // A function ends with the first brace at the beginning of a line, or at the indentation of a method.
+        let end = part.find("\n}\n").or_else(|| part.find("\n    }\n"));
+        rest.push_str(end.map_or("", |end| &part[end..]));
+    }
+    rest
+}
+
+/// A hot file reaches cold code through a `_slow` function, and makes no system call.
+#[test]
+fn hot_files_call_nothing_cold() {
+    for name in ["interpose.rs", "hooks.rs", "live.rs", "thread.rs", "sites.rs"] {
+        let path = Path::new("recorder/preload/src").join(name);
+        if !repository().join(&path).exists() {
+            continue;
+        }
+        let code = without_cold_functions(&code_of(&path));
+        for cold in ["syscall!", "detached::", "modules::"] {
+            assert!(!code.contains(cold), "{}: `{cold}` on the hot path", path.display());
+        }
+    }
+}
+
+/// The crates that say `deny(unsafe_code)`, and the map of the files that are excepted.
+#[test]
+fn unsafe_code_is_where_the_map_says() {
+    for path in rust_files() {
+        if path.starts_with("samples") || path.starts_with("benches") {
+            continue;
+        }
+        let code = code_of(&path);
+        if !has_word(&code, "unsafe") {
+            continue;
+        }
+        // `unsafe` in an attribute or a lint name is no unsafe code.
+        let really =
+            ["unsafe {", "unsafe fn", "unsafe extern", "unsafe impl"].iter().any(|form| code.contains(form));
+        let is_test =
+            path.components().any(|part| part.as_os_str() == "tests") && !path.starts_with("tests/src");
+        if really && !is_test {
+            assert!(
+                read(&path).contains("allow(unsafe_code)"),
+                "{}: unsafe code in a file without `#![allow(unsafe_code)]`",
+                path.display()
+            );
+        }
+    }
+    for root in [
+        "format/src/lib.rs",
+        "analyzer/src/lib.rs",
+        "recorder/session/src/lib.rs",
+        "recorder/preload/src/lib.rs",
+    ] {
+        let text = read(Path::new(root));
+        assert!(
+            text.contains("deny(unsafe_code)") || text.contains("forbid(unsafe_code)"),
+            "{root}: no `deny(unsafe_code)`"
+        );
+    }
+}
+
+/// bincode is finished software that may have to be replaced: only format/ names it.
+#[test]
+fn only_format_names_bincode() {
+    for path in rust_files() {
+        if path.starts_with("format") || path.ends_with("tidy.rs") {
+            continue;
+        }
+        assert!(!has_word(&code_of(&path), "bincode"), "{} names bincode", path.display());
+    }
+}
+
+/// preload → session ← collector → format ← analyzer
+#[test]
+fn dependencies_point_one_way() {
+    let may_use: &[(&str, &[&str])] = &[
+        ("format", &[]),
+        ("recorder/session", &[]),
+        ("recorder/preload", &["edleak-session"]),
+        ("recorder/collector", &["edleak-session", "edleak-format", "edleak-analyzer"]),
+        ("analyzer", &["edleak-format"]),
+    ];
+    for (package, allowed) in may_use {
+        let manifest = read(&Path::new(package).join("Cargo.toml"));
+        let dependencies = manifest.split("[dependencies]").nth(1).unwrap_or("");
+        let dependencies = dependencies.split("\n[").next().expect("split gives at least one part");
+        for line in dependencies.lines().filter(|line| line.starts_with("edleak-")) {
+            let name = line.split([' ', '=', '.']).next().expect("split gives at least one part");
+            assert!(allowed.contains(&name), "{package} depends on {name}");
+        }
+    }
+}
+
+/// Phase n of the analyzer uses phases below n.
+#[test]
+fn analyzer_phases_use_earlier_ones_only() {
+    let phases: &[(&str, &[&str])] = &[
+        ("load.rs", &["replay", "series", "regression", "classify", "symbolize", "report"]),
+        ("replay.rs", &["classify", "symbolize", "report"]),
+        ("series.rs", &["classify", "symbolize", "report"]),
+        ("regression.rs", &["load", "replay", "classify", "symbolize", "report"]),
+        ("classify.rs", &["symbolize", "report"]),
+    ];
+    for (file, later) in phases {
+        let code = code_of(&Path::new("analyzer/src").join(file));
+        for phase in *later {
+            assert!(!code.contains(&format!("crate::{phase}")), "{file} names the later phase {phase}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_to_do_or_copied_from_here() {
+    for path in rust_files() {
+        if path.ends_with("tidy.rs") {
+            continue;
+        }
+        let text = read(&path);
+        for word in ["todo!", "unimplemented!", "FIXME", "dbg!("] {
+            assert!(!text.contains(word), "{}: {word}", path.display());
+        }
+    }
+}
+
+fn tool(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().expect("binutils must be there");
+    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("binutils print text")
+}
+
+/// What allocates or frees: all the preload may export.
+fn is_allocation_symbol(name: &str) -> bool {
+    const C: &[&str] = &[
+        "malloc",
+        "calloc",
+        "realloc",
+        "reallocarray",
+        "free",
+        "cfree",
+        "posix_memalign",
+        "aligned_alloc",
+        "memalign",
+        "valloc",
+        "pvalloc",
+        "free_sized",
+        "free_aligned_sized",
+    ];
+    // operator new, new[], delete, delete[]
+    C.contains(&name) || ["_Znw", "_Zna", "_Zdl", "_Zda"].iter().any(|prefix| name.starts_with(prefix))
+}
+
+#[test]
+fn the_preload_exports_allocation_symbols_only() {
+    let preload = tools().preload.to_str().expect("a path in UTF-8");
+    let exported = tool("nm", &["-D", "--defined-only", preload]);
+    let mut count = 0;
+    for name in exported.lines().filter_map(|line| line.split_whitespace().last()) {
+        assert!(is_allocation_symbol(name), "the preload exports `{name}`");
+        count += 1;
+    }
+    assert!(count >= 30, "only {count} symbols are exported");
+}
+
+#[test]
+fn the_preload_imports_dlsym_only() {
+    let preload = tools().preload.to_str().expect("a path in UTF-8");
+    let imported = tool("nm", &["-D", "--undefined-only", preload]);
+    let names: Vec<_> = imported.lines().filter_map(|line| line.split_whitespace().last()).collect();
+    let names: Vec<_> = names.iter().map(|name| name.split('@').next().unwrap_or("")).collect();
+    assert_eq!(names, ["dlsym"]);
+}
+
+#[test]
+fn the_preload_needs_no_library() {
+    let preload = tools().preload.to_str().expect("a path in UTF-8");
+    let dynamic = tool("readelf", &["-dW", preload]);
+    assert!(dynamic.contains("SONAME") || dynamic.contains("INIT_ARRAY") || dynamic.contains("SYMTAB"));
+    assert!(!dynamic.contains("NEEDED"), "{dynamic}");
+    assert!(!dynamic.contains("TEXTREL"), "{dynamic}");
+    let segments = tool("readelf", &["-lW", preload]);
+    let tls = segments.lines().find(|line| line.trim_start().starts_with("TLS"));
+    let size =
+        tls.and_then(|line| line.split_whitespace().nth(5)).expect("the preload has thread-local state");
+    let size =
+        u64::from_str_radix(size.trim_start_matches("0x"), 16).expect("readelf prints hexadecimal sizes");
+    assert!(size <= 64, "{size} bytes of static TLS: there may be no more to spare");
+}
