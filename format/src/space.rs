@@ -7,17 +7,14 @@ use crate::error::{Error, ErrorKind};
 use crate::thin::{Candidate, Thinner, choose_pair};
 use crate::writer::{CatalogBlock, SliceBlock, TraceWriter};
 
-/// A thinned block is at most this large before compression (or one of the blocks it comes from, if that is larger): it
-/// bounds the memory of thinning.
-const MAX_MERGED_RAW_BYTES: usize = 4 << 20;
-
 impl TraceWriter {
     /// Makes sure that an extent of `length` bytes can be had, thinning old slices if need be.
     ///
-    /// Twice the largest block stays free besides: a merged block is written before the two it replaces are given up, and a
-    /// block is copied aside before it is moved onto itself.
-    pub(crate) fn make_room(&mut self, length: u64) -> Result<(), Error> {
-        let spare = 2 * self.largest_extent();
+    /// Twice the largest block of slices stays free besides: a merged block is written before the two it replaces are given
+    /// up, and a block is copied aside before it is moved onto itself.
+    pub(crate) fn make_room(&mut self, length: u64, is_for_slices: bool) -> Result<(), Error> {
+        let largest = self.largest_extent().max(if is_for_slices { length } else { 0 });
+        let spare = 2 * largest;
         let mut is_packed = false;
         while !self.ring.fits(length, spare) {
             if !is_packed && self.ring.free_bytes() >= length + spare {
@@ -61,7 +58,8 @@ impl TraceWriter {
         self.thin(finer, 1, level)
     }
 
-    /// Replaces `count` blocks from `index` by one at `level` or coarser. False if that one would be too large.
+    /// Replaces `count` blocks from `index` by one at `level` or coarser. False if that one would be larger than a
+    /// block fresh from the journal can be: it bounds the memory of thinning, and keeps blocks small beside the capacity.
     fn thin(&mut self, index: usize, count: usize, level: u8) -> Result<bool, Error> {
         let sources: Vec<SliceBlock> = self.blocks[index..index + count].to_vec();
         let (oldest, newest) = (sources[0].header, sources[count - 1].header);
@@ -70,7 +68,6 @@ impl TraceWriter {
             // The journal goes on; where it has no slice yet, this is the newest and stays.
             None => self.journal.and_then(|journal| journal.first_slice).unwrap_or(u64::MAX),
         };
-        let raw_limit = sources.iter().map(|block| block.header.raw_bytes as usize).max().unwrap_or(0);
         self.encoder.begin(oldest.from_tick);
         let mut decoder = Decoder::default();
         let mut thinner = Thinner::new(&mut self.encoder, 1 << level, self.first_tick.unwrap_or(0));
@@ -83,7 +80,7 @@ impl TraceWriter {
             let _damaged = decoder.decode(&raw, header.from_tick, header.last_tick, &mut thinner);
         }
         thinner.finish(next_tick);
-        if count > 1 && self.encoder.raw_bytes() > raw_limit.max(MAX_MERGED_RAW_BYTES) {
+        if count > 1 && self.encoder.raw_bytes() as u64 > 2 * self.wanted_journal_bytes() {
             return Ok(false);
         }
         let level = sources.iter().map(|block| block.header.level).fold(level, u8::max);
@@ -94,17 +91,22 @@ impl TraceWriter {
             ..self.next_header(BlockKind::Slices, 0)
         };
         let (header, payload) = self.compress_slices(header)?;
-        let at = match self.place_block(&header, &payload)? {
-            Some(at) => at,
-            None => {
-                self.pack()?;
-                self.place_block(&header, &payload)?.ok_or_else(|| self.too_small())?
-            }
-        };
-        // Packing may have moved the sources.
-        for block in &self.blocks[index..index + count] {
-            self.ring.release(block.at);
+        let length = header.extent_bytes();
+        if !self.ring.fits(length, length.max(self.largest_extent())) {
+            // While there is still room to copy a block aside.
+            self.pack()?;
         }
+        let placed = self.place_block(&header, &payload)?;
+        // Packing may have moved the sources.
+        for source in index..index + count {
+            self.ring.release(self.blocks[source].at);
+        }
+        // A catalog too large to be moved can leave free space in pieces. Then the sources go first, and a recorder killed
+        // before the next line loses their span; the alternative is to end the recording.
+        let at = match placed {
+            Some(at) => at,
+            None => self.place_block(&header, &payload)?.ok_or_else(|| self.too_small())?,
+        };
         self.blocks.splice(index..index + count, [SliceBlock { at, header }]);
         Ok(true)
     }

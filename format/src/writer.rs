@@ -305,7 +305,7 @@ impl TraceWriter {
             return Err(self.too_small());
         }
         let payload = self.wanted_journal_bytes().max(2 * needed).min(self.most_journal_bytes());
-        self.make_room(extent_bytes(payload))?;
+        self.make_room(extent_bytes(payload), false)?;
         let at = self.ring.allocate(extent_bytes(payload))?.ok_or_else(|| self.too_small())?;
         self.start_journal(at, payload);
         Ok(())
@@ -316,7 +316,7 @@ impl TraceWriter {
     }
 
     /// Enough for whole values to be repeated rarely, and a small share of the capacity.
-    fn wanted_journal_bytes(&self) -> u64 {
+    pub(crate) fn wanted_journal_bytes(&self) -> u64 {
         let whole = (self.whole_bytes + CHUNK_HEADER_BYTES) as u64;
         let ample = (whole * JOURNAL_WHOLE_SLICES).min(self.ring.capacity() / 16);
         ample.max(2 * whole).max(self.journal_bytes).min(self.most_journal_bytes()).next_multiple_of(64)
@@ -465,7 +465,8 @@ impl TraceWriter {
 
     /// Makes room for a block and writes it.
     pub(crate) fn add_block(&mut self, header: &BlockHeader, payload: &[u8]) -> Result<u64, Error> {
-        self.make_room(header.extent_bytes())?;
+        let moves_aside = header.kind == BlockKind::Slices;
+        self.make_room(header.extent_bytes(), moves_aside)?;
         self.place_block(header, payload)?.ok_or_else(|| self.too_small())
     }
 

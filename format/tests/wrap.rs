@@ -1,0 +1,80 @@
+//! A run much longer than the capacity: history since the start survives, evenly, and so does the catalog.
+
+mod common;
+
+use common::{Random, TempFile, advance, header, non_zero, read, site, start};
+use edleak_format::{Counters, Losses, MIN_CAPACITY_BYTES, Record, Trace, TraceWriter};
+
+/// Slices that a capacity holds before anything is thinned.
+fn slices_that_fit(capacity: u64, sites: u32) -> u64 {
+    let file = TempFile::new(&format!("fit-{capacity}-{sites}"));
+    let mut writer = TraceWriter::create(&file.0, capacity).expect("a new file");
+    let mut fit = 0;
+    let mut random = Random(7);
+    let mut counters = vec![Counters::ZERO; sites as usize];
+    loop {
+        for _ in 0..100 {
+            advance(&mut counters, &mut random);
+            writer.slice(&header(fit), &counters).expect("there is room");
+            fit += 1;
+        }
+        let trace = Trace::open(&file.0).expect("open while writing");
+        if trace.blocks().iter().any(|block| block.stride_ticks > 1) {
+            return fit;
+        }
+    }
+}
+
+#[test]
+fn a_run_a_thousand_times_longer_than_the_ring_keeps_even_history_since_the_start() {
+    const SITES: u32 = 40;
+    let fit = slices_that_fit(MIN_CAPACITY_BYTES, SITES);
+    let slices = 1000 * fit;
+    let file = TempFile::new("thousandfold");
+    let mut writer = TraceWriter::create(&file.0, MIN_CAPACITY_BYTES).expect("a new file");
+    writer.record(&start()).expect("there is room");
+    for id in 0..SITES {
+        writer.record(&Record::Site(site(id))).expect("there is room");
+    }
+    let mut random = Random(7);
+    let mut counters = vec![Counters::ZERO; SITES as usize];
+    let mut model = std::collections::BTreeMap::new();
+    let mut most_bytes = 0;
+    for tick in 0..slices {
+        advance(&mut counters, &mut random);
+        writer.slice(&header(tick), &counters).expect("old slices make room");
+        if tick.is_multiple_of(512) {
+            model.insert(tick, non_zero(&counters));
+            let losses = Losses { unknown_frees: tick, ..Losses::default() };
+            writer.record(&Record::Losses(losses)).expect("there is room");
+            most_bytes = most_bytes.max(std::fs::metadata(&file.0).expect("it is there").len());
+        }
+    }
+    let last = counters.clone();
+    let length = writer.finish().expect("there is room");
+    assert!(length <= MIN_CAPACITY_BYTES && most_bytes <= MIN_CAPACITY_BYTES, "{length} {most_bytes}");
+
+    let trace = Trace::open(&file.0).expect("a finished trace");
+    assert!(trace.damage().is_sound(), "{:?}", trace.damage());
+    let grid = trace.grid();
+    assert!(grid.points >= 256, "{fit} slices fit, {grid:?}");
+    let read = read(&trace);
+    assert!(read.contains_key(&0), "the first slice survives");
+    let newest = read.last_key_value().expect("there are slices");
+    assert_eq!((*newest.0, &newest.1.1), (slices - 1, &non_zero(&last)));
+    for point in 0..grid.points as u64 {
+        let tick = grid.first_tick + point * grid.stride_ticks;
+        let (found, sites) = &read[&tick];
+        assert_eq!(*found, header(tick));
+        if let Some(expected) = model.get(&tick) {
+            assert_eq!(sites, expected, "tick {tick}");
+        }
+    }
+    // Recent history is finer than old history.
+    let recent = read.range(slices - fit / 20..).count() as u64;
+    assert_eq!(recent, fit / 20, "the newest slices are all there");
+    assert_eq!(trace.sites().len(), SITES as usize);
+    assert_eq!(trace.start().pid, 42);
+    assert!(trace.losses().unknown_frees > slices - 600);
+    println!("{fit} slices fit; {slices} written; {length} bytes, {} slices kept, {grid:?}", read.len());
+}
