@@ -179,6 +179,13 @@ impl<'data> Elf<'data> {
         self.base
     }
 
+    /// Bytes of address space from the first byte to the end of the last segment.
+    pub fn extent(&self) -> u64 {
+        let loads = self.segments.iter().filter(|segment| segment.p_type(LE) == elf::PT_LOAD);
+        let end = loads.map(|segment| segment.p_vaddr(LE).saturating_add(segment.p_memsz(LE))).max();
+        end.unwrap_or(0).saturating_sub(self.base)
+    }
+
     /// An address of this file as an offset.
     pub fn offset_of(&self, address: u64) -> Option<u32> {
         u32::try_from(address.checked_sub(self.base)?).ok()

@@ -3,5 +3,8 @@
 //! A library so that they are tested against real binaries without a target; `main.rs` is the program.
 #![deny(unsafe_code)]
 
+pub mod check;
 pub mod elf;
+pub mod globs;
+pub mod names;
 pub mod unwind;

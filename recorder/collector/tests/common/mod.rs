@@ -1,4 +1,5 @@
 //! Compiling the programs of `tests/programs` while the tests run.
+#![allow(dead_code)] // each test file uses a part of it
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

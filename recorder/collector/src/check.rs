@@ -1,0 +1,399 @@
+//! What cannot be recorded: found out before anything is started, and said with the reason and the way out.
+//!
+//! The recorder lives in a preloaded library, so the dynamic loader must run, must be ours, and must not be in the secure
+//! mode in which it ignores LD_PRELOAD. Not found here are programs whose privileges a security module raises; those
+//! fail the handshake instead.
+#![allow(unsafe_code)] // a few questions to the kernel that std does not ask
+
+use crate::elf::{Elf, ElfError, FileBytes, OwnMalloc};
+use std::ffi::{CString, OsStr};
+use std::fs::Metadata;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::{fmt, io};
+
+/// A program that can be recorded, as far as its files tell.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Program {
+    /// What to execute: the word given, or where PATH has it.
+    pub path: PathBuf,
+    /// The ELF file that the process will run: `path`, or the last interpreter of a script.
+    pub image: PathBuf,
+    /// The allocator `image` brings along: allocations through it are not seen.
+    pub own_malloc: Option<OwnMalloc>,
+}
+
+/// Why a program cannot be recorded.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    /// The reason, by kind.
+    pub kind: RefusalKind,
+    message: String,
+}
+
+/// The reasons.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum RefusalKind {
+    /// There is no such program.
+    Missing,
+    /// It may not be executed or read.
+    NotPermitted,
+    /// Neither an ELF program nor a script, or a damaged one.
+    NotAProgram,
+    /// Statically linked.
+    Static,
+    /// For another machine or word size.
+    Foreign,
+    /// It gains privileges when it starts: the loader ignores LD_PRELOAD.
+    Privileged,
+    /// It is a script whose interpreter line drops the environment, and LD_PRELOAD with it.
+    CleanEnvironment,
+    /// Built with a sanitizer, which insists on its own allocator.
+    Sanitizer,
+}
+
+impl Refusal {
+    fn new(kind: RefusalKind, path: impl AsRef<Path>, reason: impl fmt::Display) -> Refusal {
+        Refusal { kind, message: format!("cannot record `{}`: {reason}", path.as_ref().display()) }
+    }
+
+    /// The exit code that shells have for this: 127 for a missing program, 126 for one that cannot be run.
+    pub fn exit_code(&self) -> u8 {
+        if self.kind == RefusalKind::Missing { 127 } else { 126 }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// Interpreters of interpreters that the kernel follows.
+const MAX_SCRIPTS: usize = 5;
+/// Bytes of a script that the kernel looks at for its first line.
+const MAX_SHEBANG: usize = 256;
+
+/// Finds `program` as `execvp` would, with `path_env` for PATH, and checks that it can be recorded.
+pub fn check_program(program: &OsStr, path_env: Option<&OsStr>) -> Result<Program, Refusal> {
+    let path = find(program, path_env)?;
+    let mut image = path.clone();
+    for _ in 0..=MAX_SCRIPTS {
+        let metadata = check_file(&image)?;
+        let bytes = FileBytes::open(&image).map_err(|error| {
+            let reason =
+                format_args!("it cannot be read: {} (make it readable)", words_of(&error)).to_string();
+            Refusal::new(RefusalKind::NotPermitted, &image, reason)
+        })?;
+        if !bytes.starts_with(b"#!") {
+            check_privileges(&image, &metadata)?;
+            let own_malloc = check_elf(&image, &bytes)?;
+            return Ok(Program { path, image, own_malloc });
+        }
+        image = interpreter_of(&image, &bytes, path_env)?;
+    }
+    Err(Refusal::new(
+        RefusalKind::NotAProgram,
+        path,
+        "its interpreter is a script, and so on without end (record the program that interprets it)",
+    ))
+}
+
+/// Where the program is: the word itself if it has a slash, else the first executable file of that name in PATH.
+fn find(program: &OsStr, path_env: Option<&OsStr>) -> Result<PathBuf, Refusal> {
+    if program.as_bytes().contains(&b'/') {
+        return Ok(PathBuf::from(program));
+    }
+    let mut forbidden = None;
+    if !program.is_empty() {
+        let directories = path_env.unwrap_or(OsStr::new("/bin:/usr/bin")); // what execvp takes without a PATH
+        for directory in directories.as_bytes().split(|&byte| byte == b':') {
+            // An empty entry is the current directory.
+            let directory = if directory.is_empty() { b"." } else { directory };
+            let candidate = Path::new(OsStr::from_bytes(directory)).join(program);
+            match std::fs::metadata(&candidate) {
+                Ok(metadata) if metadata.is_file() && may_execute(&candidate) => return Ok(candidate),
+                Ok(_) => forbidden = forbidden.or(Some(candidate)),
+                Err(_) => {}
+            }
+        }
+    }
+    if let Some(candidate) = forbidden {
+        check_file(&candidate)?;
+    }
+    let here = Path::new(program).is_file();
+    let advice = if here { format!("write `./{}`", program.display()) } else { "give its path".into() };
+    Err(Refusal::new(
+        RefusalKind::Missing,
+        program,
+        format_args!("there is no such program in PATH ({advice})"),
+    ))
+}
+
+/// Refuses what exec would.
+fn check_file(path: &Path) -> Result<Metadata, Refusal> {
+    let metadata = std::fs::metadata(path).map_err(|error| {
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            let reason = "a directory of its path may not be searched (record as a user who may)";
+            return Refusal::new(RefusalKind::NotPermitted, path, reason);
+        }
+        let reason = format_args!("{} (check the path)", words_of(&error)).to_string();
+        Refusal::new(RefusalKind::Missing, path, reason)
+    })?;
+    if metadata.is_dir() {
+        let reason = "it is a directory (name the program in it)";
+        return Err(Refusal::new(RefusalKind::NotAProgram, path, reason));
+    }
+    if !metadata.is_file() {
+        return Err(Refusal::new(
+            RefusalKind::NotAProgram,
+            path,
+            "it is not a regular file (name a program)",
+        ));
+    }
+    if !may_execute(path) {
+        let reason = format_args!(
+            "it may not be executed (`chmod +x {}`, and check that its file system is not mounted noexec)",
+            path.display()
+        )
+        .to_string();
+        return Err(Refusal::new(RefusalKind::NotPermitted, path, reason));
+    }
+    Ok(metadata)
+}
+
+/// The program that a script names in its first line; through `env`, the one that `env` will find.
+fn interpreter_of(script: &Path, bytes: &[u8], path_env: Option<&OsStr>) -> Result<PathBuf, Refusal> {
+    let line = &bytes[2..bytes.len().min(MAX_SHEBANG)];
+    let line = line.split(|&byte| byte == b'\n').next().unwrap_or_default().trim_ascii();
+    let (interpreter, argument) = match line.iter().position(|byte| matches!(byte, b' ' | b'\t')) {
+        Some(blank) => (&line[..blank], line[blank..].trim_ascii()),
+        None => (line, &b""[..]),
+    };
+    if interpreter.is_empty() {
+        let reason = "its first line names no interpreter (write one behind `#!`)";
+        return Err(Refusal::new(RefusalKind::NotAProgram, script, reason));
+    }
+    let interpreter = PathBuf::from(OsStr::from_bytes(interpreter));
+    if interpreter.file_name() == Some(OsStr::new("env")) && !argument.is_empty() {
+        return find_for_env(script, argument, path_env);
+    }
+    if !interpreter.exists() {
+        let reason =
+            format!("its interpreter `{}` is not there (correct its first line)", interpreter.display());
+        return Err(Refusal::new(RefusalKind::Missing, script, reason));
+    }
+    Ok(interpreter)
+}
+
+/// What `#!/usr/bin/env ARGUMENT` runs. The kernel passes one argument; `env -S` splits it.
+fn find_for_env(script: &Path, argument: &[u8], path_env: Option<&OsStr>) -> Result<PathBuf, Refusal> {
+    let mut words: Vec<&[u8]> =
+        match argument.strip_prefix(b"-S").or(argument.strip_prefix(b"--split-string=")) {
+            Some(rest) => rest.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).collect(),
+            None => vec![argument],
+        };
+    words.reverse();
+    while let Some(word) = words.pop() {
+        match word {
+            b"-i" | b"-" | b"--ignore-environment" => {
+                let reason =
+                    "its first line starts it with `env -i`, which drops LD_PRELOAD (record its interpreter)";
+                return Err(Refusal::new(RefusalKind::CleanEnvironment, script, reason));
+            }
+            b"-u" | b"--unset" | b"-C" | b"--chdir" => drop(words.pop()),
+            _ if word.starts_with(b"-") || word.contains(&b'=') => {}
+            _ => return find(OsStr::from_bytes(word), path_env),
+        }
+    }
+    Err(Refusal::new(
+        RefusalKind::NotAProgram,
+        script,
+        "its first line gives `env` no program (name one there)",
+    ))
+}
+
+/// Refuses what a preloaded library cannot enter, and finds the allocator the file brings along.
+fn check_elf(path: &Path, bytes: &[u8]) -> Result<Option<OwnMalloc>, Refusal> {
+    let refuse = |kind, reason: &dyn fmt::Display| Err(Refusal::new(kind, path, reason));
+    let elf = match Elf::parse(bytes) {
+        Ok(elf) => elf,
+        Err(ElfError::NotElf) => {
+            let reason = "it is neither an ELF file nor a script that starts with `#!` (record its interpreter: \
+                          `edleak-record sh …`)";
+            return refuse(RefusalKind::NotAProgram, &reason);
+        }
+        Err(error @ ElfError::Foreign { .. }) => {
+            let reason = format!("it is {error} (build it for x86-64)");
+            return refuse(RefusalKind::Foreign, &reason);
+        }
+        Err(error) => {
+            return refuse(RefusalKind::NotAProgram, &format!("it is {error} (build or install it again)"));
+        }
+    };
+    if !matches!(elf.file_type(), object::elf::ET_EXEC | object::elf::ET_DYN) {
+        return refuse(
+            RefusalKind::NotAProgram,
+            &"it is an object file or a core dump (link it, or name its program)",
+        );
+    }
+    match elf.interpreter() {
+        Some(loader) if !loader.exists() => {
+            let reason = format!(
+                "its loader `{}` is not installed (install the libc it was built for)",
+                loader.display()
+            );
+            return refuse(RefusalKind::Missing, &reason);
+        }
+        Some(_) => {}
+        // A loader run by hand, `ld.so ./program`, needs no loader and obeys LD_PRELOAD.
+        None if elf.mentions("_dl_debug_state") => {}
+        None => {
+            let reason =
+                "it is statically linked, so no library can be loaded into it (link it without `-static`)";
+            return refuse(RefusalKind::Static, &reason);
+        }
+    }
+    let sanitizers = ["address", "hwaddress", "thread", "memory", "leak"];
+    let inits = ["__asan_init", "__hwasan_init", "__tsan_init", "__msan_init", "__lsan_init"];
+    if let Some((sanitizer, _)) = sanitizers.iter().zip(inits).find(|(_, init)| elf.mentions(init)) {
+        let reason = format!(
+            "it is built with a sanitizer that replaces the allocator (build it without `-fsanitize={sanitizer}`)"
+        );
+        return refuse(RefusalKind::Sanitizer, &reason);
+    }
+    Ok(elf.own_malloc())
+}
+
+/// Who starts the program.
+#[derive(Clone, Copy)]
+struct Identity {
+    uid: u32,
+    gid: u32,
+}
+
+/// Refuses a program that gains privileges by its file: the kernel then sets AT_SECURE, and the loader ignores
+/// LD_PRELOAD without a word.
+fn check_privileges(path: &Path, metadata: &Metadata) -> Result<(), Refusal> {
+    // SAFETY: `getuid` has no preconditions.
+    let uid = unsafe { libc::getuid() };
+    // SAFETY: `getgid` has no preconditions.
+    let gid = unsafe { libc::getgid() };
+    let us = Identity { uid, gid };
+    let gain = gained_id(metadata.mode(), metadata.uid(), metadata.gid(), us);
+    let gain = gain.filter(|_| !is_nosuid(path) && !has_no_new_privileges());
+    let gain = gain.or_else(|| {
+        (us.uid != 0 && has_capabilities(path) && !is_nosuid(path)).then_some("has capabilities")
+    });
+    let Some(gain) = gain else { return Ok(()) };
+    let name = path.file_name().unwrap_or_default();
+    let advice = if ["sudo", "doas", "pkexec", "su", "runuser"].iter().any(|changer| name == *changer) {
+        format!("put edleak-record behind it: `{} … edleak-record …`", name.display())
+    } else if us.uid == 0 {
+        "record a copy without these bits".into()
+    } else {
+        "record a copy without them, or record as root".into()
+    };
+    let reason = format!("it {gain}, and the loader ignores LD_PRELOAD in such programs ({advice})");
+    Err(Refusal::new(RefusalKind::Privileged, path, reason))
+}
+
+/// What a set-id file makes of its user: nothing if the ids are those the user has anyway.
+fn gained_id(mode: u32, owner: u32, group: u32, us: Identity) -> Option<&'static str> {
+    if mode & libc::S_ISUID != 0 && owner != us.uid {
+        return Some("is setuid");
+    }
+    // Without the group's execute bit, S_ISGID once meant mandatory locking and still changes nothing.
+    (mode & libc::S_ISGID != 0 && mode & libc::S_IXGRP != 0 && group != us.gid).then_some("is setgid")
+}
+
+fn c_path(path: &Path) -> Option<CString> {
+    CString::new(path.as_os_str().as_bytes()).ok()
+}
+
+/// Whether exec would be permitted: mode, access lists and `noexec` in one, by the effective ids as exec has it.
+fn may_execute(path: &Path) -> bool {
+    let Some(path) = c_path(path) else { return false };
+    // SAFETY: `path` is a string that ends in NUL and outlives the call.
+    let result = unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) };
+    result == 0
+}
+
+/// Whether the file has capabilities of its own.
+fn has_capabilities(path: &Path) -> bool {
+    let Some(path) = c_path(path) else { return false };
+    // SAFETY: both names end in NUL and outlive the call; a null buffer of size 0 asks for the length only.
+    let length =
+        unsafe { libc::getxattr(path.as_ptr(), c"security.capability".as_ptr(), std::ptr::null_mut(), 0) };
+    length > 0
+}
+
+/// Whether the file system ignores set-id bits and capabilities.
+fn is_nosuid(path: &Path) -> bool {
+    let Some(path) = c_path(path) else { return false };
+    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: `path` ends in NUL and `stat` is as large as the kernel's answer.
+    let result = unsafe { libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) };
+    // SAFETY: all zeros is a valid `statvfs`, and the call wrote nothing else but one.
+    let stat = unsafe { stat.assume_init() };
+    result == 0 && stat.f_flag & libc::ST_NOSUID != 0
+}
+
+/// Whether this process, and what it starts, cannot gain privileges at all.
+fn has_no_new_privileges() -> bool {
+    // SAFETY: this option only reads a flag of the process.
+    let flag = unsafe { libc::prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) };
+    flag == 1
+}
+
+/// An error of the system without its number.
+fn words_of(error: &io::Error) -> String {
+    let text = error.to_string().to_lowercase();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsString;
+
+    #[test]
+    fn only_ids_that_change_count_as_gained() {
+        let us = Identity { uid: 1000, gid: 100 };
+        assert_eq!(gained_id(0o4755, 0, 0, us), Some("is setuid"));
+        assert_eq!(gained_id(0o4755, 1000, 0, us), None);
+        assert_eq!(gained_id(0o2755, 0, 42, us), Some("is setgid"));
+        assert_eq!(gained_id(0o2745, 0, 42, us), None, "mandatory locking");
+        assert_eq!(gained_id(0o2755, 0, 100, us), None);
+        assert_eq!(gained_id(0o755, 0, 0, us), None);
+        assert_eq!(gained_id(0o6755, 0, 0, Identity { uid: 0, gid: 0 }), None);
+    }
+
+    #[test]
+    fn env_lines_lead_to_the_program_that_env_finds() {
+        let path = Some(OsStr::new("/nowhere:/bin:/usr/bin"));
+        let line = |text: &str| interpreter_of(Path::new("script"), text.as_bytes(), path);
+        let file_name = |found: Result<PathBuf, Refusal>| {
+            found
+                .map(|path| path.file_name().map(OsString::from).unwrap_or_default())
+                .map_err(|refusal| refusal.kind)
+        };
+        assert_eq!(line("#!/bin/sh\necho"), Ok("/bin/sh".into()));
+        assert_eq!(line("#! /bin/sh -e\n"), Ok("/bin/sh".into()));
+        assert_eq!(file_name(line("#!/usr/bin/env sh")), Ok("sh".into()));
+        assert_eq!(file_name(line("#!/usr/bin/env -S A=1 -u B sh -e\n")), Ok("sh".into()));
+        assert_eq!(file_name(line("#!/usr/bin/env -S -i sh\n")), Err(RefusalKind::CleanEnvironment));
+        assert_eq!(
+            file_name(line("#!/usr/bin/env sh -e\n")),
+            Err(RefusalKind::Missing),
+            "one word for the kernel"
+        );
+        assert_eq!(file_name(line("#!/usr/bin/env -S\n")), Err(RefusalKind::NotAProgram));
+        assert_eq!(file_name(line("#!\n")), Err(RefusalKind::NotAProgram));
+        assert_eq!(file_name(line("#!/nowhere/sh\n")), Err(RefusalKind::Missing));
+    }
+}
