@@ -77,6 +77,12 @@ impl Opened {
         self.symtab.get_or_init(|| Symtab::new(&tables)).find(&tables, address)
     }
 
+    /// The full name of the function at `address` that debug information calls `plain`.
+    pub(crate) fn full_name(&self, address: u64, plain: &str) -> Option<String> {
+        let tables = self.tables();
+        self.symtab.get_or_init(|| Symtab::new(&tables)).find_full(&tables, address, plain)
+    }
+
     /// Whether any file of the module was found.
     pub(crate) fn is_found(&self) -> bool {
         self.files.binary.is_some() || self.files.debug.is_some()
@@ -146,11 +152,10 @@ pub(crate) fn split_sections(elf: &Elf) -> DwarfSections<Piece> {
     sections
 }
 
+/// All sections of a package: its index refers to every one, and a unit with a part that is missing counts as damaged.
 fn package_sections(elf: &Elf) -> DwarfPackageSections<Piece> {
     let sections = DwarfPackageSections::load(|id| {
-        let is_needed = MAIN_SECTIONS.contains(&id) || id == SectionId::DebugCuIndex;
-        let name = id.dwo_name().filter(|_| is_needed);
-        Ok::<_, gimli::Error>(name.map(|name| elf.piece(name)).unwrap_or_default())
+        Ok::<_, gimli::Error>(id.dwo_name().map(|name| elf.piece(name)).unwrap_or_default())
     });
     sections.expect("the closure gives a section, empty or not, for every id")
 }

@@ -13,10 +13,31 @@ const MAX_MANGLED_BYTES: usize = 64 << 10;
 const MAX_DEMANGLED_BYTES: usize = 64 << 10;
 
 /// The source name of `name`, or `name` itself.
-pub(crate) fn demangle(name: &str) -> Cow<'_, str> {
+pub fn demangle(name: &str) -> Cow<'_, str> {
+    let name = without_clone(name);
     match try_demangle(name) {
         Some(demangled) => Cow::Owned(demangled),
         None => Cow::Borrowed(name),
+    }
+}
+
+/// Whether `name` is mangled by one of the schemes that we know.
+pub(crate) fn is_mangled(name: &[u8]) -> bool {
+    name.starts_with(b"_Z") || name.starts_with(b"_R")
+}
+
+/// The name of the function that a compiler split or copied: `grow.part.0` and `grow.cold` are `grow`.
+///
+/// Debug information names them so too. Other dots stay: `main.main` is a name of Go's.
+fn without_clone(name: &str) -> &str {
+    const CLONES: [&str; 7] = ["cold", "part", "isra", "constprop", "lto_priv", "llvm", "clone"];
+    let is_clone = |(at, _): &(usize, &str)| {
+        let suffix = name[at + 1..].split('.').next().unwrap_or_default();
+        CLONES.contains(&suffix)
+    };
+    match name.match_indices('.').find(is_clone) {
+        Some((at, _)) if at > 0 => &name[..at],
+        _ => name,
     }
 }
 
@@ -32,7 +53,7 @@ fn try_demangle(name: &str) -> Option<String> {
     }
     if name.starts_with("_Z") {
         let parsed = cpp_demangle::BorrowedSymbol::new(name.as_bytes()).ok()?;
-        let options = cpp_demangle::DemangleOptions::new().no_return_type();
+        let options = cpp_demangle::DemangleOptions::new().no_return_type().hide_expression_literal_types();
         let mut out = Bounded(String::new());
         parsed.structured_demangle(&mut out, &options).ok()?;
         return Some(out.0);
@@ -82,6 +103,10 @@ mod tests {
             ("_ZN12_GLOBAL__N_17collectEv", "(anonymous namespace)::collect()"),
             ("_ZN5alloc7raw_vec11finish_grow17h0123456789abcdefE", "alloc::raw_vec::finish_grow"),
             ("_ZN5alloc7raw_vec11finish_grow17h0123456789abcdefE.llvm.123", "alloc::raw_vec::finish_grow"),
+            ("_ZN2ns5outer4growEi.part.0", "ns::outer::grow(int)"),
+            ("_ZN2ns5outer4growEi.isra.0.cold", "ns::outer::grow(int)"),
+            ("grow.constprop.0", "grow"),
+            ("main.main", "main.main"),
             ("_RNvCs1234_7mycrate4main", "mycrate::main"),
             ("_RINvNtC3std3mem8align_ofjdE", "std::mem::align_of::<usize, f64>"),
         ] {

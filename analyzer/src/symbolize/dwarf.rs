@@ -2,7 +2,7 @@
 
 use super::bounded::{BoundedSlice, Guard};
 use super::cache::Opened;
-use super::demangle::demangle;
+use super::demangle::{demangle, is_mangled};
 use super::elf::Piece;
 use super::split::{Loader, SplitFile};
 use addr2line::{Context, LookupContinuation, LookupResult};
@@ -17,6 +17,7 @@ use typed_arena::Arena;
 /// It parses a unit when an address first falls into it, so ascending addresses are best shared out in runs: then
 /// nearly every unit is parsed by one thread only.
 pub(crate) struct Lines<'a> {
+    opened: &'a Opened,
     context: Context<BoundedSlice<'a>>,
     split: Loader<'a>,
     guard: &'a Guard,
@@ -53,7 +54,7 @@ impl<'a> Lines<'a> {
         // An index that is damaged is no loss: units state their ranges themselves.
         let context = read(true).or_else(|| read(false))?;
         let split = Loader::new(opened, elf, files, debug_dirs, guard);
-        Some(Lines { context, split, guard, names: HashMap::new() })
+        Some(Lines { opened, context, split, guard, names: HashMap::new() })
     }
 
     /// The frames at `address`: inlined ones first, the last one is the function itself. Empty where nothing is known.
@@ -77,6 +78,7 @@ impl<'a> Lines<'a> {
             }
         };
         let mut frames: Vec<SymbolFrame> = Vec::new();
+        let mut is_plain = false;
         while let Some(frame) = found.next()? {
             if let Some(outer) = frames.last_mut() {
                 outer.is_inlined = true;
@@ -91,7 +93,15 @@ impl<'a> Lines<'a> {
             let cost = function.as_ref().map_or(0, String::len) + file.map_or(0, str::len);
             self.guard.charge(cost as u64)?;
             let line = location.and_then(|location| location.line).unwrap_or(0);
+            is_plain = frame.function.is_some_and(|function| {
+                !is_mangled(function.name.bytes()) && function.language.is_some_and(is_mangling)
+            });
             frames.push(SymbolFrame { function, file: file.map(str::to_owned), line, is_inlined: false });
+        }
+        if let Some(SymbolFrame { function: Some(function), .. }) = frames.last_mut().filter(|_| is_plain)
+            && let Some(full) = self.opened.full_name(address, function)
+        {
+            *function = full;
         }
         Ok(frames)
     }
@@ -100,6 +110,20 @@ impl<'a> Lines<'a> {
 fn name_of<'a>(names: &mut HashMap<&'a [u8], String>, name: BoundedSlice<'a>) -> String {
     let demangled = || demangle(&String::from_utf8_lossy(name.bytes())).into_owned();
     names.entry(name.bytes()).or_insert_with(demangled).clone()
+}
+
+/// Whether functions of the language have mangled names.
+fn is_mangling(language: gimli::DwLang) -> bool {
+    matches!(
+        language,
+        gimli::DW_LANG_Rust
+            | gimli::DW_LANG_C_plus_plus
+            | gimli::DW_LANG_C_plus_plus_03
+            | gimli::DW_LANG_C_plus_plus_11
+            | gimli::DW_LANG_C_plus_plus_14
+            | gimli::DW_LANG_C_plus_plus_17
+            | gimli::DW_LANG_C_plus_plus_20
+    )
 }
 
 /// How many bytes of debug information `sections` hold.

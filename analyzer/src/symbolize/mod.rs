@@ -17,5 +17,6 @@ mod resolve;
 mod split;
 mod symtab;
 
+pub use demangle::demangle;
 pub use outcome::{Outcome, Source};
 pub use resolve::{Options, Request, Resolution, Resolved, Symbolizer};

@@ -3,7 +3,7 @@
 //! A symbol names the addresses it covers and no others: in a stripped library the nearest exported function before an
 //! address is usually not the one it belongs to. Only a symbol without a size (hand-written assembly) reaches to the next one.
 
-use super::demangle::demangle;
+use super::demangle::{demangle, is_mangled};
 use super::elf::Elf;
 use object::{Object, ObjectSection, ObjectSymbol, SectionFlags, SymbolKind};
 
@@ -64,6 +64,22 @@ impl Symtab {
 
     /// The demangled name of the function at `address`; `tables` as given to `new`.
     pub(crate) fn find(&self, tables: &[Table<'_>], address: u64) -> Option<String> {
+        self.best(tables, address, |_| true)
+    }
+
+    /// The full name of the function at `address` that debug information calls just `plain`, as gcc does for members of
+    /// anonymous namespaces. Only a name that contains the plain one will do: code may be shared by several functions.
+    pub(crate) fn find_full(&self, tables: &[Table<'_>], address: u64, plain: &str) -> Option<String> {
+        let base = plain.split('<').next().unwrap_or_default().trim_start_matches('~');
+        let part = format!("{}{base}", base.len());
+        // Operators are mangled by codes of their own.
+        let has_part = |name: &[u8]| {
+            base.starts_with("operator") || name.windows(part.len()).any(|window| window == part.as_bytes())
+        };
+        self.best(tables, address, |name| is_mangled(name) && has_part(name))
+    }
+
+    fn best(&self, tables: &[Table<'_>], address: u64, is_wanted: impl Fn(&[u8]) -> bool) -> Option<String> {
         let after = self.symbols.partition_point(|symbol| symbol.start <= address);
         let found = self.symbols[..after]
             .iter()
@@ -78,6 +94,7 @@ impl Symtab {
             .filter(|symbol| symbol.start == start && symbol.end > address)
             .take(MAX_ALIASES)
             .filter_map(|symbol| Some((symbol.rank, name_of(tables, symbol)?)))
+            .filter(|(_, name)| is_wanted(name))
             .min_by_key(|(rank, name)| (*rank, underscores(name), name.len(), *name))?
             .1;
         Some(demangle(&String::from_utf8_lossy(name)).into_owned())
@@ -86,7 +103,7 @@ impl Symtab {
 
 /// `malloc` is what people call `__libc_malloc`; but the `_` of a mangled name says nothing.
 fn underscores(name: &[u8]) -> usize {
-    if name.starts_with(b"_Z") || name.starts_with(b"_R") {
+    if is_mangled(name) {
         return 0;
     }
     name.iter().take_while(|byte| **byte == b'_').count()

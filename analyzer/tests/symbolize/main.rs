@@ -1,0 +1,8 @@
+//! Symbolization against two oracles, `llvm-symbolizer` and GNU `addr2line`, and against every way to part a program from
+//! its debug information.
+
+mod damage;
+mod files;
+mod lines;
+mod oracle;
+mod programs;
