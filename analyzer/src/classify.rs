@@ -1,8 +1,11 @@
 //! Leak factor and shape to a verdict: which growth is a leak, how sure that is, and why.
 
-use crate::model::bank::bank;
+use crate::model::bank::{Contest, bank};
+use crate::model::births::{Live, Survivors};
 use crate::model::curve::Curve;
-use crate::model::trend;
+use crate::model::season;
+use crate::model::trend::{self, Line, Trend};
+use crate::model::words;
 use crate::regression::{Class, leak_factor};
 use crate::series::Series;
 
@@ -55,8 +58,12 @@ pub struct Judgement {
     pub record_longer_s: Option<f64>,
 }
 
-/// Points below which no verdict is given.
+/// Slices below which no verdict is given.
 const LEAST_POINTS: u64 = 12;
+
+/// A site that was there for less than this share of the record is judged over the whole record: growth seen
+/// only at the very end is no evidence that it will go on.
+const LEAST_PRESENCE: u64 = 8;
 
 /// Judges one site of a record whose slices are `period_s` seconds apart.
 pub fn judge(series: &Series, period_s: f64, model: Model) -> Judgement {
@@ -66,70 +73,220 @@ pub fn judge(series: &Series, period_s: f64, model: Model) -> Judgement {
     }
 }
 
-fn judge_growth(series: &Series, period_s: f64) -> Judgement {
-    let total = series.points().saturating_add(series.absent());
-    if series.points() == 0 || total < LEAST_POINTS {
-        return Judgement {
-            class: Class::Constant,
-            verdict: Verdict::Undecided,
+impl Judgement {
+    fn no_leak(class: Class, why: Vec<String>) -> Self {
+        Self {
+            class,
+            verdict: Verdict::NoLeak,
             confidence: None,
             leak_bytes: 0,
             rate_bytes_per_s: 0.0,
-            why: vec![format!("only {total} of the {LEAST_POINTS} slices a verdict needs")],
-            record_longer_s: Some((LEAST_POINTS - total) as f64 * period_s),
-        };
+            why,
+            record_longer_s: None,
+        }
     }
-    let none = Judgement {
-        class: Class::Constant,
-        verdict: Verdict::NoLeak,
-        confidence: None,
-        leak_bytes: 0,
-        rate_bytes_per_s: 0.0,
-        why: Vec::new(),
-        record_longer_s: None,
+
+    fn undecided(class: Class, record_longer_s: f64, why: Vec<String>) -> Self {
+        let record_longer_s = Some(if record_longer_s.is_finite() { record_longer_s.max(0.0) } else { 0.0 });
+        Self { verdict: Verdict::Undecided, record_longer_s, ..Self::no_leak(class, why) }
+    }
+}
+
+fn judge_growth(series: &Series, period_s: f64) -> Judgement {
+    let record = series.points().saturating_add(series.absent());
+    if series.points() == 0 || record < LEAST_POINTS {
+        let missing = LEAST_POINTS.saturating_sub(record).max(1);
+        return Judgement::undecided(
+            Class::Constant,
+            missing as f64 * period_s,
+            words::too_short(record, LEAST_POINTS),
+        );
+    }
+    let Some(buckets) = series.buckets() else {
+        return Judgement::no_leak(Class::Constant, words::unmoved(series.points()));
     };
-    let Some(buckets) = series.buckets() else { return none };
-    let (mut b, mut c) = (Curve::live_bytes(buckets), Curve::live_count(buckets));
-    if series.points() < LEAST_POINTS || series.points() < total / 8 {
-        b = b.after_absence(series.absent() / buckets.width());
-        c = c.after_absence(series.absent() / buckets.width());
+    let (mut bytes, mut count) = (Curve::live_bytes(buckets), Curve::live_count(buckets));
+    if series.points() < LEAST_POINTS || series.points() < record / LEAST_PRESENCE {
+        let before = series.absent() / buckets.width();
+        (bytes, count) = (bytes.after_absence(before), count.after_absence(before));
     }
-    if b.full() <= 1.0 {
-        return none;
+    if bytes.full() <= 1.0 {
+        return Judgement::no_leak(Class::Constant, words::unmoved(series.points()));
     }
-    let v = b.eighths();
-    let n = c.eighths();
-    let grow = |e: &[f64; 8]| trend::ratio(e[7], e[2]) - 1.0;
-    let size_driven = v[2] > 0.0 && n[2] > 0.0 && grow(&v) > 0.05 && grow(&n) < 0.25 * grow(&v);
-    let contest = bank(b.len()).contest(&b);
-    let leak = if size_driven {
-        trend::sav(&b) > 4.0
-            && contest.bic > 0.0
-            && trend::dec(&b) > 0.05
-            && trend::mxe(&b) < 0.6
-            && trend::t_after(&b, 0.25) > 2.0
-    } else {
-        trend::sav(&b).min(trend::sav(&c)) > 2.2
-            && contest.bic > -0.9
-            && trend::dec(&b).min(trend::dec(&c)) > 0.05
-            && trend::mxe(&b).min(trend::mxe(&c)) < 0.87
-            && trend::t_after(&b, 0.25) > 1.3
-    };
-    if !leak {
-        let spread = trend::Line::through(&b.mean).spread;
-        let class = if v[7] - v[0] > spread.max(0.05 * b.full()) { Class::Log } else { Class::Constant };
-        return Judgement { class, ..none };
+    let site = Site { bytes: Trend::of(&bytes), count: Trend::of(&count), curves: [&bytes, &count], series };
+    let ruling = if site.is_size_driven() { site.rule_size_driven() } else { site.rule() };
+    site.judgement(&ruling, record as f64, period_s)
+}
+
+/// One site's curves and their trends: what the rules read.
+struct Site<'a> {
+    bytes: Trend,
+    count: Trend,
+    curves: [&'a Curve; 2],
+    series: &'a Series,
+}
+
+/// What the rules say.
+struct Ruling {
+    verdict: Verdict,
+    strict: bool,
+    why: Vec<String>,
+}
+
+impl Ruling {
+    fn leak(strict: bool, why: Vec<String>) -> Self {
+        Self { verdict: Verdict::Leak, strict, why }
     }
-    let class = if trend::dec(&b) > 0.65 { Class::Exp } else { Class::Linear };
-    let leak_bytes = contest.growth.max(0.0) as u64;
-    let window = (1.0 - contest.begins) * series.points() as f64 * period_s;
-    Judgement {
-        class,
-        verdict: Verdict::Leak,
-        confidence: Some(Confidence::Suspect),
-        leak_bytes,
-        rate_bytes_per_s: trend::ratio(leak_bytes as f64, window),
-        ..none
+
+    fn not(verdict: Verdict, why: Vec<String>) -> Self {
+        Self { verdict, strict: false, why }
+    }
+}
+
+/// What a trend must reach; all of them must hold. The figures are explained in docs/leak-factor.md.
+struct Bar {
+    sav: f64,
+    dec: f64,
+    mxe: f64,
+    t25: f64,
+    bic: f64,
+}
+
+/// The default: both bytes and count must pass, the contest on count.
+const SUSPECT: Bar = Bar { sav: 2.2, dec: 0.1, mxe: 0.87, t25: 1.3, bic: -0.5 };
+/// The same, for a verdict that may fail a build.
+const STRICT: Bar = Bar { sav: 3.3, dec: 0.25, mxe: 0.5, t25: 2.5, bic: 2.0 };
+/// After a wave has been taken out: stricter, since the adjustment has chosen the wave that suited best.
+const ADJUSTED: Bar = Bar { sav: 4.0, dec: 0.15, mxe: 0.87, t25: 4.0, bic: 0.0 };
+/// For allocations that get bigger rather than more: only bytes speak.
+const BIGGER: Bar = Bar { sav: 4.0, dec: 0.05, mxe: 0.6, t25: 2.0, bic: 0.0 };
+const BIGGER_STRICT: Bar = Bar { sav: 8.0, dec: 0.3, mxe: 0.3, t25: 4.0, bic: 2.0 };
+/// Growth so plain that, where a cache explains it as well, the record is undecided and not clean.
+const PLAIN: Bar = Bar { sav: 4.0, dec: 0.35, mxe: 0.5, t25: 2.5, bic: -1.5 };
+
+/// Log odds of the survivors' score from which a leak is suspected, and from which it is certain enough to fail a build.
+const SURVIVORS_SUSPECT: f64 = 0.4;
+const SURVIVORS_STRICT: f64 = 3.5;
+
+impl Bar {
+    fn trend(&self, t: &Trend) -> bool {
+        t.sav > self.sav && t.dec > self.dec && t.mxe < self.mxe && t.t25 > self.t25
+    }
+
+    /// Bytes and count together: the weaker rise, the smaller jump of the two.
+    fn trends(&self, b: &Trend, c: &Trend) -> bool {
+        b.sav.min(c.sav) > self.sav
+            && b.dec.min(c.dec) > self.dec
+            && b.mxe.min(c.mxe) < self.mxe
+            && b.t25 > self.t25
+    }
+}
+
+impl Site<'_> {
+    /// Bytes grow and the count does not: the same allocations get bigger.
+    fn is_size_driven(&self) -> bool {
+        let growth = |t: &Trend| trend::ratio(t.eighths[7], t.eighths[2]) - 1.0;
+        let (b, c) = (growth(&self.bytes), growth(&self.count));
+        self.bytes.eighths[2] > 0.0 && self.count.eighths[2] > 0.0 && b > 0.0 && c < 0.25 * b
+    }
+
+    fn rule_size_driven(&self) -> Ruling {
+        if !BIGGER.trend(&self.bytes) {
+            return Ruling::not(Verdict::NoLeak, words::weakest(&self.bytes));
+        }
+        let contest = self.contest(0);
+        if contest.bic <= BIGGER.bic {
+            return Ruling::not(Verdict::NoLeak, words::fills(contest.bic));
+        }
+        let strict = BIGGER_STRICT.trend(&self.bytes) && contest.bic > BIGGER_STRICT.bic;
+        Ruling::leak(strict, words::bigger(&self.bytes, contest.bic))
+    }
+
+    fn rule(&self) -> Ruling {
+        if let Some(births) = self.series.survivors() {
+            let live = Live {
+                curves: self.curves,
+                trends: [&self.bytes, &self.count],
+                contest: self.contest(1),
+                points: self.series.points() as f64,
+            };
+            if let Some(survivors) = Survivors::of(births, &live) {
+                let why = words::survivors(&survivors, &self.count, live.contest.bic);
+                return match survivors.log_odds {
+                    odds if odds > SURVIVORS_SUSPECT => Ruling::leak(odds > SURVIVORS_STRICT, why),
+                    _ => Ruling::not(Verdict::NoLeak, why),
+                };
+            }
+        }
+        self.rule_of_curves()
+    }
+
+    /// Cheap tests first: the contest of models costs more than all else together.
+    fn rule_of_curves(&self) -> Ruling {
+        let (b, c) = (&self.bytes, &self.count);
+        let mut bic = None;
+        if SUSPECT.trends(b, c) {
+            let contest = self.contest(1);
+            if contest.bic > SUSPECT.bic {
+                let strict = STRICT.trends(b, c) && contest.bic > STRICT.bic && self.contest(0).bic > 0.0;
+                return Ruling::leak(strict, words::grows(c, contest.bic));
+            }
+            bic = Some(contest.bic);
+        }
+        if let Some(why) = self.grows_beneath_a_wave() {
+            return Ruling::leak(false, why);
+        }
+        match bic {
+            None => Ruling::not(Verdict::NoLeak, words::weakest(if b.sav < c.sav { b } else { c })),
+            Some(bic) if bic > PLAIN.bic && PLAIN.trends(b, c) => {
+                Ruling::not(Verdict::Undecided, words::ambiguous(c))
+            }
+            Some(bic) => Ruling::not(Verdict::NoLeak, words::fills(bic)),
+        }
+    }
+
+    fn grows_beneath_a_wave(&self) -> Option<Vec<String>> {
+        if self.bytes.rise() <= 0.0 || self.count.rise() <= 0.0 {
+            return None;
+        }
+        let (bytes, count) = (season::adjusted(self.curves[0])?, season::adjusted(self.curves[1])?);
+        let (b, c) = (Trend::of(&bytes), Trend::of(&count));
+        if !ADJUSTED.trends(&b, &c) {
+            return None;
+        }
+        let contest = bank(count.len()).contest(&count);
+        (contest.bic > ADJUSTED.bic).then(|| words::beneath_a_wave(&c, contest.bic))
+    }
+
+    /// The contest of models on live bytes (0) or live count (1).
+    fn contest(&self, of: usize) -> Contest {
+        bank(self.curves[of].len()).contest(self.curves[of])
+    }
+
+    fn judgement(&self, ruling: &Ruling, record: f64, period_s: f64) -> Judgement {
+        let why = ruling.why.clone();
+        if ruling.verdict != Verdict::Leak {
+            let spread = Line::through(&self.curves[0].mean).spread;
+            let risen = self.bytes.eighths[7] - self.bytes.eighths[0];
+            let class = if risen > spread.max(0.05 * self.bytes.full) { Class::Log } else { Class::Constant };
+            return match ruling.verdict {
+                Verdict::Undecided => Judgement::undecided(class, record * period_s, why),
+                _ => Judgement::no_leak(class, why),
+            };
+        }
+        let contest = self.contest(0);
+        let class = if contest.bend > 0.0 && self.bytes.dec > 0.6 { Class::Exp } else { Class::Linear };
+        // No more can have leaked than was ever live, and a leak is more than nothing.
+        let live = self.curves[0].max.iter().copied().fold(0.0, f64::max);
+        let leaked = contest.growth.clamp(1.0, live.max(1.0));
+        let window_s = (1.0 - contest.begins) * record * period_s;
+        Judgement {
+            leak_bytes: leaked as u64,
+            rate_bytes_per_s: if window_s > 0.0 { leaked / window_s } else { 0.0 },
+            confidence: Some(if ruling.strict { Confidence::Strict } else { Confidence::Suspect }),
+            verdict: Verdict::Leak,
+            ..Judgement::no_leak(class, why)
+        }
     }
 }
 

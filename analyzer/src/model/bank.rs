@@ -34,9 +34,11 @@ const FILLS: [Shape; 3] = [Shape::Fill(0.025), Shape::Fill(0.05), Shape::Fill(0.
 pub struct Contest {
     /// Half the BIC by which the best model that leaks beats the best that does not; negative if it loses. Within ±10.
     pub bic: f64,
-    /// What the best leaking model's growing term gains over the record: fill, step and base are excluded.
+    /// The same of the best leaking model that accelerates over the best that does not.
+    pub bend: f64,
+    /// What the leaking models' growing term gains over the record, averaged by their likelihood: fill, step and base are excluded.
     pub growth: f64,
-    /// Where in the record that growth begins, 0…1.
+    /// Where in the record that growth begins, 0…1, according to the best of them.
     pub begins: f64,
 }
 
@@ -127,6 +129,10 @@ impl Bank {
         for shape in ramps.into_iter().chain(fills).chain(logs).chain(powers) {
             self.add(shape, None, 3.0, false);
         }
+        for (from, to) in (1..8).flat_map(|from| (from + 1..=8).map(move |to| (from, to))) {
+            let plateau = Shape::Plateau(f64::from(from) / 10.0, f64::from(to) / 10.0);
+            self.add(plateau, None, 4.0, false);
+        }
         for fill in FILLS {
             self.add(Shape::Ramp(0.4), Some(fill), 5.0, false);
             self.add(Shape::Ramp(0.6), Some(fill), 5.0, false);
@@ -202,34 +208,31 @@ impl Bank {
             .collect();
 
         let mut stops = self.cost(&yy, 1.0);
-        let mut leaks = f64::INFINITY;
-        let (mut growth, mut begins) = (0.0, 0.0);
+        let mut leaks = Vec::with_capacity(16);
         for design in &self.designs {
             let fit = design.fit(&products, &yy);
             let cost = self.cost(&fit.residual, design.parameters);
-            if !design.leaks {
-                stops = stops.min(cost);
-            } else if cost < leaks {
+            if design.leaks {
                 let shape = self.columns[design.growing].shape;
-                (leaks, growth, begins) = (cost, fit.coefficient * shape.range(), shape.begins());
+                leaks.push(Leaking { cost, growth: fit.coefficient * shape.range(), shape });
+            } else {
+                stops = stops.min(cost);
             }
         }
+        let mut best_step = Leaking { cost: f64::INFINITY, growth: 0.0, shape: Shape::LINE };
         for (step, with_y) in self.steps.iter().zip(Inner::with_steps(&y)) {
             let with_y = self.free_of_constant(with_y, &step.with_one, &y_one);
             let alone = std::array::from_fn(|r| yy[r] - with_y[r] * with_y[r] / step.own[r]);
             stops = stops.min(self.cost(&alone, STEP));
-            let fit = least_squares(
-                (&self.line_own, &products[self.line]),
-                Some((&step.own, &step.with_line, &with_y)),
-                &yy,
-            );
+            let beside = Some((&step.own, &step.with_line, &with_y));
+            let fit = least_squares((&self.line_own, &products[self.line]), beside, &yy);
             let cost = self.cost(&fit.residual, STEP_AND_LINE);
-            if cost < leaks {
-                (leaks, growth, begins) = (cost, fit.coefficient, 0.0);
+            if cost < best_step.cost {
+                best_step = Leaking { cost, growth: fit.coefficient, shape: Shape::LINE };
             }
         }
-        let bic = ((stops - leaks) / 2.0).clamp(-MOST_BIC, MOST_BIC);
-        Contest { bic, growth: growth * spread, begins }
+        leaks.push(best_step);
+        Leaking::contest(&leaks, stops, spread)
     }
 
     /// BIC of a model with these residual sums of squares, at the likeliest ρ.
@@ -241,6 +244,35 @@ impl Bank {
             least = least.min(n * share.ln() - (1.0 - rho * rho).ln());
         }
         least + parameters * n.ln()
+    }
+}
+
+/// A fitted model that leaks.
+#[derive(Clone, Copy)]
+struct Leaking {
+    cost: f64,
+    growth: f64,
+    shape: Shape,
+}
+
+impl Leaking {
+    /// What all of them together say, against the best that stops; `spread` undoes the curve's scaling.
+    fn contest(all: &[Self], stops: f64, spread: f64) -> Contest {
+        let least = |accelerates: Option<bool>| {
+            let some = all.iter().filter(|l| accelerates.is_none_or(|a| l.shape.accelerates() == a));
+            some.map(|l| l.cost).fold(f64::INFINITY, f64::min)
+        };
+        let best = least(None);
+        let half = |by: f64| (by / 2.0).clamp(-MOST_BIC, MOST_BIC);
+        let weight = |l: &Self| ((best - l.cost) / 2.0).exp();
+        let growth =
+            all.iter().map(|l| weight(l) * l.growth).sum::<f64>() / all.iter().map(weight).sum::<f64>();
+        Contest {
+            bic: half(stops - best),
+            bend: half(least(Some(false)) - least(Some(true))),
+            growth: growth * spread,
+            begins: all.iter().find(|l| l.cost == best).map_or(0.0, |l| l.shape.begins()),
+        }
     }
 }
 

@@ -2,7 +2,10 @@
 
 pub mod ar1;
 pub mod bank;
+pub mod births;
 pub mod buckets;
 pub mod curve;
+pub mod season;
 pub mod shapes;
 pub mod trend;
+pub mod words;

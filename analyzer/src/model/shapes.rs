@@ -5,6 +5,8 @@
 pub enum Shape {
     /// Rises in a straight line until x = h, then stays: a pool warming up.
     Ramp(f64),
+    /// Rises in a straight line from one instant to another: a pool, or one burst, that comes late and stays.
+    Plateau(f64, f64),
     /// 1 − e^(−x/t): a bounded cache under random requests, or any population with a mean lifetime.
     Fill(f64),
     /// ln(1 + k·x): distinct keys of a heavy-tailed law.
@@ -25,6 +27,7 @@ impl Shape {
     pub fn value(self, x: f64) -> f64 {
         match self {
             Self::Ramp(h) => x.min(h),
+            Self::Plateau(from, to) => (x - from).clamp(0.0, to - from),
             Self::Fill(t) => 1.0 - (-x / t).exp(),
             Self::Log(k) => (k * x).ln_1p(),
             Self::Power(b) => x.powf(b),
@@ -36,6 +39,11 @@ impl Shape {
     /// What it gains over the record.
     pub fn range(self) -> f64 {
         self.value(1.0) - self.value(0.0)
+    }
+
+    /// Whether it gets steeper and steeper.
+    pub fn accelerates(self) -> bool {
+        matches!(self, Self::Exp(_)) || matches!(self, Self::Power(b) if b > 1.0)
     }
 
     /// Where its growth begins.

@@ -5,6 +5,52 @@
 
 use super::curve::{Curve, mean};
 
+/// The cheap statistics of one curve.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Trend {
+    /// Means of the eighths of the record.
+    pub eighths: [f64; 8],
+    /// Greatest minus least value.
+    pub full: f64,
+    /// See [`sav`].
+    pub sav: f64,
+    /// See [`dec`].
+    pub dec: f64,
+    /// See [`mxe`].
+    pub mxe: f64,
+    /// See [`t_after`], after the first quarter.
+    pub t25: f64,
+    /// Kendall's τ of the last six eighths.
+    pub tau: f64,
+}
+
+impl Trend {
+    /// Of a curve of 12 buckets or more.
+    pub fn of(curve: &Curve) -> Self {
+        let eighths = curve.eighths();
+        Self {
+            eighths,
+            full: curve.full(),
+            sav: sav(curve),
+            dec: dec(curve),
+            mxe: mxe(curve),
+            t25: t_after(curve, 0.25),
+            tau: kendall(&eighths[2..]),
+        }
+    }
+
+    /// Growth from the third to the last eighth.
+    pub fn rise(&self) -> f64 {
+        self.eighths[7] - self.eighths[2]
+    }
+}
+
+/// Growth over the last 55 % of the record as a share of the curve's full range.
+pub fn late_rise(curve: &Curve) -> f64 {
+    let late = &curve.mean[curve.at(0.45)..];
+    ratio(slope(late) * late.len() as f64, curve.full())
+}
+
 /// Rise over scatter of the last six eighths of the record: the slope of a line through their means over its standard error, within ±15.
 ///
 /// The error is at least .4 % of the curve's full range, so that a perfectly smooth curve is not infinitely significant.

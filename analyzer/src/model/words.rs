@@ -1,0 +1,120 @@
+//! Why, in words: the two or three figures that decided, for a person who has not read the model.
+
+use super::births::Survivors;
+use super::trend::Trend;
+
+/// A record too short for a verdict.
+pub fn too_short(slices: u64, needed: u64) -> Vec<String> {
+    vec![format!("the record has {slices} of the {needed} slices that a verdict needs")]
+}
+
+/// A site whose live bytes do not move.
+pub fn unmoved(slices: u64) -> Vec<String> {
+    vec![format!("live bytes stayed the same in all {slices} slices")]
+}
+
+/// Growth that leaks, by its curve.
+pub fn grows(trend: &Trend, bic: f64) -> Vec<String> {
+    let mut why = vec![windows(trend), pace(trend)];
+    why.extend(against_a_cache(bic));
+    why
+}
+
+/// Growth of allocations that get bigger.
+pub fn bigger(trend: &Trend, bic: f64) -> Vec<String> {
+    let mut why = vec!["the same number of allocations gets bigger and bigger".to_owned(), pace(trend)];
+    why.extend(against_a_cache(bic));
+    why
+}
+
+/// Growth that shows once a regular wave is taken out.
+pub fn beneath_a_wave(trend: &Trend, bic: f64) -> Vec<String> {
+    let mut why = vec!["grows beneath a regular wave of load".to_owned(), pace(trend)];
+    why.extend(against_a_cache(bic));
+    why
+}
+
+/// A verdict, either way, from the survivors' births.
+pub fn survivors(survivors: &Survivors, trend: &Trend, bic: f64) -> Vec<String> {
+    let kept = format!(
+        "{} of what was allocated between an eighth and four fifths of the record is still alive",
+        percent(survivors.kept)
+    );
+    let mut why = vec![kept, windows(trend)];
+    if survivors.log_odds > 0.0 {
+        why.extend(against_a_cache(bic));
+        why.push(format!("odds that it leaks: {} to 1", odds(survivors.log_odds)));
+    } else {
+        why.push(format!("odds that it does not leak: {} to 1", odds(-survivors.log_odds)));
+    }
+    why
+}
+
+/// A curve that a cache explains better.
+pub fn fills(bic: f64) -> Vec<String> {
+    vec![if bic < -0.7 {
+        format!(
+            "a cache that fills, or growth that stops, explains the curve {} times as well as a leak",
+            odds(-bic)
+        )
+    } else {
+        "a cache that fills explains the curve as well as a leak".to_owned()
+    }]
+}
+
+/// A curve that grows plainly, and that a cache explains as well.
+pub fn ambiguous(trend: &Trend) -> Vec<String> {
+    vec![windows(trend), pace(trend), "a cache that is still filling would look the same so far".to_owned()]
+}
+
+/// The test that a curve failed most plainly.
+pub fn weakest(trend: &Trend) -> Vec<String> {
+    vec![if trend.rise() <= 0.0 {
+        "it did not grow over the last three quarters of the record".to_owned()
+    } else if trend.dec <= 0.1 {
+        "it grew, then stopped".to_owned()
+    } else if trend.mxe >= 0.87 {
+        format!("one single step makes up {} of what it retained", percent(trend.mxe))
+    } else {
+        "its rise is no more than its own ups and downs would show by chance".to_owned()
+    }]
+}
+
+fn windows(trend: &Trend) -> String {
+    let rose = trend.eighths[2..].windows(2).filter(|pair| pair[1] > pair[0]).count();
+    match rose {
+        5 => "kept growing in every window".to_owned(),
+        _ => format!("grew in {rose} of the last 5 windows, each an eighth of the record"),
+    }
+}
+
+fn pace(trend: &Trend) -> String {
+    let ratio = trend.dec / (1.0 - trend.dec.min(0.999));
+    match trend.dec {
+        ..=0.01 => "its growth has stopped".to_owned(),
+        0.01..0.4 => format!("its pace fell to {} of what it was before", percent(ratio)),
+        0.4..0.6 => "its pace did not slacken".to_owned(),
+        0.6..0.95 => format!("its pace rose to {ratio:.1} times what it was before"),
+        _ => "it began to grow late and has not stopped".to_owned(),
+    }
+}
+
+fn against_a_cache(bic: f64) -> Option<String> {
+    (bic > 0.7)
+        .then(|| format!("a leak explains the curve {} times as well as any cache that fills", odds(bic)))
+}
+
+fn odds(log: f64) -> String {
+    match log.min(10.0).exp() {
+        odds if odds >= 1000.0 => "over 1000".to_owned(),
+        odds if odds >= 10.0 => format!("{odds:.0}"),
+        odds => format!("{odds:.1}"),
+    }
+}
+
+fn percent(share: f64) -> String {
+    match 100.0 * share {
+        percent if percent > 0.0 && percent < 1.0 => "less than 1 %".to_owned(),
+        percent => format!("{percent:.0} %"),
+    }
+}
