@@ -63,7 +63,7 @@ impl Programs {
         &self.binaries
     }
 
-    /// The sources of all programs (not of shared libraries), sorted by name.
+    /// The sources of all programs, sorted by name; not of shared libraries, nor of helpers that other programs start.
     pub fn sources(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(&self.sources).expect("the directory is part of the repository");
         let mut sources: Vec<_> = entries
@@ -72,7 +72,9 @@ impl Programs {
                 let name = path.file_name().expect("an entry has a name").to_string_lossy();
                 let is_source =
                     matches!(path.extension(), Some(e) if e == "c" || e == "cpp" || e == "rs" || e == "S");
-                is_source && !(name.starts_with("lib") && name.ends_with(".c"))
+                is_source
+                    && !(name.starts_with("lib") && name.ends_with(".c"))
+                    && !name.starts_with("helper_")
             })
             .collect();
         sources.sort();

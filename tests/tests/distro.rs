@@ -98,17 +98,17 @@ const COMMANDS: &str = "
   patch -p0 -i change.patch
 * tar --mtime=@0 --sort=name --owner=0 --group=0 -cf out.tar tree words.txt
   tar --mtime=@0 --sort=name --owner=0 --group=0 -czf out.tgz tree words.txt
-  tar -tvf archive.tar
+  tar -tvf missing.tar
 * gzip -9nk words.txt
-  gzip -dc archive.gz
+  gzip -dc missing.gz
 * bzip2 -k words.txt
 * xz -k -T2 words.txt
   xz -k -9 words.txt
 * zstd -q -k -T2 words.txt
   zstd -q -19 -k words.txt
   cpio --quiet -o --reproducible < pairs.txt
-  ar t archive.a
-  file words.txt data.json script.py archive.tar /bin/sh
+  ar t missing.a
+  file words.txt data.json script.py missing /bin/sh
   bc -l calc.bc
   dc calc.dc
 * m4 macros.m4

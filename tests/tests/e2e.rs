@@ -621,3 +621,58 @@ fn a_child_that_stays_does_not_hold_the_recorder() {
     std::fs::write(&release, "").expect("writable");
     wait_for("the child to end by itself", || done.exists());
 }
+
+/// A disk that is full ends the recording with what fitted, and a message; the target does not notice.
+#[test]
+fn a_full_disk_ends_the_recording_and_not_the_target() {
+    let dir = TempDir::new("full");
+    let mounted =
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"]).arg(dir.path()).output();
+    if !mounted.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: no right to mount a small file system");
+        return;
+    }
+    // Something that takes all the room there is but for a little.
+    std::fs::write(dir.join("filler"), vec![1; 200 << 10]).expect("there is room for it");
+    let trace = dir.join("trace.edl");
+    let mut command = Recorder::new("full").options(["--period", "2ms"]).command(
+        &trace,
+        samples().binary("leaker"),
+        ["--seconds", "3", "--period", "1", "--ledger"],
+    );
+    let outcome = run(&mut command);
+    let analyzed = analyze(["--all"], &trace);
+    let unmounted = Command::new("umount").arg(dir.path()).output();
+    assert!(unmounted.is_ok_and(|output| output.status.success()), "our own file system can be unmounted");
+    // Refused at the start, for want of room, or ended in the middle: in both cases with a reason, never with SIGBUS.
+    assert!(outcome.stderr.contains("space") || outcome.stderr.contains("full"), "{}", outcome.stderr);
+    if outcome.code == 0 {
+        assert!(outcome.stdout.contains("leak_malloc"), "the target came to its end: {}", outcome.stdout);
+        assert!((0..=2).contains(&analyzed.code), "what fitted can be read: {analyzed:?}");
+    } else {
+        assert_refused(&outcome, "a full disk", &[]);
+    }
+}
+
+/// Children of a shell, each with its trace; what they are called and how they end stays as it was.
+#[test]
+fn children_of_a_shell_are_recorded_on_request() {
+    let script = "python3 -c 'print(1)'; jq -n 2; (exit 3); echo $?; exec perl -e 'print 4, $/; exit 5'";
+    let plain = run(Command::new("bash").args(["-c", script]));
+    let recording = Recorder::new("shell").options(["--children"]).record("bash", ["-c", script]);
+    assert_eq!((recording.outcome.code, &recording.outcome.stdout), (plain.code, &plain.stdout));
+    let mut commands = Vec::new();
+    for entry in std::fs::read_dir(recording.dir.path()).expect("it is ours") {
+        let path = entry.expect("it is ours").path();
+        let report = Report::of(&path, &["--all"]);
+        let program =
+            report.json["trace"]["command"][0].as_str().expect("a trace names its command").to_owned();
+        commands.push(program.rsplit('/').next().expect("split gives at least one part").to_owned());
+    }
+    for program in ["python3", "jq", "perl"] {
+        assert!(
+            commands.iter().any(|command| command.starts_with(program)),
+            "no trace of {program}: {commands:?}"
+        );
+    }
+}

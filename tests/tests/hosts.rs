@@ -25,9 +25,9 @@ macro_rules! hosts {
 hosts! {
     address_reuse before_constructors bind_now cancelled_threads chroot_drop clone_raw close_fds closed_stdio coroutines
     deepbind deepbind_free dlmopen dlopen_loop dlopen_storm early_dlsym edge_sizes endings exceptions exec_chain
-    exec_failed exit_race fork_nested fork_threads late_frees longjmp many_threads mirror musl new_handler outlives
+    exec_failed exec_static exit_race fork_nested fork_threads late_frees longjmp many_threads mirror musl new_handler outlives
     ptrace_self replaced_new rlimit_as rlimit_start scrubbed_exec seccomp_kill seccomp_strict signal_storm small_stacks
-    static_tls tls_destructors usable_size user_preload vfork_spawn
+    static_child static_tls tls_destructors usable_size user_preload vfork_spawn
 }
 
 /// These have tests of their own below.
@@ -277,6 +277,15 @@ fn a_bare_preload_records() {
     });
     let report = Report::of(&trace, &["--all", "--min-class", "constant"]);
     assert_trace(&report, "outlives", "works allocs=100 allocated_bytes=10000 frees=0");
+}
+
+/// A static image after `exec` cannot be recorded: the trace that results is no clean bill of health.
+#[test]
+fn an_image_that_cannot_be_recorded_is_no_success() {
+    let recording = Recorder::new("exec_static").record(hosts().binary("exec_static"), [""; 0]);
+    assert_eq!(recording.outcome.code, 3);
+    let verdict = analyze([""; 0], &recording.trace);
+    assert!([2, 3].contains(&verdict.code), "never an empty success: {verdict:?}");
 }
 
 /// What the harness relies on.

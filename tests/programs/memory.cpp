@@ -1,0 +1,69 @@
+// How much memory a process takes at its peak, in KiB: `memory heap` with two million small allocations, `memory threads`
+// with 1,000 threads that are all alive and have each allocated at 5,000 call sites.
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <pthread.h>
+
+extern "C" void many_sites();
+// 5,000 calls of malloc and free.
+__asm__(R"(
+        .text
+        .type   many_sites, @function
+many_sites:
+        subq    $8, %rsp
+        .rept   5000
+        movl    $24, %edi
+        call    malloc@PLT
+        movq    %rax, %rdi
+        call    free@PLT
+        .endr
+        addq    $8, %rsp
+        ret
+        .size   many_sites, .-many_sites
+)");
+
+enum { BLOCKS = 2000000, THREADS = 1000 };
+static void *blocks[BLOCKS];
+static pthread_barrier_t all_done;
+
+static void *thread(void *unused) {
+    many_sites();
+    pthread_barrier_wait(&all_done);
+    pthread_barrier_wait(&all_done); // until the peak has been read
+    return unused;
+}
+
+static void print_peak() {
+    char line[256];
+    FILE *status = fopen("/proc/self/status", "r");
+    while (fgets(line, sizeof line, status))
+        if (!strncmp(line, "VmHWM:", 6)) printf("%ld\n", atol(line + 6));
+    fclose(status);
+}
+
+int main(int argc, char **argv) {
+    if (argc == 2 && !strcmp(argv[1], "heap")) {
+        for (int i = 0; i < BLOCKS; i++) {
+            blocks[i] = malloc(48);
+            memset(blocks[i], 1, 48);
+        }
+        print_peak();
+        return 0;
+    }
+    if (argc == 2 && !strcmp(argv[1], "threads")) {
+        pthread_barrier_init(&all_done, nullptr, THREADS + 1);
+        pthread_attr_t attributes;
+        pthread_attr_init(&attributes);
+        pthread_attr_setstacksize(&attributes, 65536);
+        pthread_t threads[THREADS];
+        for (auto &t : threads)
+            if (pthread_create(&t, &attributes, thread, nullptr)) return 3;
+        pthread_barrier_wait(&all_done);
+        print_peak();
+        pthread_barrier_wait(&all_done);
+        for (auto t : threads) pthread_join(t, nullptr);
+        return 0;
+    }
+    return 2;
+}

@@ -1,0 +1,33 @@
+//! What the recorder costs the target in memory, as the target itself sees it.
+
+use edleak_tests::programs::programs;
+use edleak_tests::record::Recorder;
+use edleak_tests::run::{Outcome, run};
+use std::process::Command;
+
+fn kib(outcome: &Outcome) -> u64 {
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    outcome.stdout.trim().parse().expect("the program prints a number")
+}
+
+fn plain_and_recorded(mode: &str) -> (u64, u64) {
+    let plain = kib(&run(Command::new(programs().binary("memory")).arg(mode)));
+    let recorded = kib(&Recorder::new("memory").record(programs().binary("memory"), [mode]).outcome);
+    eprintln!("{mode}: {plain} KiB plain, {recorded} KiB recorded");
+    (plain, recorded)
+}
+
+/// At most a fifth on top, where allocations are small and the side table weighs most.
+#[test]
+fn a_heap_of_small_allocations_grows_by_a_fifth_at_most() {
+    let (plain, recorded) = plain_and_recorded("heap");
+    assert!(plain > 100_000, "two million allocations take more than {plain} KiB");
+    assert!(recorded * 5 <= plain * 6, "{recorded} KiB recorded, {plain} KiB plain");
+}
+
+/// 1,000 threads that each touch 5,000 sites: under 64 MiB for counters, and 8 MiB for all else that is of fixed size.
+#[test]
+fn counters_are_bounded_with_threads() {
+    let (plain, recorded) = plain_and_recorded("threads");
+    assert!(recorded.saturating_sub(plain) < (64 + 8) * 1024, "{recorded} KiB recorded, {plain} KiB plain");
+}
