@@ -219,11 +219,22 @@ struct Plan {
 }
 
 /// The payload of one block to slices. Its buffers are reused from block to block.
-#[derive(Default)]
 pub(crate) struct Decoder {
     states: Vec<SiteState>,
     plans: Vec<Plan>,
     changed: Vec<(SiteId, Counters)>,
+    tiles: Box<[[u64; TILE]; COLUMNS]>,
+}
+
+impl Default for Decoder {
+    fn default() -> Decoder {
+        Decoder {
+            states: Vec::new(),
+            plans: Vec::new(),
+            changed: Vec::new(),
+            tiles: Box::new([[0; TILE]; COLUMNS]),
+        }
+    }
 }
 
 impl Decoder {
@@ -283,23 +294,22 @@ impl Decoder {
         let Plan { changes, widths, .. } = self.plans[index];
         self.changed.clear();
         self.changed.reserve(changes);
-        let mut tiles = [[0u64; TILE]; COLUMNS];
         let mut next_id = 0;
         let mut left = changes;
         while left > 0 {
             let count = left.min(TILE);
             left -= count;
-            for (column, tile) in tiles.iter_mut().enumerate() {
+            for (column, tile) in self.tiles.iter_mut().enumerate() {
                 let planes = &mut planes[column * PLANES..][..PLANES];
                 join_planes(&mut planes[..widths[column] as usize], &mut tile[..count])?;
             }
-            next_id = self.tile(&tiles, count, next_id)?;
+            next_id = self.tile(count, next_id)?;
         }
         Some(())
     }
 
-    fn tile(&mut self, tiles: &[[u64; TILE]; COLUMNS], count: usize, mut next_id: u64) -> Option<u64> {
-        let [gaps, allocs, frees, bytes, freed] = tiles;
+    fn tile(&mut self, count: usize, mut next_id: u64) -> Option<u64> {
+        let [gaps, allocs, frees, bytes, freed] = &*self.tiles;
         let last = gaps[..count].iter().try_fold(next_id, |id, gap| id.checked_add(*gap)?.checked_add(1))?;
         if last > MAX_SITES as u64 {
             return None;

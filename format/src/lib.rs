@@ -18,6 +18,8 @@
 
 mod block;
 mod catalog;
+#[cfg(test)]
+mod crash_tests;
 mod delta;
 mod error;
 mod header;
@@ -35,6 +37,12 @@ mod stride;
 mod thin;
 mod varint;
 mod writer;
+
+#[cfg(test)]
+extern crate self as edleak_format;
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod common;
 
 pub use error::{Error, ErrorKind};
 pub use ids::{ModuleId, SiteId, StackId};

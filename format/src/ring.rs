@@ -34,6 +34,7 @@ pub(crate) struct Ring {
     end: u64,
     /// Extents in use: position to length.
     live: BTreeMap<u64, u64>,
+    /// Sees the file as a kill at any instant would leave it.
     #[cfg(test)]
     pub(crate) after_write: Option<Box<dyn FnMut(&[u8]) + Send>>,
 }
@@ -88,11 +89,17 @@ impl Ring {
     /// Writes into an extent that the caller owns.
     pub(crate) fn write(&mut self, at: u64, bytes: &[u8]) {
         assert!(at + bytes.len() as u64 <= self.reserved, "writing below what is reserved");
-        self.map[at as usize..at as usize + bytes.len()].copy_from_slice(bytes);
         #[cfg(test)]
         if let Some(hook) = &mut self.after_write {
+            // A writer killed half-way through, and one killed just after.
+            let half = bytes.len() / 2;
+            self.map[at as usize..at as usize + half].copy_from_slice(&bytes[..half]);
             hook(&self.map[..self.reserved as usize]);
+            self.map[at as usize..at as usize + bytes.len()].copy_from_slice(bytes);
+            hook(&self.map[..self.reserved as usize]);
+            return;
         }
+        self.map[at as usize..at as usize + bytes.len()].copy_from_slice(bytes);
     }
 
     pub(crate) fn write_header(&mut self, at: u64, header: BlockHeader) {

@@ -2,7 +2,6 @@
 
 use crate::block::{BlockHeader, BlockKind, HEADER_BYTES, MAX_RAW_BYTES, payload_sum};
 use crate::catalog::{self, Records};
-use crate::delta::Decoder;
 use crate::error::{Error, ErrorKind};
 use crate::thin::{Candidate, Thinner, choose_pair};
 use crate::writer::{CatalogBlock, SliceBlock, TraceWriter};
@@ -69,15 +68,16 @@ impl TraceWriter {
             None => self.journal.and_then(|journal| journal.first_slice).unwrap_or(u64::MAX),
         };
         self.encoder.begin(oldest.from_tick);
-        let mut decoder = Decoder::default();
         let mut thinner = Thinner::new(&mut self.encoder, 1 << level, self.first_tick.unwrap_or(0));
         for SliceBlock { at, header } in &sources {
             let payload = self.ring.read(at + HEADER_BYTES as u64, header.payload_bytes as usize);
-            let raw = zstd::bulk::decompress(payload, header.raw_bytes as usize)
+            let raw = self
+                .decompressor
+                .decompress(payload, header.raw_bytes as usize)
                 .map_err(|error| Error::io("cannot read back a block", error))?;
             thinner.begin_block();
             // A block that another process has damaged loses its slices; the recording goes on.
-            let _damaged = decoder.decode(&raw, header.from_tick, header.last_tick, &mut thinner);
+            let _damaged = self.decoder.decode(&raw, header.from_tick, header.last_tick, &mut thinner);
         }
         thinner.finish(next_tick);
         if count > 1 && self.encoder.raw_bytes() as u64 > 2 * self.wanted_journal_bytes() {
@@ -158,7 +158,9 @@ impl TraceWriter {
         let mut records = Records::new();
         for CatalogBlock { at, header } in &sources {
             let payload = self.ring.read(at + HEADER_BYTES as u64, header.payload_bytes as usize);
-            let raw = zstd::bulk::decompress(payload, header.raw_bytes as usize)
+            let raw = self
+                .decompressor
+                .decompress(payload, header.raw_bytes as usize)
                 .map_err(|error| Error::io("cannot read back the catalog", error))?;
             catalog::decode(&raw, &mut records).ok_or_else(|| {
                 Error::new(

@@ -4,11 +4,11 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use zstd::bulk::Compressor;
+use zstd::bulk::{Compressor, Decompressor};
 
 use crate::block::{BlockHeader, BlockKind, HEADER_BYTES, MAX_RAW_BYTES, extent_bytes, payload_sum};
 use crate::catalog::{self, Records};
-use crate::delta::{Encoder, MAX_SITES};
+use crate::delta::{Decoder, Encoder, MAX_SITES};
 use crate::error::{self, Error, ErrorKind};
 use crate::header::{FORMAT_VERSION, Header};
 use crate::journal::{self, CHUNK_HEADER_BYTES, ChunkKind, Chunks};
@@ -61,6 +61,8 @@ pub struct TraceWriter {
     pub(crate) from_tick: u64,
     pub(crate) encoder: Encoder,
     compressor: Compressor<'static>,
+    pub(crate) decoder: Decoder,
+    pub(crate) decompressor: Decompressor<'static>,
     content: Vec<u8>,
 }
 
@@ -127,8 +129,9 @@ impl TraceWriter {
         let capacity = capacity_bytes / 4096 * 4096;
         let salt = random_salt();
         let page = Header { version: FORMAT_VERSION, capacity_bytes: capacity, salt }.to_page();
-        let compressor =
-            Compressor::new(ZSTD_LEVEL).map_err(|error| Error::io("cannot set up zstd", error))?;
+        let zstd = |error| Error::io("cannot set up zstd", error);
+        let compressor = Compressor::new(ZSTD_LEVEL).map_err(zstd)?;
+        let decompressor = Decompressor::new().map_err(zstd)?;
         Ok(TraceWriter {
             ring: Ring::new(file, capacity, salt, &page)?,
             path: path.to_owned(),
@@ -147,6 +150,8 @@ impl TraceWriter {
             from_tick: 0,
             encoder: Encoder::new(),
             compressor,
+            decoder: Decoder::default(),
+            decompressor,
             content: Vec::new(),
         })
     }

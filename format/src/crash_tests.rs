@@ -1,0 +1,100 @@
+//! A writer killed at any instant: after every write to the file, and in the middle of it, what was acknowledged is there.
+
+use std::sync::{Arc, Mutex};
+
+use crate::common::{Random, Slices, TempFile, advance, header, non_zero, read, site, start};
+use crate::{Counters, End, EndReason, MIN_CAPACITY_BYTES, Record, Trace, TraceWriter};
+
+/// What the writer has promised so far.
+#[derive(Default)]
+struct Promised {
+    slices: Slices,
+    /// Sites whose records are durable.
+    sites: usize,
+    writes: u64,
+    checks: u64,
+}
+
+impl Promised {
+    /// Checks one state of the file. Every slice it yields must be one that was written; the first and the newest must be
+    /// there, and all of them as long as nothing was thinned.
+    fn check(&mut self, file: &[u8], writing: Option<u64>) {
+        self.checks += 1;
+        let trace = Trace::from_bytes(file.to_vec()).expect("the first page was written before");
+        let found = read(&trace);
+        for (tick, slice) in &found {
+            match self.slices.get(tick) {
+                Some(expected) => assert_eq!(slice, expected, "tick {tick}, write {}", self.writes),
+                None => assert_eq!(Some(*tick), writing, "a slice nobody wrote, write {}", self.writes),
+            }
+        }
+        assert!(trace.sites().len() >= self.sites, "write {}: {:?}", self.writes, trace.damage());
+        let (Some((first, _)), Some((newest, _))) =
+            (self.slices.first_key_value(), self.slices.last_key_value())
+        else {
+            return;
+        };
+        assert!(found.contains_key(first) && found.contains_key(newest), "write {}", self.writes);
+        assert_eq!(trace.damage().lost_slices, 0, "write {}", self.writes);
+        if trace.stride_ticks() == 1 {
+            let missing = self.slices.keys().find(|tick| !found.contains_key(tick));
+            assert_eq!(missing, None, "write {}", self.writes);
+        }
+        let grid = trace.grid();
+        for point in 0..grid.points as u64 {
+            let tick = grid.first_tick + point * grid.stride_ticks;
+            assert!(found.contains_key(&tick), "{tick} of {grid:?}, write {}", self.writes);
+        }
+    }
+}
+
+/// Writes `slices` slices of `sites` sites and checks every `nth` state of the file.
+fn run(name: &str, sites: u32, slices: u64, nth: u64) -> (u64, Trace) {
+    let file = TempFile::new(name);
+    let mut writer = TraceWriter::create(&file.0, MIN_CAPACITY_BYTES).expect("a new file");
+    let promised = Arc::new(Mutex::new((Promised::default(), None)));
+    let seen = Arc::clone(&promised);
+    writer.ring.after_write = Some(Box::new(move |bytes| {
+        let (promised, writing) = &mut *seen.lock().expect("checked by one thread");
+        promised.writes += 1;
+        if promised.writes.is_multiple_of(nth) {
+            promised.check(bytes, *writing);
+        }
+    }));
+    let mut random = Random(11);
+    let mut counters = Vec::new();
+    writer.record(&start()).expect("there is room");
+    for tick in 0..slices {
+        // Sites appear as the recording goes on.
+        if counters.len() < sites as usize && tick.is_multiple_of(3) {
+            writer.record(&Record::Site(site(counters.len() as u32))).expect("there is room");
+            counters.push(Counters::ZERO);
+        }
+        advance(&mut counters, &mut random);
+        promised.lock().expect("one thread").1 = Some(tick);
+        writer.slice(&header(tick), &counters).expect("old slices make room");
+        let mut promised = promised.lock().expect("one thread");
+        promised.0.slices.insert(tick, (header(tick), non_zero(&counters)));
+        promised.0.sites = counters.len();
+    }
+    writer.record(&Record::End(End { reason: EndReason::Exited(0), at_ns: slices })).expect("there is room");
+    writer.finish().expect("there is room");
+    let promised = promised.lock().expect("one thread");
+    assert!(promised.0.checks > 100, "{} checks", promised.0.checks);
+    (promised.0.checks, Trace::open(&file.0).expect("a finished trace"))
+}
+
+#[test]
+fn killed_at_any_write_of_a_short_recording() {
+    let (_, trace) = run("crash-short", 5, 60, 1);
+    assert!(trace.damage().is_sound());
+    assert_eq!(trace.grid().points, 60);
+}
+
+#[test]
+fn killed_at_any_write_while_blocks_are_sealed_merged_and_moved() {
+    // Long enough to be thinned three times over; a prime step meets every kind of write.
+    let (checks, trace) = run("crash-long", 60, 16_000, 97);
+    assert!(trace.damage().is_sound(), "{:?}", trace.damage());
+    assert!(trace.stride_ticks() > 1, "{checks} checks, {:?}", trace.grid());
+}

@@ -1,0 +1,40 @@
+//! A full disk ends the recording with an error, and what was written stays readable.
+
+mod common;
+
+use common::{TempFile, read, write};
+use edleak_format::{DEFAULT_CAPACITY_BYTES, ErrorKind, Trace, TraceWriter};
+
+/// The only test of this file, because a limit is the whole process's.
+#[test]
+fn a_file_size_limit_is_an_error_and_not_a_signal() {
+    const LIMIT: u64 = 200_000;
+    let limit = libc::rlimit { rlim_cur: LIMIT, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: `limit` is a valid rlimit to read from.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &limit) }, 0);
+
+    let file = TempFile::new("no-space");
+    let mut writer = TraceWriter::create(&file.0, DEFAULT_CAPACITY_BYTES).expect("a page fits");
+    let mut last = 0;
+    let error = loop {
+        // `write` begins anew each time; what counts is when it ends.
+        match write(&mut writer, 300, last..last + 50) {
+            Ok(_) => last += 50,
+            Err(error) => break error,
+        }
+        assert!(last < 100_000, "the limit was never met");
+    };
+    assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+    assert!(error.to_string().contains("no-space.edl"), "{error}");
+    assert!(error.to_string().ends_with("use a smaller --size)"), "{error}");
+    let while_full = Trace::open(&file.0).expect("what was written");
+    let before = read(&while_full).len() as u64;
+    assert!(before >= last && before < last + 50, "{before} of {last} slices");
+
+    let length = writer.finish().expect("a full disk does not keep a trace from ending");
+    assert!(length <= LIMIT);
+    let trace = Trace::open(&file.0).expect("a finished trace");
+    assert_eq!(read(&trace).len() as u64, before);
+    assert_eq!(trace.sites().len(), 300);
+    assert!(trace.damage().is_sound(), "{:?}", trace.damage());
+}
