@@ -1,2 +1,394 @@
-//! Placeholder.
-fn main() {}
+//! Arguments and exit codes: 0 no leak, 1 leaks, 2 undecided, 3 error.
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use edleak_analyzer::baseline::Baseline;
+use edleak_analyzer::classify::Model;
+use edleak_analyzer::diff::Diff;
+use edleak_analyzer::gate::Policy;
+use edleak_analyzer::load::{self, LoadOptions, Recording};
+use edleak_analyzer::regression::Class;
+use edleak_analyzer::report::folded::Folded;
+use edleak_analyzer::report::github::Github;
+use edleak_analyzer::report::json::Json;
+use edleak_analyzer::report::junit::Junit;
+use edleak_analyzer::report::sarif::Sarif;
+use edleak_analyzer::report::series::SeriesLines;
+use edleak_analyzer::report::text::{Style, Text};
+use edleak_analyzer::report::{Exporter, Report};
+use edleak_analyzer::suppressions::Suppressions;
+use edleak_analyzer::symbolize::{Options, Symbolizer};
+use edleak_analyzer::verify::Verification;
+use edleak_analyzer::{analyze, rewrite, units};
+use edleak_format::Trace;
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const EXIT_WORSE: u8 = 1;
+const EXIT_ERROR: u8 = 3;
+
+const EXAMPLES: &str = "\
+Examples:
+  edleak-analyze trace.edl                     who leaks, how fast, where
+  edleak-analyze --all trace.edl               every site, leaking or not
+  edleak-analyze --format json trace.edl       the same for a program
+  edleak-analyze --baseline main.edl new.edl   only what is new or faster
+  edleak-analyze --budget 10KB/min trace.edl   tolerate a slow leak
+  edleak-analyze --format sarif -o edleak.sarif trace.edl
+  edleak-analyze diff before.edl after.edl     what changed
+  edleak-analyze embed trace.edl               make it independent of the binaries
+
+Exit codes: 0 no leak, 1 leaks listed, 2 undecided or too little data, 3 error.
+A trace called like a command is given with its directory: ./diff";
+
+/// Reads a recording of edleak-record and says who leaks, how fast, by which stack.
+///
+/// A TRACE is what edleak-record wrote, edLeak's own JSON slices, or series lines (--format series); what it is follows from
+/// its content. `-` is stdin.
+#[derive(Parser)]
+#[command(name = "edleak-analyze", version, after_help = EXAMPLES, after_long_help = EXAMPLES)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, max_term_width = 80)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    analyze: AnalyzeArgs,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Compare two recordings: which leaks are new, gone, faster (exits 1 if any is new or faster).
+    Diff {
+        /// The earlier recording.
+        before: PathBuf,
+        /// The later recording.
+        after: PathBuf,
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t = DiffFormat::Text)]
+        format: DiffFormat,
+        #[command(flatten)]
+        symbols: SymbolArgs,
+    },
+    /// Say what of a trace is sound (exits 1 if something is damaged).
+    Verify {
+        /// The trace.
+        trace: PathBuf,
+    },
+    /// Put functions, files and lines into a trace, so that it needs no binary any more.
+    Embed {
+        /// The trace.
+        trace: PathBuf,
+        /// Write here instead of changing the trace.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        #[command(flatten)]
+        symbols: SymbolArgs,
+    },
+    /// Replace names and paths in a trace by stable hashes.
+    Anonymize {
+        /// The trace.
+        trace: PathBuf,
+        /// Where to write the anonymous trace.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        /// A secret: without it, whoever guesses a name can confirm it.
+        #[arg(long, default_value = "", hide_default_value = true)]
+        key: String,
+    },
+    /// Score the model on a labelled corpus.
+    #[command(hide = true)]
+    Score {
+        /// Labelled series lines.
+        corpus: PathBuf,
+        /// When the survivors were born, by the same ids.
+        births: Option<PathBuf>,
+    },
+}
+
+#[derive(Args)]
+struct AnalyzeArgs {
+    /// Recordings to analyze; all go into one report.
+    #[arg(value_name = "TRACE", required = true)]
+    traces: Vec<PathBuf>,
+    /// List leaks of this class and above; below `linear`, also sites that grow without being a leak (they fail nothing).
+    #[arg(long, value_enum, default_value_t = ClassArg::Linear, value_name = "CLASS")]
+    min_class: ClassArg,
+    /// List, and fail on, only what is a leak beyond reasonable doubt; suspects pass.
+    #[arg(long)]
+    strict: bool,
+    /// How to judge: `growth` is edleak's own, `edleak` the formula of 2014.
+    #[arg(long, value_enum, default_value_t = ModelArg::Growth)]
+    model: ModelArg,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// List every site.
+    #[arg(long)]
+    all: bool,
+    /// Exit 0 whatever is found; errors still exit 3.
+    #[arg(long)]
+    exit_zero: bool,
+    /// Tolerate leaks that together grow no faster than this, like 10KB/min.
+    #[arg(long, value_name = "RATE", value_parser = units::parse_rate)]
+    budget: Option<f64>,
+    /// Report only what is new or faster than in this recording, or in this saved JSON report.
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
+    /// Accept leaks that match a rule (`leak:pattern`, as for LeakSanitizer, with an optional `budget=10KB/min`).
+    #[arg(long, value_name = "FILE")]
+    suppressions: Option<PathBuf>,
+    /// List at most this many sites of each recording.
+    #[arg(long, value_name = "N")]
+    top: Option<usize>,
+    /// Write the report here.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    symbols: SymbolArgs,
+}
+
+#[derive(Args)]
+struct SymbolArgs {
+    /// Where else to look for debug files; may be given more than once.
+    #[arg(long, value_name = "DIR")]
+    debug_dir: Vec<PathBuf>,
+    /// Ask the servers of DEBUGINFOD_URLS for debug files.
+    #[arg(long)]
+    debuginfod: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ClassArg {
+    Constant,
+    Log,
+    Linear,
+    Exp,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ModelArg {
+    Growth,
+    Edleak,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For a person.
+    Text,
+    /// For a program; a stable contract.
+    Json,
+    /// Every point of every site, one JSON object a line.
+    Series,
+    /// Stacks weighted by leaked bytes, for flame graphs.
+    Folded,
+    /// JUnit XML, for CI systems.
+    Junit,
+    /// SARIF 2.1.0, for code scanning.
+    Sarif,
+    /// Annotations in a GitHub workflow.
+    Github,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DiffFormat {
+    /// For a person.
+    Text,
+    /// For a program.
+    Json,
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // `--help` and `--version` come this way too, and are no errors. If stderr is gone there is nobody to tell.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(EXIT_ERROR) } else { ExitCode::SUCCESS };
+        }
+    };
+    let code = match cli.command {
+        None => run_analyze(&cli.analyze),
+        Some(Command::Diff { before, after, format, symbols }) => run_diff(&before, &after, format, symbols),
+        Some(Command::Verify { trace }) => run_verify(&trace),
+        Some(Command::Embed { trace, output, symbols }) => run_embed(&trace, output.as_deref(), symbols),
+        Some(Command::Anonymize { trace, output, key }) => run_anonymize(&trace, &output, &key),
+        Some(Command::Score { corpus, births }) => run_score(&corpus, births.as_deref()),
+    };
+    match code {
+        Ok(code) => ExitCode::from(code),
+        // Whoever read our output has seen enough, as `head` has.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line, whatever the names in it hold.
+            let message = format!("{error:#}").replace(['\n', '\r'], " ");
+            let _ = writeln!(io::stderr(), "edleak-analyze: {message}");
+            ExitCode::from(EXIT_ERROR)
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn run_analyze(args: &AnalyzeArgs) -> Result<u8> {
+    let symbolizer = args.symbols.symbolizer();
+    let model = match args.model {
+        ModelArg::Growth => Model::Growth,
+        ModelArg::Edleak => Model::Edleak,
+    };
+    let policy = Policy {
+        min_class: match args.min_class {
+            ClassArg::Constant => Class::Constant,
+            ClassArg::Log => Class::Log,
+            ClassArg::Linear => Class::Linear,
+            ClassArg::Exp => Class::Exp,
+        },
+        strict: args.strict,
+        all: args.all,
+        budget_bytes_per_s: args.budget,
+        baseline: args.baseline.as_deref().map(|path| read_baseline(path, model, &symbolizer)).transpose()?,
+        suppressions: args.suppressions.as_deref().map(read_suppressions).transpose()?.unwrap_or_default(),
+    };
+    let options = LoadOptions { keep_points: args.format == Format::Series };
+    let mut recordings = Vec::new();
+    let mut analyses = Vec::new();
+    for path in &args.traces {
+        let (recording, analysis) = analyze(path, options, model, &policy, &symbolizer)?;
+        recordings.push(recording);
+        analyses.push(analysis);
+    }
+    let unused_rules = policy.apply(&mut analyses);
+    let report = Report {
+        analyses: &analyses,
+        recordings: &recordings,
+        rules: &policy.suppressions.rules,
+        unused_rules,
+        top: args.top,
+    };
+    let is_terminal = args.output.is_none() && io::stdout().is_terminal();
+    write_out(args.output.as_deref(), |out| args.format.exporter(is_terminal).export(&report, out))?;
+    Ok(if args.exit_zero { 0 } else { report.outcome().exit_code() })
+}
+
+fn run_diff(before: &Path, after: &Path, format: DiffFormat, symbols: SymbolArgs) -> Result<u8> {
+    let symbolizer = symbols.symbolizer();
+    let policy = Policy { min_class: Class::Constant, ..Policy::default() };
+    let judge = |path: &Path| analyze(path, LoadOptions::default(), Model::Growth, &policy, &symbolizer);
+    let ((_, before), (_, after)) = (judge(before)?, judge(after)?);
+    let diff = Diff::of(&before, &after);
+    write_out(None, |out| match format {
+        DiffFormat::Text => diff.write_text(out),
+        DiffFormat::Json => diff.write_json(out),
+    })?;
+    Ok(if diff.is_worse() { EXIT_WORSE } else { 0 })
+}
+
+fn run_verify(path: &Path) -> Result<u8> {
+    let verification = Verification::of(&open_trace(path)?);
+    write_out(None, |out| verification.write(&path.display().to_string(), out))?;
+    Ok(if verification.is_sound() { 0 } else { EXIT_WORSE })
+}
+
+fn run_embed(path: &Path, output: Option<&Path>, symbols: SymbolArgs) -> Result<u8> {
+    let trace = open_trace(path)?;
+    let resolution = rewrite::embed(&trace, output.unwrap_or(path), &symbols.symbolizer())?;
+    write_out(None, |out| {
+        let all = units::plural(resolution.resolved.len() as u64, "address", "addresses");
+        writeln!(out, "embedded the symbols of {all}, {} unresolved", resolution.unresolved())?;
+        let open =
+            resolution.outcomes.iter().filter(|outcome| outcome.unresolved > 0 && outcome.needs_attention());
+        open.into_iter().try_for_each(|outcome| writeln!(out, "note: {outcome}"))
+    })?;
+    Ok(0)
+}
+
+fn run_anonymize(path: &Path, output: &Path, key: &str) -> Result<u8> {
+    rewrite::anonymize(&open_trace(path)?, output, key)?;
+    Ok(0)
+}
+
+fn run_score(corpus: &Path, births: Option<&Path>) -> Result<u8> {
+    let score = edleak_analyzer::score::run(corpus, births)?;
+    write_out(None, |out| write!(out, "{score}"))?;
+    Ok(0)
+}
+
+fn open_trace(path: &Path) -> Result<Trace> {
+    match load::load(path, LoadOptions::default())? {
+        Recording::Trace(trace) => Ok(*trace),
+        Recording::Lines(_) => {
+            bail!("`{}` is not a trace (give a file that edleak-record wrote)", path.display())
+        }
+    }
+}
+
+fn read_baseline(path: &Path, model: Model, symbolizer: &Symbolizer) -> Result<Baseline> {
+    let failed = || format!("failed to use baseline `{}`", path.display());
+    if let Some(saved) = Baseline::read_json(path) {
+        return saved.with_context(failed);
+    }
+    let policy = Policy { min_class: Class::Constant, ..Policy::default() };
+    let (_, analysis) =
+        analyze(path, LoadOptions::default(), model, &policy, symbolizer).with_context(failed)?;
+    Ok(Baseline::of(&analysis))
+}
+
+fn read_suppressions(path: &Path) -> Result<Suppressions> {
+    Ok(Suppressions::read(path)?)
+}
+
+/// Runs `write` on the file, or on stdout.
+fn write_out(path: Option<&Path>, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    let Some(path) = path else {
+        let mut out = BufWriter::new(io::stdout().lock());
+        return write(&mut out).and_then(|()| out.flush()).context("failed to write the report");
+    };
+    let failed = || format!("failed to write the report to `{}` (give another file with -o)", path.display());
+    let mut out = BufWriter::new(File::create(path).with_context(failed)?);
+    write(&mut out).and_then(|()| out.flush()).with_context(failed)
+}
+
+impl SymbolArgs {
+    fn symbolizer(&self) -> Symbolizer {
+        Symbolizer::new(Options { debug_dirs: self.debug_dir.clone(), debuginfod: self.debuginfod })
+    }
+}
+
+impl Format {
+    fn exporter(self, is_terminal: bool) -> Box<dyn Exporter> {
+        match self {
+            Self::Text => Box::new(Text { style: style(is_terminal) }),
+            Self::Json => Box::new(Json),
+            Self::Series => Box::new(SeriesLines),
+            Self::Folded => Box::new(Folded),
+            Self::Junit => Box::new(Junit),
+            Self::Sarif => Box::new(Sarif { root: source_root() }),
+            Self::Github => Box::new(Github { root: source_root() }),
+        }
+    }
+}
+
+/// Colour on a terminal unless NO_COLOR says no; block characters where the locale has them.
+fn style(is_terminal: bool) -> Style {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let locale =
+        ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(variable).unwrap_or_default().to_lowercase();
+    Style {
+        colour: is_terminal
+            && variable("NO_COLOR").is_none()
+            && variable("TERM").is_none_or(|term| term != "dumb"),
+        unicode: locale.contains("utf-8") || locale.contains("utf8"),
+    }
+}
+
+/// The root of the sources: in a GitHub workflow its workspace, elsewhere the current directory.
+fn source_root() -> String {
+    let current = || std::env::current_dir().ok().map(|path| path.display().to_string());
+    std::env::var("GITHUB_WORKSPACE").ok().or_else(current).unwrap_or_default()
+}

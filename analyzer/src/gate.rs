@@ -1,0 +1,208 @@
+//! What is listed, and whether the build may pass.
+//!
+//! In this order: the class and the confidence asked for, the suppressions, the baseline, the budget. What a step
+//! lets pass stays visible as a number in the summary; nothing is dropped silently.
+
+use crate::analysis::{Analysis, JudgedSite, Standing};
+use crate::baseline::Baseline;
+use crate::classify::{Confidence, Verdict};
+use crate::regression::Class;
+use crate::suppressions::Suppressions;
+
+/// Fewer slices than this cannot be judged (classification needs a curve).
+pub const MIN_SLICES: u64 = 12;
+/// Undecided sites keep a recording from passing when together they hold more than this share of the live bytes ...
+const UNDECIDED_SHARE: f64 = 0.05;
+/// ... and more than this.
+const UNDECIDED_BYTES: f64 = 4096.0;
+
+/// What the user asked for.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Leaks of a lower class are not listed. Below `linear`, sites that are no leak are shown as well.
+    pub min_class: Class,
+    /// List only leaks beyond reasonable doubt.
+    pub strict: bool,
+    /// List every site.
+    pub all: bool,
+    /// Leaks that together grow no faster are tolerated.
+    pub budget_bytes_per_s: Option<f64>,
+    /// Leaks that are known.
+    pub baseline: Option<Baseline>,
+    /// Leaks that are accepted.
+    pub suppressions: Suppressions,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            min_class: Class::Linear,
+            strict: false,
+            all: false,
+            budget_bytes_per_s: None,
+            baseline: None,
+            suppressions: Suppressions::default(),
+        }
+    }
+}
+
+/// What it means for the build.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Outcome {
+    /// Judged, and no leak reported.
+    Clean,
+    /// Too little to judge.
+    Undecided,
+    /// Leaks reported.
+    Leaks,
+}
+
+impl Outcome {
+    /// The exit code.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Clean => 0,
+            Self::Leaks => 1,
+            Self::Undecided => 2,
+        }
+    }
+}
+
+impl Policy {
+    /// Whether the site is a leak that the user asked for: what the gate goes on to examine, and needs symbols for.
+    pub fn wants_leak(&self, site: &JudgedSite) -> bool {
+        site.is_leak()
+            && site.judgement.class >= self.min_class
+            && (!self.strict || site.judgement.confidence == Some(Confidence::Strict))
+    }
+
+    /// Whether the site is to be listed though it is no leak.
+    fn wants_shown(&self, site: &JudgedSite) -> bool {
+        let is_growing = site.judgement.verdict == Verdict::NoLeak && site.judgement.class >= self.min_class;
+        self.all || (self.min_class < Class::Linear && is_growing)
+    }
+
+    /// Whether the site may end up in a report.
+    pub fn wants(&self, site: &JudgedSite) -> bool {
+        self.wants_leak(site) || self.wants_shown(site)
+    }
+
+    /// Decides the standing of every site. Budgets are those of each recording, that is, of each process.
+    /// Returns the indices of suppression rules that matched nothing.
+    pub fn apply(&self, analyses: &mut [Analysis]) -> Vec<usize> {
+        let mut is_used = vec![false; self.suppressions.rules.len()];
+        for analysis in analyses.iter_mut() {
+            for site in &mut analysis.sites {
+                site.standing = match () {
+                    () if self.wants_leak(site) => Standing::Reported,
+                    () if self.wants_shown(site) => Standing::Shown,
+                    () => Standing::Unlisted,
+                };
+            }
+            self.suppress(analysis, &mut is_used);
+            self.forgive_known(analysis);
+        }
+        self.spend_budget(analyses);
+        (0..is_used.len()).filter(|&rule| !is_used[rule]).collect()
+    }
+
+    fn suppress(&self, analysis: &mut Analysis, is_used: &mut [bool]) {
+        let mut hidden: Vec<Vec<usize>> = vec![Vec::new(); is_used.len()];
+        for (i, site) in analysis.sites.iter().enumerate() {
+            if site.standing == Standing::Reported {
+                let names: Vec<&str> = names_of(site);
+                let own_name = site.name();
+                let names = names.into_iter().chain([own_name.as_str()]);
+                if let Some(rule) = self.suppressions.matching(names) {
+                    hidden[rule].push(i);
+                }
+            }
+        }
+        for (rule, sites) in hidden.iter().enumerate() {
+            is_used[rule] |= !sites.is_empty();
+            let sum = |value: fn(&JudgedSite) -> f64| sites.iter().map(|&i| value(&analysis.sites[i])).sum();
+            let leaked = sum(|site| site.judgement.leak_bytes as f64);
+            let rate = sum(|site| site.judgement.rate_bytes_per_s);
+            if self.suppressions.rules[rule].budget.is_none_or(|budget| budget.covers(leaked, rate)) {
+                sites.iter().for_each(|&i| analysis.sites[i].standing = Standing::Suppressed(rule));
+            }
+        }
+    }
+
+    fn forgive_known(&self, analysis: &mut Analysis) {
+        let Some(baseline) = &self.baseline else { return };
+        let reported: Vec<usize> =
+            (0..analysis.sites.len()).filter(|&i| analysis.sites[i].standing == Standing::Reported).collect();
+        let leaks: Vec<&JudgedSite> = reported.iter().map(|&i| &analysis.sites[i]).collect();
+        let (changes, _) = baseline.compare(&leaks);
+        for (i, change) in reported.into_iter().zip(changes) {
+            if change.is_known() {
+                analysis.sites[i].standing = Standing::Known;
+            }
+        }
+    }
+
+    fn spend_budget(&self, analyses: &mut [Analysis]) {
+        let Some(budget) = self.budget_bytes_per_s else { return };
+        let reported = |site: &&mut JudgedSite| site.standing == Standing::Reported;
+        for analysis in analyses {
+            let rate: f64 =
+                analysis.sites.iter_mut().filter(reported).map(|site| site.judgement.rate_bytes_per_s).sum();
+            if rate <= budget {
+                analysis
+                    .sites
+                    .iter_mut()
+                    .filter(reported)
+                    .for_each(|site| site.standing = Standing::Tolerated);
+            }
+        }
+    }
+}
+
+/// Everything that a pattern of a suppression may match.
+fn names_of(site: &JudgedSite) -> Vec<&str> {
+    let frames = site.frames().filter_map(|frame| frame.frame);
+    let functions = frames.clone().filter_map(|frame| frame.function.as_deref());
+    let files = frames.filter_map(|frame| frame.file.as_deref());
+    let modules = site.stack.iter().filter_map(|address| address.module.as_deref());
+    functions.chain(files).chain(modules).collect()
+}
+
+/// What one judged recording means for the build.
+pub fn outcome(analysis: &Analysis) -> Outcome {
+    if analysis.sites.iter().any(|site| site.standing == Standing::Reported) {
+        return Outcome::Leaks;
+    }
+    if too_little(analysis).is_some() { Outcome::Undecided } else { Outcome::Clean }
+}
+
+/// Why the recording does not suffice for a verdict, with the remedy; `None` if it does.
+pub fn too_little(analysis: &Analysis) -> Option<String> {
+    let slices = analysis.header.judged_slices;
+    if analysis.sites.is_empty() {
+        return Some(match slices {
+            0 => "the recording holds no slice (was it ended before its first period?)".into(),
+            _ => {
+                "no allocation was seen (does the program bring its own malloc, or is it linked statically?)"
+                    .into()
+            }
+        });
+    }
+    if slices < MIN_SLICES && analysis.sites.iter().any(|site| site.judgement.verdict == Verdict::Undecided) {
+        return Some(format!(
+            "{slices} slices are too few for a verdict, {MIN_SLICES} are the least (record longer, or with a shorter `--period`)"
+        ));
+    }
+    let undecided = analysis.sites.iter().filter(|site| site.judgement.verdict == Verdict::Undecided);
+    let held: f64 = undecided.map(|site| site.totals.live_bytes as f64).sum();
+    let is_much = held > UNDECIDED_BYTES && held > UNDECIDED_SHARE * analysis.summary.live_bytes as f64;
+    is_much.then(|| {
+        let longest =
+            analysis.sites.iter().filter_map(|site| site.judgement.record_longer_s).fold(0.0, f64::max);
+        let remedy = match longest > 0.0 {
+            true => format!("record {} longer", crate::units::duration(longest)),
+            false => "record longer".into(),
+        };
+        format!("sites that hold {} are undecided ({remedy})", crate::units::bytes(held))
+    })
+}

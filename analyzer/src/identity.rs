@@ -1,0 +1,131 @@
+//! Whether two sites of different recordings are the same piece of code.
+//!
+//! The sure answer is the build ID and the offset of every return address: it survives restarts and ASLR. A rebuilt binary
+//! has another build ID and other offsets; there the functions of the whole stack are compared, with the modules by name, so that a
+//! moved line or a new directory changes nothing. Sites that share even these (two calls of malloc in one function) are told
+//! apart by their order in the code.
+
+use crate::analysis::{Address, INJECTED_NAME, JudgedSite, Kind, base_name};
+
+/// What a site is recognized by. Equal keys of one kind mean the same code.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// Build IDs and offsets of the stack; `None` where a module has no build ID.
+    pub code: Option<String>,
+    /// Modules and functions of the stack; `None` where the innermost function is unknown.
+    pub names: Option<String>,
+    /// The same for the caller alone, where the site is one stack of a caller.
+    pub caller: Option<Box<Identity>>,
+}
+
+impl Identity {
+    /// The identity of a site whose stack is symbolized.
+    pub fn of(site: &JudgedSite) -> Self {
+        Self::new(site.kind, &site.stack)
+    }
+
+    /// The identity of a site of this kind and place.
+    pub fn new(kind: Kind, stack: &[Address]) -> Self {
+        if kind == Kind::Injected {
+            return Self { code: None, names: Some(INJECTED_NAME.into()), caller: None };
+        }
+        let mut identity = Self::of_stack(stack);
+        if let (Kind::Stack, [caller, ..]) = (kind, stack) {
+            identity.caller = Some(Box::new(Self::of_stack(std::slice::from_ref(caller))));
+        }
+        identity
+    }
+
+    fn of_stack(stack: &[Address]) -> Self {
+        let code = stack
+            .iter()
+            .map(|address| match address.offset {
+                Some(offset) if !address.build_id.is_empty() => {
+                    Some(format!("{}+{offset:x}", address.build_id))
+                }
+                _ => None,
+            })
+            .collect::<Option<Vec<_>>>()
+            .filter(|parts| !parts.is_empty())
+            .map(|parts| parts.join(";"));
+        let is_known =
+            stack.first().is_some_and(|first| first.frames.iter().any(|frame| frame.function.is_some()));
+        let names = is_known.then(|| stack.iter().map(names_of).collect::<Vec<_>>().join(";"));
+        Self { code, names, caller: None }
+    }
+
+    /// Whether both are the same code of the same build.
+    pub fn is_same_code(&self, other: &Self) -> bool {
+        self.code.is_some() && self.code == other.code
+    }
+
+    /// Whether both are the same functions, perhaps of another build.
+    pub fn is_same_function(&self, other: &Self) -> bool {
+        self.names.is_some() && self.names == other.names
+    }
+
+    /// A short stable name for the code, the same on every machine: for tools that track results over time.
+    pub fn fingerprint(&self) -> String {
+        let key = self.names.as_deref().or(self.code.as_deref()).unwrap_or_default();
+        format!("{:016x}", fnv1a(key.as_bytes()))
+    }
+}
+
+fn names_of(address: &Address) -> String {
+    let module = address.module.as_deref().map_or("?", base_name);
+    let functions: Vec<&str> =
+        address.frames.iter().map(|frame| frame.function.as_deref().unwrap_or("?")).collect();
+    format!("{module}!{}", if functions.is_empty() { "?".into() } else { functions.join("<") })
+}
+
+/// FNV-1a: stable across machines, builds and versions, which `std`'s hasher does not promise.
+pub fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use edleak_format::SymbolFrame;
+
+    fn address(build_id: &str, offset: u64, function: Option<&str>) -> Address {
+        let frame = function.map(|name| SymbolFrame {
+            function: Some(name.into()),
+            file: None,
+            line: 1,
+            is_inlined: false,
+        });
+        Address {
+            address: 0x7000 + offset,
+            module: Some("/usr/bin/app".into()),
+            build_id: build_id.into(),
+            offset: Some(offset),
+            frames: frame.into_iter().collect(),
+            module_id: None,
+        }
+    }
+
+    #[test]
+    fn a_rebuild_keeps_the_functions_and_nothing_else() {
+        let old = Identity::of_stack(&[address("aa", 0x10, Some("grow")), address("aa", 0x99, Some("main"))]);
+        let new = Identity::of_stack(&[address("bb", 0x18, Some("grow")), address("bb", 0xa1, Some("main"))]);
+        assert!(old.is_same_function(&new) && !old.is_same_code(&new));
+        assert_eq!(old.fingerprint(), new.fingerprint());
+        assert_eq!(old.code.as_deref(), Some("aa+10;aa+99"));
+        assert_eq!(old.names.as_deref(), Some("app!grow;app!main"));
+    }
+
+    #[test]
+    fn what_is_unknown_is_never_the_same() {
+        let unknown = Identity::of_stack(&[address("", 0x10, None)]);
+        assert!(!unknown.is_same_code(&unknown.clone()) && !unknown.is_same_function(&unknown.clone()));
+    }
+
+    #[test]
+    fn the_hash_is_the_published_one() {
+        assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
+    }
+}

@@ -1,0 +1,262 @@
+//! 3 and 4 Series to verdicts, for every site of a recording; no symbols yet.
+
+use crate::analysis::{
+    Address, Analysis, Header, JudgedSite, Kind, SiteLabel, Standing, Summary, Survivor, Totals,
+};
+use crate::classify::{Judgement, Model, Verdict, judge};
+use crate::growth_kind::{ProcessSeries, growth_of};
+use crate::load::Recording;
+use crate::load::lines::LineSeries;
+use crate::replay::{Replayed, ReplayedSite, replay};
+use crate::series::Series;
+use edleak_format::{EndReason, Site, SiteId, SiteKind, StackFrame, Survivors, Trace};
+use rayon::prelude::*;
+use std::collections::HashMap;
+
+/// Columns of a site's curve.
+pub const CURVE_COLUMNS: usize = 40;
+
+/// Judges every site of a recording.
+pub fn judge_recording(source: String, recording: &Recording, model: Model) -> Analysis {
+    let mut analysis = match recording {
+        Recording::Trace(trace) => judge_trace(source, trace, replay(trace), model),
+        Recording::Lines(lines) => judge_lines(source, lines, model),
+    };
+    analysis.sites.sort_by(|a, b| {
+        let rank = |site: &JudgedSite| (site.is_leak(), site.judgement.rate_bytes_per_s);
+        let (a_rank, b_rank) = (rank(a), rank(b));
+        b_rank.0.cmp(&a_rank.0).then(b_rank.1.total_cmp(&a_rank.1)).then_with(|| a.label.cmp(&b.label))
+    });
+    analysis
+}
+
+fn judge_trace(source: String, trace: &Trace, replayed: Replayed, model: Model) -> Analysis {
+    let (start, grid) = (trace.start(), trace.grid());
+    let tick_s = start.tick_ns as f64 / 1e9;
+    let period_s = grid.stride_ticks as f64 * tick_s;
+    let catalog: HashMap<SiteId, &Site> = trace.sites().iter().map(|site| (site.id, site)).collect();
+    let survivors: HashMap<SiteId, &Survivors> =
+        trace.survivors().iter().map(|survivors| (survivors.site, survivors)).collect();
+
+    let growth = growth_of(&replayed.process, replayed.turnover_bytes);
+    let judged = replayed.sites.into_par_iter().map(|replayed| {
+        let mut site = judge_site(&replayed, period_s, model);
+        site.survivors =
+            survivors.get(&replayed.id).map_or_else(Vec::new, |survivors| survivors_of(survivors));
+        if let Some(&known) = catalog.get(&replayed.id) {
+            locate(&mut site, known, trace);
+        }
+        site
+    });
+    let mut sites: Vec<JudgedSite> = judged.collect();
+    settle_families(&mut sites);
+
+    let (losses, damage) = (trace.losses(), trace.damage());
+    let mut summary = summarize(&sites);
+    summary.unknown_frees = losses.unknown_frees;
+    summary.lost_slices = losses.missed_slices.saturating_add(damage.lost_slices);
+    summary.uncounted_allocs = losses.uncounted_calls.saturating_add(losses.untracked_allocs);
+    summary.other_site_allocs = losses.other_site_allocs;
+    summary.lost_stacks = losses.lost_stacks;
+    summary.unrecorded_images = losses.unrecorded_images;
+    summary.damaged_blocks = damage.torn_blocks.saturating_add(replayed.unreadable_blocks);
+    summary.damaged_bytes = damage.skipped_bytes;
+    let end_ns = trace.end().map_or(replayed.last_ns, |end| end.at_ns.max(replayed.last_ns));
+    Analysis {
+        source,
+        header: Header {
+            command: start.command.clone(),
+            pid: start.pid,
+            started_unix_ns: start.started_unix_ns,
+            duration_s: end_ns as f64 / 1e9,
+            slices: replayed.slices,
+            judged_slices: if replayed.slices == 0 { 0 } else { grid.points as u64 },
+            period_s,
+            complete: trace.end().is_some() && damage.is_sound() && replayed.unreadable_blocks == 0,
+            end: trace.end().map(|end| in_words(end.reason)),
+        },
+        summary,
+        growth,
+        sites,
+        outcomes: Vec::new(),
+    }
+}
+
+fn judge_lines(source: String, lines: &[LineSeries], model: Model) -> Analysis {
+    let mut sites: Vec<JudgedSite> = lines
+        .par_iter()
+        .map(|line| JudgedSite {
+            parent: line.parent.clone(),
+            kind: if line.parent.is_some() { Kind::Stack } else { Kind::Caller },
+            totals: line.totals,
+            survivors: line.survivors.clone(),
+            stack: line.stack.clone(),
+            ..judged(line.label.clone(), &line.series, line.with_stacks.as_ref(), line.period_s, model)
+        })
+        .collect();
+    settle_families(&mut sites);
+    let slices =
+        lines.iter().map(|line| line.series.absent().saturating_add(line.series.points())).max().unwrap_or(0);
+    let period_s = lines.first().map_or(0.0, |line| line.period_s);
+    Analysis {
+        source,
+        header: Header {
+            duration_s: slices as f64 * period_s,
+            slices,
+            judged_slices: slices,
+            period_s,
+            complete: true,
+            ..Header::default()
+        },
+        summary: summarize(&sites),
+        growth: growth_of(&ProcessSeries::default(), 0),
+        sites,
+        outcomes: Vec::new(),
+    }
+}
+
+fn judge_site(replayed: &ReplayedSite, period_s: f64, model: Model) -> JudgedSite {
+    let counters = &replayed.counters;
+    let totals = Totals {
+        live_bytes: counters.live_bytes(),
+        live_count: Some(counters.live_count()),
+        allocs: Some(counters.allocs),
+        frees: Some(counters.frees),
+        allocated_bytes: Some(counters.allocated_bytes),
+        freed_bytes: Some(counters.freed_bytes),
+    };
+    let label = SiteLabel::Number(u64::from(replayed.id.0));
+    JudgedSite { totals, ..judged(label, &replayed.series, replayed.with_stacks.as_ref(), period_s, model) }
+}
+
+/// The verdict on one site. Where it has stacks the judgement of all together is kept beside its own, for [`settle_families`].
+fn judged(
+    label: SiteLabel,
+    series: &Series,
+    with_stacks: Option<&Series>,
+    period_s: f64,
+    model: Model,
+) -> JudgedSite {
+    JudgedSite {
+        label,
+        parent: None,
+        kind: Kind::Caller,
+        judgement: judge(series, period_s, model),
+        with_stacks: with_stacks.map(|series| {
+            Box::new(WithStacks {
+                judgement: judge(series, period_s, model),
+                curve: series.curve(CURVE_COLUMNS),
+            })
+        }),
+        judged_with_stacks: false,
+        totals: Totals::default(),
+        curve: series.curve(CURVE_COLUMNS),
+        survivors: Vec::new(),
+        stack: Vec::new(),
+        is_stack_cut: false,
+        standing: Standing::Unlisted,
+    }
+}
+
+/// A watched site and its stacks taken together.
+#[derive(Clone, Debug)]
+pub struct WithStacks {
+    /// The verdict on the sum.
+    pub judgement: Judgement,
+    /// The curve of the sum.
+    pub curve: Vec<f64>,
+}
+
+/// Where neither a watched site nor any of its stacks is a leak by itself, but all of them together are, the site is.
+fn settle_families(sites: &mut [JudgedSite]) {
+    let leaking: std::collections::HashSet<SiteLabel> =
+        sites.iter().filter(|site| site.is_leak()).filter_map(|site| site.parent.clone()).collect();
+    for site in sites {
+        let is_spread = |family: &WithStacks| family.judgement.verdict == Verdict::Leak;
+        if site.is_leak()
+            || leaking.contains(&site.label)
+            || !site.with_stacks.as_deref().is_some_and(is_spread)
+        {
+            continue;
+        }
+        if let Some(family) = site.with_stacks.clone() {
+            site.judgement = family.judgement;
+            site.judgement
+                .why
+                .insert(0, "judged together with its stacks, none of which leaks enough alone".into());
+            site.judged_with_stacks = true;
+        }
+    }
+}
+
+fn survivors_of(survivors: &Survivors) -> Vec<Survivor> {
+    let seconds = |ns: u64| ns as f64 / 1e9;
+    let of = |epoch: &edleak_format::Epoch| Survivor {
+        from_s: seconds(epoch.from_ns),
+        to_s: seconds(epoch.to_ns),
+        bytes: epoch.live_bytes,
+        count: epoch.live_count,
+    };
+    survivors.epochs.iter().map(of).collect()
+}
+
+/// Says where the site is: addresses, modules and offsets.
+fn locate(site: &mut JudgedSite, known: &Site, trace: &Trace) {
+    site.parent = known.parent.map(|parent| SiteLabel::Number(u64::from(parent.0)));
+    site.kind = match known.kind {
+        SiteKind::Caller => Kind::Caller,
+        SiteKind::Stack => Kind::Stack,
+        SiteKind::Other => Kind::Other,
+        SiteKind::Injected => Kind::Injected,
+    };
+    let address_of = |frame: &StackFrame| {
+        let module = frame.module.and_then(|id| trace.module(id));
+        Address {
+            address: frame.address,
+            module_id: frame.module.filter(|_| module.is_some()),
+            module: module.map(|module| module.path.clone()),
+            build_id: module.map_or_else(String::new, |module| hex(&module.build_id)),
+            offset: module.map(|module| frame.address.wrapping_sub(module.load_bias)),
+            frames: [].into(),
+        }
+    };
+    let stack = known.stack.and_then(|id| trace.stack(id));
+    if let Some(stack) = stack {
+        site.stack = stack.frames.iter().map(address_of).collect();
+        site.is_stack_cut = stack.is_cut;
+    } else if known.address != 0 {
+        site.stack = vec![address_of(&StackFrame { address: known.address, module: known.module })];
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn summarize(sites: &[JudgedSite]) -> Summary {
+    let sum = |value: fn(&Totals) -> Option<u64>| {
+        sites.iter().filter_map(|site| value(&site.totals)).fold(0u64, u64::saturating_add)
+    };
+    Summary {
+        sites: sites.len() as u64,
+        undecided: sites.iter().filter(|site| site.judgement.verdict == Verdict::Undecided).count() as u64,
+        live_bytes: sum(|totals| Some(totals.live_bytes)),
+        live_count: sum(|totals| totals.live_count),
+        allocated_bytes: sum(|totals| totals.allocated_bytes),
+        freed_bytes: sum(|totals| totals.freed_bytes),
+        allocs: sum(|totals| totals.allocs),
+        frees: sum(|totals| totals.frees),
+        ..Summary::default()
+    }
+}
+
+fn in_words(reason: EndReason) -> String {
+    match reason {
+        EndReason::Exited(status) => format!("the program exited with status {status}"),
+        EndReason::Killed(signal) => format!("signal {signal} killed the program"),
+        EndReason::Gone => "the program ended".into(),
+        EndReason::DurationReached => "the program ran on".into(),
+        EndReason::Stopped => "the recording was stopped".into(),
+        EndReason::DiskFull => "the disk was full".into(),
+    }
+}

@@ -1,0 +1,123 @@
+//! 1 Opens an input, whatever it is: a trace, edLeak's JSON slices, or series lines.
+//!
+//! What it is follows from its content, never from its name. A trace is mapped and indexed, not read; of text inputs each
+//! series is condensed while it is read, so memory follows the number of sites.
+
+pub mod edleak_json;
+pub mod lines;
+
+use crate::error::{Error, ErrorKind, Result};
+use edleak_format::Trace;
+use lines::LineSeries;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+/// A trace given on stdin has to be held in memory; a larger one is refused (as a file it would only be mapped).
+const MAX_STDIN_BYTES: u64 = 4 << 30;
+/// Enough of a trace to tell that it is one.
+const PROBED_BYTES: u64 = 1 << 16;
+/// How far to look for the first character that is not white space.
+const SNIFFED_BYTES: usize = 4096;
+
+/// An opened input.
+pub enum Recording {
+    /// A trace.
+    Trace(Box<Trace>),
+    /// Series without a trace.
+    Lines(Vec<LineSeries>),
+}
+
+impl std::fmt::Debug for Recording {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Trace(trace) => f.debug_tuple("Trace").field(&trace.start().command).finish(),
+            Self::Lines(lines) => f.debug_tuple("Lines").field(&lines.len()).finish(),
+        }
+    }
+}
+
+/// What to keep while loading.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct LoadOptions {
+    /// Keep the points of text inputs, to print them as series again. Memory then follows the size of the input.
+    pub keep_points: bool,
+}
+
+/// Opens the input at `path`; `-` is stdin.
+pub fn load(path: &Path, options: LoadOptions) -> Result<Recording> {
+    let failed = |error: Error| error.context(format_args!("failed to read `{}`", path.display()));
+    if path.as_os_str() == "-" {
+        return load_stream(std::io::stdin().lock(), options).map_err(failed);
+    }
+    let file = File::open(path).map_err(|error| failed(io_error(&error)))?;
+    let metadata = file.metadata().map_err(|error| failed(io_error(&error)))?;
+    if metadata.is_dir() {
+        return Err(failed(Error::new(
+            ErrorKind::Unreadable,
+            "it is a directory (give the trace file inside it)",
+        )));
+    }
+    let mut reader = BufReader::with_capacity(1 << 16, file);
+    if metadata.is_file() && !is_text(reader.fill_buf().map_err(|error| failed(io_error(&error)))?) {
+        return Trace::open(path)
+            .map(|trace| Recording::Trace(Box::new(trace)))
+            .map_err(|error| trace_error(&error));
+    }
+    load_stream(reader, options).map_err(failed)
+}
+
+/// Reads an input that cannot be mapped.
+fn load_stream(mut reader: impl BufRead, options: LoadOptions) -> Result<Recording> {
+    if is_text(reader.fill_buf().map_err(|error| io_error(&error))?) {
+        return lines::read(reader, options).map(Recording::Lines);
+    }
+    let mut bytes = Vec::new();
+    read_up_to(&mut reader, PROBED_BYTES, &mut bytes)?;
+    // What is no trace is refused before all of it is read: an endless pipe has no end to wait for.
+    Trace::from_bytes(bytes.clone()).map_err(|error| trace_error(&error))?;
+    read_up_to(&mut reader, MAX_STDIN_BYTES + 1, &mut bytes)?;
+    if bytes.len() as u64 > MAX_STDIN_BYTES {
+        return Err(Error::new(
+            ErrorKind::Unreadable,
+            "more than 4 GiB on a pipe (save it to a file and give its name)",
+        ));
+    }
+    Trace::from_bytes(bytes)
+        .map(|trace| Recording::Trace(Box::new(trace)))
+        .map_err(|error| trace_error(&error))
+}
+
+fn read_up_to(reader: &mut impl Read, bytes: u64, into: &mut Vec<u8>) -> Result<()> {
+    reader.take(bytes).read_to_end(into).map(|_| ()).map_err(|error| io_error(&error))
+}
+
+/// Text inputs are JSON objects, so they begin with `{`. Everything else is for the trace reader to accept or to refuse.
+fn is_text(start: &[u8]) -> bool {
+    start.iter().take(SNIFFED_BYTES).find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{')
+}
+
+fn io_error(error: &std::io::Error) -> Error {
+    let remedy = match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            "check the path; edleak-record writes `trace.edl` unless told otherwise"
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            "traces are readable by their owner only; run as that user or change the mode"
+        }
+        _ => "check the file and its disk",
+    };
+    Error::new(ErrorKind::Io, format!("{} ({remedy})", reason(error)))
+}
+
+/// The operating system's reason without Rust's `(os error 2)`, in the lower case that our messages have.
+pub(crate) fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+}
+
+fn trace_error(error: &edleak_format::Error) -> Error {
+    Error::new(ErrorKind::Unreadable, error.to_string())
+}

@@ -1,0 +1,33 @@
+//! 5 Symbols for the sites that may be listed, and for nobody else: symbols are what an analysis spends its time on.
+
+use crate::analysis::{Analysis, JudgedSite, SiteLabel};
+use crate::load::Recording;
+use crate::symbolize::{Request, Symbolizer};
+use std::collections::HashSet;
+
+/// Symbolizes every site that is `wanted`, and the callers of wanted stacks.
+pub fn name_sites(
+    analysis: &mut Analysis,
+    recording: &Recording,
+    symbolizer: &Symbolizer,
+    wanted: impl Fn(&JudgedSite) -> bool,
+) {
+    let Recording::Trace(trace) = recording else { return };
+    let parents: HashSet<SiteLabel> =
+        analysis.sites.iter().filter(|site| wanted(site)).filter_map(|site| site.parent.clone()).collect();
+    let is_named: Vec<bool> =
+        analysis.sites.iter().map(|site| wanted(site) || parents.contains(&site.label)).collect();
+    let addresses = analysis.sites.iter_mut().zip(&is_named).filter(|(_, named)| **named);
+    let mut addresses: Vec<_> = addresses.flat_map(|(site, _)| &mut site.stack).collect();
+    let requests: Vec<Request> = addresses
+        .iter()
+        .map(|address| Request { address: address.address, module: address.module_id, is_exact: false })
+        .collect();
+    let resolution = symbolizer.resolve_trace(trace, &requests);
+    analysis.summary.unresolved_addresses = resolution.unresolved() as u64;
+    analysis.summary.reported_addresses = requests.iter().collect::<HashSet<_>>().len() as u64;
+    for (address, resolved) in addresses.iter_mut().zip(resolution.resolved) {
+        address.frames = resolved.frames;
+    }
+    analysis.outcomes = resolution.outcomes;
+}

@@ -1,0 +1,271 @@
+//! 2 Blocks to one series per site, in parallel, in memory that follows the number of sites.
+//!
+//! ```text
+//!   blocks    ▓▓▓▓ ▓▓▓▓ │ ▓▓▓▓ ▓▓▓▓ │ …      a window: as many blocks as there are threads
+//!                │    │                       decode: one block per task ([`decode`])
+//!   moves     ≡≡≡≡ ≡≡≡≡                      (slice, site, live bytes, live count), by slice, then by site
+//!              ╲  ╳  ╱                        condense: one range of sites per task, slices in order of time
+//!   sites     [0..) [512..) [1024..) …       their `SeriesBuilder`s; a range fits the cache
+//! ```
+//!
+//! The slices of a trace may be at several distances (older ones coarser). A series has to be even, so it is taken on the
+//! trace's [`Grid`]: at each point the newest slice that is not after it. Between two moves of a site nothing is done at all: the
+//! stretch is pushed as one run when the next move comes. All sums are of integers, and each series sees its points in order of time,
+//! so the result is the same to the bit for any number of threads.
+
+mod births;
+mod decode;
+mod family;
+pub mod points;
+
+use crate::growth_kind::{ProcessPoint, ProcessSeries};
+use crate::series::{Point, Series, SeriesBuilder};
+pub use births::BirthTable;
+use decode::{Decoded, decode};
+use edleak_format::{Counters, Grid, SiteId, Trace};
+use family::Families;
+use rayon::prelude::*;
+
+/// Sites per task: their builders (about 300 bytes each, and the bucket that is open) stay in a core's cache.
+const SITES_PER_TASK: usize = 512;
+/// Site ids are dense, so an id far beyond the catalog is a forgery and would only cost memory ...
+const SLACK: usize = 4;
+/// ... but a damaged catalog must not hide the slices of a sound trace.
+const MIN_ID_LIMIT: usize = 1 << 16;
+
+/// What the slices say.
+#[derive(Debug, Default)]
+pub struct Replayed {
+    /// Every site that a slice names, by ascending id.
+    pub sites: Vec<ReplayedSite>,
+    /// The process over time.
+    pub process: ProcessSeries,
+    /// Bytes allocated from the first slice to the last.
+    pub turnover_bytes: u64,
+    /// Slices read.
+    pub slices: u64,
+    /// Time of the last slice since the recording began.
+    pub last_ns: u64,
+    /// Blocks that were sound when the trace was opened and are not any more.
+    pub unreadable_blocks: u64,
+}
+
+/// One site of a trace.
+#[derive(Clone, Debug)]
+pub struct ReplayedSite {
+    /// Its id.
+    pub id: SiteId,
+    /// The series.
+    pub series: Series,
+    /// The series of the site and all its stacks together, where it has stacks.
+    pub with_stacks: Option<Series>,
+    /// The newest counters, also if that slice is on no grid point.
+    pub counters: Counters,
+}
+
+/// Replays the slices of a trace.
+pub fn replay(trace: &Trace) -> Replayed {
+    let grid = trace.grid();
+    let mut states = States::new(trace);
+    let mut families = Families::new(trace.sites(), grid);
+    let mut replayed = Replayed::default();
+    let mut window: Vec<Decoded> = Vec::new();
+    let blocks = trace.blocks().len();
+    let threads = rayon::current_num_threads();
+
+    for start in (0..blocks).step_by(threads) {
+        window.resize_with(threads.min(blocks - start), Decoded::default);
+        window.par_iter_mut().enumerate().for_each(|(i, decoded)| {
+            decode(trace, start + i, start + i + 1 == blocks, &states, &families, decoded);
+        });
+        states.condense(&window, &mut replayed);
+        families.condense(&window);
+        replayed.unreadable_blocks +=
+            window.iter().map(|decoded| u64::from(decoded.is_unreadable)).sum::<u64>();
+    }
+    states.finish(&window, families, &BirthTable::new(trace, grid), &mut replayed);
+    replayed
+}
+
+/// One site on its way through the slices: `live_*` are in effect from grid point `covered` on.
+#[derive(Clone, Debug, Default)]
+struct State {
+    builder: SeriesBuilder,
+    live_bytes: u64,
+    live_count: u64,
+    covered: usize,
+    absent: usize,
+    is_seen: bool,
+}
+
+impl State {
+    /// A move that takes effect at grid point `point`; `None` is after the last one, where only the totals hear of it.
+    fn moves(&mut self, point: Option<usize>, live_bytes: u64, live_count: u64) {
+        match (point, self.is_seen) {
+            (Some(point), true) => self.push_until(point),
+            (Some(point), false) => {
+                self.builder.absent(point as u64);
+                (self.absent, self.covered) = (point, point);
+            }
+            (None, true) => return,
+            (None, false) => self.covered = usize::MAX,
+        }
+        self.is_seen = true;
+        self.live_bytes = live_bytes;
+        self.live_count = live_count;
+    }
+
+    fn push_until(&mut self, point: usize) {
+        let run = point.saturating_sub(self.covered) as u64;
+        self.builder.push_run(self.point(0, 0), run);
+        self.covered = self.covered.max(point);
+    }
+
+    fn point(&self, allocs: u64, frees: u64) -> Point {
+        Point { live_bytes: self.live_bytes, live_count: self.live_count, allocs, frees }
+    }
+}
+
+/// All sites, by id.
+#[derive(Debug)]
+struct States {
+    grid: Grid,
+    id_limit: usize,
+    sites: Vec<State>,
+    /// Newest live bytes per site, also of slices on no grid point.
+    newest: Vec<u64>,
+    /// Their sum.
+    live_bytes: u64,
+    /// What all sites had allocated at the first slice.
+    first_allocated_bytes: Option<u64>,
+}
+
+impl States {
+    fn new(trace: &Trace) -> Self {
+        let id_limit = (SLACK * trace.sites().len()).max(MIN_ID_LIMIT);
+        Self {
+            grid: trace.grid(),
+            id_limit,
+            sites: Vec::new(),
+            newest: Vec::new(),
+            live_bytes: 0,
+            first_allocated_bytes: None,
+        }
+    }
+
+    /// Pushes the moves of a window, each range of sites on its own.
+    fn condense(&mut self, window: &[Decoded], replayed: &mut Replayed) {
+        let sites = window.iter().map(|decoded| decoded.sites).max().unwrap_or(0).max(self.sites.len());
+        self.sites.resize_with(sites, State::default);
+        self.newest.resize(sites, 0);
+        let grid = self.grid;
+        let slices = window.iter().map(|decoded| decoded.slices.len()).sum();
+
+        // Each range adds up by how much it changes the process's live bytes at each slice; wrapping sums of integers
+        // are the same in any order.
+        let changes = self
+            .sites
+            .par_chunks_mut(SITES_PER_TASK)
+            .zip(self.newest.par_chunks_mut(SITES_PER_TASK))
+            .enumerate()
+            .fold(
+                || vec![0u64; slices],
+                |mut changes, (chunk, (states, newest))| {
+                    condense_range(window, grid, chunk * SITES_PER_TASK, states, newest, &mut changes);
+                    changes
+                },
+            )
+            .reduce(
+                || vec![0u64; slices],
+                |mut one, other| {
+                    one.iter_mut().zip(other).for_each(|(sum, change)| *sum = sum.wrapping_add(change));
+                    one
+                },
+            );
+        for (slice, change) in window.iter().flat_map(|decoded| &decoded.slices).zip(changes) {
+            self.live_bytes = self.live_bytes.wrapping_add(change);
+            let header = &slice.header;
+            replayed.process.push(ProcessPoint {
+                live_bytes: self.live_bytes,
+                resident_bytes: header.rss_anon_bytes.saturating_add(header.swap_bytes),
+            });
+            replayed.slices += 1;
+            replayed.last_ns = replayed.last_ns.max(header.time_ns);
+            self.first_allocated_bytes.get_or_insert(slice.allocated_bytes);
+        }
+    }
+
+    /// Ends every series. `window` is the last one: its last block names every site that ever counted anything.
+    fn finish(
+        self,
+        window: &[Decoded],
+        families: Families,
+        births: &BirthTable<'_>,
+        replayed: &mut Replayed,
+    ) {
+        let mut totals = vec![Counters::ZERO; self.sites.len()];
+        for &(id, counters) in window.last().map_or(&[][..], |decoded| &decoded.totals) {
+            totals[id as usize] = counters;
+        }
+        let allocated: u64 =
+            totals.iter().fold(0, |sum, counters| sum.wrapping_add(counters.allocated_bytes));
+        replayed.turnover_bytes = allocated.saturating_sub(self.first_allocated_bytes.unwrap_or(0));
+
+        let points = self.grid.points;
+        let mut with_stacks = families.finish();
+        let ended: Vec<Option<ReplayedSite>> = self
+            .sites
+            .into_par_iter()
+            .zip(totals)
+            .enumerate()
+            .map(|(id, (mut state, counters))| {
+                if !state.is_seen {
+                    return None;
+                }
+                let run = points.saturating_sub(state.covered) as u64;
+                let last = state.point(counters.allocs, counters.frees);
+                state.builder.push_run(last, run);
+                // Ids came out of a `SiteId`.
+                let id = SiteId(id as u32);
+                if let Some(births) = births.of(id, state.absent) {
+                    state.builder.births(births);
+                }
+                Some(ReplayedSite { id, series: state.builder.finish(), with_stacks: None, counters })
+            })
+            .collect();
+        replayed.sites = ended.into_iter().flatten().collect();
+        for site in &mut replayed.sites {
+            site.with_stacks = with_stacks.remove(&site.id);
+        }
+    }
+}
+
+/// Pushes the moves of one range of sites, which starts at `first`.
+fn condense_range(
+    window: &[Decoded],
+    grid: Grid,
+    first: usize,
+    states: &mut [State],
+    newest: &mut [u64],
+    changes: &mut [u64],
+) {
+    let mut slice_index = 0;
+    for decoded in window {
+        for slice in &decoded.slices {
+            let point = grid.point_of(slice.header.tick);
+            let sites = &decoded.site_ids[slice.moves.clone()];
+            let from = slice.moves.start + sites.partition_point(|&id| (id as usize) < first);
+            let to = slice.moves.start + sites.partition_point(|&id| (id as usize) < first + states.len());
+            let mut change = 0u64;
+            for i in from..to {
+                let at = decoded.site_ids[i] as usize - first;
+                let (live_bytes, live_count) = decoded.live[i];
+                change = change.wrapping_add(live_bytes.wrapping_sub(newest[at]));
+                newest[at] = live_bytes;
+                states[at].moves(point, live_bytes, live_count);
+            }
+            changes[slice_index] = changes[slice_index].wrapping_add(change);
+            slice_index += 1;
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Watched sites taken together with their stacks.
+//!
+//! A site that becomes watched hands its allocations over to its stacks: its own series flattens and those of the
+//! stacks begin late, and a leak spread over many stacks may show in none of them. The sum of all has neither gap. Only sites that
+//! have stacks pay for it.
+
+use super::decode::Decoded;
+use crate::series::{Point, Series, SeriesBuilder};
+use edleak_format::{Counters, Grid, Site, SiteId};
+use std::collections::HashMap;
+
+const NONE: u32 = u32::MAX;
+
+/// A move of a member of a family.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FamilyMove {
+    tick: u64,
+    member: u32,
+    live_bytes: u64,
+    live_count: u64,
+}
+
+/// All watched sites.
+#[derive(Debug)]
+pub(super) struct Families {
+    grid: Grid,
+    /// Member of a family by site id; `NONE` for the others. Empty if nothing is watched.
+    member_of: Vec<u32>,
+    members: Vec<Member>,
+    families: Vec<Family>,
+}
+
+#[derive(Debug)]
+struct Member {
+    family: usize,
+    live_bytes: u64,
+    live_count: u64,
+}
+
+#[derive(Debug)]
+struct Family {
+    parent: SiteId,
+    builder: SeriesBuilder,
+    live_bytes: u64,
+    live_count: u64,
+    covered: usize,
+    is_seen: bool,
+}
+
+impl Families {
+    pub(super) fn new(sites: &[Site], grid: Grid) -> Self {
+        let mut this = Self { grid, member_of: Vec::new(), members: Vec::new(), families: Vec::new() };
+        let ids = sites.len().saturating_mul(super::SLACK).max(super::MIN_ID_LIMIT);
+        let fits = |id: SiteId| (id.0 as usize) < ids;
+        let mut family_of: HashMap<SiteId, usize> = HashMap::new();
+        for site in sites {
+            let Some(parent) =
+                site.parent.filter(|&parent| fits(parent) && fits(site.id) && parent != site.id)
+            else {
+                continue;
+            };
+            this.member_of.resize(ids, NONE);
+            let family = *family_of.entry(parent).or_insert_with(|| {
+                this.families.push(Family {
+                    parent,
+                    builder: SeriesBuilder::new(),
+                    live_bytes: 0,
+                    live_count: 0,
+                    covered: 0,
+                    is_seen: false,
+                });
+                this.families.len() - 1
+            });
+            for id in [parent, site.id] {
+                if this.member_of[id.0 as usize] == NONE {
+                    // Fewer members than `ids`, which came from u32s.
+                    this.member_of[id.0 as usize] = this.members.len() as u32;
+                    this.members.push(Member { family, live_bytes: 0, live_count: 0 });
+                }
+            }
+        }
+        this
+    }
+
+    /// Notes the moves of members in one slice.
+    pub(super) fn note(&self, tick: u64, changed: &[(SiteId, Counters)], moves: &mut Vec<FamilyMove>) {
+        if self.member_of.is_empty() {
+            return;
+        }
+        for (id, counters) in changed {
+            if let Some(&member) = self.member_of.get(id.0 as usize).filter(|&&member| member != NONE) {
+                let (live_bytes, live_count) = (counters.live_bytes(), counters.live_count());
+                moves.push(FamilyMove { tick, member, live_bytes, live_count });
+            }
+        }
+    }
+
+    /// Adds the moves of a window, in order of time.
+    pub(super) fn condense(&mut self, window: &[Decoded]) {
+        for moved in window.iter().flat_map(|decoded| &decoded.family_moves) {
+            let Some(point) = self.grid.point_of(moved.tick) else { continue };
+            let member = &mut self.members[moved.member as usize];
+            let family = &mut self.families[member.family];
+            if !family.is_seen {
+                family.builder.absent(point as u64);
+                (family.covered, family.is_seen) = (point, true);
+            }
+            family.push_until(point);
+            family.live_bytes =
+                family.live_bytes.wrapping_sub(member.live_bytes).wrapping_add(moved.live_bytes);
+            family.live_count =
+                family.live_count.wrapping_sub(member.live_count).wrapping_add(moved.live_count);
+            (member.live_bytes, member.live_count) = (moved.live_bytes, moved.live_count);
+        }
+    }
+
+    /// The series of every watched site with its stacks.
+    pub(super) fn finish(self) -> HashMap<SiteId, Series> {
+        let points = self.grid.points;
+        let end = |mut family: Family| {
+            family.push_until(points);
+            (family.parent, family.builder.finish())
+        };
+        self.families.into_iter().filter(|family| family.is_seen).map(end).collect()
+    }
+}
+
+impl Family {
+    fn push_until(&mut self, point: usize) {
+        let run = point.saturating_sub(self.covered) as u64;
+        let now = Point { live_bytes: self.live_bytes, live_count: self.live_count, allocs: 0, frees: 0 };
+        self.builder.push_run(now, run);
+        self.covered = self.covered.max(point);
+    }
+}

@@ -1,0 +1,37 @@
+//! Folded stacks: `main;run;grow 1234`, outermost first, weighted by leaked bytes. What flame graph tools read.
+
+use super::{Exporter, Report};
+use crate::analysis::JudgedSite;
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+/// The exporter of folded stacks.
+#[derive(Clone, Copy, Debug)]
+pub struct Folded;
+
+impl Exporter for Folded {
+    fn export(&self, report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
+        let mut weights: BTreeMap<String, u64> = BTreeMap::new();
+        for analysis in report.analyses {
+            for site in report.listed(analysis).filter(|site| site.judgement.leak_bytes > 0) {
+                let weight = weights.entry(folded(site)).or_default();
+                *weight = weight.saturating_add(site.judgement.leak_bytes);
+            }
+        }
+        weights.iter().try_for_each(|(stack, bytes)| writeln!(out, "{stack} {bytes}"))
+    }
+}
+
+fn folded(site: &JudgedSite) -> String {
+    let mut names: Vec<String> = site.frames().map(|frame| clean(&frame.name())).collect();
+    if names.is_empty() {
+        names.push(clean(&site.name()));
+    }
+    names.reverse();
+    names.join(";")
+}
+
+/// A semicolon would end the frame, a line break the stack.
+fn clean(name: &str) -> String {
+    name.chars().map(|c| if c == ';' || c.is_control() { ':' } else { c }).collect()
+}

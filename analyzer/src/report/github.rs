@@ -1,0 +1,70 @@
+//! GitHub annotations: `::error file=src/list.c,line=42,title=…::…`, one per leak, shown beside the line in a pull request.
+
+use super::{Exporter, Report, source_path, why};
+use crate::analysis::JudgedSite;
+use crate::gate::too_little;
+use crate::units;
+use std::io::{self, Write};
+
+/// The exporter of annotations.
+#[derive(Clone, Debug)]
+pub struct Github {
+    /// The root of the repository: paths below it are given relative to it, as GitHub wants them.
+    pub root: String,
+}
+
+impl Exporter for Github {
+    fn export(&self, report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
+        for analysis in report.analyses {
+            for site in report.reported(analysis) {
+                let place = site.headline().and_then(|frame| frame.place()).map_or_else(
+                    String::new,
+                    |(file, line)| {
+                        format!("file={},line={},", property(source_path(file, &self.root)), line.max(1))
+                    },
+                );
+                let title = format!("memory leak in {}", site.name());
+                writeln!(out, "::error {place}title={}::{}", property(&title), data(&message(site)))?;
+            }
+            if let Some(why) = too_little(analysis).filter(|_| report.reported(analysis).next().is_none()) {
+                writeln!(out, "::warning title=edleak::{}", data(&format!("undecided: {why}")))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn message(site: &JudgedSite) -> String {
+    let judgement = &site.judgement;
+    let mut text = format!(
+        "{} growth, {}, {} leaked: {}",
+        judgement.class.name(),
+        units::rate(judgement.rate_bytes_per_s),
+        units::bytes(judgement.leak_bytes as f64),
+        why(site)
+    );
+    for frame in site.frames() {
+        let place = frame.place().map_or_else(String::new, |(file, line)| format!(" at {file}:{line}"));
+        text += &format!("\n{}{place}", frame.name());
+    }
+    text
+}
+
+fn data(text: &str) -> String {
+    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
+}
+
+fn property(text: &str) -> String {
+    data(text).replace(':', "%3A").replace(',', "%2C")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_end_a_property_is_escaped() {
+        assert_eq!(property("a:b,c%\n"), "a%3Ab%2Cc%25%0A");
+        assert_eq!(data("a:b,c%\n"), "a:b,c%25%0A");
+    }
+}

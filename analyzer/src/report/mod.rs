@@ -1,0 +1,88 @@
+//! 6 Verdicts to text and to every format that a machine wants: one exporter per file, one trait.
+
+pub mod folded;
+pub mod github;
+pub mod json;
+pub mod junit;
+pub mod sarif;
+pub mod series;
+pub mod text;
+
+use crate::analysis::{Analysis, JudgedSite, Standing};
+use crate::gate::{Outcome, outcome};
+use crate::load::Recording;
+use crate::suppressions::Rule;
+use std::io::{self, Write};
+
+/// Everything a report may say.
+#[derive(Debug)]
+pub struct Report<'a> {
+    /// The recordings, judged, in the order given.
+    pub analyses: &'a [Analysis],
+    /// The recordings themselves, for those who print their numbers.
+    pub recordings: &'a [Recording],
+    /// Rules of the suppressions, by their index.
+    pub rules: &'a [Rule],
+    /// Those that matched nothing.
+    pub unused_rules: Vec<usize>,
+    /// At most this many sites of each recording.
+    pub top: Option<usize>,
+}
+
+/// Writes a report in one format.
+pub trait Exporter {
+    /// Writes the whole report.
+    fn export(&self, report: &Report<'_>, out: &mut dyn Write) -> io::Result<()>;
+}
+
+impl Report<'_> {
+    /// What all recordings together mean for the build.
+    pub fn outcome(&self) -> Outcome {
+        self.analyses.iter().map(outcome).max().unwrap_or(Outcome::Undecided)
+    }
+
+    /// The sites to list, in order.
+    pub fn listed<'a>(&self, analysis: &'a Analysis) -> impl Iterator<Item = &'a JudgedSite> + Clone {
+        let is_listed = |site: &&JudgedSite| {
+            matches!(site.standing, Standing::Reported | Standing::Tolerated | Standing::Shown)
+        };
+        analysis.sites.iter().filter(is_listed).take(self.top.unwrap_or(usize::MAX))
+    }
+
+    /// The leaks that fail the gate, in order.
+    pub fn reported<'a>(&self, analysis: &'a Analysis) -> impl Iterator<Item = &'a JudgedSite> + Clone {
+        self.listed(analysis).filter(|site| site.standing == Standing::Reported)
+    }
+}
+
+/// Sites of a recording with this standing.
+pub(crate) fn count_standing(analysis: &Analysis, is: impl Fn(Standing) -> bool) -> u64 {
+    analysis.sites.iter().filter(|site| is(site.standing)).count() as u64
+}
+
+/// The reason of a site in one line.
+pub(crate) fn why(site: &JudgedSite) -> String {
+    site.judgement.why.join("; ")
+}
+
+/// A source file's path relative to the root of the repository, where it lies below it.
+pub(crate) fn source_path<'a>(file: &'a str, root: &str) -> &'a str {
+    let root = root.trim_end_matches('/');
+    match file.strip_prefix(root).and_then(|rest| rest.strip_prefix('/')) {
+        Some(relative) if !root.is_empty() && !relative.is_empty() => relative,
+        _ => file,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::source_path;
+
+    #[test]
+    fn only_paths_below_the_root_are_relative() {
+        assert_eq!(source_path("/src/a/b.c", "/src/"), "a/b.c");
+        assert_eq!(source_path("/srcs/b.c", "/src"), "/srcs/b.c");
+        assert_eq!(source_path("b.c", "/src"), "b.c");
+        assert_eq!(source_path("/a.c", ""), "/a.c");
+    }
+}

@@ -1,0 +1,254 @@
+//! Text: for a person, in 80 columns.
+//!
+//! Leaks by falling rate, a watched caller with its stacks as one leak; then what was seen and what was missed; then, if there
+//! is one, the next step.
+
+mod group;
+mod style;
+mod summary;
+
+pub use style::Style;
+
+use super::{Exporter, Report, why};
+use crate::analysis::{Address, Analysis, JudgedSite, SiteFrame, Standing, frames};
+use crate::classify::Confidence;
+use crate::units;
+use group::{Group, Share, groups};
+use std::io::{self, Write};
+use style::{Ink, columns, fill, printable};
+
+/// Columns of a line.
+const WIDTH: usize = 80;
+/// Frames of a stack that are shown.
+const MAX_FRAMES: usize = 32;
+/// Stacks of a leak that are shown.
+const MAX_STACKS: usize = 8;
+const INDENT: &str = "   ";
+
+/// The text exporter.
+#[derive(Clone, Copy, Debug)]
+pub struct Text {
+    /// What the terminal can show.
+    pub style: Style,
+}
+
+impl Exporter for Text {
+    fn export(&self, report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
+        for (i, analysis) in report.analyses.iter().enumerate() {
+            if i > 0 {
+                writeln!(out)?;
+            }
+            self.header(analysis, out)?;
+            self.leaks(report, analysis, out)?;
+            self.shown(report, analysis, out)?;
+            summary::write(self.style, report, analysis, out)?;
+        }
+        summary::write_rules(self.style, report, out)
+    }
+}
+
+impl Text {
+    fn header(&self, analysis: &Analysis, out: &mut dyn Write) -> io::Result<()> {
+        let header = &analysis.header;
+        let command =
+            if header.command.is_empty() { analysis.source.clone() } else { header.command.join(" ") };
+        let pid = if header.pid == 0 { String::new() } else { format!("pid {}", header.pid) };
+        let command = self.style.clip_end(&printable(&command), WIDTH - pid.len() - "edleak: ".len() - 2);
+        let gap = WIDTH - "edleak: ".len() - columns(&command) - pid.len();
+        let line = format!("edleak: {}{:gap$}{pid}", self.style.paint(Ink::Strong, &command), "");
+        writeln!(out, "{}", line.trim_end())?;
+        let mut recorded = format!(
+            "{} in {}",
+            units::duration(header.duration_s),
+            units::plural(header.slices, "slice", "slices")
+        );
+        if header.period_s > 0.0 {
+            recorded += &format!(", one every {}", units::duration(header.period_s));
+        }
+        match &header.end {
+            Some(end) => recorded += &format!("; {end}"),
+            None if header.pid != 0 => recorded += "; the recording was cut short, or still runs",
+            None => {}
+        }
+        fill(&recorded, "", "", WIDTH).iter().try_for_each(|line| writeln!(out, "{line}"))
+    }
+
+    fn leaks(&self, report: &Report<'_>, analysis: &Analysis, out: &mut dyn Write) -> io::Result<()> {
+        let leaks = |site: &&JudgedSite| site.standing != Standing::Shown;
+        for (i, group) in groups(analysis, report.listed(analysis).filter(leaks)).iter().enumerate() {
+            writeln!(out)?;
+            self.leak(i + 1, group, out)?;
+        }
+        Ok(())
+    }
+
+    fn leak(&self, number: usize, group: &Group<'_>, out: &mut dyn Write) -> io::Result<()> {
+        let lead = group.lead;
+        let (word, ink) = match (lead.standing, lead.judgement.confidence) {
+            (Standing::Tolerated, _) => ("TOLERATED", Ink::Faint),
+            (_, Some(Confidence::Suspect)) => ("SUSPECT", Ink::Warning),
+            _ => ("LEAK", Ink::Alarm),
+        };
+        let class = lead.judgement.class.name();
+        let figures = format!(
+            "{:>12} {:>17} {:>22}",
+            units::rate(group.rate_bytes_per_s),
+            format!("{} leaked", units::bytes(group.leak_bytes)),
+            group.live_count.map_or_else(String::new, |count| units::plural(
+                count,
+                "live allocation",
+                "live allocations"
+            )),
+        );
+        let title = format!("{number}. {} {class}", self.style.paint(ink, word));
+        let gap = (WIDTH - columns(&figures)).saturating_sub(columns(&format!("{number}. {word} {class}")));
+        writeln!(out, "{title}{:gap$}{}", "", self.style.paint(Ink::Strong, &figures))?;
+
+        self.place(group.site, out)?;
+        let (from, to) =
+            (group.curve.first().copied().unwrap_or(0.0), group.curve.last().copied().unwrap_or(0.0));
+        let figures = format!("{} to {} live", units::bytes(from), units::bytes(to));
+        writeln!(out, "{INDENT}{}  {figures}", self.style.paint(ink, &self.style.sparkline(&group.curve)))?;
+        let reason = printable(&why(lead));
+        fill(&reason, &format!("{INDENT}why: "), &format!("{INDENT}     "), WIDTH)
+            .iter()
+            .try_for_each(|line| writeln!(out, "{line}"))?;
+        self.stacks(&group.shares, out)
+    }
+
+    /// Function, file and line, module; then what was inlined into it, if the allocation was made inside that.
+    fn place(&self, site: &JudgedSite, out: &mut dyn Write) -> io::Result<()> {
+        let Some(frame) = site.headline() else {
+            return writeln!(out, "{INDENT}{}", self.style.paint(Ink::Strong, &printable(&site.name())));
+        };
+        for line in self.frame_lines(frame, WIDTH - INDENT.len()) {
+            writeln!(out, "{INDENT}{line}")?;
+        }
+        let inner = site.frames().take_while(|inner| !is_same(*inner, frame)).last();
+        if let Some(inner) = inner.filter(|_| site.stack.len() == 1) {
+            let text = self
+                .style
+                .clip_end(&format!("through {}, inlined", printable(&inner.name())), WIDTH - INDENT.len());
+            writeln!(out, "{INDENT}{}", self.style.paint(Ink::Faint, &text))?;
+        }
+        if let Some(module) = &frame.address.module {
+            let module = self.style.clip_start(&printable(module), WIDTH - INDENT.len() - 3);
+            writeln!(out, "{INDENT}{}", self.style.paint(Ink::Faint, &format!("in {module}")))?;
+        }
+        Ok(())
+    }
+
+    /// `function at file:line` in one line, or in two where it is too long for one.
+    fn frame_lines(&self, frame: SiteFrame<'_>, width: usize) -> Vec<String> {
+        let function = printable(&frame.name());
+        let strong = |text: &str| self.style.paint(Ink::Strong, text);
+        let Some((file, line)) = frame.place() else {
+            return vec![strong(&self.style.clip_end(&function, width))];
+        };
+        let place = if line == 0 { printable(file) } else { format!("{}:{line}", printable(file)) };
+        if columns(&function) + " at ".len() + columns(&place) <= width {
+            return vec![format!("{} at {}", strong(&function), self.style.paint(Ink::Place, &place))];
+        }
+        let place = self.style.clip_start(&place, width - "  at ".len());
+        vec![
+            strong(&self.style.clip_end(&function, width)),
+            format!("  at {}", self.style.paint(Ink::Place, &place)),
+        ]
+    }
+
+    /// The tree from the site to its stacks.
+    fn stacks(&self, shares: &[Share<'_>], out: &mut dyn Write) -> io::Result<()> {
+        let style = self.style;
+        if shares.is_empty() {
+            return Ok(());
+        }
+        writeln!(out, "{INDENT}stacks, by share of the leaked bytes:")?;
+        let shown = shares.len().min(MAX_STACKS);
+        let more = shares.len() - shown;
+        for (i, share) in shares[..shown].iter().enumerate() {
+            let is_last = i + 1 == shown && more == 0;
+            let (branch, stem) = match (style.unicode, is_last) {
+                (true, false) => ("├─", "│ "),
+                (true, true) => ("└─", "  "),
+                (false, false) => ("|-", "| "),
+                (false, true) => ("`-", "  "),
+            };
+            let first = format!("{INDENT}{branch}{:>4} %  ", (100.0 * share.of_leaked).round());
+            let rest = format!("{INDENT}{stem}{:>8}", "");
+            let lines = match share.site {
+                Some(site) => self.stack_lines(&site.stack, site.is_stack_cut, WIDTH - columns(&rest)),
+                None => vec!["(allocated before the site was watched)".into()],
+            };
+            for (j, line) in lines.iter().enumerate() {
+                writeln!(out, "{}{line}", if j == 0 { &first } else { &rest })?;
+            }
+        }
+        if more > 0 {
+            let branch = if style.unicode { "└─" } else { "`-" };
+            writeln!(out, "{INDENT}{branch} {} more (`--format json` has them)", units::count(more as u64))?;
+        }
+        Ok(())
+    }
+
+    /// The frames of a stack; a frame that repeats itself, as in recursion, stands once with its count.
+    fn stack_lines(&self, stack: &[Address], is_cut: bool, width: usize) -> Vec<String> {
+        let mut runs: Vec<(SiteFrame<'_>, usize)> = Vec::new();
+        for frame in frames(stack) {
+            match runs.last_mut() {
+                Some((last, times)) if is_same(*last, frame) => *times += 1,
+                _ => runs.push((frame, 1)),
+            }
+        }
+        let mut lines = Vec::new();
+        for &(frame, times) in runs.iter().take(MAX_FRAMES) {
+            let mut own = self.frame_lines(frame, width - if times > 1 { 8 } else { 0 });
+            if let Some(last) = own.last_mut().filter(|_| times > 1) {
+                *last += &self.style.paint(Ink::Faint, &format!(" ({times} times)"));
+            }
+            lines.extend(own);
+        }
+        let left = runs.len().saturating_sub(MAX_FRAMES);
+        if left > 0 {
+            lines.push(format!(
+                "{} {} further out",
+                self.style.ellipsis(),
+                units::plural(left as u64, "frame", "frames")
+            ));
+        }
+        if is_cut {
+            lines.push(self.style.paint(Ink::Faint, "(the stack goes on, but was not walked further)"));
+        }
+        lines
+    }
+
+    /// Sites that are listed though they fail nothing: a line each.
+    fn shown(&self, report: &Report<'_>, analysis: &Analysis, out: &mut dyn Write) -> io::Result<()> {
+        let mut shown = report.listed(analysis).filter(|site| site.standing == Standing::Shown).peekable();
+        if shown.peek().is_none() {
+            return Ok(());
+        }
+        writeln!(out)?;
+        let heading = format!("{:>9} {:<8} {:>8} {:>8}  site", "verdict", "class", "live", "count");
+        writeln!(out, "{}", self.style.paint(Ink::Faint, &heading))?;
+        for site in shown {
+            let figures = format!(
+                "{:>9} {:<8} {:>8} {:>8}",
+                super::json::verdict_name(site.judgement.verdict),
+                site.judgement.class.name(),
+                units::bytes(site.totals.live_bytes as f64),
+                site.totals.live_count.map_or_else(|| "?".into(), |count| count.to_string()),
+            );
+            let place = site.headline().and_then(|frame| frame.place());
+            let place = place.map_or_else(String::new, |(file, line)| {
+                format!(" {}:{line}", crate::analysis::base_name(file))
+            });
+            let width = WIDTH.saturating_sub(columns(&figures) + 2).max(20);
+            writeln!(out, "{figures}  {}", self.style.clip_end(&printable(&(site.name() + &place)), width))?;
+        }
+        Ok(())
+    }
+}
+
+fn is_same(one: SiteFrame<'_>, other: SiteFrame<'_>) -> bool {
+    one.name() == other.name() && one.place() == other.place()
+}

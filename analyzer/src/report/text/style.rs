@@ -1,0 +1,158 @@
+//! What a terminal can show: colours, block characters, and lines that fit.
+
+/// What may be printed.
+#[derive(Clone, Copy, Debug)]
+pub struct Style {
+    /// Escape sequences for colours.
+    pub colour: bool,
+    /// Characters beyond ASCII.
+    pub unicode: bool,
+}
+
+/// What a piece of text is, and so how it looks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ink {
+    /// As it is.
+    Plain,
+    /// What was looked for.
+    Alarm,
+    /// What may be it.
+    Warning,
+    /// Good news.
+    Calm,
+    /// What the eye should find.
+    Strong,
+    /// A place in the code.
+    Place,
+    /// What is there if needed.
+    Faint,
+}
+
+impl Style {
+    /// The text with its colour.
+    pub fn paint(self, ink: Ink, text: &str) -> String {
+        let code = match ink {
+            _ if !self.colour || text.is_empty() => return text.to_owned(),
+            Ink::Plain => return text.to_owned(),
+            Ink::Alarm => "1;31",
+            Ink::Warning => "1;33",
+            Ink::Calm => "1;32",
+            Ink::Strong => "1",
+            Ink::Place => "36",
+            Ink::Faint => "2",
+        };
+        format!("\u{1b}[{code}m{text}\u{1b}[0m")
+    }
+
+    /// The mark for something left out.
+    pub fn ellipsis(self) -> &'static str {
+        if self.unicode { "…" } else { "..." }
+    }
+
+    /// A curve in one line. It spans the rows from its least to its greatest value: the shape matters, the figures stand beside it.
+    pub fn sparkline(self, curve: &[f64]) -> String {
+        const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+        const ASCII: [char; 5] = ['_', '.', '-', '=', '#'];
+        let rows: &[char] = if self.unicode { &BLOCKS } else { &ASCII };
+        let least = curve.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = curve.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let row = |value: &f64| match most > least {
+            true => ((value - least) / (most - least) * (rows.len() - 1) as f64).round() as usize,
+            false => 0,
+        };
+        curve.iter().map(|value| rows[row(value).min(rows.len() - 1)]).collect()
+    }
+
+    /// The text cut at its end to fit.
+    pub fn clip_end(self, text: &str, width: usize) -> String {
+        if columns(text) <= width {
+            return text.to_owned();
+        }
+        let kept = width.saturating_sub(columns(self.ellipsis()));
+        text.chars().take(kept).collect::<String>() + self.ellipsis()
+    }
+
+    /// The text cut at its start to fit, for paths: the end is what names the file.
+    pub fn clip_start(self, text: &str, width: usize) -> String {
+        let length = columns(text);
+        if length <= width {
+            return text.to_owned();
+        }
+        let kept = width.saturating_sub(columns(self.ellipsis()));
+        self.ellipsis().to_owned() + &text.chars().skip(length - kept).collect::<String>()
+    }
+}
+
+/// Columns that the text takes: one per character, which is true of everything but wide scripts.
+pub fn columns(text: &str) -> usize {
+    text.chars().count()
+}
+
+/// Text without control characters: names come out of files that anyone may have written, and a terminal obeys them.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// Words filled into lines of at most `width` columns; the first line is indented by `first`, the others by `rest`.
+pub fn fill(text: &str, first: &str, rest: &str, width: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = first.to_owned();
+    let mut is_fresh = true;
+    for word in text.split_whitespace() {
+        if !is_fresh && columns(&line) + 1 + columns(word) > width {
+            lines.push(std::mem::replace(&mut line, rest.to_owned()));
+            is_fresh = true;
+        }
+        if !is_fresh {
+            line.push(' ');
+        }
+        line.push_str(word);
+        is_fresh = false;
+    }
+    if !is_fresh {
+        lines.push(line);
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UNICODE: Style = Style { colour: false, unicode: true };
+    const ASCII: Style = Style { colour: false, unicode: false };
+
+    #[test]
+    fn sparklines_span_all_rows() {
+        assert_eq!(UNICODE.sparkline(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]), "▁▂▃▄▅▆▇█");
+        assert_eq!(ASCII.sparkline(&[10.0, 11.0, 12.0, 13.0, 14.0]), "_.-=#");
+        assert_eq!(UNICODE.sparkline(&[5.0, 5.0]), "▁▁");
+        assert_eq!(UNICODE.sparkline(&[]), "");
+    }
+
+    #[test]
+    fn what_is_cut_keeps_the_telling_end() {
+        assert_eq!(UNICODE.clip_end("a_long_function", 7), "a_long…");
+        assert_eq!(UNICODE.clip_start("/very/long/path/file.c:12", 10), "…file.c:12");
+        assert_eq!(ASCII.clip_end("a_long_function", 9), "a_long...");
+        assert_eq!(UNICODE.clip_end("short", 5), "short");
+    }
+
+    #[test]
+    fn paragraphs_fit_and_words_stay_whole() {
+        assert_eq!(fill("one two three", "- ", "  ", 9), ["- one two", "  three"]);
+        assert_eq!(fill("unbreakable", "", "", 3), ["unbreakable"]);
+        assert!(fill("", "x", "", 10).is_empty());
+    }
+
+    #[test]
+    fn colour_is_only_there_when_asked_for() {
+        assert_eq!(UNICODE.paint(Ink::Alarm, "x"), "x");
+        assert_eq!(Style { colour: true, unicode: true }.paint(Ink::Alarm, "x"), "\u{1b}[1;31mx\u{1b}[0m");
+    }
+
+    #[test]
+    fn a_name_cannot_command_the_terminal() {
+        assert_eq!(printable("evil\u{1b}[2J\n"), "evil?[2J?");
+    }
+}

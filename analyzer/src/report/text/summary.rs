@@ -1,0 +1,154 @@
+//! The end of the text: the result, what was seen, what was missed, and the next step.
+
+use super::super::{Report, count_standing};
+use super::WIDTH;
+use super::style::{Ink, Style, fill, printable};
+use crate::analysis::{Analysis, Standing, Summary};
+use crate::classify::Confidence;
+use crate::gate::{Outcome, outcome, too_little};
+use crate::growth_kind::GrowthKind;
+use crate::units::{self, plural};
+use std::io::{self, Write};
+
+/// Hints about symbols that are shown; more would bury the result.
+const MAX_HINTS: usize = 4;
+
+pub(super) fn write(
+    style: Style,
+    report: &Report<'_>,
+    analysis: &Analysis,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    writeln!(out)?;
+    let (ink, result) = result(analysis);
+    let mut paragraph = |ink: Ink, label: &str, text: &str| -> io::Result<()> {
+        let hang = " ".repeat(label.len());
+        for (i, line) in fill(&printable(text), label, &hang, WIDTH).iter().enumerate() {
+            match line.strip_prefix(label).filter(|_| i == 0) {
+                Some(rest) => writeln!(out, "{}{rest}", style.paint(ink, label))?,
+                None => writeln!(out, "{line}")?,
+            }
+        }
+        Ok(())
+    };
+    paragraph(ink, "edleak: ", &result)?;
+    paragraph(Ink::Faint, "seen:   ", &seen(&analysis.summary))?;
+    paragraph(Ink::Faint, "missed: ", &missed(&analysis.summary))?;
+    if let Some(sentence) = analysis.growth.sentence().filter(|_| analysis.growth.kind != GrowthKind::None) {
+        paragraph(Ink::Faint, "growth: ", &sentence)?;
+    }
+    if let Some(passed) = passed(analysis) {
+        paragraph(Ink::Faint, "passed: ", &passed)?;
+    }
+    if let Some(hidden) = report.top.and_then(|top| hidden_by_top(analysis, top)) {
+        paragraph(Ink::Faint, "hidden: ", &hidden)?;
+    }
+    let hints =
+        analysis.outcomes.iter().filter(|outcome| outcome.needs_attention() && outcome.unresolved > 0);
+    for hint in hints.take(MAX_HINTS) {
+        paragraph(Ink::Faint, "note:   ", &hint.to_string())?;
+    }
+    Ok(())
+}
+
+/// The rules of the suppressions that matched nothing in any recording.
+pub(super) fn write_rules(style: Style, report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
+    for &rule in &report.unused_rules {
+        let rule = &report.rules[rule];
+        let text =
+            format!("note:   suppression `{}` (line {}) matched nothing", printable(&rule.text), rule.line);
+        writeln!(out, "{}", style.paint(Ink::Faint, &text))?;
+    }
+    Ok(())
+}
+
+fn result(analysis: &Analysis) -> (Ink, String) {
+    let header = &analysis.header;
+    let over =
+        format!("{} over {}", plural(header.slices, "slice", "slices"), units::duration(header.duration_s));
+    match (outcome(analysis), too_little(analysis)) {
+        (Outcome::Leaks, _) => {
+            let reported = || analysis.sites.iter().filter(|site| site.standing == Standing::Reported);
+            let suspects =
+                reported().filter(|site| site.judgement.confidence == Some(Confidence::Suspect)).count();
+            let leaks = reported().count() as u64;
+            let rate: f64 = reported().map(|site| site.judgement.rate_bytes_per_s).sum();
+            let leaked: f64 = reported().map(|site| site.judgement.leak_bytes as f64).sum();
+            let among = match (suspects as u64, leaks) {
+                (0, _) => String::new(),
+                (1, 1) => ", a suspect".into(),
+                (suspects, leaks) if suspects == leaks => ", all suspects".into(),
+                (suspects, _) => format!(" ({})", plural(suspects, "suspect", "suspects")),
+            };
+            let total = format!("{} together, {} leaked", units::rate(rate), units::bytes(leaked));
+            (Ink::Alarm, format!("{}{among} in {over}; {total}", plural(leaks, "leak", "leaks")))
+        }
+        (_, Some(why)) => (Ink::Warning, format!("undecided: {why}")),
+        (_, None) => (Ink::Calm, format!("no leak in {over}")),
+    }
+}
+
+fn seen(summary: &Summary) -> String {
+    let size = |bytes: u64| units::bytes(bytes as f64);
+    let mut text = format!(
+        "{}; {} live in {}; {} allocated in {}",
+        plural(summary.sites, "site", "sites"),
+        size(summary.live_bytes),
+        plural(summary.live_count, "allocation", "allocations"),
+        size(summary.allocated_bytes),
+        plural(summary.allocs, "allocation", "allocations"),
+    );
+    if summary.undecided > 0 {
+        text += &format!("; {} undecided", plural(summary.undecided, "site", "sites"));
+    }
+    text
+}
+
+fn missed(summary: &Summary) -> String {
+    let parts = [
+        (summary.unknown_frees, "unknown free", "unknown frees"),
+        (summary.lost_slices, "lost slice", "lost slices"),
+        (summary.uncounted_allocs, "uncounted call", "uncounted calls"),
+        (summary.other_site_allocs, "allocation beyond the site table", "allocations beyond the site table"),
+        (summary.lost_stacks, "lost stack", "lost stacks"),
+        (summary.unrecorded_images, "unrecorded program", "unrecorded programs"),
+        (summary.damaged_blocks, "damaged block", "damaged blocks"),
+        (summary.damaged_bytes, "damaged byte", "damaged bytes"),
+    ];
+    let mut parts: Vec<String> = parts
+        .into_iter()
+        .filter(|part| part.0 > 0)
+        .map(|(number, one, many)| plural(number, one, many))
+        .collect();
+    if summary.unresolved_addresses > 0 {
+        parts.push(format!(
+            "{} of {} without a function",
+            units::count(summary.unresolved_addresses),
+            plural(summary.reported_addresses, "address", "addresses")
+        ));
+    }
+    if parts.is_empty() { "nothing".into() } else { parts.join(", ") }
+}
+
+/// Leaks that fail nothing, and why.
+fn passed(analysis: &Analysis) -> Option<String> {
+    let parts = [
+        (count_standing(analysis, |standing| standing == Standing::Known), "in the baseline"),
+        (count_standing(analysis, |standing| matches!(standing, Standing::Suppressed(_))), "suppressed"),
+        (count_standing(analysis, |standing| standing == Standing::Tolerated), "within the budget"),
+    ];
+    let parts: Vec<String> = parts
+        .into_iter()
+        .filter(|(number, _)| *number > 0)
+        .map(|(number, why)| format!("{} {why}", plural(number, "leak", "leaks")))
+        .collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+fn hidden_by_top(analysis: &Analysis, top: usize) -> Option<String> {
+    let listed = count_standing(analysis, |standing| {
+        matches!(standing, Standing::Reported | Standing::Tolerated | Standing::Shown)
+    });
+    let hidden = listed.saturating_sub(top as u64);
+    (hidden > 0).then(|| format!("{} beyond --top {top}", plural(hidden, "site", "sites")))
+}

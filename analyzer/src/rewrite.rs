@@ -1,0 +1,109 @@
+//! A trace to another trace: with symbols embedded, or with its names taken out. The slices are copied as they are.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::identity::fnv1a;
+use crate::symbolize::embedded::build_trace;
+use crate::symbolize::{Resolution, Symbolizer};
+use edleak_format::{DEFAULT_CAPACITY_BYTES, Record, SymbolFrame, Trace, rewrite};
+use std::path::{Path, PathBuf};
+
+/// Writes `from` to `to` with the frames of every address that it names. `to` may be the file that `from` was read from.
+pub fn embed(from: &Trace, to: &Path, symbolizer: &Symbolizer) -> Result<Resolution> {
+    let (symbols, resolution) = build_trace(symbolizer, from);
+    let keep = |record| (!matches!(record, Record::Symbols(_))).then_some(record);
+    replace(from, to, keep, symbols.into_iter().map(Record::Symbols))?;
+    Ok(resolution)
+}
+
+/// Writes `from` to `to` with every name and path replaced by a stable hash of it and of `key`.
+///
+/// The same name has the same hash in every trace that was anonymized with the same key, so that traces can still be compared. Line
+/// numbers, offsets, times and counters stay. Without a key whoever guesses a name can confirm it.
+pub fn anonymize(from: &Trace, to: &Path, key: &str) -> Result<()> {
+    let hash = |text: &str| pseudonym(key, text.as_bytes());
+    let path = |text: &str| format!("/{}", hash(text));
+    let frame = |frame: SymbolFrame| SymbolFrame {
+        function: frame.function.map(|name| format!("f_{}", hash(&name))),
+        file: frame.file.map(|name| path(&name)),
+        ..frame
+    };
+    let map = |record| {
+        Some(match record {
+            Record::Start(mut start) => {
+                start.command = start.command.iter().map(|word| hash(word)).collect();
+                Record::Start(start)
+            }
+            Record::Module(mut module) => {
+                module.path = path(&module.path);
+                if !module.build_id.is_empty() {
+                    let name: String = module.build_id.iter().map(|byte| format!("{byte:02x}")).collect();
+                    module.build_id = pseudonym(key, name.as_bytes()).into_bytes();
+                }
+                Record::Module(module)
+            }
+            Record::Symbols(mut symbols) => {
+                for address in &mut symbols.addresses {
+                    address.frames = std::mem::take(&mut address.frames).into_iter().map(frame).collect();
+                }
+                Record::Symbols(symbols)
+            }
+            other => other,
+        })
+    };
+    replace(from, to, map, std::iter::empty())
+}
+
+/// Sixteen hexadecimal digits for a name.
+fn pseudonym(key: &str, name: &[u8]) -> String {
+    let mut text = Vec::with_capacity(key.len() + name.len() + 1);
+    text.extend_from_slice(key.as_bytes());
+    text.push(0);
+    text.extend_from_slice(name);
+    // FNV alone lets a short name shine through; two rounds of a bijective mix do not.
+    let mut hash = fnv1a(&text);
+    for _ in 0..2 {
+        hash = (hash ^ (hash >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    }
+    format!("{:016x}", hash ^ (hash >> 32))
+}
+
+/// Writes beside `to` first and puts it in place when it is whole: an interrupted run leaves the old file.
+fn replace(
+    from: &Trace,
+    to: &Path,
+    map: impl FnMut(Record) -> Option<Record>,
+    extra: impl Iterator<Item = Record>,
+) -> Result<()> {
+    let mut beside = to.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
+    let written = rewrite(from, &beside, DEFAULT_CAPACITY_BYTES.saturating_mul(16), map, extra)
+        .map_err(|error| Error::new(ErrorKind::Output, error.to_string()));
+    let moved = written.and_then(|_| {
+        std::fs::rename(&beside, to).map_err(|error| {
+            let reason = crate::load::reason(&error);
+            Error::new(
+                ErrorKind::Output,
+                format!("cannot replace `{}`: {reason} (give another file with `-o`)", to.display()),
+            )
+        })
+    });
+    if moved.is_err() {
+        // Nothing to save in it, and nothing to do if it was never made.
+        let _ = std::fs::remove_file(&beside);
+    }
+    moved
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pseudonym;
+
+    #[test]
+    fn pseudonyms_are_stable_and_depend_on_the_key() {
+        assert_eq!(pseudonym("k", b"main"), pseudonym("k", b"main"));
+        assert_ne!(pseudonym("k", b"main"), pseudonym("l", b"main"));
+        assert_ne!(pseudonym("k", b"main"), pseudonym("k", b"mair"));
+        assert_eq!(pseudonym("", b"").len(), 16);
+    }
+}
