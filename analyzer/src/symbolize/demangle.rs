@@ -14,7 +14,8 @@ const MAX_DEMANGLED_BYTES: usize = 64 << 10;
 
 /// The source name of `name`, or `name` itself.
 pub fn demangle(name: &str) -> Cow<'_, str> {
-    let name = without_clone(name);
+    // The dots of a legacy Rust name, as in `alloc..vec`, are its own.
+    let name = rust_legacy(name).unwrap_or_else(|| without_clone(name));
     match try_demangle(name) {
         Some(demangled) => Cow::Owned(demangled),
         None => Cow::Borrowed(name),
@@ -45,7 +46,7 @@ fn try_demangle(name: &str) -> Option<String> {
     if name.len() > MAX_MANGLED_BYTES {
         return None;
     }
-    if name.starts_with("_R") || is_rust_legacy(name) {
+    if name.starts_with("_R") || rust_legacy(name).is_some() {
         let parsed = rustc_demangle::try_demangle(name).ok()?;
         let mut out = Bounded(String::new());
         fmt::write(&mut out, format_args!("{parsed:#}")).ok()?;
@@ -61,16 +62,14 @@ fn try_demangle(name: &str) -> Option<String> {
     None
 }
 
-/// `_ZN…17h0123456789abcdefE`, possibly with a suffix of LLVM's. The hash is all that tells it from C++.
-fn is_rust_legacy(name: &str) -> bool {
-    const HASH: &str = "17h";
-    let name = name.split_once('.').map_or(name, |(name, _)| name);
-    let Some(body) = name.strip_prefix("_ZN").and_then(|rest| rest.strip_suffix('E')) else { return false };
-    let Some(at) = body.len().checked_sub(HASH.len() + 16) else { return false };
-    match (body.get(at..at + HASH.len()), body.get(at + HASH.len()..)) {
-        (Some(HASH), Some(hash)) => hash.bytes().all(|digit| digit.is_ascii_hexdigit()),
-        _ => false,
-    }
+/// `_ZN…17h0123456789abcdefE` without a suffix of LLVM's. The hash is all that tells it from C++.
+fn rust_legacy(name: &str) -> Option<&str> {
+    const HASH_DIGITS: usize = 16;
+    let hash = name.rfind("17h").filter(|_| name.starts_with("_ZN"))? + "17h".len();
+    let end = hash + HASH_DIGITS;
+    let is_hash = name.get(hash..end)?.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let rest = name.get(end..)?;
+    (is_hash && (rest == "E" || rest.starts_with("E."))).then(|| &name[..=end])
 }
 
 /// A string that refuses to grow beyond the limit.
@@ -107,6 +106,10 @@ mod tests {
             ("_ZN2ns5outer4growEi.isra.0.cold", "ns::outer::grow(int)"),
             ("grow.constprop.0", "grow"),
             ("main.main", "main.main"),
+            (
+                "_ZN67_$LT$alloc..vec..Vec$LT$T$C$A$GT$$u20$as$u20$core..clone..Clone$GT$5clone17h0123456789abcdefE",
+                "<alloc::vec::Vec<T,A> as core::clone::Clone>::clone",
+            ),
             ("_RNvCs1234_7mycrate4main", "mycrate::main"),
             ("_RINvNtC3std3mem8align_ofjdE", "std::mem::align_of::<usize, f64>"),
         ] {
