@@ -11,7 +11,6 @@
 
 use crate::real::{self, Lazy};
 use crate::{hooks, interpose, lifecycle, slow, thread};
-use core::arch::global_asm;
 use core::ffi::{c_char, c_void};
 use core::mem::transmute;
 use core::ptr;
@@ -312,7 +311,7 @@ pub struct NewCall {
 // The real operator new may throw. The exception passes through this frame, which is why it is not Rust: it has unwind
 // rules and nothing else. What `new_begins` began is then ended by the next entry point (`slow::attribute`).
 #[cfg(not(test))]
-global_asm!(
+core::arch::global_asm!(
     ".pushsection .text.edleak_call_new,\"ax\",@progbits",
     ".hidden edleak_call_new",
     ".globl edleak_call_new",

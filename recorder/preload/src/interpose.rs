@@ -3,6 +3,7 @@
 //! Every allocating entry point is a naked stub: it adds the address of its own return address and the frame pointer to
 //! the arguments (the hook's view of its caller) and jumps to the hook, which returns to the caller directly.
 #![allow(unsafe_code)]
+#![allow(non_snake_case)] // names of the C++ ABI
 
 use crate::{forward, hooks};
 use core::arch::naked_asm;

@@ -22,7 +22,7 @@ pub unsafe fn note(allocation: *mut u8, size: usize, caller: *const usize, rbp: 
         return allocation;
     }
     let Some(header) = lifecycle::header() else { return allocation };
-    let counting = thread::counting(tls);
+    let counting = thread::counting(header, tls);
     // SAFETY: the stub's frame, or that of the entry point around it, which is still under way.
     let place = unsafe { sites::place(header, Frame::of_caller(caller, rbp)) };
     let loader = place.action == Action::LOADER;
@@ -121,13 +121,11 @@ pub unsafe fn restore(allocation: *mut u8, was: Option<Allocation>) {
 /// Counts an allocation that `take` returned as freed.
 pub fn count_taken(was: Option<Allocation>) {
     let Some(was) = was else { return };
-    if lifecycle::header().is_none() {
-        return;
-    }
+    let Some(header) = lifecycle::header() else { return };
     let own = thread::counters();
     if own.is_null() {
         // SAFETY: the only reference to this thread's state here.
-        thread::counting(unsafe { thread::tls() }).free(was.site, was.size);
+        thread::counting(header, unsafe { thread::tls() }).free(was.site, was.size);
     } else {
         // SAFETY: this thread's own counters; the site was the table's when it was noted.
         unsafe { thread::count_free(own, was.site, was.size) };

@@ -11,6 +11,7 @@ use core::cell::UnsafeCell;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use edleak_session::counters::Counters;
+use edleak_session::header::Header;
 use edleak_session::layout::{MAX_SHARDS, Shard, owner_thread, owner_word};
 use edleak_session::site::MAX_SITES;
 
@@ -149,7 +150,7 @@ pub fn set_shards(shards: *mut Shard, counters: *mut Counters, count: usize, tid
 const ASK_AGAIN: usize = 1024;
 
 /// Where this thread counts, for a thread that has left the fast path. Needs an attached session.
-pub fn counting(tls: &mut Tls) -> Counting {
+pub fn counting(header: &Header, tls: &mut Tls) -> Counting {
     let offset = if tls.pending.caller.is_null() { tls.offset } else { tls.hidden_offset };
     if offset != 0 {
         return Counting::Owned(PAGE.counters[offset / 8 % (MAX_SHARDS + 1)].load(Ordering::Relaxed));
@@ -167,6 +168,7 @@ pub fn counting(tls: &mut Tls) -> Counting {
         }
     }
     tls.shared_calls = tls.shared_calls.wrapping_add(1);
+    header.shared_in_use.store(1, Ordering::Relaxed);
     Counting::Shared(PAGE.counters[count % (MAX_SHARDS + 1)].load(Ordering::Relaxed))
 }
 

@@ -42,6 +42,9 @@ pub struct Header {
     pub events_read: AtomicU32,
     /// Module events that found the ring full.
     pub events_lost: AtomicU32,
+    /// 1: some thread counts in the shared shard. Before that nobody has touched it, and reading it would cost memory.
+    pub shared_in_use: AtomicU32,
+    _reserved: u32,
 
     /// Frees of addresses that no hook ever handed out.
     pub unknown_frees: AtomicU64,

@@ -1,0 +1,121 @@
+//! The command line of edleak-record.
+
+use crate::period::{Period, parse_duration};
+use clap::Parser;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Counts the live bytes of every allocation site of a program, over time, into a small trace.
+///
+/// The program runs as it would without edleak; nothing of it is changed, and its exit code becomes edleak-record's.
+/// Read the trace with edleak-analyze, here or anywhere else, now or later.
+#[derive(Parser, Clone, Debug)]
+#[command(
+    name = "edleak-record",
+    version,
+    after_help = "Examples:
+  edleak-record ./server --port 8080        record until the server ends
+  edleak-record -o run.edl --duration 1h -- ./server
+                                            end the recording after an hour; the server runs on
+  LD_PRELOAD=/path/to/libedleak_preload.so ./server
+                                            the same without edleak-record; EDLEAK_OUTPUT and EDLEAK_PERIOD apply
+
+Exit code: the program's own (128+N if signal N killed it); 125 edleak-record failed, 126 the program cannot be
+recorded, 127 there is no such program."
+)]
+pub struct Args {
+    /// Write the trace to FILE; one that exists is kept as FILE.old.
+    #[arg(short, long, value_name = "FILE", default_value = "trace.edl")]
+    pub output: PathBuf,
+
+    /// Take a slice every DUR: 100ms, 1s, 5m, or auto.
+    ///
+    /// With auto the period begins at 20 ms and doubles as the recording grows, so that a run of any length ends with
+    /// several hundred evenly spaced slices.
+    #[arg(long, value_name = "DUR", default_value = "auto")]
+    pub period: Period,
+
+    /// End the recording after DUR; the program runs on.
+    #[arg(long, value_name = "DUR", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+
+    /// After --duration, send the program SIGTERM and wait for its end.
+    #[arg(long, requires = "duration")]
+    pub then_terminate: bool,
+
+    /// Record child processes, too, each into its own NAME.PID.edl.
+    #[arg(long)]
+    pub children: bool,
+
+    /// Let the trace grow to BYTES (k, M and G are understood); older history becomes coarser to fit.
+    #[arg(long, value_name = "BYTES", default_value = "64M", value_parser = parse_size)]
+    pub size: u64,
+
+    /// Say nothing but errors.
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// The program and its arguments.
+    #[arg(trailing_var_arg = true, required = true, value_name = "PROGRAM", allow_hyphen_values = true)]
+    pub program: Vec<OsString>,
+}
+
+/// What the preload asks for when nobody started edleak-record: `collect --pid N --reply-fd N`.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "edleak-record collect")]
+pub struct CollectArgs {
+    /// The process that asks.
+    #[arg(long)]
+    pub pid: u32,
+    /// Where it waits for the path of its control page.
+    #[arg(long)]
+    pub reply_fd: i32,
+}
+
+/// Reads a size such as `65536`, `512k`, `64M`, `64MiB` or `2G`; the units are powers of 1,024.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.trim_end_matches("iB").trim_end_matches('B') {
+        "" => 0,
+        "k" | "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        _ => return Err(format!("unknown unit `{unit}` (use k, M or G)")),
+    };
+    let number: u64 = number.parse().map_err(|_| "not a size (use for example 64M)".to_string())?;
+    number.checked_mul(1 << shift).ok_or_else(|| "too large (use less than 16 EiB)".to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Args::command().debug_assert();
+        CollectArgs::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_the_program_is_the_programs() {
+        let args = Args::try_parse_from(["edleak-record", "--period", "1s", "./x", "--period", "-o"])
+            .expect("valid");
+        assert_eq!(args.program, ["./x", "--period", "-o"]);
+        let args = Args::try_parse_from(["edleak-record", "-o", "t", "--", "-x", "--help"]).expect("valid");
+        assert_eq!(args.program, ["-x", "--help"]);
+    }
+
+    #[test]
+    fn sizes_are_read() {
+        assert_eq!(parse_size("64M"), Ok(64 << 20));
+        assert_eq!(parse_size("512k"), Ok(512 << 10));
+        assert_eq!(parse_size("2GiB"), Ok(2 << 30));
+        assert_eq!(parse_size("100"), Ok(100));
+        for text in ["", "M", "1T", "-1", "99999999999G"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! Follows every image of a run from its claim to its end: one thread, woken by signals, claims and the clock.
+
+use crate::offer::Offer;
+use crate::process;
+use crate::recording::{Options, Recording, Summary};
+use crate::shm::{Session, wait};
+use crate::signals::{self, Ended, Signals, Watch};
+use crate::stepping::Stepping;
+use edleak_format::EndReason;
+use edleak_session::header::{ATTACHED, FRESH};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Claims are looked for this often while the target is young, and may be waiting for its rules.
+const YOUNG_POLL: Duration = Duration::from_micros(500);
+/// And this often later.
+const POLL: Duration = Duration::from_millis(20);
+/// How long a target counts as young.
+const YOUNG: Duration = Duration::from_millis(200);
+
+/// Who is followed.
+pub enum Root {
+    /// Our own child.
+    Child(u32),
+    /// A process that started us.
+    Other(u32, Watch),
+}
+
+impl Root {
+    fn pid(&self) -> u32 {
+        match self {
+            Root::Child(pid) | Root::Other(pid, _) => *pid,
+        }
+    }
+}
+
+/// How a run is to be followed.
+pub struct Plan {
+    /// What all recordings have in common.
+    pub options: Options,
+    /// The trace of the root process.
+    pub output: PathBuf,
+    /// End the recording after this time.
+    pub duration: Option<Duration>,
+    /// Record child processes, too.
+    pub children: bool,
+    /// Which return addresses to step over.
+    pub stepping: Stepping,
+}
+
+/// A trace that could not be written, or not to its end.
+#[derive(Debug)]
+pub struct Failure {
+    /// The trace.
+    pub path: PathBuf,
+    /// Why, and what to do about it.
+    pub message: String,
+}
+
+impl Failure {
+    fn new(path: &Path, error: &dyn std::fmt::Display) -> Failure {
+        Failure { path: path.to_owned(), message: error.to_string() }
+    }
+}
+
+/// What came of a run.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// How the root process ended; `None`: it runs on.
+    pub ended: Option<Ended>,
+    /// The finished traces, the root's last.
+    pub summaries: Vec<Summary>,
+    /// What went wrong with a trace; the target was not disturbed by it.
+    pub failures: Vec<Failure>,
+}
+
+/// A child process being recorded, and how we know that it is there.
+struct Child {
+    recording: Recording,
+    watch: Option<Watch>,
+}
+
+/// A run under way.
+pub struct Follower<'a> {
+    plan: &'a Plan,
+    offer: Offer,
+    root: Root,
+    recording: Option<Recording>,
+    children: Vec<Child>,
+    attaching: Vec<Session>,
+    outcome: Outcome,
+    began: Instant,
+}
+
+impl<'a> Follower<'a> {
+    /// Follows `root`, whose images claim their sessions from `offer`.
+    pub fn new(plan: &'a Plan, offer: Offer, root: Root) -> Follower<'a> {
+        Follower {
+            plan,
+            offer,
+            root,
+            recording: None,
+            children: Vec::new(),
+            attaching: Vec::new(),
+            outcome: Outcome::default(),
+            began: Instant::now(),
+        }
+    }
+
+    /// Runs until everything recorded has ended, or the duration is over.
+    pub fn run(mut self, signals: &mut Signals) -> Outcome {
+        loop {
+            let mut fds = vec![signals.fd()];
+            fds.extend(self.children.iter().filter_map(|child| child.watch.as_ref().map(Watch::fd)));
+            if let (Root::Other(_, watch), None) = (&self.root, self.outcome.ended) {
+                fds.push(watch.fd());
+            }
+            signals::wait_readable(&fds, self.time_to_wait());
+            let stop = self.pass_on(signals);
+            self.take_claims();
+            let now = Instant::now();
+            self.take_slices(now);
+            self.end_children();
+            let root_is_gone = self.root_has_ended();
+            if root_is_gone {
+                self.take_claims();
+                let reason = match self.outcome.ended {
+                    Some(Ended::Exited(status)) => EndReason::Exited(status),
+                    Some(Ended::Killed(signal)) => EndReason::Killed(signal),
+                    None => EndReason::Gone,
+                };
+                self.end_root(reason);
+            }
+            if (root_is_gone || self.outcome.ended.is_some()) && self.children.is_empty() {
+                return self.outcome;
+            }
+            if self.is_over(now) {
+                self.end_all(EndReason::DurationReached);
+                return self.outcome;
+            }
+            if stop && self.outcome.ended.is_some() {
+                self.end_all(EndReason::Stopped);
+                return self.outcome;
+            }
+        }
+    }
+
+    fn time_to_wait(&self) -> Duration {
+        let now = Instant::now();
+        let young = self.recording.is_none() || !self.attaching.is_empty();
+        let poll = if young && self.began.elapsed() < YOUNG { YOUNG_POLL } else { POLL };
+        let recordings = self.recording.iter().chain(self.children.iter().map(|child| &child.recording));
+        let due = recordings.map(|recording| recording.next_due().saturating_duration_since(now)).min();
+        // With nothing to claim and nobody to notice it late, sleep until the next slice.
+        let calm = self.began.elapsed() > 50 * YOUNG && !self.plan.children;
+        let poll = if calm { 10 * POLL } else { poll };
+        due.map_or(poll, |due| due.min(poll))
+    }
+
+    /// Passes signals on to the target. Tells whether somebody asked for an end.
+    fn pass_on(&mut self, signals: &mut Signals) -> bool {
+        let mut stop = false;
+        for signal in signals.take() {
+            if signal.number == libc::SIGCHLD {
+                continue;
+            }
+            stop |= matches!(signal.number, libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT);
+            if let (Root::Child(pid), true, None) = (&self.root, signal.from_process, self.outcome.ended) {
+                signals::send(*pid, signal.number);
+            }
+        }
+        stop
+    }
+
+    fn take_claims(&mut self) {
+        match self.offer.claimed() {
+            Ok(sessions) => self.attaching.extend(sessions),
+            Err(error) => {
+                self.outcome.failures.push(Failure::new(&self.plan.output, &error));
+            }
+        }
+        for session in std::mem::take(&mut self.attaching) {
+            let header = session.header();
+            if header.state.load(Ordering::Acquire) == FRESH {
+                // Claimed, and about to attach; so is it worth a short wait.
+                wait(&header.state, FRESH, Duration::from_millis(5));
+            }
+            if header.state.load(Ordering::Acquire) == ATTACHED {
+                self.begin(session);
+            } else {
+                self.attaching.push(session);
+            }
+        }
+    }
+
+    fn begin(&mut self, session: Session) {
+        let claimed_pid = session.header().pid.load(Ordering::Relaxed);
+        let is_root = !self.plan.children || claimed_pid == self.root.pid();
+        let pid = if is_root { self.root.pid() } else { claimed_pid };
+        let path = if is_root { self.plan.output.clone() } else { child_path(&self.plan.output, pid) };
+        if is_root {
+            // An exec: the trace is that of the new image.
+            drop(self.recording.take());
+        } else if let Some(index) = self.children.iter().position(|child| child.recording.pid() == pid) {
+            drop(self.children.swap_remove(index));
+        }
+        let mut options = self.plan.options.clone();
+        if !is_root {
+            options.command = process::command_line(pid);
+        }
+        match Recording::begin(session, pid, &path, &options, self.plan.stepping.clone()) {
+            Ok(recording) if is_root => self.recording = Some(recording),
+            Ok(recording) => self.children.push(Child { recording, watch: Watch::of(pid) }),
+            Err(error) => self.outcome.failures.push(Failure::new(&path, &error)),
+        }
+    }
+
+    fn take_slices(&mut self, now: Instant) {
+        let recordings = self.recording.take().into_iter().map(|recording| (recording, None));
+        let children = std::mem::take(&mut self.children);
+        let all = recordings.chain(children.into_iter().map(|child| (child.recording, Some(child.watch))));
+        let mut kept = Vec::new();
+        for (mut recording, child) in all {
+            match recording.poll(now) {
+                Ok(()) => kept.push((recording, child)),
+                Err(error) => {
+                    let path = recording.path().to_owned();
+                    self.outcome.summaries.extend(recording.abandon());
+                    self.outcome.failures.push(Failure::new(&path, &error));
+                }
+            }
+        }
+        for (recording, child) in kept {
+            match child {
+                None => self.recording = Some(recording),
+                Some(watch) => self.children.push(Child { recording, watch }),
+            }
+        }
+    }
+
+    fn end_children(&mut self) {
+        let (ended, running) = std::mem::take(&mut self.children)
+            .into_iter()
+            .partition::<Vec<_>, _>(|child| child.watch.as_ref().is_none_or(Watch::has_ended));
+        self.children = running;
+        for child in ended {
+            self.finish(child.recording, EndReason::Gone);
+        }
+    }
+
+    fn root_has_ended(&mut self) -> bool {
+        if self.outcome.ended.is_some() {
+            return false;
+        }
+        match &self.root {
+            Root::Child(pid) => {
+                self.outcome.ended = signals::has_ended(*pid);
+                self.outcome.ended.is_some()
+            }
+            Root::Other(_, watch) => watch.has_ended(),
+        }
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        let began = self.recording.as_ref().map_or(self.began, Recording::began);
+        self.plan.duration.is_some_and(|duration| now.duration_since(began) >= duration)
+    }
+
+    fn end_root(&mut self, reason: EndReason) {
+        if let Some(recording) = self.recording.take() {
+            self.finish(recording, reason);
+        }
+    }
+
+    fn end_all(&mut self, reason: EndReason) {
+        for child in std::mem::take(&mut self.children) {
+            self.finish(child.recording, reason);
+        }
+        self.end_root(reason);
+    }
+
+    fn finish(&mut self, recording: Recording, reason: EndReason) {
+        let path = recording.path().to_owned();
+        match recording.finish(reason, self.offer.missed()) {
+            Ok(summary) => self.outcome.summaries.push(summary),
+            Err(error) => self.outcome.failures.push(Failure::new(&path, &error)),
+        }
+    }
+}
+
+/// `NAME.PID.edl`, beside the trace of the root process.
+fn child_path(output: &Path, pid: u32) -> PathBuf {
+    let name = output.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let stem = name.strip_suffix(".edl").unwrap_or(&name);
+    output.with_file_name(format!("{stem}.{pid}.edl"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn children_have_traces_of_their_own() {
+        assert_eq!(child_path(Path::new("/tmp/a/trace.edl"), 7), Path::new("/tmp/a/trace.7.edl"));
+        assert_eq!(child_path(Path::new("out"), 7), Path::new("out.7.edl"));
+    }
+}

@@ -1,0 +1,106 @@
+//! Sessions on offer: the control page and a stock of fresh sessions, refilled as images claim them.
+
+use crate::shm::{ControlPage, Session};
+use edleak_session::control::{self, Slot};
+use edleak_session::layout::MAX_SHARDS;
+use std::io;
+use std::sync::atomic::Ordering;
+
+/// How long a target may wait, once, at its start, for the wrapper rules of its modules.
+const PATIENCE_US: u32 = 50_000;
+/// Slots kept filled. An image takes one when it starts; the collector refills them several times a second.
+const STOCK: usize = 8;
+/// The same when child processes are recorded, too.
+const STOCK_WITH_CHILDREN: usize = control::SLOTS;
+
+/// Sessions on offer to the images of one recording.
+pub struct Offer {
+    page: ControlPage,
+    stock: Vec<Option<Session>>,
+    shards: usize,
+}
+
+impl Offer {
+    /// Makes the control page and the first sessions.
+    pub fn create(children: bool) -> io::Result<Offer> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let stock = if children { STOCK_WITH_CHILDREN } else { STOCK };
+        let mut offer = Offer {
+            page: ControlPage::create(children)?,
+            stock: (0..stock).map(|_| None).collect(),
+            // More shards than threads that can run at once, so that few ever share one; each costs address space.
+            shards: (8 * cores).clamp(16, MAX_SHARDS),
+        };
+        offer.refill()?;
+        Ok(offer)
+    }
+
+    /// Where a target finds the control page.
+    pub fn path(&self) -> String {
+        self.page.path()
+    }
+
+    /// Names the process to record, before it is let go.
+    pub fn set_root(&self, pid: u32) {
+        self.page.get().root_pid.store(pid, Ordering::Release);
+    }
+
+    /// Images that found no session.
+    pub fn missed(&self) -> u64 {
+        u64::from(self.page.get().missed.load(Ordering::Relaxed))
+    }
+
+    /// The sessions that were claimed since the last call, in the order they were offered; their places are refilled.
+    pub fn claimed(&mut self) -> io::Result<Vec<Session>> {
+        let mut claimed = Vec::new();
+        for (slot, session) in self.page.get().slots.iter().zip(&mut self.stock) {
+            if slot.state.load(Ordering::Acquire) == control::CLAIMED {
+                claimed.extend(session.take());
+                slot.state.store(control::EMPTY, Ordering::Relaxed);
+            }
+        }
+        self.refill()?;
+        Ok(claimed)
+    }
+
+    fn refill(&mut self) -> io::Result<()> {
+        let slots: &[Slot] = &self.page.get().slots;
+        for (slot, place) in slots.iter().zip(&mut self.stock) {
+            if place.is_none() {
+                let session = Session::create(self.shards, PATIENCE_US)?;
+                slot.fd.store(session.fd() as u32, Ordering::Relaxed);
+                *place = Some(session);
+                slot.state.store(control::FREE, Ordering::Release);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_session_is_claimed_once_and_its_place_refilled() {
+        let mut offer = Offer::create(false).expect("memory files can be made");
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            let fds: Vec<u32> =
+                (0..STOCK).map(|_| offer.page.get().claim().expect("the stock is full")).collect();
+            assert_eq!(offer.page.get().claim(), None);
+            let sessions = offer.claimed().expect("memory files can be made");
+            assert_eq!(sessions.iter().map(|session| session.fd() as u32).collect::<Vec<_>>(), fds);
+            seen.push(sessions);
+        }
+        assert_eq!(offer.missed(), 3);
+    }
+
+    #[test]
+    fn a_fresh_session_reads_as_empty() {
+        let session = Session::create(16, 0).expect("memory files can be made");
+        assert_eq!(session.header().shards.load(Ordering::Relaxed), 16);
+        assert!(session.maps().is_empty());
+        assert!(session.shards().iter().all(|shard| shard.owner.load(Ordering::Relaxed) == 0));
+    }
+}

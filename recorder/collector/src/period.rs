@@ -1,0 +1,151 @@
+//! When slices are due: a fixed period, or one that doubles as the recording grows.
+
+use std::time::Duration;
+
+/// The shortest period, and the tick of an automatic one.
+pub const FINEST: Duration = Duration::from_millis(20);
+/// Slices that an automatic period keeps at most before it doubles; after doubling, half of them lie on the new grid.
+const MOST_SLICES: u64 = 1024;
+
+/// How often a slice is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Period {
+    /// Begins at [`FINEST`] and doubles, so that any run ends with several hundred evenly spaced slices.
+    Auto,
+    /// As asked for.
+    Every(Duration),
+}
+
+impl std::str::FromStr for Period {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Period, String> {
+        if text == "auto" {
+            return Ok(Period::Auto);
+        }
+        let period = parse_duration(text)?;
+        if period < Duration::from_millis(1) {
+            return Err("a period is at least 1ms".into());
+        }
+        Ok(Period::Every(period))
+    }
+}
+
+/// Reads a duration such as `100ms`, `1s`, `1.5m`, `2h` or `7d`; a bare number is in seconds.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let seconds = match unit {
+        "ns" => 1e-9,
+        "us" | "µs" => 1e-6,
+        "ms" => 1e-3,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        "d" => 86_400.0,
+        _ => return Err(format!("unknown unit `{unit}` (use ms, s, m, h or d)")),
+    };
+    let number: f64 =
+        number.parse().map_err(|_| "not a duration (use for example 100ms, 1s or 2h)".to_string())?;
+    Duration::try_from_secs_f64(number * seconds)
+        .map_err(|_| "out of range (use less than a century)".to_string())
+}
+
+/// The grid of a recording: which ticks get a slice.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    tick: Duration,
+    stride: u64,
+    doubles: bool,
+}
+
+impl Schedule {
+    /// The schedule of a recording that begins now.
+    pub fn new(period: Period) -> Schedule {
+        match period {
+            Period::Auto => Schedule { tick: FINEST, stride: 1, doubles: true },
+            Period::Every(tick) => Schedule { tick, stride: 1, doubles: false },
+        }
+    }
+
+    /// Length of a tick.
+    pub fn tick(&self) -> Duration {
+        self.tick
+    }
+
+    /// The period asked for in ticks; 0: automatic.
+    pub fn period_ticks(&self) -> u64 {
+        if self.doubles { 0 } else { 1 }
+    }
+
+    /// The tick that `elapsed` since the start falls into.
+    pub fn tick_at(&self, elapsed: Duration) -> u64 {
+        (elapsed.as_nanos() / self.tick.as_nanos().max(1)) as u64
+    }
+
+    /// The first due tick after `tick`.
+    pub fn due_after(&self, tick: u64) -> u64 {
+        (tick / self.stride + 1) * self.stride
+    }
+
+    /// The newest due tick that is not after `tick`, and how many due ticks since `last` are passed over for it.
+    pub fn due_at(&self, last: u64, tick: u64) -> (u64, u64) {
+        let due = tick / self.stride * self.stride;
+        (due, (due.saturating_sub(last) / self.stride).saturating_sub(1))
+    }
+
+    /// When a tick begins, since the start.
+    pub fn start_of(&self, tick: u64) -> Duration {
+        Duration::from_nanos((self.tick.as_nanos() as u64).saturating_mul(tick))
+    }
+
+    /// A slice was taken at `tick`: an automatic period doubles when it has taken enough.
+    pub fn taken(&mut self, tick: u64) {
+        if self.doubles && tick / self.stride >= MOST_SLICES {
+            self.stride *= 2;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_and_nonsense_is_refused() {
+        assert_eq!(parse_duration("100ms"), Ok(Duration::from_millis(100)));
+        assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(parse_duration("2"), Ok(Duration::from_secs(2)));
+        assert_eq!(parse_duration("2h"), Ok(Duration::from_secs(7200)));
+        for text in ["", "s", "1x", "-1s", "1e400d", "..s"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+        assert_eq!("auto".parse(), Ok(Period::Auto));
+        assert!("10us".parse::<Period>().is_err());
+    }
+
+    #[test]
+    fn any_length_of_an_automatic_recording_has_several_hundred_even_slices() {
+        for seconds in [12u64, 60, 3600, 86_400, 5 * 7 * 86_400] {
+            let mut schedule = Schedule::new(Period::Auto);
+            let last = schedule.tick_at(Duration::from_secs(seconds));
+            let (mut tick, mut taken) = (0, vec![0]);
+            while schedule.due_after(tick) <= last {
+                tick = schedule.due_after(tick);
+                taken.push(tick);
+                schedule.taken(tick);
+            }
+            let even = taken.iter().filter(|&&tick| tick % schedule.stride == 0).count();
+            assert!((500..=1025).contains(&even), "{seconds} s: {even} slices");
+            assert!(taken.len() < 20_000, "{seconds} s: {} slices in all", taken.len());
+        }
+    }
+
+    #[test]
+    fn ticks_passed_over_are_counted() {
+        let schedule = Schedule::new(Period::Every(Duration::from_secs(1)));
+        assert_eq!(schedule.due_at(4, 5), (5, 0));
+        assert_eq!(schedule.due_at(4, 9), (9, 4));
+        assert_eq!(schedule.start_of(9), Duration::from_secs(9));
+    }
+}

@@ -1,0 +1,134 @@
+//! What /proc says of a process: memory map, size, threads, whether it is still there.
+
+use std::fs;
+use std::path::PathBuf;
+
+/// One file mapped into a process.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mapping {
+    /// First address.
+    pub start: u64,
+    /// One past the last address.
+    pub end: u64,
+    /// Offset of `start` in the file.
+    pub offset: u64,
+    /// The file's path, as the process sees it; a deleted file's without the remark that it is.
+    pub path: String,
+}
+
+/// The mappings of files in the text of a memory map, in address order.
+pub fn parse_maps(text: &[u8]) -> Vec<Mapping> {
+    String::from_utf8_lossy(text).lines().filter_map(parse_mapping).collect()
+}
+
+fn parse_mapping(line: &str) -> Option<Mapping> {
+    // start-end perms offset dev inode path
+    let (range, rest) = line.split_once(' ')?;
+    let (start, end) = range.split_once('-')?;
+    let path = &rest[rest.find('/')?..];
+    let mut fields = rest.split(' ');
+    let (_permissions, offset) = (fields.next()?, fields.next()?);
+    let hex = |digits| u64::from_str_radix(digits, 16).ok();
+    let path = path.strip_suffix(" (deleted)").unwrap_or(path);
+    Some(Mapping { start: hex(start)?, end: hex(end)?, offset: hex(offset)?, path: path.to_owned() })
+}
+
+/// The mappings of a running process; empty when it is gone or not ours to look at.
+pub fn read_maps(pid: u32) -> Vec<Mapping> {
+    fs::read(format!("/proc/{pid}/maps")).map_or_else(|_| Vec::new(), |text| parse_maps(&text))
+}
+
+/// A path as a process sees it, opened through its root directory, so that a chroot or a container is no obstacle; once
+/// the process is gone, the path itself.
+pub fn path_in(pid: u32, path: &str) -> PathBuf {
+    let inside = PathBuf::from(format!("/proc/{pid}/root{path}"));
+    if inside.exists() { inside } else { PathBuf::from(path) }
+}
+
+/// The size of a process.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Size {
+    /// Anonymous memory resident (RssAnon).
+    pub rss_anon_bytes: u64,
+    /// Anonymous memory swapped out (VmSwap).
+    pub swap_bytes: u64,
+}
+
+/// What /proc/PID/status says.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Status {
+    /// Its size; 0 once it has ended.
+    pub size: Size,
+    /// It lives in a PID namespace of its own, so the thread ids it knows are not the ones we see.
+    pub own_pid_namespace: bool,
+}
+
+/// Reads /proc/PID/status; `None` when the process is gone.
+pub fn read_status(pid: u32) -> Option<Status> {
+    Some(parse_status(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?))
+}
+
+fn parse_status(text: &str) -> Status {
+    let kilobytes =
+        |value: &str| value.trim().trim_end_matches(" kB").parse::<u64>().map_or(0, |kb| kb * 1024);
+    let mut status = Status::default();
+    for line in text.lines() {
+        match line.split_once(':') {
+            Some(("RssAnon", value)) => status.size.rss_anon_bytes = kilobytes(value),
+            Some(("VmSwap", value)) => status.size.swap_bytes = kilobytes(value),
+            Some(("NSpid", value)) => status.own_pid_namespace = value.split_whitespace().count() > 1,
+            _ => {}
+        }
+    }
+    status
+}
+
+/// The program and arguments of a process; empty when it is gone.
+pub fn command_line(pid: u32) -> Vec<String> {
+    let text = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let arguments = text.strip_suffix(b"\0").unwrap_or(&text).split(|&byte| byte == 0);
+    arguments.map(|argument| String::from_utf8_lossy(argument).into_owned()).collect()
+}
+
+/// Whether a thread of a process is still there.
+pub fn has_thread(pid: u32, tid: u32) -> bool {
+    fs::exists(format!("/proc/{pid}/task/{tid}")).unwrap_or(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mappings_of_files_are_read_and_others_left_out() {
+        let text = b"55d0-55e0 r--p 00002000 08:01 123   /usr/bin/a b\n\
+                     55e0-55f0 rw-p 00000000 00:00 0     [heap]\n\
+                     7f00-7f10 r-xp 00000000 08:01 9     /tmp/x.so (deleted)\n\
+                     7ffd-7ffe rw-p 00000000 00:00 0\n\
+                     broken line\n";
+        let maps = parse_maps(text);
+        assert_eq!(maps.len(), 2);
+        assert_eq!(
+            maps[0],
+            Mapping { start: 0x55d0, end: 0x55e0, offset: 0x2000, path: "/usr/bin/a b".into() }
+        );
+        assert_eq!(maps[1].path, "/tmp/x.so");
+    }
+
+    #[test]
+    fn status_gives_sizes_and_namespaces() {
+        let status = parse_status("Name:\tx\nNSpid:\t812\t3\nRssAnon:\t  1024 kB\nVmSwap:\t       8 kB\n");
+        assert_eq!(status.size, Size { rss_anon_bytes: 1 << 20, swap_bytes: 8 << 10 });
+        assert!(status.own_pid_namespace);
+        assert!(!parse_status("NSpid:\t812\n").own_pid_namespace);
+    }
+
+    #[test]
+    fn this_process_is_there() {
+        let pid = std::process::id();
+        assert!(read_maps(pid).iter().any(|mapping| mapping.path.contains("/")));
+        assert!(read_status(pid).is_some_and(|status| status.size.rss_anon_bytes > 0));
+        assert!(has_thread(pid, pid));
+        assert!(!has_thread(pid, 1));
+    }
+}

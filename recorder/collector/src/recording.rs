@@ -1,0 +1,341 @@
+//! The recording of one image: from its session, slice by slice, into its trace.
+
+use crate::modules::Modules;
+use crate::period::{Period, Schedule};
+use crate::process::{self, Size};
+use crate::shm::Session;
+use crate::slicer::Slicer;
+use crate::stepping::Stepping;
+use edleak_format::{
+    End, EndReason, Error, Losses, Record, Site, SiteId, SiteKind, SliceHeader, Start, TraceWriter,
+};
+use edleak_session::event::{LOADED, MAX_EVENTS, ModuleEvent, NAME_BYTES};
+use edleak_session::site::{MAX_SITES, OTHER};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+/// What all recordings of one run have in common.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The command line recorded, for the trace.
+    pub command: Vec<String>,
+    /// How often a slice is taken.
+    pub period: Period,
+    /// The size a trace may grow to.
+    pub capacity_bytes: u64,
+}
+
+/// One image being recorded.
+pub struct Recording {
+    pid: u32,
+    session: Session,
+    writer: Option<TraceWriter>,
+    path: PathBuf,
+    began: Instant,
+    schedule: Schedule,
+    last_tick: u64,
+    slices: u64,
+    slicer: Slicer,
+    modules: Modules,
+    stepping: Stepping,
+    /// Site ids of the session that the trace knows, from the first on.
+    known_sites: usize,
+    /// Ids below `known_sites` whose address was not there yet.
+    late_sites: Vec<u32>,
+    events_read: u32,
+    losses: Losses,
+    size: Size,
+    own_pid_namespace: bool,
+}
+
+/// What a finished recording says at the end.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// The trace.
+    pub path: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+    /// Slices taken.
+    pub slices: u64,
+    /// Sites seen.
+    pub sites: usize,
+    /// How long it took.
+    pub duration: Duration,
+    /// What could not be seen.
+    pub losses: Losses,
+}
+
+impl Recording {
+    /// Begins the recording of the image that claimed `session`: learns its modules, publishes the rules of its wrappers
+    /// and takes the first slice.
+    pub fn begin(
+        session: Session,
+        pid: u32,
+        path: &Path,
+        options: &Options,
+        mut stepping: Stepping,
+    ) -> Result<Recording, Error> {
+        let began = Instant::now();
+        let mut modules = Modules::new(pid);
+        modules.add_maps(&process::parse_maps(&session.maps()), 0);
+        stepping.publish(&session, modules.all());
+        session.header().ready.store(1, Ordering::Release);
+        crate::shm::wake(&session.header().ready);
+
+        let schedule = Schedule::new(options.period);
+        let mut writer = TraceWriter::create(path, options.capacity_bytes)?;
+        writer.record(&Record::Start(Start {
+            command: options.command.clone(),
+            pid,
+            started_unix_ns: SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0, |since| since.as_nanos() as u64),
+            tick_ns: schedule.tick().as_nanos() as u64,
+            period_ticks: schedule.period_ticks(),
+            machine: "x86_64".into(),
+            recorder: env!("CARGO_PKG_VERSION").into(),
+            max_sites: MAX_SITES as u32,
+        }))?;
+        for loaded in modules.all() {
+            writer.record(&Record::Module(loaded.module.clone()))?;
+        }
+        let slicer = Slicer::new(session.shards().len());
+        let mut recording = Recording {
+            pid,
+            session,
+            writer: Some(writer),
+            path: path.to_owned(),
+            began,
+            schedule,
+            last_tick: 0,
+            slices: 0,
+            slicer,
+            modules,
+            stepping,
+            known_sites: OTHER as usize,
+            late_sites: Vec::new(),
+            events_read: 0,
+            losses: Losses::default(),
+            size: Size::default(),
+            own_pid_namespace: false,
+        };
+        recording.take_slice(0)?;
+        Ok(recording)
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// The trace.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// When it began.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// When the next slice is due.
+    pub fn next_due(&self) -> Instant {
+        self.began + self.schedule.start_of(self.schedule.due_after(self.last_tick))
+    }
+
+    /// Takes a slice if one is due. Due slices that the machine had no time for are counted as missed.
+    pub fn poll(&mut self, now: Instant) -> Result<(), Error> {
+        if now < self.next_due() {
+            return Ok(());
+        }
+        let tick = self.schedule.tick_at(now.duration_since(self.began));
+        let (due, missed) = self.schedule.due_at(self.last_tick, tick);
+        self.losses.missed_slices += missed;
+        self.take_slice(due)?;
+        self.schedule.taken(due);
+        if !self.own_pid_namespace {
+            self.slicer.reclaim(&self.session, self.pid);
+        }
+        Ok(())
+    }
+
+    /// Takes the final slice, closes the trace and tells what became of it.
+    pub fn finish(mut self, reason: EndReason, unrecorded_images: u64) -> Result<Summary, Error> {
+        self.losses.unrecorded_images = unrecorded_images;
+        let elapsed = self.began.elapsed();
+        let tick = self.schedule.tick_at(elapsed).max(self.last_tick + 1);
+        self.take_slice(tick)?;
+        let mut bytes = 0;
+        if let Some(mut writer) = self.writer.take() {
+            writer.record(&Record::End(End { reason, at_ns: elapsed.as_nanos() as u64 }))?;
+            bytes = writer.finish()?;
+        }
+        Ok(Summary {
+            path: self.path,
+            bytes,
+            slices: self.slices,
+            sites: self.known_sites - OTHER as usize,
+            duration: elapsed,
+            losses: self.losses,
+        })
+    }
+
+    /// Closes a trace that has no room for another slice, with what fitted.
+    pub fn abandon(mut self) -> Option<Summary> {
+        let writer = self.writer.take()?;
+        Some(Summary {
+            bytes: writer.finish().ok()?,
+            path: self.path,
+            slices: self.slices,
+            sites: self.known_sites - OTHER as usize,
+            duration: self.began.elapsed(),
+            losses: self.losses,
+        })
+    }
+
+    fn take_slice(&mut self, tick: u64) -> Result<(), Error> {
+        let now_ns = self.began.elapsed().as_nanos() as u64;
+        self.read_events(now_ns)?;
+        let counters = self.slicer.read(&self.session).to_vec();
+        self.learn_sites(counters.len(), now_ns)?;
+        if let Some(status) = process::read_status(self.pid)
+            && status.size != Size::default()
+        {
+            self.size = status.size;
+            self.own_pid_namespace = status.own_pid_namespace;
+        }
+        self.read_losses()?;
+        let header = SliceHeader {
+            tick,
+            time_ns: now_ns,
+            rss_anon_bytes: self.size.rss_anon_bytes,
+            swap_bytes: self.size.swap_bytes,
+        };
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        // Session ids begin with OTHER, the trace's with 0.
+        writer.slice(&header, counters.get(OTHER as usize..).unwrap_or_default())?;
+        self.last_tick = tick;
+        self.slices += 1;
+        Ok(())
+    }
+
+    fn record(&mut self, record: &Record) -> Result<(), Error> {
+        match &mut self.writer {
+            Some(writer) => writer.record(record),
+            None => Ok(()),
+        }
+    }
+
+    fn read_events(&mut self, now_ns: u64) -> Result<(), Error> {
+        let written = self.session.header().events_written.load(Ordering::Acquire);
+        let waiting = written.wrapping_sub(self.events_read) as usize;
+        if waiting == 0 {
+            return Ok(());
+        }
+        let mut first_new = self.modules.all().len();
+        for offset in 0..waiting.min(MAX_EVENTS) as u32 {
+            let number = self.events_read.wrapping_add(offset);
+            let event = &self.session.events()[number as usize % MAX_EVENTS];
+            let bias = event.load_bias.load(Ordering::Relaxed);
+            if event.kind.load(Ordering::Acquire) == LOADED {
+                self.modules.add_loaded(&name_of(event), bias, number.wrapping_add(1), now_ns);
+            } else if let Some(module) = self.modules.unloaded(bias, now_ns) {
+                let record = Record::Module(module.clone());
+                self.record(&record)?;
+                first_new = first_new.min(self.modules.all().len());
+            }
+        }
+        self.events_read = written;
+        self.session.header().events_read.store(written, Ordering::Release);
+        self.new_modules(first_new)
+    }
+
+    fn new_modules(&mut self, first_new: usize) -> Result<(), Error> {
+        let new: Vec<_> = self.modules.all().get(first_new..).unwrap_or_default().to_vec();
+        if new.is_empty() {
+            return Ok(());
+        }
+        for loaded in &new {
+            self.record(&Record::Module(loaded.module.clone()))?;
+        }
+        self.stepping.publish(&self.session, self.modules.all());
+        Ok(())
+    }
+
+    /// Tells the trace of sites that are new, with the modules they lie in.
+    fn learn_sites(&mut self, in_use: usize, now_ns: u64) -> Result<(), Error> {
+        let mut ids = std::mem::take(&mut self.late_sites);
+        ids.extend(self.known_sites as u32..in_use as u32);
+        self.known_sites = self.known_sites.max(in_use);
+        let mut map_is_fresh = false;
+        for id in ids {
+            let info = &self.session.infos()[id as usize];
+            let address = info.address.load(Ordering::Acquire);
+            if id == OTHER {
+                self.record_site(id, SiteKind::Other, 0, None, now_ns)?;
+                continue;
+            }
+            if address == 0 {
+                self.late_sites.push(id); // an insertion under way
+                continue;
+            }
+            let events = info.events_before.load(Ordering::Relaxed);
+            let mut module = self.modules.at(address, events);
+            if module.is_none() && !map_is_fresh {
+                // Loaded in a way that left no event (musl, a loader of its own): look at the map, once a slice.
+                map_is_fresh = true;
+                let first_new = self.modules.add_maps(&process::read_maps(self.pid), now_ns);
+                self.new_modules(first_new)?;
+                module = self.modules.at(address, events);
+            }
+            self.record_site(id, SiteKind::Caller, address, module, now_ns)?;
+        }
+        Ok(())
+    }
+
+    fn record_site(
+        &mut self,
+        id: u32,
+        kind: SiteKind,
+        address: u64,
+        module: Option<edleak_format::ModuleId>,
+        now_ns: u64,
+    ) -> Result<(), Error> {
+        let is_wrapper = self.stepping.steps_over(&self.session, address);
+        self.record(&Record::Site(Site {
+            id: SiteId(id - OTHER),
+            kind,
+            parent: None,
+            address,
+            module,
+            stack: None,
+            first_seen_ns: now_ns,
+            is_wrapper,
+        }))
+    }
+
+    fn read_losses(&mut self) -> Result<(), Error> {
+        let header = self.session.header();
+        let losses = Losses {
+            unknown_frees: header.unknown_frees.load(Ordering::Relaxed),
+            uncounted_calls: header.uncounted_calls.load(Ordering::Relaxed),
+            other_site_allocs: header.other_site_allocs.load(Ordering::Relaxed),
+            untracked_allocs: header.untracked_allocs.load(Ordering::Relaxed),
+            lost_stacks: header.lost_stacks.load(Ordering::Relaxed),
+            missed_slices: self.losses.missed_slices,
+            unrecorded_images: self.losses.unrecorded_images,
+        };
+        if losses != self.losses || self.slices == 0 {
+            self.losses = losses;
+            self.record(&Record::Losses(losses))?;
+        }
+        Ok(())
+    }
+}
+
+fn name_of(event: &ModuleEvent) -> String {
+    let length = (event.name_len.load(Ordering::Relaxed) as usize).min(NAME_BYTES);
+    let bytes: Vec<u8> = event.name[..length].iter().map(|byte| byte.load(Ordering::Relaxed)).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
+}

@@ -1,0 +1,211 @@
+//! One run of edleak-record: checks, starts, follows, reports.
+
+use crate::args::Args;
+use crate::check;
+use crate::follow::{Follower, Outcome, Plan, Root};
+use crate::launch;
+use crate::offer::Offer;
+use crate::recording::{Options, Summary};
+use crate::signals::{self, Ended, Signals};
+use crate::stepping::Stepping;
+use edleak_format::{Losses, MIN_CAPACITY_BYTES, TraceWriter};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// edleak-record itself failed.
+const FAILED: u8 = 125;
+/// How long a target that was sent SIGTERM may take to end.
+const TERMINATION: Duration = Duration::from_secs(10);
+
+/// Records the program of `args`.
+pub fn run(args: &Args) -> ExitCode {
+    match record(args) {
+        Ok(code) => code,
+        Err((code, message)) => {
+            eprintln!("edleak-record: {message}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn record(args: &Args) -> Result<ExitCode, (u8, String)> {
+    let failed = |message: String| (FAILED, message);
+    let [program, ..] = args.program.as_slice() else { return Err(failed("no program (name one)".into())) };
+    let checked = check::check_program(program, std::env::var_os("PATH").as_deref())
+        .map_err(|refusal| (refusal.exit_code(), refusal.to_string()))?;
+    if args.size < MIN_CAPACITY_BYTES {
+        let least = MIN_CAPACITY_BYTES >> 10;
+        return Err(failed(format!("--size {} is too small (use at least {least}k)", args.size)));
+    }
+    let preload = launch::find_preload().map_err(failed)?;
+    let old = keep_old(&args.output).map_err(failed)?;
+    let give_back = |old: &Option<PathBuf>| {
+        let _ = std::fs::remove_file(&args.output);
+        if let Some(old) = old {
+            let _ = std::fs::rename(old, &args.output);
+        }
+    };
+    // The trace is made now, so that what stands in its way is known before anything is started.
+    let made = TraceWriter::create(&args.output, args.size).map(drop);
+    if let Err(error) = made {
+        give_back(&old);
+        return Err(failed(format!("{error} (choose another file with -o)")));
+    }
+    let plan = Plan {
+        options: Options {
+            command: args.program.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+            period: args.period,
+            capacity_bytes: args.size,
+        },
+        output: args.output.clone(),
+        duration: args.duration,
+        children: args.children,
+        stepping: Stepping::default(),
+    };
+    let offer = Offer::create(args.children).map_err(|error| {
+        failed(format!("no memory to share with the target: {error} (raise `ulimit -f` and `-v`)"))
+    })?;
+    let mut signals = Signals::block().map_err(|error| failed(format!("signals: {error}")))?;
+    let held = launch::hold(&checked.path, &args.program, &preload, &offer.path(), &signals)
+        .map_err(|error| failed(format!("no process for the target: {error} (raise `ulimit -u`)")))?;
+    let pid = held.pid();
+    offer.set_root(pid);
+    if let Err(error) = held.release() {
+        give_back(&old);
+        return Err((126, format!("failed to start `{}`: {error}", checked.path.display())));
+    }
+    if !args.quiet {
+        eprintln!(
+            "edleak-record: recording {} (pid {pid}) into {}",
+            shown(&args.program),
+            args.output.display()
+        );
+    }
+    let outcome = Follower::new(&plan, offer, Root::Child(pid)).run(&mut signals);
+    report(args, &outcome);
+    if outcome.summaries.is_empty() && outcome.failures.is_empty() {
+        give_back(&old);
+        return Err(blind(&checked, outcome.ended));
+    }
+    match outcome.ended {
+        Some(ended) => Ok(ended.exit_code()),
+        None => {
+            if args.then_terminate {
+                terminate(pid);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Keeps a trace that is already there as `FILE.old`. Anything that is no regular file is left alone.
+pub fn keep_old(output: &Path) -> Result<Option<PathBuf>, String> {
+    match std::fs::symlink_metadata(output) {
+        Err(_) => Ok(None),
+        Ok(metadata) if !metadata.is_file() && !metadata.is_symlink() => {
+            Err(format!("`{}` is not a file (choose another one with -o)", output.display()))
+        }
+        Ok(_) => {
+            let mut old: OsString = output.as_os_str().to_owned();
+            old.push(".old");
+            let old = PathBuf::from(old);
+            std::fs::rename(output, &old).map_err(|error| {
+                format!(
+                    "failed to keep `{}` as `.old`: {error} (choose another file with -o)",
+                    output.display()
+                )
+            })?;
+            Ok(Some(old))
+        }
+    }
+}
+
+/// Nothing attached: the one outcome that must never look like a clean run.
+fn blind(checked: &check::Program, ended: Option<Ended>) -> (u8, String) {
+    let code = match ended {
+        Some(Ended::Exited(status)) if status != 0 => status as u8,
+        Some(Ended::Killed(signal)) => 128u8.wrapping_add(signal as u8),
+        _ => FAILED,
+    };
+    let why = match &checked.own_malloc {
+        Some(own) => format!(
+            "it brings its own `{}` (build it without, or with the allocator as a shared library)",
+            own.symbol
+        ),
+        None => {
+            "the preload was never loaded, or found no session (a program that ends before main, drops its \
+                 environment, or lives in another PID namespace; start edleak-record inside)"
+                .into()
+        }
+    };
+    (code, format!("nothing was recorded of `{}`: {why}", checked.path.display()))
+}
+
+fn terminate(pid: u32) {
+    signals::send(pid, libc::SIGTERM);
+    if let Some(watch) = signals::Watch::of(pid) {
+        signals::wait_readable(&[watch.fd()], TERMINATION);
+    }
+}
+
+fn report(args: &Args, outcome: &Outcome) {
+    for failure in &outcome.failures {
+        eprintln!("edleak-record: {}; the program was not disturbed", failure.message);
+    }
+    if args.quiet {
+        return;
+    }
+    for summary in &outcome.summaries {
+        eprintln!("edleak-record: {}", sentence(summary));
+    }
+}
+
+/// The one line at the end.
+fn sentence(summary: &Summary) -> String {
+    let Summary { path, bytes, slices, sites, duration, losses } = summary;
+    let path = path.display();
+    let mut line = format!(
+        "{slices} slices of {sites} sites in {:.1} s; {path} is {}{}; next: edleak-analyze {path}",
+        duration.as_secs_f64(),
+        size(*bytes),
+        missed(losses),
+    );
+    if *sites == 0 {
+        line.push_str(" (no allocation was seen)");
+    }
+    line
+}
+
+fn missed(losses: &Losses) -> String {
+    let parts = [
+        (losses.unknown_frees, "unknown frees"),
+        (losses.uncounted_calls, "uncounted calls"),
+        (losses.other_site_allocs, "allocations beyond the site table"),
+        (losses.untracked_allocs, "untracked allocations"),
+        (losses.missed_slices, "slices missed"),
+        (losses.lost_stacks, "lost stacks"),
+        (losses.unrecorded_images, "images not recorded"),
+    ];
+    parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!(", {count} {what}")).collect()
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..10_240 => format!("{bytes} bytes"),
+        10_240..10_485_760 => format!("{} KiB", bytes >> 10),
+        _ => format!("{} MiB", bytes >> 20),
+    }
+}
+
+/// A command line, short enough for a line.
+fn shown(command: &[OsString]) -> String {
+    const MOST: usize = 40;
+    let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
+    let line = words.join(" ");
+    match line.char_indices().nth(MOST) {
+        Some((at, _)) => format!("{}…", &line[..at]),
+        None => line,
+    }
+}

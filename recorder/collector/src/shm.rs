@@ -1,0 +1,177 @@
+//! Memory shared with a target: made here, mapped for its life, read with suspicion.
+//!
+//! Files in memory (`memfd_create`) have no name that could be left behind, no file system that could be full, and are
+//! opened by the target through `/proc/COLLECTOR/fd/N`, which the kernel allows to the same user only. Whatever is in
+//! them is atomics, so a shared reference is sound however the target writes; every index read from them is checked.
+#![allow(unsafe_code)]
+
+use edleak_session::VERSION;
+use edleak_session::control::{self, Control};
+use edleak_session::counters::Counters;
+use edleak_session::event::{MAX_EVENTS, ModuleEvent};
+use edleak_session::header::{self, Header};
+use edleak_session::layout::{
+    COUNTERS_AT, EVENTS_AT, INFOS_AT, MAPS_AT, MAPS_BYTES, SHARD_BYTES, SHARDS_AT, SLOTS_AT, Shard,
+    WRAPPERS_AT, total_bytes,
+};
+use edleak_session::site::{FIRST, MAX_SITES, SLOTS, SiteInfo, SiteSlot};
+use edleak_session::wrapper::{MAX_RANGES, WrapperRange};
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::sync::atomic::Ordering;
+
+/// A mapped file in memory.
+struct Memory {
+    file: File,
+    base: *mut u8,
+    bytes: usize,
+}
+
+impl Memory {
+    fn create(name: &CStr, bytes: usize) -> io::Result<Memory> {
+        // SAFETY: a NUL-terminated name.
+        let fd = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor is new and nobody else's.
+        let file = unsafe { File::from_raw_fd(fd) };
+        file.set_len(bytes as u64)?;
+        let (protection, flags) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_NORESERVE);
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, file.as_raw_fd(), 0) };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Memory { file, base: base.cast(), bytes })
+    }
+
+    /// `count` values of a type made of atomics at `offset`.
+    fn slice<T>(&self, offset: usize, count: usize) -> &[T] {
+        assert!(offset + count * size_of::<T>() <= self.bytes && offset.is_multiple_of(align_of::<T>()));
+        // SAFETY: inside the mapping and aligned (checked above); every type asked for here is made of atomics, valid
+        // for any bits. The file keeps its length: only its owner could shrink it, and he would only kill himself.
+        unsafe { std::slice::from_raw_parts(self.base.add(offset).cast(), count) }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours and no reference outlives `self`.
+        unsafe { libc::munmap(self.base.cast(), self.bytes) };
+    }
+}
+
+// SAFETY: the mapping belongs to the value, and what is in it is atomic.
+unsafe impl Send for Memory {}
+
+/// The control page.
+pub struct ControlPage(Memory);
+
+impl ControlPage {
+    /// A control page for a process that is not started yet.
+    pub fn create(children: bool) -> io::Result<ControlPage> {
+        let page = ControlPage(Memory::create(c"edleak-control", control::BYTES)?);
+        let control = page.get();
+        control.children.store(u32::from(children), Ordering::Relaxed);
+        control.version.store(VERSION, Ordering::Relaxed);
+        control.magic.store(control::MAGIC, Ordering::Release);
+        Ok(page)
+    }
+
+    /// The page.
+    pub fn get(&self) -> &Control {
+        &self.0.slice::<Control>(0, 1)[0]
+    }
+
+    /// Where a target of the same user opens it.
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.file.as_raw_fd())
+    }
+}
+
+/// The session of one image.
+pub struct Session {
+    memory: Memory,
+    shards: usize,
+}
+
+impl Session {
+    /// A fresh session with this many shards; the target may wait `patience_us` for its wrapper rules when it attaches.
+    pub fn create(shards: usize, patience_us: u32) -> io::Result<Session> {
+        let session = Session { memory: Memory::create(c"edleak-session", total_bytes(shards))?, shards };
+        let header = session.header();
+        header.version.store(VERSION, Ordering::Relaxed);
+        header.shards.store(shards as u32, Ordering::Relaxed);
+        header.total_bytes.store(total_bytes(shards) as u64, Ordering::Relaxed);
+        header.patience_us.store(patience_us, Ordering::Relaxed);
+        header.next_site.store(FIRST, Ordering::Relaxed);
+        header.magic.store(header::MAGIC, Ordering::Release);
+        Ok(session)
+    }
+
+    /// Its descriptor, which the control page offers.
+    pub fn fd(&self) -> RawFd {
+        self.memory.file.as_raw_fd()
+    }
+
+    /// The first page.
+    pub fn header(&self) -> &Header {
+        &self.memory.slice::<Header>(0, 1)[0]
+    }
+
+    /// Who owns which counters.
+    pub fn shards(&self) -> &[Shard] {
+        self.memory.slice(SHARDS_AT, self.shards)
+    }
+
+    /// The site table.
+    pub fn slots(&self) -> &[SiteSlot] {
+        self.memory.slice(SLOTS_AT, SLOTS)
+    }
+
+    /// Site id → caller.
+    pub fn infos(&self) -> &[SiteInfo] {
+        self.memory.slice(INFOS_AT, MAX_SITES)
+    }
+
+    /// The counters of the first `sites` ids in one shard.
+    pub fn counters(&self, shard: usize, sites: usize) -> &[Counters] {
+        assert!(shard < self.shards && sites <= MAX_SITES);
+        self.memory.slice(COUNTERS_AT + shard * SHARD_BYTES, sites)
+    }
+
+    /// The wrapper ranges.
+    pub fn wrappers(&self) -> &[WrapperRange] {
+        self.memory.slice(WRAPPERS_AT, MAX_RANGES)
+    }
+
+    /// The module events.
+    pub fn events(&self) -> &[ModuleEvent] {
+        self.memory.slice(EVENTS_AT, MAX_EVENTS)
+    }
+
+    /// The target's memory map as it was when it attached.
+    pub fn maps(&self) -> Vec<u8> {
+        let bytes = (self.header().maps_bytes.load(Ordering::Acquire) as usize).min(MAPS_BYTES);
+        let cells: &[std::sync::atomic::AtomicU8] = self.memory.slice(MAPS_AT, bytes);
+        cells.iter().map(|cell| cell.load(Ordering::Relaxed)).collect()
+    }
+}
+
+/// Wakes whoever waits on a word of shared memory.
+pub fn wake(word: &std::sync::atomic::AtomicU32) {
+    // SAFETY: the word is mapped; FUTEX_WAKE touches nothing.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
+}
+
+/// Waits until a word of shared memory may no longer be `value`, at most this long.
+pub fn wait(word: &std::sync::atomic::AtomicU32, value: u32, at_most: std::time::Duration) {
+    let timeout =
+        libc::timespec { tv_sec: at_most.as_secs() as i64, tv_nsec: i64::from(at_most.subsec_nanos()) };
+    // SAFETY: the word and the timeout outlive the call.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, value, &raw const timeout) };
+}

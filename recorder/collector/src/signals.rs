@@ -1,0 +1,209 @@
+//! Signals: which we take for the target, how they reach it, and how it ended.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::mem::{MaybeUninit, zeroed};
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Signals that somebody may send to edleak-record and mean the target. Those that stop and continue a process are not
+/// among them: a terminal sends them to both. Nor are the real-time ones missing: see [`Signals::block`].
+const PASSED_ON: [libc::c_int; 12] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTERM,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGALRM,
+    libc::SIGVTALRM,
+    libc::SIGPROF,
+    libc::SIGPWR,
+    libc::SIGIO,
+    libc::SIGWINCH,
+];
+
+/// The signals of this process, held back and read one by one.
+pub struct Signals {
+    original: libc::sigset_t,
+    pipe_action: libc::sigaction,
+    size_action: libc::sigaction,
+    reader: File,
+}
+
+/// A signal that arrived.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Signal {
+    /// Its number.
+    pub number: i32,
+    /// A process sent it, rather than the terminal, which sends it to the target as well.
+    pub from_process: bool,
+}
+
+impl Signals {
+    /// Holds back every signal that is to be passed on, and SIGCHLD.
+    pub fn block() -> io::Result<Signals> {
+        // SAFETY: plain data that the calls below fill in.
+        let mut set: libc::sigset_t = unsafe { zeroed() };
+        // SAFETY: as above.
+        let mut original: libc::sigset_t = unsafe { zeroed() };
+        let real_time = libc::SIGRTMIN()..=libc::SIGRTMAX();
+        for number in PASSED_ON.into_iter().chain([libc::SIGCHLD]).chain(real_time) {
+            // SAFETY: a set of ours and a valid number.
+            unsafe { libc::sigaddset(&raw mut set, number) };
+        }
+        // SAFETY: two sets of ours.
+        if unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, &raw mut original) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a new descriptor for a set of ours.
+        let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor is new and ours.
+        let reader = unsafe { File::from_raw_fd(fd) };
+        // A closed terminal or a file size limit must end the recording in order, not kill the recorder.
+        let mut pipe_action = ignore(libc::SIGPIPE);
+        pipe_action.sa_sigaction = SIGPIPE_AT_START.load(Ordering::Relaxed);
+        let size_action = ignore(libc::SIGXFSZ);
+        Ok(Signals { original, pipe_action, size_action, reader })
+    }
+
+    /// Undoes all of this in a forked child. Async-signal-safe.
+    pub fn restore(&self) {
+        // SAFETY: actions that were in force before.
+        unsafe { libc::sigaction(libc::SIGPIPE, &raw const self.pipe_action, std::ptr::null_mut()) };
+        // SAFETY: as above.
+        unsafe { libc::sigaction(libc::SIGXFSZ, &raw const self.size_action, std::ptr::null_mut()) };
+        // SAFETY: the set that was in force before.
+        unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.original, std::ptr::null_mut()) };
+    }
+
+    /// A descriptor that is readable while a signal waits.
+    pub fn fd(&self) -> RawFd {
+        self.reader.as_raw_fd()
+    }
+
+    /// The signals that wait.
+    pub fn take(&mut self) -> Vec<Signal> {
+        const BYTES: usize = size_of::<libc::signalfd_siginfo>();
+        let mut signals = Vec::new();
+        let mut buffer = [0u8; BYTES];
+        while self.reader.read_exact(&mut buffer).is_ok() {
+            let mut info = MaybeUninit::<libc::signalfd_siginfo>::uninit();
+            // SAFETY: both are `BYTES` long.
+            unsafe { std::ptr::copy_nonoverlapping(buffer.as_ptr(), info.as_mut_ptr().cast::<u8>(), BYTES) };
+            // SAFETY: plain data, filled in completely.
+            let info = unsafe { info.assume_init() };
+            let from_process = info.ssi_code <= 0; // SI_USER, SI_QUEUE, SI_TKILL; the kernel's own are positive
+            signals.push(Signal { number: info.ssi_signo as i32, from_process });
+        }
+        signals
+    }
+}
+
+/// What SIGPIPE did before Rust's runtime began to ignore it: what the target is to find.
+static SIGPIPE_AT_START: AtomicUsize = AtomicUsize::new(libc::SIG_DFL);
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static NOTE_SIGPIPE: extern "C" fn() = note_sigpipe;
+
+extern "C" fn note_sigpipe() {
+    // SAFETY: plain data that the call fills in.
+    let mut action: libc::sigaction = unsafe { zeroed() };
+    // SAFETY: only asks.
+    if unsafe { libc::sigaction(libc::SIGPIPE, std::ptr::null(), &raw mut action) } == 0 {
+        SIGPIPE_AT_START.store(action.sa_sigaction, Ordering::Relaxed);
+    }
+}
+
+/// Ignores a signal; returns the action before.
+fn ignore(number: libc::c_int) -> libc::sigaction {
+    // SAFETY: plain data; all zero is the default action with an empty mask.
+    let mut action: libc::sigaction = unsafe { zeroed() };
+    // SAFETY: as above.
+    let mut before: libc::sigaction = unsafe { zeroed() };
+    action.sa_sigaction = libc::SIG_IGN;
+    // SAFETY: two actions of ours.
+    unsafe { libc::sigaction(number, &raw const action, &raw mut before) };
+    before
+}
+
+/// Sends a signal to a process that we have not waited for, so the number is still its own.
+pub fn send(pid: u32, number: i32) {
+    // SAFETY: no memory is passed.
+    unsafe { libc::kill(pid as libc::pid_t, number) };
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// It exited with this status.
+    Exited(i32),
+    /// This signal killed it.
+    Killed(i32),
+}
+
+impl Ended {
+    /// What a shell would say: the status, or 128 + the signal.
+    pub fn exit_code(self) -> ExitCode {
+        match self {
+            Ended::Exited(status) => ExitCode::from(status as u8),
+            Ended::Killed(signal) => ExitCode::from(128u8.wrapping_add(signal as u8)),
+        }
+    }
+}
+
+/// Whether our child has ended, and how. It is gone after that.
+pub fn has_ended(pid: u32) -> Option<Ended> {
+    let mut status = 0;
+    // SAFETY: a status of ours.
+    let waited = unsafe { libc::waitpid(pid as libc::pid_t, &raw mut status, libc::WNOHANG) };
+    if waited != pid as libc::pid_t {
+        return None;
+    }
+    if libc::WIFSIGNALED(status) {
+        return Some(Ended::Killed(libc::WTERMSIG(status)));
+    }
+    Some(Ended::Exited(libc::WEXITSTATUS(status)))
+}
+
+/// Whether a process (not our child) is still there.
+pub struct Watch(File);
+
+impl Watch {
+    /// Watches a process; `None`: it is gone already.
+    pub fn of(pid: u32) -> Option<Watch> {
+        // SAFETY: no memory is passed.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        // SAFETY: the descriptor is new and ours.
+        (fd >= 0).then(|| Watch(unsafe { File::from_raw_fd(fd as RawFd) }))
+    }
+
+    /// A descriptor that is readable once the process has ended.
+    pub fn fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        wait_readable(&[self.fd()], std::time::Duration::ZERO)
+    }
+}
+
+/// Waits until one of the descriptors is readable, at most this long; tells whether one is.
+pub fn wait_readable(fds: &[RawFd], at_most: std::time::Duration) -> bool {
+    let mut polled: Vec<_> =
+        fds.iter().map(|&fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect();
+    let timeout =
+        libc::timespec { tv_sec: at_most.as_secs() as i64, tv_nsec: i64::from(at_most.subsec_nanos()) };
+    // SAFETY: an array of ours and its length.
+    let ready = unsafe {
+        libc::ppoll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, &raw const timeout, std::ptr::null())
+    };
+    ready > 0
+}
