@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::common::{Random, Slices, TempFile, advance, header, non_zero, read, site, start};
+use crate::common::{Random, Slices, TempFile, advance_wide, header, non_zero, read, site, start};
 use crate::{Counters, End, EndReason, MIN_CAPACITY_BYTES, Record, Trace, TraceWriter};
 
 /// What the writer has promised so far.
@@ -48,8 +48,9 @@ impl Promised {
     }
 }
 
-/// Writes `slices` slices of `sites` sites and checks every `nth` state of the file.
-fn run(name: &str, sites: u32, slices: u64, nth: u64) -> (u64, Trace) {
+/// Writes `slices` slices and checks every `nth` state of the file.
+fn run(name: &str, slices: u64, nth: u64) -> (u64, Trace) {
+    const SITES: usize = 8;
     let file = TempFile::new(name);
     let mut writer = TraceWriter::create(&file.0, MIN_CAPACITY_BYTES).expect("a new file");
     let promised = Arc::new(Mutex::new((Promised::default(), None)));
@@ -66,11 +67,11 @@ fn run(name: &str, sites: u32, slices: u64, nth: u64) -> (u64, Trace) {
     writer.record(&start()).expect("there is room");
     for tick in 0..slices {
         // Sites appear as the recording goes on.
-        if counters.len() < sites as usize && tick.is_multiple_of(3) {
+        if counters.len() < SITES && tick.is_multiple_of(3) {
             writer.record(&Record::Site(site(counters.len() as u32))).expect("there is room");
             counters.push(Counters::ZERO);
         }
-        advance(&mut counters, &mut random);
+        advance_wide(&mut counters, &mut random);
         promised.lock().expect("one thread").1 = Some(tick);
         writer.slice(&header(tick), &counters).expect("old slices make room");
         let mut promised = promised.lock().expect("one thread");
@@ -86,7 +87,7 @@ fn run(name: &str, sites: u32, slices: u64, nth: u64) -> (u64, Trace) {
 
 #[test]
 fn killed_at_any_write_of_a_short_recording() {
-    let (_, trace) = run("crash-short", 5, 60, 1);
+    let (_, trace) = run("crash-short", 60, 1);
     assert!(trace.damage().is_sound());
     assert_eq!(trace.grid().points, 60);
 }
@@ -94,7 +95,7 @@ fn killed_at_any_write_of_a_short_recording() {
 #[test]
 fn killed_at_any_write_while_blocks_are_sealed_merged_and_moved() {
     // Long enough to be thinned three times over; a prime step meets every kind of write.
-    let (checks, trace) = run("crash-long", 60, 16_000, 97);
+    let (checks, trace) = run("crash-long", 5_000, 37);
     assert!(trace.damage().is_sound(), "{:?}", trace.damage());
     assert!(trace.stride_ticks() > 1, "{checks} checks, {:?}", trace.grid());
 }

@@ -2,18 +2,8 @@
 
 mod common;
 
-use common::{Random, TempFile, header, non_zero, read, site, start};
+use common::{Random, TempFile, advance_wide, header, non_zero, read, site, start};
 use edleak_format::{Counters, Losses, MIN_CAPACITY_BYTES, Record, Trace, TraceWriter};
-
-/// Nothing that compresses, so that the capacity is used up by few slices and a thousand times as many are soon written.
-fn advance(counters: &mut [Counters], random: &mut Random) {
-    for site in counters {
-        site.allocs += 1 + random.below(1 << 24);
-        site.frees += random.below(1 << 24);
-        site.allocated_bytes += random.below(1 << 40);
-        site.freed_bytes += random.below(1 << 40);
-    }
-}
 
 /// Slices that a capacity holds before anything is thinned.
 fn slices_that_fit(capacity: u64, sites: u32) -> u64 {
@@ -24,7 +14,7 @@ fn slices_that_fit(capacity: u64, sites: u32) -> u64 {
     let mut counters = vec![Counters::ZERO; sites as usize];
     loop {
         for _ in 0..100 {
-            advance(&mut counters, &mut random);
+            advance_wide(&mut counters, &mut random);
             writer.slice(&header(fit), &counters).expect("there is room");
             fit += 1;
         }
@@ -51,7 +41,7 @@ fn a_run_a_thousand_times_longer_than_the_ring_keeps_even_history_since_the_star
     let mut model = std::collections::BTreeMap::new();
     let mut most_bytes = 0;
     for tick in 0..slices {
-        advance(&mut counters, &mut random);
+        advance_wide(&mut counters, &mut random);
         writer.slice(&header(tick), &counters).expect("old slices make room");
         if tick.is_multiple_of(256) {
             model.insert(tick, non_zero(&counters));

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use edleak_format::{
     Counters, Error, Record, Site, SiteId, SiteKind, SliceHeader, SliceVisitor, Start, Trace, TraceWriter,
@@ -17,7 +18,10 @@ pub struct TempFile(pub PathBuf);
 
 impl TempFile {
     pub fn new(name: &str) -> TempFile {
-        TempFile(std::env::temp_dir().join(format!("edleak-format-{}-{name}.edl", std::process::id())))
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let pid = std::process::id();
+        TempFile(std::env::temp_dir().join(format!("edleak-format-{pid}-{number}-{name}.edl")))
     }
 }
 
@@ -59,6 +63,16 @@ pub fn advance(counters: &mut [Counters], random: &mut Random) {
             site.frees = site.allocs - random.below(1 + allocs.min(3));
             site.freed_bytes = site.frees * size;
         }
+    }
+}
+
+/// Nothing that compresses, so that the capacity is used up by few slices and a thousand times as many are soon written.
+pub fn advance_wide(counters: &mut [Counters], random: &mut Random) {
+    for site in counters {
+        site.allocs += 1 + random.below(1 << 24);
+        site.frees += random.below(1 << 24);
+        site.allocated_bytes += random.below(1 << 40);
+        site.freed_bytes += random.below(1 << 40);
     }
 }
 
