@@ -24,17 +24,27 @@ impl<'raw> FunctionName<'raw> {
     }
 }
 
-/// A symbol without what a compiler or linker appended: `f.part.0`, `f.cold`, `f@@V_1`. (Rust's own names keep theirs,
-/// which their demangler knows.)
+/// A symbol without what a compiler or linker appended: `f.part.0`, `f.cold`, `f@@V_1`. Rust's own keep theirs, which
+/// their demangler knows.
 pub fn without_version(raw: &str) -> &str {
     let raw = raw.split_once('@').map_or(raw, |(name, _)| name);
-    if raw.starts_with("_R") || raw.contains("17h") {
-        return raw;
-    }
     match raw.split_once('.') {
-        Some((name, _)) if !name.is_empty() => name,
+        Some((name, _)) if !name.is_empty() && !is_rust(raw) => name,
         _ => raw,
     }
+}
+
+/// Whether a symbol is mangled as Rust does. The legacy form looks like C++ but for the hash at its end.
+pub fn is_rust(raw: &str) -> bool {
+    if raw.starts_with("_R") {
+        return true;
+    }
+    let Some(hash) = raw.rfind("17h").filter(|_| raw.starts_with("_ZN")).map(|at| at + 3) else {
+        return false;
+    };
+    let is_hash = |digits: &str| digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    raw.get(hash..hash + 16).is_some_and(is_hash)
+        && raw.get(hash + 16..).is_some_and(|rest| rest == "E" || rest.starts_with("E."))
 }
 
 /// A demangled name without parameters and generic arguments. Inline namespaces of the standard libraries are left out.

@@ -1,6 +1,8 @@
 //! Compiling the programs of `tests/programs` while the tests run.
 #![allow(dead_code)] // each test file uses a part of it
 
+pub mod captured;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -1,0 +1,302 @@
+//! Which functions are allocation wrappers, and where their code lies.
+//!
+//! Every symbol of every module passes through here while its target starts, so names are judged as they are mangled:
+//! C++ by the first words of the path, which stand unencoded in front, and only Rust and a user's own patterns need
+//! demangling.
+
+use crate::elf::Elf;
+use crate::globs::Glob;
+use crate::names::{FunctionName, INLINE_NAMESPACES, is_rust, without_version};
+use crate::unwind::UnwindTable;
+use crate::wrapper_list as list;
+use edleak_session::rule::{Kind, Rule};
+use std::collections::HashSet;
+use std::fmt;
+
+/// Code of a wrapper, with one unwind rule.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WrapperRange {
+    /// Offset of its first byte.
+    pub start: u32,
+    /// Offset one past its last byte.
+    pub end: u32,
+    /// How to step over the frame of a call made here. Always of kind `Rsp` or `Rbp`.
+    pub rule: Rule,
+}
+
+/// Which functions are wrappers.
+#[derive(Clone, Debug)]
+pub struct WrapperSet {
+    c_functions: Paths,
+    cpp_paths: Paths,
+    rust_paths: Paths,
+    has_libraries: bool,
+    patterns: Vec<Glob>,
+}
+
+/// A pattern that cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BadPattern {
+    pattern: String,
+}
+
+impl fmt::Display for BadPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = if self.pattern.is_empty() { "no" } else { "every" };
+        write!(
+            f,
+            "wrapper pattern `{}` means {what} function (name some, for example `my_alloc*`)",
+            self.pattern
+        )
+    }
+}
+
+impl std::error::Error for BadPattern {}
+
+/// Names to be found by hashing, and the few that end in `*`.
+#[derive(Clone, Debug, Default)]
+struct Paths {
+    exact: HashSet<&'static str>,
+    prefixes: Vec<&'static str>,
+}
+
+impl Paths {
+    fn new(names: &[&'static str]) -> Paths {
+        let (prefixes, exact): (Vec<_>, Vec<_>) = names.iter().partition(|name| name.ends_with('*'));
+        Paths {
+            exact: exact.into_iter().collect(),
+            prefixes: prefixes.into_iter().map(|name: &str| name.trim_end_matches('*')).collect(),
+        }
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.exact.contains(name) || self.prefixes.iter().any(|prefix| name.starts_with(prefix))
+    }
+
+    /// Whether the path or any of its leading parts is here: `a::b` holds for `a::b::c`.
+    fn lead(&self, path: &str) -> bool {
+        let ends = path.match_indices("::").map(|(at, _)| at).chain([path.len()]);
+        ends.into_iter().any(|end| self.contains(&path[..end]))
+    }
+}
+
+impl WrapperSet {
+    /// The wrappers that edleak knows.
+    pub fn builtin() -> WrapperSet {
+        WrapperSet {
+            c_functions: Paths::new(list::C_FUNCTIONS),
+            cpp_paths: Paths::new(list::CPP_PATHS),
+            rust_paths: Paths::new(list::RUST_PATHS),
+            has_libraries: true,
+            patterns: Vec::new(),
+        }
+    }
+
+    /// No wrappers at all: every site is the direct caller.
+    pub fn none() -> WrapperSet {
+        WrapperSet {
+            c_functions: Paths::default(),
+            cpp_paths: Paths::default(),
+            rust_paths: Paths::default(),
+            has_libraries: false,
+            patterns: Vec::new(),
+        }
+    }
+
+    /// Adds a user's pattern: a glob on the function's symbol, its demangled name, or its path without parameters and
+    /// generic arguments.
+    pub fn add(&mut self, pattern: &str) -> Result<(), BadPattern> {
+        let glob = Glob::new(pattern);
+        if glob.is_empty() || glob.matches_everything() {
+            return Err(BadPattern { pattern: pattern.into() });
+        }
+        self.patterns.push(glob);
+        Ok(())
+    }
+
+    /// Whether the function whose symbol is `raw` is a wrapper.
+    pub fn matches(&self, raw: &str) -> bool {
+        self.is_builtin(without_version(raw)) || !self.patterns.is_empty() && self.is_users(raw)
+    }
+
+    fn is_users(&self, raw: &str) -> bool {
+        let name = FunctionName::new(raw);
+        self.patterns.iter().any(|glob| {
+            glob.matches(without_version(raw)) || glob.matches(&name.demangled) || glob.matches(&name.path)
+        })
+    }
+
+    fn is_builtin(&self, raw: &str) -> bool {
+        if is_rust(raw) {
+            return !self.rust_paths.exact.is_empty() && self.is_rust_wrapper(&FunctionName::new(raw).path);
+        }
+        match cpp_leading_path(raw) {
+            Some(path) if self.cpp_paths.lead(&path) => true,
+            Some(path) => {
+                self.has_libraries
+                    && path.starts_with("std::")
+                    && list::CPP_STD_MEMBERS.iter().any(|member| raw.contains(member))
+            }
+            None => self.c_functions.contains(raw),
+        }
+    }
+
+    fn is_rust_wrapper(&self, path: &str) -> bool {
+        let Some((implementor, of)) = path.strip_prefix('<').and_then(|rest| rest.split_once(" as ")) else {
+            return self.rust_paths.lead(path) && !is_foreign_closure(path);
+        };
+        let starts = |paths: &[&str]| paths.iter().any(|path| of.strip_prefix(path).is_some_and(ends_a_word));
+        if starts(list::RUST_CALL_TRAITS) || is_foreign_closure(path) {
+            return false;
+        }
+        let is_primitive = !implementor.contains("::");
+        starts(list::RUST_TRAITS)
+            || self.rust_paths.lead(implementor)
+            || is_primitive && of.starts_with("core::") && self.rust_paths.lead(of)
+    }
+
+    /// Whether every function of the library is one.
+    fn has_whole(&self, elf: &Elf<'_>) -> bool {
+        self.has_libraries && elf.soname().is_some_and(|soname| list::LIBRARIES.contains(&stem(soname)))
+    }
+
+    /// Whether the functions without a name are.
+    fn has_nameless(&self, elf: &Elf<'_>) -> bool {
+        self.has_libraries
+            && !elf.has_symtab()
+            && elf.soname().is_some_and(|soname| list::LIBRARIES_INSIDE.contains(&stem(soname)))
+    }
+}
+
+fn stem(soname: &str) -> &str {
+    soname.split('.').next().unwrap_or_default()
+}
+
+fn ends_a_word(rest: &str) -> bool {
+    !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_')
+}
+
+/// A closure of the standard library into which the user's may have been inlined.
+fn is_foreign_closure(path: &str) -> bool {
+    path.contains("{closure") && {
+        let path = path.trim_start_matches('<');
+        !list::RUST_CLOSURE_PATHS.iter().any(|own| path.strip_prefix(own).is_some_and(ends_a_word))
+    }
+}
+
+/// The first words of a mangled C++ name's path, up to its first template arguments: `std::vector` for
+/// `std::vector<int>::push_back`. `None` for a name that is not C++, and for code local to a function.
+fn cpp_leading_path(raw: &str) -> Option<String> {
+    let mut rest = raw.strip_prefix("_Z")?;
+    let mut words: Vec<&str> = Vec::new();
+    rest = rest.strip_prefix('L').unwrap_or(rest);
+    let is_nested = rest.starts_with('N');
+    if is_nested {
+        rest = rest[1..].trim_start_matches(['r', 'V', 'K', 'R', 'O']);
+    }
+    loop {
+        if is_nested && rest.starts_with('C') {
+            words.extend(words.last().copied()); // a constructor
+            break;
+        }
+        let (word, length) = next_word(rest)?;
+        words.extend(word);
+        rest = &rest[length..];
+        // `St` stands before one more word even outside `N…E`.
+        if length == 0 || !is_nested && word != Some("std") {
+            break;
+        }
+    }
+    if words.is_empty() {
+        return None;
+    }
+    let mut path = words.join("::");
+    if path.starts_with("std::") {
+        path.push_str("::");
+        for inline in INLINE_NAMESPACES {
+            path = path.replacen(inline, "::", 1);
+        }
+        path.truncate(path.len() - 2);
+    }
+    Some(path)
+}
+
+/// The word that `rest` begins with and how many bytes it takes; 0 bytes at the end of what can be read without
+/// demangling. `None` for what is not a path at all.
+fn next_word(rest: &str) -> Option<(Option<&str>, usize)> {
+    const ABBREVIATIONS: [(&str, &str); 7] = [
+        ("St", "std"),
+        ("Sa", "std::allocator"),
+        ("Sb", "std::basic_string"),
+        ("Ss", "std::basic_string"),
+        ("Si", "std::basic_istream"),
+        ("So", "std::basic_ostream"),
+        ("Sd", "std::basic_iostream"),
+    ];
+    const OPERATORS: [(&str, &str); 5] = [
+        ("nw", "operator new"),
+        ("na", "operator new[]"),
+        ("pl", "operator+"),
+        ("ls", "operator<<"),
+        ("rs", "operator>>"),
+    ];
+    if let Some((code, word)) = ABBREVIATIONS.iter().find(|(code, _)| rest.starts_with(code)) {
+        return Some((Some(word), code.len()));
+    }
+    match rest.bytes().next()? {
+        b'0'..=b'9' => {
+            let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+            let length: usize = rest[..digits].parse().ok()?;
+            let word = rest.get(digits..digits.checked_add(length)?)?;
+            Some((Some(word), digits + length))
+        }
+        b'L' => Some((None, 1)),
+        b'T' | b'Z' | b'G' => None,
+        _ => Some((OPERATORS.iter().find(|(code, _)| rest.starts_with(code)).map(|(_, word)| *word), 0)),
+    }
+}
+
+/// Where the wrappers of a file lie: sorted, without overlap, and only code that a frame can be stepped over in. Apply
+/// to return address − 1.
+pub fn wrapper_ranges(elf: &Elf<'_>, table: &UnwindTable, set: &WrapperSet) -> Vec<WrapperRange> {
+    let mut ranges = Vec::new();
+    if set.has_whole(elf) {
+        push_code(&mut ranges, table, 0, u32::MAX);
+        return ranges;
+    }
+    let functions = elf.functions();
+    let has_nameless = set.has_nameless(elf);
+    let mut end = 0; // of what is decided
+    let mut rest = functions.as_slice();
+    while let Some(first) = rest.first() {
+        // One function may have several names, each of which may make it a wrapper.
+        let same = rest.iter().take_while(|other| other.start == first.start).count();
+        let (names, later) = rest.split_at(same);
+        rest = later;
+        if has_nameless && end < first.start {
+            push_code(&mut ranges, table, end, first.start);
+        }
+        let to = names.iter().map(|name| name.end).max().unwrap_or(first.end);
+        let to = later.first().map_or(to, |next| to.min(next.start));
+        if names.iter().any(|name| set.matches(name.name)) {
+            push_code(&mut ranges, table, first.start, to);
+        }
+        end = end.max(to);
+    }
+    if has_nameless {
+        push_code(&mut ranges, table, end, u32::MAX);
+    }
+    ranges
+}
+
+/// Adds the steppable stretches of `start..end`.
+fn push_code(ranges: &mut Vec<WrapperRange>, table: &UnwindTable, start: u32, end: u32) {
+    for (start, end, rule) in table.known_in(start, end) {
+        if matches!(rule.kind(), Kind::Rsp | Kind::Rbp) {
+            match ranges.last_mut() {
+                Some(last) if last.end == start && last.rule == rule => last.end = end,
+                _ => ranges.push(WrapperRange { start, end, rule }),
+            }
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Who is blamed: in programs that allocate once below each wrapper there is, the first function that is no wrapper.
+//!
+//! The same steps as the hot path takes: from the return address of `malloc`, over every frame that lies in a wrapper
+//! range, by that range's rule.
+
+mod common;
+
+use common::captured::{Captured, capture_library, captured};
+use common::{run, source, try_run};
+use edleak_collector::elf::{Elf, FileBytes};
+use edleak_collector::names::FunctionName;
+use edleak_collector::unwind::UnwindTable;
+use edleak_collector::wrappers::{WrapperRange, WrapperSet, wrapper_ranges};
+use edleak_session::rule::Kind;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Wrapper ranges and function names of the modules met, read once per test.
+struct Modules<'set> {
+    set: &'set WrapperSet,
+    read: HashMap<PathBuf, Module>,
+}
+
+struct Module {
+    ranges: Vec<WrapperRange>,
+    functions: Vec<(u32, u32, String)>,
+}
+
+impl<'set> Modules<'set> {
+    fn new(set: &'set WrapperSet) -> Modules<'set> {
+        Modules { set, read: HashMap::new() }
+    }
+
+    fn at(&mut self, path: &Path) -> &Module {
+        self.read.entry(path.to_owned()).or_insert_with(|| {
+            let bytes = FileBytes::open(path).expect("a mapped file can be read");
+            let elf = Elf::parse(&bytes).expect("a mapped file is sound");
+            let ranges = wrapper_ranges(&elf, &UnwindTable::compile(&elf), self.set);
+            assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start), "{}", path.display());
+            assert!(ranges.iter().all(|range| matches!(range.rule.kind(), Kind::Rsp | Kind::Rbp)));
+            let named =
+                |f: &edleak_collector::elf::Function<'_>| (f.start, f.end, FunctionName::new(f.name).path);
+            Module { ranges, functions: elf.functions().iter().map(named).collect() }
+        })
+    }
+
+    /// The function blamed for the allocation captured, and the frames stepped over on the way.
+    fn blamed(&mut self, stack: &Captured) -> (String, Vec<String>) {
+        let (frames, _) = stack.walk();
+        let mut stepped = Vec::new();
+        let mut is_below = false;
+        for address in frames {
+            let module = stack.modules.iter().find(|module| (module.base..module.end).contains(&address));
+            let Some(mapped) = module else { return (format!("{address:#x}"), stepped) };
+            // capture() and the malloc that called it are the recorder.
+            if !is_below && mapped.path.ends_with("libcapture.so") {
+                continue;
+            }
+            is_below = true;
+            let offset = u32::try_from(address - 1 - mapped.base).expect("modules are small");
+            let module = self.at(&mapped.path);
+            let function = module.functions.iter().find(|(start, end, _)| (*start..*end).contains(&offset));
+            let name =
+                function.map_or_else(|| format!("{}+{offset:#x}", mapped.path.display()), |f| f.2.clone());
+            let range = module.ranges.iter().find(|range| (range.start..range.end).contains(&offset));
+            if range.is_none() {
+                return (name, stepped);
+            }
+            stepped.push(name);
+        }
+        ("nobody".into(), stepped)
+    }
+}
+
+/// Runs every case and collects those that blame somebody else.
+fn assert_cases_are_blamed(program: &Path, what: &str, set: &WrapperSet, prefix: &str, cases: &[&str]) {
+    let mut modules = Modules::new(set);
+    let mut wrong = Vec::new();
+    for case in cases {
+        let (blamed, stepped) = modules.blamed(&captured(program, case));
+        if blamed != format!("{prefix}case_{case}") {
+            wrong.push(format!("{case}: {blamed} after {stepped:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{what}:\n{}", wrong.join("\n"));
+}
+
+const C_CASES: [&str; 16] = [
+    "malloc",
+    "xmalloc",
+    "xstrdup",
+    "strdup",
+    "strndup",
+    "asprintf",
+    "getline",
+    "fopen",
+    "fdopen",
+    "open_memstream",
+    "getcwd",
+    "realpath",
+    "opendir",
+    "scandir",
+    "regcomp",
+    "setenv",
+];
+
+#[test]
+fn c_callers_of_xmalloc_and_of_the_c_library_are_blamed() {
+    let dir = capture_library("wrapped-c");
+    let program = dir.join("wrapped");
+    for (compiler, flags) in [
+        ("gcc", &["-O2", "-fomit-frame-pointer"][..]),
+        ("gcc", &["-O0"]),
+        ("gcc", &["-O2", "-D_FORTIFY_SOURCE=2", "-fno-pie", "-no-pie"]),
+        ("clang", &["-O2"]),
+    ] {
+        let mut command = Command::new(compiler);
+        command.args(flags).arg(source("wrapped.c")).arg("-o").arg(&program).arg("-L").arg(&dir);
+        if try_run(command.args(["-lcapture", "-pthread"])).is_none() {
+            continue;
+        }
+        let what = format!("{compiler} {flags:?}");
+        assert_cases_are_blamed(&program, &what, &WrapperSet::builtin(), "", &C_CASES);
+        // Only a user's pattern makes a wrapper of what nobody else knows.
+        let blamed = |set: &WrapperSet| Modules::new(set).blamed(&captured(&program, "pool_take")).0;
+        assert_eq!(blamed(&WrapperSet::builtin()), "pool_take", "{what}");
+        let mut with_pattern = WrapperSet::builtin();
+        with_pattern.add("pool_*").expect("a good pattern");
+        assert_eq!(blamed(&with_pattern), "case_pool_take", "{what}");
+        assert_eq!(blamed(&WrapperSet::none()), "xmalloc", "{what}");
+    }
+}
+
+#[test]
+fn cpp_callers_of_the_standard_library_are_blamed() {
+    let cases = [
+        "new",
+        "new_array",
+        "vector_push",
+        "vector_growth",
+        "vector_resize",
+        "vector_of_strings",
+        "map_insert",
+        "map_of_strings",
+        "set_insert",
+        "unordered_insert",
+        "string_append",
+        "string_copy",
+        "string_plus",
+        "to_string",
+        "deque_push",
+        "list_push",
+        "make_shared",
+        "make_unique",
+        "function",
+        "ostringstream",
+        "thread",
+        "exception",
+    ];
+    let dir = capture_library("wrapped-cpp");
+    let program = dir.join("wrapped");
+    for (compiler, flags) in [
+        ("g++", &["-O2", "-fomit-frame-pointer"][..]),
+        ("g++", &["-O0"]),
+        ("g++", &["-O2", "-static-libstdc++", "-static-libgcc"]),
+        ("clang++", &["-O2"]),
+        ("clang++", &["-O1", "-stdlib=libc++"]),
+    ] {
+        let mut command = Command::new(compiler);
+        command
+            .args(flags)
+            .args(["-std=c++17"])
+            .arg(source("wrapped.cpp"))
+            .arg("-o")
+            .arg(&program)
+            .arg("-L")
+            .arg(&dir);
+        command.args(["-lcapture", "-pthread"]);
+        if flags.contains(&"-stdlib=libc++") && !command.output().is_ok_and(|output| output.status.success())
+        {
+            eprintln!("skipped: no libc++");
+            continue;
+        }
+        if try_run(&mut command).is_some() {
+            assert_cases_are_blamed(
+                &program,
+                &format!("{compiler} {flags:?}"),
+                &WrapperSet::builtin(),
+                "",
+                &cases,
+            );
+        }
+    }
+}
+
+#[test]
+fn rust_callers_of_the_standard_library_are_blamed() {
+    let cases = [
+        "box",
+        "vec_push",
+        "vec_growth",
+        "vec_with_capacity",
+        "vec_macro",
+        "vec_clone",
+        "vec_of_strings",
+        "vec_collect",
+        "vec_extend",
+        "to_vec",
+        "vecdeque",
+        "hashmap",
+        "hashmap_entry",
+        "hashset_collect",
+        "btreemap",
+        "string_push",
+        "string_from",
+        "to_string",
+        "format",
+        "join",
+        "rc",
+        "arc_str",
+        "path",
+        "read_file",
+        "boxed_closure",
+    ];
+    let dir = capture_library("wrapped-rust");
+    let program = dir.join("wrapped");
+    for flags in [
+        &["-Copt-level=3"][..],
+        &["-Copt-level=3", "-Csymbol-mangling-version=v0"],
+        &["-Copt-level=1", "-Cforce-frame-pointers=yes"],
+    ] {
+        let mut command = Command::new("rustc");
+        command.args(["--edition=2024", "-lcapture", "-L"]).arg(&dir).args(flags).arg("-o").arg(&program);
+        run(command.arg(source("wrapped.rs")));
+        assert_cases_are_blamed(&program, &format!("{flags:?}"), &WrapperSet::builtin(), "wrapped::", &cases);
+    }
+}
