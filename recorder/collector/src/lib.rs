@@ -1,12 +1,38 @@
-//! The parts of the collector that know code: ELF files, unwind rules, wrappers, and what cannot be recorded.
+//! Beside the target: edleak-record. A library so that its parts can be tested; `main.rs` is the program.
 //!
-//! A library so that they are tested against real binaries without a target; `main.rs` is the program.
+//! ```text
+//! args run        the command line · one run: checks, starts, follows, reports
+//! check launch    what cannot be recorded · starts the target
+//! detached        started by a bare LD_PRELOAD
+//! follow          every image from its claim to its end
+//! offer shm       sessions on offer · the memory they are made of
+//! recording       one image: from its session, slice by slice, into its trace
+//! slicer period   every counter at one instant · when that is due
+//! modules process which code is where · what /proc says
+//! elf unwind      ELF files · .eh_frame to rules
+//! wrappers stepping   which functions are wrappers · telling the target
+//! signals         signals and the ends of processes
+//! ```
 #![deny(unsafe_code)]
 
+pub mod args;
 pub mod check;
+pub mod detached;
 pub mod elf;
+pub mod follow;
 pub mod globs;
+pub mod launch;
+pub mod modules;
 pub mod names;
+pub mod offer;
+pub mod period;
+pub mod process;
+pub mod recording;
+pub mod run;
+pub mod shm;
+pub mod signals;
+pub mod slicer;
+pub mod stepping;
 pub mod unwind;
 pub mod wrapper_list;
 pub mod wrappers;
