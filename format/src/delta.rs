@@ -39,7 +39,7 @@ impl SiteState {
     /// A site that never freed will not; one that did frees as much as it allocates.
     #[inline]
     fn expected_frees(&self, allocs: u64) -> u64 {
-        if self.counters.frees == 0 { 0 } else { allocs }
+        select(self.counters.frees == 0, 0, allocs)
     }
 
     #[inline]
@@ -47,7 +47,7 @@ impl SiteState {
         let before = self.counters.allocs;
         self.counters.allocs = before.wrapping_add(allocs);
         self.counters.allocated_bytes = self.counters.allocated_bytes.wrapping_add(bytes);
-        if before.leading_zeros() != self.counters.allocs.leading_zeros() {
+        if gained_a_bit(before, self.counters.allocs) {
             self.mean_bytes = self.counters.allocated_bytes.checked_div(self.counters.allocs).unwrap_or(0);
         }
         self.step = allocs;
@@ -56,7 +56,7 @@ impl SiteState {
     /// If as many were freed as allocated, they are probably the same ones.
     #[inline]
     fn expected_freed_bytes(&self, allocs: u64, bytes: u64, frees: u64) -> u64 {
-        if frees == allocs { bytes } else { frees.wrapping_mul(self.mean_bytes) }
+        select(frees == allocs, bytes, frees.wrapping_mul(self.mean_bytes))
     }
 
     /// Moves on to `now` and returns what was not foreseen.
@@ -81,7 +81,7 @@ impl SiteState {
 
     /// The inverse of [`SiteState::encode`].
     #[inline]
-    fn decode(&mut self, unforeseen: [u64; COLUMNS - 1]) -> Counters {
+    fn decode(&mut self, unforeseen: [u64; COLUMNS - 1], now: &mut Counters) {
         let [allocs, frees, bytes, freed_bytes] = unforeseen.map(unzigzag);
         let allocs = allocs.wrapping_add(self.step);
         let bytes = bytes.wrapping_add(allocs.wrapping_mul(self.mean_bytes));
@@ -90,8 +90,25 @@ impl SiteState {
         let freed_bytes = freed_bytes.wrapping_add(self.expected_freed_bytes(allocs, bytes, frees));
         self.counters.frees = self.counters.frees.wrapping_add(frees);
         self.counters.freed_bytes = self.counters.freed_bytes.wrapping_add(freed_bytes);
-        self.counters
+        // Field by field: a copy of the whole would wait for each of the stores above.
+        now.allocated_bytes = self.counters.allocated_bytes;
+        now.allocs = self.counters.allocs;
+        now.freed_bytes = self.counters.freed_bytes;
+        now.frees = self.counters.frees;
     }
+}
+
+/// `if which { a } else { b }` without a branch: here it would be mispredicted half the time.
+#[inline]
+fn select(which: bool, a: u64, b: u64) -> u64 {
+    let mask = u64::from(which).wrapping_neg();
+    (a & mask) | (b & !mask)
+}
+
+/// The highest set bit differs.
+#[inline]
+fn gained_a_bit(before: u64, after: u64) -> bool {
+    (before ^ after) > (before & after)
 }
 
 /// The slice header's fields that are coded as differences.
@@ -292,8 +309,8 @@ impl Decoder {
     /// Decodes the changes of one slice into `self.changed`, taking its numbers off the front of the planes.
     fn slice(&mut self, index: usize, planes: &mut [&[u8]; COLUMNS * PLANES]) -> Option<()> {
         let Plan { changes, widths, .. } = self.plans[index];
-        self.changed.clear();
-        self.changed.reserve(changes);
+        self.changed.resize(changes, (SiteId(0), Counters::ZERO));
+        let mut done = 0;
         let mut next_id = 0;
         let mut left = changes;
         while left > 0 {
@@ -303,12 +320,13 @@ impl Decoder {
                 let planes = &mut planes[column * PLANES..][..PLANES];
                 join_planes(&mut planes[..widths[column] as usize], &mut tile[..count])?;
             }
-            next_id = self.tile(count, next_id)?;
+            next_id = self.tile(done, count, next_id)?;
+            done += count;
         }
         Some(())
     }
 
-    fn tile(&mut self, count: usize, mut next_id: u64) -> Option<u64> {
+    fn tile(&mut self, done: usize, count: usize, mut next_id: u64) -> Option<u64> {
         let [gaps, allocs, frees, bytes, freed] = &*self.tiles;
         let last = gaps[..count].iter().try_fold(next_id, |id, gap| id.checked_add(*gap)?.checked_add(1))?;
         if last > MAX_SITES as u64 {
@@ -317,11 +335,14 @@ impl Decoder {
         if last as usize > self.states.len() {
             self.states.resize(last as usize, SiteState::default());
         }
-        for i in 0..count {
-            let id = next_id + gaps[i];
+        let numbers = gaps.iter().zip(allocs).zip(frees.iter().zip(bytes)).zip(freed);
+        for (slot, (((gap, allocs), (frees, bytes)), freed)) in
+            self.changed[done..done + count].iter_mut().zip(numbers)
+        {
+            let id = next_id + gap;
             next_id = id + 1;
-            let now = self.states[id as usize].decode([allocs[i], frees[i], bytes[i], freed[i]]);
-            self.changed.push((SiteId(id as u32), now));
+            slot.0 = SiteId(id as u32);
+            self.states[id as usize].decode([*allocs, *frees, *bytes, *freed], &mut slot.1);
         }
         Some(next_id)
     }
