@@ -207,7 +207,16 @@ fn find_for_env(script: &Path, argument: &[u8], path_env: Option<&OsStr>) -> Res
             }
             b"-u" | b"--unset" | b"-C" | b"--chdir" => drop(words.pop()),
             _ if word.starts_with(b"-") || word.contains(&b'=') => {}
-            _ => return find(OsStr::from_bytes(word), path_env),
+            _ => {
+                let name = OsStr::from_bytes(word);
+                return find(name, path_env).map_err(|refusal| {
+                    let reason = format!(
+                        "its first line asks for `{}`, which cannot be run (install it)",
+                        name.display()
+                    );
+                    Refusal::new(refusal.kind, script, reason)
+                });
+            }
         }
     }
     Err(Refusal::new(
@@ -250,8 +259,9 @@ fn check_elf(path: &Path, bytes: &[u8]) -> Result<Option<OwnMalloc>, Refusal> {
             return refuse(RefusalKind::Missing, &reason);
         }
         Some(_) => {}
-        // A loader run by hand, `ld.so ./program`, needs no loader and obeys LD_PRELOAD.
-        None if elf.mentions("_dl_debug_state") => {}
+        // A loader run by hand, `ld.so ./program`, needs no loader and obeys LD_PRELOAD. musl's is its libc as well, and
+        // its `malloc` comes after a preloaded one.
+        None if elf.mentions("_dl_debug_state") => return Ok(None),
         None => {
             let reason =
                 "it is statically linked, so no library can be loaded into it (link it without `-static`)";

@@ -11,11 +11,13 @@
 //! modules process which code is where · what /proc says
 //! elf unwind      ELF files · .eh_frame to rules
 //! wrappers stepping   which functions are wrappers · telling the target
+//! wrapper_list names globs calls   the known ones · what functions are called · patterns · where code may call
 //! signals         signals and the ends of processes
 //! ```
 #![deny(unsafe_code)]
 
 pub mod args;
+pub mod calls;
 pub mod check;
 pub mod detached;
 pub mod elf;

@@ -39,9 +39,10 @@ pub fn is_rust(raw: &str) -> bool {
     if raw.starts_with("_R") {
         return true;
     }
-    let Some(hash) = raw.rfind("17h").filter(|_| raw.starts_with("_ZN")).map(|at| at + 3) else {
+    if !raw.starts_with("_ZN") {
         return false;
-    };
+    }
+    let Some(hash) = raw.rfind("17h").map(|at| at + "17h".len()) else { return false };
     let is_hash = |digits: &str| digits.bytes().all(|digit| digit.is_ascii_hexdigit());
     raw.get(hash..hash + 16).is_some_and(is_hash)
         && raw.get(hash + 16..).is_some_and(|rest| rest == "E" || rest.starts_with("E."))

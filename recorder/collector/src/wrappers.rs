@@ -4,6 +4,7 @@
 //! C++ by the first words of the path, which stand unencoded in front, and only Rust and a user's own patterns need
 //! demangling.
 
+use crate::calls::Code;
 use crate::elf::Elf;
 use crate::globs::Glob;
 use crate::names::{FunctionName, INLINE_NAMESPACES, is_rust, without_version};
@@ -128,7 +129,9 @@ impl WrapperSet {
 
     fn is_builtin(&self, raw: &str) -> bool {
         if is_rust(raw) {
-            return !self.rust_paths.exact.is_empty() && self.is_rust_wrapper(&FunctionName::new(raw).path);
+            return !self.rust_paths.exact.is_empty()
+                && rust_may_match(raw)
+                && self.is_rust_wrapper(&FunctionName::new(raw).path);
         }
         match cpp_leading_path(raw) {
             Some(path) if self.cpp_paths.lead(&path) => true,
@@ -174,6 +177,37 @@ fn stem(soname: &str) -> &str {
 
 fn ends_a_word(rest: &str) -> bool {
     !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_')
+}
+
+/// Whether a Rust symbol is worth demangling: its crate is one that has wrappers, or it implements an allocator.
+fn rust_may_match(raw: &str) -> bool {
+    let Some(first) = rust_first_word(raw) else { return true };
+    first.starts_with("_$LT$")
+        || list::RUST_PATHS.iter().any(|path| path.split("::").next() == Some(first))
+        || raw.contains("GlobalAlloc")
+}
+
+/// The first word of a mangled Rust path: its crate, or a legacy name's type.
+fn rust_first_word(raw: &str) -> Option<&str> {
+    let word = |text: &'_ str| -> Option<std::ops::Range<usize>> {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let length: usize = text[..digits].parse().ok()?;
+        // v0 parts the length from a name that begins with a digit or a `_`.
+        let start = digits + usize::from(raw.starts_with("_R") && text[digits..].starts_with('_'));
+        (start + length <= text.len()).then_some(start..start + length)
+    };
+    if let Some(rest) = raw.strip_prefix("_ZN") {
+        return rest.get(word(rest)?);
+    }
+    // A crate is `C`, perhaps a number in `s…_`, and its name. Other things have a `C` too, but no name behind it.
+    raw.match_indices('C').find_map(|(at, _)| {
+        let rest = &raw[at + 1..];
+        let rest = match rest.strip_prefix('s') {
+            Some(numbered) => numbered.split_once('_').map_or(rest, |(_, rest)| rest),
+            None => rest,
+        };
+        rest.get(word(rest)?)
+    })
 }
 
 /// A closure of the standard library into which the user's may have been inlined.
@@ -256,13 +290,15 @@ fn next_word(rest: &str) -> Option<(Option<&str>, usize)> {
     }
 }
 
-/// Where the wrappers of a file lie: sorted, without overlap, and only code that a frame can be stepped over in. Apply
-/// to return address − 1.
+/// Where the wrappers of a file lie: sorted, without overlap, and only code that calls and whose frame can be stepped
+/// over. Apply to return address − 1.
+///
+/// A range may reach over code that cannot be called from, so it says nothing about other addresses.
 pub fn wrapper_ranges(elf: &Elf<'_>, table: &UnwindTable, set: &WrapperSet) -> Vec<WrapperRange> {
-    let mut ranges = Vec::new();
+    let mut ranges = Ranges { table, code: Code::new(elf), done: Vec::new() };
     if set.has_whole(elf) {
-        push_code(&mut ranges, table, 0, u32::MAX);
-        return ranges;
+        ranges.push(0, u32::MAX);
+        return ranges.done;
     }
     let functions = elf.functions();
     let has_nameless = set.has_nameless(elf);
@@ -274,29 +310,135 @@ pub fn wrapper_ranges(elf: &Elf<'_>, table: &UnwindTable, set: &WrapperSet) -> V
         let (names, later) = rest.split_at(same);
         rest = later;
         if has_nameless && end < first.start {
-            push_code(&mut ranges, table, end, first.start);
+            ranges.push(end, first.start);
         }
         let to = names.iter().map(|name| name.end).max().unwrap_or(first.end);
         let to = later.first().map_or(to, |next| to.min(next.start));
         if names.iter().any(|name| set.matches(name.name)) {
-            push_code(&mut ranges, table, first.start, to);
+            ranges.push(first.start, to);
         }
         end = end.max(to);
     }
     if has_nameless {
-        push_code(&mut ranges, table, end, u32::MAX);
+        ranges.push(end, u32::MAX);
     }
-    ranges
+    ranges.done
 }
 
-/// Adds the steppable stretches of `start..end`.
-fn push_code(ranges: &mut Vec<WrapperRange>, table: &UnwindTable, start: u32, end: u32) {
-    for (start, end, rule) in table.known_in(start, end) {
-        if matches!(rule.kind(), Kind::Rsp | Kind::Rbp) {
-            match ranges.last_mut() {
-                Some(last) if last.end == start && last.rule == rule => last.end = end,
-                _ => ranges.push(WrapperRange { start, end, rule }),
+struct Ranges<'elf, 'data> {
+    table: &'elf UnwindTable,
+    code: Code<'elf, 'data>,
+    done: Vec<WrapperRange>,
+}
+
+impl Ranges<'_, '_> {
+    /// Adds the stretches of `start..end` that call and have a rule. Neighbours with the same rule become one where no
+    /// call lies between them, which halves their number.
+    fn push(&mut self, start: u32, end: u32) {
+        for (start, end, rule) in self.table.known_in(start, end) {
+            if !matches!(rule.kind(), Kind::Rsp | Kind::Rbp) || !self.code.may_call(start, end) {
+                continue;
             }
+            match self.done.last_mut() {
+                Some(last) if last.rule == rule && !self.code.may_call(last.end, start) => last.end = end,
+                _ => self.done.push(WrapperRange { start, end, rule }),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_wrappers_are_matched_by_their_symbols() {
+        let set = WrapperSet::builtin();
+        for raw in [
+            "malloc",
+            "xmalloc",
+            "xmalloc.part.0",
+            "g_malloc0_n",
+            "_PyMem_RawMalloc",
+            "_Znwm",
+            "_ZnamSt11align_val_t",
+            "_ZnwmRKSt9nothrow_t",
+            "_ZNSt6vectorIiSaIiEE17_M_realloc_insertIJRKiEEEvN9__gnu_cxx17__normal_iteratorIPiS1_EEDpOT_",
+            "_ZNSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEE9_M_createERmm",
+            "_ZNSt3__16vectorIiNS_9allocatorIiEEE9push_backERKi",
+            "_ZNSs4_Rep9_S_createEmmRKSaIcE",
+            "_ZNSaIcE8allocateEm",
+            "_ZStplIcSt11char_traitsIcESaIcEENSt7__cxx1112basic_stringIT_T0_T1_EERKS8_PKS5_",
+            "_ZSt9to_stringi",
+            "_ZNSt16allocator_traitsISaIcEE8allocateERS0_m",
+            "_ZNSt6threadC1IRFvvEJEvEEOT_DpOT0_",
+            "_ZNSt17_Function_handlerIFivEZ4mainEUlvE_E10_M_managerERSt9_Any_dataRKS3_St18_Manager_operation",
+            "_ZN10QArrayData8allocateEmmm6QFlagsINS_16AllocationOptionEE",
+            "_ZN7QObjectC2EPS_",
+            "__rust_alloc",
+            "_RNvCsdBezzDwma51_7___rustc12___rust_alloc",
+            "_ZN5alloc7raw_vec11finish_grow17h0123456789abcdefE",
+            "_ZN67_$LT$alloc..vec..Vec$LT$T$C$A$GT$$u20$as$u20$core..clone..Clone$GT$5clone17h0123456789abcdefE",
+            "_RNvMs_NtC5alloc3vecINtB4_3VechE4pushCs1_3app",
+            "_ZN9hashbrown3raw21RawTable$LT$T$C$A$GT$14reserve_rehash17h0123456789abcdefE",
+            "_ZN66_$LT$app..Counting$u20$as$u20$core..alloc..global..GlobalAlloc$GT$5alloc17h0123456789abcdefE",
+        ] {
+            assert!(set.matches(raw), "{raw}");
+            assert!(!WrapperSet::none().matches(raw), "{raw}");
+        }
+    }
+
+    #[test]
+    fn users_functions_are_not_matched() {
+        let set = WrapperSet::builtin();
+        for raw in [
+            "main",
+            "my_malloc",
+            "xml_parse",
+            "g_main_loop_run",
+            "PyList_Append",
+            "_Z7xprocessv",
+            "_ZN2ns6vectorIiE9push_backEi",
+            "_ZN4user3Box4growEv",
+            "_ZSt4sortIPiEvT_S1_",
+            "_ZNSt6thread11_State_implINS_8_InvokerISt5tupleIJPFvvEEEEEE6_M_runEv",
+            "_ZNSt17_Function_handlerIFivEZ4mainEUlvE_E9_M_invokeERKSt9_Any_data",
+            "_ZZN4user3runEvENKUlvE_clEv",
+            "_ZZNSt6vectorIiE4growEvENKUlvE_clEv",
+            "_ZN3app6insert17h0123456789abcdefE",
+            "_ZN11alloc_stats3add17h0123456789abcdefE",
+            "_ZN48_$LT$app..Item$u20$as$u20$core..clone..Clone$GT$5clone17h0123456789abcdefE",
+            "_ZN4core3ops8function6FnOnce40call_once$u7b$$u7b$vtable.shim$u7d$$u7d$17h0123456789abcdefE",
+            "_ZN3std3sys9backtrace28__rust_begin_short_backtrace17h0123456789abcdefE",
+            "_RNvCs1234_3app4main",
+            "_RNCNvCs1234_3app4main0B3_",
+            "_Z",
+            "_ZN",
+            "_ZN99999999999999999999x",
+            "_R",
+            "",
+        ] {
+            assert!(!set.matches(raw), "{raw}");
+        }
+    }
+
+    #[test]
+    fn a_users_pattern_matches_symbol_name_and_path() {
+        for pattern in ["_ZN4pool4takeEm", "pool::take", "pool::take(unsigned long)", "pool::t*", "*::take*"]
+        {
+            let mut set = WrapperSet::none();
+            set.add(pattern).expect("a good pattern");
+            assert!(set.matches("_ZN4pool4takeEm"), "{pattern}");
+            assert!(set.matches("_ZN4pool4takeEm.cold"), "{pattern}");
+            assert!(!set.matches("_ZN4pool4dropEm"), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn patterns_that_say_nothing_are_refused() {
+        for pattern in ["", "  ", "*", "**"] {
+            let refusal = WrapperSet::builtin().add(pattern).expect_err("it names no function");
+            assert!(refusal.to_string().ends_with("(name some, for example `my_alloc*`)"), "{refusal}");
         }
     }
 }

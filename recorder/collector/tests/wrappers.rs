@@ -236,3 +236,36 @@ fn rust_callers_of_the_standard_library_are_blamed() {
         assert_cases_are_blamed(&program, &format!("{flags:?}"), &WrapperSet::builtin(), "wrapped::", &cases);
     }
 }
+
+/// Every call that objdump finds in the C library, which is all wrappers: ranges that were merged and thinned out must
+/// still give each return address the rule of its row, and none where there is none.
+#[test]
+fn every_call_of_the_c_library_keeps_its_rule() {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("a process can read its own map");
+    let libc =
+        maps.lines().filter_map(|line| line.split_whitespace().nth(5)).find(|path| path.contains("/libc.so"));
+    let libc = Path::new(libc.expect("this test is linked with libc"));
+    let Some(text) = try_run(Command::new("objdump").args(["-d", "--no-show-raw-insn"]).arg(libc)) else {
+        return;
+    };
+    let bytes = FileBytes::open(libc).expect("a mapped file can be read");
+    let elf = Elf::parse(&bytes).expect("a mapped file is sound");
+    let table = UnwindTable::compile(&elf);
+    let ranges = wrapper_ranges(&elf, &table, &WrapperSet::builtin());
+    let (mut is_call, mut calls) = (false, 0);
+    for line in String::from_utf8_lossy(&text).lines() {
+        let Some((address, instruction)) = line.trim_start().split_once(":\t") else { continue };
+        let Ok(address) = u64::from_str_radix(address, 16) else { continue };
+        if is_call {
+            let lookup = elf.offset_of(address).expect("an address of this file") - 1;
+            let after = ranges.partition_point(|range| range.start <= lookup);
+            let range = after.checked_sub(1).map(|at| ranges[at]).filter(|range| lookup < range.end);
+            let rule = table.lookup(lookup);
+            let expected = Some(rule).filter(|rule| matches!(rule.kind(), Kind::Rsp | Kind::Rbp));
+            assert_eq!(range.map(|range| range.rule), expected, "the call before {address:#x}");
+            calls += 1;
+        }
+        is_call = instruction.split_whitespace().any(|word| word == "call");
+    }
+    assert!(calls > 5_000, "only {calls} calls");
+}
