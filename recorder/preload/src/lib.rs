@@ -8,6 +8,7 @@
 //!       thread      this thread's counters and what it is in the middle of
 //!       live        address → (site, size)
 //!       sites       return address → site; stepping over wrappers
+//!       walk        the stack of an allocation at a watched site
 //! cold  slow        everything the fast path left out
 //!       forward     entry points that may call other entry points; operator new and delete
 //!       modules     which modules the loader brings and takes
@@ -36,6 +37,7 @@ mod sites;
 mod slow;
 mod sys;
 mod thread;
+mod walk;
 
 /// There is no panic path in the preload; the compiler wants to know what one would do.
 #[cfg(not(test))]

@@ -14,15 +14,15 @@
 //! point returns, in the only thread there is, and makes its system calls there.
 #![allow(unsafe_code)]
 
-use crate::{arch, detached, live, modules, real, sites, sys, thread};
+use crate::{arch, detached, live, modules, real, sites, sys, thread, walk};
 use core::ffi::c_void;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use edleak_session::control::{self, Control};
 use edleak_session::header::{ATTACHED, Header, MAGIC};
 use edleak_session::layout::{
-    COUNTERS_AT, EVENTS_AT, INFOS_AT, MAPS_AT, MAPS_BYTES, MAX_SHARDS, SHARDS_AT, SLOTS_AT, WRAPPERS_AT,
-    total_bytes,
+    BOUNDS_AT, CELLS_AT, COUNTERS_AT, EVENTS_AT, FRAMES_AT, INFOS_AT, MAPS_AT, MAPS_BYTES, MAX_SHARDS,
+    ROWS_AT, SHARDS_AT, SLOTS_AT, STACK_SLOTS_AT, STACKS_AT, TABLES_AT, WRAPPERS_AT, total_bytes,
 };
 use edleak_session::{ENV_SESSION, VERSION};
 
@@ -107,6 +107,16 @@ fn attach() -> bool {
     }
     sites::set_tables(at(SLOTS_AT).cast(), at(INFOS_AT).cast(), at(WRAPPERS_AT).cast());
     thread::set_shards(at(SHARDS_AT).cast(), at(COUNTERS_AT).cast(), shards, tid_offset);
+    let tables = walk::Tables {
+        slots: at(STACK_SLOTS_AT).cast(),
+        infos: at(STACKS_AT).cast(),
+        frames: at(FRAMES_AT).cast(),
+        cells: at(CELLS_AT).cast(),
+        tables: at(TABLES_AT).cast(),
+        rows: at(ROWS_AT).cast(),
+        bounds: at(BOUNDS_AT).cast(),
+    };
+    walk::set_tables(&tables, environment.0 as usize);
     HEADER.store(base.cast(), Ordering::Relaxed);
     header.state.store(ATTACHED, Ordering::Release);
     sys::wake(&header.state);

@@ -9,7 +9,7 @@
 //! its first bytes (ELF header, program headers and, as linkers lay them out, the build ID).
 #![allow(unsafe_code)]
 
-use crate::{arch, sites};
+use crate::{arch, sites, walk};
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use edleak_session::event::{LOADED, MAX_EVENTS, ModuleEvent, NAME_BYTES, UNLOADED};
@@ -147,6 +147,7 @@ fn loaded(header: &Header, map: usize, link_map: &LinkMap) {
             reloaded = true;
         } else {
             sites::forget(known_start, known_end);
+            walk::forget_rules();
             known.end.store(0, Ordering::Relaxed);
             free = free.or(Some(known));
         }

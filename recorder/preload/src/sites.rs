@@ -124,14 +124,15 @@ fn first_action(header: &Header, address: usize) -> Action {
     if modules::is_loader(address) {
         return Action::LOADER;
     }
+    let otherwise = if header.watch_all.load(Ordering::Relaxed) != 0 { Action::WATCH } else { Action::COUNT };
     let count = header.wrapper_ranges.load(Ordering::Acquire) as usize;
     // SAFETY: the session holds `MAX_RANGES` ranges.
     let ranges =
         unsafe { core::slice::from_raw_parts(WRAPPERS.load(Ordering::Relaxed), count.min(MAX_RANGES)) };
     match wrapper::find(ranges, address as u64) {
         // A table that was replaced meanwhile may have shown anything; the collector looks at every new site anyway.
-        Some(rule) if header.wrapper_ranges.load(Ordering::Acquire) as usize == count => Action::step(rule),
-        _ => Action::COUNT,
+        Some(action) if header.wrapper_ranges.load(Ordering::Acquire) as usize == count => action,
+        _ => otherwise,
     }
 }
 

@@ -4,9 +4,11 @@
 
 use crate::live::{self, Allocation};
 use crate::sites::{self, Frame, bump};
-use crate::{lifecycle, modules, real, thread};
+use crate::{lifecycle, modules, real, thread, walk};
 use core::ptr;
-use edleak_session::site::Action;
+use core::sync::atomic::Ordering;
+use edleak_session::header::Header;
+use edleak_session::site::{Action, MAX_SITES};
 
 /// Notes an allocation that the fast path did not and hands it on.
 ///
@@ -25,21 +27,50 @@ pub unsafe fn note(allocation: *mut u8, size: usize, caller: *const usize, rbp: 
     let counting = thread::counting(header, tls);
     // SAFETY: the stub's frame, or that of the entry point around it, which is still under way.
     let place = unsafe { sites::place(header, Frame::of_caller(caller, rbp)) };
-    let loader = place.action == Action::LOADER;
-    match live::insert(allocation, Allocation { site: place.site, size, special: loader }) {
+    let mut noted = Allocation { site: place.site, size, special: false };
+    let mut cell = None;
+    match place.action {
+        Action::LOADER => noted.special = true,
+        Action::WATCH => {
+            // SAFETY: the frame of the site, further up on this stack.
+            match unsafe { walk::record(header, place.site, place.frame) } {
+                Some(number) => {
+                    cell = walk::cell(number);
+                    noted = Allocation { site: MAX_SITES as u32 + number, size, special: true };
+                }
+                None => bump(&header.lost_stacks),
+            }
+        }
+        _ => {}
+    }
+    match live::insert(allocation, noted) {
         Ok(stale) => {
             // Someone freed the allocation before this one behind our back; it is gone all the same.
             if let Some(stale) = stale {
-                counting.free(stale.site, stale.size);
+                count_free(header, counting, stale);
             }
-            counting.alloc(place.site, size);
-            if loader {
+            match cell {
+                Some(cell) => cell.counters.add_shared(size as u64),
+                None => counting.alloc(place.site, size),
+            }
+            if place.action == Action::LOADER {
                 modules::allocated(header, allocation, size);
             }
         }
         Err(()) => bump(&header.untracked_allocs),
     }
     allocation
+}
+
+/// Counts a free where its allocation was counted.
+fn count_free(header: &Header, counting: thread::Counting, was: Allocation) {
+    let Some(number) = was.site.checked_sub(MAX_SITES as u32) else {
+        return counting.free(was.site, was.size);
+    };
+    if let Some(cell) = walk::cell(number) {
+        cell.freed_in.store(header.epoch.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        cell.counters.sub_shared(was.size as u64);
+    }
 }
 
 /// Who asked, and for how much: the entry point around this one, if one is under way, else this one's own caller.
@@ -94,7 +125,7 @@ pub unsafe fn take(allocation: *mut u8) -> Option<Allocation> {
     let header = lifecycle::header()?;
     let was = live::take(allocation);
     match was {
-        Some(was) if was.special => modules::freed(header, allocation),
+        Some(was) if was.special && (was.site as usize) < MAX_SITES => modules::freed(header, allocation),
         None if !allocation.is_null() && !real::in_arena(allocation) => {
             // SAFETY: the only reference to this thread's state here.
             if unsafe { thread::tls() }.deleting != allocation {
@@ -122,12 +153,7 @@ pub unsafe fn restore(allocation: *mut u8, was: Option<Allocation>) {
 pub fn count_taken(was: Option<Allocation>) {
     let Some(was) = was else { return };
     let Some(header) = lifecycle::header() else { return };
-    let own = thread::counters();
-    if own.is_null() {
-        // SAFETY: the only reference to this thread's state here.
-        thread::counting(header, unsafe { thread::tls() }).free(was.site, was.size);
-    } else {
-        // SAFETY: this thread's own counters; the site was the table's when it was noted.
-        unsafe { thread::count_free(own, was.site, was.size) };
-    }
+    // SAFETY: the only reference to this thread's state here.
+    let counting = thread::counting(header, unsafe { thread::tls() });
+    count_free(header, counting, was);
 }

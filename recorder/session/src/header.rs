@@ -1,5 +1,6 @@
 //! The first page of a session: handshake, geometry, and everything the target could not do.
 
+use crate::stack::Next;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 /// "edlksess", little-endian.
@@ -21,8 +22,14 @@ pub struct Header {
     pub patience_us: AtomicU32,
     /// Set by the collector when the wrapper ranges of the modules in `maps` are in place; a futex.
     pub ready: AtomicU32,
-    /// Ranges in the wrapper table; a range table is replaced only while this is 0.
+    /// Ranges in the wrapper table; the table is replaced only while this is 0.
     pub wrapper_ranges: AtomicU32,
+    /// Modules in the table of unwind rules; the table is replaced only while this is 0.
+    pub rule_tables: AtomicU32,
+    /// Mapped ranges published; they are replaced only while this is 0.
+    pub bounds: AtomicU32,
+    /// 1: every site is watched from its first allocation on.
+    pub watch_all: AtomicU32,
     /// Current birth epoch of watched allocations.
     pub epoch: AtomicU32,
 
@@ -42,9 +49,11 @@ pub struct Header {
     pub events_read: AtomicU32,
     /// Module events that found the ring full.
     pub events_lost: AtomicU32,
+    /// Stacks, return addresses and cells given out.
+    pub stacks: Next,
     /// 1: some thread counts in the shared shard. Before that nobody has touched it, and reading it would cost memory.
     pub shared_in_use: AtomicU32,
-    _reserved: u32,
+    _reserved: [u32; 3],
 
     /// Frees of addresses that no hook ever handed out.
     pub unknown_frees: AtomicU64,

@@ -6,6 +6,7 @@
 use crate::counters::Counters;
 use crate::event::{MAX_EVENTS, ModuleEvent};
 use crate::site::{MAX_SITES, SLOTS, SiteInfo, SiteSlot};
+use crate::stack::{self, Bound, Cell, RuleRow, RuleTable, StackInfo};
 use crate::wrapper::{MAX_RANGES, WrapperRange};
 use core::mem::size_of;
 use core::sync::atomic::AtomicU64;
@@ -59,8 +60,22 @@ pub const WRAPPERS_AT: usize = page(INFOS_AT + MAX_SITES * size_of::<SiteInfo>()
 pub const MAPS_AT: usize = page(WRAPPERS_AT + MAX_RANGES * size_of::<WrapperRange>());
 /// Offset of the module events.
 pub const EVENTS_AT: usize = page(MAPS_AT + MAPS_BYTES);
+/// Offset of the table of watched stacks.
+pub const STACK_SLOTS_AT: usize = page(EVENTS_AT + MAX_EVENTS * size_of::<ModuleEvent>());
+/// Offset of the watched stacks.
+pub const STACKS_AT: usize = page(STACK_SLOTS_AT + stack::SLOTS * size_of::<AtomicU64>());
+/// Offset of their return addresses.
+pub const FRAMES_AT: usize = page(STACKS_AT + stack::MAX_STACKS * size_of::<StackInfo>());
+/// Offset of their cells.
+pub const CELLS_AT: usize = page(FRAMES_AT + stack::MAX_ADDRESSES * size_of::<AtomicU64>());
+/// Offset of the modules' unwind tables.
+pub const TABLES_AT: usize = page(CELLS_AT + stack::MAX_CELLS * size_of::<Cell>());
+/// Offset of their rows.
+pub const ROWS_AT: usize = page(TABLES_AT + stack::MAX_TABLES * size_of::<RuleTable>());
+/// Offset of the mapped ranges.
+pub const BOUNDS_AT: usize = page(ROWS_AT + stack::MAX_ROWS * size_of::<RuleRow>());
 /// Offset of the counters: `[shard][site]`. They come last because only their size varies.
-pub const COUNTERS_AT: usize = page(EVENTS_AT + MAX_EVENTS * size_of::<ModuleEvent>());
+pub const COUNTERS_AT: usize = page(BOUNDS_AT + stack::MAX_BOUNDS * size_of::<Bound>());
 
 /// Size of a session with this many shards.
 pub const fn total_bytes(shards: usize) -> usize {

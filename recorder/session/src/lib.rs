@@ -13,6 +13,7 @@
 //!    wrappers  sorted pc ranges whose frames are stepped over
 //!    maps      the target's memory map as it was when it attached
 //!    events    modules loaded and unloaded since
+//!    stacks    the stacks of watched sites, and the rules to walk them by
 //! ```
 //!
 //! Everything here is plain memory with a fixed layout. The target trusts it; the collector does not, because a broken
@@ -27,6 +28,7 @@ pub mod header;
 pub mod layout;
 pub mod rule;
 pub mod site;
+pub mod stack;
 pub mod wrapper;
 
 /// Changes with every change of a layout in this crate; preload and collector of different builds refuse each other.

@@ -1,13 +1,13 @@
-//! Wrapper ranges: where the code of allocation wrappers lies, sorted, so that a new site inside one is stepped over
-//! from its first allocation on.
+//! Ranges: where the code of allocation wrappers and of watched functions lies, sorted, so that a new site inside one is
+//! stepped over or watched from its first allocation on.
 
-use crate::rule::Rule;
+use crate::site::Action;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Ranges that fit.
 pub const MAX_RANGES: usize = 1 << 15;
 
-/// Return addresses in `start < address <= end` lie in a wrapper and are stepped over by `rule`.
+/// Return addresses in `start < address <= end` have this action.
 #[repr(C)]
 #[derive(Default)]
 pub struct WrapperRange {
@@ -15,42 +15,42 @@ pub struct WrapperRange {
     pub start: AtomicU64,
     /// One past its last byte.
     pub end: AtomicU64,
-    /// The unwind rule in this range.
-    pub rule: AtomicU32,
+    /// An [`Action`].
+    pub action: AtomicU32,
     _reserved: u32,
 }
 const _: () = assert!(core::mem::size_of::<WrapperRange>() == 24);
 
-/// The rule of the range that `address` lies in. A return address belongs to the call before it, hence `address - 1`.
+/// The action of the range that `address` lies in. A return address belongs to the call before it, hence `address - 1`.
 ///
 /// `ranges` is sorted by `start` and does not overlap. It may be replaced while it is searched: the caller compares the
 /// generation before and after.
-pub fn find(ranges: &[WrapperRange], address: u64) -> Option<Rule> {
+pub fn find(ranges: &[WrapperRange], address: u64) -> Option<Action> {
     let pc = address.wrapping_sub(1);
     let after = ranges.partition_point(|range| range.start.load(Ordering::Relaxed) <= pc);
     let range = ranges.get(after.checked_sub(1)?)?;
-    (pc < range.end.load(Ordering::Relaxed)).then(|| Rule(range.rule.load(Ordering::Relaxed)))
+    (pc < range.end.load(Ordering::Relaxed)).then(|| Action(range.action.load(Ordering::Relaxed)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rule::Kind;
+    use crate::rule::{Kind, Rule};
 
     fn range(start: u64, end: u64, cfa: i64) -> WrapperRange {
         let rule = Rule::pack(Kind::Rsp, cfa, None).expect("fits");
-        WrapperRange { start: start.into(), end: end.into(), rule: rule.0.into(), _reserved: 0 }
+        WrapperRange { start: start.into(), end: end.into(), action: rule.0.into(), _reserved: 0 }
     }
 
     #[test]
     fn a_return_address_belongs_to_the_call_before_it() {
         let ranges = [range(100, 110, 16), range(110, 120, 24), range(200, 210, 32)];
         assert_eq!(find(&ranges, 100), None);
-        assert_eq!(find(&ranges, 101).map(Rule::cfa_offset), Some(16));
-        assert_eq!(find(&ranges, 110).map(Rule::cfa_offset), Some(16));
-        assert_eq!(find(&ranges, 111).map(Rule::cfa_offset), Some(24));
+        assert_eq!(find(&ranges, 101).and_then(Action::as_step).map(Rule::cfa_offset), Some(16));
+        assert_eq!(find(&ranges, 110).and_then(Action::as_step).map(Rule::cfa_offset), Some(16));
+        assert_eq!(find(&ranges, 111).and_then(Action::as_step).map(Rule::cfa_offset), Some(24));
         assert_eq!(find(&ranges, 121), None);
-        assert_eq!(find(&ranges, 210).map(Rule::cfa_offset), Some(32));
+        assert_eq!(find(&ranges, 210).and_then(Action::as_step).map(Rule::cfa_offset), Some(32));
         assert_eq!(find(&ranges, 211), None);
         assert_eq!(find(&[], 5), None);
     }

@@ -1,0 +1,236 @@
+//! HOT where a site is watched: walking the stack by rules that the collector compiled.
+//!
+//! A frame costs one probe of a cache (return address → rule) and one or two loads from the stack. What the cache does not
+//! have is searched in the published tables, and what those do not have ends the walk: the stack is marked as cut. No
+//! loader lock, no DWARF, no fault: every load lies below the end of the memory that the stack is known to lie in.
+#![allow(unsafe_code)]
+
+use crate::arch;
+use crate::sites::Frame;
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use edleak_session::header::Header;
+use edleak_session::rule::{Kind, Rule};
+use edleak_session::stack::{self, Bound, Cell, MAX_FRAMES, RuleRow, RuleTable, StackInfo, Stacks, mix};
+
+/// Where the tables of a session lie.
+pub struct Tables {
+    /// Hash table of stacks.
+    pub slots: *mut AtomicU64,
+    /// Stacks.
+    pub infos: *mut StackInfo,
+    /// Their frames.
+    pub frames: *mut AtomicU64,
+    /// Their cells.
+    pub cells: *mut Cell,
+    /// Unwind tables of modules.
+    pub tables: *mut RuleTable,
+    /// Their rows.
+    pub rows: *mut RuleRow,
+    /// Mapped ranges.
+    pub bounds: *mut Bound,
+}
+
+static SLOTS: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
+static INFOS: AtomicPtr<StackInfo> = AtomicPtr::new(ptr::null_mut());
+static FRAMES: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
+static CELLS: AtomicPtr<Cell> = AtomicPtr::new(ptr::null_mut());
+static TABLES: AtomicPtr<RuleTable> = AtomicPtr::new(ptr::null_mut());
+static ROWS: AtomicPtr<RuleRow> = AtomicPtr::new(ptr::null_mut());
+static BOUNDS: AtomicPtr<Bound> = AtomicPtr::new(ptr::null_mut());
+/// End of the main thread's stack; 0: not known.
+static MAIN_STACK_END: AtomicUsize = AtomicUsize::new(0);
+
+/// Makes the tables of a session known. Called once, before anything is counted.
+pub fn set_tables(tables: &Tables, main_stack_end: usize) {
+    SLOTS.store(tables.slots, Ordering::Relaxed);
+    INFOS.store(tables.infos, Ordering::Relaxed);
+    FRAMES.store(tables.frames, Ordering::Relaxed);
+    CELLS.store(tables.cells, Ordering::Relaxed);
+    TABLES.store(tables.tables, Ordering::Relaxed);
+    ROWS.store(tables.rows, Ordering::Relaxed);
+    BOUNDS.store(tables.bounds, Ordering::Relaxed);
+    MAIN_STACK_END.store(main_stack_end, Ordering::Relaxed);
+}
+
+/// A table of the session that holds `count` values.
+fn table<T>(at: &AtomicPtr<T>, count: usize) -> &'static [T] {
+    // SAFETY: set from the layout of the session, whose tables are this long, before anything is counted; the session is
+    // mapped for the life of the process.
+    unsafe { core::slice::from_raw_parts(at.load(Ordering::Relaxed), count) }
+}
+
+/// The cell with this number.
+pub fn cell(number: u32) -> Option<&'static Cell> {
+    table(&CELLS, stack::MAX_CELLS).get(number as usize)
+}
+
+/// Walks the stack of an allocation at a watched site and finds its cell. `None`: there is no room for another stack, and
+/// the allocation stays with the site.
+///
+/// # Safety
+/// `frame` is that of the site, on this thread's stack, under way.
+#[inline(never)]
+pub unsafe fn record(header: &Header, site: u32, frame: Frame) -> Option<u32> {
+    let mut frames = [0u64; MAX_FRAMES];
+    // SAFETY: as the caller says.
+    let walked = unsafe { walk(header, site, frame, &mut frames) };
+    let stacks = Stacks {
+        slots: table(&SLOTS, stack::SLOTS),
+        infos: table(&INFOS, stack::MAX_STACKS),
+        frames: table(&FRAMES, stack::MAX_ADDRESSES),
+        cells: table(&CELLS, stack::MAX_CELLS),
+        next: &header.stacks,
+    };
+    let frames = frames.get(..walked.frames)?;
+    stacks.cell(site, frames, walked.hash, walked.is_cut, header.epoch.load(Ordering::Relaxed))
+}
+
+struct Walked {
+    frames: usize,
+    hash: u64,
+    is_cut: bool,
+}
+
+unsafe fn walk(header: &Header, site: u32, mut frame: Frame, frames: &mut [u64; MAX_FRAMES]) -> Walked {
+    let bound = bound_of(header, frame.rsp);
+    let mut hash = u64::from(site);
+    let mut is_exact = false;
+    let mut is_cut = true;
+    let mut count = 0;
+    for place in frames.iter_mut() {
+        *place = frame.address as u64;
+        hash = mix(hash, frame.address as u64);
+        count += 1;
+        let rule = rule_at(header, frame.address, is_exact);
+        is_exact = false;
+        let next = match rule.kind() {
+            Kind::End => {
+                is_cut = false;
+                break;
+            }
+            Kind::Unknown => break,
+            Kind::Signal => {
+                is_exact = true;
+                // SAFETY: bounded there.
+                unsafe { interrupted(frame, bound) }
+            }
+            // SAFETY: as the caller says, and bounded there.
+            Kind::Rsp | Kind::Rbp => unsafe { caller(frame, rule, bound) },
+        };
+        let Some(next) = next else { break };
+        if next.address == 0 {
+            is_cut = false; // the psABI's mark of the outermost frame
+            break;
+        }
+        frame = next;
+    }
+    Walked { frames: count, hash, is_cut }
+}
+
+/// The caller's frame, if all of it lies between this frame and `bound`.
+unsafe fn caller(frame: Frame, rule: Rule, bound: usize) -> Option<Frame> {
+    let base = if rule.kind() == Kind::Rbp { frame.rbp } else { frame.rsp };
+    let cfa = base.wrapping_add(rule.cfa_offset());
+    // A CFA that does not move up the stack would walk in circles.
+    if cfa <= frame.rsp || cfa > bound || cfa % 8 != 0 {
+        return None;
+    }
+    if rule.rbp_offset() > cfa - frame.rsp {
+        return None;
+    }
+    // SAFETY: both words that the rule names lie in `frame.rsp..cfa`, inside the stack.
+    Some(unsafe { frame.caller(rule) })
+}
+
+/// The frame that a signal interrupted: its registers lie in the `ucontext` that the kernel left at rsp.
+unsafe fn interrupted(frame: Frame, bound: usize) -> Option<Frame> {
+    // x86-64 `struct ucontext`: 40 bytes, then the general registers.
+    const RBP: usize = 40 + 10 * 8;
+    const RSP: usize = 40 + 15 * 8;
+    const RIP: usize = 40 + 16 * 8;
+    if frame.rsp.checked_add(RIP + 8)? > bound {
+        return None;
+    }
+    // SAFETY: inside the stack that the signal was delivered on.
+    let word = |offset: usize| unsafe { ((frame.rsp + offset) as *const usize).read() };
+    let next = Frame { address: word(RIP), rsp: word(RSP), rbp: word(RBP) };
+    // The interrupted frame may lie on another stack (sigaltstack), whose end is not known here; on the same one it lies
+    // above the handler's.
+    (next.rsp > frame.rsp && next.rsp <= bound).then_some(next)
+}
+
+/// How far up a stack may be read that is not known any better.
+const PAGE: usize = 4096;
+
+/// The end of the memory that the stack with this rsp lies in.
+fn bound_of(header: &Header, rsp: usize) -> usize {
+    const MOST: usize = 1 << 30;
+    let main = MAIN_STACK_END.load(Ordering::Relaxed);
+    if rsp < main && main - rsp < MOST {
+        return main;
+    }
+    let count = header.bounds.load(Ordering::Acquire) as usize;
+    if let Some(bound) = stack::find_bound(table(&BOUNDS, count.min(stack::MAX_BOUNDS)), rsp as u64) {
+        return bound as usize;
+    }
+    // Both libcs put a thread's control block at the top of its stack, so what lies between is the stack. A coroutine's
+    // stack is somewhere else, and usually farther away than any thread's stack is large.
+    const LARGEST_UNSEEN: usize = 8 << 20;
+    let thread = arch::thread_pointer();
+    if rsp < thread && thread - rsp < LARGEST_UNSEEN {
+        return thread;
+    }
+    (rsp | (PAGE - 1)) + 1
+}
+
+const CACHE_BITS: u32 = 12;
+
+/// A cached rule. Two words without a lock: a mixture of two entries fails the check.
+struct Cached {
+    check: AtomicU64,
+    rule: AtomicU64,
+}
+
+static CACHE: [Cached; 1 << CACHE_BITS] =
+    [const { Cached { check: AtomicU64::new(0), rule: AtomicU64::new(0) } }; 1 << CACHE_BITS];
+
+fn check_of(pc: u64, rule: u64) -> u64 {
+    pc ^ rule.wrapping_mul(0xD6E8_FEB8_6659_FD93)
+}
+
+/// The rule at a return address, or at an exact pc.
+#[inline]
+fn rule_at(header: &Header, address: usize, is_exact: bool) -> Rule {
+    let pc = if is_exact { address as u64 } else { (address as u64).wrapping_sub(1) };
+    let index = (pc.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - CACHE_BITS)) as usize;
+    let Some(cached) = CACHE.get(index) else { return Rule::UNKNOWN };
+    let rule = cached.rule.load(Ordering::Relaxed);
+    if rule != 0 && cached.check.load(Ordering::Relaxed) == check_of(pc, rule) {
+        return Rule(rule as u32);
+    }
+    rule_slow(header, pc, cached)
+}
+
+#[cold]
+fn rule_slow(header: &Header, pc: u64, cached: &Cached) -> Rule {
+    let count = header.rule_tables.load(Ordering::Acquire);
+    let tables = table(&TABLES, (count as usize).min(stack::MAX_TABLES));
+    let rule = stack::find_rule(tables, table(&ROWS, stack::MAX_ROWS), pc).unwrap_or(Rule::UNKNOWN);
+    // A table that was replaced meanwhile may have shown anything.
+    if header.rule_tables.load(Ordering::Acquire) != count {
+        return Rule::UNKNOWN;
+    }
+    if rule.kind() != Kind::Unknown {
+        cached.rule.store(u64::from(rule.0), Ordering::Relaxed);
+        cached.check.store(check_of(pc, u64::from(rule.0)), Ordering::Relaxed);
+    }
+    rule
+}
+
+/// Forgets every cached rule: other code may lie at the same addresses now.
+pub fn forget_rules() {
+    for cached in &CACHE {
+        cached.rule.store(0, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,365 @@
+//! Watched stacks: every distinct stack of a watched site, its allocations by birth epoch, and what the walk needs.
+//!
+//! ```text
+//!  slots   hash of (site, frames) → stack      read without a lock, written once
+//!  stacks  site, frames, the cell of the current epoch
+//!  frames  return addresses of all stacks, innermost first
+//!  cells   (stack, birth epoch) → counters     what an allocation of a watched site is counted in
+//!  tables  module → its unwind rows            compiled by the collector
+//!  rows    code offset → rule
+//!  bounds  where memory is mapped that a stack may lie in
+//! ```
+//!
+//! A cell per birth epoch costs nothing more than a cell per stack would while allocations are made, and its live bytes
+//! tell how old the survivors are. A watched allocation is found again by the id of its cell: [`MAX_SITES`] and more.
+
+use crate::counters::Counters;
+use crate::rule::Rule;
+use crate::site::MAX_SITES;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Return addresses a stack keeps; a deeper one is cut.
+pub const MAX_FRAMES: usize = 128;
+/// Distinct stacks that fit.
+pub const MAX_STACKS: usize = 1 << 15;
+/// Slots of their table.
+pub const SLOTS: usize = MAX_STACKS * 4;
+/// Return addresses that fit in all.
+pub const MAX_ADDRESSES: usize = 1 << 20;
+/// Cells that fit: ids of watched allocations begin at [`MAX_SITES`] and have 19 bits.
+pub const MAX_CELLS: usize = (1 << 18) - MAX_SITES;
+/// Unwind rows that fit.
+pub const MAX_ROWS: usize = 1 << 22;
+/// Modules whose rows are published.
+pub const MAX_TABLES: usize = 1 << 10;
+/// Mapped ranges that are published.
+pub const MAX_BOUNDS: usize = 1 << 12;
+const _: () = assert!(MAX_SITES + MAX_CELLS < 1 << 19);
+
+/// One distinct stack.
+#[repr(C)]
+#[derive(Default)]
+pub struct StackInfo {
+    /// Hash of site and frames: the stack's identity.
+    pub hash: AtomicU64,
+    /// Epoch (high half) and id (low half; 0: none) of the cell that allocations of the current epoch are counted in.
+    pub current: AtomicU64,
+    /// The watched site.
+    pub site: AtomicU32,
+    /// Where its frames begin.
+    pub frames_at: AtomicU32,
+    /// How many there are; the highest bit says that the walk was cut short.
+    pub frames: AtomicU32,
+    _reserved: u32,
+}
+const _: () = assert!(core::mem::size_of::<StackInfo>() == 32);
+
+/// In [`StackInfo::frames`]: the walk was cut short.
+pub const CUT: u32 = 1 << 31;
+
+/// The allocations of one stack in one birth epoch.
+#[repr(C, align(64))]
+#[derive(Default)]
+pub struct Cell {
+    /// What was allocated in the epoch, and what of it was freed since.
+    pub counters: Counters,
+    /// Index of the stack; stored last when a cell is made, plus 1.
+    pub stack: AtomicU32,
+    /// The birth epoch.
+    pub epoch: AtomicU32,
+    /// Epoch of the latest free, plus 1; 0: none was.
+    pub freed_in: AtomicU32,
+    _reserved: u32,
+}
+const _: () = assert!(core::mem::size_of::<Cell>() == 64);
+
+/// The unwind rows of one module.
+#[repr(C)]
+#[derive(Default)]
+pub struct RuleTable {
+    /// First address of the module.
+    pub start: AtomicU64,
+    /// One past its last address.
+    pub end: AtomicU64,
+    /// Its first row.
+    pub rows_at: AtomicU32,
+    /// Its rows.
+    pub rows: AtomicU32,
+}
+
+/// One unwind row: the rule from an offset on, to the next row's.
+#[repr(C)]
+#[derive(Default)]
+pub struct RuleRow {
+    /// Offset (low half) from the module's start, and rule (high half).
+    pub offset_and_rule: AtomicU64,
+}
+
+/// A mapped range that a stack may lie in.
+#[repr(C)]
+#[derive(Default)]
+pub struct Bound {
+    /// First address.
+    pub start: AtomicU64,
+    /// One past the last address.
+    pub end: AtomicU64,
+}
+
+/// Adds a frame to the hash of a stack. A multiplication and a rotation per frame: the sites of two stacks that hash the
+/// same would be taken for one, which at 2¹⁵ stacks and 64 bits does not happen.
+#[inline(always)]
+pub fn mix(hash: u64, word: u64) -> u64 {
+    (hash ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29)
+}
+
+/// The tables of watched stacks.
+#[derive(Clone, Copy)]
+pub struct Stacks<'s> {
+    /// Hash table: index of the stack plus 1 (low half) and the hash's high half; 0: empty.
+    pub slots: &'s [AtomicU64],
+    /// The stacks.
+    pub infos: &'s [StackInfo],
+    /// Their frames.
+    pub frames: &'s [AtomicU64],
+    /// Their cells.
+    pub cells: &'s [Cell],
+    /// Stacks, addresses and cells given out.
+    pub next: &'s Next,
+}
+
+/// What has been given out.
+#[repr(C)]
+#[derive(Default)]
+pub struct Next {
+    /// Stacks.
+    pub stack: AtomicU32,
+    /// Return addresses.
+    pub address: AtomicU32,
+    /// Cells; the first is never used, so that 0 can mean none.
+    pub cell: AtomicU32,
+}
+
+impl Stacks<'_> {
+    /// The cell that an allocation of this stack, now, is counted in; makes stack and cell if need be. Lock-free.
+    ///
+    /// `None`: there is no room left for a new stack or a new cell.
+    pub fn cell(&self, site: u32, frames: &[u64], hash: u64, cut: bool, epoch: u32) -> Option<u32> {
+        let index = self.find_or_make(site, frames, hash, cut)?;
+        let info = self.infos.get(index as usize)?;
+        let mut current = info.current.load(Ordering::Acquire);
+        loop {
+            if current as u32 != 0 && (current >> 32) as u32 == epoch {
+                return Some(current as u32);
+            }
+            let cell = give(&self.next.cell, 1, self.cells.len())?.max(1);
+            let made = self.cells.get(cell as usize)?;
+            made.epoch.store(epoch, Ordering::Relaxed);
+            made.stack.store(index + 1, Ordering::Release);
+            let new = u64::from(epoch) << 32 | u64::from(cell);
+            match info.current.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some(cell),
+                // Another thread was first; ours stays without allocations.
+                Err(theirs) => current = theirs,
+            }
+        }
+    }
+
+    fn find_or_make(&self, site: u32, frames: &[u64], hash: u64, cut: bool) -> Option<u32> {
+        const MAX_PROBES: usize = 64;
+        let mask = self.slots.len() - 1;
+        let mut made = None;
+        for probe in 0..MAX_PROBES {
+            let slot = self.slots.get((hash as usize).wrapping_add(probe) & mask)?;
+            let mut word = slot.load(Ordering::Acquire);
+            if word == 0 {
+                let index = match made {
+                    Some(index) => index,
+                    None => self.make(site, frames, hash, cut)?,
+                };
+                made = Some(index);
+                let new = hash & !u64::from(u32::MAX) | u64::from(index + 1);
+                match slot.compare_exchange(0, new, Ordering::AcqRel, Ordering::Acquire) {
+                    Ok(_) => return Some(index),
+                    Err(theirs) => word = theirs,
+                }
+            }
+            if word >> 32 == hash >> 32 {
+                let index = (word as u32).wrapping_sub(1);
+                if self.infos.get(index as usize)?.hash.load(Ordering::Relaxed) == hash {
+                    return Some(index);
+                }
+            }
+        }
+        None
+    }
+
+    fn make(&self, site: u32, frames: &[u64], hash: u64, cut: bool) -> Option<u32> {
+        let at = give(&self.next.address, frames.len() as u32, self.frames.len())?;
+        let index = give(&self.next.stack, 1, self.infos.len())?;
+        for (to, &from) in self.frames.get(at as usize..)?.iter().zip(frames) {
+            to.store(from, Ordering::Relaxed);
+        }
+        let info = self.infos.get(index as usize)?;
+        info.hash.store(hash, Ordering::Relaxed);
+        info.frames_at.store(at, Ordering::Relaxed);
+        info.frames.store(frames.len() as u32 | if cut { CUT } else { 0 }, Ordering::Relaxed);
+        // The collector takes a stack as made once its site is there.
+        info.site.store(site, Ordering::Release);
+        Some(index)
+    }
+}
+
+/// Gives out `count` of something of which there are `all`.
+fn give(next: &AtomicU32, count: u32, all: usize) -> Option<u32> {
+    let first = next.load(Ordering::Relaxed);
+    if first as usize + count as usize > all {
+        return None; // checked first, so that a full table does not count on until it wraps
+    }
+    let first = next.fetch_add(count, Ordering::Relaxed);
+    (first as usize + count as usize <= all).then_some(first)
+}
+
+/// The rule for a pc, from the published tables. `None`: no module has it, or its rows have none.
+pub fn find_rule(tables: &[RuleTable], rows: &[RuleRow], pc: u64) -> Option<Rule> {
+    let after = tables.partition_point(|table| table.start.load(Ordering::Relaxed) <= pc);
+    let table = tables.get(after.checked_sub(1)?)?;
+    if pc >= table.end.load(Ordering::Relaxed) {
+        return None;
+    }
+    let offset = u32::try_from(pc - table.start.load(Ordering::Relaxed)).ok()?;
+    let first = table.rows_at.load(Ordering::Relaxed) as usize;
+    let rows = rows.get(first..first + table.rows.load(Ordering::Relaxed) as usize)?;
+    let after = rows.partition_point(|row| row.offset_and_rule.load(Ordering::Relaxed) as u32 <= offset);
+    let row = rows.get(after.checked_sub(1)?)?;
+    Some(Rule((row.offset_and_rule.load(Ordering::Relaxed) >> 32) as u32))
+}
+
+/// The end of the mapped range that `address` lies in.
+pub fn find_bound(bounds: &[Bound], address: u64) -> Option<u64> {
+    let after = bounds.partition_point(|bound| bound.start.load(Ordering::Relaxed) <= address);
+    let end = bounds.get(after.checked_sub(1)?)?.end.load(Ordering::Relaxed);
+    (address < end).then_some(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::Kind;
+    use std::vec::Vec;
+
+    struct Owned {
+        slots: Vec<AtomicU64>,
+        infos: Vec<StackInfo>,
+        frames: Vec<AtomicU64>,
+        cells: Vec<Cell>,
+        next: Next,
+    }
+
+    impl Owned {
+        fn new(stacks: usize) -> Owned {
+            fn many<T: Default>(count: usize) -> Vec<T> {
+                (0..count).map(|_| T::default()).collect()
+            }
+            let next = Next::default();
+            next.cell.store(1, Ordering::Relaxed);
+            Owned {
+                slots: many(stacks * 4),
+                infos: many(stacks),
+                frames: many(stacks * 8),
+                cells: many(stacks * 4),
+                next,
+            }
+        }
+
+        fn get(&self) -> Stacks<'_> {
+            let Owned { slots, infos, frames, cells, next } = self;
+            Stacks { slots, infos, frames, cells, next }
+        }
+    }
+
+    fn hash(site: u32, frames: &[u64]) -> u64 {
+        frames.iter().fold(u64::from(site), |hash, &frame| mix(hash, frame))
+    }
+
+    #[test]
+    fn a_stack_has_one_cell_an_epoch() {
+        let owned = Owned::new(16);
+        let (a, b) = ([1, 2, 3], [1, 2, 4]);
+        let cell =
+            |frames: &[u64], epoch| owned.get().cell(5, frames, hash(5, frames), false, epoch).expect("room");
+        let first = cell(&a, 0);
+        assert_eq!(cell(&a, 0), first);
+        let other = cell(&b, 0);
+        let later = cell(&a, 7);
+        assert!(first != other && first != later && other != later && first != 0);
+        let info = &owned.infos[owned.cells[later as usize].stack.load(Ordering::Relaxed) as usize - 1];
+        assert_eq!(info.site.load(Ordering::Relaxed), 5);
+        let at = info.frames_at.load(Ordering::Relaxed) as usize;
+        let kept: Vec<u64> = owned.frames[at..at + 3].iter().map(|f| f.load(Ordering::Relaxed)).collect();
+        assert_eq!(kept, a);
+        assert_eq!(owned.next.stack.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn full_tables_say_so_and_keep_serving_what_they_know() {
+        let owned = Owned::new(4);
+        let cell = |n: u64, epoch| owned.get().cell(1, &[n], hash(1, &[n]), false, epoch);
+        for n in 0..4 {
+            assert!(cell(n, 0).is_some());
+        }
+        assert_eq!(cell(9, 0), None);
+        assert!(cell(2, 0).is_some());
+        let cells: Vec<_> = (1..100).map(|epoch| cell(2, epoch)).collect();
+        assert_eq!(cells.iter().flatten().count(), 16 - 1 - 4);
+    }
+
+    #[test]
+    fn threads_agree_on_stacks_and_cells() {
+        let owned = Owned::new(1024);
+        let all: Vec<Vec<u32>> = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        (0..200u64)
+                            .map(|n| {
+                                owned
+                                    .get()
+                                    .cell(3, &[n, n + 1], hash(3, &[n, n + 1]), false, 1)
+                                    .expect("room")
+                            })
+                            .collect()
+                    })
+                })
+                .collect();
+            workers.into_iter().map(|worker| worker.join().expect("a worker does not panic")).collect()
+        });
+        assert!(all.iter().all(|one| one == &all[0]));
+    }
+
+    #[test]
+    fn rules_and_bounds_are_found_by_address() {
+        let rule = |cfa| Rule::pack(Kind::Rsp, cfa, None).expect("fits");
+        let row =
+            |offset: u64, rule: Rule| RuleRow { offset_and_rule: (offset | u64::from(rule.0) << 32).into() };
+        let rows = [row(0x10, rule(8)), row(0x20, rule(16)), row(0x00, rule(24)), row(0x08, Rule::UNKNOWN)];
+        let table = |start: u64, end: u64, at: u32| RuleTable {
+            start: start.into(),
+            end: end.into(),
+            rows_at: at.into(),
+            rows: 2.into(),
+        };
+        let tables = [table(0x1000, 0x1100, 0), table(0x2000, 0x2100, 2)];
+        assert_eq!(find_rule(&tables, &rows, 0x0fff), None);
+        assert_eq!(find_rule(&tables, &rows, 0x1005), None);
+        assert_eq!(find_rule(&tables, &rows, 0x1010), Some(rule(8)));
+        assert_eq!(find_rule(&tables, &rows, 0x10ff), Some(rule(16)));
+        assert_eq!(find_rule(&tables, &rows, 0x1100), None);
+        assert_eq!(find_rule(&tables, &rows, 0x2007), Some(rule(24)));
+        assert_eq!(find_rule(&tables, &rows, 0x2008), Some(Rule::UNKNOWN));
+        let bounds = [Bound { start: 16.into(), end: 32.into() }, Bound { start: 64.into(), end: 96.into() }];
+        assert_eq!(find_bound(&bounds, 15), None);
+        assert_eq!(find_bound(&bounds, 31), Some(32));
+        assert_eq!(find_bound(&bounds, 32), None);
+        assert_eq!(find_bound(&bounds, 64), Some(96));
+    }
+}
