@@ -3,6 +3,7 @@
 use crate::classify::{Judgement, Verdict};
 use crate::growth_kind::ProcessGrowth;
 use crate::judge::WithStacks;
+use crate::regression::LeakFactor;
 use crate::symbolize::Outcome;
 use edleak_format::{ModuleId, SymbolFrame};
 use std::fmt;
@@ -149,6 +150,8 @@ pub struct JudgedSite {
     pub kind: Kind,
     /// The verdict.
     pub judgement: Judgement,
+    /// The leak factor itself, where edLeak's formula judged.
+    pub leak_factor: Option<LeakFactor>,
     /// A watched site and its stacks taken together.
     pub with_stacks: Option<Box<WithStacks>>,
     /// The verdict is that of all of them together.

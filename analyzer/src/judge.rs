@@ -7,6 +7,7 @@ use crate::classify::{Judgement, Model, Verdict, judge};
 use crate::growth_kind::{ProcessSeries, growth_of};
 use crate::load::Recording;
 use crate::load::lines::LineSeries;
+use crate::regression::leak_factor;
 use crate::replay::{Replayed, ReplayedSite, replay};
 use crate::series::Series;
 use edleak_format::{EndReason, Site, SiteId, SiteKind, StackFrame, Survivors, Trace};
@@ -142,6 +143,7 @@ fn judged(
         parent: None,
         kind: Kind::Caller,
         judgement: judge(series, period_s, model),
+        leak_factor: (model == Model::Edleak).then(|| leak_factor(series.sums())),
         with_stacks: with_stacks.map(|series| {
             Box::new(WithStacks {
                 judgement: judge(series, period_s, model),

@@ -237,6 +237,20 @@ impl States {
         for site in &mut replayed.sites {
             site.with_stacks = with_stacks.remove(&site.id);
         }
+        // A caller that was watched from the start has counted nothing itself, so that no slice names it.
+        let silent = with_stacks.into_iter().map(|(id, together)| {
+            let mut builder = SeriesBuilder::new();
+            builder.absent(together.absent());
+            builder.push_run(Point::default(), together.points());
+            ReplayedSite {
+                id,
+                series: builder.finish(),
+                with_stacks: Some(together),
+                counters: Counters::ZERO,
+            }
+        });
+        replayed.sites.extend(silent);
+        replayed.sites.sort_by_key(|site| site.id);
     }
 }
 

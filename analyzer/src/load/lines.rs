@@ -67,6 +67,7 @@ struct Line {
     live_count: Option<Vec<u64>>,
     allocs: Option<Vec<u64>>,
     frees: Option<Vec<u64>>,
+    with_stacks_first_slice: Option<u64>,
     with_stacks_live_bytes: Option<Vec<u64>>,
     with_stacks_live_count: Option<Vec<u64>>,
     allocated_bytes: Option<u64>,
@@ -199,7 +200,7 @@ fn condense(line: Line, number: u64, options: LoadOptions) -> Result<LineSeries>
         series: builder.finish(),
         with_stacks: with_stacks.as_deref().map(|runs| {
             let mut builder = SeriesBuilder::new();
-            builder.absent(line.first_slice.unwrap_or(0));
+            builder.absent(line.with_stacks_first_slice.or(line.first_slice).unwrap_or(0));
             runs.iter().for_each(|&(point, repeat)| builder.push_run(point, repeat));
             builder.finish()
         }),

@@ -25,6 +25,13 @@ pub struct SitePoints {
     pub runs: Vec<(Point, u64)>,
 }
 
+impl SitePoints {
+    /// Points from the site's first one on.
+    pub fn points(&self) -> u64 {
+        self.runs.iter().map(|(_, times)| times).sum()
+    }
+}
+
 /// Calls `each` with the points of every site, in the order of `ids`, which ascend.
 pub fn for_each_site<E: From<Error>>(
     trace: &Trace,

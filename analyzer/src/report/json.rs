@@ -128,7 +128,8 @@ struct SiteJson<'a> {
     why: &'a [String],
     record_longer_s: Option<f64>,
     judged_with_stacks: bool,
-    leak_bytes: u64,
+    leak_bytes: i128,
+    leak_factor: Option<LeakFactorJson>,
     rate_bytes_per_s: f64,
     live_bytes: u64,
     live_count: Option<u64>,
@@ -140,6 +141,14 @@ struct SiteJson<'a> {
     survivors: Vec<SurvivorJson>,
     stack_cut: bool,
     stack: Vec<FrameJson<'a>>,
+}
+
+/// edLeak's coefficients, of c0·x² + c1·x + c2 over the scaled series, and what they were scaled by.
+#[derive(Serialize)]
+struct LeakFactorJson {
+    coef: [f64; 3],
+    min_bytes: u64,
+    max_bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -291,7 +300,15 @@ impl<'a> SiteJson<'a> {
             why: &judgement.why,
             record_longer_s: judgement.record_longer_s,
             judged_with_stacks: site.judged_with_stacks,
-            leak_bytes: judgement.leak_bytes,
+            // edLeak's formula has leaked bytes for every class, and negative ones where memory shrank.
+            leak_bytes: site
+                .leak_factor
+                .map_or(i128::from(judgement.leak_bytes), |factor| factor.leak_bytes.into()),
+            leak_factor: site.leak_factor.map(|factor| LeakFactorJson {
+                coef: factor.coef,
+                min_bytes: factor.min_bytes,
+                max_bytes: factor.max_bytes,
+            }),
             rate_bytes_per_s: judgement.rate_bytes_per_s,
             live_bytes: totals.live_bytes,
             live_count: totals.live_count,

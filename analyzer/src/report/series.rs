@@ -6,7 +6,7 @@
 //! | `period_s` | seconds from slice to slice |
 //! | `first_slice` | slices of the recording before the site's first one |
 //! | `live_bytes`, `live_count`, `allocs`, `frees` | one number per slice; the last two count from the start |
-//! | `with_stacks_live_bytes`, `with_stacks_live_count` | of a watched site: the sum over it and its stacks |
+//! | `with_stacks_first_slice`, `…_live_bytes`, `…_live_count` | of a watched site: the sum over it and its stacks |
 //! | `epoch_*`, `last_free_slice`, `max_age_at_free` | when the survivors were born, where it was recorded |
 //!
 //! Sites × slices never are in memory: the trace is replayed for as many sites at a time as fit.
@@ -17,7 +17,7 @@ use crate::load::Recording;
 use crate::load::lines::{KeptPoints, LineSeries};
 use crate::replay::BirthTable;
 use crate::replay::points::{Families, SitePoints, for_each_site};
-use crate::series::{Births, Point};
+use crate::series::{Births, Point, Series};
 use edleak_format::{SiteId, Trace};
 use serde::{Serialize, Serializer};
 use std::collections::HashMap;
@@ -46,6 +46,8 @@ struct Line<'a> {
     parent: Option<Label<'a>>,
     period_s: f64,
     first_slice: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    with_stacks_first_slice: Option<u64>,
     live_bytes: Column<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     live_count: Option<Column<'a>>,
@@ -134,14 +136,25 @@ fn of_trace(trace: &Trace, analysis: &Analysis, out: &mut dyn Write) -> io::Resu
     let births = BirthTable::new(trace, trace.grid());
     for_each_site(trace, &ids, |points| {
         let (id, site) = by_id[points.index];
-        let births = births.of(id, points.absent);
-        let column = |value| Column { runs: &points.runs, value };
-        let family = |value| families.get(&id).map(|points| Column { runs: &points.runs, value });
+        let together = families.get(&id);
+        let silent;
+        let (absent, runs) = match together.filter(|_| points.runs.is_empty()) {
+            // A caller that was watched from the start has no slice of its own: it stayed at nothing.
+            Some(together) => {
+                silent = [(Point::default(), together.points())];
+                (together.absent, &silent[..])
+            }
+            None => (points.absent, &points.runs[..]),
+        };
+        let births = births.of(id, absent);
+        let column = |value| Column { runs, value };
+        let family = |value| together.map(|points| Column { runs: &points.runs, value });
         let line = Line {
             id: (&site.label).into(),
             parent: site.parent.as_ref().map(Label::from),
             period_s: analysis.header.period_s,
-            first_slice: points.absent as u64,
+            first_slice: absent as u64,
+            with_stacks_first_slice: together.map(|points| points.absent as u64),
             live_bytes: column(|point| point.live_bytes),
             live_count: Some(column(|point| point.live_count)),
             allocs: Some(column(|point| point.allocs)),
@@ -169,6 +182,7 @@ fn of_line(line: &LineSeries, out: &mut dyn Write) -> io::Result<()> {
         parent: line.parent.as_ref().map(Label::from),
         period_s: line.period_s,
         first_slice: line.series.absent(),
+        with_stacks_first_slice: line.with_stacks.as_ref().map(Series::absent),
         live_bytes: column(|point| point.live_bytes),
         live_count: kept.has_counts.then(|| column(|point| point.live_count)),
         allocs: known(line.totals.allocs, |point| point.allocs),

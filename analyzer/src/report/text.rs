@@ -102,7 +102,8 @@ impl Text {
         );
         let title = format!("{number}. {} {class}", self.style.paint(ink, word));
         let gap = (WIDTH - columns(&figures)).saturating_sub(columns(&format!("{number}. {word} {class}")));
-        writeln!(out, "{title}{:gap$}{}", "", self.style.paint(Ink::Strong, &figures))?;
+        let figures = self.style.paint(Ink::Strong, figures.trim_end());
+        writeln!(out, "{title}{:gap$}{figures}", "")?;
 
         self.place(group.site, out)?;
         let (from, to) =

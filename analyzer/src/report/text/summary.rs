@@ -90,14 +90,15 @@ fn result(analysis: &Analysis) -> (Ink, String) {
 
 fn seen(summary: &Summary) -> String {
     let size = |bytes: u64| units::bytes(bytes as f64);
-    let mut text = format!(
-        "{}; {} live in {}; {} allocated in {}",
-        plural(summary.sites, "site", "sites"),
-        size(summary.live_bytes),
-        plural(summary.live_count, "allocation", "allocations"),
-        size(summary.allocated_bytes),
-        plural(summary.allocs, "allocation", "allocations"),
-    );
+    let mut text = format!("{}; {} live", plural(summary.sites, "site", "sites"), size(summary.live_bytes));
+    // edLeak's own slices hold live bytes only, and other tools' lines no allocated bytes.
+    if summary.allocs > 0 {
+        text += &format!(" in {}", plural(summary.live_count, "allocation", "allocations"));
+        text += &match summary.allocated_bytes {
+            0 => format!(", of {}", units::count(summary.allocs)),
+            bytes => format!(", of {} in {}", size(bytes), units::count(summary.allocs)),
+        };
+    }
     if summary.undecided > 0 {
         text += &format!("; {} undecided", plural(summary.undecided, "site", "sites"));
     }

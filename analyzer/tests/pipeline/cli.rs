@@ -1,0 +1,136 @@
+//! Bad input: one clear line, the right exit code, no panic.
+
+use crate::programs::{command, finish, run, run_with_input};
+use crate::traces::{Scratch, leaker};
+use std::io::Read;
+use std::process::Stdio;
+
+#[test]
+fn what_cannot_be_read_is_one_line_with_a_remedy() {
+    let scratch = Scratch::new();
+    let mut cases = vec![scratch.path("missing.edl"), "/".into(), "/dev/null".into()];
+    let texts: [&[u8]; 5] = [b"", b"hello", b"{}", b"{\"live_bytes\":3}", b"\x7fELF"];
+    cases.extend(texts.iter().enumerate().map(|(i, text)| scratch.file(&format!("bad{i}"), text)));
+    for path in cases {
+        let ran = run([&path]);
+        assert_eq!((ran.code, ran.out.as_str()), (3, ""), "{}", path.display());
+        assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
+        assert!(ran.err.starts_with("edleak-analyze: ") && ran.err.trim_end().ends_with(')'), "{}", ran.err);
+        assert!(ran.err.contains(&*path.to_string_lossy()), "{}", ran.err);
+    }
+}
+
+#[test]
+fn wrong_use_exits_3_and_help_exits_0() {
+    for arguments in
+        [&["--no-such-option", "x"][..], &[], &["--budget", "fast", "x"], &["--min-class", "huge", "x"]]
+    {
+        assert_eq!(run(arguments).code, 3, "{arguments:?}");
+    }
+    let help = run(["--help"]);
+    assert!(help.code == 0 && help.out.contains("Exit codes: 0 no leak") && help.err.is_empty());
+    assert!(help.out.lines().all(|line| line.chars().count() <= 80), "{}", help.out);
+}
+
+#[test]
+fn a_trace_comes_from_stdin_too() {
+    let scratch = Scratch::new();
+    let trace = leaker().write(&scratch.path("t.edl"));
+    let ran = run_with_input(&["-"], &std::fs::read(trace).unwrap());
+    assert_eq!(ran.code, 1, "{}", ran.err);
+    assert!(ran.out.contains("grow_list"), "{}", ran.out);
+}
+
+#[test]
+fn damage_is_reported_and_invents_no_growth() {
+    let scratch = Scratch::new();
+    let mut draft = leaker();
+    draft.sites.remove(0);
+    let trace = draft.write(&scratch.path("t.edl"));
+    let whole = std::fs::read(&trace).unwrap();
+    for step in 1..40 {
+        let cut = scratch.file("cut.edl", &whole[..whole.len() * step / 40]);
+        let mut flipped = whole.clone();
+        flipped[(whole.len() - 1) * step / 40] ^= 0x10;
+        let flipped = scratch.file("flipped.edl", flipped);
+        for path in [cut, flipped] {
+            let ran = run([&path]);
+            assert!(matches!(ran.code, 0 | 2 | 3), "{step}: {} {}{}", ran.code, ran.out, ran.err);
+            assert!(!ran.err.contains("panicked"), "{}", ran.err);
+        }
+    }
+}
+
+#[test]
+fn verify_says_what_is_sound() {
+    let scratch = Scratch::new();
+    let trace = leaker().write(&scratch.path("t.edl"));
+    let ran = run(["verify".as_ref(), trace.as_os_str()]);
+    assert_eq!(ran.code, 0, "{}", ran.out);
+    assert!(ran.out.contains("sound and complete") && ran.out.contains("80 slices"), "{}", ran.out);
+    let whole = std::fs::read(&trace).unwrap();
+    let mut damaged = whole.clone();
+    let at = whole.len() * 9 / 10;
+    damaged[at] ^= 1;
+    let damaged = scratch.file("d.edl", damaged);
+    let ran = run(["verify".as_ref(), damaged.as_os_str()]);
+    assert_eq!(ran.code, 1, "{}{}", ran.out, ran.err);
+    assert!(ran.out.contains("damaged; what is sound was read"), "{}", ran.out);
+}
+
+#[test]
+fn anonymize_takes_out_every_name_and_keeps_the_verdict() {
+    let scratch = Scratch::new();
+    let trace = leaker().write(&scratch.path("t.edl"));
+    let hidden = scratch.path("a.edl");
+    let ran = run(["anonymize".as_ref(), trace.as_os_str(), "-o".as_ref(), hidden.as_os_str()]);
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    let ran = run([hidden.as_os_str(), "--format=json".as_ref(), "--all".as_ref()]);
+    assert_eq!(ran.code, 1);
+    let report = ran.out.replace(&*hidden.to_string_lossy(), "");
+    for name in ["leaker", "grow_list", "/src", "fast", "abcd1234"] {
+        assert!(!report.contains(name), "{name} is in {report}");
+    }
+    assert_eq!(ran.json()["sites"][0]["live_bytes"], 8000);
+}
+
+#[test]
+fn embed_keeps_what_is_embedded_already() {
+    let scratch = Scratch::new();
+    let trace = leaker().write(&scratch.path("t.edl"));
+    let ran = run(["embed".as_ref(), trace.as_os_str()]);
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    assert!(ran.out.starts_with("embedded the symbols of 4 addresses, 0 unresolved"), "{}", ran.out);
+    assert!(run([&trace]).out.contains("grow_list at /src/leaker.c:42"));
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_error() {
+    let scratch = Scratch::new();
+    let mut draft = leaker();
+    draft.sites = (0..2000).map(|i| draft.sites[i % 4].clone()).collect();
+    let trace = draft.write(&scratch.path("t.edl"));
+    let mut child = command()
+        .args([trace.as_os_str(), "--format=series".as_ref()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("edleak-analyze was built with this test");
+    let mut stdout = child.stdout.take().expect("piped above");
+    stdout.read_exact(&mut [0; 10]).expect("there is more than that");
+    drop(stdout);
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+}
+
+#[test]
+fn a_report_goes_into_a_file() {
+    let scratch = Scratch::new();
+    let trace = leaker().write(&scratch.path("t.edl"));
+    let report = scratch.path("report.json");
+    let ran = run([trace.as_os_str(), "--format=json".as_ref(), "-o".as_ref(), report.as_os_str()]);
+    assert_eq!((ran.code, ran.out.as_str()), (1, ""));
+    assert!(std::fs::read_to_string(&report).unwrap().starts_with("{\"format_version\":1,"));
+    let ran = finish(command().arg(&trace).args(["-o", "/nonexistent/report"]));
+    assert_eq!((ran.code, ran.err.lines().count()), (3, 1), "{}", ran.err);
+}

@@ -1,0 +1,117 @@
+//! The gate: class, confidence, budget, suppressions, baseline.
+
+use crate::programs::run;
+use crate::traces::{Scratch, caller, counters, leaker, leaking, watched};
+use std::ffi::OsStr;
+
+#[test]
+fn a_budget_is_for_all_leaks_together() {
+    let scratch = Scratch::new();
+    let mut draft = leaker();
+    draft.sites.push(caller(0x1050, "grow_too", 44, leaking));
+    let trace = draft.write(&scratch.path("t.edl"));
+    // Two leaks of about 1000 bytes per second.
+    for (budget, code) in [("3KB/s", 0), ("1500B/s", 1), ("1MB/min", 0)] {
+        let ran = run([trace.as_os_str(), "--budget".as_ref(), budget.as_ref()]);
+        assert_eq!(ran.code, code, "{budget}: {}", ran.out);
+        assert_eq!(ran.out.contains("TOLERATED"), code == 0, "{}", ran.out);
+    }
+    assert_eq!(run([trace.as_os_str(), "--exit-zero".as_ref()]).code, 0);
+}
+
+#[test]
+fn suppressions_hide_within_their_budget_and_idle_rules_are_listed() {
+    let scratch = Scratch::new();
+    let trace = leaker().write(&scratch.path("t.edl"));
+    let with = |rules: &str| {
+        let file = scratch.file("rules", rules);
+        run([trace.as_os_str(), "--suppressions".as_ref(), file.as_os_str()])
+    };
+    for rule in [
+        "leak:grow_list",
+        "leak:leaker.c",
+        "leak:/src/leaker$",
+        "leak:^grow_*t budget=1MB/min",
+        "leak:grow budget=9KB",
+    ] {
+        let ran = with(rule);
+        assert_eq!(ran.code, 0, "{rule}: {}", ran.out);
+        assert!(ran.out.contains("passed: 1 leak suppressed"), "{}", ran.out);
+    }
+    for rule in ["leak:other", "leak:^row", "leak:grow budget=1KB", "leak:grow budget=1B/s"] {
+        assert_eq!(with(rule).code, 1, "{rule}");
+    }
+    let ran = with("# mine\nleak:grow\n\nleak:idle\n");
+    assert!(ran.out.contains("suppression `leak:idle` (line 4) matched nothing"), "{}", ran.out);
+    let ran = with("leak:grow\nnonsense\n");
+    assert_eq!((ran.code, ran.err.lines().count()), (3, 1));
+    assert!(ran.err.contains("rules:2: `nonsense` is no rule (write"), "{}", ran.err);
+}
+
+#[test]
+fn a_baseline_forgives_what_is_no_faster() {
+    let scratch = Scratch::new();
+    let old = leaker().write(&scratch.path("old.edl"));
+    let saved = scratch.file("old.json", run([old.as_os_str(), "--format=json".as_ref()]).out);
+    let mut fast = leaker();
+    fast.sites[0].counters = |slice| counters(200 * (slice + 1), slice + 1, 0, 0);
+    let mut rebuilt = leaker();
+    rebuilt.build_id = vec![9; 4];
+    rebuilt.sites[0].stack[0].0 = 0x1a1a;
+    let mut more = leaker();
+    more.sites.push(caller(0x1050, "grow_too", 44, leaking));
+    for (name, draft, code) in
+        [("same", leaker(), 0), ("faster", fast, 1), ("rebuilt", rebuilt, 0), ("new", more, 1)]
+    {
+        let new = draft.write(&scratch.path("new.edl"));
+        for baseline in [&old, &saved] {
+            let ran = run([new.as_os_str(), "--baseline".as_ref(), baseline.as_os_str()]);
+            assert_eq!(ran.code, code, "{name} against {}: {}{}", baseline.display(), ran.out, ran.err);
+        }
+        let diff = run([OsStr::new("diff"), old.as_os_str(), new.as_os_str()]);
+        assert_eq!(diff.code, code, "{name}: {}", diff.out);
+        let word = if name == "rebuilt" { "same" } else { name };
+        assert!(diff.out.lines().any(|line| line.starts_with(word)), "{name}: {}", diff.out);
+    }
+}
+
+#[test]
+fn a_caller_that_is_watched_now_is_the_same_leak() {
+    let scratch = Scratch::new();
+    let mut plain = watched();
+    plain.sites.truncate(1);
+    plain.sites[0].counters = leaking;
+    let (plain, watched) =
+        (plain.write(&scratch.path("plain.edl")), watched().write(&scratch.path("watched.edl")));
+    for (old, new) in [(&plain, &watched), (&watched, &plain)] {
+        let ran = run([new.as_os_str(), "--baseline".as_ref(), old.as_os_str()]);
+        assert_eq!(ran.code, 0, "{}", ran.out);
+    }
+}
+
+#[test]
+fn a_baseline_that_is_none_is_an_error() {
+    let scratch = Scratch::new();
+    let trace = leaker().write(&scratch.path("t.edl"));
+    for text in ["", "hello", "{\"format_version\":99,\"sites\":[]}", "{\"format_version\":1,\"sites\":[{}]}"]
+    {
+        let baseline = scratch.file("baseline", text);
+        let ran = run([trace.as_os_str(), "--baseline".as_ref(), baseline.as_os_str()]);
+        assert_eq!((ran.code, ran.err.lines().count()), (3, 1), "{text}: {}", ran.err);
+        assert!(ran.err.starts_with("edleak-analyze: failed to use baseline `"), "{}", ran.err);
+        assert!(ran.err.trim_end().ends_with(')'), "{}", ran.err);
+    }
+}
+
+#[test]
+fn a_lower_class_shows_more_and_fails_nothing_more() {
+    let scratch = Scratch::new();
+    let mut draft = leaker();
+    draft.sites.remove(0);
+    let trace = draft.write(&scratch.path("t.edl"));
+    let ran = run([trace.as_os_str(), "--min-class=log".as_ref()]);
+    assert_eq!(ran.code, 0, "{}", ran.out);
+    assert!(ran.out.contains("fill_cache") && !ran.out.contains("serve"), "{}", ran.out);
+    let leaking = leaker().write(&scratch.path("l.edl"));
+    assert_eq!(run([leaking.as_os_str(), "--min-class=exp".as_ref()]).code, 0);
+}

@@ -1,0 +1,9 @@
+//! The pipeline from trace to report and exit code, on small traces with known answers.
+
+mod cli;
+mod formats;
+mod gates;
+mod programs;
+mod text;
+mod traces;
+mod verdicts;

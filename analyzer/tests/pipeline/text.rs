@@ -1,0 +1,122 @@
+//! The text report, as a person sees it.
+
+use crate::programs::{command, finish, run};
+use crate::traces::{Scratch, frame, leaker, watched};
+use edleak_format::Losses;
+
+fn fits(text: &str) {
+    text.lines().for_each(|line| assert!(line.chars().count() <= 80, "too wide: {line}"));
+    text.lines().for_each(|line| assert_eq!(line, line.trim_end(), "trailing space"));
+}
+
+/// The report without the model's own words, which may get better.
+fn without_reasons(text: &str) -> String {
+    let mut in_reason = false;
+    let mut kept = String::new();
+    for line in text.lines() {
+        in_reason = line.starts_with("   why: ") || (in_reason && line.starts_with("        "));
+        if !in_reason {
+            kept += line;
+            kept.push('\n');
+        }
+    }
+    kept
+}
+
+#[test]
+fn a_leak_reads_like_this() {
+    let scratch = Scratch::new();
+    let trace = leaker().write(&scratch.path("t.edl"));
+    let text = run([&trace]).out;
+    fits(&text);
+    let expected = "\
+edleak: ./leaker --fast                                                 pid 4242
+8 s in 80 slices, one every 100 ms; the program exited with status 0
+
+";
+    assert!(text.starts_with(expected), "{text}");
+    let report = without_reasons(&text);
+    let lines: Vec<&str> = report.lines().skip(3).collect();
+    assert!(lines[0].ends_with("leaked    80 live allocations"), "{text}");
+    assert_eq!(lines[1], "   grow_list at /src/leaker.c:42");
+    assert_eq!(lines[2], "   in /src/leaker");
+    assert!(lines[3].starts_with("   ▁") && lines[3].ends_with("█  100 B to 7.7 KiB live"), "{text}");
+    assert!(report.contains("seen:   4 sites; 14 KiB live in 111 allocations, of 91 KiB in 901\n"), "{text}");
+    assert!(report.ends_with("missed: nothing\n"), "{text}");
+}
+
+#[test]
+fn stacks_hang_from_their_caller() {
+    let scratch = Scratch::new();
+    let mut draft = watched();
+    // Recursion stands once, with its count.
+    for _ in 0..20 {
+        draft.sites[1].stack.insert(2, (0x1110, vec![frame("handle_request", "/src/leaker.c", 77)]));
+    }
+    let trace = draft.write(&scratch.path("t.edl"));
+    let text = run([&trace]).out;
+    fits(&text);
+    let tree = "   stacks, by share of the leaked bytes:
+   └─ 100 %  make at /src/leaker.c:42
+             handle_request at /src/leaker.c:77 (21 times)
+             main at /src/leaker.c:90
+";
+    assert!(text.contains(tree), "{text}");
+    assert!(!text.contains("warm_up"), "a stack that does not leak is left out: {text}");
+}
+
+#[test]
+fn long_names_are_cut_and_control_characters_are_gone() {
+    let scratch = Scratch::new();
+    let mut draft = leaker();
+    let name = format!("std_like::{}\u{1b}[31m", "very_long_name<".repeat(20));
+    draft.sites[0].stack[0].1 = vec![frame(&name, &format!("/src/{}/file.c", "deep/".repeat(30)), 7)];
+    let trace = draft.write(&scratch.path("t.edl"));
+    let text = run([&trace]).out;
+    fits(&text);
+    assert!(text.contains("file.c:7") && !text.contains('\u{1b}'), "{text}");
+}
+
+#[test]
+fn what_was_missed_is_said() {
+    let scratch = Scratch::new();
+    let mut draft = leaker();
+    draft.losses = Losses { unknown_frees: 12, missed_slices: 3, other_site_allocs: 1, ..Losses::default() };
+    draft.end = None;
+    let trace = draft.write(&scratch.path("t.edl"));
+    let text = run([&trace]).out;
+    fits(&text);
+    assert!(
+        text.contains("missed: 12 unknown frees, 3 lost slices, 1 allocation beyond the site table"),
+        "{text}"
+    );
+    assert!(text.contains("the recording was cut short, or still runs"), "{text}");
+}
+
+#[test]
+fn the_kind_of_growth_is_told() {
+    let scratch = Scratch::new();
+    let mut draft = leaker();
+    draft.resident = |slice| (4 << 20) + slice * (1 << 20);
+    let text = run([draft.write(&scratch.path("t.edl"))]).out;
+    fits(&text);
+    assert!(text.contains("growth: memory grows outside malloc"), "{text}");
+}
+
+#[test]
+fn without_utf8_the_report_is_ascii() {
+    let scratch = Scratch::new();
+    let trace = watched().write(&scratch.path("t.edl"));
+    let text = finish(command().env("LANG", "C").arg(&trace)).out;
+    assert!(text.is_ascii(), "{text}");
+    assert!(text.contains("`-"), "{text}");
+}
+
+#[test]
+fn a_clean_recording_says_so() {
+    let scratch = Scratch::new();
+    let mut draft = leaker();
+    draft.sites.remove(0);
+    let text = run([draft.write(&scratch.path("t.edl"))]).out;
+    assert!(text.contains("edleak: no leak in 80 slices over 8 s\n"), "{text}");
+}

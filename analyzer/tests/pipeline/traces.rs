@@ -1,0 +1,258 @@
+//! Traces written for the tests: which site does what is said in literal numbers.
+
+use edleak_format::{
+    AddressSymbols, Counters, End, EndReason, Epoch, Losses, Module, ModuleId, ModuleSymbols, Record, Site,
+    SiteId, SiteKind, SliceHeader, Stack, StackFrame, StackId, Start, Survivors, SymbolFrame, TraceWriter,
+};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Where the program of the traces is loaded.
+pub const BIAS: u64 = 0x5500_0000_0000;
+/// Its build ID.
+pub const BUILD_ID: [u8; 4] = [0xab, 0xcd, 0x12, 0x34];
+
+/// A directory that goes away with the test.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("edleak-pipeline-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("the temporary directory is writable");
+        Self(path)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    pub fn file(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, text).expect("the temporary directory is writable");
+        path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A trace under construction.
+#[derive(Clone)]
+pub struct Draft {
+    pub slices: u64,
+    pub tick_ns: u64,
+    pub ticks_per_slice: u64,
+    pub build_id: Vec<u8>,
+    pub end: Option<EndReason>,
+    pub losses: Losses,
+    pub sites: Vec<DraftSite>,
+    /// Another slice this many ticks after the last regular one.
+    pub off_grid: Option<u64>,
+    /// RssAnon at slice i.
+    pub resident: fn(u64) -> u64,
+}
+
+/// One site: where it is and what it does.
+#[derive(Clone)]
+pub struct DraftSite {
+    pub kind: SiteKind,
+    pub parent: Option<u32>,
+    /// Return addresses minus the load bias, and their frames; innermost first.
+    pub stack: Vec<(u64, Vec<SymbolFrame>)>,
+    /// Counters at slice i, from 0.
+    pub counters: fn(u64) -> Counters,
+    pub survivors: Option<Vec<(u64, u64, u64)>>,
+}
+
+pub fn frame(function: &str, file: &str, line: u32) -> SymbolFrame {
+    SymbolFrame { function: Some(function.into()), file: Some(file.into()), line, is_inlined: false }
+}
+
+pub fn counters(allocated_bytes: u64, allocs: u64, freed_bytes: u64, frees: u64) -> Counters {
+    Counters { allocated_bytes, allocs, freed_bytes, frees }
+}
+
+/// 100 bytes in one allocation every slice, for ever.
+pub fn leaking(slice: u64) -> Counters {
+    counters(100 * (slice + 1), slice + 1, 0, 0)
+}
+
+/// Fills up to 20 allocations and stays.
+pub fn filling(slice: u64) -> Counters {
+    let kept = (slice + 1).min(20);
+    counters(64 * kept, kept, 0, 0)
+}
+
+/// One allocation that stays.
+pub fn constant(_slice: u64) -> Counters {
+    counters(4096, 1, 0, 0)
+}
+
+/// Allocates and frees.
+pub fn churning(slice: u64) -> Counters {
+    counters(1000 * (slice + 1), 10 * (slice + 1), 1000 * slice, 10 * slice)
+}
+
+pub fn nothing(_slice: u64) -> Counters {
+    Counters::ZERO
+}
+
+pub fn caller(offset: u64, name: &str, line: u32, counters: fn(u64) -> Counters) -> DraftSite {
+    DraftSite {
+        kind: SiteKind::Caller,
+        parent: None,
+        stack: vec![(offset, vec![frame(name, "/src/leaker.c", line)])],
+        counters,
+        survivors: None,
+    }
+}
+
+/// A leak, a cache, a constant and a churning site over 80 slices of 100 ms.
+pub fn leaker() -> Draft {
+    Draft {
+        slices: 80,
+        tick_ns: 100_000_000,
+        ticks_per_slice: 1,
+        build_id: BUILD_ID.to_vec(),
+        end: Some(EndReason::Exited(0)),
+        losses: Losses::default(),
+        off_grid: None,
+        resident: |_| 0,
+        sites: vec![
+            caller(0x1010, "grow_list", 42, leaking),
+            caller(0x1020, "fill_cache", 50, filling),
+            caller(0x1030, "start", 60, constant),
+            caller(0x1040, "serve", 70, churning),
+        ],
+    }
+}
+
+/// A watched caller: what it allocated before, and two stacks of which one leaks.
+pub fn watched() -> Draft {
+    let mut draft = leaker();
+    let main = (0x2000, vec![frame("main", "/src/leaker.c", 90)]);
+    let stack = |through: &str, offset: u64, line: u32, counters: fn(u64) -> Counters| DraftSite {
+        kind: SiteKind::Stack,
+        parent: Some(0),
+        stack: vec![
+            (0x1010, vec![frame("make", "/src/leaker.c", 42)]),
+            (offset, vec![frame(through, "/src/leaker.c", line)]),
+            main.clone(),
+        ],
+        counters,
+        survivors: None,
+    };
+    draft.sites = vec![
+        caller(0x1010, "make", 42, nothing),
+        stack("handle_request", 0x1110, 77, leaking),
+        stack("warm_up", 0x1120, 80, filling),
+    ];
+    draft
+}
+
+impl Draft {
+    pub fn write(&self, path: &Path) -> PathBuf {
+        let mut writer = TraceWriter::create(path, 16 << 20).expect("a trace of 16 MiB fits");
+        self.records().iter().for_each(|record| writer.record(record).expect("the record is sound"));
+        for i in 0..self.slices {
+            let header = self.header((i + 1) * self.ticks_per_slice, i);
+            writer.slice(&header, &self.counters(i)).expect("the slice is sound");
+        }
+        if let Some(ticks) = self.off_grid {
+            let header = self.header(self.slices * self.ticks_per_slice + ticks, self.slices);
+            writer.slice(&header, &self.counters(self.slices)).expect("the slice is sound");
+        }
+        if let Some(reason) = self.end {
+            let at_ns = self.slices * self.ticks_per_slice * self.tick_ns;
+            writer.record(&Record::End(End { reason, at_ns })).expect("the record is sound");
+        }
+        writer.finish().expect("the trace fits");
+        path.to_owned()
+    }
+
+    fn header(&self, tick: u64, slice: u64) -> SliceHeader {
+        let time_ns = tick * self.tick_ns;
+        SliceHeader { tick, time_ns, rss_anon_bytes: (self.resident)(slice), swap_bytes: 0 }
+    }
+
+    fn counters(&self, slice: u64) -> Vec<Counters> {
+        self.sites.iter().map(|site| (site.counters)(slice)).collect()
+    }
+
+    fn records(&self) -> Vec<Record> {
+        let module = ModuleId(0);
+        let mut symbols: Vec<AddressSymbols> = Vec::new();
+        let mut records = vec![
+            Record::Start(Start {
+                command: vec!["./leaker".into(), "--fast".into()],
+                pid: 4242,
+                started_unix_ns: 1_700_000_000_000_000_000,
+                tick_ns: self.tick_ns,
+                period_ticks: self.ticks_per_slice,
+                machine: "x86_64".into(),
+                recorder: "0.1.0".into(),
+                max_sites: 1 << 20,
+            }),
+            Record::Module(Module {
+                id: module,
+                path: "/src/leaker".into(),
+                build_id: self.build_id.clone(),
+                load_bias: BIAS,
+                start: BIAS,
+                end: BIAS + 0x10000,
+                loaded_ns: 0,
+                unloaded_ns: 0,
+            }),
+        ];
+        for (id, site) in (0..).zip(&self.sites) {
+            let frames: Vec<StackFrame> = site
+                .stack
+                .iter()
+                .map(|(offset, _)| StackFrame { address: BIAS + offset, module: Some(module) })
+                .collect();
+            symbols.extend(
+                site.stack
+                    .iter()
+                    .map(|(offset, frames)| AddressSymbols { offset: *offset, frames: frames.clone() }),
+            );
+            let is_stack = site.kind == SiteKind::Stack;
+            if is_stack {
+                records.push(Record::Stack(Stack { id: StackId(id), frames: frames.clone(), is_cut: false }));
+            }
+            records.push(Record::Site(Site {
+                id: SiteId(id),
+                kind: site.kind,
+                parent: site.parent.map(SiteId),
+                address: frames.first().map_or(0, |frame| frame.address),
+                module: frames.first().and_then(|frame| frame.module),
+                stack: is_stack.then_some(StackId(id)),
+                first_seen_ns: 0,
+                is_wrapper: false,
+            }));
+            records.extend(site.survivors.as_ref().map(|epochs| self.survivors(SiteId(id), epochs)));
+        }
+        symbols.sort_by_key(|symbol| symbol.offset);
+        symbols.dedup_by_key(|symbol| symbol.offset);
+        records.push(Record::Symbols(ModuleSymbols { module, addresses: symbols }));
+        records.push(Record::Losses(self.losses));
+        records
+    }
+
+    fn survivors(&self, site: SiteId, epochs: &[(u64, u64, u64)]) -> Record {
+        let length_ns = self.slices * self.ticks_per_slice * self.tick_ns / epochs.len() as u64;
+        let epoch = |(i, &(live_bytes, live_count, allocs)): (u64, &(u64, u64, u64))| Epoch {
+            from_ns: i * length_ns,
+            to_ns: (i + 1) * length_ns,
+            live_bytes,
+            live_count,
+            allocs,
+        };
+        let epochs = (0..).zip(epochs).map(epoch).collect();
+        Record::Survivors(Survivors { site, epochs, last_free_ns: 0, max_age_at_free_ns: 0 })
+    }
+}

@@ -1,0 +1,175 @@
+//! Verdicts: the same from a trace, from its series lines, on any number of threads, and at any distance of slices.
+
+use crate::programs::{command, finish, run, run_with_input};
+use crate::traces::{Draft, Scratch, caller, constant, counters, leaker, leaking, nothing, watched};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// Everything of a verdict that must not depend on where it came from, by site.
+fn verdicts(report: &Value) -> BTreeMap<String, Value> {
+    let sites = report["sites"].as_array().expect("a report has sites");
+    let keys = [
+        "class",
+        "verdict",
+        "confidence",
+        "leak_bytes",
+        "rate_bytes_per_s",
+        "why",
+        "record_longer_s",
+        "live_bytes",
+        "live_count",
+        "allocs",
+        "frees",
+    ];
+    let of = |site: &Value| {
+        let values: serde_json::Map<String, Value> =
+            keys.iter().map(|&key| (key.into(), site[key].clone())).collect();
+        (site["id"].to_string(), Value::Object(values))
+    };
+    sites.iter().map(of).collect()
+}
+
+#[test]
+fn the_leak_is_found_and_nothing_else() {
+    let scratch = Scratch::new();
+    let trace = leaker().write(&scratch.path("t.edl"));
+    let ran = run([trace.as_os_str(), "--format=json".as_ref()]);
+    let report = ran.json();
+    assert_eq!((ran.code, ran.err.as_str()), (1, ""));
+    assert_eq!(report["summary"]["leaks"], 1);
+    assert_eq!(report["sites"].as_array().map(Vec::len), Some(1));
+    let leak = &report["sites"][0];
+    assert_eq!(
+        (&leak["id"], &leak["class"], &leak["verdict"]),
+        (&json!(0), &json!("linear"), &json!("leak"))
+    );
+    assert_eq!((&leak["live_bytes"], &leak["live_count"]), (&json!(8000), &json!(80)));
+    let rate = leak["rate_bytes_per_s"].as_f64().unwrap();
+    assert!((900.0..1100.0).contains(&rate), "{rate}");
+}
+
+#[test]
+fn series_lines_read_back_with_the_verdicts_of_the_trace() {
+    let mut late = leaker();
+    late.sites.push(caller(0x1050, "late", 80, |slice| {
+        if slice < 30 { nothing(slice) } else { leaking(slice - 30) }
+    }));
+    let mut born = leaker();
+    born.sites[0].survivors = Some((0..16).map(|_| (500, 5, 5)).collect());
+    let mut uneven = leaker();
+    (uneven.ticks_per_slice, uneven.off_grid) = (4, Some(1));
+    let mut short = leaker();
+    short.slices = 5;
+    for (name, draft) in
+        [("late", late), ("born", born), ("uneven", uneven), ("short", short), ("watched", watched())]
+    {
+        let scratch = Scratch::new();
+        let trace = draft.write(&scratch.path("t.edl"));
+        for model in ["--model=growth", "--model=edleak"] {
+            let from_trace =
+                run([trace.as_os_str(), "--format=json".as_ref(), "--all".as_ref(), model.as_ref()]);
+            let series = run([trace.as_os_str(), "--format=series".as_ref()]);
+            let from_lines = run_with_input(&["-", "--format=json", "--all", model], series.out.as_bytes());
+            assert_eq!(from_trace.code, from_lines.code, "{name}");
+            let (mut expected, mut found) = (verdicts(&from_trace.json()), verdicts(&from_lines.json()));
+            if name == "uneven" {
+                // The slice beside the grid is in the totals and in no series.
+                for totals in expected.values_mut().chain(found.values_mut()) {
+                    for key in ["live_bytes", "live_count", "allocs", "frees"] {
+                        totals[key] = Value::Null;
+                    }
+                }
+            }
+            assert_eq!(expected, found, "{name} {model}");
+            let again = run_with_input(&["-", "--format=series"], series.out.as_bytes());
+            assert_eq!(
+                verdicts(
+                    &run_with_input(&["-", "--format=json", "--all", model], again.out.as_bytes()).json()
+                ),
+                verdicts(&from_lines.json()),
+                "{name} {model}"
+            );
+        }
+    }
+}
+
+#[test]
+fn reports_are_the_same_to_the_bit_on_any_number_of_threads() {
+    let scratch = Scratch::new();
+    let mut draft = leaker();
+    draft.slices = 700;
+    draft.sites = (0..1500).map(|i| draft.sites[i % 4].clone()).collect();
+    let trace = draft.write(&scratch.path("t.edl"));
+    for format in ["--format=json", "--format=series", "--format=text"] {
+        let on = |threads: &str| {
+            let mut command = command();
+            command.env("RAYON_NUM_THREADS", threads).arg(&trace).args(["--all", format]);
+            finish(&mut command).out
+        };
+        let one = on("1");
+        assert!(one.len() > 1000);
+        assert!(one == on("2") && one == on("5"), "{format}");
+    }
+}
+
+#[test]
+fn a_site_that_no_slice_moves_keeps_its_value_through_missing_slices() {
+    let scratch = Scratch::new();
+    let mut draft = leaker();
+    draft.sites = vec![
+        caller(0x10, "f", 1, |slice| counters(8 * (slice + 1), slice + 1, 0, 0)),
+        caller(0x20, "g", 2, constant),
+    ];
+    let trace = draft.write(&scratch.path("t.edl"));
+    let lines = run([trace.as_os_str(), "--format=series".as_ref()]).out;
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[0]["live_bytes"], json!((1..=80).map(|i| 8 * i).collect::<Vec<u64>>()));
+    assert_eq!(lines[1]["live_bytes"], json!(vec![4096; 80]));
+    assert_eq!((&lines[0]["period_s"], &lines[0]["id"]), (&json!(0.1), &json!(0)));
+}
+
+#[test]
+fn a_leak_spread_over_many_stacks_is_the_callers() {
+    let scratch = Scratch::new();
+    let mut draft = watched();
+    let stack = draft.sites[1].clone();
+    // Each stack allocates five times in a row, one stack after the other: none grows for long.
+    draft.sites.truncate(1);
+    draft.sites.extend((0..16).map(|i| {
+        let mut stack = stack.clone();
+        stack.stack[1].0 += 16 * i;
+        stack.counters = BURSTS[i as usize];
+        stack
+    }));
+    let trace = draft.write(&scratch.path("t.edl"));
+    let report = run([trace.as_os_str(), "--format=json".as_ref()]).json();
+    assert_eq!(report["sites"].as_array().map(Vec::len), Some(1), "{report:#}");
+    assert_eq!(
+        (&report["sites"][0]["id"], &report["sites"][0]["judged_with_stacks"]),
+        (&json!(0), &json!(true))
+    );
+}
+
+macro_rules! burst {
+    ($($start:literal)*) => { [$(|slice| { let made = slice.saturating_sub($start * 5).min(5); counters(100 * made, made, 0, 0) }),*] };
+}
+const BURSTS: [fn(u64) -> edleak_format::Counters; 16] = burst!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+
+#[test]
+fn too_little_is_undecided_and_never_clean() {
+    let scratch = Scratch::new();
+    let with = |slices: u64, sites: usize| {
+        let mut draft: Draft = leaker();
+        draft.slices = slices;
+        draft.sites.truncate(sites);
+        draft
+    };
+    for (slices, sites) in [(0, 4), (1, 4), (11, 4), (80, 0), (0, 0)] {
+        let trace = with(slices, sites).write(&scratch.path("t.edl"));
+        let ran = run([&trace]);
+        assert_eq!(ran.code, 2, "{slices} slices, {sites} sites: {}{}", ran.out, ran.err);
+        assert!(ran.out.contains("edleak: undecided: "), "{}", ran.out);
+    }
+    let trace = with(80, 4).write(&scratch.path("t.edl"));
+    assert_eq!(run([&trace]).code, 1);
+}
