@@ -52,6 +52,29 @@ pub struct Args {
     #[arg(long, value_name = "BYTES", default_value = "64M", value_parser = parse_size)]
     pub size: u64,
 
+    /// Also step over functions that match PATTERN (`*` and `?`), so that their callers are the sites; repeatable.
+    #[arg(long, value_name = "PATTERN")]
+    pub wrapper: Vec<String>,
+
+    /// Step over nothing: every caller of malloc and its kin is a site.
+    #[arg(long)]
+    pub no_wrappers: bool,
+
+    /// Record full stacks at these sites; repeatable.
+    ///
+    /// SPEC is a pattern on function names (`*` watches everything), a return address as `module!offset`, or a site of
+    /// an earlier trace as `old.edl#7`.
+    #[arg(long, value_name = "SPEC")]
+    pub watch: Vec<String>,
+
+    /// Record full stacks of every leak that an earlier trace shows; repeatable.
+    #[arg(long, value_name = "OLD.edl")]
+    pub watch_from: Vec<PathBuf>,
+
+    /// Record full stacks of what looks like a leak, as soon as it does.
+    #[arg(long)]
+    pub auto_watch: bool,
+
     /// Say nothing but errors.
     #[arg(short, long)]
     pub quiet: bool,

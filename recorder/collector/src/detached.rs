@@ -3,17 +3,21 @@
 
 use crate::args::{CollectArgs, parse_size};
 use crate::follow::{Follower, Plan, Root};
+use crate::guide::{Guide, Wishes};
 use crate::offer::Offer;
 use crate::period::Period;
 use crate::process;
 use crate::recording::Options;
 use crate::run;
 use crate::signals::{Signals, Watch};
+use crate::watch::WatchSet;
+use crate::wrappers::WrapperSet;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::FromRawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Becomes the collector of the process that asks, in the background. What cannot be done is said nowhere: whatever this
 /// process printed would look like the target's.
@@ -40,11 +44,12 @@ pub fn collect(args: &CollectArgs) -> ExitCode {
             command: process::command_line(args.pid),
             period,
             capacity_bytes: capacity_bytes.unwrap_or(edleak_format::DEFAULT_CAPACITY_BYTES),
+            auto_watch: variable("EDLEAK_AUTO_WATCH").is_some_and(|value| value != "0"),
         },
         output,
         duration: None,
         children: false,
-        stepping: crate::stepping::Stepping::default(),
+        guide: Guide::new(Arc::new(Wishes { wrappers: WrapperSet::builtin(), watch: WatchSet::new() })),
     };
     let ready = run::keep_old(&plan.output).ok().and_then(|_| Offer::create(false).ok());
     let (Some(offer), Ok(mut signals)) = (ready, Signals::block()) else { return ExitCode::FAILURE };

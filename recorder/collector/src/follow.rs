@@ -1,11 +1,11 @@
 //! Follows every image of a run from its claim to its end: one thread, woken by signals, claims and the clock.
 
+use crate::guide::Guide;
 use crate::offer::Offer;
 use crate::process;
 use crate::recording::{Options, Recording, Summary};
 use crate::shm::{Session, wait};
 use crate::signals::{self, Ended, Signals, Watch};
-use crate::stepping::Stepping;
 use edleak_format::EndReason;
 use edleak_session::header::{ATTACHED, FRESH};
 use std::path::{Path, PathBuf};
@@ -45,8 +45,8 @@ pub struct Plan {
     pub duration: Option<Duration>,
     /// Record child processes, too.
     pub children: bool,
-    /// Which return addresses to step over.
-    pub stepping: Stepping,
+    /// What the targets are told about their code.
+    pub guide: Guide,
 }
 
 /// A trace that could not be written, or not to its end.
@@ -209,7 +209,7 @@ impl<'a> Follower<'a> {
         if !is_root {
             options.command = process::command_line(pid);
         }
-        match Recording::begin(session, pid, &path, &options, self.plan.stepping.clone()) {
+        match Recording::begin(session, pid, &path, &options, self.plan.guide.for_another()) {
             Ok(recording) if is_root => self.recording = Some(recording),
             Ok(recording) => self.children.push(Child { recording, watch: Watch::of(pid) }),
             Err(error) => self.outcome.failures.push(Failure::new(&path, &error)),

@@ -10,19 +10,22 @@
 //! slicer period   every counter at one instant · when that is due
 //! modules process which code is where · what /proc says
 //! elf unwind      ELF files · .eh_frame to rules
-//! wrappers stepping   which functions are wrappers · telling the target
+//! wrappers watch guide   which functions are wrappers · which are watched · telling the target
+//! stacks auto_watch   watched stacks and their survivors · picking what to watch
 //! wrapper_list names globs calls   the known ones · what functions are called · patterns · where code may call
 //! signals         signals and the ends of processes
 //! ```
 #![deny(unsafe_code)]
 
 pub mod args;
+pub mod auto_watch;
 pub mod calls;
 pub mod check;
 pub mod detached;
 pub mod elf;
 pub mod follow;
 pub mod globs;
+pub mod guide;
 pub mod launch;
 pub mod modules;
 pub mod names;
@@ -34,7 +37,8 @@ pub mod run;
 pub mod shm;
 pub mod signals;
 pub mod slicer;
-pub mod stepping;
+pub mod stacks;
 pub mod unwind;
+pub mod watch;
 pub mod wrapper_list;
 pub mod wrappers;

@@ -78,6 +78,16 @@ impl Schedule {
         if self.doubles { 0 } else { 1 }
     }
 
+    /// The current period.
+    pub fn period(&self) -> Duration {
+        Duration::from_nanos((self.tick.as_nanos() as u64).saturating_mul(self.stride))
+    }
+
+    /// Whether a tick lies on the grid of the current period.
+    pub fn is_even(&self, tick: u64) -> bool {
+        tick.is_multiple_of(self.stride)
+    }
+
     /// The tick that `elapsed` since the start falls into.
     pub fn tick_at(&self, elapsed: Duration) -> u64 {
         (elapsed.as_nanos() / self.tick.as_nanos().max(1)) as u64

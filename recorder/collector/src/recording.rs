@@ -1,16 +1,18 @@
 //! The recording of one image: from its session, slice by slice, into its trace.
 
+use crate::auto_watch::AutoWatch;
+use crate::guide::{Guide, is_step, slot_of};
 use crate::modules::Modules;
 use crate::period::{Period, Schedule};
 use crate::process::{self, Size};
 use crate::shm::Session;
 use crate::slicer::Slicer;
-use crate::stepping::Stepping;
+use crate::stacks::{Epochs, WatchedStacks};
 use edleak_format::{
-    End, EndReason, Error, Losses, Record, Site, SiteId, SiteKind, SliceHeader, Start, TraceWriter,
+    Counters, End, EndReason, Error, Losses, Record, Site, SiteId, SiteKind, SliceHeader, Start, TraceWriter,
 };
 use edleak_session::event::{LOADED, MAX_EVENTS, ModuleEvent, NAME_BYTES};
-use edleak_session::site::{MAX_SITES, OTHER};
+use edleak_session::site::{Action, MAX_SITES, OTHER};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
@@ -24,6 +26,8 @@ pub struct Options {
     pub period: Period,
     /// The size a trace may grow to.
     pub capacity_bytes: u64,
+    /// Watch what looks like a leak while it is recorded.
+    pub auto_watch: bool,
 }
 
 /// One image being recorded.
@@ -38,11 +42,18 @@ pub struct Recording {
     slices: u64,
     slicer: Slicer,
     modules: Modules,
-    stepping: Stepping,
-    /// Site ids of the session that the trace knows, from the first on.
-    known_sites: usize,
-    /// Ids below `known_sites` whose address was not there yet.
+    guide: Guide,
+    /// Ids in the trace, by id in the session; what comes first is named first.
+    trace_ids: Vec<SiteId>,
+    /// Ids in the session whose address was not there yet.
     late_sites: Vec<u32>,
+    /// Sites of the trace, call sites and stacks.
+    sites: u32,
+    stacks: WatchedStacks,
+    epochs: Epochs,
+    auto_watch: Option<AutoWatch>,
+    /// The counters of a slice, by site of the trace.
+    counters: Vec<Counters>,
     events_read: u32,
     losses: Losses,
     size: Size,
@@ -74,12 +85,15 @@ impl Recording {
         pid: u32,
         path: &Path,
         options: &Options,
-        mut stepping: Stepping,
+        mut guide: Guide,
     ) -> Result<Recording, Error> {
         let began = Instant::now();
         let mut modules = Modules::new(pid);
         modules.add_maps(&process::parse_maps(&session.maps()), 0);
-        stepping.publish(&session, modules.all());
+        guide.publish(&session, modules.all());
+        if options.auto_watch {
+            guide.enable_walks(&session, modules.all());
+        }
         session.header().ready.store(1, Ordering::Release);
         crate::shm::wake(&session.header().ready);
 
@@ -112,9 +126,14 @@ impl Recording {
             slices: 0,
             slicer,
             modules,
-            stepping,
-            known_sites: OTHER as usize,
+            guide,
+            trace_ids: Vec::new(),
             late_sites: Vec::new(),
+            sites: 0,
+            stacks: WatchedStacks::default(),
+            epochs: Epochs::default(),
+            auto_watch: options.auto_watch.then(AutoWatch::default),
+            counters: Vec::new(),
             events_read: 0,
             losses: Losses::default(),
             size: Size::default(),
@@ -154,6 +173,7 @@ impl Recording {
         self.losses.missed_slices += missed;
         self.take_slice(due)?;
         self.schedule.taken(due);
+        self.watch_suspects();
         if !self.own_pid_namespace {
             self.slicer.reclaim(&self.session, self.pid);
         }
@@ -166,16 +186,17 @@ impl Recording {
         let elapsed = self.began.elapsed();
         let tick = self.schedule.tick_at(elapsed).max(self.last_tick + 1);
         self.take_slice(tick)?;
+        self.record_survivors(elapsed.as_nanos() as u64)?;
         let mut bytes = 0;
         if let Some(mut writer) = self.writer.take() {
             writer.record(&Record::End(End { reason, at_ns: elapsed.as_nanos() as u64 }))?;
             bytes = writer.finish()?;
         }
         Ok(Summary {
-            path: self.path,
             bytes,
             slices: self.slices,
-            sites: self.known_sites - OTHER as usize,
+            sites: self.seen_sites(),
+            path: self.path,
             duration: elapsed,
             losses: self.losses,
         })
@@ -186,9 +207,9 @@ impl Recording {
         let writer = self.writer.take()?;
         Some(Summary {
             bytes: writer.finish().ok()?,
+            sites: self.seen_sites(),
             path: self.path,
             slices: self.slices,
-            sites: self.known_sites - OTHER as usize,
             duration: self.began.elapsed(),
             losses: self.losses,
         })
@@ -197,8 +218,13 @@ impl Recording {
     fn take_slice(&mut self, tick: u64) -> Result<(), Error> {
         let now_ns = self.began.elapsed().as_nanos() as u64;
         self.read_events(now_ns)?;
-        let counters = self.slicer.read(&self.session).to_vec();
-        self.learn_sites(counters.len(), now_ns)?;
+        self.slicer.read(&self.session, self.stacks.sites().len());
+        self.learn_sites(self.slicer.sites().len(), now_ns)?;
+        self.learn_stacks(now_ns)?;
+        if self.epochs.advance(&self.session, now_ns) {
+            self.record_survivors(now_ns)?;
+        }
+        self.gather_counters();
         if let Some(status) = process::read_status(self.pid)
             && status.size != Size::default()
         {
@@ -213,11 +239,76 @@ impl Recording {
             swap_bytes: self.size.swap_bytes,
         };
         let Some(writer) = &mut self.writer else { return Ok(()) };
-        // Session ids begin with OTHER, the trace's with 0.
-        writer.slice(&header, counters.get(OTHER as usize..).unwrap_or_default())?;
+        writer.slice(&header, &self.counters)?;
         self.last_tick = tick;
         self.slices += 1;
+        if let Some(auto_watch) = &mut self.auto_watch
+            && self.schedule.is_even(tick)
+        {
+            let with_stacks = call_sites(&self.trace_ids, &self.slicer, &self.session);
+            auto_watch.push(&with_stacks);
+        }
         Ok(())
+    }
+
+    /// Puts the counters of the session where the trace has their sites.
+    fn gather_counters(&mut self) {
+        self.counters.clear();
+        self.counters.resize(self.sites as usize, Counters::ZERO);
+        let of_sites =
+            self.trace_ids.iter().zip(self.slicer.sites().get(OTHER as usize..).unwrap_or_default());
+        let of_stacks = self.stacks.sites().iter().zip(self.slicer.stacks());
+        for (id, counters) in of_sites.chain(of_stacks) {
+            self.counters[id.0 as usize] = *counters;
+        }
+    }
+
+    /// Watches what looks like a leak by now.
+    fn watch_suspects(&mut self) {
+        let Some(auto_watch) = &mut self.auto_watch else { return };
+        for index in auto_watch.suspects(self.schedule.period().as_secs_f64()) {
+            let info = self.session.infos().get(index + OTHER as usize);
+            let address = info.map_or(0, |info| info.address.load(Ordering::Acquire));
+            if let Some(slot) = slot_of(&self.session, address)
+                && slot.action() == Action::COUNT
+            {
+                slot.set_action(Action::WATCH);
+            }
+        }
+    }
+
+    fn learn_stacks(&mut self, now_ns: u64) -> Result<(), Error> {
+        for new in self.stacks.learn(&self.session, &self.modules, self.events_read) {
+            let id = SiteId(self.sites);
+            self.sites += 1;
+            let frame = new.stack.frames.first().copied();
+            self.stacks.name(id);
+            let stack = new.stack.id;
+            self.record(&Record::Stack(new.stack))?;
+            self.record(&Record::Site(Site {
+                id,
+                kind: SiteKind::Stack,
+                parent: self.trace_ids.get((new.parent - OTHER) as usize).copied(),
+                address: frame.map_or(0, |frame| frame.address),
+                module: frame.and_then(|frame| frame.module),
+                stack: Some(stack),
+                first_seen_ns: now_ns,
+                is_wrapper: false,
+            }))?;
+        }
+        Ok(())
+    }
+
+    fn record_survivors(&mut self, now_ns: u64) -> Result<(), Error> {
+        for survivors in self.stacks.survivors(&self.session, &self.epochs, now_ns) {
+            self.record(&Record::Survivors(survivors))?;
+        }
+        Ok(())
+    }
+
+    /// Call sites seen, without the one that stands for all others.
+    fn seen_sites(&self) -> usize {
+        self.trace_ids.len().saturating_sub(1)
     }
 
     fn record(&mut self, record: &Record) -> Result<(), Error> {
@@ -259,15 +350,18 @@ impl Recording {
         for loaded in &new {
             self.record(&Record::Module(loaded.module.clone()))?;
         }
-        self.stepping.publish(&self.session, self.modules.all());
+        self.guide.publish(&self.session, self.modules.all());
         Ok(())
     }
 
     /// Tells the trace of sites that are new, with the modules they lie in.
     fn learn_sites(&mut self, in_use: usize, now_ns: u64) -> Result<(), Error> {
         let mut ids = std::mem::take(&mut self.late_sites);
-        ids.extend(self.known_sites as u32..in_use as u32);
-        self.known_sites = self.known_sites.max(in_use);
+        for id in OTHER + self.trace_ids.len() as u32..in_use as u32 {
+            ids.push(id);
+            self.trace_ids.push(SiteId(self.sites));
+            self.sites += 1;
+        }
         let mut map_is_fresh = false;
         for id in ids {
             let info = &self.session.infos()[id as usize];
@@ -302,9 +396,9 @@ impl Recording {
         module: Option<edleak_format::ModuleId>,
         now_ns: u64,
     ) -> Result<(), Error> {
-        let is_wrapper = self.stepping.steps_over(&self.session, address);
+        let is_wrapper = is_step(self.guide.action_at(address));
         self.record(&Record::Site(Site {
-            id: SiteId(id - OTHER),
+            id: self.trace_ids[(id - OTHER) as usize],
             kind,
             parent: None,
             address,
@@ -332,6 +426,22 @@ impl Recording {
         }
         Ok(())
     }
+}
+
+/// The counters of all call sites, each with those of its stacks.
+fn call_sites(trace_ids: &[SiteId], slicer: &Slicer, session: &Session) -> Vec<Counters> {
+    let mut sums: Vec<Counters> = slicer.sites().get(OTHER as usize..).unwrap_or_default().to_vec();
+    sums.truncate(trace_ids.len());
+    for (info, counters) in session.stack_infos().iter().zip(slicer.stacks()) {
+        let site = info.site.load(Ordering::Relaxed).wrapping_sub(OTHER) as usize;
+        if let Some(sum) = sums.get_mut(site) {
+            sum.allocated_bytes = sum.allocated_bytes.wrapping_add(counters.allocated_bytes);
+            sum.allocs = sum.allocs.wrapping_add(counters.allocs);
+            sum.freed_bytes = sum.freed_bytes.wrapping_add(counters.freed_bytes);
+            sum.frees = sum.frees.wrapping_add(counters.frees);
+        }
+    }
+    sums
 }
 
 fn name_of(event: &ModuleEvent) -> String {

@@ -3,15 +3,18 @@
 use crate::args::Args;
 use crate::check;
 use crate::follow::{Follower, Outcome, Plan, Root};
+use crate::guide::{Guide, Wishes};
 use crate::launch;
 use crate::offer::Offer;
 use crate::recording::{Options, Summary};
 use crate::signals::{self, Ended, Signals};
-use crate::stepping::Stepping;
+use crate::watch::WatchSet;
+use crate::wrappers::WrapperSet;
 use edleak_format::{Losses, MIN_CAPACITY_BYTES, TraceWriter};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// edleak-record itself failed.
@@ -39,6 +42,7 @@ fn record(args: &Args) -> Result<ExitCode, (u8, String)> {
         let least = MIN_CAPACITY_BYTES >> 10;
         return Err(failed(format!("--size {} is too small (use at least {least}k)", args.size)));
     }
+    let wishes = wishes(args).map_err(failed)?;
     let preload = launch::find_preload().map_err(failed)?;
     let old = keep_old(&args.output).map_err(failed)?;
     let give_back = |old: &Option<PathBuf>| {
@@ -58,11 +62,12 @@ fn record(args: &Args) -> Result<ExitCode, (u8, String)> {
             command: args.program.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
             period: args.period,
             capacity_bytes: args.size,
+            auto_watch: args.auto_watch,
         },
         output: args.output.clone(),
         duration: args.duration,
         children: args.children,
-        stepping: Stepping::default(),
+        guide: Guide::new(Arc::new(wishes)),
     };
     let offer = Offer::create(args.children).map_err(|error| {
         failed(format!("no memory to share with the target: {error} (raise `ulimit -f` and `-v`)"))
@@ -98,6 +103,22 @@ fn record(args: &Args) -> Result<ExitCode, (u8, String)> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// What the command line asks for: wrappers and watches.
+fn wishes(args: &Args) -> Result<Wishes, String> {
+    let mut wrappers = if args.no_wrappers { WrapperSet::none() } else { WrapperSet::builtin() };
+    for pattern in &args.wrapper {
+        wrappers.add(pattern).map_err(|error| error.to_string())?;
+    }
+    let mut watch = WatchSet::new();
+    for spec in &args.watch {
+        watch.add(spec)?;
+    }
+    for trace in &args.watch_from {
+        watch.add_leaks_of(trace)?;
+    }
+    Ok(Wishes { wrappers, watch })
 }
 
 /// Keeps a trace that is already there as `FILE.old`. Anything that is no regular file is left alone.

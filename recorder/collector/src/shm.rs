@@ -11,16 +11,20 @@ use edleak_session::counters::Counters;
 use edleak_session::event::{MAX_EVENTS, ModuleEvent};
 use edleak_session::header::{self, Header};
 use edleak_session::layout::{
-    COUNTERS_AT, EVENTS_AT, INFOS_AT, MAPS_AT, MAPS_BYTES, SHARD_BYTES, SHARDS_AT, SLOTS_AT, Shard,
-    WRAPPERS_AT, total_bytes,
+    BOUNDS_AT, CELLS_AT, COUNTERS_AT, EVENTS_AT, FRAMES_AT, INFOS_AT, MAPS_AT, MAPS_BYTES, ROWS_AT,
+    SHARD_BYTES, SHARDS_AT, SLOTS_AT, STACKS_AT, Shard, TABLES_AT, WRAPPERS_AT, total_bytes,
 };
 use edleak_session::site::{FIRST, MAX_SITES, SLOTS, SiteInfo, SiteSlot};
+use edleak_session::stack::{
+    Bound, Cell, MAX_ADDRESSES, MAX_BOUNDS, MAX_CELLS, MAX_ROWS, MAX_STACKS, MAX_TABLES, RuleRow, RuleTable,
+    StackInfo,
+};
 use edleak_session::wrapper::{MAX_RANGES, WrapperRange};
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A mapped file in memory.
 struct Memory {
@@ -109,6 +113,7 @@ impl Session {
         header.total_bytes.store(total_bytes(shards) as u64, Ordering::Relaxed);
         header.patience_us.store(patience_us, Ordering::Relaxed);
         header.next_site.store(FIRST, Ordering::Relaxed);
+        header.stacks.cell.store(1, Ordering::Relaxed); // cell 0 is none
         header.magic.store(header::MAGIC, Ordering::Release);
         Ok(session)
     }
@@ -152,6 +157,36 @@ impl Session {
     /// The module events.
     pub fn events(&self) -> &[ModuleEvent] {
         self.memory.slice(EVENTS_AT, MAX_EVENTS)
+    }
+
+    /// The watched stacks.
+    pub fn stack_infos(&self) -> &[StackInfo] {
+        self.memory.slice(STACKS_AT, MAX_STACKS)
+    }
+
+    /// The return addresses of all watched stacks.
+    pub fn stack_frames(&self) -> &[AtomicU64] {
+        self.memory.slice(FRAMES_AT, MAX_ADDRESSES)
+    }
+
+    /// The counters of watched stacks, by birth epoch.
+    pub fn cells(&self) -> &[Cell] {
+        self.memory.slice(CELLS_AT, MAX_CELLS)
+    }
+
+    /// The modules' unwind tables.
+    pub fn rule_tables(&self) -> &[RuleTable] {
+        self.memory.slice(TABLES_AT, MAX_TABLES)
+    }
+
+    /// Their rows.
+    pub fn rule_rows(&self) -> &[RuleRow] {
+        self.memory.slice(ROWS_AT, MAX_ROWS)
+    }
+
+    /// Mapped ranges that a stack may lie in.
+    pub fn bounds(&self) -> &[Bound] {
+        self.memory.slice(BOUNDS_AT, MAX_BOUNDS)
     }
 
     /// The target's memory map as it was when it attached.

@@ -1,0 +1,74 @@
+//! Auto-watch: fits the leak factor while recording and picks the sites that look like a leak.
+
+use edleak_analyzer::classify::{Model, Verdict, judge};
+use edleak_analyzer::regression::Class;
+use edleak_analyzer::series::{Point, SeriesBuilder};
+use edleak_format::Counters;
+
+/// Slices after which sites are looked at for the first time.
+const FIRST_LOOK: u64 = 12;
+
+/// The series of every site so far. Memory is proportional to sites.
+#[derive(Default)]
+pub struct AutoWatch {
+    series: Vec<SeriesBuilder>,
+    slices: u64,
+    next_look: u64,
+}
+
+impl AutoWatch {
+    /// Adds a slice: the counters of all call sites, watched stacks counted in.
+    pub fn push(&mut self, counters: &[Counters]) {
+        let before = self.slices;
+        self.series.resize_with(counters.len().max(self.series.len()), || {
+            let mut builder = SeriesBuilder::new();
+            builder.absent(before);
+            builder
+        });
+        for (builder, counters) in self.series.iter_mut().zip(counters) {
+            builder.push(Point {
+                live_bytes: counters.live_bytes(),
+                live_count: counters.live_count(),
+                allocs: counters.allocs,
+                frees: counters.frees,
+            });
+        }
+        self.slices += 1;
+    }
+
+    /// The sites that look like a leak now: linear or exponential, never constant or logarithmic. Empty between looks,
+    /// which become rarer as the recording grows: at 12 slices and then at every third more.
+    pub fn suspects(&mut self, period_s: f64) -> Vec<usize> {
+        if self.slices < self.next_look.max(FIRST_LOOK) {
+            return Vec::new();
+        }
+        self.next_look = self.slices + self.slices / 3;
+        let leaks = |builder: &SeriesBuilder| {
+            let judgement = judge(&builder.clone().finish(), period_s, Model::Growth);
+            judgement.verdict == Verdict::Leak && matches!(judgement.class, Class::Linear | Class::Exp)
+        };
+        self.series.iter().enumerate().filter(|(_, builder)| leaks(builder)).map(|(site, _)| site).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leak_is_picked_and_a_filled_cache_is_not() {
+        let mut watch = AutoWatch::default();
+        let mut picked = Vec::new();
+        for slice in 0..60u64 {
+            let counters =
+                |live: u64| Counters { allocated_bytes: live, allocs: live / 10, ..Counters::ZERO };
+            watch.push(&[counters(slice * 100), counters(slice.min(10) * 100), counters(500)]);
+            for site in watch.suspects(1.0) {
+                if !picked.contains(&site) {
+                    picked.push(site);
+                }
+            }
+        }
+        assert_eq!(picked, [0]);
+    }
+}
