@@ -3,17 +3,21 @@
 //! DWARF lets a few bytes ask for much: a thousand units share one range list, a tree of inlined functions nests as deep
 //! as the section is long. Everything addr2line does, it does by reading; so each read costs a unit of a budget, and a
 //! read made too deep in the stack fails. A lookup then ends with an error, as for any damaged unit, and its address
-//! falls back to the symbol table. A sound file uses a tenth of its budget.
+//! falls back to the symbol table. A sound file uses an eighth of its budget.
 
 use gimli::{EndianSlice, Error, Reader, ReaderOffsetId, Result, RunTimeEndian};
 use std::borrow::Cow;
 use std::cell::Cell;
 
-/// Reads allowed for each byte of debug information.
-const READS_PER_BYTE: u64 = 64;
+/// Reads allowed for each byte of debug information. Sound files of C, C++ and Rust need fewer than one,
+/// and each read may leave some 20 bytes in memory.
+const READS_PER_BYTE: u64 = 8;
 
 /// Reads allowed in any case.
 const READS_AT_LEAST: u64 = 1 << 20;
+
+/// Characters of names and paths allowed for each address looked up, on average: a hundred inlined frames of C++.
+const TEXT_PER_ADDRESS: u64 = 32 << 10;
 
 /// addr2line recurses once for each level of inlining; a thread has 2 MiB of stack and we begin near its top.
 const MAX_STACK_BYTES: usize = 768 << 10;
@@ -22,13 +26,18 @@ const MAX_STACK_BYTES: usize = 768 << 10;
 #[derive(Debug)]
 pub(crate) struct Guard {
     reads_left: Cell<u64>,
+    text_left: Cell<u64>,
     stack_base: usize,
 }
 
 impl Guard {
-    /// A guard without any budget yet; call it on the thread and near the stack depth of the lookups.
-    pub(crate) fn new() -> Self {
-        Guard { reads_left: Cell::new(READS_AT_LEAST), stack_base: stack_address() }
+    /// A guard for lookups of so many addresses, made on their thread and near their depth in the stack.
+    pub(crate) fn new(addresses: usize) -> Self {
+        Guard {
+            reads_left: Cell::new(READS_AT_LEAST),
+            text_left: Cell::new((addresses as u64).saturating_mul(TEXT_PER_ADDRESS)),
+            stack_base: stack_address(),
+        }
     }
 
     /// Adds the budget of `bytes` of debug information.
@@ -37,9 +46,16 @@ impl Guard {
         self.reads_left.set(self.reads_left.get().saturating_add(budget));
     }
 
-    /// Takes `cost` from the budget.
+    /// Takes the length of a name or path, which one small section may make us repeat for every address.
+    pub(crate) fn charge_text(&self, length: usize) -> Result<()> {
+        let left = self.text_left.get().checked_sub(length as u64).ok_or_else(|| spent_slow(self))?;
+        self.text_left.set(left);
+        Ok(())
+    }
+
+    /// Takes `cost` reads.
     #[inline]
-    pub(crate) fn charge(&self, cost: u64) -> Result<()> {
+    fn charge(&self, cost: u64) -> Result<()> {
         match self.reads_left.get().checked_sub(cost) {
             Some(left) => {
                 self.reads_left.set(left);
@@ -190,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_spent_budget_ends_every_read() {
-        let guard = Guard::new();
+        let guard = Guard::new(1);
         let mut reader = BoundedSlice::new(&[1, 2, 3], RunTimeEndian::Little, &guard);
         assert_eq!(reader.read_u8(), Ok(1));
         assert!(guard.charge(READS_AT_LEAST).is_err());
@@ -208,7 +224,7 @@ mod tests {
             std::hint::black_box(&padding);
             result
         }
-        let guard = Guard::new();
+        let guard = Guard::new(1);
         let reader = BoundedSlice::new(&[1], RunTimeEndian::Little, &guard);
         assert_eq!(deeper(reader, 10), Ok(1));
         assert!(deeper(reader, MAX_STACK_BYTES / 4096).is_err());

@@ -44,7 +44,17 @@ pub(crate) struct Opened {
     sections: DwarfSections<Piece>,
     shared: Option<DwarfSections<Piece>>,
     package: Option<DwarfPackageSections<Piece>>,
+    /// The symbol tables worth reading.
+    tables: Vec<(TableFile, bool)>,
     symtab: OnceLock<Symtab>,
+}
+
+/// Which file of a module a symbol table is in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum TableFile {
+    Debug,
+    Binary,
+    Mini,
 }
 
 impl Opened {
@@ -53,7 +63,10 @@ impl Opened {
         let sections = files.dwarf().map(main_sections).unwrap_or_default();
         let shared = files.shared.as_ref().map(main_sections);
         let package = files.package.as_ref().map(package_sections);
-        Opened { files, sections, shared, package, symtab: OnceLock::new() }
+        let mut opened =
+            Opened { files, sections, shared, package, tables: Vec::new(), symtab: OnceLock::new() };
+        opened.tables = opened.find_tables();
+        opened
     }
 
     /// The file with debug information, and its sections.
@@ -105,18 +118,26 @@ impl Opened {
         }
     }
 
-    /// The tables worth reading. Full ones hold what the dynamic one does; the one in `.gnu_debugdata` leaves that out.
+    /// Full tables hold what the dynamic one does; the one in `.gnu_debugdata` leaves that out.
+    fn find_tables(&self) -> Vec<(TableFile, bool)> {
+        let is_filled = |table: &(TableFile, bool)| self.table(*table).is_some_and(|table| !table.is_empty());
+        let full = [(TableFile::Debug, false), (TableFile::Binary, false)];
+        let rest = [(TableFile::Mini, false), (TableFile::Binary, true)];
+        let full: Vec<_> = full.into_iter().filter(is_filled).collect();
+        if full.is_empty() { rest.into_iter().filter(is_filled).collect() } else { full }
+    }
+
+    fn table(&self, (file, is_dynamic): (TableFile, bool)) -> Option<Table<'_>> {
+        let elf = match file {
+            TableFile::Debug => &self.files.debug,
+            TableFile::Binary => &self.files.binary,
+            TableFile::Mini => &self.files.mini,
+        };
+        Some(Table { elf: elf.as_ref()?, is_dynamic })
+    }
+
     fn tables(&self) -> Vec<Table<'_>> {
-        let full = |elf| Table { elf, is_dynamic: false };
-        let files = &self.files;
-        let mut tables: Vec<Table<'_>> =
-            files.debug.iter().chain(&files.binary).map(full).filter(|table| !table.is_empty()).collect();
-        if tables.is_empty() {
-            tables.extend(files.mini.as_ref().map(full));
-            tables.extend(files.binary.as_ref().map(|elf| Table { elf, is_dynamic: true }));
-            tables.retain(|table| !table.is_empty());
-        }
-        tables
+        self.tables.iter().filter_map(|table| self.table(*table)).collect()
     }
 }
 

@@ -89,9 +89,7 @@ impl<'a> Lines<'a> {
             };
             let location = frame.location.as_ref();
             let file = location.and_then(|location| location.file).filter(|file| !file.is_empty());
-            // Text that one small section makes us repeat for every address is paid for, like reading it.
-            let cost = function.as_ref().map_or(0, String::len) + file.map_or(0, str::len);
-            self.guard.charge(cost as u64)?;
+            self.guard.charge_text(function.as_ref().map_or(0, String::len) + file.map_or(0, str::len))?;
             let line = location.and_then(|location| location.line).unwrap_or(0);
             is_plain = frame.function.is_some_and(|function| {
                 !is_mangled(function.name.bytes()) && function.language.is_some_and(is_mangling)

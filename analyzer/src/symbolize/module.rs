@@ -27,8 +27,8 @@ use std::path::{Path, PathBuf};
 /// An unpacked `.gnu_debugdata` beyond this is damage: it holds a symbol table only.
 const MAX_MINI_BYTES: u64 = 256 << 20;
 
-/// Unpacking it must not need a larger dictionary than this (`xz -9` uses 64 MiB).
-const MAX_MINI_DICTIONARY_KB: u32 = 128 << 10;
+/// Unpacking it must not need more memory than this: a header may ask for 4 GiB, `xz -9` takes 64 MiB and a little.
+const MAX_MINI_MEMORY_KB: u32 = 66 << 10;
 
 /// Where the system keeps debug files.
 const SYSTEM_DEBUG: &str = "/usr/lib/debug";
@@ -120,7 +120,11 @@ impl Finder<'_> {
         if let Some(elf) = self.fetch(Artifact::Executable) {
             return (Some(elf), None);
         }
-        (None, Some(missing.unwrap_or(Source::Missing { build_id: self.build_id.to_vec() })))
+        let absent = match self.path {
+            Some(_) => Source::Missing { build_id: self.build_id.to_vec() },
+            None => Source::NoFile,
+        };
+        (None, Some(missing.unwrap_or(absent)))
     }
 
     fn debug(&self, binary: Option<&Elf>) -> Option<Elf> {
@@ -256,7 +260,7 @@ fn unpack_mini(binary: &Elf) -> Option<Elf> {
     }
     let packed = binary.slice(&piece);
     let mut unpacked = Vec::new();
-    lzma_rust2::XzReader::new_mem_limit(packed, false, MAX_MINI_DICTIONARY_KB)
+    lzma_rust2::XzReader::new_mem_limit(packed, false, MAX_MINI_MEMORY_KB)
         .take(MAX_MINI_BYTES)
         .read_to_end(&mut unpacked)
         .ok()?;

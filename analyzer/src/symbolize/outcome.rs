@@ -47,6 +47,8 @@ pub enum Source {
         /// The build ID in the trace.
         expected: Vec<u8>,
     },
+    /// It never was a file: the kernel's `[vdso]`, or code made at run time.
+    NoFile,
     /// There is no such file.
     Missing {
         /// The build ID in the trace; empty if it has none.
@@ -66,7 +68,7 @@ impl Outcome {
     pub fn needs_attention(&self) -> bool {
         self.is_unverified
             || self.missing_dwo > 0
-            || !matches!(self.source, Source::Embedded | Source::DebugInfo(_)) && self.addresses > 0
+            || !matches!(self.source, Source::Embedded | Source::DebugInfo(_) | Source::NoFile)
     }
 }
 
@@ -107,6 +109,7 @@ impl fmt::Display for Outcome {
                 Hex(found),
                 Hex(expected)
             )?,
+            Source::NoFile => write!(f, "`{path}` is not a file, so it has no symbols")?,
             Source::Missing { build_id } if build_id.is_empty() => {
                 write!(f, "`{path}` was not found (give --debug-dir a directory that has it)")?;
             }

@@ -251,7 +251,7 @@ struct Answers {
 
 impl Run<'_> {
     fn look_up(&self, options: &Options) -> Answers {
-        let guard = Guard::new();
+        let guard = Guard::new(self.addresses.len());
         let files = Arena::new();
         let mut lines = Lines::new(self.opened, &options.debug_dirs, &guard, &files);
         let found = self

@@ -66,7 +66,7 @@ impl<'a> Loader<'a> {
         &mut self,
         load: &SplitDwarfLoad<BoundedSlice<'a>>,
     ) -> Option<Arc<Dwarf<BoundedSlice<'a>>>> {
-        let found = self.from_package(load).or_else(|| self.from_file(load));
+        let found = self.in_package(load).or_else(|| self.in_file(load));
         if found.is_none() {
             self.missing.insert(load.dwo_id.0);
         }
@@ -75,11 +75,11 @@ impl<'a> Loader<'a> {
         found.map(Arc::new)
     }
 
-    fn from_package(&self, load: &SplitDwarfLoad<BoundedSlice<'a>>) -> Option<Dwarf<BoundedSlice<'a>>> {
+    fn in_package(&self, load: &SplitDwarfLoad<BoundedSlice<'a>>) -> Option<Dwarf<BoundedSlice<'a>>> {
         self.package.as_ref()?.find_cu(load.dwo_id, &load.parent).ok().flatten()
     }
 
-    fn from_file(&self, load: &SplitDwarfLoad<BoundedSlice<'a>>) -> Option<Dwarf<BoundedSlice<'a>>> {
+    fn in_file(&self, load: &SplitDwarfLoad<BoundedSlice<'a>>) -> Option<Dwarf<BoundedSlice<'a>>> {
         let name = path_of(&load.path?);
         let in_build = load.comp_dir.map_or_else(|| name.to_owned(), |dir| path_of(&dir).join(name));
         let mut candidates = Vec::new();

@@ -352,10 +352,17 @@ fn what_is_no_program_is_refused_and_does_not_block() {
         assert!(matches!(outcome(&resolution).source, Source::Unreadable { .. }), "{name}");
         assert!(outcome(&resolution).to_string().contains("cannot be read"));
     }
-    for name in ["[vdso]", "", "//anon", "relative", "/no/such/file", "/memfd:code (deleted)"] {
+    let missing = Source::Missing { build_id: Vec::new() };
+    for (name, source) in [
+        ("[vdso]", &Source::NoFile),
+        ("", &Source::NoFile),
+        ("/memfd:code (deleted)", &Source::NoFile),
+        ("//anon", &missing),
+        ("/no/such/file", &missing),
+    ] {
         let module = module(Path::new(name), Vec::new());
         let resolution = resolve(&module, &[], &[0x1000]);
-        assert_eq!(outcome(&resolution).source, Source::Missing { build_id: Vec::new() }, "{name}");
+        assert_eq!(&outcome(&resolution).source, source, "{name}");
         assert_eq!(resolution.unresolved(), 1);
     }
 }
