@@ -119,6 +119,9 @@ impl<'a> Follower<'a> {
             signals::wait_readable(&fds, self.time_to_wait());
             let stop = self.pass_on(signals);
             self.take_claims();
+            if let Err(error) = self.offer.fill() {
+                self.outcome.failures.push(Failure::new(&self.plan.output, &error));
+            }
             let now = Instant::now();
             self.take_slices(now);
             self.end_children();

@@ -11,13 +11,13 @@ use crate::unwind::UnwindTable;
 use crate::watch::WatchSet;
 use crate::wrappers::{WrapperSet, wrapper_ranges};
 use edleak_session::rule::Kind;
-use edleak_session::site::{Action, SiteSlot};
+use edleak_session::site::{Action, MAX_SITES, SiteSlot};
 use edleak_session::stack::{MAX_ROWS, MAX_TABLES};
 use edleak_session::wrapper::MAX_RANGES;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// What the user asked for; the same for all recordings of a run.
 #[derive(Clone, Debug)]
@@ -44,14 +44,14 @@ struct FileCode {
     link_base: u64,
 }
 
-/// Files that were compiled in this run, by path and build ID.
-type Cache = Mutex<HashMap<(PathBuf, Vec<u8>), Arc<FileCode>>>;
+/// Files that were or are being compiled in this run, by path as their process sees it and build ID.
+type Cache = Mutex<HashMap<(String, Vec<u8>), Arc<OnceLock<FileCode>>>>;
 
 /// What one target has been told.
 pub struct Guide {
     wishes: Arc<Wishes>,
     cache: Arc<Cache>,
-    code: Vec<Arc<FileCode>>,
+    code: Vec<Arc<OnceLock<FileCode>>>,
     pieces: Vec<Piece>,
     walks: bool,
 }
@@ -74,18 +74,27 @@ impl Guide {
         }
     }
 
+    /// Compiles files that the target is going to load, in the background, while it is being started.
+    pub fn prepare(&self, files: Vec<PathBuf>) {
+        let (wishes, cache) = (Arc::clone(&self.wishes), Arc::clone(&self.cache));
+        std::thread::spawn(move || {
+            for file in files {
+                let Ok(file) = file.canonicalize() else { continue };
+                let build_id = match FileBytes::open(&file) {
+                    Ok(bytes) => Elf::parse(&bytes).ok().and_then(|elf| elf.build_id().map(<[u8]>::to_vec)),
+                    Err(_) => continue,
+                };
+                let key = (file.display().to_string(), build_id.unwrap_or_default());
+                entry(&cache, key).get_or_init(|| FileCode::compile(&file, &wishes));
+            }
+        });
+    }
+
     /// Tells the target about modules it was not told about before, and about sites it has met in them already.
     pub fn publish(&mut self, session: &Session, modules: &[Loaded]) {
         for loaded in modules.get(self.code.len()..).unwrap_or_default() {
-            let key = (loaded.file.clone(), loaded.module.build_id.clone());
-            let known = self.cache.lock().ok().and_then(|cache| cache.get(&key).cloned());
-            let code = known.unwrap_or_else(|| {
-                let code = Arc::new(FileCode::compile(loaded, &self.wishes));
-                if let Ok(mut cache) = self.cache.lock() {
-                    cache.insert(key, Arc::clone(&code));
-                }
-                code
-            });
+            let shared = entry(&self.cache, (loaded.module.path.clone(), loaded.module.build_id.clone()));
+            let code = shared.get_or_init(|| FileCode::compile(&loaded.file, &self.wishes));
             let base = loaded.module.load_bias.wrapping_add(code.link_base);
             let at_home =
                 |piece: &Piece| Piece { start: base + piece.start, end: base + piece.end, ..*piece };
@@ -99,7 +108,7 @@ impl Guide {
             // Another module lay there before; its code is gone.
             self.pieces.retain(|piece| piece.end <= loaded.module.start || piece.start >= loaded.module.end);
             self.pieces.extend(overlay(code.wrappers.iter().map(at_home), &watched));
-            self.code.push(code);
+            self.code.push(shared);
         }
         self.pieces.sort_by_key(|piece| piece.start);
         self.pieces.truncate(MAX_RANGES);
@@ -140,20 +149,24 @@ impl Guide {
 
     /// Sites that the target met before it was told about their code.
     fn tell_known_sites(&self, session: &Session) {
-        for slot in session.slots() {
-            let key = slot.key.load(Ordering::Acquire);
-            if key != 0 && slot.action() == Action::COUNT {
-                let action = self.action_at(key);
-                if action != Action::COUNT {
-                    slot.set_action(action);
-                }
+        // By id rather than by slot: most slots are empty, and looking at them would give them memory.
+        let known = (session.header().next_site.load(Ordering::Acquire) as usize).min(MAX_SITES);
+        for info in &session.infos()[..known] {
+            let address = info.address.load(Ordering::Acquire);
+            let action = self.action_at(address);
+            if action != Action::COUNT
+                && let Some(slot) = slot_of(session, address)
+                && slot.action() == Action::COUNT
+            {
+                slot.set_action(action);
             }
         }
     }
 
     fn publish_rules(&self, session: &Session, modules: &[Loaded]) {
+        let compiled = self.code.iter().filter_map(|code| code.get());
         let mut tables: Vec<_> =
-            modules.iter().zip(&self.code).filter(|(loaded, _)| loaded.module.unloaded_ns == 0).collect();
+            modules.iter().zip(compiled).filter(|(loaded, _)| loaded.module.unloaded_ns == 0).collect();
         tables.sort_by_key(|(loaded, _)| loaded.module.start);
         session.header().rule_tables.store(0, Ordering::Release);
         let (mut count, mut rows_at) = (0, 0);
@@ -180,14 +193,14 @@ impl Guide {
 }
 
 impl FileCode {
-    fn compile(loaded: &Loaded, wishes: &Wishes) -> FileCode {
+    fn compile(file: &Path, wishes: &Wishes) -> FileCode {
         let empty = || FileCode {
             wrappers: Vec::new(),
             watched: Vec::new(),
             rules: UnwindTable::default(),
             link_base: 0,
         };
-        let Ok(bytes) = FileBytes::open(&loaded.file) else { return empty() };
+        let Ok(bytes) = FileBytes::open(file) else { return empty() };
         let Ok(elf) = Elf::parse(&bytes) else { return empty() };
         let rules = UnwindTable::compile(&elf);
         let wrappers = wrapper_ranges(&elf, &rules, &wishes.wrappers)
@@ -206,6 +219,12 @@ impl FileCode {
             .collect();
         FileCode { wrappers, watched, link_base: elf.link_base(), rules }
     }
+}
+
+/// The place of a file's code, whether compiled, being compiled, or not yet begun.
+fn entry(cache: &Cache, key: (String, Vec<u8>)) -> Arc<OnceLock<FileCode>> {
+    let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
+    Arc::clone(cache.entry(key).or_default())
 }
 
 /// Lays `top` over `below`: where both have something to say, `top` is heard. Both are sorted.

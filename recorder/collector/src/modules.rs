@@ -58,7 +58,8 @@ impl Modules {
             let (group, after) = rest.split_at(count);
             rest = after;
             let end = group.iter().map(|mapping| mapping.end).max().unwrap_or(first.end);
-            if first.offset == 0 && !self.not_elf.contains_key(&first.path) {
+            let is_file = !first.path.starts_with("/memfd:");
+            if is_file && first.offset == 0 && !self.not_elf.contains_key(&first.path) {
                 self.add(&first.path, first.start, None, end, 0, now_ns);
             }
         }

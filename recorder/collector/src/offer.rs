@@ -10,6 +10,8 @@ use std::sync::atomic::Ordering;
 const PATIENCE_US: u32 = 50_000;
 /// Slots kept filled. An image takes one when it starts; the collector refills them several times a second.
 const STOCK: usize = 8;
+/// Slots filled before the target starts; the others are while it does.
+const FIRST_STOCK: usize = 2;
 /// The same when child processes are recorded, too.
 const STOCK_WITH_CHILDREN: usize = control::SLOTS;
 
@@ -23,6 +25,7 @@ pub struct Offer {
 impl Offer {
     /// Makes the control page and the first sessions.
     pub fn create(children: bool) -> io::Result<Offer> {
+        let first = if children { STOCK_WITH_CHILDREN } else { FIRST_STOCK };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let stock = if children { STOCK_WITH_CHILDREN } else { STOCK };
         let mut offer = Offer {
@@ -31,7 +34,7 @@ impl Offer {
             // More shards than threads that can run at once, so that few ever share one; each costs address space.
             shards: (8 * cores).clamp(16, MAX_SHARDS),
         };
-        offer.refill()?;
+        offer.refill(first)?;
         Ok(offer)
     }
 
@@ -50,7 +53,7 @@ impl Offer {
         u64::from(self.page.get().missed.load(Ordering::Relaxed))
     }
 
-    /// The sessions that were claimed since the last call, in the order they were offered; their places are refilled.
+    /// The sessions that were claimed since the last call, in the order they were offered; their places stay empty until [`Offer::fill`].
     pub fn claimed(&mut self) -> io::Result<Vec<Session>> {
         let mut claimed = Vec::new();
         for (slot, session) in self.page.get().slots.iter().zip(&mut self.stock) {
@@ -59,13 +62,17 @@ impl Offer {
                 slot.state.store(control::EMPTY, Ordering::Relaxed);
             }
         }
-        self.refill()?;
         Ok(claimed)
     }
 
-    fn refill(&mut self) -> io::Result<()> {
+    /// Fills every place; called when there is time.
+    pub fn fill(&mut self) -> io::Result<()> {
+        self.refill(STOCK_WITH_CHILDREN)
+    }
+
+    fn refill(&mut self, places: usize) -> io::Result<()> {
         let slots: &[Slot] = &self.page.get().slots;
-        for (slot, place) in slots.iter().zip(&mut self.stock) {
+        for (slot, place) in slots.iter().zip(&mut self.stock).take(places) {
             if place.is_none() {
                 let session = Session::create(self.shards, PATIENCE_US)?;
                 slot.fd.store(session.fd() as u32, Ordering::Relaxed);
@@ -86,6 +93,7 @@ mod tests {
         let mut offer = Offer::create(false).expect("memory files can be made");
         let mut seen = Vec::new();
         for _ in 0..3 {
+            offer.fill().expect("memory files can be made");
             let fds: Vec<u32> =
                 (0..STOCK).map(|_| offer.page.get().claim().expect("the stock is full")).collect();
             assert_eq!(offer.page.get().claim(), None);

@@ -6,6 +6,7 @@ use crate::follow::{Follower, Outcome, Plan, Root};
 use crate::guide::{Guide, Wishes};
 use crate::launch;
 use crate::offer::Offer;
+use crate::process;
 use crate::recording::{Options, Summary};
 use crate::signals::{self, Ended, Signals};
 use crate::watch::WatchSet;
@@ -57,6 +58,10 @@ fn record(args: &Args) -> Result<ExitCode, (u8, String)> {
         give_back(&old);
         return Err(failed(format!("{error} (choose another file with -o)")));
     }
+    // From here on: a thread that was started before would take the signals meant for the loop.
+    let mut signals = Signals::block().map_err(|error| failed(format!("signals: {error}")))?;
+    let guide = Guide::new(Arc::new(wishes));
+    guide.prepare(own_libc().into_iter().chain([checked.image.clone()]).collect());
     let plan = Plan {
         options: Options {
             command: args.program.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
@@ -67,12 +72,11 @@ fn record(args: &Args) -> Result<ExitCode, (u8, String)> {
         output: args.output.clone(),
         duration: args.duration,
         children: args.children,
-        guide: Guide::new(Arc::new(wishes)),
+        guide,
     };
     let offer = Offer::create(args.children).map_err(|error| {
         failed(format!("no memory to share with the target: {error} (raise `ulimit -f` and `-v`)"))
     })?;
-    let mut signals = Signals::block().map_err(|error| failed(format!("signals: {error}")))?;
     let held = launch::hold(&checked.path, &args.program, &preload, &offer.path(), &signals)
         .map_err(|error| failed(format!("no process for the target: {error} (raise `ulimit -u`)")))?;
     let pid = held.pid();
@@ -141,6 +145,12 @@ pub fn keep_old(output: &Path) -> Result<Option<PathBuf>, String> {
             Ok(Some(old))
         }
     }
+}
+
+/// Our own libc: most likely the target's, too.
+fn own_libc() -> Option<PathBuf> {
+    let maps = process::read_maps(std::process::id());
+    maps.into_iter().map(|mapping| PathBuf::from(mapping.path)).find(|path| path.ends_with("libc.so.6"))
 }
 
 /// Nothing attached: the one outcome that must never look like a clean run.

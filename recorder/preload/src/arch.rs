@@ -165,7 +165,7 @@ pub unsafe fn spawn(path: *const u8, argv: *const *const u8, envp: *const *const
             inlateout("rsi") 0usize => _,
             inlateout("rdx") 0usize => _,
             in("r10") 0usize, in("r8") 0usize,
-            lateout("rcx") _, lateout("r11") _,
+            out("rcx") _, out("r11") _,
         );
     }
     result
