@@ -1,11 +1,11 @@
-// A cache and a leak at one site: entries fill a table during the first quarter, and from the start every fourth one is
-// put into a chain that nothing ever walks.
+// A cache and a leak at one site: entries fill a table within the first second, and from the start every fourth one is put
+// into a chain that nothing ever walks.
 //
 //#Expect: Leak in make_entry
 //#Expect: nothing else
 #include "pace.h"
 
-enum { SLOTS = 300 };
+enum { SLOTS = 160 };
 static void *table[SLOTS];
 
 NOINLINE void *make_entry(void) { return keep(malloc(160)); }

@@ -6,7 +6,8 @@
 #include <map>
 
 struct session { char data[200]; };
-static std::map<long, session> sessions;
+// Never destroyed, as services do it: an orderly exit would free everything and tell another story.
+static auto &sessions = *new std::map<long, session>;
 
 NOINLINE void login(long user) { sessions[user].data[0] = 1; }
 

@@ -178,7 +178,6 @@ const COMMANDS: &str = "
   ld --version
   addr2line -e /bin/true 0x1000
   gdb -nx -batch -ex p(1+1) -ex info(functions)
-  /sbin/ldconfig -p
   locale -a
   locale
   iconv -f utf-8 -t utf-16 words.txt
