@@ -14,7 +14,8 @@
 //! point returns, in the only thread there is, and makes its system calls there.
 #![allow(unsafe_code)]
 
-use crate::{arch, detached, live, modules, real, sites, sys, thread, walk};
+use crate::{arch, detached, live, modules, real, sites, slow, sys, thread, walk};
+use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
@@ -57,12 +58,62 @@ pub fn header() -> Option<&'static Header> {
         return None;
     }
     if thread::PAGE.alive.load(Ordering::Relaxed) == 0 {
-        // A forked child: the session is its parent's.
-        PHASE.store(OFF, Ordering::Relaxed);
-        return None;
+        return forked();
     }
     // SAFETY: set before the phase was, and mapped for the life of the process.
     Some(unsafe { &*HEADER.load(Ordering::Relaxed) })
+}
+
+/// A forked child, at its first entry point: the session it knows is its parent's. It claims one of its own if children
+/// are recorded, and is off otherwise.
+#[cold]
+fn forked() -> Option<&'static Header> {
+    let Some(path) = CHILDREN.path() else {
+        PHASE.store(OFF, Ordering::Relaxed);
+        return None;
+    };
+    PHASE.store(STARTING, Ordering::Relaxed);
+    let parents = HEADER.load(Ordering::Relaxed).cast::<u8>();
+    // SAFETY: fork copied this thread and no other, and its shard was its parent's.
+    *unsafe { thread::tls() } = thread::Tls::new();
+    let own = claim(path).is_some_and(|base| {
+        sites::inherit(parents.wrapping_add(SLOTS_AT).cast(), base.wrapping_add(SLOTS_AT).cast());
+        publish(base, &Environment::of_process(), |header| {
+            // What the parent had allocated lives on in the child, and the child will free it.
+            let parent = parents.cast::<Header>();
+            // SAFETY: the parent's session is still mapped here.
+            let next = unsafe { &*parent }.next_site.load(Ordering::Relaxed);
+            header.next_site.store(next, Ordering::Relaxed);
+            slow::inherit(header);
+        })
+    });
+    PHASE.store(if own { COUNTING } else { OFF }, Ordering::Relaxed);
+    // SAFETY: as in `header`.
+    own.then(|| unsafe { &*HEADER.load(Ordering::Relaxed) })
+}
+
+/// Where a forked child finds a session; empty: children are not recorded.
+struct ChildrenPath(UnsafeCell<Path>);
+
+// SAFETY: written once, before anything is counted, and only read after that.
+unsafe impl Sync for ChildrenPath {}
+
+static CHILDREN: ChildrenPath = ChildrenPath(UnsafeCell::new(Path::new()));
+
+impl ChildrenPath {
+    fn path(&self) -> Option<&Path> {
+        // SAFETY: nobody writes any more.
+        let path = unsafe { &*self.0.get() };
+        (path.length > 0).then_some(path)
+    }
+
+    fn set(&self, path: &Path) {
+        // SAFETY: this is the one write, by the only thread that starts.
+        let own = unsafe { &mut *self.0.get() };
+        if !own.push_all(path.as_c().strip_suffix(b"\0").unwrap_or(b"")) {
+            *own = Path::new();
+        }
+    }
 }
 
 #[cfg(not(test))]
@@ -88,6 +139,12 @@ fn attach() -> bool {
         return false;
     }
     let Some(base) = claim(&path) else { return false };
+    publish(base, &environment, |_| {})
+}
+
+/// Makes a claimed session known to every table and waits a moment for its rules; `prepare` is the last to see it before
+/// the collector does. `false`: a forked child could not be told from its parent here.
+fn publish(base: *mut u8, environment: &Environment, prepare: impl FnOnce(&Header)) -> bool {
     // SAFETY: a session begins with its header.
     let header = unsafe { &*base.cast::<Header>() };
     let shards = (header.shards.load(Ordering::Relaxed) as usize).clamp(1, MAX_SHARDS);
@@ -118,6 +175,7 @@ fn attach() -> bool {
     };
     walk::set_tables(&tables, environment.0 as usize);
     HEADER.store(base.cast(), Ordering::Relaxed);
+    prepare(header);
     header.state.store(ATTACHED, Ordering::Release);
     sys::wake(&header.state);
     if header.ready.load(Ordering::Acquire) == 0 {
@@ -151,6 +209,9 @@ fn claim_from(control: &Control, path: &Path) -> Option<*mut u8> {
     let children = control.children.load(Ordering::Relaxed) != 0;
     if root != 0 && root != sys::getpid() && !children {
         return None;
+    }
+    if children && CHILDREN.path().is_none() {
+        CHILDREN.set(path);
     }
     let session = control.claim()?;
     let mut path = path.parent();

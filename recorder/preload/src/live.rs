@@ -189,6 +189,44 @@ pub fn take(address: *const u8) -> Option<Allocation> {
     Some(Allocation { site: found.site(), size, special: found.is_special() })
 }
 
+/// Shows every allocation in the table to `visit`. Slow: it looks at every entry there is.
+pub fn for_each(mut visit: impl FnMut(Entry, Allocation)) {
+    for (region, top) in TOP.iter().enumerate() {
+        let leaf = top.load(Ordering::Acquire);
+        if leaf.is_null() {
+            continue;
+        }
+        let mut index = 0;
+        while index < LEAF_ENTRIES {
+            // SAFETY: the index is below the leaf's size.
+            let entry = Entry(unsafe { leaf.add(index) });
+            let found = entry.load();
+            let granule = index;
+            index += 1;
+            let address = region << LEAF_SHIFT | granule << GRANULE_SHIFT;
+            if found.is_absent() || address == 0 {
+                continue;
+            }
+            let mut size = found.size_field() as usize;
+            if size == LARGE {
+                let half = |number: usize| {
+                    let next = entry_of((address + (number << GRANULE_SHIFT)) as *const u8);
+                    next.map_or(0, |next| next.load().0 as usize)
+                };
+                size = half(1) | half(2) << 32;
+                index += 2; // they hold a size and no allocations
+            }
+            visit(entry, Allocation { site: found.site(), size, special: found.is_special() });
+        }
+    }
+}
+
+/// Changes the site of an allocation; its size stays.
+pub fn rewrite(entry: Entry, allocation: Allocation) {
+    let flag = if allocation.special { SPECIAL } else { 0 };
+    entry.store(allocation.site | entry.load().size_field() << SITE_BITS | flag);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,6 +5,7 @@ use crate::{lifecycle, modules};
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use edleak_session::header::Header;
+use edleak_session::layout::{INFOS_AT, SLOTS_AT};
 use edleak_session::rule::{Kind, Rule};
 use edleak_session::site::{Action, MAX_SITES, OTHER, SLOTS, SiteInfo, SiteSlot, first_slot, intern};
 use edleak_session::wrapper::{self, MAX_RANGES, WrapperRange};
@@ -148,6 +149,32 @@ pub fn forget(start: usize, end: usize) {
         let key = slot.key.load(Ordering::Relaxed) as usize;
         if key > start && key <= end {
             slot.forget();
+        }
+    }
+}
+
+/// Copies the site table of a parent's session into its forked child's: the ids in the side table stay what they were.
+pub fn inherit(from: *const SiteSlot, to: *const SiteSlot) {
+    let infos = INFOS.load(Ordering::Relaxed);
+    let own_infos = to.cast::<u8>().wrapping_add(INFOS_AT - SLOTS_AT).cast::<SiteInfo>();
+    // SAFETY: both sessions hold `SLOTS` slots and `MAX_SITES` infos, and everything in them is atomic.
+    let (from, to) =
+        unsafe { (core::slice::from_raw_parts(from, SLOTS), core::slice::from_raw_parts(to, SLOTS)) };
+    for (from, to) in from.iter().zip(to) {
+        let key = from.key.load(Ordering::Acquire);
+        if key != 0 {
+            to.key.store(key, Ordering::Relaxed);
+            to.meaning.store(from.meaning.load(Ordering::Acquire), Ordering::Relaxed);
+        }
+    }
+    // SAFETY: as above.
+    let infos = unsafe { core::slice::from_raw_parts(infos, MAX_SITES) };
+    // SAFETY: as above.
+    let own_infos = unsafe { core::slice::from_raw_parts(own_infos, MAX_SITES) };
+    for (from, to) in infos.iter().zip(own_infos) {
+        let address = from.address.load(Ordering::Acquire);
+        if address != 0 {
+            to.address.store(address, Ordering::Relaxed);
         }
     }
 }

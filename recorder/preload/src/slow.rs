@@ -8,7 +8,7 @@ use crate::{lifecycle, modules, real, thread, walk};
 use core::ptr;
 use core::sync::atomic::Ordering;
 use edleak_session::header::Header;
-use edleak_session::site::{Action, MAX_SITES};
+use edleak_session::site::{Action, MAX_SITES, OTHER};
 
 /// Notes an allocation that the fast path did not and hands it on.
 ///
@@ -60,6 +60,21 @@ pub unsafe fn note(allocation: *mut u8, size: usize, caller: *const usize, rbp: 
         Err(()) => bump(&header.untracked_allocs),
     }
     allocation
+}
+
+/// Counts everything that is alive in a forked child as allocated: it was the parent's, and the child will free it. An
+/// allocation of a watched site is counted at the site, since its stack is known to the parent's session only.
+pub fn inherit(header: &Header) {
+    // SAFETY: the only reference to this thread's state here.
+    let counting = thread::counting(header, unsafe { thread::tls() });
+    live::for_each(|entry, mut allocation| {
+        if let Some(number) = allocation.site.checked_sub(MAX_SITES as u32) {
+            let site = walk::site_of(number).unwrap_or(OTHER);
+            allocation = Allocation { site, special: false, ..allocation };
+            live::rewrite(entry, allocation);
+        }
+        counting.alloc(allocation.site, allocation.size);
+    });
 }
 
 /// Counts a free where its allocation was counted.

@@ -31,6 +31,19 @@ pub struct Tls {
 }
 const _: () = assert!(size_of::<Tls>() == 64);
 
+impl Tls {
+    /// The state of a new thread: what thread-local storage begins as.
+    pub const fn new() -> Tls {
+        Tls {
+            offset: 0,
+            hidden_offset: 0,
+            pending: Pending { caller: ptr::null(), rbp: 0, size: 0, slack: 0 },
+            deleting: ptr::null_mut(),
+            shared_calls: 0,
+        }
+    }
+}
+
 /// An entry point under way that may call other entry points; the first of those to allocate counts for it.
 #[repr(C)]
 #[derive(Clone, Copy)]

@@ -86,6 +86,12 @@ pub unsafe fn record(header: &Header, site: u32, frame: Frame) -> Option<u32> {
     stacks.cell(site, frames, walked.hash, walked.is_cut, header.epoch.load(Ordering::Relaxed))
 }
 
+/// The site whose stack a cell belongs to.
+pub fn site_of(number: u32) -> Option<u32> {
+    let stack = cell(number)?.stack.load(Ordering::Acquire).checked_sub(1)?;
+    Some(table(&INFOS, stack::MAX_STACKS).get(stack as usize)?.site.load(Ordering::Relaxed))
+}
+
 struct Walked {
     frames: usize,
     hash: u64,
