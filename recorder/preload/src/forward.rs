@@ -313,8 +313,8 @@ pub struct NewCall {
 #[cfg(not(test))]
 core::arch::global_asm!(
     ".pushsection .text.edleak_call_new,\"ax\",@progbits",
-    ".hidden edleak_call_new",
-    ".globl edleak_call_new",
+    ".hidden edleak_call_new, edleak_call_new_return",
+    ".globl edleak_call_new, edleak_call_new_return",
     ".type edleak_call_new, @function",
     "edleak_call_new:",
     ".cfi_startproc",
@@ -332,6 +332,7 @@ core::arch::global_asm!(
     "mov rsi, [rsp + 8]",
     "mov rdx, [rsp + 16]",
     "call rax",
+    "edleak_call_new_return:",
     "mov rdi, rsp",
     "mov rsi, rax",
     "call {ends}",
@@ -355,6 +356,15 @@ unsafe extern "C" {
         rbp: usize,
         form: *const c_void,
     ) -> *mut u8;
+    static edleak_call_new_return: u8;
+}
+#[cfg(test)]
+#[allow(non_upper_case_globals)] // a label of the assembly above
+static edleak_call_new_return: u8 = 0;
+
+/// A return address is ours: a real operator new under way has called out, for memory of its own (its exception).
+pub fn is_ours(address: usize) -> bool {
+    address == (&raw const edleak_call_new_return) as usize
 }
 #[cfg(test)]
 unsafe fn edleak_call_new(

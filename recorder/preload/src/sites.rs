@@ -1,7 +1,7 @@
 //! HOT: return address → site; stepping over wrappers.
 #![allow(unsafe_code)]
 
-use crate::{lifecycle, modules};
+use crate::{forward, lifecycle, modules};
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use edleak_session::header::Header;
@@ -111,8 +111,10 @@ pub unsafe fn place(header: &Header, mut frame: Frame) -> Place {
         let Some(rule) = place.action.as_step() else { return place };
         // SAFETY: the collector compiled the rule for this very address.
         let caller = unsafe { frame.caller(rule) };
-        if caller.address == 0 || caller.rsp <= frame.rsp {
-            break; // the outermost frame, or a rule that leads nowhere: the wrapper itself is the site
+        if caller.address == 0 || caller.rsp <= frame.rsp || forward::is_ours(caller.address) {
+            // The outermost frame, a rule that leads nowhere, or an exception that operator new makes in vain for a call
+            // that counts nothing: the wrapper itself is the site.
+            break;
         }
         frame = caller;
     }
