@@ -13,7 +13,7 @@
 //! | 32..36 | `raw_bytes`      | the payload decompressed (kinds 2 and 3)                                       |
 //! | 36..40 | `payload_sum`    | CRC-32 of salt, sequence and payload (kinds 2 and 3)                           |
 //! | 40..48 | `from_tick`      | one past the last tick of the block before (kinds 3 and 4)                     |
-//! | 48..56 | `first_tick`     | tick of the first slice (kind 3)                                               |
+//! | 48..56 | `first_tick`     | tick of the first slice (kind 3); of a merged catalog, the sequence it would have had   |
 //! | 56..64 | `last_tick`      | last tick covered; slices of `from_tick..=last_tick` are here and nowhere else |
 
 /// Blocks begin at multiples of this, counted from the start of the file.
@@ -64,6 +64,15 @@ impl BlockHeader {
             from_tick: 0,
             first_tick: 0,
             last_tick: 0,
+        }
+    }
+
+    /// When this was written, for comparison with others. A merged catalog block has the sequence of the newest it
+    /// replaces, because what an open journal holds is newer than its records.
+    pub(crate) fn written(&self) -> u64 {
+        match self.kind {
+            BlockKind::Catalog => self.sequence.max(self.first_tick),
+            _ => self.sequence,
         }
     }
 

@@ -386,3 +386,129 @@ fn join_planes(planes: &mut [&[u8]], numbers: &mut [u64]) -> Option<()> {
     }
     Some(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::common::Collect;
+    use proptest::prelude::*;
+
+    fn decode(payload: &[u8], from_tick: u64, last_tick: u64) -> (Option<u32>, Collect) {
+        let mut collect = Collect::default();
+        let slices = Decoder::default().decode(payload, from_tick, last_tick, &mut collect);
+        (slices, collect)
+    }
+
+    /// Small numbers, numbers near every power of two, and the largest.
+    fn number() -> impl Strategy<Value = u64> {
+        prop_oneof![
+            0..100u64,
+            (0..64u32, 0..3u64).prop_map(|(bit, n)| (1u64 << bit).wrapping_sub(n)),
+            any::<u64>()
+        ]
+    }
+
+    fn counters() -> impl Strategy<Value = Counters> {
+        [number(), number(), number(), number()].prop_map(|[allocated_bytes, allocs, freed_bytes, frees]| {
+            Counters { allocated_bytes, allocs, freed_bytes, frees }
+        })
+    }
+
+    fn slice_header() -> impl Strategy<Value = SliceHeader> {
+        [number(), number(), number(), number()].prop_map(|[gap, time_ns, rss_anon_bytes, swap_bytes]| {
+            SliceHeader { tick: 1 + gap % 1000, time_ns, rss_anon_bytes, swap_bytes }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_slices_survive(
+            slices in prop::collection::vec(
+                (slice_header(), prop::collection::btree_map(0u32..600, counters(), 0..40)), 0..12),
+            from_tick in number(),
+        ) {
+            let from_tick = from_tick.min(u64::MAX - 100_000);
+            let mut encoder = Encoder::new();
+            // What an earlier block left behind must not show.
+            encoder.slice(&SliceHeader::default(), [(SiteId(5), Counters { allocs: 9, ..Counters::ZERO })].into_iter());
+            encoder.begin(from_tick);
+            let mut tick = from_tick;
+            let mut table = std::collections::BTreeMap::new();
+            let mut model = crate::common::Slices::new();
+            for (header, changed) in &slices {
+                tick += header.tick;
+                let header = SliceHeader { tick, ..*header };
+                table.extend(changed.clone());
+                encoder.slice(&header, table.iter().map(|(id, now)| (SiteId(*id), *now)));
+                let non_zero = table.iter().filter(|(_, now)| **now != Counters::ZERO);
+                model.insert(tick, (header, non_zero.map(|(id, now)| (*id, *now)).collect()));
+            }
+            let payload = encoder.finish();
+            prop_assert!(payload.len() <= encoder.raw_bytes());
+            let (count, collect) = decode(&payload, from_tick, tick);
+            prop_assert_eq!(count, Some(slices.len() as u32));
+            prop_assert_eq!(collect.slices, model);
+            // A payload that is too short or too long is unsound.
+            prop_assert_eq!(decode(&[&payload[..], &[0]].concat(), from_tick, tick).0, None);
+            if let Some((_, cut)) = payload.split_last() {
+                prop_assert_eq!(decode(cut, from_tick, tick).0, None);
+            }
+        }
+
+        #[test]
+        fn no_payload_makes_the_decoder_panic(payload: Vec<u8>) {
+            struct Ignore;
+            impl SliceVisitor for Ignore {
+                fn slice(&mut self, _: &SliceHeader, changed: &[(SiteId, Counters)]) {
+                    assert!(changed.len() <= MAX_SITES);
+                }
+            }
+            let _unsound = Decoder::default().decode(&payload, 0, u64::MAX, &mut Ignore);
+        }
+    }
+
+    #[test]
+    fn ids_from_the_limit_on_are_unsound() {
+        let changed = |id| [(SiteId(id), Counters { allocs: 1, ..Counters::ZERO })].into_iter();
+        let mut encoder = Encoder::new();
+        for (id, slices) in [(MAX_SITES as u32 - 1, Some(1)), (MAX_SITES as u32, None)] {
+            encoder.begin(0);
+            encoder.slice(&SliceHeader::default(), changed(id));
+            assert_eq!(decode(&encoder.finish(), 0, 0).0, slices);
+        }
+    }
+
+    #[test]
+    fn ticks_outside_the_block_are_unsound() {
+        let mut encoder = Encoder::new();
+        encoder.begin(10);
+        for tick in [10, 15] {
+            encoder.slice(&SliceHeader { tick, ..SliceHeader::default() }, std::iter::empty());
+        }
+        assert_eq!(decode(&encoder.finish(), 10, 15).0, Some(2));
+        assert_eq!(decode(&encoder.finish(), 10, 14).0, None);
+        // Two slices of the same tick.
+        encoder.slice(&SliceHeader { tick: 15, ..SliceHeader::default() }, std::iter::empty());
+        assert_eq!(decode(&encoder.finish(), 10, 15).0, None);
+    }
+
+    #[test]
+    fn steady_sites_of_one_size_cost_one_byte_of_id_and_nothing_else() {
+        let mut encoder = Encoder::new();
+        encoder.begin(0);
+        let mut before = 0;
+        for tick in 0..20u64 {
+            // From 2^9 allocations on, sixteen more never gain a bit within these slices.
+            let allocs = 512 + 16 * tick;
+            let now =
+                Counters { allocated_bytes: allocs * 48, allocs, freed_bytes: allocs * 48, frees: allocs };
+            let header = SliceHeader { tick, ..SliceHeader::default() };
+            encoder.slice(&header, (0..100).map(|id| (SiteId(id), now)));
+            let planes: usize = encoder.planes.iter().map(Vec::len).sum();
+            if tick > 1 {
+                assert_eq!(planes - before, 100, "slice {tick}");
+            }
+            before = planes;
+        }
+    }
+}

@@ -23,7 +23,7 @@ pub enum ErrorKind {
     NoSpace,
     /// The capacity asked for cannot hold a trace of this many sites.
     CapacityTooSmall,
-    /// Modules, sites, stacks and symbols need more than half of the capacity.
+    /// Modules, sites, stacks and symbols need more than a third of the capacity.
     CatalogTooLarge,
     /// A caller broke a rule of the writer: ticks increase, sites never become fewer, ids stay below the limit.
     InvalidInput,

@@ -128,7 +128,7 @@ impl Scan<'_> {
         if header.kind == BlockKind::Free {
             return Ok(next);
         }
-        if self.newest.is_none_or(|newest| header.sequence >= newest.sequence) {
+        if self.newest.is_none_or(|newest| header.written() >= newest.written()) {
             self.newest = Some(header);
         }
         let payload = self.source.read(at + HEADER_BYTES as u64, header.payload_bytes, &mut buffer)?;

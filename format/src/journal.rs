@@ -153,3 +153,71 @@ pub(crate) fn decode_slice(
     }
     content.is_empty().then_some(header)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::BlockKind;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_slices_survive(
+            slices in prop::collection::vec(prop::collection::vec(any::<[u64; 4]>(), 0..20), 0..6)
+        ) {
+            let mut previous = Vec::new();
+            let (mut table, mut changed, mut content) = (Vec::new(), Vec::new(), Vec::new());
+            for (tick, slice) in slices.iter().enumerate() {
+                // Sites become more, never fewer; every other one stays as it is.
+                let mut counters = previous.clone();
+                for (index, &[allocated_bytes, allocs, freed_bytes, frees]) in slice.iter().enumerate() {
+                    let now = Counters { allocated_bytes, allocs, freed_bytes, frees };
+                    match counters.get_mut(index) {
+                        Some(site) if index % 2 == 0 => *site = now,
+                        Some(_) => {}
+                        None => counters.push(now),
+                    }
+                }
+                let header = SliceHeader { tick: tick as u64, time_ns: u64::MAX, ..SliceHeader::default() };
+                encode_slice(&mut content, &header, &counters, &previous);
+                prop_assert_eq!(decode_slice(&content, &mut table, &mut changed), Some(header));
+                prop_assert!(changed.iter().all(|(SiteId(id), now)| counters[*id as usize] == *now));
+                let last = counters.iter().rposition(|now| *now != Counters::ZERO).map_or(0, |last| last + 1);
+                prop_assert_eq!(&table[..], &counters[..last.max(table.len())]);
+                prop_assert_eq!(decode_slice(&content[..content.len() - 1], &mut Vec::new(), &mut changed), None);
+                previous = counters;
+            }
+        }
+
+        #[test]
+        fn no_content_makes_the_decoder_panic(content: Vec<u8>) {
+            let _unsound = decode_slice(&content, &mut Vec::new(), &mut Vec::new());
+        }
+    }
+
+    #[test]
+    fn a_torn_chunk_ends_the_journal() {
+        let header = BlockHeader::new(BlockKind::Journal, 5, 0);
+        let mut payload = Vec::new();
+        for (index, content) in [&b"first"[..], b"second"].into_iter().enumerate() {
+            payload.extend(chunk_header(1, 5, ChunkKind::Records, index as u32, content));
+            payload.extend(content);
+        }
+        payload.extend([0; CHUNK_HEADER_BYTES]);
+        let walk = |payload: &[u8]| {
+            let mut chunks = Chunks::new(1, &header, payload);
+            let contents: Vec<Vec<u8>> = chunks.by_ref().map(|chunk| chunk.content.to_vec()).collect();
+            (contents.len(), chunks.is_torn())
+        };
+        assert_eq!(walk(&payload), (2, false));
+        assert_eq!(walk(&payload[..payload.len() - 1]), (2, true));
+        for at in 21..43 {
+            let mut torn = payload.clone();
+            torn[at] ^= 0x40;
+            assert_eq!(walk(&torn), (1, true), "byte {at}");
+        }
+        // The chunks of an earlier journal in the same place do not pass.
+        let later = BlockHeader { sequence: 6, ..header };
+        assert_eq!(Chunks::new(1, &later, &payload).count(), 0);
+    }
+}

@@ -6,6 +6,9 @@ use crate::error::{Error, ErrorKind};
 use crate::thin::{Candidate, Thinner, choose_pair};
 use crate::writer::{CatalogBlock, SliceBlock, TraceWriter};
 
+/// The catalog may take one part in so many of the capacity: while it is merged there are two of it, and slices need the rest.
+const CATALOG_SHARE: u64 = 3;
+
 impl TraceWriter {
     /// Makes sure that an extent of `length` bytes can be had, thinning old slices if need be.
     ///
@@ -111,29 +114,45 @@ impl TraceWriter {
         Ok(true)
     }
 
-    /// Adds records to the sealed catalog, and merges its newest blocks while they are of like size. So the number of blocks stays
-    /// logarithmic, and a record is rewritten only as often.
+    /// Adds records to the sealed catalog, and merges its newest blocks while they are of like size. So the number of blocks
+    /// stays logarithmic, and a record is rewritten only as often.
     pub(crate) fn add_catalog(&mut self, records: &Records) -> Result<(), Error> {
         if records.is_empty() {
             return Ok(());
         }
-        let (mut header, mut payload) = self.encode_catalog(records)?;
-        if self.catalog_bytes() + header.extent_bytes() > self.catalog_limit() {
-            self.merge_catalog(0)?;
-            if self.catalog_bytes() + header.extent_bytes() > self.catalog_limit() {
-                return Err(self.catalog_too_large(self.catalog_bytes() + header.extent_bytes()));
-            }
-            (header, payload) = self.encode_catalog(records)?;
+        let (header, payload) = self.encode_catalog(records)?;
+        let most = self.ring.capacity() / CATALOG_SHARE;
+        if self.catalog_bytes() + header.extent_bytes() > most {
+            // Replaced records may be what fills it.
+            self.merge_catalog(0, true)?;
         }
-        let at = self.add_block(&header, &payload)?;
+        let bytes = self.catalog_bytes() + header.extent_bytes();
+        if bytes > most {
+            return Err(self.catalog_too_large(bytes));
+        }
+        let header = BlockHeader { catalog_blocks: self.catalog_blocks(1), ..header };
+        let at = self.add_catalog_block(&header, &payload)?;
         self.catalog.push(CatalogBlock { at, header });
         while let [.., older, newer] = self.catalog[..]
             && newer.header.payload_bytes * 2 >= older.header.payload_bytes
             && (newer.header.raw_bytes + older.header.raw_bytes) as usize <= MAX_RAW_BYTES / 2
-        {
-            self.merge_catalog(self.catalog.len() - 2)?;
-        }
+            && self.merge_catalog(self.catalog.len() - 2, false)?
+        {}
         Ok(())
+    }
+
+    fn add_catalog_block(&mut self, header: &BlockHeader, payload: &[u8]) -> Result<u64, Error> {
+        self.add_block(header, payload).map_err(|error| match error.kind() {
+            ErrorKind::CapacityTooSmall => {
+                self.catalog_too_large(self.catalog_bytes() + header.extent_bytes())
+            }
+            _ => error,
+        })
+    }
+
+    /// Catalog blocks in the file, and so many more.
+    fn catalog_blocks(&self, more: usize) -> u16 {
+        u16::try_from(self.catalog.len() + more).unwrap_or(u16::MAX)
     }
 
     fn encode_catalog(&mut self, records: &Records) -> Result<(BlockHeader, Vec<u8>), Error> {
@@ -144,16 +163,16 @@ impl TraceWriter {
         if raw.len() > MAX_RAW_BYTES {
             return Err(self.catalog_too_large(raw.len() as u64));
         }
-        let mut header = self.next_header(BlockKind::Catalog, 0);
-        header.catalog_blocks = header.catalog_blocks.saturating_add(1);
+        let header = self.next_header(BlockKind::Catalog, 0);
         self.compress(header, &raw)
     }
 
-    /// Replaces the catalog blocks from `first` on by one that holds the newest record of each key.
-    fn merge_catalog(&mut self, first: usize) -> Result<(), Error> {
+    /// Replaces the catalog blocks from `first` on by one that holds the newest record of each key. False if there is no
+    /// room for both at the same time; slices are thinned for it only if the merge `is_needed`.
+    fn merge_catalog(&mut self, first: usize, is_needed: bool) -> Result<bool, Error> {
         let sources = self.catalog[first..].to_vec();
         let [_, .., newest] = sources[..] else {
-            return Ok(());
+            return Ok(false);
         };
         let mut records = Records::new();
         for CatalogBlock { at, header } in &sources {
@@ -174,33 +193,36 @@ impl TraceWriter {
             catalog::encode(record, &mut raw);
         }
         // The sequence of the newest source: what an open journal holds is newer than this block.
+        let next = self.next_header(BlockKind::Catalog, 0);
         let header = BlockHeader {
+            sequence: newest.header.sequence,
             catalog_blocks: u16::try_from(first + 1).unwrap_or(u16::MAX),
-            ..BlockHeader::new(BlockKind::Catalog, newest.header.sequence, 0)
+            first_tick: next.sequence,
+            ..next
         };
         let (header, payload) = self.compress(header, &raw)?;
-        let at = self.add_block(&header, &payload)?;
+        let spare = 2 * self.largest_extent();
+        if !is_needed && !self.ring.fits(header.extent_bytes(), spare) {
+            return Ok(false);
+        }
+        let at = self.add_catalog_block(&header, &payload)?;
         for block in &self.catalog[first..] {
             self.ring.release(block.at);
         }
         self.catalog.truncate(first);
         self.catalog.push(CatalogBlock { at, header });
-        Ok(())
+        Ok(true)
     }
 
     fn catalog_bytes(&self) -> u64 {
         self.catalog.iter().map(|block| block.header.extent_bytes()).sum()
     }
 
-    fn catalog_limit(&self) -> u64 {
-        self.ring.capacity() / 2
-    }
-
     fn catalog_too_large(&self, bytes: u64) -> Error {
         Error::new(
             ErrorKind::CatalogTooLarge,
             format!(
-                "modules, sites, stacks and symbols take {bytes} bytes, more than half of the capacity of {} (use a larger --size)",
+                "modules, sites, stacks and symbols need {bytes} bytes, more than a third of the capacity of {} (use a larger --size)",
                 self.ring.capacity()
             ),
         )

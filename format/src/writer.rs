@@ -223,7 +223,7 @@ impl TraceWriter {
     /// Puts the records added so far into the file.
     ///
     /// # Errors
-    /// `NoSpace`; `CatalogTooLarge` if the catalog needs more than half of the capacity.
+    /// `NoSpace`; `CatalogTooLarge` if the catalog needs more than a third of the capacity.
     pub fn sync(&mut self) -> Result<(), Error> {
         self.flush_records().map_err(|error| self.named(error))
     }
