@@ -511,10 +511,8 @@ pub const RUST_TRAITS: &[&str] = &["alloc", "core::alloc", "core::convert::Into"
 pub const RUST_CALL_TRAITS: &[&str] = &["core::ops::function", "core::future", "core::ops::drop"];
 
 /// Libraries, by soname up to the first dot, in which every function allocates for whoever called in: no user code can
-/// be inlined there, and calls back from them are frames of their own. The dynamic loader is not one of them; our own
-/// preload is, whose frames lie between a caller and the real operator new.
+/// be inlined there, and calls back from them are frames of their own. The dynamic loader is not one of them.
 pub const LIBRARIES: &[&str] = &[
-    "libedleak_preload",
     "libc",
     "libm",
     "libdl",
