@@ -9,7 +9,8 @@ use crate::shm::Session;
 use crate::slicer::Slicer;
 use crate::stacks::{Epochs, WatchedStacks};
 use edleak_format::{
-    Counters, End, EndReason, Error, Losses, Record, Site, SiteId, SiteKind, SliceHeader, Start, TraceWriter,
+    Counters, End, EndReason, Error, Losses, Record, Site, SiteId, SiteKind, SliceHeader, Start, Survivors,
+    TraceWriter,
 };
 use edleak_session::event::{LOADED, MAX_EVENTS, ModuleEvent, NAME_BYTES};
 use edleak_session::site::{Action, MAX_SITES, OTHER};
@@ -51,6 +52,8 @@ pub struct Recording {
     sites: u32,
     stacks: WatchedStacks,
     epochs: Epochs,
+    /// Who survived, as of the latest slice.
+    survivors: Vec<Survivors>,
     auto_watch: Option<AutoWatch>,
     /// The counters of a slice, by site of the trace.
     counters: Vec<Counters>,
@@ -132,6 +135,7 @@ impl Recording {
             sites: 0,
             stacks: WatchedStacks::default(),
             epochs: Epochs::default(),
+            survivors: Vec::new(),
             auto_watch: options.auto_watch.then(AutoWatch::default),
             counters: Vec::new(),
             events_read: 0,
@@ -181,12 +185,19 @@ impl Recording {
     }
 
     /// Takes the final slice, closes the trace and tells what became of it.
+    ///
+    /// A program that ended has freed, in its destructors, much of what it would have kept: who survived is what it was one
+    /// slice before.
     pub fn finish(mut self, reason: EndReason, unrecorded_images: u64) -> Result<Summary, Error> {
         self.losses.unrecorded_images = unrecorded_images;
         let elapsed = self.began.elapsed();
         let tick = self.schedule.tick_at(elapsed).max(self.last_tick + 1);
+        let runs_on = matches!(reason, EndReason::DurationReached | EndReason::Stopped);
+        let survivors = std::mem::take(&mut self.survivors);
         self.take_slice(tick)?;
-        self.record_survivors(elapsed.as_nanos() as u64)?;
+        for survivors in if runs_on { std::mem::take(&mut self.survivors) } else { survivors } {
+            self.record(&Record::Survivors(survivors))?;
+        }
         let mut bytes = 0;
         if let Some(mut writer) = self.writer.take() {
             writer.record(&Record::End(End { reason, at_ns: elapsed.as_nanos() as u64 }))?;
@@ -221,8 +232,11 @@ impl Recording {
         self.slicer.read(&self.session, self.stacks.sites().len());
         self.learn_sites(self.slicer.sites().len(), now_ns)?;
         self.learn_stacks(now_ns)?;
+        self.survivors = self.stacks.survivors(&self.session, &self.epochs, now_ns);
         if self.epochs.advance(&self.session, now_ns) {
-            self.record_survivors(now_ns)?;
+            for survivors in self.survivors.clone() {
+                self.record(&Record::Survivors(survivors))?;
+            }
         }
         self.gather_counters();
         if let Some(status) = process::read_status(self.pid)
@@ -295,13 +309,6 @@ impl Recording {
                 first_seen_ns: now_ns,
                 is_wrapper: false,
             }))?;
-        }
-        Ok(())
-    }
-
-    fn record_survivors(&mut self, now_ns: u64) -> Result<(), Error> {
-        for survivors in self.stacks.survivors(&self.session, &self.epochs, now_ns) {
-            self.record(&Record::Survivors(survivors))?;
         }
         Ok(())
     }
