@@ -7,10 +7,9 @@ use crate::period::{Period, Schedule};
 use crate::process::{self, Size};
 use crate::shm::Session;
 use crate::slicer::Slicer;
-use crate::stacks::{Epochs, WatchedStacks};
+use crate::stacks::{Epochs, Snapshots, WatchedStacks};
 use edleak_format::{
-    Counters, End, EndReason, Error, Losses, Record, Site, SiteId, SiteKind, SliceHeader, Start, Survivors,
-    TraceWriter,
+    Counters, End, EndReason, Error, Losses, Record, Site, SiteId, SiteKind, SliceHeader, Start, TraceWriter,
 };
 use edleak_session::event::{LOADED, MAX_EVENTS, ModuleEvent, NAME_BYTES};
 use edleak_session::site::{Action, MAX_SITES, OTHER};
@@ -52,8 +51,7 @@ pub struct Recording {
     sites: u32,
     stacks: WatchedStacks,
     epochs: Epochs,
-    /// Who survived, as of the latest slice.
-    survivors: Vec<Survivors>,
+    survivors: Snapshots,
     auto_watch: Option<AutoWatch>,
     /// The counters of a slice, by site of the trace.
     counters: Vec<Counters>,
@@ -135,7 +133,7 @@ impl Recording {
             sites: 0,
             stacks: WatchedStacks::default(),
             epochs: Epochs::default(),
-            survivors: Vec::new(),
+            survivors: Snapshots::default(),
             auto_watch: options.auto_watch.then(AutoWatch::default),
             counters: Vec::new(),
             events_read: 0,
@@ -186,16 +184,17 @@ impl Recording {
 
     /// Takes the final slice, closes the trace and tells what became of it.
     ///
-    /// A program that ended has freed, in its destructors, much of what it would have kept: who survived is what it was one
-    /// slice before.
+    /// A program that ended has freed, in its destructors, much of what it would have kept; who survived is taken from
+    /// before that.
     pub fn finish(mut self, reason: EndReason, unrecorded_images: u64) -> Result<Summary, Error> {
         self.losses.unrecorded_images = unrecorded_images;
         let elapsed = self.began.elapsed();
         let tick = self.schedule.tick_at(elapsed).max(self.last_tick + 1);
         let runs_on = matches!(reason, EndReason::DurationReached | EndReason::Stopped);
-        let survivors = std::mem::take(&mut self.survivors);
+        let before = self.survivors.clone();
         self.take_slice(tick)?;
-        for survivors in if runs_on { std::mem::take(&mut self.survivors) } else { survivors } {
+        let survivors = if runs_on { &self.survivors } else { &before };
+        for survivors in survivors.before_teardown().to_vec() {
             self.record(&Record::Survivors(survivors))?;
         }
         let mut bytes = 0;
@@ -232,11 +231,12 @@ impl Recording {
         self.slicer.read(&self.session, self.stacks.sites().len());
         self.learn_sites(self.slicer.sites().len(), now_ns)?;
         self.learn_stacks(now_ns)?;
-        self.survivors = self.stacks.survivors(&self.session, &self.epochs, now_ns);
+        self.survivors.latest = self.stacks.survivors(&self.session, &self.epochs, now_ns);
         if self.epochs.advance(&self.session, now_ns) {
-            for survivors in self.survivors.clone() {
+            for survivors in self.survivors.latest.clone() {
                 self.record(&Record::Survivors(survivors))?;
             }
+            self.survivors.keep();
         }
         self.gather_counters();
         if let Some(status) = process::read_status(self.pid)

@@ -148,6 +148,33 @@ impl WatchedStacks {
     }
 }
 
+/// Who survived, as of the latest slice and the two latest ends of epochs.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshots {
+    /// As of the latest slice.
+    pub latest: Vec<Survivors>,
+    kept: [Vec<Survivors>; 2],
+}
+
+impl Snapshots {
+    /// Keeps the latest, at the end of an epoch.
+    pub fn keep(&mut self) {
+        self.kept.rotate_right(1);
+        self.kept[0] = self.latest.clone();
+    }
+
+    /// The newest of them that was taken before the program began to free everything at its end: the newest with at least
+    /// half of the live allocations that any of them has.
+    pub fn before_teardown(&self) -> &[Survivors] {
+        let live = |all: &[Survivors]| {
+            all.iter().flat_map(|one| &one.epochs).map(|epoch| epoch.live_count).sum::<u64>()
+        };
+        let newest_first = [&self.latest, &self.kept[0], &self.kept[1]];
+        let most = newest_first.iter().map(|all| live(all)).max().unwrap_or(0);
+        newest_first.into_iter().find(|all| live(all) >= most.div_ceil(2)).unwrap_or(&self.latest)
+    }
+}
+
 /// The cells in use, each with the index of its stack.
 pub fn cells(session: &Session) -> impl Iterator<Item = (usize, &Cell)> {
     let made = (session.header().stacks.cell.load(Ordering::Acquire) as usize).min(MAX_CELLS);
@@ -160,6 +187,23 @@ pub fn cells(session: &Session) -> impl Iterator<Item = (usize, &Cell)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_destructors_free_survives_in_the_snapshot_before() {
+        let all = |live_count: u64| {
+            let epochs =
+                vec![Epoch { from_ns: 0, to_ns: 1, live_bytes: live_count, live_count, allocs: live_count }];
+            vec![Survivors { site: SiteId(1), epochs, last_free_ns: 0, max_age_at_free_ns: 0 }]
+        };
+        let mut snapshots = Snapshots::default();
+        for (live, expected) in [(10, 10), (20, 20), (30, 30), (18, 18), (2, 18), (0, 18)] {
+            snapshots.latest = all(live);
+            assert_eq!(snapshots.before_teardown()[0].epochs[0].live_count, expected, "after {live}");
+            if live > 2 {
+                snapshots.keep();
+            }
+        }
+    }
 
     #[test]
     fn epochs_stay_few_and_equal_however_long_the_recording() {
