@@ -14,6 +14,8 @@ pub struct AutoWatch {
     series: Vec<SeriesBuilder>,
     slices: u64,
     next_look: u64,
+    /// Sites that looked like a leak at the look before.
+    suspected: Vec<usize>,
 }
 
 impl AutoWatch {
@@ -36,8 +38,9 @@ impl AutoWatch {
         self.slices += 1;
     }
 
-    /// The sites that look like a leak now: linear or exponential, never constant or logarithmic. Empty between looks,
-    /// which become rarer as the recording grows: at 12 slices and then at every third more.
+    /// The sites that looked like a leak twice in a row: linear or exponential, never constant or logarithmic. Empty
+    /// between looks, which become rarer as the recording grows: at 12 slices and then at every third more. (Twice,
+    /// because what fills for a while looks like a leak until it has filled.)
     pub fn suspects(&mut self, period_s: f64) -> Vec<usize> {
         if self.slices < self.next_look.max(FIRST_LOOK) {
             return Vec::new();
@@ -47,7 +50,15 @@ impl AutoWatch {
             let judgement = judge(&builder.clone().finish(), period_s, Model::Growth);
             judgement.verdict == Verdict::Leak && matches!(judgement.class, Class::Linear | Class::Exp)
         };
-        self.series.iter().enumerate().filter(|(_, builder)| leaks(builder)).map(|(site, _)| site).collect()
+        let suspected: Vec<usize> = self
+            .series
+            .iter()
+            .enumerate()
+            .filter(|(_, builder)| leaks(builder))
+            .map(|(site, _)| site)
+            .collect();
+        let before = std::mem::replace(&mut self.suspected, suspected);
+        self.suspected.iter().copied().filter(|site| before.binary_search(site).is_ok()).collect()
     }
 }
 

@@ -1,8 +1,11 @@
 //! When slices are due: a fixed period, or one that doubles as the recording grows.
+//!
+//! A tick is half of the shortest period, so slices that are due lie on even ticks. The final slice, which may see what
+//! the target's destructors have freed, gets an odd one: it tells the totals and is no point of any curve.
 
 use std::time::Duration;
 
-/// The shortest period, and the tick of an automatic one.
+/// The period that an automatic one begins with.
 pub const FINEST: Duration = Duration::from_millis(20);
 /// Slices that an automatic period keeps at most before it doubles; after doubling, half of them lie on the new grid.
 const MOST_SLICES: u64 = 1024;
@@ -63,8 +66,8 @@ impl Schedule {
     /// The schedule of a recording that begins now.
     pub fn new(period: Period) -> Schedule {
         match period {
-            Period::Auto => Schedule { tick: FINEST, stride: 1, doubles: true },
-            Period::Every(tick) => Schedule { tick, stride: 1, doubles: false },
+            Period::Auto => Schedule { tick: FINEST / 2, stride: 2, doubles: true },
+            Period::Every(period) => Schedule { tick: period / 2, stride: 2, doubles: false },
         }
     }
 
@@ -75,7 +78,7 @@ impl Schedule {
 
     /// The period asked for in ticks; 0: automatic.
     pub fn period_ticks(&self) -> u64 {
-        if self.doubles { 0 } else { 1 }
+        if self.doubles { 0 } else { self.stride }
     }
 
     /// The current period.
@@ -102,6 +105,11 @@ impl Schedule {
     pub fn due_at(&self, last: u64, tick: u64) -> (u64, u64) {
         let due = tick / self.stride * self.stride;
         (due, (due.saturating_sub(last) / self.stride).saturating_sub(1))
+    }
+
+    /// The tick of a final slice at `elapsed`, after the slice at `last`: never a due one.
+    pub fn final_tick(&self, last: u64, elapsed: Duration) -> u64 {
+        self.tick_at(elapsed).max(last + 1) | 1
     }
 
     /// When a tick begins, since the start.
@@ -154,8 +162,19 @@ mod tests {
     #[test]
     fn ticks_passed_over_are_counted() {
         let schedule = Schedule::new(Period::Every(Duration::from_secs(1)));
-        assert_eq!(schedule.due_at(4, 5), (5, 0));
-        assert_eq!(schedule.due_at(4, 9), (9, 4));
-        assert_eq!(schedule.start_of(9), Duration::from_secs(9));
+        assert_eq!(schedule.due_at(8, 11), (10, 0));
+        assert_eq!(schedule.due_at(8, 18), (18, 4));
+        assert_eq!(schedule.start_of(18), Duration::from_secs(9));
+    }
+
+    #[test]
+    fn a_final_slice_is_never_on_the_grid_and_always_the_last() {
+        for period in [Period::Auto, Period::Every(Duration::from_secs(1))] {
+            let schedule = Schedule::new(period);
+            for (last, elapsed_ms) in [(0, 0), (0, 500), (4, 2001), (4, 2900), (6, 100)] {
+                let tick = schedule.final_tick(last, Duration::from_millis(elapsed_ms));
+                assert!(tick > last && !schedule.is_even(tick), "{period:?} {last} {elapsed_ms}: {tick}");
+            }
+        }
     }
 }

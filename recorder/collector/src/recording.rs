@@ -57,6 +57,8 @@ pub struct Recording {
     counters: Vec<Counters>,
     events_read: u32,
     losses: Losses,
+    /// What the trace knows of them.
+    recorded_losses: Losses,
     size: Size,
     own_pid_namespace: bool,
 }
@@ -138,6 +140,7 @@ impl Recording {
             counters: Vec::new(),
             events_read: 0,
             losses: Losses::default(),
+            recorded_losses: Losses::default(),
             size: Size::default(),
             own_pid_namespace: false,
         };
@@ -189,7 +192,7 @@ impl Recording {
     pub fn finish(mut self, reason: EndReason, unrecorded_images: u64) -> Result<Summary, Error> {
         self.losses.unrecorded_images = unrecorded_images;
         let elapsed = self.began.elapsed();
-        let tick = self.schedule.tick_at(elapsed).max(self.last_tick + 1);
+        let tick = self.schedule.final_tick(self.last_tick, elapsed);
         let runs_on = matches!(reason, EndReason::DurationReached | EndReason::Stopped);
         let before = self.survivors.clone();
         self.take_slice(tick)?;
@@ -313,9 +316,9 @@ impl Recording {
         Ok(())
     }
 
-    /// Call sites seen, without the one that stands for all others.
+    /// Sites that anything was counted at: call sites that are only stepped over are not worth a number.
     fn seen_sites(&self) -> usize {
-        self.trace_ids.len().saturating_sub(1)
+        self.counters.iter().filter(|counters| **counters != Counters::ZERO).count()
     }
 
     fn record(&mut self, record: &Record) -> Result<(), Error> {
@@ -427,8 +430,8 @@ impl Recording {
             missed_slices: self.losses.missed_slices,
             unrecorded_images: self.losses.unrecorded_images,
         };
-        if losses != self.losses || self.slices == 0 {
-            self.losses = losses;
+        if losses != self.recorded_losses || self.slices == 0 {
+            (self.losses, self.recorded_losses) = (losses, losses);
             self.record(&Record::Losses(losses))?;
         }
         Ok(())
