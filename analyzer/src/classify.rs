@@ -130,16 +130,18 @@ struct Site<'a> {
 struct Ruling {
     verdict: Verdict,
     strict: bool,
+    /// What the survivors say has leaked, where their births are known.
+    retained_bytes: Option<f64>,
     why: Vec<String>,
 }
 
 impl Ruling {
     fn leak(strict: bool, why: Vec<String>) -> Self {
-        Self { verdict: Verdict::Leak, strict, why }
+        Self { verdict: Verdict::Leak, strict, retained_bytes: None, why }
     }
 
     fn not(verdict: Verdict, why: Vec<String>) -> Self {
-        Self { verdict, strict: false, why }
+        Self { verdict, strict: false, retained_bytes: None, why }
     }
 }
 
@@ -153,9 +155,9 @@ struct Bar {
 }
 
 /// The default: both bytes and count must pass, the contest on count.
-const SUSPECT: Bar = Bar { sav: 2.2, dec: 0.1, mxe: 0.87, t25: 1.3, bic: -0.5 };
+const SUSPECT: Bar = Bar { sav: 2.2, dec: 0.15, mxe: 0.87, t25: 1.3, bic: 0.0 };
 /// The same, for a verdict that may fail a build.
-const STRICT: Bar = Bar { sav: 3.3, dec: 0.25, mxe: 0.5, t25: 2.5, bic: 2.0 };
+const STRICT: Bar = Bar { sav: 5.0, dec: 0.42, mxe: 0.4, t25: 3.0, bic: 3.5 };
 /// After a wave has been taken out: stricter, since the adjustment has chosen the wave that suited best.
 const ADJUSTED: Bar = Bar { sav: 4.0, dec: 0.15, mxe: 0.87, t25: 4.0, bic: 0.0 };
 /// For allocations that get bigger rather than more: only bytes speak.
@@ -166,7 +168,7 @@ const PLAIN: Bar = Bar { sav: 4.0, dec: 0.35, mxe: 0.5, t25: 2.5, bic: -1.5 };
 
 /// Log odds of the survivors' score from which a leak is suspected, and from which it is certain enough to fail a build.
 const SURVIVORS_SUSPECT: f64 = 0.4;
-const SURVIVORS_STRICT: f64 = 3.5;
+const SURVIVORS_STRICT: f64 = 4.8;
 
 impl Bar {
     fn trend(&self, t: &Trend) -> bool {
@@ -213,7 +215,10 @@ impl Site<'_> {
             if let Some(survivors) = Survivors::of(births, &live) {
                 let why = words::survivors(&survivors, &self.count, live.contest.bic);
                 return match survivors.log_odds {
-                    odds if odds > SURVIVORS_SUSPECT => Ruling::leak(odds > SURVIVORS_STRICT, why),
+                    odds if odds > SURVIVORS_SUSPECT => Ruling {
+                        retained_bytes: Some(survivors.retained_bytes),
+                        ..Ruling::leak(odds > SURVIVORS_STRICT && live.contest.bic > 0.0, why)
+                    },
                     _ => Ruling::not(Verdict::NoLeak, why),
                 };
             }
@@ -278,7 +283,10 @@ impl Site<'_> {
         let class = if contest.bend > 0.0 && self.bytes.dec > 0.6 { Class::Exp } else { Class::Linear };
         // No more can have leaked than was ever live, and a leak is more than nothing.
         let live = self.curves[0].max.iter().copied().fold(0.0, f64::max);
-        let leaked = contest.growth.clamp(1.0, live.max(1.0));
+        let by_births = ruling.retained_bytes.filter(|retained| {
+            class == Class::Linear && *retained > 0.5 * contest.growth && *retained < 2.0 * contest.growth
+        });
+        let leaked = by_births.unwrap_or(contest.growth).clamp(1.0, live.max(1.0));
         let window_s = (1.0 - contest.begins) * record * period_s;
         Judgement {
             leak_bytes: leaked as u64,

@@ -120,3 +120,70 @@ fn gain(n: u64, s1: &Projection, s2: &Projection) -> Option<i64> {
     let top = s1.exact?.checked_mul(nn - 4)?.checked_add(s2.exact?.checked_mul(5)?)?.checked_mul(6)?;
     i64::try_from(top / (nn - 1).checked_mul(nn - 4)?).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::series::{Point, SeriesBuilder};
+
+    fn factor(curve: impl IntoIterator<Item = u64>) -> LeakFactor {
+        let mut builder = SeriesBuilder::new();
+        for live_bytes in curve {
+            builder.push(Point { live_bytes, ..Point::default() });
+        }
+        leak_factor(builder.finish().sums())
+    }
+
+    #[test]
+    fn nineteen_points_with_one_kink_are_a_log_by_a_hair() {
+        let curve = [200, 400].into_iter().chain((5..=21).map(|k| 200 * k));
+        let fit = factor(curve);
+        let known = [-0.226_190_476, 1.220_952_381, 0.030_676_692];
+        assert!(fit.coef.iter().zip(known).all(|(a, b)| (a - b).abs() < 1e-9), "{:?}", fit.coef);
+        assert_eq!((fit.leak_bytes, fit.class), (3979, Class::Log));
+    }
+
+    #[test]
+    fn a_straight_line_leaks_its_step_times_its_slices_and_not_a_byte_less() {
+        for (n, step, base) in [(3, 1, 0), (9, 4000, 77), (1000, 33, 1 << 40), (100_000, 48, 5)] {
+            let fit = factor((0..n).map(|i| base + step * i));
+            assert_eq!(
+                (fit.leak_bytes, fit.class),
+                ((step * n) as i64, Class::Linear),
+                "{n} slices of {step}"
+            );
+            assert!(fit.coef[0].abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn a_parabola_is_found_whole() {
+        let fit = factor((0..=100).map(|i| i * i));
+        assert!((fit.coef[0] - (101.0f64 / 100.0).powi(2)).abs() < 1e-12);
+        assert!(fit.coef[1].abs() < 1e-9 && fit.coef[2].abs() < 1e-9);
+        assert_eq!((fit.leak_bytes, fit.class), (101 * 101, Class::Exp));
+    }
+
+    #[test]
+    fn a_fall_is_negative_and_constant() {
+        let fit = factor((0..20).map(|i| 1000 - 10 * i));
+        assert_eq!((fit.leak_bytes, fit.class), (-200, Class::Constant));
+    }
+
+    #[test]
+    fn flat_and_short_series_have_no_leak() {
+        let flat = factor([7; 50]);
+        assert_eq!((flat.coef, flat.min_bytes, flat.max_bytes, flat.leak_bytes), ([0.0; 3], 7, 8, 0));
+        assert_eq!(factor([1, 900]).leak_bytes, 0);
+        assert_eq!(factor([]).class, Class::Constant);
+    }
+
+    #[test]
+    fn sums_beyond_their_width_stay_finite() {
+        let mut builder = SeriesBuilder::new();
+        for live_bytes in [u64::MAX, 0, u64::MAX] {
+            builder.push_run(Point { live_bytes, ..Point::default() }, u64::MAX / 4);
+        }
+        assert!(leak_factor(builder.finish().sums()).coef.iter().all(|c| c.is_finite()));
+    }
+}

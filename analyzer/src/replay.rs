@@ -17,6 +17,7 @@ mod births;
 mod decode;
 mod family;
 pub mod points;
+mod site;
 
 use crate::growth_kind::{ProcessPoint, ProcessSeries};
 use crate::series::{Point, Series, SeriesBuilder};
@@ -25,6 +26,7 @@ use decode::{Decoded, decode};
 use edleak_format::{Counters, Grid, SiteId, Trace};
 use family::Families;
 use rayon::prelude::*;
+use site::{PowerSums, State};
 
 /// Sites per task: their builders (about 300 bytes each, and the bucket that is open) stay in a core's cache.
 const SITES_PER_TASK: usize = 512;
@@ -87,54 +89,14 @@ pub fn replay(trace: &Trace) -> Replayed {
     replayed
 }
 
-/// One site on its way through the slices: `live_*` are in effect from grid point `covered` on.
-#[derive(Clone, Debug, Default)]
-struct State {
-    builder: SeriesBuilder,
-    live_bytes: u64,
-    live_count: u64,
-    covered: usize,
-    absent: usize,
-    is_seen: bool,
-}
-
-impl State {
-    /// A move that takes effect at grid point `point`; `None` is after the last one, where only the totals hear of it.
-    fn moves(&mut self, point: Option<usize>, live_bytes: u64, live_count: u64) {
-        match (point, self.is_seen) {
-            (Some(point), true) => self.push_until(point),
-            (Some(point), false) => {
-                self.builder.absent(point as u64);
-                (self.absent, self.covered) = (point, point);
-            }
-            (None, true) => return,
-            (None, false) => self.covered = usize::MAX,
-        }
-        self.is_seen = true;
-        self.live_bytes = live_bytes;
-        self.live_count = live_count;
-    }
-
-    fn push_until(&mut self, point: usize) {
-        let run = point.saturating_sub(self.covered) as u64;
-        self.builder.push_run(self.point(0, 0), run);
-        self.covered = self.covered.max(point);
-    }
-
-    fn point(&self, allocs: u64, frees: u64) -> Point {
-        Point { live_bytes: self.live_bytes, live_count: self.live_count, allocs, frees }
-    }
-}
-
 /// All sites, by id.
 #[derive(Debug)]
 struct States {
     grid: Grid,
     id_limit: usize,
     sites: Vec<State>,
-    /// Newest live bytes per site, also of slices on no grid point.
-    newest: Vec<u64>,
-    /// Their sum.
+    powers: PowerSums,
+    /// Live bytes of all sites at the newest slice.
     live_bytes: u64,
     /// What all sites had allocated at the first slice.
     first_allocated_bytes: Option<u64>,
@@ -147,7 +109,7 @@ impl States {
             grid: trace.grid(),
             id_limit,
             sites: Vec::new(),
-            newest: Vec::new(),
+            powers: PowerSums::new(trace.grid()),
             live_bytes: 0,
             first_allocated_bytes: None,
         }
@@ -157,8 +119,7 @@ impl States {
     fn condense(&mut self, window: &[Decoded], replayed: &mut Replayed) {
         let sites = window.iter().map(|decoded| decoded.sites).max().unwrap_or(0).max(self.sites.len());
         self.sites.resize_with(sites, State::default);
-        self.newest.resize(sites, 0);
-        let grid = self.grid;
+        let (grid, powers) = (self.grid, &self.powers);
         let slices = window.iter().map(|decoded| decoded.slices.len()).sum();
 
         // Each range adds up by how much it changes the process's live bytes at each slice; wrapping sums of integers
@@ -166,12 +127,11 @@ impl States {
         let changes = self
             .sites
             .par_chunks_mut(SITES_PER_TASK)
-            .zip(self.newest.par_chunks_mut(SITES_PER_TASK))
             .enumerate()
             .fold(
                 || vec![0u64; slices],
-                |mut changes, (chunk, (states, newest))| {
-                    condense_range(window, grid, chunk * SITES_PER_TASK, states, newest, &mut changes);
+                |mut changes, (chunk, states)| {
+                    condense_range(window, grid, powers, chunk * SITES_PER_TASK, states, &mut changes);
                     changes
                 },
             )
@@ -185,10 +145,10 @@ impl States {
         for (slice, change) in window.iter().flat_map(|decoded| &decoded.slices).zip(changes) {
             self.live_bytes = self.live_bytes.wrapping_add(change);
             let header = &slice.header;
-            replayed.process.push(ProcessPoint {
-                live_bytes: self.live_bytes,
-                resident_bytes: header.rss_anon_bytes.saturating_add(header.swap_bytes),
-            });
+            if self.grid.point_of(header.tick).is_some() {
+                let resident_bytes = header.rss_anon_bytes.saturating_add(header.swap_bytes);
+                replayed.process.push(ProcessPoint { live_bytes: self.live_bytes, resident_bytes });
+            }
             replayed.slices += 1;
             replayed.last_ns = replayed.last_ns.max(header.time_ns);
             self.first_allocated_bytes.get_or_insert(slice.allocated_bytes);
@@ -218,19 +178,15 @@ impl States {
             .into_par_iter()
             .zip(totals)
             .enumerate()
-            .map(|(id, (mut state, counters))| {
-                if !state.is_seen {
+            .map(|(id, (state, counters))| {
+                if !state.is_seen() {
                     return None;
                 }
-                let run = points.saturating_sub(state.covered) as u64;
-                let last = state.point(counters.allocs, counters.frees);
-                state.builder.push_run(last, run);
                 // Ids came out of a `SiteId`.
                 let id = SiteId(id as u32);
-                if let Some(births) = births.of(id, state.absent) {
-                    state.builder.births(births);
-                }
-                Some(ReplayedSite { id, series: state.builder.finish(), with_stacks: None, counters })
+                let births = births.of(id, state.absent());
+                let series = state.finish(points, counters.allocs, counters.frees, &self.powers, births);
+                Some(ReplayedSite { id, series, with_stacks: None, counters })
             })
             .collect();
         replayed.sites = ended.into_iter().flatten().collect();
@@ -258,25 +214,31 @@ impl States {
 fn condense_range(
     window: &[Decoded],
     grid: Grid,
+    powers: &PowerSums,
     first: usize,
     states: &mut [State],
-    newest: &mut [u64],
     changes: &mut [u64],
 ) {
     let mut slice_index = 0;
     for decoded in window {
         for slice in &decoded.slices {
-            let point = grid.point_of(slice.header.tick);
             let sites = &decoded.site_ids[slice.moves.clone()];
             let from = slice.moves.start + sites.partition_point(|&id| (id as usize) < first);
             let to = slice.moves.start + sites.partition_point(|&id| (id as usize) < first + states.len());
+            let Some(point) = grid.point_of(slice.header.tick) else {
+                // After the last point only the totals count. A site that is new there has no point at all.
+                let new = decoded.site_ids[from..to].iter().map(|&id| id as usize - first);
+                new.for_each(|at| states[at].see_after_last(grid.points));
+                slice_index += 1;
+                continue;
+            };
             let mut change = 0u64;
-            for i in from..to {
-                let at = decoded.site_ids[i] as usize - first;
-                let (live_bytes, live_count) = decoded.live[i];
-                change = change.wrapping_add(live_bytes.wrapping_sub(newest[at]));
-                newest[at] = live_bytes;
-                states[at].moves(point, live_bytes, live_count);
+            for (&id, &(live_bytes, live_count)) in
+                decoded.site_ids[from..to].iter().zip(&decoded.live[from..to])
+            {
+                let state = &mut states[id as usize - first];
+                change = change.wrapping_add(live_bytes.wrapping_sub(state.live_bytes()));
+                state.moves(point, live_bytes, live_count, powers, grid.points);
             }
             changes[slice_index] = changes[slice_index].wrapping_add(change);
             slice_index += 1;

@@ -189,6 +189,17 @@ pub struct Series {
 }
 
 impl Series {
+    /// A series that was condensed elsewhere, by the rules at the head of this file.
+    pub(crate) fn from_parts(
+        absent: u64,
+        sums: Sums,
+        last: Point,
+        buckets: Option<Buckets>,
+        births: Option<Births>,
+    ) -> Self {
+        Self { absent, sums, last, buckets: buckets.map(Box::new), births }
+    }
+
     /// Slices since the site was first seen.
     pub fn points(&self) -> u64 {
         self.sums.n

@@ -13,8 +13,9 @@ use super::buckets::MOST;
 use super::curve::{Curve, mean};
 use super::shapes::Shape;
 
-/// Index into [`RHO`] of the autocorrelation under which the leaked amount is estimated: .7.
-const ESTIMATE: usize = 3;
+/// Index into [`RHO`] of the autocorrelation under which amounts are estimated: 0. Plain least squares averages whole cycles
+/// of a sawtooth out where prewhitening would follow its last tooth, and loses little on a straight line under AR(1) noise.
+const ESTIMATE: usize = 0;
 
 /// A residual below this share of the curve's variance counts as none: no model is meant to be exact.
 const LEAST_RESIDUAL: f64 = 1e-6;

@@ -23,6 +23,8 @@ pub struct Survivors {
     pub log_odds: f64,
     /// Of what was allocated in the middle of the record, 1/8 to 13/16, the share that is still alive.
     pub kept: f64,
+    /// Bytes retained over the record if they went on as they did up to 13/16 of it.
+    pub retained_bytes: f64,
 }
 
 /// The live curves of the site, beside which the survivors are read.
@@ -77,7 +79,9 @@ impl Survivors {
             - 2.694 * age
             - 0.199 * balance
             - 0.328 * live.points.ln();
-        Some(Self { log_odds, kept })
+        let steady = bank(bytes.len()).contest(&bytes);
+        let stretch = (16.0 / 13.0 - steady.begins) / (1.0 - steady.begins);
+        Some(Self { log_odds, kept, retained_bytes: steady.growth * stretch })
     }
 }
 

@@ -16,9 +16,12 @@ pub struct Extent {
 }
 
 impl Extent {
-    const EMPTY: Self = Self { sum: 0, min: u64::MAX, max: 0 };
+    /// Of no slice at all.
+    pub(crate) const EMPTY: Self = Self { sum: 0, min: u64::MAX, max: 0 };
 
-    fn add_run(&mut self, value: u64, repeat: u64) {
+    /// Adds `repeat` slices with this value.
+    #[inline]
+    pub(crate) fn add_run(&mut self, value: u64, repeat: u64) {
         self.merge(Self { sum: value.saturating_mul(repeat), min: value, max: value });
     }
 
@@ -55,6 +58,16 @@ impl Default for Buckets {
 }
 
 impl Buckets {
+    /// Buckets that were filled elsewhere: all but the last with `width` slices, that one with `filled`.
+    pub(crate) fn from_parts(buckets: Vec<Bucket>, width: u64, filled: u64) -> Self {
+        Self { buckets, width, filled }
+    }
+
+    /// The width that a record of this many slices ends up with.
+    pub fn width_for(slices: u64) -> u64 {
+        slices.div_ceil(MOST as u64).max(1).next_power_of_two()
+    }
+
     /// Adds `repeat` slices with these values. Equals `repeat` single pushes to the bit, and touches each bucket once.
     pub fn push_run(&mut self, live_bytes: u64, live_count: u64, repeat: u64) {
         let mut left = repeat;

@@ -1,0 +1,77 @@
+//! The bar for verdicts: on the labelled corpus, and on simulated sites with mechanisms that corpus does not have.
+//!
+//! A rule can be fitted to the corpus by accident; it cannot be fitted to a simulator written after it and apart from it.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use edleak_analyzer::score::{ScoreReport, Tally, run, score};
+
+/// Positions in a report's list of methods.
+const EDLEAK: usize = 0;
+const CURVES: usize = 1;
+const BIRTHS: usize = 2;
+
+fn corpus(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/corpus").join(name)
+}
+
+fn public() -> ScoreReport {
+    run(&corpus("public.jsonl"), Some(&corpus("public_births.jsonl")))
+        .expect("the corpus is in the repository")
+}
+
+fn assert_bar(tally: &Tally, f1: f64, false_positive_rate: f64, report: &ScoreReport) {
+    assert!(tally.f1() >= f1, "F1 {:.3} is below {f1}\n{report}", tally.f1());
+    let rate = tally.false_positive_rate();
+    assert!(
+        rate <= false_positive_rate,
+        "false-positive rate {rate:.4} is above {false_positive_rate}\n{report}"
+    );
+    let strict = f64::from(tally.strict[1]) / f64::from(tally.false_alarms + tally.quiet);
+    assert!(strict <= 1.0 / 300.0, "strict false-positive rate {strict:.4}\n{report}");
+    assert!(tally.shape_accuracy() >= 0.80, "shape accuracy\n{report}");
+    assert!(tally.amount_accuracy() >= 0.85, "leaked bytes within a quarter\n{report}");
+}
+
+#[test]
+fn public_corpus_is_judged_above_the_bar() {
+    let report = public();
+    assert!(report.has_births);
+    assert_bar(&report.all[CURVES], 0.925, 0.03, &report);
+    assert_bar(&report.all[BIRTHS], 0.96, 0.02, &report);
+}
+
+#[test]
+fn edleaks_formula_scores_what_was_published_of_it() {
+    let edleak = &public().all[EDLEAK];
+    let rounded = |share: f64| (1000.0 * share).round() as u32;
+    assert_eq!(rounded(edleak.precision()), 755);
+    assert_eq!(rounded(edleak.recall()), 758);
+    assert_eq!(rounded(edleak.false_positive_rate()), 162);
+}
+
+#[test]
+fn known_mechanisms_simulated_anew_are_judged_above_the_bar() {
+    let report = score(&support::simulate(support::KNOWN, &[20, 60, 120, 300, 600], 30, 1));
+    assert_bar(&report.all[CURVES], 0.92, 0.035, &report);
+    assert_bar(&report.all[BIRTHS], 0.955, 0.025, &report);
+}
+
+#[test]
+fn mechanisms_absent_from_the_corpus_are_judged_above_the_bar() {
+    let report = score(&support::simulate(support::UNSEEN, &[20, 60, 120, 300, 600], 30, 1));
+    assert_bar(&report.all[CURVES], 0.92, 0.035, &report);
+    assert_bar(&report.all[BIRTHS], 0.955, 0.02, &report);
+}
+
+#[test]
+fn verdicts_do_not_depend_on_the_number_of_threads() {
+    let cases = support::simulate(support::UNSEEN, &[60, 300], 4, 3);
+    let scored = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be had");
+        pool.install(|| score(&cases).to_string())
+    };
+    assert_eq!(scored(1), scored(2));
+}
