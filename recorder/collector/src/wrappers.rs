@@ -13,6 +13,8 @@ use crate::wrapper_list as list;
 use edleak_session::rule::{Kind, Rule};
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Code of a wrapper, with one unwind rule.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,10 +31,19 @@ pub struct WrapperRange {
 #[derive(Clone, Debug)]
 pub struct WrapperSet {
     c_functions: Paths,
+    own_functions: Paths,
     cpp_paths: Paths,
     rust_paths: Paths,
     has_libraries: bool,
-    patterns: Vec<Glob>,
+    patterns: Vec<Pattern>,
+}
+
+/// A user's pattern, and whether any function matched it yet. All clones of a set know.
+#[derive(Clone, Debug)]
+struct Pattern {
+    text: String,
+    glob: Glob,
+    is_used: Arc<AtomicBool>,
 }
 
 /// A pattern that cannot be used.
@@ -86,6 +97,7 @@ impl WrapperSet {
     pub fn builtin() -> WrapperSet {
         WrapperSet {
             c_functions: Paths::new(list::C_FUNCTIONS),
+            own_functions: Paths::new(list::OWN_FUNCTIONS),
             cpp_paths: Paths::new(list::CPP_PATHS),
             rust_paths: Paths::new(list::RUST_PATHS),
             has_libraries: true,
@@ -97,6 +109,7 @@ impl WrapperSet {
     pub fn none() -> WrapperSet {
         WrapperSet {
             c_functions: Paths::default(),
+            own_functions: Paths::default(),
             cpp_paths: Paths::default(),
             rust_paths: Paths::default(),
             has_libraries: false,
@@ -111,20 +124,29 @@ impl WrapperSet {
         if glob.is_empty() || glob.matches_everything() {
             return Err(BadPattern { pattern: pattern.into() });
         }
-        self.patterns.push(glob);
+        self.patterns.push(Pattern { text: pattern.into(), glob, is_used: Arc::default() });
         Ok(())
+    }
+
+    /// The user's patterns that matched no function so far.
+    pub fn unused(&self) -> impl Iterator<Item = &str> {
+        let unused = self.patterns.iter().filter(|pattern| !pattern.is_used.load(Ordering::Relaxed));
+        unused.map(|pattern| pattern.text.as_str())
     }
 
     /// Whether the function whose symbol is `raw` is a wrapper.
     pub fn matches(&self, raw: &str) -> bool {
-        self.is_builtin(without_version(raw)) || !self.patterns.is_empty() && self.is_users(raw)
+        // The user's first, and all of them: a pattern that matches what is known anyway has been of use, too.
+        let is_users = !self.patterns.is_empty() && self.is_users(raw);
+        is_users || self.is_builtin(without_version(raw))
     }
 
     fn is_users(&self, raw: &str) -> bool {
         let name = FunctionName::new(raw);
-        self.patterns.iter().any(|glob| {
-            glob.matches(without_version(raw)) || glob.matches(&name.demangled) || glob.matches(&name.path)
-        })
+        let names = [without_version(raw), &name.demangled, &name.path];
+        let matching =
+            self.patterns.iter().filter(|pattern| names.iter().any(|name| pattern.glob.matches(name)));
+        matching.inspect(|pattern| pattern.is_used.store(true, Ordering::Relaxed)).count() > 0
     }
 
     fn is_builtin(&self, raw: &str) -> bool {
@@ -135,12 +157,11 @@ impl WrapperSet {
         }
         match cpp_leading_path(raw) {
             Some(path) if self.cpp_paths.lead(&path) => true,
-            Some(path) => {
-                self.has_libraries
-                    && path.starts_with("std::")
-                    && list::CPP_STD_MEMBERS.iter().any(|member| raw.contains(member))
+            Some(path) if path.starts_with("std::") => {
+                self.has_libraries && list::CPP_STD_MEMBERS.iter().any(|member| raw.contains(member))
             }
-            None => self.c_functions.contains(raw),
+            Some(path) => self.own_functions.contains(path.rsplit("::").next().unwrap_or(&path)),
+            None => self.c_functions.contains(raw) || self.own_functions.contains(raw),
         }
     }
 
@@ -360,6 +381,9 @@ mod tests {
             "xmalloc.part.0",
             "g_malloc0_n",
             "_PyMem_RawMalloc",
+            "_Z7xmallocm",
+            "_ZL11safe_mallocm",
+            "_ZN3app8xreallocEPvm",
             "_Znwm",
             "_ZnamSt11align_val_t",
             "_ZnwmRKSt9nothrow_t",
@@ -432,6 +456,17 @@ mod tests {
             assert!(set.matches("_ZN4pool4takeEm.cold"), "{pattern}");
             assert!(!set.matches("_ZN4pool4dropEm"), "{pattern}");
         }
+    }
+
+    #[test]
+    fn patterns_that_matched_nothing_are_told() {
+        let mut set = WrapperSet::builtin();
+        for pattern in ["pool_*", "xmalloc", "nobody"] {
+            set.add(pattern).expect("a good pattern");
+        }
+        let clone = set.clone();
+        assert!(clone.matches("xmalloc") && clone.matches("pool_take") && !clone.matches("main"));
+        assert_eq!(set.unused().collect::<Vec<_>>(), ["nobody"]);
     }
 
     #[test]
