@@ -72,7 +72,7 @@ pub fn leak_factor(sums: &Sums) -> LeakFactor {
         (2.0 * a1 - 6.0 * (n - 1.0) * a2) * n / range,
         (a0 - (n - 1.0) * a1 + (n - 1.0) * (n - 2.0) * a2) / range,
     ];
-    let leak_bytes = gain(sums.n, &s1, &s2).unwrap_or_else(|| (2.0 * n * (a1 + 3.0 * a2)) as i64);
+    let leak_bytes = gain(sums.n, &s1, &s2).unwrap_or((2.0 * n * (a1 + 3.0 * a2)) as i64);
     let class = match leak_bytes {
         ..=1 => Class::Constant,
         _ if coef[0] < -BEND => Class::Log,

@@ -58,7 +58,7 @@ impl Memory {
         assert!(offset + count * size_of::<T>() <= self.bytes && offset.is_multiple_of(align_of::<T>()));
         // SAFETY: inside the mapping and aligned (checked above); every type asked for here is made of atomics, valid
         // for any bits. The file keeps its length: only its owner could shrink it, and he would only kill himself.
-        unsafe { std::slice::from_raw_parts(self.base.add(offset).cast(), count) }
+        unsafe { std::slice::from_raw_parts(self.base.wrapping_add(offset).cast(), count) }
     }
 }
 

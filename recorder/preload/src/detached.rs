@@ -43,13 +43,11 @@ pub fn start(environment: &Environment, path: &mut Path) -> bool {
     let bytes = (MAX_VARIABLES + 1) * size_of::<*const u8>();
     let answered = sys::map_private(bytes).is_some_and(|scratch| {
         let variables = scratch.cast::<*const u8>();
-        let mut used = 0;
         // The collector is not to be recorded.
-        for variable in environment.variables().filter(|&variable| !is_preload(variable)).take(MAX_VARIABLES)
-        {
+        let kept = environment.variables().filter(|&variable| !is_preload(variable)).take(MAX_VARIABLES);
+        for (index, variable) in kept.enumerate() {
             // SAFETY: `scratch` has room for `MAX_VARIABLES` and a null, which is there already.
-            unsafe { variables.add(used).write(variable) };
-            used += 1;
+            unsafe { variables.wrapping_add(index).write(variable) };
         }
         // SAFETY: all three end in a null or NUL.
         let child = unsafe { arch::spawn(program.as_ptr().cast(), arguments.as_ptr(), variables) };
@@ -78,7 +76,7 @@ fn read_answer(fd: usize, path: &mut Path) -> bool {
 
 fn is_preload(variable: *const u8) -> bool {
     // SAFETY: compares no further than the first difference, so not beyond the NUL.
-    b"LD_PRELOAD=".iter().enumerate().all(|(i, &byte)| unsafe { *variable.add(i) } == byte)
+    b"LD_PRELOAD=".iter().enumerate().all(|(i, &byte)| unsafe { *variable.wrapping_add(i) } == byte)
 }
 
 /// `edleak-record` in the directory of this library.

@@ -273,7 +273,7 @@ fn is_in_cxx_runtime(function: *mut c_void) -> bool {
     }
     [&b"libstdc++.so"[..], b"libc++.so", b"libc++abi.so"].iter().any(|prefix| {
         // SAFETY: compares no further than the first difference, so not beyond the NUL.
-        prefix.iter().enumerate().all(|(i, &byte)| unsafe { *name.add(i) } == byte)
+        prefix.iter().enumerate().all(|(i, &byte)| unsafe { *name.wrapping_add(i) } == byte)
     })
 }
 

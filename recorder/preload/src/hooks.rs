@@ -114,13 +114,13 @@ pub unsafe fn note(allocation: *mut u8, size: usize, caller: *const usize, rbp: 
     if !counters.is_null() && size < live::LARGE {
         // SAFETY: the stub's return address lies at `caller`.
         let address = unsafe { *caller };
-        if let (Some(site), Some(entry)) = (sites::known(address), live::entry_of(allocation)) {
-            if entry.load().is_absent() {
-                entry.store_small(site, size);
-                // SAFETY: this thread owns `counters`, and `site` comes from the table.
-                unsafe { thread::count_alloc(counters, site, size) };
-                return allocation;
-            }
+        if let (Some(site), Some(entry)) = (sites::known(address), live::entry_of(allocation))
+            && entry.load().is_absent()
+        {
+            entry.store_small(site, size);
+            // SAFETY: this thread owns `counters`, and `site` comes from the table.
+            unsafe { thread::count_alloc(counters, site, size) };
+            return allocation;
         }
     }
     // SAFETY: the same arguments.

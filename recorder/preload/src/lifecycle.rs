@@ -239,7 +239,7 @@ fn copy_maps(header: &Header, to: *mut u8) {
     let mut used = 0;
     while used < MAPS_BYTES {
         // SAFETY: the region is `MAPS_BYTES` long.
-        let rest = unsafe { core::slice::from_raw_parts_mut(to.add(used), MAPS_BYTES - used) };
+        let rest = unsafe { core::slice::from_raw_parts_mut(to.wrapping_add(used), MAPS_BYTES - used) };
         match sys::read(fd, rest) {
             0 => break,
             read => used += read,
@@ -272,10 +272,9 @@ impl Environment {
         let environ = real::global(c"environ").cast::<*const *const u8>();
         let variables = if !stack_end.is_null() {
             // SAFETY: glibc keeps the address of argc there; the arguments, a null and the environment follow it.
-            unsafe {
-                let argc = *stack_end;
-                argc.add(1 + *argc + 1).cast()
-            }
+            let argc = unsafe { *stack_end };
+            // SAFETY: as above.
+            argc.wrapping_add(1 + unsafe { *argc } + 1).cast()
         } else if !environ.is_null() {
             // SAFETY: the type of `environ`.
             unsafe { *environ }
@@ -303,9 +302,9 @@ impl Environment {
     pub fn get(&self, name: &[u8]) -> Option<*const u8> {
         self.variables().find_map(|variable| {
             // SAFETY: compares no further than the first difference, so not beyond the NUL.
-            let same = name.iter().enumerate().all(|(i, &byte)| unsafe { *variable.add(i) } == byte);
+            let same = name.iter().enumerate().all(|(i, &byte)| unsafe { *variable.wrapping_add(i) } == byte);
             // SAFETY: the name was there in full, so this byte is at most the NUL.
-            (same && unsafe { *variable.add(name.len()) } == b'=')
+            (same && unsafe { *variable.wrapping_add(name.len()) } == b'=')
                 .then(|| variable.wrapping_add(name.len() + 1))
         })
     }
@@ -329,7 +328,7 @@ impl Environment {
             }
         }
         // SAFETY: the value of this pair.
-        let base = unsafe { *at.add(1) };
+        let base = unsafe { *at.wrapping_add(1) };
         // SAFETY: the kernel mapped the loader there.
         unsafe { modules::elf_extent(base) }.map(|(end, _)| (base, end))
     }

@@ -188,12 +188,12 @@ fn write_event(header: &Header, kind: u32, link_map: &LinkMap) {
         return;
     }
     // SAFETY: the session holds `MAX_EVENTS` events.
-    let event = unsafe { &*EVENTS.load(Ordering::Relaxed).add(written as usize % MAX_EVENTS) };
+    let event = unsafe { &*EVENTS.load(Ordering::Relaxed).wrapping_add(written as usize % MAX_EVENTS) };
     let mut length = 0;
     if !link_map.name.is_null() {
         for (index, byte) in event.name.iter().enumerate().take(NAME_BYTES) {
             // SAFETY: the loader's name is NUL-terminated, and the loop ends there.
-            match unsafe { *link_map.name.add(index) } {
+            match unsafe { *link_map.name.wrapping_add(index) } {
                 0 => break,
                 letter => byte.store(letter, Ordering::Relaxed),
             }
@@ -227,7 +227,7 @@ pub unsafe fn elf_extent(base: usize) -> Option<(usize, u64)> {
         unsafe { ((base + offset) as *const u8).read() }
     };
     let word = |offset: usize| (0..8).fold(0u64, |word, i| word | u64::from(byte(offset + i)) << (8 * i));
-    if base == 0 || base % 4096 != 0 || word(0) as u32 != u32::from_le_bytes(*b"\x7fELF") {
+    if base == 0 || !base.is_multiple_of(4096) || word(0) as u32 != u32::from_le_bytes(*b"\x7fELF") {
         return None;
     }
     let headers = word(32) as usize;

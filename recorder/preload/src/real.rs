@@ -304,7 +304,7 @@ fn arena_alloc(size: usize, align: usize) -> *mut u8 {
     }
     let allocation = ARENA.0.get().cast::<u8>().wrapping_add((at + 8 + align - 1) & !(align - 1));
     // SAFETY: `room` leaves a word before the aligned address, and these bytes are nobody else's.
-    unsafe { allocation.cast::<usize>().sub(1).write(size) };
+    unsafe { allocation.cast::<usize>().wrapping_sub(1).write(size) };
     allocation
 }
 
@@ -315,7 +315,7 @@ fn arena_alloc(size: usize, align: usize) -> *mut u8 {
 #[cold]
 unsafe fn move_out_of_arena(old: *mut u8, size: usize) -> *mut u8 {
     // SAFETY: the size was written there.
-    let old_size = unsafe { old.cast::<usize>().sub(1).read() };
+    let old_size = unsafe { old.cast::<usize>().wrapping_sub(1).read() };
     // SAFETY: any size.
     let new = unsafe { malloc(size) };
     if !new.is_null() {

@@ -25,7 +25,7 @@ pub fn set_tables(slots: *mut SiteSlot, infos: *mut SiteInfo, wrappers: *mut Wra
 #[inline(always)]
 pub fn known(address: usize) -> Option<u32> {
     // SAFETY: the table is set before any thread has counters, and `first_slot` is below `SLOTS`.
-    let slot = unsafe { &*TABLE.load(Ordering::Relaxed).add(first_slot(address as u64)) };
+    let slot = unsafe { &*TABLE.load(Ordering::Relaxed).wrapping_add(first_slot(address as u64)) };
     let meaning = slot.meaning.load(Ordering::Relaxed);
     // The key is written before the meaning and neither ever changes to another address's, so the order does not matter.
     (slot.key.load(Ordering::Relaxed) == address as u64 && meaning.wrapping_sub(1) < u32::MAX as u64)
@@ -160,8 +160,9 @@ pub fn inherit(from: *const SiteSlot, to: *const SiteSlot) {
     let infos = INFOS.load(Ordering::Relaxed);
     let own_infos = to.cast::<u8>().wrapping_add(INFOS_AT - SLOTS_AT).cast::<SiteInfo>();
     // SAFETY: both sessions hold `SLOTS` slots and `MAX_SITES` infos, and everything in them is atomic.
-    let (from, to) =
-        unsafe { (core::slice::from_raw_parts(from, SLOTS), core::slice::from_raw_parts(to, SLOTS)) };
+    let from = unsafe { core::slice::from_raw_parts(from, SLOTS) };
+    // SAFETY: as above.
+    let to = unsafe { core::slice::from_raw_parts(to, SLOTS) };
     for (from, to) in from.iter().zip(to) {
         let key = from.key.load(Ordering::Acquire);
         if key != 0 {

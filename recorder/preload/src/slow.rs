@@ -26,7 +26,9 @@ pub unsafe fn note(allocation: *mut u8, size: usize, caller: *const usize, rbp: 
     let Some(header) = lifecycle::header() else { return allocation };
     let counting = thread::counting(header, tls);
     // SAFETY: the stub's frame, or that of the entry point around it, which is still under way.
-    let place = unsafe { sites::place(header, Frame::of_caller(caller, rbp)) };
+    let frame = unsafe { Frame::of_caller(caller, rbp) };
+    // SAFETY: as above.
+    let place = unsafe { sites::place(header, frame) };
     let mut noted = Allocation { site: place.site, size, special: false };
     let mut cell = None;
     match place.action {
@@ -141,15 +143,18 @@ pub unsafe fn take(allocation: *mut u8) -> Option<Allocation> {
     let was = live::take(allocation);
     match was {
         Some(was) if was.special && (was.site as usize) < MAX_SITES => modules::freed(header, allocation),
-        None if !allocation.is_null() && !real::in_arena(allocation) => {
-            // SAFETY: the only reference to this thread's state here.
-            if unsafe { thread::tls() }.deleting != allocation {
-                bump(&header.unknown_frees);
-            }
+        None if !allocation.is_null() && !real::in_arena(allocation) && !is_being_deleted(allocation) => {
+            bump(&header.unknown_frees);
         }
         _ => {}
     }
     was
+}
+
+/// An operator delete under way on this thread has counted this one as freed already.
+fn is_being_deleted(allocation: *mut u8) -> bool {
+    // SAFETY: the only reference to this thread's state here.
+    unsafe { thread::tls() }.deleting == allocation
 }
 
 /// Makes an allocation alive again whose realloc failed.

@@ -96,7 +96,7 @@ pub fn counters() -> *const Counters {
 #[inline(always)]
 pub unsafe fn count_alloc(counters: *const Counters, site: u32, size: usize) {
     // SAFETY: a shard has `MAX_SITES` counters, and ids of the table are below that.
-    unsafe { &*counters.add(site as usize) }.add_owned(size as u64);
+    unsafe { &*counters.wrapping_add(site as usize) }.add_owned(size as u64);
 }
 
 /// Counts a free at `site` in this thread's own counters.
@@ -106,7 +106,7 @@ pub unsafe fn count_alloc(counters: *const Counters, site: u32, size: usize) {
 #[inline(always)]
 pub unsafe fn count_free(counters: *const Counters, site: u32, size: usize) {
     // SAFETY: as in `count_alloc`.
-    unsafe { &*counters.add(site as usize) }.sub_owned(size as u64);
+    unsafe { &*counters.wrapping_add(site as usize) }.sub_owned(size as u64);
 }
 
 /// Where a thread that has left the fast path counts.
@@ -124,9 +124,9 @@ impl Counting {
         debug_assert!((site as usize) < MAX_SITES);
         match self {
             // SAFETY: both variants hold a whole shard, and `site` is an id of the table.
-            Counting::Owned(base) => unsafe { &*base.add(site as usize) }.add_owned(size as u64),
+            Counting::Owned(base) => unsafe { &*base.wrapping_add(site as usize) }.add_owned(size as u64),
             // SAFETY: as above.
-            Counting::Shared(base) => unsafe { &*base.add(site as usize) }.add_shared(size as u64),
+            Counting::Shared(base) => unsafe { &*base.wrapping_add(site as usize) }.add_shared(size as u64),
         }
     }
 
@@ -135,9 +135,9 @@ impl Counting {
         debug_assert!((site as usize) < MAX_SITES);
         match self {
             // SAFETY: as in `alloc`.
-            Counting::Owned(base) => unsafe { &*base.add(site as usize) }.sub_owned(size as u64),
+            Counting::Owned(base) => unsafe { &*base.wrapping_add(site as usize) }.sub_owned(size as u64),
             // SAFETY: as in `alloc`.
-            Counting::Shared(base) => unsafe { &*base.add(site as usize) }.sub_shared(size as u64),
+            Counting::Shared(base) => unsafe { &*base.wrapping_add(site as usize) }.sub_shared(size as u64),
         }
     }
 }
@@ -169,16 +169,16 @@ pub fn counting(header: &Header, tls: &mut Tls) -> Counting {
         return Counting::Owned(PAGE.counters[offset / 8 % (MAX_SHARDS + 1)].load(Ordering::Relaxed));
     }
     let count = SHARD_COUNT.load(Ordering::Acquire) as usize;
-    if tls.shared_calls % ASK_AGAIN == 0 {
-        if let Some(index) = take_shard(count - 1) {
-            let offset = (index + 1) * size_of::<AtomicPtr<Counters>>();
-            if tls.pending.caller.is_null() {
-                tls.offset = offset;
-            } else {
-                tls.hidden_offset = offset;
-            }
-            return Counting::Owned(PAGE.counters[(index + 1) % (MAX_SHARDS + 1)].load(Ordering::Relaxed));
+    if tls.shared_calls.is_multiple_of(ASK_AGAIN)
+        && let Some(index) = take_shard(count - 1)
+    {
+        let offset = (index + 1) * size_of::<AtomicPtr<Counters>>();
+        if tls.pending.caller.is_null() {
+            tls.offset = offset;
+        } else {
+            tls.hidden_offset = offset;
         }
+        return Counting::Owned(PAGE.counters[(index + 1) % (MAX_SHARDS + 1)].load(Ordering::Relaxed));
     }
     tls.shared_calls = tls.shared_calls.wrapping_add(1);
     header.shared_in_use.store(1, Ordering::Relaxed);
