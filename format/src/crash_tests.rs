@@ -1,4 +1,5 @@
-//! A writer killed at any instant: after every write to the file, and in the middle of it, what was acknowledged is there.
+//! A writer killed at any instant: after every write to the file, and in the middle of it, what was acknowledged is
+//! there.
 
 use std::sync::{Arc, Mutex};
 
@@ -16,8 +17,8 @@ struct Promised {
 }
 
 impl Promised {
-    /// Checks one state of the file. Every slice it yields must be one that was written; the first and the newest must be
-    /// there, and all of them as long as nothing was thinned.
+    /// Checks one state of the file. Every slice it yields must be one that was written; the first and the newest must
+    /// be there, and all of them as long as nothing was thinned.
     fn check(&mut self, file: &[u8], writing: Option<u64>) {
         self.checks += 1;
         let trace = Trace::from_bytes(file.to_vec()).expect("the first page was written before");

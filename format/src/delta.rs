@@ -9,8 +9,8 @@
 //!
 //! A column holds one number per changed site: site id minus the one before minus 1, then what [`SiteState`] did not
 //! foresee of allocations, frees, allocated bytes and freed bytes, zig-zag. A column of width w is stored in w planes,
-//! plane j holding byte j of every number. Planes of all slices are joined: all plane 0 of ids, plane 1 of ids, … plane 7 of freed
-//! bytes. So equal things lie together for zstd, and decoding is straight loops without a branch per number.
+//! plane j holding byte j of every number. Planes of all slices are joined: all plane 0 of ids, plane 1 of ids, … plane
+//! 7 of freed bytes. So equal things lie together for zstd, and decoding is straight loops without a branch per number.
 
 use crate::ids::SiteId;
 use crate::slice::{Counters, SliceHeader, SliceVisitor};
@@ -30,8 +30,8 @@ struct SiteState {
     counters: Counters,
     /// Allocations of the last slice in which it changed: a steady site goes on like this.
     step: u64,
-    /// Mean size of an allocation, taken whenever the number of allocations has gained a bit. So a division is rare, and
-    /// sites of one size are foreseen exactly.
+    /// Mean size of an allocation, taken whenever the number of allocations has gained a bit. So a division is rare,
+    /// and sites of one size are foreseen exactly.
     mean_bytes: u64,
 }
 
@@ -191,7 +191,8 @@ impl Encoder {
         for (column, numbers) in self.columns.iter().enumerate() {
             let all_bits = numbers.iter().fold(0, |bits, number| bits | number);
             let width = (64 - all_bits.leading_zeros()).div_ceil(8) as usize;
-            // Ids take a byte at least: every change then costs a byte, which bounds what a payload can ask of a reader.
+            // Ids take a byte at least: every change then costs a byte, which bounds what a payload can ask of a
+            // reader.
             let width = if column == 0 && !numbers.is_empty() { width.max(1) } else { width };
             widths[column] = width as u8;
             for plane in 0..width {

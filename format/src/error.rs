@@ -1,7 +1,7 @@
 //! What can be wrong with a trace: one error type, sorted by kind.
 //!
-//! Damage inside a trace is not an error but data, see [`Damage`](crate::Damage): an `Error` means that there is nothing to
-//! read, or that nothing more can be written.
+//! Damage inside a trace is not an error but data, see [`Damage`](crate::Damage): an `Error` means that there is
+//! nothing to read, or that nothing more can be written.
 
 use std::{fmt, io, path::Path};
 

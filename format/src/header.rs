@@ -1,4 +1,6 @@
-//! The first page: magic, version, capacity, and the salt of every checksum; four copies, so that one flipped bit is survived.
+//! The first page: magic, version, capacity, and the salt of every checksum.
+//!
+//! There are four copies of it, so that a flipped bit is survived.
 //!
 //! | bytes  | field      | meaning                                                              |
 //! |--------|------------|----------------------------------------------------------------------|

@@ -134,7 +134,7 @@ impl Scan<'_> {
         let payload = self.source.read(at + HEADER_BYTES as u64, header.payload_bytes, &mut buffer)?;
         if header.kind == BlockKind::Journal {
             let is_whole = payload.len() as u64 == header.payload_bytes;
-            self.journal(at, header, &payload.to_vec(), is_whole);
+            self.journal(at, header, payload, is_whole);
             return Ok(next);
         }
         let is_sound = payload.len() as u64 == header.payload_bytes

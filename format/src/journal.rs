@@ -9,9 +9,10 @@
 //! | 8..12  | `kind`     | 1 slice, 2 records                                                            |
 //! | 12..16 | `index`    | of the chunk in this journal: remains of an earlier journal cannot pass       |
 //!
-//! Sixteen zero bytes follow the last chunk; anything else there is a torn chunk. A slice is varints: tick, time, RssAnon,
-//! VmSwap, number of changed sites, and for each its id minus the one before minus 1 and the zig-zag differences of allocations, frees,
-//! allocated and freed bytes from the slice before in this journal. The first slice so holds whole values.
+//! Sixteen zero bytes follow the last chunk; anything else there is a torn chunk. A slice is varints: tick, time,
+//! RssAnon, VmSwap, number of changed sites, and for each its id minus the one before minus 1 and the zig-zag
+//! differences of allocations, frees, allocated and freed bytes from the slice before in this journal. The first slice
+//! so holds whole values.
 
 use crate::block::{BlockHeader, checksum, u32_at};
 use crate::delta::MAX_SITES;
@@ -125,7 +126,8 @@ pub(crate) fn decode_slice_header(content: &mut &[u8]) -> Option<SliceHeader> {
     })
 }
 
-/// Reads a slice. `table` holds the counters after the slice before and is moved on; `changed` receives those that moved.
+/// Reads a slice. `table` holds the counters after the slice before and is moved on; `changed` receives those that
+/// moved.
 pub(crate) fn decode_slice(
     mut content: &[u8],
     table: &mut Vec<Counters>,

@@ -8,12 +8,13 @@
 //!  │ capacity │ 0…399   │        │ durable by itself   │        │ stacks   │        │
 //!  └──────────┴─────────┴────────┴─────────────────────┴────────┴──────────┴────────┴─ ─ ─
 //! ```
-//! Blocks lie in any order and know by themselves what they are. A block of slices is readable without its neighbours: its first slice
-//! holds whole values. When the capacity is used up, two old blocks become one with every other slice, so history since the
-//! start survives at a coarser distance; the catalog always survives. docs/trace-format.md has every byte.
+//! Blocks lie in any order and know by themselves what they are. A block of slices is readable without its neighbours:
+//! its first slice holds whole values. When the capacity is used up, two old blocks become one with every other slice,
+//! so history since the start survives at a coarser distance; the catalog always survives. docs/trace-format.md has
+//! every byte.
 //!
-//! Two legs that do not touch, one for meaning and one for bytes: `{writer reader} → {catalog thin} → {record delta journal} → varint`,
-//! and `{writer reader} → {space index} → {ring source} → {block header}`.
+//! Two legs that do not touch, one for meaning and one for bytes: `{writer reader} → {catalog thin} →
+//! {record delta journal} → varint`, and `{writer reader} → {space index} → {ring source} → {block header}`.
 #![deny(unsafe_code)]
 
 mod block;
@@ -30,6 +31,7 @@ mod reader;
 mod record;
 mod rewrite;
 mod ring;
+mod seal;
 mod slice;
 mod source;
 mod space;

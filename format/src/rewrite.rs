@@ -10,11 +10,11 @@ use crate::record::Record;
 use crate::slice::{Counters, SliceHeader, SliceVisitor};
 use crate::writer::TraceWriter;
 
-/// Copies `from` to the file `to`: every record passes through `map` (which drops it by `None`), `extra` comes after, and slices are
-/// copied block by block as they are. Returns the length of the file.
+/// Copies `from` to the file `to`: every record passes through `map` (which drops it by `None`), `extra` comes after,
+/// and slices are copied block by block as they are. Returns the length of the file.
 ///
-/// `capacity_bytes` must hold all of it; [`DEFAULT_CAPACITY_BYTES`](crate::DEFAULT_CAPACITY_BYTES) more than the file `from` is always enough
-/// for the slices.
+/// `capacity_bytes` must hold all of it; [`DEFAULT_CAPACITY_BYTES`](crate::DEFAULT_CAPACITY_BYTES) more than the file
+/// `from` is always enough for the slices.
 ///
 /// # Errors
 /// As for reading the one and writing the other.

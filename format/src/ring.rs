@@ -1,9 +1,9 @@
 //! Where blocks live: extents of a file that never outgrows its capacity, reserved before they are touched.
 //!
-//! From the end of the first page to the highest byte ever used, extents lie side by side without a gap: an extent that is free
-//! begins with a header of kind free. Free space is reused wherever a block fits, so after the file has reached its
-//! capacity the newest blocks lie among the oldest. A block is written payload first and header last, and what it replaces is
-//! given up only after that; so at every instant the file is sound.
+//! From the end of the first page to the highest byte ever used, extents lie side by side without a gap: an extent that
+//! is free begins with a header of kind free. Free space is reused wherever a block fits, so after the file has reached
+//! its capacity the newest blocks lie among the oldest. A block is written payload first and header last, and what it
+//! replaces is given up only after that; so at every instant the file is sound.
 
 #![allow(unsafe_code)]
 
@@ -23,6 +23,9 @@ use crate::header::PAGE_BYTES;
 const GROW_BYTES: u64 = 64 << 10;
 const OS_PAGE_BYTES: u64 = 4096;
 
+#[cfg(test)]
+type Watcher = Box<dyn FnMut(&[u8]) + Send>;
+
 pub(crate) struct Ring {
     file: File,
     map: MmapMut,
@@ -36,7 +39,7 @@ pub(crate) struct Ring {
     live: BTreeMap<u64, u64>,
     /// Sees the file as a kill at any instant would leave it.
     #[cfg(test)]
-    pub(crate) after_write: Option<Box<dyn FnMut(&[u8]) + Send>>,
+    pub(crate) after_write: Option<Watcher>,
 }
 
 impl Ring {

@@ -4,8 +4,8 @@ use crate::ids::SiteId;
 
 /// What was counted at one site since the recording began.
 ///
-/// The numbers come from shared memory that the target can write to, so they may be anything; arithmetic on them wraps or
-/// saturates and never panics.
+/// The numbers come from shared memory that the target can write to, so they may be anything; arithmetic on them wraps
+/// or saturates and never panics.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Counters {
     /// Requested bytes of all allocations.

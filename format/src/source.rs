@@ -6,8 +6,9 @@ use std::os::unix::fs::FileExt;
 
 /// Where a trace is read from.
 ///
-/// A file is read and not mapped: a block is decoded from a copy whose checksum was just verified, so a recorder that still writes, a
-/// file that is cut, and a disk that fails are all answers and never signals. Beside decompression the copy costs nothing.
+/// A file is read and not mapped: a block is decoded from a copy whose checksum was just verified, so a recorder that
+/// still writes, a file that is cut, and a disk that fails are all answers and never signals. Beside decompression the
+/// copy costs nothing.
 pub(crate) enum Source {
     File { file: File, length: u64 },
     Bytes(Vec<u8>),

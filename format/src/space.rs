@@ -6,14 +6,15 @@ use crate::error::{Error, ErrorKind};
 use crate::thin::{Candidate, Thinner, choose_pair};
 use crate::writer::{CatalogBlock, SliceBlock, TraceWriter};
 
-/// The catalog may take one part in so many of the capacity: while it is merged there are two of it, and slices need the rest.
+/// The catalog may take one part in so many of the capacity: while it is merged there are two of it, and slices need
+/// the rest.
 const CATALOG_SHARE: u64 = 3;
 
 impl TraceWriter {
     /// Makes sure that an extent of `length` bytes can be had, thinning old slices if need be.
     ///
-    /// Twice the largest block of slices stays free besides: a merged block is written before the two it replaces are given
-    /// up, and a block is copied aside before it is moved onto itself.
+    /// Twice the largest block of slices stays free besides: a merged block is written before the two it replaces are
+    /// given up, and a block is copied aside before it is moved onto itself.
     pub(crate) fn make_room(&mut self, length: u64, is_for_slices: bool) -> Result<(), Error> {
         let largest = self.largest_extent().max(if is_for_slices { length } else { 0 });
         let spare = 2 * largest;
@@ -61,7 +62,8 @@ impl TraceWriter {
     }
 
     /// Replaces `count` blocks from `index` by one at `level` or coarser. False if that one would be larger than a
-    /// block fresh from the journal can be: it bounds the memory of thinning, and keeps blocks small beside the capacity.
+    /// block fresh from the journal can be: it bounds the memory of thinning, and keeps blocks small beside the
+    /// capacity.
     fn thin(&mut self, index: usize, count: usize, level: u8) -> Result<bool, Error> {
         let sources: Vec<SliceBlock> = self.blocks[index..index + count].to_vec();
         let (oldest, newest) = (sources[0].header, sources[count - 1].header);
@@ -104,8 +106,8 @@ impl TraceWriter {
         for source in index..index + count {
             self.ring.release(self.blocks[source].at);
         }
-        // A catalog too large to be moved can leave free space in pieces. Then the sources go first, and a recorder killed
-        // before the next line loses their span; the alternative is to end the recording.
+        // A catalog too large to be moved can leave free space in pieces. Then the sources go first, and a recorder
+        // killed before the next line loses their span; the alternative is to end the recording.
         let at = match placed {
             Some(at) => at,
             None => self.place_block(&header, &payload)?.ok_or_else(|| self.too_small())?,
@@ -114,8 +116,8 @@ impl TraceWriter {
         Ok(true)
     }
 
-    /// Adds records to the sealed catalog, and merges its newest blocks while they are of like size. So the number of blocks
-    /// stays logarithmic, and a record is rewritten only as often.
+    /// Adds records to the sealed catalog, and merges its newest blocks while they are of like size. So the number of
+    /// blocks stays logarithmic, and a record is rewritten only as often.
     pub(crate) fn add_catalog(&mut self, records: &Records) -> Result<(), Error> {
         if records.is_empty() {
             return Ok(());
@@ -167,8 +169,8 @@ impl TraceWriter {
         self.compress(header, &raw)
     }
 
-    /// Replaces the catalog blocks from `first` on by one that holds the newest record of each key. False if there is no
-    /// room for both at the same time; slices are thinned for it only if the merge `is_needed`.
+    /// Replaces the catalog blocks from `first` on by one that holds the newest record of each key. False if there is
+    /// no room for both at the same time; slices are thinned for it only if the merge `is_needed`.
     fn merge_catalog(&mut self, first: usize, is_needed: bool) -> Result<bool, Error> {
         let sources = self.catalog[first..].to_vec();
         let [_, .., newest] = sources[..] else {
@@ -228,8 +230,8 @@ impl TraceWriter {
         )
     }
 
-    /// Moves every block down over the free extent before it. A block that would overlap itself is copied aside first, so
-    /// that a sound copy is in the file at every instant; one for which there is no room aside stays where it is.
+    /// Moves every block down over the free extent before it. A block that would overlap itself is copied aside first,
+    /// so that a sound copy is in the file at every instant; one for which there is no room aside stays where it is.
     pub(crate) fn pack(&mut self) -> Result<(), Error> {
         let mut end = crate::header::PAGE_BYTES as u64;
         while let Some((at, length)) = self.ring.next_live(end) {

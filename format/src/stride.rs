@@ -2,8 +2,8 @@
 
 /// Follows the distance of slices as they are taken.
 ///
-/// The level rises to l once four distances in a row are at least 2^l. So a doubled period is seen after four slices, and
-/// a stalled machine, which leaves one wide gap, is not mistaken for one. It never falls: a trace is as fine as its
+/// The level rises to l once four distances in a row are at least 2^l. So a doubled period is seen after four slices,
+/// and a stalled machine, which leaves one wide gap, is not mistaken for one. It never falls: a trace is as fine as its
 /// coarsest part.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stride {
@@ -79,8 +79,8 @@ impl Grid {
         grid
     }
 
-    /// The first point at which a slice of this tick is in effect; a later slice with the same answer replaces it. `None`
-    /// after the last point.
+    /// The first point at which a slice of this tick is in effect; a later slice with the same answer replaces it.
+    /// `None` after the last point.
     pub fn point_of(&self, tick: u64) -> Option<usize> {
         let index = tick.saturating_sub(self.first_tick).div_ceil(self.stride_ticks);
         usize::try_from(index).ok().filter(|&index| index < self.points)

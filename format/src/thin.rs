@@ -1,9 +1,9 @@
 //! Old history at half the resolution: which blocks to merge, and how slices are dropped from them.
 //!
-//! When the capacity is used up, two neighbouring blocks become one with every other slice. A level is a distance of slices, 2^level
-//! ticks; the level that takes the most space gives way first, oldest blocks first, so the levels come to share the
-//! capacity evenly: recent history is fine, older history coarse, and the length of a run costs only the logarithm of it. A new coarsest
-//! level is begun only while it leaves [`MIN_EVEN_SLICES`] over the whole run.
+//! When the capacity is used up, two neighbouring blocks become one with every other slice. A level is a distance of
+//! slices, 2^level ticks; the level that takes the most space gives way first, oldest blocks first, so the levels come
+//! to share the capacity evenly: recent history is fine, older history coarse, and the length of a run costs only the
+//! logarithm of it. A new coarsest level is begun only while it leaves [`MIN_EVEN_SLICES`] over the whole run.
 
 use crate::delta::Encoder;
 use crate::ids::SiteId;
