@@ -169,8 +169,37 @@ pub struct WithStacks {
     pub curve: Vec<f64>,
 }
 
+/// A site is often watched late, when it begins to look like a leak, so its stacks know only what came after. What all of
+/// them together have leaked over the whole record is theirs by share.
+fn share_out(sites: &mut [JudgedSite]) {
+    let mut known: HashMap<SiteLabel, u64> = HashMap::new();
+    for site in sites.iter().filter(|site| site.is_leak()) {
+        if let Some(parent) = &site.parent {
+            *known.entry(parent.clone()).or_default() += site.judgement.leak_bytes;
+        }
+    }
+    let whole: HashMap<SiteLabel, (f64, f64)> = sites
+        .iter()
+        .filter_map(|site| {
+            let family = &site.with_stacks.as_deref()?.judgement;
+            let known =
+                known.get(&site.label).copied().filter(|&known| known > 0 && known < family.leak_bytes)?;
+            let per_known_byte = family.leak_bytes as f64 / known as f64;
+            Some((site.label.clone(), (per_known_byte, family.rate_bytes_per_s / known as f64)))
+        })
+        .collect();
+    for site in sites.iter_mut().filter(|site| site.is_leak()) {
+        if let Some(&(bytes, rate)) = site.parent.as_ref().and_then(|parent| whole.get(parent)) {
+            let own = site.judgement.leak_bytes as f64;
+            site.judgement.leak_bytes = (own * bytes) as u64;
+            site.judgement.rate_bytes_per_s = own * rate;
+        }
+    }
+}
+
 /// Where neither a watched site nor any of its stacks is a leak by itself, but all of them together are, the site is.
 fn settle_families(sites: &mut [JudgedSite]) {
+    share_out(sites);
     let leaking: std::collections::HashSet<SiteLabel> =
         sites.iter().filter(|site| site.is_leak()).filter_map(|site| site.parent.clone()).collect();
     for site in sites {

@@ -363,7 +363,7 @@ impl SymbolArgs {
 impl Format {
     fn exporter(self, is_terminal: bool) -> Box<dyn Exporter> {
         match self {
-            Self::Text => Box::new(Text { style: style(is_terminal) }),
+            Self::Text => Box::new(Text { style: Style::of_environment(is_terminal) }),
             Self::Json => Box::new(Json),
             Self::Series => Box::new(SeriesLines),
             Self::Folded => Box::new(Folded),
@@ -371,19 +371,6 @@ impl Format {
             Self::Sarif => Box::new(Sarif { root: source_root() }),
             Self::Github => Box::new(Github { root: source_root() }),
         }
-    }
-}
-
-/// Colour on a terminal unless NO_COLOR says no; block characters where the locale has them.
-fn style(is_terminal: bool) -> Style {
-    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let locale =
-        ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(variable).unwrap_or_default().to_lowercase();
-    Style {
-        colour: is_terminal
-            && variable("NO_COLOR").is_none()
-            && variable("TERM").is_none_or(|term| term != "dumb"),
-        unicode: locale.contains("utf-8") || locale.contains("utf8"),
     }
 }
 

@@ -29,6 +29,19 @@ pub enum Ink {
 }
 
 impl Style {
+    /// Colour on a terminal unless NO_COLOR says no; block characters where the locale has them.
+    pub fn of_environment(is_terminal: bool) -> Style {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let locale =
+            ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(variable).unwrap_or_default().to_lowercase();
+        Style {
+            colour: is_terminal
+                && variable("NO_COLOR").is_none()
+                && variable("TERM").is_none_or(|term| term != "dumb"),
+            unicode: locale.contains("utf-8") || locale.contains("utf8"),
+        }
+    }
+
     /// The text with its colour.
     pub fn paint(self, ink: Ink, text: &str) -> String {
         let code = match ink {
