@@ -1,0 +1,26 @@
+// One kind of allocation, COUNT times: `pair malloc|calloc|realloc|new|array COUNT`. Two counts differ by nothing but the pairs.
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+static void *volatile kept; // keeps the compiler from removing the pair
+
+int main(int argc, char **argv) {
+    if (argc != 3) return 2;
+    long count = std::atol(argv[2]);
+    if (!std::strcmp(argv[1], "malloc"))
+        for (long i = 0; i < count; i++) { kept = std::malloc(64); std::free(kept); }
+    else if (!std::strcmp(argv[1], "calloc"))
+        for (long i = 0; i < count; i++) { kept = std::calloc(1, 64); std::free(kept); }
+    else if (!std::strcmp(argv[1], "realloc")) {
+        kept = std::malloc(64);
+        for (long i = 0; i < count; i++) kept = std::realloc(kept, i & 1 ? 64 : 72); // in place: 72 fits where 64 does
+        std::free(kept);
+    } else if (!std::strcmp(argv[1], "new"))
+        for (long i = 0; i < count; i++) { kept = ::operator new(64); ::operator delete(kept, std::size_t(64)); }
+    else if (!std::strcmp(argv[1], "array"))
+        for (long i = 0; i < count; i++) { kept = ::operator new[](64); ::operator delete[](kept); }
+    else
+        return 2;
+    return 0;
+}

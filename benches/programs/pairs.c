@@ -1,0 +1,77 @@
+/* `pairs THREADS LIVE PAIRS`: each thread frees a random one of LIVE allocations and makes another, PAIRS times.
+ *
+ * With several threads every fourth exchange is with another thread's allocations, so that a quarter of the frees happen
+ * where the allocation did not. Writes the nanoseconds of thread CPU time per pair to the file $BENCH_OUT: the machine may
+ * have fewer cores than there are threads. */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+static long threads, live, pairs;
+static void *_Atomic *slots;
+static double spent_ns[64];
+static pthread_barrier_t ready;
+
+static uint64_t next(uint64_t *state) {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    return *state;
+}
+
+static size_t size_of(uint64_t random) { return 16 + (random >> 40) % 257; }
+
+static double cpu_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return now.tv_sec * 1e9 + now.tv_nsec;
+}
+
+static void *work(void *argument) {
+    long me = (long)argument;
+    uint64_t state = 0x9E3779B97F4A7C15u * (me + 1);
+    for (long i = 0; i < live; i++) slots[me * live + i] = malloc(size_of(next(&state)));
+    pthread_barrier_wait(&ready);
+    double start = cpu_ns();
+    if (threads == 1) {
+        void **mine = (void **)slots;
+        for (long i = 0; i < pairs; i++) {
+            uint64_t random = next(&state);
+            long at = (long)((random & 0xffffffff) * (uint64_t)live >> 32);
+            free(mine[at]);
+            *(char *)(mine[at] = malloc(size_of(random))) = 1;
+        }
+    } else {
+        for (long i = 0; i < pairs; i++) {
+            uint64_t random = next(&state);
+            long whose = i % 4 == 0 ? (me + 1) % threads : me;
+            long at = whose * live + (long)((random & 0xffffffff) * (uint64_t)live >> 32);
+            char *made = malloc(size_of(random));
+            *made = 1;
+            free(__atomic_exchange_n((void **)&slots[at], made, __ATOMIC_ACQ_REL));
+        }
+    }
+    spent_ns[me] = cpu_ns() - start;
+    return NULL;
+}
+
+int main(int argc, char **argv) {
+    if (argc != 4 || !getenv("BENCH_OUT")) return 2;
+    threads = atol(argv[1]), live = atol(argv[2]), pairs = atol(argv[3]);
+    if (threads < 1 || threads > 64) return 2;
+    slots = calloc((size_t)(threads * live), sizeof *slots);
+    pthread_barrier_init(&ready, NULL, (unsigned)threads);
+    pthread_t others[64];
+    for (long i = 1; i < threads; i++) pthread_create(&others[i], NULL, work, (void *)i);
+    work(NULL);
+    for (long i = 1; i < threads; i++) pthread_join(others[i], NULL);
+    double sum = 0;
+    for (long i = 0; i < threads; i++) sum += spent_ns[i];
+    FILE *out = fopen(getenv("BENCH_OUT"), "w");
+    if (!out) return 3;
+    fprintf(out, "%.3f\n", sum / (double)(threads * pairs));
+    return fclose(out) != 0;
+}

@@ -1,0 +1,91 @@
+//! The regression gate: instructions per pair against `budget.txt`. Exact, so the tolerance is a compiler's whim and not
+//! noise.
+
+use crate::Bench;
+use crate::rows::instructions::{self, KINDS};
+use anyhow::{Context, Result, bail};
+use edleak_tests::tools::repository;
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Instructions that a pair may cost more than recorded.
+const TOLERANCE: f64 = 2.0;
+
+fn file() -> PathBuf {
+    repository().join("benches/budget.txt")
+}
+
+/// `kind instructions` a line; `#` begins a comment.
+fn parse(text: &str) -> Result<Vec<(&str, f64)>> {
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .map(|(number, line)| {
+            let (kind, count) = line.split_once(' ').unwrap_or((line, ""));
+            let count = count.trim().parse().with_context(|| {
+                format!("budget.txt:{}: no count in `{line}` (write `malloc 90`)", number + 1)
+            })?;
+            Ok((kind, count))
+        })
+        .collect()
+}
+
+/// Compares every kind with its budget; with `update`, records what it costs now instead.
+pub fn check(bench: &Bench, update: bool) -> Result<ExitCode> {
+    let program = instructions::program(bench)?;
+    let text = std::fs::read_to_string(file()).unwrap_or_default();
+    let budget = parse(&text)?;
+    let mut recorded = String::from(
+        "# Instructions that edleak adds per pair (callgrind, release build).\n\
+         # `edleak-bench budget` fails above these by more than 2; `edleak-bench budget --update` records them anew.\n",
+    );
+    let mut is_over = false;
+    for (kind, measure) in KINDS {
+        let Some(added) = instructions::added(bench, &program, kind)? else {
+            bail!("valgrind is not installed (the budget is counted by its callgrind: install valgrind)");
+        };
+        let _ = writeln!(recorded, "{kind} {added:.0}");
+        let Some(&(_, most)) = budget.iter().find(|(name, _)| *name == kind) else {
+            if !update {
+                bail!("budget.txt has no line for `{kind}` (run `edleak-bench budget --update`)");
+            }
+            continue;
+        };
+        let over = added > most + TOLERANCE;
+        is_over |= over;
+        println!("{} {measure}: {added:.1} (budget {most})", if over { "OVER" } else { "ok  " });
+    }
+    if update {
+        std::fs::write(file(), &recorded).context("cannot write budget.txt")?;
+        print!("{recorded}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if is_over {
+        eprintln!(
+            "the hot path became slower (make it as cheap as it was, or say why it may not be and record the new cost \
+             with `edleak-bench budget --update`)"
+        );
+    }
+    Ok(ExitCode::from(u8::from(is_over)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_without_a_count_is_an_error_with_its_line() {
+        assert_eq!(parse("# x\nmalloc 90\n\nnew 80\n").expect("sound"), [("malloc", 90.0), ("new", 80.0)]);
+        let error = parse("malloc 90\nnew\n").expect_err("no count").to_string();
+        assert!(error.contains("budget.txt:2"), "{error}");
+    }
+
+    #[test]
+    fn the_recorded_budget_is_sound_and_names_every_kind() {
+        let text = std::fs::read_to_string(file()).expect("budget.txt is part of the repository");
+        let budget = parse(&text).expect("sound");
+        for (kind, _) in KINDS {
+            assert!(budget.iter().any(|(name, _)| *name == kind), "{kind}");
+        }
+    }
+}

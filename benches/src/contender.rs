@@ -1,0 +1,165 @@
+//! Who is measured: the untraced program, the floor, edleak, and the peers that are installed.
+
+use crate::tools::{self, Tools};
+use anyhow::Result;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// One way to run a program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Contender {
+    /// As it is.
+    Untraced,
+    /// Under a preload that only forwards: the floor of every preload.
+    Forward,
+    /// Under edleak-record.
+    Edleak,
+    /// Under edleak-record with every stack recorded.
+    EdleakWatchAll,
+    /// Under heaptrack.
+    Heaptrack,
+    /// With jemalloc in place of malloc: what its profiler is compared with.
+    Jemalloc,
+    /// With jemalloc, sampling.
+    JemallocProfiling,
+    /// With tcmalloc in place of malloc.
+    Tcmalloc,
+    /// With tcmalloc's heap profiler.
+    Gperftools,
+    /// Under valgrind's dhat.
+    Dhat,
+}
+
+impl Contender {
+    /// As the table names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Contender::Untraced => "untraced",
+            Contender::Forward => "forward-only",
+            Contender::Edleak => "edleak",
+            Contender::EdleakWatchAll => "edleak --watch '*'",
+            Contender::Heaptrack => "heaptrack",
+            Contender::Jemalloc => "jemalloc",
+            Contender::JemallocProfiling => "jemalloc prof",
+            Contender::Tcmalloc => "tcmalloc",
+            Contender::Gperftools => "gperftools",
+            Contender::Dhat => "dhat",
+        }
+    }
+
+    /// What its cost is counted from.
+    pub fn baseline(self) -> Contender {
+        match self {
+            Contender::JemallocProfiling => Contender::Jemalloc,
+            Contender::Gperftools => Contender::Tcmalloc,
+            _ => Contender::Untraced,
+        }
+    }
+
+    /// How many times less work it is given, so that a run ends in reasonable time.
+    pub fn slower(self) -> u64 {
+        match self {
+            Contender::Heaptrack | Contender::Gperftools | Contender::EdleakWatchAll => 10,
+            Contender::Dhat => 30,
+            _ => 1,
+        }
+    }
+}
+
+/// The peers that are compared with; each is absent on a machine that lacks it.
+pub const PEERS: [Contender; 4] =
+    [Contender::Heaptrack, Contender::JemallocProfiling, Contender::Gperftools, Contender::Dhat];
+
+/// How to start each contender on this machine.
+pub struct Starter {
+    record: PathBuf,
+    forward: PathBuf,
+    heaptrack: Option<PathBuf>,
+    jemalloc: Option<PathBuf>,
+    tcmalloc: Option<PathBuf>,
+    valgrind: Option<PathBuf>,
+    dir: PathBuf,
+}
+
+impl Starter {
+    /// Looks for the peers and builds the floor in `dir`, where their output goes, too.
+    pub fn new(tools: &Tools, dir: &Path) -> Result<Starter> {
+        let forward = dir.join("forward.so");
+        tools::compile(&tools::source("forward.c"), &forward, &["-O2", "-shared", "-fPIC", "-ldl"])?;
+        Ok(Starter {
+            record: tools.record.clone(),
+            forward,
+            heaptrack: tools::installed("heaptrack"),
+            jemalloc: tools::library("libjemalloc.so.2"),
+            tcmalloc: tools::library("libtcmalloc.so.4"),
+            valgrind: tools::installed("valgrind"),
+            dir: dir.to_path_buf(),
+        })
+    }
+
+    /// Whether it is installed.
+    pub fn has(&self, contender: Contender) -> bool {
+        self.command(contender, "true").is_some()
+    }
+
+    /// The peers that are not installed.
+    pub fn absent(&self) -> Vec<&'static str> {
+        PEERS.into_iter().filter(|&peer| !self.has(peer)).map(Contender::name).collect()
+    }
+
+    /// Where edleak-record puts the trace of its last run.
+    pub fn trace(&self) -> PathBuf {
+        self.dir.join("bench.edl")
+    }
+
+    /// The start of a command that runs `program`; its arguments and environment are the caller's to add.
+    pub fn command(&self, contender: Contender, program: impl AsRef<OsStr>) -> Option<Command> {
+        let preload = |library: &Path| {
+            let mut command = Command::new(program.as_ref());
+            command.env("LD_PRELOAD", library);
+            command
+        };
+        let under = |tool: &Path, arguments: &[&OsStr]| {
+            let mut command = Command::new(tool);
+            command.args(arguments).arg(program.as_ref());
+            command
+        };
+        let trace = self.trace();
+        let record = [OsStr::new("-q"), OsStr::new("-o"), trace.as_os_str()];
+        Some(match contender {
+            Contender::Untraced => Command::new(program.as_ref()),
+            Contender::Forward => preload(&self.forward),
+            Contender::Edleak => under(&self.record, &record),
+            Contender::EdleakWatchAll => {
+                let watch = [OsStr::new("--watch"), OsStr::new("*")];
+                under(&self.record, &[&record[..], &watch[..]].concat())
+            }
+            Contender::Heaptrack => {
+                let data = self.dir.join("heaptrack");
+                under(
+                    self.heaptrack.as_deref()?,
+                    &[OsStr::new("--record-only"), OsStr::new("-o"), data.as_os_str()],
+                )
+            }
+            Contender::Jemalloc => preload(self.jemalloc.as_deref()?),
+            Contender::JemallocProfiling => {
+                let mut command = preload(self.jemalloc.as_deref()?);
+                command.env("MALLOC_CONF", "prof:true,prof_final:false");
+                command
+            }
+            Contender::Tcmalloc => preload(self.tcmalloc.as_deref()?),
+            Contender::Gperftools => {
+                let mut command = preload(self.tcmalloc.as_deref()?);
+                command.env("HEAPPROFILE", self.dir.join("gperftools"));
+                command
+            }
+            Contender::Dhat => {
+                let data = self.dir.join("dhat.json");
+                let mut file = std::ffi::OsString::from("--dhat-out-file=");
+                file.push(&data);
+                under(self.valgrind.as_deref()?, &[OsStr::new("--tool=dhat"), OsStr::new("-q"), &file])
+            }
+        })
+    }
+}

@@ -1,0 +1,153 @@
+//! edleak-bench: every figure that edleak claims, measured by one command beside the untraced program and its peers.
+//!
+//! `cargo run --release -p edleak-benches` measures everything and prints one table; `-- budget` compares the
+//! instructions of the hot path with `budget.txt` in a few seconds and is what CI calls.
+
+mod budget;
+mod contender;
+mod measure;
+mod rows;
+mod table;
+mod tools;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use edleak_tests::temp::TempDir;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Measures edleak beside the untraced program, a forward-only preload, and the peers that are installed.
+#[derive(Parser)]
+#[command(name = "edleak-bench")]
+struct Args {
+    /// Only the rows of these groups (see --list).
+    #[arg(long, value_name = "GROUP")]
+    only: Vec<String>,
+    /// Say which groups of rows there are.
+    #[arg(long)]
+    list: bool,
+    /// Also write the table as Markdown to FILE.
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Task>,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Compare the instructions of the hot path with benches/budget.txt; exit 1 if it became slower.
+    Budget {
+        /// Record what it costs now.
+        #[arg(long)]
+        update: bool,
+    },
+}
+
+/// What every row has at hand.
+pub struct Bench {
+    /// edleak's programs.
+    pub tools: tools::Tools,
+    /// How to start everyone.
+    pub starter: contender::Starter,
+    /// For everything that is written meanwhile.
+    pub dir: TempDir,
+    rows: Vec<table::Row>,
+}
+
+impl Bench {
+    fn new() -> Result<Bench> {
+        let tools = tools::Tools::build()?;
+        let dir = TempDir::new("bench");
+        let starter = contender::Starter::new(&tools, dir.path())?;
+        Ok(Bench { tools, starter, dir, rows: Vec::new() })
+    }
+
+    /// Adds a row to the table and shows it.
+    pub fn add(&mut self, row: table::Row) {
+        table::print(&row);
+        self.rows.push(row);
+    }
+}
+
+type Group = (&'static str, fn(&mut Bench) -> Result<()>);
+
+const GROUPS: &[Group] = &[
+    ("instructions", rows::instructions::rows),
+    ("pairs", rows::pairs::rows),
+    ("start-up", rows::start_up::rows),
+    ("collector", rows::collector::rows),
+    ("stacks", rows::stacks::rows),
+    ("month", rows::month::rows),
+    ("symbols", rows::symbols::rows),
+    ("analyze", rows::analyze::rows),
+    ("programs", rows::programs::rows),
+];
+
+fn main() -> Result<ExitCode> {
+    let args = Args::parse();
+    if args.list {
+        GROUPS.iter().for_each(|(name, _)| println!("{name}"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(unknown) = args.only.iter().find(|only| GROUPS.iter().all(|(name, _)| name != only)) {
+        anyhow::bail!("there is no group `{unknown}` (--list shows which there are)");
+    }
+    let mut bench = Bench::new()?;
+    if let Some(Task::Budget { update }) = args.command {
+        return budget::check(&bench, update);
+    }
+    let header = header(&bench.starter);
+    header.iter().for_each(|line| println!("{line}"));
+    let mut is_whole = true;
+    for (name, rows) in GROUPS {
+        if !args.only.is_empty() && !args.only.iter().any(|only| only == name) {
+            continue;
+        }
+        if let Err(error) = rows(&mut bench) {
+            // The other groups are worth having all the same.
+            eprintln!("{name}: {error:#}");
+            is_whole = false;
+        }
+    }
+    if let Some(file) = args.markdown {
+        std::fs::write(file, table::markdown(&header, &bench.rows))?;
+    }
+    Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The machine, the date, the command, and who is missing.
+fn header(starter: &contender::Starter) -> Vec<String> {
+    let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
+    let cpu = read("/proc/cpuinfo");
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|x| x.1);
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let memory: u64 =
+        read("/proc/meminfo").split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).unwrap_or_default();
+    let system = read("/etc/os-release");
+    let system = system.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux");
+    let absent = starter.absent();
+    vec![
+        format!(
+            "Machine: {}, {cores} cores, {} GiB, {}",
+            model.unwrap_or("x86-64"),
+            memory >> 20,
+            system.trim_matches('"')
+        ),
+        format!("Date: {}", date()),
+        "Command: `cargo run --release -p edleak-benches`; medians of alternating rounds".to_owned(),
+        if absent.is_empty() {
+            "Every peer was there".to_owned()
+        } else {
+            format!("Absent on this machine: {}", absent.join(", "))
+        },
+    ]
+}
+
+/// Today, as `date` says it.
+fn date() -> String {
+    use tools::Run;
+    std::process::Command::new("date")
+        .arg("+%Y-%m-%d")
+        .read()
+        .map_or_else(|_| "unknown".to_owned(), |date| date.trim().to_owned())
+}

@@ -1,0 +1,156 @@
+//! edleak-analyze on 100,000 sites × 3,600 slices, beside what zstd alone needs to decompress the same file.
+
+use crate::Bench;
+use crate::measure::{self, median};
+use crate::table::{Row, bytes, number};
+use anyhow::{Context, Result};
+use edleak_format::{
+    Counters, End, EndReason, Record, Site, SiteId, SiteKind, SliceHeader, Start, TraceWriter,
+};
+use rayon::prelude::*;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+use zstd::zstd_safe;
+
+const SITES: usize = 100_000;
+const SLICES: u64 = 3_600;
+const CAPACITY: u64 = 4 << 30;
+
+/// Half of the sites move in each slice: each by a few allocations, most of which are freed again. One site in a
+/// thousand leaks.
+fn write(path: &Path, sites: usize, slices: u64) -> Result<u64> {
+    let mut writer = TraceWriter::create(path, CAPACITY)?;
+    writer.record(&Record::Start(Start { tick_ns: 1_000_000_000, period_ticks: 1, ..Start::default() }))?;
+    for id in 0..sites as u32 {
+        writer.record(&Record::Site(Site {
+            id: SiteId(id),
+            kind: SiteKind::Caller,
+            parent: None,
+            address: 0x5555_0000_0000 + u64::from(id) * 16,
+            module: None,
+            stack: None,
+            first_seen_ns: 0,
+            is_wrapper: false,
+        }))?;
+    }
+    let mut counters = vec![Counters::ZERO; sites];
+    let mut state = 0x9E37_79B9_7F4A_7C15u64;
+    for tick in 0..slices {
+        for (site, counter) in counters.iter_mut().enumerate() {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            if state & 1 == 0 {
+                continue;
+            }
+            let count = 1 + (state >> 8) % 4;
+            let size = 16 + (site as u64 * 8) % 1024;
+            counter.allocs += count;
+            counter.allocated_bytes += count * size;
+            let live = counter.allocs - counter.frees;
+            let freed =
+                if site % 1000 == 0 { live.min(count - 1) } else { live - live.min((state >> 16) % 8) };
+            counter.frees += freed;
+            counter.freed_bytes += freed * size;
+        }
+        writer.slice(
+            &SliceHeader { tick, time_ns: tick * 1_000_000_000, ..SliceHeader::default() },
+            &counters,
+        )?;
+    }
+    writer.record(&Record::End(End { reason: EndReason::Exited(0), at_ns: slices * 1_000_000_000 }))?;
+    Ok(writer.finish()?)
+}
+
+/// The zstd frames of a file, found by their magic number and by being sound to their end.
+fn frames(file: &[u8]) -> Vec<&[u8]> {
+    const MAGIC: [u8; 4] = 0xFD2F_B528u32.to_le_bytes();
+    let mut found = Vec::new();
+    let mut rest = file;
+    while let Some(at) = rest.windows(4).position(|bytes| bytes == MAGIC) {
+        rest = &rest[at..];
+        match zstd_safe::find_frame_compressed_size(rest) {
+            Ok(length) if length > 0 => {
+                let (frame, behind) = rest.split_at(length);
+                found.push(frame);
+                rest = behind;
+            }
+            _ => rest = &rest[4..],
+        }
+    }
+    found
+}
+
+/// Decompresses every frame on all threads, as the analyzer does, and does nothing with what comes out.
+fn decompress(frames: &[&[u8]]) -> Result<u64> {
+    frames
+        .par_iter()
+        .map_init(
+            || (zstd::bulk::Decompressor::new().ok(), Vec::new()),
+            |(zstd, buffer), frame| {
+                let length = zstd_safe::get_frame_content_size(frame).ok().flatten().context("no length")?;
+                buffer.clear();
+                buffer.reserve(length as usize);
+                let zstd = zstd.as_mut().context("cannot set up zstd")?;
+                zstd.decompress_to_buffer(frame, buffer).context("not a zstd frame")?;
+                Ok(length)
+            },
+        )
+        .sum()
+}
+
+/// The rows.
+pub fn rows(bench: &mut Bench) -> Result<()> {
+    let path = bench.dir.join("large.edl");
+    let started = Instant::now();
+    let length = write(&path, SITES, SLICES)?;
+    let writing = started.elapsed();
+    let file = std::fs::read(&path)?;
+    let frames = frames(&file);
+    let mut peak = 0;
+    let figures = measure::rounds(3, &[true, false], |edleak| {
+        if !edleak {
+            let start = Instant::now();
+            let raw = decompress(&frames)?;
+            anyhow::ensure!(raw > length, "these are not the blocks of the trace");
+            return Ok(start.elapsed().as_secs_f64());
+        }
+        // The report of leaks, as anyone would ask for it; the exit code says that there are some.
+        let cost = measure::cost(
+            Command::new(&bench.tools.analyze).args(["--exit-zero", "--format", "json"]).arg(&path),
+        )?;
+        peak = cost.peak_bytes;
+        Ok(cost.wall.as_secs_f64())
+    })?;
+    let [edleak, alone] = [median(&figures[0]), median(&figures[1])];
+    bench.add(
+        Row::at_most(
+            "edleak-analyze, 100,000 sites × 3,600 slices, half moving: × zstd alone",
+            1.5,
+            edleak / alone,
+            "",
+        )
+        .beside("edleak-analyze", format!("{} s", number(edleak)))
+        .beside("zstd alone, same threads", format!("{} s", number(alone)))
+        .beside("file", bytes(length))
+        .beside("bytes per change", number(length as f64 / (SITES as f64 / 2.0 * SLICES as f64)))
+        .beside("written in", format!("{} s", number(writing.as_secs_f64()))),
+    );
+    drop(frames);
+    drop(file);
+    std::fs::remove_file(&path)?;
+    // A quarter of the time: what differs is not memory that is proportional to sites.
+    write(&path, SITES, SLICES / 4)?;
+    let quarter = measure::cost(
+        Command::new(&bench.tools.analyze).args(["--exit-zero", "--format", "json"]).arg(&path),
+    )?
+    .peak_bytes;
+    std::fs::remove_file(&path)?;
+    bench.add(
+        Row::plain("its peak memory", bytes(peak))
+            .beside("per site", bytes(peak / SITES as u64))
+            .beside("with a quarter of the slices", bytes(quarter)),
+    );
+    Ok(())
+}

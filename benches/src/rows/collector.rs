@@ -1,0 +1,163 @@
+//! The collector beside a program with 5,000 active sites: its share of a core, and the size of what it writes.
+
+use crate::Bench;
+use crate::contender::Contender;
+use crate::measure;
+use crate::table::{Row, bytes, number};
+use crate::tools;
+use anyhow::{Context, Result, bail};
+use edleak_format::{Counters, SiteId, SliceHeader, SliceVisitor, Trace};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const SITES: usize = 5_000;
+
+/// A C program of 5,000 call sites: `sites SECONDS BURST`. Every 20 ms each site frees what it holds and allocates anew,
+/// with odds that differ from site to site (one in 1 to one in 8), and one in sixteen keeps some of it for ever. BURST
+/// repeats the pair of a site that moves, so that more is allocated while no more sites move.
+fn generate(bench: &Bench) -> Result<PathBuf> {
+    let mut text = String::from(
+        "#define _GNU_SOURCE\n#include <stdint.h>\n#include <stdlib.h>\n#include <time.h>\n\
+         static void *volatile held[5000];\nstatic uint64_t state = 88172645463325252u;\n\
+         static uint64_t next(void) { state ^= state << 13; state ^= state >> 7; return state ^= state << 17; }\n\
+         #define SITE(n) if (next() % (1 + n % 8) == 0) for (long i = 0; i < burst; i++) { \\\n\
+         if (n % 16 || next() % 4) free(held[n]); held[n] = malloc(16 + next() % (64 + n % 512)); }\n",
+    );
+    // Functions of a hundred sites: compilers are slow on larger ones.
+    for function in 0..SITES / 100 {
+        let _ = write!(text, "static __attribute__((noinline)) void f{function}(long burst) {{");
+        for site in 0..100 {
+            let _ = write!(text, " SITE({})", function * 100 + site);
+        }
+        text.push_str(" }\n");
+    }
+    text.push_str(
+        "int main(int argc, char **argv) {\n if (argc != 3) return 2;\n\
+         for (long turn = 0, turns = atol(argv[1]) * 50; turn < turns; turn++) {\n",
+    );
+    for function in 0..SITES / 100 {
+        let _ = write!(text, "f{function}(atol(argv[2]));");
+    }
+    text.push_str("\n struct timespec rest = {0, 20000000}; nanosleep(&rest, 0);\n }\n return 0;\n}\n");
+    let source = bench.dir.join("sites.c");
+    std::fs::write(&source, text)?;
+    let program = bench.dir.join("sites");
+    tools::compile(&source, &program, &["-O1", "-fno-builtin"])?;
+    Ok(program)
+}
+
+/// CPU time that a process has used so far, all threads.
+fn cpu_of(pid: u32) -> Result<Duration> {
+    let mut total = 0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
+        total += text.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).context("schedstat")?;
+    }
+    Ok(Duration::from_nanos(total))
+}
+
+/// Counts the changes of a trace.
+#[derive(Default)]
+struct Changes {
+    slices: u64,
+    changed: u64,
+}
+
+impl SliceVisitor for Changes {
+    fn slice(&mut self, _: &SliceHeader, changed: &[(SiteId, Counters)]) {
+        self.slices += 1;
+        self.changed += changed.len() as u64;
+    }
+}
+
+/// Slices, changed sites and allocations of a trace.
+fn contents(path: &Path) -> Result<(u64, u64)> {
+    let trace = Trace::open(path)?;
+    let mut changes = Changes::default();
+    for block in 0..trace.blocks().len() {
+        trace.replay_block(block, &mut changes)?;
+    }
+    if changes.slices == 0 || changes.changed == 0 {
+        bail!("`{}` holds no changes", path.display());
+    }
+    Ok((changes.slices, changes.changed))
+}
+
+/// The rows.
+pub fn rows(bench: &mut Bench) -> Result<()> {
+    let program = generate(bench)?;
+    share_of_a_core(bench, &program)?;
+    size_of_a_change(bench, &program)
+}
+
+fn share_of_a_core(bench: &mut Bench, program: &Path) -> Result<()> {
+    // Period auto would be shorter than what is promised for; modules are compiled in the first second.
+    let mut child = Command::new(&bench.tools.record)
+        .args(["-q", "--period", "1s", "-o"])
+        .arg(bench.starter.trace())
+        .arg(program)
+        .args(["13", "1"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    std::thread::sleep(Duration::from_secs(2));
+    let (start, before) = (Instant::now(), cpu_of(child.id()));
+    std::thread::sleep(Duration::from_secs(10));
+    let (elapsed, after) = (start.elapsed(), cpu_of(child.id()));
+    let status = child.wait()?;
+    anyhow::ensure!(status.success(), "the recording failed: {status}");
+    let share = (after? - before?).as_secs_f64() / elapsed.as_secs_f64() * 100.0;
+    bench.add(Row::at_most("collector CPU, 5,000 active sites, 1 s period", 1.0, share, " % of a core"));
+    Ok(())
+}
+
+fn size_of_a_change(bench: &mut Bench, program: &Path) -> Result<()> {
+    let mut sizes = [(0, 0, 0); 2];
+    for (size, burst) in sizes.iter_mut().zip(["1", "10"]) {
+        measure::cost(
+            Command::new(&bench.tools.record)
+                .args(["-q", "--period", "100ms", "-o"])
+                .arg(bench.starter.trace())
+                .arg(program)
+                .args(["12", burst]),
+        )?;
+        let (slices, changed) = contents(&bench.starter.trace())?;
+        *size = (std::fs::metadata(bench.starter.trace())?.len(), slices, changed);
+    }
+    let [(length, slices, changed), (more_length, _, more_changed)] = sizes;
+    let per_change = length as f64 / changed as f64;
+    bench.add(
+        Row::at_most("bytes of trace per changed site and slice, everything counted", 2.0, per_change, " B")
+            .beside("the file", bytes(length))
+            .beside("slices", slices.to_string())
+            .beside("changes", changed.to_string()),
+    );
+    bench.add(
+        Row::plain(
+            "the same with ten times the allocations",
+            format!("{} B", number(more_length as f64 / more_changed as f64)),
+        )
+        .beside("the file", bytes(more_length)),
+    );
+    if bench.starter.has(Contender::Heaptrack) {
+        let mut command = bench.starter.command(Contender::Heaptrack, program).context("installed")?;
+        measure::cost(command.args(["2", "1"]))?;
+        let written = std::fs::read_dir(bench.dir.path())?
+            .filter_map(Result::ok)
+            .find(|entry| entry.file_name().to_string_lossy().starts_with("heaptrack"))
+            .context("heaptrack wrote nothing")?;
+        let length = written.metadata()?.len();
+        std::fs::remove_file(written.path())?;
+        bench.add(
+            Row::plain("trace per minute of this program", bytes(length_per_minute(sizes[0].0, 12)))
+                .beside("heaptrack", bytes(length_per_minute(length, 2))),
+        );
+    }
+    Ok(())
+}
+
+fn length_per_minute(length: u64, seconds: u64) -> u64 {
+    length * 60 / seconds
+}

@@ -1,0 +1,92 @@
+//! Instructions added per pair, counted by callgrind: exact, repeatable, indifferent to who else uses the machine.
+//!
+//! Each count is the difference of two runs that differ in the number of pairs only, so that starting cancels; the
+//! untraced program's count is taken off, so what is left is what edleak adds.
+
+use crate::Bench;
+use crate::contender::Contender;
+use crate::table::Row;
+use crate::tools;
+use anyhow::{Context, Result};
+use std::path::Path;
+use std::process::Stdio;
+
+/// The kinds of pair that `pair.cpp` knows, and what the table says of them.
+pub const KINDS: [(&str, &str); 5] = [
+    ("malloc", "instructions added per malloc+free"),
+    ("calloc", "instructions added per calloc+free"),
+    ("realloc", "instructions added per realloc in place"),
+    ("new", "instructions added per new+delete"),
+    ("array", "instructions added per new[]+delete[]"),
+];
+/// Both runs are past the first calls of everything when the shorter one ends.
+const FEW: u64 = 2_000;
+const MANY: u64 = 12_000;
+
+/// Instructions per pair under one contender; `None`: it or valgrind is not installed.
+pub fn per_pair(bench: &Bench, contender: Contender, program: &Path, kind: &str) -> Result<Option<f64>> {
+    if tools::installed("valgrind").is_none() {
+        return Ok(None);
+    }
+    let mut counts = [0.0; 2];
+    for (count, pairs) in counts.iter_mut().zip([FEW, MANY]) {
+        let Some(mut command) = bench.starter.command(contender, "valgrind") else { return Ok(None) };
+        let out = bench.dir.join("callgrind.out");
+        command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", out.display()));
+        command.arg(program).arg(kind).arg(pairs.to_string());
+        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+        anyhow::ensure!(status.success(), "callgrind failed on `{kind}`: {status}");
+        let text = std::fs::read_to_string(&out).context("callgrind wrote nothing")?;
+        *count = text
+            .lines()
+            .find_map(|line| line.strip_prefix("totals: ")?.trim().parse().ok())
+            .context("callgrind's output has no totals")?;
+        std::fs::remove_file(&out)?;
+    }
+    Ok(Some((counts[1] - counts[0]) / (MANY - FEW) as f64))
+}
+
+/// Compiles `pair.cpp`.
+pub fn program(bench: &Bench) -> Result<std::path::PathBuf> {
+    let program = bench.dir.join("pair");
+    tools::compile(&tools::source("pair.cpp"), &program, &["-O1", "-fno-builtin"])?;
+    Ok(program)
+}
+
+/// Instructions that edleak adds to one kind of pair; `None`: valgrind is not installed.
+pub fn added(bench: &Bench, program: &Path, kind: &str) -> Result<Option<f64>> {
+    let untraced = per_pair(bench, Contender::Untraced, program, kind)?;
+    let traced = per_pair(bench, Contender::Edleak, program, kind)?;
+    Ok(untraced.zip(traced).map(|(untraced, traced)| traced - untraced))
+}
+
+/// The rows.
+pub fn rows(bench: &mut Bench) -> Result<()> {
+    let program = program(bench)?;
+    for (kind, measure) in KINDS {
+        let Some(added) = added(bench, &program, kind)? else {
+            bench.add(Row::plain(measure, "valgrind is absent".to_owned()));
+            continue;
+        };
+        let mut row = match kind {
+            "malloc" => Row::at_most(measure, 90.0, added, ""),
+            _ => Row::plain(measure, format!("{added:.0}")),
+        };
+        let untraced = per_pair(bench, Contender::Untraced, &program, kind)?;
+        for contender in [Contender::Forward, Contender::Jemalloc, Contender::JemallocProfiling] {
+            let Some(theirs) = per_pair(bench, contender, &program, kind)? else { continue };
+            let baseline = match contender.baseline() {
+                Contender::Untraced => untraced,
+                other => per_pair(bench, other, &program, kind)?,
+            };
+            if let Some(baseline) = baseline.filter(|_| contender != Contender::Jemalloc) {
+                row = row.beside(contender.name(), format!("+{:.0}", theirs - baseline));
+            }
+        }
+        if let Some(untraced) = untraced {
+            row = row.beside("untraced", format!("{untraced:.0}"));
+        }
+        bench.add(row);
+    }
+    Ok(())
+}

@@ -1,0 +1,11 @@
+//! The rows of the table, a file each.
+
+pub mod analyze;
+pub mod collector;
+pub mod instructions;
+pub mod month;
+pub mod pairs;
+pub mod programs;
+pub mod stacks;
+pub mod start_up;
+pub mod symbols;

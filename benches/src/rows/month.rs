@@ -1,0 +1,77 @@
+//! A month of recording, written as fast as it goes: the file keeps its size and the writer its memory.
+
+use crate::Bench;
+use crate::table::{Row, bytes, number};
+use anyhow::{Context, Result};
+use edleak_format::{Counters, Record, SliceHeader, Start, Trace, TraceWriter};
+use std::time::Instant;
+
+const SITES: usize = 400;
+const CAPACITY: u64 = 16 << 20;
+const SLICES: u64 = 30 * 24 * 3600;
+
+fn resident_bytes() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/self/status")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kib * 1024)
+}
+
+/// The rows.
+pub fn rows(bench: &mut Bench) -> Result<()> {
+    let path = bench.dir.join("month.edl");
+    let mut writer = TraceWriter::create(&path, CAPACITY)?;
+    writer.record(&Record::Start(Start { tick_ns: 1_000_000_000, period_ticks: 1, ..Start::default() }))?;
+    let mut counters = vec![Counters::ZERO; SITES];
+    let mut state = 0x9E37_79B9_7F4A_7C15u64;
+    let (mut early, mut largest) = (0, 0);
+    let start = Instant::now();
+    for tick in 0..SLICES {
+        // A tenth of the sites moves each second, another tenth each time; one site leaks.
+        for counter in counters.iter_mut().skip(tick as usize % 10).step_by(10) {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let count = state >> 60;
+            counter.allocs += count;
+            counter.allocated_bytes += count * 64;
+            counter.frees = counter.allocs - 3;
+            counter.freed_bytes = counter.allocated_bytes - 192;
+        }
+        counters[0].allocs += 1;
+        counters[0].allocated_bytes += 100;
+        let header = SliceHeader { tick, time_ns: tick * 1_000_000_000, ..SliceHeader::default() };
+        writer.slice(&header, &counters)?;
+        if tick == SLICES / 30 {
+            early = resident_bytes()?;
+        }
+        if tick % (SLICES / 30) == 0 {
+            largest = largest.max(std::fs::metadata(&path)?.len());
+        }
+    }
+    let late = resident_bytes()?;
+    let length = writer.finish()?;
+    let elapsed = start.elapsed();
+    let trace = Trace::open(&path)?;
+    let kept: u64 = trace.blocks().iter().map(|block| u64::from(block.slices)).sum();
+    let first = trace.blocks().first().context("the trace holds slices")?.first_tick;
+    anyhow::ensure!(first == 0, "the beginning of the recording is lost");
+    std::fs::remove_file(&path)?;
+    let mib = |bytes: u64| bytes as f64 / (1 << 20) as f64;
+    bench.add(
+        Row::at_most(
+            "a month at 1 s (2,592,000 slices, 400 sites) in 16 MiB: file",
+            mib(CAPACITY),
+            mib(largest.max(length)),
+            " MiB",
+        )
+        .beside("finished", bytes(length))
+        .beside("slices kept, from the first on", kept.to_string())
+        .beside("µs per slice written", number(elapsed.as_secs_f64() * 1e6 / SLICES as f64)),
+    );
+    bench.add(Row::at_most(
+        "the writer's memory after the month, over that after its first day",
+        1.1,
+        late as f64 / early as f64,
+        "",
+    ));
+    Ok(())
+}

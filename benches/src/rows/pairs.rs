@@ -1,0 +1,102 @@
+//! Nanoseconds added per malloc+free pair: one thread, several, many live allocations.
+
+use crate::Bench;
+use crate::contender::{Contender, PEERS};
+use crate::measure::{self, median};
+use crate::table::{Row, number};
+use crate::tools;
+use anyhow::{Context, Result};
+use std::collections::HashMap;
+use std::path::Path;
+
+const ROUNDS: usize = 7;
+
+/// Threads, live allocations a thread, pairs a thread, and what is promised (ns).
+struct Case {
+    threads: u64,
+    live: u64,
+    pairs: u64,
+    most: f64,
+    peers: bool,
+}
+
+const CASES: [Case; 6] = [
+    Case { threads: 1, live: 1_000, pairs: 6_000_000, most: 12.0, peers: true },
+    Case { threads: 2, live: 1_000, pairs: 3_000_000, most: 12.0, peers: true },
+    Case { threads: 8, live: 1_000, pairs: 800_000, most: 12.0, peers: false },
+    Case { threads: 16, live: 1_000, pairs: 400_000, most: 12.0, peers: false },
+    Case { threads: 1, live: 100_000, pairs: 3_000_000, most: 60.0, peers: true },
+    Case { threads: 1, live: 1_000_000, pairs: 1_500_000, most: 60.0, peers: false },
+];
+
+/// Runs a helper that writes one number to the file that `BENCH_OUT` names.
+pub fn reported(
+    bench: &Bench,
+    contender: Contender,
+    program: &Path,
+    arguments: &[String],
+) -> Result<Option<f64>> {
+    let Some(mut command) = bench.starter.command(contender, program) else { return Ok(None) };
+    let out = bench.dir.join("figure");
+    measure::cost(command.args(arguments).env("BENCH_OUT", &out))?;
+    let text = std::fs::read_to_string(&out).context("a helper reported nothing")?;
+    std::fs::remove_file(&out)?;
+    Ok(Some(text.trim().parse().context("a helper reported no number")?))
+}
+
+/// The rows.
+pub fn rows(bench: &mut Bench) -> Result<()> {
+    let program = bench.dir.join("pairs");
+    tools::compile(&tools::source("pairs.c"), &program, &["-O2", "-fno-builtin", "-pthread"])?;
+    let mut one_thread = None;
+    for Case { threads, live, pairs, most, peers } in CASES {
+        let mut contenders = vec![Contender::Untraced, Contender::Forward, Contender::Edleak];
+        let mut slow = Vec::new();
+        for peer in PEERS.into_iter().filter(|&peer| peers && bench.starter.has(peer)) {
+            if peer.slower() == 1 { &mut contenders } else { &mut slow }.push(peer);
+            if peer.baseline() != Contender::Untraced {
+                contenders.push(peer.baseline());
+            }
+        }
+        let one = |contender: Contender| {
+            let arguments = [threads, live, (pairs / contender.slower()).max(1000)].map(|n| n.to_string());
+            reported(bench, contender, &program, &arguments)?.context("it was installed a moment ago")
+        };
+        let mut figures: HashMap<&str, Vec<f64>> = HashMap::new();
+        let fast = measure::rounds(ROUNDS, &contenders, one)?;
+        figures.extend(contenders.iter().map(|contender| contender.name()).zip(fast));
+        let slow_figures = measure::rounds(2, &slow, one)?;
+        figures.extend(slow.iter().map(|contender| contender.name()).zip(slow_figures));
+
+        // The difference of medians: both series alternate, so what drifts drifts in both.
+        let above = |contender: Contender| {
+            let mine = figures.get(contender.name())?;
+            Some(median(mine) - median(figures.get(contender.baseline().name())?))
+        };
+        let added = above(Contender::Edleak).context("edleak was measured")?;
+        let measure = match (threads, live) {
+            (1, 1_000) => "ns added per pair, 1 thread, 1,000 live of 16–272 bytes".to_owned(),
+            (1, live) => format!("ns added per pair, 1 thread, {live} live, random order"),
+            (threads, _) => format!("ns added per pair, {threads} threads, a quarter of the frees elsewhere"),
+        };
+        let mut row = Row::at_most(&measure, most, added, " ns");
+        let untraced = median(&figures[Contender::Untraced.name()]);
+        row = row.beside("untraced", format!("{} ns", number(untraced)));
+        if threads == 1 && live == 1_000 {
+            one_thread = Some(added);
+        } else if let Some(one_thread) = one_thread.filter(|_| threads > 1) {
+            row = row.beside("edleak with 1 thread", format!("+{} ns", number(one_thread)));
+        }
+        for other in [Contender::Forward].into_iter().chain(PEERS) {
+            if let Some(theirs) = above(other) {
+                let of = match other.baseline() {
+                    Contender::Untraced => String::new(),
+                    baseline => format!(" above {}", baseline.name()),
+                };
+                row = row.beside(other.name(), format!("{theirs:+.1} ns{of}"));
+            }
+        }
+        bench.add(row);
+    }
+    Ok(())
+}

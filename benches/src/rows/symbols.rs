@@ -1,0 +1,138 @@
+//! Symbolizing 10,000 addresses of a large program with DWARF, beside llvm-symbolizer and addr2line.
+
+use crate::Bench;
+use crate::measure::{self, median};
+use crate::table::{Row, number};
+use crate::tools::{self, Run};
+use anyhow::{Context, Result};
+use edleak_format::{
+    Counters, End, EndReason, Module, ModuleId, Record, Site, SiteId, SiteKind, SliceHeader, Start,
+    TraceWriter,
+};
+use std::fmt::Write;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+const ADDRESSES: usize = 10_000;
+
+/// A large program with full DWARF: edleak-analyze itself, built for debugging.
+fn build() -> Result<PathBuf> {
+    tools::cargo(&["build", "-p", "edleak-analyzer"]).env("CARGO_PROFILE_DEV_DEBUG", "full").run()?;
+    Ok(tools::target_dir()?.join("debug/edleak-analyze"))
+}
+
+/// Addresses inside its functions, spread evenly over all of them, in no order.
+fn addresses(program: &Path) -> Result<Vec<u64>> {
+    let listed = Command::new("nm").args(["-S", "--defined-only"]).arg(program).read()?;
+    let functions: Vec<(u64, u64)> = listed
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split(' ');
+            let start = u64::from_str_radix(words.next()?, 16).ok()?;
+            let size = u64::from_str_radix(words.next()?, 16).ok()?;
+            let is_code = matches!(words.next()?, "t" | "T" | "w" | "W");
+            (is_code && size > 8).then_some((start, size))
+        })
+        .collect();
+    anyhow::ensure!(functions.len() > 1000, "`{}` has only {} functions", program.display(), functions.len());
+    Ok((0..ADDRESSES)
+        .map(|i| {
+            let (start, size) = functions[i * 7919 % functions.len()];
+            start + 1 + (i as u64 * 31) % (size - 1)
+        })
+        .collect())
+}
+
+/// The build ID, as readelf says it.
+fn build_id(program: &Path) -> Result<Vec<u8>> {
+    let notes = Command::new("readelf").arg("-n").arg(program).read()?;
+    let Some(text) = notes.lines().find_map(|line| line.trim().strip_prefix("Build ID: ")) else {
+        return Ok(Vec::new());
+    };
+    (0..text.len() / 2)
+        .map(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).context("a build ID is hexadecimal"))
+        .collect()
+}
+
+/// A trace with one leaking site at each address.
+fn write(path: &Path, program: &Path, addresses: &[u64]) -> Result<()> {
+    let mut writer = TraceWriter::create(path, 64 << 20)?;
+    writer.record(&Record::Start(Start { tick_ns: 1_000_000_000, period_ticks: 1, ..Start::default() }))?;
+    writer.record(&Record::Module(Module {
+        id: ModuleId(0),
+        path: program.to_string_lossy().into_owned(),
+        build_id: build_id(program)?,
+        load_bias: 0,
+        start: 0,
+        end: 1 << 40,
+        loaded_ns: 0,
+        unloaded_ns: 0,
+    }))?;
+    for (id, &address) in addresses.iter().enumerate() {
+        writer.record(&Record::Site(Site {
+            id: SiteId(id as u32),
+            kind: SiteKind::Caller,
+            parent: None,
+            address: address + 1,
+            module: Some(ModuleId(0)),
+            stack: None,
+            first_seen_ns: 0,
+            is_wrapper: false,
+        }))?;
+    }
+    for tick in 0..20u64 {
+        let live = Counters { allocated_bytes: tick * 64, allocs: tick, freed_bytes: 0, frees: 0 };
+        let header = SliceHeader { tick, time_ns: tick * 1_000_000_000, ..SliceHeader::default() };
+        writer.slice(&header, &vec![live; addresses.len()])?;
+    }
+    writer.record(&Record::End(End { reason: EndReason::Exited(0), at_ns: 20_000_000_000 }))?;
+    writer.finish()?;
+    Ok(())
+}
+
+/// The rows.
+pub fn rows(bench: &mut Bench) -> Result<()> {
+    let program = build()?;
+    let addresses = addresses(&program)?;
+    let trace = bench.dir.join("symbols.edl");
+    write(&trace, &program, &addresses)?;
+    let list = bench.dir.join("addresses");
+    let text = addresses.iter().fold(String::new(), |mut text, address| {
+        let _ = writeln!(text, "0x{address:x}");
+        text
+    });
+    std::fs::write(&list, text)?;
+
+    let timed = |command: &mut Command| -> Result<f64> {
+        let start = Instant::now();
+        let status =
+            command.stdin(File::open(&list)?).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+        anyhow::ensure!(status.success(), "{status}");
+        Ok(start.elapsed().as_secs_f64())
+    };
+    let mut who = vec!["edleak-analyze"];
+    who.extend(["llvm-symbolizer", "addr2line"].iter().filter(|name| tools::installed(name).is_some()));
+    let figures = measure::rounds(3, &who, |name| match name {
+        "llvm-symbolizer" => timed(Command::new(name).arg("--inlining").arg("--obj").arg(&program)),
+        "addr2line" => timed(Command::new(name).args(["-f", "-i", "-C", "-e"]).arg(&program)),
+        // The whole of it: opening the trace, judging every site, printing 10,000 of them.
+        _ => timed(
+            Command::new(&bench.tools.analyze).args(["--all", "--exit-zero", "--format", "json"]).arg(&trace),
+        ),
+    })?;
+    let medians: Vec<f64> = figures.iter().map(|values| median(values)).collect();
+    let size = std::fs::metadata(&program)?.len() >> 20;
+    let measure = format!("10,000 addresses of a program of {size} MiB with DWARF, whole run");
+    let best_peer = medians[1..].iter().copied().fold(f64::INFINITY, f64::min);
+    let mut row = match best_peer.is_finite() {
+        true => Row::at_most(&measure, best_peer, medians[0], " s"),
+        false => Row::plain(&measure, format!("{} s", number(medians[0]))),
+    };
+    for (name, seconds) in who.iter().zip(&medians).skip(1) {
+        row = row.beside(name, format!("{} s", number(*seconds)));
+    }
+    bench.add(row);
+    Ok(())
+}

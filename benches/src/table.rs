@@ -1,0 +1,124 @@
+//! The table: one row a measure, what is promised, what was measured, and who else was measured in the same run.
+
+use std::fmt::Write;
+
+/// One row.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// What is measured.
+    pub measure: String,
+    /// What is promised, in words; empty: nothing is.
+    pub promise: String,
+    /// What edleak costs.
+    pub edleak: String,
+    /// Whether the promise is kept.
+    pub is_kept: Option<bool>,
+    /// The others, in the same run.
+    pub others: Vec<(String, String)>,
+}
+
+impl Row {
+    /// A row that promises at most `most`; `unit` follows every number.
+    pub fn at_most(measure: &str, most: f64, measured: f64, unit: &str) -> Row {
+        Row {
+            measure: measure.to_owned(),
+            promise: format!("{}{unit}", number(most)),
+            edleak: format!("{}{unit}", number(measured)),
+            is_kept: Some(measured <= most),
+            others: Vec::new(),
+        }
+    }
+
+    /// A row without a promise.
+    pub fn plain(measure: &str, measured: String) -> Row {
+        let (measure, edleak) = (measure.to_owned(), measured);
+        Row { measure, promise: String::new(), edleak, is_kept: None, others: Vec::new() }
+    }
+
+    /// Adds another's figure.
+    pub fn beside(mut self, who: &str, figure: String) -> Row {
+        self.others.push((who.to_owned(), figure));
+        self
+    }
+}
+
+/// A number with as many digits as mean something.
+pub fn number(value: f64) -> String {
+    let digits = match value.abs() {
+        v if v >= 99.5 || v == 0.0 => 0,
+        v if v >= 9.95 => 1,
+        _ => 2,
+    };
+    format!("{value:.digits$}")
+}
+
+/// A ratio.
+pub fn times(value: f64) -> String {
+    format!("×{value:.2}")
+}
+
+/// Bytes in the unit that suits them.
+pub fn bytes(value: u64) -> String {
+    match value {
+        0..0x2800 => format!("{value} B"),
+        0x2800..0xA0_0000 => format!("{} KiB", value >> 10),
+        _ => format!("{} MiB", value >> 20),
+    }
+}
+
+/// The rows as Markdown.
+pub fn markdown(header: &[String], rows: &[Row]) -> String {
+    let mut text = String::new();
+    for line in header {
+        let _ = writeln!(text, "{line}  ");
+    }
+    text.push_str("\n| measure | at most | edleak | | beside it, in the same run |\n|---|---|---|---|---|\n");
+    for row in rows {
+        let kept = row.is_kept.map_or("", |kept| if kept { "kept" } else { "**over**" });
+        let others: Vec<_> = row.others.iter().map(|(who, figure)| format!("{who} {figure}")).collect();
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {kept} | {} |",
+            row.measure,
+            row.promise,
+            row.edleak,
+            others.join(" · ")
+        );
+    }
+    text
+}
+
+/// One row for a terminal, as soon as it is known.
+pub fn print(row: &Row) {
+    let kept = row.is_kept.map_or("    ", |kept| if kept { "kept" } else { "OVER" });
+    let promise = if row.promise.is_empty() { String::new() } else { format!("(at most {})", row.promise) };
+    println!("{kept} {:<62} {:>14} {promise}", row.measure, row.edleak);
+    for (who, figure) in &row.others {
+        println!("       {who:<59} {figure:>14}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_promise_is_kept_up_to_its_limit() {
+        assert_eq!(Row::at_most("x", 90.0, 90.0, "").is_kept, Some(true));
+        assert_eq!(Row::at_most("x", 90.0, 90.1, "").is_kept, Some(false));
+    }
+
+    #[test]
+    fn numbers_have_the_digits_that_mean_something() {
+        let shown = [0.0, 1.234, 12.34, 123.4, -3.456].map(number);
+        assert_eq!(shown, ["0", "1.23", "12.3", "123", "-3.46"]);
+        assert_eq!(bytes(64 << 20), "64 MiB");
+    }
+
+    #[test]
+    fn markdown_names_everyone() {
+        let row = Row::at_most("pair", 90.0, 61.0, " ns").beside("heaptrack", "+600 ns".to_owned());
+        let text = markdown(&["machine".to_owned()], &[row]);
+        assert!(text.contains("| pair | 90.0 ns | 61.0 ns | kept | heaptrack +600 ns |"), "{text}");
+    }
+}

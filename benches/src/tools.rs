@@ -1,0 +1,115 @@
+//! The programs measured: edleak's release build, and helpers compiled from `benches/programs`.
+
+use anyhow::{Context, Result, bail};
+use edleak_tests::tools::repository;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Where edleak's own programs are.
+pub struct Tools {
+    /// `edleak-record`; the preload lies beside it.
+    pub record: PathBuf,
+    /// `edleak-analyze`.
+    pub analyze: PathBuf,
+}
+
+impl Tools {
+    /// Builds the release profile, unless `EDLEAK_BIN_DIR` says where the programs are.
+    pub fn build() -> Result<Tools> {
+        let dir = match std::env::var_os("EDLEAK_BIN_DIR") {
+            Some(dir) => PathBuf::from(dir),
+            None => {
+                cargo(&["build", "--release", "-p", "edleak-collector", "-p", "edleak-analyzer"])
+                    .arg("-p")
+                    .arg("edleak-preload")
+                    .run()?;
+                target_dir()?.join("release")
+            }
+        };
+        let tools = Tools { record: dir.join("edleak-record"), analyze: dir.join("edleak-analyze") };
+        for file in [&tools.record, &tools.analyze, &dir.join("libedleak_preload.so")] {
+            if !file.is_file() {
+                bail!("`{}` is not there (unset EDLEAK_BIN_DIR to have it built)", file.display());
+            }
+        }
+        Ok(tools)
+    }
+}
+
+/// Where cargo put this program, and puts others.
+pub fn target_dir() -> Result<PathBuf> {
+    let me = std::env::current_exe().context("a running program has a path")?;
+    // TARGET/release/edleak-bench
+    Ok(me.ancestors().nth(2).context("this program is not where cargo puts programs")?.to_path_buf())
+}
+
+/// A cargo command for the same workspace and target directory.
+pub fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).arg("--quiet").current_dir(repository());
+    if let Ok(target) = target_dir() {
+        command.arg("--target-dir").arg(target);
+    }
+    command
+}
+
+/// The source of a helper.
+pub fn source(name: &str) -> PathBuf {
+    repository().join("benches/programs").join(name)
+}
+
+/// Compiles one file with the compiler that fits its extension.
+pub fn compile(source: &Path, output: &Path, flags: &[&str]) -> Result<()> {
+    let compiler = match source.extension().and_then(OsStr::to_str) {
+        Some("rs") => "rustc",
+        Some("cpp") => "c++",
+        _ => "cc",
+    };
+    let mut command = Command::new(compiler);
+    // Libraries come last, after what needs them.
+    command.arg(source).arg("-o").arg(output).args(flags);
+    command.run().with_context(|| format!("cannot compile `{}`", source.display()))
+}
+
+/// A program of the machine, if it is installed.
+pub fn installed(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
+}
+
+/// A shared library of the machine, if it is installed.
+pub fn library(name: &str) -> Option<PathBuf> {
+    ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/lib"]
+        .iter()
+        .map(|dir| Path::new(dir).join(name))
+        .find(|file| file.is_file())
+}
+
+/// Running to the end, or not at all.
+pub trait Run {
+    /// Runs it and says what it printed to stderr if it fails.
+    fn run(&mut self) -> Result<()>;
+    /// Runs it and returns what it printed.
+    fn read(&mut self) -> Result<String>;
+}
+
+impl Run for Command {
+    fn run(&mut self) -> Result<()> {
+        self.read().map(drop)
+    }
+
+    fn read(&mut self) -> Result<String> {
+        let name = self.get_program().to_string_lossy().into_owned();
+        let done = self
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .output()
+            .with_context(|| format!("cannot start `{name}`"))?;
+        if !done.status.success() {
+            bail!("`{name}` failed ({}): {}", done.status, String::from_utf8_lossy(&done.stderr));
+        }
+        Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+    }
+}
