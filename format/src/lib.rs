@@ -23,7 +23,12 @@ mod catalog;
 mod crash_tests;
 mod delta;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod header;
+#[cfg(test)]
+mod hostile_tests;
 mod ids;
 mod index;
 mod journal;

@@ -130,3 +130,25 @@ fn write_golden() {
     let (file, _) = fresh();
     std::fs::copy(&file.0, golden("v1.edl")).expect("the directory is there");
 }
+
+/// Small whole files for the fuzz target `reader`.
+#[test]
+#[ignore = "writes the corpus of the fuzz target"]
+fn write_corpus() {
+    let corpus: PathBuf = [env!("CARGO_MANIFEST_DIR"), "fuzz/corpus/reader"].iter().collect();
+    for (name, sites, slices, is_finished) in
+        [("empty", 0, 0, true), ("one-slice", 1, 1, true), ("sealed", 3, 40, true), ("journal", 3, 20, false)]
+    {
+        let file = TempFile::new(name);
+        let mut writer = TraceWriter::create(&file.0, DEFAULT_CAPACITY_BYTES).expect("a new file");
+        write(&mut writer, sites, 0..slices).expect("there is room");
+        if is_finished {
+            writer.finish().expect("there is room");
+        }
+        let mut bytes = std::fs::read(&file.0).expect("it is there");
+        // What is reserved and not used says nothing to a fuzzer.
+        let used = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        bytes.truncate(used.next_multiple_of(64).max(4096));
+        std::fs::write(corpus.join(name), bytes).expect("the directory is there");
+    }
+}

@@ -1,0 +1,178 @@
+//! Files made to hurt a reader: it neither panics nor takes memory that the file does not justify.
+
+#![allow(unsafe_code, reason = "an allocator that counts")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use proptest::prelude::*;
+
+use crate::block::{BlockHeader, BlockKind, MAX_RAW_BYTES, extent_bytes, payload_sum};
+use crate::delta::MAX_SITES;
+use crate::fuzzing::{file_of, read_everything};
+use crate::header::{FORMAT_VERSION, Header};
+use crate::varint::put;
+
+/// Counts what this thread has allocated, so tests that run beside do not disturb.
+struct Counting;
+
+thread_local! {
+    static LIVE: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
+}
+
+fn note(bytes: isize) {
+    LIVE.set(LIVE.get() + bytes);
+    PEAK.set(PEAK.get().max(LIVE.get()));
+}
+
+// SAFETY: everything is passed on to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        note(layout.size() as isize);
+        // SAFETY: the caller's contract is the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        note(-(layout.size() as isize));
+        // SAFETY: the caller's contract is the same.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// The most bytes that reading `file` had allocated at one time.
+fn peak_bytes(file: Vec<u8>) -> isize {
+    let before = LIVE.get();
+    PEAK.set(before);
+    read_everything(file);
+    PEAK.get() - before
+}
+
+/// A file of one block whose decompressed payload is `raw`.
+fn one_block(kind: BlockKind, slices: u32, raw: &[u8]) -> Vec<u8> {
+    let salt = 7;
+    let mut file = Header { version: FORMAT_VERSION, capacity_bytes: 1 << 20, salt }.to_page();
+    let payload = zstd::bulk::compress(raw, 19).expect("memory to memory");
+    let header = BlockHeader {
+        slices,
+        raw_bytes: raw.len() as u32,
+        payload_sum: payload_sum(salt, 1, &payload),
+        last_tick: u64::MAX - 1,
+        ..BlockHeader::new(kind, 1, payload.len() as u64)
+    };
+    file.extend(header.to_bytes(salt));
+    file.extend(&payload);
+    file.resize(4096 + extent_bytes(payload.len() as u64) as usize, 0);
+    file
+}
+
+#[test]
+fn a_small_file_does_not_ask_for_much_memory() {
+    const LIMIT: isize = 160 << 20;
+    let mut slices = Vec::new();
+    // One change, of the last site there can be.
+    let mut headers = vec![0, 0, 0, 0, 1, 3, 0, 0];
+    put(&mut slices, headers.len() as u64);
+    slices.append(&mut headers);
+    slices.extend(&(MAX_SITES as u32 - 1).to_le_bytes()[..3]);
+    // Every site there can be, for the price of a run of zeros.
+    let mut every = Vec::new();
+    let mut headers = vec![0, 0, 0, 0];
+    put(&mut headers, MAX_SITES as u64);
+    headers.extend([1, 0, 0]);
+    put(&mut every, headers.len() as u64);
+    every.append(&mut headers);
+    every.resize(every.len() + MAX_SITES, 0);
+    // A stack of as many frames as its length field can say, and a vector of a million empty strings.
+    let frames = [&[3, 0, 253][..], &u64::MAX.to_le_bytes()].concat();
+    let strings = [&[0, 252][..], &1_000_000u32.to_le_bytes(), &[0; 1_000_000]].concat();
+    let files = [
+        one_block(BlockKind::Slices, 1, &slices),
+        one_block(BlockKind::Slices, 1, &every),
+        one_block(BlockKind::Slices, u32::MAX, &vec![0; MAX_RAW_BYTES]),
+        one_block(BlockKind::Catalog, 0, &frames),
+        one_block(BlockKind::Catalog, 0, &strings),
+        one_block(BlockKind::Catalog, 0, &vec![0; MAX_RAW_BYTES]),
+    ];
+    for (index, file) in files.into_iter().enumerate() {
+        let length = file.len();
+        assert!(length < 16 << 10, "file {index} has {length} bytes");
+        let peak = peak_bytes(file);
+        assert!(peak < LIMIT, "file {index} of {length} bytes took {peak} bytes");
+    }
+}
+
+#[test]
+fn a_block_that_claims_any_length_ends_with_the_file() {
+    let mut file = one_block(BlockKind::Slices, 1, &[0]);
+    for payload_bytes in [0, 1, 63, 64, 1 << 32, (1 << 62) - 1] {
+        for kind in [BlockKind::Free, BlockKind::Catalog, BlockKind::Slices, BlockKind::Journal] {
+            let header = BlockHeader { raw_bytes: 1, ..BlockHeader::new(kind, 9, payload_bytes) };
+            file[4096..4160].copy_from_slice(&header.to_bytes(7));
+            assert!(peak_bytes(file.clone()) < 1 << 20);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_content_behind_good_checksums_makes_a_reader_panic(
+        blocks in prop::collection::vec((any::<[u8; 3]>(), prop::collection::vec(0u8..6, 0..60), any::<u8>()), 0..6)
+    ) {
+        let mut input = Vec::new();
+        for ([kind, level, ticks], mut content, last) in blocks {
+            content.push(last);
+            input.extend([kind, level, ticks]);
+            input.extend((content.len() as u16).to_le_bytes());
+            input.extend(content);
+        }
+        read_everything(file_of(&input));
+    }
+
+    #[test]
+    fn no_bytes_behind_a_sound_first_page_make_a_reader_panic(bytes: Vec<u8>) {
+        let mut file = file_of(&[]);
+        file.extend(bytes);
+        read_everything(file);
+    }
+}
+
+/// The deterministic run of the fuzz corpus: every input, and every input with each byte changed.
+#[test]
+fn the_fuzz_corpus_is_read() {
+    let corpus = |name: &str| {
+        let directory = format!("{}/fuzz/corpus/{name}", env!("CARGO_MANIFEST_DIR"));
+        let inputs: Vec<Vec<u8>> = std::fs::read_dir(directory)
+            .expect("the corpus is in the repository")
+            .map(|entry| std::fs::read(entry.expect("a readable directory").path()).expect("a file"))
+            .collect();
+        assert!(inputs.len() >= 3, "the corpus of {name}");
+        inputs
+    };
+    let as_trace: Vec<Vec<u8>> = corpus("reader");
+    let as_content: Vec<Vec<u8>> = corpus("content");
+    let slices: u64 = as_trace.iter().map(|file| read_everything(file.clone())).sum();
+    assert!(slices > 50, "{slices} slices in the corpus of whole files");
+    let slices: u64 = as_content.iter().map(|input| read_everything(file_of(input))).sum();
+    assert!(slices > 3, "{slices} slices in the corpus of contents");
+    for file in as_trace {
+        for at in 0..file.len() {
+            let mut changed = file.clone();
+            changed[at] = changed[at].wrapping_add(1 + at as u8 % 255);
+            read_everything(changed);
+        }
+    }
+    for input in as_content {
+        for at in 0..input.len() {
+            for with in [0, 1, 0x7f, 0x80, 0xff] {
+                let mut changed = input.clone();
+                changed[at] = with;
+                read_everything(file_of(&changed));
+            }
+        }
+    }
+}
