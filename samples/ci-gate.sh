@@ -1,0 +1,30 @@
+#!/bin/bash
+# A CI job in one script: records a service while its tests run, keeps the trace, and fails when the service leaks.
+#
+# samples/ci-gate.sh SERVICE TESTS [OUTPUT_DIR (leaks)]
+#   SERVICE  the command that starts the service          TESTS  the command that exercises it
+#
+# Leaves in OUTPUT_DIR what to archive: service.edl (self-contained: no binary is needed to read it later) and leaks.sarif.
+# Exits with edleak-analyze's code (0 no leak, 1 leaks, 2 undecided) unless the tests failed. EDLEAK_BIN is where edleak is,
+# EDLEAK_GATE holds more options of the gate: --baseline main.edl, --suppressions leaks.supp, --budget 10KB/min, --strict.
+set -uo pipefail
+
+service=$1 tests=$2 out=${3:-leaks}
+bin=${EDLEAK_BIN:-$(dirname "$0")/../target/release}
+mkdir -p "$out"
+
+# shellcheck disable=SC2086 # the commands are words
+"$bin/edleak-record" --auto-watch -o "$out/service.edl" -- $service &
+recorder=$!
+# shellcheck disable=SC2086
+$tests
+tested=$?
+kill -TERM "$recorder" 2>/dev/null # passed on to the service; its exit code does not matter here
+wait "$recorder"
+[ "$tested" -eq 0 ] || exit "$tested"
+
+"$bin/edleak-analyze" embed "$out/service.edl" || exit 3
+# shellcheck disable=SC2086
+"$bin/edleak-analyze" ${EDLEAK_GATE:-} --format sarif -o "$out/leaks.sarif" --exit-zero "$out/service.edl"
+# shellcheck disable=SC2086
+exec "$bin/edleak-analyze" ${EDLEAK_GATE:-} "$out/service.edl"
