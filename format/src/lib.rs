@@ -23,7 +23,7 @@ mod catalog;
 mod crash_tests;
 mod delta;
 mod error;
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod header;
