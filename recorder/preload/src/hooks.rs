@@ -8,13 +8,16 @@
 
 use crate::{forward, live, real, sites, slow, thread};
 
-/// malloc.
+/// malloc, after the real call (`interpose` has made it).
 ///
 /// # Safety
 /// Called by its entry stub only, like every hook here.
-pub unsafe extern "C" fn on_malloc(size: usize, caller: *const usize, rbp: usize) -> *mut u8 {
-    // SAFETY: `size` is whatever the target passed.
-    let allocation = unsafe { real::malloc(size) };
+pub unsafe extern "C" fn note_allocation(
+    allocation: *mut u8,
+    size: usize,
+    caller: *const usize,
+    rbp: usize,
+) -> *mut u8 {
     // SAFETY: `caller` and `rbp` come from the stub.
     unsafe { note(allocation, size, caller, rbp) }
 }
@@ -22,7 +25,7 @@ pub unsafe extern "C" fn on_malloc(size: usize, caller: *const usize, rbp: usize
 /// calloc. A product that overflows has failed in the real calloc, so it is computed without a check.
 ///
 /// # Safety
-/// See [`on_malloc`].
+/// See [`note_allocation`].
 pub unsafe extern "C" fn on_calloc(count: usize, size: usize, caller: *const usize, rbp: usize) -> *mut u8 {
     // SAFETY: the arguments are whatever the target passed.
     let allocation = unsafe { real::calloc(count, size) };
@@ -34,7 +37,7 @@ pub unsafe extern "C" fn on_calloc(count: usize, size: usize, caller: *const usi
 /// default one (see `forward`).
 ///
 /// # Safety
-/// See [`on_malloc`].
+/// See [`note_allocation`].
 pub unsafe extern "C" fn on_new(size: usize, caller: *const usize, rbp: usize) -> *mut u8 {
     if forward::new_is_malloc() {
         // SAFETY: as the default operator new does it; a size of 0 is a size of 1.
@@ -51,7 +54,7 @@ pub unsafe extern "C" fn on_new(size: usize, caller: *const usize, rbp: usize) -
 /// `operator new[]`.
 ///
 /// # Safety
-/// See [`on_malloc`].
+/// See [`note_allocation`].
 pub unsafe extern "C" fn on_new_array(size: usize, caller: *const usize, rbp: usize) -> *mut u8 {
     if forward::new_is_malloc() {
         // SAFETY: as in `on_new`.
@@ -68,7 +71,7 @@ pub unsafe extern "C" fn on_new_array(size: usize, caller: *const usize, rbp: us
 /// free. The address is forgotten before the real call: once that returns, another thread may be handed it.
 ///
 /// # Safety
-/// See [`on_malloc`].
+/// See [`note_allocation`].
 pub unsafe extern "C" fn on_free(allocation: *mut u8) {
     let entry = live::entry_of(allocation);
     let counters = thread::counters();
@@ -88,7 +91,7 @@ pub unsafe extern "C" fn on_free(allocation: *mut u8) {
 /// realloc. The old address is forgotten before the real call and is alive again if that fails.
 ///
 /// # Safety
-/// See [`on_malloc`].
+/// See [`note_allocation`].
 pub unsafe extern "C" fn on_realloc(old: *mut u8, size: usize, caller: *const usize, rbp: usize) -> *mut u8 {
     // SAFETY: `old` is what the target passed; null and unknown addresses are nobody's.
     let was = unsafe { slow::take(old) };
@@ -110,18 +113,21 @@ pub unsafe extern "C" fn on_realloc(old: *mut u8, size: usize, caller: *const us
 /// `caller` and `rbp` come from an entry stub.
 #[inline(always)]
 pub unsafe fn note(allocation: *mut u8, size: usize, caller: *const usize, rbp: usize) -> *mut u8 {
-    let counters = thread::counters();
-    if !counters.is_null() && size < live::LARGE {
-        // SAFETY: the stub's return address lies at `caller`.
-        let address = unsafe { *caller };
-        if let (Some(site), Some(entry)) = (sites::known(address), live::entry_of(allocation))
-            && entry.load().is_absent()
-        {
-            entry.store_small(site, size);
-            // SAFETY: this thread owns `counters`, and `site` comes from the table.
-            unsafe { thread::count_alloc(counters, site, size) };
-            return allocation;
+    'slow: {
+        let counters = thread::counters();
+        if counters.is_null() || size >= live::LARGE {
+            break 'slow;
         }
+        // SAFETY: the stub's return address lies at `caller`.
+        let Some(site) = sites::known(unsafe { *caller }) else { break 'slow };
+        let Some(entry) = live::entry_of(allocation) else { break 'slow };
+        if !entry.load().is_absent() {
+            break 'slow;
+        }
+        entry.store_small(site, size);
+        // SAFETY: this thread owns `counters`, and `site` comes from the table.
+        unsafe { thread::count_alloc(counters, site, size) };
+        return allocation;
     }
     // SAFETY: the same arguments.
     unsafe { slow::note(allocation, size, caller, rbp) }

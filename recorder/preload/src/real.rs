@@ -19,7 +19,8 @@ type Calloc = unsafe extern "C" fn(usize, usize) -> *mut u8;
 type Realloc = unsafe extern "C" fn(*mut u8, usize) -> *mut u8;
 type Free = unsafe extern "C" fn(*mut u8);
 
-static MALLOC: AtomicPtr<()> = AtomicPtr::new(malloc_first as *mut ());
+/// The next malloc. The entry stub calls through it.
+pub static MALLOC: AtomicPtr<()> = AtomicPtr::new(malloc_first as *mut ());
 static CALLOC: AtomicPtr<()> = AtomicPtr::new(calloc_first as *mut ());
 static REALLOC: AtomicPtr<()> = AtomicPtr::new(realloc_first as *mut ());
 static FREE: AtomicPtr<()> = AtomicPtr::new(free_first as *mut ());

@@ -28,8 +28,13 @@ pub fn known(address: usize) -> Option<u32> {
     let slot = unsafe { &*TABLE.load(Ordering::Relaxed).wrapping_add(first_slot(address as u64)) };
     let meaning = slot.meaning.load(Ordering::Relaxed);
     // The key is written before the meaning and neither ever changes to another address's, so the order does not matter.
-    (slot.key.load(Ordering::Relaxed) == address as u64 && meaning.wrapping_sub(1) < u32::MAX as u64)
-        .then_some(meaning as u32)
+    if slot.key.load(Ordering::Relaxed) != address as u64 {
+        return None;
+    }
+    if meaning.wrapping_sub(1) >= u32::MAX as u64 {
+        return None;
+    }
+    Some(meaning as u32)
 }
 
 /// Where an allocation belongs.
