@@ -84,6 +84,26 @@ mod tests {
     }
 
     #[test]
+    fn the_last_words_have_a_known_largest_size() {
+        let mut bytes = Vec::new();
+        let most = u64::MAX;
+        encode(
+            &Record::Losses(Losses {
+                unknown_frees: most,
+                uncounted_calls: most,
+                other_site_allocs: most,
+                untracked_allocs: most,
+                missed_slices: most,
+                lost_stacks: most,
+                unrecorded_images: most,
+            }),
+            &mut bytes,
+        );
+        encode(&Record::End(End { reason: EndReason::Exited(i32::MIN), at_ns: most }), &mut bytes);
+        assert!(bytes.len() + crate::journal::CHUNK_HEADER_BYTES <= 128, "{}", bytes.len());
+    }
+
+    #[test]
     fn a_hostile_length_is_an_unsound_record() {
         // A stack whose frames are said to be 2^60.
         let bytes = [3, 0, 253, 0, 0, 0, 0, 0, 0, 0, 16];

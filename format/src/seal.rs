@@ -49,6 +49,16 @@ impl TraceWriter {
             return Err(self.too_small());
         }
         let payload = self.wanted_journal_bytes().max(2 * needed).min(self.most_journal_bytes());
+        self.place_journal(payload)
+    }
+
+    /// For the end of a recording on a full disk: a journal that holds so much and no more finds room in what a larger
+    /// one has left.
+    pub(crate) fn open_last_journal(&mut self, content: usize) -> Result<(), Error> {
+        self.place_journal((content + 2 * CHUNK_HEADER_BYTES) as u64)
+    }
+
+    fn place_journal(&mut self, payload: u64) -> Result<(), Error> {
         self.make_room(extent_bytes(payload), false)?;
         let at = self.ring.allocate(extent_bytes(payload))?.ok_or_else(|| self.too_small())?;
         self.start_journal(at, payload);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use zstd::bulk::{Compressor, Decompressor};
 
 use crate::block::{BlockHeader, MAX_RAW_BYTES};
-use crate::catalog::{self, Records};
+use crate::catalog::{self, Key, Records};
 use crate::delta::{Decoder, Encoder, MAX_SITES};
 use crate::error::{self, Error, ErrorKind};
 use crate::header::{FORMAT_VERSION, Header};
@@ -27,6 +27,9 @@ pub const MIN_CAPACITY_BYTES: u64 = 256 << 10;
 const ZSTD_LEVEL: i32 = 3;
 /// The first journal. Later ones double, so that a short recording leaves a small file even when it is killed.
 const FIRST_JOURNAL_BYTES: u64 = 32 << 10;
+/// A journal keeps this much free for the end of the recording, so that even a full disk does not keep it from being told:
+/// a `Losses` and an `End` with the largest numbers take 93.
+const LAST_WORDS_BYTES: usize = 128;
 /// Records beyond this go into a block of their own and not through the journal.
 const JOURNAL_RECORDS_SHARE: u64 = 4;
 
@@ -174,14 +177,14 @@ impl TraceWriter {
                 format!("tick {} is not after the one before (let ticks increase)", header.tick),
             ));
         }
-        self.flush_records()?;
+        self.flush_records(LAST_WORDS_BYTES)?;
         let mut content = std::mem::take(&mut self.content);
         journal::encode_slice(&mut content, header, counters, &self.previous);
-        if !self.journal.is_some_and(|journal| journal.has_room(content.len())) {
+        if !self.journal.is_some_and(|journal| journal.has_room(content.len() + LAST_WORDS_BYTES)) {
             self.seal()?;
             journal::encode_slice(&mut content, header, counters, &self.previous);
             self.whole_bytes = content.len();
-            self.open_journal(content.len())?;
+            self.open_journal(content.len() + LAST_WORDS_BYTES)?;
         }
         self.append(ChunkKind::Slice, &content);
         self.content = content;
@@ -203,7 +206,7 @@ impl TraceWriter {
     /// # Errors
     /// `NoSpace`; `CatalogTooLarge` if the catalog needs more than a third of the capacity.
     pub fn sync(&mut self) -> Result<(), Error> {
-        self.flush_records().map_err(|error| self.named(error))
+        self.flush_records(LAST_WORDS_BYTES).map_err(|error| self.named(error))
     }
 
     /// Bytes of the file if it were finished now; a journal counts as it is, not yet compressed.
@@ -219,7 +222,8 @@ impl TraceWriter {
     /// as it is, and readable.
     pub fn finish(mut self) -> Result<u64, Error> {
         let path = std::mem::take(&mut self.path);
-        let done = self.flush_records().and_then(|()| match self.seal() {
+        let flushed = self.flush_records(0).inspect_err(|_| self.say_last_words());
+        let done = flushed.and_then(|()| match self.seal() {
             Err(error) if error.kind() != ErrorKind::NoSpace => Err(error),
             _ => Ok(()),
         });
@@ -240,13 +244,14 @@ impl TraceWriter {
         error.context(error::writing(&self.path))
     }
 
-    /// Moves pending records into the journal, or, where they are many, into a block of their own.
-    fn flush_records(&mut self) -> Result<(), Error> {
+    /// Moves pending records into the journal, or, where they are many, into a block of their own. `keep_bytes` of the
+    /// journal stay free.
+    fn flush_records(&mut self, keep_bytes: usize) -> Result<(), Error> {
         if self.pending.is_empty() {
             return Ok(());
         }
         let pending = std::mem::take(&mut self.pending);
-        let result = self.write_records(&pending);
+        let result = self.write_records(&pending, keep_bytes);
         self.pending = pending;
         if result.is_ok() {
             self.pending.clear();
@@ -255,7 +260,7 @@ impl TraceWriter {
         result
     }
 
-    fn write_records(&mut self, encoded: &[u8]) -> Result<(), Error> {
+    fn write_records(&mut self, encoded: &[u8], keep_bytes: usize) -> Result<(), Error> {
         if encoded.len() as u64 > self.journal_bytes / JOURNAL_RECORDS_SHARE {
             // What the journal holds is older than these records and must not replace them.
             self.seal()?;
@@ -263,13 +268,33 @@ impl TraceWriter {
             catalog::decode(encoded, &mut records).expect("the writer encoded them");
             return self.add_catalog(&records);
         }
-        if !self.journal.is_some_and(|journal| journal.has_room(encoded.len())) {
+        if !self.journal.is_some_and(|journal| journal.has_room(encoded.len() + keep_bytes)) {
             self.seal()?;
-            self.open_journal(encoded.len())?;
+            match self.open_journal(encoded.len() + keep_bytes) {
+                Err(error) if error.kind() == ErrorKind::NoSpace && keep_bytes == 0 => {
+                    self.open_last_journal(encoded.len())?;
+                }
+                opened => opened?,
+            }
         }
         self.append(ChunkKind::Records, encoded);
         self.journal.as_mut().expect("opened above").has_records = true;
         Ok(())
+    }
+
+    /// When there is no room for all that is pending: how the recording ended, and what it could not see.
+    fn say_last_words(&mut self) {
+        let mut records = Records::new();
+        catalog::decode(&self.pending, &mut records).expect("the writer encoded them");
+        let mut words = Vec::new();
+        for key in [Key::Losses, Key::End] {
+            if let Some(record) = records.get(&key) {
+                catalog::encode(record, &mut words);
+            }
+        }
+        if !words.is_empty() && self.journal.is_some_and(|journal| journal.has_room(words.len())) {
+            self.append(ChunkKind::Records, &words);
+        }
     }
 
     pub(crate) fn too_small(&self) -> Error {
@@ -286,6 +311,7 @@ impl TraceWriter {
 
 /// What a large batch of records leaves allocated for the next.
 const MAX_PENDING_KEPT_BYTES: usize = 64 << 10;
+
 fn too_many_sites(sites: usize) -> Error {
     Error::new(
         ErrorKind::InvalidInput,

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{TempFile, read, write};
-use edleak_format::{DEFAULT_CAPACITY_BYTES, ErrorKind, Trace, TraceWriter};
+use edleak_format::{DEFAULT_CAPACITY_BYTES, End, EndReason, ErrorKind, Record, Trace, TraceWriter};
 
 /// The only test of this file, because a limit is the whole process's.
 #[test]
@@ -31,9 +31,13 @@ fn a_file_size_limit_is_an_error_and_not_a_signal() {
     let before = read(&while_full).len() as u64;
     assert!(before >= last && before < last + 50, "{before} of {last} slices");
 
+    writer
+        .record(&Record::End(End { reason: EndReason::DiskFull, at_ns: u64::MAX }))
+        .expect("it is only noted");
     let length = writer.finish().expect("a full disk does not keep a trace from ending");
     assert!(length <= LIMIT);
     let trace = Trace::open(&file.0).expect("a finished trace");
+    assert_eq!(trace.end().map(|end| end.reason), Some(EndReason::DiskFull));
     assert_eq!(read(&trace).len() as u64, before);
     assert_eq!(trace.sites().len(), 300);
     assert!(trace.damage().is_sound(), "{:?}", trace.damage());
