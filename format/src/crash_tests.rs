@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use crate::common::{Random, Slices, TempFile, advance_wide, header, non_zero, read, site, start};
+use crate::hostile_tests::peak_bytes_of;
 use crate::{Counters, End, EndReason, MIN_CAPACITY_BYTES, Record, Trace, TraceWriter};
 
 /// What the writer has promised so far.
@@ -99,4 +100,27 @@ fn killed_at_any_write_while_blocks_are_sealed_merged_and_moved() {
     let (checks, trace) = run("crash-long", 5_000, 37);
     assert!(trace.damage().is_sound(), "{:?}", trace.damage());
     assert!(trace.stride_ticks() > 1, "{checks} checks, {:?}", trace.grid());
+}
+
+#[test]
+fn the_memory_of_a_writer_does_not_grow_with_the_recording() {
+    let file = TempFile::new("memory");
+    let mut writer = TraceWriter::create(&file.0, MIN_CAPACITY_BYTES).expect("a new file");
+    let mut random = Random(11);
+    let mut counters = [Counters::ZERO; 8];
+    let mut tick = 0;
+    let mut write = |slices: u64| {
+        peak_bytes_of(|| {
+            for _ in 0..slices {
+                advance_wide(&mut counters, &mut random);
+                writer.slice(&header(tick), &counters).expect("old slices make room");
+                tick += 1;
+            }
+        })
+    };
+    // The first round fills the capacity and meets every kind of work; ten times as long after it costs no more.
+    let first = write(4_000);
+    let later = write(40_000);
+    assert!(later <= first, "{later} bytes at the peak after {first}");
+    assert!(first < 3 << 20, "{first} bytes at the peak");
 }

@@ -44,12 +44,18 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// The most bytes that reading `file` had allocated at one time.
-fn peak_bytes(file: Vec<u8>) -> isize {
+/// The most bytes that `work` had allocated at one time.
+pub(crate) fn peak_bytes_of(work: impl FnOnce()) -> isize {
     let before = LIVE.get();
     PEAK.set(before);
-    read_everything(file);
+    work();
     PEAK.get() - before
+}
+
+fn peak_bytes(file: Vec<u8>) -> isize {
+    peak_bytes_of(|| {
+        read_everything(file);
+    })
 }
 
 /// A file of one block whose decompressed payload is `raw`.
