@@ -158,6 +158,8 @@ pub struct JudgedSite {
     pub judged_with_stacks: bool,
     /// Counters at the end.
     pub totals: Totals,
+    /// Live allocations at the last slice that was judged: the very last one may show the program's own clearing up.
+    pub judged_count: Option<u64>,
     /// Live bytes at equally spaced instants.
     pub curve: Vec<f64>,
     /// When the survivors were born, oldest first.

@@ -10,7 +10,8 @@
 //! | flat | grows, and live bytes once were higher, or enough was turned over to fragment the heap | the allocator retains |
 //! | flat | grows, and malloc cannot account for it | memory grows outside malloc |
 //!
-//! Both are read as the median of the first and of the last eighth of the recording: one slice at an odd instant decides nothing.
+//! Both are read as the median of the second and of the last eighth of the recording: the first one is the start-up, and one slice at
+//! an odd instant decides nothing.
 
 use crate::units;
 
@@ -20,6 +21,7 @@ const NOTICEABLE_BYTES: f64 = 512.0 * 1024.0;
 const NOTICEABLE_SHARE: f64 = 0.03;
 /// Live bytes are exact, so their growth is noticed earlier.
 const NOTICEABLE_LIVE_BYTES: f64 = 4096.0;
+const NOTICEABLE_LIVE_SHARE: f64 = 0.05;
 /// What the recorder itself adds to the target's resident memory, as a share of the heap (the side table).
 const SIDE_TABLE_SHARE: f64 = 0.125;
 /// Fewer instants than this say nothing about growth.
@@ -107,13 +109,13 @@ impl GrowthKind {
 pub struct ProcessGrowth {
     /// Which story it is.
     pub kind: GrowthKind,
-    /// Live bytes at the start (median of the first eighth).
+    /// Live bytes after the start-up (median of the second eighth).
     pub live_from_bytes: u64,
     /// Live bytes at the end.
     pub live_to_bytes: u64,
     /// The most that was ever live.
     pub live_peak_bytes: u64,
-    /// RssAnon + VmSwap at the start.
+    /// RssAnon + VmSwap after the start-up.
     pub resident_from_bytes: u64,
     /// RssAnon + VmSwap at the end.
     pub resident_to_bytes: u64,
@@ -124,8 +126,11 @@ pub struct ProcessGrowth {
 /// Tells the stories apart. `turnover_bytes` were allocated from the first slice to the last.
 pub fn growth_of(series: &ProcessSeries, turnover_bytes: u64) -> ProcessGrowth {
     let points = series.points();
-    let eighth = (points.len() / 8).max(1).min(points.len());
-    let (first, last) = (&points[..eighth], &points[points.len() - eighth..]);
+    let eighth = points.len() / 8;
+    let (first, last) = match eighth {
+        0 => (&points[..points.len().min(1)], &points[points.len().saturating_sub(1)..]),
+        _ => (&points[eighth..2 * eighth], &points[points.len() - eighth..]),
+    };
     let mut growth = ProcessGrowth {
         kind: GrowthKind::Unknown,
         live_from_bytes: median(first, |p| p.live_bytes),
@@ -149,7 +154,7 @@ fn kind_of(growth: &ProcessGrowth) -> GrowthKind {
     // The side table follows the highest heap so far; it is ours and not the program's.
     let side_table = SIDE_TABLE_SHARE * by(growth.live_from_bytes, growth.live_peak_bytes).max(0.0);
     let unexplained = resident - live.max(0.0) - side_table;
-    let live_grows = live > NOTICEABLE_LIVE_BYTES.max(NOTICEABLE_SHARE * growth.live_to_bytes as f64);
+    let live_grows = live > NOTICEABLE_LIVE_BYTES.max(NOTICEABLE_LIVE_SHARE * growth.live_to_bytes as f64);
     if unexplained < noticeable || (live_grows && live >= unexplained) {
         return if live_grows { GrowthKind::Live } else { GrowthKind::None };
     }
@@ -213,9 +218,9 @@ mod tests {
     fn a_leak_is_growth_of_live_memory() {
         let found = growth(|i| MB + i * MB / 4, |i| 5 * MB + i * MB / 3, 20 * MB);
         assert_eq!(found.kind, GrowthKind::Live);
-        assert_eq!((found.live_from_bytes, found.live_to_bytes), (MB + 5 * MB / 4, MB + 75 * MB / 4));
+        assert_eq!((found.live_from_bytes, found.live_to_bytes), (MB + 15 * MB / 4, MB + 75 * MB / 4));
         assert!(
-            found.sentence().unwrap().starts_with("the program's live memory grows: live 2.1 MiB to 19 MiB")
+            found.sentence().unwrap().starts_with("the program's live memory grows: live 4.5 MiB to 19 MiB")
         );
     }
 

@@ -90,6 +90,7 @@ fn judge_lines(source: String, lines: &[LineSeries], model: Model) -> Analysis {
             parent: line.parent.clone(),
             kind: if line.parent.is_some() { Kind::Stack } else { Kind::Caller },
             totals: line.totals,
+            judged_count: line.totals.live_count,
             survivors: line.survivors.clone(),
             stack: line.stack.clone(),
             ..judged(line.label.clone(), &line.series, line.with_stacks.as_ref(), line.period_s, model)
@@ -152,6 +153,7 @@ fn judged(
         }),
         judged_with_stacks: false,
         totals: Totals::default(),
+        judged_count: Some(series.last().live_count),
         curve: series.curve(CURVE_COLUMNS),
         survivors: Vec::new(),
         stack: Vec::new(),

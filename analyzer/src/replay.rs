@@ -5,7 +5,7 @@
 //!                │    │                       decode: one block per task ([`decode`])
 //!   moves     ≡≡≡≡ ≡≡≡≡                      (slice, site, live bytes, live count), by slice, then by site
 //!              ╲  ╳  ╱                        condense: one range of sites per task, slices in order of time
-//!   sites     [0..) [512..) [1024..) …       their `SeriesBuilder`s; a range fits the cache
+//!   sites     [0..) [4096..) [8192..) …       one [`State`] each
 //! ```
 //!
 //! The slices of a trace may be at several distances (older ones coarser). A series has to be even, so it is taken on the
@@ -22,14 +22,16 @@ mod site;
 use crate::growth_kind::{ProcessPoint, ProcessSeries};
 use crate::series::{Point, Series, SeriesBuilder};
 pub use births::BirthTable;
-use decode::{Decoded, decode};
+use decode::{Decoded, DecodedSlice, decode};
 use edleak_format::{Counters, Grid, SiteId, Trace};
 use family::Families;
 use rayon::prelude::*;
 use site::{PowerSums, State};
 
-/// Sites per task: their builders (about 300 bytes each, and the bucket that is open) stay in a core's cache.
-const SITES_PER_TASK: usize = 512;
+/// Sites per task.
+const SITES_PER_TASK: usize = 4096;
+/// Sites that go through a window together: their states (160 bytes each) stay in the innermost cache.
+const SITES_AT_A_TIME: usize = 128;
 /// Site ids are dense, so an id far beyond the catalog is a forgery and would only cost memory ...
 const SLACK: usize = 4;
 /// ... but a damaged catalog must not hide the slices of a sound trace.
@@ -210,7 +212,8 @@ impl States {
     }
 }
 
-/// Pushes the moves of one range of sites, which starts at `first`.
+/// Pushes the moves of one range of sites, which starts at `first`: a few sites at a time through all slices of the
+/// window, so that their states stay in the innermost cache.
 fn condense_range(
     window: &[Decoded],
     grid: Grid,
@@ -219,29 +222,57 @@ fn condense_range(
     states: &mut [State],
     changes: &mut [u64],
 ) {
-    let mut slice_index = 0;
-    for decoded in window {
-        for slice in &decoded.slices {
-            let sites = &decoded.site_ids[slice.moves.clone()];
-            let from = slice.moves.start + sites.partition_point(|&id| (id as usize) < first);
-            let to = slice.moves.start + sites.partition_point(|&id| (id as usize) < first + states.len());
-            let Some(point) = grid.point_of(slice.header.tick) else {
+    let mut slices: Vec<Cursor<'_>> = window
+        .iter()
+        .flat_map(|decoded| decoded.slices.iter().map(move |slice| Cursor::new(decoded, slice, grid, first)))
+        .collect();
+    for (group, states) in states.chunks_mut(SITES_AT_A_TIME).enumerate() {
+        let base = first + group * SITES_AT_A_TIME;
+        for (slice, sum) in slices.iter_mut().zip(&mut *changes) {
+            let end = base + states.len();
+            let moves = slice.ids.iter().zip(slice.live).take_while(|(id, _)| (**id as usize) < end);
+            let mut taken = 0;
+            match slice.point {
+                Some(point) => {
+                    let mut change = 0u64;
+                    for (&id, &(live_bytes, live_count)) in moves {
+                        let state = &mut states[id as usize - base];
+                        change = change.wrapping_add(live_bytes.wrapping_sub(state.live_bytes()));
+                        state.moves(point, live_bytes, live_count, powers, grid.points);
+                        taken += 1;
+                    }
+                    *sum = sum.wrapping_add(change);
+                }
                 // After the last point only the totals count. A site that is new there has no point at all.
-                let new = decoded.site_ids[from..to].iter().map(|&id| id as usize - first);
-                new.for_each(|at| states[at].see_after_last(grid.points));
-                slice_index += 1;
-                continue;
-            };
-            let mut change = 0u64;
-            for (&id, &(live_bytes, live_count)) in
-                decoded.site_ids[from..to].iter().zip(&decoded.live[from..to])
-            {
-                let state = &mut states[id as usize - first];
-                change = change.wrapping_add(live_bytes.wrapping_sub(state.live_bytes()));
-                state.moves(point, live_bytes, live_count, powers, grid.points);
+                None => {
+                    for (&id, _) in moves {
+                        states[id as usize - base].see_after_last(grid.points);
+                        taken += 1;
+                    }
+                }
             }
-            changes[slice_index] = changes[slice_index].wrapping_add(change);
-            slice_index += 1;
+            slice.ids = &slice.ids[taken..];
+            slice.live = &slice.live[taken..];
+        }
+    }
+}
+
+/// The moves of one slice that are still to come, ascending by site.
+struct Cursor<'a> {
+    point: Option<usize>,
+    ids: &'a [u32],
+    live: &'a [(u64, u64)],
+}
+
+impl<'a> Cursor<'a> {
+    /// At the moves of site `first`.
+    fn new(decoded: &'a Decoded, slice: &DecodedSlice, grid: Grid, first: usize) -> Self {
+        let before = decoded.site_ids[slice.moves.clone()].partition_point(|&id| (id as usize) < first);
+        let rest = slice.moves.start + before..slice.moves.end;
+        Self {
+            point: grid.point_of(slice.header.tick),
+            ids: &decoded.site_ids[rest.clone()],
+            live: &decoded.live[rest],
         }
     }
 }

@@ -152,30 +152,33 @@ impl State {
     /// The same over the edge of at least one bucket.
     #[inline(never)]
     fn cover_edges(&mut self, point: u32) {
-        while self.covered < point {
-            if self.covered == self.edge {
-                self.seal();
-            }
-            let until = point.min(self.edge);
-            self.extend(u64::from(until - self.covered));
-            self.covered = until;
+        // The length is known, so the heap is asked once; a site that never moves does not ask at all.
+        if self.buckets.capacity() == 0 {
+            self.buckets.reserve_exact(self.most as usize);
         }
+        let (mut bytes, mut count) = (self.bytes, self.count);
+        while self.edge < point {
+            let run = u64::from(self.edge - self.covered);
+            // A full bucket takes no more: even no times a value would count for its extremes.
+            if run > 0 {
+                bytes.add_run(self.live_bytes, run);
+                count.add_run(self.live_count, run);
+            }
+            self.buckets.push(Bucket { bytes, count });
+            (bytes, count) = (Extent::EMPTY, Extent::EMPTY);
+            self.covered = self.edge;
+            self.edge += self.width;
+        }
+        let run = u64::from(point - self.covered);
+        bytes.add_run(self.live_bytes, run);
+        count.add_run(self.live_count, run);
+        (self.bytes, self.count, self.covered) = (bytes, count, point);
     }
 
     #[inline]
     fn extend(&mut self, run: u64) {
         self.bytes.add_run(self.live_bytes, run);
         self.count.add_run(self.live_count, run);
-    }
-
-    fn seal(&mut self) {
-        // The length is known, so the heap is asked once; a site that never moves does not ask at all.
-        if self.buckets.capacity() == 0 {
-            self.buckets.reserve_exact(self.most as usize);
-        }
-        self.buckets.push(Bucket { bytes: self.bytes, count: self.count });
-        (self.bytes, self.count) = (Extent::EMPTY, Extent::EMPTY);
-        self.edge += self.width;
     }
 
     /// Ends the series at the last point of the grid.

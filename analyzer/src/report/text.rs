@@ -50,8 +50,11 @@ impl Exporter for Text {
 impl Text {
     fn header(&self, analysis: &Analysis, out: &mut dyn Write) -> io::Result<()> {
         let header = &analysis.header;
-        let command =
-            if header.command.is_empty() { analysis.source.clone() } else { header.command.join(" ") };
+        let command = if header.command.is_empty() {
+            analysis.source.clone()
+        } else {
+            header.command.join(" ").replace(['\n', '\t'], " ")
+        };
         let pid = if header.pid == 0 { String::new() } else { format!("pid {}", header.pid) };
         let command = self.style.clip_end(&printable(&command), WIDTH - pid.len() - "edleak: ".len() - 2);
         let gap = WIDTH - "edleak: ".len() - columns(&command) - pid.len();
@@ -110,6 +113,14 @@ impl Text {
             (group.curve.first().copied().unwrap_or(0.0), group.curve.last().copied().unwrap_or(0.0));
         let figures = format!("{} to {} live", units::bytes(from), units::bytes(to));
         writeln!(out, "{INDENT}{}  {figures}", self.style.paint(ink, &self.style.sparkline(&group.curve)))?;
+        if group.is_freed_at_end {
+            // What an exit handler or a destructor frees can still have grown without bound until then.
+            writeln!(
+                out,
+                "{INDENT}{}",
+                self.style.paint(Ink::Faint, "most of it was freed when the program ended")
+            )?;
+        }
         let reason = printable(&why(lead));
         fill(&reason, &format!("{INDENT}why: "), &format!("{INDENT}     "), WIDTH)
             .iter()

@@ -1,6 +1,7 @@
 //! Leaks as a person counts them: a watched caller and its stacks are one.
 
 use crate::analysis::{Analysis, JudgedSite, SiteLabel};
+use crate::classify::Verdict;
 use std::collections::HashMap;
 
 /// A caller with its stacks, or a site by itself.
@@ -13,8 +14,10 @@ pub(super) struct Group<'a> {
     pub rate_bytes_per_s: f64,
     /// Of all members.
     pub leak_bytes: f64,
-    /// Of the caller and every stack of it, listed or not.
+    /// Of the caller and every stack of it, listed or not, at the last slice that was judged.
     pub live_count: Option<u64>,
+    /// Less than half of what was live then was still live when the recording ended.
+    pub is_freed_at_end: bool,
     /// The curve of all together.
     pub curve: Vec<f64>,
     /// Who leaks how much of it, by falling share; empty if there are no stacks.
@@ -66,18 +69,30 @@ pub(super) fn groups<'a>(
 }
 
 fn group_of<'a>(site: &'a JudgedSite, members: &[&'a JudgedSite], stacks: &[&'a JudgedSite]) -> Group<'a> {
-    let leak_bytes: f64 = members.iter().map(|member| member.judgement.leak_bytes as f64).sum();
-    let count = |site: &JudgedSite| site.totals.live_count;
-    let stack_counts = stacks.iter().filter_map(|stack| count(stack)).fold(0, u64::saturating_add);
-    let together = site.with_stacks.as_ref().map(|family| family.curve.clone());
+    let own_bytes: f64 = members.iter().map(|member| member.judgement.leak_bytes as f64).sum();
+    let own_rate: f64 = members.iter().map(|member| member.judgement.rate_bytes_per_s).sum();
+    // The sum over caller and stacks also holds what leaked before the stacks were watched.
+    let together = site.with_stacks.as_deref();
+    let (leak_bytes, rate_bytes_per_s) = match together.map(|family| &family.judgement) {
+        Some(judgement) if judgement.verdict == Verdict::Leak => {
+            (judgement.leak_bytes as f64, judgement.rate_bytes_per_s)
+        }
+        _ => (own_bytes, own_rate),
+    };
+    let family = || std::iter::once(site).chain(stacks.iter().copied());
+    let live_count = family().filter_map(|site| site.judged_count).reduce(u64::saturating_add);
+    let curve = together.map_or(&site.curve, |family| &family.curve).clone();
+    let judged_bytes = curve.last().copied().unwrap_or(0.0);
+    let final_bytes: f64 = family().map(|site| site.totals.live_bytes as f64).sum();
     Group {
         site,
         lead: members[0],
-        rate_bytes_per_s: members.iter().map(|member| member.judgement.rate_bytes_per_s).sum(),
+        rate_bytes_per_s,
         leak_bytes,
-        live_count: count(site).map(|own| own.saturating_add(stack_counts)),
-        curve: together.unwrap_or_else(|| site.curve.clone()),
-        shares: if stacks.is_empty() { Vec::new() } else { shares_of(site, members, stacks, leak_bytes) },
+        live_count,
+        is_freed_at_end: final_bytes < judged_bytes / 2.0,
+        curve,
+        shares: if stacks.is_empty() { Vec::new() } else { shares_of(site, members, stacks, own_bytes) },
     }
 }
 

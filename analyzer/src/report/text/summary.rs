@@ -2,6 +2,7 @@
 
 use super::super::{Report, count_standing};
 use super::WIDTH;
+use super::group::groups;
 use super::style::{Ink, Style, fill, printable};
 use crate::analysis::{Analysis, Standing, Summary};
 use crate::classify::Confidence;
@@ -72,8 +73,9 @@ fn result(analysis: &Analysis) -> (Ink, String) {
             let suspects =
                 reported().filter(|site| site.judgement.confidence == Some(Confidence::Suspect)).count();
             let leaks = reported().count() as u64;
-            let rate: f64 = reported().map(|site| site.judgement.rate_bytes_per_s).sum();
-            let leaked: f64 = reported().map(|site| site.judgement.leak_bytes as f64).sum();
+            let groups = groups(analysis, reported());
+            let rate: f64 = groups.iter().map(|group| group.rate_bytes_per_s).sum();
+            let leaked: f64 = groups.iter().map(|group| group.leak_bytes).sum();
             let among = match (suspects as u64, leaks) {
                 (0, _) => String::new(),
                 (1, 1) => ", a suspect".into(),
