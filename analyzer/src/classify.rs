@@ -150,21 +150,22 @@ struct Bar {
     sav: f64,
     dec: f64,
     mxe: f64,
+    second: f64,
     t25: f64,
     bic: f64,
 }
 
 /// The default: both bytes and count must pass, the contest on count.
-const SUSPECT: Bar = Bar { sav: 2.2, dec: 0.15, mxe: 0.87, t25: 1.3, bic: 0.0 };
+const SUSPECT: Bar = Bar { sav: 2.2, dec: 0.15, mxe: 0.87, second: 0.6, t25: 1.3, bic: -0.3 };
 /// The same, for a verdict that may fail a build.
-const STRICT: Bar = Bar { sav: 5.0, dec: 0.42, mxe: 0.4, t25: 3.0, bic: 3.5 };
+const STRICT: Bar = Bar { sav: 5.0, dec: 0.42, mxe: 0.4, second: 0.6, t25: 3.0, bic: 3.5 };
 /// After a wave has been taken out: stricter, since the adjustment has chosen the wave that suited best.
-const ADJUSTED: Bar = Bar { sav: 4.0, dec: 0.15, mxe: 0.87, t25: 4.0, bic: 0.0 };
+const ADJUSTED: Bar = Bar { sav: 4.0, dec: 0.15, mxe: 0.87, second: 0.6, t25: 4.0, bic: 0.0 };
 /// For allocations that get bigger rather than more: only bytes speak.
-const BIGGER: Bar = Bar { sav: 4.0, dec: 0.05, mxe: 0.6, t25: 2.0, bic: 0.0 };
-const BIGGER_STRICT: Bar = Bar { sav: 8.0, dec: 0.3, mxe: 0.3, t25: 4.0, bic: 2.0 };
+const BIGGER: Bar = Bar { sav: 4.0, dec: 0.05, mxe: 0.6, second: 0.6, t25: 2.0, bic: 0.0 };
+const BIGGER_STRICT: Bar = Bar { sav: 8.0, dec: 0.3, mxe: 0.3, second: 0.6, t25: 4.0, bic: 2.0 };
 /// Growth so plain that, where a cache explains it as well, the record is undecided and not clean.
-const PLAIN: Bar = Bar { sav: 4.0, dec: 0.35, mxe: 0.5, t25: 2.5, bic: -1.5 };
+const PLAIN: Bar = Bar { sav: 4.0, dec: 0.35, mxe: 0.5, second: 0.6, t25: 2.5, bic: -1.5 };
 
 /// Log odds of the survivors' score from which a leak is suspected, and from which it is certain enough to fail a build.
 const SURVIVORS_SUSPECT: f64 = 0.4;
@@ -172,7 +173,7 @@ const SURVIVORS_STRICT: f64 = 4.8;
 
 impl Bar {
     fn trend(&self, t: &Trend) -> bool {
-        t.sav > self.sav && t.dec > self.dec && t.mxe < self.mxe && t.t25 > self.t25
+        t.sav > self.sav && t.dec > self.dec && t.mxe < self.mxe && t.second < self.second && t.t25 > self.t25
     }
 
     /// Bytes and count together: the weaker rise, the smaller jump of the two.
@@ -180,6 +181,7 @@ impl Bar {
         b.sav.min(c.sav) > self.sav
             && b.dec.min(c.dec) > self.dec
             && b.mxe.min(c.mxe) < self.mxe
+            && b.second.min(c.second) < self.second
             && b.t25 > self.t25
     }
 }

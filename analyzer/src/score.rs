@@ -4,39 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
 use serde::Deserialize;
 
 use crate::classify::{Confidence, Judgement, Model, Verdict, judge};
+use crate::error::{Error, ErrorKind, Result};
 use crate::regression::Class;
 use crate::series::{Births, Point, Series, SeriesBuilder};
-
-/// Why a corpus could not be scored.
-#[derive(Debug)]
-pub struct ScoreError {
-    path: PathBuf,
-    /// The line at fault, from 1; 0 if the file itself is.
-    line: usize,
-    why: String,
-}
-
-impl fmt::Display for ScoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { path, line, why } = self;
-        match line {
-            0 => write!(
-                f,
-                "failed to read corpus `{}`: {why} (give a file of labelled series)",
-                path.display()
-            ),
-            _ => write!(f, "line {line} of corpus `{}`: {why} (correct or remove the line)", path.display()),
-        }
-    }
-}
-
-impl std::error::Error for ScoreError {}
 
 /// One labelled series. Unknown fields are ignored; the births may be here or in a file of their own.
 #[derive(Debug, Deserialize)]
@@ -113,7 +89,7 @@ pub struct Case {
 }
 
 /// Reads a labelled corpus, joined with births by id.
-pub fn read(corpus: &Path, births: Option<&Path>) -> Result<Vec<Case>, ScoreError> {
+pub fn read(corpus: &Path, births: Option<&Path>) -> Result<Vec<Case>> {
     let mut known: HashMap<String, BirthLine> = HashMap::new();
     if let Some(path) = births {
         known = lines::<BirthLine>(path)?.into_iter().map(|line| (line.id.clone(), line)).collect();
@@ -146,9 +122,16 @@ pub fn read(corpus: &Path, births: Option<&Path>) -> Result<Vec<Case>, ScoreErro
         .collect())
 }
 
-fn lines<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Vec<T>, ScoreError> {
-    let fault = |line: usize, why: String| ScoreError { path: path.to_owned(), line, why };
-    let file = File::open(path).map_err(|e| fault(0, e.to_string()))?;
+fn lines<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Vec<T>> {
+    let name = path.display();
+    let file = File::open(path).map_err(|e| {
+        let why = format!("failed to read corpus `{name}`: {e} (give a file of labelled series)");
+        Error::new(ErrorKind::Io, why)
+    })?;
+    let fault = |line: usize, why: String| {
+        let why = format!("line {line} of corpus `{name}`: {why} (correct or remove the line)");
+        Error::new(ErrorKind::Unreadable, why)
+    };
     let mut read = Vec::new();
     for (i, line) in BufReader::new(file).lines().enumerate() {
         let line = line.map_err(|e| fault(i + 1, e.to_string()))?;
@@ -261,7 +244,7 @@ pub struct ScoreReport {
 }
 
 /// Scores a corpus of labelled series, joined with births by id if they are given in a file of their own.
-pub fn run(corpus: &Path, births: Option<&Path>) -> Result<ScoreReport, ScoreError> {
+pub fn run(corpus: &Path, births: Option<&Path>) -> Result<ScoreReport> {
     Ok(score(&read(corpus, births)?))
 }
 

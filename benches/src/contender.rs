@@ -137,10 +137,7 @@ impl Starter {
             }
             Contender::Heaptrack => {
                 let data = self.dir.join("heaptrack");
-                under(
-                    self.heaptrack.as_deref()?,
-                    &[OsStr::new("--record-only"), OsStr::new("-o"), data.as_os_str()],
-                )
+                under(self.heaptrack.as_deref()?, &[OsStr::new("-o"), data.as_os_str()])
             }
             Contender::Jemalloc => preload(self.jemalloc.as_deref()?),
             Contender::JemallocProfiling => {

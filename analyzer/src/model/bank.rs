@@ -311,3 +311,57 @@ fn least_squares(
     let (aa, ay, _) = parts(ESTIMATE);
     Fit { residual, coefficient: ay / aa }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contest(f: impl Fn(f64) -> f64) -> Contest {
+        // A little scatter of no pattern, the same in every test: a curve without any is decided by the floor of the residuals.
+        let scatter = |k: u32| f64::from(k.wrapping_mul(2_654_435_761) >> 16) / 65536.0 - 0.5;
+        let curve = Curve::of_means((0..90).map(|k| f((f64::from(k) + 0.5) / 90.0) + scatter(k)).collect());
+        bank(90).contest(&curve)
+    }
+
+    #[test]
+    fn what_saturates_is_explained_by_what_saturates() {
+        assert!(contest(|x| 100.0 * (1.0 - (-x / 0.2).exp())).bic < -5.0);
+        assert!(contest(|x| 20.0 * (60.0 * x).ln_1p()).bic < -5.0);
+        assert!(contest(|x| 100.0 * x.sqrt()).bic < -5.0);
+        assert!(contest(|x| 100.0 * x.min(0.7)).bic < -5.0);
+        assert!(contest(|x| 100.0 * (x - 0.5).clamp(0.0, 0.2)).bic < -5.0);
+        // A step beside a line of no slope fits a step as well: only the parameter it is charged for tells them apart.
+        assert!(contest(|x| 100.0 * f64::from(u8::from(x > 0.6))).bic < -1.5);
+        assert!(contest(|_| 0.0).bic < 0.0);
+    }
+
+    #[test]
+    fn what_goes_on_growing_wins_and_its_amount_excludes_fill_step_and_base() {
+        type Growing = (&'static str, fn(f64) -> f64, f64);
+        let growing: [Growing; 5] = [
+            ("line", |x| 7e3 + 100.0 * x, 100.0),
+            ("beside a fill", |x| 100.0 * x + 80.0 * (1.0 - (-x / 0.05).exp()), 100.0),
+            ("beside a step", |x| 100.0 * x + 90.0 * f64::from(u8::from(x > 0.43)), 100.0),
+            ("late", |x| 150.0 * (x - 0.45).max(0.0), 82.5),
+            ("parabola", |x| 100.0 * x * x, 100.0),
+        ];
+        for (name, curve, amount) in growing {
+            let contest = contest(curve);
+            assert!(contest.bic > 2.0, "{name}: {contest:?}");
+            assert!((contest.growth - amount).abs() < 0.05 * amount, "{name}: {contest:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_accelerates_bends() {
+        assert!(contest(|x| 100.0 * (4.0 * (x - 1.0)).exp()).bend > 2.0);
+        assert!(contest(|x| 100.0 * x).bend < 0.0);
+        assert!(contest(|x| 150.0 * (x - 0.45).max(0.0)).begins > 0.4);
+    }
+
+    #[test]
+    fn a_flat_curve_is_no_contest() {
+        let flat = bank(20).contest(&Curve::of_means(vec![5.0; 20]));
+        assert_eq!((flat.bic, flat.growth), (-MOST_BIC, 0.0));
+    }
+}

@@ -16,8 +16,10 @@ pub struct Trend {
     pub sav: f64,
     /// See [`dec`].
     pub dec: f64,
-    /// See [`mxe`].
+    /// See [`most_share`].
     pub mxe: f64,
+    /// See [`second_share`].
+    pub second: f64,
     /// See [`t_after`], after the first quarter.
     pub t25: f64,
     /// Kendall's τ of the last six eighths.
@@ -28,12 +30,14 @@ impl Trend {
     /// Of a curve of 12 buckets or more.
     pub fn of(curve: &Curve) -> Self {
         let eighths = curve.eighths();
+        let steps = retained_steps(curve);
         Self {
             eighths,
             full: curve.full(),
             sav: sav(curve),
             dec: dec(curve),
-            mxe: mxe(curve),
+            mxe: most_share(steps),
+            second: second_share(steps),
             t25: t_after(curve, 0.25),
             tau: kendall(&eighths[2..]),
         }
@@ -75,15 +79,28 @@ pub fn dec(curve: &Curve) -> f64 {
 /// The greatest single step of what is never released again, as a share of all of it: 1 is one jump, or no growth at all.
 ///
 /// "Never released again" is the lower envelope: at each instant, the least value that is still to come.
-pub fn mxe(curve: &Curve) -> f64 {
+fn most_share([most, _, sum]: [f64; 3]) -> f64 {
+    if sum > 0.0 { most / sum } else { 1.0 }
+}
+
+/// The second greatest such step as a share of all but the greatest: 1 if two jumps make up all of the growth, or fewer.
+///
+/// A leak may come with one event of another kind beside it. What remains without that event must not be one event again: new high
+/// water marks of a pool, and things loaded when first used, come in ever rarer jumps.
+fn second_share([most, second, sum]: [f64; 3]) -> f64 {
+    if sum > most { second / (sum - most) } else { 1.0 }
+}
+
+/// The greatest, the second greatest and the sum of the steps of the lower envelope.
+fn retained_steps(curve: &Curve) -> [f64; 3] {
     let mut envelope = curve.min.clone();
     for k in (1..envelope.len()).rev() {
         envelope[k - 1] = envelope[k - 1].min(envelope[k]);
     }
     let window = &envelope[curve.at(0.2)..curve.at(0.95)];
-    let steps = window.windows(2).map(|w| w[1] - w[0]);
-    let (most, sum) = steps.fold((0.0, 0.0), |(most, sum): (f64, f64), step| (most.max(step), sum + step));
-    if sum > 0.0 { most / sum } else { 1.0 }
+    window.windows(2).map(|w| w[1] - w[0]).fold([0.0; 3], |[most, second, sum], step: f64| {
+        [step.max(most), second.max(step.min(most)), sum + step]
+    })
 }
 
 /// t of the slope over the part of the record after `from`, with the scatter's own memory taken into account.
@@ -162,5 +179,70 @@ pub fn ratio(a: f64, b: f64) -> f64 {
         f64::MAX.copysign(a)
     } else {
         (a / b).clamp(f64::MIN, f64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trend(f: impl Fn(f64) -> f64) -> Trend {
+        Trend::of(&Curve::of_means((0..80).map(|k| f((f64::from(k) + 0.5) / 80.0)).collect()))
+    }
+
+    #[test]
+    fn a_line_rises_steadily_and_not_by_jumps() {
+        let line = trend(|x| 3.0 + 40.0 * x);
+        assert_eq!((line.sav, line.tau), (15.0, 1.0));
+        assert!((line.dec - 0.5).abs() < 1e-9 && line.mxe < 0.02 && line.second < 0.02 && line.t25 > 100.0);
+    }
+
+    #[test]
+    fn the_pace_of_a_parabola_rises_and_that_of_a_filled_pool_is_gone() {
+        assert!((trend(|x| x * x).dec - 2.0 / 3.0).abs() < 0.01);
+        assert!(trend(|x| x.min(0.5)).dec.abs() < 1e-9);
+        assert!(trend(|x| -x).dec < 0.0);
+    }
+
+    #[test]
+    fn one_jump_is_all_of_the_growth_and_a_second_all_of_the_rest() {
+        let once = trend(|x| f64::from(u8::from(x > 0.5)));
+        assert_eq!((once.mxe, once.second), (1.0, 1.0));
+        let twice = trend(|x| 2.0 * f64::from(u8::from(x > 0.3)) + f64::from(u8::from(x > 0.7)));
+        assert!((twice.mxe - 2.0 / 3.0).abs() < 1e-9 && (twice.second - 1.0).abs() < 1e-9);
+        let jump_beside_a_line = trend(|x| x + 5.0 * f64::from(u8::from(x > 0.5)));
+        assert!(jump_beside_a_line.mxe > 0.8 && jump_beside_a_line.second < 0.05);
+    }
+
+    #[test]
+    fn what_is_released_again_was_never_retained() {
+        let sawtooth = trend(|x| (8.0 * x).fract());
+        assert!(sawtooth.mxe < 1.0 && sawtooth.sav < 2.2);
+        assert_eq!(trend(|x| if x > 0.99 { 0.0 } else { x }).mxe, 1.0);
+    }
+
+    #[test]
+    fn a_flat_curve_has_no_trend_at_all() {
+        let flat = trend(|_| 7.0);
+        assert_eq!(
+            (flat.sav, flat.dec, flat.mxe, flat.t25, flat.tau, flat.full),
+            (0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
+        );
+    }
+
+    #[test]
+    fn memory_of_the_scatter_inflates_the_error() {
+        let slow: Vec<f64> = (0..60).map(|k| (f64::from(k) / 6.0).sin()).collect();
+        let quick: Vec<f64> = (0..60).map(|k| (f64::from(k) * 2.5).sin()).collect();
+        assert!(Line::through(&slow).slope_error() > 3.0 * Line::through(&quick).slope_error());
+        assert_eq!(Line::through(&[1.0, 2.0]).slope_error(), f64::INFINITY);
+    }
+
+    #[test]
+    fn kendall_counts_pairs_in_order() {
+        assert_eq!(kendall(&[1.0, 2.0, 3.0, 4.0]), 1.0);
+        assert_eq!(kendall(&[4.0, 3.0, 2.0]), -1.0);
+        assert_eq!(kendall(&[1.0, 1.0]), 0.0);
+        assert_eq!(kendall(&[]), 0.0);
     }
 }

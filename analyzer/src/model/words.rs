@@ -71,10 +71,12 @@ pub fn ambiguous(trend: &Trend) -> Vec<String> {
 pub fn weakest(trend: &Trend) -> Vec<String> {
     vec![if trend.rise() <= 0.0 {
         "it did not grow over the last three quarters of the record".to_owned()
-    } else if trend.dec <= 0.1 {
+    } else if trend.dec <= 0.15 {
         "it grew, then stopped".to_owned()
     } else if trend.mxe >= 0.87 {
         format!("one single step makes up {} of what it retained", percent(trend.mxe))
+    } else if trend.second >= 0.6 {
+        "two single steps make up most of what it retained".to_owned()
     } else {
         "its rise is no more than its own ups and downs would show by chance".to_owned()
     }]

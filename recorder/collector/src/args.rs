@@ -2,6 +2,7 @@
 
 use crate::period::{Period, parse_duration};
 use clap::Parser;
+use edleak_analyzer::units;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,6 +19,8 @@ use std::time::Duration;
   edleak-record ./server --port 8080        record until the server ends
   edleak-record -o run.edl --duration 1h -- ./server
                                             end the recording after an hour; the server runs on
+  edleak-record --auto-watch --report ./server
+                                            and say at the end who leaks, by which stack
   LD_PRELOAD=/path/to/libedleak_preload.so ./server
                                             the same without edleak-record; EDLEAK_OUTPUT and EDLEAK_PERIOD apply
 
@@ -75,6 +78,20 @@ pub struct Args {
     #[arg(long)]
     pub auto_watch: bool,
 
+    /// At the end, print what edleak-analyze says of the trace, to stderr.
+    #[arg(long)]
+    pub report: bool,
+
+    /// At the end, put functions, files and lines into the trace, so that it needs no binary to be read.
+    #[arg(long)]
+    pub embed_symbols: bool,
+
+    /// Add a leak of RATE (10KB/s, 1MB/min) to the numbers, called `edleak_injected_leak`, to see that a gate can fail.
+    ///
+    /// The program itself leaks nothing by it.
+    #[arg(long, value_name = "RATE", value_parser = parse_leak)]
+    pub inject_leak: Option<f64>,
+
     /// Say nothing but errors.
     #[arg(short, long)]
     pub quiet: bool,
@@ -94,6 +111,14 @@ pub struct CollectArgs {
     /// Where it waits for the path of its control page.
     #[arg(long)]
     pub reply_fd: i32,
+}
+
+/// Reads a rate, as edleak-analyze's `--budget` does; in bytes per second. None at all would prove nothing.
+fn parse_leak(text: &str) -> Result<f64, String> {
+    match units::parse_rate(text).map_err(|error| error.to_string())? {
+        rate if rate > 0.0 => Ok(rate),
+        _ => Err("a leak of nothing is none (use for example 10KB/s)".into()),
+    }
 }
 
 /// Reads a size such as `65536`, `512k`, `64M`, `64MiB` or `2G`; the units are powers of 1,024.
@@ -129,6 +154,15 @@ mod tests {
         assert_eq!(args.program, ["./x", "--period", "-o"]);
         let args = Args::try_parse_from(["edleak-record", "-o", "t", "--", "-x", "--help"]).expect("valid");
         assert_eq!(args.program, ["-x", "--help"]);
+    }
+
+    #[test]
+    fn a_leak_to_inject_is_a_rate() {
+        assert_eq!(parse_leak("10KB/s"), Ok(10_000.0));
+        assert_eq!(parse_leak("6 MiB/min"), Ok(104_857.6));
+        for text in ["", "10KB", "0B/s", "-1B/s", "10KB/fortnight"] {
+            assert!(parse_leak(text).is_err_and(|message| message.ends_with(')')), "{text}");
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub struct Program {
     pub path: PathBuf,
     /// The ELF file that the process will run: `path`, or the last interpreter of a script.
     pub image: PathBuf,
-    /// The allocator `image` brings along: allocations through it are not seen.
+    /// The allocator `image` brings along for its own use: allocations through it are not seen.
     pub own_malloc: Option<OwnMalloc>,
 }
 
@@ -52,6 +52,8 @@ pub enum RefusalKind {
     CleanEnvironment,
     /// Built with a sanitizer, which insists on its own allocator.
     Sanitizer,
+    /// It exports a `malloc` of its own, which comes before any preloaded one.
+    OwnMalloc,
 }
 
 impl Refusal {
@@ -276,7 +278,16 @@ fn check_elf(path: &Path, bytes: &[u8]) -> Result<Option<OwnMalloc>, Refusal> {
         );
         return refuse(RefusalKind::Sanitizer, &reason);
     }
-    Ok(elf.own_malloc())
+    let own_malloc = elf.own_malloc();
+    if let Some(own) = own_malloc.as_ref().filter(|own| own.replaces_all) {
+        let reason = format!(
+            "it brings its own `{}`, which comes before a preloaded one, so nothing would be seen (build it without, or \
+             with its allocator as a shared library)",
+            own.symbol
+        );
+        return refuse(RefusalKind::OwnMalloc, &reason);
+    }
+    Ok(own_malloc)
 }
 
 /// Who starts the program.

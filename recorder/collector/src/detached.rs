@@ -44,6 +44,7 @@ pub fn collect(args: &CollectArgs) -> ExitCode {
             command: process::command_line(args.pid),
             period,
             capacity_bytes: capacity_bytes.unwrap_or(edleak_format::DEFAULT_CAPACITY_BYTES),
+            inject_bytes_per_s: None,
             auto_watch: variable("EDLEAK_AUTO_WATCH").is_some_and(|value| value != "0"),
         },
         output,

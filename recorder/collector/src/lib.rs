@@ -13,10 +13,12 @@
 //! wrappers watch guide   which functions are wrappers · which are watched · telling the target
 //! stacks auto_watch   watched stacks and their survivors · picking what to watch
 //! wrapper_list names globs calls   the known ones · what functions are called · patterns · where code may call
+//! after           symbols into the finished trace, and the analysis printed
 //! signals         signals and the ends of processes
 //! ```
 #![deny(unsafe_code)]
 
+pub mod after;
 pub mod args;
 pub mod auto_watch;
 pub mod calls;

@@ -9,7 +9,8 @@ use crate::shm::Session;
 use crate::slicer::Slicer;
 use crate::stacks::{Epochs, Snapshots, WatchedStacks};
 use edleak_format::{
-    Counters, End, EndReason, Error, Losses, Record, Site, SiteId, SiteKind, SliceHeader, Start, TraceWriter,
+    Counters, End, EndReason, Error, Losses, ModuleId, Record, Site, SiteId, SiteKind, SliceHeader, Start,
+    TraceWriter,
 };
 use edleak_session::event::{LOADED, MAX_EVENTS, ModuleEvent, NAME_BYTES};
 use edleak_session::site::{Action, MAX_SITES, OTHER};
@@ -28,6 +29,8 @@ pub struct Options {
     pub capacity_bytes: u64,
     /// Watch what looks like a leak while it is recorded.
     pub auto_watch: bool,
+    /// Add a leak of so many bytes per second to the numbers.
+    pub inject_bytes_per_s: Option<f64>,
 }
 
 /// One image being recorded.
@@ -53,6 +56,10 @@ pub struct Recording {
     epochs: Epochs,
     survivors: Snapshots,
     auto_watch: Option<AutoWatch>,
+    injected: Option<Injected>,
+    /// The module of the program itself, and the call sites that lie in it, by their place in `trace_ids`.
+    image: Option<ModuleId>,
+    image_sites: Vec<usize>,
     /// The counters of a slice, by site of the trace.
     counters: Vec<Counters>,
     events_read: u32,
@@ -78,6 +85,28 @@ pub struct Summary {
     pub duration: Duration,
     /// What could not be seen.
     pub losses: Losses,
+    /// Bytes per second that were added by the injected leak.
+    pub injected_bytes_per_s: Option<f64>,
+    /// The program's own file, and what was counted for callers in it.
+    pub image: Option<(PathBuf, Counters)>,
+}
+
+/// The known leak of `--inject-leak`.
+#[derive(Clone, Copy, Debug)]
+struct Injected {
+    site: SiteId,
+    bytes_per_s: f64,
+}
+
+impl Injected {
+    /// Size of each of its allocations.
+    const SIZE: u64 = 64;
+
+    /// What it has allocated after so long; it never frees.
+    fn counters(self, elapsed_ns: u64) -> Counters {
+        let allocs = (self.bytes_per_s * elapsed_ns as f64 / 1e9) as u64 / Injected::SIZE;
+        Counters { allocs, allocated_bytes: allocs.saturating_mul(Injected::SIZE), ..Counters::ZERO }
+    }
 }
 
 impl Recording {
@@ -117,6 +146,10 @@ impl Recording {
         for loaded in modules.all() {
             writer.record(&Record::Module(loaded.module.clone()))?;
         }
+        let program = process::program(pid).map(|path| path.display().to_string());
+        let image = modules.all().iter().find(|loaded| Some(&loaded.module.path) == program.as_ref());
+        // A process that has ended already has no such link; the program comes first in a memory map.
+        let image = image.or(modules.all().first()).map(|loaded| loaded.module.id);
         let slicer = Slicer::new(session.shards().len());
         let mut recording = Recording {
             pid,
@@ -137,6 +170,9 @@ impl Recording {
             epochs: Epochs::default(),
             survivors: Snapshots::default(),
             auto_watch: options.auto_watch.then(AutoWatch::default),
+            injected: None,
+            image,
+            image_sites: Vec::new(),
             counters: Vec::new(),
             events_read: 0,
             losses: Losses::default(),
@@ -144,6 +180,9 @@ impl Recording {
             size: Size::default(),
             own_pid_namespace: false,
         };
+        if let Some(bytes_per_s) = options.inject_bytes_per_s {
+            recording.inject(bytes_per_s)?;
+        }
         recording.take_slice(0)?;
         Ok(recording)
     }
@@ -205,27 +244,50 @@ impl Recording {
             writer.record(&Record::End(End { reason, at_ns: elapsed.as_nanos() as u64 }))?;
             bytes = writer.finish()?;
         }
-        Ok(Summary {
-            bytes,
-            slices: self.slices,
-            sites: self.seen_sites(),
-            path: self.path,
-            duration: elapsed,
-            losses: self.losses,
-        })
+        Ok(self.summary(bytes))
     }
 
     /// Closes a trace that has no room for another slice, with what fitted.
     pub fn abandon(mut self) -> Option<Summary> {
-        let writer = self.writer.take()?;
-        Some(Summary {
-            bytes: writer.finish().ok()?,
-            sites: self.seen_sites(),
-            path: self.path,
+        let bytes = self.writer.take()?.finish().ok()?;
+        Some(self.summary(bytes))
+    }
+
+    fn summary(self, bytes: u64) -> Summary {
+        let image = self.image.and_then(|id| self.modules.all().get(id.0 as usize));
+        Summary {
+            bytes,
             slices: self.slices,
+            sites: self.seen_sites(),
             duration: self.began.elapsed(),
             losses: self.losses,
-        })
+            injected_bytes_per_s: self.injected.map(|injected| injected.bytes_per_s),
+            image: image.map(|loaded| (PathBuf::from(&loaded.module.path), self.counted_in_image())),
+            path: self.path,
+        }
+    }
+
+    fn counted_in_image(&self) -> Counters {
+        let counters = call_sites(&self.trace_ids, &self.slicer, &self.session);
+        let of_image = self.image_sites.iter().filter_map(|&index| counters.get(index));
+        of_image.fold(Counters::ZERO, |sum, site| sum_of(sum, *site))
+    }
+
+    /// Makes the site of the injected leak.
+    fn inject(&mut self, bytes_per_s: f64) -> Result<(), Error> {
+        let site = SiteId(self.sites);
+        self.sites += 1;
+        self.injected = Some(Injected { site, bytes_per_s });
+        self.record(&Record::Site(Site {
+            id: site,
+            kind: SiteKind::Injected,
+            parent: None,
+            address: 0,
+            module: None,
+            stack: None,
+            first_seen_ns: 0,
+            is_wrapper: false,
+        }))
     }
 
     fn take_slice(&mut self, tick: u64) -> Result<(), Error> {
@@ -241,7 +303,7 @@ impl Recording {
             }
             self.survivors.keep();
         }
-        self.gather_counters();
+        self.gather_counters(now_ns);
         if let Some(status) = process::read_status(self.pid)
             && status.size != Size::default()
         {
@@ -269,7 +331,7 @@ impl Recording {
     }
 
     /// Puts the counters of the session where the trace has their sites.
-    fn gather_counters(&mut self) {
+    fn gather_counters(&mut self, now_ns: u64) {
         self.counters.clear();
         self.counters.resize(self.sites as usize, Counters::ZERO);
         let of_sites =
@@ -277,6 +339,9 @@ impl Recording {
         let of_stacks = self.stacks.sites().iter().zip(self.slicer.stacks());
         for (id, counters) in of_sites.chain(of_stacks) {
             self.counters[id.0 as usize] = *counters;
+        }
+        if let Some(injected) = self.injected {
+            self.counters[injected.site.0 as usize] = injected.counters(now_ns);
         }
     }
 
@@ -318,7 +383,9 @@ impl Recording {
 
     /// Sites that anything was counted at: call sites that are only stepped over are not worth a number.
     fn seen_sites(&self) -> usize {
-        self.counters.iter().filter(|counters| **counters != Counters::ZERO).count()
+        let injected = self.injected.map(|injected| injected.site.0 as usize);
+        let counted = self.counters.iter().enumerate().filter(|(_, counters)| **counters != Counters::ZERO);
+        counted.filter(|(site, _)| Some(*site) != injected).count()
     }
 
     fn record(&mut self, record: &Record) -> Result<(), Error> {
@@ -403,10 +470,13 @@ impl Recording {
         id: u32,
         kind: SiteKind,
         address: u64,
-        module: Option<edleak_format::ModuleId>,
+        module: Option<ModuleId>,
         now_ns: u64,
     ) -> Result<(), Error> {
         let is_wrapper = is_step(self.guide.action_at(address));
+        if module.is_some() && module == self.image {
+            self.image_sites.push((id - OTHER) as usize);
+        }
         self.record(&Record::Site(Site {
             id: self.trace_ids[(id - OTHER) as usize],
             kind,
@@ -445,17 +515,40 @@ fn call_sites(trace_ids: &[SiteId], slicer: &Slicer, session: &Session) -> Vec<C
     for (info, counters) in session.stack_infos().iter().zip(slicer.stacks()) {
         let site = info.site.load(Ordering::Relaxed).wrapping_sub(OTHER) as usize;
         if let Some(sum) = sums.get_mut(site) {
-            sum.allocated_bytes = sum.allocated_bytes.wrapping_add(counters.allocated_bytes);
-            sum.allocs = sum.allocs.wrapping_add(counters.allocs);
-            sum.freed_bytes = sum.freed_bytes.wrapping_add(counters.freed_bytes);
-            sum.frees = sum.frees.wrapping_add(counters.frees);
+            *sum = sum_of(*sum, *counters);
         }
     }
     sums
+}
+
+fn sum_of(a: Counters, b: Counters) -> Counters {
+    Counters {
+        allocated_bytes: a.allocated_bytes.wrapping_add(b.allocated_bytes),
+        allocs: a.allocs.wrapping_add(b.allocs),
+        freed_bytes: a.freed_bytes.wrapping_add(b.freed_bytes),
+        frees: a.frees.wrapping_add(b.frees),
+    }
 }
 
 fn name_of(event: &ModuleEvent) -> String {
     let length = (event.name_len.load(Ordering::Relaxed) as usize).min(NAME_BYTES);
     let bytes: Vec<u8> = event.name[..length].iter().map(|byte| byte.load(Ordering::Relaxed)).collect();
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_injected_leak_grows_by_its_rate_in_whole_allocations() {
+        let injected = Injected { site: SiteId(0), bytes_per_s: 1000.0 };
+        let at = |ms: u64| injected.counters(ms * 1_000_000);
+        assert_eq!(at(0), Counters::ZERO);
+        assert_eq!(at(63), Counters::ZERO);
+        assert_eq!((at(64).allocs, at(64).live_bytes()), (1, 64));
+        assert_eq!((at(60_000).allocs, at(60_000).live_bytes()), (937, 937 * 64));
+        let absurd = Injected { bytes_per_s: f64::MAX, ..injected };
+        assert!(absurd.counters(u64::MAX).allocated_bytes >= 1 << 60);
+    }
 }

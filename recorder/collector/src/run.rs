@@ -1,5 +1,6 @@
 //! One run of edleak-record: checks, starts, follows, reports.
 
+use crate::after;
 use crate::args::Args;
 use crate::check;
 use crate::follow::{Follower, Outcome, Plan, Root};
@@ -11,6 +12,8 @@ use crate::recording::{Options, Summary};
 use crate::signals::{self, Ended, Signals};
 use crate::watch::WatchSet;
 use crate::wrappers::WrapperSet;
+use edleak_analyzer::analysis::INJECTED_NAME;
+use edleak_analyzer::units;
 use edleak_format::{Losses, MIN_CAPACITY_BYTES, TraceWriter};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -43,7 +46,7 @@ fn record(args: &Args) -> Result<ExitCode, (u8, String)> {
         let least = MIN_CAPACITY_BYTES >> 10;
         return Err(failed(format!("--size {} is too small (use at least {least}k)", args.size)));
     }
-    let wishes = wishes(args).map_err(failed)?;
+    let wishes = Arc::new(wishes(args).map_err(failed)?);
     let preload = launch::find_preload().map_err(failed)?;
     let old = keep_old(&args.output).map_err(failed)?;
     let give_back = |old: &Option<PathBuf>| {
@@ -60,7 +63,7 @@ fn record(args: &Args) -> Result<ExitCode, (u8, String)> {
     }
     // From here on: a thread that was started before would take the signals meant for the loop.
     let mut signals = Signals::block().map_err(|error| failed(format!("signals: {error}")))?;
-    let guide = Guide::new(Arc::new(wishes));
+    let guide = Guide::new(Arc::clone(&wishes));
     guide.prepare(own_libc().into_iter().chain([checked.image.clone()]).collect());
     let plan = Plan {
         options: Options {
@@ -68,6 +71,7 @@ fn record(args: &Args) -> Result<ExitCode, (u8, String)> {
             period: args.period,
             capacity_bytes: args.size,
             auto_watch: args.auto_watch,
+            inject_bytes_per_s: args.inject_leak,
         },
         output: args.output.clone(),
         duration: args.duration,
@@ -91,20 +95,56 @@ fn record(args: &Args) -> Result<ExitCode, (u8, String)> {
             shown(&args.program),
             args.output.display()
         );
+        if let Some(own) = &checked.own_malloc {
+            eprintln!(
+                "edleak-record: it brings an allocator of its own: allocations through `{}` are not seen (build it without)",
+                own.symbol
+            );
+        }
     }
-    let outcome = Follower::new(&plan, offer, Root::Child(pid)).run(&mut signals);
-    report(args, &outcome);
+    let mut outcome = Follower::new(&plan, offer, Root::Child(pid)).run(&mut signals);
+    if args.then_terminate && outcome.ended.is_none() {
+        terminate(pid);
+    }
+    if args.embed_symbols {
+        embed_symbols(&mut outcome.summaries);
+    }
+    report(args, &outcome, &wishes);
     if outcome.summaries.is_empty() && outcome.failures.is_empty() {
         give_back(&old);
         return Err(blind(&checked, outcome.ended));
     }
-    match outcome.ended {
-        Some(ended) => Ok(ended.exit_code()),
-        None => {
-            if args.then_terminate {
-                terminate(pid);
+    if args.report {
+        let traces: Vec<&Path> = outcome.summaries.iter().map(|summary| summary.path.as_path()).collect();
+        if let Err(message) = after::report(&traces) {
+            eprintln!("edleak-record: no report: {message}");
+        }
+    }
+    if outcome.summaries.last().is_some_and(|summary| saw_nothing_of(&checked, summary)) {
+        return Err(blind(&checked, outcome.ended));
+    }
+    Ok(outcome.ended.map_or(ExitCode::SUCCESS, Ended::exit_code))
+}
+
+/// Whether next to nothing was counted for the program itself, because it has an allocator of its own: what libc
+/// allocates for it (buffers of files) is all that went through `malloc`.
+fn saw_nothing_of(checked: &check::Program, summary: &Summary) -> bool {
+    const NOISE_ALLOCS: u64 = 16;
+    const NOISE_BYTES: u64 = 64 << 10;
+    let Some((image, counted)) = &summary.image else { return false };
+    checked.own_malloc.is_some()
+        && std::fs::canonicalize(&checked.image).is_ok_and(|path| path == *image)
+        && counted.allocs <= NOISE_ALLOCS
+        && counted.allocated_bytes <= NOISE_BYTES
+}
+
+fn embed_symbols(summaries: &mut [Summary]) {
+    for summary in summaries {
+        match after::embed(&summary.path) {
+            Ok(()) => {
+                summary.bytes = std::fs::metadata(&summary.path).map_or(summary.bytes, |file| file.len())
             }
-            Ok(ExitCode::SUCCESS)
+            Err(message) => eprintln!("edleak-record: no symbols embedded: {message}"),
         }
     }
 }
@@ -153,7 +193,7 @@ fn own_libc() -> Option<PathBuf> {
     maps.into_iter().map(|mapping| PathBuf::from(mapping.path)).find(|path| path.ends_with("libc.so.6"))
 }
 
-/// Nothing attached: the one outcome that must never look like a clean run.
+/// Nothing was seen: the one outcome that must never look like a clean run.
 fn blind(checked: &check::Program, ended: Option<Ended>) -> (u8, String) {
     let code = match ended {
         Some(Ended::Exited(status)) if status != 0 => status as u8,
@@ -181,7 +221,7 @@ fn terminate(pid: u32) {
     }
 }
 
-fn report(args: &Args, outcome: &Outcome) {
+fn report(args: &Args, outcome: &Outcome, wishes: &Wishes) {
     for failure in &outcome.failures {
         eprintln!("edleak-record: {}; the program was not disturbed", failure.message);
     }
@@ -191,11 +231,19 @@ fn report(args: &Args, outcome: &Outcome) {
     for summary in &outcome.summaries {
         eprintln!("edleak-record: {}", sentence(summary));
     }
+    // With nothing recorded, nothing was searched for them.
+    let unused: Vec<_> = wishes.wrappers.unused().map(|pattern| format!("`{pattern}`")).collect();
+    if !unused.is_empty() && !outcome.summaries.is_empty() {
+        eprintln!(
+            "edleak-record: no function of any module matches --wrapper {} (names are as in edleak-analyze's stacks)",
+            unused.join(", ")
+        );
+    }
 }
 
 /// The one line at the end.
 fn sentence(summary: &Summary) -> String {
-    let Summary { path, bytes, slices, sites, duration, losses } = summary;
+    let Summary { path, bytes, slices, sites, duration, losses, injected_bytes_per_s, .. } = summary;
     let path = path.display();
     let mut line = format!(
         "{slices} slices of {sites} sites in {:.1} s; {path} is {}{}; next: edleak-analyze {path}",
@@ -205,6 +253,9 @@ fn sentence(summary: &Summary) -> String {
     );
     if *sites == 0 {
         line.push_str(" (no allocation was seen)");
+    }
+    if let Some(rate) = injected_bytes_per_s {
+        line.push_str(&format!(" ({INJECTED_NAME} of {} was added, as asked for)", units::rate(*rate)));
     }
     line
 }

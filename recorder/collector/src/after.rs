@@ -1,0 +1,42 @@
+//! After the recording: symbols put into the finished traces, and the analysis printed.
+
+use edleak_analyzer::classify::Model;
+use edleak_analyzer::gate::Policy;
+use edleak_analyzer::load::LoadOptions;
+use edleak_analyzer::report::text::{Style, Text};
+use edleak_analyzer::report::{Exporter, Report};
+use edleak_analyzer::symbolize::{Options, Symbolizer};
+use edleak_analyzer::{analyze, rewrite};
+use edleak_format::Trace;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+
+/// Puts the symbols of every address that a trace names into it. It is replaced whole or not at all.
+pub fn embed(path: &Path) -> Result<(), String> {
+    let symbolizer = Symbolizer::new(Options::default());
+    let trace = Trace::open(path).map_err(|error| error.to_string())?;
+    rewrite::embed(&trace, path, &symbolizer).map(drop).map_err(|error| error.to_string())
+}
+
+/// Prints to stderr what edleak-analyze would say of these traces. (stdout is the target's.)
+pub fn report(paths: &[&Path]) -> Result<(), String> {
+    let symbolizer = Symbolizer::new(Options::default());
+    let policy = Policy::default();
+    let (mut recordings, mut analyses) = (Vec::new(), Vec::new());
+    for path in paths {
+        let (recording, analysis) =
+            analyze(path, LoadOptions::default(), Model::Growth, &policy, &symbolizer)
+                .map_err(|error| error.to_string())?;
+        recordings.push(recording);
+        analyses.push(analysis);
+    }
+    let unused_rules = policy.apply(&mut analyses);
+    let report = Report { analyses: &analyses, recordings: &recordings, rules: &[], unused_rules, top: None };
+    let text = Text { style: Style::of_environment(io::stderr().is_terminal()) };
+    // In one piece, so that what the target still prints does not come in between.
+    let mut bytes = Vec::new();
+    text.export(&report, &mut bytes).map_err(|error| error.to_string())?;
+    // If stderr is gone there is nobody to tell.
+    let _ = io::stderr().write_all(&bytes);
+    Ok(())
+}
