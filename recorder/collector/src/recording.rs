@@ -126,8 +126,6 @@ impl Recording {
         if options.auto_watch {
             guide.enable_walks(&session, modules.all());
         }
-        session.header().ready.store(1, Ordering::Release);
-        crate::shm::wake(&session.header().ready);
 
         let schedule = Schedule::new(options.period);
         let mut writer = TraceWriter::create(path, options.capacity_bytes)?;
@@ -184,6 +182,10 @@ impl Recording {
             recording.inject(bytes_per_s)?;
         }
         recording.take_slice(0)?;
+        // The target waits for this: the first slice shows it before it has done anything.
+        let ready = &recording.session.header().ready;
+        ready.store(1, Ordering::Release);
+        crate::shm::wake(ready);
         Ok(recording)
     }
 
