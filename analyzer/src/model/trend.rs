@@ -16,9 +16,9 @@ pub struct Trend {
     pub sav: f64,
     /// See [`dec`].
     pub dec: f64,
-    /// See [`most_share`].
+    /// See `most_share`.
     pub mxe: f64,
-    /// See [`second_share`].
+    /// See `second_share`.
     pub second: f64,
     /// See [`t_after`], after the first quarter.
     pub t25: f64,
