@@ -189,7 +189,7 @@ impl Text {
             let rest = format!("{INDENT}{stem}{:>8}", "");
             let lines = match share.site {
                 Some(site) => self.stack_lines(&site.stack, site.is_stack_cut, WIDTH - columns(&rest)),
-                None => vec!["(allocated before the site was watched)".into()],
+                None => vec!["(allocated while the site was not watched)".into()],
             };
             for (j, line) in lines.iter().enumerate() {
                 writeln!(out, "{}{line}", if j == 0 { &first } else { &rest })?;

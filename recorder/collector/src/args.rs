@@ -21,11 +21,15 @@ use std::time::Duration;
                                             end the recording after an hour; the server runs on
   edleak-record --auto-watch --report ./server
                                             and say at the end who leaks, by which stack
+  edleak-record sessions                    list what is being recorded
+  edleak-record watch --session PID 'parse_*'
+                                            record full stacks there, in a running recording
+                                            (unwatch: no longer)
   LD_PRELOAD=/path/to/libedleak_preload.so ./server
                                             the same without edleak-record; EDLEAK_OUTPUT and EDLEAK_PERIOD apply
 
 Exit code: the program's own (128+N if signal N killed it); 125 edleak-record failed, 126 the program cannot be
-recorded, 127 there is no such program."
+recorded, 127 there is no such program. A program called watch, unwatch or sessions is ./watch."
 )]
 pub struct Args {
     /// Write the trace to FILE; one that exists is kept as FILE.old.
@@ -101,6 +105,37 @@ pub struct Args {
     pub program: Vec<OsString>,
 }
 
+/// `watch` and `unwatch`, on a running recording.
+#[derive(Parser, Clone, Debug)]
+#[command(
+    name = "edleak-record watch",
+    bin_name = "edleak-record watch",
+    about = "Records full stacks at these sites of a running recording from now on (unwatch: no longer).",
+    after_help = "Examples:
+  edleak-record sessions                        what is being recorded
+  edleak-record watch --session 4711 'parse_*'  full stacks of every function whose name begins with parse_
+  edleak-record unwatch --session 4711 '*'      no stacks any more, whoever asked for them"
+)]
+pub struct WatchArgs {
+    /// The recorded process; may be left out while only one is.
+    #[arg(short, long, value_name = "PID")]
+    pub session: Option<u32>,
+
+    /// A pattern on function names (`*` is everything), a return address as `module!offset`, or a site of an earlier
+    /// trace as `old.edl#7`.
+    #[arg(required = true, value_name = "SPEC")]
+    pub specs: Vec<String>,
+}
+
+/// `sessions`: the running recordings.
+#[derive(Parser, Clone, Debug)]
+#[command(
+    name = "edleak-record sessions",
+    bin_name = "edleak-record sessions",
+    about = "Lists your running recordings: process, time, slices, sites, watched stacks, trace."
+)]
+pub struct SessionsArgs {}
+
 /// What the preload asks for when nobody started edleak-record: `collect --pid N --reply-fd N`.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "edleak-record collect")]
@@ -145,6 +180,8 @@ mod tests {
     fn the_command_line_is_well_formed() {
         Args::command().debug_assert();
         CollectArgs::command().debug_assert();
+        WatchArgs::command().debug_assert();
+        SessionsArgs::command().debug_assert();
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! Follows every image of a run from its claim to its end: one thread, woken by signals, claims and the clock.
 
+use crate::control::{ClientId, ControlSocket};
 use crate::guide::Guide;
 use crate::offer::Offer;
 use crate::process;
 use crate::recording::{Options, Recording, Summary};
 use crate::shm::{Session, wait};
 use crate::signals::{self, Ended, Signals, Watch};
+use crate::steering::Wanted;
+use crate::watch::Request;
 use edleak_format::EndReason;
 use edleak_session::header::{ATTACHED, FRESH};
 use std::path::{Path, PathBuf};
@@ -16,6 +19,8 @@ use std::time::{Duration, Instant};
 const YOUNG_POLL: Duration = Duration::from_micros(500);
 /// And this often later.
 const POLL: Duration = Duration::from_millis(20);
+/// A request that is being prepared is looked after this often.
+const BUSY_POLL: Duration = Duration::from_millis(2);
 /// How long a target counts as young.
 const YOUNG: Duration = Duration::from_millis(200);
 
@@ -89,6 +94,8 @@ pub struct Follower<'a> {
     recording: Option<Recording>,
     children: Vec<Child>,
     attaching: Vec<Session>,
+    /// Where requests come from. Without it nothing can be asked, and nothing else is missing.
+    control: Option<ControlSocket>,
     outcome: Outcome,
     began: Instant,
 }
@@ -103,6 +110,7 @@ impl<'a> Follower<'a> {
             recording: None,
             children: Vec::new(),
             attaching: Vec::new(),
+            control: ControlSocket::open().ok(),
             outcome: Outcome::default(),
             began: Instant::now(),
         }
@@ -116,6 +124,7 @@ impl<'a> Follower<'a> {
             if let (Root::Other(_, watch), None) = (&self.root, self.outcome.ended) {
                 fds.push(watch.fd());
             }
+            fds.extend(self.control.iter().flat_map(ControlSocket::fds));
             signals::wait_readable(&fds, self.time_to_wait());
             let stop = self.pass_on(signals);
             self.take_claims();
@@ -123,6 +132,7 @@ impl<'a> Follower<'a> {
                 self.outcome.failures.push(Failure::new(&self.plan.output, &error));
             }
             let now = Instant::now();
+            self.serve(now);
             self.take_slices(now);
             self.end_children();
             let root_is_gone = self.root_has_ended();
@@ -154,7 +164,11 @@ impl<'a> Follower<'a> {
         let young = self.recording.is_none() || !self.attaching.is_empty();
         let poll = if young && self.began.elapsed() < YOUNG { YOUNG_POLL } else { POLL };
         let recordings = self.recording.iter().chain(self.children.iter().map(|child| &child.recording));
-        let due = recordings.map(|recording| recording.next_due().saturating_duration_since(now)).min();
+        let due = recordings.map(|recording| {
+            let due = recording.next_due().saturating_duration_since(now);
+            if recording.is_busy() { due.min(BUSY_POLL) } else { due }
+        });
+        let due = due.min();
         // With nothing to claim and nobody to notice it late, sleep until the next slice.
         let calm = self.began.elapsed() > 50 * YOUNG && !self.plan.children;
         let poll = if calm { 10 * POLL } else { poll };
@@ -204,7 +218,9 @@ impl<'a> Follower<'a> {
         let path = if is_root { self.plan.output.clone() } else { child_path(&self.plan.output, pid) };
         if is_root {
             // An exec: the trace is that of the new image.
-            drop(self.recording.take());
+            if let Some(old) = self.recording.take() {
+                self.dismiss_clients(&old);
+            }
         } else if let Some(index) = self.children.iter().position(|child| child.recording.pid() == pid) {
             drop(self.children.swap_remove(index));
         }
@@ -219,6 +235,69 @@ impl<'a> Follower<'a> {
         }
     }
 
+    /// Takes requests, and tends to those taken before.
+    fn serve(&mut self, now: Instant) {
+        let mut answers = Vec::new();
+        for recording in self.recordings() {
+            answers.extend(recording.tend(now).map(|(client, text)| (client, Ok(text))));
+        }
+        let lines = self.control.as_mut().map(|control| control.turn(now)).unwrap_or_default();
+        for line in lines {
+            answers.extend(self.take_request(line.client, line.words).map(|answer| (line.client, answer)));
+        }
+        for (client, answer) in answers {
+            self.answer(client, answer, now);
+        }
+    }
+
+    fn recordings(&mut self) -> impl Iterator<Item = &mut Recording> {
+        self.recording.iter_mut().chain(self.children.iter_mut().map(|child| &mut child.recording))
+    }
+
+    /// The answer to a request; `None`: a recording is going to answer.
+    fn take_request(
+        &mut self,
+        client: ClientId,
+        words: Option<Vec<String>>,
+    ) -> Option<Result<String, String>> {
+        let words = words.unwrap_or_default();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        match words.as_slice() {
+            ["list"] => {
+                let lines: Vec<_> = self.recordings().map(|one| one.progress().to_string()).collect();
+                Some(Ok(lines.join("\n")))
+            }
+            [verb @ ("watch" | "unwatch"), pid, specs @ ..] => {
+                let requests: Result<Vec<_>, _> =
+                    specs.iter().map(|spec| Request::parse_plain(spec)).collect();
+                let requests = match requests {
+                    Ok(requests) => requests,
+                    Err(message) => return Some(Err(message)),
+                };
+                let Some(recording) = self.recordings().find(|one| one.pid().to_string() == *pid) else {
+                    return Some(Err(format!("process {pid} is not being recorded (any more)")));
+                };
+                recording.steer(Wanted { client, requests, is_for: *verb == "watch" });
+                None
+            }
+            _ => Some(Err("unknown request (use edleak-record of the same version on both sides)".into())),
+        }
+    }
+
+    fn answer(&mut self, client: ClientId, answer: Result<String, String>, now: Instant) {
+        if let Some(control) = &mut self.control {
+            control.answer(client, answer, now);
+        }
+    }
+
+    /// Nobody waits for an answer of a recording that is over.
+    fn dismiss_clients(&mut self, recording: &Recording) {
+        for client in recording.clients().collect::<Vec<_>>() {
+            let over = format!("the recording of process {} is over (read its trace)", recording.pid());
+            self.answer(client, Err(over), Instant::now());
+        }
+    }
+
     fn take_slices(&mut self, now: Instant) {
         let recordings = self.recording.take().into_iter().map(|recording| (recording, None));
         let children = std::mem::take(&mut self.children);
@@ -228,6 +307,7 @@ impl<'a> Follower<'a> {
             match recording.poll(now) {
                 Ok(()) => kept.push((recording, child)),
                 Err(error) => {
+                    self.dismiss_clients(&recording);
                     let path = recording.path().to_owned();
                     self.outcome.summaries.extend(recording.abandon());
                     self.outcome.failures.push(Failure::new(&path, &error));
@@ -284,6 +364,7 @@ impl<'a> Follower<'a> {
     }
 
     fn finish(&mut self, recording: Recording, reason: EndReason) {
+        self.dismiss_clients(&recording);
         let path = recording.path().to_owned();
         match recording.finish(reason, self.offer.missed()) {
             Ok(summary) => self.outcome.summaries.push(summary),

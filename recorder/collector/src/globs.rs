@@ -25,6 +25,11 @@ impl Glob {
         self.0.is_empty()
     }
 
+    /// The pattern as it is written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// Whether all of `text` matches.
     pub fn matches(&self, text: &str) -> bool {
         matches(self.0.as_bytes(), without_idle_blanks(text).as_bytes())

@@ -8,16 +8,17 @@ use crate::elf::{Elf, FileBytes};
 use crate::modules::Loaded;
 use crate::shm::Session;
 use crate::unwind::UnwindTable;
-use crate::watch::WatchSet;
+use crate::watch::{Asked, WatchSet};
 use crate::wrappers::{WrapperSet, wrapper_ranges};
 use edleak_session::rule::Kind;
-use edleak_session::site::{Action, MAX_SITES, SiteSlot};
+use edleak_session::site::{Action, SiteSlot};
 use edleak_session::stack::{MAX_ROWS, MAX_TABLES};
 use edleak_session::wrapper::MAX_RANGES;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
 
 /// What the user asked for; the same for all recordings of a run.
 #[derive(Clone, Debug)]
@@ -39,44 +40,105 @@ struct Piece {
 /// What one file says, in offsets from its first byte.
 struct FileCode {
     wrappers: Vec<Piece>,
-    watched: Vec<Piece>,
     rules: UnwindTable,
     link_base: u64,
 }
 
-/// Files that were or are being compiled in this run, by path as their process sees it and build ID.
-type Cache = Mutex<HashMap<(String, Vec<u8>), Arc<OnceLock<FileCode>>>>;
+/// A file: its path as its process sees it, and its build ID.
+type FileKey = (String, Vec<u8>);
+/// A file, and the version of a watch set.
+type AskedKey = (FileKey, u64);
+/// What is made once, whoever asks first.
+type Shared<T> = Arc<OnceLock<T>>;
+
+/// What was or is being compiled in this run.
+#[derive(Default)]
+struct Cache {
+    code: Mutex<HashMap<FileKey, Shared<FileCode>>>,
+    asked: Mutex<HashMap<AskedKey, Shared<Vec<Asked>>>>,
+}
 
 /// What one target has been told.
 pub struct Guide {
     wishes: Arc<Wishes>,
+    watch: Arc<WatchSet>,
     cache: Arc<Cache>,
-    code: Vec<Arc<OnceLock<FileCode>>>,
+    code: Vec<Shared<FileCode>>,
     pieces: Vec<Piece>,
+    /// Code that somebody asked not to watch; sorted.
+    refused: Vec<Asked>,
+    /// Return addresses that auto-watch picked.
+    picked: HashSet<u64>,
     walks: bool,
+    /// Where the unwind rows of a module begin, by its index.
+    rows_at: HashMap<usize, usize>,
+    rows_used: usize,
+    publications: usize,
 }
+
+/// A change of what is watched, being prepared in the background: searching the symbols of every module takes a while.
+pub struct Change {
+    watch: Arc<WatchSet>,
+    worker: Option<JoinHandle<()>>,
+}
+
+impl Change {
+    /// Whether it can be made now without delay.
+    pub fn is_prepared(&self) -> bool {
+        self.worker.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+/// Padding: so many different lengths have successive tables at least.
+const PADDING: usize = 8;
 
 impl Guide {
     /// Nothing has been told yet.
     pub fn new(wishes: Arc<Wishes>) -> Guide {
-        let walks = !wishes.watch.is_empty();
-        Guide { wishes, cache: Arc::default(), code: Vec::new(), pieces: Vec::new(), walks }
+        Guide::with(wishes, Arc::default())
     }
 
     /// The same wishes and what was compiled for them, for another target of the same run.
     pub fn for_another(&self) -> Guide {
+        Guide::with(Arc::clone(&self.wishes), Arc::clone(&self.cache))
+    }
+
+    fn with(wishes: Arc<Wishes>, cache: Arc<Cache>) -> Guide {
+        let watch = Arc::new(wishes.watch.clone());
         Guide {
-            wishes: Arc::clone(&self.wishes),
-            cache: Arc::clone(&self.cache),
+            walks: !watch.is_empty(),
+            wishes,
+            watch,
+            cache,
             code: Vec::new(),
             pieces: Vec::new(),
-            walks: !self.wishes.watch.is_empty(),
+            refused: Vec::new(),
+            picked: HashSet::new(),
+            rows_at: HashMap::new(),
+            rows_used: 0,
+            publications: 0,
         }
+    }
+
+    /// What is watched now.
+    pub fn watch(&self) -> &WatchSet {
+        &self.watch
+    }
+
+    /// Sites that auto-watch picked.
+    pub fn picked(&self) -> usize {
+        self.picked.len()
+    }
+
+    /// Whether the target walks stacks.
+    pub fn walks(&self) -> bool {
+        self.walks
     }
 
     /// Compiles files that the target is going to load, in the background, while it is being started.
     pub fn prepare(&self, files: Vec<PathBuf>) {
-        let (wishes, cache) = (Arc::clone(&self.wishes), Arc::clone(&self.cache));
+        let (wishes, watch, cache) =
+            (Arc::clone(&self.wishes), Arc::clone(&self.watch), Arc::clone(&self.cache));
         std::thread::spawn(move || {
             for file in files {
                 let Ok(file) = file.canonicalize() else { continue };
@@ -85,7 +147,8 @@ impl Guide {
                     Err(_) => continue,
                 };
                 let key = (file.display().to_string(), build_id.unwrap_or_default());
-                entry(&cache, key).get_or_init(|| FileCode::compile(&file, &wishes));
+                cache.asked(&key, &file, &watch);
+                cache.code(key, &file, &wishes);
             }
         });
     }
@@ -93,38 +156,114 @@ impl Guide {
     /// Tells the target about modules it was not told about before, and about sites it has met in them already.
     pub fn publish(&mut self, session: &Session, modules: &[Loaded]) {
         for loaded in modules.get(self.code.len()..).unwrap_or_default() {
-            let shared = entry(&self.cache, (loaded.module.path.clone(), loaded.module.build_id.clone()));
-            let code = shared.get_or_init(|| FileCode::compile(&loaded.file, &self.wishes));
-            let base = loaded.module.load_bias.wrapping_add(code.link_base);
-            let at_home =
-                |piece: &Piece| Piece { start: base + piece.start, end: base + piece.end, ..*piece };
-            let mut watched: Vec<Piece> = code.watched.iter().map(at_home).collect();
-            watched.extend(self.wishes.watch.addresses_in(&loaded.module).map(|address| Piece {
-                start: address.wrapping_sub(1),
-                end: address,
-                action: Action::WATCH,
-            }));
-            watched.sort_by_key(|piece| (piece.start, piece.end));
-            // Another module lay there before; its code is gone.
-            self.pieces.retain(|piece| piece.end <= loaded.module.start || piece.start >= loaded.module.end);
-            self.pieces.extend(overlay(code.wrappers.iter().map(at_home), &watched));
-            self.code.push(shared);
+            self.learn(loaded);
         }
         self.pieces.sort_by_key(|piece| piece.start);
-        self.pieces.truncate(MAX_RANGES);
+        self.refused.sort_by_key(|asked| asked.start);
+        self.pieces.truncate(MAX_RANGES - PADDING);
+        self.publications += 1;
         let header = session.header();
-        header.watch_all.store(u32::from(self.wishes.watch.is_everything()), Ordering::Relaxed);
+        header.watch_all.store(u32::from(self.watch.is_everything()), Ordering::Relaxed);
         header.wrapper_ranges.store(0, Ordering::Release);
-        for (range, piece) in session.wrappers().iter().zip(&self.pieces) {
+        // A reader tells by its length that a table was replaced under its eyes, so the length must change.
+        let padding = Piece { start: u64::MAX, end: u64::MAX, action: Action::COUNT };
+        let padded = self.pieces.iter().chain(std::iter::repeat_n(&padding, self.publications % PADDING));
+        let mut count = 0;
+        for (range, piece) in session.wrappers().iter().zip(padded) {
             range.start.store(piece.start, Ordering::Relaxed);
             range.end.store(piece.end, Ordering::Relaxed);
             range.action.store(piece.action.0, Ordering::Relaxed);
+            count += 1;
         }
-        header.wrapper_ranges.store(self.pieces.len() as u32, Ordering::Release);
+        header.wrapper_ranges.store(count, Ordering::Release);
         self.tell_known_sites(session);
         if self.walks {
             self.publish_rules(session, modules);
         }
+    }
+
+    /// Adds what the code of one module says.
+    fn learn(&mut self, loaded: &Loaded) {
+        let key = (loaded.module.path.clone(), loaded.module.build_id.clone());
+        let functions = self.cache.asked(&key, &loaded.file, &self.watch);
+        let shared = self.cache.code(key, &loaded.file, &self.wishes);
+        let Some(code) = shared.get() else { return };
+        let base = loaded.module.load_bias.wrapping_add(code.link_base);
+        let functions = functions.get().map_or(&[][..], Vec::as_slice);
+        let mut asked: Vec<Asked> = functions
+            .iter()
+            .map(|asked| Asked { start: base + asked.start, end: base + asked.end, ..*asked })
+            .collect();
+        for single in self.watch.addresses_in(&loaded.module) {
+            lay_over(&mut asked, single);
+        }
+        let (watched, refused): (Vec<_>, Vec<_>) = asked.into_iter().partition(|asked| asked.is_for);
+        let with = |action| move |asked: &Asked| Piece { start: asked.start, end: asked.end, action };
+        let watched: Vec<Piece> = watched.iter().map(with(Action::WATCH)).collect();
+        let at_home = |piece: &Piece| Piece { start: base + piece.start, end: base + piece.end, ..*piece };
+        let mut pieces = overlay(code.wrappers.iter().map(at_home), &watched);
+        if self.watch.is_everything() {
+            pieces.sort_by_key(|piece| piece.start);
+            pieces = overlay(refused.iter().map(with(Action::COUNT)), &pieces);
+        }
+        // Another module lay there before; its code is gone.
+        let is_outside = |start, end| end <= loaded.module.start || start >= loaded.module.end;
+        self.pieces.retain(|piece| is_outside(piece.start, piece.end));
+        self.refused.retain(|asked| is_outside(asked.start, asked.end));
+        self.pieces.extend(pieces);
+        self.refused.extend(refused);
+        self.code.push(shared);
+    }
+
+    /// Begins a change of what is watched. It is made by [`Guide::make`], once it is prepared or any time before.
+    pub fn prepare_change(&self, watch: WatchSet, modules: &[Loaded]) -> Change {
+        let watch = Arc::new(watch);
+        let (set, cache) = (Arc::clone(&watch), Arc::clone(&self.cache));
+        let files: Vec<_> = modules
+            .iter()
+            .map(|loaded| ((loaded.module.path.clone(), loaded.module.build_id.clone()), loaded.file.clone()))
+            .collect();
+        let worker = std::thread::Builder::new().spawn(move || {
+            for (key, file) in files {
+                cache.asked(&key, &file, &set);
+            }
+        });
+        Change { watch, worker: worker.ok() }
+    }
+
+    /// Makes a change: existing sites and those to come are watched, or no longer. Returns how many of the existing ones
+    /// changed.
+    pub fn make(&mut self, change: Change, session: &Session, modules: &[Loaded]) -> usize {
+        let old = std::mem::replace(&mut self.watch, change.watch);
+        self.code.clear();
+        self.pieces.clear();
+        self.refused.clear();
+        self.walks |= !self.watch.is_empty();
+        if self.walks {
+            // The rules first: no stack is to be cut for want of them.
+            for loaded in modules {
+                self.learn(loaded);
+            }
+            self.publish_rules(session, modules);
+        }
+        let before = self.watched_sites(session);
+        self.publish(session, modules);
+        if old.version() != self.wishes.watch.version() {
+            self.cache.forget(old.version());
+        }
+        before.abs_diff(self.watched_sites(session))
+    }
+
+    /// Functions and addresses that a request with one of these serial numbers means in the modules.
+    pub fn meant(&self, serials: &[u32], modules: &[Loaded]) -> usize {
+        let is_meant = |asked: &Asked| serials.contains(&asked.serial);
+        let count = |loaded: &Loaded| {
+            let key = (loaded.module.path.clone(), loaded.module.build_id.clone());
+            let functions = self.cache.asked(&key, &loaded.file, &self.watch);
+            let functions = functions.get().map_or(0, |all| all.iter().filter(|one| is_meant(one)).count());
+            functions + self.watch.addresses_in(&loaded.module).filter(is_meant).count()
+        };
+        modules.iter().filter(|loaded| loaded.module.unloaded_ns == 0).map(count).sum()
     }
 
     /// What is to be done at a return address.
@@ -134,8 +273,22 @@ impl Guide {
         let piece = after.checked_sub(1).and_then(|index| self.pieces.get(index));
         match piece {
             Some(piece) if pc < piece.end => piece.action,
-            _ if self.wishes.watch.is_everything() => Action::WATCH,
+            _ if self.watch.is_everything() || self.picked.contains(&address) => Action::WATCH,
             _ => Action::COUNT,
+        }
+    }
+
+    /// Watches a site that looks like a leak, unless somebody asked not to.
+    pub fn pick(&mut self, session: &Session, address: u64) {
+        let pc = address.wrapping_sub(1);
+        let after = self.refused.partition_point(|asked| asked.start <= pc);
+        let refused = after.checked_sub(1).and_then(|index| self.refused.get(index));
+        if refused.is_none_or(|asked| pc >= asked.end)
+            && let Some(slot) = slot_of(session, address)
+            && slot.action() == Action::COUNT
+        {
+            self.picked.insert(address);
+            slot.set_action(Action::WATCH);
         }
     }
 
@@ -147,59 +300,129 @@ impl Guide {
         }
     }
 
-    /// Sites that the target met before it was told about their code.
-    fn tell_known_sites(&self, session: &Session) {
-        // By id rather than by slot: most slots are empty, and looking at them would give them memory.
-        let known = (session.header().next_site.load(Ordering::Acquire) as usize).min(MAX_SITES);
-        for info in &session.infos()[..known] {
-            let address = info.address.load(Ordering::Acquire);
-            let action = self.action_at(address);
-            if action != Action::COUNT
-                && let Some(slot) = slot_of(session, address)
-                && slot.action() == Action::COUNT
-            {
-                slot.set_action(action);
+    /// Sites that the target met before it was told about their code, or was told something else.
+    fn tell_known_sites(&mut self, session: &Session) {
+        let refused = std::mem::take(&mut self.refused);
+        self.picked.retain(|&address| {
+            let pc = address.wrapping_sub(1);
+            let after = refused.partition_point(|asked| asked.start <= pc);
+            after == 0 || refused[after - 1].end <= pc
+        });
+        self.refused = refused;
+        for address in known_addresses(session) {
+            self.tell(session, address);
+        }
+    }
+
+    /// Makes sure that the target does what is to be done at one site that it has met.
+    pub fn tell(&self, session: &Session, address: u64) {
+        if let Some(slot) = slot_of(session, address) {
+            let (now, wanted) = (slot.action(), self.action_at(address));
+            if now != wanted && now != Action::LOADER {
+                slot.set_action(wanted);
             }
         }
     }
 
-    fn publish_rules(&self, session: &Session, modules: &[Loaded]) {
-        let compiled = self.code.iter().filter_map(|code| code.get());
-        let mut tables: Vec<_> =
-            modules.iter().zip(compiled).filter(|(loaded, _)| loaded.module.unloaded_ns == 0).collect();
-        tables.sort_by_key(|(loaded, _)| loaded.module.start);
-        session.header().rule_tables.store(0, Ordering::Release);
-        let (mut count, mut rows_at) = (0, 0);
-        for (loaded, code) in tables.into_iter().take(MAX_TABLES) {
-            let rows = &code.rules.rows;
-            if rows_at + rows.len() > MAX_ROWS {
-                continue; // no room: stacks are cut where they pass through this module
+    fn watched_sites(&self, session: &Session) -> usize {
+        let slots = known_addresses(session).filter_map(|address| slot_of(session, address));
+        slots.filter(|slot| slot.action() == Action::WATCH).count()
+    }
+
+    /// Publishes the rules of modules that are loaded. Rows are only ever added, so that a walk finds nothing for no
+    /// longer than it takes to write the short table of modules.
+    fn publish_rules(&mut self, session: &Session, modules: &[Loaded]) {
+        let is_loaded = |module: usize| modules[module].module.unloaded_ns == 0;
+        let rows_of = |module: usize| {
+            let code = self.code.get(module).and_then(|code| code.get());
+            code.map_or(&[][..], |code| code.rules.rows.as_slice())
+        };
+        let known = self.code.len().min(modules.len());
+        let missing = (0..known)
+            .filter(|&module| is_loaded(module) && !self.rows_at.contains_key(&module))
+            .map(|module| rows_of(module).len())
+            .sum::<usize>();
+        if missing == 0 && self.rows_at.keys().all(|&module| is_loaded(module)) {
+            return;
+        }
+        if self.rows_used + missing > MAX_ROWS {
+            session.header().rule_tables.store(0, Ordering::Release);
+            self.rows_used = 0;
+            self.rows_at.clear();
+        }
+        for module in (0..known).filter(|&module| is_loaded(module)) {
+            let rows = rows_of(module);
+            if self.rows_at.contains_key(&module) || self.rows_used + rows.len() > MAX_ROWS {
+                continue; // without room, stacks are cut where they pass through this module
             }
-            let base = loaded.module.load_bias.wrapping_add(code.link_base);
-            for (cell, row) in session.rule_rows()[rows_at..].iter().zip(rows) {
+            for (cell, row) in session.rule_rows()[self.rows_used..].iter().zip(rows) {
                 let word = u64::from(row.start) | u64::from(row.rule.0) << 32;
                 cell.offset_and_rule.store(word, Ordering::Relaxed);
             }
-            let table = &session.rule_tables()[count];
-            table.start.store(base, Ordering::Relaxed);
-            table.end.store(loaded.module.end, Ordering::Relaxed);
-            table.rows_at.store(rows_at as u32, Ordering::Relaxed);
-            table.rows.store(rows.len() as u32, Ordering::Relaxed);
-            rows_at += rows.len();
-            count += 1;
+            self.rows_at.insert(module, self.rows_used);
+            self.rows_used += rows.len();
         }
-        session.header().rule_tables.store(count as u32, Ordering::Release);
+        self.rows_at.retain(|&module, _| is_loaded(module));
+        let mut tables: Vec<_> = self
+            .rows_at
+            .iter()
+            .map(|(&module, &rows_at)| {
+                let loaded = &modules[module].module;
+                let base = self.code[module].get().map_or(0, |code| code.link_base);
+                (loaded.load_bias.wrapping_add(base), loaded.end, rows_at, rows_of(module).len())
+            })
+            .collect();
+        tables.sort_unstable();
+        tables.truncate(MAX_TABLES - PADDING);
+        // As with the ranges: the length must change.
+        tables.extend(std::iter::repeat_n((u64::MAX, u64::MAX, 0, 0), self.publications % PADDING));
+        session.header().rule_tables.store(0, Ordering::Release);
+        for (table, (start, end, rows_at, rows)) in session.rule_tables().iter().zip(&tables) {
+            table.start.store(*start, Ordering::Relaxed);
+            table.end.store(*end, Ordering::Relaxed);
+            table.rows_at.store(*rows_at as u32, Ordering::Relaxed);
+            table.rows.store(*rows as u32, Ordering::Relaxed);
+        }
+        session.header().rule_tables.store(tables.len() as u32, Ordering::Release);
+    }
+}
+
+impl Cache {
+    /// The code of a file; waits for whoever compiles it already.
+    fn code(&self, key: FileKey, file: &Path, wishes: &Wishes) -> Shared<FileCode> {
+        let place = {
+            let mut code = self.code.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(code.entry(key).or_default())
+        };
+        place.get_or_init(|| FileCode::compile(file, wishes));
+        place
+    }
+
+    /// What a watch set asks for the functions of a file.
+    fn asked(&self, key: &FileKey, file: &Path, watch: &WatchSet) -> Shared<Vec<Asked>> {
+        let place = {
+            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(asked.entry((key.clone(), watch.version())).or_default())
+        };
+        place.get_or_init(|| {
+            if !watch.names_functions() {
+                return Vec::new(); // most often, and then the file need not be opened
+            }
+            let Ok(bytes) = FileBytes::open(file) else { return Vec::new() };
+            Elf::parse(&bytes).map_or_else(|_| Vec::new(), |elf| watch.functions_in(&elf))
+        });
+        place
+    }
+
+    /// Forgets what was made for a watch set that is no longer in use.
+    fn forget(&self, version: u64) {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).retain(|(_, of), _| *of != version);
     }
 }
 
 impl FileCode {
     fn compile(file: &Path, wishes: &Wishes) -> FileCode {
-        let empty = || FileCode {
-            wrappers: Vec::new(),
-            watched: Vec::new(),
-            rules: UnwindTable::default(),
-            link_base: 0,
-        };
+        let empty = || FileCode { wrappers: Vec::new(), rules: UnwindTable::default(), link_base: 0 };
         let Ok(bytes) = FileBytes::open(file) else { return empty() };
         let Ok(elf) = Elf::parse(&bytes) else { return empty() };
         let rules = UnwindTable::compile(&elf);
@@ -211,20 +434,31 @@ impl FileCode {
                 action: Action::step(range.rule),
             })
             .collect();
-        let watched = wishes
-            .watch
-            .functions_in(&elf)
-            .into_iter()
-            .map(|(start, end)| Piece { start: u64::from(start), end: u64::from(end), action: Action::WATCH })
-            .collect();
-        FileCode { wrappers, watched, link_base: elf.link_base(), rules }
+        FileCode { wrappers, link_base: elf.link_base(), rules }
     }
 }
 
-/// The place of a file's code, whether compiled, being compiled, or not yet begun.
-fn entry(cache: &Cache, key: (String, Vec<u8>)) -> Arc<OnceLock<FileCode>> {
-    let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
-    Arc::clone(cache.entry(key).or_default())
+/// The return addresses of the sites that the target has met. By id rather than by slot: most slots are empty, and looking
+/// at them would give them memory.
+fn known_addresses(session: &Session) -> impl Iterator<Item = u64> {
+    let addresses =
+        session.infos()[..session.sites_in_use()].iter().map(|info| info.address.load(Ordering::Acquire));
+    addresses.filter(|&address| address != 0)
+}
+
+/// Lays what is asked for one address over what is asked for functions, if it was asked later.
+fn lay_over(asked: &mut Vec<Asked>, single: Asked) {
+    let after = asked.partition_point(|one| one.start <= single.start);
+    let covering = after.checked_sub(1).filter(|&index| single.start < asked[index].end);
+    match covering {
+        Some(index) if asked[index].serial > single.serial => {}
+        Some(index) => {
+            let whole = asked[index];
+            let parts = [Asked { end: single.start, ..whole }, single, Asked { start: single.end, ..whole }];
+            asked.splice(index..=index, parts.into_iter().filter(|part| part.start < part.end));
+        }
+        None => asked.insert(after, single),
+    }
 }
 
 /// Lays `top` over `below`: where both have something to say, `top` is heard. Both are sorted.
@@ -276,6 +510,26 @@ mod tests {
 
     fn piece(start: u64, end: u64, action: Action) -> Piece {
         Piece { start, end, action }
+    }
+
+    #[test]
+    fn an_address_is_heard_over_a_function_if_it_was_asked_later() {
+        let asked = |start, end, is_for, serial| Asked { start, end, is_for, serial };
+        let mut all = vec![asked(10, 20, false, 2), asked(30, 40, false, 5)];
+        for single in
+            [asked(14, 15, true, 3), asked(34, 35, true, 4), asked(25, 26, true, 1), asked(10, 11, true, 6)]
+        {
+            lay_over(&mut all, single);
+        }
+        let expected = [
+            asked(10, 11, true, 6),
+            asked(11, 14, false, 2),
+            asked(14, 15, true, 3),
+            asked(15, 20, false, 2),
+            asked(25, 26, true, 1),
+            asked(30, 40, false, 5),
+        ];
+        assert_eq!(all, expected);
     }
 
     #[test]

@@ -7,11 +7,14 @@
 //! follow          every image from its claim to its end
 //! offer shm       sessions on offer · the memory they are made of
 //! recording       one image: from its session, slice by slice, into its trace
-//! slicer period   every counter at one instant · when that is due
+//! slicer period inject   every counter at one instant · when that is due · a leak that is none
 //! modules process which code is where · what /proc says
 //! elf unwind      ELF files · .eh_frame to rules
 //! wrappers watch guide   which functions are wrappers · which are watched · telling the target
 //! stacks auto_watch   watched stacks and their survivors · picking what to watch
+//! bounds          where stacks end
+//! control steering commands progress   requests to a running recording: the socket · what they change · who sends
+//!                 them · what `sessions` shows
 //! wrapper_list names globs calls   the known ones · what functions are called · patterns · where code may call
 //! after           symbols into the finished trace, and the analysis printed
 //! signals         signals and the ends of processes
@@ -21,25 +24,31 @@
 pub mod after;
 pub mod args;
 pub mod auto_watch;
+pub mod bounds;
 pub mod calls;
 pub mod check;
+pub mod commands;
+pub mod control;
 pub mod detached;
 pub mod elf;
 pub mod follow;
 pub mod globs;
 pub mod guide;
+pub mod inject;
 pub mod launch;
 pub mod modules;
 pub mod names;
 pub mod offer;
 pub mod period;
 pub mod process;
+pub mod progress;
 pub mod recording;
 pub mod run;
 pub mod shm;
 pub mod signals;
 pub mod slicer;
 pub mod stacks;
+pub mod steering;
 pub mod unwind;
 pub mod watch;
 pub mod wrapper_list;

@@ -1,19 +1,23 @@
 //! edleak-record: runs a program and writes the trace of its allocations.
 
 use clap::Parser;
-use edleak_collector::args::{Args, CollectArgs};
-use edleak_collector::{detached, run};
+use edleak_collector::args::{Args, CollectArgs, SessionsArgs, WatchArgs};
+use edleak_collector::{commands, detached, run};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // Commands are told from programs by their place: a program of the same name is given as ./collect.
     let arguments: Vec<_> = std::env::args_os().collect();
-    let command = arguments.get(1).and_then(|word| word.to_str());
-    if command == Some("collect") {
-        return parse::<CollectArgs>(arguments.get(1..).unwrap_or_default())
-            .map_or_else(|code| code, |args| detached::collect(&args));
-    }
-    parse::<Args>(&arguments).map_or_else(|code| code, |args| run::run(&args))
+    let of_command = arguments.get(1..).unwrap_or_default();
+    let command = of_command.first().and_then(|word| word.to_str());
+    let code = match command {
+        Some("collect") => parse::<CollectArgs>(of_command).map(|args| detached::collect(&args)),
+        Some("sessions") => parse::<SessionsArgs>(of_command).map(|SessionsArgs {}| commands::sessions()),
+        Some("watch") => parse::<WatchArgs>(of_command).map(|args| commands::watch(&args, true)),
+        Some("unwatch") => parse::<WatchArgs>(of_command).map(|args| commands::watch(&args, false)),
+        _ => parse::<Args>(&arguments).map(|args| run::run(&args)),
+    };
+    code.unwrap_or_else(|code| code)
 }
 
 /// Parses a command line; a mistake in it is a failure of edleak-record, never the target's exit code.

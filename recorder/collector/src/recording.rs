@@ -1,19 +1,24 @@
 //! The recording of one image: from its session, slice by slice, into its trace.
 
 use crate::auto_watch::AutoWatch;
-use crate::guide::{Guide, is_step, slot_of};
+use crate::bounds::Bounds;
+use crate::control::ClientId;
+use crate::guide::{Guide, is_step};
+use crate::inject::Injected;
 use crate::modules::Modules;
 use crate::period::{Period, Schedule};
 use crate::process::{self, Size};
+use crate::progress::Progress;
 use crate::shm::Session;
 use crate::slicer::Slicer;
-use crate::stacks::{Epochs, Snapshots, WatchedStacks};
+use crate::stacks::{Epochs, NewStack, Snapshots, WatchedStacks};
+use crate::steering::{Steering, Wanted};
 use edleak_format::{
-    Counters, End, EndReason, Error, Losses, ModuleId, Record, Site, SiteId, SiteKind, SliceHeader, Start,
-    TraceWriter,
+    Counters, End, EndReason, Error, Losses, ModuleId, Record, Site, SiteId, SiteKind, SliceHeader, Stack,
+    Start, TraceWriter,
 };
 use edleak_session::event::{LOADED, MAX_EVENTS, ModuleEvent, NAME_BYTES};
-use edleak_session::site::{Action, MAX_SITES, OTHER};
+use edleak_session::site::{MAX_SITES, OTHER};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
@@ -36,6 +41,7 @@ pub struct Options {
 /// One image being recorded.
 pub struct Recording {
     pid: u32,
+    command: String,
     session: Session,
     writer: Option<TraceWriter>,
     path: PathBuf,
@@ -56,6 +62,8 @@ pub struct Recording {
     epochs: Epochs,
     survivors: Snapshots,
     auto_watch: Option<AutoWatch>,
+    bounds: Bounds,
+    steering: Steering,
     injected: Option<Injected>,
     /// The module of the program itself, and the call sites that lie in it, by their place in `trace_ids`.
     image: Option<ModuleId>,
@@ -89,24 +97,6 @@ pub struct Summary {
     pub injected_bytes_per_s: Option<f64>,
     /// The program's own file, and what was counted for callers in it.
     pub image: Option<(PathBuf, Counters)>,
-}
-
-/// The known leak of `--inject-leak`.
-#[derive(Clone, Copy, Debug)]
-struct Injected {
-    site: SiteId,
-    bytes_per_s: f64,
-}
-
-impl Injected {
-    /// Size of each of its allocations.
-    const SIZE: u64 = 64;
-
-    /// What it has allocated after so long; it never frees.
-    fn counters(self, elapsed_ns: u64) -> Counters {
-        let allocs = (self.bytes_per_s * elapsed_ns as f64 / 1e9) as u64 / Injected::SIZE;
-        Counters { allocs, allocated_bytes: allocs.saturating_mul(Injected::SIZE), ..Counters::ZERO }
-    }
 }
 
 impl Recording {
@@ -151,6 +141,7 @@ impl Recording {
         let slicer = Slicer::new(session.shards().len());
         let mut recording = Recording {
             pid,
+            command: options.command.join(" "),
             session,
             writer: Some(writer),
             path: path.to_owned(),
@@ -168,6 +159,8 @@ impl Recording {
             epochs: Epochs::default(),
             survivors: Snapshots::default(),
             auto_watch: options.auto_watch.then(AutoWatch::default),
+            bounds: Bounds::default(),
+            steering: Steering::default(),
             injected: None,
             image,
             image_sites: Vec::new(),
@@ -180,6 +173,9 @@ impl Recording {
         };
         if let Some(bytes_per_s) = options.inject_bytes_per_s {
             recording.inject(bytes_per_s)?;
+        }
+        if recording.guide.walks() {
+            recording.bounds.refresh(&recording.session, pid, began);
         }
         recording.take_slice(0)?;
         // The target waits for this: the first slice shows it before it has done anything.
@@ -207,6 +203,45 @@ impl Recording {
     /// When the next slice is due.
     pub fn next_due(&self) -> Instant {
         self.began + self.schedule.start_of(self.schedule.due_after(self.last_tick))
+    }
+
+    /// What is to be done at any time: requests, and where stacks end. Returns whom to answer, and what.
+    pub fn tend(&mut self, now: Instant) -> Option<(ClientId, String)> {
+        let answer = self.steering.turn(&mut self.guide, &self.session, self.modules.all());
+        if self.guide.walks() {
+            self.bounds.refresh(&self.session, self.pid, now);
+        }
+        answer
+    }
+
+    /// Takes a request to watch or not to watch; [`Recording::tend`] answers it.
+    pub fn steer(&mut self, wanted: Wanted) {
+        self.steering.add(wanted);
+    }
+
+    /// Whether there are requests to tend to.
+    pub fn is_busy(&self) -> bool {
+        self.steering.is_busy()
+    }
+
+    /// Who waits for an answer.
+    pub fn clients(&self) -> impl Iterator<Item = ClientId> {
+        self.steering.clients()
+    }
+
+    /// What it has done so far.
+    pub fn progress(&self) -> Progress {
+        Progress {
+            pid: self.pid,
+            seconds: self.began.elapsed().as_secs(),
+            slices: self.slices,
+            sites: self.seen_sites(),
+            stacks: self.stacks.sites().len(),
+            watched: self.guide.watch().to_string(),
+            picked: self.guide.picked(),
+            trace: std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone()),
+            command: self.command.clone(),
+        }
     }
 
     /// Takes a slice if one is due. Due slices that the machine had no time for are counted as missed.
@@ -293,11 +328,13 @@ impl Recording {
     }
 
     fn take_slice(&mut self, tick: u64) -> Result<(), Error> {
+        let learning_ns = self.began.elapsed().as_nanos() as u64;
+        self.read_events(learning_ns)?;
+        self.learn_sites(learning_ns)?;
+        self.learn_stacks(learning_ns)?;
+        // Learning may take a while, and a slice is as of the instant its counters were read.
         let now_ns = self.began.elapsed().as_nanos() as u64;
-        self.read_events(now_ns)?;
         self.slicer.read(&self.session, self.stacks.sites().len());
-        self.learn_sites(self.slicer.sites().len(), now_ns)?;
-        self.learn_stacks(now_ns)?;
         self.survivors.latest = self.stacks.survivors(&self.session, &self.epochs, now_ns);
         if self.epochs.advance(&self.session, now_ns) {
             for survivors in self.survivors.latest.clone() {
@@ -353,34 +390,49 @@ impl Recording {
         for index in auto_watch.suspects(self.schedule.period().as_secs_f64()) {
             let info = self.session.infos().get(index + OTHER as usize);
             let address = info.map_or(0, |info| info.address.load(Ordering::Acquire));
-            if let Some(slot) = slot_of(&self.session, address)
-                && slot.action() == Action::COUNT
-            {
-                slot.set_action(Action::WATCH);
-            }
+            self.guide.pick(&self.session, address);
         }
     }
 
     fn learn_stacks(&mut self, now_ns: u64) -> Result<(), Error> {
-        for new in self.stacks.learn(&self.session, &self.modules, self.events_read) {
+        let ends_nowhere =
+            |stack: &Stack| stack.is_cut && stack.frames.last().is_some_and(|f| f.module.is_none());
+        let mut new = self.new_stacks();
+        if new.iter().any(|new| ends_nowhere(&new.stack)) {
+            // In code that was mapped in a way that left no event; the walks to come get its rules.
+            self.look_at_map(now_ns)?;
+            new = self.new_stacks();
+        }
+        for NewStack { stack, parent } in new {
             let id = SiteId(self.sites);
             self.sites += 1;
-            let frame = new.stack.frames.first().copied();
             self.stacks.name(id);
-            let stack = new.stack.id;
-            self.record(&Record::Stack(new.stack))?;
+            let frame = stack.frames.first().copied();
+            let stack_id = stack.id;
+            self.record(&Record::Stack(stack))?;
             self.record(&Record::Site(Site {
                 id,
                 kind: SiteKind::Stack,
-                parent: self.trace_ids.get((new.parent - OTHER) as usize).copied(),
+                parent: Some(self.trace_ids[(parent - OTHER) as usize]),
                 address: frame.map_or(0, |frame| frame.address),
                 module: frame.and_then(|frame| frame.module),
-                stack: Some(stack),
+                stack: Some(stack_id),
                 first_seen_ns: now_ns,
                 is_wrapper: false,
             }))?;
         }
         Ok(())
+    }
+
+    fn new_stacks(&self) -> Vec<NewStack> {
+        let sites = OTHER..OTHER + self.trace_ids.len() as u32;
+        self.stacks.learn(&self.session, &self.modules, self.events_read, sites)
+    }
+
+    /// Looks for modules that were loaded in a way that left no event: musl's way, or that of a loader of its own.
+    fn look_at_map(&mut self, now_ns: u64) -> Result<(), Error> {
+        let first_new = self.modules.add_maps(&process::read_maps(self.pid), now_ns);
+        self.new_modules(first_new)
     }
 
     /// Sites that anything was counted at: call sites that are only stepped over are not worth a number.
@@ -434,9 +486,9 @@ impl Recording {
     }
 
     /// Tells the trace of sites that are new, with the modules they lie in.
-    fn learn_sites(&mut self, in_use: usize, now_ns: u64) -> Result<(), Error> {
+    fn learn_sites(&mut self, now_ns: u64) -> Result<(), Error> {
         let mut ids = std::mem::take(&mut self.late_sites);
-        for id in OTHER + self.trace_ids.len() as u32..in_use as u32 {
+        for id in OTHER + self.trace_ids.len() as u32..self.session.sites_in_use() as u32 {
             ids.push(id);
             self.trace_ids.push(SiteId(self.sites));
             self.sites += 1;
@@ -456,10 +508,8 @@ impl Recording {
             let events = info.events_before.load(Ordering::Relaxed);
             let mut module = self.modules.at(address, events);
             if module.is_none() && !map_is_fresh {
-                // Loaded in a way that left no event (musl, a loader of its own): look at the map, once a slice.
                 map_is_fresh = true;
-                let first_new = self.modules.add_maps(&process::read_maps(self.pid), now_ns);
-                self.new_modules(first_new)?;
+                self.look_at_map(now_ns)?;
                 module = self.modules.at(address, events);
             }
             self.record_site(id, SiteKind::Caller, address, module, now_ns)?;
@@ -475,6 +525,8 @@ impl Recording {
         module: Option<ModuleId>,
         now_ns: u64,
     ) -> Result<(), Error> {
+        // It may have been met while the tables that say what to do there were being replaced.
+        self.guide.tell(&self.session, address);
         let is_wrapper = is_step(self.guide.action_at(address));
         if module.is_some() && module == self.image {
             self.image_sites.push((id - OTHER) as usize);
@@ -536,21 +588,4 @@ fn name_of(event: &ModuleEvent) -> String {
     let length = (event.name_len.load(Ordering::Relaxed) as usize).min(NAME_BYTES);
     let bytes: Vec<u8> = event.name[..length].iter().map(|byte| byte.load(Ordering::Relaxed)).collect();
     String::from_utf8_lossy(&bytes).into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_injected_leak_grows_by_its_rate_in_whole_allocations() {
-        let injected = Injected { site: SiteId(0), bytes_per_s: 1000.0 };
-        let at = |ms: u64| injected.counters(ms * 1_000_000);
-        assert_eq!(at(0), Counters::ZERO);
-        assert_eq!(at(63), Counters::ZERO);
-        assert_eq!((at(64).allocs, at(64).live_bytes()), (1, 64));
-        assert_eq!((at(60_000).allocs, at(60_000).live_bytes()), (937, 937 * 64));
-        let absurd = Injected { bytes_per_s: f64::MAX, ..injected };
-        assert!(absurd.counters(u64::MAX).allocated_bytes >= 1 << 60);
-    }
 }

@@ -143,6 +143,11 @@ impl Session {
         self.memory.slice(INFOS_AT, MAX_SITES)
     }
 
+    /// Site ids in use: those from [`FIRST`] on that were given out, and the ones before them.
+    pub fn sites_in_use(&self) -> usize {
+        (self.header().next_site.load(Ordering::Acquire) as usize).min(MAX_SITES)
+    }
+
     /// The counters of the first `sites` ids in one shard.
     pub fn counters(&self, shard: usize, sites: usize) -> &[Counters] {
         assert!(shard < self.shards && sites <= MAX_SITES);

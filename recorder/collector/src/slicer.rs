@@ -5,7 +5,6 @@ use crate::shm::Session;
 use crate::stacks::cells;
 use edleak_format::Counters;
 use edleak_session::layout::owner_tid;
-use edleak_session::site::MAX_SITES;
 use std::sync::atomic::Ordering;
 
 /// Reads the counters of one session, slice after slice.
@@ -39,7 +38,7 @@ impl Slicer {
     /// All free counters come first and all alloc counters after them: an allocation is counted before its address leaves
     /// malloc, so whatever free has been seen, its allocation will be, and live is never negative.
     pub fn read(&mut self, session: &Session, stacks: usize) {
-        let sites = (session.header().next_site.load(Ordering::Acquire) as usize).min(MAX_SITES);
+        let sites = session.sites_in_use();
         self.sites.clear();
         self.sites.resize(sites, Counters::ZERO);
         self.stacks.clear();
@@ -102,6 +101,7 @@ fn add_allocs(sum: &mut Counters, counters: &edleak_session::counters::Counters)
 mod tests {
     use super::*;
     use edleak_session::layout::owner_word;
+    use edleak_session::site::MAX_SITES;
 
     #[test]
     fn counters_of_all_used_shards_are_summed() {

@@ -4,6 +4,7 @@ use crate::modules::Modules;
 use crate::shm::Session;
 use edleak_format::{Epoch, SiteId, Stack, StackFrame, StackId, Survivors};
 use edleak_session::stack::{CUT, Cell, MAX_ADDRESSES, MAX_CELLS, MAX_FRAMES, MAX_STACKS};
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 /// Epochs that a recording is divided into, at most; at least half as many once it is old enough.
@@ -66,15 +67,22 @@ pub struct WatchedStacks {
 }
 
 impl WatchedStacks {
-    /// The stacks that are new, in order; each is then given a site with [`WatchedStacks::name`].
-    pub fn learn(&self, session: &Session, modules: &Modules, events: u32) -> Vec<NewStack> {
+    /// The stacks that are new, in order, as far as they are of these sites; each is then given a site with
+    /// [`WatchedStacks::name`].
+    pub fn learn(
+        &self,
+        session: &Session,
+        modules: &Modules,
+        events: u32,
+        sites: Range<u32>,
+    ) -> Vec<NewStack> {
         let made = (session.header().stacks.stack.load(Ordering::Acquire) as usize).min(MAX_STACKS);
         let mut new = Vec::new();
         for index in self.sites.len()..made {
             let info = &session.stack_infos()[index];
             let parent = info.site.load(Ordering::Acquire);
-            if parent == 0 {
-                break; // being made; ids are given in order
+            if !sites.contains(&parent) {
+                break; // being made, or of a site that is newer than those; it is known at the next slice
             }
             let at = (info.frames_at.load(Ordering::Relaxed) as usize).min(MAX_ADDRESSES);
             let frames = info.frames.load(Ordering::Relaxed);

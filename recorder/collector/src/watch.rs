@@ -8,24 +8,138 @@ use edleak_analyzer::classify::Model;
 use edleak_analyzer::judge::judge_recording;
 use edleak_analyzer::load::{LoadOptions, load};
 use edleak_format::{Module, SiteId, SiteKind, Trace};
+use std::fmt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// One request.
+/// One request: which sites are meant.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Request {
-    /// Every function whose demangled name, or its path without parameters, matches.
+pub enum Request {
+    /// Every site.
+    Everything,
+    /// Every function whose symbol, demangled name, or path without parameters matches.
     Function(Glob),
     /// A return address in a module named by its file name or path.
-    Offset { module: String, offset: u64 },
+    Offset {
+        /// The name or path.
+        module: String,
+        /// The address, relative to the module's load bias.
+        offset: u64,
+    },
     /// A return address in the very same build of a module.
-    Build { build_id: Vec<u8>, offset: u64 },
+    Build {
+        /// Its build ID.
+        build_id: Vec<u8>,
+        /// The address, relative to the module's load bias.
+        offset: u64,
+    },
+}
+
+const BUILD_ID: &str = "build-id:";
+
+impl Request {
+    /// Reads a request as a person writes it: a pattern on function names, `module!offset` (hexadecimal), or `TRACE#id`,
+    /// which means the site as that trace has it.
+    pub fn parse(spec: &str) -> Result<Request, String> {
+        match spec.rsplit_once('#').map(|(trace, id)| (trace, id.parse())) {
+            Some((trace, Ok(id))) => site_of(Path::new(trace), SiteId(id)),
+            _ => Request::parse_plain(spec),
+        }
+    }
+
+    /// Reads what [`fmt::Display`] writes: all of the above but `TRACE#id`. Opens no file.
+    pub fn parse_plain(spec: &str) -> Result<Request, String> {
+        if spec.trim().is_empty() {
+            return Err(
+                "an empty watch means nothing (name a function, `module!0x1234`, or `old.edl#7`)".into()
+            );
+        }
+        if spec.contains(char::is_control) {
+            return Err("a watch is one line without tabs (name a function, or `module!0x1234`)".into());
+        }
+        if let Some((module, offset)) =
+            spec.rsplit_once('!').filter(|(module, _)| !module.ends_with("operator"))
+        {
+            let digits = offset.trim_start_matches("0x");
+            let offset = u64::from_str_radix(digits, 16).map_err(|_| {
+                format!(
+                    "`{offset}` in `{spec}` is no hexadecimal offset (use for example `libfoo.so!0x1a2b`)"
+                )
+            })?;
+            return Ok(match module.strip_prefix(BUILD_ID).and_then(from_hex) {
+                Some(build_id) => Request::Build { build_id, offset },
+                None => Request::Offset { module: module.to_owned(), offset },
+            });
+        }
+        let glob = Glob::new(spec);
+        Ok(if glob.matches_everything() { Request::Everything } else { Request::Function(glob) })
+    }
+
+    /// The return address that is meant in a module; `None`: none, or not one only.
+    fn address_in(&self, module: &Module) -> Option<u64> {
+        let offset = match self {
+            Request::Everything | Request::Function(_) => return None,
+            Request::Offset { module: name, offset } => {
+                let file_name = Path::new(&module.path).file_name().and_then(|name| name.to_str());
+                (*name == module.path || Some(name.as_str()) == file_name).then_some(*offset)?
+            }
+            Request::Build { build_id, offset } => {
+                (!build_id.is_empty() && *build_id == module.build_id).then_some(*offset)?
+            }
+        };
+        Some(module.load_bias.wrapping_add(offset))
+    }
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Request::Everything => f.write_str("*"),
+            Request::Function(glob) => f.write_str(glob.as_str()),
+            Request::Offset { module, offset } => write!(f, "{module}!{offset:#x}"),
+            Request::Build { build_id, offset } => {
+                f.write_str(BUILD_ID)?;
+                build_id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+                write!(f, "!{offset:#x}")
+            }
+        }
+    }
+}
+
+fn from_hex(digits: &str) -> Option<Vec<u8>> {
+    let pairs =
+        digits.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok().filter(|p| p.len() == 2));
+    pairs.map(|pair| u8::from_str_radix(pair?, 16).ok()).collect()
+}
+
+/// A request and whether it asks for or against watching. Of two that mean the same site the later one holds.
+#[derive(Clone, Debug)]
+struct Entry {
+    request: Request,
+    is_for: bool,
+    serial: u32,
+}
+
+/// Code, and what is asked for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Asked {
+    /// Offset of the first byte; of an address: one byte before it.
+    pub start: u64,
+    /// One past the last byte.
+    pub end: u64,
+    /// To watch, or not to.
+    pub is_for: bool,
+    /// Which request asks.
+    pub serial: u32,
 }
 
 /// The sites to watch.
-#[derive(Clone, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct WatchSet {
     everything: bool,
-    requests: Vec<Request>,
+    entries: Vec<Entry>,
+    last_serial: u32,
+    version: u64,
 }
 
 impl WatchSet {
@@ -36,58 +150,38 @@ impl WatchSet {
 
     /// Whether nothing is watched.
     pub fn is_empty(&self) -> bool {
-        !self.everything && self.requests.is_empty()
+        !self.everything && self.entries.iter().all(|entry| !entry.is_for)
     }
 
-    /// Whether every site is watched.
+    /// Whether every site is watched, but for those that somebody asked not to.
     pub fn is_everything(&self) -> bool {
         self.everything
     }
 
-    /// Adds a request as a person writes it: a pattern on function names, `module!offset` (hexadecimal), or `TRACE#id`.
+    /// Differs between any two sets that differ.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Adds a request as a person writes it.
     pub fn add(&mut self, spec: &str) -> Result<(), String> {
-        if spec.is_empty() {
-            return Err(
-                "an empty watch means nothing (name a function, `module!0x1234`, or `old.edl#7`)".into()
-            );
-        }
-        if let Some((module, offset)) = spec.rsplit_once('!') {
-            let digits = offset.trim_start_matches("0x");
-            let offset = u64::from_str_radix(digits, 16).map_err(|_| {
-                format!(
-                    "`{offset}` in `{spec}` is no hexadecimal offset (use for example `libfoo.so!0x1a2b`)"
-                )
-            })?;
-            self.requests.push(Request::Offset { module: module.to_owned(), offset });
-            return Ok(());
-        }
-        if let Some((trace, id)) = spec.rsplit_once('#')
-            && let Ok(id) = id.parse()
-        {
-            return self.add_site_of(Path::new(trace), SiteId(id));
-        }
-        if Glob::new(spec).matches_everything() {
-            self.everything = true;
-        } else {
-            self.requests.push(Request::Function(Glob::new(spec)));
-        }
+        self.ask(Request::parse(spec)?, true);
         Ok(())
     }
 
-    /// Adds one site of an earlier trace.
-    fn add_site_of(&mut self, path: &Path, id: SiteId) -> Result<(), String> {
-        let trace = open(path)?;
-        match request_for(&trace, id) {
-            Some(request) => self.requests.push(request),
-            None => {
-                let shown = path.display();
-                return Err(format!(
-                    "`{shown}` has no site {} with a module (list them with `edleak-analyze --all {shown}`)",
-                    id.0
-                ));
-            }
+    /// Asks for or against; returns the request's serial number.
+    pub fn ask(&mut self, request: Request, is_for: bool) -> u32 {
+        static VERSIONS: AtomicU64 = AtomicU64::new(1);
+        self.version = VERSIONS.fetch_add(1, Ordering::Relaxed);
+        self.last_serial += 1;
+        if request == Request::Everything {
+            self.everything = is_for;
+            self.entries.clear();
+        } else {
+            self.entries.retain(|entry| entry.request != request);
+            self.entries.push(Entry { request, is_for, serial: self.last_serial });
         }
-        Ok(())
+        self.last_serial
     }
 
     /// Adds every leak of an earlier trace; returns how many.
@@ -101,57 +195,95 @@ impl WatchSet {
         let requests: Vec<_> = ids.filter_map(|id| request_for(&trace, SiteId(id as u32))).collect();
         let count = requests.len();
         for request in requests {
-            if !self.requests.contains(&request) {
-                self.requests.push(request);
-            }
+            self.ask(request, true);
         }
         Ok(count)
     }
 
-    /// The code of the watched functions of a file: offsets of first bytes and ends.
-    pub fn functions_in(&self, elf: &Elf<'_>) -> Vec<(u32, u32)> {
-        let globs: Vec<_> = self
-            .requests
-            .iter()
-            .filter_map(|request| if let Request::Function(glob) = request { Some(glob) } else { None })
-            .collect();
-        if globs.is_empty() {
+    /// What is asked for the functions of a file: sorted, without overlap, in offsets from its first byte.
+    pub fn functions_in(&self, elf: &Elf<'_>) -> Vec<Asked> {
+        if !self.names_functions() {
             return Vec::new();
         }
-        let matches = |raw: &str| {
+        let asked = |raw: &str| {
             let name = FunctionName::new(raw);
-            globs
-                .iter()
-                .any(|glob| glob.matches(&name.demangled) || glob.matches(&name.path) || glob.matches(raw))
+            let matches = |entry: &&Entry| match &entry.request {
+                Request::Function(glob) => {
+                    glob.matches(&name.demangled) || glob.matches(&name.path) || glob.matches(raw)
+                }
+                _ => false,
+            };
+            self.entries.iter().rev().find(matches)
         };
         let functions = elf.functions();
-        functions
-            .iter()
-            .filter(|function| matches(function.name))
-            .map(|function| (function.start, function.end))
-            .collect()
+        let mut found: Vec<Asked> = Vec::new();
+        for function in &functions {
+            let Some(entry) = asked(function.name) else { continue };
+            let (start, end) = (u64::from(function.start), u64::from(function.end));
+            let new = Asked { start, end, is_for: entry.is_for, serial: entry.serial };
+            match found.last_mut() {
+                // Two names of one function.
+                Some(last) if last.start == start => {
+                    last.end = last.end.max(end);
+                    if new.serial > last.serial {
+                        *last = Asked { end: last.end, ..new };
+                    }
+                }
+                Some(last) if start < last.end => {
+                    last.end = start;
+                    found.push(new);
+                }
+                _ => found.push(new),
+            }
+        }
+        found
     }
 
-    /// The watched return addresses in a module.
-    pub fn addresses_in<'a>(&'a self, module: &'a Module) -> impl Iterator<Item = u64> + 'a {
-        let file_name = Path::new(&module.path).file_name().and_then(|name| name.to_str());
-        self.requests.iter().filter_map(move |request| {
-            let offset = match request {
-                Request::Function(_) => return None,
-                Request::Offset { module: name, offset } => {
-                    (*name == module.path || Some(name.as_str()) == file_name).then_some(*offset)?
-                }
-                Request::Build { build_id, offset } => {
-                    (!build_id.is_empty() && *build_id == module.build_id).then_some(*offset)?
-                }
-            };
-            Some(module.load_bias.wrapping_add(offset))
+    /// Whether any request is by name.
+    pub fn names_functions(&self) -> bool {
+        self.entries.iter().any(|entry| matches!(entry.request, Request::Function(_)))
+    }
+
+    /// What is asked for single return addresses in a module.
+    pub fn addresses_in<'a>(&'a self, module: &'a Module) -> impl Iterator<Item = Asked> + 'a {
+        self.entries.iter().filter_map(|entry| {
+            let address = entry.request.address_in(module)?;
+            let (is_for, serial) = (entry.is_for, entry.serial);
+            Some(Asked { start: address.wrapping_sub(1), end: address, is_for, serial })
         })
+    }
+}
+
+impl fmt::Display for WatchSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        if self.everything {
+            f.write_str("*")?;
+            separator = " ";
+        }
+        for entry in self.entries.iter().filter(|entry| entry.is_for || self.everything) {
+            let without = if entry.is_for { "" } else { "without " };
+            write!(f, "{separator}{without}{}", entry.request)?;
+            separator = " ";
+        }
+        Ok(())
     }
 }
 
 fn open(path: &Path) -> Result<Trace, String> {
     Trace::open(path).map_err(|error| error.to_string())
+}
+
+/// A request for one site of an earlier trace.
+fn site_of(path: &Path, id: SiteId) -> Result<Request, String> {
+    let trace = open(path)?;
+    request_for(&trace, id).ok_or_else(|| {
+        let shown = path.display();
+        format!(
+            "`{shown}` has no site {} with a module (list them with `edleak-analyze --all {shown}`)",
+            id.0
+        )
+    })
 }
 
 /// A request for the site of a trace, by build and offset, so that it holds across restarts and address randomization;
@@ -194,16 +326,53 @@ mod tests {
         watch.add("libfoo.so.1!0x10").expect("well-formed");
         watch.add("/usr/lib/libfoo.so.1!20").expect("well-formed");
         watch.add("libbar.so!30").expect("well-formed");
-        watch.requests.push(Request::Build { build_id: vec![1, 2, 3], offset: 0x40 });
-        watch.requests.push(Request::Build { build_id: vec![9], offset: 0x50 });
+        watch.add("build-id:010203!0x40").expect("well-formed");
+        watch.ask(Request::Build { build_id: vec![9], offset: 0x50 }, true);
         let module = module();
-        assert_eq!(watch.addresses_in(&module).collect::<Vec<_>>(), [0x7000_0010, 0x7000_0020, 0x7000_0040]);
+        let ends: Vec<_> = watch.addresses_in(&module).map(|asked| asked.end).collect();
+        assert_eq!(ends, [0x7000_0010, 0x7000_0020, 0x7000_0040]);
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        for spec in
+            ["*", "ns::f(*)", "libfoo.so!0x10", "build-id:00ff!0x10", "operator!=*", "operator new(*)"]
+        {
+            let request = Request::parse(spec).expect(spec);
+            assert_eq!(request.to_string(), spec);
+            assert_eq!(Request::parse(&request.to_string()), Ok(request));
+        }
+        assert!(matches!(Request::parse("operator!*"), Ok(Request::Function(_))));
+    }
+
+    #[test]
+    fn of_two_requests_that_mean_the_same_the_later_holds() {
+        let mut watch = WatchSet::new();
+        let empty = watch.version();
+        watch.add("f*").expect("well-formed");
+        watch.ask(Request::parse("fa").expect("well-formed"), false);
+        assert_eq!(watch.to_string(), "f*");
+        assert_ne!(watch.version(), empty);
+        let bytes = crate::elf::FileBytes::open(Path::new("/proc/self/exe")).expect("our own file");
+        let elf = Elf::parse(&bytes).expect("it runs, so it is sound");
+        let main = |watch: &WatchSet| {
+            let main = elf.functions().iter().find(|f| f.name == "main").map(|f| u64::from(f.start));
+            let asked = watch.functions_in(&elf);
+            assert!(asked.windows(2).all(|pair| pair[0].end <= pair[1].start), "sorted, without overlap");
+            asked.into_iter().find(|asked| Some(asked.start) == main).map(|asked| asked.is_for)
+        };
+        let mut watch = WatchSet::new();
+        for (spec, is_for) in [("mai?", true), ("main", false), ("m*", true), ("mai?", false), ("*", false)] {
+            watch.ask(Request::parse(spec).expect("well-formed"), is_for);
+            assert_eq!(main(&watch), (spec != "*").then_some(is_for), "{spec}");
+        }
+        assert!(watch.is_empty());
     }
 
     #[test]
     fn nonsense_is_refused_with_a_remedy() {
         let mut watch = WatchSet::new();
-        for spec in ["", "libfoo.so!xyz", "/no/such/trace.edl#3"] {
+        for spec in ["", "a\tb", "libfoo.so!xyz", "/no/such/trace.edl#3"] {
             let message = watch.add(spec).expect_err(spec);
             assert!(message.ends_with(')') || message.contains("No such file"), "{message}");
         }

@@ -1,0 +1,154 @@
+//! `sessions`, `watch` and `unwatch`: the other end of the control socket.
+
+use crate::args::WatchArgs;
+use crate::control::{PROTOCOL, directories, is_private, is_stale};
+use crate::progress::Progress;
+use crate::watch::Request;
+use edleak_analyzer::units::{self, plural};
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// The command failed; as for a recording.
+const FAILED: u8 = 125;
+/// How long a collector may take to answer: it may be reading the symbols of a large program.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Lists the running recordings of this user.
+pub fn sessions() -> ExitCode {
+    let running = running();
+    if running.is_empty() {
+        eprintln!("edleak-record: no recording is running (start one: edleak-record PROGRAM)");
+    } else {
+        // Whoever closes the pipe has read enough.
+        let _ = io::stdout().write_all(table(&running).as_bytes());
+    }
+    ExitCode::SUCCESS
+}
+
+/// Watches sites of a running recording, or no longer.
+pub fn watch(args: &WatchArgs, is_for: bool) -> ExitCode {
+    match steer(args, is_for) {
+        Ok(answer) => {
+            let _ = writeln!(io::stdout(), "{answer}");
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            eprintln!("edleak-record: {message}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn steer(args: &WatchArgs, is_for: bool) -> Result<String, String> {
+    // Here and not there, since names of traces are relative to this directory.
+    let requests: Vec<_> = args.specs.iter().map(|spec| Request::parse(spec)).collect::<Result<_, _>>()?;
+    let running = running();
+    let session = match (args.session, running.as_slice()) {
+        (_, []) => return Err("no recording is running (start one: edleak-record PROGRAM)".into()),
+        (None, [only]) => only,
+        (None, _) => return Err("more than one recording is running (say which with --session PID)".into()),
+        (Some(pid), all) => all.iter().find(|session| session.progress.pid == pid).ok_or_else(|| {
+            format!("process {pid} is not being recorded (list what is with `edleak-record sessions`)")
+        })?,
+    };
+    let verb = if is_for { "watch" } else { "unwatch" };
+    let mut words = vec![verb.to_owned(), session.progress.pid.to_string()];
+    words.extend(requests.iter().map(Request::to_string));
+    ask(&session.socket, &words)
+}
+
+/// A recording under way, and where its collector listens.
+struct Running {
+    socket: PathBuf,
+    progress: Progress,
+}
+
+/// Every recording of this user, by pid. Collectors that do not answer are left out.
+fn running() -> Vec<Running> {
+    let mut running = Vec::new();
+    for directory in directories().into_iter().filter(|directory| is_private(directory)) {
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            let socket = entry.path();
+            if socket.extension().is_none_or(|extension| extension != "sock") {
+                continue;
+            }
+            if is_stale(&socket) {
+                // Its collector was killed. If somebody else was faster, so much the better.
+                let _ = std::fs::remove_file(&socket);
+                continue;
+            }
+            let Ok(list) = ask(&socket, &["list".to_owned()]) else { continue };
+            let sessions = list.lines().filter_map(Progress::parse);
+            running.extend(sessions.map(|progress| Running { socket: socket.clone(), progress }));
+        }
+    }
+    running.sort_by_key(|session| session.progress.pid);
+    running
+}
+
+/// Sends one request and waits for the answer.
+fn ask(socket: &Path, words: &[String]) -> Result<String, String> {
+    let failed = |error: io::Error| format!("failed to reach the recording: {error} (is it still running?)");
+    let mut stream = UnixStream::connect(socket).map_err(failed)?;
+    stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+    stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
+    let request = format!("{PROTOCOL}\t{}\n", words.join("\t"));
+    stream.write_all(request.as_bytes()).map_err(failed)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).map_err(failed)?;
+    match answer.split_once('\n') {
+        Some(("ok", text)) => Ok(text.trim_end().to_owned()),
+        Some(("error", text)) => Err(text.trim_end().to_owned()),
+        _ => Err("the recording ended before it answered (list what runs: edleak-record sessions)".into()),
+    }
+}
+
+/// The list as a person reads it.
+fn table(running: &[Running]) -> String {
+    let mut text =
+        format!("{:>7}  {:>8}  {:>6}  {:>6}  {:>6}  program\n", "pid", "for", "slices", "sites", "stacks");
+    for Running { progress, .. } in running {
+        let Progress { pid, seconds, slices, sites, stacks, picked, watched, trace, command } = progress;
+        let duration = units::duration(*seconds as f64);
+        text.push_str(&format!("{pid:>7}  {duration:>8}  {slices:>6}  {sites:>6}  {stacks:>6}  {command}\n"));
+        text.push_str(&format!("{:9}into {}\n", "", trace.display()));
+        let picked = (*picked > 0)
+            .then(|| plural(*picked as u64, "site that looks like a leak", "sites that look like leaks"));
+        let watched: Vec<_> =
+            Some(watched.clone()).filter(|all| !all.is_empty()).into_iter().chain(picked).collect();
+        if !watched.is_empty() {
+            text.push_str(&format!("{:9}watching {}\n", "", watched.join(", ")));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recording_takes_two_lines_and_a_third_for_what_is_watched() {
+        let mut progress = Progress {
+            pid: 4711,
+            seconds: 90,
+            slices: 82,
+            sites: 12,
+            stacks: 0,
+            picked: 0,
+            watched: String::new(),
+            trace: "/tmp/trace.edl".into(),
+            command: "./server --port 80".into(),
+        };
+        let shown =
+            |progress: &Progress| table(&[Running { socket: PathBuf::new(), progress: progress.clone() }]);
+        assert_eq!(shown(&progress).lines().count(), 3);
+        (progress.watched, progress.picked) = ("parse_*".into(), 2);
+        let text = shown(&progress);
+        assert_eq!(text.lines().nth(3), Some("         watching parse_*, 2 sites that look like leaks"));
+        assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+    }
+}

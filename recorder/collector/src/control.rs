@@ -1,0 +1,270 @@
+//! The control socket: how a running recording is asked what it does, and told what to watch.
+//!
+//! One socket per collector, `PID.sock`, in a directory that only its user can enter. A client sends one line and reads the
+//! answer up to its end. The words of a request are separated by tabs: `edleak-1 list`, `edleak-1 watch PID SPEC…`,
+//! `edleak-1 unwatch PID SPEC…`. The first line of an answer is `ok` or `error`.
+//!
+//! The collector's loop is never held up: every call here returns at once, a client that sends or reads too slowly is dropped,
+//! and whoever connects more often than there are places finds the door closed.
+#![allow(unsafe_code)] // who we are, and who the others are
+
+use std::fs::{DirBuilder, Metadata};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The first word of every request.
+pub const PROTOCOL: &str = "edleak-1";
+/// Clients served at the same time.
+const MAX_CLIENTS: usize = 16;
+/// Bytes of the longest request.
+const MAX_REQUEST: usize = 64 << 10;
+/// How long a client may take to send its line, and then to read its answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A client, while it is connected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClientId(u64);
+
+/// The words of one request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Line {
+    /// Who asks.
+    pub client: ClientId,
+    /// What, without [`PROTOCOL`]; `None`: it speaks another one.
+    pub words: Option<Vec<String>>,
+}
+
+enum State {
+    Asking(Vec<u8>),
+    /// Until the answer is known.
+    Waiting,
+    Reading(Vec<u8>),
+}
+
+struct Client {
+    id: ClientId,
+    stream: UnixStream,
+    state: State,
+    since: Instant,
+}
+
+/// The collector's side.
+pub struct ControlSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    clients: Vec<Client>,
+    next_id: u64,
+    /// Accepting failed (no descriptors left): not before this time again.
+    deaf_until: Option<Instant>,
+}
+
+impl ControlSocket {
+    /// Opens the socket of this process in the first directory where that is possible.
+    pub fn open() -> io::Result<ControlSocket> {
+        let mut failure = io::Error::from(ErrorKind::NotFound);
+        for directory in directories() {
+            match ControlSocket::open_in(&directory) {
+                Ok(socket) => return Ok(socket),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    fn open_in(directory: &Path) -> io::Result<ControlSocket> {
+        let made = DirBuilder::new().mode(0o700).create(directory);
+        made.or_else(|error| if error.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(error) })?;
+        if !is_private(directory) {
+            let message = format!("`{}` belongs to somebody else (remove it)", directory.display());
+            return Err(io::Error::new(ErrorKind::PermissionDenied, message));
+        }
+        let path = directory.join(format!("{}.sock", std::process::id()));
+        // A namesake that was killed could not clean up; one in another PID namespace may be alive.
+        if is_stale(&path) {
+            std::fs::remove_file(&path)?;
+        }
+        let listener = UnixListener::bind(&path)?;
+        listener.set_nonblocking(true)?;
+        Ok(ControlSocket { listener, path, clients: Vec::new(), next_id: 0, deaf_until: None })
+    }
+
+    /// What to wait for: new clients, and lines of those that are connected.
+    pub fn fds(&self) -> impl Iterator<Item = RawFd> {
+        let asking = self.clients.iter().filter(|client| matches!(client.state, State::Asking(_)));
+        let listener = self.deaf_until.is_none().then(|| self.listener.as_raw_fd());
+        listener.into_iter().chain(asking.map(|client| client.stream.as_raw_fd()))
+    }
+
+    /// Goes on with every client as far as that is possible now; returns the requests that are complete.
+    pub fn turn(&mut self, now: Instant) -> Vec<Line> {
+        self.accept(now);
+        let mut lines = Vec::new();
+        self.clients.retain_mut(|client| {
+            let patience = now.saturating_duration_since(client.since) <= PATIENCE;
+            match &mut client.state {
+                State::Waiting => true,
+                State::Asking(line) => match receive(&mut client.stream, line) {
+                    Progress::Done => {
+                        lines.push(Line { client: client.id, words: words_of(line) });
+                        client.state = State::Waiting;
+                        true
+                    }
+                    Progress::Later => patience,
+                    Progress::Gone => false,
+                },
+                State::Reading(rest) => send(&mut client.stream, rest) == Progress::Later && patience,
+            }
+        });
+        lines
+    }
+
+    /// Answers a client, if it is still there.
+    pub fn answer(&mut self, client: ClientId, text: Result<String, String>, now: Instant) {
+        let Some(client) = self.clients.iter_mut().find(|one| one.id == client) else { return };
+        let (verdict, text) = match text {
+            Ok(text) => ("ok", text),
+            Err(text) => ("error", text),
+        };
+        client.state = State::Reading(format!("{verdict}\n{text}\n").into_bytes());
+        client.since = now;
+        self.turn_out();
+    }
+
+    fn turn_out(&mut self) {
+        self.clients.retain_mut(|client| match &mut client.state {
+            State::Reading(rest) => send(&mut client.stream, rest) == Progress::Later,
+            _ => true,
+        });
+    }
+
+    fn accept(&mut self, now: Instant) {
+        const DEAF: Duration = Duration::from_secs(1);
+        if self.deaf_until.is_some_and(|until| now < until) {
+            return;
+        }
+        self.deaf_until = None;
+        for _ in 0..MAX_CLIENTS {
+            match self.listener.accept() {
+                Ok((stream, _)) => {
+                    let is_ours = peer_uid(&stream) == Some(own_uid());
+                    if is_ours && self.clients.len() < MAX_CLIENTS && stream.set_nonblocking(true).is_ok() {
+                        let id = ClientId(self.next_id);
+                        self.next_id += 1;
+                        let state = State::Asking(Vec::new());
+                        self.clients.push(Client { id, stream, state, since: now });
+                    }
+                }
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
+                Err(error) => {
+                    if error.kind() != ErrorKind::WouldBlock {
+                        self.deaf_until = Some(now + DEAF);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        // If it is gone already, so much the better.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Progress {
+    Done,
+    Later,
+    Gone,
+}
+
+/// Reads up to the end of the line, as far as there is something.
+fn receive(stream: &mut UnixStream, line: &mut Vec<u8>) -> Progress {
+    let mut buffer = [0; 4096];
+    while line.len() <= MAX_REQUEST {
+        match stream.read(&mut buffer) {
+            Ok(0) => return Progress::Gone,
+            Ok(read) => {
+                line.extend_from_slice(&buffer[..read]);
+                if let Some(end) = line.iter().position(|&byte| byte == b'\n') {
+                    line.truncate(end);
+                    return Progress::Done;
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Progress::Later,
+            Err(_) => return Progress::Gone,
+        }
+    }
+    Progress::Gone
+}
+
+/// Writes what the client's socket has room for.
+fn send(stream: &mut UnixStream, rest: &mut Vec<u8>) -> Progress {
+    while !rest.is_empty() {
+        match stream.write(rest) {
+            Ok(written) => drop(rest.drain(..written)),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Progress::Later,
+            Err(_) => return Progress::Gone,
+        }
+    }
+    Progress::Done
+}
+
+fn words_of(line: &[u8]) -> Option<Vec<String>> {
+    let mut words = std::str::from_utf8(line).ok()?.split('\t').map(str::to_owned);
+    (words.next()? == PROTOCOL).then(|| words.collect())
+}
+
+/// Where sockets may be, best first: the user's own run-time directory, else one below /tmp.
+pub fn directories() -> Vec<PathBuf> {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty());
+    let runtime = runtime.map(|path| PathBuf::from(path).join("edleak"));
+    let below_tmp = PathBuf::from(format!("/tmp/edleak-{}", own_uid()));
+    runtime.into_iter().chain([below_tmp]).collect()
+}
+
+/// Whether a directory is a real one, ours, and closed to everybody else: whoever could write there could pretend to be a
+/// recording.
+pub fn is_private(directory: &Path) -> bool {
+    let is_ours =
+        |metadata: Metadata| metadata.is_dir() && metadata.uid() == own_uid() && metadata.mode() & 0o077 == 0;
+    std::fs::symlink_metadata(directory).is_ok_and(is_ours)
+}
+
+/// Whether there is a socket at `path` and nobody behind it.
+pub fn is_stale(path: &Path) -> bool {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
+    is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+}
+
+/// The effective user.
+pub fn own_uid() -> u32 {
+    // SAFETY: no preconditions.
+    unsafe { libc::geteuid() }
+}
+
+/// Who connected.
+fn peer_uid(stream: &UnixStream) -> Option<u32> {
+    let mut peer = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: a structure of ours and its length.
+    let result = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &raw mut length,
+        )
+    };
+    (result == 0).then_some(peer.uid)
+}

@@ -1,0 +1,40 @@
+//! The known leak of `--inject-leak`: numbers without allocations, so that a gate can be seen to fail.
+
+use edleak_format::{Counters, SiteId};
+
+/// The known leak of `--inject-leak`.
+#[derive(Clone, Copy, Debug)]
+pub struct Injected {
+    /// Its site in the trace.
+    pub site: SiteId,
+    /// How fast it grows.
+    pub bytes_per_s: f64,
+}
+
+impl Injected {
+    /// Size of each of its allocations.
+    const SIZE: u64 = 64;
+
+    /// What it has allocated after so long; it never frees.
+    pub fn counters(self, elapsed_ns: u64) -> Counters {
+        let allocs = (self.bytes_per_s * elapsed_ns as f64 / 1e9) as u64 / Injected::SIZE;
+        Counters { allocs, allocated_bytes: allocs.saturating_mul(Injected::SIZE), ..Counters::ZERO }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_injected_leak_grows_by_its_rate_in_whole_allocations() {
+        let injected = Injected { site: SiteId(0), bytes_per_s: 1000.0 };
+        let at = |ms: u64| injected.counters(ms * 1_000_000);
+        assert_eq!(at(0), Counters::ZERO);
+        assert_eq!(at(63), Counters::ZERO);
+        assert_eq!((at(64).allocs, at(64).live_bytes()), (1, 64));
+        assert_eq!((at(60_000).allocs, at(60_000).live_bytes()), (937, 937 * 64));
+        let absurd = Injected { bytes_per_s: f64::MAX, ..injected };
+        assert!(absurd.counters(u64::MAX).allocated_bytes >= 1 << 60);
+    }
+}

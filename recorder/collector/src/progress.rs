@@ -1,0 +1,82 @@
+//! What a recording under way says of itself, as a line of the control socket's `list`.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// A recording under way.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Progress {
+    /// The target.
+    pub pid: u32,
+    /// How long it has been recorded.
+    pub seconds: u64,
+    /// Slices taken.
+    pub slices: u64,
+    /// Sites seen.
+    pub sites: usize,
+    /// Watched stacks seen.
+    pub stacks: usize,
+    /// Sites watched because they look like a leak.
+    pub picked: usize,
+    /// What is watched, as it was asked for; empty: nothing.
+    pub watched: String,
+    /// The trace.
+    pub trace: PathBuf,
+    /// The target's command line.
+    pub command: String,
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Progress { pid, seconds, slices, sites, stacks, picked, watched, trace, command } = self;
+        write!(f, "{pid}\t{seconds}\t{slices}\t{sites}\t{stacks}\t{picked}")?;
+        for text in [watched, &trace.to_string_lossy().into_owned(), command] {
+            write!(f, "\t{}", text.replace(char::is_control, "?"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Progress {
+    /// Reads what [`fmt::Display`] writes; `None`: somebody else wrote it.
+    pub fn parse(line: &str) -> Option<Progress> {
+        let words: Vec<&str> = line.split('\t').collect();
+        let &[pid, seconds, slices, sites, stacks, picked, watched, trace, command] = words.as_slice() else {
+            return None;
+        };
+        Some(Progress {
+            pid: pid.parse().ok()?,
+            seconds: seconds.parse().ok()?,
+            slices: slices.parse().ok()?,
+            sites: sites.parse().ok()?,
+            stacks: stacks.parse().ok()?,
+            picked: picked.parse().ok()?,
+            watched: watched.to_owned(),
+            trace: trace.into(),
+            command: command.to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_read_as_it_was_written() {
+        let progress = Progress {
+            pid: 7,
+            seconds: 90,
+            slices: 82,
+            sites: 12,
+            stacks: 3,
+            picked: 1,
+            watched: String::new(),
+            trace: "/tmp/a b.edl".into(),
+            command: "./x a\tb".into(),
+        };
+        let read = Progress::parse(&progress.to_string()).expect("well-formed");
+        assert_eq!(read, Progress { command: "./x a?b".into(), ..progress });
+        assert_eq!(Progress::parse("7\t90"), None);
+    }
+}
