@@ -8,6 +8,7 @@
 #![deny(unsafe_code)]
 
 pub mod directives;
+pub mod ledger;
 pub mod programs;
 pub mod record;
 pub mod report;

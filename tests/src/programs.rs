@@ -30,6 +30,12 @@ pub fn hosts() -> &'static Programs {
     Programs::built(&HOSTS, "tests/programs/hosts")
 }
 
+/// tests/programs/stacks/
+pub fn stacks() -> &'static Programs {
+    static STACKS: OnceLock<Result<Programs, String>> = OnceLock::new();
+    Programs::built(&STACKS, "tests/programs/stacks")
+}
+
 impl Programs {
     /// A build that failed is kept as such: it would fail again for every other test.
     fn built(cell: &'static OnceLock<Result<Programs, String>>, directory: &str) -> &'static Programs {

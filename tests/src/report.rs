@@ -41,6 +41,14 @@ impl Counts {
 /// One site.
 #[derive(Debug)]
 pub struct Site {
+    /// Its number in the trace.
+    pub id: u64,
+    /// The site that this one is a stack of.
+    pub parent: Option<u64>,
+    /// `caller`, `stack`, `other` or `injected`.
+    pub kind: String,
+    /// The stack goes on beyond its last frame.
+    pub is_stack_cut: bool,
     /// `leak`, `no-leak` or `undecided`.
     pub verdict: String,
     /// `constant`, `log`, `linear` or `exp`.
@@ -56,6 +64,8 @@ pub struct Site {
 pub struct Frame {
     /// Path of the module.
     pub module: String,
+    /// Return address minus the module's load bias, in hexadecimal.
+    pub offset: String,
     /// Function, as demangled; empty where it is unknown.
     pub function: String,
     /// Source file; empty where it is unknown.
@@ -137,6 +147,10 @@ impl Site {
         assert_eq!(number(json, "live_count"), counts.allocs - counts.frees, "live_count of {json}");
         let stack = json["stack"].as_array().unwrap_or_else(|| panic!("no `stack` in {json}"));
         Site {
+            id: number(json, "id"),
+            parent: json["parent"].as_u64(),
+            kind: text(json, "kind"),
+            is_stack_cut: json["stack_cut"].as_bool().unwrap_or_else(|| panic!("no `stack_cut` in {json}")),
             verdict: text(json, "verdict"),
             class: text(json, "class"),
             counts,
@@ -159,6 +173,7 @@ impl Frame {
     fn read(json: &Value) -> Frame {
         Frame {
             module: text(json, "module"),
+            offset: text(json, "offset"),
             function: text(json, "function"),
             file: text(json, "file"),
             line: json["line"].as_u64().unwrap_or(0),

@@ -1,63 +1,10 @@
 //! The numbers of a trace against an oracle: tests/programs/exact.cpp keeps its own ledger, and the two must be equal.
 
+use edleak_tests::ledger::{Ledger, assert_equal, counts_in, read_ledger};
 use edleak_tests::programs::{programs, samples};
 use edleak_tests::record::{Recorder, Recording};
-use edleak_tests::report::{Counts, Report};
+use edleak_tests::report::Report;
 use serde_json::Value;
-use std::collections::BTreeMap;
-
-/// Functions of libc that allocate for their caller, by the name of the caller's function here. Until libc's site is known to
-/// be a wrapper (one period at most), what they allocate is theirs.
-const WRAPPERS: &[(&str, &[&str])] = &[
-    ("site_strdup", &["strdup", "__strdup", "__GI___strdup"]),
-    ("site_strndup", &["strndup", "__strndup", "__GI___strndup"]),
-];
-
-type Ledger = BTreeMap<String, Counts>;
-
-fn line(function: &str, counts: &Counts) -> String {
-    let Counts { allocs, allocated_bytes, frees, freed_bytes } = counts;
-    format!(
-        "{{\"function\":\"{function}\",\"allocs\":{allocs},\"allocated_bytes\":{allocated_bytes},\
-         \"frees\":{frees},\"freed_bytes\":{freed_bytes}}}\n"
-    )
-}
-
-fn lines(ledger: &Ledger) -> String {
-    ledger.iter().map(|(function, counts)| line(function, counts)).collect()
-}
-
-fn counts_in(json: &Value) -> (String, Counts) {
-    let number = |field: &str| json[field].as_u64().unwrap_or_else(|| panic!("no `{field}` in {json}"));
-    let counts = Counts {
-        allocs: number("allocs"),
-        allocated_bytes: number("allocated_bytes"),
-        frees: number("frees"),
-        freed_bytes: number("freed_bytes"),
-    };
-    (json["function"].as_str().expect("a ledger line names its function").to_owned(), counts)
-}
-
-/// The same functions' counts as the trace has them.
-fn counted(report: &Report, ledger: &Ledger) -> Ledger {
-    let counts_of = |function: &String| {
-        let mut counts = report.counts_of(function);
-        let wrappers = WRAPPERS.iter().filter(|(caller, _)| caller == function).flat_map(|(_, inner)| *inner);
-        for inner in wrappers {
-            counts.add(&report.counts_of(inner));
-        }
-        (function.clone(), counts)
-    };
-    ledger.keys().map(counts_of).collect()
-}
-
-/// The trace and the ledger, byte for byte; the message names only what differs.
-fn assert_equal(report: &Report, ledger: &Ledger) {
-    let (trace, ledger) = (lines(&counted(report, ledger)), lines(ledger));
-    let differing: Vec<_> =
-        trace.lines().zip(ledger.lines()).filter(|(trace, ledger)| trace != ledger).collect();
-    assert!(trace == ledger, "trace (left) and ledger (right) differ: {differing:#?}");
-}
 
 /// Nothing of the recorder's own shows up, and nothing was lost on the way.
 fn assert_nothing_lost(report: &Report) {
@@ -78,12 +25,7 @@ fn assert_exact(threads: u32, seed: u32) -> Recording {
     let args = [threads.to_string(), operations.to_string(), seed.to_string()];
     let recording = Recorder::new("exact").record(programs().binary("exact"), &args);
     assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
-    let ledger: Ledger = recording
-        .outcome
-        .stdout
-        .lines()
-        .map(|line| counts_in(&serde_json::from_str(line).expect("the ledger is one JSON object a line")))
-        .collect();
+    let ledger = read_ledger(&recording.outcome.stdout);
     // The oracle itself must have done its work: every entry point, but for the calls that fail.
     for (function, counts) in &ledger {
         assert_eq!(

@@ -14,7 +14,7 @@
 //! tell how old the survivors are. A watched allocation is found again by the id of its cell: [`MAX_SITES`] and more.
 
 use crate::counters::Counters;
-use crate::rule::Rule;
+use crate::rule::{Kind, Rule};
 use crate::site::MAX_SITES;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -220,6 +220,9 @@ fn give(next: &AtomicU32, count: u32, all: usize) -> Option<u32> {
 }
 
 /// The rule for a pc, from the published tables. `None`: no module has it, or its rows have none.
+///
+/// The byte before a function, where no code is, has [`Rule::END`]: no call returns to a function's first byte, so somebody
+/// put that address on the stack to begin with. (makecontext does, and glibc's own rules there lead nowhere.)
 pub fn find_rule(tables: &[RuleTable], rows: &[RuleRow], pc: u64) -> Option<Rule> {
     let after = tables.partition_point(|table| table.start.load(Ordering::Relaxed) <= pc);
     let table = tables.get(after.checked_sub(1)?)?;
@@ -230,8 +233,16 @@ pub fn find_rule(tables: &[RuleTable], rows: &[RuleRow], pc: u64) -> Option<Rule
     let first = table.rows_at.load(Ordering::Relaxed) as usize;
     let rows = rows.get(first..first + table.rows.load(Ordering::Relaxed) as usize)?;
     let after = rows.partition_point(|row| row.offset_and_rule.load(Ordering::Relaxed) as u32 <= offset);
-    let row = rows.get(after.checked_sub(1)?)?;
-    Some(Rule((row.offset_and_rule.load(Ordering::Relaxed) >> 32) as u32))
+    let parts = |index: usize| {
+        let word = rows.get(index)?.offset_and_rule.load(Ordering::Relaxed);
+        Some((word as u32, Rule((word >> 32) as u32)))
+    };
+    let (_, rule) = parts(after.checked_sub(1)?)?;
+    let begins_function = |(start, _): (u32, Rule)| Some(start) == offset.checked_add(1);
+    if rule.kind() == Kind::Unknown && parts(after).is_some_and(begins_function) {
+        return Some(Rule::END);
+    }
+    Some(rule)
 }
 
 /// The end of the mapped range that `address` lies in.
@@ -244,7 +255,6 @@ pub fn find_bound(bounds: &[Bound], address: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rule::Kind;
     use std::vec::Vec;
 
     struct Owned {
@@ -356,6 +366,10 @@ mod tests {
         assert_eq!(find_rule(&tables, &rows, 0x1100), None);
         assert_eq!(find_rule(&tables, &rows, 0x2007), Some(rule(24)));
         assert_eq!(find_rule(&tables, &rows, 0x2008), Some(Rule::UNKNOWN));
+        let rows = [row(0x00, rule(8)), row(0x08, Rule::UNKNOWN), row(0x10, rule(16))];
+        let tables = [RuleTable { rows: 3.into(), ..table(0x1000, 0x1100, 0) }];
+        assert_eq!(find_rule(&tables, &rows, 0x100e), Some(Rule::UNKNOWN));
+        assert_eq!(find_rule(&tables, &rows, 0x100f), Some(Rule::END));
         let bounds = [Bound { start: 16.into(), end: 32.into() }, Bound { start: 64.into(), end: 96.into() }];
         assert_eq!(find_bound(&bounds, 15), None);
         assert_eq!(find_bound(&bounds, 31), Some(32));

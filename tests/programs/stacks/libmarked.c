@@ -1,0 +1,13 @@
+// A shared library between the program and its allocation.
+#include <stdlib.h>
+
+void *volatile libmarked_last;
+
+__attribute__((noinline)) void libmarked_allocate(size_t size) {
+    libmarked_last = malloc(size); // from the library
+}
+
+__attribute__((noinline)) void libmarked_call(void (*function)(size_t), size_t size) {
+    function(size); // back into the program
+    libmarked_last = libmarked_last;
+}

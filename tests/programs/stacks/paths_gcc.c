@@ -1,0 +1,2 @@
+//#Build: -fomit-frame-pointer
+#include "paths.h"

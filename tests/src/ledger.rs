@@ -1,0 +1,66 @@
+//! What a program counted itself, beside what the trace says of it.
+
+use crate::report::{Counts, Report};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// Functions of libc that allocate for their caller, by the name of the caller's function here. Until libc's site is known to
+/// be a wrapper (one period at most), what they allocate is theirs.
+const WRAPPERS: &[(&str, &[&str])] = &[
+    ("site_strdup", &["strdup", "__strdup", "__GI___strdup"]),
+    ("site_strndup", &["strndup", "__strndup", "__GI___strndup"]),
+];
+
+/// Function → what it counted itself.
+pub type Ledger = BTreeMap<String, Counts>;
+
+fn line(function: &str, counts: &Counts) -> String {
+    let Counts { allocs, allocated_bytes, frees, freed_bytes } = counts;
+    format!(
+        "{{\"function\":\"{function}\",\"allocs\":{allocs},\"allocated_bytes\":{allocated_bytes},\
+         \"frees\":{frees},\"freed_bytes\":{freed_bytes}}}\n"
+    )
+}
+
+fn lines(ledger: &Ledger) -> String {
+    ledger.iter().map(|(function, counts)| line(function, counts)).collect()
+}
+
+/// One line of a ledger.
+pub fn counts_in(json: &Value) -> (String, Counts) {
+    let number = |field: &str| json[field].as_u64().unwrap_or_else(|| panic!("no `{field}` in {json}"));
+    let counts = Counts {
+        allocs: number("allocs"),
+        allocated_bytes: number("allocated_bytes"),
+        frees: number("frees"),
+        freed_bytes: number("freed_bytes"),
+    };
+    (json["function"].as_str().expect("a ledger line names its function").to_owned(), counts)
+}
+
+/// The same functions' counts as the trace has them.
+fn counted(report: &Report, ledger: &Ledger) -> Ledger {
+    let counts_of = |function: &String| {
+        let mut counts = report.counts_of(function);
+        let wrappers = WRAPPERS.iter().filter(|(caller, _)| caller == function).flat_map(|(_, inner)| *inner);
+        for inner in wrappers {
+            counts.add(&report.counts_of(inner));
+        }
+        (function.clone(), counts)
+    };
+    ledger.keys().map(counts_of).collect()
+}
+
+/// The trace and the ledger, byte for byte; the message names only what differs.
+pub fn assert_equal(report: &Report, ledger: &Ledger) {
+    let (trace, ledger) = (lines(&counted(report, ledger)), lines(ledger));
+    let differing: Vec<_> =
+        trace.lines().zip(ledger.lines()).filter(|(trace, ledger)| trace != ledger).collect();
+    assert!(trace == ledger, "trace (left) and ledger (right) differ: {differing:#?}");
+}
+
+/// The ledger that a program printed: one JSON object a line.
+pub fn read_ledger(stdout: &str) -> Ledger {
+    let line = |line| counts_in(&serde_json::from_str(line).expect("the ledger is one JSON object a line"));
+    stdout.lines().map(line).collect()
+}

@@ -1,0 +1,291 @@
+//! Watched stacks: that they are the right ones, that nothing is lost by watching, and how a running recording is asked.
+
+use edleak_tests::ledger::{assert_equal, read_ledger};
+use edleak_tests::programs::{programs, samples, stacks};
+use edleak_tests::record::{Recorder, Recording};
+use edleak_tests::report::{Report, Site, is_named};
+use edleak_tests::run::{Outcome, Running, run, wait_for};
+use edleak_tests::temp::TempDir;
+use edleak_tests::tools::{repository, tools};
+use std::path::Path;
+use std::process::Command;
+
+/// The line of a source that ends with this comment.
+fn line_of(source: &str, comment: &str) -> u64 {
+    let path = repository().join("tests/programs/stacks").join(source);
+    let text = std::fs::read_to_string(&path).expect("part of the repository");
+    let at = text.lines().position(|line| line.ends_with(comment));
+    at.unwrap_or_else(|| panic!("no line of {source} ends with `{comment}`")) as u64 + 1
+}
+
+/// The children of sites, and those of them that leak.
+fn children(report: &Report) -> (Vec<&Site>, Vec<&Site>) {
+    let children: Vec<&Site> = report.sites.iter().filter(|site| site.kind == "stack").collect();
+    let leaks = children.iter().copied().filter(|site| site.verdict == "leak").collect();
+    (children, leaks)
+}
+
+/// Functions and lines of the program's own frames, as `function:line`.
+fn own_frames(site: &Site, source: &str) -> Vec<String> {
+    let own = site.stack.iter().filter(|frame| frame.file.ends_with(source));
+    own.map(|frame| format!("{}:{}", bare_name(&frame.function), frame.line)).collect()
+}
+
+/// The last word of a function's name, which two demanglers agree on: without path, parameters and generic arguments.
+fn bare_name(function: &str) -> &str {
+    let without_parameters = function.split('(').next().unwrap_or_default();
+    match without_parameters.rsplit("::").next().unwrap_or_default() {
+        closure if closure.contains("closure") => "closure",
+        name => name.split('<').next().unwrap_or_default(),
+    }
+}
+
+fn assert_one_of_three_paths_leaks(name: &str, source: &str, recording: &Recording) {
+    let report = recording.all_sites();
+    let (children, leaks) = children(&report);
+    let [leak] = leaks.as_slice() else { panic!("{name}: {} leaks:\n{}", leaks.len(), report.describe()) };
+    assert!(leak.is_in("path_kept"), "{name}: {leak:?}");
+    assert!(!leak.is_stack_cut, "{name}: {leak:?}");
+    let at = |comment: &str| line_of(source, comment);
+    let mut expected = vec![
+        format!("new_node:{}", at("// the allocation")),
+        format!("make:{}", at("// inlined here")),
+        format!("descend:{}", at("// the bottom")),
+    ];
+    expected.extend(std::iter::repeat_n(format!("descend:{}", at("// the recursion")), 24));
+    expected.push(format!("path_kept:{}", at("// leaks")));
+    let frames = own_frames(leak, source);
+    assert_eq!(frames[..expected.len()], expected, "{name}");
+    assert!(leak.stack.iter().any(|frame| frame.inlined && is_named(&frame.function, "new_node")), "{name}");
+    for path in ["path_freed", "path_window"] {
+        let site = children.iter().find(|site| site.is_in(path));
+        let site = site.unwrap_or_else(|| panic!("{name}: no stack through {path}:\n{}", report.describe()));
+        assert_eq!(site.verdict, "no-leak", "{name}: {path}");
+    }
+    // Nothing was left at the site itself: it was watched before the program ran.
+    let parent = report.sites.iter().find(|site| Some(site.id) == leak.parent).expect("a stack has a site");
+    assert_eq!(parent.counts, Default::default(), "{name}");
+}
+
+#[test]
+fn of_three_paths_to_one_allocation_the_leaking_one_is_named() {
+    std::thread::scope(|scope| {
+        for (name, source) in
+            [("paths_gcc", "paths.h"), ("paths_clang", "paths.h"), ("paths_rust", "paths_rust.rs")]
+        {
+            scope.spawn(move || {
+                let recorder = Recorder::new(name).options(["--watch", "*make"]);
+                let recording = recorder.record(stacks().binary(name), [""; 0]);
+                assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
+                assert_one_of_three_paths_leaks(name, source, &recording);
+            });
+        }
+    });
+}
+
+/// Auto-watch finds the site by itself, while it is recorded.
+#[test]
+fn auto_watch_ends_up_with_the_stack_that_leaks() {
+    let recorder = Recorder::new("auto-paths").options(["--auto-watch", "--period", "20ms"]);
+    let recording = recorder.record(stacks().binary("paths_gcc"), ["--seconds", "6"]);
+    let report = recording.all_sites();
+    let (_, leaks) = children(&report);
+    assert!(!leaks.is_empty(), "nothing was watched:\n{}", report.describe());
+    for leak in leaks {
+        assert!(leak.is_in("path_kept") && !leak.is_in("path_freed"), "{leak:?}");
+    }
+}
+
+/// What was recorded of one run is watched from the start of the next, at other addresses.
+#[test]
+fn the_leaks_of_an_earlier_trace_are_watched() {
+    let earlier = Recorder::new("earlier").record(stacks().binary("paths_gcc"), [""; 0]);
+    let trace = earlier.trace.display().to_string();
+    let recorder = Recorder::new("later").options(["--watch-from", &trace]);
+    let later = recorder.record(stacks().binary("paths_gcc"), [""; 0]);
+    assert_one_of_three_paths_leaks("paths_gcc", "paths.h", &later);
+}
+
+/// The frames that gdb shows at the allocation of `size` bytes: module and offset of the real ones, and functions and
+/// lines of those in the program's own source.
+fn backtrace(program: &Path, size: u64, source: &str) -> (Vec<String>, Vec<String>) {
+    let script = repository().join("tests/programs/stacks/backtrace.py");
+    let mut gdb = Command::new("gdb");
+    gdb.args(["-batch", "-nx", "-ex", &format!("set $size = {size}"), "-x"]).arg(script).arg(program);
+    let Outcome { stdout, stderr, .. } = run(&mut gdb);
+    let (mut real, mut own) = (Vec::new(), Vec::new());
+    for line in stdout.lines().filter(|line| line.starts_with("frame\t")) {
+        let [_, kind, module, offset, file, line, function] = line.split('\t').collect::<Vec<_>>()[..] else {
+            panic!("gdb printed {line}");
+        };
+        if kind == "real" {
+            real.push(format!("{module}+{offset}"));
+        }
+        if kind != "tail call" && file.ends_with(source) {
+            own.push(format!("{}:{line}", bare_name(function)));
+        }
+    }
+    assert!(real.len() > 3, "gdb printed {stdout}{stderr}");
+    (real, own)
+}
+
+fn assert_equals_gdb(name: &str, source: &str, sizes: &[u64]) {
+    let recording = Recorder::new(name).options(["--watch", "*"]).record(stacks().binary(name), [""; 0]);
+    assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
+    let report = recording.all_sites();
+    for &size in sizes {
+        let (mut theirs, own) = backtrace(&stacks().binary(name), size, source);
+        let site = report.sites.iter().find(|s| s.kind == "stack" && s.counts.allocated_bytes == size);
+        let site = site.unwrap_or_else(|| panic!("{name}: no stack of {size} bytes:\n{}", report.describe()));
+        let real = site.stack.iter().filter(|frame| !frame.inlined);
+        let ours: Vec<String> = real
+            .map(|frame| format!("{}+{}", frame.module.rsplit('/').next().unwrap_or_default(), frame.offset))
+            .collect();
+        // gdb begins in malloc, we at the first caller that is no wrapper; gdb ends at main, we where the stack does.
+        let wrappers = theirs.iter().take_while(|frame| **frame != ours[0]).count();
+        theirs.drain(..wrappers);
+        assert_eq!(ours[..theirs.len().min(ours.len())], theirs, "{name}, {size} bytes");
+        assert!(!site.is_stack_cut, "{name}: {site:?}");
+        assert_eq!(own_frames(site, source), own, "{name}, {size} bytes");
+    }
+}
+
+#[test]
+fn c_stacks_equal_gdbs_through_qsort_and_a_shared_library() {
+    assert_equals_gdb("marked_c", "marked_c.c", &[54321, 65433]);
+}
+
+#[test]
+fn cpp_stacks_equal_gdbs_through_templates_virtual_calls_and_a_handler() {
+    assert_equals_gdb("marked_cpp", "marked_cpp.cpp", &[54321]);
+}
+
+#[test]
+fn rust_stacks_equal_gdbs_through_trait_objects_and_sorts() {
+    assert_equals_gdb("marked_rust", "marked_rust.rs", &[54321]);
+}
+
+#[test]
+fn the_stacks_of_coroutines_are_walked_to_their_end() {
+    let recorder = Recorder::new("coroutines").options(["--watch", "bottom"]);
+    let recording = recorder.record(stacks().binary("coroutine_stacks"), [""; 0]);
+    assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
+    let report = recording.all_sites();
+    let (children, leaks) = children(&report);
+    for (function, others) in [("coroutine_keeps", "coroutine_frees"), ("coroutine_frees", "coroutine_keeps")]
+    {
+        let whole = children.iter().filter(|site| site.is_in(function) && !site.is_stack_cut);
+        let [site] = whole.collect::<Vec<_>>()[..] else {
+            panic!("{function} has not one whole stack:\n{}", report.describe())
+        };
+        assert!(!site.is_in(others), "{site:?}");
+        assert_eq!(own_frames(site, "coroutine_stacks.c").len(), 43, "{site:?}");
+        // The memory of a new coroutine becomes known within a slice; what came before is cut and says so.
+        assert!(site.counts.allocs > 400, "{site:?}");
+    }
+    assert!(leaks.iter().all(|leak| leak.is_in("coroutine_keeps")), "{}", report.describe());
+    assert_eq!(leaks.len(), 1, "{}", report.describe());
+}
+
+/// `edleak-record WORDS`.
+fn command(words: &[&str]) -> Outcome {
+    run(Command::new(&tools().record).args(words))
+}
+
+/// The pid of the one recording into `trace`, once `sessions` lists it.
+fn session_of(trace: &Path) -> String {
+    let mut pid = None;
+    wait_for("the recording to be listed", || {
+        let list = command(&["sessions"]).stdout;
+        let lines: Vec<&str> = list.lines().collect();
+        let at = lines.iter().position(|line| line.contains(&*trace.to_string_lossy()));
+        pid = at.and_then(|at| lines[at - 1].split_whitespace().next()).map(str::to_owned);
+        pid.is_some()
+    });
+    pid.expect("waited for")
+}
+
+/// Eight threads allocate while everything, or some functions, are watched and not watched again and again: the totals
+/// of every caller, its stacks included, equal the program's own ledger.
+#[test]
+fn watches_set_and_removed_while_eight_threads_allocate_lose_nothing() {
+    let dir = TempDir::new("watch-storm");
+    let trace = dir.join("trace.edl");
+    let args = ["8", "12000000", "7"];
+    let recorder = Recorder::new("watch-storm");
+    let recording = Running::start(&mut recorder.command(&trace, programs().binary("exact"), args), b"");
+    let pid = session_of(&trace);
+    let mut changes = 0;
+    for round in 0.. {
+        let spec = ["site_malloc", "*", "site_new*", "site_realloc*"][round / 2 % 4];
+        let verb = ["watch", "unwatch"][round % 2];
+        match command(&[verb, "--session", &pid, spec]) {
+            Outcome { code: 0, .. } => changes += 1,
+            // Over: the program has ended.
+            Outcome { stderr, .. } => {
+                assert!(stderr.contains("recording") || stderr.contains("recorded"), "{stderr}");
+                break;
+            }
+        }
+    }
+    let outcome = recording.finish();
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    assert!(changes >= 16, "only {changes} changes were made: the program is too short");
+    let report = Report::of(&trace, &["--all", "--min-class", "constant"]);
+    assert!(report.sites.iter().any(|site| site.kind == "stack"), "nothing was watched");
+    assert_eq!(report.summary("unknown_frees"), 0);
+    assert_equal(&report, &read_ledger(&outcome.stdout));
+}
+
+#[test]
+fn a_running_recording_is_listed_and_can_be_asked() {
+    let dir = TempDir::new("sessions");
+    let trace = dir.join("trace.edl");
+    let recorder = Recorder::new("sessions");
+    let recording =
+        Running::start(&mut recorder.command(&trace, samples().binary("leaker"), ["--seconds", "600"]), b"");
+    let pid = session_of(&trace);
+    let listed = || {
+        let list = command(&["sessions"]).stdout;
+        let lines: Vec<&str> = list.lines().collect();
+        let at = lines.iter().position(|line| line.contains(&*trace.to_string_lossy())).expect("it runs");
+        let rest = lines[at + 1..].iter().take_while(|line| line.starts_with("         ")).copied();
+        (lines[at - 1].to_owned(), rest.collect::<Vec<_>>().join("\n"))
+    };
+    assert!(listed().0.contains("leaker --seconds 600"), "{}", listed().0);
+    assert_eq!(listed().1, "");
+
+    let said = command(&["watch", "--session", &pid, "leak_new*"]);
+    assert_eq!((said.code, &*said.stderr), (0, ""));
+    assert!(said.stdout.starts_with("watching leak_new*: that is 2 functions"), "{}", said.stdout);
+    assert_eq!(listed().1.trim(), "watching leak_new*");
+    wait_for("stacks of leak_new", || {
+        let report = Report::of(&trace, &["--all", "--min-class", "constant"]);
+        report.sites.iter().any(|site| site.kind == "stack" && site.is_in("leak_new"))
+    });
+    let said = command(&["unwatch", "--session", &pid, "*"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert_eq!(listed().1, "");
+
+    // A site of the trace that is being written, by its number.
+    let report = Report::of(&trace, &["--all", "--min-class", "constant"]);
+    let site = report.sites.iter().find(|site| site.kind == "caller" && site.is_in("leak_calloc"));
+    let spec = format!("{}#{}", trace.display(), site.expect("it has allocated").id);
+    let said = command(&["watch", "--session", &pid, &spec]);
+    assert!(said.stdout.contains("1 function or address; 1 site seen so far changed"), "{said:?}");
+
+    for (words, expected) in [
+        (&["watch", "--session", "1", "x"][..], "process 1 is not being recorded"),
+        (&["watch", "--session", &pid, "lib.so!x"], "is no hexadecimal offset"),
+        (&["watch", "--session", &pid], "SPEC"),
+        (&["watch", "--session", &pid, "/no/such.edl#3"], "No such file"),
+    ] {
+        let refused = command(words);
+        assert_eq!(refused.code, 125, "{words:?}: {refused:?}");
+        assert!(refused.stderr.contains(expected), "{words:?}: {}", refused.stderr);
+    }
+    recording.signal(libc::SIGINT);
+    let ended = recording.finish();
+    assert!(ended.stderr.contains("slices of"), "Ctrl-C ends the recording in order: {}", ended.stderr);
+    assert!(!command(&["sessions"]).stdout.contains(&*trace.to_string_lossy()), "it is over");
+}
