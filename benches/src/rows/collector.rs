@@ -8,6 +8,7 @@ use crate::tools;
 use anyhow::{Context, Result, bail};
 use edleak_format::{Counters, SiteId, SliceHeader, SliceVisitor, Trace};
 use std::fmt::Write;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -90,6 +91,7 @@ fn contents(path: &Path) -> Result<(u64, u64)> {
 pub fn rows(bench: &mut Bench) -> Result<()> {
     let program = generate(bench)?;
     share_of_a_core(bench, &program)?;
+    time_of_a_slice(bench)?;
     size_of_a_change(bench, &program)
 }
 
@@ -111,6 +113,31 @@ fn share_of_a_core(bench: &mut Bench, program: &Path) -> Result<()> {
     anyhow::ensure!(status.success(), "the recording failed: {status}");
     let share = (after? - before?).as_secs_f64() / elapsed.as_secs_f64() * 100.0;
     bench.add(Row::at_most("collector CPU, 5,000 active sites, 1 s period", 1.0, share, " % of a core"));
+    Ok(())
+}
+
+/// CPU time of the collector per slice, beside 1,000 threads that have each allocated at 5,000 sites, all of which move.
+fn time_of_a_slice(bench: &mut Bench) -> Result<()> {
+    const PERIOD: Duration = Duration::from_millis(20);
+    const SLICES: u32 = 150;
+    let mut child = Command::new(&bench.tools.record)
+        .args(["-q", "--period", "20ms", "-o"])
+        .arg(bench.starter.trace())
+        .arg(edleak_tests::programs::programs().binary("memory"))
+        .args(["threads", "6"])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    // It speaks once all threads have allocated.
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().context("piped above")?).read_line(&mut line)?;
+    std::thread::sleep(Duration::from_secs(1));
+    let before = cpu_of(child.id())?;
+    std::thread::sleep(PERIOD * SLICES);
+    let per_slice = (cpu_of(child.id())? - before) / SLICES;
+    let status = child.wait()?;
+    anyhow::ensure!(status.success(), "the recording failed: {status}");
+    let label = "a slice of 5,000 sites, touched by 1,000 threads each";
+    bench.add(Row::at_most(label, 20.0, per_slice.as_secs_f64() * 1e3, " ms of CPU"));
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 pub mod analyze;
 pub mod collector;
+pub mod framehop;
 pub mod instructions;
 pub mod month;
 pub mod pairs;

@@ -1,5 +1,6 @@
-//! Watched stacks: nanoseconds per frame, from two depths of recursion, beside libunwind.
+//! Watched stacks: nanoseconds per frame, from two depths of recursion, beside libunwind and framehop.
 
+use super::framehop::Framehop;
 use super::pairs::reported;
 use crate::Bench;
 use crate::contender::Contender;
@@ -11,6 +12,7 @@ use anyhow::{Context, Result};
 const SHALLOW: u64 = 10;
 const DEEP: u64 = 110;
 const COUNT: u64 = 100_000;
+const FRAMEHOP: &str = "framehop";
 
 /// The rows.
 pub fn rows(bench: &mut Bench) -> Result<()> {
@@ -23,11 +25,20 @@ pub fn rows(bench: &mut Bench) -> Result<()> {
     if !has_libunwind {
         tools::compile(&source, &program, &flags)?;
     }
-    let mut cases = vec![(Contender::Untraced, "malloc"), (Contender::EdleakWatchAll, "malloc")];
+    let mut cases = vec![
+        (Contender::Untraced, "malloc"),
+        (Contender::EdleakWatchAll, "malloc"),
+        (Contender::Untraced, FRAMEHOP),
+    ];
     if has_libunwind {
         cases.push((Contender::Untraced, "unwind"));
     }
+    let framehop = Framehop::of_this_program()?;
     let figures = measure::rounds(5, &cases, |(contender, what)| {
+        if what == FRAMEHOP {
+            let at = |depth| framehop.ns_per_walk(depth as usize, COUNT);
+            return Ok((at(DEEP) - at(SHALLOW)) / (DEEP - SHALLOW) as f64);
+        }
         let at = |depth: u64| {
             let arguments = [depth.to_string(), COUNT.to_string(), what.to_owned()];
             reported(bench, contender, &program, &arguments)?.context("it needs nothing installed")
@@ -36,7 +47,8 @@ pub fn rows(bench: &mut Bench) -> Result<()> {
     })?;
     let per_frame: Vec<f64> = figures.iter().map(|values| median(values)).collect();
     let mut row = Row::at_most("ns per frame of a watched stack", 4.0, per_frame[1] - per_frame[0], " ns");
-    row = match per_frame.get(2) {
+    row = row.beside("framehop", format!("{:.1} ns", per_frame[2]));
+    row = match per_frame.get(3) {
         Some(theirs) => row.beside("libunwind's unw_backtrace", format!("{theirs:.1} ns")),
         None => row.beside("libunwind", "absent (install libunwind-dev)".to_owned()),
     };

@@ -7,8 +7,9 @@
 
 use crate::arch;
 use crate::sites::Frame;
+use core::mem::MaybeUninit;
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use edleak_session::header::Header;
 use edleak_session::rule::{Kind, Rule};
 use edleak_session::stack::{self, Bound, Cell, MAX_FRAMES, RuleRow, RuleTable, StackInfo, Stacks, mix};
@@ -72,7 +73,7 @@ pub fn cell(number: u32) -> Option<&'static Cell> {
 /// `frame` is that of the site, on this thread's stack, under way.
 #[inline(never)]
 pub unsafe fn record(header: &Header, site: u32, frame: Frame) -> Option<u32> {
-    let mut frames = [0u64; MAX_FRAMES];
+    let mut frames = [const { MaybeUninit::uninit() }; MAX_FRAMES];
     // SAFETY: as the caller says.
     let walked = unsafe { walk(header, site, frame, &mut frames) };
     let stacks = Stacks {
@@ -82,8 +83,7 @@ pub unsafe fn record(header: &Header, site: u32, frame: Frame) -> Option<u32> {
         cells: table(&CELLS, stack::MAX_CELLS),
         next: &header.stacks,
     };
-    let frames = frames.get(..walked.frames)?;
-    stacks.cell(site, frames, walked.hash, walked.is_cut, header.epoch.load(Ordering::Relaxed))
+    stacks.cell(site, walked.frames, walked.hash, walked.is_cut, header.epoch.load(Ordering::Relaxed))
 }
 
 /// The site whose stack a cell belongs to.
@@ -92,51 +92,73 @@ pub fn site_of(number: u32) -> Option<u32> {
     Some(table(&INFOS, stack::MAX_STACKS).get(stack as usize)?.site.load(Ordering::Relaxed))
 }
 
-struct Walked {
-    frames: usize,
+struct Walked<'f> {
+    /// Return addresses, innermost first.
+    frames: &'f [u64],
     hash: u64,
     is_cut: bool,
 }
 
-unsafe fn walk(header: &Header, site: u32, mut frame: Frame, frames: &mut [u64; MAX_FRAMES]) -> Walked {
-    let bound = bound_of(header, frame.rsp);
+/// Room for the return addresses of one stack. Not zeroed: that would cost as much as walking three frames.
+type Frames = [MaybeUninit<u64>; MAX_FRAMES];
+
+/// A frame waits for the one below it only through one load from the stack, one from the cache, and two additions. What is
+/// rare is a call, so that what is common stays in registers.
+#[inline(always)]
+unsafe fn walk<'f>(header: &Header, site: u32, start: Frame, frames: &'f mut Frames) -> Walked<'f> {
+    let bound = bound_of(header, start.rsp);
+    // Taken apart: in one piece it would live in memory, and each frame would wait for the one below it to be stored.
+    let Frame { mut address, mut rsp, mut rbp } = start;
     let mut hash = u64::from(site);
-    let mut is_exact = false;
     let mut is_cut = true;
     let mut count = 0;
-    for place in frames.iter_mut() {
-        *place = frame.address as u64;
-        hash = mix(hash, frame.address as u64);
+    while let Some(place) = frames.get_mut(count) {
+        place.write(address as u64);
+        hash = mix(hash, address as u64);
         count += 1;
-        let rule = rule_at(header, frame.address, is_exact);
-        is_exact = false;
+        let frame = Frame { address, rsp, rbp };
+        let rule = rule_at(header, address);
         let next = match rule.kind() {
+            // SAFETY: as the caller says, and bounded there.
+            Kind::Rsp | Kind::Rbp => unsafe { caller(frame, rule, bound) },
             Kind::End => {
                 is_cut = false;
                 break;
             }
             Kind::Unknown => break,
             Kind::Signal => {
-                is_exact = true;
+                let Some(place) = frames.get_mut(count) else { break };
                 // SAFETY: bounded there.
-                unsafe { interrupted(frame, bound) }
+                let Some(interrupted) = (unsafe { interrupted(frame, bound) }) else { break };
+                place.write(interrupted.address as u64);
+                hash = mix(hash, interrupted.address as u64);
+                count += 1;
+                // Not a return address: the pc itself is looked up.
+                let rule = rule_slow(header, interrupted.address);
+                // SAFETY: as above; any other kind leads nowhere.
+                unsafe { caller(interrupted, rule, bound) }
             }
-            // SAFETY: as the caller says, and bounded there.
-            Kind::Rsp | Kind::Rbp => unsafe { caller(frame, rule, bound) },
         };
         let Some(next) = next else { break };
         if next.address == 0 {
             is_cut = false; // the psABI's mark of the outermost frame
             break;
         }
-        frame = next;
+        Frame { address, rsp, rbp } = next;
     }
-    Walked { frames: count, hash, is_cut }
+    // SAFETY: the first `count` were written, and a `MaybeUninit<u64>` is laid out as a `u64`.
+    let frames = unsafe { core::slice::from_raw_parts(frames.as_ptr().cast(), count) };
+    Walked { frames, hash, is_cut }
 }
 
 /// The caller's frame, if all of it lies between this frame and `bound`.
+#[inline(always)]
 unsafe fn caller(frame: Frame, rule: Rule, bound: usize) -> Option<Frame> {
-    let base = if rule.kind() == Kind::Rbp { frame.rbp } else { frame.rsp };
+    let base = match rule.kind() {
+        Kind::Rsp => frame.rsp,
+        Kind::Rbp => frame.rbp,
+        _ => return None,
+    };
     let cfa = base.wrapping_add(rule.cfa_offset());
     // A CFA that does not move up the stack would walk in circles.
     if cfa <= frame.rsp || cfa > bound || cfa % 8 != 0 {
@@ -150,6 +172,8 @@ unsafe fn caller(frame: Frame, rule: Rule, bound: usize) -> Option<Frame> {
 }
 
 /// The frame that a signal interrupted: its registers lie in the `ucontext` that the kernel left at rsp.
+#[cold]
+#[inline(never)]
 unsafe fn interrupted(frame: Frame, bound: usize) -> Option<Frame> {
     // x86-64 `struct ucontext`: 40 bytes, then the general registers.
     const RBP: usize = 40 + 10 * 8;
@@ -190,53 +214,63 @@ fn bound_of(header: &Header, rsp: usize) -> usize {
     (rsp | (PAGE - 1)) + 1
 }
 
-const CACHE_BITS: u32 = 12;
+/// Rules by return address. The low bits of an address choose the entry as they are: hashing them would come between one
+/// load and the next.
+const CACHE_BITS: u32 = 15;
 
-/// A cached rule. Two words without a lock: a mixture of two entries fails the check.
-struct Cached {
-    check: AtomicU64,
-    rule: AtomicU64,
-}
+/// The rest of the address (high half) and the rule (low half), so that one load has both; 0: empty. 47 bits are all
+/// that an address of a program has, so an entry is never taken for that of another address.
+static CACHE: [AtomicU64; 1 << CACHE_BITS] = [const { AtomicU64::new(0) }; 1 << CACHE_BITS];
+const _: () = assert!(CACHE_BITS + 32 == 47);
 
-static CACHE: [Cached; 1 << CACHE_BITS] =
-    [const { Cached { check: AtomicU64::new(0), rule: AtomicU64::new(0) } }; 1 << CACHE_BITS];
+/// Whether anything was ever cached: most programs never walk, and then 256 KiB need not be looked at.
+static IS_CACHE_USED: AtomicBool = AtomicBool::new(false);
 
-fn check_of(pc: u64, rule: u64) -> u64 {
-    pc ^ rule.wrapping_mul(0xD6E8_FEB8_6659_FD93)
-}
-
-/// The rule at a return address, or at an exact pc.
-#[inline]
-fn rule_at(header: &Header, address: usize, is_exact: bool) -> Rule {
-    let pc = if is_exact { address as u64 } else { (address as u64).wrapping_sub(1) };
-    let index = (pc.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - CACHE_BITS)) as usize;
-    let Some(cached) = CACHE.get(index) else { return Rule::UNKNOWN };
-    let rule = cached.rule.load(Ordering::Relaxed);
-    if rule != 0 && cached.check.load(Ordering::Relaxed) == check_of(pc, rule) {
-        return Rule(rule as u32);
+/// The rule at a return address.
+#[inline(always)]
+fn rule_at(header: &Header, address: usize) -> Rule {
+    let entry = CACHE[address % CACHE.len()].load(Ordering::Relaxed);
+    // An empty entry is that of the addresses below 2^15, where no program is.
+    if entry >> 32 == (address >> CACHE_BITS) as u64 {
+        return Rule(entry as u32);
     }
-    rule_slow(header, pc, cached)
+    learn(header, address)
 }
 
+/// The rule at a return address, from the published tables, and from then on from the cache.
 #[cold]
-fn rule_slow(header: &Header, pc: u64, cached: &Cached) -> Rule {
+#[inline(never)]
+fn learn(header: &Header, address: usize) -> Rule {
+    let rule = rule_slow(header, address.wrapping_sub(1));
+    let tag = (address >> CACHE_BITS) as u64;
+    if rule.kind() != Kind::Unknown && tag >> 32 == 0 {
+        IS_CACHE_USED.store(true, Ordering::Relaxed);
+        CACHE[address % CACHE.len()].store(tag << 32 | u64::from(rule.0), Ordering::Relaxed);
+    }
+    rule
+}
+
+/// The rule at an exact pc.
+#[cold]
+#[inline(never)]
+fn rule_slow(header: &Header, pc: usize) -> Rule {
     let count = header.rule_tables.load(Ordering::Acquire);
     let tables = table(&TABLES, (count as usize).min(stack::MAX_TABLES));
-    let rule = stack::find_rule(tables, table(&ROWS, stack::MAX_ROWS), pc).unwrap_or(Rule::UNKNOWN);
+    let rule = stack::find_rule(tables, table(&ROWS, stack::MAX_ROWS), pc as u64).unwrap_or(Rule::UNKNOWN);
     // A table that was replaced meanwhile may have shown anything.
     if header.rule_tables.load(Ordering::Acquire) != count {
         return Rule::UNKNOWN;
-    }
-    if rule.kind() != Kind::Unknown {
-        cached.rule.store(u64::from(rule.0), Ordering::Relaxed);
-        cached.check.store(check_of(pc, u64::from(rule.0)), Ordering::Relaxed);
     }
     rule
 }
 
 /// Forgets every cached rule: other code may lie at the same addresses now.
 pub fn forget_rules() {
-    for cached in &CACHE {
-        cached.rule.store(0, Ordering::Relaxed);
+    if !IS_CACHE_USED.load(Ordering::Relaxed) {
+        return;
+    }
+    // Pages that were never written stay the kernel's one page of zeros.
+    for entry in CACHE.iter().filter(|entry| entry.load(Ordering::Relaxed) != 0) {
+        entry.store(0, Ordering::Relaxed);
     }
 }
