@@ -202,20 +202,33 @@ impl Text {
         Ok(())
     }
 
-    /// The frames of a stack; a frame that repeats itself, as in recursion, stands once with its count.
+    /// The frames of a stack; a frame that repeats itself, as in recursion, stands once with its count, and of the inside of
+    /// a language's runtime only the frame that was called.
     fn stack_lines(&self, stack: &[Address], is_cut: bool, width: usize) -> Vec<String> {
-        let mut runs: Vec<(SiteFrame<'_>, usize)> = Vec::new();
+        let mut runs: Vec<(SiteFrame<'_>, Run)> = Vec::new();
         for frame in frames(stack) {
             match runs.last_mut() {
-                Some((last, times)) if is_same(*last, frame) => *times += 1,
-                _ => runs.push((frame, 1)),
+                Some((last, Run::Repeated(times))) if is_same(*last, frame) => *times += 1,
+                _ => runs.push((frame, Run::Repeated(1))),
             }
         }
         let mut lines = Vec::new();
-        for &(frame, times) in runs.iter().take(MAX_FRAMES) {
-            let mut own = self.frame_lines(frame, width - if times > 1 { 8 } else { 0 });
-            if let Some(last) = own.last_mut().filter(|_| times > 1) {
-                *last += &self.style.paint(Ink::Faint, &format!(" ({times} times)"));
+        let runs = folded(runs);
+        for (frame, run) in runs.iter().take(MAX_FRAMES) {
+            let note = match run {
+                Run::Repeated(1) => String::new(),
+                Run::Repeated(times) => format!(" ({times} times)"),
+                Run::Runtime(inside) => format!(" ({inside} runtime frames inside)"),
+            };
+            if let Run::Runtime(_) = run {
+                let name = printable(&frame.name());
+                let name = self.style.clip_end(&name, width.saturating_sub(columns(&note)));
+                lines.push(name + &self.style.paint(Ink::Faint, &note));
+                continue;
+            }
+            let mut own = self.frame_lines(*frame, width - if note.is_empty() { 0 } else { 8 });
+            if let Some(last) = own.last_mut() {
+                *last += &self.style.paint(Ink::Faint, &note);
             }
             lines.extend(own);
         }
@@ -259,6 +272,32 @@ impl Text {
         }
         Ok(())
     }
+}
+
+/// Several frames that stand on one line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Run {
+    /// The same frame so many times.
+    Repeated(usize),
+    /// A frame of a language's runtime and so many inside it.
+    Runtime(usize),
+}
+
+/// Folds the inside of the runtime into the outermost frame of it, where that saves something.
+fn folded(runs: Vec<(SiteFrame<'_>, Run)>) -> Vec<(SiteFrame<'_>, Run)> {
+    const WORTH_IT: usize = 3;
+    let mut all = Vec::with_capacity(runs.len());
+    let same_kind =
+        |one: &(SiteFrame<'_>, Run), other: &(SiteFrame<'_>, Run)| one.0.is_runtime() && other.0.is_runtime();
+    for part in runs.chunk_by(same_kind) {
+        match part.last() {
+            Some((outermost, _)) if part.len() >= WORTH_IT => {
+                all.push((*outermost, Run::Runtime(part.len() - 1)));
+            }
+            _ => all.extend_from_slice(part),
+        }
+    }
+    all
 }
 
 fn is_same(one: SiteFrame<'_>, other: SiteFrame<'_>) -> bool {
