@@ -29,9 +29,12 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// A recorder with a period of 50 ms, for the test `name`.
+    /// A recorder with a period of 50 ms, for the test `name`. `EDLEAK_RECORD_OPTIONS` adds options to all of them, to see
+    /// the same tests pass with, say, `--watch *`.
     pub fn new(name: &str) -> Recorder {
-        let options = vec!["--period".to_owned(), "50ms".to_owned()];
+        let mut options = vec!["--period".to_owned(), "50ms".to_owned()];
+        let more = std::env::var("EDLEAK_RECORD_OPTIONS").unwrap_or_default();
+        options.extend(more.split_whitespace().map(str::to_owned));
         Recorder { name: name.to_owned(), options, env: Vec::new(), cwd: None }
     }
 

@@ -188,8 +188,18 @@ fn own_malloc() {
 /// With `--children` every child has its own trace, named after its process ID.
 #[test]
 fn children_have_their_own_traces() {
+    assert_children_have_their_own_traces(&["--children"]);
+}
+
+/// What a parent allocated at watched sites is the sites' in the child: the stacks stay in the parent's session.
+#[test]
+fn children_of_a_watched_program_have_their_own_traces() {
+    assert_children_have_their_own_traces(&["--children", "--watch", "*"]);
+}
+
+fn assert_children_have_their_own_traces(options: &[&str]) {
     let recording =
-        Recorder::new("children").options(["--children"]).record(hosts().binary("fork_threads"), [""; 0]);
+        Recorder::new("children").options(options).record(hosts().binary("fork_threads"), [""; 0]);
     assert_eq!(
         (recording.outcome.code, &*recording.outcome.stdout),
         (0, "ok\n"),

@@ -74,6 +74,7 @@ fn forked() -> Option<&'static Header> {
     };
     PHASE.store(STARTING, Ordering::Relaxed);
     let parents = HEADER.load(Ordering::Relaxed).cast::<u8>();
+    let parents_stacks = walk::Tables::in_use();
     // SAFETY: fork copied this thread and no other, and its shard was its parent's.
     *unsafe { thread::tls() } = thread::Tls::new();
     let own = claim(path).is_some_and(|base| {
@@ -84,7 +85,8 @@ fn forked() -> Option<&'static Header> {
             // SAFETY: the parent's session is still mapped here.
             let next = unsafe { &*parent }.next_site.load(Ordering::Relaxed);
             header.next_site.store(next, Ordering::Relaxed);
-            slow::inherit(header);
+            // SAFETY: as above.
+            unsafe { slow::inherit(header, &parents_stacks) };
         })
     });
     PHASE.store(if own { COUNTING } else { OFF }, Ordering::Relaxed);

@@ -66,12 +66,16 @@ pub unsafe fn note(allocation: *mut u8, size: usize, caller: *const usize, rbp: 
 
 /// Counts everything that is alive in a forked child as allocated: it was the parent's, and the child will free it. An
 /// allocation of a watched site is counted at the site, since its stack is known to the parent's session only.
-pub fn inherit(header: &Header) {
+///
+/// # Safety
+/// `parents` are the tables of the parent's session, which is still mapped.
+pub unsafe fn inherit(header: &Header, parents: &walk::Tables) {
     // SAFETY: the only reference to this thread's state here.
     let counting = thread::counting(header, unsafe { thread::tls() });
     live::for_each(|entry, mut allocation| {
         if let Some(number) = allocation.site.checked_sub(MAX_SITES as u32) {
-            let site = walk::site_of(number).unwrap_or(OTHER);
+            // SAFETY: as the caller says.
+            let site = unsafe { parents.site_of(number) }.unwrap_or(OTHER);
             allocation = Allocation { site, special: false, ..allocation };
             live::rewrite(entry, allocation);
         }

@@ -32,6 +32,34 @@ pub struct Tables {
     pub bounds: *mut Bound,
 }
 
+impl Tables {
+    /// Those in use.
+    pub fn in_use() -> Tables {
+        Tables {
+            slots: SLOTS.load(Ordering::Relaxed),
+            infos: INFOS.load(Ordering::Relaxed),
+            frames: FRAMES.load(Ordering::Relaxed),
+            cells: CELLS.load(Ordering::Relaxed),
+            tables: TABLES.load(Ordering::Relaxed),
+            rows: ROWS.load(Ordering::Relaxed),
+            bounds: BOUNDS.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The site whose stack a cell belongs to.
+    ///
+    /// # Safety
+    /// The session that these lie in is mapped.
+    pub unsafe fn site_of(&self, number: u32) -> Option<u32> {
+        // SAFETY: as the caller says; the layout of the session says how many there are.
+        let cells = unsafe { core::slice::from_raw_parts(self.cells, stack::MAX_CELLS) };
+        let stack = cells.get(number as usize)?.stack.load(Ordering::Acquire).checked_sub(1)?;
+        // SAFETY: as above.
+        let infos = unsafe { core::slice::from_raw_parts(self.infos, stack::MAX_STACKS) };
+        Some(infos.get(stack as usize)?.site.load(Ordering::Relaxed))
+    }
+}
+
 static SLOTS: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
 static INFOS: AtomicPtr<StackInfo> = AtomicPtr::new(ptr::null_mut());
 static FRAMES: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
@@ -84,12 +112,6 @@ pub unsafe fn record(header: &Header, site: u32, frame: Frame) -> Option<u32> {
         next: &header.stacks,
     };
     stacks.cell(site, walked.frames, walked.hash, walked.is_cut, header.epoch.load(Ordering::Relaxed))
-}
-
-/// The site whose stack a cell belongs to.
-pub fn site_of(number: u32) -> Option<u32> {
-    let stack = cell(number)?.stack.load(Ordering::Acquire).checked_sub(1)?;
-    Some(table(&INFOS, stack::MAX_STACKS).get(stack as usize)?.site.load(Ordering::Relaxed))
 }
 
 struct Walked<'f> {
