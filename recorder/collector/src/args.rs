@@ -15,6 +15,9 @@ use std::time::Duration;
 #[command(
     name = "edleak-record",
     version,
+    override_usage = "edleak-record [OPTIONS] [--] PROGRAM [ARGUMENT]...
+       edleak-record sessions
+       edleak-record watch|unwatch [--session PID] SPEC...",
     after_help = "Examples:
   edleak-record ./server --port 8080        record until the server ends
   edleak-record -o run.edl --duration 1h -- ./server

@@ -4,20 +4,21 @@
 //! session as sorted tables. A table in use is replaced by first declaring it empty; a target that reads meanwhile finds
 //! nothing and asks again at the next new site.
 
+use crate::compiled::{Compiled, FileCode, Shared};
 use crate::elf::{Elf, FileBytes};
 use crate::modules::Loaded;
+use crate::pieces::{Piece, lay_over, overlay};
 use crate::shm::Session;
-use crate::unwind::UnwindTable;
 use crate::watch::{Asked, WatchSet};
-use crate::wrappers::{WrapperSet, wrapper_ranges};
+use crate::wrappers::WrapperSet;
 use edleak_session::rule::Kind;
 use edleak_session::site::{Action, SiteSlot};
 use edleak_session::stack::{MAX_ROWS, MAX_TABLES};
 use edleak_session::wrapper::MAX_RANGES;
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
 /// What the user asked for; the same for all recordings of a run.
@@ -29,40 +30,11 @@ pub struct Wishes {
     pub watch: WatchSet,
 }
 
-/// A piece of code and what to do when it allocates: return addresses in `start < address <= end`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Piece {
-    start: u64,
-    end: u64,
-    action: Action,
-}
-
-/// What one file says, in offsets from its first byte.
-struct FileCode {
-    wrappers: Vec<Piece>,
-    rules: UnwindTable,
-    link_base: u64,
-}
-
-/// A file: its path as its process sees it, and its build ID.
-type FileKey = (String, Vec<u8>);
-/// A file, and the version of a watch set.
-type AskedKey = (FileKey, u64);
-/// What is made once, whoever asks first.
-type Shared<T> = Arc<OnceLock<T>>;
-
-/// What was or is being compiled in this run.
-#[derive(Default)]
-struct Cache {
-    code: Mutex<HashMap<FileKey, Shared<FileCode>>>,
-    asked: Mutex<HashMap<AskedKey, Shared<Vec<Asked>>>>,
-}
-
 /// What one target has been told.
 pub struct Guide {
     wishes: Arc<Wishes>,
     watch: Arc<WatchSet>,
-    cache: Arc<Cache>,
+    compiled: Arc<Compiled>,
     code: Vec<Shared<FileCode>>,
     pieces: Vec<Piece>,
     /// Code that somebody asked not to watch; sorted.
@@ -100,16 +72,16 @@ impl Guide {
 
     /// The same wishes and what was compiled for them, for another target of the same run.
     pub fn for_another(&self) -> Guide {
-        Guide::with(Arc::clone(&self.wishes), Arc::clone(&self.cache))
+        Guide::with(Arc::clone(&self.wishes), Arc::clone(&self.compiled))
     }
 
-    fn with(wishes: Arc<Wishes>, cache: Arc<Cache>) -> Guide {
+    fn with(wishes: Arc<Wishes>, compiled: Arc<Compiled>) -> Guide {
         let watch = Arc::new(wishes.watch.clone());
         Guide {
             walks: !watch.is_empty(),
             wishes,
             watch,
-            cache,
+            compiled,
             code: Vec::new(),
             pieces: Vec::new(),
             refused: Vec::new(),
@@ -137,8 +109,8 @@ impl Guide {
 
     /// Compiles files that the target is going to load, in the background, while it is being started.
     pub fn prepare(&self, files: Vec<PathBuf>) {
-        let (wishes, watch, cache) =
-            (Arc::clone(&self.wishes), Arc::clone(&self.watch), Arc::clone(&self.cache));
+        let (wishes, watch, compiled) =
+            (Arc::clone(&self.wishes), Arc::clone(&self.watch), Arc::clone(&self.compiled));
         std::thread::spawn(move || {
             for file in files {
                 let Ok(file) = file.canonicalize() else { continue };
@@ -147,8 +119,8 @@ impl Guide {
                     Err(_) => continue,
                 };
                 let key = (file.display().to_string(), build_id.unwrap_or_default());
-                cache.asked(&key, &file, &watch);
-                cache.code(key, &file, &wishes);
+                compiled.asked(&key, &file, &watch);
+                compiled.code(key, &file, &wishes);
             }
         });
     }
@@ -185,8 +157,8 @@ impl Guide {
     /// Adds what the code of one module says.
     fn learn(&mut self, loaded: &Loaded) {
         let key = (loaded.module.path.clone(), loaded.module.build_id.clone());
-        let functions = self.cache.asked(&key, &loaded.file, &self.watch);
-        let shared = self.cache.code(key, &loaded.file, &self.wishes);
+        let functions = self.compiled.asked(&key, &loaded.file, &self.watch);
+        let shared = self.compiled.code(key, &loaded.file, &self.wishes);
         let Some(code) = shared.get() else { return };
         let base = loaded.module.load_bias.wrapping_add(code.link_base);
         let functions = functions.get().map_or(&[][..], Vec::as_slice);
@@ -218,14 +190,14 @@ impl Guide {
     /// Begins a change of what is watched. It is made by [`Guide::make`], once it is prepared or any time before.
     pub fn prepare_change(&self, watch: WatchSet, modules: &[Loaded]) -> Change {
         let watch = Arc::new(watch);
-        let (set, cache) = (Arc::clone(&watch), Arc::clone(&self.cache));
+        let (set, compiled) = (Arc::clone(&watch), Arc::clone(&self.compiled));
         let files: Vec<_> = modules
             .iter()
             .map(|loaded| ((loaded.module.path.clone(), loaded.module.build_id.clone()), loaded.file.clone()))
             .collect();
         let worker = std::thread::Builder::new().spawn(move || {
             for (key, file) in files {
-                cache.asked(&key, &file, &set);
+                compiled.asked(&key, &file, &set);
             }
         });
         Change { watch, worker: worker.ok() }
@@ -249,7 +221,7 @@ impl Guide {
         let before = self.watched_sites(session);
         self.publish(session, modules);
         if old.version() != self.wishes.watch.version() {
-            self.cache.forget(old.version());
+            self.compiled.forget(old.version());
         }
         before.abs_diff(self.watched_sites(session))
     }
@@ -259,7 +231,7 @@ impl Guide {
         let is_meant = |asked: &Asked| serials.contains(&asked.serial);
         let count = |loaded: &Loaded| {
             let key = (loaded.module.path.clone(), loaded.module.build_id.clone());
-            let functions = self.cache.asked(&key, &loaded.file, &self.watch);
+            let functions = self.compiled.asked(&key, &loaded.file, &self.watch);
             let functions = functions.get().map_or(0, |all| all.iter().filter(|one| is_meant(one)).count());
             functions + self.watch.addresses_in(&loaded.module).filter(is_meant).count()
         };
@@ -387,105 +359,12 @@ impl Guide {
     }
 }
 
-impl Cache {
-    /// The code of a file; waits for whoever compiles it already.
-    fn code(&self, key: FileKey, file: &Path, wishes: &Wishes) -> Shared<FileCode> {
-        let place = {
-            let mut code = self.code.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(code.entry(key).or_default())
-        };
-        place.get_or_init(|| FileCode::compile(file, wishes));
-        place
-    }
-
-    /// What a watch set asks for the functions of a file.
-    fn asked(&self, key: &FileKey, file: &Path, watch: &WatchSet) -> Shared<Vec<Asked>> {
-        let place = {
-            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(asked.entry((key.clone(), watch.version())).or_default())
-        };
-        place.get_or_init(|| {
-            if !watch.names_functions() {
-                return Vec::new(); // most often, and then the file need not be opened
-            }
-            let Ok(bytes) = FileBytes::open(file) else { return Vec::new() };
-            Elf::parse(&bytes).map_or_else(|_| Vec::new(), |elf| watch.functions_in(&elf))
-        });
-        place
-    }
-
-    /// Forgets what was made for a watch set that is no longer in use.
-    fn forget(&self, version: u64) {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).retain(|(_, of), _| *of != version);
-    }
-}
-
-impl FileCode {
-    fn compile(file: &Path, wishes: &Wishes) -> FileCode {
-        let empty = || FileCode { wrappers: Vec::new(), rules: UnwindTable::default(), link_base: 0 };
-        let Ok(bytes) = FileBytes::open(file) else { return empty() };
-        let Ok(elf) = Elf::parse(&bytes) else { return empty() };
-        let rules = UnwindTable::compile(&elf);
-        let wrappers = wrapper_ranges(&elf, &rules, &wishes.wrappers)
-            .into_iter()
-            .map(|range| Piece {
-                start: u64::from(range.start),
-                end: u64::from(range.end),
-                action: Action::step(range.rule),
-            })
-            .collect();
-        FileCode { wrappers, link_base: elf.link_base(), rules }
-    }
-}
-
 /// The return addresses of the sites that the target has met. By id rather than by slot: most slots are empty, and looking
 /// at them would give them memory.
 fn known_addresses(session: &Session) -> impl Iterator<Item = u64> {
     let addresses =
         session.infos()[..session.sites_in_use()].iter().map(|info| info.address.load(Ordering::Acquire));
     addresses.filter(|&address| address != 0)
-}
-
-/// Lays what is asked for one address over what is asked for functions, if it was asked later.
-fn lay_over(asked: &mut Vec<Asked>, single: Asked) {
-    let after = asked.partition_point(|one| one.start <= single.start);
-    let covering = after.checked_sub(1).filter(|&index| single.start < asked[index].end);
-    match covering {
-        Some(index) if asked[index].serial > single.serial => {}
-        Some(index) => {
-            let whole = asked[index];
-            let parts = [Asked { end: single.start, ..whole }, single, Asked { start: single.end, ..whole }];
-            asked.splice(index..=index, parts.into_iter().filter(|part| part.start < part.end));
-        }
-        None => asked.insert(after, single),
-    }
-}
-
-/// Lays `top` over `below`: where both have something to say, `top` is heard. Both are sorted.
-fn overlay(below: impl Iterator<Item = Piece>, top: &[Piece]) -> Vec<Piece> {
-    let mut merged: Vec<Piece> = Vec::new();
-    for piece in top {
-        // Two names of one function, or two patterns that match it.
-        match merged.last_mut() {
-            Some(last) if piece.start < last.end => last.end = last.end.max(piece.end),
-            _ => merged.push(*piece),
-        }
-    }
-    let top = merged.clone();
-    for piece in below {
-        let mut start = piece.start;
-        let first = top.partition_point(|over| over.end <= piece.start);
-        for over in top.iter().skip(first).take_while(|over| over.start < piece.end) {
-            if start < over.start {
-                merged.push(Piece { start, end: over.start, ..piece });
-            }
-            start = start.max(over.end);
-        }
-        if start < piece.end {
-            merged.push(Piece { start, ..piece });
-        }
-    }
-    merged
 }
 
 /// The slot of a return address in the site table, if the target has met it.
@@ -502,52 +381,4 @@ pub fn slot_of(session: &Session, address: u64) -> Option<&SiteSlot> {
 /// Whether an action steps over its caller.
 pub fn is_step(action: Action) -> bool {
     action.as_step().is_some_and(|rule| matches!(rule.kind(), Kind::Rsp | Kind::Rbp))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn piece(start: u64, end: u64, action: Action) -> Piece {
-        Piece { start, end, action }
-    }
-
-    #[test]
-    fn an_address_is_heard_over_a_function_if_it_was_asked_later() {
-        let asked = |start, end, is_for, serial| Asked { start, end, is_for, serial };
-        let mut all = vec![asked(10, 20, false, 2), asked(30, 40, false, 5)];
-        for single in
-            [asked(14, 15, true, 3), asked(34, 35, true, 4), asked(25, 26, true, 1), asked(10, 11, true, 6)]
-        {
-            lay_over(&mut all, single);
-        }
-        let expected = [
-            asked(10, 11, true, 6),
-            asked(11, 14, false, 2),
-            asked(14, 15, true, 3),
-            asked(15, 20, false, 2),
-            asked(25, 26, true, 1),
-            asked(30, 40, false, 5),
-        ];
-        assert_eq!(all, expected);
-    }
-
-    #[test]
-    fn what_is_watched_is_heard_over_what_is_stepped_over() {
-        const STEP: Action = Action(1);
-        const WATCH: Action = Action::WATCH;
-        let below = [piece(0, 10, STEP), piece(20, 30, STEP), piece(40, 50, STEP)];
-        let top = [piece(5, 8, WATCH), piece(6, 9, WATCH), piece(18, 32, WATCH), piece(60, 61, WATCH)];
-        let mut merged = overlay(below.into_iter(), &top);
-        merged.sort_by_key(|piece| piece.start);
-        let expected = [
-            piece(0, 5, STEP),
-            piece(5, 9, WATCH),
-            piece(9, 10, STEP),
-            piece(18, 32, WATCH),
-            piece(40, 50, STEP),
-            piece(60, 61, WATCH),
-        ];
-        assert_eq!(merged, expected);
-    }
 }

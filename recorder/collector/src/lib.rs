@@ -10,7 +10,8 @@
 //! slicer period inject   every counter at one instant · when that is due · a leak that is none
 //! modules process which code is where · what /proc says
 //! elf unwind      ELF files · .eh_frame to rules
-//! wrappers watch guide   which functions are wrappers · which are watched · telling the target
+//! wrappers watch pieces   which functions are wrappers · which are watched · both laid over each other
+//! compiled guide  what the files say · telling the target
 //! stacks auto_watch   watched stacks and their survivors · picking what to watch
 //! bounds          where stacks end
 //! control steering commands progress   requests to a running recording: the socket · what they change · who sends
@@ -28,6 +29,7 @@ pub mod bounds;
 pub mod calls;
 pub mod check;
 pub mod commands;
+pub mod compiled;
 pub mod control;
 pub mod detached;
 pub mod elf;
@@ -40,6 +42,7 @@ pub mod modules;
 pub mod names;
 pub mod offer;
 pub mod period;
+pub mod pieces;
 pub mod process;
 pub mod progress;
 pub mod recording;

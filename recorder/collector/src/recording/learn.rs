@@ -1,0 +1,153 @@
+//! What is new since the slice before: modules, sites in them, and watched stacks.
+
+use super::Recording;
+use crate::guide::is_step;
+use crate::process;
+use crate::stacks::NewStack;
+use edleak_format::{Error, ModuleId, Record, Site, SiteId, SiteKind, Stack};
+use edleak_session::event::{LOADED, MAX_EVENTS, ModuleEvent, NAME_BYTES};
+use edleak_session::site::OTHER;
+use std::sync::atomic::Ordering;
+
+impl Recording {
+    pub(super) fn read_events(&mut self, now_ns: u64) -> Result<(), Error> {
+        let written = self.session.header().events_written.load(Ordering::Acquire);
+        let waiting = written.wrapping_sub(self.events_read) as usize;
+        if waiting == 0 {
+            return Ok(());
+        }
+        let mut first_new = self.modules.all().len();
+        for offset in 0..waiting.min(MAX_EVENTS) as u32 {
+            let number = self.events_read.wrapping_add(offset);
+            let event = &self.session.events()[number as usize % MAX_EVENTS];
+            let bias = event.load_bias.load(Ordering::Relaxed);
+            if event.kind.load(Ordering::Acquire) == LOADED {
+                self.modules.add_loaded(&name_of(event), bias, number.wrapping_add(1), now_ns);
+            } else if let Some(module) = self.modules.unloaded(bias, now_ns) {
+                let record = Record::Module(module.clone());
+                self.record(&record)?;
+                first_new = first_new.min(self.modules.all().len());
+            }
+        }
+        self.events_read = written;
+        self.session.header().events_read.store(written, Ordering::Release);
+        self.new_modules(first_new)
+    }
+
+    fn new_modules(&mut self, first_new: usize) -> Result<(), Error> {
+        let new: Vec<_> = self.modules.all().get(first_new..).unwrap_or_default().to_vec();
+        if new.is_empty() {
+            return Ok(());
+        }
+        for loaded in &new {
+            self.record(&Record::Module(loaded.module.clone()))?;
+        }
+        self.guide.publish(&self.session, self.modules.all());
+        Ok(())
+    }
+
+    /// Tells the trace of sites that are new, with the modules they lie in.
+    pub(super) fn learn_sites(&mut self, now_ns: u64) -> Result<(), Error> {
+        let mut ids = std::mem::take(&mut self.late_sites);
+        for id in OTHER + self.trace_ids.len() as u32..self.session.sites_in_use() as u32 {
+            ids.push(id);
+            self.trace_ids.push(SiteId(self.sites));
+            self.sites += 1;
+        }
+        let mut map_is_fresh = false;
+        for id in ids {
+            let info = &self.session.infos()[id as usize];
+            let address = info.address.load(Ordering::Acquire);
+            if id == OTHER {
+                self.record_site(id, SiteKind::Other, 0, None, now_ns)?;
+                continue;
+            }
+            if address == 0 {
+                self.late_sites.push(id); // an insertion under way
+                continue;
+            }
+            let events = info.events_before.load(Ordering::Relaxed);
+            let mut module = self.modules.at(address, events);
+            if module.is_none() && !map_is_fresh {
+                map_is_fresh = true;
+                self.look_at_map(now_ns)?;
+                module = self.modules.at(address, events);
+            }
+            self.record_site(id, SiteKind::Caller, address, module, now_ns)?;
+        }
+        Ok(())
+    }
+
+    fn record_site(
+        &mut self,
+        id: u32,
+        kind: SiteKind,
+        address: u64,
+        module: Option<ModuleId>,
+        now_ns: u64,
+    ) -> Result<(), Error> {
+        // It may have been met while the tables that say what to do there were being replaced.
+        self.guide.tell(&self.session, address);
+        let is_wrapper = is_step(self.guide.action_at(address));
+        if module.is_some() && module == self.image {
+            self.image_sites.push((id - OTHER) as usize);
+        }
+        self.record(&Record::Site(Site {
+            id: self.trace_ids[(id - OTHER) as usize],
+            kind,
+            parent: None,
+            address,
+            module,
+            stack: None,
+            first_seen_ns: now_ns,
+            is_wrapper,
+        }))
+    }
+
+    pub(super) fn learn_stacks(&mut self, now_ns: u64) -> Result<(), Error> {
+        let ends_nowhere =
+            |stack: &Stack| stack.is_cut && stack.frames.last().is_some_and(|f| f.module.is_none());
+        let mut new = self.new_stacks();
+        if new.iter().any(|new| ends_nowhere(&new.stack)) {
+            // In code that was mapped in a way that left no event; the walks to come get its rules.
+            self.look_at_map(now_ns)?;
+            new = self.new_stacks();
+        }
+        for NewStack { stack, parent } in new {
+            let id = SiteId(self.sites);
+            self.sites += 1;
+            self.stacks.name(id);
+            let frame = stack.frames.first().copied();
+            let stack_id = stack.id;
+            self.record(&Record::Stack(stack))?;
+            self.record(&Record::Site(Site {
+                id,
+                kind: SiteKind::Stack,
+                parent: Some(self.trace_ids[(parent - OTHER) as usize]),
+                address: frame.map_or(0, |frame| frame.address),
+                module: frame.and_then(|frame| frame.module),
+                stack: Some(stack_id),
+                first_seen_ns: now_ns,
+                is_wrapper: false,
+            }))?;
+        }
+        Ok(())
+    }
+
+    fn new_stacks(&self) -> Vec<NewStack> {
+        let sites = OTHER..OTHER + self.trace_ids.len() as u32;
+        self.stacks.learn(&self.session, &self.modules, self.events_read, sites)
+    }
+
+    /// Looks for modules that were loaded in a way that left no event: musl's way, or that of a loader of its own.
+    fn look_at_map(&mut self, now_ns: u64) -> Result<(), Error> {
+        let first_new = self.modules.add_maps(&process::read_maps(self.pid), now_ns);
+        self.new_modules(first_new)
+    }
+}
+
+fn name_of(event: &ModuleEvent) -> String {
+    let length = (event.name_len.load(Ordering::Relaxed) as usize).min(NAME_BYTES);
+    let bytes: Vec<u8> = event.name[..length].iter().map(|byte| byte.load(Ordering::Relaxed)).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
