@@ -40,6 +40,7 @@ mod seal;
 mod slice;
 mod source;
 mod space;
+mod squeeze;
 mod stride;
 mod thin;
 mod varint;

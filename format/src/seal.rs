@@ -207,8 +207,10 @@ impl TraceWriter {
         if raw.len() > MAX_RAW_BYTES {
             return Err(self.too_small());
         }
-        let payload =
-            self.compressor.compress(raw).map_err(|error| Error::io("cannot compress a block", error))?;
+        let payload = self
+            .squeezer
+            .squeeze(raw, self.pause_ns)
+            .map_err(|error| Error::io("cannot compress a block", error))?;
         let header = BlockHeader {
             payload_bytes: payload.len() as u64,
             raw_bytes: raw.len() as u32,
