@@ -4,6 +4,7 @@ use crate::model::bank::{Contest, bank};
 use crate::model::births::{Live, Survivors};
 use crate::model::curve::Curve;
 use crate::model::season;
+use crate::model::surge;
 use crate::model::trend::{self, Line, Trend};
 use crate::model::words;
 use crate::regression::{Class, leak_factor};
@@ -132,16 +133,18 @@ struct Ruling {
     strict: bool,
     /// What the survivors say has leaked, where their births are known.
     retained_bytes: Option<f64>,
+    /// The curve of live bytes without what hid the leak, where the verdict rests on that.
+    adjusted_bytes: Option<Curve>,
     why: Vec<String>,
 }
 
 impl Ruling {
     fn leak(strict: bool, why: Vec<String>) -> Self {
-        Self { verdict: Verdict::Leak, strict, retained_bytes: None, why }
+        Self { verdict: Verdict::Leak, strict, retained_bytes: None, adjusted_bytes: None, why }
     }
 
     fn not(verdict: Verdict, why: Vec<String>) -> Self {
-        Self { verdict, strict: false, retained_bytes: None, why }
+        Self { verdict, strict: false, retained_bytes: None, adjusted_bytes: None, why }
     }
 }
 
@@ -159,7 +162,7 @@ struct Bar {
 const SUSPECT: Bar = Bar { sav: 2.2, dec: 0.15, mxe: 0.87, second: 0.6, t25: 1.3, bic: -0.3 };
 /// The same, for a verdict that may fail a build.
 const STRICT: Bar = Bar { sav: 5.0, dec: 0.42, mxe: 0.4, second: 0.6, t25: 3.0, bic: 3.5 };
-/// After a wave has been taken out: stricter, since the adjustment has chosen the wave that suited best.
+/// After a wave or surges have been taken out: stricter, since the adjustment has chosen what suited best.
 const ADJUSTED: Bar = Bar { sav: 4.0, dec: 0.15, mxe: 0.87, second: 0.6, t25: 4.0, bic: 0.0 };
 /// For allocations that get bigger rather than more: only bytes speak.
 const BIGGER: Bar = Bar { sav: 4.0, dec: 0.05, mxe: 0.6, second: 0.6, t25: 2.0, bic: 0.0 };
@@ -240,8 +243,8 @@ impl Site<'_> {
             }
             bic = Some(contest.bic);
         }
-        if let Some(why) = self.grows_beneath_a_wave() {
-            return Ruling::leak(false, why);
+        if let Some(ruling) = self.rule_without_waves_and_surges() {
+            return ruling;
         }
         match bic {
             None => Ruling::not(Verdict::NoLeak, words::weakest(if b.sav < c.sav { b } else { c })),
@@ -252,17 +255,23 @@ impl Site<'_> {
         }
     }
 
-    fn grows_beneath_a_wave(&self) -> Option<Vec<String>> {
-        if self.bytes.rise() <= 0.0 || self.count.rise() <= 0.0 {
-            return None;
-        }
-        let (bytes, count) = (season::adjusted(self.curves[0])?, season::adjusted(self.curves[1])?);
-        let (b, c) = (Trend::of(&bytes), Trend::of(&count));
-        if !ADJUSTED.trends(&b, &c) {
-            return None;
-        }
-        let contest = bank(count.len()).contest(&count);
-        (contest.bic > ADJUSTED.bic).then(|| words::beneath_a_wave(&c, contest.bic))
+    /// What hides a leak is taken out first: a regular wave, or else the surges that pass.
+    fn rule_without_waves_and_surges(&self) -> Option<Ruling> {
+        let adjust = |by: fn(&Curve) -> Option<Curve>, name: &str| {
+            let (bytes, count) = (by(self.curves[0])?, by(self.curves[1])?);
+            let (b, c) = (Trend::of(&bytes), Trend::of(&count));
+            if !ADJUSTED.trends(&b, &c) {
+                return None;
+            }
+            let contest = bank(count.len()).contest(&count);
+            let why = (contest.bic > ADJUSTED.bic).then(|| words::beneath(name, &c, contest.bic))?;
+            Some(Ruling { adjusted_bytes: Some(bytes), ..Ruling::leak(false, why) })
+        };
+        let wave = || {
+            let rises = self.bytes.rise() > 0.0 && self.count.rise() > 0.0;
+            rises.then(|| adjust(season::adjusted, "a regular wave of load")).flatten()
+        };
+        wave().or_else(|| adjust(surge::adjusted, "surges that pass"))
     }
 
     /// The contest of models on live bytes (0) or live count (1).
@@ -281,7 +290,8 @@ impl Site<'_> {
                 _ => Judgement::no_leak(class, why),
             };
         }
-        let contest = self.contest(0);
+        let bytes = ruling.adjusted_bytes.as_ref().unwrap_or(self.curves[0]);
+        let contest = bank(bytes.len()).contest(bytes);
         let class = if contest.bend > 0.0 && self.bytes.dec > 0.6 { Class::Exp } else { Class::Linear };
         // No more can have leaked than was ever live, and a leak is more than nothing.
         let live = self.curves[0].max.iter().copied().fold(0.0, f64::max);

@@ -26,9 +26,15 @@ const MOST_BIC: f64 = 10.0;
 /// Parameters that BIC charges for a step beside a constant (height, place, base), and for a line beside it.
 const STEP: f64 = 3.0;
 const STEP_AND_LINE: f64 = 4.0;
+/// The same for a line beside a base that loads, and two more, since a bend anywhere explains many a cache.
+const LOAD_AND_LINE: f64 = 6.0;
 
 /// What may have filled up before or beside a leak or a ramp.
 const FILLS: [Shape; 3] = [Shape::Fill(0.025), Shape::Fill(0.05), Shape::Fill(0.1)];
+
+/// A base that loads beside a leak does so at a pace so many times the leak's, at least. Less, and the bend between the two is
+/// that of a curve which slackens all along: √t, ln t.
+const LOAD_PACE: f64 = 5.0;
 
 /// What the bank says of a curve.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -70,6 +76,8 @@ struct Design {
     beside: Option<Beside>,
     parameters: f64,
     leaks: bool,
+    /// What grows does so beside a base that loads: see [`LOAD_PACE`].
+    beside_load: bool,
 }
 
 /// The second column of a design: its product with itself and with the growing one.
@@ -90,6 +98,12 @@ struct Step {
 pub fn bank(len: usize) -> &'static Bank {
     static BANKS: [OnceLock<Bank>; MOST + 1] = [const { OnceLock::new() }; MOST + 1];
     BANKS[len].get_or_init(|| Bank::new(len))
+}
+
+/// Ramps that are over within the first third of the record, of two buckets or more: a shorter one is a step.
+fn loads(len: usize) -> impl Iterator<Item = Shape> {
+    let ends = (1..=14).map(|fortieths| f64::from(fortieths) / 40.0);
+    ends.filter(move |end| end * len as f64 >= 2.0).map(Shape::Ramp)
 }
 
 impl Bank {
@@ -123,11 +137,11 @@ impl Bank {
     }
 
     fn add_saturating(&mut self) {
-        let ramps = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8].map(Shape::Ramp);
+        let ramps = loads(self.len).chain([0.4, 0.5, 0.6, 0.7, 0.8].map(Shape::Ramp));
         let fills = [0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3].map(Shape::Fill);
         let logs = [8.0, 20.0, 60.0, 200.0, 1000.0].map(Shape::Log);
         let powers = [0.3, 0.4, 0.5, 0.6].map(Shape::Power);
-        for shape in ramps.into_iter().chain(fills).chain(logs).chain(powers) {
+        for shape in ramps.chain(fills).chain(logs).chain(powers) {
             self.add(shape, None, 3.0, false);
         }
         for (from, to) in (1..8).flat_map(|from| (from + 1..=8).map(move |to| (from, to))) {
@@ -153,10 +167,14 @@ impl Bank {
         for fill in FILLS {
             self.add(Shape::LINE, Some(fill), 4.0, true);
         }
+        for load in loads(self.len) {
+            self.add(Shape::LINE, Some(load), LOAD_AND_LINE, true);
+        }
     }
 
     fn add(&mut self, growing: Shape, beside: Option<Shape>, parameters: f64, leaks: bool) {
         let growing = self.column(growing);
+        let beside_load = leaks && matches!(beside, Some(Shape::Ramp(_)));
         let beside = beside.map(|shape| self.column(shape));
         let own = self.product(growing, growing);
         let beside = beside.map(|column| Beside {
@@ -164,7 +182,7 @@ impl Bank {
             own: self.product(column, column),
             cross: self.product(growing, column),
         });
-        self.designs.push(Design { growing, own, beside, parameters, leaks });
+        self.designs.push(Design { growing, own, beside, parameters, leaks, beside_load });
     }
 
     fn column(&mut self, shape: Shape) -> usize {
@@ -214,6 +232,9 @@ impl Bank {
             let fit = design.fit(&products, &yy);
             let cost = self.cost(&fit.residual, design.parameters);
             if design.leaks {
+                if design.beside_load && !fit.is_beside_a_load() {
+                    continue;
+                }
                 let shape = self.columns[design.growing].shape;
                 leaks.push(Leaking { cost, growth: fit.coefficient * shape.range(), shape });
             } else {
@@ -284,10 +305,17 @@ impl Design {
     }
 }
 
-/// What a model leaves unexplained for each ρ, and the coefficient of its growing column.
+/// What a model leaves unexplained for each ρ, and the coefficients of its growing column and of the one beside it.
 struct Fit {
     residual: PerRho,
     coefficient: f64,
+    beside: f64,
+}
+
+impl Fit {
+    fn is_beside_a_load(&self) -> bool {
+        self.coefficient > 0.0 && self.beside > LOAD_PACE * self.coefficient
+    }
 }
 
 /// Least squares on one or two columns, from their products: the growing column's with itself and with the curve, then
@@ -309,7 +337,10 @@ fn least_squares(
         yy - ay * ay / aa
     });
     let (aa, ay, _) = parts(ESTIMATE);
-    Fit { residual, coefficient: ay / aa }
+    let coefficient = ay / aa;
+    let beside =
+        beside.map_or(0.0, |(bb, ab, by)| (by[ESTIMATE] - coefficient * ab[ESTIMATE]) / bb[ESTIMATE]);
+    Fit { residual, coefficient, beside }
 }
 
 #[cfg(test)]
@@ -338,9 +369,10 @@ mod tests {
     #[test]
     fn what_goes_on_growing_wins_and_its_amount_excludes_fill_step_and_base() {
         type Growing = (&'static str, fn(f64) -> f64, f64);
-        let growing: [Growing; 5] = [
+        let growing: [Growing; 6] = [
             ("line", |x| 7e3 + 100.0 * x, 100.0),
             ("beside a fill", |x| 100.0 * x + 80.0 * (1.0 - (-x / 0.05).exp()), 100.0),
+            ("beside a base that loads", |x| 100.0 * x + 900.0 * x.min(0.21), 100.0),
             ("beside a step", |x| 100.0 * x + 90.0 * f64::from(u8::from(x > 0.43)), 100.0),
             ("late", |x| 150.0 * (x - 0.45).max(0.0), 82.5),
             ("parabola", |x| 100.0 * x * x, 100.0),

@@ -16,6 +16,9 @@ const LEAST_EPOCHS: usize = 16;
 /// Where each figure stops mattering; the score was made with figures so clipped.
 const CLIP: f64 = 8.0;
 
+/// Half a BIC below which the live curve has stopped growing, whatever the survivors say: odds of 20 to 1.
+const STOPPED: f64 = -3.0;
+
 /// The survivors' score, and the figure of it that people understand.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Survivors {
@@ -79,6 +82,8 @@ impl Survivors {
             - 2.694 * age
             - 0.199 * balance
             - 0.328 * live.points.ln();
+        // Where the live curve has plainly stopped, what survives of older epochs is what filled it.
+        let log_odds = if live.contest.bic < STOPPED { log_odds.min(-1.0) } else { log_odds };
         let steady = bank(bytes.len()).contest(&bytes);
         let stretch = (16.0 / 13.0 - steady.begins) / (1.0 - steady.begins);
         Some(Self { log_odds, kept, retained_bytes: steady.growth * stretch })

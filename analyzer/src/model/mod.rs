@@ -7,5 +7,6 @@ pub mod buckets;
 pub mod curve;
 pub mod season;
 pub mod shapes;
+pub mod surge;
 pub mod trend;
 pub mod words;

@@ -27,9 +27,9 @@ pub fn bigger(trend: &Trend, bic: f64) -> Vec<String> {
     why
 }
 
-/// Growth that shows once a regular wave is taken out.
-pub fn beneath_a_wave(trend: &Trend, bic: f64) -> Vec<String> {
-    let mut why = vec!["grows beneath a regular wave of load".to_owned(), pace(trend)];
+/// Growth that shows once what hides it is taken out.
+pub fn beneath(what: &str, trend: &Trend, bic: f64) -> Vec<String> {
+    let mut why = vec![format!("grows beneath {what}"), pace(trend)];
     why.extend(against_a_cache(bic));
     why
 }

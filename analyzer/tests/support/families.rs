@@ -9,18 +9,18 @@ use std::f64::consts::TAU;
 pub type Family = (&'static str, bool, &'static str, fn(&mut World));
 
 /// Growth of a leak beside noise that must not hide it.
-fn beside_noise(w: &mut World, moved: f64) {
+pub fn beside_noise(w: &mut World, moved: f64) {
     let visible = w.rng.between(6.0, 14.0);
     w.noise(moved, visible);
 }
 
-fn steady(w: &mut World, share: f64) {
+pub fn steady(w: &mut World, share: f64) {
     let size = w.size * share;
     w.leak(size, |_| 1.0);
 }
 
 /// Grows as `curve` says, from 0 to 1, in `size` allocations that stay.
-fn follow(w: &mut World, size: f64, curve: impl Fn(f64) -> f64) {
+pub fn follow(w: &mut World, size: f64, curve: impl Fn(f64) -> f64) {
     let steps = 400.min(2 * w.n).max(60);
     let at = |k: usize| k as f64 / steps as f64;
     let mut owed = 0.0;
@@ -35,7 +35,7 @@ fn follow(w: &mut World, size: f64, curve: impl Fn(f64) -> f64) {
 }
 
 /// Replaces one population by another at each instant of `path`: (instant, level).
-fn levels(w: &mut World, path: &[(f64, f64)]) {
+pub fn levels(w: &mut World, path: &[(f64, f64)]) {
     for (i, &(at, level)) in path.iter().enumerate() {
         let until = path.get(i + 1).map_or(FOREVER, |next| next.0);
         w.add(at, until, level);
@@ -50,7 +50,7 @@ fn cache(w: &mut World, keys: f64, rate_of_new: impl Fn(f64) -> f64) {
 }
 
 /// Fills at a steady rate and drops all but `left` at each of `ends`.
-fn sawtooth(w: &mut World, ends: &[f64], per_record: f64, left: f64) {
+pub fn sawtooth(w: &mut World, ends: &[f64], per_record: f64, left: f64) {
     let ends = ends.to_vec();
     let kept = w.arrivals(
         per_record,
@@ -63,7 +63,7 @@ fn sawtooth(w: &mut World, ends: &[f64], per_record: f64, left: f64) {
     w.leaked += kept;
 }
 
-fn cycles(w: &mut World, low: f64, high: f64, jitter: f64) -> Vec<f64> {
+pub fn cycles(w: &mut World, low: f64, high: f64, jitter: f64) -> Vec<f64> {
     let (period, mut at, mut ends) = (1.0 / w.rng.between(low, high), 0.0, Vec::new());
     at -= period * w.rng.unit();
     while at < 1.0 {

@@ -1,10 +1,12 @@
 //! A simulator of sites, independent of the labelled corpus: other code, other parameters, families of its own.
 
 mod families;
+mod harder;
 mod world;
 
 use edleak_analyzer::score::Case;
 pub use families::{Family, KNOWN, UNSEEN};
+pub use harder::HARDER;
 use rayon::prelude::*;
 use world::World;
 
