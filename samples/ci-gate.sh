@@ -4,17 +4,22 @@
 # samples/ci-gate.sh SERVICE TESTS [OUTPUT_DIR (leaks)]
 #   SERVICE  the command that starts the service          TESTS  the command that exercises it
 #
-# Leaves in OUTPUT_DIR what to archive: service.edl (self-contained: no binary is needed to read it later) and leaks.sarif.
+# Leaves in OUTPUT_DIR what to archive: service.edl (self-contained: no binary is needed to read it later), leaks.sarif
+# and leaks.txt.
 # Exits with edleak-analyze's code (0 no leak, 1 leaks, 2 undecided) unless the tests failed. EDLEAK_BIN is where edleak is,
 # EDLEAK_GATE holds more options of the gate: --baseline main.edl, --suppressions leaks.supp, --budget 10KB/min, --strict.
+#
+# A gate that never failed may be one that cannot. EDLEAK_PROVE=100KB/s adds a leak of that rate to what is recorded and turns
+# the job around: it exits 0 if the gate fails and names `edleak_injected_leak`, and 1 if it does not.
 set -uo pipefail
 
 service=$1 tests=$2 out=${3:-leaks}
 bin=${EDLEAK_BIN:-$(dirname "$0")/../target/release}
+prove=${EDLEAK_PROVE:-}
 mkdir -p "$out"
 
 # shellcheck disable=SC2086 # the commands are words
-"$bin/edleak-record" --auto-watch -o "$out/service.edl" -- $service &
+"$bin/edleak-record" --auto-watch ${prove:+--inject-leak "$prove"} -o "$out/service.edl" -- $service &
 recorder=$!
 # shellcheck disable=SC2086
 $tests
@@ -27,4 +32,13 @@ wait "$recorder"
 # shellcheck disable=SC2086
 "$bin/edleak-analyze" ${EDLEAK_GATE:-} --format sarif -o "$out/leaks.sarif" --exit-zero "$out/service.edl"
 # shellcheck disable=SC2086
-exec "$bin/edleak-analyze" ${EDLEAK_GATE:-} "$out/service.edl"
+"$bin/edleak-analyze" ${EDLEAK_GATE:-} "$out/service.edl" | tee "$out/leaks.txt"
+verdict=${PIPESTATUS[0]}
+[ -n "$prove" ] || exit "$verdict"
+
+if [ "$verdict" -eq 1 ] && grep -q edleak_injected_leak "$out/leaks.txt"; then
+    echo "ci-gate: proved: the gate fails, and names the leak that was injected"
+else
+    echo "ci-gate: NOT PROVED: a leak of $prove was injected, and the gate does not fail on it" >&2
+    exit 1
+fi

@@ -11,7 +11,6 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 
 const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
-const HOME: &str = "https://github.com/edkit/edleak";
 
 /// The SARIF exporter.
 #[derive(Clone, Debug)]
@@ -37,7 +36,6 @@ impl Exporter for Sarif {
                 "tool": { "driver": {
                     "name": "edleak",
                     "version": env!("CARGO_PKG_VERSION"),
-                    "informationUri": HOME,
                     "rules": [
                         rule("leak", "A memory leak", "Memory is retained at a rate that does not diminish, beyond reasonable doubt."),
                         rule("suspect", "A suspected memory leak", "Memory is retained at a rate that does not diminish, as far as the recording goes."),

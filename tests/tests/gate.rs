@@ -1,0 +1,220 @@
+//! The gate of a pipeline, end to end: it passes what is clean, fails on what leaks, can prove it, and knows a leak again.
+
+use edleak_tests::programs::{programs, samples};
+use edleak_tests::record::{Recorder, Recording, analyze};
+use edleak_tests::report::Report;
+use edleak_tests::run::{Outcome, run, run_with_input};
+use edleak_tests::temp::TempDir;
+use edleak_tests::tools::{repository, tools};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A sample without a leak, recorded with a leak of 20 KB/s added to its numbers.
+fn clean_and_injected(name: &str) -> Recording {
+    Recorder::new(name)
+        .options(["--inject-leak", "20KB/s"])
+        .record(samples().binary("lru_churn"), ["--seconds", "3"])
+}
+
+#[test]
+fn an_injected_leak_fails_the_gate_by_name_and_rate_and_nothing_else_does() {
+    let clean = Recorder::new("clean").record(samples().binary("lru_churn"), ["--seconds", "3"]);
+    let passed = analyze(["--format", "text"], &clean.trace);
+    assert_eq!(passed.code, 0, "{}", passed.stdout);
+
+    let injected = clean_and_injected("injected");
+    assert!(injected.outcome.stderr.contains("edleak_injected_leak of 20"), "{}", injected.outcome.stderr);
+    let report = injected.leaks();
+    assert_eq!((report.code, report.sites.len()), (1, 1), "{}", report.describe());
+    let leak = &report.json["sites"][0];
+    assert_eq!((&leak["kind"], &leak["confidence"]), (&"injected".into(), &"strict".into()), "{leak}");
+    let rate = leak["rate_bytes_per_s"].as_f64().expect("a number");
+    assert!((18_000.0..22_000.0).contains(&rate), "{rate} B/s");
+    let text = analyze(["--format", "text"], &injected.trace).stdout;
+    assert!(text.contains("edleak_injected_leak") && text.contains("1 leak in "), "{text}");
+}
+
+#[test]
+fn an_injected_leak_within_the_budget_passes() {
+    let injected = clean_and_injected("budget");
+    for (budget, code) in [("30KB/s", 0), ("1.8MB/min", 0), ("10KB/s", 1), ("0.6MB/min", 1)] {
+        let gate = analyze(["--budget", budget], &injected.trace);
+        assert_eq!(gate.code, code, "{budget}: {}", gate.stdout);
+        assert_eq!(gate.stdout.contains("1. LEAK"), code == 1, "{budget}: {}", gate.stdout);
+    }
+    // It can be suppressed and be in a baseline like any other.
+    let rules = injected.dir.join("rules");
+    std::fs::write(&rules, "leak:edleak_injected_leak budget=30KB/s\n").expect("writable");
+    let rules = rules.to_str().expect("UTF-8");
+    assert_eq!(analyze(["--suppressions", rules], &injected.trace).code, 0);
+    let itself = injected.trace.to_str().expect("UTF-8");
+    assert_eq!(analyze(["--baseline", itself], &injected.trace).code, 0);
+}
+
+/// samples/ci-gate.sh on a sample as the service, while its tests run for three seconds.
+fn ci_gate(sample: &str, dir: &TempDir, prove: &str) -> Outcome {
+    let service = format!("{} --seconds 60", samples().binary(sample).display());
+    let mut command = Command::new(repository().join("samples/ci-gate.sh"));
+    command.arg(service).arg("sleep 3").arg(dir.join("leaks"));
+    let bin = tools().analyze.parent().expect("a program is in a directory");
+    run(command.env("EDLEAK_BIN", bin).env("EDLEAK_PROVE", prove))
+}
+
+#[test]
+fn the_sample_job_passes_a_clean_service_and_fails_a_leaking_one() {
+    for (sample, code) in [("lru_churn", 0), ("linear_leak", 1)] {
+        let dir = TempDir::new("ci-gate");
+        let job = ci_gate(sample, &dir, "");
+        assert_eq!(job.code, code, "{sample}: {}{}", job.stdout, job.stderr);
+        // What is archived needs no binary any more, and names the leak.
+        let leaks = Report::of(&dir.join("leaks/service.edl"), &[]);
+        assert_eq!(leaks.sites_in("grow_list").count(), usize::from(code == 1), "{}", leaks.describe());
+        let sarif = std::fs::read_to_string(dir.join("leaks/leaks.sarif")).expect("written by the job");
+        assert_eq!(sarif.contains("grow_list"), code == 1);
+    }
+}
+
+#[test]
+fn the_sample_job_proves_that_its_gate_can_fail() {
+    let dir = TempDir::new("prove");
+    let job = ci_gate("lru_churn", &dir, "100KB/s");
+    assert_eq!(job.code, 0, "{}{}", job.stdout, job.stderr);
+    assert!(job.stdout.contains("ci-gate: proved: the gate fails"), "{}", job.stdout);
+    // A leak too small to be found among a record of three seconds proves nothing.
+    let job = ci_gate("lru_churn", &dir, "1B/min");
+    assert_eq!(job.code, 1, "{}{}", job.stdout, job.stderr);
+    assert!(job.stderr.contains("NOT PROVED"), "{}", job.stderr);
+}
+
+/// A leak, built from a source whose lines and code are moved by `before`, in a directory of its own.
+fn build(dir: &Path, before: &str) -> PathBuf {
+    std::fs::create_dir_all(dir).expect("writable");
+    let (source, program) = (dir.join("grower.c"), dir.join("grower"));
+    let leak = "__attribute__((noinline)) void grow(void) {\n  void **p = malloc(200);\n  *p = kept;\n  kept = p;\n}\n\
+        int main(void) {\n  for (int i = 0; i < 500; i++) {\n    grow();\n    usleep(4000);\n  }\n}\n";
+    let text = format!("#include <stdlib.h>\n#include <unistd.h>\nvoid *volatile kept;\n{before}{leak}");
+    std::fs::write(&source, text).expect("writable");
+    let gcc = run(Command::new("gcc").args(["-g", "-O1", "-o"]).arg(&program).arg(&source));
+    assert_eq!(gcc.code, 0, "{}", gcc.stderr);
+    program
+}
+
+/// The same leak before and after a rebuild that moves every line and every address, plain or watched.
+fn before_and_after_a_rebuild(name: &str, options: &[&str]) -> [Recording; 2] {
+    let dir = TempDir::new(name);
+    let moved = "/* more\n   lines */\n__attribute__((noinline)) int other(int n) { return n * n + 7; }\n";
+    [("a #1 b", ""), ("elsewhere", moved)].map(|(place, before)| {
+        let program = build(&dir.join(place), before);
+        let recording = Recorder::new(name).options(options).record(program, [""; 0]);
+        let embedded = run(Command::new(&tools().analyze).arg("embed").arg(&recording.trace));
+        assert_eq!(embedded.code, 0, "{}", embedded.stderr);
+        recording
+    })
+}
+
+fn sarif(options: &[&str], traces: &[&Path]) -> Value {
+    let mut command = Command::new(&tools().analyze);
+    let report = run(command.args(["--format", "sarif"]).args(options).args(traces));
+    assert_schema_holds(&report.stdout);
+    serde_json::from_str(&report.stdout).expect("JSON")
+}
+
+/// Compares a SARIF report with the schema of OASIS.
+fn validate(report: &str) -> Outcome {
+    let script = "import json, sys, jsonschema as j\n\
+        j.Draft7Validator(json.load(open(sys.argv[1])), format_checker=j.FormatChecker()).validate(json.load(sys.stdin))";
+    let schema = repository().join("tests/schema/sarif-2.1.0.json");
+    // Debian's Python, whatever else is in PATH: tests/setup.sh installs what the script imports.
+    run_with_input(Command::new("/usr/bin/python3").args(["-c", script]).arg(schema), report.as_bytes())
+}
+
+fn assert_schema_holds(report: &str) {
+    let checked = validate(report);
+    assert_eq!(checked.code, 0, "{}\n{report}", checked.stderr);
+}
+
+#[test]
+fn fingerprints_are_the_same_in_every_run_and_after_a_rebuild() {
+    for options in [&[][..], &["--watch", "grow"]] {
+        let [old, new] = before_and_after_a_rebuild("fingerprint", options);
+        let fingerprint = |trace: &Path| {
+            let report = sarif(&[], &[trace]);
+            let results = report["runs"][0]["results"].as_array().expect("results");
+            assert_eq!(results.len(), 1, "{report:#}");
+            let line = results[0]["locations"][0]["physicalLocation"]["region"]["startLine"].clone();
+            (results[0]["partialFingerprints"].clone(), line)
+        };
+        let ((old, old_line), (new, new_line)) = (fingerprint(&old.trace), fingerprint(&new.trace));
+        assert_eq!(old, new, "{options:?}");
+        assert_eq!((old_line, new_line), (5.into(), 8.into()));
+    }
+}
+
+#[test]
+fn a_baseline_knows_the_leak_after_a_rebuild() {
+    let [old, new] = before_and_after_a_rebuild("rebuild", &[]);
+    let saved = old.dir.join("old.json");
+    std::fs::write(&saved, analyze(["--format", "json"], &old.trace).stdout).expect("writable");
+    assert_eq!(analyze(["--format", "text"], &new.trace).code, 1);
+    for baseline in [&old.trace, &saved] {
+        let gate = analyze([Path::new("--baseline"), baseline], &new.trace);
+        assert_eq!(gate.code, 0, "against {}: {}{}", baseline.display(), gate.stdout, gate.stderr);
+        assert!(gate.stdout.contains("passed: 1 leak in the baseline"), "{}", gate.stdout);
+    }
+    let diff = run(Command::new(&tools().analyze).arg("diff").arg(&old.trace).arg(&new.trace));
+    assert_eq!(diff.code, 0, "{}", diff.stdout);
+}
+
+#[test]
+fn reports_hold_what_their_schemas_ask_for() {
+    let leaking = Recorder::new("schema")
+        .options(["--watch", "grow_list"])
+        .record(samples().binary("linear_leak"), ["--seconds", "2"]);
+    let injected = clean_and_injected("schema");
+    let short = Recorder::new("short").options(["--period", "1s"]).record("/bin/true", [""; 0]);
+    let rules = leaking.dir.join("rules");
+    std::fs::write(&rules, "leak:grow_list\nleak:idle\n").expect("writable");
+    let rules = ["--suppressions", rules.to_str().expect("UTF-8")];
+    let traces = [&*leaking.trace, &*injected.trace, &*short.trace];
+    for (options, traces, results) in [
+        (&[][..], &traces[..], 2),
+        (&["--all"], &traces[..], 2),
+        (&rules, &traces[..], 1),
+        (&["--budget", "1GB/s"], &traces[..2], 0),
+        (&[], &traces[2..], 0),
+    ] {
+        let report = sarif(options, traces);
+        assert_eq!(report["runs"][0]["results"].as_array().map(Vec::len), Some(results), "{options:?}");
+        let mut command = Command::new(&tools().analyze);
+        let junit = run(command.args(["--format", "junit"]).args(options).args(traces)).stdout;
+        let script = "import sys, xml.etree.ElementTree as t\n\
+            for s in t.fromstring(sys.stdin.buffer.read()):\n \
+            assert int(s.get('tests')) == len(s.findall('testcase'))\n \
+            for kind, count in ('failure', 'failures'), ('error', 'errors'), ('skipped', 'skipped'):\n  \
+            assert int(s.get(count)) == len(s.findall('testcase/' + kind)), kind";
+        let checked = run_with_input(Command::new("/usr/bin/python3").args(["-c", script]), junit.as_bytes());
+        assert_eq!(checked.code, 0, "{}\n{junit}", checked.stderr);
+    }
+    // The oracle does find what is wrong.
+    let wrong = sarif(&[], &traces[..1]).to_string().replace("\"startLine\":", "\"startLine\":-");
+    assert_ne!(validate(&wrong).code, 0);
+}
+
+#[test]
+fn the_process_is_told_how_it_grows() {
+    let growth = |program: &str| {
+        let recording = Recorder::new(program).record(programs().binary(program), [""; 0]);
+        assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
+        analyze(["--format", "text"], &recording.trace).stdout
+    };
+    let flat = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for (program, sentence) in [
+        ("live_grows", "the program's live memory grows"),
+        ("allocator_retains", "the allocator retains what the program freed"),
+        ("outside_malloc", "memory grows outside malloc"),
+    ] {
+        let text = growth(program);
+        assert!(flat(&text).contains(sentence), "{program}: {text}");
+    }
+}
