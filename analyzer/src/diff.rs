@@ -2,6 +2,8 @@
 
 use crate::analysis::{Analysis, JudgedSite};
 use crate::baseline::{Baseline, Change, KnownLeak};
+use crate::gate::{Outcome, too_little};
+use crate::report::text::{Style, WIDTH, fill, printable};
 use crate::units;
 use serde_json::json;
 use std::io::{self, Write};
@@ -13,6 +15,8 @@ pub struct Diff<'a> {
     pub leaks: Vec<(&'a JudgedSite, Change)>,
     /// The leaks of the first one that the second one has not.
     pub gone: Vec<KnownLeak>,
+    /// The recordings that say too little, and why: what they do not show may be there all the same.
+    pub undecided: Vec<String>,
 }
 
 impl<'a> Diff<'a> {
@@ -22,16 +26,24 @@ impl<'a> Diff<'a> {
         let baseline = Baseline::of(before);
         let (changes, gone) = baseline.compare(&leaks);
         let gone = gone.into_iter().cloned().collect();
-        Self { leaks: leaks.into_iter().zip(changes).collect(), gone }
+        let undecided = [before, after]
+            .iter()
+            .filter_map(|analysis| Some(format!("{}: {}", analysis.source, too_little(analysis)?)))
+            .collect();
+        Self { leaks: leaks.into_iter().zip(changes).collect(), gone, undecided }
     }
 
-    /// Whether something became worse.
-    pub fn is_worse(&self) -> bool {
-        self.leaks.iter().any(|(_, change)| !change.is_known())
+    /// What it means for the build: leaks if something became worse.
+    pub fn outcome(&self) -> Outcome {
+        match () {
+            () if self.leaks.iter().any(|(_, change)| !change.is_known()) => Outcome::Leaks,
+            () if !self.undecided.is_empty() => Outcome::Undecided,
+            () => Outcome::Clean,
+        }
     }
 
     /// A line per leak, the worst first.
-    pub fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
+    pub fn write_text(&self, style: Style, out: &mut dyn Write) -> io::Result<()> {
         let mut lines: Vec<(u8, String)> = self
             .leaks
             .iter()
@@ -48,14 +60,17 @@ impl<'a> Diff<'a> {
                 .map(|leak| (4, line("gone", &units::rate(leak.rate_bytes_per_s), "-", &leak.name))),
         );
         lines.sort_by_key(|(rank, _)| *rank);
-        if lines.is_empty() {
+        if !lines.is_empty() {
+            writeln!(out, "{}", line("", "was", "is", "leak"))?;
+        } else if self.undecided.is_empty() {
             return writeln!(out, "no leak in either recording");
         }
-        writeln!(out, "{}", line("", "was", "is", "leak"))?;
-        lines.iter().try_for_each(|(_, line)| writeln!(out, "{line}"))
+        lines.iter().try_for_each(|(_, line)| writeln!(out, "{}", style.clip_end(line, WIDTH)))?;
+        let undecided = self.undecided.iter().map(|why| format!("undecided: {}", printable(why)));
+        undecided.flat_map(|why| fill(&why, "", "  ", WIDTH)).try_for_each(|line| writeln!(out, "{line}"))
     }
 
-    /// One object: `leaks` with `change`, `was_bytes_per_s` and `is_bytes_per_s` each.
+    /// One object: `undecided`, and `leaks` with `change`, `was_bytes_per_s` and `is_bytes_per_s` each.
     pub fn write_json(&self, out: &mut dyn Write) -> io::Result<()> {
         let now = self.leaks.iter().map(|(site, change)| {
             let (_, word, was) = word_of(*change);
@@ -76,7 +91,10 @@ impl<'a> Diff<'a> {
             })
         });
         let leaks: Vec<_> = now.chain(gone).collect();
-        serde_json::to_writer(&mut *out, &json!({ "format_version": 1, "leaks": leaks }))?;
+        serde_json::to_writer(
+            &mut *out,
+            &json!({ "format_version": 1, "leaks": leaks, "undecided": self.undecided }),
+        )?;
         writeln!(out)
     }
 }
@@ -92,6 +110,5 @@ fn word_of(change: Change) -> (u8, &'static str, Option<f64>) {
 }
 
 fn line(word: &str, was: &str, is: &str, name: &str) -> String {
-    let name: String = name.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-    format!("{word:<7} {was:>13} {is:>13}  {name}")
+    format!("{word:<7} {was:>13} {is:>13}  {}", printable(name))
 }

@@ -38,7 +38,7 @@ Examples:
   edleak-analyze --budget 10KB/min trace.edl   tolerate a slow leak
   edleak-analyze --format sarif -o edleak.sarif trace.edl
   edleak-analyze diff before.edl after.edl     what changed
-  edleak-analyze embed trace.edl               make it independent of the binaries
+  edleak-analyze embed trace.edl               make it need no binaries
 
 Exit codes: 0 no leak, 1 leaks listed, 2 undecided or too little data, 3 error.
 A trace called like a command is given with its directory: ./diff";
@@ -59,7 +59,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Compare two recordings: which leaks are new, gone, faster (exits 1 if any is new or faster).
+    /// Compare two recordings: which leaks are new, gone, faster (exits 1 if any is new or faster, 2 if it cannot tell).
     Diff {
         /// The earlier recording.
         before: PathBuf,
@@ -283,10 +283,10 @@ fn run_diff(before: &Path, after: &Path, format: DiffFormat, symbols: SymbolArgs
     let ((_, before), (_, after)) = (judge(before)?, judge(after)?);
     let diff = Diff::of(&before, &after);
     write_out(None, |out| match format {
-        DiffFormat::Text => diff.write_text(out),
+        DiffFormat::Text => diff.write_text(Style::of_environment(false), out),
         DiffFormat::Json => diff.write_json(out),
     })?;
-    Ok(if diff.is_worse() { EXIT_WORSE } else { 0 })
+    Ok(diff.outcome().exit_code())
 }
 
 fn run_verify(path: &Path) -> Result<u8> {

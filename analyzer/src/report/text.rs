@@ -7,7 +7,7 @@ mod group;
 mod style;
 mod summary;
 
-pub use style::Style;
+pub use style::{Style, fill, printable};
 
 use super::{Exporter, Report, why};
 use crate::analysis::{Address, Analysis, JudgedSite, SiteFrame, Standing, frames};
@@ -15,10 +15,10 @@ use crate::classify::Confidence;
 use crate::units;
 use group::{Group, Share, groups};
 use std::io::{self, Write};
-use style::{Ink, columns, fill, printable};
+use style::{Ink, columns};
 
 /// Columns of a line.
-const WIDTH: usize = 80;
+pub const WIDTH: usize = 80;
 /// Frames of a stack that are shown.
 const MAX_FRAMES: usize = 32;
 /// Stacks of a leak that are shown.

@@ -115,3 +115,23 @@ fn a_lower_class_shows_more_and_fails_nothing_more() {
     let leaking = leaker().write(&scratch.path("l.edl"));
     assert_eq!(run([leaking.as_os_str(), "--min-class=exp".as_ref()]).code, 0);
 }
+
+#[test]
+fn a_diff_with_a_recording_that_says_too_little_is_undecided() {
+    let scratch = Scratch::new();
+    let leaking = leaker().write(&scratch.path("leaking.edl"));
+    let mut short = leaker();
+    short.slices = 5;
+    let short = short.write(&scratch.path("short.edl"));
+    for (before, after) in [(&short, &short), (&leaking, &short)] {
+        let ran = run([OsStr::new("diff"), before.as_os_str(), after.as_os_str()]);
+        assert_eq!(ran.code, 2, "{}{}", ran.out, ran.err);
+        assert!(ran.out.contains("undecided: ") && !ran.out.contains("no leak"), "{}", ran.out);
+        assert!(ran.out.lines().all(|line| line.chars().count() <= 80), "{}", ran.out);
+        let json =
+            run([OsStr::new("diff"), "--format=json".as_ref(), before.as_os_str(), after.as_os_str()]).json();
+        assert!(json["undecided"].as_array().is_some_and(|all| !all.is_empty()), "{json}");
+    }
+    // What is worse is worse, however little the other one says.
+    assert_eq!(run([OsStr::new("diff"), short.as_os_str(), leaking.as_os_str()]).code, 1);
+}
