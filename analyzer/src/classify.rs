@@ -173,6 +173,9 @@ const PLAIN: Bar = Bar { sav: 4.0, dec: 0.35, mxe: 0.5, second: 0.6, t25: 2.5, b
 /// Log odds of the survivors' score from which a leak is suspected, and from which it is certain enough to fail a build.
 const SURVIVORS_SUSPECT: f64 = 0.4;
 const SURVIVORS_STRICT: f64 = 4.8;
+/// What the contest on the live count must say as well, beside a pace that does not slacken: what stops late leaves the same
+/// survivors as a leak.
+const SURVIVORS_STRICT_BIC: f64 = 2.0;
 
 impl Bar {
     fn trend(&self, t: &Trend) -> bool {
@@ -219,11 +222,13 @@ impl Site<'_> {
             };
             if let Some(survivors) = Survivors::of(births, &live) {
                 let why = words::survivors(&survivors, &self.count, live.contest.bic);
+                let strict = survivors.log_odds > SURVIVORS_STRICT
+                    && live.contest.bic > SURVIVORS_STRICT_BIC
+                    && self.bytes.dec.min(self.count.dec) > STRICT.dec;
                 return match survivors.log_odds {
-                    odds if odds > SURVIVORS_SUSPECT => Ruling {
-                        retained_bytes: Some(survivors.retained_bytes),
-                        ..Ruling::leak(odds > SURVIVORS_STRICT && live.contest.bic > 0.0, why)
-                    },
+                    odds if odds > SURVIVORS_SUSPECT => {
+                        Ruling { retained_bytes: Some(survivors.retained_bytes), ..Ruling::leak(strict, why) }
+                    }
                     _ => Ruling::not(Verdict::NoLeak, why),
                 };
             }
