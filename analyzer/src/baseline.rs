@@ -86,29 +86,29 @@ impl Baseline {
         if !(start.trim_start().starts_with('{') && start.contains("\"format_version\"")) {
             return None;
         }
-        Self::from_json(&std::fs::read(path).ok()?)
+        Some(Self::from_json(&std::fs::read(path).ok()?))
     }
 
-    /// Reads the text of a saved report; `None` if it is not one.
-    pub fn from_json(text: &[u8]) -> Option<Result<Self>> {
-        let report: SavedReport = match serde_json::from_slice(text) {
-            Ok(report) => report,
-            Err(_) => return None,
-        };
-        let version = report.format_version?;
+    /// Reads the text of a saved report.
+    pub fn from_json(text: &[u8]) -> Result<Self> {
+        let report: SavedReport = serde_json::from_slice(text).map_err(|error| {
+            let message = format!("not a whole report: {error} (save it again with `--format json`)");
+            Error::new(ErrorKind::Baseline, message)
+        })?;
+        let version = report.format_version;
         if version > crate::report::json::FORMAT_VERSION {
             let message = format!(
                 "report format {version} is newer than {} (use a newer edleak-analyze)",
                 crate::report::json::FORMAT_VERSION
             );
-            return Some(Err(Error::new(ErrorKind::Baseline, message)));
+            return Err(Error::new(ErrorKind::Baseline, message));
         }
         let reports = report.traces.into_iter().chain([SavedTrace { sites: report.sites }]);
         let leaks = reports
             .flat_map(|trace| trace.sites)
             .filter(|site| site.verdict == "leak")
             .map(SavedSite::known_leak);
-        Some(Ok(Self::of_leaks(leaks)))
+        Ok(Self::of_leaks(leaks))
     }
 
     /// How each leak compares, by its index in `leaks`; and which leaks of the baseline were not met again.
@@ -180,7 +180,7 @@ fn known_leak(site: &JudgedSite) -> KnownLeak {
 /// What a saved report says of interest here. Unknown fields are skipped: reports of later versions add some.
 #[derive(Deserialize)]
 struct SavedReport {
-    format_version: Option<u32>,
+    format_version: u32,
     #[serde(default)]
     sites: Vec<SavedSite>,
     #[serde(default)]

@@ -57,6 +57,17 @@ pub enum Outcome {
     Leaks,
 }
 
+/// What became of a suppression rule.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum RuleUse {
+    /// It matched nothing.
+    Unused,
+    /// It hid what it matched.
+    Used,
+    /// What it matched in one of the recordings was beyond its budget, and so is reported.
+    Exceeded,
+}
+
 impl Outcome {
     /// The exit code.
     pub fn exit_code(self) -> u8 {
@@ -88,9 +99,9 @@ impl Policy {
     }
 
     /// Decides the standing of every site. Budgets are those of each recording, that is, of each process.
-    /// Returns the indices of suppression rules that matched nothing.
-    pub fn apply(&self, analyses: &mut [Analysis]) -> Vec<usize> {
-        let mut is_used = vec![false; self.suppressions.rules.len()];
+    /// Returns what became of each suppression rule.
+    pub fn apply(&self, analyses: &mut [Analysis]) -> Vec<RuleUse> {
+        let mut uses = vec![RuleUse::Unused; self.suppressions.rules.len()];
         for analysis in analyses.iter_mut() {
             for site in &mut analysis.sites {
                 site.standing = match () {
@@ -99,15 +110,15 @@ impl Policy {
                     () => Standing::Unlisted,
                 };
             }
-            self.suppress(analysis, &mut is_used);
+            self.suppress(analysis, &mut uses);
             self.forgive_known(analysis);
         }
         self.spend_budget(analyses);
-        (0..is_used.len()).filter(|&rule| !is_used[rule]).collect()
+        uses
     }
 
-    fn suppress(&self, analysis: &mut Analysis, is_used: &mut [bool]) {
-        let mut hidden: Vec<Vec<usize>> = vec![Vec::new(); is_used.len()];
+    fn suppress(&self, analysis: &mut Analysis, uses: &mut [RuleUse]) {
+        let mut hidden: Vec<Vec<usize>> = vec![Vec::new(); uses.len()];
         for (i, site) in analysis.sites.iter().enumerate() {
             if site.standing == Standing::Reported {
                 let names: Vec<&str> = names_of(site);
@@ -119,12 +130,17 @@ impl Policy {
             }
         }
         for (rule, sites) in hidden.iter().enumerate() {
-            is_used[rule] |= !sites.is_empty();
+            if sites.is_empty() {
+                continue;
+            }
             let sum = |value: fn(&JudgedSite) -> f64| sites.iter().map(|&i| value(&analysis.sites[i])).sum();
             let leaked = sum(|site| site.judgement.leak_bytes as f64);
             let rate = sum(|site| site.judgement.rate_bytes_per_s);
             if self.suppressions.rules[rule].budget.is_none_or(|budget| budget.covers(leaked, rate)) {
                 sites.iter().for_each(|&i| analysis.sites[i].standing = Standing::Suppressed(rule));
+                uses[rule] = uses[rule].max(RuleUse::Used);
+            } else {
+                uses[rule] = RuleUse::Exceeded;
             }
         }
     }

@@ -22,6 +22,8 @@ const NOTICEABLE_SHARE: f64 = 0.03;
 /// Live bytes are exact, so their growth is noticed earlier.
 const NOTICEABLE_LIVE_BYTES: f64 = 4096.0;
 const NOTICEABLE_LIVE_SHARE: f64 = 0.05;
+/// ... but a program that turns its memory over is now a little larger, now a little smaller.
+const SCATTER_SHARE: f64 = 0.25;
 /// What the recorder itself adds to the target's resident memory, as a share of the heap (the side table).
 const SIDE_TABLE_SHARE: f64 = 0.125;
 /// Fewer instants than this say nothing about growth.
@@ -140,13 +142,16 @@ pub fn growth_of(series: &ProcessSeries, turnover_bytes: u64) -> ProcessGrowth {
         resident_to_bytes: median(last, |p| p.resident_bytes),
         turnover_bytes,
     };
+    let most_then = first.iter().map(|p| p.live_bytes).max();
+    let is_above = last.iter().map(|p| p.live_bytes).min() > most_then;
     if points.len() >= MIN_POINTS && growth.resident_to_bytes > 0 {
-        growth.kind = kind_of(&growth);
+        growth.kind = kind_of(&growth, is_above);
     }
     growth
 }
 
-fn kind_of(growth: &ProcessGrowth) -> GrowthKind {
+/// `is_above` says that live bytes in the last eighth never fell to where they were after the start-up: small growth is else scatter.
+fn kind_of(growth: &ProcessGrowth, is_above: bool) -> GrowthKind {
     let by = |from: u64, to: u64| to as f64 - from as f64;
     let live = by(growth.live_from_bytes, growth.live_to_bytes);
     let resident = by(growth.resident_from_bytes, growth.resident_to_bytes);
@@ -154,7 +159,8 @@ fn kind_of(growth: &ProcessGrowth) -> GrowthKind {
     // The side table follows the highest heap so far; it is ours and not the program's.
     let side_table = SIDE_TABLE_SHARE * by(growth.live_from_bytes, growth.live_peak_bytes).max(0.0);
     let unexplained = resident - live.max(0.0) - side_table;
-    let live_grows = live > NOTICEABLE_LIVE_BYTES.max(NOTICEABLE_LIVE_SHARE * growth.live_to_bytes as f64);
+    let share = if is_above { NOTICEABLE_LIVE_SHARE } else { SCATTER_SHARE };
+    let live_grows = live > NOTICEABLE_LIVE_BYTES.max(share * growth.live_to_bytes as f64);
     if unexplained < noticeable || (live_grows && live >= unexplained) {
         return if live_grows { GrowthKind::Live } else { GrowthKind::None };
     }
@@ -248,6 +254,13 @@ mod tests {
     fn a_steady_process_does_not_grow() {
         let found = growth(|i| 10 * MB + i % 7, |i| 20 * MB + i % 5 * 4096, 80 * MB);
         assert_eq!(found.kind, GrowthKind::None);
+    }
+
+    #[test]
+    fn a_little_up_and_down_is_no_growth() {
+        let live = |i: u64| 140_000 + if i > 40 { 12_000 } else { 0 } + i * 7919 % 31_000;
+        assert_eq!(growth(live, |_| 2 * MB, 40 * MB).kind, GrowthKind::None);
+        assert_eq!(growth(|i| 140_000 + 300 * i, |_| 2 * MB, 40 * MB).kind, GrowthKind::Live);
     }
 
     #[test]

@@ -263,12 +263,12 @@ fn run_analyze(args: &AnalyzeArgs) -> Result<u8> {
         recordings.push(recording);
         analyses.push(analysis);
     }
-    let unused_rules = policy.apply(&mut analyses);
+    let rule_uses = policy.apply(&mut analyses);
     let report = Report {
         analyses: &analyses,
         recordings: &recordings,
         rules: &policy.suppressions.rules,
-        unused_rules,
+        rule_uses,
         top: args.top,
     };
     let is_terminal = args.output.is_none() && io::stdout().is_terminal();

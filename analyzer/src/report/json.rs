@@ -6,7 +6,7 @@
 use super::{Exporter, Report, count_standing, outcome};
 use crate::analysis::{Analysis, Header, JudgedSite, Kind, SiteLabel, Standing, Summary, frames};
 use crate::classify::{Confidence, Verdict};
-use crate::gate::{Outcome, too_little};
+use crate::gate::{Outcome, RuleUse, too_little};
 use crate::growth_kind::ProcessGrowth;
 use serde::Serialize;
 use std::io::{self, Write};
@@ -95,6 +95,7 @@ struct SummaryJson<'a> {
     suppressed_leaks: u64,
     tolerated_leaks: u64,
     unused_suppressions: Vec<&'a str>,
+    exceeded_suppressions: Vec<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -216,6 +217,7 @@ impl<'a> TraceJson<'a> {
 }
 
 fn summary_of<'a>(report: &'a Report<'_>, analysis: &'a Analysis) -> SummaryJson<'a> {
+    let texts = |of: RuleUse| report.rules_that_are(of).map(|rule| rule.text.as_str()).collect();
     let Summary {
         sites, undecided, live_bytes, live_count, allocated_bytes, freed_bytes, allocs, frees, ..
     } = analysis.summary;
@@ -246,11 +248,8 @@ fn summary_of<'a>(report: &'a Report<'_>, analysis: &'a Analysis) -> SummaryJson
         known_leaks: count_standing(analysis, |standing| standing == Standing::Known),
         suppressed_leaks: count_standing(analysis, |standing| matches!(standing, Standing::Suppressed(_))),
         tolerated_leaks: count_standing(analysis, |standing| standing == Standing::Tolerated),
-        unused_suppressions: report
-            .unused_rules
-            .iter()
-            .map(|&rule| report.rules[rule].text.as_str())
-            .collect(),
+        unused_suppressions: texts(RuleUse::Unused),
+        exceeded_suppressions: texts(RuleUse::Exceeded),
     }
 }
 

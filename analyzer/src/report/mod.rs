@@ -9,7 +9,7 @@ pub mod series;
 pub mod text;
 
 use crate::analysis::{Analysis, JudgedSite, Standing};
-use crate::gate::{Outcome, outcome};
+use crate::gate::{Outcome, RuleUse, outcome};
 use crate::load::Recording;
 use crate::suppressions::Rule;
 use std::io::{self, Write};
@@ -23,8 +23,8 @@ pub struct Report<'a> {
     pub recordings: &'a [Recording],
     /// Rules of the suppressions, by their index.
     pub rules: &'a [Rule],
-    /// Those that matched nothing.
-    pub unused_rules: Vec<usize>,
+    /// What became of each of them.
+    pub rule_uses: Vec<RuleUse>,
     /// At most this many sites of each recording.
     pub top: Option<usize>,
 }
@@ -36,6 +36,11 @@ pub trait Exporter {
 }
 
 impl Report<'_> {
+    /// The rules that met with this.
+    pub fn rules_that_are(&self, wanted: RuleUse) -> impl Iterator<Item = &Rule> {
+        self.rules.iter().zip(&self.rule_uses).filter(move |(_, is)| **is == wanted).map(|(rule, _)| rule)
+    }
+
     /// What all recordings together mean for the build.
     pub fn outcome(&self) -> Outcome {
         self.analyses.iter().map(outcome).max().unwrap_or(Outcome::Undecided)

@@ -41,6 +41,8 @@ fn suppressions_hide_within_their_budget_and_idle_rules_are_listed() {
     for rule in ["leak:other", "leak:^row", "leak:grow budget=1KB", "leak:grow budget=1B/s"] {
         assert_eq!(with(rule).code, 1, "{rule}");
     }
+    let ran = with("leak:grow budget=1KB");
+    assert!(ran.out.contains("suppression `leak:grow` (line 1) hides nothing"), "{}", ran.out);
     let ran = with("# mine\nleak:grow\n\nleak:idle\n");
     assert!(ran.out.contains("suppression `leak:idle` (line 4) matched nothing"), "{}", ran.out);
     let ran = with("leak:grow\nnonsense\n");
@@ -93,13 +95,17 @@ fn a_caller_that_is_watched_now_is_the_same_leak() {
 fn a_baseline_that_is_none_is_an_error() {
     let scratch = Scratch::new();
     let trace = leaker().write(&scratch.path("t.edl"));
-    for text in ["", "hello", "{\"format_version\":99,\"sites\":[]}", "{\"format_version\":1,\"sites\":[{}]}"]
-    {
+    let whole = run([trace.as_os_str(), "--format=json".as_ref()]).out;
+    let (half, newer) = (&whole[..whole.len() / 2], "{\"format_version\":99,\"sites\":[]}");
+    for text in ["", "hello", newer, "{\"format_version\":1,\"sites\":[{}]}", half] {
         let baseline = scratch.file("baseline", text);
         let ran = run([trace.as_os_str(), "--baseline".as_ref(), baseline.as_os_str()]);
         assert_eq!((ran.code, ran.err.lines().count()), (3, 1), "{text}: {}", ran.err);
         assert!(ran.err.starts_with("edleak-analyze: failed to use baseline `"), "{}", ran.err);
         assert!(ran.err.trim_end().ends_with(')'), "{}", ran.err);
+        if text == half {
+            assert!(ran.err.contains("not a whole report: ") && ran.err.contains("line 1 "), "{}", ran.err);
+        }
     }
 }
 

@@ -30,8 +30,8 @@ pub fn report(paths: &[&Path]) -> Result<(), String> {
         recordings.push(recording);
         analyses.push(analysis);
     }
-    let unused_rules = policy.apply(&mut analyses);
-    let report = Report { analyses: &analyses, recordings: &recordings, rules: &[], unused_rules, top: None };
+    let rule_uses = policy.apply(&mut analyses);
+    let report = Report { analyses: &analyses, recordings: &recordings, rules: &[], rule_uses, top: None };
     let text = Text { style: Style::of_environment(io::stderr().is_terminal()) };
     // In one piece, so that what the target still prints does not come in between.
     let mut bytes = Vec::new();

@@ -6,7 +6,7 @@ use super::group::groups;
 use super::style::{Ink, Style, fill, printable};
 use crate::analysis::{Analysis, Standing, Summary};
 use crate::classify::Confidence;
-use crate::gate::{Outcome, outcome, too_little};
+use crate::gate::{Outcome, RuleUse, outcome, too_little};
 use crate::growth_kind::GrowthKind;
 use crate::units::{self, plural};
 use std::io::{self, Write};
@@ -52,13 +52,16 @@ pub(super) fn write(
     Ok(())
 }
 
-/// The rules of the suppressions that matched nothing in any recording.
+/// The rules of the suppressions that matched nothing in any recording, and those whose budget did not suffice.
 pub(super) fn write_rules(style: Style, report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
-    for &rule in &report.unused_rules {
-        let rule = &report.rules[rule];
-        let text =
-            format!("note:   suppression `{}` (line {}) matched nothing", printable(&rule.text), rule.line);
-        writeln!(out, "{}", style.paint(Ink::Faint, &text))?;
+    let unused = report.rules_that_are(RuleUse::Unused).map(|rule| (rule, "matched nothing"));
+    let exceeded =
+        report.rules_that_are(RuleUse::Exceeded).map(|rule| (rule, "hides nothing: its budget is exceeded"));
+    for (rule, what) in unused.chain(exceeded) {
+        let text = format!("suppression `{}` (line {}) {what}", printable(&rule.text), rule.line);
+        for line in fill(&text, "note:   ", "        ", WIDTH) {
+            writeln!(out, "{}", style.paint(Ink::Faint, &line))?;
+        }
     }
     Ok(())
 }
