@@ -21,11 +21,11 @@ pub struct Sarif {
 
 impl Exporter for Sarif {
     fn export(&self, report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
-        let mut fingerprints: HashMap<String, usize> = HashMap::new();
         let mut results = Vec::new();
         for analysis in report.analyses {
-            for site in report.reported(analysis) {
-                results.push(self.result(analysis, site, &mut fingerprints));
+            let sites: Vec<&JudgedSite> = report.reported(analysis).collect();
+            for (site, fingerprint) in sites.iter().zip(fingerprints(&sites)) {
+                results.push(self.result(analysis, site, &fingerprint));
             }
         }
         let notifications: Vec<Value> = report.analyses.iter().filter_map(notification).collect();
@@ -70,13 +70,23 @@ fn rule(id: &str, name: &str, text: &str) -> Value {
     })
 }
 
+/// The fingerprint of each site. Those that share one (two calls of malloc in one function) are told apart by their order in the
+/// code: their order in the report is that of their rates, which another run may turn round.
+fn fingerprints(sites: &[&JudgedSite]) -> Vec<String> {
+    let mut order: Vec<usize> = (0..sites.len()).collect();
+    order.sort_by_key(|&i| sites[i].stack.iter().map(|address| address.offset).collect::<Vec<_>>());
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    let mut all = vec![String::new(); sites.len()];
+    for i in order {
+        let fingerprint = Identity::of(sites[i]).fingerprint();
+        let ordinal = seen.entry(fingerprint.clone()).and_modify(|seen| *seen += 1).or_insert(1);
+        all[i] = format!("{fingerprint}:{ordinal}");
+    }
+    all
+}
+
 impl Sarif {
-    fn result(
-        &self,
-        analysis: &Analysis,
-        site: &JudgedSite,
-        fingerprints: &mut HashMap<String, usize>,
-    ) -> Value {
+    fn result(&self, analysis: &Analysis, site: &JudgedSite, fingerprint: &str) -> Value {
         let judgement = &site.judgement;
         let rule = if judgement.confidence == Some(Confidence::Strict) { "leak" } else { "suspect" };
         let message = format!(
@@ -88,15 +98,12 @@ impl Sarif {
             units::duration(analysis.header.duration_s),
             why(site)
         );
-        // Sites that share a fingerprint (two calls of malloc in one function) are told apart by their order.
-        let fingerprint = Identity::of(site).fingerprint();
-        let ordinal = fingerprints.entry(fingerprint.clone()).and_modify(|seen| *seen += 1).or_insert(1);
         let mut result = json!({
             "ruleId": rule,
             "ruleIndex": if rule == "leak" { 0 } else { 1 },
             "level": "error",
             "message": { "text": message },
-            "partialFingerprints": { "edleakSite/v1": format!("{fingerprint}:{ordinal}") },
+            "partialFingerprints": { "edleakSite/v1": fingerprint },
             "properties": {
                 "class": judgement.class.name(),
                 "leak_bytes": judgement.leak_bytes,

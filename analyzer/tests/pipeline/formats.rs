@@ -1,7 +1,7 @@
 //! What machines read: JSON keeps its contract; the others are well-formed and name the leak.
 
 use crate::programs::run;
-use crate::traces::{Scratch, leaker, watched};
+use crate::traces::{Scratch, caller, leaker, leaking, watched};
 use serde_json::{Value, json};
 
 #[test]
@@ -165,4 +165,30 @@ fn sarif_has_one_result_per_leak_with_a_place_a_stack_and_a_stable_fingerprint()
     assert_eq!(run["tool"]["driver"]["rules"][rule]["id"], results[0]["ruleId"]);
     let fingerprint = |report: &Value| report["runs"][0]["results"][0]["partialFingerprints"].clone();
     assert_eq!(fingerprint(&sarif), fingerprint(&report(2)), "a rebuild keeps the fingerprint");
+}
+
+#[test]
+fn fingerprints_of_one_function_do_not_follow_the_rates() {
+    let scratch = Scratch::new();
+    let fast = |slice: u64| crate::traces::counters(900 * (slice + 1), slice + 1, 0, 0);
+    let by_line = |rates: [fn(u64) -> edleak_format::Counters; 2]| {
+        let mut draft = leaker();
+        draft.sites = vec![caller(0x1010, "grow", 42, rates[0]), caller(0x1020, "grow", 43, rates[1])];
+        let trace = draft.write(&scratch.path("t.edl"));
+        let report = run([trace.as_os_str(), "--format=sarif".as_ref()]).json();
+        let results = report["runs"][0]["results"].as_array().unwrap().clone();
+        let mut prints: Vec<(u64, String)> = results
+            .iter()
+            .map(|result| {
+                let line = &result["locations"][0]["physicalLocation"]["region"]["startLine"];
+                (line.as_u64().unwrap(), result["partialFingerprints"]["edleakSite/v1"].to_string())
+            })
+            .collect();
+        prints.sort();
+        prints
+    };
+    let (one, other) = (by_line([leaking, fast]), by_line([fast, leaking]));
+    assert_eq!(one.len(), 2);
+    assert_eq!(one, other);
+    assert_ne!(one[0].1, one[1].1);
 }
