@@ -246,7 +246,9 @@ fn sentence(summary: &Summary) -> String {
     let Summary { path, bytes, slices, sites, duration, losses, injected_bytes_per_s, .. } = summary;
     let path = path.display();
     let mut line = format!(
-        "{slices} slices of {sites} sites in {:.1} s; {path} is {}{}; next: edleak-analyze {path}",
+        "{} of {} in {:.1} s; {path} is {}{}; next: edleak-analyze {path}",
+        units::plural(*slices, "slice", "slices"),
+        units::plural(*sites as u64, "site", "sites"),
         duration.as_secs_f64(),
         size(*bytes),
         missed(losses),
@@ -262,15 +264,16 @@ fn sentence(summary: &Summary) -> String {
 
 fn missed(losses: &Losses) -> String {
     let parts = [
-        (losses.unknown_frees, "unknown frees"),
-        (losses.uncounted_calls, "uncounted calls"),
-        (losses.other_site_allocs, "allocations beyond the site table"),
-        (losses.untracked_allocs, "untracked allocations"),
-        (losses.missed_slices, "slices missed"),
-        (losses.lost_stacks, "lost stacks"),
-        (losses.unrecorded_images, "images not recorded"),
+        (losses.unknown_frees, "unknown free", "unknown frees"),
+        (losses.uncounted_calls, "uncounted call", "uncounted calls"),
+        (losses.other_site_allocs, "allocation beyond the site table", "allocations beyond the site table"),
+        (losses.untracked_allocs, "untracked allocation", "untracked allocations"),
+        (losses.missed_slices, "slice missed", "slices missed"),
+        (losses.lost_stacks, "lost stack", "lost stacks"),
+        (losses.unrecorded_images, "image not recorded", "images not recorded"),
     ];
-    parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!(", {count} {what}")).collect()
+    let seen = parts.iter().filter(|(count, ..)| *count > 0);
+    seen.map(|(count, one, many)| format!(", {}", units::plural(*count, one, many))).collect()
 }
 
 fn size(bytes: u64) -> String {
