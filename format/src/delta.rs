@@ -19,8 +19,8 @@ use crate::varint::{put, take, unzigzag, zigzag};
 /// Ids at and above this are unsound. It bounds the memory of a reader.
 pub(crate) const MAX_SITES: usize = 1 << 20;
 
-const COLUMNS: usize = 5;
-const PLANES: usize = 8;
+pub(crate) const COLUMNS: usize = 5;
+pub(crate) const PLANES: usize = 8;
 /// Numbers of one column that are decoded at a time; five such tiles stay in the first-level cache.
 const TILE: usize = 256;
 
@@ -230,10 +230,10 @@ impl Encoder {
 }
 
 /// One slice header, parsed, with the widths of its columns.
-struct Plan {
-    header: SliceHeader,
-    changes: usize,
-    widths: [u8; COLUMNS],
+pub(crate) struct Plan {
+    pub header: SliceHeader,
+    pub changes: usize,
+    pub widths: [u8; COLUMNS],
 }
 
 /// The payload of one block to slices. Its buffers are reused from block to block.
@@ -267,7 +267,7 @@ impl Decoder {
         let mut rest = payload;
         let header_bytes = usize::try_from(take(&mut rest)?).ok()?;
         let (headers, planes) = rest.split_at_checked(header_bytes)?;
-        self.plan(headers, from_tick, last_tick)?;
+        parse_plans(headers, from_tick, last_tick, &mut self.plans)?;
         let mut planes = split_planes(planes, &self.plans)?;
         self.states.fill(SiteState::default());
         for index in 0..self.plans.len() {
@@ -275,36 +275,6 @@ impl Decoder {
             visitor.slice(&self.plans[index].header, &self.changed);
         }
         u32::try_from(self.plans.len()).ok()
-    }
-
-    fn plan(&mut self, mut headers: &[u8], from_tick: u64, last_tick: u64) -> Option<()> {
-        self.plans.clear();
-        let mut clock = Clock::default();
-        clock.header.tick = from_tick;
-        while !headers.is_empty() {
-            let was = clock.header;
-            let gap = take(&mut headers)?;
-            let time_step = clock.time_step.wrapping_add(unzigzag(take(&mut headers)?));
-            let header = SliceHeader {
-                tick: was.tick.checked_add(gap)?,
-                time_ns: was.time_ns.wrapping_add(time_step),
-                rss_anon_bytes: was.rss_anon_bytes.wrapping_add(unzigzag(take(&mut headers)?)),
-                swap_bytes: was.swap_bytes.wrapping_add(unzigzag(take(&mut headers)?)),
-            };
-            let changes = usize::try_from(take(&mut headers)?).ok()?;
-            let (&[a, b, c], rest) = headers.split_first_chunk::<3>()?;
-            headers = rest;
-            let widths = [a & 15, a >> 4, b & 15, b >> 4, c];
-            let is_sound = header.tick <= last_tick
-                && (gap > 0 || self.plans.is_empty())
-                && changes <= MAX_SITES
-                && widths.iter().all(|&width| width as usize <= PLANES)
-                && (changes == 0 || widths[0] > 0);
-            is_sound.then_some(())?;
-            self.plans.push(Plan { header, changes, widths });
-            clock = Clock { header, time_step };
-        }
-        Some(())
     }
 
     /// Decodes the changes of one slice into `self.changed`, taking its numbers off the front of the planes.
@@ -347,6 +317,44 @@ impl Decoder {
         }
         Some(next_id)
     }
+}
+
+/// Slice headers to plans. `None` if one is unsound: then nothing is known of where the planes lie.
+pub(crate) fn parse_plans(
+    mut headers: &[u8],
+    from_tick: u64,
+    last_tick: u64,
+    plans: &mut Vec<Plan>,
+) -> Option<()> {
+    plans.clear();
+    let mut clock = Clock::default();
+    clock.header.tick = from_tick;
+    while !headers.is_empty() {
+        let was = clock.header;
+        let gap = take(&mut headers)?;
+        let time_step = clock.time_step.wrapping_add(unzigzag(take(&mut headers)?));
+        let header = SliceHeader {
+            tick: was.tick.checked_add(gap)?,
+            time_ns: was.time_ns.wrapping_add(time_step),
+            rss_anon_bytes: was.rss_anon_bytes.wrapping_add(unzigzag(take(&mut headers)?)),
+            swap_bytes: was.swap_bytes.wrapping_add(unzigzag(take(&mut headers)?)),
+        };
+        let changes = usize::try_from(take(&mut headers)?).ok()?;
+        let (&[a, b, c], rest) = headers.split_first_chunk::<3>()?;
+        headers = rest;
+        let widths = [a & 15, a >> 4, b & 15, b >> 4, c];
+        let is_sound = header.tick <= last_tick
+            && (gap > 0 || plans.is_empty())
+            && changes <= MAX_SITES
+            && widths.iter().all(|&width| width as usize <= PLANES)
+            && (changes == 0 || widths[0] > 0);
+        is_sound.then_some(())?;
+        // Where nothing changed no plane has a byte, whatever the widths say; so nothing has to be kept of them.
+        let widths = if changes == 0 { [0; COLUMNS] } else { widths };
+        plans.push(Plan { header, changes, widths });
+        clock = Clock { header, time_step };
+    }
+    Some(())
 }
 
 /// Splits the planes of a payload. Their lengths follow from the slice headers and must add up.

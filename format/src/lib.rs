@@ -19,6 +19,7 @@
 
 mod block;
 mod catalog;
+mod columns;
 #[cfg(test)]
 mod crash_tests;
 mod delta;
@@ -32,6 +33,8 @@ mod hostile_tests;
 mod ids;
 mod index;
 mod journal;
+mod lanes;
+mod prefetch;
 mod reader;
 mod record;
 mod rewrite;
@@ -52,9 +55,11 @@ extern crate self as edleak_format;
 #[path = "../tests/common/mod.rs"]
 mod common;
 
+pub use columns::Columns;
 pub use error::{Error, ErrorKind};
 pub use ids::{ModuleId, SiteId, StackId};
 pub use index::Damage;
+pub use lanes::{CHUNK_SLICES, LANES, Lanes, Row, TILE_SITES, TileReader};
 pub use reader::{BlockInfo, Trace};
 pub use record::*;
 pub use rewrite::rewrite;

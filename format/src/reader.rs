@@ -8,12 +8,14 @@ use zstd::bulk::Decompressor;
 
 use crate::block::{BlockHeader, BlockKind, HEADER_BYTES, payload_sum};
 use crate::catalog::Key;
+use crate::columns::Columns;
 use crate::delta::Decoder;
 use crate::error::{self, Error, ErrorKind};
 use crate::header::{Header, PAGE_BYTES};
 use crate::ids::{ModuleId, SiteId, StackId};
 use crate::index::{Damage, Found, Index, index};
 use crate::journal::{ChunkKind, Chunks, decode_slice};
+use crate::lanes::JOIN_STRIDE;
 use crate::record::{End, Losses, Module, ModuleSymbols, Record, Site, Stack, Start, Survivors};
 use crate::slice::{Counters, SliceVisitor};
 use crate::source::Source;
@@ -223,6 +225,29 @@ impl Trace {
         done
     }
 
+    /// Opens one block for reading by site.
+    ///
+    /// # Errors
+    /// As [`Trace::replay_block`]; `columns` holds what could be read.
+    ///
+    /// # Panics
+    /// If there is no block of this index.
+    pub fn columns(&self, index: usize, columns: &mut Columns) -> Result<(), Error> {
+        columns.clear();
+        let found = &self.found[index];
+        if found.header.kind == BlockKind::Journal {
+            // Journals are short, and the last block of a trace at most.
+            return columns.encode(found.header.from_tick, |visitor| self.replay_block(index, visitor));
+        }
+        let mut scratch = SCRATCH.take().unwrap_or_default();
+        let inflated = self.inflate(found, &mut scratch, &mut columns.raw);
+        SCRATCH.set(Some(scratch));
+        if inflated? {
+            columns.locate(found.header.from_tick, found.header.last_tick);
+        }
+        Ok(())
+    }
+
     pub(crate) fn block_header(&self, index: usize) -> BlockHeader {
         self.found[index].header
     }
@@ -251,15 +276,35 @@ impl Trace {
         scratch: &mut Scratch,
         visitor: &mut V,
     ) -> Result<(), Error> {
-        let Scratch { file, raw, decoder, zstd, table, changed } = scratch;
         let header = &found.header;
-        let io = |error| Error::io("cannot read the file", error);
-        let block =
-            self.source.read(found.at, HEADER_BYTES as u64 + header.payload_bytes, file).map_err(io)?;
-        let payload = block.get(HEADER_BYTES..).ok_or_else(changed_while_read)?;
         if header.kind == BlockKind::Journal {
-            return self.replay_journal(header, payload, table, changed, visitor);
+            let Scratch { file, table, changed, .. } = scratch;
+            return self.replay_journal(header, self.payload(found, file)?, table, changed, visitor);
         }
+        let mut raw = std::mem::take(&mut scratch.raw);
+        let inflated = self.inflate(found, scratch, &mut raw);
+        scratch.raw = raw;
+        if inflated? {
+            let decoder = &mut scratch.decoder;
+            let _slices = decoder.decode(&scratch.raw, header.from_tick, header.last_tick, visitor);
+        }
+        Ok(())
+    }
+
+    fn payload<'a>(&'a self, found: &Found, file: &'a mut Vec<u8>) -> Result<&'a [u8], Error> {
+        let length = HEADER_BYTES as u64 + found.header.payload_bytes;
+        let block = self
+            .source
+            .read(found.at, length, file)
+            .map_err(|error| Error::io("cannot read the file", error))?;
+        block.get(HEADER_BYTES..).ok_or_else(changed_while_read)
+    }
+
+    /// Decompresses a sealed block. `false` if there is nothing sound in it: the checksum holds, so it was written that way.
+    fn inflate(&self, found: &Found, scratch: &mut Scratch, raw: &mut Vec<u8>) -> Result<bool, Error> {
+        let Scratch { file, zstd, .. } = scratch;
+        let header = &found.header;
+        let payload = self.payload(found, file)?;
         if payload.len() as u64 != header.payload_bytes
             || payload_sum(self.header.salt, header.sequence, payload) != header.payload_sum
         {
@@ -270,12 +315,8 @@ impl Trace {
             None => zstd.insert(Decompressor::new().map_err(|error| Error::io("cannot set up zstd", error))?),
         };
         raw.clear();
-        raw.reserve(header.raw_bytes as usize);
-        // The checksum holds, so whatever does not decode was written that way: it yields what comes before.
-        if zstd.decompress_to_buffer(payload, raw).is_ok() {
-            let _slices = decoder.decode(raw, header.from_tick, header.last_tick, visitor);
-        }
-        Ok(())
+        raw.reserve(header.raw_bytes as usize + JOIN_STRIDE);
+        Ok(zstd.decompress_to_buffer(payload, raw).is_ok())
     }
 
     fn replay_journal<V: SliceVisitor>(
