@@ -316,7 +316,7 @@ impl Site<'_> {
 }
 
 fn judge_edleak(series: &Series, period_s: f64) -> Judgement {
-    let factor = leak_factor(series.sums());
+    let factor = leak_factor(&series.sums().copied().unwrap_or_default());
     let leak = matches!(factor.class, Class::Linear | Class::Exp);
     let verdict = match (series.points(), leak) {
         (..3, _) => Verdict::Undecided,

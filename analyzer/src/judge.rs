@@ -8,7 +8,7 @@ use crate::growth_kind::{ProcessSeries, growth_of};
 use crate::load::Recording;
 use crate::load::lines::LineSeries;
 use crate::regression::leak_factor;
-use crate::replay::{Replayed, ReplayedSite, replay};
+use crate::replay::{ReplayedSite, replay};
 use crate::series::Series;
 use edleak_format::{EndReason, Site, SiteId, SiteKind, StackFrame, Survivors, Trace};
 use rayon::prelude::*;
@@ -20,7 +20,7 @@ pub const CURVE_COLUMNS: usize = 40;
 /// Judges every site of a recording.
 pub fn judge_recording(source: String, recording: &Recording, model: Model) -> Analysis {
     let mut analysis = match recording {
-        Recording::Trace(trace) => judge_trace(source, trace, replay(trace), model),
+        Recording::Trace(trace) => judge_trace(source, trace, model),
         Recording::Lines(lines) => judge_lines(source, lines, model),
     };
     analysis.sites.sort_by(|a, b| {
@@ -31,7 +31,7 @@ pub fn judge_recording(source: String, recording: &Recording, model: Model) -> A
     analysis
 }
 
-fn judge_trace(source: String, trace: &Trace, replayed: Replayed, model: Model) -> Analysis {
+fn judge_trace(source: String, trace: &Trace, model: Model) -> Analysis {
     let (start, grid) = (trace.start(), trace.grid());
     let tick_s = start.tick_ns as f64 / 1e9;
     let period_s = grid.stride_ticks as f64 * tick_s;
@@ -39,8 +39,7 @@ fn judge_trace(source: String, trace: &Trace, replayed: Replayed, model: Model) 
     let survivors: HashMap<SiteId, &Survivors> =
         trace.survivors().iter().map(|survivors| (survivors.site, survivors)).collect();
 
-    let growth = growth_of(&replayed.process, replayed.turnover_bytes);
-    let judged = replayed.sites.into_par_iter().map(|replayed| {
+    let mut replayed = replay(trace, model, |replayed| {
         let mut site = judge_site(&replayed, period_s, model);
         site.survivors =
             survivors.get(&replayed.id).map_or_else(Vec::new, |survivors| survivors_of(survivors));
@@ -49,7 +48,8 @@ fn judge_trace(source: String, trace: &Trace, replayed: Replayed, model: Model) 
         }
         site
     });
-    let mut sites: Vec<JudgedSite> = judged.collect();
+    let growth = growth_of(&replayed.process, replayed.turnover_bytes);
+    let mut sites: Vec<JudgedSite> = std::mem::take(&mut replayed.sites);
     settle_families(&mut sites);
 
     let (losses, damage) = (trace.losses(), trace.damage());
@@ -144,7 +144,7 @@ fn judged(
         parent: None,
         kind: Kind::Caller,
         judgement: judge(series, period_s, model),
-        leak_factor: (model == Model::Edleak).then(|| leak_factor(series.sums())),
+        leak_factor: series.sums().filter(|_| model == Model::Edleak).map(leak_factor),
         with_stacks: with_stacks.map(|series| {
             Box::new(WithStacks {
                 judgement: judge(series, period_s, model),

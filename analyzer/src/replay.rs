@@ -2,46 +2,49 @@
 //!
 //! ```text
 //!   blocks    ▓▓▓▓ ▓▓▓▓ │ ▓▓▓▓ ▓▓▓▓ │ …      a window: as many blocks as there are threads
-//!                │    │                       decode: one block per task ([`decode`])
-//!   moves     ≡≡≡≡ ≡≡≡≡                      (slice, site, live bytes, live count), by slice, then by site
+//!                │    │                       open: one block per task ([`opened`])
+//!   columns   ▤▤▤▤ ▤▤▤▤
 //!              ╲  ╳  ╱                        condense: one range of sites per task, slices in order of time
-//!   sites     [0..) [4096..) [8192..) …       one [`State`] each
+//!   sites     [0..) [4096..) [8192..) …       sixteen in one [`Group`]
 //! ```
 //!
 //! The slices of a trace may be at several distances (older ones coarser). A series has to be even, so it is taken on the
-//! trace's [`Grid`]: at each point the newest slice that is not after it. Between two moves of a site nothing is done at all: the
-//! stretch is pushed as one run when the next move comes. All sums are of integers, and each series sees its points in order of time,
-//! so the result is the same to the bit for any number of threads.
+//! trace's [`Grid`]: at each point the newest slice that is not after it. All sums are of integers, and each series sees its points
+//! in order of time, so the result is the same to the bit for any number of threads.
 
 mod births;
-mod decode;
 mod family;
+mod group;
+mod opened;
 pub mod points;
-mod site;
+mod shelf;
+mod sums;
+mod widest;
 
+use crate::classify::Model;
 use crate::growth_kind::{ProcessPoint, ProcessSeries};
 use crate::series::{Point, Series, SeriesBuilder};
 pub use births::BirthTable;
-use decode::{Decoded, DecodedSlice, decode};
-use edleak_format::{Counters, Grid, SiteId, Trace};
-use family::Families;
+use edleak_format::{CHUNK_SLICES, Counters, Grid, LANES, Row, SiteId, TILE_SITES, TileReader, Trace};
+use family::{Families, FamilyMove};
+use group::Group;
+use opened::Opened;
 use rayon::prelude::*;
-use site::{PowerSums, State};
+use sums::PowerSums;
 
-/// Sites per task.
-const SITES_PER_TASK: usize = 4096;
-/// Sites that go through a window together: their states (160 bytes each) stay in the innermost cache.
-const SITES_AT_A_TIME: usize = 128;
+/// Ranges of sites per thread: one that was held up leaves work for the others.
+const RANGES_PER_THREAD: usize = 2;
+const GROUPS_PER_TILE: usize = TILE_SITES / LANES;
 /// Site ids are dense, so an id far beyond the catalog is a forgery and would only cost memory ...
 const SLACK: usize = 4;
 /// ... but a damaged catalog must not hide the slices of a sound trace.
 const MIN_ID_LIMIT: usize = 1 << 16;
 
 /// What the slices say.
-#[derive(Debug, Default)]
-pub struct Replayed {
-    /// Every site that a slice names, by ascending id.
-    pub sites: Vec<ReplayedSite>,
+#[derive(Debug)]
+pub struct Replayed<T> {
+    /// What was made of every site that a slice names, by ascending id.
+    pub sites: Vec<T>,
     /// The process over time.
     pub process: ProcessSeries,
     /// Bytes allocated from the first slice to the last.
@@ -67,27 +70,33 @@ pub struct ReplayedSite {
     pub counters: Counters,
 }
 
-/// Replays the slices of a trace.
-pub fn replay(trace: &Trace) -> Replayed {
-    let grid = trace.grid();
-    let mut states = States::new(trace);
-    let mut families = Families::new(trace.sites(), grid);
-    let mut replayed = Replayed::default();
-    let mut window: Vec<Decoded> = Vec::new();
+/// Replays the slices of a trace, and makes of each site what `each` does, in parallel: so no more than a few series are ever whole.
+///
+/// The sums of edLeak's fit are made for its own model only.
+pub fn replay<T: Send>(trace: &Trace, model: Model, each: impl Fn(ReplayedSite) -> T + Sync) -> Replayed<T> {
+    let mut states = States::new(trace, model);
+    let mut families = Families::new(trace.sites(), states.grid);
+    let mut replayed = Replayed {
+        sites: Vec::new(),
+        process: ProcessSeries::default(),
+        turnover_bytes: 0,
+        slices: 0,
+        last_ns: 0,
+        unreadable_blocks: 0,
+    };
+    let mut window: Vec<Opened> = Vec::new();
     let blocks = trace.blocks().len();
     let threads = rayon::current_num_threads();
 
     for start in (0..blocks).step_by(threads) {
-        window.resize_with(threads.min(blocks - start), Decoded::default);
-        window.par_iter_mut().enumerate().for_each(|(i, decoded)| {
-            decode(trace, start + i, start + i + 1 == blocks, &states, &families, decoded);
-        });
-        states.condense(&window, &mut replayed);
-        families.condense(&window);
+        window.resize_with(threads.min(blocks - start), Opened::default);
+        window.par_iter_mut().enumerate().for_each(|(i, opened)| opened.open(trace, start + i, states.grid));
+        let is_last = start + window.len() == blocks;
+        families.condense(states.condense(&window, &families, is_last, &mut replayed));
         replayed.unreadable_blocks +=
-            window.iter().map(|decoded| u64::from(decoded.is_unreadable)).sum::<u64>();
+            window.iter().map(|opened| u64::from(opened.is_unreadable)).sum::<u64>();
     }
-    states.finish(&window, families, &BirthTable::new(trace, grid), &mut replayed);
+    states.finish(families, &BirthTable::new(trace, trace.grid()), &mut replayed, each);
     replayed
 }
 
@@ -96,183 +105,194 @@ pub fn replay(trace: &Trace) -> Replayed {
 struct States {
     grid: Grid,
     id_limit: usize,
-    sites: Vec<State>,
+    exact: bool,
+    groups: Vec<Group>,
     powers: PowerSums,
-    /// Live bytes of all sites at the newest slice.
-    live_bytes: u64,
-    /// What all sites had allocated at the first slice.
+    /// Bytes allocated by all sites at the first slice.
     first_allocated_bytes: Option<u64>,
+    /// Newest counters of every site, from the last block: its first slice names every site that ever counted anything.
+    totals: Vec<Counters>,
+}
+
+/// What the sites of one range add up to over a window.
+#[derive(Default)]
+struct Condensed {
+    /// Live bytes after each slice.
+    live_bytes: Vec<u64>,
+    /// Bytes allocated at the first slice.
+    first_allocated_bytes: u64,
+    /// Newest counters, if this is the last window.
+    totals: Vec<Counters>,
+    family_moves: Vec<FamilyMove>,
 }
 
 impl States {
-    fn new(trace: &Trace) -> Self {
-        let id_limit = (SLACK * trace.sites().len()).max(MIN_ID_LIMIT);
+    fn new(trace: &Trace, model: Model) -> Self {
+        let id_limit = (SLACK * trace.sites().len()).max(MIN_ID_LIMIT).next_multiple_of(TILE_SITES);
         Self {
             grid: trace.grid(),
             id_limit,
-            sites: Vec::new(),
+            exact: model == Model::Edleak,
+            groups: Vec::new(),
             powers: PowerSums::new(trace.grid()),
-            live_bytes: 0,
             first_allocated_bytes: None,
+            totals: Vec::new(),
         }
     }
 
-    /// Pushes the moves of a window, each range of sites on its own.
-    fn condense(&mut self, window: &[Decoded], replayed: &mut Replayed) {
-        let sites = window.iter().map(|decoded| decoded.sites).max().unwrap_or(0).max(self.sites.len());
-        self.sites.resize_with(sites, State::default);
-        let (grid, powers) = (self.grid, &self.powers);
-        let slices = window.iter().map(|decoded| decoded.slices.len()).sum();
-
-        // Each range adds up by how much it changes the process's live bytes at each slice; wrapping sums of integers
-        // are the same in any order.
-        let changes = self
-            .sites
-            .par_chunks_mut(SITES_PER_TASK)
+    /// Takes in the slices of a window, each range of sites on its own. Returns the moves of watched sites.
+    fn condense<T>(
+        &mut self,
+        window: &[Opened],
+        families: &Families,
+        is_last: bool,
+        replayed: &mut Replayed<T>,
+    ) -> Vec<FamilyMove> {
+        let sites = window.iter().map(|opened| opened.columns.sites()).max().unwrap_or(0).min(self.id_limit);
+        let groups = sites.next_multiple_of(TILE_SITES) / LANES;
+        if groups > self.groups.len() {
+            self.groups.resize_with(groups, || Group::new(self.exact));
+        }
+        let range =
+            Range { window, families, is_last, points: self.grid.points as u32, powers: &self.powers };
+        let tiles = self.groups.len() / GROUPS_PER_TILE;
+        let tiles_per_range = tiles.div_ceil(RANGES_PER_THREAD * rayon::current_num_threads()).max(1);
+        let ranges: Vec<Condensed> = self
+            .groups
+            .par_chunks_mut(tiles_per_range * GROUPS_PER_TILE)
             .enumerate()
-            .fold(
-                || vec![0u64; slices],
-                |mut changes, (chunk, states)| {
-                    condense_range(window, grid, powers, chunk * SITES_PER_TASK, states, &mut changes);
-                    changes
-                },
-            )
-            .reduce(
-                || vec![0u64; slices],
-                |mut one, other| {
-                    one.iter_mut().zip(other).for_each(|(sum, change)| *sum = sum.wrapping_add(change));
-                    one
-                },
-            );
-        for (slice, change) in window.iter().flat_map(|decoded| &decoded.slices).zip(changes) {
-            self.live_bytes = self.live_bytes.wrapping_add(change);
-            let header = &slice.header;
-            if self.grid.point_of(header.tick).is_some() {
+            .map(|(i, groups)| widest::condense(&range, i * tiles_per_range * TILE_SITES, groups))
+            .collect();
+
+        let slices = window.iter().flat_map(|opened| opened.headers().zip(&opened.steps));
+        for (slice, (header, step)) in slices.enumerate() {
+            // Wrapping sums of integers are the same in any order.
+            let live_bytes = ranges.iter().fold(0u64, |sum, range| sum.wrapping_add(range.live_bytes[slice]));
+            if step.counts {
                 let resident_bytes = header.rss_anon_bytes.saturating_add(header.swap_bytes);
-                replayed.process.push(ProcessPoint { live_bytes: self.live_bytes, resident_bytes });
+                replayed.process.push(ProcessPoint { live_bytes, resident_bytes });
+            }
+            if self.first_allocated_bytes.is_none() {
+                let allocated = ranges.iter().map(|range| range.first_allocated_bytes);
+                self.first_allocated_bytes = Some(allocated.fold(0, u64::wrapping_add));
             }
             replayed.slices += 1;
             replayed.last_ns = replayed.last_ns.max(header.time_ns);
-            self.first_allocated_bytes.get_or_insert(slice.allocated_bytes);
         }
+        let mut moves = Vec::new();
+        for mut range in ranges {
+            moves.append(&mut range.family_moves);
+            self.totals.append(&mut range.totals);
+        }
+        moves
     }
 
-    /// Ends every series. `window` is the last one: its last block names every site that ever counted anything.
-    fn finish(
+    /// Ends every series.
+    fn finish<T: Send>(
         self,
-        window: &[Decoded],
         families: Families,
         births: &BirthTable<'_>,
-        replayed: &mut Replayed,
+        replayed: &mut Replayed<T>,
+        each: impl Fn(ReplayedSite) -> T + Sync,
     ) {
-        let mut totals = vec![Counters::ZERO; self.sites.len()];
-        for &(id, counters) in window.last().map_or(&[][..], |decoded| &decoded.totals) {
-            totals[id as usize] = counters;
-        }
-        let allocated: u64 =
-            totals.iter().fold(0, |sum, counters| sum.wrapping_add(counters.allocated_bytes));
+        let allocated =
+            self.totals.iter().fold(0u64, |sum, counters| sum.wrapping_add(counters.allocated_bytes));
         replayed.turnover_bytes = allocated.saturating_sub(self.first_allocated_bytes.unwrap_or(0));
 
         let points = self.grid.points;
         let mut with_stacks = families.finish();
-        let ended: Vec<Option<ReplayedSite>> = self
-            .sites
+        let totals = |site: usize| self.totals.get(site).copied().unwrap_or(Counters::ZERO);
+        let made: Vec<Vec<(SiteId, T)>> = self
+            .groups
             .into_par_iter()
-            .zip(totals)
             .enumerate()
-            .map(|(id, (state, counters))| {
-                if !state.is_seen() {
-                    return None;
-                }
+            .map(|(group, sites)| {
+                let first = group * LANES;
                 // Ids came out of a `SiteId`.
-                let id = SiteId(id as u32);
-                let births = births.of(id, state.absent());
-                let series = state.finish(points, counters.allocs, counters.frees, &self.powers, births);
-                Some(ReplayedSite { id, series, with_stacks: None, counters })
+                let id = |lane: usize| SiteId((first + lane) as u32);
+                let mut made = Vec::with_capacity(LANES);
+                let facts = |lane: usize, absent| {
+                    let counters = totals(first + lane);
+                    (counters.allocs, counters.frees, births.of(id(lane), absent))
+                };
+                sites.finish(points, &self.powers, facts, |lane, series| {
+                    let (id, counters) = (id(lane), totals(first + lane));
+                    let with_stacks = with_stacks.get(&id).cloned();
+                    made.push((id, each(ReplayedSite { id, series, with_stacks, counters })));
+                });
+                made
             })
             .collect();
-        replayed.sites = ended.into_iter().flatten().collect();
-        for site in &mut replayed.sites {
-            site.with_stacks = with_stacks.remove(&site.id);
-        }
+        let mut made: Vec<(SiteId, T)> = made.into_iter().flatten().collect();
         // A caller that was watched from the start has counted nothing itself, so that no slice names it.
-        let silent = with_stacks.into_iter().map(|(id, together)| {
+        with_stacks.retain(|id, _| made.binary_search_by_key(id, |(id, _)| *id).is_err());
+        for (id, together) in with_stacks {
             let mut builder = SeriesBuilder::new();
             builder.absent(together.absent());
             builder.push_run(Point::default(), together.points());
-            ReplayedSite {
-                id,
-                series: builder.finish(),
-                with_stacks: Some(together),
-                counters: Counters::ZERO,
-            }
-        });
-        replayed.sites.extend(silent);
-        replayed.sites.sort_by_key(|site| site.id);
+            let (series, counters) = (builder.finish(), Counters::ZERO);
+            made.push((id, each(ReplayedSite { id, series, with_stacks: Some(together), counters })));
+        }
+        made.sort_by_key(|(id, _)| *id);
+        replayed.sites = made.into_iter().map(|(_, site)| site).collect();
     }
 }
 
-/// Pushes the moves of one range of sites, which starts at `first`: a few sites at a time through all slices of the
-/// window, so that their states stay in the innermost cache.
-fn condense_range(
-    window: &[Decoded],
-    grid: Grid,
-    powers: &PowerSums,
-    first: usize,
-    states: &mut [State],
-    changes: &mut [u64],
-) {
-    let mut slices: Vec<Cursor<'_>> = window
-        .iter()
-        .flat_map(|decoded| decoded.slices.iter().map(move |slice| Cursor::new(decoded, slice, grid, first)))
-        .collect();
-    for (group, states) in states.chunks_mut(SITES_AT_A_TIME).enumerate() {
-        let base = first + group * SITES_AT_A_TIME;
-        for (slice, sum) in slices.iter_mut().zip(&mut *changes) {
-            let end = base + states.len();
-            let moves = slice.ids.iter().zip(slice.live).take_while(|(id, _)| (**id as usize) < end);
-            let mut taken = 0;
-            match slice.point {
-                Some(point) => {
-                    let mut change = 0u64;
-                    for (&id, &(live_bytes, live_count)) in moves {
-                        let state = &mut states[id as usize - base];
-                        change = change.wrapping_add(live_bytes.wrapping_sub(state.live_bytes()));
-                        state.moves(point, live_bytes, live_count, powers, grid.points);
-                        taken += 1;
+/// What the tasks of a window share.
+struct Range<'a> {
+    window: &'a [Opened],
+    families: &'a Families,
+    is_last: bool,
+    points: u32,
+    powers: &'a PowerSums,
+}
+
+impl Range<'_> {
+    /// Takes a range of sites, which begins with `first_site`, through all slices of the window: a tile of sites at a time, so
+    /// that they stay in the innermost caches.
+    #[inline(always)]
+    fn condense(&self, first_site: usize, groups: &mut [Group]) -> Condensed {
+        let mut condensed = Condensed::default();
+        let mut rows: Vec<Row> = Vec::with_capacity(CHUNK_SLICES);
+        for (block, opened) in self.window.iter().enumerate() {
+            let keeps_totals = self.is_last && block + 1 == self.window.len();
+            let slices = condensed.live_bytes.len();
+            condensed.live_bytes.resize(slices + opened.steps.len(), 0);
+            let mut reader = TileReader::new(&opened.columns, first_site);
+            for (tile, groups) in groups.chunks_mut(GROUPS_PER_TILE).enumerate() {
+                let site = first_site + tile * TILE_SITES;
+                let mut first = 0;
+                while first < opened.steps.len() {
+                    // The first slice of all is taken alone, to see what was allocated before it.
+                    let is_first = slices + first == 0;
+                    let end = opened.steps.len().min(if is_first { 1 } else { first + CHUNK_SLICES });
+                    reader.place(first, end - first);
+                    let sums = &mut condensed.live_bytes[slices + first..slices + end];
+                    let live_bytes = &mut [[0; LANES]; CHUNK_SLICES][..end - first];
+                    for (i, group) in groups.iter_mut().enumerate() {
+                        reader.rows(i, &mut rows);
+                        group.take(&rows, &opened.steps[first..end], self.points, self.powers, live_bytes);
+                        if !self.families.is_empty() {
+                            let moves = &mut condensed.family_moves;
+                            self.families.note(site + i * LANES, &rows, &opened.columns, first, moves);
+                        }
                     }
-                    *sum = sum.wrapping_add(change);
-                }
-                // After the last point only the totals count. A site that is new there has no point at all.
-                None => {
-                    for (&id, _) in moves {
-                        states[id as usize - base].see_after_last(grid.points);
-                        taken += 1;
+                    for (sum, lanes) in sums.iter_mut().zip(live_bytes) {
+                        *sum = lanes.iter().fold(*sum, |sum, live| sum.wrapping_add(*live));
                     }
+                    if is_first {
+                        condensed.first_allocated_bytes = (0..TILE_SITES)
+                            .map(|site| reader.counters(site).allocated_bytes)
+                            .fold(condensed.first_allocated_bytes, u64::wrapping_add);
+                    }
+                    first = end;
                 }
+                if keeps_totals {
+                    condensed.totals.extend((0..TILE_SITES).map(|site| reader.counters(site)));
+                }
+                reader.next_tile();
             }
-            slice.ids = &slice.ids[taken..];
-            slice.live = &slice.live[taken..];
         }
-    }
-}
-
-/// The moves of one slice that are still to come, ascending by site.
-struct Cursor<'a> {
-    point: Option<usize>,
-    ids: &'a [u32],
-    live: &'a [(u64, u64)],
-}
-
-impl<'a> Cursor<'a> {
-    /// At the moves of site `first`.
-    fn new(decoded: &'a Decoded, slice: &DecodedSlice, grid: Grid, first: usize) -> Self {
-        let before = decoded.site_ids[slice.moves.clone()].partition_point(|&id| (id as usize) < first);
-        let rest = slice.moves.start + before..slice.moves.end;
-        Self {
-            point: grid.point_of(slice.header.tick),
-            ids: &decoded.site_ids[rest.clone()],
-            live: &decoded.live[rest],
-        }
+        condensed
     }
 }

@@ -163,7 +163,8 @@ impl SeriesBuilder {
         }
         Series {
             absent: self.absent,
-            sums: self.sums,
+            points: self.sums.n,
+            sums: Some(self.sums),
             last: self.last,
             buckets: self.buckets,
             births: self.births,
@@ -182,7 +183,8 @@ impl SeriesBuilder {
 #[derive(Clone, Debug, Default)]
 pub struct Series {
     absent: u64,
-    sums: Sums,
+    points: u64,
+    sums: Option<Sums>,
     last: Point,
     buckets: Option<Box<Buckets>>,
     births: Option<Births>,
@@ -192,17 +194,18 @@ impl Series {
     /// A series that was condensed elsewhere, by the rules at the head of this file.
     pub(crate) fn from_parts(
         absent: u64,
-        sums: Sums,
+        points: u64,
+        sums: Option<Sums>,
         last: Point,
         buckets: Option<Buckets>,
         births: Option<Births>,
     ) -> Self {
-        Self { absent, sums, last, buckets: buckets.map(Box::new), births }
+        Self { absent, points, sums, last, buckets: buckets.map(Box::new), births }
     }
 
     /// Slices since the site was first seen.
     pub fn points(&self) -> u64 {
-        self.sums.n
+        self.points
     }
 
     /// Slices of the record before the site was first seen.
@@ -215,9 +218,9 @@ impl Series {
         self.last
     }
 
-    /// The exact sums for edLeak's fit.
-    pub fn sums(&self) -> &Sums {
-        &self.sums
+    /// The exact sums for edLeak's fit; none if the series was condensed for another model.
+    pub fn sums(&self) -> Option<&Sums> {
+        self.sums.as_ref()
     }
 
     /// When the survivors were born, if the recorder knew.
@@ -232,17 +235,17 @@ impl Series {
 
     /// Live bytes at `columns` equally spaced instants, for a sparkline. Empty if there is no point.
     pub fn curve(&self, columns: usize) -> Vec<f64> {
-        if self.sums.n == 0 {
+        if self.points == 0 {
             return Vec::new();
         }
         let Some(buckets) = self.buckets() else {
             return vec![self.last.live_bytes as f64; columns];
         };
-        let all = buckets.all();
+        let len = buckets.all().len();
         let mean = |i: usize| {
-            let points = if i + 1 == all.len() { buckets.filled() } else { buckets.width() };
-            all[i].bytes.sum as f64 / points as f64
+            let points = if i + 1 == len { buckets.filled() } else { buckets.width() };
+            buckets.at(i).bytes.sum as f64 / points as f64
         };
-        (0..columns).map(|c| mean(c * all.len() / columns.max(1))).collect()
+        (0..columns).map(|c| mean(c * len / columns.max(1))).collect()
     }
 }

@@ -51,7 +51,7 @@ fn every_leak_factor_equals_edleaks_own() {
                 .collect(),
         };
         let series = series(&curve);
-        let factor = leak_factor(series.sums());
+        let factor = leak_factor(series.sums().expect("a builder keeps them"));
         let id = &expected["id"];
         assert_eq!(Some(curve.len() as u64), expected["n"].as_u64(), "{id}");
         for (term, coef) in factor.coef.iter().enumerate() {

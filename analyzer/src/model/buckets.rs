@@ -1,5 +1,7 @@
 //! The condensed curve: equal buckets of slices, merged pairwise as the record grows.
 
+use super::packed::Packed;
+
 /// Buckets when the next one would open: then pairs merge and the width doubles, so that a record of 64 slices or more
 /// is held in 64 to 127 of them. Half as many would cost a tenth of a point of F1 and twice as many gain as much.
 pub const MOST: usize = 128;
@@ -42,9 +44,9 @@ pub struct Bucket {
 }
 
 /// The buckets of one series.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Buckets {
-    buckets: Vec<Bucket>,
+    buckets: Packed,
     /// Slices in a full bucket, a power of two.
     width: u64,
     /// Slices in the last bucket.
@@ -53,13 +55,21 @@ pub struct Buckets {
 
 impl Default for Buckets {
     fn default() -> Self {
-        Self { buckets: Vec::new(), width: 1, filled: 1 }
+        Self { buckets: Packed::default(), width: 1, filled: 1 }
     }
 }
 
+impl PartialEq for Buckets {
+    fn eq(&self, other: &Self) -> bool {
+        (self.width, self.filled) == (other.width, other.filled) && self.all().eq(other.all())
+    }
+}
+
+impl Eq for Buckets {}
+
 impl Buckets {
     /// Buckets that were filled elsewhere: all but the last with `width` slices, that one with `filled`.
-    pub(crate) fn from_parts(buckets: Vec<Bucket>, width: u64, filled: u64) -> Self {
+    pub(crate) fn from_parts(buckets: Packed, width: u64, filled: u64) -> Self {
         Self { buckets, width, filled }
     }
 
@@ -76,23 +86,41 @@ impl Buckets {
                 self.open();
             }
             let taken = left.min(self.width - self.filled);
-            let bucket = self.buckets.last_mut().expect("`open` pushed one, or it was not full");
+            // `open` pushed one, or it was not full.
+            let last = self.buckets.len() - 1;
+            let mut bucket = self.buckets.get(last);
             bucket.bytes.add_run(live_bytes, taken);
             bucket.count.add_run(live_count, taken);
+            self.buckets.set(last, bucket);
             self.filled += taken;
             left -= taken;
         }
     }
 
     /// Buckets in the order of time. The last one may hold fewer slices than the others: [`Buckets::full`] leaves it out then.
-    pub fn all(&self) -> &[Bucket] {
-        &self.buckets
+    pub fn all(&self) -> impl ExactSizeIterator<Item = Bucket> + Clone + '_ {
+        self.first(self.buckets.len())
     }
 
     /// The full buckets.
-    pub fn full(&self) -> &[Bucket] {
+    pub fn full(&self) -> impl ExactSizeIterator<Item = Bucket> + Clone + '_ {
         let torn = usize::from(self.filled < self.width);
-        &self.buckets[..self.buckets.len() - torn]
+        self.first(self.buckets.len() - torn)
+    }
+
+    /// The bucket of this index.
+    pub(crate) fn at(&self, index: usize) -> Bucket {
+        self.buckets.get(index)
+    }
+
+    fn first(&self, buckets: usize) -> impl ExactSizeIterator<Item = Bucket> + Clone + '_ {
+        (0..buckets).map(|index| self.buckets.get(index))
+    }
+
+    /// Least and greatest live bytes in any bucket.
+    pub(crate) fn extreme_bytes(&self) -> (u64, u64) {
+        self.all()
+            .fold((u64::MAX, 0), |(min, max), bucket| (min.min(bucket.bytes.min), max.max(bucket.bytes.max)))
     }
 
     /// Slices in a full bucket.
@@ -108,10 +136,10 @@ impl Buckets {
     fn open(&mut self) {
         if self.buckets.len() == MOST {
             for i in 0..MOST / 2 {
-                let (mut left, right) = (self.buckets[2 * i], self.buckets[2 * i + 1]);
+                let (mut left, right) = (self.buckets.get(2 * i), self.buckets.get(2 * i + 1));
                 left.bytes.merge(right.bytes);
                 left.count.merge(right.count);
-                self.buckets[i] = left;
+                self.buckets.set(i, left);
             }
             self.buckets.truncate(MOST / 2);
             self.width = self.width.saturating_mul(2);
@@ -154,10 +182,10 @@ mod tests {
         for slice in 0..5000u64 {
             buckets.push_run(slice * 3 % 1009, slice, 1);
         }
-        let sum: u64 = buckets.all().iter().map(|b| b.bytes.sum).sum();
+        let sum: u64 = buckets.all().map(|b| b.bytes.sum).sum();
         assert_eq!(sum, (0..5000u64).map(|s| s * 3 % 1009).sum::<u64>());
-        assert_eq!(buckets.all().iter().map(|b| b.bytes.max).max(), Some(1008));
-        assert_eq!(buckets.all()[0].count.max, buckets.width() - 1);
+        assert_eq!(buckets.all().map(|b| b.bytes.max).max(), Some(1008));
+        assert_eq!(buckets.all().next().map(|b| b.count.max), Some(buckets.width() - 1));
     }
 
     #[test]

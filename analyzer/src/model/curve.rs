@@ -29,9 +29,9 @@ impl Curve {
         Self { min: mean.clone(), max: mean.clone(), mean }
     }
 
-    fn of(buckets: &Buckets, pick: impl Fn(&Bucket) -> Extent) -> Self {
+    fn of(buckets: &Buckets, pick: impl Fn(Bucket) -> Extent) -> Self {
         let width = buckets.width() as f64;
-        let all: Vec<Extent> = buckets.full().iter().map(pick).collect();
+        let all: Vec<Extent> = buckets.full().map(pick).collect();
         Self {
             mean: all.iter().map(|e| e.sum as f64 / width).collect(),
             min: all.iter().map(|e| e.min as f64).collect(),

@@ -5,6 +5,7 @@ pub mod bank;
 pub mod births;
 pub mod buckets;
 pub mod curve;
+pub(crate) mod packed;
 pub mod season;
 pub mod shapes;
 pub mod surge;

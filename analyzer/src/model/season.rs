@@ -23,6 +23,21 @@ const LEAST_SHARE: f64 = 0.6;
 struct Waves {
     parabola: Vec<Vec<f64>>,
     waves: Vec<Wave>,
+    /// The units of all waves, bucket by bucket: what they explain is then summed side by side, and not one sum after the other, each
+    /// of which would wait for its own last addition. Every sum is the same to the bit.
+    units: Vec<Vec<f64>>,
+}
+
+impl Waves {
+    /// How much of the squares in `rest`, which no parabola explains, each wave does.
+    fn explained(&self, rest: &[f64]) -> Vec<f64> {
+        let mut shares = vec![0.0; 2 * self.waves.len()];
+        for (value, units) in rest.iter().zip(&self.units) {
+            shares.iter_mut().zip(units).for_each(|(share, unit)| *share += value * unit);
+        }
+        let (cosines, sines) = shares.split_at(self.waves.len());
+        cosines.iter().zip(sines).map(|(cosine, sine)| cosine * cosine + sine * sine).collect()
+    }
 }
 
 /// One wave: its cosine and sine, and an orthonormal basis of what of them no parabola can imitate.
@@ -47,11 +62,6 @@ impl Wave {
         Self { raw, units, first, second, cross }
     }
 
-    /// How much of the squares in `rest`, which no parabola explains, the wave does.
-    fn explained(&self, rest: &[f64]) -> f64 {
-        self.units.iter().map(|unit| dot(rest, unit).powi(2)).sum()
-    }
-
     /// The wave as it fits `rest`, whole: with the trend that a wave of uneven ends seems to have.
     fn fitted(&self, rest: &[f64]) -> Vec<f64> {
         let sine = dot(rest, &self.units[1]) / self.second;
@@ -66,8 +76,8 @@ pub fn adjusted(curve: &Curve) -> Option<Curve> {
     let mut rest = curve.mean.clone();
     remove(&waves.parabola, &mut rest);
     let total = dot(&rest, &rest);
-    let share = |wave: &Wave| wave.explained(&rest) / total;
-    let shares = waves.waves.iter().map(|wave| (share(wave), wave)).filter(|(share, _)| share.is_finite());
+    let shares = waves.explained(&rest).into_iter().map(|explained| explained / total);
+    let shares = shares.zip(&waves.waves).filter(|(share, _)| share.is_finite());
     let (share, wave) = shares.max_by(|a, b| a.0.total_cmp(&b.0))?;
     if share < LEAST_SHARE {
         return None;
@@ -94,7 +104,14 @@ fn waves(len: usize) -> &'static Waves {
             let turn = TAU * quarters as f64 / 4.0;
             Wave::new([sample(&|x| (turn * x).cos()), sample(&|x| (turn * x).sin())], &parabola)
         };
-        Waves { waves: (LEAST_QUARTERS..=4 * len / LEAST_BUCKETS).map(wave).collect(), parabola }
+        let waves: Vec<Wave> = (LEAST_QUARTERS..=4 * len / LEAST_BUCKETS).map(wave).collect();
+        let units = {
+            let waves = &waves;
+            (0..len)
+                .map(|k| (0..2).flat_map(|of| waves.iter().map(move |wave| wave.units[of][k])).collect())
+                .collect()
+        };
+        Waves { parabola, waves, units }
     })
 }
 
@@ -140,6 +157,18 @@ mod tests {
         for phase in [0.0, 1.0, 2.0, 3.0, 4.0, 5.0] {
             let adjusted = adjusted(&curve(|x| 50.0 * (TAU * 3.0 * x + phase).sin())).expect("it waves");
             assert!(slope(&adjusted.mean).abs() * 96.0 < 3.0);
+        }
+    }
+
+    #[test]
+    fn sums_side_by_side_are_those_one_after_the_other() {
+        for len in [12, 57, 96, 113] {
+            let rest: Vec<f64> = (0..len).map(|k| ((k * k) as f64 * 0.7).sin() * 1e6).collect();
+            let waves = waves(len);
+            for (explained, wave) in waves.explained(&rest).iter().zip(&waves.waves) {
+                let alone: f64 = wave.units.iter().map(|unit| dot(&rest, unit).powi(2)).sum();
+                assert_eq!(explained.to_bits(), alone.to_bits());
+            }
         }
     }
 

@@ -29,12 +29,12 @@ pub struct Trend {
 impl Trend {
     /// Of a curve of 12 buckets or more.
     pub fn of(curve: &Curve) -> Self {
-        let eighths = curve.eighths();
+        let (eighths, full) = (curve.eighths(), curve.full());
         let steps = retained_steps(curve);
         Self {
             eighths,
-            full: curve.full(),
-            sav: sav(curve),
+            full,
+            sav: rise_over_scatter(&eighths, full),
             dec: dec(curve),
             mxe: most_share(steps),
             second: second_share(steps),
@@ -59,11 +59,15 @@ pub fn late_rise(curve: &Curve) -> f64 {
 ///
 /// The error is at least .4 % of the curve's full range, so that a perfectly smooth curve is not infinitely significant.
 pub fn sav(curve: &Curve) -> f64 {
-    let v = &curve.eighths()[2..];
+    rise_over_scatter(&curve.eighths(), curve.full())
+}
+
+fn rise_over_scatter(eighths: &[f64; 8], full: f64) -> f64 {
+    let v = &eighths[2..];
     let (mid, x) = (mean(v), |i: usize| i as f64 - 2.5);
     let slope = v.iter().enumerate().map(|(i, v)| x(i) * v).sum::<f64>() / 17.5;
     let squares: f64 = v.iter().enumerate().map(|(i, v)| (v - mid - slope * x(i)).powi(2)).sum();
-    let error = (squares / 4.0 / 17.5).sqrt().max(0.004 * curve.full());
+    let error = (squares / 4.0 / 17.5).sqrt().max(0.004 * full);
     ratio(slope, error).clamp(-15.0, 15.0)
 }
 

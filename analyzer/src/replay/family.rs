@@ -4,9 +4,8 @@
 //! stacks begin late, and a leak spread over many stacks may show in none of them. The sum of all has neither gap. Only sites that
 //! have stacks pay for it.
 
-use super::decode::Decoded;
 use crate::series::{Point, Series, SeriesBuilder};
-use edleak_format::{Counters, Grid, Site, SiteId};
+use edleak_format::{Columns, Grid, LANES, Row, Site, SiteId};
 use std::collections::HashMap;
 
 const NONE: u32 = u32::MAX;
@@ -82,22 +81,38 @@ impl Families {
         this
     }
 
-    /// Notes the moves of members in one slice.
-    pub(super) fn note(&self, tick: u64, changed: &[(SiteId, Counters)], moves: &mut Vec<FamilyMove>) {
-        if self.member_of.is_empty() {
-            return;
-        }
-        for (id, counters) in changed {
-            if let Some(&member) = self.member_of.get(id.0 as usize).filter(|&&member| member != NONE) {
-                let (live_bytes, live_count) = (counters.live_bytes(), counters.live_count());
+    /// Nothing is watched.
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Notes the moves of the members among sixteen sites, which begin with `first_site`; `rows` are slices of the block from
+    /// `first_slice` on.
+    pub(super) fn note(
+        &self,
+        first_site: usize,
+        rows: &[Row],
+        columns: &Columns,
+        first_slice: usize,
+        moves: &mut Vec<FamilyMove>,
+    ) {
+        for lane in 0..LANES {
+            let Some(&member) = self.member_of.get(first_site + lane).filter(|&&member| member != NONE)
+            else {
+                continue;
+            };
+            for (slice, row) in rows.iter().enumerate().filter(|(_, row)| row.named[lane] != 0) {
+                let tick = columns.header(first_slice + slice).tick;
+                let (live_bytes, live_count) = (row.live_bytes[lane], row.live_count[lane]);
                 moves.push(FamilyMove { tick, member, live_bytes, live_count });
             }
         }
     }
 
-    /// Adds the moves of a window, in order of time.
-    pub(super) fn condense(&mut self, window: &[Decoded]) {
-        for moved in window.iter().flat_map(|decoded| &decoded.family_moves) {
+    /// Adds the moves of a window, which come in any order.
+    pub(super) fn condense(&mut self, mut moves: Vec<FamilyMove>) {
+        moves.sort_by_key(|moved| moved.tick);
+        for moved in moves {
             let Some(point) = self.grid.point_of(moved.tick) else { continue };
             let member = &mut self.members[moved.member as usize];
             let family = &mut self.families[member.family];
