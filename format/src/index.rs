@@ -90,11 +90,11 @@ pub(crate) fn index(source: &Source, salt: u64) -> io::Result<Index> {
 impl Scan<'_> {
     fn run(&mut self) -> io::Result<()> {
         let mut at = PAGE_BYTES as u64;
-        let mut buffer = Vec::new();
+        let (mut head, mut payload) = (Vec::new(), Vec::new());
         while at < self.source.length() {
-            let bytes = self.source.read(at, HEADER_BYTES as u64, &mut buffer)?;
+            let bytes = self.source.read(at, HEADER_BYTES as u64, &mut head)?;
             at = match BlockHeader::from_bytes(bytes, self.salt) {
-                Some(header) => self.block(at, header)?,
+                Some(header) => self.block(at, header, &mut payload)?,
                 None => self.search(at)?,
             };
         }
@@ -121,9 +121,9 @@ impl Scan<'_> {
         }
     }
 
-    /// Takes one block in and returns where the next begins.
-    fn block(&mut self, at: u64, header: BlockHeader) -> io::Result<u64> {
-        let mut buffer = Vec::new();
+    /// Takes one block in and returns where the next begins. `buffer` is kept from block to block: a new one of some megabytes
+    /// would be a thousand page faults each time.
+    fn block(&mut self, at: u64, header: BlockHeader, buffer: &mut Vec<u8>) -> io::Result<u64> {
         let next = at.saturating_add(header.extent_bytes());
         if header.kind == BlockKind::Free {
             return Ok(next);
@@ -131,7 +131,7 @@ impl Scan<'_> {
         if self.newest.is_none_or(|newest| header.written() >= newest.written()) {
             self.newest = Some(header);
         }
-        let payload = self.source.read(at + HEADER_BYTES as u64, header.payload_bytes, &mut buffer)?;
+        let payload = self.source.read(at + HEADER_BYTES as u64, header.payload_bytes, buffer)?;
         if header.kind == BlockKind::Journal {
             let is_whole = payload.len() as u64 == header.payload_bytes;
             self.journal(at, header, payload, is_whole);
