@@ -31,12 +31,15 @@ impl Curve {
 
     fn of(buckets: &Buckets, pick: impl Fn(Bucket) -> Extent) -> Self {
         let width = buckets.width() as f64;
-        let all: Vec<Extent> = buckets.full().map(pick).collect();
-        Self {
-            mean: all.iter().map(|e| e.sum as f64 / width).collect(),
-            min: all.iter().map(|e| e.min as f64).collect(),
-            max: all.iter().map(|e| e.max as f64).collect(),
+        let full = buckets.full();
+        let column = || Vec::with_capacity(full.len());
+        let mut curve = Self { mean: column(), min: column(), max: column() };
+        for extent in full.map(pick) {
+            curve.mean.push(extent.sum as f64 / width);
+            curve.min.push(extent.min as f64);
+            curve.max.push(extent.max as f64);
         }
+        curve
     }
 
     /// The same curve in a longer record, in which the site was absent, so had nothing live, for `buckets` buckets before.
@@ -76,8 +79,8 @@ impl Curve {
 
     /// Greatest minus least value ever seen.
     pub fn full(&self) -> f64 {
-        let top = self.max.iter().copied().fold(f64::MIN, f64::max);
-        let bottom = self.min.iter().copied().fold(f64::MAX, f64::min);
+        let top = extreme(&self.max, f64::MIN, |a, b| if b > a { b } else { a });
+        let bottom = extreme(&self.min, f64::MAX, |a, b| if b < a { b } else { a });
         (top - bottom).max(0.0)
     }
 
@@ -97,6 +100,13 @@ impl Curve {
     pub fn at(&self, fraction: f64) -> usize {
         (fraction * self.len() as f64) as usize
     }
+}
+
+/// The greatest or least of some values, eight candidates side by side; which is first does not matter.
+fn extreme(values: &[f64], start: f64, better: impl Fn(f64, f64) -> f64) -> f64 {
+    let (rows, rest) = values.as_chunks::<8>();
+    let best = rows.iter().fold([start; 8], |best, row| std::array::from_fn(|l| better(best[l], row[l])));
+    best.into_iter().chain(rest.iter().copied()).fold(start, better)
 }
 
 /// The mean; 0 of nothing.

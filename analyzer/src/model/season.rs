@@ -23,19 +23,25 @@ const LEAST_SHARE: f64 = 0.6;
 struct Waves {
     parabola: Vec<Vec<f64>>,
     waves: Vec<Wave>,
-    /// The units of all waves, bucket by bucket: what they explain is then summed side by side, and not one sum after the other, each
-    /// of which would wait for its own last addition. Every sum is the same to the bit.
-    units: Vec<Vec<f64>>,
+    /// The cosine units of all waves and then the sine units, so many side by side, bucket by bucket: what they explain is then not
+    /// one sum after the other, each of which would wait for its own last addition. Every sum is the same to the bit.
+    units: Vec<Vec<[f64; ABREAST]>>,
 }
+
+/// Sums that are made side by side.
+const ABREAST: usize = 8;
 
 impl Waves {
     /// How much of the squares in `rest`, which no parabola explains, each wave does.
     fn explained(&self, rest: &[f64]) -> Vec<f64> {
-        let mut shares = vec![0.0; 2 * self.waves.len()];
-        for (value, units) in rest.iter().zip(&self.units) {
-            shares.iter_mut().zip(units).for_each(|(share, unit)| *share += value * unit);
-        }
+        let sums = |units: &Vec<[f64; ABREAST]>| {
+            rest.iter().zip(units).fold([0.0; ABREAST], |sums: [f64; ABREAST], (value, units)| {
+                std::array::from_fn(|l| sums[l] + value * units[l])
+            })
+        };
+        let shares: Vec<f64> = self.units.iter().flat_map(sums).collect();
         let (cosines, sines) = shares.split_at(self.waves.len());
+        // Behind the last sine are the zeros that fill its row.
         cosines.iter().zip(sines).map(|(cosine, sine)| cosine * cosine + sine * sine).collect()
     }
 }
@@ -105,12 +111,13 @@ fn waves(len: usize) -> &'static Waves {
             Wave::new([sample(&|x| (turn * x).cos()), sample(&|x| (turn * x).sin())], &parabola)
         };
         let waves: Vec<Wave> = (LEAST_QUARTERS..=4 * len / LEAST_BUCKETS).map(wave).collect();
-        let units = {
-            let waves = &waves;
-            (0..len)
-                .map(|k| (0..2).flat_map(|of| waves.iter().map(move |wave| wave.units[of][k])).collect())
-                .collect()
+        let columns: Vec<&Vec<f64>> =
+            (0..2).flat_map(|of| waves.iter().map(move |wave| &wave.units[of])).collect();
+        let abreast = |columns: &[&Vec<f64>]| {
+            let row = |k: usize| std::array::from_fn(|l| columns.get(l).map_or(0.0, |column| column[k]));
+            (0..len).map(row).collect()
         };
+        let units = columns.chunks(ABREAST).map(abreast).collect();
         Waves { parabola, waves, units }
     })
 }

@@ -99,12 +99,21 @@ fn second_share([most, second, sum]: [f64; 3]) -> f64 {
 fn retained_steps(curve: &Curve) -> [f64; 3] {
     let mut envelope = curve.min.clone();
     for k in (1..envelope.len()).rev() {
-        envelope[k - 1] = envelope[k - 1].min(envelope[k]);
+        envelope[k - 1] = lesser(envelope[k - 1], envelope[k]);
     }
     let window = &envelope[curve.at(0.2)..curve.at(0.95)];
     window.windows(2).map(|w| w[1] - w[0]).fold([0.0; 3], |[most, second, sum], step: f64| {
-        [step.max(most), second.max(step.min(most)), sum + step]
+        [greater(step, most), greater(lesser(step, most), second), sum + step]
     })
+}
+
+/// As `f64::min`, of numbers: what that does beside for NaN would take longer than all the rest of a step.
+fn lesser(a: f64, b: f64) -> f64 {
+    if a < b { a } else { b }
+}
+
+fn greater(a: f64, b: f64) -> f64 {
+    if a > b { a } else { b }
 }
 
 /// t of the slope over the part of the record after `from`, with the scatter's own memory taken into account.
@@ -130,12 +139,21 @@ pub struct Line {
 impl Line {
     /// Fits `values`, equally spaced.
     pub fn through(values: &[f64]) -> Self {
-        let (n, mid, slope) = (values.len() as f64, mean(values), slope(values));
+        let n = values.len() as f64;
         let centre = (n - 1.0) / 2.0;
-        let residuals: Vec<f64> =
-            values.iter().enumerate().map(|(i, v)| v - mid - slope * (i as f64 - centre)).collect();
-        let squares: f64 = residuals.iter().map(|r| r * r).sum();
-        let lagged: f64 = residuals.windows(2).map(|w| w[0] * w[1]).sum();
+        // Two sums side by side: neither waits for the other's last addition.
+        let (sum, rise) = values
+            .iter()
+            .enumerate()
+            .fold((-0.0, -0.0), |(sum, rise), (i, v)| (sum + v, rise + (i as f64 - centre) * v));
+        let (mid, slope) = (mean_of(sum, n), slope_of(rise, n));
+        let residual = |(i, v): (usize, &f64)| v - mid - slope * (i as f64 - centre);
+        let (mut before, mut squares, mut lagged) = (None, -0.0, -0.0);
+        for r in values.iter().enumerate().map(residual) {
+            squares += r * r;
+            lagged += before.map_or(-0.0, |before| before * r);
+            before = Some(r);
+        }
         let raw = if squares > 0.0 { lagged / squares } else { 0.0 };
         let memory = if n > 0.0 { (raw + (1.0 + 3.0 * raw) / n).clamp(0.0, 0.95) } else { 0.0 };
         Self { slope, spread: if n > 0.0 { (squares / n).sqrt() } else { 0.0 }, memory, points: n }
@@ -155,12 +173,16 @@ impl Line {
 /// Ordinary least-squares slope per bucket; 0 of fewer than two.
 pub fn slope(values: &[f64]) -> f64 {
     let n = values.len() as f64;
-    if n < 2.0 {
-        return 0.0;
-    }
     let centre = (n - 1.0) / 2.0;
-    let rise: f64 = values.iter().enumerate().map(|(i, v)| (i as f64 - centre) * v).sum();
-    rise / (n * (n * n - 1.0) / 12.0)
+    slope_of(values.iter().enumerate().map(|(i, v)| (i as f64 - centre) * v).sum(), n)
+}
+
+fn slope_of(rise: f64, n: f64) -> f64 {
+    if n < 2.0 { 0.0 } else { rise / (n * (n * n - 1.0) / 12.0) }
+}
+
+fn mean_of(sum: f64, n: f64) -> f64 {
+    if n == 0.0 { 0.0 } else { sum / n }
 }
 
 /// Kendall's τ of `values` against their order: 1 if they only rise, −1 if they only fall; ties count for neither.
