@@ -57,7 +57,7 @@ impl Grid {
         let mut stride_ticks = stride_ticks;
         loop {
             let first = first_slice.div_ceil(stride_ticks);
-            let points = (last_slice / stride_ticks + 1).saturating_sub(first);
+            let points = count(first, last_slice / stride_ticks);
             if points <= most || stride_ticks > u64::MAX / 4 {
                 let first_tick = first.saturating_mul(stride_ticks);
                 return Grid { stride_ticks, first_tick, points: points.min(most) as usize };
@@ -70,10 +70,11 @@ impl Grid {
     pub fn at_most(&self, points: usize) -> Grid {
         let mut grid = *self;
         while grid.points > points.max(1) && grid.stride_ticks <= u64::MAX / 4 {
-            let last = grid.first_tick + (grid.points as u64 - 1) * grid.stride_ticks;
+            let length = (grid.points as u64 - 1).saturating_mul(grid.stride_ticks);
+            let last = grid.first_tick.saturating_add(length);
             let stride_ticks = grid.stride_ticks * 2;
             let first = grid.first_tick.div_ceil(stride_ticks);
-            let points = (last / stride_ticks + 1).saturating_sub(first) as usize;
+            let points = count(first, last / stride_ticks) as usize;
             grid = Grid { stride_ticks, first_tick: first.saturating_mul(stride_ticks), points };
         }
         grid
@@ -92,6 +93,11 @@ impl Grid {
     }
 }
 
+/// How many numbers `first..=last` has.
+fn count(first: u64, last: u64) -> u64 {
+    last.checked_sub(first).map_or(0, |distance| distance.saturating_add(1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +106,14 @@ mod tests {
         let mut stride = Stride::default();
         ticks.into_iter().for_each(|tick| stride.note(tick));
         stride.level()
+    }
+
+    #[test]
+    fn the_last_tick_there_is_has_a_point() {
+        let grid = Grid::new(1, u64::MAX - 2, u64::MAX, 3);
+        assert_eq!((grid.first_tick, grid.points), (u64::MAX - 2, 3));
+        assert!(grid.at_most(1).points <= 1);
+        assert!(Grid::new(1, 0, u64::MAX, u64::MAX).points <= MAX_POINTS as usize);
     }
 
     #[test]
