@@ -271,6 +271,7 @@ fn run_analyze(args: &AnalyzeArgs) -> Result<u8> {
         rule_uses,
         top: args.top,
     };
+    complain(&symbolizer);
     let is_terminal = args.output.is_none() && io::stdout().is_terminal();
     write_out(args.output.as_deref(), |out| args.format.exporter(is_terminal).export(&report, out))?;
     Ok(if args.exit_zero { 0 } else { report.outcome().exit_code() })
@@ -281,6 +282,7 @@ fn run_diff(before: &Path, after: &Path, format: DiffFormat, symbols: SymbolArgs
     let policy = Policy { min_class: Class::Constant, ..Policy::default() };
     let judge = |path: &Path| analyze(path, LoadOptions::default(), Model::Growth, &policy, &symbolizer);
     let ((_, before), (_, after)) = (judge(before)?, judge(after)?);
+    complain(&symbolizer);
     let diff = Diff::of(&before, &after);
     write_out(None, |out| match format {
         DiffFormat::Text => diff.write_text(Style::of_environment(false), out),
@@ -297,7 +299,9 @@ fn run_verify(path: &Path) -> Result<u8> {
 
 fn run_embed(path: &Path, output: Option<&Path>, symbols: SymbolArgs) -> Result<u8> {
     let trace = open_trace(path)?;
-    let resolution = rewrite::embed(&trace, output.unwrap_or(path), &symbols.symbolizer())?;
+    let symbolizer = symbols.symbolizer();
+    let resolution = rewrite::embed(&trace, output.unwrap_or(path), &symbolizer)?;
+    complain(&symbolizer);
     write_out(None, |out| {
         let all = units::plural(resolution.resolved.len() as u64, "address", "addresses");
         writeln!(out, "embedded the symbols of {all}, {} unresolved", resolution.unresolved())?;
@@ -337,6 +341,13 @@ fn read_baseline(path: &Path, model: Model, symbolizer: &Symbolizer) -> Result<B
     let (_, analysis) =
         analyze(path, LoadOptions::default(), model, &policy, symbolizer).with_context(failed)?;
     Ok(Baseline::of(&analysis))
+}
+
+/// Says on stderr what symbols could not be had though they were asked for. Nobody to tell is no failure.
+fn complain(symbolizer: &Symbolizer) {
+    if let Some(complaint) = symbolizer.complaint() {
+        let _ = writeln!(io::stderr(), "edleak-analyze: {complaint}");
+    }
 }
 
 fn read_suppressions(path: &Path) -> Result<Suppressions> {

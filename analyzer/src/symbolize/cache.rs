@@ -1,5 +1,6 @@
 //! Opened modules, kept for the next batch: files found, sections unpacked, symbol tables sorted, all of it once.
 
+use super::debuginfod::Servers;
 use super::elf::{Elf, Piece};
 use super::module::{self, Files};
 use super::outcome::Source;
@@ -15,6 +16,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
     opened: Mutex<HashMap<Key, Arc<Opened>>>,
+    /// Those asked, if it was asked for.
+    servers: OnceLock<Servers>,
 }
 
 /// What makes two modules the same file: path and build ID.
@@ -27,9 +30,15 @@ impl Cache {
         let key = key_of(module);
         let known = self.opened.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         known.unwrap_or_else(|| {
-            let opened = Arc::new(Opened::new(module, options));
+            let servers = options.debuginfod.then(|| self.servers.get_or_init(Servers::of_environment));
+            let opened = Arc::new(Opened::of(module::find(module, options, servers)));
             self.opened.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert(opened).clone()
         })
+    }
+
+    /// What the servers left undone, for the user.
+    pub(crate) fn complaint(&self) -> Option<String> {
+        self.servers.get()?.complaint()
     }
 }
 
@@ -58,8 +67,8 @@ enum TableFile {
 }
 
 impl Opened {
-    fn new(module: &Module, options: &Options) -> Opened {
-        let files = module::find(module, options);
+    /// Reads the sections and finds the symbol tables of files that are there.
+    pub(crate) fn of(files: Files) -> Opened {
         let sections = files.dwarf().map(main_sections).unwrap_or_default();
         let shared = files.shared.as_ref().map(main_sections);
         let package = files.package.as_ref().map(package_sections);

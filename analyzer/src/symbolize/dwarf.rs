@@ -59,6 +59,9 @@ impl<'a> Lines<'a> {
 
     /// The frames at `address`: inlined ones first, the last one is the function itself. Empty where nothing is known.
     pub(crate) fn frames(&mut self, address: u64) -> Vec<SymbolFrame> {
+        if address == u64::MAX {
+            return Vec::new(); // addr2line adds one
+        }
         self.try_frames(address).unwrap_or_default()
     }
 

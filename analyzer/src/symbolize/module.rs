@@ -13,7 +13,7 @@
 //!
 //! Directories are not searched in depth: a build tree may hold a million files.
 
-use super::debuginfod::{self, Artifact};
+use super::debuginfod::{Artifact, Servers};
 use super::elf::Elf;
 use super::outcome::{Hex, Source};
 use super::resolve::Options;
@@ -58,13 +58,8 @@ impl Files {
 }
 
 /// Finds the files of `module`.
-pub(crate) fn find(module: &Module, options: &Options) -> Files {
-    let finder = Finder {
-        build_id: &module.build_id,
-        path: binary_path(&module.path),
-        options,
-        debuginfod: debuginfod::program(options.debuginfod),
-    };
+pub(crate) fn find(module: &Module, options: &Options, servers: Option<&Servers>) -> Files {
+    let finder = Finder { build_id: &module.build_id, path: binary_path(&module.path), options, servers };
     let (binary, missing) = finder.binary();
     let has_dwarf = binary.as_ref().is_some_and(Elf::has_dwarf);
     let debug = if has_dwarf { None } else { finder.debug(binary.as_ref()) };
@@ -86,7 +81,7 @@ struct Finder<'a> {
     build_id: &'a [u8],
     path: Option<&'a Path>,
     options: &'a Options,
-    debuginfod: Option<PathBuf>,
+    servers: Option<&'a Servers>,
 }
 
 impl Finder<'_> {
@@ -203,8 +198,7 @@ impl Finder<'_> {
     }
 
     fn fetch(&self, artifact: Artifact) -> Option<Elf> {
-        let path = debuginfod::fetch(self.debuginfod.as_deref()?, artifact, self.build_id)?;
-        Elf::open(&path).ok().filter(|elf| elf.build_id() == self.build_id)
+        self.servers?.fetch(artifact, self.build_id)
     }
 
     /// `dir` as a plain directory and as the root of another system.
@@ -239,12 +233,12 @@ fn in_build_id_tree(tree: &Path, build_id: &[u8], suffix: &str) -> Option<PathBu
     (!rest.is_empty()).then(|| tree.join(format!("{first:02x}")).join(format!("{}{suffix}", Hex(rest))))
 }
 
-struct Debuglink {
+pub(super) struct Debuglink {
     name: PathBuf,
     crc: u32,
 }
 
-fn debuglink(elf: &Elf) -> Option<Debuglink> {
+pub(super) fn debuglink(elf: &Elf) -> Option<Debuglink> {
     let file = elf.parse().ok()?;
     let (name, crc) = file.gnu_debuglink().ok().flatten()?;
     // A link names a file, not a place: only the last part of a path counts.
@@ -253,7 +247,7 @@ fn debuglink(elf: &Elf) -> Option<Debuglink> {
 }
 
 /// The small ELF file of symbols that Fedora and others leave in stripped binaries.
-fn unpack_mini(binary: &Elf) -> Option<Elf> {
+pub(super) fn unpack_mini(binary: &Elf) -> Option<Elf> {
     let piece = binary.piece(".gnu_debugdata");
     if piece.len() == 0 {
         return None;

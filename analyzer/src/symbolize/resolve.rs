@@ -81,6 +81,11 @@ impl Symbolizer {
         Symbolizer { options, cache: Cache::default() }
     }
 
+    /// What went wrong with the debuginfod servers, in one line; once, after all batches.
+    pub fn complaint(&self) -> Option<String> {
+        self.cache.complaint()
+    }
+
     /// Resolves `requests` about the modules of `trace`, first with the symbols embedded in it, then with files.
     pub fn resolve_trace(&self, trace: &Trace, requests: &[Request]) -> Resolution {
         self.resolve(trace.modules(), trace.symbols(), requests)
@@ -237,20 +242,20 @@ impl<'a> Group<'a> {
 }
 
 /// Ascending addresses of one module, for one thread.
-struct Run<'o> {
-    module: ModuleId,
-    opened: &'o Opened,
-    addresses: Vec<u64>,
+pub(super) struct Run<'o> {
+    pub(super) module: ModuleId,
+    pub(super) opened: &'o Opened,
+    pub(super) addresses: Vec<u64>,
 }
 
-struct Answers {
+pub(super) struct Answers {
     module: ModuleId,
-    found: Vec<(u64, Arc<[SymbolFrame]>)>,
+    pub(super) found: Vec<(u64, Arc<[SymbolFrame]>)>,
     missing_dwo: BTreeSet<u64>,
 }
 
 impl Run<'_> {
-    fn look_up(&self, options: &Options) -> Answers {
+    pub(super) fn look_up(&self, options: &Options) -> Answers {
         let guard = Guard::new(self.addresses.len());
         let files = Arena::new();
         let mut lines = Lines::new(self.opened, &options.debug_dirs, &guard, &files);

@@ -1,0 +1,211 @@
+//! Symbols from a debuginfod server: asked only on request, believed only if they are of the same build, and missed without
+//! harm or long waits.
+
+use edleak_tests::programs::samples;
+use edleak_tests::record::Recorder;
+use edleak_tests::run::{Outcome, run};
+use edleak_tests::temp::TempDir;
+use edleak_tests::tools::tools;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// What a server does with every request for debug information.
+#[derive(Clone)]
+enum Answer {
+    File(Vec<u8>),
+    NotFound,
+    /// Announces the whole file and sends half of it.
+    Half(Vec<u8>),
+    /// Sends half of the file and announces nothing.
+    Less(Vec<u8>),
+    /// Accepts, and never says a word.
+    Silence,
+}
+
+/// An HTTP server of this test's own, on a port of the loopback device that the kernel chose.
+struct Server {
+    address: SocketAddr,
+    requests: Arc<Mutex<Vec<String>>>,
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    fn start(answer: Answer) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("there is a loopback device");
+        let address = listener.local_addr().expect("it is bound");
+        let (requests, is_over) = (Arc::<Mutex<Vec<String>>>::default(), Arc::new(AtomicBool::new(false)));
+        let (log, over) = (requests.clone(), is_over.clone());
+        let thread = std::thread::spawn(move || {
+            let mut silent = Vec::new();
+            for stream in listener.incoming() {
+                if over.load(Ordering::Acquire) {
+                    return;
+                }
+                let Ok(stream) = stream else { continue };
+                silent.extend(serve(stream, &answer, &log));
+            }
+        });
+        Server { address, requests, is_over, thread: Some(thread) }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Paths that were asked for.
+    fn requests(&self) -> Vec<String> {
+        self.requests.lock().expect("the server does not panic").clone()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Release);
+        let _ = TcpStream::connect(self.address); // wakes it
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// Answers one request; returns the connection if it is to be left open.
+fn serve(mut stream: TcpStream, answer: &Answer, log: &Mutex<Vec<String>>) -> Option<TcpStream> {
+    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a second is not zero");
+    let mut lines = BufReader::new(stream.try_clone().expect("there are descriptors")).lines();
+    let first = lines.next()?.ok()?;
+    while !lines.next()?.ok()?.is_empty() {}
+    log.lock().expect("nobody panics with it").push(first.split(' ').nth(1).unwrap_or_default().to_owned());
+    let head = |status: &str, length: Option<usize>| {
+        let length = length.map_or(String::new(), |length| format!("Content-Length: {length}\r\n"));
+        format!("HTTP/1.1 {status}\r\n{length}Connection: close\r\n\r\n")
+    };
+    let (head, body) = match answer {
+        Answer::File(file) => (head("200 OK", Some(file.len())), &file[..]),
+        Answer::NotFound => (head("404 Not Found", Some(0)), &[][..]),
+        Answer::Half(file) => (head("200 OK", Some(file.len())), &file[..file.len() / 2]),
+        Answer::Less(file) => (head("200 OK", None), &file[..file.len() / 2]),
+        Answer::Silence => return Some(stream),
+    };
+    // Whoever asked may have had enough.
+    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
+    None
+}
+
+/// A stripped program, recorded while it leaked; the debug information that was parted from it, and that of another one.
+struct Recorded {
+    _dir: TempDir,
+    trace: PathBuf,
+    debug: Vec<u8>,
+    other: Vec<u8>,
+}
+
+fn recorded() -> &'static Recorded {
+    static RECORDED: OnceLock<Recorded> = OnceLock::new();
+    RECORDED.get_or_init(|| {
+        let dir = TempDir::new("debuginfod");
+        let part = |name: &str| {
+            let program = dir.join(name);
+            fs::copy(samples().binary(name), &program).expect("samples are built");
+            let debug = dir.join("debug");
+            objcopy(&["--only-keep-debug"], &program, &debug);
+            objcopy(&["--strip-all"], &program, &program);
+            (program, fs::read(debug).expect("just written"))
+        };
+        let (program, debug) = part("linear_leak");
+        let (_, other) = part("one_shot");
+        let trace = dir.join("trace.edl");
+        let outcome = run(&mut Recorder::new("debuginfod").command(&trace, &program, [""; 0]));
+        assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+        Recorded { _dir: dir, trace, debug, other }
+    })
+}
+
+fn objcopy(options: &[&str], from: &Path, to: &Path) {
+    let outcome = run(Command::new("objcopy").args(options).arg(from).arg(to));
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+}
+
+/// Analyzes the trace with these servers and an empty cache.
+fn analyze(urls: &str, options: &[&str]) -> Outcome {
+    let cache = TempDir::new("debuginfod-cache");
+    let mut command = Command::new(&tools().analyze);
+    command.args(options).arg(&recorded().trace);
+    command.env("DEBUGINFOD_URLS", urls).env("DEBUGINFOD_CACHE_PATH", cache.path()).env("no_proxy", "*");
+    command.env("DEBUGINFOD_TIMEOUT", "4").env("DEBUGINFOD_RETRY_LIMIT", "1");
+    let began = Instant::now();
+    let outcome = run(&mut command);
+    assert!(began.elapsed() < Duration::from_secs(60), "it took {:?}", began.elapsed());
+    assert_eq!(outcome.code, 1, "the leak is reported, with symbols or without: {}", outcome.stderr);
+    outcome
+}
+
+fn is_named(outcome: &Outcome) -> bool {
+    outcome.stdout.contains("grow_list at ") && outcome.stdout.contains("linear_leak.c:")
+}
+
+/// Asserts that nothing was found, that the report says so, and that one line says why.
+fn assert_unnamed(outcome: &Outcome, why: &str) {
+    assert!(!is_named(outcome), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("linear_leak+0x"), "module and offset:\n{}", outcome.stdout);
+    assert!(outcome.stdout.contains("without a function"), "counted:\n{}", outcome.stdout);
+    assert!(outcome.stdout.contains("is stripped"), "the way out:\n{}", outcome.stdout);
+    assert_eq!(outcome.stderr.lines().count(), usize::from(!why.is_empty()), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains(why), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_stripped_program_gets_its_functions_and_lines_from_the_server() {
+    let server = Server::start(Answer::File(recorded().debug.clone()));
+    let outcome = analyze(&server.url(), &["--debuginfod"]);
+    assert!(is_named(&outcome), "{}\n{}", outcome.stdout, outcome.stderr);
+    assert_eq!(outcome.stderr, "");
+    let requests = server.requests();
+    assert!(
+        requests.iter().any(|path| path.starts_with("/buildid/") && path.ends_with("/debuginfo")),
+        "{requests:?}"
+    );
+}
+
+#[test]
+fn nobody_is_asked_unless_it_was_asked_for() {
+    let server = Server::start(Answer::File(recorded().debug.clone()));
+    assert_unnamed(&analyze(&server.url(), &[]), "");
+    assert_unnamed(&analyze("", &["--debuginfod"]), "DEBUGINFOD_URLS is not set");
+    assert_eq!(server.requests(), [""; 0]);
+}
+
+#[test]
+fn a_build_that_the_server_does_not_know_is_no_failure() {
+    let server = Server::start(Answer::NotFound);
+    assert_unnamed(&analyze(&server.url(), &["--debuginfod"]), "");
+    assert!(!server.requests().is_empty());
+}
+
+#[test]
+fn a_file_of_another_build_is_not_believed() {
+    let server = Server::start(Answer::File(recorded().other.clone()));
+    assert_unnamed(&analyze(&server.url(), &["--debuginfod"]), "of another build, or a damaged one");
+}
+
+#[test]
+fn half_a_file_is_no_file() {
+    // debuginfod-find itself notices, and calls it a file that the server does not have.
+    let server = Server::start(Answer::Half(recorded().debug.clone()));
+    assert_unnamed(&analyze(&server.url(), &["--debuginfod"]), "");
+    let server = Server::start(Answer::Less(recorded().debug.clone()));
+    assert_unnamed(&analyze(&server.url(), &["--debuginfod"]), "of another build, or a damaged one");
+}
+
+#[test]
+fn a_server_that_is_dead_or_silent_is_not_waited_for() {
+    let address = Server::start(Answer::Silence).url(); // and gone
+    assert_unnamed(&analyze(&address, &["--debuginfod"]), "debuginfod: 1 request failed: ");
+    let server = Server::start(Answer::Silence);
+    assert_unnamed(&analyze(&server.url(), &["--debuginfod"]), "the servers were not asked again");
+}
