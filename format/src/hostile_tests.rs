@@ -146,39 +146,3 @@ proptest! {
         read_everything(file);
     }
 }
-
-/// The deterministic run of the fuzz corpus: every input, and every input with each byte changed.
-#[test]
-fn the_fuzz_corpus_is_read() {
-    let corpus = |name: &str| {
-        let directory = format!("{}/fuzz/corpus/{name}", env!("CARGO_MANIFEST_DIR"));
-        let inputs: Vec<Vec<u8>> = std::fs::read_dir(directory)
-            .expect("the corpus is in the repository")
-            .map(|entry| std::fs::read(entry.expect("a readable directory").path()).expect("a file"))
-            .collect();
-        assert!(inputs.len() >= 3, "the corpus of {name}");
-        inputs
-    };
-    let as_trace: Vec<Vec<u8>> = corpus("reader");
-    let as_content: Vec<Vec<u8>> = corpus("content");
-    let slices: u64 = as_trace.iter().map(|file| read_everything(file.clone())).sum();
-    assert!(slices > 50, "{slices} slices in the corpus of whole files");
-    let slices: u64 = as_content.iter().map(|input| read_everything(file_of(input))).sum();
-    assert!(slices > 3, "{slices} slices in the corpus of contents");
-    for file in as_trace {
-        for at in 0..file.len() {
-            let mut changed = file.clone();
-            changed[at] = changed[at].wrapping_add(1 + at as u8 % 255);
-            read_everything(changed);
-        }
-    }
-    for input in as_content {
-        for at in 0..input.len() {
-            for with in [0, 1, 0x7f, 0x80, 0xff] {
-                let mut changed = input.clone();
-                changed[at] = with;
-                read_everything(file_of(&changed));
-            }
-        }
-    }
-}

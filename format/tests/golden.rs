@@ -135,7 +135,7 @@ fn write_golden() {
 #[test]
 #[ignore = "writes the corpus of the fuzz target"]
 fn write_corpus() {
-    let corpus: PathBuf = [env!("CARGO_MANIFEST_DIR"), "fuzz/corpus/reader"].iter().collect();
+    let corpus: PathBuf = [env!("CARGO_MANIFEST_DIR"), "../fuzz/corpus/reader"].iter().collect();
     for (name, sites, slices, is_finished) in
         [("empty", 0, 0, true), ("one-slice", 1, 1, true), ("sealed", 3, 40, true), ("journal", 3, 20, false)]
     {

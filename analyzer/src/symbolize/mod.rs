@@ -11,6 +11,9 @@ mod demangle;
 mod dwarf;
 mod elf;
 pub mod embedded;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod module;
 mod outcome;
 mod resolve;

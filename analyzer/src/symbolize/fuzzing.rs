@@ -1,0 +1,50 @@
+//! What the fuzz target `symbols` does: every look-up there is, in files that were never written to a disk.
+
+use super::cache::Opened;
+use super::elf::Elf;
+use super::module::{Files, debuglink, unpack_mini};
+use super::resolve::{Options, Run};
+use edleak_format::ModuleId;
+use object::{Object, ObjectSection, ObjectSymbol};
+use std::path::Path;
+
+/// Enough to reach every unit and every table of a small file.
+const MAX_ADDRESSES: usize = 64;
+
+/// Looks up addresses in `input`: a program, and behind it, if there is one, a second ELF file, which then stands for
+/// the debug file, the file that several share and the package. Returns how many were named.
+pub fn look_up_everything(input: &[u8]) -> usize {
+    let path = Path::new("/nowhere/program");
+    let second = (1..input.len()).rev().find(|&at| input[at..].starts_with(b"\x7fELF"));
+    let (program, other) = input.split_at(second.unwrap_or(input.len()));
+    let open = |bytes: &[u8]| Elf::from_bytes(path, bytes.to_vec()).ok();
+    let Some(binary) = open(program) else { return 0 };
+    let _ = debuglink(&binary);
+    let addresses = addresses_of(&binary);
+    let files = Files {
+        mini: unpack_mini(&binary),
+        binary: Some(binary),
+        debug: open(other),
+        shared: open(other),
+        package: open(other),
+        missing: None,
+    };
+    let opened = Opened::of(files);
+    let _ = opened.source();
+    let run = Run { module: ModuleId(0), opened: &opened, addresses };
+    run.look_up(&Options::default()).found.len()
+}
+
+/// Where code may be: the entry point, the symbols, and some places in every section.
+fn addresses_of(elf: &Elf) -> Vec<u64> {
+    let Ok(file) = elf.parse() else { return Vec::new() };
+    let symbols = file.symbols().map(|symbol| symbol.address().wrapping_add(1)).take(MAX_ADDRESSES);
+    let places = file.sections().take(MAX_ADDRESSES).flat_map(|section| {
+        let (start, step) = (section.address(), section.size() / 8);
+        (0..8).map(move |n| start.wrapping_add(step * n))
+    });
+    let mut addresses: Vec<u64> = symbols.chain(places).chain([file.entry(), 0, u64::MAX]).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+}

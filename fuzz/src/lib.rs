@@ -1,0 +1,125 @@
+//! One function per fuzz target: all that is done with a file that somebody else wrote.
+//!
+//! cargo-fuzz runs them through `fuzz_targets/`, in this directory's parent: `cargo +nightly fuzz run series`. CI runs
+//! them on the corpus and on a fixed set of mutants of it, on stable: `tests/tests/fuzz.rs` includes this file.
+
+use edleak_analyzer::classify::Model;
+use edleak_analyzer::gate::Policy;
+use edleak_analyzer::judge::judge_recording;
+use edleak_analyzer::load::{LoadOptions, Recording, edleak_json, lines};
+use edleak_analyzer::naming::name_sites;
+use edleak_analyzer::report::{
+    Exporter, Report, folded, github, json, junit, sarif, series as series_lines, text,
+};
+use edleak_analyzer::suppressions::Suppressions;
+use edleak_analyzer::symbolize::{Options, Symbolizer};
+use edleak_analyzer::verify::Verification;
+use edleak_collector::calls::Code;
+use edleak_collector::elf::Elf;
+use edleak_collector::unwind::UnwindTable;
+use edleak_collector::wrappers::{WrapperSet, wrapper_ranges};
+use edleak_format::Trace;
+use edleak_format::fuzzing::{file_of, read_everything};
+
+/// What a target does with an input.
+pub type Target = fn(&[u8]);
+
+/// The targets by name, for a run of all of them.
+pub const TARGETS: [(&str, Target); 7] = [
+    ("reader", reader),
+    ("content", content),
+    ("series", series),
+    ("edleak_json", edleak_json),
+    ("suppressions", suppressions),
+    ("symbols", symbols),
+    ("unwind", unwind),
+];
+
+/// A trace: any bytes as the file.
+pub fn reader(input: &[u8]) {
+    read_everything(input.to_vec());
+    let Ok(trace) = Trace::from_bytes(input.to_vec()) else { return };
+    Verification::of(&trace).write("trace", &mut Vec::new()).expect("memory takes everything");
+    report(&Recording::Trace(Box::new(trace)));
+}
+
+/// A trace: any bytes as the contents of blocks whose checksums hold.
+pub fn content(input: &[u8]) {
+    reader(&file_of(input));
+}
+
+/// Series lines.
+pub fn series(input: &[u8]) {
+    if let Ok(lines) = lines::read(input, LoadOptions { keep_points: true }) {
+        report(&Recording::Lines(lines));
+    }
+}
+
+/// edLeak's JSON document.
+pub fn edleak_json(input: &[u8]) {
+    if let Ok(lines) = edleak_json::read(input, LoadOptions { keep_points: true }) {
+        report(&Recording::Lines(lines));
+    }
+}
+
+/// A suppression file.
+pub fn suppressions(input: &[u8]) {
+    let Ok(rules) = Suppressions::parse("rules", input) else { return };
+    let text = String::from_utf8_lossy(input);
+    let _ = rules.matching(text.split([':', '\n']));
+}
+
+/// A program's ELF file with its symbols and debug information, as the analyzer reads it.
+pub fn symbols(input: &[u8]) {
+    edleak_analyzer::symbolize::fuzzing::look_up_everything(input);
+}
+
+/// A target's ELF file with its unwind information, as the collector reads it.
+pub fn unwind(input: &[u8]) {
+    let Ok(elf) = Elf::parse(input) else { return };
+    let _ = (
+        elf.interpreter(),
+        elf.build_id(),
+        elf.soname(),
+        elf.own_malloc(),
+        elf.extent(),
+        elf.mentions("malloc"),
+    );
+    let table = UnwindTable::compile(&elf);
+    assert!(table.rows.is_sorted_by(|a, b| a.start < b.start));
+    for range in wrapper_ranges(&elf, &table, &WrapperSet::builtin()) {
+        assert!(range.start < range.end);
+    }
+    let mut code = Code::new(&elf);
+    for function in elf.functions().iter().take(1000) {
+        code.may_call(function.start, function.end);
+        table.known_in(function.start, function.end).for_each(|(from, to, _)| assert!(from < to));
+        table.lookup(function.end);
+    }
+}
+
+/// Judges a recording by every model and reports it in every format.
+fn report(recording: &Recording) {
+    let symbolizer = Symbolizer::new(Options::default());
+    let policy = Policy { all: true, ..Policy::default() };
+    for model in [Model::Growth, Model::Edleak] {
+        let mut analyses = [judge_recording("input".to_owned(), recording, model)];
+        name_sites(&mut analyses[0], recording, &symbolizer, |site| policy.wants(site));
+        let unused_rules = policy.apply(&mut analyses);
+        let recordings = std::slice::from_ref(recording);
+        let report = Report { analyses: &analyses, recordings, rules: &[], unused_rules, top: Some(100) };
+        let root = String::new;
+        let exporters: [&dyn Exporter; 7] = [
+            &text::Text { style: text::Style::of_environment(false) },
+            &json::Json,
+            &series_lines::SeriesLines,
+            &folded::Folded,
+            &junit::Junit,
+            &sarif::Sarif { root: root() },
+            &github::Github { root: root() },
+        ];
+        for exporter in exporters {
+            exporter.export(&report, &mut Vec::new()).expect("memory takes everything");
+        }
+    }
+}
