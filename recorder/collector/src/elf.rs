@@ -15,6 +15,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// The bytes of a file, or of a module that is no file (the vDSO).
@@ -28,7 +29,11 @@ pub enum FileBytes {
 impl FileBytes {
     /// Maps the file at `path`.
     pub fn open(path: &Path) -> io::Result<FileBytes> {
-        let file = File::open(path)?;
+        // A target may name a pipe as its module: opening it must not wait, and only a file is worth opening.
+        if !std::fs::metadata(path)?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
         if file.metadata()?.len() == 0 {
             return Ok(FileBytes::Owned(Vec::new())); // an empty mapping is an error, an empty file is not
         }

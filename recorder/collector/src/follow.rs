@@ -23,6 +23,10 @@ const POLL: Duration = Duration::from_millis(20);
 const BUSY_POLL: Duration = Duration::from_millis(2);
 /// How long a target counts as young.
 const YOUNG: Duration = Duration::from_millis(200);
+/// How long to wait, at each look, for those who have claimed a session to attach.
+const ATTACH_WAIT: Duration = Duration::from_millis(5);
+/// Claimed sessions that nobody has attached to yet. A target that claims more than it can attach to loses the oldest.
+const MAX_ATTACHING: usize = 64;
 
 /// Who is followed.
 pub enum Root {
@@ -197,11 +201,14 @@ impl<'a> Follower<'a> {
                 self.outcome.failures.push(Failure::new(&self.plan.output, &error));
             }
         }
+        self.attaching.drain(..self.attaching.len().saturating_sub(MAX_ATTACHING));
+        let limit = Instant::now() + ATTACH_WAIT;
         for session in std::mem::take(&mut self.attaching) {
             let header = session.header();
-            if header.state.load(Ordering::Acquire) == FRESH {
+            let left = limit.saturating_duration_since(Instant::now());
+            if header.state.load(Ordering::Acquire) == FRESH && !left.is_zero() {
                 // Claimed, and about to attach; so is it worth a short wait.
-                wait(&header.state, FRESH, Duration::from_millis(5));
+                wait(&header.state, FRESH, left);
             }
             if header.state.load(Ordering::Acquire) == ATTACHED {
                 self.begin(session);

@@ -78,7 +78,7 @@ impl Modules {
             .filter(|mapping| mapping.path == path && mapping.start >= load_bias)
             .map(|mapping| mapping.end)
             .max();
-        let end = end.or_else(|| Some(load_bias + self.extent_of_file(path)?))?;
+        let end = end.or_else(|| load_bias.checked_add(self.extent_of_file(path)?))?;
         self.add(path, load_bias, Some(load_bias), end, event, now_ns);
         (self.loaded.len() > index).then_some(index)
     }
@@ -177,6 +177,19 @@ mod tests {
         let module = &modules.all()[id.0 as usize].module;
         assert_eq!(PathBuf::from(&module.path), std::env::current_exe().expect("Linux has /proc"));
         assert!(!module.build_id.is_empty() || module.load_bias > 0);
+    }
+
+    #[test]
+    fn a_module_that_is_a_pipe_or_lies_beyond_all_memory_is_none() {
+        let mut modules = Modules::new(std::process::id());
+        let pipe = std::env::temp_dir().join(format!("edleak-pipe-{}", std::process::id()));
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("coreutils are there");
+        assert!(made.success());
+        assert_eq!(modules.add_loaded(&pipe.display().to_string(), 0x1000, 1, 0), None);
+        std::fs::remove_file(&pipe).expect("it was made here");
+        let exe = std::env::current_exe().expect("Linux has /proc").display().to_string();
+        assert_eq!(modules.add_loaded(&exe, u64::MAX - 1, 1, 0), None);
+        assert!(modules.all().is_empty());
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! Files in memory (`memfd_create`) have no name that could be left behind, no file system that could be full, and are
 //! opened by the target through `/proc/COLLECTOR/fd/N`, which the kernel allows to the same user only. Whatever is in
-//! them is atomics, so a shared reference is sound however the target writes; every index read from them is checked.
+//! them is atomics, so a shared reference is sound however the target writes; every index read from them is checked, and
+//! their length is sealed.
 #![allow(unsafe_code)]
 
 use edleak_session::VERSION;
@@ -21,9 +22,10 @@ use edleak_session::stack::{
 };
 use edleak_session::wrapper::{MAX_RANGES, WrapperRange};
 use std::ffi::CStr;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A mapped file in memory.
@@ -36,13 +38,20 @@ struct Memory {
 impl Memory {
     fn create(name: &CStr, bytes: usize) -> io::Result<Memory> {
         // SAFETY: a NUL-terminated name.
-        let fd = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
+        let fd = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: the descriptor is new and nobody else's.
         let file = unsafe { File::from_raw_fd(fd) };
+        file.set_permissions(Permissions::from_mode(0o600))?;
         file.set_len(bytes as u64)?;
+        // A target that cuts it off would kill us with SIGBUS; one that lets it grow would fill the memory in our name.
+        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+        // SAFETY: the descriptor is open; the command takes no pointer.
+        if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
         let (protection, flags) =
             (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_NORESERVE);
         // SAFETY: a new mapping at an address of the kernel's choice.
@@ -57,7 +66,7 @@ impl Memory {
     fn slice<T>(&self, offset: usize, count: usize) -> &[T] {
         assert!(offset + count * size_of::<T>() <= self.bytes && offset.is_multiple_of(align_of::<T>()));
         // SAFETY: inside the mapping and aligned (checked above); every type asked for here is made of atomics, valid
-        // for any bits. The file keeps its length: only its owner could shrink it, and he would only kill himself.
+        // for any bits. The file keeps its length, which is sealed.
         unsafe { std::slice::from_raw_parts(self.base.wrapping_add(offset).cast(), count) }
     }
 }

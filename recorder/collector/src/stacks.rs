@@ -78,6 +78,8 @@ impl WatchedStacks {
     ) -> Vec<NewStack> {
         let made = (session.header().stacks.stack.load(Ordering::Acquire) as usize).min(MAX_STACKS);
         let mut new = Vec::new();
+        // Stacks do not share their addresses, so all of them together have no more than there are.
+        let mut room = MAX_ADDRESSES;
         for index in self.sites.len()..made {
             let info = &session.stack_infos()[index];
             let parent = info.site.load(Ordering::Acquire);
@@ -86,7 +88,8 @@ impl WatchedStacks {
             }
             let at = (info.frames_at.load(Ordering::Relaxed) as usize).min(MAX_ADDRESSES);
             let frames = info.frames.load(Ordering::Relaxed);
-            let count = ((frames & !CUT) as usize).min(MAX_FRAMES).min(MAX_ADDRESSES - at);
+            let count = ((frames & !CUT) as usize).min(MAX_FRAMES).min(MAX_ADDRESSES - at).min(room);
+            room -= count;
             let frames_of = session.stack_frames()[at..at + count].iter().map(|frame| {
                 let address = frame.load(Ordering::Relaxed);
                 StackFrame { address, module: modules.at(address, events) }

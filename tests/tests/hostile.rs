@@ -1,0 +1,97 @@
+//! Targets that attack what they are recorded through, and users who have no business with it: the collector neither
+//! crashes nor hangs, takes no more memory than for anybody else, and writes its own trace and nothing beside it.
+
+#![allow(unsafe_code)] // geteuid(2)
+
+use edleak_tests::programs::{programs, samples};
+use edleak_tests::record::{Recorder, analyze};
+use edleak_tests::run::{Running, run, wait_for};
+use edleak_tests::temp::TempDir;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Most kilobytes of memory of its own that the collector may have; it needs a tenth of it.
+const MOST_KB: u32 = 400 << 10;
+
+/// Records `scribble MODE` and asserts that nothing came of it.
+fn survive(mode: &str, options: &[&str]) {
+    let dir = TempDir::new("hostile");
+    let trace = dir.join("trace.edl");
+    let recorder = Recorder::new("hostile").options(["--period", "20ms"]).options(options);
+    let recording = recorder.command(&trace, programs().binary("scribble"), [mode, "2"]);
+    let mut limited = Command::new("sh");
+    limited.args(["-c", &format!("ulimit -d {MOST_KB}; exec \"$@\""), "sh"]);
+    limited.arg(recording.get_program()).args(recording.get_args());
+    let outcome = run(&mut limited);
+    assert_eq!((outcome.code, &*outcome.stdout), (0, "done\n"), "{mode} {options:?}: {}", outcome.stderr);
+    assert!(outcome.stderr.contains("next: edleak-analyze"), "{mode} {options:?}: {}", outcome.stderr);
+    let files: Vec<_> = std::fs::read_dir(dir.path()).expect("it is there").collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    let verified = analyze(["verify"], &trace);
+    assert_eq!(verified.code, 0, "{mode} {options:?}: {}", verified.stdout);
+    // What it says of itself is worth nothing, but it is said.
+    let report = analyze(["--all"], &trace);
+    assert!(report.code < 3, "{mode} {options:?}: {}", report.stderr);
+}
+
+#[test]
+fn rubbish_all_over_the_session_harms_nobody() {
+    survive("all", &[]);
+    survive("all", &["--auto-watch"]);
+}
+
+#[test]
+fn rubbish_in_the_header_harms_nobody() {
+    survive("header", &[]);
+    survive("header", &["--watch", "*"]);
+}
+
+#[test]
+fn the_memory_cannot_be_cut_off() {
+    survive("shrink", &[]);
+}
+
+#[test]
+fn sessions_that_are_claimed_for_fun_cost_little() {
+    survive("claim", &[]);
+}
+
+/// The files in memory that `pid` has open.
+fn memory_files(pid: i32) -> Vec<PathBuf> {
+    let is_ours = |path: &Path| {
+        std::fs::read_link(path).is_ok_and(|link| link.to_string_lossy().starts_with("/memfd:edleak"))
+    };
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it is our child");
+    files.filter_map(|file| Some(file.ok()?.path())).filter(|path| is_ours(path)).collect()
+}
+
+#[test]
+fn another_user_reaches_neither_session_nor_trace() {
+    // SAFETY: `geteuid` has no preconditions.
+    if unsafe { libc::geteuid() } != 0 {
+        eprintln!("skipped: only root can become another user");
+        return;
+    }
+    let dir = TempDir::new("another-user");
+    let trace = dir.join("trace.edl");
+    let recorder = Recorder::new("another-user").options(["--duration", "60s", "--then-terminate"]);
+    let recording =
+        Running::start(&mut recorder.command(&trace, samples().binary("leaker"), ["--seconds", "60"]), b"");
+    wait_for("a trace and a session", || trace.is_file() && memory_files(recording.pid()).len() >= 2);
+    let as_another = |script: &str, file: &Path| {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", script, "sh"])
+            .arg(file);
+        run(&mut command)
+    };
+    for file in memory_files(recording.pid()).iter().chain([&trace]) {
+        for script in ["cat \"$1\"", "exec 3<>\"$1\""] {
+            let outcome = as_another(script, file);
+            assert_ne!(outcome.code, 0, "{script} {}", file.display());
+            assert!(outcome.stderr.contains("ermission denied"), "{}", outcome.stderr);
+        }
+    }
+    recording.signal(libc::SIGTERM);
+    recording.finish();
+}
