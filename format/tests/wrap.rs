@@ -78,3 +78,45 @@ fn a_run_a_thousand_times_longer_than_the_ring_keeps_even_history_since_the_star
     assert!(trace.losses().unknown_frees > slices - 600);
     println!("{fit} slices fit; {slices} written; {length} bytes, {} slices kept, {grid:?}", read.len());
 }
+
+/// Blocks of every size: as thinned ones take the place of others, free space comes to lie in pieces.
+#[test]
+fn no_mix_of_sites_and_capacity_ends_a_recording() {
+    for sites in [20, 100, 400] {
+        for capacity in [MIN_CAPACITY_BYTES, 3 * MIN_CAPACITY_BYTES] {
+            let file = TempFile::new(&format!("mix-{sites}-{capacity}"));
+            let mut writer = TraceWriter::create(&file.0, capacity).expect("a new file");
+            let mut random = Random(sites);
+            let mut counters = vec![Counters::ZERO; sites as usize];
+            // Far enough for everything in the file to have been thinned several times.
+            let slices = 6 * slices_until_thinned(capacity, sites);
+            for tick in 0..slices {
+                churn(&mut counters, tick, &mut random);
+                writer.slice(&header(tick), &counters).expect("old slices make room");
+            }
+            let length = writer.finish().expect("there is room");
+            assert!(length <= capacity, "{length} of {capacity}");
+            let trace = Trace::open(&file.0).expect("a finished trace");
+            assert!(trace.damage().is_sound(), "{sites} {capacity}: {:?}", trace.damage());
+            let read = read(&trace);
+            assert!(read.contains_key(&0) && read.contains_key(&(slices - 1)), "{sites} {capacity}");
+            assert!(trace.grid().points >= 128, "{sites} {capacity}: {:?}", trace.grid());
+        }
+    }
+}
+
+/// About as many as fit: a change takes two to four bytes.
+fn slices_until_thinned(capacity: u64, sites: u64) -> u64 {
+    capacity / (sites / 10 * 3)
+}
+
+/// A tenth of the sites allocates and frees; which tenth changes from slice to slice.
+fn churn(counters: &mut [Counters], tick: u64, random: &mut Random) {
+    for counter in counters.iter_mut().skip(tick as usize % 10).step_by(10) {
+        let count = random.below(16);
+        counter.allocs += count;
+        counter.allocated_bytes += count * 64;
+        counter.frees = counter.allocs;
+        counter.freed_bytes = counter.allocated_bytes;
+    }
+}
