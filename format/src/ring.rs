@@ -84,6 +84,11 @@ impl Ring {
         self.live.range(at..).next().map(|(&at, &length)| (at, length))
     }
 
+    /// End of the last extent in use below `at`.
+    pub(crate) fn end_before(&self, at: u64) -> u64 {
+        self.live.range(..at).next_back().map_or(PAGE_BYTES as u64, |(at, length)| at + length)
+    }
+
     pub(crate) fn read(&self, at: u64, length: usize) -> &[u8] {
         assert!(at + length as u64 <= self.reserved, "reading below what is reserved");
         &self.map[at as usize..at as usize + length]
@@ -111,7 +116,7 @@ impl Ring {
     }
 
     /// Free extents: position and length, the last one reaching to the capacity.
-    fn gaps(&self) -> impl Iterator<Item = (u64, u64)> {
+    pub(crate) fn gaps(&self) -> impl Iterator<Item = (u64, u64)> {
         let begins =
             std::iter::once(PAGE_BYTES as u64).chain(self.live.iter().map(|(at, length)| at + length));
         let ends = self.live.keys().copied().chain([self.capacity]);
@@ -155,7 +160,7 @@ impl Ring {
     /// Gives an extent up. Its bytes stay until something is written over them, but no reader sees them any more.
     pub(crate) fn release(&mut self, at: u64) {
         self.live.remove(&at).expect("only extents in use are released");
-        let begin = self.live.range(..at).next_back().map_or(PAGE_BYTES as u64, |(at, length)| at + length);
+        let begin = self.end_before(at);
         let end = self.live.range(at..).next().map_or(self.end, |(&at, _)| at);
         self.mark_free(begin, end);
     }

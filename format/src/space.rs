@@ -234,41 +234,42 @@ impl TraceWriter {
         )
     }
 
-    /// Moves every block down over the free extent before it. A block that would overlap itself is copied aside first,
-    /// so that a sound copy is in the file at every instant; one for which there is no room aside stays where it is.
+    /// Moves every block down into the lowest free extent that holds it, or else over the free extent just below it. A block
+    /// that would overlap itself is copied aside first, so that a sound copy is in the file at every instant; one for
+    /// which there is no room aside stays where it is.
     pub(crate) fn pack(&mut self) -> Result<(), Error> {
         let mut end = crate::header::PAGE_BYTES as u64;
+        let mut has_gaps = false;
         while let Some((at, length)) = self.ring.next_live(end) {
-            end = if self.move_down(at, length, end)? { end } else { at };
-            end += length;
+            let is_above_gap = self.ring.end_before(at) < at;
+            has_gaps |= is_above_gap;
+            if has_gaps {
+                self.move_down(at, length, is_above_gap)?;
+            }
+            end = at + length;
         }
         Ok(())
     }
 
-    fn move_down(&mut self, at: u64, length: u64, to: u64) -> Result<bool, Error> {
-        if at == to {
-            return Ok(true);
+    fn move_down(&mut self, at: u64, length: u64, is_above_gap: bool) -> Result<(), Error> {
+        let lowest = self.ring.gaps().find(|(_, gap)| *gap >= length);
+        if lowest.is_none_or(|(gap, _)| gap > at && !is_above_gap) {
+            return Ok(());
         }
+        let place = self.ring.allocate(length)?.expect("it was found");
         let bytes = self.ring.read(at, length as usize).to_vec();
-        let aside = if at - to >= length {
-            None
+        self.copy_block(place, &bytes);
+        self.ring.release(at);
+        let to = if place < at {
+            place
         } else {
-            // The lowest free extent is the gap below, too small; so this one does not overlap.
-            let Some(aside) = self.ring.allocate(length)? else {
-                return Ok(false);
-            };
-            self.copy_block(aside, &bytes);
-            Some(aside)
+            let to = self.ring.allocate(length)?.expect("it has just been given up");
+            self.copy_block(to, &bytes);
+            self.ring.release(place);
+            to
         };
-        if aside.is_some() {
-            self.ring.release(at);
-        }
-        let to =
-            self.ring.allocate(length)?.expect("this extent has just been given up, or the gap is as long");
-        self.copy_block(to, &bytes);
-        self.ring.release(aside.unwrap_or(at));
         self.rename(at, to);
-        Ok(true)
+        Ok(())
     }
 
     fn copy_block(&mut self, to: u64, bytes: &[u8]) {
