@@ -9,6 +9,8 @@ use crate::writer::{CatalogBlock, SliceBlock, TraceWriter};
 /// The catalog may take one part in so many of the capacity: while it is merged there are two of it, and slices need
 /// the rest.
 const CATALOG_SHARE: u64 = 3;
+/// Slices 2^62 ticks apart: one slice is left of any block.
+const MAX_LEVEL: u8 = 62;
 
 impl TraceWriter {
     /// Makes sure that an extent of `length` bytes can be had, thinning old slices if need be.
@@ -58,12 +60,18 @@ impl TraceWriter {
             return Ok(true);
         }
         let finer = if candidates[older].level < level { older } else { older + 1 };
-        self.thin(finer, 1, level)
+        // A site that changes less often than once a slice costs as much in half the slices: those have it twice as often.
+        for level in level..=MAX_LEVEL {
+            if self.thin(finer, 1, level)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
-    /// Replaces `count` blocks from `index` by one at `level` or coarser. False if that one would be larger than a
-    /// block fresh from the journal can be: it bounds the memory of thinning, and keeps blocks small beside the
-    /// capacity.
+    /// Replaces `count` blocks from `index` by one at `level` or coarser. False if there is no place for that one, or if it would
+    /// be larger than a block fresh from the journal can be: it bounds the memory of thinning, and keeps blocks small
+    /// beside the capacity.
     fn thin(&mut self, index: usize, count: usize, level: u8) -> Result<bool, Error> {
         let sources: Vec<SliceBlock> = self.blocks[index..index + count].to_vec();
         let (oldest, newest) = (sources[0].header, sources[count - 1].header);
@@ -102,8 +110,8 @@ impl TraceWriter {
             self.pack()?;
         }
         let placed = self.place_block(&header, &payload)?;
-        if placed.is_none() && count > 1 {
-            // Free space lies in pieces: a block thinned by itself is half as long and always finds a place, its own.
+        // Free space may lie in pieces. One block that became shorter finds a place: its own.
+        if placed.is_none() && (count > 1 || length > oldest.extent_bytes()) {
             return Ok(false);
         }
         // Packing may have moved the sources.

@@ -83,13 +83,13 @@ fn a_run_a_thousand_times_longer_than_the_ring_keeps_even_history_since_the_star
 #[test]
 fn no_mix_of_sites_and_capacity_ends_a_recording() {
     for sites in [20, 100, 400] {
-        for capacity in [MIN_CAPACITY_BYTES, 3 * MIN_CAPACITY_BYTES] {
+        for capacity in [MIN_CAPACITY_BYTES, 8 * MIN_CAPACITY_BYTES] {
             let file = TempFile::new(&format!("mix-{sites}-{capacity}"));
             let mut writer = TraceWriter::create(&file.0, capacity).expect("a new file");
             let mut random = Random(sites);
             let mut counters = vec![Counters::ZERO; sites as usize];
             // Far enough for everything in the file to have been thinned several times.
-            let slices = 6 * slices_until_thinned(capacity, sites);
+            let slices = 4 * slices_until_thinned(capacity, sites);
             for tick in 0..slices {
                 churn(&mut counters, tick, &mut random);
                 writer.slice(&header(tick), &counters).expect("old slices make room");
