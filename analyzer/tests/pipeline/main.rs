@@ -1,5 +1,6 @@
 //! The pipeline from trace to report and exit code, on small traces with known answers.
 
+mod bits;
 mod cli;
 mod formats;
 mod gates;
