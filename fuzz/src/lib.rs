@@ -105,9 +105,9 @@ fn report(recording: &Recording) {
     for model in [Model::Growth, Model::Edleak] {
         let mut analyses = [judge_recording("input".to_owned(), recording, model)];
         name_sites(&mut analyses[0], recording, &symbolizer, |site| policy.wants(site));
-        let unused_rules = policy.apply(&mut analyses);
+        let rule_uses = policy.apply(&mut analyses);
         let recordings = std::slice::from_ref(recording);
-        let report = Report { analyses: &analyses, recordings, rules: &[], unused_rules, top: Some(100) };
+        let report = Report { analyses: &analyses, recordings, rules: &[], rule_uses, top: Some(100) };
         let root = String::new;
         let exporters: [&dyn Exporter; 7] = [
             &text::Text { style: text::Style::of_environment(false) },

@@ -658,6 +658,7 @@ fn a_full_disk_ends_the_recording_and_not_the_target() {
     if outcome.code == 0 {
         assert!(outcome.stdout.contains("leak_malloc"), "the target came to its end: {}", outcome.stdout);
         assert!((0..=2).contains(&analyzed.code), "what fitted can be read: {analyzed:?}");
+        assert!(analyzed.stdout.contains("the disk was full"), "and says how it ended: {}", analyzed.stdout);
     } else {
         assert_refused(&outcome, "a full disk", &[]);
     }

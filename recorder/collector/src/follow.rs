@@ -316,7 +316,7 @@ impl<'a> Follower<'a> {
                 Err(error) => {
                     self.dismiss_clients(&recording);
                     let path = recording.path().to_owned();
-                    self.outcome.summaries.extend(recording.abandon());
+                    self.outcome.summaries.extend(recording.abandon(&error));
                     self.outcome.failures.push(Failure::new(&path, &error));
                 }
             }

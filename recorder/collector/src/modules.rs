@@ -67,9 +67,8 @@ impl Modules {
     }
 
     /// Notes that the loader has mapped `path` with this load bias, as module event number `event`; returns the index of
-    /// the new module.
+    /// the module, new or back again.
     pub fn add_loaded(&mut self, path: &str, load_bias: u64, event: u32, now_ns: u64) -> Option<usize> {
-        let index = self.loaded.len();
         // The first byte of a shared object has link-time address 0, so its load bias is where it lies. Its extent
         // comes from the map if it is still there, else from the file.
         let mapped = process::read_maps(self.pid);
@@ -79,8 +78,7 @@ impl Modules {
             .map(|mapping| mapping.end)
             .max();
         let end = end.or_else(|| load_bias.checked_add(self.extent_of_file(path)?))?;
-        self.add(path, load_bias, Some(load_bias), end, event, now_ns);
-        (self.loaded.len() > index).then_some(index)
+        self.add(path, load_bias, Some(load_bias), end, event, now_ns)
     }
 
     /// Notes that the module with this load bias was unloaded.
@@ -99,26 +97,39 @@ impl Modules {
         Some(covering.find(|loaded| loaded.from_event <= events).unwrap_or(newest).module.id)
     }
 
-    fn add(&mut self, path: &str, start: u64, bias: Option<u64>, end: u64, event: u32, now_ns: u64) {
+    fn add(
+        &mut self,
+        path: &str,
+        start: u64,
+        bias: Option<u64>,
+        end: u64,
+        event: u32,
+        now_ns: u64,
+    ) -> Option<usize> {
         let file = process::path_in(self.pid, path);
         let facts = match file_facts(&file) {
             Facts::Elf(facts) => facts,
             Facts::NotElf => {
                 self.not_elf.insert(path.to_owned(), ());
-                return;
+                return None;
             }
             // Deleted meanwhile: its addresses are still worth a name.
             Facts::Unreadable => FileFacts { build_id: Vec::new(), link_base: 0 },
         };
         let load_bias = bias.unwrap_or(start.wrapping_sub(facts.link_base));
-        let known = self.loaded.iter().any(|known| {
-            known.module.start == start
-                && known.module.path == path
-                && known.module.build_id == facts.build_id
-                && known.module.unloaded_ns == 0
-        });
-        if known || end <= start {
-            return;
+        // The newest that lies here. If it is the same one, still there or back again, it needs no other record: a program
+        // that loads and unloads a plugin for weeks would have one each time.
+        let newest = self.loaded.iter().rposition(|old| old.module.start < end && start < old.module.end);
+        if let Some(index) = newest
+            && let Module { path: old_path, build_id, start: old_start, unloaded_ns, .. } =
+                &mut self.loaded[index].module
+            && (&**old_path, &*build_id, *old_start) == (path, &facts.build_id, start)
+        {
+            let is_back = std::mem::take(unloaded_ns) != 0;
+            return is_back.then_some(index);
+        }
+        if end <= start {
+            return None;
         }
         let id = ModuleId(self.loaded.len() as u32);
         let module = Module {
@@ -132,6 +143,7 @@ impl Modules {
             unloaded_ns: 0,
         };
         self.loaded.push(Loaded { module, from_event: event, file });
+        Some(self.loaded.len() - 1)
     }
 
     fn extent_of_file(&self, path: &str) -> Option<u64> {
@@ -198,6 +210,26 @@ mod tests {
         let count = modules.all().len();
         assert_eq!(modules.add_maps(&process::read_maps(std::process::id()), 9), count);
         assert_eq!(modules.all().len(), count);
+    }
+
+    #[test]
+    fn a_module_that_comes_back_is_the_same_unless_another_was_there_meanwhile() {
+        let mut modules = Modules::new(std::process::id());
+        let libc = own().all().iter().find(|loaded| loaded.module.path.contains("libc.so")).cloned();
+        let libc = libc.expect("this test is dynamically linked").module.path;
+        let exe = std::env::current_exe().expect("Linux has /proc").display().to_string();
+        let mut load = |path: &str, event| {
+            let index = modules.add(path, 0x10_0000, Some(0x10_0000), 0x20_0000, event, 7);
+            modules.unloaded(0x10_0000, 9);
+            index
+        };
+        assert_eq!((load(&libc, 1), load(&libc, 3), load(&libc, 5)), (Some(0), Some(0), Some(0)));
+        assert_eq!((load(&exe, 7), load(&libc, 9), load(&libc, 11)), (Some(1), Some(2), Some(2)));
+        assert_eq!(modules.add(&libc, 0x10_0000, Some(0x10_0000), 0x20_0000, 13, 7), Some(2));
+        assert_eq!(modules.add(&libc, 0x10_0000, Some(0x10_0000), 0x20_0000, 13, 7), None, "still there");
+        assert!(
+            modules.all().iter().all(|loaded| (loaded.module.unloaded_ns == 0) == (loaded.module.id.0 == 2))
+        );
     }
 
     #[test]

@@ -16,8 +16,8 @@ use crate::slicer::Slicer;
 use crate::stacks::{Epochs, Snapshots, WatchedStacks};
 use crate::steering::{Steering, Wanted};
 use edleak_format::{
-    Counters, End, EndReason, Error, Losses, ModuleId, Record, Site, SiteId, SiteKind, SliceHeader, Start,
-    TraceWriter,
+    Counters, End, EndReason, Error, ErrorKind, Losses, ModuleId, Record, Site, SiteId, SiteKind,
+    SliceHeader, Start, TraceWriter,
 };
 use edleak_session::site::{MAX_SITES, OTHER};
 use std::path::{Path, PathBuf};
@@ -285,10 +285,16 @@ impl Recording {
         Ok(self.summary(bytes))
     }
 
-    /// Closes a trace that has no room for another slice, with what fitted.
-    pub fn abandon(mut self) -> Option<Summary> {
-        let bytes = self.writer.take()?.finish().ok()?;
-        Some(self.summary(bytes))
+    /// Closes a trace that another slice cannot be written to, with what fitted.
+    pub fn abandon(mut self, error: &Error) -> Option<Summary> {
+        let mut writer = self.writer.take()?;
+        if error.kind() == ErrorKind::NoSpace {
+            let at_ns = self.began.elapsed().as_nanos() as u64;
+            // Room is kept for these words; without it the trace is readable up to here all the same.
+            let _ = writer.record(&Record::End(End { reason: EndReason::DiskFull, at_ns }));
+        }
+        let bytes = writer.finish().or_else(|_| std::fs::metadata(&self.path).map(|file| file.len()));
+        Some(self.summary(bytes.ok()?))
     }
 
     fn summary(self, bytes: u64) -> Summary {

@@ -16,21 +16,29 @@ impl Recording {
         if waiting == 0 {
             return Ok(());
         }
-        let mut first_new = self.modules.all().len();
+        let first_new = self.modules.all().len();
+        let mut is_any_back = false;
         for offset in 0..waiting.min(MAX_EVENTS) as u32 {
             let number = self.events_read.wrapping_add(offset);
             let event = &self.session.events()[number as usize % MAX_EVENTS];
             let bias = event.load_bias.load(Ordering::Relaxed);
             if event.kind.load(Ordering::Acquire) == LOADED {
-                self.modules.add_loaded(&name_of(event), bias, number.wrapping_add(1), now_ns);
+                let index = self.modules.add_loaded(&name_of(event), bias, number.wrapping_add(1), now_ns);
+                if let Some(index) = index.filter(|&index| index < first_new) {
+                    is_any_back = true;
+                    let record = Record::Module(self.modules.all()[index].module.clone());
+                    self.record(&record)?;
+                }
             } else if let Some(module) = self.modules.unloaded(bias, now_ns) {
                 let record = Record::Module(module.clone());
                 self.record(&record)?;
-                first_new = first_new.min(self.modules.all().len());
             }
         }
         self.events_read = written;
         self.session.header().events_read.store(written, Ordering::Release);
+        if is_any_back {
+            self.guide.publish(&self.session, self.modules.all());
+        }
         self.new_modules(first_new)
     }
 
