@@ -39,7 +39,7 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Analysis {
     let survivors: HashMap<SiteId, &Survivors> =
         trace.survivors().iter().map(|survivors| (survivors.site, survivors)).collect();
 
-    let mut replayed = replay(trace, model, |replayed| {
+    let mut replayed = replay(trace, model == Model::Edleak, |replayed| {
         let mut site = judge_site(&replayed, period_s, model);
         site.survivors =
             survivors.get(&replayed.id).map_or_else(Vec::new, |survivors| survivors_of(survivors));

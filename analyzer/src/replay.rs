@@ -21,7 +21,6 @@ mod shelf;
 mod sums;
 mod widest;
 
-use crate::classify::Model;
 use crate::growth_kind::{ProcessPoint, ProcessSeries};
 use crate::series::{Point, Series, SeriesBuilder};
 pub use births::BirthTable;
@@ -72,9 +71,13 @@ pub struct ReplayedSite {
 
 /// Replays the slices of a trace, and makes of each site what `each` does, in parallel: so no more than a few series are ever whole.
 ///
-/// The sums of edLeak's fit are made for its own model only.
-pub fn replay<T: Send>(trace: &Trace, model: Model, each: impl Fn(ReplayedSite) -> T + Sync) -> Replayed<T> {
-    let mut states = States::new(trace, model);
+/// `with_sums`: with the sums of edLeak's fit, which only its own model asks for.
+pub fn replay<T: Send>(
+    trace: &Trace,
+    with_sums: bool,
+    each: impl Fn(ReplayedSite) -> T + Sync,
+) -> Replayed<T> {
+    let mut states = States::new(trace, with_sums);
     let mut families = Families::new(trace.sites(), states.grid);
     let mut replayed = Replayed {
         sites: Vec::new(),
@@ -127,12 +130,12 @@ struct Condensed {
 }
 
 impl States {
-    fn new(trace: &Trace, model: Model) -> Self {
+    fn new(trace: &Trace, with_sums: bool) -> Self {
         let id_limit = (SLACK * trace.sites().len()).max(MIN_ID_LIMIT).next_multiple_of(TILE_SITES);
         Self {
             grid: trace.grid(),
             id_limit,
-            exact: model == Model::Edleak,
+            exact: with_sums,
             groups: Vec::new(),
             powers: PowerSums::new(trace.grid()),
             first_allocated_bytes: None,
