@@ -21,6 +21,10 @@ pub enum ErrorKind {
     NewerVersion,
     /// No room for the trace: disk full, quota, or file size limit. What was written before stays readable.
     NoSpace,
+    /// Another writer is writing this file.
+    InUse,
+    /// Somebody cut the file off while it was written. What was written before is gone.
+    CutOff,
     /// The capacity asked for cannot hold a trace of this many sites.
     CapacityTooSmall,
     /// Modules, sites, stacks and symbols need more than a third of the capacity.

@@ -46,8 +46,9 @@ impl Ring {
     /// Takes over an empty file and writes its first page.
     pub(crate) fn new(file: File, capacity: u64, salt: u64, page: &[u8]) -> Result<Ring, Error> {
         let length = usize::try_from(capacity).map_err(|_| too_large(capacity))?;
-        // SAFETY: nobody can promise that no other process truncates the file; one that does kills us by SIGBUS. Bytes
-        // beyond `reserved` are mapped but never touched.
+        // SAFETY: nobody can promise that no other process truncates the file; one that does kills us by SIGBUS, unless the
+        // program has a handler that puts memory in its place (edleak-record has). Bytes beyond `reserved` are mapped but
+        // never touched.
         let map = unsafe { MmapOptions::new().len(length).map_mut(&file) }
             .map_err(|error| Error::io("cannot map the file", error))?;
         let mut ring = Ring {
@@ -64,6 +65,17 @@ impl Ring {
         ring.reserve(PAGE_BYTES as u64)?;
         ring.write(0, page);
         Ok(ring)
+    }
+
+    /// Whether the file is still as long as it was made: what is written behind its end is lost.
+    pub(crate) fn check_length(&self) -> Result<(), Error> {
+        match self.file.metadata() {
+            Ok(metadata) if metadata.len() < self.reserved => Err(Error::new(
+                ErrorKind::CutOff,
+                "somebody cut it off while it was written (leave it alone until then)",
+            )),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn salt(&self) -> u64 {

@@ -1,6 +1,6 @@
 //! Slices and records to the file: into the journal at once, and from there into sealed blocks.
 
-use std::fs::OpenOptions;
+use std::fs::{OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -87,7 +87,7 @@ impl TraceWriter {
     /// Creates a trace, readable by its owner only. What was in the file is lost; the caller has moved it away.
     ///
     /// # Errors
-    /// `CapacityTooSmall` below [`MIN_CAPACITY_BYTES`]; `NoSpace` where not even the first page fits; `Io`.
+    /// `CapacityTooSmall` below [`MIN_CAPACITY_BYTES`]; `InUse`; `NoSpace` where not even the first page fits; `Io`.
     pub fn create(path: &Path, capacity_bytes: u64) -> Result<TraceWriter, Error> {
         Self::create_inner(path, capacity_bytes).map_err(|error| error.context(error::writing(path)))
     }
@@ -105,10 +105,15 @@ impl TraceWriter {
             .read(true)
             .write(true)
             .create(true)
-            .truncate(true)
+            .truncate(false) // not before it is ours
             .mode(0o600)
             .open(path)
             .map_err(|error| Error::io("cannot create the file", error))?;
+        // A file system without locks has to do without.
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            return Err(Error::new(ErrorKind::InUse, "another recording is writing it"));
+        }
+        file.set_len(0).map_err(|error| Error::io("cannot empty the file", error))?;
         let capacity = capacity_bytes / 4096 * 4096;
         let salt = random_salt();
         let page = Header { version: FORMAT_VERSION, capacity_bytes: capacity, salt }.to_page();
@@ -159,8 +164,8 @@ impl TraceWriter {
     /// Writes one slice; `counters[i]` are those of `SiteId(i)`. Sites never become fewer, ticks increase.
     ///
     /// # Errors
-    /// `NoSpace`: the slice is not in the trace, everything before it is. `CapacityTooSmall`, `CatalogTooLarge`,
-    /// `InvalidInput`.
+    /// `NoSpace`: the slice is not in the trace, everything before it is. `CutOff`: whoever did that took everything.
+    /// `CapacityTooSmall`, `CatalogTooLarge`, `InvalidInput`.
     pub fn slice(&mut self, header: &SliceHeader, counters: &[Counters]) -> Result<(), Error> {
         self.slice_inner(header, counters).map_err(|error| self.named(error))
     }
@@ -181,6 +186,7 @@ impl TraceWriter {
                 format!("tick {} is not after the one before (let ticks increase)", header.tick),
             ));
         }
+        self.ring.check_length()?;
         self.pause_ns = header.time_ns.saturating_sub(self.last_ns);
         self.last_ns = header.time_ns;
         self.flush_records(LAST_WORDS_BYTES)?;

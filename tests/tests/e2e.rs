@@ -365,6 +365,57 @@ fn an_existing_trace_is_kept_as_old() {
     assert!(first == kept, "trace.edl.old is the first trace, unchanged");
 }
 
+/// Two recordings into one file: one of them is refused, and the other's trace is whole.
+#[test]
+fn two_recordings_do_not_share_a_trace() {
+    let dir = TempDir::new("shared");
+    let trace = dir.join("trace.edl");
+    let recorder = Recorder::new("shared");
+    let start =
+        || Running::start(&mut recorder.command(&trace, samples().binary("leaker"), ["--seconds", "2"]), b"");
+    let (one, other) = (start(), start());
+    let outcomes = [one.finish(), other.finish()];
+    let (done, refused): (Vec<_>, Vec<_>) =
+        outcomes.iter().partition(|outcome| outcome.stderr.contains("next: edleak-analyze"));
+    assert_eq!((done.len(), refused.len()), (1, 1), "{outcomes:?}");
+    assert!(refused[0].stderr.contains("another recording is writing"), "{outcomes:?}");
+    assert_eq!(analyze(["verify"], &trace).code, 0);
+    assert!(Report::of(&trace, &["--all"]).summary("allocs") > 100);
+}
+
+/// A trace that somebody cuts off ends the recording with a reason; the target runs on.
+#[test]
+fn a_trace_that_is_cut_off_is_an_error_and_not_a_crash() {
+    let dir = TempDir::new("cut");
+    let trace = dir.join("trace.edl");
+    let mut command =
+        Recorder::new("cut").command(&trace, samples().binary("leaker"), ["--seconds", "2", "--ledger"]);
+    let recording = Running::start(&mut command, b"");
+    let slices = || Report::of(&trace, &[]).json["trace"]["slices"].as_u64();
+    // Not the file that was only made to see that it can be.
+    wait_for("slices", || analyze(["verify"], &trace).code == 0 && slices() > Some(3));
+    std::fs::write(&trace, b"").expect("it is ours");
+    let outcome = recording.finish();
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    assert!(outcome.stdout.contains("leak_malloc"), "the target came to its end: {}", outcome.stdout);
+    assert!(outcome.stderr.contains("somebody cut it off"), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_misspelt_option_is_no_program() {
+    let outcome = run(Command::new(&tools().record).args(["--childern", "true"]));
+    assert_refused(&outcome, "a misspelt option", &["unknown option `--childern`"]);
+    assert_eq!(outcome.code, 125);
+}
+
+#[test]
+fn a_watch_that_nothing_matches_is_said() {
+    let recorder = Recorder::new("nowhere").options(["--watch", "no_such_function", "--watch", "main"]);
+    let recording = recorder.record("/bin/true", [""; 0]);
+    let stderr = &recording.outcome.stderr;
+    assert!(stderr.contains("nothing to watch at `no_such_function`"), "{stderr}");
+}
+
 #[test]
 fn the_default_output_is_trace_edl_here() {
     let dir = TempDir::new("default");

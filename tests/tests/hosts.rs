@@ -227,6 +227,22 @@ fn assert_children_have_their_own_traces(options: &[&str]) {
     assert_trace(&recording.all_sites(), "fork_threads", "in_parent allocs=20 frees=20");
 }
 
+/// The parent of a daemon is gone before its child has allocated anything; the recording waits for the child.
+#[test]
+fn a_daemon_is_recorded_with_its_children() {
+    let recorder = Recorder::new("daemon").options(["--children"]);
+    let recording = recorder.record(hosts().binary("helper_daemon"), [""; 0]);
+    assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
+    let traces = std::fs::read_dir(recording.dir.path()).expect("it is ours");
+    let children: Vec<_> = traces
+        .map(|entry| entry.expect("it is ours").path())
+        .filter(|path| path != &recording.trace)
+        .collect();
+    let [child] = children.as_slice() else { panic!("{children:?}: {}", recording.outcome.stderr) };
+    let report = Report::of(child, &["--all", "--min-class", "constant"]);
+    assert_eq!(report.counts_of("in_daemon").allocs, 40, "{}", report.describe());
+}
+
 /// Without `--children` there is one trace, and it is the parent's.
 #[test]
 fn without_children_there_is_one_trace() {

@@ -15,6 +15,7 @@ use std::time::Duration;
 #[command(
     name = "edleak-record",
     version,
+    max_term_width = 80,
     override_usage = "edleak-record [OPTIONS] [--] PROGRAM [ARGUMENT]...
        edleak-record sessions
        edleak-record watch|unwatch [--session PID] SPEC...",
@@ -32,7 +33,7 @@ use std::time::Duration;
                                             the same without edleak-record; EDLEAK_OUTPUT and EDLEAK_PERIOD apply
 
 Exit code: the program's own (128+N if signal N killed it); 125 edleak-record failed, 126 the program cannot be
-recorded, 127 there is no such program. A program called watch, unwatch or sessions is ./watch."
+recorded, 127 there is no such program. A program called watch is ./watch."
 )]
 pub struct Args {
     /// Write the trace to FILE; one that exists is kept as FILE.old.
@@ -50,7 +51,7 @@ pub struct Args {
     #[arg(long, value_name = "DUR", value_parser = parse_duration)]
     pub duration: Option<Duration>,
 
-    /// After --duration, send the program SIGTERM and wait for its end.
+    /// After --duration, send the program SIGTERM and wait for its end; the exit code is 0.
     #[arg(long, requires = "duration")]
     pub then_terminate: bool,
 
@@ -113,6 +114,7 @@ pub struct Args {
 #[command(
     name = "edleak-record watch",
     bin_name = "edleak-record watch",
+    max_term_width = 80,
     about = "Records full stacks at these sites of a running recording from now on (unwatch: no longer).",
     after_help = "Examples:
   edleak-record sessions                        what is being recorded

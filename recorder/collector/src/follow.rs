@@ -21,6 +21,8 @@ const YOUNG_POLL: Duration = Duration::from_micros(500);
 const POLL: Duration = Duration::from_millis(20);
 /// A request that is being prepared is looked after this often.
 const BUSY_POLL: Duration = Duration::from_millis(2);
+/// Children that have not allocated yet are looked for this often, once nobody else is left.
+const LOOK_FOR_CHILDREN: Duration = Duration::from_millis(200);
 /// How long a target counts as young.
 const YOUNG: Duration = Duration::from_millis(200);
 /// How long to wait, at each look, for those who have claimed a session to attach.
@@ -102,6 +104,9 @@ pub struct Follower<'a> {
     control: Option<ControlSocket>,
     outcome: Outcome,
     began: Instant,
+    /// Sessions that a child may have inherited, and when somebody was last looked for who has.
+    inherited: Vec<u64>,
+    looked_at: Option<Instant>,
 }
 
 impl<'a> Follower<'a> {
@@ -117,6 +122,8 @@ impl<'a> Follower<'a> {
             control: ControlSocket::open().ok(),
             outcome: Outcome::default(),
             began: Instant::now(),
+            inherited: Vec::new(),
+            looked_at: None,
         }
     }
 
@@ -149,7 +156,8 @@ impl<'a> Follower<'a> {
                 };
                 self.end_root(reason);
             }
-            if (root_is_gone || self.outcome.ended.is_some()) && self.children.is_empty() {
+            let is_alone = self.children.is_empty();
+            if (root_is_gone || self.outcome.ended.is_some()) && is_alone && !self.has_silent_children(now) {
                 return self.outcome;
             }
             if self.is_over(now) {
@@ -161,6 +169,19 @@ impl<'a> Follower<'a> {
                 return self.outcome;
             }
         }
+    }
+
+    /// Whether a child has not allocated yet, and so has claimed no session: a daemon's parent is gone before that.
+    fn has_silent_children(&mut self, now: Instant) -> bool {
+        if !self.plan.children {
+            return false;
+        }
+        let is_due = self.looked_at.is_none_or(|at| now.saturating_duration_since(at) >= LOOK_FOR_CHILDREN);
+        if is_due {
+            self.looked_at = Some(now);
+            return process::is_any_mapped(&self.inherited);
+        }
+        true
     }
 
     fn time_to_wait(&self) -> Duration {
@@ -230,6 +251,9 @@ impl<'a> Follower<'a> {
             }
         } else if let Some(index) = self.children.iter().position(|child| child.recording.pid() == pid) {
             drop(self.children.swap_remove(index));
+        }
+        if self.plan.children {
+            self.inherited.extend(session.inode());
         }
         let mut options = self.plan.options.clone();
         if !is_root {

@@ -228,14 +228,24 @@ impl Guide {
 
     /// Functions and addresses that a request with one of these serial numbers means in the modules.
     pub fn meant(&self, serials: &[u32], modules: &[Loaded]) -> usize {
+        let loaded = modules.iter().filter(|loaded| loaded.module.unloaded_ns == 0);
+        loaded.map(|loaded| self.count_meant(serials, loaded)).sum()
+    }
+
+    fn count_meant(&self, serials: &[u32], loaded: &Loaded) -> usize {
         let is_meant = |asked: &Asked| serials.contains(&asked.serial);
-        let count = |loaded: &Loaded| {
-            let key = (loaded.module.path.clone(), loaded.module.build_id.clone());
-            let functions = self.compiled.asked(&key, &loaded.file, &self.watch);
-            let functions = functions.get().map_or(0, |all| all.iter().filter(|one| is_meant(one)).count());
-            functions + self.watch.addresses_in(&loaded.module).filter(is_meant).count()
-        };
-        modules.iter().filter(|loaded| loaded.module.unloaded_ns == 0).map(count).sum()
+        let key = (loaded.module.path.clone(), loaded.module.build_id.clone());
+        let functions = self.compiled.asked(&key, &loaded.file, &self.watch);
+        let functions = functions.get().map_or(0, |all| all.iter().filter(|one| is_meant(one)).count());
+        functions + self.watch.addresses_in(&loaded.module).filter(is_meant).count()
+    }
+
+    /// The requests that mean nothing in any of the modules, loaded or gone.
+    pub fn unmatched(&self, modules: &[Loaded]) -> Vec<String> {
+        let count =
+            |serial: u32| modules.iter().map(|loaded| self.count_meant(&[serial], loaded)).sum::<usize>();
+        let unmatched = self.watch.wanted().filter(|(_, serial)| count(*serial) == 0);
+        unmatched.map(|(request, _)| request.to_string()).collect()
     }
 
     /// What is to be done at a return address.

@@ -72,6 +72,9 @@ impl Modules {
         // The first byte of a shared object has link-time address 0, so its load bias is where it lies. Its extent
         // comes from the map if it is still there, else from the file.
         let mapped = process::read_maps(self.pid);
+        // The loader knows it by the name it was asked for, which may be relative; the map by its path.
+        let at_start = mapped.iter().find(|mapping| mapping.start == load_bias && mapping.offset == 0);
+        let path = at_start.map_or(path, |mapping| &mapping.path);
         let end = mapped
             .iter()
             .filter(|mapping| mapping.path == path && mapping.start >= load_bias)

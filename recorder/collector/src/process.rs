@@ -38,6 +38,22 @@ pub fn read_maps(pid: u32) -> Vec<Mapping> {
     fs::read(format!("/proc/{pid}/maps")).map_or_else(|_| Vec::new(), |text| parse_maps(&text))
 }
 
+/// Whether any process has one of these files in memory mapped, as a forked child has its parent's session until it
+/// claims its own.
+pub fn is_any_mapped(inodes: &[u64]) -> bool {
+    let own = std::process::id();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| *pid != own).any(|pid| {
+        let maps = fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
+        // start-end perms offset dev inode path
+        let inode_of = |line: &str| line.split_whitespace().nth(4)?.parse().ok();
+        let text = String::from_utf8_lossy(&maps);
+        let mut ours = text.lines().filter(|line| line.contains("/memfd:edleak-session"));
+        ours.any(|line| inode_of(line).is_some_and(|inode| inodes.contains(&inode)))
+    })
+}
+
 /// A path as a process sees it, opened through its root directory, so that a chroot or a container is no obstacle; once
 /// the process is gone, the path itself.
 pub fn path_in(pid: u32, path: &str) -> PathBuf {

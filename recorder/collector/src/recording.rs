@@ -96,6 +96,8 @@ pub struct Summary {
     pub losses: Losses,
     /// Bytes per second that were added by the injected leak.
     pub injected_bytes_per_s: Option<f64>,
+    /// Requests to watch something that no module has.
+    pub unmatched_watches: Vec<String>,
     /// The program's own file, and what was counted for callers in it.
     pub image: Option<(PathBuf, Counters)>,
 }
@@ -288,6 +290,9 @@ impl Recording {
     /// Closes a trace that another slice cannot be written to, with what fitted.
     pub fn abandon(mut self, error: &Error) -> Option<Summary> {
         let mut writer = self.writer.take()?;
+        if error.kind() == ErrorKind::CutOff {
+            return None; // there is nothing to close
+        }
         if error.kind() == ErrorKind::NoSpace {
             let at_ns = self.began.elapsed().as_nanos() as u64;
             // Room is kept for these words; without it the trace is readable up to here all the same.
@@ -305,6 +310,7 @@ impl Recording {
             sites: self.seen_sites(),
             duration: self.began.elapsed(),
             losses: self.losses,
+            unmatched_watches: self.guide.unmatched(self.modules.all()),
             injected_bytes_per_s: self.injected.map(|injected| injected.bytes_per_s),
             image: image.map(|loaded| (PathBuf::from(&loaded.module.path), self.counted_in_image())),
             path: self.path,

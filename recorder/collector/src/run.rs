@@ -14,8 +14,9 @@ use crate::watch::WatchSet;
 use crate::wrappers::WrapperSet;
 use edleak_analyzer::analysis::INJECTED_NAME;
 use edleak_analyzer::units;
-use edleak_format::{Losses, MIN_CAPACITY_BYTES, TraceWriter};
-use std::ffi::OsString;
+use edleak_format::{ErrorKind, Losses, MIN_CAPACITY_BYTES, TraceWriter};
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -40,6 +41,12 @@ pub fn run(args: &Args) -> ExitCode {
 fn record(args: &Args) -> Result<ExitCode, (u8, String)> {
     let failed = |message: String| (FAILED, message);
     let [program, ..] = args.program.as_slice() else { return Err(failed("no program (name one)".into())) };
+    if is_misspelt_option(program) {
+        let program = program.display();
+        return Err(failed(format!(
+            "unknown option `{program}` (see --help; a program of that name is given as `-- {program}`)"
+        )));
+    }
     let checked = check::check_program(program, std::env::var_os("PATH").as_deref())
         .map_err(|refusal| (refusal.exit_code(), refusal.to_string()))?;
     if args.size < MIN_CAPACITY_BYTES {
@@ -58,7 +65,9 @@ fn record(args: &Args) -> Result<ExitCode, (u8, String)> {
     // The trace is made now, so that what stands in its way is known before anything is started.
     let made = TraceWriter::create(&args.output, args.size).map(drop);
     if let Err(error) = made {
-        give_back(&old);
+        if error.kind() != ErrorKind::InUse {
+            give_back(&old);
+        }
         return Err(failed(format!("{error} (choose another file with -o)")));
     }
     // From here on: a thread that was started before would take the signals meant for the loop.
@@ -126,6 +135,12 @@ fn record(args: &Args) -> Result<ExitCode, (u8, String)> {
     Ok(outcome.ended.map_or(ExitCode::SUCCESS, Ended::exit_code))
 }
 
+/// Whether the word in the program's place was meant for us: it begins like an option and was not set apart by `--`.
+fn is_misspelt_option(program: &OsStr) -> bool {
+    let is_option = program.as_encoded_bytes().starts_with(b"-");
+    is_option && !std::env::args_os().take_while(|word| word != program).any(|word| word == "--")
+}
+
 /// Whether next to nothing was counted for the program itself, because it has an allocator of its own: what libc
 /// allocates for it (buffers of files) is all that went through `malloc`.
 fn saw_nothing_of(checked: &check::Program, summary: &Summary) -> bool {
@@ -173,6 +188,14 @@ pub fn keep_old(output: &Path) -> Result<Option<PathBuf>, String> {
             Err(format!("`{}` is not a file (choose another one with -o)", output.display()))
         }
         Ok(_) => {
+            let is_in_use = File::open(output)
+                .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)));
+            if is_in_use {
+                return Err(format!(
+                    "another recording is writing `{}` (choose another file with -o)",
+                    output.display()
+                ));
+            }
             let mut old: OsString = output.as_os_str().to_owned();
             old.push(".old");
             let old = PathBuf::from(old);
@@ -231,12 +254,30 @@ fn report(args: &Args, outcome: &Outcome, wishes: &Wishes) {
     for summary in &outcome.summaries {
         eprintln!("edleak-record: {}", sentence(summary));
     }
+    say_unmatched(&outcome.summaries);
     // With nothing recorded, nothing was searched for them.
     let unused: Vec<_> = wishes.wrappers.unused().map(|pattern| format!("`{pattern}`")).collect();
     if !unused.is_empty() && !outcome.summaries.is_empty() {
         eprintln!(
             "edleak-record: no function of any module matches --wrapper {} (names are as in edleak-analyze's stacks)",
             unused.join(", ")
+        );
+    }
+}
+
+/// Requests to watch something that none of the recorded programs has: said, because the trace would not.
+fn say_unmatched(summaries: &[Summary]) {
+    let [first, rest @ ..] = summaries else { return };
+    let is_nowhere = |spec: &&String| rest.iter().all(|other| other.unmatched_watches.contains(spec));
+    let nowhere: Vec<_> =
+        first.unmatched_watches.iter().filter(is_nowhere).map(|spec| format!("`{spec}`")).collect();
+    let (shown, more) = nowhere.split_at(nowhere.len().min(3));
+    if !shown.is_empty() {
+        let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+        eprintln!(
+            "edleak-record: nothing to watch at {}{more}: no module has it (an inlined function has no address of its own: \
+             watch its caller; a site of an older build is another one now)",
+            shown.join(", ")
         );
     }
 }
@@ -288,7 +329,7 @@ fn size(bytes: u64) -> String {
 fn shown(command: &[OsString]) -> String {
     const MOST: usize = 40;
     let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
-    let line = words.join(" ");
+    let line = words.join(" ").replace(char::is_control, "?");
     match line.char_indices().nth(MOST) {
         Some((at, _)) => format!("{}…", &line[..at]),
         None => line,

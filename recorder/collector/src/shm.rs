@@ -25,6 +25,7 @@ use std::ffi::CStr;
 use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -130,6 +131,11 @@ impl Session {
     /// Its descriptor, which the control page offers.
     pub fn fd(&self) -> RawFd {
         self.memory.file.as_raw_fd()
+    }
+
+    /// The number of its file, by which a memory map names it.
+    pub fn inode(&self) -> Option<u64> {
+        Some(self.memory.file.metadata().ok()?.ino())
     }
 
     /// The first page.

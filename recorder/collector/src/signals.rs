@@ -65,6 +65,7 @@ impl Signals {
         }
         // SAFETY: the descriptor is new and ours.
         let reader = unsafe { File::from_raw_fd(fd) };
+        survive_cut_files();
         // A closed terminal or a file size limit must end the recording in order, not kill the recorder.
         let mut pipe_action = ignore(libc::SIGPIPE);
         pipe_action.sa_sigaction = SIGPIPE_AT_START.load(Ordering::Relaxed);
@@ -102,6 +103,38 @@ impl Signals {
             signals.push(Signal { number: info.ssi_signo as i32, from_process });
         }
         signals
+    }
+}
+
+/// Puts memory in the place of a mapped file whose end somebody cut off while we read or wrote it (the trace, a module of
+/// the target), so that it is an error and not our death. An exec undoes this.
+fn survive_cut_files() {
+    // SAFETY: plain data; all zero is the default action with an empty mask.
+    let mut action: libc::sigaction = unsafe { zeroed() };
+    action.sa_sigaction = on_bus_error as *const () as usize;
+    action.sa_flags = libc::SA_SIGINFO;
+    // SAFETY: an action of ours, whose handler makes one system call and nothing else.
+    unsafe { libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut()) };
+}
+
+extern "C" fn on_bus_error(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    const BUS_ADRERR: libc::c_int = 2;
+    const PAGE: usize = 4096;
+    // SAFETY: the kernel passes it.
+    let info = unsafe { &*info };
+    let (protection, flags) =
+        (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    let mut is_replaced = false;
+    if info.si_code == BUS_ADRERR {
+        // SAFETY: a SIGBUS has an address.
+        let page = unsafe { info.si_addr() } as usize & !(PAGE - 1);
+        // SAFETY: the page belonged to the mapping of a file, and there is nothing behind it any more.
+        is_replaced =
+            unsafe { libc::mmap(page as *mut _, PAGE, protection, flags, -1, 0) } != libc::MAP_FAILED;
+    }
+    if !is_replaced {
+        // SAFETY: the default action; the fault comes again and ends us.
+        unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
     }
 }
 

@@ -239,6 +239,11 @@ impl WatchSet {
         found
     }
 
+    /// The requests to watch something, with their serial numbers; `*` is not among them.
+    pub fn wanted(&self) -> impl Iterator<Item = (&Request, u32)> {
+        self.entries.iter().filter(|entry| entry.is_for).map(|entry| (&entry.request, entry.serial))
+    }
+
     /// Whether any request is by name.
     pub fn names_functions(&self) -> bool {
         self.entries.iter().any(|entry| matches!(entry.request, Request::Function(_)))
