@@ -10,7 +10,7 @@ use crate::writer::{SliceBlock, TraceWriter};
 /// No journal is larger: sealing one takes a few times its size in memory.
 const MAX_JOURNAL_BYTES: u64 = 16 << 20;
 /// Slices of whole values that a journal should have room for; a block then repeats them rarely enough.
-const JOURNAL_WHOLE_SLICES: u64 = 16;
+const JOURNAL_WHOLE_SLICES: u64 = 24;
 /// A journal that only few sites fill need not be larger: such a block already holds thousands of slices.
 const MAX_STEADY_JOURNAL_BYTES: u64 = 256 << 10;
 

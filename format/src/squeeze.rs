@@ -11,7 +11,7 @@ use zstd::zstd_safe::{CParameter, Strategy};
 /// Where slices follow each other closely; costs 4 ns a byte.
 const LEVEL: i32 = 3;
 /// What the dense way costs, in nanoseconds a byte.
-const DENSE_NS: u64 = 50;
+const DENSE_NS: u64 = 40;
 /// Compressing may take this share of the time to the next slice.
 const SHARE: u64 = 2;
 

@@ -16,6 +16,9 @@ pub struct AutoWatch {
     next_look: u64,
     /// Sites that looked like a leak at the look before.
     suspected: Vec<usize>,
+    /// Live bytes of every site now, and at the look before: what has not grown since is not looked at.
+    live_bytes: Vec<u64>,
+    looked_at_bytes: Vec<u64>,
 }
 
 impl AutoWatch {
@@ -27,6 +30,8 @@ impl AutoWatch {
             builder.absent(before);
             builder
         });
+        self.live_bytes.clear();
+        self.live_bytes.extend(counters.iter().map(Counters::live_bytes));
         for (builder, counters) in self.series.iter_mut().zip(counters) {
             builder.push(Point {
                 live_bytes: counters.live_bytes(),
@@ -39,24 +44,27 @@ impl AutoWatch {
     }
 
     /// The sites that looked like a leak twice in a row: linear or exponential, never constant or logarithmic. Empty
-    /// between looks, which become rarer as the recording grows: at 12 slices and then at every third more. (Twice,
+    /// between looks, which become rarer as the recording grows: at 12 slices and then at every sixth more. (Twice,
     /// because what fills for a while looks like a leak until it has filled.)
     pub fn suspects(&mut self, period_s: f64) -> Vec<usize> {
         if self.slices < self.next_look.max(FIRST_LOOK) {
             return Vec::new();
         }
-        self.next_look = self.slices + self.slices / 3;
+        self.next_look = self.slices + self.slices / 6;
         let leaks = |builder: &SeriesBuilder| {
             let judgement = judge(&builder.clone().finish(), period_s, Model::Growth);
             judgement.verdict == Verdict::Leak && matches!(judgement.class, Class::Linear | Class::Exp)
         };
+        let before = std::mem::take(&mut self.looked_at_bytes);
+        let has_grown = |site: usize| self.live_bytes.get(site) > before.get(site);
         let suspected: Vec<usize> = self
             .series
             .iter()
             .enumerate()
-            .filter(|(_, builder)| leaks(builder))
+            .filter(|(site, builder)| has_grown(*site) && leaks(builder))
             .map(|(site, _)| site)
             .collect();
+        self.looked_at_bytes.clone_from(&self.live_bytes);
         let before = std::mem::replace(&mut self.suspected, suspected);
         self.suspected.iter().copied().filter(|site| before.binary_search(site).is_ok()).collect()
     }
