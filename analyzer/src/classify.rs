@@ -53,6 +53,8 @@ pub struct Judgement {
     pub leak_bytes: u64,
     /// Leaked bytes per second while it leaked; 0 unless it is a leak.
     pub rate_bytes_per_s: f64,
+    /// When it began to leak, from the start of the record; 0 unless it is a leak that began later.
+    pub began_s: f64,
     /// The figures that decided, in words.
     pub why: Vec<String>,
     /// If undecided: how much longer to record.
@@ -82,6 +84,7 @@ impl Judgement {
             confidence: None,
             leak_bytes: 0,
             rate_bytes_per_s: 0.0,
+            began_s: 0.0,
             why,
             record_longer_s: None,
         }
@@ -107,7 +110,8 @@ fn judge_growth(series: &Series, period_s: f64) -> Judgement {
         return Judgement::no_leak(Class::Constant, words::unmoved(series.points()));
     };
     let (mut bytes, mut count) = (Curve::live_bytes(buckets), Curve::live_count(buckets));
-    if series.points() < LEAST_POINTS || series.points() < record / LEAST_PRESENCE {
+    let is_brief = series.points() < LEAST_POINTS || series.points() < record / LEAST_PRESENCE;
+    if is_brief {
         let before = series.absent() / buckets.width();
         (bytes, count) = (bytes.after_absence(before), count.after_absence(before));
     }
@@ -116,7 +120,8 @@ fn judge_growth(series: &Series, period_s: f64) -> Judgement {
     }
     let site = Site { bytes: Trend::of(&bytes), count: Trend::of(&count), curves: [&bytes, &count], series };
     let ruling = if site.is_size_driven() { site.rule_size_driven() } else { site.rule() };
-    site.judgement(&ruling, record as f64, period_s)
+    let curve_points = if is_brief { record } else { series.points() };
+    site.judgement(&ruling, curve_points as f64, period_s)
 }
 
 /// One site's curves and their trends: what the rules read.
@@ -284,7 +289,9 @@ impl Site<'_> {
         bank(self.curves[of].len()).contest(self.curves[of])
     }
 
-    fn judgement(&self, ruling: &Ruling, record: f64, period_s: f64) -> Judgement {
+    /// The curves span `curve_points`: the site's own, or the whole record's.
+    fn judgement(&self, ruling: &Ruling, curve_points: f64, period_s: f64) -> Judgement {
+        let record = self.series.points().saturating_add(self.series.absent()) as f64;
         let why = ruling.why.clone();
         if ruling.verdict != Verdict::Leak {
             let spread = Line::through(&self.curves[0].mean).spread;
@@ -304,10 +311,13 @@ impl Site<'_> {
             class == Class::Linear && *retained > 0.5 * contest.growth && *retained < 2.0 * contest.growth
         });
         let leaked = by_births.unwrap_or(contest.growth).clamp(1.0, live.max(1.0));
-        let window_s = (1.0 - contest.begins) * record * period_s;
+        // A rate over the time before it began would let a gate pass what leaks fast and late.
+        let window = ((1.0 - contest.begins) * curve_points).min(self.series.points() as f64);
+        let window_s = window * period_s;
         Judgement {
             leak_bytes: leaked as u64,
             rate_bytes_per_s: if window_s > 0.0 { leaked / window_s } else { 0.0 },
+            began_s: (record - window) * period_s,
             confidence: Some(if ruling.strict { Confidence::Strict } else { Confidence::Suspect }),
             verdict: Verdict::Leak,
             ..Judgement::no_leak(class, why)
@@ -331,6 +341,7 @@ fn judge_edleak(series: &Series, period_s: f64) -> Judgement {
         confidence: leak.then_some(Confidence::Suspect),
         leak_bytes,
         rate_bytes_per_s: if span_s > 0.0 { leak_bytes as f64 / span_s } else { 0.0 },
+        began_s: if leak { series.absent() as f64 * period_s } else { 0.0 },
         why: vec![format!(
             "the fitted parabola gains {} bytes and bends by {:+.2}",
             factor.leak_bytes, factor.coef[0]

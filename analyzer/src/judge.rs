@@ -180,21 +180,23 @@ fn share_out(sites: &mut [JudgedSite]) {
             *known.entry(parent.clone()).or_default() += site.judgement.leak_bytes;
         }
     }
-    let whole: HashMap<SiteLabel, (f64, f64)> = sites
+    let whole: HashMap<SiteLabel, (f64, f64, f64)> = sites
         .iter()
         .filter_map(|site| {
             let family = &site.with_stacks.as_deref()?.judgement;
             let known =
                 known.get(&site.label).copied().filter(|&known| known > 0 && known < family.leak_bytes)?;
             let per_known_byte = family.leak_bytes as f64 / known as f64;
-            Some((site.label.clone(), (per_known_byte, family.rate_bytes_per_s / known as f64)))
+            let rate = family.rate_bytes_per_s / known as f64;
+            Some((site.label.clone(), (per_known_byte, rate, family.began_s)))
         })
         .collect();
     for site in sites.iter_mut().filter(|site| site.is_leak()) {
-        if let Some(&(bytes, rate)) = site.parent.as_ref().and_then(|parent| whole.get(parent)) {
+        if let Some(&(bytes, rate, began_s)) = site.parent.as_ref().and_then(|parent| whole.get(parent)) {
             let own = site.judgement.leak_bytes as f64;
             site.judgement.leak_bytes = (own * bytes) as u64;
             site.judgement.rate_bytes_per_s = own * rate;
+            site.judgement.began_s = began_s;
         }
     }
 }

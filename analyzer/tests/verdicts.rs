@@ -198,3 +198,22 @@ fn hostile_counters_give_finite_figures() {
         assert!(built.curve(40).iter().all(|v| v.is_finite()));
     }
 }
+
+#[test]
+fn the_rate_is_that_of_the_time_since_it_began() {
+    // 150 slices of 0.1 s, at a kilobyte a slice, after 300 without the site.
+    let mut builder = SeriesBuilder::new();
+    builder.absent(300);
+    for slice in 1..=150 {
+        builder.push(Point { live_bytes: 1000 * slice, live_count: slice, allocs: slice, frees: 0 });
+    }
+    let unseen = judge(&builder.finish(), 0.1, Model::Growth);
+    // The same at a site that was there all along.
+    let hinged = of_hundred(450, |slice| 20 + 10 * slice.saturating_sub(300));
+    for (judged, most) in [(unseen, 0.1), (hinged, 0.25)] {
+        assert_eq!(judged.verdict, Verdict::Leak, "{:?}", judged.why);
+        assert!((judged.rate_bytes_per_s / 10_000.0 - 1.0).abs() < most, "{judged:?}");
+        assert!((judged.began_s - 30.0).abs() < 2.0, "{judged:?}");
+    }
+    assert!(of_hundred(80, |slice| slice).began_s < 1e-9);
+}

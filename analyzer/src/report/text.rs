@@ -23,6 +23,8 @@ pub const WIDTH: usize = 80;
 const MAX_FRAMES: usize = 32;
 /// Stacks of a leak that are shown.
 const MAX_STACKS: usize = 8;
+/// A leak that began after this share of the record has its beginning told.
+const BEGAN_LATE: f64 = 0.05;
 const INDENT: &str = "   ";
 
 /// The text exporter.
@@ -80,12 +82,12 @@ impl Text {
         let leaks = |site: &&JudgedSite| site.standing != Standing::Shown;
         for (i, group) in groups(analysis, report.listed(analysis).filter(leaks)).iter().enumerate() {
             writeln!(out)?;
-            self.leak(i + 1, group, out)?;
+            self.leak(i + 1, group, analysis.header.duration_s, out)?;
         }
         Ok(())
     }
 
-    fn leak(&self, number: usize, group: &Group<'_>, out: &mut dyn Write) -> io::Result<()> {
+    fn leak(&self, number: usize, group: &Group<'_>, duration_s: f64, out: &mut dyn Write) -> io::Result<()> {
         let lead = group.lead;
         let (word, ink) = match (lead.standing, lead.judgement.confidence) {
             (Standing::Tolerated, _) => ("TOLERATED", Ink::Faint),
@@ -121,7 +123,10 @@ impl Text {
                 self.style.paint(Ink::Faint, "most of it was freed when the program ended")
             )?;
         }
-        let reason = printable(&why(lead));
+        let mut reason = printable(&why(lead));
+        if group.began_s > BEGAN_LATE * duration_s {
+            reason = format!("began at {}; {reason}", units::duration(group.began_s));
+        }
         fill(&reason, &format!("{INDENT}why: "), &format!("{INDENT}     "), WIDTH)
             .iter()
             .try_for_each(|line| writeln!(out, "{line}"))?;

@@ -40,6 +40,7 @@ fn json_has_every_key_of_the_contract() {
                 "verdict",
                 "leak_bytes",
                 "rate_bytes_per_s",
+                "began_s",
                 "live_bytes",
                 "live_count",
                 "allocs",

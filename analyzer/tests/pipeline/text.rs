@@ -1,7 +1,7 @@
 //! The text report, as a person sees it.
 
 use crate::programs::{command, finish, run};
-use crate::traces::{Scratch, frame, leaker, watched};
+use crate::traces::{Scratch, frame, leaker, leaking, watched};
 use edleak_format::Losses;
 
 fn fits(text: &str) {
@@ -91,6 +91,16 @@ fn what_was_missed_is_said() {
         "{text}"
     );
     assert!(text.contains("the recording was cut short, or still runs"), "{text}");
+}
+
+#[test]
+fn a_leak_that_began_late_says_when() {
+    let scratch = Scratch::new();
+    let mut draft = leaker();
+    draft.sites[0].counters = |slice| leaking(slice.max(39) - 39);
+    let text = run([draft.write(&scratch.path("t.edl"))]).out;
+    fits(&text);
+    assert!(text.contains("why: began at 3."), "{text}");
 }
 
 #[test]

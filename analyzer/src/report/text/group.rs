@@ -12,6 +12,8 @@ pub(super) struct Group<'a> {
     pub lead: &'a JudgedSite,
     /// Of all members.
     pub rate_bytes_per_s: f64,
+    /// When it began, from the start of the record.
+    pub began_s: f64,
     /// Of all members.
     pub leak_bytes: f64,
     /// Of the caller and every stack of it, listed or not, at the last slice that was judged.
@@ -73,11 +75,14 @@ fn group_of<'a>(site: &'a JudgedSite, members: &[&'a JudgedSite], stacks: &[&'a 
     let own_rate: f64 = members.iter().map(|member| member.judgement.rate_bytes_per_s).sum();
     // The sum over caller and stacks also holds what leaked before the stacks were watched.
     let together = site.with_stacks.as_deref();
-    let (leak_bytes, rate_bytes_per_s) = match together.map(|family| &family.judgement) {
+    let (leak_bytes, rate_bytes_per_s, began_s) = match together.map(|family| &family.judgement) {
         Some(judgement) if judgement.verdict == Verdict::Leak => {
-            (judgement.leak_bytes as f64, judgement.rate_bytes_per_s)
+            (judgement.leak_bytes as f64, judgement.rate_bytes_per_s, judgement.began_s)
         }
-        _ => (own_bytes, own_rate),
+        _ => {
+            let began = members.iter().map(|member| member.judgement.began_s);
+            (own_bytes, own_rate, began.fold(f64::INFINITY, f64::min))
+        }
     };
     let family = || std::iter::once(site).chain(stacks.iter().copied());
     let live_count = family().filter_map(|site| site.judged_count).reduce(u64::saturating_add);
@@ -88,6 +93,7 @@ fn group_of<'a>(site: &'a JudgedSite, members: &[&'a JudgedSite], stacks: &[&'a 
         site,
         lead: members[0],
         rate_bytes_per_s,
+        began_s,
         leak_bytes,
         live_count,
         is_freed_at_end: final_bytes < judged_bytes / 2.0,
