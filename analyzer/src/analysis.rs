@@ -156,6 +156,8 @@ pub struct JudgedSite {
     pub with_stacks: Option<Box<WithStacks>>,
     /// The verdict is that of all of them together.
     pub judged_with_stacks: bool,
+    /// Of a stack whose caller was so judged: its share of the leaked bytes, 0 to 1.
+    pub leak_share: Option<f64>,
     /// Counters at the end.
     pub totals: Totals,
     /// Live allocations at the last slice that was judged: the very last one may show the program's own clearing up.
@@ -234,10 +236,29 @@ impl Standing {
     }
 }
 
+impl Analysis {
+    /// The stacks that a site was judged together with and that have a share in the leak, by falling share.
+    pub fn parts_of<'a>(&'a self, site: &'a JudgedSite) -> Vec<&'a JudgedSite> {
+        if !site.judged_with_stacks {
+            return Vec::new();
+        }
+        let is_part =
+            |part: &&JudgedSite| part.leak_share.is_some() && part.parent.as_ref() == Some(&site.label);
+        let mut parts: Vec<&JudgedSite> = self.sites.iter().filter(is_part).collect();
+        parts.sort_by(|a, b| b.leak_share.unwrap_or(0.0).total_cmp(&a.leak_share.unwrap_or(0.0)));
+        parts
+    }
+}
+
 impl JudgedSite {
     /// Whether the verdict is a leak.
     pub fn is_leak(&self) -> bool {
         self.judgement.verdict == Verdict::Leak
+    }
+
+    /// By how much its live bytes grew over its curve.
+    pub fn growth(&self) -> f64 {
+        self.curve.last().copied().unwrap_or(0.0) - self.curve.first().copied().unwrap_or(0.0)
     }
 
     /// Every frame, innermost first: inlined ones, and addresses without symbols.

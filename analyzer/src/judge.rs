@@ -152,6 +152,7 @@ fn judged(
             })
         }),
         judged_with_stacks: false,
+        leak_share: None,
         totals: Totals::default(),
         judged_count: Some(series.last().live_count),
         curve: series.curve(CURVE_COLUMNS),
@@ -202,11 +203,14 @@ fn share_out(sites: &mut [JudgedSite]) {
 }
 
 /// Where neither a watched site nor any of its stacks is a leak by itself, but all of them together are, the site is.
+///
+/// Each stack then has the share of the leak by which it grew.
 fn settle_families(sites: &mut [JudgedSite]) {
     share_out(sites);
     let leaking: std::collections::HashSet<SiteLabel> =
         sites.iter().filter(|site| site.is_leak()).filter_map(|site| site.parent.clone()).collect();
-    for site in sites {
+    let mut grown: HashMap<SiteLabel, f64> = HashMap::new();
+    for site in &mut *sites {
         let is_spread = |family: &WithStacks| family.judgement.verdict == Verdict::Leak;
         if site.is_leak()
             || leaking.contains(&site.label)
@@ -220,7 +224,17 @@ fn settle_families(sites: &mut [JudgedSite]) {
                 .why
                 .insert(0, "judged together with its stacks, none of which leaks enough alone".into());
             site.judged_with_stacks = true;
+            grown.insert(site.label.clone(), 0.0);
         }
+    }
+    for site in &*sites {
+        if let Some(all) = site.parent.as_ref().and_then(|parent| grown.get_mut(parent)) {
+            *all += site.growth().max(0.0);
+        }
+    }
+    for site in sites {
+        let all = site.parent.as_ref().and_then(|parent| grown.get(parent));
+        site.leak_share = all.map(|all| site.growth() / all).filter(|&share| share > 0.0);
     }
 }
 

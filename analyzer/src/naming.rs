@@ -5,7 +5,7 @@ use crate::load::Recording;
 use crate::symbolize::{Request, Symbolizer};
 use std::collections::HashSet;
 
-/// Symbolizes every site that is `wanted`, and the callers of wanted stacks.
+/// Symbolizes every site that is `wanted`, the callers of wanted stacks, and the stacks that a wanted site was judged with.
 pub fn name_sites(
     analysis: &mut Analysis,
     recording: &Recording,
@@ -15,8 +15,16 @@ pub fn name_sites(
     let Recording::Trace(trace) = recording else { return };
     let parents: HashSet<SiteLabel> =
         analysis.sites.iter().filter(|site| wanted(site)).filter_map(|site| site.parent.clone()).collect();
-    let is_named: Vec<bool> =
-        analysis.sites.iter().map(|site| wanted(site) || parents.contains(&site.label)).collect();
+    let together = analysis.sites.iter().filter(|site| site.judged_with_stacks && wanted(site));
+    let together: HashSet<SiteLabel> = together.map(|site| site.label.clone()).collect();
+    let is_part = |site: &JudgedSite| {
+        site.leak_share.is_some() && site.parent.as_ref().is_some_and(|parent| together.contains(parent))
+    };
+    let is_named: Vec<bool> = analysis
+        .sites
+        .iter()
+        .map(|site| wanted(site) || parents.contains(&site.label) || is_part(site))
+        .collect();
     let addresses = analysis.sites.iter_mut().zip(&is_named).filter(|(_, named)| **named);
     let mut addresses: Vec<_> = addresses.flat_map(|(site, _)| &mut site.stack).collect();
     let requests: Vec<Request> = addresses

@@ -1,7 +1,7 @@
 //! Folded stacks: `main;run;grow 1234`, outermost first, weighted by leaked bytes. What flame graph tools read.
 
 use super::{Exporter, Report};
-use crate::analysis::JudgedSite;
+use crate::analysis::{Analysis, JudgedSite};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
@@ -14,12 +14,26 @@ impl Exporter for Folded {
         let mut weights: BTreeMap<String, u64> = BTreeMap::new();
         for analysis in report.analyses {
             for site in report.listed(analysis).filter(|site| site.judgement.leak_bytes > 0) {
-                let weight = weights.entry(folded(site)).or_default();
-                *weight = weight.saturating_add(site.judgement.leak_bytes);
+                for (stack, bytes) in weighted(analysis, site) {
+                    let weight = weights.entry(folded(stack)).or_default();
+                    *weight = weight.saturating_add(bytes);
+                }
             }
         }
         weights.iter().try_for_each(|(stack, bytes)| writeln!(out, "{stack} {bytes}"))
     }
+}
+
+/// The site, or, where it was judged together with its stacks, they: by their share of the leaked bytes.
+fn weighted<'a>(analysis: &'a Analysis, site: &'a JudgedSite) -> Vec<(&'a JudgedSite, u64)> {
+    let bytes = site.judgement.leak_bytes;
+    let parts = analysis.parts_of(site);
+    if parts.is_empty() {
+        return vec![(site, bytes)];
+    }
+    // The shares are of what all of them grew by; a float to integer cast saturates.
+    let share = |part: &JudgedSite| (part.leak_share.unwrap_or(0.0) * bytes as f64).round() as u64;
+    parts.into_iter().map(|part| (part, share(part))).filter(|(_, bytes)| *bytes > 0).collect()
 }
 
 fn folded(site: &JudgedSite) -> String {

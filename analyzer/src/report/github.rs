@@ -1,7 +1,7 @@
 //! GitHub annotations: `::error file=src/list.c,line=42,title=…::…`, one per leak, shown beside the line in a pull request.
 
-use super::{Exporter, Report, source_path, why};
-use crate::analysis::JudgedSite;
+use super::{Exporter, Report, source_path, stack_text, why};
+use crate::analysis::{Analysis, JudgedSite};
 use crate::gate::too_little;
 use crate::units;
 use std::io::{self, Write};
@@ -24,7 +24,12 @@ impl Exporter for Github {
                     },
                 );
                 let title = format!("memory leak in {}", site.name());
-                writeln!(out, "::error {place}title={}::{}", property(&title), data(&message(site)))?;
+                writeln!(
+                    out,
+                    "::error {place}title={}::{}",
+                    property(&title),
+                    data(&message(analysis, site))
+                )?;
             }
             if let Some(why) = too_little(analysis).filter(|_| report.reported(analysis).next().is_none()) {
                 writeln!(out, "::warning title=edleak::{}", data(&format!("undecided: {why}")))?;
@@ -34,20 +39,16 @@ impl Exporter for Github {
     }
 }
 
-fn message(site: &JudgedSite) -> String {
+fn message(analysis: &Analysis, site: &JudgedSite) -> String {
     let judgement = &site.judgement;
-    let mut text = format!(
+    let text = format!(
         "{} growth, {}, {} leaked: {}",
         judgement.class.name(),
         units::rate(judgement.rate_bytes_per_s),
         units::bytes(judgement.leak_bytes as f64),
         why(site)
     );
-    for frame in site.frames() {
-        let place = frame.place().map_or_else(String::new, |(file, line)| format!(" at {file}:{line}"));
-        text += &format!("\n{}{place}", frame.name());
-    }
-    text
+    text + &stack_text(analysis, site)
 }
 
 fn data(text: &str) -> String {

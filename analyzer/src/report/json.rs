@@ -1,7 +1,8 @@
 //! JSON: a contract. Names are kept, new ones are added freely.
 //!
 //! One recording is one object; several are `{"format_version":1,"traces":[…]}` with such an object each. All sizes are exact
-//! integers; what the input does not say is null. Without `--all` only the listed sites appear.
+//! integers; what the input does not say is null. Without `--all` only the listed sites appear; after one that was judged together
+//! with its stacks come those that have a share in the leak, each with its `parent` and `leak_share`.
 
 use super::{Exporter, Report, count_standing, outcome};
 use crate::analysis::{Analysis, Header, JudgedSite, Kind, SiteLabel, Standing, Summary, frames};
@@ -129,6 +130,7 @@ struct SiteJson<'a> {
     why: &'a [String],
     record_longer_s: Option<f64>,
     judged_with_stacks: bool,
+    leak_share: Option<f64>,
     leak_bytes: i128,
     leak_factor: Option<LeakFactorJson>,
     rate_bytes_per_s: f64,
@@ -212,7 +214,7 @@ impl<'a> TraceJson<'a> {
                 blocks: analysis.summary.damaged_blocks,
                 bytes: analysis.summary.damaged_bytes,
             },
-            sites: report.listed(analysis).map(SiteJson::of).collect(),
+            sites: report.with_parts(analysis).map(SiteJson::of).collect(),
         }
     }
 }
@@ -296,10 +298,14 @@ impl<'a> SiteJson<'a> {
                 Confidence::Suspect => "suspect",
                 Confidence::Strict => "strict",
             }),
-            standing: site.standing.as_str(),
+            standing: match site.standing {
+                Standing::Unlisted if site.leak_share.is_some() => "part",
+                standing => standing.as_str(),
+            },
             why: &judgement.why,
             record_longer_s: judgement.record_longer_s,
             judged_with_stacks: site.judged_with_stacks,
+            leak_share: site.leak_share,
             // edLeak's formula has leaked bytes for every class, and negative ones where memory shrank.
             leak_bytes: site
                 .leak_factor

@@ -1,8 +1,8 @@
 //! JUnit XML: a test suite per recording. A leak is a failed test, a leak that passes is a skipped one, a recording that says too
 //! little is an error, and a clean one a test that passed.
 
-use super::{Exporter, Report, why};
-use crate::analysis::{Analysis, JudgedSite, Standing};
+use super::{Exporter, Report, stack_text, why};
+use crate::analysis::{Analysis, Standing};
 use crate::gate::{Outcome, outcome, too_little};
 use crate::units;
 use std::io::{self, Write};
@@ -62,7 +62,7 @@ fn suite(analysis: &Analysis, out: &mut dyn Write) -> io::Result<()> {
             out,
             "      <failure type=\"leak\" message=\"{}\">{}</failure>",
             escape(&message),
-            escape(&stack(site))
+            escape(&stack_text(analysis, site))
         )?;
         writeln!(out, "    </testcase>")?;
     }
@@ -75,15 +75,6 @@ fn suite(analysis: &Analysis, out: &mut dyn Write) -> io::Result<()> {
         )?;
     }
     writeln!(out, "  </testsuite>")
-}
-
-fn stack(site: &JudgedSite) -> String {
-    site.frames()
-        .map(|frame| {
-            let place = frame.place().map_or_else(String::new, |(file, line)| format!(" at {file}:{line}"));
-            format!("\n{}{place}", frame.name())
-        })
-        .collect()
 }
 
 /// XML 1.0 has no way at all to write most control characters.

@@ -8,10 +8,11 @@ pub mod sarif;
 pub mod series;
 pub mod text;
 
-use crate::analysis::{Analysis, JudgedSite, Standing};
+use crate::analysis::{Analysis, JudgedSite, SiteLabel, Standing};
 use crate::gate::{Outcome, RuleUse, outcome};
 use crate::load::Recording;
 use crate::suppressions::Rule;
+use std::collections::HashSet;
 use std::io::{self, Write};
 
 /// Everything a report may say.
@@ -54,6 +55,17 @@ impl Report<'_> {
         analysis.sites.iter().filter(is_listed).take(self.top.unwrap_or(usize::MAX))
     }
 
+    /// The sites to list, and after each that was judged together with its stacks those of them that have a share in the leak.
+    pub fn with_parts<'a>(&self, analysis: &'a Analysis) -> impl Iterator<Item = &'a JudgedSite> {
+        let listed: HashSet<&SiteLabel> = self.listed(analysis).map(|site| &site.label).collect();
+        let parts = move |site: &'a JudgedSite| {
+            let mut parts = analysis.parts_of(site);
+            parts.retain(|part| !listed.contains(&part.label));
+            std::iter::once(site).chain(parts)
+        };
+        self.listed(analysis).flat_map(parts)
+    }
+
     /// The leaks that fail the gate, in order.
     pub fn reported<'a>(&self, analysis: &'a Analysis) -> impl Iterator<Item = &'a JudgedSite> + Clone {
         self.listed(analysis).filter(|site| site.standing == Standing::Reported)
@@ -63,6 +75,35 @@ impl Report<'_> {
 /// Sites of a recording with this standing.
 pub(crate) fn count_standing(analysis: &Analysis, is: impl Fn(Standing) -> bool) -> u64 {
     analysis.sites.iter().filter(|site| is(site.standing)).count() as u64
+}
+
+/// The stacks of a leak with a heading each; a leak has one of its own and no heading, unless it was judged together with its stacks.
+pub(crate) fn stacks_of<'a>(
+    analysis: &'a Analysis,
+    site: &'a JudgedSite,
+) -> Vec<(Option<String>, &'a JudgedSite)> {
+    let parts = analysis.parts_of(site);
+    if parts.is_empty() {
+        return vec![(None, site)];
+    }
+    let heading =
+        |part: &JudgedSite| format!("{:.0} % of the leaked bytes:", 100.0 * part.leak_share.unwrap_or(0.0));
+    parts.into_iter().map(|part| (Some(heading(part)), part)).collect()
+}
+
+/// The stacks of a leak, a line a frame, each line after a line break.
+pub(crate) fn stack_text(analysis: &Analysis, site: &JudgedSite) -> String {
+    let mut text = String::new();
+    for (heading, stack) in stacks_of(analysis, site) {
+        if let Some(heading) = heading {
+            text += &format!("\n{heading}");
+        }
+        for frame in stack.frames() {
+            let place = frame.place().map_or_else(String::new, |(file, line)| format!(" at {file}:{line}"));
+            text += &format!("\n{}{place}", frame.name());
+        }
+    }
+    text
 }
 
 /// The reason of a site in one line.

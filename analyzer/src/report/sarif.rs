@@ -1,6 +1,6 @@
 //! SARIF 2.1.0: one result per leak, with its place, its stack and a fingerprint that survives rebuilds.
 
-use super::{Exporter, Report, source_path, why};
+use super::{Exporter, Report, source_path, stacks_of, why};
 use crate::analysis::{Analysis, JudgedSite, SiteFrame};
 use crate::classify::Confidence;
 use crate::gate::too_little;
@@ -114,10 +114,15 @@ impl Sarif {
         });
         let location = site.headline().map(|frame| self.location(frame, &message));
         result["locations"] = location.into_iter().collect();
-        let frames: Vec<Value> =
-            site.frames().map(|frame| json!({ "location": self.location(frame, &frame.name()) })).collect();
-        if !frames.is_empty() {
-            result["stacks"] = json!([{ "message": { "text": "where it is allocated, innermost first" }, "frames": frames }]);
+        let stack = |(heading, stack): (Option<String>, &JudgedSite)| {
+            let frame = |frame: SiteFrame<'_>| json!({ "location": self.location(frame, &frame.name()) });
+            let frames: Vec<Value> = stack.frames().map(frame).collect();
+            let heading = heading.unwrap_or_else(|| "where it is allocated, innermost first".into());
+            (!frames.is_empty()).then(|| json!({ "message": { "text": heading }, "frames": frames }))
+        };
+        let stacks: Vec<Value> = stacks_of(analysis, site).into_iter().filter_map(stack).collect();
+        if !stacks.is_empty() {
+            result["stacks"] = stacks.into();
         }
         result
     }

@@ -143,11 +143,28 @@ fn a_leak_spread_over_many_stacks_is_the_callers() {
     }));
     let trace = draft.write(&scratch.path("t.edl"));
     let report = run([trace.as_os_str(), "--format=json".as_ref()]).json();
-    assert_eq!(report["sites"].as_array().map(Vec::len), Some(1), "{report:#}");
-    assert_eq!(
-        (&report["sites"][0]["id"], &report["sites"][0]["judged_with_stacks"]),
-        (&json!(0), &json!(true))
-    );
+    let sites = report["sites"].as_array().unwrap();
+    assert_eq!((&sites[0]["id"], &sites[0]["judged_with_stacks"]), (&json!(0), &json!(true)));
+    // The stacks come with it, in every format, with their names and their shares.
+    assert_eq!(sites.len(), 17, "{report:#}");
+    let shares: f64 = sites[1..].iter().map(|stack| stack["leak_share"].as_f64().unwrap()).sum();
+    assert!((shares - 1.0).abs() < 1e-9, "{report:#}");
+    for stack in &sites[1..] {
+        assert_eq!((&stack["parent"], &stack["verdict"]), (&json!(0), &json!("no-leak")));
+        assert_eq!(stack["stack"][1]["function"], json!("handle_request"));
+    }
+    assert_eq!(report["summary"]["leaks"], json!(1));
+    let all = run([trace.as_os_str(), "--format=json".as_ref(), "--all".as_ref()]).json();
+    assert_eq!(all["sites"].as_array().map(Vec::len), Some(17));
+    for format in ["text", "junit", "sarif", "github"] {
+        let out = run([trace.as_os_str(), "--format".as_ref(), format.as_ref()]).out;
+        assert!(out.contains("handle_request"), "{format}: {out}");
+    }
+    let folded = run([trace.as_os_str(), "--format=folded".as_ref()]).out;
+    let (stack, bytes) = folded.trim_end().rsplit_once(' ').unwrap();
+    assert_eq!(stack, "main;handle_request;make");
+    let (bytes, leaked) = (bytes.parse::<f64>().unwrap(), sites[0]["leak_bytes"].as_f64().unwrap());
+    assert!((bytes - leaked).abs() <= 16.0, "{bytes} of {leaked}");
 }
 
 macro_rules! burst {

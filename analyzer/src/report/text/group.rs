@@ -63,14 +63,19 @@ pub(super) fn groups<'a>(
     let group = |root: &SiteLabel| {
         let members = members.get(root)?;
         let stacks = stacks_of.get(root).map_or(&[][..], Vec::as_slice);
-        Some(group_of(by_label.get(root)?, members, stacks))
+        Some(group_of(analysis, by_label.get(root)?, members, stacks))
     };
     let mut groups: Vec<Group<'_>> = order.into_iter().filter_map(group).collect();
     groups.sort_by(|a, b| b.rate_bytes_per_s.total_cmp(&a.rate_bytes_per_s));
     groups
 }
 
-fn group_of<'a>(site: &'a JudgedSite, members: &[&'a JudgedSite], stacks: &[&'a JudgedSite]) -> Group<'a> {
+fn group_of<'a>(
+    analysis: &'a Analysis,
+    site: &'a JudgedSite,
+    members: &[&'a JudgedSite],
+    stacks: &[&'a JudgedSite],
+) -> Group<'a> {
     let own_bytes: f64 = members.iter().map(|member| member.judgement.leak_bytes as f64).sum();
     let own_rate: f64 = members.iter().map(|member| member.judgement.rate_bytes_per_s).sum();
     // The sum over caller and stacks also holds what leaked before the stacks were watched.
@@ -98,23 +103,21 @@ fn group_of<'a>(site: &'a JudgedSite, members: &[&'a JudgedSite], stacks: &[&'a 
         live_count,
         is_freed_at_end: final_bytes < judged_bytes / 2.0,
         curve,
-        shares: if stacks.is_empty() { Vec::new() } else { shares_of(site, members, stacks, own_bytes) },
+        shares: if stacks.is_empty() { Vec::new() } else { shares_of(analysis, site, members, own_bytes) },
     }
 }
 
 fn shares_of<'a>(
+    analysis: &'a Analysis,
     site: &'a JudgedSite,
     members: &[&'a JudgedSite],
-    stacks: &[&'a JudgedSite],
     leak_bytes: f64,
 ) -> Vec<Share<'a>> {
     let is_caller = |member: &JudgedSite| member.label == site.label;
     let mut shares: Vec<Share<'_>> = if site.judged_with_stacks {
-        // No stack leaks enough alone: each has the share by which it grew.
-        let grown: Vec<(&JudgedSite, f64)> =
-            stacks.iter().map(|&stack| (stack, growth(stack))).filter(|(_, grown)| *grown > 0.0).collect();
-        let all: f64 = grown.iter().map(|(_, grown)| grown).sum();
-        grown.into_iter().map(|(stack, grown)| Share { site: Some(stack), of_leaked: grown / all }).collect()
+        let share =
+            |part: &'a JudgedSite| Share { site: Some(part), of_leaked: part.leak_share.unwrap_or(0.0) };
+        analysis.parts_of(site).into_iter().map(share).collect()
     } else {
         let of = |bytes: u64| if leak_bytes > 0.0 { bytes as f64 / leak_bytes } else { 0.0 };
         let share = |&member: &&'a JudgedSite| Share {
@@ -125,8 +128,4 @@ fn shares_of<'a>(
     };
     shares.sort_by(|a, b| b.of_leaked.total_cmp(&a.of_leaked));
     shares
-}
-
-fn growth(site: &JudgedSite) -> f64 {
-    site.curve.last().copied().unwrap_or(0.0) - site.curve.first().copied().unwrap_or(0.0)
 }
