@@ -81,9 +81,7 @@ impl Baseline {
         let mut start = [0; 4096];
         let mut file = File::open(path).ok()?;
         let length = file.read(&mut start).ok()?;
-        // Ours has its version up front: cheaper to tell than to parse a document of edLeak's, or a gigabyte of series.
-        let start = String::from_utf8_lossy(&start[..length]);
-        if !(start.trim_start().starts_with('{') && start.contains("\"format_version\"")) {
+        if !crate::load::is_report(&start[..length]) {
             return None;
         }
         Some(Self::from_json(&std::fs::read(path).ok()?))

@@ -69,7 +69,14 @@ pub fn load(path: &Path, options: LoadOptions) -> Result<Recording> {
 
 /// Reads an input that cannot be mapped.
 fn load_stream(mut reader: impl BufRead, options: LoadOptions) -> Result<Recording> {
-    if is_text(reader.fill_buf().map_err(|error| io_error(&error))?) {
+    let start = reader.fill_buf().map_err(|error| io_error(&error))?;
+    if is_report(start) {
+        return Err(Error::new(
+            ErrorKind::Unreadable,
+            "it is a saved report and no recording (give the recording here, and the report with `--baseline`)",
+        ));
+    }
+    if is_text(start) {
         return lines::read(reader, options).map(Recording::Lines);
     }
     let mut bytes = Vec::new();
@@ -95,6 +102,13 @@ fn read_up_to(reader: &mut impl Read, bytes: u64, into: &mut Vec<u8>) -> Result<
 /// Text inputs are JSON objects, so they begin with `{`. Everything else is for the trace reader to accept or to refuse.
 fn is_text(start: &[u8]) -> bool {
     start.iter().take(SNIFFED_BYTES).find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{')
+}
+
+/// A report that was saved with `--format json` has its version up front: cheaper to tell than to parse a document of edLeak's, or
+/// a gigabyte of series.
+pub(crate) fn is_report(start: &[u8]) -> bool {
+    let start = String::from_utf8_lossy(&start[..start.len().min(SNIFFED_BYTES)]);
+    start.trim_start().starts_with('{') && start.contains("\"format_version\"")
 }
 
 fn io_error(error: &std::io::Error) -> Error {

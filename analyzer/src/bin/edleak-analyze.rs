@@ -73,8 +73,9 @@ enum Command {
     },
     /// Say what of a trace is sound (exits 1 if something is damaged).
     Verify {
-        /// The trace.
-        trace: PathBuf,
+        /// The traces.
+        #[arg(value_name = "TRACE", required = true)]
+        traces: Vec<PathBuf>,
     },
     /// Put functions, files and lines into a trace, so that it needs no binary any more.
     Embed {
@@ -98,7 +99,6 @@ enum Command {
         key: String,
     },
     /// Score the model on a labelled corpus.
-    #[command(hide = true)]
     Score {
         /// Labelled series lines.
         corpus: PathBuf,
@@ -211,7 +211,7 @@ fn main() -> ExitCode {
     let code = match cli.command {
         None => run_analyze(&cli.analyze),
         Some(Command::Diff { before, after, format, symbols }) => run_diff(&before, &after, format, symbols),
-        Some(Command::Verify { trace }) => run_verify(&trace),
+        Some(Command::Verify { traces }) => run_verify(&traces),
         Some(Command::Embed { trace, output, symbols }) => run_embed(&trace, output.as_deref(), symbols),
         Some(Command::Anonymize { trace, output, key }) => run_anonymize(&trace, &output, &key),
         Some(Command::Score { corpus, births }) => run_score(&corpus, births.as_deref()),
@@ -237,6 +237,9 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn run_analyze(args: &AnalyzeArgs) -> Result<u8> {
+    if let Some(output) = &args.output {
+        args.traces.iter().try_for_each(|trace| refuse_overwriting(trace, output))?;
+    }
     let symbolizer = args.symbols.symbolizer();
     let model = match args.model {
         ModelArg::Growth => Model::Growth,
@@ -291,13 +294,22 @@ fn run_diff(before: &Path, after: &Path, format: DiffFormat, symbols: SymbolArgs
     Ok(diff.outcome().exit_code())
 }
 
-fn run_verify(path: &Path) -> Result<u8> {
-    let verification = Verification::of(&open_trace(path)?);
-    write_out(None, |out| verification.write(&path.display().to_string(), out))?;
-    Ok(if verification.is_sound() { 0 } else { EXIT_WORSE })
+fn run_verify(paths: &[PathBuf]) -> Result<u8> {
+    let mut code = 0;
+    for path in paths {
+        let verification = Verification::of(&open_trace(path)?);
+        write_out(None, |out| verification.write(&path.display().to_string(), out))?;
+        if !verification.is_sound() {
+            code = EXIT_WORSE;
+        }
+    }
+    Ok(code)
 }
 
 fn run_embed(path: &Path, output: Option<&Path>, symbols: SymbolArgs) -> Result<u8> {
+    if output.is_none() && path.as_os_str() == "-" {
+        bail!("stdin cannot be changed in place (say where to write with `-o`)");
+    }
     let trace = open_trace(path)?;
     let symbolizer = symbols.symbolizer();
     let resolution = rewrite::embed(&trace, output.unwrap_or(path), &symbolizer)?;
@@ -313,8 +325,17 @@ fn run_embed(path: &Path, output: Option<&Path>, symbols: SymbolArgs) -> Result<
 }
 
 fn run_anonymize(path: &Path, output: &Path, key: &str) -> Result<u8> {
+    refuse_overwriting(path, output)?;
     rewrite::anonymize(&open_trace(path)?, output, key)?;
     Ok(0)
+}
+
+/// An output that is the input itself is a slip, and would cost the recording.
+fn refuse_overwriting(input: &Path, output: &Path) -> Result<()> {
+    if input.canonicalize().is_ok_and(|input| output.canonicalize().is_ok_and(|output| input == output)) {
+        bail!("`{}` would be overwritten by its own output (give another file with `-o`)", input.display());
+    }
+    Ok(())
 }
 
 fn run_score(corpus: &Path, births: Option<&Path>) -> Result<u8> {

@@ -66,10 +66,19 @@ pub enum Source {
 impl Outcome {
     /// Whether the user can do something to see more.
     pub fn needs_attention(&self) -> bool {
+        if is_pseudonym(&self.path) {
+            return false;
+        }
         self.is_unverified
             || self.missing_dwo > 0
             || !matches!(self.source, Source::Embedded | Source::DebugInfo(_) | Source::NoFile)
     }
+}
+
+/// A path that `edleak-analyze anonymize` made: there is no such file to be found.
+fn is_pseudonym(path: &str) -> bool {
+    path.strip_prefix('/')
+        .is_some_and(|name| name.len() == 16 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
 }
 
 /// What is wrong and what to do about it, in one line.

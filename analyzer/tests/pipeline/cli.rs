@@ -76,6 +76,8 @@ fn verify_says_what_is_sound() {
     let ran = run(["verify".as_ref(), damaged.as_os_str()]);
     assert_eq!(ran.code, 1, "{}{}", ran.out, ran.err);
     assert!(ran.out.contains("damaged; what is sound was read"), "{}", ran.out);
+    let both = run(["verify".as_ref(), damaged.as_os_str(), trace.as_os_str()]);
+    assert!(both.code == 1 && both.out.contains("damaged; ") && both.out.contains("sound and complete"));
 }
 
 #[test]
@@ -92,6 +94,32 @@ fn anonymize_takes_out_every_name_and_keeps_the_verdict() {
         assert!(!report.contains(name), "{name} is in {report}");
     }
     assert_eq!(ran.json()["sites"][0]["live_bytes"], 8000);
+    assert!(!run([&hidden]).out.contains("was not found"));
+}
+
+#[test]
+fn nothing_overwrites_the_trace_it_reads() {
+    let scratch = Scratch::new();
+    let trace = leaker().write(&scratch.path("t.edl"));
+    let before = std::fs::read(&trace).unwrap();
+    for command in [&["anonymize"][..], &[], &["--format=json"]] {
+        let ran = finish(self::command().args(command).arg("-o").arg(&trace).arg(&trace));
+        assert_eq!((ran.code, ran.err.lines().count()), (3, 1), "{}{}", ran.out, ran.err);
+        assert!(ran.err.contains("would be overwritten"), "{}", ran.err);
+        assert_eq!(std::fs::read(&trace).unwrap(), before);
+    }
+    let ran = run(["embed", "-"]);
+    assert_eq!((ran.code, ran.err.lines().count()), (3, 1), "{}", ran.err);
+}
+
+#[test]
+fn a_saved_report_is_not_taken_for_a_recording() {
+    let scratch = Scratch::new();
+    let trace = leaker().write(&scratch.path("t.edl"));
+    let report = scratch.file("r.json", run([trace.as_os_str(), "--format=json".as_ref()]).out);
+    let ran = run([&report]);
+    assert_eq!((ran.code, ran.err.lines().count()), (3, 1), "{}", ran.err);
+    assert!(ran.err.contains("saved report") && ran.err.contains("--baseline"), "{}", ran.err);
 }
 
 #[test]
