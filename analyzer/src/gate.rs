@@ -16,6 +16,11 @@ const UNDECIDED_SHARE: f64 = 0.05;
 /// ... and more than this.
 const UNDECIDED_BYTES: f64 = 4096.0;
 
+/// Where more of the record than this is missing, its figures may be too low.
+pub const MUCH_MISSING: f64 = 0.05;
+/// A single gap longer than this may hide a leak. Slices that are missing here and there hide nothing.
+const LONG_GAP: f64 = 0.1;
+
 /// What the user asked for.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -207,6 +212,18 @@ pub fn too_little(analysis: &Analysis) -> Option<String> {
     if slices < MIN_SLICES && analysis.sites.iter().any(|site| site.judgement.verdict == Verdict::Undecided) {
         return Some(format!(
             "{slices} slices are too few for a verdict, {MIN_SLICES} are the least (record longer, or with a shorter `--period`)"
+        ));
+    }
+    // Growth within a gap shows as one jump, which is no leak.
+    let gap = analysis.summary.longest_gap_share;
+    let is_strict = |site: &JudgedSite| {
+        let passes = matches!(site.standing, Standing::Tolerated | Standing::Known | Standing::Suppressed(_));
+        site.judgement.confidence == Some(Confidence::Strict) && !passes
+    };
+    if gap > LONG_GAP && !analysis.sites.iter().any(is_strict) {
+        return Some(format!(
+            "no slice was taken for {:.0} % of the record in one piece, which may hide a leak (was the recorder stopped or starved? record again)",
+            100.0 * gap
         ));
     }
     let undecided = analysis.sites.iter().filter(|site| site.judgement.verdict == Verdict::Undecided);

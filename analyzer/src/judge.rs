@@ -56,6 +56,9 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Analysis {
     let mut summary = summarize(&sites);
     summary.unknown_frees = losses.unknown_frees;
     summary.lost_slices = losses.missed_slices.saturating_add(damage.lost_slices);
+    let share = |points: u64| points as f64 / (grid.points as f64).max(1.0);
+    summary.missing_share = share(replayed.missing_points);
+    summary.longest_gap_share = share(replayed.longest_gap);
     summary.uncounted_allocs = losses.uncounted_calls.saturating_add(losses.untracked_allocs);
     summary.other_site_allocs = losses.other_site_allocs;
     summary.lost_stacks = losses.lost_stacks;

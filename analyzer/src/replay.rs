@@ -52,6 +52,10 @@ pub struct Replayed<T> {
     pub slices: u64,
     /// Time of the last slice since the recording began.
     pub last_ns: u64,
+    /// Points of the grid that no slice came for, so that the values before are carried.
+    pub missing_points: u64,
+    /// The most of them in a row.
+    pub longest_gap: u64,
     /// Blocks that were sound when the trace was opened and are not any more.
     pub unreadable_blocks: u64,
 }
@@ -85,6 +89,8 @@ pub fn replay<T: Send>(
         turnover_bytes: 0,
         slices: 0,
         last_ns: 0,
+        missing_points: 0,
+        longest_gap: 0,
         unreadable_blocks: 0,
     };
     let mut window: Vec<Opened> = Vec::new();
@@ -113,6 +119,8 @@ struct States {
     powers: PowerSums,
     /// Bytes allocated by all sites at the first slice.
     first_allocated_bytes: Option<u64>,
+    /// Points of the grid up to the newest slice.
+    covered: u64,
     /// Newest counters of every site, from the last block: its first slice names every site that ever counted anything.
     totals: Vec<Counters>,
 }
@@ -139,6 +147,7 @@ impl States {
             groups: Vec::new(),
             powers: PowerSums::new(trace.grid()),
             first_allocated_bytes: None,
+            covered: 0,
             totals: Vec::new(),
         }
     }
@@ -172,6 +181,10 @@ impl States {
             // Wrapping sums of integers are the same in any order.
             let live_bytes = ranges.iter().fold(0u64, |sum, range| sum.wrapping_add(range.live_bytes[slice]));
             if step.counts {
+                let gap = u64::from(step.point).saturating_sub(self.covered);
+                self.covered = self.covered.max(u64::from(step.point) + 1);
+                replayed.missing_points += gap;
+                replayed.longest_gap = replayed.longest_gap.max(gap);
                 let resident_bytes = header.rss_anon_bytes.saturating_add(header.swap_bytes);
                 replayed.process.push(ProcessPoint { live_bytes, resident_bytes });
             }

@@ -94,6 +94,26 @@ fn what_was_missed_is_said() {
 }
 
 #[test]
+fn a_long_gap_makes_figures_doubtful_and_a_clean_verdict_undecided() {
+    let scratch = Scratch::new();
+    let mut draft = leaker();
+    (draft.missing, draft.losses.missed_slices) = (30..50, 20);
+    let trace = draft.write(&scratch.path("t.edl"));
+    let ran = run([&trace]);
+    fits(&ran.out);
+    assert!(ran.out.contains("missed: 20 lost slices, 25 % of the record"), "{}", ran.out);
+    assert!(ran.out.contains("note:   slices are missing for 25 % of the record"), "{}", ran.out);
+    draft.sites.remove(0);
+    let ran = run([draft.write(&scratch.path("t.edl"))]);
+    fits(&ran.out);
+    assert!(ran.code == 2 && ran.out.contains("undecided: no slice was taken for 25 %"), "{}", ran.out);
+    // Here and there one slice less hides nothing.
+    draft.missing = 30..32;
+    let ran = run([draft.write(&scratch.path("t.edl"))]);
+    assert!(ran.code == 0 && !ran.out.contains("of the record"), "{}", ran.out);
+}
+
+#[test]
 fn a_leak_that_began_late_says_when() {
     let scratch = Scratch::new();
     let mut draft = leaker();

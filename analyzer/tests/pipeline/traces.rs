@@ -53,6 +53,8 @@ pub struct Draft {
     pub sites: Vec<DraftSite>,
     /// Another slice this many ticks after the last regular one.
     pub off_grid: Option<u64>,
+    /// Slices that were not taken.
+    pub missing: std::ops::Range<u64>,
     /// RssAnon at slice i.
     pub resident: fn(u64) -> u64,
 }
@@ -122,6 +124,7 @@ pub fn leaker() -> Draft {
         end: Some(EndReason::Exited(0)),
         losses: Losses::default(),
         off_grid: None,
+        missing: 0..0,
         resident: |_| 0,
         sites: vec![
             caller(0x1010, "grow_list", 42, leaking),
@@ -159,7 +162,7 @@ impl Draft {
     pub fn write(&self, path: &Path) -> PathBuf {
         let mut writer = TraceWriter::create(path, 16 << 20).expect("a trace of 16 MiB fits");
         self.records().iter().for_each(|record| writer.record(record).expect("the record is sound"));
-        for i in 0..self.slices {
+        for i in (0..self.slices).filter(|i| !self.missing.contains(i)) {
             let header = self.header((i + 1) * self.ticks_per_slice, i);
             writer.slice(&header, &self.counters(i)).expect("the slice is sound");
         }

@@ -4,9 +4,9 @@ use super::super::{Report, count_standing};
 use super::WIDTH;
 use super::group::groups;
 use super::style::{Ink, Style, fill, printable};
-use crate::analysis::{Analysis, Standing, Summary};
+use crate::analysis::{Analysis, JudgedSite, Standing, Summary};
 use crate::classify::Confidence;
-use crate::gate::{Outcome, RuleUse, outcome, too_little};
+use crate::gate::{MUCH_MISSING, Outcome, RuleUse, outcome, too_little};
 use crate::growth_kind::GrowthKind;
 use crate::units::{self, plural};
 use std::io::{self, Write};
@@ -43,6 +43,13 @@ pub(super) fn write(
     }
     if let Some(hidden) = report.top.and_then(|top| hidden_by_top(analysis, top)) {
         paragraph(Ink::Faint, "hidden: ", &hidden)?;
+    }
+    if analysis.summary.missing_share > MUCH_MISSING {
+        let note = format!(
+            "slices are missing for {} of the record; what was live before is carried over a gap, so leaked bytes and rates may be too low",
+            percent(analysis.summary.missing_share)
+        );
+        paragraph(Ink::Faint, "note:   ", &note)?;
     }
     let hints =
         analysis.outcomes.iter().filter(|outcome| outcome.needs_attention() && outcome.unresolved > 0);
@@ -126,6 +133,9 @@ fn missed(summary: &Summary) -> String {
         .filter(|part| part.0 > 0)
         .map(|(number, one, many)| plural(number, one, many))
         .collect();
+    if summary.missing_share > MUCH_MISSING {
+        parts.push(format!("{} of the record", percent(summary.missing_share)));
+    }
     if summary.unresolved_addresses > 0 {
         parts.push(format!(
             "{} of {} without a function",
@@ -136,6 +146,10 @@ fn missed(summary: &Summary) -> String {
     if parts.is_empty() { "nothing".into() } else { parts.join(", ") }
 }
 
+fn percent(share: f64) -> String {
+    format!("{:.0} %", 100.0 * share)
+}
+
 /// Leaks that fail nothing, and why.
 fn passed(analysis: &Analysis) -> Option<String> {
     let parts = [
@@ -143,8 +157,10 @@ fn passed(analysis: &Analysis) -> Option<String> {
         (count_standing(analysis, |standing| matches!(standing, Standing::Suppressed(_))), "suppressed"),
         (count_standing(analysis, |standing| standing == Standing::Tolerated), "within the budget"),
     ];
+    let is_unasked = |site: &&JudgedSite| site.is_leak() && site.standing == Standing::Unlisted;
+    let unasked = analysis.sites.iter().filter(is_unasked).count() as u64;
+    let parts = parts.into_iter().chain([(unasked, "below what --min-class or --strict asks for")]);
     let parts: Vec<String> = parts
-        .into_iter()
         .filter(|(number, _)| *number > 0)
         .map(|(number, why)| format!("{} {why}", plural(number, "leak", "leaks")))
         .collect();
