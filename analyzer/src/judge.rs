@@ -307,7 +307,7 @@ fn in_words(reason: EndReason) -> String {
         EndReason::Exited(status) => format!("the program exited with status {status}"),
         EndReason::Killed(signal) => format!("signal {signal} killed the program"),
         EndReason::Gone => "the program ended".into(),
-        EndReason::DurationReached => "the program ran on".into(),
+        EndReason::DurationReached => "the recording reached its duration".into(),
         EndReason::Stopped => "the recording was stopped".into(),
         EndReason::DiskFull => "the disk was full".into(),
     }
