@@ -94,7 +94,7 @@ impl Policy {
 
     /// Whether the site is to be listed though it is no leak.
     fn wants_shown(&self, site: &JudgedSite) -> bool {
-        let is_growing = site.judgement.verdict == Verdict::NoLeak && site.judgement.class >= self.min_class;
+        let is_growing = !site.is_leak() && site.judgement.class >= self.min_class;
         self.all || (self.min_class < Class::Linear && is_growing)
     }
 

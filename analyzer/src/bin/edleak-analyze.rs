@@ -112,7 +112,8 @@ struct AnalyzeArgs {
     /// Recordings to analyze; all go into one report.
     #[arg(value_name = "TRACE", required = true)]
     traces: Vec<PathBuf>,
-    /// List leaks of this class and above; below `linear`, also sites that grow without being a leak (they fail nothing).
+    /// List, and fail on, leaks of this class and above. `exp` passes steady leaks; `log` also shows sites that grew without
+    /// being a leak, `constant` every site (these fail nothing).
     #[arg(long, value_enum, default_value_t = ClassArg::Linear, value_name = "CLASS")]
     min_class: ClassArg,
     /// List, and fail on, only what is a leak beyond reasonable doubt; suspects pass.

@@ -118,8 +118,12 @@ fn a_lower_class_shows_more_and_fails_nothing_more() {
     let ran = run([trace.as_os_str(), "--min-class=log".as_ref()]);
     assert_eq!(ran.code, 0, "{}", ran.out);
     assert!(ran.out.contains("fill_cache") && !ran.out.contains("serve"), "{}", ran.out);
+    let ran = run([trace.as_os_str(), "--min-class=constant".as_ref()]);
+    assert!(ran.code == 0 && ran.out.contains("serve") && ran.out.contains("start"), "{}", ran.out);
     let leaking = leaker().write(&scratch.path("l.edl"));
-    assert_eq!(run([leaking.as_os_str(), "--min-class=exp".as_ref()]).code, 0);
+    let ran = run([leaking.as_os_str(), "--min-class=exp".as_ref()]);
+    assert_eq!(ran.code, 0);
+    assert!(ran.out.contains("passed: 1 leak below what --min-class or --strict asks for"), "{}", ran.out);
 }
 
 #[test]
