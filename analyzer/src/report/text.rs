@@ -4,13 +4,14 @@
 //! is one, the next step.
 
 mod group;
+mod names;
 mod style;
 mod summary;
 
 pub use style::{Style, fill, printable};
 
 use super::{Exporter, Report, why};
-use crate::analysis::{Address, Analysis, JudgedSite, SiteFrame, Standing, frames};
+use crate::analysis::{Address, Analysis, JudgedSite, SiteFrame, SiteLabel, Standing, frames};
 use crate::classify::Confidence;
 use crate::units;
 use group::{Group, Share, groups};
@@ -143,34 +144,48 @@ impl Text {
         }
         let inner = site.frames().take_while(|inner| !is_same(*inner, frame)).last();
         if let Some(inner) = inner.filter(|_| site.stack.len() == 1) {
-            let text = self
-                .style
-                .clip_end(&format!("through {}, inlined", printable(&inner.name())), WIDTH - INDENT.len());
+            let width = WIDTH - INDENT.len() - "through , inlined".len();
+            let text = format!("through {}, inlined", self.fitted(&inner.name(), width));
             writeln!(out, "{INDENT}{}", self.style.paint(Ink::Faint, &text))?;
         }
-        if let Some(module) = &frame.address.module {
-            let module = self.style.clip_start(&printable(module), WIDTH - INDENT.len() - 3);
-            writeln!(out, "{INDENT}{}", self.style.paint(Ink::Faint, &format!("in {module}")))?;
+        // What `edleak-record --watch TRACE#NUMBER` wants.
+        let number = match site.label {
+            SiteLabel::Number(number) => format!("site {number}"),
+            SiteLabel::Text(_) => String::new(),
+        };
+        let place = match &frame.address.module {
+            Some(module) => {
+                let number = if number.is_empty() { number } else { format!(", {number}") };
+                let width = WIDTH - INDENT.len() - "in ".len() - columns(&number);
+                format!("in {}{number}", self.style.clip_start(&printable(module), width))
+            }
+            None => number,
+        };
+        if !place.is_empty() {
+            writeln!(out, "{INDENT}{}", self.style.paint(Ink::Faint, &place))?;
         }
         Ok(())
     }
 
+    /// A function's name, without its noise, in so many columns.
+    fn fitted(&self, name: &str, width: usize) -> String {
+        names::fitted(self.style, &printable(name), width)
+    }
+
     /// `function at file:line` in one line, or in two where it is too long for one.
     fn frame_lines(&self, frame: SiteFrame<'_>, width: usize) -> Vec<String> {
-        let function = printable(&frame.name());
+        let name = printable(&frame.name());
+        let (function, fitted) = (names::plain(&name), || self.fitted(&name, width));
         let strong = |text: &str| self.style.paint(Ink::Strong, text);
         let Some((file, line)) = frame.place() else {
-            return vec![strong(&self.style.clip_end(&function, width))];
+            return vec![strong(&fitted())];
         };
         let place = if line == 0 { printable(file) } else { format!("{}:{line}", printable(file)) };
         if columns(&function) + " at ".len() + columns(&place) <= width {
             return vec![format!("{} at {}", strong(&function), self.style.paint(Ink::Place, &place))];
         }
         let place = self.style.clip_start(&place, width - "  at ".len());
-        vec![
-            strong(&self.style.clip_end(&function, width)),
-            format!("  at {}", self.style.paint(Ink::Place, &place)),
-        ]
+        vec![strong(&fitted()), format!("  at {}", self.style.paint(Ink::Place, &place))]
     }
 
     /// The tree from the site to its stacks.
@@ -226,8 +241,7 @@ impl Text {
                 Run::Runtime(inside) => format!(" ({inside} runtime frames inside)"),
             };
             if let Run::Runtime(_) = run {
-                let name = printable(&frame.name());
-                let name = self.style.clip_end(&name, width.saturating_sub(columns(&note)));
+                let name = self.fitted(&frame.name(), width.saturating_sub(columns(&note)));
                 lines.push(name + &self.style.paint(Ink::Faint, &note));
                 continue;
             }
@@ -258,22 +272,28 @@ impl Text {
             return Ok(());
         }
         writeln!(out)?;
-        let heading = format!("{:>9} {:<8} {:>8} {:>8}  site", "verdict", "class", "live", "count");
+        let heading =
+            format!("{:>9} {:<8} {:>8} {:>8} {:>5}  site", "verdict", "class", "live", "count", "id");
         writeln!(out, "{}", self.style.paint(Ink::Faint, &heading))?;
         for site in shown {
             let figures = format!(
-                "{:>9} {:<8} {:>8} {:>8}",
+                "{:>9} {:<8} {:>8} {:>8} {:>5}",
                 super::json::verdict_name(site.judgement.verdict),
                 site.judgement.class.name(),
                 units::bytes(site.totals.live_bytes as f64),
                 site.totals.live_count.map_or_else(|| "?".into(), |count| count.to_string()),
+                match site.label {
+                    SiteLabel::Number(number) => number.to_string(),
+                    SiteLabel::Text(_) => String::new(),
+                },
             );
             let place = site.headline().and_then(|frame| frame.place());
             let place = place.map_or_else(String::new, |(file, line)| {
                 format!(" {}:{line}", crate::analysis::base_name(file))
             });
             let width = WIDTH.saturating_sub(columns(&figures) + 2).max(20);
-            writeln!(out, "{figures}  {}", self.style.clip_end(&printable(&(site.name() + &place)), width))?;
+            let name = self.fitted(&site.name(), width.saturating_sub(columns(&place)).max(width / 2));
+            writeln!(out, "{figures}  {}", self.style.clip_end(&(name + &printable(&place)), width))?;
         }
         Ok(())
     }

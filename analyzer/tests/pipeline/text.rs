@@ -39,7 +39,7 @@ edleak: ./leaker --fast                                                 pid 4242
     let lines: Vec<&str> = report.lines().skip(3).collect();
     assert!(lines[0].ends_with("leaked    80 live allocations"), "{text}");
     assert_eq!(lines[1], "   grow_list at /src/leaker.c:42");
-    assert_eq!(lines[2], "   in /src/leaker");
+    assert_eq!(lines[2], "   in /src/leaker, site 0");
     assert!(lines[3].starts_with("   ▁") && lines[3].ends_with("█  100 B to 7.7 KiB live"), "{text}");
     assert!(report.contains("seen:   4 sites; 14 KiB live in 111 allocations, of 91 KiB in 901\n"), "{text}");
     assert!(report.ends_with("missed: nothing\n"), "{text}");
@@ -75,6 +75,29 @@ fn long_names_are_cut_and_control_characters_are_gone() {
     let text = run([&trace]).out;
     fits(&text);
     assert!(text.contains("file.c:7") && !text.contains('\u{1b}'), "{text}");
+}
+
+#[test]
+fn a_name_of_templates_keeps_its_last_component() {
+    let scratch = Scratch::new();
+    let mut draft = leaker();
+    let string = "std::__cxx11::basic_string<char, std::char_traits<char>, std::allocator<char> >";
+    let name = format!("Registry<{string}, std::pair<int, unsigned long> >::add_item({string} const&, int)");
+    for site in &mut draft.sites {
+        site.stack[0].1 = vec![frame(&name, "/src/leaker.cpp", 13)];
+    }
+    let trace = draft.write(&scratch.path("t.edl"));
+    let ran = run([trace.as_os_str(), "--all".as_ref()]);
+    fits(&ran.out);
+    let named = ran.out.lines().filter(|line| line.contains("::add_item")).count();
+    assert_eq!(named, 4, "{}", ran.out);
+    assert!(
+        ran.out.contains("   Registry<std::string, std::pair<int, unsigned long>>::add_item("),
+        "{}",
+        ran.out
+    );
+    // The table has the site numbers, too.
+    assert!(ran.out.contains(" id  site") && ran.out.contains("    2  Reg"), "{}", ran.out);
 }
 
 #[test]

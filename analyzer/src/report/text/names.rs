@@ -1,0 +1,186 @@
+//! Function names that fit: of a long one goes first what says least, and its last component stays.
+
+use super::style::{Style, columns};
+
+/// Template arguments that are what one gets without asking.
+const DEFAULTS: [&str; 6] = [
+    "std::allocator<",
+    "std::char_traits<",
+    "std::less<",
+    "std::hash<",
+    "std::equal_to<",
+    "std::default_delete<",
+];
+/// Names of the standard library as people write them; the namespace of an ABI goes first.
+const ALIASES: [(&str, &str); 6] = [
+    ("std::__cxx11::", "std::"),
+    ("std::__1::", "std::"),
+    ("std::basic_string<char>", "std::string"),
+    ("std::basic_string_view<char>", "std::string_view"),
+    ("std::basic_ostream<char>", "std::ostream"),
+    ("std::basic_istream<char>", "std::istream"),
+];
+/// Operators whose brackets are none, longer ones before what they begin with.
+const OPERATORS: [&str; 12] = ["<=>", "<<=", ">>=", "->*", "<<", ">>", "<=", ">=", "->", "()", "<", ">"];
+
+/// The name without the noise of the standard library's templates.
+pub(super) fn plain(name: &str) -> String {
+    let [abi @ .., _, _, _, _] = &ALIASES;
+    let mut name = abi.iter().fold(name.to_owned(), |name, (from, to)| name.replace(from, to));
+    for default in DEFAULTS {
+        let argument = format!(", {default}");
+        while let Some(start) = name.find(&argument) {
+            let mut depth = 0usize;
+            let closes = |c: char| {
+                depth = match c {
+                    '<' => depth + 1,
+                    '>' => depth.saturating_sub(1),
+                    _ => return false,
+                };
+                depth == 0
+            };
+            let Some(length) = name[start..].find(closes) else { break };
+            name.replace_range(start..=start + length, "");
+        }
+    }
+    if !name.contains("operator >") {
+        name = name.replace(" >", ">");
+    }
+    ALIASES.iter().fold(name, |name, (from, to)| name.replace(from, to))
+}
+
+/// The name in at most `width` columns: first without parameters, then without template arguments, innermost first; what is too
+/// long even then is cut in its middle.
+pub(super) fn fitted(style: Style, name: &str, width: usize) -> String {
+    let mut name: Vec<char> = plain(name).chars().collect();
+    let ellipsis: Vec<char> = style.ellipsis().chars().collect();
+    let is_parameters = |group: &Group| group.depth == 0 && group.opens_with == '(';
+    for pick in [true, false] {
+        while name.len() > width {
+            let groups: Vec<Group> = groups(&name)
+                .into_iter()
+                .filter(|group| group.len() > ellipsis.len() && !group.is_anonymous(&name))
+                .filter(|group| if pick { is_parameters(group) } else { group.opens_with == '<' })
+                .collect();
+            let Some(deepest) = groups.iter().map(|group| group.depth).max() else { break };
+            // From the end, so that the places before stay what they are.
+            for group in groups.iter().rev().filter(|group| group.depth == deepest) {
+                name.splice(group.open + 1..group.close, ellipsis.iter().copied());
+            }
+        }
+    }
+    let parameters: Vec<char> = format!("({})", style.ellipsis()).chars().collect();
+    if name.len() > width && name.ends_with(&parameters) {
+        name.truncate(name.len() - parameters.len());
+    }
+    if name.len() <= width {
+        return name.into_iter().collect();
+    }
+    let kept = width.saturating_sub(columns(style.ellipsis()));
+    let tail = &name[name.len() - (kept - kept / 3)..];
+    // The rest of brackets that were emptied says nothing.
+    let rest = tail.iter().position(|c| !"<.…>".contains(*c)).unwrap_or(0);
+    name[..kept / 3].iter().chain(&ellipsis).chain(&tail[rest..]).collect()
+}
+
+/// What two brackets enclose.
+struct Group {
+    opens_with: char,
+    open: usize,
+    close: usize,
+    depth: usize,
+}
+
+impl Group {
+    fn len(&self) -> usize {
+        self.close - self.open - 1
+    }
+
+    fn is_anonymous(&self, name: &[char]) -> bool {
+        name[self.open + 1..self.close].iter().copied().eq("anonymous namespace".chars())
+    }
+}
+
+/// All brackets that match, by their place; none if they do not match.
+fn groups(name: &[char]) -> Vec<Group> {
+    let starts =
+        |at: usize, word: &str| name[at..].iter().copied().take(word.chars().count()).eq(word.chars());
+    let (mut open, mut groups) = (Vec::new(), Vec::new());
+    let mut at = 0;
+    while at < name.len() {
+        if starts(at, "operator") {
+            at += "operator".len();
+            at += OPERATORS.iter().find(|operator| starts(at, operator)).map_or(0, |operator| operator.len());
+            continue;
+        }
+        match name[at] {
+            '<' | '(' => open.push(at),
+            '>' if at > 0 && matches!(name[at - 1], '-' | '=') => {}
+            close @ ('>' | ')') => {
+                let Some(start) = open.pop().filter(|&start| (name[start] == '<') == (close == '>')) else {
+                    return Vec::new();
+                };
+                groups.push(Group { opens_with: name[start], open: start, close: at, depth: open.len() });
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    groups.sort_by_key(|group| group.open);
+    if open.is_empty() { groups } else { Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UNICODE: Style = Style { colour: false, unicode: true };
+
+    #[test]
+    fn the_noise_of_the_standard_library_goes() {
+        let string = "std::__cxx11::basic_string<char, std::char_traits<char>, std::allocator<char> >";
+        assert_eq!(plain(string), "std::string");
+        assert_eq!(
+            plain(&format!("Registry<{string}, std::pair<int, unsigned long> >::add_item({string} const&)")),
+            "Registry<std::string, std::pair<int, unsigned long>>::add_item(std::string const&)"
+        );
+        let map = format!(
+            "std::map<{string}, int, std::less<{string} >, std::allocator<std::pair<{string} const, int> > >"
+        );
+        assert_eq!(plain(&map), "std::map<std::string, int>");
+        assert_eq!(plain("my::allocator<int>::get"), "my::allocator<int>::get");
+    }
+
+    #[test]
+    fn the_last_component_stays() {
+        let name = "app::Registry<std::pair<int, std::vector<long>>, short>::add_item(std::vector<long> const&, int)";
+        let fit = |width| fitted(UNICODE, name, width);
+        assert_eq!(fit(200), name);
+        assert_eq!(fit(80), "app::Registry<std::pair<int, std::vector<long>>, short>::add_item(…)");
+        assert_eq!(fit(65), "app::Registry<std::pair<int, std::vector<…>>, short>::add_item(…)");
+        assert_eq!(fit(50), "app::Registry<std::pair<…>, short>::add_item(…)");
+        assert_eq!(fit(30), "app::Registry<…>::add_item(…)");
+        assert_eq!(fit(20), "app::R…::add_item");
+        let rust = "<alloc::vec::Vec<u8> as core::iter::FromIterator<u8>>::from_iter";
+        assert_eq!(fitted(UNICODE, rust, 20), "<…>::from_iter");
+    }
+
+    #[test]
+    fn operators_and_strange_names_are_no_brackets() {
+        let of = |name: &str, width| fitted(UNICODE, name, width);
+        assert_eq!(of("ns::operator<<(std::ostream&, ns::Value const&)", 30), "ns::operator<<(…)");
+        assert_eq!(of("(anonymous namespace)::f<Something>(int)", 35), "(anonymous namespace)::f<…>(…)");
+        assert_eq!(of("f<f<f<f<f<f<f<end_of_it", 12), "f<f…nd_of_it");
+        for width in 0..60 {
+            for name in [
+                "a<b(c>d)e",
+                "operator",
+                ">",
+                "Über<größe>::f(ß)",
+                "f(int)::{lambda(int)#1}::operator()(int) const",
+            ] {
+                assert!(columns(&of(name, width)) <= width.max(1), "{name} {width}");
+            }
+        }
+    }
+}
