@@ -212,9 +212,9 @@ pub enum EndReason {
     Killed(i32),
     /// The target ended; how is not known (it was not the recorder's child).
     Gone,
-    /// `--duration` was over; the target ran on.
+    /// `--duration` was over; the target may run on.
     DurationReached,
-    /// The recorder was asked to stop; the target ran on.
+    /// The recorder was asked to stop; the target may run on.
     Stopped,
     /// There was no room for the trace.
     DiskFull,
