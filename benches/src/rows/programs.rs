@@ -31,7 +31,7 @@ def build(depth, width):
     if depth: node.children = [build(depth - 1, width) for _ in range(width)]
     return node
 def flat(node): return {'name': node.name, 'value': node.value, 'children': [flat(c) for c in node.children]}
-for _ in range(3):
+for _ in range(12):
     text = json.dumps(flat(build(5, 7)))
     print(len(json.loads(text)['children']), len(sorted(text.split(','))))
 ";
@@ -80,7 +80,12 @@ fn works(bench: &Bench) -> Result<Vec<Work>> {
     let compiler = compiler.map(|path| PathBuf::from(path.trim())).filter(|path| path.is_file());
     let source = tools::source("templates.cpp").to_string_lossy().into_owned();
     let assembly = bench.dir.join("templates.s").to_string_lossy().into_owned();
-    add("C++ compile (cc1plus)", compiler, words(&["-quiet", "-std=c++17", &source, "-o", &assembly]), &[]);
+    add(
+        "C++ compile (cc1plus)",
+        compiler,
+        words(&["-quiet", "-imultiarch", "x86_64-linux-gnu", "-std=c++17", &source, "-o", &assembly]),
+        &[],
+    );
     let rust = bench.dir.join("words");
     let has_rust = tools::compile(&tools::source("words.rs"), &rust, &["-O"]).is_ok();
     add("a Rust program", has_rust.then_some(rust), Vec::new(), &[]);

@@ -37,6 +37,35 @@ pub fn known(address: usize) -> Option<u32> {
     Some(meaning as u32)
 }
 
+/// The site of a caller that is a wrapper, if everything on the way to it was seen before, sits in its first slot, and the
+/// site is neither watched nor anything else but counted at. [`place`] without haste is the same and more.
+///
+/// # Safety
+/// `frame` is that of the caller of an entry point under way, on a thread that has counters.
+#[inline(always)]
+pub unsafe fn behind_wrappers(mut frame: Frame) -> Option<u32> {
+    for _ in 0..MAX_STEPS {
+        // SAFETY: as in `known`.
+        let slot = unsafe { &*TABLE.load(Ordering::Relaxed).wrapping_add(first_slot(frame.address as u64)) };
+        let meaning = slot.meaning.load(Ordering::Relaxed);
+        if slot.key.load(Ordering::Relaxed) != frame.address as u64 || meaning as u32 == 0 {
+            return None;
+        }
+        let action = Action((meaning >> 32) as u32);
+        if action == Action::COUNT {
+            return Some(meaning as u32);
+        }
+        let rule = action.as_step()?;
+        // SAFETY: the collector compiled the rule for this very address.
+        let caller = unsafe { frame.caller(rule) };
+        if caller.rsp <= frame.rsp || forward::is_ours(caller.address) {
+            return None;
+        }
+        frame = caller;
+    }
+    None
+}
+
 /// Where an allocation belongs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Place {
