@@ -83,7 +83,16 @@ fn works(bench: &Bench) -> Result<Vec<Work>> {
     add(
         "C++ compile (cc1plus)",
         compiler,
-        words(&["-quiet", "-imultiarch", "x86_64-linux-gnu", "-std=c++17", &source, "-o", &assembly]),
+        words(&[
+            "-quiet",
+            "-imultiarch",
+            "x86_64-linux-gnu",
+            "-D_GNU_SOURCE",
+            "-std=c++17",
+            &source,
+            "-o",
+            &assembly,
+        ]),
         &[],
     );
     let rust = bench.dir.join("words");
