@@ -1,9 +1,9 @@
 //! HOT: what an allocation, a free and a realloc do. The whole fast path is on this screen.
 //!
 //! `caller` is the address of the return address that the entry stub was called with: the caller's frame begins right
-//! above it. No lock, no system call, no allocation of our own. Every reason to leave the fast path (not started, forked,
-//! in the middle of another entry point, site unknown or a wrapper or watched, size too large for one entry) ends in the
-//! same place: `slow`, which does the same thing without haste.
+//! above it. No lock, no system call, no allocation of our own. A caller that is a wrapper is stepped over at the end of this
+//! screen; every other reason to leave the fast path (not started, forked, in the middle of another entry point, site
+//! unknown or watched, size too large for one entry) ends in the same place: `slow`, which does the same without haste.
 #![allow(unsafe_code)]
 
 use crate::{forward, live, real, sites, slow, thread};
