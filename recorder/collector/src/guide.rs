@@ -11,6 +11,7 @@ use crate::pieces::{Piece, lay_over, overlay};
 use crate::shm::Session;
 use crate::watch::{Asked, WatchSet};
 use crate::wrappers::WrapperSet;
+use edleak_session::caller;
 use edleak_session::rule::Kind;
 use edleak_session::site::{Action, SiteSlot};
 use edleak_session::stack::{MAX_ROWS, MAX_TABLES};
@@ -270,7 +271,7 @@ impl Guide {
             && slot.action() == Action::COUNT
         {
             self.picked.insert(address);
-            slot.set_action(Action::WATCH);
+            change(session, address, slot, Action::WATCH);
         }
     }
 
@@ -301,7 +302,7 @@ impl Guide {
         if let Some(slot) = slot_of(session, address) {
             let (now, wanted) = (slot.action(), self.action_at(address));
             if now != wanted && now != Action::LOADER {
-                slot.set_action(wanted);
+                change(session, address, slot, wanted);
             }
         }
     }
@@ -386,6 +387,12 @@ pub fn slot_of(session: &Session, address: u64) -> Option<&SiteSlot> {
         .map(|probe| &slots[(first + probe) & (slots.len() - 1)])
         .take_while(|slot| slot.key.load(Ordering::Acquire) != 0)
         .find(|slot| slot.key.load(Ordering::Acquire) == address)
+}
+
+/// Changes what the target does at a return address.
+fn change(session: &Session, address: u64, slot: &SiteSlot, action: Action) {
+    slot.set_action(action);
+    caller::withdraw(session.callers(), address);
 }
 
 /// Whether an action steps over its caller.

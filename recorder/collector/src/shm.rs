@@ -7,13 +7,14 @@
 #![allow(unsafe_code)]
 
 use edleak_session::VERSION;
+use edleak_session::caller::CALLERS;
 use edleak_session::control::{self, Control};
 use edleak_session::counters::Counters;
 use edleak_session::event::{MAX_EVENTS, ModuleEvent};
 use edleak_session::header::{self, Header};
 use edleak_session::layout::{
-    BOUNDS_AT, CELLS_AT, COUNTERS_AT, EVENTS_AT, FRAMES_AT, INFOS_AT, MAPS_AT, MAPS_BYTES, ROWS_AT,
-    SHARD_BYTES, SHARDS_AT, SLOTS_AT, STACKS_AT, Shard, TABLES_AT, WRAPPERS_AT, total_bytes,
+    BOUNDS_AT, CALLERS_AT, CELLS_AT, COUNTERS_AT, EVENTS_AT, FRAMES_AT, INFOS_AT, MAPS_AT, MAPS_BYTES,
+    ROWS_AT, SHARD_BYTES, SHARDS_AT, SLOTS_AT, STACKS_AT, Shard, TABLES_AT, WRAPPERS_AT, total_bytes,
 };
 use edleak_session::site::{FIRST, MAX_SITES, SLOTS, SiteInfo, SiteSlot};
 use edleak_session::stack::{
@@ -156,6 +157,11 @@ impl Session {
     /// Site id → caller.
     pub fn infos(&self) -> &[SiteInfo] {
         self.memory.slice(INFOS_AT, MAX_SITES)
+    }
+
+    /// What the hot path knows of callers.
+    pub fn callers(&self) -> &[AtomicU64] {
+        self.memory.slice(CALLERS_AT, CALLERS)
     }
 
     /// Site ids in use: those from [`FIRST`] on that were given out, and the ones before them.

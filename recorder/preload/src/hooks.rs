@@ -6,7 +6,9 @@
 //! unknown or watched, size too large for one entry) ends in the same place: `slow`, which does the same without haste.
 #![allow(unsafe_code)]
 
-use crate::{forward, live, real, sites, slow, thread};
+use crate::{arch, forward, live, real, sites, slow, thread};
+use edleak_session::caller::Caller;
+use edleak_session::counters::Counters;
 
 /// malloc, after the real call (`interpose` has made it).
 ///
@@ -79,7 +81,7 @@ pub unsafe extern "C" fn on_free(allocation: *mut u8) {
         Some((entry, found)) if found.is_small() && !counters.is_null() => {
             entry.clear();
             // SAFETY: this thread owns `counters`, and a small entry's site is one of the table's.
-            unsafe { thread::count_free(counters, found.site(), found.size()) };
+            unsafe { thread::count_free(counters, found.site() as usize, found.size()) };
         }
         // SAFETY: `allocation` is what the target wants to free.
         _ => return unsafe { slow::free(allocation) },
@@ -93,17 +95,25 @@ pub unsafe extern "C" fn on_free(allocation: *mut u8) {
 /// # Safety
 /// See [`note_allocation`].
 pub unsafe extern "C" fn on_realloc(old: *mut u8, size: usize, caller: *const usize, rbp: usize) -> *mut u8 {
-    // SAFETY: `old` is what the target passed; null and unknown addresses are nobody's.
-    let was = unsafe { slow::take(old) };
-    // SAFETY: the target's own call.
+    let entry = live::entry_of(old);
+    let found = match entry.map(|entry| (entry, entry.load())) {
+        Some((entry, found)) if found.is_small() && !thread::counters().is_null() => {
+            entry.clear();
+            found
+        }
+        // SAFETY: what the target passed, and what the stub did.
+        _ => return unsafe { slow::realloc(old, size, caller, rbp) },
+    };
+    // SAFETY: the target's own call; only our record of the address is gone.
     let new = unsafe { real::realloc(old, size) };
-    if new.is_null() && size != 0 {
-        // SAFETY: the call failed, so `old` is still an allocation of this thread's to speak for.
-        unsafe { slow::restore(old, was) };
-        return new;
+    let counters = thread::counters();
+    if counters.is_null() || new.is_null() {
+        // SAFETY: as above, after the real call.
+        return unsafe { slow::reallocated(old, Some(found.into()), new, size, caller, rbp) };
     }
-    slow::count_taken(was);
-    // SAFETY: `caller` and `rbp` come from the stub. A null `new` here was a free, and nothing is noted.
+    // SAFETY: this thread owns `counters`, and a small entry's site is one of the table's.
+    unsafe { thread::count_free(counters, found.site() as usize, found.size()) };
+    // SAFETY: `caller` and `rbp` come from the stub.
     unsafe { note(new, size, caller, rbp) }
 }
 
@@ -118,8 +128,12 @@ pub unsafe fn note(allocation: *mut u8, size: usize, caller: *const usize, rbp: 
         if counters.is_null() || size >= live::LARGE {
             break 'slow;
         }
-        // SAFETY: the stub's return address lies at `caller`.
-        let Some(site) = sites::known(unsafe { *caller }) else { break 'slow };
+        // SAFETY: the stub's return address lies at `caller`, and this thread has counters.
+        let known = unsafe { sites::known(*caller) };
+        let Some(site) = known.site() else {
+            // SAFETY: the same arguments, and this thread's counters.
+            return unsafe { note_behind_wrappers(allocation, size, caller, rbp, known, counters) };
+        };
         let Some(entry) = live::entry_of(allocation) else { break 'slow };
         if !entry.load().is_absent() {
             break 'slow;
@@ -130,16 +144,16 @@ pub unsafe fn note(allocation: *mut u8, size: usize, caller: *const usize, rbp: 
         return allocation;
     }
     // SAFETY: the same arguments.
-    unsafe { note_behind_wrappers(allocation, size, caller, rbp) }
+    unsafe { slow::note(allocation, size, caller, rbp) }
 }
 
-/// The same where the caller is a wrapper: one more probe and one load for each.
+/// The same where the caller is a wrapper: a word of the same table, and one of the stack, for each.
 ///
 /// A function of its own, and called cold, which it is not: else the compiler keeps registers for it on the way of those
-/// whose caller is none, seven instructions a pair.
+/// whose caller is none.
 ///
 /// # Safety
-/// As for [`note`].
+/// As for [`note`]; `known` is what is known of the caller, and `counters` are this thread's, not null.
 #[cold]
 #[inline(never)]
 unsafe fn note_behind_wrappers(
@@ -147,24 +161,22 @@ unsafe fn note_behind_wrappers(
     size: usize,
     caller: *const usize,
     rbp: usize,
+    known: Caller,
+    counters: *const Counters,
 ) -> *mut u8 {
     'slow: {
-        let counters = thread::counters();
-        if counters.is_null() || size >= live::LARGE {
-            break 'slow;
-        }
         // SAFETY: the stub's frame, which is under way.
         let frame = unsafe { sites::Frame::of_caller(caller, rbp) };
         // SAFETY: as above; this thread has counters.
-        let Some(site) = (unsafe { sites::behind_wrappers(frame) }) else { break 'slow };
+        let Some(site) = (unsafe { sites::behind_wrappers(known, frame) }) else { break 'slow };
         let Some(entry) = live::entry_of(allocation) else { break 'slow };
-        if allocation.is_null() || !entry.load().is_absent() {
+        if !entry.load().is_absent() {
             break 'slow;
         }
         entry.store_small(site, size);
         // SAFETY: this thread owns `counters`, and `site` comes from the table.
         unsafe { thread::count_alloc(counters, site, size) };
-        return allocation;
+        return arch::opaque(allocation);
     }
     // SAFETY: the same arguments.
     unsafe { slow::note(allocation, size, caller, rbp) }

@@ -22,8 +22,8 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use edleak_session::control::{self, Control};
 use edleak_session::header::{ATTACHED, Header, MAGIC};
 use edleak_session::layout::{
-    BOUNDS_AT, CELLS_AT, COUNTERS_AT, EVENTS_AT, FRAMES_AT, INFOS_AT, MAPS_AT, MAPS_BYTES, MAX_SHARDS,
-    ROWS_AT, SHARDS_AT, SLOTS_AT, STACK_SLOTS_AT, STACKS_AT, TABLES_AT, WRAPPERS_AT, total_bytes,
+    BOUNDS_AT, CALLERS_AT, CELLS_AT, COUNTERS_AT, EVENTS_AT, FRAMES_AT, INFOS_AT, MAPS_AT, MAPS_BYTES,
+    MAX_SHARDS, ROWS_AT, SHARDS_AT, SLOTS_AT, STACK_SLOTS_AT, STACKS_AT, TABLES_AT, WRAPPERS_AT, total_bytes,
 };
 use edleak_session::{ENV_SESSION, VERSION};
 
@@ -164,7 +164,12 @@ fn publish(base: *mut u8, environment: &Environment, prepare: impl FnOnce(&Heade
     if let Some((start, end)) = environment.loader() {
         modules::set_loader(start, end, at(EVENTS_AT).cast());
     }
-    sites::set_tables(at(SLOTS_AT).cast(), at(INFOS_AT).cast(), at(WRAPPERS_AT).cast());
+    sites::set_tables(
+        at(SLOTS_AT).cast(),
+        at(INFOS_AT).cast(),
+        at(CALLERS_AT).cast(),
+        at(WRAPPERS_AT).cast(),
+    );
     thread::set_shards(at(SHARDS_AT).cast(), at(COUNTERS_AT).cast(), shards, tid_offset);
     let tables = walk::Tables {
         slots: at(STACK_SLOTS_AT).cast(),

@@ -4,11 +4,13 @@
 //! glibc lie at least 32 bytes apart and other allocators are asked for at least 32 bytes (`real`), so an entry is one
 //! allocation's. The table costs at most an eighth of the heap, only where there is heap.
 //!
-//! | bits   | field   | meaning                                                                             |
-//! |--------|---------|-------------------------------------------------------------------------------------|
-//! | 0..19  | site    | the site's id; the whole entry is 0 where there is no allocation                    |
-//! | 19..31 | size    | requested bytes; 4,095: [`LARGE`] or more, the size is in the next two entries      |
-//! | 31     | special | freeing it is more than counting: `slow` knows what                                 |
+//! | bits   | field | meaning                                                                               |
+//! |--------|-------|---------------------------------------------------------------------------------------|
+//! | 0..19  | site  | the site's id; the whole entry is 0 where there is no allocation                      |
+//! | 19..31 | size  | requested bytes; 4,095: [`LARGE`] or more, the size is in the next two entries        |
+//! | 31     | slow  | a large one, or a special one, whose free is more than counting: `slow` knows what    |
+//!
+//! Bit 63 of the size in the next two entries tells whether a large one is special, too.
 #![allow(unsafe_code)]
 
 use crate::sys;
@@ -18,7 +20,8 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 /// Sizes from here on take two more entries, which an allocation of that size always covers.
 pub const LARGE: usize = 4095;
 const SITE_BITS: u32 = 19;
-const SPECIAL: u32 = 1 << 31;
+const SLOW: u32 = 1 << 31;
+const LARGE_IS_SPECIAL: u32 = 1 << 31;
 const GRANULE_SHIFT: usize = 5;
 const LEAF_SHIFT: usize = 26;
 const LEAF_ENTRIES: usize = 1 << (LEAF_SHIFT - GRANULE_SHIFT);
@@ -45,7 +48,7 @@ impl Found {
     /// Something lives here whose free is nothing but counting: one comparison tells it from absent, large and special.
     #[inline(always)]
     pub fn is_small(self) -> bool {
-        self.0.wrapping_sub(1) < ((LEAF_LARGE << SITE_BITS) - 1)
+        self.0.cast_signed() > 0
     }
 
     /// The site of a small or special entry.
@@ -60,17 +63,37 @@ impl Found {
         (self.0 >> SITE_BITS) as usize
     }
 
-    /// Freeing it is more than counting.
-    pub fn is_special(self) -> bool {
-        self.0 & SPECIAL != 0
+    fn is_large(self) -> bool {
+        (self.0 & !SLOW) >> SITE_BITS == LARGE as u32
     }
 
-    fn size_field(self) -> u32 {
-        (self.0 & !SPECIAL) >> SITE_BITS
+    /// The allocation at `address` that this is the entry of, if it is one; a large one's size lies behind it.
+    fn allocation_at(self, address: usize) -> Option<Allocation> {
+        if self.is_absent() {
+            return None;
+        }
+        if !self.is_large() {
+            let size = ((self.0 & !SLOW) >> SITE_BITS) as usize;
+            return Some(Allocation { site: self.site(), size, special: self.0 & SLOW != 0 });
+        }
+        let [low, high] = size_entries(address).map(|entry| entry.map(|entry| entry.load().0));
+        let (low, high) = (low?, high?);
+        let size = (low as usize) | ((high & !LARGE_IS_SPECIAL) as usize) << 32;
+        Some(Allocation { site: self.site(), size, special: high & LARGE_IS_SPECIAL != 0 })
     }
 }
 
-const LEAF_LARGE: u32 = LARGE as u32;
+impl From<Found> for Allocation {
+    /// That of a small entry.
+    fn from(found: Found) -> Allocation {
+        Allocation { site: found.site(), size: found.size(), special: false }
+    }
+}
+
+/// The two entries behind that of a large allocation, which hold its size.
+fn size_entries(address: usize) -> [Option<Entry>; 2] {
+    [1, 2].map(|n| entry_of((address + (n << GRANULE_SHIFT)) as *const u8))
+}
 
 impl Entry {
     /// What it holds.
@@ -89,9 +112,10 @@ impl Entry {
 
     /// Notes a small allocation: `size` below [`LARGE`].
     #[inline(always)]
-    pub fn store_small(self, site: u32, size: usize) {
+    pub fn store_small(self, site: usize, size: usize) {
+        // A sum and not an `or`, which an address computation does on the way.
         // SAFETY: as in `load`.
-        unsafe { &*self.0 }.store(site | (size as u32) << SITE_BITS, Ordering::Relaxed);
+        unsafe { &*self.0 }.store(((size << SITE_BITS) + site) as u32, Ordering::Relaxed);
     }
 
     fn store(self, raw: u32) {
@@ -123,7 +147,7 @@ fn entry_or_leaf(address: usize) -> Option<Entry> {
     if address >> LEAF_SHIFT == 0 {
         // A program at a fixed low address may have its heap here. Null is in this leaf, and must never look like a small
         // allocation or like a place for one.
-        Entry(leaf).store(LEAF_LARGE << SITE_BITS);
+        Entry(leaf).store(SLOW);
     }
     if let Err(theirs) = top.compare_exchange(ptr::null_mut(), leaf, Ordering::AcqRel, Ordering::Acquire) {
         debug_assert!(!theirs.is_null());
@@ -153,15 +177,15 @@ pub struct Allocation {
 pub fn insert(address: *const u8, allocation: Allocation) -> Result<Option<Allocation>, ()> {
     let entry = entry_or_leaf(address as usize).ok_or(())?;
     let stale = take(address);
-    let flag = if allocation.special { SPECIAL } else { 0 };
     if allocation.size < LARGE {
+        let flag = if allocation.special { SLOW } else { 0 };
         entry.store(allocation.site | (allocation.size as u32) << SITE_BITS | flag);
     } else {
-        for half in 0..2 {
-            let word = (allocation.size >> (32 * half)) as u32;
-            entry_or_leaf(address as usize + ((half + 1) << GRANULE_SHIFT)).ok_or(())?.store(word);
+        let flag = if allocation.special { LARGE_IS_SPECIAL } else { 0 };
+        for (n, word) in [(1, allocation.size as u32), (2, (allocation.size >> 32) as u32 | flag)] {
+            entry_or_leaf(address as usize + (n << GRANULE_SHIFT)).ok_or(())?.store(word);
         }
-        entry.store(allocation.site | LEAF_LARGE << SITE_BITS | flag);
+        entry.store(allocation.site | (LARGE as u32) << SITE_BITS | SLOW);
     }
     Ok(stale)
 }
@@ -173,58 +197,38 @@ pub fn take(address: *const u8) -> Option<Allocation> {
     }
     let entry = entry_of(address)?;
     let found = entry.load();
-    if found.is_absent() {
-        return None;
-    }
-    let mut size = found.size_field() as usize;
-    if size == LARGE {
-        size = 0;
-        for half in 0..2 {
-            let next = entry_of((address as usize + ((half + 1) << GRANULE_SHIFT)) as *const u8)?;
-            size |= (next.load().0 as usize) << (32 * half);
-            next.clear();
-        }
+    let was = found.allocation_at(address as usize)?;
+    if found.is_large() {
+        size_entries(address as usize).into_iter().flatten().for_each(Entry::clear);
     }
     entry.clear();
-    Some(Allocation { site: found.site(), size, special: found.is_special() })
+    Some(was)
 }
 
-/// Shows every allocation in the table to `visit`. Slow: it looks at every entry there is.
-pub fn for_each(mut visit: impl FnMut(Entry, Allocation)) {
+/// Shows every allocation in the table and its address to `visit`, which may insert it anew. Slow: it looks at every
+/// entry there is.
+pub fn for_each(mut visit: impl FnMut(*const u8, Allocation)) {
+    let mut next = 0;
     for (region, top) in TOP.iter().enumerate() {
         let leaf = top.load(Ordering::Acquire);
         if leaf.is_null() {
             continue;
         }
-        let mut index = 0;
-        while index < LEAF_ENTRIES {
+        for index in 0..LEAF_ENTRIES {
+            let address = region << LEAF_SHIFT | index << GRANULE_SHIFT;
+            if address < next {
+                continue; // it holds a size and no allocation
+            }
             // SAFETY: the index is below the leaf's size.
-            let entry = Entry(unsafe { leaf.add(index) });
-            let found = entry.load();
-            let granule = index;
-            index += 1;
-            let address = region << LEAF_SHIFT | granule << GRANULE_SHIFT;
-            if found.is_absent() || address == 0 {
-                continue;
+            let found = Entry(unsafe { leaf.add(index) }).load();
+            if address != 0
+                && let Some(allocation) = found.allocation_at(address)
+            {
+                next = address + ((if found.is_large() { 3 } else { 1 }) << GRANULE_SHIFT);
+                visit(address as *const u8, allocation);
             }
-            let mut size = found.size_field() as usize;
-            if size == LARGE {
-                let half = |number: usize| {
-                    let next = entry_of((address + (number << GRANULE_SHIFT)) as *const u8);
-                    next.map_or(0, |next| next.load().0 as usize)
-                };
-                size = half(1) | half(2) << 32;
-                index += 2; // they hold a size and no allocations
-            }
-            visit(entry, Allocation { site: found.site(), size, special: found.is_special() });
         }
     }
-}
-
-/// Changes the site of an allocation; its size stays.
-pub fn rewrite(entry: Entry, allocation: Allocation) {
-    let flag = if allocation.special { SPECIAL } else { 0 };
-    entry.store(allocation.site | entry.load().size_field() << SITE_BITS | flag);
 }
 
 #[cfg(test)]
@@ -260,6 +264,35 @@ mod tests {
         let address = at(BASE + (3 << LEAF_SHIFT) - 32);
         assert_eq!(insert(address, allocation(9, 5000)), Ok(None));
         assert_eq!(take(address), Some(allocation(9, 5000)));
+    }
+
+    // What a forked child does with what it inherits; the sizes of one that ends a leaf lie in the next.
+    #[test]
+    fn every_allocation_is_shown_once_and_may_be_inserted_anew() {
+        let base = BASE + (9 << LEAF_SHIFT);
+        let mine = |address: *const u8| (base..base + (2 << LEAF_SHIFT)).contains(&(address as usize));
+        let all = [
+            (base, Allocation { site: 3, size: 10, special: false }),
+            (base + 32, Allocation { site: 4, size: 4094, special: true }),
+            (base + 4160, Allocation { site: 5, size: 1 << 33, special: true }),
+            ((base + (1 << LEAF_SHIFT)) - 32, Allocation { site: 6, size: 5000, special: false }),
+            (base + (1 << LEAF_SHIFT) + 64, Allocation { site: 7, size: 0, special: false }),
+        ];
+        for (address, allocation) in all {
+            assert_eq!(insert(at(address), allocation), Ok(None));
+        }
+        let mut shown = std::vec::Vec::new();
+        for_each(|address, allocation| {
+            if mine(address) {
+                shown.push((address as usize, allocation));
+                let plain = Allocation { site: allocation.site + 100, special: false, ..allocation };
+                assert_eq!(insert(address, plain), Ok(Some(allocation)));
+            }
+        });
+        assert_eq!(shown, all);
+        for (address, was) in all {
+            assert_eq!(take(at(address)), Some(Allocation { site: was.site + 100, special: false, ..was }));
+        }
     }
 
     #[test]

@@ -3,67 +3,95 @@
 
 use crate::{forward, lifecycle, modules};
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use edleak_session::caller::{self, CALLERS, Caller, Shuffled};
 use edleak_session::header::Header;
 use edleak_session::layout::{INFOS_AT, SLOTS_AT};
 use edleak_session::rule::{Kind, Rule};
-use edleak_session::site::{Action, MAX_SITES, OTHER, SLOTS, SiteInfo, SiteSlot, first_slot, intern};
+use edleak_session::site::{Action, MAX_SITES, OTHER, SLOTS, SiteInfo, SiteSlot, intern};
 use edleak_session::wrapper::{self, MAX_RANGES, WrapperRange};
 
 static TABLE: AtomicPtr<SiteSlot> = AtomicPtr::new(ptr::null_mut());
 static INFOS: AtomicPtr<SiteInfo> = AtomicPtr::new(ptr::null_mut());
+static WORDS: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
 static WRAPPERS: AtomicPtr<WrapperRange> = AtomicPtr::new(ptr::null_mut());
 
 /// Makes the tables of a session known. Called once, before this thread or any other counts.
-pub fn set_tables(slots: *mut SiteSlot, infos: *mut SiteInfo, wrappers: *mut WrapperRange) {
+pub fn set_tables(
+    slots: *mut SiteSlot,
+    infos: *mut SiteInfo,
+    words: *mut AtomicU64,
+    wrappers: *mut WrapperRange,
+) {
     INFOS.store(infos, Ordering::Relaxed);
+    WORDS.store(words, Ordering::Relaxed);
     WRAPPERS.store(wrappers, Ordering::Relaxed);
     TABLE.store(slots, Ordering::Release);
 }
 
-/// The site of a return address that was seen before, sits in its first slot, and is neither a wrapper nor watched.
-#[inline(always)]
-pub fn known(address: usize) -> Option<u32> {
-    // SAFETY: the table is set before any thread has counters, and `first_slot` is below `SLOTS`.
-    let slot = unsafe { &*TABLE.load(Ordering::Relaxed).wrapping_add(first_slot(address as u64)) };
-    let meaning = slot.meaning.load(Ordering::Relaxed);
-    // The key is written before the meaning and neither ever changes to another address's, so the order does not matter.
-    if slot.key.load(Ordering::Relaxed) != address as u64 {
-        return None;
-    }
-    if meaning.wrapping_sub(1) >= u32::MAX as u64 {
-        return None;
-    }
-    Some(meaning as u32)
-}
-
-/// The site of a caller that is a wrapper, if everything on the way to it was seen before, sits in its first slot, and the
-/// site is neither watched nor anything else but counted at. [`place`] without haste is the same and more.
+/// What is known of a caller without asking the site table.
 ///
 /// # Safety
-/// `frame` is that of the caller of an entry point under way, on a thread that has counters.
+/// The thread has counters, so the tables are set.
 #[inline(always)]
-pub unsafe fn behind_wrappers(mut frame: Frame) -> Option<u32> {
-    for _ in 0..MAX_STEPS {
-        // SAFETY: as in `known`.
-        let slot = unsafe { &*TABLE.load(Ordering::Relaxed).wrapping_add(first_slot(frame.address as u64)) };
-        let meaning = slot.meaning.load(Ordering::Relaxed);
-        if slot.key.load(Ordering::Relaxed) != frame.address as u64 || meaning as u32 == 0 {
-            return None;
+pub unsafe fn known(address: usize) -> Caller {
+    let shuffled = Shuffled::of(address as u64);
+    // SAFETY: the table is set, as the caller says, and a place is below `CALLERS`.
+    let word = unsafe { &*WORDS.load(Ordering::Relaxed).wrapping_add(shuffled.place()) };
+    shuffled.meaning_of(word.load(Ordering::Relaxed))
+}
+
+/// The site of a caller that is a wrapper, if everything on the way to it is known and there is nothing to do at it but
+/// count. [`place`] is the same without haste, and more. Ends because rsp only grows.
+///
+/// # Safety
+/// `frame` is that of the caller of an entry point under way, on a thread that has counters; `known` is what is known of it.
+#[inline(always)]
+pub unsafe fn behind_wrappers(mut known: Caller, mut frame: Frame) -> Option<usize> {
+    let words = WORDS.load(Ordering::Relaxed);
+    loop {
+        let rule = known.rule()?;
+        let cfa = if rule.is_from_rbp() {
+            let cfa = frame.rbp.wrapping_add(rule.cfa_offset());
+            if cfa <= frame.rsp {
+                return None;
+            }
+            cfa
+        } else {
+            frame.rsp + rule.cfa_offset()
+        };
+        if rule.rbp_offset() != 0 {
+            // SAFETY: the collector compiled the rule for this very address, so the words that it names are on the stack.
+            frame.rbp = unsafe { *(cfa.wrapping_sub(rule.rbp_offset()) as *const usize) };
         }
-        let action = Action((meaning >> 32) as u32);
-        if action == Action::COUNT {
-            return Some(meaning as u32);
+        frame.rsp = cfa;
+        // SAFETY: as above.
+        let shuffled = Shuffled::of(unsafe { *(cfa.wrapping_sub(8) as *const u64) });
+        // SAFETY: the table is set, as the caller says, and a place is below `CALLERS`.
+        known =
+            shuffled.meaning_of(unsafe { &*words.wrapping_add(shuffled.place()) }.load(Ordering::Relaxed));
+        if let Some(site) = known.site() {
+            return Some(site);
         }
-        let rule = action.as_step()?;
-        // SAFETY: the collector compiled the rule for this very address.
-        let caller = unsafe { frame.caller(rule) };
-        if caller.rsp <= frame.rsp || forward::is_ours(caller.address) {
-            return None;
-        }
-        frame = caller;
     }
-    None
+}
+
+/// Tells the hot path what the table says of an address.
+fn publish(address: usize, slot: &SiteSlot) {
+    // A word about another caller of the same place stays most of the time, so that two callers that take turns do not
+    // both come here each time, and not always, so that one that is no longer seen goes.
+    static RIVALS: AtomicU32 = AtomicU32::new(0);
+    let takes_over = || {
+        let rivals = RIVALS.load(Ordering::Relaxed).wrapping_add(1);
+        RIVALS.store(rivals, Ordering::Relaxed); // one more or less is no matter
+        rivals.is_multiple_of(16)
+    };
+    caller::publish(words(), address as u64, slot, takes_over);
+}
+
+fn words() -> &'static [AtomicU64] {
+    // SAFETY: the session holds `CALLERS` words, and it is mapped for the life of the process.
+    unsafe { core::slice::from_raw_parts(WORDS.load(Ordering::Relaxed), CALLERS) }
 }
 
 /// Where an allocation belongs.
@@ -117,7 +145,7 @@ impl Frame {
 }
 
 /// Wrappers stepped over for one allocation before its site is taken as it is.
-const MAX_STEPS: usize = 24;
+const MAX_STEPS: usize = 1024;
 
 /// Finds the place of an allocation: the first caller that is not a wrapper.
 ///
@@ -141,6 +169,7 @@ pub unsafe fn place(header: &Header, mut frame: Frame) -> Place {
             bump(&header.other_site_allocs);
             return Place { site: OTHER, action: Action::COUNT, frame };
         };
+        publish(address, slot);
         place = Place { site: slot.id(), action: slot.action(), frame };
         let Some(rule) = place.action.as_step() else { return place };
         // SAFETY: the collector compiled the rule for this very address.
@@ -185,6 +214,7 @@ pub fn forget(start: usize, end: usize) {
         let key = slot.key.load(Ordering::Relaxed) as usize;
         if key > start && key <= end {
             slot.forget();
+            caller::withdraw(words(), key as u64);
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use crate::live::{self, Allocation};
 use crate::sites::{self, Frame, bump};
-use crate::{lifecycle, modules, real, thread, walk};
+use crate::{arch, lifecycle, modules, real, thread, walk};
 use core::ptr;
 use core::sync::atomic::Ordering;
 use edleak_session::header::Header;
@@ -21,9 +21,9 @@ pub unsafe fn note(allocation: *mut u8, size: usize, caller: *const usize, rbp: 
     let tls = unsafe { thread::tls() };
     let (caller, rbp, size) = attribute(tls, caller, rbp, size);
     if allocation.is_null() {
-        return allocation;
+        return arch::opaque(allocation);
     }
-    let Some(header) = lifecycle::header() else { return allocation };
+    let Some(header) = lifecycle::header() else { return arch::opaque(allocation) };
     let counting = thread::counting(header, tls);
     // SAFETY: the stub's frame, or that of the entry point around it, which is still under way.
     let frame = unsafe { Frame::of_caller(caller, rbp) };
@@ -61,7 +61,7 @@ pub unsafe fn note(allocation: *mut u8, size: usize, caller: *const usize, rbp: 
         }
         Err(()) => bump(&header.untracked_allocs),
     }
-    allocation
+    arch::opaque(allocation)
 }
 
 /// Counts everything that is alive in a forked child as allocated: it was the parent's, and the child will free it. An
@@ -72,12 +72,13 @@ pub unsafe fn note(allocation: *mut u8, size: usize, caller: *const usize, rbp: 
 pub unsafe fn inherit(header: &Header, parents: &walk::Tables) {
     // SAFETY: the only reference to this thread's state here.
     let counting = thread::counting(header, unsafe { thread::tls() });
-    live::for_each(|entry, mut allocation| {
+    live::for_each(|address, mut allocation| {
         if let Some(number) = allocation.site.checked_sub(MAX_SITES as u32) {
             // SAFETY: as the caller says.
             let site = unsafe { parents.site_of(number) }.unwrap_or(OTHER);
             allocation = Allocation { site, special: false, ..allocation };
-            live::rewrite(entry, allocation);
+            // Its leaf is there; nothing can fail.
+            let _ = live::insert(address, allocation);
         }
         counting.alloc(allocation.site, allocation.size);
     });
@@ -161,12 +162,51 @@ fn is_being_deleted(allocation: *mut u8) -> bool {
     unsafe { thread::tls() }.deleting == allocation
 }
 
+/// realloc, when the fast path did not know what to do.
+///
+/// # Safety
+/// `old` is what the target passed; `caller` and `rbp` come from an entry stub.
+#[cold]
+#[inline(never)]
+pub unsafe fn realloc(old: *mut u8, size: usize, caller: *const usize, rbp: usize) -> *mut u8 {
+    // SAFETY: null and unknown addresses are nobody's.
+    let was = unsafe { take(old) };
+    // SAFETY: the target's own call.
+    let new = unsafe { real::realloc(old, size) };
+    // SAFETY: as the caller says.
+    unsafe { reallocated(old, was, new, size, caller, rbp) }
+}
+
+/// Notes what a real realloc has made of an allocation that was taken before the call.
+///
+/// # Safety
+/// As for [`realloc`].
+#[cold]
+#[inline(never)]
+pub unsafe fn reallocated(
+    old: *mut u8,
+    was: Option<Allocation>,
+    new: *mut u8,
+    size: usize,
+    caller: *const usize,
+    rbp: usize,
+) -> *mut u8 {
+    if new.is_null() && size != 0 {
+        // SAFETY: the call failed, so `old` is still an allocation of this thread's to speak for.
+        unsafe { restore(old, was) };
+        return new;
+    }
+    count_taken(was);
+    // SAFETY: as the caller says. A null `new` here was a free, and nothing is noted.
+    unsafe { note(new, size, caller, rbp) }
+}
+
 /// Makes an allocation alive again whose realloc failed.
 ///
 /// # Safety
 /// `allocation` was taken by this thread and not freed.
 #[cold]
-pub unsafe fn restore(allocation: *mut u8, was: Option<Allocation>) {
+unsafe fn restore(allocation: *mut u8, was: Option<Allocation>) {
     if let Some(was) = was {
         // Its leaf is there, since it was noted in it; nothing can fail.
         let _ = live::insert(allocation, was);

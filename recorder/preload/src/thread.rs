@@ -94,9 +94,9 @@ pub fn counters() -> *const Counters {
 /// # Safety
 /// `counters` is this thread's, not null; `site` is an id of the site table.
 #[inline(always)]
-pub unsafe fn count_alloc(counters: *const Counters, site: u32, size: usize) {
+pub unsafe fn count_alloc(counters: *const Counters, site: usize, size: usize) {
     // SAFETY: a shard has `MAX_SITES` counters, and ids of the table are below that.
-    unsafe { &*counters.wrapping_add(site as usize) }.add_owned(size as u64);
+    unsafe { &*counters.wrapping_add(site) }.add_owned(size as u64);
 }
 
 /// Counts a free at `site` in this thread's own counters.
@@ -104,9 +104,9 @@ pub unsafe fn count_alloc(counters: *const Counters, site: u32, size: usize) {
 /// # Safety
 /// As for [`count_alloc`].
 #[inline(always)]
-pub unsafe fn count_free(counters: *const Counters, site: u32, size: usize) {
+pub unsafe fn count_free(counters: *const Counters, site: usize, size: usize) {
     // SAFETY: as in `count_alloc`.
-    unsafe { &*counters.wrapping_add(site as usize) }.sub_owned(size as u64);
+    unsafe { &*counters.wrapping_add(site) }.sub_owned(size as u64);
 }
 
 /// Where a thread that has left the fast path counts.

@@ -3,6 +3,7 @@
 //! Only the number of shards varies; every other size is a constant, so that the hot path has no geometry to load. A
 //! session is a sparse file in memory: what is not touched costs address space and nothing else.
 
+use crate::caller::CALLERS;
 use crate::counters::Counters;
 use crate::event::{MAX_EVENTS, ModuleEvent};
 use crate::site::{MAX_SITES, SLOTS, SiteInfo, SiteSlot};
@@ -54,8 +55,10 @@ pub const SHARDS_AT: usize = 4096;
 pub const SLOTS_AT: usize = page(SHARDS_AT + MAX_SHARDS * size_of::<Shard>());
 /// Offset of the site infos.
 pub const INFOS_AT: usize = page(SLOTS_AT + SLOTS * size_of::<SiteSlot>());
+/// Offset of what the hot path knows of callers.
+pub const CALLERS_AT: usize = page(INFOS_AT + MAX_SITES * size_of::<SiteInfo>());
 /// Offset of the wrapper ranges.
-pub const WRAPPERS_AT: usize = page(INFOS_AT + MAX_SITES * size_of::<SiteInfo>());
+pub const WRAPPERS_AT: usize = page(CALLERS_AT + CALLERS * size_of::<AtomicU64>());
 /// Offset of the target's memory map.
 pub const MAPS_AT: usize = page(WRAPPERS_AT + MAX_RANGES * size_of::<WrapperRange>());
 /// Offset of the module events.

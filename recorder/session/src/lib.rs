@@ -9,6 +9,7 @@
 //!    shards    who owns which set of counters
 //!    slots     caller → site id and action (hash table, read without a lock)
 //!    infos     site id → caller
+//!    callers   caller → what the hot path does there, in one word
 //!    counters  [shard][site id] → allocated bytes, allocations, freed bytes, frees
 //!    wrappers  sorted pc ranges whose frames are stepped over
 //!    maps      the target's memory map as it was when it attached
@@ -21,6 +22,7 @@
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]
 
+pub mod caller;
 pub mod control;
 pub mod counters;
 pub mod event;
@@ -32,7 +34,7 @@ pub mod stack;
 pub mod wrapper;
 
 /// Changes with every change of a layout in this crate; preload and collector of different builds refuse each other.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Name of the environment variable that tells the preload where the control page is.
 pub const ENV_SESSION: &str = "EDLEAK_SESSION";

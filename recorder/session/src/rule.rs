@@ -81,6 +81,12 @@ impl Rule {
         }
     }
 
+    /// For a rule of kind `Rsp` or `Rbp`: it is `Rbp`.
+    #[inline]
+    pub const fn is_from_rbp(self) -> bool {
+        self.0 & Kind::Rbp as u32 != 0
+    }
+
     /// Bytes from rsp or rbp to the CFA.
     #[inline]
     pub const fn cfa_offset(self) -> usize {

@@ -1,0 +1,272 @@
+//! HOT: what the hot path knows of a caller, in one word: the site to count at or the rule to step over it.
+//!
+//! A return address has 47 bits. Multiplied by an odd number modulo 2⁴⁷ they are shuffled and none is lost: the upper 15
+//! choose one of [`CALLERS`] words, the lower 32 stand in it, so a word and its place together say which address it is
+//! about, and one comparison tells both that it is the right one and that there is nothing to do but count.
+//!
+//! A word is the meaning of its address, xor the shuffled address turned so that the lower 32 bits are on top. Meanings:
+//!
+//! | from                    | to                      | meaning                                                     |
+//! |-------------------------|-------------------------|-------------------------------------------------------------|
+//! | `0xffff_ffff_ffff_0000` | `0xffff_ffff_ffff_ffff` | count at the site whose id are the lower 16 bits            |
+//! | `0xffff_ffff_8000_0000` | `0xffff_ffff_fffe_ffff` | step over the caller: the lower 31 bits are a [`Rule`]      |
+//! | anything else           |                         | the word is another address's or nobody's                   |
+//!
+//! In an empty place, a word of 0, every address finds its own shuffled bits: bits 15 to 31 of those are 0, so that they
+//! are no meaning.
+//!
+//! The words are a cache of the site table ([`crate::site`]), which alone knows everything; a caller that finds no word of
+//! its own asks there. Whoever changes a meaning in the table withdraws the word afterwards, and whoever publishes a word
+//! looks at the table again afterwards, each behind a full barrier: one of the two sees what the other did.
+
+use crate::rule::Rule;
+use crate::site::{Action, MAX_SITES, SiteSlot};
+use core::sync::atomic::{AtomicU64, Ordering, fence};
+
+const PLACE_BITS: u32 = 15;
+/// Words there are: 256 KiB, of which a program touches what its callers fall on.
+pub const CALLERS: usize = 1 << PLACE_BITS;
+
+const ADDRESS_BITS: u32 = 47;
+/// 2⁶⁴ / φ, odd; shifted, so that the product comes out modulo 2⁴⁷ in the upper bits.
+const SHUFFLE: u64 = 0x9E37_79B9_7F4A_7C15 << (64 - ADDRESS_BITS);
+const SITES_FROM: u64 = 0xffff_ffff_ffff_0000;
+const RULES_FROM: u64 = 0xffff_ffff_8000_0000;
+const _: () = assert!(MAX_SITES == 1 << 16);
+
+/// A return address, shuffled.
+#[derive(Clone, Copy)]
+pub struct Shuffled(u64);
+
+impl Shuffled {
+    /// That of an address; one beyond 2⁴⁷ is no user address and shares that of another.
+    #[inline(always)]
+    pub const fn of(address: u64) -> Shuffled {
+        Shuffled(address.wrapping_mul(SHUFFLE))
+    }
+
+    /// The index of its word.
+    #[inline(always)]
+    pub const fn place(self) -> usize {
+        (self.0 >> (64 - PLACE_BITS)) as usize
+    }
+
+    /// What the word at its place says of it.
+    #[inline(always)]
+    pub const fn meaning_of(self, word: u64) -> Caller {
+        Caller(self.0.rotate_left(PLACE_BITS) ^ word)
+    }
+
+    /// The word that says so.
+    const fn word(self, meaning: Caller) -> u64 {
+        self.0.rotate_left(PLACE_BITS) ^ meaning.0
+    }
+}
+
+/// What is known of a caller.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Caller(u64);
+
+impl Caller {
+    /// Its site, if there is nothing to do but count.
+    #[inline(always)]
+    pub const fn site(self) -> Option<usize> {
+        if self.0 >= SITES_FROM { Some((self.0 - SITES_FROM) as usize) } else { None }
+    }
+
+    /// The rule to step over it, of kind `Rsp` or `Rbp`; `None`: it is no wrapper, or nothing is known.
+    #[inline(always)]
+    pub const fn rule(self) -> Option<Rule> {
+        if self.0 >= RULES_FROM && self.0 < SITES_FROM {
+            Some(Rule((self.0 - RULES_FROM) as u32))
+        } else {
+            None
+        }
+    }
+
+    /// What a word can say of a site and its action; `None`: there is more to do than a word can say.
+    fn of(id: u32, action: Action) -> Option<Caller> {
+        if id == 0 || id as usize >= MAX_SITES {
+            return None;
+        }
+        if action == Action::COUNT {
+            return Some(Caller(SITES_FROM + id as u64));
+        }
+        let rule = action.as_step()?;
+        // Whoever steps without asking the table must come further with each step.
+        let is_sayable = rule.cfa_offset() >= 8 && (rule.0 as u64) < SITES_FROM - RULES_FROM;
+        is_sayable.then(|| Caller(RULES_FROM + rule.0 as u64))
+    }
+}
+
+/// Publishes what the table says of an address. A word about another address gives way only if `takes_over`.
+pub fn publish(words: &[AtomicU64], address: u64, slot: &SiteSlot, takes_over: impl FnOnce() -> bool) {
+    let meaning = slot.meaning.load(Ordering::Acquire);
+    let Some(caller) = Caller::of(meaning as u32, Action((meaning >> 32) as u32)) else { return };
+    if address >> ADDRESS_BITS != 0 {
+        return;
+    }
+    let shuffled = Shuffled::of(address);
+    let Some(place) = words.get(shuffled.place()) else { return };
+    let word = shuffled.word(caller);
+    let now = place.load(Ordering::Relaxed);
+    if now == word || now != 0 && !is_about(now, address) && !takes_over() {
+        return;
+    }
+    place.store(word, Ordering::Relaxed);
+    fence(Ordering::SeqCst);
+    if slot.meaning.load(Ordering::Relaxed) != meaning {
+        withdraw(words, address);
+    }
+}
+
+/// Takes back what was published of an address whose meaning in the table has just been changed.
+pub fn withdraw(words: &[AtomicU64], address: u64) {
+    fence(Ordering::SeqCst);
+    let Some(place) = words.get(Shuffled::of(address).place()) else { return };
+    let now = place.load(Ordering::Relaxed);
+    if is_about(now, address) {
+        // If it has changed meanwhile, whoever changed it looks at the table after this.
+        let _ = place.compare_exchange(now, 0, Ordering::SeqCst, Ordering::Relaxed);
+    }
+}
+
+fn is_about(word: u64, address: u64) -> bool {
+    let caller = Shuffled::of(address).meaning_of(word);
+    caller.site().is_some() || caller.rule().is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::Kind;
+    use std::vec::Vec;
+
+    fn words() -> Vec<AtomicU64> {
+        (0..CALLERS).map(|_| AtomicU64::new(0)).collect()
+    }
+
+    fn slot(address: u64, id: u32, action: Action) -> SiteSlot {
+        SiteSlot { key: AtomicU64::new(address), meaning: AtomicU64::new(crate::site::meaning(id, action)) }
+    }
+
+    fn known(words: &[AtomicU64], address: u64) -> Caller {
+        let shuffled = Shuffled::of(address);
+        shuffled.meaning_of(words[shuffled.place()].load(Ordering::Relaxed))
+    }
+
+    fn addresses() -> impl Iterator<Item = u64> {
+        let mut state = 7u64;
+        (0..200_000).map(move |_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state >> (64 - ADDRESS_BITS)
+        })
+    }
+
+    // For every place the addresses whose other bits are all 0 or all 1: those that an empty place could mislead.
+    fn hollow() -> impl Iterator<Item = u64> {
+        let factor = SHUFFLE >> (64 - ADDRESS_BITS);
+        let inverse = (0..6).fold(1u64, |x, _| x.wrapping_mul(2u64.wrapping_sub(factor.wrapping_mul(x))));
+        assert_eq!(inverse.wrapping_mul(factor) << (64 - ADDRESS_BITS), 1 << (64 - ADDRESS_BITS));
+        (0..CALLERS as u64).flat_map(move |place| {
+            [0, u32::MAX as u64].map(|rest| (place << 32 | rest).wrapping_mul(inverse) % (1 << ADDRESS_BITS))
+        })
+    }
+
+    #[test]
+    fn what_was_published_is_found_and_nobody_else_finds_it() {
+        let words = words();
+        let rule = Rule::pack(Kind::Rsp, 48, Some(16)).expect("fits");
+        for (address, id, action) in
+            [(0x5555_5555_1234, 2, Action::COUNT), (0x7fff_f7e0_0011, 65_535, Action::COUNT)]
+        {
+            publish(&words, address, &slot(address, id, action), || false);
+            assert_eq!(known(&words, address).site(), Some(id as usize));
+            assert_eq!(known(&words, address).rule(), None);
+        }
+        let wrapper = 0x7f12_3456_789a;
+        publish(&words, wrapper, &slot(wrapper, 9, Action::step(rule)), || false);
+        assert_eq!((known(&words, wrapper).site(), known(&words, wrapper).rule()), (None, Some(rule)));
+        for other in addresses().chain(hollow()) {
+            assert_eq!(known(&words, other).site(), None, "{other:#x}");
+            assert_eq!(known(&words, other).rule(), None, "{other:#x}");
+        }
+    }
+
+    #[test]
+    fn no_two_addresses_share_a_place_and_what_stands_in_it() {
+        let mut seen: Vec<(usize, u64)> = addresses()
+            .map(|address| (Shuffled::of(address).place(), Shuffled::of(address).word(Caller(0))))
+            .collect();
+        let mut all: Vec<u64> = addresses().collect();
+        seen.sort_unstable();
+        seen.dedup();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(seen.len(), all.len());
+    }
+
+    #[test]
+    fn what_a_word_cannot_say_is_never_published() {
+        let words = words();
+        let address = 0x4000_1234;
+        let stays = Action::step(Rule::pack(Kind::Rsp, 0, None).expect("fits"));
+        let far = Action::step(Rule::pack(Kind::Rsp, 64, Some(20_000)).expect("fits"));
+        for (id, action) in [
+            (0, Action::COUNT),
+            (5, Action::WATCH),
+            (5, Action::LOADER),
+            (5, stays),
+            (5, far),
+            (1 << 16, Action::COUNT),
+        ] {
+            publish(&words, address, &slot(address, id, action), || true);
+            assert_eq!((known(&words, address).site(), known(&words, address).rule()), (None, None));
+        }
+        let beyond = address | 1 << ADDRESS_BITS;
+        publish(&words, beyond, &slot(beyond, 5, Action::COUNT), || true);
+        assert_eq!(known(&words, address).site(), None);
+    }
+
+    #[test]
+    fn a_changed_meaning_is_withdrawn_and_a_neighbour_stays() {
+        let words = words();
+        let (address, place) = (0x4000_1234, Shuffled::of(0x4000_1234).place());
+        let rival = addresses().find(|&other| Shuffled::of(other).place() == place).expect("one in 32768 is");
+        publish(&words, address, &slot(address, 5, Action::COUNT), || false);
+        publish(&words, rival, &slot(rival, 6, Action::COUNT), || false);
+        assert_eq!((known(&words, address).site(), known(&words, rival).site()), (Some(5), None));
+        withdraw(&words, rival);
+        assert_eq!(known(&words, address).site(), Some(5));
+        publish(&words, rival, &slot(rival, 6, Action::COUNT), || true);
+        assert_eq!((known(&words, address).site(), known(&words, rival).site()), (None, Some(6)));
+        withdraw(&words, rival);
+        assert_eq!(known(&words, rival).site(), None);
+    }
+
+    // The two sides of the module's promise, with a thread each: whatever the order, no word outlives its meaning.
+    #[test]
+    fn a_word_never_outlives_what_it_says() {
+        let words = words();
+        let address = 0x5555_0000_4321;
+        let slot = slot(address, 5, Action::COUNT);
+        let barrier = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..20_000 {
+                    barrier.wait();
+                    publish(&words, address, &slot, || true);
+                    barrier.wait();
+                }
+            });
+            for _ in 0..20_000 {
+                slot.set_action(Action::COUNT);
+                barrier.wait();
+                slot.set_action(Action::WATCH);
+                withdraw(&words, address);
+                barrier.wait();
+                assert_eq!(known(&words, address).site(), None);
+            }
+        });
+    }
+}
