@@ -4,6 +4,7 @@
 //! most rows of a table. Bytes that merely look like a call are taken for one; a call is never missed.
 
 use crate::elf::Elf;
+use memchr::memchr2_iter;
 
 /// The code of one file.
 pub struct Code<'elf, 'data> {
@@ -30,40 +31,38 @@ impl<'elf, 'data> Code<'elf, 'data> {
         }
         let (from, bytes) = self.segment;
         let at = (start - from) as usize;
-        // One call of five bytes may begin before the segment was first looked at, but not in another function.
-        let Some(bytes) = bytes.get(at.saturating_sub(MAX_CALL - 1)..at + (end - start) as usize) else {
-            return true;
-        };
-        let skipped = at.min(MAX_CALL - 1);
-        (skipped..bytes.len())
-            .any(|i| self.ends_call(&bytes[..=i], i64::from(start) + i as i64 - skipped as i64 + 1))
+        // A call that begins before the segment was first looked at is another function's.
+        let before = at.min(MAX_CALL - 1);
+        let Some(code) = bytes.get(at - before..at + (end - start) as usize) else { return true };
+        memchr2_iter(CALL, GROUP_5, code).any(|i| {
+            let offset = i64::from(start) + i as i64 - before as i64;
+            let lengths = self.call_lengths(&code[i..], offset);
+            lengths.iter().any(|length| (before..code.len()).contains(&(i + length - 1)))
+        })
     }
 
     fn bytes_from(&self, offset: u32) -> Option<&'data [u8]> {
         self.segment.1.get(offset.checked_sub(self.segment.0)? as usize..)
     }
 
-    /// Whether `code` may end with a call after which the pc is `next`.
-    fn ends_call(&self, code: &[u8], next: i64) -> bool {
-        if let [.., 0xe8, a, b, c, d] = *code
-            && (0..self.extent).contains(&(next + i64::from(i32::from_le_bytes([a, b, c, d]))))
-        {
-            return true;
+    /// How long a call may be that `code` at `offset` begins with; none: it begins with no call.
+    fn call_lengths(&self, code: &[u8], offset: i64) -> &'static [usize] {
+        match *code {
+            [CALL, a, b, c, d, ..] => {
+                let target = offset + 5 + i64::from(i32::from_le_bytes([a, b, c, d]));
+                if (0..self.extent).contains(&target) { &[5] } else { &[] }
+            }
+            // FF /2: the length follows from how the operand is addressed.
+            [GROUP_5, operand, ..] if operand & 0x38 == 0x10 => INDIRECT_LENGTHS[usize::from(operand >> 6)],
+            _ => &[],
         }
-        // FF /2: the length follows from how the operand is addressed.
-        let is_indirect = |length: usize| {
-            let Some(&[opcode, operand, ..]) = code.len().checked_sub(length).and_then(|at| code.get(at..))
-            else {
-                return false;
-            };
-            opcode == 0xff
-                && operand & 0x38 == 0x10
-                && INDIRECT_LENGTHS[usize::from(operand >> 6)].contains(&length)
-        };
-        (2..=MAX_CALL).any(is_indirect)
     }
 }
 
+/// call rel32.
+const CALL: u8 = 0xe8;
+/// The opcode of indirect calls, jumps and pushes; ModRM says which.
+const GROUP_5: u8 = 0xff;
 /// Bytes of the longest call: FF, ModRM, SIB and a displacement of four. (Prefixes stand before it.)
 const MAX_CALL: usize = 7;
 /// Lengths of FF /2 by the mode bits of ModRM: no displacement (or four bytes, for rip and for no base), one byte, four
@@ -76,11 +75,39 @@ mod tests {
     use crate::elf::FileBytes;
     use std::path::Path;
 
+    // The oracle: every byte of a stretch, one after the other.
+    #[test]
+    fn a_stretch_may_call_exactly_where_one_of_its_bytes_ends_a_call() {
+        let bytes = FileBytes::open(Path::new("/proc/self/exe")).expect("a process can read its own file");
+        let elf = Elf::parse(&bytes).expect("it runs, so it is sound");
+        let (address, text) = elf.section(".text").expect("a program has code");
+        let first = u32::try_from(address - elf.link_base()).expect("a small program");
+        let mut code = Code::new(&elf);
+        let ends: Vec<bool> = (0..20_000usize)
+            .map(|last| {
+                (last.saturating_sub(MAX_CALL - 1)..=last).any(|i| {
+                    let lengths = code.call_lengths(&text[i..], i64::from(first) + i as i64);
+                    lengths.contains(&(last + 1 - i))
+                })
+            })
+            .collect();
+        assert!(code.may_call(first, first + 20_000));
+        for (start, length) in (0..19_900).step_by(7).zip([1u32, 2, 3, 5, 8, 13, 40, 99].into_iter().cycle())
+        {
+            let expected = ends[start as usize..(start + length) as usize].contains(&true);
+            assert_eq!(code.may_call(first + start, first + start + length), expected, "{start} + {length}");
+        }
+    }
+
     #[test]
     fn every_kind_of_call_is_seen() {
         let bytes = FileBytes::open(Path::new("/proc/self/exe")).expect("a process can read its own file");
         let elf = Elf::parse(&bytes).expect("it runs, so it is sound");
         let code = Code::new(&elf);
+        let is_call = |bytes: &[u8]| {
+            (0..bytes.len())
+                .any(|i| code.call_lengths(&bytes[i..], 64 + i as i64).contains(&(bytes.len() - i)))
+        };
         for call in [
             &[0xe8, 0x10, 0, 0, 0][..],      // call rel32
             &[0xff, 0xd0],                   // call rax
@@ -94,7 +121,7 @@ mod tests {
             &[0x3e, 0xff, 0xd0],             // notrack call rax
             &[0x67, 0xe8, 0x10, 0, 0, 0],    // addr32 call, as the linker pads
         ] {
-            assert!(code.ends_call(call, 64), "{call:x?}");
+            assert!(is_call(call), "{call:x?}");
         }
         for other in [
             &[0xe8, 0, 0, 0, 0x70][..], // far outside of the file
@@ -104,7 +131,7 @@ mod tests {
             &[0xc3],
             &[],
         ] {
-            assert!(!code.ends_call(other, 64), "{other:x?}");
+            assert!(!is_call(other), "{other:x?}");
         }
     }
 }
