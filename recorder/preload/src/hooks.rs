@@ -128,8 +128,10 @@ pub unsafe fn note(allocation: *mut u8, size: usize, caller: *const usize, rbp: 
         if counters.is_null() || size >= live::LARGE {
             break 'slow;
         }
-        // SAFETY: the stub's return address lies at `caller`, and this thread has counters.
-        let known = unsafe { sites::known(*caller) };
+        // SAFETY: the stub's return address lies at `caller`.
+        let address = unsafe { *caller };
+        // SAFETY: this thread has counters.
+        let known = unsafe { sites::known(address) };
         let Some(site) = known.site() else {
             // SAFETY: the same arguments, and this thread's counters.
             return unsafe { note_behind_wrappers(allocation, size, caller, rbp, known, counters) };
