@@ -61,6 +61,12 @@ pub fn median(values: &[f64]) -> f64 {
     if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
 }
 
+/// How many times as much as a baseline: the middle of the ratios within each round, whose runs were next to each other.
+pub fn ratio(values: &[f64], baseline: &[f64]) -> f64 {
+    let ratios: Vec<f64> = values.iter().zip(baseline).map(|(value, base)| value / base).collect();
+    median(&ratios)
+}
+
 /// Measures several things in alternating rounds, so that a machine that slows down slows all of them down. One series
 /// of values a thing.
 pub fn rounds<T: Copy>(
@@ -87,6 +93,12 @@ mod tests {
     fn the_median_is_the_middle_and_no_outlier_moves_it() {
         assert_eq!(median(&[3.0, 1.0, 1e9]), 3.0);
         assert_eq!(median(&[4.0, 1.0, 2.0, 1e9]), 3.0);
+    }
+
+    #[test]
+    fn a_ratio_is_taken_within_each_round() {
+        // The machine became ten times slower half way.
+        assert_eq!(ratio(&[1.1, 1.2, 11.0, 10.0, 12.0], &[1.0, 1.0, 10.0, 10.0, 10.0]), 1.1);
     }
 
     #[test]

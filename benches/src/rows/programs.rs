@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// What is closest to 1 needs the most rounds: on a machine shared with others a single run is off by a tenth.
+const CLOSE_ROUNDS: usize = 15;
 const ROUNDS: usize = 5;
 const PORT: &str = "17391";
 
@@ -110,45 +112,42 @@ struct Ratios {
 }
 
 fn ratios(bench: &Bench, name: &'static str, one: impl Fn(Contender) -> Result<Cost>) -> Result<Ratios> {
-    let mut contenders = vec![Contender::Untraced, Contender::Forward, Contender::Edleak];
-    let mut slow = vec![Contender::EdleakWatchAll];
-    if bench.starter.has(Contender::JemallocProfiling) {
-        contenders.extend([Contender::Jemalloc, Contender::JemallocProfiling]);
-    }
-    slow.extend([Contender::Heaptrack].iter().filter(|&&peer| bench.starter.has(peer)));
     let mut peaks: Vec<(Contender, f64)> = Vec::new();
     let mut measured = |contender| {
         let cost = one(contender).with_context(|| format!("{name} under {}", contender.name()))?;
         peaks.push((contender, cost.peak_bytes as f64));
         Ok(cost.wall.as_secs_f64())
     };
-    let figures = measure::rounds(ROUNDS, &contenders, &mut measured)?;
-    let mut medians: Vec<(Contender, f64)> =
-        contenders.iter().copied().zip(figures.iter().map(|values| median(values))).collect();
+    let close = measure::rounds(CLOSE_ROUNDS, &[Contender::Untraced, Contender::Edleak], &mut measured)?;
+    let untraced_s = median(&close[0]);
+    let mut wall =
+        vec![(Contender::Untraced, 1.0), (Contender::Edleak, measure::ratio(&close[1], &close[0]))];
+    let mut peers = vec![Contender::Untraced, Contender::Forward];
+    if bench.starter.has(Contender::JemallocProfiling) {
+        peers.extend([Contender::Jemalloc, Contender::JemallocProfiling]);
+    }
+    let figures = measure::rounds(ROUNDS, &peers, &mut measured)?;
+    let of = |contender: Contender| peers.iter().position(|&peer| peer == contender).map(|at| &figures[at]);
+    for &peer in &peers[1..] {
+        let (own, baseline) = (of(peer).context("measured")?, of(peer.baseline()).context("measured")?);
+        wall.push((peer, measure::ratio(own, baseline)));
+    }
+    let mut slow = vec![Contender::EdleakWatchAll];
+    slow.extend([Contender::Heaptrack].iter().filter(|&&peer| bench.starter.has(peer)));
     for contender in slow {
         match measured(contender) {
-            Ok(wall) => medians.push((contender, wall)),
+            Ok(seconds) => wall.push((contender, seconds / untraced_s)),
             // A peer that fails on this program is no reason to have no figures.
             Err(error) if contender == Contender::Heaptrack => eprintln!("{error:#}"),
             Err(error) => return Err(error),
         }
     }
-    let of = |contender: Contender| medians.iter().find(|(who, _)| *who == contender).map(|who| who.1);
-    let wall = medians
-        .iter()
-        .filter_map(|&(contender, wall)| Some((contender, wall / of(contender.baseline())?)))
-        .collect();
     let peak = |contender: Contender| {
         let values: Vec<f64> =
             peaks.iter().filter(|(who, _)| *who == contender).map(|(_, bytes)| *bytes).collect();
         median(&values)
     };
-    Ok(Ratios {
-        name,
-        untraced_s: of(Contender::Untraced).context("measured above")?,
-        wall,
-        peak: peak(Contender::Edleak) / peak(Contender::Untraced),
-    })
+    Ok(Ratios { name, untraced_s, wall, peak: peak(Contender::Edleak) / peak(Contender::Untraced) })
 }
 
 /// The rows.
