@@ -5,7 +5,7 @@
 //! those). Steps, ramps and wide teeth pass, so the cut invents no growth; what rises at the very end may be a surge, and is cut as well.
 
 use super::curve::Curve;
-use super::trend::Line;
+use super::trend::{Line, greater, lesser};
 
 /// Widest surge that is cut off, in shares of the record.
 const WIDEST: f64 = 0.05;
@@ -21,10 +21,15 @@ pub fn adjusted(curve: &Curve) -> Option<Curve> {
     let reach = (curve.at(WIDEST) / 2).max(1);
     let opened = opened(&curve.mean, reach);
     let (with, without) = (Line::through(&curve.mean).spread, Line::through(&opened).spread);
+    if without.powi(2) > (1.0 - LEAST_SHARE) * with.powi(2) {
+        return None;
+    }
     let mut excess: Vec<f64> = curve.mean.iter().zip(&opened).map(|(mean, open)| mean - open).collect();
-    excess.sort_by(f64::total_cmp);
-    let is_quiet_between = excess[excess.len() / 2] < MOST_BETWEEN * excess[excess.len() - 1];
-    if !is_quiet_between || without.powi(2) > (1.0 - LEAST_SHARE) * with.powi(2) {
+    let half = excess.len() / 2;
+    let (_, &mut median, above) = excess.select_nth_unstable_by(half, f64::total_cmp);
+    let most = above.iter().copied().fold(median, greater);
+    let is_quiet_between = median < MOST_BETWEEN * most;
+    if !is_quiet_between {
         return None;
     }
     let min = curve.min.iter().zip(&opened).map(|(min, open)| min.min(*open)).collect();
@@ -33,11 +38,18 @@ pub fn adjusted(curve: &Curve) -> Option<Curve> {
 
 /// Least value within `reach` of each, then the greatest of these.
 fn opened(values: &[f64], reach: usize) -> Vec<f64> {
-    let each = |values: &[f64], of: fn(f64, f64) -> f64| -> Vec<f64> {
-        let near = |k: usize| &values[k.saturating_sub(reach)..(k + reach + 1).min(values.len())];
-        (0..values.len()).map(|k| near(k).iter().copied().fold(values[k], of)).collect()
-    };
-    each(&each(values, f64::min), f64::max)
+    nearby(&nearby(values, reach, lesser), reach, greater)
+}
+
+/// The best within `reach` of each: all of them at once, with their neighbours at one distance after the other.
+fn nearby(values: &[f64], reach: usize, better: impl Fn(f64, f64) -> f64) -> Vec<f64> {
+    let mut best = values.to_vec();
+    for distance in 1..=reach.min(values.len().saturating_sub(1)) {
+        let (ahead, behind) = (&values[distance..], &values[..values.len() - distance]);
+        best.iter_mut().zip(ahead).for_each(|(best, value)| *best = better(*best, *value));
+        best[distance..].iter_mut().zip(behind).for_each(|(best, value)| *best = better(*best, *value));
+    }
+    best
 }
 
 #[cfg(test)]

@@ -108,11 +108,12 @@ fn retained_steps(curve: &Curve) -> [f64; 3] {
 }
 
 /// As `f64::min`, of numbers: what that does beside for NaN would take longer than all the rest of a step.
-fn lesser(a: f64, b: f64) -> f64 {
+pub fn lesser(a: f64, b: f64) -> f64 {
     if a < b { a } else { b }
 }
 
-fn greater(a: f64, b: f64) -> f64 {
+/// As `f64::max`, of numbers.
+pub fn greater(a: f64, b: f64) -> f64 {
     if a > b { a } else { b }
 }
 
