@@ -303,6 +303,9 @@ impl Guide {
             let (now, wanted) = (slot.action(), self.action_at(address));
             if now != wanted && now != Action::LOADER {
                 change(session, address, slot, wanted);
+            } else if now != Action::COUNT {
+                // Whoever was to take its word back may have been torn away in the middle, by a longjmp out of a signal handler.
+                caller::withdraw_if(session.callers(), address, |caller| caller.site().is_some());
             }
         }
     }

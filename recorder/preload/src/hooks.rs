@@ -3,7 +3,8 @@
 //! `caller` is the address of the return address that the entry stub was called with: the caller's frame begins right
 //! above it. No lock, no system call, no allocation of our own. A caller that is a wrapper is stepped over at the end of this
 //! screen; every other reason to leave the fast path (not started, forked, in the middle of another entry point, site
-//! unknown or watched, size too large for one entry) ends in the same place: `slow`, which does the same without haste.
+//! unknown, watched or without a word of its own, size too large for one entry) ends in the same place: `slow`, which does the
+//! same without haste.
 #![allow(unsafe_code)]
 
 use crate::{arch, forward, live, real, sites, slow, thread};

@@ -51,7 +51,7 @@ impl Found {
         self.0.cast_signed() > 0
     }
 
-    /// The site of a small or special entry.
+    /// The site of an entry that is not absent.
     #[inline(always)]
     pub fn site(self) -> u32 {
         self.0 & ((1 << SITE_BITS) - 1)

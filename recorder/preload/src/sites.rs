@@ -42,14 +42,14 @@ pub unsafe fn known(address: usize) -> Caller {
 }
 
 /// The site of a caller that is a wrapper, if everything on the way to it is known and there is nothing to do at it but
-/// count. [`place`] is the same without haste, and more. Ends because rsp only grows.
+/// count. [`place`] is the same without haste, and more.
 ///
 /// # Safety
 /// `frame` is that of the caller of an entry point under way, on a thread that has counters; `known` is what is known of it.
 #[inline(always)]
 pub unsafe fn behind_wrappers(mut known: Caller, mut frame: Frame) -> Option<usize> {
     let words = WORDS.load(Ordering::Relaxed);
-    loop {
+    for _ in 1..MAX_STEPS {
         let rule = known.rule()?;
         let cfa = if rule.is_from_rbp() {
             let cfa = frame.rbp.wrapping_add(rule.cfa_offset());
@@ -74,6 +74,7 @@ pub unsafe fn behind_wrappers(mut known: Caller, mut frame: Frame) -> Option<usi
             return Some(site);
         }
     }
+    None
 }
 
 /// Tells the hot path what the table says of an address.
@@ -144,8 +145,9 @@ impl Frame {
     }
 }
 
-/// Wrappers stepped over for one allocation before its site is taken as it is.
-const MAX_STEPS: usize = 1024;
+/// Callers looked at for one allocation: if all of them are wrappers, the last is the site. More than an unoptimized program of
+/// nested generics needs, and few enough for a wrapper that recurses.
+const MAX_STEPS: usize = 64;
 
 /// Finds the place of an allocation: the first caller that is not a wrapper.
 ///
@@ -169,7 +171,9 @@ pub unsafe fn place(header: &Header, mut frame: Frame) -> Place {
             bump(&header.other_site_allocs);
             return Place { site: OTHER, action: Action::COUNT, frame };
         };
-        publish(address, slot);
+        if !forward::is_ours(address) {
+            publish(address, slot);
+        }
         place = Place { site: slot.id(), action: slot.action(), frame };
         let Some(rule) = place.action.as_step() else { return place };
         // SAFETY: the collector compiled the rule for this very address.

@@ -4,7 +4,7 @@
 
 use crate::live::{self, Allocation};
 use crate::sites::{self, Frame, bump};
-use crate::{arch, lifecycle, modules, real, thread, walk};
+use crate::{arch, hooks, lifecycle, modules, real, thread, walk};
 use core::ptr;
 use core::sync::atomic::Ordering;
 use edleak_session::header::Header;
@@ -197,8 +197,9 @@ pub unsafe fn reallocated(
         return new;
     }
     count_taken(was);
+    // Not the slow `note`: there are programs that allocate everything by realloc(NULL).
     // SAFETY: as the caller says. A null `new` here was a free, and nothing is noted.
-    unsafe { note(new, size, caller, rbp) }
+    unsafe { hooks::note(new, size, caller, rbp) }
 }
 
 /// Makes an allocation alive again whose realloc failed.

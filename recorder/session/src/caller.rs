@@ -1,10 +1,10 @@
 //! HOT: what the hot path knows of a caller, in one word: the site to count at or the rule to step over it.
 //!
-//! A return address has 47 bits. Multiplied by an odd number modulo 2⁴⁷ they are shuffled and none is lost: the upper 15
-//! choose one of [`CALLERS`] words, the lower 32 stand in it, so a word and its place together say which address it is
+//! A return address has 47 bits. Multiplied by an odd number modulo 2⁴⁷ they are shuffled and none is lost: the upper 16
+//! choose one of [`CALLERS`] words, the lower 31 stand in it, so a word and its place together say which address it is
 //! about, and one comparison tells both that it is the right one and that there is nothing to do but count.
 //!
-//! A word is the meaning of its address, xor the shuffled address turned so that the lower 32 bits are on top. Meanings:
+//! A word is the meaning of its address, xor the shuffled address turned so that the lower 31 bits are on top. Meanings:
 //!
 //! | from                    | to                      | meaning                                                     |
 //! |-------------------------|-------------------------|-------------------------------------------------------------|
@@ -12,7 +12,7 @@
 //! | `0xffff_ffff_8000_0000` | `0xffff_ffff_fffe_ffff` | step over the caller: the lower 31 bits are a [`Rule`]      |
 //! | anything else           |                         | the word is another address's or nobody's                   |
 //!
-//! In an empty place, a word of 0, every address finds its own shuffled bits: bits 15 to 31 of those are 0, so that they
+//! In an empty place, a word of 0, every address finds its own shuffled bits: bits 16 to 32 of those are 0, so that they
 //! are no meaning.
 //!
 //! The words are a cache of the site table ([`crate::site`]), which alone knows everything; a caller that finds no word of
@@ -23,8 +23,8 @@ use crate::rule::Rule;
 use crate::site::{Action, MAX_SITES, SiteSlot};
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
-const PLACE_BITS: u32 = 15;
-/// Words there are: 256 KiB, of which a program touches what its callers fall on.
+const PLACE_BITS: u32 = 16;
+/// Words there are: 512 KiB, of which a program touches what its callers fall on.
 pub const CALLERS: usize = 1 << PLACE_BITS;
 
 const ADDRESS_BITS: u32 = 47;
@@ -122,10 +122,16 @@ pub fn publish(words: &[AtomicU64], address: u64, slot: &SiteSlot, takes_over: i
 
 /// Takes back what was published of an address whose meaning in the table has just been changed.
 pub fn withdraw(words: &[AtomicU64], address: u64) {
+    withdraw_if(words, address, |_| true);
+}
+
+/// Takes back what was published of an address, if it is this.
+pub fn withdraw_if(words: &[AtomicU64], address: u64, is_wrong: impl FnOnce(Caller) -> bool) {
     fence(Ordering::SeqCst);
-    let Some(place) = words.get(Shuffled::of(address).place()) else { return };
+    let shuffled = Shuffled::of(address);
+    let Some(place) = words.get(shuffled.place()) else { return };
     let now = place.load(Ordering::Relaxed);
-    if is_about(now, address) {
+    if is_about(now, address) && is_wrong(shuffled.meaning_of(now)) {
         // If it has changed meanwhile, whoever changed it looks at the table after this.
         let _ = place.compare_exchange(now, 0, Ordering::SeqCst, Ordering::Relaxed);
     }
@@ -163,13 +169,16 @@ mod tests {
         })
     }
 
+    const LOWER_BITS: u32 = ADDRESS_BITS - PLACE_BITS;
+
     // For every place the addresses whose other bits are all 0 or all 1: those that an empty place could mislead.
     fn hollow() -> impl Iterator<Item = u64> {
         let factor = SHUFFLE >> (64 - ADDRESS_BITS);
         let inverse = (0..6).fold(1u64, |x, _| x.wrapping_mul(2u64.wrapping_sub(factor.wrapping_mul(x))));
         assert_eq!(inverse.wrapping_mul(factor) << (64 - ADDRESS_BITS), 1 << (64 - ADDRESS_BITS));
         (0..CALLERS as u64).flat_map(move |place| {
-            [0, u32::MAX as u64].map(|rest| (place << 32 | rest).wrapping_mul(inverse) % (1 << ADDRESS_BITS))
+            [0, (1 << LOWER_BITS) - 1]
+                .map(|rest| (place << LOWER_BITS | rest).wrapping_mul(inverse) % (1 << ADDRESS_BITS))
         })
     }
 
@@ -232,7 +241,7 @@ mod tests {
     fn a_changed_meaning_is_withdrawn_and_a_neighbour_stays() {
         let words = words();
         let (address, place) = (0x4000_1234, Shuffled::of(0x4000_1234).place());
-        let rival = addresses().find(|&other| Shuffled::of(other).place() == place).expect("one in 32768 is");
+        let rival = addresses().find(|&other| Shuffled::of(other).place() == place).expect("one in 65536 is");
         publish(&words, address, &slot(address, 5, Action::COUNT), || false);
         publish(&words, rival, &slot(rival, 6, Action::COUNT), || false);
         assert_eq!((known(&words, address).site(), known(&words, rival).site()), (Some(5), None));

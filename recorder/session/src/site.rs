@@ -25,7 +25,7 @@ pub struct SiteSlot {
     /// The return address; 0: the slot is empty. Once written it stays, so that nobody can mistake one for another.
     pub key: AtomicU64,
     /// The site's id (low half; 0: not given yet) and an [`Action`] (high half; 0: count here). Below 2³² exactly when
-    /// there is nothing to do but count, which makes it one comparison in the hot path.
+    /// there is nothing to do but count.
     pub meaning: AtomicU64,
 }
 const _: () = assert!(core::mem::size_of::<SiteSlot>() == 16);
