@@ -1,0 +1,425 @@
+//! The recorder at the command line: exit codes, signals and files; what it refuses; what becomes of images and children.
+
+use edleak_tests::programs::samples;
+use edleak_tests::record::{Recorder, analyze};
+use edleak_tests::report::Report;
+use edleak_tests::run::{DEADLINE, Outcome, Running, run, wait_for};
+use edleak_tests::temp::TempDir;
+use edleak_tests::tools::tools;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+// ---------------------------------------------------------------- exit codes, signals, files
+
+#[test]
+fn the_exit_code_is_the_targets() {
+    for (script, code) in [("exit 0", 0), ("exit 42", 42), ("kill -SEGV $$", 139), ("kill -9 $$", 137)] {
+        let recording = Recorder::new("codes").record("bash", ["-c", script]);
+        assert_eq!(recording.outcome.code, code, "{script}: {}", recording.outcome.stderr);
+        let report = recording.all_sites();
+        assert_eq!(
+            report.json["trace"]["complete"], true,
+            "{script}: the final slice is taken after the death"
+        );
+    }
+}
+
+#[test]
+fn signals_are_passed_on() {
+    let script = "trap 'echo got HUP' HUP; trap 'echo got USR1' USR1; trap 'echo got TERM; exit 9' TERM; echo ready; \
+                  while :; do sleep 0.05; done";
+    let dir = TempDir::new("signals");
+    let mut command = Recorder::new("signals").command(&dir.join("trace.edl"), "bash", ["-c", script]);
+    let mut running = Running::start(&mut command, b"");
+    running.wait_for_text("ready");
+    for (signal, text) in [(libc::SIGHUP, "got HUP"), (libc::SIGUSR1, "got USR1")] {
+        running.signal(signal);
+        running.wait_for_text(text);
+    }
+    running.signal(libc::SIGTERM);
+    let outcome = running.finish();
+    assert_eq!((outcome.code, &*outcome.stdout), (9, "ready\ngot HUP\ngot USR1\ngot TERM\n"));
+}
+
+#[test]
+fn an_existing_trace_is_kept_as_old() {
+    let dir = TempDir::new("old");
+    let trace = dir.join("trace.edl");
+    let command = || Recorder::new("old").command(&trace, "true", [""; 0]);
+    assert_eq!(run(&mut command()).code, 0);
+    let first = std::fs::read(&trace).expect("the first trace");
+    assert_eq!(run(&mut command()).code, 0);
+    let kept = std::fs::read(dir.join("trace.edl.old")).expect("the first trace, kept");
+    assert!(first == kept, "trace.edl.old is the first trace, unchanged");
+}
+
+/// Two recordings into one file: one of them is refused, and the other's trace is whole.
+#[test]
+fn two_recordings_do_not_share_a_trace() {
+    let dir = TempDir::new("shared");
+    let trace = dir.join("trace.edl");
+    let recorder = Recorder::new("shared");
+    let start =
+        || Running::start(&mut recorder.command(&trace, samples().binary("leaker"), ["--seconds", "2"]), b"");
+    let (one, other) = (start(), start());
+    let outcomes = [one.finish(), other.finish()];
+    let (done, refused): (Vec<_>, Vec<_>) =
+        outcomes.iter().partition(|outcome| outcome.stderr.contains("next: edleak-analyze"));
+    assert_eq!((done.len(), refused.len()), (1, 1), "{outcomes:?}");
+    assert!(refused[0].stderr.contains("another recording is writing"), "{outcomes:?}");
+    assert_eq!(analyze(["verify"], &trace).code, 0);
+    assert!(Report::of(&trace, &["--all"]).summary("allocs") > 100);
+}
+
+/// A trace that somebody cuts off ends the recording with a reason; the target runs on.
+#[test]
+fn a_trace_that_is_cut_off_is_an_error_and_not_a_crash() {
+    let dir = TempDir::new("cut");
+    let trace = dir.join("trace.edl");
+    let mut command =
+        Recorder::new("cut").command(&trace, samples().binary("leaker"), ["--seconds", "2", "--ledger"]);
+    let recording = Running::start(&mut command, b"");
+    let slices = || Report::of(&trace, &[]).json["trace"]["slices"].as_u64();
+    // Not the file that was only made to see that it can be.
+    wait_for("slices", || analyze(["verify"], &trace).code == 0 && slices() > Some(3));
+    std::fs::write(&trace, b"").expect("it is ours");
+    let outcome = recording.finish();
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    assert!(outcome.stdout.contains("leak_malloc"), "the target came to its end: {}", outcome.stdout);
+    assert!(outcome.stderr.contains("somebody cut it off"), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_misspelt_option_is_no_program() {
+    let outcome = run(Command::new(&tools().record).args(["--childern", "true"]));
+    assert_refused(&outcome, "a misspelt option", &["unknown option `--childern`"]);
+    assert_eq!(outcome.code, 125);
+}
+
+#[test]
+fn a_watch_that_nothing_matches_is_said() {
+    let recorder = Recorder::new("nowhere").options(["--watch", "no_such_function", "--watch", "main"]);
+    let recording = recorder.record("/bin/true", [""; 0]);
+    let stderr = &recording.outcome.stderr;
+    assert!(stderr.contains("nothing to watch at `no_such_function`"), "{stderr}");
+}
+
+#[test]
+fn the_default_output_is_trace_edl_here() {
+    let dir = TempDir::new("default");
+    let outcome = run(Command::new(&tools().record).arg("true").current_dir(dir.path()));
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    assert!(dir.join("trace.edl").is_file());
+}
+
+/// `--duration` ends the recording: the trace is complete, edleak-record exits 0, and the target runs on.
+#[test]
+fn duration_ends_the_recording_and_not_the_target() {
+    let dir = TempDir::new("duration");
+    let trace = dir.join("trace.edl");
+    // The target goes on until this file is there, and says so in another one.
+    let go_on = dir.join("go-on");
+    let done = dir.join("done");
+    let script = format!(
+        "exec >/dev/null 2>&1; while [ ! -e {} ]; do sleep 0.02; done; echo yes > {}",
+        go_on.display(),
+        done.display()
+    );
+    let mut command =
+        Recorder::new("duration").options(["--duration", "1s"]).command(&trace, "bash", ["-c", &script]);
+    let outcome = run(&mut command);
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    assert!(!done.exists(), "the target had not been asked to end");
+    let report = Report::of(&trace, &["--all", "--min-class", "constant"]);
+    assert_eq!(report.json["trace"]["complete"], true);
+    let duration = report.json["trace"]["duration_s"].as_f64().expect("a number");
+    assert!((0.9..3.0).contains(&duration), "{duration} s");
+    std::fs::write(&go_on, "").expect("writable");
+    wait_for("the target to end by itself", || done.exists());
+}
+
+#[test]
+fn duration_then_terminate_ends_the_target() {
+    let script = "trap 'echo terminated; exit 0' TERM; while :; do sleep 0.02; done";
+    let recording = Recorder::new("terminate")
+        .options(["--duration", "500ms", "--then-terminate"])
+        .record("bash", ["-c", script]);
+    assert_eq!((recording.outcome.code, &*recording.outcome.stdout), (0, "terminated\n"));
+}
+
+/// Options after the program are the program's.
+#[test]
+fn arguments_reach_the_target_unchanged() {
+    let outcome = run(Command::new(&tools().record)
+        .args(["-o", "/dev/null/no", "--period"])
+        .args(["50ms", "--", "printf", "%s|", "-o", "--period", "", "a b", "--"]));
+    assert_ne!(outcome.code, 0, "an output that cannot be is an error: {}", outcome.stderr);
+    let recording = Recorder::new("arguments").record("printf", ["%s|", "-o", "--period", "", "a b", "--"]);
+    assert_eq!(recording.outcome.stdout, "-o|--period||a b|--|");
+}
+
+// ---------------------------------------------------------------- bad use
+
+/// One clear line, no panic, and nothing started.
+fn assert_refused(outcome: &Outcome, what: &str, expected: &[&str]) {
+    assert!(outcome.code != 0 && outcome.code < 128, "{what}: exit code {}", outcome.code);
+    assert_eq!(outcome.stdout, "", "{what}");
+    let lines: Vec<_> = outcome.stderr.lines().collect();
+    assert_eq!(lines.len(), 1, "{what}: one line, not {}: {}", lines.len(), outcome.stderr);
+    assert!(!outcome.stderr.contains("panicked"), "{what}: {}", outcome.stderr);
+    for text in expected {
+        assert!(outcome.stderr.contains(text), "{what}: `{text}` is not in: {}", outcome.stderr);
+    }
+}
+
+#[test]
+fn what_cannot_be_recorded_is_refused() {
+    let dir = TempDir::new("refused");
+    let record =
+        |program: &Path| run(&mut Recorder::new("refused").command(&dir.join("t.edl"), program, [""; 0]));
+
+    let missing = dir.join("there-is-no-such-program");
+    assert_refused(&record(&missing), "a missing program", &["there-is-no-such-program"]);
+    assert_refused(
+        &record(Path::new("no-such-program-in-path")),
+        "not in PATH",
+        &["no-such-program-in-path"],
+    );
+    assert_refused(&record(dir.path()), "a directory", &[]);
+
+    let text = dir.join("text");
+    std::fs::write(&text, "no program\n").expect("writable");
+    assert_refused(&record(&text), "a file that is not executable", &["text"]);
+
+    let source = dir.join("main.c");
+    std::fs::write(&source, "int main(void) { return 0; }\n").expect("writable");
+    let compile = |name: &str, flags: &[&str]| {
+        let binary = dir.join(name);
+        let outcome = run(Command::new("gcc").arg(&source).arg("-o").arg(&binary).args(flags));
+        assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+        binary
+    };
+    assert_refused(&record(&compile("static", &["-static"])), "a static program", &["static"]);
+    assert_refused(&record(&compile("static-pie", &["-static-pie"])), "a static PIE", &["static"]);
+
+    // What gives other rights than one has: only root can make such files that root has not.
+    for (name, mode) in [("setuid", 0o4755), ("setgid", 0o2755)] {
+        let binary = compile(name, &[]);
+        if std::os::unix::fs::chown(&binary, Some(65534), Some(65534)).is_ok() {
+            std::fs::set_permissions(&binary, PermissionsExt::from_mode(mode)).expect("it is ours");
+            assert_refused(&record(&binary), name, &[name]);
+        }
+    }
+
+    // A program of another machine: the header says AArch64.
+    let foreign = compile("foreign", &[]);
+    let mut bytes = std::fs::read(&foreign).expect("just built");
+    bytes[18] = 183;
+    std::fs::write(&foreign, bytes).expect("it is ours");
+    assert_refused(&record(&foreign), "a foreign program", &["foreign"]);
+    // A 32-bit program.
+    let narrow = compile("narrow", &[]);
+    let mut bytes = std::fs::read(&narrow).expect("just built");
+    (bytes[4], bytes[18]) = (1, 3);
+    std::fs::write(&narrow, bytes).expect("it is ours");
+    assert_refused(&record(&narrow), "a 32-bit program", &["narrow"]);
+    assert!(!dir.join("t.edl").exists(), "nothing was recorded");
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_refused_and_nothing_is_lost() {
+    let dir = TempDir::new("output");
+    let marker = dir.join("was-started");
+    let script = format!("touch {}", marker.display());
+    for output in [dir.join("no/such/directory/t.edl"), "/proc/t.edl".into(), dir.path().to_path_buf()] {
+        let outcome = run(&mut Recorder::new("output").command(&output, "bash", ["-c", &script]));
+        assert_refused(&outcome, &output.display().to_string(), &[&*output.display().to_string()]);
+        assert!(!marker.exists(), "the target was started though the trace cannot be written");
+    }
+}
+
+#[test]
+fn bad_options_are_refused() {
+    for options in
+        [&["--period", "0s", "true"][..], &["--period", "soon", "true"], &["--no-such-option", "true"], &[]]
+    {
+        let outcome = run(Command::new(&tools().record).args(options).current_dir(std::env::temp_dir()));
+        assert!(outcome.code != 0 && outcome.code < 128, "{options:?}: {outcome:?}");
+        assert!(
+            !outcome.stderr.is_empty() && !outcome.stderr.contains("panicked"),
+            "{options:?}: {outcome:?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_no_trace_is_an_error_of_one_line() {
+    let dir = TempDir::new("no-trace");
+    let file = |name: &str, bytes: &[u8]| {
+        let path = dir.join(name);
+        std::fs::write(&path, bytes).expect("writable");
+        path
+    };
+    for path in [
+        dir.join("there-is-no-such.edl"),
+        file("empty.edl", b""),
+        file("text.edl", b"this is no trace\n"),
+        file("short.edl", &[0x7f]),
+        file("zeros.edl", &[0; 100_000]),
+        file("elf.edl", &std::fs::read(&tools().preload).expect("built")),
+        file("braces.edl", b"{}"),
+        dir.path().to_path_buf(),
+    ] {
+        let outcome = analyze([""; 0], &path);
+        let name = path.display().to_string();
+        assert_refused(&outcome, &name, &[&name]);
+        assert_eq!(outcome.code, 3, "{name}: {outcome:?}");
+    }
+}
+
+/// A trace cut anywhere, or with any byte changed, is read as far as it is sound, or refused: no panic, no invented growth.
+#[test]
+fn damaged_traces_are_read_as_far_as_they_are_sound() {
+    let recorder = Recorder::new("damage").options(["--period", "5ms"]);
+    let recording = recorder.record(samples().binary("leaker"), ["--seconds", "3", "--period", "2"]);
+    let bytes = std::fs::read(&recording.trace).expect("just recorded");
+    let whole = recording.all_sites().summary("allocated_bytes");
+    let dir = TempDir::new("damaged");
+    let damaged = dir.join("damaged.edl");
+    let check = |bytes: &[u8], what: &str| {
+        std::fs::write(&damaged, bytes).expect("writable");
+        let outcome = analyze(["--all", "--format", "json"], &damaged);
+        assert!((0..=3).contains(&outcome.code), "{what}: {outcome:?}");
+        assert!(!outcome.stderr.contains("panicked"), "{what}: {outcome:?}");
+        if outcome.code == 3 {
+            assert_eq!(outcome.stderr.lines().count(), 1, "{what}: {}", outcome.stderr);
+            return false;
+        }
+        let json: serde_json::Value = serde_json::from_str(&outcome.stdout)
+            .unwrap_or_else(|error| panic!("{what}: no JSON: {error}: {outcome:?}"));
+        let bytes = json["summary"]["allocated_bytes"].as_u64().expect("a number");
+        assert!(bytes <= whole, "{what}: {bytes} bytes allocated, of {whole}");
+        true
+    };
+    let used = bytes.iter().rposition(|&byte| byte != 0).expect("a trace is not all zeros") + 1;
+    // The first page describes the file: without it there is no trace. Behind it every prefix is one.
+    const FIRST_PAGE: usize = 4096;
+    assert!(used > 2 * FIRST_PAGE, "a trace of {used} bytes is too short to be cut in pieces");
+    for at in (0..FIRST_PAGE).step_by(256) {
+        check(&bytes[..at], &format!("cut at {at}"));
+    }
+    for i in 0..60 {
+        let at = FIRST_PAGE + (used - FIRST_PAGE) * i / 60;
+        assert!(check(&bytes[..at], &format!("cut at {at}")), "cut at {at} of {used}: nothing can be read");
+    }
+    for i in 0..100 {
+        let mut flipped = bytes.clone();
+        let at = i * used / 100 + i % 7;
+        flipped[at.min(used - 1)] ^= 1 << (i % 8);
+        check(&flipped, &format!("bit {} of byte {at} flipped", i % 8));
+    }
+}
+
+/// A trace that is too short for a verdict is undecided, never clean.
+#[test]
+fn too_short_is_undecided() {
+    let recording = Recorder::new("short").record("true", [""; 0]);
+    assert_eq!(analyze([""; 0], &recording.trace).code, 2);
+}
+
+/// The trace is that of the last image of an exec chain; its predecessors leave nothing behind.
+#[test]
+fn after_exec_the_trace_is_that_of_the_new_image() {
+    let recording = Recorder::new("exec").record("bash", ["-c", "exec python3 -c 'print(\"x\" * 10)'"]);
+    assert_eq!((recording.outcome.code, &*recording.outcome.stdout), (0, "xxxxxxxxxx\n"));
+    let report = recording.all_sites();
+    let modules: Vec<_> = report.sites.iter().filter_map(|s| s.caller()).map(|f| f.module.as_str()).collect();
+    assert!(modules.iter().any(|module| module.contains("python")), "{modules:?}");
+    assert!(!modules.iter().any(|module| module.ends_with("/bash")), "{modules:?}");
+}
+
+/// A script is recorded as its interpreter.
+#[test]
+fn a_script_is_recorded_as_its_interpreter() {
+    let dir = TempDir::new("script");
+    let script = dir.join("script");
+    std::fs::write(&script, "#!/bin/bash\necho from $0 $1\nexit 6\n").expect("writable");
+    std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).expect("it is ours");
+    let recording = Recorder::new("script").record(&script, ["argument"]);
+    assert_eq!(recording.outcome.code, 6, "{}", recording.outcome.stderr);
+    assert_eq!(recording.outcome.stdout, format!("from {} argument\n", script.display()));
+    assert!(recording.all_sites().summary("allocs") > 0);
+}
+
+/// The target leaves before its own child does: the recording ends with the target.
+#[test]
+fn a_child_that_stays_does_not_hold_the_recorder() {
+    let dir = TempDir::new("orphan");
+    let release = dir.join("release");
+    let done = dir.join("done");
+    let script = format!(
+        "(exec >/dev/null 2>&1; while [ ! -e {} ]; do sleep 0.02; done; touch {}) & exit 5",
+        release.display(),
+        done.display()
+    );
+    let started = std::time::Instant::now();
+    let outcome = run(&mut Recorder::new("orphan").command(&dir.join("t.edl"), "bash", ["-c", &script]));
+    assert_eq!(outcome.code, 5, "{}", outcome.stderr);
+    assert!(started.elapsed() < DEADLINE / 2 + Duration::from_secs(1));
+    std::fs::write(&release, "").expect("writable");
+    wait_for("the child to end by itself", || done.exists());
+}
+
+/// A disk that is full ends the recording with what fitted, and a message; the target does not notice.
+#[test]
+fn a_full_disk_ends_the_recording_and_not_the_target() {
+    let dir = TempDir::new("full");
+    let mounted =
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"]).arg(dir.path()).output();
+    if !mounted.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: no right to mount a small file system");
+        return;
+    }
+    // Something that takes all the room there is but for a little.
+    std::fs::write(dir.join("filler"), vec![1; 200 << 10]).expect("there is room for it");
+    let trace = dir.join("trace.edl");
+    let mut command = Recorder::new("full").options(["--period", "2ms"]).command(
+        &trace,
+        samples().binary("leaker"),
+        ["--seconds", "3", "--period", "1", "--ledger"],
+    );
+    let outcome = run(&mut command);
+    let analyzed = analyze(["--all"], &trace);
+    let unmounted = Command::new("umount").arg(dir.path()).output();
+    assert!(unmounted.is_ok_and(|output| output.status.success()), "our own file system can be unmounted");
+    // Refused at the start, for want of room, or ended in the middle: in both cases with a reason, never with SIGBUS.
+    assert!(outcome.stderr.contains("space") || outcome.stderr.contains("full"), "{}", outcome.stderr);
+    if outcome.code == 0 {
+        assert!(outcome.stdout.contains("leak_malloc"), "the target came to its end: {}", outcome.stdout);
+        assert!((0..=2).contains(&analyzed.code), "what fitted can be read: {analyzed:?}");
+        assert!(analyzed.stdout.contains("the disk was full"), "and says how it ended: {}", analyzed.stdout);
+    } else {
+        assert_refused(&outcome, "a full disk", &[]);
+    }
+}
+
+/// Children of a shell, each with its trace; what they are called and how they end stays as it was.
+#[test]
+fn children_of_a_shell_are_recorded_on_request() {
+    let script = "python3 -c 'print(1)'; jq -n 2; (exit 3); echo $?; exec perl -e 'print 4, $/; exit 5'";
+    let plain = run(Command::new("bash").args(["-c", script]));
+    let recording = Recorder::new("shell").options(["--children"]).record("bash", ["-c", script]);
+    assert_eq!((recording.outcome.code, &recording.outcome.stdout), (plain.code, &plain.stdout));
+    // By its modules, not by its command line: `perl` came by exec into a process that was started as `bash`.
+    let mut modules = Vec::new();
+    for entry in std::fs::read_dir(recording.dir.path()).expect("it is ours") {
+        let report = Report::of(&entry.expect("it is ours").path(), &["--all", "--min-class", "constant"]);
+        modules.extend(report.sites.iter().filter_map(|site| Some(site.caller()?.module.clone())));
+    }
+    for program in ["python", "jq", "perl"] {
+        let is_there = modules.iter().any(|module| module.contains(program));
+        assert!(is_there, "no trace of {program}: {modules:?}");
+    }
+}
