@@ -5,20 +5,20 @@ use crate::guide::Wishes;
 use crate::pieces::Piece;
 use crate::unwind::UnwindTable;
 use crate::watch::{Asked, WatchSet};
-use crate::wrappers::wrapper_ranges;
+use crate::wrappers::{WHOLE, WrapperRange, wrapper_functions, wrapper_ranges};
 use edleak_session::site::Action;
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// What one file says, in offsets from its first byte.
 pub struct FileCode {
     /// What to step over.
     pub wrappers: Vec<Piece>,
-    /// How to find a caller.
-    pub rules: UnwindTable,
     /// The link-time address of its first byte.
     pub link_base: u64,
+    file: PathBuf,
+    rules: OnceLock<UnwindTable>,
 }
 
 /// A file: its path as its process sees it, and its build ID.
@@ -70,18 +70,33 @@ impl Compiled {
 
 impl FileCode {
     fn compile(file: &Path, wishes: &Wishes) -> FileCode {
-        let empty = || FileCode { wrappers: Vec::new(), rules: UnwindTable::default(), link_base: 0 };
-        let Ok(bytes) = FileBytes::open(file) else { return empty() };
-        let Ok(elf) = Elf::parse(&bytes) else { return empty() };
-        let rules = UnwindTable::compile(&elf);
-        let wrappers = wrapper_ranges(&elf, &rules, &wishes.wrappers)
-            .into_iter()
-            .map(|range| Piece {
-                start: u64::from(range.start),
-                end: u64::from(range.end),
-                action: Action::step(range.rule),
-            })
-            .collect();
-        FileCode { wrappers, link_base: elf.link_base(), rules }
+        let rules = OnceLock::new();
+        let code =
+            |wrappers, link_base, rules| FileCode { wrappers, link_base, file: file.to_owned(), rules };
+        let Ok(bytes) = FileBytes::open(file) else { return code(Vec::new(), 0, rules) };
+        let Ok(elf) = Elf::parse(&bytes) else { return code(Vec::new(), 0, rules) };
+        let functions = wrapper_functions(&elf, &wishes.wrappers);
+        let some;
+        let table = if wishes.walks || functions == [WHOLE] {
+            rules.get_or_init(|| UnwindTable::compile(&elf))
+        } else {
+            some = UnwindTable::compile_in(&elf, &functions);
+            &some
+        };
+        let piece = |range: WrapperRange| Piece {
+            start: u64::from(range.start),
+            end: u64::from(range.end),
+            action: Action::step(range.rule),
+        };
+        let wrappers = wrapper_ranges(&elf, table, &functions).into_iter().map(piece).collect();
+        code(wrappers, elf.link_base(), rules)
+    }
+
+    /// How to find a caller, wherever in the file; compiled when it is first asked for, which is when stacks are walked.
+    pub fn rules(&self) -> &UnwindTable {
+        self.rules.get_or_init(|| {
+            let Ok(bytes) = FileBytes::open(&self.file) else { return UnwindTable::default() };
+            Elf::parse(&bytes).map_or_else(|_| UnwindTable::default(), |elf| UnwindTable::compile(&elf))
+        })
     }
 }

@@ -39,18 +39,20 @@ pub fn collect(args: &CollectArgs) -> ExitCode {
     let output = std::env::var_os("EDLEAK_OUTPUT").map_or_else(|| PathBuf::from("trace.edl"), PathBuf::from);
     let period = variable("EDLEAK_PERIOD").and_then(|text| text.parse().ok()).unwrap_or(Period::Auto);
     let capacity_bytes = variable("EDLEAK_SIZE").and_then(|text| parse_size(&text).ok());
+    let auto_watch = variable("EDLEAK_AUTO_WATCH").is_some_and(|value| value != "0");
+    let wishes = Wishes { wrappers: WrapperSet::builtin(), watch: WatchSet::new(), walks: auto_watch };
     let plan = Plan {
         options: Options {
             command: process::command_line(args.pid),
             period,
             capacity_bytes: capacity_bytes.unwrap_or(edleak_format::DEFAULT_CAPACITY_BYTES),
             inject_bytes_per_s: None,
-            auto_watch: variable("EDLEAK_AUTO_WATCH").is_some_and(|value| value != "0"),
+            auto_watch,
         },
         output,
         duration: None,
         children: false,
-        guide: Guide::new(Arc::new(Wishes { wrappers: WrapperSet::builtin(), watch: WatchSet::new() })),
+        guide: Guide::new(Arc::new(wishes)),
     };
     let ready = run::keep_old(&plan.output).ok().and_then(|_| Offer::create(false).ok());
     let (Some(offer), Ok(mut signals)) = (ready, Signals::block()) else { return ExitCode::FAILURE };

@@ -29,6 +29,8 @@ pub struct Wishes {
     pub wrappers: WrapperSet,
     /// Sites to watch.
     pub watch: WatchSet,
+    /// Stacks are walked from the start, or may be at any time.
+    pub walks: bool,
 }
 
 /// What one target has been told.
@@ -191,7 +193,8 @@ impl Guide {
     /// Begins a change of what is watched. It is made by [`Guide::make`], once it is prepared or any time before.
     pub fn prepare_change(&self, watch: WatchSet, modules: &[Loaded]) -> Change {
         let watch = Arc::new(watch);
-        let (set, compiled) = (Arc::clone(&watch), Arc::clone(&self.compiled));
+        let (set, compiled, wishes) =
+            (Arc::clone(&watch), Arc::clone(&self.compiled), Arc::clone(&self.wishes));
         let files: Vec<_> = modules
             .iter()
             .map(|loaded| ((loaded.module.path.clone(), loaded.module.build_id.clone()), loaded.file.clone()))
@@ -199,6 +202,11 @@ impl Guide {
         let worker = std::thread::Builder::new().spawn(move || {
             for (key, file) in files {
                 compiled.asked(&key, &file, &set);
+                if let Some(code) = compiled.code(key, &file, &wishes).get()
+                    && !set.is_empty()
+                {
+                    code.rules();
+                }
             }
         });
         Change { watch, worker: worker.ok() }
@@ -321,7 +329,7 @@ impl Guide {
         let is_loaded = |module: usize| modules[module].module.unloaded_ns == 0;
         let rows_of = |module: usize| {
             let code = self.code.get(module).and_then(|code| code.get());
-            code.map_or(&[][..], |code| code.rules.rows.as_slice())
+            code.map_or(&[][..], |code| code.rules().rows.as_slice())
         };
         let known = self.code.len().min(modules.len());
         let missing = (0..known)

@@ -177,7 +177,7 @@ fn wishes(args: &Args) -> Result<Wishes, String> {
     for trace in &args.watch_from {
         watch.add_leaks_of(trace)?;
     }
-    Ok(Wishes { wrappers, watch })
+    Ok(Wishes { wrappers, walks: args.auto_watch || !watch.is_empty(), watch })
 }
 
 /// Keeps a trace that is already there as `FILE.old`. Anything that is no regular file is left alone.

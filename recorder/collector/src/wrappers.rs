@@ -13,6 +13,7 @@ use crate::wrapper_list as list;
 use edleak_session::rule::{Kind, Rule};
 use std::collections::HashSet;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -210,7 +211,7 @@ fn rust_may_match(raw: &str) -> bool {
 
 /// The first word of a mangled Rust path: its crate, or a legacy name's type.
 fn rust_first_word(raw: &str) -> Option<&str> {
-    let word = |text: &'_ str| -> Option<std::ops::Range<usize>> {
+    let word = |text: &'_ str| -> Option<Range<usize>> {
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let length: usize = text[..digits].parse().ok()?;
         // v0 parts the length from a name that begins with a digit or a `_`.
@@ -311,18 +312,14 @@ fn next_word(rest: &str) -> Option<(Option<&str>, usize)> {
     }
 }
 
-/// Where the wrappers of a file lie: sorted, without overlap, and only code that calls and whose frame can be stepped
-/// over. Apply to return address − 1.
-///
-/// A range may reach over code that cannot be called from, so it says nothing about other addresses.
-pub fn wrapper_ranges(elf: &Elf<'_>, table: &UnwindTable, set: &WrapperSet) -> Vec<WrapperRange> {
-    let mut ranges = Ranges { table, code: Code::new(elf), done: Vec::new() };
+/// The functions of a file that are wrappers: sorted, without overlap.
+pub fn wrapper_functions(elf: &Elf<'_>, set: &WrapperSet) -> Vec<Range<u32>> {
     if set.has_whole(elf) {
-        ranges.push(0, u32::MAX);
-        return ranges.done;
+        return vec![WHOLE];
     }
     let functions = elf.functions();
     let has_nameless = set.has_nameless(elf);
+    let mut found = Vec::new();
     let mut end = 0; // of what is decided
     let mut rest = functions.as_slice();
     while let Some(first) = rest.first() {
@@ -331,17 +328,32 @@ pub fn wrapper_ranges(elf: &Elf<'_>, table: &UnwindTable, set: &WrapperSet) -> V
         let (names, later) = rest.split_at(same);
         rest = later;
         if has_nameless && end < first.start {
-            ranges.push(end, first.start);
+            found.push(end..first.start);
         }
         let to = names.iter().map(|name| name.end).max().unwrap_or(first.end);
         let to = later.first().map_or(to, |next| to.min(next.start));
         if names.iter().any(|name| set.matches(name.name)) {
-            ranges.push(first.start, to);
+            found.push(first.start..to);
         }
         end = end.max(to);
     }
     if has_nameless {
-        ranges.push(end, u32::MAX);
+        found.push(end..u32::MAX);
+    }
+    found
+}
+
+/// A file that is a wrapper in all its functions.
+pub const WHOLE: Range<u32> = 0..u32::MAX;
+
+/// Where in these functions frames lie that can be stepped over: sorted, without overlap, and only code that calls and has a rule.
+/// Apply to return address − 1.
+///
+/// A range may reach over code that cannot be called from, so it says nothing about other addresses.
+pub fn wrapper_ranges(elf: &Elf<'_>, table: &UnwindTable, functions: &[Range<u32>]) -> Vec<WrapperRange> {
+    let mut ranges = Ranges { table, code: Code::new(elf), done: Vec::new() };
+    for function in functions {
+        ranges.push(function.start, function.end);
     }
     ranges.done
 }

@@ -10,7 +10,7 @@ use common::{run, source, try_run};
 use edleak_collector::elf::{Elf, FileBytes};
 use edleak_collector::names::FunctionName;
 use edleak_collector::unwind::UnwindTable;
-use edleak_collector::wrappers::{WrapperRange, WrapperSet, wrapper_ranges};
+use edleak_collector::wrappers::{WrapperRange, WrapperSet, wrapper_functions, wrapper_ranges};
 use edleak_session::rule::Kind;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,13 @@ impl<'set> Modules<'set> {
         self.read.entry(path.to_owned()).or_insert_with(|| {
             let bytes = FileBytes::open(path).expect("a mapped file can be read");
             let elf = Elf::parse(&bytes).expect("a mapped file is sound");
-            let ranges = wrapper_ranges(&elf, &UnwindTable::compile(&elf), self.set);
+            let functions = wrapper_functions(&elf, self.set);
+            let ranges = wrapper_ranges(&elf, &UnwindTable::compile_in(&elf, &functions), &functions);
+            assert!(
+                ranges == wrapper_ranges(&elf, &UnwindTable::compile(&elf), &functions),
+                "{}: the rules of some functions are not those of all",
+                path.display()
+            );
             assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start), "{}", path.display());
             assert!(ranges.iter().all(|range| matches!(range.rule.kind(), Kind::Rsp | Kind::Rbp)));
             let named =
@@ -251,7 +257,7 @@ fn every_call_of_the_c_library_keeps_its_rule() {
     let bytes = FileBytes::open(libc).expect("a mapped file can be read");
     let elf = Elf::parse(&bytes).expect("a mapped file is sound");
     let table = UnwindTable::compile(&elf);
-    let ranges = wrapper_ranges(&elf, &table, &WrapperSet::builtin());
+    let ranges = wrapper_ranges(&elf, &table, &wrapper_functions(&elf, &WrapperSet::builtin()));
     let (mut is_call, mut calls) = (false, 0);
     for line in String::from_utf8_lossy(&text).lines() {
         let Some((address, instruction)) = line.trim_start().split_once(":\t") else { continue };
