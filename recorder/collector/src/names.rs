@@ -27,6 +27,9 @@ impl<'raw> FunctionName<'raw> {
 /// A symbol without what a compiler or linker appended: `f.part.0`, `f.cold`, `f@@V_1`. Rust's own keep theirs, which
 /// their demangler knows.
 pub fn without_version(raw: &str) -> &str {
+    if memchr::memchr2(b'@', b'.', raw.as_bytes()).is_none() {
+        return raw; // most of the many names of a large program
+    }
     let raw = raw.split_once('@').map_or(raw, |(name, _)| name);
     match raw.split_once('.') {
         Some((name, _)) if !name.is_empty() && !is_rust(raw) => name,
@@ -40,6 +43,13 @@ pub fn is_rust(raw: &str) -> bool {
         return true;
     }
     if !raw.starts_with("_ZN") {
+        return false;
+    }
+    // Most often its end is the name's. A suffix begins with a dot.
+    let ends = raw.strip_suffix('E').is_some_and(|rest| {
+        rest.get(rest.len().saturating_sub(19)..).is_some_and(|end| end.starts_with("17h"))
+    });
+    if !ends && !raw.contains('.') {
         return false;
     }
     let Some(hash) = raw.rfind("17h").map(|at| at + "17h".len()) else { return false };

@@ -11,7 +11,7 @@ use crate::names::{FunctionName, INLINE_NAMESPACES, is_rust, without_version};
 use crate::unwind::UnwindTable;
 use crate::wrapper_list as list;
 use edleak_session::rule::{Kind, Rule};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -66,11 +66,11 @@ impl fmt::Display for BadPattern {
 
 impl std::error::Error for BadPattern {}
 
-/// Names to be found by hashing, and the few that end in `*`.
+/// Names to be found by hashing, and those that end in `*`, of which none begins with another.
 #[derive(Clone, Debug, Default)]
 struct Paths {
     exact: HashSet<&'static str>,
-    prefixes: Vec<&'static str>,
+    prefixes: BTreeSet<&'static str>,
 }
 
 impl Paths {
@@ -83,7 +83,9 @@ impl Paths {
     }
 
     fn contains(&self, name: &str) -> bool {
-        self.exact.contains(name) || self.prefixes.iter().any(|prefix| name.starts_with(prefix))
+        // A prefix of the name stands right before it in order: whatever were between would begin with the prefix, too.
+        let before = self.prefixes.range(..=name).next_back();
+        before.is_some_and(|prefix| name.starts_with(prefix)) || self.exact.contains(name)
     }
 
     /// Whether the path or any of its leading parts is here: `a::b` holds for `a::b::c`.
@@ -383,6 +385,19 @@ impl Ranges<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_prefix_begins_with_another_one() {
+        for names in [list::C_FUNCTIONS, list::OWN_FUNCTIONS, list::CPP_PATHS, list::RUST_PATHS] {
+            let paths = Paths::new(names);
+            for (a, b) in paths.prefixes.iter().zip(paths.prefixes.iter().skip(1)) {
+                assert!(!b.starts_with(a), "{b}* is {a}* already");
+            }
+            for name in names {
+                assert!(paths.contains(name.trim_end_matches('*')), "{name}");
+            }
+        }
+    }
 
     #[test]
     fn known_wrappers_are_matched_by_their_symbols() {
