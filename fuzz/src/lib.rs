@@ -17,7 +17,7 @@ use edleak_analyzer::verify::Verification;
 use edleak_collector::calls::Code;
 use edleak_collector::elf::Elf;
 use edleak_collector::unwind::UnwindTable;
-use edleak_collector::wrappers::{WrapperSet, wrapper_ranges};
+use edleak_collector::wrappers::{WrapperSet, wrapper_functions, wrapper_ranges};
 use edleak_format::Trace;
 use edleak_format::fuzzing::{file_of, read_everything};
 
@@ -87,8 +87,11 @@ pub fn unwind(input: &[u8]) {
     );
     let table = UnwindTable::compile(&elf);
     assert!(table.rows.is_sorted_by(|a, b| a.start < b.start));
-    for range in wrapper_ranges(&elf, &table, &WrapperSet::builtin()) {
-        assert!(range.start < range.end);
+    let functions = wrapper_functions(&elf, &WrapperSet::builtin());
+    let some = UnwindTable::compile_in(&elf, &functions);
+    assert!(some.rows.is_sorted_by(|a, b| a.start < b.start));
+    for table in [&table, &some] {
+        assert!(wrapper_ranges(&elf, table, &functions).iter().all(|range| range.start < range.end));
     }
     let mut code = Code::new(&elf);
     for function in elf.functions().iter().take(1000) {

@@ -69,8 +69,11 @@ impl UnwindTable {
         let listed = listed_entries(elf, functions).zip(elf.section(".eh_frame"));
         let Some((offsets, (address, data))) = listed else { return UnwindTable::compile(elf) };
         let mut compiler = Compiler { elf, stretches: Vec::new(), bad_entries: 0 };
-        compiler.run_listed(&EhFrame::new(&data, LittleEndian), &eh_bases(elf, address), &offsets);
-        compiler.finish()
+        let section = EhFrame::new(&data, LittleEndian);
+        match compiler.run_listed(&section, &eh_bases(elf, address), &offsets, data.len()) {
+            Some(()) => compiler.finish(),
+            None => UnwindTable::compile(elf),
+        }
     }
 
     /// The rule for code at `offset`.
@@ -180,7 +183,14 @@ impl Compiler<'_, '_> {
         }
     }
 
-    fn run_listed(&mut self, section: &EhFrame<Bytes<'_>>, bases: &BaseAddresses, entries: &[EhFrameOffset]) {
+    /// `None`: together they are longer than their section, so the index is no index.
+    fn run_listed(
+        &mut self,
+        section: &EhFrame<Bytes<'_>>,
+        bases: &BaseAddresses,
+        entries: &[EhFrameOffset],
+        mut bytes: usize,
+    ) -> Option<()> {
         let mut cies = HashMap::new();
         let mut context = UnwindContext::new();
         for &offset in entries {
@@ -190,10 +200,14 @@ impl Compiler<'_, '_> {
                     Entry::Vacant(place) => Ok(place.insert(section.cie_from_offset(bases, offset)?).clone()),
                 });
             match fde {
-                Ok(fde) => self.entry(section, bases, &mut context, &fde),
+                Ok(fde) => {
+                    bytes = bytes.checked_sub(fde.entry_len())?;
+                    self.entry(section, bases, &mut context, &fde);
+                }
                 Err(_) => self.bad_entries += 1,
             }
         }
+        Some(())
     }
 
     fn entry<'section, S>(
