@@ -56,8 +56,8 @@ impl Running {
         let description = format!("{command:?}");
         command.stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() });
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        // SAFETY: between fork and exec only one system call is made, which takes no pointers.
-        unsafe { command.pre_exec(close_inherited) };
+        // SAFETY: between fork and exec only system calls are made.
+        unsafe { command.pre_exec(as_from_a_terminal) };
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {description}: {error}"));
         if let Some(mut stdin) = child.stdin.take() {
             let input = input.to_vec();
@@ -124,9 +124,14 @@ impl Drop for Running {
     }
 }
 
-/// Descriptors that whoever started the tests left open are no business of the programs under test.
-fn close_inherited() -> std::io::Result<()> {
+/// Descriptors that whoever started the tests left open are no business of the programs under test, nor is that tests in the
+/// background of a shell have Ctrl-C ignored.
+fn as_from_a_terminal() -> std::io::Result<()> {
     const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+    for signal in [libc::SIGINT, libc::SIGQUIT] {
+        // SAFETY: the default action, and no handler.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
     // SAFETY: `close_range` takes no pointers. On exec, not now: the standard library has a descriptor of its own open.
     unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) };
     Ok(()) // A kernel without it (before 5.11) leaves them open, and `mirror` fails where there are any.

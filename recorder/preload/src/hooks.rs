@@ -135,28 +135,54 @@ pub unsafe fn note(allocation: *mut u8, size: usize, caller: *const usize, rbp: 
         let known = unsafe { sites::known(address) };
         let Some(site) = known.site() else {
             // SAFETY: the same arguments, and this thread's counters.
-            return unsafe { note_behind_wrappers(allocation, size, caller, rbp, known, counters) };
+            return unsafe { note_behind_one(allocation, size, caller, rbp, known, counters) };
         };
-        let Some(entry) = live::entry_of(allocation) else { break 'slow };
-        if !entry.load().is_absent() {
+        // SAFETY: this thread's counters, and a site of the table.
+        if !unsafe { note_at(allocation, size, site, counters) } {
             break 'slow;
         }
-        entry.store_small(site, size);
-        // SAFETY: this thread owns `counters`, and `site` comes from the table.
-        unsafe { thread::count_alloc(counters, site, size) };
         return allocation;
     }
     // SAFETY: the same arguments.
     unsafe { slow::note(allocation, size, caller, rbp) }
 }
 
-/// The same where the caller is a wrapper: a word of the same table, and one of the stack, for each.
+/// The same where the caller is a wrapper and its caller is none, which is the most frequent case of that kind.
 ///
-/// A function of its own, and called cold, which it is not: else the compiler keeps registers for it on the way of those
-/// whose caller is none.
+/// A function of its own, like the next one, and called cold, which it is not: else the compiler keeps registers for it on the
+/// way of those whose caller is no wrapper.
 ///
 /// # Safety
 /// As for [`note`]; `known` is what is known of the caller, and `counters` are this thread's, not null.
+#[cold]
+#[inline(never)]
+unsafe fn note_behind_one(
+    allocation: *mut u8,
+    size: usize,
+    caller: *const usize,
+    rbp: usize,
+    known: Caller,
+    counters: *const Counters,
+) -> *mut u8 {
+    // SAFETY: the stub's frame, which is under way.
+    let frame = unsafe { sites::Frame::of_caller(caller, rbp) };
+    // SAFETY: as above; this thread has counters.
+    let Some(site) = (unsafe { sites::behind_one(known, frame) }) else {
+        // SAFETY: the same arguments.
+        return unsafe { note_behind_wrappers(allocation, size, caller, rbp, known, counters) };
+    };
+    // SAFETY: this thread's counters, and a site of the table.
+    if unsafe { note_at(allocation, size, site, counters) } {
+        return arch::opaque(allocation);
+    }
+    // SAFETY: the same arguments.
+    unsafe { slow::note(allocation, size, caller, rbp) }
+}
+
+/// The same behind any number of wrappers: a word of the same table, and one of the stack, for each.
+///
+/// # Safety
+/// As for [`note_behind_one`].
 #[cold]
 #[inline(never)]
 unsafe fn note_behind_wrappers(
@@ -167,20 +193,31 @@ unsafe fn note_behind_wrappers(
     known: Caller,
     counters: *const Counters,
 ) -> *mut u8 {
-    'slow: {
-        // SAFETY: the stub's frame, which is under way.
-        let frame = unsafe { sites::Frame::of_caller(caller, rbp) };
-        // SAFETY: as above; this thread has counters.
-        let Some(site) = (unsafe { sites::behind_wrappers(known, frame) }) else { break 'slow };
-        let Some(entry) = live::entry_of(allocation) else { break 'slow };
-        if !entry.load().is_absent() {
-            break 'slow;
-        }
-        entry.store_small(site, size);
-        // SAFETY: this thread owns `counters`, and `site` comes from the table.
-        unsafe { thread::count_alloc(counters, site, size) };
+    // SAFETY: the stub's frame, which is under way.
+    let frame = unsafe { sites::Frame::of_caller(caller, rbp) };
+    // SAFETY: as above; this thread has counters.
+    if let Some(site) = unsafe { sites::behind_wrappers(known, frame) }
+        // SAFETY: this thread's counters, and a site of the table.
+        && unsafe { note_at(allocation, size, site, counters) }
+    {
         return arch::opaque(allocation);
     }
     // SAFETY: the same arguments.
     unsafe { slow::note(allocation, size, caller, rbp) }
+}
+
+/// Notes a small live allocation at its site. `false`: there is no leaf for its address yet, or a stale entry.
+///
+/// # Safety
+/// This thread owns `counters`, which is not null, and `site` comes from the table.
+#[inline(always)]
+unsafe fn note_at(allocation: *mut u8, size: usize, site: usize, counters: *const Counters) -> bool {
+    let Some(entry) = live::entry_of(allocation) else { return false };
+    if !entry.load().is_absent() {
+        return false;
+    }
+    entry.store_small(site, size);
+    // SAFETY: as the caller says.
+    unsafe { thread::count_alloc(counters, site, size) };
+    true
 }

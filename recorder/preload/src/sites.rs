@@ -41,6 +41,24 @@ pub unsafe fn known(address: usize) -> Caller {
     shuffled.meaning_of(word.load(Ordering::Relaxed))
 }
 
+/// The site behind one wrapper, if its caller is none. [`behind_wrappers`] is the same for any number of them.
+///
+/// # Safety
+/// As for [`behind_wrappers`].
+#[inline(always)]
+pub unsafe fn behind_one(known: Caller, frame: Frame) -> Option<usize> {
+    let rule = known.rule()?;
+    let base = if rule.is_from_rbp() { frame.rbp } else { frame.rsp };
+    let cfa = base.wrapping_add(rule.cfa_offset());
+    if cfa <= frame.rsp {
+        return None;
+    }
+    // SAFETY: the collector compiled the rule for this very address, so the word that it names is on the stack.
+    let address = unsafe { *(cfa.wrapping_sub(8) as *const usize) };
+    // SAFETY: as the caller says.
+    unsafe { self::known(address) }.site()
+}
+
 /// The site of a caller that is a wrapper, if everything on the way to it is known and there is nothing to do at it but
 /// count. [`place`] is the same without haste, and more.
 ///

@@ -4,16 +4,16 @@
 //! choose one of [`CALLERS`] words, the lower 31 stand in it, so a word and its place together say which address it is
 //! about, and one comparison tells both that it is the right one and that there is nothing to do but count.
 //!
-//! A word is the meaning of its address, xor the shuffled address turned so that the lower 31 bits are on top. Meanings:
+//! A word is the meaning of its address, less 2¹⁶, xor the shuffled address turned so that the lower 31 bits are on top. Meanings:
 //!
 //! | from                    | to                      | meaning                                                     |
 //! |-------------------------|-------------------------|-------------------------------------------------------------|
-//! | `0xffff_ffff_ffff_0000` | `0xffff_ffff_ffff_ffff` | count at the site whose id are the lower 16 bits            |
-//! | `0xffff_ffff_8000_0000` | `0xffff_ffff_fffe_ffff` | step over the caller: the lower 31 bits are a [`Rule`]      |
+//! | `0x0000_0000_0000_0001` | `0x0000_0000_0000_ffff` | count at the site of this id                                |
+//! | `0xffff_ffff_8000_0000` | `0xffff_ffff_ffff_ffff` | step over the caller: the lower 31 bits are a [`Rule`]      |
 //! | anything else           |                         | the word is another address's or nobody's                   |
 //!
-//! In an empty place, a word of 0, every address finds its own shuffled bits: bits 16 to 32 of those are 0, so that they
-//! are no meaning.
+//! In an empty place, a word of 0, every address finds its own shuffled bits, of which bits 16 to 32 are 0, plus 2¹⁶: neither a site
+//! nor a rule.
 //!
 //! The words are a cache of the site table ([`crate::site`]), which alone knows everything; a caller that finds no word of
 //! its own asks there. Whoever changes a meaning in the table withdraws the word afterwards, and whoever publishes a word
@@ -30,8 +30,8 @@ pub const CALLERS: usize = 1 << PLACE_BITS;
 const ADDRESS_BITS: u32 = 47;
 /// 2⁶⁴ / φ, odd; shifted, so that the product comes out modulo 2⁴⁷ in the upper bits.
 const SHUFFLE: u64 = 0x9E37_79B9_7F4A_7C15 << (64 - ADDRESS_BITS);
-const SITES_FROM: u64 = 0xffff_ffff_ffff_0000;
 const RULES_FROM: u64 = 0xffff_ffff_8000_0000;
+const BIAS: u64 = MAX_SITES as u64;
 const _: () = assert!(MAX_SITES == 1 << 16);
 
 /// A return address, shuffled.
@@ -54,12 +54,12 @@ impl Shuffled {
     /// What the word at its place says of it.
     #[inline(always)]
     pub const fn meaning_of(self, word: u64) -> Caller {
-        Caller(self.0.rotate_left(PLACE_BITS) ^ word)
+        Caller((self.0.rotate_left(PLACE_BITS) ^ word).wrapping_add(BIAS))
     }
 
     /// The word that says so.
     const fn word(self, meaning: Caller) -> u64 {
-        self.0.rotate_left(PLACE_BITS) ^ meaning.0
+        self.0.rotate_left(PLACE_BITS) ^ meaning.0.wrapping_sub(BIAS)
     }
 }
 
@@ -71,17 +71,13 @@ impl Caller {
     /// Its site, if there is nothing to do but count.
     #[inline(always)]
     pub const fn site(self) -> Option<usize> {
-        if self.0 >= SITES_FROM { Some((self.0 - SITES_FROM) as usize) } else { None }
+        if self.0 < MAX_SITES as u64 { Some(self.0 as usize) } else { None }
     }
 
     /// The rule to step over it, of kind `Rsp` or `Rbp`; `None`: it is no wrapper, or nothing is known.
     #[inline(always)]
     pub const fn rule(self) -> Option<Rule> {
-        if self.0 >= RULES_FROM && self.0 < SITES_FROM {
-            Some(Rule((self.0 - RULES_FROM) as u32))
-        } else {
-            None
-        }
+        if self.0 >= RULES_FROM { Some(Rule((self.0 - RULES_FROM) as u32)) } else { None }
     }
 
     /// What a word can say of a site and its action; `None`: there is more to do than a word can say.
@@ -90,11 +86,11 @@ impl Caller {
             return None;
         }
         if action == Action::COUNT {
-            return Some(Caller(SITES_FROM + id as u64));
+            return Some(Caller(id as u64));
         }
         let rule = action.as_step()?;
         // Whoever steps without asking the table must come further with each step.
-        let is_sayable = rule.cfa_offset() >= 8 && (rule.0 as u64) < SITES_FROM - RULES_FROM;
+        let is_sayable = rule.cfa_offset() >= 8 && rule.0 >> 31 == 0;
         is_sayable.then(|| Caller(RULES_FROM + rule.0 as u64))
     }
 }
