@@ -77,10 +77,11 @@ const GROUPS: &[Group] = &[
     ("start-up", rows::start_up::rows),
     ("collector", rows::collector::rows),
     ("stacks", rows::stacks::rows),
+    // Before those that make this process large, behind whose peak that of a child is hidden.
+    ("programs", rows::programs::rows),
     ("month", rows::month::rows),
     ("symbols", rows::symbols::rows),
     ("analyze", rows::analyze::rows),
-    ("programs", rows::programs::rows),
 ];
 
 fn main() -> Result<ExitCode> {

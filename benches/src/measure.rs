@@ -5,13 +5,18 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+/// Why a child's peak is not known.
+pub const HIDDEN: &str =
+    "its peak memory is hidden behind that of this process (run this group alone, with --only)";
+
 /// What one run cost.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
     /// From start to end.
     pub wall: Duration,
-    /// The largest resident memory of the process or of any that it waited for.
-    pub peak_bytes: u64,
+    /// The largest resident memory of the process or of any that it waited for; `None` if it was not larger than this
+    /// process ever was: a child is a copy of its parent before it executes a program, and that counts.
+    pub peak_bytes: Option<u64>,
 }
 
 /// Runs a command to its end, its output thrown away.
@@ -25,11 +30,20 @@ pub fn cost(command: &mut Command) -> Result<Cost> {
         .spawn()
         .with_context(|| format!("cannot start `{name}`"))?;
     let (status, usage) = wait(&child)?;
+    let own = peak_of_this_process();
     let wall = start.elapsed();
     if !status.success() {
         bail!("`{name}` failed: {status}");
     }
-    Ok(Cost { wall, peak_bytes: usage.ru_maxrss as u64 * 1024 })
+    Ok(Cost { wall, peak_bytes: Some(usage.ru_maxrss as u64 * 1024).filter(|peak| *peak > own) })
+}
+
+fn peak_of_this_process() -> u64 {
+    // SAFETY: a `rusage` is plain numbers, valid as zeros.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: into a valid place.
+    unsafe { libc::getrusage(libc::RUSAGE_SELF, &mut usage) };
+    usage.ru_maxrss as u64 * 1024
 }
 
 /// `wait4`: the standard library waits without asking what the child used.
@@ -116,6 +130,18 @@ mod tests {
     #[test]
     fn a_child_that_fails_is_no_measurement() {
         assert!(cost(&mut Command::new("false")).is_err());
-        assert!(cost(&mut Command::new("true")).expect("true succeeds").peak_bytes > 0);
+        cost(&mut Command::new("true")).expect("true succeeds");
+    }
+
+    #[test]
+    fn the_peak_is_the_childs_and_not_ours() {
+        let peak = |mebibytes: usize| {
+            let script = format!("head -c {mebibytes}M /dev/zero | tail -c {mebibytes}M | tail -c 1");
+            cost(Command::new("sh").args(["-c", &script])).expect("a shell").peak_bytes
+        };
+        assert!(peak(300) > Some(300 << 20));
+        let mut ours = vec![1u8; 400 << 20];
+        ours[1 << 20] = 2;
+        assert_eq!(peak(300), None, "{}", ours.len());
     }
 }

@@ -120,7 +120,7 @@ pub fn rows(bench: &mut Bench) -> Result<()> {
         let cost = measure::cost(
             Command::new(&bench.tools.analyze).args(["--exit-zero", "--format", "json"]).arg(&path),
         )?;
-        peak = cost.peak_bytes;
+        peak = cost.peak_bytes.context(measure::HIDDEN)?;
         Ok(cost.wall.as_secs_f64())
     })?;
     let [edleak, alone] = [median(&figures[0]), median(&figures[1])];
@@ -145,7 +145,8 @@ pub fn rows(bench: &mut Bench) -> Result<()> {
     let quarter = measure::cost(
         Command::new(&bench.tools.analyze).args(["--exit-zero", "--format", "json"]).arg(&path),
     )?
-    .peak_bytes;
+    .peak_bytes
+    .context(measure::HIDDEN)?;
     std::fs::remove_file(&path)?;
     bench.add(
         Row::plain("its peak memory", bytes(peak))

@@ -2,7 +2,7 @@
 
 use crate::Bench;
 use crate::contender::Contender;
-use crate::measure::{self, Cost, median};
+use crate::measure::{self, Cost, HIDDEN, median};
 use crate::table::{Row, number, times};
 use crate::tools::{self, Run};
 use anyhow::{Context, Result, bail};
@@ -115,7 +115,8 @@ fn ratios(bench: &Bench, name: &'static str, one: impl Fn(Contender) -> Result<C
     let mut peaks: Vec<(Contender, f64)> = Vec::new();
     let mut measured = |contender| {
         let cost = one(contender).with_context(|| format!("{name} under {}", contender.name()))?;
-        peaks.push((contender, cost.peak_bytes as f64));
+        let peak = cost.peak_bytes.with_context(|| format!("{name}: {HIDDEN}"))?;
+        peaks.push((contender, peak as f64));
         Ok(cost.wall.as_secs_f64())
     };
     let close = measure::rounds(CLOSE_ROUNDS, &[Contender::Untraced, Contender::Edleak], &mut measured)?;
@@ -252,7 +253,7 @@ fn redis(bench: &Bench, contender: Contender) -> Result<Cost> {
     // The answer to `shutdown` is the end of the connection.
     let _ = client(&["shutdown", "nosave"]);
     server.0.wait()?;
-    Ok(Cost { wall, peak_bytes })
+    Ok(Cost { wall, peak_bytes: Some(peak_bytes) })
 }
 
 fn peak_of(status: PathBuf) -> Result<u64> {
