@@ -8,7 +8,7 @@ use crate::watch::{Asked, WatchSet};
 use crate::wrappers::{WHOLE, WrapperRange, wrapper_functions, wrapper_ranges};
 use edleak_session::site::Action;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// What one file says, in offsets from its first byte.
@@ -17,7 +17,8 @@ pub struct FileCode {
     pub wrappers: Vec<Piece>,
     /// The link-time address of its first byte.
     pub link_base: u64,
-    file: PathBuf,
+    /// The file as it was then, for rules that are asked for later: at its path there may be another by that time.
+    bytes: Option<FileBytes>,
     rules: OnceLock<UnwindTable>,
 }
 
@@ -71,10 +72,10 @@ impl Compiled {
 impl FileCode {
     fn compile(file: &Path, wishes: &Wishes) -> FileCode {
         let rules = OnceLock::new();
-        let code =
-            |wrappers, link_base, rules| FileCode { wrappers, link_base, file: file.to_owned(), rules };
-        let Ok(bytes) = FileBytes::open(file) else { return code(Vec::new(), 0, rules) };
-        let Ok(elf) = Elf::parse(&bytes) else { return code(Vec::new(), 0, rules) };
+        let bytes = FileBytes::open(file).ok();
+        let Some(elf) = bytes.as_deref().and_then(|bytes| Elf::parse(bytes).ok()) else {
+            return FileCode { wrappers: Vec::new(), link_base: 0, bytes: None, rules };
+        };
         let functions = wrapper_functions(&elf, &wishes.wrappers);
         let some;
         let table = if wishes.walks || functions == [WHOLE] {
@@ -89,14 +90,38 @@ impl FileCode {
             action: Action::step(range.rule),
         };
         let wrappers = wrapper_ranges(&elf, table, &functions).into_iter().map(piece).collect();
-        code(wrappers, elf.link_base(), rules)
+        let link_base = elf.link_base();
+        FileCode { wrappers, link_base, bytes: bytes.filter(|_| rules.get().is_none()), rules }
     }
 
     /// How to find a caller, wherever in the file; compiled when it is first asked for, which is when stacks are walked.
     pub fn rules(&self) -> &UnwindTable {
         self.rules.get_or_init(|| {
-            let Ok(bytes) = FileBytes::open(&self.file) else { return UnwindTable::default() };
-            Elf::parse(&bytes).map_or_else(|_| UnwindTable::default(), |elf| UnwindTable::compile(&elf))
+            let elf = self.bytes.as_deref().and_then(|bytes| Elf::parse(bytes).ok());
+            elf.map_or_else(UnwindTable::default, |elf| UnwindTable::compile(&elf))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wrappers::WrapperSet;
+
+    // An upgrade replaces the files of programs that run.
+    #[test]
+    fn rules_are_those_of_the_file_that_was_loaded() {
+        let own = std::fs::read("/proc/self/exe").expect("a process can read its own file");
+        let expected = UnwindTable::compile(&Elf::parse(&own).expect("it runs, so it is sound"));
+        let path = std::env::temp_dir().join(format!("edleak-upgrade-{}", std::process::id()));
+        std::fs::write(&path, &own).expect("writable");
+        let wishes = Wishes { wrappers: WrapperSet::builtin(), watch: WatchSet::new(), walks: false };
+        let code = FileCode::compile(&path, &wishes);
+        assert!(code.rules.get().is_none(), "nobody walks yet");
+        let newer = path.with_extension("new");
+        std::fs::write(&newer, b"not even a program").expect("writable");
+        std::fs::rename(&newer, &path).expect("on the same file system");
+        assert!(*code.rules() == expected && !expected.rows.is_empty());
+        std::fs::remove_file(&path).expect("it is ours");
     }
 }

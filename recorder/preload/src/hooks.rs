@@ -147,6 +147,22 @@ pub unsafe fn note(allocation: *mut u8, size: usize, caller: *const usize, rbp: 
     unsafe { slow::note(allocation, size, caller, rbp) }
 }
 
+/// Notes a small live allocation at its site. `false`: there is no leaf for its address yet, or a stale entry.
+///
+/// # Safety
+/// This thread owns `counters`, which is not null, and `site` comes from the table.
+#[inline(always)]
+unsafe fn note_at(allocation: *mut u8, size: usize, site: usize, counters: *const Counters) -> bool {
+    let Some(entry) = live::entry_of(allocation) else { return false };
+    if !entry.load().is_absent() {
+        return false;
+    }
+    entry.store_small(site, size);
+    // SAFETY: as the caller says.
+    unsafe { thread::count_alloc(counters, site, size) };
+    true
+}
+
 /// The same where the caller is a wrapper and its caller is none, which is the most frequent case of that kind.
 ///
 /// A function of its own, like the next one, and called cold, which it is not: else the compiler keeps registers for it on the
@@ -204,20 +220,4 @@ unsafe fn note_behind_wrappers(
     }
     // SAFETY: the same arguments.
     unsafe { slow::note(allocation, size, caller, rbp) }
-}
-
-/// Notes a small live allocation at its site. `false`: there is no leaf for its address yet, or a stale entry.
-///
-/// # Safety
-/// This thread owns `counters`, which is not null, and `site` comes from the table.
-#[inline(always)]
-unsafe fn note_at(allocation: *mut u8, size: usize, site: usize, counters: *const Counters) -> bool {
-    let Some(entry) = live::entry_of(allocation) else { return false };
-    if !entry.load().is_absent() {
-        return false;
-    }
-    entry.store_small(site, size);
-    // SAFETY: as the caller says.
-    unsafe { thread::count_alloc(counters, site, size) };
-    true
 }

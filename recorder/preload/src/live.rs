@@ -113,9 +113,8 @@ impl Entry {
     /// Notes a small allocation: `size` below [`LARGE`].
     #[inline(always)]
     pub fn store_small(self, site: usize, size: usize) {
-        // A sum and not an `or`, which an address computation does on the way.
         // SAFETY: as in `load`.
-        unsafe { &*self.0 }.store(((size << SITE_BITS) + site) as u32, Ordering::Relaxed);
+        unsafe { &*self.0 }.store((site | size << SITE_BITS) as u32, Ordering::Relaxed);
     }
 
     fn store(self, raw: u32) {

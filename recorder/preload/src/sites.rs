@@ -47,12 +47,7 @@ pub unsafe fn known(address: usize) -> Caller {
 /// As for [`behind_wrappers`].
 #[inline(always)]
 pub unsafe fn behind_one(known: Caller, frame: Frame) -> Option<usize> {
-    let rule = known.rule()?;
-    let base = if rule.is_from_rbp() { frame.rbp } else { frame.rsp };
-    let cfa = base.wrapping_add(rule.cfa_offset());
-    if cfa <= frame.rsp {
-        return None;
-    }
+    let cfa = frame.cfa(known.rule()?)?;
     // SAFETY: the collector compiled the rule for this very address, so the word that it names is on the stack.
     let address = unsafe { *(cfa.wrapping_sub(8) as *const usize) };
     // SAFETY: as the caller says.
@@ -66,28 +61,18 @@ pub unsafe fn behind_one(known: Caller, frame: Frame) -> Option<usize> {
 /// `frame` is that of the caller of an entry point under way, on a thread that has counters; `known` is what is known of it.
 #[inline(always)]
 pub unsafe fn behind_wrappers(mut known: Caller, mut frame: Frame) -> Option<usize> {
-    let words = WORDS.load(Ordering::Relaxed);
     for _ in 1..MAX_STEPS {
         let rule = known.rule()?;
-        let cfa = if rule.is_from_rbp() {
-            let cfa = frame.rbp.wrapping_add(rule.cfa_offset());
-            if cfa <= frame.rsp {
-                return None;
-            }
-            cfa
-        } else {
-            frame.rsp + rule.cfa_offset()
-        };
+        let cfa = frame.cfa(rule)?;
         if rule.rbp_offset() != 0 {
             // SAFETY: the collector compiled the rule for this very address, so the words that it names are on the stack.
             frame.rbp = unsafe { *(cfa.wrapping_sub(rule.rbp_offset()) as *const usize) };
         }
         frame.rsp = cfa;
         // SAFETY: as above.
-        let shuffled = Shuffled::of(unsafe { *(cfa.wrapping_sub(8) as *const u64) });
-        // SAFETY: the table is set, as the caller says, and a place is below `CALLERS`.
-        known =
-            shuffled.meaning_of(unsafe { &*words.wrapping_add(shuffled.place()) }.load(Ordering::Relaxed));
+        let address = unsafe { *(cfa.wrapping_sub(8) as *const usize) };
+        // SAFETY: as the caller says.
+        known = unsafe { self::known(address) };
         if let Some(site) = known.site() {
             return Some(site);
         }
@@ -143,6 +128,17 @@ impl Frame {
     pub unsafe fn of_caller(caller: *const usize, rbp: usize) -> Frame {
         // SAFETY: the return address lies at `caller`.
         Frame { address: unsafe { *caller }, rsp: caller as usize + 8, rbp }
+    }
+
+    /// Where the caller's frame begins, by the rule of a wrapper; `None` if that leads nowhere. Two branches and no choice
+    /// of a register, so that what comes next does not wait for both.
+    #[inline(always)]
+    fn cfa(self, rule: Rule) -> Option<usize> {
+        if !rule.is_from_rbp() {
+            return Some(self.rsp + rule.cfa_offset());
+        }
+        let cfa = self.rbp.wrapping_add(rule.cfa_offset());
+        (cfa > self.rsp).then_some(cfa)
     }
 
     /// The frame that called this one.
