@@ -112,17 +112,6 @@ pub fn thread_pointer() -> usize {
     pointer
 }
 
-/// The same pointer, of which the compiler no longer knows where it came from. A function that returns its argument by
-/// this can be called last: else the caller keeps the argument, in a register that it saves on everybody's way.
-#[inline(always)]
-#[allow(clippy::pointers_in_nomem_asm_block)] // there is no instruction that could follow it
-pub fn opaque(pointer: *mut u8) -> *mut u8 {
-    let mut result = pointer;
-    // SAFETY: no instruction.
-    unsafe { asm!("/* {0} */", inout(reg) result, options(pure, nomem, nostack, preserves_flags)) };
-    result
-}
-
 /// A raw system call: the kernel's return value, errors as −errno. errno itself is the target's and stays untouched.
 ///
 /// # Safety

@@ -10,7 +10,7 @@
 #![allow(unsafe_code)]
 
 use crate::real::{self, Lazy};
-use crate::{hooks, interpose, lifecycle, slow, thread};
+use crate::{hooks, interpose, lifecycle, note, slow, thread};
 use core::ffi::{c_char, c_void};
 use core::mem::transmute;
 use core::ptr;
@@ -43,7 +43,7 @@ unsafe fn counted(
         return allocation; // an entry point inside has counted it
     }
     // SAFETY: `caller` and `rbp` come from the stub.
-    unsafe { hooks::note(allocation, size, caller, rbp) }
+    unsafe { note::note(allocation, size, caller, rbp) }
 }
 
 /// Makes `caller` pending, unless one is already. `false`: one is, or nothing is counted anyway.
@@ -174,21 +174,12 @@ pub unsafe extern "C" fn on_pvalloc(size: usize, caller: *const usize, rbp: usiz
     unsafe { paged(&PVALLOC, size, caller, rbp) }
 }
 
-/// reallocarray: realloc of a product; one that overflows fails in the real function, which knows how.
+/// reallocarray of a product that overflows: it fails in the real function, which knows how.
 ///
 /// # Safety
 /// See [`on_posix_memalign`].
-pub unsafe extern "C" fn on_reallocarray(
-    old: *mut u8,
-    count: usize,
-    size: usize,
-    caller: *const usize,
-    rbp: usize,
-) -> *mut u8 {
-    if let Some(bytes) = count.checked_mul(size) {
-        // SAFETY: passed on.
-        return unsafe { hooks::on_realloc(old, bytes, caller, rbp) };
-    }
+#[cold]
+pub unsafe extern "C" fn reallocarray_overflow(old: *mut u8, count: usize, size: usize) -> *mut u8 {
     let real = REALLOCARRAY.get();
     if real.is_null() {
         return ptr::null_mut();
@@ -202,13 +193,14 @@ pub unsafe extern "C" fn on_reallocarray(
 // ---- operator new ----
 
 const UNKNOWN: u32 = 0;
-const DEFAULT: u32 = 1;
+/// See [`NEW_IS`].
+pub const DEFAULT: u32 = 1;
 const REPLACED: u32 = 2;
-static NEW_IS: AtomicU32 = AtomicU32::new(UNKNOWN);
+/// Whose operator new is: [`DEFAULT`], malloc plus an exception, or the program's.
+pub static NEW_IS: AtomicU32 = AtomicU32::new(UNKNOWN);
 
-/// operator new is the default one: malloc plus an exception.
 #[inline(always)]
-pub fn new_is_malloc() -> bool {
+fn new_is_malloc() -> bool {
     NEW_IS.load(Ordering::Relaxed) == DEFAULT
 }
 
@@ -399,7 +391,7 @@ unsafe extern "C" fn new_ends(call: *const NewCall, allocation: *mut u8) -> *mut
     // Another allocator brings its own operator new, which needs no malloc; then this is the allocation.
     if end(call.caller) && !real::is_glibc() {
         // SAFETY: `caller` and `rbp` come from the stub.
-        return unsafe { hooks::note(allocation, call.size, call.caller, call.rbp) };
+        return unsafe { note::note(allocation, call.size, call.caller, call.rbp) };
     }
     allocation
 }
@@ -415,7 +407,7 @@ unsafe extern "C" fn without_runtime(size: usize) -> *mut u8 {
 /// # Safety
 /// See [`on_posix_memalign`].
 #[cold]
-pub unsafe fn new_slow(size: usize, caller: *const usize, rbp: usize) -> *mut u8 {
+pub unsafe extern "C" fn new_slow(size: usize, caller: *const usize, rbp: usize) -> *mut u8 {
     // SAFETY: passed on.
     unsafe { new(NEW, size, 0, 0, caller, rbp) }
 }
@@ -425,7 +417,7 @@ pub unsafe fn new_slow(size: usize, caller: *const usize, rbp: usize) -> *mut u8
 /// # Safety
 /// See [`on_posix_memalign`].
 #[cold]
-pub unsafe fn new_array_slow(size: usize, caller: *const usize, rbp: usize) -> *mut u8 {
+pub unsafe extern "C" fn new_array_slow(size: usize, caller: *const usize, rbp: usize) -> *mut u8 {
     // SAFETY: passed on.
     unsafe { new(NEW_ARRAY, size, 0, 0, caller, rbp) }
 }
@@ -544,7 +536,8 @@ macro_rules! delete {
         ///
         /// # Safety
         /// See [`on_posix_memalign`].
-        pub unsafe extern "C" fn $name(allocation: *mut u8, second: usize, third: usize) {
+        #[inline(always)]
+        pub unsafe fn $name(allocation: *mut u8, second: usize, third: usize) {
             if new_is_malloc() {
                 // SAFETY: the default operator delete does no more.
                 unsafe { hooks::on_free(allocation) }

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 #![allow(non_snake_case)] // names of the C++ ABI
 
+use crate::note::note_in_stub;
 use crate::{forward, hooks, real};
 use core::arch::naked_asm;
 use core::ffi::c_void;
@@ -24,62 +25,162 @@ macro_rules! entry {
     )*};
 }
 
-/// `name(arguments) => hook`: nothing is added; frees need no caller.
+/// `name(arguments) => hook`, in place: what frees needs no caller.
 macro_rules! plain_entry {
-    ($($name:ident => $hook:path;)*) => {$(
-        #[doc = concat!("`", stringify!($name), "`: jumps to its hook.")]
+    ($($name:ident ( $first:ident $(, $more:ident)* ) => $hook:path;)*) => {$(
+        #[doc = concat!("`", stringify!($name), "`: what its hook does.")]
         ///
         /// # Safety
         /// The contract of the C function of this name.
         #[cfg_attr(not(test), unsafe(no_mangle))]
-        #[unsafe(naked)]
-        pub unsafe extern "C" fn $name(allocation: *mut c_void) {
-            naked_asm!("jmp {hook}", hook = sym $hook)
+        pub unsafe extern "C" fn $name($first: Pointer $(, $more: usize)*) {
+            // SAFETY: passed on.
+            unsafe { $hook($first.cast() $(, $more)*) }
         }
     )*};
 }
 
 type Pointer = *mut c_void;
 
-/// `malloc`: calls the real one and notes what came of it.
-///
-/// All of it here and not in a hook: around the real call only the size has to be kept, which costs one push instead of
-/// the three that a compiler needs to keep the caller's frame, too; after it, rsp is where the return address lies.
+/// `malloc`.
 ///
 /// # Safety
 /// The contract of the C function of this name.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 #[unsafe(naked)]
 pub unsafe extern "C" fn malloc(size: usize) -> Pointer {
-    naked_asm!(
-        ".cfi_startproc",
-        "push rdi",
-        ".cfi_adjust_cfa_offset 8",
-        "call qword ptr [rip + {real}]",
-        "pop rsi",
-        ".cfi_adjust_cfa_offset -8",
-        "mov rdi, rax",
-        "mov rdx, rsp",
-        "mov rcx, rbp",
-        "jmp {note}",
-        ".cfi_endproc",
+    note_in_stub!(
+        [
+            "push rdi",
+            ".cfi_adjust_cfa_offset 8",
+            "call qword ptr [rip + {real}]",
+            "pop rsi",
+            ".cfi_adjust_cfa_offset -8",
+        ],
+        [],
         real = sym real::MALLOC,
-        note = sym hooks::note_allocation,
     )
 }
 
+/// `calloc`. A product that overflows has failed in the real calloc, so it is computed without a check.
+///
+/// # Safety
+/// The contract of the C function of this name.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(naked)]
+pub unsafe extern "C" fn calloc(count: usize, size: usize) -> Pointer {
+    note_in_stub!(
+        [
+            "mov rax, rdi",
+            "imul rax, rsi",
+            "push rax",
+            ".cfi_adjust_cfa_offset 8",
+            "call qword ptr [rip + {real}]",
+            "pop rsi",
+            ".cfi_adjust_cfa_offset -8",
+        ],
+        [],
+        real = sym real::CALLOC,
+    )
+}
+
+/// `realloc`.
+///
+/// # Safety
+/// The contract of the C function of this name.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(naked)]
+pub unsafe extern "C" fn realloc(old: Pointer, size: usize) -> Pointer {
+    note_in_stub!(
+        [
+            "push rsi",
+            ".cfi_adjust_cfa_offset 8",
+            "call {reallocate}",
+            "pop rsi",
+            ".cfi_adjust_cfa_offset -8",
+            "test rax, rax",
+            "jz 4f",
+        ],
+        ["4: ret"],
+        reallocate = sym hooks::reallocate,
+    )
+}
+
+/// `reallocarray`: realloc of a product.
+///
+/// # Safety
+/// The contract of the C function of this name.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(naked)]
+pub unsafe extern "C" fn reallocarray(old: Pointer, count: usize, size: usize) -> Pointer {
+    note_in_stub!(
+        [
+            "mov rcx, rdx",
+            "mov rax, rsi",
+            "mul rcx",
+            "jo 5f",
+            "mov rsi, rax",
+            "push rsi",
+            ".cfi_adjust_cfa_offset 8",
+            "call {reallocate}",
+            "pop rsi",
+            ".cfi_adjust_cfa_offset -8",
+            "test rax, rax",
+            "jz 4f",
+        ],
+        ["4: ret", "5: mov rdx, rcx", "jmp {overflow}"],
+        reallocate = sym hooks::reallocate,
+        overflow = sym forward::reallocarray_overflow,
+    )
+}
+
+/// operator new: the default one is malloc, of one byte for none, and an exception, and that is what is called in its place
+/// while it is the default one (see `forward`). Where malloc fails, the real one calls the new-handler and throws.
+macro_rules! new_entry {
+    ($($name:ident => $slow:path;)*) => {$(
+        #[doc = concat!("`", stringify!($name), "`.")]
+        ///
+        /// # Safety
+        /// The contract of the C++ function of this name.
+        #[cfg_attr(not(test), unsafe(no_mangle))]
+        #[unsafe(naked)]
+        pub unsafe extern "C" fn $name(size: usize) -> Pointer {
+            note_in_stub!(
+                [
+                    "cmp dword ptr [rip + {new_is}], {default}",
+                    "jne 5f",
+                    "push rdi",
+                    ".cfi_adjust_cfa_offset 8",
+                    "cmp rdi, 1",
+                    "adc rdi, 0",
+                    "call qword ptr [rip + {real}]",
+                    "pop rsi",
+                    ".cfi_adjust_cfa_offset -8",
+                    "test rax, rax",
+                    "jz 4f",
+                ],
+                ["4: mov rdi, rsi", "5: mov rsi, rsp", "mov rdx, rbp", "jmp {real_new}"],
+                new_is = sym forward::NEW_IS,
+                default = const forward::DEFAULT,
+                real = sym real::MALLOC,
+                real_new = sym $slow,
+            )
+        }
+    )*};
+}
+
+new_entry! {
+    _Znwm => forward::new_slow;
+    _Znam => forward::new_array_slow;
+}
+
 entry! {
-    calloc(count: usize, size: usize) -> Pointer => hooks::on_calloc, "rdx", "rcx";
-    realloc(old: Pointer, size: usize) -> Pointer => hooks::on_realloc, "rdx", "rcx";
-    reallocarray(old: Pointer, count: usize, size: usize) -> Pointer => forward::on_reallocarray, "rcx", "r8";
     posix_memalign(out: *mut Pointer, align: usize, size: usize) -> i32 => forward::on_posix_memalign, "rcx", "r8";
     aligned_alloc(align: usize, size: usize) -> Pointer => forward::on_aligned_alloc, "rdx", "rcx";
     memalign(align: usize, size: usize) -> Pointer => forward::on_memalign, "rdx", "rcx";
     valloc(size: usize) -> Pointer => forward::on_valloc, "rsi", "rdx";
     pvalloc(size: usize) -> Pointer => forward::on_pvalloc, "rsi", "rdx";
 
-    _Znwm(size: usize) -> Pointer => hooks::on_new, "rsi", "rdx";
-    _Znam(size: usize) -> Pointer => hooks::on_new_array, "rsi", "rdx";
     _ZnwmRKSt9nothrow_t(size: usize, tag: Pointer) -> Pointer => forward::on_new_nothrow, "rdx", "rcx";
     _ZnamRKSt9nothrow_t(size: usize, tag: Pointer) -> Pointer => forward::on_new_array_nothrow, "rdx", "rcx";
     _ZnwmSt11align_val_t(size: usize, align: usize) -> Pointer => forward::on_new_aligned, "rdx", "rcx";
@@ -91,21 +192,21 @@ entry! {
 }
 
 plain_entry! {
-    free => hooks::on_free;
-    cfree => hooks::on_free;
-    free_sized => hooks::on_free;
-    free_aligned_sized => hooks::on_free;
+    free(allocation) => hooks::on_free;
+    cfree(allocation) => hooks::on_free;
+    free_sized(allocation) => hooks::on_free;
+    free_aligned_sized(allocation) => hooks::on_free;
 
-    _ZdlPv => forward::on_delete;
-    _ZdaPv => forward::on_delete_array;
-    _ZdlPvm => forward::on_delete_sized;
-    _ZdaPvm => forward::on_delete_array_sized;
-    _ZdlPvRKSt9nothrow_t => forward::on_delete_nothrow;
-    _ZdaPvRKSt9nothrow_t => forward::on_delete_array_nothrow;
-    _ZdlPvSt11align_val_t => forward::on_delete_aligned;
-    _ZdaPvSt11align_val_t => forward::on_delete_array_aligned;
-    _ZdlPvmSt11align_val_t => forward::on_delete_sized_aligned;
-    _ZdaPvmSt11align_val_t => forward::on_delete_array_sized_aligned;
-    _ZdlPvSt11align_val_tRKSt9nothrow_t => forward::on_delete_aligned_nothrow;
-    _ZdaPvSt11align_val_tRKSt9nothrow_t => forward::on_delete_array_aligned_nothrow;
+    _ZdlPv(allocation, second, third) => forward::on_delete;
+    _ZdaPv(allocation, second, third) => forward::on_delete_array;
+    _ZdlPvm(allocation, second, third) => forward::on_delete_sized;
+    _ZdaPvm(allocation, second, third) => forward::on_delete_array_sized;
+    _ZdlPvRKSt9nothrow_t(allocation, second, third) => forward::on_delete_nothrow;
+    _ZdaPvRKSt9nothrow_t(allocation, second, third) => forward::on_delete_array_nothrow;
+    _ZdlPvSt11align_val_t(allocation, second, third) => forward::on_delete_aligned;
+    _ZdaPvSt11align_val_t(allocation, second, third) => forward::on_delete_array_aligned;
+    _ZdlPvmSt11align_val_t(allocation, second, third) => forward::on_delete_sized_aligned;
+    _ZdaPvmSt11align_val_t(allocation, second, third) => forward::on_delete_array_sized_aligned;
+    _ZdlPvSt11align_val_tRKSt9nothrow_t(allocation, second, third) => forward::on_delete_aligned_nothrow;
+    _ZdaPvSt11align_val_tRKSt9nothrow_t(allocation, second, third) => forward::on_delete_array_aligned_nothrow;
 }

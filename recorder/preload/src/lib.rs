@@ -4,8 +4,10 @@
 //!
 //! ```text
 //! hot   interpose   the exported C symbols, one line each
-//!       hooks       what an allocation and a free do: the whole fast path
+//!       note        what their stubs do with a new allocation: the whole fast path of one
+//!       hooks       what a free and a realloc do
 //!       thread      this thread's counters and what it is in the middle of
+//!       tables      what these begin from
 //!       live        address → (site, size)
 //!       sites       return address → site; stepping over wrappers
 //!       walk        the stack of an allocation at a watched site
@@ -32,10 +34,12 @@ mod interpose;
 mod lifecycle;
 mod live;
 mod modules;
+mod note;
 mod real;
 mod sites;
 mod slow;
 mod sys;
+mod tables;
 mod thread;
 mod walk;
 

@@ -14,6 +14,7 @@
 //! point returns, in the only thread there is, and makes its system calls there.
 #![allow(unsafe_code)]
 
+use crate::tables::TABLES;
 use crate::{arch, detached, live, modules, real, sites, slow, sys, thread, walk};
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
@@ -57,7 +58,7 @@ pub fn header() -> Option<&'static Header> {
     if PHASE.load(Ordering::Acquire) != COUNTING {
         return None;
     }
-    if thread::PAGE.alive.load(Ordering::Relaxed) == 0 {
+    if TABLES.page.alive.load(Ordering::Relaxed) == 0 {
         return forked();
     }
     // SAFETY: set before the phase was, and mapped for the life of the process.
@@ -150,7 +151,7 @@ fn publish(base: *mut u8, environment: &Environment, prepare: impl FnOnce(&Heade
     // SAFETY: a session begins with its header.
     let header = unsafe { &*base.cast::<Header>() };
     let shards = (header.shards.load(Ordering::Relaxed) as usize).clamp(1, MAX_SHARDS);
-    let page = &raw const thread::PAGE;
+    let page = &raw const TABLES.page;
     live::keep_small();
     if !sys::wipe_on_fork(page.cast(), size_of::<thread::Page>()) {
         return false; // a kernel before 4.14: a forked child could not be told from its parent
@@ -189,7 +190,7 @@ fn publish(base: *mut u8, environment: &Environment, prepare: impl FnOnce(&Heade
         // Once, and not for long: the collector is compiling the rules of the modules it sees in our map.
         sys::wait(&header.ready, 0, header.patience_us.load(Ordering::Relaxed));
     }
-    thread::PAGE.alive.store(1, Ordering::Release);
+    TABLES.page.alive.store(1, Ordering::Release);
     true
 }
 

@@ -4,31 +4,54 @@
 //! glibc lie at least 32 bytes apart and other allocators are asked for at least 32 bytes (`real`), so an entry is one
 //! allocation's. The table costs at most an eighth of the heap, only where there is heap.
 //!
-//! | bits   | field | meaning                                                                               |
+//! | bits   | field | of a small allocation, whose free is nothing but counting                              |
 //! |--------|-------|---------------------------------------------------------------------------------------|
-//! | 0..19  | site  | the site's id; the whole entry is 0 where there is no allocation                      |
-//! | 19..31 | size  | requested bytes; 4,095: [`LARGE`] or more, the size is in the next two entries        |
-//! | 31     | slow  | a large one, or a special one, whose free is more than counting: `slow` knows what    |
+//! | 0..16  | site  | the site's id, never 0; the whole entry is 0 where there is no allocation             |
+//! | 16..31 | size  | requested bytes, below [`LARGE`]                                                      |
+//! | 31     | slow  | 0                                                                                     |
 //!
-//! Bit 63 of the size in the next two entries tells whether a large one is special, too.
+//! | bits   | field | of one that is large, or special: its free is more than counting, `slow` knows what   |
+//! |--------|-------|---------------------------------------------------------------------------------------|
+//! | 0..19  | site  | the site's id, or a stack's                                                           |
+//! | 19..31 | size  | requested bytes; 4,095: that many or more, the size is in the next two entries        |
+//! | 31     | slow  | 1                                                                                     |
+//!
+//! Bit 63 of the size in the next two entries tells whether such a one is special.
 #![allow(unsafe_code)]
 
 use crate::sys;
+use crate::tables::TABLES;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use edleak_session::counters::SiteOffset;
+use edleak_session::site::MAX_SITES;
 
 /// Sizes from here on take two more entries, which an allocation of that size always covers.
-pub const LARGE: usize = 4095;
-const SITE_BITS: u32 = 19;
+pub const LARGE: usize = 1 << 15;
+pub const SITE_BITS: u32 = 16;
+const _: () = assert!(MAX_SITES <= 1 << SITE_BITS);
 const SLOW: u32 = 1 << 31;
+const SLOW_SITE_BITS: u32 = 19;
+const SLOW_LARGE: usize = 4095;
+/// Small entries are those of which this and less remain when 1 is taken off.
+pub const SMALL: u32 = SLOW - 1;
 const LARGE_IS_SPECIAL: u32 = 1 << 31;
-const GRANULE_SHIFT: usize = 5;
-const LEAF_SHIFT: usize = 26;
-const LEAF_ENTRIES: usize = 1 << (LEAF_SHIFT - GRANULE_SHIFT);
+pub const GRANULE_SHIFT: usize = 5;
+pub const LEAF_SHIFT: usize = 26;
+pub const LEAF_ENTRIES: usize = 1 << (LEAF_SHIFT - GRANULE_SHIFT);
 const LEAF_BYTES: usize = LEAF_ENTRIES * 4;
-const LEAVES: usize = 1 << (47 - LEAF_SHIFT);
+pub const LEAVES: usize = 1 << (47 - LEAF_SHIFT);
 
-static TOP: [AtomicPtr<AtomicU32>; LEAVES] = [const { AtomicPtr::new(ptr::null_mut()) }; LEAVES];
+/// The upper level: pointers to leaves.
+#[repr(transparent)]
+pub struct Top([AtomicPtr<AtomicU32>; LEAVES]);
+
+impl Top {
+    /// No leaf at all.
+    pub const fn new() -> Top {
+        Top([const { AtomicPtr::new(ptr::null_mut()) }; LEAVES])
+    }
+}
 
 /// One entry of the table.
 #[derive(Clone, Copy)]
@@ -38,6 +61,10 @@ pub struct Entry(*const AtomicU32);
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Found(u32);
 
+/// A small entry, less 1, which its site is never 0 for: absent and slow entries are then the greatest of all.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Small(u32);
+
 impl Found {
     /// Nothing lives here.
     #[inline(always)]
@@ -45,26 +72,28 @@ impl Found {
         self.0 == 0
     }
 
-    /// Something lives here whose free is nothing but counting: one comparison tells it from absent, large and special.
+    /// The entry as a small one, if it is one; one comparison tells it from absent, large and special. `small` is [`SMALL`], or 0 where
+    /// nothing is to be taken for small.
     #[inline(always)]
-    pub fn is_small(self) -> bool {
-        self.0.cast_signed() > 0
+    pub fn small(self, small: u32) -> Option<Small> {
+        let less = self.0.wrapping_sub(1);
+        if less < small { Some(Small(less)) } else { None }
     }
 
-    /// The site of an entry that is not absent.
-    #[inline(always)]
-    pub fn site(self) -> u32 {
-        self.0 & ((1 << SITE_BITS) - 1)
+    fn is_slow(self) -> bool {
+        self.0 & SLOW != 0
     }
 
-    /// The size of a small entry.
-    #[inline(always)]
-    pub fn size(self) -> usize {
-        (self.0 >> SITE_BITS) as usize
+    fn slow_site(self) -> u32 {
+        self.0 & ((1 << SLOW_SITE_BITS) - 1)
+    }
+
+    fn slow_size(self) -> usize {
+        ((self.0 & !SLOW) >> SLOW_SITE_BITS) as usize
     }
 
     fn is_large(self) -> bool {
-        (self.0 & !SLOW) >> SITE_BITS == LARGE as u32
+        self.is_slow() && self.slow_size() == SLOW_LARGE
     }
 
     /// The allocation at `address` that this is the entry of, if it is one; a large one's size lies behind it.
@@ -72,21 +101,36 @@ impl Found {
         if self.is_absent() {
             return None;
         }
+        if let Some(small) = self.small(SMALL) {
+            return Some(small.into());
+        }
         if !self.is_large() {
-            let size = ((self.0 & !SLOW) >> SITE_BITS) as usize;
-            return Some(Allocation { site: self.site(), size, special: self.0 & SLOW != 0 });
+            return Some(Allocation { site: self.slow_site(), size: self.slow_size(), special: true });
         }
         let [low, high] = size_entries(address).map(|entry| entry.map(|entry| entry.load().0));
         let (low, high) = (low?, high?);
         let size = (low as usize) | ((high & !LARGE_IS_SPECIAL) as usize) << 32;
-        Some(Allocation { site: self.site(), size, special: high & LARGE_IS_SPECIAL != 0 })
+        Some(Allocation { site: self.slow_site(), size, special: high & LARGE_IS_SPECIAL != 0 })
     }
 }
 
-impl From<Found> for Allocation {
-    /// That of a small entry.
-    fn from(found: Found) -> Allocation {
-        Allocation { site: found.site(), size: found.size(), special: false }
+impl Small {
+    /// Its site.
+    #[inline(always)]
+    pub fn site(self) -> SiteOffset {
+        SiteOffset::of((self.0 & ((1 << SITE_BITS) - 1)) + 1)
+    }
+
+    /// Its size.
+    #[inline(always)]
+    pub fn size(self) -> usize {
+        (self.0 >> SITE_BITS) as usize
+    }
+}
+
+impl From<Small> for Allocation {
+    fn from(small: Small) -> Allocation {
+        Allocation { site: small.site().id(), size: small.size(), special: false }
     }
 }
 
@@ -112,11 +156,11 @@ impl Entry {
 
     /// Notes a small allocation: `size` below [`LARGE`].
     #[inline(always)]
-    pub fn store_small(self, site: usize, size: usize) {
-        // SAFETY: as in `load`.
-        unsafe { &*self.0 }.store((site | size << SITE_BITS) as u32, Ordering::Relaxed);
+    pub fn store_small(self, site: SiteOffset, size: usize) {
+        self.store(site.id() | (size as u32) << SITE_BITS);
     }
 
+    #[inline(always)]
     fn store(self, raw: u32) {
         // SAFETY: as in `load`.
         unsafe { &*self.0 }.store(raw, Ordering::Relaxed);
@@ -128,7 +172,8 @@ impl Entry {
 pub fn entry_of(allocation: *const u8) -> Option<Entry> {
     let address = allocation as usize;
     // SAFETY: the index is masked to the table's size.
-    let leaf = unsafe { TOP.get_unchecked((address >> LEAF_SHIFT) & (LEAVES - 1)) }.load(Ordering::Relaxed);
+    let leaf =
+        unsafe { TABLES.top.0.get_unchecked((address >> LEAF_SHIFT) & (LEAVES - 1)) }.load(Ordering::Relaxed);
     if leaf.is_null() {
         return None;
     }
@@ -141,7 +186,7 @@ fn entry_or_leaf(address: usize) -> Option<Entry> {
     if let Some(entry) = entry_of(address as *const u8) {
         return Some(entry);
     }
-    let top = &TOP[(address >> LEAF_SHIFT) & (LEAVES - 1)];
+    let top = &TABLES.top.0[(address >> LEAF_SHIFT) & (LEAVES - 1)];
     let leaf = sys::map_private(LEAF_BYTES)?.cast::<AtomicU32>();
     if address >> LEAF_SHIFT == 0 {
         // A program at a fixed low address may have its heap here. Null is in this leaf, and must never look like a small
@@ -157,7 +202,7 @@ fn entry_or_leaf(address: usize) -> Option<Entry> {
 
 /// Keeps the kernel from backing the top level with huge pages: a program that allocates little touches little of it.
 pub fn keep_small() {
-    sys::no_huge_pages((&raw const TOP).cast(), size_of_val(&TOP));
+    sys::no_huge_pages((&raw const TABLES.top).cast(), size_of::<Top>());
 }
 
 /// An allocation as the table remembers it.
@@ -176,15 +221,16 @@ pub struct Allocation {
 pub fn insert(address: *const u8, allocation: Allocation) -> Result<Option<Allocation>, ()> {
     let entry = entry_or_leaf(address as usize).ok_or(())?;
     let stale = take(address);
-    if allocation.size < LARGE {
-        let flag = if allocation.special { SLOW } else { 0 };
-        entry.store(allocation.site | (allocation.size as u32) << SITE_BITS | flag);
+    if !allocation.special && allocation.size < LARGE {
+        entry.store_small(SiteOffset::of(allocation.site), allocation.size);
+    } else if allocation.size < SLOW_LARGE {
+        entry.store(allocation.site | (allocation.size as u32) << SLOW_SITE_BITS | SLOW);
     } else {
         let flag = if allocation.special { LARGE_IS_SPECIAL } else { 0 };
         for (n, word) in [(1, allocation.size as u32), (2, (allocation.size >> 32) as u32 | flag)] {
             entry_or_leaf(address as usize + (n << GRANULE_SHIFT)).ok_or(())?.store(word);
         }
-        entry.store(allocation.site | (LARGE as u32) << SITE_BITS | SLOW);
+        entry.store(allocation.site | (SLOW_LARGE as u32) << SLOW_SITE_BITS | SLOW);
     }
     Ok(stale)
 }
@@ -208,7 +254,7 @@ pub fn take(address: *const u8) -> Option<Allocation> {
 /// entry there is.
 pub fn for_each(mut visit: impl FnMut(*const u8, Allocation)) {
     let mut next = 0;
-    for (region, top) in TOP.iter().enumerate() {
+    for (region, top) in TABLES.top.0.iter().enumerate() {
         let leaf = top.load(Ordering::Acquire);
         if leaf.is_null() {
             continue;
@@ -248,21 +294,28 @@ mod tests {
     #[test]
     fn every_size_comes_back_across_the_boundary_of_large() {
         for (i, size) in
-            [0, 1, 31, 4093, 4094, 4095, 4096, 65_536, u32::MAX as usize, 1 << 40].into_iter().enumerate()
+            [0, 1, 31, 4094, 4095, 4096, 32_766, 32_767, 32_768, 65_536, u32::MAX as usize, 1 << 40]
+                .into_iter()
+                .enumerate()
         {
-            let address = at(BASE + i * (1 << 20));
-            assert_eq!(insert(address, allocation(7 + i as u32, size)), Ok(None));
-            assert_eq!(take(address), Some(allocation(7 + i as u32, size)));
-            assert_eq!(take(address), None);
-            assert_eq!(take(at(address as usize + 32)), None, "a large size leaves nothing behind");
+            for (site, special) in
+                [(1 + i as u32, false), ((1 << SITE_BITS) - 1, false), ((1 << SLOW_SITE_BITS) - 1, true)]
+            {
+                let address = at(BASE + i * (1 << 20));
+                let allocation = Allocation { site, size, special };
+                assert_eq!(insert(address, allocation), Ok(None));
+                assert_eq!(take(address), Some(allocation));
+                assert_eq!(take(address), None);
+                assert_eq!(take(at(address as usize + 32)), None, "a large size leaves nothing behind");
+            }
         }
     }
 
     #[test]
     fn a_large_allocation_may_end_a_leaf() {
         let address = at(BASE + (3 << LEAF_SHIFT) - 32);
-        assert_eq!(insert(address, allocation(9, 5000)), Ok(None));
-        assert_eq!(take(address), Some(allocation(9, 5000)));
+        assert_eq!(insert(address, allocation(9, 50_000)), Ok(None));
+        assert_eq!(take(address), Some(allocation(9, 50_000)));
     }
 
     // What a forked child does with what it inherits; the sizes of one that ends a leaf lie in the next.
@@ -274,7 +327,7 @@ mod tests {
             (base, Allocation { site: 3, size: 10, special: false }),
             (base + 32, Allocation { site: 4, size: 4094, special: true }),
             (base + 4160, Allocation { site: 5, size: 1 << 33, special: true }),
-            ((base + (1 << LEAF_SHIFT)) - 32, Allocation { site: 6, size: 5000, special: false }),
+            ((base + (1 << LEAF_SHIFT)) - 32, Allocation { site: 6, size: 50_000, special: false }),
             (base + (1 << LEAF_SHIFT) + 64, Allocation { site: 7, size: 0, special: false }),
         ];
         for (address, allocation) in all {
@@ -298,7 +351,7 @@ mod tests {
     fn null_is_never_an_allocation() {
         assert_eq!(insert(at(0x40_0000), allocation(2, 64)), Ok(None));
         let null = entry_of(ptr::null()).expect("its leaf is mapped").load();
-        assert!(!null.is_small() && !null.is_absent());
+        assert!(null.small(SMALL).is_none() && !null.is_absent());
         assert_eq!(take(ptr::null()), None);
         assert_eq!(take(at(0x40_0000)), Some(allocation(2, 64)));
     }
@@ -328,16 +381,18 @@ mod tests {
         let entry = || entry_of(address).expect("its leaf is mapped");
         for (size, special, small) in [
             (0, false, true),
-            (4094, false, true),
-            (4095, false, false),
+            (LARGE - 1, false, true),
+            (LARGE, false, false),
             (0, true, false),
-            (4094, true, false),
+            (LARGE - 1, true, false),
         ] {
-            insert(address, Allocation { site: (1 << SITE_BITS) - 1, size, special })
-                .expect("there is memory");
-            assert_eq!(entry().load().is_small(), small, "size {size}, special {special}");
-            take(address);
-            assert!(!entry().load().is_small(), "absent");
+            for site in [1, (1 << SITE_BITS) - 1] {
+                insert(address, Allocation { site, size, special }).expect("there is memory");
+                assert_eq!(entry().load().small(SMALL).is_some(), small, "size {size}, special {special}");
+                assert!(entry().load().small(0).is_none());
+                take(address);
+                assert!(entry().load().small(SMALL).is_none(), "absent");
+            }
         }
     }
 }

@@ -21,7 +21,8 @@ type Free = unsafe extern "C" fn(*mut u8);
 
 /// The next malloc. The entry stub calls through it.
 pub static MALLOC: AtomicPtr<()> = AtomicPtr::new(malloc_first as *mut ());
-static CALLOC: AtomicPtr<()> = AtomicPtr::new(calloc_first as *mut ());
+/// The next calloc, likewise.
+pub static CALLOC: AtomicPtr<()> = AtomicPtr::new(calloc_first as *mut ());
 static REALLOC: AtomicPtr<()> = AtomicPtr::new(realloc_first as *mut ());
 static FREE: AtomicPtr<()> = AtomicPtr::new(free_first as *mut ());
 
@@ -49,20 +50,29 @@ pub unsafe fn calloc(count: usize, size: usize) -> *mut u8 {
     unsafe { real(count, size) }
 }
 
-/// Calls the real realloc. Memory of the arena is moved to a real allocation; the arena keeps what it gave.
+/// Calls the real realloc.
 ///
 /// # Safety
-/// See [`malloc`].
+/// See [`malloc`]; `old` is not in the arena.
 #[inline(always)]
 pub unsafe fn realloc(old: *mut u8, size: usize) -> *mut u8 {
-    if in_arena(old) {
-        // SAFETY: `old` was given out by the arena.
-        return unsafe { move_out_of_arena(old, size) };
-    }
     // SAFETY: the pointer is that of a realloc.
     let real: Realloc = unsafe { transmute(REALLOC.load(Ordering::Relaxed)) };
     // SAFETY: as the caller says.
     unsafe { real(old, size) }
+}
+
+/// Calls the real realloc, but moves memory of the arena to a real allocation; the arena keeps what it gave.
+///
+/// # Safety
+/// See [`malloc`].
+pub unsafe fn realloc_any(old: *mut u8, size: usize) -> *mut u8 {
+    if in_arena(old) {
+        // SAFETY: `old` was given out by the arena.
+        return unsafe { move_out_of_arena(old, size) };
+    }
+    // SAFETY: as the caller says.
+    unsafe { realloc(old, size) }
 }
 
 /// Calls the real free.
@@ -104,7 +114,7 @@ unsafe extern "C" fn realloc_first(old: *mut u8, size: usize) -> *mut u8 {
         first if first == realloc_first as *mut () && old.is_null() => arena_alloc(size, 16),
         first if first == realloc_first as *mut () => ptr::null_mut(),
         // SAFETY: the real realloc is known now.
-        _ => unsafe { realloc(old, size) },
+        _ => unsafe { realloc_any(old, size) },
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::{forward, lifecycle, modules};
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
-use edleak_session::caller::{self, CALLERS, Caller, Shuffled};
+use edleak_session::caller::{self, CALLERS};
 use edleak_session::header::Header;
 use edleak_session::layout::{INFOS_AT, SLOTS_AT};
 use edleak_session::rule::{Kind, Rule};
@@ -13,7 +13,8 @@ use edleak_session::wrapper::{self, MAX_RANGES, WrapperRange};
 
 static TABLE: AtomicPtr<SiteSlot> = AtomicPtr::new(ptr::null_mut());
 static INFOS: AtomicPtr<SiteInfo> = AtomicPtr::new(ptr::null_mut());
-static WORDS: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
+/// See [`caller`]; set together with all other tables.
+pub static WORDS: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
 static WRAPPERS: AtomicPtr<WrapperRange> = AtomicPtr::new(ptr::null_mut());
 
 /// Makes the tables of a session known. Called once, before this thread or any other counts.
@@ -27,57 +28,6 @@ pub fn set_tables(
     WORDS.store(words, Ordering::Relaxed);
     WRAPPERS.store(wrappers, Ordering::Relaxed);
     TABLE.store(slots, Ordering::Release);
-}
-
-/// What is known of a caller without asking the site table.
-///
-/// # Safety
-/// The thread has counters, so the tables are set.
-#[inline(always)]
-pub unsafe fn known(address: usize) -> Caller {
-    let shuffled = Shuffled::of(address as u64);
-    // SAFETY: the table is set, as the caller says, and a place is below `CALLERS`.
-    let word = unsafe { &*WORDS.load(Ordering::Relaxed).wrapping_add(shuffled.place()) };
-    shuffled.meaning_of(word.load(Ordering::Relaxed))
-}
-
-/// The site behind one wrapper, if its caller is none. [`behind_wrappers`] is the same for any number of them.
-///
-/// # Safety
-/// As for [`behind_wrappers`].
-#[inline(always)]
-pub unsafe fn behind_one(known: Caller, frame: Frame) -> Option<usize> {
-    let cfa = frame.cfa(known.rule()?)?;
-    // SAFETY: the collector compiled the rule for this very address, so the word that it names is on the stack.
-    let address = unsafe { *(cfa.wrapping_sub(8) as *const usize) };
-    // SAFETY: as the caller says.
-    unsafe { self::known(address) }.site()
-}
-
-/// The site of a caller that is a wrapper, if everything on the way to it is known and there is nothing to do at it but
-/// count. [`place`] is the same without haste, and more.
-///
-/// # Safety
-/// `frame` is that of the caller of an entry point under way, on a thread that has counters; `known` is what is known of it.
-#[inline(always)]
-pub unsafe fn behind_wrappers(mut known: Caller, mut frame: Frame) -> Option<usize> {
-    for _ in 1..MAX_STEPS {
-        let rule = known.rule()?;
-        let cfa = frame.cfa(rule)?;
-        if rule.rbp_offset() != 0 {
-            // SAFETY: the collector compiled the rule for this very address, so the words that it names are on the stack.
-            frame.rbp = unsafe { *(cfa.wrapping_sub(rule.rbp_offset()) as *const usize) };
-        }
-        frame.rsp = cfa;
-        // SAFETY: as above.
-        let address = unsafe { *(cfa.wrapping_sub(8) as *const usize) };
-        // SAFETY: as the caller says.
-        known = unsafe { self::known(address) };
-        if let Some(site) = known.site() {
-            return Some(site);
-        }
-    }
-    None
 }
 
 /// Tells the hot path what the table says of an address.
@@ -130,17 +80,6 @@ impl Frame {
         Frame { address: unsafe { *caller }, rsp: caller as usize + 8, rbp }
     }
 
-    /// Where the caller's frame begins, by the rule of a wrapper; `None` if that leads nowhere. Two branches and no choice
-    /// of a register, so that what comes next does not wait for both.
-    #[inline(always)]
-    fn cfa(self, rule: Rule) -> Option<usize> {
-        if !rule.is_from_rbp() {
-            return Some(self.rsp + rule.cfa_offset());
-        }
-        let cfa = self.rbp.wrapping_add(rule.cfa_offset());
-        (cfa > self.rsp).then_some(cfa)
-    }
-
     /// The frame that called this one.
     ///
     /// # Safety
@@ -161,7 +100,7 @@ impl Frame {
 
 /// Callers looked at for one allocation: if all of them are wrappers, the last is the site. More than an unoptimized program of
 /// nested generics needs, and few enough for a wrapper that recurses.
-const MAX_STEPS: usize = 64;
+pub const MAX_CALLERS: usize = 64;
 
 /// Finds the place of an allocation: the first caller that is not a wrapper.
 ///
@@ -174,7 +113,7 @@ pub unsafe fn place(header: &Header, mut frame: Frame) -> Place {
     // SAFETY: the session holds `MAX_SITES` infos.
     let infos = unsafe { core::slice::from_raw_parts(INFOS.load(Ordering::Relaxed), MAX_SITES) };
     let mut place = Place { site: OTHER, action: Action::COUNT, frame };
-    for _ in 0..MAX_STEPS {
+    for _ in 0..MAX_CALLERS {
         let address = frame.address;
         let Some(slot) = intern(slots, infos, &header.next_site, address as u64, |id| {
             if let Some(info) = infos.get(id as usize) {

@@ -1,10 +1,10 @@
-//! COLD: everything the fast path left out, without haste: first calls, large sizes, wrappers, threads without a shard,
+//! COLD: everything the fast path left out, without haste: first calls, large sizes, callers without a word, threads without a shard,
 //! entry points inside entry points, forked children, unknown addresses.
 #![allow(unsafe_code)]
 
 use crate::live::{self, Allocation};
 use crate::sites::{self, Frame, bump};
-use crate::{arch, hooks, lifecycle, modules, real, thread, walk};
+use crate::{lifecycle, modules, real, thread, walk};
 use core::ptr;
 use core::sync::atomic::Ordering;
 use edleak_session::header::Header;
@@ -16,14 +16,14 @@ use edleak_session::site::{Action, MAX_SITES, OTHER};
 /// `caller` and `rbp` come from an entry stub.
 #[cold]
 #[inline(never)]
-pub unsafe fn note(allocation: *mut u8, size: usize, caller: *const usize, rbp: usize) -> *mut u8 {
+pub unsafe extern "C" fn note(allocation: *mut u8, size: usize, caller: *const usize, rbp: usize) -> *mut u8 {
     // SAFETY: the only reference to this thread's state in this call.
     let tls = unsafe { thread::tls() };
     let (caller, rbp, size) = attribute(tls, caller, rbp, size);
     if allocation.is_null() {
-        return arch::opaque(allocation);
+        return allocation;
     }
-    let Some(header) = lifecycle::header() else { return arch::opaque(allocation) };
+    let Some(header) = lifecycle::header() else { return allocation };
     let counting = thread::counting(header, tls);
     // SAFETY: the stub's frame, or that of the entry point around it, which is still under way.
     let frame = unsafe { Frame::of_caller(caller, rbp) };
@@ -61,7 +61,7 @@ pub unsafe fn note(allocation: *mut u8, size: usize, caller: *const usize, rbp: 
         }
         Err(()) => bump(&header.untracked_allocs),
     }
-    arch::opaque(allocation)
+    allocation
 }
 
 /// Counts everything that is alive in a forked child as allocated: it was the parent's, and the child will free it. An
@@ -162,44 +162,35 @@ fn is_being_deleted(allocation: *mut u8) -> bool {
     unsafe { thread::tls() }.deleting == allocation
 }
 
-/// realloc, when the fast path did not know what to do.
+/// realloc up to the new allocation, when the fast path did not know what to do.
 ///
 /// # Safety
-/// `old` is what the target passed; `caller` and `rbp` come from an entry stub.
+/// `old` is what the target passed.
 #[cold]
 #[inline(never)]
-pub unsafe fn realloc(old: *mut u8, size: usize, caller: *const usize, rbp: usize) -> *mut u8 {
+pub unsafe fn reallocate(old: *mut u8, size: usize) -> *mut u8 {
     // SAFETY: null and unknown addresses are nobody's.
     let was = unsafe { take(old) };
     // SAFETY: the target's own call.
-    let new = unsafe { real::realloc(old, size) };
+    let new = unsafe { real::realloc_any(old, size) };
     // SAFETY: as the caller says.
-    unsafe { reallocated(old, was, new, size, caller, rbp) }
+    unsafe { reallocated(old, was, new, size) }
 }
 
-/// Notes what a real realloc has made of an allocation that was taken before the call.
+/// Counts what a real realloc has taken, unless it has failed, and hands on what it gave, which is yet to be noted.
 ///
 /// # Safety
-/// As for [`realloc`].
+/// As for [`reallocate`]; `was` was taken before the real call.
 #[cold]
 #[inline(never)]
-pub unsafe fn reallocated(
-    old: *mut u8,
-    was: Option<Allocation>,
-    new: *mut u8,
-    size: usize,
-    caller: *const usize,
-    rbp: usize,
-) -> *mut u8 {
+pub unsafe fn reallocated(old: *mut u8, was: Option<Allocation>, new: *mut u8, size: usize) -> *mut u8 {
     if new.is_null() && size != 0 {
         // SAFETY: the call failed, so `old` is still an allocation of this thread's to speak for.
         unsafe { restore(old, was) };
-        return new;
+    } else {
+        count_taken(was); // a null `new` was a free
     }
-    count_taken(was);
-    // Not the slow `note`: there are programs that allocate everything by realloc(NULL).
-    // SAFETY: as the caller says. A null `new` here was a free, and nothing is noted.
-    unsafe { hooks::note(new, size, caller, rbp) }
+    new
 }
 
 /// Makes an allocation alive again whose realloc failed.

@@ -1,12 +1,13 @@
 //! HOT: this thread's counters, and what it is in the middle of.
 //!
 //! A thread's state is 64 bytes of initial-exec thread-local storage without a destructor. Its first word is not a pointer
-//! to its counters but the offset of one in [`PAGE`]: the kernel wipes that page in a forked child
-//! (`MADV_WIPEONFORK`), so there every thread finds null and leaves the fast path, with no `pthread_atfork` and however
-//! the fork was made. An offset of 0 finds null too: not started, or in the middle of an entry point that calls others.
+//! to its counters but the offset of an [`Own`] in [`Page`]: the kernel wipes that page in a forked child
+//! (`MADV_WIPEONFORK`), so there every thread finds zeros and leaves the fast path, with no `pthread_atfork` and however
+//! the fork was made. An offset of 0 finds zeros too: not started, or in the middle of an entry point that calls others.
 #![allow(unsafe_code)]
 
-use crate::arch;
+use crate::tables::TABLES;
+use crate::{arch, live};
 use core::cell::UnsafeCell;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
@@ -18,7 +19,7 @@ use edleak_session::site::MAX_SITES;
 /// What a thread knows of itself.
 #[repr(C)]
 pub struct Tls {
-    /// Offset in [`PAGE`] of the pointer to this thread's counters; 0: none, leave the fast path.
+    /// Offset in [`Page`] of this thread's [`Own`]; 0: leave the fast path.
     pub offset: usize,
     /// What `offset` was, while `pending` hides it.
     pub hidden_offset: usize,
@@ -58,55 +59,81 @@ pub struct Pending {
     pub slack: usize,
 }
 
+/// What a thread counts with on the fast path. All limits are zero where it is not to: so whether a size is small enough and
+/// whether there are counters at all is one comparison.
+///
+/// Written before any thread holds its offset, so read plainly.
+#[repr(C)]
+pub struct Own {
+    /// This thread's shard; null: leave the fast path.
+    pub counters: *const Counters,
+    /// Sizes below are small: [`live::LARGE`], or 0.
+    pub size_limit: usize,
+    /// What [`live::Found::small`] is asked with: [`live::SMALL`], or 0.
+    small: u32,
+    reserved: [u32; 3],
+}
+const _: () = assert!(size_of::<Own>() == 32);
+
+impl Own {
+    const NONE: Own = Own { counters: ptr::null(), size_limit: 0, small: 0, reserved: [0; 3] };
+
+    /// The small allocation that was found in the side table, if it is one and this thread may count its free.
+    #[inline(always)]
+    pub fn small(&self, found: live::Found) -> Option<live::Small> {
+        found.small(self.small)
+    }
+}
+
 /// The page that a forked child finds wiped.
 #[repr(C, align(4096))]
 pub struct Page {
-    /// Entry 0 stays null; entry n is the counters of shard n − 1.
-    counters: [AtomicPtr<Counters>; MAX_SHARDS + 1],
+    /// Entry 0 stays zero; entry n is for the owner of shard n − 1.
+    own: [UnsafeCell<Own>; MAX_SHARDS + 1],
     /// 1 once the session is attached; 0 again in a forked child.
     pub alive: AtomicU32,
-    fill: UnsafeCell<[u8; 4096 - (MAX_SHARDS + 1) * 8 - 8]>,
+    fill: UnsafeCell<[u8; FILL]>,
 }
+const FILL: usize = 4096 - (MAX_SHARDS + 1) * size_of::<Own>() - 4;
 const _: () = assert!(size_of::<Page>() == 4096);
 
-// SAFETY: `fill` is never touched; everything else is atomic.
+// SAFETY: entries of `own` are written before anybody reads them, by one thread; `fill` is never touched; `alive` is atomic.
 unsafe impl Sync for Page {}
 
-/// See [`Page`].
-pub static PAGE: Page = Page {
-    counters: [const { AtomicPtr::new(ptr::null_mut()) }; MAX_SHARDS + 1],
-    alive: AtomicU32::new(0),
-    fill: UnsafeCell::new([0; 4096 - (MAX_SHARDS + 1) * 8 - 8]),
-};
+impl Page {
+    /// Nobody counts.
+    pub const fn new() -> Page {
+        Page {
+            own: [const { UnsafeCell::new(Own::NONE) }; MAX_SHARDS + 1],
+            alive: AtomicU32::new(0),
+            fill: UnsafeCell::new([0; FILL]),
+        }
+    }
 
-/// This thread's own counters, indexed by site; null: leave the fast path.
-#[inline(always)]
-pub fn counters() -> *const Counters {
-    let base = (&raw const PAGE).cast::<u8>();
-    // SAFETY: an offset is 0 or was computed in `take_shard`, so it is that of an aligned entry of the page.
-    let entry = unsafe { base.add(arch::tls_first_word()) }.cast::<AtomicPtr<Counters>>();
-    // SAFETY: as above.
-    unsafe { &*entry }.load(Ordering::Relaxed)
+    fn counters(&self, shard: usize) -> *const Counters {
+        // SAFETY: whoever asks has found the session attached, so nobody writes to it any more.
+        unsafe { &*self.own[(shard + 1) % (MAX_SHARDS + 1)].get() }.counters
+    }
 }
 
-/// Counts an allocation at `site` in this thread's own counters.
-///
-/// # Safety
-/// `counters` is this thread's, not null; `site` is an id of the site table.
+/// What this thread may do on the fast path.
 #[inline(always)]
-pub unsafe fn count_alloc(counters: *const Counters, site: usize, size: usize) {
-    // SAFETY: a shard has `MAX_SITES` counters, and ids of the table are below that.
-    unsafe { &*counters.wrapping_add(site) }.add_owned(size as u64);
+pub fn own() -> &'static Own {
+    let base = (&raw const TABLES.page).cast::<u8>();
+    let own = base.wrapping_add(arch::tls_first_word()).cast::<Own>();
+    // SAFETY: an offset is 0 or was computed in `counting`, so it is that of an aligned entry of the page.
+    unsafe { &*own }
 }
 
-/// Counts a free at `site` in this thread's own counters.
+/// Counts the free of a small allocation in this thread's own counters.
 ///
 /// # Safety
-/// As for [`count_alloc`].
+/// `counters` is this thread's, not null.
 #[inline(always)]
-pub unsafe fn count_free(counters: *const Counters, site: usize, size: usize) {
-    // SAFETY: as in `count_alloc`.
-    unsafe { &*counters.wrapping_add(site) }.sub_owned(size as u64);
+pub unsafe fn count_free(counters: *const Counters, small: live::Small) {
+    let (site, size) = (small.site(), small.size());
+    // SAFETY: a shard has `MAX_SITES` counters, and the site of a small entry is one of the table's, whose ids are below that.
+    unsafe { &*counters.wrapping_byte_add(site.bytes()) }.sub_owned(size as u64);
 }
 
 /// Where a thread that has left the fast path counts.
@@ -151,8 +178,11 @@ static TID_OFFSET: AtomicU64 = AtomicU64::new(0);
 /// Makes the shards of a session known. Called once, before [`Page::alive`] is set.
 pub fn set_shards(shards: *mut Shard, counters: *mut Counters, count: usize, tid_offset: usize) {
     let count = count.clamp(1, MAX_SHARDS);
-    for (index, entry) in PAGE.counters.iter().skip(1).take(count).enumerate() {
-        entry.store(counters.wrapping_add(index * MAX_SITES), Ordering::Relaxed);
+    for (index, own) in TABLES.page.own.iter().skip(1).take(count).enumerate() {
+        let counters = counters.wrapping_add(index * MAX_SITES);
+        let all = Own { counters, size_limit: live::LARGE, small: live::SMALL, reserved: [0; 3] };
+        // SAFETY: no thread has the offset of this entry before the store of `SHARD_COUNT` below.
+        unsafe { own.get().write(all) };
     }
     SHARDS.store(shards, Ordering::Relaxed);
     TID_OFFSET.store(tid_offset as u64, Ordering::Relaxed);
@@ -166,23 +196,23 @@ const ASK_AGAIN: usize = 1024;
 pub fn counting(header: &Header, tls: &mut Tls) -> Counting {
     let offset = if tls.pending.caller.is_null() { tls.offset } else { tls.hidden_offset };
     if offset != 0 {
-        return Counting::Owned(PAGE.counters[offset / 8 % (MAX_SHARDS + 1)].load(Ordering::Relaxed));
+        return Counting::Owned(TABLES.page.counters((offset / size_of::<Own>()).wrapping_sub(1)));
     }
     let count = SHARD_COUNT.load(Ordering::Acquire) as usize;
     if tls.shared_calls.is_multiple_of(ASK_AGAIN)
         && let Some(index) = take_shard(count - 1)
     {
-        let offset = (index + 1) * size_of::<AtomicPtr<Counters>>();
+        let offset = (index + 1) * size_of::<Own>();
         if tls.pending.caller.is_null() {
             tls.offset = offset;
         } else {
             tls.hidden_offset = offset;
         }
-        return Counting::Owned(PAGE.counters[(index + 1) % (MAX_SHARDS + 1)].load(Ordering::Relaxed));
+        return Counting::Owned(TABLES.page.counters(index));
     }
     tls.shared_calls = tls.shared_calls.wrapping_add(1);
     header.shared_in_use.store(1, Ordering::Relaxed);
-    Counting::Shared(PAGE.counters[count % (MAX_SHARDS + 1)].load(Ordering::Relaxed))
+    Counting::Shared(TABLES.page.counters(count - 1))
 }
 
 /// Takes one of the shards that have one owner: that of a dead thread with our thread pointer, else a free one.

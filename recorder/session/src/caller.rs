@@ -1,24 +1,25 @@
 //! HOT: what the hot path knows of a caller, in one word: the site to count at or the rule to step over it.
 //!
-//! A return address has 47 bits. Multiplied by an odd number modulo 2⁴⁷ they are shuffled and none is lost: the upper 16
-//! choose one of [`CALLERS`] words, the lower 31 stand in it, so a word and its place together say which address it is
-//! about, and one comparison tells both that it is the right one and that there is nothing to do but count.
+//! A return address has 47 bits: the lower 16 choose one of [`CALLERS`] words, the upper 31 stand in it, so a word and its place
+//! together say which address it is about, and one comparison tells both that it is the right one and that there is nothing to do
+//! but count. The lower bits are as good as a hash: code is called from everywhere in it, and neighbours share no place but a line.
 //!
-//! A word is the meaning of its address, less 2¹⁶, xor the shuffled address turned so that the lower 31 bits are on top. Meanings:
+//! A word is the meaning of its address xor the address turned so that the upper 31 bits are on top. Meanings:
 //!
-//! | from                    | to                      | meaning                                                     |
-//! |-------------------------|-------------------------|-------------------------------------------------------------|
-//! | `0x0000_0000_0000_0001` | `0x0000_0000_0000_ffff` | count at the site of this id                                |
-//! | `0xffff_ffff_8000_0000` | `0xffff_ffff_ffff_ffff` | step over the caller: the lower 31 bits are a [`Rule`]      |
-//! | anything else           |                         | the word is another address's or nobody's                   |
+//! | from            | to              | meaning                                                          |
+//! |-----------------|-----------------|------------------------------------------------------------------|
+//! | `0x0_0000_0020` | `0x0_001f_ffe0` | count at this [`SiteOffset`]                                     |
+//! | `0x0_0020_0000` | `0x0_801f_ffff` | step over the caller: `0x20_0000` + a [`Rule`] of 31 bits        |
+//! | anything else   |                 | the word is another address's or nobody's                        |
 //!
-//! In an empty place, a word of 0, every address finds its own shuffled bits, of which bits 16 to 32 are 0, plus 2¹⁶: neither a site
-//! nor a rule.
+//! In an empty place, a word of 0, every address finds its own bits turned: 2³³ or more, unless it lies below [`LOWEST`], where no
+//! program may have code.
 //!
 //! The words are a cache of the site table ([`crate::site`]), which alone knows everything; a caller that finds no word of
 //! its own asks there. Whoever changes a meaning in the table withdraws the word afterwards, and whoever publishes a word
 //! looks at the table again afterwards, each behind a full barrier: one of the two sees what the other did.
 
+use crate::counters::SiteOffset;
 use crate::rule::Rule;
 use crate::site::{Action, MAX_SITES, SiteSlot};
 use core::sync::atomic::{AtomicU64, Ordering, fence};
@@ -26,58 +27,52 @@ use core::sync::atomic::{AtomicU64, Ordering, fence};
 const PLACE_BITS: u32 = 16;
 /// Words there are: 512 KiB, of which a program touches what its callers fall on.
 pub const CALLERS: usize = 1 << PLACE_BITS;
+/// No code lies below (`vm.mmap_min_addr`), and nothing is known of an address there: what comes from the stack is held against this.
+pub const LOWEST: usize = 1 << PLACE_BITS;
 
 const ADDRESS_BITS: u32 = 47;
-/// 2⁶⁴ / φ, odd; shifted, so that the product comes out modulo 2⁴⁷ in the upper bits.
-const SHUFFLE: u64 = 0x9E37_79B9_7F4A_7C15 << (64 - ADDRESS_BITS);
-const RULES_FROM: u64 = 0xffff_ffff_8000_0000;
-const BIAS: u64 = MAX_SITES as u64;
-const _: () = assert!(MAX_SITES == 1 << 16);
+/// How far an address is turned to the left before it is held against its word.
+pub const TURN: u32 = 64 - ADDRESS_BITS;
+/// Meanings from here on are rules.
+pub const RULES_FROM: u64 = SiteOffset::END as u64;
+/// Bits of a rule that a word can hold.
+pub const RULE_BITS: u32 = 31;
+const _: () = assert!(RULES_FROM + (1 << RULE_BITS) <= 1 << (TURN + PLACE_BITS));
 
-/// A return address, shuffled.
-#[derive(Clone, Copy)]
-pub struct Shuffled(u64);
-
-impl Shuffled {
-    /// That of an address; one beyond 2⁴⁷ is no user address and shares that of another.
-    #[inline(always)]
-    pub const fn of(address: u64) -> Shuffled {
-        Shuffled(address.wrapping_mul(SHUFFLE))
-    }
-
-    /// The index of its word.
-    #[inline(always)]
-    pub const fn place(self) -> usize {
-        (self.0 >> (64 - PLACE_BITS)) as usize
-    }
-
-    /// What the word at its place says of it.
-    #[inline(always)]
-    pub const fn meaning_of(self, word: u64) -> Caller {
-        Caller((self.0.rotate_left(PLACE_BITS) ^ word).wrapping_add(BIAS))
-    }
-
-    /// The word that says so.
-    const fn word(self, meaning: Caller) -> u64 {
-        self.0.rotate_left(PLACE_BITS) ^ meaning.0.wrapping_sub(BIAS)
-    }
+/// The index of the word about an address.
+#[inline(always)]
+pub const fn place(address: u64) -> usize {
+    address as usize % CALLERS
 }
 
 /// What is known of a caller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(transparent)]
 pub struct Caller(u64);
 
 impl Caller {
+    /// What `word` says of the address at whose place it stands.
+    #[inline(always)]
+    pub const fn by(word: u64, address: u64) -> Caller {
+        Caller(address.rotate_left(TURN) ^ word)
+    }
+
+    /// The word that says so of an address.
+    const fn word(self, address: u64) -> u64 {
+        address.rotate_left(TURN) ^ self.0
+    }
+
     /// Its site, if there is nothing to do but count.
     #[inline(always)]
-    pub const fn site(self) -> Option<usize> {
-        if self.0 < MAX_SITES as u64 { Some(self.0 as usize) } else { None }
+    pub const fn site(self) -> Option<SiteOffset> {
+        SiteOffset::from_bytes(self.0 as usize)
     }
 
     /// The rule to step over it, of kind `Rsp` or `Rbp`; `None`: it is no wrapper, or nothing is known.
     #[inline(always)]
     pub const fn rule(self) -> Option<Rule> {
-        if self.0 >= RULES_FROM { Some(Rule((self.0 - RULES_FROM) as u32)) } else { None }
+        let rule = self.0.wrapping_sub(RULES_FROM);
+        if rule >> RULE_BITS == 0 { Some(Rule(rule as u32)) } else { None }
     }
 
     /// What a word can say of a site and its action; `None`: there is more to do than a word can say.
@@ -86,11 +81,11 @@ impl Caller {
             return None;
         }
         if action == Action::COUNT {
-            return Some(Caller(id as u64));
+            return Some(Caller(SiteOffset::of(id).bytes() as u64));
         }
         let rule = action.as_step()?;
         // Whoever steps without asking the table must come further with each step.
-        let is_sayable = rule.cfa_offset() >= 8 && rule.0 >> 31 == 0;
+        let is_sayable = rule.cfa_offset() >= 8 && rule.0 >> RULE_BITS == 0;
         is_sayable.then(|| Caller(RULES_FROM + rule.0 as u64))
     }
 }
@@ -99,12 +94,11 @@ impl Caller {
 pub fn publish(words: &[AtomicU64], address: u64, slot: &SiteSlot, takes_over: impl FnOnce() -> bool) {
     let meaning = slot.meaning.load(Ordering::Acquire);
     let Some(caller) = Caller::of(meaning as u32, Action((meaning >> 32) as u32)) else { return };
-    if address >> ADDRESS_BITS != 0 {
+    if address >> ADDRESS_BITS != 0 || address < LOWEST as u64 {
         return;
     }
-    let shuffled = Shuffled::of(address);
-    let Some(place) = words.get(shuffled.place()) else { return };
-    let word = shuffled.word(caller);
+    let Some(place) = words.get(place(address)) else { return };
+    let word = caller.word(address);
     let now = place.load(Ordering::Relaxed);
     if now == word || now != 0 && !is_about(now, address) && !takes_over() {
         return;
@@ -124,17 +118,16 @@ pub fn withdraw(words: &[AtomicU64], address: u64) {
 /// Takes back what was published of an address, if it is this.
 pub fn withdraw_if(words: &[AtomicU64], address: u64, is_wrong: impl FnOnce(Caller) -> bool) {
     fence(Ordering::SeqCst);
-    let shuffled = Shuffled::of(address);
-    let Some(place) = words.get(shuffled.place()) else { return };
+    let Some(place) = words.get(place(address)) else { return };
     let now = place.load(Ordering::Relaxed);
-    if is_about(now, address) && is_wrong(shuffled.meaning_of(now)) {
+    if is_about(now, address) && is_wrong(Caller::by(now, address)) {
         // If it has changed meanwhile, whoever changed it looks at the table after this.
         let _ = place.compare_exchange(now, 0, Ordering::SeqCst, Ordering::Relaxed);
     }
 }
 
 fn is_about(word: u64, address: u64) -> bool {
-    let caller = Shuffled::of(address).meaning_of(word);
+    let caller = Caller::by(word, address);
     caller.site().is_some() || caller.rule().is_some()
 }
 
@@ -153,29 +146,25 @@ mod tests {
     }
 
     fn known(words: &[AtomicU64], address: u64) -> Caller {
-        let shuffled = Shuffled::of(address);
-        shuffled.meaning_of(words[shuffled.place()].load(Ordering::Relaxed))
+        Caller::by(words[place(address)].load(Ordering::Relaxed), address)
+    }
+
+    fn site(words: &[AtomicU64], address: u64) -> Option<u32> {
+        known(words, address).site().map(SiteOffset::id)
     }
 
     fn addresses() -> impl Iterator<Item = u64> {
         let mut state = 7u64;
         (0..200_000).map(move |_| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            state >> (64 - ADDRESS_BITS)
+            (state >> TURN).max(LOWEST as u64)
         })
     }
 
-    const LOWER_BITS: u32 = ADDRESS_BITS - PLACE_BITS;
-
-    // For every place the addresses whose other bits are all 0 or all 1: those that an empty place could mislead.
-    fn hollow() -> impl Iterator<Item = u64> {
-        let factor = SHUFFLE >> (64 - ADDRESS_BITS);
-        let inverse = (0..6).fold(1u64, |x, _| x.wrapping_mul(2u64.wrapping_sub(factor.wrapping_mul(x))));
-        assert_eq!(inverse.wrapping_mul(factor) << (64 - ADDRESS_BITS), 1 << (64 - ADDRESS_BITS));
-        (0..CALLERS as u64).flat_map(move |place| {
-            [0, (1 << LOWER_BITS) - 1]
-                .map(|rest| (place << LOWER_BITS | rest).wrapping_mul(inverse) % (1 << ADDRESS_BITS))
-        })
+    // For every place the lowest and the highest address that may be one's: those that an empty place could mislead.
+    fn extremes() -> impl Iterator<Item = u64> {
+        (0..CALLERS as u64)
+            .flat_map(move |place| [LOWEST as u64 | place, ((1 << ADDRESS_BITS) - CALLERS as u64) | place])
     }
 
     #[test]
@@ -186,13 +175,13 @@ mod tests {
             [(0x5555_5555_1234, 2, Action::COUNT), (0x7fff_f7e0_0011, 65_535, Action::COUNT)]
         {
             publish(&words, address, &slot(address, id, action), || false);
-            assert_eq!(known(&words, address).site(), Some(id as usize));
+            assert_eq!(known(&words, address).site().map(SiteOffset::id), Some(id));
             assert_eq!(known(&words, address).rule(), None);
         }
         let wrapper = 0x7f12_3456_789a;
         publish(&words, wrapper, &slot(wrapper, 9, Action::step(rule)), || false);
         assert_eq!((known(&words, wrapper).site(), known(&words, wrapper).rule()), (None, Some(rule)));
-        for other in addresses().chain(hollow()) {
+        for other in addresses().chain(extremes()) {
             assert_eq!(known(&words, other).site(), None, "{other:#x}");
             assert_eq!(known(&words, other).rule(), None, "{other:#x}");
         }
@@ -200,9 +189,8 @@ mod tests {
 
     #[test]
     fn no_two_addresses_share_a_place_and_what_stands_in_it() {
-        let mut seen: Vec<(usize, u64)> = addresses()
-            .map(|address| (Shuffled::of(address).place(), Shuffled::of(address).word(Caller(0))))
-            .collect();
+        let mut seen: Vec<(usize, u64)> =
+            addresses().map(|address| (place(address), Caller(0).word(address))).collect();
         let mut all: Vec<u64> = addresses().collect();
         seen.sort_unstable();
         seen.dedup();
@@ -236,15 +224,15 @@ mod tests {
     #[test]
     fn a_changed_meaning_is_withdrawn_and_a_neighbour_stays() {
         let words = words();
-        let (address, place) = (0x4000_1234, Shuffled::of(0x4000_1234).place());
-        let rival = addresses().find(|&other| Shuffled::of(other).place() == place).expect("one in 65536 is");
+        let address = 0x4000_1234;
+        let rival = address + CALLERS as u64;
         publish(&words, address, &slot(address, 5, Action::COUNT), || false);
         publish(&words, rival, &slot(rival, 6, Action::COUNT), || false);
-        assert_eq!((known(&words, address).site(), known(&words, rival).site()), (Some(5), None));
+        assert_eq!((site(&words, address), site(&words, rival)), (Some(5), None));
         withdraw(&words, rival);
-        assert_eq!(known(&words, address).site(), Some(5));
+        assert_eq!(site(&words, address), Some(5));
         publish(&words, rival, &slot(rival, 6, Action::COUNT), || true);
-        assert_eq!((known(&words, address).site(), known(&words, rival).site()), (None, Some(6)));
+        assert_eq!((site(&words, address), site(&words, rival)), (None, Some(6)));
         withdraw(&words, rival);
         assert_eq!(known(&words, rival).site(), None);
     }
@@ -254,8 +242,8 @@ mod tests {
     #[test]
     fn a_word_that_was_withdrawn_before_it_stood_there_does_not_stay() {
         let words = words();
-        let (address, place) = (0x5555_0000_4321, Shuffled::of(0x5555_0000_4321).place());
-        let rival = addresses().find(|&other| Shuffled::of(other).place() == place).expect("one in 65536 is");
+        let address = 0x5555_0000_4321;
+        let rival = address + CALLERS as u64;
         publish(&words, rival, &slot(rival, 6, Action::COUNT), || false);
         let own = slot(address, 5, Action::COUNT);
         let mut is_asked = false;

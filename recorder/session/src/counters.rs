@@ -1,5 +1,6 @@
 //! The four counters of one site in one shard.
 
+use crate::site::MAX_SITES;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Cumulative since the target attached. Half a cache line, so that one allocation touches one line of counters.
@@ -20,6 +21,40 @@ pub struct Counters {
     pub frees: AtomicU64,
 }
 const _: () = assert!(core::mem::size_of::<Counters>() == 32);
+
+/// Where the counters of a site lie in every shard: bytes from its start, and so a site's id in the form in which the hot path
+/// needs no arithmetic to count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SiteOffset(usize);
+
+impl SiteOffset {
+    /// Beyond every offset: the size of a shard.
+    pub const END: usize = MAX_SITES * size_of::<Counters>();
+
+    /// That of the site with this id, one of the table's.
+    #[inline(always)]
+    pub const fn of(id: u32) -> SiteOffset {
+        SiteOffset(id as usize * size_of::<Counters>())
+    }
+
+    /// The offset in bytes; `None`: it is beyond a shard. `bytes` is a multiple of a site's counters wherever it is a site's offset.
+    #[inline(always)]
+    pub const fn from_bytes(bytes: usize) -> Option<SiteOffset> {
+        if bytes < Self::END { Some(SiteOffset(bytes)) } else { None }
+    }
+
+    /// Bytes from the start of a shard.
+    #[inline(always)]
+    pub const fn bytes(self) -> usize {
+        self.0
+    }
+
+    /// The site's id.
+    #[inline(always)]
+    pub const fn id(self) -> u32 {
+        (self.0 / size_of::<Counters>()) as u32
+    }
+}
 
 impl Counters {
     /// Counts one allocation. Only for the one writer of a shard: a plain add, no `lock`.

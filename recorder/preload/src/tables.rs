@@ -1,0 +1,16 @@
+//! HOT: what the fast path begins from, in one place, so that one address leads to all of it.
+
+use crate::live::Top;
+use crate::thread::Page;
+
+/// See [`TABLES`].
+#[repr(C)]
+pub struct Tables {
+    /// What each thread counts with.
+    pub page: Page,
+    /// The upper level of the side table.
+    pub top: Top,
+}
+
+/// The only one.
+pub static TABLES: Tables = Tables { page: Page::new(), top: Top::new() };
