@@ -60,7 +60,8 @@ pub fn rows(bench: &mut Bench) -> Result<()> {
             }
         }
         let one = |contender: Contender| {
-            let arguments = [threads, live / threads, (pairs / contender.slower()).max(1000)].map(|n| n.to_string());
+            let arguments =
+                [threads, live / threads, (pairs / contender.slower()).max(1000)].map(|n| n.to_string());
             reported(bench, contender, &program, &arguments)?.context("it was installed a moment ago")
         };
         let mut figures: HashMap<&str, Vec<f64>> = HashMap::new();
@@ -78,7 +79,9 @@ pub fn rows(bench: &mut Bench) -> Result<()> {
         let measure = match (threads, live) {
             (1, 1_000) => "ns added per pair, 1 thread, 1,000 live of 16–272 bytes".to_owned(),
             (1, live) => format!("ns added per pair, 1 thread, {live} live, random order"),
-            (threads, _) => format!("ns added per pair, {threads} threads, 1,000 live, a quarter of the frees elsewhere"),
+            (threads, _) => {
+                format!("ns added per pair, {threads} threads, 1,000 live, a quarter of the frees elsewhere")
+            }
         };
         // With several threads a pair may cost no more than with one.
         let most = one_thread.filter(|_| threads > 1).unwrap_or(most);

@@ -4,6 +4,17 @@
 #![allow(unsafe_code)]
 
 use crate::{live, real, slow, thread};
+use edleak_session::counters::Counters;
+
+/// The small allocation at an address, its entry, and the counters that its free may be counted with without further ado.
+#[inline(always)]
+fn small_at(address: *mut u8) -> Option<(live::Entry, live::Small, *const Counters)> {
+    let own = thread::own();
+    let entry = live::entry_of(address)?;
+    // SAFETY: this thread's.
+    let (small, counters) = unsafe { thread::Own::small(own, entry.load()) }?;
+    Some((entry, small, counters))
+}
 
 /// free. The address is forgotten before the real call: once that returns, another thread may be handed it.
 ///
@@ -11,16 +22,13 @@ use crate::{live, real, slow, thread};
 /// Called by its entry stub only, like every hook here.
 #[inline(always)]
 pub unsafe fn on_free(allocation: *mut u8) {
-    let own = thread::own();
-    let noted =
-        live::entry_of(allocation).and_then(|entry| own.small(entry.load()).map(|small| (entry, small)));
-    let Some((entry, small)) = noted else {
+    let Some((entry, small, counters)) = small_at(allocation) else {
         // SAFETY: `allocation` is what the target wants to free.
         return unsafe { slow::free(allocation) };
     };
     entry.clear();
-    // SAFETY: this thread may count, and a small entry's site is one of the table's.
-    unsafe { thread::count_free(own.counters, small) };
+    // SAFETY: this thread's, and not null.
+    unsafe { thread::count_free(counters, small) };
     // SAFETY: the target's own call; only our record of the address is gone.
     unsafe { real::free(allocation) }
 }
@@ -31,9 +39,7 @@ pub unsafe fn on_free(allocation: *mut u8) {
 /// # Safety
 /// See [`on_free`].
 pub unsafe extern "C" fn reallocate(old: *mut u8, size: usize) -> *mut u8 {
-    let own = thread::own();
-    let noted = live::entry_of(old).and_then(|entry| own.small(entry.load()).map(|small| (entry, small)));
-    let Some((entry, small)) = noted else {
+    let Some((entry, small, _)) = small_at(old) else {
         // SAFETY: what the target passed.
         return unsafe { slow::reallocate(old, size) };
     };
@@ -41,12 +47,12 @@ pub unsafe extern "C" fn reallocate(old: *mut u8, size: usize) -> *mut u8 {
     // SAFETY: the target's own call; only our record of the address is gone. What was noted is not in the arena, which serves
     // nobody once anything is noted.
     let new = unsafe { real::realloc(old, size) };
-    let counters = thread::own().counters;
+    let counters = thread::counters();
     if counters.is_null() || new.is_null() {
         // SAFETY: as above, after the real call.
         return unsafe { slow::reallocated(old, Some(small.into()), new, size) };
     }
-    // SAFETY: this thread owns `counters`, and a small entry's site is one of the table's.
+    // SAFETY: this thread's, and not null.
     unsafe { thread::count_free(counters, small) };
     new
 }

@@ -1,7 +1,8 @@
-//! HOT: the exported C symbols, one line of logic each; the only file that exports anything.
+//! HOT: the exported C symbols; the only file that exports anything.
 //!
-//! Every allocating entry point is a naked stub: it adds the address of its own return address and the frame pointer to
-//! the arguments (the hook's view of its caller) and jumps to the hook, which returns to the caller directly.
+//! Every allocating entry point is a naked stub. The frequent ones call the real function and note what came of it ([`crate::note`]);
+//! the others add the address of their own return address and the frame pointer to the arguments (the hook's view of its
+//! caller) and jump to the hook, which returns to the caller directly. What frees needs no caller.
 #![allow(unsafe_code)]
 #![allow(non_snake_case)] // names of the C++ ABI
 
@@ -20,7 +21,14 @@ macro_rules! entry {
         #[cfg_attr(not(test), unsafe(no_mangle))]
         #[unsafe(naked)]
         pub unsafe extern "C" fn $name($($argument: $kind),*) $(-> $result)? {
-            naked_asm!(concat!("mov ", $frame, ", rsp"), concat!("mov ", $rbp, ", rbp"), "jmp {hook}", hook = sym $hook)
+            naked_asm!(
+                ".cfi_startproc",
+                concat!("mov ", $frame, ", rsp"),
+                concat!("mov ", $rbp, ", rbp"),
+                "jmp {hook}",
+                ".cfi_endproc",
+                hook = sym $hook,
+            )
         }
     )*};
 }

@@ -3,21 +3,21 @@
 //! Reading order, hot files first. A hot file reaches cold code only through a `#[cold]` function.
 //!
 //! ```text
-//! hot   interpose   the exported C symbols, one line each
+//! hot   interpose   the exported C symbols
 //!       note        what their stubs do with a new allocation: the whole fast path of one
 //!       hooks       what a free and a realloc do
 //!       thread      this thread's counters and what it is in the middle of
 //!       tables      what these begin from
 //!       live        address → (site, size)
-//!       sites       return address → site; stepping over wrappers
 //!       walk        the stack of an allocation at a watched site
 //! cold  slow        everything the fast path left out
+//!       sites       return address → site; stepping over wrappers
 //!       forward     entry points that may call other entry points; operator new and delete
 //!       modules     which modules the loader brings and takes
 //!       real        the next malloc, and memory until it is found
 //!       lifecycle   start, fork, exec as a state machine; attaching to a session
 //!       detached    a bare LD_PRELOAD starts its own collector
-//!       sys arch    raw system calls · naked stubs, thread-local access
+//!       sys arch    raw system calls · thread-local access
 //! ```
 //!
 //! Rules that hold everywhere here: no allocation, no lock, no panic, no errno (system calls are raw), and after

@@ -13,10 +13,11 @@
 //! | bits   | field | of one that is large, or special: its free is more than counting, `slow` knows what   |
 //! |--------|-------|---------------------------------------------------------------------------------------|
 //! | 0..19  | site  | the site's id, or a stack's                                                           |
-//! | 19..31 | size  | requested bytes; 4,095: that many or more, the size is in the next two entries        |
+//! | 19..31 | size  | requested bytes; 4,095: that many or more, the size is in the next four entries       |
 //! | 31     | slow  | 1                                                                                     |
 //!
-//! Bit 63 of the size in the next two entries tells whether such a one is special.
+//! These four are slow entries of site 0, which is no allocation's, with twelve bits of the size each, and bit 47 of it tells whether
+//! the allocation is special: so whoever finds one that was left behind does not take it for an allocation.
 #![allow(unsafe_code)]
 
 use crate::sys;
@@ -25,17 +26,25 @@ use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use edleak_session::counters::SiteOffset;
 use edleak_session::site::MAX_SITES;
+use edleak_session::stack::MAX_CELLS;
 
-/// Sizes from here on take two more entries, which an allocation of that size always covers.
+/// Sizes from here on take more entries than one.
 pub const LARGE: usize = 1 << 15;
 pub const SITE_BITS: u32 = 16;
 const _: () = assert!(MAX_SITES <= 1 << SITE_BITS);
 const SLOW: u32 = 1 << 31;
+const _: () = assert!(LARGE << SITE_BITS == SLOW as usize);
 const SLOW_SITE_BITS: u32 = 19;
-const SLOW_LARGE: usize = 4095;
-/// Small entries are those of which this and less remain when 1 is taken off.
+const _: () = assert!(MAX_SITES + MAX_CELLS <= 1 << SLOW_SITE_BITS);
+const SLOW_SIZE_BITS: u32 = 12;
+/// Sizes of slow entries from here on are in the next entries, which an allocation of that size always covers.
+const SLOW_LARGE: usize = (1 << SLOW_SIZE_BITS) - 1;
+const SIZE_ENTRIES: usize = 4;
+const LARGE_IS_SPECIAL: usize = 1 << 47;
+const _: () = assert!(LARGE_IS_SPECIAL << 1 == 1 << (SIZE_ENTRIES as u32 * SLOW_SIZE_BITS));
+const _: () = assert!(SIZE_ENTRIES << GRANULE_SHIFT < SLOW_LARGE);
+/// Of a small entry less than this remains when 1 is taken off.
 pub const SMALL: u32 = SLOW - 1;
-const LARGE_IS_SPECIAL: u32 = 1 << 31;
 pub const GRANULE_SHIFT: usize = 5;
 pub const LEAF_SHIFT: usize = 26;
 pub const LEAF_ENTRIES: usize = 1 << (LEAF_SHIFT - GRANULE_SHIFT);
@@ -104,13 +113,18 @@ impl Found {
         if let Some(small) = self.small(SMALL) {
             return Some(small.into());
         }
+        if self.slow_site() == 0 {
+            return None; // a part of a size, or what null is marked with
+        }
         if !self.is_large() {
             return Some(Allocation { site: self.slow_site(), size: self.slow_size(), special: true });
         }
-        let [low, high] = size_entries(address).map(|entry| entry.map(|entry| entry.load().0));
-        let (low, high) = (low?, high?);
-        let size = (low as usize) | ((high & !LARGE_IS_SPECIAL) as usize) << 32;
-        Some(Allocation { site: self.slow_site(), size, special: high & LARGE_IS_SPECIAL != 0 })
+        let size = (0..SIZE_ENTRIES).try_fold(0, |size, n| {
+            let part = size_entry(address, n)?.load().slow_size();
+            Some(size | part << (n as u32 * SLOW_SIZE_BITS))
+        })?;
+        let special = size & LARGE_IS_SPECIAL != 0;
+        Some(Allocation { site: self.slow_site(), size: size & !LARGE_IS_SPECIAL, special })
     }
 }
 
@@ -134,9 +148,9 @@ impl From<Small> for Allocation {
     }
 }
 
-/// The two entries behind that of a large allocation, which hold its size.
-fn size_entries(address: usize) -> [Option<Entry>; 2] {
-    [1, 2].map(|n| entry_of((address + (n << GRANULE_SHIFT)) as *const u8))
+/// The entry that holds part `n` of the size of a large allocation.
+fn size_entry(address: usize, n: usize) -> Option<Entry> {
+    entry_of((address + ((n + 1) << GRANULE_SHIFT)) as *const u8)
 }
 
 impl Entry {
@@ -227,8 +241,10 @@ pub fn insert(address: *const u8, allocation: Allocation) -> Result<Option<Alloc
         entry.store(allocation.site | (allocation.size as u32) << SLOW_SITE_BITS | SLOW);
     } else {
         let flag = if allocation.special { LARGE_IS_SPECIAL } else { 0 };
-        for (n, word) in [(1, allocation.size as u32), (2, (allocation.size >> 32) as u32 | flag)] {
-            entry_or_leaf(address as usize + (n << GRANULE_SHIFT)).ok_or(())?.store(word);
+        for n in 0..SIZE_ENTRIES {
+            let part = (allocation.size | flag) >> (n as u32 * SLOW_SIZE_BITS) & SLOW_LARGE;
+            let at = address as usize + ((n + 1) << GRANULE_SHIFT);
+            entry_or_leaf(at).ok_or(())?.store(SLOW | (part as u32) << SLOW_SITE_BITS);
         }
         entry.store(allocation.site | (SLOW_LARGE as u32) << SLOW_SITE_BITS | SLOW);
     }
@@ -244,7 +260,7 @@ pub fn take(address: *const u8) -> Option<Allocation> {
     let found = entry.load();
     let was = found.allocation_at(address as usize)?;
     if found.is_large() {
-        size_entries(address as usize).into_iter().flatten().for_each(Entry::clear);
+        (0..SIZE_ENTRIES).filter_map(|n| size_entry(address as usize, n)).for_each(Entry::clear);
     }
     entry.clear();
     Some(was)
@@ -253,7 +269,6 @@ pub fn take(address: *const u8) -> Option<Allocation> {
 /// Shows every allocation in the table and its address to `visit`, which may insert it anew. Slow: it looks at every
 /// entry there is.
 pub fn for_each(mut visit: impl FnMut(*const u8, Allocation)) {
-    let mut next = 0;
     for (region, top) in TABLES.top.0.iter().enumerate() {
         let leaf = top.load(Ordering::Acquire);
         if leaf.is_null() {
@@ -261,15 +276,9 @@ pub fn for_each(mut visit: impl FnMut(*const u8, Allocation)) {
         }
         for index in 0..LEAF_ENTRIES {
             let address = region << LEAF_SHIFT | index << GRANULE_SHIFT;
-            if address < next {
-                continue; // it holds a size and no allocation
-            }
             // SAFETY: the index is below the leaf's size.
             let found = Entry(unsafe { leaf.add(index) }).load();
-            if address != 0
-                && let Some(allocation) = found.allocation_at(address)
-            {
-                next = address + ((if found.is_large() { 3 } else { 1 }) << GRANULE_SHIFT);
+            if let Some(allocation) = found.allocation_at(address) {
                 visit(address as *const u8, allocation);
             }
         }
@@ -294,7 +303,7 @@ mod tests {
     #[test]
     fn every_size_comes_back_across_the_boundary_of_large() {
         for (i, size) in
-            [0, 1, 31, 4094, 4095, 4096, 32_766, 32_767, 32_768, 65_536, u32::MAX as usize, 1 << 40]
+            [0, 1, 31, 4094, 4095, 4096, 32_766, 32_767, 32_768, 65_536, u32::MAX as usize, (1 << 47) - 1]
                 .into_iter()
                 .enumerate()
         {
@@ -328,7 +337,7 @@ mod tests {
             (base + 32, Allocation { site: 4, size: 4094, special: true }),
             (base + 4160, Allocation { site: 5, size: 1 << 33, special: true }),
             ((base + (1 << LEAF_SHIFT)) - 32, Allocation { site: 6, size: 50_000, special: false }),
-            (base + (1 << LEAF_SHIFT) + 64, Allocation { site: 7, size: 0, special: false }),
+            (base + (1 << LEAF_SHIFT) + 51_200, Allocation { site: 7, size: 0, special: false }),
         ];
         for (address, allocation) in all {
             assert_eq!(insert(at(address), allocation), Ok(None));
@@ -354,6 +363,17 @@ mod tests {
         assert!(null.small(SMALL).is_none() && !null.is_absent());
         assert_eq!(take(ptr::null()), None);
         assert_eq!(take(at(0x40_0000)), Some(allocation(2, 64)));
+    }
+
+    // Somebody gave a large block back behind our back, and its memory came again, a little further on.
+    #[test]
+    fn the_size_of_what_is_gone_is_no_allocation() {
+        let address = BASE + 0xa0_0000;
+        assert_eq!(insert(at(address), allocation(8, 0x1234_5678_9abc)), Ok(None));
+        for n in 1..8 {
+            assert_eq!(take(at(address + 32 * n)), None);
+            assert_eq!(insert(at(address + 32 * n), allocation(9, 20)), Ok(None));
+        }
     }
 
     #[test]

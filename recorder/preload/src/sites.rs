@@ -1,4 +1,4 @@
-//! HOT: return address → site; stepping over wrappers.
+//! COLD: return address → site; stepping over wrappers; what the hot path is told of it.
 #![allow(unsafe_code)]
 
 use crate::{forward, lifecycle, modules};
@@ -127,7 +127,8 @@ pub unsafe fn place(header: &Header, mut frame: Frame) -> Place {
         if !forward::is_ours(address) {
             publish(address, slot);
         }
-        place = Place { site: slot.id(), action: slot.action(), frame };
+        let (id, action) = slot.id_and_action();
+        place = Place { site: if id == 0 { OTHER } else { id }, action, frame };
         let Some(rule) = place.action.as_step() else { return place };
         // SAFETY: the collector compiled the rule for this very address.
         let caller = unsafe { frame.caller(rule) };

@@ -17,13 +17,13 @@ use edleak_session::site::{Action, MAX_SITES, OTHER};
 #[cold]
 #[inline(never)]
 pub unsafe extern "C" fn note(allocation: *mut u8, size: usize, caller: *const usize, rbp: usize) -> *mut u8 {
-    // SAFETY: the only reference to this thread's state in this call.
+    let Some(header) = lifecycle::header() else { return allocation };
+    // SAFETY: the only reference to this thread's state from here on.
     let tls = unsafe { thread::tls() };
     let (caller, rbp, size) = attribute(tls, caller, rbp, size);
     if allocation.is_null() {
         return allocation;
     }
-    let Some(header) = lifecycle::header() else { return allocation };
     let counting = thread::counting(header, tls);
     // SAFETY: the stub's frame, or that of the entry point around it, which is still under way.
     let frame = unsafe { Frame::of_caller(caller, rbp) };

@@ -12,5 +12,8 @@ pub struct Tables {
     pub top: Top,
 }
 
+// The hot path adds a thread's offset in the page to the address of all of it.
+const _: () = assert!(core::mem::offset_of!(Tables, page) == 0);
+
 /// The only one.
 pub static TABLES: Tables = Tables { page: Page::new(), top: Top::new() };

@@ -10,7 +10,7 @@ use crate::tables::TABLES;
 use crate::{arch, live};
 use core::cell::UnsafeCell;
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence};
 use edleak_session::counters::Counters;
 use edleak_session::header::Header;
 use edleak_session::layout::{MAX_SHARDS, Shard, owner_thread, owner_word};
@@ -62,7 +62,8 @@ pub struct Pending {
 /// What a thread counts with on the fast path. All limits are zero where it is not to: so whether a size is small enough and
 /// whether there are counters at all is one comparison.
 ///
-/// Written before any thread holds its offset, so read plainly.
+/// Written by the thread that attaches the process to a session, before any thread holds its offset, so read plainly; and wiped in a
+/// forked child, which may happen between two reads, if a signal handler forks.
 #[repr(C)]
 pub struct Own {
     /// This thread's shard; null: leave the fast path.
@@ -78,10 +79,20 @@ const _: () = assert!(size_of::<Own>() == 32);
 impl Own {
     const NONE: Own = Own { counters: ptr::null(), size_limit: 0, small: 0, reserved: [0; 3] };
 
-    /// The small allocation that was found in the side table, if it is one and this thread may count its free.
+    /// The small allocation that was found in the side table, if it is one and a thread may count its free, and the counters for that:
+    /// read before the limit, so that they are there wherever that lets anything pass.
+    ///
+    /// # Safety
+    /// `own` comes from [`own`].
     #[inline(always)]
-    pub fn small(&self, found: live::Found) -> Option<live::Small> {
-        found.small(self.small)
+    pub unsafe fn small(own: *const Own, found: live::Found) -> Option<(live::Small, *const Counters)> {
+        // SAFETY: as the caller says.
+        let counters = unsafe { &raw const (*own).counters };
+        // SAFETY: as above. Volatile, or the compiler reads it where it is needed, behind the limit.
+        let counters = unsafe { counters.read_volatile() };
+        compiler_fence(Ordering::SeqCst);
+        // SAFETY: as above.
+        found.small(unsafe { (*own).small }).map(|small| (small, counters))
     }
 }
 
@@ -97,7 +108,8 @@ pub struct Page {
 const FILL: usize = 4096 - (MAX_SHARDS + 1) * size_of::<Own>() - 4;
 const _: () = assert!(size_of::<Page>() == 4096);
 
-// SAFETY: entries of `own` are written before anybody reads them, by one thread; `fill` is never touched; `alive` is atomic.
+// SAFETY: in each process one thread writes the entries of `own`, before any other has an offset; `fill` is never touched; `alive` is
+// atomic.
 unsafe impl Sync for Page {}
 
 impl Page {
@@ -111,18 +123,23 @@ impl Page {
     }
 
     fn counters(&self, shard: usize) -> *const Counters {
+        let own = self.own[(shard + 1) % (MAX_SHARDS + 1)].get();
         // SAFETY: whoever asks has found the session attached, so nobody writes to it any more.
-        unsafe { &*self.own[(shard + 1) % (MAX_SHARDS + 1)].get() }.counters
+        unsafe { (*own).counters }
     }
 }
 
-/// What this thread may do on the fast path.
+/// What this thread counts with: an entry of the page, since an offset is 0 or was computed in `counting`.
 #[inline(always)]
-pub fn own() -> &'static Own {
-    let base = (&raw const TABLES.page).cast::<u8>();
-    let own = base.wrapping_add(arch::tls_first_word()).cast::<Own>();
-    // SAFETY: an offset is 0 or was computed in `counting`, so it is that of an aligned entry of the page.
-    unsafe { &*own }
+pub fn own() -> *const Own {
+    (&raw const TABLES.page).cast::<u8>().wrapping_add(arch::tls_first_word()).cast::<Own>()
+}
+
+/// This thread's counters; null: leave the fast path.
+#[inline(always)]
+pub fn counters() -> *const Counters {
+    // SAFETY: see `own`.
+    unsafe { (*own()).counters }
 }
 
 /// Counts the free of a small allocation in this thread's own counters.
@@ -175,13 +192,14 @@ static SHARD_COUNT: AtomicU32 = AtomicU32::new(0);
 /// Offset of the thread id from the thread pointer; 0: not known (see `lifecycle`).
 static TID_OFFSET: AtomicU64 = AtomicU64::new(0);
 
-/// Makes the shards of a session known. Called once, before [`Page::alive`] is set.
+/// Makes the shards of a session known. Called once for each session, before [`Page::alive`] is set.
 pub fn set_shards(shards: *mut Shard, counters: *mut Counters, count: usize, tid_offset: usize) {
     let count = count.clamp(1, MAX_SHARDS);
     for (index, own) in TABLES.page.own.iter().skip(1).take(count).enumerate() {
         let counters = counters.wrapping_add(index * MAX_SITES);
         let all = Own { counters, size_limit: live::LARGE, small: live::SMALL, reserved: [0; 3] };
-        // SAFETY: no thread has the offset of this entry before the store of `SHARD_COUNT` below.
+        // SAFETY: no thread has the offset of this entry before the store of `SHARD_COUNT` below; a forked child's only one has none
+        // any more.
         unsafe { own.get().write(all) };
     }
     SHARDS.store(shards, Ordering::Relaxed);

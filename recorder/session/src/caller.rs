@@ -1,10 +1,10 @@
 //! HOT: what the hot path knows of a caller, in one word: the site to count at or the rule to step over it.
 //!
-//! A return address has 47 bits: the lower 16 choose one of [`CALLERS`] words, the upper 31 stand in it, so a word and its place
+//! A return address has 48 bits: the lower 16 choose one of [`CALLERS`] words, the upper 32 stand in it, so a word and its place
 //! together say which address it is about, and one comparison tells both that it is the right one and that there is nothing to do
 //! but count. The lower bits are as good as a hash: code is called from everywhere in it, and neighbours share no place but a line.
 //!
-//! A word is the meaning of its address xor the address turned so that the upper 31 bits are on top. Meanings:
+//! A word is the meaning of its address xor the address turned so that the upper 32 bits are on top. Meanings:
 //!
 //! | from            | to              | meaning                                                          |
 //! |-----------------|-----------------|------------------------------------------------------------------|
@@ -12,8 +12,8 @@
 //! | `0x0_0020_0000` | `0x0_801f_ffff` | step over the caller: `0x20_0000` + a [`Rule`] of 31 bits        |
 //! | anything else   |                 | the word is another address's or nobody's                        |
 //!
-//! In an empty place, a word of 0, every address finds its own bits turned: 2³³ or more, unless it lies below [`LOWEST`], where no
-//! program may have code.
+//! In an empty place, a word of 0, every address finds its own bits turned: 2³² or more. That is not so below [`LOWEST`], where no
+//! program may have code, nor from 2⁴⁸ on, where it has some only if it asks a kernel with five levels of pages for that.
 //!
 //! The words are a cache of the site table ([`crate::site`]), which alone knows everything; a caller that finds no word of
 //! its own asks there. Whoever changes a meaning in the table withdraws the word afterwards, and whoever publishes a word
@@ -30,7 +30,7 @@ pub const CALLERS: usize = 1 << PLACE_BITS;
 /// No code lies below (`vm.mmap_min_addr`), and nothing is known of an address there: what comes from the stack is held against this.
 pub const LOWEST: usize = 1 << PLACE_BITS;
 
-const ADDRESS_BITS: u32 = 47;
+const ADDRESS_BITS: u32 = 48;
 /// How far an address is turned to the left before it is held against its word.
 pub const TURN: u32 = 64 - ADDRESS_BITS;
 /// Meanings from here on are rules.

@@ -39,6 +39,7 @@ pub const RBP_SHIFT: u32 = CFA_SHIFT + CFA_BITS;
 /// The bits that are the CFA's offset in bytes, since it is counted in words of eight, from bit 3 on.
 pub const CFA_MASK: u32 = ((1 << CFA_BITS) - 1) << CFA_SHIFT;
 const _: () = assert!(1 << CFA_SHIFT == size_of::<u64>());
+const _: () = assert!(crate::caller::RULES_FROM & (CFA_MASK | ((1 << CFA_SHIFT) - 1)) as u64 == 0);
 /// Set in a rule of kind `Rbp` and not in one of kind `Rsp`.
 pub const FROM_RBP: u32 = Kind::Rbp as u32;
 const _: () = assert!(Kind::Rsp as u32 & FROM_RBP == 0);

@@ -36,14 +36,20 @@ pub const fn meaning(id: u32, action: Action) -> u64 {
 }
 
 impl SiteSlot {
-    /// The site's id; 0: not given yet.
+    /// The site's id, 0 if none is given yet or it has just been forgotten, and what to do there.
+    pub fn id_and_action(&self) -> (u32, Action) {
+        let meaning = self.meaning.load(Ordering::Acquire);
+        (meaning as u32, Action((meaning >> 32) as u32))
+    }
+
+    /// The site's id; 0: none.
     pub fn id(&self) -> u32 {
-        self.meaning.load(Ordering::Acquire) as u32
+        self.id_and_action().0
     }
 
     /// What to do there.
     pub fn action(&self) -> Action {
-        Action((self.meaning.load(Ordering::Acquire) >> 32) as u32)
+        self.id_and_action().1
     }
 
     /// Makes the next caller from this address a new site: another module lies there now.
