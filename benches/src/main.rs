@@ -75,10 +75,10 @@ const GROUPS: &[Group] = &[
     ("instructions", rows::instructions::rows),
     ("pairs", rows::pairs::rows),
     ("start-up", rows::start_up::rows),
-    ("collector", rows::collector::rows),
-    ("stacks", rows::stacks::rows),
     // Before those that make this process large, behind whose peak that of a child is hidden.
     ("programs", rows::programs::rows),
+    ("collector", rows::collector::rows),
+    ("stacks", rows::stacks::rows),
     ("month", rows::month::rows),
     ("symbols", rows::symbols::rows),
     ("analyze", rows::analyze::rows),
