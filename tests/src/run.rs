@@ -125,10 +125,10 @@ impl Drop for Running {
 }
 
 /// Descriptors that whoever started the tests left open are no business of the programs under test, nor is that tests in the
-/// background of a shell have Ctrl-C ignored.
+/// background of a shell, or under nohup, have signals ignored.
 fn as_from_a_terminal() -> std::io::Result<()> {
     const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
-    for signal in [libc::SIGINT, libc::SIGQUIT] {
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
         // SAFETY: the default action, and no handler.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }

@@ -364,8 +364,10 @@ fn a_child_that_stays_does_not_hold_the_recorder() {
         release.display(),
         done.display()
     );
+    // Made first, since the first test to need the recorder builds it.
+    let mut command = Recorder::new("orphan").command(&dir.join("t.edl"), "bash", ["-c", &script]);
     let started = std::time::Instant::now();
-    let outcome = run(&mut Recorder::new("orphan").command(&dir.join("t.edl"), "bash", ["-c", &script]));
+    let outcome = run(&mut command);
     assert_eq!(outcome.code, 5, "{}", outcome.stderr);
     assert!(started.elapsed() < DEADLINE / 2 + Duration::from_secs(1));
     std::fs::write(&release, "").expect("writable");
