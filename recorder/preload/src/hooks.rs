@@ -19,7 +19,7 @@ fn small_at(address: *mut u8) -> Option<(live::Entry, live::Small, *const Counte
 /// free. The address is forgotten before the real call: once that returns, another thread may be handed it.
 ///
 /// # Safety
-/// Called by its entry stub only, like every hook here.
+/// What the target passed to an entry point, as for every hook here.
 #[inline(always)]
 pub unsafe fn on_free(allocation: *mut u8) {
     let Some((entry, small, counters)) = small_at(allocation) else {

@@ -6,7 +6,7 @@
 #![allow(unsafe_code)]
 #![allow(non_snake_case)] // names of the C++ ABI
 
-use crate::note::note_in_stub;
+use crate::note::{call_keeping, note_in_stub};
 use crate::{forward, hooks, real};
 use core::arch::naked_asm;
 use core::ffi::c_void;
@@ -58,13 +58,7 @@ type Pointer = *mut c_void;
 #[unsafe(naked)]
 pub unsafe extern "C" fn malloc(size: usize) -> Pointer {
     note_in_stub!(
-        [
-            "push rdi",
-            ".cfi_adjust_cfa_offset 8",
-            "call qword ptr [rip + {real}]",
-            "pop rsi",
-            ".cfi_adjust_cfa_offset -8",
-        ],
+        [call_keeping!("rdi", "qword ptr [rip + {real}]")],
         [],
         real = sym real::MALLOC,
     )
@@ -81,11 +75,7 @@ pub unsafe extern "C" fn calloc(count: usize, size: usize) -> Pointer {
         [
             "mov rax, rdi",
             "imul rax, rsi",
-            "push rax",
-            ".cfi_adjust_cfa_offset 8",
-            "call qword ptr [rip + {real}]",
-            "pop rsi",
-            ".cfi_adjust_cfa_offset -8",
+            call_keeping!("rax", "qword ptr [rip + {real}]"),
         ],
         [],
         real = sym real::CALLOC,
@@ -101,11 +91,7 @@ pub unsafe extern "C" fn calloc(count: usize, size: usize) -> Pointer {
 pub unsafe extern "C" fn realloc(old: Pointer, size: usize) -> Pointer {
     note_in_stub!(
         [
-            "push rsi",
-            ".cfi_adjust_cfa_offset 8",
-            "call {reallocate}",
-            "pop rsi",
-            ".cfi_adjust_cfa_offset -8",
+            call_keeping!("rsi", "{reallocate}"),
             "test rax, rax",
             "jz 4f",
         ],
@@ -128,11 +114,7 @@ pub unsafe extern "C" fn reallocarray(old: Pointer, count: usize, size: usize) -
             "mul rcx",
             "jo 5f",
             "mov rsi, rax",
-            "push rsi",
-            ".cfi_adjust_cfa_offset 8",
-            "call {reallocate}",
-            "pop rsi",
-            ".cfi_adjust_cfa_offset -8",
+            call_keeping!("rsi", "{reallocate}"),
             "test rax, rax",
             "jz 4f",
         ],

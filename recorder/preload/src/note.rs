@@ -1,4 +1,4 @@
-//! HOT: noting a new allocation, in assembly, in the entry stub itself. The whole fast path of an allocation is on this screen.
+//! HOT: noting a new allocation, in assembly, in the entry stub itself: the whole fast path of an allocation.
 //!
 //! No lock, no system call, no allocation of our own. Whatever is not the plain case (not started, forked, in the middle of another
 //! entry point, caller unknown or watched or without a word of its own, size not small, no leaf, a stale entry) ends in the
@@ -163,6 +163,19 @@ macro_rules! give_up {
     };
 }
 
+/// Calls, and keeps a register for that long, which comes back in rsi: the size.
+macro_rules! call_keeping {
+    ($register:literal, $target:literal) => {
+        concat!(
+            "push ",
+            $register,
+            "\n.cfi_adjust_cfa_offset 8\ncall ",
+            $target,
+            "\npop rsi\n.cfi_adjust_cfa_offset -8"
+        )
+    };
+}
+
 /// An entry stub. `before` makes the real call and fills rax and rsi; `after` is what it jumps to, from label 4 on; the rest are
 /// operands of the two.
 macro_rules! note_in_stub {
@@ -182,7 +195,7 @@ macro_rules! note_in_stub {
     };
 }
 
-pub(crate) use {assembly, give_up, known, note_in_stub, own, remember};
+pub(crate) use {assembly, call_keeping, give_up, known, note_in_stub, own, remember};
 
 /// Where the stubs go on if their caller is a wrapper, or nothing is known of it.
 ///

@@ -181,7 +181,10 @@ mod tests {
         let wrapper = 0x7f12_3456_789a;
         publish(&words, wrapper, &slot(wrapper, 9, Action::step(rule)), || false);
         assert_eq!((known(&words, wrapper).site(), known(&words, wrapper).rule()), (None, Some(rule)));
-        for other in addresses().chain(extremes()) {
+        // One bit apart, each bit of them: an address that shares everything else.
+        let near = [0x5555_5555_1234, 0x7fff_f7e0_0011, wrapper]
+            .map(|address| (0..ADDRESS_BITS).map(move |bit| address ^ 1 << bit));
+        for other in addresses().chain(extremes()).chain(near.into_iter().flatten()) {
             assert_eq!(known(&words, other).site(), None, "{other:#x}");
             assert_eq!(known(&words, other).rule(), None, "{other:#x}");
         }
