@@ -1,9 +1,27 @@
-// One kind of allocation, COUNT times: `pair malloc|calloc|realloc|new|array COUNT`. Two counts differ by nothing but the pairs.
+// One kind of allocation, COUNT times: `pair malloc|calloc|realloc|new|array|wrapped COUNT`. Two counts differ by nothing but the pairs.
 #include <cstdlib>
 #include <cstring>
 #include <new>
 
 static void *volatile kept; // keeps the compiler from removing the pair
+
+// Wrappers by their names, one for each kind of frame: with nothing but a size, with rbp saved, with a frame pointer.
+extern "C" __attribute__((noipa)) void *xmalloc(std::size_t size) {
+    void *made = std::malloc(size);
+    kept = made; // no tail call
+    return made;
+}
+extern "C" __attribute__((noipa)) void *xzalloc(std::size_t size) {
+    asm volatile("" ::: "rbp");
+    void *made = xmalloc(size);
+    kept = made;
+    return made;
+}
+extern "C" __attribute__((noipa, optimize("no-omit-frame-pointer"))) void *xpalloc(std::size_t size) {
+    void *made = xzalloc(size);
+    kept = made;
+    return made;
+}
 
 int main(int argc, char **argv) {
     if (argc != 3) return 2;
@@ -20,6 +38,8 @@ int main(int argc, char **argv) {
         for (long i = 0; i < count; i++) { kept = ::operator new(64); ::operator delete(kept, std::size_t(64)); }
     else if (!std::strcmp(argv[1], "array"))
         for (long i = 0; i < count; i++) { kept = ::operator new[](64); ::operator delete[](kept); }
+    else if (!std::strcmp(argv[1], "wrapped"))
+        for (long i = 0; i < count; i++) { kept = xpalloc(64); std::free(kept); }
     else
         return 2;
     return 0;

@@ -302,3 +302,12 @@ fn a_recursive_wrapper_has_the_same_site_on_every_way() {
         assert_eq!(used, 1, "{function}:\n{}", report.describe());
     }
 }
+
+/// Wrappers with every kind of frame call each other in every order, and who asked is the site of all that they allocate.
+#[test]
+fn wrappers_are_stepped_over_whatever_their_frames_are_like() {
+    let recorder = Recorder::new("wrapper-frames").options(["--wrapper", "wrap_*"]);
+    let report = recorder.record(stacks().binary("wrapper_frames"), [""; 0]).all_sites();
+    assert_eq!(report.counts_of("ask").allocs, 2 * 20 * 4 * 256, "{}", report.describe());
+    assert_eq!(report.sites_in("ask").count(), 1, "{}", report.describe());
+}

@@ -12,12 +12,13 @@ use std::path::Path;
 use std::process::Stdio;
 
 /// The kinds of pair that `pair.cpp` knows, and what the table says of them.
-pub const KINDS: [(&str, &str); 5] = [
+pub const KINDS: [(&str, &str); 6] = [
     ("malloc", "instructions added per malloc+free"),
     ("calloc", "instructions added per calloc+free"),
     ("realloc", "instructions added per realloc in place"),
     ("new", "instructions added per new+delete"),
     ("array", "instructions added per new[]+delete[]"),
+    ("wrapped", "instructions added per malloc+free behind three wrappers"),
 ];
 /// Both runs are past the first calls of everything when the shorter one ends.
 const FEW: u64 = 2_000;

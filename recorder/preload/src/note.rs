@@ -29,8 +29,8 @@ macro_rules! assembly {
             ".cfi_startproc",
             $($line,)*
             ".cfi_endproc",
-            "/* {tables} {top} {size_limit} {counters} {words} {turn} {sites_end} {max_callers} {rules_from} {last_rule} {cfa_mask} \
-             {from_rbp} {rbp_shift} {lowest} {leaf_shift} {last_leaf} {granule_shift} {last_entry} {site_bits} {allocated_bytes} \
+            "/* {tables} {top} {size_limit} {counters} {words} {turn} {sites_end} {max_callers} {frame} {last} \
+             {last_saved} {saved_from} {cfa_bits} {others_from} {lowest} {leaf_shift} {last_leaf} {granule_shift} {last_entry} {site_bits} {allocated_bytes} \
              {allocs} {counters_shift} {slow} {behind_wrappers} */",
             tables = sym $crate::tables::TABLES,
             top = const core::mem::offset_of!($crate::tables::Tables, top),
@@ -40,11 +40,12 @@ macro_rules! assembly {
             turn = const edleak_session::caller::TURN,
             sites_end = const edleak_session::counters::SiteOffset::END,
             max_callers = const $crate::sites::MAX_CALLERS,
-            rules_from = const edleak_session::caller::RULES_FROM,
-            last_rule = const (1u64 << edleak_session::caller::RULE_BITS) - 1,
-            cfa_mask = const edleak_session::rule::CFA_MASK,
-            from_rbp = const edleak_session::rule::FROM_RBP,
-            rbp_shift = const edleak_session::rule::RBP_SHIFT,
+            frame = const edleak_session::caller::FRAME,
+            last = const edleak_session::caller::LAST,
+            last_saved = const edleak_session::caller::LAST_SAVED,
+            saved_from = const edleak_session::caller::SAVED_FROM,
+            cfa_bits = const edleak_session::caller::CFA_BITS,
+            others_from = const edleak_session::caller::OTHERS_FROM,
             lowest = const edleak_session::caller::LOWEST,
             leaf_shift = const $crate::live::LEAF_SHIFT,
             last_leaf = const $crate::live::LEAVES - 1,
@@ -85,47 +86,70 @@ macro_rules! known {
     };
 }
 
-/// Steps over a wrapper and its callers until one is a site, at label 7; to label 2 where nothing is known. Needs `step_from_rbp`.
+/// Steps over a wrapper and its callers until one is a site, at label 7; to label 2 where nothing is known. Needs `step_aside`.
 ///
 /// A rule stands in the word of the address that it was compiled for, so what it names is on the stack, and one from rsp comes
 /// further with each step.
 ///
-/// The two kinds of rules are two branches and no choice of a register, so that the next address does not wait for both.
+/// What a hand-made stack ends in is no address (`caller::LOWEST`). It is told from a site at the end; as a rule it leads
+/// nowhere, until there have been too many.
 macro_rules! step_over {
     () => {
         concat!(
             "mov edx, {max_callers}
-            3: lea rcx, [r8 - {rules_from}]
-            cmp rcx, {last_rule}
-            ja 2f
-            dec edx
+            3: dec edx
             jz 2f
-            and r8d, {cfa_mask}
-            test cl, {from_rbp}
-            jnz 6f
-            add r10, r8
-            4: shr ecx, {rbp_shift}
-            jz 5f
-            neg rcx
-            mov r11, qword ptr [r10 + 8 * rcx]
-            5: mov r8, qword ptr [r10 - 8]
-            cmp r8, {lowest}
-            jb 2f\n",
+            cmp r8, {frame}
+            jae 6f
+            movzx ecx, r8w
+            add r10, rcx
+            4: mov r8, qword ptr [r10 - 8]\n",
             $crate::note::known!(),
             "\njae 3b
+            5: cmp qword ptr [r10 - 8], {lowest}
+            jb 2f
             7: lea rdx, [rip + {tables}]"
         )
     };
 }
 
-/// The way that a rule from rbp goes in between.
-macro_rules! step_from_rbp {
+/// The ways that rules about rbp go in between: that of a frame pointer, those that find it on the stack, and others. A meaning whose
+/// lower bits are 0 is no rule.
+macro_rules! step_aside {
     () => {
-        "6: add r8, r11
-        cmp r8, r10
-        jbe 2f
-        mov r10, r8
-        jmp 4b"
+        concat!(
+            "6: ja 8f
+            cmp r11, r10
+            jb 2f
+            lea r10, [r11 + 16]
+            mov r8, qword ptr [r11 + 8]
+            mov r11, qword ptr [r11]\n",
+            $crate::note::known!(),
+            "\njae 3b
+            jmp 5b
+            8: movzx ecx, r8w
+            test ecx, ecx
+            jz 2f
+            cmp r8, {last_saved}
+            ja 9f
+            add r10, rcx
+            shr r8d, {cfa_bits}
+            neg r8
+            mov r11, qword ptr [r10 + 8 * r8 + 8 * {saved_from}]
+            jmp 4b
+            9: cmp r8, {last}
+            ja 2f
+            add rcx, r11
+            cmp rcx, r10
+            jbe 2f
+            mov r10, rcx
+            shr r8d, {cfa_bits}
+            sub r8d, {others_from}
+            jz 4b
+            neg r8
+            mov r11, qword ptr [r10 + 8 * r8]
+            jmp 4b"
+        )
     };
 }
 
@@ -209,7 +233,7 @@ pub unsafe extern "C" fn behind_wrappers() {
         step_over!(),
         remember!(),
         "ret",
-        step_from_rbp!(),
+        step_aside!(),
         give_up!(),
     ])
 }
@@ -240,7 +264,7 @@ pub unsafe extern "C" fn note(allocation: *mut u8, size: usize, caller: *const u
         ".cfi_adjust_cfa_offset -16",
         "ret",
         ".cfi_adjust_cfa_offset 16",
-        step_from_rbp!(),
+        step_aside!(),
         "2: mov rdi, rax",
         "pop rdx",
         ".cfi_adjust_cfa_offset -8",

@@ -6,21 +6,26 @@
 //!
 //! A word is the meaning of its address xor the address turned so that the upper 32 bits are on top. Meanings:
 //!
-//! | from            | to              | meaning                                                          |
-//! |-----------------|-----------------|------------------------------------------------------------------|
-//! | `0x0_0000_0020` | `0x0_001f_ffe0` | count at this [`SiteOffset`]                                     |
-//! | `0x0_0020_0000` | `0x0_801f_ffff` | step over the caller: `0x20_0000` + a [`Rule`] of 31 bits        |
-//! | anything else   |                 | the word is another address's or nobody's                        |
+//! | from          | to            | meaning                                                                              |
+//! |---------------|---------------|--------------------------------------------------------------------------------------|
+//! | `0x0000_0020` | `0x001f_ffe0` | count at this [`SiteOffset`]                                                         |
+//! | `0x0020_0008` | `0x0020_fff8` | a [`Rule`]: the CFA is rsp and the lower 16 bits, and rbp is still the caller's      |
+//! | `0x0020_ffff` |               | the rule of a frame pointer: the CFA lies two words above rbp, where the caller's is |
+//! | `0x0021_0008` | `0x101f_fff8` | the CFA is rsp and the lower 16 bits; the upper ones less `0x20`: words from the CFA |
+//! |               |               | down to the caller's rbp                                                             |
+//! | `0x1020_0008` | `0x201f_fff8` | any other rule: the same from rbp; the upper ones less `0x1020`, 0: rbp is the caller's |
+//! | anything else |               | the word is another address's or nobody's                                            |
 //!
-//! In an empty place, a word of 0, every address finds its own bits turned: 2³² or more. That is not so below [`LOWEST`], where no
-//! program may have code, nor from 2⁴⁸ on, where it has some only if it asks a kernel with five levels of pages for that.
+//! In an empty place, a word of 0, every address finds its own bits turned: 2³² or more. That is not so from 2⁴⁸ on, where a program
+//! has code only if it asks a kernel with five levels of pages for that, nor below [`LOWEST`], where none may be: one from there
+//! finds a meaning whose lower 16 bits are 0, which may be a site's but no rule's.
 //!
 //! The words are a cache of the site table ([`crate::site`]), which alone knows everything; a caller that finds no word of
 //! its own asks there. Whoever changes a meaning in the table withdraws the word afterwards, and whoever publishes a word
 //! looks at the table again afterwards, each behind a full barrier: one of the two sees what the other did.
 
 use crate::counters::SiteOffset;
-use crate::rule::Rule;
+use crate::rule::{Kind, Rule};
 use crate::site::{Action, MAX_SITES, SiteSlot};
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -33,11 +38,22 @@ pub const LOWEST: usize = 1 << PLACE_BITS;
 const ADDRESS_BITS: u32 = 48;
 /// How far an address is turned to the left before it is held against its word.
 pub const TURN: u32 = 64 - ADDRESS_BITS;
-/// Meanings from here on are rules.
-pub const RULES_FROM: u64 = SiteOffset::END as u64;
-/// Bits of a rule that a word can hold.
-pub const RULE_BITS: u32 = 31;
-const _: () = assert!(RULES_FROM + (1 << RULE_BITS) <= 1 << (TURN + PLACE_BITS));
+/// Lower bits of a meaning that are a rule's offset of the CFA in bytes, a multiple of 8.
+pub const CFA_BITS: u32 = 16;
+/// The rule of a frame with a frame pointer. Of those that are no site's, the meanings below are rules that find the CFA from rsp
+/// and leave rbp as it is, those above are all other rules.
+pub const FRAME: u64 = SiteOffset::END as u64 | ((1 << CFA_BITS) - 1);
+const _: () = assert!(SiteOffset::END.is_multiple_of(1 << CFA_BITS));
+const MAX_RBP_WORDS: u64 = 4095;
+/// What the upper bits of rules begin with that find the CFA from rsp and the caller's rbp on the stack.
+pub const SAVED_FROM: u64 = FRAME >> CFA_BITS;
+/// The last of those.
+pub const LAST_SAVED: u64 = ((SAVED_FROM + MAX_RBP_WORDS + 1) << CFA_BITS) - 1;
+/// What the upper bits of the other rules begin with.
+pub const OTHERS_FROM: u64 = (LAST_SAVED + 1) >> CFA_BITS;
+/// The last meaning of all.
+pub const LAST: u64 = ((OTHERS_FROM + MAX_RBP_WORDS + 1) << CFA_BITS) - 1;
+const _: () = assert!(LAST < 1 << (TURN + PLACE_BITS) && LAST <= i32::MAX as u64);
 
 /// The index of the word about an address.
 #[inline(always)]
@@ -71,8 +87,17 @@ impl Caller {
     /// The rule to step over it, of kind `Rsp` or `Rbp`; `None`: it is no wrapper, or nothing is known.
     #[inline(always)]
     pub const fn rule(self) -> Option<Rule> {
-        let rule = self.0.wrapping_sub(RULES_FROM);
-        if rule >> RULE_BITS == 0 { Some(Rule(rule as u32)) } else { None }
+        let (upper, cfa_offset) = (self.0 >> CFA_BITS, (self.0 % (1 << CFA_BITS)) as i64);
+        if self.site().is_some() || self.0 > LAST || cfa_offset == 0 {
+            return None;
+        }
+        if self.0 == FRAME {
+            return Rule::pack(Kind::Rbp, 16, Some(16));
+        }
+        let (kind, from) =
+            if self.0 <= LAST_SAVED { (Kind::Rsp, SAVED_FROM) } else { (Kind::Rbp, OTHERS_FROM) };
+        let rbp_offset = (upper - from) as i64 * 8;
+        Rule::pack(kind, cfa_offset, if rbp_offset > 0 { Some(rbp_offset) } else { None })
     }
 
     /// What a word can say of a site and its action; `None`: there is more to do than a word can say.
@@ -84,9 +109,16 @@ impl Caller {
             return Some(Caller(SiteOffset::of(id).bytes() as u64));
         }
         let rule = action.as_step()?;
+        let (cfa_offset, rbp_words) = (rule.cfa_offset() as u64, rule.rbp_offset() as u64 / 8);
         // Whoever steps without asking the table must come further with each step.
-        let is_sayable = rule.cfa_offset() >= 8 && rule.0 >> RULE_BITS == 0;
-        is_sayable.then(|| Caller(RULES_FROM + rule.0 as u64))
+        if cfa_offset == 0 || cfa_offset >> CFA_BITS != 0 || rbp_words > MAX_RBP_WORDS {
+            return None;
+        }
+        Some(Caller(match (rule.kind(), cfa_offset, rbp_words) {
+            (Kind::Rsp, _, _) => (SAVED_FROM + rbp_words) << CFA_BITS | cfa_offset,
+            (_, 16, 2) => FRAME,
+            _ => (OTHERS_FROM + rbp_words) << CFA_BITS | cfa_offset,
+        }))
     }
 }
 
@@ -134,7 +166,6 @@ fn is_about(word: u64, address: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rule::Kind;
     use std::vec::Vec;
 
     fn words() -> Vec<AtomicU64> {
@@ -191,6 +222,26 @@ mod tests {
     }
 
     #[test]
+    fn every_rule_comes_back_and_is_told_from_a_site() {
+        for kind in [Kind::Rsp, Kind::Rbp] {
+            for cfa in [8, 16, 4096, (1 << CFA_BITS) - 8] {
+                for rbp in [None, Some(8), Some(16), Some(MAX_RBP_WORDS as i64 * 8)] {
+                    let rule = Rule::pack(kind, cfa, rbp).expect("fits");
+                    let caller = Caller::of(7, Action::step(rule)).expect("can be said");
+                    assert_eq!((caller.rule(), caller.site()), (Some(rule), None));
+                    assert_eq!(caller.0 < FRAME, kind == Kind::Rsp && rbp.is_none());
+                    assert_eq!(caller.0 == FRAME, (kind, cfa, rbp) == (Kind::Rbp, 16, Some(16)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_finds_no_rule_in_an_empty_place() {
+        assert!((0..LOWEST as u64).all(|number| Caller::by(0, number).rule().is_none()));
+    }
+
+    #[test]
     fn no_two_addresses_share_a_place_and_what_stands_in_it() {
         let mut seen: Vec<(usize, u64)> =
             addresses().map(|address| (place(address), Caller(0).word(address))).collect();
@@ -207,7 +258,7 @@ mod tests {
         let words = words();
         let address = 0x4000_1234;
         let stays = Action::step(Rule::pack(Kind::Rsp, 0, None).expect("fits"));
-        let far = Action::step(Rule::pack(Kind::Rsp, 64, Some(20_000)).expect("fits"));
+        let far = Action::step(Rule::pack(Kind::Rsp, 1 << CFA_BITS, None).expect("fits"));
         for (id, action) in [
             (0, Action::COUNT),
             (5, Action::WATCH),

@@ -34,15 +34,9 @@ pub struct Rule(pub u32);
 const CFA_BITS: u32 = 17;
 const RBP_BITS: u32 = 12;
 const CFA_SHIFT: u32 = 3;
-/// A rule shifted right by this is how many words below the CFA the saved rbp lies.
-pub const RBP_SHIFT: u32 = CFA_SHIFT + CFA_BITS;
-/// The bits that are the CFA's offset in bytes, since it is counted in words of eight, from bit 3 on.
-pub const CFA_MASK: u32 = ((1 << CFA_BITS) - 1) << CFA_SHIFT;
+const RBP_SHIFT: u32 = CFA_SHIFT + CFA_BITS;
+const CFA_MASK: u32 = ((1 << CFA_BITS) - 1) << CFA_SHIFT;
 const _: () = assert!(1 << CFA_SHIFT == size_of::<u64>());
-const _: () = assert!(crate::caller::RULES_FROM & (CFA_MASK | ((1 << CFA_SHIFT) - 1)) as u64 == 0);
-/// Set in a rule of kind `Rbp` and not in one of kind `Rsp`.
-pub const FROM_RBP: u32 = Kind::Rbp as u32;
-const _: () = assert!(Kind::Rsp as u32 & FROM_RBP == 0);
 const _: () = assert!(RBP_SHIFT + RBP_BITS == 32);
 
 impl Rule {

@@ -17,9 +17,9 @@ static __attribute__((noipa)) void ask(int levels, size_t size) { free(wrap_leve
 int main(void) {
     for (int i = 0; i < 1000; i++) {
         ask(63, 100);
-        ask(63, 10000);
+        ask(63, 100000);
         ask(64, 100);
-        ask(64, 10000);
+        ask(64, 100000);
     }
     return 0;
 }
