@@ -72,9 +72,14 @@ pub const PEERS: [Contender; 4] =
     [Contender::Heaptrack, Contender::JemallocProfiling, Contender::Gperftools, Contender::Dhat];
 
 /// How to start each contender on this machine.
+///
+/// The preloads are copied anew for each run. Some copies of the same bytes are slower than others, by ten nanoseconds a pair behind
+/// wrappers: where the pages of a file lie in memory is chance, and stays the same for as long as it is cached. So chance is
+/// drawn again in each round, for the floor as for edleak.
 pub struct Starter {
     record: PathBuf,
-    forward: PathBuf,
+    preload: Preload,
+    forward: Preload,
     heaptrack: Option<PathBuf>,
     jemalloc: Option<PathBuf>,
     tcmalloc: Option<PathBuf>,
@@ -82,13 +87,35 @@ pub struct Starter {
     dir: PathBuf,
 }
 
+/// A preload, and the copy of it that a run loads.
+struct Preload {
+    original: PathBuf,
+    copy: PathBuf,
+}
+
+impl Preload {
+    fn fresh(&self) -> &Path {
+        let new = self.copy.with_extension("new");
+        std::fs::copy(&self.original, &new)
+            .and_then(|_| std::fs::rename(&new, &self.copy))
+            .unwrap_or_else(|error| panic!("cannot copy `{}`: {error}", self.original.display()));
+        &self.copy
+    }
+}
+
 impl Starter {
     /// Looks for the peers and builds the floor in `dir`, where their output goes, too.
     pub fn new(tools: &Tools, dir: &Path) -> Result<Starter> {
-        let forward = dir.join("forward.so");
-        tools::compile(&tools::source("forward.c"), &forward, &["-O2", "-shared", "-fPIC", "-ldl"])?;
+        let forward = Preload { original: dir.join("forward.so"), copy: dir.join("forward-copy.so") };
+        tools::compile(&tools::source("forward.c"), &forward.original, &["-O2", "-shared", "-fPIC", "-ldl"])?;
+        let record = dir.join("edleak-record");
+        std::fs::copy(&tools.record, &record)?;
+        const LIBRARY: &str = "libedleak_preload.so";
+        let preload =
+            Preload { original: tools.record.with_file_name(LIBRARY), copy: record.with_file_name(LIBRARY) };
         Ok(Starter {
-            record: tools.record.clone(),
+            record,
+            preload,
             forward,
             heaptrack: tools::installed("heaptrack"),
             jemalloc: tools::library("libjemalloc.so.2"),
@@ -126,14 +153,18 @@ impl Starter {
             command
         };
         let trace = self.trace();
+        let recorder = || {
+            self.preload.fresh();
+            &self.record
+        };
         let record = [OsStr::new("-q"), OsStr::new("-o"), trace.as_os_str()];
         Some(match contender {
             Contender::Untraced => Command::new(program.as_ref()),
-            Contender::Forward => preload(&self.forward),
-            Contender::Edleak => under(&self.record, &record),
+            Contender::Forward => preload(self.forward.fresh()),
+            Contender::Edleak => under(recorder(), &record),
             Contender::EdleakWatchAll => {
                 let watch = [OsStr::new("--watch"), OsStr::new("*")];
-                under(&self.record, &[&record[..], &watch[..]].concat())
+                under(recorder(), &[&record[..], &watch[..]].concat())
             }
             Contender::Heaptrack => {
                 let data = self.dir.join("heaptrack");
