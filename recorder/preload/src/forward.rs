@@ -10,8 +10,8 @@
 #![allow(unsafe_code)]
 
 use crate::real::{self, Lazy};
-use crate::{hooks, interpose, lifecycle, note, slow, thread};
-use core::ffi::{c_char, c_void};
+use crate::{hooks, lifecycle, modules, note, slow, thread};
+use core::ffi::c_void;
 use core::mem::transmute;
 use core::ptr;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -27,6 +27,18 @@ static MEMALIGN: Lazy = Lazy::new(c"memalign");
 static VALLOC: Lazy = Lazy::new(c"valloc");
 static PVALLOC: Lazy = Lazy::new(c"pvalloc");
 static REALLOCARRAY: Lazy = Lazy::new(c"reallocarray");
+
+/// Looks up what the entry points here call, while nobody can notice; a C++ runtime that is loaded later, at its first use.
+pub fn resolve() {
+    for real in [&POSIX_MEMALIGN, &ALIGNED_ALLOC, &MEMALIGN, &VALLOC, &PVALLOC, &REALLOCARRAY] {
+        real.get();
+    }
+    if FORMS[NEW].real.is_there() {
+        FORMS.iter().for_each(|form| _ = form.real.get());
+        DELETE_FORMS.iter().for_each(|form| _ = form.get());
+        learn_new();
+    }
+}
 
 /// Runs a real function that returns an allocation, or null, and counts what came of it once.
 unsafe fn counted(
@@ -207,17 +219,17 @@ fn new_is_malloc() -> bool {
 #[cold]
 fn learn_new() {
     // What the program sees must be ours, and what comes after us must be a C++ runtime's. Only then nobody is passed over.
-    let ours: [(&core::ffi::CStr, usize); 8] = [
-        (c"_Znwm", interpose::_Znwm as *const () as usize),
-        (c"_Znam", interpose::_Znam as *const () as usize),
-        (c"_ZnwmRKSt9nothrow_t", interpose::_ZnwmRKSt9nothrow_t as *const () as usize),
-        (c"_ZnamRKSt9nothrow_t", interpose::_ZnamRKSt9nothrow_t as *const () as usize),
-        (c"_ZdlPv", interpose::_ZdlPv as *const () as usize),
-        (c"_ZdaPv", interpose::_ZdaPv as *const () as usize),
-        (c"_ZdlPvm", interpose::_ZdlPvm as *const () as usize),
-        (c"_ZdaPvm", interpose::_ZdaPvm as *const () as usize),
+    let forms = [
+        c"_Znwm",
+        c"_Znam",
+        c"_ZnwmRKSt9nothrow_t",
+        c"_ZnamRKSt9nothrow_t",
+        c"_ZdlPv",
+        c"_ZdaPv",
+        c"_ZdlPvm",
+        c"_ZdaPvm",
     ];
-    let unreplaced = ours.iter().all(|&(name, address)| real::global(name) as usize == address);
+    let unreplaced = forms.iter().all(|name| modules::is_own(real::global(name) as usize));
     let default = unreplaced
         && FORMS[NEW].real.get_if_any().is_some_and(is_in_cxx_runtime)
         && DELETE_FORMS[DELETE].get_if_any().is_some_and(is_in_cxx_runtime);
@@ -231,28 +243,12 @@ impl Lazy {
     }
 }
 
-#[repr(C)]
-struct DlInfo {
-    path: *const c_char,
-    base: *mut c_void,
-    symbol: *const c_char,
-    address: *mut c_void,
-}
-
 fn is_in_cxx_runtime(function: *mut c_void) -> bool {
-    let dladdr = real::global(c"dladdr");
-    if dladdr.is_null() {
+    let (path, _) = real::module_of(function);
+    if path.is_null() {
         return false;
     }
-    // SAFETY: the type of dladdr.
-    let dladdr: unsafe extern "C" fn(*const c_void, *mut DlInfo) -> i32 = unsafe { transmute(dladdr) };
-    let mut info =
-        DlInfo { path: ptr::null(), base: ptr::null_mut(), symbol: ptr::null(), address: ptr::null_mut() };
-    // SAFETY: an address and a place for the answer.
-    if unsafe { dladdr(function, &mut info) } == 0 || info.path.is_null() {
-        return false;
-    }
-    let mut name = info.path.cast::<u8>();
+    let mut name = path.cast::<u8>();
     let mut at = name;
     loop {
         // SAFETY: `path` is NUL-terminated, and the loop ends there.
@@ -389,7 +385,7 @@ unsafe extern "C" fn new_ends(call: *const NewCall, allocation: *mut u8) -> *mut
     let call = unsafe { &*call };
     // glibc's malloc was not asked: a pool of the program's, whose own allocations are counted where it makes them.
     // Another allocator brings its own operator new, which needs no malloc; then this is the allocation.
-    if end(call.caller) && !real::is_glibc() {
+    if end(call.caller) && real::is_other() {
         // SAFETY: `caller` and `rbp` come from the stub.
         return unsafe { note::note(allocation, call.size, call.caller, call.rbp) };
     }
@@ -514,7 +510,7 @@ unsafe fn delete_slow(form: usize, allocation: *mut u8, second: usize, third: us
     }
     // SAFETY: a form of operator delete takes at most three arguments and ignores those it does not have.
     let real: Delete = unsafe { transmute(real) };
-    if real::is_glibc() {
+    if !real::is_other() {
         // What it frees, it frees through our free.
         // SAFETY: the target's own call.
         return unsafe { real(allocation, second, third) };

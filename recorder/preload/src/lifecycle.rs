@@ -15,7 +15,7 @@
 #![allow(unsafe_code)]
 
 use crate::tables::TABLES;
-use crate::{arch, detached, live, modules, real, sites, slow, sys, thread, walk};
+use crate::{arch, detached, forward, live, modules, real, sites, slow, sys, thread, walk};
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use core::ptr;
@@ -48,7 +48,9 @@ fn start_slow() {
     if PHASE.compare_exchange(NEW, STARTING, Ordering::AcqRel, Ordering::Relaxed).is_err() {
         return;
     }
-    let counting = real::resolve() && attach();
+    let is_countable = real::resolve();
+    forward::resolve();
+    let counting = is_countable && attach();
     PHASE.store(if counting { COUNTING } else { OFF }, Ordering::Release);
 }
 
@@ -80,7 +82,7 @@ fn forked() -> Option<&'static Header> {
     *unsafe { thread::tls() } = thread::Tls::new();
     let own = claim(path).is_some_and(|base| {
         sites::inherit(parents.wrapping_add(SLOTS_AT).cast(), base.wrapping_add(SLOTS_AT).cast());
-        publish(base, &Environment::of_process(), |header| {
+        publish(base, &Environment::known(), |header| {
             // What the parent had allocated lives on in the child, and the child will free it.
             let parent = parents.cast::<Header>();
             // SAFETY: the parent's session is still mapped here.
@@ -273,7 +275,15 @@ fn tid_offset() -> usize {
 /// The environment and the auxiliary vector as the kernel laid them out, or as libc keeps them.
 pub struct Environment(*const *const u8);
 
+/// The variables that `Environment::of_process` found.
+static VARIABLES: AtomicPtr<*const u8> = AtomicPtr::new(ptr::null_mut());
+
 impl Environment {
+    /// As it was found at the start. A forked child looks nothing up: it may be in the middle of a `dlsym` of its own.
+    fn known() -> Environment {
+        Environment(VARIABLES.load(Ordering::Relaxed))
+    }
+
     fn of_process() -> Environment {
         // glibc's loader knows the initial stack before libc knows its environment; musl has no such symbol.
         let stack_end = real::global(c"__libc_stack_end").cast::<*const usize>();
@@ -289,6 +299,7 @@ impl Environment {
         } else {
             ptr::null()
         };
+        VARIABLES.store(variables.cast_mut(), Ordering::Relaxed);
         Environment(variables)
     }
 

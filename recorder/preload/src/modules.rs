@@ -216,6 +216,16 @@ unsafe fn extent(link_map: &LinkMap) -> Option<(usize, u64)> {
     unsafe { elf_extent(link_map.bias) }.filter(|&(end, _)| (link_map.bias..end).contains(&link_map.dynamic))
 }
 
+/// An address lies in this library. Symbols of ours cannot tell: a program that has the same binds ours to its own.
+pub fn is_own(address: usize) -> bool {
+    unsafe extern "C" {
+        static __ehdr_start: u8;
+    }
+    let base = (&raw const __ehdr_start) as usize;
+    // SAFETY: the linker puts it where this library is mapped.
+    address >= base && unsafe { elf_extent(base) }.is_some_and(|(end, _)| address < end)
+}
+
 /// The end of the last segment of a mapped ELF file whose first segment begins at `base`, and a hash of its first bytes.
 ///
 /// # Safety

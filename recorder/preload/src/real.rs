@@ -7,12 +7,12 @@
 //! allocation per 32 bytes.
 #![allow(unsafe_code)]
 
-use crate::lifecycle;
+use crate::{lifecycle, modules};
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char, c_void};
 use core::mem::transmute;
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
 type Malloc = unsafe extern "C" fn(usize) -> *mut u8;
 type Calloc = unsafe extern "C" fn(usize, usize) -> *mut u8;
@@ -159,16 +159,25 @@ unsafe extern "C" fn realloc_spaced(old: *mut u8, size: usize) -> *mut u8 {
     unsafe { real(old, if size == 0 && !old.is_null() { 0 } else { size.max(SPACING) }) }
 }
 
-static IS_GLIBC: AtomicUsize = AtomicUsize::new(0);
+/// Whose malloc the program has.
+static ALLOCATOR: AtomicU32 = AtomicU32::new(UNKNOWN);
+const UNKNOWN: u32 = 0;
+const GLIBC: u32 = 1;
+const OTHER: u32 = 2;
 
 /// The allocator is glibc's: its blocks lie 32 bytes apart, and what it does not call malloc for is not allocated.
 pub fn is_glibc() -> bool {
-    IS_GLIBC.load(Ordering::Relaxed) != 0
+    ALLOCATOR.load(Ordering::Relaxed) == GLIBC
+}
+
+/// It is one that comes after us and is not glibc's: it may have an operator new of its own that asks no malloc.
+pub fn is_other() -> bool {
+    ALLOCATOR.load(Ordering::Relaxed) == OTHER
 }
 
 /// The size to ask the real allocator for, in entry points that are not in this file.
 pub fn spaced(size: usize) -> usize {
-    if is_glibc() { size } else { size.max(SPACING) }
+    if is_other() { size.max(SPACING) } else { size }
 }
 
 #[cfg(not(test))]
@@ -211,9 +220,9 @@ impl Lazy {
     /// The symbol; null: there is none.
     pub fn get(&self) -> *mut c_void {
         match self.address.load(Ordering::Relaxed) {
+            0 if self.is_there() => self.get(),
             0 => {
-                let found = next(self.name);
-                let found = if found.is_null() { self.in_a_loaded_library() } else { found };
+                let found = self.in_a_loaded_library();
                 if found.is_null() {
                     forget_error();
                 }
@@ -223,6 +232,17 @@ impl Lazy {
             1 => ptr::null_mut(),
             address => ptr::with_exposed_provenance_mut(address),
         }
+    }
+
+    /// Looks it up among what comes after us, so that `get` need not: a lookup takes away what `dlerror` has yet to say.
+    pub fn is_there(&self) -> bool {
+        let found = next(self.name);
+        if found.is_null() {
+            forget_error();
+        } else {
+            self.address.store(found as usize, Ordering::Relaxed);
+        }
+        !found.is_null()
     }
 
     // A C program may load a C++ plugin whose libstdc++ is nobody's but the plugin's: then `next` finds nothing, though
@@ -261,23 +281,63 @@ fn forget_error() {
     }
 }
 
-/// Finds the real functions. Called once, by the thread that starts the preload. `false`: there is no malloc after us.
+#[repr(C)]
+struct DlInfo {
+    path: *const c_char,
+    base: *mut c_void,
+    symbol: *const c_char,
+    address: *mut c_void,
+}
+
+/// The path of the module that a function lies in, and where that begins; nulls: nobody knows.
+pub fn module_of(function: *mut c_void) -> (*const c_char, *mut c_void) {
+    let mut info =
+        DlInfo { path: ptr::null(), base: ptr::null_mut(), symbol: ptr::null(), address: ptr::null_mut() };
+    let dladdr = global(c"dladdr");
+    if !dladdr.is_null() {
+        // SAFETY: the type of dladdr.
+        let dladdr: unsafe extern "C" fn(*const c_void, *mut DlInfo) -> i32 = unsafe { transmute(dladdr) };
+        // SAFETY: an address and a place for the answer, which stays as it is where there is none.
+        unsafe { dladdr(function, &mut info) };
+    }
+    (info.path, info.base)
+}
+
+/// Other allocators have a `__libc_malloc`, too, so it is the library that tells.
+fn is_in_glibc(malloc: *mut c_void) -> bool {
+    let of_glibc = global(c"gnu_get_libc_version");
+    if of_glibc.is_null() {
+        forget_error();
+        return false;
+    }
+    let (_, base) = module_of(malloc);
+    !base.is_null() && base == module_of(of_glibc).1
+}
+
+/// Finds the real functions. Called once, by the thread that starts the preload. `false`: nothing can be counted here. There is no
+/// malloc after us, or the program's comes before us, in the program itself or in a library that was preloaded before this one:
+/// whatever reaches us then has to go where it would have gone without us.
 pub fn resolve() -> bool {
-    let [malloc, calloc, realloc, free] = [c"malloc", c"calloc", c"realloc", c"free"].map(next);
+    let names = [c"malloc", c"calloc", c"realloc", c"free"];
+    let seen = names.map(global);
+    let are_first = seen.iter().all(|&function| modules::is_own(function as usize));
+    let mut at = 0;
+    let [malloc, calloc, realloc, free] = names.map(|name| {
+        let first = seen[at];
+        at += 1;
+        if modules::is_own(first as usize) { next(name) } else { first }
+    });
     if malloc.is_null() || calloc.is_null() || realloc.is_null() || free.is_null() {
         return false;
     }
-    let glibc = next(c"__libc_malloc");
-    if glibc.is_null() {
-        forget_error();
-    }
-    if glibc == malloc {
-        IS_GLIBC.store(1, Ordering::Relaxed);
+    if !are_first || is_in_glibc(malloc) {
+        ALLOCATOR.store(if are_first { GLIBC } else { UNKNOWN }, Ordering::Relaxed);
         CALLOC.store(calloc.cast(), Ordering::Release);
         REALLOC.store(realloc.cast(), Ordering::Release);
         FREE.store(free.cast(), Ordering::Release);
         MALLOC.store(malloc.cast(), Ordering::Release);
     } else {
+        ALLOCATOR.store(OTHER, Ordering::Relaxed);
         RAW_MALLOC.store(malloc.cast(), Ordering::Relaxed);
         RAW_CALLOC.store(calloc.cast(), Ordering::Relaxed);
         RAW_REALLOC.store(realloc.cast(), Ordering::Relaxed);
@@ -286,7 +346,7 @@ pub fn resolve() -> bool {
         FREE.store(free.cast(), Ordering::Release);
         MALLOC.store(malloc_spaced as *mut (), Ordering::Release);
     }
-    true
+    are_first
 }
 
 const ARENA_BYTES: usize = 64 << 10;
