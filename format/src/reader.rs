@@ -357,6 +357,8 @@ impl Trace {
 
     /// The evenly spaced points of this trace.
     pub fn grid(&self) -> Grid {
+        /// From four distances on it is known how far apart slices are taken; before that, the recorder says.
+        const FEW: u64 = 5;
         let mut slices = 0u64;
         let mut stride_ticks = 1;
         let mut ticks: Option<(u64, u64)> = None;
@@ -364,6 +366,10 @@ impl Trace {
             slices = slices.saturating_add(u64::from(block.slices));
             stride_ticks = stride_ticks.max(block.stride_ticks);
             ticks = Some((ticks.map_or(block.first_tick, |(first, _)| first), block.last_tick));
+        }
+        if slices <= FEW {
+            let begun = self.start().period_ticks;
+            stride_ticks = stride_ticks.max(if begun.is_power_of_two() { begun } else { 1 });
         }
         match ticks {
             Some((first, last)) => Grid::new(stride_ticks, first, last, slices),

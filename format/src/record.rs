@@ -40,7 +40,7 @@ pub struct Start {
     pub started_unix_ns: u64,
     /// Length of one tick: a slice's `tick` counts these since the start.
     pub tick_ns: u64,
-    /// The period asked for, in ticks; 0 where the recorder chose it (`--period auto`).
+    /// The period that the recording began with, in ticks: a power of two. It may have doubled since. 0: not said.
     pub period_ticks: u64,
     /// Machine of the target, as in `uname -m`.
     pub machine: String,

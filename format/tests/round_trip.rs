@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use common::{Slices, TempFile, header, non_zero, read, site, start, write};
 use edleak_format::{
     Counters, DEFAULT_CAPACITY_BYTES, End, EndReason, ErrorKind, Losses, MIN_CAPACITY_BYTES, Record,
-    SliceHeader, Trace, TraceWriter, rewrite,
+    SliceHeader, Start, Trace, TraceWriter, rewrite,
 };
 use proptest::prelude::*;
 
@@ -32,6 +32,25 @@ fn every_slice_is_read_back_before_and_after_finish() {
         assert_eq!(trace.start().pid, 42);
         assert_eq!(trace.grid().points, slices as usize);
         assert_eq!(trace.blocks().iter().map(|block| u64::from(block.slices)).sum::<u64>(), slices);
+    }
+}
+
+/// Slices lie two ticks apart, and a final one at an odd tick. Five do not tell that by themselves, and points between them would be
+/// taken for slices that are missing.
+#[test]
+fn few_slices_lie_as_far_apart_as_the_recorder_says() {
+    let ticks = [0, 2, 4, 6, 8, 10, 12, 14, 16];
+    for count in 1..ticks.len() {
+        let file = TempFile::new(&format!("few-{count}"));
+        let mut writer = TraceWriter::create(&file.0, DEFAULT_CAPACITY_BYTES).expect("a new file");
+        writer.record(&Record::Start(Start { period_ticks: 2, ..Start::default() })).expect("there is room");
+        let last = ticks[count - 1] + 1;
+        for tick in ticks[..count].iter().copied().chain([last]) {
+            writer.slice(&header(tick), &[Counters::ZERO]).expect("there is room");
+        }
+        writer.finish().expect("there is room");
+        let grid = Trace::open(&file.0).expect("a finished trace").grid();
+        assert_eq!((grid.stride_ticks, grid.points), (2, count), "{count} slices and a final one");
     }
 }
 

@@ -76,9 +76,9 @@ impl Schedule {
         self.tick
     }
 
-    /// The period asked for in ticks; 0: automatic.
+    /// The period now, in ticks.
     pub fn period_ticks(&self) -> u64 {
-        if self.doubles { 0 } else { self.stride }
+        self.stride
     }
 
     /// The current period.
