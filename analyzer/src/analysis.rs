@@ -65,6 +65,8 @@ pub struct Header {
     pub complete: bool,
     /// How the recording ended, in words.
     pub end: Option<String>,
+    /// It ended because the process became a program that was not recorded.
+    pub is_replaced: bool,
 }
 
 /// What was seen and what was missed.

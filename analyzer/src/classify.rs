@@ -77,6 +77,11 @@ pub fn judge(series: &Series, period_s: f64, model: Model) -> Judgement {
 }
 
 impl Judgement {
+    /// Of a stack whose caller is the leak.
+    pub(crate) fn part_of_a_leak(class: Class) -> Self {
+        Self::no_leak(class, vec!["a part of its caller's leak".into()])
+    }
+
     fn no_leak(class: Class, why: Vec<String>) -> Self {
         Self {
             class,

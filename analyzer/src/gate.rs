@@ -209,6 +209,22 @@ pub fn too_little(analysis: &Analysis) -> Option<String> {
             }
         });
     }
+    if analysis.header.is_replaced {
+        return Some(
+            "the process became a program that was not recorded (record that one itself: it has to inherit LD_PRELOAD and EDLEAK_SESSION, \
+             and to be linked dynamically)"
+                .into(),
+        );
+    }
+    if analysis.summary.unrecorded_images > 0 {
+        return Some(format!(
+            "{} not recorded, since more started at once than there was room for (start fewer at a time, or record one by itself)",
+            match analysis.summary.unrecorded_images {
+                1 => "a child process was".to_owned(),
+                many => format!("{} child processes were", crate::units::count(many)),
+            }
+        ));
+    }
     if slices < MIN_SLICES && analysis.sites.iter().any(|site| site.judgement.verdict == Verdict::Undecided) {
         return Some(format!(
             "{slices} slices are too few for a verdict, {MIN_SLICES} are the least (record longer, or with a shorter `--period`)"

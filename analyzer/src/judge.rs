@@ -12,7 +12,7 @@ use crate::replay::{ReplayedSite, replay};
 use crate::series::Series;
 use edleak_format::{EndReason, Site, SiteId, SiteKind, StackFrame, Survivors, Trace};
 use rayon::prelude::*;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Columns of a site's curve.
 pub const CURVE_COLUMNS: usize = 40;
@@ -78,6 +78,7 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Analysis {
             period_s,
             complete: trace.end().is_some() && damage.is_sound() && replayed.unreadable_blocks == 0,
             end: trace.end().map(|end| in_words(end.reason)),
+            is_replaced: trace.end().is_some_and(|end| end.reason == EndReason::Replaced),
         },
         summary,
         growth,
@@ -205,30 +206,37 @@ fn share_out(sites: &mut [JudgedSite]) {
     }
 }
 
-/// Where neither a watched site nor any of its stacks is a leak by itself, but all of them together are, the site is.
+/// A watched site is judged together with its stacks where that is a leak, and either neither it nor any of them is one by itself, or
+/// it is one itself: its own curve has a hole then, for as long as it was watched.
 ///
-/// Each stack then has the share of the leak by which it grew.
+/// Each stack has the share of the leak by which it grew, and the site what it grew by itself.
 fn settle_families(sites: &mut [JudgedSite]) {
+    let is_leak_together = |site: &JudgedSite| {
+        site.with_stacks.as_ref().is_some_and(|all| all.judgement.verdict == Verdict::Leak)
+    };
+    let with_holes: HashSet<SiteLabel> = sites
+        .iter()
+        .filter(|site| site.is_leak() && is_leak_together(site))
+        .map(|site| site.label.clone())
+        .collect();
+    let is_part = |site: &JudgedSite| site.parent.as_ref().is_some_and(|parent| with_holes.contains(parent));
+    sites.iter_mut().filter(|site| site.is_leak() && is_part(site)).for_each(|stack| {
+        stack.judgement = Judgement::part_of_a_leak(stack.judgement.class);
+    });
     share_out(sites);
-    let leaking: std::collections::HashSet<SiteLabel> =
+    let leaking: HashSet<SiteLabel> =
         sites.iter().filter(|site| site.is_leak()).filter_map(|site| site.parent.clone()).collect();
     let mut grown: HashMap<SiteLabel, f64> = HashMap::new();
-    for site in &mut *sites {
-        let is_spread = |family: &WithStacks| family.judgement.verdict == Verdict::Leak;
-        if site.is_leak()
-            || leaking.contains(&site.label)
-            || !site.with_stacks.as_deref().is_some_and(is_spread)
-        {
-            continue;
-        }
-        if let Some(family) = site.with_stacks.clone() {
-            site.judgement = family.judgement;
-            site.judgement
-                .why
-                .insert(0, "judged together with its stacks, none of which leaks enough alone".into());
-            site.judged_with_stacks = true;
-            grown.insert(site.label.clone(), 0.0);
-        }
+    for site in sites.iter_mut().filter(|site| is_leak_together(site) && !leaking.contains(&site.label)) {
+        let Some(all) = site.with_stacks.clone() else { continue };
+        grown.insert(site.label.clone(), site.growth().max(0.0));
+        let why = match site.is_leak() {
+            true => "judged together with its stacks, which have what it allocated while it was watched",
+            false => "judged together with its stacks, none of which leaks enough alone",
+        };
+        site.judgement = all.judgement;
+        site.judgement.why.insert(0, why.into());
+        site.judged_with_stacks = true;
     }
     for site in &*sites {
         if let Some(all) = site.parent.as_ref().and_then(|parent| grown.get_mut(parent)) {
@@ -310,5 +318,6 @@ fn in_words(reason: EndReason) -> String {
         EndReason::DurationReached => "the recording reached its duration".into(),
         EndReason::Stopped => "the recording was stopped".into(),
         EndReason::DiskFull => "the disk was full".into(),
+        EndReason::Replaced => "the process became a program that was not recorded".into(),
     }
 }

@@ -218,6 +218,8 @@ pub enum EndReason {
     Stopped,
     /// There was no room for the trace.
     DiskFull,
+    /// The process executed a program that is not recorded.
+    Replaced,
 }
 
 /// How the recording ended.

@@ -407,6 +407,18 @@ fn a_full_disk_ends_the_recording_and_not_the_target() {
     }
 }
 
+/// What follows an exec that drops the preload is not recorded, however long it runs, and that is no verdict.
+#[test]
+fn an_image_that_is_not_recorded_is_no_success() {
+    let recording = Recorder::new("scrubbed").record("env", ["-i", "sleep", "2"]);
+    assert_eq!(recording.outcome.code, 0);
+    let said = "the process became a program that is not recorded";
+    assert!(recording.outcome.stderr.contains(said), "{}", recording.outcome.stderr);
+    let analyzed = analyze([""; 0], &recording.trace);
+    assert_eq!(analyzed.code, 2, "{analyzed:?}");
+    assert!(analyzed.stdout.contains("undecided: the process became a program"), "{}", analyzed.stdout);
+}
+
 /// Children of a shell, each with its trace; what they are called and how they end stays as it was.
 #[test]
 fn children_of_a_shell_are_recorded_on_request() {

@@ -33,7 +33,14 @@ fn weighted<'a>(analysis: &'a Analysis, site: &'a JudgedSite) -> Vec<(&'a Judged
     }
     // The shares are of what all of them grew by; a float to integer cast saturates.
     let share = |part: &JudgedSite| (part.leak_share.unwrap_or(0.0) * bytes as f64).round() as u64;
-    parts.into_iter().map(|part| (part, share(part))).filter(|(_, bytes)| *bytes > 0).collect()
+    let mut all: Vec<_> = parts.into_iter().map(|part| (part, share(part))).collect();
+    // What it allocated while it was not watched is its own; the shares are rounded, a byte each.
+    let rest = bytes.saturating_sub(all.iter().map(|(_, bytes)| bytes).sum());
+    if rest > all.len() as u64 {
+        all.push((site, rest));
+    }
+    all.retain(|(_, bytes)| *bytes > 0);
+    all
 }
 
 fn folded(site: &JudgedSite) -> String {

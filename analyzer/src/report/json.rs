@@ -196,6 +196,7 @@ impl<'a> TraceJson<'a> {
             period_s,
             complete,
             end,
+            is_replaced: _, // in `end` and `too_little`, in words
         } = &analysis.header;
         Self {
             trace: HeaderJson {

@@ -20,6 +20,25 @@ fn a_budget_is_for_all_leaks_together() {
 }
 
 #[test]
+fn what_was_not_recorded_is_no_success() {
+    let scratch = Scratch::new();
+    let mut clean = leaker();
+    clean.sites.remove(0);
+    assert_eq!(run([&clean.write(&scratch.path("t.edl"))]).code, 0);
+    let mut replaced = clean.clone();
+    replaced.end = Some(edleak_format::EndReason::Replaced);
+    clean.losses.unrecorded_images = 3;
+    for (draft, why) in [
+        (replaced, "the process became a program that was not recorded"),
+        (clean, "3 child processes were not recorded"),
+    ] {
+        let ran = run([&draft.write(&scratch.path("t.edl"))]);
+        assert_eq!(ran.code, 2, "{}", ran.out);
+        assert!(ran.out.contains(&format!("undecided: {why}")), "{}", ran.out);
+    }
+}
+
+#[test]
 fn suppressions_hide_within_their_budget_and_idle_rules_are_listed() {
     let scratch = Scratch::new();
     let trace = leaker().write(&scratch.path("t.edl"));

@@ -167,6 +167,76 @@ fn a_leak_spread_over_many_stacks_is_the_callers() {
     assert!((bytes - leaked).abs() <= 16.0, "{bytes} of {leaked}");
 }
 
+/// 100 bytes a slice from the caller, but for the slices from 30 on, or 72, which are its stack's for a while, or to the end.
+#[test]
+fn a_site_watched_for_a_while_leaks_as_it_does_unwatched() {
+    let with = |own: fn(u64) -> edleak_format::Counters, of_stack: fn(u64) -> edleak_format::Counters| {
+        let mut draft = watched();
+        draft.sites.truncate(2);
+        (draft.sites[0].counters, draft.sites[1].counters) = (own, of_stack);
+        draft
+    };
+    let scratch = Scratch::new();
+    let cases = [
+        ("unwatched", with(leaking, |_| counters(0, 0, 0, 0)), None),
+        (
+            "a while",
+            with(
+                |slice| leaking(slice.min(29) + slice.saturating_sub(54)),
+                |slice| match slice {
+                    0..30 => counters(0, 0, 0, 0),
+                    _ => leaking(slice.min(54) - 30),
+                },
+            ),
+            Some(0.3),
+        ),
+        (
+            "late",
+            with(
+                |slice| leaking(slice.min(71)),
+                |slice| match slice {
+                    0..72 => counters(0, 0, 0, 0),
+                    _ => leaking(slice - 72),
+                },
+            ),
+            Some(0.1),
+        ),
+    ];
+    for (name, draft, share) in cases {
+        let trace = draft.write(&scratch.path("t.edl"));
+        let with = |options: &[&str]| {
+            run([trace.as_os_str()].into_iter().chain(options.iter().map(|option| option.as_ref())))
+        };
+        let report = with(&["--format=json"]).json();
+        let site = &report["sites"][0];
+        assert_eq!((&site["id"], &site["confidence"]), (&json!(0), &json!("strict")), "{name}: {report:#}");
+        let rate = site["rate_bytes_per_s"].as_f64().unwrap();
+        assert!((rate - 1000.0).abs() < 20.0, "{name}: {rate}");
+        assert_eq!(with(&["--strict"]).code, 1, "{name}");
+        assert_eq!(with(&["--budget", "980B/s"]).code, 1, "{name}");
+        assert_eq!(with(&["--budget", "1020B/s"]).code, 0, "{name}");
+        let folded = with(&["--format=folded"]).out;
+        let sum: u64 =
+            folded.lines().map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum();
+        let leaked = site["leak_bytes"].as_f64().unwrap();
+        assert!((sum as f64 - leaked).abs() <= 2.0, "{name}: {folded}");
+        let text = with(&[]).out;
+        assert_eq!(
+            text.contains("(allocated while the site was not watched)"),
+            share.is_some(),
+            "{name}: {text}"
+        );
+        if let Some(share) = share {
+            let part = report["sites"][1]["leak_share"].as_f64().unwrap();
+            assert!((part - share).abs() < 0.03, "{name}: {part}");
+            assert!(
+                text.contains("handle_request at") && folded.contains("handle_request;make"),
+                "{name}: {text}"
+            );
+        }
+    }
+}
+
 macro_rules! burst {
     ($($start:literal)*) => { [$(|slice| { let made = slice.saturating_sub($start * 5).min(5); counters(100 * made, made, 0, 0) }),*] };
 }

@@ -3,7 +3,7 @@
 use crate::control::{ClientId, ControlSocket};
 use crate::guide::Guide;
 use crate::offer::Offer;
-use crate::process;
+use crate::process::{self, Image};
 use crate::recording::{Options, Recording, Summary};
 use crate::shm::{Session, wait};
 use crate::signals::{self, Ended, Signals, Watch};
@@ -27,6 +27,10 @@ const LOOK_FOR_CHILDREN: Duration = Duration::from_millis(200);
 const YOUNG: Duration = Duration::from_millis(200);
 /// How long to wait, at each look, for those who have claimed a session to attach.
 const ATTACH_WAIT: Duration = Duration::from_millis(5);
+/// A process is looked at this often, whether it is still the image that is recorded ...
+const LOOK_AT_IMAGES: Duration = Duration::from_millis(100);
+/// ... and its next image has this long to claim a session of its own.
+const CLAIM_TIME: Duration = Duration::from_secs(1);
 /// Claimed sessions that nobody has attached to yet. A target that claims more than it can attach to loses the oldest.
 const MAX_ATTACHING: usize = 64;
 
@@ -90,6 +94,39 @@ pub struct Outcome {
 struct Child {
     recording: Recording,
     watch: Option<Watch>,
+    image: ImageWatch,
+}
+
+/// Notices that a process goes on as another program, one that is not recorded: what the session says then is of the past.
+struct ImageWatch {
+    pid: u32,
+    recorded: Option<Image>,
+    looked_at: Instant,
+    /// Since when it is another.
+    left_at: Option<Instant>,
+}
+
+impl ImageWatch {
+    fn new(pid: u32) -> ImageWatch {
+        ImageWatch { pid, recorded: process::image(pid), looked_at: Instant::now(), left_at: None }
+    }
+
+    fn look(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.looked_at) < LOOK_AT_IMAGES {
+            return;
+        }
+        self.looked_at = now;
+        if let (Some(recorded), Some(image), None) = (self.recorded, process::image(self.pid), self.left_at)
+            && recorded != image
+        {
+            self.left_at = Some(now);
+        }
+    }
+
+    /// The next image has had time enough to claim a session.
+    fn is_over(&self, now: Instant) -> bool {
+        self.left_at.is_some_and(|left| now.saturating_duration_since(left) >= CLAIM_TIME)
+    }
 }
 
 /// A run under way.
@@ -98,6 +135,7 @@ pub struct Follower<'a> {
     offer: Offer,
     root: Root,
     recording: Option<Recording>,
+    image: Option<ImageWatch>,
     children: Vec<Child>,
     attaching: Vec<Session>,
     /// Where requests come from. Without it nothing can be asked, and nothing else is missing.
@@ -117,6 +155,7 @@ impl<'a> Follower<'a> {
             offer,
             root,
             recording: None,
+            image: None,
             children: Vec::new(),
             attaching: Vec::new(),
             control: ControlSocket::open().ok(),
@@ -145,11 +184,15 @@ impl<'a> Follower<'a> {
             let now = Instant::now();
             self.serve(now);
             self.take_slices(now);
-            self.end_children();
+            self.look_at_images(now);
+            self.end_children(now);
             let root_is_gone = self.root_has_ended();
             if root_is_gone {
                 self.take_claims();
                 let reason = match self.outcome.ended {
+                    _ if self.image.as_ref().is_some_and(|image| image.left_at.is_some()) => {
+                        EndReason::Replaced
+                    }
                     Some(Ended::Exited(status)) => EndReason::Exited(status),
                     Some(Ended::Killed(signal)) => EndReason::Killed(signal),
                     None => EndReason::Gone,
@@ -260,8 +303,14 @@ impl<'a> Follower<'a> {
             options.command = process::command_line(pid);
         }
         match Recording::begin(session, pid, &path, &options, self.plan.guide.for_another()) {
-            Ok(recording) if is_root => self.recording = Some(recording),
-            Ok(recording) => self.children.push(Child { recording, watch: Watch::of(pid) }),
+            Ok(recording) if is_root => {
+                self.recording = Some(recording);
+                self.image = Some(ImageWatch::new(pid));
+            }
+            Ok(recording) => {
+                let image = ImageWatch::new(pid);
+                self.children.push(Child { recording, watch: Watch::of(pid), image });
+            }
             Err(error) => self.outcome.failures.push(Failure::new(&path, &error)),
         }
     }
@@ -332,7 +381,8 @@ impl<'a> Follower<'a> {
     fn take_slices(&mut self, now: Instant) {
         let recordings = self.recording.take().into_iter().map(|recording| (recording, None));
         let children = std::mem::take(&mut self.children);
-        let all = recordings.chain(children.into_iter().map(|child| (child.recording, Some(child.watch))));
+        let all = recordings
+            .chain(children.into_iter().map(|child| (child.recording, Some((child.watch, child.image)))));
         let mut kept = Vec::new();
         for (mut recording, child) in all {
             match recording.poll(now) {
@@ -348,18 +398,31 @@ impl<'a> Follower<'a> {
         for (recording, child) in kept {
             match child {
                 None => self.recording = Some(recording),
-                Some(watch) => self.children.push(Child { recording, watch }),
+                Some((watch, image)) => self.children.push(Child { recording, watch, image }),
             }
         }
     }
 
-    fn end_children(&mut self) {
-        let (ended, running) = std::mem::take(&mut self.children)
-            .into_iter()
-            .partition::<Vec<_>, _>(|child| child.watch.as_ref().is_none_or(Watch::has_ended));
+    /// Ends the recording of a root process that has long been another program.
+    fn look_at_images(&mut self, now: Instant) {
+        self.children.iter_mut().for_each(|child| child.image.look(now));
+        let Some(image) = &mut self.image else { return };
+        image.look(now);
+        if image.is_over(now) {
+            self.end_root(EndReason::Replaced);
+        }
+    }
+
+    fn end_children(&mut self, now: Instant) {
+        let (ended, running) =
+            std::mem::take(&mut self.children).into_iter().partition::<Vec<_>, _>(|child| {
+                child.watch.as_ref().is_none_or(Watch::has_ended) || child.image.is_over(now)
+            });
         self.children = running;
         for child in ended {
-            self.finish(child.recording, EndReason::Gone);
+            let is_left = child.image.left_at.is_some();
+            let reason = if is_left { EndReason::Replaced } else { EndReason::Gone };
+            self.finish(child.recording, reason, 0);
         }
     }
 
@@ -383,21 +446,22 @@ impl<'a> Follower<'a> {
 
     fn end_root(&mut self, reason: EndReason) {
         if let Some(recording) = self.recording.take() {
-            self.finish(recording, reason);
+            self.finish(recording, reason, self.offer.missed());
         }
     }
 
     fn end_all(&mut self, reason: EndReason) {
         for child in std::mem::take(&mut self.children) {
-            self.finish(child.recording, reason);
+            self.finish(child.recording, reason, 0);
         }
         self.end_root(reason);
     }
 
-    fn finish(&mut self, recording: Recording, reason: EndReason) {
+    /// `unrecorded`: images that found no session; all of them are told by the trace of the root process.
+    fn finish(&mut self, recording: Recording, reason: EndReason, unrecorded: u64) {
         self.dismiss_clients(&recording);
         let path = recording.path().to_owned();
-        match recording.finish(reason, self.offer.missed()) {
+        match recording.finish(reason, unrecorded) {
             Ok(summary) => self.outcome.summaries.push(summary),
             Err(error) => self.outcome.failures.push(Failure::new(&path, &error)),
         }

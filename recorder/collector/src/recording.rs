@@ -100,6 +100,8 @@ pub struct Summary {
     pub unmatched_watches: Vec<String>,
     /// The program's own file, and what was counted for callers in it.
     pub image: Option<(PathBuf, Counters)>,
+    /// The process went on as a program that is not recorded.
+    pub is_replaced: bool,
 }
 
 impl Recording {
@@ -284,7 +286,8 @@ impl Recording {
             writer.record(&Record::End(End { reason, at_ns: elapsed.as_nanos() as u64 }))?;
             bytes = writer.finish()?;
         }
-        Ok(self.summary(bytes))
+        let is_replaced = reason == EndReason::Replaced;
+        Ok(Summary { is_replaced, ..self.summary(bytes) })
     }
 
     /// Closes a trace that another slice cannot be written to, with what fitted.
@@ -314,6 +317,7 @@ impl Recording {
             injected_bytes_per_s: self.injected.map(|injected| injected.bytes_per_s),
             image: image.map(|loaded| (PathBuf::from(&loaded.module.path), self.counted_in_image())),
             path: self.path,
+            is_replaced: false,
         }
     }
 

@@ -284,7 +284,8 @@ fn say_unmatched(summaries: &[Summary]) {
 
 /// The one line at the end.
 fn sentence(summary: &Summary) -> String {
-    let Summary { path, bytes, slices, sites, duration, losses, injected_bytes_per_s, .. } = summary;
+    let Summary { path, bytes, slices, sites, duration, losses, injected_bytes_per_s, is_replaced, .. } =
+        summary;
     let path = path.display();
     let mut line = format!(
         "{} of {} in {:.1} s; {path} is {}{}; next: edleak-analyze {path}",
@@ -296,6 +297,12 @@ fn sentence(summary: &Summary) -> String {
     );
     if *sites == 0 {
         line.push_str(" (no allocation was seen)");
+    }
+    if *is_replaced {
+        line.push_str(
+            " (then the process became a program that is not recorded: record that one itself; it has to inherit LD_PRELOAD and \
+             EDLEAK_SESSION, and to be linked dynamically)",
+        );
     }
     if let Some(rate) = injected_bytes_per_s {
         line.push_str(&format!(" ({INJECTED_NAME} of {} was added, as asked for)", units::rate(*rate)));

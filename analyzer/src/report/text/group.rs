@@ -4,6 +4,9 @@ use crate::analysis::{Analysis, JudgedSite, SiteLabel};
 use crate::classify::Verdict;
 use std::collections::HashMap;
 
+/// Less of a leak is not worth a line.
+const LEAST_SHARE: f64 = 0.005;
+
 /// A caller with its stacks, or a site by itself.
 pub(super) struct Group<'a> {
     /// The caller.
@@ -117,7 +120,13 @@ fn shares_of<'a>(
     let mut shares: Vec<Share<'_>> = if site.judged_with_stacks {
         let share =
             |part: &'a JudgedSite| Share { site: Some(part), of_leaked: part.leak_share.unwrap_or(0.0) };
-        analysis.parts_of(site).into_iter().map(share).collect()
+        let mut shares: Vec<Share<'_>> = analysis.parts_of(site).into_iter().map(share).collect();
+        // What the caller allocated while it was not watched.
+        let rest = 1.0 - shares.iter().map(|share| share.of_leaked).sum::<f64>();
+        if rest > LEAST_SHARE {
+            shares.push(Share { site: None, of_leaked: rest });
+        }
+        shares
     } else {
         let of = |bytes: u64| if leak_bytes > 0.0 { bytes as f64 / leak_bytes } else { 0.0 };
         let share = |&member: &&'a JudgedSite| Share {
