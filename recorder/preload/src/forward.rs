@@ -9,8 +9,8 @@
 //! form gets its own function called, always.
 #![allow(unsafe_code)]
 
-use crate::real::{self, Lazy};
-use crate::{hooks, lifecycle, modules, note, slow, thread};
+use crate::real::{self, Lazy, Seen};
+use crate::{hooks, lifecycle, note, slow, thread};
 use core::ffi::c_void;
 use core::mem::transmute;
 use core::ptr;
@@ -229,7 +229,7 @@ fn learn_new() {
         c"_ZdlPvm",
         c"_ZdaPvm",
     ];
-    let unreplaced = forms.iter().all(|name| modules::is_own(real::global(name) as usize));
+    let unreplaced = forms.iter().all(|name| real::seen_at(real::global(name)) != Seen::Foreign);
     let default = unreplaced
         && FORMS[NEW].real.get_if_any().is_some_and(is_in_cxx_runtime)
         && DELETE_FORMS[DELETE].get_if_any().is_some_and(is_in_cxx_runtime);

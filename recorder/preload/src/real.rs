@@ -248,25 +248,12 @@ impl Lazy {
     // A C program may load a C++ plugin whose libstdc++ is nobody's but the plugin's: then `next` finds nothing, though
     // without us the plugin would have found it.
     fn in_a_loaded_library(&self) -> *mut c_void {
-        const RTLD_LAZY_NOLOAD: i32 = 1 | 4;
-        let dlopen = global(c"dlopen");
-        if dlopen.is_null() || !self.name.to_bytes().starts_with(b"_Z") {
+        if !self.name.to_bytes().starts_with(b"_Z") {
             return ptr::null_mut();
         }
-        // SAFETY: the type of `dlopen`.
-        let dlopen: unsafe extern "C" fn(*const c_char, i32) -> *mut c_void = unsafe { transmute(dlopen) };
-        for library in [c"libstdc++.so.6", c"libc++.so.1", c"libc++abi.so.1"] {
-            // SAFETY: looks for a library that is loaded already and loads nothing.
-            let handle = unsafe { dlopen(library.as_ptr(), RTLD_LAZY_NOLOAD) };
-            if !handle.is_null() {
-                // SAFETY: a handle of `dlopen`'s; it is kept, so that the function cannot be unloaded under us.
-                let found = unsafe { dlsym(handle, self.name.as_ptr()) };
-                if !found.is_null() {
-                    return found;
-                }
-            }
-        }
-        ptr::null_mut()
+        let libraries = [c"libstdc++.so.6", c"libc++.so.1", c"libc++abi.so.1"];
+        let found = libraries.into_iter().map(|library| of_module(library.as_ptr(), self.name));
+        found.into_iter().find(|function| !function.is_null()).unwrap_or(ptr::null_mut())
     }
 }
 
@@ -314,19 +301,88 @@ fn is_in_glibc(malloc: *mut c_void) -> bool {
     !base.is_null() && base == module_of(of_glibc).1
 }
 
+/// Where the program finds a function of the name of one of ours.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// Here; or nobody can tell.
+    Ours,
+    /// At a stub of the program's own, which leads to the first definition: it was linked at a fixed address and has asked for that of the
+    /// function. A lookup by name ends there.
+    Stub,
+    /// In the program, or in a library that comes before ours.
+    Foreign,
+}
+
+/// Tells where an address that `global` found lies.
+pub fn seen_at(function: *mut c_void) -> Seen {
+    const RTLD_DL_SYMENT: i32 = 1;
+    /// The beginning of an `Elf64_Sym`.
+    #[repr(C)]
+    struct Symbol {
+        name: u32,
+        info: u8,
+        other: u8,
+        section: u16,
+    }
+    if modules::is_own(function as usize) {
+        return Seen::Ours;
+    }
+    let dladdr1 = global(c"dladdr1");
+    if function.is_null() || dladdr1.is_null() {
+        forget_error();
+        return Seen::Ours;
+    }
+    // SAFETY: the type of dladdr1.
+    let dladdr1: unsafe extern "C" fn(*const c_void, *mut DlInfo, *mut *const Symbol, i32) -> i32 =
+        unsafe { transmute(dladdr1) };
+    let mut info =
+        DlInfo { path: ptr::null(), base: ptr::null_mut(), symbol: ptr::null(), address: ptr::null_mut() };
+    let mut symbol = ptr::null();
+    // SAFETY: an address and places for both answers.
+    let is_known = unsafe { dladdr1(function, &mut info, &mut symbol, RTLD_DL_SYMENT) } != 0;
+    // SAFETY: an entry of a symbol table, which stays mapped while its module does.
+    let is_stub = is_known && !symbol.is_null() && unsafe { (*symbol).section } == 0;
+    if is_stub { Seen::Stub } else { Seen::Foreign }
+}
+
+/// A function of a module that is loaded; null: it has none of that name.
+fn of_module(path: *const c_char, name: &CStr) -> *mut c_void {
+    const RTLD_LAZY_NOLOAD: i32 = 1 | 4;
+    let dlopen = global(c"dlopen");
+    if dlopen.is_null() || path.is_null() {
+        return ptr::null_mut();
+    }
+    // SAFETY: the type of `dlopen`.
+    let dlopen: unsafe extern "C" fn(*const c_char, i32) -> *mut c_void = unsafe { transmute(dlopen) };
+    // SAFETY: looks for a library that is loaded already and loads nothing.
+    let handle = unsafe { dlopen(path, RTLD_LAZY_NOLOAD) };
+    if handle.is_null() {
+        return ptr::null_mut();
+    }
+    // SAFETY: a handle of `dlopen`'s; it is kept, so that the function cannot be unloaded under us.
+    unsafe { dlsym(handle, name.as_ptr()) }
+}
+
 /// Finds the real functions. Called once, by the thread that starts the preload. `false`: nothing can be counted here. There is no
 /// malloc after us, or the program's comes before us, in the program itself or in a library that was preloaded before this one:
 /// whatever reaches us then has to go where it would have gone without us.
 pub fn resolve() -> bool {
     let names = [c"malloc", c"calloc", c"realloc", c"free"];
-    let seen = names.map(global);
-    let are_first = seen.iter().all(|&function| modules::is_own(function as usize));
-    let mut at = 0;
+    let found = names.map(global);
+    let seen = found.map(seen_at);
+    let foreign = seen.iter().position(|&seen| seen == Seen::Foreign);
+    let path = foreign.map_or(ptr::null(), |index| module_of(found[index]).0);
+    let mut index = 0;
     let [malloc, calloc, realloc, free] = names.map(|name| {
-        let first = seen[at];
-        at += 1;
-        if modules::is_own(first as usize) { next(name) } else { first }
+        let function = match (seen[index], foreign) {
+            (Seen::Foreign, _) => found[index],
+            (Seen::Stub, Some(_)) => of_module(path, name),
+            _ => ptr::null_mut(),
+        };
+        index += 1;
+        if function.is_null() { next(name) } else { function }
     });
+    let are_first = foreign.is_none();
     if malloc.is_null() || calloc.is_null() || realloc.is_null() || free.is_null() {
         return false;
     }
