@@ -110,11 +110,12 @@ impl Guide {
         self.walks
     }
 
-    /// Compiles files that the target is going to load, in the background, while it is being started.
+    /// Compiles files that the target is going to load, in the background, while it is being started. Where the system
+    /// gives us no thread this is left to [`Guide::publish`], which needs the same and finds it missing.
     pub fn prepare(&self, files: Vec<PathBuf>) {
         let (wishes, watch, compiled) =
             (Arc::clone(&self.wishes), Arc::clone(&self.watch), Arc::clone(&self.compiled));
-        std::thread::spawn(move || {
+        let _ = std::thread::Builder::new().spawn(move || {
             for file in files {
                 let Ok(file) = file.canonicalize() else { continue };
                 let build_id = match FileBytes::open(&file) {
