@@ -91,6 +91,44 @@ fn a_trace_that_is_cut_off_is_an_error_and_not_a_crash() {
     assert!(outcome.stderr.contains("somebody cut it off"), "{}", outcome.stderr);
 }
 
+/// A recording that fails is said while the program runs, even with -q, and not again at its end.
+#[test]
+fn a_recording_that_fails_is_said_at_once_and_once() {
+    let dir = TempDir::new("at-once");
+    let (trace, go_on) = (dir.join("trace.edl"), dir.join("go-on"));
+    let script = format!("while [ ! -e {} ]; do sleep 0.02; done", go_on.display());
+    let mut command = Recorder::new("at-once").options(["-q"]).command(&trace, "bash", ["-c", &script]);
+    let mut recording = Running::start(&mut command, b"");
+    let slices = || Report::of(&trace, &[]).json["trace"]["slices"].as_u64();
+    // Not the file that was only made to see that it can be.
+    wait_for("slices", || analyze(["verify"], &trace).code == 0 && slices() > Some(3));
+    std::fs::write(&trace, b"").expect("it is ours");
+    recording.wait_for_text("somebody cut it off");
+    std::fs::write(&go_on, "").expect("writable");
+    let outcome = recording.finish();
+    assert_eq!((outcome.code, outcome.stderr.lines().count()), (0, 1), "{}", outcome.stderr);
+}
+
+/// Where the system gives us no thread, memory file or process, there is one line that names the limit.
+#[test]
+fn a_limit_that_is_met_is_named_once() {
+    let dir = TempDir::new("limits");
+    let record = tools().record.display().to_string();
+    let limited = |limit: &str| {
+        let script =
+            format!("ulimit {limit}; exec {record} -o trace.edl bash -c 'read -t 0.3 <> <(:); exit 0'");
+        run(Command::new("bash").args(["-c", &script]).current_dir(dir.path()))
+    };
+    let outcome = limited("-n 8");
+    assert_refused(&outcome, "8 descriptors", &["no process for the target", "(raise `ulimit -n`)"]);
+    assert!(!dir.join("trace.edl").exists(), "nothing was recorded");
+    let outcome = limited("-n 12");
+    assert_eq!(outcome.stderr.matches("(raise `ulimit -n`)").count(), 1, "{}", outcome.stderr);
+    // Too little for the stack of a thread.
+    let outcome = limited("-d 1000");
+    assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
+}
+
 #[test]
 fn a_misspelt_option_is_no_program() {
     let outcome = run(Command::new(&tools().record).args(["--childern", "true"]));

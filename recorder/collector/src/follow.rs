@@ -2,6 +2,7 @@
 
 use crate::control::{ClientId, ControlSocket};
 use crate::guide::Guide;
+use crate::limits;
 use crate::offer::Offer;
 use crate::process::{self, Image};
 use crate::recording::{Options, Recording, Summary};
@@ -11,6 +12,7 @@ use crate::steering::Wanted;
 use crate::watch::Request;
 use edleak_format::EndReason;
 use edleak_session::header::{ATTACHED, FRESH};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -65,18 +67,12 @@ pub struct Plan {
 }
 
 /// A trace that could not be written, or not to its end.
-#[derive(Debug)]
+#[derive(PartialEq, Eq, Debug)]
 pub struct Failure {
     /// The trace.
     pub path: PathBuf,
     /// Why, and what to do about it.
     pub message: String,
-}
-
-impl Failure {
-    fn new(path: &Path, error: &dyn std::fmt::Display) -> Failure {
-        Failure { path: path.to_owned(), message: error.to_string() }
-    }
 }
 
 /// What came of a run.
@@ -86,8 +82,26 @@ pub struct Outcome {
     pub ended: Option<Ended>,
     /// The finished traces, the root's last.
     pub summaries: Vec<Summary>,
-    /// What went wrong with a trace; the target was not disturbed by it.
+    /// What went wrong with a trace, each once, and said already; the target was not disturbed by it.
     pub failures: Vec<Failure>,
+}
+
+impl Outcome {
+    /// Keeps what went wrong, and says it at once: the program may run on for weeks. What goes wrong again and again is
+    /// said once.
+    fn fail(&mut self, path: &Path, error: &dyn std::fmt::Display) {
+        let remedy = "(what was written can be read; record again)";
+        let failure = Failure { path: path.to_owned(), message: limits::with_remedy(error, remedy) };
+        if !self.failures.contains(&failure) {
+            // If stderr is gone there is nobody to tell.
+            let _ = writeln!(
+                io::stderr(),
+                "edleak-record: the program is not disturbed, but {}",
+                failure.message
+            );
+            self.failures.push(failure);
+        }
+    }
 }
 
 /// A child process being recorded, and how we know that it is there.
@@ -179,7 +193,7 @@ impl<'a> Follower<'a> {
             let stop = self.pass_on(signals);
             self.take_claims();
             if let Err(error) = self.offer.fill() {
-                self.outcome.failures.push(Failure::new(&self.plan.output, &error));
+                self.outcome.fail(&self.plan.output, &no_session(&error));
             }
             let now = Instant::now();
             self.serve(now);
@@ -261,9 +275,7 @@ impl<'a> Follower<'a> {
     fn take_claims(&mut self) {
         match self.offer.claimed() {
             Ok(sessions) => self.attaching.extend(sessions),
-            Err(error) => {
-                self.outcome.failures.push(Failure::new(&self.plan.output, &error));
-            }
+            Err(error) => self.outcome.fail(&self.plan.output, &no_session(&error)),
         }
         self.attaching.drain(..self.attaching.len().saturating_sub(MAX_ATTACHING));
         let limit = Instant::now() + ATTACH_WAIT;
@@ -311,7 +323,7 @@ impl<'a> Follower<'a> {
                 let image = ImageWatch::new(pid);
                 self.children.push(Child { recording, watch: Watch::of(pid), image });
             }
-            Err(error) => self.outcome.failures.push(Failure::new(&path, &error)),
+            Err(error) => self.outcome.fail(&path, &error),
         }
     }
 
@@ -391,7 +403,7 @@ impl<'a> Follower<'a> {
                     self.dismiss_clients(&recording);
                     let path = recording.path().to_owned();
                     self.outcome.summaries.extend(recording.abandon(&error));
-                    self.outcome.failures.push(Failure::new(&path, &error));
+                    self.outcome.fail(&path, &error);
                 }
             }
         }
@@ -463,9 +475,14 @@ impl<'a> Follower<'a> {
         let path = recording.path().to_owned();
         match recording.finish(reason, unrecorded) {
             Ok(summary) => self.outcome.summaries.push(summary),
-            Err(error) => self.outcome.failures.push(Failure::new(&path, &error)),
+            Err(error) => self.outcome.fail(&path, &error),
         }
     }
+}
+
+/// A session could not be made, so an image that the target executes may find none.
+fn no_session(error: &io::Error) -> String {
+    limits::explain("what it executes next may not be recorded", error, "see `ulimit -a`")
 }
 
 /// `NAME.PID.edl`, beside the trace of the root process.
@@ -478,6 +495,17 @@ fn child_path(output: &Path, pid: u32) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_goes_wrong_again_and_again_is_kept_once() {
+        let mut outcome = Outcome::default();
+        for errno in [libc::EMFILE, libc::EMFILE, libc::ENOMEM, libc::EMFILE] {
+            outcome.fail(Path::new("a.edl"), &no_session(&io::Error::from_raw_os_error(errno)));
+        }
+        outcome.fail(Path::new("b.edl"), &no_session(&io::Error::from_raw_os_error(libc::EMFILE)));
+        assert_eq!(outcome.failures.len(), 3, "{:?}", outcome.failures);
+        assert!(outcome.failures[0].message.ends_with("(raise `ulimit -n`)"));
+    }
 
     #[test]
     fn children_have_traces_of_their_own() {

@@ -18,7 +18,7 @@
 //!                 them · what `sessions` shows
 //! wrapper_list names globs calls   the known ones · what functions are called · patterns · where code may call
 //! after           symbols into the finished trace, and the analysis printed
-//! signals         signals and the ends of processes
+//! signals limits  signals and the ends of processes · which limit of the system was met
 //! ```
 #![deny(unsafe_code)]
 
@@ -38,6 +38,7 @@ pub mod globs;
 pub mod guide;
 pub mod inject;
 pub mod launch;
+pub mod limits;
 pub mod modules;
 pub mod names;
 pub mod offer;

@@ -6,6 +6,7 @@ use crate::check;
 use crate::follow::{Follower, Outcome, Plan, Root};
 use crate::guide::{Guide, Wishes};
 use crate::launch;
+use crate::limits;
 use crate::offer::Offer;
 use crate::process;
 use crate::recording::{Options, Summary};
@@ -68,10 +69,16 @@ fn record(args: &Args) -> Result<ExitCode, (u8, String)> {
         if error.kind() != ErrorKind::InUse {
             give_back(&old);
         }
-        return Err(failed(format!("{error} (choose another file with -o)")));
+        let remedy = limits::remedy(error.raw_os_error(), "choose another file with -o");
+        return Err(failed(limits::with_remedy(&error, &remedy)));
     }
     // From here on: a thread that was started before would take the signals meant for the loop.
-    let mut signals = Signals::block().map_err(|error| failed(format!("signals: {error}")))?;
+    let stopped = |what: &str, error: &std::io::Error| {
+        give_back(&old);
+        failed(limits::explain(what, error, "see `ulimit -a`"))
+    };
+    let mut signals =
+        Signals::block().map_err(|error| stopped("signals cannot be passed on to the target", &error))?;
     let guide = Guide::new(Arc::clone(&wishes));
     guide.prepare(own_libc().into_iter().chain([checked.image.clone()]).collect());
     let plan = Plan {
@@ -87,11 +94,10 @@ fn record(args: &Args) -> Result<ExitCode, (u8, String)> {
         children: args.children,
         guide,
     };
-    let offer = Offer::create(args.children).map_err(|error| {
-        failed(format!("no memory to share with the target: {error} (raise `ulimit -f` and `-v`)"))
-    })?;
+    let offer = Offer::create(args.children)
+        .map_err(|error| stopped("no memory to share with the target", &error))?;
     let held = launch::hold(&checked.path, &args.program, &preload, &offer.path(), &signals)
-        .map_err(|error| failed(format!("no process for the target: {error} (raise `ulimit -u`)")))?;
+        .map_err(|error| stopped("no process for the target", &error))?;
     let pid = held.pid();
     offer.set_root(pid);
     if let Err(error) = held.release() {
@@ -245,9 +251,6 @@ fn terminate(pid: u32) {
 }
 
 fn report(args: &Args, outcome: &Outcome, wishes: &Wishes) {
-    for failure in &outcome.failures {
-        eprintln!("edleak-record: {}; the program was not disturbed", failure.message);
-    }
     if args.quiet {
         return;
     }
