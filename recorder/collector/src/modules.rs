@@ -74,7 +74,12 @@ impl Modules {
         let mapped = process::read_maps(self.pid);
         // The loader knows it by the name it was asked for, which may be relative; the map by its path.
         let at_start = mapped.iter().find(|mapping| mapping.start == load_bias && mapping.offset == 0);
-        let path = at_start.map_or(path, |mapping| &mapping.path);
+        let path = match at_start {
+            Some(mapping) => mapping.path.clone(),
+            // Gone again already.
+            None => process::absolute_in(self.pid, path),
+        };
+        let path = path.as_str();
         let end = mapped
             .iter()
             .filter(|mapping| mapping.path == path && mapping.start >= load_bias)
@@ -205,6 +210,18 @@ mod tests {
         let exe = std::env::current_exe().expect("Linux has /proc").display().to_string();
         assert_eq!(modules.add_loaded(&exe, u64::MAX - 1, 1, 0), None);
         assert!(modules.all().is_empty());
+    }
+
+    #[test]
+    fn a_module_with_a_relative_name_that_is_gone_again_has_its_path() {
+        let mut modules = Modules::new(std::process::id());
+        let exe = std::env::current_exe().expect("Linux has /proc").display().to_string();
+        let here = std::env::current_dir().expect("there is one");
+        let relative = format!("{}{}", "../".repeat(here.components().count() - 1), &exe[1..]);
+        let index = modules.add_loaded(&relative, 0x1000, 1, 0).expect("its file is there");
+        let loaded = &modules.all()[index];
+        assert!(loaded.module.path.starts_with('/') && loaded.module.path.ends_with(&exe), "{loaded:?}");
+        assert!(loaded.file.starts_with("/proc"), "{loaded:?}");
     }
 
     #[test]

@@ -30,7 +30,9 @@ fn parse_mapping(line: &str) -> Option<Mapping> {
     let (_permissions, offset) = (fields.next()?, fields.next()?);
     let hex = |digits| u64::from_str_radix(digits, 16).ok();
     let path = path.strip_suffix(" (deleted)").unwrap_or(path);
-    Some(Mapping { start: hex(start)?, end: hex(end)?, offset: hex(offset)?, path: path.to_owned() })
+    // The kernel escapes line feeds, and nothing else: a backslash stands for itself.
+    let path = path.replace("\\012", "\n");
+    Some(Mapping { start: hex(start)?, end: hex(end)?, offset: hex(offset)?, path })
 }
 
 /// The mappings of a running process; empty when it is gone or not ours to look at.
@@ -59,6 +61,21 @@ pub fn is_any_mapped(inodes: &[u64]) -> bool {
 pub fn path_in(pid: u32, path: &str) -> PathBuf {
     let inside = PathBuf::from(format!("/proc/{pid}/root{path}"));
     if inside.exists() { inside } else { PathBuf::from(path) }
+}
+
+/// A path that may be relative to the directory a process is in, as the process sees it from its root; once the process
+/// is gone, the path itself.
+pub fn absolute_in(pid: u32, path: &str) -> String {
+    if path.starts_with('/') || path.is_empty() {
+        return path.to_owned();
+    }
+    match fs::read_link(format!("/proc/{pid}/cwd")) {
+        Ok(cwd) if cwd.is_absolute() => {
+            // `./plugin.so` and `plugin.so` are the same file; the map names it without the dot.
+            cwd.join(path).components().collect::<PathBuf>().display().to_string()
+        }
+        _ => path.to_owned(),
+    }
 }
 
 /// The size of a process.
@@ -158,6 +175,20 @@ mod tests {
             Mapping { start: 0x55d0, end: 0x55e0, offset: 0x2000, path: "/usr/bin/a b".into() }
         );
         assert_eq!(maps[1].path, "/tmp/x.so");
+    }
+
+    #[test]
+    fn a_line_feed_in_a_path_is_one() {
+        let maps = parse_maps(b"55d0-55e0 r-xp 00000000 08:01 123   /tmp/a\\012b/c\\d\n");
+        assert_eq!(maps[0].path, "/tmp/a\nb/c\\d");
+    }
+
+    #[test]
+    fn a_relative_path_is_where_the_process_is() {
+        let pid = std::process::id();
+        let here = std::env::current_dir().expect("there is one").join("x.so").display().to_string();
+        assert_eq!((absolute_in(pid, "./x.so"), absolute_in(pid, "x.so")), (here.clone(), here));
+        assert_eq!(absolute_in(pid, "/x.so"), "/x.so");
     }
 
     #[test]
