@@ -73,7 +73,8 @@ pub(crate) fn find(module: &Module, options: &Options, servers: Option<&Servers>
 /// The path of a module's file, where it had one: not `[vdso]`, not an anonymous mapping.
 fn binary_path(path: &str) -> Option<&Path> {
     let path = path.strip_suffix(" (deleted)").unwrap_or(path);
-    (path.starts_with('/') && !path.starts_with("/memfd:")).then(|| Path::new(path))
+    let is_none = path.is_empty() || path.starts_with('[') || path.starts_with("/memfd:");
+    (!is_none).then(|| Path::new(path))
 }
 
 struct Finder<'a> {
@@ -86,7 +87,9 @@ struct Finder<'a> {
 
 impl Finder<'_> {
     fn binary(&self) -> (Option<Elf>, Option<Source>) {
-        let mut candidates: Vec<PathBuf> = self.path.map(Path::to_owned).into_iter().collect();
+        // A relative path was relative to the target's directory, not to ours: it is good for the user's directories only.
+        let own = self.path.filter(|path| path.is_absolute());
+        let mut candidates: Vec<PathBuf> = own.map(Path::to_owned).into_iter().collect();
         for dir in &self.options.debug_dirs {
             candidates.extend(self.in_directory(dir, ""));
             candidates.extend(self.in_build_id_trees(dir, ""));
@@ -259,4 +262,29 @@ pub(super) fn unpack_mini(binary: &Elf) -> Option<Elf> {
         .read_to_end(&mut unpacked)
         .ok()?;
     Elf::from_bytes(binary.path(), unpacked).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use edleak_format::ModuleId;
+
+    #[test]
+    fn a_module_with_a_relative_path_is_found_in_the_users_directories_only() {
+        let own = std::env::current_exe().expect("Linux has /proc");
+        let name = own.file_name().expect("a file").display().to_string();
+        let build_id = Elf::open(&own).expect("it runs, so it is sound").build_id().to_vec();
+        let at = ModuleId(0);
+        let (start, end) = (0x1000, 0x2000);
+        let path = format!("./{name}");
+        let module =
+            Module { id: at, path, build_id, load_bias: start, start, end, loaded_ns: 0, unloaded_ns: 0 };
+        let mut options = Options::default();
+        let missing = find(&module, &options, None).missing;
+        assert!(matches!(missing, Some(Source::Missing { .. })), "it has a file: {missing:?}");
+        options.debug_dirs.push(own.parent().expect("a directory").to_owned());
+        assert!(find(&module, &options, None).binary.is_some());
+        let vdso = Module { path: "[vdso]".into(), build_id: Vec::new(), ..module };
+        assert!(matches!(find(&vdso, &options, None).missing, Some(Source::NoFile)));
+    }
 }
