@@ -137,6 +137,12 @@ fn a_misspelt_option_is_no_program() {
 }
 
 #[test]
+fn a_trace_on_standard_output_is_refused() {
+    let outcome = run(Command::new(&tools().record).args(["-o", "-", "true"]));
+    assert_refused(&outcome, "-o -", &["standard output", "`./-`"]);
+}
+
+#[test]
 fn a_watch_that_nothing_matches_is_said() {
     let recorder = Recorder::new("nowhere").options(["--watch", "no_such_function", "--watch", "main"]);
     let recording = recorder.record("/bin/true", [""; 0]);

@@ -112,7 +112,8 @@ fn table(running: &[Running]) -> String {
         format!("{:>7}  {:>8}  {:>6}  {:>6}  {:>6}  program\n", "pid", "for", "slices", "sites", "stacks");
     for Running { progress, .. } in running {
         let Progress { pid, seconds, slices, sites, stacks, picked, watched, trace, command } = progress;
-        let duration = units::duration(*seconds as f64);
+        // It counts whole seconds.
+        let duration = if *seconds == 0 { "< 1 s".into() } else { units::duration(*seconds as f64) };
         text.push_str(&format!("{pid:>7}  {duration:>8}  {slices:>6}  {sites:>6}  {stacks:>6}  {command}\n"));
         text.push_str(&format!("{:9}into {}\n", "", trace.display()));
         let picked = (*picked > 0)
@@ -146,6 +147,8 @@ mod tests {
         let shown =
             |progress: &Progress| table(&[Running { socket: PathBuf::new(), progress: progress.clone() }]);
         assert_eq!(shown(&progress).lines().count(), 3);
+        progress.seconds = 0;
+        assert!(shown(&progress).contains(" < 1 s "), "{}", shown(&progress));
         (progress.watched, progress.picked) = ("parse_*".into(), 2);
         let text = shown(&progress);
         assert_eq!(text.lines().nth(3), Some("         watching parse_*, 2 sites that look like leaks"));

@@ -48,6 +48,11 @@ fn record(args: &Args) -> Result<ExitCode, (u8, String)> {
             "unknown option `{program}` (see --help; a program of that name is given as `-- {program}`)"
         )));
     }
+    if args.output == Path::new("-") {
+        return Err(failed(
+            "a trace cannot be written to standard output (name a file; one called `-` is `./-`)".into(),
+        ));
+    }
     let checked = check::check_program(program, std::env::var_os("PATH").as_deref())
         .map_err(|refusal| (refusal.exit_code(), refusal.to_string()))?;
     if args.size < MIN_CAPACITY_BYTES {
@@ -289,7 +294,7 @@ fn say_unmatched(summaries: &[Summary]) {
 fn sentence(summary: &Summary) -> String {
     let Summary { path, bytes, slices, sites, duration, losses, injected_bytes_per_s, is_replaced, .. } =
         summary;
-    let path = path.display();
+    let path = shell_word(path);
     let mut line = format!(
         "{} of {} in {:.1} s; {path} is {}{}; next: edleak-analyze {path}",
         units::plural(*slices, "slice", "slices"),
@@ -335,6 +340,28 @@ fn size(bytes: u64) -> String {
     }
 }
 
+/// A path as a shell reads it back, on one line.
+fn shell_word(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let is_plain = |c: char| c.is_alphanumeric() || "_-./+,:=@%".contains(c);
+    let dot = if text.starts_with('-') { "./" } else { "" };
+    if text.contains(char::is_control) {
+        return format!(
+            "$'{dot}{}'",
+            text.replace('\\', "\\\\").replace('\'', "\\'").chars().map(escaped).collect::<String>()
+        );
+    }
+    if text.chars().all(is_plain) {
+        return format!("{dot}{text}");
+    }
+    format!("'{dot}{}'", text.replace('\'', r"'\''"))
+}
+
+/// A control character as it is written between `$'` and `'`.
+fn escaped(c: char) -> String {
+    if c.is_control() { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() }
+}
+
 /// A command line, short enough for a line.
 fn shown(command: &[OsString]) -> String {
     const MOST: usize = 40;
@@ -343,5 +370,27 @@ fn shown(command: &[OsString]) -> String {
     match line.char_indices().nth(MOST) {
         Some((at, _)) => format!("{}…", &line[..at]),
         None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_one_word_of_a_shell() {
+        let names =
+            ["trace.edl", "/tmp/a b/t.edl", "it's", "$HOME;ls", "a\nb\\c'd", "-x", "- x", "é\u{1b}[m"];
+        for name in names {
+            let word = shell_word(Path::new(name));
+            assert!(!word.contains(char::is_control), "{word:?}");
+            let script = format!("printf %s {word}");
+            let echoed =
+                std::process::Command::new("bash").env("LC_ALL", "C.UTF-8").args(["-c", &script]).output();
+            let echoed = echoed.expect("bash is there").stdout;
+            let echoed = String::from_utf8_lossy(&echoed);
+            assert_eq!(echoed.strip_prefix("./").unwrap_or(&echoed), name, "{word}");
+        }
+        assert_eq!(shell_word(Path::new("trace.edl")), "trace.edl");
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::elf::Elf;
 use crate::globs::Glob;
+use crate::limits;
 use crate::names::FunctionName;
 use edleak_analyzer::analysis::SiteLabel;
 use edleak_analyzer::classify::Model;
@@ -276,7 +277,12 @@ impl fmt::Display for WatchSet {
 }
 
 fn open(path: &Path) -> Result<Trace, String> {
-    Trace::open(path).map_err(|error| error.to_string())
+    Trace::open(path).map_err(|error| {
+        let message = error.to_string();
+        let shown = path.display().to_string();
+        let message = if message.contains(&shown) { message } else { format!("`{shown}`: {message}") };
+        limits::with_remedy(&message, "(name a trace of edleak-record)")
+    })
 }
 
 /// A request for one site of an earlier trace.
@@ -379,7 +385,8 @@ mod tests {
         let mut watch = WatchSet::new();
         for spec in ["", "a\tb", "libfoo.so!xyz", "/no/such/trace.edl#3"] {
             let message = watch.add(spec).expect_err(spec);
-            assert!(message.ends_with(')') || message.contains("No such file"), "{message}");
+            assert!(message.ends_with(')') && !message.ends_with("(os error 2)"), "{message}");
+            assert!(!spec.contains('#') || message.contains("`/no/such/trace.edl`"), "{message}");
         }
         assert!(watch.is_empty());
         watch.add("*").expect("everything");
