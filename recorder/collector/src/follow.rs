@@ -121,8 +121,11 @@ struct ImageWatch {
 }
 
 impl ImageWatch {
-    fn new(pid: u32) -> ImageWatch {
-        ImageWatch { pid, recorded: process::image(pid), looked_at: Instant::now(), left_at: None }
+    /// `stack_start` is that of the image that attached, 0 if it did not know: the process may be the next one by now.
+    fn new(pid: u32, stack_start: u64) -> ImageWatch {
+        let (recorded, looked_at) = (process::image(pid), Instant::now());
+        let is_another = recorded.is_some_and(|image| stack_start != 0 && image.stack_start != stack_start);
+        ImageWatch { pid, recorded, looked_at, left_at: is_another.then_some(looked_at) }
     }
 
     fn look(&mut self, now: Instant) {
@@ -310,6 +313,7 @@ impl<'a> Follower<'a> {
         if self.plan.children {
             self.inherited.extend(session.inode());
         }
+        let stack_start = session.header().stack_start.load(Ordering::Relaxed);
         let mut options = self.plan.options.clone();
         if !is_root {
             options.command = process::command_line(pid);
@@ -317,10 +321,10 @@ impl<'a> Follower<'a> {
         match Recording::begin(session, pid, &path, &options, self.plan.guide.for_another()) {
             Ok(recording) if is_root => {
                 self.recording = Some(recording);
-                self.image = Some(ImageWatch::new(pid));
+                self.image = Some(ImageWatch::new(pid, stack_start));
             }
             Ok(recording) => {
-                let image = ImageWatch::new(pid);
+                let image = ImageWatch::new(pid, stack_start);
                 self.children.push(Child { recording, watch: Watch::of(pid), image });
             }
             Err(error) => self.outcome.fail(&path, &error),

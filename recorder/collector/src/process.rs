@@ -134,7 +134,8 @@ pub fn program(pid: u32) -> Option<PathBuf> {
 pub struct Image {
     device: u64,
     inode: u64,
-    stack_start: u64,
+    /// Where its first stack began.
+    pub stack_start: u64,
 }
 
 /// The image that a process is now; `None`: it has ended, or is not ours to look at.

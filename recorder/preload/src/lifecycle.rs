@@ -19,7 +19,7 @@ use crate::{arch, detached, forward, live, modules, real, sites, slow, sys, thre
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use edleak_session::control::{self, Control};
 use edleak_session::header::{ATTACHED, Header, MAGIC};
 use edleak_session::layout::{
@@ -160,6 +160,7 @@ fn publish(base: *mut u8, environment: &Environment, prepare: impl FnOnce(&Heade
     }
     let tid_offset = tid_offset();
     header.pid.store(sys::getpid(), Ordering::Relaxed);
+    header.stack_start.store(STACK_START.load(Ordering::Relaxed) as u64, Ordering::Relaxed);
     header.tids_known.store(u32::from(tid_offset != 0), Ordering::Relaxed);
     // SAFETY: all of these lie inside the session.
     let at = |offset: usize| unsafe { base.add(offset) };
@@ -275,8 +276,9 @@ fn tid_offset() -> usize {
 /// The environment and the auxiliary vector as the kernel laid them out, or as libc keeps them.
 pub struct Environment(*const *const u8);
 
-/// The variables that `Environment::of_process` found.
+/// The variables that `Environment::of_process` found, and where the stack began that they lie on.
 static VARIABLES: AtomicPtr<*const u8> = AtomicPtr::new(ptr::null_mut());
+static STACK_START: AtomicUsize = AtomicUsize::new(0);
 
 impl Environment {
     /// As it was found at the start. A forked child looks nothing up: it may be in the middle of a `dlsym` of its own.
@@ -291,6 +293,7 @@ impl Environment {
         let variables = if !stack_end.is_null() {
             // SAFETY: glibc keeps the address of argc there; the arguments, a null and the environment follow it.
             let argc = unsafe { *stack_end };
+            STACK_START.store(argc as usize, Ordering::Relaxed);
             // SAFETY: as above.
             argc.wrapping_add(1 + unsafe { *argc } + 1).cast()
         } else if !environ.is_null() {
