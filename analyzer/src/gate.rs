@@ -204,7 +204,8 @@ pub fn too_little(analysis: &Analysis) -> Option<String> {
         return Some(match slices {
             0 => "the recording holds no slice (was it ended before its first period?)".into(),
             _ => {
-                "no allocation was seen (does the program bring its own malloc, or is it linked statically?)"
+                "no allocation was seen (does the program bring its own malloc, is it linked statically, or does it go on in a child \
+                 process, which `edleak-record --children` records?)"
                     .into()
             }
         });

@@ -463,6 +463,20 @@ fn an_image_that_is_not_recorded_is_no_success() {
     assert!(analyzed.stdout.contains("undecided: the process became a program"), "{}", analyzed.stdout);
 }
 
+/// Somebody who records the wrong process should hear of it: children that were forked, and those that became another program.
+#[test]
+fn children_that_nobody_asked_for_are_told() {
+    let told = |options: &[&str], script: &str| {
+        let recording = Recorder::new("told").options(options).record("perl", ["-e", script]);
+        recording.outcome.stderr.contains("its child processes were not recorded; --children would")
+    };
+    let forked = "if (!fork) { my @all = map { 'x' x $_ } 1..100; exit } wait";
+    assert!(told(&[], forked));
+    assert!(told(&[], "system('true')"));
+    assert!(!told(&["--children"], forked));
+    assert!(!told(&[], "my @all = map { 'x' x $_ } 1..100"));
+}
+
 /// Children of a shell, each with its trace; what they are called and how they end stays as it was.
 #[test]
 fn children_of_a_shell_are_recorded_on_request() {

@@ -478,7 +478,10 @@ impl<'a> Follower<'a> {
         self.dismiss_clients(&recording);
         let path = recording.path().to_owned();
         match recording.finish(reason, unrecorded) {
-            Ok(summary) => self.outcome.summaries.push(summary),
+            Ok(mut summary) => {
+                summary.has_other_children |= self.offer.others() > 0;
+                self.outcome.summaries.push(summary);
+            }
             Err(error) => self.outcome.fail(&path, &error),
         }
     }

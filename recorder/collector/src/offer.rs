@@ -53,6 +53,11 @@ impl Offer {
         u64::from(self.page.get().missed.load(Ordering::Relaxed))
     }
 
+    /// Images of child processes, which nobody asked for.
+    pub fn others(&self) -> u64 {
+        u64::from(self.page.get().others.load(Ordering::Relaxed))
+    }
+
     /// The sessions that were claimed since the last call, in the order they were offered; their places stay empty until [`Offer::fill`].
     pub fn claimed(&mut self) -> io::Result<Vec<Session>> {
         let mut claimed = Vec::new();

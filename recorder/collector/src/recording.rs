@@ -102,6 +102,8 @@ pub struct Summary {
     pub image: Option<(PathBuf, Counters)>,
     /// The process went on as a program that is not recorded.
     pub is_replaced: bool,
+    /// Child processes have allocated something, and nobody asked for them.
+    pub has_other_children: bool,
 }
 
 impl Recording {
@@ -318,6 +320,7 @@ impl Recording {
             image: image.map(|loaded| (PathBuf::from(&loaded.module.path), self.counted_in_image())),
             path: self.path,
             is_replaced: false,
+            has_other_children: self.session.header().has_forked.load(Ordering::Relaxed) != 0,
         }
     }
 

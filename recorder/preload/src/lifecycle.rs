@@ -73,6 +73,8 @@ pub fn header() -> Option<&'static Header> {
 fn forked() -> Option<&'static Header> {
     let Some(path) = CHILDREN.path() else {
         PHASE.store(OFF, Ordering::Relaxed);
+        // SAFETY: the parent's session is still mapped here.
+        unsafe { &*HEADER.load(Ordering::Relaxed) }.has_forked.store(1, Ordering::Relaxed);
         return None;
     };
     PHASE.store(STARTING, Ordering::Relaxed);
@@ -219,6 +221,7 @@ fn claim_from(control: &Control, path: &Path) -> Option<*mut u8> {
     let root = control.root_pid.load(Ordering::Acquire);
     let children = control.children.load(Ordering::Relaxed) != 0;
     if root != 0 && root != sys::getpid() && !children {
+        control.others.fetch_add(1, Ordering::Relaxed);
         return None;
     }
     if children && CHILDREN.path().is_none() {

@@ -28,7 +28,8 @@ pub struct Control {
     pub missed: AtomicU32,
     /// Incremented at every claim; a futex the collector may wait on.
     pub claims: AtomicU32,
-    _reserved: u32,
+    /// Images of other processes, which are not recorded because nobody asked for children.
+    pub others: AtomicU32,
     /// The sessions on offer.
     pub slots: [Slot; SLOTS],
 }

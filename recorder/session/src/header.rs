@@ -53,7 +53,8 @@ pub struct Header {
     pub stacks: Next,
     /// 1: some thread counts in the shared shard. Before that nobody has touched it, and reading it would cost memory.
     pub shared_in_use: AtomicU32,
-    _reserved: u32,
+    /// 1: a forked child has allocated something, which nobody records.
+    pub has_forked: AtomicU32,
     /// Where the first stack of the image began, as /proc/PID/stat has it (`startstack`); 0: not known.
     pub stack_start: AtomicU64,
 
