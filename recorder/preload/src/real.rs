@@ -298,7 +298,15 @@ fn is_in_glibc(malloc: *mut c_void) -> bool {
         return false;
     }
     let (_, base) = module_of(malloc);
-    !base.is_null() && base == module_of(of_glibc).1
+    if base.is_null() {
+        // Before 2.34 dladdr is in a library that not every program has.
+        let named = next(c"__libc_malloc");
+        if named.is_null() {
+            forget_error();
+        }
+        return named == malloc;
+    }
+    base == module_of(of_glibc).1
 }
 
 /// Where the program finds a function of the name of one of ours.
