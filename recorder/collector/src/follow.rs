@@ -4,7 +4,7 @@ use crate::control::{ClientId, ControlSocket};
 use crate::guide::Guide;
 use crate::limits;
 use crate::offer::Offer;
-use crate::process::{self, Image};
+use crate::process;
 use crate::recording::{Options, Recording, Summary};
 use crate::shm::{Session, wait};
 use crate::signals::{self, Ended, Signals, Watch};
@@ -29,10 +29,6 @@ const LOOK_FOR_CHILDREN: Duration = Duration::from_millis(200);
 const YOUNG: Duration = Duration::from_millis(200);
 /// How long to wait, at each look, for those who have claimed a session to attach.
 const ATTACH_WAIT: Duration = Duration::from_millis(5);
-/// A process is looked at this often, whether it is still the image that is recorded ...
-const LOOK_AT_IMAGES: Duration = Duration::from_millis(100);
-/// ... and its next image has this long to claim a session of its own.
-const CLAIM_TIME: Duration = Duration::from_secs(1);
 /// Claimed sessions that nobody has attached to yet. A target that claims more than it can attach to loses the oldest.
 const MAX_ATTACHING: usize = 64;
 
@@ -108,42 +104,6 @@ impl Outcome {
 struct Child {
     recording: Recording,
     watch: Option<Watch>,
-    image: ImageWatch,
-}
-
-/// Notices that a process goes on as another program, one that is not recorded: what the session says then is of the past.
-struct ImageWatch {
-    pid: u32,
-    recorded: Option<Image>,
-    looked_at: Instant,
-    /// Since when it is another.
-    left_at: Option<Instant>,
-}
-
-impl ImageWatch {
-    /// `stack_start` is that of the image that attached, 0 if it did not know: the process may be the next one by now.
-    fn new(pid: u32, stack_start: u64) -> ImageWatch {
-        let (recorded, looked_at) = (process::image(pid), Instant::now());
-        let is_another = recorded.is_some_and(|image| stack_start != 0 && image.stack_start != stack_start);
-        ImageWatch { pid, recorded, looked_at, left_at: is_another.then_some(looked_at) }
-    }
-
-    fn look(&mut self, now: Instant) {
-        if now.saturating_duration_since(self.looked_at) < LOOK_AT_IMAGES {
-            return;
-        }
-        self.looked_at = now;
-        if let (Some(recorded), Some(image), None) = (self.recorded, process::image(self.pid), self.left_at)
-            && recorded != image
-        {
-            self.left_at = Some(now);
-        }
-    }
-
-    /// The next image has had time enough to claim a session.
-    fn is_over(&self, now: Instant) -> bool {
-        self.left_at.is_some_and(|left| now.saturating_duration_since(left) >= CLAIM_TIME)
-    }
 }
 
 /// A run under way.
@@ -152,7 +112,6 @@ pub struct Follower<'a> {
     offer: Offer,
     root: Root,
     recording: Option<Recording>,
-    image: Option<ImageWatch>,
     children: Vec<Child>,
     attaching: Vec<Session>,
     /// Where requests come from. Without it nothing can be asked, and nothing else is missing.
@@ -172,7 +131,6 @@ impl<'a> Follower<'a> {
             offer,
             root,
             recording: None,
-            image: None,
             children: Vec::new(),
             attaching: Vec::new(),
             control: ControlSocket::open().ok(),
@@ -202,14 +160,11 @@ impl<'a> Follower<'a> {
             self.serve(now);
             self.take_slices(now);
             self.look_at_images(now);
-            self.end_children(now);
+            self.end_children();
             let root_is_gone = self.root_has_ended();
             if root_is_gone {
                 self.take_claims();
                 let reason = match self.outcome.ended {
-                    _ if self.image.as_ref().is_some_and(|image| image.left_at.is_some()) => {
-                        EndReason::Replaced
-                    }
                     Some(Ended::Exited(status)) => EndReason::Exited(status),
                     Some(Ended::Killed(signal)) => EndReason::Killed(signal),
                     None => EndReason::Gone,
@@ -313,20 +268,13 @@ impl<'a> Follower<'a> {
         if self.plan.children {
             self.inherited.extend(session.inode());
         }
-        let stack_start = session.header().stack_start.load(Ordering::Relaxed);
         let mut options = self.plan.options.clone();
         if !is_root {
             options.command = process::command_line(pid);
         }
         match Recording::begin(session, pid, &path, &options, self.plan.guide.for_another()) {
-            Ok(recording) if is_root => {
-                self.recording = Some(recording);
-                self.image = Some(ImageWatch::new(pid, stack_start));
-            }
-            Ok(recording) => {
-                let image = ImageWatch::new(pid, stack_start);
-                self.children.push(Child { recording, watch: Watch::of(pid), image });
-            }
+            Ok(recording) if is_root => self.recording = Some(recording),
+            Ok(recording) => self.children.push(Child { recording, watch: Watch::of(pid) }),
             Err(error) => self.outcome.fail(&path, &error),
         }
     }
@@ -397,8 +345,7 @@ impl<'a> Follower<'a> {
     fn take_slices(&mut self, now: Instant) {
         let recordings = self.recording.take().into_iter().map(|recording| (recording, None));
         let children = std::mem::take(&mut self.children);
-        let all = recordings
-            .chain(children.into_iter().map(|child| (child.recording, Some((child.watch, child.image)))));
+        let all = recordings.chain(children.into_iter().map(|child| (child.recording, Some(child.watch))));
         let mut kept = Vec::new();
         for (mut recording, child) in all {
             match recording.poll(now) {
@@ -414,31 +361,30 @@ impl<'a> Follower<'a> {
         for (recording, child) in kept {
             match child {
                 None => self.recording = Some(recording),
-                Some((watch, image)) => self.children.push(Child { recording, watch, image }),
+                Some(watch) => self.children.push(Child { recording, watch }),
             }
         }
     }
 
-    /// Ends the recording of a root process that has long been another program.
+    /// Ends recordings of processes that have long been another program.
     fn look_at_images(&mut self, now: Instant) {
-        self.children.iter_mut().for_each(|child| child.image.look(now));
-        let Some(image) = &mut self.image else { return };
-        image.look(now);
-        if image.is_over(now) {
-            self.end_root(EndReason::Replaced);
+        self.recordings().for_each(|recording| recording.look_at_image(now));
+        if self.recording.as_ref().is_some_and(|recording| recording.is_left(now)) {
+            self.end_root(EndReason::Gone);
         }
+        self.end_children_that(|child| child.recording.is_left(now));
     }
 
-    fn end_children(&mut self, now: Instant) {
+    fn end_children(&mut self) {
+        self.end_children_that(|child| child.watch.as_ref().is_none_or(Watch::has_ended));
+    }
+
+    fn end_children_that(&mut self, have_ended: impl Fn(&Child) -> bool) {
         let (ended, running) =
-            std::mem::take(&mut self.children).into_iter().partition::<Vec<_>, _>(|child| {
-                child.watch.as_ref().is_none_or(Watch::has_ended) || child.image.is_over(now)
-            });
+            std::mem::take(&mut self.children).into_iter().partition::<Vec<_>, _>(|child| have_ended(child));
         self.children = running;
         for child in ended {
-            let is_left = child.image.left_at.is_some();
-            let reason = if is_left { EndReason::Replaced } else { EndReason::Gone };
-            self.finish(child.recording, reason, 0);
+            self.finish(child.recording, EndReason::Gone, 0);
         }
     }
 

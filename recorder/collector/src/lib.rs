@@ -8,7 +8,7 @@
 //! offer shm       sessions on offer · the memory they are made of
 //! recording       one image: from its session, slice by slice, into its trace
 //! slicer period inject   every counter at one instant · when that is due · a leak that is none
-//! modules process which code is where · what /proc says
+//! modules process image   which code is where · what /proc says · whether a process is still what is recorded
 //! elf unwind      ELF files · .eh_frame to rules
 //! wrappers watch pieces   which functions are wrappers · which are watched · both laid over each other
 //! compiled guide  what the files say · telling the target
@@ -36,6 +36,7 @@ pub mod elf;
 pub mod follow;
 pub mod globs;
 pub mod guide;
+pub mod image;
 pub mod inject;
 pub mod launch;
 pub mod limits;

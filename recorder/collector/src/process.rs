@@ -128,31 +128,6 @@ pub fn program(pid: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/exe")).ok()
 }
 
-/// What tells one image of a process from the next: the file that it runs, and where its first stack began, which differs even between
-/// two of the same file.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Image {
-    device: u64,
-    inode: u64,
-    /// Where its first stack began.
-    pub stack_start: u64,
-}
-
-/// The image that a process is now; `None`: it has ended, or is not ours to look at.
-pub fn image(pid: u32) -> Option<Image> {
-    use std::os::unix::fs::MetadataExt;
-    let file = fs::metadata(format!("/proc/{pid}/exe")).ok()?;
-    let stack_start = stack_start(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
-    Some(Image { device: file.dev(), inode: file.ino(), stack_start })
-}
-
-/// The 28th field of /proc/PID/stat. The second is a name in parentheses, in which anything may be; 0 is all that is told to whom the
-/// process is none of their business.
-fn stack_start(stat: &str) -> Option<u64> {
-    let (_, behind_name) = stat.rsplit_once(')')?;
-    behind_name.split_whitespace().nth(28 - 3)?.parse().ok().filter(|&address| address != 0)
-}
-
 /// Whether a thread of a process is still there.
 pub fn has_thread(pid: u32, tid: u32) -> bool {
     fs::exists(format!("/proc/{pid}/task/{tid}")).unwrap_or(true)

@@ -6,6 +6,7 @@ use crate::auto_watch::AutoWatch;
 use crate::bounds::Bounds;
 use crate::control::ClientId;
 use crate::guide::Guide;
+use crate::image::ImageWatch;
 use crate::inject::Injected;
 use crate::modules::Modules;
 use crate::period::{Period, Schedule};
@@ -77,6 +78,7 @@ pub struct Recording {
     recorded_losses: Losses,
     size: Size,
     own_pid_namespace: bool,
+    image_watch: ImageWatch,
 }
 
 /// What a finished recording says at the end.
@@ -146,6 +148,7 @@ impl Recording {
         // A process that has ended already has no such link; the program comes first in a memory map.
         let image = image.or(modules.all().first()).map(|loaded| loaded.module.id);
         let slicer = Slicer::new(session.shards().len());
+        let image_watch = ImageWatch::new(pid, session.header().stack_start.load(Ordering::Relaxed));
         let mut recording = Recording {
             pid,
             command: options.command.join(" "),
@@ -177,6 +180,7 @@ impl Recording {
             recorded_losses: Losses::default(),
             size: Size::default(),
             own_pid_namespace: false,
+            image_watch,
         };
         if let Some(bytes_per_s) = options.inject_bytes_per_s {
             recording.inject(bytes_per_s)?;
@@ -268,11 +272,24 @@ impl Recording {
         Ok(())
     }
 
-    /// Takes the final slice, closes the trace and tells what became of it.
+    /// Looks whether the process is still the image that is recorded.
+    pub fn look_at_image(&mut self, now: Instant) {
+        self.image_watch.look(now);
+    }
+
+    /// It has long been another, which is not recorded: nothing is to come any more.
+    pub fn is_left(&self, now: Instant) -> bool {
+        self.image_watch.is_over(now)
+    }
+
+    /// Takes the final slice, closes the trace and tells what became of it. However the process ended, what it ended as may not have
+    /// been recorded; then that is the reason.
     ///
     /// A program that ended has freed, in its destructors, much of what it would have kept; who survived is taken from
     /// before that.
     pub fn finish(mut self, reason: EndReason, unrecorded_images: u64) -> Result<Summary, Error> {
+        let is_replaced = self.image_watch.is_left();
+        let reason = if is_replaced { EndReason::Replaced } else { reason };
         self.losses.unrecorded_images = unrecorded_images;
         let elapsed = self.began.elapsed();
         let tick = self.schedule.final_tick(self.last_tick, elapsed);
@@ -288,7 +305,6 @@ impl Recording {
             writer.record(&Record::End(End { reason, at_ns: elapsed.as_nanos() as u64 }))?;
             bytes = writer.finish()?;
         }
-        let is_replaced = reason == EndReason::Replaced;
         Ok(Summary { is_replaced, ..self.summary(bytes) })
     }
 

@@ -30,8 +30,8 @@ macro_rules! assembly {
             $($line,)*
             ".cfi_endproc",
             "/* {tables} {top} {size_limit} {counters} {words} {turn} {sites_end} {max_callers} {frame} {last} \
-             {last_saved} {saved_from} {cfa_bits} {others_from} {lowest} {leaf_shift} {last_leaf} {granule_shift} {last_entry} {site_bits} {allocated_bytes} \
-             {allocs} {counters_shift} {slow} {behind_wrappers} */",
+             {last_saved} {saved_from} {cfa_bits} {others_from} {lowest} {leaf_shift} {last_leaf} {granule_shift} {last_entry} \
+             {site_bits} {allocated_bytes} {allocs} {counters_shift} {slow} {behind_wrappers} */",
             tables = sym $crate::tables::TABLES,
             top = const core::mem::offset_of!($crate::tables::Tables, top),
             size_limit = const core::mem::offset_of!($crate::thread::Own, size_limit),

@@ -1,0 +1,107 @@
+//! Whether a process is still the image that is recorded, or went on as a program that is not: what a session says then is of the past.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
+
+/// A process is looked at this often ...
+const LOOK: Duration = Duration::from_millis(100);
+/// ... and its next image has this long to claim a session of its own.
+const CLAIM_TIME: Duration = Duration::from_secs(1);
+
+/// What tells one image of a process from the next: the file that it runs, and where its first stack began, which differs even between
+/// two of the same file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Image {
+    device: u64,
+    inode: u64,
+    stack_start: u64,
+}
+
+/// The image that a process is now; `None`: it has ended, or is not ours to look at.
+fn image(pid: u32) -> Option<Image> {
+    let file = fs::metadata(format!("/proc/{pid}/exe")).ok()?;
+    let stack_start = stack_start(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+    Some(Image { device: file.dev(), inode: file.ino(), stack_start })
+}
+
+/// The 28th field of /proc/PID/stat. The second is a name in parentheses, in which anything may be; 0 is all that is told to whom the
+/// process is none of their business.
+fn stack_start(stat: &str) -> Option<u64> {
+    let (_, behind_name) = stat.rsplit_once(')')?;
+    behind_name.split_whitespace().nth(28 - 3)?.parse().ok().filter(|&address| address != 0)
+}
+
+/// The image of one recording.
+pub struct ImageWatch {
+    pid: u32,
+    recorded: Option<Image>,
+    looked_at: Instant,
+    /// Since when the process is another.
+    left_at: Option<Instant>,
+}
+
+impl ImageWatch {
+    /// `stack_start` is that of the image that attached, 0 if it did not know: the process may be the next one by now.
+    pub fn new(pid: u32, stack_start: u64) -> ImageWatch {
+        let (recorded, looked_at) = (image(pid), Instant::now());
+        let is_another = recorded.is_some_and(|image| stack_start != 0 && image.stack_start != stack_start);
+        ImageWatch { pid, recorded, looked_at, left_at: is_another.then_some(looked_at) }
+    }
+
+    /// Looks again, if it is time.
+    pub fn look(&mut self, now: Instant) {
+        if self.is_left() || now.saturating_duration_since(self.looked_at) < LOOK {
+            return;
+        }
+        self.looked_at = now;
+        if let (Some(recorded), Some(image)) = (self.recorded, image(self.pid))
+            && recorded != image
+        {
+            self.left_at = Some(now);
+        }
+    }
+
+    /// The process is another image now.
+    pub fn is_left(&self) -> bool {
+        self.left_at.is_some()
+    }
+
+    /// It has been for so long that the new image will not claim a session any more.
+    pub fn is_over(&self, now: Instant) -> bool {
+        self.left_at.is_some_and(|left| now.saturating_duration_since(left) >= CLAIM_TIME)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_the_image_that_it_was_until_it_is_another() {
+        let pid = std::process::id();
+        let own = image(pid).expect("this process is there").stack_start;
+        let (now, later) = (Instant::now(), Instant::now() + 2 * CLAIM_TIME);
+        for (said, is_left) in [(own, false), (0, false), (own + 16, true)] {
+            let mut watch = ImageWatch::new(pid, said);
+            watch.look(later);
+            assert_eq!(
+                (watch.is_left(), watch.is_over(now), watch.is_over(later)),
+                (is_left, false, is_left)
+            );
+        }
+        let mut watch = ImageWatch::new(pid, own);
+        watch.recorded = watch.recorded.map(|image| Image { inode: image.inode + 1, ..image });
+        watch.look(later);
+        assert!(watch.is_left() && !watch.is_over(later) && watch.is_over(later + CLAIM_TIME));
+    }
+
+    #[test]
+    fn a_name_in_parentheses_may_hold_anything() {
+        let behind: Vec<String> = (3..=52).map(|field| field.to_string()).collect();
+        let stat = |name: &str| format!("1 ({name}) {}", behind.join(" "));
+        assert_eq!(stack_start(&stat("a) b (c")), Some(28));
+        assert_eq!(stack_start(&stat("x").replace(" 28 ", " 0 ")), None);
+        assert_eq!(stack_start("1 (x) S 2"), None);
+    }
+}
