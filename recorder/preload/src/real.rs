@@ -160,8 +160,9 @@ unsafe extern "C" fn realloc_spaced(old: *mut u8, size: usize) -> *mut u8 {
 }
 
 /// Whose malloc the program has.
-static ALLOCATOR: AtomicU32 = AtomicU32::new(UNKNOWN);
-const UNKNOWN: u32 = 0;
+static ALLOCATOR: AtomicU32 = AtomicU32::new(NOT_COUNTED);
+/// Not known yet, or one that comes before us.
+const NOT_COUNTED: u32 = 0;
 const GLIBC: u32 = 1;
 const OTHER: u32 = 2;
 
@@ -380,22 +381,20 @@ pub fn resolve() -> bool {
     let seen = found.map(seen_at);
     let foreign = seen.iter().position(|&seen| seen == Seen::Foreign);
     let path = foreign.map_or(ptr::null(), |index| module_of(found[index]).0);
-    let mut index = 0;
-    let [malloc, calloc, realloc, free] = names.map(|name| {
+    let [malloc, calloc, realloc, free] = core::array::from_fn(|index| {
         let function = match (seen[index], foreign) {
             (Seen::Foreign, _) => found[index],
-            (Seen::Stub, Some(_)) => of_module(path, name),
+            (Seen::Stub, Some(_)) => of_module(path, names[index]),
             _ => ptr::null_mut(),
         };
-        index += 1;
-        if function.is_null() { next(name) } else { function }
+        if function.is_null() { next(names[index]) } else { function }
     });
     let are_first = foreign.is_none();
     if malloc.is_null() || calloc.is_null() || realloc.is_null() || free.is_null() {
         return false;
     }
     if !are_first || is_in_glibc(malloc) {
-        ALLOCATOR.store(if are_first { GLIBC } else { UNKNOWN }, Ordering::Relaxed);
+        ALLOCATOR.store(if are_first { GLIBC } else { NOT_COUNTED }, Ordering::Relaxed);
         CALLOC.store(calloc.cast(), Ordering::Release);
         REALLOC.store(realloc.cast(), Ordering::Release);
         FREE.store(free.cast(), Ordering::Release);

@@ -31,7 +31,7 @@ pub(super) struct Group<'a> {
 
 /// A stack's part in a leak.
 pub(super) struct Share<'a> {
-    /// The stack; `None` for what the caller leaked before it was watched.
+    /// The stack; `None` for what the caller leaked while it was not watched.
     pub site: Option<&'a JudgedSite>,
     /// Its share of the leaked bytes, 0 to 1.
     pub of_leaked: f64,
