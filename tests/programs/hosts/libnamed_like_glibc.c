@@ -1,5 +1,5 @@
 // Another allocator with the names of glibc's: `__libc_malloc` is its malloc, too, small blocks lie 16 bytes apart, and operator new asks no
-// malloc. Blocks come again at once.
+// malloc. A thread's blocks come again at once. The recorder itself runs with it, too, and has several threads.
 #include <errno.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -8,7 +8,7 @@
 enum { CLASSES = 256, LARGEST = 16 * CLASSES };
 static char small_pool[CLASSES][256 << 10] __attribute__((aligned(4096)));
 static size_t small_used[CLASSES];
-static void *freed[CLASSES];
+static __thread void *freed[CLASSES] __attribute__((tls_model("initial-exec")));
 static char large_pool[64 << 20] __attribute__((aligned(4096)));
 static size_t large_used;
 
@@ -26,17 +26,19 @@ static void *get(size_t align, size_t size) {
             return again;
         }
         size_t bytes = 16 * (class + 1);
-        if (small_used[class] + bytes <= sizeof small_pool[0]) return small_pool[class] + (small_used[class] += bytes) - bytes;
+        size_t at = __atomic_fetch_add(&small_used[class], bytes, __ATOMIC_RELAXED);
+        if (at + bytes <= sizeof small_pool[0]) return small_pool[class] + at;
     }
     if (align < 16) align = 16;
-    size_t from = (large_used + 16 + align - 1) & ~(align - 1);
-    if (size > sizeof large_pool || from + size > sizeof large_pool) {
+    size_t whole = size + align + 32;
+    size_t at = size <= sizeof large_pool ? __atomic_fetch_add(&large_used, whole & ~(size_t)15, __ATOMIC_RELAXED) : sizeof large_pool;
+    if (at + whole > sizeof large_pool) {
         errno = ENOMEM;
         return NULL;
     }
-    large_used = from + size;
-    memcpy(large_pool + from - 8, &size, sizeof size);
-    return large_pool + from;
+    char *made = (char *)(((uintptr_t)large_pool + at + 16 + align - 1) & ~(align - 1));
+    memcpy(made - 8, &size, sizeof size);
+    return made;
 }
 
 void *malloc(size_t size) { return get(16, size); }
