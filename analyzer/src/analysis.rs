@@ -92,7 +92,7 @@ pub struct Summary {
     pub unknown_frees: u64,
     /// Slices that were due and not taken.
     pub lost_slices: u64,
-    /// Share of the record for which slices are missing, so that what was live before is carried, 0 to 1.
+    /// Share of the record for which slices are missing, so that a straight line stands in, 0 to 1.
     pub missing_share: f64,
     /// The same of the longest time in one piece.
     pub longest_gap_share: f64,

@@ -14,6 +14,7 @@
 
 mod births;
 mod family;
+mod gap;
 mod group;
 mod opened;
 pub mod points;
@@ -26,6 +27,7 @@ use crate::series::{Point, Series, SeriesBuilder};
 pub use births::BirthTable;
 use edleak_format::{CHUNK_SLICES, Counters, Grid, LANES, Row, SiteId, TILE_SITES, TileReader, Trace};
 use family::{Families, FamilyMove};
+use gap::Gap;
 use group::Group;
 use opened::Opened;
 use rayon::prelude::*;
@@ -52,7 +54,7 @@ pub struct Replayed<T> {
     pub slices: u64,
     /// Time of the last slice since the recording began.
     pub last_ns: u64,
-    /// Points of the grid that no slice came for, so that the values before are carried.
+    /// Points of the grid that no slice came for, so that a straight line stands in.
     pub missing_points: u64,
     /// The most of them in a row.
     pub longest_gap: u64,
@@ -101,7 +103,8 @@ pub fn replay<T: Send>(
         window.resize_with(threads.min(blocks - start), Opened::default);
         window.par_iter_mut().enumerate().for_each(|(i, opened)| opened.open(trace, start + i, states.grid));
         let is_last = start + window.len() == blocks;
-        families.condense(states.condense(&window, &families, is_last, &mut replayed));
+        let moves = states.condense(&window, &families, is_last, &mut replayed);
+        families.condense(moves, &states.gaps);
         replayed.unreadable_blocks +=
             window.iter().map(|opened| u64::from(opened.is_unreadable)).sum::<u64>();
     }
@@ -120,7 +123,9 @@ struct States {
     /// Bytes allocated by all sites at the first slice.
     first_allocated_bytes: Option<u64>,
     /// Points of the grid up to the newest slice.
-    covered: u64,
+    covered: usize,
+    /// Where slices are missing, and the tick of the slice that ends it.
+    gaps: Vec<(u64, Gap)>,
     /// Newest counters of every site, from the last block: its first slice names every site that ever counted anything.
     totals: Vec<Counters>,
 }
@@ -148,6 +153,7 @@ impl States {
             powers: PowerSums::new(trace.grid()),
             first_allocated_bytes: None,
             covered: 0,
+            gaps: Vec::new(),
             totals: Vec::new(),
         }
     }
@@ -181,10 +187,15 @@ impl States {
             // Wrapping sums of integers are the same in any order.
             let live_bytes = ranges.iter().fold(0u64, |sum, range| sum.wrapping_add(range.live_bytes[slice]));
             if step.counts {
-                let gap = u64::from(step.point).saturating_sub(self.covered);
-                self.covered = self.covered.max(u64::from(step.point) + 1);
-                replayed.missing_points += gap;
-                replayed.longest_gap = replayed.longest_gap.max(gap);
+                let point = step.point as usize;
+                if let Some(gap) = self.covered.checked_sub(1).and_then(|newest| Gap::between(newest, point))
+                {
+                    let missing = gap.points().len() as u64;
+                    replayed.missing_points += missing;
+                    replayed.longest_gap = replayed.longest_gap.max(missing);
+                    self.gaps.push((header.tick, gap));
+                }
+                self.covered = self.covered.max(point + 1);
                 let resident_bytes = header.rss_anon_bytes.saturating_add(header.swap_bytes);
                 replayed.process.push(ProcessPoint { live_bytes, resident_bytes });
             }

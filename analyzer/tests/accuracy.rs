@@ -44,6 +44,43 @@ fn public_corpus_is_judged_above_the_bar() {
     assert_bar(&report.all[BIRTHS], 0.96, 0.02, &report);
 }
 
+/// The corpus with a fifth of each curve missing in one piece, somewhere: `value` of what is before and after it, and of how far the
+/// way between them it is.
+fn public_with_gaps(value: fn(u64, u64, f64) -> u64) -> ScoreReport {
+    let text = std::fs::read_to_string(corpus("public.jsonl")).expect("the corpus is in the repository");
+    let lines = text.lines().enumerate().map(|(i, line)| {
+        let mut line: serde_json::Value = serde_json::from_str(line).expect("a line is an object");
+        for column in ["live_bytes", "live_count", "allocs", "frees"] {
+            let values = line[column].as_array_mut().expect("the corpus has all four");
+            let missing = values.len() / 5;
+            let before = i * 37 % (values.len() - missing - 1);
+            let number = |value: &serde_json::Value| value.as_u64().expect("counters are whole");
+            let (was, is) = (number(&values[before]), number(&values[before + missing + 1]));
+            for at in 1..=missing {
+                values[before + at] = value(was, is, at as f64 / (missing + 1) as f64).into();
+            }
+        }
+        line.to_string() + "\n"
+    });
+    let file = std::env::temp_dir().join(format!("edleak-gaps-{}.jsonl", std::process::id()));
+    std::fs::write(&file, lines.collect::<String>()).expect("writable");
+    let report = run(&file, None);
+    let _ = std::fs::remove_file(&file);
+    report.expect("sound lines")
+}
+
+// Why a replay draws lines over missing slices, and why a gap of a fifth still leaves a verdict (`replay/gap.rs`, `gate.rs`).
+#[test]
+fn a_line_over_a_gap_tells_more_than_the_value_before_it() {
+    let line = public_with_gaps(|was, is, way| (was as f64 + (is as f64 - was as f64) * way) as u64);
+    let step = public_with_gaps(|was, _, _| was);
+    let [line, step] = [&line, &step].map(|report| &report.all[CURVES]);
+    println!("F1 {:.3} and {:.3}", line.f1(), step.f1());
+    println!("non-leaks reported {:.3} and {:.3}", line.false_positive_rate(), step.false_positive_rate());
+    assert!(line.f1() > 0.89 && line.f1() > step.f1() + 0.01);
+    assert!(line.false_positive_rate() < 0.035 && line.false_positive_rate() < step.false_positive_rate());
+}
+
 #[test]
 fn edleaks_formula_scores_what_was_published_of_it() {
     let edleak = &public().all[EDLEAK];

@@ -38,8 +38,8 @@ const MAX_POINTS: u64 = 16_384;
 
 /// The evenly spaced points of a trace: the multiples of `stride_ticks` from the first slice to the last.
 ///
-/// The value at a point is that of the newest slice whose tick is not after it: where a due slice is missing, the value
-/// before is carried.
+/// The value at a point is that of the newest slice whose tick is not after it: where a due slice is missing, that is the
+/// one before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Grid {
     /// Distance of two points: the coarsest stride in the trace.

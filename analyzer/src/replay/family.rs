@@ -4,6 +4,7 @@
 //! stacks begin late, and a leak spread over many stacks may show in none of them. The sum of all has neither gap. Only sites that
 //! have stacks pay for it.
 
+use super::gap::Gap;
 use crate::series::{Point, Series, SeriesBuilder};
 use edleak_format::{Columns, Grid, LANES, Row, Site, SiteId};
 use std::collections::HashMap;
@@ -34,6 +35,7 @@ struct Member {
     family: usize,
     live_bytes: u64,
     live_count: u64,
+    is_seen: bool,
 }
 
 #[derive(Debug)]
@@ -44,6 +46,18 @@ struct Family {
     live_count: u64,
     covered: usize,
     is_seen: bool,
+    crossing: Option<Crossing>,
+}
+
+/// A gap in the record that a family is on its way over: all moves at its end are those of one slice.
+#[derive(Debug)]
+struct Crossing {
+    tick: u64,
+    gap: Gap,
+    /// Live bytes and count of all members before it.
+    live: (u64, u64),
+    /// Those of each member that moved, before and after it.
+    moved: Vec<[(u64, u64); 2]>,
 }
 
 impl Families {
@@ -67,6 +81,7 @@ impl Families {
                     live_count: 0,
                     covered: 0,
                     is_seen: false,
+                    crossing: None,
                 });
                 this.families.len() - 1
             });
@@ -74,7 +89,7 @@ impl Families {
                 if this.member_of[id.0 as usize] == NONE {
                     // Fewer members than `ids`, which came from u32s.
                     this.member_of[id.0 as usize] = this.members.len() as u32;
-                    this.members.push(Member { family, live_bytes: 0, live_count: 0 });
+                    this.members.push(Member { family, live_bytes: 0, live_count: 0, is_seen: false });
                 }
             }
         }
@@ -109,8 +124,8 @@ impl Families {
         }
     }
 
-    /// Adds the moves of a window, which come in any order.
-    pub(super) fn condense(&mut self, mut moves: Vec<FamilyMove>) {
+    /// Adds the moves of a window, which come in any order. `gaps` are all so far, by the ticks that end them.
+    pub(super) fn condense(&mut self, mut moves: Vec<FamilyMove>, gaps: &[(u64, Gap)]) {
         moves.sort_by_key(|moved| moved.tick);
         for moved in moves {
             let Some(point) = self.grid.point_of(moved.tick) else { continue };
@@ -120,12 +135,20 @@ impl Families {
                 family.builder.absent(point as u64);
                 (family.covered, family.is_seen) = (point, true);
             }
-            family.push_until(point);
-            family.live_bytes =
-                family.live_bytes.wrapping_sub(member.live_bytes).wrapping_add(moved.live_bytes);
-            family.live_count =
-                family.live_count.wrapping_sub(member.live_count).wrapping_add(moved.live_count);
-            (member.live_bytes, member.live_count) = (moved.live_bytes, moved.live_count);
+            if family.crossing.as_ref().is_none_or(|crossing| crossing.tick != moved.tick) {
+                family.cross();
+                match gaps.binary_search_by_key(&moved.tick, |&(tick, _)| tick) {
+                    Ok(ended) if family.covered < point => family.begin_crossing(moved.tick, gaps[ended].1),
+                    _ => family.push_until(point),
+                }
+            }
+            let (was, is) = ((member.live_bytes, member.live_count), (moved.live_bytes, moved.live_count));
+            if let Some(crossing) = family.crossing.as_mut().filter(|_| member.is_seen) {
+                crossing.moved.push([was, is]);
+            }
+            family.live_bytes = family.live_bytes.wrapping_sub(was.0).wrapping_add(is.0);
+            family.live_count = family.live_count.wrapping_sub(was.1).wrapping_add(is.1);
+            (member.live_bytes, member.live_count, member.is_seen) = (is.0, is.1, true);
         }
     }
 
@@ -133,6 +156,7 @@ impl Families {
     pub(super) fn finish(self) -> HashMap<SiteId, Series> {
         let points = self.grid.points;
         let end = |mut family: Family| {
+            family.cross();
             family.push_until(points);
             (family.parent, family.builder.finish())
         };
@@ -146,5 +170,27 @@ impl Family {
         let now = Point { live_bytes: self.live_bytes, live_count: self.live_count, allocs: 0, frees: 0 };
         self.builder.push_run(now, run);
         self.covered = self.covered.max(point);
+    }
+
+    fn begin_crossing(&mut self, tick: u64, gap: Gap) {
+        self.push_until(gap.points().start);
+        let live = (self.live_bytes, self.live_count);
+        self.crossing = Some(Crossing { tick, gap, live, moved: Vec::new() });
+    }
+
+    /// Puts the points of the gap, now that all moves at its end are known: the sum of every member's own line.
+    fn cross(&mut self) {
+        let Some(Crossing { gap, live, moved, .. }) = self.crossing.take() else { return };
+        for at in gap.points() {
+            let (live_bytes, live_count) = moved.iter().fold(live, |(bytes, count), [was, is]| {
+                let on_the_way = (gap.value(at, was.0, is.0), gap.value(at, was.1, is.1));
+                (
+                    bytes.wrapping_sub(was.0).wrapping_add(on_the_way.0),
+                    count.wrapping_sub(was.1).wrapping_add(on_the_way.1),
+                )
+            });
+            self.builder.push(Point { live_bytes, live_count, allocs: 0, frees: 0 });
+        }
+        self.covered = self.covered.max(gap.points().end);
     }
 }

@@ -5,12 +5,14 @@
 //! are added to their open buckets, moved or not: that is a few vector instructions, and nothing to mispredict. All sums are exact,
 //! so both ways end with the same series, to the bit.
 
+use super::gap::Gap;
 use super::opened::Step;
 use super::shelf::{Place, Shelf};
 use super::sums::{ExactSums, PowerSums};
 use crate::model::buckets::{Bucket, Buckets, Extent};
 use crate::series::{Births, Point, Series};
 use edleak_format::{LANES, Lanes, Row};
+use std::ops::Range;
 
 /// A quantity of sixteen sites: its values now, and what the open buckets hold.
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +90,7 @@ impl Group {
                     self.count.add();
                     self.covered += 1;
                 } else {
-                    self.cover(step.point, powers);
+                    self.cover(step.point, step.counts.then_some(row), powers);
                 }
             }
             let begins = (0..LANES).fold(0, |any, l| any | (row.named[l] & self.unseen[l]));
@@ -138,29 +140,50 @@ impl Group {
         self.find_next_edge();
     }
 
-    /// Takes the values in effect for every point before `point`, over the edges of buckets.
+    /// Takes every point before `point`: with the values in effect and, where slices are missing before `next`, with those on the way to it.
     #[inline(never)]
-    fn cover(&mut self, point: u32, powers: &PowerSums) {
+    fn cover(&mut self, point: u32, next: Option<&Row>, powers: &PowerSums) {
+        let (from, to) = (self.covered as usize, point as usize);
+        let gap = Gap::between(from, to);
         for l in 0..LANES {
             if self.unseen[l] != 0 {
                 continue;
             }
-            if let Some(exact) = &mut self.exact {
-                exact[l].add(self.bytes.now[l], self.covered as usize, point as usize, powers);
-            }
-            let mut at = self.covered;
-            while at < point {
-                if at == self.edges[l] {
-                    self.close_bucket(l);
+            let was = [self.bytes.now[l], self.count.now[l]];
+            let is = next
+                .filter(|row| row.named[l] != 0)
+                .map_or(was, |row| [row.live_bytes[l], row.live_count[l]]);
+            match gap {
+                Some(gap) if is != was => {
+                    self.add_run(l, from..from + 1, was, powers);
+                    for at in gap.points() {
+                        let on_the_way = [gap.value(at, was[0], is[0]), gap.value(at, was[1], is[1])];
+                        self.add_run(l, at..at + 1, on_the_way, powers);
+                    }
                 }
-                let to = point.min(self.edges[l]);
-                self.bytes.add_run(l, u64::from(to - at));
-                self.count.add_run(l, u64::from(to - at));
-                at = to;
+                _ => self.add_run(l, from..to, was, powers),
             }
         }
         self.covered = point;
         self.find_next_edge();
+    }
+
+    /// Adds the same values of one site at some points, over the edges of buckets.
+    fn add_run(&mut self, l: usize, points: Range<usize>, [bytes, count]: [u64; 2], powers: &PowerSums) {
+        if let Some(exact) = &mut self.exact {
+            exact[l].add(bytes, points.start, points.end, powers);
+        }
+        // A grid has fewer points than a u32 holds.
+        let (mut at, end) = (points.start as u32, points.end as u32);
+        while at < end {
+            if at == self.edges[l] {
+                self.close_bucket(l);
+            }
+            let to = end.min(self.edges[l]);
+            self.bytes.add_run(l, bytes, u64::from(to - at));
+            self.count.add_run(l, count, u64::from(to - at));
+            at = to;
+        }
     }
 
     #[inline]
@@ -184,7 +207,7 @@ impl Group {
     ) {
         let points = points as u32;
         if points > self.covered {
-            self.cover(points, powers);
+            self.cover(points, None, powers);
         }
         let Self { bytes, count, unseen, sites, shelf, exact, .. } = self;
         for (l, Site { absent, width, place }) in
@@ -229,9 +252,9 @@ impl Quantity {
     }
 
     #[inline]
-    fn add_run(&mut self, l: usize, points: u64) {
+    fn add_run(&mut self, l: usize, value: u64, points: u64) {
         let mut extent = self.extent(l);
-        extent.add_run(self.now[l], points);
+        extent.add_run(value, points);
         (self.sum[l], self.min[l], self.max[l]) = (extent.sum, extent.min, extent.max);
     }
 
@@ -251,6 +274,7 @@ mod tests {
     use super::*;
     use crate::series::SeriesBuilder;
     use edleak_format::Grid;
+    use std::collections::BTreeSet;
 
     /// A move: (point, bytes, count).
     type Move = (usize, u64, u64);
@@ -278,13 +302,25 @@ mod tests {
         ended
     }
 
-    fn built(points: usize, moves: &[Move]) -> Series {
+    /// Point by point: the newest move, or between two slices a straight line to what the later one says.
+    fn built(points: usize, moves: &[Move], slices: &BTreeSet<usize>) -> Series {
         let mut builder = SeriesBuilder::new();
         let first = moves[0].0.min(points);
         builder.absent(first as u64);
+        let newest = |point: usize| {
+            let &(_, bytes, count) = moves.iter().rfind(|(at, ..)| *at <= point).expect("from the first on");
+            (bytes, count)
+        };
         for point in first..points {
-            let &(_, live_bytes, live_count) =
-                moves.iter().rfind(|(at, ..)| *at <= point).expect("from the first on");
+            let before = *slices.range(..=point).next_back().expect("the first move is one");
+            let after =
+                slices.range(point..).next().copied().filter(|&after| after < points).unwrap_or(before);
+            let line = |was: u64, is: u64| {
+                let (passed, whole) = ((point - before) as i128, (after - before).max(1) as i128);
+                (i128::from(was) + (i128::from(is) - i128::from(was)) * passed / whole) as u64
+            };
+            let (was, is) = (newest(before), newest(after));
+            let (live_bytes, live_count) = (line(was.0, is.0), line(was.1, is.1));
             let (allocs, frees) = if point + 1 == points { (7, 3) } else { (0, 0) };
             builder.push(Point { live_bytes, live_count, allocs, frees });
         }
@@ -292,11 +328,12 @@ mod tests {
     }
 
     fn assert_same(points: usize, sites: &[Vec<Move>]) {
+        let slices = sites.iter().flatten().map(|&(point, ..)| point).collect();
         for exact in [false, true] {
             let condensed = condensed(points, sites, exact);
             assert_eq!(condensed.len(), sites.len());
             for (l, series) in condensed {
-                let slow = built(points, &sites[l]);
+                let slow = built(points, &sites[l], &slices);
                 assert_eq!(series.sums(), slow.sums().filter(|_| exact), "{points} {:?}", sites[l]);
                 assert_eq!(series.buckets(), slow.buckets(), "{points} {:?}", sites[l]);
                 assert_eq!((series.absent(), series.points()), (slow.absent(), slow.points()));

@@ -3,6 +3,7 @@
 //! Sites × points do not fit in memory, so the trace is replayed once per group of sites that do. Groups are replayed in parallel
 //! and handed over in order.
 
+use super::gap::Gap;
 use crate::error::{Error, ErrorKind, Result};
 use crate::series::Point;
 use edleak_format::{Counters, Grid, SiteId, SliceHeader, SliceVisitor, Trace};
@@ -60,7 +61,7 @@ pub fn for_each_site<E: From<Error>>(
 
 fn collect(trace: &Trace, grid: Grid, first: usize, ids: &[SiteId]) -> Vec<SitePoints> {
     let sites = ids.iter().map(|_| Collected::default()).collect();
-    let mut collector = Collector { grid, ids, sites };
+    let mut collector = Collector { grid, ids, newest: None, sites };
     for block in 0..trace.blocks().len() {
         // A block that cannot be read any more was counted when the verdicts were made.
         let _ = trace.replay_block(block, &mut collector);
@@ -120,6 +121,8 @@ impl Families {
 struct Collector<'a> {
     grid: Grid,
     ids: &'a [SiteId],
+    /// Point of the newest slice.
+    newest: Option<usize>,
     sites: Vec<Collected>,
 }
 
@@ -135,22 +138,45 @@ struct Collected {
 impl Collected {
     fn push_until(&mut self, point: usize) {
         if point > self.covered {
-            let now = &self.now;
-            let newest = Point {
-                live_bytes: now.live_bytes(),
-                live_count: now.live_count(),
-                allocs: now.allocs,
-                frees: now.frees,
-            };
-            self.runs.push((newest, (point - self.covered) as u64));
+            self.runs.push((point_of(&self.now), (point - self.covered) as u64));
             self.covered = point;
         }
+    }
+
+    /// The points of a gap, if the site moved meanwhile.
+    fn push_over(&mut self, gap: &Gap, next: &Counters) {
+        let (was, is) = (point_of(&self.now), point_of(next));
+        if (was.live_bytes, was.live_count) == (is.live_bytes, is.live_count) {
+            return;
+        }
+        self.push_until(gap.points().start);
+        for at in gap.points() {
+            let on_the_way = Point {
+                live_bytes: gap.value(at, was.live_bytes, is.live_bytes),
+                live_count: gap.value(at, was.live_count, is.live_count),
+                allocs: gap.value(at, was.allocs, is.allocs),
+                frees: gap.value(at, was.frees, is.frees),
+            };
+            self.runs.push((on_the_way, 1));
+        }
+        self.covered = gap.points().end;
+    }
+}
+
+fn point_of(counters: &Counters) -> Point {
+    Point {
+        live_bytes: counters.live_bytes(),
+        live_count: counters.live_count(),
+        allocs: counters.allocs,
+        frees: counters.frees,
     }
 }
 
 impl SliceVisitor for Collector<'_> {
     fn slice(&mut self, header: &SliceHeader, changed: &[(SiteId, Counters)]) {
         let Some(point) = self.grid.point_of(header.tick) else { return };
+        let gap = self.newest.and_then(|newest| Gap::between(newest, point));
+        self.newest = Some(point);
         let (Some(first), Some(last)) = (self.ids.first(), self.ids.last()) else { return };
         let from = changed.partition_point(|(id, _)| id < first);
         let to = changed.partition_point(|(id, _)| id <= last);
@@ -163,6 +189,8 @@ impl SliceVisitor for Collector<'_> {
             let site = &mut self.sites[at];
             if !site.is_seen {
                 (site.absent, site.covered, site.is_seen) = (point, point, true);
+            } else if let Some(gap) = &gap {
+                site.push_over(gap, counters);
             }
             site.push_until(point);
             site.now = *counters;

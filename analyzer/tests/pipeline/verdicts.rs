@@ -2,6 +2,7 @@
 
 use crate::programs::{command, finish, run, run_with_input};
 use crate::traces::{Draft, Scratch, caller, constant, counters, leaker, leaking, nothing, watched};
+use edleak_format::Counters;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -110,6 +111,43 @@ fn reports_are_the_same_to_the_bit_on_any_number_of_threads() {
         assert!(one.len() > 1000);
         assert!(one == on("2") && one == on("5"), "{format}");
     }
+}
+
+#[test]
+fn a_straight_line_leads_over_missing_slices() {
+    let scratch = Scratch::new();
+    let series_and_sites = |draft: &Draft| {
+        let trace = draft.write(&scratch.path("t.edl"));
+        let series = run([trace.as_os_str(), "--format=series".as_ref()]).out;
+        let json = run([trace.as_os_str(), "--format=json".as_ref()]).json();
+        // What was printed is judged the same.
+        let lines = scratch.path("lines.jsonl");
+        std::fs::write(&lines, &series).unwrap();
+        let reread = run([lines.as_os_str(), "--format=json".as_ref()]).json();
+        for (site, again) in json["sites"].as_array().unwrap().iter().zip(reread["sites"].as_array().unwrap())
+        {
+            for field in ["class", "verdict", "leak_bytes", "rate_bytes_per_s"] {
+                assert_eq!(site[field], again[field], "{field}");
+            }
+        }
+        (series, json["sites"].clone())
+    };
+    // What grows by the same in every slice is on the line, alone and spread over stacks.
+    let mut draft = watched();
+    draft.sites.push(caller(0x30, "shrink", 3, |slice| counters(80_000, 80, 1000 * slice, slice)));
+    draft.sites[2].counters = leaking;
+    let whole = series_and_sites(&draft);
+    assert!(whole.1.as_array().is_some_and(|sites| sites.len() > 1), "{:#}", whole.1);
+    for missing in [5..62, 30..50, 50..51] {
+        draft.missing = missing;
+        assert!(series_and_sites(&draft) == whole, "{:?}", draft.missing);
+    }
+    // What comes to life in a gap begins behind it.
+    draft.missing = 20..40;
+    draft.sites[2].counters = |slice| if slice < 30 { Counters::ZERO } else { leaking(slice) };
+    let series = series_and_sites(&draft).0;
+    let late: Value = serde_json::from_str(series.lines().nth(2).unwrap()).unwrap();
+    assert_eq!((&late["first_slice"], &late["live_bytes"][0]), (&json!(40), &json!(4100)));
 }
 
 #[test]

@@ -46,7 +46,7 @@ pub(super) fn write(
     }
     if analysis.summary.missing_share > MUCH_MISSING {
         let note = format!(
-            "slices are missing for {} of the record; what was live before is carried over a gap, so leaked bytes and rates may be too low",
+            "slices are missing for {} of the record; straight lines stand in for them",
             percent(analysis.summary.missing_share)
         );
         paragraph(Ink::Faint, "note:   ", &note)?;
