@@ -104,6 +104,8 @@ pub struct Summary {
     pub lost_stacks: u64,
     /// Images and child processes that could not be recorded.
     pub unrecorded_images: u64,
+    /// Child processes that nobody asked for: at least so many.
+    pub unasked_children: u64,
     /// Blocks of the trace that were damaged and skipped.
     pub damaged_blocks: u64,
     /// Bytes that belong to no sound block.

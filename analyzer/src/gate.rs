@@ -229,7 +229,8 @@ pub fn too_little(analysis: &Analysis) -> Option<String> {
     }
     if slices < MIN_SLICES && analysis.sites.iter().any(|site| site.judgement.verdict == Verdict::Undecided) {
         return Some(format!(
-            "{slices} slices are too few for a verdict, {MIN_SLICES} are the least (record longer, or with a shorter `--period`)"
+            "{} too few for a verdict, {MIN_SLICES} are the least (record longer, or with a shorter `--period`)",
+            if slices == 1 { "1 slice is".to_owned() } else { format!("{slices} slices are") }
         ));
     }
     // Growth that came and went within it, or only then, leaves a line or nothing.

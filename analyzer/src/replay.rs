@@ -13,6 +13,7 @@
 //! in order of time, so the result is the same to the bit for any number of threads.
 
 mod births;
+pub mod clock;
 mod family;
 mod gap;
 mod group;

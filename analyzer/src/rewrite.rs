@@ -1,10 +1,12 @@
 //! A trace to another trace: with symbols embedded, or with its names taken out. The slices are copied as they are.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::load::reason;
 use crate::symbolize::embedded::build_trace;
 use crate::symbolize::{Resolution, Symbolizer};
-use edleak_format::{DEFAULT_CAPACITY_BYTES, Record, SymbolFrame, Trace, rewrite};
+use edleak_format::{DEFAULT_CAPACITY_BYTES, Record, SymbolFrame, Trace, is_being_written, rewrite};
 use siphasher::sip128::SipHasher24;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Writes `from` to `to` with the frames of every address that it names. `to` may be the file that `from` was read from.
@@ -62,32 +64,46 @@ fn pseudonym(key: &str, name: &[u8]) -> String {
     format!("{:016x}", SipHasher24::new_with_key(&key.as_bytes()).hash(name).as_u64().0)
 }
 
-/// Writes beside `to` first and puts it in place when it is whole: an interrupted run leaves the old file.
+/// Writes beside `to` first and puts it in place when it is whole: an interrupted run leaves the old file. What was there keeps its
+/// owner and mode, and a link leads where it led.
 fn replace(
     from: &Trace,
     to: &Path,
     map: impl FnMut(Record) -> Option<Record>,
     extra: impl Iterator<Item = Record>,
 ) -> Result<()> {
-    let mut beside = to.as_os_str().to_owned();
+    let failed = |reason: &str| {
+        let message = format!("cannot write `{}`: {reason} (give another file with `-o`)", to.display());
+        Error::new(ErrorKind::Output, message)
+    };
+    let link = std::fs::symlink_metadata(to).is_ok_and(|metadata| metadata.is_symlink());
+    let place =
+        if link { to.canonicalize().map_err(|error| failed(&reason(&error)))? } else { to.to_owned() };
+    let old = std::fs::metadata(&place).ok();
+    if old.as_ref().is_some_and(|old| !old.is_file()) {
+        return Err(failed("it is no file"));
+    }
+    if is_being_written(&place) {
+        return Err(failed("it is still being recorded, and the rest would be lost"));
+    }
+    let mut beside = place.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);
     let written = rewrite(from, &beside, DEFAULT_CAPACITY_BYTES.saturating_mul(16), map, extra)
-        .map_err(|error| Error::new(ErrorKind::Output, error.to_string()));
-    let moved = written.and_then(|_| {
-        std::fs::rename(&beside, to).map_err(|error| {
-            let reason = crate::load::reason(&error);
-            Error::new(
-                ErrorKind::Output,
-                format!("cannot replace `{}`: {reason} (give another file with `-o`)", to.display()),
-            )
-        })
-    });
-    if moved.is_err() {
+        .map_err(|error| failed(&error.to_string()))
+        .and_then(|_| {
+            if let Some(old) = &old {
+                // Who may not give a file away keeps it: the trace itself is whole.
+                let _ = std::os::unix::fs::chown(&beside, Some(old.uid()), Some(old.gid()));
+                let _ = std::fs::set_permissions(&beside, old.permissions());
+            }
+            std::fs::rename(&beside, &place).map_err(|error| failed(&reason(&error)))
+        });
+    if written.is_err() {
         // Nothing to save in it, and nothing to do if it was never made.
         let _ = std::fs::remove_file(&beside);
     }
-    moved
+    written
 }
 
 #[cfg(test)]

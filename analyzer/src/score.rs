@@ -245,7 +245,12 @@ pub struct ScoreReport {
 
 /// Scores a corpus of labelled series, joined with births by id if they are given in a file of their own.
 pub fn run(corpus: &Path, births: Option<&Path>) -> Result<ScoreReport> {
-    Ok(score(&read(corpus, births)?))
+    let cases = read(corpus, births)?;
+    if cases.is_empty() {
+        let message = format!("`{}` holds no series (give labelled series lines)", corpus.display());
+        return Err(Error::new(ErrorKind::Unreadable, message));
+    }
+    Ok(score(&cases))
 }
 
 /// Scores cases.

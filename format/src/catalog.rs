@@ -96,6 +96,7 @@ mod tests {
                 missed_slices: most,
                 lost_stacks: most,
                 unrecorded_images: most,
+                unasked_children: most,
             }),
             &mut bytes,
         );

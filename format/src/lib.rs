@@ -65,4 +65,4 @@ pub use record::*;
 pub use rewrite::rewrite;
 pub use slice::{Counters, SliceHeader, SliceVisitor};
 pub use stride::Grid;
-pub use writer::{DEFAULT_CAPACITY_BYTES, MIN_CAPACITY_BYTES, TraceWriter};
+pub use writer::{DEFAULT_CAPACITY_BYTES, MIN_CAPACITY_BYTES, TraceWriter, is_being_written};

@@ -201,6 +201,8 @@ pub struct Losses {
     pub lost_stacks: u64,
     /// Images (after `exec`) and child processes that could not be recorded.
     pub unrecorded_images: u64,
+    /// Child processes that allocated something and were not recorded because nobody asked for them: at least so many.
+    pub unasked_children: u64,
 }
 
 /// Why a recording ended.

@@ -1,6 +1,6 @@
 //! Slices and records to the file: into the journal at once, and from there into sealed blocks.
 
-use std::fs::{OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -81,6 +81,13 @@ pub(crate) struct SliceBlock {
 pub(crate) struct CatalogBlock {
     pub at: u64,
     pub header: BlockHeader,
+}
+
+/// Whether a recorder is writing the trace at `path`. (Where a file system has no locks, nobody can tell.)
+pub fn is_being_written(path: &Path) -> bool {
+    // Anything but a file is no trace, and opening it might wait for somebody.
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
+        && File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 impl TraceWriter {

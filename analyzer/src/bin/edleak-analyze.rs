@@ -40,7 +40,8 @@ Examples:
   edleak-analyze diff before.edl after.edl     what changed
   edleak-analyze embed trace.edl               make it need no binaries
 
-Exit codes: 0 no leak, 1 leaks listed, 2 undecided or too little data, 3 error.
+Exit codes: 0 no leak, 1 leaks listed, 2 undecided (too little data, or sites
+that cannot be told yet hold a good part of the memory), 3 error.
 A trace called like a command is given with its directory: ./diff";
 
 /// Reads a recording of edleak-record and says who leaks, how fast, by which stack.
@@ -95,8 +96,8 @@ enum Command {
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
         /// A secret: without it, whoever guesses a name can confirm it.
-        #[arg(long, default_value = "", hide_default_value = true)]
-        key: String,
+        #[arg(long)]
+        key: Option<String>,
     },
     /// Score the model on a labelled corpus.
     Score {
@@ -214,7 +215,7 @@ fn main() -> ExitCode {
         Some(Command::Diff { before, after, format, symbols }) => run_diff(&before, &after, format, symbols),
         Some(Command::Verify { traces }) => run_verify(&traces),
         Some(Command::Embed { trace, output, symbols }) => run_embed(&trace, output.as_deref(), symbols),
-        Some(Command::Anonymize { trace, output, key }) => run_anonymize(&trace, &output, &key),
+        Some(Command::Anonymize { trace, output, key }) => run_anonymize(&trace, &output, key.as_deref()),
         Some(Command::Score { corpus, births }) => run_score(&corpus, births.as_deref()),
     };
     match code {
@@ -222,12 +223,16 @@ fn main() -> ExitCode {
         // Whoever read our output has seen enough, as `head` has.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            // One line, whatever the names in it hold.
-            let message = format!("{error:#}").replace(['\n', '\r'], " ");
-            let _ = writeln!(io::stderr(), "edleak-analyze: {message}");
+            say(&error);
             ExitCode::from(EXIT_ERROR)
         }
     }
+}
+
+/// One line, whatever the names in it hold. If stderr is gone there is nobody to tell.
+fn say(error: &anyhow::Error) {
+    let message = format!("{error:#}").replace(['\n', '\r'], " ");
+    let _ = writeln!(io::stderr(), "edleak-analyze: {message}");
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -239,7 +244,11 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 fn run_analyze(args: &AnalyzeArgs) -> Result<u8> {
     if let Some(output) = &args.output {
-        args.traces.iter().try_for_each(|trace| refuse_overwriting(trace, output))?;
+        let inputs = args.traces.iter().chain(&args.baseline).chain(&args.suppressions);
+        inputs.into_iter().try_for_each(|input| refuse_overwriting(input, output))?;
+    }
+    if args.strict && matches!(args.model, ModelArg::Edleak) {
+        bail!("`--model edleak` has nothing beyond reasonable doubt (leave out `--strict`)");
     }
     let symbolizer = args.symbols.symbolizer();
     let model = match args.model {
@@ -262,10 +271,22 @@ fn run_analyze(args: &AnalyzeArgs) -> Result<u8> {
     let options = LoadOptions { keep_points: args.format == Format::Series };
     let mut recordings = Vec::new();
     let mut analyses = Vec::new();
+    // One that cannot be read does not keep the others from being reported.
+    let mut has_failed = false;
     for path in &args.traces {
-        let (recording, analysis) = analyze(path, options, model, &policy, &symbolizer)?;
-        recordings.push(recording);
-        analyses.push(analysis);
+        match analyze(path, options, model, &policy, &symbolizer) {
+            Ok((recording, analysis)) => {
+                recordings.push(recording);
+                analyses.push(analysis);
+            }
+            Err(error) => {
+                say(&error.into());
+                has_failed = true;
+            }
+        }
+    }
+    if analyses.is_empty() {
+        return Ok(EXIT_ERROR);
     }
     let rule_uses = policy.apply(&mut analyses);
     let report = Report {
@@ -278,7 +299,11 @@ fn run_analyze(args: &AnalyzeArgs) -> Result<u8> {
     complain(&symbolizer);
     let is_terminal = args.output.is_none() && io::stdout().is_terminal();
     write_out(args.output.as_deref(), |out| args.format.exporter(is_terminal).export(&report, out))?;
-    Ok(if args.exit_zero { 0 } else { report.outcome().exit_code() })
+    Ok(match (has_failed, args.exit_zero) {
+        (true, _) => EXIT_ERROR,
+        (false, true) => 0,
+        (false, false) => report.outcome().exit_code(),
+    })
 }
 
 fn run_diff(before: &Path, after: &Path, format: DiffFormat, symbols: SymbolArgs) -> Result<u8> {
@@ -298,10 +323,18 @@ fn run_diff(before: &Path, after: &Path, format: DiffFormat, symbols: SymbolArgs
 fn run_verify(paths: &[PathBuf]) -> Result<u8> {
     let mut code = 0;
     for path in paths {
-        let verification = Verification::of(&open_trace(path)?);
+        let trace = match open_trace(path) {
+            Ok(trace) => trace,
+            Err(error) => {
+                say(&error);
+                code = EXIT_ERROR;
+                continue;
+            }
+        };
+        let verification = Verification::of(&trace);
         write_out(None, |out| verification.write(&path.display().to_string(), out))?;
         if !verification.is_sound() {
-            code = EXIT_WORSE;
+            code = code.max(EXIT_WORSE);
         }
     }
     Ok(code)
@@ -325,9 +358,13 @@ fn run_embed(path: &Path, output: Option<&Path>, symbols: SymbolArgs) -> Result<
     Ok(0)
 }
 
-fn run_anonymize(path: &Path, output: &Path, key: &str) -> Result<u8> {
+fn run_anonymize(path: &Path, output: &Path, key: Option<&str>) -> Result<u8> {
     refuse_overwriting(path, output)?;
-    rewrite::anonymize(&open_trace(path)?, output, key)?;
+    if key == Some("") {
+        // A variable that is not set must not pass for a secret.
+        bail!("the key is empty (give a secret, or leave `--key` out)");
+    }
+    rewrite::anonymize(&open_trace(path)?, output, key.unwrap_or_default())?;
     Ok(0)
 }
 

@@ -1,5 +1,6 @@
 //! When survivors were born, as the model counts: in slices since the site's first one.
 
+use super::clock;
 use crate::series::Births;
 use edleak_format::{Grid, SiteId, Survivors, Trace};
 use std::collections::HashMap;
@@ -15,7 +16,7 @@ pub struct BirthTable<'a> {
 impl<'a> BirthTable<'a> {
     /// Indexes the survivors of `trace`; `grid` is its grid.
     pub fn new(trace: &'a Trace, grid: Grid) -> Self {
-        let tick_ns = trace.start().tick_ns as f64;
+        let tick_ns = clock::tick_ns(trace);
         Self {
             survivors: trace.survivors().iter().map(|survivors| (survivors.site, survivors)).collect(),
             first_ns: grid.first_tick as f64 * tick_ns,

@@ -51,7 +51,9 @@ fn message(analysis: &Analysis, site: &JudgedSite) -> String {
     text + &stack_text(analysis, site)
 }
 
+/// Names may hold anything; of control characters only line breaks mean something in a log.
 fn data(text: &str) -> String {
+    let text = text.replace(|c: char| c.is_control() && c != '\n' && c != '\r', "?");
     text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
 }
 
@@ -66,6 +68,6 @@ mod tests {
     #[test]
     fn what_would_end_a_property_is_escaped() {
         assert_eq!(property("a:b,c%\n"), "a%3Ab%2Cc%25%0A");
-        assert_eq!(data("a:b,c%\n"), "a:b,c%25%0A");
+        assert_eq!(data("a:b,c%\n\u{1b}[m"), "a:b,c%25%0A?[m");
     }
 }

@@ -4,7 +4,7 @@
 //! integers; what the input does not say is null. Without `--all` only the listed sites appear; after one that was judged together
 //! with its stacks come those that have a share in the leak, each with its `parent` and `leak_share`.
 
-use super::{Exporter, Report, count_standing, outcome};
+use super::{Exporter, Report, count_standing, outcome, unlisted_leaks};
 use crate::analysis::{Analysis, Header, JudgedSite, Kind, SiteLabel, Standing, Summary, frames};
 use crate::classify::{Confidence, Verdict};
 use crate::gate::{Outcome, RuleUse, too_little};
@@ -93,10 +93,12 @@ struct SummaryJson<'a> {
     other_site_allocs: u64,
     lost_stacks: u64,
     unrecorded_images: u64,
+    unasked_children: u64,
     unresolved_addresses: u64,
     known_leaks: u64,
     suppressed_leaks: u64,
     tolerated_leaks: u64,
+    unlisted_leaks: u64,
     unused_suppressions: Vec<&'a str>,
     exceeded_suppressions: Vec<&'a str>,
 }
@@ -252,10 +254,12 @@ fn summary_of<'a>(report: &'a Report<'_>, analysis: &'a Analysis) -> SummaryJson
         other_site_allocs: summary.other_site_allocs,
         lost_stacks: summary.lost_stacks,
         unrecorded_images: summary.unrecorded_images,
+        unasked_children: summary.unasked_children,
         unresolved_addresses: summary.unresolved_addresses,
         known_leaks: count_standing(analysis, |standing| standing == Standing::Known),
         suppressed_leaks: count_standing(analysis, |standing| matches!(standing, Standing::Suppressed(_))),
         tolerated_leaks: count_standing(analysis, |standing| standing == Standing::Tolerated),
+        unlisted_leaks: unlisted_leaks(analysis),
         unused_suppressions: texts(RuleUse::Unused),
         exceeded_suppressions: texts(RuleUse::Exceeded),
     }

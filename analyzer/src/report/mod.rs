@@ -77,6 +77,12 @@ pub(crate) fn count_standing(analysis: &Analysis, is: impl Fn(Standing) -> bool)
     analysis.sites.iter().filter(|site| is(site.standing)).count() as u64
 }
 
+/// Leaks below what `--min-class` or `--strict` asks for.
+pub(crate) fn unlisted_leaks(analysis: &Analysis) -> u64 {
+    let is_unlisted = |site: &&JudgedSite| site.is_leak() && site.standing == Standing::Unlisted;
+    analysis.sites.iter().filter(is_unlisted).count() as u64
+}
+
 /// The stacks of a leak with a heading each; a leak has one of its own and no heading, unless it was judged together with its stacks.
 pub(crate) fn stacks_of<'a>(
     analysis: &'a Analysis,

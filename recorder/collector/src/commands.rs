@@ -3,6 +3,7 @@
 use crate::args::WatchArgs;
 use crate::control::{PROTOCOL, directories, is_private, is_stale};
 use crate::progress::Progress;
+use crate::say::say;
 use crate::watch::Request;
 use edleak_analyzer::units::{self, plural};
 use std::io::{self, Read, Write};
@@ -13,15 +14,18 @@ use std::time::Duration;
 
 /// The command failed; as for a recording.
 const FAILED: u8 = 125;
-/// How long a collector may take to answer: it may be reading the symbols of a large program.
+/// How long a collector may take to do what it is asked: it may have to read the symbols of a large program.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// And to say what it does, which it always knows.
+const SHORT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Lists the running recordings of this user.
 pub fn sessions() -> ExitCode {
-    let running = running();
-    if running.is_empty() {
-        eprintln!("edleak-record: no recording is running (start one: edleak-record PROGRAM)");
-    } else {
+    let (running, silent) = running();
+    silent.iter().for_each(say);
+    if running.is_empty() && silent.is_empty() {
+        say("no recording is running (start one: edleak-record PROGRAM)");
+    } else if !running.is_empty() {
         // Whoever closes the pipe has read enough.
         let _ = io::stdout().write_all(table(&running).as_bytes());
     }
@@ -36,7 +40,7 @@ pub fn watch(args: &WatchArgs, is_for: bool) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(message) => {
-            eprintln!("edleak-record: {message}");
+            say(message);
             ExitCode::from(FAILED)
         }
     }
@@ -45,19 +49,20 @@ pub fn watch(args: &WatchArgs, is_for: bool) -> ExitCode {
 fn steer(args: &WatchArgs, is_for: bool) -> Result<String, String> {
     // Here and not there, since names of traces are relative to this directory.
     let requests: Vec<_> = args.specs.iter().map(|spec| Request::parse(spec)).collect::<Result<_, _>>()?;
-    let running = running();
+    let (running, silent) = running();
+    silent.iter().for_each(say);
     let session = match (args.session, running.as_slice()) {
         (_, []) => return Err("no recording is running (start one: edleak-record PROGRAM)".into()),
         (None, [only]) => only,
         (None, _) => return Err("more than one recording is running (say which with --session PID)".into()),
-        (Some(pid), all) => all.iter().find(|session| session.progress.pid == pid).ok_or_else(|| {
+        (Some(pid), all) => all.iter().find(|session| session.is_called(pid)).ok_or_else(|| {
             format!("process {pid} is not being recorded (list what is with `edleak-record sessions`)")
         })?,
     };
     let verb = if is_for { "watch" } else { "unwatch" };
     let mut words = vec![verb.to_owned(), session.progress.pid.to_string()];
     words.extend(requests.iter().map(Request::to_string));
-    ask(&session.socket, &words)
+    ask(&session.socket, &words, PATIENCE)
 }
 
 /// A recording under way, and where its collector listens.
@@ -66,10 +71,25 @@ struct Running {
     progress: Progress,
 }
 
-/// Every recording of this user, by pid. Collectors that do not answer are left out.
-fn running() -> Vec<Running> {
-    let mut running = Vec::new();
-    for directory in directories().into_iter().filter(|directory| is_private(directory)) {
+impl Running {
+    /// Whether somebody who says this number means it: the process, or edleak-record itself.
+    fn is_called(&self, pid: u32) -> bool {
+        self.progress.pid == pid
+            || self.socket.file_stem().is_some_and(|name| name == pid.to_string().as_str())
+    }
+}
+
+/// Every recording of this user, by pid, and what is to be said of those that could not be asked.
+fn running() -> (Vec<Running>, Vec<String>) {
+    let (mut running, mut silent) = (Vec::new(), Vec::new());
+    for directory in directories() {
+        if directory.exists() && !is_private(&directory) {
+            silent.push(format!(
+                "recordings may be running that cannot be asked: `{}` belongs to somebody else (remove it)",
+                directory.display()
+            ));
+            continue;
+        }
         for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
             let socket = entry.path();
             if socket.extension().is_none_or(|extension| extension != "sock") {
@@ -80,21 +100,30 @@ fn running() -> Vec<Running> {
                 let _ = std::fs::remove_file(&socket);
                 continue;
             }
-            let Ok(list) = ask(&socket, &["list".to_owned()]) else { continue };
-            let sessions = list.lines().filter_map(Progress::parse);
-            running.extend(sessions.map(|progress| Running { socket: socket.clone(), progress }));
+            match ask(&socket, &["list".to_owned()], SHORT_PATIENCE) {
+                Ok(list) => {
+                    let sessions = list.lines().filter_map(Progress::parse);
+                    running.extend(sessions.map(|progress| Running { socket: socket.clone(), progress }));
+                }
+                // One that has just ended is none.
+                Err(_) if !socket.exists() => {}
+                Err(_) => silent.push(format!(
+                    "edleak-record with pid {} does not answer (is it stopped?)",
+                    socket.file_stem().unwrap_or_default().display()
+                )),
+            }
         }
     }
     running.sort_by_key(|session| session.progress.pid);
-    running
+    (running, silent)
 }
 
-/// Sends one request and waits for the answer.
-fn ask(socket: &Path, words: &[String]) -> Result<String, String> {
+/// Sends one request and waits for the answer, at most this long.
+fn ask(socket: &Path, words: &[String], patience: Duration) -> Result<String, String> {
     let failed = |error: io::Error| format!("failed to reach the recording: {error} (is it still running?)");
     let mut stream = UnixStream::connect(socket).map_err(failed)?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
-    stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
+    stream.set_read_timeout(Some(patience)).map_err(failed)?;
+    stream.set_write_timeout(Some(patience)).map_err(failed)?;
     let request = format!("{PROTOCOL}\t{}\n", words.join("\t"));
     stream.write_all(request.as_bytes()).map_err(failed)?;
     let mut answer = String::new();

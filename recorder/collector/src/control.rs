@@ -224,12 +224,16 @@ fn words_of(line: &[u8]) -> Option<Vec<String>> {
     (words.next()? == PROTOCOL).then(|| words.collect())
 }
 
-/// Where sockets may be, best first: the user's own run-time directory, else one below /tmp.
+/// Where sockets may be, best first: the user's own run-time directory, where that usually is, and one below /tmp. The recorder and who
+/// asks may be in different environments, so none is left out that one of them might have taken.
 pub fn directories() -> Vec<PathBuf> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty());
     let runtime = runtime.map(|path| PathBuf::from(path).join("edleak"));
+    let usual = PathBuf::from(format!("/run/user/{}/edleak", own_uid()));
     let below_tmp = PathBuf::from(format!("/tmp/edleak-{}", own_uid()));
-    runtime.into_iter().chain([below_tmp]).collect()
+    let mut all: Vec<_> = runtime.into_iter().chain([usual, below_tmp]).collect();
+    all.dedup();
+    all
 }
 
 /// Whether a directory is a real one, ours, and closed to everybody else: whoever could write there could pretend to be a

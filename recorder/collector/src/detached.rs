@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // fork
 
 use crate::args::{CollectArgs, parse_size};
-use crate::follow::{Follower, Plan, Root};
+use crate::follow::{Follower, Plan, Root, child_path};
 use crate::guide::{Guide, Wishes};
 use crate::offer::Offer;
 use crate::period::Period;
@@ -12,14 +12,17 @@ use crate::run;
 use crate::signals::{Signals, Watch};
 use crate::watch::WatchSet;
 use crate::wrappers::WrapperSet;
-use std::fs::File;
-use std::io::Write;
+use edleak_format::{MIN_CAPACITY_BYTES, is_being_written};
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write};
 use std::os::fd::FromRawFd;
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// Becomes the collector of the process that asks, in the background. What cannot be done is said nowhere: whatever this
+/// Becomes the collector of the process that asks, in the background. What cannot be done is said in the system log: whatever this
 /// process printed would look like the target's.
 pub fn collect(args: &CollectArgs) -> ExitCode {
     let Some(watch) = Watch::of(args.pid) else { return ExitCode::FAILURE };
@@ -35,13 +38,16 @@ pub fn collect(args: &CollectArgs) -> ExitCode {
     // SAFETY: no arguments.
     unsafe { libc::setsid() };
     drop_inherited(&[args.reply_fd, watch.fd()]);
-    let variable = |name| std::env::var(name).ok();
-    let output = std::env::var_os("EDLEAK_OUTPUT").map_or_else(|| PathBuf::from("trace.edl"), PathBuf::from);
-    let period = variable("EDLEAK_PERIOD").and_then(|text| text.parse().ok()).unwrap_or(Period::Auto);
-    let capacity_bytes = variable("EDLEAK_SIZE").and_then(|text| parse_size(&text).ok());
-    let auto_watch = variable("EDLEAK_AUTO_WATCH").is_some_and(|value| value != "0");
+    let output = std::env::var_os("EDLEAK_OUTPUT").filter(|path| !path.is_empty());
+    let output = run::followed(Path::new(&output.unwrap_or_else(|| "trace.edl".into())));
+    let period = setting("EDLEAK_PERIOD", str::parse).unwrap_or(Period::Auto);
+    let capacity_bytes = setting("EDLEAK_SIZE", |text| match parse_size(text)? {
+        bytes if bytes < MIN_CAPACITY_BYTES => Err(format!("it is less than {}k", MIN_CAPACITY_BYTES >> 10)),
+        bytes => Ok(bytes),
+    });
+    let auto_watch = std::env::var("EDLEAK_AUTO_WATCH").is_ok_and(|value| value != "0");
     let wishes = Wishes { wrappers: WrapperSet::builtin(), watch: WatchSet::new(), walks: auto_watch };
-    let plan = Plan {
+    let mut plan = Plan {
         options: Options {
             command: process::command_line(args.pid),
             period,
@@ -54,15 +60,83 @@ pub fn collect(args: &CollectArgs) -> ExitCode {
         children: false,
         guide: Guide::new(Arc::new(wishes)),
     };
-    let ready = run::keep_old(&plan.output).ok().and_then(|_| Offer::create(false).ok());
-    let (Some(offer), Ok(mut signals)) = (ready, Signals::block()) else { return ExitCode::FAILURE };
+    let made = reserve(&mut plan.output, args.pid).and_then(|()| {
+        let offer = Offer::create(false).map_err(|error| error.to_string())?;
+        Ok((offer, Signals::block().map_err(|error| error.to_string())?))
+    });
+    let (offer, mut signals) = match made {
+        Ok(made) => made,
+        Err(message) => {
+            log(&format!("process {} is not recorded: {message}", args.pid));
+            return ExitCode::FAILURE;
+        }
+    };
     offer.set_root(args.pid);
     if reply.write_all(offer.path().as_bytes()).is_err() {
+        give_back(&plan.output);
         return ExitCode::FAILURE;
     }
     drop(reply);
     let outcome = Follower::new(&plan, offer, Root::Other(args.pid, watch)).run(&mut signals);
+    if outcome.summaries.is_empty() {
+        give_back(&plan.output);
+    }
+    outcome.failures.iter().for_each(|failure| log(&failure.message));
     if outcome.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Takes the name of a trace. One that another process is recorded into, or is going to be, is left to it: one that started at the same
+/// time, or this one before an exec. Then the process gets a trace named after itself.
+fn reserve(output: &mut PathBuf, pid: u32) -> Result<(), String> {
+    const MOST: u32 = 100;
+    let numbered = |image| match image {
+        0 => output.clone(),
+        1 => child_path(output, pid),
+        image => child_path(output, pid).with_extension(format!("{image}.edl")),
+    };
+    for candidate in (0..MOST).map(numbered) {
+        // An empty file is one that somebody has reserved.
+        let is_reserved =
+            |path: &Path| std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() == 0);
+        if is_being_written(&candidate) || is_reserved(&candidate) {
+            continue;
+        }
+        run::keep_old(&candidate)?;
+        // As readable as a trace is, by nobody else.
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&candidate) {
+            Ok(_) => {
+                *output = candidate;
+                return Ok(());
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(format!("`{}`: {error}", candidate.display())),
+        }
+    }
+    Err(format!("`{}` and all names like it are taken (set EDLEAK_OUTPUT to another)", output.display()))
+}
+
+/// Nothing came of it: the name is free again.
+fn give_back(output: &Path) {
+    if std::fs::metadata(output).is_ok_and(|file| file.len() == 0) {
+        let _ = std::fs::remove_file(output);
+    }
+}
+
+/// A setting from the environment; one that cannot be is left at its default.
+fn setting<T>(name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
+    let parsed = parse(&text);
+    if let Err(why) = &parsed {
+        log(&format!("{name}={text} is not used: {why}"));
+    }
+    parsed.ok()
+}
+
+/// Says something in the system log. Where there is none, there is nobody to tell.
+fn log(message: &str) {
+    let Ok(line) = CString::new(format!("edleak-record: {message}")) else { return };
+    // SAFETY: a format with one string, and that string.
+    unsafe { libc::syslog(libc::LOG_USER | libc::LOG_WARNING, c"%s".as_ptr(), line.as_ptr()) };
 }
 
 /// Closes every descriptor but these, and points the standard ones nowhere: a pipe that the target's parent reads to its

@@ -5,14 +5,15 @@ use crate::guide::Guide;
 use crate::limits;
 use crate::offer::Offer;
 use crate::process;
-use crate::recording::{Options, Recording, Summary};
+use crate::recording::{Options, Others, Recording, Summary};
+use crate::say::say;
 use crate::shm::{Session, wait};
 use crate::signals::{self, Ended, Signals, Watch};
 use crate::steering::Wanted;
 use crate::watch::Request;
 use edleak_format::EndReason;
 use edleak_session::header::{ATTACHED, FRESH};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -89,12 +90,7 @@ impl Outcome {
         let remedy = "(what was written can be read; record again)";
         let failure = Failure { path: path.to_owned(), message: limits::with_remedy(error, remedy) };
         if !self.failures.contains(&failure) {
-            // If stderr is gone there is nobody to tell.
-            let _ = writeln!(
-                io::stderr(),
-                "edleak-record: the program is not disturbed, but {}",
-                failure.message
-            );
+            say(format_args!("the program is not disturbed, but {}", failure.message));
             self.failures.push(failure);
         }
     }
@@ -223,7 +219,7 @@ impl<'a> Follower<'a> {
                 continue;
             }
             stop |= matches!(signal.number, libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT);
-            if let (Root::Child(pid), true, None) = (&self.root, signal.from_process, self.outcome.ended) {
+            if let (Root::Child(pid), true, None) = (&self.root, signal.is_ours_alone, self.outcome.ended) {
                 signals::send(*pid, signal.number);
             }
         }
@@ -254,9 +250,17 @@ impl<'a> Follower<'a> {
 
     fn begin(&mut self, session: Session) {
         let claimed_pid = session.header().pid.load(Ordering::Relaxed);
-        let is_root = !self.plan.children || claimed_pid == self.root.pid();
-        let pid = if is_root { self.root.pid() } else { claimed_pid };
-        let path = if is_root { self.plan.output.clone() } else { child_path(&self.plan.output, pid) };
+        let root = self.root.pid();
+        // A child in a PID namespace of its own has another number there, which here is somebody else's.
+        let holder = match self.plan.children && claimed_pid != root {
+            true => session.inode().and_then(|inode| process::holder_of(inode, claimed_pid)),
+            false => Some(root),
+        };
+        let is_root = holder == Some(root);
+        // Of one that is gone nothing is asked, least of all of whoever has its number.
+        let pid = holder.unwrap_or(if process::is_there(claimed_pid) { 0 } else { claimed_pid });
+        let own_number = if pid == 0 { claimed_pid } else { pid };
+        let path = if is_root { self.plan.output.clone() } else { child_path(&self.plan.output, own_number) };
         if is_root {
             // An exec: the trace is that of the new image.
             if let Some(old) = self.recording.take() {
@@ -274,7 +278,10 @@ impl<'a> Follower<'a> {
         }
         match Recording::begin(session, pid, &path, &options, self.plan.guide.for_another()) {
             Ok(recording) if is_root => self.recording = Some(recording),
-            Ok(recording) => self.children.push(Child { recording, watch: Watch::of(pid) }),
+            Ok(recording) => {
+                let watch = holder.and_then(Watch::of);
+                self.children.push(Child { recording, watch });
+            }
             Err(error) => self.outcome.fail(&path, &error),
         }
     }
@@ -384,7 +391,7 @@ impl<'a> Follower<'a> {
             std::mem::take(&mut self.children).into_iter().partition::<Vec<_>, _>(|child| have_ended(child));
         self.children = running;
         for child in ended {
-            self.finish(child.recording, EndReason::Gone, 0);
+            self.finish(child.recording, EndReason::Gone, Others::default());
         }
     }
 
@@ -408,26 +415,24 @@ impl<'a> Follower<'a> {
 
     fn end_root(&mut self, reason: EndReason) {
         if let Some(recording) = self.recording.take() {
-            self.finish(recording, reason, self.offer.missed());
+            let others = Others { unrecorded: self.offer.missed(), unasked: self.offer.others() };
+            self.finish(recording, reason, others);
         }
     }
 
     fn end_all(&mut self, reason: EndReason) {
         for child in std::mem::take(&mut self.children) {
-            self.finish(child.recording, reason, 0);
+            self.finish(child.recording, reason, Others::default());
         }
         self.end_root(reason);
     }
 
-    /// `unrecorded`: images that found no session; all of them are told by the trace of the root process.
-    fn finish(&mut self, recording: Recording, reason: EndReason, unrecorded: u64) {
+    /// `others` are all told by the trace of the root process.
+    fn finish(&mut self, recording: Recording, reason: EndReason, others: Others) {
         self.dismiss_clients(&recording);
         let path = recording.path().to_owned();
-        match recording.finish(reason, unrecorded) {
-            Ok(mut summary) => {
-                summary.has_other_children |= self.offer.others() > 0;
-                self.outcome.summaries.push(summary);
-            }
+        match recording.finish(reason, others) {
+            Ok(summary) => self.outcome.summaries.push(summary),
             Err(error) => self.outcome.fail(&path, &error),
         }
     }
@@ -439,7 +444,7 @@ fn no_session(error: &io::Error) -> String {
 }
 
 /// `NAME.PID.edl`, beside the trace of the root process.
-fn child_path(output: &Path, pid: u32) -> PathBuf {
+pub fn child_path(output: &Path, pid: u32) -> PathBuf {
     let name = output.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let stem = name.strip_suffix(".edl").unwrap_or(&name);
     output.with_file_name(format!("{stem}.{pid}.edl"))

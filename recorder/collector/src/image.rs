@@ -1,5 +1,6 @@
 //! Whether a process is still the image that is recorded, or went on as a program that is not: what a session says then is of the past.
 
+use crate::process::{self, Privileges};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
@@ -25,17 +26,21 @@ fn image(pid: u32) -> Option<Image> {
     Some(Image { device: file.dev(), inode: file.ino(), stack_start })
 }
 
-/// The 28th field of /proc/PID/stat. The second is a name in parentheses, in which anything may be; 0 is all that is told to whom the
-/// process is none of their business.
+/// The 28th field of /proc/PID/stat; 0 is all that is told to whom the process is none of their business.
 fn stack_start(stat: &str) -> Option<u64> {
-    let (_, behind_name) = stat.rsplit_once(')')?;
-    behind_name.split_whitespace().nth(28 - 3)?.parse().ok().filter(|&address| address != 0)
+    process::stat_field(stat, 28).filter(|&address| address != 0)
+}
+
+/// `None`: it has ended.
+fn privileges(pid: u32) -> Option<Privileges> {
+    process::read_status(pid).map(|status| status.privileges)
 }
 
 /// The image of one recording.
 pub struct ImageWatch {
     pid: u32,
     recorded: Option<Image>,
+    privileges: Privileges,
     looked_at: Instant,
     /// Since when the process is another.
     left_at: Option<Instant>,
@@ -46,7 +51,8 @@ impl ImageWatch {
     pub fn new(pid: u32, stack_start: u64) -> ImageWatch {
         let (recorded, looked_at) = (image(pid), Instant::now());
         let is_another = recorded.is_some_and(|image| stack_start != 0 && image.stack_start != stack_start);
-        ImageWatch { pid, recorded, looked_at, left_at: is_another.then_some(looked_at) }
+        let privileges = privileges(pid).unwrap_or_default();
+        ImageWatch { pid, recorded, privileges, looked_at, left_at: is_another.then_some(looked_at) }
     }
 
     /// Looks again, if it is time.
@@ -55,9 +61,17 @@ impl ImageWatch {
             return;
         }
         self.looked_at = now;
-        if let (Some(recorded), Some(image)) = (self.recorded, image(self.pid))
-            && recorded != image
-        {
+        let Some(recorded) = self.recorded else { return };
+        let is_another = match image(self.pid) {
+            Some(image) => image != recorded,
+            // It is none of our business any more. Who had no privileges and has others now was given them by the file of a program
+            // (set-user-ID, capabilities); who only became private has the same.
+            None => {
+                self.privileges.capabilities == 0
+                    && privileges(self.pid).is_some_and(|now| now != self.privileges)
+            }
+        };
+        if is_another {
             self.left_at = Some(now);
         }
     }
@@ -94,14 +108,5 @@ mod tests {
         watch.recorded = watch.recorded.map(|image| Image { inode: image.inode + 1, ..image });
         watch.look(later);
         assert!(watch.is_left() && !watch.is_over(later) && watch.is_over(later + CLAIM_TIME));
-    }
-
-    #[test]
-    fn a_name_in_parentheses_may_hold_anything() {
-        let behind: Vec<String> = (3..=52).map(|field| field.to_string()).collect();
-        let stat = |name: &str| format!("1 ({name}) {}", behind.join(" "));
-        assert_eq!(stack_start(&stat("a) b (c")), Some(28));
-        assert_eq!(stack_start(&stat("x").replace(" 28 ", " 0 ")), None);
-        assert_eq!(stack_start("1 (x) S 2"), None);
     }
 }

@@ -19,6 +19,7 @@
 //! wrapper_list names globs calls   the known ones · what functions are called · patterns · where code may call
 //! after           symbols into the finished trace, and the analysis printed
 //! signals limits  signals and the ends of processes · which limit of the system was met
+//! say             what is told on stderr
 //! ```
 #![deny(unsafe_code)]
 
@@ -49,6 +50,7 @@ pub mod process;
 pub mod progress;
 pub mod recording;
 pub mod run;
+pub mod say;
 pub mod shm;
 pub mod signals;
 pub mod slicer;

@@ -43,17 +43,42 @@ pub fn read_maps(pid: u32) -> Vec<Mapping> {
 /// Whether any process has one of these files in memory mapped, as a forked child has its parent's session until it
 /// claims its own.
 pub fn is_any_mapped(inodes: &[u64]) -> bool {
+    others().any(|pid| fs::read(format!("/proc/{pid}/maps")).is_ok_and(|maps| maps_session(&maps, inodes)))
+}
+
+/// The process that has this session mapped and says that it is `claimed`, which is true in its own PID namespace. `None`: it is gone,
+/// and who has the number here is somebody else.
+pub fn holder_of(session: u64, claimed: u32) -> Option<u32> {
+    let holds =
+        |pid: &u32| fs::read(format!("/proc/{pid}/maps")).is_ok_and(|maps| maps_session(&maps, &[session]));
+    // One that is not ours to look at, or executed another program meanwhile, can only be believed; but it began after us.
+    let is_younger = || Some(start_ticks(claimed)? >= start_ticks(std::process::id())?);
+    [claimed].into_iter().chain(others()).find(holds).or_else(|| is_younger()?.then_some(claimed))
+}
+
+fn others() -> impl Iterator<Item = u32> {
     let own = std::process::id();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| *pid != own).any(|pid| {
-        let maps = fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
-        // start-end perms offset dev inode path
-        let inode_of = |line: &str| line.split_whitespace().nth(4)?.parse().ok();
-        let text = String::from_utf8_lossy(&maps);
-        let mut ours = text.lines().filter(|line| line.contains("/memfd:edleak-session"));
-        ours.any(|line| inode_of(line).is_some_and(|inode| inodes.contains(&inode)))
-    })
+    processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(move |pid| *pid != own)
+}
+
+fn maps_session(maps: &[u8], inodes: &[u64]) -> bool {
+    // start-end perms offset dev inode path
+    let inode_of = |line: &str| line.split_whitespace().nth(4)?.parse().ok();
+    let text = String::from_utf8_lossy(maps);
+    let mut ours = text.lines().filter(|line| line.contains("/memfd:edleak-session"));
+    ours.any(|line| inode_of(line).is_some_and(|inode| inodes.contains(&inode)))
+}
+
+/// When a process began, in clock ticks since the machine did: the 22nd field of /proc/PID/stat.
+fn start_ticks(pid: u32) -> Option<u64> {
+    stat_field(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?, 22)
+}
+
+/// A field of /proc/PID/stat by its number in proc(5). The second is a name in parentheses, in which anything may be.
+pub fn stat_field(stat: &str, number: usize) -> Option<u64> {
+    let (_, behind_name) = stat.rsplit_once(')')?;
+    behind_name.split_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
 }
 
 /// A path as a process sees it, opened through its root directory, so that a chroot or a container is no obstacle; once
@@ -94,6 +119,17 @@ pub struct Status {
     pub size: Size,
     /// It lives in a PID namespace of its own, so the thread ids it knows are not the ones we see.
     pub own_pid_namespace: bool,
+    /// What it may do.
+    pub privileges: Privileges,
+}
+
+/// What tells a program that was given rights by its file, as the kernel shows it to everybody.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Privileges {
+    /// Effective user and group.
+    pub ids: [u32; 2],
+    /// Capabilities that it may use.
+    pub capabilities: u64,
 }
 
 /// Reads /proc/PID/status; `None` when the process is gone.
@@ -104,11 +140,18 @@ pub fn read_status(pid: u32) -> Option<Status> {
 fn parse_status(text: &str) -> Status {
     let kilobytes =
         |value: &str| value.trim().trim_end_matches(" kB").parse::<u64>().map_or(0, |kb| kb * 1024);
+    // real, effective, saved, file system
+    let effective = |value: &str| value.split_whitespace().nth(1).and_then(|id| id.parse().ok()).unwrap_or(0);
     let mut status = Status::default();
     for line in text.lines() {
         match line.split_once(':') {
             Some(("RssAnon", value)) => status.size.rss_anon_bytes = kilobytes(value),
             Some(("VmSwap", value)) => status.size.swap_bytes = kilobytes(value),
+            Some(("Uid", value)) => status.privileges.ids[0] = effective(value),
+            Some(("Gid", value)) => status.privileges.ids[1] = effective(value),
+            Some(("CapPrm", value)) => {
+                status.privileges.capabilities = u64::from_str_radix(value.trim(), 16).unwrap_or(0)
+            }
             Some(("NSpid", value)) => status.own_pid_namespace = value.split_whitespace().count() > 1,
             _ => {}
         }
@@ -126,6 +169,11 @@ pub fn command_line(pid: u32) -> Vec<String> {
 /// The file that a process runs, as it sees it.
 pub fn program(pid: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/exe")).ok()
+}
+
+/// Whether somebody has this number.
+pub fn is_there(pid: u32) -> bool {
+    fs::exists(format!("/proc/{pid}")).unwrap_or(true)
 }
 
 /// Whether a thread of a process is still there.
@@ -169,10 +217,34 @@ mod tests {
 
     #[test]
     fn status_gives_sizes_and_namespaces() {
-        let status = parse_status("Name:\tx\nNSpid:\t812\t3\nRssAnon:\t  1024 kB\nVmSwap:\t       8 kB\n");
+        let status = parse_status(
+            "Name:\tx\nUid:\t7\t8\t9\t10\nGid:\t1\t2\t3\t4\nNSpid:\t812\t3\nRssAnon:\t  1024 kB\nVmSwap:\t       8 kB\n\
+             CapPrm:\t0000000000000400\n",
+        );
+        assert_eq!(status.privileges, Privileges { ids: [8, 2], capabilities: 0x400 });
         assert_eq!(status.size, Size { rss_anon_bytes: 1 << 20, swap_bytes: 8 << 10 });
         assert!(status.own_pid_namespace);
         assert!(!parse_status("NSpid:\t812\n").own_pid_namespace);
+    }
+
+    #[test]
+    fn a_name_in_parentheses_may_hold_anything() {
+        let behind: Vec<String> = (3..=52).map(|field| field.to_string()).collect();
+        let stat = format!("1 (a) b (c) {}", behind.join(" "));
+        assert_eq!((stat_field(&stat, 28), stat_field(&stat, 3)), (Some(28), Some(3)));
+        assert_eq!((stat_field("1 (x) S 2", 28), stat_field(&stat, 1)), (None, None));
+    }
+
+    #[test]
+    fn who_holds_a_session_is_found_by_its_file() {
+        // Nobody has this one mapped: process 1 began long before us, and a child after.
+        let none = u64::MAX;
+        assert_eq!(holder_of(none, 1), None);
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("it is installed");
+        assert_eq!(holder_of(none, child.id()), Some(child.id()));
+        let _ = child.kill();
+        let _ = child.wait();
+        assert_eq!(holder_of(none, child.id()), None);
     }
 
     #[test]

@@ -104,8 +104,15 @@ pub struct Summary {
     pub image: Option<(PathBuf, Counters)>,
     /// The process went on as a program that is not recorded.
     pub is_replaced: bool,
-    /// Child processes have allocated something, and nobody asked for them.
-    pub has_other_children: bool,
+}
+
+/// Images that have no trace of their own.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Others {
+    /// They found no session.
+    pub unrecorded: u64,
+    /// Nobody asked for them.
+    pub unasked: u64,
 }
 
 impl Recording {
@@ -287,10 +294,11 @@ impl Recording {
     ///
     /// A program that ended has freed, in its destructors, much of what it would have kept; who survived is taken from
     /// before that.
-    pub fn finish(mut self, reason: EndReason, unrecorded_images: u64) -> Result<Summary, Error> {
+    pub fn finish(mut self, reason: EndReason, others: Others) -> Result<Summary, Error> {
         let is_replaced = self.image_watch.is_left();
         let reason = if is_replaced { EndReason::Replaced } else { reason };
-        self.losses.unrecorded_images = unrecorded_images;
+        self.losses.unrecorded_images = others.unrecorded;
+        self.losses.unasked_children = others.unasked;
         let elapsed = self.began.elapsed();
         let tick = self.schedule.final_tick(self.last_tick, elapsed);
         let runs_on = matches!(reason, EndReason::DurationReached | EndReason::Stopped);
@@ -336,7 +344,6 @@ impl Recording {
             image: image.map(|loaded| (PathBuf::from(&loaded.module.path), self.counted_in_image())),
             path: self.path,
             is_replaced: false,
-            has_other_children: self.session.header().has_forked.load(Ordering::Relaxed) != 0,
         }
     }
 
@@ -454,6 +461,11 @@ impl Recording {
             lost_stacks: header.lost_stacks.load(Ordering::Relaxed),
             missed_slices: self.losses.missed_slices,
             unrecorded_images: self.losses.unrecorded_images,
+            // A forked child says that it is there; how many there are nobody counts.
+            unasked_children: self
+                .losses
+                .unasked_children
+                .max(u64::from(header.has_forked.load(Ordering::Relaxed))),
         };
         if losses != self.recorded_losses || self.slices == 0 {
             (self.losses, self.recorded_losses) = (losses, losses);

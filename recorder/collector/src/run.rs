@@ -10,14 +10,14 @@ use crate::limits;
 use crate::offer::Offer;
 use crate::process;
 use crate::recording::{Options, Summary};
+use crate::say::say;
 use crate::signals::{self, Ended, Signals};
 use crate::watch::WatchSet;
 use crate::wrappers::WrapperSet;
 use edleak_analyzer::analysis::INJECTED_NAME;
 use edleak_analyzer::units;
-use edleak_format::{ErrorKind, Losses, MIN_CAPACITY_BYTES, TraceWriter};
+use edleak_format::{ErrorKind, Losses, MIN_CAPACITY_BYTES, TraceWriter, is_being_written};
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub fn run(args: &Args) -> ExitCode {
     match record(args) {
         Ok(code) => code,
         Err((code, message)) => {
-            eprintln!("edleak-record: {message}");
+            say(message);
             ExitCode::from(code)
         }
     }
@@ -61,15 +61,16 @@ fn record(args: &Args) -> Result<ExitCode, (u8, String)> {
     }
     let wishes = Arc::new(wishes(args).map_err(failed)?);
     let preload = launch::find_preload().map_err(failed)?;
-    let old = keep_old(&args.output).map_err(failed)?;
+    let output = followed(&args.output);
+    let old = keep_old(&output).map_err(failed)?;
     let give_back = |old: &Option<PathBuf>| {
-        let _ = std::fs::remove_file(&args.output);
+        let _ = std::fs::remove_file(&output);
         if let Some(old) = old {
-            let _ = std::fs::rename(old, &args.output);
+            let _ = std::fs::rename(old, &output);
         }
     };
     // The trace is made now, so that what stands in its way is known before anything is started.
-    let made = TraceWriter::create(&args.output, args.size).map(drop);
+    let made = TraceWriter::create(&output, args.size).map(drop);
     if let Err(error) = made {
         if error.kind() != ErrorKind::InUse {
             give_back(&old);
@@ -94,7 +95,7 @@ fn record(args: &Args) -> Result<ExitCode, (u8, String)> {
             auto_watch: args.auto_watch,
             inject_bytes_per_s: args.inject_leak,
         },
-        output: args.output.clone(),
+        output: output.clone(),
         duration: args.duration,
         children: args.children,
         guide,
@@ -110,16 +111,12 @@ fn record(args: &Args) -> Result<ExitCode, (u8, String)> {
         return Err((126, format!("failed to start `{}`: {error}", checked.path.display())));
     }
     if !args.quiet {
-        eprintln!(
-            "edleak-record: recording {} (pid {pid}) into {}",
-            shown(&args.program),
-            args.output.display()
-        );
+        say(format_args!("recording {} (pid {pid}) into {}", shown(&args.program), args.output.display()));
         if let Some(own) = &checked.own_malloc {
-            eprintln!(
-                "edleak-record: it brings an allocator of its own: allocations through `{}` are not seen (build it without)",
+            say(format_args!(
+                "it brings an allocator of its own: allocations through `{}` are not seen (build it without)",
                 own.symbol
-            );
+            ));
         }
     }
     let mut outcome = Follower::new(&plan, offer, Root::Child(pid)).run(&mut signals);
@@ -137,7 +134,7 @@ fn record(args: &Args) -> Result<ExitCode, (u8, String)> {
     if args.report {
         let traces: Vec<&Path> = outcome.summaries.iter().map(|summary| summary.path.as_path()).collect();
         if let Err(message) = after::report(&traces) {
-            eprintln!("edleak-record: no report: {message}");
+            say(format_args!("no report: {message}"));
         }
     }
     if outcome.summaries.last().is_some_and(|summary| saw_nothing_of(&checked, summary)) {
@@ -170,7 +167,7 @@ fn embed_symbols(summaries: &mut [Summary]) {
             Ok(()) => {
                 summary.bytes = std::fs::metadata(&summary.path).map_or(summary.bytes, |file| file.len())
             }
-            Err(message) => eprintln!("edleak-record: no symbols embedded: {message}"),
+            Err(message) => say(format_args!("no symbols embedded: {message}")),
         }
     }
 }
@@ -191,34 +188,36 @@ fn wishes(args: &Args) -> Result<Wishes, String> {
     Ok(Wishes { wrappers, walks: args.auto_watch || !watch.is_empty(), watch })
 }
 
+/// Where a trace goes that is called `path`: through a link, so that what it leads to is replaced and not the link.
+pub fn followed(path: &Path) -> PathBuf {
+    if !std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink()) {
+        return path.to_owned();
+    }
+    // What it leads to may not be there yet.
+    let target =
+        || std::fs::read_link(path).map(|target| path.parent().unwrap_or(Path::new("")).join(target));
+    std::fs::canonicalize(path).or_else(|_| target()).unwrap_or_else(|_| path.to_owned())
+}
+
 /// Keeps a trace that is already there as `FILE.old`. Anything that is no regular file is left alone.
 pub fn keep_old(output: &Path) -> Result<Option<PathBuf>, String> {
-    match std::fs::symlink_metadata(output) {
-        Err(_) => Ok(None),
-        Ok(metadata) if !metadata.is_file() && !metadata.is_symlink() => {
-            Err(format!("`{}` is not a file (choose another one with -o)", output.display()))
-        }
-        Ok(_) => {
-            let is_in_use = File::open(output)
-                .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)));
-            if is_in_use {
-                return Err(format!(
-                    "another recording is writing `{}` (choose another file with -o)",
-                    output.display()
-                ));
-            }
-            let mut old: OsString = output.as_os_str().to_owned();
-            old.push(".old");
-            let old = PathBuf::from(old);
-            std::fs::rename(output, &old).map_err(|error| {
-                format!(
-                    "failed to keep `{}` as `.old`: {error} (choose another file with -o)",
-                    output.display()
-                )
-            })?;
-            Ok(Some(old))
-        }
+    let Ok(metadata) = std::fs::metadata(output) else { return Ok(None) };
+    if !metadata.is_file() {
+        return Err(format!("`{}` is not a file (choose another one with -o)", output.display()));
     }
+    if is_being_written(output) {
+        return Err(format!(
+            "another recording is writing `{}` (choose another file with -o)",
+            output.display()
+        ));
+    }
+    let mut old: OsString = output.as_os_str().to_owned();
+    old.push(".old");
+    let old = PathBuf::from(old);
+    std::fs::rename(output, &old).map_err(|error| {
+        format!("failed to keep `{}` as `.old`: {error} (choose another file with -o)", output.display())
+    })?;
+    Ok(Some(old))
 }
 
 /// Our own libc: most likely the target's, too.
@@ -260,16 +259,16 @@ fn report(args: &Args, outcome: &Outcome, wishes: &Wishes) {
         return;
     }
     for summary in &outcome.summaries {
-        eprintln!("edleak-record: {}", sentence(summary));
+        say(sentence(summary));
     }
     say_unmatched(&outcome.summaries);
     // With nothing recorded, nothing was searched for them.
     let unused: Vec<_> = wishes.wrappers.unused().map(|pattern| format!("`{pattern}`")).collect();
     if !unused.is_empty() && !outcome.summaries.is_empty() {
-        eprintln!(
-            "edleak-record: no function of any module matches --wrapper {} (names are as in edleak-analyze's stacks)",
+        say(format_args!(
+            "no function of any module matches --wrapper {} (names are as in edleak-analyze's stacks)",
             unused.join(", ")
-        );
+        ));
     }
 }
 
@@ -282,28 +281,18 @@ fn say_unmatched(summaries: &[Summary]) {
     let (shown, more) = nowhere.split_at(nowhere.len().min(3));
     if !shown.is_empty() {
         let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
-        eprintln!(
-            "edleak-record: nothing to watch at {}{more}: no module has it (an inlined function has no address of its own: \
+        say(format_args!(
+            "nothing to watch at {}{more}: no module has it (an inlined function has no address of its own: \
              watch its caller; a site of an older build is another one now)",
             shown.join(", ")
-        );
+        ));
     }
 }
 
 /// The one line at the end.
 fn sentence(summary: &Summary) -> String {
-    let Summary {
-        path,
-        bytes,
-        slices,
-        sites,
-        duration,
-        losses,
-        injected_bytes_per_s,
-        is_replaced,
-        has_other_children,
-        ..
-    } = summary;
+    let Summary { path, bytes, slices, sites, duration, losses, injected_bytes_per_s, is_replaced, .. } =
+        summary;
     let path = shell_word(path);
     let mut line = format!(
         "{} of {} in {:.1} s; {path} is {}{}; next: edleak-analyze {path}",
@@ -316,7 +305,7 @@ fn sentence(summary: &Summary) -> String {
     if *sites == 0 {
         line.push_str(" (no allocation was seen)");
     }
-    if *has_other_children {
+    if losses.unasked_children > 0 {
         line.push_str(" (its child processes were not recorded; --children would)");
     }
     if *is_replaced {

@@ -38,8 +38,8 @@ pub struct Signals {
 pub struct Signal {
     /// Its number.
     pub number: i32,
-    /// A process sent it, rather than the terminal, which sends it to the target as well.
-    pub from_process: bool,
+    /// Nobody has sent it to the target as well, as a terminal does.
+    pub is_ours_alone: bool,
 }
 
 impl Signals {
@@ -99,11 +99,22 @@ impl Signals {
             unsafe { std::ptr::copy_nonoverlapping(buffer.as_ptr(), info.as_mut_ptr().cast::<u8>(), BYTES) };
             // SAFETY: plain data, filled in completely.
             let info = unsafe { info.assume_init() };
-            let from_process = info.ssi_code <= 0; // SI_USER, SI_QUEUE, SI_TKILL; the kernel's own are positive
-            signals.push(Signal { number: info.ssi_signo as i32, from_process });
+            // SI_USER, SI_QUEUE, SI_TKILL; the kernel's own are positive
+            let from_process = info.ssi_code <= 0;
+            let number = info.ssi_signo as i32;
+            signals.push(Signal {
+                number,
+                is_ours_alone: from_process || (number == libc::SIGHUP && leads_session()),
+            });
         }
         signals
     }
+}
+
+/// Whether the terminal, when it is hung up, tells this process and no other: the first of its session, as with `ssh -t host edleak-record`.
+fn leads_session() -> bool {
+    // SAFETY: no memory is passed.
+    unsafe { libc::getsid(0) == libc::getpid() }
 }
 
 /// Puts memory in the place of a mapped file whose end somebody cut off while we read or wrote it (the trace, a module of

@@ -1,10 +1,10 @@
 //! The end of the text: the result, what was seen, what was missed, and the next step.
 
-use super::super::{Report, count_standing};
+use super::super::{Report, count_standing, unlisted_leaks};
 use super::WIDTH;
 use super::group::groups;
 use super::style::{Ink, Style, fill, printable};
-use crate::analysis::{Analysis, JudgedSite, Standing, Summary};
+use crate::analysis::{Analysis, Standing, Summary};
 use crate::classify::Confidence;
 use crate::gate::{MUCH_MISSING, Outcome, RuleUse, outcome, too_little};
 use crate::growth_kind::GrowthKind;
@@ -50,6 +50,13 @@ pub(super) fn write(
             percent(analysis.summary.missing_share)
         );
         paragraph(Ink::Faint, "note:   ", &note)?;
+    }
+    if analysis.summary.unasked_children > 0 {
+        paragraph(
+            Ink::Faint,
+            "note:   ",
+            "its child processes were not recorded, so nothing is known of them (`edleak-record --children` records each into a trace of its own)",
+        )?;
     }
     let hints =
         analysis.outcomes.iter().filter(|outcome| outcome.needs_attention() && outcome.unresolved > 0);
@@ -157,9 +164,8 @@ fn passed(analysis: &Analysis) -> Option<String> {
         (count_standing(analysis, |standing| matches!(standing, Standing::Suppressed(_))), "suppressed"),
         (count_standing(analysis, |standing| standing == Standing::Tolerated), "within the budget"),
     ];
-    let is_unasked = |site: &&JudgedSite| site.is_leak() && site.standing == Standing::Unlisted;
-    let unasked = analysis.sites.iter().filter(is_unasked).count() as u64;
-    let parts = parts.into_iter().chain([(unasked, "below what --min-class or --strict asks for")]);
+    let unlisted = (unlisted_leaks(analysis), "below what --min-class or --strict asks for");
+    let parts = parts.into_iter().chain([unlisted]);
     let parts: Vec<String> = parts
         .filter(|(number, _)| *number > 0)
         .map(|(number, why)| format!("{} {why}", plural(number, "leak", "leaks")))

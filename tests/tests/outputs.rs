@@ -1,0 +1,215 @@
+//! Where traces and messages go: links, devices, traces under way, a stderr that takes nothing, and who else is recorded.
+
+use edleak_tests::programs::{hosts, samples};
+use edleak_tests::record::{Recorder, analyze};
+use edleak_tests::report::Report;
+use edleak_tests::run::{Outcome, Running, run, wait_for};
+use edleak_tests::temp::TempDir;
+use edleak_tests::tools::tools;
+use std::fs::{File, OpenOptions, Permissions};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn analyzer(arguments: &[&str], files: &[&Path]) -> Outcome {
+    run(Command::new(&tools().analyze).args(arguments).args(files))
+}
+
+fn is_root() -> bool {
+    // SAFETY: `geteuid` has no preconditions.
+    unsafe { libc::geteuid() == 0 }
+}
+
+fn traces_in(dir: &TempDir) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir.path()).expect("it is ours");
+    entries.map(|entry| entry.expect("it is ours").path()).collect()
+}
+
+/// A link leads to the trace, before and after; what is no file stays what it is.
+#[test]
+fn what_is_no_file_is_not_replaced() {
+    let dir = TempDir::new("links");
+    let (link, real, fifo) = (dir.join("link.edl"), dir.join("real.edl"), dir.join("fifo"));
+    assert_eq!(run(Command::new("mkfifo").arg(&fifo)).code, 0);
+    std::os::unix::fs::symlink("real.edl", &link).expect("writable");
+    for round in 0..2 {
+        let recorded = run(&mut Recorder::new("links").command(&link, "true", [""; 0]));
+        assert_eq!(recorded.code, 0, "{round}: {recorded:?}");
+        assert!(link.is_symlink() && real.metadata().is_ok_and(|file| file.len() > 0), "{round}");
+    }
+    assert!(dir.join("real.edl.old").exists(), "the first one is kept beside the second");
+    std::fs::set_permissions(&real, Permissions::from_mode(0o640)).expect("it is ours");
+    assert_eq!(analyzer(&["embed"], &[&link]).code, 0);
+    assert!(link.is_symlink());
+    assert_eq!(real.metadata().expect("it is there").mode() & 0o777, 0o640);
+
+    let to_fifo = dir.join("to-fifo.edl");
+    std::os::unix::fs::symlink(&fifo, &to_fifo).expect("writable");
+    let output = to_fifo.to_str().expect("UTF-8");
+    for refused in [
+        run(&mut Recorder::new("links").command(&to_fifo, "true", [""; 0])),
+        analyzer(&["embed", "-o", output], &[&real]),
+        analyzer(&["anonymize", "-o", output], &[&real]),
+        analyzer(&["anonymize", "-o", "/dev/null"], &[&real]),
+    ] {
+        assert!(refused.code != 0 && refused.stderr.lines().count() == 1, "{refused:?}");
+        assert!(refused.stderr.trim_end().ends_with(')'), "{refused:?}");
+    }
+    assert!(to_fifo.is_symlink() && fifo.metadata().is_ok_and(|fifo| fifo.file_type().is_fifo()));
+}
+
+/// What an analysis reads is never what it writes.
+#[test]
+fn no_input_is_overwritten() {
+    let recording = Recorder::new("inputs").record("true", [""; 0]);
+    let baseline = recording.dir.join("baseline.edl");
+    std::fs::copy(&recording.trace, &baseline).expect("writable");
+    let rules = recording.dir.join("rules");
+    std::fs::write(&rules, "leak:f\n").expect("writable");
+    for (option, input) in [("--baseline", &baseline), ("--suppressions", &rules)] {
+        let before = std::fs::read(input).expect("it is there");
+        let path = input.to_str().expect("UTF-8");
+        let refused = analyzer(&[option, path, "-o", path], &[&recording.trace]);
+        assert_eq!(refused.code, 3, "{refused:?}");
+        assert!(refused.stderr.contains("would be overwritten"), "{refused:?}");
+        assert!(std::fs::read(input).expect("it is there") == before);
+    }
+}
+
+/// Symbols are embedded in a trace that is whole: in one that is still written, the rest would go to a file without a name.
+#[test]
+fn a_trace_under_way_is_not_replaced() {
+    let dir = TempDir::new("live");
+    let trace = dir.join("trace.edl");
+    let mut command = Recorder::new("live").command(&trace, hosts().binary("outlives"), [""; 0]);
+    let mut running = Running::start(&mut command, b"");
+    running.wait_for_text("started");
+    wait_for("a trace", || trace.metadata().is_ok_and(|file| file.len() > 0));
+    let refused = analyzer(&["embed"], &[&trace]);
+    assert!(refused.code == 3 && refused.stderr.contains("is still being recorded"), "{refused:?}");
+    let elsewhere = dir.join("copy.edl");
+    assert_eq!(analyzer(&["embed", "-o", elsewhere.to_str().expect("UTF-8")], &[&trace]).code, 0);
+    assert_eq!(running.finish().code, 7);
+    assert_eq!(Report::of(&trace, &["--all"]).json["trace"]["complete"], true);
+    assert_eq!(analyzer(&["embed"], &[&trace]).code, 0);
+}
+
+/// The exit code is the program's, whether or not anybody hears what we say.
+#[test]
+fn a_stderr_that_takes_nothing_changes_nothing() {
+    let dir = TempDir::new("mute");
+    let trace = dir.join("trace.edl");
+    let full = || OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+    let mut command = Recorder::new("mute").command(&trace, "sh", ["-c", "exit 5"]);
+    let status = command.stderr(full()).stdout(File::create(dir.join("out")).expect("writable")).status();
+    assert_eq!(status.expect("it starts").code(), Some(5));
+    assert_eq!(Report::of(&trace, &["--all"]).json["trace"]["complete"], true);
+    let mut refused = Command::new(&tools().record);
+    let status = refused.arg("-q").arg("/no/such/program").stderr(full()).status();
+    assert_eq!(status.expect("it starts").code(), Some(127));
+}
+
+/// A recorder that was stopped hides no other recording, and nobody waits for it.
+#[test]
+fn a_stopped_recorder_is_named() {
+    let dir = TempDir::new("stopped");
+    let start = |name: &str| {
+        let mut command =
+            Recorder::new(name).command(&dir.join(name), samples().binary("leaker"), ["--seconds", "60"]);
+        let running = Running::start(command.env("XDG_RUNTIME_DIR", dir.path()), b"");
+        let trace = dir.join(name);
+        wait_for("a slice", || trace.metadata().is_ok_and(|file| file.len() > 0));
+        running
+    };
+    let (stopped, other) = (start("one.edl"), start("two.edl"));
+    stopped.signal(libc::SIGSTOP);
+    let listed = run(Command::new(&tools().record).arg("sessions").env("XDG_RUNTIME_DIR", dir.path()));
+    stopped.signal(libc::SIGCONT);
+    for running in [stopped, other] {
+        running.signal(libc::SIGTERM);
+        running.finish();
+    }
+    assert!(listed.stdout.contains("two.edl") && !listed.stdout.contains("one.edl"), "{listed:?}");
+    assert!(listed.stderr.contains("does not answer (is it stopped?)"), "{listed:?}");
+}
+
+/// With the preload alone, programs that start in one directory at the same time have a trace each, and so has what one of them
+/// executes.
+#[test]
+fn bare_preloads_do_not_share_a_trace() {
+    let dir = TempDir::new("bare-many");
+    let sample = samples().binary("leaker");
+    let start = |program: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", program]).current_dir(dir.path());
+        command.env("LD_PRELOAD", &tools().preload).env("EDLEAK_SIZE", "nonsense");
+        Running::start(&mut command, b"")
+    };
+    let direct = format!("exec {} --seconds 2", sample.display());
+    for running in [start(&direct), start(&direct)] {
+        assert_eq!(running.finish().code, 0);
+    }
+    // Two shells, and what they became.
+    let complete = || {
+        let traces = traces_in(&dir);
+        let whole = |trace: &PathBuf| {
+            analyze(["--format", "json", "--all"], trace).stdout.contains("\"complete\":true")
+        };
+        traces.len() == 4 && traces.iter().all(whole)
+    };
+    wait_for("four traces", complete);
+    let leaks = traces_in(&dir).iter().filter(|trace| analyze([""; 0], trace).code == 1).count();
+    assert_eq!(leaks, 2);
+}
+
+/// A child in a PID namespace of its own says that it is process 1, which here is somebody else.
+#[test]
+fn a_child_in_another_namespace_is_recorded_as_itself() {
+    let unshare = ["--pid", "--fork"];
+    if run(Command::new("unshare").args(unshare).arg("true")).code != 0 {
+        eprintln!("skipped: no right to make namespaces");
+        return;
+    }
+    let leaker = samples().binary("leaker").display().to_string();
+    let arguments = unshare.iter().copied().chain([leaker.as_str(), "--seconds", "2"]);
+    let recording = Recorder::new("namespace").options(["--children"]).record("unshare", arguments);
+    assert_eq!(recording.outcome.code, 0, "{recording:?}");
+    let traces = traces_in(&recording.dir);
+    let leaking: Vec<_> = traces.iter().filter(|trace| analyze([""; 0], trace).code == 1).collect();
+    let [child] = leaking.as_slice() else { panic!("{traces:?}: {recording:?}") };
+    let report = Report::of(child, &[]);
+    assert!(report.json["trace"]["command"].to_string().contains("leaker"), "{}", report.json["trace"]);
+    assert_ne!(report.json["trace"]["pid"], 1);
+}
+
+/// A program with the rights of its file drops every preload: what it does is unknown, also to who may not look at it.
+#[test]
+fn a_set_user_id_program_is_no_verdict() {
+    if !is_root() {
+        eprintln!("skipped: only root can make such a program");
+        return;
+    }
+    let dir = TempDir::new("set-uid");
+    let program = dir.join("sleeps");
+    std::fs::copy("/bin/sleep", &program).expect("writable");
+    for (path, mode) in [(program.as_path(), 0o4755), (dir.path(), 0o777)] {
+        std::fs::set_permissions(path, Permissions::from_mode(mode)).expect("it is ours");
+    }
+    // Where a user who is nobody can read them.
+    let binaries: Vec<_> = [&tools().record, &tools().preload]
+        .map(|file| {
+            let copy = dir.join(file.file_name().expect("a file").to_str().expect("UTF-8"));
+            std::fs::copy(file, &copy).expect("writable");
+            std::fs::set_permissions(&copy, Permissions::from_mode(0o755)).expect("it is ours");
+            copy
+        })
+        .into();
+    let trace = dir.join("trace.edl");
+    let script = format!("exec {} 1.5", program.display());
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&binaries[0]);
+    let recorded = run(command.arg("-o").arg(&trace).args(["bash", "-c", &script]).current_dir(dir.path()));
+    assert_eq!(recorded.code, 0, "{recorded:?}");
+    let analyzed = analyze([""; 0], &trace);
+    assert_eq!(analyzed.code, 2, "{analyzed:?} {recorded:?}");
+}
