@@ -8,6 +8,7 @@ use crate::growth_kind::{ProcessSeries, growth_of};
 use crate::load::Recording;
 use crate::load::lines::LineSeries;
 use crate::regression::leak_factor;
+use crate::replay::teardown::judged_grid;
 use crate::replay::{ReplayedSite, clock, replay};
 use crate::series::Series;
 use edleak_format::{EndReason, Site, SiteId, SiteKind, StackFrame, Survivors, Trace};
@@ -32,7 +33,7 @@ pub fn judge_recording(source: String, recording: &Recording, model: Model) -> A
 }
 
 fn judge_trace(source: String, trace: &Trace, model: Model) -> Analysis {
-    let (start, grid) = (trace.start(), trace.grid());
+    let (start, grid) = (trace.start(), judged_grid(trace));
     let tick_s = clock::tick_ns(trace) / 1e9;
     let period_s = grid.stride_ticks as f64 * tick_s;
     let catalog: HashMap<SiteId, &Site> = trace.sites().iter().map(|site| (site.id, site)).collect();
@@ -63,7 +64,7 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Analysis {
     summary.other_site_allocs = losses.other_site_allocs;
     summary.lost_stacks = losses.lost_stacks;
     summary.unrecorded_images = losses.unrecorded_images;
-    summary.unasked_children = losses.unasked_children;
+    summary.unasked_children = trace.children().unasked;
     summary.damaged_blocks = damage.torn_blocks.saturating_add(replayed.unreadable_blocks);
     summary.damaged_bytes = damage.skipped_bytes;
     let end_ns = trace.end().map_or(replayed.last_ns, |end| end.at_ns.max(replayed.last_ns));

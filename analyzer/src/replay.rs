@@ -21,6 +21,7 @@ mod opened;
 pub mod points;
 mod shelf;
 mod sums;
+pub mod teardown;
 mod widest;
 
 use crate::growth_kind::{ProcessPoint, ProcessSeries};
@@ -33,6 +34,7 @@ use group::Group;
 use opened::Opened;
 use rayon::prelude::*;
 use sums::PowerSums;
+use teardown::judged_grid;
 
 /// Ranges of sites per thread: one that was held up leaves work for the others.
 const RANGES_PER_THREAD: usize = 2;
@@ -84,8 +86,9 @@ pub fn replay<T: Send>(
     with_sums: bool,
     each: impl Fn(ReplayedSite) -> T + Sync,
 ) -> Replayed<T> {
-    let mut states = States::new(trace, with_sums);
-    let mut families = Families::new(trace.sites(), states.grid);
+    let grid = judged_grid(trace);
+    let mut states = States::new(trace, grid, with_sums);
+    let mut families = Families::new(trace.sites(), grid);
     let mut replayed = Replayed {
         sites: Vec::new(),
         process: ProcessSeries::default(),
@@ -109,7 +112,7 @@ pub fn replay<T: Send>(
         replayed.unreadable_blocks +=
             window.iter().map(|opened| u64::from(opened.is_unreadable)).sum::<u64>();
     }
-    states.finish(families, &BirthTable::new(trace, trace.grid()), &mut replayed, each);
+    states.finish(families, &BirthTable::new(trace, grid), &mut replayed, each);
     replayed
 }
 
@@ -144,14 +147,14 @@ struct Condensed {
 }
 
 impl States {
-    fn new(trace: &Trace, with_sums: bool) -> Self {
+    fn new(trace: &Trace, grid: Grid, with_sums: bool) -> Self {
         let id_limit = (SLACK * trace.sites().len()).max(MIN_ID_LIMIT).next_multiple_of(TILE_SITES);
         Self {
-            grid: trace.grid(),
+            grid,
             id_limit,
             exact: with_sums,
             groups: Vec::new(),
-            powers: PowerSums::new(trace.grid()),
+            powers: PowerSums::new(grid),
             first_allocated_bytes: None,
             covered: 0,
             gaps: Vec::new(),

@@ -16,6 +16,7 @@ pub(crate) enum Key {
     Survivors(u32),
     Symbols(u32),
     Losses,
+    Children,
     End,
 }
 
@@ -29,6 +30,7 @@ impl Key {
             Record::Survivors(survivors) => Key::Survivors(survivors.site.0),
             Record::Symbols(symbols) => Key::Symbols(symbols.module.0),
             Record::Losses(_) => Key::Losses,
+            Record::Children(_) => Key::Children,
             Record::End(_) => Key::End,
         }
     }
@@ -96,7 +98,6 @@ mod tests {
                 missed_slices: most,
                 lost_stacks: most,
                 unrecorded_images: most,
-                unasked_children: most,
             }),
             &mut bytes,
         );

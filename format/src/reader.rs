@@ -16,7 +16,7 @@ use crate::ids::{ModuleId, SiteId, StackId};
 use crate::index::{Damage, Found, Index, index};
 use crate::journal::{ChunkKind, Chunks, decode_slice};
 use crate::lanes::JOIN_STRIDE;
-use crate::record::{End, Losses, Module, ModuleSymbols, Record, Site, Stack, Start, Survivors};
+use crate::record::{Children, End, Losses, Module, ModuleSymbols, Record, Site, Stack, Start, Survivors};
 use crate::slice::{Counters, SliceVisitor};
 use crate::source::Source;
 use crate::stride::Grid;
@@ -54,6 +54,7 @@ struct Catalog {
     start: Start,
     end: Option<End>,
     losses: Losses,
+    children: Children,
     modules: Vec<Module>,
     sites: Vec<Site>,
     stacks: Vec<Stack>,
@@ -147,6 +148,11 @@ impl Trace {
         self.catalog.end.as_ref()
     }
 
+    /// Child processes that have no trace.
+    pub fn children(&self) -> &Children {
+        &self.catalog.children
+    }
+
     /// What the recording could not see.
     pub fn losses(&self) -> &Losses {
         &self.catalog.losses
@@ -202,6 +208,9 @@ impl Trace {
         records.extend(catalog.survivors.iter().cloned().map(Record::Survivors));
         records.extend(catalog.symbols.iter().cloned().map(Record::Symbols));
         records.push(Record::Losses(catalog.losses));
+        if catalog.children != Children::default() {
+            records.push(Record::Children(catalog.children));
+        }
         records.extend(catalog.end.map(Record::End));
         records
     }
@@ -390,6 +399,7 @@ impl Catalog {
                 Record::Survivors(survivors) => catalog.survivors.push(survivors),
                 Record::Symbols(symbols) => catalog.symbols.push(symbols),
                 Record::Losses(losses) => catalog.losses = losses,
+                Record::Children(children) => catalog.children = children,
                 Record::End(end) => catalog.end = Some(end),
             }
         }

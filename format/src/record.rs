@@ -1,6 +1,6 @@
 //! The kinds of record a catalog block holds: everything in a trace that is not a slice.
 //!
-//! A later record about the same thing replaces the earlier one: `Start`, `End` and `Losses` are single, `Module`, `Site`,
+//! A later record about the same thing replaces the earlier one: `Start`, `End`, `Losses` and `Children` are single, `Module`, `Site`,
 //! `Stack`, `Survivors` and `Symbols` are keyed by their id. Times are nanoseconds of a monotonic clock since the
 //! recording began; addresses are those of the target's address space.
 
@@ -27,6 +27,8 @@ pub enum Record {
     Losses(Losses),
     /// How the recording ended. A trace without it was cut short.
     End(End),
+    /// Child processes that have no trace.
+    Children(Children),
 }
 
 /// What was recorded, and with which clock. The first record of every trace.
@@ -201,8 +203,13 @@ pub struct Losses {
     pub lost_stacks: u64,
     /// Images (after `exec`) and child processes that could not be recorded.
     pub unrecorded_images: u64,
-    /// Child processes that allocated something and were not recorded because nobody asked for them: at least so many.
-    pub unasked_children: u64,
+}
+
+/// Child processes that allocated something and were not recorded, because nobody asked for them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct Children {
+    /// At least so many.
+    pub unasked: u64,
 }
 
 /// Why a recording ended.

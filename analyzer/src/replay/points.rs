@@ -4,6 +4,7 @@
 //! and handed over in order.
 
 use super::gap::Gap;
+use super::teardown::judged_grid;
 use crate::error::{Error, ErrorKind, Result};
 use crate::series::Point;
 use edleak_format::{Counters, Grid, SiteId, SliceHeader, SliceVisitor, Trace};
@@ -39,7 +40,7 @@ pub fn for_each_site<E: From<Error>>(
     ids: &[SiteId],
     mut each: impl FnMut(SitePoints) -> Result<(), E>,
 ) -> Result<(), E> {
-    let grid = trace.grid();
+    let grid = judged_grid(trace);
     if grid.points > MAX_POINTS {
         let message = format!(
             "{} points per site are too many to print (record with a longer `--period`)",
@@ -92,7 +93,7 @@ impl Families {
             }
         }
         let members: Vec<SiteId> = parent_of.keys().copied().collect();
-        let points = trace.grid().points;
+        let points = judged_grid(trace).points;
         let mut sums: HashMap<SiteId, (usize, Vec<(u64, u64)>)> = HashMap::new();
         for_each_site(trace, &members, |site| {
             let (absent, sum) = sums

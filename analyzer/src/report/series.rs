@@ -17,6 +17,7 @@ use crate::load::Recording;
 use crate::load::lines::{KeptPoints, LineSeries};
 use crate::replay::BirthTable;
 use crate::replay::points::{Families, SitePoints, for_each_site};
+use crate::replay::teardown::judged_grid;
 use crate::series::{Births, Point, Series};
 use edleak_format::{SiteId, Trace};
 use serde::{Serialize, Serializer};
@@ -133,7 +134,7 @@ fn of_trace(trace: &Trace, analysis: &Analysis, out: &mut dyn Write) -> io::Resu
     by_id.sort_unstable_by_key(|(id, _)| *id);
     let ids: Vec<SiteId> = by_id.iter().map(|(id, _)| *id).collect();
     let families: HashMap<SiteId, SitePoints> = Families::of::<io::Error>(trace, &ids)?;
-    let births = BirthTable::new(trace, trace.grid());
+    let births = BirthTable::new(trace, judged_grid(trace));
     for_each_site(trace, &ids, |points| {
         let (id, site) = by_id[points.index];
         let together = families.get(&id);

@@ -2,7 +2,7 @@
 
 use crate::programs::{command, finish, run, run_with_input};
 use crate::traces::{Draft, Scratch, caller, constant, counters, leaker, leaking, nothing, watched};
-use edleak_format::Counters;
+use edleak_format::{Counters, EndReason};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -148,6 +148,37 @@ fn a_straight_line_leads_over_missing_slices() {
     let series = series_and_sites(&draft).0;
     let late: Value = serde_json::from_str(series.lines().nth(2).unwrap()).unwrap();
     assert_eq!((&late["first_slice"], &late["live_bytes"][0]), (&json!(40), &json!(4100)));
+}
+
+#[test]
+fn what_is_freed_because_the_program_ends_hides_no_leak() {
+    /// Grows for 1,000 slices, and is then freed within twelve.
+    fn ending(slice: u64) -> Counters {
+        let kept = slice.min(999);
+        let freed = (slice - kept).min(12) * 1000 / 12;
+        Counters { freed_bytes: 100 * freed, frees: freed, ..leaking(kept) }
+    }
+    let scratch = Scratch::new();
+    let mut draft = leaker();
+    draft.sites[0].counters = ending;
+    // However the last slices lie in the buckets.
+    for slices in 1000..=1012 {
+        draft.slices = slices;
+        let trace = draft.write(&scratch.path("t.edl"));
+        let ran = run([&trace]);
+        assert!(ran.code == 1 && ran.out.contains("98 KiB leaked"), "{slices}: {}", ran.out);
+        let said = ran.out.contains("most of it was freed when the program ended");
+        assert_eq!(said, slices > 1006, "{slices}: {}", ran.out);
+        // What is printed ends there, too.
+        let series = run([trace.as_os_str(), "--format=series".as_ref()]).out;
+        let line: Value = serde_json::from_str(series.lines().next().unwrap()).unwrap();
+        assert_eq!(line["live_bytes"].as_array().unwrap().last(), Some(&json!(100_000)), "{slices}");
+    }
+    // Who was stopped in the middle of it has not ended: this may be work.
+    (draft.slices, draft.end) = (1012, Some(EndReason::Stopped));
+    let series = run([draft.write(&scratch.path("t.edl")).as_os_str(), "--format=series".as_ref()]).out;
+    let line: Value = serde_json::from_str(series.lines().next().unwrap()).unwrap();
+    assert_eq!(line["live_bytes"].as_array().unwrap().last(), Some(&json!(0)));
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::slicer::Slicer;
 use crate::stacks::{Epochs, Snapshots, WatchedStacks};
 use crate::steering::{Steering, Wanted};
 use edleak_format::{
-    Counters, End, EndReason, Error, ErrorKind, Losses, ModuleId, Record, Site, SiteId, SiteKind,
+    Children, Counters, End, EndReason, Error, ErrorKind, Losses, ModuleId, Record, Site, SiteId, SiteKind,
     SliceHeader, Start, TraceWriter,
 };
 use edleak_session::site::{MAX_SITES, OTHER};
@@ -104,6 +104,8 @@ pub struct Summary {
     pub image: Option<(PathBuf, Counters)>,
     /// The process went on as a program that is not recorded.
     pub is_replaced: bool,
+    /// Child processes without a trace.
+    pub children: Children,
 }
 
 /// Images that have no trace of their own.
@@ -298,7 +300,12 @@ impl Recording {
         let is_replaced = self.image_watch.is_left();
         let reason = if is_replaced { EndReason::Replaced } else { reason };
         self.losses.unrecorded_images = others.unrecorded;
-        self.losses.unasked_children = others.unasked;
+        let forked = self.session.header().has_forked.load(Ordering::Relaxed);
+        // A forked child says that it is there; how many there are nobody counts.
+        let children = Children { unasked: others.unasked.max(u64::from(forked)) };
+        if children.unasked > 0 {
+            self.record(&Record::Children(children))?;
+        }
         let elapsed = self.began.elapsed();
         let tick = self.schedule.final_tick(self.last_tick, elapsed);
         let runs_on = matches!(reason, EndReason::DurationReached | EndReason::Stopped);
@@ -313,7 +320,7 @@ impl Recording {
             writer.record(&Record::End(End { reason, at_ns: elapsed.as_nanos() as u64 }))?;
             bytes = writer.finish()?;
         }
-        Ok(Summary { is_replaced, ..self.summary(bytes) })
+        Ok(Summary { is_replaced, children, ..self.summary(bytes) })
     }
 
     /// Closes a trace that another slice cannot be written to, with what fitted.
@@ -344,6 +351,7 @@ impl Recording {
             image: image.map(|loaded| (PathBuf::from(&loaded.module.path), self.counted_in_image())),
             path: self.path,
             is_replaced: false,
+            children: Children::default(),
         }
     }
 
@@ -461,11 +469,6 @@ impl Recording {
             lost_stacks: header.lost_stacks.load(Ordering::Relaxed),
             missed_slices: self.losses.missed_slices,
             unrecorded_images: self.losses.unrecorded_images,
-            // A forked child says that it is there; how many there are nobody counts.
-            unasked_children: self
-                .losses
-                .unasked_children
-                .max(u64::from(header.has_forked.load(Ordering::Relaxed))),
         };
         if losses != self.recorded_losses || self.slices == 0 {
             (self.losses, self.recorded_losses) = (losses, losses);

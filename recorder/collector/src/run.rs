@@ -291,8 +291,18 @@ fn say_unmatched(summaries: &[Summary]) {
 
 /// The one line at the end.
 fn sentence(summary: &Summary) -> String {
-    let Summary { path, bytes, slices, sites, duration, losses, injected_bytes_per_s, is_replaced, .. } =
-        summary;
+    let Summary {
+        path,
+        bytes,
+        slices,
+        sites,
+        duration,
+        losses,
+        injected_bytes_per_s,
+        is_replaced,
+        children,
+        ..
+    } = summary;
     let path = shell_word(path);
     let mut line = format!(
         "{} of {} in {:.1} s; {path} is {}{}; next: edleak-analyze {path}",
@@ -305,7 +315,7 @@ fn sentence(summary: &Summary) -> String {
     if *sites == 0 {
         line.push_str(" (no allocation was seen)");
     }
-    if losses.unasked_children > 0 {
+    if children.unasked > 0 {
         line.push_str(" (its child processes were not recorded; --children would)");
     }
     if *is_replaced {

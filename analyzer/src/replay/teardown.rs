@@ -1,0 +1,138 @@
+//! Where a program began to free everything because it was about to end.
+//!
+//! What grew until then grew without bound, whatever destructors and exit handlers make of it; and a fall at the very end of a curve
+//! would hide it: nothing had been retained. So a record is judged up to there. A teardown is told from work by what it lacks:
+//! in each of its slices at least four times as much is freed as is allocated.
+//!
+//! Nothing is lost by taking a phase of work for one: the record ends a little earlier, as it might have.
+
+use edleak_format::{Counters, EndReason, Grid, SiteId, SliceHeader, SliceVisitor, Trace};
+use std::collections::HashMap;
+
+/// In a teardown frees are at least this many times the allocations.
+const FREES_PER_ALLOC: u64 = 4;
+/// So many slices in a row in which nothing happened may lie in between: threads are waited for.
+const MOST_IDLE: usize = 3;
+/// What takes more of the record than this is work.
+const MOST_OF_RECORD: u64 = 10;
+
+/// The grid of a trace up to the slice before the teardown, if the program ended by itself.
+pub fn judged_grid(trace: &Trace) -> Grid {
+    let grid = trace.grid();
+    let reason = trace.end().map(|end| end.reason);
+    if !matches!(reason, Some(EndReason::Exited(_) | EndReason::Killed(_) | EndReason::Gone)) {
+        return grid;
+    }
+    match last_tick_before(trace) {
+        Some(tick) if tick >= grid.first_tick => {
+            let points = (tick - grid.first_tick) / grid.stride_ticks.max(1) + 1;
+            Grid { points: grid.points.min(usize::try_from(points).unwrap_or(usize::MAX)), ..grid }
+        }
+        _ => grid,
+    }
+}
+
+/// All calls up to a slice, of all sites.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Calls {
+    tick: u64,
+    allocs: u64,
+    frees: u64,
+}
+
+/// The newest slice before the teardown; `None` if there is none.
+fn last_tick_before(trace: &Trace) -> Option<u64> {
+    let blocks = trace.blocks();
+    let (first, last) = (blocks.first()?.first_tick, blocks.last()?.last_tick);
+    let earliest = last - (last - first) / MOST_OF_RECORD;
+    // Newest first, a block at a time: nearly always the last one suffices.
+    let calls = (0..blocks.len()).rev().flat_map(|block| {
+        let mut of_block = OfBlock::default();
+        // What is not sound of it was counted elsewhere.
+        let _ = trace.replay_block(block, &mut of_block);
+        of_block.calls.into_iter().rev()
+    });
+    beginning(calls, earliest)
+}
+
+/// The same, of slices from the newest to the oldest. A teardown that reaches back before `earliest` is none.
+fn beginning(mut newest_first: impl Iterator<Item = Calls>, earliest: u64) -> Option<u64> {
+    let mut later = newest_first.next()?;
+    let (mut before, mut idle) = (None, 0);
+    for calls in newest_first {
+        let allocs = later.allocs.saturating_sub(calls.allocs);
+        let frees = later.frees.saturating_sub(calls.frees);
+        match (allocs, frees) {
+            (0, 0) if idle < MOST_IDLE => idle += 1,
+            (allocs, frees) if frees > 0 && frees / FREES_PER_ALLOC >= allocs => {
+                (before, idle) = (Some(calls.tick), 0)
+            }
+            _ => return before,
+        }
+        if calls.tick < earliest {
+            return None;
+        }
+        later = calls;
+    }
+    None
+}
+
+/// Adds up the calls of each slice of a block.
+#[derive(Default)]
+struct OfBlock {
+    of_site: HashMap<SiteId, (u64, u64)>,
+    allocs: u64,
+    frees: u64,
+    calls: Vec<Calls>,
+}
+
+impl SliceVisitor for OfBlock {
+    fn slice(&mut self, header: &SliceHeader, changed: &[(SiteId, Counters)]) {
+        for (id, counters) in changed {
+            let was = self.of_site.insert(*id, (counters.allocs, counters.frees)).unwrap_or_default();
+            self.allocs = self.allocs.wrapping_sub(was.0).wrapping_add(counters.allocs);
+            self.frees = self.frees.wrapping_sub(was.1).wrapping_add(counters.frees);
+        }
+        self.calls.push(Calls { tick: header.tick, allocs: self.allocs, frees: self.frees });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Slices from the oldest to the newest, each as (allocs, frees) since the one before.
+    fn before(slices: &[(u64, u64)], earliest: u64) -> Option<u64> {
+        let mut sum = Calls { tick: 0, allocs: 0, frees: 0 };
+        let mut calls = vec![sum];
+        for (allocs, frees) in slices {
+            sum = Calls { tick: sum.tick + 1, allocs: sum.allocs + allocs, frees: sum.frees + frees };
+            calls.push(sum);
+        }
+        beginning(calls.into_iter().rev(), earliest)
+    }
+
+    #[test]
+    fn a_teardown_is_what_frees_up_to_the_end() {
+        let work = [(100, 90), (100, 110), (100, 90)];
+        let then = |end: &[(u64, u64)]| before(&[&work, end].concat(), 0);
+        assert_eq!(then(&[]), None);
+        assert_eq!(then(&[(2, 500)]), Some(3));
+        assert_eq!(then(&[(0, 100), (1, 500), (0, 7)]), Some(3));
+        // Threads are waited for, before and in between.
+        assert_eq!(then(&[(0, 0), (0, 0), (0, 100), (0, 0), (0, 0), (0, 1)]), Some(5));
+        assert_eq!(then(&[(0, 100), (0, 0), (0, 0), (0, 0), (0, 0), (0, 1)]), Some(8));
+        assert_eq!(then(&[(0, 0), (0, 0), (0, 0)]), None);
+        // It frees, and works on.
+        assert_eq!(then(&[(0, 500), (100, 90)]), None);
+        assert_eq!(then(&[(200, 500)]), None);
+    }
+
+    #[test]
+    fn what_takes_long_is_work() {
+        let slices = [&[(100, 50); 10][..], &[(0, 50); 10]].concat();
+        assert_eq!((before(&slices, 9), before(&slices, 11)), (Some(10), None));
+        // Nothing but frees, from the beginning on.
+        assert_eq!(before(&[(0, 5); 8], 0), None);
+    }
+}
