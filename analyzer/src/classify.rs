@@ -59,6 +59,8 @@ pub struct Judgement {
     pub why: Vec<String>,
     /// If undecided: how much longer to record.
     pub record_longer_s: Option<f64>,
+    /// The age of what survived was known, and decided.
+    pub by_survivors: bool,
 }
 
 /// Slices below which no verdict is given.
@@ -92,6 +94,7 @@ impl Judgement {
             began_s: 0.0,
             why,
             record_longer_s: None,
+            by_survivors: false,
         }
     }
 
@@ -141,7 +144,9 @@ struct Site<'a> {
 struct Ruling {
     verdict: Verdict,
     strict: bool,
-    /// What the survivors say has leaked, where their births are known.
+    /// The survivors' births were known, and decided.
+    by_survivors: bool,
+    /// What they say has leaked.
     retained_bytes: Option<f64>,
     /// The curve of live bytes without what hid the leak, where the verdict rests on that.
     adjusted_bytes: Option<Curve>,
@@ -150,11 +155,11 @@ struct Ruling {
 
 impl Ruling {
     fn leak(strict: bool, why: Vec<String>) -> Self {
-        Self { verdict: Verdict::Leak, strict, retained_bytes: None, adjusted_bytes: None, why }
+        Self { strict, ..Self::not(Verdict::Leak, why) }
     }
 
     fn not(verdict: Verdict, why: Vec<String>) -> Self {
-        Self { verdict, strict: false, retained_bytes: None, adjusted_bytes: None, why }
+        Self { verdict, strict: false, by_survivors: false, retained_bytes: None, adjusted_bytes: None, why }
     }
 }
 
@@ -180,7 +185,9 @@ const BIGGER_STRICT: Bar = Bar { sav: 8.0, dec: 0.3, mxe: 0.3, second: 0.6, t25:
 /// Growth so plain that, where a cache explains it as well, the record is undecided and not clean.
 const PLAIN: Bar = Bar { sav: 4.0, dec: 0.35, mxe: 0.5, second: 0.6, t25: 2.5, bic: -1.5 };
 
-/// Log odds of the survivors' score from which a leak is suspected, and from which it is certain enough to fail a build.
+/// Log odds of the survivors' score up to which it is no leak, from which a leak is suspected, and from which it is certain enough to
+/// fail a build. What lies between the first two may as well be the one as the other.
+const SURVIVORS_NO_LEAK: f64 = -0.9;
 const SURVIVORS_SUSPECT: f64 = 0.4;
 const SURVIVORS_STRICT: f64 = 4.8;
 /// What the contest on the live count must say as well, beside a pace that does not slacken: what stops late leaves the same
@@ -235,12 +242,14 @@ impl Site<'_> {
                 let strict = survivors.log_odds > SURVIVORS_STRICT
                     && live.contest.bic > SURVIVORS_STRICT_BIC
                     && self.bytes.dec.min(self.count.dec) > STRICT.dec;
-                return match survivors.log_odds {
+                let ruling = match survivors.log_odds {
                     odds if odds > SURVIVORS_SUSPECT => {
                         Ruling { retained_bytes: Some(survivors.retained_bytes), ..Ruling::leak(strict, why) }
                     }
+                    odds if odds > SURVIVORS_NO_LEAK => Ruling::not(Verdict::Undecided, why),
                     _ => Ruling::not(Verdict::NoLeak, why),
                 };
+                return Ruling { by_survivors: true, ..ruling };
             }
         }
         self.rule_of_curves()
@@ -302,18 +311,21 @@ impl Site<'_> {
             let spread = Line::through(&self.curves[0].mean).spread;
             let risen = self.bytes.eighths[7] - self.bytes.eighths[0];
             let class = if risen > spread.max(0.05 * self.bytes.full) { Class::Log } else { Class::Constant };
-            return match ruling.verdict {
+            let judgement = match ruling.verdict {
                 Verdict::Undecided => Judgement::undecided(class, record * period_s, why),
                 _ => Judgement::no_leak(class, why),
             };
+            return Judgement { by_survivors: ruling.by_survivors, ..judgement };
         }
         let bytes = ruling.adjusted_bytes.as_ref().unwrap_or(self.curves[0]);
         let contest = bank(bytes.len()).contest(bytes);
         let class = if contest.bend > 0.0 && self.bytes.dec > 0.6 { Class::Exp } else { Class::Linear };
-        // No more can have leaked than was ever live, and a leak is more than nothing.
-        let live = self.curves[0].max.iter().copied().fold(0.0, f64::max);
+        // No more can have leaked than is live in the end, and a leak is more than nothing.
+        let live = self.curves[0].max.last().copied().unwrap_or(0.0);
         let by_births = ruling.retained_bytes.filter(|retained| {
-            class == Class::Linear && *retained > 0.5 * contest.growth && *retained < 2.0 * contest.growth
+            // A curve that seems to gain more than is there ends high in a wave, and knows nothing.
+            let low = if contest.growth > live { 0.0 } else { 0.5 * contest.growth };
+            class == Class::Linear && *retained > low && *retained < 2.0 * contest.growth
         });
         let leaked = by_births.unwrap_or(contest.growth).clamp(1.0, live.max(1.0));
         // A rate over the time before it began would let a gate pass what leaks fast and late.
@@ -325,6 +337,7 @@ impl Site<'_> {
             began_s: (record - window) * period_s,
             confidence: Some(if ruling.strict { Confidence::Strict } else { Confidence::Suspect }),
             verdict: Verdict::Leak,
+            by_survivors: ruling.by_survivors,
             ..Judgement::no_leak(class, why)
         }
     }
@@ -353,5 +366,6 @@ fn judge_edleak(series: &Series, period_s: f64) -> Judgement {
         )],
         record_longer_s: (verdict == Verdict::Undecided)
             .then(|| 3u64.saturating_sub(series.points()) as f64 * period_s),
+        by_survivors: false,
     }
 }

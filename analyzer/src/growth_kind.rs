@@ -11,7 +11,7 @@
 //! | flat | grows, and malloc cannot account for it | memory grows outside malloc |
 //!
 //! Both are read as the median of the second and of the last eighth of the recording: the first one is the start-up, and one slice at
-//! an odd instant decides nothing.
+//! an odd instant decides nothing. What came to an end in the first half, as when tables are loaded, is no growth.
 
 use crate::units;
 
@@ -24,6 +24,8 @@ const NOTICEABLE_LIVE_BYTES: f64 = 4096.0;
 const NOTICEABLE_LIVE_SHARE: f64 = 0.05;
 /// ... but a program that turns its memory over is now a little larger, now a little smaller.
 const SCATTER_SHARE: f64 = 0.25;
+/// Growth of which less than this share came after the middle has stopped; half of it would be steady.
+const LATE_SHARE: f64 = 0.15;
 /// What the recorder itself adds to the target's resident memory, as a share of the heap (the side table).
 const SIDE_TABLE_SHARE: f64 = 0.125;
 /// Fewer instants than this say nothing about growth.
@@ -144,14 +146,19 @@ pub fn growth_of(series: &ProcessSeries, turnover_bytes: u64) -> ProcessGrowth {
     };
     let most_then = first.iter().map(|p| p.live_bytes).max();
     let is_above = last.iter().map(|p| p.live_bytes).min() > most_then;
+    // Of a recording too short for eighths nothing was in the middle, and all growth is late.
+    let middle = median(&points[4 * eighth..5 * eighth], |p| p.live_bytes);
+    let late = growth.live_to_bytes.saturating_sub(middle) as f64;
+    let goes_on = late >= LATE_SHARE * growth.live_to_bytes.saturating_sub(growth.live_from_bytes) as f64;
     if points.len() >= MIN_POINTS && growth.resident_to_bytes > 0 {
-        growth.kind = kind_of(&growth, is_above);
+        growth.kind = kind_of(&growth, is_above, goes_on);
     }
     growth
 }
 
 /// `is_above` says that live bytes in the last eighth never fell to where they were after the start-up: small growth is else scatter.
-fn kind_of(growth: &ProcessGrowth, is_above: bool) -> GrowthKind {
+/// `goes_on`: growth did not stop in the first half.
+fn kind_of(growth: &ProcessGrowth, is_above: bool, goes_on: bool) -> GrowthKind {
     let by = |from: u64, to: u64| to as f64 - from as f64;
     let live = by(growth.live_from_bytes, growth.live_to_bytes);
     let resident = by(growth.resident_from_bytes, growth.resident_to_bytes);
@@ -160,15 +167,15 @@ fn kind_of(growth: &ProcessGrowth, is_above: bool) -> GrowthKind {
     let side_table = SIDE_TABLE_SHARE * by(growth.live_from_bytes, growth.live_peak_bytes).max(0.0);
     let unexplained = resident - live.max(0.0) - side_table;
     let share = if is_above { NOTICEABLE_LIVE_SHARE } else { SCATTER_SHARE };
-    let live_grows = live > NOTICEABLE_LIVE_BYTES.max(share * growth.live_to_bytes as f64);
+    let live_grows = goes_on && live > NOTICEABLE_LIVE_BYTES.max(share * growth.live_to_bytes as f64);
     if unexplained < noticeable || (live_grows && live >= unexplained) {
         return if live_grows { GrowthKind::Live } else { GrowthKind::None };
     }
     // Live bytes were higher once: what was freed then is what the allocator can still hold.
     let was_freed = by(growth.live_to_bytes, growth.live_peak_bytes);
-    // Fragmentation costs at most about as much again as was ever live, and takes several times that in turnover.
-    let can_fragment =
-        unexplained <= growth.live_peak_bytes as f64 && growth.turnover_bytes as f64 >= 4.0 * unexplained;
+    // Fragmentation rarely costs more than twice what was ever live, and takes several times that in turnover.
+    let can_fragment = unexplained <= 2.0 * growth.live_peak_bytes as f64
+        && growth.turnover_bytes as f64 >= 4.0 * unexplained;
     if was_freed >= unexplained / 2.0 || can_fragment { GrowthKind::Retained } else { GrowthKind::Outside }
 }
 
@@ -218,6 +225,18 @@ mod tests {
             series.push(ProcessPoint { live_bytes: live(i), resident_bytes: resident(i) });
         }
         growth_of(&series, turnover_bytes)
+    }
+
+    #[test]
+    fn what_has_stopped_does_not_grow() {
+        let loaded = |until: u64| {
+            growth(|i| 10 * MB + i.min(until) * MB, |i| 20 * MB + i.min(until) * MB, 90 * MB).kind
+        };
+        assert_eq!((loaded(40), loaded(80)), (GrowthKind::None, GrowthKind::Live));
+        // Nor is what slackens without end taken for it.
+        let slackens =
+            growth(|i| 10 * MB * (i + 2).ilog2() as u64, |i| 20 * MB * (i + 2).ilog2() as u64, 90 * MB);
+        assert_eq!(slackens.kind, GrowthKind::Live);
     }
 
     #[test]

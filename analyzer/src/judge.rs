@@ -179,30 +179,37 @@ pub struct WithStacks {
 }
 
 /// A site is often watched late, when it begins to look like a leak, so its stacks know only what came after. What all of
-/// them together have leaked over the whole record is theirs by share.
+/// them together have leaked over the whole record is theirs by share: what they leaked while they were known, times how much longer it
+/// went on, and no more than the sum of all shows. (That alone would count the last tooth of a sawtooth, which the stacks know better.)
 fn share_out(sites: &mut [JudgedSite]) {
-    let mut known: HashMap<SiteLabel, u64> = HashMap::new();
+    let mut known: HashMap<SiteLabel, (u64, f64)> = HashMap::new();
     for site in sites.iter().filter(|site| site.is_leak()) {
         if let Some(parent) = &site.parent {
-            *known.entry(parent.clone()).or_default() += site.judgement.leak_bytes;
+            let (bytes, rate) = known.entry(parent.clone()).or_default();
+            *bytes += site.judgement.leak_bytes;
+            *rate += site.judgement.rate_bytes_per_s;
         }
     }
     let whole: HashMap<SiteLabel, (f64, f64, f64)> = sites
         .iter()
         .filter_map(|site| {
             let family = &site.with_stacks.as_deref()?.judgement;
-            let known =
-                known.get(&site.label).copied().filter(|&known| known > 0 && known < family.leak_bytes)?;
-            let per_known_byte = family.leak_bytes as f64 / known as f64;
-            let rate = family.rate_bytes_per_s / known as f64;
-            Some((site.label.clone(), (per_known_byte, rate, family.began_s)))
+            let &(known, rate) = known.get(&site.label)?;
+            if known == 0 || known >= family.leak_bytes || family.rate_bytes_per_s <= 0.0 || rate <= 0.0 {
+                return None;
+            }
+            let (of_family, of_known) =
+                (family.leak_bytes as f64 / family.rate_bytes_per_s, known as f64 / rate);
+            let times = (of_family / of_known).clamp(1.0, family.leak_bytes as f64 / known as f64);
+            Some((site.label.clone(), (times, times / of_family, family.began_s)))
         })
         .collect();
     for site in sites.iter_mut().filter(|site| site.is_leak()) {
-        if let Some(&(bytes, rate, began_s)) = site.parent.as_ref().and_then(|parent| whole.get(parent)) {
+        if let Some(&(times, per_second, began_s)) = site.parent.as_ref().and_then(|parent| whole.get(parent))
+        {
             let own = site.judgement.leak_bytes as f64;
-            site.judgement.leak_bytes = (own * bytes) as u64;
-            site.judgement.rate_bytes_per_s = own * rate;
+            site.judgement.leak_bytes = (own * times) as u64;
+            site.judgement.rate_bytes_per_s = own * per_second;
             site.judgement.began_s = began_s;
         }
     }
@@ -213,6 +220,7 @@ fn share_out(sites: &mut [JudgedSite]) {
 ///
 /// Each stack has the share of the leak by which it grew, and the site what it grew by itself.
 fn settle_families(sites: &mut [JudgedSite]) {
+    acquit(sites);
     let is_leak_together = |site: &JudgedSite| {
         site.with_stacks.as_ref().is_some_and(|all| all.judgement.verdict == Verdict::Leak)
     };
@@ -248,6 +256,47 @@ fn settle_families(sites: &mut [JudgedSite]) {
     for site in sites {
         let all = site.parent.as_ref().and_then(|parent| grown.get(parent));
         site.leak_share = all.map(|all| site.growth() / all).filter(|&share| share > 0.0);
+    }
+}
+
+/// Where the age of what survives was known for most that a watched site allocated, and makes none of it a leak, the curve of the sum,
+/// which knows no ages, does not overrule it.
+fn acquit(sites: &mut [JudgedSite]) {
+    #[derive(Default)]
+    struct Family {
+        allocs: u64,
+        acquitted_allocs: u64,
+        has_leak: bool,
+        most: Option<(u64, Judgement)>,
+    }
+    let mut families: HashMap<SiteLabel, Family> = HashMap::new();
+    for stack in &*sites {
+        let Some(parent) = &stack.parent else { continue };
+        let (family, allocs) =
+            (families.entry(parent.clone()).or_default(), stack.totals.allocs.unwrap_or(0));
+        family.allocs = family.allocs.saturating_add(allocs);
+        family.has_leak |= stack.is_leak();
+        if stack.judgement.by_survivors && !stack.is_leak() {
+            family.acquitted_allocs = family.acquitted_allocs.saturating_add(allocs);
+            if family.most.as_ref().is_none_or(|(most, _)| allocs > *most) {
+                family.most = Some((allocs, stack.judgement.clone()));
+            }
+        }
+    }
+    for site in sites.iter_mut().filter(|site| site.parent.is_none()) {
+        let Some(Family { allocs, acquitted_allocs, has_leak: false, most: Some((_, judgement)) }) =
+            families.remove(&site.label)
+        else {
+            continue;
+        };
+        let all = allocs.saturating_add(site.totals.allocs.unwrap_or(0));
+        if acquitted_allocs <= all / 2 {
+            continue;
+        }
+        if site.is_leak() {
+            site.judgement = judgement;
+        }
+        site.with_stacks = None;
     }
 }
 

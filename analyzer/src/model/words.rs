@@ -3,6 +3,9 @@
 use super::births::Survivors;
 use super::trend::Trend;
 
+/// A window has grown from this share of the whole rise on.
+const LEAST_RISE: f64 = 0.02;
+
 /// A record too short for a verdict.
 pub fn too_short(slices: u64, needed: u64) -> Vec<String> {
     vec![format!("the record has {slices} of the {needed} slices that a verdict needs")]
@@ -83,7 +86,9 @@ pub fn weakest(trend: &Trend) -> Vec<String> {
 }
 
 fn windows(trend: &Trend) -> String {
-    let rose = trend.eighths[2..].windows(2).filter(|pair| pair[1] > pair[0]).count();
+    // A few bytes more are no growth.
+    let least = LEAST_RISE * trend.rise().max(0.0);
+    let rose = trend.eighths[2..].windows(2).filter(|pair| pair[1] - pair[0] > least).count();
     match rose {
         5 => "kept growing in every window".to_owned(),
         _ => format!("grew in {rose} of the last 5 windows, each an eighth of the record"),
@@ -94,16 +99,20 @@ fn pace(trend: &Trend) -> String {
     let ratio = trend.dec / (1.0 - trend.dec.min(0.999));
     match trend.dec {
         ..=0.01 => "its growth has stopped".to_owned(),
-        0.01..0.4 => format!("its pace fell to {} of what it was before", percent(ratio)),
-        0.4..0.6 => "its pace did not slacken".to_owned(),
+        0.01..0.45 => format!("its pace fell to {} of what it was before", percent(ratio)),
+        0.45..0.6 => "its pace did not slacken".to_owned(),
         0.6..0.95 => format!("its pace rose to {ratio:.1} times what it was before"),
         _ => "it began to grow late and has not stopped".to_owned(),
     }
 }
 
 fn against_a_cache(bic: f64) -> Option<String> {
-    (bic > 0.7)
-        .then(|| format!("a leak explains the curve {} times as well as any cache that fills", odds(bic)))
+    (bic > 0.7).then(|| {
+        format!(
+            "a leak explains the curve {} times as well as any cache that fills within the record",
+            odds(bic)
+        )
+    })
 }
 
 fn odds(log: f64) -> String {
