@@ -1,5 +1,6 @@
 //! Follows every image of a run from its claim to its end: one thread, woken by signals, claims and the clock.
 
+use crate::bell::Bell;
 use crate::control::{ClientId, ControlSocket};
 use crate::guide::Guide;
 use crate::limits;
@@ -112,6 +113,8 @@ pub struct Follower<'a> {
     attaching: Vec<Session>,
     /// Where requests come from. Without it nothing can be asked, and nothing else is missing.
     control: Option<ControlSocket>,
+    /// Rings when a session is claimed.
+    bell: Option<Bell>,
     outcome: Outcome,
     began: Instant,
     /// Sessions that a child may have inherited, and when somebody was last looked for who has.
@@ -124,6 +127,7 @@ impl<'a> Follower<'a> {
     pub fn new(plan: &'a Plan, offer: Offer, root: Root) -> Follower<'a> {
         Follower {
             plan,
+            bell: Bell::of(offer.page()),
             offer,
             root,
             recording: None,
@@ -146,7 +150,10 @@ impl<'a> Follower<'a> {
                 fds.push(watch.fd());
             }
             fds.extend(self.control.iter().flat_map(ControlSocket::fds));
+            fds.extend(self.bell.as_ref().map(Bell::fd));
             signals::wait_readable(&fds, self.time_to_wait());
+            // Before claims are taken: what comes after rings again.
+            self.bell.iter().for_each(Bell::reset);
             let stop = self.pass_on(signals);
             self.take_claims();
             if let Err(error) = self.offer.fill() {

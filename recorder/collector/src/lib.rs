@@ -5,7 +5,7 @@
 //! check launch    what cannot be recorded · starts the target
 //! detached        started by a bare LD_PRELOAD
 //! follow          every image from its claim to its end
-//! offer shm       sessions on offer · the memory they are made of
+//! offer shm bell  sessions on offer · the memory they are made of · that one was claimed
 //! recording       one image: from its session, slice by slice, into its trace
 //! slicer period inject   every counter at one instant · when that is due · a leak that is none
 //! modules process image   which code is where · what /proc says · whether a process is still what is recorded
@@ -26,6 +26,7 @@
 pub mod after;
 pub mod args;
 pub mod auto_watch;
+pub mod bell;
 pub mod bounds;
 pub mod calls;
 pub mod check;

@@ -4,6 +4,7 @@ use crate::shm::{ControlPage, Session};
 use edleak_session::control::{self, Slot};
 use edleak_session::layout::MAX_SHARDS;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// How long a target may wait, once, at its start, for the wrapper rules of its modules.
@@ -17,7 +18,7 @@ const STOCK_WITH_CHILDREN: usize = control::SLOTS;
 
 /// Sessions on offer to the images of one recording.
 pub struct Offer {
-    page: ControlPage,
+    page: Arc<ControlPage>,
     stock: Vec<Option<Session>>,
     shards: usize,
 }
@@ -29,13 +30,18 @@ impl Offer {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let stock = if children { STOCK_WITH_CHILDREN } else { STOCK };
         let mut offer = Offer {
-            page: ControlPage::create(children)?,
+            page: Arc::new(ControlPage::create(children)?),
             stock: (0..stock).map(|_| None).collect(),
             // More shards than threads that can run at once, so that few ever share one; each costs address space.
             shards: (8 * cores).clamp(16, MAX_SHARDS),
         };
         offer.refill(first)?;
         Ok(offer)
+    }
+
+    /// The page on which sessions are claimed.
+    pub fn page(&self) -> &Arc<ControlPage> {
+        &self.page
     }
 
     /// Where a target finds the control page.

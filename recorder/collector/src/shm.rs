@@ -82,6 +82,8 @@ impl Drop for Memory {
 
 // SAFETY: the mapping belongs to the value, and what is in it is atomic.
 unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
 
 /// The control page.
 pub struct ControlPage(Memory);

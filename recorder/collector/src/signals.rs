@@ -114,7 +114,9 @@ impl Signals {
 /// Whether the terminal, when it is hung up, tells this process and no other: the first of its session, as with `ssh -t host edleak-record`.
 fn leads_session() -> bool {
     // SAFETY: no memory is passed.
-    unsafe { libc::getsid(0) == libc::getpid() }
+    let session = unsafe { libc::getsid(0) };
+    // SAFETY: as above.
+    session == unsafe { libc::getpid() }
 }
 
 /// Puts memory in the place of a mapped file whose end somebody cut off while we read or wrote it (the trace, a module of

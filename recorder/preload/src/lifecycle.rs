@@ -228,6 +228,7 @@ fn claim_from(control: &Control, path: &Path) -> Option<*mut u8> {
         CHILDREN.set(path);
     }
     let session = control.claim()?;
+    sys::wake(&control.claims);
     let mut path = path.parent();
     path.push_number(session);
     let fd = sys::open(path.as_c(), true)?;

@@ -23,7 +23,7 @@
 use crate::sys;
 use crate::tables::TABLES;
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use edleak_session::counters::SiteOffset;
 use edleak_session::site::MAX_SITES;
 use edleak_session::stack::MAX_CELLS;
@@ -207,6 +207,7 @@ fn entry_or_leaf(address: usize) -> Option<Entry> {
         // allocation or like a place for one.
         Entry(leaf).store(SLOW);
     }
+    MADE.add((address >> LEAF_SHIFT) & (LEAVES - 1));
     if let Err(theirs) = top.compare_exchange(ptr::null_mut(), leaf, Ordering::AcqRel, Ordering::Acquire) {
         debug_assert!(!theirs.is_null());
         sys::unmap(leaf.cast(), LEAF_BYTES);
@@ -266,23 +267,86 @@ pub fn take(address: *const u8) -> Option<Allocation> {
     Some(was)
 }
 
-/// Shows every allocation in the table and its address to `visit`, which may insert it anew. Slow: it looks at every
-/// entry there is.
+/// Which leaves there are, so that nobody has to look at all of the upper level: a bit for each, and a bit for each word of these. Bits
+/// are set before the leaf is there, and never cleared.
+struct Made {
+    words: [AtomicU64; LEAVES / 64],
+    summary: [AtomicU64; LEAVES / 64 / 64],
+}
+
+static MADE: Made = Made {
+    words: [const { AtomicU64::new(0) }; LEAVES / 64],
+    summary: [const { AtomicU64::new(0) }; LEAVES / 64 / 64],
+};
+
+impl Made {
+    fn add(&self, region: usize) {
+        let word = region / 64;
+        self.words[word].fetch_or(1 << (region % 64), Ordering::Relaxed);
+        self.summary[word / 64].fetch_or(1 << (word % 64), Ordering::Release);
+    }
+
+    fn regions(&self) -> impl Iterator<Item = usize> {
+        let words = self.summary.iter().enumerate().flat_map(|(at, bits)| ones(at, bits));
+        words.flat_map(|word| ones(word, &self.words[word]))
+    }
+}
+
+/// The numbers of the bits that are set in word `at` of a row.
+fn ones(at: usize, bits: &AtomicU64) -> impl Iterator<Item = usize> + use<> {
+    let bits = bits.load(Ordering::Acquire);
+    (0..64).filter(move |bit| bits >> bit & 1 != 0).map(move |bit| at * 64 + bit)
+}
+
+/// Shows every allocation in the table and its address to `visit`, which may insert it anew. A leaf is eight megabytes of which a small
+/// heap has touched some pages, and merely reading the others would have them all mapped; the kernel says which there are.
 pub fn for_each(mut visit: impl FnMut(*const u8, Allocation)) {
-    for (region, top) in TABLES.top.0.iter().enumerate() {
-        let leaf = top.load(Ordering::Acquire);
+    let pagemap = sys::open(b"/proc/self/pagemap\0", false);
+    for region in MADE.regions() {
+        let leaf = TABLES.top.0[region].load(Ordering::Acquire);
         if leaf.is_null() {
             continue;
         }
-        for index in 0..LEAF_ENTRIES {
-            let address = region << LEAF_SHIFT | index << GRANULE_SHIFT;
-            // SAFETY: the index is below the leaf's size.
-            let found = Entry(unsafe { leaf.add(index) }).load();
-            if let Some(allocation) = found.allocation_at(address) {
-                visit(address as *const u8, allocation);
+        for first in (0..LEAF_PAGES).step_by(PAGES_AT_A_TIME) {
+            let flags = page_flags(pagemap, leaf.wrapping_add(first * PAGE_ENTRIES));
+            for page in
+                (0..PAGES_AT_A_TIME).filter(|&page| flags.is_none_or(|flags| flags[page] & THERE != 0))
+            {
+                let first = (first + page) * PAGE_ENTRIES;
+                for index in first..first + PAGE_ENTRIES {
+                    let address = region << LEAF_SHIFT | index << GRANULE_SHIFT;
+                    // SAFETY: the index is below the leaf's size.
+                    let found = Entry(unsafe { leaf.add(index) }).load();
+                    if let Some(allocation) = found.allocation_at(address) {
+                        visit(address as *const u8, allocation);
+                    }
+                }
             }
         }
     }
+    if let Some(pagemap) = pagemap {
+        sys::close(pagemap);
+    }
+}
+
+const PAGE_BYTES: usize = 4096;
+const PAGE_ENTRIES: usize = PAGE_BYTES / size_of::<AtomicU32>();
+const LEAF_PAGES: usize = LEAF_ENTRIES / PAGE_ENTRIES;
+const PAGES_AT_A_TIME: usize = 128;
+const _: () = assert!(LEAF_PAGES.is_multiple_of(PAGES_AT_A_TIME));
+/// In an entry of /proc/PID/pagemap: the page is in memory, or swapped out.
+const THERE: u64 = 3 << 62;
+
+/// What the kernel says of so many pages from `from` on; `None` where it says nothing.
+fn page_flags(pagemap: Option<usize>, from: *const AtomicU32) -> Option<[u64; PAGES_AT_A_TIME]> {
+    const BYTES: usize = size_of::<u64>();
+    let mut bytes = [0; PAGES_AT_A_TIME * BYTES];
+    let read = sys::read_at(pagemap?, &mut bytes, from.addr() / PAGE_BYTES * BYTES);
+    let mut flags = [0; PAGES_AT_A_TIME];
+    for (flags, bytes) in flags.iter_mut().zip(bytes.as_chunks().0) {
+        *flags = u64::from_ne_bytes(*bytes);
+    }
+    (read == bytes.len()).then_some(flags)
 }
 
 #[cfg(test)]

@@ -49,6 +49,14 @@ pub fn read(fd: usize, into: &mut [u8]) -> usize {
     usize::try_from(read).unwrap_or(0)
 }
 
+/// Reads from a place in a file: as many bytes as come.
+pub fn read_at(fd: usize, into: &mut [u8], offset: usize) -> usize {
+    const PREAD64: usize = 17;
+    // SAFETY: the buffer is ours.
+    let read = unsafe { syscall(PREAD64, [fd, into.as_mut_ptr() as usize, into.len(), offset, 0, 0]) };
+    usize::try_from(read).unwrap_or(0)
+}
+
 /// A pipe: its read end and its write end; a child inherits both.
 pub fn pipe() -> Option<[usize; 2]> {
     const PIPE2: usize = 293;

@@ -26,7 +26,7 @@ pub struct Control {
     pub children: AtomicU32,
     /// Images that found no free session.
     pub missed: AtomicU32,
-    /// Incremented at every claim; a futex the collector may wait on.
+    /// Incremented at every claim, which wakes whoever waits on it.
     pub claims: AtomicU32,
     /// Images of other processes, which are not recorded because nobody asked for children.
     pub others: AtomicU32,

@@ -1,0 +1,28 @@
+// A forked child that is recorded counts what it inherited, and looks for that only where something is: the table that says where has
+// room for far more than a small heap. Faults are counted, since time is nobody's to promise.
+//#Record: --children
+//#Trace: parent allocs=1000 frees=0
+#include "check.h"
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+static void *held[1000];
+NOINLINE static void parent(int i) { held[i] = keep(malloc(100)); }
+
+int main() {
+    for (int i = 0; i < 1000; i++) parent(i);
+    for (int i = 0; i < 5; i++) {
+        pid_t child = fork();
+        CHECK(child >= 0);
+        if (child == 0) {
+            free(keep(malloc(100)));
+            struct rusage usage;
+            CHECK(getrusage(RUSAGE_SELF, &usage) == 0);
+            CHECK(usage.ru_minflt < 1500);
+            _exit(0);
+        }
+        int status;
+        CHECK(waitpid(child, &status, 0) == child && status == 0);
+    }
+    say("ok\n");
+}
