@@ -335,7 +335,16 @@ impl<'a> SiteFrame<'a> {
             "<core::",
             "<hashbrown::",
         ];
-        const FILES: [&str; 4] = ["/rustc/", "/library/alloc/src/", "/library/std/src/", "/usr/include/c++/"];
+        const FILES: [&str; 7] = [
+            "/rustc/",
+            "/library/alloc/src/",
+            "/library/std/src/",
+            "/usr/include/c++/",
+            // What the headers of glibc inline when they fortify: getline, asprintf, …
+            "-linux-gnu/bits/",
+            "/usr/include/bits/",
+            "/include/rtld-malloc.h",
+        ];
         let function = self.function().unwrap_or_default();
         let file = self.place().map_or("", |(file, _)| file);
         FUNCTIONS.iter().any(|start| function.starts_with(start))

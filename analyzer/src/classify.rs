@@ -177,6 +177,8 @@ struct Bar {
 const SUSPECT: Bar = Bar { sav: 2.2, dec: 0.15, mxe: 0.87, second: 0.6, t25: 1.3, bic: -0.3 };
 /// The same, for a verdict that may fail a build.
 const STRICT: Bar = Bar { sav: 5.0, dec: 0.42, mxe: 0.4, second: 0.6, t25: 3.0, bic: 3.5 };
+/// ... and so many allocations kept: however even, a few are a few things that happened once each.
+const STRICT_EVENTS: f64 = 12.0;
 /// After a wave or surges have been taken out: stricter, since the adjustment has chosen what suited best.
 const ADJUSTED: Bar = Bar { sav: 4.0, dec: 0.15, mxe: 0.87, second: 0.6, t25: 4.0, bic: 0.0 };
 /// For allocations that get bigger rather than more: only bytes speak.
@@ -262,7 +264,10 @@ impl Site<'_> {
         if SUSPECT.trends(b, c) {
             let contest = self.contest(1);
             if contest.bic > SUSPECT.bic {
-                let strict = STRICT.trends(b, c) && contest.bic > STRICT.bic && self.contest(0).bic > 0.0;
+                let strict = STRICT.trends(b, c)
+                    && contest.bic > STRICT.bic
+                    && self.contest(0).bic > 0.0
+                    && c.eighths[7] - c.eighths[0] >= STRICT_EVENTS;
                 return Ruling::leak(strict, words::grows(c, contest.bic));
             }
             bic = Some(contest.bic);
