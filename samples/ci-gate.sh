@@ -2,7 +2,8 @@
 # A CI job in one script: records a service while its tests run, keeps the trace, and fails when the service leaks.
 #
 # samples/ci-gate.sh SERVICE TESTS [OUTPUT_DIR (leaks)]
-#   SERVICE  the command that starts the service          TESTS  the command that exercises it
+#   SERVICE  the command that is the service (a script that starts it does so with `exec`)
+#   TESTS    the command that exercises it
 #
 # Leaves in OUTPUT_DIR what to archive: service.edl (self-contained: no binary is needed to read it later), leaks.sarif
 # and leaks.txt.
@@ -17,6 +18,7 @@ service=$1 tests=$2 out=${3:-leaks}
 bin=${EDLEAK_BIN:-$(dirname "$0")/../target/release}
 prove=${EDLEAK_PROVE:-}
 mkdir -p "$out"
+rm -f "$out/service.edl" # what is judged below is of this run or not there
 
 # shellcheck disable=SC2086 # the commands are words
 "$bin/edleak-record" --auto-watch ${prove:+--inject-leak "$prove"} -o "$out/service.edl" -- $service &
@@ -27,6 +29,7 @@ tested=$?
 kill -TERM "$recorder" 2>/dev/null # passed on to the service; its exit code does not matter here
 wait "$recorder"
 [ "$tested" -eq 0 ] || exit "$tested"
+[ -e "$out/service.edl" ] || { echo "ci-gate: nothing was recorded (see above)" >&2; exit 3; }
 
 "$bin/edleak-analyze" embed "$out/service.edl" || exit 3
 # shellcheck disable=SC2086

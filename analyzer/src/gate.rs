@@ -201,6 +201,15 @@ pub fn outcome(analysis: &Analysis) -> Outcome {
 /// Why the recording does not suffice for a verdict, with the remedy; `None` if it does.
 pub fn too_little(analysis: &Analysis) -> Option<String> {
     let slices = analysis.header.judged_slices;
+    if analysis.summary.unrecorded_images > 0 {
+        return Some(format!(
+            "{} not recorded, since more started at once than there was room for (start fewer at a time, or record one by itself)",
+            match analysis.summary.unrecorded_images {
+                1 => "a child process was".to_owned(),
+                many => format!("{} child processes were", crate::units::count(many)),
+            }
+        ));
+    }
     if analysis.sites.is_empty() {
         return Some(match slices {
             0 => "the recording holds no slice (was it ended before its first period?)".into(),
@@ -217,15 +226,6 @@ pub fn too_little(analysis: &Analysis) -> Option<String> {
              and to be linked dynamically)"
                 .into(),
         );
-    }
-    if analysis.summary.unrecorded_images > 0 {
-        return Some(format!(
-            "{} not recorded, since more started at once than there was room for (start fewer at a time, or record one by itself)",
-            match analysis.summary.unrecorded_images {
-                1 => "a child process was".to_owned(),
-                many => format!("{} child processes were", crate::units::count(many)),
-            }
-        ));
     }
     if slices < MIN_SLICES && analysis.sites.iter().any(|site| site.judgement.verdict == Verdict::Undecided) {
         return Some(format!(

@@ -98,6 +98,8 @@ impl Suppressions {
         let Ok(text) = std::str::from_utf8(text) else {
             return invalid(1, "not a text file (give a file of `leak:pattern` lines in UTF-8)".into());
         };
+        // Some editors begin a file with a mark that nobody sees.
+        let text = text.trim_start_matches('\u{feff}');
         let mut rules = Vec::new();
         for (index, raw) in text.lines().enumerate() {
             let (line, body) = (index + 1, raw.trim());

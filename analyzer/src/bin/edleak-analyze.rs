@@ -5,7 +5,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use edleak_analyzer::baseline::Baseline;
 use edleak_analyzer::classify::Model;
 use edleak_analyzer::diff::Diff;
-use edleak_analyzer::gate::Policy;
+use edleak_analyzer::gate::{Policy, too_little};
 use edleak_analyzer::load::{self, LoadOptions, Recording};
 use edleak_analyzer::regression::Class;
 use edleak_analyzer::report::folded::Folded;
@@ -250,6 +250,9 @@ fn run_analyze(args: &AnalyzeArgs) -> Result<u8> {
     if args.strict && matches!(args.model, ModelArg::Edleak) {
         bail!("`--model edleak` has nothing beyond reasonable doubt (leave out `--strict`)");
     }
+    if args.traces.iter().filter(|trace| trace.as_os_str() == "-").count() > 1 {
+        bail!("stdin can be read once (save it to a file, and name that)");
+    }
     let symbolizer = args.symbols.symbolizer();
     let model = match args.model {
         ModelArg::Growth => Model::Growth,
@@ -399,6 +402,11 @@ fn read_baseline(path: &Path, model: Model, symbolizer: &Symbolizer) -> Result<B
     let policy = Policy { min_class: Class::Constant, ..Policy::default() };
     let (_, analysis) =
         analyze(path, LoadOptions::default(), model, &policy, symbolizer).with_context(failed)?;
+    if let Some(why) = too_little(&analysis) {
+        // What it does not know as a leak is going to be new.
+        let _ =
+            writeln!(io::stderr(), "edleak-analyze: the baseline `{}` is undecided: {why}", path.display());
+    }
     Ok(Baseline::of(&analysis))
 }
 

@@ -40,7 +40,7 @@ pub struct Args {
     #[arg(short, long, value_name = "FILE", default_value = "trace.edl")]
     pub output: PathBuf,
 
-    /// Take a slice every DUR: 100ms, 1s, 5m, or auto.
+    /// Take a slice every DUR: 100ms, 1s, 5m (a bare number is seconds), or auto.
     ///
     /// With auto the period begins at 20 ms and doubles as the recording grows, so that a run of any length ends with
     /// several hundred evenly spaced slices.
@@ -67,7 +67,7 @@ pub struct Args {
     #[arg(long, value_name = "PATTERN")]
     pub wrapper: Vec<String>,
 
-    /// Step over nothing: every caller of malloc and its kin is a site.
+    /// Step over nothing but what --wrapper names: every caller of malloc and its kin is a site.
     #[arg(long)]
     pub no_wrappers: bool,
 
@@ -112,7 +112,7 @@ pub struct Args {
 /// `watch` and `unwatch`, on a running recording.
 #[derive(Parser, Clone, Debug)]
 #[command(
-    name = "edleak-record watch",
+    name = "edleak-record watch (or unwatch)",
     bin_name = "edleak-record watch",
     max_term_width = 80,
     about = "Records full stacks at these sites of a running recording from now on (unwatch: no longer).",
@@ -163,17 +163,19 @@ fn parse_leak(text: &str) -> Result<f64, String> {
 
 /// Reads a size such as `65536`, `512k`, `64M`, `64MiB` or `2G`; the units are powers of 1,024.
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let shift = match unit.trim_end_matches("iB").trim_end_matches('B') {
         "" => 0,
         "k" | "K" => 10,
-        "M" => 20,
-        "G" => 30,
+        "m" | "M" => 20,
+        "g" | "G" => 30,
         _ => return Err(format!("unknown unit `{unit}` (use k, M or G)")),
     };
-    let number: u64 = number.parse().map_err(|_| "not a size (use for example 64M)".to_string())?;
-    number.checked_mul(1 << shift).ok_or_else(|| "too large (use less than 16 EiB)".to_string())
+    let number: f64 = number.parse().map_err(|_| "not a size (use for example 64M)".to_string())?;
+    let bytes = number * f64::from(1u32 << shift);
+    // Beyond that nothing is exact, nor any file as large.
+    if bytes < 2f64.powi(53) { Ok(bytes as u64) } else { Err("too large (use less than 8 PiB)".to_string()) }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use crate::limits;
 use crate::offer::Offer;
 use crate::process;
 use crate::recording::{Options, Others, Recording, Summary};
+use crate::run;
 use crate::say::say;
 use crate::shm::{Session, wait};
 use crate::signals::{self, Ended, Signals, Watch};
@@ -31,6 +32,8 @@ const LOOK_FOR_CHILDREN: Duration = Duration::from_millis(200);
 const YOUNG: Duration = Duration::from_millis(200);
 /// How long to wait, at each look, for those who have claimed a session to attach.
 const ATTACH_WAIT: Duration = Duration::from_millis(5);
+/// An image that ran for so long before it executed another keeps its trace.
+const WORTH_KEEPING: Duration = Duration::from_secs(1);
 /// Claimed sessions that nobody has attached to yet. A target that claims more than it can attach to loses the oldest.
 const MAX_ATTACHING: usize = 64;
 
@@ -120,6 +123,8 @@ pub struct Follower<'a> {
     /// Sessions that a child may have inherited, and when somebody was last looked for who has.
     inherited: Vec<u64>,
     looked_at: Option<Instant>,
+    /// Images whose traces were set aside.
+    executed: u32,
 }
 
 impl<'a> Follower<'a> {
@@ -138,6 +143,7 @@ impl<'a> Follower<'a> {
             began: Instant::now(),
             inherited: Vec::new(),
             looked_at: None,
+            executed: 0,
         }
     }
 
@@ -268,13 +274,15 @@ impl<'a> Follower<'a> {
         let pid = holder.unwrap_or(if process::is_there(claimed_pid) { 0 } else { claimed_pid });
         let own_number = if pid == 0 { claimed_pid } else { pid };
         let path = if is_root { self.plan.output.clone() } else { child_path(&self.plan.output, own_number) };
-        if is_root {
-            // An exec: the trace is that of the new image.
-            if let Some(old) = self.recording.take() {
-                self.dismiss_clients(&old);
-            }
-        } else if let Some(index) = self.children.iter().position(|child| child.recording.pid() == pid) {
-            drop(self.children.swap_remove(index));
+        // An exec: the trace is that of the new image.
+        let before = if is_root {
+            self.recording.take()
+        } else {
+            let index = self.children.iter().position(|child| child.recording.pid() == pid);
+            index.map(|index| self.children.swap_remove(index).recording)
+        };
+        if let Some(before) = before {
+            self.set_aside(before);
         }
         if self.plan.children {
             self.inherited.extend(session.inode());
@@ -290,6 +298,27 @@ impl<'a> Follower<'a> {
                 self.children.push(Child { recording, watch });
             }
             Err(error) => self.outcome.fail(&path, &error),
+        }
+    }
+
+    /// The recording of an image that executed another one, which is recorded in its place. What ran for a while has something to tell
+    /// and keeps its trace, under another name; a shell that only starts a server has not.
+    fn set_aside(&mut self, recording: Recording) {
+        if recording.began().elapsed() < WORTH_KEEPING {
+            return self.dismiss_clients(&recording);
+        }
+        let path = recording.path().to_owned();
+        let finished = self.outcome.summaries.len();
+        self.finish(recording, EndReason::Gone, Others::default());
+        self.executed += 1;
+        let aside = beside(&path, &format!("exec{}", self.executed));
+        let moved = run::keep_old(&aside)
+            .and_then(|_| std::fs::rename(&path, &aside).map_err(|error| error.to_string()));
+        match moved {
+            Ok(()) => {
+                self.outcome.summaries.iter_mut().skip(finished).for_each(|one| one.path.clone_from(&aside))
+            }
+            Err(error) => self.outcome.fail(&aside, &error),
         }
     }
 
@@ -452,9 +481,14 @@ fn no_session(error: &io::Error) -> String {
 
 /// `NAME.PID.edl`, beside the trace of the root process.
 pub fn child_path(output: &Path, pid: u32) -> PathBuf {
+    beside(output, &pid.to_string())
+}
+
+/// `NAME.WORD.edl`, beside `NAME.edl`.
+fn beside(output: &Path, word: &str) -> PathBuf {
     let name = output.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let stem = name.strip_suffix(".edl").unwrap_or(&name);
-    output.with_file_name(format!("{stem}.{pid}.edl"))
+    output.with_file_name(format!("{stem}.{word}.edl"))
 }
 
 #[cfg(test)]
