@@ -221,7 +221,10 @@ impl Site<'_> {
 
     fn rule_size_driven(&self) -> Ruling {
         if !BIGGER.trend(&self.bytes) {
-            return Ruling::not(Verdict::NoLeak, words::weakest(&self.bytes));
+            return match trend::doubles_late(self.curves[0]) {
+                true => Ruling::not(Verdict::Undecided, words::doubles()),
+                false => Ruling::not(Verdict::NoLeak, words::weakest(&self.bytes)),
+            };
         }
         let contest = self.contest(0);
         if contest.bic <= BIGGER.bic {

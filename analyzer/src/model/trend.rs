@@ -107,6 +107,21 @@ fn retained_steps(curve: &Curve) -> [f64; 3] {
     })
 }
 
+/// Goes up in steps that get larger as they get rarer, at least fourfold since the first eighth, and the last step came so late that the
+/// next, after twice the time, would not have come yet: a buffer that doubles looks like this whether something is still added or not.
+pub fn doubles_late(curve: &Curve) -> bool {
+    const STEP: f64 = 1.4;
+    const GROWTH: f64 = 4.0;
+    let (mean, max) = (&curve.mean, &curve.max);
+    let Some((&end, early)) = mean.last().zip(mean.get(curve.at(0.125))) else { return false };
+    let last_step = (1..max.len()).rev().find(|&k| max[k] >= STEP * max[k - 1]);
+    let is_late = last_step.is_some_and(|k| 2 * k >= max.len());
+    // A curve that also goes on without steps is judged by how it does.
+    let is_flat_behind =
+        last_step.is_some_and(|k| max[k + 1..].iter().all(|&v| v <= max[k] && v >= 0.9 * end));
+    is_late && is_flat_behind && *early > 0.0 && end >= GROWTH * early
+}
+
 /// As `f64::min`, of numbers: what that does beside for NaN would take longer than all the rest of a step.
 pub fn lesser(a: f64, b: f64) -> f64 {
     if a < b { a } else { b }

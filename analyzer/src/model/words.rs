@@ -37,6 +37,15 @@ pub fn beneath(what: &str, trend: &Trend, bic: f64) -> Vec<String> {
     why
 }
 
+/// A buffer whose next doubling would lie beyond the record.
+pub fn doubles() -> Vec<String> {
+    vec![
+        "its size goes up in ever larger steps, as that of a buffer to which something is added without end"
+            .to_owned(),
+        "the last of them came too late for the next one to show".to_owned(),
+    ]
+}
+
 /// A verdict, either way, from the survivors' births.
 pub fn survivors(survivors: &Survivors, trend: &Trend, bic: f64) -> Vec<String> {
     let kept = format!(
