@@ -303,7 +303,8 @@ impl<'a> Follower<'a> {
 
     /// The recording of an image that executed another one, which is recorded in its place. What ran for a while has something to tell
     /// and keeps its trace, under another name; a shell that only starts a server has not.
-    fn set_aside(&mut self, recording: Recording) {
+    fn set_aside(&mut self, mut recording: Recording) {
+        recording.set_followed();
         if recording.began().elapsed() < WORTH_KEEPING {
             return self.dismiss_clients(&recording);
         }

@@ -76,6 +76,11 @@ impl ImageWatch {
         }
     }
 
+    /// The next image is recorded, too: leaving this one hides nothing.
+    pub fn set_followed(&mut self) {
+        (self.recorded, self.left_at) = (None, None);
+    }
+
     /// The process is another image now.
     pub fn is_left(&self) -> bool {
         self.left_at.is_some()
@@ -108,5 +113,8 @@ mod tests {
         watch.recorded = watch.recorded.map(|image| Image { inode: image.inode + 1, ..image });
         watch.look(later);
         assert!(watch.is_left() && !watch.is_over(later) && watch.is_over(later + CLAIM_TIME));
+        watch.set_followed();
+        watch.look(later + CLAIM_TIME);
+        assert!(!watch.is_left());
     }
 }

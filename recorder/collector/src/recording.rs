@@ -286,6 +286,11 @@ impl Recording {
         self.image_watch.look(now);
     }
 
+    /// It is another, which is recorded, too.
+    pub fn set_followed(&mut self) {
+        self.image_watch.set_followed();
+    }
+
     /// It has long been another, which is not recorded: nothing is to come any more.
     pub fn is_left(&self, now: Instant) -> bool {
         self.image_watch.is_over(now)
