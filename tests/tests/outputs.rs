@@ -50,7 +50,8 @@ fn what_is_no_file_is_not_replaced() {
         run(&mut Recorder::new("links").command(&to_fifo, "true", [""; 0])),
         analyzer(&["embed", "-o", output], &[&real]),
         analyzer(&["anonymize", "-o", output], &[&real]),
-        analyzer(&["anonymize", "-o", "/dev/null"], &[&real]),
+        // A device is the same to whoever asks what it is, and this one nobody would miss.
+        analyzer(&["anonymize", "-o", fifo.to_str().expect("UTF-8")], &[&real]),
     ] {
         assert!(refused.code != 0 && refused.stderr.lines().count() == 1, "{refused:?}");
         assert!(refused.stderr.trim_end().ends_with(')'), "{refused:?}");
