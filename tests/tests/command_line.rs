@@ -384,24 +384,6 @@ fn after_exec_the_trace_is_that_of_the_new_image() {
     assert!(!modules.iter().any(|module| module.ends_with("/bash")), "{modules:?}");
 }
 
-/// A service that executes itself anew after a while keeps the trace of what it was.
-#[test]
-fn what_ran_before_an_exec_keeps_its_trace() {
-    let script =
-        "my @kept; for (1..40) { push @kept, 'x' x 1000; select(undef, undef, undef, 0.04) } exec 'true'";
-    let recording = Recorder::new("re-exec").record("perl", ["-e", script]);
-    assert_eq!(recording.outcome.code, 0, "{recording:?}");
-    let before = recording.dir.join("trace.exec1.edl");
-    assert!(recording.outcome.stderr.contains("trace.exec1.edl is"), "{}", recording.outcome.stderr);
-    let report = Report::of(&before, &["--all"]);
-    assert!(
-        report.json["trace"]["complete"] == true && report.summary("live_bytes") > 40_000,
-        "{}",
-        report.json
-    );
-    assert!(recording.all_sites().summary("live_bytes") < 40_000);
-}
-
 /// A script is recorded as its interpreter.
 #[test]
 fn a_script_is_recorded_as_its_interpreter() {

@@ -163,6 +163,24 @@ fn bare_preloads_do_not_share_a_trace() {
     assert_eq!(leaks, 2);
 }
 
+/// A service that executes itself anew after a while keeps the trace of what it was.
+#[test]
+fn what_ran_before_an_exec_keeps_its_trace() {
+    let script =
+        "my @kept; for (1..40) { push @kept, 'x' x 1000; select(undef, undef, undef, 0.04) } exec 'true'";
+    let recording = Recorder::new("re-exec").record("perl", ["-e", script]);
+    assert_eq!(recording.outcome.code, 0, "{recording:?}");
+    let before = recording.dir.join("trace.exec1.edl");
+    assert!(recording.outcome.stderr.contains("trace.exec1.edl is"), "{}", recording.outcome.stderr);
+    let report = Report::of(&before, &["--all"]);
+    assert!(
+        report.json["trace"]["complete"] == true && report.summary("live_bytes") > 40_000,
+        "{}",
+        report.json
+    );
+    assert!(recording.all_sites().summary("live_bytes") < 40_000);
+}
+
 /// A child in a PID namespace of its own says that it is process 1, which here is somebody else.
 #[test]
 fn a_child_in_another_namespace_is_recorded_as_itself() {
