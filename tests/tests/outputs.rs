@@ -117,14 +117,16 @@ fn a_stopped_recorder_is_named() {
     let start = |name: &str| {
         let mut command =
             Recorder::new(name).command(&dir.join(name), samples().binary("leaker"), ["--seconds", "60"]);
-        let running = Running::start(command.env("XDG_RUNTIME_DIR", dir.path()), b"");
-        let trace = dir.join(name);
-        wait_for("a slice", || trace.metadata().is_ok_and(|file| file.len() > 0));
-        running
+        Running::start(command.env("XDG_RUNTIME_DIR", dir.path()), b"")
     };
     let (stopped, other) = (start("one.edl"), start("two.edl"));
+    let list = || run(Command::new(&tools().record).arg("sessions").env("XDG_RUNTIME_DIR", dir.path()));
+    wait_for("both recordings", || {
+        let listed = list().stdout;
+        listed.contains("one.edl") && listed.contains("two.edl")
+    });
     stopped.signal(libc::SIGSTOP);
-    let listed = run(Command::new(&tools().record).arg("sessions").env("XDG_RUNTIME_DIR", dir.path()));
+    let listed = list();
     stopped.signal(libc::SIGCONT);
     for running in [stopped, other] {
         running.signal(libc::SIGTERM);
