@@ -40,7 +40,7 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Analysis {
     let survivors: HashMap<SiteId, &Survivors> =
         trace.survivors().iter().map(|survivors| (survivors.site, survivors)).collect();
 
-    let mut replayed = replay(trace, model == Model::Edleak, |replayed| {
+    let mut replayed = replay(trace, grid, model == Model::Edleak, |replayed| {
         let mut site = judge_site(&replayed, period_s, model);
         site.survivors =
             survivors.get(&replayed.id).map_or_else(Vec::new, |survivors| survivors_of(survivors));
@@ -370,5 +370,64 @@ fn in_words(reason: EndReason) -> String {
         EndReason::Stopped => "the recording was stopped".into(),
         EndReason::DiskFull => "the disk was full".into(),
         EndReason::Replaced => "the process became a program that was not recorded".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::regression::Class;
+
+    fn judgement(verdict: Verdict, leak_bytes: u64, rate_bytes_per_s: f64, by_survivors: bool) -> Judgement {
+        let nothing = judge(&Series::default(), 1.0, Model::Growth);
+        Judgement { class: Class::Linear, verdict, leak_bytes, rate_bytes_per_s, by_survivors, ..nothing }
+    }
+
+    fn site(number: u64, parent: Option<u64>, allocs: u64, judgement: Judgement) -> JudgedSite {
+        let blank = judged(SiteLabel::Number(number), &Series::default(), None, 1.0, Model::Growth);
+        let totals = Totals { allocs: Some(allocs), ..Totals::default() };
+        JudgedSite { parent: parent.map(SiteLabel::Number), totals, judgement, ..blank }
+    }
+
+    /// A caller that is a leak by its curve, alone and together with its stacks.
+    fn caller(allocs: u64, together: Judgement) -> JudgedSite {
+        let alone = site(1, None, allocs, together.clone());
+        JudgedSite {
+            with_stacks: Some(Box::new(WithStacks { judgement: together, curve: Vec::new() })),
+            ..alone
+        }
+    }
+
+    #[test]
+    fn ages_of_survivors_are_not_overruled_by_a_curve() {
+        let leak = || judgement(Verdict::Leak, 100, 1.0, false);
+        let is_leak = |callers_allocs: u64, stacks: &[(u64, Verdict, bool)]| {
+            let mut sites = vec![caller(callers_allocs, leak())];
+            for (number, &(allocs, verdict, by_survivors)) in (2..).zip(stacks) {
+                sites.push(site(number, Some(1), allocs, judgement(verdict, 0, 0.0, by_survivors)));
+            }
+            settle_families(&mut sites);
+            sites[0].is_leak()
+        };
+        assert!(!is_leak(100, &[(900, Verdict::NoLeak, true)]));
+        assert!(!is_leak(0, &[(500, Verdict::Undecided, true), (400, Verdict::NoLeak, false)]));
+        // Their ages are not known, or not of enough of it, or one of them is the leak.
+        assert!(is_leak(100, &[(900, Verdict::NoLeak, false)]));
+        assert!(is_leak(1000, &[(900, Verdict::NoLeak, true)]));
+        assert!(is_leak(0, &[(900, Verdict::NoLeak, true), (5, Verdict::Leak, true)]));
+    }
+
+    #[test]
+    fn stacks_that_were_known_late_have_leaked_as_long_as_their_caller() {
+        // Known for 20 s at 2 B/s, of 40 s; and the sum cannot have leaked more than its curve shows.
+        for (whole, whole_rate, bytes, rate) in [(120, 3.0, 80, 2.0), (50, 1.25, 50, 1.25)] {
+            let family = caller(0, judgement(Verdict::Leak, whole, whole_rate, false));
+            let mut sites = vec![
+                JudgedSite { judgement: judgement(Verdict::NoLeak, 0, 0.0, false), ..family },
+                site(2, Some(1), 10, judgement(Verdict::Leak, 40, 2.0, true)),
+            ];
+            share_out(&mut sites);
+            assert_eq!((sites[1].judgement.leak_bytes, sites[1].judgement.rate_bytes_per_s), (bytes, rate));
+        }
     }
 }

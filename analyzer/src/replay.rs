@@ -9,7 +9,8 @@
 //! ```
 //!
 //! The slices of a trace may be at several distances (older ones coarser). A series has to be even, so it is taken on the
-//! trace's [`Grid`]: at each point the newest slice that is not after it. All sums are of integers, and each series sees its points
+//! trace's [`Grid`]: at each point the newest slice that is not after it, a straight line where slices are missing (`gap`), up to
+//! where the program began to free everything ([`teardown`]). All sums are of integers, and each series sees its points
 //! in order of time, so the result is the same to the bit for any number of threads.
 
 mod births;
@@ -34,7 +35,6 @@ use group::Group;
 use opened::Opened;
 use rayon::prelude::*;
 use sums::PowerSums;
-use teardown::judged_grid;
 
 /// Ranges of sites per thread: one that was held up leaves work for the others.
 const RANGES_PER_THREAD: usize = 2;
@@ -78,15 +78,16 @@ pub struct ReplayedSite {
     pub counters: Counters,
 }
 
-/// Replays the slices of a trace, and makes of each site what `each` does, in parallel: so no more than a few series are ever whole.
+/// Replays the slices of a trace on its `grid`, and makes of each site what `each` does, in parallel: so no more than a few series are
+/// ever whole.
 ///
 /// `with_sums`: with the sums of edLeak's fit, which only its own model asks for.
 pub fn replay<T: Send>(
     trace: &Trace,
+    grid: Grid,
     with_sums: bool,
     each: impl Fn(ReplayedSite) -> T + Sync,
 ) -> Replayed<T> {
-    let grid = judged_grid(trace);
     let mut states = States::new(trace, grid, with_sums);
     let mut families = Families::new(trace.sites(), grid);
     let mut replayed = Replayed {

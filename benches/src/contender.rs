@@ -17,6 +17,8 @@ pub enum Contender {
     Edleak,
     /// Under edleak-record with every stack recorded.
     EdleakWatchAll,
+    /// Under edleak-record, which records child processes, too.
+    EdleakChildren,
     /// Under heaptrack.
     Heaptrack,
     /// With jemalloc in place of malloc: what its profiler is compared with.
@@ -39,6 +41,7 @@ impl Contender {
             Contender::Forward => "forward-only",
             Contender::Edleak => "edleak",
             Contender::EdleakWatchAll => "edleak --watch '*'",
+            Contender::EdleakChildren => "edleak --children",
             Contender::Heaptrack => "heaptrack",
             Contender::Jemalloc => "jemalloc",
             Contender::JemallocProfiling => "jemalloc prof",
@@ -165,6 +168,9 @@ impl Starter {
             Contender::EdleakWatchAll => {
                 let watch = [OsStr::new("--watch"), OsStr::new("*")];
                 under(recorder(), &[&record[..], &watch[..]].concat())
+            }
+            Contender::EdleakChildren => {
+                under(recorder(), &[&record[..], &[OsStr::new("--children")]].concat())
             }
             Contender::Heaptrack => {
                 let data = self.dir.join("heaptrack");

@@ -7,7 +7,6 @@
 //! Nothing is lost by taking a phase of work for one: the record ends a little earlier, as it might have.
 
 use edleak_format::{Counters, EndReason, Grid, SiteId, SliceHeader, SliceVisitor, Trace};
-use std::collections::HashMap;
 
 /// In a teardown frees are at least this many times the allocations.
 const FREES_PER_ALLOC: u64 = 4;
@@ -80,7 +79,8 @@ fn beginning(mut newest_first: impl Iterator<Item = Calls>, earliest: u64) -> Op
 /// Adds up the calls of each slice of a block.
 #[derive(Default)]
 struct OfBlock {
-    of_site: HashMap<SiteId, (u64, u64)>,
+    /// Allocs and frees by site id; ids are dense.
+    of_site: Vec<(u64, u64)>,
     allocs: u64,
     frees: u64,
     calls: Vec<Calls>,
@@ -88,8 +88,13 @@ struct OfBlock {
 
 impl SliceVisitor for OfBlock {
     fn slice(&mut self, header: &SliceHeader, changed: &[(SiteId, Counters)]) {
-        for (id, counters) in changed {
-            let was = self.of_site.insert(*id, (counters.allocs, counters.frees)).unwrap_or_default();
+        if let Some((SiteId(last), _)) = changed.last()
+            && *last as usize >= self.of_site.len()
+        {
+            self.of_site.resize(*last as usize + 1, (0, 0));
+        }
+        for (SiteId(id), counters) in changed {
+            let was = std::mem::replace(&mut self.of_site[*id as usize], (counters.allocs, counters.frees));
             self.allocs = self.allocs.wrapping_sub(was.0).wrapping_add(counters.allocs);
             self.frees = self.frees.wrapping_sub(was.1).wrapping_add(counters.frees);
         }

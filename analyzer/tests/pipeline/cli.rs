@@ -1,8 +1,10 @@
 //! Bad input: one clear line, the right exit code, no panic.
 
 use crate::programs::{command, finish, run, run_with_input};
-use crate::traces::{Scratch, leaker};
+use crate::traces::{Scratch, leaker, leaking};
+use edleak_format::{SliceHeader, TraceWriter};
 use std::io::Read;
+use std::path::Path;
 use std::process::Stdio;
 
 #[test]
@@ -30,6 +32,67 @@ fn wrong_use_exits_3_and_help_exits_0() {
     let help = run(["--help"]);
     assert!(help.code == 0 && help.out.contains("Exit codes: 0 no leak") && help.err.is_empty());
     assert!(help.out.lines().all(|line| line.chars().count() <= 80), "{}", help.out);
+}
+
+#[test]
+fn what_would_mislead_is_refused() {
+    let scratch = Scratch::new();
+    let trace = leaker().write(&scratch.path("t.edl"));
+    let path = trace.to_str().unwrap();
+    let out = scratch.path("out.edl");
+    let anonymous = ["anonymize", path, "-o", out.to_str().unwrap(), "--key", ""];
+    for arguments in
+        [&anonymous[..], &["--strict", "--model", "edleak", path], &["-", "-"], &["score", "/dev/null"]]
+    {
+        let ran = run(arguments);
+        assert_eq!(
+            (ran.code, ran.out.as_str(), ran.err.lines().count()),
+            (3, "", 1),
+            "{arguments:?}: {}",
+            ran.err
+        );
+        assert!(ran.err.trim_end().ends_with(')'), "{arguments:?}: {}", ran.err);
+    }
+    assert!(!out.exists());
+}
+
+#[test]
+fn one_that_cannot_be_read_hides_no_other() {
+    let scratch = Scratch::new();
+    let trace = leaker().write(&scratch.path("t.edl"));
+    let missing = scratch.path("missing.edl");
+    for arguments in [&[missing.as_path(), &trace][..], &[Path::new("verify"), &missing, &trace]] {
+        let ran = run(arguments);
+        assert_eq!((ran.code, ran.err.lines().count()), (3, 1), "{}", ran.err);
+        assert!(ran.out.contains("t.edl") || ran.out.contains("grow_list"), "{}", ran.out);
+    }
+    // A baseline that is too short to know the leaks is said to be.
+    let mut short = leaker();
+    short.slices = 5;
+    let short = short.write(&scratch.path("short.edl"));
+    let ran = run([Path::new("--baseline"), &short, &trace]);
+    assert!(
+        ran.code == 1 && ran.err.contains("short.edl` is undecided: 5 slices are too few"),
+        "{}",
+        ran.err
+    );
+}
+
+/// Damage took the record that says how long a tick is: then slices tell, and no budget is kept by a rate of nothing.
+#[test]
+fn without_its_first_record_a_trace_has_its_rates() {
+    let scratch = Scratch::new();
+    let path = scratch.path("t.edl");
+    let mut writer = TraceWriter::create(&path, 16 << 20).unwrap();
+    for tick in 1..=80 {
+        let header = SliceHeader { tick, time_ns: tick * 100_000_000, ..SliceHeader::default() };
+        writer.slice(&header, &[leaking(tick)]).unwrap();
+    }
+    writer.finish().unwrap();
+    let report = run([path.as_os_str(), "--format=json".as_ref()]).json();
+    let rate = report["sites"][0]["rate_bytes_per_s"].as_f64().unwrap();
+    assert!((950.0..1050.0).contains(&rate), "{rate}");
+    assert_eq!(run([path.as_os_str(), "--budget=1KB/h".as_ref()]).code, 1);
 }
 
 #[test]

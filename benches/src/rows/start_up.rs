@@ -1,9 +1,10 @@
-//! What recording adds to a program that does nothing: starting, and writing a trace.
+//! What recording adds to a program that does nothing: starting, writing a trace, and forking.
 
 use crate::Bench;
 use crate::contender::Contender;
 use crate::measure::{self, median};
 use crate::table::{Row, number};
+use crate::tools;
 use anyhow::{Context, Result};
 
 /// The rows.
@@ -23,5 +24,25 @@ pub fn rows(bench: &mut Bench) -> Result<()> {
         row = row.beside(contender.name(), format!("{:+.1} ms", value - medians[0]));
     }
     bench.add(row);
+    forks(bench)
+}
+
+/// What a child costs that is forked, allocates and ends: the difference of none and many.
+fn forks(bench: &mut Bench) -> Result<()> {
+    const FORKS: u32 = 200;
+    let program = bench.dir.join("forks");
+    tools::compile(&tools::source("forks.c"), &program, &["-O2"])?;
+    let figures = measure::rounds(7, &[Contender::Untraced, Contender::EdleakChildren], |contender| {
+        let wall = |forks: u32| {
+            let mut command = bench.starter.command(contender, &program).context("installed")?;
+            Ok::<f64, anyhow::Error>(measure::cost(command.arg(forks.to_string()))?.wall.as_secs_f64())
+        };
+        Ok((wall(FORKS)? - wall(0)?) * 1e3 / f64::from(FORKS))
+    })?;
+    let [untraced, edleak] = [median(&figures[0]), median(&figures[1])];
+    bench.add(
+        Row::plain("ms added to a fork, --children", format!("{} ms", number(edleak - untraced)))
+            .beside("untraced", format!("{} ms", number(untraced))),
+    );
     Ok(())
 }

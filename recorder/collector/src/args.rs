@@ -112,7 +112,7 @@ pub struct Args {
 /// `watch` and `unwatch`, on a running recording.
 #[derive(Parser, Clone, Debug)]
 #[command(
-    name = "edleak-record watch (or unwatch)",
+    name = "edleak-record watch",
     bin_name = "edleak-record watch",
     max_term_width = 80,
     about = "Records full stacks at these sites of a running recording from now on (unwatch: no longer).",
