@@ -468,7 +468,13 @@ fn an_image_that_is_not_recorded_is_no_success() {
 fn children_that_nobody_asked_for_are_told() {
     let told = |options: &[&str], script: &str| {
         let recording = Recorder::new("told").options(options).record("perl", ["-e", script]);
-        recording.outcome.stderr.contains("its child processes were not recorded; --children would")
+        let is_said =
+            recording.outcome.stderr.contains("its child processes were not recorded; --children would");
+        // Whoever has only the trace hears of it, too.
+        let noted =
+            analyze([""; 0], &recording.trace).stdout.contains("its child processes were not recorded");
+        assert_eq!(is_said, noted, "{options:?} {script}");
+        is_said
     };
     let forked = "if (!fork) { my @all = map { 'x' x $_ } 1..100; exit } wait";
     assert!(told(&[], forked));

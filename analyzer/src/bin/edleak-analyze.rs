@@ -21,6 +21,7 @@ use edleak_analyzer::symbolize::{Options, Symbolizer};
 use edleak_analyzer::verify::Verification;
 use edleak_analyzer::{analyze, rewrite, units};
 use edleak_format::Trace;
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -223,15 +224,15 @@ fn main() -> ExitCode {
         // Whoever read our output has seen enough, as `head` has.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            say(&error);
+            say(format_args!("{error:#}"));
             ExitCode::from(EXIT_ERROR)
         }
     }
 }
 
 /// One line, whatever the names in it hold. If stderr is gone there is nobody to tell.
-fn say(error: &anyhow::Error) {
-    let message = format!("{error:#}").replace(['\n', '\r'], " ");
+fn say(message: impl Display) {
+    let message = message.to_string().replace(['\n', '\r'], " ");
     let _ = writeln!(io::stderr(), "edleak-analyze: {message}");
 }
 
@@ -283,7 +284,7 @@ fn run_analyze(args: &AnalyzeArgs) -> Result<u8> {
                 analyses.push(analysis);
             }
             Err(error) => {
-                say(&error.into());
+                say(error);
                 has_failed = true;
             }
         }
@@ -329,7 +330,7 @@ fn run_verify(paths: &[PathBuf]) -> Result<u8> {
         let trace = match open_trace(path) {
             Ok(trace) => trace,
             Err(error) => {
-                say(&error);
+                say(format_args!("{error:#}"));
                 code = EXIT_ERROR;
                 continue;
             }
@@ -404,16 +405,15 @@ fn read_baseline(path: &Path, model: Model, symbolizer: &Symbolizer) -> Result<B
         analyze(path, LoadOptions::default(), model, &policy, symbolizer).with_context(failed)?;
     if let Some(why) = too_little(&analysis) {
         // What it does not know as a leak is going to be new.
-        let _ =
-            writeln!(io::stderr(), "edleak-analyze: the baseline `{}` is undecided: {why}", path.display());
+        say(format_args!("the baseline `{}` is undecided: {why}", path.display()));
     }
     Ok(Baseline::of(&analysis))
 }
 
-/// Says on stderr what symbols could not be had though they were asked for. Nobody to tell is no failure.
+/// Says what symbols could not be had though they were asked for.
 fn complain(symbolizer: &Symbolizer) {
     if let Some(complaint) = symbolizer.complaint() {
-        let _ = writeln!(io::stderr(), "edleak-analyze: {complaint}");
+        say(complaint);
     }
 }
 
