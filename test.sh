@@ -11,6 +11,6 @@ tests/setup.sh
 cargo build --release --workspace --bins --lib
 samples/build.sh target/samples
 if [ $# -gt 0 ]; then
-    exec cargo test "$@"
+    exec cargo test --profile suite "$@"
 fi
-exec cargo test --workspace
+exec cargo test --profile suite --workspace
