@@ -12,6 +12,11 @@ const MAX_MANGLED_BYTES: usize = 64 << 10;
 /// A demangled name longer than this is given up: substitutions let a short hostile name expand without end.
 const MAX_DEMANGLED_BYTES: usize = 64 << 10;
 
+/// How gcc writes `std::is_array<T>::value` and the like in an expression. cpp_demangle 0.5 wants it as the C++ ABI has it, and stops
+/// there: in the return type of what uses `enable_if`, `std::make_shared` up to C++17 among them. What it knows by then is the
+/// function's name with its template arguments, without its parameters.
+const GCC_STD_IN_EXPRESSION: &str = "srSt";
+
 /// The source name of `name`, or `name` itself.
 pub fn demangle(name: &str) -> Cow<'_, str> {
     // The dots of a legacy Rust name, as in `alloc..vec`, are its own.
@@ -53,8 +58,13 @@ fn try_demangle(name: &str) -> Option<String> {
         return Some(out.0);
     }
     if name.starts_with("_Z") {
-        let parsed = cpp_demangle::BorrowedSymbol::new(name.as_bytes()).ok()?;
+        let (parsed, rest) = cpp_demangle::BorrowedSymbol::with_tail(name.as_bytes()).ok()?;
         let options = cpp_demangle::DemangleOptions::new().no_return_type().hide_expression_literal_types();
+        let options = match rest {
+            [] => options,
+            _ if name.contains(GCC_STD_IN_EXPRESSION) => options.no_params(),
+            _ => return None,
+        };
         let mut out = Bounded(String::new());
         parsed.structured_demangle(&mut out, &options).ok()?;
         return Some(out.0);
@@ -109,6 +119,14 @@ mod tests {
             (
                 "_ZN67_$LT$alloc..vec..Vec$LT$T$C$A$GT$$u20$as$u20$core..clone..Clone$GT$5clone17h0123456789abcdefE",
                 "<alloc::vec::Vec<T,A> as core::clone::Clone>::clone",
+            ),
+            (
+                "_ZSt11make_sharedI4NodeJiEESt10shared_ptrINSt9enable_ifIXntsrSt8is_arrayIT_E5valueES4_E4typeEEDpOT0_",
+                "std::make_shared<Node, int>",
+            ),
+            (
+                "_ZNKSt14default_deleteIA_iEclIiEENSt9enable_ifIXsrSt14is_convertibleIPA_T_PS0_E5valueEvE4typeEPS5_",
+                "std::default_delete<int []>::operator()<int>",
             ),
             ("_RNvCs1234_7mycrate4main", "mycrate::main"),
             ("_RINvNtC3std3mem8align_ofjdE", "std::mem::align_of::<usize, f64>"),
