@@ -311,6 +311,21 @@ impl Site<'_> {
         bank(self.curves[of].len()).contest(self.curves[of])
     }
 
+    /// What was allocated from `begins` (0…1 of the curve) on, if the site has never freed anything: that is no estimate.
+    fn kept_since(&self, begins: f64) -> Option<f64> {
+        let last = self.series.last();
+        if last.allocs == 0 || last.frees > 0 {
+            return None;
+        }
+        let least = &self.curves[0].min;
+        let before = match (begins * least.len() as f64) as usize {
+            // Of what appears during the record all is new.
+            0 if self.series.absent() > 0 => 0.0,
+            bucket => *least.get(bucket)?,
+        };
+        Some(last.live_bytes as f64 - before)
+    }
+
     /// The curves span `curve_points`: the site's own, or the whole record's.
     fn judgement(&self, ruling: &Ruling, curve_points: f64, period_s: f64) -> Judgement {
         let record = self.series.points().saturating_add(self.series.absent()) as f64;
@@ -335,7 +350,9 @@ impl Site<'_> {
             let low = if contest.growth > live { 0.0 } else { 0.5 * contest.growth };
             class == Class::Linear && *retained > low && *retained < 2.0 * contest.growth
         });
-        let leaked = by_births.unwrap_or(contest.growth).clamp(1.0, live.max(1.0));
+        let estimated = by_births.unwrap_or(contest.growth).clamp(1.0, live.max(1.0));
+        let leaked =
+            self.kept_since(contest.begins).filter(|kept| is_near(*kept, estimated)).unwrap_or(estimated);
         // A rate over the time before it began would let a gate pass what leaks fast and late.
         let window = ((1.0 - contest.begins) * curve_points).min(self.series.points() as f64);
         let window_s = window * period_s;
@@ -349,6 +366,11 @@ impl Site<'_> {
             ..Judgement::no_leak(class, why)
         }
     }
+}
+
+/// Whether all that was kept may be the leak: if it is much more than the estimate, a base that loads is in it.
+fn is_near(kept: f64, estimated: f64) -> bool {
+    kept > estimated / 1.5 && kept < estimated * 1.5
 }
 
 fn judge_edleak(series: &Series, period_s: f64) -> Judgement {

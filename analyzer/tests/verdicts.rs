@@ -67,6 +67,31 @@ fn a_cache_that_fills_within_three_of_eight_seconds_is_not_a_leak() {
 }
 
 #[test]
+fn what_a_site_kept_that_never_freed_anything_is_no_estimate() {
+    // Leaks a little, and more under load, which comes in bursts.
+    let load = |slice: u64| if (slice / 10).is_multiple_of(3) { 4 + slice % 5 } else { 1 };
+    let bursts = |slice: u64| (0..=slice).map(load).sum();
+    let judged = of_hundred(300, bursts);
+    assert_eq!(judged.verdict, Verdict::Leak, "{:?}", judged.why);
+    assert_eq!(judged.leak_bytes, 100 * (bursts(299) - bursts(0)));
+    // From the middle on.
+    let late = |slice: u64| 40 + slice.saturating_sub(150) * 2;
+    let judged = of_hundred(300, late);
+    assert_eq!(
+        (judged.verdict, judged.leak_bytes),
+        (Verdict::Leak, 100 * (late(299) - 40)),
+        "{:?}",
+        judged.why
+    );
+    // A base that loads first is not leaked.
+    let loads = |slice: u64| 60 * slice.min(8) + slice * 2;
+    let judged = of_hundred(300, loads);
+    let truth = 100.0 * 2.0 * 300.0;
+    assert_eq!(judged.verdict, Verdict::Leak, "{:?}", judged.why);
+    assert!((judged.leak_bytes as f64 - truth).abs() < 0.25 * truth, "{} of {truth}", judged.leak_bytes);
+}
+
+#[test]
 fn a_buffer_allocated_once_is_constant() {
     let judged = of_hundred(80, |_| 41);
     assert_eq!((judged.verdict, judged.class, judged.leak_bytes), (Verdict::NoLeak, Class::Constant, 0));
