@@ -67,7 +67,8 @@ fn try_demangle(name: &str) -> Option<String> {
         };
         let mut out = Bounded(String::new());
         parsed.structured_demangle(&mut out, &options).ok()?;
-        return Some(out.0);
+        // An empty pack leaves its comma.
+        return Some(out.0.replace(", >", ">").replace(", )", ")"));
     }
     None
 }
@@ -124,6 +125,11 @@ mod tests {
                 "_ZSt11make_sharedI4NodeJiEESt10shared_ptrINSt9enable_ifIXntsrSt8is_arrayIT_E5valueES4_E4typeEEDpOT0_",
                 "std::make_shared<Node, int>",
             ),
+            (
+                "_ZSt11make_sharedI4NodeJEESt10shared_ptrINSt9enable_ifIXntsrSt8is_arrayIT_E5valueES4_E4typeEEDpOT0_",
+                "std::make_shared<Node>",
+            ),
+            ("_Z4makeI4NodeJEEvT_DpT0_", "make<Node>(Node)"),
             (
                 "_ZNKSt14default_deleteIA_iEclIiEENSt9enable_ifIXsrSt14is_convertibleIPA_T_PS0_E5valueEvE4typeEPS5_",
                 "std::default_delete<int []>::operator()<int>",
