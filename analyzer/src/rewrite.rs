@@ -6,7 +6,9 @@ use crate::symbolize::embedded::build_trace;
 use crate::symbolize::{Resolution, Symbolizer};
 use edleak_format::{DEFAULT_CAPACITY_BYTES, Record, SymbolFrame, Trace, is_being_written, rewrite};
 use siphasher::sip128::SipHasher24;
-use std::os::unix::fs::MetadataExt;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Writes `from` to `to` with the frames of every address that it names. `to` may be the file that `from` was read from.
@@ -86,9 +88,7 @@ fn replace(
     if is_being_written(&place) {
         return Err(failed("it is still being recorded, and the rest would be lost"));
     }
-    let mut beside = place.as_os_str().to_owned();
-    beside.push(".new");
-    let beside = PathBuf::from(beside);
+    let beside = new_beside(&place).map_err(|error| failed(&reason(&error)))?;
     let written = rewrite(from, &beside, DEFAULT_CAPACITY_BYTES.saturating_mul(16), map, extra)
         .map_err(|error| failed(&error.to_string()))
         .and_then(|_| {
@@ -100,10 +100,25 @@ fn replace(
             std::fs::rename(&beside, &place).map_err(|error| failed(&reason(&error)))
         });
     if written.is_err() {
-        // Nothing to save in it, and nothing to do if it was never made.
+        // It is ours, and there is nothing to save in it.
         let _ = std::fs::remove_file(&beside);
     }
     written
+}
+
+/// A new file beside `place`, which nobody else has or gets.
+fn new_beside(place: &Path) -> io::Result<PathBuf> {
+    let mut attempt = 0u32;
+    loop {
+        let mut name = place.as_os_str().to_owned();
+        name.push(format!(".{}-{attempt}.new", std::process::id()));
+        let path = PathBuf::from(name);
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+            Ok(_) => return Ok(path),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < u32::MAX => attempt += 1,
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use zstd::bulk::Decompressor;
 
@@ -90,6 +91,15 @@ pub fn is_being_written(path: &Path) -> bool {
         && File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
+/// Takes the lock of a trace. Whoever only asks ([`is_being_written`]) holds it for an instant, which is no reason to give up.
+fn is_ours(file: &File) -> bool {
+    const ATTEMPTS: u32 = 10;
+    (0..ATTEMPTS).any(|attempt| {
+        std::thread::sleep(Duration::from_millis(attempt.into()));
+        !matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+    })
+}
+
 impl TraceWriter {
     /// Creates a trace, readable by its owner only. What was in the file is lost; the caller has moved it away.
     ///
@@ -117,7 +127,7 @@ impl TraceWriter {
             .open(path)
             .map_err(|error| Error::io("cannot create the file", error))?;
         // A file system without locks has to do without.
-        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+        if !is_ours(&file) {
             return Err(Error::new(ErrorKind::InUse, "another recording is writing it"));
         }
         file.set_len(0).map_err(|error| Error::io("cannot empty the file", error))?;

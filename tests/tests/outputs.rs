@@ -75,6 +75,17 @@ fn no_input_is_overwritten() {
         assert!(refused.stderr.contains("would be overwritten"), "{refused:?}");
         assert!(std::fs::read(input).expect("it is there") == before);
     }
+    let second_name = recording.dir.join("second-name.txt");
+    std::fs::hard_link(&recording.trace, &second_name).expect("writable");
+    let refused = analyzer(&["-o", second_name.to_str().expect("UTF-8")], &[&recording.trace]);
+    assert!(refused.code == 3 && refused.stderr.contains("would be overwritten"), "{refused:?}");
+
+    // What lies beside it under a likely name is somebody's, too.
+    let beside = recording.dir.join("baseline.edl.new");
+    std::fs::write(&beside, "precious").expect("writable");
+    assert_eq!(analyzer(&["embed"], &[&baseline]).code, 0);
+    assert_eq!(std::fs::read_to_string(&beside).expect("it is there"), "precious");
+    assert_eq!(traces_in(&recording.dir).len(), 5, "nothing else is left");
 }
 
 /// Symbols are embedded in a trace that is whole: in one that is still written, the rest would go to a file without a name.
@@ -90,6 +101,8 @@ fn a_trace_under_way_is_not_replaced() {
     assert!(refused.code == 3 && refused.stderr.contains("is still being recorded"), "{refused:?}");
     let elsewhere = dir.join("copy.edl");
     assert_eq!(analyzer(&["embed", "-o", elsewhere.to_str().expect("UTF-8")], &[&trace]).code, 0);
+    let refused = analyzer(&["-o", trace.to_str().expect("UTF-8")], &[&elsewhere]);
+    assert!(refused.code == 3 && refused.stderr.contains("is still being recorded"), "{refused:?}");
     assert_eq!(running.finish().code, 7);
     assert_eq!(Report::of(&trace, &["--all"]).json["trace"]["complete"], true);
     assert_eq!(analyzer(&["embed"], &[&trace]).code, 0);

@@ -24,6 +24,7 @@ use edleak_format::Trace;
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -374,7 +375,9 @@ fn run_anonymize(path: &Path, output: &Path, key: Option<&str>) -> Result<u8> {
 
 /// An output that is the input itself is a slip, and would cost the recording.
 fn refuse_overwriting(input: &Path, output: &Path) -> Result<()> {
-    if input.canonicalize().is_ok_and(|input| output.canonicalize().is_ok_and(|output| input == output)) {
+    // By number: a second name of the same file costs the recording as well.
+    let file = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+    if file(input).is_some_and(|input| file(output) == Some(input)) {
         bail!("`{}` would be overwritten by its own output (give another file with `-o`)", input.display());
     }
     Ok(())
@@ -428,6 +431,9 @@ fn write_out(path: Option<&Path>, write: impl FnOnce(&mut dyn Write) -> io::Resu
         return write(&mut out).and_then(|()| out.flush()).context("failed to write the report");
     };
     let failed = || format!("failed to write the report to `{}` (give another file with -o)", path.display());
+    if edleak_format::is_being_written(path) {
+        bail!("`{}` is still being recorded (give another file with `-o`)", path.display());
+    }
     let mut out = BufWriter::new(File::create(path).with_context(failed)?);
     write(&mut out).and_then(|()| out.flush()).with_context(failed)
 }
