@@ -68,9 +68,8 @@ impl Offer {
     pub fn claimed(&mut self) -> io::Result<Vec<Session>> {
         let mut claimed = Vec::new();
         for (slot, session) in self.page.get().slots.iter().zip(&mut self.stock) {
-            if slot.state.load(Ordering::Acquire) == control::CLAIMED {
+            if slot.take_claimed() {
                 claimed.extend(session.take());
-                slot.state.store(control::EMPTY, Ordering::Relaxed);
             }
         }
         Ok(claimed)
@@ -86,9 +85,8 @@ impl Offer {
         for (slot, place) in slots.iter().zip(&mut self.stock).take(places) {
             if place.is_none() {
                 let session = Session::create(self.shards, PATIENCE_US)?;
-                slot.fd.store(session.fd() as u32, Ordering::Relaxed);
+                slot.offer(session.fd() as u32);
                 *place = Some(session);
-                slot.state.store(control::FREE, Ordering::Release);
             }
         }
         Ok(())

@@ -35,32 +35,45 @@ pub struct Control {
 }
 const _: () = assert!(core::mem::size_of::<Control>() <= BYTES);
 
-/// One session on offer.
-#[repr(C)]
-pub struct Slot {
-    /// [`EMPTY`], [`FREE`] or [`CLAIMED`].
-    pub state: AtomicU32,
-    /// File descriptor of the session in the collector's own table: `/proc/COLLECTOR/fd/N` opens it.
-    pub fd: AtomicU32,
-}
+/// One session on offer: [`EMPTY`], [`CLAIMED`], or a fresh session that waits for an image.
+///
+/// One word for both whether and which: between two, the collector could refill the place, and its next session would be handed out
+/// twice.
+#[repr(transparent)]
+pub struct Slot(AtomicU64);
 
 /// The collector has put nothing here yet.
-pub const EMPTY: u32 = 0;
-/// A fresh session waits for an image.
-pub const FREE: u32 = 1;
+const EMPTY: u64 = 0;
 /// An image took it.
-pub const CLAIMED: u32 = 2;
+const CLAIMED: u64 = 1;
+/// What file descriptor 0 of a fresh session would be.
+const FREE: u64 = 2;
+
+impl Slot {
+    /// Puts a session on offer: its file descriptor in the collector's own table, where `/proc/COLLECTOR/fd/N` opens it.
+    pub fn offer(&self, fd: u32) {
+        self.0.store(FREE + u64::from(fd), Ordering::Release);
+    }
+
+    /// Empties the place if an image took what was in it.
+    pub fn take_claimed(&self) -> bool {
+        self.0.compare_exchange(CLAIMED, EMPTY, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    fn claim(&self) -> Option<u32> {
+        let word = self.0.load(Ordering::Acquire);
+        // File descriptors are ints.
+        let fd = word.checked_sub(FREE)? as u32;
+        self.0.compare_exchange(word, CLAIMED, Ordering::AcqRel, Ordering::Relaxed).is_ok().then_some(fd)
+    }
+}
 
 impl Control {
     /// Takes a free session: its file descriptor in the collector. Lock-free; every session is handed out once.
     pub fn claim(&self) -> Option<u32> {
-        for slot in &self.slots {
-            if slot.state.compare_exchange(FREE, CLAIMED, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-                self.claims.fetch_add(1, Ordering::Release);
-                return Some(slot.fd.load(Ordering::Acquire));
-            }
-        }
-        self.missed.fetch_add(1, Ordering::Relaxed);
-        None
+        let claimed = self.slots.iter().find_map(Slot::claim);
+        let counter = if claimed.is_some() { &self.claims } else { &self.missed };
+        counter.fetch_add(1, Ordering::Release);
+        claimed
     }
 }
