@@ -196,6 +196,72 @@ fn what_ran_before_an_exec_keeps_its_trace() {
     assert!(recording.all_sites().summary("live_bytes") < 40_000);
 }
 
+/// The name is taken from the start on, also while there is nothing to write.
+#[test]
+fn two_recorders_do_not_share_a_trace() {
+    let dir = TempDir::new("two");
+    let trace = dir.join("trace.edl");
+    let mut command = Recorder::new("two").command(&trace, "sh", ["-c", "echo started; sleep 1"]);
+    // With another library in the place of ours nothing is ever recorded.
+    let mut running = Running::start(command.env("EDLEAK_PRELOAD", &tools().record), b"");
+    running.wait_for_text("started");
+    let refused = run(&mut Recorder::new("two").command(&trace, "true", [""; 0]));
+    assert!(refused.code != 0 && refused.stderr.contains("another recording is writing"), "{refused:?}");
+    let first = running.finish();
+    assert!(first.stderr.contains("nothing was recorded"), "{first:?}");
+    // And then it is free again.
+    assert_eq!(run(&mut Recorder::new("two").command(&trace, "true", [""; 0])).code, 0);
+    assert_eq!(traces_in(&dir), [trace]);
+}
+
+/// `--duration` is that of the recording, however often the program executes itself anew.
+#[test]
+fn an_exec_does_not_prolong_the_recording() {
+    let again = "my @kept = map { 'x' x 1000 } 1..40; select(undef, undef, undef, 1.2); \
+                 exec $^X, '-e', $ARGV[0], $ARGV[0], $ARGV[1] - 1 if $ARGV[1]";
+    let recording =
+        Recorder::new("duration").options(["--duration", "2s"]).record("perl", ["-e", again, again, "3"]);
+    let traces = traces_in(&recording.dir);
+    assert!(traces.len() <= 2, "{traces:?}: {recording:?}");
+}
+
+/// Numbers of processes come again: no child's trace takes the place of another's. What has no trace is told.
+#[test]
+fn every_child_has_a_trace_or_is_told() {
+    // A name that leaves no room for a number.
+    let dir = TempDir::new("long-name");
+    let trace = dir.join(&format!("{}.edl", "x".repeat(250)));
+    let leaker = "my @kept = map { 'x' x 1000 } 1..40";
+    let mut command = Recorder::new("long-name").options(["--children"]).command(
+        &trace,
+        "perl",
+        ["-e", &format!("fork; {leaker}")],
+    );
+    assert_eq!(run(&mut command).code, 0);
+    assert_eq!(Report::of(&trace, &["--all"]).summary("unrecorded_images"), 1);
+
+    let last_pid = "/proc/sys/kernel/ns_last_pid";
+    let unshare = ["--pid", "--fork", "--mount-proc"];
+    let can_choose = format!("echo 20 > {last_pid}");
+    if run(Command::new("unshare").args(unshare).args(["sh", "-c", &can_choose])).code != 0 {
+        eprintln!("skipped: no right to choose the numbers of processes");
+        return;
+    }
+    let dir = TempDir::new("numbers");
+    let trace = dir.join("trace.edl");
+    let script = format!("for i in 1 2 3; do echo 20 > {last_pid}; perl -e \"{leaker}\" & wait; done");
+    let record = Recorder::new("numbers").options(["--children"]).command(&trace, "bash", ["-c", &script]);
+    let mut inside = Command::new("unshare");
+    inside.args(unshare).arg(record.get_program()).args(record.get_args());
+    let recorded = run(&mut inside);
+    assert_eq!(recorded.code, 0, "{recorded:?}");
+    let perls = traces_in(&dir).into_iter().filter(|trace| {
+        let command = Report::of(trace, &["--all"]).json["trace"]["command"].to_string();
+        command.contains("kept") && !command.contains("wait")
+    });
+    assert_eq!(perls.count(), 3, "{recorded:?}");
+}
+
 /// A child in a PID namespace of its own says that it is process 1, which here is somebody else.
 #[test]
 fn a_child_in_another_namespace_is_recorded_as_itself() {

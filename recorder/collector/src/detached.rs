@@ -15,7 +15,7 @@ use crate::wrappers::WrapperSet;
 use edleak_format::{MIN_CAPACITY_BYTES, is_being_written};
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::FromRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -61,8 +61,11 @@ pub fn collect(args: &CollectArgs) -> ExitCode {
         guide: Guide::new(Arc::new(wishes)),
     };
     let made = reserve(&mut plan.output, args.pid).and_then(|()| {
-        let offer = Offer::create(false).map_err(|error| error.to_string())?;
-        Ok((offer, Signals::block().map_err(|error| error.to_string())?))
+        let made = || Ok((Offer::create(false)?, Signals::block()?));
+        made().map_err(|error: io::Error| {
+            give_back(&plan.output);
+            error.to_string()
+        })
     });
     let (offer, mut signals) = match made {
         Ok(made) => made,
@@ -77,7 +80,7 @@ pub fn collect(args: &CollectArgs) -> ExitCode {
         return ExitCode::FAILURE;
     }
     drop(reply);
-    let outcome = Follower::new(&plan, offer, Root::Other(args.pid, watch)).run(&mut signals);
+    let outcome = Follower::new(&plan, offer, Root::Other(args.pid, watch), None).run(&mut signals);
     if outcome.summaries.is_empty() {
         give_back(&plan.output);
     }

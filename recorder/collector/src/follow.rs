@@ -13,8 +13,9 @@ use crate::shm::{Session, wait};
 use crate::signals::{self, Ended, Signals, Watch};
 use crate::steering::Wanted;
 use crate::watch::Request;
-use edleak_format::EndReason;
+use edleak_format::{EndReason, TraceWriter};
 use edleak_session::header::{ATTACHED, FRESH};
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -113,7 +114,8 @@ pub struct Follower<'a> {
     root: Root,
     recording: Option<Recording>,
     children: Vec<Child>,
-    attaching: Vec<Session>,
+    /// Each with when it was claimed.
+    attaching: Vec<(Session, Instant)>,
     /// Where requests come from. Without it nothing can be asked, and nothing else is missing.
     control: Option<ControlSocket>,
     /// Rings when a session is claimed.
@@ -125,11 +127,17 @@ pub struct Follower<'a> {
     looked_at: Option<Instant>,
     /// Images whose traces were set aside.
     executed: u32,
+    /// The trace of the root process, made and locked before there is anything to write, so that nobody else takes it.
+    reserved: Option<TraceWriter>,
+    /// When the first recording of the root process began.
+    recorded_since: Option<Instant>,
+    /// Children for which no trace could be made.
+    unwritten: u64,
 }
 
 impl<'a> Follower<'a> {
-    /// Follows `root`, whose images claim their sessions from `offer`.
-    pub fn new(plan: &'a Plan, offer: Offer, root: Root) -> Follower<'a> {
+    /// Follows `root`, whose images claim their sessions from `offer`. `reserved`: the plan's output, where it is made already.
+    pub fn new(plan: &'a Plan, offer: Offer, root: Root, reserved: Option<TraceWriter>) -> Follower<'a> {
         Follower {
             plan,
             bell: Bell::of(offer.page()),
@@ -144,6 +152,9 @@ impl<'a> Follower<'a> {
             inherited: Vec::new(),
             looked_at: None,
             executed: 0,
+            reserved,
+            recorded_since: None,
+            unwritten: 0,
         }
     }
 
@@ -241,22 +252,25 @@ impl<'a> Follower<'a> {
 
     fn take_claims(&mut self) {
         match self.offer.claimed() {
-            Ok(sessions) => self.attaching.extend(sessions),
+            Ok(sessions) => {
+                self.attaching.extend(sessions.into_iter().map(|session| (session, Instant::now())));
+            }
             Err(error) => self.outcome.fail(&self.plan.output, &no_session(&error)),
         }
         self.attaching.drain(..self.attaching.len().saturating_sub(MAX_ATTACHING));
         let limit = Instant::now() + ATTACH_WAIT;
-        for session in std::mem::take(&mut self.attaching) {
+        for (session, claimed) in std::mem::take(&mut self.attaching) {
             let header = session.header();
             let left = limit.saturating_duration_since(Instant::now());
-            if header.state.load(Ordering::Acquire) == FRESH && !left.is_zero() {
-                // Claimed, and about to attach; so is it worth a short wait.
+            let is_new = claimed.elapsed() < YOUNG;
+            if header.state.load(Ordering::Acquire) == FRESH && is_new && !left.is_zero() {
+                // Claimed, and about to attach; so is it worth a short wait. One that never does must not slow down the others.
                 wait(&header.state, FRESH, left);
             }
             if header.state.load(Ordering::Acquire) == ATTACHED {
                 self.begin(session);
             } else {
-                self.attaching.push(session);
+                self.attaching.push((session, claimed));
             }
         }
     }
@@ -273,13 +287,17 @@ impl<'a> Follower<'a> {
         // Of one that is gone nothing is asked, least of all of whoever has its number.
         let pid = holder.unwrap_or(if process::is_there(claimed_pid) { 0 } else { claimed_pid });
         let own_number = if pid == 0 { claimed_pid } else { pid };
-        let path = if is_root { self.plan.output.clone() } else { child_path(&self.plan.output, own_number) };
         // An exec: the trace is that of the new image.
         let before = if is_root {
             self.recording.take()
         } else {
             let index = self.children.iter().position(|child| child.recording.pid() == pid);
             index.map(|index| self.children.swap_remove(index).recording)
+        };
+        let path = match &before {
+            Some(before) => Ok(before.path().to_owned()),
+            None if is_root => Ok(self.plan.output.clone()),
+            None => self.child_output(own_number),
         };
         if let Some(before) = before {
             self.set_aside(before);
@@ -291,14 +309,47 @@ impl<'a> Follower<'a> {
         if !is_root {
             options.command = process::command_line(pid);
         }
-        match Recording::begin(session, pid, &path, &options, self.plan.guide.for_another()) {
-            Ok(recording) if is_root => self.recording = Some(recording),
+        let begun = path.and_then(|path| {
+            let reserved = if is_root { self.reserved.take() } else { None };
+            let writer = reserved.map_or_else(|| TraceWriter::create(&path, options.capacity_bytes), Ok);
+            let guide = self.plan.guide.for_another();
+            writer.and_then(|writer| Recording::begin(session, pid, &path, writer, &options, guide)).map_err(
+                |error| {
+                    let remedy = limits::remedy(error.raw_os_error(), "choose another file with -o");
+                    limits::with_remedy(&error, &remedy)
+                },
+            )
+        });
+        match begun {
+            Ok(recording) if is_root => {
+                self.recorded_since.get_or_insert(recording.began());
+                self.recording = Some(recording);
+            }
             Ok(recording) => {
                 let watch = holder.and_then(Watch::of);
                 self.children.push(Child { recording, watch });
             }
-            Err(error) => self.outcome.fail(&path, &error),
+            Err(message) => {
+                self.unwritten += u64::from(!is_root);
+                self.outcome.fail(&self.plan.output, &message);
+            }
         }
+    }
+
+    /// Where a child is recorded: `NAME.PID.edl`, or with a number behind it where that is of this run, since numbers of processes come
+    /// again. A trace of an earlier run is kept, as the root's is.
+    fn child_output(&self, pid: u32) -> Result<PathBuf, String> {
+        let finished = self.outcome.summaries.iter().map(|summary| summary.path.as_path());
+        let running = self.children.iter().map(|child| child.recording.path());
+        let taken: HashSet<&Path> = finished.chain(running).collect();
+        let mut path = child_path(&self.plan.output, pid);
+        let mut times = 1;
+        while taken.contains(path.as_path()) {
+            times += 1;
+            path = beside(&self.plan.output, &format!("{pid}.{times}"));
+        }
+        run::keep_old(&path)?;
+        Ok(path)
     }
 
     /// The recording of an image that executed another one, which is recorded in its place. What ran for a while has something to tell
@@ -446,13 +497,14 @@ impl<'a> Follower<'a> {
     }
 
     fn is_over(&self, now: Instant) -> bool {
-        let began = self.recording.as_ref().map_or(self.began, Recording::began);
+        let began = self.recorded_since.unwrap_or(self.began);
         self.plan.duration.is_some_and(|duration| now.duration_since(began) >= duration)
     }
 
     fn end_root(&mut self, reason: EndReason) {
         if let Some(recording) = self.recording.take() {
-            let others = Others { unrecorded: self.offer.missed(), unasked: self.offer.others() };
+            let unrecorded = self.offer.missed() + self.unwritten;
+            let others = Others { unrecorded, unasked: self.offer.others() };
             self.finish(recording, reason, others);
         }
     }

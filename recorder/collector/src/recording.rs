@@ -119,11 +119,12 @@ pub struct Others {
 
 impl Recording {
     /// Begins the recording of the image that claimed `session`: learns its modules, publishes the rules of its wrappers
-    /// and takes the first slice.
+    /// and takes the first slice, into `writer`, which has just been created at `path`.
     pub fn begin(
         session: Session,
         pid: u32,
         path: &Path,
+        mut writer: TraceWriter,
         options: &Options,
         mut guide: Guide,
     ) -> Result<Recording, Error> {
@@ -136,7 +137,6 @@ impl Recording {
         }
 
         let schedule = Schedule::new(options.period);
-        let mut writer = TraceWriter::create(path, options.capacity_bytes)?;
         writer.record(&Record::Start(Start {
             command: options.command.clone(),
             pid,

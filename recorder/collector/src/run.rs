@@ -69,15 +69,14 @@ fn record(args: &Args) -> Result<ExitCode, (u8, String)> {
             let _ = std::fs::rename(old, &output);
         }
     };
-    // The trace is made now, so that what stands in its way is known before anything is started.
-    let made = TraceWriter::create(&output, args.size).map(drop);
-    if let Err(error) = made {
+    // The trace is made now, so that what stands in its way is known before anything is started, and nobody else takes it.
+    let reserved = TraceWriter::create(&output, args.size).map_err(|error| {
         if error.kind() != ErrorKind::InUse {
             give_back(&old);
         }
         let remedy = limits::remedy(error.raw_os_error(), "choose another file with -o");
-        return Err(failed(limits::with_remedy(&error, &remedy)));
-    }
+        failed(limits::with_remedy(&error, &remedy))
+    })?;
     // From here on: a thread that was started before would take the signals meant for the loop.
     let stopped = |what: &str, error: &std::io::Error| {
         give_back(&old);
@@ -119,7 +118,7 @@ fn record(args: &Args) -> Result<ExitCode, (u8, String)> {
             ));
         }
     }
-    let mut outcome = Follower::new(&plan, offer, Root::Child(pid)).run(&mut signals);
+    let mut outcome = Follower::new(&plan, offer, Root::Child(pid), Some(reserved)).run(&mut signals);
     if args.then_terminate && outcome.ended.is_none() {
         terminate(pid);
     }
