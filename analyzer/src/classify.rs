@@ -192,6 +192,9 @@ const PLAIN: Bar = Bar { sav: 4.0, dec: 0.35, mxe: 0.5, second: 0.6, t25: 2.5, b
 const SURVIVORS_NO_LEAK: f64 = -0.9;
 const SURVIVORS_SUSPECT: f64 = 0.4;
 const SURVIVORS_STRICT: f64 = 4.8;
+/// What is said to survive, and of which less than this share is live in the end, was freed meanwhile: no leak that anybody
+/// could find, and no release that is part of the program's work either.
+const LEAST_LEFT: f64 = 0.25;
 /// What the contest on the live count must say as well, beside a pace that does not slacken: what stops late leaves the same
 /// survivors as a leak.
 const SURVIVORS_STRICT_BIC: f64 = 2.0;
@@ -247,7 +250,13 @@ impl Site<'_> {
                 let strict = survivors.log_odds > SURVIVORS_STRICT
                     && live.contest.bic > SURVIVORS_STRICT_BIC
                     && self.bytes.dec.min(self.count.dec) > STRICT.dec;
+                let at_the_end = self.curves[0].max.last().copied().unwrap_or(0.0);
                 let ruling = match survivors.log_odds {
+                    odds if odds > SURVIVORS_SUSPECT
+                        && at_the_end < LEAST_LEFT * survivors.retained_bytes =>
+                    {
+                        Ruling::not(Verdict::Undecided, words::freed_before_the_end(&survivors))
+                    }
                     odds if odds > SURVIVORS_SUSPECT => {
                         Ruling { retained_bytes: Some(survivors.retained_bytes), ..Ruling::leak(strict, why) }
                     }

@@ -91,6 +91,27 @@ fn what_a_site_kept_that_never_freed_anything_is_no_estimate() {
     assert!((judged.leak_bytes as f64 - truth).abs() < 0.25 * truth, "{} of {truth}", judged.leak_bytes);
 }
 
+/// Ages taken while all of it was there say that it leaks; at the end nothing of it is left.
+#[test]
+fn what_survived_and_then_went_is_undecided() {
+    let mut builder = SeriesBuilder::new();
+    for slice in 0..500u64 {
+        let live = if slice < 490 { slice } else { 0 };
+        let frees = if slice < 490 { 0 } else { 490 };
+        builder.push(Point { live_bytes: 100 * live, live_count: live, allocs: slice.min(490), frees });
+    }
+    builder.births(Births {
+        epoch_live_bytes: vec![3000; 16],
+        epoch_live_count: vec![30; 16],
+        epoch_allocs: vec![30; 16],
+        last_free_slice: -1.0,
+        max_age_at_free: 0.0,
+    });
+    let judged = judge(&builder.finish(), 0.1, Model::Growth);
+    assert_eq!((judged.verdict, judged.leak_bytes), (Verdict::Undecided, 0), "{:?}", judged.why);
+    assert!(judged.why[0].contains("stayed until nearly its end"), "{:?}", judged.why);
+}
+
 #[test]
 fn a_buffer_allocated_once_is_constant() {
     let judged = of_hundred(80, |_| 41);

@@ -46,6 +46,17 @@ pub fn doubles() -> Vec<String> {
     ]
 }
 
+/// What the survivors' births call a leak was freed before the record ended.
+pub fn freed_before_the_end(survivors: &Survivors) -> Vec<String> {
+    vec![
+        format!(
+            "{} of what was allocated between an eighth and four fifths of the record stayed until nearly its end",
+            percent(survivors.kept)
+        ),
+        "then most of it was freed, by the work or by a teardown".to_owned(),
+    ]
+}
+
 /// A verdict, either way, from the survivors' births.
 pub fn survivors(survivors: &Survivors, trend: &Trend, bic: f64) -> Vec<String> {
     let kept = format!(

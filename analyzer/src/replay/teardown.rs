@@ -12,6 +12,8 @@ use edleak_format::{Counters, EndReason, Grid, SiteId, SliceHeader, SliceVisitor
 const FREES_PER_ALLOC: u64 = 4;
 /// So many slices in a row in which nothing happened may lie in between: threads are waited for.
 const MOST_IDLE: usize = 3;
+/// A slice after the teardown may allocate so often and still count as one in which nothing happened: a farewell is printed.
+const FAREWELL_ALLOCS: u64 = 8;
 /// What takes more of the record than this is work.
 const MOST_OF_RECORD: u64 = 10;
 
@@ -61,12 +63,13 @@ fn beginning(mut newest_first: impl Iterator<Item = Calls>, earliest: u64) -> Op
     for calls in newest_first {
         let allocs = later.allocs.saturating_sub(calls.allocs);
         let frees = later.frees.saturating_sub(calls.frees);
-        match (allocs, frees) {
-            (0, 0) if idle < MOST_IDLE => idle += 1,
-            (allocs, frees) if frees > 0 && frees / FREES_PER_ALLOC >= allocs => {
-                (before, idle) = (Some(calls.tick), 0)
-            }
-            _ => return before,
+        let is_farewell = before.is_none() && allocs <= FAREWELL_ALLOCS;
+        if frees > 0 && frees / FREES_PER_ALLOC >= allocs {
+            (before, idle) = (Some(calls.tick), 0);
+        } else if ((allocs, frees) == (0, 0) || is_farewell) && idle < MOST_IDLE {
+            idle += 1;
+        } else {
+            return before;
         }
         if calls.tick < earliest {
             return None;
@@ -128,6 +131,12 @@ mod tests {
         assert_eq!(then(&[(0, 0), (0, 0), (0, 100), (0, 0), (0, 0), (0, 1)]), Some(5));
         assert_eq!(then(&[(0, 100), (0, 0), (0, 0), (0, 0), (0, 0), (0, 1)]), Some(8));
         assert_eq!(then(&[(0, 0), (0, 0), (0, 0)]), None);
+        // A farewell is printed.
+        assert_eq!(then(&[(0, 500), (2, 0)]), Some(3));
+        assert_eq!(then(&[(0, 500), (0, 0), (2, 1), (1, 1)]), Some(3));
+        // But who allocates that little all the time works.
+        assert_eq!(before(&[(1, 0), (1, 0), (1, 0), (1, 0), (0, 500)], 0), Some(4));
+        assert_eq!(then(&[(0, 500), (1, 0), (1, 0), (1, 0), (1, 0)]), None);
         // It frees, and works on.
         assert_eq!(then(&[(0, 500), (100, 90)]), None);
         assert_eq!(then(&[(200, 500)]), None);

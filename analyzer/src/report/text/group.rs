@@ -21,7 +21,7 @@ pub(super) struct Group<'a> {
     pub leak_bytes: f64,
     /// Of the caller and every stack of it, listed or not, at the last slice that was judged.
     pub live_count: Option<u64>,
-    /// Less than half of what was live then was still live when the recording ended.
+    /// Less than half of what had leaked then was still live when the recording ended.
     pub is_freed_at_end: bool,
     /// The curve of all together.
     pub curve: Vec<f64>,
@@ -104,7 +104,7 @@ fn group_of<'a>(
         began_s,
         leak_bytes,
         live_count,
-        is_freed_at_end: final_bytes < judged_bytes / 2.0,
+        is_freed_at_end: final_bytes < leak_bytes.min(judged_bytes) / 2.0,
         curve,
         shares: if stacks.is_empty() { Vec::new() } else { shares_of(analysis, site, members, own_bytes) },
     }
