@@ -501,3 +501,26 @@ fn children_of_a_shell_are_recorded_on_request() {
         assert!(is_there, "no trace of {program}: {modules:?}");
     }
 }
+
+/// A closed descriptor stays closed: the first file that the program opens is to have its number.
+#[test]
+fn closed_descriptors_stay_closed() {
+    let dir = TempDir::new("closed");
+    let script =
+        "for fd in 0 1 2; do test -e /proc/$$/fd/$fd && echo open >> OUT || echo closed >> OUT; done";
+    for closed in ["<&-", ">&-", "<&- 2>&-"] {
+        let seen = |prefix: &str, name: &str| {
+            let out = dir.join(name);
+            let script = script.replace("OUT", out.to_str().expect("UTF-8"));
+            let line = format!("exec {prefix} bash -c '{script}' {closed}");
+            assert_eq!(run(Command::new("bash").args(["-c", &line])).code, 0, "{line}");
+            let seen = std::fs::read_to_string(&out).expect("it was written");
+            std::fs::remove_file(&out).expect("it is ours");
+            seen
+        };
+        let trace = dir.join("trace.edl");
+        let recorder = format!("{} -o {} --", tools().record.display(), trace.display());
+        assert_eq!(seen(&recorder, "recorded"), seen("", "plain"), "{closed}");
+        assert_eq!(Report::of(&trace, &["--all"]).json["trace"]["complete"], true, "{closed}");
+    }
+}

@@ -230,7 +230,7 @@ fn an_exec_does_not_prolong_the_recording() {
 fn every_child_has_a_trace_or_is_told() {
     // A name that leaves no room for a number.
     let dir = TempDir::new("long-name");
-    let trace = dir.join(&format!("{}.edl", "x".repeat(250)));
+    let trace = dir.join(format!("{}.edl", "x".repeat(250)));
     let leaker = "my @kept = map { 'x' x 1000 } 1..40";
     let mut command = Recorder::new("long-name").options(["--children"]).command(
         &trace,

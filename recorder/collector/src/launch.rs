@@ -3,6 +3,7 @@
 #![allow(unsafe_code)] // fork and exec
 
 use crate::signals::Signals;
+use crate::stdio;
 use edleak_session::ENV_SESSION;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
@@ -90,6 +91,7 @@ pub fn hold(
         let released = unsafe { libc::read(go_read.as_raw_fd(), (&raw mut byte).cast(), 1) };
         if released == 1 {
             signals.restore();
+            stdio::restore();
             // SAFETY: three null-terminated arrays made before the fork.
             unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
             let error = io::Error::last_os_error().raw_os_error().unwrap_or(libc::ENOEXEC).to_ne_bytes();

@@ -19,7 +19,7 @@
 //! wrapper_list names globs calls   the known ones · what functions are called · patterns · where code may call
 //! after           symbols into the finished trace, and the analysis printed
 //! signals limits  signals and the ends of processes · which limit of the system was met
-//! say             what is told on stderr
+//! say stdio       what is told on stderr · standard descriptors that were closed
 //! ```
 #![deny(unsafe_code)]
 
@@ -56,6 +56,7 @@ pub mod shm;
 pub mod signals;
 pub mod slicer;
 pub mod stacks;
+pub mod stdio;
 pub mod steering;
 pub mod unwind;
 pub mod watch;
