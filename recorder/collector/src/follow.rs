@@ -1,7 +1,10 @@
 //! Follows every image of a run from its claim to its end: one thread, woken by signals, claims and the clock.
 
+mod names;
+mod requests;
+
 use crate::bell::Bell;
-use crate::control::{ClientId, ControlSocket};
+use crate::control::ControlSocket;
 use crate::guide::Guide;
 use crate::limits;
 use crate::offer::Offer;
@@ -11,8 +14,6 @@ use crate::run;
 use crate::say::say;
 use crate::shm::{Session, wait};
 use crate::signals::{self, Ended, Signals, Watch};
-use crate::steering::Wanted;
-use crate::watch::Request;
 use edleak_format::{EndReason, TraceWriter};
 use edleak_session::header::{ATTACHED, FRESH};
 use std::collections::HashSet;
@@ -20,6 +21,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+
+use names::beside;
+pub use names::child_path;
 
 /// Claims are looked for this often while the target is young, and may be waiting for its rules.
 const YOUNG_POLL: Duration = Duration::from_micros(500);
@@ -374,67 +378,8 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Takes requests, and tends to those taken before.
-    fn serve(&mut self, now: Instant) {
-        let mut answers = Vec::new();
-        for recording in self.recordings() {
-            answers.extend(recording.tend(now).map(|(client, text)| (client, Ok(text))));
-        }
-        let lines = self.control.as_mut().map(|control| control.turn(now)).unwrap_or_default();
-        for line in lines {
-            answers.extend(self.take_request(line.client, line.words).map(|answer| (line.client, answer)));
-        }
-        for (client, answer) in answers {
-            self.answer(client, answer, now);
-        }
-    }
-
     fn recordings(&mut self) -> impl Iterator<Item = &mut Recording> {
         self.recording.iter_mut().chain(self.children.iter_mut().map(|child| &mut child.recording))
-    }
-
-    /// The answer to a request; `None`: a recording is going to answer.
-    fn take_request(
-        &mut self,
-        client: ClientId,
-        words: Option<Vec<String>>,
-    ) -> Option<Result<String, String>> {
-        let words = words.unwrap_or_default();
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        match words.as_slice() {
-            ["list"] => {
-                let lines: Vec<_> = self.recordings().map(|one| one.progress().to_string()).collect();
-                Some(Ok(lines.join("\n")))
-            }
-            [verb @ ("watch" | "unwatch"), pid, specs @ ..] => {
-                let requests: Result<Vec<_>, _> =
-                    specs.iter().map(|spec| Request::parse_plain(spec)).collect();
-                let requests = match requests {
-                    Ok(requests) => requests,
-                    Err(message) => return Some(Err(message)),
-                };
-                let Some(recording) = self.recordings().find(|one| one.pid().to_string() == *pid) else {
-                    return Some(Err(format!("process {pid} is not being recorded (any more)")));
-                };
-                recording.steer(Wanted { client, requests, is_for: *verb == "watch" });
-                None
-            }
-            _ => Some(Err("unknown request (use edleak-record of the same version on both sides)".into())),
-        }
-    }
-
-    fn answer(&mut self, client: ClientId, answer: Result<String, String>, now: Instant) {
-        if let Some(control) = &mut self.control {
-            control.answer(client, answer, now);
-        }
-    }
-
-    /// Nobody waits for an answer of a recording that is over.
-    fn dismiss_clients(&mut self, recording: &Recording) {
-        for client in recording.clients().collect::<Vec<_>>() {
-            let over = format!("the recording of process {} is over (read its trace)", recording.pid());
-            self.answer(client, Err(over), Instant::now());
-        }
     }
 
     fn take_slices(&mut self, now: Instant) {
@@ -532,18 +477,6 @@ fn no_session(error: &io::Error) -> String {
     limits::explain("what it executes next may not be recorded", error, "see `ulimit -a`")
 }
 
-/// `NAME.PID.edl`, beside the trace of the root process.
-pub fn child_path(output: &Path, pid: u32) -> PathBuf {
-    beside(output, &pid.to_string())
-}
-
-/// `NAME.WORD.edl`, beside `NAME.edl`.
-fn beside(output: &Path, word: &str) -> PathBuf {
-    let name = output.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let stem = name.strip_suffix(".edl").unwrap_or(&name);
-    output.with_file_name(format!("{stem}.{word}.edl"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -557,11 +490,5 @@ mod tests {
         outcome.fail(Path::new("b.edl"), &no_session(&io::Error::from_raw_os_error(libc::EMFILE)));
         assert_eq!(outcome.failures.len(), 3, "{:?}", outcome.failures);
         assert!(outcome.failures[0].message.ends_with("(raise `ulimit -n`)"));
-    }
-
-    #[test]
-    fn children_have_traces_of_their_own() {
-        assert_eq!(child_path(Path::new("/tmp/a/trace.edl"), 7), Path::new("/tmp/a/trace.7.edl"));
-        assert_eq!(child_path(Path::new("out"), 7), Path::new("out.7.edl"));
     }
 }

@@ -35,7 +35,7 @@ pub struct Control {
 }
 const _: () = assert!(core::mem::size_of::<Control>() <= BYTES);
 
-/// One session on offer: [`EMPTY`], [`CLAIMED`], or a fresh session that waits for an image.
+/// One session on offer: nothing yet, taken by an image, or a fresh session that waits for one.
 ///
 /// One word for both whether and which: between two, the collector could refill the place, and its next session would be handed out
 /// twice.

@@ -1,0 +1,69 @@
+//! What is asked of the recordings under way: requests in, answers out.
+
+use super::Follower;
+use crate::control::ClientId;
+use crate::recording::Recording;
+use crate::steering::Wanted;
+use crate::watch::Request;
+use std::time::Instant;
+
+impl Follower<'_> {
+    /// Takes requests, and tends to those taken before.
+    pub(super) fn serve(&mut self, now: Instant) {
+        let mut answers = Vec::new();
+        for recording in self.recordings() {
+            answers.extend(recording.tend(now).map(|(client, text)| (client, Ok(text))));
+        }
+        let lines = self.control.as_mut().map(|control| control.turn(now)).unwrap_or_default();
+        for line in lines {
+            answers.extend(self.take_request(line.client, line.words).map(|answer| (line.client, answer)));
+        }
+        for (client, answer) in answers {
+            self.answer(client, answer, now);
+        }
+    }
+
+    /// The answer to a request; `None`: a recording is going to answer.
+    fn take_request(
+        &mut self,
+        client: ClientId,
+        words: Option<Vec<String>>,
+    ) -> Option<Result<String, String>> {
+        let words = words.unwrap_or_default();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        match words.as_slice() {
+            ["list"] => {
+                let lines: Vec<_> = self.recordings().map(|one| one.progress().to_string()).collect();
+                Some(Ok(lines.join("\n")))
+            }
+            [verb @ ("watch" | "unwatch"), pid, specs @ ..] => {
+                let requests: Result<Vec<_>, _> =
+                    specs.iter().map(|spec| Request::parse_plain(spec)).collect();
+                let requests = match requests {
+                    Ok(requests) => requests,
+                    Err(message) => return Some(Err(message)),
+                };
+                let Some(recording) = self.recordings().find(|one| one.pid().to_string() == *pid) else {
+                    return Some(Err(format!("process {pid} is not being recorded (any more)")));
+                };
+                recording.steer(Wanted { client, requests, is_for: *verb == "watch" });
+                None
+            }
+            _ => Some(Err("unknown request (use edleak-record of the same version on both sides)".into())),
+        }
+    }
+
+    fn answer(&mut self, client: ClientId, answer: Result<String, String>, now: Instant) {
+        if let Some(control) = &mut self.control {
+            control.answer(client, answer, now);
+        }
+    }
+
+    /// Nobody waits for an answer of a recording that is over.
+    pub(super) fn dismiss_clients(&mut self, recording: &Recording) {
+        for client in recording.clients().collect::<Vec<_>>() {
+            let over = format!("the recording of process {} is over (read its trace)", recording.pid());
+            self.answer(client, Err(over), Instant::now());
+        }
+    }
+}
