@@ -119,11 +119,20 @@ fn a_limit_that_is_met_is_named_once() {
             format!("ulimit {limit}; exec {record} -o trace.edl bash -c 'read -t 0.3 <> <(:); exit 0'");
         run(Command::new("bash").args(["-c", &script]).current_dir(dir.path()))
     };
-    let outcome = limited("-n 8");
-    assert_refused(&outcome, "8 descriptors", &["no process for the target", "(raise `ulimit -n`)"]);
-    assert!(!dir.join("trace.edl").exists(), "nothing was recorded");
-    let outcome = limited("-n 12");
-    assert_eq!(outcome.stderr.matches("(raise `ulimit -n`)").count(), 1, "{}", outcome.stderr);
+    // How many descriptors are open when it starts is not ours to say, so what it lacks first differs.
+    let mut refused = 0;
+    for descriptors in 6..=13 {
+        let what = format!("{descriptors} descriptors");
+        let outcome = limited(&format!("-n {descriptors}"));
+        assert_eq!(outcome.stderr.matches("(raise `ulimit -n`)").count(), 1, "{what}: {}", outcome.stderr);
+        if outcome.code != 0 {
+            refused += 1;
+            assert_refused(&outcome, &what, &[]);
+            assert!(!dir.join("trace.edl").exists(), "{what}: nothing was recorded");
+        }
+        let _ = std::fs::remove_file(dir.join("trace.edl"));
+    }
+    assert!(refused > 0, "with so few it cannot record");
     // Too little for the stack of a thread.
     let outcome = limited("-d 1000");
     assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
