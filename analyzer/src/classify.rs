@@ -106,13 +106,16 @@ impl Judgement {
 
 fn judge_growth(series: &Series, period_s: f64) -> Judgement {
     let record = series.points().saturating_add(series.absent());
-    if series.points() == 0 || record < LEAST_POINTS {
+    if record < LEAST_POINTS {
         let missing = LEAST_POINTS.saturating_sub(record).max(1);
         return Judgement::undecided(
             Class::Constant,
             missing as f64 * period_s,
             words::too_short(record, LEAST_POINTS),
         );
+    }
+    if series.points() == 0 {
+        return Judgement::no_leak(Class::Constant, words::unseen());
     }
     let Some(buckets) = series.buckets() else {
         return Judgement::no_leak(Class::Constant, words::unmoved(series.points()));
@@ -179,6 +182,10 @@ const SUSPECT: Bar = Bar { sav: 2.2, dec: 0.15, mxe: 0.87, second: 0.6, t25: 1.3
 const STRICT: Bar = Bar { sav: 5.0, dec: 0.42, mxe: 0.4, second: 0.6, t25: 3.0, bic: 3.5 };
 /// ... and so many allocations kept: however even, a few are a few things that happened once each.
 const STRICT_EVENTS: f64 = 12.0;
+/// ... over so many seconds: a program that young may still be building up what it needs, steadily.
+const STRICT_SECONDS: f64 = 2.0;
+/// Where more was freed than is left, so many allocations have to be left over: fewer are what one busier moment leaves behind.
+const LEAST_EVENTS: f64 = 8.0;
 /// After a wave or surges have been taken out: stricter, since the adjustment has chosen what suited best.
 const ADJUSTED: Bar = Bar { sav: 4.0, dec: 0.15, mxe: 0.87, second: 0.6, t25: 4.0, bic: 0.0 };
 /// For allocations that get bigger rather than more: only bytes speak.
@@ -266,7 +273,19 @@ impl Site<'_> {
                 return Ruling { by_survivors: true, ..ruling };
             }
         }
-        self.rule_of_curves()
+        let ruling = self.rule_of_curves();
+        match ruling.verdict {
+            Verdict::Leak if self.is_a_few_of_many() => {
+                Ruling::not(Verdict::Undecided, words::a_few(self.count.rise(), self.series.last().frees))
+            }
+            _ => ruling,
+        }
+    }
+
+    /// What is kept is a handful, beside so much that was freed.
+    fn is_a_few_of_many(&self) -> bool {
+        let last = self.series.last();
+        self.count.rise() < LEAST_EVENTS && last.frees > last.allocs.saturating_sub(last.frees)
     }
 
     /// Cheap tests first: the contest of models costs more than all else together.
@@ -365,11 +384,19 @@ impl Site<'_> {
         // A rate over the time before it began would let a gate pass what leaks fast and late.
         let window = ((1.0 - contest.begins) * curve_points).min(self.series.points() as f64);
         let window_s = window * period_s;
+        let is_young = record * period_s < STRICT_SECONDS;
+        let mut why = why;
+        if ruling.strict && is_young {
+            why.push(words::young(STRICT_SECONDS));
+        }
         Judgement {
             leak_bytes: leaked as u64,
             rate_bytes_per_s: if window_s > 0.0 { leaked / window_s } else { 0.0 },
             began_s: (record - window) * period_s,
-            confidence: Some(if ruling.strict { Confidence::Strict } else { Confidence::Suspect }),
+            confidence: Some(match ruling.strict && !is_young {
+                true => Confidence::Strict,
+                false => Confidence::Suspect,
+            }),
             verdict: Verdict::Leak,
             by_survivors: ruling.by_survivors,
             ..Judgement::no_leak(class, why)

@@ -162,6 +162,49 @@ fn growth_that_feeds_itself_is_exponential() {
     assert_eq!((judged.verdict, judged.class), (Verdict::Leak, Class::Exp));
 }
 
+/// As recorded of a web server on node: some ten allocations at a time, after the first wave of requests some fourteen.
+#[test]
+fn a_handful_more_amid_much_churn_is_undecided() {
+    const LIVE: [u64; 60] = [
+        12, 20, 20, 20, 6, 8, 11, 10, 10, 10, 10, 10, 8, 11, 8, 10, 10, 9, 10, 10, 10, 10, 9, 10, 10, 9, 13,
+        10, 14, 14, 14, 14, 14, 14, 14, 14, 14, 14, 14, 17, 14, 14, 14, 14, 14, 14, 14, 14, 16, 14, 14, 14,
+        14, 14, 14, 14, 15, 15, 17, 17,
+    ];
+    let judged = |times: u64, churn: u64| {
+        let mut builder = SeriesBuilder::new();
+        for slice in 0..600u64 {
+            let live_count = times * LIVE[slice as usize / 10];
+            let frees = churn * slice;
+            builder.push(Point {
+                live_bytes: 128 * live_count,
+                live_count,
+                allocs: frees + live_count,
+                frees,
+            });
+        }
+        judge(&builder.finish(), 0.02, Model::Growth)
+    };
+    let few = judged(1, 4);
+    assert_eq!(few.verdict, Verdict::Undecided, "{:?}", few.why);
+    assert!(few.why[0].starts_with("5 allocations more are live"), "{:?}", few.why);
+    // The same curve of ten times as many says more, and so does a handful where nothing is freed.
+    assert_eq!(judged(10, 4).verdict, Verdict::Leak);
+    assert_eq!(judged(1, 0).verdict, Verdict::Leak);
+}
+
+/// What a program of a second does all the time it may do because it is starting.
+#[test]
+fn nothing_is_beyond_doubt_in_a_second() {
+    let at = |period_s: f64| {
+        judge(&series(100, |slice| 4096 * slice, |slice| 16 * slice), period_s, Model::Growth)
+    };
+    assert_eq!(at(0.02).confidence, Some(Confidence::Strict));
+    let young = at(0.01);
+    assert_eq!((young.verdict, young.confidence), (Verdict::Leak, Some(Confidence::Suspect)));
+    assert!(young.why.last().is_some_and(|why| why.contains("2 s")), "{:?}", young.why);
+    assert_eq!((young.leak_bytes, young.class), (at(0.02).leak_bytes, Class::Linear));
+}
+
 #[test]
 fn a_sure_leak_is_strict_and_says_why() {
     let judged = of_hundred(600, |slice| 7 * slice);
@@ -185,7 +228,7 @@ fn a_record_too_short_is_undecided_never_clean() {
 
 #[test]
 fn a_site_that_turns_up_at_the_end_of_a_long_record_is_not_a_short_record() {
-    for (absent, own) in [(3600u64, 1), (3600, 5), (3600, 11), (3600, 100), (79, 1), (70, 10)] {
+    for (absent, own) in [(3600u64, 0), (3600, 1), (3600, 5), (3600, 11), (3600, 100), (79, 1), (70, 10)] {
         let mut builder = SeriesBuilder::new();
         builder.absent(absent);
         for slice in 0..own {

@@ -9,7 +9,7 @@ use edleak_tests::tools::tools;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 // ---------------------------------------------------------------- exit codes, signals, files
 
@@ -200,6 +200,29 @@ fn duration_then_terminate_ends_the_target() {
         .options(["--duration", "500ms", "--then-terminate"])
         .record("bash", ["-c", script]);
     assert_eq!((recording.outcome.code, &*recording.outcome.stdout), (0, "terminated\n"));
+}
+
+/// Whoever does not want to wait for a program that takes no notice of SIGTERM is told that it runs on.
+#[test]
+fn waiting_for_the_end_can_be_interrupted() {
+    let dir = TempDir::new("unwilling");
+    let (asked, go_on) = (dir.join("asked"), dir.join("go-on"));
+    let script = format!(
+        "exec >/dev/null 2>&1; trap 'echo > {}' TERM; while [ ! -e {} ]; do read -t 0.05 <> <(:); done",
+        asked.display(),
+        go_on.display()
+    );
+    let recorder = Recorder::new("unwilling").options(["--duration", "200ms", "--then-terminate"]);
+    let recording = Running::start(&mut recorder.command(&dir.join("t.edl"), "bash", ["-c", &script]), b"");
+    wait_for("SIGTERM", || asked.exists());
+    let since = Instant::now();
+    recording.signal(libc::SIGINT);
+    let outcome = recording.finish();
+    std::fs::write(&go_on, "").expect("writable");
+    assert!(since.elapsed() < Duration::from_secs(8), "it took {:?}", since.elapsed());
+    assert!(outcome.stderr.contains("was sent SIGTERM and runs on"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("; next: edleak-analyze"), "{}", outcome.stderr);
+    assert_eq!(outcome.code, 0);
 }
 
 /// Options after the program are the program's.

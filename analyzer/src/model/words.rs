@@ -2,6 +2,7 @@
 
 use super::births::Survivors;
 use super::trend::Trend;
+use crate::units;
 
 /// A window has grown from this share of the whole rise on.
 const LEAST_RISE: f64 = 0.02;
@@ -9,6 +10,11 @@ const LEAST_RISE: f64 = 0.02;
 /// A record too short for a verdict.
 pub fn too_short(slices: u64, needed: u64) -> Vec<String> {
     vec![format!("the record has {slices} of the {needed} slices that a verdict needs")]
+}
+
+/// A site that came after everything that is judged.
+pub fn unseen() -> Vec<String> {
+    vec!["it was not there before the very end of the record".to_owned()]
 }
 
 /// A site whose live bytes do not move.
@@ -71,6 +77,20 @@ pub fn survivors(survivors: &Survivors, trend: &Trend, bic: f64) -> Vec<String> 
         why.push(format!("odds that it does not leak: {} to 1", odds(-survivors.log_odds)));
     }
     why
+}
+
+/// Growth by a handful, at a site that frees much.
+pub fn a_few(rise: f64, frees: u64) -> Vec<String> {
+    let kept = units::plural(rise.max(1.0) as u64, "allocation more is", "allocations more are");
+    vec![
+        format!("{kept} live than after a quarter of the record, of which a busier moment may be the cause"),
+        format!("{} freed", units::plural(frees, "was", "were")),
+    ]
+}
+
+/// A leak beyond doubt, were the record not so short.
+pub fn young(least_s: f64) -> String {
+    format!("in less than {least_s} s a program may still be starting")
 }
 
 /// A curve that a cache explains better.

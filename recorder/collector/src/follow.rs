@@ -246,7 +246,7 @@ impl<'a> Follower<'a> {
             if signal.number == libc::SIGCHLD {
                 continue;
             }
-            stop |= matches!(signal.number, libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT);
+            stop |= signal.asks_for_an_end();
             if let (Root::Child(pid), true, None) = (&self.root, signal.is_ours_alone, self.outcome.ended) {
                 signals::send(*pid, signal.number);
             }

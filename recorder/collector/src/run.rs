@@ -11,7 +11,7 @@ use crate::offer::Offer;
 use crate::process;
 use crate::recording::{Options, Summary};
 use crate::say::say;
-use crate::signals::{self, Ended, Signals};
+use crate::signals::{self, Ended, Signal, Signals};
 use crate::watch::WatchSet;
 use crate::wrappers::WrapperSet;
 use edleak_analyzer::analysis::INJECTED_NAME;
@@ -21,7 +21,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// edleak-record itself failed.
 const FAILED: u8 = 125;
@@ -119,9 +119,12 @@ fn record(args: &Args) -> Result<ExitCode, (u8, String)> {
         }
     }
     let mut outcome = Follower::new(&plan, offer, Root::Child(pid), Some(reserved)).run(&mut signals);
-    if args.then_terminate && outcome.ended.is_none() {
-        terminate(pid);
+    if args.then_terminate && outcome.ended.is_none() && !terminate(pid, &mut signals) {
+        say(format_args!(
+            "the program (pid {pid}) was sent SIGTERM and runs on (end it with `kill -9 {pid}`)"
+        ));
     }
+    signals.release();
     if args.embed_symbols {
         embed_symbols(&mut outcome.summaries);
     }
@@ -246,11 +249,18 @@ fn blind(checked: &check::Program, ended: Option<Ended>) -> (u8, String) {
     (code, format!("nothing was recorded of `{}`: {why}", checked.path.display()))
 }
 
-fn terminate(pid: u32) {
+/// Asks the target to end. Tells whether it did, before its time was over or somebody wanted to wait no longer.
+fn terminate(pid: u32, signals: &mut Signals) -> bool {
     signals::send(pid, libc::SIGTERM);
-    if let Some(watch) = signals::Watch::of(pid) {
-        signals::wait_readable(&[watch.fd()], TERMINATION);
+    let limit = Instant::now() + TERMINATION;
+    while signals::has_ended(pid).is_none() {
+        let left = limit.saturating_duration_since(Instant::now());
+        if left.is_zero() || signals.take().into_iter().any(Signal::asks_for_an_end) {
+            return false;
+        }
+        signals::wait_readable(&[signals.fd()], left);
     }
+    true
 }
 
 fn report(args: &Args, outcome: &Outcome, wishes: &Wishes) {

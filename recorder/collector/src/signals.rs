@@ -42,6 +42,13 @@ pub struct Signal {
     pub is_ours_alone: bool,
 }
 
+impl Signal {
+    /// Whether somebody wants an end of it all.
+    pub fn asks_for_an_end(self) -> bool {
+        matches!(self.number, libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT)
+    }
+}
+
 impl Signals {
     /// Holds back every signal that is to be passed on, and SIGCHLD.
     pub fn block() -> io::Result<Signals> {
@@ -79,6 +86,14 @@ impl Signals {
         unsafe { libc::sigaction(libc::SIGPIPE, &raw const self.pipe_action, std::ptr::null_mut()) };
         // SAFETY: as above.
         unsafe { libc::sigaction(libc::SIGXFSZ, &raw const self.size_action, std::ptr::null_mut()) };
+        // SAFETY: the set that was in force before.
+        unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.original, std::ptr::null_mut()) };
+    }
+
+    /// Holds nothing back any more: there is no target left to pass it on to, and what is still to do may be interrupted. What has
+    /// arrived up to now was meant for the target.
+    pub fn release(mut self) {
+        self.take();
         // SAFETY: the set that was in force before.
         unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.original, std::ptr::null_mut()) };
     }
