@@ -23,6 +23,8 @@ pub enum ErrorKind {
     NoSpace,
     /// Another writer is writing this file.
     InUse,
+    /// There is something in the file that was to be made.
+    AlreadyExists,
     /// Somebody cut the file off while it was written. What was written before is gone.
     CutOff,
     /// The capacity asked for cannot hold a trace of this many sites.
@@ -50,10 +52,12 @@ impl Error {
 
     /// An error of the operating system. No room is its own kind, because a recording ends in order when it happens.
     pub(crate) fn io(what: &str, source: io::Error) -> Error {
-        let (kind, remedy) = if is_no_space(&source) {
-            (ErrorKind::NoSpace, " (free some space, or use a smaller --size)")
-        } else {
-            (ErrorKind::Io, "")
+        let (kind, remedy) = match source.raw_os_error() {
+            Some(libc::EFBIG) => (ErrorKind::NoSpace, " (raise `ulimit -f`, or use a smaller --size)"),
+            Some(libc::ENOSPC | libc::EDQUOT) => {
+                (ErrorKind::NoSpace, " (free some space, or use a smaller --size)")
+            }
+            _ => (ErrorKind::Io, ""),
         };
         Error { kind, message: format!("{what}: {source}{remedy}"), source: Some(source) }
     }
@@ -74,10 +78,6 @@ impl Error {
     pub fn raw_os_error(&self) -> Option<i32> {
         self.source.as_ref().and_then(io::Error::raw_os_error)
     }
-}
-
-fn is_no_space(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EFBIG | libc::EDQUOT))
 }
 
 pub(crate) fn opening(path: &Path) -> String {

@@ -1,7 +1,7 @@
 //! Slices and records to the file: into the journal at once, and from there into sealed blocks.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -101,10 +101,10 @@ fn is_ours(file: &File) -> bool {
 }
 
 impl TraceWriter {
-    /// Creates a trace, readable by its owner only. What was in the file is lost; the caller has moved it away.
+    /// Creates a trace, readable by its owner only, where there is no file or an empty one.
     ///
     /// # Errors
-    /// `CapacityTooSmall` below [`MIN_CAPACITY_BYTES`]; `InUse`; `NoSpace` where not even the first page fits; `Io`.
+    /// `CapacityTooSmall` below [`MIN_CAPACITY_BYTES`]; `InUse`; `AlreadyExists`; `NoSpace` where not even the first page fits; `Io`.
     pub fn create(path: &Path, capacity_bytes: u64) -> Result<TraceWriter, Error> {
         Self::create_inner(path, capacity_bytes).map_err(|error| error.context(error::writing(path)))
     }
@@ -122,7 +122,7 @@ impl TraceWriter {
             .read(true)
             .write(true)
             .create(true)
-            .truncate(false) // not before it is ours
+            .truncate(false)
             .mode(0o600)
             .open(path)
             .map_err(|error| Error::io("cannot create the file", error))?;
@@ -130,7 +130,14 @@ impl TraceWriter {
         if !is_ours(&file) {
             return Err(Error::new(ErrorKind::InUse, "another recording is writing it"));
         }
-        file.set_len(0).map_err(|error| Error::io("cannot empty the file", error))?;
+        let made = file.metadata().map_err(|error| Error::io("cannot look at the file", error))?;
+        let is_there = |there: Metadata| (made.dev(), made.ino()) == (there.dev(), there.ino());
+        if !std::fs::metadata(path).is_ok_and(is_there) {
+            return Err(Error::new(ErrorKind::InUse, "another recording has just taken its name"));
+        }
+        if made.len() > 0 {
+            return Err(Error::new(ErrorKind::AlreadyExists, "there is a file of that name (move it away)"));
+        }
         let capacity = capacity_bytes / 4096 * 4096;
         let salt = random_salt();
         let page = Header { version: FORMAT_VERSION, capacity_bytes: capacity, salt }.to_page();

@@ -214,10 +214,11 @@ fn a_trace_is_read_while_it_is_written() {
 
 #[test]
 fn a_rewritten_trace_has_the_same_slices_and_another_catalog() {
-    let (file, copy) = (TempFile::new("rewrite"), TempFile::new("rewrite-copy"));
+    let file = TempFile::new("rewrite");
     let mut writer = TraceWriter::create(&file.0, MIN_CAPACITY_BYTES).expect("a new file");
     let model = write(&mut writer, 20, 0..3000).expect("there is room");
     let rewritten_is_the_same = || {
+        let copy = TempFile::new("rewrite-copy");
         let trace = Trace::open(&file.0).expect("a trace");
         let map = |record| match record {
             Record::Site(site) if site.id.0 == 7 => None,

@@ -133,6 +133,10 @@ fn a_limit_that_is_met_is_named_once() {
         let _ = std::fs::remove_file(dir.join("trace.edl"));
     }
     assert!(refused > 0, "with so few it cannot record");
+    // No room for a file is no signal that kills.
+    let outcome = limited("-f 0");
+    assert_refused(&outcome, "-f 0", &["(raise `ulimit -f`"]);
+    assert!(!dir.join("trace.edl").exists(), "nothing was recorded");
     // Too little for the stack of a thread.
     let outcome = limited("-d 1000");
     assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);

@@ -5,19 +5,18 @@ use crate::args::{CollectArgs, parse_size};
 use crate::follow::{Follower, Plan, Root, child_path};
 use crate::guide::{Guide, Wishes};
 use crate::offer::Offer;
+use crate::output::{self, Refusal, Reserved};
 use crate::period::Period;
 use crate::process;
 use crate::recording::Options;
-use crate::run;
 use crate::signals::{Signals, Watch};
 use crate::watch::WatchSet;
 use crate::wrappers::WrapperSet;
-use edleak_format::{MIN_CAPACITY_BYTES, is_being_written};
+use edleak_format::{MIN_CAPACITY_BYTES, TraceWriter};
 use std::ffi::CString;
-use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::fs::File;
+use std::io::Write;
 use std::os::fd::FromRawFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -39,7 +38,7 @@ pub fn collect(args: &CollectArgs) -> ExitCode {
     unsafe { libc::setsid() };
     drop_inherited(&[args.reply_fd, watch.fd()]);
     let output = std::env::var_os("EDLEAK_OUTPUT").filter(|path| !path.is_empty());
-    let output = run::followed(Path::new(&output.unwrap_or_else(|| "trace.edl".into())));
+    let output = output::followed(Path::new(&output.unwrap_or_else(|| "trace.edl".into())));
     let period = setting("EDLEAK_PERIOD", str::parse).unwrap_or(Period::Auto);
     let capacity_bytes = setting("EDLEAK_SIZE", |text| match parse_size(text)? {
         bytes if bytes < MIN_CAPACITY_BYTES => Err(format!("it is less than {}k", MIN_CAPACITY_BYTES >> 10)),
@@ -60,69 +59,51 @@ pub fn collect(args: &CollectArgs) -> ExitCode {
         children: false,
         guide: Guide::new(Arc::new(wishes)),
     };
-    let made = reserve(&mut plan.output, args.pid).and_then(|()| {
-        let made = || Ok((Offer::create(false)?, Signals::block()?));
-        made().map_err(|error: io::Error| {
-            give_back(&plan.output);
-            error.to_string()
-        })
+    let made = Signals::block().map_err(|error| error.to_string()).and_then(|signals| {
+        let (path, writer, reserved) = reserve(&plan, args.pid)?;
+        let offer = Offer::create(false).inspect_err(|_| reserved.give_back());
+        Ok((signals, path, writer, reserved, offer.map_err(|error| error.to_string())?))
     });
-    let (offer, mut signals) = match made {
+    let (mut signals, path, writer, reserved, offer) = match made {
         Ok(made) => made,
         Err(message) => {
             log(&format!("process {} is not recorded: {message}", args.pid));
             return ExitCode::FAILURE;
         }
     };
+    plan.output = path;
     offer.set_root(args.pid);
     if reply.write_all(offer.path().as_bytes()).is_err() {
-        give_back(&plan.output);
+        reserved.give_back();
         return ExitCode::FAILURE;
     }
     drop(reply);
-    let outcome = Follower::new(&plan, offer, Root::Other(args.pid, watch), None).run(&mut signals);
-    if outcome.summaries.is_empty() {
-        give_back(&plan.output);
+    let outcome = Follower::new(&plan, offer, Root::Other(args.pid, watch), Some(writer)).run(&mut signals);
+    if outcome.summaries.is_empty() && outcome.failures.is_empty() {
+        reserved.give_back();
     }
     outcome.failures.iter().for_each(|failure| log(&failure.message));
     if outcome.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Takes the name of a trace. One that another process is recorded into, or is going to be, is left to it: one that started at the same
-/// time, or this one before an exec. Then the process gets a trace named after itself.
-fn reserve(output: &mut PathBuf, pid: u32) -> Result<(), String> {
+/// Takes the name of a trace. One that another process is recorded into is left to it: one that started at the same time, or this one
+/// before an exec. Then the process gets a trace named after itself.
+fn reserve(plan: &Plan, pid: u32) -> Result<(PathBuf, TraceWriter, Reserved), String> {
     const MOST: u32 = 100;
+    let output = &plan.output;
     let numbered = |image| match image {
         0 => output.clone(),
         1 => child_path(output, pid),
         image => child_path(output, pid).with_extension(format!("{image}.edl")),
     };
     for candidate in (0..MOST).map(numbered) {
-        // An empty file is one that somebody has reserved.
-        let is_reserved =
-            |path: &Path| std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() == 0);
-        if is_being_written(&candidate) || is_reserved(&candidate) {
-            continue;
-        }
-        run::keep_old(&candidate)?;
-        // As readable as a trace is, by nobody else.
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&candidate) {
-            Ok(_) => {
-                *output = candidate;
-                return Ok(());
-            }
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(format!("`{}`: {error}", candidate.display())),
+        match output::reserve(&candidate, plan.options.capacity_bytes) {
+            Ok((writer, reserved)) => return Ok((candidate, writer, reserved)),
+            Err(Refusal::InUse(_)) => {}
+            Err(Refusal::Failed(message)) => return Err(message),
         }
     }
     Err(format!("`{}` and all names like it are taken (set EDLEAK_OUTPUT to another)", output.display()))
-}
-
-/// Nothing came of it: the name is free again.
-fn give_back(output: &Path) {
-    if std::fs::metadata(output).is_ok_and(|file| file.len() == 0) {
-        let _ = std::fs::remove_file(output);
-    }
 }
 
 /// A setting from the environment; one that cannot be is left at its default.

@@ -8,9 +8,9 @@ use crate::control::ControlSocket;
 use crate::guide::Guide;
 use crate::limits;
 use crate::offer::Offer;
+use crate::output;
 use crate::process;
 use crate::recording::{Options, Others, Recording, Summary};
-use crate::run;
 use crate::say::say;
 use crate::shm::{Session, wait};
 use crate::signals::{self, Ended, Signals, Watch};
@@ -299,8 +299,8 @@ impl<'a> Follower<'a> {
             index.map(|index| self.children.swap_remove(index).recording)
         };
         let path = match &before {
-            Some(before) => Ok(before.path().to_owned()),
-            None if is_root => Ok(self.plan.output.clone()),
+            Some(before) => before.path().to_owned(),
+            None if is_root => self.plan.output.clone(),
             None => self.child_output(own_number),
         };
         if let Some(before) = before {
@@ -313,16 +313,18 @@ impl<'a> Follower<'a> {
         if !is_root {
             options.command = process::command_line(pid);
         }
-        let begun = path.and_then(|path| {
-            let reserved = if is_root { self.reserved.take() } else { None };
-            let writer = reserved.map_or_else(|| TraceWriter::create(&path, options.capacity_bytes), Ok);
+        let begun = match if is_root { self.reserved.take() } else { None } {
+            Some(writer) => Ok(writer),
+            None => output::reserve(&path, options.capacity_bytes)
+                .map(|(writer, _)| writer)
+                .map_err(|refusal| refusal.to_string()),
+        }
+        .and_then(|writer| {
             let guide = self.plan.guide.for_another();
-            writer.and_then(|writer| Recording::begin(session, pid, &path, writer, &options, guide)).map_err(
-                |error| {
-                    let remedy = limits::remedy(error.raw_os_error(), "choose another file with -o");
-                    limits::with_remedy(&error, &remedy)
-                },
-            )
+            Recording::begin(session, pid, &path, writer, &options, guide).map_err(|error| {
+                let remedy = limits::remedy(error.raw_os_error(), "choose another file with -o");
+                limits::with_remedy(&error, &remedy)
+            })
         });
         match begun {
             Ok(recording) if is_root => {
@@ -342,7 +344,7 @@ impl<'a> Follower<'a> {
 
     /// Where a child is recorded: `NAME.PID.edl`, or with a number behind it where that is of this run, since numbers of processes come
     /// again. A trace of an earlier run is kept, as the root's is.
-    fn child_output(&self, pid: u32) -> Result<PathBuf, String> {
+    fn child_output(&self, pid: u32) -> PathBuf {
         let finished = self.outcome.summaries.iter().map(|summary| summary.path.as_path());
         let running = self.children.iter().map(|child| child.recording.path());
         let taken: HashSet<&Path> = finished.chain(running).collect();
@@ -352,23 +354,26 @@ impl<'a> Follower<'a> {
             times += 1;
             path = beside(&self.plan.output, &format!("{pid}.{times}"));
         }
-        run::keep_old(&path)?;
-        Ok(path)
+        path
     }
 
     /// The recording of an image that executed another one, which is recorded in its place. What ran for a while has something to tell
     /// and keeps its trace, under another name; a shell that only starts a server has not.
     fn set_aside(&mut self, mut recording: Recording) {
         recording.set_followed();
-        if recording.began().elapsed() < WORTH_KEEPING {
-            return self.dismiss_clients(&recording);
-        }
         let path = recording.path().to_owned();
+        if recording.began().elapsed() < WORTH_KEEPING {
+            self.dismiss_clients(&recording);
+            drop(recording);
+            let _ = std::fs::remove_file(&path);
+            return;
+        }
         let finished = self.outcome.summaries.len();
         self.finish(recording, EndReason::Gone, Others::default());
         self.executed += 1;
         let aside = beside(&path, &format!("exec{}", self.executed));
-        let moved = run::keep_old(&aside)
+        let moved = output::keep_old(&aside)
+            .map_err(|refusal| refusal.to_string())
             .and_then(|_| std::fs::rename(&path, &aside).map_err(|error| error.to_string()));
         match moved {
             Ok(()) => {

@@ -45,6 +45,7 @@ pub mod limits;
 pub mod modules;
 pub mod names;
 pub mod offer;
+pub mod output;
 pub mod period;
 pub mod pieces;
 pub mod process;

@@ -8,6 +8,7 @@ use crate::guide::{Guide, Wishes};
 use crate::launch;
 use crate::limits;
 use crate::offer::Offer;
+use crate::output;
 use crate::process;
 use crate::recording::{Options, Summary};
 use crate::say::say;
@@ -16,7 +17,7 @@ use crate::watch::WatchSet;
 use crate::wrappers::WrapperSet;
 use edleak_analyzer::analysis::INJECTED_NAME;
 use edleak_analyzer::units;
-use edleak_format::{ErrorKind, Losses, MIN_CAPACITY_BYTES, TraceWriter, is_being_written};
+use edleak_format::{Losses, MIN_CAPACITY_BYTES};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -61,29 +62,19 @@ fn record(args: &Args) -> Result<ExitCode, (u8, String)> {
     }
     let wishes = Arc::new(wishes(args).map_err(failed)?);
     let preload = launch::find_preload().map_err(failed)?;
-    let output = followed(&args.output);
-    let old = keep_old(&output).map_err(failed)?;
-    let give_back = |old: &Option<PathBuf>| {
-        let _ = std::fs::remove_file(&output);
-        if let Some(old) = old {
-            let _ = std::fs::rename(old, &output);
-        }
-    };
-    // The trace is made now, so that what stands in its way is known before anything is started, and nobody else takes it.
-    let reserved = TraceWriter::create(&output, args.size).map_err(|error| {
-        if error.kind() != ErrorKind::InUse {
-            give_back(&old);
-        }
-        let remedy = limits::remedy(error.raw_os_error(), "choose another file with -o");
-        failed(limits::with_remedy(&error, &remedy))
+    // From here on: a thread that was started before would take the signals meant for the loop, and a file that may not grow is an error
+    // and not our death.
+    let mut signals = Signals::block().map_err(|error| {
+        failed(limits::explain("signals cannot be passed on to the target", &error, "see `ulimit -a`"))
     })?;
-    // From here on: a thread that was started before would take the signals meant for the loop.
+    let output = output::followed(&args.output);
+    // The trace is made now, so that what stands in its way is known before anything is started, and nobody else takes it.
+    let (writer, reserved) =
+        output::reserve(&output, args.size).map_err(|refusal| failed(refusal.to_string()))?;
     let stopped = |what: &str, error: &std::io::Error| {
-        give_back(&old);
+        reserved.give_back();
         failed(limits::explain(what, error, "see `ulimit -a`"))
     };
-    let mut signals =
-        Signals::block().map_err(|error| stopped("signals cannot be passed on to the target", &error))?;
     let guide = Guide::new(Arc::clone(&wishes));
     guide.prepare(own_libc().into_iter().chain([checked.image.clone()]).collect());
     let plan = Plan {
@@ -106,7 +97,7 @@ fn record(args: &Args) -> Result<ExitCode, (u8, String)> {
     let pid = held.pid();
     offer.set_root(pid);
     if let Err(error) = held.release() {
-        give_back(&old);
+        reserved.give_back();
         return Err((126, format!("failed to start `{}`: {error}", checked.path.display())));
     }
     if !args.quiet {
@@ -118,7 +109,7 @@ fn record(args: &Args) -> Result<ExitCode, (u8, String)> {
             ));
         }
     }
-    let mut outcome = Follower::new(&plan, offer, Root::Child(pid), Some(reserved)).run(&mut signals);
+    let mut outcome = Follower::new(&plan, offer, Root::Child(pid), Some(writer)).run(&mut signals);
     if args.then_terminate && outcome.ended.is_none() && !terminate(pid, &mut signals) {
         say(format_args!(
             "the program (pid {pid}) was sent SIGTERM and runs on (end it with `kill -9 {pid}`)"
@@ -130,7 +121,7 @@ fn record(args: &Args) -> Result<ExitCode, (u8, String)> {
     }
     report(args, &outcome, &wishes);
     if outcome.summaries.is_empty() && outcome.failures.is_empty() {
-        give_back(&old);
+        reserved.give_back();
         return Err(blind(&checked, outcome.ended));
     }
     if args.report {
@@ -188,38 +179,6 @@ fn wishes(args: &Args) -> Result<Wishes, String> {
         watch.add_leaks_of(trace)?;
     }
     Ok(Wishes { wrappers, walks: args.auto_watch || !watch.is_empty(), watch })
-}
-
-/// Where a trace goes that is called `path`: through a link, so that what it leads to is replaced and not the link.
-pub fn followed(path: &Path) -> PathBuf {
-    if !std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink()) {
-        return path.to_owned();
-    }
-    // What it leads to may not be there yet.
-    let target =
-        || std::fs::read_link(path).map(|target| path.parent().unwrap_or(Path::new("")).join(target));
-    std::fs::canonicalize(path).or_else(|_| target()).unwrap_or_else(|_| path.to_owned())
-}
-
-/// Keeps a trace that is already there as `FILE.old`. Anything that is no regular file is left alone.
-pub fn keep_old(output: &Path) -> Result<Option<PathBuf>, String> {
-    let Ok(metadata) = std::fs::metadata(output) else { return Ok(None) };
-    if !metadata.is_file() {
-        return Err(format!("`{}` is not a file (choose another one with -o)", output.display()));
-    }
-    if is_being_written(output) {
-        return Err(format!(
-            "another recording is writing `{}` (choose another file with -o)",
-            output.display()
-        ));
-    }
-    let mut old: OsString = output.as_os_str().to_owned();
-    old.push(".old");
-    let old = PathBuf::from(old);
-    std::fs::rename(output, &old).map_err(|error| {
-        format!("failed to keep `{}` as `.old`: {error} (choose another file with -o)", output.display())
-    })?;
-    Ok(Some(old))
 }
 
 /// Our own libc: most likely the target's, too.
