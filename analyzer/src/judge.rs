@@ -369,6 +369,7 @@ fn in_words(reason: EndReason) -> String {
         EndReason::DurationReached => "the recording reached its duration".into(),
         EndReason::Stopped => "the recording was stopped".into(),
         EndReason::DiskFull => "the disk was full".into(),
+        EndReason::Executed => "the process went on as another program, in another trace".into(),
         EndReason::Replaced => "the process became a program that was not recorded".into(),
     }
 }

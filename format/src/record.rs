@@ -229,6 +229,8 @@ pub enum EndReason {
     DiskFull,
     /// The process executed a program that is not recorded.
     Replaced,
+    /// The process executed another program, which has a trace of its own.
+    Executed,
 }
 
 /// How the recording ended.

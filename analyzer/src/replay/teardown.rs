@@ -21,7 +21,10 @@ const MOST_OF_RECORD: u64 = 10;
 pub fn judged_grid(trace: &Trace) -> Grid {
     let grid = trace.grid();
     let reason = trace.end().map(|end| end.reason);
-    if !matches!(reason, Some(EndReason::Exited(_) | EndReason::Killed(_) | EndReason::Gone)) {
+    if !matches!(
+        reason,
+        Some(EndReason::Exited(_) | EndReason::Killed(_) | EndReason::Gone | EndReason::Executed)
+    ) {
         return grid;
     }
     match last_tick_before(trace) {

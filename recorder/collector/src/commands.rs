@@ -6,7 +6,7 @@ use crate::progress::Progress;
 use crate::say::say;
 use crate::watch::Request;
 use edleak_analyzer::units::{self, plural};
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -27,7 +27,8 @@ pub fn sessions() -> ExitCode {
         say("no recording is running (start one: edleak-record PROGRAM)");
     } else if !running.is_empty() {
         // Whoever closes the pipe has read enough.
-        let _ = io::stdout().write_all(table(&running).as_bytes());
+        let is_for_a_person = io::stdout().is_terminal();
+        let _ = io::stdout().write_all(table(&running, is_for_a_person).as_bytes());
     }
     ExitCode::SUCCESS
 }
@@ -52,6 +53,7 @@ fn steer(args: &WatchArgs, is_for: bool) -> Result<String, String> {
     let (running, silent) = running();
     silent.iter().for_each(say);
     let session = match (args.session, running.as_slice()) {
+        (_, []) if !silent.is_empty() => return Err("no recording answers (see above)".into()),
         (_, []) => return Err("no recording is running (start one: edleak-record PROGRAM)".into()),
         (None, [only]) => only,
         (None, _) => return Err("more than one recording is running (say which with --session PID)".into()),
@@ -108,7 +110,7 @@ fn running() -> (Vec<Running>, Vec<String>) {
                 // One that has just ended is none.
                 Err(_) if !socket.exists() => {}
                 Err(_) => silent.push(format!(
-                    "edleak-record with pid {} does not answer (is it stopped?)",
+                    "edleak-record with pid {0} does not answer (is it stopped? `kill -CONT {0}`)",
                     socket.file_stem().unwrap_or_default().display()
                 )),
             }
@@ -135,14 +137,21 @@ fn ask(socket: &Path, words: &[String], patience: Duration) -> Result<String, St
     }
 }
 
-/// The list as a person reads it.
-fn table(running: &[Running]) -> String {
+/// The list. For a person a command line ends where the line does: the pid says which one it is.
+fn table(running: &[Running], is_for_a_person: bool) -> String {
+    const COMMAND_COLUMNS: usize = 80 - 43;
     let mut text =
         format!("{:>7}  {:>8}  {:>6}  {:>6}  {:>6}  program\n", "pid", "for", "slices", "sites", "stacks");
     for Running { progress, .. } in running {
         let Progress { pid, seconds, slices, sites, stacks, picked, watched, trace, command } = progress;
         // It counts whole seconds.
         let duration = if *seconds == 0 { "< 1 s".into() } else { units::duration(*seconds as f64) };
+        let command = match command.char_indices().nth(COMMAND_COLUMNS - 1) {
+            Some((at, _)) if is_for_a_person && command.chars().count() > COMMAND_COLUMNS => {
+                format!("{}…", &command[..at])
+            }
+            _ => command.clone(),
+        };
         text.push_str(&format!("{pid:>7}  {duration:>8}  {slices:>6}  {sites:>6}  {stacks:>6}  {command}\n"));
         text.push_str(&format!("{:9}into {}\n", "", trace.display()));
         let picked = (*picked > 0)
@@ -173,8 +182,9 @@ mod tests {
             trace: "/tmp/trace.edl".into(),
             command: "./server --port 80".into(),
         };
-        let shown =
-            |progress: &Progress| table(&[Running { socket: PathBuf::new(), progress: progress.clone() }]);
+        let shown = |progress: &Progress| {
+            table(&[Running { socket: PathBuf::new(), progress: progress.clone() }], true)
+        };
         assert_eq!(shown(&progress).lines().count(), 3);
         progress.seconds = 0;
         assert!(shown(&progress).contains(" < 1 s "), "{}", shown(&progress));
@@ -182,5 +192,9 @@ mod tests {
         let text = shown(&progress);
         assert_eq!(text.lines().nth(3), Some("         watching parse_*, 2 sites that look like leaks"));
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+        progress.command = "java -jar service.jar --port 80 --and-so-on".into();
+        let text = shown(&progress);
+        let line = text.lines().nth(1).unwrap_or_default();
+        assert!(line.chars().count() == 80 && line.ends_with('…'), "{text}");
     }
 }

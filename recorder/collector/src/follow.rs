@@ -369,7 +369,7 @@ impl<'a> Follower<'a> {
             return;
         }
         let finished = self.outcome.summaries.len();
-        self.finish(recording, EndReason::Gone, Others::default());
+        self.finish(recording, EndReason::Executed, Others::default());
         self.executed += 1;
         let aside = beside(&path, &format!("exec{}", self.executed));
         let moved = output::keep_old(&aside)

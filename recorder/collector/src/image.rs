@@ -31,16 +31,24 @@ fn stack_start(stat: &str) -> Option<u64> {
     process::stat_field(stat, 28).filter(|&address| address != 0)
 }
 
+/// What a process may do, and which users its namespace knows: in one of its own it may do everything, without another image.
+#[derive(PartialEq, Eq, Default, Debug)]
+struct Rights {
+    privileges: Privileges,
+    users: Vec<u8>,
+}
+
 /// `None`: it has ended.
-fn privileges(pid: u32) -> Option<Privileges> {
-    process::read_status(pid).map(|status| status.privileges)
+fn rights(pid: u32) -> Option<Rights> {
+    let privileges = process::read_status(pid)?.privileges;
+    Some(Rights { privileges, users: fs::read(format!("/proc/{pid}/uid_map")).ok()? })
 }
 
 /// The image of one recording.
 pub struct ImageWatch {
     pid: u32,
     recorded: Option<Image>,
-    privileges: Privileges,
+    rights: Rights,
     looked_at: Instant,
     /// Since when the process is another.
     left_at: Option<Instant>,
@@ -51,8 +59,8 @@ impl ImageWatch {
     pub fn new(pid: u32, stack_start: u64) -> ImageWatch {
         let (recorded, looked_at) = (image(pid), Instant::now());
         let is_another = recorded.is_some_and(|image| stack_start != 0 && image.stack_start != stack_start);
-        let privileges = privileges(pid).unwrap_or_default();
-        ImageWatch { pid, recorded, privileges, looked_at, left_at: is_another.then_some(looked_at) }
+        let rights = rights(pid).unwrap_or_default();
+        ImageWatch { pid, recorded, rights, looked_at, left_at: is_another.then_some(looked_at) }
     }
 
     /// Looks again, if it is time.
@@ -67,8 +75,8 @@ impl ImageWatch {
             // It is none of our business any more. Who had no privileges and has others now was given them by the file of a program
             // (set-user-ID, capabilities); who only became private has the same.
             None => {
-                self.privileges.capabilities == 0
-                    && privileges(self.pid).is_some_and(|now| now != self.privileges)
+                let is_given = |now: Rights| now != self.rights && now.users == self.rights.users;
+                self.rights.privileges.capabilities == 0 && rights(self.pid).is_some_and(is_given)
             }
         };
         if is_another {

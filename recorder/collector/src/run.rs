@@ -58,7 +58,12 @@ fn record(args: &Args) -> Result<ExitCode, (u8, String)> {
         .map_err(|refusal| (refusal.exit_code(), refusal.to_string()))?;
     if args.size < MIN_CAPACITY_BYTES {
         let least = MIN_CAPACITY_BYTES >> 10;
-        return Err(failed(format!("--size {} is too small (use at least {least}k)", args.size)));
+        let asked = if args.size.is_multiple_of(1024) {
+            format!("{}k", args.size >> 10)
+        } else {
+            args.size.to_string()
+        };
+        return Err(failed(format!("--size {asked} is too small (use at least {least}k)")));
     }
     let wishes = Arc::new(wishes(args).map_err(failed)?);
     let preload = launch::find_preload().map_err(failed)?;
