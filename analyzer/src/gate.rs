@@ -203,7 +203,7 @@ pub fn too_little(analysis: &Analysis) -> Option<String> {
     let slices = analysis.header.judged_slices;
     if analysis.summary.unrecorded_images > 0 {
         return Some(format!(
-            "{} not recorded, since more started at once than there was room for (start fewer at a time, or record one by itself)",
+            "{} not recorded: out of reach, or one of too many that began at once (record it by itself, or start fewer at a time)",
             match analysis.summary.unrecorded_images {
                 1 => "a child process was".to_owned(),
                 many => format!("{} child processes were", crate::units::count(many)),

@@ -28,7 +28,7 @@ hosts! {
     exec_chain exec_failed exec_static exit_race fixed_address foreign_malloc fork_cost fork_nested fork_threads late_frees longjmp many_threads mirror
     musl named_like_glibc new_handler outlives
     ptrace_self replaced_new rlimit_as rlimit_start scrubbed_exec seccomp_kill seccomp_strict signal_storm small_stacks
-    static_child static_tls tls_destructors usable_size user_preload vfork_spawn
+    static_child static_tls tls_destructors unreachable_child usable_size user_preload vfork_spawn
 }
 
 /// These have tests of their own below.
@@ -242,6 +242,16 @@ fn a_daemon_is_recorded_with_its_children() {
     let [child] = children.as_slice() else { panic!("{children:?}: {}", recording.outcome.stderr) };
     let report = Report::of(child, &["--all", "--min-class", "constant"]);
     assert_eq!(report.counts_of("in_daemon").allocs, 40, "{}", report.describe());
+}
+
+/// A child that can open nothing cannot be recorded; its parent's trace says so.
+#[test]
+fn children_out_of_reach_are_told() {
+    let recorder = Recorder::new("out-of-reach").options(["--children"]);
+    let recording = recorder.record(hosts().binary("unreachable_child"), [""; 0]);
+    assert_eq!(recording.all_sites().summary("unrecorded_images"), 2, "{}", recording.outcome.stderr);
+    assert!(recording.outcome.stderr.contains("2 images not recorded"), "{}", recording.outcome.stderr);
+    assert_eq!(analyze([""; 0], &recording.trace).code, 2);
 }
 
 /// Without `--children` there is one trace, and it is the parent's.

@@ -142,13 +142,15 @@ fn a_stopped_recorder_is_named() {
     let listed = list();
     other.signal(libc::SIGTERM);
     other.finish();
-    let asked = run(Command::new(&tools().record).args(["watch", "main"]).env("XDG_RUNTIME_DIR", dir.path()));
+    let mut ask = Command::new(&tools().record);
+    ask.args(["watch", "--session", &stopped.pid().to_string(), "main"]);
+    let asked = run(ask.env("XDG_RUNTIME_DIR", dir.path()));
     stopped.signal(libc::SIGCONT);
     stopped.signal(libc::SIGTERM);
     stopped.finish();
     assert!(listed.stdout.contains("two.edl") && !listed.stdout.contains("one.edl"), "{listed:?}");
     assert!(listed.stderr.contains("does not answer (is it stopped?"), "{listed:?}");
-    assert!(asked.stderr.contains("no recording answers"), "{asked:?}");
+    assert!(asked.stderr.contains("answers (see above)"), "{asked:?}");
 }
 
 /// With the preload alone, programs that start in one directory at the same time have a trace each, and so has what one of them
@@ -284,6 +286,23 @@ fn a_child_in_another_namespace_is_recorded_as_itself() {
     let report = Report::of(child, &[]);
     assert!(report.json["trace"]["command"].to_string().contains("leaker"), "{}", report.json["trace"]);
     assert_ne!(report.json["trace"]["pid"], 1);
+}
+
+/// One behind a /proc of its own does not find us, and cannot say so.
+#[test]
+fn a_child_behind_its_own_proc_is_told() {
+    let unshare = ["--pid", "--fork", "--mount-proc"];
+    if run(Command::new("unshare").args(unshare).arg("true")).code != 0 {
+        eprintln!("skipped: no right to make namespaces");
+        return;
+    }
+    let leaker = samples().binary("leaker").display().to_string();
+    let arguments = unshare.iter().copied().chain([leaker.as_str(), "--seconds", "2"]);
+    let recording = Recorder::new("own-proc").options(["--children"]).record("unshare", arguments);
+    assert_eq!(recording.outcome.code, 0, "{recording:?}");
+    assert!(recording.outcome.stderr.contains("(`leaker`) cannot reach edleak-record"), "{recording:?}");
+    assert_eq!(recording.all_sites().summary("unrecorded_images"), 1);
+    assert_eq!(analyze([""; 0], &recording.trace).code, 2);
 }
 
 /// A program with the rights of its file drops every preload: what it does is unknown, also to who may not look at it.

@@ -58,7 +58,11 @@ fn steer(args: &WatchArgs, is_for: bool) -> Result<String, String> {
         (None, [only]) => only,
         (None, _) => return Err("more than one recording is running (say which with --session PID)".into()),
         (Some(pid), all) => all.iter().find(|session| session.is_called(pid)).ok_or_else(|| {
-            format!("process {pid} is not being recorded (list what is with `edleak-record sessions`)")
+            if silent.is_empty() {
+                format!("process {pid} is not being recorded (list what is with `edleak-record sessions`)")
+            } else {
+                format!("no recording of process {pid} answers (see above)")
+            }
         })?,
     };
     let verb = if is_for { "watch" } else { "unwatch" };

@@ -1,5 +1,7 @@
 //! Follows every image of a run from its claim to its end: one thread, woken by signals, claims and the clock.
 
+mod images;
+mod lost;
 mod names;
 mod requests;
 
@@ -8,7 +10,6 @@ use crate::control::ControlSocket;
 use crate::guide::Guide;
 use crate::limits;
 use crate::offer::Offer;
-use crate::output;
 use crate::process;
 use crate::recording::{Options, Others, Recording, Summary};
 use crate::say::say;
@@ -16,13 +17,12 @@ use crate::shm::{Session, wait};
 use crate::signals::{self, Ended, Signals, Watch};
 use edleak_format::{EndReason, TraceWriter};
 use edleak_session::header::{ATTACHED, FRESH};
-use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use names::beside;
+use lost::Lost;
 pub use names::child_path;
 
 /// Claims are looked for this often while the target is young, and may be waiting for its rules.
@@ -37,8 +37,6 @@ const LOOK_FOR_CHILDREN: Duration = Duration::from_millis(200);
 const YOUNG: Duration = Duration::from_millis(200);
 /// How long to wait, at each look, for those who have claimed a session to attach.
 const ATTACH_WAIT: Duration = Duration::from_millis(5);
-/// An image that ran for so long before it executed another keeps its trace.
-const WORTH_KEEPING: Duration = Duration::from_secs(1);
 /// Claimed sessions that nobody has attached to yet. A target that claims more than it can attach to loses the oldest.
 const MAX_ATTACHING: usize = 64;
 
@@ -135,7 +133,9 @@ pub struct Follower<'a> {
     reserved: Option<TraceWriter>,
     /// When the first recording of the root process began.
     recorded_since: Option<Instant>,
-    /// Children for which no trace could be made.
+    /// Children that cannot reach us.
+    lost: Lost,
+    /// Children that have no trace: none could be made, or they never attached to their sessions.
     unwritten: u64,
 }
 
@@ -158,6 +158,7 @@ impl<'a> Follower<'a> {
             executed: 0,
             reserved,
             recorded_since: None,
+            lost: Lost::new(Instant::now()),
             unwritten: 0,
         }
     }
@@ -185,6 +186,7 @@ impl<'a> Follower<'a> {
             self.take_slices(now);
             self.look_at_images(now);
             self.end_children();
+            self.look_for_lost(now);
             let root_is_gone = self.root_has_ended();
             if root_is_gone {
                 self.take_claims();
@@ -261,7 +263,8 @@ impl<'a> Follower<'a> {
             }
             Err(error) => self.outcome.fail(&self.plan.output, &no_session(&error)),
         }
-        self.attaching.drain(..self.attaching.len().saturating_sub(MAX_ATTACHING));
+        let too_many = self.attaching.len().saturating_sub(MAX_ATTACHING);
+        self.unwritten += self.attaching.drain(..too_many).len() as u64;
         let limit = Instant::now() + ATTACH_WAIT;
         for (session, claimed) in std::mem::take(&mut self.attaching) {
             let header = session.header();
@@ -276,110 +279,6 @@ impl<'a> Follower<'a> {
             } else {
                 self.attaching.push((session, claimed));
             }
-        }
-    }
-
-    fn begin(&mut self, session: Session) {
-        let claimed_pid = session.header().pid.load(Ordering::Relaxed);
-        let root = self.root.pid();
-        // A child in a PID namespace of its own has another number there, which here is somebody else's.
-        let holder = match self.plan.children && claimed_pid != root {
-            true => session.inode().and_then(|inode| process::holder_of(inode, claimed_pid)),
-            false => Some(root),
-        };
-        let is_root = holder == Some(root);
-        // Of one that is gone nothing is asked, least of all of whoever has its number.
-        let pid = holder.unwrap_or(if process::is_there(claimed_pid) { 0 } else { claimed_pid });
-        let own_number = if pid == 0 { claimed_pid } else { pid };
-        // An exec: the trace is that of the new image.
-        let before = if is_root {
-            self.recording.take()
-        } else {
-            let index = self.children.iter().position(|child| child.recording.pid() == pid);
-            index.map(|index| self.children.swap_remove(index).recording)
-        };
-        let path = match &before {
-            Some(before) => before.path().to_owned(),
-            None if is_root => self.plan.output.clone(),
-            None => self.child_output(own_number),
-        };
-        if let Some(before) = before {
-            self.set_aside(before);
-        }
-        if self.plan.children {
-            self.inherited.extend(session.inode());
-        }
-        let mut options = self.plan.options.clone();
-        if !is_root {
-            options.command = process::command_line(pid);
-        }
-        let begun = match if is_root { self.reserved.take() } else { None } {
-            Some(writer) => Ok(writer),
-            None => output::reserve(&path, options.capacity_bytes)
-                .map(|(writer, _)| writer)
-                .map_err(|refusal| refusal.to_string()),
-        }
-        .and_then(|writer| {
-            let guide = self.plan.guide.for_another();
-            Recording::begin(session, pid, &path, writer, &options, guide).map_err(|error| {
-                let remedy = limits::remedy(error.raw_os_error(), "choose another file with -o");
-                limits::with_remedy(&error, &remedy)
-            })
-        });
-        match begun {
-            Ok(recording) if is_root => {
-                self.recorded_since.get_or_insert(recording.began());
-                self.recording = Some(recording);
-            }
-            Ok(recording) => {
-                let watch = holder.and_then(Watch::of);
-                self.children.push(Child { recording, watch });
-            }
-            Err(message) => {
-                self.unwritten += u64::from(!is_root);
-                self.outcome.fail(&self.plan.output, &message);
-            }
-        }
-    }
-
-    /// Where a child is recorded: `NAME.PID.edl`, or with a number behind it where that is of this run, since numbers of processes come
-    /// again. A trace of an earlier run is kept, as the root's is.
-    fn child_output(&self, pid: u32) -> PathBuf {
-        let finished = self.outcome.summaries.iter().map(|summary| summary.path.as_path());
-        let running = self.children.iter().map(|child| child.recording.path());
-        let taken: HashSet<&Path> = finished.chain(running).collect();
-        let mut path = child_path(&self.plan.output, pid);
-        let mut times = 1;
-        while taken.contains(path.as_path()) {
-            times += 1;
-            path = beside(&self.plan.output, &format!("{pid}.{times}"));
-        }
-        path
-    }
-
-    /// The recording of an image that executed another one, which is recorded in its place. What ran for a while has something to tell
-    /// and keeps its trace, under another name; a shell that only starts a server has not.
-    fn set_aside(&mut self, mut recording: Recording) {
-        recording.set_followed();
-        let path = recording.path().to_owned();
-        if recording.began().elapsed() < WORTH_KEEPING {
-            self.dismiss_clients(&recording);
-            drop(recording);
-            let _ = std::fs::remove_file(&path);
-            return;
-        }
-        let finished = self.outcome.summaries.len();
-        self.finish(recording, EndReason::Executed, Others::default());
-        self.executed += 1;
-        let aside = beside(&path, &format!("exec{}", self.executed));
-        let moved = output::keep_old(&aside)
-            .map_err(|refusal| refusal.to_string())
-            .and_then(|_| std::fs::rename(&path, &aside).map_err(|error| error.to_string()));
-        match moved {
-            Ok(()) => {
-                self.outcome.summaries.iter_mut().skip(finished).for_each(|one| one.path.clone_from(&aside))
-            }
-            Err(error) => self.outcome.fail(&aside, &error),
         }
     }
 
@@ -411,13 +310,15 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Ends recordings of processes that have long been another program.
-    fn look_at_images(&mut self, now: Instant) {
-        self.recordings().for_each(|recording| recording.look_at_image(now));
-        if self.recording.as_ref().is_some_and(|recording| recording.is_left(now)) {
-            self.end_root(EndReason::Gone);
+    fn look_for_lost(&mut self, now: Instant) {
+        if !self.plan.children {
+            return;
         }
-        self.end_children_that(|child| child.recording.is_left(now));
+        let is_recorded = |pid| self.children.iter().any(|child| child.recording.pid() == pid);
+        for message in self.lost.look(now, self.root.pid(), &self.offer.path(), is_recorded) {
+            self.unwritten += 1;
+            self.outcome.fail(&self.plan.output, &message);
+        }
     }
 
     fn end_children(&mut self) {
@@ -453,7 +354,8 @@ impl<'a> Follower<'a> {
 
     fn end_root(&mut self, reason: EndReason) {
         if let Some(recording) = self.recording.take() {
-            let unrecorded = self.offer.missed() + self.unwritten;
+            // Who claimed a session and never attached to it could not, or is gone.
+            let unrecorded = self.offer.missed() + self.unwritten + self.attaching.len() as u64;
             let others = Others { unrecorded, unasked: self.offer.others() };
             self.finish(recording, reason, others);
         }

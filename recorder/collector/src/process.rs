@@ -49,17 +49,48 @@ pub fn is_any_mapped(inodes: &[u64]) -> bool {
 /// The process that has this session mapped and says that it is `claimed`, which is true in its own PID namespace. `None`: it is gone,
 /// and who has the number here is somebody else.
 pub fn holder_of(session: u64, claimed: u32) -> Option<u32> {
-    let holds =
-        |pid: &u32| fs::read(format!("/proc/{pid}/maps")).is_ok_and(|maps| maps_session(&maps, &[session]));
+    // A forked child has its parent's session mapped, too, until it claims its own; but it is called otherwise.
+    let holds = |pid: &u32| {
+        fs::read(format!("/proc/{pid}/maps")).is_ok_and(|maps| maps_session(&maps, &[session]))
+            && fs::read_to_string(format!("/proc/{pid}/status"))
+                .is_ok_and(|status| own_number(&status) == Some(claimed))
+    };
     // One that is not ours to look at, or executed another program meanwhile, can only be believed; but it began after us.
     let is_younger = || Some(start_ticks(claimed)? >= start_ticks(std::process::id())?);
     [claimed].into_iter().chain(others()).find(holds).or_else(|| is_younger()?.then_some(claimed))
+}
+
+/// What a process is called in its own PID namespace.
+fn own_number(status: &str) -> Option<u32> {
+    status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().last()?.parse().ok()
 }
 
 fn others() -> impl Iterator<Item = u32> {
     let own = std::process::id();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(move |pid| *pid != own)
+}
+
+/// Every process that this one has started, and those that they have.
+pub fn descendants(pid: u32) -> Vec<u32> {
+    let mut all: Vec<u32> = Vec::new();
+    let mut parents = vec![pid];
+    while let Some(parent) = parents.pop() {
+        let threads = fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
+        for thread in threads {
+            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            let children: Vec<u32> = children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+            parents.extend(&children);
+            all.extend(&children);
+        }
+    }
+    all
+}
+
+/// Whether a memory map has a session in it, its own or its parent's.
+pub fn has_session(maps: &[u8]) -> bool {
+    const NAME: &[u8] = b"/memfd:edleak-session";
+    maps.windows(NAME.len()).any(|window| window == NAME)
 }
 
 fn maps_session(maps: &[u8], inodes: &[u64]) -> bool {
@@ -71,7 +102,7 @@ fn maps_session(maps: &[u8], inodes: &[u64]) -> bool {
 }
 
 /// When a process began, in clock ticks since the machine did: the 22nd field of /proc/PID/stat.
-fn start_ticks(pid: u32) -> Option<u64> {
+pub fn start_ticks(pid: u32) -> Option<u64> {
     stat_field(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?, 22)
 }
 
@@ -225,6 +256,7 @@ mod tests {
         assert_eq!(status.size, Size { rss_anon_bytes: 1 << 20, swap_bytes: 8 << 10 });
         assert!(status.own_pid_namespace);
         assert!(!parse_status("NSpid:\t812\n").own_pid_namespace);
+        assert_eq!(own_number("Pid:\t812\nNSpid:\t812\t31\t3\n"), Some(3));
     }
 
     #[test]

@@ -304,7 +304,8 @@ impl Recording {
     pub fn finish(mut self, reason: EndReason, others: Others) -> Result<Summary, Error> {
         let is_replaced = self.image_watch.is_left();
         let reason = if is_replaced { EndReason::Replaced } else { reason };
-        self.losses.unrecorded_images = others.unrecorded;
+        let lost_children = self.session.header().lost_children.load(Ordering::Relaxed);
+        self.losses.unrecorded_images = others.unrecorded + u64::from(lost_children);
         let forked = self.session.header().has_forked.load(Ordering::Relaxed);
         // A forked child says that it is there; how many there are nobody counts.
         let children = Children { unasked: others.unasked.max(u64::from(forked)) };

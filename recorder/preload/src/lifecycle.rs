@@ -82,7 +82,12 @@ fn forked() -> Option<&'static Header> {
     let parents_stacks = walk::Tables::in_use();
     // SAFETY: fork copied this thread and no other, and its shard was its parent's.
     *unsafe { thread::tls() } = thread::Tls::new();
-    let own = claim(path).is_some_and(|base| {
+    let claimed = claim(path);
+    if matches!(claimed, Claim::Unreachable) {
+        // SAFETY: the parent's session is still mapped here.
+        unsafe { &*parents.cast::<Header>() }.lost_children.fetch_add(1, Ordering::Relaxed);
+    }
+    let own = claimed.session().is_some_and(|base| {
         sites::inherit(parents.wrapping_add(SLOTS_AT).cast(), base.wrapping_add(SLOTS_AT).cast());
         publish(base, &Environment::known(), |header| {
             // What the parent had allocated lives on in the child, and the child will free it.
@@ -145,7 +150,7 @@ fn attach() -> bool {
     if !found {
         return false;
     }
-    let Some(base) = claim(&path) else { return false };
+    let Some(base) = claim(&path).session() else { return false };
     publish(base, &environment, |_| {})
 }
 
@@ -199,17 +204,36 @@ fn publish(base: *mut u8, environment: &Environment, prepare: impl FnOnce(&Heade
     true
 }
 
+/// What became of an attempt to get a session.
+enum Claim {
+    /// It is mapped here.
+    Mapped(*mut u8),
+    /// There is none for this process, as the collector knows.
+    Refused,
+    /// The collector was not reached, and does not know that somebody tried.
+    Unreachable,
+}
+
+impl Claim {
+    fn session(self) -> Option<*mut u8> {
+        match self {
+            Claim::Mapped(base) => Some(base),
+            Claim::Refused | Claim::Unreachable => None,
+        }
+    }
+}
+
 /// Claims a session from the control page at `path` (`/proc/COLLECTOR/fd/N`) and maps it.
-fn claim(path: &Path) -> Option<*mut u8> {
-    let fd = sys::open(path.as_c(), true)?;
+fn claim(path: &Path) -> Claim {
+    let Some(fd) = sys::open(path.as_c(), true) else { return Claim::Unreachable };
     let page = sys::map_shared(fd, control::BYTES);
     sys::close(fd);
-    let page = page?;
+    let Some(page) = page else { return Claim::Unreachable };
     // SAFETY: the page is as long as a control page, and the collector keeps it that long.
     let control = unsafe { &*page.cast::<Control>() };
     let session = claim_from(control, path);
     sys::unmap(page, control::BYTES);
-    session
+    session.map_or(Claim::Refused, Claim::Mapped)
 }
 
 fn claim_from(control: &Control, path: &Path) -> Option<*mut u8> {

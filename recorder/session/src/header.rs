@@ -55,6 +55,8 @@ pub struct Header {
     pub shared_in_use: AtomicU32,
     /// 1: a forked child has allocated something, which nobody records.
     pub has_forked: AtomicU32,
+    /// Forked children that were to be recorded and could not reach the collector.
+    pub lost_children: AtomicU32,
     /// Where the first stack of the image began, as /proc/PID/stat has it (`startstack`); 0: not known.
     pub stack_start: AtomicU64,
 
