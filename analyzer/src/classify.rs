@@ -64,7 +64,7 @@ pub struct Judgement {
 }
 
 /// Slices below which no verdict is given.
-const LEAST_POINTS: u64 = 12;
+pub const LEAST_POINTS: u64 = 12;
 
 /// A site that was there for less than this share of the record is judged over the whole record: growth seen
 /// only at the very end is no evidence that it will go on.
@@ -82,6 +82,12 @@ impl Judgement {
     /// Of a stack whose caller is the leak.
     pub(crate) fn part_of_a_leak(class: Class) -> Self {
         Self::no_leak(class, vec!["a part of its caller's leak".into()])
+    }
+
+    /// Of any site of a record with fewer slices than [`LEAST_POINTS`].
+    pub(crate) fn too_short(slices: u64, period_s: f64) -> Self {
+        let missing = LEAST_POINTS.saturating_sub(slices).max(1);
+        Self::undecided(Class::Constant, missing as f64 * period_s, words::too_short(slices, LEAST_POINTS))
     }
 
     fn no_leak(class: Class, why: Vec<String>) -> Self {
@@ -107,12 +113,7 @@ impl Judgement {
 fn judge_growth(series: &Series, period_s: f64) -> Judgement {
     let record = series.points().saturating_add(series.absent());
     if record < LEAST_POINTS {
-        let missing = LEAST_POINTS.saturating_sub(record).max(1);
-        return Judgement::undecided(
-            Class::Constant,
-            missing as f64 * period_s,
-            words::too_short(record, LEAST_POINTS),
-        );
+        return Judgement::too_short(record, period_s);
     }
     if series.points() == 0 {
         return Judgement::no_leak(Class::Constant, words::unseen());

@@ -5,12 +5,10 @@
 
 use crate::analysis::{Analysis, JudgedSite, Standing};
 use crate::baseline::Baseline;
-use crate::classify::{Confidence, Verdict};
+use crate::classify::{Confidence, LEAST_POINTS, Verdict};
 use crate::regression::Class;
 use crate::suppressions::Suppressions;
 
-/// Fewer slices than this cannot be judged (classification needs a curve).
-pub const MIN_SLICES: u64 = 12;
 /// Undecided sites keep a recording from passing when together they hold more than this share of the live bytes ...
 const UNDECIDED_SHARE: f64 = 0.05;
 /// ... and more than this.
@@ -227,9 +225,10 @@ pub fn too_little(analysis: &Analysis) -> Option<String> {
                 .into(),
         );
     }
-    if slices < MIN_SLICES && analysis.sites.iter().any(|site| site.judgement.verdict == Verdict::Undecided) {
+    if slices < LEAST_POINTS && analysis.sites.iter().any(|site| site.judgement.verdict == Verdict::Undecided)
+    {
         return Some(format!(
-            "{} too few for a verdict, {MIN_SLICES} are the least (record longer, or with a shorter `--period`)",
+            "{} too few for a verdict, {LEAST_POINTS} are the least (record longer, or with a shorter `--period`)",
             if slices == 1 { "1 slice is".to_owned() } else { format!("{slices} slices are") }
         ));
     }

@@ -3,7 +3,7 @@
 use crate::analysis::{
     Address, Analysis, Header, JudgedSite, Kind, SiteLabel, Standing, Summary, Survivor, Totals,
 };
-use crate::classify::{Judgement, Model, Verdict, judge};
+use crate::classify::{Judgement, LEAST_POINTS, Model, Verdict, judge};
 use crate::growth_kind::{ProcessSeries, growth_of};
 use crate::load::Recording;
 use crate::load::lines::LineSeries;
@@ -51,6 +51,13 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Analysis {
     });
     let growth = growth_of(&replayed.process, replayed.turnover_bytes);
     let mut sites: Vec<JudgedSite> = std::mem::take(&mut replayed.sites);
+    // A line that stands in for slices is none.
+    let taken = (grid.points as u64).saturating_sub(replayed.missing_points);
+    if model == Model::Growth && taken < LEAST_POINTS {
+        for site in &mut sites {
+            (site.judgement, site.with_stacks) = (Judgement::too_short(taken, period_s), None);
+        }
+    }
     settle_families(&mut sites);
 
     let (losses, damage) = (trace.losses(), trace.damage());
@@ -76,7 +83,7 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Analysis {
             started_unix_ns: start.started_unix_ns,
             duration_s: end_ns as f64 / 1e9,
             slices: replayed.slices,
-            judged_slices: if replayed.slices == 0 { 0 } else { grid.points as u64 },
+            judged_slices: if replayed.slices == 0 { 0 } else { taken },
             period_s,
             complete: trace.end().is_some() && damage.is_sound() && replayed.unreadable_blocks == 0,
             end: trace.end().map(|end| in_words(end.reason)),

@@ -181,6 +181,20 @@ fn what_is_freed_because_the_program_ends_hides_no_leak() {
     assert_eq!(line["live_bytes"].as_array().unwrap().last(), Some(&json!(0)));
 }
 
+/// Eight slices that a starved recorder took make no record, however many lines stand in between them.
+#[test]
+fn lines_are_no_slices() {
+    let scratch = Scratch::new();
+    let mut draft = leaker();
+    draft.slices = 24;
+    for (missing, code) in [(10..14, 1), (4..20, 2)] {
+        draft.missing = missing;
+        let ran = run([draft.write(&scratch.path("t.edl"))]);
+        assert_eq!(ran.code, code, "{:?}: {}", draft.missing, ran.out);
+        assert_eq!(ran.out.contains("8 slices are too few for a verdict"), code == 2, "{}", ran.out);
+    }
+}
+
 #[test]
 fn a_site_that_no_slice_moves_keeps_its_value_through_missing_slices() {
     let scratch = Scratch::new();
