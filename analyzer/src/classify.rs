@@ -104,7 +104,7 @@ impl Judgement {
         }
     }
 
-    fn undecided(class: Class, record_longer_s: f64, why: Vec<String>) -> Self {
+    pub(crate) fn undecided(class: Class, record_longer_s: f64, why: Vec<String>) -> Self {
         let record_longer_s = Some(if record_longer_s.is_finite() { record_longer_s.max(0.0) } else { 0.0 });
         Self { verdict: Verdict::Undecided, record_longer_s, ..Self::no_leak(class, why) }
     }

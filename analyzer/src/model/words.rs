@@ -79,6 +79,12 @@ pub fn survivors(survivors: &Survivors, trend: &Trend, bic: f64) -> Vec<String> 
     why
 }
 
+/// Growth of a suspect that is next to nothing of the program.
+pub fn negligible(leak_bytes: u64) -> String {
+    let leaked = units::bytes(leak_bytes as f64);
+    format!("but {leaked} are less than a thousandth of what is live, and so much may be chance")
+}
+
 /// Growth by a handful, at a site that frees much.
 pub fn a_few(rise: f64, frees: u64) -> Vec<String> {
     let kept = units::plural(rise.max(1.0) as u64, "allocation more is", "allocations more are");

@@ -181,6 +181,32 @@ fn what_is_freed_because_the_program_ends_hides_no_leak() {
     assert_eq!(line["live_bytes"].as_array().unwrap().last(), Some(&json!(0)));
 }
 
+/// Of a thousand sites some look like a small leak by chance. What is beyond doubt is told however small.
+#[test]
+fn a_suspect_has_to_matter() {
+    let scratch = Scratch::new();
+    let suspected = |slice: u64| counters(100 * (slice / 8), slice / 8, 0, 0);
+    let beyond_doubt = |slice: u64| counters(slice, slice, 0, 0);
+    let (small, large) = (|_| counters(500_000, 9, 0, 0), |_| counters(5_000_000, 9, 0, 0));
+    let mut draft = leaker();
+    for (grows, base, code) in [
+        (suspected as fn(u64) -> Counters, small as fn(u64) -> Counters, 1),
+        (suspected, large, 0),
+        (beyond_doubt, large, 1),
+    ] {
+        draft.sites = vec![caller(0x10, "f", 1, grows), caller(0x20, "g", 2, base)];
+        let trace = draft.write(&scratch.path("t.edl"));
+        let ran = run([&trace]);
+        assert_eq!(ran.code, code, "{}", ran.out);
+        if code == 0 {
+            let json = run([trace.as_os_str(), "--format=json".as_ref(), "--all".as_ref()]).json();
+            let site = json["sites"].as_array().unwrap().iter().find(|site| site["id"] == 0).unwrap();
+            assert_eq!(site["verdict"], "undecided", "{site:#}");
+            assert!(site["why"].to_string().contains("less than a thousandth of what is live"), "{site:#}");
+        }
+    }
+}
+
 /// Eight slices that a starved recorder took make no record, however many lines stand in between them.
 #[test]
 fn lines_are_no_slices() {
