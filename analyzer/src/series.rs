@@ -233,19 +233,28 @@ impl Series {
         self.buckets.as_deref()
     }
 
-    /// Live bytes at `columns` equally spaced instants, for a sparkline. Empty if there is no point.
+    /// Live bytes at `columns` equally spaced instants of the record, for a sparkline: none before the site was there. Empty if there is
+    /// no point.
     pub fn curve(&self, columns: usize) -> Vec<f64> {
         if self.points == 0 {
             return Vec::new();
         }
-        let Some(buckets) = self.buckets() else {
-            return vec![self.last.live_bytes as f64; columns];
+        let record = u128::from(self.absent) + u128::from(self.points);
+        // The last column is the last point, also of a record with fewer points than columns.
+        let point_at = |column: usize| match column + 1 == columns {
+            true => Some(self.points - 1),
+            false => {
+                let point = column as u128 * record / columns as u128;
+                point.checked_sub(u128::from(self.absent)).map(|point| point as u64)
+            }
         };
-        let len = buckets.all().len();
-        let mean = |i: usize| {
-            let points = if i + 1 == len { buckets.filled() } else { buckets.width() };
-            buckets.at(i).bytes.sum as f64 / points as f64
+        let live_at = |point: u64| {
+            let Some(buckets) = self.buckets() else { return self.last.live_bytes as f64 };
+            let len = buckets.all().len();
+            let bucket = ((point / buckets.width()) as usize).min(len - 1);
+            let points = if bucket + 1 == len { buckets.filled() } else { buckets.width() };
+            buckets.at(bucket).bytes.sum as f64 / points as f64
         };
-        (0..columns).map(|c| mean(c * len / columns.max(1))).collect()
+        (0..columns).map(|column| point_at(column).map_or(0.0, live_at)).collect()
     }
 }

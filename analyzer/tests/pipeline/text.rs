@@ -2,7 +2,7 @@
 
 use crate::programs::{command, finish, run};
 use crate::traces::{Scratch, frame, leaker, leaking, watched};
-use edleak_format::Losses;
+use edleak_format::{Counters, Losses};
 
 fn fits(text: &str) {
     text.lines().for_each(|line| assert!(line.chars().count() <= 80, "too wide: {line}"));
@@ -40,9 +40,24 @@ edleak: ./leaker --fast                                                 pid 4242
     assert!(lines[0].ends_with("leaked    80 live allocations"), "{text}");
     assert_eq!(lines[1], "   grow_list at /src/leaker.c:42");
     assert_eq!(lines[2], "   in /src/leaker, site 0");
-    assert!(lines[3].starts_with("   ▁") && lines[3].ends_with("█  100 B to 7.7 KiB live"), "{text}");
+    assert!(lines[3].starts_with("   ▁") && lines[3].ends_with("█  100 B to 7.8 KiB live"), "{text}");
     assert!(report.contains("seen:   4 sites; 14 KiB live in 111 allocations, of 91 KiB in 901\n"), "{text}");
     assert!(report.ends_with("missed: nothing\n"), "{text}");
+}
+
+/// The line is the whole record, as of a site that was not there at first.
+#[test]
+fn a_late_leak_has_its_beginning_in_the_middle_of_the_line() {
+    let scratch = Scratch::new();
+    let mut draft = leaker();
+    draft.sites[0].counters = |slice| match slice {
+        0..40 => Counters::ZERO,
+        _ => leaking(slice - 40),
+    };
+    let text = run([draft.write(&scratch.path("t.edl"))]).out;
+    let line = text.lines().find(|line| line.ends_with("█  0 B to 3.9 KiB live")).expect(&text);
+    assert!(line.starts_with(&format!("   {}", "▁".repeat(20))), "{text}");
+    assert!(line.contains("▁▂") && text.contains("why: began at 4 s"), "{text}");
 }
 
 #[test]
