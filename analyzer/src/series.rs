@@ -239,13 +239,13 @@ impl Series {
         if self.points == 0 {
             return Vec::new();
         }
-        let record = u128::from(self.absent) + u128::from(self.points);
+        let record = self.absent.saturating_add(self.points);
         // The last column is the last point, also of a record with fewer points than columns.
         let point_at = |column: usize| match column + 1 == columns {
             true => Some(self.points - 1),
             false => {
-                let point = column as u128 * record / columns as u128;
-                point.checked_sub(u128::from(self.absent)).map(|point| point as u64)
+                let point = (column as u64).saturating_mul(record) / columns as u64;
+                point.checked_sub(self.absent)
             }
         };
         let live_at = |point: u64| {
