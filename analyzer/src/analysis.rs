@@ -264,6 +264,11 @@ impl JudgedSite {
         self.judgement.verdict == Verdict::Leak
     }
 
+    /// Live bytes where judging ended.
+    pub fn judged_bytes(&self) -> f64 {
+        self.curve.last().copied().unwrap_or(0.0)
+    }
+
     /// By how much its live bytes grew over its curve.
     pub fn growth(&self) -> f64 {
         self.curve.last().copied().unwrap_or(0.0) - self.curve.first().copied().unwrap_or(0.0)

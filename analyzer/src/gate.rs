@@ -245,8 +245,10 @@ pub fn too_little(analysis: &Analysis) -> Option<String> {
         ));
     }
     let undecided = analysis.sites.iter().filter(|site| site.judgement.verdict == Verdict::Undecided);
-    let held: f64 = undecided.map(|site| site.totals.live_bytes as f64).sum();
-    let is_much = held > UNDECIDED_BYTES && held > UNDECIDED_SHARE * analysis.summary.live_bytes as f64;
+    // Where judging ended: what the program freed because it ended was held until then.
+    let held: f64 = undecided.map(JudgedSite::judged_bytes).sum();
+    let live: f64 = analysis.sites.iter().map(JudgedSite::judged_bytes).sum();
+    let is_much = held > UNDECIDED_BYTES && held > UNDECIDED_SHARE * live;
     is_much.then(|| {
         let longest =
             analysis.sites.iter().filter_map(|site| site.judgement.record_longer_s).fold(0.0, f64::max);

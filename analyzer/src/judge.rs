@@ -317,7 +317,7 @@ const NEGLIGIBLE: f64 = 0.001;
 /// A program has thousands of sites, and a suspect is right about forty-nine of fifty that do not leak: so every large program has one or
 /// two, small ones, since most sites are. What is beyond doubt is reported however small; what really leaks is not negligible for long.
 fn doubt_what_is_negligible(sites: &mut [JudgedSite], record_s: f64) {
-    let live: f64 = sites.iter().filter_map(|site| site.curve.last()).sum();
+    let live: f64 = sites.iter().map(JudgedSite::judged_bytes).sum();
     let family = |site: &JudgedSite| site.parent.clone().unwrap_or_else(|| site.label.clone());
     let mut leaked: HashMap<SiteLabel, f64> = HashMap::new();
     for site in sites.iter().filter(|site| site.is_leak()) {

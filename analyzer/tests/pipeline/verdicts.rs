@@ -181,6 +181,23 @@ fn what_is_freed_because_the_program_ends_hides_no_leak() {
     assert_eq!(line["live_bytes"].as_array().unwrap().last(), Some(&json!(0)));
 }
 
+/// A buffer that doubles, and may do so for ever, is undecided, also where a destructor frees it when the program ends.
+#[test]
+fn what_an_undecided_site_held_counts_until_the_program_ends() {
+    fn doubling(slice: u64) -> Counters {
+        let steps = [6, 12, 25, 50].iter().filter(|&&step| slice >= step).count() as u64;
+        let replaced = (1 << steps) - 1;
+        let freed = if slice < 97 { replaced } else { 2 * replaced + 1 };
+        counters(10_000 * (2 * replaced + 1), steps + 1, 10_000 * freed, steps + u64::from(slice >= 97))
+    }
+    let scratch = Scratch::new();
+    let mut draft = leaker();
+    (draft.slices, draft.sites) = (100, vec![caller(0x10, "append", 1, doubling)]);
+    let ran = run([draft.write(&scratch.path("t.edl"))]);
+    assert_eq!(ran.code, 2, "{}", ran.out);
+    assert!(ran.out.contains("sites that hold 156 KiB are undecided"), "{}", ran.out);
+}
+
 /// Of a thousand sites some look like a small leak by chance. What is beyond doubt is told however small.
 #[test]
 fn a_suspect_has_to_matter() {
