@@ -131,13 +131,15 @@ pub fn weakest(trend: &Trend) -> Vec<String> {
     }]
 }
 
+/// Of means, and so not of what happened within each eighth: what comes in bursts rises from one to the next all the same.
 fn windows(trend: &Trend) -> String {
     // A few bytes more are no growth.
     let least = LEAST_RISE * trend.rise().max(0.0);
-    let rose = trend.eighths[2..].windows(2).filter(|pair| pair[1] - pair[0] > least).count();
-    match rose {
-        5 => "kept growing in every window".to_owned(),
-        _ => format!("grew in {rose} of the last 5 windows, each an eighth of the record"),
+    let rises =
+        |from: usize| trend.eighths[from..].windows(2).filter(|pair| pair[1] - pair[0] > least).count();
+    match (rises(0), rises(2)) {
+        (7, _) => "higher in every eighth of its time than in the one before".to_owned(),
+        (_, rose) => format!("higher in {rose} of the last 5 eighths of its time than in the one before"),
     }
 }
 
@@ -146,7 +148,7 @@ fn pace(trend: &Trend) -> String {
     match trend.dec {
         ..=0.01 => "its growth has stopped".to_owned(),
         0.01..0.45 => format!("its pace fell to {} of what it was before", percent(ratio)),
-        0.45..0.6 => "its pace did not slacken".to_owned(),
+        0.45..0.6 => "in its last two fifths it grew about as much as in the two before".to_owned(),
         0.6..0.95 => format!("its pace rose to {ratio:.1} times what it was before"),
         _ => "it began to grow late and has not stopped".to_owned(),
     }

@@ -97,7 +97,7 @@ impl Text {
         };
         let class = lead.judgement.class.name();
         let figures = format!(
-            "{:>12} {:>17} {:>22}",
+            "{:>11}  {:>16}  {:>22}",
             units::rate(group.rate_bytes_per_s),
             format!("{} leaked", units::bytes(group.leak_bytes)),
             group.live_count.map_or_else(String::new, |count| units::plural(
