@@ -67,6 +67,11 @@ impl Ring {
         Ok(ring)
     }
 
+    /// The file, locked as it is, and its capacity.
+    pub(crate) fn into_file(self) -> (File, u64) {
+        (self.file, self.capacity)
+    }
+
     /// Whether the file is still as long as it was made: what is written behind its end is lost.
     pub(crate) fn check_length(&self) -> Result<(), Error> {
         match self.file.metadata() {

@@ -138,7 +138,24 @@ impl TraceWriter {
         if made.len() > 0 {
             return Err(Error::new(ErrorKind::AlreadyExists, "there is a file of that name (move it away)"));
         }
-        let capacity = capacity_bytes / 4096 * 4096;
+        Self::on(file, path, capacity_bytes / 4096 * 4096)
+    }
+
+    /// Begins the trace anew, with nothing in it: of an image that executed another one at once. The name is ours all the time.
+    ///
+    /// # Errors
+    /// As for [`create`](Self::create).
+    pub fn restart(self) -> Result<TraceWriter, Error> {
+        let TraceWriter { ring, path, .. } = self;
+        let (file, capacity) = ring.into_file();
+        let emptied = file.set_len(0).map_err(|error| Error::io("cannot empty the file", error));
+        emptied
+            .and_then(|()| Self::on(file, &path, capacity))
+            .map_err(|error| error.context(error::writing(&path)))
+    }
+
+    /// A trace in an empty file that is ours.
+    fn on(file: File, path: &Path, capacity: u64) -> Result<TraceWriter, Error> {
         let salt = random_salt();
         let page = Header { version: FORMAT_VERSION, capacity_bytes: capacity, salt }.to_page();
         let zstd = |error| Error::io("cannot set up zstd", error);

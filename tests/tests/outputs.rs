@@ -202,6 +202,26 @@ fn what_ran_before_an_exec_keeps_its_trace() {
     assert!(recording.all_sites().summary("live_bytes") < 40_000);
 }
 
+/// ... and the name stays with it from image to image.
+#[test]
+fn no_recorder_takes_a_name_between_two_images() {
+    let dir = TempDir::new("between");
+    let trace = dir.join("trace.edl");
+    let again = "select(undef, undef, undef, 0.01); exec $^X, '-e', $ARGV[0], $ARGV[0], $ARGV[1] - 1 if $ARGV[1]; sleep 2";
+    let mut recording = Running::start(
+        &mut Recorder::new("between").command(&trace, "perl", ["-e", again, again, "60"]),
+        b"",
+    );
+    recording.wait_for_text("recording perl");
+    for attempt in 0..60 {
+        let other = run(&mut Recorder::new("between").command(&trace, "true", [""; 0]));
+        assert!(other.stderr.contains("another recording"), "attempt {attempt}: {other:?}");
+    }
+    let outcome = recording.finish();
+    assert!(outcome.code == 0 && outcome.stderr.contains("; next: edleak-analyze"), "{outcome:?}");
+    assert!(!dir.join("trace.edl.old").exists());
+}
+
 /// The name is taken from the start on, also while there is nothing to write.
 #[test]
 fn two_recorders_do_not_share_a_trace() {

@@ -86,6 +86,9 @@ pub fn hold(
         return Err(io::Error::last_os_error());
     }
     if pid == 0 {
+        // Our copy of the other end: with it, nobody who is killed before the release would be missed here.
+        // SAFETY: a descriptor that nobody uses in this process.
+        unsafe { libc::close(go.as_raw_fd()) };
         let mut byte = 0u8;
         // SAFETY: one byte into a local.
         let released = unsafe { libc::read(go_read.as_raw_fd(), (&raw mut byte).cast(), 1) };

@@ -329,6 +329,11 @@ impl Recording {
         Ok(Summary { is_replaced, children, ..self.summary(bytes) })
     }
 
+    /// Gives up the recording for that of the next image, under the same name.
+    pub fn into_writer(mut self) -> Option<TraceWriter> {
+        self.writer.take()
+    }
+
     /// Closes a trace that another slice cannot be written to, with what fitted.
     pub fn abandon(mut self, error: &Error) -> Option<Summary> {
         let mut writer = self.writer.take()?;

@@ -8,7 +8,7 @@ use crate::process;
 use crate::recording::{Others, Recording};
 use crate::shm::Session;
 use crate::signals::Watch;
-use edleak_format::EndReason;
+use edleak_format::{EndReason, TraceWriter};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -42,9 +42,7 @@ impl Follower<'_> {
             None if is_root => self.plan.output.clone(),
             None => self.child_output(own_number),
         };
-        if let Some(before) = before {
-            self.set_aside(before);
-        }
+        let taken_over = before.and_then(|before| self.set_aside(before));
         if self.plan.children {
             self.inherited.extend(session.inode());
         }
@@ -52,8 +50,9 @@ impl Follower<'_> {
         if !is_root {
             options.command = process::command_line(pid);
         }
-        let begun = match if is_root { self.reserved.take() } else { None } {
-            Some(writer) => Ok(writer),
+        let reserved = if is_root { self.reserved.take() } else { None };
+        let begun = match taken_over.or(reserved.map(Ok)) {
+            Some(writer) => writer,
             None => output::reserve(&path, options.capacity_bytes)
                 .map(|(writer, _)| writer)
                 .map_err(|refusal| refusal.to_string()),
@@ -97,29 +96,34 @@ impl Follower<'_> {
     }
 
     /// The recording of an image that executed another one, which is recorded in its place. What ran for a while has something to tell
-    /// and keeps its trace, under another name; a shell that only starts a server has not.
-    fn set_aside(&mut self, mut recording: Recording) {
+    /// and keeps its trace, under another name; a shell that only starts a server has not. Returns what the next image is written to:
+    /// the name stays ours, with the file or, but for an instant, with another one.
+    fn set_aside(&mut self, mut recording: Recording) -> Option<Result<TraceWriter, String>> {
         recording.set_followed();
         let path = recording.path().to_owned();
         if recording.began().elapsed() < WORTH_KEEPING {
             self.dismiss_clients(&recording);
-            drop(recording);
-            let _ = std::fs::remove_file(&path);
-            return;
+            let writer = recording.into_writer()?;
+            return Some(writer.restart().map_err(|error| error.to_string()));
         }
-        let finished = self.outcome.summaries.len();
-        self.finish(recording, EndReason::Executed, Others::default());
         self.executed += 1;
         let aside = beside(&path, &format!("exec{}", self.executed));
         let moved = output::keep_old(&aside)
             .map_err(|refusal| refusal.to_string())
             .and_then(|_| std::fs::rename(&path, &aside).map_err(|error| error.to_string()));
+        let next = output::reserve(&path, self.plan.options.capacity_bytes);
+        let finished = self.outcome.summaries.len();
+        self.finish(recording, EndReason::Executed, Others::default());
         match moved {
             Ok(()) => {
                 self.outcome.summaries.iter_mut().skip(finished).for_each(|one| one.path.clone_from(&aside))
             }
-            Err(error) => self.outcome.fail(&aside, &error),
+            Err(error) => {
+                self.outcome.fail(&aside, &error);
+                return None;
+            }
         }
+        Some(next.map(|(writer, _)| writer).map_err(|refusal| refusal.to_string()))
     }
 
     /// Ends recordings of processes that have long been another program.
