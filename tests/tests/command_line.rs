@@ -133,6 +133,15 @@ fn a_limit_that_is_met_is_named_once() {
         let _ = std::fs::remove_file(dir.join("trace.edl"));
     }
     assert!(refused > 0, "with so few it cannot record");
+    // What was kept before is still there when nothing came of it.
+    let old = dir.join("trace.edl.old");
+    for (path, text) in [(&dir.join("trace.edl"), "good"), (&old, "precious")] {
+        std::fs::write(path, text).expect("it is ours");
+    }
+    assert_refused(&limited("-n 9"), "9 descriptors", &["(raise `ulimit -n`)"]);
+    assert_eq!(std::fs::read(dir.join("trace.edl")).expect("it is back"), b"good");
+    assert_eq!(std::fs::read(&old).expect("it is kept"), b"precious");
+    std::fs::remove_file(dir.join("trace.edl")).expect("it is ours");
     // No room for a file is no signal that kills.
     let outcome = limited("-f 0");
     assert_refused(&outcome, "-f 0", &["(raise `ulimit -f`"]);

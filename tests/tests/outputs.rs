@@ -206,17 +206,17 @@ fn what_ran_before_an_exec_keeps_its_trace() {
 #[test]
 fn no_recorder_takes_a_name_between_two_images() {
     let dir = TempDir::new("between");
-    let trace = dir.join("trace.edl");
-    let again = "select(undef, undef, undef, 0.01); exec $^X, '-e', $ARGV[0], $ARGV[0], $ARGV[1] - 1 if $ARGV[1]; sleep 2";
-    let mut recording = Running::start(
-        &mut Recorder::new("between").command(&trace, "perl", ["-e", again, again, "60"]),
-        b"",
-    );
+    let (trace, go_on) = (dir.join("trace.edl"), dir.join("go-on"));
+    let again = "sub pause { select undef, undef, undef, 0.01 } pause; \
+                 exec $^X, '-e', $ARGV[0], $ARGV[0], $ARGV[1] - 1, $ARGV[2] if $ARGV[1]; pause until -e $ARGV[2]";
+    let arguments = ["-e", again, again, "60", go_on.to_str().expect("UTF-8")];
+    let mut recording = Running::start(&mut Recorder::new("between").command(&trace, "perl", arguments), b"");
     recording.wait_for_text("recording perl");
     for attempt in 0..60 {
         let other = run(&mut Recorder::new("between").command(&trace, "true", [""; 0]));
         assert!(other.stderr.contains("another recording"), "attempt {attempt}: {other:?}");
     }
+    std::fs::write(&go_on, "").expect("writable");
     let outcome = recording.finish();
     assert!(outcome.code == 0 && outcome.stderr.contains("; next: edleak-analyze"), "{outcome:?}");
     assert!(!dir.join("trace.edl.old").exists());
@@ -261,7 +261,7 @@ fn every_child_has_a_trace_or_is_told() {
     let mut command = Recorder::new("long-name").options(["--children"]).command(
         &trace,
         "perl",
-        ["-e", &format!("fork; {leaker}")],
+        ["-e", &format!("my $child = fork; {leaker}; waitpid $child, 0 if $child")],
     );
     assert_eq!(run(&mut command).code, 0);
     assert_eq!(Report::of(&trace, &["--all"]).summary("unrecorded_images"), 1);

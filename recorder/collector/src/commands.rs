@@ -143,6 +143,7 @@ fn ask(socket: &Path, words: &[String], patience: Duration) -> Result<String, St
 
 /// The list. For a person a command line ends where the line does: the pid says which one it is.
 fn table(running: &[Running], is_for_a_person: bool) -> String {
+    // Five figures stand before it.
     const COMMAND_COLUMNS: usize = 80 - 43;
     let mut text =
         format!("{:>7}  {:>8}  {:>6}  {:>6}  {:>6}  program\n", "pid", "for", "slices", "sites", "stacks");

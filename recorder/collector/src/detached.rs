@@ -78,6 +78,7 @@ pub fn collect(args: &CollectArgs) -> ExitCode {
         return ExitCode::FAILURE;
     }
     drop(reply);
+    reserved.settle();
     let outcome = Follower::new(&plan, offer, Root::Other(args.pid, watch), Some(writer)).run(&mut signals);
     if outcome.summaries.is_empty() && outcome.failures.is_empty() {
         reserved.give_back();

@@ -17,7 +17,23 @@ const ANOTHER: &str = "choose another file with -o";
 #[derive(Debug)]
 pub struct Reserved {
     path: PathBuf,
-    old: Option<PathBuf>,
+    /// The file that we made: device and inode.
+    made: Option<(u64, u64)>,
+    kept: Option<Kept>,
+}
+
+/// What was moved out of the way. Dropped, what was moved out of the way before it is gone.
+#[derive(Debug)]
+pub struct Kept {
+    old: PathBuf,
+    /// What `old` was before, until it is settled that something came of this.
+    older: PathBuf,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.older);
+    }
 }
 
 /// Why a name cannot be had.
@@ -43,9 +59,11 @@ pub fn reserve(path: &Path, capacity_bytes: u64) -> Result<(TraceWriter, Reserve
     const ATTEMPTS: u32 = 8;
     let mut attempt = 0;
     loop {
-        let reserved = Reserved { path: path.to_owned(), old: keep_old(path)? };
+        let mut reserved = Reserved { path: path.to_owned(), made: None, kept: keep_old(path)? };
         attempt += 1;
-        let error = match TraceWriter::create(path, capacity_bytes) {
+        let created = TraceWriter::create(path, capacity_bytes);
+        reserved.made = fs::metadata(path).ok().map(identity);
+        let error = match created {
             Ok(writer) => return Ok((writer, reserved)),
             Err(error) if error.kind() == ErrorKind::AlreadyExists && attempt < ATTEMPTS => continue,
             Err(error) => error,
@@ -63,11 +81,22 @@ pub fn reserve(path: &Path, capacity_bytes: u64) -> Result<(TraceWriter, Reserve
 }
 
 impl Reserved {
-    /// Nothing came of it: all is as it was.
+    /// Nothing came of it: all is as it was, unless the name is somebody else's by now.
     pub fn give_back(&self) {
+        if self.made.is_none() || fs::metadata(&self.path).ok().map(identity) != self.made {
+            return;
+        }
         let _ = fs::remove_file(&self.path);
-        if let Some(old) = &self.old {
-            let _ = fs::rename(old, &self.path);
+        if let Some(kept) = &self.kept {
+            let _ = fs::rename(&kept.old, &self.path);
+            let _ = fs::rename(&kept.older, &kept.old);
+        }
+    }
+
+    /// Something comes of it: what was moved out of the way before is replaced.
+    pub fn settle(&self) {
+        if let Some(kept) = &self.kept {
+            let _ = fs::remove_file(&kept.older);
         }
     }
 }
@@ -82,8 +111,8 @@ pub fn followed(path: &Path) -> PathBuf {
     fs::canonicalize(path).or_else(|_| target()).unwrap_or_else(|_| path.to_owned())
 }
 
-/// Moves what is there to `path.old`, and says where that is. An empty file is nothing to keep.
-pub fn keep_old(path: &Path) -> Result<Option<PathBuf>, Refusal> {
+/// Moves what is there to `path.old`. An empty file is nothing to keep.
+pub fn keep_old(path: &Path) -> Result<Option<Kept>, Refusal> {
     let in_use = || Refusal::InUse(format!("another recording is writing `{}` ({ANOTHER})", path.display()));
     let failed = |error: io::Error| {
         Refusal::Failed(format!("failed to keep `{}` as `.old`: {error} ({ANOTHER})", path.display()))
@@ -107,15 +136,27 @@ pub fn keep_old(path: &Path) -> Result<Option<PathBuf>, Refusal> {
             return Ok(None);
         }
     }
-    let mut old = path.as_os_str().to_owned();
-    old.push(".old");
-    let old = PathBuf::from(old);
-    fs::rename(path, &old).map_err(failed)?;
-    Ok(Some(old))
+    let with = |ending: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(ending);
+        PathBuf::from(name)
+    };
+    let kept = Kept { old: with(".old"), older: with(&format!(".old.{}", std::process::id())) };
+    if fs::metadata(&kept.old).is_ok_and(|file| file.is_file()) {
+        fs::rename(&kept.old, &kept.older).map_err(failed)?;
+    }
+    if let Err(error) = fs::rename(path, &kept.old) {
+        let _ = fs::rename(&kept.older, &kept.old);
+        return Err(failed(error));
+    }
+    Ok(Some(kept))
+}
+
+fn identity(file: fs::Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
 }
 
 fn is_at(file: &File, path: &Path) -> bool {
-    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
     match (file.metadata(), fs::metadata(path)) {
         (Ok(file), Ok(there)) => identity(file) == identity(there),
         _ => false,
@@ -176,12 +217,26 @@ mod tests {
         drop(writer);
         reserved.give_back();
         assert_eq!(names(), 0);
+        let before = directory.join("t.edl.old");
         fs::write(&path, "old").expect("it is ours");
+        fs::write(&before, "older").expect("it is ours");
         let (writer, reserved) = reserve(&path, MIN_CAPACITY_BYTES).expect("it is moved");
-        assert_eq!(names(), 2);
+        assert_eq!((names(), fs::read_to_string(&before).expect("it is kept").as_str()), (3, "old"));
         drop(writer);
         reserved.give_back();
-        assert_eq!((names(), fs::read_to_string(&path).expect("it is back").as_str()), (1, "old"));
+        let text = |path: &Path| fs::read_to_string(path).expect("it is back");
+        assert_eq!((names(), text(&path).as_str(), text(&before).as_str()), (2, "old", "older"));
+        // Once something comes of it, what was before it is replaced.
+        let (writer, reserved) = reserve(&path, MIN_CAPACITY_BYTES).expect("it is moved");
+        reserved.settle();
+        assert_eq!((names(), text(&before).as_str()), (2, "old"));
+        // A name that somebody else has taken meanwhile is not given back.
+        fs::remove_file(&path).expect("it is there");
+        fs::write(&path, "theirs").expect("it is ours");
+        drop(writer);
+        reserved.give_back();
+        assert_eq!((names(), text(&path).as_str()), (2, "theirs"));
+        fs::remove_file(&before).expect("it is there");
         // Made for us, as by mktemp.
         fs::write(&path, "").expect("it is ours");
         let taken = reserve(&path, MIN_CAPACITY_BYTES).expect("an empty file may be written");

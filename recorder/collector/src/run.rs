@@ -105,6 +105,7 @@ fn record(args: &Args) -> Result<ExitCode, (u8, String)> {
         reserved.give_back();
         return Err((126, format!("failed to start `{}`: {error}", checked.path.display())));
     }
+    reserved.settle();
     if !args.quiet {
         say(format_args!("recording {} (pid {pid}) into {}", shown(&args.program), args.output.display()));
         if let Some(own) = &checked.own_malloc {
