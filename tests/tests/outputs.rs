@@ -275,10 +275,14 @@ fn every_child_has_a_trace_or_is_told() {
     }
     let dir = TempDir::new("numbers");
     let trace = dir.join("trace.edl");
-    let script = format!("for i in 1 2 3; do echo 20 > {last_pid}; perl -e \"{leaker}\" & wait; done");
+    // The next one begins when the trace of the one before is finished, and so not locked any more.
+    let finished = "until [ -e $trace ] && flock -ns $trace true; do sleep 0.02; done";
+    let script = format!(
+        "for trace in trace.21.edl trace.21.2.edl trace.21.3.edl; do echo 20 > {last_pid}; perl -e \"{leaker}\" & wait; {finished}; done"
+    );
     let record = Recorder::new("numbers").options(["--children"]).command(&trace, "bash", ["-c", &script]);
     let mut inside = Command::new("unshare");
-    inside.args(unshare).arg(record.get_program()).args(record.get_args());
+    inside.args(unshare).arg(record.get_program()).args(record.get_args()).current_dir(dir.path());
     let recorded = run(&mut inside);
     assert_eq!(recorded.code, 0, "{recorded:?}");
     let perls = traces_in(&dir).into_iter().filter(|trace| {

@@ -30,6 +30,8 @@ impl Follower<'_> {
         // Of one that is gone nothing is asked, least of all of whoever has its number.
         let pid = holder.unwrap_or(if process::is_there(claimed_pid) { 0 } else { claimed_pid });
         let own_number = if pid == 0 { claimed_pid } else { pid };
+        // Who had this number and is gone has not become this one.
+        self.end_children();
         // An exec: the trace is that of the new image.
         let before = if is_root {
             self.recording.take()
