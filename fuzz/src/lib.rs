@@ -3,23 +3,21 @@
 //! cargo-fuzz runs them through `fuzz_targets/`, in this directory's parent: `cargo +nightly fuzz run series`. CI runs
 //! them on the corpus and on a fixed set of mutants of it, on stable: `tests/tests/fuzz.rs` includes this file.
 
-use edleak_analyzer::classify::Model;
-use edleak_analyzer::gate::Policy;
-use edleak_analyzer::judge::judge_recording;
-use edleak_analyzer::load::{LoadOptions, Recording, edleak_json, lines};
-use edleak_analyzer::naming::name_sites;
-use edleak_analyzer::report::{
-    Exporter, Report, folded, github, json, junit, sarif, series as series_lines, text,
-};
-use edleak_analyzer::suppressions::Suppressions;
-use edleak_analyzer::symbolize::{Options, Symbolizer};
-use edleak_analyzer::verify::Verification;
-use edleak_collector::calls::Code;
-use edleak_collector::elf::Elf;
-use edleak_collector::unwind::UnwindTable;
+use edleak_analysis::gate::Policy;
+use edleak_analysis::judge::judge_recording;
+use edleak_analysis::load::{LoadOptions, Recording, edleak_json, lines};
+use edleak_analysis::naming::name_sites;
+use edleak_analysis::suppressions::Suppressions;
+use edleak_analysis::verify::Verification;
+use edleak_binary::calls::Code;
+use edleak_binary::file::Elf;
+use edleak_binary::unwind::UnwindTable;
+use edleak_binary::{Options, Symbolizer};
 use edleak_collector::wrappers::{WrapperSet, wrapper_functions, wrapper_ranges};
 use edleak_format::Trace;
 use edleak_format::fuzzing::{file_of, read_everything};
+use edleak_model::classify::Model;
+use edleak_report::{Exporter, Report, folded, github, json, junit, sarif, series as series_lines, text};
 
 /// What a target does with an input.
 pub type Target = fn(&[u8]);
@@ -71,7 +69,7 @@ pub fn suppressions(input: &[u8]) {
 
 /// A program's ELF file with its symbols and debug information, as the analyzer reads it.
 pub fn symbols(input: &[u8]) {
-    edleak_analyzer::symbolize::fuzzing::look_up_everything(input);
+    edleak_binary::fuzzing::look_up_everything(input);
 }
 
 /// A target's ELF file with its unwind information, as the collector reads it.

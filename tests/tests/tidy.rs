@@ -137,7 +137,11 @@ fn unsafe_code_is_where_the_map_says() {
     }
     for root in [
         "format/src/lib.rs",
-        "analyzer/src/lib.rs",
+        "analyzer/text/src/lib.rs",
+        "analyzer/binary/src/lib.rs",
+        "analyzer/model/src/lib.rs",
+        "analyzer/analysis/src/lib.rs",
+        "analyzer/report/src/lib.rs",
         "recorder/session/src/lib.rs",
         "recorder/preload/src/lib.rs",
     ] {
@@ -160,15 +164,21 @@ fn only_format_names_bincode() {
     }
 }
 
-/// preload → session ← collector → format ← analyzer
+/// preload → session ← collector; report → analysis → {format, binary, model, text}
 #[test]
 fn dependencies_point_one_way() {
     let may_use: &[(&str, &[&str])] = &[
         ("format", &[]),
         ("recorder/session", &[]),
         ("recorder/preload", &["edleak-session"]),
-        ("recorder/collector", &["edleak-session", "edleak-format", "edleak-analyzer"]),
-        ("analyzer", &["edleak-format"]),
+        ("analyzer/text", &[]),
+        ("analyzer/binary", &["edleak-format", "edleak-session", "edleak-text"]),
+        ("analyzer/model", &["edleak-text"]),
+        ("analyzer/analysis", &["edleak-format", "edleak-binary", "edleak-model", "edleak-text"]),
+        (
+            "analyzer/report",
+            &["edleak-analysis", "edleak-format", "edleak-binary", "edleak-model", "edleak-text"],
+        ),
     ];
     for (package, allowed) in may_use {
         let manifest = read(&Path::new(package).join("Cargo.toml"));
@@ -185,14 +195,12 @@ fn dependencies_point_one_way() {
 #[test]
 fn analyzer_phases_use_earlier_ones_only() {
     let phases: &[(&str, &[&str])] = &[
-        ("load.rs", &["replay", "series", "regression", "classify", "symbolize", "report"]),
-        ("replay.rs", &["classify", "symbolize", "report"]),
-        ("series.rs", &["classify", "symbolize", "report"]),
-        ("regression.rs", &["load", "replay", "classify", "symbolize", "report"]),
-        ("classify.rs", &["symbolize", "report"]),
+        ("load.rs", &["replay", "judge", "gate", "naming"]),
+        ("replay.rs", &["judge", "gate", "naming"]),
+        ("judge.rs", &["gate", "naming"]),
     ];
     for (file, later) in phases {
-        let code = code_of(&Path::new("analyzer/src").join(file));
+        let code = code_of(&Path::new("analyzer/analysis/src").join(file));
         for phase in *later {
             assert!(!code.contains(&format!("crate::{phase}")), "{file} names the later phase {phase}");
         }

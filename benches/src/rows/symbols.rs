@@ -19,7 +19,7 @@ const ADDRESSES: usize = 10_000;
 
 /// A large program with full DWARF: edleak-analyze itself, built for debugging.
 fn build() -> Result<PathBuf> {
-    tools::cargo(&["build", "-p", "edleak-analyzer"]).env("CARGO_PROFILE_DEV_DEBUG", "full").run()?;
+    tools::cargo(&["build", "-p", "edleak-analyze"]).env("CARGO_PROFILE_DEV_DEBUG", "full").run()?;
     Ok(tools::target_dir()?.join("debug/edleak-analyze"))
 }
 

@@ -1,13 +1,13 @@
 //! After the recording: symbols put into the finished traces, and the analysis printed.
 
-use edleak_analyzer::classify::Model;
-use edleak_analyzer::gate::Policy;
-use edleak_analyzer::load::LoadOptions;
-use edleak_analyzer::report::text::{Style, Text};
-use edleak_analyzer::report::{Exporter, Report};
-use edleak_analyzer::symbolize::{Options, Symbolizer};
-use edleak_analyzer::{analyze, rewrite};
+use edleak_analysis::gate::Policy;
+use edleak_analysis::load::LoadOptions;
+use edleak_analysis::{analyze, rewrite};
+use edleak_binary::{Options, Symbolizer};
 use edleak_format::Trace;
+use edleak_model::classify::Model;
+use edleak_report::text::{Style, Text};
+use edleak_report::{Exporter, Report};
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 

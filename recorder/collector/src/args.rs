@@ -2,7 +2,7 @@
 
 use crate::period::{Period, parse_duration};
 use clap::Parser;
-use edleak_analyzer::units;
+use edleak_text::units;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;

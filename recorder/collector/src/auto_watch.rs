@@ -1,9 +1,9 @@
 //! Auto-watch: fits the leak factor while recording and picks the sites that look like a leak.
 
-use edleak_analyzer::classify::{Model, Verdict, judge};
-use edleak_analyzer::regression::Class;
-use edleak_analyzer::series::{Point, SeriesBuilder};
 use edleak_format::Counters;
+use edleak_model::classify::{Model, Verdict, judge};
+use edleak_model::regression::Class;
+use edleak_model::series::{Point, SeriesBuilder};
 
 /// Slices after which sites are looked at for the first time.
 const FIRST_LOOK: u64 = 12;

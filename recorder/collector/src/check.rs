@@ -5,7 +5,7 @@
 //! fail the handshake instead.
 #![allow(unsafe_code)] // a few questions to the kernel that std does not ask
 
-use crate::elf::{Elf, ElfError, FileBytes, OwnMalloc};
+use edleak_binary::file::{Elf, ElfError, FileBytes, OwnMalloc};
 use std::ffi::{CString, OsStr};
 use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;

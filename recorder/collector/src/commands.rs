@@ -5,7 +5,7 @@ use crate::control::{PROTOCOL, directories, is_private, is_stale};
 use crate::progress::Progress;
 use crate::say::say;
 use crate::watch::Request;
-use edleak_analyzer::units::{self, plural};
+use edleak_text::units::{self, plural};
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};

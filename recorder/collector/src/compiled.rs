@@ -1,11 +1,11 @@
 //! What the files of modules say, compiled once per file however often and by whomever it is loaded.
 
-use crate::elf::{Elf, FileBytes};
 use crate::guide::Wishes;
 use crate::pieces::Piece;
-use crate::unwind::UnwindTable;
 use crate::watch::{Asked, WatchSet};
 use crate::wrappers::{WHOLE, WrapperRange, wrapper_functions, wrapper_ranges};
+use edleak_binary::file::{Elf, FileBytes};
+use edleak_binary::unwind::UnwindTable;
 use edleak_session::site::Action;
 use std::collections::HashMap;
 use std::path::Path;

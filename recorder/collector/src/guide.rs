@@ -5,12 +5,12 @@
 //! nothing and asks again at the next new site.
 
 use crate::compiled::{Compiled, FileCode, Shared};
-use crate::elf::{Elf, FileBytes};
 use crate::modules::Loaded;
 use crate::pieces::{Piece, lay_over, overlay};
 use crate::shm::Session;
 use crate::watch::{Asked, WatchSet};
 use crate::wrappers::WrapperSet;
+use edleak_binary::file::{Elf, FileBytes};
 use edleak_session::caller;
 use edleak_session::rule::Kind;
 use edleak_session::site::{Action, SiteSlot};

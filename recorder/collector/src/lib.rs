@@ -9,14 +9,13 @@
 //! recording       one image: from its session, slice by slice, into its trace
 //! slicer period inject   every counter at one instant · when that is due · a leak that is none
 //! modules process image   which code is where · what /proc says · whether a process is still what is recorded
-//! elf unwind      ELF files · .eh_frame to rules
 //! wrappers watch pieces   which functions are wrappers · which are watched · both laid over each other
 //! compiled guide  what the files say · telling the target
 //! stacks auto_watch   watched stacks and their survivors · picking what to watch
 //! bounds          where stacks end
 //! control steering commands progress   requests to a running recording: the socket · what they change · who sends
 //!                 them · what `sessions` shows
-//! wrapper_list names globs calls   the known ones · what functions are called · patterns · where code may call
+//! wrapper_list    the known wrappers
 //! after           symbols into the finished trace, and the analysis printed
 //! signals limits  signals and the ends of processes · which limit of the system was met
 //! say stdio       what is told on stderr · standard descriptors that were closed
@@ -28,22 +27,18 @@ pub mod args;
 pub mod auto_watch;
 pub mod bell;
 pub mod bounds;
-pub mod calls;
 pub mod check;
 pub mod commands;
 pub mod compiled;
 pub mod control;
 pub mod detached;
-pub mod elf;
 pub mod follow;
-pub mod globs;
 pub mod guide;
 pub mod image;
 pub mod inject;
 pub mod launch;
 pub mod limits;
 pub mod modules;
-pub mod names;
 pub mod offer;
 pub mod output;
 pub mod period;
@@ -59,7 +54,6 @@ pub mod slicer;
 pub mod stacks;
 pub mod stdio;
 pub mod steering;
-pub mod unwind;
 pub mod watch;
 pub mod wrapper_list;
 pub mod wrappers;

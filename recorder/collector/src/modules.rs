@@ -1,7 +1,7 @@
 //! Which code is where: the modules of a target, from its memory map and from what its loader did since.
 
-use crate::elf::{Elf, ElfError, FileBytes};
 use crate::process::{self, Mapping};
+use edleak_binary::file::{Elf, ElfError, FileBytes};
 use edleak_format::{Module, ModuleId};
 use std::collections::HashMap;
 use std::path::PathBuf;

@@ -5,7 +5,7 @@ use crate::guide::{Change, Guide};
 use crate::modules::Loaded;
 use crate::shm::Session;
 use crate::watch::Request;
-use edleak_analyzer::units::plural;
+use edleak_text::units::plural;
 use std::collections::VecDeque;
 
 /// What somebody asked for.

@@ -1,14 +1,14 @@
 //! Watch requests: which sites record full stacks, from the command line, an old trace, or a running session.
 
-use crate::elf::Elf;
-use crate::globs::Glob;
 use crate::limits;
-use crate::names::FunctionName;
-use edleak_analyzer::analysis::SiteLabel;
-use edleak_analyzer::classify::Model;
-use edleak_analyzer::judge::judge_recording;
-use edleak_analyzer::load::{LoadOptions, load};
+use edleak_analysis::analysis::SiteLabel;
+use edleak_analysis::judge::judge_recording;
+use edleak_analysis::load::{LoadOptions, load};
+use edleak_binary::file::Elf;
+use edleak_binary::names::FunctionName;
 use edleak_format::{Module, SiteId, SiteKind, Trace};
+use edleak_model::classify::Model;
+use edleak_text::globs::Glob;
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -364,7 +364,7 @@ mod tests {
         watch.ask(Request::parse("fa").expect("well-formed"), false);
         assert_eq!(watch.to_string(), "f*");
         assert_ne!(watch.version(), empty);
-        let bytes = crate::elf::FileBytes::open(Path::new("/proc/self/exe")).expect("our own file");
+        let bytes = edleak_binary::file::FileBytes::open(Path::new("/proc/self/exe")).expect("our own file");
         let elf = Elf::parse(&bytes).expect("it runs, so it is sound");
         let main = |watch: &WatchSet| {
             let main = elf.functions().iter().find(|f| f.name == "main").map(|f| u64::from(f.start));

@@ -4,13 +4,13 @@
 //! C++ by the first words of the path, which stand unencoded in front, and only Rust and a user's own patterns need
 //! demangling.
 
-use crate::calls::Code;
-use crate::elf::Elf;
-use crate::globs::Glob;
-use crate::names::{FunctionName, INLINE_NAMESPACES, is_rust, without_version};
-use crate::unwind::UnwindTable;
 use crate::wrapper_list as list;
+use edleak_binary::calls::Code;
+use edleak_binary::file::Elf;
+use edleak_binary::names::{FunctionName, INLINE_NAMESPACES, is_rust, without_version};
+use edleak_binary::unwind::UnwindTable;
 use edleak_session::rule::{Kind, Rule};
+use edleak_text::globs::Glob;
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::ops::Range;

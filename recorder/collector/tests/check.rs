@@ -3,8 +3,8 @@
 mod common;
 
 use common::{run, scratch};
+use edleak_binary::file::OwnMalloc;
 use edleak_collector::check::{Program, Refusal, RefusalKind, check_program};
-use edleak_collector::elf::OwnMalloc;
 use std::ffi::OsStr;
 use std::fs::{Permissions, set_permissions, write};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};

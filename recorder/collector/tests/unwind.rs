@@ -3,8 +3,8 @@
 mod common;
 
 use common::{run, scratch, source, try_run};
-use edleak_collector::elf::{Elf, FileBytes};
-use edleak_collector::unwind::UnwindTable;
+use edleak_binary::file::{Elf, FileBytes};
+use edleak_binary::unwind::UnwindTable;
 use edleak_session::rule::{Kind, Rule};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

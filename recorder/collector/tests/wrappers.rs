@@ -7,9 +7,9 @@ mod common;
 
 use common::captured::{Captured, capture_library, captured};
 use common::{run, source, try_run};
-use edleak_collector::elf::{Elf, FileBytes};
-use edleak_collector::names::FunctionName;
-use edleak_collector::unwind::UnwindTable;
+use edleak_binary::file::{Elf, FileBytes};
+use edleak_binary::names::FunctionName;
+use edleak_binary::unwind::UnwindTable;
 use edleak_collector::wrappers::{WrapperRange, WrapperSet, wrapper_functions, wrapper_ranges};
 use edleak_session::rule::Kind;
 use std::collections::HashMap;
@@ -46,7 +46,7 @@ impl<'set> Modules<'set> {
             assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start), "{}", path.display());
             assert!(ranges.iter().all(|range| matches!(range.rule.kind(), Kind::Rsp | Kind::Rbp)));
             let named =
-                |f: &edleak_collector::elf::Function<'_>| (f.start, f.end, FunctionName::new(f.name).path);
+                |f: &edleak_binary::file::Function<'_>| (f.start, f.end, FunctionName::new(f.name).path);
             Module { ranges, functions: elf.functions().iter().map(named).collect() }
         })
     }

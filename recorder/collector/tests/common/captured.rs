@@ -3,8 +3,8 @@
 //! The walker is a model of the one inside the target: registers and a copy of the stack in, return addresses out.
 
 use super::{run, scratch, source};
-use edleak_collector::elf::{Elf, FileBytes};
-use edleak_collector::unwind::UnwindTable;
+use edleak_binary::file::{Elf, FileBytes};
+use edleak_binary::unwind::UnwindTable;
 use edleak_session::rule::{Kind, Rule};
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -1,0 +1,267 @@
+//! A baseline: the leaks of an earlier recording, so that only new or faster ones are reported.
+//!
+//! It is a recording (analyzed again, with today's model) or a report saved with `--format json`. What was recorded by caller
+//! then and by stack now, or the other way round, is compared by caller, with the rates of its stacks added up.
+
+use crate::analysis::{Address, Analysis, INJECTED_NAME, JudgedSite, Kind, frames};
+use crate::error::{Error, ErrorKind, Result};
+use crate::identity::Identity;
+use edleak_format::SymbolFrame;
+use serde::Deserialize;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// Version of the JSON report, which `report` writes and a baseline reads; a change that breaks a reader raises it.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// A leak is faster than in the baseline when its rate is more than this times the old one. Estimates of one and the same leak
+/// differ by up to a quarter either way; beyond half again it is not the estimate.
+pub const FASTER: f64 = 1.5;
+
+/// One leak of the baseline.
+#[derive(Clone, Debug)]
+pub struct KnownLeak {
+    /// What it is recognized by.
+    pub identity: Identity,
+    /// Its name, for people.
+    pub name: String,
+    /// Its rate then.
+    pub rate_bytes_per_s: f64,
+    /// Its offset in its module: the order in the code.
+    offset: u64,
+}
+
+/// The leaks of an earlier recording.
+#[derive(Clone, Default, Debug)]
+pub struct Baseline {
+    /// They, in order of their place in the code.
+    pub leaks: Vec<KnownLeak>,
+}
+
+/// How a leak compares with the baseline.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Change {
+    /// Not in the baseline.
+    New,
+    /// In the baseline, with this rate, which was clearly less.
+    Faster(f64),
+    /// In the baseline, with about this rate.
+    Same(f64),
+    /// In the baseline, with this rate, which was clearly more.
+    Slower(f64),
+}
+
+impl Change {
+    fn of(was: f64, is: f64) -> Self {
+        match () {
+            () if is > was * FASTER => Self::Faster(was),
+            () if is * FASTER < was => Self::Slower(was),
+            () => Self::Same(was),
+        }
+    }
+
+    /// Whether the gate lets it pass.
+    pub fn is_known(self) -> bool {
+        matches!(self, Self::Same(_) | Self::Slower(_))
+    }
+}
+
+impl Baseline {
+    /// The leaks of an analyzed recording. They have to be symbolized to be found again after a rebuild.
+    pub fn of(analysis: &Analysis) -> Self {
+        Self::of_leaks(analysis.sites.iter().filter(|site| site.is_leak()).map(known_leak))
+    }
+
+    fn of_leaks(leaks: impl Iterator<Item = KnownLeak>) -> Self {
+        let mut leaks: Vec<KnownLeak> = leaks.collect();
+        leaks.sort_by_key(|leak| leak.offset);
+        Self { leaks }
+    }
+
+    /// Reads a saved report; `None` if the file is something else.
+    pub fn read_json(path: &Path) -> Option<Result<Self>> {
+        let mut start = [0; 4096];
+        let mut file = File::open(path).ok()?;
+        let length = file.read(&mut start).ok()?;
+        if !crate::load::is_report(&start[..length]) {
+            return None;
+        }
+        Some(Self::from_json(&std::fs::read(path).ok()?))
+    }
+
+    /// Reads the text of a saved report.
+    pub fn from_json(text: &[u8]) -> Result<Self> {
+        let report: SavedReport = serde_json::from_slice(text).map_err(|error| {
+            let message = format!("not a whole report: {error} (save it again with `--format json`)");
+            Error::new(ErrorKind::Baseline, message)
+        })?;
+        let version = report.format_version;
+        if version > FORMAT_VERSION {
+            let message = format!(
+                "report format {version} is newer than {} (use a newer edleak-analyze)",
+                FORMAT_VERSION
+            );
+            return Err(Error::new(ErrorKind::Baseline, message));
+        }
+        let reports = report.traces.into_iter().chain([SavedTrace { sites: report.sites }]);
+        let leaks = reports
+            .flat_map(|trace| trace.sites)
+            .filter(|site| site.verdict == "leak")
+            .map(SavedSite::known_leak);
+        Ok(Self::of_leaks(leaks))
+    }
+
+    /// How each leak compares, by its index in `leaks`; and which leaks of the baseline were not met again.
+    pub fn compare(&self, leaks: &[&JudgedSite]) -> (Vec<Change>, Vec<&KnownLeak>) {
+        let mut order: Vec<usize> = (0..leaks.len()).collect();
+        order.sort_by_key(|&i| leaks[i].stack.first().and_then(|address| address.offset));
+        let now: Vec<Identity> = leaks.iter().map(|leak| Identity::of(leak)).collect();
+        let mut changes = vec![None; leaks.len()];
+        let mut met = vec![false; self.leaks.len()];
+
+        // The sure matches first, so that a name shared by several sites cannot take another site's place.
+        for is_same in [Identity::is_same_code, Identity::is_same_function] {
+            for &i in &order {
+                let is_match =
+                    |(k, known): &(usize, &KnownLeak)| !met[*k] && is_same(&known.identity, &now[i]);
+                if changes[i].is_some() {
+                    continue;
+                }
+                if let Some((k, known)) = self.leaks.iter().enumerate().find(is_match) {
+                    met[k] = true;
+                    changes[i] =
+                        Some(Change::of(known.rate_bytes_per_s, leaks[i].judgement.rate_bytes_per_s));
+                }
+            }
+        }
+        // What is left may have been watched only then or only now: all of a caller against all of it.
+        for &i in &order {
+            if changes[i].is_some() {
+                continue;
+            }
+            let caller = caller_of(&now[i]);
+            let family: Vec<usize> = (0..self.leaks.len())
+                .filter(|&k| is_same_caller(caller_of(&self.leaks[k].identity), caller))
+                .collect();
+            let was_watched = family.iter().any(|&k| self.leaks[k].identity.caller.is_some());
+            if family.is_empty() || was_watched == now[i].caller.is_some() {
+                continue;
+            }
+            family.iter().for_each(|&k| met[k] = true);
+            let was = family.iter().map(|&k| self.leaks[k].rate_bytes_per_s).sum();
+            let is = (0..leaks.len())
+                .filter(|&other| is_same_caller(caller_of(&now[other]), caller))
+                .map(|other| leaks[other].judgement.rate_bytes_per_s)
+                .sum();
+            changes[i] = Some(Change::of(was, is));
+        }
+        let gone = self.leaks.iter().zip(met).filter(|(_, met)| !met).map(|(known, _)| known).collect();
+        (changes.into_iter().map(|change| change.unwrap_or(Change::New)).collect(), gone)
+    }
+}
+
+fn caller_of(identity: &Identity) -> &Identity {
+    identity.caller.as_deref().unwrap_or(identity)
+}
+
+fn is_same_caller(one: &Identity, other: &Identity) -> bool {
+    one.is_same_code(other) || one.is_same_function(other)
+}
+
+fn known_leak(site: &JudgedSite) -> KnownLeak {
+    KnownLeak {
+        identity: Identity::of(site),
+        name: site.name(),
+        rate_bytes_per_s: site.judgement.rate_bytes_per_s,
+        offset: site.stack.first().and_then(|address| address.offset).unwrap_or(0),
+    }
+}
+
+/// What a saved report says of interest here. Unknown fields are skipped: reports of later versions add some.
+#[derive(Deserialize)]
+struct SavedReport {
+    format_version: u32,
+    #[serde(default)]
+    sites: Vec<SavedSite>,
+    #[serde(default)]
+    traces: Vec<SavedTrace>,
+}
+
+#[derive(Deserialize)]
+struct SavedTrace {
+    #[serde(default)]
+    sites: Vec<SavedSite>,
+}
+
+#[derive(Deserialize)]
+struct SavedSite {
+    verdict: String,
+    #[serde(default)]
+    rate_bytes_per_s: f64,
+    parent: Option<serde_json::Value>,
+    #[serde(default)]
+    kind: String,
+    #[serde(default)]
+    stack: Vec<SavedFrame>,
+}
+
+#[derive(Deserialize)]
+struct SavedFrame {
+    address: Option<String>,
+    module: Option<String>,
+    build_id: Option<String>,
+    offset: Option<String>,
+    function: Option<String>,
+    file: Option<String>,
+    #[serde(default)]
+    line: u32,
+    #[serde(default)]
+    inlined: bool,
+}
+
+impl SavedSite {
+    fn known_leak(self) -> KnownLeak {
+        let mut stack: Vec<(Address, Vec<SymbolFrame>)> = Vec::new();
+        let mut goes_on = false;
+        for saved in self.stack {
+            // Inlined frames come before the frame they were inlined into, with its address.
+            if !goes_on || stack.is_empty() {
+                let address = Address {
+                    address: hex(saved.address.as_deref()).unwrap_or(0),
+                    module: saved.module,
+                    build_id: saved.build_id.unwrap_or_default(),
+                    offset: hex(saved.offset.as_deref()),
+                    ..Address::default()
+                };
+                stack.push((address, Vec::new()));
+            }
+            goes_on = saved.inlined;
+            if let Some((_, frames)) =
+                stack.last_mut().filter(|_| saved.function.is_some() || saved.file.is_some())
+            {
+                let (function, file, line) = (saved.function, saved.file, saved.line);
+                frames.push(SymbolFrame { function, file, line, is_inlined: saved.inlined });
+            }
+        }
+        let with_frames =
+            |(address, frames): (Address, Vec<SymbolFrame>)| Address { frames: frames.into(), ..address };
+        let stack: Vec<Address> = stack.into_iter().map(with_frames).collect();
+        let kind = match (self.kind.as_str(), &self.parent) {
+            ("injected", _) => Kind::Injected,
+            (_, Some(parent)) if !parent.is_null() => Kind::Stack,
+            _ => Kind::Caller,
+        };
+        let name = frames(&stack).next().map_or_else(|| "?".into(), |frame| frame.name());
+        KnownLeak {
+            identity: Identity::new(kind, &stack),
+            name: if kind == Kind::Injected { INJECTED_NAME.into() } else { name },
+            rate_bytes_per_s: self.rate_bytes_per_s,
+            offset: stack.first().and_then(|address| address.offset).unwrap_or(0),
+        }
+    }
+}
+
+fn hex(text: Option<&str>) -> Option<u64> {
+    u64::from_str_radix(text?.trim_start_matches("0x"), 16).ok()
+}

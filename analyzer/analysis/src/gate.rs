@@ -1,0 +1,261 @@
+//! What is listed, and whether the build may pass.
+//!
+//! In this order: the class and the confidence asked for, the suppressions, the baseline, the budget. What a step
+//! lets pass stays visible as a number in the summary; nothing is dropped silently.
+
+use crate::analysis::{Analysis, JudgedSite, Standing};
+use crate::baseline::Baseline;
+use crate::suppressions::Suppressions;
+use edleak_model::classify::{Confidence, LEAST_POINTS, Verdict};
+use edleak_model::regression::Class;
+
+/// Undecided sites keep a recording from passing when together they hold more than this share of the live bytes ...
+const UNDECIDED_SHARE: f64 = 0.05;
+/// ... and more than this.
+const UNDECIDED_BYTES: f64 = 4096.0;
+
+/// Where more of the record than this is missing, it is said.
+pub const MUCH_MISSING: f64 = 0.05;
+/// A single gap longer than this may hide a leak. One of this length costs two and a half points of F1
+/// (`replay/gap.rs`). Slices that are missing here and there hide nothing.
+const LONG_GAP: f64 = 0.2;
+
+/// What the user asked for.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Leaks of a lower class are not listed. Below `linear`, sites that are no leak are shown as well.
+    pub min_class: Class,
+    /// List only leaks beyond reasonable doubt.
+    pub strict: bool,
+    /// List every site.
+    pub all: bool,
+    /// Leaks that together grow no faster are tolerated.
+    pub budget_bytes_per_s: Option<f64>,
+    /// Leaks that are known.
+    pub baseline: Option<Baseline>,
+    /// Leaks that are accepted.
+    pub suppressions: Suppressions,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            min_class: Class::Linear,
+            strict: false,
+            all: false,
+            budget_bytes_per_s: None,
+            baseline: None,
+            suppressions: Suppressions::default(),
+        }
+    }
+}
+
+/// What it means for the build.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Outcome {
+    /// Judged, and no leak reported.
+    Clean,
+    /// Too little to judge.
+    Undecided,
+    /// Leaks reported.
+    Leaks,
+}
+
+/// What became of a suppression rule.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum RuleUse {
+    /// It matched nothing.
+    Unused,
+    /// It hid what it matched.
+    Used,
+    /// What it matched in one of the recordings was beyond its budget, and so is reported.
+    Exceeded,
+}
+
+impl Outcome {
+    /// The exit code.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Clean => 0,
+            Self::Leaks => 1,
+            Self::Undecided => 2,
+        }
+    }
+}
+
+impl Policy {
+    /// Whether the site is a leak that the user asked for: what the gate goes on to examine, and needs symbols for.
+    pub fn wants_leak(&self, site: &JudgedSite) -> bool {
+        site.is_leak()
+            && site.judgement.class >= self.min_class
+            && (!self.strict || site.judgement.confidence == Some(Confidence::Strict))
+    }
+
+    /// Whether the site is to be listed though it is no leak.
+    fn wants_shown(&self, site: &JudgedSite) -> bool {
+        let is_growing = !site.is_leak() && site.judgement.class >= self.min_class;
+        self.all || (self.min_class < Class::Linear && is_growing)
+    }
+
+    /// Whether the site may end up in a report.
+    pub fn wants(&self, site: &JudgedSite) -> bool {
+        self.wants_leak(site) || self.wants_shown(site)
+    }
+
+    /// Decides the standing of every site. Budgets are those of each recording, that is, of each process.
+    /// Returns what became of each suppression rule.
+    pub fn apply(&self, analyses: &mut [Analysis]) -> Vec<RuleUse> {
+        let mut uses = vec![RuleUse::Unused; self.suppressions.rules.len()];
+        for analysis in analyses.iter_mut() {
+            for site in &mut analysis.sites {
+                site.standing = match () {
+                    () if self.wants_leak(site) => Standing::Reported,
+                    () if self.wants_shown(site) => Standing::Shown,
+                    () => Standing::Unlisted,
+                };
+            }
+            self.suppress(analysis, &mut uses);
+            self.forgive_known(analysis);
+        }
+        self.spend_budget(analyses);
+        uses
+    }
+
+    fn suppress(&self, analysis: &mut Analysis, uses: &mut [RuleUse]) {
+        let mut hidden: Vec<Vec<usize>> = vec![Vec::new(); uses.len()];
+        for (i, site) in analysis.sites.iter().enumerate() {
+            if site.standing == Standing::Reported {
+                let names: Vec<&str> = names_of(site);
+                let own_name = site.name();
+                let names = names.into_iter().chain([own_name.as_str()]);
+                if let Some(rule) = self.suppressions.matching(names) {
+                    hidden[rule].push(i);
+                }
+            }
+        }
+        for (rule, sites) in hidden.iter().enumerate() {
+            if sites.is_empty() {
+                continue;
+            }
+            let sum = |value: fn(&JudgedSite) -> f64| sites.iter().map(|&i| value(&analysis.sites[i])).sum();
+            let leaked = sum(|site| site.judgement.leak_bytes as f64);
+            let rate = sum(|site| site.judgement.rate_bytes_per_s);
+            if self.suppressions.rules[rule].budget.is_none_or(|budget| budget.covers(leaked, rate)) {
+                sites.iter().for_each(|&i| analysis.sites[i].standing = Standing::Suppressed(rule));
+                uses[rule] = uses[rule].max(RuleUse::Used);
+            } else {
+                uses[rule] = RuleUse::Exceeded;
+            }
+        }
+    }
+
+    fn forgive_known(&self, analysis: &mut Analysis) {
+        let Some(baseline) = &self.baseline else { return };
+        let reported: Vec<usize> =
+            (0..analysis.sites.len()).filter(|&i| analysis.sites[i].standing == Standing::Reported).collect();
+        let leaks: Vec<&JudgedSite> = reported.iter().map(|&i| &analysis.sites[i]).collect();
+        let (changes, _) = baseline.compare(&leaks);
+        for (i, change) in reported.into_iter().zip(changes) {
+            if change.is_known() {
+                analysis.sites[i].standing = Standing::Known;
+            }
+        }
+    }
+
+    fn spend_budget(&self, analyses: &mut [Analysis]) {
+        let Some(budget) = self.budget_bytes_per_s else { return };
+        let reported = |site: &&mut JudgedSite| site.standing == Standing::Reported;
+        for analysis in analyses {
+            let rate: f64 =
+                analysis.sites.iter_mut().filter(reported).map(|site| site.judgement.rate_bytes_per_s).sum();
+            if rate <= budget {
+                analysis
+                    .sites
+                    .iter_mut()
+                    .filter(reported)
+                    .for_each(|site| site.standing = Standing::Tolerated);
+            }
+        }
+    }
+}
+
+/// Everything that a pattern of a suppression may match.
+fn names_of(site: &JudgedSite) -> Vec<&str> {
+    let frames = site.frames().filter_map(|frame| frame.frame);
+    let functions = frames.clone().filter_map(|frame| frame.function.as_deref());
+    let files = frames.filter_map(|frame| frame.file.as_deref());
+    let modules = site.stack.iter().filter_map(|address| address.module.as_deref());
+    functions.chain(files).chain(modules).collect()
+}
+
+/// What one judged recording means for the build.
+pub fn outcome(analysis: &Analysis) -> Outcome {
+    if analysis.sites.iter().any(|site| site.standing == Standing::Reported) {
+        return Outcome::Leaks;
+    }
+    if too_little(analysis).is_some() { Outcome::Undecided } else { Outcome::Clean }
+}
+
+/// Why the recording does not suffice for a verdict, with the remedy; `None` if it does.
+pub fn too_little(analysis: &Analysis) -> Option<String> {
+    let slices = analysis.header.judged_slices;
+    if analysis.summary.unrecorded_images > 0 {
+        return Some(format!(
+            "{} not recorded: out of reach, or one of too many that began at once (record it by itself, or start fewer at a time)",
+            match analysis.summary.unrecorded_images {
+                1 => "a child process was".to_owned(),
+                many => format!("{} child processes were", edleak_text::units::count(many)),
+            }
+        ));
+    }
+    if analysis.sites.is_empty() {
+        return Some(match slices {
+            0 => "the recording holds no slice (was it ended before its first period?)".into(),
+            _ => {
+                "no allocation was seen (does the program bring its own malloc, is it linked statically, or does it go on in a child \
+                 process, which `edleak-record --children` records?)"
+                    .into()
+            }
+        });
+    }
+    if analysis.header.is_replaced {
+        return Some(
+            "the process became a program that was not recorded (record that one itself: it has to inherit LD_PRELOAD and EDLEAK_SESSION, \
+             and to be linked dynamically)"
+                .into(),
+        );
+    }
+    if slices < LEAST_POINTS && analysis.sites.iter().any(|site| site.judgement.verdict == Verdict::Undecided)
+    {
+        return Some(format!(
+            "{} too few for a verdict, {LEAST_POINTS} are the least (record longer, or with a shorter `--period`)",
+            if slices == 1 { "1 slice is".to_owned() } else { format!("{slices} slices are") }
+        ));
+    }
+    // Growth that came and went within it, or only then, leaves a line or nothing.
+    let gap = analysis.summary.longest_gap_share;
+    let is_strict = |site: &JudgedSite| {
+        let passes = matches!(site.standing, Standing::Tolerated | Standing::Known | Standing::Suppressed(_));
+        site.judgement.confidence == Some(Confidence::Strict) && !passes
+    };
+    if gap > LONG_GAP && !analysis.sites.iter().any(is_strict) {
+        return Some(format!(
+            "no slice was taken for {:.0} % of the record in one piece, which may hide a leak (was the recorder stopped or starved? record again)",
+            100.0 * gap
+        ));
+    }
+    let undecided = analysis.sites.iter().filter(|site| site.judgement.verdict == Verdict::Undecided);
+    // Where judging ended: what the program freed because it ended was held until then.
+    let held: f64 = undecided.map(JudgedSite::judged_bytes).sum();
+    let live: f64 = analysis.sites.iter().map(JudgedSite::judged_bytes).sum();
+    let is_much = held > UNDECIDED_BYTES && held > UNDECIDED_SHARE * live;
+    is_much.then(|| {
+        let longest =
+            analysis.sites.iter().filter_map(|site| site.judgement.record_longer_s).fold(0.0, f64::max);
+        let remedy = match longest > 0.0 {
+            true => format!("record {} longer", edleak_text::units::duration(longest)),
+            false => "record longer".into(),
+        };
+        format!("sites that hold {} are undecided ({remedy})", edleak_text::units::bytes(held))
+    })
+}

@@ -1,0 +1,470 @@
+//! 3 and 4 Series to verdicts, for every site of a recording; no symbols yet.
+
+use crate::analysis::{
+    Address, Analysis, Header, JudgedSite, Kind, SiteLabel, Standing, Summary, Survivor, Totals,
+};
+use crate::load::Recording;
+use crate::load::lines::LineSeries;
+use crate::replay::teardown::judged_grid;
+use crate::replay::{ReplayedSite, clock, replay};
+use edleak_format::{EndReason, Site, SiteId, SiteKind, StackFrame, Survivors, Trace};
+use edleak_model::classify::{Confidence, Judgement, LEAST_POINTS, Model, Verdict, judge};
+use edleak_model::growth_kind::{ProcessSeries, growth_of};
+use edleak_model::regression::{Class, leak_factor};
+use edleak_model::series::Series;
+use edleak_model::words;
+use rayon::prelude::*;
+use std::collections::{HashMap, HashSet};
+
+/// Columns of a site's curve.
+pub const CURVE_COLUMNS: usize = 40;
+
+/// Judges every site of a recording.
+pub fn judge_recording(source: String, recording: &Recording, model: Model) -> Analysis {
+    let mut analysis = match recording {
+        Recording::Trace(trace) => judge_trace(source, trace, model),
+        Recording::Lines(lines) => judge_lines(source, lines, model),
+    };
+    analysis.sites.sort_by(|a, b| {
+        let rank = |site: &JudgedSite| (site.is_leak(), site.judgement.rate_bytes_per_s);
+        let (a_rank, b_rank) = (rank(a), rank(b));
+        b_rank.0.cmp(&a_rank.0).then(b_rank.1.total_cmp(&a_rank.1)).then_with(|| a.label.cmp(&b.label))
+    });
+    analysis
+}
+
+fn judge_trace(source: String, trace: &Trace, model: Model) -> Analysis {
+    let (start, grid) = (trace.start(), judged_grid(trace));
+    let tick_s = clock::tick_ns(trace) / 1e9;
+    let period_s = grid.stride_ticks as f64 * tick_s;
+    let catalog: HashMap<SiteId, &Site> = trace.sites().iter().map(|site| (site.id, site)).collect();
+    let survivors: HashMap<SiteId, &Survivors> =
+        trace.survivors().iter().map(|survivors| (survivors.site, survivors)).collect();
+
+    let mut replayed = replay(trace, grid, model == Model::Edleak, |replayed| {
+        let mut site = judge_site(&replayed, period_s, model);
+        site.survivors =
+            survivors.get(&replayed.id).map_or_else(Vec::new, |survivors| survivors_of(survivors));
+        if let Some(&known) = catalog.get(&replayed.id) {
+            locate(&mut site, known, trace);
+        }
+        site
+    });
+    let growth = growth_of(&replayed.process, replayed.turnover_bytes);
+    let mut sites: Vec<JudgedSite> = std::mem::take(&mut replayed.sites);
+    // A line that stands in for slices is none.
+    let taken = (grid.points as u64).saturating_sub(replayed.missing_points);
+    if model == Model::Growth && taken < LEAST_POINTS {
+        for site in &mut sites {
+            (site.judgement, site.with_stacks) = (Judgement::too_short(taken, period_s), None);
+        }
+    }
+    settle_families(&mut sites);
+    if model == Model::Growth {
+        doubt_what_is_negligible(&mut sites, grid.points as f64 * period_s);
+    }
+
+    let (losses, damage) = (trace.losses(), trace.damage());
+    let mut summary = summarize(&sites);
+    summary.unknown_frees = losses.unknown_frees;
+    summary.lost_slices = losses.missed_slices.saturating_add(damage.lost_slices);
+    let share = |points: u64| points as f64 / (grid.points as f64).max(1.0);
+    summary.missing_share = share(replayed.missing_points);
+    summary.longest_gap_share = share(replayed.longest_gap);
+    summary.uncounted_allocs = losses.uncounted_calls.saturating_add(losses.untracked_allocs);
+    summary.other_site_allocs = losses.other_site_allocs;
+    summary.lost_stacks = losses.lost_stacks;
+    summary.unrecorded_images = losses.unrecorded_images;
+    summary.unasked_children = trace.children().unasked;
+    summary.damaged_blocks = damage.torn_blocks.saturating_add(replayed.unreadable_blocks);
+    summary.damaged_bytes = damage.skipped_bytes;
+    let end_ns = trace.end().map_or(replayed.last_ns, |end| end.at_ns.max(replayed.last_ns));
+    Analysis {
+        source,
+        header: Header {
+            command: start.command.clone(),
+            pid: start.pid,
+            started_unix_ns: start.started_unix_ns,
+            duration_s: end_ns as f64 / 1e9,
+            slices: replayed.slices,
+            judged_slices: if replayed.slices == 0 { 0 } else { taken },
+            period_s,
+            complete: trace.end().is_some() && damage.is_sound() && replayed.unreadable_blocks == 0,
+            end: trace.end().map(|end| in_words(end.reason)),
+            is_replaced: trace.end().is_some_and(|end| end.reason == EndReason::Replaced),
+        },
+        summary,
+        growth,
+        sites,
+        outcomes: Vec::new(),
+    }
+}
+
+fn judge_lines(source: String, lines: &[LineSeries], model: Model) -> Analysis {
+    let mut sites: Vec<JudgedSite> = lines
+        .par_iter()
+        .map(|line| JudgedSite {
+            parent: line.parent.clone(),
+            kind: if line.parent.is_some() { Kind::Stack } else { Kind::Caller },
+            totals: line.totals,
+            judged_count: line.totals.live_count,
+            survivors: line.survivors.clone(),
+            stack: line.stack.clone(),
+            ..judged(line.label.clone(), &line.series, line.with_stacks.as_ref(), line.period_s, model)
+        })
+        .collect();
+    settle_families(&mut sites);
+    let slices =
+        lines.iter().map(|line| line.series.absent().saturating_add(line.series.points())).max().unwrap_or(0);
+    let period_s = lines.first().map_or(0.0, |line| line.period_s);
+    Analysis {
+        source,
+        header: Header {
+            duration_s: slices as f64 * period_s,
+            slices,
+            judged_slices: slices,
+            period_s,
+            complete: true,
+            ..Header::default()
+        },
+        summary: summarize(&sites),
+        growth: growth_of(&ProcessSeries::default(), 0),
+        sites,
+        outcomes: Vec::new(),
+    }
+}
+
+fn judge_site(replayed: &ReplayedSite, period_s: f64, model: Model) -> JudgedSite {
+    let counters = &replayed.counters;
+    let totals = Totals {
+        live_bytes: counters.live_bytes(),
+        live_count: Some(counters.live_count()),
+        allocs: Some(counters.allocs),
+        frees: Some(counters.frees),
+        allocated_bytes: Some(counters.allocated_bytes),
+        freed_bytes: Some(counters.freed_bytes),
+    };
+    let label = SiteLabel::Number(u64::from(replayed.id.0));
+    JudgedSite { totals, ..judged(label, &replayed.series, replayed.with_stacks.as_ref(), period_s, model) }
+}
+
+/// The verdict on one site. Where it has stacks the judgement of all together is kept beside its own, for [`settle_families`].
+fn judged(
+    label: SiteLabel,
+    series: &Series,
+    with_stacks: Option<&Series>,
+    period_s: f64,
+    model: Model,
+) -> JudgedSite {
+    JudgedSite {
+        label,
+        parent: None,
+        kind: Kind::Caller,
+        judgement: judge(series, period_s, model),
+        leak_factor: series.sums().filter(|_| model == Model::Edleak).map(leak_factor),
+        with_stacks: with_stacks.map(|series| {
+            Box::new(WithStacks {
+                judgement: judge(series, period_s, model),
+                curve: series.curve(CURVE_COLUMNS),
+            })
+        }),
+        judged_with_stacks: false,
+        leak_share: None,
+        totals: Totals::default(),
+        judged_count: Some(series.last().live_count),
+        curve: series.curve(CURVE_COLUMNS),
+        survivors: Vec::new(),
+        stack: Vec::new(),
+        is_stack_cut: false,
+        standing: Standing::Unlisted,
+    }
+}
+
+/// A watched site and its stacks taken together.
+#[derive(Clone, Debug)]
+pub struct WithStacks {
+    /// The verdict on the sum.
+    pub judgement: Judgement,
+    /// The curve of the sum.
+    pub curve: Vec<f64>,
+}
+
+/// A site is often watched late, when it begins to look like a leak, so its stacks know only what came after. What all of
+/// them together have leaked over the whole record is theirs by share: what they leaked while they were known, times how much longer it
+/// went on, and no more than the sum of all shows. (That alone would count the last tooth of a sawtooth, which the stacks know better.)
+fn share_out(sites: &mut [JudgedSite]) {
+    let mut known: HashMap<SiteLabel, (u64, f64)> = HashMap::new();
+    for site in sites.iter().filter(|site| site.is_leak()) {
+        if let Some(parent) = &site.parent {
+            let (bytes, rate) = known.entry(parent.clone()).or_default();
+            *bytes += site.judgement.leak_bytes;
+            *rate += site.judgement.rate_bytes_per_s;
+        }
+    }
+    let whole: HashMap<SiteLabel, (f64, f64, f64)> = sites
+        .iter()
+        .filter_map(|site| {
+            let family = &site.with_stacks.as_deref()?.judgement;
+            let &(known, rate) = known.get(&site.label)?;
+            if known == 0 || known >= family.leak_bytes || family.rate_bytes_per_s <= 0.0 || rate <= 0.0 {
+                return None;
+            }
+            let (of_family, of_known) =
+                (family.leak_bytes as f64 / family.rate_bytes_per_s, known as f64 / rate);
+            let times = (of_family / of_known).clamp(1.0, family.leak_bytes as f64 / known as f64);
+            Some((site.label.clone(), (times, times / of_family, family.began_s)))
+        })
+        .collect();
+    for site in sites.iter_mut().filter(|site| site.is_leak()) {
+        if let Some(&(times, per_second, began_s)) = site.parent.as_ref().and_then(|parent| whole.get(parent))
+        {
+            let own = site.judgement.leak_bytes as f64;
+            site.judgement.leak_bytes = (own * times) as u64;
+            site.judgement.rate_bytes_per_s = own * per_second;
+            site.judgement.began_s = began_s;
+        }
+    }
+}
+
+/// A watched site is judged together with its stacks where that is a leak, and either neither it nor any of them is one by itself, or
+/// it is one itself: its own curve has a hole then, for as long as it was watched.
+///
+/// Each stack has the share of the leak by which it grew, and the site what it grew by itself.
+fn settle_families(sites: &mut [JudgedSite]) {
+    acquit(sites);
+    let is_leak_together = |site: &JudgedSite| {
+        site.with_stacks.as_ref().is_some_and(|all| all.judgement.verdict == Verdict::Leak)
+    };
+    let with_holes: HashSet<SiteLabel> = sites
+        .iter()
+        .filter(|site| site.is_leak() && is_leak_together(site))
+        .map(|site| site.label.clone())
+        .collect();
+    let is_part = |site: &JudgedSite| site.parent.as_ref().is_some_and(|parent| with_holes.contains(parent));
+    sites.iter_mut().filter(|site| site.is_leak() && is_part(site)).for_each(|stack| {
+        stack.judgement = Judgement::part_of_a_leak(stack.judgement.class);
+    });
+    share_out(sites);
+    let leaking: HashSet<SiteLabel> =
+        sites.iter().filter(|site| site.is_leak()).filter_map(|site| site.parent.clone()).collect();
+    let mut grown: HashMap<SiteLabel, f64> = HashMap::new();
+    for site in sites.iter_mut().filter(|site| is_leak_together(site) && !leaking.contains(&site.label)) {
+        let Some(all) = site.with_stacks.clone() else { continue };
+        grown.insert(site.label.clone(), site.growth().max(0.0));
+        let why = match site.is_leak() {
+            true => "judged together with its stacks, which have what it allocated while it was watched",
+            false => "judged together with its stacks, none of which leaks enough alone",
+        };
+        site.judgement = all.judgement;
+        site.judgement.why.insert(0, why.into());
+        site.judged_with_stacks = true;
+    }
+    for site in &*sites {
+        if let Some(all) = site.parent.as_ref().and_then(|parent| grown.get_mut(parent)) {
+            *all += site.growth().max(0.0);
+        }
+    }
+    for site in sites {
+        let all = site.parent.as_ref().and_then(|parent| grown.get(parent));
+        site.leak_share = all.map(|all| site.growth() / all).filter(|&share| share > 0.0);
+    }
+}
+
+/// Where the age of what survives was known for most that a watched site allocated, and makes none of it a leak, the curve of the sum,
+/// which knows no ages, does not overrule it.
+fn acquit(sites: &mut [JudgedSite]) {
+    #[derive(Default)]
+    struct Family {
+        allocs: u64,
+        acquitted_allocs: u64,
+        has_leak: bool,
+        most: Option<(u64, Judgement)>,
+    }
+    let mut families: HashMap<SiteLabel, Family> = HashMap::new();
+    for stack in &*sites {
+        let Some(parent) = &stack.parent else { continue };
+        let (family, allocs) =
+            (families.entry(parent.clone()).or_default(), stack.totals.allocs.unwrap_or(0));
+        family.allocs = family.allocs.saturating_add(allocs);
+        family.has_leak |= stack.is_leak();
+        if stack.judgement.by_survivors && !stack.is_leak() {
+            family.acquitted_allocs = family.acquitted_allocs.saturating_add(allocs);
+            if family.most.as_ref().is_none_or(|(most, _)| allocs > *most) {
+                family.most = Some((allocs, stack.judgement.clone()));
+            }
+        }
+    }
+    for site in sites.iter_mut().filter(|site| site.parent.is_none()) {
+        let Some(Family { allocs, acquitted_allocs, has_leak: false, most: Some((_, judgement)) }) =
+            families.remove(&site.label)
+        else {
+            continue;
+        };
+        let all = allocs.saturating_add(site.totals.allocs.unwrap_or(0));
+        if acquitted_allocs <= all / 2 {
+            continue;
+        }
+        if site.is_leak() {
+            site.judgement = judgement;
+        }
+        site.with_stacks = None;
+    }
+}
+
+/// Of suspects that leaked less than this share of what is live, together with their siblings, nothing is said but that they grew.
+const NEGLIGIBLE: f64 = 0.001;
+
+/// A program has thousands of sites, and a suspect is right about forty-nine of fifty that do not leak: so every large program has one or
+/// two, small ones, since most sites are. What is beyond doubt is reported however small; what really leaks is not negligible for long.
+fn doubt_what_is_negligible(sites: &mut [JudgedSite], record_s: f64) {
+    let live: f64 = sites.iter().map(JudgedSite::judged_bytes).sum();
+    let family = |site: &JudgedSite| site.parent.clone().unwrap_or_else(|| site.label.clone());
+    let mut leaked: HashMap<SiteLabel, f64> = HashMap::new();
+    for site in sites.iter().filter(|site| site.is_leak()) {
+        *leaked.entry(family(site)).or_default() += match site.judgement.confidence {
+            Some(Confidence::Strict) => f64::INFINITY,
+            _ => site.judgement.leak_bytes as f64,
+        };
+    }
+    let is_negligible = |site: &JudgedSite| {
+        let is_leak = site.is_leak() && site.kind != Kind::Injected;
+        is_leak && leaked.get(&family(site)).is_some_and(|&leaked| leaked < NEGLIGIBLE * live)
+    };
+    for site in sites.iter_mut().filter(|site| is_negligible(site)) {
+        let mut why = std::mem::take(&mut site.judgement.why);
+        why.push(words::negligible(site.judgement.leak_bytes));
+        site.judgement = Judgement::undecided(Class::Log, record_s, why);
+    }
+}
+
+fn survivors_of(survivors: &Survivors) -> Vec<Survivor> {
+    let seconds = |ns: u64| ns as f64 / 1e9;
+    let of = |epoch: &edleak_format::Epoch| Survivor {
+        from_s: seconds(epoch.from_ns),
+        to_s: seconds(epoch.to_ns),
+        bytes: epoch.live_bytes,
+        count: epoch.live_count,
+    };
+    survivors.epochs.iter().map(of).collect()
+}
+
+/// Says where the site is: addresses, modules and offsets.
+fn locate(site: &mut JudgedSite, known: &Site, trace: &Trace) {
+    site.parent = known.parent.map(|parent| SiteLabel::Number(u64::from(parent.0)));
+    site.kind = match known.kind {
+        SiteKind::Caller => Kind::Caller,
+        SiteKind::Stack => Kind::Stack,
+        SiteKind::Other => Kind::Other,
+        SiteKind::Injected => Kind::Injected,
+    };
+    let address_of = |frame: &StackFrame| {
+        let module = frame.module.and_then(|id| trace.module(id));
+        Address {
+            address: frame.address,
+            module_id: frame.module.filter(|_| module.is_some()),
+            module: module.map(|module| module.path.clone()),
+            build_id: module.map_or_else(String::new, |module| hex(&module.build_id)),
+            offset: module.map(|module| frame.address.wrapping_sub(module.load_bias)),
+            frames: [].into(),
+        }
+    };
+    let stack = known.stack.and_then(|id| trace.stack(id));
+    if let Some(stack) = stack {
+        site.stack = stack.frames.iter().map(address_of).collect();
+        site.is_stack_cut = stack.is_cut;
+    } else if known.address != 0 {
+        site.stack = vec![address_of(&StackFrame { address: known.address, module: known.module })];
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn summarize(sites: &[JudgedSite]) -> Summary {
+    let sum = |value: fn(&Totals) -> Option<u64>| {
+        sites.iter().filter_map(|site| value(&site.totals)).fold(0u64, u64::saturating_add)
+    };
+    Summary {
+        sites: sites.len() as u64,
+        undecided: sites.iter().filter(|site| site.judgement.verdict == Verdict::Undecided).count() as u64,
+        live_bytes: sum(|totals| Some(totals.live_bytes)),
+        live_count: sum(|totals| totals.live_count),
+        allocated_bytes: sum(|totals| totals.allocated_bytes),
+        freed_bytes: sum(|totals| totals.freed_bytes),
+        allocs: sum(|totals| totals.allocs),
+        frees: sum(|totals| totals.frees),
+        ..Summary::default()
+    }
+}
+
+fn in_words(reason: EndReason) -> String {
+    match reason {
+        EndReason::Exited(status) => format!("the program exited with status {status}"),
+        EndReason::Killed(signal) => format!("signal {signal} killed the program"),
+        EndReason::Gone => "the program ended".into(),
+        EndReason::DurationReached => "the recording reached its duration".into(),
+        EndReason::Stopped => "the recording was stopped".into(),
+        EndReason::DiskFull => "the disk was full".into(),
+        EndReason::Executed => "the process went on as another program, in another trace".into(),
+        EndReason::Replaced => "the process became a program that was not recorded".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judgement(verdict: Verdict, leak_bytes: u64, rate_bytes_per_s: f64, by_survivors: bool) -> Judgement {
+        let nothing = judge(&Series::default(), 1.0, Model::Growth);
+        Judgement { class: Class::Linear, verdict, leak_bytes, rate_bytes_per_s, by_survivors, ..nothing }
+    }
+
+    fn site(number: u64, parent: Option<u64>, allocs: u64, judgement: Judgement) -> JudgedSite {
+        let blank = judged(SiteLabel::Number(number), &Series::default(), None, 1.0, Model::Growth);
+        let totals = Totals { allocs: Some(allocs), ..Totals::default() };
+        JudgedSite { parent: parent.map(SiteLabel::Number), totals, judgement, ..blank }
+    }
+
+    /// A caller that is a leak by its curve, alone and together with its stacks.
+    fn caller(allocs: u64, together: Judgement) -> JudgedSite {
+        let alone = site(1, None, allocs, together.clone());
+        JudgedSite {
+            with_stacks: Some(Box::new(WithStacks { judgement: together, curve: Vec::new() })),
+            ..alone
+        }
+    }
+
+    #[test]
+    fn ages_of_survivors_are_not_overruled_by_a_curve() {
+        let leak = || judgement(Verdict::Leak, 100, 1.0, false);
+        let is_leak = |callers_allocs: u64, stacks: &[(u64, Verdict, bool)]| {
+            let mut sites = vec![caller(callers_allocs, leak())];
+            for (number, &(allocs, verdict, by_survivors)) in (2..).zip(stacks) {
+                sites.push(site(number, Some(1), allocs, judgement(verdict, 0, 0.0, by_survivors)));
+            }
+            settle_families(&mut sites);
+            sites[0].is_leak()
+        };
+        assert!(!is_leak(100, &[(900, Verdict::NoLeak, true)]));
+        assert!(!is_leak(0, &[(500, Verdict::Undecided, true), (400, Verdict::NoLeak, false)]));
+        // Their ages are not known, or not of enough of it, or one of them is the leak.
+        assert!(is_leak(100, &[(900, Verdict::NoLeak, false)]));
+        assert!(is_leak(1000, &[(900, Verdict::NoLeak, true)]));
+        assert!(is_leak(0, &[(900, Verdict::NoLeak, true), (5, Verdict::Leak, true)]));
+    }
+
+    #[test]
+    fn stacks_that_were_known_late_have_leaked_as_long_as_their_caller() {
+        // Known for 20 s at 2 B/s, of 40 s; and the sum cannot have leaked more than its curve shows.
+        for (whole, whole_rate, bytes, rate) in [(120, 3.0, 80, 2.0), (50, 1.25, 50, 1.25)] {
+            let family = caller(0, judgement(Verdict::Leak, whole, whole_rate, false));
+            let mut sites = vec![
+                JudgedSite { judgement: judgement(Verdict::NoLeak, 0, 0.0, false), ..family },
+                site(2, Some(1), 10, judgement(Verdict::Leak, 40, 2.0, true)),
+            ];
+            share_out(&mut sites);
+            assert_eq!((sites[1].judgement.leak_bytes, sites[1].judgement.rate_bytes_per_s), (bytes, rate));
+        }
+    }
+}

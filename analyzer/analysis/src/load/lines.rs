@@ -1,0 +1,325 @@
+//! Series lines: one JSON object a line, one site a line (`--format series` prints them).
+//!
+//! ```json
+//! {"id":7,"period_s":1.0,"live_bytes":[0,96,192],"live_count":[0,1,2],"allocs":[0,1,2],"frees":[0,0,0]}
+//! ```
+//!
+//! Only `live_bytes` is required; unknown fields are skipped. Where counts are missing the bytes stand in for them, so that
+//! every condition on counts says what the bytes say. Births are read from the fields of [`Births`], under its names.
+//!
+//! A line is condensed as soon as it is read and then forgotten: memory follows the number of lines, not their length.
+
+use super::{LoadOptions, edleak_json};
+use crate::analysis::{Address, SiteLabel, Survivor, Totals};
+use crate::error::{Error, ErrorKind, Result};
+use edleak_format::SymbolFrame;
+use edleak_model::series::{Births, Point, Series, SeriesBuilder};
+use serde::Deserialize;
+use std::io::{BufRead, Read};
+
+/// A longer line is refused: 64 MiB hold two million slices.
+const MAX_LINE_BYTES: u64 = 64 << 20;
+
+/// One site of a text input.
+#[derive(Clone, Debug)]
+pub struct LineSeries {
+    /// Its name.
+    pub label: SiteLabel,
+    /// The caller, for a stack of a watched site.
+    pub parent: Option<SiteLabel>,
+    /// Seconds from slice to slice.
+    pub period_s: f64,
+    /// The series, condensed.
+    pub series: Series,
+    /// The series of the site and all its stacks together, where it has stacks.
+    pub with_stacks: Option<Series>,
+    /// The newest counters.
+    pub totals: Totals,
+    /// Where it is, innermost first, as far as the line says.
+    pub stack: Vec<Address>,
+    /// The survivors by birth, in seconds.
+    pub survivors: Vec<Survivor>,
+    /// The input as points, if they were to be kept.
+    pub kept: Option<KeptPoints>,
+}
+
+/// A text input's own numbers, to print them again.
+#[derive(Clone, Default, Debug)]
+pub struct KeptPoints {
+    /// Points and how many slices in a row each stands for, so that a short input cannot ask for much memory.
+    pub runs: Vec<(Point, u64)>,
+    /// The input said how many allocations were live.
+    pub has_counts: bool,
+    /// The site and its stacks together, as given.
+    pub with_stacks: Option<Vec<(Point, u64)>>,
+    /// Births as given.
+    pub births: Option<Births>,
+}
+
+/// One line as written. Every field is optional here, so that a line of something else gets a message and not a type error.
+#[derive(Deserialize)]
+struct Line {
+    id: Option<Id>,
+    parent: Option<Id>,
+    period_s: Option<f64>,
+    first_slice: Option<u64>,
+    live_bytes: Option<Vec<u64>>,
+    live_count: Option<Vec<u64>>,
+    allocs: Option<Vec<u64>>,
+    frees: Option<Vec<u64>>,
+    with_stacks_first_slice: Option<u64>,
+    with_stacks_live_bytes: Option<Vec<u64>>,
+    with_stacks_live_count: Option<Vec<u64>>,
+    allocated_bytes: Option<u64>,
+    freed_bytes: Option<u64>,
+    #[serde(default)]
+    stack: Vec<String>,
+    epoch_live_bytes: Option<Vec<u64>>,
+    epoch_live_count: Option<Vec<u64>>,
+    epoch_allocs: Option<Vec<u64>>,
+    last_free_slice: Option<f64>,
+    max_age_at_free: Option<f64>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum Id {
+    Number(u64),
+    Text(String),
+}
+
+impl From<Id> for SiteLabel {
+    fn from(id: Id) -> Self {
+        match id {
+            Id::Number(number) => Self::Number(number),
+            Id::Text(text) => Self::Text(text),
+        }
+    }
+}
+
+/// Reads series lines, or, if the input turns out to be one, edLeak's JSON document.
+pub fn read(mut reader: impl BufRead, options: LoadOptions) -> Result<Vec<LineSeries>> {
+    let mut all = Vec::new();
+    let mut text = Vec::new();
+    for number in 1u64.. {
+        text.clear();
+        reader.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut text).map_err(|error| {
+            Error::new(
+                ErrorKind::Io,
+                format!("line {number}: {} (check the file and its disk)", super::reason(&error)),
+            )
+        })?;
+        if text.is_empty() {
+            break;
+        }
+        if text.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        match serde_json::from_slice::<Line>(&text) {
+            Ok(line) if line.live_bytes.is_some() => {
+                all.push(
+                    condense(line, number, options)
+                        .map_err(|error| error.context(format_args!("line {number}")))?,
+                );
+            }
+            // The first line of a document of many lines is no JSON by itself, and that of one line has no `live_bytes`.
+            _ if all.is_empty() => return edleak_json::read((&text[..]).chain(reader), options),
+            Ok(_) => return Err(not_a_series(number, "there is no `live_bytes`")),
+            Err(error) => return Err(not_a_series(number, &short(&error))),
+        }
+    }
+    Ok(all)
+}
+
+fn not_a_series(number: u64, why: &str) -> Error {
+    Error::new(
+        ErrorKind::Unreadable,
+        format!(
+            "line {number} is not a series: {why} (each line is an object as `--format series` prints it)"
+        ),
+    )
+}
+
+/// serde_json's message without its position, which counts lines within the line.
+pub(super) fn short(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.split(" at line ").next().unwrap_or(&text).to_owned()
+}
+
+fn condense(line: Line, number: u64, options: LoadOptions) -> Result<LineSeries> {
+    let invalid =
+        |what: &str, remedy: &str| Err(Error::new(ErrorKind::Unreadable, format!("{what} ({remedy})")));
+    let period_s = line.period_s.unwrap_or(1.0);
+    if !(period_s.is_finite() && period_s > 0.0) {
+        return invalid("`period_s` is not a positive number", "give the seconds from slice to slice");
+    }
+    let live_bytes = line.live_bytes.unwrap_or_default();
+    let same_length =
+        |other: &Option<Vec<u64>>| other.as_ref().is_none_or(|values| values.len() == live_bytes.len());
+    if ![&line.live_count, &line.allocs, &line.frees].into_iter().all(same_length) {
+        return invalid("its arrays differ in length", "each holds one number per slice");
+    }
+    let at = |values: &Option<Vec<u64>>, i: usize| values.as_ref().map(|values| values[i]);
+    let point = |i: usize| Point {
+        live_bytes: live_bytes[i],
+        live_count: at(&line.live_count, i).unwrap_or(live_bytes[i]),
+        allocs: at(&line.allocs, i).unwrap_or(0),
+        frees: at(&line.frees, i).unwrap_or(0),
+    };
+    let mut builder = SeriesBuilder::new();
+    builder.absent(line.first_slice.unwrap_or(0));
+    (0..live_bytes.len()).for_each(|i| builder.push(point(i)));
+
+    let births = match (line.epoch_live_bytes, line.epoch_live_count, line.epoch_allocs) {
+        (Some(epoch_live_bytes), Some(epoch_live_count), Some(epoch_allocs)) => Some(Births {
+            epoch_live_bytes,
+            epoch_live_count,
+            epoch_allocs,
+            last_free_slice: line.last_free_slice.unwrap_or(0.0),
+            max_age_at_free: line.max_age_at_free.unwrap_or(0.0),
+        }),
+        _ => None,
+    };
+    let survivors = births.as_ref().map_or_else(Vec::new, |births| {
+        survivors_of(
+            births,
+            line.first_slice.unwrap_or(0) as f64 * period_s,
+            live_bytes.len() as f64 * period_s,
+        )
+    });
+    if let Some(births) = births.clone() {
+        builder.births(births);
+    }
+    let with_stacks =
+        line.with_stacks_live_bytes.map(|bytes| with_stacks(&bytes, line.with_stacks_live_count.as_deref()));
+    let last = live_bytes.len().checked_sub(1);
+    Ok(LineSeries {
+        label: line.id.map_or(SiteLabel::Number(number), SiteLabel::from),
+        parent: line.parent.map(SiteLabel::from),
+        period_s,
+        series: builder.finish(),
+        with_stacks: with_stacks.as_deref().map(|runs| {
+            let mut builder = SeriesBuilder::new();
+            builder.absent(line.with_stacks_first_slice.or(line.first_slice).unwrap_or(0));
+            runs.iter().for_each(|&(point, repeat)| builder.push_run(point, repeat));
+            builder.finish()
+        }),
+        totals: Totals {
+            live_bytes: live_bytes.last().copied().unwrap_or(0),
+            live_count: last.and_then(|last| at(&line.live_count, last)),
+            allocs: last.and_then(|last| at(&line.allocs, last)),
+            frees: last.and_then(|last| at(&line.frees, last)),
+            allocated_bytes: line.allocated_bytes,
+            freed_bytes: line.freed_bytes,
+        },
+        stack: line.stack.iter().map(|text| address_of(text)).collect(),
+        survivors,
+        kept: options.keep_points.then(|| KeptPoints {
+            runs: (0..live_bytes.len()).map(|i| (point(i), 1)).collect(),
+            has_counts: line.live_count.is_some(),
+            with_stacks,
+            births,
+        }),
+    })
+}
+
+fn with_stacks(live_bytes: &[u64], live_count: Option<&[u64]>) -> Vec<(Point, u64)> {
+    let count = |i: usize| live_count.and_then(|counts| counts.get(i)).copied().unwrap_or(live_bytes[i]);
+    let point = |i: usize| Point { live_bytes: live_bytes[i], live_count: count(i), allocs: 0, frees: 0 };
+    (0..live_bytes.len()).map(|i| (point(i), 1)).collect()
+}
+
+/// The epochs are equal parts of the series; this puts them on the clock.
+fn survivors_of(births: &Births, start_s: f64, length_s: f64) -> Vec<Survivor> {
+    let epochs = births.epochs();
+    let edge = |i: usize| start_s + length_s * i as f64 / epochs as f64;
+    (0..epochs)
+        .map(|i| Survivor {
+            from_s: edge(i),
+            to_s: edge(i + 1),
+            bytes: births.epoch_live_bytes[i],
+            count: births.epoch_live_count[i],
+        })
+        .collect()
+}
+
+/// One entry of a stack as edLeak writes it: `0x7ff1eb2c936c:operator new(unsigned long)`, or the address alone.
+pub(super) fn address_of(text: &str) -> Address {
+    let (address, function) =
+        text.split_once(':').map_or((text, None), |(address, name)| (address, Some(name)));
+    let digits = address.trim_start_matches("0x");
+    let parsed = u64::from_str_radix(digits, 16).ok();
+    // What is no address is a name: series lines of other tools may say where a site is in words.
+    let function = if parsed.is_some() { function } else { Some(text) };
+    let frame = function.map(|name| SymbolFrame {
+        function: Some(name.to_owned()),
+        file: None,
+        line: 0,
+        is_inlined: false,
+    });
+    Address { address: parsed.unwrap_or(0), frames: frame.into_iter().collect(), ..Address::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Vec<LineSeries>> {
+        read(text.as_bytes(), LoadOptions { keep_points: true })
+    }
+
+    #[test]
+    fn a_line_becomes_a_series() {
+        let lines = parse(concat!(
+            r#"{"id":7,"period_s":0.5,"live_bytes":[0,96,192],"live_count":[0,1,2],"allocs":[0,1,3],"frees":[0,0,1],"note":{"x":1}}"#,
+            "\r\n\n",
+            r#"{"id":"cache","live_bytes":[5,5],"first_slice":1,"parent":7,"stack":["0x4008a1:main","0x12","somewhere"]}"#
+        ))
+        .unwrap();
+        assert_eq!(lines.len(), 2);
+        assert_eq!(
+            (&lines[0].label, lines[0].period_s, lines[0].series.points()),
+            (&SiteLabel::Number(7), 0.5, 3)
+        );
+        assert_eq!(lines[0].series.last(), Point { live_bytes: 192, live_count: 2, allocs: 3, frees: 1 });
+        assert_eq!(lines[0].totals.live_count, Some(2));
+        assert_eq!(
+            (&lines[1].label, &lines[1].parent),
+            (&SiteLabel::Text("cache".into()), &Some(SiteLabel::Number(7)))
+        );
+        assert_eq!((lines[1].series.absent(), lines[1].totals.live_count), (1, None));
+        assert_eq!(lines[1].series.last().live_count, 5, "bytes stand in for counts");
+        let names: Vec<_> = lines[1].stack.iter().map(|a| (a.address, a.frames.len())).collect();
+        assert_eq!(names, [(0x4008a1, 1), (0x12, 0), (0, 1)]);
+    }
+
+    #[test]
+    fn births_are_read_and_put_on_the_clock() {
+        let line = r#"{"id":"a","period_s":10.0,"live_bytes":[1,2,3,4],"live_count":[1,2,3,4],"epoch_live_bytes":[1,3],
+            "epoch_live_count":[1,3],"epoch_allocs":[2,4],"last_free_slice":2.5,"max_age_at_free":1.25,"leak_bytes":4}"#;
+        let lines = parse(&line.replace('\n', " ")).unwrap();
+        let births = lines[0].series.survivors().unwrap();
+        assert_eq!((births.epochs(), births.last_free_slice, births.max_age_at_free), (2, 2.5, 1.25));
+        assert_eq!(lines[0].survivors[1], Survivor { from_s: 20.0, to_s: 40.0, bytes: 3, count: 3 });
+    }
+
+    #[test]
+    fn what_is_not_a_series_is_named_with_its_line() {
+        let good = r#"{"id":1,"live_bytes":[1]}"#;
+        let cases = [
+            (format!("{good}\n{{\"id\":2}}"), "line 2 is not a series: there is no `live_bytes`"),
+            (format!("{good}\n[1,2]"), "line 2 is not a series: "),
+            (
+                format!("{good}\n{{\"live_bytes\":[-1]}}"),
+                "line 2 is not a series: invalid value: integer `-1`",
+            ),
+            (r#"{"live_bytes":[1],"live_count":[1,2]}"#.into(), "line 1: its arrays differ in length"),
+            (r#"{"live_bytes":[1],"period_s":0}"#.into(), "line 1: `period_s` is not a positive number"),
+        ];
+        for (text, message) in cases {
+            let error = parse(&text).unwrap_err().to_string();
+            assert!(error.starts_with(message), "{error}");
+            assert!(error.ends_with(')'), "{error}");
+        }
+    }
+}

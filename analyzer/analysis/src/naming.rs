@@ -1,0 +1,41 @@
+//! 5 Symbols for the sites that may be listed, and for nobody else: symbols are what an analysis spends its time on.
+
+use crate::analysis::{Analysis, JudgedSite, SiteLabel};
+use crate::load::Recording;
+use edleak_binary::{Request, Symbolizer};
+use std::collections::HashSet;
+
+/// Symbolizes every site that is `wanted`, the callers of wanted stacks, and the stacks that a wanted site was judged with.
+pub fn name_sites(
+    analysis: &mut Analysis,
+    recording: &Recording,
+    symbolizer: &Symbolizer,
+    wanted: impl Fn(&JudgedSite) -> bool,
+) {
+    let Recording::Trace(trace) = recording else { return };
+    let parents: HashSet<SiteLabel> =
+        analysis.sites.iter().filter(|site| wanted(site)).filter_map(|site| site.parent.clone()).collect();
+    let together = analysis.sites.iter().filter(|site| site.judged_with_stacks && wanted(site));
+    let together: HashSet<SiteLabel> = together.map(|site| site.label.clone()).collect();
+    let is_part = |site: &JudgedSite| {
+        site.leak_share.is_some() && site.parent.as_ref().is_some_and(|parent| together.contains(parent))
+    };
+    let is_named: Vec<bool> = analysis
+        .sites
+        .iter()
+        .map(|site| wanted(site) || parents.contains(&site.label) || is_part(site))
+        .collect();
+    let addresses = analysis.sites.iter_mut().zip(&is_named).filter(|(_, named)| **named);
+    let mut addresses: Vec<_> = addresses.flat_map(|(site, _)| &mut site.stack).collect();
+    let requests: Vec<Request> = addresses
+        .iter()
+        .map(|address| Request { address: address.address, module: address.module_id, is_exact: false })
+        .collect();
+    let resolution = symbolizer.resolve_trace(trace, &requests);
+    analysis.summary.unresolved_addresses = resolution.unresolved() as u64;
+    analysis.summary.reported_addresses = requests.iter().collect::<HashSet<_>>().len() as u64;
+    for (address, resolved) in addresses.iter_mut().zip(resolution.resolved) {
+        address.frames = resolved.frames;
+    }
+    analysis.outcomes = resolution.outcomes;
+}

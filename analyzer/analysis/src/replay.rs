@@ -1,0 +1,330 @@
+//! 2 Blocks to one series per site, in parallel, in memory that follows the number of sites.
+//!
+//! ```text
+//!   blocks    ▓▓▓▓ ▓▓▓▓ │ ▓▓▓▓ ▓▓▓▓ │ …      a window: as many blocks as there are threads
+//!                │    │                       open: one block per task ([`opened`])
+//!   columns   ▤▤▤▤ ▤▤▤▤
+//!              ╲  ╳  ╱                        condense: one range of sites per task, slices in order of time
+//!   sites     [0..) [4096..) [8192..) …       sixteen in one [`Group`]
+//! ```
+//!
+//! The slices of a trace may be at several distances (older ones coarser). A series has to be even, so it is taken on the
+//! trace's [`Grid`]: at each point the newest slice that is not after it, a straight line where slices are missing (`gap`), up to
+//! where the program began to free everything ([`teardown`]). All sums are of integers, and each series sees its points
+//! in order of time, so the result is the same to the bit for any number of threads.
+
+mod births;
+pub mod clock;
+mod family;
+mod gap;
+mod group;
+mod opened;
+pub mod points;
+mod shelf;
+mod sums;
+pub mod teardown;
+mod widest;
+
+pub use births::BirthTable;
+use edleak_format::{CHUNK_SLICES, Counters, Grid, LANES, Row, SiteId, TILE_SITES, TileReader, Trace};
+use edleak_model::growth_kind::{ProcessPoint, ProcessSeries};
+use edleak_model::series::{Point, Series, SeriesBuilder};
+use family::{Families, FamilyMove};
+use gap::Gap;
+use group::Group;
+use opened::Opened;
+use rayon::prelude::*;
+use sums::PowerSums;
+
+/// Ranges of sites per thread: one that was held up leaves work for the others.
+const RANGES_PER_THREAD: usize = 2;
+const GROUPS_PER_TILE: usize = TILE_SITES / LANES;
+/// Site ids are dense, so an id far beyond the catalog is a forgery and would only cost memory ...
+const SLACK: usize = 4;
+/// ... but a damaged catalog must not hide the slices of a sound trace.
+const MIN_ID_LIMIT: usize = 1 << 16;
+
+/// What the slices say.
+#[derive(Debug)]
+pub struct Replayed<T> {
+    /// What was made of every site that a slice names, by ascending id.
+    pub sites: Vec<T>,
+    /// The process over time.
+    pub process: ProcessSeries,
+    /// Bytes allocated from the first slice to the last.
+    pub turnover_bytes: u64,
+    /// Slices read.
+    pub slices: u64,
+    /// Time of the last slice since the recording began.
+    pub last_ns: u64,
+    /// Points of the grid that no slice came for, so that a straight line stands in.
+    pub missing_points: u64,
+    /// The most of them in a row.
+    pub longest_gap: u64,
+    /// Blocks that were sound when the trace was opened and are not any more.
+    pub unreadable_blocks: u64,
+}
+
+/// One site of a trace.
+#[derive(Clone, Debug)]
+pub struct ReplayedSite {
+    /// Its id.
+    pub id: SiteId,
+    /// The series.
+    pub series: Series,
+    /// The series of the site and all its stacks together, where it has stacks.
+    pub with_stacks: Option<Series>,
+    /// The newest counters, also if that slice is on no grid point.
+    pub counters: Counters,
+}
+
+/// Replays the slices of a trace on its `grid`, and makes of each site what `each` does, in parallel: so no more than a few series are
+/// ever whole.
+///
+/// `with_sums`: with the sums of edLeak's fit, which only its own model asks for.
+pub fn replay<T: Send>(
+    trace: &Trace,
+    grid: Grid,
+    with_sums: bool,
+    each: impl Fn(ReplayedSite) -> T + Sync,
+) -> Replayed<T> {
+    let mut states = States::new(trace, grid, with_sums);
+    let mut families = Families::new(trace.sites(), grid);
+    let mut replayed = Replayed {
+        sites: Vec::new(),
+        process: ProcessSeries::default(),
+        turnover_bytes: 0,
+        slices: 0,
+        last_ns: 0,
+        missing_points: 0,
+        longest_gap: 0,
+        unreadable_blocks: 0,
+    };
+    let mut window: Vec<Opened> = Vec::new();
+    let blocks = trace.blocks().len();
+    let threads = rayon::current_num_threads();
+
+    for start in (0..blocks).step_by(threads) {
+        window.resize_with(threads.min(blocks - start), Opened::default);
+        window.par_iter_mut().enumerate().for_each(|(i, opened)| opened.open(trace, start + i, states.grid));
+        let is_last = start + window.len() == blocks;
+        let moves = states.condense(&window, &families, is_last, &mut replayed);
+        families.condense(moves, &states.gaps);
+        replayed.unreadable_blocks +=
+            window.iter().map(|opened| u64::from(opened.is_unreadable)).sum::<u64>();
+    }
+    states.finish(families, &BirthTable::new(trace, grid), &mut replayed, each);
+    replayed
+}
+
+/// All sites, by id.
+#[derive(Debug)]
+struct States {
+    grid: Grid,
+    id_limit: usize,
+    exact: bool,
+    groups: Vec<Group>,
+    powers: PowerSums,
+    /// Bytes allocated by all sites at the first slice.
+    first_allocated_bytes: Option<u64>,
+    /// Points of the grid up to the newest slice.
+    covered: usize,
+    /// Where slices are missing, and the tick of the slice that ends it.
+    gaps: Vec<(u64, Gap)>,
+    /// Newest counters of every site, from the last block: its first slice names every site that ever counted anything.
+    totals: Vec<Counters>,
+}
+
+/// What the sites of one range add up to over a window.
+#[derive(Default)]
+struct Condensed {
+    /// Live bytes after each slice.
+    live_bytes: Vec<u64>,
+    /// Bytes allocated at the first slice.
+    first_allocated_bytes: u64,
+    /// Newest counters, if this is the last window.
+    totals: Vec<Counters>,
+    family_moves: Vec<FamilyMove>,
+}
+
+impl States {
+    fn new(trace: &Trace, grid: Grid, with_sums: bool) -> Self {
+        let id_limit = (SLACK * trace.sites().len()).max(MIN_ID_LIMIT).next_multiple_of(TILE_SITES);
+        Self {
+            grid,
+            id_limit,
+            exact: with_sums,
+            groups: Vec::new(),
+            powers: PowerSums::new(grid),
+            first_allocated_bytes: None,
+            covered: 0,
+            gaps: Vec::new(),
+            totals: Vec::new(),
+        }
+    }
+
+    /// Takes in the slices of a window, each range of sites on its own. Returns the moves of watched sites.
+    fn condense<T>(
+        &mut self,
+        window: &[Opened],
+        families: &Families,
+        is_last: bool,
+        replayed: &mut Replayed<T>,
+    ) -> Vec<FamilyMove> {
+        let sites = window.iter().map(|opened| opened.columns.sites()).max().unwrap_or(0).min(self.id_limit);
+        let groups = sites.next_multiple_of(TILE_SITES) / LANES;
+        if groups > self.groups.len() {
+            self.groups.resize_with(groups, || Group::new(self.exact));
+        }
+        let range =
+            Range { window, families, is_last, points: self.grid.points as u32, powers: &self.powers };
+        let tiles = self.groups.len() / GROUPS_PER_TILE;
+        let tiles_per_range = tiles.div_ceil(RANGES_PER_THREAD * rayon::current_num_threads()).max(1);
+        let ranges: Vec<Condensed> = self
+            .groups
+            .par_chunks_mut(tiles_per_range * GROUPS_PER_TILE)
+            .enumerate()
+            .map(|(i, groups)| widest::condense(&range, i * tiles_per_range * TILE_SITES, groups))
+            .collect();
+
+        let slices = window.iter().flat_map(|opened| opened.headers().zip(&opened.steps));
+        for (slice, (header, step)) in slices.enumerate() {
+            // Wrapping sums of integers are the same in any order.
+            let live_bytes = ranges.iter().fold(0u64, |sum, range| sum.wrapping_add(range.live_bytes[slice]));
+            if step.counts {
+                let point = step.point as usize;
+                if let Some(gap) = self.covered.checked_sub(1).and_then(|newest| Gap::between(newest, point))
+                {
+                    let missing = gap.points().len() as u64;
+                    replayed.missing_points += missing;
+                    replayed.longest_gap = replayed.longest_gap.max(missing);
+                    self.gaps.push((header.tick, gap));
+                }
+                self.covered = self.covered.max(point + 1);
+                let resident_bytes = header.rss_anon_bytes.saturating_add(header.swap_bytes);
+                replayed.process.push(ProcessPoint { live_bytes, resident_bytes });
+            }
+            if self.first_allocated_bytes.is_none() {
+                let allocated = ranges.iter().map(|range| range.first_allocated_bytes);
+                self.first_allocated_bytes = Some(allocated.fold(0, u64::wrapping_add));
+            }
+            replayed.slices += 1;
+            replayed.last_ns = replayed.last_ns.max(header.time_ns);
+        }
+        let mut moves = Vec::new();
+        for mut range in ranges {
+            moves.append(&mut range.family_moves);
+            self.totals.append(&mut range.totals);
+        }
+        moves
+    }
+
+    /// Ends every series.
+    fn finish<T: Send>(
+        self,
+        families: Families,
+        births: &BirthTable<'_>,
+        replayed: &mut Replayed<T>,
+        each: impl Fn(ReplayedSite) -> T + Sync,
+    ) {
+        let allocated =
+            self.totals.iter().fold(0u64, |sum, counters| sum.wrapping_add(counters.allocated_bytes));
+        replayed.turnover_bytes = allocated.saturating_sub(self.first_allocated_bytes.unwrap_or(0));
+
+        let points = self.grid.points;
+        let mut with_stacks = families.finish();
+        let totals = |site: usize| self.totals.get(site).copied().unwrap_or(Counters::ZERO);
+        let made: Vec<Vec<(SiteId, T)>> = self
+            .groups
+            .into_par_iter()
+            .enumerate()
+            .map(|(group, sites)| {
+                let first = group * LANES;
+                // Ids came out of a `SiteId`.
+                let id = |lane: usize| SiteId((first + lane) as u32);
+                let mut made = Vec::with_capacity(LANES);
+                let facts = |lane: usize, absent| {
+                    let counters = totals(first + lane);
+                    (counters.allocs, counters.frees, births.of(id(lane), absent))
+                };
+                sites.finish(points, &self.powers, facts, |lane, series| {
+                    let (id, counters) = (id(lane), totals(first + lane));
+                    let with_stacks = with_stacks.get(&id).cloned();
+                    made.push((id, each(ReplayedSite { id, series, with_stacks, counters })));
+                });
+                made
+            })
+            .collect();
+        let mut made: Vec<(SiteId, T)> = made.into_iter().flatten().collect();
+        // A caller that was watched from the start has counted nothing itself, so that no slice names it.
+        with_stacks.retain(|id, _| made.binary_search_by_key(id, |(id, _)| *id).is_err());
+        for (id, together) in with_stacks {
+            let mut builder = SeriesBuilder::new();
+            builder.absent(together.absent());
+            builder.push_run(Point::default(), together.points());
+            let (series, counters) = (builder.finish(), Counters::ZERO);
+            made.push((id, each(ReplayedSite { id, series, with_stacks: Some(together), counters })));
+        }
+        made.sort_by_key(|(id, _)| *id);
+        replayed.sites = made.into_iter().map(|(_, site)| site).collect();
+    }
+}
+
+/// What the tasks of a window share.
+struct Range<'a> {
+    window: &'a [Opened],
+    families: &'a Families,
+    is_last: bool,
+    points: u32,
+    powers: &'a PowerSums,
+}
+
+impl Range<'_> {
+    /// Takes a range of sites, which begins with `first_site`, through all slices of the window: a tile of sites at a time, so
+    /// that they stay in the innermost caches.
+    #[inline(always)]
+    fn condense(&self, first_site: usize, groups: &mut [Group]) -> Condensed {
+        let mut condensed = Condensed::default();
+        let mut rows: Vec<Row> = Vec::with_capacity(CHUNK_SLICES);
+        for (block, opened) in self.window.iter().enumerate() {
+            let keeps_totals = self.is_last && block + 1 == self.window.len();
+            let slices = condensed.live_bytes.len();
+            condensed.live_bytes.resize(slices + opened.steps.len(), 0);
+            let mut reader = TileReader::new(&opened.columns, first_site);
+            for (tile, groups) in groups.chunks_mut(GROUPS_PER_TILE).enumerate() {
+                let site = first_site + tile * TILE_SITES;
+                let mut first = 0;
+                while first < opened.steps.len() {
+                    // The first slice of all is taken alone, to see what was allocated before it.
+                    let is_first = slices + first == 0;
+                    let end = opened.steps.len().min(if is_first { 1 } else { first + CHUNK_SLICES });
+                    reader.place(first, end - first);
+                    let sums = &mut condensed.live_bytes[slices + first..slices + end];
+                    let live_bytes = &mut [[0; LANES]; CHUNK_SLICES][..end - first];
+                    for (i, group) in groups.iter_mut().enumerate() {
+                        reader.rows(i, &mut rows);
+                        group.take(&rows, &opened.steps[first..end], self.points, self.powers, live_bytes);
+                        if !self.families.is_empty() {
+                            let moves = &mut condensed.family_moves;
+                            self.families.note(site + i * LANES, &rows, &opened.columns, first, moves);
+                        }
+                    }
+                    for (sum, lanes) in sums.iter_mut().zip(live_bytes) {
+                        *sum = lanes.iter().fold(*sum, |sum, live| sum.wrapping_add(*live));
+                    }
+                    if is_first {
+                        condensed.first_allocated_bytes = (0..TILE_SITES)
+                            .map(|site| reader.counters(site).allocated_bytes)
+                            .fold(condensed.first_allocated_bytes, u64::wrapping_add);
+                    }
+                    first = end;
+                }
+                if keeps_totals {
+                    condensed.totals.extend((0..TILE_SITES).map(|site| reader.counters(site)));
+                }
+                reader.next_tile();
+            }
+        }
+        condensed
+    }
+}

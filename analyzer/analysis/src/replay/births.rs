@@ -1,0 +1,49 @@
+//! When survivors were born, as the model counts: in slices since the site's first one.
+
+use super::clock;
+use edleak_format::{Grid, SiteId, Survivors, Trace};
+use edleak_model::series::Births;
+use std::collections::HashMap;
+
+/// The survivors of a trace, and the clock that turns their times into slices.
+#[derive(Debug)]
+pub struct BirthTable<'a> {
+    survivors: HashMap<SiteId, &'a Survivors>,
+    first_ns: f64,
+    period_ns: f64,
+}
+
+impl<'a> BirthTable<'a> {
+    /// Indexes the survivors of `trace`; `grid` is its grid.
+    pub fn new(trace: &'a Trace, grid: Grid) -> Self {
+        let tick_ns = clock::tick_ns(trace);
+        Self {
+            survivors: trace.survivors().iter().map(|survivors| (survivors.site, survivors)).collect(),
+            first_ns: grid.first_tick as f64 * tick_ns,
+            period_ns: grid.stride_ticks as f64 * tick_ns,
+        }
+    }
+
+    /// What is known of a site that has its first slice at grid point `absent`: only epochs that it can have lived in.
+    pub fn of(&self, site: SiteId, absent: usize) -> Option<Births> {
+        let survivors = self.survivors.get(&site)?;
+        if survivors.epochs.is_empty() || self.period_ns <= 0.0 {
+            return None;
+        }
+        let began_ns = self.first_ns + absent as f64 * self.period_ns;
+        // A slice shows what was allocated in the period before it.
+        let own = survivors.epochs.iter().filter(|epoch| epoch.to_ns as f64 > began_ns - self.period_ns);
+        let last_free_slice = match survivors.last_free_ns {
+            // Never, as in the labelled corpora.
+            0 => -1.0,
+            freed_ns => ((freed_ns as f64 - began_ns) / self.period_ns).max(0.0),
+        };
+        Some(Births {
+            epoch_live_bytes: own.clone().map(|epoch| epoch.live_bytes).collect(),
+            epoch_live_count: own.clone().map(|epoch| epoch.live_count).collect(),
+            epoch_allocs: own.map(|epoch| epoch.allocs).collect(),
+            last_free_slice,
+            max_age_at_free: survivors.max_age_at_free_ns as f64 / self.period_ns,
+        })
+    }
+}

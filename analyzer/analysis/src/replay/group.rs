@@ -1,0 +1,377 @@
+//! Sixteen neighbouring sites on their way through the slices. HOT: this is where the time of a replay goes.
+//!
+//! A [`Series`] built point by point does not know how long it will become, so it starts with narrow buckets and merges
+//! them. Here the length is known, so each bucket has its final width from the start. At each point the values of all sixteen sites
+//! are added to their open buckets, moved or not: that is a few vector instructions, and nothing to mispredict. All sums are exact,
+//! so both ways end with the same series, to the bit.
+
+use super::gap::Gap;
+use super::opened::Step;
+use super::shelf::{Place, Shelf};
+use super::sums::{ExactSums, PowerSums};
+use edleak_format::{LANES, Lanes, Row};
+use edleak_model::buckets::{Bucket, Buckets, Extent};
+use edleak_model::series::{Births, Point, Series};
+use std::ops::Range;
+
+/// A quantity of sixteen sites: its values now, and what the open buckets hold.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Quantity {
+    now: Lanes,
+    sum: Lanes,
+    min: Lanes,
+    max: Lanes,
+}
+
+const NEW: Quantity = Quantity { now: [0; LANES], sum: [0; LANES], min: [u64::MAX; LANES], max: [0; LANES] };
+
+/// Sixteen sites. `now` is in effect from grid point `covered` on; everything before is in the buckets.
+#[derive(Clone, Debug)]
+pub(super) struct Group {
+    bytes: Quantity,
+    count: Quantity,
+    /// All ones for sites that no slice has named yet.
+    unseen: Lanes,
+    covered: u32,
+    /// Where the first of the open buckets ends.
+    next_edge: u32,
+    /// Where each ends; nowhere, for sites not seen.
+    edges: [u32; LANES],
+    sites: [Site; LANES],
+    shelf: Shelf,
+    /// How many buckets any of them will have.
+    most: u32,
+    exact: Option<Box<[ExactSums; LANES]>>,
+}
+
+/// What is rarely touched of one site.
+#[derive(Clone, Debug)]
+struct Site {
+    absent: u32,
+    width: u32,
+    place: Place,
+}
+
+impl Group {
+    /// `exact` asks for the sums of edLeak's fit.
+    pub(super) fn new(exact: bool) -> Self {
+        Self {
+            bytes: NEW,
+            count: NEW,
+            covered: 0,
+            next_edge: u32::MAX,
+            edges: [u32::MAX; LANES],
+            sites: std::array::from_fn(|lane| Site { absent: 0, width: 0, place: Place::new(lane) }),
+            shelf: Shelf::default(),
+            most: 0,
+            unseen: [u64::MAX; LANES],
+            exact: exact.then(Box::default),
+        }
+    }
+
+    /// Takes in some slices, and adds the live bytes of all sites after each of them to `live_bytes`.
+    #[inline(always)]
+    pub(super) fn take(
+        &mut self,
+        rows: &[Row],
+        steps: &[Step],
+        points: u32,
+        powers: &PowerSums,
+        live_bytes: &mut [Lanes],
+    ) {
+        for ((row, step), sum) in rows.iter().zip(steps).zip(live_bytes) {
+            if step.point > self.covered {
+                if step.point - self.covered == 1 && self.exact.is_none() {
+                    if self.covered == self.next_edge {
+                        self.close_buckets();
+                    }
+                    self.bytes.add();
+                    self.count.add();
+                    self.covered += 1;
+                } else {
+                    self.cover(step.point, step.counts.then_some(row), powers);
+                }
+            }
+            let begins = (0..LANES).fold(0, |any, l| any | (row.named[l] & self.unseen[l]));
+            if begins != 0 {
+                self.begin(row, step.point, points);
+            }
+            if step.counts {
+                self.bytes.now = chosen(&row.named, &row.live_bytes, &self.bytes.now);
+                self.count.now = chosen(&row.named, &row.live_count, &self.count.now);
+                *sum = std::array::from_fn(|l| sum[l].wrapping_add(self.bytes.now[l]));
+            }
+        }
+    }
+
+    /// The first slice of some sites.
+    #[cold]
+    #[inline(never)]
+    fn begin(&mut self, row: &Row, point: u32, points: u32) {
+        for l in 0..LANES {
+            if row.named[l] & self.unseen[l] == 0 {
+                continue;
+            }
+            self.unseen[l] = 0;
+            let slices = u64::from(points.saturating_sub(point));
+            let width = Buckets::width_for(slices) as u32;
+            self.most = self.most.max(slices.div_ceil(u64::from(width)) as u32);
+            (self.sites[l].absent, self.sites[l].width) = (point, width);
+            self.edges[l] = point + width;
+            self.bytes.reset(l);
+            self.count.reset(l);
+        }
+        self.find_next_edge();
+    }
+
+    fn find_next_edge(&mut self) {
+        self.next_edge = self.edges.iter().fold(u32::MAX, |least, &edge| least.min(edge));
+    }
+
+    /// Closes the buckets that end here.
+    #[inline(never)]
+    fn close_buckets(&mut self) {
+        for l in 0..LANES {
+            if self.edges[l] == self.covered {
+                self.close_bucket(l);
+            }
+        }
+        self.find_next_edge();
+    }
+
+    /// Takes every point before `point`: with the values in effect and, where slices are missing before `next`, with those on the way to it.
+    #[inline(never)]
+    fn cover(&mut self, point: u32, next: Option<&Row>, powers: &PowerSums) {
+        let (from, to) = (self.covered as usize, point as usize);
+        let gap = Gap::between(from, to);
+        for l in 0..LANES {
+            if self.unseen[l] != 0 {
+                continue;
+            }
+            let was = [self.bytes.now[l], self.count.now[l]];
+            let is = next
+                .filter(|row| row.named[l] != 0)
+                .map_or(was, |row| [row.live_bytes[l], row.live_count[l]]);
+            match gap {
+                Some(gap) if is != was => {
+                    self.add_run(l, from..from + 1, was, powers);
+                    for at in gap.points() {
+                        let on_the_way = [gap.value(at, was[0], is[0]), gap.value(at, was[1], is[1])];
+                        self.add_run(l, at..at + 1, on_the_way, powers);
+                    }
+                }
+                _ => self.add_run(l, from..to, was, powers),
+            }
+        }
+        self.covered = point;
+        self.find_next_edge();
+    }
+
+    /// Adds the same values of one site at some points, over the edges of buckets.
+    fn add_run(&mut self, l: usize, points: Range<usize>, [bytes, count]: [u64; 2], powers: &PowerSums) {
+        if let Some(exact) = &mut self.exact {
+            exact[l].add(bytes, points.start, points.end, powers);
+        }
+        // A grid has fewer points than a u32 holds.
+        let (mut at, end) = (points.start as u32, points.end as u32);
+        while at < end {
+            if at == self.edges[l] {
+                self.close_bucket(l);
+            }
+            let to = end.min(self.edges[l]);
+            self.bytes.add_run(l, bytes, u64::from(to - at));
+            self.count.add_run(l, count, u64::from(to - at));
+            at = to;
+        }
+    }
+
+    #[inline]
+    fn close_bucket(&mut self, l: usize) {
+        let bucket = Bucket { bytes: self.bytes.extent(l), count: self.count.extent(l) };
+        self.bytes.reset(l);
+        self.count.reset(l);
+        let site = &mut self.sites[l];
+        self.edges[l] += site.width;
+        self.shelf.put(&mut site.place, &bucket, site.width, self.most);
+    }
+
+    /// Ends the series of all sites that were seen, and hands each over with its place in the group. `facts` are the counters
+    /// and the births of a site, given its place and absence.
+    pub(super) fn finish(
+        mut self,
+        points: usize,
+        powers: &PowerSums,
+        facts: impl Fn(usize, usize) -> (u64, u64, Option<Births>),
+        mut each: impl FnMut(usize, Series),
+    ) {
+        let points = points as u32;
+        if points > self.covered {
+            self.cover(points, None, powers);
+        }
+        let Self { bytes, count, unseen, sites, shelf, exact, .. } = self;
+        for (l, Site { absent, width, place }) in
+            sites.into_iter().enumerate().filter(|(l, _)| unseen[*l] == 0)
+        {
+            let (allocs, frees, births) = facts(l, absent as usize);
+            let (live_bytes, live_count) = (bytes.now[l], count.now[l]);
+            let last = Point { live_bytes, live_count, allocs, frees };
+            let slices = points - absent;
+            let filled = slices - place.closed() * width;
+            let open = Bucket { bytes: bytes.extent(l), count: count.extent(l) };
+            let packed = (slices > 0).then(|| shelf.take(place, &open, width)).flatten();
+            let buckets =
+                packed.map(|packed| Buckets::from_parts(packed, u64::from(width), u64::from(filled)));
+            let sums = exact.as_ref().map(|exact| {
+                let flat = if slices > 0 { (live_bytes, live_bytes) } else { (0, 0) };
+                let extremes = buckets.as_ref().map_or(flat, Buckets::extreme_bytes);
+                exact[l].since(u64::from(absent), u64::from(slices), extremes)
+            });
+            let (absent, slices) = (u64::from(absent), u64::from(slices));
+            each(l, Series::from_parts(absent, slices, sums, last, buckets, births));
+        }
+    }
+}
+
+/// `one` where the mask is all ones, `other` where it is zero. The result is a whole: sixteen single stores could not be forwarded to
+/// the vector load that follows.
+#[inline(always)]
+fn chosen(mask: &Lanes, one: &Lanes, other: &Lanes) -> Lanes {
+    std::array::from_fn(|l| (one[l] & mask[l]) | (other[l] & !mask[l]))
+}
+
+impl Quantity {
+    /// The values at one point more.
+    #[inline(always)]
+    fn add(&mut self) {
+        for l in 0..LANES {
+            self.sum[l] = self.sum[l].saturating_add(self.now[l]);
+            self.min[l] = self.min[l].min(self.now[l]);
+            self.max[l] = self.max[l].max(self.now[l]);
+        }
+    }
+
+    #[inline]
+    fn add_run(&mut self, l: usize, value: u64, points: u64) {
+        let mut extent = self.extent(l);
+        extent.add_run(value, points);
+        (self.sum[l], self.min[l], self.max[l]) = (extent.sum, extent.min, extent.max);
+    }
+
+    #[inline]
+    fn reset(&mut self, l: usize) {
+        (self.sum[l], self.min[l], self.max[l]) = (Extent::EMPTY.sum, Extent::EMPTY.min, Extent::EMPTY.max);
+    }
+
+    #[inline]
+    fn extent(&self, l: usize) -> Extent {
+        Extent { sum: self.sum[l], min: self.min[l], max: self.max[l] }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use edleak_format::Grid;
+    use edleak_model::series::SeriesBuilder;
+    use std::collections::BTreeSet;
+
+    /// A move: (point, bytes, count).
+    type Move = (usize, u64, u64);
+
+    /// Every site of a group by its own moves, a few slices at a time; with and without the exact sums.
+    fn condensed(points: usize, sites: &[Vec<Move>], exact: bool) -> Vec<(usize, Series)> {
+        let powers = PowerSums::new(Grid { stride_ticks: 1, first_tick: 0, points });
+        let mut rows: std::collections::BTreeMap<usize, Row> = std::collections::BTreeMap::new();
+        for (l, moves) in sites.iter().enumerate() {
+            for &(point, bytes, count) in moves {
+                let row = rows.entry(point).or_insert(Row::NOTHING);
+                (row.named[l], row.live_bytes[l], row.live_count[l]) = (u64::MAX, bytes, count);
+            }
+        }
+        let step = |&point: &usize| Step { point: point.min(points) as u32, counts: point < points };
+        let steps: Vec<Step> = rows.keys().map(step).collect();
+        let rows: Vec<Row> = rows.into_values().collect();
+        let mut group = Group::new(exact);
+        for (rows, steps) in rows.chunks(5).zip(steps.chunks(5)) {
+            let mut live = [[0; LANES]; 5];
+            group.take(rows, steps, points as u32, &powers, &mut live[..rows.len()]);
+        }
+        let mut ended = Vec::new();
+        group.finish(points, &powers, |_, _| (7, 3, None), |l, series| ended.push((l, series)));
+        ended
+    }
+
+    /// Point by point: the newest move, or between two slices a straight line to what the later one says.
+    fn built(points: usize, moves: &[Move], slices: &BTreeSet<usize>) -> Series {
+        let mut builder = SeriesBuilder::new();
+        let first = moves[0].0.min(points);
+        builder.absent(first as u64);
+        let newest = |point: usize| {
+            let &(_, bytes, count) = moves.iter().rfind(|(at, ..)| *at <= point).expect("from the first on");
+            (bytes, count)
+        };
+        for point in first..points {
+            let before = *slices.range(..=point).next_back().expect("the first move is one");
+            let after =
+                slices.range(point..).next().copied().filter(|&after| after < points).unwrap_or(before);
+            let line = |was: u64, is: u64| {
+                let (passed, whole) = ((point - before) as i128, (after - before).max(1) as i128);
+                (i128::from(was) + (i128::from(is) - i128::from(was)) * passed / whole) as u64
+            };
+            let (was, is) = (newest(before), newest(after));
+            let (live_bytes, live_count) = (line(was.0, is.0), line(was.1, is.1));
+            let (allocs, frees) = if point + 1 == points { (7, 3) } else { (0, 0) };
+            builder.push(Point { live_bytes, live_count, allocs, frees });
+        }
+        builder.finish()
+    }
+
+    fn assert_same(points: usize, sites: &[Vec<Move>]) {
+        let slices = sites.iter().flatten().map(|&(point, ..)| point).collect();
+        for exact in [false, true] {
+            let condensed = condensed(points, sites, exact);
+            assert_eq!(condensed.len(), sites.len());
+            for (l, series) in condensed {
+                let slow = built(points, &sites[l], &slices);
+                assert_eq!(series.sums(), slow.sums().filter(|_| exact), "{points} {:?}", sites[l]);
+                assert_eq!(series.buckets(), slow.buckets(), "{points} {:?}", sites[l]);
+                assert_eq!((series.absent(), series.points()), (slow.absent(), slow.points()));
+                if series.points() > 0 {
+                    assert_eq!(series.last(), slow.last());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn it_equals_the_series_built_point_by_point() {
+        for points in [1, 2, 12, 127, 128, 129, 255, 256, 257, 1000, 4097] {
+            for first in [0, 1, points / 3, points - 1].into_iter().filter(|&first| first < points) {
+                let every: Vec<_> =
+                    (first..points).map(|i| (i, (i * i % 977) as u64, (i % 13) as u64)).collect();
+                let some: Vec<_> =
+                    every.iter().copied().filter(|(i, ..)| *i == first || i % 37 == 5).collect();
+                let late = vec![(first, 5, 1), (points.max(first + 1), 6, 2)];
+                assert_same(points, &[every.clone(), some.clone(), vec![(first, 5, 1)], late]);
+                // Alone, most points have no slice.
+                assert_same(points, &[some]);
+                assert_same(points, &[vec![(first, 5, 1), (points - 1, 1 << 47, 9)]]);
+                // Flat for some buckets, then not.
+                assert_same(points, &[vec![(first, 5, 1), ((first + points) / 2, 9, 1)], every]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_site_first_seen_behind_the_last_point_has_none() {
+        assert_same(20, &[vec![(0, 1, 1)], vec![(20, 5, 1)]]);
+    }
+
+    #[test]
+    fn forged_counters_do_no_harm() {
+        let forged: Vec<_> = (0..300).map(|i| (i, u64::MAX - i as u64, u64::MAX)).collect();
+        let few: Vec<_> = forged.iter().copied().filter(|(i, ..)| i % 50 == 0).collect();
+        assert_same(300, &[forged, few]);
+    }
+}

@@ -1,0 +1,200 @@
+//! Every point of a few sites at a time, for printing them.
+//!
+//! Sites × points do not fit in memory, so the trace is replayed once per group of sites that do. Groups are replayed in parallel
+//! and handed over in order.
+
+use super::gap::Gap;
+use super::teardown::judged_grid;
+use crate::error::{Error, ErrorKind, Result};
+use edleak_format::{Counters, Grid, SiteId, SliceHeader, SliceVisitor, Trace};
+use edleak_model::series::Point;
+use rayon::prelude::*;
+use std::collections::{BTreeMap, HashMap};
+
+/// Memory for the points of the groups under way.
+const POINTS_BYTES: usize = 512 << 20;
+/// A longer grid is a forgery: a year of seconds has 32 million points.
+const MAX_POINTS: usize = 1 << 26;
+
+/// All points of one site: runs of (point, how many times), from the site's first one on.
+#[derive(Debug)]
+pub struct SitePoints {
+    /// The site, as an index into the ids given.
+    pub index: usize,
+    /// Grid points before the first one.
+    pub absent: usize,
+    /// The runs.
+    pub runs: Vec<(Point, u64)>,
+}
+
+impl SitePoints {
+    /// Points from the site's first one on.
+    pub fn points(&self) -> u64 {
+        self.runs.iter().map(|(_, times)| times).sum()
+    }
+}
+
+/// Calls `each` with the points of every site, in the order of `ids`, which ascend.
+pub fn for_each_site<E: From<Error>>(
+    trace: &Trace,
+    ids: &[SiteId],
+    mut each: impl FnMut(SitePoints) -> Result<(), E>,
+) -> Result<(), E> {
+    let grid = judged_grid(trace);
+    if grid.points > MAX_POINTS {
+        let message = format!(
+            "{} points per site are too many to print (record with a longer `--period`)",
+            grid.points
+        );
+        return Err(Error::new(ErrorKind::Output, message).into());
+    }
+    let threads = rayon::current_num_threads();
+    let group_sites = (POINTS_BYTES / threads / size_of::<(Point, u64)>() / grid.points.max(1)).max(1);
+    let groups: Vec<(usize, &[SiteId])> =
+        ids.chunks(group_sites).enumerate().map(|(i, group)| (i * group_sites, group)).collect();
+    for wave in groups.chunks(threads) {
+        let collected: Vec<Vec<SitePoints>> =
+            wave.par_iter().map(|&(first, ids)| collect(trace, grid, first, ids)).collect();
+        collected.into_iter().flatten().try_for_each(&mut each)?;
+    }
+    Ok(())
+}
+
+fn collect(trace: &Trace, grid: Grid, first: usize, ids: &[SiteId]) -> Vec<SitePoints> {
+    let sites = ids.iter().map(|_| Collected::default()).collect();
+    let mut collector = Collector { grid, ids, newest: None, sites };
+    for block in 0..trace.blocks().len() {
+        // A block that cannot be read any more was counted when the verdicts were made.
+        let _ = trace.replay_block(block, &mut collector);
+    }
+    let end = |(i, mut site): (usize, Collected)| {
+        if site.is_seen {
+            site.push_until(grid.points);
+        }
+        SitePoints { index: first + i, absent: site.absent, runs: site.runs }
+    };
+    collector.sites.into_iter().enumerate().map(end).collect()
+}
+
+/// Watched sites together with their stacks.
+#[derive(Debug)]
+pub struct Families;
+
+impl Families {
+    /// The sum over each watched site and its stacks, where both are among `ids`.
+    pub fn of<E: From<Error>>(trace: &Trace, ids: &[SiteId]) -> Result<HashMap<SiteId, SitePoints>, E> {
+        let mut parent_of: BTreeMap<SiteId, SiteId> = BTreeMap::new();
+        for site in trace.sites().iter().filter(|site| ids.binary_search(&site.id).is_ok()) {
+            if let Some(parent) =
+                site.parent.filter(|parent| ids.binary_search(parent).is_ok() && *parent != site.id)
+            {
+                parent_of.entry(parent).or_insert(parent);
+                parent_of.insert(site.id, parent);
+            }
+        }
+        let members: Vec<SiteId> = parent_of.keys().copied().collect();
+        let points = judged_grid(trace).points;
+        let mut sums: HashMap<SiteId, (usize, Vec<(u64, u64)>)> = HashMap::new();
+        for_each_site(trace, &members, |site| {
+            let (absent, sum) = sums
+                .entry(parent_of[&members[site.index]])
+                .or_insert_with(|| (usize::MAX, vec![(0, 0); points]));
+            *absent = site.absent.min(*absent);
+            let mut at = site.absent;
+            for (point, times) in site.runs {
+                for (bytes, count) in sum.iter_mut().skip(at).take(times as usize) {
+                    *bytes = bytes.wrapping_add(point.live_bytes);
+                    *count = count.wrapping_add(point.live_count);
+                }
+                at += times as usize;
+            }
+            Ok::<(), E>(())
+        })?;
+        let end = |(parent, (absent, sum)): (SiteId, (usize, Vec<(u64, u64)>))| {
+            let point = |(live_bytes, live_count)| (Point { live_bytes, live_count, allocs: 0, frees: 0 }, 1);
+            let runs = sum.into_iter().skip(absent).map(point).collect();
+            (parent, SitePoints { index: 0, absent, runs })
+        };
+        Ok(sums.into_iter().map(end).collect())
+    }
+}
+
+struct Collector<'a> {
+    grid: Grid,
+    ids: &'a [SiteId],
+    /// Point of the newest slice.
+    newest: Option<usize>,
+    sites: Vec<Collected>,
+}
+
+#[derive(Default)]
+struct Collected {
+    now: Counters,
+    absent: usize,
+    covered: usize,
+    is_seen: bool,
+    runs: Vec<(Point, u64)>,
+}
+
+impl Collected {
+    fn push_until(&mut self, point: usize) {
+        if point > self.covered {
+            self.runs.push((point_of(&self.now), (point - self.covered) as u64));
+            self.covered = point;
+        }
+    }
+
+    /// The points of a gap, if the site moved meanwhile.
+    fn push_over(&mut self, gap: &Gap, next: &Counters) {
+        let (was, is) = (point_of(&self.now), point_of(next));
+        if (was.live_bytes, was.live_count) == (is.live_bytes, is.live_count) {
+            return;
+        }
+        self.push_until(gap.points().start);
+        for at in gap.points() {
+            let on_the_way = Point {
+                live_bytes: gap.value(at, was.live_bytes, is.live_bytes),
+                live_count: gap.value(at, was.live_count, is.live_count),
+                allocs: gap.value(at, was.allocs, is.allocs),
+                frees: gap.value(at, was.frees, is.frees),
+            };
+            self.runs.push((on_the_way, 1));
+        }
+        self.covered = gap.points().end;
+    }
+}
+
+fn point_of(counters: &Counters) -> Point {
+    Point {
+        live_bytes: counters.live_bytes(),
+        live_count: counters.live_count(),
+        allocs: counters.allocs,
+        frees: counters.frees,
+    }
+}
+
+impl SliceVisitor for Collector<'_> {
+    fn slice(&mut self, header: &SliceHeader, changed: &[(SiteId, Counters)]) {
+        let Some(point) = self.grid.point_of(header.tick) else { return };
+        let gap = self.newest.and_then(|newest| Gap::between(newest, point));
+        self.newest = Some(point);
+        let (Some(first), Some(last)) = (self.ids.first(), self.ids.last()) else { return };
+        let from = changed.partition_point(|(id, _)| id < first);
+        let to = changed.partition_point(|(id, _)| id <= last);
+        let mut at = 0;
+        for (id, counters) in &changed[from..to] {
+            at += self.ids[at..].partition_point(|known| known < id);
+            if self.ids.get(at) != Some(id) {
+                continue;
+            }
+            let site = &mut self.sites[at];
+            if !site.is_seen {
+                (site.absent, site.covered, site.is_seen) = (point, point, true);
+            } else if let Some(gap) = &gap {
+                site.push_over(gap, counters);
+            }
+            site.push_until(point);
+            site.now = *counters;
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The closed buckets of neighbouring sites, in rows: bucket k of all of them lies together.
+//!
+//! The sites of a group close their buckets at nearly the same time, so what one of them writes to is in the cache when the next one
+//! does, and the heap is asked once per group. A site that never moves has no bucket here, and a group of such sites has no row.
+
+use edleak_format::LANES;
+use edleak_model::buckets::{Bucket, Extent};
+use edleak_model::packed::{Narrow, Packed, narrowed, widened};
+
+/// The rows of one group.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shelf {
+    rows: Vec<[Narrow; LANES]>,
+}
+
+/// One site's place on the shelf.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    lane: usize,
+    /// Buckets closed.
+    closed: u32,
+    /// None of them ever held any other values than these, and none is in the rows.
+    flat: Option<(u64, u64)>,
+    /// All of them, if one does not fit a row.
+    wide: Option<Box<Packed>>,
+}
+
+impl Place {
+    pub(super) const fn new(lane: usize) -> Self {
+        Self { lane, closed: 0, flat: None, wide: None }
+    }
+
+    pub(super) fn closed(&self) -> u32 {
+        self.closed
+    }
+
+    /// Neither quantity has ever had another value than in this bucket.
+    #[inline]
+    pub(super) fn stays_flat(&self, bucket: &Bucket) -> bool {
+        let Bucket { bytes, count } = bucket;
+        (bytes.min, count.min) == (bytes.max, count.max)
+            && (self.closed == 0 || self.flat == Some((bytes.min, count.min)))
+    }
+}
+
+impl Shelf {
+    /// Puts the next bucket of a site. Buckets are `width` points wide, and there will be no more than `most` rows.
+    #[inline]
+    pub(super) fn put(&mut self, place: &mut Place, bucket: &Bucket, width: u32, most: u32) {
+        if place.stays_flat(bucket) {
+            place.flat = Some((bucket.bytes.min, bucket.count.min));
+        } else {
+            if let Some(flat) = place.flat.take() {
+                self.unfold(place, flat, width, most);
+            }
+            self.set(place, place.closed as usize, bucket, most);
+        }
+        place.closed += 1;
+    }
+
+    /// Writes out the buckets that were flat.
+    #[cold]
+    fn unfold(&mut self, place: &mut Place, (bytes, count): (u64, u64), width: u32, most: u32) {
+        let of = |value| {
+            let mut extent = Extent::EMPTY;
+            extent.add_run(value, u64::from(width));
+            extent
+        };
+        let flat = Bucket { bytes: of(bytes), count: of(count) };
+        for index in 0..place.closed as usize {
+            self.set(place, index, &flat, most);
+        }
+    }
+
+    #[inline]
+    fn set(&mut self, place: &mut Place, index: usize, bucket: &Bucket, most: u32) {
+        match (&mut place.wide, narrowed(bucket)) {
+            (None, Some(narrow)) => {
+                if index >= self.rows.len() {
+                    if self.rows.is_empty() {
+                        self.rows.reserve_exact(most as usize);
+                    }
+                    self.rows.resize(index + 1, [[0; 6]; LANES]);
+                }
+                self.rows[index][place.lane] = narrow;
+            }
+            (Some(wide), _) => wide.push(*bucket),
+            (None, None) => {
+                let mut wide = Packed::default();
+                self.rows.iter().take(index).for_each(|row| wide.push(widened(&row[place.lane])));
+                wide.push(*bucket);
+                place.wide = Some(Box::new(wide));
+            }
+        }
+    }
+
+    /// All buckets of a site with the one that is still open; none if its values never changed.
+    pub(super) fn take(&self, place: Place, open: &Bucket, width: u32) -> Option<Packed> {
+        if place.stays_flat(open) {
+            return None;
+        }
+        let mut shelf = Self::default();
+        let (lane, closed) = (place.lane, place.closed as usize);
+        let mut packed = match (place.flat, place.wide) {
+            (Some(flat), _) => {
+                let mut place = Place { lane: 0, closed: place.closed, flat: None, wide: None };
+                shelf.unfold(&mut place, flat, width, closed as u32);
+                match place.wide {
+                    Some(wide) => *wide,
+                    None => Packed::Narrow(shelf.rows.iter().map(|row| row[0]).collect()),
+                }
+            }
+            (None, Some(wide)) => *wide,
+            (None, None) => {
+                let mut row = Vec::with_capacity(closed + 1);
+                row.extend(self.rows.iter().take(closed).map(|row| row[lane]));
+                Packed::Narrow(row)
+            }
+        };
+        packed.push(*open);
+        Some(packed)
+    }
+}

@@ -1,0 +1,59 @@
+//! The sums of edLeak's fit, exact; only its own model asks for them.
+
+use edleak_format::Grid;
+use edleak_model::series::Sums;
+
+/// Σ i and Σ i² for i below each grid point: what a run of equal values adds to the sums is a difference of two of them.
+#[derive(Debug)]
+pub(super) struct PowerSums(Vec<(u64, u64)>);
+
+impl PowerSums {
+    /// A grid has at most some thousands of points, so that squares of them stay small.
+    pub(super) fn new(grid: Grid) -> Self {
+        let mut sums = Vec::with_capacity(grid.points + 1);
+        let mut sum = (0u64, 0u64);
+        for i in 0..=grid.points as u64 {
+            sums.push(sum);
+            sum = (sum.0 + i, sum.1 + i * i);
+        }
+        Self(sums)
+    }
+
+    /// Σ i and Σ i² for i in from..to.
+    fn between(&self, from: usize, to: usize) -> (u64, u64) {
+        let (start, end) = (self.0[from], self.0[to]);
+        (end.0 - start.0, end.1 - start.1)
+    }
+}
+
+/// Σ b, Σ b·i and Σ b·i²; here i counts from the start of the grid.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ExactSums {
+    b: u128,
+    bi: u128,
+    bii: u128,
+}
+
+impl ExactSums {
+    /// Adds the points from..to, at all of which so many bytes are live.
+    pub(super) fn add(&mut self, live_bytes: u64, from: usize, to: usize, powers: &PowerSums) {
+        let (i, ii) = powers.between(from, to);
+        let bytes = u128::from(live_bytes);
+        self.b += bytes * (to - from) as u128;
+        self.bi += bytes * u128::from(i);
+        self.bii += bytes * u128::from(ii);
+    }
+
+    /// The same with i counted from the site's first point. `extremes` are the least and greatest live bytes.
+    pub(super) fn since(&self, absent: u64, points: u64, extremes: (u64, u64)) -> Sums {
+        let absent = u128::from(absent);
+        Sums {
+            n: points,
+            b: self.b,
+            bi: self.bi - absent * self.b,
+            bii: (self.bii + absent.pow(2) * self.b) - 2 * absent * self.bi,
+            min: extremes.0,
+            max: extremes.1,
+        }
+    }
+}

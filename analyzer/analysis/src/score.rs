@@ -1,0 +1,322 @@
+//! Scores a labelled corpus: how often a verdict is right, by family and length, for each model.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
+use serde::Deserialize;
+
+use crate::error::{Error, ErrorKind, Result};
+use edleak_model::classify::{Confidence, Judgement, Model, Verdict, judge};
+use edleak_model::regression::Class;
+use edleak_model::series::{Births, Point, Series, SeriesBuilder};
+
+/// One labelled series. Unknown fields are ignored; the births may be here or in a file of their own.
+#[derive(Debug, Deserialize)]
+struct Curve {
+    id: String,
+    family: String,
+    label: Label,
+    shape: String,
+    period_s: f64,
+    live_bytes: Vec<u64>,
+    live_count: Vec<u64>,
+    allocs: Vec<u64>,
+    frees: Vec<u64>,
+    leak_bytes: Option<f64>,
+    #[serde(flatten)]
+    births: BirthFields,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Label {
+    Leak,
+    NotLeak,
+}
+
+/// The births of one series, where they are known.
+#[derive(Clone, Debug, Default, Deserialize)]
+struct BirthFields {
+    epoch_live_bytes: Option<Vec<u64>>,
+    epoch_live_count: Option<Vec<u64>>,
+    epoch_allocs: Option<Vec<u64>>,
+    last_free_slice: Option<f64>,
+    max_age_at_free: Option<f64>,
+}
+
+impl BirthFields {
+    fn into_births(self) -> Option<Births> {
+        Some(Births {
+            epoch_live_bytes: self.epoch_live_bytes?,
+            epoch_live_count: self.epoch_live_count?,
+            epoch_allocs: self.epoch_allocs?,
+            last_free_slice: self.last_free_slice.unwrap_or(0.0),
+            max_age_at_free: self.max_age_at_free.unwrap_or(0.0),
+        })
+    }
+}
+
+/// A line of a file of births.
+#[derive(Debug, Deserialize)]
+struct BirthLine {
+    id: String,
+    leak_bytes: Option<f64>,
+    #[serde(flatten)]
+    births: BirthFields,
+}
+
+/// One series of the corpus, ready to be judged.
+#[derive(Debug)]
+pub struct Case {
+    /// Its id in the corpus.
+    pub id: String,
+    /// The mechanism that made it.
+    pub family: String,
+    /// Is it a leak?
+    pub leaks: bool,
+    /// Its kind of growth, in the corpus' words.
+    pub shape: String,
+    /// Seconds between slices.
+    pub period_s: f64,
+    /// What really leaked, if the corpus says.
+    pub leak_bytes: Option<f64>,
+    /// The series without births, and with them.
+    pub series: [Series; 2],
+}
+
+/// Reads a labelled corpus, joined with births by id.
+pub fn read(corpus: &Path, births: Option<&Path>) -> Result<Vec<Case>> {
+    let mut known: HashMap<String, BirthLine> = HashMap::new();
+    if let Some(path) = births {
+        known = lines::<BirthLine>(path)?.into_iter().map(|line| (line.id.clone(), line)).collect();
+    }
+    Ok(lines::<Curve>(corpus)?
+        .into_iter()
+        .map(|curve| {
+            let line = known.remove(&curve.id);
+            let (bytes, births) = line.map_or((None, None), |l| (l.leak_bytes, l.births.into_births()));
+            let mut builder = SeriesBuilder::new();
+            for (((b, c), a), f) in
+                curve.live_bytes.iter().zip(&curve.live_count).zip(&curve.allocs).zip(&curve.frees)
+            {
+                builder.push(Point { live_bytes: *b, live_count: *c, allocs: *a, frees: *f });
+            }
+            let plain = builder.clone().finish();
+            if let Some(births) = curve.births.into_births().or(births) {
+                builder.births(births);
+            }
+            Case {
+                id: curve.id,
+                family: curve.family,
+                leaks: curve.label == Label::Leak,
+                shape: curve.shape,
+                period_s: curve.period_s,
+                leak_bytes: curve.leak_bytes.or(bytes),
+                series: [plain, builder.finish()],
+            }
+        })
+        .collect())
+}
+
+fn lines<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Vec<T>> {
+    let name = path.display();
+    let file = File::open(path).map_err(|e| {
+        let why = format!("failed to read corpus `{name}`: {e} (give a file of labelled series)");
+        Error::new(ErrorKind::Io, why)
+    })?;
+    let fault = |line: usize, why: String| {
+        let why = format!("line {line} of corpus `{name}`: {why} (correct or remove the line)");
+        Error::new(ErrorKind::Unreadable, why)
+    };
+    let mut read = Vec::new();
+    for (i, line) in BufReader::new(file).lines().enumerate() {
+        let line = line.map_err(|e| fault(i + 1, e.to_string()))?;
+        if !line.trim().is_empty() {
+            read.push(serde_json::from_str(&line).map_err(|e| fault(i + 1, e.to_string()))?);
+        }
+    }
+    Ok(read)
+}
+
+/// How a model did on a corpus or a part of it.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Leaks reported and missed, non-leaks reported and left alone.
+    pub found: u32,
+    /// Leaks that were not reported.
+    pub missed: u32,
+    /// Non-leaks that were reported.
+    pub false_alarms: u32,
+    /// Non-leaks that were not.
+    pub quiet: u32,
+    /// Of the reported ones: strict and right, strict and wrong.
+    pub strict: [u32; 2],
+    /// Series neither reported nor cleared.
+    pub undecided: u32,
+    /// Leaks found whose amount is known, and those estimated within a quarter of it.
+    pub amounts: [u32; 2],
+    /// By true shape (constant, log, linear, exp) and by the class given.
+    pub shapes: [[u32; 4]; 4],
+}
+
+impl Tally {
+    fn add(&mut self, case: &Case, judged: &Judgement) {
+        let reported = judged.verdict == Verdict::Leak;
+        match (case.leaks, reported) {
+            (true, true) => self.found += 1,
+            (true, false) => self.missed += 1,
+            (false, true) => self.false_alarms += 1,
+            (false, false) => self.quiet += 1,
+        }
+        self.undecided += u32::from(judged.verdict == Verdict::Undecided);
+        if reported && judged.confidence == Some(Confidence::Strict) {
+            self.strict[usize::from(!case.leaks)] += 1;
+        }
+        if let (true, true, Some(truth)) = (case.leaks, reported, case.leak_bytes) {
+            self.amounts[0] += 1;
+            self.amounts[1] += u32::from((judged.leak_bytes as f64 - truth).abs() <= 0.25 * truth);
+        }
+        let shapes = [Class::Constant, Class::Log, Class::Linear, Class::Exp];
+        if let Some(truth) = shapes.iter().position(|class| class.name() == case.shape) {
+            self.shapes[truth][judged.class as usize] += 1;
+        }
+    }
+
+    /// Of what was reported, the share that leaks.
+    pub fn precision(&self) -> f64 {
+        share(self.found, self.found + self.false_alarms)
+    }
+
+    /// Of the leaks, the share that was reported.
+    pub fn recall(&self) -> f64 {
+        share(self.found, self.found + self.missed)
+    }
+
+    /// The harmonic mean of precision and recall.
+    pub fn f1(&self) -> f64 {
+        share(2 * self.found, 2 * self.found + self.false_alarms + self.missed)
+    }
+
+    /// Of the non-leaks, the share that was reported.
+    pub fn false_positive_rate(&self) -> f64 {
+        share(self.false_alarms, self.false_alarms + self.quiet)
+    }
+
+    /// Of the series with one of the four shapes, the share that was given it.
+    pub fn shape_accuracy(&self) -> f64 {
+        let right = (0..4).map(|i| self.shapes[i][i]).sum();
+        share(right, self.shapes.iter().flatten().sum())
+    }
+
+    /// Of the leaks found whose amount is known, the share estimated within a quarter of it.
+    pub fn amount_accuracy(&self) -> f64 {
+        share(self.amounts[1], self.amounts[0])
+    }
+
+    /// Of all series, the share judged rightly.
+    pub fn accuracy(&self) -> f64 {
+        share(self.found + self.quiet, self.found + self.missed + self.false_alarms + self.quiet)
+    }
+}
+
+fn share(part: u32, whole: u32) -> f64 {
+    if whole == 0 { 0.0 } else { f64::from(part) / f64::from(whole) }
+}
+
+/// The three ways a corpus is judged.
+pub const METHODS: [&str; 3] = ["edleak formula", "curves only", "with births"];
+
+/// The scores of every method on a corpus, whole and in parts.
+#[derive(Debug, Default)]
+pub struct ScoreReport {
+    /// Of the whole corpus, in the order of [`METHODS`]. Without births the last one stays empty.
+    pub all: [Tally; 3],
+    /// By family.
+    pub families: BTreeMap<String, [Tally; 3]>,
+    /// By number of slices.
+    pub lengths: BTreeMap<u64, [Tally; 3]>,
+    /// Whether every series had births.
+    pub has_births: bool,
+}
+
+/// Scores a corpus of labelled series, joined with births by id if they are given in a file of their own.
+pub fn run(corpus: &Path, births: Option<&Path>) -> Result<ScoreReport> {
+    let cases = read(corpus, births)?;
+    if cases.is_empty() {
+        let message = format!("`{}` holds no series (give labelled series lines)", corpus.display());
+        return Err(Error::new(ErrorKind::Unreadable, message));
+    }
+    Ok(score(&cases))
+}
+
+/// Scores cases.
+pub fn score(cases: &[Case]) -> ScoreReport {
+    let judged: Vec<[Judgement; 3]> = cases
+        .par_iter()
+        .map(|case| {
+            let [plain, born] = &case.series;
+            [(plain, Model::Edleak), (plain, Model::Growth), (born, Model::Growth)]
+                .map(|(series, model)| judge(series, case.period_s, model))
+        })
+        .collect();
+    let has_births = !cases.is_empty() && cases.iter().all(|case| case.series[1].survivors().is_some());
+    let mut report = ScoreReport { has_births, ..ScoreReport::default() };
+    for (case, judged) in cases.iter().zip(&judged) {
+        let family = report.families.entry(case.family.clone()).or_default();
+        let length = report.lengths.entry(case.series[0].points()).or_default();
+        for (method, judged) in judged.iter().enumerate().take(if has_births { 3 } else { 2 }) {
+            report.all[method].add(case, judged);
+            family[method].add(case, judged);
+            length[method].add(case, judged);
+        }
+    }
+    report
+}
+
+impl fmt::Display for ScoreReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let methods = if self.has_births { 3 } else { 2 };
+        writeln!(
+            f,
+            "method           precision  recall     F1    FPR  shape  amount  strict found/false  undecided"
+        )?;
+        for (name, t) in METHODS.iter().zip(&self.all).take(methods) {
+            writeln!(
+                f,
+                "{name:<16} {:>9.3} {:>7.3} {:>6.3} {:>6.3} {:>6.3} {:>7.3} {:>12}/{:<5} {:>10}",
+                t.precision(),
+                t.recall(),
+                t.f1(),
+                t.false_positive_rate(),
+                t.shape_accuracy(),
+                t.amount_accuracy(),
+                t.strict[0],
+                t.strict[1],
+                t.undecided
+            )?;
+        }
+        writeln!(f, "\nslices     F1 by method")?;
+        for (slices, t) in &self.lengths {
+            write!(f, "{slices:<8}")?;
+            t.iter().take(methods).try_for_each(|t| write!(f, " {:>6.3}", t.f1()))?;
+            writeln!(f)?;
+        }
+        writeln!(f, "\nfamily               judged rightly, by method")?;
+        for (family, t) in &self.families {
+            write!(f, "{family:<20}")?;
+            t.iter().take(methods).try_for_each(|t| write!(f, " {:>6.3}", t.accuracy()))?;
+            writeln!(f)?;
+        }
+        for (name, t) in METHODS.iter().zip(&self.all).take(methods) {
+            writeln!(f, "\n{name}: true shape (rows) and class given (constant, log, linear, exp)")?;
+            for (shape, row) in ["constant", "log", "linear", "exp"].iter().zip(&t.shapes) {
+                writeln!(f, "{shape:<10} {:>6} {:>6} {:>6} {:>6}", row[0], row[1], row[2], row[3])?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,260 @@
+//! Suppression files: LeakSanitizer's syntax, plus a budget per rule.
+//!
+//! ```text
+//! # a comment
+//! leak:libfontconfig.so
+//! leak:^my_cache_*$
+//! leak:Registry::add budget=64KiB
+//! leak:telemetry_ budget=10KB/min
+//! ```
+//!
+//! As in LeakSanitizer a pattern is sought anywhere in the function, the file or the module of every frame; `*` stands for
+//! anything, `^` and `$` tie it to the start and the end. A budget bounds what a rule may hide: bytes leaked over the recording,
+//! or, with `/s`, `/min`, `/h` or `/day`, a rate. Leaks that a rule matches count together; beyond the budget all of them are reported.
+
+use crate::error::{Error, ErrorKind, Result};
+use edleak_text::units;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// A longer file is refused: it is not a suppression file.
+const MAX_FILE_BYTES: usize = 16 << 20;
+
+/// One `leak:` line.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Rule {
+    /// The line as written, without the budget.
+    pub text: String,
+    /// Where it stands, from 1.
+    pub line: usize,
+    /// What it may hide, if not everything.
+    pub budget: Option<Budget>,
+    pattern: Pattern,
+}
+
+/// How much a rule may hide.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Budget {
+    /// Leaked bytes over the recording.
+    Bytes(f64),
+    /// Bytes per second.
+    Rate(f64),
+}
+
+impl Budget {
+    /// Whether leaks of this size and rate, taken together, are within it.
+    pub fn covers(self, leak_bytes: f64, rate_bytes_per_s: f64) -> bool {
+        match self {
+            Self::Bytes(most) => leak_bytes <= most,
+            Self::Rate(most) => rate_bytes_per_s <= most,
+        }
+    }
+}
+
+/// A pattern of literal pieces between `*`.
+#[derive(Clone, PartialEq, Debug)]
+struct Pattern {
+    pieces: Vec<String>,
+    at_start: bool,
+    at_end: bool,
+}
+
+/// The rules of one file, in its order.
+#[derive(Clone, PartialEq, Default, Debug)]
+pub struct Suppressions {
+    /// The rules.
+    pub rules: Vec<Rule>,
+}
+
+impl Suppressions {
+    /// Reads a suppression file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let name = path.display().to_string();
+        let mut text = Vec::new();
+        File::open(path)
+            .and_then(|file| file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut text))
+            .map_err(|error| {
+                let reason = crate::load::reason(&error);
+                Error::new(
+                    ErrorKind::Io,
+                    format!("failed to read suppressions `{name}`: {reason} (check the path)"),
+                )
+            })?;
+        Self::parse(&name, &text)
+    }
+
+    /// Reads the text of a suppression file; `name` is its path, for messages.
+    pub fn parse(name: &str, text: &[u8]) -> Result<Self> {
+        let invalid = |line: usize, what: String| {
+            Err(Error::new(ErrorKind::Suppressions, format!("{name}:{line}: {what}")))
+        };
+        if text.len() > MAX_FILE_BYTES {
+            return invalid(
+                1,
+                "more than 16 MiB is no suppression file (give a file of `leak:pattern` lines)".into(),
+            );
+        }
+        let Ok(text) = std::str::from_utf8(text) else {
+            return invalid(1, "not a text file (give a file of `leak:pattern` lines in UTF-8)".into());
+        };
+        // Some editors begin a file with a mark that nobody sees.
+        let text = text.trim_start_matches('\u{feff}');
+        let mut rules = Vec::new();
+        for (index, raw) in text.lines().enumerate() {
+            let (line, body) = (index + 1, raw.trim());
+            if body.is_empty() || body.starts_with('#') {
+                continue;
+            }
+            let Some((kind, rest)) = body.split_once(':') else {
+                return invalid(
+                    line,
+                    format!("`{body}` is no rule (write `leak:pattern`, or `#` before a comment)"),
+                );
+            };
+            if kind.trim() != "leak" {
+                return invalid(
+                    line,
+                    format!("`{kind}:` is no kind of rule (only `leak:pattern` is understood)"),
+                );
+            }
+            let (pattern, budget) = match rest.rsplit_once(" budget=") {
+                None => (rest.trim(), None),
+                Some((pattern, budget)) => match parse_budget(budget) {
+                    Ok(budget) => (pattern.trim(), Some(budget)),
+                    Err(error) => return invalid(line, error.to_string()),
+                },
+            };
+            if pattern.is_empty() {
+                return invalid(line, "the pattern is empty (name a function, a file or a module)".into());
+            }
+            rules.push(Rule {
+                text: format!("leak:{pattern}"),
+                line,
+                budget,
+                pattern: Pattern::new(pattern),
+            });
+        }
+        Ok(Self { rules })
+    }
+
+    /// The first rule that matches one of the names, by its index.
+    pub fn matching<'n>(&self, names: impl Iterator<Item = &'n str> + Clone) -> Option<usize> {
+        self.rules.iter().position(|rule| names.clone().any(|name| rule.pattern.is_in(name)))
+    }
+}
+
+fn parse_budget(text: &str) -> Result<Budget> {
+    if text.contains('/') {
+        Ok(Budget::Rate(units::parse_rate(text)?))
+    } else {
+        Ok(Budget::Bytes(units::parse_bytes(text)?))
+    }
+}
+
+impl Pattern {
+    fn new(text: &str) -> Self {
+        let (text, at_start) = text.strip_prefix('^').map_or((text, false), |rest| (rest, true));
+        let (text, at_end) = text.strip_suffix('$').map_or((text, false), |rest| (rest, true));
+        Self { pieces: text.split('*').map(str::to_owned).collect(), at_start, at_end }
+    }
+
+    /// Leftmost match of each piece in turn: linear in the length of the name for any number of `*`, so that no pattern can
+    /// make the analyzer hang.
+    fn is_in(&self, name: &str) -> bool {
+        let (last, before) = self.pieces.split_last().expect("split yields at least one piece");
+        let mut rest = name;
+        for (i, piece) in before.iter().enumerate() {
+            if i == 0 && self.at_start {
+                match rest.strip_prefix(piece.as_str()) {
+                    Some(after) => rest = after,
+                    None => return false,
+                }
+            } else {
+                match rest.find(piece.as_str()) {
+                    Some(at) => rest = &rest[at + piece.len()..],
+                    None => return false,
+                }
+            }
+        }
+        match (self.at_start && before.is_empty(), self.at_end) {
+            (true, true) => rest == last,
+            (true, false) => rest.starts_with(last.as_str()),
+            (false, true) => rest.ends_with(last.as_str()),
+            (false, false) => rest.contains(last.as_str()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(pattern: &str, name: &str) -> bool {
+        Pattern::new(pattern).is_in(name)
+    }
+
+    #[test]
+    fn patterns_match_as_in_leak_sanitizer() {
+        assert!(matches("grow", "do_grow_list"));
+        assert!(matches("^do_", "do_grow_list"));
+        assert!(!matches("^grow", "do_grow_list"));
+        assert!(matches("list$", "do_grow_list"));
+        assert!(!matches("grow$", "do_grow_list"));
+        assert!(matches("^do_*list$", "do_grow_list"));
+        assert!(matches("d*g*t", "do_grow_list"));
+        assert!(!matches("g*d", "do_grow_list"));
+        assert!(matches("^exact$", "exact"));
+        assert!(!matches("^exact$", "exactly"));
+        assert!(matches("*.so", "/lib/libc.so.6"));
+        assert!(!matches("^ab*ab$", "ab"));
+        assert!(matches("operator new(unsigned long)", "operator new(unsigned long)"));
+    }
+
+    #[test]
+    fn a_file_is_read_with_budgets_and_line_numbers() {
+        let text = b"# comment\n\nleak:one\n leak: two * three budget=64KiB\r\nleak:four budget=60KB/min\n";
+        let rules = Suppressions::parse("rules.txt", text).unwrap().rules;
+        let read: Vec<_> = rules.iter().map(|r| (r.text.as_str(), r.line, r.budget)).collect();
+        assert_eq!(
+            read,
+            [
+                ("leak:one", 3, None),
+                ("leak:two * three", 4, Some(Budget::Bytes(65536.0))),
+                ("leak:four", 5, Some(Budget::Rate(1000.0)))
+            ]
+        );
+    }
+
+    #[test]
+    fn the_first_matching_rule_wins() {
+        let rules = Suppressions::parse("r", b"leak:nothing\nleak:main\nleak:libc").unwrap();
+        assert_eq!(rules.matching(["libc.so.6", "main"].into_iter()), Some(1));
+        assert_eq!(rules.matching(["other"].into_iter()), None);
+    }
+
+    #[test]
+    fn errors_name_the_line_and_the_remedy() {
+        let cases: [(&[u8], &str); 6] = [
+            (b"leak:ok\nrace:x", "r.txt:2: `race:` is no kind of rule (only"),
+            (b"oops", "r.txt:1: `oops` is no rule (write"),
+            (b"#\n\nleak:x budget=lots", "r.txt:3: `lots` is not a size (write"),
+            (b"leak:x budget=1KB/eon", "r.txt:1: `1KB/eon` is not a rate (write"),
+            (b"leak: ", "r.txt:1: the pattern is empty (name"),
+            (b"\xff\xfe", "r.txt:1: not a text file (give"),
+        ];
+        for (text, message) in cases {
+            let error = Suppressions::parse("r.txt", text).unwrap_err();
+            assert!(error.to_string().starts_with(message), "{error}");
+            assert_eq!(error.kind(), ErrorKind::Suppressions);
+        }
+    }
+
+    #[test]
+    fn budgets_bound_bytes_or_rate() {
+        assert!(Budget::Bytes(100.0).covers(100.0, 1e9));
+        assert!(!Budget::Bytes(100.0).covers(101.0, 0.0));
+        assert!(Budget::Rate(2.0).covers(1e9, 2.0));
+        assert!(!Budget::Rate(2.0).covers(0.0, 2.1));
+    }
+}

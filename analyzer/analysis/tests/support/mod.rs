@@ -1,0 +1,26 @@
+//! A simulator of sites, independent of the labelled corpus: other code, other parameters, families of its own.
+
+mod families;
+mod harder;
+mod world;
+
+use edleak_analysis::score::Case;
+pub use families::{Family, KNOWN, UNSEEN};
+pub use harder::HARDER;
+use rayon::prelude::*;
+use world::World;
+
+/// Simulates `each` records of every family, in turn of every length and every level of noise.
+pub fn simulate(families: &[Family], lengths: &[usize], each: usize, seed: u64) -> Vec<Case> {
+    let work: Vec<(usize, usize)> =
+        (0..families.len()).flat_map(|f| (0..each).map(move |k| (f, k))).collect();
+    work.par_iter()
+        .map(|&(f, k)| {
+            let (name, leaks, shape, fill) = families[f];
+            let seed = seed.wrapping_add((f * 1_000_003 + k) as u64);
+            let mut world = World::new(seed, lengths[k % lengths.len()], k / lengths.len() % 3);
+            fill(&mut world);
+            world.record(format!("{name}-{k}"), name, leaks, shape)
+        })
+        .collect()
+}

@@ -1,0 +1,230 @@
+//! A simulated site: allocations with a birth, a death and a size, observed slice by slice.
+//!
+//! Everything the recorder would know (live bytes, counts, cumulated allocs and frees, births of survivors) follows
+//! from the list of allocations, so no curve here can be one that a program could not produce.
+
+use edleak_analysis::score::Case;
+use edleak_model::series::{Births, Point, SeriesBuilder};
+
+/// Epochs over the record.
+const EPOCHS: usize = 16;
+
+/// splitmix64: small, seedable, the same on every machine.
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// Uniform in [0, 1).
+    pub fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    pub fn between(&mut self, low: f64, high: f64) -> f64 {
+        low + (high - low) * self.unit()
+    }
+
+    /// Log-uniform.
+    pub fn scale(&mut self, low: f64, high: f64) -> f64 {
+        self.between(low.ln(), high.ln()).exp()
+    }
+
+    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[(self.unit() * of.len() as f64) as usize]
+    }
+
+    pub fn exponential(&mut self, mean: f64) -> f64 {
+        -mean * (1.0 - self.unit()).ln()
+    }
+
+    pub fn normal(&mut self) -> f64 {
+        (-2.0 * (1.0 - self.unit()).ln()).sqrt() * (std::f64::consts::TAU * self.unit()).cos()
+    }
+}
+
+/// `count` allocations of `bytes` each, alive from `birth` to `death`, in fractions of the record.
+struct Group {
+    birth: f64,
+    death: f64,
+    bytes: u64,
+    count: u64,
+}
+
+/// One site during one record.
+pub struct World {
+    pub rng: Rng,
+    /// Slices.
+    pub n: usize,
+    /// How noisy, 0 to 2.
+    pub noise: usize,
+    /// Allocations by which the site's own mechanism moves: the size of a leak or of a cache.
+    pub size: f64,
+    /// Bytes that were truly leaked within the record.
+    pub leaked: f64,
+    /// Typical bytes of one allocation, and the spread of its logarithm.
+    bytes: f64,
+    spread: f64,
+    groups: Vec<Group>,
+}
+
+pub const FOREVER: f64 = f64::INFINITY;
+
+impl World {
+    pub fn new(seed: u64, n: usize, noise: usize) -> Self {
+        let mut rng = Rng(seed.wrapping_mul(0xD129_0D3B_21A7_9C55) ^ 0x5851_F42D);
+        rng.next();
+        let (size, bytes) =
+            (rng.scale(60.0, 5000.0), rng.pick(&[16.0, 24.0, 40.0, 96.0, 256.0, 1024.0, 65536.0]));
+        let spread = rng.pick(&[0.0, 0.0, 0.5, 1.0]);
+        let mut world = Self { rng, n, noise, size, leaked: 0.0, bytes, spread, groups: Vec::new() };
+        world.base();
+        world
+    }
+
+    /// What was there before, and traffic that lives for less than a slice.
+    fn base(&mut self) {
+        let base = if self.rng.unit() < 0.5 { 0.0 } else { self.size * self.rng.scale(0.05, 5.0) };
+        self.add(0.0, FOREVER, base);
+        if self.rng.unit() < 0.6 {
+            let rate = self.size * self.rng.scale(0.5, 20.0);
+            for slice in 0..self.n {
+                let at = (slice as f64 + 0.3) / self.n as f64;
+                self.add(at, at + 0.3 / self.n as f64, rate / self.n as f64);
+            }
+        }
+    }
+
+    /// `count` allocations alive from `birth` to `death`; the fraction is rounded at random.
+    pub fn add(&mut self, birth: f64, death: f64, count: f64) -> f64 {
+        let whole = (count + self.rng.unit()).floor().max(0.0) as u64;
+        let bytes = (self.bytes * (self.spread * self.rng.normal()).exp()).max(1.0) as u64;
+        self.add_sized(birth, death, whole, bytes);
+        (whole * bytes) as f64
+    }
+
+    pub fn add_sized(&mut self, birth: f64, death: f64, count: u64, bytes: u64) {
+        if count > 0 && death > birth && birth < 1.0 && death > 0.0 {
+            self.groups.push(Group { birth: birth.max(0.0), death, bytes, count });
+        }
+    }
+
+    pub fn unit_bytes(&self) -> f64 {
+        self.bytes
+    }
+
+    /// Random arrivals over the record, `total` of them where `rate` is 1 throughout, each alive for what `life` says.
+    /// Returns the bytes of those that are never freed.
+    pub fn arrivals(
+        &mut self,
+        total: f64,
+        rate: impl Fn(f64) -> f64,
+        mut life: impl FnMut(&mut Rng, f64) -> f64,
+    ) -> f64 {
+        let batch = (total / 4000.0).max(1.0);
+        let (mut at, mut kept, mean) = (0.0, 0.0, batch / total);
+        let top = (0..=200).map(|k| rate(f64::from(k) / 200.0)).fold(1e-9, f64::max);
+        loop {
+            at += self.rng.exponential(mean / top);
+            if at >= 1.0 {
+                return kept;
+            }
+            if self.rng.unit() * top < rate(at) {
+                let death = at + life(&mut self.rng, at);
+                let bytes = self.add(at, death, batch);
+                if death == FOREVER {
+                    kept += bytes;
+                }
+            }
+        }
+    }
+
+    /// A leak of `total` allocations at a relative `rate`.
+    pub fn leak(&mut self, total: f64, rate: impl Fn(f64) -> f64) {
+        let kept = self.arrivals(total, rate, |_, _| FOREVER);
+        self.leaked += kept;
+    }
+
+    /// A population in balance whose size scatters by `sd` allocations; `life` is its mean lifetime in fractions of the record.
+    pub fn churn(&mut self, sd: f64, life: f64) {
+        let batch = (sd * sd / self.size.max(1.0)).max(1.0).min(sd.max(1.0));
+        let groups = (sd / batch).powi(2).clamp(1.0, 400.0);
+        let (kind, mut at) = (self.rng.pick(&[0, 1, 2]), -6.0 * life);
+        while at < 1.0 {
+            at += self.rng.exponential(life / groups);
+            let lived = match kind {
+                0 => self.rng.exponential(life),
+                1 => life,
+                _ => life * (self.rng.normal() - 0.5).exp(),
+            };
+            self.add(at, at + lived, batch);
+        }
+    }
+
+    /// Noise of the world's level beside a movement of `moved` allocations. A leak must stay visible: its growth is at
+    /// least `visible` times the standard error of the growth that noise alone would show; 0 sets no limit.
+    pub fn noise(&mut self, moved: f64, visible: f64) {
+        let share = match self.noise {
+            0 => self.rng.between(0.003, 0.015),
+            1 => self.rng.between(0.02, 0.06),
+            _ => self.rng.between(0.08, 0.22),
+        };
+        let slices = self.rng.scale(0.7, (self.n as f64 / 25.0).max(1.0));
+        let mut sd = share * moved;
+        if visible > 0.0 {
+            sd = sd.min(moved / visible / (12.0 * (2.0 * slices + 1.0) / self.n as f64).sqrt());
+        }
+        self.churn(sd, slices / self.n as f64);
+    }
+
+    /// What the recorder would have seen.
+    pub fn record(self, id: String, family: &str, leaks: bool, shape: &str) -> Case {
+        let n = self.n;
+        let slice_of = |at: f64| ((at * n as f64).ceil().max(1.0) as usize) - 1;
+        let mut change = vec![[0i64; 4]; n + 1];
+        let mut births = Births {
+            epoch_live_bytes: vec![0; EPOCHS],
+            epoch_live_count: vec![0; EPOCHS],
+            epoch_allocs: vec![0; EPOCHS],
+            ..Births::default()
+        };
+        for g in &self.groups {
+            let (count, bytes) = (g.count as i64, (g.count * g.bytes) as i64);
+            let born = &mut change[slice_of(g.birth)];
+            (born[0], born[1], born[2]) = (born[0] + bytes, born[1] + count, born[2] + count);
+            let epoch = ((g.birth * EPOCHS as f64) as usize).min(EPOCHS - 1);
+            births.epoch_allocs[epoch] += g.count;
+            if g.death <= 1.0 {
+                let died = &mut change[slice_of(g.death)];
+                (died[0], died[1], died[3]) = (died[0] - bytes, died[1] - count, died[3] + count);
+                births.last_free_slice = births.last_free_slice.max(g.death * n as f64);
+                births.max_age_at_free = births.max_age_at_free.max((g.death - g.birth) * n as f64);
+            } else {
+                births.epoch_live_bytes[epoch] += g.count * g.bytes;
+                births.epoch_live_count[epoch] += g.count;
+            }
+        }
+        let (mut builder, mut now) = (SeriesBuilder::new(), [0i64; 4]);
+        for step in &change[..n] {
+            now = std::array::from_fn(|i| now[i] + step[i]);
+            let [live_bytes, live_count, allocs, frees] = now.map(|v| v as u64);
+            builder.push(Point { live_bytes, live_count, allocs, frees });
+        }
+        let plain = builder.clone().finish();
+        builder.births(births);
+        Case {
+            id,
+            family: family.to_owned(),
+            leaks,
+            shape: shape.to_owned(),
+            period_s: 1.0,
+            leak_bytes: leaks.then_some(self.leaked),
+            series: [plain, builder.finish()],
+        }
+    }
+}

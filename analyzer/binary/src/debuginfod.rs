@@ -1,0 +1,202 @@
+//! Files from debuginfod servers, through the `debuginfod-find` program (Debian: package debuginfod).
+//!
+//! That program brings the transport, the cache and the time limits that users have configured already; an HTTP and TLS
+//! client of our own would double the size of the analyzer. It is run only when it was asked for and `DEBUGINFOD_URLS`
+//! is set: an analysis must not wait for a network that nobody expects it to use.
+
+use super::elf::Elf;
+use super::outcome::Hex;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Seconds without progress after which a file is given up, unless the user says otherwise (the program's own: 90).
+const TIMEOUT_S: &str = "30";
+
+/// Whoever has kept us waiting for this long and then failed is not asked again: a trace may name hundreds of modules.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What to ask the servers for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Artifact {
+    DebugInfo,
+    Executable,
+}
+
+/// The servers of `DEBUGINFOD_URLS`, and how they have answered so far.
+#[derive(Debug)]
+pub(crate) struct Servers {
+    program: PathBuf,
+    is_configured: bool,
+    record: Mutex<Record>,
+}
+
+/// What the user is told of at the end, once and not for every module.
+#[derive(Default, Debug)]
+struct Record {
+    has_no_program: bool,
+    has_given_up: bool,
+    unusable: usize,
+    failed: usize,
+    /// Of the first failure.
+    reason: String,
+}
+
+/// Why there is no file.
+enum Refusal {
+    /// The servers do not know the build ID, which is an answer like any other.
+    Unknown,
+    NoProgram,
+    Failed(String),
+    Unusable,
+}
+
+impl Servers {
+    /// The servers that the environment names.
+    pub(crate) fn of_environment() -> Servers {
+        let is_configured = std::env::var_os("DEBUGINFOD_URLS").is_some_and(|urls| !urls.is_empty());
+        Servers::new("debuginfod-find", is_configured)
+    }
+
+    fn new(program: impl Into<PathBuf>, is_configured: bool) -> Servers {
+        Servers { program: program.into(), is_configured, record: Mutex::default() }
+    }
+
+    /// Fetches a file of the build `build_id`, or finds it in the program's cache. `None` covers every failure: the caller
+    /// looks elsewhere anyway.
+    pub(crate) fn fetch(&self, artifact: Artifact, build_id: &[u8]) -> Option<Elf> {
+        if build_id.is_empty() || !self.is_configured || self.record().has_given_up {
+            return None;
+        }
+        let began = Instant::now();
+        let refusal = match self.ask(artifact, build_id) {
+            Ok(elf) => return Some(elf),
+            Err(refusal) => refusal,
+        };
+        let mut record = self.record();
+        match refusal {
+            Refusal::Unknown => return None,
+            Refusal::Unusable => record.unusable += 1,
+            Refusal::NoProgram => (record.has_no_program, record.has_given_up) = (true, true),
+            Refusal::Failed(reason) => {
+                if record.failed == 0 {
+                    record.reason = reason;
+                }
+                record.failed += 1;
+            }
+        }
+        record.has_given_up |= began.elapsed() > PATIENCE;
+        None
+    }
+
+    /// What went wrong and what to do about it, in one line.
+    pub(crate) fn complaint(&self) -> Option<String> {
+        let record = self.record();
+        if !self.is_configured {
+            return Some("no debuginfod server was asked: DEBUGINFOD_URLS is not set (set it, for example to https://debuginfod.debian.net)".to_owned());
+        }
+        if record.has_no_program {
+            let program = self.program.display();
+            return Some(format!(
+                "no debuginfod server was asked: there is no `{program}` (install debuginfod)"
+            ));
+        }
+        let mut complaints = Vec::new();
+        if record.failed > 0 {
+            complaints.push(format!("{} failed: {}", requests(record.failed), record.reason));
+        }
+        if record.unusable > 0 {
+            complaints.push(format!(
+                "{} brought a file of another build, or a damaged one",
+                requests(record.unusable)
+            ));
+        }
+        if record.has_given_up {
+            complaints.push("the servers were not asked again".to_owned());
+        }
+        let all = complaints.join("; ");
+        (!all.is_empty()).then(|| format!("debuginfod: {all} (check the servers in DEBUGINFOD_URLS)"))
+    }
+
+    fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ask(&self, artifact: Artifact, build_id: &[u8]) -> Result<Elf, Refusal> {
+        let kind = match artifact {
+            Artifact::DebugInfo => "debuginfo",
+            Artifact::Executable => "executable",
+        };
+        let mut command = Command::new(&self.program);
+        command.arg(kind).arg(Hex(build_id).to_string()).stdin(Stdio::null()).env("LC_ALL", "C");
+        if std::env::var_os("DEBUGINFOD_TIMEOUT").is_none() {
+            command.env("DEBUGINFOD_TIMEOUT", TIMEOUT_S);
+        }
+        let output = command.output().map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Refusal::NoProgram,
+            _ => Refusal::Failed(error.to_string()),
+        })?;
+        if !output.status.success() {
+            return Err(refusal_of(&String::from_utf8_lossy(&output.stderr)));
+        }
+        let path = output.stdout.strip_suffix(b"\n").unwrap_or(&output.stdout);
+        let elf = Elf::open(Path::new(OsStr::from_bytes(path))).map_err(|_| Refusal::Unusable)?;
+        if elf.build_id() == build_id { Ok(elf) } else { Err(Refusal::Unusable) }
+    }
+}
+
+fn requests(count: usize) -> String {
+    edleak_text::units::plural(count as u64, "request", "requests")
+}
+
+/// The program says `Server query failed: REASON`; a build ID that no server has is `No such file or directory`.
+fn refusal_of(stderr: &str) -> Refusal {
+    let line = stderr.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no reason given");
+    let reason = line.trim().trim_start_matches("Server query failed: ");
+    if reason == "No such file or directory" {
+        Refusal::Unknown
+    } else {
+        Refusal::Failed(reason.to_lowercase())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Artifact, Servers};
+
+    #[test]
+    fn a_program_that_is_missing_is_said_once() {
+        let servers = Servers::new("/no/such/program", true);
+        assert!(servers.fetch(Artifact::Executable, &[1]).is_none());
+        let complaint = servers.complaint().expect("it is missing");
+        assert!(complaint.contains("there is no `/no/such/program` (install"), "{complaint}");
+    }
+
+    #[test]
+    fn failures_and_useless_answers_are_counted() {
+        let servers = Servers::new("false", true);
+        assert!(servers.fetch(Artifact::DebugInfo, &[0xab]).is_none());
+        assert!(servers.fetch(Artifact::DebugInfo, &[0xac]).is_none());
+        let complaint = servers.complaint().expect("both failed");
+        assert!(complaint.starts_with("debuginfod: 2 requests failed: no reason given"), "{complaint}");
+        // What it prints is no path of a file.
+        let servers = Servers::new("echo", true);
+        assert!(servers.fetch(Artifact::DebugInfo, &[0xab]).is_none());
+        let complaint = servers.complaint().expect("it was no use");
+        assert!(complaint.starts_with("debuginfod: 1 request brought"), "{complaint}");
+    }
+
+    #[test]
+    fn nobody_is_asked_without_a_server_or_a_build_id() {
+        let unset = Servers::new("/no/such/program", false);
+        assert!(unset.fetch(Artifact::Executable, &[1]).is_none());
+        assert!(unset.complaint().is_some_and(|complaint| complaint.contains("DEBUGINFOD_URLS is not set")));
+        let servers = Servers::new("/no/such/program", true);
+        assert!(servers.fetch(Artifact::Executable, &[]).is_none());
+        assert_eq!(servers.complaint(), None);
+    }
+}

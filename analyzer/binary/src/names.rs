@@ -1,0 +1,290 @@
+//! Names of functions: mangled, demangled, and as a bare path without parameters and generic arguments.
+
+use crate::demangle;
+use std::borrow::Cow;
+
+/// A function's names, all three.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FunctionName<'raw> {
+    /// As the linker knows it.
+    pub raw: &'raw str,
+    /// As reports show it.
+    pub demangled: Cow<'raw, str>,
+    /// The demangled name without parameters and generic arguments: `std::vector::push_back`,
+    /// `<alloc::vec::Vec as core::clone::Clone>::clone`.
+    pub path: String,
+}
+
+impl<'raw> FunctionName<'raw> {
+    /// The names of the symbol `raw`.
+    pub fn new(raw: &'raw str) -> FunctionName<'raw> {
+        let demangled = demangle(without_version(raw));
+        let path = path_of(&demangled);
+        FunctionName { raw, demangled, path }
+    }
+}
+
+/// A symbol without what a compiler or linker appended: `f.part.0`, `f.cold`, `f@@V_1`. Rust's own keep theirs, which
+/// their demangler knows.
+pub fn without_version(raw: &str) -> &str {
+    if memchr::memchr2(b'@', b'.', raw.as_bytes()).is_none() {
+        return raw; // most of the many names of a large program
+    }
+    let raw = raw.split_once('@').map_or(raw, |(name, _)| name);
+    match raw.split_once('.') {
+        Some((name, _)) if !name.is_empty() && !is_rust(raw) => name,
+        _ => raw,
+    }
+}
+
+/// Whether a symbol is mangled as Rust does. The legacy form looks like C++ but for the hash at its end.
+pub fn is_rust(raw: &str) -> bool {
+    if raw.starts_with("_R") {
+        return true;
+    }
+    if !raw.starts_with("_ZN") {
+        return false;
+    }
+    // Most often its end is the name's. A suffix begins with a dot.
+    let ends = raw.strip_suffix('E').is_some_and(|rest| {
+        rest.get(rest.len().saturating_sub(19)..).is_some_and(|end| end.starts_with("17h"))
+    });
+    if !ends && !raw.contains('.') {
+        return false;
+    }
+    let Some(hash) = raw.rfind("17h").map(|at| at + "17h".len()) else { return false };
+    let is_hash = |digits: &str| digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    raw.get(hash..hash + 16).is_some_and(is_hash)
+        && raw.get(hash + 16..).is_some_and(|rest| rest == "E" || rest.starts_with("E."))
+}
+
+/// A demangled name without parameters and generic arguments. Inline namespaces of the standard libraries are left out.
+pub fn path_of(demangled: &str) -> String {
+    let mut path = String::with_capacity(demangled.len().min(128));
+    let mut rest = demangled;
+    while let Some(c) = rest.chars().next() {
+        if let Some(symbol) = rest.strip_prefix("operator").filter(|_| !ends_in_word(&path)) {
+            let symbol = operator_symbol(symbol);
+            path.push_str("operator");
+            path.push_str(symbol);
+            rest = &rest["operator".len() + symbol.len()..];
+            continue;
+        }
+        match c {
+            '<' => {
+                let inside = bracketed(rest);
+                if path.is_empty() {
+                    push_qualified(&mut path, inside);
+                } else if inside.starts_with("impl ") {
+                    path.push('<');
+                    path.push_str(inside);
+                    path.push('>');
+                } else if path.ends_with("::") {
+                    path.truncate(path.len() - 2); // `f::<T>`
+                }
+                rest = rest.get(inside.len() + 2..).unwrap_or_default();
+            }
+            '(' if rest.starts_with("(anonymous namespace)") => {
+                path.push_str("(anonymous namespace)");
+                rest = &rest["(anonymous namespace)".len()..];
+            }
+            '(' => {
+                // Parameters end the name, unless something local to the function follows.
+                let after = rest.get(bracketed(rest).len() + 2..).unwrap_or_default();
+                let after = after.strip_prefix(" const").unwrap_or(after);
+                if !after.starts_with("::") {
+                    break;
+                }
+                rest = after;
+            }
+            '{' => {
+                let inside = bracketed(rest);
+                path.push('{');
+                path.push_str(inside.split('(').next().unwrap_or_default());
+                path.push('}');
+                rest = rest.get(inside.len() + 2..).unwrap_or_default();
+            }
+            '[' if rest.starts_with("[abi:") => {
+                rest = rest.get(bracketed(rest).len() + 2..).unwrap_or_default()
+            }
+            ' ' => {
+                if !rest.starts_with(" <") {
+                    path.clear(); // what stood there was a return type, or `vtable for`
+                }
+                rest = &rest[1..];
+            }
+            _ => {
+                path.push(c);
+                rest = &rest[c.len_utf8()..];
+            }
+        }
+    }
+    for inline in INLINE_NAMESPACES {
+        if path.starts_with("std::") && path.contains(inline) {
+            path = path.replacen(inline, "::", 1);
+        }
+    }
+    path
+}
+
+/// Namespaces that are not written: libstdc++'s and libc++'s.
+pub const INLINE_NAMESPACES: [&str; 5] = ["::__cxx11::", "::__1::", "::__ndk1::", "::__debug::", "::_V2::"];
+
+fn ends_in_word(path: &str) -> bool {
+    path.chars().next_back().is_some_and(|c| c.is_alphanumeric() || c == '_')
+}
+
+/// The part of an operator's name that follows the word.
+fn operator_symbol(rest: &str) -> &str {
+    const SYMBOLS: [&str; 18] = [
+        " new[]",
+        " delete[]",
+        " new",
+        " delete",
+        "()",
+        "[]",
+        "<<=",
+        ">>=",
+        "<=>",
+        "->*",
+        "->",
+        "<<",
+        ">>",
+        "<=",
+        ">=",
+        "<",
+        ">",
+        "",
+    ];
+    let symbol = SYMBOLS.into_iter().find(|symbol| rest.starts_with(symbol)).unwrap_or_default();
+    if symbol.is_empty() && rest.starts_with(' ') {
+        return rest.split('(').next().unwrap_or_default(); // a conversion: `operator T()`
+    }
+    symbol
+}
+
+/// What stands between the bracket that `text` begins with and its counterpart; everything, if there is none.
+fn bracketed(text: &str) -> &str {
+    let mut depth = 0_u32;
+    let mut previous = ' ';
+    for (i, c) in text.char_indices() {
+        match c {
+            '<' | '(' | '[' | '{' => depth += 1,
+            '>' if previous == '-' => {} // an arrow
+            '>' | ')' | ']' | '}' => {
+                depth = depth.saturating_sub(1);
+                if depth == 0 {
+                    return &text[1..i];
+                }
+            }
+            _ => {}
+        }
+        previous = c;
+    }
+    text.get(1..).unwrap_or_default()
+}
+
+/// Rust's `<Type as Trait>` and `<Type>`.
+fn push_qualified(path: &mut String, inside: &str) {
+    match split_as(inside) {
+        Some((implementor, of)) => {
+            path.push('<');
+            path.push_str(&path_of_type(implementor));
+            path.push_str(" as ");
+            path.push_str(&path_of_type(of));
+            path.push('>');
+        }
+        None => path.push_str(&path_of_type(inside)),
+    }
+}
+
+/// A type without generic arguments; one that is no path (`[T]`, `&T`, `(A, B)`, `dyn Trait`) as it is.
+fn path_of_type(name: &str) -> String {
+    if name.starts_with(|c: char| c.is_alphanumeric() || c == '_') && !name.contains(' ')
+        || name.contains('<')
+    {
+        let bare = name.split('<').next().unwrap_or_default();
+        if !bare.contains(' ') {
+            return path_of(name);
+        }
+    }
+    name.to_owned()
+}
+
+/// Splits at the outermost ` as `.
+fn split_as(inside: &str) -> Option<(&str, &str)> {
+    inside.match_indices(" as ").map(|(at, _)| (&inside[..at], &inside[at + 4..])).find(|(before, _)| {
+        let opened = before.matches('<').count();
+        let closed = before.matches('>').count() - before.matches("->").count();
+        opened == closed
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_have_no_parameters_and_no_generic_arguments() {
+        for (demangled, expected) in [
+            ("main", "main"),
+            ("xmalloc(unsigned long)", "xmalloc"),
+            ("operator new(unsigned long)", "operator new"),
+            ("operator new[](unsigned long, std::align_val_t)", "operator new[]"),
+            ("std::vector<int, std::allocator<int> >::push_back(int const&)", "std::vector::push_back"),
+            (
+                "std::__cxx11::basic_string<char, std::char_traits<char> >::_M_create(unsigned long&)",
+                "std::basic_string::_M_create",
+            ),
+            ("std::__1::vector<int>::reserve(unsigned long)", "std::vector::reserve"),
+            ("void ns::take<int>(int)", "ns::take"),
+            ("ns::less::operator()(int, int) const", "ns::less::operator()"),
+            ("std::operator<< <std::char_traits<char> >(std::ostream&, char const*)", "std::operator<<"),
+            ("bool operator< <int>(Pair<int> const&, Pair<int> const&)", "operator<"),
+            ("(anonymous namespace)::grow(int)", "(anonymous namespace)::grow"),
+            ("f(int)::{lambda(int)#1}::operator()(int) const", "f::{lambda}::operator()"),
+            ("ns::Name::operator std::string() const", "ns::Name::operator std::string"),
+            ("name[abi:cxx11](int)", "name"),
+            ("A<(B)1>::f()", "A::f"),
+            ("A<void (*)(int)>::f(void (*)(int))", "A::f"),
+            ("alloc::vec::Vec<T,A>::push", "alloc::vec::Vec::push"),
+            ("<alloc::vec::Vec<u8>>::push", "alloc::vec::Vec::push"),
+            (
+                "<alloc::vec::Vec<T,A> as core::clone::Clone>::clone",
+                "<alloc::vec::Vec as core::clone::Clone>::clone",
+            ),
+            ("alloc::slice::<impl [T]>::to_vec", "alloc::slice::<impl [T]>::to_vec"),
+            ("<[u8]>::to_vec", "[u8]::to_vec"),
+            ("core::iter::once::<alloc::string::String>", "core::iter::once"),
+            ("app::run::{{closure}}", "app::run::{{closure}}"),
+            (
+                "<fn(u8) -> u8 as core::ops::function::FnOnce<(u8,)>>::call_once",
+                "<fn(u8) -> u8 as core::ops::function::FnOnce>::call_once",
+            ),
+            ("<str as alloc::borrow::ToOwned>::to_owned", "<str as alloc::borrow::ToOwned>::to_owned"),
+        ] {
+            assert_eq!(path_of(demangled), expected, "{demangled}");
+        }
+    }
+
+    #[test]
+    fn what_the_compiler_appended_does_not_count() {
+        assert_eq!(without_version("xmalloc.part.0"), "xmalloc");
+        assert_eq!(without_version("_Z3fooi.cold"), "_Z3fooi");
+        assert_eq!(without_version("malloc@@GLIBC_2.2.5"), "malloc");
+        assert_eq!(without_version(".L1"), ".L1");
+        let rust = "_ZN5alloc7raw_vec11finish_grow17h0123456789abcdefE.llvm.1";
+        assert_eq!(without_version(rust), rust);
+        assert_eq!(FunctionName::new("_Z7xmallocm.part.0").path, "xmalloc");
+        assert_eq!(FunctionName::new(rust).path, "alloc::raw_vec::finish_grow");
+    }
+
+    #[test]
+    fn no_text_makes_it_panic() {
+        for text in
+            ["", "<", "(", "{", "<<<", "a<b", "operator", "::<", "<a as ", "é<ü>", " ", "[abi:", "->", "<->"]
+        {
+            let _ = path_of(text);
+        }
+    }
+}

@@ -1,0 +1,466 @@
+//! Arguments and exit codes: 0 no leak, 1 leaks, 2 undecided, 3 error.
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use edleak_analysis::baseline::Baseline;
+use edleak_analysis::gate::{Policy, too_little};
+use edleak_analysis::load::{self, LoadOptions, Recording};
+use edleak_analysis::suppressions::Suppressions;
+use edleak_analysis::verify::Verification;
+use edleak_analysis::{analyze, rewrite};
+use edleak_binary::{Options, Symbolizer};
+use edleak_format::Trace;
+use edleak_model::classify::Model;
+use edleak_model::regression::Class;
+use edleak_report::diff::Diff;
+use edleak_report::folded::Folded;
+use edleak_report::github::Github;
+use edleak_report::json::Json;
+use edleak_report::junit::Junit;
+use edleak_report::sarif::Sarif;
+use edleak_report::series::SeriesLines;
+use edleak_report::text::{Style, Text};
+use edleak_report::{Exporter, Report};
+use edleak_text::units;
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const EXIT_WORSE: u8 = 1;
+const EXIT_ERROR: u8 = 3;
+
+const EXAMPLES: &str = "\
+Examples:
+  edleak-analyze trace.edl                     who leaks, how fast, where
+  edleak-analyze --all trace.edl               every site, leaking or not
+  edleak-analyze --format json trace.edl       the same for a program
+  edleak-analyze --baseline main.edl new.edl   only what is new or faster
+  edleak-analyze --budget 10KB/min trace.edl   tolerate a slow leak
+  edleak-analyze --format sarif -o edleak.sarif trace.edl
+  edleak-analyze diff before.edl after.edl     what changed
+  edleak-analyze embed trace.edl               make it need no binaries
+
+Exit codes: 0 no leak, 1 leaks listed, 2 undecided (too little data, or sites
+that cannot be told yet hold a good part of the memory), 3 error.
+A trace called like a command is given with its directory: ./diff";
+
+/// Reads a recording of edleak-record and says who leaks, how fast, by which stack.
+///
+/// A TRACE is what edleak-record wrote, edLeak's own JSON slices, or series lines (--format series); what it is follows from
+/// its content. `-` is stdin.
+#[derive(Parser)]
+#[command(name = "edleak-analyze", version, after_help = EXAMPLES, after_long_help = EXAMPLES)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, max_term_width = 80)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    analyze: AnalyzeArgs,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Compare two recordings: which leaks are new, gone, faster (exits 1 if any is new or faster, 2 if it cannot tell).
+    Diff {
+        /// The earlier recording.
+        before: PathBuf,
+        /// The later recording.
+        after: PathBuf,
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t = DiffFormat::Text)]
+        format: DiffFormat,
+        #[command(flatten)]
+        symbols: SymbolArgs,
+    },
+    /// Say what of a trace is sound (exits 1 if something is damaged).
+    Verify {
+        /// The traces.
+        #[arg(value_name = "TRACE", required = true)]
+        traces: Vec<PathBuf>,
+    },
+    /// Put functions, files and lines into a trace, so that it needs no binary any more.
+    Embed {
+        /// The trace.
+        trace: PathBuf,
+        /// Write here instead of changing the trace.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        #[command(flatten)]
+        symbols: SymbolArgs,
+    },
+    /// Replace names and paths in a trace by stable hashes.
+    Anonymize {
+        /// The trace.
+        trace: PathBuf,
+        /// Where to write the anonymous trace.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        /// A secret: without it, whoever guesses a name can confirm it.
+        #[arg(long)]
+        key: Option<String>,
+    },
+    /// Score the model on a labelled corpus.
+    Score {
+        /// Labelled series lines.
+        corpus: PathBuf,
+        /// When the survivors were born, by the same ids.
+        births: Option<PathBuf>,
+    },
+}
+
+#[derive(Args)]
+struct AnalyzeArgs {
+    /// Recordings to analyze; all go into one report.
+    #[arg(value_name = "TRACE", required = true)]
+    traces: Vec<PathBuf>,
+    /// List, and fail on, leaks of this class and above. `exp` passes steady leaks; `log` also shows sites that grew without
+    /// being a leak, `constant` every site (these fail nothing).
+    #[arg(long, value_enum, default_value_t = ClassArg::Linear, value_name = "CLASS")]
+    min_class: ClassArg,
+    /// List, and fail on, only what is a leak beyond reasonable doubt; suspects pass.
+    #[arg(long)]
+    strict: bool,
+    /// How to judge: `growth` is edleak's own, `edleak` the formula of 2014.
+    #[arg(long, value_enum, default_value_t = ModelArg::Growth)]
+    model: ModelArg,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// List every site.
+    #[arg(long)]
+    all: bool,
+    /// Exit 0 whatever is found; errors still exit 3.
+    #[arg(long)]
+    exit_zero: bool,
+    /// Tolerate leaks that together grow no faster than this, like 10KB/min.
+    #[arg(long, value_name = "RATE", value_parser = units::parse_rate)]
+    budget: Option<f64>,
+    /// Report only what is new or faster than in this recording, or in this saved JSON report.
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
+    /// Accept leaks that match a rule (`leak:pattern`, as for LeakSanitizer, with an optional `budget=10KB/min`).
+    #[arg(long, value_name = "FILE")]
+    suppressions: Option<PathBuf>,
+    /// List at most this many sites of each recording.
+    #[arg(long, value_name = "N")]
+    top: Option<usize>,
+    /// Write the report here.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    symbols: SymbolArgs,
+}
+
+#[derive(Args)]
+struct SymbolArgs {
+    /// Where else to look for debug files; may be given more than once.
+    #[arg(long, value_name = "DIR")]
+    debug_dir: Vec<PathBuf>,
+    /// Ask the servers of DEBUGINFOD_URLS for debug files.
+    #[arg(long)]
+    debuginfod: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ClassArg {
+    Constant,
+    Log,
+    Linear,
+    Exp,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ModelArg {
+    Growth,
+    Edleak,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For a person.
+    Text,
+    /// For a program; a stable contract.
+    Json,
+    /// Every point of every site, one JSON object a line.
+    Series,
+    /// Stacks weighted by leaked bytes, for flame graphs.
+    Folded,
+    /// JUnit XML, for CI systems.
+    Junit,
+    /// SARIF 2.1.0, for code scanning.
+    Sarif,
+    /// Annotations in a GitHub workflow.
+    Github,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DiffFormat {
+    /// For a person.
+    Text,
+    /// For a program.
+    Json,
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // `--help` and `--version` come this way too, and are no errors. If stderr is gone there is nobody to tell.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(EXIT_ERROR) } else { ExitCode::SUCCESS };
+        }
+    };
+    let code = match cli.command {
+        None => run_analyze(&cli.analyze),
+        Some(Command::Diff { before, after, format, symbols }) => run_diff(&before, &after, format, symbols),
+        Some(Command::Verify { traces }) => run_verify(&traces),
+        Some(Command::Embed { trace, output, symbols }) => run_embed(&trace, output.as_deref(), symbols),
+        Some(Command::Anonymize { trace, output, key }) => run_anonymize(&trace, &output, key.as_deref()),
+        Some(Command::Score { corpus, births }) => run_score(&corpus, births.as_deref()),
+    };
+    match code {
+        Ok(code) => ExitCode::from(code),
+        // Whoever read our output has seen enough, as `head` has.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(format_args!("{error:#}"));
+            ExitCode::from(EXIT_ERROR)
+        }
+    }
+}
+
+/// One line, whatever the names in it hold. If stderr is gone there is nobody to tell.
+fn say(message: impl Display) {
+    let message = message.to_string().replace(['\n', '\r'], " ");
+    let _ = writeln!(io::stderr(), "edleak-analyze: {message}");
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn run_analyze(args: &AnalyzeArgs) -> Result<u8> {
+    if let Some(output) = &args.output {
+        let inputs = args.traces.iter().chain(&args.baseline).chain(&args.suppressions);
+        inputs.into_iter().try_for_each(|input| refuse_overwriting(input, output))?;
+    }
+    if args.strict && matches!(args.model, ModelArg::Edleak) {
+        bail!("`--model edleak` has nothing beyond reasonable doubt (leave out `--strict`)");
+    }
+    if args.traces.iter().filter(|trace| trace.as_os_str() == "-").count() > 1 {
+        bail!("stdin can be read once (save it to a file, and name that)");
+    }
+    let symbolizer = args.symbols.symbolizer();
+    let model = match args.model {
+        ModelArg::Growth => Model::Growth,
+        ModelArg::Edleak => Model::Edleak,
+    };
+    let policy = Policy {
+        min_class: match args.min_class {
+            ClassArg::Constant => Class::Constant,
+            ClassArg::Log => Class::Log,
+            ClassArg::Linear => Class::Linear,
+            ClassArg::Exp => Class::Exp,
+        },
+        strict: args.strict,
+        all: args.all,
+        budget_bytes_per_s: args.budget,
+        baseline: args.baseline.as_deref().map(|path| read_baseline(path, model, &symbolizer)).transpose()?,
+        suppressions: args.suppressions.as_deref().map(read_suppressions).transpose()?.unwrap_or_default(),
+    };
+    let options = LoadOptions { keep_points: args.format == Format::Series };
+    let mut recordings = Vec::new();
+    let mut analyses = Vec::new();
+    // One that cannot be read does not keep the others from being reported.
+    let mut has_failed = false;
+    for path in &args.traces {
+        match analyze(path, options, model, &policy, &symbolizer) {
+            Ok((recording, analysis)) => {
+                recordings.push(recording);
+                analyses.push(analysis);
+            }
+            Err(error) => {
+                say(error);
+                has_failed = true;
+            }
+        }
+    }
+    if analyses.is_empty() {
+        return Ok(EXIT_ERROR);
+    }
+    let rule_uses = policy.apply(&mut analyses);
+    let report = Report {
+        analyses: &analyses,
+        recordings: &recordings,
+        rules: &policy.suppressions.rules,
+        rule_uses,
+        top: args.top,
+    };
+    complain(&symbolizer);
+    let is_terminal = args.output.is_none() && io::stdout().is_terminal();
+    write_out(args.output.as_deref(), |out| args.format.exporter(is_terminal).export(&report, out))?;
+    Ok(match (has_failed, args.exit_zero) {
+        (true, _) => EXIT_ERROR,
+        (false, true) => 0,
+        (false, false) => report.outcome().exit_code(),
+    })
+}
+
+fn run_diff(before: &Path, after: &Path, format: DiffFormat, symbols: SymbolArgs) -> Result<u8> {
+    let symbolizer = symbols.symbolizer();
+    let policy = Policy { min_class: Class::Constant, ..Policy::default() };
+    let judge = |path: &Path| analyze(path, LoadOptions::default(), Model::Growth, &policy, &symbolizer);
+    let ((_, before), (_, after)) = (judge(before)?, judge(after)?);
+    complain(&symbolizer);
+    let diff = Diff::of(&before, &after);
+    write_out(None, |out| match format {
+        DiffFormat::Text => diff.write_text(Style::of_environment(false), out),
+        DiffFormat::Json => diff.write_json(out),
+    })?;
+    Ok(diff.outcome().exit_code())
+}
+
+fn run_verify(paths: &[PathBuf]) -> Result<u8> {
+    let mut code = 0;
+    for path in paths {
+        let trace = match open_trace(path) {
+            Ok(trace) => trace,
+            Err(error) => {
+                say(format_args!("{error:#}"));
+                code = EXIT_ERROR;
+                continue;
+            }
+        };
+        let verification = Verification::of(&trace);
+        write_out(None, |out| verification.write(&path.display().to_string(), out))?;
+        if !verification.is_sound() {
+            code = code.max(EXIT_WORSE);
+        }
+    }
+    Ok(code)
+}
+
+fn run_embed(path: &Path, output: Option<&Path>, symbols: SymbolArgs) -> Result<u8> {
+    if output.is_none() && path.as_os_str() == "-" {
+        bail!("stdin cannot be changed in place (say where to write with `-o`)");
+    }
+    let trace = open_trace(path)?;
+    let symbolizer = symbols.symbolizer();
+    let resolution = rewrite::embed(&trace, output.unwrap_or(path), &symbolizer)?;
+    complain(&symbolizer);
+    write_out(None, |out| {
+        let all = units::plural(resolution.resolved.len() as u64, "address", "addresses");
+        writeln!(out, "embedded the symbols of {all}, {} unresolved", resolution.unresolved())?;
+        let open =
+            resolution.outcomes.iter().filter(|outcome| outcome.unresolved > 0 && outcome.needs_attention());
+        open.into_iter().try_for_each(|outcome| writeln!(out, "note: {outcome}"))
+    })?;
+    Ok(0)
+}
+
+fn run_anonymize(path: &Path, output: &Path, key: Option<&str>) -> Result<u8> {
+    refuse_overwriting(path, output)?;
+    if key == Some("") {
+        // A variable that is not set must not pass for a secret.
+        bail!("the key is empty (give a secret, or leave `--key` out)");
+    }
+    rewrite::anonymize(&open_trace(path)?, output, key.unwrap_or_default())?;
+    Ok(0)
+}
+
+/// An output that is the input itself is a slip, and would cost the recording.
+fn refuse_overwriting(input: &Path, output: &Path) -> Result<()> {
+    // By number: a second name of the same file costs the recording as well.
+    let file = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+    if file(input).is_some_and(|input| file(output) == Some(input)) {
+        bail!("`{}` would be overwritten by its own output (give another file with `-o`)", input.display());
+    }
+    Ok(())
+}
+
+fn run_score(corpus: &Path, births: Option<&Path>) -> Result<u8> {
+    let score = edleak_analysis::score::run(corpus, births)?;
+    write_out(None, |out| write!(out, "{score}"))?;
+    Ok(0)
+}
+
+fn open_trace(path: &Path) -> Result<Trace> {
+    match load::load(path, LoadOptions::default())? {
+        Recording::Trace(trace) => Ok(*trace),
+        Recording::Lines(_) => {
+            bail!("`{}` is not a trace (give a file that edleak-record wrote)", path.display())
+        }
+    }
+}
+
+fn read_baseline(path: &Path, model: Model, symbolizer: &Symbolizer) -> Result<Baseline> {
+    let failed = || format!("failed to use baseline `{}`", path.display());
+    if let Some(saved) = Baseline::read_json(path) {
+        return saved.with_context(failed);
+    }
+    let policy = Policy { min_class: Class::Constant, ..Policy::default() };
+    let (_, analysis) =
+        analyze(path, LoadOptions::default(), model, &policy, symbolizer).with_context(failed)?;
+    if let Some(why) = too_little(&analysis) {
+        // What it does not know as a leak is going to be new.
+        say(format_args!("the baseline `{}` is undecided: {why}", path.display()));
+    }
+    Ok(Baseline::of(&analysis))
+}
+
+/// Says what symbols could not be had though they were asked for.
+fn complain(symbolizer: &Symbolizer) {
+    if let Some(complaint) = symbolizer.complaint() {
+        say(complaint);
+    }
+}
+
+fn read_suppressions(path: &Path) -> Result<Suppressions> {
+    Ok(Suppressions::read(path)?)
+}
+
+/// Runs `write` on the file, or on stdout.
+fn write_out(path: Option<&Path>, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    let Some(path) = path else {
+        let mut out = BufWriter::new(io::stdout().lock());
+        return write(&mut out).and_then(|()| out.flush()).context("failed to write the report");
+    };
+    let failed = || format!("failed to write the report to `{}` (give another file with -o)", path.display());
+    if edleak_format::is_being_written(path) {
+        bail!("`{}` is still being recorded (give another file with `-o`)", path.display());
+    }
+    let mut out = BufWriter::new(File::create(path).with_context(failed)?);
+    write(&mut out).and_then(|()| out.flush()).with_context(failed)
+}
+
+impl SymbolArgs {
+    fn symbolizer(&self) -> Symbolizer {
+        Symbolizer::new(Options { debug_dirs: self.debug_dir.clone(), debuginfod: self.debuginfod })
+    }
+}
+
+impl Format {
+    fn exporter(self, is_terminal: bool) -> Box<dyn Exporter> {
+        match self {
+            Self::Text => Box::new(Text { style: Style::of_environment(is_terminal) }),
+            Self::Json => Box::new(Json),
+            Self::Series => Box::new(SeriesLines),
+            Self::Folded => Box::new(Folded),
+            Self::Junit => Box::new(Junit),
+            Self::Sarif => Box::new(Sarif { root: source_root() }),
+            Self::Github => Box::new(Github { root: source_root() }),
+        }
+    }
+}
+
+/// The root of the sources: in a GitHub workflow its workspace, elsewhere the current directory.
+fn source_root() -> String {
+    let current = || std::env::current_dir().ok().map(|path| path.display().to_string());
+    std::env::var("GITHUB_WORKSPACE").ok().or_else(current).unwrap_or_default()
+}

@@ -1,0 +1,38 @@
+//! One flipped bit, anywhere in a trace: no panic, and no growth that was not there.
+
+use crate::traces::{Scratch, leaker};
+use edleak_analysis::analysis::SiteLabel;
+use edleak_analysis::judge::judge_recording;
+use edleak_analysis::load::Recording;
+use edleak_format::Trace;
+use edleak_model::classify::Model;
+
+/// The labels of the sites that leak, and the most bytes that one of them is said to have leaked.
+fn leaks(bytes: Vec<u8>) -> Option<(Vec<SiteLabel>, f64)> {
+    let trace = Trace::from_bytes(bytes).ok()?;
+    let recording = Recording::Trace(Box::new(trace));
+    let analysis = judge_recording("trace".to_owned(), &recording, Model::Growth);
+    let leaks = analysis.sites.iter().filter(|site| site.is_leak());
+    let most = leaks.clone().map(|site| site.judgement.leak_bytes as f64).fold(0.0, f64::max);
+    Some((leaks.map(|site| site.label.clone()).collect(), most))
+}
+
+#[test]
+fn a_flipped_bit_never_invents_growth() {
+    let scratch = Scratch::new();
+    let whole = std::fs::read(leaker().write(&scratch.path("t.edl"))).expect("it was just written");
+    let (leaking, most) = leaks(whole.clone()).expect("it is sound");
+    assert_eq!(leaking.len(), 1);
+    let mut lost = 0;
+    for bit in 0..whole.len() * 8 {
+        let mut damaged = whole.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        // What is no longer a trace is refused, which invents nothing either.
+        let Some((found, bytes)) = leaks(damaged) else { continue };
+        lost += usize::from(found.is_empty());
+        assert!(found.is_empty() || found == leaking, "bit {bit}: {found:?}");
+        assert!(bytes <= most, "bit {bit}: {bytes} bytes of {most}");
+    }
+    // All slices lie in one block here, so a flipped bit of it costs them all; one of the rest costs nothing.
+    assert!(lost < whole.len() * 8 / 2, "{lost}");
+}

@@ -1,0 +1,303 @@
+//! What kind of growth the process has: its live memory beside what the kernel says it holds.
+//!
+//! Three stories look the same from outside ("RSS grows"): the program keeps more and more allocations; the allocator keeps
+//! what the program has freed; memory grows that never went through malloc. Beside each other, live bytes and resident
+//! bytes (RssAnon + VmSwap, so that swapping hides nothing) tell them apart:
+//!
+//! | live bytes | resident − live | the story |
+//! |---|---|---|
+//! | grow | – | the program's live memory grows |
+//! | flat | grows, and live bytes once were higher, or enough was turned over to fragment the heap | the allocator retains |
+//! | flat | grows, and malloc cannot account for it | memory grows outside malloc |
+//!
+//! Both are read as the median of the second and of the last eighth of the recording: the first one is the start-up, and one slice at
+//! an odd instant decides nothing. What came to an end in the first half, as when tables are loaded, is no growth.
+
+use edleak_text::units;
+
+/// Growth smaller than this is not worth a sentence: an arena of glibc grows in steps of 132 KiB.
+const NOTICEABLE_BYTES: f64 = 512.0 * 1024.0;
+/// ... nor is growth below this share of what the process holds.
+const NOTICEABLE_SHARE: f64 = 0.03;
+/// Live bytes are exact, so their growth is noticed earlier.
+const NOTICEABLE_LIVE_BYTES: f64 = 4096.0;
+const NOTICEABLE_LIVE_SHARE: f64 = 0.05;
+/// ... but a program that turns its memory over is now a little larger, now a little smaller.
+const SCATTER_SHARE: f64 = 0.25;
+/// Growth of which less than this share came after the middle has stopped; half of it would be steady.
+const LATE_SHARE: f64 = 0.15;
+/// What the recorder itself adds to the target's resident memory, as a share of the heap (the side table).
+const SIDE_TABLE_SHARE: f64 = 0.125;
+/// Fewer instants than this say nothing about growth.
+const MIN_POINTS: usize = 4;
+/// Points kept; when they are full, neighbours merge.
+const MAX_POINTS: usize = 256;
+
+/// The process at one instant.
+#[derive(Clone, Copy, Default, PartialEq, Debug)]
+pub struct ProcessPoint {
+    /// Live bytes of all sites.
+    pub live_bytes: u64,
+    /// RssAnon + VmSwap; 0 where it was not recorded.
+    pub resident_bytes: u64,
+}
+
+/// The process over time, in bounded memory: each point kept stands for the same number of slices.
+#[derive(Clone, Debug)]
+pub struct ProcessSeries {
+    points: Vec<ProcessPoint>,
+    peak_live_bytes: u64,
+    per_point: u64,
+    in_last: u64,
+}
+
+impl Default for ProcessSeries {
+    fn default() -> Self {
+        Self { points: Vec::new(), peak_live_bytes: 0, per_point: 1, in_last: 0 }
+    }
+}
+
+impl ProcessSeries {
+    /// Adds one slice. Of the slices that share a point the last one stands for all.
+    pub fn push(&mut self, point: ProcessPoint) {
+        self.peak_live_bytes = self.peak_live_bytes.max(point.live_bytes);
+        if self.points.is_empty() || self.in_last == self.per_point {
+            if self.points.len() == MAX_POINTS {
+                self.points = self.points.chunks(2).map(|pair| pair[pair.len() - 1]).collect();
+                self.per_point *= 2;
+            }
+            self.points.push(point);
+            self.in_last = 0;
+        } else if let Some(last) = self.points.last_mut() {
+            *last = point;
+        }
+        self.in_last += 1;
+    }
+
+    /// The points kept, in time order.
+    pub fn points(&self) -> &[ProcessPoint] {
+        &self.points
+    }
+}
+
+/// Which of the three stories it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GrowthKind {
+    /// The program's live memory grows.
+    Live,
+    /// The allocator retains what the program freed.
+    Retained,
+    /// Memory grows outside malloc.
+    Outside,
+    /// The process does not grow.
+    None,
+    /// Too short, or resident memory was not recorded.
+    Unknown,
+}
+
+impl GrowthKind {
+    /// The word for it in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Retained => "retained",
+            Self::Outside => "outside-malloc",
+            Self::None => "none",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// The kind of growth and the figures that decided.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ProcessGrowth {
+    /// Which story it is.
+    pub kind: GrowthKind,
+    /// Live bytes after the start-up (median of the second eighth).
+    pub live_from_bytes: u64,
+    /// Live bytes at the end.
+    pub live_to_bytes: u64,
+    /// The most that was ever live.
+    pub live_peak_bytes: u64,
+    /// RssAnon + VmSwap after the start-up.
+    pub resident_from_bytes: u64,
+    /// RssAnon + VmSwap at the end.
+    pub resident_to_bytes: u64,
+    /// Bytes allocated from the first slice to the last.
+    pub turnover_bytes: u64,
+}
+
+/// Tells the stories apart. `turnover_bytes` were allocated from the first slice to the last.
+pub fn growth_of(series: &ProcessSeries, turnover_bytes: u64) -> ProcessGrowth {
+    let points = series.points();
+    let eighth = points.len() / 8;
+    let (first, last) = match eighth {
+        0 => (&points[..points.len().min(1)], &points[points.len().saturating_sub(1)..]),
+        _ => (&points[eighth..2 * eighth], &points[points.len() - eighth..]),
+    };
+    let mut growth = ProcessGrowth {
+        kind: GrowthKind::Unknown,
+        live_from_bytes: median(first, |p| p.live_bytes),
+        live_to_bytes: median(last, |p| p.live_bytes),
+        live_peak_bytes: series.peak_live_bytes,
+        resident_from_bytes: median(first, |p| p.resident_bytes),
+        resident_to_bytes: median(last, |p| p.resident_bytes),
+        turnover_bytes,
+    };
+    let most_then = first.iter().map(|p| p.live_bytes).max();
+    let is_above = last.iter().map(|p| p.live_bytes).min() > most_then;
+    // Of a recording too short for eighths nothing was in the middle, and all growth is late.
+    let middle = median(&points[4 * eighth..5 * eighth], |p| p.live_bytes);
+    let late = growth.live_to_bytes.saturating_sub(middle) as f64;
+    let goes_on = late >= LATE_SHARE * growth.live_to_bytes.saturating_sub(growth.live_from_bytes) as f64;
+    if points.len() >= MIN_POINTS && growth.resident_to_bytes > 0 {
+        growth.kind = kind_of(&growth, is_above, goes_on);
+    }
+    growth
+}
+
+/// `is_above` says that live bytes in the last eighth never fell to where they were after the start-up: small growth is else scatter.
+/// `goes_on`: growth did not stop in the first half.
+fn kind_of(growth: &ProcessGrowth, is_above: bool, goes_on: bool) -> GrowthKind {
+    let by = |from: u64, to: u64| to as f64 - from as f64;
+    let live = by(growth.live_from_bytes, growth.live_to_bytes);
+    let resident = by(growth.resident_from_bytes, growth.resident_to_bytes);
+    let noticeable = NOTICEABLE_BYTES.max(NOTICEABLE_SHARE * growth.resident_to_bytes as f64);
+    // The side table follows the highest heap so far; it is ours and not the program's.
+    let side_table = SIDE_TABLE_SHARE * by(growth.live_from_bytes, growth.live_peak_bytes).max(0.0);
+    let unexplained = resident - live.max(0.0) - side_table;
+    let share = if is_above { NOTICEABLE_LIVE_SHARE } else { SCATTER_SHARE };
+    let live_grows = goes_on && live > NOTICEABLE_LIVE_BYTES.max(share * growth.live_to_bytes as f64);
+    if unexplained < noticeable || (live_grows && live >= unexplained) {
+        return if live_grows { GrowthKind::Live } else { GrowthKind::None };
+    }
+    // Live bytes were higher once: what was freed then is what the allocator can still hold.
+    let was_freed = by(growth.live_to_bytes, growth.live_peak_bytes);
+    // Fragmentation rarely costs more than twice what was ever live, and takes several times that in turnover.
+    let can_fragment = unexplained <= 2.0 * growth.live_peak_bytes as f64
+        && growth.turnover_bytes as f64 >= 4.0 * unexplained;
+    if was_freed >= unexplained / 2.0 || can_fragment { GrowthKind::Retained } else { GrowthKind::Outside }
+}
+
+impl ProcessGrowth {
+    /// The story in one sentence, with its figures; `None` where there is nothing to tell.
+    pub fn sentence(&self) -> Option<String> {
+        let size = |bytes: u64| units::bytes(bytes as f64);
+        let live = format!("{} to {}", size(self.live_from_bytes), size(self.live_to_bytes));
+        let resident = format!("{} to {}", size(self.resident_from_bytes), size(self.resident_to_bytes));
+        match self.kind {
+            GrowthKind::Live => {
+                Some(format!("the program's live memory grows: live {live}, resident {resident}"))
+            }
+            GrowthKind::Retained => Some(format!(
+                "the allocator retains what the program freed: live {live} (peak {}), resident {resident}",
+                size(self.live_peak_bytes)
+            )),
+            GrowthKind::Outside => Some(format!(
+                "memory grows outside malloc (mmap, stacks, another allocator): live {live}, resident {resident}"
+            )),
+            GrowthKind::None => Some(format!("the process does not grow: live {live}, resident {resident}")),
+            GrowthKind::Unknown => None,
+        }
+    }
+}
+
+fn median(points: &[ProcessPoint], value: impl Fn(&ProcessPoint) -> u64) -> u64 {
+    let mut values: Vec<u64> = points.iter().map(value).collect();
+    values.sort_unstable();
+    values.get(values.len() / 2).copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MB: u64 = 1_000_000;
+
+    /// 80 instants; each closure gives bytes at instant i.
+    fn growth(
+        live: impl Fn(u64) -> u64,
+        resident: impl Fn(u64) -> u64,
+        turnover_bytes: u64,
+    ) -> ProcessGrowth {
+        let mut series = ProcessSeries::default();
+        for i in 0..80 {
+            series.push(ProcessPoint { live_bytes: live(i), resident_bytes: resident(i) });
+        }
+        growth_of(&series, turnover_bytes)
+    }
+
+    #[test]
+    fn what_has_stopped_does_not_grow() {
+        let loaded = |until: u64| {
+            growth(|i| 10 * MB + i.min(until) * MB, |i| 20 * MB + i.min(until) * MB, 90 * MB).kind
+        };
+        assert_eq!((loaded(40), loaded(80)), (GrowthKind::None, GrowthKind::Live));
+        // Nor is what slackens without end taken for it.
+        let slackens =
+            growth(|i| 10 * MB * (i + 2).ilog2() as u64, |i| 20 * MB * (i + 2).ilog2() as u64, 90 * MB);
+        assert_eq!(slackens.kind, GrowthKind::Live);
+    }
+
+    #[test]
+    fn a_leak_is_growth_of_live_memory() {
+        let found = growth(|i| MB + i * MB / 4, |i| 5 * MB + i * MB / 3, 20 * MB);
+        assert_eq!(found.kind, GrowthKind::Live);
+        assert_eq!((found.live_from_bytes, found.live_to_bytes), (MB + 15 * MB / 4, MB + 75 * MB / 4));
+        assert!(
+            found.sentence().unwrap().starts_with("the program's live memory grows: live 4.5 MiB to 19 MiB")
+        );
+    }
+
+    #[test]
+    fn freed_memory_that_stays_resident_is_the_allocators() {
+        let live = |i: u64| if (20..40).contains(&i) { 60 * MB } else { MB };
+        let found = growth(live, |i| if i < 20 { 3 * MB } else { 63 * MB }, 60 * MB);
+        assert_eq!(found.kind, GrowthKind::Retained);
+        assert_eq!(found.live_peak_bytes, 60 * MB);
+    }
+
+    #[test]
+    fn turnover_in_a_heap_that_doubles_is_fragmentation() {
+        let found = growth(|_| 20 * MB, |i| 22 * MB + i * MB / 5, 800 * MB);
+        assert_eq!(found.kind, GrowthKind::Retained);
+    }
+
+    #[test]
+    fn mapped_memory_grows_outside_malloc() {
+        let found = growth(|_| MB, |i| 3 * MB + i * MB, 0);
+        assert_eq!(found.kind, GrowthKind::Outside);
+    }
+
+    #[test]
+    fn a_steady_process_does_not_grow() {
+        let found = growth(|i| 10 * MB + i % 7, |i| 20 * MB + i % 5 * 4096, 80 * MB);
+        assert_eq!(found.kind, GrowthKind::None);
+    }
+
+    #[test]
+    fn a_little_up_and_down_is_no_growth() {
+        let live = |i: u64| 140_000 + if i > 40 { 12_000 } else { 0 } + i * 7919 % 31_000;
+        assert_eq!(growth(live, |_| 2 * MB, 40 * MB).kind, GrowthKind::None);
+        assert_eq!(growth(|i| 140_000 + 300 * i, |_| 2 * MB, 40 * MB).kind, GrowthKind::Live);
+    }
+
+    #[test]
+    fn without_resident_memory_nothing_is_claimed() {
+        let found = growth(|i| i * MB, |_| 0, 80 * MB);
+        assert_eq!((found.kind, found.sentence()), (GrowthKind::Unknown, None));
+        assert_eq!(growth_of(&ProcessSeries::default(), 0).kind, GrowthKind::Unknown);
+    }
+
+    #[test]
+    fn memory_stays_bounded_and_order_is_kept() {
+        let mut series = ProcessSeries::default();
+        for i in 0..100_000 {
+            series.push(ProcessPoint { live_bytes: i, resident_bytes: i });
+        }
+        assert!(series.points().len() <= MAX_POINTS && series.points().len() >= MAX_POINTS / 2);
+        assert!(series.points().is_sorted_by_key(|p| p.live_bytes));
+        assert_eq!(series.points().last().unwrap().live_bytes, 99_999);
+        assert_eq!(series.peak_live_bytes, 99_999);
+    }
+}

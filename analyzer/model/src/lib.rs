@@ -1,0 +1,29 @@
+//! A series of live bytes to a verdict: pure functions, no input and no output.
+//!
+//! ```text
+//! series       one site's counters over time, condensed to a constant size
+//! buckets packed curve   the buckets, how they are stored, and what the model reads of them
+//! regression   the formula of 2014
+//! trend season surge     growth, and what looks like growth
+//! bank shapes ar1        shapes of growth in a contest, and the noise around them
+//! births       when the survivors were born
+//! classify     all of it to a verdict; words says why
+//! growth_kind  which memory of the whole process grows
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod ar1;
+pub mod bank;
+pub mod births;
+pub mod buckets;
+pub mod classify;
+pub mod curve;
+pub mod growth_kind;
+pub mod packed;
+pub mod regression;
+pub mod season;
+pub mod series;
+pub mod shapes;
+pub mod surge;
+pub mod trend;
+pub mod words;

@@ -1,0 +1,128 @@
+//! Buckets in a row, with four bytes a number as long as every number of the row fits them.
+//!
+//! Most of what a replay keeps are buckets, and almost no site has 4 GiB live within one of them.
+
+use super::buckets::{Bucket, Extent};
+
+/// Sum, least and greatest of bytes, then of count.
+pub type Narrow = [u32; 6];
+
+/// A row of buckets.
+#[derive(Clone, Debug)]
+pub enum Packed {
+    /// Four bytes a number.
+    Narrow(Vec<Narrow>),
+    /// Eight bytes a number.
+    Wide(Vec<Bucket>),
+}
+
+impl Default for Packed {
+    fn default() -> Self {
+        Self::Narrow(Vec::new())
+    }
+}
+
+impl Packed {
+    /// How many buckets the row has.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Narrow(row) => row.len(),
+            Self::Wide(row) => row.len(),
+        }
+    }
+
+    /// The bucket of this index.
+    ///
+    /// # Panics
+    /// If there is no bucket of this index.
+    #[inline]
+    pub(crate) fn get(&self, index: usize) -> Bucket {
+        match self {
+            Self::Narrow(row) => widened(&row[index]),
+            Self::Wide(row) => row[index],
+        }
+    }
+
+    /// Replaces the bucket of this index.
+    ///
+    /// # Panics
+    /// If there is no bucket of this index.
+    pub(crate) fn set(&mut self, index: usize, bucket: Bucket) {
+        match (&mut *self, narrowed(&bucket)) {
+            (Self::Narrow(row), Some(narrow)) => row[index] = narrow,
+            (Self::Wide(row), _) => row[index] = bucket,
+            (Self::Narrow(_), None) => self.widen()[index] = bucket,
+        }
+    }
+
+    /// Appends a bucket.
+    #[inline]
+    pub fn push(&mut self, bucket: Bucket) {
+        match (&mut *self, narrowed(&bucket)) {
+            (Self::Narrow(row), Some(narrow)) => row.push(narrow),
+            (Self::Wide(row), _) => row.push(bucket),
+            (Self::Narrow(_), None) => self.widen().push(bucket),
+        }
+    }
+
+    /// Drops all buckets but the first so many.
+    pub(crate) fn truncate(&mut self, buckets: usize) {
+        match self {
+            Self::Narrow(row) => row.truncate(buckets),
+            Self::Wide(row) => row.truncate(buckets),
+        }
+    }
+
+    #[cold]
+    fn widen(&mut self) -> &mut Vec<Bucket> {
+        if let Self::Narrow(row) = self {
+            let mut wide = Vec::with_capacity(row.capacity());
+            wide.extend(row.iter().map(widened));
+            *self = Self::Wide(wide);
+        }
+        match self {
+            Self::Wide(row) => row,
+            Self::Narrow(_) => unreachable!("it was just made wide"),
+        }
+    }
+}
+
+/// The bucket, eight bytes a number.
+#[inline]
+pub fn widened(&[sum, min, max, count_sum, count_min, count_max]: &Narrow) -> Bucket {
+    let extent = |sum, min, max| Extent { sum: u64::from(sum), min: u64::from(min), max: u64::from(max) };
+    Bucket { bytes: extent(sum, min, max), count: extent(count_sum, count_min, count_max) }
+}
+
+/// The bucket, four bytes a number; `None` where a number needs more.
+#[inline]
+pub fn narrowed(bucket: &Bucket) -> Option<Narrow> {
+    let Bucket { bytes, count } = bucket;
+    let all = [bytes.sum, bytes.min, bytes.max, count.sum, count.min, count.max];
+    let bits = all.iter().fold(0, |bits, number| bits | number);
+    (bits >> 32 == 0).then(|| all.map(|number| number as u32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_great_number_changes_none_of_the_others() {
+        let bucket = |n: u64| Bucket {
+            bytes: Extent { sum: 32 * n, min: n, max: n + 1 },
+            count: Extent { sum: 7, min: 0, max: 3 },
+        };
+        let numbers = [0, 5, 1 << 26, 1 << 27, 9, u64::MAX >> 6];
+        let (mut pushed, mut set) = (Packed::default(), Packed::default());
+        numbers.iter().for_each(|_| set.push(bucket(1)));
+        for (index, &n) in numbers.iter().enumerate() {
+            pushed.push(bucket(n));
+            set.set(index, bucket(n));
+        }
+        for (index, &n) in numbers.iter().enumerate() {
+            assert_eq!((pushed.get(index), set.get(index)), (bucket(n), bucket(n)));
+        }
+        assert!(matches!(pushed, Packed::Wide(_)) && matches!(set, Packed::Wide(_)));
+    }
+}

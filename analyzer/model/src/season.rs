@@ -1,0 +1,189 @@
+//! Seasonal adjustment: takes out of a curve the one regular wave that hides its trend.
+//!
+//! Load that comes in waves (day and night, a batch job every hour) moves a site far more than a leak does. The wave is fitted
+//! beside a parabola, so that it cannot carry the trend away, and only where it repeats often enough not to be a trend itself.
+//! A site that merely waves is flat once its wave is gone, so the adjustment invents no growth.
+
+use std::f64::consts::TAU;
+use std::sync::OnceLock;
+
+use super::buckets::MOST;
+use super::curve::Curve;
+
+/// Fewest cycles in the record, in quarters of a cycle: below two and a quarter a wave is a trend that turned.
+const LEAST_QUARTERS: usize = 9;
+
+/// Fewest buckets in a cycle: a shorter wave is averaged away by the eighths anyway.
+const LEAST_BUCKETS: usize = 5;
+
+/// Share of what the parabola leaves unexplained that the wave must account for.
+const LEAST_SHARE: f64 = 0.6;
+
+/// The waves tried on curves of one length, and the parabola beside which they are fitted.
+struct Waves {
+    parabola: Vec<Vec<f64>>,
+    waves: Vec<Wave>,
+    /// The cosine units of all waves and then the sine units, so many side by side, bucket by bucket: what they explain is then not
+    /// one sum after the other, each of which would wait for its own last addition. Every sum is the same to the bit.
+    units: Vec<Vec<[f64; ABREAST]>>,
+}
+
+/// Sums that are made side by side.
+const ABREAST: usize = 8;
+
+impl Waves {
+    /// How much of the squares in `rest`, which no parabola explains, each wave does.
+    fn explained(&self, rest: &[f64]) -> Vec<f64> {
+        let sums = |units: &Vec<[f64; ABREAST]>| {
+            rest.iter().zip(units).fold([0.0; ABREAST], |sums: [f64; ABREAST], (value, units)| {
+                std::array::from_fn(|l| sums[l] + value * units[l])
+            })
+        };
+        let shares: Vec<f64> = self.units.iter().flat_map(sums).collect();
+        let (cosines, sines) = shares.split_at(self.waves.len());
+        // Behind the last sine are the zeros that fill its row.
+        cosines.iter().zip(sines).map(|(cosine, sine)| cosine * cosine + sine * sine).collect()
+    }
+}
+
+/// One wave: its cosine and sine, and an orthonormal basis of what of them no parabola can imitate.
+struct Wave {
+    raw: [Vec<f64>; 2],
+    units: [Vec<f64>; 2],
+    /// `units` in terms of `raw` and a parabola: 1/|first|, 1/|second|, and the first's share in the second.
+    first: f64,
+    second: f64,
+    cross: f64,
+}
+
+impl Wave {
+    fn new(raw: [Vec<f64>; 2], parabola: &[Vec<f64>]) -> Self {
+        let mut units = raw.clone();
+        units.iter_mut().for_each(|unit| remove(parabola, unit));
+        let first = normalize(&mut units[0]);
+        let cross = dot(&units[0], &units[1]);
+        let [a, b] = &mut units;
+        remove(std::slice::from_ref(a), b);
+        let second = normalize(b);
+        Self { raw, units, first, second, cross }
+    }
+
+    /// The wave as it fits `rest`, whole: with the trend that a wave of uneven ends seems to have.
+    fn fitted(&self, rest: &[f64]) -> Vec<f64> {
+        let sine = dot(rest, &self.units[1]) / self.second;
+        let cosine = (dot(rest, &self.units[0]) - sine * self.cross) / self.first;
+        self.raw[0].iter().zip(&self.raw[1]).map(|(c, s)| cosine * c + sine * s).collect()
+    }
+}
+
+/// The curve without its wave, if it has one.
+pub fn adjusted(curve: &Curve) -> Option<Curve> {
+    let waves = waves(curve.len());
+    let mut rest = curve.mean.clone();
+    remove(&waves.parabola, &mut rest);
+    let total = dot(&rest, &rest);
+    let shares = waves.explained(&rest).into_iter().map(|explained| explained / total);
+    let shares = shares.zip(&waves.waves).filter(|(share, _)| share.is_finite());
+    let (share, wave) = shares.max_by(|a, b| a.0.total_cmp(&b.0))?;
+    if share < LEAST_SHARE {
+        return None;
+    }
+    let wave = wave.fitted(&rest);
+    let without = |values: &[f64]| values.iter().zip(&wave).map(|(v, w)| v - w).collect();
+    Some(Curve { mean: without(&curve.mean), min: without(&curve.min), max: without(&curve.max) })
+}
+
+fn waves(len: usize) -> &'static Waves {
+    static WAVES: [OnceLock<Waves>; MOST + 1] = [const { OnceLock::new() }; MOST + 1];
+    WAVES[len].get_or_init(|| {
+        let sample = |f: &dyn Fn(f64) -> f64| -> Vec<f64> {
+            (0..len).map(|k| f((k as f64 + 0.5) / len as f64)).collect()
+        };
+        let mut parabola = Vec::new();
+        for power in 0..3 {
+            let mut vector = sample(&|x| x.powi(power));
+            remove(&parabola, &mut vector);
+            normalize(&mut vector);
+            parabola.push(vector);
+        }
+        let wave = |quarters: usize| {
+            let turn = TAU * quarters as f64 / 4.0;
+            Wave::new([sample(&|x| (turn * x).cos()), sample(&|x| (turn * x).sin())], &parabola)
+        };
+        let waves: Vec<Wave> = (LEAST_QUARTERS..=4 * len / LEAST_BUCKETS).map(wave).collect();
+        let columns: Vec<&Vec<f64>> =
+            (0..2).flat_map(|of| waves.iter().map(move |wave| &wave.units[of])).collect();
+        let abreast = |columns: &[&Vec<f64>]| {
+            let row = |k: usize| std::array::from_fn(|l| columns.get(l).map_or(0.0, |column| column[k]));
+            (0..len).map(row).collect()
+        };
+        let units = columns.chunks(ABREAST).map(abreast).collect();
+        Waves { parabola, waves, units }
+    })
+}
+
+/// Takes from `values` its projection on an orthonormal basis.
+fn remove(basis: &[Vec<f64>], values: &mut [f64]) {
+    for unit in basis {
+        let share = dot(values, unit);
+        values.iter_mut().zip(unit).for_each(|(value, unit)| *value -= share * unit);
+    }
+}
+
+/// Scales to length 1 and returns the length it had.
+fn normalize(vector: &mut [f64]) -> f64 {
+    let length = dot(vector, vector).sqrt();
+    vector.iter_mut().for_each(|v| *v /= length);
+    length
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trend::slope;
+
+    fn curve(f: impl Fn(f64) -> f64) -> Curve {
+        Curve::of_means((0..96).map(|k| f((f64::from(k) + 0.5) / 96.0)).collect())
+    }
+
+    #[test]
+    fn a_wave_on_a_line_leaves_the_line() {
+        let adjusted =
+            adjusted(&curve(|x| 100.0 * x + 80.0 * (TAU * 4.0 * x + 1.0).sin())).expect("it waves");
+        assert!((slope(&adjusted.mean) * 96.0 - 100.0).abs() < 1.0);
+        let worst = adjusted.mean.windows(2).map(|w| (w[1] - w[0] - 100.0 / 96.0).abs()).fold(0.0, f64::max);
+        assert!(worst < 1.0, "{worst}");
+    }
+
+    #[test]
+    fn a_wave_alone_leaves_nothing_that_grows() {
+        for phase in [0.0, 1.0, 2.0, 3.0, 4.0, 5.0] {
+            let adjusted = adjusted(&curve(|x| 50.0 * (TAU * 3.0 * x + phase).sin())).expect("it waves");
+            assert!(slope(&adjusted.mean).abs() * 96.0 < 3.0);
+        }
+    }
+
+    #[test]
+    fn sums_side_by_side_are_those_one_after_the_other() {
+        for len in [12, 57, 96, 113] {
+            let rest: Vec<f64> = (0..len).map(|k| ((k * k) as f64 * 0.7).sin() * 1e6).collect();
+            let waves = waves(len);
+            for (explained, wave) in waves.explained(&rest).iter().zip(&waves.waves) {
+                let alone: f64 = wave.units.iter().map(|unit| dot(&rest, unit).powi(2)).sum();
+                assert_eq!(explained.to_bits(), alone.to_bits());
+            }
+        }
+    }
+
+    #[test]
+    fn trends_and_steps_are_not_taken_for_waves() {
+        assert_eq!(adjusted(&curve(|x| x)), None);
+        assert_eq!(adjusted(&curve(|x| (20.0 * x).ln_1p())), None);
+        assert_eq!(adjusted(&curve(|x| f64::from(u8::from(x > 0.4)))), None);
+        assert_eq!(adjusted(&curve(|_| 7.0)), None);
+    }
+}

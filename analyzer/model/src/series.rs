@@ -1,0 +1,260 @@
+//! One site's series: live bytes and live count over the record, condensed in one pass and in bounded memory.
+//!
+//! What is kept, whatever the length of the record:
+//!
+//! - exact integer sums of the live bytes, so that edLeak's quadratic fit loses no digit ([`crate::regression`]);
+//! - 64 to 127 buckets of the curve ([`crate::buckets`]), from which every other statistic is taken;
+//! - the first and the last point, and, where the recorder knows it, when the survivors were born.
+//!
+//! A site whose live bytes and count never change has no buckets at all; one that changes costs 6 KB. Deliberately absent:
+//! the points themselves, and anything that depends on how the pushes were grouped: `push_run(p, 5)` equals
+//! five `push(p)` to the bit.
+
+use crate::buckets::Buckets;
+
+/// The counters of one site at one slice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Point {
+    /// Bytes allocated and not yet freed.
+    pub live_bytes: u64,
+    /// Allocations not yet freed.
+    pub live_count: u64,
+    /// Allocations since the record began.
+    pub allocs: u64,
+    /// Frees since the record began.
+    pub frees: u64,
+}
+
+/// When the survivors of a site were born: the record cut into equal epochs, oldest first.
+///
+/// The three vectors have one entry per epoch. The times are in slices since the first point, fractions allowed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Births {
+    /// Live bytes at the end of the record, by the epoch in which they were allocated.
+    pub epoch_live_bytes: Vec<u64>,
+    /// Live allocations at the end of the record, by the epoch in which they were made.
+    pub epoch_live_count: Vec<u64>,
+    /// All allocations made in each epoch, freed since or not.
+    pub epoch_allocs: Vec<u64>,
+    /// When something of this site was last freed.
+    pub last_free_slice: f64,
+    /// The greatest age at which anything of this site was freed.
+    pub max_age_at_free: f64,
+}
+
+impl Births {
+    /// Epochs that all three vectors cover.
+    pub fn epochs(&self) -> usize {
+        self.epoch_live_bytes.len().min(self.epoch_live_count.len()).min(self.epoch_allocs.len())
+    }
+}
+
+/// Exact sums over the live bytes b at slice i (counted from the site's first slice), for edLeak's fit.
+///
+/// Exact while Σ b·i² stays below 2¹²⁸: 2⁴⁷ bytes live for 2²⁷ slices. Beyond that, which only a forged trace
+/// reaches, they saturate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// Points summed.
+    pub n: u64,
+    /// Σ b
+    pub b: u128,
+    /// Σ b·i
+    pub bi: u128,
+    /// Σ b·i²
+    pub bii: u128,
+    /// Least live bytes seen.
+    pub min: u64,
+    /// Greatest live bytes seen.
+    pub max: u64,
+}
+
+impl Sums {
+    fn add_run(&mut self, bytes: u64, repeat: u64) {
+        let (s, r, b) = (u128::from(self.n), u128::from(repeat), u128::from(bytes));
+        if self.n == 0 {
+            (self.min, self.max) = (bytes, bytes);
+        }
+        self.min = self.min.min(bytes);
+        self.max = self.max.max(bytes);
+        self.b = self.b.saturating_add(b.saturating_mul(r));
+        if b > 0 {
+            self.bi = self.bi.saturating_add(b.saturating_mul(sum_i(s + r).saturating_sub(sum_i(s))));
+            self.bii = self.bii.saturating_add(b.saturating_mul(sum_ii(s + r).saturating_sub(sum_ii(s))));
+        }
+        self.n = self.n.saturating_add(repeat);
+    }
+}
+
+/// Σ i for i in 0..n; n is below 2⁶⁵, so the product stays below 2¹³⁰ only in theory and saturates there.
+fn sum_i(n: u128) -> u128 {
+    n.saturating_mul(n.saturating_sub(1)) / 2
+}
+
+/// Σ i² for i in 0..n.
+fn sum_ii(n: u128) -> u128 {
+    let pairs = sum_i(n);
+    pairs
+        .checked_mul(2 * n.saturating_sub(1) + 1)
+        .map_or_else(|| (pairs / 3).saturating_mul(2 * n), |p| p / 3)
+}
+
+/// Builds a [`Series`] from evenly spaced points.
+#[derive(Clone, Debug, Default)]
+pub struct SeriesBuilder {
+    absent: u64,
+    sums: Sums,
+    /// The newest point, and how many times in a row its live bytes and count were seen but not yet put into a bucket.
+    last: Point,
+    pending: u64,
+    buckets: Option<Box<Buckets>>,
+    births: Option<Births>,
+}
+
+impl SeriesBuilder {
+    /// A series without any point.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Says that the record already had `slices` slices when the site was first seen.
+    ///
+    /// The points pushed are the site's own, from its first slice on; this only tells the model how long the record is, so that
+    /// a site which turns up in the last few slices of a long record is not taken for a short record.
+    pub fn absent(&mut self, slices: u64) {
+        self.absent = slices;
+    }
+
+    /// Adds the next slice.
+    pub fn push(&mut self, p: Point) {
+        self.push_run(p, 1);
+    }
+
+    /// Adds `repeat` slices with the same live bytes and live count; `p` holds the counters at the last of them.
+    ///
+    /// Costs O(1) while the site does not move; a move costs O(1) per bucket that the run before it covers.
+    pub fn push_run(&mut self, p: Point, repeat: u64) {
+        if repeat == 0 {
+            return;
+        }
+        let moved = p.live_bytes != self.last.live_bytes || p.live_count != self.last.live_count;
+        if moved && self.sums.n > 0 {
+            self.flush();
+        }
+        self.sums.add_run(p.live_bytes, repeat);
+        self.pending = self.pending.saturating_add(repeat);
+        self.last = p;
+    }
+
+    /// Adds what the recorder knows about the age of the survivors.
+    pub fn births(&mut self, b: Births) {
+        self.births = Some(b);
+    }
+
+    /// Points pushed so far.
+    pub fn points(&self) -> u64 {
+        self.sums.n
+    }
+
+    /// Ends the series.
+    pub fn finish(mut self) -> Series {
+        if self.buckets.is_some() {
+            self.flush();
+        }
+        Series {
+            absent: self.absent,
+            points: self.sums.n,
+            sums: Some(self.sums),
+            last: self.last,
+            buckets: self.buckets,
+            births: self.births,
+        }
+    }
+
+    /// Moves the pending run into the buckets, which exist from the first change on.
+    fn flush(&mut self) {
+        let buckets = self.buckets.get_or_insert_default();
+        buckets.push_run(self.last.live_bytes, self.last.live_count, self.pending);
+        self.pending = 0;
+    }
+}
+
+/// One site's series, condensed. See the head of this file for what is kept.
+#[derive(Clone, Debug, Default)]
+pub struct Series {
+    absent: u64,
+    points: u64,
+    sums: Option<Sums>,
+    last: Point,
+    buckets: Option<Box<Buckets>>,
+    births: Option<Births>,
+}
+
+impl Series {
+    /// A series that was condensed elsewhere, by the rules at the head of this file.
+    pub fn from_parts(
+        absent: u64,
+        points: u64,
+        sums: Option<Sums>,
+        last: Point,
+        buckets: Option<Buckets>,
+        births: Option<Births>,
+    ) -> Self {
+        Self { absent, points, sums, last, buckets: buckets.map(Box::new), births }
+    }
+
+    /// Slices since the site was first seen.
+    pub fn points(&self) -> u64 {
+        self.points
+    }
+
+    /// Slices of the record before the site was first seen.
+    pub fn absent(&self) -> u64 {
+        self.absent
+    }
+
+    /// The counters at the last slice; zeros if there is none.
+    pub fn last(&self) -> Point {
+        self.last
+    }
+
+    /// The exact sums for edLeak's fit; none if the series was condensed for another model.
+    pub fn sums(&self) -> Option<&Sums> {
+        self.sums.as_ref()
+    }
+
+    /// When the survivors were born, if the recorder knew.
+    pub fn survivors(&self) -> Option<&Births> {
+        self.births.as_ref()
+    }
+
+    /// The buckets; none if neither live bytes nor live count ever changed.
+    pub fn buckets(&self) -> Option<&Buckets> {
+        self.buckets.as_deref()
+    }
+
+    /// Live bytes at `columns` equally spaced instants of the record, for a sparkline: none before the site was there. Empty if there is
+    /// no point.
+    pub fn curve(&self, columns: usize) -> Vec<f64> {
+        if self.points == 0 {
+            return Vec::new();
+        }
+        let record = self.absent.saturating_add(self.points);
+        // The last column is the last point, also of a record with fewer points than columns.
+        let point_at = |column: usize| match column + 1 == columns {
+            true => Some(self.points - 1),
+            false => {
+                let point = (column as u64).saturating_mul(record) / columns as u64;
+                point.checked_sub(self.absent)
+            }
+        };
+        let live_at = |point: u64| {
+            let Some(buckets) = self.buckets() else { return self.last.live_bytes as f64 };
+            let len = buckets.all().len();
+            let bucket = ((point / buckets.width()) as usize).min(len - 1);
+            let points = if bucket + 1 == len { buckets.filled() } else { buckets.width() };
+            buckets.at(bucket).bytes.sum as f64 / points as f64
+        };
+        (0..columns).map(|column| point_at(column).map_or(0.0, live_at)).collect()
+    }
+}

@@ -1,0 +1,179 @@
+//! Why, in words: the two or three figures that decided, for a person who has not read the model.
+
+use super::births::Survivors;
+use super::trend::Trend;
+use edleak_text::units;
+
+/// A window has grown from this share of the whole rise on.
+const LEAST_RISE: f64 = 0.02;
+
+/// A record too short for a verdict.
+pub fn too_short(slices: u64, needed: u64) -> Vec<String> {
+    vec![format!("the record has {slices} of the {needed} slices that a verdict needs")]
+}
+
+/// A site that came after everything that is judged.
+pub fn unseen() -> Vec<String> {
+    vec!["it was not there before the very end of the record".to_owned()]
+}
+
+/// A site whose live bytes do not move.
+pub fn unmoved(slices: u64) -> Vec<String> {
+    vec![format!("live bytes stayed the same in all {slices} slices")]
+}
+
+/// Growth that leaks, by its curve.
+pub fn grows(trend: &Trend, bic: f64) -> Vec<String> {
+    let mut why = vec![windows(trend), pace(trend)];
+    why.extend(against_a_cache(bic));
+    why
+}
+
+/// Growth of allocations that get bigger.
+pub fn bigger(trend: &Trend, bic: f64) -> Vec<String> {
+    let mut why = vec!["the same number of allocations gets bigger and bigger".to_owned(), pace(trend)];
+    why.extend(against_a_cache(bic));
+    why
+}
+
+/// Growth that shows once what hides it is taken out.
+pub fn beneath(what: &str, trend: &Trend, bic: f64) -> Vec<String> {
+    let mut why = vec![format!("grows beneath {what}"), pace(trend)];
+    why.extend(against_a_cache(bic));
+    why
+}
+
+/// A buffer whose next doubling would lie beyond the record.
+pub fn doubles() -> Vec<String> {
+    vec![
+        "its size goes up in ever larger steps, as that of a buffer to which something is added without end"
+            .to_owned(),
+        "the last of them came too late for the next one to show".to_owned(),
+    ]
+}
+
+/// What the survivors' births call a leak was freed before the record ended.
+pub fn freed_before_the_end(survivors: &Survivors) -> Vec<String> {
+    vec![
+        format!(
+            "{} of what was allocated between an eighth and four fifths of the record stayed until nearly its end",
+            percent(survivors.kept)
+        ),
+        "then most of it was freed, by the work or by a teardown".to_owned(),
+    ]
+}
+
+/// A verdict, either way, from the survivors' births.
+pub fn survivors(survivors: &Survivors, trend: &Trend, bic: f64) -> Vec<String> {
+    let kept = format!(
+        "{} of what was allocated between an eighth and four fifths of the record is still alive",
+        percent(survivors.kept)
+    );
+    let mut why = vec![kept, windows(trend)];
+    if survivors.log_odds > 0.0 {
+        why.extend(against_a_cache(bic));
+        why.push(format!("odds that it leaks: {} to 1", odds(survivors.log_odds)));
+    } else {
+        why.push(format!("odds that it does not leak: {} to 1", odds(-survivors.log_odds)));
+    }
+    why
+}
+
+/// Growth of a suspect that is next to nothing of the program.
+pub fn negligible(leak_bytes: u64) -> String {
+    let leaked = units::bytes(leak_bytes as f64);
+    format!("but {leaked} are less than a thousandth of what is live, and so much may be chance")
+}
+
+/// Growth by a handful, at a site that frees much.
+pub fn a_few(rise: f64, frees: u64) -> Vec<String> {
+    let kept = units::plural(rise.max(1.0) as u64, "allocation more is", "allocations more are");
+    vec![
+        format!("{kept} live than after a quarter of the record, of which a busier moment may be the cause"),
+        format!("{} freed", units::plural(frees, "was", "were")),
+    ]
+}
+
+/// A leak beyond doubt, were the record not so short.
+pub fn young(least_s: f64) -> String {
+    format!("in less than {least_s} s a program may still be starting")
+}
+
+/// A curve that a cache explains better.
+pub fn fills(bic: f64) -> Vec<String> {
+    vec![if bic < -0.7 {
+        format!(
+            "a cache that fills, or growth that stops, explains the curve {} times as well as a leak",
+            odds(-bic)
+        )
+    } else {
+        "a cache that fills explains the curve as well as a leak".to_owned()
+    }]
+}
+
+/// A curve that grows plainly, and that a cache explains as well.
+pub fn ambiguous(trend: &Trend) -> Vec<String> {
+    vec![windows(trend), pace(trend), "a cache that is still filling would look the same so far".to_owned()]
+}
+
+/// The test that a curve failed most plainly.
+pub fn weakest(trend: &Trend) -> Vec<String> {
+    vec![if trend.rise() <= 0.0 {
+        "it did not grow over the last three quarters of the record".to_owned()
+    } else if trend.dec <= 0.15 {
+        "it grew, then stopped".to_owned()
+    } else if trend.mxe >= 0.87 {
+        format!("one single step makes up {} of what it retained", percent(trend.mxe))
+    } else if trend.second >= 0.6 {
+        "two single steps make up most of what it retained".to_owned()
+    } else {
+        "its rise is no more than its own ups and downs would show by chance".to_owned()
+    }]
+}
+
+/// Of means, and so not of what happened within each eighth: what comes in bursts rises from one to the next all the same.
+fn windows(trend: &Trend) -> String {
+    // A few bytes more are no growth.
+    let least = LEAST_RISE * trend.rise().max(0.0);
+    let rises =
+        |from: usize| trend.eighths[from..].windows(2).filter(|pair| pair[1] - pair[0] > least).count();
+    match (rises(0), rises(2)) {
+        (7, _) => "higher in every eighth of its time than in the one before".to_owned(),
+        (_, rose) => format!("higher in {rose} of the last 5 eighths of its time than in the one before"),
+    }
+}
+
+fn pace(trend: &Trend) -> String {
+    let ratio = trend.dec / (1.0 - trend.dec.min(0.999));
+    match trend.dec {
+        ..=0.01 => "its growth has stopped".to_owned(),
+        0.01..0.45 => format!("its pace fell to {} of what it was before", percent(ratio)),
+        0.45..0.6 => "in its last two fifths it grew about as much as in the two before".to_owned(),
+        0.6..0.95 => format!("its pace rose to {ratio:.1} times what it was before"),
+        _ => "it began to grow late and has not stopped".to_owned(),
+    }
+}
+
+fn against_a_cache(bic: f64) -> Option<String> {
+    (bic > 0.7).then(|| {
+        format!(
+            "a leak explains the curve {} times as well as any cache that fills within the record",
+            odds(bic)
+        )
+    })
+}
+
+fn odds(log: f64) -> String {
+    match log.min(10.0).exp() {
+        odds if odds >= 1000.0 => "over 1000".to_owned(),
+        odds if odds >= 10.0 => format!("{odds:.0}"),
+        odds => format!("{odds:.1}"),
+    }
+}
+
+fn percent(share: f64) -> String {
+    match 100.0 * share {
+        percent if percent > 0.0 && percent < 1.0 => "less than 1 %".to_owned(),
+        percent => format!("{percent:.0} %"),
+    }
+}

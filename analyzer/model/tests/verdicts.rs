@@ -1,0 +1,326 @@
+//! Verdicts on literal series with known answers: short demos, staircases in every phase, records too short to judge.
+
+use edleak_model::classify::{Confidence, Judgement, Model, Verdict, judge};
+use edleak_model::regression::Class;
+use edleak_model::series::{Births, Point, Series, SeriesBuilder};
+
+/// A site with `count(slice)` live allocations of `bytes(slice)` in all, that is freed as its count falls.
+fn series(slices: u64, bytes: impl Fn(u64) -> u64, count: impl Fn(u64) -> u64) -> Series {
+    let mut builder = SeriesBuilder::new();
+    let (mut allocs, mut frees, mut before) = (0, 0, 0);
+    for slice in 0..slices {
+        let now = count(slice);
+        allocs += now.saturating_sub(before);
+        frees += before.saturating_sub(now);
+        before = now;
+        builder.push(Point { live_bytes: bytes(slice), live_count: now, allocs, frees });
+    }
+    builder.finish()
+}
+
+/// Allocations of 100 bytes.
+fn of_hundred(slices: u64, count: impl Fn(u64) -> u64 + Copy) -> Judgement {
+    judge(&series(slices, |slice| 100 * count(slice), count), 0.1, Model::Growth)
+}
+
+#[test]
+fn one_allocation_a_second_is_a_linear_leak_in_every_phase_of_an_eight_second_demo() {
+    for every in 1..=10 {
+        for phase in 0..every {
+            let judged = of_hundred(80, |slice| 1 + (slice + phase) / every);
+            assert_eq!(
+                judged.verdict,
+                Verdict::Leak,
+                "every {every} slices, phase {phase}: {:?}",
+                judged.why
+            );
+            assert_eq!(judged.class, Class::Linear, "every {every} slices, phase {phase}");
+            let truth = 100.0 * 80.0 / every as f64;
+            let error = (judged.leak_bytes as f64 - truth).abs() / truth;
+            assert!(error < 0.25, "every {every}, phase {phase}: {} of {truth} bytes", judged.leak_bytes);
+            assert!((judged.rate_bytes_per_s * 8.0 / truth - 1.0).abs() < 0.4);
+        }
+    }
+}
+
+#[test]
+fn slices_that_jitter_against_the_leak_change_nothing() {
+    for seed in 0..200u64 {
+        let wobble = |slice: u64| (slice * 7919 + seed * 104_729) % 3;
+        let judged = of_hundred(80, |slice| 1 + (slice + seed % 8 + wobble(slice / 8)) / 8);
+        assert_eq!(judged.verdict, Verdict::Leak, "seed {seed}: {:?}", judged.why);
+    }
+}
+
+#[test]
+fn a_cache_that_fills_within_three_of_eight_seconds_is_not_a_leak() {
+    for fill in 1..=30 {
+        for step in [1, 4, 10] {
+            let judged = of_hundred(80, |slice| 1 + slice.min(fill) / step * step);
+            assert_eq!(judged.verdict, Verdict::NoLeak, "fills in {fill} slices by {step}: {:?}", judged.why);
+            assert!(judged.class <= Class::Log);
+        }
+        let filling =
+            of_hundred(80, |slice| (512.0 * (1.0 - (-(slice as f64) / (0.3 * fill as f64)).exp())) as u64);
+        assert_eq!(filling.verdict, Verdict::NoLeak, "fills in about {fill} slices: {:?}", filling.why);
+    }
+}
+
+#[test]
+fn what_a_site_kept_that_never_freed_anything_is_no_estimate() {
+    // Leaks a little, and more under load, which comes in bursts.
+    let load = |slice: u64| if (slice / 10).is_multiple_of(3) { 4 + slice % 5 } else { 1 };
+    let bursts = |slice: u64| (0..=slice).map(load).sum();
+    let judged = of_hundred(300, bursts);
+    assert_eq!(judged.verdict, Verdict::Leak, "{:?}", judged.why);
+    assert_eq!(judged.leak_bytes, 100 * (bursts(299) - bursts(0)));
+    // From the middle on.
+    let late = |slice: u64| 40 + slice.saturating_sub(150) * 2;
+    let judged = of_hundred(300, late);
+    assert_eq!(
+        (judged.verdict, judged.leak_bytes),
+        (Verdict::Leak, 100 * (late(299) - 40)),
+        "{:?}",
+        judged.why
+    );
+    // A base that loads first is not leaked.
+    let loads = |slice: u64| 60 * slice.min(8) + slice * 2;
+    let judged = of_hundred(300, loads);
+    let truth = 100.0 * 2.0 * 300.0;
+    assert_eq!(judged.verdict, Verdict::Leak, "{:?}", judged.why);
+    assert!((judged.leak_bytes as f64 - truth).abs() < 0.25 * truth, "{} of {truth}", judged.leak_bytes);
+}
+
+/// Ages taken while all of it was there say that it leaks; at the end nothing of it is left.
+#[test]
+fn what_survived_and_then_went_is_undecided() {
+    let mut builder = SeriesBuilder::new();
+    for slice in 0..500u64 {
+        let live = if slice < 490 { slice } else { 0 };
+        let frees = if slice < 490 { 0 } else { 490 };
+        builder.push(Point { live_bytes: 100 * live, live_count: live, allocs: slice.min(490), frees });
+    }
+    builder.births(Births {
+        epoch_live_bytes: vec![3000; 16],
+        epoch_live_count: vec![30; 16],
+        epoch_allocs: vec![30; 16],
+        last_free_slice: -1.0,
+        max_age_at_free: 0.0,
+    });
+    let judged = judge(&builder.finish(), 0.1, Model::Growth);
+    assert_eq!((judged.verdict, judged.leak_bytes), (Verdict::Undecided, 0), "{:?}", judged.why);
+    assert!(judged.why[0].contains("stayed until nearly its end"), "{:?}", judged.why);
+}
+
+#[test]
+fn a_buffer_allocated_once_is_constant() {
+    let judged = of_hundred(80, |_| 41);
+    assert_eq!((judged.verdict, judged.class, judged.leak_bytes), (Verdict::NoLeak, Class::Constant, 0));
+    let late = of_hundred(80, |slice| u64::from(slice > 50));
+    assert_eq!(late.verdict, Verdict::NoLeak);
+}
+
+#[test]
+fn churn_in_balance_is_no_leak() {
+    for seed in 0..100u64 {
+        let judged = of_hundred(80, |slice| 16 + (slice * 2_654_435_761 + seed * 40_503) % 5);
+        assert_eq!(judged.verdict, Verdict::NoLeak, "seed {seed}: {:?}", judged.why);
+    }
+}
+
+#[test]
+fn a_buffer_that_is_reallocated_ever_larger_is_a_leak_though_its_count_never_moves() {
+    for (start, step) in [(100, 100), (0, 64), (100_000, 1000)] {
+        let grows = series(80, |slice| start + step * (slice + 1), |_| 1);
+        let judged = judge(&grows, 0.1, Model::Growth);
+        assert_eq!((judged.verdict, judged.class), (Verdict::Leak, Class::Linear), "{:?}", judged.why);
+        assert!(judged.leak_bytes.abs_diff(80 * step) < 8 * step, "{}", judged.leak_bytes);
+    }
+    let capped = judge(&series(80, |slice| 100 + 100 * slice.min(40), |_| 1), 0.1, Model::Growth);
+    assert_eq!(capped.verdict, Verdict::NoLeak, "{:?}", capped.why);
+}
+
+/// What is appended to for ever, and what was loaded and then stays, are the same until the next doubling is due.
+#[test]
+fn a_buffer_that_doubles_is_undecided_while_its_next_doubling_may_come() {
+    for slices in [100u64, 600, 3000] {
+        for (until, verdict) in [(0.2, Verdict::NoLeak), (0.45, Verdict::NoLeak), (1.0, Verdict::Undecided)] {
+            let loaded = |slice: u64| ((slice + 1) as f64).min(until * slices as f64) as u64;
+            let judged = judge(
+                &series(slices, |slice| 64 * loaded(slice).next_power_of_two(), |_| 1),
+                0.1,
+                Model::Growth,
+            );
+            assert_eq!(judged.verdict, verdict, "{slices} slices until {until}: {:?}", judged.why);
+        }
+    }
+}
+
+#[test]
+fn growth_that_feeds_itself_is_exponential() {
+    let judged = of_hundred(200, |slice| (10.0 * (slice as f64 / 40.0).exp()) as u64);
+    assert_eq!((judged.verdict, judged.class), (Verdict::Leak, Class::Exp));
+}
+
+/// As recorded of a web server on node: some ten allocations at a time, after the first wave of requests some fourteen.
+#[test]
+fn a_handful_more_amid_much_churn_is_undecided() {
+    const LIVE: [u64; 60] = [
+        12, 20, 20, 20, 6, 8, 11, 10, 10, 10, 10, 10, 8, 11, 8, 10, 10, 9, 10, 10, 10, 10, 9, 10, 10, 9, 13,
+        10, 14, 14, 14, 14, 14, 14, 14, 14, 14, 14, 14, 17, 14, 14, 14, 14, 14, 14, 14, 14, 16, 14, 14, 14,
+        14, 14, 14, 14, 15, 15, 17, 17,
+    ];
+    let judged = |times: u64, churn: u64| {
+        let mut builder = SeriesBuilder::new();
+        for slice in 0..600u64 {
+            let live_count = times * LIVE[slice as usize / 10];
+            let frees = churn * slice;
+            builder.push(Point {
+                live_bytes: 128 * live_count,
+                live_count,
+                allocs: frees + live_count,
+                frees,
+            });
+        }
+        judge(&builder.finish(), 0.02, Model::Growth)
+    };
+    let few = judged(1, 4);
+    assert_eq!(few.verdict, Verdict::Undecided, "{:?}", few.why);
+    assert!(few.why[0].starts_with("5 allocations more are live"), "{:?}", few.why);
+    // The same curve of ten times as many says more, and so does a handful where nothing is freed.
+    assert_eq!(judged(10, 4).verdict, Verdict::Leak);
+    assert_eq!(judged(1, 0).verdict, Verdict::Leak);
+}
+
+/// What a program of a second does all the time it may do because it is starting.
+#[test]
+fn nothing_is_beyond_doubt_in_a_second() {
+    let at = |period_s: f64| {
+        judge(&series(100, |slice| 4096 * slice, |slice| 16 * slice), period_s, Model::Growth)
+    };
+    assert_eq!(at(0.02).confidence, Some(Confidence::Strict));
+    let young = at(0.01);
+    assert_eq!((young.verdict, young.confidence), (Verdict::Leak, Some(Confidence::Suspect)));
+    assert!(young.why.last().is_some_and(|why| why.contains("2 s")), "{:?}", young.why);
+    assert_eq!((young.leak_bytes, young.class), (at(0.02).leak_bytes, Class::Linear));
+}
+
+#[test]
+fn a_sure_leak_is_strict_and_says_why() {
+    let judged = of_hundred(600, |slice| 7 * slice);
+    assert_eq!(judged.confidence, Some(Confidence::Strict));
+    assert!(
+        judged.why.iter().any(|why| why == "higher in every eighth of its time than in the one before"),
+        "{:?}",
+        judged.why
+    );
+    assert!(judged.why.len() >= 2);
+}
+
+#[test]
+fn a_record_too_short_is_undecided_never_clean() {
+    for slices in 0..12 {
+        for count in [|_| 5u64, |slice| 5 * slice, |slice| 5 / (slice + 1)] {
+            let judged = of_hundred(slices, count);
+            assert_eq!(judged.verdict, Verdict::Undecided, "{slices} slices");
+            assert!(judged.record_longer_s.expect("says how much longer") > 0.0);
+            assert_eq!((judged.leak_bytes, judged.confidence), (0, None));
+        }
+    }
+    assert_eq!(of_hundred(12, |_| 5).verdict, Verdict::NoLeak);
+}
+
+#[test]
+fn a_site_that_turns_up_at_the_end_of_a_long_record_is_not_a_short_record() {
+    for (absent, own) in [(3600u64, 0), (3600, 1), (3600, 5), (3600, 11), (3600, 100), (79, 1), (70, 10)] {
+        let mut builder = SeriesBuilder::new();
+        builder.absent(absent);
+        for slice in 0..own {
+            builder.push(Point {
+                live_bytes: 64 * (slice + 1),
+                live_count: slice + 1,
+                allocs: slice + 1,
+                frees: 0,
+            });
+        }
+        let judged = judge(&builder.finish(), 1.0, Model::Growth);
+        assert_eq!(judged.verdict, Verdict::NoLeak, "{own} slices after {absent}: {:?}", judged.why);
+    }
+}
+
+#[test]
+fn a_leak_that_starts_in_mid_record_is_judged_on_its_own_slices() {
+    let mut builder = SeriesBuilder::new();
+    builder.absent(40);
+    for slice in 0..40u64 {
+        builder.push(Point {
+            live_bytes: 64 * (slice + 1),
+            live_count: slice + 1,
+            allocs: slice + 1,
+            frees: 0,
+        });
+    }
+    let judged = judge(&builder.finish(), 1.0, Model::Growth);
+    assert_eq!((judged.verdict, judged.class), (Verdict::Leak, Class::Linear), "{:?}", judged.why);
+}
+
+#[test]
+fn runs_and_single_pushes_give_the_same_judgement_to_the_bit() {
+    let curve = |slice: u64| 1 + slice / 9;
+    let single = series(3000, |slice| 100 * curve(slice), curve);
+    let mut builder = SeriesBuilder::new();
+    for step in 0..=2999 / 9 {
+        let (count, repeat) = (1 + step, 9.min(3000 - 9 * step));
+        builder
+            .push_run(Point { live_bytes: 100 * count, live_count: count, allocs: count, frees: 0 }, repeat);
+    }
+    assert_eq!(judge(&single, 1.0, Model::Growth), judge(&builder.finish(), 1.0, Model::Growth));
+}
+
+#[test]
+fn hostile_counters_give_finite_figures() {
+    let extremes = [0, 1, u64::MAX, u64::MAX / 3];
+    for salt in 0..200u64 {
+        let mut builder = SeriesBuilder::new();
+        for slice in 0..(13 + salt % 150) {
+            let pick = |by: u64| extremes[((slice * by + salt * 31) % 4) as usize];
+            let p = Point { live_bytes: pick(7), live_count: pick(3), allocs: pick(5), frees: pick(1) };
+            builder.push_run(p, 1 + pick(11) % 1_000_000_007);
+        }
+        builder.births(Births {
+            epoch_live_bytes: vec![extremes[(salt % 4) as usize]; 16],
+            epoch_live_count: vec![extremes[(salt / 4 % 4) as usize]; 16],
+            epoch_allocs: vec![0; 16],
+            last_free_slice: f64::NAN,
+            max_age_at_free: f64::INFINITY,
+        });
+        let built = builder.finish();
+        for model in [Model::Growth, Model::Edleak] {
+            for period_s in [0.0, 1.0, f64::MAX, f64::NAN] {
+                let judged = judge(&built, period_s, model);
+                assert!(judged.rate_bytes_per_s.is_finite() && judged.rate_bytes_per_s >= 0.0);
+                assert!(judged.record_longer_s.is_none_or(|s| s.is_finite() && s >= 0.0));
+            }
+        }
+        assert!(built.curve(40).iter().all(|v| v.is_finite()));
+    }
+}
+
+#[test]
+fn the_rate_is_that_of_the_time_since_it_began() {
+    // 150 slices of 0.1 s, at a kilobyte a slice, after 300 without the site.
+    let mut builder = SeriesBuilder::new();
+    builder.absent(300);
+    for slice in 1..=150 {
+        builder.push(Point { live_bytes: 1000 * slice, live_count: slice, allocs: slice, frees: 0 });
+    }
+    let unseen = judge(&builder.finish(), 0.1, Model::Growth);
+    // The same at a site that was there all along.
+    let hinged = of_hundred(450, |slice| 20 + 10 * slice.saturating_sub(300));
+    for (judged, most) in [(unseen, 0.1), (hinged, 0.25)] {
+        assert_eq!(judged.verdict, Verdict::Leak, "{:?}", judged.why);
+        assert!((judged.rate_bytes_per_s / 10_000.0 - 1.0).abs() < most, "{judged:?}");
+        assert!((judged.began_s - 30.0).abs() < 2.0, "{judged:?}");
+    }
+    assert!(of_hundred(80, |slice| slice).began_s < 1e-9);
+}

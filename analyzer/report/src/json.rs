@@ -1,0 +1,374 @@
+//! JSON: a contract. Names are kept, new ones are added freely.
+//!
+//! One recording is one object; several are `{"format_version":1,"traces":[…]}` with such an object each. All sizes are exact
+//! integers; what the input does not say is null. Without `--all` only the listed sites appear; after one that was judged together
+//! with its stacks come those that have a share in the leak, each with its `parent` and `leak_share`.
+
+use super::{Exporter, Report, count_standing, outcome, unlisted_leaks};
+use edleak_analysis::analysis::{Analysis, Header, JudgedSite, Kind, SiteLabel, Standing, Summary, frames};
+use edleak_analysis::baseline::FORMAT_VERSION;
+use edleak_analysis::gate::{Outcome, RuleUse, too_little};
+use edleak_model::classify::{Confidence, Verdict};
+use edleak_model::growth_kind::ProcessGrowth;
+use serde::Serialize;
+use std::io::{self, Write};
+
+/// The JSON exporter.
+#[derive(Clone, Copy, Debug)]
+pub struct Json;
+
+impl Exporter for Json {
+    fn export(&self, report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
+        match report.analyses {
+            [analysis] => {
+                let document =
+                    Document { format_version: FORMAT_VERSION, trace: TraceJson::of(report, analysis) };
+                serde_json::to_writer(&mut *out, &document)?;
+            }
+            analyses => {
+                let traces = analyses.iter().map(|analysis| TraceJson::of(report, analysis)).collect();
+                serde_json::to_writer(&mut *out, &Documents { format_version: FORMAT_VERSION, traces })?;
+            }
+        }
+        writeln!(out)
+    }
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    format_version: u32,
+    #[serde(flatten)]
+    trace: TraceJson<'a>,
+}
+
+#[derive(Serialize)]
+struct Documents<'a> {
+    format_version: u32,
+    traces: Vec<TraceJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct TraceJson<'a> {
+    trace: HeaderJson<'a>,
+    summary: SummaryJson<'a>,
+    growth: GrowthJson,
+    damage: DamageJson,
+    sites: Vec<SiteJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct HeaderJson<'a> {
+    source: &'a str,
+    command: &'a [String],
+    pid: u32,
+    started_unix_ns: u64,
+    duration_s: f64,
+    slices: u64,
+    judged_slices: u64,
+    period_s: f64,
+    complete: bool,
+    end: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct SummaryJson<'a> {
+    sites: u64,
+    leaks: u64,
+    undecided: u64,
+    outcome: &'static str,
+    too_little: Option<String>,
+    live_bytes: u64,
+    live_count: u64,
+    allocated_bytes: u64,
+    freed_bytes: u64,
+    allocs: u64,
+    frees: u64,
+    unknown_frees: u64,
+    lost_slices: u64,
+    missing_share: f64,
+    longest_gap_share: f64,
+    uncounted_allocs: u64,
+    other_site_allocs: u64,
+    lost_stacks: u64,
+    unrecorded_images: u64,
+    unasked_children: u64,
+    unresolved_addresses: u64,
+    known_leaks: u64,
+    suppressed_leaks: u64,
+    tolerated_leaks: u64,
+    unlisted_leaks: u64,
+    unused_suppressions: Vec<&'a str>,
+    exceeded_suppressions: Vec<&'a str>,
+}
+
+#[derive(Serialize)]
+struct GrowthJson {
+    kind: &'static str,
+    sentence: Option<String>,
+    live_from_bytes: u64,
+    live_to_bytes: u64,
+    live_peak_bytes: u64,
+    resident_from_bytes: u64,
+    resident_to_bytes: u64,
+    turnover_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct DamageJson {
+    blocks: u64,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct SiteJson<'a> {
+    id: LabelJson<'a>,
+    parent: Option<LabelJson<'a>>,
+    kind: &'static str,
+    name: String,
+    class: &'static str,
+    verdict: &'static str,
+    confidence: Option<&'static str>,
+    standing: &'static str,
+    why: &'a [String],
+    record_longer_s: Option<f64>,
+    judged_with_stacks: bool,
+    leak_share: Option<f64>,
+    leak_bytes: i128,
+    leak_factor: Option<LeakFactorJson>,
+    rate_bytes_per_s: f64,
+    began_s: f64,
+    live_bytes: u64,
+    live_count: Option<u64>,
+    allocs: Option<u64>,
+    frees: Option<u64>,
+    allocated_bytes: Option<u64>,
+    freed_bytes: Option<u64>,
+    curve: Vec<u64>,
+    survivors: Vec<SurvivorJson>,
+    stack_cut: bool,
+    stack: Vec<FrameJson<'a>>,
+}
+
+/// edLeak's coefficients, of c0·x² + c1·x + c2 over the scaled series, and what they were scaled by.
+#[derive(Serialize)]
+struct LeakFactorJson {
+    coef: [f64; 3],
+    min_bytes: u64,
+    max_bytes: u64,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum LabelJson<'a> {
+    Number(u64),
+    Text(&'a str),
+}
+
+#[derive(Serialize)]
+struct SurvivorJson {
+    from_s: f64,
+    to_s: f64,
+    bytes: u64,
+    count: u64,
+}
+
+#[derive(Serialize)]
+struct FrameJson<'a> {
+    address: String,
+    module: Option<&'a str>,
+    build_id: Option<&'a str>,
+    offset: Option<String>,
+    function: Option<&'a str>,
+    file: Option<&'a str>,
+    line: u32,
+    inlined: bool,
+}
+
+impl<'a> TraceJson<'a> {
+    fn of(report: &'a Report<'_>, analysis: &'a Analysis) -> Self {
+        let Header {
+            command,
+            pid,
+            started_unix_ns,
+            duration_s,
+            slices,
+            judged_slices,
+            period_s,
+            complete,
+            end,
+            is_replaced: _, // in `end` and `too_little`, in words
+        } = &analysis.header;
+        Self {
+            trace: HeaderJson {
+                source: &analysis.source,
+                command,
+                pid: *pid,
+                started_unix_ns: *started_unix_ns,
+                duration_s: *duration_s,
+                slices: *slices,
+                judged_slices: *judged_slices,
+                period_s: *period_s,
+                complete: *complete,
+                end: end.as_deref(),
+            },
+            summary: summary_of(report, analysis),
+            growth: growth_of(&analysis.growth),
+            damage: DamageJson {
+                blocks: analysis.summary.damaged_blocks,
+                bytes: analysis.summary.damaged_bytes,
+            },
+            sites: report.with_parts(analysis).map(SiteJson::of).collect(),
+        }
+    }
+}
+
+fn summary_of<'a>(report: &'a Report<'_>, analysis: &'a Analysis) -> SummaryJson<'a> {
+    let texts = |of: RuleUse| report.rules_that_are(of).map(|rule| rule.text.as_str()).collect();
+    let Summary {
+        sites, undecided, live_bytes, live_count, allocated_bytes, freed_bytes, allocs, frees, ..
+    } = analysis.summary;
+    let summary = &analysis.summary;
+    SummaryJson {
+        sites,
+        leaks: count_standing(analysis, |standing| standing == Standing::Reported),
+        undecided,
+        outcome: match outcome(analysis) {
+            Outcome::Clean => "no-leak",
+            Outcome::Leaks => "leak",
+            Outcome::Undecided => "undecided",
+        },
+        too_little: too_little(analysis),
+        live_bytes,
+        live_count,
+        allocated_bytes,
+        freed_bytes,
+        allocs,
+        frees,
+        unknown_frees: summary.unknown_frees,
+        lost_slices: summary.lost_slices,
+        missing_share: summary.missing_share,
+        longest_gap_share: summary.longest_gap_share,
+        uncounted_allocs: summary.uncounted_allocs,
+        other_site_allocs: summary.other_site_allocs,
+        lost_stacks: summary.lost_stacks,
+        unrecorded_images: summary.unrecorded_images,
+        unasked_children: summary.unasked_children,
+        unresolved_addresses: summary.unresolved_addresses,
+        known_leaks: count_standing(analysis, |standing| standing == Standing::Known),
+        suppressed_leaks: count_standing(analysis, |standing| matches!(standing, Standing::Suppressed(_))),
+        tolerated_leaks: count_standing(analysis, |standing| standing == Standing::Tolerated),
+        unlisted_leaks: unlisted_leaks(analysis),
+        unused_suppressions: texts(RuleUse::Unused),
+        exceeded_suppressions: texts(RuleUse::Exceeded),
+    }
+}
+
+fn growth_of(growth: &ProcessGrowth) -> GrowthJson {
+    GrowthJson {
+        kind: growth.kind.as_str(),
+        sentence: growth.sentence(),
+        live_from_bytes: growth.live_from_bytes,
+        live_to_bytes: growth.live_to_bytes,
+        live_peak_bytes: growth.live_peak_bytes,
+        resident_from_bytes: growth.resident_from_bytes,
+        resident_to_bytes: growth.resident_to_bytes,
+        turnover_bytes: growth.turnover_bytes,
+    }
+}
+
+impl<'a> From<&'a SiteLabel> for LabelJson<'a> {
+    fn from(label: &'a SiteLabel) -> Self {
+        match label {
+            SiteLabel::Number(number) => Self::Number(*number),
+            SiteLabel::Text(text) => Self::Text(text),
+        }
+    }
+}
+
+impl<'a> SiteJson<'a> {
+    fn of(site: &'a JudgedSite) -> Self {
+        let (judgement, totals) = (&site.judgement, &site.totals);
+        let survivor = |s: &edleak_analysis::analysis::Survivor| SurvivorJson {
+            from_s: s.from_s,
+            to_s: s.to_s,
+            bytes: s.bytes,
+            count: s.count,
+        };
+        Self {
+            id: (&site.label).into(),
+            parent: site.parent.as_ref().map(LabelJson::from),
+            kind: kind_name(site.kind),
+            name: site.name(),
+            class: judgement.class.name(),
+            verdict: verdict_name(judgement.verdict),
+            confidence: judgement.confidence.map(|confidence| match confidence {
+                Confidence::Suspect => "suspect",
+                Confidence::Strict => "strict",
+            }),
+            standing: match site.standing {
+                Standing::Unlisted if site.leak_share.is_some() => "part",
+                standing => standing.as_str(),
+            },
+            why: &judgement.why,
+            record_longer_s: judgement.record_longer_s,
+            judged_with_stacks: site.judged_with_stacks,
+            leak_share: site.leak_share,
+            // edLeak's formula has leaked bytes for every class, and negative ones where memory shrank.
+            leak_bytes: site
+                .leak_factor
+                .map_or(i128::from(judgement.leak_bytes), |factor| factor.leak_bytes.into()),
+            leak_factor: site.leak_factor.map(|factor| LeakFactorJson {
+                coef: factor.coef,
+                min_bytes: factor.min_bytes,
+                max_bytes: factor.max_bytes,
+            }),
+            rate_bytes_per_s: judgement.rate_bytes_per_s,
+            began_s: judgement.began_s,
+            live_bytes: totals.live_bytes,
+            live_count: totals.live_count,
+            allocs: totals.allocs,
+            frees: totals.frees,
+            allocated_bytes: totals.allocated_bytes,
+            freed_bytes: totals.freed_bytes,
+            // Means of buckets; a float to integer cast saturates.
+            curve: site.curve.iter().map(|bytes| bytes.round() as u64).collect(),
+            survivors: site.survivors.iter().map(survivor).collect(),
+            stack_cut: site.is_stack_cut,
+            stack: frames(&site.stack).map(FrameJson::of).collect(),
+        }
+    }
+}
+
+impl<'a> FrameJson<'a> {
+    fn of(frame: edleak_analysis::analysis::SiteFrame<'a>) -> Self {
+        let address = frame.address;
+        Self {
+            address: format!("{:#x}", address.address),
+            module: address.module.as_deref(),
+            build_id: address.module.is_some().then_some(address.build_id.as_str()),
+            offset: address.offset.map(|offset| format!("{offset:#x}")),
+            function: frame.function(),
+            file: frame.frame.and_then(|frame| frame.file.as_deref()),
+            line: frame.frame.map_or(0, |frame| frame.line),
+            inlined: frame.frame.is_some_and(|frame| frame.is_inlined),
+        }
+    }
+}
+
+fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Caller => "caller",
+        Kind::Stack => "stack",
+        Kind::Other => "other",
+        Kind::Injected => "injected",
+    }
+}
+
+/// The word of the contract.
+pub(super) fn verdict_name(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Leak => "leak",
+        Verdict::NoLeak => "no-leak",
+        Verdict::Undecided => "undecided",
+    }
+}

@@ -1,0 +1,105 @@
+//! JUnit XML: a test suite per recording. A leak is a failed test, a leak that passes is a skipped one, a recording that says too
+//! little is an error, and a clean one a test that passed.
+
+use super::{Exporter, Report, stack_text, why};
+use edleak_analysis::analysis::{Analysis, Standing};
+use edleak_analysis::gate::{Outcome, outcome, too_little};
+use edleak_text::units;
+use std::io::{self, Write};
+
+/// The JUnit exporter.
+#[derive(Clone, Copy, Debug)]
+pub struct Junit;
+
+impl Exporter for Junit {
+    fn export(&self, report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, r#"<?xml version="1.0" encoding="UTF-8"?>"#)?;
+        writeln!(out, "<testsuites name=\"edleak\">")?;
+        report.analyses.iter().try_for_each(|analysis| suite(analysis, out))?;
+        writeln!(out, "</testsuites>")
+    }
+}
+
+fn suite(analysis: &Analysis, out: &mut dyn Write) -> io::Result<()> {
+    let with = |is: fn(Standing) -> bool| analysis.sites.iter().filter(move |site| is(site.standing));
+    let failed = || with(|standing| standing == Standing::Reported);
+    let skipped = || with(|s| matches!(s, Standing::Known | Standing::Suppressed(_) | Standing::Tolerated));
+    let undecided = too_little(analysis).filter(|_| outcome(analysis) == Outcome::Undecided);
+    let class = if analysis.header.command.is_empty() {
+        analysis.source.clone()
+    } else {
+        analysis.header.command.join(" ")
+    };
+    writeln!(
+        out,
+        r#"  <testsuite name="{}" tests="{}" failures="{}" errors="{}" skipped="{}" time="{:.3}">"#,
+        escape(&analysis.source),
+        1 + failed().count() + skipped().count(),
+        failed().count(),
+        u8::from(undecided.is_some()),
+        skipped().count(),
+        analysis.header.duration_s,
+    )?;
+    write!(out, r#"    <testcase classname="{}" name="enough to judge""#, escape(&class))?;
+    match undecided {
+        None => writeln!(out, "/>")?,
+        Some(reason) => {
+            writeln!(out, "><error type=\"undecided\" message=\"{}\"/></testcase>", escape(&reason))?
+        }
+    }
+    for site in failed() {
+        let judgement = &site.judgement;
+        let message = format!(
+            "{} leak of {}: {} leaked. {}",
+            judgement.class.name(),
+            units::rate(judgement.rate_bytes_per_s),
+            units::bytes(judgement.leak_bytes as f64),
+            why(site)
+        );
+        let (class, name) = (escape(&class), escape(&format!("no leak in {}", site.name())));
+        writeln!(out, r#"    <testcase classname="{class}" name="{name}">"#)?;
+        writeln!(
+            out,
+            "      <failure type=\"leak\" message=\"{}\">{}</failure>",
+            escape(&message),
+            escape(&stack_text(analysis, site))
+        )?;
+        writeln!(out, "    </testcase>")?;
+    }
+    for site in skipped() {
+        let (class, name) = (escape(&class), escape(&format!("no leak in {}", site.name())));
+        let reason = site.standing.as_str();
+        writeln!(
+            out,
+            r#"    <testcase classname="{class}" name="{name}"><skipped message="{reason}"/></testcase>"#
+        )?;
+    }
+    writeln!(out, "  </testsuite>")
+}
+
+/// XML 1.0 has no way at all to write most control characters.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\n' => escaped.push('\n'),
+            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => escaped.push('?'),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_templates_survive_xml() {
+        assert_eq!(escape("std::vector<int>::push \"&\u{1}"), "std::vector&lt;int&gt;::push &quot;&amp;?");
+    }
+}

@@ -1,0 +1,142 @@
+//! Findings to text and to every format that a machine wants: one exporter per file, one trait.
+#![forbid(unsafe_code)]
+
+pub mod diff;
+pub mod folded;
+pub mod github;
+pub mod json;
+pub mod junit;
+pub mod sarif;
+pub mod series;
+pub mod text;
+
+use edleak_analysis::analysis::{Analysis, JudgedSite, SiteLabel, Standing};
+use edleak_analysis::gate::{Outcome, RuleUse, outcome};
+use edleak_analysis::load::Recording;
+use edleak_analysis::suppressions::Rule;
+use std::collections::HashSet;
+use std::io::{self, Write};
+
+/// Everything a report may say.
+#[derive(Debug)]
+pub struct Report<'a> {
+    /// The recordings, judged, in the order given.
+    pub analyses: &'a [Analysis],
+    /// The recordings themselves, for those who print their numbers.
+    pub recordings: &'a [Recording],
+    /// Rules of the suppressions, by their index.
+    pub rules: &'a [Rule],
+    /// What became of each of them.
+    pub rule_uses: Vec<RuleUse>,
+    /// At most this many sites of each recording.
+    pub top: Option<usize>,
+}
+
+/// Writes a report in one format.
+pub trait Exporter {
+    /// Writes the whole report.
+    fn export(&self, report: &Report<'_>, out: &mut dyn Write) -> io::Result<()>;
+}
+
+impl Report<'_> {
+    /// The rules that met with this.
+    pub fn rules_that_are(&self, wanted: RuleUse) -> impl Iterator<Item = &Rule> {
+        self.rules.iter().zip(&self.rule_uses).filter(move |(_, is)| **is == wanted).map(|(rule, _)| rule)
+    }
+
+    /// What all recordings together mean for the build.
+    pub fn outcome(&self) -> Outcome {
+        self.analyses.iter().map(outcome).max().unwrap_or(Outcome::Undecided)
+    }
+
+    /// The sites to list, in order.
+    pub fn listed<'a>(&self, analysis: &'a Analysis) -> impl Iterator<Item = &'a JudgedSite> + Clone {
+        let is_listed = |site: &&JudgedSite| {
+            matches!(site.standing, Standing::Reported | Standing::Tolerated | Standing::Shown)
+        };
+        analysis.sites.iter().filter(is_listed).take(self.top.unwrap_or(usize::MAX))
+    }
+
+    /// The sites to list, and after each that was judged together with its stacks those of them that have a share in the leak.
+    pub fn with_parts<'a>(&self, analysis: &'a Analysis) -> impl Iterator<Item = &'a JudgedSite> {
+        let listed: HashSet<&SiteLabel> = self.listed(analysis).map(|site| &site.label).collect();
+        let parts = move |site: &'a JudgedSite| {
+            let mut parts = analysis.parts_of(site);
+            parts.retain(|part| !listed.contains(&part.label));
+            std::iter::once(site).chain(parts)
+        };
+        self.listed(analysis).flat_map(parts)
+    }
+
+    /// The leaks that fail the gate, in order.
+    pub fn reported<'a>(&self, analysis: &'a Analysis) -> impl Iterator<Item = &'a JudgedSite> + Clone {
+        self.listed(analysis).filter(|site| site.standing == Standing::Reported)
+    }
+}
+
+/// Sites of a recording with this standing.
+pub(crate) fn count_standing(analysis: &Analysis, is: impl Fn(Standing) -> bool) -> u64 {
+    analysis.sites.iter().filter(|site| is(site.standing)).count() as u64
+}
+
+/// Leaks below what `--min-class` or `--strict` asks for.
+pub(crate) fn unlisted_leaks(analysis: &Analysis) -> u64 {
+    let is_unlisted = |site: &&JudgedSite| site.is_leak() && site.standing == Standing::Unlisted;
+    analysis.sites.iter().filter(is_unlisted).count() as u64
+}
+
+/// The stacks of a leak with a heading each; a leak has one of its own and no heading, unless it was judged together with its stacks.
+pub(crate) fn stacks_of<'a>(
+    analysis: &'a Analysis,
+    site: &'a JudgedSite,
+) -> Vec<(Option<String>, &'a JudgedSite)> {
+    let parts = analysis.parts_of(site);
+    if parts.is_empty() {
+        return vec![(None, site)];
+    }
+    let heading =
+        |part: &JudgedSite| format!("{:.0} % of the leaked bytes:", 100.0 * part.leak_share.unwrap_or(0.0));
+    parts.into_iter().map(|part| (Some(heading(part)), part)).collect()
+}
+
+/// The stacks of a leak, a line a frame, each line after a line break.
+pub(crate) fn stack_text(analysis: &Analysis, site: &JudgedSite) -> String {
+    let mut text = String::new();
+    for (heading, stack) in stacks_of(analysis, site) {
+        if let Some(heading) = heading {
+            text += &format!("\n{heading}");
+        }
+        for frame in stack.frames() {
+            let place = frame.place().map_or_else(String::new, |(file, line)| format!(" at {file}:{line}"));
+            text += &format!("\n{}{place}", frame.name());
+        }
+    }
+    text
+}
+
+/// The reason of a site in one line.
+pub(crate) fn why(site: &JudgedSite) -> String {
+    site.judgement.why.join("; ")
+}
+
+/// A source file's path relative to the root of the repository, where it lies below it.
+pub(crate) fn source_path<'a>(file: &'a str, root: &str) -> &'a str {
+    let root = root.trim_end_matches('/');
+    match file.strip_prefix(root).and_then(|rest| rest.strip_prefix('/')) {
+        Some(relative) if !root.is_empty() && !relative.is_empty() => relative,
+        _ => file,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::source_path;
+
+    #[test]
+    fn only_paths_below_the_root_are_relative() {
+        assert_eq!(source_path("/src/a/b.c", "/src/"), "a/b.c");
+        assert_eq!(source_path("/srcs/b.c", "/src"), "/srcs/b.c");
+        assert_eq!(source_path("b.c", "/src"), "b.c");
+        assert_eq!(source_path("/a.c", ""), "/a.c");
+    }
+}

@@ -1,0 +1,183 @@
+//! SARIF 2.1.0: one result per leak, with its place, its stack and a fingerprint that survives rebuilds.
+
+use super::{Exporter, Report, source_path, stacks_of, why};
+use edleak_analysis::analysis::{Analysis, JudgedSite, SiteFrame};
+use edleak_analysis::gate::too_little;
+use edleak_analysis::identity::Identity;
+use edleak_model::classify::Confidence;
+use edleak_text::units;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::io::{self, Write};
+
+const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
+
+/// The SARIF exporter.
+#[derive(Clone, Debug)]
+pub struct Sarif {
+    /// The root of the repository: paths below it are given relative to `%SRCROOT%`.
+    pub root: String,
+}
+
+impl Exporter for Sarif {
+    fn export(&self, report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
+        let mut results = Vec::new();
+        for analysis in report.analyses {
+            let sites: Vec<&JudgedSite> = report.reported(analysis).collect();
+            for (site, fingerprint) in sites.iter().zip(fingerprints(&sites)) {
+                results.push(self.result(analysis, site, &fingerprint));
+            }
+        }
+        let notifications: Vec<Value> = report.analyses.iter().filter_map(notification).collect();
+        let log = json!({
+            "$schema": SCHEMA,
+            "version": "2.1.0",
+            "runs": [{
+                "tool": { "driver": {
+                    "name": "edleak",
+                    "version": env!("CARGO_PKG_VERSION"),
+                    "rules": [
+                        rule("leak", "A memory leak", "Memory is retained at a rate that does not diminish, beyond reasonable doubt."),
+                        rule("suspect", "A suspected memory leak", "Memory is retained at a rate that does not diminish, as far as the recording goes."),
+                    ],
+                }},
+                "columnKind": "unicodeCodePoints",
+                "originalUriBaseIds": { "%SRCROOT%": { "uri": directory_uri(&self.root) } },
+                "invocations": [{ "executionSuccessful": true, "toolExecutionNotifications": notifications }],
+                "results": results,
+            }],
+        });
+        serde_json::to_writer_pretty(&mut *out, &log)?;
+        writeln!(out)
+    }
+}
+
+/// A recording that says too little is neither clean nor leaking: SARIF has room for that beside the results.
+fn notification(analysis: &Analysis) -> Option<Value> {
+    let why = too_little(analysis)?;
+    Some(
+        json!({ "level": "warning", "message": { "text": format!("{}: undecided: {why}", analysis.source) } }),
+    )
+}
+
+fn rule(id: &str, name: &str, text: &str) -> Value {
+    json!({
+        "id": id,
+        "shortDescription": { "text": name },
+        "fullDescription": { "text": text },
+        "defaultConfiguration": { "level": "error" },
+        "properties": { "tags": ["memory", "leak"] },
+    })
+}
+
+/// The fingerprint of each site. Those that share one (two calls of malloc in one function) are told apart by their order in the
+/// code: their order in the report is that of their rates, which another run may turn round.
+fn fingerprints(sites: &[&JudgedSite]) -> Vec<String> {
+    let mut order: Vec<usize> = (0..sites.len()).collect();
+    order.sort_by_key(|&i| sites[i].stack.iter().map(|address| address.offset).collect::<Vec<_>>());
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    let mut all = vec![String::new(); sites.len()];
+    for i in order {
+        let fingerprint = Identity::of(sites[i]).fingerprint();
+        let ordinal = seen.entry(fingerprint.clone()).and_modify(|seen| *seen += 1).or_insert(1);
+        all[i] = format!("{fingerprint}:{ordinal}");
+    }
+    all
+}
+
+impl Sarif {
+    fn result(&self, analysis: &Analysis, site: &JudgedSite, fingerprint: &str) -> Value {
+        let judgement = &site.judgement;
+        let rule = if judgement.confidence == Some(Confidence::Strict) { "leak" } else { "suspect" };
+        let message = format!(
+            "{} leaks {} ({} growth, {} leaked in {}): {}",
+            site.name(),
+            units::rate(judgement.rate_bytes_per_s),
+            judgement.class.name(),
+            units::bytes(judgement.leak_bytes as f64),
+            units::duration(analysis.header.duration_s),
+            why(site)
+        );
+        let mut result = json!({
+            "ruleId": rule,
+            "ruleIndex": if rule == "leak" { 0 } else { 1 },
+            "level": "error",
+            "message": { "text": message },
+            "partialFingerprints": { "edleakSite/v1": fingerprint },
+            "properties": {
+                "class": judgement.class.name(),
+                "leak_bytes": judgement.leak_bytes,
+                "rate_bytes_per_s": judgement.rate_bytes_per_s,
+                "live_bytes": site.totals.live_bytes,
+                "trace": analysis.source,
+            },
+        });
+        let location = site.headline().map(|frame| self.location(frame, &message));
+        result["locations"] = location.into_iter().collect();
+        let stack = |(heading, stack): (Option<String>, &JudgedSite)| {
+            let frame = |frame: SiteFrame<'_>| json!({ "location": self.location(frame, &frame.name()) });
+            let frames: Vec<Value> = stack.frames().map(frame).collect();
+            let heading = heading.unwrap_or_else(|| "where it is allocated, innermost first".into());
+            (!frames.is_empty()).then(|| json!({ "message": { "text": heading }, "frames": frames }))
+        };
+        let stacks: Vec<Value> = stacks_of(analysis, site).into_iter().filter_map(stack).collect();
+        if !stacks.is_empty() {
+            result["stacks"] = stacks.into();
+        }
+        result
+    }
+
+    fn location(&self, frame: SiteFrame<'_>, message: &str) -> Value {
+        let mut location = json!({ "message": { "text": message } });
+        if let Some((file, line)) = frame.place() {
+            location["physicalLocation"] = json!({ "artifactLocation": self.artifact(file) });
+            if line > 0 {
+                location["physicalLocation"]["region"] = json!({ "startLine": line });
+            }
+        } else if let Some(module) = &frame.address.module {
+            location["physicalLocation"] = json!({ "artifactLocation": self.artifact(module) });
+        }
+        let name = frame.name();
+        location["logicalLocations"] = json!([{ "fullyQualifiedName": name, "kind": "function" }]);
+        location
+    }
+
+    fn artifact(&self, path: &str) -> Value {
+        match source_path(path, &self.root) {
+            absolute if absolute.starts_with('/') => json!({ "uri": format!("file://{}", uri(absolute)) }),
+            relative => json!({ "uri": uri(relative), "uriBaseId": "%SRCROOT%" }),
+        }
+    }
+}
+
+fn directory_uri(path: &str) -> String {
+    format!("file://{}/", uri(path.trim_end_matches('/')))
+}
+
+/// Percent-encodes what a path in a URI may not hold.
+fn uri(path: &str) -> String {
+    let mut encoded = String::with_capacity(path.len());
+    for byte in path.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'/' | b'-' | b'.' | b'_' | b'~' | b'+' | b'@' => {
+                encoded.push(char::from(byte));
+            }
+            _ => encoded += &format!("%{byte:02X}"),
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_become_uris() {
+        assert_eq!(uri("/a b/c++#x.c"), "/a%20b/c++%23x.c");
+        assert_eq!(directory_uri("/src/"), "file:///src/");
+        let sarif = Sarif { root: "/src".into() };
+        assert_eq!(sarif.artifact("/src/lib/a.c"), json!({ "uri": "lib/a.c", "uriBaseId": "%SRCROOT%" }));
+        assert_eq!(sarif.artifact("/usr/a.c"), json!({ "uri": "file:///usr/a.c" }));
+    }
+}

@@ -1,0 +1,330 @@
+//! Text: for a person, in 80 columns.
+//!
+//! Leaks by falling rate, a watched caller with its stacks as one leak; then what was seen and what was missed; then, if there
+//! is one, the next step.
+
+mod group;
+mod names;
+mod style;
+mod summary;
+
+pub use style::{Style, fill, printable};
+
+use super::{Exporter, Report, why};
+use edleak_analysis::analysis::{Address, Analysis, JudgedSite, SiteFrame, SiteLabel, Standing, frames};
+use edleak_model::classify::Confidence;
+use edleak_text::units;
+use group::{Group, Share, groups};
+use std::io::{self, Write};
+use style::{Ink, columns};
+
+/// Columns of a line.
+pub const WIDTH: usize = 80;
+/// Frames of a stack that are shown.
+const MAX_FRAMES: usize = 32;
+/// Stacks of a leak that are shown.
+const MAX_STACKS: usize = 8;
+/// A leak that began after this share of the record has its beginning told.
+const BEGAN_LATE: f64 = 0.05;
+const INDENT: &str = "   ";
+
+/// The text exporter.
+#[derive(Clone, Copy, Debug)]
+pub struct Text {
+    /// What the terminal can show.
+    pub style: Style,
+}
+
+impl Exporter for Text {
+    fn export(&self, report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
+        for (i, analysis) in report.analyses.iter().enumerate() {
+            if i > 0 {
+                writeln!(out)?;
+            }
+            self.header(analysis, out)?;
+            self.leaks(report, analysis, out)?;
+            self.shown(report, analysis, out)?;
+            summary::write(self.style, report, analysis, out)?;
+        }
+        summary::write_rules(self.style, report, out)
+    }
+}
+
+impl Text {
+    fn header(&self, analysis: &Analysis, out: &mut dyn Write) -> io::Result<()> {
+        let header = &analysis.header;
+        let command = if header.command.is_empty() {
+            analysis.source.clone()
+        } else {
+            header.command.join(" ").replace(['\n', '\t'], " ")
+        };
+        let pid = if header.pid == 0 { String::new() } else { format!("pid {}", header.pid) };
+        let command = self.style.clip_end(&printable(&command), WIDTH - pid.len() - "edleak: ".len() - 2);
+        let gap = WIDTH - "edleak: ".len() - columns(&command) - pid.len();
+        let line = format!("edleak: {}{:gap$}{pid}", self.style.paint(Ink::Strong, &command), "");
+        writeln!(out, "{}", line.trim_end())?;
+        let mut recorded = format!(
+            "{} in {}",
+            units::duration(header.duration_s),
+            units::plural(header.slices, "slice", "slices")
+        );
+        if header.period_s > 0.0 {
+            recorded += &format!(", one every {}", units::duration(header.period_s));
+        }
+        match &header.end {
+            Some(end) => recorded += &format!("; {end}"),
+            None if header.pid != 0 => recorded += "; the recording was cut short, or still runs",
+            None => {}
+        }
+        fill(&recorded, "", "", WIDTH).iter().try_for_each(|line| writeln!(out, "{line}"))
+    }
+
+    fn leaks(&self, report: &Report<'_>, analysis: &Analysis, out: &mut dyn Write) -> io::Result<()> {
+        let leaks = |site: &&JudgedSite| site.standing != Standing::Shown;
+        for (i, group) in groups(analysis, report.listed(analysis).filter(leaks)).iter().enumerate() {
+            writeln!(out)?;
+            self.leak(i + 1, group, analysis.header.duration_s, out)?;
+        }
+        Ok(())
+    }
+
+    fn leak(&self, number: usize, group: &Group<'_>, duration_s: f64, out: &mut dyn Write) -> io::Result<()> {
+        let lead = group.lead;
+        let (word, ink) = match (lead.standing, lead.judgement.confidence) {
+            (Standing::Tolerated, _) => ("TOLERATED", Ink::Faint),
+            (_, Some(Confidence::Suspect)) => ("SUSPECT", Ink::Warning),
+            _ => ("LEAK", Ink::Alarm),
+        };
+        let class = lead.judgement.class.name();
+        let figures = format!(
+            "{:>11}  {:>16}  {:>22}",
+            units::rate(group.rate_bytes_per_s),
+            format!("{} leaked", units::bytes(group.leak_bytes)),
+            group.live_count.map_or_else(String::new, |count| units::plural(
+                count,
+                "live allocation",
+                "live allocations"
+            )),
+        );
+        let title = format!("{number}. {} {class}", self.style.paint(ink, word));
+        let gap = (WIDTH - columns(&figures)).saturating_sub(columns(&format!("{number}. {word} {class}")));
+        let figures = self.style.paint(Ink::Strong, figures.trim_end());
+        writeln!(out, "{title}{:gap$}{figures}", "")?;
+
+        self.place(group.site, out)?;
+        let (from, to) =
+            (group.curve.first().copied().unwrap_or(0.0), group.curve.last().copied().unwrap_or(0.0));
+        let figures = format!("{} to {} live", units::bytes(from), units::bytes(to));
+        writeln!(out, "{INDENT}{}  {figures}", self.style.paint(ink, &self.style.sparkline(&group.curve)))?;
+        if group.is_freed_at_end {
+            // What an exit handler or a destructor frees can still have grown without bound until then.
+            writeln!(
+                out,
+                "{INDENT}{}",
+                self.style.paint(Ink::Faint, "most of it was freed when the program ended")
+            )?;
+        }
+        let mut reason = printable(&why(lead));
+        if group.began_s > BEGAN_LATE * duration_s {
+            reason = format!("began at {}; {reason}", units::duration(group.began_s));
+        }
+        fill(&reason, &format!("{INDENT}why: "), &format!("{INDENT}     "), WIDTH)
+            .iter()
+            .try_for_each(|line| writeln!(out, "{line}"))?;
+        self.stacks(&group.shares, out)
+    }
+
+    /// Function, file and line, module; then what was inlined into it, if the allocation was made inside that.
+    fn place(&self, site: &JudgedSite, out: &mut dyn Write) -> io::Result<()> {
+        let Some(frame) = site.headline() else {
+            return writeln!(out, "{INDENT}{}", self.style.paint(Ink::Strong, &printable(&site.name())));
+        };
+        for line in self.frame_lines(frame, WIDTH - INDENT.len()) {
+            writeln!(out, "{INDENT}{line}")?;
+        }
+        let inner = site.frames().take_while(|inner| !is_same(*inner, frame)).last();
+        if let Some(inner) = inner.filter(|_| site.stack.len() == 1) {
+            let width = WIDTH - INDENT.len() - "through , inlined".len();
+            let text = format!("through {}, inlined", self.fitted(&inner.name(), width));
+            writeln!(out, "{INDENT}{}", self.style.paint(Ink::Faint, &text))?;
+        }
+        // What `edleak-record --watch TRACE#NUMBER` wants.
+        let number = match site.label {
+            SiteLabel::Number(number) => format!("site {number}"),
+            SiteLabel::Text(_) => String::new(),
+        };
+        let place = match &frame.address.module {
+            Some(module) => {
+                let number = if number.is_empty() { number } else { format!(", {number}") };
+                let width = WIDTH - INDENT.len() - "in ".len() - columns(&number);
+                format!("in {}{number}", self.style.clip_start(&printable(module), width))
+            }
+            None => number,
+        };
+        if !place.is_empty() {
+            writeln!(out, "{INDENT}{}", self.style.paint(Ink::Faint, &place))?;
+        }
+        Ok(())
+    }
+
+    /// A function's name, without its noise, in so many columns.
+    fn fitted(&self, name: &str, width: usize) -> String {
+        names::fitted(self.style, &printable(name), width)
+    }
+
+    /// `function at file:line` in one line, or in two where it is too long for one.
+    fn frame_lines(&self, frame: SiteFrame<'_>, width: usize) -> Vec<String> {
+        let name = printable(&frame.name());
+        let (function, fitted) = (names::plain(&name), || self.fitted(&name, width));
+        let strong = |text: &str| self.style.paint(Ink::Strong, text);
+        let Some((file, line)) = frame.place() else {
+            return vec![strong(&fitted())];
+        };
+        let place = if line == 0 { printable(file) } else { format!("{}:{line}", printable(file)) };
+        if columns(&function) + " at ".len() + columns(&place) <= width {
+            return vec![format!("{} at {}", strong(&function), self.style.paint(Ink::Place, &place))];
+        }
+        let place = self.style.clip_start(&place, width - "  at ".len());
+        vec![strong(&fitted()), format!("  at {}", self.style.paint(Ink::Place, &place))]
+    }
+
+    /// The tree from the site to its stacks.
+    fn stacks(&self, shares: &[Share<'_>], out: &mut dyn Write) -> io::Result<()> {
+        let style = self.style;
+        if shares.is_empty() {
+            return Ok(());
+        }
+        writeln!(out, "{INDENT}stacks, by share of the leaked bytes:")?;
+        let shown = shares.len().min(MAX_STACKS);
+        let more = shares.len() - shown;
+        for (i, share) in shares[..shown].iter().enumerate() {
+            let is_last = i + 1 == shown && more == 0;
+            let (branch, stem) = match (style.unicode, is_last) {
+                (true, false) => ("├─", "│ "),
+                (true, true) => ("└─", "  "),
+                (false, false) => ("|-", "| "),
+                (false, true) => ("`-", "  "),
+            };
+            let first = format!("{INDENT}{branch}{:>4} %  ", (100.0 * share.of_leaked).round());
+            let rest = format!("{INDENT}{stem}{:>8}", "");
+            let lines = match share.site {
+                Some(site) => self.stack_lines(&site.stack, site.is_stack_cut, WIDTH - columns(&rest)),
+                None => vec!["(allocated while the site was not watched)".into()],
+            };
+            for (j, line) in lines.iter().enumerate() {
+                writeln!(out, "{}{line}", if j == 0 { &first } else { &rest })?;
+            }
+        }
+        if more > 0 {
+            let branch = if style.unicode { "└─" } else { "`-" };
+            writeln!(out, "{INDENT}{branch} {} more (`--format json` has them)", units::count(more as u64))?;
+        }
+        Ok(())
+    }
+
+    /// The frames of a stack; a frame that repeats itself, as in recursion, stands once with its count, and of the inside of
+    /// a language's runtime only the frame that was called.
+    fn stack_lines(&self, stack: &[Address], is_cut: bool, width: usize) -> Vec<String> {
+        let mut runs: Vec<(SiteFrame<'_>, Run)> = Vec::new();
+        for frame in frames(stack) {
+            match runs.last_mut() {
+                Some((last, Run::Repeated(times))) if is_same(*last, frame) => *times += 1,
+                _ => runs.push((frame, Run::Repeated(1))),
+            }
+        }
+        let mut lines = Vec::new();
+        let runs = folded(runs);
+        for (frame, run) in runs.iter().take(MAX_FRAMES) {
+            let note = match run {
+                Run::Repeated(1) => String::new(),
+                Run::Repeated(times) => format!(" ({times} times)"),
+                Run::Runtime(inside) => format!(" ({inside} runtime frames inside)"),
+            };
+            if let Run::Runtime(_) = run {
+                let name = self.fitted(&frame.name(), width.saturating_sub(columns(&note)));
+                lines.push(name + &self.style.paint(Ink::Faint, &note));
+                continue;
+            }
+            let mut own = self.frame_lines(*frame, width - if note.is_empty() { 0 } else { 8 });
+            if let Some(last) = own.last_mut() {
+                *last += &self.style.paint(Ink::Faint, &note);
+            }
+            lines.extend(own);
+        }
+        let left = runs.len().saturating_sub(MAX_FRAMES);
+        if left > 0 {
+            lines.push(format!(
+                "{} {} further out",
+                self.style.ellipsis(),
+                units::plural(left as u64, "frame", "frames")
+            ));
+        }
+        if is_cut {
+            lines.push(self.style.paint(Ink::Faint, "(the stack goes on, but was not walked further)"));
+        }
+        lines
+    }
+
+    /// Sites that are listed though they fail nothing: a line each.
+    fn shown(&self, report: &Report<'_>, analysis: &Analysis, out: &mut dyn Write) -> io::Result<()> {
+        let mut shown = report.listed(analysis).filter(|site| site.standing == Standing::Shown).peekable();
+        if shown.peek().is_none() {
+            return Ok(());
+        }
+        writeln!(out)?;
+        let heading =
+            format!("{:>9} {:<8} {:>8} {:>8} {:>5}  site", "verdict", "class", "live", "count", "id");
+        writeln!(out, "{}", self.style.paint(Ink::Faint, &heading))?;
+        for site in shown {
+            let figures = format!(
+                "{:>9} {:<8} {:>8} {:>8} {:>5}",
+                super::json::verdict_name(site.judgement.verdict),
+                site.judgement.class.name(),
+                units::bytes(site.totals.live_bytes as f64),
+                site.totals.live_count.map_or_else(|| "?".into(), |count| count.to_string()),
+                match site.label {
+                    SiteLabel::Number(number) => number.to_string(),
+                    SiteLabel::Text(_) => String::new(),
+                },
+            );
+            let place = site.headline().and_then(|frame| frame.place());
+            let place = place.map_or_else(String::new, |(file, line)| {
+                format!(" {}:{line}", edleak_analysis::analysis::base_name(file))
+            });
+            let width = WIDTH.saturating_sub(columns(&figures) + 2).max(20);
+            let name = self.fitted(&site.name(), width.saturating_sub(columns(&place)).max(width / 2));
+            writeln!(out, "{figures}  {}", self.style.clip_end(&(name + &printable(&place)), width))?;
+        }
+        Ok(())
+    }
+}
+
+/// Several frames that stand on one line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Run {
+    /// The same frame so many times.
+    Repeated(usize),
+    /// A frame of a language's runtime and so many inside it.
+    Runtime(usize),
+}
+
+/// Folds the inside of the runtime into the outermost frame of it, where that saves something.
+fn folded(runs: Vec<(SiteFrame<'_>, Run)>) -> Vec<(SiteFrame<'_>, Run)> {
+    const WORTH_IT: usize = 3;
+    let mut all = Vec::with_capacity(runs.len());
+    let same_kind =
+        |one: &(SiteFrame<'_>, Run), other: &(SiteFrame<'_>, Run)| one.0.is_runtime() && other.0.is_runtime();
+    for part in runs.chunk_by(same_kind) {
+        match part.last() {
+            Some((outermost, _)) if part.len() >= WORTH_IT => {
+                all.push((*outermost, Run::Runtime(part.len() - 1)));
+            }
+            _ => all.extend_from_slice(part),
+        }
+    }
+    all
+}
+
+fn is_same(one: SiteFrame<'_>, other: SiteFrame<'_>) -> bool {
+    one.name() == other.name() && one.place() == other.place()
+}

@@ -1,0 +1,140 @@
+//! Leaks as a person counts them: a watched caller and its stacks are one.
+
+use edleak_analysis::analysis::{Analysis, JudgedSite, SiteLabel};
+use edleak_model::classify::Verdict;
+use std::collections::HashMap;
+
+/// Less of a leak is not worth a line.
+const LEAST_SHARE: f64 = 0.005;
+
+/// A caller with its stacks, or a site by itself.
+pub(super) struct Group<'a> {
+    /// The caller.
+    pub site: &'a JudgedSite,
+    /// The member with the highest rate: its verdict stands for the group.
+    pub lead: &'a JudgedSite,
+    /// Of all members.
+    pub rate_bytes_per_s: f64,
+    /// When it began, from the start of the record.
+    pub began_s: f64,
+    /// Of all members.
+    pub leak_bytes: f64,
+    /// Of the caller and every stack of it, listed or not, at the last slice that was judged.
+    pub live_count: Option<u64>,
+    /// Less than half of what had leaked then was still live when the recording ended.
+    pub is_freed_at_end: bool,
+    /// The curve of all together.
+    pub curve: Vec<f64>,
+    /// Who leaks how much of it, by falling share; empty if there are no stacks.
+    pub shares: Vec<Share<'a>>,
+}
+
+/// A stack's part in a leak.
+pub(super) struct Share<'a> {
+    /// The stack; `None` for what the caller leaked while it was not watched.
+    pub site: Option<&'a JudgedSite>,
+    /// Its share of the leaked bytes, 0 to 1.
+    pub of_leaked: f64,
+}
+
+/// The listed leaks as groups, by falling rate.
+pub(super) fn groups<'a>(
+    analysis: &'a Analysis,
+    listed: impl Iterator<Item = &'a JudgedSite>,
+) -> Vec<Group<'a>> {
+    let by_label: HashMap<&SiteLabel, &JudgedSite> =
+        analysis.sites.iter().map(|site| (&site.label, site)).collect();
+    let mut stacks_of: HashMap<&SiteLabel, Vec<&JudgedSite>> = HashMap::new();
+    for site in &analysis.sites {
+        if let Some(parent) = &site.parent {
+            stacks_of.entry(parent).or_default().push(site);
+        }
+    }
+    // Listed sites come by falling rate, so the first member of a group is its lead.
+    let mut order: Vec<&SiteLabel> = Vec::new();
+    let mut members: HashMap<&SiteLabel, Vec<&JudgedSite>> = HashMap::new();
+    for site in listed {
+        let root = site.parent.as_ref().filter(|parent| by_label.contains_key(parent)).unwrap_or(&site.label);
+        members
+            .entry(root)
+            .or_insert_with(|| {
+                order.push(root);
+                Vec::new()
+            })
+            .push(site);
+    }
+    let group = |root: &SiteLabel| {
+        let members = members.get(root)?;
+        let stacks = stacks_of.get(root).map_or(&[][..], Vec::as_slice);
+        Some(group_of(analysis, by_label.get(root)?, members, stacks))
+    };
+    let mut groups: Vec<Group<'_>> = order.into_iter().filter_map(group).collect();
+    groups.sort_by(|a, b| b.rate_bytes_per_s.total_cmp(&a.rate_bytes_per_s));
+    groups
+}
+
+fn group_of<'a>(
+    analysis: &'a Analysis,
+    site: &'a JudgedSite,
+    members: &[&'a JudgedSite],
+    stacks: &[&'a JudgedSite],
+) -> Group<'a> {
+    let own_bytes: f64 = members.iter().map(|member| member.judgement.leak_bytes as f64).sum();
+    let own_rate: f64 = members.iter().map(|member| member.judgement.rate_bytes_per_s).sum();
+    // The sum over caller and stacks also holds what leaked before the stacks were watched.
+    let together = site.with_stacks.as_deref();
+    let (leak_bytes, rate_bytes_per_s, began_s) = match together.map(|family| &family.judgement) {
+        Some(judgement) if judgement.verdict == Verdict::Leak => {
+            (judgement.leak_bytes as f64, judgement.rate_bytes_per_s, judgement.began_s)
+        }
+        _ => {
+            let began = members.iter().map(|member| member.judgement.began_s);
+            (own_bytes, own_rate, began.fold(f64::INFINITY, f64::min))
+        }
+    };
+    let family = || std::iter::once(site).chain(stacks.iter().copied());
+    let live_count = family().filter_map(|site| site.judged_count).reduce(u64::saturating_add);
+    let curve = together.map_or(&site.curve, |family| &family.curve).clone();
+    let judged_bytes = curve.last().copied().unwrap_or(0.0);
+    let final_bytes: f64 = family().map(|site| site.totals.live_bytes as f64).sum();
+    Group {
+        site,
+        lead: members[0],
+        rate_bytes_per_s,
+        began_s,
+        leak_bytes,
+        live_count,
+        is_freed_at_end: final_bytes < leak_bytes.min(judged_bytes) / 2.0,
+        curve,
+        shares: if stacks.is_empty() { Vec::new() } else { shares_of(analysis, site, members, own_bytes) },
+    }
+}
+
+fn shares_of<'a>(
+    analysis: &'a Analysis,
+    site: &'a JudgedSite,
+    members: &[&'a JudgedSite],
+    leak_bytes: f64,
+) -> Vec<Share<'a>> {
+    let is_caller = |member: &JudgedSite| member.label == site.label;
+    let mut shares: Vec<Share<'_>> = if site.judged_with_stacks {
+        let share =
+            |part: &'a JudgedSite| Share { site: Some(part), of_leaked: part.leak_share.unwrap_or(0.0) };
+        let mut shares: Vec<Share<'_>> = analysis.parts_of(site).into_iter().map(share).collect();
+        // What the caller allocated while it was not watched.
+        let rest = 1.0 - shares.iter().map(|share| share.of_leaked).sum::<f64>();
+        if rest > LEAST_SHARE {
+            shares.push(Share { site: None, of_leaked: rest });
+        }
+        shares
+    } else {
+        let of = |bytes: u64| if leak_bytes > 0.0 { bytes as f64 / leak_bytes } else { 0.0 };
+        let share = |&member: &&'a JudgedSite| Share {
+            site: (!is_caller(member)).then_some(member),
+            of_leaked: of(member.judgement.leak_bytes),
+        };
+        members.iter().map(share).collect()
+    };
+    shares.sort_by(|a, b| b.of_leaked.total_cmp(&a.of_leaked));
+    shares
+}

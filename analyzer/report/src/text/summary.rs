@@ -1,0 +1,182 @@
+//! The end of the text: the result, what was seen, what was missed, and the next step.
+
+use super::super::{Report, count_standing, unlisted_leaks};
+use super::WIDTH;
+use super::group::groups;
+use super::style::{Ink, Style, fill, printable};
+use edleak_analysis::analysis::{Analysis, Standing, Summary};
+use edleak_analysis::gate::{MUCH_MISSING, Outcome, RuleUse, outcome, too_little};
+use edleak_model::classify::Confidence;
+use edleak_model::growth_kind::GrowthKind;
+use edleak_text::units::{self, plural};
+use std::io::{self, Write};
+
+/// Hints about symbols that are shown; more would bury the result.
+const MAX_HINTS: usize = 4;
+
+pub(super) fn write(
+    style: Style,
+    report: &Report<'_>,
+    analysis: &Analysis,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    writeln!(out)?;
+    let (ink, result) = result(analysis);
+    let mut paragraph = |ink: Ink, label: &str, text: &str| -> io::Result<()> {
+        let hang = " ".repeat(label.len());
+        for (i, line) in fill(&printable(text), label, &hang, WIDTH).iter().enumerate() {
+            match line.strip_prefix(label).filter(|_| i == 0) {
+                Some(rest) => writeln!(out, "{}{rest}", style.paint(ink, label))?,
+                None => writeln!(out, "{line}")?,
+            }
+        }
+        Ok(())
+    };
+    paragraph(ink, "edleak: ", &result)?;
+    paragraph(Ink::Faint, "seen:   ", &seen(&analysis.summary))?;
+    paragraph(Ink::Faint, "missed: ", &missed(&analysis.summary))?;
+    if let Some(sentence) = analysis.growth.sentence().filter(|_| analysis.growth.kind != GrowthKind::None) {
+        paragraph(Ink::Faint, "growth: ", &sentence)?;
+    }
+    if let Some(passed) = passed(analysis) {
+        paragraph(Ink::Faint, "passed: ", &passed)?;
+    }
+    if let Some(hidden) = report.top.and_then(|top| hidden_by_top(analysis, top)) {
+        paragraph(Ink::Faint, "hidden: ", &hidden)?;
+    }
+    if analysis.summary.missing_share > MUCH_MISSING {
+        let note = format!(
+            "slices are missing for {} of the record; straight lines stand in for them",
+            percent(analysis.summary.missing_share)
+        );
+        paragraph(Ink::Faint, "note:   ", &note)?;
+    }
+    if analysis.summary.unasked_children > 0 {
+        paragraph(
+            Ink::Faint,
+            "note:   ",
+            "its child processes were not recorded, so nothing is known of them (`edleak-record --children` records each into a trace of its own)",
+        )?;
+    }
+    let hints =
+        analysis.outcomes.iter().filter(|outcome| outcome.needs_attention() && outcome.unresolved > 0);
+    for hint in hints.take(MAX_HINTS) {
+        paragraph(Ink::Faint, "note:   ", &hint.to_string())?;
+    }
+    Ok(())
+}
+
+/// The rules of the suppressions that matched nothing in any recording, and those whose budget did not suffice.
+pub(super) fn write_rules(style: Style, report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
+    let unused = report.rules_that_are(RuleUse::Unused).map(|rule| (rule, "matched nothing"));
+    let exceeded =
+        report.rules_that_are(RuleUse::Exceeded).map(|rule| (rule, "hides nothing: its budget is exceeded"));
+    for (rule, what) in unused.chain(exceeded) {
+        let text = format!("suppression `{}` (line {}) {what}", printable(&rule.text), rule.line);
+        for line in fill(&text, "note:   ", "        ", WIDTH) {
+            writeln!(out, "{}", style.paint(Ink::Faint, &line))?;
+        }
+    }
+    Ok(())
+}
+
+fn result(analysis: &Analysis) -> (Ink, String) {
+    let header = &analysis.header;
+    let over =
+        format!("{} over {}", plural(header.slices, "slice", "slices"), units::duration(header.duration_s));
+    match (outcome(analysis), too_little(analysis)) {
+        (Outcome::Leaks, _) => {
+            let reported = || analysis.sites.iter().filter(|site| site.standing == Standing::Reported);
+            let suspects =
+                reported().filter(|site| site.judgement.confidence == Some(Confidence::Suspect)).count();
+            let leaks = reported().count() as u64;
+            let groups = groups(analysis, reported());
+            let rate: f64 = groups.iter().map(|group| group.rate_bytes_per_s).sum();
+            let leaked: f64 = groups.iter().map(|group| group.leak_bytes).sum();
+            let among = match (suspects as u64, leaks) {
+                (0, _) => String::new(),
+                (1, 1) => ", a suspect".into(),
+                (suspects, leaks) if suspects == leaks => ", all suspects".into(),
+                (suspects, _) => format!(" ({})", plural(suspects, "suspect", "suspects")),
+            };
+            let total = format!("{} together, {} leaked", units::rate(rate), units::bytes(leaked));
+            (Ink::Alarm, format!("{}{among} in {over}; {total}", plural(leaks, "leak", "leaks")))
+        }
+        (_, Some(why)) => (Ink::Warning, format!("undecided: {why}")),
+        (_, None) => (Ink::Calm, format!("no leak in {over}")),
+    }
+}
+
+fn seen(summary: &Summary) -> String {
+    let size = |bytes: u64| units::bytes(bytes as f64);
+    let mut text = format!("{}; {} live", plural(summary.sites, "site", "sites"), size(summary.live_bytes));
+    // edLeak's own slices hold live bytes only, and other tools' lines no allocated bytes.
+    if summary.allocs > 0 {
+        text += &format!(" in {}", plural(summary.live_count, "allocation", "allocations"));
+        text += &match summary.allocated_bytes {
+            0 => format!(", of {}", units::count(summary.allocs)),
+            bytes => format!(", of {} in {}", size(bytes), units::count(summary.allocs)),
+        };
+    }
+    if summary.undecided > 0 {
+        text += &format!("; {} undecided", plural(summary.undecided, "site", "sites"));
+    }
+    text
+}
+
+fn missed(summary: &Summary) -> String {
+    let parts = [
+        (summary.unknown_frees, "unknown free", "unknown frees"),
+        (summary.lost_slices, "lost slice", "lost slices"),
+        (summary.uncounted_allocs, "uncounted call", "uncounted calls"),
+        (summary.other_site_allocs, "allocation beyond the site table", "allocations beyond the site table"),
+        (summary.lost_stacks, "lost stack", "lost stacks"),
+        (summary.unrecorded_images, "unrecorded program", "unrecorded programs"),
+        (summary.damaged_blocks, "damaged block", "damaged blocks"),
+        (summary.damaged_bytes, "damaged byte", "damaged bytes"),
+    ];
+    let mut parts: Vec<String> = parts
+        .into_iter()
+        .filter(|part| part.0 > 0)
+        .map(|(number, one, many)| plural(number, one, many))
+        .collect();
+    if summary.missing_share > MUCH_MISSING {
+        parts.push(format!("{} of the record", percent(summary.missing_share)));
+    }
+    if summary.unresolved_addresses > 0 {
+        parts.push(format!(
+            "{} of {} without a function",
+            units::count(summary.unresolved_addresses),
+            plural(summary.reported_addresses, "address", "addresses")
+        ));
+    }
+    if parts.is_empty() { "nothing".into() } else { parts.join(", ") }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0} %", 100.0 * share)
+}
+
+/// Leaks that fail nothing, and why.
+fn passed(analysis: &Analysis) -> Option<String> {
+    let parts = [
+        (count_standing(analysis, |standing| standing == Standing::Known), "in the baseline"),
+        (count_standing(analysis, |standing| matches!(standing, Standing::Suppressed(_))), "suppressed"),
+        (count_standing(analysis, |standing| standing == Standing::Tolerated), "within the budget"),
+    ];
+    let unlisted = (unlisted_leaks(analysis), "below what --min-class or --strict asks for");
+    let parts = parts.into_iter().chain([unlisted]);
+    let parts: Vec<String> = parts
+        .filter(|(number, _)| *number > 0)
+        .map(|(number, why)| format!("{} {why}", plural(number, "leak", "leaks")))
+        .collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+fn hidden_by_top(analysis: &Analysis, top: usize) -> Option<String> {
+    let listed = count_standing(analysis, |standing| {
+        matches!(standing, Standing::Reported | Standing::Tolerated | Standing::Shown)
+    });
+    let hidden = listed.saturating_sub(top as u64);
+    (hidden > 0).then(|| format!("{} beyond --top {top}", plural(hidden, "site", "sites")))
+}

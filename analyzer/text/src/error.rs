@@ -1,0 +1,48 @@
+//! A value that does not parse, and how it is written instead.
+
+use std::fmt;
+
+/// A value that does not parse.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    remedy: String,
+}
+
+/// What was expected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A size in bytes.
+    Size,
+    /// A size per time.
+    Rate,
+}
+
+/// What the functions of this crate return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), remedy: remedy.into() }
+    }
+
+    /// What was expected.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// How to write the value.
+    pub fn remedy(&self) -> &str {
+        &self.remedy
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.message, self.remedy)
+    }
+}
+
+impl std::error::Error for Error {}
