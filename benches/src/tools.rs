@@ -20,7 +20,7 @@ impl Tools {
         let dir = match std::env::var_os("EDLEAK_BIN_DIR") {
             Some(dir) => PathBuf::from(dir),
             None => {
-                cargo(&["build", "--release", "-p", "edleak-collector", "-p", "edleak-analyze"])
+                cargo(&["build", "--release", "-p", "edleak-record", "-p", "edleak-analyze"])
                     .arg("-p")
                     .arg("edleak-preload")
                     .run()?;

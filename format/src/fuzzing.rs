@@ -1,10 +1,10 @@
 //! What the fuzz targets and their deterministic run share: reading everything, and getting past the checksums.
 
-use crate::block::{BlockHeader, BlockKind, MAX_RAW_BYTES, extent_bytes, payload_sum};
-use crate::header::{FORMAT_VERSION, Header};
 use crate::ids::SiteId;
-use crate::journal::{CHUNK_HEADER_BYTES, ChunkKind, chunk_header};
-use crate::reader::Trace;
+use crate::layout::block::{BlockHeader, BlockKind, MAX_RAW_BYTES, extent_bytes, payload_sum};
+use crate::layout::chunk::{CHUNK_HEADER_BYTES, ChunkKind, chunk_header};
+use crate::layout::header::{FORMAT_VERSION, Header};
+use crate::read::trace::Trace;
 use crate::slice::{Counters, SliceHeader, SliceVisitor};
 
 const SALT: u64 = 0x5a17;

@@ -7,11 +7,11 @@ use std::cell::Cell;
 
 use proptest::prelude::*;
 
-use crate::block::{BlockHeader, BlockKind, MAX_RAW_BYTES, extent_bytes, payload_sum};
-use crate::delta::MAX_SITES;
 use crate::fuzzing::{file_of, read_everything};
-use crate::header::{FORMAT_VERSION, Header};
-use crate::varint::put;
+use crate::layout::block::{BlockHeader, BlockKind, MAX_RAW_BYTES, extent_bytes, payload_sum};
+use crate::layout::delta::MAX_SITES;
+use crate::layout::header::{FORMAT_VERSION, Header};
+use crate::layout::varint::put;
 
 /// Counts what this thread has allocated, so tests that run beside do not disturb.
 struct Counting;

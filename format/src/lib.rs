@@ -13,41 +13,28 @@
 //! so history since the start survives at a coarser distance; the catalog always survives. docs/trace-format.md has
 //! every byte.
 //!
-//! Two legs that do not touch, one for meaning and one for bytes: `{writer reader} → {catalog thin} →
-//! {record delta journal} → varint`, and `{writer reader} → {space index} → {ring source} → {block header}`.
+//! ```text
+//! write/   trace_writer → {journal space} → {ring thin compression};  rewrite copies a trace
+//! read/    trace → {index tiles} → {columns source prefetch}
+//! layout/  the bytes that both agree on: header block chunk catalog delta stride varint
+//! record slice ids   the values
+//! ```
 #![deny(unsafe_code)]
 
-mod block;
-mod catalog;
-mod columns;
 #[cfg(test)]
 mod crash_tests;
-mod delta;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
-mod header;
 #[cfg(test)]
 mod hostile_tests;
 mod ids;
-mod index;
-mod journal;
-mod lanes;
-mod prefetch;
-mod reader;
+mod layout;
+mod read;
 mod record;
-mod rewrite;
-mod ring;
-mod seal;
 mod slice;
-mod source;
-mod space;
-mod squeeze;
-mod stride;
-mod thin;
-mod varint;
-mod writer;
+mod write;
 
 #[cfg(test)]
 extern crate self as edleak_format;
@@ -55,14 +42,14 @@ extern crate self as edleak_format;
 #[path = "../tests/common/mod.rs"]
 mod common;
 
-pub use columns::Columns;
 pub use error::{Error, ErrorKind};
 pub use ids::{ModuleId, SiteId, StackId};
-pub use index::Damage;
-pub use lanes::{CHUNK_SLICES, LANES, Lanes, Row, TILE_SITES, TileReader};
-pub use reader::{BlockInfo, Trace};
+pub use layout::stride::Grid;
+pub use read::columns::Columns;
+pub use read::index::Damage;
+pub use read::tiles::{CHUNK_SLICES, LANES, Lanes, Row, TILE_SITES, TileReader};
+pub use read::trace::{BlockInfo, Trace};
 pub use record::*;
-pub use rewrite::rewrite;
 pub use slice::{Counters, SliceHeader, SliceVisitor};
-pub use stride::Grid;
-pub use writer::{DEFAULT_CAPACITY_BYTES, MIN_CAPACITY_BYTES, TraceWriter, is_being_written};
+pub use write::rewrite::rewrite;
+pub use write::trace_writer::{DEFAULT_CAPACITY_BYTES, MIN_CAPACITY_BYTES, TraceWriter, is_being_written};

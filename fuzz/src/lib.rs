@@ -13,7 +13,7 @@ use edleak_binary::calls::Code;
 use edleak_binary::file::Elf;
 use edleak_binary::unwind::UnwindTable;
 use edleak_binary::{Options, Symbolizer};
-use edleak_collector::wrappers::{WrapperSet, wrapper_functions, wrapper_ranges};
+use edleak_collector::rules::wrappers::{WrapperSet, wrapper_functions, wrapper_ranges};
 use edleak_format::Trace;
 use edleak_format::fuzzing::{file_of, read_everything};
 use edleak_model::classify::Model;

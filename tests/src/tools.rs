@@ -58,7 +58,7 @@ fn build_release() -> Result<PathBuf, String> {
     let target = target_dir();
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args(["build", "--release", "--quiet", "-p", "edleak-collector", "-p", "edleak-analyze"])
+        .args(["build", "--release", "--quiet", "-p", "edleak-record", "-p", "edleak-analyze"])
         .args(["-p", "edleak-preload", "--target-dir"])
         .arg(&target)
         .current_dir(repository())

@@ -54,7 +54,7 @@ fn symbols_are_exported_in_one_file() {
         .filter(|path| path.starts_with("recorder/preload"))
         .filter(|path| has_word(&code_of(path), "no_mangle"))
         .collect();
-    assert_eq!(exporting, [PathBuf::from("recorder/preload/src/interpose.rs")]);
+    assert_eq!(exporting, [PathBuf::from("recorder/preload/src/entry/exports.rs")]);
 }
 
 /// `no_std` gives the preload none of these; a file that begins to build its own has lost its way.
@@ -96,11 +96,11 @@ fn without_cold_functions(code: &str) -> String {
 fn hot_files_call_nothing_cold() {
     let cold_everywhere = ["arch::syscall", "detached::"];
     let hot: &[(&str, &[&str])] = &[
-        ("interpose.rs", &["sys::", "modules::"]),
-        ("hooks.rs", &["sys::", "modules::"]),
-        ("thread.rs", &[]),
-        ("live.rs", &[]),
-        ("sites.rs", &["sys::"]),
+        ("entry/exports.rs", &["sys::", "modules::"]),
+        ("hot/free.rs", &["sys::", "modules::"]),
+        ("hot/thread.rs", &[]),
+        ("hot/live.rs", &[]),
+        ("cold/sites.rs", &["sys::"]),
     ];
     for (name, cold) in hot {
         let path = Path::new("recorder/preload/src").join(name);
@@ -178,6 +178,10 @@ fn dependencies_point_one_way() {
         (
             "analyzer/report",
             &["edleak-analysis", "edleak-format", "edleak-binary", "edleak-model", "edleak-text"],
+        ),
+        (
+            "recorder/collector",
+            &["edleak-session", "edleak-format", "edleak-binary", "edleak-model", "edleak-text"],
         ),
     ];
     for (package, allowed) in may_use {

@@ -296,17 +296,17 @@ fn rule_of(row: &UnwindTableRow<usize>) -> Rule {
         Some(RegisterRule::Offset(-8)) => {}
         _ => return Rule::UNKNOWN,
     }
-    let rbp_offset = match row.register(X86_64::RBP) {
+    let fp_offset = match row.register(X86_64::RBP) {
         None | Some(RegisterRule::SameValue) => None,
         Some(RegisterRule::Offset(offset)) => Some(-offset),
         Some(_) => return Rule::UNKNOWN,
     };
     let rule = match row.cfa() {
         CfaRule::RegisterAndOffset { register: X86_64::RSP, offset } => {
-            Rule::pack(Kind::Rsp, *offset, rbp_offset)
+            Rule::pack(Kind::Sp, *offset, fp_offset)
         }
         CfaRule::RegisterAndOffset { register: X86_64::RBP, offset } => {
-            Rule::pack(Kind::Rbp, *offset, rbp_offset)
+            Rule::pack(Kind::Fp, *offset, fp_offset)
         }
         _ => None,
     };

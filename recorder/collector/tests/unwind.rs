@@ -76,7 +76,7 @@ fn rule_of(columns: &[String], words: &[&str]) -> Rule {
         Some("c-8") => {}
         _ => return Rule::UNKNOWN,
     }
-    let rbp_offset = match cell("rbp") {
+    let fp_offset = match cell("rbp") {
         None | Some("u" | "s") => None,
         Some(word) => match word.strip_prefix("c-").and_then(|offset| offset.parse().ok()) {
             Some(offset) => Some(offset),
@@ -85,11 +85,11 @@ fn rule_of(columns: &[String], words: &[&str]) -> Rule {
     };
     let Some((register, offset)) = words[1].split_once('+') else { return Rule::UNKNOWN };
     let kind = match register {
-        "rsp" => Kind::Rsp,
-        "rbp" => Kind::Rbp,
+        "rsp" => Kind::Sp,
+        "rbp" => Kind::Fp,
         _ => return Rule::UNKNOWN,
     };
-    Rule::pack(kind, offset.parse().expect("an offset is a number"), rbp_offset).unwrap_or(Rule::UNKNOWN)
+    Rule::pack(kind, offset.parse().expect("an offset is a number"), fp_offset).unwrap_or(Rule::UNKNOWN)
 }
 
 /// Compares every row of one file; returns how many stretches there were, `None` without readelf.

@@ -10,7 +10,7 @@ use common::{run, source, try_run};
 use edleak_binary::file::{Elf, FileBytes};
 use edleak_binary::names::FunctionName;
 use edleak_binary::unwind::UnwindTable;
-use edleak_collector::wrappers::{WrapperRange, WrapperSet, wrapper_functions, wrapper_ranges};
+use edleak_collector::rules::wrappers::{WrapperRange, WrapperSet, wrapper_functions, wrapper_ranges};
 use edleak_session::rule::Kind;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ impl<'set> Modules<'set> {
                 path.display()
             );
             assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start), "{}", path.display());
-            assert!(ranges.iter().all(|range| matches!(range.rule.kind(), Kind::Rsp | Kind::Rbp)));
+            assert!(ranges.iter().all(|range| matches!(range.rule.kind(), Kind::Sp | Kind::Fp)));
             let named =
                 |f: &edleak_binary::file::Function<'_>| (f.start, f.end, FunctionName::new(f.name).path);
             Module { ranges, functions: elf.functions().iter().map(named).collect() }
@@ -267,7 +267,7 @@ fn every_call_of_the_c_library_keeps_its_rule() {
             let after = ranges.partition_point(|range| range.start <= lookup);
             let range = after.checked_sub(1).map(|at| ranges[at]).filter(|range| lookup < range.end);
             let rule = table.lookup(lookup);
-            let expected = Some(rule).filter(|rule| matches!(rule.kind(), Kind::Rsp | Kind::Rbp));
+            let expected = Some(rule).filter(|rule| matches!(rule.kind(), Kind::Sp | Kind::Fp));
             assert_eq!(range.map(|range| range.rule), expected, "the call before {address:#x}");
             calls += 1;
         }

@@ -3,21 +3,22 @@
 //! Reading order, hot files first. A hot file reaches cold code only through a `#[cold]` function.
 //!
 //! ```text
-//! hot   interpose   the exported C symbols
-//!       note        what their stubs do with a new allocation: the whole fast path of one
-//!       hooks       what a free and a realloc do
-//!       thread      this thread's counters and what it is in the middle of
-//!       tables      what these begin from
+//! entry exports     the exported C symbols
+//!       forward     entry points that may call other entry points; operator new and delete
+//! arch  x86_64      everything that names a register or a number of a system call
+//!         note      what an entry stub does with a new allocation: its whole fast path
+//! hot   free        what a free and a realloc do
+//!       thread      this thread's counters, and the entry point that is under way
+//!       tables      the page of counters and the side table, at one address
 //!       live        address → (site, size)
 //!       walk        the stack of an allocation at a watched site
-//! cold  slow        everything the fast path left out
+//! cold  slow        everything that the fast path leaves out
 //!       sites       return address → site; stepping over wrappers
-//!       forward     entry points that may call other entry points; operator new and delete
 //!       modules     which modules the loader brings and takes
 //!       real        the next malloc, and memory until it is found
 //!       lifecycle   start, fork, exec as a state machine; attaching to a session
 //!       detached    a bare LD_PRELOAD starts its own collector
-//!       sys arch    raw system calls · thread-local access
+//!       sys         the system calls of the preload
 //! ```
 //!
 //! Rules that hold everywhere here: no allocation, no lock, no panic, no errno (system calls are raw), and after
@@ -27,21 +28,9 @@
 #![cfg_attr(test, allow(dead_code))]
 
 mod arch;
-mod detached;
-mod forward;
-mod hooks;
-mod interpose;
-mod lifecycle;
-mod live;
-mod modules;
-mod note;
-mod real;
-mod sites;
-mod slow;
-mod sys;
-mod tables;
-mod thread;
-mod walk;
+mod cold;
+mod entry;
+mod hot;
 
 /// There is no panic path in the preload; the compiler wants to know what one would do.
 #[cfg(not(test))]

@@ -1,6 +1,6 @@
 //! HOT: what the hot path knows of a caller, in one word: the site to count at or the rule to step over it.
 //!
-//! A return address has 48 bits: the lower 16 choose one of [`CALLERS`] words, the upper 32 stand in it, so a word and its place
+//! A return address has 48 bits: the lower 16 choose one of [`CALLERS`] entries, the upper 32 stand in it, so a word and its place
 //! together say which address it is about, and one comparison tells both that it is the right one and that there is nothing to do
 //! but count. The lower bits are as good as a hash: code is called from everywhere in it, and neighbours share no place but a line.
 //!
@@ -44,15 +44,15 @@ pub const CFA_BITS: u32 = 16;
 /// and leave rbp as it is, those above are all other rules.
 pub const FRAME: u64 = SiteOffset::END as u64 | ((1 << CFA_BITS) - 1);
 const _: () = assert!(SiteOffset::END.is_multiple_of(1 << CFA_BITS));
-const MAX_RBP_WORDS: u64 = 4095;
+const MAX_FP_WORDS: u64 = 4095;
 /// What the upper bits of rules begin with that find the CFA from rsp and the caller's rbp on the stack.
 pub const SAVED_FROM: u64 = FRAME >> CFA_BITS;
 /// The last of those.
-pub const LAST_SAVED: u64 = ((SAVED_FROM + MAX_RBP_WORDS + 1) << CFA_BITS) - 1;
+pub const LAST_SAVED: u64 = ((SAVED_FROM + MAX_FP_WORDS + 1) << CFA_BITS) - 1;
 /// What the upper bits of the other rules begin with.
 pub const OTHERS_FROM: u64 = (LAST_SAVED + 1) >> CFA_BITS;
 /// The last meaning of all.
-pub const LAST: u64 = ((OTHERS_FROM + MAX_RBP_WORDS + 1) << CFA_BITS) - 1;
+pub const LAST: u64 = ((OTHERS_FROM + MAX_FP_WORDS + 1) << CFA_BITS) - 1;
 const _: () = assert!(LAST < 1 << (TURN + PLACE_BITS) && LAST <= i32::MAX as u64);
 
 /// The index of the word about an address.
@@ -92,12 +92,12 @@ impl Caller {
             return None;
         }
         if self.0 == FRAME {
-            return Rule::pack(Kind::Rbp, 16, Some(16));
+            return Rule::pack(Kind::Fp, 16, Some(16));
         }
         let (kind, from) =
-            if self.0 <= LAST_SAVED { (Kind::Rsp, SAVED_FROM) } else { (Kind::Rbp, OTHERS_FROM) };
-        let rbp_offset = (upper - from) as i64 * 8;
-        Rule::pack(kind, cfa_offset, if rbp_offset > 0 { Some(rbp_offset) } else { None })
+            if self.0 <= LAST_SAVED { (Kind::Sp, SAVED_FROM) } else { (Kind::Fp, OTHERS_FROM) };
+        let fp_offset = (upper - from) as i64 * 8;
+        Rule::pack(kind, cfa_offset, if fp_offset > 0 { Some(fp_offset) } else { None })
     }
 
     /// What a word can say of a site and its action; `None`: there is more to do than a word can say.
@@ -109,27 +109,27 @@ impl Caller {
             return Some(Caller(SiteOffset::of(id).bytes() as u64));
         }
         let rule = action.as_step()?;
-        let (cfa_offset, rbp_words) = (rule.cfa_offset() as u64, rule.rbp_offset() as u64 / 8);
+        let (cfa_offset, fp_words) = (rule.cfa_offset() as u64, rule.fp_offset() as u64 / 8);
         // Whoever steps without asking the table must come further with each step.
-        if cfa_offset == 0 || cfa_offset >> CFA_BITS != 0 || rbp_words > MAX_RBP_WORDS {
+        if cfa_offset == 0 || cfa_offset >> CFA_BITS != 0 || fp_words > MAX_FP_WORDS {
             return None;
         }
-        Some(Caller(match (rule.kind(), cfa_offset, rbp_words) {
-            (Kind::Rsp, _, _) => (SAVED_FROM + rbp_words) << CFA_BITS | cfa_offset,
+        Some(Caller(match (rule.kind(), cfa_offset, fp_words) {
+            (Kind::Sp, _, _) => (SAVED_FROM + fp_words) << CFA_BITS | cfa_offset,
             (_, 16, 2) => FRAME,
-            _ => (OTHERS_FROM + rbp_words) << CFA_BITS | cfa_offset,
+            _ => (OTHERS_FROM + fp_words) << CFA_BITS | cfa_offset,
         }))
     }
 }
 
 /// Publishes what the table says of an address. A word about another address gives way only if `takes_over`.
-pub fn publish(words: &[AtomicU64], address: u64, slot: &SiteSlot, takes_over: impl FnOnce() -> bool) {
+pub fn publish(cache: &[AtomicU64], address: u64, slot: &SiteSlot, takes_over: impl FnOnce() -> bool) {
     let meaning = slot.meaning.load(Ordering::Acquire);
     let Some(caller) = Caller::of(meaning as u32, Action((meaning >> 32) as u32)) else { return };
     if address >> ADDRESS_BITS != 0 || address < LOWEST as u64 {
         return;
     }
-    let Some(place) = words.get(place(address)) else { return };
+    let Some(place) = cache.get(place(address)) else { return };
     let word = caller.word(address);
     let now = place.load(Ordering::Relaxed);
     if now == word || now != 0 && !is_about(now, address) && !takes_over() {
@@ -138,19 +138,19 @@ pub fn publish(words: &[AtomicU64], address: u64, slot: &SiteSlot, takes_over: i
     place.store(word, Ordering::Relaxed);
     fence(Ordering::SeqCst);
     if slot.meaning.load(Ordering::Relaxed) != meaning {
-        withdraw(words, address);
+        withdraw(cache, address);
     }
 }
 
 /// Takes back what was published of an address whose meaning in the table has just been changed.
-pub fn withdraw(words: &[AtomicU64], address: u64) {
-    withdraw_if(words, address, |_| true);
+pub fn withdraw(cache: &[AtomicU64], address: u64) {
+    withdraw_if(cache, address, |_| true);
 }
 
 /// Takes back what was published of an address, if it is this.
-pub fn withdraw_if(words: &[AtomicU64], address: u64, is_wrong: impl FnOnce(Caller) -> bool) {
+pub fn withdraw_if(cache: &[AtomicU64], address: u64, is_wrong: impl FnOnce(Caller) -> bool) {
     fence(Ordering::SeqCst);
-    let Some(place) = words.get(place(address)) else { return };
+    let Some(place) = cache.get(place(address)) else { return };
     let now = place.load(Ordering::Relaxed);
     if is_about(now, address) && is_wrong(Caller::by(now, address)) {
         // If it has changed meanwhile, whoever changed it looks at the table after this.
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
     use std::vec::Vec;
 
-    fn words() -> Vec<AtomicU64> {
+    fn empty_cache() -> Vec<AtomicU64> {
         (0..CALLERS).map(|_| AtomicU64::new(0)).collect()
     }
 
@@ -176,12 +176,12 @@ mod tests {
         SiteSlot { key: AtomicU64::new(address), meaning: AtomicU64::new(crate::site::meaning(id, action)) }
     }
 
-    fn known(words: &[AtomicU64], address: u64) -> Caller {
-        Caller::by(words[place(address)].load(Ordering::Relaxed), address)
+    fn known(cache: &[AtomicU64], address: u64) -> Caller {
+        Caller::by(cache[place(address)].load(Ordering::Relaxed), address)
     }
 
-    fn site(words: &[AtomicU64], address: u64) -> Option<u32> {
-        known(words, address).site().map(SiteOffset::id)
+    fn site(cache: &[AtomicU64], address: u64) -> Option<u32> {
+        known(cache, address).site().map(SiteOffset::id)
     }
 
     fn addresses() -> impl Iterator<Item = u64> {
@@ -200,37 +200,37 @@ mod tests {
 
     #[test]
     fn what_was_published_is_found_and_nobody_else_finds_it() {
-        let words = words();
-        let rule = Rule::pack(Kind::Rsp, 48, Some(16)).expect("fits");
+        let cache = empty_cache();
+        let rule = Rule::pack(Kind::Sp, 48, Some(16)).expect("fits");
         for (address, id, action) in
             [(0x5555_5555_1234, 2, Action::COUNT), (0x7fff_f7e0_0011, 65_535, Action::COUNT)]
         {
-            publish(&words, address, &slot(address, id, action), || false);
-            assert_eq!(known(&words, address).site().map(SiteOffset::id), Some(id));
-            assert_eq!(known(&words, address).rule(), None);
+            publish(&cache, address, &slot(address, id, action), || false);
+            assert_eq!(known(&cache, address).site().map(SiteOffset::id), Some(id));
+            assert_eq!(known(&cache, address).rule(), None);
         }
         let wrapper = 0x7f12_3456_789a;
-        publish(&words, wrapper, &slot(wrapper, 9, Action::step(rule)), || false);
-        assert_eq!((known(&words, wrapper).site(), known(&words, wrapper).rule()), (None, Some(rule)));
+        publish(&cache, wrapper, &slot(wrapper, 9, Action::step(rule)), || false);
+        assert_eq!((known(&cache, wrapper).site(), known(&cache, wrapper).rule()), (None, Some(rule)));
         // One bit apart, each bit of them: an address that shares everything else.
         let near = [0x5555_5555_1234, 0x7fff_f7e0_0011, wrapper]
             .map(|address| (0..ADDRESS_BITS).map(move |bit| address ^ 1 << bit));
         for other in addresses().chain(extremes()).chain(near.into_iter().flatten()) {
-            assert_eq!(known(&words, other).site(), None, "{other:#x}");
-            assert_eq!(known(&words, other).rule(), None, "{other:#x}");
+            assert_eq!(known(&cache, other).site(), None, "{other:#x}");
+            assert_eq!(known(&cache, other).rule(), None, "{other:#x}");
         }
     }
 
     #[test]
     fn every_rule_comes_back_and_is_told_from_a_site() {
-        for kind in [Kind::Rsp, Kind::Rbp] {
+        for kind in [Kind::Sp, Kind::Fp] {
             for cfa in [8, 16, 4096, (1 << CFA_BITS) - 8] {
-                for rbp in [None, Some(8), Some(16), Some(MAX_RBP_WORDS as i64 * 8)] {
+                for rbp in [None, Some(8), Some(16), Some(MAX_FP_WORDS as i64 * 8)] {
                     let rule = Rule::pack(kind, cfa, rbp).expect("fits");
                     let caller = Caller::of(7, Action::step(rule)).expect("can be said");
                     assert_eq!((caller.rule(), caller.site()), (Some(rule), None));
-                    assert_eq!(caller.0 < FRAME, kind == Kind::Rsp && rbp.is_none());
-                    assert_eq!(caller.0 == FRAME, (kind, cfa, rbp) == (Kind::Rbp, 16, Some(16)));
+                    assert_eq!(caller.0 < FRAME, kind == Kind::Sp && rbp.is_none());
+                    assert_eq!(caller.0 == FRAME, (kind, cfa, rbp) == (Kind::Fp, 16, Some(16)));
                 }
             }
         }
@@ -255,10 +255,10 @@ mod tests {
 
     #[test]
     fn what_a_word_cannot_say_is_never_published() {
-        let words = words();
+        let cache = empty_cache();
         let address = 0x4000_1234;
-        let stays = Action::step(Rule::pack(Kind::Rsp, 0, None).expect("fits"));
-        let far = Action::step(Rule::pack(Kind::Rsp, 1 << CFA_BITS, None).expect("fits"));
+        let stays = Action::step(Rule::pack(Kind::Sp, 0, None).expect("fits"));
+        let far = Action::step(Rule::pack(Kind::Sp, 1 << CFA_BITS, None).expect("fits"));
         for (id, action) in [
             (0, Action::COUNT),
             (5, Action::WATCH),
@@ -267,47 +267,47 @@ mod tests {
             (5, far),
             (1 << 16, Action::COUNT),
         ] {
-            publish(&words, address, &slot(address, id, action), || true);
-            assert_eq!((known(&words, address).site(), known(&words, address).rule()), (None, None));
+            publish(&cache, address, &slot(address, id, action), || true);
+            assert_eq!((known(&cache, address).site(), known(&cache, address).rule()), (None, None));
         }
         let beyond = address | 1 << ADDRESS_BITS;
-        publish(&words, beyond, &slot(beyond, 5, Action::COUNT), || true);
-        assert_eq!(known(&words, address).site(), None);
+        publish(&cache, beyond, &slot(beyond, 5, Action::COUNT), || true);
+        assert_eq!(known(&cache, address).site(), None);
     }
 
     #[test]
     fn a_changed_meaning_is_withdrawn_and_a_neighbour_stays() {
-        let words = words();
+        let cache = empty_cache();
         let address = 0x4000_1234;
         let rival = address + CALLERS as u64;
-        publish(&words, address, &slot(address, 5, Action::COUNT), || false);
-        publish(&words, rival, &slot(rival, 6, Action::COUNT), || false);
-        assert_eq!((site(&words, address), site(&words, rival)), (Some(5), None));
-        withdraw(&words, rival);
-        assert_eq!(site(&words, address), Some(5));
-        publish(&words, rival, &slot(rival, 6, Action::COUNT), || true);
-        assert_eq!((site(&words, address), site(&words, rival)), (None, Some(6)));
-        withdraw(&words, rival);
-        assert_eq!(known(&words, rival).site(), None);
+        publish(&cache, address, &slot(address, 5, Action::COUNT), || false);
+        publish(&cache, rival, &slot(rival, 6, Action::COUNT), || false);
+        assert_eq!((site(&cache, address), site(&cache, rival)), (Some(5), None));
+        withdraw(&cache, rival);
+        assert_eq!(site(&cache, address), Some(5));
+        publish(&cache, rival, &slot(rival, 6, Action::COUNT), || true);
+        assert_eq!((site(&cache, address), site(&cache, rival)), (None, Some(6)));
+        withdraw(&cache, rival);
+        assert_eq!(known(&cache, rival).site(), None);
     }
 
     // The other side of the module's promise: the meaning changes, and is withdrawn in vain, between the publisher's look at it and
     // its store. `takes_over` is asked just there.
     #[test]
     fn a_word_that_was_withdrawn_before_it_stood_there_does_not_stay() {
-        let words = words();
+        let cache = empty_cache();
         let address = 0x5555_0000_4321;
         let rival = address + CALLERS as u64;
-        publish(&words, rival, &slot(rival, 6, Action::COUNT), || false);
+        publish(&cache, rival, &slot(rival, 6, Action::COUNT), || false);
         let own = slot(address, 5, Action::COUNT);
         let mut is_asked = false;
-        publish(&words, address, &own, || {
+        publish(&cache, address, &own, || {
             own.set_action(Action::WATCH);
-            withdraw(&words, address);
+            withdraw(&cache, address);
             is_asked = true;
             true
         });
         assert!(is_asked);
-        assert_eq!((known(&words, address).site(), known(&words, address).rule()), (None, None));
+        assert_eq!((known(&cache, address).site(), known(&cache, address).rule()), (None, None));
     }
 }

@@ -104,7 +104,7 @@ impl Action {
     pub fn as_step(self) -> Option<Rule> {
         use crate::rule::Kind;
         let rule = Rule(self.0);
-        matches!(rule.kind(), Kind::Rsp | Kind::Rbp).then_some(rule)
+        matches!(rule.kind(), Kind::Sp | Kind::Fp).then_some(rule)
     }
 }
 

@@ -348,7 +348,7 @@ mod tests {
 
     #[test]
     fn rules_and_bounds_are_found_by_address() {
-        let rule = |cfa| Rule::pack(Kind::Rsp, cfa, None).expect("fits");
+        let rule = |cfa| Rule::pack(Kind::Sp, cfa, None).expect("fits");
         let row =
             |offset: u64, rule: Rule| RuleRow { offset_and_rule: (offset | u64::from(rule.0) << 32).into() };
         let rows = [row(0x10, rule(8)), row(0x20, rule(16)), row(0x00, rule(24)), row(0x08, Rule::UNKNOWN)];

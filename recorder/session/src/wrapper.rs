@@ -38,7 +38,7 @@ mod tests {
     use crate::rule::{Kind, Rule};
 
     fn range(start: u64, end: u64, cfa: i64) -> WrapperRange {
-        let rule = Rule::pack(Kind::Rsp, cfa, None).expect("fits");
+        let rule = Rule::pack(Kind::Sp, cfa, None).expect("fits");
         WrapperRange { start: start.into(), end: end.into(), action: rule.0.into(), _reserved: 0 }
     }
 

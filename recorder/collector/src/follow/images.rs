@@ -1,13 +1,13 @@
 //! From image to image: whose session it is, what its trace is called, and what becomes of the image before.
 
-use super::names::{beside, child_path};
+use super::trace_names::{beside, child_path};
 use super::{Child, Follower};
-use crate::limits;
-use crate::output;
-use crate::process;
 use crate::recording::{Others, Recording};
-use crate::shm::Session;
-use crate::signals::Watch;
+use crate::start::output;
+use crate::sys::limits;
+use crate::sys::process;
+use crate::sys::shm::Session;
+use crate::sys::signals::Watch;
 use edleak_format::{EndReason, TraceWriter};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -60,8 +60,8 @@ impl Follower<'_> {
                 .map_err(|refusal| refusal.to_string()),
         }
         .and_then(|writer| {
-            let guide = self.plan.guide.for_another();
-            Recording::begin(session, pid, &path, writer, &options, guide).map_err(|error| {
+            let publisher = self.plan.publisher.for_another();
+            Recording::begin(session, pid, &path, writer, &options, publisher).map_err(|error| {
                 let remedy = limits::remedy(error.raw_os_error(), "choose another file with -o");
                 limits::with_remedy(&error, &remedy)
             })

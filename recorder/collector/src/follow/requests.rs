@@ -1,10 +1,10 @@
 //! What is asked of the recordings under way: requests in, answers out.
 
 use super::Follower;
-use crate::control::ClientId;
+use crate::control::socket::ClientId;
 use crate::recording::Recording;
-use crate::steering::Wanted;
-use crate::watch::Request;
+use crate::recording::watch_changes::WatchRequest;
+use crate::watch::request::Request;
 use std::time::Instant;
 
 impl Follower<'_> {
@@ -46,7 +46,7 @@ impl Follower<'_> {
                 let Some(recording) = self.recordings().find(|one| one.pid().to_string() == *pid) else {
                     return Some(Err(format!("process {pid} is not being recorded (any more)")));
                 };
-                recording.steer(Wanted { client, requests, is_for: *verb == "watch" });
+                recording.steer(WatchRequest { client, requests, is_for: *verb == "watch" });
                 None
             }
             _ => Some(Err("unknown request (use edleak-record of the same version on both sides)".into())),

@@ -1,9 +1,9 @@
 //! What is new since the slice before: modules, sites in them, and watched stacks.
 
 use super::Recording;
-use crate::guide::is_step;
-use crate::process;
-use crate::stacks::NewStack;
+use crate::recording::stacks::NewStack;
+use crate::rules::publisher::is_step;
+use crate::sys::process;
 use edleak_format::{Error, ModuleId, Record, Site, SiteId, SiteKind, Stack};
 use edleak_session::event::{LOADED, MAX_EVENTS, ModuleEvent, NAME_BYTES};
 use edleak_session::site::OTHER;
@@ -37,7 +37,7 @@ impl Recording {
         self.events_read = written;
         self.session.header().events_read.store(written, Ordering::Release);
         if is_any_back {
-            self.guide.publish(&self.session, self.modules.all());
+            self.publisher.publish(&self.session, self.modules.all());
         }
         self.new_modules(first_new)
     }
@@ -50,7 +50,7 @@ impl Recording {
         for loaded in &new {
             self.record(&Record::Module(loaded.module.clone()))?;
         }
-        self.guide.publish(&self.session, self.modules.all());
+        self.publisher.publish(&self.session, self.modules.all());
         Ok(())
     }
 
@@ -95,8 +95,8 @@ impl Recording {
         now_ns: u64,
     ) -> Result<(), Error> {
         // It may have been met while the tables that say what to do there were being replaced.
-        self.guide.tell(&self.session, address);
-        let is_wrapper = is_step(self.guide.action_at(address));
+        self.publisher.tell(&self.session, address);
+        let is_wrapper = is_step(self.publisher.action_at(address));
         if module.is_some() && module == self.image {
             self.image_sites.push((id - OTHER) as usize);
         }

@@ -102,8 +102,8 @@ impl Captured {
         while frames.len() < 1024 {
             let rule = self.rule_at(if is_exact { pc } else { pc - 1 });
             let cfa = match rule.kind() {
-                Kind::Rsp => rsp + rule.cfa_offset() as u64,
-                Kind::Rbp => rbp + rule.cfa_offset() as u64,
+                Kind::Sp => rsp + rule.cfa_offset() as u64,
+                Kind::Fp => rbp + rule.cfa_offset() as u64,
                 Kind::Signal => {
                     // ucontext: uc_mcontext.gregs begins 40 bytes in; rbp, rsp and rip are the 11th, 16th and 17th.
                     let register = |index: u64| self.word(rsp + 40 + 8 * index);
@@ -119,8 +119,8 @@ impl Captured {
                 end => return (frames, end),
             };
             let Some(to) = self.word(cfa - 8) else { return (frames, Kind::Unknown) };
-            if rule.rbp_offset() != 0 {
-                let Some(saved) = self.word(cfa - rule.rbp_offset() as u64) else {
+            if rule.fp_offset() != 0 {
+                let Some(saved) = self.word(cfa - rule.fp_offset() as u64) else {
                     return (frames, Kind::Unknown);
                 };
                 rbp = saved;

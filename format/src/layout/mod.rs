@@ -1,0 +1,9 @@
+//! What the bytes mean: the first page, blocks, chunks of the journal, records, slices.
+
+pub(crate) mod block;
+pub(crate) mod catalog;
+pub(crate) mod chunk;
+pub(crate) mod delta;
+pub(crate) mod header;
+pub(crate) mod stride;
+pub(crate) mod varint;

@@ -1,0 +1,258 @@
+//! Finding the sound blocks of a file, whatever has happened to it.
+
+use std::io;
+
+use crate::layout::block::{ALIGN_BYTES, BlockHeader, BlockKind, HEADER_BYTES, MAX_RAW_BYTES, payload_sum};
+use crate::layout::catalog::{self, Records};
+use crate::layout::chunk::{ChunkKind, Chunks, decode_slice_header};
+use crate::layout::header::PAGE_BYTES;
+use crate::layout::stride::Stride;
+use crate::read::source::Source;
+
+/// What of a trace is not sound.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Damage {
+    /// Blocks that do not match their checksum, that the end of the file cuts, or that are known to be missing; a torn
+    /// last slice counts as one.
+    pub torn_blocks: u64,
+    /// Bytes that belong to no sound block.
+    pub skipped_bytes: u64,
+    /// Slices known to be lost; where only a span of ticks is known to be missing, the slices due in it.
+    pub lost_slices: u64,
+}
+
+impl Damage {
+    /// Nothing is damaged.
+    pub fn is_sound(&self) -> bool {
+        *self == Damage::default()
+    }
+}
+
+/// A block of slices that is sound.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    pub at: u64,
+    /// For a journal, `slices`, ticks and level are those of its sound chunks.
+    pub header: BlockHeader,
+}
+
+/// The sound blocks of a trace.
+#[derive(Default)]
+pub(crate) struct Index {
+    /// By ascending tick, not overlapping.
+    pub slices: Vec<Found>,
+    pub records: Records,
+    pub damage: Damage,
+}
+
+/// Bytes looked through at a time for the next sound header.
+const SEARCH_BYTES: u64 = 64 << 10;
+/// What the catalog may take when decompressed: this, and so many times the length of the file. Real ones need a
+/// twentieth; it bounds what a hostile file can ask for.
+const MIN_CATALOG_RAW_BYTES: u64 = 4 << 20;
+const MAX_CATALOG_RATIO: u64 = 64;
+
+struct Scan<'a> {
+    source: &'a Source,
+    salt: u64,
+    blocks: Vec<Found>,
+    torn: Vec<Found>,
+    /// Sequence, and the records of one block or journal.
+    catalogs: Vec<(u64, Vec<u8>)>,
+    catalog_blocks: u64,
+    torn_catalog_blocks: u64,
+    catalog_raw_left: u64,
+    newest: Option<BlockHeader>,
+    damage: Damage,
+}
+
+/// Reads through the whole file once.
+pub(crate) fn index(source: &Source, salt: u64) -> io::Result<Index> {
+    let mut scan = Scan {
+        source,
+        salt,
+        blocks: Vec::new(),
+        torn: Vec::new(),
+        catalogs: Vec::new(),
+        catalog_blocks: 0,
+        torn_catalog_blocks: 0,
+        catalog_raw_left: source
+            .length()
+            .saturating_mul(MAX_CATALOG_RATIO)
+            .saturating_add(MIN_CATALOG_RAW_BYTES),
+        newest: None,
+        damage: Damage::default(),
+    };
+    scan.run()?;
+    Ok(scan.finish())
+}
+
+impl Scan<'_> {
+    fn run(&mut self) -> io::Result<()> {
+        let mut at = PAGE_BYTES as u64;
+        let (mut head, mut payload) = (Vec::new(), Vec::new());
+        while at < self.source.length() {
+            let bytes = self.source.read(at, HEADER_BYTES as u64, &mut head)?;
+            at = match BlockHeader::from_bytes(bytes, self.salt) {
+                Some(header) => self.block(at, header, &mut payload)?,
+                None => self.search(at)?,
+            };
+        }
+        Ok(())
+    }
+
+    /// Skips to the next sound header, or the end. Bytes that are zero were never written and are not counted.
+    fn search(&mut self, mut at: u64) -> io::Result<u64> {
+        let mut buffer = Vec::new();
+        loop {
+            let bytes = self.source.read(at, SEARCH_BYTES, &mut buffer)?;
+            if bytes.is_empty() {
+                return Ok(self.source.length());
+            }
+            for line in bytes.chunks(ALIGN_BYTES as usize) {
+                if BlockHeader::from_bytes(line, self.salt).is_some() {
+                    return Ok(at);
+                }
+                if line.iter().any(|&byte| byte != 0) {
+                    self.damage.skipped_bytes += line.len() as u64;
+                }
+                at += line.len() as u64;
+            }
+        }
+    }
+
+    /// Takes one block in and returns where the next begins. `buffer` is kept from block to block: a new one of some megabytes
+    /// would be a thousand page faults each time.
+    fn block(&mut self, at: u64, header: BlockHeader, buffer: &mut Vec<u8>) -> io::Result<u64> {
+        let next = at.saturating_add(header.extent_bytes());
+        if header.kind == BlockKind::Free {
+            return Ok(next);
+        }
+        if self.newest.is_none_or(|newest| header.written() >= newest.written()) {
+            self.newest = Some(header);
+        }
+        let payload = self.source.read(at + HEADER_BYTES as u64, header.payload_bytes, buffer)?;
+        if header.kind == BlockKind::Journal {
+            let is_whole = payload.len() as u64 == header.payload_bytes;
+            self.journal(at, header, payload, is_whole);
+            return Ok(next);
+        }
+        let is_sound = payload.len() as u64 == header.payload_bytes
+            && payload_sum(self.salt, header.sequence, payload) == header.payload_sum;
+        match header.kind {
+            BlockKind::Slices if is_sound => self.blocks.push(Found { at, header }),
+            BlockKind::Catalog if is_sound => {
+                let raw = inflate(payload, header.raw_bytes as usize, &mut self.catalog_raw_left);
+                match raw {
+                    Some(raw) => {
+                        self.catalogs.push((header.sequence, raw));
+                        self.catalog_blocks += 1;
+                    }
+                    None => self.torn(at, header),
+                }
+            }
+            _ => self.torn(at, header),
+        }
+        Ok(next)
+    }
+
+    fn torn(&mut self, at: u64, header: BlockHeader) {
+        self.damage.torn_blocks += 1;
+        let end = at.saturating_add(header.extent_bytes()).min(self.source.length());
+        self.damage.skipped_bytes += end - at;
+        match header.kind {
+            BlockKind::Catalog => self.torn_catalog_blocks += 1,
+            _ => self.torn.push(Found { at, header }),
+        }
+    }
+
+    fn journal(&mut self, at: u64, header: BlockHeader, payload: &[u8], is_whole: bool) {
+        let mut chunks = Chunks::new(self.salt, &header, payload);
+        let mut stride = Stride::new(header.level);
+        let mut ticks: Option<(u64, u64)> = None;
+        let mut slices = 0;
+        let mut records = Vec::new();
+        for chunk in &mut chunks {
+            if chunk.kind == ChunkKind::Records {
+                records.extend_from_slice(chunk.content);
+                continue;
+            }
+            let Some(slice) = decode_slice_header(&mut &chunk.content[..]) else { break };
+            if slice.tick < header.from_tick || ticks.is_some_and(|(_, last)| slice.tick <= last) {
+                break;
+            }
+            ticks = Some((ticks.map_or(slice.tick, |(first, _)| first), slice.tick));
+            stride.note(slice.tick);
+            slices += 1;
+        }
+        if !is_whole || chunks.is_torn() {
+            self.damage.torn_blocks += 1;
+        }
+        if !records.is_empty() {
+            self.catalogs.push((header.sequence, records));
+        }
+        if let Some((first_tick, last_tick)) = ticks {
+            let header = BlockHeader { slices, first_tick, last_tick, level: stride.level(), ..header };
+            self.blocks.push(Found { at, header });
+        }
+    }
+
+    fn finish(mut self) -> Index {
+        // Oldest first, so that the newest record of a key is the last.
+        self.catalogs.sort_by_key(|&(sequence, _)| sequence);
+        let mut records = Records::new();
+        for (_, raw) in &self.catalogs {
+            if catalog::decode(raw, &mut records).is_none() {
+                self.damage.torn_blocks += 1;
+            }
+        }
+        let expected = self.newest.map_or(0, |newest| u64::from(newest.catalog_blocks));
+        self.damage.torn_blocks += expected.saturating_sub(self.catalog_blocks + self.torn_catalog_blocks);
+        let slices = newest_cover(self.blocks);
+        self.damage.lost_slices = lost_slices(&slices, &self.torn);
+        Index { slices, records, damage: self.damage }
+    }
+}
+
+/// Of blocks that cover the same ticks the one written last counts: it was made from the others.
+fn newest_cover(mut blocks: Vec<Found>) -> Vec<Found> {
+    blocks.sort_by_key(|block| std::cmp::Reverse(block.header.sequence));
+    let mut cover: std::collections::BTreeMap<u64, Found> = std::collections::BTreeMap::new();
+    for block in blocks {
+        let before = cover.range(..=block.header.last_tick).next_back();
+        if before.is_none_or(|(_, other)| other.header.last_tick < block.header.from_tick) {
+            cover.insert(block.header.from_tick, block);
+        }
+    }
+    cover.into_values().collect()
+}
+
+/// Slices that were due in the ticks that no sound block covers.
+fn lost_slices(cover: &[Found], torn: &[Found]) -> u64 {
+    let mut lost = 0u64;
+    let mut from = 0;
+    for block in cover {
+        let header = &block.header;
+        let missing = header.from_tick.saturating_sub(from);
+        let known = torn
+            .iter()
+            .map(|torn| torn.header)
+            .filter(|torn| torn.from_tick >= from && torn.last_tick < header.from_tick);
+        let known_slices: u64 = known.map(|torn| u64::from(torn.slices)).sum();
+        lost = lost.saturating_add(if known_slices > 0 {
+            known_slices
+        } else {
+            missing.div_ceil(1 << header.level)
+        });
+        from = header.last_tick.saturating_add(1);
+    }
+    let after = torn.iter().map(|torn| torn.header).filter(|torn| torn.from_tick >= from);
+    after.fold(lost, |lost, torn| lost.saturating_add(u64::from(torn.slices)))
+}
+
+/// Decompresses a catalog block within what is left of the budget.
+fn inflate(payload: &[u8], raw_bytes: usize, left: &mut u64) -> Option<Vec<u8>> {
+    *left = left.checked_sub(raw_bytes as u64).filter(|_| raw_bytes <= MAX_RAW_BYTES)?;
+    let raw = zstd::bulk::decompress(payload, raw_bytes).ok()?;
+    (raw.len() == raw_bytes).then_some(raw)
+}

@@ -1,0 +1,531 @@
+//! Sixteen neighbouring sites through many slices at once. HOT: this is where the time of reading a trace goes.
+//!
+//! ```text
+//!   slices  ▒▒░▒ ░▒▒░ …   place: what each slice says of a tile of sites becomes a row of cells, zero where it says nothing
+//!     │     ▒░▒▒ ▒▒░▒
+//!     ▼     ░▒▒░ ▒░▒▒      advance: sixteen sites side by side, down through the rows
+//! ```
+//!
+//! Half of the sites moving or all of them, the steps are the same, so there is nothing to mispredict, and each step is one loop over
+//! sixteen lanes, which a compiler turns into vector instructions: all of it is inlined, so that whoever calls it decides which.
+//! The rules are those of `SiteState` in [`crate::layout::delta`].
+
+use crate::layout::delta::PLANES;
+use crate::layout::varint::unzigzag;
+use crate::read::columns::{Columns, byte_sum};
+use crate::read::prefetch::prefetch;
+use crate::slice::Counters;
+
+/// Sites side by side: two vectors of eight. With one, each step would wait for the one before.
+pub const LANES: usize = 16;
+/// Sites whose cells are placed at a time.
+pub const TILE_SITES: usize = 128;
+/// Slices whose cells are placed at a time: with a tile of sites, 24 KiB, which leaves room in the innermost cache.
+pub const CHUNK_SLICES: usize = 24;
+/// In a cell: the slice names the site. Below it lie the numbers of its four columns, if seven bytes hold them.
+const NAMED: u64 = 1 << 63;
+const CELL_BYTES: usize = 7;
+/// Numbers put together at a time.
+pub(crate) const JOIN_STRIDE: usize = 16;
+/// The next tile begins in a line that is here already; what is asked for early is the one behind it.
+const LINE_BYTES: usize = 64;
+/// Columns beside the ids.
+const NUMBERS: usize = 4;
+
+/// One number for each of sixteen sites.
+pub type Lanes = [u64; LANES];
+
+/// What one slice says of sixteen sites.
+#[derive(Clone, Copy, Default, Debug)]
+#[repr(align(64))]
+pub struct Row {
+    /// All ones where the slice names the site, else zero; then nothing else of this row counts there.
+    pub named: Lanes,
+    /// Bytes allocated and not yet freed.
+    pub live_bytes: Lanes,
+    /// Allocations not yet freed.
+    pub live_count: Lanes,
+}
+
+impl Row {
+    /// No site is named.
+    pub const NOTHING: Row = Row { named: [0; LANES], live_bytes: [0; LANES], live_count: [0; LANES] };
+}
+
+/// What is known of sixteen sites from the slices of this block so far.
+#[derive(Clone, Copy, Default)]
+#[repr(align(64))]
+struct States {
+    allocs: Lanes,
+    frees: Lanes,
+    allocated_bytes: Lanes,
+    freed_bytes: Lanes,
+    step: Lanes,
+    mean_bytes: Lanes,
+}
+
+/// Where a slice is to be read on.
+#[derive(Clone, Copy, Default)]
+struct Cursor {
+    /// Changes taken.
+    taken: u32,
+    /// One more than the id of the last.
+    next_id: u32,
+}
+
+/// How the cells of a row are laid out.
+#[derive(Clone, Copy)]
+enum Layout {
+    Packed {
+        shifts: [u32; NUMBERS],
+        masks: [u64; NUMBERS],
+    },
+    /// In the row of wide cells of this index, column by column.
+    Wide(usize),
+}
+
+/// Of a row without cells.
+const NOTHING: Layout = Layout::Packed { shifts: [0; NUMBERS], masks: [0; NUMBERS] };
+
+/// One number for each site of a tile. Aligned: a vector that straddles two cache lines costs as much as two.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct CellRow([u64; TILE_SITES]);
+
+/// Reads one block, tile by tile of sites, each from its first slice to its last.
+pub struct TileReader<'a> {
+    columns: &'a Columns,
+    first_site: usize,
+    cursors: Vec<Cursor>,
+    states: [States; TILE_SITES / LANES],
+    layouts: Vec<Layout>,
+    cells: Vec<CellRow>,
+    wide: Vec<[CellRow; NUMBERS]>,
+}
+
+impl<'a> TileReader<'a> {
+    /// At the tile that begins with this site.
+    pub fn new(columns: &'a Columns, first_site: usize) -> Self {
+        let cursors = (0..columns.slices()).map(|slice| skip(columns, slice, first_site)).collect();
+        Self {
+            columns,
+            first_site,
+            cursors,
+            states: [States::default(); TILE_SITES / LANES],
+            layouts: Vec::new(),
+            cells: Vec::new(),
+            wide: Vec::new(),
+        }
+    }
+
+    /// Goes on to the tile behind this one. All slices of this one have been read.
+    pub fn next_tile(&mut self) {
+        self.first_site += TILE_SITES;
+        self.states = [States::default(); TILE_SITES / LANES];
+    }
+
+    /// Takes up the next slices, at most [`CHUNK_SLICES`], from `first` on.
+    #[inline(always)]
+    pub fn place(&mut self, first: usize, slices: usize) {
+        self.layouts.clear();
+        self.wide.clear();
+        self.cells.resize(slices, CellRow([0; TILE_SITES]));
+        for (slice, cells) in (first..first + slices).zip(&mut self.cells) {
+            cells.0.fill(0);
+            let cursor = &mut self.cursors[slice];
+            self.layouts.push(place(self.columns, slice, self.first_site, cursor, cells, &mut self.wide));
+        }
+    }
+
+    /// The rows of sixteen sites of the tile, one for each slice that was placed. To be called once per group and placing.
+    #[inline(always)]
+    pub fn rows(&mut self, group: usize, rows: &mut Vec<Row>) {
+        rows.resize(self.layouts.len(), Row::default());
+        advance(&mut self.states[group], &self.layouts, &self.cells, &self.wide, group * LANES, rows);
+    }
+
+    /// The counters of one site of the tile after what was read; zeros if no slice of this block has named it yet.
+    pub fn counters(&self, site: usize) -> Counters {
+        let (states, lane) = (&self.states[site / LANES], site % LANES);
+        Counters {
+            allocated_bytes: states.allocated_bytes[lane],
+            allocs: states.allocs[lane],
+            freed_bytes: states.freed_bytes[lane],
+            frees: states.frees[lane],
+        }
+    }
+}
+
+/// The cursor of a slice at the first change of a site from `first_site` on.
+fn skip(columns: &Columns, slice: usize, first_site: usize) -> Cursor {
+    const STRIDE: usize = 256;
+    let changes = columns.changes(slice);
+    let mut cursor = Cursor::default();
+    if changes == 0 || first_site == 0 {
+        return cursor;
+    }
+    let gaps = Gaps::new(columns, slice);
+    if gaps.is_narrow() {
+        for bytes in gaps.bytes(0).chunks_exact(STRIDE) {
+            let next_id = cursor.next_id + (byte_sum(bytes) as usize + STRIDE) as u32;
+            if next_id as usize > first_site {
+                break;
+            }
+            cursor = Cursor { taken: cursor.taken + STRIDE as u32, next_id };
+        }
+    }
+    while (cursor.taken as usize) < changes {
+        let id = cursor.next_id + gaps.at(cursor.taken as usize);
+        if id as usize >= first_site {
+            break;
+        }
+        cursor = Cursor { taken: cursor.taken + 1, next_id: id + 1 };
+    }
+    cursor
+}
+
+/// The ids of one slice, as the gaps between them. They are sound: all together lead to no id beyond the limit.
+struct Gaps<'a> {
+    raw: &'a [u8],
+    planes: &'a [u32],
+    changes: usize,
+}
+
+impl<'a> Gaps<'a> {
+    fn new(columns: &'a Columns, slice: usize) -> Self {
+        let planes = &columns.planes(slice)[..columns.widths(slice)[0] as usize];
+        Self { raw: &columns.raw, planes, changes: columns.changes(slice) }
+    }
+
+    fn is_narrow(&self) -> bool {
+        self.planes.len() == 1
+    }
+
+    fn bytes(&self, plane: usize) -> &'a [u8] {
+        &self.raw[self.planes[plane] as usize..][..self.changes]
+    }
+
+    /// No sound gap needs more than three bytes.
+    fn at(&self, change: usize) -> u32 {
+        let planes = self.planes.iter().take(3).enumerate();
+        planes.fold(0, |gap, (i, &start)| gap | u32::from(self.raw[start as usize + change]) << (8 * i))
+    }
+}
+
+/// Puts what a slice says of a tile into its row of cells.
+#[inline(always)]
+fn place(
+    columns: &Columns,
+    slice: usize,
+    first_site: usize,
+    cursor: &mut Cursor,
+    cells: &mut CellRow,
+    wide: &mut Vec<[CellRow; NUMBERS]>,
+) -> Layout {
+    let taken = cursor.taken as usize;
+    if taken == columns.changes(slice) {
+        return NOTHING;
+    }
+    let mut sites = [0u8; TILE_SITES];
+    let named = sites_in_tile(columns, slice, first_site, cursor, &mut sites);
+    let sites = &sites[..named];
+    for &start in columns.planes(slice) {
+        prefetch(&columns.raw, start as usize + taken + named + LINE_BYTES);
+    }
+    let widths = columns.widths(slice);
+    let mut planes = columns.planes(slice)[widths[0] as usize..].iter().map(|&start| start as usize + taken);
+
+    let bytes: usize = widths[1..].iter().map(|&width| width as usize).sum();
+    if bytes > CELL_BYTES {
+        let mut numbers = [CellRow([0; TILE_SITES]); NUMBERS];
+        for (numbers, &width) in numbers.iter_mut().zip(&widths[1..]) {
+            let mut starts = [0; PLANES];
+            starts.iter_mut().zip(planes.by_ref().take(width as usize)).for_each(|(to, from)| *to = from);
+            scatter(sites, &join(&columns.raw, &starts[..width as usize], named, 0), numbers);
+        }
+        scatter(sites, &CellRow([NAMED; TILE_SITES]), cells);
+        wide.push(numbers);
+        return Layout::Wide(wide.len() - 1);
+    }
+    let mut starts = [0; CELL_BYTES];
+    starts.iter_mut().zip(planes.take(bytes)).for_each(|(to, from)| *to = from);
+    scatter(sites, &join(&columns.raw, &starts[..bytes], named, NAMED), cells);
+    let (mut shifts, mut masks, mut shift) = ([0; NUMBERS], [0; NUMBERS], 0);
+    for (column, &width) in widths[1..].iter().enumerate() {
+        shifts[column] = shift;
+        masks[column] = (1u64 << (8 * width)) - 1;
+        shift += 8 * u32::from(width);
+    }
+    Layout::Packed { shifts, masks }
+}
+
+/// Takes the sites of a tile off a slice that has some left. Returns how many; their places in the tile are in `sites`.
+#[inline(always)]
+fn sites_in_tile(
+    columns: &Columns,
+    slice: usize,
+    first_site: usize,
+    cursor: &mut Cursor,
+    sites: &mut [u8; TILE_SITES],
+) -> usize {
+    let taken = cursor.taken as usize;
+    let gaps = Gaps::new(columns, slice);
+    // The site before lies before the tile, perhaps far away.
+    let before = first_site - cursor.next_id as usize;
+    let mut next = 0;
+    let mut named = 0;
+    let mut take = |gap: u32, slot: &mut u8, skipped: usize| {
+        let site = next + gap as usize - skipped;
+        if site >= TILE_SITES {
+            return false;
+        }
+        *slot = site as u8;
+        next = site + 1;
+        named += 1;
+        true
+    };
+    if gaps.is_narrow() {
+        let mut gaps = gaps.bytes(0)[taken..].iter().zip(&mut *sites);
+        if let Some((&gap, slot)) = gaps.next()
+            && take(u32::from(gap), slot, before)
+        {
+            for (&gap, slot) in gaps {
+                if !take(u32::from(gap), slot, 0) {
+                    break;
+                }
+            }
+        }
+    } else {
+        let mut skipped = before;
+        for (change, slot) in (taken..columns.changes(slice)).zip(&mut *sites) {
+            if !take(gaps.at(change), slot, skipped) {
+                break;
+            }
+            skipped = 0;
+        }
+    }
+    if named > 0 {
+        *cursor = Cursor { taken: (taken + named) as u32, next_id: (first_site + next) as u32 };
+    }
+    named
+}
+
+/// Puts numbers together from their bytes, low bytes first, over `start`. Whole strides are taken: what is behind the last number is
+/// used nowhere, and the buffer is padded.
+#[inline(always)]
+fn join(raw: &[u8], planes: &[usize], numbers: usize, start: u64) -> CellRow {
+    let mut joined = CellRow([0; TILE_SITES]);
+    for (at, numbers) in
+        joined.0.as_chunks_mut::<JOIN_STRIDE>().0[..numbers.div_ceil(JOIN_STRIDE)].iter_mut().enumerate()
+    {
+        let mut stride = [start; JOIN_STRIDE];
+        for (plane, first) in planes.iter().enumerate() {
+            let bytes: &[u8; JOIN_STRIDE] =
+                raw[first + at * JOIN_STRIDE..].first_chunk().expect("the buffer is padded by a stride");
+            for l in 0..JOIN_STRIDE {
+                stride[l] |= u64::from(bytes[l]) << (8 * plane);
+            }
+        }
+        *numbers = stride;
+    }
+    joined
+}
+
+#[inline(always)]
+fn scatter(sites: &[u8], numbers: &CellRow, cells: &mut CellRow) {
+    for (&site, &number) in sites.iter().zip(&numbers.0) {
+        cells.0[site as usize % TILE_SITES] = number;
+    }
+}
+
+/// Sixteen sites through the placed slices.
+#[inline(always)]
+fn advance(
+    states: &mut States,
+    layouts: &[Layout],
+    cells: &[CellRow],
+    wide: &[[CellRow; NUMBERS]],
+    lane: usize,
+    rows: &mut [Row],
+) {
+    let group_of = |cells: &CellRow| -> Lanes {
+        *cells.0[lane..].first_chunk().expect("a tile is a whole number of groups")
+    };
+    for ((layout, cells), row) in layouts.iter().zip(cells).zip(rows) {
+        let cells = group_of(cells);
+        if cells.iter().fold(0, |all, cell| all | cell) == 0 {
+            *row = Row::NOTHING;
+            continue;
+        }
+        let mut numbers = [[0; LANES]; NUMBERS];
+        match layout {
+            Layout::Packed { shifts, masks } => {
+                for (numbers, (shift, mask)) in numbers.iter_mut().zip(shifts.iter().zip(masks)) {
+                    for l in 0..LANES {
+                        numbers[l] = (cells[l] >> shift) & mask;
+                    }
+                }
+            }
+            Layout::Wide(index) => {
+                for (numbers, wide) in numbers.iter_mut().zip(&wide[*index]) {
+                    *numbers = group_of(wide);
+                }
+            }
+        }
+        step(states, &cells, &numbers, row);
+    }
+}
+
+/// Sixteen sites through one slice. Where one is not named all its numbers are masked off.
+#[inline(always)]
+fn step(states: &mut States, cells: &Lanes, numbers: &[Lanes; NUMBERS], row: &mut Row) {
+    let [allocs_column, frees_column, bytes_column, freed_column] = numbers;
+    let mut named = [0u64; LANES];
+    let (mut allocs, mut bytes) = ([0u64; LANES], [0u64; LANES]);
+    let mut has_gained = 0u64;
+    for l in 0..LANES {
+        let is_named = ((cells[l] as i64) >> 63) as u64;
+        let step = unzigzag(allocs_column[l]).wrapping_add(states.step[l]) & is_named;
+        let size = unzigzag(bytes_column[l]).wrapping_add(step.wrapping_mul(states.mean_bytes[l])) & is_named;
+        let (before, after) = (states.allocs[l], states.allocs[l].wrapping_add(step));
+        has_gained |= u64::from((before ^ after) > (before & after));
+        states.allocs[l] = after;
+        states.allocated_bytes[l] = states.allocated_bytes[l].wrapping_add(size);
+        states.step[l] = (step & is_named) | (states.step[l] & !is_named);
+        (named[l], allocs[l], bytes[l]) = (is_named, step, size);
+    }
+    if has_gained != 0 {
+        renew_means(states, &allocs);
+    }
+    for l in 0..LANES {
+        let had_frees = u64::from(states.frees[l] == 0).wrapping_sub(1);
+        let frees = unzigzag(frees_column[l]).wrapping_add(had_frees & allocs[l]) & named[l];
+        let same = u64::from(frees != allocs[l]).wrapping_sub(1);
+        let expected = (same & bytes[l]) | (!same & frees.wrapping_mul(states.mean_bytes[l]));
+        let freed = unzigzag(freed_column[l]).wrapping_add(expected) & named[l];
+        states.frees[l] = states.frees[l].wrapping_add(frees);
+        states.freed_bytes[l] = states.freed_bytes[l].wrapping_add(freed);
+        row.named[l] = named[l];
+        row.live_bytes[l] = states.allocated_bytes[l].saturating_sub(states.freed_bytes[l]);
+        row.live_count[l] = states.allocs[l].saturating_sub(states.frees[l]);
+    }
+}
+
+/// The mean of each site whose number of allocations has gained a bit. Rare: about once per doubling.
+#[cold]
+#[inline(never)]
+fn renew_means(states: &mut States, steps: &Lanes) {
+    for (l, step) in steps.iter().enumerate() {
+        let (before, after) = (states.allocs[l].wrapping_sub(*step), states.allocs[l]);
+        if (before ^ after) > (before & after) {
+            states.mean_bytes[l] = states.allocated_bytes[l].checked_div(after).unwrap_or(0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::SiteId;
+    use crate::layout::delta::{Decoder, Encoder};
+    use crate::slice::{SliceHeader, SliceVisitor};
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    /// By slice and site: live bytes, live count.
+    type Live = BTreeMap<(usize, u32), (u64, u64)>;
+
+    #[derive(Default)]
+    struct ByTime {
+        slices: usize,
+        live: Live,
+        newest: BTreeMap<u32, Counters>,
+    }
+
+    impl SliceVisitor for ByTime {
+        fn slice(&mut self, _: &SliceHeader, changed: &[(SiteId, Counters)]) {
+            for (SiteId(id), counters) in changed {
+                self.live.insert((self.slices, *id), (counters.live_bytes(), counters.live_count()));
+                self.newest.insert(*id, *counters);
+            }
+            self.slices += 1;
+        }
+    }
+
+    fn by_site(columns: &Columns, first_site: usize) -> (Live, BTreeMap<u32, Counters>) {
+        let (mut live, mut newest) = (Live::new(), BTreeMap::new());
+        let (mut reader, mut rows) = (TileReader::new(columns, first_site), Vec::new());
+        for tile in (first_site..columns.sites()).step_by(TILE_SITES) {
+            for first in (0..columns.slices()).step_by(CHUNK_SLICES) {
+                reader.place(first, CHUNK_SLICES.min(columns.slices() - first));
+                for group in 0..TILE_SITES / LANES {
+                    reader.rows(group, &mut rows);
+                    for (slice, row) in rows.iter().enumerate() {
+                        for lane in (0..LANES).filter(|&lane| row.named[lane] != 0) {
+                            let id = (tile + group * LANES + lane) as u32;
+                            live.insert((first + slice, id), (row.live_bytes[lane], row.live_count[lane]));
+                        }
+                    }
+                }
+            }
+            let counters = (0..TILE_SITES).map(|site| ((tile + site) as u32, reader.counters(site)));
+            newest.extend(counters.filter(|(_, counters)| *counters != Counters::ZERO));
+            reader.next_tile();
+        }
+        (live, newest)
+    }
+
+    /// Both ways over the same payload.
+    fn assert_same(payload: &[u8], last_tick: u64) {
+        let mut by_time = ByTime::default();
+        let _slices = Decoder::default().decode(payload, 0, last_tick, &mut by_time);
+        let mut columns = Columns::default();
+        columns.raw.extend_from_slice(payload);
+        columns.locate(0, last_tick);
+        assert_eq!(columns.slices(), by_time.slices);
+        by_time.newest.retain(|_, counters| *counters != Counters::ZERO);
+        for first_site in [0, TILE_SITES, 5 * TILE_SITES] {
+            let (live, newest) = by_site(&columns, first_site);
+            by_time.live.retain(|(_, id), _| *id as usize >= first_site);
+            by_time.newest.retain(|id, _| *id as usize >= first_site);
+            assert_eq!(live, by_time.live);
+            assert_eq!(newest, by_time.newest);
+        }
+    }
+
+    /// Few bits or many, so that cells of every layout are met.
+    fn counters() -> impl Strategy<Value = Counters> {
+        (any::<[u64; 4]>(), 0..64u32).prop_map(|(numbers, shift)| {
+            let [allocated_bytes, allocs, freed_bytes, frees] = numbers.map(|number| number >> shift);
+            Counters { allocated_bytes, allocs, freed_bytes, frees }
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn by_site_and_by_time_are_the_same(
+            slices in prop::collection::vec(
+                prop::collection::btree_map(0u32..1000, counters(), 0..60), 0..2 * CHUNK_SLICES + 2),
+            crowd in 0u32..1000,
+        ) {
+            let mut encoder = Encoder::new();
+            encoder.begin(0);
+            let mut table = BTreeMap::new();
+            for (tick, changed) in (0..).zip(&slices) {
+                table.extend(changed.clone());
+                // Ids close together, and some far away.
+                let steady = |id| (id, Counters { allocs: tick + 1, ..Counters::ZERO });
+                table.extend((2000..2000 + crowd).chain([50_000]).map(steady));
+                let header = SliceHeader { tick, ..SliceHeader::default() };
+                encoder.slice(&header, table.iter().map(|(id, now)| (SiteId(*id), *now)));
+            }
+            assert_same(&encoder.finish(), u64::MAX);
+        }
+
+        #[test]
+        fn no_payload_makes_the_reader_panic(payload: Vec<u8>) {
+            assert_same(&payload, u64::MAX);
+        }
+    }
+}

@@ -1,0 +1,425 @@
+//! The file to slices and records: what is sound is yielded, the rest is counted.
+
+use std::cell::Cell;
+use std::fs::File;
+use std::path::Path;
+
+use zstd::bulk::Decompressor;
+
+use crate::error::{self, Error, ErrorKind};
+use crate::ids::{ModuleId, SiteId, StackId};
+use crate::layout::block::{BlockHeader, BlockKind, HEADER_BYTES, payload_sum};
+use crate::layout::catalog::Key;
+use crate::layout::chunk::{ChunkKind, Chunks, decode_slice};
+use crate::layout::delta::Decoder;
+use crate::layout::header::{Header, PAGE_BYTES};
+use crate::layout::stride::Grid;
+use crate::read::columns::Columns;
+use crate::read::index::{Damage, Found, Index, index};
+use crate::read::source::Source;
+use crate::read::tiles::JOIN_STRIDE;
+use crate::record::{Children, End, Losses, Module, ModuleSymbols, Record, Site, Stack, Start, Survivors};
+use crate::slice::{Counters, SliceVisitor};
+
+/// A trace that is still written, or was cut, is read into memory first if it is no longer than this.
+const MAX_SNAPSHOT_BYTES: u64 = 1 << 30;
+/// A snapshot may catch the recorder moving blocks; so often another one is taken.
+const SNAPSHOTS: usize = 3;
+
+/// A sound block of slices; blocks can be replayed in any order and at the same time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BlockInfo {
+    /// Tick of its first slice.
+    pub first_tick: u64,
+    /// The last tick it covers.
+    pub last_tick: u64,
+    /// How many slices it holds.
+    pub slices: u32,
+    /// Distance of its slices.
+    pub stride_ticks: u64,
+}
+
+/// A trace, opened and indexed.
+pub struct Trace {
+    source: Source,
+    header: Header,
+    found: Vec<Found>,
+    blocks: Vec<BlockInfo>,
+    damage: Damage,
+    catalog: Catalog,
+}
+
+#[derive(Default)]
+struct Catalog {
+    start: Start,
+    end: Option<End>,
+    losses: Losses,
+    children: Children,
+    modules: Vec<Module>,
+    sites: Vec<Site>,
+    stacks: Vec<Stack>,
+    survivors: Vec<Survivors>,
+    symbols: Vec<ModuleSymbols>,
+}
+
+/// Buffers that a thread keeps from one block to the next.
+#[derive(Default)]
+struct Scratch {
+    file: Vec<u8>,
+    raw: Vec<u8>,
+    decoder: Decoder,
+    zstd: Option<Decompressor<'static>>,
+    table: Vec<Counters>,
+    changed: Vec<(SiteId, Counters)>,
+}
+
+thread_local! {
+    // Taken while a block is replayed, so a visitor that replays another block only finds it empty.
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+}
+
+impl Trace {
+    /// Opens a trace; it may still be being written.
+    ///
+    /// # Errors
+    /// `Empty`, `NotATrace`, `TruncatedHeader`, `NewerVersion`, `Io`. Damage behind the first page is no error.
+    pub fn open(path: &Path) -> Result<Trace, Error> {
+        Self::open_inner(path).map_err(|error| error.context(error::opening(path)))
+    }
+
+    fn open_inner(path: &Path) -> Result<Trace, Error> {
+        let load = |in_memory: bool| {
+            let io = |error| Error::io("cannot read the file", error);
+            let file = File::open(path).map_err(io)?;
+            let metadata = file.metadata().map_err(io)?;
+            if metadata.is_dir() {
+                return Err(Error::new(
+                    ErrorKind::NotATrace,
+                    "a directory is no trace (give the file in it)",
+                ));
+            }
+            // A pipe has no length and cannot be read twice.
+            let source = if metadata.is_file() {
+                Source::File { file, length: metadata.len() }
+            } else {
+                return Err(Error::new(ErrorKind::NotATrace, "not a regular file (copy it into one first)"));
+            };
+            let source = if in_memory { source.into_memory().map_err(io)? } else { source };
+            Self::from_source(source)
+        };
+        let mut trace = load(false)?;
+        let may_be_written = trace.end().is_none() && trace.source.length() <= MAX_SNAPSHOT_BYTES;
+        for _ in 0..if may_be_written { SNAPSHOTS } else { 0 } {
+            trace = load(true)?;
+            if trace.damage.is_sound() {
+                break;
+            }
+        }
+        Ok(trace)
+    }
+
+    /// Reads a trace from memory.
+    ///
+    /// # Errors
+    /// As [`Trace::open`].
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Trace, Error> {
+        Self::from_source(Source::Bytes(bytes))
+    }
+
+    fn from_source(source: Source) -> Result<Trace, Error> {
+        let io = |error| Error::io("cannot read the file", error);
+        let mut page = Vec::new();
+        let page = source.read(0, PAGE_BYTES as u64, &mut page).map_err(io)?;
+        let (header, unsound_copies) = Header::from_page(page)?;
+        let Index { slices: found, records, mut damage } = index(&source, header.salt).map_err(io)?;
+        damage.skipped_bytes += unsound_copies * 32;
+        let blocks = found.iter().map(|found| info(&found.header)).collect();
+        let catalog = Catalog::new(records.into_iter());
+        Ok(Trace { source, header, found, blocks, damage, catalog })
+    }
+
+    /// What was recorded; all empty if that record is lost.
+    pub fn start(&self) -> &Start {
+        &self.catalog.start
+    }
+
+    /// How the recording ended; `None` if it was cut short or goes on.
+    pub fn end(&self) -> Option<&End> {
+        self.catalog.end.as_ref()
+    }
+
+    /// Child processes that have no trace.
+    pub fn children(&self) -> &Children {
+        &self.catalog.children
+    }
+
+    /// What the recording could not see.
+    pub fn losses(&self) -> &Losses {
+        &self.catalog.losses
+    }
+
+    /// Modules, by ascending id.
+    pub fn modules(&self) -> &[Module] {
+        &self.catalog.modules
+    }
+
+    /// Sites, by ascending id. A site of the slices may be missing here if its record is lost.
+    pub fn sites(&self) -> &[Site] {
+        &self.catalog.sites
+    }
+
+    /// Stacks, by ascending id.
+    pub fn stacks(&self) -> &[Stack] {
+        &self.catalog.stacks
+    }
+
+    /// Birth epochs of watched sites, by ascending site.
+    pub fn survivors(&self) -> &[Survivors] {
+        &self.catalog.survivors
+    }
+
+    /// Embedded symbols, by ascending module.
+    pub fn symbols(&self) -> &[ModuleSymbols] {
+        &self.catalog.symbols
+    }
+
+    /// The site with this id.
+    pub fn site(&self, id: SiteId) -> Option<&Site> {
+        by_key(&self.catalog.sites, id, |site| site.id)
+    }
+
+    /// The module with this id.
+    pub fn module(&self, id: ModuleId) -> Option<&Module> {
+        by_key(&self.catalog.modules, id, |module| module.id)
+    }
+
+    /// The stack with this id.
+    pub fn stack(&self, id: StackId) -> Option<&Stack> {
+        by_key(&self.catalog.stacks, id, |stack| stack.id)
+    }
+
+    /// Every record of the catalog, the newest of each key: `Start` first, `Losses` and `End` last.
+    pub fn records(&self) -> Vec<Record> {
+        let catalog = &self.catalog;
+        let mut records = vec![Record::Start(catalog.start.clone())];
+        records.extend(catalog.modules.iter().cloned().map(Record::Module));
+        records.extend(catalog.stacks.iter().cloned().map(Record::Stack));
+        records.extend(catalog.sites.iter().cloned().map(Record::Site));
+        records.extend(catalog.survivors.iter().cloned().map(Record::Survivors));
+        records.extend(catalog.symbols.iter().cloned().map(Record::Symbols));
+        records.push(Record::Losses(catalog.losses));
+        if catalog.children != Children::default() {
+            records.push(Record::Children(catalog.children));
+        }
+        records.extend(catalog.end.map(Record::End));
+        records
+    }
+
+    /// The sound blocks of slices, in tick order, not overlapping.
+    pub fn blocks(&self) -> &[BlockInfo] {
+        &self.blocks
+    }
+
+    /// Feeds the slices of one block to `visitor`.
+    ///
+    /// # Errors
+    /// `ChangedWhileRead` if the block is not what it was when the trace was opened; `Io`.
+    ///
+    /// # Panics
+    /// If there is no block of this index.
+    pub fn replay_block<V: SliceVisitor>(&self, index: usize, visitor: &mut V) -> Result<(), Error> {
+        let mut scratch = SCRATCH.take().unwrap_or_default();
+        let done = self.replay_with(&self.found[index], &mut scratch, visitor);
+        SCRATCH.set(Some(scratch));
+        done
+    }
+
+    /// Opens one block for reading by site.
+    ///
+    /// # Errors
+    /// As [`Trace::replay_block`]; `columns` holds what could be read.
+    ///
+    /// # Panics
+    /// If there is no block of this index.
+    pub fn columns(&self, index: usize, columns: &mut Columns) -> Result<(), Error> {
+        columns.clear();
+        let found = &self.found[index];
+        if found.header.kind == BlockKind::Journal {
+            // Journals are short, and the last block of a trace at most.
+            return columns.encode(found.header.from_tick, |visitor| self.replay_block(index, visitor));
+        }
+        let mut scratch = SCRATCH.take().unwrap_or_default();
+        let inflated = self.inflate(found, &mut scratch, &mut columns.raw);
+        SCRATCH.set(Some(scratch));
+        if inflated? {
+            columns.locate(found.header.from_tick, found.header.last_tick);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn block_header(&self, index: usize) -> BlockHeader {
+        self.found[index].header
+    }
+
+    /// A block as it lies in the file; `None` for a journal, which is not sealed.
+    pub(crate) fn sealed_block(&self, index: usize) -> Result<Option<(BlockHeader, Vec<u8>)>, Error> {
+        let Found { at, header } = self.found[index];
+        if header.kind == BlockKind::Journal {
+            return Ok(None);
+        }
+        let mut buffer = Vec::new();
+        let payload = self
+            .source
+            .read(at + HEADER_BYTES as u64, header.payload_bytes, &mut buffer)
+            .map_err(|error| Error::io("cannot read the file", error))?
+            .to_vec();
+        if payload_sum(self.header.salt, header.sequence, &payload) != header.payload_sum {
+            return Err(changed_while_read());
+        }
+        Ok(Some((header, payload)))
+    }
+
+    fn replay_with<V: SliceVisitor>(
+        &self,
+        found: &Found,
+        scratch: &mut Scratch,
+        visitor: &mut V,
+    ) -> Result<(), Error> {
+        let header = &found.header;
+        if header.kind == BlockKind::Journal {
+            let Scratch { file, table, changed, .. } = scratch;
+            return self.replay_journal(header, self.payload(found, file)?, table, changed, visitor);
+        }
+        let mut raw = std::mem::take(&mut scratch.raw);
+        let inflated = self.inflate(found, scratch, &mut raw);
+        scratch.raw = raw;
+        if inflated? {
+            let decoder = &mut scratch.decoder;
+            let _slices = decoder.decode(&scratch.raw, header.from_tick, header.last_tick, visitor);
+        }
+        Ok(())
+    }
+
+    fn payload<'a>(&'a self, found: &Found, file: &'a mut Vec<u8>) -> Result<&'a [u8], Error> {
+        let length = HEADER_BYTES as u64 + found.header.payload_bytes;
+        let block = self
+            .source
+            .read(found.at, length, file)
+            .map_err(|error| Error::io("cannot read the file", error))?;
+        block.get(HEADER_BYTES..).ok_or_else(changed_while_read)
+    }
+
+    /// Decompresses a sealed block. `false` if there is nothing sound in it: the checksum holds, so it was written that way.
+    fn inflate(&self, found: &Found, scratch: &mut Scratch, raw: &mut Vec<u8>) -> Result<bool, Error> {
+        let Scratch { file, zstd, .. } = scratch;
+        let header = &found.header;
+        let payload = self.payload(found, file)?;
+        if payload.len() as u64 != header.payload_bytes
+            || payload_sum(self.header.salt, header.sequence, payload) != header.payload_sum
+        {
+            return Err(changed_while_read());
+        }
+        let zstd = match zstd {
+            Some(zstd) => zstd,
+            None => zstd.insert(Decompressor::new().map_err(|error| Error::io("cannot set up zstd", error))?),
+        };
+        raw.clear();
+        raw.reserve(header.raw_bytes as usize + JOIN_STRIDE);
+        Ok(zstd.decompress_to_buffer(payload, raw).is_ok())
+    }
+
+    fn replay_journal<V: SliceVisitor>(
+        &self,
+        header: &BlockHeader,
+        payload: &[u8],
+        table: &mut Vec<Counters>,
+        changed: &mut Vec<(SiteId, Counters)>,
+        visitor: &mut V,
+    ) -> Result<(), Error> {
+        table.clear();
+        let slices = Chunks::new(self.header.salt, header, payload)
+            .filter(|chunk| chunk.kind == ChunkKind::Slice)
+            .take(header.slices as usize);
+        let mut seen = 0;
+        for chunk in slices {
+            let Some(slice) = decode_slice(chunk.content, table, changed) else { break };
+            visitor.slice(&slice, changed);
+            seen += 1;
+        }
+        if seen < header.slices { Err(changed_while_read()) } else { Ok(()) }
+    }
+
+    /// What is not sound in this trace.
+    pub fn damage(&self) -> &Damage {
+        &self.damage
+    }
+
+    /// The version of the format that the trace is written in.
+    pub fn format_version(&self) -> u32 {
+        self.header.version
+    }
+
+    /// The coarsest distance of slices in this trace.
+    pub fn stride_ticks(&self) -> u64 {
+        self.grid().stride_ticks
+    }
+
+    /// The evenly spaced points of this trace.
+    pub fn grid(&self) -> Grid {
+        /// From four distances on it is known how far apart slices are taken; before that, the recorder says.
+        const FEW: u64 = 5;
+        let mut slices = 0u64;
+        let mut stride_ticks = 1;
+        let mut ticks: Option<(u64, u64)> = None;
+        for block in self.blocks.iter().filter(|block| block.slices > 0) {
+            slices = slices.saturating_add(u64::from(block.slices));
+            stride_ticks = stride_ticks.max(block.stride_ticks);
+            ticks = Some((ticks.map_or(block.first_tick, |(first, _)| first), block.last_tick));
+        }
+        if slices <= FEW {
+            let begun = self.start().period_ticks;
+            stride_ticks = stride_ticks.max(if begun.is_power_of_two() { begun } else { 1 });
+        }
+        match ticks {
+            Some((first, last)) => Grid::new(stride_ticks, first, last, slices),
+            None => Grid { stride_ticks, first_tick: 0, points: 0 },
+        }
+    }
+}
+
+impl Catalog {
+    fn new(records: impl Iterator<Item = (Key, Record)>) -> Catalog {
+        let mut catalog = Catalog::default();
+        for (_, record) in records {
+            match record {
+                Record::Start(start) => catalog.start = start,
+                Record::Module(module) => catalog.modules.push(module),
+                Record::Site(site) => catalog.sites.push(site),
+                Record::Stack(stack) => catalog.stacks.push(stack),
+                Record::Survivors(survivors) => catalog.survivors.push(survivors),
+                Record::Symbols(symbols) => catalog.symbols.push(symbols),
+                Record::Losses(losses) => catalog.losses = losses,
+                Record::Children(children) => catalog.children = children,
+                Record::End(end) => catalog.end = Some(end),
+            }
+        }
+        catalog
+    }
+}
+
+fn by_key<T, K: Ord>(items: &[T], key: K, key_of: impl Fn(&T) -> K) -> Option<&T> {
+    items.binary_search_by_key(&key, key_of).ok().map(|index| &items[index])
+}
+
+fn info(header: &BlockHeader) -> BlockInfo {
+    BlockInfo {
+        first_tick: header.first_tick,
+        last_tick: header.last_tick,
+        slices: header.slices,
+        stride_ticks: 1 << header.level,
+    }
+}
+
+fn changed_while_read() -> Error {
+    Error::new(ErrorKind::ChangedWhileRead, "a block changed while the trace was read (read it again)")
+}

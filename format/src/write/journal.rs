@@ -1,0 +1,247 @@
+//! From the journal into sealed blocks: opening one, appending to it, sealing what it holds.
+
+use crate::error::Error;
+use crate::layout::block::{BlockHeader, BlockKind, HEADER_BYTES, MAX_RAW_BYTES, extent_bytes, payload_sum};
+use crate::layout::catalog::{self, Records};
+use crate::layout::chunk::{self, CHUNK_HEADER_BYTES, ChunkKind, Chunks};
+use crate::layout::stride::Stride;
+use crate::write::trace_writer::{SliceBlock, TraceWriter};
+
+/// No journal is larger: sealing one takes a few times its size in memory.
+const MAX_JOURNAL_BYTES: u64 = 16 << 20;
+/// Slices of whole values that a journal should have room for; a block then repeats them rarely enough.
+const JOURNAL_FULL_SLICES: u64 = 24;
+/// A journal that only few sites fill need not be larger: such a block already holds thousands of slices.
+const MAX_STEADY_JOURNAL_BYTES: u64 = 256 << 10;
+
+/// The open journal.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Journal {
+    pub at: u64,
+    pub header: BlockHeader,
+    pub used: u64,
+    pub chunks: u32,
+    pub slices: u32,
+    /// Tick of its first slice.
+    pub first_slice: Option<u64>,
+    pub has_records: bool,
+}
+
+impl Journal {
+    /// A chunk with this much content fits, and the zeros after it.
+    pub(crate) fn has_room(&self, content: usize) -> bool {
+        self.used + (content + 2 * CHUNK_HEADER_BYTES) as u64 <= self.header.payload_bytes
+    }
+}
+
+impl TraceWriter {
+    /// Makes sure that there is an open journal with room for `content` bytes more. Called when there is none, or an
+    /// empty one.
+    pub(crate) fn open_journal(&mut self, content: usize) -> Result<(), Error> {
+        if self.journal.is_some_and(|journal| journal.has_room(content)) {
+            return Ok(());
+        }
+        if let Some(journal) = self.journal.take() {
+            self.ring.release(journal.at);
+        }
+        let needed = (content + 2 * CHUNK_HEADER_BYTES) as u64;
+        if needed > self.most_journal_bytes() {
+            return Err(self.too_small());
+        }
+        let payload = self.wanted_journal_bytes().max(2 * needed).min(self.most_journal_bytes());
+        self.place_journal(payload)
+    }
+
+    /// For the end of a recording on a full disk: a journal that holds so much and no more finds room in what a larger
+    /// one has left.
+    pub(crate) fn open_last_journal(&mut self, content: usize) -> Result<(), Error> {
+        self.place_journal((content + 2 * CHUNK_HEADER_BYTES) as u64)
+    }
+
+    fn place_journal(&mut self, payload: u64) -> Result<(), Error> {
+        self.make_room(extent_bytes(payload), false)?;
+        let at = self.ring.allocate(extent_bytes(payload))?.ok_or_else(|| self.too_small())?;
+        self.start_journal(at, payload);
+        Ok(())
+    }
+
+    fn most_journal_bytes(&self) -> u64 {
+        (self.ring.capacity() / 8).min(MAX_JOURNAL_BYTES)
+    }
+
+    /// Enough for whole values to be repeated rarely, and a small share of the capacity.
+    pub(crate) fn wanted_journal_bytes(&self) -> u64 {
+        let full_slice = (self.full_slice_bytes + CHUNK_HEADER_BYTES) as u64;
+        let ample = (full_slice * JOURNAL_FULL_SLICES).min(self.ring.capacity() / 16);
+        ample.max(2 * full_slice).max(self.journal_bytes).min(self.most_journal_bytes()).next_multiple_of(64)
+    }
+
+    /// Begins an empty journal in an extent of its own.
+    fn start_journal(&mut self, at: u64, payload_bytes: u64) {
+        let header = BlockHeader {
+            level: self.stride.level(),
+            from_tick: self.from_tick,
+            first_tick: self.from_tick,
+            last_tick: u64::MAX - 1,
+            ..self.next_header(BlockKind::Journal, payload_bytes)
+        };
+        self.ring.write(at + HEADER_BYTES as u64, &[0; CHUNK_HEADER_BYTES]);
+        self.ring.write_header(at, header);
+        self.journal = Some(Journal {
+            at,
+            header,
+            used: 0,
+            chunks: 0,
+            slices: 0,
+            first_slice: None,
+            has_records: false,
+        });
+        self.previous.clear();
+        self.stride = Stride::new(self.stride.level());
+    }
+
+    /// Appends a chunk: its content and the zeros after it first, so that a chunk is there whole or not at all.
+    pub(crate) fn append(&mut self, kind: ChunkKind, content: &[u8]) {
+        let journal = self.journal.as_mut().expect("the caller opened a journal with room");
+        let header =
+            chunk::chunk_header(self.ring.salt(), journal.header.sequence, kind, journal.chunks, content);
+        let at = journal.at + HEADER_BYTES as u64 + journal.used;
+        let end = at + (CHUNK_HEADER_BYTES + content.len()) as u64;
+        journal.used += (CHUNK_HEADER_BYTES + content.len()) as u64;
+        journal.chunks += 1;
+        self.ring.write(end, &[0; CHUNK_HEADER_BYTES]);
+        self.ring.write(at + CHUNK_HEADER_BYTES as u64, content);
+        self.ring.write(at, &header);
+    }
+
+    /// Turns the journal into sealed blocks and begins it anew. Until then both are in the file, and the sealed ones
+    /// win.
+    pub(crate) fn close_journal(&mut self) -> Result<(), Error> {
+        let Some(journal) = self.journal.filter(|journal| journal.chunks > 0) else {
+            return Ok(());
+        };
+        let payload = self.ring.read(journal.at + HEADER_BYTES as u64, journal.used as usize).to_vec();
+        if journal.has_records {
+            let mut records = Records::new();
+            for chunk in Chunks::new(self.ring.salt(), &journal.header, &payload) {
+                if chunk.kind == ChunkKind::Records {
+                    catalog::decode(chunk.content, &mut records).expect("the writer encoded them");
+                }
+            }
+            self.add_catalog(&records)?;
+            self.journal.as_mut().expect("still open").has_records = false;
+        }
+        if journal.slices > 0 {
+            self.encode_journal(&journal.header, &payload);
+            let header = BlockHeader {
+                level: self.stride.level(),
+                from_tick: self.from_tick,
+                last_tick: self.last_tick.expect("there is a slice"),
+                ..self.next_header(BlockKind::Slices, 0)
+            };
+            self.add_slices(header)?;
+            self.from_tick = header.last_tick + 1;
+        }
+        self.journal_bytes =
+            (self.journal_bytes * 2).min(MAX_STEADY_JOURNAL_BYTES).min(self.ring.capacity() / 16);
+        let journal = self.journal.expect("still open, though maybe moved");
+        if journal.header.payload_bytes < self.wanted_journal_bytes() {
+            self.ring.release(journal.at);
+            self.journal = None;
+            self.previous.clear();
+            self.stride = Stride::new(self.stride.level());
+        } else {
+            self.start_journal(journal.at, journal.header.payload_bytes);
+        }
+        self.ring.drop_resident_pages();
+        Ok(())
+    }
+
+    fn encode_journal(&mut self, header: &BlockHeader, payload: &[u8]) {
+        let mut table = Vec::new();
+        let mut changed = Vec::new();
+        self.encoder.begin(self.from_tick);
+        for chunk in Chunks::new(self.ring.salt(), header, payload) {
+            if chunk.kind == ChunkKind::Slice {
+                let header = chunk::decode_slice(chunk.content, &mut table, &mut changed)
+                    .expect("the writer encoded it");
+                self.encoder.slice(&header, changed.iter().copied());
+            }
+        }
+    }
+
+    /// Seals what [`rewrite`](crate::rewrite()) has put into the encoder: the journal of another trace.
+    pub(crate) fn add_copied(&mut self, source: BlockHeader) -> Result<(), Error> {
+        let header = BlockHeader {
+            level: source.level,
+            from_tick: source.from_tick,
+            last_tick: source.last_tick,
+            ..self.next_header(BlockKind::Slices, 0)
+        };
+        self.first_tick.get_or_insert(source.first_tick);
+        self.last_tick = Some(source.last_tick);
+        self.from_tick = source.last_tick + 1;
+        self.add_slices(header)
+    }
+
+    /// Compresses what the encoder holds and adds it to the sealed slices.
+    pub(crate) fn add_slices(&mut self, header: BlockHeader) -> Result<(), Error> {
+        let (header, payload) = self.compress_slices(header)?;
+        let at = self.add_block(&header, &payload)?;
+        self.blocks.push(SliceBlock { at, header });
+        Ok(())
+    }
+
+    pub(crate) fn compress_slices(&mut self, header: BlockHeader) -> Result<(BlockHeader, Vec<u8>), Error> {
+        let raw = self.encoder.finish();
+        let header =
+            BlockHeader { slices: self.encoder.slices(), first_tick: self.encoder.first_tick(), ..header };
+        self.compress(header, &raw)
+    }
+
+    pub(crate) fn compress(
+        &mut self,
+        header: BlockHeader,
+        raw: &[u8],
+    ) -> Result<(BlockHeader, Vec<u8>), Error> {
+        if raw.len() > MAX_RAW_BYTES {
+            return Err(self.too_small());
+        }
+        let payload = self
+            .compressor
+            .compress(raw, self.pause_ns)
+            .map_err(|error| Error::io("cannot compress a block", error))?;
+        let header = BlockHeader {
+            payload_bytes: payload.len() as u64,
+            raw_bytes: raw.len() as u32,
+            payload_sum: payload_sum(self.ring.salt(), header.sequence, &payload),
+            ..header
+        };
+        Ok((header, payload))
+    }
+
+    /// Makes room for a block and writes it.
+    pub(crate) fn add_block(&mut self, header: &BlockHeader, payload: &[u8]) -> Result<u64, Error> {
+        let moves_aside = header.kind == BlockKind::Slices;
+        self.make_room(header.extent_bytes(), moves_aside)?;
+        self.place_block(header, payload)?.ok_or_else(|| self.too_small())
+    }
+
+    /// Writes a block where it fits: the payload first, so that it is there whole or not at all.
+    pub(crate) fn place_block(&mut self, header: &BlockHeader, payload: &[u8]) -> Result<Option<u64>, Error> {
+        let Some(at) = self.ring.allocate(header.extent_bytes())? else {
+            return Ok(None);
+        };
+        self.ring.write(at + HEADER_BYTES as u64, payload);
+        self.ring.write_header(at, *header);
+        Ok(Some(at))
+    }
+
+    pub(crate) fn next_header(&mut self, kind: BlockKind, payload_bytes: u64) -> BlockHeader {
+        self.sequence += 1;
+        BlockHeader {
+            catalog_blocks: u16::try_from(self.catalog.len()).unwrap_or(u16::MAX),
+            ..BlockHeader::new(kind, self.sequence, payload_bytes)
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Writing a trace: the journal of the newest slices, sealed blocks, and room for them.
+
+pub(crate) mod compression;
+pub(crate) mod journal;
+pub(crate) mod rewrite;
+pub(crate) mod ring;
+pub(crate) mod space;
+pub(crate) mod thin;
+pub(crate) mod trace_writer;

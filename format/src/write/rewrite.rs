@@ -1,0 +1,53 @@
+//! A copy of a trace with another catalog: to embed symbols in it, or to take names out of it.
+
+use std::path::Path;
+
+use crate::error::Error;
+use crate::ids::SiteId;
+use crate::layout::delta::Encoder;
+use crate::read::trace::Trace;
+use crate::record::Record;
+use crate::slice::{Counters, SliceHeader, SliceVisitor};
+use crate::write::trace_writer::TraceWriter;
+
+/// Copies `from` to the file `to`: every record passes through `map` (which drops it by `None`), `extra` comes after,
+/// and slices are copied block by block as they are. Returns the length of the file.
+///
+/// `capacity_bytes` must hold all of it; [`DEFAULT_CAPACITY_BYTES`](crate::DEFAULT_CAPACITY_BYTES) more than the file
+/// `from` is always enough for the slices.
+///
+/// # Errors
+/// As for reading the one and writing the other.
+pub fn rewrite(
+    from: &Trace,
+    to: &Path,
+    capacity_bytes: u64,
+    map: impl FnMut(Record) -> Option<Record>,
+    extra: impl IntoIterator<Item = Record>,
+) -> Result<u64, Error> {
+    let mut writer = TraceWriter::create(to, capacity_bytes)?;
+    for record in from.records().into_iter().filter_map(map).chain(extra) {
+        writer.record(&record)?;
+    }
+    writer.sync()?;
+    for index in 0..from.blocks().len() {
+        match from.sealed_block(index)? {
+            Some((header, payload)) => writer.copy_sealed(&header, &payload)?,
+            None => {
+                let header = from.block_header(index);
+                writer.encoder.begin(header.from_tick);
+                from.replay_block(index, &mut Reencode(&mut writer.encoder))?;
+                writer.add_copied(header)?;
+            }
+        }
+    }
+    writer.finish()
+}
+
+struct Reencode<'a>(&'a mut Encoder);
+
+impl SliceVisitor for Reencode<'_> {
+    fn slice(&mut self, header: &SliceHeader, changed: &[(SiteId, Counters)]) {
+        self.0.slice(header, changed.iter().copied());
+    }
+}

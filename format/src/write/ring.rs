@@ -1,0 +1,270 @@
+//! Where blocks live: extents of a file that never outgrows its capacity, reserved before they are touched.
+//!
+//! From the end of the first page to the highest byte ever used, extents lie side by side without a gap: an extent that
+//! is free begins with a header of kind free. Free space is reused wherever a block fits, so after the file has reached
+//! its capacity the newest blocks lie among the oldest. A block is written payload first and header last, and what it
+//! replaces is given up only after that; so at every instant the file is sound.
+
+#![allow(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+
+use memmap2::{MmapMut, MmapOptions, UncheckedAdvice};
+
+use crate::error::{Error, ErrorKind};
+use crate::layout::block::{ALIGN_BYTES, BlockHeader, BlockKind, HEADER_BYTES};
+use crate::layout::header::PAGE_BYTES;
+
+/// The file grows by at least this much, so that growing is rare.
+const GROW_BYTES: u64 = 64 << 10;
+const OS_PAGE_BYTES: u64 = 4096;
+
+#[cfg(test)]
+type Watcher = Box<dyn FnMut(&[u8]) + Send>;
+
+pub(crate) struct Ring {
+    file: File,
+    map: MmapMut,
+    salt: u64,
+    capacity: u64,
+    /// Length of the file; all of it is backed by disk space.
+    reserved: u64,
+    /// One past the highest byte ever used.
+    end: u64,
+    /// Extents in use: position to length.
+    live: BTreeMap<u64, u64>,
+    /// Sees the file as a kill at any instant would leave it.
+    #[cfg(test)]
+    pub(crate) after_write: Option<Watcher>,
+}
+
+impl Ring {
+    /// Takes over an empty file and writes its first page.
+    pub(crate) fn new(file: File, capacity: u64, salt: u64, page: &[u8]) -> Result<Ring, Error> {
+        let length = usize::try_from(capacity).map_err(|_| too_large(capacity))?;
+        // SAFETY: nobody can promise that no other process truncates the file; one that does kills us by SIGBUS, unless the
+        // program has a handler that puts memory in its place (edleak-record has). Bytes beyond `reserved` are mapped but
+        // never touched.
+        let map = unsafe { MmapOptions::new().len(length).map_mut(&file) }
+            .map_err(|error| Error::io("cannot map the file", error))?;
+        let mut ring = Ring {
+            file,
+            map,
+            salt,
+            capacity,
+            reserved: 0,
+            end: PAGE_BYTES as u64,
+            live: BTreeMap::new(),
+            #[cfg(test)]
+            after_write: None,
+        };
+        ring.reserve(PAGE_BYTES as u64)?;
+        ring.write(0, page);
+        Ok(ring)
+    }
+
+    /// The file, locked as it is, and its capacity.
+    pub(crate) fn into_file(self) -> (File, u64) {
+        (self.file, self.capacity)
+    }
+
+    /// Whether the file is still as long as it was made: what is written behind its end is lost.
+    pub(crate) fn check_length(&self) -> Result<(), Error> {
+        match self.file.metadata() {
+            Ok(metadata) if metadata.len() < self.reserved => Err(Error::new(
+                ErrorKind::CutOff,
+                "somebody cut it off while it was written (leave it alone until then)",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn salt(&self) -> u64 {
+        self.salt
+    }
+
+    pub(crate) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// Length of the file if it ended after the last extent in use.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        self.live.last_key_value().map_or(PAGE_BYTES as u64, |(at, length)| at + length)
+    }
+
+    /// First extent in use at or above `at`.
+    pub(crate) fn next_live(&self, at: u64) -> Option<(u64, u64)> {
+        self.live.range(at..).next().map(|(&at, &length)| (at, length))
+    }
+
+    /// End of the last extent in use below `at`.
+    pub(crate) fn end_before(&self, at: u64) -> u64 {
+        self.live.range(..at).next_back().map_or(PAGE_BYTES as u64, |(at, length)| at + length)
+    }
+
+    pub(crate) fn read(&self, at: u64, length: usize) -> &[u8] {
+        assert!(at + length as u64 <= self.reserved, "reading below what is reserved");
+        &self.map[at as usize..at as usize + length]
+    }
+
+    /// Writes into an extent that the caller owns.
+    pub(crate) fn write(&mut self, at: u64, bytes: &[u8]) {
+        assert!(at + bytes.len() as u64 <= self.reserved, "writing below what is reserved");
+        #[cfg(test)]
+        if let Some(hook) = &mut self.after_write {
+            // A writer killed half-way through, and one killed just after.
+            let half = bytes.len() / 2;
+            self.map[at as usize..at as usize + half].copy_from_slice(&bytes[..half]);
+            hook(&self.map[..self.reserved as usize]);
+            self.map[at as usize..at as usize + bytes.len()].copy_from_slice(bytes);
+            hook(&self.map[..self.reserved as usize]);
+            return;
+        }
+        self.map[at as usize..at as usize + bytes.len()].copy_from_slice(bytes);
+    }
+
+    pub(crate) fn write_header(&mut self, at: u64, header: BlockHeader) {
+        let bytes = header.to_bytes(self.salt);
+        self.write(at, &bytes);
+    }
+
+    /// Free extents: position and length, the last one reaching to the capacity.
+    pub(crate) fn gaps(&self) -> impl Iterator<Item = (u64, u64)> {
+        let begins =
+            std::iter::once(PAGE_BYTES as u64).chain(self.live.iter().map(|(at, length)| at + length));
+        let ends = self.live.keys().copied().chain([self.capacity]);
+        begins.zip(ends).filter(|(begin, end)| end > begin).map(|(begin, end)| (begin, end - begin))
+    }
+
+    pub(crate) fn free_bytes(&self) -> u64 {
+        self.gaps().map(|(_, length)| length).sum()
+    }
+
+    /// `length` bytes can be had, and another free extent of `spare` bytes is left.
+    pub(crate) fn fits(&self, length: u64, spare: u64) -> bool {
+        let mut is_placed = false;
+        let mut is_spare_left = spare == 0;
+        for (_, mut gap) in self.gaps() {
+            if !is_placed && gap >= length {
+                is_placed = true;
+                gap -= length;
+            }
+            is_spare_left |= gap >= spare;
+        }
+        is_placed && is_spare_left
+    }
+
+    /// The lowest free extent of `length` bytes; `None` where the capacity has none.
+    pub(crate) fn allocate(&mut self, length: u64) -> Result<Option<u64>, Error> {
+        debug_assert!(length.is_multiple_of(ALIGN_BYTES));
+        let Some((at, gap)) = self.gaps().find(|&(_, gap)| gap >= length) else {
+            return Ok(None);
+        };
+        self.reserve(at + length)?;
+        let gap_end = (at + gap).min(self.end);
+        if at + length < gap_end {
+            self.mark_free(at + length, gap_end);
+        }
+        self.end = self.end.max(at + length);
+        self.live.insert(at, length);
+        Ok(Some(at))
+    }
+
+    /// Gives an extent up. Its bytes stay until something is written over them, but no reader sees them any more.
+    pub(crate) fn release(&mut self, at: u64) {
+        self.live.remove(&at).expect("only extents in use are released");
+        let begin = self.end_before(at);
+        let end = self.live.range(at..).next().map_or(self.end, |(&at, _)| at);
+        self.mark_free(begin, end);
+    }
+
+    fn mark_free(&mut self, begin: u64, end: u64) {
+        let payload = end - begin - HEADER_BYTES as u64;
+        self.write_header(begin, BlockHeader::new(BlockKind::Free, 0, payload));
+    }
+
+    /// Makes the file at least `to` bytes long, backed by disk space, so that no write to the map can fail.
+    fn reserve(&mut self, to: u64) -> Result<(), Error> {
+        if to <= self.reserved {
+            return Ok(());
+        }
+        let at_least = to.next_multiple_of(OS_PAGE_BYTES).min(self.capacity);
+        let ample = (self.reserved + (self.reserved / 2).max(GROW_BYTES))
+            .next_multiple_of(OS_PAGE_BYTES)
+            .clamp(at_least, self.capacity);
+        // A disk with little room left still has what is needed now.
+        match fallocate(&self.file, self.reserved, ample) {
+            Ok(()) => self.reserved = ample,
+            Err(_) => {
+                fallocate(&self.file, self.reserved, at_least)
+                    .map_err(|error| Error::io("cannot reserve space", error))?;
+                self.reserved = at_least;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the memory of what was written to the page cache. The map keeps no page resident that is not in use.
+    pub(crate) fn drop_resident_pages(&self) {
+        // SAFETY: the map is shared and backed by the file: dropped pages are read back from the page cache, which
+        // holds every byte written.
+        let advised =
+            unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, 0, self.reserved as usize) };
+        // Only memory is at stake: a kernel that refuses keeps the pages.
+        drop(advised);
+    }
+
+    /// Cuts the file to what is in use and returns its length.
+    pub(crate) fn truncate(self) -> Result<u64, Error> {
+        let length = self.used_bytes();
+        drop(self.map);
+        self.file.set_len(length).map_err(|error| Error::io("cannot cut the file to its size", error))?;
+        Ok(length)
+    }
+}
+
+fn too_large(capacity: u64) -> Error {
+    Error::new(
+        ErrorKind::InvalidInput,
+        format!("a capacity of {capacity} bytes cannot be mapped (use a smaller --size)"),
+    )
+}
+
+/// Reserves disk space from `from` to `to` and makes the file that long.
+fn fallocate(file: &File, from: u64, to: u64) -> io::Result<()> {
+    // The kernel answers a write beyond this limit with a signal that kills; ask first.
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid rlimit to write to.
+    let got = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) };
+    if got == 0 && to > limit.rlim_cur {
+        return Err(io::Error::from_raw_os_error(libc::EFBIG));
+    }
+    loop {
+        // SAFETY: the descriptor is open for as long as `file` is borrowed.
+        let done = unsafe { libc::fallocate(file.as_raw_fd(), 0, from as i64, (to - from) as i64) };
+        if done == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EINTR) => {}
+            Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL) => return write_zeros(file, from, to),
+            _ => return Err(error),
+        }
+    }
+}
+
+/// For a file system without fallocate: what has been written has its space.
+fn write_zeros(file: &File, mut from: u64, to: u64) -> io::Result<()> {
+    let zeros = [0; 16 << 10];
+    while from < to {
+        let length = zeros.len().min((to - from) as usize);
+        file.write_all_at(&zeros[..length], from)?;
+        from += length as u64;
+    }
+    Ok(())
+}

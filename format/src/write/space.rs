@@ -1,0 +1,318 @@
+//! Making room: thinning old slices, keeping the catalog compact, and moving blocks together.
+
+use crate::error::{Error, ErrorKind};
+use crate::layout::block::{BlockHeader, BlockKind, HEADER_BYTES, MAX_RAW_BYTES, payload_sum};
+use crate::layout::catalog::{self, Records};
+use crate::write::thin::{Candidate, Thinner, choose_pair};
+use crate::write::trace_writer::{CatalogBlock, SliceBlock, TraceWriter};
+
+/// The catalog may take one part in so many of the capacity: while it is merged there are two of it, and slices need
+/// the rest.
+const CATALOG_SHARE: u64 = 3;
+/// Slices 2^62 ticks apart: one slice is left of any block.
+const MAX_LEVEL: u8 = 62;
+
+impl TraceWriter {
+    /// Makes sure that an extent of `length` bytes can be had, thinning old slices if need be.
+    ///
+    /// Twice the largest block of slices stays free besides: a merged block is written before the two it replaces are
+    /// given up, and a block is copied aside before it is moved onto itself.
+    pub(crate) fn make_room(&mut self, length: u64, is_for_slices: bool) -> Result<(), Error> {
+        let largest = self.largest_extent().max(if is_for_slices { length } else { 0 });
+        let spare = 2 * largest;
+        let mut is_packed = false;
+        while !self.ring.fits(length, spare) {
+            if !is_packed && self.ring.free_bytes() >= length + spare {
+                self.pack()?;
+                is_packed = true;
+                continue;
+            }
+            is_packed = false;
+            if !self.merge_once()? {
+                // No two blocks are left to merge: do without the spare.
+                if self.ring.fits(length, 0) {
+                    return Ok(());
+                }
+                return Err(self.too_small());
+            }
+        }
+        Ok(())
+    }
+
+    fn largest_extent(&self) -> u64 {
+        self.blocks.iter().map(|block| block.header.extent_bytes()).max().unwrap_or(0)
+    }
+
+    /// Merges one pair of neighbours, or thins the finer one where both together would be too large. False if there is
+    /// nothing to merge.
+    fn merge_once(&mut self) -> Result<bool, Error> {
+        let candidates: Vec<Candidate> = self
+            .blocks
+            .iter()
+            .map(|block| Candidate { level: block.header.level, bytes: block.header.extent_bytes() })
+            .collect();
+        let span = self.last_tick.unwrap_or(0) - self.first_tick.unwrap_or(0);
+        let Some(older) = choose_pair(&candidates, span) else {
+            return Ok(false);
+        };
+        let level = candidates[older].level.min(candidates[older + 1].level) + 1;
+        if self.thin(older, 2, level)? {
+            return Ok(true);
+        }
+        let finer = if candidates[older].level < level { older } else { older + 1 };
+        // A site that changes less often than once a slice costs as much in half the slices: those have it twice as often.
+        for level in level..=MAX_LEVEL {
+            if self.thin(finer, 1, level)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Replaces `count` blocks from `index` by one at `level` or coarser. False if there is no place for that one, or if it would
+    /// be larger than a block fresh from the journal can be: it bounds the memory of thinning, and keeps blocks small
+    /// beside the capacity.
+    fn thin(&mut self, index: usize, count: usize, level: u8) -> Result<bool, Error> {
+        let sources: Vec<SliceBlock> = self.blocks[index..index + count].to_vec();
+        let (oldest, newest) = (sources[0].header, sources[count - 1].header);
+        let next_tick = match self.blocks.get(index + count) {
+            Some(next) => next.header.first_tick,
+            // The journal goes on; where it has no slice yet, this is the newest and stays.
+            None => self.journal.and_then(|journal| journal.first_slice).unwrap_or(u64::MAX),
+        };
+        self.encoder.begin(oldest.from_tick);
+        let mut thinner = Thinner::new(&mut self.encoder, 1 << level, self.first_tick.unwrap_or(0));
+        for SliceBlock { at, header } in &sources {
+            let payload = self.ring.read(at + HEADER_BYTES as u64, header.payload_bytes as usize);
+            let raw = self
+                .decompressor
+                .decompress(payload, header.raw_bytes as usize)
+                .map_err(|error| Error::io("cannot read back a block", error))?;
+            thinner.begin_block();
+            // A block that another process has damaged loses its slices; the recording goes on.
+            let _damaged = self.decoder.decode(&raw, header.from_tick, header.last_tick, &mut thinner);
+        }
+        thinner.finish(next_tick);
+        if count > 1 && self.encoder.raw_bytes() as u64 > 2 * self.wanted_journal_bytes() {
+            return Ok(false);
+        }
+        let level = sources.iter().map(|block| block.header.level).fold(level, u8::max);
+        let header = BlockHeader {
+            level,
+            from_tick: oldest.from_tick,
+            last_tick: newest.last_tick,
+            ..self.next_header(BlockKind::Slices, 0)
+        };
+        let (header, payload) = self.compress_slices(header)?;
+        let length = header.extent_bytes();
+        if !self.ring.fits(length, length.max(self.largest_extent())) {
+            // While there is still room to copy a block aside.
+            self.pack()?;
+        }
+        let placed = self.place_block(&header, &payload)?;
+        // Free space may lie in pieces. One block that became shorter finds a place: its own.
+        if placed.is_none() && (count > 1 || length > oldest.extent_bytes()) {
+            return Ok(false);
+        }
+        // Packing may have moved the sources.
+        for source in index..index + count {
+            self.ring.release(self.blocks[source].at);
+        }
+        // A catalog too large to be moved can leave free space in pieces. Then the sources go first, and a recorder
+        // killed before the next line loses their span; the alternative is to end the recording.
+        let at = match placed {
+            Some(at) => at,
+            None => self.place_block(&header, &payload)?.ok_or_else(|| self.too_small())?,
+        };
+        self.blocks.splice(index..index + count, [SliceBlock { at, header }]);
+        Ok(true)
+    }
+
+    /// Adds records to the sealed catalog, and merges its newest blocks while they are of like size. So the number of
+    /// blocks stays logarithmic, and a record is rewritten only as often.
+    pub(crate) fn add_catalog(&mut self, records: &Records) -> Result<(), Error> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let (header, payload) = self.encode_catalog(records)?;
+        let most = self.ring.capacity() / CATALOG_SHARE;
+        if self.catalog_bytes() + header.extent_bytes() > most {
+            // Replaced records may be what fills it.
+            self.merge_catalog(0, true)?;
+        }
+        let bytes = self.catalog_bytes() + header.extent_bytes();
+        if bytes > most {
+            return Err(self.catalog_too_large(bytes));
+        }
+        let header = BlockHeader { catalog_blocks: self.catalog_blocks(1), ..header };
+        let at = self.add_catalog_block(&header, &payload)?;
+        self.catalog.push(CatalogBlock { at, header });
+        while let [.., older, newer] = self.catalog[..]
+            && newer.header.payload_bytes * 2 >= older.header.payload_bytes
+            && (newer.header.raw_bytes + older.header.raw_bytes) as usize <= MAX_RAW_BYTES / 2
+            && self.merge_catalog(self.catalog.len() - 2, false)?
+        {}
+        Ok(())
+    }
+
+    fn add_catalog_block(&mut self, header: &BlockHeader, payload: &[u8]) -> Result<u64, Error> {
+        self.add_block(header, payload).map_err(|error| match error.kind() {
+            ErrorKind::CapacityTooSmall => {
+                self.catalog_too_large(self.catalog_bytes() + header.extent_bytes())
+            }
+            _ => error,
+        })
+    }
+
+    /// Catalog blocks in the file, and so many more.
+    fn catalog_blocks(&self, more: usize) -> u16 {
+        u16::try_from(self.catalog.len() + more).unwrap_or(u16::MAX)
+    }
+
+    fn encode_catalog(&mut self, records: &Records) -> Result<(BlockHeader, Vec<u8>), Error> {
+        let mut raw = Vec::new();
+        for record in records.values() {
+            catalog::encode(record, &mut raw);
+        }
+        if raw.len() > MAX_RAW_BYTES {
+            return Err(self.catalog_too_large(raw.len() as u64));
+        }
+        let header = self.next_header(BlockKind::Catalog, 0);
+        self.compress(header, &raw)
+    }
+
+    /// Replaces the catalog blocks from `first` on by one that holds the newest record of each key. False if there is
+    /// no room for both at the same time; slices are thinned for it only if the merge `is_needed`.
+    fn merge_catalog(&mut self, first: usize, is_needed: bool) -> Result<bool, Error> {
+        let sources = self.catalog[first..].to_vec();
+        let [_, .., newest] = sources[..] else {
+            return Ok(false);
+        };
+        let mut records = Records::new();
+        for CatalogBlock { at, header } in &sources {
+            let payload = self.ring.read(at + HEADER_BYTES as u64, header.payload_bytes as usize);
+            let raw = self
+                .decompressor
+                .decompress(payload, header.raw_bytes as usize)
+                .map_err(|error| Error::io("cannot read back the catalog", error))?;
+            catalog::decode(&raw, &mut records).ok_or_else(|| {
+                Error::new(
+                    ErrorKind::Io,
+                    "the catalog in the file was damaged (let no other program write to it)",
+                )
+            })?;
+        }
+        let mut raw = Vec::new();
+        for record in records.values() {
+            catalog::encode(record, &mut raw);
+        }
+        // The sequence of the newest source: what an open journal holds is newer than this block.
+        let next = self.next_header(BlockKind::Catalog, 0);
+        let header = BlockHeader {
+            sequence: newest.header.sequence,
+            catalog_blocks: u16::try_from(first + 1).unwrap_or(u16::MAX),
+            first_tick: next.sequence,
+            ..next
+        };
+        let (header, payload) = self.compress(header, &raw)?;
+        let spare = 2 * self.largest_extent();
+        if !is_needed && !self.ring.fits(header.extent_bytes(), spare) {
+            return Ok(false);
+        }
+        let at = self.add_catalog_block(&header, &payload)?;
+        for block in &self.catalog[first..] {
+            self.ring.release(block.at);
+        }
+        self.catalog.truncate(first);
+        self.catalog.push(CatalogBlock { at, header });
+        Ok(true)
+    }
+
+    fn catalog_bytes(&self) -> u64 {
+        self.catalog.iter().map(|block| block.header.extent_bytes()).sum()
+    }
+
+    fn catalog_too_large(&self, bytes: u64) -> Error {
+        Error::new(
+            ErrorKind::CatalogTooLarge,
+            format!(
+                "modules, sites, stacks and symbols need {bytes} bytes, more than a third of the capacity of {} (use a larger --size)",
+                self.ring.capacity()
+            ),
+        )
+    }
+
+    /// Moves every block down into the lowest free extent that holds it, or else over the free extent just below it. A block
+    /// that would overlap itself is copied aside first, so that a sound copy is in the file at every instant; one for
+    /// which there is no room aside stays where it is.
+    pub(crate) fn pack(&mut self) -> Result<(), Error> {
+        let mut end = crate::layout::header::PAGE_BYTES as u64;
+        let mut has_gaps = false;
+        while let Some((at, length)) = self.ring.next_live(end) {
+            let is_above_gap = self.ring.end_before(at) < at;
+            has_gaps |= is_above_gap;
+            if has_gaps {
+                self.move_down(at, length, is_above_gap)?;
+            }
+            end = at + length;
+        }
+        Ok(())
+    }
+
+    fn move_down(&mut self, at: u64, length: u64, is_above_gap: bool) -> Result<(), Error> {
+        let lowest = self.ring.gaps().find(|(_, gap)| *gap >= length);
+        if lowest.is_none_or(|(gap, _)| gap > at && !is_above_gap) {
+            return Ok(());
+        }
+        let place = self.ring.allocate(length)?.expect("it was found");
+        let bytes = self.ring.read(at, length as usize).to_vec();
+        self.copy_block(place, &bytes);
+        self.ring.release(at);
+        let to = if place < at {
+            place
+        } else {
+            let to = self.ring.allocate(length)?.expect("it has just been given up");
+            self.copy_block(to, &bytes);
+            self.ring.release(place);
+            to
+        };
+        self.rename(at, to);
+        Ok(())
+    }
+
+    fn copy_block(&mut self, to: u64, bytes: &[u8]) {
+        let (header, payload) = bytes.split_at(HEADER_BYTES);
+        self.ring.write(to + HEADER_BYTES as u64, payload);
+        self.ring.write(to, header);
+    }
+
+    /// Notes that the block at `from` is now at `to`.
+    fn rename(&mut self, from: u64, to: u64) {
+        let positions = self
+            .blocks
+            .iter_mut()
+            .map(|block| &mut block.at)
+            .chain(self.catalog.iter_mut().map(|block| &mut block.at))
+            .chain(self.journal.iter_mut().map(|journal| &mut journal.at));
+        for position in positions.filter(|position| **position == from) {
+            *position = to;
+        }
+    }
+
+    /// Adds a sealed block of another trace as it is.
+    pub(crate) fn copy_sealed(&mut self, header: &BlockHeader, payload: &[u8]) -> Result<(), Error> {
+        let next = self.next_header(BlockKind::Slices, header.payload_bytes);
+        let header = BlockHeader {
+            sequence: next.sequence,
+            catalog_blocks: next.catalog_blocks,
+            payload_sum: payload_sum(self.ring.salt(), next.sequence, payload),
+            ..*header
+        };
+        let at = self.add_block(&header, payload)?;
+        self.blocks.push(SliceBlock { at, header });
+        self.first_tick.get_or_insert(header.first_tick);
+        self.last_tick = Some(header.last_tick);
+        self.from_tick = header.last_tick.saturating_add(1);
+        Ok(())
+    }
+}

@@ -1,0 +1,157 @@
+//! Old history at half the resolution: which blocks to merge, and how slices are dropped from them.
+//!
+//! When the capacity is used up, two neighbouring blocks become one with every other slice. A level is a distance of
+//! slices, 2^level ticks; the level that takes the most space gives way first, oldest blocks first, so the levels come
+//! to share the capacity evenly: recent history is fine, older history coarse, and the length of a run costs only the
+//! logarithm of it. A new coarsest level is begun only while it leaves [`MIN_EVEN_SLICES`] over the whole run.
+
+use crate::ids::SiteId;
+use crate::layout::delta::Encoder;
+use crate::slice::{Counters, SliceHeader, SliceVisitor};
+
+/// Evenly spaced slices that every run keeps, as far as the capacity can hold so many.
+pub(crate) const MIN_EVEN_SLICES: u64 = 256;
+
+/// What of a block matters to the choice.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Candidate {
+    pub level: u8,
+    pub bytes: u64,
+}
+
+/// Which neighbours to merge: the index of the older. `None` with fewer than two blocks.
+///
+/// `span_ticks` is the time from the first slice to the newest.
+pub(crate) fn choose_pair(blocks: &[Candidate], span_ticks: u64) -> Option<usize> {
+    let coarsest = blocks.iter().map(|block| block.level).max()?;
+    let mut bytes_of_level = [0u64; 64];
+    for block in blocks {
+        bytes_of_level[block.level as usize] += block.bytes;
+    }
+    let pairs = || blocks.windows(2).enumerate().map(|(index, pair)| (index, pair[0].level, pair[1].level));
+    // The best is: the level with most bytes, then blocks of the same level, then the oldest.
+    let best = |may_begin_level: bool| {
+        pairs()
+            .filter(|&(_, a, b)| may_begin_level || a.min(b) < coarsest)
+            .max_by_key(|&(index, a, b)| {
+                let level = a.min(b);
+                (bytes_of_level[level as usize], 63 - level, a == b, usize::MAX - index)
+            })
+            .map(|(index, ..)| index)
+    };
+    let may_begin_level = coarsest < 62 && span_ticks >> (coarsest + 1) >= MIN_EVEN_SLICES;
+    best(may_begin_level).or_else(|| best(true))
+}
+
+/// Receives the slices of the blocks to merge and passes on the newest of each span of `stride_ticks`, which is the one
+/// that an evenly spaced reader would see at the end of that span; so thinning changes no value on the coarser grid.
+pub(crate) struct Thinner<'a> {
+    encoder: &'a mut Encoder,
+    stride_ticks: u64,
+    /// The first slice of the trace always stays.
+    first_tick: u64,
+    /// The newest slice, not yet known to stay.
+    waiting: Option<SliceHeader>,
+    table: Vec<Counters>,
+    is_dirty: Vec<bool>,
+    dirty: Vec<u32>,
+    begins_block: bool,
+}
+
+impl<'a> Thinner<'a> {
+    pub(crate) fn new(encoder: &'a mut Encoder, stride_ticks: u64, first_tick: u64) -> Thinner<'a> {
+        Thinner {
+            encoder,
+            stride_ticks,
+            first_tick,
+            waiting: None,
+            table: Vec::new(),
+            is_dirty: Vec::new(),
+            dirty: Vec::new(),
+            begins_block: false,
+        }
+    }
+
+    /// The next slice holds whole values: a site that it does not name is zero.
+    pub(crate) fn begin_block(&mut self) {
+        self.begins_block = true;
+    }
+
+    /// No more slices; `next_tick` is the tick of the slice after them.
+    pub(crate) fn finish(mut self, next_tick: u64) {
+        self.settle(next_tick);
+    }
+
+    fn span(&self, tick: u64) -> u64 {
+        tick.div_ceil(self.stride_ticks)
+    }
+
+    /// Passes the waiting slice on if the next one does not take its place.
+    fn settle(&mut self, next_tick: u64) {
+        let Some(header) = self.waiting.take() else { return };
+        if self.span(header.tick) == self.span(next_tick) && header.tick != self.first_tick {
+            return;
+        }
+        self.dirty.sort_unstable();
+        let table = &self.table;
+        self.encoder.slice(&header, self.dirty.iter().map(|&id| (SiteId(id), table[id as usize])));
+        for id in self.dirty.drain(..) {
+            self.is_dirty[id as usize] = false;
+        }
+    }
+
+    fn set(&mut self, id: u32, counters: Counters) {
+        let index = id as usize;
+        if index >= self.table.len() {
+            self.table.resize(index + 1, Counters::ZERO);
+            self.is_dirty.resize(index + 1, false);
+        }
+        self.table[index] = counters;
+        if !std::mem::replace(&mut self.is_dirty[index], true) {
+            self.dirty.push(id);
+        }
+    }
+}
+
+impl SliceVisitor for Thinner<'_> {
+    fn slice(&mut self, header: &SliceHeader, changed: &[(SiteId, Counters)]) {
+        self.settle(header.tick);
+        if std::mem::take(&mut self.begins_block) {
+            for id in 0..self.table.len() as u32 {
+                if self.table[id as usize] != Counters::ZERO {
+                    self.set(id, Counters::ZERO);
+                }
+            }
+        }
+        for &(SiteId(id), counters) in changed {
+            self.set(id, counters);
+        }
+        self.waiting = Some(*header);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blocks(levels: &[u8]) -> Vec<Candidate> {
+        levels.iter().map(|&level| Candidate { level, bytes: 100 }).collect()
+    }
+
+    #[test]
+    fn the_fullest_level_gives_way_oldest_first() {
+        assert_eq!(choose_pair(&blocks(&[1, 1, 0, 0, 0]), 1 << 20), Some(2));
+        assert_eq!(choose_pair(&blocks(&[1, 1, 1, 0, 0]), 1 << 20), Some(0));
+        assert_eq!(choose_pair(&blocks(&[2, 1, 0]), 1 << 20), Some(1), "the finest, where levels are even");
+        assert_eq!(choose_pair(&blocks(&[0]), 1 << 20), None);
+        assert_eq!(choose_pair(&[], 1 << 20), None);
+    }
+
+    #[test]
+    fn the_even_slices_of_the_whole_run_are_kept_while_anything_else_can_give_way() {
+        // 500 slices at level 1; level 2 would leave 250.
+        assert_eq!(choose_pair(&blocks(&[1, 1, 1, 0, 0]), 1000), Some(3));
+        assert_eq!(choose_pair(&blocks(&[1, 1, 1, 0]), 1000), Some(2));
+        assert_eq!(choose_pair(&blocks(&[1, 1, 1]), 1000), Some(0), "nothing else is left");
+    }
+}

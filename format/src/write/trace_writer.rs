@@ -1,0 +1,379 @@
+//! Slices and records to the file: into the journal at once, and from there into sealed blocks.
+
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use zstd::bulk::Decompressor;
+
+use crate::error::{self, Error, ErrorKind};
+use crate::layout::block::{BlockHeader, MAX_RAW_BYTES};
+use crate::layout::catalog::{self, Key, Records};
+use crate::layout::chunk::{self, ChunkKind};
+use crate::layout::delta::{Decoder, Encoder, MAX_SITES};
+use crate::layout::header::{FORMAT_VERSION, Header};
+use crate::layout::stride::Stride;
+use crate::record::Record;
+use crate::slice::{Counters, SliceHeader};
+use crate::write::compression::PayloadCompressor;
+use crate::write::journal::Journal;
+use crate::write::ring::Ring;
+
+/// The capacity of a trace when nobody asks for another: 64 MiB.
+pub const DEFAULT_CAPACITY_BYTES: u64 = 64 << 20;
+/// The smallest capacity that holds a useful trace: 256 KiB.
+pub const MIN_CAPACITY_BYTES: u64 = 256 << 10;
+
+/// The first journal. Later ones double, so that a short recording leaves a small file even when it is killed.
+const FIRST_JOURNAL_BYTES: u64 = 32 << 10;
+/// A journal keeps this much free for the end of the recording, so that even a full disk does not keep it from being told:
+/// a `Losses` and an `End` with the largest numbers take 93.
+const LAST_WORDS_BYTES: usize = 128;
+/// Records beyond this go into a block of their own and not through the journal.
+const JOURNAL_RECORDS_SHARE: u64 = 4;
+
+/// Writes a trace.
+///
+/// Every slice is in the file when [`TraceWriter::slice`] returns: a writer killed at any instant loses at most the one
+/// it was writing. Memory is proportional to the number of sites and does not grow with the recording.
+pub struct TraceWriter {
+    pub(crate) ring: Ring,
+    path: PathBuf,
+    pub(crate) sequence: u64,
+    /// Sealed slices, by ascending tick.
+    pub(crate) blocks: Vec<SliceBlock>,
+    /// Sealed records, oldest first.
+    pub(crate) catalog: Vec<CatalogBlock>,
+    pub(crate) journal: Option<Journal>,
+    /// Least size of the next journal.
+    pub(crate) journal_bytes: u64,
+    /// Size of the last slice that held whole values.
+    pub(crate) full_slice_bytes: usize,
+    /// Encoded records that are not in the file yet.
+    pending: Vec<u8>,
+    /// Counters as of the last slice in the journal; zero where it has none.
+    pub(crate) previous: Vec<Counters>,
+    pub(crate) sites: usize,
+    pub(crate) stride: Stride,
+    pub(crate) first_tick: Option<u64>,
+    pub(crate) last_tick: Option<u64>,
+    /// One past the last tick of the sealed blocks.
+    pub(crate) from_tick: u64,
+    pub(crate) encoder: Encoder,
+    pub(crate) compressor: PayloadCompressor,
+    /// Between the last two slices.
+    pub(crate) pause_ns: u64,
+    last_ns: u64,
+    pub(crate) decoder: Decoder,
+    pub(crate) decompressor: Decompressor<'static>,
+    content: Vec<u8>,
+}
+
+/// A sealed block of slices.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SliceBlock {
+    pub at: u64,
+    pub header: BlockHeader,
+}
+
+/// A sealed block of records.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CatalogBlock {
+    pub at: u64,
+    pub header: BlockHeader,
+}
+
+/// Whether a recorder is writing the trace at `path`. (Where a file system has no locks, nobody can tell.)
+pub fn is_being_written(path: &Path) -> bool {
+    // Anything but a file is no trace, and opening it might wait for somebody.
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
+        && File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+/// Takes the lock of a trace. Whoever only asks ([`is_being_written`]) holds it for an instant, which is no reason to give up.
+fn is_ours(file: &File) -> bool {
+    const ATTEMPTS: u32 = 10;
+    (0..ATTEMPTS).any(|attempt| {
+        std::thread::sleep(Duration::from_millis(attempt.into()));
+        !matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+    })
+}
+
+impl TraceWriter {
+    /// Creates a trace, readable by its owner only, where there is no file or an empty one.
+    ///
+    /// # Errors
+    /// `CapacityTooSmall` below [`MIN_CAPACITY_BYTES`]; `InUse`; `AlreadyExists`; `NoSpace` where not even the first page fits; `Io`.
+    pub fn create(path: &Path, capacity_bytes: u64) -> Result<TraceWriter, Error> {
+        Self::create_inner(path, capacity_bytes).map_err(|error| error.context(error::writing(path)))
+    }
+
+    fn create_inner(path: &Path, capacity_bytes: u64) -> Result<TraceWriter, Error> {
+        if capacity_bytes < MIN_CAPACITY_BYTES {
+            return Err(Error::new(
+                ErrorKind::CapacityTooSmall,
+                format!(
+                    "a capacity of {capacity_bytes} bytes is less than {MIN_CAPACITY_BYTES} (use --size 256K or more)"
+                ),
+            ));
+        }
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(|error| Error::io("cannot create the file", error))?;
+        // A file system without locks has to do without.
+        if !is_ours(&file) {
+            return Err(Error::new(ErrorKind::InUse, "another recording is writing it"));
+        }
+        let made = file.metadata().map_err(|error| Error::io("cannot look at the file", error))?;
+        let is_there = |there: Metadata| (made.dev(), made.ino()) == (there.dev(), there.ino());
+        if !std::fs::metadata(path).is_ok_and(is_there) {
+            return Err(Error::new(ErrorKind::InUse, "another recording has just taken its name"));
+        }
+        if made.len() > 0 {
+            return Err(Error::new(ErrorKind::AlreadyExists, "there is a file of that name (move it away)"));
+        }
+        Self::on(file, path, capacity_bytes / 4096 * 4096)
+    }
+
+    /// Begins the trace anew, with nothing in it: of an image that executed another one at once. The name is ours all the time.
+    ///
+    /// # Errors
+    /// As for [`create`](Self::create).
+    pub fn restart(self) -> Result<TraceWriter, Error> {
+        let TraceWriter { ring, path, .. } = self;
+        let (file, capacity) = ring.into_file();
+        let emptied = file.set_len(0).map_err(|error| Error::io("cannot empty the file", error));
+        emptied
+            .and_then(|()| Self::on(file, &path, capacity))
+            .map_err(|error| error.context(error::writing(&path)))
+    }
+
+    /// A trace in an empty file that is ours.
+    fn on(file: File, path: &Path, capacity: u64) -> Result<TraceWriter, Error> {
+        let salt = random_salt();
+        let page = Header { version: FORMAT_VERSION, capacity_bytes: capacity, salt }.to_page();
+        let zstd = |error| Error::io("cannot set up zstd", error);
+        let compressor = PayloadCompressor::new().map_err(zstd)?;
+        let decompressor = Decompressor::new().map_err(zstd)?;
+        Ok(TraceWriter {
+            ring: Ring::new(file, capacity, salt, &page)?,
+            path: path.to_owned(),
+            sequence: 0,
+            blocks: Vec::new(),
+            catalog: Vec::new(),
+            journal: None,
+            journal_bytes: FIRST_JOURNAL_BYTES.min(capacity / 16),
+            full_slice_bytes: 0,
+            pending: Vec::new(),
+            previous: Vec::new(),
+            sites: 0,
+            stride: Stride::default(),
+            first_tick: None,
+            last_tick: None,
+            from_tick: 0,
+            encoder: Encoder::new(),
+            compressor,
+            pause_ns: 0,
+            last_ns: 0,
+            decoder: Decoder::default(),
+            decompressor,
+            content: Vec::new(),
+        })
+    }
+
+    /// Adds a record to the catalog. It is in the file after the next [`slice`](Self::slice) or [`sync`](Self::sync).
+    ///
+    /// # Errors
+    /// `InvalidInput` for a site whose id is not below 2^20; else as for `sync`, because a great many records are
+    /// written at once.
+    pub fn record(&mut self, record: &Record) -> Result<(), Error> {
+        if let Record::Site(site) = record
+            && site.id.0 as usize >= MAX_SITES
+        {
+            return Err(self.named(too_many_sites(site.id.0 as usize + 1)));
+        }
+        catalog::encode(record, &mut self.pending);
+        if self.pending.len() >= MAX_RAW_BYTES / 4 { self.sync() } else { Ok(()) }
+    }
+
+    /// Writes one slice; `counters[i]` are those of `SiteId(i)`. Sites never become fewer, ticks increase.
+    ///
+    /// # Errors
+    /// `NoSpace`: the slice is not in the trace, everything before it is. `CutOff`: whoever did that took everything.
+    /// `CapacityTooSmall`, `CatalogTooLarge`, `InvalidInput`.
+    pub fn slice(&mut self, header: &SliceHeader, counters: &[Counters]) -> Result<(), Error> {
+        self.slice_inner(header, counters).map_err(|error| self.named(error))
+    }
+
+    fn slice_inner(&mut self, header: &SliceHeader, counters: &[Counters]) -> Result<(), Error> {
+        if counters.len() > MAX_SITES {
+            return Err(too_many_sites(counters.len()));
+        }
+        if counters.len() < self.sites {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                format!("{} sites after {} (keep every site once seen)", counters.len(), self.sites),
+            ));
+        }
+        if self.last_tick.is_some_and(|last| header.tick <= last) || header.tick == u64::MAX {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                format!("tick {} is not after the one before (let ticks increase)", header.tick),
+            ));
+        }
+        self.ring.check_length()?;
+        self.pause_ns = header.time_ns.saturating_sub(self.last_ns);
+        self.last_ns = header.time_ns;
+        self.flush_records(LAST_WORDS_BYTES)?;
+        let mut content = std::mem::take(&mut self.content);
+        chunk::encode_slice(&mut content, header, counters, &self.previous);
+        if !self.journal.is_some_and(|journal| journal.has_room(content.len() + LAST_WORDS_BYTES)) {
+            self.close_journal()?;
+            chunk::encode_slice(&mut content, header, counters, &self.previous);
+            self.full_slice_bytes = content.len();
+            self.open_journal(content.len() + LAST_WORDS_BYTES)?;
+        }
+        self.append(ChunkKind::Slice, &content);
+        self.content = content;
+
+        let journal = self.journal.as_mut().expect("opened above");
+        journal.slices += 1;
+        journal.first_slice.get_or_insert(header.tick);
+        self.previous.clear();
+        self.previous.extend_from_slice(counters);
+        self.sites = counters.len();
+        self.stride.note(header.tick);
+        self.first_tick.get_or_insert(header.tick);
+        self.last_tick = Some(header.tick);
+        Ok(())
+    }
+
+    /// Puts the records added so far into the file.
+    ///
+    /// # Errors
+    /// `NoSpace`; `CatalogTooLarge` if the catalog needs more than a third of the capacity.
+    pub fn sync(&mut self) -> Result<(), Error> {
+        self.flush_records(LAST_WORDS_BYTES).map_err(|error| self.named(error))
+    }
+
+    /// Bytes of the file if it were finished now; a journal counts as it is, not yet compressed.
+    pub fn bytes(&self) -> u64 {
+        let spare = self.journal.map_or(0, |journal| journal.header.payload_bytes - journal.used);
+        self.ring.capacity() - self.ring.free_bytes() - spare
+    }
+
+    /// Seals what is in the journal, moves the blocks together and cuts the file to its size, which is returned.
+    ///
+    /// # Errors
+    /// `NoSpace` if records added last found no room. A disk that is too full to seal the journal is no error: it stays
+    /// as it is, and readable.
+    pub fn finish(mut self) -> Result<u64, Error> {
+        let path = std::mem::take(&mut self.path);
+        let flushed = self.flush_records(0).inspect_err(|_| self.say_last_words());
+        let done = flushed.and_then(|()| match self.close_journal() {
+            Err(error) if error.kind() != ErrorKind::NoSpace => Err(error),
+            _ => Ok(()),
+        });
+        let packed = done.and_then(|()| {
+            if let Some(journal) = self.journal.take_if(|journal| journal.chunks == 0) {
+                self.ring.release(journal.at);
+            }
+            match self.pack() {
+                Err(error) if error.kind() != ErrorKind::NoSpace => Err(error),
+                _ => Ok(()),
+            }
+        });
+        let length = self.ring.truncate();
+        packed.and(length).map_err(|error| error.context(error::writing(&path)))
+    }
+
+    fn named(&self, error: Error) -> Error {
+        error.context(error::writing(&self.path))
+    }
+
+    /// Moves pending records into the journal, or, where they are many, into a block of their own. `keep_bytes` of the
+    /// journal stay free.
+    fn flush_records(&mut self, keep_bytes: usize) -> Result<(), Error> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let pending = std::mem::take(&mut self.pending);
+        let result = self.write_records(&pending, keep_bytes);
+        self.pending = pending;
+        if result.is_ok() {
+            self.pending.clear();
+            self.pending.shrink_to(MAX_PENDING_KEPT_BYTES);
+        }
+        result
+    }
+
+    fn write_records(&mut self, encoded: &[u8], keep_bytes: usize) -> Result<(), Error> {
+        if encoded.len() as u64 > self.journal_bytes / JOURNAL_RECORDS_SHARE {
+            // What the journal holds is older than these records and must not replace them.
+            self.close_journal()?;
+            let mut records = Records::new();
+            catalog::decode(encoded, &mut records).expect("the writer encoded them");
+            return self.add_catalog(&records);
+        }
+        if !self.journal.is_some_and(|journal| journal.has_room(encoded.len() + keep_bytes)) {
+            self.close_journal()?;
+            match self.open_journal(encoded.len() + keep_bytes) {
+                Err(error) if error.kind() == ErrorKind::NoSpace && keep_bytes == 0 => {
+                    self.open_last_journal(encoded.len())?;
+                }
+                opened => opened?,
+            }
+        }
+        self.append(ChunkKind::Records, encoded);
+        self.journal.as_mut().expect("opened above").has_records = true;
+        Ok(())
+    }
+
+    /// When there is no room for all that is pending: how the recording ended, and what it could not see.
+    fn say_last_words(&mut self) {
+        let mut records = Records::new();
+        catalog::decode(&self.pending, &mut records).expect("the writer encoded them");
+        let mut words = Vec::new();
+        for key in [Key::Losses, Key::End] {
+            if let Some(record) = records.get(&key) {
+                catalog::encode(record, &mut words);
+            }
+        }
+        if !words.is_empty() && self.journal.is_some_and(|journal| journal.has_room(words.len())) {
+            self.append(ChunkKind::Records, &words);
+        }
+    }
+
+    pub(crate) fn too_small(&self) -> Error {
+        Error::new(
+            ErrorKind::CapacityTooSmall,
+            format!(
+                "a capacity of {} bytes cannot hold the slices of {} sites (use a larger --size)",
+                self.ring.capacity(),
+                self.sites
+            ),
+        )
+    }
+}
+
+/// What a large batch of records leaves allocated for the next.
+const MAX_PENDING_KEPT_BYTES: usize = 64 << 10;
+
+fn too_many_sites(sites: usize) -> Error {
+    Error::new(
+        ErrorKind::InvalidInput,
+        format!("{sites} sites are more than a trace can name (merge some, at most {MAX_SITES})"),
+    )
+}
+
+/// Differs from trace to trace. It need not be secret.
+fn random_salt() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id())
+}

@@ -1,0 +1,53 @@
+//! What needs the other half: leaks of an earlier trace, symbols put into finished traces, the analysis printed.
+
+use edleak_analysis::analysis::SiteLabel;
+use edleak_analysis::gate::Policy;
+use edleak_analysis::judge::judge_recording;
+use edleak_analysis::load::{LoadOptions, load};
+use edleak_analysis::{analyze, rewrite};
+use edleak_binary::{Options, Symbolizer};
+use edleak_format::Trace;
+use edleak_model::classify::Model;
+use edleak_report::text::{Style, Text};
+use edleak_report::{Exporter, Report};
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+
+/// The sites of an earlier trace that leak, for `--watch-from`.
+pub(crate) fn leaks_of(path: &Path) -> Result<Vec<u32>, String> {
+    let recording = load(path, LoadOptions::default()).map_err(|error| error.to_string())?;
+    let analysis = judge_recording(path.display().to_string(), &recording, Model::Growth);
+    let leaks = analysis.sites.iter().filter(|site| site.is_leak());
+    let number = |label: &SiteLabel| if let SiteLabel::Number(id) = label { Some(*id as u32) } else { None };
+    Ok(leaks.filter_map(|site| number(&site.label)).collect())
+}
+
+/// Puts the symbols of every address that a trace names into it. It is replaced whole or not at all.
+pub(crate) fn embed(path: &Path) -> Result<(), String> {
+    let symbolizer = Symbolizer::new(Options::default());
+    let trace = Trace::open(path).map_err(|error| error.to_string())?;
+    rewrite::embed(&trace, path, &symbolizer).map(drop).map_err(|error| error.to_string())
+}
+
+/// Prints to stderr what edleak-analyze would say of these traces. (stdout is the target's.)
+pub(crate) fn report(paths: &[&Path]) -> Result<(), String> {
+    let symbolizer = Symbolizer::new(Options::default());
+    let policy = Policy::default();
+    let (mut recordings, mut analyses) = (Vec::new(), Vec::new());
+    for path in paths {
+        let (recording, analysis) =
+            analyze(path, LoadOptions::default(), Model::Growth, &policy, &symbolizer)
+                .map_err(|error| error.to_string())?;
+        recordings.push(recording);
+        analyses.push(analysis);
+    }
+    let rule_uses = policy.apply(&mut analyses);
+    let report = Report { analyses: &analyses, recordings: &recordings, rules: &[], rule_uses, top: None };
+    let text = Text { style: Style::of_environment(io::stderr().is_terminal()) };
+    // In one code_range, so that what the target still prints does not come in between.
+    let mut bytes = Vec::new();
+    text.export(&report, &mut bytes).map_err(|error| error.to_string())?;
+    // If stderr is gone there is nobody to tell.
+    let _ = io::stderr().write_all(&bytes);
+    Ok(())
+}

@@ -1,0 +1,202 @@
+//! The command line of edleak-record.
+
+use clap::Parser;
+use edleak_collector::recording::period::{Period, parse_duration};
+use edleak_collector::start::detached::{self, parse_size};
+use edleak_text::units;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Counts the live bytes of every allocation site of a program, over time, into a small trace.
+///
+/// The program runs as it would without edleak; nothing of it is changed, and its exit code becomes edleak-record's.
+/// Read the trace with edleak-analyze, here or anywhere else, now or later.
+#[derive(Parser, Clone, Debug)]
+#[command(
+    name = "edleak-record",
+    version,
+    max_term_width = 80,
+    override_usage = "edleak-record [OPTIONS] [--] PROGRAM [ARGUMENT]...
+       edleak-record sessions
+       edleak-record watch|unwatch [--session PID] SPEC...",
+    after_help = "Examples:
+  edleak-record ./server --port 8080        record until the server ends
+  edleak-record -o run.edl --duration 1h -- ./server
+                                            end the recording after an hour; the server runs on
+  edleak-record --auto-watch --report ./server
+                                            and say at the end who leaks, by which stack
+  edleak-record sessions                    list what is being recorded
+  edleak-record watch --session PID 'parse_*'
+                                            record full stacks there, in a running recording
+                                            (unwatch: no longer)
+  LD_PRELOAD=/path/to/libedleak_preload.so ./server
+                                            the same without edleak-record; EDLEAK_OUTPUT and EDLEAK_PERIOD apply
+
+Exit code: the program's own (128+N if signal N killed it); 125 edleak-record failed, 126 the program cannot be
+recorded, 127 there is no such program. A program called watch is ./watch."
+)]
+pub(crate) struct Args {
+    /// Write the trace to FILE; one that exists is kept as FILE.old.
+    #[arg(short, long, value_name = "FILE", default_value = "trace.edl")]
+    pub(crate) output: PathBuf,
+
+    /// Take a slice every DUR: 100ms, 1s, 5m (a bare number is seconds), or auto.
+    ///
+    /// With auto the period begins at 20 ms and doubles as the recording grows, so that a run of any length ends with
+    /// several hundred evenly spaced slices.
+    #[arg(long, value_name = "DUR", default_value = "auto")]
+    pub(crate) period: Period,
+
+    /// End the recording after DUR; the program runs on.
+    #[arg(long, value_name = "DUR", value_parser = parse_duration)]
+    pub(crate) duration: Option<Duration>,
+
+    /// After --duration, send the program SIGTERM and wait for its end; the exit code is 0.
+    #[arg(long, requires = "duration")]
+    pub(crate) then_terminate: bool,
+
+    /// Record child processes, too, each into its own NAME.PID.edl.
+    #[arg(long)]
+    pub(crate) children: bool,
+
+    /// Let the trace grow to BYTES (k, M and G are understood); older history becomes coarser to fit.
+    #[arg(long, value_name = "BYTES", default_value = "64M", value_parser = parse_size)]
+    pub(crate) size: u64,
+
+    /// Also step over functions that match PATTERN (`*` and `?`), so that their callers are the sites; repeatable.
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) wrapper: Vec<String>,
+
+    /// Step over nothing but what --wrapper names: every caller of malloc and its kin is a site.
+    #[arg(long)]
+    pub(crate) no_wrappers: bool,
+
+    /// Record full stacks at these sites; repeatable.
+    ///
+    /// SPEC is a pattern on function names (`*` watches everything), a return address as `module!offset`, or a site of
+    /// an earlier trace as `old.edl#7`.
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) watch: Vec<String>,
+
+    /// Record full stacks of every leak that an earlier trace shows; repeatable.
+    #[arg(long, value_name = "OLD.edl")]
+    pub(crate) watch_from: Vec<PathBuf>,
+
+    /// Record full stacks of what looks like a leak, as soon as it does.
+    #[arg(long)]
+    pub(crate) auto_watch: bool,
+
+    /// At the end, print what edleak-analyze says of the trace, to stderr.
+    #[arg(long)]
+    pub(crate) report: bool,
+
+    /// At the end, put functions, files and lines into the trace, so that it needs no binary to be read.
+    #[arg(long)]
+    pub(crate) embed_symbols: bool,
+
+    /// Add a leak of RATE (10KB/s, 1MB/min) to the numbers, called `edleak_injected_leak`, to see that a gate can fail.
+    ///
+    /// The program itself leaks nothing by it.
+    #[arg(long, value_name = "RATE", value_parser = parse_leak)]
+    pub(crate) inject_leak: Option<f64>,
+
+    /// Say nothing but errors.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+
+    /// The program and its arguments.
+    #[arg(trailing_var_arg = true, required = true, value_name = "PROGRAM", allow_hyphen_values = true)]
+    pub(crate) program: Vec<OsString>,
+}
+
+/// `watch` and `unwatch`, on a running recording.
+#[derive(Parser, Clone, Debug)]
+#[command(
+    name = "edleak-record watch",
+    bin_name = "edleak-record watch",
+    max_term_width = 80,
+    about = "Records full stacks at these sites of a running recording from now on (unwatch: no longer).",
+    after_help = "Examples:
+  edleak-record sessions                        what is being recorded
+  edleak-record watch --session 4711 'parse_*'  full stacks of every function whose name begins with parse_
+  edleak-record unwatch --session 4711 '*'      no stacks any more, whoever asked for them"
+)]
+pub(crate) struct WatchArgs {
+    /// The recorded process; may be left out while only one is.
+    #[arg(short, long, value_name = "PID")]
+    pub(crate) session: Option<u32>,
+
+    /// A pattern on function names (`*` is everything), a return address as `module!offset`, or a site of an earlier
+    /// trace as `old.edl#7`.
+    #[arg(required = true, value_name = "SPEC")]
+    pub(crate) specs: Vec<String>,
+}
+
+/// `sessions`: the running recordings.
+#[derive(Parser, Clone, Debug)]
+#[command(
+    name = "edleak-record sessions",
+    bin_name = "edleak-record sessions",
+    about = "Lists your running recordings: process, time, slices, sites, watched stacks, trace."
+)]
+pub(crate) struct SessionsArgs {}
+
+/// What the preload asks for when nobody started edleak-record: `collect --pid N --reply-fd N`.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "edleak-record collect")]
+pub(crate) struct CollectArgs {
+    /// The process that asks.
+    #[arg(long)]
+    pub(crate) pid: u32,
+    /// Where it waits for the path of its control page.
+    #[arg(long)]
+    pub(crate) reply_fd: i32,
+}
+
+impl CollectArgs {
+    /// The request of the preload.
+    pub(crate) fn request(&self) -> detached::Request {
+        detached::Request { pid: self.pid, reply_fd: self.reply_fd }
+    }
+}
+
+/// Reads a rate, as edleak-analyze's `--budget` does; in bytes per second. None at all would prove nothing.
+fn parse_leak(text: &str) -> Result<f64, String> {
+    match units::parse_rate(text).map_err(|error| error.to_string())? {
+        rate if rate > 0.0 => Ok(rate),
+        _ => Err("a leak of nothing is none (use for example 10KB/s)".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Args::command().debug_assert();
+        CollectArgs::command().debug_assert();
+        WatchArgs::command().debug_assert();
+        SessionsArgs::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_the_program_is_the_programs() {
+        let args = Args::try_parse_from(["edleak-record", "--period", "1s", "./x", "--period", "-o"])
+            .expect("valid");
+        assert_eq!(args.program, ["./x", "--period", "-o"]);
+        let args = Args::try_parse_from(["edleak-record", "-o", "t", "--", "-x", "--help"]).expect("valid");
+        assert_eq!(args.program, ["-x", "--help"]);
+    }
+
+    #[test]
+    fn a_leak_to_inject_is_a_rate() {
+        assert_eq!(parse_leak("10KB/s"), Ok(10_000.0));
+        assert_eq!(parse_leak("6 MiB/min"), Ok(104_857.6));
+        for text in ["", "10KB", "0B/s", "-1B/s", "10KB/fortnight"] {
+            assert!(parse_leak(text).is_err_and(|message| message.ends_with(')')), "{text}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! `sessions`, `watch` and `unwatch`: the other end of the control socket.
+
+use crate::args::WatchArgs;
+use edleak_collector::control::progress::Progress;
+use edleak_collector::control::socket::{PROTOCOL, directories, is_private, is_stale};
+use edleak_collector::sys::say::say;
+use edleak_collector::watch::request::Request;
+use edleak_text::units::{self, plural};
+use std::io::{self, IsTerminal, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// The command failed; as for a recording.
+const FAILED: u8 = 125;
+/// How long a collector may take to do what it is asked: it may have to read the symbols of a large program.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// And to say what it does, which it always knows.
+const SHORT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Lists the running recordings of this user.
+pub(crate) fn sessions() -> ExitCode {
+    let (running, silent) = running();
+    silent.iter().for_each(say);
+    if running.is_empty() && silent.is_empty() {
+        say("no recording is running (start one: edleak-record PROGRAM)");
+    } else if !running.is_empty() {
+        // Whoever closes the pipe has read enough.
+        let is_for_a_person = io::stdout().is_terminal();
+        let _ = io::stdout().write_all(table(&running, is_for_a_person).as_bytes());
+    }
+    ExitCode::SUCCESS
+}
+
+/// Watches sites of a running recording, or no longer.
+pub(crate) fn watch(args: &WatchArgs, is_for: bool) -> ExitCode {
+    match steer(args, is_for) {
+        Ok(answer) => {
+            let _ = writeln!(io::stdout(), "{answer}");
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            say(message);
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn steer(args: &WatchArgs, is_for: bool) -> Result<String, String> {
+    // Here and not there, since names of traces are relative to this directory.
+    let requests: Vec<_> = args.specs.iter().map(|spec| Request::parse(spec)).collect::<Result<_, _>>()?;
+    let (running, silent) = running();
+    silent.iter().for_each(say);
+    let session = match (args.session, running.as_slice()) {
+        (_, []) if !silent.is_empty() => return Err("no recording answers (see above)".into()),
+        (_, []) => return Err("no recording is running (start one: edleak-record PROGRAM)".into()),
+        (None, [only]) => only,
+        (None, _) => return Err("more than one recording is running (say which with --session PID)".into()),
+        (Some(pid), all) => all.iter().find(|session| session.is_called(pid)).ok_or_else(|| {
+            if silent.is_empty() {
+                format!("process {pid} is not being recorded (list what is with `edleak-record sessions`)")
+            } else {
+                format!("no recording of process {pid} answers (see above)")
+            }
+        })?,
+    };
+    let verb = if is_for { "watch" } else { "unwatch" };
+    let mut words = vec![verb.to_owned(), session.progress.pid.to_string()];
+    words.extend(requests.iter().map(Request::to_string));
+    ask(&session.socket, &words, PATIENCE)
+}
+
+/// A recording under way, and where its collector listens.
+struct Running {
+    socket: PathBuf,
+    progress: Progress,
+}
+
+impl Running {
+    /// Whether somebody who says this number means it: the process, or edleak-record itself.
+    fn is_called(&self, pid: u32) -> bool {
+        self.progress.pid == pid
+            || self.socket.file_stem().is_some_and(|name| name == pid.to_string().as_str())
+    }
+}
+
+/// Every recording of this user, by pid, and what is to be said of those that could not be asked.
+fn running() -> (Vec<Running>, Vec<String>) {
+    let (mut running, mut silent) = (Vec::new(), Vec::new());
+    for directory in directories() {
+        if directory.exists() && !is_private(&directory) {
+            silent.push(format!(
+                "recordings may be running that cannot be asked: `{}` belongs to somebody else (remove it)",
+                directory.display()
+            ));
+            continue;
+        }
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            let socket = entry.path();
+            if socket.extension().is_none_or(|extension| extension != "sock") {
+                continue;
+            }
+            if is_stale(&socket) {
+                // Its collector was killed. If somebody else was faster, so much the better.
+                let _ = std::fs::remove_file(&socket);
+                continue;
+            }
+            match ask(&socket, &["list".to_owned()], SHORT_PATIENCE) {
+                Ok(list) => {
+                    let sessions = list.lines().filter_map(Progress::parse);
+                    running.extend(sessions.map(|progress| Running { socket: socket.clone(), progress }));
+                }
+                // One that has just ended is none.
+                Err(_) if !socket.exists() => {}
+                Err(_) => silent.push(format!(
+                    "edleak-record with pid {0} does not answer (is it stopped? `kill -CONT {0}`)",
+                    socket.file_stem().unwrap_or_default().display()
+                )),
+            }
+        }
+    }
+    running.sort_by_key(|session| session.progress.pid);
+    (running, silent)
+}
+
+/// Sends one request and waits for the answer, at most this long.
+fn ask(socket: &Path, words: &[String], patience: Duration) -> Result<String, String> {
+    let failed = |error: io::Error| format!("failed to reach the recording: {error} (is it still running?)");
+    let mut stream = UnixStream::connect(socket).map_err(failed)?;
+    stream.set_read_timeout(Some(patience)).map_err(failed)?;
+    stream.set_write_timeout(Some(patience)).map_err(failed)?;
+    let request = format!("{PROTOCOL}\t{}\n", words.join("\t"));
+    stream.write_all(request.as_bytes()).map_err(failed)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).map_err(failed)?;
+    match answer.split_once('\n') {
+        Some(("ok", text)) => Ok(text.trim_end().to_owned()),
+        Some(("error", text)) => Err(text.trim_end().to_owned()),
+        _ => Err("the recording ended before it answered (list what runs: edleak-record sessions)".into()),
+    }
+}
+
+/// The list. For a person a command line ends where the line does: the pid says which one it is.
+fn table(running: &[Running], is_for_a_person: bool) -> String {
+    // Five figures stand before it.
+    const COMMAND_COLUMNS: usize = 80 - 43;
+    let mut text =
+        format!("{:>7}  {:>8}  {:>6}  {:>6}  {:>6}  program\n", "pid", "for", "slices", "sites", "stacks");
+    for Running { progress, .. } in running {
+        let Progress { pid, seconds, slices, sites, stacks, picked, watched, trace, command } = progress;
+        // It counts whole seconds.
+        let duration = if *seconds == 0 { "< 1 s".into() } else { units::duration(*seconds as f64) };
+        let command = match command.char_indices().nth(COMMAND_COLUMNS - 1) {
+            Some((at, _)) if is_for_a_person && command.chars().count() > COMMAND_COLUMNS => {
+                format!("{}…", &command[..at])
+            }
+            _ => command.clone(),
+        };
+        text.push_str(&format!("{pid:>7}  {duration:>8}  {slices:>6}  {sites:>6}  {stacks:>6}  {command}\n"));
+        text.push_str(&format!("{:9}into {}\n", "", trace.display()));
+        let picked = (*picked > 0)
+            .then(|| plural(*picked as u64, "site that looks like a leak", "sites that look like leaks"));
+        let watched: Vec<_> =
+            Some(watched.clone()).filter(|all| !all.is_empty()).into_iter().chain(picked).collect();
+        if !watched.is_empty() {
+            text.push_str(&format!("{:9}watching {}\n", "", watched.join(", ")));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recording_takes_two_lines_and_a_third_for_what_is_watched() {
+        let mut progress = Progress {
+            pid: 4711,
+            seconds: 90,
+            slices: 82,
+            sites: 12,
+            stacks: 0,
+            picked: 0,
+            watched: String::new(),
+            trace: "/tmp/trace.edl".into(),
+            command: "./server --port 80".into(),
+        };
+        let shown = |progress: &Progress| {
+            table(&[Running { socket: PathBuf::new(), progress: progress.clone() }], true)
+        };
+        assert_eq!(shown(&progress).lines().count(), 3);
+        progress.seconds = 0;
+        assert!(shown(&progress).contains(" < 1 s "), "{}", shown(&progress));
+        (progress.watched, progress.picked) = ("parse_*".into(), 2);
+        let text = shown(&progress);
+        assert_eq!(text.lines().nth(3), Some("         watching parse_*, 2 sites that look like leaks"));
+        assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+        progress.command = "java -jar service.jar --port 80 --and-so-on".into();
+        let text = shown(&progress);
+        let line = text.lines().nth(1).unwrap_or_default();
+        assert!(line.chars().count() == 80 && line.ends_with('…'), "{text}");
+    }
+}

@@ -1,0 +1,262 @@
+//! One run of edleak-record: from arguments to the recording, and what is told of it at the end.
+
+use crate::analysis;
+use crate::args::Args;
+use edleak_analysis::analysis::INJECTED_NAME;
+use edleak_collector::follow::Outcome;
+use edleak_collector::recording::Summary;
+use edleak_collector::rules::code_options::CodeOptions;
+use edleak_collector::rules::wrappers::WrapperSet;
+use edleak_collector::start::run::{Failed, Recorded, RunOptions, record};
+use edleak_collector::sys::say::say;
+use edleak_collector::sys::signals::Ended;
+use edleak_collector::watch::request::WatchSet;
+use edleak_format::{Losses, MIN_CAPACITY_BYTES};
+use edleak_text::units;
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Records the program of `args`.
+pub(crate) fn run(args: &Args) -> ExitCode {
+    match options(args).and_then(|options| record(&options)).and_then(|recorded| finish(args, recorded)) {
+        Ok(code) => code,
+        Err(Failed { exit_code, message }) => {
+            say(message);
+            ExitCode::from(exit_code)
+        }
+    }
+}
+
+/// What the arguments ask for.
+fn options(args: &Args) -> Result<RunOptions, Failed> {
+    let failed = Failed::itself;
+    let [program, ..] = args.program.as_slice() else { return Err(failed("no program (name one)".into())) };
+    if is_misspelt_option(program) {
+        let program = program.display();
+        return Err(failed(format!(
+            "unknown option `{program}` (see --help; a program of that name is given as `-- {program}`)"
+        )));
+    }
+    if args.output == Path::new("-") {
+        return Err(failed(
+            "a trace cannot be written to standard output (name a file; one called `-` is `./-`)".into(),
+        ));
+    }
+    if args.size < MIN_CAPACITY_BYTES {
+        let least = MIN_CAPACITY_BYTES >> 10;
+        let asked = if args.size.is_multiple_of(1024) {
+            format!("{}k", args.size >> 10)
+        } else {
+            args.size.to_string()
+        };
+        return Err(failed(format!("--size {asked} is too small (use at least {least}k)")));
+    }
+    Ok(RunOptions {
+        program: args.program.clone(),
+        output: args.output.clone(),
+        period: args.period,
+        duration: args.duration,
+        then_terminate: args.then_terminate,
+        children: args.children,
+        capacity_bytes: args.size,
+        code: code_options(args).map_err(failed)?,
+        auto_watch: args.auto_watch,
+        inject_bytes_per_s: args.inject_leak,
+        quiet: args.quiet,
+    })
+}
+
+/// After the recording: symbols into the traces, the sentences, the report.
+fn finish(args: &Args, recorded: Recorded) -> Result<ExitCode, Failed> {
+    let Recorded { mut outcome, unused_wrappers, blind } = recorded;
+    if args.embed_symbols {
+        embed_symbols(&mut outcome.summaries);
+    }
+    report(args, &outcome, &unused_wrappers);
+    if args.report {
+        let traces: Vec<&Path> = outcome.summaries.iter().map(|summary| summary.path.as_path()).collect();
+        if let Err(message) = analysis::report(&traces) {
+            say(format_args!("no report: {message}"));
+        }
+    }
+    match blind {
+        Some(failed) => Err(failed),
+        None => Ok(outcome.ended.map_or(ExitCode::SUCCESS, |ended: Ended| ended.exit_code())),
+    }
+}
+
+/// Whether the word in the program's place was meant for us: it begins like an option and was not set apart by `--`.
+fn is_misspelt_option(program: &OsStr) -> bool {
+    let is_option = program.as_encoded_bytes().starts_with(b"-");
+    is_option && !std::env::args_os().take_while(|word| word != program).any(|word| word == "--")
+}
+
+fn embed_symbols(summaries: &mut [Summary]) {
+    for summary in summaries {
+        match analysis::embed(&summary.path) {
+            Ok(()) => {
+                summary.bytes = std::fs::metadata(&summary.path).map_or(summary.bytes, |file| file.len())
+            }
+            Err(message) => say(format_args!("no symbols embedded: {message}")),
+        }
+    }
+}
+
+/// What the command line asks for: wrappers and watches.
+fn code_options(args: &Args) -> Result<CodeOptions, String> {
+    let mut wrappers = if args.no_wrappers { WrapperSet::none() } else { WrapperSet::builtin() };
+    for pattern in &args.wrapper {
+        wrappers.add(pattern).map_err(|error| error.to_string())?;
+    }
+    let mut watch = WatchSet::new();
+    for spec in &args.watch {
+        watch.add(spec)?;
+    }
+    for trace in &args.watch_from {
+        watch.add_sites_of(trace, &analysis::leaks_of(trace)?)?;
+    }
+    Ok(CodeOptions { wrappers, walk_stacks: args.auto_watch || !watch.is_empty(), watch })
+}
+
+fn report(args: &Args, outcome: &Outcome, unused_wrappers: &[String]) {
+    if args.quiet {
+        return;
+    }
+    for summary in &outcome.summaries {
+        say(sentence(summary));
+    }
+    say_unmatched(&outcome.summaries);
+    // With nothing recorded, nothing was searched for them.
+    let unused: Vec<_> = unused_wrappers.iter().map(|pattern| format!("`{pattern}`")).collect();
+    if !unused.is_empty() && !outcome.summaries.is_empty() {
+        say(format_args!(
+            "no function of any module matches --wrapper {} (names are as in edleak-analyze's stacks)",
+            unused.join(", ")
+        ));
+    }
+}
+
+/// Requests to watch something that none of the recorded programs has: said, because the trace would not.
+fn say_unmatched(summaries: &[Summary]) {
+    let [first, rest @ ..] = summaries else { return };
+    let is_nowhere = |spec: &&String| rest.iter().all(|other| other.unmatched_watches.contains(spec));
+    let nowhere: Vec<_> =
+        first.unmatched_watches.iter().filter(is_nowhere).map(|spec| format!("`{spec}`")).collect();
+    let (shown, more) = nowhere.split_at(nowhere.len().min(3));
+    if !shown.is_empty() {
+        let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+        say(format_args!(
+            "nothing to watch at {}{more}: no module has it (an inlined function has no address of its own: \
+             watch its caller; a site of an older build is another one now)",
+            shown.join(", ")
+        ));
+    }
+}
+
+/// The one line at the end.
+fn sentence(summary: &Summary) -> String {
+    let Summary {
+        path,
+        bytes,
+        slices,
+        sites,
+        duration,
+        losses,
+        injected_bytes_per_s,
+        is_replaced,
+        children,
+        ..
+    } = summary;
+    let path = shell_word(path);
+    let mut line = format!(
+        "{} of {} in {:.1} s; {path} is {}{}; next: edleak-analyze {path}",
+        units::plural(*slices, "slice", "slices"),
+        units::plural(*sites as u64, "site", "sites"),
+        duration.as_secs_f64(),
+        size(*bytes),
+        missed(losses),
+    );
+    if *sites == 0 {
+        line.push_str(" (no allocation was seen)");
+    }
+    if children.unasked > 0 {
+        line.push_str(" (its child processes were not recorded; --children would)");
+    }
+    if *is_replaced {
+        line.push_str(
+            " (then the process became a program that is not recorded: record that one itself; it has to inherit LD_PRELOAD and \
+             EDLEAK_SESSION, and to be linked dynamically)",
+        );
+    }
+    if let Some(rate) = injected_bytes_per_s {
+        line.push_str(&format!(" ({INJECTED_NAME} of {} was added, as asked for)", units::rate(*rate)));
+    }
+    line
+}
+
+fn missed(losses: &Losses) -> String {
+    let parts = [
+        (losses.unknown_frees, "unknown free", "unknown frees"),
+        (losses.uncounted_calls, "uncounted call", "uncounted calls"),
+        (losses.other_site_allocs, "allocation beyond the site table", "allocations beyond the site table"),
+        (losses.untracked_allocs, "untracked allocation", "untracked allocations"),
+        (losses.missed_slices, "slice missed", "slices missed"),
+        (losses.lost_stacks, "lost stack", "lost stacks"),
+        (losses.unrecorded_images, "image not recorded", "images not recorded"),
+    ];
+    let seen = parts.iter().filter(|(count, ..)| *count > 0);
+    seen.map(|(count, one, many)| format!(", {}", units::plural(*count, one, many))).collect()
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..10_240 => format!("{bytes} bytes"),
+        10_240..10_485_760 => format!("{} KiB", bytes >> 10),
+        _ => format!("{} MiB", bytes >> 20),
+    }
+}
+
+/// A path as a shell reads it back, on one line.
+fn shell_word(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let is_plain = |c: char| c.is_alphanumeric() || "_-./+,:=@%".contains(c);
+    let dot = if text.starts_with('-') { "./" } else { "" };
+    if text.contains(char::is_control) {
+        return format!(
+            "$'{dot}{}'",
+            text.replace('\\', "\\\\").replace('\'', "\\'").chars().map(escaped).collect::<String>()
+        );
+    }
+    if text.chars().all(is_plain) {
+        return format!("{dot}{text}");
+    }
+    format!("'{dot}{}'", text.replace('\'', r"'\''"))
+}
+
+/// A control character as it is written between `$'` and `'`.
+fn escaped(c: char) -> String {
+    if c.is_control() { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_one_word_of_a_shell() {
+        let names =
+            ["trace.edl", "/tmp/a b/t.edl", "it's", "$HOME;ls", "a\nb\\c'd", "-x", "- x", "é\u{1b}[m"];
+        for name in names {
+            let word = shell_word(Path::new(name));
+            assert!(!word.contains(char::is_control), "{word:?}");
+            let script = format!("printf %s {word}");
+            let echoed =
+                std::process::Command::new("bash").env("LC_ALL", "C.UTF-8").args(["-c", &script]).output();
+            let echoed = echoed.expect("bash is there").stdout;
+            let echoed = String::from_utf8_lossy(&echoed);
+            assert_eq!(echoed.strip_prefix("./").unwrap_or(&echoed), name, "{word}");
+        }
+        assert_eq!(shell_word(Path::new("trace.edl")), "trace.edl");
+    }
+}

@@ -1,0 +1,409 @@
+//! Follows every image of a run from its claim to its end: one thread, woken by signals, claims and the clock.
+
+pub mod claim_notifier;
+pub mod image;
+mod images;
+mod requests;
+pub mod session_stock;
+mod trace_names;
+mod unreachable;
+
+use crate::control::socket::ControlSocket;
+use crate::follow::claim_notifier::ClaimNotifier;
+use crate::follow::session_stock::SessionStock;
+use crate::recording::{Options, Others, Recording, Summary};
+use crate::rules::publisher::Publisher;
+use crate::sys::limits;
+use crate::sys::process;
+use crate::sys::say::say;
+use crate::sys::shm::{Session, wait};
+use crate::sys::signals::{self, Ended, Signals, Watch};
+use edleak_format::{EndReason, TraceWriter};
+use edleak_session::header::{ATTACHED, FRESH};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+pub use trace_names::child_path;
+use unreachable::UnreachableChildren;
+
+/// Claims are looked for this often while the target is young, and may be waiting for its rules.
+const YOUNG_POLL: Duration = Duration::from_micros(500);
+/// And this often later.
+const POLL: Duration = Duration::from_millis(20);
+/// A request that is being prepared is looked after this often.
+const BUSY_POLL: Duration = Duration::from_millis(2);
+/// Children that have not allocated yet are looked for this often, once nobody else is left.
+const LOOK_FOR_CHILDREN: Duration = Duration::from_millis(200);
+/// How long a target counts as young.
+const YOUNG: Duration = Duration::from_millis(200);
+/// How long to wait, at each look, for those who have claimed a session to attach.
+const ATTACH_WAIT: Duration = Duration::from_millis(5);
+/// Claimed sessions that nobody has attached to yet. A target that claims more than it can attach to loses the oldest.
+const MAX_ATTACHING: usize = 64;
+
+/// Who is followed.
+pub enum Root {
+    /// Our own child.
+    Child(u32),
+    /// A process that started us.
+    Other(u32, Watch),
+}
+
+impl Root {
+    fn pid(&self) -> u32 {
+        match self {
+            Root::Child(pid) | Root::Other(pid, _) => *pid,
+        }
+    }
+}
+
+/// How a run is to be followed.
+pub struct Plan {
+    /// What all recordings have in common.
+    pub options: Options,
+    /// The trace of the root process.
+    pub output: PathBuf,
+    /// End the recording after this time.
+    pub duration: Option<Duration>,
+    /// Record child processes, too.
+    pub children: bool,
+    /// What the targets are told about their code.
+    pub publisher: Publisher,
+}
+
+/// A trace that could not be written, or not to its end.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// The trace.
+    pub path: PathBuf,
+    /// Why, and what to do about it.
+    pub message: String,
+}
+
+/// What came of a run.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// How the root process ended; `None`: it runs on.
+    pub ended: Option<Ended>,
+    /// The finished traces, the root's last.
+    pub summaries: Vec<Summary>,
+    /// What went wrong with a trace, each once, and said already; the target was not disturbed by it.
+    pub failures: Vec<Failure>,
+}
+
+impl Outcome {
+    /// Keeps what went wrong, and says it at once: the program may run on for weeks. What goes wrong again and again is
+    /// said once.
+    fn fail(&mut self, path: &Path, error: &dyn std::fmt::Display) {
+        let remedy = "(what was written can be read; record again)";
+        let failure = Failure { path: path.to_owned(), message: limits::with_remedy(error, remedy) };
+        if !self.failures.contains(&failure) {
+            say(format_args!("the program is not disturbed, but {}", failure.message));
+            self.failures.push(failure);
+        }
+    }
+}
+
+/// A child process being recorded, and how we know that it is there.
+struct Child {
+    recording: Recording,
+    watch: Option<Watch>,
+}
+
+/// A run under way.
+pub struct Follower<'a> {
+    plan: &'a Plan,
+    stock: SessionStock,
+    root: Root,
+    recording: Option<Recording>,
+    children: Vec<Child>,
+    /// Each with when it was claimed.
+    attaching: Vec<(Session, Instant)>,
+    /// Where requests come from. Without it nothing can be asked, and nothing else is missing.
+    control: Option<ControlSocket>,
+    /// Rings when a session is claimed.
+    claim_notifier: Option<ClaimNotifier>,
+    outcome: Outcome,
+    began: Instant,
+    /// Sessions that a child may have inherited, and when somebody was last looked for who has.
+    inherited: Vec<u64>,
+    looked_at: Option<Instant>,
+    /// Images whose traces were set aside.
+    executed: u32,
+    /// The trace of the root process, made and locked before there is anything to write, so that nobody else takes it.
+    reserved: Option<TraceWriter>,
+    /// When the first recording of the root process began.
+    recorded_since: Option<Instant>,
+    /// Children that cannot reach us.
+    unreachable: UnreachableChildren,
+    /// Children that have no trace: none could be made, or they never attached to their sessions.
+    unwritten: u64,
+}
+
+impl<'a> Follower<'a> {
+    /// Follows `root`, whose images claim their sessions from `stock`. `reserved`: the plan's output, where it is made already.
+    pub fn new(
+        plan: &'a Plan,
+        stock: SessionStock,
+        root: Root,
+        reserved: Option<TraceWriter>,
+    ) -> Follower<'a> {
+        Follower {
+            plan,
+            claim_notifier: ClaimNotifier::of(stock.page()),
+            stock,
+            root,
+            recording: None,
+            children: Vec::new(),
+            attaching: Vec::new(),
+            control: ControlSocket::open().ok(),
+            outcome: Outcome::default(),
+            began: Instant::now(),
+            inherited: Vec::new(),
+            looked_at: None,
+            executed: 0,
+            reserved,
+            recorded_since: None,
+            unreachable: UnreachableChildren::new(Instant::now()),
+            unwritten: 0,
+        }
+    }
+
+    /// Runs until everything recorded has ended, or the duration is over.
+    pub fn run(mut self, signals: &mut Signals) -> Outcome {
+        loop {
+            let mut fds = vec![signals.fd()];
+            fds.extend(self.children.iter().filter_map(|child| child.watch.as_ref().map(Watch::fd)));
+            if let (Root::Other(_, watch), None) = (&self.root, self.outcome.ended) {
+                fds.push(watch.fd());
+            }
+            fds.extend(self.control.iter().flat_map(ControlSocket::fds));
+            fds.extend(self.claim_notifier.as_ref().map(ClaimNotifier::fd));
+            signals::wait_readable(&fds, self.time_to_wait());
+            // Before claims are taken: what comes after rings again.
+            self.claim_notifier.iter().for_each(ClaimNotifier::reset);
+            let stop = self.pass_on(signals);
+            self.take_claims();
+            if let Err(error) = self.stock.fill() {
+                self.outcome.fail(&self.plan.output, &no_session(&error));
+            }
+            let now = Instant::now();
+            self.serve(now);
+            self.take_slices(now);
+            self.look_at_images(now);
+            self.end_children();
+            self.look_for_lost(now);
+            let root_is_gone = self.root_has_ended();
+            if root_is_gone {
+                self.take_claims();
+                let reason = match self.outcome.ended {
+                    Some(Ended::Exited(status)) => EndReason::Exited(status),
+                    Some(Ended::Killed(signal)) => EndReason::Killed(signal),
+                    None => EndReason::Gone,
+                };
+                self.end_root(reason);
+            }
+            let is_alone = self.children.is_empty();
+            if (root_is_gone || self.outcome.ended.is_some()) && is_alone && !self.has_silent_children(now) {
+                return self.outcome;
+            }
+            if self.is_over(now) {
+                self.end_all(EndReason::DurationReached);
+                return self.outcome;
+            }
+            if stop && self.outcome.ended.is_some() {
+                self.end_all(EndReason::Stopped);
+                return self.outcome;
+            }
+        }
+    }
+
+    /// Whether a child has not allocated yet, and so has claimed no session: a daemon's parent is gone before that.
+    fn has_silent_children(&mut self, now: Instant) -> bool {
+        if !self.plan.children {
+            return false;
+        }
+        let is_due = self.looked_at.is_none_or(|at| now.saturating_duration_since(at) >= LOOK_FOR_CHILDREN);
+        if is_due {
+            self.looked_at = Some(now);
+            return process::is_any_mapped(&self.inherited);
+        }
+        true
+    }
+
+    fn time_to_wait(&self) -> Duration {
+        let now = Instant::now();
+        let young = self.recording.is_none() || !self.attaching.is_empty();
+        let poll = if young && self.began.elapsed() < YOUNG { YOUNG_POLL } else { POLL };
+        let recordings = self.recording.iter().chain(self.children.iter().map(|child| &child.recording));
+        let due = recordings.map(|recording| {
+            let due = recording.next_due().saturating_duration_since(now);
+            if recording.is_busy() { due.min(BUSY_POLL) } else { due }
+        });
+        let due = due.min();
+        // With nothing to claim and nobody to notice it late, sleep until the next slice.
+        let calm = self.began.elapsed() > 50 * YOUNG && !self.plan.children;
+        let poll = if calm { 10 * POLL } else { poll };
+        due.map_or(poll, |due| due.min(poll))
+    }
+
+    /// Passes signals on to the target. Tells whether somebody asked for an end.
+    fn pass_on(&mut self, signals: &mut Signals) -> bool {
+        let mut stop = false;
+        for signal in signals.take() {
+            if signal.number == libc::SIGCHLD {
+                continue;
+            }
+            stop |= signal.asks_for_an_end();
+            if let (Root::Child(pid), true, None) = (&self.root, signal.is_ours_alone, self.outcome.ended) {
+                signals::send(*pid, signal.number);
+            }
+        }
+        stop
+    }
+
+    fn take_claims(&mut self) {
+        match self.stock.claimed() {
+            Ok(sessions) => {
+                self.attaching.extend(sessions.into_iter().map(|session| (session, Instant::now())));
+            }
+            Err(error) => self.outcome.fail(&self.plan.output, &no_session(&error)),
+        }
+        let too_many = self.attaching.len().saturating_sub(MAX_ATTACHING);
+        self.unwritten += self.attaching.drain(..too_many).len() as u64;
+        let limit = Instant::now() + ATTACH_WAIT;
+        for (session, claimed) in std::mem::take(&mut self.attaching) {
+            let header = session.header();
+            let left = limit.saturating_duration_since(Instant::now());
+            let is_new = claimed.elapsed() < YOUNG;
+            if header.state.load(Ordering::Acquire) == FRESH && is_new && !left.is_zero() {
+                // Claimed, and about to attach; so is it worth a short wait. One that never does must not slow down the others.
+                wait(&header.state, FRESH, left);
+            }
+            if header.state.load(Ordering::Acquire) == ATTACHED {
+                self.begin(session);
+            } else {
+                self.attaching.push((session, claimed));
+            }
+        }
+    }
+
+    fn recordings(&mut self) -> impl Iterator<Item = &mut Recording> {
+        self.recording.iter_mut().chain(self.children.iter_mut().map(|child| &mut child.recording))
+    }
+
+    fn take_slices(&mut self, now: Instant) {
+        let recordings = self.recording.take().into_iter().map(|recording| (recording, None));
+        let children = std::mem::take(&mut self.children);
+        let all = recordings.chain(children.into_iter().map(|child| (child.recording, Some(child.watch))));
+        let mut kept = Vec::new();
+        for (mut recording, child) in all {
+            match recording.poll(now) {
+                Ok(()) => kept.push((recording, child)),
+                Err(error) => {
+                    self.dismiss_clients(&recording);
+                    let path = recording.path().to_owned();
+                    self.outcome.summaries.extend(recording.abandon(&error));
+                    self.outcome.fail(&path, &error);
+                }
+            }
+        }
+        for (recording, child) in kept {
+            match child {
+                None => self.recording = Some(recording),
+                Some(watch) => self.children.push(Child { recording, watch }),
+            }
+        }
+    }
+
+    fn look_for_lost(&mut self, now: Instant) {
+        if !self.plan.children {
+            return;
+        }
+        let is_recorded = |pid| self.children.iter().any(|child| child.recording.pid() == pid);
+        for message in self.unreachable.look(now, self.root.pid(), &self.stock.path(), is_recorded) {
+            self.unwritten += 1;
+            self.outcome.fail(&self.plan.output, &message);
+        }
+    }
+
+    fn end_children(&mut self) {
+        self.end_children_that(|child| child.watch.as_ref().is_none_or(Watch::has_ended));
+    }
+
+    fn end_children_that(&mut self, have_ended: impl Fn(&Child) -> bool) {
+        let (ended, running) =
+            std::mem::take(&mut self.children).into_iter().partition::<Vec<_>, _>(|child| have_ended(child));
+        self.children = running;
+        for child in ended {
+            self.finish(child.recording, EndReason::Gone, Others::default());
+        }
+    }
+
+    fn root_has_ended(&mut self) -> bool {
+        if self.outcome.ended.is_some() {
+            return false;
+        }
+        match &self.root {
+            Root::Child(pid) => {
+                self.outcome.ended = signals::has_ended(*pid);
+                self.outcome.ended.is_some()
+            }
+            Root::Other(_, watch) => watch.has_ended(),
+        }
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        let began = self.recorded_since.unwrap_or(self.began);
+        self.plan.duration.is_some_and(|duration| now.duration_since(began) >= duration)
+    }
+
+    fn end_root(&mut self, reason: EndReason) {
+        if let Some(recording) = self.recording.take() {
+            // Who claimed a session and never attached to it could not, or is gone.
+            let unrecorded = self.stock.missed() + self.unwritten + self.attaching.len() as u64;
+            let others = Others { unrecorded, unasked: self.stock.others() };
+            self.finish(recording, reason, others);
+        }
+    }
+
+    fn end_all(&mut self, reason: EndReason) {
+        for child in std::mem::take(&mut self.children) {
+            self.finish(child.recording, reason, Others::default());
+        }
+        self.end_root(reason);
+    }
+
+    /// `others` are all told by the trace of the root process.
+    fn finish(&mut self, recording: Recording, reason: EndReason, others: Others) {
+        self.dismiss_clients(&recording);
+        let path = recording.path().to_owned();
+        match recording.finish(reason, others) {
+            Ok(summary) => self.outcome.summaries.push(summary),
+            Err(error) => self.outcome.fail(&path, &error),
+        }
+    }
+}
+
+/// A session could not be made, so an image that the target executes may find none.
+fn no_session(error: &io::Error) -> String {
+    limits::explain("what it executes next may not be recorded", error, "see `ulimit -a`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_wrong_again_and_again_is_kept_once() {
+        let mut outcome = Outcome::default();
+        for errno in [libc::EMFILE, libc::EMFILE, libc::ENOMEM, libc::EMFILE] {
+            outcome.fail(Path::new("a.edl"), &no_session(&io::Error::from_raw_os_error(errno)));
+        }
+        outcome.fail(Path::new("b.edl"), &no_session(&io::Error::from_raw_os_error(libc::EMFILE)));
+        assert_eq!(outcome.failures.len(), 3, "{:?}", outcome.failures);
+        assert!(outcome.failures[0].message.ends_with("(raise `ulimit -n`)"));
+    }
+}

@@ -1,0 +1,123 @@
+//! Sessions on stock: the control page and a sessions of fresh sessions, refilled as images claim them.
+
+use crate::sys::shm::{ControlPage, Session};
+use edleak_session::control::{self, Slot};
+use edleak_session::layout::MAX_SHARDS;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// How long a target may wait, once, at its start, for the wrapper rules of its modules.
+const PATIENCE_US: u32 = 50_000;
+/// Slots kept filled. An image takes one when it starts; the collector refills them several times a second.
+const STOCK: usize = 8;
+/// Slots filled before the target starts; the others are while it does.
+const FIRST_STOCK: usize = 2;
+/// The same when child processes are recorded, too.
+const STOCK_WITH_CHILDREN: usize = control::SLOTS;
+
+/// Sessions on stock to the images of one recording.
+pub struct SessionStock {
+    page: Arc<ControlPage>,
+    sessions: Vec<Option<Session>>,
+    shards: usize,
+}
+
+impl SessionStock {
+    /// Makes the control page and the first sessions.
+    pub fn create(children: bool) -> io::Result<SessionStock> {
+        let first = if children { STOCK_WITH_CHILDREN } else { FIRST_STOCK };
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let sessions = if children { STOCK_WITH_CHILDREN } else { STOCK };
+        let mut stock = SessionStock {
+            page: Arc::new(ControlPage::create(children)?),
+            sessions: (0..sessions).map(|_| None).collect(),
+            // More shards than threads that can run at once, so that few ever share one; each costs address space.
+            shards: (8 * cores).clamp(16, MAX_SHARDS),
+        };
+        stock.refill(first)?;
+        Ok(stock)
+    }
+
+    /// The page on which sessions are claimed.
+    pub fn page(&self) -> &Arc<ControlPage> {
+        &self.page
+    }
+
+    /// Where a target finds the control page.
+    pub fn path(&self) -> String {
+        self.page.path()
+    }
+
+    /// Names the process to record, before it is let go.
+    pub fn set_root(&self, pid: u32) {
+        self.page.get().root_pid.store(pid, Ordering::Release);
+    }
+
+    /// Images that found no session.
+    pub fn missed(&self) -> u64 {
+        u64::from(self.page.get().missed.load(Ordering::Relaxed))
+    }
+
+    /// Images of child processes, which nobody asked for.
+    pub fn others(&self) -> u64 {
+        u64::from(self.page.get().others.load(Ordering::Relaxed))
+    }
+
+    /// The sessions that were claimed since the last call, in the order they were offered; their places stay empty until [`SessionStock::fill`].
+    pub fn claimed(&mut self) -> io::Result<Vec<Session>> {
+        let mut claimed = Vec::new();
+        for (slot, session) in self.page.get().slots.iter().zip(&mut self.sessions) {
+            if slot.take_claimed() {
+                claimed.extend(session.take());
+            }
+        }
+        Ok(claimed)
+    }
+
+    /// Fills every place; called when there is time.
+    pub fn fill(&mut self) -> io::Result<()> {
+        self.refill(STOCK_WITH_CHILDREN)
+    }
+
+    fn refill(&mut self, places: usize) -> io::Result<()> {
+        let slots: &[Slot] = &self.page.get().slots;
+        for (slot, place) in slots.iter().zip(&mut self.sessions).take(places) {
+            if place.is_none() {
+                let session = Session::create(self.shards, PATIENCE_US)?;
+                slot.offer(session.fd() as u32);
+                *place = Some(session);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_session_is_claimed_once_and_its_place_refilled() {
+        let mut stock = SessionStock::create(false).expect("memory files can be made");
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            stock.fill().expect("memory files can be made");
+            let fds: Vec<u32> =
+                (0..STOCK).map(|_| stock.page.get().claim().expect("the sessions is full")).collect();
+            assert_eq!(stock.page.get().claim(), None);
+            let sessions = stock.claimed().expect("memory files can be made");
+            assert_eq!(sessions.iter().map(|session| session.fd() as u32).collect::<Vec<_>>(), fds);
+            seen.push(sessions);
+        }
+        assert_eq!(stock.missed(), 3);
+    }
+
+    #[test]
+    fn a_fresh_session_reads_as_empty() {
+        let session = Session::create(16, 0).expect("memory files can be made");
+        assert_eq!(session.header().shards.load(Ordering::Relaxed), 16);
+        assert!(session.maps().is_empty());
+        assert!(session.shards().iter().all(|shard| shard.owner.load(Ordering::Relaxed) == 0));
+    }
+}

@@ -1,0 +1,518 @@
+//! The recording of one image: from its session, slice by slice, into its trace.
+
+pub mod inject;
+mod learn;
+pub mod modules;
+pub mod period;
+pub mod slicer;
+pub mod stacks;
+pub mod watch_changes;
+
+use crate::control::progress::Progress;
+use crate::control::socket::ClientId;
+use crate::follow::image::ImageWatch;
+use crate::recording::inject::Injected;
+use crate::recording::modules::Modules;
+use crate::recording::period::{Period, Schedule};
+use crate::recording::slicer::Slicer;
+use crate::recording::stacks::{Epochs, Snapshots, WatchedStacks};
+use crate::recording::watch_changes::{PendingRequests, WatchRequest};
+use crate::rules::publisher::Publisher;
+use crate::rules::stack_bounds::StackBounds;
+use crate::sys::process::{self, Size};
+use crate::sys::shm::Session;
+use crate::watch::auto_watch::AutoWatch;
+use edleak_format::{
+    Children, Counters, End, EndReason, Error, ErrorKind, Losses, ModuleId, Record, Site, SiteId, SiteKind,
+    SliceHeader, Start, TraceWriter,
+};
+use edleak_session::site::{MAX_SITES, OTHER};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+/// What all recordings of one run have in common.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The command line recorded, for the trace.
+    pub command: Vec<String>,
+    /// How often a slice is taken.
+    pub period: Period,
+    /// The size a trace may grow to.
+    pub capacity_bytes: u64,
+    /// Watch what looks like a leak while it is recorded.
+    pub auto_watch: bool,
+    /// Add a leak of so many bytes per second to the numbers.
+    pub inject_bytes_per_s: Option<f64>,
+}
+
+/// One image being recorded.
+pub struct Recording {
+    pid: u32,
+    command: String,
+    session: Session,
+    writer: Option<TraceWriter>,
+    path: PathBuf,
+    began: Instant,
+    schedule: Schedule,
+    last_tick: u64,
+    slices: u64,
+    slicer: Slicer,
+    modules: Modules,
+    publisher: Publisher,
+    /// Ids in the trace, by id in the session; what comes first is named first.
+    trace_ids: Vec<SiteId>,
+    /// Ids in the session whose address was not there yet.
+    late_sites: Vec<u32>,
+    /// Sites of the trace, call sites and stacks.
+    sites: u32,
+    stacks: WatchedStacks,
+    epochs: Epochs,
+    survivors: Snapshots,
+    auto_watch: Option<AutoWatch>,
+    bounds: StackBounds,
+    pending_requests: PendingRequests,
+    injected: Option<Injected>,
+    /// The module of the program itself, and the call sites that lie in it, by their place in `trace_ids`.
+    image: Option<ModuleId>,
+    image_sites: Vec<usize>,
+    /// The counters of a slice, by site of the trace.
+    counters: Vec<Counters>,
+    events_read: u32,
+    losses: Losses,
+    /// What the trace knows of them.
+    recorded_losses: Losses,
+    size: Size,
+    own_pid_namespace: bool,
+    image_watch: ImageWatch,
+}
+
+/// What a finished recording says at the end.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// The trace.
+    pub path: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+    /// Slices taken.
+    pub slices: u64,
+    /// Sites seen.
+    pub sites: usize,
+    /// How long it took.
+    pub duration: Duration,
+    /// What could not be seen.
+    pub losses: Losses,
+    /// Bytes per second that were added by the injected leak.
+    pub injected_bytes_per_s: Option<f64>,
+    /// Requests to watch something that no module has.
+    pub unmatched_watches: Vec<String>,
+    /// The program's own file, and what was counted for callers in it.
+    pub image: Option<(PathBuf, Counters)>,
+    /// The process went on as a program that is not recorded.
+    pub is_replaced: bool,
+    /// Child processes without a trace.
+    pub children: Children,
+}
+
+/// Images that have no trace of their own.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Others {
+    /// They found no session.
+    pub unrecorded: u64,
+    /// Nobody asked for them.
+    pub unasked: u64,
+}
+
+impl Recording {
+    /// Begins the recording of the image that claimed `session`: learns its modules, publishes the rules of its wrappers
+    /// and takes the first slice, into `writer`, which has just been created at `path`.
+    pub fn begin(
+        session: Session,
+        pid: u32,
+        path: &Path,
+        mut writer: TraceWriter,
+        options: &Options,
+        mut publisher: Publisher,
+    ) -> Result<Recording, Error> {
+        let began = Instant::now();
+        let mut modules = Modules::new(pid);
+        modules.add_maps(&process::parse_maps(&session.maps()), 0);
+        publisher.publish(&session, modules.all());
+        if options.auto_watch {
+            publisher.enable_walks(&session, modules.all());
+        }
+
+        let schedule = Schedule::new(options.period);
+        writer.record(&Record::Start(Start {
+            command: options.command.clone(),
+            pid,
+            started_unix_ns: SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0, |since| since.as_nanos() as u64),
+            tick_ns: schedule.tick().as_nanos() as u64,
+            period_ticks: schedule.period_ticks(),
+            machine: "x86_64".into(),
+            recorder: env!("CARGO_PKG_VERSION").into(),
+            max_sites: MAX_SITES as u32,
+        }))?;
+        for loaded in modules.all() {
+            writer.record(&Record::Module(loaded.module.clone()))?;
+        }
+        let program = process::program(pid).map(|path| path.display().to_string());
+        let image = modules.all().iter().find(|loaded| Some(&loaded.module.path) == program.as_ref());
+        // A process that has ended already has no such link; the program comes first in a memory map.
+        let image = image.or(modules.all().first()).map(|loaded| loaded.module.id);
+        let slicer = Slicer::new(session.shards().len());
+        let image_watch = ImageWatch::new(pid, session.header().stack_start.load(Ordering::Relaxed));
+        let mut recording = Recording {
+            pid,
+            command: options.command.join(" "),
+            session,
+            writer: Some(writer),
+            path: path.to_owned(),
+            began,
+            schedule,
+            last_tick: 0,
+            slices: 0,
+            slicer,
+            modules,
+            publisher,
+            trace_ids: Vec::new(),
+            late_sites: Vec::new(),
+            sites: 0,
+            stacks: WatchedStacks::default(),
+            epochs: Epochs::default(),
+            survivors: Snapshots::default(),
+            auto_watch: options.auto_watch.then(AutoWatch::default),
+            bounds: StackBounds::default(),
+            pending_requests: PendingRequests::default(),
+            injected: None,
+            image,
+            image_sites: Vec::new(),
+            counters: Vec::new(),
+            events_read: 0,
+            losses: Losses::default(),
+            recorded_losses: Losses::default(),
+            size: Size::default(),
+            own_pid_namespace: false,
+            image_watch,
+        };
+        if let Some(bytes_per_s) = options.inject_bytes_per_s {
+            recording.inject(bytes_per_s)?;
+        }
+        if recording.publisher.walks() {
+            recording.bounds.refresh(&recording.session, pid, began);
+        }
+        recording.take_slice(0)?;
+        // The target waits for this: the first slice shows it before it has done anything.
+        let ready = &recording.session.header().ready;
+        ready.store(1, Ordering::Release);
+        crate::sys::shm::wake(ready);
+        Ok(recording)
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// The trace.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// When it began.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// When the next slice is due.
+    pub fn next_due(&self) -> Instant {
+        self.began + self.schedule.start_of(self.schedule.due_after(self.last_tick))
+    }
+
+    /// What is to be done at any time: requests, and where stacks end. Returns whom to answer, and what.
+    pub fn tend(&mut self, now: Instant) -> Option<(ClientId, String)> {
+        let answer = self.pending_requests.turn(&mut self.publisher, &self.session, self.modules.all());
+        if self.publisher.walks() {
+            self.bounds.refresh(&self.session, self.pid, now);
+        }
+        answer
+    }
+
+    /// Takes a request to watch or not to watch; [`Recording::tend`] answers it.
+    pub fn steer(&mut self, wanted: WatchRequest) {
+        self.pending_requests.add(wanted);
+    }
+
+    /// Whether there are requests to tend to.
+    pub fn is_busy(&self) -> bool {
+        self.pending_requests.is_busy()
+    }
+
+    /// Who waits for an answer.
+    pub fn clients(&self) -> impl Iterator<Item = ClientId> {
+        self.pending_requests.clients()
+    }
+
+    /// What it has done so far.
+    pub fn progress(&self) -> Progress {
+        Progress {
+            pid: self.pid,
+            seconds: self.began.elapsed().as_secs(),
+            slices: self.slices,
+            sites: self.seen_sites(),
+            stacks: self.stacks.sites().len(),
+            watched: self.publisher.watch().to_string(),
+            picked: self.publisher.picked(),
+            trace: std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone()),
+            command: self.command.clone(),
+        }
+    }
+
+    /// Takes a slice if one is due. Due slices that the machine had no time for are counted as missed.
+    pub fn poll(&mut self, now: Instant) -> Result<(), Error> {
+        if now < self.next_due() {
+            return Ok(());
+        }
+        let tick = self.schedule.tick_at(now.duration_since(self.began));
+        let (due, missed) = self.schedule.due_at(self.last_tick, tick);
+        self.losses.missed_slices += missed;
+        self.take_slice(due)?;
+        self.schedule.taken(due);
+        self.watch_suspects();
+        if !self.own_pid_namespace {
+            self.slicer.reclaim(&self.session, self.pid);
+        }
+        Ok(())
+    }
+
+    /// Looks whether the process is still the image that is recorded.
+    pub fn look_at_image(&mut self, now: Instant) {
+        self.image_watch.look(now);
+    }
+
+    /// It is another, which is recorded, too.
+    pub fn set_followed(&mut self) {
+        self.image_watch.set_followed();
+    }
+
+    /// It has long been another, which is not recorded: nothing is to come any more.
+    pub fn is_left(&self, now: Instant) -> bool {
+        self.image_watch.is_over(now)
+    }
+
+    /// Takes the final slice, closes the trace and tells what became of it. However the process ended, what it ended as may not have
+    /// been recorded; then that is the reason.
+    ///
+    /// A program that ended has freed, in its destructors, much of what it would have kept; who survived is taken from
+    /// before that.
+    pub fn finish(mut self, reason: EndReason, others: Others) -> Result<Summary, Error> {
+        let is_replaced = self.image_watch.is_left();
+        let reason = if is_replaced { EndReason::Replaced } else { reason };
+        let lost_children = self.session.header().lost_children.load(Ordering::Relaxed);
+        self.losses.unrecorded_images = others.unrecorded + u64::from(lost_children);
+        let forked = self.session.header().has_forked.load(Ordering::Relaxed);
+        // A forked child says that it is there; how many there are nobody counts.
+        let children = Children { unasked: others.unasked.max(u64::from(forked)) };
+        if children.unasked > 0 {
+            self.record(&Record::Children(children))?;
+        }
+        let elapsed = self.began.elapsed();
+        let tick = self.schedule.final_tick(self.last_tick, elapsed);
+        let runs_on = matches!(reason, EndReason::DurationReached | EndReason::Stopped);
+        let before = self.survivors.clone();
+        self.take_slice(tick)?;
+        let survivors = if runs_on { &self.survivors } else { &before };
+        for survivors in survivors.before_teardown().to_vec() {
+            self.record(&Record::Survivors(survivors))?;
+        }
+        let mut bytes = 0;
+        if let Some(mut writer) = self.writer.take() {
+            writer.record(&Record::End(End { reason, at_ns: elapsed.as_nanos() as u64 }))?;
+            bytes = writer.finish()?;
+        }
+        Ok(Summary { is_replaced, children, ..self.summary(bytes) })
+    }
+
+    /// Gives up the recording for that of the next image, under the same name.
+    pub fn into_writer(mut self) -> Option<TraceWriter> {
+        self.writer.take()
+    }
+
+    /// Closes a trace that another slice cannot be written to, with what fitted.
+    pub fn abandon(mut self, error: &Error) -> Option<Summary> {
+        let mut writer = self.writer.take()?;
+        if error.kind() == ErrorKind::CutOff {
+            return None; // there is nothing to close
+        }
+        if error.kind() == ErrorKind::NoSpace {
+            let at_ns = self.began.elapsed().as_nanos() as u64;
+            // Room is kept for these words; without it the trace is readable up to here all the same.
+            let _ = writer.record(&Record::End(End { reason: EndReason::DiskFull, at_ns }));
+        }
+        let bytes = writer.finish().or_else(|_| std::fs::metadata(&self.path).map(|file| file.len()));
+        Some(self.summary(bytes.ok()?))
+    }
+
+    fn summary(self, bytes: u64) -> Summary {
+        let image = self.image.and_then(|id| self.modules.all().get(id.0 as usize));
+        Summary {
+            bytes,
+            slices: self.slices,
+            sites: self.seen_sites(),
+            duration: self.began.elapsed(),
+            losses: self.losses,
+            unmatched_watches: self.publisher.unmatched(self.modules.all()),
+            injected_bytes_per_s: self.injected.map(|injected| injected.bytes_per_s),
+            image: image.map(|loaded| (PathBuf::from(&loaded.module.path), self.counted_in_image())),
+            path: self.path,
+            is_replaced: false,
+            children: Children::default(),
+        }
+    }
+
+    fn counted_in_image(&self) -> Counters {
+        let counters = call_sites(&self.trace_ids, &self.slicer, &self.session);
+        let of_image = self.image_sites.iter().filter_map(|&index| counters.get(index));
+        of_image.fold(Counters::ZERO, |sum, site| sum_of(sum, *site))
+    }
+
+    /// Makes the site of the injected leak.
+    fn inject(&mut self, bytes_per_s: f64) -> Result<(), Error> {
+        let site = SiteId(self.sites);
+        self.sites += 1;
+        self.injected = Some(Injected { site, bytes_per_s });
+        self.record(&Record::Site(Site {
+            id: site,
+            kind: SiteKind::Injected,
+            parent: None,
+            address: 0,
+            module: None,
+            stack: None,
+            first_seen_ns: 0,
+            is_wrapper: false,
+        }))
+    }
+
+    fn take_slice(&mut self, tick: u64) -> Result<(), Error> {
+        let learning_ns = self.began.elapsed().as_nanos() as u64;
+        self.read_events(learning_ns)?;
+        self.learn_sites(learning_ns)?;
+        self.learn_stacks(learning_ns)?;
+        // Learning may take a while, and a slice is as of the instant its counters were read.
+        let now_ns = self.began.elapsed().as_nanos() as u64;
+        self.slicer.read(&self.session, self.stacks.sites().len());
+        self.survivors.latest = self.stacks.survivors(&self.session, &self.epochs, now_ns);
+        if self.epochs.advance(&self.session, now_ns) {
+            for survivors in self.survivors.latest.clone() {
+                self.record(&Record::Survivors(survivors))?;
+            }
+            self.survivors.keep();
+        }
+        self.gather_counters(now_ns);
+        if let Some(status) = process::read_status(self.pid)
+            && status.size != Size::default()
+        {
+            self.size = status.size;
+            self.own_pid_namespace = status.own_pid_namespace;
+        }
+        self.read_losses()?;
+        let header = SliceHeader {
+            tick,
+            time_ns: now_ns,
+            rss_anon_bytes: self.size.rss_anon_bytes,
+            swap_bytes: self.size.swap_bytes,
+        };
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        writer.slice(&header, &self.counters)?;
+        self.last_tick = tick;
+        self.slices += 1;
+        if let Some(auto_watch) = &mut self.auto_watch
+            && self.schedule.is_even(tick)
+        {
+            let with_stacks = call_sites(&self.trace_ids, &self.slicer, &self.session);
+            auto_watch.push(&with_stacks);
+        }
+        Ok(())
+    }
+
+    /// Puts the counters of the session where the trace has their sites.
+    fn gather_counters(&mut self, now_ns: u64) {
+        self.counters.clear();
+        self.counters.resize(self.sites as usize, Counters::ZERO);
+        let of_sites =
+            self.trace_ids.iter().zip(self.slicer.sites().get(OTHER as usize..).unwrap_or_default());
+        let of_stacks = self.stacks.sites().iter().zip(self.slicer.stacks());
+        for (id, counters) in of_sites.chain(of_stacks) {
+            self.counters[id.0 as usize] = *counters;
+        }
+        if let Some(injected) = self.injected {
+            self.counters[injected.site.0 as usize] = injected.counters(now_ns);
+        }
+    }
+
+    /// Watches what looks like a leak by now.
+    fn watch_suspects(&mut self) {
+        let Some(auto_watch) = &mut self.auto_watch else { return };
+        for index in auto_watch.suspects(self.schedule.period().as_secs_f64()) {
+            let info = self.session.infos().get(index + OTHER as usize);
+            let address = info.map_or(0, |info| info.address.load(Ordering::Acquire));
+            self.publisher.pick(&self.session, address);
+        }
+    }
+
+    /// Sites that anything was counted at: call sites that are only stepped over are not worth a number.
+    fn seen_sites(&self) -> usize {
+        let injected = self.injected.map(|injected| injected.site.0 as usize);
+        let counted = self.counters.iter().enumerate().filter(|(_, counters)| **counters != Counters::ZERO);
+        counted.filter(|(site, _)| Some(*site) != injected).count()
+    }
+
+    fn record(&mut self, record: &Record) -> Result<(), Error> {
+        match &mut self.writer {
+            Some(writer) => writer.record(record),
+            None => Ok(()),
+        }
+    }
+
+    fn read_losses(&mut self) -> Result<(), Error> {
+        let header = self.session.header();
+        let losses = Losses {
+            unknown_frees: header.unknown_frees.load(Ordering::Relaxed),
+            uncounted_calls: header.uncounted_calls.load(Ordering::Relaxed),
+            other_site_allocs: header.other_site_allocs.load(Ordering::Relaxed),
+            untracked_allocs: header.untracked_allocs.load(Ordering::Relaxed),
+            lost_stacks: header.lost_stacks.load(Ordering::Relaxed),
+            missed_slices: self.losses.missed_slices,
+            unrecorded_images: self.losses.unrecorded_images,
+        };
+        if losses != self.recorded_losses || self.slices == 0 {
+            (self.losses, self.recorded_losses) = (losses, losses);
+            self.record(&Record::Losses(losses))?;
+        }
+        Ok(())
+    }
+}
+
+/// The counters of all call sites, each with those of its stacks.
+fn call_sites(trace_ids: &[SiteId], slicer: &Slicer, session: &Session) -> Vec<Counters> {
+    let mut sums: Vec<Counters> = slicer.sites().get(OTHER as usize..).unwrap_or_default().to_vec();
+    sums.truncate(trace_ids.len());
+    for (info, counters) in session.stack_infos().iter().zip(slicer.stacks()) {
+        let site = info.site.load(Ordering::Relaxed).wrapping_sub(OTHER) as usize;
+        if let Some(sum) = sums.get_mut(site) {
+            *sum = sum_of(*sum, *counters);
+        }
+    }
+    sums
+}
+
+fn sum_of(a: Counters, b: Counters) -> Counters {
+    Counters {
+        allocated_bytes: a.allocated_bytes.wrapping_add(b.allocated_bytes),
+        allocs: a.allocs.wrapping_add(b.allocs),
+        freed_bytes: a.freed_bytes.wrapping_add(b.freed_bytes),
+        frees: a.frees.wrapping_add(b.frees),
+    }
+}

@@ -1,0 +1,157 @@
+//! One slice: every counter of a session at one instant, and the shards of threads that are gone.
+
+use crate::recording::stacks::cells;
+use crate::sys::process;
+use crate::sys::shm::Session;
+use edleak_format::Counters;
+use edleak_session::layout::owner_tid;
+use std::sync::atomic::Ordering;
+
+/// Reads the counters of one session, slice after slice.
+pub struct Slicer {
+    /// Shards that were ever owned. Others are untouched, and reading them would give them memory.
+    used: Vec<bool>,
+    /// By site id of the session.
+    sites: Vec<Counters>,
+    /// By watched stack.
+    stacks: Vec<Counters>,
+}
+
+impl Slicer {
+    /// For a session with this many shards.
+    pub fn new(shards: usize) -> Slicer {
+        Slicer { used: vec![false; shards], sites: Vec::new(), stacks: Vec::new() }
+    }
+
+    /// The site counters of the latest slice, by id of the session.
+    pub fn sites(&self) -> &[Counters] {
+        &self.sites
+    }
+
+    /// The counters of the watched stacks in the latest slice.
+    pub fn stacks(&self) -> &[Counters] {
+        &self.stacks
+    }
+
+    /// Reads all counters of the site ids in use, and of the first `stacks` watched stacks.
+    ///
+    /// All free counters come first and all alloc counters after them: an allocation is counted before its address leaves
+    /// malloc, so whatever free has been seen, its allocation will be, and live is never negative.
+    pub fn read(&mut self, session: &Session, stacks: usize) {
+        let sites = session.sites_in_use();
+        self.sites.clear();
+        self.sites.resize(sites, Counters::ZERO);
+        self.stacks.clear();
+        self.stacks.resize(stacks, Counters::ZERO);
+        let shared_in_use = session.header().shared_in_use.load(Ordering::Acquire) != 0;
+        let shared = self.used.len() - 1;
+        for (index, (used, shard)) in self.used.iter_mut().zip(session.shards()).enumerate() {
+            *used |= shard.owner.load(Ordering::Acquire) != 0 || (index == shared && shared_in_use);
+        }
+        let used = || self.used.iter().enumerate().filter_map(|(index, &used)| used.then_some(index));
+        for shard in used() {
+            for (sum, counters) in self.sites.iter_mut().zip(session.counters(shard, sites)) {
+                add_frees(sum, counters);
+            }
+        }
+        if stacks > 0 {
+            for (stack, cell) in cells(session) {
+                self.stacks.get_mut(stack).into_iter().for_each(|sum| add_frees(sum, &cell.counters));
+            }
+            for (stack, cell) in cells(session) {
+                self.stacks.get_mut(stack).into_iter().for_each(|sum| add_allocs(sum, &cell.counters));
+            }
+        }
+        for shard in used() {
+            for (sum, counters) in self.sites.iter_mut().zip(session.counters(shard, sites)) {
+                add_allocs(sum, counters);
+            }
+        }
+    }
+
+    /// Takes back the shards of threads that are gone, so that later threads need not share one. Their counts stay.
+    ///
+    /// Only with thread ids that are the kernel's: a shard taken from a living thread would have two writers.
+    pub fn reclaim(&self, session: &Session, pid: u32) {
+        if session.header().tids_known.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        for shard in session.shards() {
+            let owner = shard.owner.load(Ordering::Acquire);
+            let tid = owner_tid(owner);
+            if owner != 0 && tid != 0 && !process::has_thread(pid, tid) {
+                // An heir with the same thread pointer may have taken it meanwhile; then this fails, as it should.
+                let _ = shard.owner.compare_exchange(owner, 0, Ordering::AcqRel, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+fn add_frees(sum: &mut Counters, counters: &edleak_session::counters::Counters) {
+    sum.frees = sum.frees.wrapping_add(counters.frees.load(Ordering::Acquire));
+    sum.freed_bytes = sum.freed_bytes.wrapping_add(counters.freed_bytes.load(Ordering::Acquire));
+}
+
+fn add_allocs(sum: &mut Counters, counters: &edleak_session::counters::Counters) {
+    sum.allocs = sum.allocs.wrapping_add(counters.allocs.load(Ordering::Acquire));
+    sum.allocated_bytes = sum.allocated_bytes.wrapping_add(counters.allocated_bytes.load(Ordering::Acquire));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use edleak_session::layout::owner_word;
+    use edleak_session::site::MAX_SITES;
+
+    #[test]
+    fn counters_of_all_used_shards_are_summed() {
+        let session = Session::create(16, 0).expect("memory files can be made");
+        session.header().next_site.store(5, Ordering::Relaxed);
+        for (shard, bytes) in [(0, 100), (3, 20)] {
+            session.shards()[shard].owner.store(owner_word(0x7000 + shard as u64 * 64, 1), Ordering::Relaxed);
+            session.counters(shard, 5)[4].add_owned(bytes);
+            session.counters(shard, 5)[4].sub_owned(bytes / 2);
+        }
+        session.counters(9, 5)[4].add_owned(1_000_000); // nobody owns it
+        let mut slicer = Slicer::new(16);
+        slicer.read(&session, 0);
+        assert_eq!(slicer.sites().len(), 5);
+        assert_eq!(
+            slicer.sites()[4],
+            Counters { allocated_bytes: 120, allocs: 2, freed_bytes: 60, frees: 2 }
+        );
+        session.header().shared_in_use.store(1, Ordering::Relaxed);
+        session.counters(15, 5)[3].add_shared(7);
+        slicer.read(&session, 0);
+        assert_eq!(slicer.sites()[3].allocated_bytes, 7);
+    }
+
+    #[test]
+    fn shards_of_dead_threads_are_taken_back_and_keep_their_counts() {
+        let pid = std::process::id();
+        let session = Session::create(16, 0).expect("memory files can be made");
+        session.header().tids_known.store(1, Ordering::Relaxed);
+        session.header().next_site.store(4, Ordering::Relaxed);
+        let alive = owner_word(0x7000, pid);
+        session.shards()[0].owner.store(alive, Ordering::Relaxed);
+        session.shards()[1].owner.store(owner_word(0x8000, 1), Ordering::Relaxed); // no thread of ours
+        session.shards()[2].owner.store(owner_word(0x9000, 0), Ordering::Relaxed); // id not known
+        session.counters(1, 4)[2].add_owned(64);
+        let mut slicer = Slicer::new(16);
+        slicer.read(&session, 0);
+        slicer.reclaim(&session, pid);
+        let owners: Vec<_> = session.shards()[..3].iter().map(|s| s.owner.load(Ordering::Relaxed)).collect();
+        assert_eq!(owners, [alive, 0, owner_word(0x9000, 0)]);
+        slicer.read(&session, 0);
+        assert_eq!(slicer.sites()[2].allocated_bytes, 64);
+    }
+
+    #[test]
+    fn a_target_that_claims_absurdly_many_sites_gets_what_there_is() {
+        let session = Session::create(16, 0).expect("memory files can be made");
+        session.header().next_site.store(u32::MAX, Ordering::Relaxed);
+        let mut slicer = Slicer::new(16);
+        slicer.read(&session, 0);
+        assert_eq!(slicer.sites().len(), MAX_SITES);
+    }
+}

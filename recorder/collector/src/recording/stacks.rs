@@ -1,0 +1,234 @@
+//! The stacks of watched sites as the trace knows them: one child site per stack, and when its survivors were born.
+
+use crate::recording::modules::Modules;
+use crate::sys::shm::Session;
+use edleak_format::{Epoch, SiteId, Stack, StackFrame, StackId, Survivors};
+use edleak_session::stack::{CUT, Cell, MAX_ADDRESSES, MAX_CELLS, MAX_FRAMES, MAX_STACKS};
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+
+/// Epochs that a recording is divided into, at most; at least half as many once it is old enough.
+const MOST_EPOCHS: u64 = 32;
+/// Length of the first epochs.
+const FIRST_EPOCH_NS: u64 = 20_000_000;
+
+/// The birth epochs of a recording. The target is told a number; what time that was is known here.
+#[derive(Clone, Debug)]
+pub struct Epochs {
+    starts: Vec<u64>,
+    length_ns: u64,
+}
+
+impl Default for Epochs {
+    fn default() -> Epochs {
+        Epochs { starts: vec![0], length_ns: FIRST_EPOCH_NS }
+    }
+}
+
+impl Epochs {
+    /// Begins a new epoch if the current one is over. Their length doubles, so that however long the recording, few are
+    /// ever begun (16 for every doubling), and an epoch never spans two of those it is reported in.
+    pub fn advance(&mut self, session: &Session, now_ns: u64) -> bool {
+        while now_ns / self.length_ns >= MOST_EPOCHS {
+            self.length_ns *= 2;
+        }
+        let current = self.starts.last().copied().unwrap_or(0);
+        if now_ns / self.length_ns == current / self.length_ns {
+            return false;
+        }
+        self.starts.push(now_ns / self.length_ns * self.length_ns);
+        session.header().epoch.store(self.starts.len() as u32 - 1, Ordering::Relaxed);
+        true
+    }
+
+    fn start_of(&self, epoch: u32) -> u64 {
+        self.starts.get(epoch as usize).or(self.starts.last()).copied().unwrap_or(0)
+    }
+
+    /// End of an epoch: the start of the next.
+    fn end_of(&self, epoch: u32, now_ns: u64) -> u64 {
+        self.starts.get(epoch as usize + 1).copied().unwrap_or(now_ns).min(now_ns)
+    }
+}
+
+/// A stack seen for the first time.
+pub struct NewStack {
+    /// The stack.
+    pub stack: Stack,
+    /// The watched site, by its id in the session.
+    pub parent: u32,
+}
+
+/// The stacks of one session.
+#[derive(Clone, Debug, Default)]
+pub struct WatchedStacks {
+    /// Ids of the trace's sites, by stack.
+    sites: Vec<SiteId>,
+}
+
+impl WatchedStacks {
+    /// The stacks that are new, in order, as far as they are of these sites; each is then given a site with
+    /// [`WatchedStacks::name`].
+    pub fn learn(
+        &self,
+        session: &Session,
+        modules: &Modules,
+        events: u32,
+        sites: Range<u32>,
+    ) -> Vec<NewStack> {
+        let made = (session.header().stacks.stack.load(Ordering::Acquire) as usize).min(MAX_STACKS);
+        let mut new = Vec::new();
+        // Stacks do not share their addresses, so all of them together have no more than there are.
+        let mut room = MAX_ADDRESSES;
+        for index in self.sites.len()..made {
+            let info = &session.stack_infos()[index];
+            let parent = info.site.load(Ordering::Acquire);
+            if !sites.contains(&parent) {
+                break; // being made, or of a site that is newer than those; it is known at the next slice
+            }
+            let at = (info.frames_at.load(Ordering::Relaxed) as usize).min(MAX_ADDRESSES);
+            let frames = info.frames.load(Ordering::Relaxed);
+            let count = ((frames & !CUT) as usize).min(MAX_FRAMES).min(MAX_ADDRESSES - at).min(room);
+            room -= count;
+            let frames_of = session.stack_frames()[at..at + count].iter().map(|frame| {
+                let address = frame.load(Ordering::Relaxed);
+                StackFrame { address, module: modules.at(address, events) }
+            });
+            new.push(NewStack {
+                stack: Stack {
+                    id: StackId(index as u32),
+                    frames: frames_of.collect(),
+                    is_cut: frames & CUT != 0,
+                },
+                parent,
+            });
+        }
+        new
+    }
+
+    /// Gives the next stack its site.
+    pub fn name(&mut self, site: SiteId) {
+        self.sites.push(site);
+    }
+
+    /// The sites, by stack.
+    pub fn sites(&self) -> &[SiteId] {
+        &self.sites
+    }
+
+    /// When the survivors of every stack were born, in equal epochs from the start until now.
+    pub fn survivors(&self, session: &Session, epochs: &Epochs, now_ns: u64) -> Vec<Survivors> {
+        let count = (now_ns / epochs.length_ns + 1) as usize;
+        let empty = |index: usize| Epoch {
+            from_ns: index as u64 * epochs.length_ns,
+            to_ns: ((index as u64 + 1) * epochs.length_ns).min(now_ns),
+            live_bytes: 0,
+            live_count: 0,
+            allocs: 0,
+        };
+        let mut all: Vec<_> = self
+            .sites
+            .iter()
+            .map(|&site| Survivors {
+                site,
+                epochs: (0..count).map(empty).collect(),
+                last_free_ns: 0,
+                max_age_at_free_ns: 0,
+            })
+            .collect();
+        for (stack, cell) in cells(session) {
+            let Some(survivors) = all.get_mut(stack) else { continue };
+            let born = epochs.start_of(cell.epoch.load(Ordering::Relaxed));
+            if let Some(freed_in) = cell.freed_in.load(Ordering::Relaxed).checked_sub(1) {
+                let freed = epochs.end_of(freed_in, now_ns);
+                survivors.last_free_ns = survivors.last_free_ns.max(freed);
+                survivors.max_age_at_free_ns = survivors.max_age_at_free_ns.max(freed.saturating_sub(born));
+            }
+            let Some(epoch) = survivors.epochs.get_mut((born / epochs.length_ns) as usize) else { continue };
+            let counters = &cell.counters;
+            // Frees first, as in a slice, so that nothing is negative.
+            let (frees, freed) =
+                (counters.frees.load(Ordering::Acquire), counters.freed_bytes.load(Ordering::Acquire));
+            let allocs = counters.allocs.load(Ordering::Acquire);
+            epoch.allocs = epoch.allocs.saturating_add(allocs);
+            epoch.live_count = epoch.live_count.saturating_add(allocs.saturating_sub(frees));
+            let allocated = counters.allocated_bytes.load(Ordering::Acquire);
+            epoch.live_bytes = epoch.live_bytes.saturating_add(allocated.saturating_sub(freed));
+        }
+        all
+    }
+}
+
+/// Who survived, as of the latest slice and the two latest ends of epochs.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshots {
+    /// As of the latest slice.
+    pub latest: Vec<Survivors>,
+    kept: [Vec<Survivors>; 2],
+}
+
+impl Snapshots {
+    /// Keeps the latest, at the end of an epoch.
+    pub fn keep(&mut self) {
+        self.kept.rotate_right(1);
+        self.kept[0] = self.latest.clone();
+    }
+
+    /// The newest of them that was taken before the program began to free everything at its end: the newest with nearly all of the live
+    /// allocations that any of them has. One from the middle of a teardown would say that part of what leaked did not survive; one
+    /// from before a heap that shrank in its work is an epoch old, which costs nothing.
+    pub fn before_teardown(&self) -> &[Survivors] {
+        let live = |all: &[Survivors]| {
+            all.iter().flat_map(|one| &one.epochs).map(|epoch| epoch.live_count).sum::<u64>()
+        };
+        let newest_first = [&self.latest, &self.kept[0], &self.kept[1]];
+        let most = newest_first.iter().map(|all| live(all)).max().unwrap_or(0);
+        newest_first.into_iter().find(|all| live(all) >= most - most / 16).unwrap_or(&self.latest)
+    }
+}
+
+/// The cells in use, each with the index of its stack.
+pub fn cells(session: &Session) -> impl Iterator<Item = (usize, &Cell)> {
+    let made = (session.header().stacks.cell.load(Ordering::Acquire) as usize).min(MAX_CELLS);
+    session.cells()[..made].iter().filter_map(|cell| {
+        let stack = cell.stack.load(Ordering::Acquire).checked_sub(1)?;
+        Some((stack as usize, cell))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_destructors_free_survives_in_the_snapshot_before() {
+        let all = |live_count: u64| {
+            let epochs =
+                vec![Epoch { from_ns: 0, to_ns: 1, live_bytes: live_count, live_count, allocs: live_count }];
+            vec![Survivors { site: SiteId(1), epochs, last_free_ns: 0, max_age_at_free_ns: 0 }]
+        };
+        let mut snapshots = Snapshots::default();
+        for (live, expected) in [(10, 10), (20, 20), (30, 30), (29, 29), (18, 29), (0, 29)] {
+            snapshots.latest = all(live);
+            assert_eq!(snapshots.before_teardown()[0].epochs[0].live_count, expected, "after {live}");
+            if live > 18 {
+                snapshots.keep();
+            }
+        }
+    }
+
+    #[test]
+    fn epochs_stay_few_and_equal_however_long_the_recording() {
+        let session = Session::create(16, 0).expect("memory files can be made");
+        let mut epochs = Epochs::default();
+        let mut now = 0;
+        while now < 7 * 86_400 * 1_000_000_000 {
+            now += 10_000_000 + now / 50;
+            epochs.advance(&session, now);
+        }
+        assert!(epochs.starts.len() < 700, "{}", epochs.starts.len());
+        assert!((16..=32).contains(&(now / epochs.length_ns)), "{}", now / epochs.length_ns);
+        assert!(epochs.starts.is_sorted());
+        assert_eq!(session.header().epoch.load(Ordering::Relaxed) as usize, epochs.starts.len() - 1);
+    }
+}

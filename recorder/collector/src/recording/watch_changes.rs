@@ -1,0 +1,79 @@
+//! Watch requests to one running recording: they are made one after the other, each prepared in the background.
+
+use crate::control::socket::ClientId;
+use crate::recording::modules::Loaded;
+use crate::rules::publisher::{Change, Publisher};
+use crate::sys::shm::Session;
+use crate::watch::request::Request;
+use edleak_text::units::plural;
+use std::collections::VecDeque;
+
+/// What somebody asked for.
+#[derive(Debug)]
+pub struct WatchRequest {
+    /// Who waits for the answer.
+    pub client: ClientId,
+    /// The sites meant.
+    pub requests: Vec<Request>,
+    /// To watch them, or no longer.
+    pub is_for: bool,
+}
+
+/// The requests that are not answered yet.
+#[derive(Default)]
+pub struct PendingRequests {
+    waiting: VecDeque<WatchRequest>,
+    under_way: Option<(Change, WatchRequest, Vec<u32>)>,
+}
+
+impl PendingRequests {
+    /// Whether there is anything to do.
+    pub fn is_busy(&self) -> bool {
+        self.under_way.is_some() || !self.waiting.is_empty()
+    }
+
+    /// Who waits for an answer.
+    pub fn clients(&self) -> impl Iterator<Item = ClientId> {
+        let under_way = self.under_way.iter().map(|(_, wanted, _)| wanted);
+        under_way.chain(&self.waiting).map(|wanted| wanted.client)
+    }
+
+    /// Takes a request.
+    pub fn add(&mut self, wanted: WatchRequest) {
+        self.waiting.push_back(wanted);
+    }
+
+    /// Begins the next change, or makes the one that is prepared; then this is whom to tell, and what.
+    pub fn turn(
+        &mut self,
+        publisher: &mut Publisher,
+        session: &Session,
+        modules: &[Loaded],
+    ) -> Option<(ClientId, String)> {
+        if self.under_way.is_none() {
+            let wanted = self.waiting.pop_front()?;
+            let mut watch = publisher.watch().clone();
+            let serials =
+                wanted.requests.iter().map(|request| watch.ask(request.clone(), wanted.is_for)).collect();
+            self.under_way = Some((publisher.prepare_change(watch, modules), wanted, serials));
+        }
+        let (change, wanted, serials) = self.under_way.take_if(|(change, ..)| change.is_prepared())?;
+        let changed = publisher.make(change, session, modules);
+        let meant = publisher.meant(&serials, modules);
+        Some((wanted.client, answer(&wanted, meant, changed)))
+    }
+}
+
+fn answer(wanted: &WatchRequest, meant: usize, changed: usize) -> String {
+    let specs: Vec<_> = wanted.requests.iter().map(Request::to_string).collect();
+    let verb = if wanted.is_for { "watching" } else { "no longer watching" };
+    let changed = plural(changed as u64, "site seen so far changed", "sites seen so far changed");
+    let what = if wanted.requests.contains(&Request::Everything) {
+        "everything".into()
+    } else if meant == 0 {
+        "nothing that is loaded yet".into()
+    } else {
+        plural(meant as u64, "function or address", "functions and addresses")
+    };
+    format!("{verb} {}: that is {what}; {changed}", specs.join(" "))
+}

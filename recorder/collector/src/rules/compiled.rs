@@ -1,0 +1,128 @@
+//! What the files of modules say, compiled once per file however often and by whomever it is loaded.
+
+use crate::rules::code_options::CodeOptions;
+use crate::rules::code_range::CodeRange;
+use crate::rules::wrappers::{WHOLE_FILE, WrapperRange, wrapper_functions, wrapper_ranges};
+use crate::watch::request::{RequestRange, WatchSet};
+use edleak_binary::file::{Elf, FileBytes};
+use edleak_binary::unwind::UnwindTable;
+use edleak_session::site::Action;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// What one file says, in offsets from its first byte.
+pub struct FileCode {
+    /// What to step over.
+    pub wrappers: Vec<CodeRange>,
+    /// The link-time address of its first byte.
+    pub link_base: u64,
+    /// The file as it was then, for rules that are asked for later: at its path there may be another by that time.
+    bytes: Option<FileBytes>,
+    rules: OnceLock<UnwindTable>,
+}
+
+/// A file: its path as its process sees it, and its build ID.
+pub type FileKey = (String, Vec<u8>);
+/// A file, and the version of a watch set.
+type AskedKey = (FileKey, u64);
+/// What is made once, whoever asks first.
+pub type Shared<T> = Arc<OnceLock<T>>;
+
+/// What was or is being compiled in this run.
+#[derive(Default)]
+pub struct Compiled {
+    code: Mutex<HashMap<FileKey, Shared<FileCode>>>,
+    asked: Mutex<HashMap<AskedKey, Shared<Vec<RequestRange>>>>,
+}
+
+impl Compiled {
+    /// The code of a file; waits for whoever compiles it already.
+    pub fn code(&self, key: FileKey, file: &Path, code_options: &CodeOptions) -> Shared<FileCode> {
+        let place = {
+            let mut code = self.code.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(code.entry(key).or_default())
+        };
+        place.get_or_init(|| FileCode::compile(file, code_options));
+        place
+    }
+
+    /// What a watch set asks for the functions of a file.
+    pub fn asked(&self, key: &FileKey, file: &Path, watch: &WatchSet) -> Shared<Vec<RequestRange>> {
+        let place = {
+            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(asked.entry((key.clone(), watch.version())).or_default())
+        };
+        place.get_or_init(|| {
+            if !watch.names_functions() {
+                return Vec::new(); // most often, and then the file need not be opened
+            }
+            let Ok(bytes) = FileBytes::open(file) else { return Vec::new() };
+            Elf::parse(&bytes).map_or_else(|_| Vec::new(), |elf| watch.functions_in(&elf))
+        });
+        place
+    }
+
+    /// Forgets what was made for a watch set that is no longer in use.
+    pub fn forget(&self, version: u64) {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).retain(|(_, of), _| *of != version);
+    }
+}
+
+impl FileCode {
+    fn compile(file: &Path, code_options: &CodeOptions) -> FileCode {
+        let rules = OnceLock::new();
+        let bytes = FileBytes::open(file).ok();
+        let Some(elf) = bytes.as_deref().and_then(|bytes| Elf::parse(bytes).ok()) else {
+            return FileCode { wrappers: Vec::new(), link_base: 0, bytes: None, rules };
+        };
+        let functions = wrapper_functions(&elf, &code_options.wrappers);
+        let some;
+        let table = if code_options.walk_stacks || functions == [WHOLE_FILE] {
+            rules.get_or_init(|| UnwindTable::compile(&elf))
+        } else {
+            some = UnwindTable::compile_in(&elf, &functions);
+            &some
+        };
+        let code_range = |range: WrapperRange| CodeRange {
+            start: u64::from(range.start),
+            end: u64::from(range.end),
+            action: Action::step(range.rule),
+        };
+        let wrappers = wrapper_ranges(&elf, table, &functions).into_iter().map(code_range).collect();
+        let link_base = elf.link_base();
+        FileCode { wrappers, link_base, bytes: bytes.filter(|_| rules.get().is_none()), rules }
+    }
+
+    /// How to find a caller, wherever in the file; compiled when it is first asked for, which is when stacks are walked.
+    pub fn rules(&self) -> &UnwindTable {
+        self.rules.get_or_init(|| {
+            let elf = self.bytes.as_deref().and_then(|bytes| Elf::parse(bytes).ok());
+            elf.map_or_else(UnwindTable::default, |elf| UnwindTable::compile(&elf))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::wrappers::WrapperSet;
+
+    // An upgrade replaces the files of programs that run.
+    #[test]
+    fn rules_are_those_of_the_file_that_was_loaded() {
+        let own = std::fs::read("/proc/self/exe").expect("a process can read its own file");
+        let expected = UnwindTable::compile(&Elf::parse(&own).expect("it runs, so it is sound"));
+        let path = std::env::temp_dir().join(format!("edleak-upgrade-{}", std::process::id()));
+        std::fs::write(&path, &own).expect("writable");
+        let code_options =
+            CodeOptions { wrappers: WrapperSet::builtin(), watch: WatchSet::new(), walk_stacks: false };
+        let code = FileCode::compile(&path, &code_options);
+        assert!(code.rules.get().is_none(), "nobody walks yet");
+        let newer = path.with_extension("new");
+        std::fs::write(&newer, b"not even a program").expect("writable");
+        std::fs::rename(&newer, &path).expect("on the same file system");
+        assert!(*code.rules() == expected && !expected.rows.is_empty());
+        std::fs::remove_file(&path).expect("it is ours");
+    }
+}

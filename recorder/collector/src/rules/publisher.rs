@@ -1,0 +1,408 @@
+//! What the target is told about its code: which callers to step over, which to watch, and the rules to walk by.
+//!
+//! Everything is compiled from the files of its modules, once per file however often it is loaded, and published into the
+//! session as sorted tables. A table in use is replaced by first declaring it empty; a target that reads meanwhile finds
+//! nothing and asks again at the next new site.
+
+use crate::recording::modules::Loaded;
+use crate::rules::code_options::CodeOptions;
+use crate::rules::code_range::{CodeRange, insert_request, overlay};
+use crate::rules::compiled::{Compiled, FileCode, Shared};
+use crate::sys::shm::Session;
+use crate::watch::request::{RequestRange, WatchSet};
+use edleak_binary::file::{Elf, FileBytes};
+use edleak_session::caller;
+use edleak_session::rule::Kind;
+use edleak_session::site::{Action, SiteSlot};
+use edleak_session::stack::{MAX_ROWS, MAX_TABLES};
+use edleak_session::wrapper::MAX_RANGES;
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+/// What one target has been told.
+pub struct Publisher {
+    code_options: Arc<CodeOptions>,
+    watch: Arc<WatchSet>,
+    compiled: Arc<Compiled>,
+    code: Vec<Shared<FileCode>>,
+    code_ranges: Vec<CodeRange>,
+    /// Code that somebody asked not to watch; sorted.
+    refused: Vec<RequestRange>,
+    /// Return addresses that auto-watch picked.
+    picked: HashSet<u64>,
+    walks: bool,
+    /// Where the unwind rows of a module begin, by its index.
+    rows_at: HashMap<usize, usize>,
+    rows_used: usize,
+    publications: usize,
+}
+
+/// A change of what is watched, being prepared in the background: searching the symbols of every module takes a while.
+pub struct Change {
+    watch: Arc<WatchSet>,
+    worker: Option<JoinHandle<()>>,
+}
+
+impl Change {
+    /// Whether it can be made now without delay.
+    pub fn is_prepared(&self) -> bool {
+        self.worker.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+/// Padding: so many different lengths have successive tables at least.
+const PADDING: usize = 8;
+
+impl Publisher {
+    /// Nothing has been told yet.
+    pub fn new(code_options: Arc<CodeOptions>) -> Publisher {
+        Publisher::with(code_options, Arc::default())
+    }
+
+    /// The same code_options and what was compiled for them, for another target of the same run.
+    pub fn for_another(&self) -> Publisher {
+        Publisher::with(Arc::clone(&self.code_options), Arc::clone(&self.compiled))
+    }
+
+    fn with(code_options: Arc<CodeOptions>, compiled: Arc<Compiled>) -> Publisher {
+        let watch = Arc::new(code_options.watch.clone());
+        Publisher {
+            walks: !watch.is_empty(),
+            code_options,
+            watch,
+            compiled,
+            code: Vec::new(),
+            code_ranges: Vec::new(),
+            refused: Vec::new(),
+            picked: HashSet::new(),
+            rows_at: HashMap::new(),
+            rows_used: 0,
+            publications: 0,
+        }
+    }
+
+    /// What is watched now.
+    pub fn watch(&self) -> &WatchSet {
+        &self.watch
+    }
+
+    /// Sites that auto-watch picked.
+    pub fn picked(&self) -> usize {
+        self.picked.len()
+    }
+
+    /// Whether the target walks stacks.
+    pub fn walks(&self) -> bool {
+        self.walks
+    }
+
+    /// Compiles files that the target is going to load, in the background, while it is being started. Where the system
+    /// gives us no thread this is left to [`Publisher::publish`], which needs the same and finds it missing.
+    pub fn prepare(&self, files: Vec<PathBuf>) {
+        let (code_options, watch, compiled) =
+            (Arc::clone(&self.code_options), Arc::clone(&self.watch), Arc::clone(&self.compiled));
+        let _ = std::thread::Builder::new().spawn(move || {
+            for file in files {
+                let Ok(file) = file.canonicalize() else { continue };
+                let build_id = match FileBytes::open(&file) {
+                    Ok(bytes) => Elf::parse(&bytes).ok().and_then(|elf| elf.build_id().map(<[u8]>::to_vec)),
+                    Err(_) => continue,
+                };
+                let key = (file.display().to_string(), build_id.unwrap_or_default());
+                compiled.asked(&key, &file, &watch);
+                compiled.code(key, &file, &code_options);
+            }
+        });
+    }
+
+    /// Tells the target about modules it was not told about before, and about sites it has met in them already.
+    pub fn publish(&mut self, session: &Session, modules: &[Loaded]) {
+        for loaded in modules.get(self.code.len()..).unwrap_or_default() {
+            self.learn(loaded);
+        }
+        self.code_ranges.sort_by_key(|code_range| code_range.start);
+        self.refused.sort_by_key(|asked| asked.start);
+        self.code_ranges.truncate(MAX_RANGES - PADDING);
+        self.publications += 1;
+        let header = session.header();
+        header.watch_all.store(u32::from(self.watch.is_everything()), Ordering::Relaxed);
+        header.wrapper_ranges.store(0, Ordering::Release);
+        // A reader tells by its length that a table was replaced under its eyes, so the length must change.
+        let padding = CodeRange { start: u64::MAX, end: u64::MAX, action: Action::COUNT };
+        let padded =
+            self.code_ranges.iter().chain(std::iter::repeat_n(&padding, self.publications % PADDING));
+        let mut count = 0;
+        for (range, code_range) in session.wrappers().iter().zip(padded) {
+            range.start.store(code_range.start, Ordering::Relaxed);
+            range.end.store(code_range.end, Ordering::Relaxed);
+            range.action.store(code_range.action.0, Ordering::Relaxed);
+            count += 1;
+        }
+        header.wrapper_ranges.store(count, Ordering::Release);
+        self.tell_known_sites(session);
+        if self.walks {
+            self.publish_rules(session, modules);
+        }
+    }
+
+    /// Adds what the code of one module says.
+    fn learn(&mut self, loaded: &Loaded) {
+        let key = (loaded.module.path.clone(), loaded.module.build_id.clone());
+        let functions = self.compiled.asked(&key, &loaded.file, &self.watch);
+        let shared = self.compiled.code(key, &loaded.file, &self.code_options);
+        let Some(code) = shared.get() else { return };
+        let base = loaded.module.load_bias.wrapping_add(code.link_base);
+        let functions = functions.get().map_or(&[][..], Vec::as_slice);
+        let mut asked: Vec<RequestRange> = functions
+            .iter()
+            .map(|asked| RequestRange { start: base + asked.start, end: base + asked.end, ..*asked })
+            .collect();
+        for single in self.watch.addresses_in(&loaded.module) {
+            insert_request(&mut asked, single);
+        }
+        let (watched, refused): (Vec<_>, Vec<_>) = asked.into_iter().partition(|asked| asked.is_for);
+        let with =
+            |action| move |asked: &RequestRange| CodeRange { start: asked.start, end: asked.end, action };
+        let watched: Vec<CodeRange> = watched.iter().map(with(Action::WATCH)).collect();
+        let at_home = |code_range: &CodeRange| CodeRange {
+            start: base + code_range.start,
+            end: base + code_range.end,
+            ..*code_range
+        };
+        let mut code_ranges = overlay(code.wrappers.iter().map(at_home), &watched);
+        if self.watch.is_everything() {
+            code_ranges.sort_by_key(|code_range| code_range.start);
+            code_ranges = overlay(refused.iter().map(with(Action::COUNT)), &code_ranges);
+        }
+        // Another module lay there before; its code is gone.
+        let is_outside = |start, end| end <= loaded.module.start || start >= loaded.module.end;
+        self.code_ranges.retain(|code_range| is_outside(code_range.start, code_range.end));
+        self.refused.retain(|asked| is_outside(asked.start, asked.end));
+        self.code_ranges.extend(code_ranges);
+        self.refused.extend(refused);
+        self.code.push(shared);
+    }
+
+    /// Begins a change of what is watched. It is made by [`Publisher::make`], once it is prepared or any time before.
+    pub fn prepare_change(&self, watch: WatchSet, modules: &[Loaded]) -> Change {
+        let watch = Arc::new(watch);
+        let (set, compiled, code_options) =
+            (Arc::clone(&watch), Arc::clone(&self.compiled), Arc::clone(&self.code_options));
+        let files: Vec<_> = modules
+            .iter()
+            .map(|loaded| ((loaded.module.path.clone(), loaded.module.build_id.clone()), loaded.file.clone()))
+            .collect();
+        let worker = std::thread::Builder::new().spawn(move || {
+            for (key, file) in files {
+                compiled.asked(&key, &file, &set);
+                if let Some(code) = compiled.code(key, &file, &code_options).get()
+                    && !set.is_empty()
+                {
+                    code.rules();
+                }
+            }
+        });
+        Change { watch, worker: worker.ok() }
+    }
+
+    /// Makes a change: existing sites and those to come are watched, or no longer. Returns how many of the existing ones
+    /// changed.
+    pub fn make(&mut self, change: Change, session: &Session, modules: &[Loaded]) -> usize {
+        let old = std::mem::replace(&mut self.watch, change.watch);
+        self.code.clear();
+        self.code_ranges.clear();
+        self.refused.clear();
+        self.walks |= !self.watch.is_empty();
+        if self.walks {
+            // The rules first: no stack is to be cut for want of them.
+            for loaded in modules {
+                self.learn(loaded);
+            }
+            self.publish_rules(session, modules);
+        }
+        let before = self.watched_sites(session);
+        self.publish(session, modules);
+        if old.version() != self.code_options.watch.version() {
+            self.compiled.forget(old.version());
+        }
+        before.abs_diff(self.watched_sites(session))
+    }
+
+    /// Functions and addresses that a request with one of these serial numbers means in the modules.
+    pub fn meant(&self, serials: &[u32], modules: &[Loaded]) -> usize {
+        let loaded = modules.iter().filter(|loaded| loaded.module.unloaded_ns == 0);
+        loaded.map(|loaded| self.count_meant(serials, loaded)).sum()
+    }
+
+    fn count_meant(&self, serials: &[u32], loaded: &Loaded) -> usize {
+        let is_meant = |asked: &RequestRange| serials.contains(&asked.serial);
+        let key = (loaded.module.path.clone(), loaded.module.build_id.clone());
+        let functions = self.compiled.asked(&key, &loaded.file, &self.watch);
+        let functions = functions.get().map_or(0, |all| all.iter().filter(|one| is_meant(one)).count());
+        functions + self.watch.addresses_in(&loaded.module).filter(is_meant).count()
+    }
+
+    /// The requests that mean nothing in any of the modules, loaded or gone.
+    pub fn unmatched(&self, modules: &[Loaded]) -> Vec<String> {
+        let count =
+            |serial: u32| modules.iter().map(|loaded| self.count_meant(&[serial], loaded)).sum::<usize>();
+        let unmatched = self.watch.wanted().filter(|(_, serial)| count(*serial) == 0);
+        unmatched.map(|(request, _)| request.to_string()).collect()
+    }
+
+    /// What is to be done at a return address.
+    pub fn action_at(&self, address: u64) -> Action {
+        let pc = address.wrapping_sub(1);
+        let after = self.code_ranges.partition_point(|code_range| code_range.start <= pc);
+        let code_range = after.checked_sub(1).and_then(|index| self.code_ranges.get(index));
+        match code_range {
+            Some(code_range) if pc < code_range.end => code_range.action,
+            _ if self.watch.is_everything() || self.picked.contains(&address) => Action::WATCH,
+            _ => Action::COUNT,
+        }
+    }
+
+    /// Watches a site that looks like a leak, unless somebody asked not to.
+    pub fn pick(&mut self, session: &Session, address: u64) {
+        let pc = address.wrapping_sub(1);
+        let after = self.refused.partition_point(|asked| asked.start <= pc);
+        let refused = after.checked_sub(1).and_then(|index| self.refused.get(index));
+        if refused.is_none_or(|asked| pc >= asked.end)
+            && let Some(slot) = slot_of(session, address)
+            && slot.action() == Action::COUNT
+        {
+            self.picked.insert(address);
+            change(session, address, slot, Action::WATCH);
+        }
+    }
+
+    /// Makes sure that the target can walk its stacks from now on.
+    pub fn enable_walks(&mut self, session: &Session, modules: &[Loaded]) {
+        if !self.walks {
+            self.walks = true;
+            self.publish_rules(session, modules);
+        }
+    }
+
+    /// Sites that the target met before it was told about their code, or was told something else.
+    fn tell_known_sites(&mut self, session: &Session) {
+        let refused = std::mem::take(&mut self.refused);
+        self.picked.retain(|&address| {
+            let pc = address.wrapping_sub(1);
+            let after = refused.partition_point(|asked| asked.start <= pc);
+            after == 0 || refused[after - 1].end <= pc
+        });
+        self.refused = refused;
+        for address in known_addresses(session) {
+            self.tell(session, address);
+        }
+    }
+
+    /// Makes sure that the target does what is to be done at one site that it has met.
+    pub fn tell(&self, session: &Session, address: u64) {
+        if let Some(slot) = slot_of(session, address) {
+            let (now, wanted) = (slot.action(), self.action_at(address));
+            if now != wanted && now != Action::LOADER {
+                change(session, address, slot, wanted);
+            } else if now != Action::COUNT {
+                // Whoever was to take its word back may have been torn away in the middle, by a longjmp out of a signal handler.
+                caller::withdraw_if(session.callers(), address, |caller| caller.site().is_some());
+            }
+        }
+    }
+
+    fn watched_sites(&self, session: &Session) -> usize {
+        let slots = known_addresses(session).filter_map(|address| slot_of(session, address));
+        slots.filter(|slot| slot.action() == Action::WATCH).count()
+    }
+
+    /// Publishes the rules of modules that are loaded. Rows are only ever added, so that a walk finds nothing for no
+    /// longer than it takes to write the short table of modules.
+    fn publish_rules(&mut self, session: &Session, modules: &[Loaded]) {
+        let is_loaded = |module: usize| modules[module].module.unloaded_ns == 0;
+        let rows_of = |module: usize| {
+            let code = self.code.get(module).and_then(|code| code.get());
+            code.map_or(&[][..], |code| code.rules().rows.as_slice())
+        };
+        let known = self.code.len().min(modules.len());
+        let missing = (0..known)
+            .filter(|&module| is_loaded(module) && !self.rows_at.contains_key(&module))
+            .map(|module| rows_of(module).len())
+            .sum::<usize>();
+        if missing == 0 && self.rows_at.keys().all(|&module| is_loaded(module)) {
+            return;
+        }
+        if self.rows_used + missing > MAX_ROWS {
+            session.header().rule_tables.store(0, Ordering::Release);
+            self.rows_used = 0;
+            self.rows_at.clear();
+        }
+        for module in (0..known).filter(|&module| is_loaded(module)) {
+            let rows = rows_of(module);
+            if self.rows_at.contains_key(&module) || self.rows_used + rows.len() > MAX_ROWS {
+                continue; // without room, stacks are cut where they pass through this module
+            }
+            for (cell, row) in session.rule_rows()[self.rows_used..].iter().zip(rows) {
+                let word = u64::from(row.start) | u64::from(row.rule.0) << 32;
+                cell.offset_and_rule.store(word, Ordering::Relaxed);
+            }
+            self.rows_at.insert(module, self.rows_used);
+            self.rows_used += rows.len();
+        }
+        self.rows_at.retain(|&module, _| is_loaded(module));
+        let mut tables: Vec<_> = self
+            .rows_at
+            .iter()
+            .map(|(&module, &rows_at)| {
+                let loaded = &modules[module].module;
+                let base = self.code[module].get().map_or(0, |code| code.link_base);
+                (loaded.load_bias.wrapping_add(base), loaded.end, rows_at, rows_of(module).len())
+            })
+            .collect();
+        tables.sort_unstable();
+        tables.truncate(MAX_TABLES - PADDING);
+        // As with the ranges: the length must change.
+        tables.extend(std::iter::repeat_n((u64::MAX, u64::MAX, 0, 0), self.publications % PADDING));
+        session.header().rule_tables.store(0, Ordering::Release);
+        for (table, (start, end, rows_at, rows)) in session.rule_tables().iter().zip(&tables) {
+            table.start.store(*start, Ordering::Relaxed);
+            table.end.store(*end, Ordering::Relaxed);
+            table.rows_at.store(*rows_at as u32, Ordering::Relaxed);
+            table.rows.store(*rows as u32, Ordering::Relaxed);
+        }
+        session.header().rule_tables.store(tables.len() as u32, Ordering::Release);
+    }
+}
+
+/// The return addresses of the sites that the target has met. By id rather than by slot: most slots are empty, and looking
+/// at them would give them memory.
+fn known_addresses(session: &Session) -> impl Iterator<Item = u64> {
+    let addresses =
+        session.infos()[..session.sites_in_use()].iter().map(|info| info.address.load(Ordering::Acquire));
+    addresses.filter(|&address| address != 0)
+}
+
+/// The slot of a return address in the site table, if the target has met it.
+pub fn slot_of(session: &Session, address: u64) -> Option<&SiteSlot> {
+    use edleak_session::site::{MAX_PROBES, first_slot};
+    let slots = session.slots();
+    let first = first_slot(address);
+    (0..MAX_PROBES)
+        .map(|probe| &slots[(first + probe) & (slots.len() - 1)])
+        .take_while(|slot| slot.key.load(Ordering::Acquire) != 0)
+        .find(|slot| slot.key.load(Ordering::Acquire) == address)
+}
+
+/// Changes what the target does at a return address.
+fn change(session: &Session, address: u64, slot: &SiteSlot, action: Action) {
+    slot.set_action(action);
+    caller::withdraw(session.callers(), address);
+}
+
+/// Whether an action steps over its caller.
+pub fn is_step(action: Action) -> bool {
+    action.as_step().is_some_and(|rule| matches!(rule.kind(), Kind::Sp | Kind::Fp))
+}

@@ -1,0 +1,155 @@
+//! Where the stacks of the target end: its writable mappings, published while stacks are walked.
+//!
+//! A walk trusts no stack pointer beyond the mapping that it lies in. The main thread's stack and those that libc made are
+//! known inside the target; those of coroutines, which may lie anywhere, are known from here.
+
+use crate::sys::shm::Session;
+use edleak_session::stack::{CUT, MAX_BOUNDS, MAX_STACKS};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// How often the memory map is read at least: new stacks may lie in memory that was something else before.
+const PERIOD: Duration = Duration::from_secs(1);
+/// A stack that was cut may lie in a mapping that is new: then the map is read at once, but for no more than this share of
+/// the time.
+const SHARE: u32 = 50;
+
+/// First address, and one past the last.
+type Range = (u64, u64);
+
+/// What of a target's memory map was published.
+#[derive(Default)]
+pub struct StackBounds {
+    published: Vec<Range>,
+    read_at: Option<Instant>,
+    cost: Duration,
+    /// Stacks that were looked at.
+    stacks: usize,
+    saw_cut: bool,
+}
+
+impl StackBounds {
+    /// Reads the memory map and publishes it if that is due. A process that is gone has none.
+    pub fn refresh(&mut self, session: &Session, pid: u32, now: Instant) {
+        self.look_for_cuts(session);
+        let since = self.read_at.map(|at| now.saturating_duration_since(at));
+        let is_due = since.is_none_or(|since| since >= PERIOD || self.saw_cut && since >= self.cost * SHARE);
+        if !is_due {
+            return;
+        }
+        let Ok(text) = std::fs::read(format!("/proc/{pid}/maps")) else { return };
+        self.publish(session, writable(&String::from_utf8_lossy(&text)));
+        self.saw_cut = false;
+        self.cost = now.elapsed();
+        self.read_at = Some(now);
+    }
+
+    fn look_for_cuts(&mut self, session: &Session) {
+        let made = (session.header().stacks.stack.load(Ordering::Acquire) as usize).min(MAX_STACKS);
+        let new = session.stack_infos().get(self.stacks..made).unwrap_or_default();
+        self.saw_cut |= new.iter().any(|info| info.frames.load(Ordering::Relaxed) & CUT != 0);
+        self.stacks = made;
+    }
+
+    /// Replaces what differs. A walk that reads meanwhile finds an end of 0, which is no bound for anything, rather than the
+    /// end of one mapping for the start of another.
+    fn publish(&mut self, session: &Session, ranges: Vec<Range>) {
+        let same = ranges.iter().zip(&self.published).take_while(|(new, old)| new == old).count();
+        if same == ranges.len() && same == self.published.len() {
+            return;
+        }
+        let count = &session.header().bounds;
+        count.store(same as u32, Ordering::Release);
+        let places = session.bounds().get(same..).unwrap_or_default();
+        let stale = ranges.len().max(self.published.len()) - same;
+        places.iter().take(stale).for_each(|place| place.end.store(0, Ordering::Release));
+        for (place, (start, _)) in places.iter().zip(&ranges[same..]) {
+            place.start.store(*start, Ordering::Release);
+        }
+        for (place, (_, end)) in places.iter().zip(&ranges[same..]) {
+            place.end.store(*end, Ordering::Release);
+        }
+        count.store(ranges.len() as u32, Ordering::Release);
+        self.published = ranges;
+    }
+}
+
+/// The mappings of a memory map that can be read and written, in order; neighbours are one. Where they are too many, those
+/// of files are left out: no stack lies in one.
+fn writable(maps: &str) -> Vec<Range> {
+    let all = ranges(maps, |_| true);
+    let mut kept = if all.len() > MAX_BOUNDS { ranges(maps, |path| !path.starts_with('/')) } else { all };
+    kept.truncate(MAX_BOUNDS);
+    kept
+}
+
+fn ranges(maps: &str, is_wanted: impl Fn(&str) -> bool) -> Vec<Range> {
+    let mut ranges: Vec<Range> = Vec::new();
+    for line in maps.lines() {
+        // start-end perms offset dev inode path
+        let mut words = line.splitn(6, ' ');
+        let (Some(range), Some(permissions)) = (words.next(), words.next()) else { continue };
+        let path = words.nth(3).unwrap_or_default().trim_start();
+        if !permissions.starts_with("rw") || path.starts_with("/memfd:edleak") || !is_wanted(path) {
+            continue;
+        }
+        let Some((start, end)) = range.split_once('-') else { continue };
+        let hex = |digits| u64::from_str_radix(digits, 16);
+        let (Ok(start), Ok(end)) = (hex(start), hex(end)) else { continue };
+        match ranges.last_mut() {
+            Some(last) if last.1 == start => last.1 = end,
+            _ => ranges.push((start, end)),
+        }
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use edleak_session::stack::find_bound;
+
+    const MAPS: &str = "\
+        1000-2000 r-xp 00000000 08:01 12 /usr/bin/a b\n\
+        3000-4000 rw-p 00002000 08:01 12 /usr/bin/a b\n\
+        4000-5000 rw-p 00000000 00:00 0 \n\
+        6000-7000 ---p 00000000 00:00 0 \n\
+        7000-9000 rw-p 00000000 00:00 0 \n\
+        a000-b000 rw-s 00000000 00:01 7                          /memfd:edleak-session (deleted)\n\
+        c000-d000 rw-p 00000000 00:00 0                          [stack]\n\
+        nonsense\n";
+
+    #[test]
+    fn mappings_that_a_stack_can_lie_in_are_found() {
+        assert_eq!(writable(MAPS), [(0x3000, 0x5000), (0x7000, 0x9000), (0xc000, 0xd000)]);
+    }
+
+    #[test]
+    fn too_many_mappings_leave_out_those_of_files() {
+        let file = |i: u64| format!("{:x}-{:x} rw-p 0 08:01 1 /lib/x\n", i << 16, (i << 16) + 4096);
+        let maps: String = (1..=MAX_BOUNDS as u64 + 10).map(file).collect();
+        assert_eq!(writable(&maps).len(), 0);
+        assert_eq!(writable(&(maps + "fffff000000-fffff001000 rw-p 0 00:00 0\n")).len(), 1);
+    }
+
+    #[test]
+    fn what_is_published_is_what_was_read_last() {
+        let session = Session::create(16, 0).expect("memory files can be made");
+        let mut bounds = StackBounds::default();
+        for ranges in [
+            vec![(16, 32), (64, 96)],
+            vec![(16, 32), (48, 50), (64, 96)],
+            vec![(16, 40)],
+            vec![],
+            vec![(8, 9), (10, 20)],
+        ] {
+            bounds.publish(&session, ranges.clone());
+            let count = session.header().bounds.load(Ordering::Relaxed) as usize;
+            let published = &session.bounds()[..count];
+            for address in 0..128 {
+                let expected = ranges.iter().find(|range| (range.0..range.1).contains(&address));
+                assert_eq!(find_bound(published, address), expected.map(|range| range.1), "{address}");
+            }
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Started by a bare LD_PRELOAD: makes the session, answers, and goes on by itself.
+#![allow(unsafe_code)] // fork
+
+use crate::follow::session_stock::SessionStock;
+use crate::follow::{Follower, Plan, Root, child_path};
+use crate::recording::Options;
+use crate::recording::period::Period;
+use crate::rules::code_options::CodeOptions;
+use crate::rules::publisher::Publisher;
+use crate::rules::wrappers::WrapperSet;
+use crate::start::output::{self, Refusal, Reserved};
+use crate::sys::process;
+use crate::sys::signals::{Signals, Watch};
+use crate::watch::request::WatchSet;
+use edleak_format::{MIN_CAPACITY_BYTES, TraceWriter};
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::FromRawFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// What the preload of a process asks for that nobody started edleak-record for.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// The process that asks.
+    pub pid: u32,
+    /// Where it waits for the path of its control page.
+    pub reply_fd: i32,
+}
+
+/// Becomes the collector of the process that asks, in the background. What cannot be done is said in the system log: whatever this
+/// process printed would look like the target's.
+pub fn collect(args: &Request) -> ExitCode {
+    let Some(watch) = Watch::of(args.pid) else { return ExitCode::FAILURE };
+    // SAFETY: the preload made this descriptor for us.
+    let mut reply = unsafe { File::from_raw_fd(args.reply_fd) };
+    // The one who asks waits for us to end; the one who stays is our child, in a session of its own, holding none of
+    // the descriptors it was born with but the reply.
+    // SAFETY: this process has one thread.
+    let child = unsafe { libc::fork() };
+    if child != 0 {
+        return if child > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    // SAFETY: no arguments.
+    unsafe { libc::setsid() };
+    drop_inherited(&[args.reply_fd, watch.fd()]);
+    let output = std::env::var_os("EDLEAK_OUTPUT").filter(|path| !path.is_empty());
+    let output = output::followed(Path::new(&output.unwrap_or_else(|| "trace.edl".into())));
+    let period = setting("EDLEAK_PERIOD", str::parse).unwrap_or(Period::Auto);
+    let capacity_bytes = setting("EDLEAK_SIZE", |text| match parse_size(text)? {
+        bytes if bytes < MIN_CAPACITY_BYTES => Err(format!("it is less than {}k", MIN_CAPACITY_BYTES >> 10)),
+        bytes => Ok(bytes),
+    });
+    let auto_watch = std::env::var("EDLEAK_AUTO_WATCH").is_ok_and(|value| value != "0");
+    let code_options =
+        CodeOptions { wrappers: WrapperSet::builtin(), watch: WatchSet::new(), walk_stacks: auto_watch };
+    let mut plan = Plan {
+        options: Options {
+            command: process::command_line(args.pid),
+            period,
+            capacity_bytes: capacity_bytes.unwrap_or(edleak_format::DEFAULT_CAPACITY_BYTES),
+            inject_bytes_per_s: None,
+            auto_watch,
+        },
+        output,
+        duration: None,
+        children: false,
+        publisher: Publisher::new(Arc::new(code_options)),
+    };
+    let made = Signals::block().map_err(|error| error.to_string()).and_then(|signals| {
+        let (path, writer, reserved) = reserve(&plan, args.pid)?;
+        let stock = SessionStock::create(false).inspect_err(|_| reserved.give_back());
+        Ok((signals, path, writer, reserved, stock.map_err(|error| error.to_string())?))
+    });
+    let (mut signals, path, writer, reserved, stock) = match made {
+        Ok(made) => made,
+        Err(message) => {
+            log(&format!("process {} is not recorded: {message}", args.pid));
+            return ExitCode::FAILURE;
+        }
+    };
+    plan.output = path;
+    stock.set_root(args.pid);
+    if reply.write_all(stock.path().as_bytes()).is_err() {
+        reserved.give_back();
+        return ExitCode::FAILURE;
+    }
+    drop(reply);
+    reserved.settle();
+    let outcome = Follower::new(&plan, stock, Root::Other(args.pid, watch), Some(writer)).run(&mut signals);
+    if outcome.summaries.is_empty() && outcome.failures.is_empty() {
+        reserved.give_back();
+    }
+    outcome.failures.iter().for_each(|failure| log(&failure.message));
+    if outcome.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Takes the name of a trace. One that another process is recorded into is left to it: one that started at the same time, or this one
+/// before an exec. Then the process gets a trace named after itself.
+fn reserve(plan: &Plan, pid: u32) -> Result<(PathBuf, TraceWriter, Reserved), String> {
+    const MOST: u32 = 100;
+    let output = &plan.output;
+    let numbered = |image| match image {
+        0 => output.clone(),
+        1 => child_path(output, pid),
+        image => child_path(output, pid).with_extension(format!("{image}.edl")),
+    };
+    for candidate in (0..MOST).map(numbered) {
+        match output::reserve(&candidate, plan.options.capacity_bytes) {
+            Ok((writer, reserved)) => return Ok((candidate, writer, reserved)),
+            Err(Refusal::InUse(_)) => {}
+            Err(Refusal::Failed(message)) => return Err(message),
+        }
+    }
+    Err(format!("`{}` and all names like it are taken (set EDLEAK_OUTPUT to another)", output.display()))
+}
+
+/// A setting from the environment; one that cannot be is left at its default.
+fn setting<T>(name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
+    let parsed = parse(&text);
+    if let Err(why) = &parsed {
+        log(&format!("{name}={text} is not used: {why}"));
+    }
+    parsed.ok()
+}
+
+/// Says something in the system log. Where there is none, there is nobody to tell.
+fn log(message: &str) {
+    let Ok(line) = CString::new(format!("edleak-record: {message}")) else { return };
+    // SAFETY: a format with one string, and that string.
+    unsafe { libc::syslog(libc::LOG_USER | libc::LOG_WARNING, c"%s".as_ptr(), line.as_ptr()) };
+}
+
+/// Closes every descriptor but these, and points the standard ones nowhere: a pipe that the target's parent reads to its
+/// end must not be held open by us.
+fn drop_inherited(kept: &[i32]) {
+    let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")
+        .map(|entries| {
+            entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+        })
+        .unwrap_or_default();
+    for fd in open.into_iter().filter(|fd| !kept.contains(fd)) {
+        // SAFETY: nothing in this process uses the others.
+        unsafe { libc::close(fd) };
+    }
+    // SAFETY: a NUL-terminated path.
+    while (0..3).contains(&unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) }) {}
+}
+
+/// Reads a size such as `65536`, `512k`, `64M`, `64MiB` or `2G`; the units are powers of 1,024.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.trim_end_matches("iB").trim_end_matches('B') {
+        "" => 0,
+        "k" | "K" => 10,
+        "m" | "M" => 20,
+        "g" | "G" => 30,
+        _ => return Err(format!("unknown unit `{unit}` (use k, M or G)")),
+    };
+    let number: f64 = number.parse().map_err(|_| "not a size (use for example 64M)".to_string())?;
+    let bytes = number * f64::from(1u32 << shift);
+    // Beyond that nothing is exact, nor any file as large.
+    if bytes < 2f64.powi(53) { Ok(bytes as u64) } else { Err("too large (use less than 8 PiB)".to_string()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read() {
+        assert_eq!(parse_size("64M"), Ok(64 << 20));
+        assert_eq!(parse_size("512k"), Ok(512 << 10));
+        assert_eq!(parse_size("2GiB"), Ok(2 << 30));
+        assert_eq!(parse_size("100"), Ok(100));
+        for text in ["", "M", "1T", "-1", "99999999999G"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+}

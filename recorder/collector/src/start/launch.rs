@@ -1,0 +1,141 @@
+//! Starts the target, as its own parent would have: same arguments, descriptors, signals and limits, and two variables
+//! more in its environment.
+#![allow(unsafe_code)] // fork and exec
+
+use crate::sys::signals::Signals;
+use crate::sys::stdio;
+use edleak_session::ENV_SESSION;
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// Finds the preload library: `EDLEAK_PRELOAD`, beside this program, or in `../lib/edleak`.
+pub fn find_preload() -> Result<PathBuf, String> {
+    const NAME: &str = "libedleak_preload.so";
+    let here = std::env::current_exe().and_then(std::fs::canonicalize).unwrap_or_default();
+    let here = here.parent().unwrap_or(Path::new("/"));
+    let candidates = match std::env::var_os("EDLEAK_PRELOAD") {
+        Some(path) => vec![PathBuf::from(path)],
+        None => vec![here.join(NAME), here.join("../lib/edleak").join(NAME)],
+    };
+    let found = candidates.iter().find_map(|path| std::fs::canonicalize(path).ok());
+    let path = found.ok_or_else(|| {
+        format!("`{NAME}` is not beside edleak-record (build it with `cargo build --release`, or set EDLEAK_PRELOAD)")
+    })?;
+    if path.as_os_str().as_bytes().iter().any(|byte| b" :;".contains(byte)) {
+        return Err(format!(
+            "the path `{}` holds a space or colon, which LD_PRELOAD cannot express (move edleak elsewhere)",
+            path.display()
+        ));
+    }
+    Ok(path)
+}
+
+/// The environment of the target: ours, with the preload first in LD_PRELOAD and the way to the session.
+fn environment(preload: &Path, control: &str) -> Vec<CString> {
+    let mut preloads = preload.as_os_str().to_owned();
+    if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
+        preloads.push(":");
+        preloads.push(others);
+    }
+    let ours =
+        [(OsString::from("LD_PRELOAD"), preloads), (OsString::from(ENV_SESSION), OsString::from(control))];
+    let kept = std::env::vars_os().filter(|(name, _)| ours.iter().all(|(ours, _)| ours != name));
+    kept.chain(ours.clone())
+        .filter_map(|(name, value)| {
+            let mut variable = name.into_vec();
+            variable.push(b'=');
+            variable.extend(value.into_vec());
+            CString::new(variable).ok()
+        })
+        .collect()
+}
+
+/// A target that exists but waits to be let go.
+pub struct Held {
+    pid: u32,
+    go: File,
+    failure: File,
+}
+
+/// Makes a process for the program; it runs nothing of it before [`Held::release`].
+pub fn hold(
+    program: &Path,
+    arguments: &[OsString],
+    preload: &Path,
+    control: &str,
+    signals: &Signals,
+) -> io::Result<Held> {
+    let c_string = |text: &OsStr| CString::new(text.as_bytes()).map_err(io::Error::other);
+    let path = c_string(program.as_os_str())?;
+    let arguments = arguments.iter().map(|argument| c_string(argument)).collect::<io::Result<Vec<_>>>()?;
+    let environment = environment(preload, control);
+    let pointers = |strings: &[CString]| {
+        strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>()
+    };
+    let (argv, envp) = (pointers(&arguments), pointers(&environment));
+    let (go_read, go) = pipe()?;
+    let (failure, failure_write) = pipe()?;
+    // SAFETY: this process has one thread here, and the child calls only async-signal-safe functions before it executes
+    // the program or exits.
+    let pid = unsafe { libc::fork() };
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if pid == 0 {
+        // Our copy of the other end: with it, nobody who is killed before the release would be missed here.
+        // SAFETY: a descriptor that nobody uses in this process.
+        unsafe { libc::close(go.as_raw_fd()) };
+        let mut byte = 0u8;
+        // SAFETY: one byte into a local.
+        let released = unsafe { libc::read(go_read.as_raw_fd(), (&raw mut byte).cast(), 1) };
+        if released == 1 {
+            signals.restore();
+            stdio::restore();
+            // SAFETY: three null-terminated arrays made before the fork.
+            unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+            let error = io::Error::last_os_error().raw_os_error().unwrap_or(libc::ENOEXEC).to_ne_bytes();
+            // SAFETY: four bytes of a local.
+            unsafe { libc::write(failure_write.as_raw_fd(), error.as_ptr().cast(), error.len()) };
+        }
+        // SAFETY: leaves without running anything of the parent's.
+        unsafe { libc::_exit(127) };
+    }
+    Ok(Held { pid: pid as u32, go, failure })
+}
+
+impl Held {
+    /// The process; the program will have the same number.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Lets it execute the program; the error is that of `execve`.
+    pub fn release(mut self) -> io::Result<()> {
+        self.go.write_all(&[1])?;
+        drop(self.go);
+        let mut error = Vec::new();
+        self.failure.read_to_end(&mut error)?; // ends when execve closes the other end
+        match <[u8; 4]>::try_from(error.as_slice()) {
+            Ok(code) => Err(io::Error::from_raw_os_error(i32::from_ne_bytes(code))),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+/// Both ends of a pipe, closed on exec.
+fn pipe() -> io::Result<(File, File)> {
+    let mut ends = [0; 2];
+    // SAFETY: room for two descriptors.
+    if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and ours.
+    let read = unsafe { File::from_raw_fd(ends[0]) };
+    // SAFETY: as above.
+    let write = unsafe { File::from_raw_fd(ends[1]) };
+    Ok((read, write))
+}

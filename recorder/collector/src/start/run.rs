@@ -1,0 +1,225 @@
+//! One run: checks, starts, follows.
+
+use crate::follow::session_stock::SessionStock;
+use crate::follow::{Follower, Outcome, Plan, Root};
+use crate::recording::period::Period;
+use crate::recording::{Options, Summary};
+use crate::rules::code_options::CodeOptions;
+use crate::rules::publisher::Publisher;
+use crate::start::check;
+use crate::start::launch;
+use crate::start::output;
+use crate::sys::limits;
+use crate::sys::process;
+use crate::sys::say::say;
+use crate::sys::signals::{self, Ended, Signal, Signals};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// edleak-record itself failed.
+const FAILED: u8 = 125;
+/// How long a target that was sent SIGTERM may take to end.
+const TERMINATION: Duration = Duration::from_secs(10);
+
+/// What to record, and how.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// The program and its arguments.
+    pub program: Vec<OsString>,
+    /// The trace.
+    pub output: PathBuf,
+    /// How often a slice is taken.
+    pub period: Period,
+    /// End the recording after this time; the program runs on.
+    pub duration: Option<Duration>,
+    /// After `duration`, send the program SIGTERM and wait for its end.
+    pub then_terminate: bool,
+    /// Record child processes, too.
+    pub children: bool,
+    /// The size that the trace may grow to.
+    pub capacity_bytes: u64,
+    /// Functions to step over, and sites to watch.
+    pub code: CodeOptions,
+    /// Watch what looks like a leak.
+    pub auto_watch: bool,
+    /// Add a leak of so many bytes per second to the numbers.
+    pub inject_bytes_per_s: Option<f64>,
+    /// Say nothing but errors.
+    pub quiet: bool,
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Recorded {
+    /// The traces, and how the program ended.
+    pub outcome: Outcome,
+    /// Patterns of wrappers that matched no function of any module.
+    pub unused_wrappers: Vec<String>,
+    /// Next to nothing of the program was counted: this is why.
+    pub blind: Option<Failed>,
+}
+
+/// Why there is no recording, or an empty one.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Failed {
+    /// The exit code of edleak-record.
+    pub exit_code: u8,
+    /// What happened, and what to do about it.
+    pub message: String,
+}
+
+impl Failed {
+    /// edleak-record itself failed.
+    pub fn itself(message: String) -> Failed {
+        Failed { exit_code: FAILED, message }
+    }
+}
+
+/// Records a program to its end, or to the end of the recording.
+///
+/// # Errors
+/// The program cannot be recorded, or nothing was recorded of it.
+pub fn record(options: &RunOptions) -> Result<Recorded, Failed> {
+    let failed = Failed::itself;
+    let [program, ..] = options.program.as_slice() else {
+        return Err(failed("no program (name one)".into()));
+    };
+    let checked = check::check_program(program, std::env::var_os("PATH").as_deref())
+        .map_err(|refusal| Failed { exit_code: refusal.exit_code(), message: refusal.to_string() })?;
+    let code_options = Arc::new(options.code.clone());
+    let preload = launch::find_preload().map_err(failed)?;
+    // From here on: a thread that was started before would take the signals meant for the loop, and a file that may not grow is an error
+    // and not our death.
+    let mut signals = Signals::block().map_err(|error| {
+        failed(limits::explain("signals cannot be passed on to the target", &error, "see `ulimit -a`"))
+    })?;
+    let output = output::followed(&options.output);
+    // The trace is made now, so that what stands in its way is known before anything is started, and nobody else takes it.
+    let (writer, reserved) =
+        output::reserve(&output, options.capacity_bytes).map_err(|refusal| failed(refusal.to_string()))?;
+    let stopped = |what: &str, error: &std::io::Error| {
+        reserved.give_back();
+        failed(limits::explain(what, error, "see `ulimit -a`"))
+    };
+    let publisher = Publisher::new(Arc::clone(&code_options));
+    publisher.prepare(own_libc().into_iter().chain([checked.image.clone()]).collect());
+    let plan = Plan {
+        options: Options {
+            command: options.program.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+            period: options.period,
+            capacity_bytes: options.capacity_bytes,
+            auto_watch: options.auto_watch,
+            inject_bytes_per_s: options.inject_bytes_per_s,
+        },
+        output: output.clone(),
+        duration: options.duration,
+        children: options.children,
+        publisher,
+    };
+    let stock = SessionStock::create(options.children)
+        .map_err(|error| stopped("no memory to share with the target", &error))?;
+    let held = launch::hold(&checked.path, &options.program, &preload, &stock.path(), &signals)
+        .map_err(|error| stopped("no process for the target", &error))?;
+    let pid = held.pid();
+    stock.set_root(pid);
+    if let Err(error) = held.release() {
+        reserved.give_back();
+        let message = format!("failed to start `{}`: {error}", checked.path.display());
+        return Err(Failed { exit_code: 126, message });
+    }
+    reserved.settle();
+    if !options.quiet {
+        say(format_args!(
+            "recording {} (pid {pid}) into {}",
+            shown(&options.program),
+            options.output.display()
+        ));
+        if let Some(own) = &checked.own_malloc {
+            say(format_args!(
+                "it brings an allocator of its own: allocations through `{}` are not seen (build it without)",
+                own.symbol
+            ));
+        }
+    }
+    let outcome = Follower::new(&plan, stock, Root::Child(pid), Some(writer)).run(&mut signals);
+    if options.then_terminate && outcome.ended.is_none() && !terminate(pid, &mut signals) {
+        say(format_args!(
+            "the program (pid {pid}) was sent SIGTERM and runs on (end it with `kill -9 {pid}`)"
+        ));
+    }
+    signals.release();
+    if outcome.summaries.is_empty() && outcome.failures.is_empty() {
+        reserved.give_back();
+        return Err(blind(&checked, outcome.ended));
+    }
+    let saw_nothing = outcome.summaries.last().is_some_and(|summary| saw_nothing_of(&checked, summary));
+    let blind = saw_nothing.then(|| blind(&checked, outcome.ended));
+    let unused_wrappers = code_options.wrappers.unused().map(str::to_owned).collect();
+    Ok(Recorded { outcome, unused_wrappers, blind })
+}
+
+/// Whether next to nothing was counted for the program itself, because it has an allocator of its own: what libc
+/// allocates for it (buffers of files) is all that went through `malloc`.
+fn saw_nothing_of(checked: &check::Program, summary: &Summary) -> bool {
+    const NOISE_ALLOCS: u64 = 16;
+    const NOISE_BYTES: u64 = 64 << 10;
+    let Some((image, counted)) = &summary.image else { return false };
+    checked.own_malloc.is_some()
+        && std::fs::canonicalize(&checked.image).is_ok_and(|path| path == *image)
+        && counted.allocs <= NOISE_ALLOCS
+        && counted.allocated_bytes <= NOISE_BYTES
+}
+
+/// Our own libc: most likely the target's, too.
+fn own_libc() -> Option<PathBuf> {
+    let maps = process::read_maps(std::process::id());
+    maps.into_iter().map(|mapping| PathBuf::from(mapping.path)).find(|path| path.ends_with("libc.so.6"))
+}
+
+/// Nothing was seen: the one outcome that must never look like a clean run.
+fn blind(checked: &check::Program, ended: Option<Ended>) -> Failed {
+    let exit_code = match ended {
+        Some(Ended::Exited(status)) if status != 0 => status as u8,
+        Some(Ended::Killed(signal)) => 128u8.wrapping_add(signal as u8),
+        _ => FAILED,
+    };
+    let why = match &checked.own_malloc {
+        Some(own) => format!(
+            "it brings its own `{}` (build it without, or with the allocator as a shared library)",
+            own.symbol
+        ),
+        None => {
+            "the preload was never loaded, or found no session (a program that ends before main, drops its \
+                 environment, or lives in another PID namespace; start edleak-record inside)"
+                .into()
+        }
+    };
+    Failed { exit_code, message: format!("nothing was recorded of `{}`: {why}", checked.path.display()) }
+}
+
+/// Asks the target to end. Tells whether it did, before its time was over or somebody wanted to wait no longer.
+fn terminate(pid: u32, signals: &mut Signals) -> bool {
+    signals::send(pid, libc::SIGTERM);
+    let limit = Instant::now() + TERMINATION;
+    while signals::has_ended(pid).is_none() {
+        let left = limit.saturating_duration_since(Instant::now());
+        if left.is_zero() || signals.take().into_iter().any(Signal::asks_for_an_end) {
+            return false;
+        }
+        signals::wait_readable(&[signals.fd()], left);
+    }
+    true
+}
+
+/// A command line, short enough for a line.
+fn shown(command: &[OsString]) -> String {
+    const MOST: usize = 40;
+    let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
+    let line = words.join(" ").replace(char::is_control, "?");
+    match line.char_indices().nth(MOST) {
+        Some((at, _)) => format!("{}…", &line[..at]),
+        None => line,
+    }
+}

@@ -1,0 +1,384 @@
+//! Watch requests: which sites record full stacks, from the command line, an old trace, or a running session.
+
+use crate::sys::limits;
+use edleak_binary::file::Elf;
+use edleak_binary::names::FunctionName;
+use edleak_format::{Module, SiteId, SiteKind, Trace};
+use edleak_text::globs::Glob;
+use std::fmt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One request: which sites are meant.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Request {
+    /// Every site.
+    Everything,
+    /// Every function whose symbol, demangled name, or path without parameters matches.
+    Function(Glob),
+    /// A return address in a module named by its file name or path.
+    Offset {
+        /// The name or path.
+        module: String,
+        /// The address, relative to the module's load bias.
+        offset: u64,
+    },
+    /// A return address in the very same build of a module.
+    Build {
+        /// Its build ID.
+        build_id: Vec<u8>,
+        /// The address, relative to the module's load bias.
+        offset: u64,
+    },
+}
+
+const BUILD_ID: &str = "build-id:";
+
+impl Request {
+    /// Reads a request as a person writes it: a pattern on function names, `module!offset` (hexadecimal), or `TRACE#id`,
+    /// which means the site as that trace has it.
+    pub fn parse(spec: &str) -> Result<Request, String> {
+        match spec.rsplit_once('#').map(|(trace, id)| (trace, id.parse())) {
+            Some((trace, Ok(id))) => site_of(Path::new(trace), SiteId(id)),
+            _ => Request::parse_plain(spec),
+        }
+    }
+
+    /// Reads what [`fmt::Display`] writes: all of the above but `TRACE#id`. Opens no file.
+    pub fn parse_plain(spec: &str) -> Result<Request, String> {
+        if spec.trim().is_empty() {
+            return Err(
+                "an empty watch means nothing (name a function, `module!0x1234`, or `old.edl#7`)".into()
+            );
+        }
+        if spec.contains(char::is_control) {
+            return Err("a watch is one line without tabs (name a function, or `module!0x1234`)".into());
+        }
+        if let Some((module, offset)) =
+            spec.rsplit_once('!').filter(|(module, _)| !module.ends_with("operator"))
+        {
+            let digits = offset.trim_start_matches("0x");
+            let offset = u64::from_str_radix(digits, 16).map_err(|_| {
+                format!(
+                    "`{offset}` in `{spec}` is no hexadecimal offset (use for example `libfoo.so!0x1a2b`)"
+                )
+            })?;
+            return Ok(match module.strip_prefix(BUILD_ID).and_then(from_hex) {
+                Some(build_id) => Request::Build { build_id, offset },
+                None => Request::Offset { module: module.to_owned(), offset },
+            });
+        }
+        let glob = Glob::new(spec);
+        Ok(if glob.matches_everything() { Request::Everything } else { Request::Function(glob) })
+    }
+
+    /// The return address that is meant in a module; `None`: none, or not one only.
+    fn address_in(&self, module: &Module) -> Option<u64> {
+        let offset = match self {
+            Request::Everything | Request::Function(_) => return None,
+            Request::Offset { module: name, offset } => {
+                let file_name = Path::new(&module.path).file_name().and_then(|name| name.to_str());
+                (*name == module.path || Some(name.as_str()) == file_name).then_some(*offset)?
+            }
+            Request::Build { build_id, offset } => {
+                (!build_id.is_empty() && *build_id == module.build_id).then_some(*offset)?
+            }
+        };
+        Some(module.load_bias.wrapping_add(offset))
+    }
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Request::Everything => f.write_str("*"),
+            Request::Function(glob) => f.write_str(glob.as_str()),
+            Request::Offset { module, offset } => write!(f, "{module}!{offset:#x}"),
+            Request::Build { build_id, offset } => {
+                f.write_str(BUILD_ID)?;
+                build_id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+                write!(f, "!{offset:#x}")
+            }
+        }
+    }
+}
+
+fn from_hex(digits: &str) -> Option<Vec<u8>> {
+    let pairs =
+        digits.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok().filter(|p| p.len() == 2));
+    pairs.map(|pair| u8::from_str_radix(pair?, 16).ok()).collect()
+}
+
+/// A request and whether it asks for or against watching. Of two that mean the same site the later one holds.
+#[derive(Clone, Debug)]
+struct Entry {
+    request: Request,
+    is_for: bool,
+    serial: u32,
+}
+
+/// Code, and what is asked for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RequestRange {
+    /// Offset of the first byte; of an address: one byte before it.
+    pub start: u64,
+    /// One past the last byte.
+    pub end: u64,
+    /// To watch, or not to.
+    pub is_for: bool,
+    /// Which request asks.
+    pub serial: u32,
+}
+
+/// The sites to watch.
+#[derive(Clone, Debug, Default)]
+pub struct WatchSet {
+    everything: bool,
+    entries: Vec<Entry>,
+    last_serial: u32,
+    version: u64,
+}
+
+impl WatchSet {
+    /// Nothing.
+    pub fn new() -> WatchSet {
+        WatchSet::default()
+    }
+
+    /// Whether nothing is watched.
+    pub fn is_empty(&self) -> bool {
+        !self.everything && self.entries.iter().all(|entry| !entry.is_for)
+    }
+
+    /// Whether every site is watched, but for those that somebody asked not to.
+    pub fn is_everything(&self) -> bool {
+        self.everything
+    }
+
+    /// Differs between any two sets that differ.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Adds a request as a person writes it.
+    pub fn add(&mut self, spec: &str) -> Result<(), String> {
+        self.ask(Request::parse(spec)?, true);
+        Ok(())
+    }
+
+    /// Asks for or against; returns the request's serial number.
+    pub fn ask(&mut self, request: Request, is_for: bool) -> u32 {
+        static VERSIONS: AtomicU64 = AtomicU64::new(1);
+        self.version = VERSIONS.fetch_add(1, Ordering::Relaxed);
+        self.last_serial += 1;
+        if request == Request::Everything {
+            self.everything = is_for;
+            self.entries.clear();
+        } else {
+            self.entries.retain(|entry| entry.request != request);
+            self.entries.push(Entry { request, is_for, serial: self.last_serial });
+        }
+        self.last_serial
+    }
+
+    /// Adds sites of an earlier trace, by their numbers. A site without a module is left out.
+    pub fn add_sites_of(&mut self, path: &Path, sites: &[u32]) -> Result<(), String> {
+        let trace = open(path)?;
+        for request in sites.iter().filter_map(|&id| request_for(&trace, SiteId(id))) {
+            self.ask(request, true);
+        }
+        Ok(())
+    }
+
+    /// What is asked for the functions of a file: sorted, without overlap, in offsets from its first byte.
+    pub fn functions_in(&self, elf: &Elf<'_>) -> Vec<RequestRange> {
+        if !self.names_functions() {
+            return Vec::new();
+        }
+        let asked = |raw: &str| {
+            let name = FunctionName::new(raw);
+            let matches = |entry: &&Entry| match &entry.request {
+                Request::Function(glob) => {
+                    glob.matches(&name.demangled) || glob.matches(&name.path) || glob.matches(raw)
+                }
+                _ => false,
+            };
+            self.entries.iter().rev().find(matches)
+        };
+        let functions = elf.functions();
+        let mut found: Vec<RequestRange> = Vec::new();
+        for function in &functions {
+            let Some(entry) = asked(function.name) else { continue };
+            let (start, end) = (u64::from(function.start), u64::from(function.end));
+            let new = RequestRange { start, end, is_for: entry.is_for, serial: entry.serial };
+            match found.last_mut() {
+                // Two names of one function.
+                Some(last) if last.start == start => {
+                    last.end = last.end.max(end);
+                    if new.serial > last.serial {
+                        *last = RequestRange { end: last.end, ..new };
+                    }
+                }
+                Some(last) if start < last.end => {
+                    last.end = start;
+                    found.push(new);
+                }
+                _ => found.push(new),
+            }
+        }
+        found
+    }
+
+    /// The requests to watch something, with their serial numbers; `*` is not among them.
+    pub fn wanted(&self) -> impl Iterator<Item = (&Request, u32)> {
+        self.entries.iter().filter(|entry| entry.is_for).map(|entry| (&entry.request, entry.serial))
+    }
+
+    /// Whether any request is by name.
+    pub fn names_functions(&self) -> bool {
+        self.entries.iter().any(|entry| matches!(entry.request, Request::Function(_)))
+    }
+
+    /// What is asked for single return addresses in a module.
+    pub fn addresses_in<'a>(&'a self, module: &'a Module) -> impl Iterator<Item = RequestRange> + 'a {
+        self.entries.iter().filter_map(|entry| {
+            let address = entry.request.address_in(module)?;
+            let (is_for, serial) = (entry.is_for, entry.serial);
+            Some(RequestRange { start: address.wrapping_sub(1), end: address, is_for, serial })
+        })
+    }
+}
+
+impl fmt::Display for WatchSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        if self.everything {
+            f.write_str("*")?;
+            separator = " ";
+        }
+        for entry in self.entries.iter().filter(|entry| entry.is_for || self.everything) {
+            let without = if entry.is_for { "" } else { "without " };
+            write!(f, "{separator}{without}{}", entry.request)?;
+            separator = " ";
+        }
+        Ok(())
+    }
+}
+
+fn open(path: &Path) -> Result<Trace, String> {
+    Trace::open(path).map_err(|error| {
+        let message = error.to_string();
+        let shown = path.display().to_string();
+        let message = if message.contains(&shown) { message } else { format!("`{shown}`: {message}") };
+        limits::with_remedy(&message, "(name a trace of edleak-record)")
+    })
+}
+
+/// A request for one site of an earlier trace.
+fn site_of(path: &Path, id: SiteId) -> Result<Request, String> {
+    let trace = open(path)?;
+    request_for(&trace, id).ok_or_else(|| {
+        let shown = path.display();
+        format!(
+            "`{shown}` has no site {} with a module (list them with `edleak-analyze --all {shown}`)",
+            id.0
+        )
+    })
+}
+
+/// A request for the site of a trace, by build and offset, so that it holds across restarts and address randomization;
+/// by path where the file had no build ID. A stack's is that of its caller.
+fn request_for(trace: &Trace, id: SiteId) -> Option<Request> {
+    let mut site = trace.site(id)?;
+    if site.kind == SiteKind::Stack {
+        site = trace.site(site.parent?)?;
+    }
+    let module = trace.module(site.module?)?;
+    let offset = site.address.wrapping_sub(module.load_bias);
+    Some(if module.build_id.is_empty() {
+        Request::Offset { module: module.path.clone(), offset }
+    } else {
+        Request::Build { build_id: module.build_id.clone(), offset }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use edleak_format::ModuleId;
+
+    fn module() -> Module {
+        Module {
+            id: ModuleId(0),
+            path: "/usr/lib/libfoo.so.1".into(),
+            build_id: vec![1, 2, 3],
+            load_bias: 0x7000_0000,
+            start: 0x7000_0000,
+            end: 0x7001_0000,
+            loaded_ns: 0,
+            unloaded_ns: 0,
+        }
+    }
+
+    #[test]
+    fn offsets_are_found_by_file_name_path_or_build() {
+        let mut watch = WatchSet::new();
+        watch.add("libfoo.so.1!0x10").expect("well-formed");
+        watch.add("/usr/lib/libfoo.so.1!20").expect("well-formed");
+        watch.add("libbar.so!30").expect("well-formed");
+        watch.add("build-id:010203!0x40").expect("well-formed");
+        watch.ask(Request::Build { build_id: vec![9], offset: 0x50 }, true);
+        let module = module();
+        let ends: Vec<_> = watch.addresses_in(&module).map(|asked| asked.end).collect();
+        assert_eq!(ends, [0x7000_0010, 0x7000_0020, 0x7000_0040]);
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        for spec in
+            ["*", "ns::f(*)", "libfoo.so!0x10", "build-id:00ff!0x10", "operator!=*", "operator new(*)"]
+        {
+            let request = Request::parse(spec).expect(spec);
+            assert_eq!(request.to_string(), spec);
+            assert_eq!(Request::parse(&request.to_string()), Ok(request));
+        }
+        assert!(matches!(Request::parse("operator!*"), Ok(Request::Function(_))));
+    }
+
+    #[test]
+    fn of_two_requests_that_mean_the_same_the_later_holds() {
+        let mut watch = WatchSet::new();
+        let empty = watch.version();
+        watch.add("f*").expect("well-formed");
+        watch.ask(Request::parse("fa").expect("well-formed"), false);
+        assert_eq!(watch.to_string(), "f*");
+        assert_ne!(watch.version(), empty);
+        let bytes = edleak_binary::file::FileBytes::open(Path::new("/proc/self/exe")).expect("our own file");
+        let elf = Elf::parse(&bytes).expect("it runs, so it is sound");
+        let main = |watch: &WatchSet| {
+            let main = elf.functions().iter().find(|f| f.name == "main").map(|f| u64::from(f.start));
+            let asked = watch.functions_in(&elf);
+            assert!(asked.windows(2).all(|pair| pair[0].end <= pair[1].start), "sorted, without overlap");
+            asked.into_iter().find(|asked| Some(asked.start) == main).map(|asked| asked.is_for)
+        };
+        let mut watch = WatchSet::new();
+        for (spec, is_for) in [("mai?", true), ("main", false), ("m*", true), ("mai?", false), ("*", false)] {
+            watch.ask(Request::parse(spec).expect("well-formed"), is_for);
+            assert_eq!(main(&watch), (spec != "*").then_some(is_for), "{spec}");
+        }
+        assert!(watch.is_empty());
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_a_remedy() {
+        let mut watch = WatchSet::new();
+        for spec in ["", "a\tb", "libfoo.so!xyz", "/no/such/trace.edl#3"] {
+            let message = watch.add(spec).expect_err(spec);
+            assert!(message.ends_with(')') && !message.ends_with("(os error 2)"), "{message}");
+            assert!(!spec.contains('#') || message.contains("`/no/such/trace.edl`"), "{message}");
+        }
+        assert!(watch.is_empty());
+        watch.add("*").expect("everything");
+        assert!(watch.is_everything());
+    }
+}

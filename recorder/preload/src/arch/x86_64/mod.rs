@@ -1,0 +1,178 @@
+//! x86-64: thread-local storage, system calls, and the few C symbols a compiler may call.
+#![allow(unsafe_code)]
+
+pub(crate) mod note;
+
+use crate::hot::thread::Tls;
+use core::arch::{asm, global_asm};
+
+// Initial-exec thread-local storage: one load of an offset, no call, no lazy allocation, no destructor. It is taken from
+// the surplus that every libc keeps for libraries loaded at start.
+global_asm!(
+    ".section .tbss,\"awT\",@nobits",
+    ".p2align 6",
+    ".globl edleak_tls",
+    ".hidden edleak_tls",
+    ".type edleak_tls, @tls_object",
+    ".size edleak_tls, {size}",
+    "edleak_tls: .zero {size}",
+    ".previous",
+    size = const size_of::<Tls>(),
+);
+
+// `core` is compiled with unwinding and names this symbol in tables that nothing reads; memory functions are here
+// because a compiler may call them and the target's libc is not ours to depend on.
+#[cfg(not(test))]
+global_asm!(
+    ".pushsection .text.edleak_support,\"ax\",@progbits",
+    ".hidden rust_eh_personality, _Unwind_Resume, memcpy, memmove, memset, memcmp, bcmp",
+    ".globl rust_eh_personality, _Unwind_Resume, memcpy, memmove, memset, memcmp, bcmp",
+    "rust_eh_personality:",
+    "_Unwind_Resume: ud2",
+    "memcpy: mov rax, rdi",
+    "mov rcx, rdx",
+    "rep movsb",
+    "ret",
+    "memmove: mov rax, rdi",
+    "mov rcx, rdx",
+    "mov r8, rdi",
+    "sub r8, rsi",
+    "cmp r8, rdx",
+    "jb 2f",
+    "rep movsb",
+    "ret",
+    "2: lea rdi, [rdi + rdx - 1]",
+    "lea rsi, [rsi + rdx - 1]",
+    "std",
+    "rep movsb",
+    "cld",
+    "ret",
+    "memcmp:",
+    "bcmp: xor eax, eax",
+    "3: test rdx, rdx",
+    "jz 4f",
+    "movzx eax, byte ptr [rdi]",
+    "movzx ecx, byte ptr [rsi]",
+    "inc rdi",
+    "inc rsi",
+    "dec rdx",
+    "sub eax, ecx",
+    "jz 3b",
+    "4: ret",
+    "memset: mov r8, rdi",
+    "mov eax, esi",
+    "mov rcx, rdx",
+    "rep stosb",
+    "mov rax, r8",
+    "ret",
+    ".popsection",
+);
+
+/// This thread's state.
+#[inline(always)]
+pub fn tls() -> *mut Tls {
+    let tls: *mut Tls;
+    // SAFETY: the relocation yields the offset of `edleak_tls` from the thread pointer, which both libcs store at fs:0.
+    unsafe {
+        asm!(
+            "mov {0}, qword ptr [rip + edleak_tls@GOTTPOFF]",
+            "add {0}, qword ptr fs:[0]",
+            out(reg) tls,
+            options(pure, readonly, nostack),
+        );
+    }
+    tls
+}
+
+/// The first word of this thread's state: a load with no address computed.
+#[inline(always)]
+pub fn tls_first_word() -> usize {
+    let word: usize;
+    // SAFETY: as in `tls`; the first word of `Tls` is a plain integer that only this thread writes.
+    unsafe {
+        asm!(
+            "mov {0}, qword ptr [rip + edleak_tls@GOTTPOFF]",
+            "mov {0}, qword ptr fs:[{0}]",
+            out(reg) word,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    word
+}
+
+/// This thread's pointer to its control block: distinct among live threads, reused after a thread's death.
+#[inline(always)]
+pub fn thread_pointer() -> usize {
+    let pointer: usize;
+    // SAFETY: the psABI stores the thread pointer at fs:0.
+    unsafe {
+        asm!("mov {0}, qword ptr fs:[0]", out(reg) pointer, options(pure, readonly, nostack, preserves_flags));
+    }
+    pointer
+}
+
+/// A raw system call: the kernel's return value, errors as −errno. errno itself is the target's and stays untouched.
+///
+/// # Safety
+/// The arguments must be valid for the call.
+pub unsafe fn syscall(number: usize, arguments: [usize; 6]) -> isize {
+    let result: isize;
+    let [a, b, c, d, e, f] = arguments;
+    // SAFETY: the register convention of the kernel; rcx and r11 are clobbered by the instruction.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") number as isize => result,
+            in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d, in("r8") e, in("r9") f,
+            lateout("rcx") _, lateout("r11") _,
+            options(nostack),
+        );
+    }
+    result
+}
+
+/// Starts a child that shares our memory and runs on our stack while we wait, and executes a program in it.
+///
+/// Returns the child's pid, or −errno. No signal is sent at the child's death (exit signal 0), so the target's SIGCHLD
+/// handling never sees it; it must be waited for with `__WALL`.
+///
+/// # Safety
+/// `path`, `argv` and `envp` as for `execve`.
+pub unsafe fn spawn(path: *const u8, argv: *const *const u8, envp: *const *const u8) -> isize {
+    const CLONE_VM: usize = 0x100;
+    const CLONE_VFORK: usize = 0x4000;
+    let result: isize;
+    // SAFETY: the child touches nothing but registers before `execve` or `exit_group`, so sharing the stack is sound;
+    // the parent is suspended until then.
+    unsafe {
+        asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "mov rdi, {path}",
+            "mov rsi, {argv}",
+            "mov rdx, {envp}",
+            "mov eax, 59",
+            "syscall",
+            "mov edi, 127",
+            "mov eax, 231",
+            "syscall",
+            "2:",
+            path = in(reg) path, argv = in(reg) argv, envp = in(reg) envp,
+            inlateout("rax") 56isize => result,
+            inlateout("rdi") CLONE_VM | CLONE_VFORK => _,
+            inlateout("rsi") 0usize => _,
+            inlateout("rdx") 0usize => _,
+            in("r10") 0usize, in("r8") 0usize,
+            out("rcx") _, out("r11") _,
+        );
+    }
+    result
+}
+
+/// Ends the process on the spot.
+#[cfg(not(test))]
+pub fn trap() -> ! {
+    // SAFETY: an undefined instruction is the one thing this is for.
+    unsafe { asm!("ud2", options(noreturn, nostack)) }
+}

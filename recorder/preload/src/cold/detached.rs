@@ -1,0 +1,203 @@
+//! COLD: a bare LD_PRELOAD starts its own collector, once per image, for the outermost process only.
+//!
+//! The collector is `edleak-record` from the directory of this library (or `EDLEAK_RECORD`). It is told the process, makes
+//! the session, answers with the path of its control page through a pipe and detaches itself. A process whose ancestor is
+//! recorded starts none: the memory map of a recorded process names the session.
+#![allow(unsafe_code)]
+
+use crate::arch;
+use crate::cold::lifecycle::{Environment, Path};
+use crate::cold::sys;
+use core::ptr;
+
+const MARK: &[u8] = b"/memfd:edleak-session";
+const MAX_VARIABLES: usize = 4096;
+
+/// Starts a collector for this process and puts the path of its control page into `path`. `false`: there is none.
+pub fn start(environment: &Environment, path: &mut Path) -> bool {
+    if ancestor_is_recorded() {
+        return false;
+    }
+    let mut program = Path::new();
+    let found = match environment.get(b"EDLEAK_RECORD") {
+        Some(value) => program.push_c(value),
+        None => beside_us(&mut program),
+    };
+    if !found {
+        return false;
+    }
+    let Some([read_end, write_end]) = sys::pipe() else { return false };
+    let mut pid = Path::new();
+    pid.push_number(sys::getpid());
+    let mut reply = Path::new();
+    reply.push_number(write_end as u32);
+    let arguments = [
+        program.as_ptr().cast(),
+        c"collect".as_ptr().cast(),
+        c"--pid".as_ptr().cast(),
+        pid.as_ptr().cast(),
+        c"--reply-fd".as_ptr().cast(),
+        reply.as_ptr().cast(),
+        ptr::null(),
+    ];
+    let bytes = (MAX_VARIABLES + 1) * size_of::<*const u8>();
+    let answered = sys::map_private(bytes).is_some_and(|scratch| {
+        let variables = scratch.cast::<*const u8>();
+        // The collector is not to be recorded.
+        let kept = environment.variables().filter(|&variable| !is_preload(variable)).take(MAX_VARIABLES);
+        for (index, variable) in kept.enumerate() {
+            // SAFETY: `scratch` has room for `MAX_VARIABLES` and a null, which is there already.
+            unsafe { variables.wrapping_add(index).write(variable) };
+        }
+        // SAFETY: all three end in a null or NUL.
+        let child = unsafe { arch::spawn(program.as_ptr().cast(), arguments.as_ptr(), variables) };
+        sys::close(write_end);
+        let answered = child > 0 && read_answer(read_end, path);
+        if child > 0 {
+            sys::wait_for(child as usize);
+        }
+        sys::unmap(scratch, bytes);
+        answered
+    });
+    sys::close(read_end);
+    answered
+}
+
+fn read_answer(fd: usize, path: &mut Path) -> bool {
+    let mut answer = [0; 128];
+    let mut any = false;
+    loop {
+        match sys::read(fd, &mut answer) {
+            0 => return any,
+            read => any = answer.get(..read).is_some_and(|part| path.push_all(part)),
+        }
+    }
+}
+
+fn is_preload(variable: *const u8) -> bool {
+    // SAFETY: compares no further than the first difference, so not beyond the NUL.
+    b"LD_PRELOAD=".iter().enumerate().all(|(i, &byte)| unsafe { *variable.wrapping_add(i) } == byte)
+}
+
+/// `edleak-record` in the directory of this library.
+fn beside_us(program: &mut Path) -> bool {
+    let mut ours = Path::new();
+    let here = beside_us as *const () as usize;
+    let found = for_each_line(b"/proc/self/maps\0", |line| {
+        let Some((start, end)) = range(line) else { return false };
+        if !(start..end).contains(&here) {
+            return false;
+        }
+        line.iter()
+            .position(|&byte| byte == b'/')
+            .is_some_and(|slash| ours.push_all(line.get(slash..).unwrap_or(b"")))
+    });
+    *program = ours.parent();
+    found && program.push_all(b"edleak-record")
+}
+
+/// The addresses at the start of a line of a memory map.
+fn range(line: &[u8]) -> Option<(usize, usize)> {
+    let mut numbers = [0usize; 2];
+    let mut index = 0;
+    for &byte in line {
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            b'-' if index == 0 => {
+                index = 1;
+                continue;
+            }
+            _ => break,
+        };
+        let number = numbers.get_mut(index)?;
+        *number = *number << 4 | usize::from(digit);
+    }
+    (index == 1).then_some((numbers[0], numbers[1]))
+}
+
+fn ancestor_is_recorded() -> bool {
+    const GENERATIONS: usize = 64;
+    let mut pid = sys::getppid();
+    for _ in 0..GENERATIONS {
+        if pid <= 1 {
+            return false;
+        }
+        let mut maps = process_file(pid, b"/maps");
+        if for_each_line(maps.as_c(), |line| contains(line, MARK)) {
+            return true;
+        }
+        maps = process_file(pid, b"/status");
+        let mut parent = 0;
+        for_each_line(maps.as_c(), |line| match line.strip_prefix(b"PPid:") {
+            Some(rest) => {
+                parent = rest
+                    .iter()
+                    .filter(|byte| byte.is_ascii_digit())
+                    .fold(0u32, |number, &byte| number.wrapping_mul(10).wrapping_add(u32::from(byte - b'0')));
+                true
+            }
+            None => false,
+        });
+        pid = parent;
+    }
+    false
+}
+
+fn process_file(pid: u32, name: &[u8]) -> Path {
+    let mut path = Path::new();
+    path.push_all(b"/proc/");
+    path.push_number(pid);
+    path.push_all(name);
+    path
+}
+
+fn contains(line: &[u8], what: &[u8]) -> bool {
+    line.windows(what.len()).any(|window| window == what)
+}
+
+/// Shows every line of a file to `visit` until it returns true; tells whether it did. Lines over 1,024 bytes are cut.
+fn for_each_line(path: &[u8], mut visit: impl FnMut(&[u8]) -> bool) -> bool {
+    let Some(fd) = sys::open(path, false) else { return false };
+    let mut line = [0u8; 1024];
+    let mut used = 0;
+    let mut buffer = [0u8; 1024];
+    let mut found = false;
+    'file: loop {
+        let read = sys::read(fd, &mut buffer);
+        if read == 0 {
+            break;
+        }
+        for &byte in buffer.iter().take(read) {
+            if byte == b'\n' {
+                if visit(line.get(..used).unwrap_or(b"")) {
+                    found = true;
+                    break 'file;
+                }
+                used = 0;
+            } else if let Some(place) = line.get_mut(used) {
+                *place = byte;
+                used += 1;
+            }
+        }
+    }
+    sys::close(fd);
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_a_memory_map_are_read() {
+        assert_eq!(range(b"7f00-7f10 r-xp 0 00:00 0 /x"), Some((0x7f00, 0x7f10)));
+        assert_eq!(range(b"not a map"), None);
+    }
+
+    #[test]
+    fn the_mark_is_found_anywhere_in_a_line() {
+        assert!(contains(b"7f00-7f10 rw-s 0 00:01 7 /memfd:edleak-session (deleted)", MARK));
+        assert!(!contains(b"7f00-7f10 rw-s 0 00:01 7 /memfd:other (deleted)", MARK));
+    }
+}

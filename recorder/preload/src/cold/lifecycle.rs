@@ -1,0 +1,486 @@
+//! COLD: start, fork, exec as a state machine; attaching to a session.
+//!
+//! ```text
+//!            first entry point                     real functions known,
+//!            or constructor                        session attached
+//!   ( New ) ───────────────────▶ ( Starting ) ───────────────────────────▶ ( Counting )
+//!                                     │                                        │  the page that fork wipes
+//!                                     │ no session for this process            ▼  is found wiped
+//!                                     └────────────────────────────────▶ ( Off ) ◀── forked child, not recorded
+//! ```
+//!
+//! exec starts a new image, which begins at New and claims a session of its own. vfork and clone with shared memory change
+//! nothing: the child is the parent until it executes something. Everything here happens before the first call of an entry
+//! point returns, in the only thread there is, and makes its system calls there.
+#![allow(unsafe_code)]
+
+use crate::arch;
+use crate::cold::{detached, modules, real, sites, slow, sys};
+use crate::entry::forward;
+use crate::hot::tables::TABLES;
+use crate::hot::{live, thread, walk};
+use core::cell::UnsafeCell;
+use core::ffi::c_void;
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use edleak_session::control::{self, Control};
+use edleak_session::header::{ATTACHED, Header, MAGIC};
+use edleak_session::layout::{
+    BOUNDS_AT, CALLERS_AT, CELLS_AT, COUNTERS_AT, EVENTS_AT, FRAMES_AT, INFOS_AT, MAPS_AT, MAPS_BYTES,
+    MAX_SHARDS, ROWS_AT, SHARDS_AT, SLOTS_AT, STACK_SLOTS_AT, STACKS_AT, TABLES_AT, WRAPPERS_AT, total_bytes,
+};
+use edleak_session::{ENV_SESSION, VERSION};
+
+const NEW: u32 = 0;
+const STARTING: u32 = 1;
+const COUNTING: u32 = 2;
+const OFF: u32 = 3;
+static PHASE: AtomicU32 = AtomicU32::new(NEW);
+static HEADER: AtomicPtr<Header> = AtomicPtr::new(ptr::null_mut());
+
+/// Starts the preload, once. Whoever comes while another is starting goes on without it.
+#[inline]
+pub fn start() {
+    if PHASE.load(Ordering::Relaxed) == NEW {
+        start_slow();
+    }
+}
+
+#[cold]
+fn start_slow() {
+    if PHASE.compare_exchange(NEW, STARTING, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        return;
+    }
+    let is_countable = real::resolve();
+    forward::resolve();
+    let counting = is_countable && attach();
+    PHASE.store(if counting { COUNTING } else { OFF }, Ordering::Release);
+}
+
+/// The header of the attached session; `None`: nothing is counted here.
+#[inline]
+pub fn header() -> Option<&'static Header> {
+    if PHASE.load(Ordering::Acquire) != COUNTING {
+        return None;
+    }
+    if TABLES.page.alive.load(Ordering::Relaxed) == 0 {
+        return forked();
+    }
+    // SAFETY: set before the phase was, and mapped for the life of the process.
+    Some(unsafe { &*HEADER.load(Ordering::Relaxed) })
+}
+
+/// A forked child, at its first entry point: the session it knows is its parent's. It claims one of its own if children
+/// are recorded, and is off otherwise.
+#[cold]
+fn forked() -> Option<&'static Header> {
+    let Some(path) = CHILDREN.path() else {
+        PHASE.store(OFF, Ordering::Relaxed);
+        // SAFETY: the parent's session is still mapped here.
+        unsafe { &*HEADER.load(Ordering::Relaxed) }.has_forked.store(1, Ordering::Relaxed);
+        return None;
+    };
+    PHASE.store(STARTING, Ordering::Relaxed);
+    let parents = HEADER.load(Ordering::Relaxed).cast::<u8>();
+    let parents_stacks = walk::Tables::in_use();
+    // SAFETY: fork copied this thread and no other, and its shard was its parent's.
+    *unsafe { thread::tls() } = thread::Tls::new();
+    let claimed = claim(path);
+    if matches!(claimed, Claim::Unreachable) {
+        // SAFETY: the parent's session is still mapped here.
+        unsafe { &*parents.cast::<Header>() }.lost_children.fetch_add(1, Ordering::Relaxed);
+    }
+    let own = claimed.session().is_some_and(|base| {
+        sites::inherit(parents.wrapping_add(SLOTS_AT).cast(), base.wrapping_add(SLOTS_AT).cast());
+        publish(base, &Environment::known(), |header| {
+            // What the parent had allocated lives on in the child, and the child will free it.
+            let parent = parents.cast::<Header>();
+            // SAFETY: the parent's session is still mapped here.
+            let next = unsafe { &*parent }.next_site.load(Ordering::Relaxed);
+            header.next_site.store(next, Ordering::Relaxed);
+            // SAFETY: as above.
+            unsafe { slow::inherit(header, &parents_stacks) };
+        })
+    });
+    PHASE.store(if own { COUNTING } else { OFF }, Ordering::Relaxed);
+    // SAFETY: as in `header`.
+    own.then(|| unsafe { &*HEADER.load(Ordering::Relaxed) })
+}
+
+/// Where a forked child finds a session; empty: children are not recorded.
+struct ChildrenPath(UnsafeCell<Path>);
+
+// SAFETY: written once, before anything is counted, and only read after that.
+unsafe impl Sync for ChildrenPath {}
+
+static CHILDREN: ChildrenPath = ChildrenPath(UnsafeCell::new(Path::new()));
+
+impl ChildrenPath {
+    fn path(&self) -> Option<&Path> {
+        // SAFETY: nobody writes any more.
+        let path = unsafe { &*self.0.get() };
+        (path.length > 0).then_some(path)
+    }
+
+    fn set(&self, path: &Path) {
+        // SAFETY: this is the one write, by the only thread that starts.
+        let own = unsafe { &mut *self.0.get() };
+        if !own.push_all(path.as_c().strip_suffix(b"\0").unwrap_or(b"")) {
+            *own = Path::new();
+        }
+    }
+}
+
+#[cfg(not(test))]
+#[used]
+#[unsafe(link_section = ".init_array")]
+static CONSTRUCTOR: extern "C" fn() = constructor;
+
+// For a program whose first allocation comes after its constructors, or never: it is recorded all the same.
+#[cfg(not(test))]
+extern "C" fn constructor() {
+    start();
+}
+
+/// Finds the session meant for this process, maps it and makes it known to every table. `false`: there is none.
+fn attach() -> bool {
+    let environment = Environment::of_process();
+    let mut path = Path::new();
+    let found = match environment.get(ENV_SESSION.as_bytes()) {
+        Some(value) => path.push_c(value),
+        None => detached::start(&environment, &mut path),
+    };
+    if !found {
+        return false;
+    }
+    let Some(base) = claim(&path).session() else { return false };
+    publish(base, &environment, |_| {})
+}
+
+/// Makes a claimed session known to every table and waits a moment for its rules; `prepare` is the last to see it before
+/// the collector does. `false`: a forked child could not be told from its parent here.
+fn publish(base: *mut u8, environment: &Environment, prepare: impl FnOnce(&Header)) -> bool {
+    // SAFETY: a session begins with its header.
+    let header = unsafe { &*base.cast::<Header>() };
+    let shards = (header.shards.load(Ordering::Relaxed) as usize).clamp(1, MAX_SHARDS);
+    let page = &raw const TABLES.page;
+    live::keep_small();
+    if !sys::wipe_on_fork(page.cast(), size_of::<thread::Page>()) {
+        return false; // a kernel before 4.14: a forked child could not be told from its parent
+    }
+    let tid_offset = tid_offset();
+    header.pid.store(sys::getpid(), Ordering::Relaxed);
+    header.stack_start.store(STACK_START.load(Ordering::Relaxed) as u64, Ordering::Relaxed);
+    header.tids_known.store(u32::from(tid_offset != 0), Ordering::Relaxed);
+    // SAFETY: all of these lie inside the session.
+    let at = |offset: usize| unsafe { base.add(offset) };
+    copy_maps(header, at(MAPS_AT));
+    if let Some((start, end)) = environment.loader() {
+        modules::set_loader(start, end, at(EVENTS_AT).cast());
+    }
+    sites::set_tables(
+        at(SLOTS_AT).cast(),
+        at(INFOS_AT).cast(),
+        at(CALLERS_AT).cast(),
+        at(WRAPPERS_AT).cast(),
+    );
+    thread::set_shards(at(SHARDS_AT).cast(), at(COUNTERS_AT).cast(), shards, tid_offset);
+    let tables = walk::Tables {
+        slots: at(STACK_SLOTS_AT).cast(),
+        infos: at(STACKS_AT).cast(),
+        frames: at(FRAMES_AT).cast(),
+        cells: at(CELLS_AT).cast(),
+        tables: at(TABLES_AT).cast(),
+        rows: at(ROWS_AT).cast(),
+        bounds: at(BOUNDS_AT).cast(),
+    };
+    walk::set_tables(&tables, environment.0 as usize);
+    HEADER.store(base.cast(), Ordering::Relaxed);
+    prepare(header);
+    header.state.store(ATTACHED, Ordering::Release);
+    sys::wake(&header.state);
+    if header.ready.load(Ordering::Acquire) == 0 {
+        // Once, and not for long: the collector is compiling the rules of the modules it sees in our map.
+        sys::wait(&header.ready, 0, header.patience_us.load(Ordering::Relaxed));
+    }
+    TABLES.page.alive.store(1, Ordering::Release);
+    true
+}
+
+/// What became of an attempt to get a session.
+enum Claim {
+    /// It is mapped here.
+    Mapped(*mut u8),
+    /// There is none for this process, as the collector knows.
+    Refused,
+    /// The collector was not reached, and does not know that somebody tried.
+    Unreachable,
+}
+
+impl Claim {
+    fn session(self) -> Option<*mut u8> {
+        match self {
+            Claim::Mapped(base) => Some(base),
+            Claim::Refused | Claim::Unreachable => None,
+        }
+    }
+}
+
+/// Claims a session from the control page at `path` (`/proc/COLLECTOR/fd/N`) and maps it.
+fn claim(path: &Path) -> Claim {
+    let Some(fd) = sys::open(path.as_c(), true) else { return Claim::Unreachable };
+    let page = sys::map_shared(fd, control::BYTES);
+    sys::close(fd);
+    let Some(page) = page else { return Claim::Unreachable };
+    // SAFETY: the page is as long as a control page, and the collector keeps it that long.
+    let control = unsafe { &*page.cast::<Control>() };
+    let session = claim_from(control, path);
+    sys::unmap(page, control::BYTES);
+    session.map_or(Claim::Refused, Claim::Mapped)
+}
+
+fn claim_from(control: &Control, path: &Path) -> Option<*mut u8> {
+    if control.magic.load(Ordering::Relaxed) != control::MAGIC
+        || control.version.load(Ordering::Relaxed) != VERSION
+    {
+        return None;
+    }
+    let root = control.root_pid.load(Ordering::Acquire);
+    let children = control.children.load(Ordering::Relaxed) != 0;
+    if root != 0 && root != sys::getpid() && !children {
+        control.others.fetch_add(1, Ordering::Relaxed);
+        return None;
+    }
+    if children && CHILDREN.path().is_none() {
+        CHILDREN.set(path);
+    }
+    let session = control.claim()?;
+    sys::wake(&control.claims);
+    let mut path = path.parent();
+    path.push_number(session);
+    let fd = sys::open(path.as_c(), true)?;
+    let header = sys::map_shared(fd, 4096);
+    let base = header.and_then(|header| {
+        // SAFETY: the first page of a session is its header.
+        let known = unsafe { &*header.cast::<Header>() };
+        let bytes = known.total_bytes.load(Ordering::Relaxed) as usize;
+        let sound = known.magic.load(Ordering::Relaxed) == MAGIC
+            && known.version.load(Ordering::Relaxed) == VERSION
+            && bytes == total_bytes(known.shards.load(Ordering::Relaxed) as usize);
+        sys::unmap(header, 4096);
+        if sound { sys::map_shared(fd, bytes) } else { None }
+    });
+    sys::close(fd);
+    base
+}
+
+/// Copies the memory map of the process as it is now into the session: every module loaded so far, however soon the
+/// process ends.
+fn copy_maps(header: &Header, to: *mut u8) {
+    let Some(fd) = sys::open(b"/proc/self/maps\0", false) else { return };
+    let mut used = 0;
+    while used < MAPS_BYTES {
+        // SAFETY: the region is `MAPS_BYTES` long.
+        let rest = unsafe { core::slice::from_raw_parts_mut(to.wrapping_add(used), MAPS_BYTES - used) };
+        match sys::read(fd, rest) {
+            0 => break,
+            read => used += read,
+        }
+    }
+    sys::close(fd);
+    header.maps_bytes.store(used as u32, Ordering::Release);
+}
+
+/// Where libc keeps a thread's id, relative to the thread pointer: glibc's and musl's layouts, checked against the truth
+/// for this thread. 0: neither.
+fn tid_offset() -> usize {
+    const GLIBC: usize = 0x2d0;
+    const MUSL: usize = 0x30;
+    let (pid, pointer) = (sys::getpid(), arch::thread_pointer());
+    [GLIBC, MUSL]
+        .into_iter()
+        // SAFETY: the control block of glibc is over 2,000 bytes long, and that of musl's main thread lies in its data.
+        .find(|offset| unsafe { ((pointer + offset) as *const u32).read_volatile() } == pid)
+        .unwrap_or(0)
+}
+
+/// The environment and the auxiliary vector as the kernel laid them out, or as libc keeps them.
+pub struct Environment(*const *const u8);
+
+/// The variables that `Environment::of_process` found, and where the stack began that they lie on.
+static VARIABLES: AtomicPtr<*const u8> = AtomicPtr::new(ptr::null_mut());
+static STACK_START: AtomicUsize = AtomicUsize::new(0);
+
+impl Environment {
+    /// As it was found at the start. A forked child looks nothing up: it may be in the middle of a `dlsym` of its own.
+    fn known() -> Environment {
+        Environment(VARIABLES.load(Ordering::Relaxed))
+    }
+
+    fn of_process() -> Environment {
+        // glibc's loader knows the initial stack before libc knows its environment; musl has no such symbol.
+        let stack_end = real::global(c"__libc_stack_end").cast::<*const usize>();
+        let environ = real::global(c"environ").cast::<*const *const u8>();
+        let variables = if !stack_end.is_null() {
+            // SAFETY: glibc keeps the address of argc there; the arguments, a null and the environment follow it.
+            let argc = unsafe { *stack_end };
+            STACK_START.store(argc as usize, Ordering::Relaxed);
+            // SAFETY: as above.
+            argc.wrapping_add(1 + unsafe { *argc } + 1).cast()
+        } else if !environ.is_null() {
+            // SAFETY: the type of `environ`.
+            unsafe { *environ }
+        } else {
+            ptr::null()
+        };
+        VARIABLES.store(variables.cast_mut(), Ordering::Relaxed);
+        Environment(variables)
+    }
+
+    /// The variables, each a NUL-terminated `NAME=value`.
+    pub fn variables(&self) -> impl Iterator<Item = *const u8> {
+        let mut at = self.0;
+        core::iter::from_fn(move || {
+            if at.is_null() {
+                return None;
+            }
+            // SAFETY: the array ends in a null, and the iteration ends there.
+            let variable = unsafe { *at };
+            at = at.wrapping_add(1);
+            (!variable.is_null()).then_some(variable)
+        })
+    }
+
+    /// The value of a variable.
+    pub fn get(&self, name: &[u8]) -> Option<*const u8> {
+        self.variables().find_map(|variable| {
+            // SAFETY: compares no further than the first difference, so not beyond the NUL.
+            let same = name.iter().enumerate().all(|(i, &byte)| unsafe { *variable.wrapping_add(i) } == byte);
+            // SAFETY: the name was there in full, so this byte is at most the NUL.
+            (same && unsafe { *variable.wrapping_add(name.len()) } == b'=')
+                .then(|| variable.wrapping_add(name.len() + 1))
+        })
+    }
+
+    /// The code of the dynamic loader, from the auxiliary vector; `None` where it is the libc, too.
+    fn loader(&self) -> Option<(usize, usize)> {
+        const AT_NULL: usize = 0;
+        const AT_BASE: usize = 7;
+        if self.0.is_null() || !real::is_glibc() {
+            return None;
+        }
+        let variables = self.variables().count();
+        // SAFETY: the auxiliary vector follows the environment's null.
+        let mut at = unsafe { self.0.add(variables + 1) }.cast::<usize>();
+        loop {
+            // SAFETY: pairs of words up to `AT_NULL`.
+            match unsafe { *at } {
+                AT_NULL => return None,
+                AT_BASE => break,
+                _ => at = at.wrapping_add(2),
+            }
+        }
+        // SAFETY: the value of this pair.
+        let base = unsafe { *at.wrapping_add(1) };
+        // SAFETY: the kernel mapped the loader there.
+        unsafe { modules::elf_extent(base) }.map(|(end, _)| (base, end))
+    }
+}
+
+/// A path of ours: short, NUL-terminated, on the stack.
+pub struct Path {
+    bytes: [u8; 512],
+    length: usize,
+}
+
+impl Path {
+    /// An empty path.
+    pub const fn new() -> Path {
+        Path { bytes: [0; 512], length: 0 }
+    }
+
+    /// Appends a byte. `false`: it does not fit.
+    pub fn push(&mut self, byte: u8) -> bool {
+        match self.bytes.get_mut(self.length) {
+            Some(place) if self.length + 1 < 512 => {
+                *place = byte;
+                self.length += 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Appends a NUL-terminated string. `false`: it does not fit.
+    pub fn push_c(&mut self, mut from: *const u8) -> bool {
+        loop {
+            // SAFETY: the string is NUL-terminated, and the loop ends there.
+            match unsafe { *from } {
+                0 => return true,
+                byte if !self.push(byte) => return false,
+                _ => from = from.wrapping_add(1),
+            }
+        }
+    }
+
+    /// Appends bytes. `false`: they do not fit.
+    pub fn push_all(&mut self, bytes: &[u8]) -> bool {
+        bytes.iter().all(|&byte| self.push(byte))
+    }
+
+    /// Appends a number in decimal.
+    pub fn push_number(&mut self, number: u32) {
+        let mut divisor = 1;
+        while number / divisor >= 10 {
+            divisor *= 10;
+        }
+        while divisor > 0 {
+            self.push(b'0' + (number / divisor % 10) as u8);
+            divisor /= 10;
+        }
+    }
+
+    /// The path up to and with its last slash.
+    pub fn parent(&self) -> Path {
+        let mut parent = Path::new();
+        let end = (0..self.length).rev().find(|&i| self.bytes[i] == b'/').map_or(0, |slash| slash + 1);
+        for index in 0..end {
+            parent.push(self.bytes[index]);
+        }
+        parent
+    }
+
+    /// With its NUL.
+    pub fn as_c(&self) -> &[u8] {
+        self.bytes.get(..=self.length).unwrap_or(b"\0")
+    }
+
+    /// As a C string.
+    pub fn as_ptr(&self) -> *const c_void {
+        self.bytes.as_ptr().cast()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_path_is_the_control_path_with_another_number() {
+        let mut path = Path::new();
+        assert!(path.push_all(b"/proc/123/fd/4"));
+        let mut session = path.parent();
+        session.push_number(1203);
+        assert_eq!(session.as_c(), b"/proc/123/fd/1203\0");
+        let mut zero = Path::new();
+        zero.push_number(0);
+        assert_eq!(zero.as_c(), b"0\0");
+    }
+
+    #[test]
+    fn a_path_that_is_too_long_is_refused() {
+        let mut path = Path::new();
+        assert!(!path.push_all(&[b'x'; 600]));
+        assert_eq!(path.as_c().last(), Some(&0));
+    }
+}

@@ -1,0 +1,9 @@
+//! Everything that is not on the fast path.
+
+pub(crate) mod detached;
+pub(crate) mod lifecycle;
+pub(crate) mod modules;
+pub(crate) mod real;
+pub(crate) mod sites;
+pub(crate) mod slow;
+pub(crate) mod sys;

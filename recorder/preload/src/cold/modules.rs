@@ -1,0 +1,265 @@
+//! COLD: which modules the loader brings and takes, told without hooking it.
+//!
+//! glibc's loader takes a `link_map` for every module from calloc and frees it when the module is gone, both through our
+//! entry points. So allocations of the loader are special: one that turns out to be a `link_map` is a module loaded, and
+//! its free is that module unloaded. All of this runs on the thread that is inside dlopen or dlclose, under the loader's
+//! own lock, which is why these tables have none.
+//!
+//! A module that replaces another at the same addresses must not inherit its sites. Whether it is another one is told by
+//! its first bytes (ELF header, program headers and, as linkers lay them out, the build ID).
+#![allow(unsafe_code)]
+
+use crate::arch;
+use crate::cold::sites;
+use crate::hot::walk;
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use edleak_session::event::{LOADED, MAX_EVENTS, ModuleEvent, NAME_BYTES, UNLOADED};
+use edleak_session::header::Header;
+
+static LOADER_START: AtomicUsize = AtomicUsize::new(0);
+static LOADER_END: AtomicUsize = AtomicUsize::new(0);
+static EVENTS: AtomicPtr<ModuleEvent> = AtomicPtr::new(ptr::null_mut());
+
+/// Makes the loader's code and the session's events known. A loader that is its own libc (musl) never unloads anything
+/// and is left out by an empty range.
+pub fn set_loader(start: usize, end: usize, events: *mut ModuleEvent) {
+    EVENTS.store(events, Ordering::Relaxed);
+    LOADER_END.store(end, Ordering::Relaxed);
+    LOADER_START.store(start, Ordering::Release);
+}
+
+/// A return address lies in the dynamic loader.
+pub fn is_loader(address: usize) -> bool {
+    address > LOADER_START.load(Ordering::Acquire) && address <= LOADER_END.load(Ordering::Relaxed)
+}
+
+/// The public part of glibc's `struct link_map`, and the one private word that tells it from any other memory.
+#[repr(C)]
+struct LinkMap {
+    bias: usize,
+    name: *const u8,
+    dynamic: usize,
+    next: *const LinkMap,
+    previous: *const LinkMap,
+    /// Points to the `link_map` itself (to the real one in other namespaces).
+    real: *const LinkMap,
+}
+
+/// A `link_map` that was allocated and not yet filled in.
+struct Pending {
+    map: AtomicUsize,
+    thread: AtomicUsize,
+}
+
+/// A place where a module was loaded since the start.
+struct Known {
+    /// Its `link_map`; 0: unloaded.
+    map: AtomicUsize,
+    start: AtomicUsize,
+    end: AtomicUsize,
+    identity: AtomicU64,
+}
+
+const MAX_PENDING: usize = 64;
+const MAX_KNOWN: usize = 512;
+static PENDING: [Pending; MAX_PENDING] =
+    [const { Pending { map: AtomicUsize::new(0), thread: AtomicUsize::new(0) } }; MAX_PENDING];
+static PENDING_COUNT: AtomicU32 = AtomicU32::new(0);
+static KNOWN: [Known; MAX_KNOWN] = [const {
+    Known {
+        map: AtomicUsize::new(0),
+        start: AtomicUsize::new(0),
+        end: AtomicUsize::new(0),
+        identity: AtomicU64::new(0),
+    }
+}; MAX_KNOWN];
+
+/// The loader has allocated something.
+pub fn allocated(header: &Header, allocation: *mut u8, size: usize) {
+    // No `link_map` is smaller (glibc 2.17: 1,080 bytes), and few other things the loader allocates are as large.
+    const SMALLEST: usize = 1000;
+    let me = arch::thread_pointer();
+    if PENDING_COUNT.load(Ordering::Relaxed) > 0 {
+        settle(header, me, size >= SMALLEST);
+    }
+    if size >= SMALLEST {
+        for pending in &PENDING {
+            if pending.map.load(Ordering::Relaxed) == 0
+                && pending.thread.compare_exchange(0, me, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+            {
+                pending.map.store(allocation as usize, Ordering::Release);
+                PENDING_COUNT.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+        }
+    }
+}
+
+/// Looks again at what this thread's dlopen has allocated: the loader allocates more after it has filled in a
+/// `link_map`, and before any code of the module can run. What is not one by the time of the next candidate never will be.
+fn settle(header: &Header, me: usize, at_next_candidate: bool) {
+    for pending in &PENDING {
+        let map = pending.map.load(Ordering::Acquire);
+        if map == 0 || pending.thread.load(Ordering::Relaxed) != me {
+            continue;
+        }
+        let map_pointer = map as *const LinkMap;
+        // SAFETY: this thread allocated it inside the loader and has not freed it (see `freed`), so it is mapped.
+        let link_map = unsafe { map_pointer.read_volatile() };
+        if link_map.real != map_pointer {
+            if at_next_candidate {
+                forget_pending(pending);
+            }
+            continue;
+        }
+        if link_map.dynamic == 0 || link_map.name.is_null() {
+            continue;
+        }
+        forget_pending(pending);
+        loaded(header, map, &link_map);
+    }
+}
+
+fn forget_pending(pending: &Pending) {
+    pending.map.store(0, Ordering::Relaxed);
+    pending.thread.store(0, Ordering::Release);
+    PENDING_COUNT.fetch_sub(1, Ordering::Relaxed);
+}
+
+fn loaded(header: &Header, map: usize, link_map: &LinkMap) {
+    // SAFETY: the loader has mapped the module, and its first segment begins with the ELF header where its link-time
+    // address is 0, as every linker lays out a shared object.
+    let Some((end, identity)) = (unsafe { extent(link_map) }) else { return };
+    let start = link_map.bias;
+    let mut reloaded = false;
+    let mut free = None;
+    for known in &KNOWN {
+        let (known_start, known_end) =
+            (known.start.load(Ordering::Relaxed), known.end.load(Ordering::Relaxed));
+        if known_end == 0 {
+            free = free.or(Some(known));
+            continue;
+        }
+        if known_start >= end || start >= known_end {
+            continue;
+        }
+        if known_start == start && known.identity.load(Ordering::Relaxed) == identity {
+            known.map.store(map, Ordering::Relaxed);
+            reloaded = true;
+        } else {
+            sites::forget(known_start, known_end);
+            walk::forget_rules();
+            known.end.store(0, Ordering::Relaxed);
+            free = free.or(Some(known));
+        }
+    }
+    if reloaded {
+        return;
+    }
+    if let Some(known) = free {
+        known.map.store(map, Ordering::Relaxed);
+        known.start.store(start, Ordering::Relaxed);
+        known.identity.store(identity, Ordering::Relaxed);
+        known.end.store(end, Ordering::Relaxed);
+    }
+    write_event(header, LOADED, link_map);
+}
+
+/// The loader frees something of its own.
+pub fn freed(header: &Header, allocation: *mut u8) {
+    for pending in &PENDING {
+        if pending.map.load(Ordering::Relaxed) == allocation as usize {
+            forget_pending(pending);
+        }
+    }
+    for known in &KNOWN {
+        if known.map.load(Ordering::Relaxed) == allocation as usize {
+            known.map.store(0, Ordering::Relaxed);
+            // SAFETY: about to be freed, but not yet.
+            let link_map = unsafe { allocation.cast::<LinkMap>().read() };
+            write_event(header, UNLOADED, &LinkMap { name: ptr::null(), ..link_map });
+        }
+    }
+}
+
+fn write_event(header: &Header, kind: u32, link_map: &LinkMap) {
+    let written = header.events_written.load(Ordering::Relaxed);
+    if written.wrapping_sub(header.events_read.load(Ordering::Acquire)) as usize >= MAX_EVENTS {
+        header.events_lost.fetch_add(1, Ordering::Relaxed);
+        return;
+    }
+    // SAFETY: the session holds `MAX_EVENTS` events.
+    let event = unsafe { &*EVENTS.load(Ordering::Relaxed).wrapping_add(written as usize % MAX_EVENTS) };
+    let mut length = 0;
+    if !link_map.name.is_null() {
+        for (index, byte) in event.name.iter().enumerate().take(NAME_BYTES) {
+            // SAFETY: the loader's name is NUL-terminated, and the loop ends there.
+            match unsafe { *link_map.name.wrapping_add(index) } {
+                0 => break,
+                letter => byte.store(letter, Ordering::Relaxed),
+            }
+            length = index + 1;
+        }
+    }
+    event.name_len.store(length as u32, Ordering::Relaxed);
+    event.load_bias.store(link_map.bias as u64, Ordering::Relaxed);
+    event.dynamic.store(link_map.dynamic as u64, Ordering::Relaxed);
+    event.kind.store(kind, Ordering::Release);
+    header.events_written.store(written.wrapping_add(1), Ordering::Release);
+}
+
+/// Where a loaded module ends, and a number that tells its content from another's.
+///
+/// # Safety
+/// The module is mapped.
+unsafe fn extent(link_map: &LinkMap) -> Option<(usize, u64)> {
+    // SAFETY: as the caller says.
+    unsafe { elf_extent(link_map.bias) }.filter(|&(end, _)| (link_map.bias..end).contains(&link_map.dynamic))
+}
+
+/// An address lies in this library. Symbols of ours cannot tell: a program that has the same binds ours to its own.
+pub fn is_own(address: usize) -> bool {
+    unsafe extern "C" {
+        static __ehdr_start: u8;
+    }
+    let base = (&raw const __ehdr_start) as usize;
+    // SAFETY: the linker puts it where this library is mapped.
+    address >= base && unsafe { elf_extent(base) }.is_some_and(|(end, _)| address < end)
+}
+
+/// The end of the last segment of a mapped ELF file whose first segment begins at `base`, and a hash of its first bytes.
+///
+/// # Safety
+/// A page is mapped at `base`.
+pub unsafe fn elf_extent(base: usize) -> Option<(usize, u64)> {
+    const HASHED: usize = 1024;
+    let byte = |offset: usize| {
+        // SAFETY: stays within the page at `base` (see the callers below).
+        unsafe { ((base + offset) as *const u8).read() }
+    };
+    let word = |offset: usize| (0..8).fold(0u64, |word, i| word | u64::from(byte(offset + i)) << (8 * i));
+    if base == 0 || !base.is_multiple_of(4096) || word(0) as u32 != u32::from_le_bytes(*b"\x7fELF") {
+        return None;
+    }
+    let headers = word(32) as usize;
+    let count = usize::from(byte(56)) | usize::from(byte(57)) << 8;
+    if headers > 2048 || count > 32 {
+        return None;
+    }
+    let mut end = 0;
+    for index in 0..count {
+        let at = headers + index * 56;
+        if at + 56 > 4096 {
+            return None;
+        }
+        const PT_LOAD: u32 = 1;
+        if word(at) as u32 == PT_LOAD {
+            end = end.max(word(at + 16).wrapping_add(word(at + 40)) as usize);
+        }
+    }
+    let identity = (0..HASHED).fold(0xcbf2_9ce4_8422_2325u64, |hash, offset| {
+        (hash ^ u64::from(byte(offset))).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    (end > 0 && end < 1 << 40).then(|| (base + end, identity))
+}

@@ -1,0 +1,460 @@
+//! COLD to find, hot to call: the next malloc, and memory until it is found.
+//!
+//! Every pointer starts as a function of this file that first runs `lifecycle::start`. While that looks for the real
+//! functions, `dlsym` may itself allocate: it is served from a bump arena whose memory is never given back.
+//!
+//! glibc's malloc keeps blocks 32 bytes apart. Any other is asked for at least 32, because the side table knows one
+//! allocation per 32 bytes.
+#![allow(unsafe_code)]
+
+use crate::cold::{lifecycle, modules};
+use core::cell::UnsafeCell;
+use core::ffi::{CStr, c_char, c_void};
+use core::mem::transmute;
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+
+type Malloc = unsafe extern "C" fn(usize) -> *mut u8;
+type Calloc = unsafe extern "C" fn(usize, usize) -> *mut u8;
+type Realloc = unsafe extern "C" fn(*mut u8, usize) -> *mut u8;
+type Free = unsafe extern "C" fn(*mut u8);
+
+/// The next malloc. The entry stub calls through it.
+pub static MALLOC: AtomicPtr<()> = AtomicPtr::new(malloc_first as *mut ());
+/// The next calloc, likewise.
+pub static CALLOC: AtomicPtr<()> = AtomicPtr::new(calloc_first as *mut ());
+static REALLOC: AtomicPtr<()> = AtomicPtr::new(realloc_first as *mut ());
+static FREE: AtomicPtr<()> = AtomicPtr::new(free_first as *mut ());
+
+/// Calls the real malloc.
+///
+/// # Safety
+/// As the C function, like every function here.
+#[inline(always)]
+pub unsafe fn malloc(size: usize) -> *mut u8 {
+    // SAFETY: the pointer is that of a malloc, ours or the real one.
+    let real: Malloc = unsafe { transmute(MALLOC.load(Ordering::Relaxed)) };
+    // SAFETY: as the caller says.
+    unsafe { real(size) }
+}
+
+/// Calls the real calloc.
+///
+/// # Safety
+/// See [`malloc`].
+#[inline(always)]
+pub unsafe fn calloc(count: usize, size: usize) -> *mut u8 {
+    // SAFETY: the pointer is that of a calloc.
+    let real: Calloc = unsafe { transmute(CALLOC.load(Ordering::Relaxed)) };
+    // SAFETY: as the caller says.
+    unsafe { real(count, size) }
+}
+
+/// Calls the real realloc.
+///
+/// # Safety
+/// See [`malloc`]; `old` is not in the arena.
+#[inline(always)]
+pub unsafe fn realloc(old: *mut u8, size: usize) -> *mut u8 {
+    // SAFETY: the pointer is that of a realloc.
+    let real: Realloc = unsafe { transmute(REALLOC.load(Ordering::Relaxed)) };
+    // SAFETY: as the caller says.
+    unsafe { real(old, size) }
+}
+
+/// Calls the real realloc, but moves memory of the arena to a real allocation; the arena keeps what it gave.
+///
+/// # Safety
+/// See [`malloc`].
+pub unsafe fn realloc_any(old: *mut u8, size: usize) -> *mut u8 {
+    if in_arena(old) {
+        // SAFETY: `old` was given out by the arena.
+        return unsafe { move_out_of_arena(old, size) };
+    }
+    // SAFETY: as the caller says.
+    unsafe { realloc(old, size) }
+}
+
+/// Calls the real free.
+///
+/// # Safety
+/// See [`malloc`].
+#[inline(always)]
+pub unsafe fn free(allocation: *mut u8) {
+    // SAFETY: the pointer is that of a free.
+    let real: Free = unsafe { transmute(FREE.load(Ordering::Relaxed)) };
+    // SAFETY: as the caller says.
+    unsafe { real(allocation) }
+}
+
+unsafe extern "C" fn malloc_first(size: usize) -> *mut u8 {
+    lifecycle::start();
+    match MALLOC.load(Ordering::Acquire) {
+        first if first == malloc_first as *mut () => arena_alloc(size, 16),
+        // SAFETY: the real malloc is known now.
+        _ => unsafe { malloc(size) },
+    }
+}
+
+unsafe extern "C" fn calloc_first(count: usize, size: usize) -> *mut u8 {
+    lifecycle::start();
+    match CALLOC.load(Ordering::Acquire) {
+        // Memory of the arena is zeroed: it was never used before.
+        first if first == calloc_first as *mut () => {
+            count.checked_mul(size).map_or(ptr::null_mut(), |size| arena_alloc(size, 16))
+        }
+        // SAFETY: the real calloc is known now.
+        _ => unsafe { calloc(count, size) },
+    }
+}
+
+unsafe extern "C" fn realloc_first(old: *mut u8, size: usize) -> *mut u8 {
+    lifecycle::start();
+    match REALLOC.load(Ordering::Acquire) {
+        first if first == realloc_first as *mut () && old.is_null() => arena_alloc(size, 16),
+        first if first == realloc_first as *mut () => ptr::null_mut(),
+        // SAFETY: the real realloc is known now.
+        _ => unsafe { realloc_any(old, size) },
+    }
+}
+
+unsafe extern "C" fn free_first(allocation: *mut u8) {
+    lifecycle::start();
+    if FREE.load(Ordering::Acquire) != free_first as *mut () && !in_arena(allocation) {
+        // SAFETY: the real free is known now.
+        unsafe { free(allocation) }
+    }
+}
+
+// What other allocators are asked for, so that their blocks lie 32 bytes apart.
+const SPACING: usize = 32;
+
+static RAW_MALLOC: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+static RAW_CALLOC: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+static RAW_REALLOC: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+
+unsafe extern "C" fn malloc_spaced(size: usize) -> *mut u8 {
+    // SAFETY: set before this function is.
+    let real: Malloc = unsafe { transmute(RAW_MALLOC.load(Ordering::Relaxed)) };
+    // SAFETY: as the caller says.
+    unsafe { real(size.max(SPACING)) }
+}
+
+unsafe extern "C" fn calloc_spaced(count: usize, size: usize) -> *mut u8 {
+    // SAFETY: set before this function is.
+    let real: Calloc = unsafe { transmute(RAW_CALLOC.load(Ordering::Relaxed)) };
+    let (count, size) = match count.checked_mul(size) {
+        Some(bytes) if bytes < SPACING => (1, SPACING),
+        _ => (count, size),
+    };
+    // SAFETY: as the caller says.
+    unsafe { real(count, size) }
+}
+
+unsafe extern "C" fn realloc_spaced(old: *mut u8, size: usize) -> *mut u8 {
+    // SAFETY: set before this function is.
+    let real: Realloc = unsafe { transmute(RAW_REALLOC.load(Ordering::Relaxed)) };
+    // A size of 0 may mean free; that is not ours to change.
+    // SAFETY: as the caller says.
+    unsafe { real(old, if size == 0 && !old.is_null() { 0 } else { size.max(SPACING) }) }
+}
+
+/// Whose malloc the program has.
+static ALLOCATOR: AtomicU32 = AtomicU32::new(NOT_COUNTED);
+/// Not known yet, or one that comes before us.
+const NOT_COUNTED: u32 = 0;
+const GLIBC: u32 = 1;
+const OTHER: u32 = 2;
+
+/// The allocator is glibc's: its blocks lie 32 bytes apart, and what it does not call malloc for is not allocated.
+pub fn is_glibc() -> bool {
+    ALLOCATOR.load(Ordering::Relaxed) == GLIBC
+}
+
+/// It is one that comes after us and is not glibc's: it may have an operator new of its own that asks no malloc.
+pub fn is_other() -> bool {
+    ALLOCATOR.load(Ordering::Relaxed) == OTHER
+}
+
+/// The size to ask the real allocator for, in entry points that are not in this file.
+pub fn spaced(size: usize) -> usize {
+    if is_other() { size.max(SPACING) } else { size }
+}
+
+#[cfg(not(test))]
+unsafe extern "C" {
+    fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
+}
+#[cfg(test)]
+unsafe fn dlsym(_: *mut c_void, _: *const c_char) -> *mut c_void {
+    ptr::null_mut()
+}
+
+const RTLD_DEFAULT: *mut c_void = ptr::null_mut();
+const RTLD_NEXT: *mut c_void = ptr::without_provenance_mut(usize::MAX);
+
+/// The next definition of a symbol after ours; null: there is none.
+pub fn next(name: &CStr) -> *mut c_void {
+    // SAFETY: a NUL-terminated name. `dlsym` may allocate and free, through our own entry points, which is all right at
+    // every place this is called from.
+    unsafe { dlsym(RTLD_NEXT, name.as_ptr()) }
+}
+
+/// The definition of a symbol that the whole program sees; null: there is none.
+pub fn global(name: &CStr) -> *mut c_void {
+    // SAFETY: as in `next`.
+    unsafe { dlsym(RTLD_DEFAULT, name.as_ptr()) }
+}
+
+/// A symbol looked up at its first use: 0 not yet, 1 not there, else its address.
+pub struct Lazy {
+    name: &'static CStr,
+    address: AtomicUsize,
+}
+
+impl Lazy {
+    /// Nothing is looked up yet.
+    pub const fn new(name: &'static CStr) -> Lazy {
+        Lazy { name, address: AtomicUsize::new(0) }
+    }
+
+    /// The symbol; null: there is none.
+    pub fn get(&self) -> *mut c_void {
+        match self.address.load(Ordering::Relaxed) {
+            0 if self.is_there() => self.get(),
+            0 => {
+                let found = self.in_a_loaded_library();
+                if found.is_null() {
+                    forget_error();
+                }
+                self.address.store(if found.is_null() { 1 } else { found as usize }, Ordering::Relaxed);
+                found
+            }
+            1 => ptr::null_mut(),
+            address => ptr::with_exposed_provenance_mut(address),
+        }
+    }
+
+    /// Looks it up among what comes after us, so that `get` need not: a lookup takes away what `dlerror` has yet to say.
+    pub fn is_there(&self) -> bool {
+        let found = next(self.name);
+        if found.is_null() {
+            forget_error();
+        } else {
+            self.address.store(found as usize, Ordering::Relaxed);
+        }
+        !found.is_null()
+    }
+
+    // A C program may load a C++ plugin whose libstdc++ is nobody's but the plugin's: then `next` finds nothing, though
+    // without us the plugin would have found it.
+    fn in_a_loaded_library(&self) -> *mut c_void {
+        if !self.name.to_bytes().starts_with(b"_Z") {
+            return ptr::null_mut();
+        }
+        let libraries = [c"libstdc++.so.6", c"libc++.so.1", c"libc++abi.so.1"];
+        let found = libraries.into_iter().map(|library| of_module(library.as_ptr(), self.name));
+        found.into_iter().find(|function| !function.is_null()).unwrap_or(ptr::null_mut())
+    }
+}
+
+/// Empties `dlerror`, so that the target does not read of a lookup it did not make.
+fn forget_error() {
+    let dlerror = global(c"dlerror");
+    if !dlerror.is_null() {
+        // SAFETY: the type of `dlerror`.
+        let dlerror: unsafe extern "C" fn() -> *const c_char = unsafe { transmute(dlerror) };
+        // SAFETY: no arguments; the message is the library's.
+        unsafe { dlerror() };
+    }
+}
+
+#[repr(C)]
+struct DlInfo {
+    path: *const c_char,
+    base: *mut c_void,
+    symbol: *const c_char,
+    address: *mut c_void,
+}
+
+/// The path of the module that a function lies in, and where that begins; nulls: nobody knows.
+pub fn module_of(function: *mut c_void) -> (*const c_char, *mut c_void) {
+    let mut info =
+        DlInfo { path: ptr::null(), base: ptr::null_mut(), symbol: ptr::null(), address: ptr::null_mut() };
+    let dladdr = global(c"dladdr");
+    if !dladdr.is_null() {
+        // SAFETY: the type of dladdr.
+        let dladdr: unsafe extern "C" fn(*const c_void, *mut DlInfo) -> i32 = unsafe { transmute(dladdr) };
+        // SAFETY: an address and a place for the answer, which stays as it is where there is none.
+        unsafe { dladdr(function, &mut info) };
+    }
+    (info.path, info.base)
+}
+
+/// Other allocators have a `__libc_malloc`, too, so it is the library that tells.
+fn is_in_glibc(malloc: *mut c_void) -> bool {
+    let of_glibc = global(c"gnu_get_libc_version");
+    if of_glibc.is_null() {
+        forget_error();
+        return false;
+    }
+    let (_, base) = module_of(malloc);
+    if base.is_null() {
+        // Before 2.34 dladdr is in a library that not every program has.
+        let named = next(c"__libc_malloc");
+        if named.is_null() {
+            forget_error();
+        }
+        return named == malloc;
+    }
+    base == module_of(of_glibc).1
+}
+
+/// Where the program finds a function of the name of one of ours.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// Here; or nobody can tell.
+    Ours,
+    /// At a stub of the program's own, which leads to the first definition: it was linked at a fixed address and has asked for that of the
+    /// function. A lookup by name ends there.
+    Stub,
+    /// In the program, or in a library that comes before ours.
+    Foreign,
+}
+
+/// Tells where an address that `global` found lies.
+pub fn seen_at(function: *mut c_void) -> Seen {
+    const RTLD_DL_SYMENT: i32 = 1;
+    /// The beginning of an `Elf64_Sym`.
+    #[repr(C)]
+    struct Symbol {
+        name: u32,
+        info: u8,
+        other: u8,
+        section: u16,
+    }
+    if modules::is_own(function as usize) {
+        return Seen::Ours;
+    }
+    let dladdr1 = global(c"dladdr1");
+    if function.is_null() || dladdr1.is_null() {
+        forget_error();
+        return Seen::Ours;
+    }
+    // SAFETY: the type of dladdr1.
+    let dladdr1: unsafe extern "C" fn(*const c_void, *mut DlInfo, *mut *const Symbol, i32) -> i32 =
+        unsafe { transmute(dladdr1) };
+    let mut info =
+        DlInfo { path: ptr::null(), base: ptr::null_mut(), symbol: ptr::null(), address: ptr::null_mut() };
+    let mut symbol = ptr::null();
+    // SAFETY: an address and places for both answers.
+    let is_known = unsafe { dladdr1(function, &mut info, &mut symbol, RTLD_DL_SYMENT) } != 0;
+    // SAFETY: an entry of a symbol table, which stays mapped while its module does.
+    let is_stub = is_known && !symbol.is_null() && unsafe { (*symbol).section } == 0;
+    if is_stub { Seen::Stub } else { Seen::Foreign }
+}
+
+/// A function of a module that is loaded; null: it has none of that name.
+fn of_module(path: *const c_char, name: &CStr) -> *mut c_void {
+    const RTLD_LAZY_NOLOAD: i32 = 1 | 4;
+    let dlopen = global(c"dlopen");
+    if dlopen.is_null() || path.is_null() {
+        return ptr::null_mut();
+    }
+    // SAFETY: the type of `dlopen`.
+    let dlopen: unsafe extern "C" fn(*const c_char, i32) -> *mut c_void = unsafe { transmute(dlopen) };
+    // SAFETY: looks for a library that is loaded already and loads nothing.
+    let handle = unsafe { dlopen(path, RTLD_LAZY_NOLOAD) };
+    if handle.is_null() {
+        return ptr::null_mut();
+    }
+    // SAFETY: a handle of `dlopen`'s; it is kept, so that the function cannot be unloaded under us.
+    unsafe { dlsym(handle, name.as_ptr()) }
+}
+
+/// Finds the real functions. Called once, by the thread that starts the preload. `false`: nothing can be counted here. There is no
+/// malloc after us, or the program's comes before us, in the program itself or in a library that was preloaded before this one:
+/// whatever reaches us then has to go where it would have gone without us.
+pub fn resolve() -> bool {
+    let names = [c"malloc", c"calloc", c"realloc", c"free"];
+    let found = names.map(global);
+    let seen = found.map(seen_at);
+    let foreign = seen.iter().position(|&seen| seen == Seen::Foreign);
+    let path = foreign.map_or(ptr::null(), |index| module_of(found[index]).0);
+    let [malloc, calloc, realloc, free] = core::array::from_fn(|index| {
+        let function = match (seen[index], foreign) {
+            (Seen::Foreign, _) => found[index],
+            (Seen::Stub, Some(_)) => of_module(path, names[index]),
+            _ => ptr::null_mut(),
+        };
+        if function.is_null() { next(names[index]) } else { function }
+    });
+    let are_first = foreign.is_none();
+    if malloc.is_null() || calloc.is_null() || realloc.is_null() || free.is_null() {
+        return false;
+    }
+    if !are_first || is_in_glibc(malloc) {
+        ALLOCATOR.store(if are_first { GLIBC } else { NOT_COUNTED }, Ordering::Relaxed);
+        CALLOC.store(calloc.cast(), Ordering::Release);
+        REALLOC.store(realloc.cast(), Ordering::Release);
+        FREE.store(free.cast(), Ordering::Release);
+        MALLOC.store(malloc.cast(), Ordering::Release);
+    } else {
+        ALLOCATOR.store(OTHER, Ordering::Relaxed);
+        RAW_MALLOC.store(malloc.cast(), Ordering::Relaxed);
+        RAW_CALLOC.store(calloc.cast(), Ordering::Relaxed);
+        RAW_REALLOC.store(realloc.cast(), Ordering::Relaxed);
+        CALLOC.store(calloc_spaced as *mut (), Ordering::Release);
+        REALLOC.store(realloc_spaced as *mut (), Ordering::Release);
+        FREE.store(free.cast(), Ordering::Release);
+        MALLOC.store(malloc_spaced as *mut (), Ordering::Release);
+    }
+    are_first
+}
+
+const ARENA_BYTES: usize = 64 << 10;
+
+#[repr(align(64))]
+struct Arena(UnsafeCell<[u8; ARENA_BYTES]>);
+
+// SAFETY: `arena_alloc` gives every byte to one caller only.
+unsafe impl Sync for Arena {}
+
+static ARENA: Arena = Arena(UnsafeCell::new([0; ARENA_BYTES]));
+static ARENA_USED: AtomicUsize = AtomicUsize::new(0);
+
+/// Memory from before the real malloc was known.
+#[inline(always)]
+pub fn in_arena(allocation: *const u8) -> bool {
+    (allocation as usize).wrapping_sub(ARENA.0.get() as usize) < ARENA_BYTES
+}
+
+/// Zeroed memory from the arena, its size in the word before it; null when the arena is used up.
+fn arena_alloc(size: usize, align: usize) -> *mut u8 {
+    let Some(room) = size.checked_add(2 * align) else { return ptr::null_mut() };
+    let at = ARENA_USED.fetch_add((room + 15) & !15, Ordering::Relaxed);
+    if at.saturating_add(room) > ARENA_BYTES {
+        return ptr::null_mut();
+    }
+    let allocation = ARENA.0.get().cast::<u8>().wrapping_add((at + 8 + align - 1) & !(align - 1));
+    // SAFETY: `room` leaves a word before the aligned address, and these bytes are nobody else's.
+    unsafe { allocation.cast::<usize>().wrapping_sub(1).write(size) };
+    allocation
+}
+
+/// realloc of memory that the arena gave.
+///
+/// # Safety
+/// `old` was given out by `arena_alloc`.
+#[cold]
+unsafe fn move_out_of_arena(old: *mut u8, size: usize) -> *mut u8 {
+    // SAFETY: the size was written there.
+    let old_size = unsafe { old.cast::<usize>().wrapping_sub(1).read() };
+    // SAFETY: any size.
+    let new = unsafe { malloc(size) };
+    if !new.is_null() {
+        // SAFETY: both are at least this long, and a new allocation overlaps nothing.
+        unsafe { ptr::copy_nonoverlapping(old, new, old_size.min(size)) };
+    }
+    new
+}

@@ -1,0 +1,211 @@
+//! COLD: return address → site; stepping over wrappers; what the hot path is told of it.
+#![allow(unsafe_code)]
+
+use crate::cold::{lifecycle, modules};
+use crate::entry::forward;
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use edleak_session::caller::{self, CALLERS};
+use edleak_session::header::Header;
+use edleak_session::layout::{INFOS_AT, SLOTS_AT};
+use edleak_session::rule::{Kind, Rule};
+use edleak_session::site::{Action, MAX_SITES, OTHER, SLOTS, SiteInfo, SiteSlot, intern};
+use edleak_session::wrapper::{self, MAX_RANGES, WrapperRange};
+
+static TABLE: AtomicPtr<SiteSlot> = AtomicPtr::new(ptr::null_mut());
+static INFOS: AtomicPtr<SiteInfo> = AtomicPtr::new(ptr::null_mut());
+/// See [`caller`]; set together with all other tables.
+pub static CALLER_CACHE: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
+static WRAPPERS: AtomicPtr<WrapperRange> = AtomicPtr::new(ptr::null_mut());
+
+/// Makes the tables of a session known. Called once, before this thread or any other counts.
+pub fn set_tables(
+    slots: *mut SiteSlot,
+    infos: *mut SiteInfo,
+    caller_cache: *mut AtomicU64,
+    wrappers: *mut WrapperRange,
+) {
+    INFOS.store(infos, Ordering::Relaxed);
+    CALLER_CACHE.store(caller_cache, Ordering::Relaxed);
+    WRAPPERS.store(wrappers, Ordering::Relaxed);
+    TABLE.store(slots, Ordering::Release);
+}
+
+/// Tells the hot path what the table says of an address.
+fn publish(address: usize, slot: &SiteSlot) {
+    // A word about another caller of the same place stays most of the time, so that two callers that take turns do not
+    // both come here each time, and not always, so that one that is no longer seen goes.
+    static RIVALS: AtomicU32 = AtomicU32::new(0);
+    let takes_over = || {
+        let rivals = RIVALS.load(Ordering::Relaxed).wrapping_add(1);
+        RIVALS.store(rivals, Ordering::Relaxed); // one more or less is no matter
+        rivals.is_multiple_of(16)
+    };
+    caller::publish(caller_cache(), address as u64, slot, takes_over);
+}
+
+fn caller_cache() -> &'static [AtomicU64] {
+    // SAFETY: the session holds `CALLERS` entries, and it is mapped for the life of the process.
+    unsafe { core::slice::from_raw_parts(CALLER_CACHE.load(Ordering::Relaxed), CALLERS) }
+}
+
+/// Where an allocation belongs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// The site's id.
+    pub site: u32,
+    /// What to do there besides counting: `COUNT`, `WATCH` or `LOADER`.
+    pub action: Action,
+    /// The frame of the site.
+    pub frame: Frame,
+}
+
+/// A frame on the stack of the target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Frame {
+    /// The return address into it.
+    pub address: usize,
+    /// sp just after the return.
+    pub sp: usize,
+    /// fp just after the return.
+    pub fp: usize,
+}
+
+impl Frame {
+    /// The caller of an entry point.
+    ///
+    /// # Safety
+    /// `caller` and `fp` come from an entry stub.
+    pub unsafe fn of_caller(caller: *const usize, fp: usize) -> Frame {
+        // SAFETY: the return address lies at `caller`.
+        Frame { address: unsafe { *caller }, sp: caller as usize + 8, fp }
+    }
+
+    /// The frame that called this one.
+    ///
+    /// # Safety
+    /// `rule` is the unwind rule at `self.address`, so that the words it names are on the stack.
+    pub unsafe fn caller(self, rule: Rule) -> Frame {
+        let base = if rule.kind() == Kind::Fp { self.fp } else { self.sp };
+        let cfa = base.wrapping_add(rule.cfa_offset());
+        // SAFETY: the caller vouches for the rule: the return address lies right below the CFA.
+        let address = unsafe { *(cfa.wrapping_sub(8) as *const usize) };
+        let fp = match rule.fp_offset() {
+            0 => self.fp,
+            // SAFETY: as above, for the saved fp.
+            offset => unsafe { *(cfa.wrapping_sub(offset) as *const usize) },
+        };
+        Frame { address, sp: cfa, fp }
+    }
+}
+
+/// Callers looked at for one allocation: if all of them are wrappers, the last is the site. More than an unoptimized program of
+/// nested generics needs, and few enough for a wrapper that recurses.
+pub const MAX_CALLERS: usize = 64;
+
+/// Finds the place of an allocation: the first caller that is not a wrapper.
+///
+/// # Safety
+/// `frame` is that of the caller of an entry point under way.
+pub unsafe fn place(header: &Header, mut frame: Frame) -> Place {
+    let slots = TABLE.load(Ordering::Acquire);
+    // SAFETY: the session holds `SLOTS` slots, and it is mapped for the life of the process.
+    let slots = unsafe { core::slice::from_raw_parts(slots, SLOTS) };
+    // SAFETY: the session holds `MAX_SITES` infos.
+    let infos = unsafe { core::slice::from_raw_parts(INFOS.load(Ordering::Relaxed), MAX_SITES) };
+    let mut place = Place { site: OTHER, action: Action::COUNT, frame };
+    for _ in 0..MAX_CALLERS {
+        let address = frame.address;
+        let Some(slot) = intern(slots, infos, &header.next_site, address as u64, |id| {
+            if let Some(info) = infos.get(id as usize) {
+                info.events_before.store(header.events_written.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+            first_action(header, address)
+        }) else {
+            bump(&header.other_site_allocs);
+            return Place { site: OTHER, action: Action::COUNT, frame };
+        };
+        if !forward::is_ours(address) {
+            publish(address, slot);
+        }
+        let (id, action) = slot.id_and_action();
+        place = Place { site: if id == 0 { OTHER } else { id }, action, frame };
+        let Some(rule) = place.action.as_step() else { return place };
+        // SAFETY: the collector compiled the rule for this very address.
+        let caller = unsafe { frame.caller(rule) };
+        if caller.address == 0 || caller.sp <= frame.sp || forward::is_ours(caller.address) {
+            // The outermost frame, a rule that leads nowhere, or an exception that operator new makes in vain for a call
+            // that counts nothing: the wrapper itself is the site.
+            break;
+        }
+        frame = caller;
+    }
+    place.action = Action::COUNT;
+    place
+}
+
+/// What to do at a site that is seen for the first time.
+fn first_action(header: &Header, address: usize) -> Action {
+    if modules::is_loader(address) {
+        return Action::LOADER;
+    }
+    let otherwise = if header.watch_all.load(Ordering::Relaxed) != 0 { Action::WATCH } else { Action::COUNT };
+    let count = header.wrapper_ranges.load(Ordering::Acquire) as usize;
+    // SAFETY: the session holds `MAX_RANGES` ranges.
+    let ranges =
+        unsafe { core::slice::from_raw_parts(WRAPPERS.load(Ordering::Relaxed), count.min(MAX_RANGES)) };
+    match wrapper::find(ranges, address as u64) {
+        // A table that was replaced meanwhile may have shown anything; the collector looks at every new site anyway.
+        Some(action) if header.wrapper_ranges.load(Ordering::Acquire) as usize == count => action,
+        _ => otherwise,
+    }
+}
+
+/// Forgets every site whose return address lies in `start..end`: another module lies there now and is not to be blamed
+/// for what the one before it did. The ids stay the collector's to report.
+pub fn forget(start: usize, end: usize) {
+    if lifecycle::header().is_none() {
+        return;
+    }
+    // SAFETY: an attached session has its tables set.
+    let slots = unsafe { core::slice::from_raw_parts(TABLE.load(Ordering::Acquire), SLOTS) };
+    for slot in slots {
+        let key = slot.key.load(Ordering::Relaxed) as usize;
+        if key > start && key <= end {
+            slot.forget();
+            caller::withdraw(caller_cache(), key as u64);
+        }
+    }
+}
+
+/// Copies the site table of a parent's session into its forked child's: the ids in the side table stay what they were.
+pub fn inherit(from: *const SiteSlot, to: *const SiteSlot) {
+    let infos = INFOS.load(Ordering::Relaxed);
+    let own_infos = to.cast::<u8>().wrapping_add(INFOS_AT - SLOTS_AT).cast::<SiteInfo>();
+    // SAFETY: both sessions hold `SLOTS` slots and `MAX_SITES` infos, and everything in them is atomic.
+    let from = unsafe { core::slice::from_raw_parts(from, SLOTS) };
+    // SAFETY: as above.
+    let to = unsafe { core::slice::from_raw_parts(to, SLOTS) };
+    for (from, to) in from.iter().zip(to) {
+        let key = from.key.load(Ordering::Acquire);
+        if key != 0 {
+            to.key.store(key, Ordering::Relaxed);
+            to.meaning.store(from.meaning.load(Ordering::Acquire), Ordering::Relaxed);
+        }
+    }
+    // SAFETY: as above.
+    let infos = unsafe { core::slice::from_raw_parts(infos, MAX_SITES) };
+    // SAFETY: as above.
+    let own_infos = unsafe { core::slice::from_raw_parts(own_infos, MAX_SITES) };
+    for (from, to) in infos.iter().zip(own_infos) {
+        let address = from.address.load(Ordering::Acquire);
+        if address != 0 {
+            to.address.store(address, Ordering::Relaxed);
+        }
+    }
+}
+
+/// One more of something that could not be done.
+pub fn bump(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}

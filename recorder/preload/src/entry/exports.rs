@@ -1,0 +1,204 @@
+//! HOT: the exported C symbols; the only file that exports anything.
+//!
+//! Every allocating entry point is a naked stub. The frequent ones call the real function and note what came of it ([`crate::arch::note`]);
+//! the others add the address of their own return address and the frame pointer to the arguments (the hook's view of its
+//! caller) and jump to the hook, which returns to the caller directly. What frees needs no caller.
+#![allow(unsafe_code)]
+#![allow(non_snake_case)] // names of the C++ ABI
+
+use crate::arch::note::{call_keeping, note_in_stub};
+use crate::cold::real;
+use crate::entry::forward;
+use crate::hot::free;
+use core::arch::naked_asm;
+use core::ffi::c_void;
+
+/// `name(arguments) => hook, register for the frame, register for rbp`.
+macro_rules! entry {
+    ($($name:ident ( $($argument:ident : $kind:ty),* ) $(-> $result:ty)? => $hook:path, $frame:literal, $rbp:literal;)*) => {$(
+        #[doc = concat!("`", stringify!($name), "`: jumps to its hook with its caller added to the arguments.")]
+        ///
+        /// # Safety
+        /// The contract of the C function of this name.
+        #[cfg_attr(not(test), unsafe(no_mangle))]
+        #[unsafe(naked)]
+        pub unsafe extern "C" fn $name($($argument: $kind),*) $(-> $result)? {
+            naked_asm!(
+                ".cfi_startproc",
+                concat!("mov ", $frame, ", rsp"),
+                concat!("mov ", $rbp, ", rbp"),
+                "jmp {hook}",
+                ".cfi_endproc",
+                hook = sym $hook,
+            )
+        }
+    )*};
+}
+
+/// `name(arguments) => hook`, in place: what frees needs no caller.
+macro_rules! plain_entry {
+    ($($name:ident ( $first:ident $(, $more:ident)* ) => $hook:path;)*) => {$(
+        #[doc = concat!("`", stringify!($name), "`: what its hook does.")]
+        ///
+        /// # Safety
+        /// The contract of the C function of this name.
+        #[cfg_attr(not(test), unsafe(no_mangle))]
+        pub unsafe extern "C" fn $name($first: Pointer $(, $more: usize)*) {
+            // SAFETY: passed on.
+            unsafe { $hook($first.cast() $(, $more)*) }
+        }
+    )*};
+}
+
+type Pointer = *mut c_void;
+
+/// `malloc`.
+///
+/// # Safety
+/// The contract of the C function of this name.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(naked)]
+pub unsafe extern "C" fn malloc(size: usize) -> Pointer {
+    note_in_stub!(
+        [call_keeping!("rdi", "qword ptr [rip + {real}]")],
+        [],
+        real = sym real::MALLOC,
+    )
+}
+
+/// `calloc`. A product that overflows has failed in the real calloc, so it is computed without a check.
+///
+/// # Safety
+/// The contract of the C function of this name.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(naked)]
+pub unsafe extern "C" fn calloc(count: usize, size: usize) -> Pointer {
+    note_in_stub!(
+        [
+            "mov rax, rdi",
+            "imul rax, rsi",
+            call_keeping!("rax", "qword ptr [rip + {real}]"),
+        ],
+        [],
+        real = sym real::CALLOC,
+    )
+}
+
+/// `realloc`.
+///
+/// # Safety
+/// The contract of the C function of this name.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(naked)]
+pub unsafe extern "C" fn realloc(old: Pointer, size: usize) -> Pointer {
+    note_in_stub!(
+        [
+            call_keeping!("rsi", "{reallocate}"),
+            "test rax, rax",
+            "jz 4f",
+        ],
+        ["4: ret"],
+        reallocate = sym free::reallocate,
+    )
+}
+
+/// `reallocarray`: realloc of a product.
+///
+/// # Safety
+/// The contract of the C function of this name.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(naked)]
+pub unsafe extern "C" fn reallocarray(old: Pointer, count: usize, size: usize) -> Pointer {
+    note_in_stub!(
+        [
+            "mov rcx, rdx",
+            "mov rax, rsi",
+            "mul rcx",
+            "jo 5f",
+            "mov rsi, rax",
+            call_keeping!("rsi", "{reallocate}"),
+            "test rax, rax",
+            "jz 4f",
+        ],
+        ["4: ret", "5: mov rdx, rcx", "jmp {overflow}"],
+        reallocate = sym free::reallocate,
+        overflow = sym forward::reallocarray_overflow,
+    )
+}
+
+/// operator new: the default one is malloc, of one byte for none, and an exception, and that is what is called in its place
+/// while it is the default one (see `forward`). Where malloc fails, the real one calls the new-handler and throws.
+macro_rules! new_entry {
+    ($($name:ident => $slow:path;)*) => {$(
+        #[doc = concat!("`", stringify!($name), "`.")]
+        ///
+        /// # Safety
+        /// The contract of the C++ function of this name.
+        #[cfg_attr(not(test), unsafe(no_mangle))]
+        #[unsafe(naked)]
+        pub unsafe extern "C" fn $name(size: usize) -> Pointer {
+            note_in_stub!(
+                [
+                    "cmp dword ptr [rip + {new_is}], {default}",
+                    "jne 5f",
+                    "push rdi",
+                    ".cfi_adjust_cfa_offset 8",
+                    "cmp rdi, 1",
+                    "adc rdi, 0",
+                    "call qword ptr [rip + {real}]",
+                    "pop rsi",
+                    ".cfi_adjust_cfa_offset -8",
+                    "test rax, rax",
+                    "jz 4f",
+                ],
+                ["4: mov rdi, rsi", "5: mov rsi, rsp", "mov rdx, rbp", "jmp {real_new}"],
+                new_is = sym forward::NEW_IS,
+                default = const forward::DEFAULT,
+                real = sym real::MALLOC,
+                real_new = sym $slow,
+            )
+        }
+    )*};
+}
+
+new_entry! {
+    _Znwm => forward::new_slow;
+    _Znam => forward::new_array_slow;
+}
+
+entry! {
+    posix_memalign(out: *mut Pointer, align: usize, size: usize) -> i32 => forward::on_posix_memalign, "rcx", "r8";
+    aligned_alloc(align: usize, size: usize) -> Pointer => forward::on_aligned_alloc, "rdx", "rcx";
+    memalign(align: usize, size: usize) -> Pointer => forward::on_memalign, "rdx", "rcx";
+    valloc(size: usize) -> Pointer => forward::on_valloc, "rsi", "rdx";
+    pvalloc(size: usize) -> Pointer => forward::on_pvalloc, "rsi", "rdx";
+
+    _ZnwmRKSt9nothrow_t(size: usize, tag: Pointer) -> Pointer => forward::on_new_nothrow, "rdx", "rcx";
+    _ZnamRKSt9nothrow_t(size: usize, tag: Pointer) -> Pointer => forward::on_new_array_nothrow, "rdx", "rcx";
+    _ZnwmSt11align_val_t(size: usize, align: usize) -> Pointer => forward::on_new_aligned, "rdx", "rcx";
+    _ZnamSt11align_val_t(size: usize, align: usize) -> Pointer => forward::on_new_array_aligned, "rdx", "rcx";
+    _ZnwmSt11align_val_tRKSt9nothrow_t(size: usize, align: usize, tag: Pointer) -> Pointer
+        => forward::on_new_aligned_nothrow, "rcx", "r8";
+    _ZnamSt11align_val_tRKSt9nothrow_t(size: usize, align: usize, tag: Pointer) -> Pointer
+        => forward::on_new_array_aligned_nothrow, "rcx", "r8";
+}
+
+plain_entry! {
+    free(allocation) => free::on_free;
+    cfree(allocation) => free::on_free;
+    free_sized(allocation) => free::on_free;
+    free_aligned_sized(allocation) => free::on_free;
+
+    _ZdlPv(allocation, second, third) => forward::on_delete;
+    _ZdaPv(allocation, second, third) => forward::on_delete_array;
+    _ZdlPvm(allocation, second, third) => forward::on_delete_sized;
+    _ZdaPvm(allocation, second, third) => forward::on_delete_array_sized;
+    _ZdlPvRKSt9nothrow_t(allocation, second, third) => forward::on_delete_nothrow;
+    _ZdaPvRKSt9nothrow_t(allocation, second, third) => forward::on_delete_array_nothrow;
+    _ZdlPvSt11align_val_t(allocation, second, third) => forward::on_delete_aligned;
+    _ZdaPvSt11align_val_t(allocation, second, third) => forward::on_delete_array_aligned;
+    _ZdlPvmSt11align_val_t(allocation, second, third) => forward::on_delete_sized_aligned;
+    _ZdaPvmSt11align_val_t(allocation, second, third) => forward::on_delete_array_sized_aligned;
+    _ZdlPvSt11align_val_tRKSt9nothrow_t(allocation, second, third) => forward::on_delete_aligned_nothrow;
+    _ZdaPvSt11align_val_tRKSt9nothrow_t(allocation, second, third) => forward::on_delete_array_aligned_nothrow;
+}

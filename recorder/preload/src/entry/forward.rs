@@ -1,0 +1,563 @@
+//! COLD: entry points that may call other entry points: the aligned family, reallocarray, operator new and delete.
+//!
+//! musl's posix_memalign calls aligned_alloc, libstdc++'s operator new calls malloc, jemalloc's does not. So while such a
+//! real function runs, its caller is *pending*: the first entry point inside it that allocates counts for that caller, and
+//! if none did, the outer one counts for itself. Every allocation is counted once, at the caller outside.
+//!
+//! operator new is too frequent for that. While it is the default one (libstdc++'s or libc++'s, no form of it replaced by
+//! the program) it is malloc plus an exception, and delete is free, so the hooks do just that. A program that replaces any
+//! form gets its own function called, always.
+#![allow(unsafe_code)]
+
+use crate::arch::note;
+use crate::cold::real::{self, Lazy, Seen};
+use crate::cold::{lifecycle, slow};
+use crate::hot::{free, thread};
+use core::ffi::c_void;
+use core::mem::transmute;
+use core::ptr;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+type Align = unsafe extern "C" fn(usize, usize) -> *mut u8;
+type PosixMemalign = unsafe extern "C" fn(*mut *mut u8, usize, usize) -> i32;
+type Page = unsafe extern "C" fn(usize) -> *mut u8;
+type ReallocArray = unsafe extern "C" fn(*mut u8, usize, usize) -> *mut u8;
+
+static POSIX_MEMALIGN: Lazy = Lazy::new(c"posix_memalign");
+static ALIGNED_ALLOC: Lazy = Lazy::new(c"aligned_alloc");
+static MEMALIGN: Lazy = Lazy::new(c"memalign");
+static VALLOC: Lazy = Lazy::new(c"valloc");
+static PVALLOC: Lazy = Lazy::new(c"pvalloc");
+static REALLOCARRAY: Lazy = Lazy::new(c"reallocarray");
+
+/// Looks up what the entry points here call, while nobody can notice; a C++ runtime that is loaded later, at its first use.
+pub fn resolve() {
+    for real in [&POSIX_MEMALIGN, &ALIGNED_ALLOC, &MEMALIGN, &VALLOC, &PVALLOC, &REALLOCARRAY] {
+        real.get();
+    }
+    if FORMS[NEW].real.is_there() {
+        FORMS.iter().for_each(|form| _ = form.real.get());
+        DELETE_FORMS.iter().for_each(|form| _ = form.get());
+        learn_new();
+    }
+}
+
+/// Runs a real function that returns an allocation, or null, and counts what came of it once.
+unsafe fn counted(
+    size: usize,
+    slack: usize,
+    caller: *const usize,
+    fp: usize,
+    call: impl FnOnce() -> *mut u8,
+) -> *mut u8 {
+    lifecycle::start();
+    let outermost = begin(size, slack, caller, fp);
+    let allocation = call();
+    if outermost && !end(caller) {
+        return allocation; // an entry point inside has counted it
+    }
+    // SAFETY: `caller` and `fp` come from the stub.
+    unsafe { note::note(allocation, size, caller, fp) }
+}
+
+/// Makes `caller` pending, unless one is already. `false`: one is, or nothing is counted anyway.
+fn begin(size: usize, slack: usize, caller: *const usize, fp: usize) -> bool {
+    if lifecycle::header().is_none() {
+        return false;
+    }
+    // SAFETY: the only reference to this thread's state in this call.
+    let tls = unsafe { thread::tls() };
+    if !tls.pending.caller.is_null() {
+        if caller < tls.pending.caller {
+            return false;
+        }
+        slow::thread_end_pending(tls); // its frame is gone, an exception or longjmp left it
+    }
+    tls.hidden_offset = tls.offset;
+    tls.offset = 0;
+    tls.pending = thread::Pending { caller, fp, size, slack };
+    true
+}
+
+/// Ends what `begin` began. `false`: an entry point inside has counted for it already.
+fn end(caller: *const usize) -> bool {
+    // SAFETY: the only reference to this thread's state in this call.
+    let tls = unsafe { thread::tls() };
+    let unconsumed = tls.pending.caller == caller;
+    if unconsumed {
+        slow::thread_end_pending(tls);
+    }
+    unconsumed
+}
+
+/// posix_memalign.
+///
+/// # Safety
+/// Called by its entry stub only, like every hook here.
+pub unsafe extern "C" fn on_posix_memalign(
+    out: *mut *mut u8,
+    align: usize,
+    size: usize,
+    caller: *const usize,
+    fp: usize,
+) -> i32 {
+    const ENOMEM: i32 = 12;
+    let mut status = ENOMEM;
+    let real = POSIX_MEMALIGN.get();
+    if real.is_null() {
+        return status;
+    }
+    // SAFETY: the type of posix_memalign.
+    let real: PosixMemalign = unsafe { transmute(real) };
+    let call = || {
+        // SAFETY: the target's own call.
+        status = unsafe { real(out, align, real::spaced(size)) };
+        // SAFETY: on success the function has stored the allocation there.
+        if status == 0 { unsafe { *out } } else { ptr::null_mut() }
+    };
+    // SAFETY: `caller` and `fp` come from the stub.
+    unsafe { counted(size, align, caller, fp, call) };
+    status
+}
+
+unsafe fn aligned(real: &Lazy, align: usize, size: usize, caller: *const usize, fp: usize) -> *mut u8 {
+    let real = real.get();
+    if real.is_null() {
+        return ptr::null_mut();
+    }
+    // SAFETY: the type of aligned_alloc and memalign.
+    let real: Align = unsafe { transmute(real) };
+    // SAFETY: the target's own call.
+    let call = || unsafe { real(align, real::spaced(size)) };
+    // SAFETY: `caller` and `fp` come from the stub.
+    unsafe { counted(size, align, caller, fp, call) }
+}
+
+/// aligned_alloc.
+///
+/// # Safety
+/// See [`on_posix_memalign`].
+pub unsafe extern "C" fn on_aligned_alloc(
+    align: usize,
+    size: usize,
+    caller: *const usize,
+    fp: usize,
+) -> *mut u8 {
+    // SAFETY: passed on.
+    unsafe { aligned(&ALIGNED_ALLOC, align, size, caller, fp) }
+}
+
+/// memalign.
+///
+/// # Safety
+/// See [`on_posix_memalign`].
+pub unsafe extern "C" fn on_memalign(align: usize, size: usize, caller: *const usize, fp: usize) -> *mut u8 {
+    // SAFETY: passed on.
+    unsafe { aligned(&MEMALIGN, align, size, caller, fp) }
+}
+
+unsafe fn paged(real: &Lazy, size: usize, caller: *const usize, fp: usize) -> *mut u8 {
+    const PAGE: usize = 4096;
+    let real = real.get();
+    if real.is_null() {
+        return ptr::null_mut();
+    }
+    // SAFETY: the type of valloc and pvalloc.
+    let real: Page = unsafe { transmute(real) };
+    // SAFETY: the target's own call.
+    let call = || unsafe { real(real::spaced(size)) };
+    // SAFETY: `caller` and `fp` come from the stub.
+    unsafe { counted(size, PAGE, caller, fp, call) }
+}
+
+/// valloc.
+///
+/// # Safety
+/// See [`on_posix_memalign`].
+pub unsafe extern "C" fn on_valloc(size: usize, caller: *const usize, fp: usize) -> *mut u8 {
+    // SAFETY: passed on.
+    unsafe { paged(&VALLOC, size, caller, fp) }
+}
+
+/// pvalloc.
+///
+/// # Safety
+/// See [`on_posix_memalign`].
+pub unsafe extern "C" fn on_pvalloc(size: usize, caller: *const usize, fp: usize) -> *mut u8 {
+    // SAFETY: passed on.
+    unsafe { paged(&PVALLOC, size, caller, fp) }
+}
+
+/// reallocarray of a product that overflows: it fails in the real function, which knows how.
+///
+/// # Safety
+/// See [`on_posix_memalign`].
+#[cold]
+pub unsafe extern "C" fn reallocarray_overflow(old: *mut u8, count: usize, size: usize) -> *mut u8 {
+    let real = REALLOCARRAY.get();
+    if real.is_null() {
+        return ptr::null_mut();
+    }
+    // SAFETY: the type of reallocarray.
+    let real: ReallocArray = unsafe { transmute(real) };
+    // SAFETY: the target's own call, bound to fail.
+    unsafe { real(old, count, size) }
+}
+
+// ---- operator new ----
+
+const UNKNOWN: u32 = 0;
+/// See [`NEW_IS`].
+pub const DEFAULT: u32 = 1;
+const REPLACED: u32 = 2;
+/// Whose operator new is: [`DEFAULT`], malloc plus an exception, or the program's.
+pub static NEW_IS: AtomicU32 = AtomicU32::new(UNKNOWN);
+
+#[inline(always)]
+fn new_is_malloc() -> bool {
+    NEW_IS.load(Ordering::Relaxed) == DEFAULT
+}
+
+#[cold]
+fn learn_new() {
+    // What the program sees must be ours, and what comes after us must be a C++ runtime's. Only then nobody is passed over.
+    let forms = [
+        c"_Znwm",
+        c"_Znam",
+        c"_ZnwmRKSt9nothrow_t",
+        c"_ZnamRKSt9nothrow_t",
+        c"_ZdlPv",
+        c"_ZdaPv",
+        c"_ZdlPvm",
+        c"_ZdaPvm",
+    ];
+    let unreplaced = forms.iter().all(|name| real::seen_at(real::global(name)) != Seen::Foreign);
+    let default = unreplaced
+        && FORMS[NEW].real.get_if_any().is_some_and(is_in_cxx_runtime)
+        && DELETE_FORMS[DELETE].get_if_any().is_some_and(is_in_cxx_runtime);
+    NEW_IS.store(if default { DEFAULT } else { REPLACED }, Ordering::Relaxed);
+}
+
+impl Lazy {
+    fn get_if_any(&self) -> Option<*mut c_void> {
+        let found = self.get();
+        (!found.is_null()).then_some(found)
+    }
+}
+
+fn is_in_cxx_runtime(function: *mut c_void) -> bool {
+    let (path, _) = real::module_of(function);
+    if path.is_null() {
+        return false;
+    }
+    let mut name = path.cast::<u8>();
+    let mut at = name;
+    loop {
+        // SAFETY: `path` is NUL-terminated, and the loop ends there.
+        match unsafe { *at } {
+            0 => break,
+            b'/' => name = at.wrapping_add(1),
+            _ => {}
+        }
+        at = at.wrapping_add(1);
+    }
+    [&b"libstdc++.so"[..], b"libc++.so", b"libc++abi.so"].iter().any(|prefix| {
+        // SAFETY: compares no further than the first difference, so not beyond the NUL.
+        prefix.iter().enumerate().all(|(i, &byte)| unsafe { *name.wrapping_add(i) } == byte)
+    })
+}
+
+/// One form of operator new.
+pub struct Form {
+    real: Lazy,
+    takes_align: bool,
+}
+
+const NEW: usize = 0;
+const NEW_ARRAY: usize = 1;
+static FORMS: [Form; 8] = [
+    Form { real: Lazy::new(c"_Znwm"), takes_align: false },
+    Form { real: Lazy::new(c"_Znam"), takes_align: false },
+    Form { real: Lazy::new(c"_ZnwmRKSt9nothrow_t"), takes_align: false },
+    Form { real: Lazy::new(c"_ZnamRKSt9nothrow_t"), takes_align: false },
+    Form { real: Lazy::new(c"_ZnwmSt11align_val_t"), takes_align: true },
+    Form { real: Lazy::new(c"_ZnamSt11align_val_t"), takes_align: true },
+    Form { real: Lazy::new(c"_ZnwmSt11align_val_tRKSt9nothrow_t"), takes_align: true },
+    Form { real: Lazy::new(c"_ZnamSt11align_val_tRKSt9nothrow_t"), takes_align: true },
+];
+
+/// A call of a real operator new, laid out by `edleak_call_new` on its stack.
+#[repr(C)]
+pub struct NewCall {
+    size: usize,
+    second: usize,
+    third: usize,
+    caller: *const usize,
+    fp: usize,
+    form: *const Form,
+    real_size: usize,
+}
+
+// The real operator new may throw. The exception passes through this frame, which is why it is not Rust: it has unwind
+// rules and nothing else. What `new_begins` began is then ended by the next entry point (`slow::attribute`).
+#[cfg(not(test))]
+core::arch::global_asm!(
+    ".pushsection .text.edleak_call_new,\"ax\",@progbits",
+    ".hidden edleak_call_new, edleak_call_new_return",
+    ".globl edleak_call_new, edleak_call_new_return",
+    ".type edleak_call_new, @function",
+    "edleak_call_new:",
+    ".cfi_startproc",
+    "sub rsp, 72",
+    ".cfi_adjust_cfa_offset 72",
+    "mov [rsp], rdi",
+    "mov [rsp + 8], rsi",
+    "mov [rsp + 16], rdx",
+    "mov [rsp + 24], rcx",
+    "mov [rsp + 32], r8",
+    "mov [rsp + 40], r9",
+    "mov rdi, rsp",
+    "call {begins}",
+    "mov rdi, [rsp + 48]",
+    "mov rsi, [rsp + 8]",
+    "mov rdx, [rsp + 16]",
+    "call rax",
+    "edleak_call_new_return:",
+    "mov rdi, rsp",
+    "mov rsi, rax",
+    "call {ends}",
+    "add rsp, 72",
+    ".cfi_adjust_cfa_offset -72",
+    "ret",
+    ".cfi_endproc",
+    ".size edleak_call_new, . - edleak_call_new",
+    ".popsection",
+    begins = sym new_begins,
+    ends = sym new_ends,
+);
+
+#[cfg(not(test))]
+unsafe extern "C" {
+    fn edleak_call_new(
+        size: usize,
+        second: usize,
+        third: usize,
+        caller: *const usize,
+        fp: usize,
+        form: *const c_void,
+    ) -> *mut u8;
+    static edleak_call_new_return: u8;
+}
+#[cfg(test)]
+#[allow(non_upper_case_globals)] // a label of the assembly above
+static edleak_call_new_return: u8 = 0;
+
+/// A return address is ours: a real operator new under way has called out, for memory of its own (its exception).
+pub fn is_ours(address: usize) -> bool {
+    address == (&raw const edleak_call_new_return) as usize
+}
+#[cfg(test)]
+unsafe fn edleak_call_new(
+    _: usize,
+    _: usize,
+    _: usize,
+    _: *const usize,
+    _: usize,
+    _: *const Form,
+) -> *mut u8 {
+    ptr::null_mut()
+}
+
+#[allow(dead_code)] // called by `edleak_call_new`
+unsafe extern "C" fn new_begins(call: *mut NewCall) -> *mut c_void {
+    // SAFETY: `edleak_call_new` has laid it out on its stack.
+    let call = unsafe { &mut *call };
+    // SAFETY: a form of `FORMS`.
+    let form = unsafe { &*call.form };
+    let slack = if form.takes_align { call.second } else { 1 };
+    call.real_size = real::spaced(call.size);
+    let real = form.real.get();
+    begin(call.size, slack, call.caller, call.fp);
+    if real.is_null() { without_runtime as *mut c_void } else { real }
+}
+
+#[allow(dead_code)] // called by `edleak_call_new`
+unsafe extern "C" fn new_ends(call: *const NewCall, allocation: *mut u8) -> *mut u8 {
+    // SAFETY: as in `new_begins`.
+    let call = unsafe { &*call };
+    // glibc's malloc was not asked: a pool of the program's, whose own allocations are counted where it makes them.
+    // Another allocator brings its own operator new, which needs no malloc; then this is the allocation.
+    if end(call.caller) && real::is_other() {
+        // SAFETY: `caller` and `fp` come from the stub.
+        return unsafe { note::note(allocation, call.size, call.caller, call.fp) };
+    }
+    allocation
+}
+
+// Nobody has an operator new, and yet somebody called ours: memory without the exception is the best there is.
+unsafe extern "C" fn without_runtime(size: usize) -> *mut u8 {
+    // SAFETY: any size.
+    unsafe { real::malloc(size.max(1)) }
+}
+
+/// The real operator new, with everything that it does.
+///
+/// # Safety
+/// See [`on_posix_memalign`].
+#[cold]
+pub unsafe extern "C" fn new_slow(size: usize, caller: *const usize, fp: usize) -> *mut u8 {
+    // SAFETY: passed on.
+    unsafe { new(NEW, size, 0, 0, caller, fp) }
+}
+
+/// The real operator new[].
+///
+/// # Safety
+/// See [`on_posix_memalign`].
+#[cold]
+pub unsafe extern "C" fn new_array_slow(size: usize, caller: *const usize, fp: usize) -> *mut u8 {
+    // SAFETY: passed on.
+    unsafe { new(NEW_ARRAY, size, 0, 0, caller, fp) }
+}
+
+unsafe fn new(
+    form: usize,
+    size: usize,
+    second: usize,
+    third: usize,
+    caller: *const usize,
+    fp: usize,
+) -> *mut u8 {
+    lifecycle::start();
+    if NEW_IS.load(Ordering::Relaxed) == UNKNOWN {
+        learn_new();
+    }
+    // SAFETY: a form of `FORMS`, and what the stub passed.
+    unsafe { edleak_call_new(size, second, third, caller, fp, (&raw const FORMS[form]).cast()) }
+}
+
+macro_rules! new_with_one {
+    ($($name:ident, $form:literal;)*) => {$(
+        /// A form of operator new with one argument more than the size.
+        ///
+        /// # Safety
+        /// See [`on_posix_memalign`].
+        pub unsafe extern "C" fn $name(size: usize, second: usize, caller: *const usize, fp: usize) -> *mut u8 {
+            // SAFETY: passed on.
+            unsafe { new($form, size, second, 0, caller, fp) }
+        }
+    )*};
+}
+
+macro_rules! new_with_two {
+    ($($name:ident, $form:literal;)*) => {$(
+        /// A form of operator new with two arguments more than the size.
+        ///
+        /// # Safety
+        /// See [`on_posix_memalign`].
+        pub unsafe extern "C" fn $name(
+            size: usize,
+            second: usize,
+            third: usize,
+            caller: *const usize,
+            fp: usize,
+        ) -> *mut u8 {
+            // SAFETY: passed on.
+            unsafe { new($form, size, second, third, caller, fp) }
+        }
+    )*};
+}
+
+new_with_one! {
+    on_new_nothrow, 2;
+    on_new_array_nothrow, 3;
+    on_new_aligned, 4;
+    on_new_array_aligned, 5;
+}
+new_with_two! {
+    on_new_aligned_nothrow, 6;
+    on_new_array_aligned_nothrow, 7;
+}
+
+// ---- operator delete ----
+
+const DELETE: usize = 0;
+static DELETE_FORMS: [Lazy; 12] = [
+    Lazy::new(c"_ZdlPv"),
+    Lazy::new(c"_ZdaPv"),
+    Lazy::new(c"_ZdlPvm"),
+    Lazy::new(c"_ZdaPvm"),
+    Lazy::new(c"_ZdlPvRKSt9nothrow_t"),
+    Lazy::new(c"_ZdaPvRKSt9nothrow_t"),
+    Lazy::new(c"_ZdlPvSt11align_val_t"),
+    Lazy::new(c"_ZdaPvSt11align_val_t"),
+    Lazy::new(c"_ZdlPvmSt11align_val_t"),
+    Lazy::new(c"_ZdaPvmSt11align_val_t"),
+    Lazy::new(c"_ZdlPvSt11align_val_tRKSt9nothrow_t"),
+    Lazy::new(c"_ZdaPvSt11align_val_tRKSt9nothrow_t"),
+];
+
+type Delete = unsafe extern "C" fn(*mut u8, usize, usize);
+
+#[cold]
+unsafe fn delete_slow(form: usize, allocation: *mut u8, second: usize, third: usize) {
+    lifecycle::start();
+    if NEW_IS.load(Ordering::Relaxed) == UNKNOWN {
+        learn_new();
+    }
+    let real = DELETE_FORMS[form].get();
+    if real.is_null() {
+        // SAFETY: without a C++ runtime, what `without_runtime` gave is malloc's.
+        return unsafe { free::on_free(allocation) };
+    }
+    // SAFETY: a form of operator delete takes at most three arguments and ignores those it does not have.
+    let real: Delete = unsafe { transmute(real) };
+    if !real::is_other() {
+        // What it frees, it frees through our free.
+        // SAFETY: the target's own call.
+        return unsafe { real(allocation, second, third) };
+    }
+    // Another allocator's operator delete may free on its own, or through our free, which is told not to wonder.
+    // SAFETY: what the target passed.
+    slow::count_taken(unsafe { slow::take(allocation) });
+    // SAFETY: the only reference to this thread's state at this point.
+    unsafe { thread::tls() }.deleting = allocation;
+    // SAFETY: the target's own call.
+    unsafe { real(allocation, second, third) };
+    // SAFETY: as above.
+    unsafe { thread::tls() }.deleting = ptr::null_mut();
+}
+
+macro_rules! delete {
+    ($($name:ident, $form:literal;)*) => {$(
+        /// A form of operator delete: free, while operator new is malloc.
+        ///
+        /// # Safety
+        /// See [`on_posix_memalign`].
+        #[inline(always)]
+        pub unsafe fn $name(allocation: *mut u8, second: usize, third: usize) {
+            if new_is_malloc() {
+                // SAFETY: the default operator delete does no more.
+                unsafe { free::on_free(allocation) }
+            } else {
+                // SAFETY: passed on.
+                unsafe { delete_slow($form, allocation, second, third) }
+            }
+        }
+    )*};
+}
+
+delete! {
+    on_delete, 0;
+    on_delete_array, 1;
+    on_delete_sized, 2;
+    on_delete_array_sized, 3;
+    on_delete_nothrow, 4;
+    on_delete_array_nothrow, 5;
+    on_delete_aligned, 6;
+    on_delete_array_aligned, 7;
+    on_delete_sized_aligned, 8;
+    on_delete_array_sized_aligned, 9;
+    on_delete_aligned_nothrow, 10;
+    on_delete_array_aligned_nothrow, 11;
+}

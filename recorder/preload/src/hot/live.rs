@@ -1,0 +1,482 @@
+//! HOT: the side table: address → (site, size) of every live allocation.
+//!
+//! Two levels: 2²¹ pointers, one per 64 MiB of address space, to leaves of one 4-byte entry per 32 bytes. The blocks of
+//! glibc lie at least 32 bytes apart and other allocators are asked for at least 32 bytes (`real`), so an entry is one
+//! allocation's. The table costs at most an eighth of the heap, only where there is heap.
+//!
+//! | bits   | field | of a small allocation, whose free is nothing but counting                              |
+//! |--------|-------|---------------------------------------------------------------------------------------|
+//! | 0..16  | site  | the site's id, never 0; the whole entry is 0 where there is no allocation             |
+//! | 16..31 | size  | requested bytes, below [`LARGE`]                                                      |
+//! | 31     | slow  | 0                                                                                     |
+//!
+//! | bits   | field | of one that is large, or special: its free is more than counting, `slow` knows what   |
+//! |--------|-------|---------------------------------------------------------------------------------------|
+//! | 0..19  | site  | the site's id, or a stack's                                                           |
+//! | 19..31 | size  | requested bytes; 4,095: that many or more, the size is in the next four entries       |
+//! | 31     | slow  | 1                                                                                     |
+//!
+//! These four are slow entries of site 0, which is no allocation's, with twelve bits of the size each, and bit 47 of it tells whether
+//! the allocation is special: so whoever finds one that was left behind does not take it for an allocation.
+#![allow(unsafe_code)]
+
+use crate::cold::sys;
+use crate::hot::tables::TABLES;
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use edleak_session::counters::SiteOffset;
+use edleak_session::site::MAX_SITES;
+use edleak_session::stack::MAX_CELLS;
+
+/// Sizes from here on take more entries than one.
+pub const LARGE: usize = 1 << 15;
+pub const SITE_BITS: u32 = 16;
+const _: () = assert!(MAX_SITES <= 1 << SITE_BITS);
+const SLOW: u32 = 1 << 31;
+const _: () = assert!(LARGE << SITE_BITS == SLOW as usize);
+const SLOW_SITE_BITS: u32 = 19;
+const _: () = assert!(MAX_SITES + MAX_CELLS <= 1 << SLOW_SITE_BITS);
+const SLOW_SIZE_BITS: u32 = 12;
+/// Sizes of slow entries from here on are in the next entries, which an allocation of that size always covers.
+const SLOW_LARGE: usize = (1 << SLOW_SIZE_BITS) - 1;
+const SIZE_ENTRIES: usize = 4;
+const LARGE_IS_SPECIAL: usize = 1 << 47;
+const _: () = assert!(LARGE_IS_SPECIAL << 1 == 1 << (SIZE_ENTRIES as u32 * SLOW_SIZE_BITS));
+const _: () = assert!(SIZE_ENTRIES << GRANULE_SHIFT < SLOW_LARGE);
+/// Of a small entry less than this remains when 1 is taken off.
+pub const SMALL: u32 = SLOW - 1;
+pub const GRANULE_SHIFT: usize = 5;
+pub const LEAF_SHIFT: usize = 26;
+pub const LEAF_ENTRIES: usize = 1 << (LEAF_SHIFT - GRANULE_SHIFT);
+const LEAF_BYTES: usize = LEAF_ENTRIES * 4;
+pub const LEAVES: usize = 1 << (47 - LEAF_SHIFT);
+
+/// The upper level: pointers to leaves.
+#[repr(transparent)]
+pub struct Top([AtomicPtr<AtomicU32>; LEAVES]);
+
+impl Top {
+    /// No leaf at all.
+    pub const fn new() -> Top {
+        Top([const { AtomicPtr::new(ptr::null_mut()) }; LEAVES])
+    }
+}
+
+/// One entry of the table.
+#[derive(Clone, Copy)]
+pub struct Entry(*const AtomicU32);
+
+/// What an entry holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Found(u32);
+
+/// A small entry, less 1, which its site is never 0 for: absent and slow entries are then the greatest of all.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Small(u32);
+
+impl Found {
+    /// Nothing lives here.
+    #[inline(always)]
+    pub fn is_absent(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The entry as a small one, if it is one; one comparison tells it from absent, large and special. `small` is [`SMALL`], or 0 where
+    /// nothing is to be taken for small.
+    #[inline(always)]
+    pub fn small(self, small: u32) -> Option<Small> {
+        let less = self.0.wrapping_sub(1);
+        if less < small { Some(Small(less)) } else { None }
+    }
+
+    fn is_slow(self) -> bool {
+        self.0 & SLOW != 0
+    }
+
+    fn slow_site(self) -> u32 {
+        self.0 & ((1 << SLOW_SITE_BITS) - 1)
+    }
+
+    fn slow_size(self) -> usize {
+        ((self.0 & !SLOW) >> SLOW_SITE_BITS) as usize
+    }
+
+    fn is_large(self) -> bool {
+        self.is_slow() && self.slow_size() == SLOW_LARGE
+    }
+
+    /// The allocation at `address` that this is the entry of, if it is one; a large one's size lies behind it.
+    fn allocation_at(self, address: usize) -> Option<Allocation> {
+        if self.is_absent() {
+            return None;
+        }
+        if let Some(small) = self.small(SMALL) {
+            return Some(small.into());
+        }
+        if self.slow_site() == 0 {
+            return None; // a part of a size, or what null is marked with
+        }
+        if !self.is_large() {
+            return Some(Allocation { site: self.slow_site(), size: self.slow_size(), special: true });
+        }
+        let size = (0..SIZE_ENTRIES).try_fold(0, |size, n| {
+            let part = size_entry(address, n)?.load().slow_size();
+            Some(size | part << (n as u32 * SLOW_SIZE_BITS))
+        })?;
+        let special = size & LARGE_IS_SPECIAL != 0;
+        Some(Allocation { site: self.slow_site(), size: size & !LARGE_IS_SPECIAL, special })
+    }
+}
+
+impl Small {
+    /// Its site.
+    #[inline(always)]
+    pub fn site(self) -> SiteOffset {
+        SiteOffset::of((self.0 & ((1 << SITE_BITS) - 1)) + 1)
+    }
+
+    /// Its size.
+    #[inline(always)]
+    pub fn size(self) -> usize {
+        (self.0 >> SITE_BITS) as usize
+    }
+}
+
+impl From<Small> for Allocation {
+    fn from(small: Small) -> Allocation {
+        Allocation { site: small.site().id(), size: small.size(), special: false }
+    }
+}
+
+/// The entry that holds part `n` of the size of a large allocation.
+fn size_entry(address: usize, n: usize) -> Option<Entry> {
+    entry_of((address + ((n + 1) << GRANULE_SHIFT)) as *const u8)
+}
+
+impl Entry {
+    /// What it holds.
+    #[inline(always)]
+    pub fn load(self) -> Found {
+        // SAFETY: an `Entry` is made by `entry_of` or `entry_or_leaf` and lies in a leaf; leaves are never unmapped.
+        Found(unsafe { &*self.0 }.load(Ordering::Relaxed))
+    }
+
+    /// Forgets a small allocation.
+    #[inline(always)]
+    pub fn clear(self) {
+        // SAFETY: as in `load`.
+        unsafe { &*self.0 }.store(0, Ordering::Relaxed);
+    }
+
+    /// Notes a small allocation: `size` below [`LARGE`].
+    #[inline(always)]
+    pub fn store_small(self, site: SiteOffset, size: usize) {
+        self.store(site.id() | (size as u32) << SITE_BITS);
+    }
+
+    #[inline(always)]
+    fn store(self, raw: u32) {
+        // SAFETY: as in `load`.
+        unsafe { &*self.0 }.store(raw, Ordering::Relaxed);
+    }
+}
+
+/// The entry of an address, if its leaf exists. Null and any other number a target may pass to free are just addresses.
+#[inline(always)]
+pub fn entry_of(allocation: *const u8) -> Option<Entry> {
+    let address = allocation as usize;
+    // SAFETY: the index is masked to the table's size.
+    let leaf =
+        unsafe { TABLES.top.0.get_unchecked((address >> LEAF_SHIFT) & (LEAVES - 1)) }.load(Ordering::Relaxed);
+    if leaf.is_null() {
+        return None;
+    }
+    // SAFETY: the index is masked to the leaf's size.
+    Some(Entry(unsafe { leaf.add((address >> GRANULE_SHIFT) & (LEAF_ENTRIES - 1)) }))
+}
+
+/// The entry of an address; maps its leaf if need be. `None`: there is no memory for the leaf.
+fn entry_or_leaf(address: usize) -> Option<Entry> {
+    if let Some(entry) = entry_of(address as *const u8) {
+        return Some(entry);
+    }
+    let top = &TABLES.top.0[(address >> LEAF_SHIFT) & (LEAVES - 1)];
+    let leaf = sys::map_private(LEAF_BYTES)?.cast::<AtomicU32>();
+    if address >> LEAF_SHIFT == 0 {
+        // A program at a fixed low address may have its heap here. Null is in this leaf, and must never look like a small
+        // allocation or like a place for one.
+        Entry(leaf).store(SLOW);
+    }
+    MADE.add((address >> LEAF_SHIFT) & (LEAVES - 1));
+    if let Err(theirs) = top.compare_exchange(ptr::null_mut(), leaf, Ordering::AcqRel, Ordering::Acquire) {
+        debug_assert!(!theirs.is_null());
+        sys::unmap(leaf.cast(), LEAF_BYTES);
+    }
+    entry_of(address as *const u8)
+}
+
+/// Keeps the kernel from backing the top level with huge pages: a program that allocates little touches little of it.
+pub fn keep_small() {
+    sys::no_huge_pages((&raw const TABLES.top).cast(), size_of::<Top>());
+}
+
+/// An allocation as the table remembers it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Allocation {
+    /// Its site's id.
+    pub site: u32,
+    /// Requested bytes.
+    pub size: usize,
+    /// Freeing it is more than counting.
+    pub special: bool,
+}
+
+/// Notes an allocation of any size. Returns what was still noted at the address: an allocation whose free no hook saw.
+/// `Err`: there is no memory for the table.
+pub fn insert(address: *const u8, allocation: Allocation) -> Result<Option<Allocation>, ()> {
+    let entry = entry_or_leaf(address as usize).ok_or(())?;
+    let stale = take(address);
+    if !allocation.special && allocation.size < LARGE {
+        entry.store_small(SiteOffset::of(allocation.site), allocation.size);
+    } else if allocation.size < SLOW_LARGE {
+        entry.store(allocation.site | (allocation.size as u32) << SLOW_SITE_BITS | SLOW);
+    } else {
+        let flag = if allocation.special { LARGE_IS_SPECIAL } else { 0 };
+        for n in 0..SIZE_ENTRIES {
+            let part = (allocation.size | flag) >> (n as u32 * SLOW_SIZE_BITS) & SLOW_LARGE;
+            let at = address as usize + ((n + 1) << GRANULE_SHIFT);
+            entry_or_leaf(at).ok_or(())?.store(SLOW | (part as u32) << SLOW_SITE_BITS);
+        }
+        entry.store(allocation.site | (SLOW_LARGE as u32) << SLOW_SITE_BITS | SLOW);
+    }
+    Ok(stale)
+}
+
+/// Forgets the allocation at an address and tells what it was.
+pub fn take(address: *const u8) -> Option<Allocation> {
+    if address.is_null() {
+        return None;
+    }
+    let entry = entry_of(address)?;
+    let found = entry.load();
+    let was = found.allocation_at(address as usize)?;
+    if found.is_large() {
+        (0..SIZE_ENTRIES).filter_map(|n| size_entry(address as usize, n)).for_each(Entry::clear);
+    }
+    entry.clear();
+    Some(was)
+}
+
+/// Which leaves there are, so that nobody has to look at all of the upper level: a bit for each, and a bit for each word of these. Bits
+/// are set before the leaf is there, and never cleared.
+struct Made {
+    words: [AtomicU64; LEAVES / 64],
+    summary: [AtomicU64; LEAVES / 64 / 64],
+}
+
+static MADE: Made = Made {
+    words: [const { AtomicU64::new(0) }; LEAVES / 64],
+    summary: [const { AtomicU64::new(0) }; LEAVES / 64 / 64],
+};
+
+impl Made {
+    fn add(&self, region: usize) {
+        let word = region / 64;
+        self.words[word].fetch_or(1 << (region % 64), Ordering::Relaxed);
+        self.summary[word / 64].fetch_or(1 << (word % 64), Ordering::Release);
+    }
+
+    fn regions(&self) -> impl Iterator<Item = usize> {
+        let words = self.summary.iter().enumerate().flat_map(|(at, bits)| ones(at, bits));
+        words.flat_map(|word| ones(word, &self.words[word]))
+    }
+}
+
+/// The numbers of the bits that are set in word `at` of a row.
+fn ones(at: usize, bits: &AtomicU64) -> impl Iterator<Item = usize> + use<> {
+    let bits = bits.load(Ordering::Acquire);
+    (0..64).filter(move |bit| bits >> bit & 1 != 0).map(move |bit| at * 64 + bit)
+}
+
+/// Shows every allocation in the table and its address to `visit`, which may insert it anew. A leaf is eight megabytes of which a small
+/// heap has touched some pages, and merely reading the others would have them all mapped; the kernel says which there are.
+pub fn for_each(mut visit: impl FnMut(*const u8, Allocation)) {
+    let pagemap = sys::open(b"/proc/self/pagemap\0", false);
+    for region in MADE.regions() {
+        let leaf = TABLES.top.0[region].load(Ordering::Acquire);
+        if leaf.is_null() {
+            continue;
+        }
+        for first in (0..LEAF_PAGES).step_by(PAGES_AT_A_TIME) {
+            let flags = page_flags(pagemap, leaf.wrapping_add(first * PAGE_ENTRIES));
+            for page in
+                (0..PAGES_AT_A_TIME).filter(|&page| flags.is_none_or(|flags| flags[page] & THERE != 0))
+            {
+                let first = (first + page) * PAGE_ENTRIES;
+                for index in first..first + PAGE_ENTRIES {
+                    let address = region << LEAF_SHIFT | index << GRANULE_SHIFT;
+                    // SAFETY: the index is below the leaf's size.
+                    let found = Entry(unsafe { leaf.add(index) }).load();
+                    if let Some(allocation) = found.allocation_at(address) {
+                        visit(address as *const u8, allocation);
+                    }
+                }
+            }
+        }
+    }
+    if let Some(pagemap) = pagemap {
+        sys::close(pagemap);
+    }
+}
+
+const PAGE_BYTES: usize = 4096;
+const PAGE_ENTRIES: usize = PAGE_BYTES / size_of::<AtomicU32>();
+const LEAF_PAGES: usize = LEAF_ENTRIES / PAGE_ENTRIES;
+const PAGES_AT_A_TIME: usize = 128;
+const _: () = assert!(LEAF_PAGES.is_multiple_of(PAGES_AT_A_TIME));
+/// In an entry of /proc/PID/pagemap: the page is in memory, or swapped out.
+const THERE: u64 = 3 << 62;
+
+/// What the kernel says of so many pages from `from` on; `None` where it says nothing.
+fn page_flags(pagemap: Option<usize>, from: *const AtomicU32) -> Option<[u64; PAGES_AT_A_TIME]> {
+    const BYTES: usize = size_of::<u64>();
+    let mut bytes = [0; PAGES_AT_A_TIME * BYTES];
+    let read = sys::read_at(pagemap?, &mut bytes, from.addr() / PAGE_BYTES * BYTES);
+    let mut flags = [0; PAGES_AT_A_TIME];
+    for (flags, bytes) in flags.iter_mut().zip(bytes.as_chunks().0) {
+        *flags = u64::from_ne_bytes(*bytes);
+    }
+    (read == bytes.len()).then_some(flags)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(address: usize) -> *const u8 {
+        address as *const u8
+    }
+
+    fn allocation(site: u32, size: usize) -> Allocation {
+        Allocation { site, size, special: false }
+    }
+
+    // Addresses nobody maps: the table never touches what it describes. Tests run side by side, so each has its own.
+    const BASE: usize = 0x1234_0000_0000;
+
+    #[test]
+    fn every_size_comes_back_across_the_boundary_of_large() {
+        for (i, size) in
+            [0, 1, 31, 4094, 4095, 4096, 32_766, 32_767, 32_768, 65_536, u32::MAX as usize, (1 << 47) - 1]
+                .into_iter()
+                .enumerate()
+        {
+            for (site, special) in
+                [(1 + i as u32, false), ((1 << SITE_BITS) - 1, false), ((1 << SLOW_SITE_BITS) - 1, true)]
+            {
+                let address = at(BASE + (30 << LEAF_SHIFT) + i * (1 << 20));
+                let allocation = Allocation { site, size, special };
+                assert_eq!(insert(address, allocation), Ok(None));
+                assert_eq!(take(address), Some(allocation));
+                assert_eq!(take(address), None);
+                assert_eq!(take(at(address as usize + 32)), None, "a large size leaves nothing behind");
+            }
+        }
+    }
+
+    #[test]
+    fn a_large_allocation_may_end_a_leaf() {
+        let address = at(BASE + (3 << LEAF_SHIFT) - 32);
+        assert_eq!(insert(address, allocation(9, 50_000)), Ok(None));
+        assert_eq!(take(address), Some(allocation(9, 50_000)));
+    }
+
+    // What a forked child does with what it inherits; the sizes of one that ends a leaf lie in the next.
+    #[test]
+    fn every_allocation_is_shown_once_and_may_be_inserted_anew() {
+        let base = BASE + (9 << LEAF_SHIFT);
+        let mine = |address: *const u8| (base..base + (2 << LEAF_SHIFT)).contains(&(address as usize));
+        let all = [
+            (base, Allocation { site: 3, size: 10, special: false }),
+            (base + 32, Allocation { site: 4, size: 4094, special: true }),
+            (base + 4160, Allocation { site: 5, size: 1 << 33, special: true }),
+            ((base + (1 << LEAF_SHIFT)) - 32, Allocation { site: 6, size: 50_000, special: false }),
+            (base + (1 << LEAF_SHIFT) + 51_200, Allocation { site: 7, size: 0, special: false }),
+        ];
+        for (address, allocation) in all {
+            assert_eq!(insert(at(address), allocation), Ok(None));
+        }
+        let mut shown = std::vec::Vec::new();
+        for_each(|address, allocation| {
+            if mine(address) {
+                shown.push((address as usize, allocation));
+                let plain = Allocation { site: allocation.site + 100, special: false, ..allocation };
+                assert_eq!(insert(address, plain), Ok(Some(allocation)));
+            }
+        });
+        assert_eq!(shown, all);
+        for (address, was) in all {
+            assert_eq!(take(at(address)), Some(Allocation { site: was.site + 100, special: false, ..was }));
+        }
+    }
+
+    #[test]
+    fn null_is_never_an_allocation() {
+        assert_eq!(insert(at(0x40_0000), allocation(2, 64)), Ok(None));
+        let null = entry_of(ptr::null()).expect("its leaf is mapped").load();
+        assert!(null.small(SMALL).is_none() && !null.is_absent());
+        assert_eq!(take(ptr::null()), None);
+        assert_eq!(take(at(0x40_0000)), Some(allocation(2, 64)));
+    }
+
+    // Somebody gave a large block back behind our back, and its memory came again, a little further on.
+    #[test]
+    fn the_size_of_what_is_gone_is_no_allocation() {
+        let address = BASE + 0xa0_0000;
+        assert_eq!(insert(at(address), allocation(8, 0x1234_5678_9abc)), Ok(None));
+        for n in 1..8 {
+            assert_eq!(take(at(address + 32 * n)), None);
+            assert_eq!(insert(at(address + 32 * n), allocation(9, 20)), Ok(None));
+        }
+    }
+
+    #[test]
+    fn neighbours_of_32_bytes_do_not_meet() {
+        for i in 0..64 {
+            assert_eq!(insert(at(BASE + 0x40_0010 + i * 32), allocation(i as u32 + 1, i)), Ok(None));
+        }
+        for i in 0..64 {
+            assert_eq!(take(at(BASE + 0x40_0010 + i * 32)), Some(allocation(i as u32 + 1, i)));
+        }
+    }
+
+    #[test]
+    fn an_allocation_that_nobody_freed_is_reported_when_its_address_comes_again() {
+        let address = at(BASE + 0x80_0000);
+        assert_eq!(insert(address, allocation(3, 100)), Ok(None));
+        assert_eq!(insert(address, allocation(4, 50_000)), Ok(Some(allocation(3, 100))));
+        assert_eq!(insert(address, allocation(5, 10)), Ok(Some(allocation(4, 50_000))));
+        assert_eq!(take(address), Some(allocation(5, 10)));
+    }
+
+    #[test]
+    fn one_comparison_tells_small_from_absent_large_and_special() {
+        let address = at(BASE + 0xc0_0000);
+        let entry = || entry_of(address).expect("its leaf is mapped");
+        for (size, special, small) in [
+            (0, false, true),
+            (LARGE - 1, false, true),
+            (LARGE, false, false),
+            (0, true, false),
+            (LARGE - 1, true, false),
+        ] {
+            for site in [1, (1 << SITE_BITS) - 1] {
+                insert(address, Allocation { site, size, special }).expect("there is memory");
+                assert_eq!(entry().load().small(SMALL).is_some(), small, "size {size}, special {special}");
+                assert!(entry().load().small(0).is_none());
+                take(address);
+                assert!(entry().load().small(SMALL).is_none(), "absent");
+            }
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! HOT: this thread's counters, and what it is in the middle of.
+//!
+//! A thread's state is 64 bytes of initial-exec thread-local storage without a destructor. Its first word is not a pointer
+//! to its counters but the offset of an [`Own`] in [`Page`]: the kernel wipes that page in a forked child
+//! (`MADV_WIPEONFORK`), so there every thread finds zeros and leaves the fast path, with no `pthread_atfork` and however
+//! the fork was made. An offset of 0 finds zeros too: not started, or in the middle of an entry point that calls others.
+#![allow(unsafe_code)]
+
+use crate::arch;
+use crate::hot::live;
+use crate::hot::tables::TABLES;
+use core::cell::UnsafeCell;
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence};
+use edleak_session::counters::Counters;
+use edleak_session::header::Header;
+use edleak_session::layout::{MAX_SHARDS, Shard, owner_thread, owner_word};
+use edleak_session::site::MAX_SITES;
+
+/// What a thread knows of itself.
+#[repr(C)]
+pub struct Tls {
+    /// Offset in [`Page`] of this thread's [`Own`]; 0: leave the fast path.
+    pub offset: usize,
+    /// What `offset` was, while `pending` hides it.
+    pub hidden_offset: usize,
+    /// An entry point that may call other entry points is under way on this thread.
+    pub pending: Pending,
+    /// The address that an operator delete under way has already counted as freed.
+    pub deleting: *mut u8,
+    /// Slow allocations of a thread that owns no shard, to ask again for one every now and then.
+    pub shared_calls: usize,
+}
+const _: () = assert!(size_of::<Tls>() == 64);
+
+impl Tls {
+    /// The state of a new thread: what thread-local storage begins as.
+    pub const fn new() -> Tls {
+        Tls {
+            offset: 0,
+            hidden_offset: 0,
+            pending: Pending { caller: ptr::null(), fp: 0, size: 0, slack: 0 },
+            deleting: ptr::null_mut(),
+            shared_calls: 0,
+        }
+    }
+}
+
+/// An entry point under way that may call other entry points; the first of those to allocate counts for it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Pending {
+    /// Its caller; null: none is under way.
+    pub caller: *const usize,
+    /// The frame pointer of its caller.
+    pub fp: usize,
+    /// The size it was asked for.
+    pub size: usize,
+    /// How much more than that it may ask the entry point that it calls for (alignment, at least one byte).
+    pub slack: usize,
+}
+
+/// What a thread counts with on the fast path. All limits are zero where it is not to: so whether a size is small enough and
+/// whether there are counters at all is one comparison.
+///
+/// Written by the thread that attaches the process to a session, before any thread holds its offset, so read plainly; and wiped in a
+/// forked child, which may happen between two reads, if a signal handler forks.
+#[repr(C)]
+pub struct Own {
+    /// This thread's shard; null: leave the fast path.
+    pub counters: *const Counters,
+    /// Sizes below are small: [`live::LARGE`], or 0.
+    pub size_limit: usize,
+    /// What [`live::Found::small`] is asked with: [`live::SMALL`], or 0.
+    small: u32,
+    reserved: [u32; 3],
+}
+const _: () = assert!(size_of::<Own>() == 32);
+
+impl Own {
+    const NONE: Own = Own { counters: ptr::null(), size_limit: 0, small: 0, reserved: [0; 3] };
+
+    /// The small allocation that was found in the side table, if it is one and a thread may count its free, and the counters for that:
+    /// read before the limit, so that they are there wherever that lets anything pass.
+    ///
+    /// # Safety
+    /// `own` comes from [`own`].
+    #[inline(always)]
+    pub unsafe fn small(own: *const Own, found: live::Found) -> Option<(live::Small, *const Counters)> {
+        // SAFETY: as the caller says.
+        let counters = unsafe { &raw const (*own).counters };
+        // SAFETY: as above. Volatile, or the compiler reads it where it is needed, behind the limit.
+        let counters = unsafe { counters.read_volatile() };
+        compiler_fence(Ordering::SeqCst);
+        // SAFETY: as above.
+        found.small(unsafe { (*own).small }).map(|small| (small, counters))
+    }
+}
+
+/// The page that a forked child finds wiped.
+#[repr(C, align(4096))]
+pub struct Page {
+    /// Entry 0 stays zero; entry n is for the owner of shard n − 1.
+    own: [UnsafeCell<Own>; MAX_SHARDS + 1],
+    /// 1 once the session is attached; 0 again in a forked child.
+    pub alive: AtomicU32,
+    fill: UnsafeCell<[u8; FILL]>,
+}
+const FILL: usize = 4096 - (MAX_SHARDS + 1) * size_of::<Own>() - 4;
+const _: () = assert!(size_of::<Page>() == 4096);
+
+// SAFETY: in each process one thread writes the entries of `own`, before any other has an offset; `fill` is never touched; `alive` is
+// atomic.
+unsafe impl Sync for Page {}
+
+impl Page {
+    /// Nobody counts.
+    pub const fn new() -> Page {
+        Page {
+            own: [const { UnsafeCell::new(Own::NONE) }; MAX_SHARDS + 1],
+            alive: AtomicU32::new(0),
+            fill: UnsafeCell::new([0; FILL]),
+        }
+    }
+
+    fn counters(&self, shard: usize) -> *const Counters {
+        let own = self.own[(shard + 1) % (MAX_SHARDS + 1)].get();
+        // SAFETY: whoever asks has found the session attached, so nobody writes to it any more.
+        unsafe { (*own).counters }
+    }
+}
+
+/// What this thread counts with: an entry of the page, since an offset is 0 or was computed in `counting`.
+#[inline(always)]
+pub fn own() -> *const Own {
+    (&raw const TABLES.page).cast::<u8>().wrapping_add(arch::tls_first_word()).cast::<Own>()
+}
+
+/// This thread's counters; null: leave the fast path.
+#[inline(always)]
+pub fn counters() -> *const Counters {
+    // SAFETY: see `own`.
+    unsafe { (*own()).counters }
+}
+
+/// Counts the free of a small allocation in this thread's own counters.
+///
+/// # Safety
+/// `counters` is this thread's, not null.
+#[inline(always)]
+pub unsafe fn count_free(counters: *const Counters, small: live::Small) {
+    let (site, size) = (small.site(), small.size());
+    // SAFETY: a shard has `MAX_SITES` counters, and the site of a small entry is one of the table's, whose ids are below that.
+    unsafe { &*counters.wrapping_byte_add(site.bytes()) }.sub_owned(size as u64);
+}
+
+/// Where a thread that has left the fast path counts.
+#[derive(Clone, Copy)]
+pub enum Counting {
+    /// In a shard of its own.
+    Owned(*const Counters),
+    /// In the last shard, with others.
+    Shared(*const Counters),
+}
+
+impl Counting {
+    /// Counts an allocation.
+    pub fn alloc(self, site: u32, size: usize) {
+        debug_assert!((site as usize) < MAX_SITES);
+        match self {
+            // SAFETY: both variants hold a whole shard, and `site` is an id of the table.
+            Counting::Owned(base) => unsafe { &*base.wrapping_add(site as usize) }.add_owned(size as u64),
+            // SAFETY: as above.
+            Counting::Shared(base) => unsafe { &*base.wrapping_add(site as usize) }.add_shared(size as u64),
+        }
+    }
+
+    /// Counts a free.
+    pub fn free(self, site: u32, size: usize) {
+        debug_assert!((site as usize) < MAX_SITES);
+        match self {
+            // SAFETY: as in `alloc`.
+            Counting::Owned(base) => unsafe { &*base.wrapping_add(site as usize) }.sub_owned(size as u64),
+            // SAFETY: as in `alloc`.
+            Counting::Shared(base) => unsafe { &*base.wrapping_add(site as usize) }.sub_shared(size as u64),
+        }
+    }
+}
+
+/// The shards of the attached session.
+static SHARDS: AtomicPtr<Shard> = AtomicPtr::new(ptr::null_mut());
+static SHARD_COUNT: AtomicU32 = AtomicU32::new(0);
+/// Offset of the thread id from the thread pointer; 0: not known (see `lifecycle`).
+static TID_OFFSET: AtomicU64 = AtomicU64::new(0);
+
+/// Makes the shards of a session known. Called once for each session, before [`Page::alive`] is set.
+pub fn set_shards(shards: *mut Shard, counters: *mut Counters, count: usize, tid_offset: usize) {
+    let count = count.clamp(1, MAX_SHARDS);
+    for (index, own) in TABLES.page.own.iter().skip(1).take(count).enumerate() {
+        let counters = counters.wrapping_add(index * MAX_SITES);
+        let all = Own { counters, size_limit: live::LARGE, small: live::SMALL, reserved: [0; 3] };
+        // SAFETY: no thread has the offset of this entry before the store of `SHARD_COUNT` below; a forked child's only one has none
+        // any more.
+        unsafe { own.get().write(all) };
+    }
+    SHARDS.store(shards, Ordering::Relaxed);
+    TID_OFFSET.store(tid_offset as u64, Ordering::Relaxed);
+    SHARD_COUNT.store(count as u32, Ordering::Release);
+}
+
+/// How many slow calls a thread without a shard makes before it asks again.
+const ASK_AGAIN: usize = 1024;
+
+/// Where this thread counts, for a thread that has left the fast path. Needs an attached session.
+pub fn counting(header: &Header, tls: &mut Tls) -> Counting {
+    let offset = if tls.pending.caller.is_null() { tls.offset } else { tls.hidden_offset };
+    if offset != 0 {
+        return Counting::Owned(TABLES.page.counters((offset / size_of::<Own>()).wrapping_sub(1)));
+    }
+    let count = SHARD_COUNT.load(Ordering::Acquire) as usize;
+    if tls.shared_calls.is_multiple_of(ASK_AGAIN)
+        && let Some(index) = take_shard(count - 1)
+    {
+        let offset = (index + 1) * size_of::<Own>();
+        if tls.pending.caller.is_null() {
+            tls.offset = offset;
+        } else {
+            tls.hidden_offset = offset;
+        }
+        return Counting::Owned(TABLES.page.counters(index));
+    }
+    tls.shared_calls = tls.shared_calls.wrapping_add(1);
+    header.shared_in_use.store(1, Ordering::Relaxed);
+    Counting::Shared(TABLES.page.counters(count - 1))
+}
+
+/// Takes one of the shards that have one owner: that of a dead thread with our thread pointer, else a free one.
+fn take_shard(owned: usize) -> Option<usize> {
+    let shards = SHARDS.load(Ordering::Relaxed);
+    // SAFETY: the session has `SHARD_COUNT` shards, of which `owned` is fewer.
+    let shards = unsafe { core::slice::from_raw_parts(shards, owned) };
+    let me = owner_word(arch::thread_pointer() as u64, tid());
+    for (index, shard) in shards.iter().enumerate() {
+        let owner = shard.owner.load(Ordering::Acquire);
+        if owner != 0
+            && owner_thread(owner) == owner_thread(me)
+            && shard.owner.compare_exchange(owner, me, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        {
+            return Some(index);
+        }
+    }
+    shards.iter().position(|shard| {
+        shard.owner.load(Ordering::Relaxed) == 0
+            && shard.owner.compare_exchange(0, me, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    })
+}
+
+/// This thread's id, read from where libc keeps it; 0: not known. Asking the kernel would be a system call.
+fn tid() -> u32 {
+    match TID_OFFSET.load(Ordering::Relaxed) as usize {
+        0 => 0,
+        // SAFETY: `lifecycle` found the main thread's id at this offset of its control block, and every thread of the
+        // same libc has the same layout.
+        offset => unsafe { *((arch::thread_pointer() + offset) as *const u32) },
+    }
+}
+
+/// This thread's state, for cold code.
+///
+/// # Safety
+/// The reference must not outlive the call it was made in, nor exist twice; cold code makes one at its entry.
+#[inline]
+pub unsafe fn tls<'a>() -> &'a mut Tls {
+    // SAFETY: thread-local storage is zeroed at a thread's start, and zero is a valid `Tls`.
+    unsafe { &mut *arch::tls() }
+}

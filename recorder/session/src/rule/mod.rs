@@ -1,0 +1,132 @@
+//! One packed unwind rule: how to find the caller's frame from a return address, in 32 bits.
+//!
+//! | bits   | field        | meaning                                                                    |
+//! |--------|--------------|----------------------------------------------------------------------------|
+//! | 0..3   | kind         | [`Kind`]                                                                   |
+//! | 3..20  | `cfa_words`  | CFA = sp (or fp) + 8 · this; at most 1 MiB − 8                           |
+//! | 20..32 | `fp_words`  | the caller's fp lies at CFA − 8 · this; 0: this frame did not change fp  |
+//!
+//! "sp" is its value just after the call returned to this frame. The frame's own return address always lies at CFA − 8
+//! (x86-64 psABI); a frame where it does not has no rule. Rules come from .eh_frame, compiled by the collector; the
+//! target only reads them.
+
+/// What the CFA is computed from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Kind {
+    /// No rule: the walk stops here and the stack is cut.
+    Unknown = 0,
+    /// CFA = sp + offset.
+    Sp = 1,
+    /// CFA = fp + offset.
+    Fp = 2,
+    /// The outermost frame: there is no caller.
+    End = 3,
+    /// A signal trampoline: the interrupted registers lie in the `ucontext` at sp.
+    Signal = 4,
+}
+
+/// A packed unwind rule.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(transparent)]
+pub struct Rule(pub u32);
+
+const CFA_BITS: u32 = 17;
+const FP_BITS: u32 = 12;
+const CFA_SHIFT: u32 = 3;
+const FP_SHIFT: u32 = CFA_SHIFT + CFA_BITS;
+const CFA_MASK: u32 = ((1 << CFA_BITS) - 1) << CFA_SHIFT;
+const _: () = assert!(1 << CFA_SHIFT == size_of::<u64>());
+const _: () = assert!(FP_SHIFT + FP_BITS == 32);
+
+impl Rule {
+    /// No rule.
+    pub const UNKNOWN: Rule = Rule(Kind::Unknown as u32);
+    /// The outermost frame.
+    pub const END: Rule = Rule(Kind::End as u32);
+    /// A signal trampoline.
+    pub const SIGNAL: Rule = Rule(Kind::Signal as u32);
+
+    /// Packs a rule; `None` when an offset is negative, odd or too large to be packed.
+    ///
+    /// `cfa_offset` is in bytes from sp or fp to the CFA, `fp_offset` in bytes from the saved fp up to the CFA
+    /// (`None` where the frame did not save it).
+    pub const fn pack(kind: Kind, cfa_offset: i64, fp_offset: Option<i64>) -> Option<Rule> {
+        let fp_offset = match fp_offset {
+            Some(0) => return None, // 0 is "not saved"; at the CFA itself lies the caller's frame
+            Some(bytes) => bytes,
+            None => 0,
+        };
+        let fits = cfa_offset >= 0
+            && cfa_offset % 8 == 0
+            && cfa_offset / 8 < (1 << CFA_BITS)
+            && fp_offset >= 0
+            && fp_offset % 8 == 0
+            && fp_offset / 8 < (1 << FP_BITS);
+        if !fits {
+            return None;
+        }
+        let cfa_words = (cfa_offset / 8) as u32;
+        let fp_words = (fp_offset / 8) as u32;
+        Some(Rule(kind as u32 | cfa_words << CFA_SHIFT | fp_words << FP_SHIFT))
+    }
+
+    /// What the CFA is computed from. An unused bit pattern counts as unknown.
+    #[inline]
+    pub const fn kind(self) -> Kind {
+        match self.0 & 7 {
+            1 => Kind::Sp,
+            2 => Kind::Fp,
+            3 => Kind::End,
+            4 => Kind::Signal,
+            _ => Kind::Unknown,
+        }
+    }
+
+    /// Bytes from sp or fp to the CFA.
+    #[inline]
+    pub const fn cfa_offset(self) -> usize {
+        (self.0 & CFA_MASK) as usize
+    }
+
+    /// Bytes from the saved fp up to the CFA; 0 where fp was not saved.
+    #[inline]
+    pub const fn fp_offset(self) -> usize {
+        (self.0 >> FP_SHIFT) as usize * 8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packed_fields_come_back() {
+        for kind in [Kind::Sp, Kind::Fp] {
+            for cfa in [0, 8, 16, 4096, ((1 << CFA_BITS) - 1) * 8] {
+                for fp in [None, Some(8), Some(16), Some(((1 << FP_BITS) - 1) * 8)] {
+                    let rule = Rule::pack(kind, cfa, fp).expect("all of these fit");
+                    assert_eq!(rule.kind(), kind);
+                    assert_eq!(rule.cfa_offset(), cfa as usize);
+                    assert_eq!(rule.fp_offset(), fp.unwrap_or(0) as usize);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        assert_eq!(Rule::pack(Kind::Sp, -8, None), None);
+        assert_eq!(Rule::pack(Kind::Sp, 12, None), None);
+        assert_eq!(Rule::pack(Kind::Sp, 8 << CFA_BITS, None), None);
+        assert_eq!(Rule::pack(Kind::Sp, 16, Some(0)), None);
+        assert_eq!(Rule::pack(Kind::Sp, 16, Some(8 << FP_BITS)), None);
+    }
+
+    #[test]
+    fn unused_kinds_are_unknown() {
+        assert_eq!(Rule(5).kind(), Kind::Unknown);
+        assert_eq!(Rule(7).kind(), Kind::Unknown);
+        assert_eq!(Rule::default().kind(), Kind::Unknown);
+    }
+}
