@@ -3,9 +3,11 @@
 //! It is a recording (analyzed again, with today's model) or a report saved with `--format json`. What was recorded by caller
 //! then and by stack now, or the other way round, is compared by caller, with the rates of its stacks added up.
 
-use crate::analysis::{Address, Analysis, INJECTED_NAME, JudgedSite, Kind, frames};
 use crate::error::{Error, ErrorKind, Result};
+use crate::findings::Findings;
+use crate::frame::{Address, frames};
 use crate::identity::Identity;
+use crate::site::{INJECTED_NAME, JudgedSite, Kind};
 use edleak_format::SymbolFrame;
 use serde::Deserialize;
 use std::fs::File;
@@ -69,7 +71,7 @@ impl Change {
 
 impl Baseline {
     /// The leaks of an analyzed recording. They have to be symbolized to be found again after a rebuild.
-    pub fn of(analysis: &Analysis) -> Self {
+    pub fn of(analysis: &Findings) -> Self {
         Self::of_leaks(analysis.sites.iter().filter(|site| site.is_leak()).map(known_leak))
     }
 

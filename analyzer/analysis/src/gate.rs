@@ -3,8 +3,9 @@
 //! In this order: the class and the confidence asked for, the suppressions, the baseline, the budget. What a step
 //! lets pass stays visible as a number in the summary; nothing is dropped silently.
 
-use crate::analysis::{Analysis, JudgedSite, Standing};
 use crate::baseline::Baseline;
+use crate::findings::Findings;
+use crate::site::{JudgedSite, Standing};
 use crate::suppressions::Suppressions;
 use edleak_model::classify::{Confidence, LEAST_POINTS, Verdict};
 use edleak_model::regression::Class;
@@ -104,7 +105,7 @@ impl Policy {
 
     /// Decides the standing of every site. Budgets are those of each recording, that is, of each process.
     /// Returns what became of each suppression rule.
-    pub fn apply(&self, analyses: &mut [Analysis]) -> Vec<RuleUse> {
+    pub fn apply(&self, analyses: &mut [Findings]) -> Vec<RuleUse> {
         let mut uses = vec![RuleUse::Unused; self.suppressions.rules.len()];
         for analysis in analyses.iter_mut() {
             for site in &mut analysis.sites {
@@ -121,7 +122,7 @@ impl Policy {
         uses
     }
 
-    fn suppress(&self, analysis: &mut Analysis, uses: &mut [RuleUse]) {
+    fn suppress(&self, analysis: &mut Findings, uses: &mut [RuleUse]) {
         let mut hidden: Vec<Vec<usize>> = vec![Vec::new(); uses.len()];
         for (i, site) in analysis.sites.iter().enumerate() {
             if site.standing == Standing::Reported {
@@ -149,7 +150,7 @@ impl Policy {
         }
     }
 
-    fn forgive_known(&self, analysis: &mut Analysis) {
+    fn forgive_known(&self, analysis: &mut Findings) {
         let Some(baseline) = &self.baseline else { return };
         let reported: Vec<usize> =
             (0..analysis.sites.len()).filter(|&i| analysis.sites[i].standing == Standing::Reported).collect();
@@ -162,7 +163,7 @@ impl Policy {
         }
     }
 
-    fn spend_budget(&self, analyses: &mut [Analysis]) {
+    fn spend_budget(&self, analyses: &mut [Findings]) {
         let Some(budget) = self.budget_bytes_per_s else { return };
         let reported = |site: &&mut JudgedSite| site.standing == Standing::Reported;
         for analysis in analyses {
@@ -189,7 +190,7 @@ fn names_of(site: &JudgedSite) -> Vec<&str> {
 }
 
 /// What one judged recording means for the build.
-pub fn outcome(analysis: &Analysis) -> Outcome {
+pub fn outcome(analysis: &Findings) -> Outcome {
     if analysis.sites.iter().any(|site| site.standing == Standing::Reported) {
         return Outcome::Leaks;
     }
@@ -197,7 +198,7 @@ pub fn outcome(analysis: &Analysis) -> Outcome {
 }
 
 /// Why the recording does not suffice for a verdict, with the remedy; `None` if it does.
-pub fn too_little(analysis: &Analysis) -> Option<String> {
+pub fn too_little(analysis: &Findings) -> Option<String> {
     let slices = analysis.header.judged_slices;
     if analysis.summary.unrecorded_images > 0 {
         return Some(format!(

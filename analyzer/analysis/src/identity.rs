@@ -5,7 +5,8 @@
 //! moved line or a new directory changes nothing. Sites that share even these (two calls of malloc in one function) are told
 //! apart by their order in the code.
 
-use crate::analysis::{Address, INJECTED_NAME, JudgedSite, Kind, base_name};
+use crate::frame::{Address, base_name};
+use crate::site::{INJECTED_NAME, JudgedSite, Kind};
 
 /// What a site is recognized by. Equal keys of one kind mean the same code.
 #[derive(Clone, PartialEq, Eq, Debug)]

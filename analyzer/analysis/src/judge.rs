@@ -1,26 +1,24 @@
 //! 3 and 4 Series to verdicts, for every site of a recording; no symbols yet.
 
-use crate::analysis::{
-    Address, Analysis, Header, JudgedSite, Kind, SiteLabel, Standing, Summary, Survivor, Totals,
-};
+use crate::findings::{Findings, Header, LoadedModule, Summary};
+use crate::frame::Address;
 use crate::load::Recording;
 use crate::load::lines::LineSeries;
 use crate::replay::teardown::judged_grid;
 use crate::replay::{ReplayedSite, clock, replay};
-use edleak_format::{EndReason, Site, SiteId, SiteKind, StackFrame, Survivors, Trace};
+use crate::site::{JudgedSite, Kind, SiteLabel, Standing, Survivor, Totals, WithStacks};
+use edleak_format::{EndReason, Module, Site, SiteId, SiteKind, StackFrame, Survivors, Trace};
 use edleak_model::classify::{Confidence, Judgement, LEAST_POINTS, Model, Verdict, judge};
 use edleak_model::growth_kind::{ProcessSeries, growth_of};
+use edleak_model::levels::Levels;
 use edleak_model::regression::{Class, leak_factor};
 use edleak_model::series::Series;
 use edleak_model::words;
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
 
-/// Columns of a site's curve.
-pub const CURVE_COLUMNS: usize = 40;
-
 /// Judges every site of a recording.
-pub fn judge_recording(source: String, recording: &Recording, model: Model) -> Analysis {
+pub fn judge_recording(source: String, recording: &Recording, model: Model) -> Findings {
     let mut analysis = match recording {
         Recording::Trace(trace) => judge_trace(source, trace, model),
         Recording::Lines(lines) => judge_lines(source, lines, model),
@@ -33,7 +31,7 @@ pub fn judge_recording(source: String, recording: &Recording, model: Model) -> A
     analysis
 }
 
-fn judge_trace(source: String, trace: &Trace, model: Model) -> Analysis {
+fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     let (start, grid) = (trace.start(), judged_grid(trace));
     let tick_s = clock::tick_ns(trace) / 1e9;
     let period_s = grid.stride_ticks as f64 * tick_s;
@@ -79,7 +77,7 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Analysis {
     summary.damaged_blocks = damage.torn_blocks.saturating_add(replayed.unreadable_blocks);
     summary.damaged_bytes = damage.skipped_bytes;
     let end_ns = trace.end().map_or(replayed.last_ns, |end| end.at_ns.max(replayed.last_ns));
-    Analysis {
+    Findings {
         source,
         header: Header {
             command: start.command.clone(),
@@ -96,11 +94,13 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Analysis {
         summary,
         growth,
         sites,
+        modules: trace.modules().iter().map(loaded).collect(),
+        process: replayed.process,
         outcomes: Vec::new(),
     }
 }
 
-fn judge_lines(source: String, lines: &[LineSeries], model: Model) -> Analysis {
+fn judge_lines(source: String, lines: &[LineSeries], model: Model) -> Findings {
     let mut sites: Vec<JudgedSite> = lines
         .par_iter()
         .map(|line| JudgedSite {
@@ -117,7 +117,7 @@ fn judge_lines(source: String, lines: &[LineSeries], model: Model) -> Analysis {
     let slices =
         lines.iter().map(|line| line.series.absent().saturating_add(line.series.points())).max().unwrap_or(0);
     let period_s = lines.first().map_or(0.0, |line| line.period_s);
-    Analysis {
+    Findings {
         source,
         header: Header {
             duration_s: slices as f64 * period_s,
@@ -130,6 +130,8 @@ fn judge_lines(source: String, lines: &[LineSeries], model: Model) -> Analysis {
         summary: summarize(&sites),
         growth: growth_of(&ProcessSeries::default(), 0),
         sites,
+        modules: Vec::new(),
+        process: ProcessSeries::default(),
         outcomes: Vec::new(),
     }
 }
@@ -163,30 +165,18 @@ fn judged(
         judgement: judge(series, period_s, model),
         leak_factor: series.sums().filter(|_| model == Model::Edleak).map(leak_factor),
         with_stacks: with_stacks.map(|series| {
-            Box::new(WithStacks {
-                judgement: judge(series, period_s, model),
-                curve: series.curve(CURVE_COLUMNS),
-            })
+            Box::new(WithStacks { judgement: judge(series, period_s, model), levels: Levels::of(series) })
         }),
         judged_with_stacks: false,
         leak_share: None,
         totals: Totals::default(),
         judged_count: Some(series.last().live_count),
-        curve: series.curve(CURVE_COLUMNS),
+        levels: Levels::of(series),
         survivors: Vec::new(),
         stack: Vec::new(),
         is_stack_cut: false,
         standing: Standing::Unlisted,
     }
-}
-
-/// A watched site and its stacks taken together.
-#[derive(Clone, Debug)]
-pub struct WithStacks {
-    /// The verdict on the sum.
-    pub judgement: Judgement,
-    /// The curve of the sum.
-    pub curve: Vec<f64>,
 }
 
 /// A site is often watched late, when it begins to look like a leak, so its stacks know only what came after. What all of
@@ -377,6 +367,17 @@ fn locate(site: &mut JudgedSite, known: &Site, trace: &Trace) {
     }
 }
 
+fn loaded(module: &Module) -> LoadedModule {
+    LoadedModule {
+        id: module.id,
+        path: module.path.clone(),
+        build_id: hex(&module.build_id),
+        start: module.start,
+        end: module.end,
+        load_bias: module.load_bias,
+    }
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -430,7 +431,7 @@ mod tests {
     fn caller(allocs: u64, together: Judgement) -> JudgedSite {
         let alone = site(1, None, allocs, together.clone());
         JudgedSite {
-            with_stacks: Some(Box::new(WithStacks { judgement: together, curve: Vec::new() })),
+            with_stacks: Some(Box::new(WithStacks { judgement: together, levels: Levels::default() })),
             ..alone
         }
     }

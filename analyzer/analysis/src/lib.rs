@@ -11,10 +11,20 @@
 //! Each phase borrows the one before and uses nothing of a later one.
 #![deny(unsafe_code)]
 
-pub mod analysis;
+/// The names of before; use [`findings`], [`site`] and [`frame`].
+#[doc(hidden)]
+pub mod analysis {
+    pub use crate::findings::{Findings as Analysis, Header, Summary};
+    pub use crate::frame::{Address, SiteFrame, base_name, frames};
+    pub use crate::site::{INJECTED_NAME, JudgedSite, Kind, SiteLabel, Standing, Survivor, Totals};
+}
 pub mod baseline;
+pub mod diff;
 pub mod error;
+pub mod findings;
+pub mod frame;
 pub mod gate;
+pub mod group;
 pub mod identity;
 pub mod judge;
 pub mod load;
@@ -22,14 +32,15 @@ pub mod naming;
 pub mod replay;
 pub mod rewrite;
 pub mod score;
+pub mod site;
 pub mod suppressions;
 pub mod verify;
 
 pub use error::{Error, ErrorKind, Result};
 
-use analysis::Analysis;
 use edleak_binary::Symbolizer;
 use edleak_model::classify::Model;
+use findings::Findings;
 use gate::Policy;
 use load::{LoadOptions, Recording};
 use std::path::Path;
@@ -41,9 +52,9 @@ pub fn analyze(
     model: Model,
     policy: &Policy,
     symbolizer: &Symbolizer,
-) -> Result<(Recording, Analysis)> {
+) -> Result<(Recording, Findings)> {
     let recording = load::load(path, options)?;
-    let mut analysis = judge::judge_recording(path.display().to_string(), &recording, model);
-    naming::name_sites(&mut analysis, &recording, symbolizer, |site| policy.wants(site));
-    Ok((recording, analysis))
+    let mut findings = judge::judge_recording(path.display().to_string(), &recording, model);
+    naming::name_sites(&mut findings, &recording, symbolizer, |site| policy.wants(site));
+    Ok((recording, findings))
 }

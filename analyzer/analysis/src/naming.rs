@@ -1,13 +1,14 @@
 //! 5 Symbols for the sites that may be listed, and for nobody else: symbols are what an analysis spends its time on.
 
-use crate::analysis::{Analysis, JudgedSite, SiteLabel};
+use crate::findings::Findings;
 use crate::load::Recording;
+use crate::site::{JudgedSite, SiteLabel};
 use edleak_binary::{Request, Symbolizer};
 use std::collections::HashSet;
 
 /// Symbolizes every site that is `wanted`, the callers of wanted stacks, and the stacks that a wanted site was judged with.
 pub fn name_sites(
-    analysis: &mut Analysis,
+    analysis: &mut Findings,
     recording: &Recording,
     symbolizer: &Symbolizer,
     wanted: impl Fn(&JudgedSite) -> bool,

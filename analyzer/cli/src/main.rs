@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use edleak_analysis::baseline::Baseline;
+use edleak_analysis::diff::Diff;
 use edleak_analysis::gate::{Policy, too_little};
 use edleak_analysis::load::{self, LoadOptions, Recording};
 use edleak_analysis::suppressions::Suppressions;
@@ -12,7 +13,7 @@ use edleak_binary::{Options, Symbolizer};
 use edleak_format::Trace;
 use edleak_model::classify::Model;
 use edleak_model::regression::Class;
-use edleak_report::diff::Diff;
+use edleak_report::diff;
 use edleak_report::folded::Folded;
 use edleak_report::github::Github;
 use edleak_report::json::Json;
@@ -320,8 +321,8 @@ fn run_diff(before: &Path, after: &Path, format: DiffFormat, symbols: SymbolArgs
     complain(&symbolizer);
     let diff = Diff::of(&before, &after);
     write_out(None, |out| match format {
-        DiffFormat::Text => diff.write_text(Style::of_environment(false), out),
-        DiffFormat::Json => diff.write_json(out),
+        DiffFormat::Text => diff::write_text(&diff, Style::of_environment(false), out),
+        DiffFormat::Json => diff::write_json(&diff, out),
     })?;
     Ok(diff.outcome().exit_code())
 }

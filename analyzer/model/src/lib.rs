@@ -3,6 +3,7 @@
 //! ```text
 //! series       one site's counters over time, condensed to a constant size
 //! buckets packed curve   the buckets, how they are stored, and what the model reads of them
+//! levels       a curve of any width, for reports
 //! regression   the formula of 2014
 //! trend season surge     growth, and what looks like growth
 //! bank shapes ar1        shapes of growth in a contest, and the noise around them
@@ -19,6 +20,7 @@ pub mod buckets;
 pub mod classify;
 pub mod curve;
 pub mod growth_kind;
+pub mod levels;
 pub mod packed;
 pub mod regression;
 pub mod season;

@@ -232,29 +232,4 @@ impl Series {
     pub fn buckets(&self) -> Option<&Buckets> {
         self.buckets.as_deref()
     }
-
-    /// Live bytes at `columns` equally spaced instants of the record, for a sparkline: none before the site was there. Empty if there is
-    /// no point.
-    pub fn curve(&self, columns: usize) -> Vec<f64> {
-        if self.points == 0 {
-            return Vec::new();
-        }
-        let record = self.absent.saturating_add(self.points);
-        // The last column is the last point, also of a record with fewer points than columns.
-        let point_at = |column: usize| match column + 1 == columns {
-            true => Some(self.points - 1),
-            false => {
-                let point = (column as u64).saturating_mul(record) / columns as u64;
-                point.checked_sub(self.absent)
-            }
-        };
-        let live_at = |point: u64| {
-            let Some(buckets) = self.buckets() else { return self.last.live_bytes as f64 };
-            let len = buckets.all().len();
-            let bucket = ((point / buckets.width()) as usize).min(len - 1);
-            let points = if bucket + 1 == len { buckets.filled() } else { buckets.width() };
-            buckets.at(bucket).bytes.sum as f64 / points as f64
-        };
-        (0..columns).map(|column| point_at(column).map_or(0.0, live_at)).collect()
-    }
 }

@@ -1,6 +1,7 @@
 //! Verdicts on literal series with known answers: short demos, staircases in every phase, records too short to judge.
 
 use edleak_model::classify::{Confidence, Judgement, Model, Verdict, judge};
+use edleak_model::levels::Levels;
 use edleak_model::regression::Class;
 use edleak_model::series::{Births, Point, Series, SeriesBuilder};
 
@@ -302,7 +303,7 @@ fn hostile_counters_give_finite_figures() {
                 assert!(judged.record_longer_s.is_none_or(|s| s.is_finite() && s >= 0.0));
             }
         }
-        assert!(built.curve(40).iter().all(|v| v.is_finite()));
+        assert!(Levels::of(&built).at(40).iter().all(|v| v.is_finite()));
     }
 }
 

@@ -1,8 +1,9 @@
 //! GitHub annotations: `::error file=src/list.c,line=42,title=…::…`, one per leak, shown beside the line in a pull request.
 
 use super::{Exporter, Report, source_path, stack_text, why};
-use edleak_analysis::analysis::{Analysis, JudgedSite};
+use edleak_analysis::findings::Findings;
 use edleak_analysis::gate::too_little;
+use edleak_analysis::site::JudgedSite;
 use edleak_text::units;
 use std::io::{self, Write};
 
@@ -39,7 +40,7 @@ impl Exporter for Github {
     }
 }
 
-fn message(analysis: &Analysis, site: &JudgedSite) -> String {
+fn message(analysis: &Findings, site: &JudgedSite) -> String {
     let judgement = &site.judgement;
     let text = format!(
         "{} growth, {}, {} leaked: {}",

@@ -4,10 +4,12 @@
 //! integers; what the input does not say is null. Without `--all` only the listed sites appear; after one that was judged together
 //! with its stacks come those that have a share in the leak, each with its `parent` and `leak_share`.
 
-use super::{Exporter, Report, count_standing, outcome, unlisted_leaks};
-use edleak_analysis::analysis::{Analysis, Header, JudgedSite, Kind, SiteLabel, Standing, Summary, frames};
+use super::{CURVE_COLUMNS, Exporter, Report};
 use edleak_analysis::baseline::FORMAT_VERSION;
-use edleak_analysis::gate::{Outcome, RuleUse, too_little};
+use edleak_analysis::findings::{Findings, Header, Summary};
+use edleak_analysis::frame::frames;
+use edleak_analysis::gate::{Outcome, RuleUse, outcome, too_little};
+use edleak_analysis::site::{JudgedSite, Kind, SiteLabel, Standing};
 use edleak_model::classify::{Confidence, Verdict};
 use edleak_model::growth_kind::ProcessGrowth;
 use serde::Serialize;
@@ -185,7 +187,7 @@ struct FrameJson<'a> {
 }
 
 impl<'a> TraceJson<'a> {
-    fn of(report: &'a Report<'_>, analysis: &'a Analysis) -> Self {
+    fn of(report: &'a Report<'_>, analysis: &'a Findings) -> Self {
         let Header {
             command,
             pid,
@@ -222,7 +224,7 @@ impl<'a> TraceJson<'a> {
     }
 }
 
-fn summary_of<'a>(report: &'a Report<'_>, analysis: &'a Analysis) -> SummaryJson<'a> {
+fn summary_of<'a>(report: &'a Report<'_>, analysis: &'a Findings) -> SummaryJson<'a> {
     let texts = |of: RuleUse| report.rules_that_are(of).map(|rule| rule.text.as_str()).collect();
     let Summary {
         sites, undecided, live_bytes, live_count, allocated_bytes, freed_bytes, allocs, frees, ..
@@ -230,7 +232,7 @@ fn summary_of<'a>(report: &'a Report<'_>, analysis: &'a Analysis) -> SummaryJson
     let summary = &analysis.summary;
     SummaryJson {
         sites,
-        leaks: count_standing(analysis, |standing| standing == Standing::Reported),
+        leaks: analysis.count_standing(|standing| standing == Standing::Reported),
         undecided,
         outcome: match outcome(analysis) {
             Outcome::Clean => "no-leak",
@@ -254,10 +256,10 @@ fn summary_of<'a>(report: &'a Report<'_>, analysis: &'a Analysis) -> SummaryJson
         unrecorded_images: summary.unrecorded_images,
         unasked_children: summary.unasked_children,
         unresolved_addresses: summary.unresolved_addresses,
-        known_leaks: count_standing(analysis, |standing| standing == Standing::Known),
-        suppressed_leaks: count_standing(analysis, |standing| matches!(standing, Standing::Suppressed(_))),
-        tolerated_leaks: count_standing(analysis, |standing| standing == Standing::Tolerated),
-        unlisted_leaks: unlisted_leaks(analysis),
+        known_leaks: analysis.count_standing(|standing| standing == Standing::Known),
+        suppressed_leaks: analysis.count_standing(|standing| matches!(standing, Standing::Suppressed(_))),
+        tolerated_leaks: analysis.count_standing(|standing| standing == Standing::Tolerated),
+        unlisted_leaks: analysis.unlisted_leaks(),
         unused_suppressions: texts(RuleUse::Unused),
         exceeded_suppressions: texts(RuleUse::Exceeded),
     }
@@ -288,7 +290,7 @@ impl<'a> From<&'a SiteLabel> for LabelJson<'a> {
 impl<'a> SiteJson<'a> {
     fn of(site: &'a JudgedSite) -> Self {
         let (judgement, totals) = (&site.judgement, &site.totals);
-        let survivor = |s: &edleak_analysis::analysis::Survivor| SurvivorJson {
+        let survivor = |s: &edleak_analysis::site::Survivor| SurvivorJson {
             from_s: s.from_s,
             to_s: s.to_s,
             bytes: s.bytes,
@@ -331,7 +333,7 @@ impl<'a> SiteJson<'a> {
             allocated_bytes: totals.allocated_bytes,
             freed_bytes: totals.freed_bytes,
             // Means of buckets; a float to integer cast saturates.
-            curve: site.curve.iter().map(|bytes| bytes.round() as u64).collect(),
+            curve: site.levels.at(CURVE_COLUMNS).iter().map(|bytes| bytes.round() as u64).collect(),
             survivors: site.survivors.iter().map(survivor).collect(),
             stack_cut: site.is_stack_cut,
             stack: frames(&site.stack).map(FrameJson::of).collect(),
@@ -340,7 +342,7 @@ impl<'a> SiteJson<'a> {
 }
 
 impl<'a> FrameJson<'a> {
-    fn of(frame: edleak_analysis::analysis::SiteFrame<'a>) -> Self {
+    fn of(frame: edleak_analysis::frame::SiteFrame<'a>) -> Self {
         let address = frame.address;
         Self {
             address: format!("{:#x}", address.address),

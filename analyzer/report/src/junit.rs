@@ -2,8 +2,9 @@
 //! little is an error, and a clean one a test that passed.
 
 use super::{Exporter, Report, stack_text, why};
-use edleak_analysis::analysis::{Analysis, Standing};
+use edleak_analysis::findings::Findings;
 use edleak_analysis::gate::{Outcome, outcome, too_little};
+use edleak_analysis::site::Standing;
 use edleak_text::units;
 use std::io::{self, Write};
 
@@ -20,7 +21,7 @@ impl Exporter for Junit {
     }
 }
 
-fn suite(analysis: &Analysis, out: &mut dyn Write) -> io::Result<()> {
+fn suite(analysis: &Findings, out: &mut dyn Write) -> io::Result<()> {
     let with = |is: fn(Standing) -> bool| analysis.sites.iter().filter(move |site| is(site.standing));
     let failed = || with(|standing| standing == Standing::Reported);
     let skipped = || with(|s| matches!(s, Standing::Known | Standing::Suppressed(_) | Standing::Tolerated));

@@ -10,18 +10,22 @@ pub mod sarif;
 pub mod series;
 pub mod text;
 
-use edleak_analysis::analysis::{Analysis, JudgedSite, SiteLabel, Standing};
+use edleak_analysis::findings::Findings;
 use edleak_analysis::gate::{Outcome, RuleUse, outcome};
 use edleak_analysis::load::Recording;
+use edleak_analysis::site::{JudgedSite, SiteLabel, Standing};
 use edleak_analysis::suppressions::Rule;
 use std::collections::HashSet;
 use std::io::{self, Write};
+
+/// Columns of a site's curve in text and in JSON.
+pub(crate) const CURVE_COLUMNS: usize = 40;
 
 /// Everything a report may say.
 #[derive(Debug)]
 pub struct Report<'a> {
     /// The recordings, judged, in the order given.
-    pub analyses: &'a [Analysis],
+    pub analyses: &'a [Findings],
     /// The recordings themselves, for those who print their numbers.
     pub recordings: &'a [Recording],
     /// Rules of the suppressions, by their index.
@@ -50,7 +54,7 @@ impl Report<'_> {
     }
 
     /// The sites to list, in order.
-    pub fn listed<'a>(&self, analysis: &'a Analysis) -> impl Iterator<Item = &'a JudgedSite> + Clone {
+    pub fn listed<'a>(&self, analysis: &'a Findings) -> impl Iterator<Item = &'a JudgedSite> + Clone {
         let is_listed = |site: &&JudgedSite| {
             matches!(site.standing, Standing::Reported | Standing::Tolerated | Standing::Shown)
         };
@@ -58,7 +62,7 @@ impl Report<'_> {
     }
 
     /// The sites to list, and after each that was judged together with its stacks those of them that have a share in the leak.
-    pub fn with_parts<'a>(&self, analysis: &'a Analysis) -> impl Iterator<Item = &'a JudgedSite> {
+    pub fn with_parts<'a>(&self, analysis: &'a Findings) -> impl Iterator<Item = &'a JudgedSite> {
         let listed: HashSet<&SiteLabel> = self.listed(analysis).map(|site| &site.label).collect();
         let parts = move |site: &'a JudgedSite| {
             let mut parts = analysis.parts_of(site);
@@ -69,25 +73,14 @@ impl Report<'_> {
     }
 
     /// The leaks that fail the gate, in order.
-    pub fn reported<'a>(&self, analysis: &'a Analysis) -> impl Iterator<Item = &'a JudgedSite> + Clone {
+    pub fn reported<'a>(&self, analysis: &'a Findings) -> impl Iterator<Item = &'a JudgedSite> + Clone {
         self.listed(analysis).filter(|site| site.standing == Standing::Reported)
     }
 }
 
-/// Sites of a recording with this standing.
-pub(crate) fn count_standing(analysis: &Analysis, is: impl Fn(Standing) -> bool) -> u64 {
-    analysis.sites.iter().filter(|site| is(site.standing)).count() as u64
-}
-
-/// Leaks below what `--min-class` or `--strict` asks for.
-pub(crate) fn unlisted_leaks(analysis: &Analysis) -> u64 {
-    let is_unlisted = |site: &&JudgedSite| site.is_leak() && site.standing == Standing::Unlisted;
-    analysis.sites.iter().filter(is_unlisted).count() as u64
-}
-
 /// The stacks of a leak with a heading each; a leak has one of its own and no heading, unless it was judged together with its stacks.
 pub(crate) fn stacks_of<'a>(
-    analysis: &'a Analysis,
+    analysis: &'a Findings,
     site: &'a JudgedSite,
 ) -> Vec<(Option<String>, &'a JudgedSite)> {
     let parts = analysis.parts_of(site);
@@ -100,7 +93,7 @@ pub(crate) fn stacks_of<'a>(
 }
 
 /// The stacks of a leak, a line a frame, each line after a line break.
-pub(crate) fn stack_text(analysis: &Analysis, site: &JudgedSite) -> String {
+pub(crate) fn stack_text(analysis: &Findings, site: &JudgedSite) -> String {
     let mut text = String::new();
     for (heading, stack) in stacks_of(analysis, site) {
         if let Some(heading) = heading {

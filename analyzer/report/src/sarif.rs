@@ -1,9 +1,11 @@
 //! SARIF 2.1.0: one result per leak, with its place, its stack and a fingerprint that survives rebuilds.
 
 use super::{Exporter, Report, source_path, stacks_of, why};
-use edleak_analysis::analysis::{Analysis, JudgedSite, SiteFrame};
+use edleak_analysis::findings::Findings;
+use edleak_analysis::frame::SiteFrame;
 use edleak_analysis::gate::too_little;
 use edleak_analysis::identity::Identity;
+use edleak_analysis::site::JudgedSite;
 use edleak_model::classify::Confidence;
 use edleak_text::units;
 use serde_json::{Value, json};
@@ -53,7 +55,7 @@ impl Exporter for Sarif {
 }
 
 /// A recording that says too little is neither clean nor leaking: SARIF has room for that beside the results.
-fn notification(analysis: &Analysis) -> Option<Value> {
+fn notification(analysis: &Findings) -> Option<Value> {
     let why = too_little(analysis)?;
     Some(
         json!({ "level": "warning", "message": { "text": format!("{}: undecided: {why}", analysis.source) } }),
@@ -86,7 +88,7 @@ fn fingerprints(sites: &[&JudgedSite]) -> Vec<String> {
 }
 
 impl Sarif {
-    fn result(&self, analysis: &Analysis, site: &JudgedSite, fingerprint: &str) -> Value {
+    fn result(&self, analysis: &Findings, site: &JudgedSite, fingerprint: &str) -> Value {
         let judgement = &site.judgement;
         let rule = if judgement.confidence == Some(Confidence::Strict) { "leak" } else { "suspect" };
         let message = format!(

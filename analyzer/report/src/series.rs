@@ -12,12 +12,13 @@
 //! Sites × slices never are in memory: the trace is replayed for as many sites at a time as fit.
 
 use super::{Exporter, Report};
-use edleak_analysis::analysis::{Analysis, JudgedSite, SiteLabel};
+use edleak_analysis::findings::Findings;
 use edleak_analysis::load::Recording;
 use edleak_analysis::load::lines::{KeptPoints, LineSeries};
 use edleak_analysis::replay::BirthTable;
 use edleak_analysis::replay::points::{Families, SitePoints, for_each_site};
 use edleak_analysis::replay::teardown::judged_grid;
+use edleak_analysis::site::{JudgedSite, SiteLabel};
 use edleak_format::{SiteId, Trace};
 use edleak_model::series::{Births, Point, Series};
 use serde::{Serialize, Serializer};
@@ -122,7 +123,7 @@ impl<'a> From<&'a Births> for BirthFields<'a> {
     }
 }
 
-fn of_trace(trace: &Trace, analysis: &Analysis, out: &mut dyn Write) -> io::Result<()> {
+fn of_trace(trace: &Trace, analysis: &Findings, out: &mut dyn Write) -> io::Result<()> {
     let mut by_id: Vec<(SiteId, &JudgedSite)> = analysis
         .sites
         .iter()
@@ -215,7 +216,7 @@ fn stack_of(site: &JudgedSite) -> Vec<String> {
         .iter()
         .map(|address| match (&address.module, address.offset) {
             (Some(module), Some(offset)) => {
-                format!("{:#x}:{}+{offset:#x}", address.address, edleak_analysis::analysis::base_name(module))
+                format!("{:#x}:{}+{offset:#x}", address.address, edleak_analysis::frame::base_name(module))
             }
             _ => format!("{:#x}", address.address),
         })

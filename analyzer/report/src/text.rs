@@ -3,18 +3,19 @@
 //! Leaks by falling rate, a watched caller with its stacks as one leak; then what was seen and what was missed; then, if there
 //! is one, the next step.
 
-mod group;
 mod names;
 mod style;
 mod summary;
 
 pub use style::{Style, fill, printable};
 
-use super::{Exporter, Report, why};
-use edleak_analysis::analysis::{Address, Analysis, JudgedSite, SiteFrame, SiteLabel, Standing, frames};
+use super::{CURVE_COLUMNS, Exporter, Report, why};
+use edleak_analysis::findings::Findings;
+use edleak_analysis::frame::{Address, SiteFrame, frames};
+use edleak_analysis::group::{Group, Share};
+use edleak_analysis::site::{JudgedSite, SiteLabel, Standing};
 use edleak_model::classify::Confidence;
 use edleak_text::units;
-use group::{Group, Share, groups};
 use std::io::{self, Write};
 use style::{Ink, columns};
 
@@ -51,7 +52,7 @@ impl Exporter for Text {
 }
 
 impl Text {
-    fn header(&self, analysis: &Analysis, out: &mut dyn Write) -> io::Result<()> {
+    fn header(&self, analysis: &Findings, out: &mut dyn Write) -> io::Result<()> {
         let header = &analysis.header;
         let command = if header.command.is_empty() {
             analysis.source.clone()
@@ -79,9 +80,9 @@ impl Text {
         fill(&recorded, "", "", WIDTH).iter().try_for_each(|line| writeln!(out, "{line}"))
     }
 
-    fn leaks(&self, report: &Report<'_>, analysis: &Analysis, out: &mut dyn Write) -> io::Result<()> {
+    fn leaks(&self, report: &Report<'_>, analysis: &Findings, out: &mut dyn Write) -> io::Result<()> {
         let leaks = |site: &&JudgedSite| site.standing != Standing::Shown;
-        for (i, group) in groups(analysis, report.listed(analysis).filter(leaks)).iter().enumerate() {
+        for (i, group) in analysis.groups(report.listed(analysis).filter(leaks)).iter().enumerate() {
             writeln!(out)?;
             self.leak(i + 1, group, analysis.header.duration_s, out)?;
         }
@@ -112,10 +113,13 @@ impl Text {
         writeln!(out, "{title}{:gap$}{figures}", "")?;
 
         self.place(group.site, out)?;
-        let (from, to) =
-            (group.curve.first().copied().unwrap_or(0.0), group.curve.last().copied().unwrap_or(0.0));
+        let (from, to) = (group.levels.first(), group.levels.last());
         let figures = format!("{} to {} live", units::bytes(from), units::bytes(to));
-        writeln!(out, "{INDENT}{}  {figures}", self.style.paint(ink, &self.style.sparkline(&group.curve)))?;
+        writeln!(
+            out,
+            "{INDENT}{}  {figures}",
+            self.style.paint(ink, &self.style.sparkline(&group.levels.at(CURVE_COLUMNS)))
+        )?;
         if group.is_freed_at_end {
             // What an exit handler or a destructor frees can still have grown without bound until then.
             writeln!(
@@ -266,7 +270,7 @@ impl Text {
     }
 
     /// Sites that are listed though they fail nothing: a line each.
-    fn shown(&self, report: &Report<'_>, analysis: &Analysis, out: &mut dyn Write) -> io::Result<()> {
+    fn shown(&self, report: &Report<'_>, analysis: &Findings, out: &mut dyn Write) -> io::Result<()> {
         let mut shown = report.listed(analysis).filter(|site| site.standing == Standing::Shown).peekable();
         if shown.peek().is_none() {
             return Ok(());
@@ -289,7 +293,7 @@ impl Text {
             );
             let place = site.headline().and_then(|frame| frame.place());
             let place = place.map_or_else(String::new, |(file, line)| {
-                format!(" {}:{line}", edleak_analysis::analysis::base_name(file))
+                format!(" {}:{line}", edleak_analysis::frame::base_name(file))
             });
             let width = WIDTH.saturating_sub(columns(&figures) + 2).max(20);
             let name = self.fitted(&site.name(), width.saturating_sub(columns(&place)).max(width / 2));

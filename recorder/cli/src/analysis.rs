@@ -1,9 +1,9 @@
 //! What needs the other half: leaks of an earlier trace, symbols put into finished traces, the analysis printed.
 
-use edleak_analysis::analysis::SiteLabel;
 use edleak_analysis::gate::Policy;
 use edleak_analysis::judge::judge_recording;
 use edleak_analysis::load::{LoadOptions, load};
+use edleak_analysis::site::SiteLabel;
 use edleak_analysis::{analyze, rewrite};
 use edleak_binary::{Options, Symbolizer};
 use edleak_format::Trace;

@@ -2,7 +2,7 @@
 
 use crate::analysis;
 use crate::args::Args;
-use edleak_analysis::analysis::INJECTED_NAME;
+use edleak_analysis::site::INJECTED_NAME;
 use edleak_collector::follow::Outcome;
 use edleak_collector::recording::Summary;
 use edleak_collector::rules::code_options::CodeOptions;

@@ -9,8 +9,8 @@
 
 use super::LoadOptions;
 use super::lines::{KeptPoints, LineSeries, address_of, short};
-use crate::analysis::{SiteLabel, Totals};
 use crate::error::{Error, ErrorKind, Result};
+use crate::site::{SiteLabel, Totals};
 use edleak_model::series::{Point, SeriesBuilder};
 use serde::Deserialize;
 use std::collections::BTreeMap;

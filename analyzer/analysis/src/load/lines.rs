@@ -10,8 +10,9 @@
 //! A line is condensed as soon as it is read and then forgotten: memory follows the number of lines, not their length.
 
 use super::{LoadOptions, edleak_json};
-use crate::analysis::{Address, SiteLabel, Survivor, Totals};
 use crate::error::{Error, ErrorKind, Result};
+use crate::frame::Address;
+use crate::site::{SiteLabel, Survivor, Totals};
 use edleak_format::SymbolFrame;
 use edleak_model::series::{Births, Point, Series, SeriesBuilder};
 use serde::Deserialize;

@@ -1,9 +1,9 @@
 //! One flipped bit, anywhere in a trace: no panic, and no growth that was not there.
 
 use crate::traces::{Scratch, leaker};
-use edleak_analysis::analysis::SiteLabel;
 use edleak_analysis::judge::judge_recording;
 use edleak_analysis::load::Recording;
+use edleak_analysis::site::SiteLabel;
 use edleak_format::Trace;
 use edleak_model::classify::Model;
 

@@ -1,11 +1,11 @@
 //! The end of the text: the result, what was seen, what was missed, and the next step.
 
-use super::super::{Report, count_standing, unlisted_leaks};
+use super::super::Report;
 use super::WIDTH;
-use super::group::groups;
 use super::style::{Ink, Style, fill, printable};
-use edleak_analysis::analysis::{Analysis, Standing, Summary};
+use edleak_analysis::findings::{Findings, Summary};
 use edleak_analysis::gate::{MUCH_MISSING, Outcome, RuleUse, outcome, too_little};
+use edleak_analysis::site::Standing;
 use edleak_model::classify::Confidence;
 use edleak_model::growth_kind::GrowthKind;
 use edleak_text::units::{self, plural};
@@ -17,7 +17,7 @@ const MAX_HINTS: usize = 4;
 pub(super) fn write(
     style: Style,
     report: &Report<'_>,
-    analysis: &Analysis,
+    analysis: &Findings,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     writeln!(out)?;
@@ -80,7 +80,7 @@ pub(super) fn write_rules(style: Style, report: &Report<'_>, out: &mut dyn Write
     Ok(())
 }
 
-fn result(analysis: &Analysis) -> (Ink, String) {
+fn result(analysis: &Findings) -> (Ink, String) {
     let header = &analysis.header;
     let over =
         format!("{} over {}", plural(header.slices, "slice", "slices"), units::duration(header.duration_s));
@@ -90,7 +90,7 @@ fn result(analysis: &Analysis) -> (Ink, String) {
             let suspects =
                 reported().filter(|site| site.judgement.confidence == Some(Confidence::Suspect)).count();
             let leaks = reported().count() as u64;
-            let groups = groups(analysis, reported());
+            let groups = analysis.groups(reported());
             let rate: f64 = groups.iter().map(|group| group.rate_bytes_per_s).sum();
             let leaked: f64 = groups.iter().map(|group| group.leak_bytes).sum();
             let among = match (suspects as u64, leaks) {
@@ -158,13 +158,13 @@ fn percent(share: f64) -> String {
 }
 
 /// Leaks that fail nothing, and why.
-fn passed(analysis: &Analysis) -> Option<String> {
+fn passed(analysis: &Findings) -> Option<String> {
     let parts = [
-        (count_standing(analysis, |standing| standing == Standing::Known), "in the baseline"),
-        (count_standing(analysis, |standing| matches!(standing, Standing::Suppressed(_))), "suppressed"),
-        (count_standing(analysis, |standing| standing == Standing::Tolerated), "within the budget"),
+        (analysis.count_standing(|standing| standing == Standing::Known), "in the baseline"),
+        (analysis.count_standing(|standing| matches!(standing, Standing::Suppressed(_))), "suppressed"),
+        (analysis.count_standing(|standing| standing == Standing::Tolerated), "within the budget"),
     ];
-    let unlisted = (unlisted_leaks(analysis), "below what --min-class or --strict asks for");
+    let unlisted = (analysis.unlisted_leaks(), "below what --min-class or --strict asks for");
     let parts = parts.into_iter().chain([unlisted]);
     let parts: Vec<String> = parts
         .filter(|(number, _)| *number > 0)
@@ -173,8 +173,8 @@ fn passed(analysis: &Analysis) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
-fn hidden_by_top(analysis: &Analysis, top: usize) -> Option<String> {
-    let listed = count_standing(analysis, |standing| {
+fn hidden_by_top(analysis: &Findings, top: usize) -> Option<String> {
+    let listed = analysis.count_standing(|standing| {
         matches!(standing, Standing::Reported | Standing::Tolerated | Standing::Shown)
     });
     let hidden = listed.saturating_sub(top as u64);

@@ -1,14 +1,17 @@
 //! Leaks as a person counts them: a watched caller and its stacks are one.
 
-use edleak_analysis::analysis::{Analysis, JudgedSite, SiteLabel};
+use crate::findings::Findings;
+use crate::site::{JudgedSite, SiteLabel};
 use edleak_model::classify::Verdict;
+use edleak_model::levels::Levels;
 use std::collections::HashMap;
 
 /// Less of a leak is not worth a line.
 const LEAST_SHARE: f64 = 0.005;
 
 /// A caller with its stacks, or a site by itself.
-pub(super) struct Group<'a> {
+#[derive(Debug)]
+pub struct Group<'a> {
     /// The caller.
     pub site: &'a JudgedSite,
     /// The member with the highest rate: its verdict stands for the group.
@@ -23,14 +26,15 @@ pub(super) struct Group<'a> {
     pub live_count: Option<u64>,
     /// Less than half of what had leaked then was still live when the recording ended.
     pub is_freed_at_end: bool,
-    /// The curve of all together.
-    pub curve: Vec<f64>,
+    /// Live bytes of all together over the record.
+    pub levels: &'a Levels,
     /// Who leaks how much of it, by falling share; empty if there are no stacks.
     pub shares: Vec<Share<'a>>,
 }
 
 /// A stack's part in a leak.
-pub(super) struct Share<'a> {
+#[derive(Debug)]
+pub struct Share<'a> {
     /// The stack; `None` for what the caller leaked while it was not watched.
     pub site: Option<&'a JudgedSite>,
     /// Its share of the leaked bytes, 0 to 1.
@@ -38,8 +42,8 @@ pub(super) struct Share<'a> {
 }
 
 /// The listed leaks as groups, by falling rate.
-pub(super) fn groups<'a>(
-    analysis: &'a Analysis,
+pub(crate) fn groups<'a>(
+    analysis: &'a Findings,
     listed: impl Iterator<Item = &'a JudgedSite>,
 ) -> Vec<Group<'a>> {
     let by_label: HashMap<&SiteLabel, &JudgedSite> =
@@ -74,7 +78,7 @@ pub(super) fn groups<'a>(
 }
 
 fn group_of<'a>(
-    analysis: &'a Analysis,
+    analysis: &'a Findings,
     site: &'a JudgedSite,
     members: &[&'a JudgedSite],
     stacks: &[&'a JudgedSite],
@@ -94,8 +98,8 @@ fn group_of<'a>(
     };
     let family = || std::iter::once(site).chain(stacks.iter().copied());
     let live_count = family().filter_map(|site| site.judged_count).reduce(u64::saturating_add);
-    let curve = together.map_or(&site.curve, |family| &family.curve).clone();
-    let judged_bytes = curve.last().copied().unwrap_or(0.0);
+    let levels = together.map_or(&site.levels, |family| &family.levels);
+    let judged_bytes = levels.last();
     let final_bytes: f64 = family().map(|site| site.totals.live_bytes as f64).sum();
     Group {
         site,
@@ -105,13 +109,13 @@ fn group_of<'a>(
         leak_bytes,
         live_count,
         is_freed_at_end: final_bytes < leak_bytes.min(judged_bytes) / 2.0,
-        curve,
+        levels,
         shares: if stacks.is_empty() { Vec::new() } else { shares_of(analysis, site, members, own_bytes) },
     }
 }
 
 fn shares_of<'a>(
-    analysis: &'a Analysis,
+    analysis: &'a Findings,
     site: &'a JudgedSite,
     members: &[&'a JudgedSite],
     leak_bytes: f64,
