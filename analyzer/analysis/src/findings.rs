@@ -1,6 +1,7 @@
 //! The findings of one recording: all that the gate decides on and that the reports read, so that no report computes anything.
 
 use crate::group::{self, Group};
+use crate::history::History;
 use crate::site::{JudgedSite, Standing};
 use edleak_binary::Outcome;
 use edleak_format::ModuleId;
@@ -25,6 +26,8 @@ pub struct Findings {
     pub process: ProcessSeries,
     /// What the reported addresses were symbolized with, by module.
     pub outcomes: Vec<Outcome>,
+    /// Every site over the record, where a report asks for it.
+    pub history: Option<Box<History>>,
 }
 
 /// What was recorded, for how long, and how it ended.

@@ -97,6 +97,7 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
         modules: trace.modules().iter().map(loaded).collect(),
         process: replayed.process,
         outcomes: Vec::new(),
+        history: None,
     }
 }
 
@@ -133,6 +134,7 @@ fn judge_lines(source: String, lines: &[LineSeries], model: Model) -> Findings {
         modules: Vec::new(),
         process: ProcessSeries::default(),
         outcomes: Vec::new(),
+        history: None,
     }
 }
 

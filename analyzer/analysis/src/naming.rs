@@ -40,3 +40,19 @@ pub fn name_sites(
     }
     analysis.outcomes = resolution.outcomes;
 }
+
+/// Symbolizes every other site as well, for a reader who may look at any of them. What the summary and the hints say of symbols
+/// stays that of the sites above.
+pub fn name_the_rest(analysis: &mut Findings, recording: &Recording, symbolizer: &Symbolizer) {
+    let Recording::Trace(trace) = recording else { return };
+    let addresses = analysis.sites.iter_mut().flat_map(|site| &mut site.stack);
+    let mut addresses: Vec<_> = addresses.filter(|address| address.frames.is_empty()).collect();
+    let requests: Vec<Request> = addresses
+        .iter()
+        .map(|address| Request { address: address.address, module: address.module_id, is_exact: false })
+        .collect();
+    let resolution = symbolizer.resolve_trace(trace, &requests);
+    for (address, resolved) in addresses.iter_mut().zip(resolution.resolved) {
+        address.frames = resolved.frames;
+    }
+}

@@ -5,7 +5,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use edleak_analysis::baseline::Baseline;
 use edleak_analysis::diff::Diff;
 use edleak_analysis::gate::{Policy, too_little};
+use edleak_analysis::history::{History, HistoryOptions};
 use edleak_analysis::load::{self, LoadOptions, Recording};
+use edleak_analysis::naming::name_the_rest;
 use edleak_analysis::suppressions::Suppressions;
 use edleak_analysis::verify::Verification;
 use edleak_analysis::{analyze, rewrite};
@@ -16,6 +18,7 @@ use edleak_model::regression::Class;
 use edleak_report::diff;
 use edleak_report::folded::Folded;
 use edleak_report::github::Github;
+use edleak_report::html::{self, Html};
 use edleak_report::json::Json;
 use edleak_report::junit::Junit;
 use edleak_report::sarif::Sarif;
@@ -41,6 +44,7 @@ Examples:
   edleak-analyze --baseline main.edl new.edl   only what is new or faster
   edleak-analyze --budget 10KB/min trace.edl   tolerate a slow leak
   edleak-analyze --format sarif -o edleak.sarif trace.edl
+  edleak-analyze --format html -o report.html trace.edl   a page to look at
   edleak-analyze diff before.edl after.edl     what changed
   edleak-analyze embed trace.edl               make it need no binaries
 
@@ -151,6 +155,9 @@ struct AnalyzeArgs {
     /// Write the report here.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Title of the page (`--format html`); the program's name unless given.
+    #[arg(long, value_name = "TEXT")]
+    title: Option<String>,
     #[command(flatten)]
     symbols: SymbolArgs,
 }
@@ -195,6 +202,8 @@ enum Format {
     Sarif,
     /// Annotations in a GitHub workflow.
     Github,
+    /// A page to look at: one file, needs no server and no network (`-o report.html`).
+    Html,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -254,6 +263,12 @@ fn run_analyze(args: &AnalyzeArgs) -> Result<u8> {
     if args.strict && matches!(args.model, ModelArg::Edleak) {
         bail!("`--model edleak` has nothing beyond reasonable doubt (leave out `--strict`)");
     }
+    if args.format == Format::Html && args.output.is_none() && io::stdout().is_terminal() {
+        bail!("a page is nothing for a terminal (say where to write it, like `-o report.html`)");
+    }
+    if args.title.is_some() && args.format != Format::Html {
+        bail!("only a page has a title (add `--format html`, or leave out `--title`)");
+    }
     if args.traces.iter().filter(|trace| trace.as_os_str() == "-").count() > 1 {
         bail!("stdin can be read once (save it to a file, and name that)");
     }
@@ -275,24 +290,33 @@ fn run_analyze(args: &AnalyzeArgs) -> Result<u8> {
         baseline: args.baseline.as_deref().map(|path| read_baseline(path, model, &symbolizer)).transpose()?,
         suppressions: args.suppressions.as_deref().map(read_suppressions).transpose()?.unwrap_or_default(),
     };
-    let options = LoadOptions { keep_points: args.format == Format::Series };
+    let is_html = args.format == Format::Html;
+    let options = LoadOptions { keep_points: is_html || args.format == Format::Series };
     let mut recordings = Vec::new();
     let mut analyses = Vec::new();
     // One that cannot be read does not keep the others from being reported.
-    let mut has_failed = false;
+    let mut failures = Vec::new();
     for path in &args.traces {
         match analyze(path, options, model, &policy, &symbolizer) {
-            Ok((recording, analysis)) => {
+            Ok((recording, mut analysis)) => {
+                if is_html {
+                    name_the_rest(&mut analysis, &recording, &symbolizer);
+                    let options =
+                        HistoryOptions { instants: html::INSTANTS, packed_bytes: html::PACKED_BYTES };
+                    analysis.history = Some(Box::new(History::of(&recording, &analysis, options)));
+                }
                 recordings.push(recording);
                 analyses.push(analysis);
             }
             Err(error) => {
-                say(error);
-                has_failed = true;
+                say(&error);
+                failures.push(error.to_string());
             }
         }
     }
-    if analyses.is_empty() {
+    let has_failed = !failures.is_empty();
+    // A page says what could not be read; the other formats have no place for it.
+    if analyses.is_empty() && !is_html {
         return Ok(EXIT_ERROR);
     }
     let rule_uses = policy.apply(&mut analyses);
@@ -305,7 +329,7 @@ fn run_analyze(args: &AnalyzeArgs) -> Result<u8> {
     };
     complain(&symbolizer);
     let is_terminal = args.output.is_none() && io::stdout().is_terminal();
-    write_out(args.output.as_deref(), |out| args.format.exporter(is_terminal).export(&report, out))?;
+    write_out(args.output.as_deref(), |out| args.exporter(is_terminal, failures).export(&report, out))?;
     Ok(match (has_failed, args.exit_zero) {
         (true, _) => EXIT_ERROR,
         (false, true) => 0,
@@ -446,16 +470,19 @@ impl SymbolArgs {
     }
 }
 
-impl Format {
-    fn exporter(self, is_terminal: bool) -> Box<dyn Exporter> {
-        match self {
-            Self::Text => Box::new(Text { style: Style::of_environment(is_terminal) }),
-            Self::Json => Box::new(Json),
-            Self::Series => Box::new(SeriesLines),
-            Self::Folded => Box::new(Folded),
-            Self::Junit => Box::new(Junit),
-            Self::Sarif => Box::new(Sarif { root: source_root() }),
-            Self::Github => Box::new(Github { root: source_root() }),
+impl AnalyzeArgs {
+    /// `failures` say which traces could not be read.
+    fn exporter(&self, is_terminal: bool, failures: Vec<String>) -> Box<dyn Exporter> {
+        use Format as F;
+        match self.format {
+            F::Text => Box::new(Text { style: Style::of_environment(is_terminal) }),
+            F::Json => Box::new(Json),
+            F::Series => Box::new(SeriesLines),
+            F::Folded => Box::new(Folded),
+            F::Junit => Box::new(Junit),
+            F::Sarif => Box::new(Sarif { root: source_root() }),
+            F::Github => Box::new(Github { root: source_root() }),
+            F::Html => Box::new(Html { title: self.title.clone(), failures }),
         }
     }
 }

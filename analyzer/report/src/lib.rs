@@ -4,6 +4,7 @@
 pub mod diff;
 pub mod folded;
 pub mod github;
+pub mod html;
 pub mod json;
 pub mod junit;
 pub mod sarif;

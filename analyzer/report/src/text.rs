@@ -5,7 +5,7 @@
 
 mod names;
 mod style;
-mod summary;
+pub(crate) mod summary;
 
 pub use style::{Style, fill, printable};
 

@@ -107,7 +107,7 @@ fn result(analysis: &Findings) -> (Ink, String) {
     }
 }
 
-fn seen(summary: &Summary) -> String {
+pub(crate) fn seen(summary: &Summary) -> String {
     let size = |bytes: u64| units::bytes(bytes as f64);
     let mut text = format!("{}; {} live", plural(summary.sites, "site", "sites"), size(summary.live_bytes));
     // edLeak's own slices hold live bytes only, and other tools' lines no allocated bytes.
@@ -124,7 +124,7 @@ fn seen(summary: &Summary) -> String {
     text
 }
 
-fn missed(summary: &Summary) -> String {
+pub(crate) fn missed(summary: &Summary) -> String {
     let parts = [
         (summary.unknown_frees, "unknown free", "unknown frees"),
         (summary.lost_slices, "lost slice", "lost slices"),
@@ -158,7 +158,7 @@ fn percent(share: f64) -> String {
 }
 
 /// Leaks that fail nothing, and why.
-fn passed(analysis: &Findings) -> Option<String> {
+pub(crate) fn passed(analysis: &Findings) -> Option<String> {
     let parts = [
         (analysis.count_standing(|standing| standing == Standing::Known), "in the baseline"),
         (analysis.count_standing(|standing| matches!(standing, Standing::Suppressed(_))), "suppressed"),
@@ -173,7 +173,7 @@ fn passed(analysis: &Findings) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
-fn hidden_by_top(analysis: &Findings, top: usize) -> Option<String> {
+pub(crate) fn hidden_by_top(analysis: &Findings, top: usize) -> Option<String> {
     let listed = analysis.count_standing(|standing| {
         matches!(standing, Standing::Reported | Standing::Tolerated | Standing::Shown)
     });

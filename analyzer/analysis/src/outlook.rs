@@ -1,0 +1,66 @@
+//! When a leak matters: how long until the process holds a round size, if everything leaks on at the same rate.
+
+use crate::findings::Findings;
+
+/// Sizes that people plan with.
+const SIZES: [u64; 12] = [
+    16 << 20,
+    64 << 20,
+    256 << 20,
+    1 << 30,
+    4 << 30,
+    16 << 30,
+    64 << 30,
+    256 << 30,
+    1 << 40,
+    4 << 40,
+    16 << 40,
+    64 << 40,
+];
+/// A size that is only a little above what the process holds tells nobody anything.
+const LEAST_FACTOR: u64 = 2;
+/// Beyond ten years a rate of today says nothing.
+const MOST_SECONDS: f64 = 10.0 * 365.0 * 86400.0;
+
+/// The next round size and the time until the process holds it.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Outlook {
+    /// What the process holds at the end of the record: resident and swapped, or live where that was not recorded.
+    pub holds_bytes: u64,
+    /// The size.
+    pub reaches_bytes: u64,
+    /// Seconds from the end of the record.
+    pub in_s: f64,
+}
+
+impl Outlook {
+    /// What comes of `rate_bytes_per_s`; `None` if nothing leaks, or not within ten years.
+    pub fn of(analysis: &Findings, rate_bytes_per_s: f64) -> Option<Self> {
+        let growth = &analysis.growth;
+        let holds_bytes = growth.resident_to_bytes.max(growth.live_to_bytes).max(analysis.summary.live_bytes);
+        Self::from(holds_bytes, rate_bytes_per_s)
+    }
+
+    fn from(holds_bytes: u64, rate_bytes_per_s: f64) -> Option<Self> {
+        let least = holds_bytes.saturating_mul(LEAST_FACTOR);
+        let reaches_bytes = SIZES.into_iter().find(|&size| size >= least)?;
+        let in_s = (reaches_bytes - holds_bytes) as f64 / rate_bytes_per_s;
+        (rate_bytes_per_s > 0.0 && in_s <= MOST_SECONDS).then_some(Self { holds_bytes, reaches_bytes, in_s })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_round_size_is_at_least_twice_what_is_held() {
+        let outlook =
+            |holds, rate| Outlook::from(holds, rate).map(|outlook| (outlook.reaches_bytes, outlook.in_s));
+        assert_eq!(outlook(0, 1024.0), Some((16 << 20, 16384.0)));
+        assert_eq!(outlook(200 << 20, 1024.0 * 1024.0), Some((1 << 30, 824.0)));
+        assert_eq!(outlook(1 << 30, 0.0), None);
+        assert_eq!(outlook(1 << 30, 1.0), None);
+        assert_eq!(outlook(u64::MAX, 1e12), None);
+    }
+}

@@ -1,0 +1,337 @@
+//! HTML: one page that opens anywhere. The verdict first, then the evidence; no server, no request, no build step.
+//!
+//! ```text
+//!   data         Findings and History ──▶ payload (JSON header, binary columns) ──▶ deflate ──▶ base 64
+//!                nothing is computed here; the least important counters are summed up until the page is small enough
+//!   page         static parts, written here: headline, timeline, leaks with reasons and stacks, what was missed
+//!   interaction  the script opens the payload and takes the place of the static parts; a range of time is the one
+//!                state that all of its views share, a selected site the other
+//! ```
+//!
+//! | file | is |
+//! |---|---|
+//! | `html/payload.rs`, `trace_data.rs`, `names.rs` | the data |
+//! | `html/headline.rs`, `chart.rs`, `leaks.rs`, `escape.rs` | the static parts |
+//! | `html/page.css`, `html/*.js` | the look, and the script: one function, of the files in the order of [`SCRIPT`] |
+//!
+//! The policy in the page's head allows this script and this style, by their hashes, and nothing else: a name that became
+//! markup by mistake could neither run nor load anything.
+
+mod chart;
+mod escape;
+mod headline;
+mod leaks;
+mod names;
+mod payload;
+mod trace_data;
+
+use super::{Exporter, Report};
+use edleak_analysis::diff::Diff;
+use edleak_analysis::findings::Findings;
+use edleak_analysis::frame::base_name;
+use edleak_analysis::history::History;
+use edleak_text::units;
+use escape::text;
+use headline::{Headline, headline, reported};
+use names::Names;
+use payload::Payload;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use std::io::{self, Write};
+
+/// The script, as one function: the files share one scope and nothing leaks out of it.
+const SCRIPT: [&str; 13] = [
+    include_str!("html/format.js"),
+    include_str!("html/dom.js"),
+    include_str!("html/pattern.js"),
+    include_str!("html/data.js"),
+    include_str!("html/range.js"),
+    include_str!("html/axis.js"),
+    include_str!("html/timeline.js"),
+    include_str!("html/site.js"),
+    include_str!("html/sites.js"),
+    include_str!("html/scatter.js"),
+    include_str!("html/stacks.js"),
+    include_str!("html/flame.js"),
+    include_str!("html/main.js"),
+];
+const STYLE: &str = include_str!("html/page.css");
+
+/// Instants that a page shows: about as many as a screen has columns for.
+pub const INSTANTS: usize = 500;
+/// Packed counters that a history keeps for a page; the page itself may keep less.
+pub const PACKED_BYTES: usize = 48 << 20;
+/// What the data of a page may take, in base 64: with script and static parts the page stays under 20 MB.
+const MAX_DATA_BYTES: usize = 18_500_000;
+/// Rows that a page has at most.
+const MAX_ROWS: usize = 100_000;
+
+/// The HTML exporter.
+#[derive(Clone, Default, Debug)]
+pub struct Html {
+    /// The title of the page, in place of the program's name.
+    pub title: Option<String>,
+    /// Why traces could not be read, a message each.
+    pub failures: Vec<String>,
+}
+
+impl Exporter for Html {
+    fn export(&self, report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
+        if report.analyses.is_empty() {
+            return self.page_of_failures(out);
+        }
+        let nothing = History::default();
+        let histories: Vec<&History> =
+            report.analyses.iter().map(|analysis| analysis.history.as_deref().unwrap_or(&nothing)).collect();
+        let diff = match report.analyses {
+            [before, after] => Some(Diff::of(before, after)),
+            _ => None,
+        };
+        // Of two recordings the second one is the news.
+        let shown = report.analyses.len() - 1;
+        let headlines: Vec<Headline> = report
+            .analyses
+            .iter()
+            .enumerate()
+            .map(|(i, analysis)| headline(report, analysis, diff.as_ref().filter(|_| i == shown)))
+            .collect();
+        let title = self.title.clone().unwrap_or_else(|| title_of(&report.analyses[shown]));
+        let data = data(report, &histories, &headlines, diff.as_ref())?;
+        let script = script();
+        page_head(&title, &script, out)?;
+        page_start(&title, &recorded(&report.analyses[shown]), out)?;
+        write!(out, "{}", self.failures())?;
+        page_body(report, &headlines, histories[shown], out)?;
+        write!(out, "<script type=\"application/octet-stream\" id=\"data\">{data}</script>")?;
+        writeln!(out, "<script>{script}</script></body></html>")
+    }
+}
+
+impl Html {
+    /// Where no recording could be read the page says why, and has no empty charts.
+    fn page_of_failures(&self, out: &mut dyn Write) -> io::Result<()> {
+        let title = self.title.as_deref().unwrap_or("No recording");
+        page_head(title, "", out)?;
+        page_start(title, "", out)?;
+        writeln!(
+            out,
+            "<section id=\"headline\" class=\"undecided\" aria-label=\"Verdict\"><h2>No recording could be read</h2>\
+             {}</section></main></body></html>",
+            self.failures()
+        )
+    }
+
+    fn failures(&self) -> String {
+        if self.failures.is_empty() {
+            return String::new();
+        }
+        let lines: String =
+            self.failures.iter().map(|failure| format!("<li>{}</li>", text(failure))).collect();
+        format!("<ul class=\"failures\">{lines}</ul>")
+    }
+}
+
+fn script() -> String {
+    format!("(()=>{{\"use strict\";\n{}}})();", SCRIPT.concat())
+}
+
+fn page_head(title: &str, script: &str, out: &mut dyn Write) -> io::Result<()> {
+    let hash = |source: &str| format!("'sha256-{}'", escape::base64(&Sha256::digest(source.as_bytes())));
+    writeln!(
+        out,
+        "<!DOCTYPE html><html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; \
+         script-src {}; style-src {}; base-uri 'none'; form-action 'none'\">\
+         <meta name=\"referrer\" content=\"no-referrer\"><meta name=\"color-scheme\" content=\"light dark\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <meta name=\"generator\" content=\"edleak-analyze {}\"><link rel=\"icon\" href=\"data:,\">\
+         <title>{} – edleak</title><style>{STYLE}</style></head>",
+        hash(script),
+        hash(STYLE),
+        env!("CARGO_PKG_VERSION"),
+        text(title)
+    )
+}
+
+fn page_start(title: &str, meta: &str, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "<body><a class=\"skip\" href=\"#sites\">Skip to the sites</a>\
+         <header><p class=\"brand\">edleak</p><h1><bdi>{}</bdi></h1><p class=\"meta\">{}</p></header><main>",
+        text(title),
+        text(meta)
+    )
+}
+
+fn page_body(
+    report: &Report<'_>,
+    headlines: &[Headline],
+    history: &History,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let shown = report.analyses.len() - 1;
+    let (analysis, first) = (&report.analyses[shown], &headlines[shown]);
+    let answers: String = first
+        .answers
+        .iter()
+        .map(|(question, answer)| format!("<dt>{question}</dt><dd>{answer}</dd>"))
+        .collect();
+    let missed = match first.missed.as_slice() {
+        [] => "<p>Nothing.</p>".to_owned(),
+        lines => format!(
+            "<ul>{}</ul>",
+            lines.iter().map(|line| format!("<li>{}</li>", text(line))).collect::<String>()
+        ),
+    };
+    writeln!(
+        out,
+        "<section id=\"headline\" class=\"{}\" aria-label=\"Verdict\"><h2>{}</h2><dl>{answers}</dl>\
+         <div id=\"missed\"><h3>What was missed?</h3>{missed}</div></section>",
+        first.mark,
+        text(&first.verdict)
+    )?;
+    writeln!(
+        out,
+        "<p id=\"notice\" class=\"note\" role=\"status\">This page shows more with JavaScript: every site, ranges of time, \
+         and flame graphs. The verdict and the leaks are complete without it.</p>"
+    )?;
+    let leaks = reported(analysis);
+    let empty = |what: &str| format!("<p class=\"empty\">{what} needs JavaScript.</p>");
+    for (id, heading, content) in [
+        ("timeline", "Memory over time", chart::timeline(history)),
+        ("range", "Range", format!("<p class=\"empty\">{}</p>", text(&whole_range(analysis)))),
+        ("sites", "Sites", leaks::table(&leaks)),
+        ("scatter", "Size against growth", empty("The scatter")),
+        ("flame", "Flame graph", empty("The flame graph")),
+    ] {
+        writeln!(out, "<section id=\"{id}\" aria-labelledby=\"{id}-h\"><h2 id=\"{id}-h\">{heading}</h2>")?;
+        if id == "sites" {
+            writeln!(
+                out,
+                "<div class=\"tools\" hidden><label>Filter <input id=\"filter\" type=\"search\" autocomplete=\"off\" \
+                 spellcheck=\"false\"></label></div>"
+            )?;
+        }
+        writeln!(out, "<div class=\"body\">{content}</div></section>")?;
+    }
+    writeln!(
+        out,
+        "</main><footer><p>Written by edleak-analyze {}. Sizes are binary: 1 KiB is 1024 bytes. Live bytes are what the \
+         program asked for and has not freed.</p></footer>",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+/// What is recorded, for how long, and how it ended.
+fn recorded(analysis: &Findings) -> String {
+    let header = &analysis.header;
+    let mut parts = vec![format!(
+        "{} in {}",
+        units::duration(header.duration_s),
+        units::plural(header.slices, "slice", "slices")
+    )];
+    if header.period_s > 0.0 {
+        parts.push(format!("one every {}", units::duration(header.period_s)));
+    }
+    if header.pid != 0 {
+        parts.push(format!("pid {}", header.pid));
+    }
+    parts.extend(header.end.clone());
+    if is_anonymous(analysis) {
+        parts.push("the trace is anonymized: names and arguments are hashes and are not shown".into());
+    } else if header.command.len() > 1 {
+        parts.push(header.command.join(" "));
+    }
+    parts.join(" · ")
+}
+
+fn whole_range(analysis: &Findings) -> String {
+    format!("The whole record: 0 s to {}.", units::duration(analysis.header.duration_s))
+}
+
+fn title_of(analysis: &Findings) -> String {
+    match analysis.header.command.first() {
+        Some(_) if is_anonymous(analysis) => "anonymized program".into(),
+        Some(program) if !program.is_empty() => base_name(program).to_owned(),
+        _ => base_name(&analysis.source).to_owned(),
+    }
+}
+
+/// Every word of the command line is a hash, as `edleak-analyze anonymize` leaves it.
+fn is_anonymous(analysis: &Findings) -> bool {
+    let command = &analysis.header.command;
+    let is_hash = |word: &String| {
+        word.len() == 16 && word.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    !command.is_empty() && command.iter().all(is_hash)
+}
+
+/// The data in base 64: with fewer and fewer counters of single sites, until it fits.
+fn data(
+    report: &Report<'_>,
+    histories: &[&History],
+    headlines: &[Headline],
+    diff: Option<&Diff<'_>>,
+) -> io::Result<String> {
+    let all: usize = histories.iter().map(|history| history.packed_bytes()).sum();
+    let mut kept = all;
+    let mut owned: Vec<History>;
+    let mut histories = histories.to_vec();
+    loop {
+        let bytes = payload(report, &histories, headlines, diff)?;
+        let encoded = bytes.len().div_ceil(3) * 4;
+        if encoded <= MAX_DATA_BYTES || kept == 0 {
+            return Ok(escape::base64(&bytes));
+        }
+        // What compresses a little worse than the rest must not take another round.
+        let excess = encoded - MAX_DATA_BYTES;
+        kept = kept
+            .saturating_sub((excess as f64 * 0.75 * 1.1 * all as f64 / bytes.len() as f64) as usize)
+            .min(kept / 8 * 7);
+        owned = report
+            .analyses
+            .iter()
+            .zip(&histories)
+            .map(|(analysis, history)| {
+                let mut history = (*history).clone();
+                history.keep(analysis, kept / report.analyses.len());
+                history
+            })
+            .collect();
+        histories = owned.iter().collect();
+    }
+}
+
+fn payload(
+    report: &Report<'_>,
+    histories: &[&History],
+    headlines: &[Headline],
+    diff: Option<&Diff<'_>>,
+) -> io::Result<Vec<u8>> {
+    let (mut payload, mut names) = (Payload::default(), Names::default());
+    let shown = report.analyses.len() - 1;
+    let mut traces = Vec::new();
+    for (i, (analysis, history)) in report.analyses.iter().zip(histories).enumerate() {
+        let rows: Vec<usize> = (0..analysis.sites.len().min(MAX_ROWS).min(history.sites.len())).collect();
+        let diff = diff.filter(|_| i == shown);
+        let prefix = format!("{i}.");
+        let mut trace = trace_data::write(&mut payload, &mut names, &prefix, analysis, history, diff, &rows);
+        trace["source"] = json!(if is_anonymous(analysis) { "" } else { base_name(&analysis.source) });
+        trace["recorded"] = json!(recorded(analysis));
+        trace["title"] = json!(title_of(analysis));
+        let headline = &headlines[i];
+        trace["headline"] = json!({
+            "mark": headline.mark,
+            "verdict": headline.verdict,
+            "answers": headline.answers,
+            "missed": headline.missed,
+        });
+        traces.push(trace);
+    }
+    names.write(&mut payload);
+    let mut header = Map::new();
+    header.insert("version".into(), json!(1));
+    header.insert("traces".into(), Value::Array(traces));
+    header.insert("names".into(), json!(names.into_texts()));
+    payload.deflate(header)
+}

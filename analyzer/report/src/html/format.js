@@ -1,0 +1,90 @@
+// Bytes, rates, durations and counts, as analyzer/text/src/units.rs prints them.
+
+const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
+
+/** @param {number} bytes @returns {string} */
+function formatBytes(bytes) {
+  let value = Math.abs(bytes);
+  let unit = 0;
+  while (value >= 999.5 && unit + 1 < UNITS.length) {
+    value /= 1024;
+    unit += 1;
+  }
+  const digits = unit > 0 && value < 9.95 ? 1 : 0;
+  return (bytes < 0 && value !== 0 ? "−" : "") + value.toFixed(digits) + " " + UNITS[unit];
+}
+
+/** @param {number} bytes @returns {string} */
+function formatGrowth(bytes) {
+  return (bytes > 0 ? "+" : "") + formatBytes(bytes);
+}
+
+/** @param {number} bytesPerSecond @returns {string} */
+function formatRate(bytesPerSecond) {
+  /** @type {[string, number][]} */
+  const times = [["s", 1], ["min", 60], ["h", 3600], ["day", 86400]];
+  const fallback = bytesPerSecond === 0 ? times[0] : times[3];
+  const [unit, seconds] = times.find(([, s]) => Math.abs(bytesPerSecond * s) >= 10) ?? fallback;
+  return formatBytes(bytesPerSecond * seconds) + "/" + unit;
+}
+
+/** @param {number} seconds @returns {string} */
+function formatDuration(seconds) {
+  if (seconds < 0.9995) return (seconds * 1e3).toFixed(0) + (seconds === 0 ? " s" : " ms");
+  if (seconds < 9.95 && Math.abs(seconds - Math.round(seconds)) >= 0.05) return seconds.toFixed(1) + " s";
+  const whole = Math.round(seconds);
+  if (whole < 60) return whole + " s";
+  const [big, small] = whole < 3600
+    ? [[60, "min"], [1, "s"]]
+    : whole < 86400 ? [[3600, "h"], [60, "min"]] : [[86400, "d"], [3600, "h"]];
+  const major = Math.floor(whole / Number(big[0]));
+  const minor = Math.floor((whole % Number(big[0])) / Number(small[0]));
+  return major + " " + big[1] + (minor === 0 ? "" : " " + minor + " " + small[1]);
+}
+
+/** @param {number} count @returns {string} */
+function formatCount(count) {
+  return Math.round(count).toString().replace(/\B(?=(\d{3})+$)/g, ",");
+}
+
+/** @param {number} count @param {string} one @param {string} many @returns {string} */
+function plural(count, one, many) {
+  return formatCount(count) + " " + (count === 1 ? one : many);
+}
+
+/** @param {number} share @returns {string} */
+function formatShare(share) {
+  const percent = 100 * share;
+  return (percent > 0 && percent < 9.95 ? percent.toFixed(1) : percent.toFixed(0)) + " %";
+}
+
+/**
+ * A name as it is shown: characters that nobody sees, or that turn the direction of what follows, by their number.
+ * @param {string} name @returns {string}
+ */
+function visible(name) {
+  return name.replace(
+    /[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g,
+    (c) => "⟨U+" + c.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0") + "⟩",
+  );
+}
+
+/**
+ * A function's name without template arguments, parameters and hash where there is no room for them.
+ * @param {string} name @param {number} most @returns {string}
+ */
+function shortName(name, most) {
+  let text = visible(name);
+  if (text.length > most) text = text.replace(/::h[0-9a-f]{16}$/, "");
+  for (let inner = ""; text.length > most && inner !== text;) {
+    inner = text;
+    text = text.replace(/<[^<>]{2,}>/g, "<…>".length < most ? "<>" : "");
+    if (inner === text) text = text.replace(/\([^()]{2,}\)/g, "()");
+  }
+  return text.length > most ? text.slice(0, Math.max(1, most - 1)) + "…" : text;
+}
+
+/** @param {string} path @returns {string} */
+function baseName(path) {
+  return path.slice(path.lastIndexOf("/") + 1) || path;
+}

@@ -1,0 +1,150 @@
+//! The verdict as answers: is it the heap, who leaks, how fast, when it matters, what was missed.
+
+use super::escape::text;
+use crate::Report;
+use crate::text::summary;
+use edleak_analysis::diff::Diff;
+use edleak_analysis::findings::Findings;
+use edleak_analysis::gate::{Outcome, outcome, too_little};
+use edleak_analysis::group::Group;
+use edleak_analysis::outlook::Outlook;
+use edleak_analysis::site::Standing;
+use edleak_model::growth_kind::GrowthKind;
+use edleak_text::units::{self, plural};
+
+/// What a person has to know first.
+pub(super) struct Headline {
+    /// `leak`, `undecided` or `clean`: the mark beside it.
+    pub mark: &'static str,
+    /// The verdict in a sentence.
+    pub verdict: String,
+    /// Questions and answers, as HTML.
+    pub answers: Vec<(&'static str, String)>,
+    /// What was missed, a line each, as text; empty if nothing was.
+    pub missed: Vec<String>,
+}
+
+/// The leaks that fail the gate, as a person counts them.
+pub(super) fn reported(analysis: &Findings) -> Vec<Group<'_>> {
+    analysis.groups(analysis.sites.iter().filter(|site| site.standing == Standing::Reported))
+}
+
+pub(super) fn headline(report: &Report<'_>, analysis: &Findings, diff: Option<&Diff<'_>>) -> Headline {
+    let leaks = reported(analysis);
+    let number = analysis.sites.iter().filter(|site| site.standing == Standing::Reported).count() as u64;
+    let rate: f64 = leaks.iter().map(|leak| leak.rate_bytes_per_s).sum();
+    let leaked: f64 = leaks.iter().map(|leak| leak.leak_bytes).sum();
+    let (mark, verdict) = match (outcome(analysis), too_little(analysis)) {
+        (Outcome::Leaks, _) => {
+            ("leak", format!("{}: {}", plural(number, "leak", "leaks"), rates(rate, number)))
+        }
+        (_, Some(why)) => ("undecided", format!("Undecided: {why}")),
+        (_, None) => ("clean", "No leak".to_owned()),
+    };
+    let mut answers = vec![("Is it the heap?", text(&is_it_the_heap(analysis)))];
+    if let Some(worst) = leaks.first() {
+        answers.push(("Who leaks?", who(worst)));
+        let amount = format!(
+            "{}; {} leaked in {}",
+            rates(rate, number),
+            units::bytes(leaked),
+            units::duration(analysis.header.duration_s)
+        );
+        answers.push(("How fast?", text(&amount)));
+        answers.push(("When does it matter?", text(&when(analysis, rate))));
+    }
+    if let Some(diff) = diff {
+        answers.push(("What changed?", text(&what_changed(diff))));
+    }
+    answers.push(("What was seen?", text(&summary::seen(&analysis.summary))));
+    if let Some(passed) = summary::passed(analysis) {
+        answers.push(("What passed?", text(&passed)));
+    }
+    Headline { mark, verdict, answers, missed: missed(report, analysis) }
+}
+
+fn rates(rate: f64, number: u64) -> String {
+    let together = if number > 1 { " together" } else { "" };
+    format!("{}{together}", units::rate(rate))
+}
+
+fn is_it_the_heap(analysis: &Findings) -> String {
+    let answer = match analysis.growth.kind {
+        GrowthKind::Live => "Yes",
+        GrowthKind::Retained | GrowthKind::Outside => "No",
+        GrowthKind::None => "Nothing to explain",
+        GrowthKind::Unknown => {
+            return "The input does not say what the process held, or is too short to tell.".into();
+        }
+    };
+    format!("{answer}: {}.", analysis.growth.sentence().unwrap_or_default())
+}
+
+fn who(worst: &Group<'_>) -> String {
+    let place = worst.site.headline().and_then(|frame| frame.place());
+    let place = place.map_or_else(String::new, |(file, line)| {
+        let line = if line == 0 { String::new() } else { format!(":{line}") };
+        format!(" at <bdi>{}{line}</bdi>", text(file))
+    });
+    format!(
+        "<bdi class=\"name\">{}</bdi>{place} leaks most: {}",
+        text(&worst.site.name()),
+        text(&units::rate(worst.rate_bytes_per_s))
+    )
+}
+
+fn when(analysis: &Findings, rate: f64) -> String {
+    match Outlook::of(analysis, rate) {
+        Some(outlook) => format!(
+            "At this rate the process holds {} in {}; it held {} at the end.",
+            units::bytes(outlook.reaches_bytes as f64),
+            units::duration(outlook.in_s),
+            units::bytes(outlook.holds_bytes as f64)
+        ),
+        None => "Not within ten years at this rate.".into(),
+    }
+}
+
+fn what_changed(diff: &Diff<'_>) -> String {
+    use edleak_analysis::baseline::Change;
+    let count = |is: fn(&Change) -> bool| diff.leaks.iter().filter(|(_, change)| is(change)).count() as u64;
+    let parts = [
+        (count(|change| matches!(change, Change::New)), "new"),
+        (count(|change| matches!(change, Change::Faster(_))), "faster"),
+        (count(|change| matches!(change, Change::Same(_))), "the same"),
+        (count(|change| matches!(change, Change::Slower(_))), "slower"),
+        (diff.gone.len() as u64, "gone"),
+    ];
+    let parts: Vec<String> = parts
+        .into_iter()
+        .filter(|(number, _)| *number > 0)
+        .map(|(number, word)| format!("{} {word}", units::count(number)))
+        .collect();
+    if parts.is_empty() {
+        "No leak in either recording.".into()
+    } else {
+        format!("Leaks: {}.", parts.join(", "))
+    }
+}
+
+fn missed(report: &Report<'_>, analysis: &Findings) -> Vec<String> {
+    let mut lines = Vec::new();
+    if analysis.sites.is_empty() {
+        lines.push("the recording holds no allocation site (was the program recorded at all?)".to_owned());
+    }
+    let missed = summary::missed(&analysis.summary);
+    if missed != "nothing" {
+        lines.push(missed);
+    }
+    if !analysis.header.complete {
+        lines.push("the recording was cut short, still runs, or is damaged".to_owned());
+    }
+    if analysis.summary.unasked_children > 0 {
+        lines.push("child processes were not recorded (`edleak-record --children` records them)".to_owned());
+    }
+    lines.extend(report.top.and_then(|top| summary::hidden_by_top(analysis, top)));
+    let hints =
+        analysis.outcomes.iter().filter(|outcome| outcome.needs_attention() && outcome.unresolved > 0);
+    lines.extend(hints.take(4).map(ToString::to_string));
+    lines
+}

@@ -1,0 +1,86 @@
+//! The list of leaks that needs no script: figures, reasons and stacks, as rows of the table of sites.
+
+use super::chart::sparkline;
+use super::escape::text;
+use crate::CURVE_COLUMNS;
+use edleak_analysis::frame::SiteFrame;
+use edleak_analysis::group::{Group, Share};
+use edleak_analysis::site::JudgedSite;
+use edleak_model::classify::Confidence;
+use edleak_text::units;
+
+/// More leaks than this nobody reads without sorting and filtering.
+const MAX_LEAKS: usize = 40;
+const MAX_STACKS: usize = 8;
+const MAX_FRAMES: usize = 64;
+
+/// The table; `leaks` come by falling rate.
+pub(super) fn table(leaks: &[Group<'_>]) -> String {
+    if leaks.is_empty() {
+        return "<p class=\"empty\">No site is reported as a leak.</p>".into();
+    }
+    let rows: String = leaks.iter().take(MAX_LEAKS).map(row).collect();
+    let more = leaks.len().saturating_sub(MAX_LEAKS);
+    let more = match more {
+        0 => String::new(),
+        more => format!(
+            "<p class=\"note\">{} more leaks are shown with JavaScript.</p>",
+            units::count(more as u64)
+        ),
+    };
+    format!(
+        "<table><thead><tr><th scope=\"col\">Verdict</th><th scope=\"col\">Site</th><th scope=\"col\">Rate</th>\
+         <th scope=\"col\">Leaked</th><th scope=\"col\">Live now</th><th scope=\"col\">Curve</th></tr></thead>\
+         <tbody>{rows}</tbody></table>{more}"
+    )
+}
+
+fn row(leak: &Group<'_>) -> String {
+    let (site, judgement) = (leak.site, &leak.lead.judgement);
+    let word = if judgement.confidence == Some(Confidence::Suspect) { "suspect" } else { "leak" };
+    let place = site.headline().and_then(|frame| frame.place()).map_or_else(String::new, |(file, line)| {
+        format!("<br><bdi class=\"place\">{}:{line}</bdi>", text(file))
+    });
+    let reasons: String = judgement.why.iter().map(|why| format!("<li>{}</li>", text(why))).collect();
+    let (from, to) = (leak.levels.first(), leak.levels.last());
+    let label = format!("live bytes from {} to {}", units::bytes(from), units::bytes(to));
+    format!(
+        "<tr data-site=\"{id}\"><td><span class=\"verdict leak\">{word}</span> {class}</td>\
+         <td><bdi class=\"name\">{name}</bdi>{place}\
+         <details><summary>Why, and the stacks</summary><ul>{reasons}</ul>{stacks}</details></td>\
+         <td class=\"figure\">{rate}</td><td class=\"figure\">{leaked}</td><td class=\"figure\">{live}</td>\
+         <td>{curve}</td></tr>",
+        id = text(&site.label.to_string()),
+        class = judgement.class.name(),
+        name = text(&site.name()),
+        stacks = stacks(leak),
+        rate = text(&units::rate(leak.rate_bytes_per_s)),
+        leaked = text(&units::bytes(leak.leak_bytes)),
+        live = text(&units::bytes(to)),
+        curve = sparkline(&leak.levels.at(CURVE_COLUMNS), &label),
+    )
+}
+
+fn stacks(leak: &Group<'_>) -> String {
+    if leak.shares.is_empty() {
+        return stack(leak.site);
+    }
+    let of_share = |share: &Share<'_>| match share.site {
+        Some(site) => format!("<p>{:.0} % of the leaked bytes:</p>{}", 100.0 * share.of_leaked, stack(site)),
+        None => format!("<p>{:.0} %: allocated while the site was not watched</p>", 100.0 * share.of_leaked),
+    };
+    leak.shares.iter().take(MAX_STACKS).map(of_share).collect()
+}
+
+fn stack(site: &JudgedSite) -> String {
+    let line = |frame: SiteFrame<'_>| {
+        let place = frame.place().map_or_else(String::new, |(file, line)| {
+            format!(" <span class=\"place\">{}:{line}</span>", text(file))
+        });
+        let inlined =
+            if frame.frame.is_some_and(|frame| frame.is_inlined) { " <em>inlined</em>" } else { "" };
+        format!("<li><bdi>{}</bdi>{place}{inlined}</li>", text(&frame.name()))
+    };
+    let frames: String = site.frames().take(MAX_FRAMES).map(line).collect();
+    format!("<ol class=\"stack\">{frames}</ol>")
+}

@@ -1,0 +1,99 @@
+//! Every name once: functions, files and modules, and the frames that are made of them.
+
+use super::payload::Payload;
+use edleak_analysis::frame::SiteFrame;
+use edleak_analysis::site::JudgedSite;
+use std::collections::HashMap;
+
+/// A longer name is cut: no person reads on, and a page has to stay small.
+const MAX_NAME_BYTES: usize = 16 << 10;
+const INLINED: u64 = 1;
+const RUNTIME: u64 = 2;
+
+/// Names by number; 0 is no name.
+#[derive(Default)]
+pub(super) struct Names {
+    numbers: HashMap<String, u64>,
+    texts: Vec<String>,
+    frames: HashMap<FrameKey, u64>,
+    table: Vec<FrameKey>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct FrameKey {
+    name: u64,
+    file: u64,
+    line: u64,
+    module: u64,
+    offset: u64,
+    flags: u64,
+}
+
+/// The name, or its beginning.
+fn cut(name: &str) -> String {
+    if name.len() <= MAX_NAME_BYTES {
+        return name.to_owned();
+    }
+    let mut end = MAX_NAME_BYTES;
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}…", &name[..end])
+}
+
+impl Names {
+    /// The number of a name.
+    pub(super) fn number(&mut self, name: &str) -> u64 {
+        if name.is_empty() {
+            return 0;
+        }
+        let name = cut(name);
+        if let Some(&number) = self.numbers.get(&name) {
+            return number;
+        }
+        self.texts.push(name.clone());
+        let number = self.texts.len() as u64;
+        self.numbers.insert(name, number);
+        number
+    }
+
+    /// The numbers of the frames of a site, innermost first.
+    pub(super) fn stack_of(&mut self, site: &JudgedSite) -> Vec<u64> {
+        site.frames().map(|frame| self.frame(frame)).collect()
+    }
+
+    fn frame(&mut self, frame: SiteFrame<'_>) -> u64 {
+        let (file, line) = frame.place().unwrap_or(("", 0));
+        let is_inlined = frame.frame.is_some_and(|frame| frame.is_inlined);
+        let key = FrameKey {
+            name: self.number(&frame.name()),
+            file: self.number(file),
+            line: line.into(),
+            module: self.number(frame.address.module.as_deref().unwrap_or_default()),
+            offset: frame.address.offset.map_or(0, |offset| offset.saturating_add(1)),
+            flags: u64::from(is_inlined) * INLINED + u64::from(frame.is_runtime()) * RUNTIME,
+        };
+        *self.frames.entry(key).or_insert_with(|| {
+            self.table.push(key);
+            self.table.len() as u64 - 1
+        })
+    }
+
+    /// The columns of the frames.
+    pub(super) fn write(&self, payload: &mut Payload) {
+        let mut column = |name: &str, value: fn(&FrameKey) -> u64| {
+            payload.numbers(format!("frame.{name}"), self.table.iter().map(value));
+        };
+        column("name", |key| key.name);
+        column("file", |key| key.file);
+        column("line", |key| key.line);
+        column("module", |key| key.module);
+        column("offset", |key| key.offset);
+        column("flags", |key| key.flags);
+    }
+
+    /// The names, in order of their numbers; the first has number 1.
+    pub(super) fn into_texts(self) -> Vec<String> {
+        self.texts
+    }
+}

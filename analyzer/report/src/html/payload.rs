@@ -1,0 +1,70 @@
+//! The data of a page: a JSON header and binary columns, deflated.
+//!
+//! ```text
+//! bytes 0..4   length of the header, little-endian
+//!       4..    the header: JSON, with `columns: {name: [offset, bytes]}`, offsets from the end of the header
+//!       ...    the columns: LEB128 numbers, or doubles (little-endian, not aligned), or bytes
+//! ```
+//!
+//! In the page it is base 64 of a zlib stream, which `DecompressionStream("deflate")` opens.
+
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
+use serde_json::{Map, Value, json};
+use std::io::{self, Write};
+
+/// What a double holds exactly; larger numbers end there.
+const MOST: u64 = (1 << 53) - 1;
+
+/// A header and columns, as they are collected.
+#[derive(Default)]
+pub(super) struct Payload {
+    columns: Map<String, Value>,
+    blob: Vec<u8>,
+}
+
+impl Payload {
+    /// Adds a column of bytes.
+    pub(super) fn bytes(&mut self, name: impl Into<String>, bytes: &[u8]) {
+        let offset = self.blob.len();
+        self.blob.extend_from_slice(bytes);
+        self.columns.insert(name.into(), json!([offset, bytes.len()]));
+    }
+
+    /// Adds a column of numbers.
+    pub(super) fn numbers(&mut self, name: impl Into<String>, numbers: impl Iterator<Item = u64>) {
+        let mut bytes = Vec::new();
+        for number in numbers {
+            let mut number = number.min(MOST);
+            while number >= 0x80 {
+                bytes.push(number as u8 | 0x80);
+                number >>= 7;
+            }
+            bytes.push(number as u8);
+        }
+        self.bytes(name, &bytes);
+    }
+
+    /// Adds a column of numbers that may be unknown: 0, or the number and 1.
+    pub(super) fn options(&mut self, name: impl Into<String>, numbers: impl Iterator<Item = Option<u64>>) {
+        self.numbers(name, numbers.map(|number| number.map_or(0, |number| number.min(MOST - 1) + 1)));
+    }
+
+    /// Adds a column of doubles.
+    pub(super) fn doubles(&mut self, name: impl Into<String>, numbers: impl Iterator<Item = f64>) {
+        let bytes: Vec<u8> = numbers.flat_map(f64::to_le_bytes).collect();
+        self.bytes(name, &bytes);
+    }
+
+    /// Puts the columns behind the header, and deflates both.
+    pub(super) fn deflate(self, mut header: Map<String, Value>) -> io::Result<Vec<u8>> {
+        header.insert("columns".into(), Value::Object(self.columns));
+        let header = serde_json::to_vec(&header)?;
+        let length = u32::try_from(header.len()).map_err(io::Error::other)?;
+        let mut out = ZlibEncoder::new(Vec::new(), Compression::new(6));
+        out.write_all(&length.to_le_bytes())?;
+        out.write_all(&header)?;
+        out.write_all(&self.blob)?;
+        out.finish()
+    }
+}
