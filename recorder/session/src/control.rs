@@ -20,7 +20,7 @@ pub struct Control {
     pub magic: AtomicU64,
     /// [`crate::VERSION`].
     pub version: AtomicU32,
-    /// The process that is to be recorded, in the collector's PID namespace; 0: whoever comes first.
+    /// The process that is to be recorded, as the collector's /proc has it; 0: whoever comes first.
     pub root_pid: AtomicU32,
     /// 1: child processes are recorded too.
     pub children: AtomicU32,
@@ -30,6 +30,9 @@ pub struct Control {
     pub claims: AtomicU32,
     /// Images of other processes, which are not recorded because nobody asked for children.
     pub others: AtomicU32,
+    /// What the address of the page ends in. A target that was told another has come to the wrong collector: process numbers come
+    /// again.
+    pub nonce: AtomicU64,
     /// The sessions on offer.
     pub slots: [Slot; SLOTS],
 }

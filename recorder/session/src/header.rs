@@ -35,7 +35,7 @@ pub struct Header {
 
     /// [`FRESH`] or [`ATTACHED`]; a futex.
     pub state: AtomicU32,
-    /// The process, as it sees itself.
+    /// The process, as the collector's /proc has it.
     pub pid: AtomicU32,
     /// Bytes of the memory map that are in `maps`.
     pub maps_bytes: AtomicU32,

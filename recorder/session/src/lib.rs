@@ -34,7 +34,7 @@ pub mod stack;
 pub mod wrapper;
 
 /// Changes with every change of a layout in this crate; preload and collector of different builds refuse each other.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
-/// Name of the environment variable that tells the preload where the control page is.
+/// Name of the environment variable that tells the preload where the control page is: `/proc/COLLECTOR/fd/N#NONCE`.
 pub const ENV_SESSION: &str = "EDLEAK_SESSION";

@@ -21,12 +21,14 @@ impl Follower<'_> {
     pub(super) fn begin(&mut self, session: Session) {
         let claimed_pid = session.header().pid.load(Ordering::Relaxed);
         let root = self.root.pid();
-        // A child in a PID namespace of its own has another number there, which here is somebody else's.
-        let holder = match self.plan.children && claimed_pid != root {
-            true => session.inode().and_then(|inode| process::holder_of(inode, claimed_pid)),
-            false => Some(root),
-        };
+        // The root process may have ended before we looked; nobody else has its number while we have not waited for it.
+        let holder = session.inode().and_then(|inode| process::holder_of(inode, claimed_pid));
+        let holder = holder.or((claimed_pid == root).then_some(root));
         let is_root = holder == Some(root);
+        if !is_root && !self.plan.children {
+            self.strangers += 1;
+            return;
+        }
         // Of one that is gone nothing is asked, least of all of whoever has its number.
         let pid = holder.unwrap_or(if process::is_there(claimed_pid) { 0 } else { claimed_pid });
         let own_number = if pid == 0 { claimed_pid } else { pid };

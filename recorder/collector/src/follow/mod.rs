@@ -14,10 +14,11 @@ use crate::follow::session_stock::SessionStock;
 use crate::recording::{Options, Others, Recording, Summary};
 use crate::rules::publisher::Publisher;
 use crate::sys::limits;
+use crate::sys::own_child::{Ended, OwnChild};
 use crate::sys::process;
 use crate::sys::say::say;
 use crate::sys::shm::{Session, wait};
-use crate::sys::signals::{self, Ended, Signals, Watch};
+use crate::sys::signals::{self, Signals, Watch};
 use edleak_format::{EndReason, TraceWriter};
 use edleak_session::header::{ATTACHED, FRESH};
 use std::io;
@@ -44,17 +45,18 @@ const ATTACH_WAIT: Duration = Duration::from_millis(5);
 const MAX_ATTACHING: usize = 64;
 
 /// Who is followed.
-pub enum Root {
+pub enum Root<'a> {
     /// Our own child.
-    Child(u32),
+    Child(&'a OwnChild),
     /// A process that started us.
     Other(u32, Watch),
 }
 
-impl Root {
+impl Root<'_> {
     fn pid(&self) -> u32 {
         match self {
-            Root::Child(pid) | Root::Other(pid, _) => *pid,
+            Root::Child(child) => child.pid(),
+            Root::Other(pid, _) => *pid,
         }
     }
 }
@@ -116,7 +118,7 @@ struct Child {
 pub struct Follower<'a> {
     plan: &'a Plan,
     stock: SessionStock,
-    root: Root,
+    root: Root<'a>,
     recording: Option<Recording>,
     children: Vec<Child>,
     /// Each with when it was claimed.
@@ -140,6 +142,8 @@ pub struct Follower<'a> {
     unreachable: UnreachableChildren,
     /// Children that have no trace: none could be made, or they never attached to their sessions.
     unwritten: u64,
+    /// Processes that claimed a session for the root process and are others.
+    strangers: u64,
 }
 
 impl<'a> Follower<'a> {
@@ -147,7 +151,7 @@ impl<'a> Follower<'a> {
     pub fn new(
         plan: &'a Plan,
         stock: SessionStock,
-        root: Root,
+        root: Root<'a>,
         reserved: Option<TraceWriter>,
     ) -> Follower<'a> {
         Follower {
@@ -168,6 +172,7 @@ impl<'a> Follower<'a> {
             recorded_since: None,
             unreachable: UnreachableChildren::new(Instant::now()),
             unwritten: 0,
+            strangers: 0,
         }
     }
 
@@ -201,7 +206,7 @@ impl<'a> Follower<'a> {
                 let reason = match self.outcome.ended {
                     Some(Ended::Exited(status)) => EndReason::Exited(status),
                     Some(Ended::Killed(signal)) => EndReason::Killed(signal),
-                    None => EndReason::Gone,
+                    Some(Ended::Unknown) | None => EndReason::Gone,
                 };
                 self.end_root(reason);
             }
@@ -257,8 +262,8 @@ impl<'a> Follower<'a> {
                 continue;
             }
             stop |= signal.asks_for_an_end();
-            if let (Root::Child(pid), true, None) = (&self.root, signal.is_ours_alone, self.outcome.ended) {
-                signals::send(*pid, signal.number);
+            if let (Root::Child(child), true) = (&self.root, signal.is_ours_alone) {
+                child.send(signal.number);
             }
         }
         stop
@@ -323,7 +328,7 @@ impl<'a> Follower<'a> {
             return;
         }
         let is_recorded = |pid| self.children.iter().any(|child| child.recording.pid() == pid);
-        for message in self.unreachable.look(now, self.root.pid(), &self.stock.path(), is_recorded) {
+        for message in self.unreachable.look(now, self.root.pid(), &self.stock.address(), is_recorded) {
             self.unwritten += 1;
             self.outcome.fail(&self.plan.output, &message);
         }
@@ -347,8 +352,8 @@ impl<'a> Follower<'a> {
             return false;
         }
         match &self.root {
-            Root::Child(pid) => {
-                self.outcome.ended = signals::has_ended(*pid);
+            Root::Child(child) => {
+                self.outcome.ended = child.ended();
                 self.outcome.ended.is_some()
             }
             Root::Other(_, watch) => watch.has_ended(),
@@ -364,7 +369,7 @@ impl<'a> Follower<'a> {
         if let Some(recording) = self.recording.take() {
             // Who claimed a session and never attached to it could not, or is gone.
             let unrecorded = self.stock.missed() + self.unwritten + self.attaching.len() as u64;
-            let others = Others { unrecorded, unasked: self.stock.others() };
+            let others = Others { unrecorded, unasked: self.stock.others() + self.strangers };
             self.finish(recording, reason, others);
         }
     }

@@ -45,8 +45,8 @@ impl SessionStock {
     }
 
     /// Where a target finds the control page.
-    pub fn path(&self) -> String {
-        self.page.path()
+    pub fn address(&self) -> String {
+        self.page.address()
     }
 
     /// Names the process to record, before it is let go.

@@ -67,6 +67,7 @@ fn is_lost(pid: u32, control: &str) -> bool {
 }
 
 fn can_reach(pid: u32, control: &str) -> bool {
+    let (control, _nonce) = control.split_once('#').unwrap_or((control, ""));
     let Ok(own) = fs::metadata(control) else { return true };
     let is_same = |there: fs::Metadata| (there.dev(), there.ino()) == (own.dev(), own.ino());
     match fs::metadata(format!("/proc/{pid}/root{control}")) {

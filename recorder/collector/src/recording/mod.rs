@@ -83,7 +83,8 @@ pub struct Recording {
     /// What the trace knows of them.
     recorded_losses: Losses,
     size: Size,
-    own_pid_namespace: bool,
+    /// Whether the target has thread ids of its own; `None`: /proc does not say.
+    own_pid_namespace: Option<bool>,
     image_watch: ImageWatch,
 }
 
@@ -194,7 +195,7 @@ impl Recording {
             losses: Losses::default(),
             recorded_losses: Losses::default(),
             size: Size::default(),
-            own_pid_namespace: false,
+            own_pid_namespace: None,
             image_watch,
         };
         if let Some(bytes_per_s) = options.inject_bytes_per_s {
@@ -281,7 +282,7 @@ impl Recording {
         self.take_slice(due)?;
         self.schedule.taken(due);
         self.watch_suspects();
-        if !self.own_pid_namespace {
+        if self.own_pid_namespace == Some(false) {
             self.slicer.reclaim(&self.session, self.pid);
         }
         Ok(())
@@ -415,7 +416,7 @@ impl Recording {
             && status.size != Size::default()
         {
             self.size = status.size;
-            self.own_pid_namespace = status.own_pid_namespace;
+            self.own_pid_namespace = Some(status.own_pid_namespace);
         }
         self.read_losses()?;
         let header = SliceHeader {

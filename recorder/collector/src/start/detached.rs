@@ -83,7 +83,7 @@ pub fn collect(args: &Request) -> ExitCode {
     };
     plan.output = path;
     stock.set_root(args.pid);
-    if reply.write_all(stock.path().as_bytes()).is_err() {
+    if reply.write_all(stock.address().as_bytes()).is_err() {
         reserved.give_back();
         return ExitCode::FAILURE;
     }

@@ -2,8 +2,10 @@
 //! more in its environment.
 #![allow(unsafe_code)] // fork and exec
 
+use crate::sys::own_child::OwnChild;
 use crate::sys::signals::Signals;
 use crate::sys::stdio;
+use crate::sys::terminal::Leadership;
 use edleak_session::ENV_SESSION;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
@@ -56,7 +58,7 @@ fn environment(preload: &Path, control: &str) -> Vec<CString> {
 
 /// A target that exists but waits to be let go.
 pub struct Held {
-    pid: u32,
+    child: OwnChild,
     go: File,
     failure: File,
 }
@@ -79,6 +81,7 @@ pub fn hold(
     let (argv, envp) = (pointers(&arguments), pointers(&environment));
     let (go_read, go) = pipe()?;
     let (failure, failure_write) = pipe()?;
+    let leadership = Leadership::give_up();
     // SAFETY: this process has one thread here, and the child calls only async-signal-safe functions before it executes
     // the program or exits.
     let pid = unsafe { libc::fork() };
@@ -93,8 +96,13 @@ pub fn hold(
         // SAFETY: one byte into a local.
         let released = unsafe { libc::read(go_read.as_raw_fd(), (&raw mut byte).cast(), 1) };
         if released == 1 {
+            let is_hung_up = leadership.is_some_and(|leadership| !leadership.take_over());
             signals.restore();
             stdio::restore();
+            if is_hung_up {
+                // SAFETY: no memory is passed.
+                unsafe { libc::raise(libc::SIGHUP) };
+            }
             // SAFETY: three null-terminated arrays made before the fork.
             unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
             let error = io::Error::last_os_error().raw_os_error().unwrap_or(libc::ENOEXEC).to_ne_bytes();
@@ -104,24 +112,24 @@ pub fn hold(
         // SAFETY: leaves without running anything of the parent's.
         unsafe { libc::_exit(127) };
     }
-    Ok(Held { pid: pid as u32, go, failure })
+    Ok(Held { child: OwnChild::new(pid as u32), go, failure })
 }
 
 impl Held {
     /// The process; the program will have the same number.
     pub fn pid(&self) -> u32 {
-        self.pid
+        self.child.pid()
     }
 
     /// Lets it execute the program; the error is that of `execve`.
-    pub fn release(mut self) -> io::Result<()> {
+    pub fn release(mut self) -> io::Result<OwnChild> {
         self.go.write_all(&[1])?;
         drop(self.go);
         let mut error = Vec::new();
         self.failure.read_to_end(&mut error)?; // ends when execve closes the other end
         match <[u8; 4]>::try_from(error.as_slice()) {
             Ok(code) => Err(io::Error::from_raw_os_error(i32::from_ne_bytes(code))),
-            Err(_) => Ok(()),
+            Err(_) => Ok(self.child),
         }
     }
 }

@@ -10,9 +10,10 @@ use crate::start::check;
 use crate::start::launch;
 use crate::start::output;
 use crate::sys::limits;
+use crate::sys::own_child::{Ended, OwnChild};
 use crate::sys::process;
 use crate::sys::say::say;
-use crate::sys::signals::{self, Ended, Signal, Signals};
+use crate::sys::signals::{self, Signal, Signals};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -120,15 +121,15 @@ pub fn record(options: &RunOptions) -> Result<Recorded, Failed> {
     };
     let stock = SessionStock::create(options.children)
         .map_err(|error| stopped("no memory to share with the target", &error))?;
-    let held = launch::hold(&checked.path, &options.program, &preload, &stock.path(), &signals)
+    let held = launch::hold(&checked.path, &options.program, &preload, &stock.address(), &signals)
         .map_err(|error| stopped("no process for the target", &error))?;
     let pid = held.pid();
     stock.set_root(pid);
-    if let Err(error) = held.release() {
+    let child = held.release().map_err(|error| {
         reserved.give_back();
         let message = format!("failed to start `{}`: {error}", checked.path.display());
-        return Err(Failed { exit_code: 126, message });
-    }
+        Failed { exit_code: 126, message }
+    })?;
     reserved.settle();
     if !options.quiet {
         say(format_args!(
@@ -143,8 +144,8 @@ pub fn record(options: &RunOptions) -> Result<Recorded, Failed> {
             ));
         }
     }
-    let outcome = Follower::new(&plan, stock, Root::Child(pid), Some(writer)).run(&mut signals);
-    if options.then_terminate && outcome.ended.is_none() && !terminate(pid, &mut signals) {
+    let outcome = Follower::new(&plan, stock, Root::Child(&child), Some(writer)).run(&mut signals);
+    if options.then_terminate && outcome.ended.is_none() && !terminate(&child, &mut signals) {
         say(format_args!(
             "the program (pid {pid}) was sent SIGTERM and runs on (end it with `kill -9 {pid}`)"
         ));
@@ -200,10 +201,10 @@ fn blind(checked: &check::Program, ended: Option<Ended>) -> Failed {
 }
 
 /// Asks the target to end. Tells whether it did, before its time was over or somebody wanted to wait no longer.
-fn terminate(pid: u32, signals: &mut Signals) -> bool {
-    signals::send(pid, libc::SIGTERM);
+fn terminate(child: &OwnChild, signals: &mut Signals) -> bool {
+    child.send(libc::SIGTERM);
     let limit = Instant::now() + TERMINATION;
-    while signals::has_ended(pid).is_none() {
+    while child.ended().is_none() {
         let left = limit.saturating_duration_since(Instant::now());
         if left.is_zero() || signals.take().into_iter().any(Signal::asks_for_an_end) {
             return false;

@@ -1,4 +1,5 @@
-//! What /proc says of a process: memory map, size, threads, whether it is still there.
+//! What /proc says of a process: memory map, size, threads. And what the kernel says: whether it is still there.
+#![allow(unsafe_code)] // kill, tgkill
 
 use std::fs;
 use std::path::PathBuf;
@@ -46,18 +47,24 @@ pub fn is_any_mapped(inodes: &[u64]) -> bool {
     others().any(|pid| fs::read(format!("/proc/{pid}/maps")).is_ok_and(|maps| maps_session(&maps, inodes)))
 }
 
-/// The process that has this session mapped and says that it is `claimed`, which is true in its own PID namespace. `None`: it is gone,
-/// and who has the number here is somebody else.
+/// The process that has this session mapped and says that it is `claimed`. It is looked up by its memory map: in a PID namespace of its
+/// own, a process may have another number there, and one that is another process's here. `None`: it is gone.
 pub fn holder_of(session: u64, claimed: u32) -> Option<u32> {
+    let maps_of = |pid: u32| fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let maps = maps_of(claimed);
+    if maps_session(&maps, &[session]) {
+        return Some(claimed);
+    }
     // A forked child has its parent's session mapped, too, until it claims its own; but it is called otherwise.
     let holds = |pid: &u32| {
-        fs::read(format!("/proc/{pid}/maps")).is_ok_and(|maps| maps_session(&maps, &[session]))
+        maps_session(&maps_of(*pid), &[session])
             && fs::read_to_string(format!("/proc/{pid}/status"))
                 .is_ok_and(|status| own_number(&status) == Some(claimed))
     };
     // One that is not ours to look at, or executed another program meanwhile, can only be believed; but it began after us.
     let is_younger = || Some(start_ticks(claimed)? >= start_ticks(std::process::id())?);
-    [claimed].into_iter().chain(others()).find(holds).or_else(|| is_younger()?.then_some(claimed))
+    let another = if maps.is_empty() { None } else { others().find(holds) };
+    another.or_else(|| is_younger()?.then_some(claimed))
 }
 
 /// What a process is called in its own PID namespace.
@@ -202,14 +209,21 @@ pub fn program(pid: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/exe")).ok()
 }
 
-/// Whether somebody has this number.
+/// Whether a process has this number. The kernel is asked and not /proc, which may hide it (`hidepid`).
 pub fn is_there(pid: u32) -> bool {
-    fs::exists(format!("/proc/{pid}")).unwrap_or(true)
+    // SAFETY: no memory is passed, and signal 0 is none.
+    is_known(unsafe { libc::kill(pid as libc::pid_t, 0) })
 }
 
-/// Whether a thread of a process is still there.
+/// Whether a thread of a process is still there. The kernel is asked and not /proc, which hides a process that is not dumpable.
 pub fn has_thread(pid: u32, tid: u32) -> bool {
-    fs::exists(format!("/proc/{pid}/task/{tid}")).unwrap_or(true)
+    // SAFETY: no memory is passed, and signal 0 is none.
+    is_known(unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, 0) as libc::c_int })
+}
+
+/// What the kernel said to a signal that is none: only that there is nobody means that there is nobody.
+fn is_known(answer: libc::c_int) -> bool {
+    answer == 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
 }
 
 #[cfg(test)]

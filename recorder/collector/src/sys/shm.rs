@@ -24,6 +24,7 @@ use edleak_session::stack::{
 use edleak_session::wrapper::{MAX_RANGES, WrapperRange};
 use std::ffi::CStr;
 use std::fs::{File, Permissions};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
@@ -94,6 +95,7 @@ impl ControlPage {
         let page = ControlPage(Memory::create(c"edleak-control", control::BYTES)?);
         let control = page.get();
         control.children.store(u32::from(children), Ordering::Relaxed);
+        control.nonce.store(RandomState::new().build_hasher().finish(), Ordering::Relaxed);
         control.version.store(VERSION, Ordering::Relaxed);
         control.magic.store(control::MAGIC, Ordering::Release);
         Ok(page)
@@ -104,9 +106,10 @@ impl ControlPage {
         &self.0.slice::<Control>(0, 1)[0]
     }
 
-    /// Where a target of the same user opens it.
-    pub fn path(&self) -> String {
-        format!("/proc/{}/fd/{}", std::process::id(), self.0.file.as_raw_fd())
+    /// Where a target of the same user opens it: a path, and a nonce that no other collector's page has.
+    pub fn address(&self) -> String {
+        let nonce = self.get().nonce.load(Ordering::Relaxed);
+        format!("/proc/{}/fd/{}#{nonce:016x}", std::process::id(), self.0.file.as_raw_fd())
     }
 }
 

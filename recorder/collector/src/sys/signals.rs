@@ -1,11 +1,11 @@
-//! Signals: which we take for the target, how they reach it, and how it ended.
+//! Signals: which we take for the target, and which inherited dispositions we change for ourselves but not for the target.
 #![allow(unsafe_code)]
 
+use crate::sys::terminal::leads_session;
 use std::fs::File;
 use std::io::{self, Read};
 use std::mem::{MaybeUninit, zeroed};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
-use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Signals that somebody may send to edleak-record and mean the target. Those that stop and continue a process are not
@@ -28,8 +28,10 @@ const PASSED_ON: [libc::c_int; 12] = [
 /// The signals of this process, held back and read one by one.
 pub struct Signals {
     original: libc::sigset_t,
-    pipe_action: libc::sigaction,
-    size_action: libc::sigaction,
+    /// The dispositions that we inherited and changed for ourselves.
+    inherited: [(libc::c_int, libc::sigaction); 4],
+    /// Signals that our parent wanted ignored, as `nohup` does.
+    ignored: Vec<libc::c_int>,
     reader: File,
 }
 
@@ -40,12 +42,14 @@ pub struct Signal {
     pub number: i32,
     /// Nobody has sent it to the target as well, as a terminal does.
     pub is_ours_alone: bool,
+    /// Our parent wanted it ignored, as `nohup` does.
+    pub is_ignored: bool,
 }
 
 impl Signal {
     /// Whether somebody wants an end of it all.
     pub fn asks_for_an_end(self) -> bool {
-        matches!(self.number, libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT)
+        !self.is_ignored && matches!(self.number, libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT)
     }
 }
 
@@ -65,6 +69,7 @@ impl Signals {
         if unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, &raw mut original) } < 0 {
             return Err(io::Error::last_os_error());
         }
+        unblock(libc::SIGBUS);
         // SAFETY: a new descriptor for a set of ours.
         let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
         if fd < 0 {
@@ -72,20 +77,29 @@ impl Signals {
         }
         // SAFETY: the descriptor is new and ours.
         let reader = unsafe { File::from_raw_fd(fd) };
-        survive_cut_files();
+        let ignored = PASSED_ON.into_iter().filter(|&number| is_ignored(number)).collect();
+        let bus_action = survive_cut_files();
         // A closed terminal or a file size limit must end the recording in order, not kill the recorder.
-        let mut pipe_action = ignore(libc::SIGPIPE);
+        let mut pipe_action = set_action(libc::SIGPIPE, libc::SIG_IGN);
         pipe_action.sa_sigaction = SIGPIPE_AT_START.load(Ordering::Relaxed);
-        let size_action = ignore(libc::SIGXFSZ);
-        Ok(Signals { original, pipe_action, size_action, reader })
+        let size_action = set_action(libc::SIGXFSZ, libc::SIG_IGN);
+        // With SIGCHLD ignored the kernel reaps the target, and nobody learns of its end.
+        let child_action = set_action(libc::SIGCHLD, libc::SIG_DFL);
+        let inherited = [
+            (libc::SIGBUS, bus_action),
+            (libc::SIGPIPE, pipe_action),
+            (libc::SIGXFSZ, size_action),
+            (libc::SIGCHLD, child_action),
+        ];
+        Ok(Signals { original, inherited, ignored, reader })
     }
 
     /// Undoes all of this in a forked child. Async-signal-safe.
     pub fn restore(&self) {
-        // SAFETY: actions that were in force before.
-        unsafe { libc::sigaction(libc::SIGPIPE, &raw const self.pipe_action, std::ptr::null_mut()) };
-        // SAFETY: as above.
-        unsafe { libc::sigaction(libc::SIGXFSZ, &raw const self.size_action, std::ptr::null_mut()) };
+        for (number, action) in &self.inherited {
+            // SAFETY: an action that was in force before.
+            unsafe { libc::sigaction(*number, &raw const *action, std::ptr::null_mut()) };
+        }
         // SAFETY: the set that was in force before.
         unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.original, std::ptr::null_mut()) };
     }
@@ -117,32 +131,34 @@ impl Signals {
             // SI_USER, SI_QUEUE, SI_TKILL; the kernel's own are positive
             let from_process = info.ssi_code <= 0;
             let number = info.ssi_signo as i32;
+            let to_both = match number {
+                libc::SIGHUP => !leads_session(),
+                libc::SIGINT | libc::SIGQUIT | libc::SIGWINCH => true,
+                // A timer that our parent's program had set for this process, say.
+                _ => false,
+            };
             signals.push(Signal {
                 number,
-                is_ours_alone: from_process || (number == libc::SIGHUP && leads_session()),
+                is_ours_alone: from_process || !to_both,
+                is_ignored: self.ignored.contains(&number),
             });
         }
         signals
     }
 }
 
-/// Whether the terminal, when it is hung up, tells this process and no other: the first of its session, as with `ssh -t host edleak-record`.
-fn leads_session() -> bool {
-    // SAFETY: no memory is passed.
-    let session = unsafe { libc::getsid(0) };
-    // SAFETY: as above.
-    session == unsafe { libc::getpid() }
-}
-
 /// Puts memory in the place of a mapped file whose end somebody cut off while we read or wrote it (the trace, a module of
-/// the target), so that it is an error and not our death. An exec undoes this.
-fn survive_cut_files() {
+/// the target), so that it is an error and not our death. Returns the action before.
+fn survive_cut_files() -> libc::sigaction {
     // SAFETY: plain data; all zero is the default action with an empty mask.
     let mut action: libc::sigaction = unsafe { zeroed() };
+    // SAFETY: as above.
+    let mut before: libc::sigaction = unsafe { zeroed() };
     action.sa_sigaction = on_bus_error as *const () as usize;
     action.sa_flags = libc::SA_SIGINFO;
-    // SAFETY: an action of ours, whose handler makes one system call and nothing else.
-    unsafe { libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut()) };
+    // SAFETY: two actions of ours; the handler makes one system call and nothing else.
+    unsafe { libc::sigaction(libc::SIGBUS, &raw const action, &raw mut before) };
+    before
 }
 
 extern "C" fn on_bus_error(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
@@ -182,58 +198,38 @@ extern "C" fn note_sigpipe() {
     }
 }
 
-/// Ignores a signal; returns the action before.
-fn ignore(number: libc::c_int) -> libc::sigaction {
+/// Ignores a signal, or takes its default action again; returns the action before.
+fn set_action(number: libc::c_int, disposition: libc::sighandler_t) -> libc::sigaction {
     // SAFETY: plain data; all zero is the default action with an empty mask.
     let mut action: libc::sigaction = unsafe { zeroed() };
     // SAFETY: as above.
     let mut before: libc::sigaction = unsafe { zeroed() };
-    action.sa_sigaction = libc::SIG_IGN;
+    action.sa_sigaction = disposition;
     // SAFETY: two actions of ours.
     unsafe { libc::sigaction(number, &raw const action, &raw mut before) };
     before
 }
 
-/// Sends a signal to a process that we have not waited for, so the number is still its own.
-pub fn send(pid: u32, number: i32) {
-    // SAFETY: no memory is passed.
-    unsafe { libc::kill(pid as libc::pid_t, number) };
+/// Lets a signal through that our parent had blocked.
+fn unblock(number: libc::c_int) {
+    // SAFETY: plain data that the next call fills in.
+    let mut set: libc::sigset_t = unsafe { zeroed() };
+    // SAFETY: a set of ours and a valid number.
+    unsafe { libc::sigaddset(&raw mut set, number) };
+    // SAFETY: a set of ours.
+    unsafe { libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut()) };
 }
 
-/// How a process ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Ended {
-    /// It exited with this status.
-    Exited(i32),
-    /// This signal killed it.
-    Killed(i32),
+fn is_ignored(number: libc::c_int) -> bool {
+    // SAFETY: plain data that the call fills in.
+    let mut action: libc::sigaction = unsafe { zeroed() };
+    // SAFETY: only asks.
+    let known = unsafe { libc::sigaction(number, std::ptr::null(), &raw mut action) } == 0;
+    known && action.sa_sigaction == libc::SIG_IGN
 }
 
-impl Ended {
-    /// What a shell would say: the status, or 128 + the signal.
-    pub fn exit_code(self) -> ExitCode {
-        match self {
-            Ended::Exited(status) => ExitCode::from(status as u8),
-            Ended::Killed(signal) => ExitCode::from(128u8.wrapping_add(signal as u8)),
-        }
-    }
-}
-
-/// Whether our child has ended, and how. It is gone after that.
-pub fn has_ended(pid: u32) -> Option<Ended> {
-    let mut status = 0;
-    // SAFETY: a status of ours.
-    let waited = unsafe { libc::waitpid(pid as libc::pid_t, &raw mut status, libc::WNOHANG) };
-    if waited != pid as libc::pid_t {
-        return None;
-    }
-    if libc::WIFSIGNALED(status) {
-        return Some(Ended::Killed(libc::WTERMSIG(status)));
-    }
-    Some(Ended::Exited(libc::WEXITSTATUS(status)))
-}
-
-/// Whether a process (not our child) is still there.
+/// A descriptor of a process (pidfd): whether it is still there, and a way to it that no other process gets by its number.
+#[derive(Debug)]
 pub struct Watch(File);
 
 impl Watch {
@@ -248,6 +244,13 @@ impl Watch {
     /// A descriptor that is readable once the process has ended.
     pub fn fd(&self) -> RawFd {
         self.0.as_raw_fd()
+    }
+
+    /// Sends the process a signal; one that has ended gets nothing.
+    pub fn send(&self, signal: i32) {
+        let nothing = std::ptr::null::<libc::siginfo_t>();
+        // SAFETY: a descriptor of ours; no information goes with the signal.
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.fd(), signal, nothing, 0) };
     }
 
     /// Whether it has ended.

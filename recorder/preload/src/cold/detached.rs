@@ -2,7 +2,8 @@
 //!
 //! The collector is `edleak-record` from the directory of this library (or `EDLEAK_RECORD`). It is told the process, makes
 //! the session, answers with the path of its control page through a pipe and detaches itself. A process whose ancestor is
-//! recorded starts none: the memory map of a recorded process names the session.
+//! recorded starts none: the memory map of a recorded process names the session. Nor does a recorder, which has this library in it where
+//! /etc/ld.so.preload names it.
 #![allow(unsafe_code)]
 
 use crate::arch;
@@ -12,6 +13,9 @@ use core::ptr;
 
 const MARK: &[u8] = b"/memfd:edleak-session";
 const MAX_VARIABLES: usize = 4096;
+const RECORDER: &[u8] = b"edleak-record";
+/// In the environment of a collector: there is no session for it.
+const NO_SESSION: &[u8] = b"EDLEAK_SESSION=\0";
 
 /// Starts a collector for this process and puts the path of its control page into `path`. `false`: there is none.
 pub fn start(environment: &Environment, path: &mut Path) -> bool {
@@ -23,7 +27,7 @@ pub fn start(environment: &Environment, path: &mut Path) -> bool {
         Some(value) => program.push_c(value),
         None => beside_us(&mut program),
     };
-    if !found {
+    if !found || is_recorder(&program) {
         return false;
     }
     let Some([read_end, write_end]) = sys::pipe() else { return false };
@@ -44,8 +48,9 @@ pub fn start(environment: &Environment, path: &mut Path) -> bool {
     let answered = sys::map_private(bytes).is_some_and(|scratch| {
         let variables = scratch.cast::<*const u8>();
         // The collector is not to be recorded.
-        let kept = environment.variables().filter(|&variable| !is_preload(variable)).take(MAX_VARIABLES);
-        for (index, variable) in kept.enumerate() {
+        let kept = environment.variables().filter(|&variable| !is_preload(variable));
+        let all = core::iter::once(NO_SESSION.as_ptr()).chain(kept).take(MAX_VARIABLES);
+        for (index, variable) in all.enumerate() {
             // SAFETY: `scratch` has room for `MAX_VARIABLES` and a null, which is there already.
             unsafe { variables.wrapping_add(index).write(variable) };
         }
@@ -79,6 +84,17 @@ fn is_preload(variable: *const u8) -> bool {
     b"LD_PRELOAD=".iter().enumerate().all(|(i, &byte)| unsafe { *variable.wrapping_add(i) } == byte)
 }
 
+/// Whether this process is a recorder: one of that name, or the one that would be started.
+fn is_recorder(program: &Path) -> bool {
+    let mut link = [0; 512];
+    let length = sys::read_link(b"/proc/self/exe\0", &mut link);
+    let own = link.get(..length).unwrap_or(b"");
+    // An update may have removed the file.
+    let own = own.strip_suffix(b" (deleted)").unwrap_or(own);
+    let name = own.rsplit(|&byte| byte == b'/').next();
+    name == Some(RECORDER) || (!own.is_empty() && program.as_c().strip_suffix(b"\0") == Some(own))
+}
+
 /// `edleak-record` in the directory of this library.
 fn beside_us(program: &mut Path) -> bool {
     let mut ours = Path::new();
@@ -93,7 +109,7 @@ fn beside_us(program: &mut Path) -> bool {
             .is_some_and(|slash| ours.push_all(line.get(slash..).unwrap_or(b"")))
     });
     *program = ours.parent();
-    found && program.push_all(b"edleak-record")
+    found && program.push_all(RECORDER)
 }
 
 /// The addresses at the start of a line of a memory map.
@@ -118,30 +134,34 @@ fn range(line: &[u8]) -> Option<(usize, usize)> {
 
 fn ancestor_is_recorded() -> bool {
     const GENERATIONS: usize = 64;
-    let mut pid = sys::getppid();
+    // Not the number that the kernel tells us: in a PID namespace it is another than in /proc.
+    let mut pid = parent_in(b"/proc/self/status\0");
     for _ in 0..GENERATIONS {
         if pid <= 1 {
             return false;
         }
-        let mut maps = process_file(pid, b"/maps");
-        if for_each_line(maps.as_c(), |line| contains(line, MARK)) {
+        if for_each_line(process_file(pid, b"/maps").as_c(), |line| contains(line, MARK)) {
             return true;
         }
-        maps = process_file(pid, b"/status");
-        let mut parent = 0;
-        for_each_line(maps.as_c(), |line| match line.strip_prefix(b"PPid:") {
-            Some(rest) => {
-                parent = rest
-                    .iter()
-                    .filter(|byte| byte.is_ascii_digit())
-                    .fold(0u32, |number, &byte| number.wrapping_mul(10).wrapping_add(u32::from(byte - b'0')));
-                true
-            }
-            None => false,
-        });
-        pid = parent;
+        pid = parent_in(process_file(pid, b"/status").as_c());
     }
     false
+}
+
+/// The parent that a status file of /proc names; 0: none.
+fn parent_in(status: &[u8]) -> u32 {
+    let mut parent = 0;
+    for_each_line(status, |line| match line.strip_prefix(b"PPid:") {
+        Some(rest) => {
+            parent = rest
+                .iter()
+                .filter(|byte| byte.is_ascii_digit())
+                .fold(0u32, |number, &byte| number.wrapping_mul(10).wrapping_add(u32::from(byte - b'0')));
+            true
+        }
+        None => false,
+    });
+    parent
 }
 
 fn process_file(pid: u32, name: &[u8]) -> Path {

@@ -145,6 +145,9 @@ extern "C" fn constructor() {
 /// Finds the session meant for this process, maps it and makes it known to every table. `false`: there is none.
 fn attach() -> bool {
     let environment = Environment::of_process();
+    if environment.is_secure() {
+        return false;
+    }
     let mut path = Path::new();
     let found = match environment.get(ENV_SESSION.as_bytes()) {
         Some(value) => path.push_c(value),
@@ -169,7 +172,7 @@ fn publish(base: *mut u8, environment: &Environment, prepare: impl FnOnce(&Heade
         return false; // a kernel before 4.14: a forked child could not be told from its parent
     }
     let tid_offset = tid_offset();
-    header.pid.store(sys::getpid(), Ordering::Relaxed);
+    header.pid.store(own_number(), Ordering::Relaxed);
     header.stack_start.store(STACK_START.load(Ordering::Relaxed) as u64, Ordering::Relaxed);
     header.tids_known.store(u32::from(tid_offset != 0), Ordering::Relaxed);
     // SAFETY: all of these lie inside the session.
@@ -226,20 +229,39 @@ impl Claim {
     }
 }
 
-/// Claims a session from the control page at `path` (`/proc/COLLECTOR/fd/N`) and maps it.
-fn claim(path: &Path) -> Claim {
+/// The number of this process in the /proc that the collector was found in. In a PID namespace of its own a process has another
+/// number there than it has for itself, and its own may be that of the process to record.
+fn own_number() -> u32 {
+    let mut link = [0; 16];
+    let length = sys::read_link(b"/proc/self\0", &mut link);
+    let digits = link.get(..length).filter(|digits| !digits.is_empty());
+    digits.and_then(|digits| digits.iter().try_fold(0u32, decimal)).unwrap_or_else(sys::getpid)
+}
+
+/// Appends a digit to a number.
+fn decimal(number: u32, &byte: &u8) -> Option<u32> {
+    let digit = byte.is_ascii_digit().then(|| u32::from(byte - b'0'))?;
+    number.checked_mul(10)?.checked_add(digit)
+}
+
+/// Claims a session from the control page at `address` (`/proc/COLLECTOR/fd/N#NONCE`) and maps it.
+fn claim(address: &Path) -> Claim {
+    let Some((path, nonce)) = address.split_nonce() else { return Claim::Refused };
+    let path = &path;
     let Some(fd) = sys::open(path.as_c(), true) else { return Claim::Unreachable };
     let page = sys::map_shared(fd, control::BYTES);
     sys::close(fd);
     let Some(page) = page else { return Claim::Unreachable };
     // SAFETY: the page is as long as a control page, and the collector keeps it that long.
     let control = unsafe { &*page.cast::<Control>() };
-    let session = claim_from(control, path);
+    // Another collector has the number of the one that this process was started for.
+    let is_ours = control.nonce.load(Ordering::Relaxed) == nonce;
+    let session = if is_ours { claim_from(control, path, address) } else { None };
     sys::unmap(page, control::BYTES);
     session.map_or(Claim::Refused, Claim::Mapped)
 }
 
-fn claim_from(control: &Control, path: &Path) -> Option<*mut u8> {
+fn claim_from(control: &Control, path: &Path, address: &Path) -> Option<*mut u8> {
     if control.magic.load(Ordering::Relaxed) != control::MAGIC
         || control.version.load(Ordering::Relaxed) != VERSION
     {
@@ -247,12 +269,12 @@ fn claim_from(control: &Control, path: &Path) -> Option<*mut u8> {
     }
     let root = control.root_pid.load(Ordering::Acquire);
     let children = control.children.load(Ordering::Relaxed) != 0;
-    if root != 0 && root != sys::getpid() && !children {
+    if root != 0 && !children && root != own_number() {
         control.others.fetch_add(1, Ordering::Relaxed);
         return None;
     }
     if children && CHILDREN.path().is_none() {
-        CHILDREN.set(path);
+        CHILDREN.set(address);
     }
     let session = control.claim()?;
     sys::wake(&control.claims);
@@ -362,29 +384,59 @@ impl Environment {
         })
     }
 
+    /// Whether the kernel gave this process privileges of its file (set-user-ID, capabilities). Its environment is then that of a user
+    /// with fewer rights: nothing in it is to be used.
+    fn is_secure(&self) -> bool {
+        const AT_SECURE: usize = 23;
+        match self.auxiliary(AT_SECURE).or_else(|| of_libc(AT_SECURE)) {
+            Some(secure) => secure != 0,
+            None => sys::has_other_ids(),
+        }
+    }
+
     /// The code of the dynamic loader, from the auxiliary vector; `None` where it is the libc, too.
     fn loader(&self) -> Option<(usize, usize)> {
-        const AT_NULL: usize = 0;
         const AT_BASE: usize = 7;
-        if self.0.is_null() || !real::is_glibc() {
+        if !real::is_glibc() {
             return None;
         }
-        let variables = self.variables().count();
-        // SAFETY: the auxiliary vector follows the environment's null.
-        let mut at = unsafe { self.0.add(variables + 1) }.cast::<usize>();
+        let base = self.auxiliary(AT_BASE)?;
+        // SAFETY: the kernel mapped the loader there.
+        unsafe { modules::elf_extent(base) }.map(|(end, _)| (base, end))
+    }
+
+    /// A value of the auxiliary vector; `None`: it has none, or this is not the environment that the kernel laid out.
+    fn auxiliary(&self, kind: usize) -> Option<usize> {
+        const AT_NULL: usize = 0;
+        if self.0.is_null() || STACK_START.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let mut at = self.0.wrapping_add(self.variables().count()).cast::<usize>();
+        // The auxiliary vector follows the environment's null. The loader removes variables of a privileged program and leaves a null
+        // more for each.
+        // SAFETY: what follows the nulls is the vector, whose first kind is not 0.
+        while unsafe { *at } == 0 {
+            at = at.wrapping_add(1);
+        }
         loop {
             // SAFETY: pairs of words up to `AT_NULL`.
             match unsafe { *at } {
                 AT_NULL => return None,
-                AT_BASE => break,
+                // SAFETY: the value of this pair.
+                found if found == kind => return Some(unsafe { *at.wrapping_add(1) }),
                 _ => at = at.wrapping_add(2),
             }
         }
-        // SAFETY: the value of this pair.
-        let base = unsafe { *at.wrapping_add(1) };
-        // SAFETY: the kernel mapped the loader there.
-        unsafe { modules::elf_extent(base) }.map(|(end, _)| (base, end))
     }
+}
+
+/// A value of the auxiliary vector as libc keeps it; `None`: there is no such function.
+fn of_libc(kind: usize) -> Option<usize> {
+    let function = real::global(c"getauxval");
+    // SAFETY: the type of getauxval.
+    let getauxval: Option<unsafe extern "C" fn(usize) -> usize> = unsafe { core::mem::transmute(function) };
+    // SAFETY: any number.
+    getauxval.map(|getauxval| unsafe { getauxval(kind) })
 }
 
 /// A path of ours: short, NUL-terminated, on the stack.
@@ -450,6 +502,20 @@ impl Path {
         parent
     }
 
+    /// The path before the `#`, and the number that follows it in hexadecimal; `None`: there is none.
+    fn split_nonce(&self) -> Option<(Path, u64)> {
+        let text = self.bytes.get(..self.length)?;
+        let at = text.iter().position(|&byte| byte == b'#')?;
+        let mut path = Path::new();
+        path.push_all(text.get(..at)?);
+        let digits = text.get(at + 1..).filter(|digits| (1..=16).contains(&digits.len()))?;
+        let nonce = digits.iter().try_fold(0u64, |number, &byte| {
+            let digit = (byte as char).to_digit(16)?;
+            Some(number << 4 | u64::from(digit))
+        })?;
+        Some((path, nonce))
+    }
+
     /// With its NUL.
     pub fn as_c(&self) -> &[u8] {
         self.bytes.get(..=self.length).unwrap_or(b"\0")
@@ -475,6 +541,20 @@ mod tests {
         let mut zero = Path::new();
         zero.push_number(0);
         assert_eq!(zero.as_c(), b"0\0");
+    }
+
+    #[test]
+    fn the_address_of_a_session_is_a_path_and_a_nonce() {
+        let split = |text: &[u8]| {
+            let mut address = Path::new();
+            address.push_all(text);
+            address.split_nonce().map(|(path, nonce)| (path.as_c().to_vec(), nonce))
+        };
+        assert_eq!(split(b"/proc/1/fd/4#00ff"), Some((b"/proc/1/fd/4\0".to_vec(), 255)));
+        assert_eq!(split(b"/p#ffffffffffffffff"), Some((b"/p\0".to_vec(), u64::MAX)));
+        for bad in [&b"/proc/1/fd/4"[..], b"", b"/p#", b"/p#xy", b"/p#00000000000000000"] {
+            assert_eq!(split(bad), None);
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! allocation per 32 bytes.
 #![allow(unsafe_code)]
 
+use crate::arch;
 use crate::cold::{lifecycle, modules};
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char, c_void};
@@ -195,15 +196,42 @@ const RTLD_NEXT: *mut c_void = ptr::without_provenance_mut(usize::MAX);
 
 /// The next definition of a symbol after ours; null: there is none.
 pub fn next(name: &CStr) -> *mut c_void {
-    // SAFETY: a NUL-terminated name. `dlsym` may allocate and free, through our own entry points, which is all right at
-    // every place this is called from.
-    unsafe { dlsym(RTLD_NEXT, name.as_ptr()) }
+    find(RTLD_NEXT, name)
 }
 
 /// The definition of a symbol that the whole program sees; null: there is none.
 pub fn global(name: &CStr) -> *mut c_void {
-    // SAFETY: as in `next`.
-    unsafe { dlsym(RTLD_DEFAULT, name.as_ptr()) }
+    find(RTLD_DEFAULT, name)
+}
+
+/// Finds a symbol as a program does that was linked with glibc, which asks for a function of malloc by its version.
+/// `libc_malloc_debug.so` defines these versions and no default, so a lookup without a version passes it over. A lookup with a version
+/// passes over other allocators, which define none: so what it finds counts only in place of glibc's own function.
+fn find(handle: *mut c_void, name: &CStr) -> *mut c_void {
+    // SAFETY: a NUL-terminated name. `dlsym` may allocate and free, through our own entry points, which is all right at
+    // every place this is called from.
+    let found = unsafe { dlsym(handle, name.as_ptr()) };
+    let dlvsym = DLVSYM.load(Ordering::Relaxed);
+    let Some(version) = arch::glibc_version(name).filter(|_| !dlvsym.is_null()) else { return found };
+    // SAFETY: the type of `dlvsym`.
+    let dlvsym: Dlvsym = unsafe { transmute(dlvsym) };
+    // SAFETY: two NUL-terminated strings.
+    let of_version = unsafe { dlvsym(handle, name.as_ptr(), version.as_ptr()) };
+    let is_other = !of_version.is_null() && of_version != found;
+    if is_other && is_glibcs_own(found) { of_version } else { found }
+}
+
+type Dlvsym = unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char) -> *mut c_void;
+
+/// glibc's `dlvsym`; null in another libc.
+static DLVSYM: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+
+fn learn_versions() {
+    let dlvsym = global(c"dlvsym");
+    if dlvsym.is_null() {
+        forget_error();
+    }
+    DLVSYM.store(dlvsym, Ordering::Relaxed);
 }
 
 /// A symbol looked up at its first use: 0 not yet, 1 not there, else its address.
@@ -291,6 +319,34 @@ pub fn module_of(function: *mut c_void) -> (*const c_char, *mut c_void) {
     (info.path, info.base)
 }
 
+/// Whether the last part of a path begins with one of these names.
+pub fn is_named(path: *const c_char, names: &[&[u8]]) -> bool {
+    if path.is_null() {
+        return false;
+    }
+    let mut name = path.cast::<u8>();
+    let mut at = name;
+    loop {
+        // SAFETY: `path` is NUL-terminated, and the loop ends there.
+        match unsafe { *at } {
+            0 => break,
+            b'/' => name = at.wrapping_add(1),
+            _ => {}
+        }
+        at = at.wrapping_add(1);
+    }
+    names.iter().any(|prefix| {
+        // SAFETY: compares no further than the first difference, so not beyond the NUL.
+        prefix.iter().enumerate().all(|(i, &byte)| unsafe { *name.wrapping_add(i) } == byte)
+    })
+}
+
+fn is_glibcs_own(function: *mut c_void) -> bool {
+    let of_glibc = global(c"gnu_get_libc_version");
+    let (_, base) = module_of(function);
+    !of_glibc.is_null() && !base.is_null() && base == module_of(of_glibc).1
+}
+
 /// Other allocators have a `__libc_malloc`, too, so it is the library that tells.
 fn is_in_glibc(malloc: *mut c_void) -> bool {
     let of_glibc = global(c"gnu_get_libc_version");
@@ -298,7 +354,11 @@ fn is_in_glibc(malloc: *mut c_void) -> bool {
         forget_error();
         return false;
     }
-    let (_, base) = module_of(malloc);
+    let (path, base) = module_of(malloc);
+    // glibc's own library that checks what a program does with malloc; the blocks are glibc's.
+    if is_named(path, &[b"libc_malloc_debug.so"]) {
+        return true;
+    }
     if base.is_null() {
         // Before 2.34 dladdr is in a library that not every program has.
         let named = next(c"__libc_malloc");
@@ -376,6 +436,7 @@ fn of_module(path: *const c_char, name: &CStr) -> *mut c_void {
 /// malloc after us, or the program's comes before us, in the program itself or in a library that was preloaded before this one:
 /// whatever reaches us then has to go where it would have gone without us.
 pub fn resolve() -> bool {
+    learn_versions();
     let names = [c"malloc", c"calloc", c"realloc", c"free"];
     let found = names.map(global);
     let seen = found.map(seen_at);

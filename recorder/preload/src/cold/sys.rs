@@ -13,7 +13,6 @@ const MUNMAP: usize = 11;
 const MADVISE: usize = 28;
 const GETPID: usize = 39;
 const WAIT4: usize = 61;
-const GETPPID: usize = 110;
 const FUTEX: usize = 202;
 
 const PROT_READ_WRITE: usize = 3;
@@ -106,16 +105,32 @@ pub fn no_huge_pages(address: *const u8, bytes: usize) {
     unsafe { syscall(MADVISE, [address as usize, bytes, MADV_NOHUGEPAGE, 0, 0, 0]) };
 }
 
-/// This process.
+/// Reads a symbolic link: how many bytes it has, 0 on an error. `path` ends in NUL.
+pub fn read_link(path: &[u8], into: &mut [u8]) -> usize {
+    const READLINK: usize = 89;
+    debug_assert_eq!(path.last(), Some(&0));
+    // SAFETY: a NUL-terminated path, and a buffer of ours.
+    let read = unsafe {
+        syscall(READLINK, [path.as_ptr() as usize, into.as_mut_ptr() as usize, into.len(), 0, 0, 0])
+    };
+    usize::try_from(read).unwrap_or(0)
+}
+
+/// Whether the effective user or group is not the real one.
+pub fn has_other_ids() -> bool {
+    const GETUID: usize = 102;
+    const GETGID: usize = 104;
+    const GETEUID: usize = 107;
+    const GETEGID: usize = 108;
+    // SAFETY: no arguments.
+    let id = |number| unsafe { syscall(number, [0; 6]) };
+    id(GETUID) != id(GETEUID) || id(GETGID) != id(GETEGID)
+}
+
+/// This process, in its own PID namespace.
 pub fn getpid() -> u32 {
     // SAFETY: no arguments.
     unsafe { syscall(GETPID, [0; 6]) as u32 }
-}
-
-/// Its parent.
-pub fn getppid() -> u32 {
-    // SAFETY: no arguments.
-    unsafe { syscall(GETPPID, [0; 6]) as u32 }
 }
 
 /// Waits for a child that `arch::spawn` started.

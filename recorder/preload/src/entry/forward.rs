@@ -247,24 +247,7 @@ impl Lazy {
 
 fn is_in_cxx_runtime(function: *mut c_void) -> bool {
     let (path, _) = real::module_of(function);
-    if path.is_null() {
-        return false;
-    }
-    let mut name = path.cast::<u8>();
-    let mut at = name;
-    loop {
-        // SAFETY: `path` is NUL-terminated, and the loop ends there.
-        match unsafe { *at } {
-            0 => break,
-            b'/' => name = at.wrapping_add(1),
-            _ => {}
-        }
-        at = at.wrapping_add(1);
-    }
-    [&b"libstdc++.so"[..], b"libc++.so", b"libc++abi.so"].iter().any(|prefix| {
-        // SAFETY: compares no further than the first difference, so not beyond the NUL.
-        prefix.iter().enumerate().all(|(i, &byte)| unsafe { *name.wrapping_add(i) } == byte)
-    })
+    real::is_named(path, &[b"libstdc++.so", b"libc++.so", b"libc++abi.so"])
 }
 
 /// One form of operator new.

@@ -5,6 +5,7 @@ pub(crate) mod note;
 
 use crate::hot::thread::Tls;
 use core::arch::{asm, global_asm};
+use core::ffi::CStr;
 
 // Initial-exec thread-local storage: one load of an offset, no call, no lazy allocation, no destructor. It is taken from
 // the surplus that every libc keeps for libraries loaded at start.
@@ -109,6 +110,16 @@ pub fn thread_pointer() -> usize {
         asm!("mov {0}, qword ptr fs:[0]", out(reg) pointer, options(pure, readonly, nostack, preserves_flags));
     }
     pointer
+}
+
+/// The version of a function of glibc's malloc; `None`: it is none of these, or has a default version everywhere.
+pub fn glibc_version(name: &CStr) -> Option<&'static CStr> {
+    match name.to_bytes() {
+        b"malloc" | b"calloc" | b"realloc" | b"free" | b"posix_memalign" | b"memalign" | b"valloc"
+        | b"pvalloc" => Some(c"GLIBC_2.2.5"),
+        b"aligned_alloc" => Some(c"GLIBC_2.16"),
+        _ => None,
+    }
 }
 
 /// A raw system call: the kernel's return value, errors as −errno. errno itself is the target's and stays untouched.

@@ -1,0 +1,130 @@
+//! The target as our child process: signals to it, and how it ended.
+//!
+//! A signal goes through a descriptor of the process (pidfd). A process number is used only where the kernel has no such
+//! descriptors, and only before the child is waited for: after that the number may belong to another process.
+#![allow(unsafe_code)] // waitpid, kill, pidfd_send_signal
+
+use crate::sys::signals::Watch;
+use std::cell::Cell;
+use std::process::ExitCode;
+
+/// The exit code of edleak-record where it cannot tell the target's.
+const FAILED: u8 = 125;
+
+/// How a process ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// It exited with this status.
+    Exited(i32),
+    /// This signal killed it.
+    Killed(i32),
+    /// It is gone, and somebody else has taken its status.
+    Unknown,
+}
+
+impl Ended {
+    /// What a shell would say: the status, or 128 + the signal. An unknown status is a failure of edleak-record.
+    pub fn exit_code(self) -> ExitCode {
+        match self {
+            Ended::Exited(status) => ExitCode::from(status as u8),
+            Ended::Killed(signal) => ExitCode::from(128u8.wrapping_add(signal as u8)),
+            Ended::Unknown => ExitCode::from(FAILED),
+        }
+    }
+}
+
+/// A child process that nobody but this value waits for.
+#[derive(Debug)]
+pub struct OwnChild {
+    pid: u32,
+    /// `None`: the kernel has no descriptors of processes.
+    watch: Option<Watch>,
+    ended: Cell<Option<Ended>>,
+}
+
+impl OwnChild {
+    /// Takes over a child that was just forked.
+    pub fn new(pid: u32) -> OwnChild {
+        OwnChild { pid, watch: Watch::of(pid), ended: Cell::new(None) }
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Sends it a signal, unless it has ended.
+    pub fn send(&self, signal: i32) {
+        if self.ended.get().is_some() {
+            return;
+        }
+        match &self.watch {
+            Some(watch) => watch.send(signal),
+            // SAFETY: no memory is passed. We have not waited for the child, so the number is its own.
+            None => _ = unsafe { libc::kill(self.pid as libc::pid_t, signal) },
+        }
+    }
+
+    /// Whether it has ended, and how. The first call that says so has waited for it.
+    pub fn ended(&self) -> Option<Ended> {
+        if self.ended.get().is_none() {
+            self.ended.set(wait_for(self.pid));
+        }
+        self.ended.get()
+    }
+}
+
+fn wait_for(pid: u32) -> Option<Ended> {
+    let mut status = 0;
+    // SAFETY: a status of ours.
+    let waited = unsafe { libc::waitpid(pid as libc::pid_t, &raw mut status, libc::WNOHANG) };
+    match waited {
+        0 => None,
+        -1 if std::io::Error::last_os_error().raw_os_error() == Some(libc::ECHILD) => Some(Ended::Unknown),
+        -1 => None,
+        _ if libc::WIFSIGNALED(status) => Some(Ended::Killed(libc::WTERMSIG(status))),
+        _ => Some(Ended::Exited(libc::WEXITSTATUS(status))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::signals::wait_readable;
+    use std::process::Command;
+    use std::time::Duration;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn sleeping() -> (std::process::Child, OwnChild) {
+        let child = Command::new("sleep").arg("60").spawn().expect("sleep is installed");
+        let own = OwnChild::new(child.id());
+        (child, own)
+    }
+
+    fn wait_until_over(own: &OwnChild) {
+        let watch = own.watch.as_ref().expect("this kernel has descriptors of processes");
+        assert!(wait_readable(&[watch.fd()], LONG), "it was sent SIGTERM");
+    }
+
+    #[test]
+    fn a_signal_ends_the_child_and_its_end_is_remembered() {
+        let (_child, own) = sleeping();
+        assert_eq!(own.ended(), None);
+        own.send(libc::SIGTERM);
+        wait_until_over(&own);
+        assert_eq!(own.ended(), Some(Ended::Killed(libc::SIGTERM)));
+        own.send(libc::SIGTERM);
+        assert_eq!(own.ended(), Some(Ended::Killed(libc::SIGTERM)));
+    }
+
+    #[test]
+    fn a_child_that_somebody_else_waited_for_has_ended() {
+        let (mut child, own) = sleeping();
+        own.send(libc::SIGTERM);
+        wait_until_over(&own);
+        child.wait().expect("it is our child");
+        assert_eq!(own.ended(), Some(Ended::Unknown));
+        assert_eq!(format!("{:?}", Ended::Unknown.exit_code()), format!("{:?}", ExitCode::from(FAILED)));
+    }
+}
