@@ -15,9 +15,9 @@
 //!
 //! ```text
 //! write/   trace_writer → {journal space} → {ring thin compression};  rewrite copies a trace
-//! read/    trace → {index tiles} → {columns source prefetch}
+//! read/    trace → {index tiles} → {columns source prefetch};  growing reads on in a trace that is being written
 //! layout/  the bytes that both agree on: header block chunk catalog delta stride varint
-//! record slice ids   the values
+//! record slice ids   the values;  lock   whether somebody writes
 //! ```
 #![deny(unsafe_code)]
 
@@ -31,6 +31,7 @@ pub mod fuzzing;
 mod hostile_tests;
 mod ids;
 mod layout;
+mod lock;
 mod read;
 mod record;
 mod slice;
@@ -45,11 +46,13 @@ mod common;
 pub use error::{Error, ErrorKind};
 pub use ids::{ModuleId, SiteId, StackId};
 pub use layout::stride::Grid;
+pub use lock::is_being_written;
 pub use read::columns::Columns;
+pub use read::growing::{GrowingTrace, Update};
 pub use read::index::Damage;
 pub use read::tiles::{CHUNK_SLICES, LANES, Lanes, Row, TILE_SITES, TileReader};
 pub use read::trace::{BlockInfo, Trace};
 pub use record::*;
 pub use slice::{Counters, SliceHeader, SliceVisitor};
 pub use write::rewrite::rewrite;
-pub use write::trace_writer::{DEFAULT_CAPACITY_BYTES, MIN_CAPACITY_BYTES, TraceWriter, is_being_written};
+pub use write::trace_writer::{DEFAULT_CAPACITY_BYTES, MIN_CAPACITY_BYTES, TraceWriter};

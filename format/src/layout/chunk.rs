@@ -61,7 +61,12 @@ pub(crate) struct Chunks<'a> {
 
 impl<'a> Chunks<'a> {
     pub(crate) fn new(salt: u64, header: &BlockHeader, payload: &'a [u8]) -> Chunks<'a> {
-        Chunks { salt, sequence: header.sequence, index: 0, rest: payload }
+        Chunks::from_index(salt, header, payload, 0)
+    }
+
+    /// The chunks of a journal from the one with this index on, which `payload` begins with.
+    pub(crate) fn from_index(salt: u64, header: &BlockHeader, payload: &'a [u8], index: u32) -> Chunks<'a> {
+        Chunks { salt, sequence: header.sequence, index, rest: payload }
     }
 
     /// After the last chunk: what follows is not the end as the writer leaves it.
@@ -82,7 +87,7 @@ impl<'a> Iterator for Chunks<'a> {
             _ => return None,
         };
         (chunk_header(self.salt, self.sequence, kind, self.index, content) == *head).then_some(())?;
-        self.index += 1;
+        self.index = self.index.wrapping_add(1);
         self.rest = rest;
         Some(Chunk { kind, content })
     }

@@ -52,6 +52,11 @@ const SEARCH_BYTES: u64 = 64 << 10;
 const MIN_CATALOG_RAW_BYTES: u64 = 4 << 20;
 const MAX_CATALOG_RATIO: u64 = 64;
 
+/// What the catalog of a file of this length may take when decompressed.
+pub(crate) fn raw_limit(file_bytes: u64) -> u64 {
+    file_bytes.saturating_mul(MAX_CATALOG_RATIO).saturating_add(MIN_CATALOG_RAW_BYTES)
+}
+
 struct Scan<'a> {
     source: &'a Source,
     salt: u64,
@@ -76,10 +81,7 @@ pub(crate) fn index(source: &Source, salt: u64) -> io::Result<Index> {
         catalogs: Vec::new(),
         catalog_blocks: 0,
         torn_catalog_blocks: 0,
-        catalog_raw_left: source
-            .length()
-            .saturating_mul(MAX_CATALOG_RATIO)
-            .saturating_add(MIN_CATALOG_RAW_BYTES),
+        catalog_raw_left: raw_limit(source.length()),
         newest: None,
         damage: Damage::default(),
     };
@@ -215,7 +217,7 @@ impl Scan<'_> {
 }
 
 /// Of blocks that cover the same ticks the one written last counts: it was made from the others.
-fn newest_cover(mut blocks: Vec<Found>) -> Vec<Found> {
+pub(crate) fn newest_cover(mut blocks: Vec<Found>) -> Vec<Found> {
     blocks.sort_by_key(|block| std::cmp::Reverse(block.header.sequence));
     let mut cover: std::collections::BTreeMap<u64, Found> = std::collections::BTreeMap::new();
     for block in blocks {
@@ -250,8 +252,8 @@ fn lost_slices(cover: &[Found], torn: &[Found]) -> u64 {
     after.fold(lost, |lost, torn| lost.saturating_add(u64::from(torn.slices)))
 }
 
-/// Decompresses a catalog block within what is left of the budget.
-fn inflate(payload: &[u8], raw_bytes: usize, left: &mut u64) -> Option<Vec<u8>> {
+/// Decompresses a payload within what is left of the budget.
+pub(crate) fn inflate(payload: &[u8], raw_bytes: usize, left: &mut u64) -> Option<Vec<u8>> {
     *left = left.checked_sub(raw_bytes as u64).filter(|_| raw_bytes <= MAX_RAW_BYTES)?;
     let raw = zstd::bulk::decompress(payload, raw_bytes).ok()?;
     (raw.len() == raw_bytes).then_some(raw)

@@ -30,21 +30,34 @@ impl Source {
                 let at = (at as usize).min(bytes.len());
                 Ok(&bytes[at..at + length])
             }
-            Source::File { file, .. } => {
-                buffer.resize(length, 0);
-                let mut filled = 0;
-                while filled < length {
-                    match file.read_at(&mut buffer[filled..], at + filled as u64) {
-                        Ok(0) => break,
-                        Ok(count) => filled += count,
-                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                        Err(error) => return Err(error),
-                    }
-                }
-                buffer.truncate(filled);
+            Source::File { file, length: whole } => {
+                Self::read_file(file, *whole, at, length as u64, buffer)?;
                 Ok(buffer)
             }
         }
+    }
+
+    /// The bytes of a file of `file_bytes` from `at`, `length` of them or as many as there are.
+    pub(crate) fn read_file(
+        file: &File,
+        file_bytes: u64,
+        at: u64,
+        length: u64,
+        buffer: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        let length = length.min(file_bytes.saturating_sub(at)) as usize;
+        buffer.resize(length, 0);
+        let mut filled = 0;
+        while filled < length {
+            match file.read_at(&mut buffer[filled..], at + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        buffer.truncate(filled);
+        Ok(())
     }
 
     /// The whole of it in memory, as it is now.

@@ -14,6 +14,7 @@ use crate::layout::chunk::{ChunkKind, Chunks, decode_slice};
 use crate::layout::delta::Decoder;
 use crate::layout::header::{Header, PAGE_BYTES};
 use crate::layout::stride::Grid;
+use crate::lock;
 use crate::read::columns::Columns;
 use crate::read::index::{Damage, Found, Index, index};
 use crate::read::source::Source;
@@ -21,7 +22,7 @@ use crate::read::tiles::JOIN_STRIDE;
 use crate::record::{Children, End, Losses, Module, ModuleSymbols, Record, Site, Stack, Start, Survivors};
 use crate::slice::{Counters, SliceVisitor};
 
-/// A trace that is still written, or was cut, is read into memory first if it is no longer than this.
+/// A trace that is still written is read into memory first if it is no longer than this.
 const MAX_SNAPSHOT_BYTES: u64 = 1 << 30;
 /// A snapshot may catch the recorder moving blocks; so often another one is taken.
 const SNAPSHOTS: usize = 3;
@@ -107,13 +108,15 @@ impl Trace {
             let source = if in_memory { source.into_memory().map_err(io)? } else { source };
             Self::from_source(source)
         };
-        let mut trace = load(false)?;
-        let may_be_written = trace.end().is_none() && trace.source.length() <= MAX_SNAPSHOT_BYTES;
-        for _ in 0..if may_be_written { SNAPSHOTS } else { 0 } {
-            trace = load(true)?;
+        // While a recorder writes, it may move blocks: then the file is read into memory once, as it is now.
+        let is_short = std::fs::metadata(path).is_ok_and(|file| file.len() <= MAX_SNAPSHOT_BYTES);
+        let in_memory = is_short && lock::may_be_written(path);
+        let mut trace = load(in_memory)?;
+        for _ in 1..if in_memory { SNAPSHOTS } else { 1 } {
             if trace.damage.is_sound() {
                 break;
             }
+            trace = load(true)?;
         }
         Ok(trace)
     }

@@ -100,6 +100,13 @@ impl TraceWriter {
         self.stride = Stride::new(self.stride.level());
     }
 
+    /// Gives the open journal, if there is nothing in it, a sequence above that of every block in the file.
+    pub(crate) fn renew_empty_journal(&mut self) {
+        if let Some(journal) = self.journal.filter(|journal| journal.chunks == 0) {
+            self.start_journal(journal.at, journal.header.payload_bytes);
+        }
+    }
+
     /// Appends a chunk: its content and the zeros after it first, so that a chunk is there whole or not at all.
     pub(crate) fn append(&mut self, kind: ChunkKind, content: &[u8]) {
         let journal = self.journal.as_mut().expect("the caller opened a journal with room");

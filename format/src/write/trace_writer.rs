@@ -1,9 +1,8 @@
 //! Slices and records to the file: into the journal at once, and from there into sealed blocks.
 
-use std::fs::{File, Metadata, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use zstd::bulk::Decompressor;
 
@@ -14,6 +13,7 @@ use crate::layout::chunk::{self, ChunkKind};
 use crate::layout::delta::{Decoder, Encoder, MAX_SITES};
 use crate::layout::header::{FORMAT_VERSION, Header};
 use crate::layout::stride::Stride;
+use crate::lock;
 use crate::record::Record;
 use crate::slice::{Counters, SliceHeader};
 use crate::write::compression::PayloadCompressor;
@@ -84,22 +84,6 @@ pub(crate) struct CatalogBlock {
     pub header: BlockHeader,
 }
 
-/// Whether a recorder is writing the trace at `path`. (Where a file system has no locks, nobody can tell.)
-pub fn is_being_written(path: &Path) -> bool {
-    // Anything but a file is no trace, and opening it might wait for somebody.
-    std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
-        && File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
-}
-
-/// Takes the lock of a trace. Whoever only asks ([`is_being_written`]) holds it for an instant, which is no reason to give up.
-fn is_ours(file: &File) -> bool {
-    const ATTEMPTS: u32 = 10;
-    (0..ATTEMPTS).any(|attempt| {
-        std::thread::sleep(Duration::from_millis(attempt.into()));
-        !matches!(file.try_lock(), Err(TryLockError::WouldBlock))
-    })
-}
-
 impl TraceWriter {
     /// Creates a trace, readable by its owner only, where there is no file or an empty one.
     ///
@@ -127,7 +111,7 @@ impl TraceWriter {
             .open(path)
             .map_err(|error| Error::io("cannot create the file", error))?;
         // A file system without locks has to do without.
-        if !is_ours(&file) {
+        if !lock::take(&file) {
             return Err(Error::new(ErrorKind::InUse, "another recording is writing it"));
         }
         let made = file.metadata().map_err(|error| Error::io("cannot look at the file", error))?;
@@ -319,7 +303,10 @@ impl TraceWriter {
             self.close_journal()?;
             let mut records = Records::new();
             catalog::decode(encoded, &mut records).expect("the writer encoded them");
-            return self.add_catalog(&records);
+            self.add_catalog(&records)?;
+            // Records in an open journal are to count as newer than this block.
+            self.renew_empty_journal();
+            return Ok(());
         }
         if !self.journal.is_some_and(|journal| journal.has_room(encoded.len() + keep_bytes)) {
             self.close_journal()?;

@@ -1,0 +1,536 @@
+//! A trace that a recorder is still writing, read again and again without reading it whole each time.
+//!
+//! A refresh walks the headers of all blocks (64 bytes each) and reads the payload only of blocks that hold something new:
+//! the end of the journal, blocks of slices after the newest slice that was seen, and catalog blocks that were written
+//! since. What the recorder moves or thins meanwhile is old and is not read again.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{self, Error, ErrorKind};
+use crate::ids::{ModuleId, SiteId, StackId};
+use crate::layout::block::{ALIGN_BYTES, BlockHeader, BlockKind, HEADER_BYTES, payload_sum, u32_at};
+use crate::layout::catalog::{self, Key, Records};
+use crate::layout::chunk::{self, CHUNK_HEADER_BYTES, ChunkKind, Chunks};
+use crate::layout::delta::Decoder;
+use crate::layout::header::{Header, PAGE_BYTES};
+use crate::read::index::{Found, inflate, newest_cover, raw_limit};
+use crate::read::source::Source;
+use crate::record::{Children, End, Losses, Module, Record, Site, Stack, Start};
+use crate::slice::{Counters, SliceHeader, SliceVisitor};
+
+/// A recorder may move blocks while they are read; so often a refresh begins again before it goes on without one.
+const ATTEMPTS: usize = 4;
+/// Bytes of the journal read at a time.
+const JOURNAL_READ_BYTES: u64 = 64 << 10;
+/// Bytes looked through at a time for the next sound header.
+const SEARCH_BYTES: u64 = 64 << 10;
+
+/// What a refresh found.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Update {
+    /// Slices handed to the visitor.
+    pub slices: u64,
+    /// Records of the catalog that are new or replaced.
+    pub records: u64,
+    /// The file holds another recording than at the last refresh: everything known before is forgotten.
+    pub is_new_recording: bool,
+    /// Blocks that could not be read. Their slices are missing.
+    pub torn_blocks: u64,
+}
+
+/// A trace that grows. Dropping it closes the file; the recorder is never disturbed.
+pub struct GrowingTrace {
+    path: PathBuf,
+    file: File,
+    /// Device and inode of the file, to notice that another one has taken its name.
+    identity: (u64, u64),
+    header: Header,
+    /// The first slices that are wanted are those of the newest block.
+    skips_history: bool,
+    journal: Option<OpenJournal>,
+    /// Catalog blocks up to this sequence are known.
+    catalog_sequence: u64,
+    /// Bytes that catalog blocks may still take in this refresh when decompressed.
+    catalog_raw_left: u64,
+    records: Records,
+    /// Slices before this tick were seen.
+    next_tick: u64,
+    /// The counters of every site as of the newest slice that was seen.
+    known: Vec<Counters>,
+    bytes_read: u64,
+}
+
+/// The journal, as far as it was read.
+struct OpenJournal {
+    sequence: u64,
+    used_bytes: u64,
+    chunks: u32,
+    table: Vec<Counters>,
+}
+
+/// The headers of a file at one moment.
+#[derive(Default)]
+struct Headers {
+    slices: Vec<Found>,
+    catalogs: Vec<Found>,
+    /// The one that was written last.
+    newest: Option<BlockHeader>,
+}
+
+/// A block changed while it was read.
+struct Changed;
+
+impl GrowingTrace {
+    /// Opens a trace. Nothing but its first page is read yet.
+    ///
+    /// # Errors
+    /// As [`Trace::open`](crate::Trace::open).
+    pub fn open(path: &Path) -> Result<GrowingTrace, Error> {
+        let (file, identity, header) =
+            open_file(path).map_err(|error| error.context(error::opening(path)))?;
+        Ok(GrowingTrace {
+            path: path.to_owned(),
+            file,
+            identity,
+            header,
+            skips_history: false,
+            journal: None,
+            catalog_sequence: 0,
+            catalog_raw_left: 0,
+            records: Records::new(),
+            next_tick: 0,
+            known: Vec::new(),
+            bytes_read: PAGE_BYTES as u64,
+        })
+    }
+
+    /// Leaves out what was recorded before: the first refresh begins with the newest block of slices and not with the
+    /// first one. Called before the first refresh.
+    pub fn skip_history(&mut self) {
+        self.skips_history = true;
+    }
+
+    /// Reads what is new. `visitor` gets every slice once, by ascending tick; `changed` holds the sites that changed since
+    /// the slice that it got before.
+    ///
+    /// # Errors
+    /// `Io`; where another file has taken the name, as [`GrowingTrace::open`].
+    pub fn refresh<V: SliceVisitor + ?Sized>(&mut self, visitor: &mut V) -> Result<Update, Error> {
+        let path = self.path.clone();
+        self.refresh_inner(visitor).map_err(|error| error.context(error::opening(&path)))
+    }
+
+    fn refresh_inner<V: SliceVisitor + ?Sized>(&mut self, visitor: &mut V) -> Result<Update, Error> {
+        let mut update = Update { is_new_recording: self.follow_name()?, ..Update::default() };
+        // The last attempt takes what can be had.
+        let mut attempts = (1..=ATTEMPTS).map(|attempt| attempt == ATTEMPTS);
+        while let Some(is_last) = attempts.next()
+            && self.read_new(visitor, &mut update, is_last)?.is_err()
+        {}
+        self.skips_history = false;
+        Ok(update)
+    }
+
+    /// Whether another recording lies under the name now, or in the same file; then everything begins anew.
+    fn follow_name(&mut self) -> Result<bool, Error> {
+        let named = std::fs::metadata(&self.path).ok().map(|named| (named.dev(), named.ino()));
+        if named.is_some_and(|named| named != self.identity) {
+            match open_file(&self.path) {
+                Ok((file, identity, header)) => {
+                    (self.file, self.identity) = (file, identity);
+                    self.forget(header);
+                    return Ok(true);
+                }
+                // The next recording has not written its first page yet.
+                Err(error) if matches!(error.kind(), ErrorKind::Empty | ErrorKind::TruncatedHeader) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let length = self.length()?;
+        let page = self.read(length, 0, PAGE_BYTES as u64)?;
+        match Header::from_page(&page) {
+            Ok((header, _)) if header.salt != self.header.salt => {
+                self.forget(header);
+                Ok(true)
+            }
+            // Begun anew at this moment, or damaged: what is known stays known.
+            _ => Ok(false),
+        }
+    }
+
+    fn forget(&mut self, header: Header) {
+        self.header = header;
+        self.journal = None;
+        self.catalog_sequence = 0;
+        self.records.clear();
+        self.next_tick = 0;
+        self.known.clear();
+    }
+
+    fn length(&self) -> Result<u64, Error> {
+        self.file.metadata().map(|metadata| metadata.len()).map_err(cannot_read)
+    }
+
+    fn read(&mut self, length: u64, at: u64, bytes: u64) -> Result<Vec<u8>, Error> {
+        let mut buffer = Vec::new();
+        Source::read_file(&self.file, length, at, bytes, &mut buffer).map_err(cannot_read)?;
+        self.bytes_read += buffer.len() as u64;
+        Ok(buffer)
+    }
+
+    fn read_new<V: SliceVisitor + ?Sized>(
+        &mut self,
+        visitor: &mut V,
+        update: &mut Update,
+        is_last: bool,
+    ) -> Result<Result<(), Changed>, Error> {
+        let length = self.length()?;
+        let Headers { slices, mut catalogs, newest } = self.headers(length)?;
+        let expected = newest.map_or(0, |newest| usize::from(newest.catalog_blocks));
+        if catalogs.len() < expected && !is_last {
+            // One was moved to where this walk had already been.
+            return Ok(Err(Changed));
+        }
+        self.catalog_raw_left = raw_limit(length);
+        catalogs.retain(|block| block.header.sequence > self.catalog_sequence);
+        catalogs.sort_by_key(|block| block.header.sequence);
+        for block in catalogs {
+            match self.catalog_block(length, &block, update)? {
+                Err(Changed) if !is_last => return Ok(Err(Changed)),
+                Err(Changed) => update.torn_blocks += 1,
+                Ok(()) => {}
+            }
+            self.catalog_sequence = block.header.sequence;
+        }
+        let mut cover = newest_cover(slices);
+        cover.retain(|block| block.header.last_tick >= self.next_tick);
+        if self.skips_history {
+            // A journal may have no slice yet; the block before it then has the newest.
+            let closed = cover.iter().rposition(|block| block.header.kind == BlockKind::Slices);
+            cover.drain(..closed.unwrap_or(0));
+            self.next_tick = self.next_tick.max(cover.first().map_or(0, |block| block.header.from_tick));
+        }
+        for block in cover {
+            // A block begins where the one before it ends, so between these two one is missing.
+            if block.header.from_tick > self.next_tick {
+                if !is_last {
+                    return Ok(Err(Changed));
+                }
+                update.torn_blocks += 1;
+            }
+            let done = match block.header.kind {
+                BlockKind::Journal => self.journal(length, &block, visitor, update)?,
+                _ => self.slice_block(length, &block, visitor, update)?,
+            };
+            match done {
+                Err(Changed) if !is_last => return Ok(Err(Changed)),
+                Err(Changed) => update.torn_blocks += 1,
+                Ok(()) => {}
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// The headers of all sound blocks. Behind the last extent that was ever used the file is zero.
+    fn headers(&mut self, length: u64) -> Result<Headers, Error> {
+        let mut headers = Headers::default();
+        let mut at = PAGE_BYTES as u64;
+        while at < length {
+            let bytes = self.read(length, at, HEADER_BYTES as u64)?;
+            let Some(header) = BlockHeader::from_bytes(&bytes, self.header.salt) else {
+                if bytes.iter().all(|&byte| byte == 0) {
+                    break;
+                }
+                at = self.search(length, at)?;
+                continue;
+            };
+            if header.kind != BlockKind::Free
+                && headers.newest.is_none_or(|newest| header.written() >= newest.written())
+            {
+                headers.newest = Some(header);
+            }
+            match header.kind {
+                BlockKind::Slices | BlockKind::Journal => headers.slices.push(Found { at, header }),
+                BlockKind::Catalog => headers.catalogs.push(Found { at, header }),
+                BlockKind::Free => {}
+            }
+            at = at.saturating_add(header.extent_bytes());
+        }
+        Ok(headers)
+    }
+
+    /// The next sound header, or the end.
+    fn search(&mut self, length: u64, mut at: u64) -> Result<u64, Error> {
+        while at < length {
+            let bytes = self.read(length, at, SEARCH_BYTES)?;
+            if bytes.is_empty() {
+                break;
+            }
+            let salt = self.header.salt;
+            let mut lines = bytes.chunks(ALIGN_BYTES as usize);
+            if let Some(line) = lines.position(|line| BlockHeader::from_bytes(line, salt).is_some()) {
+                return Ok(at + line as u64 * ALIGN_BYTES);
+            }
+            at += bytes.len().next_multiple_of(ALIGN_BYTES as usize) as u64;
+        }
+        Ok(length)
+    }
+
+    /// The payload of a block, decompressed.
+    fn inflate(&mut self, length: u64, block: &Found) -> Result<Result<Vec<u8>, Changed>, Error> {
+        let Found { at, header } = block;
+        let payload = self.read(length, at + HEADER_BYTES as u64, header.payload_bytes)?;
+        let is_sound = payload.len() as u64 == header.payload_bytes
+            && payload_sum(self.header.salt, header.sequence, &payload) == header.payload_sum;
+        if !is_sound {
+            return Ok(Err(Changed));
+        }
+        let mut unlimited = u64::MAX;
+        let left =
+            if header.kind == BlockKind::Catalog { &mut self.catalog_raw_left } else { &mut unlimited };
+        Ok(inflate(&payload, header.raw_bytes as usize, left).ok_or(Changed))
+    }
+
+    fn catalog_block(
+        &mut self,
+        length: u64,
+        block: &Found,
+        update: &mut Update,
+    ) -> Result<Result<(), Changed>, Error> {
+        let raw = match self.inflate(length, block)? {
+            Ok(raw) => raw,
+            Err(Changed) => return Ok(Err(Changed)),
+        };
+        update.records += self.take_records(&raw);
+        Ok(Ok(()))
+    }
+
+    /// Adds encoded records to the catalog and returns how many are new or replaced.
+    fn take_records(&mut self, encoded: &[u8]) -> u64 {
+        let mut found = Records::new();
+        // After an unsound record nothing can be read; what comes before it counts.
+        let _unsound = catalog::decode(encoded, &mut found);
+        let mut count = 0;
+        for (key, record) in found {
+            if self.records.get(&key) != Some(&record) {
+                self.records.insert(key, record);
+                count += 1;
+            }
+        }
+        count
+    }
+
+    fn slice_block<V: SliceVisitor + ?Sized>(
+        &mut self,
+        length: u64,
+        block: &Found,
+        visitor: &mut V,
+        update: &mut Update,
+    ) -> Result<Result<(), Changed>, Error> {
+        let raw = match self.inflate(length, block)? {
+            Ok(raw) => raw,
+            Err(Changed) => return Ok(Err(Changed)),
+        };
+        let (from_tick, last_tick) = (block.header.from_tick, block.header.last_tick);
+        let mut new = NewSlices::after(self.next_tick, &mut self.known, visitor);
+        let _slices = Decoder::default().decode(&raw, from_tick, last_tick, &mut new);
+        update.slices += new.count;
+        self.next_tick = self.next_tick.max(new.next_tick).max(last_tick.saturating_add(1));
+        Ok(Ok(()))
+    }
+
+    /// Reads the journal on from where it was left.
+    fn journal<V: SliceVisitor + ?Sized>(
+        &mut self,
+        length: u64,
+        block: &Found,
+        visitor: &mut V,
+        update: &mut Update,
+    ) -> Result<Result<(), Changed>, Error> {
+        let header = &block.header;
+        let mut journal = match self.journal.take().filter(|open| open.sequence == header.sequence) {
+            Some(open) => open,
+            None => OpenJournal { sequence: header.sequence, used_bytes: 0, chunks: 0, table: Vec::new() },
+        };
+        let mut changed = Vec::new();
+        let mut wanted = JOURNAL_READ_BYTES;
+        loop {
+            let left = header.payload_bytes.saturating_sub(journal.used_bytes);
+            let at = block.at + HEADER_BYTES as u64 + journal.used_bytes;
+            let bytes = self.read(length, at, wanted.min(left))?;
+            let before = journal.used_bytes;
+            for chunk in Chunks::from_index(self.header.salt, header, &bytes, journal.chunks) {
+                if chunk.kind == ChunkKind::Records {
+                    update.records += self.take_records(chunk.content);
+                } else {
+                    let Some(slice) = chunk::decode_slice(chunk.content, &mut journal.table, &mut changed)
+                    else {
+                        break;
+                    };
+                    let mut new = NewSlices::after(self.next_tick, &mut self.known, visitor);
+                    new.slice(&slice, &changed);
+                    update.slices += new.count;
+                    self.next_tick = self.next_tick.max(new.next_tick);
+                }
+                journal.used_bytes += (CHUNK_HEADER_BYTES + chunk.content.len()) as u64;
+                journal.chunks += 1;
+            }
+            if journal.used_bytes == before {
+                // The next chunk may be longer than what was read of it.
+                let needed = bytes
+                    .get(..CHUNK_HEADER_BYTES)
+                    .map_or(0, |head| CHUNK_HEADER_BYTES as u64 + u64::from(u32_at(head, 4)));
+                if needed <= bytes.len() as u64 || needed > left {
+                    break;
+                }
+                wanted = needed;
+            } else {
+                wanted = JOURNAL_READ_BYTES;
+            }
+        }
+        self.journal = Some(journal);
+        Ok(Ok(()))
+    }
+
+    /// What was recorded; `None` before that record was read.
+    pub fn start(&self) -> Option<&Start> {
+        match self.records.get(&Key::Start) {
+            Some(Record::Start(start)) => Some(start),
+            _ => None,
+        }
+    }
+
+    /// How the recording ended; `None` while it goes on, or if it was cut short.
+    pub fn end(&self) -> Option<&End> {
+        match self.records.get(&Key::End) {
+            Some(Record::End(end)) => Some(end),
+            _ => None,
+        }
+    }
+
+    /// What the recording could not see so far.
+    pub fn losses(&self) -> Losses {
+        match self.records.get(&Key::Losses) {
+            Some(Record::Losses(losses)) => *losses,
+            _ => Losses::default(),
+        }
+    }
+
+    /// Child processes that have no trace.
+    pub fn children(&self) -> Children {
+        match self.records.get(&Key::Children) {
+            Some(Record::Children(children)) => *children,
+            _ => Children::default(),
+        }
+    }
+
+    /// The site with this id.
+    pub fn site(&self, id: SiteId) -> Option<&Site> {
+        match self.records.get(&Key::Site(id.0)) {
+            Some(Record::Site(site)) => Some(site),
+            _ => None,
+        }
+    }
+
+    /// The module with this id.
+    pub fn module(&self, id: ModuleId) -> Option<&Module> {
+        match self.records.get(&Key::Module(id.0)) {
+            Some(Record::Module(module)) => Some(module),
+            _ => None,
+        }
+    }
+
+    /// The stack with this id.
+    pub fn stack(&self, id: StackId) -> Option<&Stack> {
+        match self.records.get(&Key::Stack(id.0)) {
+            Some(Record::Stack(stack)) => Some(stack),
+            _ => None,
+        }
+    }
+
+    /// Every record that was read, the newest of each key.
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        self.records.values()
+    }
+
+    /// The counters of every site as of the newest slice that was read; `counters[i]` are those of `SiteId(i)`.
+    pub fn counters(&self) -> &[Counters] {
+        &self.known
+    }
+
+    /// Bytes read from the file so far.
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes_read
+    }
+}
+
+/// Hands on the slices that were not seen yet, with what changed since the last one that was.
+struct NewSlices<'a, V: ?Sized> {
+    next_tick: u64,
+    known: &'a mut Vec<Counters>,
+    /// The newest counters of slices that were seen before.
+    carried: BTreeMap<SiteId, Counters>,
+    changed: Vec<(SiteId, Counters)>,
+    visitor: &'a mut V,
+    count: u64,
+}
+
+impl<'a, V: SliceVisitor + ?Sized> NewSlices<'a, V> {
+    fn after(next_tick: u64, known: &'a mut Vec<Counters>, visitor: &'a mut V) -> NewSlices<'a, V> {
+        let (carried, changed) = (BTreeMap::new(), Vec::new());
+        NewSlices { next_tick, known, carried, changed, visitor, count: 0 }
+    }
+}
+
+impl<V: SliceVisitor + ?Sized> SliceVisitor for NewSlices<'_, V> {
+    fn slice(&mut self, header: &SliceHeader, changed: &[(SiteId, Counters)]) {
+        if header.tick < self.next_tick {
+            self.carried.extend(changed.iter().copied());
+            return;
+        }
+        let mut all = std::mem::take(&mut self.changed);
+        all.clear();
+        if self.carried.is_empty() {
+            all.extend_from_slice(changed);
+        } else {
+            let mut merged = std::mem::take(&mut self.carried);
+            merged.extend(changed.iter().copied());
+            all.extend(merged);
+        }
+        let known = &mut *self.known;
+        all.retain(|&(SiteId(id), counters)| {
+            let id = id as usize;
+            if id >= known.len() {
+                known.resize(id + 1, Counters::ZERO);
+            }
+            std::mem::replace(&mut known[id], counters) != counters
+        });
+        self.visitor.slice(header, &all);
+        self.changed = all;
+        self.next_tick = header.tick + 1;
+        self.count += 1;
+    }
+}
+
+fn cannot_read(error: io::Error) -> Error {
+    Error::io("cannot read the file", error)
+}
+
+/// Opens a regular file and reads its first page.
+fn open_file(path: &Path) -> Result<(File, (u64, u64), Header), Error> {
+    // A pipe would wait for somebody.
+    let metadata = std::fs::metadata(path).map_err(cannot_read)?;
+    if !metadata.is_file() {
+        return Err(Error::new(ErrorKind::NotATrace, "not a regular file (give the file that is written)"));
+    }
+    let file = File::open(path).map_err(cannot_read)?;
+    let metadata = file.metadata().map_err(cannot_read)?;
+    let mut page = Vec::new();
+    Source::read_file(&file, metadata.len(), 0, PAGE_BYTES as u64, &mut page).map_err(cannot_read)?;
+    let (header, _) = Header::from_page(&page)?;
+    Ok((file, (metadata.dev(), metadata.ino()), header))
+}
