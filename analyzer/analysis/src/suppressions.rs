@@ -13,6 +13,7 @@
 //! or, with `/s`, `/min`, `/h` or `/day`, a rate. Leaks that a rule matches count together; beyond the budget all of them are reported.
 
 use crate::error::{Error, ErrorKind, Result};
+use edleak_text::globs::Glob;
 use edleak_text::units;
 use std::fs::File;
 use std::io::Read;
@@ -30,7 +31,7 @@ pub struct Rule {
     pub line: usize,
     /// What it may hide, if not everything.
     pub budget: Option<Budget>,
-    pattern: Pattern,
+    pattern: Glob,
 }
 
 /// How much a rule may hide.
@@ -50,14 +51,6 @@ impl Budget {
             Self::Rate(most) => rate_bytes_per_s <= most,
         }
     }
-}
-
-/// A pattern of literal pieces between `*`.
-#[derive(Clone, PartialEq, Debug)]
-struct Pattern {
-    pieces: Vec<String>,
-    at_start: bool,
-    at_end: bool,
 }
 
 /// The rules of one file, in its order.
@@ -128,19 +121,14 @@ impl Suppressions {
             if pattern.is_empty() {
                 return invalid(line, "the pattern is empty (name a function, a file or a module)".into());
             }
-            rules.push(Rule {
-                text: format!("leak:{pattern}"),
-                line,
-                budget,
-                pattern: Pattern::new(pattern),
-            });
+            rules.push(Rule { text: format!("leak:{pattern}"), line, budget, pattern: Glob::part(pattern) });
         }
         Ok(Self { rules })
     }
 
     /// The first rule that matches one of the names, by its index.
     pub fn matching<'n>(&self, names: impl Iterator<Item = &'n str> + Clone) -> Option<usize> {
-        self.rules.iter().position(|rule| names.clone().any(|name| rule.pattern.is_in(name)))
+        self.rules.iter().position(|rule| names.clone().any(|name| rule.pattern.matches(name)))
     }
 }
 
@@ -152,64 +140,9 @@ fn parse_budget(text: &str) -> Result<Budget> {
     }
 }
 
-impl Pattern {
-    fn new(text: &str) -> Self {
-        let (text, at_start) = text.strip_prefix('^').map_or((text, false), |rest| (rest, true));
-        let (text, at_end) = text.strip_suffix('$').map_or((text, false), |rest| (rest, true));
-        Self { pieces: text.split('*').map(str::to_owned).collect(), at_start, at_end }
-    }
-
-    /// Leftmost match of each piece in turn: linear in the length of the name for any number of `*`, so that no pattern can
-    /// make the analyzer hang.
-    fn is_in(&self, name: &str) -> bool {
-        let (last, before) = self.pieces.split_last().expect("split yields at least one piece");
-        let mut rest = name;
-        for (i, piece) in before.iter().enumerate() {
-            if i == 0 && self.at_start {
-                match rest.strip_prefix(piece.as_str()) {
-                    Some(after) => rest = after,
-                    None => return false,
-                }
-            } else {
-                match rest.find(piece.as_str()) {
-                    Some(at) => rest = &rest[at + piece.len()..],
-                    None => return false,
-                }
-            }
-        }
-        match (self.at_start && before.is_empty(), self.at_end) {
-            (true, true) => rest == last,
-            (true, false) => rest.starts_with(last.as_str()),
-            (false, true) => rest.ends_with(last.as_str()),
-            (false, false) => rest.contains(last.as_str()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn matches(pattern: &str, name: &str) -> bool {
-        Pattern::new(pattern).is_in(name)
-    }
-
-    #[test]
-    fn patterns_match_as_in_leak_sanitizer() {
-        assert!(matches("grow", "do_grow_list"));
-        assert!(matches("^do_", "do_grow_list"));
-        assert!(!matches("^grow", "do_grow_list"));
-        assert!(matches("list$", "do_grow_list"));
-        assert!(!matches("grow$", "do_grow_list"));
-        assert!(matches("^do_*list$", "do_grow_list"));
-        assert!(matches("d*g*t", "do_grow_list"));
-        assert!(!matches("g*d", "do_grow_list"));
-        assert!(matches("^exact$", "exact"));
-        assert!(!matches("^exact$", "exactly"));
-        assert!(matches("*.so", "/lib/libc.so.6"));
-        assert!(!matches("^ab*ab$", "ab"));
-        assert!(matches("operator new(unsigned long)", "operator new(unsigned long)"));
-    }
 
     #[test]
     fn a_file_is_read_with_budgets_and_line_numbers() {

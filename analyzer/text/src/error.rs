@@ -18,6 +18,8 @@ pub enum ErrorKind {
     Size,
     /// A size per time.
     Rate,
+    /// A span of time.
+    Duration,
 }
 
 /// What the functions of this crate return.

@@ -1,63 +1,117 @@
-//! Patterns on function names: `*` is any run of characters, `?` any one, everything else is itself.
+//! Patterns on names: `*` is any run of characters, everything else is itself.
 //!
-//! Brackets are not special, since names are full of them (`operator new[]`, `<[T]>::to_vec`). Blanks count only
+//! | pattern | matches | special characters |
+//! |---|---|---|
+//! | [`Glob::new`]: `--watch`, `--wrapper` | the whole name | `*`, `?` (any one character) |
+//! | [`Glob::part`]: suppressions, as LeakSanitizer has them | any part of the name | `*`, `^` at the start, `$` at the end |
+//!
+//! Brackets are not special, since names are full of them (`operator new[]`, `<[T]>::to_vec`). Of whole names, blanks count only
 //! between words: `vector<int, A<int> >` and `vector<int,A<int>>` are the same name.
+//!
+//! A name is matched piece by piece, each piece where it is first found: a later `*` never needs an earlier one to match
+//! differently. So the time is at most the length of the name times that of the longest piece, however many `*` there are.
 
 use std::borrow::Cow;
 
 /// A pattern.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Glob(String);
+pub struct Glob {
+    text: String,
+    /// What stands between the `*`.
+    pieces: Vec<Piece>,
+    at_start: bool,
+    at_end: bool,
+    skips_blanks: bool,
+}
+
+/// Text without `*`.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Piece {
+    text: String,
+    /// `?` stands for any one character.
+    has_any: bool,
+}
 
 impl Glob {
-    /// The pattern written `pattern`.
+    /// The pattern written `pattern`, on whole names.
     pub fn new(pattern: &str) -> Glob {
-        Glob(without_idle_blanks(pattern.trim()).into_owned())
+        let text = without_idle_blanks(pattern.trim()).into_owned();
+        let piece = |piece: &str| Piece { text: piece.to_owned(), has_any: piece.contains('?') };
+        let pieces = text.split('*').map(piece).collect();
+        Glob { text, pieces, at_start: true, at_end: true, skips_blanks: true }
+    }
+
+    /// The pattern written `pattern`, on parts of names unless `^` or `$` holds it to the start or the end.
+    pub fn part(pattern: &str) -> Glob {
+        let (inner, at_start) = pattern.strip_prefix('^').map_or((pattern, false), |rest| (rest, true));
+        let (inner, at_end) = inner.strip_suffix('$').map_or((inner, false), |rest| (rest, true));
+        let piece = |piece: &str| Piece { text: piece.to_owned(), has_any: false };
+        let pieces = inner.split('*').map(piece).collect();
+        Glob { text: pattern.to_owned(), pieces, at_start, at_end, skips_blanks: false }
     }
 
     /// Whether it matches every name there is.
     pub fn matches_everything(&self) -> bool {
-        self.0.contains('*') && self.0.bytes().all(|byte| byte == b'*')
+        self.text.contains('*') && self.text.bytes().all(|byte| byte == b'*')
     }
 
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.text.is_empty()
     }
 
     /// The pattern as it is written.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
-    /// Whether all of `text` matches.
-    pub fn matches(&self, text: &str) -> bool {
-        matches(self.0.as_bytes(), without_idle_blanks(text).as_bytes())
+    /// Whether `name` matches.
+    pub fn matches(&self, name: &str) -> bool {
+        let name = if self.skips_blanks { without_idle_blanks(name) } else { Cow::Borrowed(name) };
+        let Some((last, before)) = self.pieces.split_last() else { return false };
+        let mut rest: &str = &name;
+        for (i, piece) in before.iter().enumerate() {
+            let end = if i == 0 && self.at_start { piece.end_at_start(rest) } else { piece.first_end(rest) };
+            let Some(end) = end else { return false };
+            rest = &rest[end..];
+        }
+        match (self.at_start && before.is_empty(), self.at_end) {
+            (true, true) => last.end_at_start(rest) == Some(rest.len()),
+            (true, false) => last.end_at_start(rest).is_some(),
+            (false, true) => last.is_at_end(rest),
+            (false, false) => last.first_end(rest).is_some(),
+        }
     }
 }
 
-/// Greedy with one point to return to: a later `*` never needs an earlier one to match differently. Quadratic at worst.
-fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut p, mut t) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, t));
-                p += 1;
-            }
-            Some(&byte) if byte == b'?' || byte == text[t] => {
-                p += 1;
-                t += 1;
-            }
-            _ => {
-                let Some((star_at, from)) = star else { return false };
-                star = Some((star_at, from + 1));
-                (p, t) = (star_at + 1, from + 1);
-            }
+impl Piece {
+    /// Where it ends, if `text` begins with it.
+    fn end_at_start(&self, text: &str) -> Option<usize> {
+        if !self.has_any {
+            return text.starts_with(&self.text).then_some(self.text.len());
         }
+        let mut characters = text.chars();
+        let is_met = |wanted| characters.next().is_some_and(|c| wanted == '?' || wanted == c);
+        self.text.chars().all(is_met).then(|| text.len() - characters.as_str().len())
     }
-    pattern[p..].iter().all(|&byte| byte == b'*')
+
+    /// Where it ends for the first time in `text`.
+    fn first_end(&self, text: &str) -> Option<usize> {
+        if !self.has_any {
+            return text.find(&self.text).map(|at| at + self.text.len());
+        }
+        text.char_indices().find_map(|(at, _)| Some(at + self.end_at_start(&text[at..])?))
+    }
+
+    /// Whether `text` ends with it.
+    fn is_at_end(&self, text: &str) -> bool {
+        if !self.has_any {
+            return text.ends_with(&self.text);
+        }
+        let characters = self.text.chars().count();
+        let start = text.char_indices().rev().nth(characters - 1).map(|(at, _)| at);
+        start.is_some_and(|at| self.end_at_start(&text[at..]).is_some())
+    }
 }
 
 /// `text` without the blanks that no reader would miss: those that do not separate two words.
@@ -96,10 +150,75 @@ mod tests {
             ("a*b*c", "a--c--b", false),
             ("?lloc", "alloc", true),
             ("?lloc", "lloc", false),
+            ("a?c*", "abcd", true),
+            ("*?c", "abc", true),
+            ("*b?", "abc", true),
+            ("*b?", "ab", false),
+            ("*?", "", false),
+            ("*a?c*e", "xxaac_abc_e", true),
+            ("ab*ab", "ab", false),
+            ("gr?ße", "größe", true),
+            ("*?ße", "größe", true),
             ("ns::Pool<*>::take(*)", "ns::Pool<int, 4ul>::take(unsigned long)", true),
             ("operator new[](*)", "operator new[](unsigned long)", true),
         ] {
             assert_eq!(Glob::new(pattern).matches(text), expected, "{pattern} on {text}");
+        }
+    }
+
+    #[test]
+    fn a_part_matches_as_in_leak_sanitizer() {
+        for (pattern, name, expected) in [
+            ("grow", "do_grow_list", true),
+            ("^do_", "do_grow_list", true),
+            ("^grow", "do_grow_list", false),
+            ("list$", "do_grow_list", true),
+            ("grow$", "do_grow_list", false),
+            ("^do_*list$", "do_grow_list", true),
+            ("d*g*t", "do_grow_list", true),
+            ("g*d", "do_grow_list", false),
+            ("^exact$", "exact", true),
+            ("^exact$", "exactly", false),
+            ("*.so", "/lib/libc.so.6", true),
+            ("^ab*ab$", "ab", false),
+            ("gr?w", "grow", false),
+            ("operator new(unsigned long)", "operator new(unsigned long)", true),
+        ] {
+            assert_eq!(Glob::part(pattern).matches(name), expected, "{pattern} in {name}");
+        }
+    }
+
+    /// The definition: a star takes any number of characters, and some choice of numbers has to do.
+    fn matches_by_trial(pattern: &[char], name: &[char]) -> bool {
+        match (pattern.split_first(), name.split_first()) {
+            (None, _) => name.is_empty(),
+            (Some(('*', rest)), _) => (0..=name.len()).any(|taken| matches_by_trial(rest, &name[taken..])),
+            (Some((wanted, rest)), Some((c, after))) => {
+                (*wanted == '?' || wanted == c) && matches_by_trial(rest, after)
+            }
+            (Some(_), None) => false,
+        }
+    }
+
+    #[test]
+    fn short_patterns_match_as_every_way_to_read_them_tried_in_turn() {
+        let words = |letters: &[char], longest: u32| -> Vec<String> {
+            let n = letters.len();
+            let word = |length: u32, mut number: usize| {
+                (0..length).map(|_| (letters[number % n], number /= n).0).collect::<String>()
+            };
+            (0..=longest)
+                .flat_map(|length| (0..n.pow(length)).map(move |i| (length, i)))
+                .map(|(length, i)| word(length, i))
+                .collect()
+        };
+        for pattern in words(&['a', 'b', '*', '?'], 5) {
+            let glob = Glob::new(&pattern);
+            let pattern: Vec<char> = pattern.chars().collect();
+            for name in words(&['a', 'b'], 5) {
+                let expected = matches_by_trial(&pattern, &name.chars().collect::<Vec<_>>());
+                assert_eq!(glob.matches(&name), expected, "{} on {name}", glob.as_str());
+            }
         }
     }
 

@@ -1,9 +1,10 @@
 //! Bytes, rates and durations, as people read and write them.
 //!
 //! Printed sizes are binary (KiB = 1024), because that is what allocators and `/proc` count in. Read sizes follow their
-//! unit: `KB` is 1000 bytes, `KiB` is 1024.
+//! unit: `KB` is 1000 bytes, `KiB` is 1024, and so is a bare `k`, as with dd and the like.
 
 use crate::error::{Error, ErrorKind, Result};
+use std::time::Duration;
 
 const BINARY: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
 
@@ -75,32 +76,49 @@ pub fn plural(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { many })
 }
 
-/// Reads a size: `512`, `10KB`, `1.5 MiB`.
+/// Reads a size: `512`, `10KB`, `1.5 MiB`, `64M`. `KB` is 1000 bytes, `KiB` and a bare `k` are 1024.
+///
+/// # Errors
+/// If it is not a number with a unit.
 pub fn parse_bytes(text: &str) -> Result<f64> {
-    let text = text.trim();
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let scale = match unit.trim().to_ascii_lowercase().as_str() {
+    let (number, unit) = number_and_unit(text);
+    let scale = match unit.to_ascii_lowercase().as_str() {
         "" | "b" => Some(1.0),
         "kb" => Some(1e3),
         "mb" => Some(1e6),
         "gb" => Some(1e9),
-        "kib" => Some(1024.0),
-        "mib" => Some(1024.0 * 1024.0),
-        "gib" => Some(1024.0 * 1024.0 * 1024.0),
+        "tb" => Some(1e12),
+        "k" | "kib" => Some(f64::from(1u32 << 10)),
+        "m" | "mib" => Some(f64::from(1u32 << 20)),
+        "g" | "gib" => Some(f64::from(1u32 << 30)),
+        "t" | "tib" => Some((1u64 << 40) as f64),
         _ => None,
     };
-    match (number.parse::<f64>(), scale) {
-        (Ok(number), Some(scale)) if number.is_finite() => Ok(number * scale),
-        _ => Err(Error::new(
+    number.zip(scale).map(|(number, scale)| number * scale).ok_or_else(|| {
+        Error::new(
             ErrorKind::Size,
             format!("`{text}` is not a size"),
-            "write a number and B, KB, KiB, MB, MiB, GB or GiB, like 64KiB",
-        )),
+            "write a number and B, KB, MB, GB, KiB, MiB, GiB, or k, M, G for the latter, like 64MiB",
+        )
+    })
+}
+
+/// Reads a size in whole bytes, as [`parse_bytes`] does.
+///
+/// # Errors
+/// If it is not a size, or 8 PiB and more: beyond that nothing is exact, nor any file as large.
+pub fn parse_size(text: &str) -> Result<u64> {
+    let bytes = parse_bytes(text)?;
+    if bytes < 2f64.powi(53) {
+        return Ok(bytes as u64);
     }
+    Err(Error::new(ErrorKind::Size, format!("`{text}` is too large"), "use less than 8 PiB"))
 }
 
 /// Reads a rate in bytes per second: `10KB/min`, `1 MiB/h`, `64/s`.
+///
+/// # Errors
+/// If it is not a size, a slash and a unit of time.
 pub fn parse_rate(text: &str) -> Result<f64> {
     let invalid = || {
         Error::new(
@@ -111,13 +129,54 @@ pub fn parse_rate(text: &str) -> Result<f64> {
     };
     let (size, per) = text.split_once('/').ok_or_else(invalid)?;
     let seconds = match per.trim().to_ascii_lowercase().as_str() {
-        "s" | "sec" | "second" => 1.0,
-        "m" | "min" | "minute" => 60.0,
-        "h" | "hour" => 3600.0,
-        "d" | "day" => 86400.0,
+        "sec" | "second" => 1.0,
+        "minute" => 60.0,
+        "hour" => 3600.0,
+        "day" => 86400.0,
+        unit @ ("s" | "m" | "min" | "h" | "d") => seconds_of(unit).ok_or_else(invalid)?,
         _ => return Err(invalid()),
     };
     Ok(parse_bytes(size).map_err(|_| invalid())? / seconds)
+}
+
+/// Reads a duration: `100ms`, `1s`, `1.5 m`, `2h`, `7d`; a bare number is in seconds.
+///
+/// # Errors
+/// If it is not a number with a unit of time, or longer than `std`'s durations go.
+pub fn parse_duration(text: &str) -> Result<Duration> {
+    let (number, unit) = number_and_unit(text);
+    let seconds = if unit.is_empty() { Some(1.0) } else { seconds_of(unit) };
+    let Some((number, seconds)) = number.zip(seconds) else {
+        return Err(Error::new(
+            ErrorKind::Duration,
+            format!("`{text}` is not a duration"),
+            "write a number and ms, s, m, h or d, like 100ms or 2h",
+        ));
+    };
+    Duration::try_from_secs_f64(number * seconds).map_err(|_| {
+        Error::new(ErrorKind::Duration, format!("`{text}` is too long"), "use less than a century")
+    })
+}
+
+fn seconds_of(unit: &str) -> Option<f64> {
+    Some(match unit {
+        "ns" => 1e-9,
+        "us" | "µs" => 1e-6,
+        "ms" => 1e-3,
+        "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        "d" => 86400.0,
+        _ => return None,
+    })
+}
+
+/// A number without a sign or an exponent, and the word behind it.
+fn number_and_unit(text: &str) -> (Option<f64>, &str) {
+    let text = text.trim();
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    (number.parse().ok().filter(|number: &f64| number.is_finite()), unit.trim())
 }
 
 #[cfg(test)]
@@ -181,5 +240,45 @@ mod tests {
         for bad in ["", "KB", "1.2.3KB", "10XB/s", "10KB", "10KB/fortnight", "-5B/s", "inf/s", "1e3/s"] {
             assert!(parse_rate(bad).unwrap_err().to_string().contains("10KB/min"), "{bad}");
         }
+    }
+
+    #[test]
+    fn both_programs_read_the_same_size() {
+        for (text, bytes) in [
+            ("64M", 64 << 20),
+            ("64MiB", 64 << 20),
+            ("64MB", 64_000_000),
+            ("512k", 512 << 10),
+            ("512K", 512 << 10),
+            ("10KB", 10_000),
+            ("2 G", 2 << 30),
+            ("1.5k", 1536),
+            ("100", 100),
+            ("1T", 1 << 40),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+            assert_eq!(parse_rate(&format!("{text}/s")), Ok(bytes as f64), "{text}");
+        }
+        for text in ["", "M", "1X", "-1", "1e9", "inf"] {
+            assert_eq!(parse_size(text).unwrap_err().kind(), ErrorKind::Size, "{text}");
+        }
+        assert_eq!(
+            parse_size("99999999999G").unwrap_err().to_string(),
+            "`99999999999G` is too large (use less than 8 PiB)"
+        );
+    }
+
+    #[test]
+    fn durations_are_read_and_nonsense_is_refused() {
+        for (text, milliseconds) in
+            [("100ms", 100), ("1.5s", 1500), ("2", 2000), ("2h", 7_200_000), ("1 min", 60_000), ("50us", 0)]
+        {
+            let duration = parse_duration(text).expect(text);
+            assert_eq!(duration.as_millis(), milliseconds, "{text}");
+        }
+        for text in ["", "s", "1x", "-1s", "1e400d", "..s"] {
+            assert_eq!(parse_duration(text).unwrap_err().kind(), ErrorKind::Duration, "{text}");
+        }
+        assert!(parse_duration(&format!("{}d", "9".repeat(30))).is_err());
     }
 }

@@ -1,8 +1,8 @@
 //! The command line of edleak-record.
 
 use clap::Parser;
-use edleak_collector::recording::period::{Period, parse_duration};
-use edleak_collector::start::detached::{self, parse_size};
+use edleak_collector::recording::period::Period;
+use edleak_collector::start::detached;
 use edleak_text::units;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -49,7 +49,7 @@ pub(crate) struct Args {
     pub(crate) period: Period,
 
     /// End the recording after DUR; the program runs on.
-    #[arg(long, value_name = "DUR", value_parser = parse_duration)]
+    #[arg(long, value_name = "DUR", value_parser = units::parse_duration)]
     pub(crate) duration: Option<Duration>,
 
     /// After --duration, send the program SIGTERM and wait for its end; the exit code is 0.
@@ -60,8 +60,8 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) children: bool,
 
-    /// Let the trace grow to BYTES (k, M and G are understood); older history becomes coarser to fit.
-    #[arg(long, value_name = "BYTES", default_value = "64M", value_parser = parse_size)]
+    /// Let the trace grow to BYTES (64M and 64MiB are the same, 64MB is 64,000,000); older history becomes coarser to fit.
+    #[arg(long, value_name = "BYTES", default_value = "64M", value_parser = units::parse_size)]
     pub(crate) size: u64,
 
     /// Also step over functions that match PATTERN (`*` and `?`), so that their callers are the sites; repeatable.

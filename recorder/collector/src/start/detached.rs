@@ -13,6 +13,7 @@ use crate::sys::process;
 use crate::sys::signals::{Signals, Watch};
 use crate::watch::request::WatchSet;
 use edleak_format::{MIN_CAPACITY_BYTES, TraceWriter};
+use edleak_text::units;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::Write;
@@ -49,10 +50,13 @@ pub fn collect(args: &Request) -> ExitCode {
     let output = std::env::var_os("EDLEAK_OUTPUT").filter(|path| !path.is_empty());
     let output = output::followed(Path::new(&output.unwrap_or_else(|| "trace.edl".into())));
     let period = setting("EDLEAK_PERIOD", str::parse).unwrap_or(Period::Auto);
-    let capacity_bytes = setting("EDLEAK_SIZE", |text| match parse_size(text)? {
-        bytes if bytes < MIN_CAPACITY_BYTES => Err(format!("it is less than {}k", MIN_CAPACITY_BYTES >> 10)),
-        bytes => Ok(bytes),
-    });
+    let capacity_bytes =
+        setting("EDLEAK_SIZE", |text| match units::parse_size(text).map_err(|error| error.to_string())? {
+            bytes if bytes < MIN_CAPACITY_BYTES => {
+                Err(format!("it is less than {}k", MIN_CAPACITY_BYTES >> 10))
+            }
+            bytes => Ok(bytes),
+        });
     let auto_watch = std::env::var("EDLEAK_AUTO_WATCH").is_ok_and(|value| value != "0");
     let code_options =
         CodeOptions { wrappers: WrapperSet::builtin(), watch: WatchSet::new(), walk_stacks: auto_watch };
@@ -148,37 +152,4 @@ fn drop_inherited(kept: &[i32]) {
     }
     // SAFETY: a NUL-terminated path.
     while (0..3).contains(&unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) }) {}
-}
-
-/// Reads a size such as `65536`, `512k`, `64M`, `64MiB` or `2G`; the units are powers of 1,024.
-pub fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let shift = match unit.trim_end_matches("iB").trim_end_matches('B') {
-        "" => 0,
-        "k" | "K" => 10,
-        "m" | "M" => 20,
-        "g" | "G" => 30,
-        _ => return Err(format!("unknown unit `{unit}` (use k, M or G)")),
-    };
-    let number: f64 = number.parse().map_err(|_| "not a size (use for example 64M)".to_string())?;
-    let bytes = number * f64::from(1u32 << shift);
-    // Beyond that nothing is exact, nor any file as large.
-    if bytes < 2f64.powi(53) { Ok(bytes as u64) } else { Err("too large (use less than 8 PiB)".to_string()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_read() {
-        assert_eq!(parse_size("64M"), Ok(64 << 20));
-        assert_eq!(parse_size("512k"), Ok(512 << 10));
-        assert_eq!(parse_size("2GiB"), Ok(2 << 30));
-        assert_eq!(parse_size("100"), Ok(100));
-        for text in ["", "M", "1T", "-1", "99999999999G"] {
-            assert!(parse_size(text).is_err(), "{text}");
-        }
-    }
 }
