@@ -9,7 +9,9 @@ use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 /// Events the array holds; it is used as a ring that the collector empties.
 pub const MAX_EVENTS: usize = 1 << 12;
 /// Bytes of a path that are kept.
-pub const NAME_BYTES: usize = 224;
+pub const NAME_BYTES: usize = 448;
+/// Bytes of a build ID that are kept: more than any linker writes (SHA-1 has 20).
+pub const BUILD_ID_BYTES: usize = 28;
 
 /// One module loaded or unloaded.
 #[repr(C)]
@@ -22,11 +24,16 @@ pub struct ModuleEvent {
     pub load_bias: AtomicU64,
     /// Address of its dynamic section: lies inside the module.
     pub dynamic: AtomicU64,
-    _reserved: u64,
+    /// One past the last address of the module.
+    pub end: AtomicU64,
+    /// Bytes of `build_id` in use; 0: the module has none.
+    pub build_id_len: AtomicU32,
+    /// The module's GNU build ID, as it lies in memory. The file may be gone, or be another one, when the collector looks.
+    pub build_id: [AtomicU8; BUILD_ID_BYTES],
     /// The path the loader opened.
     pub name: [AtomicU8; NAME_BYTES],
 }
-const _: () = assert!(core::mem::size_of::<ModuleEvent>() == 256);
+const _: () = assert!(core::mem::size_of::<ModuleEvent>() == 512);
 
 /// A module was loaded.
 pub const LOADED: u32 = 1;

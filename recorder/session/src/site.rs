@@ -24,8 +24,8 @@ const _: () = assert!(SLOTS >= 2 * MAX_SITES);
 pub struct SiteSlot {
     /// The return address; 0: the slot is empty. Once written it stays, so that nobody can mistake one for another.
     pub key: AtomicU64,
-    /// The site's id (low half; 0: not given yet) and an [`Action`] (high half; 0: count here). Below 2³² exactly when
-    /// there is nothing to do but count.
+    /// The site's id (low half; 0: none) and an [`Action`] (high half; 0: count here). Below 2³² exactly when there is nothing to do
+    /// but count. Without an id the high half is the id that the address had when another module lay there; 0: it never had one.
     pub meaning: AtomicU64,
 }
 const _: () = assert!(core::mem::size_of::<SiteSlot>() == 16);
@@ -39,7 +39,10 @@ impl SiteSlot {
     /// The site's id, 0 if none is given yet or it has just been forgotten, and what to do there.
     pub fn id_and_action(&self) -> (u32, Action) {
         let meaning = self.meaning.load(Ordering::Acquire);
-        (meaning as u32, Action((meaning >> 32) as u32))
+        match meaning as u32 {
+            0 => (0, Action::COUNT),
+            id => (id, Action((meaning >> 32) as u32)),
+        }
     }
 
     /// The site's id; 0: none.
@@ -52,9 +55,13 @@ impl SiteSlot {
         self.id_and_action().1
     }
 
-    /// Makes the next caller from this address a new site: another module lies there now.
+    /// Makes the next caller from this address a site of the module that lies there now. The id so far is kept for the return of
+    /// the module before it.
     pub fn forget(&self) {
-        self.meaning.store(0, Ordering::Release);
+        let id = self.id();
+        if id != 0 {
+            self.meaning.store(u64::from(id) << 32, Ordering::Release);
+        }
     }
 
     /// Changes what to do there; the id stays.
@@ -76,9 +83,12 @@ impl SiteSlot {
 pub struct SiteInfo {
     /// The return address; 0 until the id is in use.
     pub address: AtomicU64,
-    /// Module events that had happened when the site was first seen: tells which module was at the address then.
+    /// Module events up to the first one that loaded the module of this site; where that is not known, up to the site's first
+    /// allocation. Tells which module was at the address.
     pub events_before: AtomicU32,
-    _reserved: u32,
+    /// Another id of the same address, from the time when another module lay there. The ids of an address form a ring; 0: there is no
+    /// other.
+    pub same_address: AtomicU32,
 }
 const _: () = assert!(core::mem::size_of::<SiteInfo>() == 16);
 
@@ -120,12 +130,15 @@ pub fn first_slot(address: u64) -> usize {
 /// Lock-free and safe in a signal handler that interrupted an insertion: whoever meets a key without an id gives it one,
 /// and the first to do so wins (an id may be lost that way; it stays without allocations). `None`: the table is full, and
 /// the allocation belongs to [`OTHER`].
+///
+/// `on_new` says for a site without an id which module lies at the address (see [`SiteInfo::events_before`]) and what to do there. If
+/// the address has an id from the same module, which was away meanwhile, that id is given again.
 pub fn intern<'t>(
     slots: &'t [SiteSlot],
     infos: &[SiteInfo],
     next_id: &AtomicU32,
     address: u64,
-    on_new: impl Fn(u32) -> Action,
+    on_new: impl Fn() -> (u32, Action),
 ) -> Option<&'t SiteSlot> {
     let first = first_slot(address);
     for probe in 0..MAX_PROBES {
@@ -144,7 +157,7 @@ pub fn intern<'t>(
         if key != address {
             continue;
         }
-        if slot.meaning.load(Ordering::Acquire) == 0 {
+        if slot.meaning.load(Ordering::Acquire) as u32 == 0 {
             give_id(slot, infos, next_id, address, &on_new)?;
         }
         return Some(slot);
@@ -158,19 +171,54 @@ fn give_id(
     infos: &[SiteInfo],
     next_id: &AtomicU32,
     address: u64,
-    on_new: &impl Fn(u32) -> Action,
+    on_new: &impl Fn() -> (u32, Action),
 ) -> Option<()> {
+    let old = slot.meaning.load(Ordering::Acquire);
+    if old as u32 != 0 {
+        return Some(()); // another thread was first
+    }
+    let last = (old >> 32) as u32;
+    let (module, action) = on_new();
+    if let Some(id) = id_of_module(infos, last, address, module) {
+        let _ = slot.meaning.compare_exchange(old, meaning(id, action), Ordering::AcqRel, Ordering::Acquire);
+        return Some(());
+    }
     let id = next_id.fetch_add(1, Ordering::Relaxed);
     let Some(info) = infos.get(id as usize) else {
         next_id.fetch_sub(1, Ordering::Relaxed);
         return None;
     };
-    if slot.meaning.compare_exchange(0, meaning(id, on_new(id)), Ordering::AcqRel, Ordering::Acquire).is_ok()
-    {
+    info.events_before.store(module, Ordering::Relaxed);
+    if slot.meaning.compare_exchange(old, meaning(id, action), Ordering::AcqRel, Ordering::Acquire).is_ok() {
+        if let Some(before) = infos.get(last as usize).filter(|_| last != 0) {
+            let next = before.same_address.load(Ordering::Relaxed);
+            info.same_address.store(if next == 0 { last } else { next }, Ordering::Relaxed);
+            before.same_address.store(id, Ordering::Release);
+        }
         // The collector takes an id as used once its address is there, so this comes last.
         info.address.store(address, Ordering::Release);
     }
     Some(())
+}
+
+/// The id that `address` had when `module` lay there before, among those in the ring of `last`.
+fn id_of_module(infos: &[SiteInfo], last: u32, address: u64, module: u32) -> Option<u32> {
+    /// More modules than ever take turns at one address; a ring that the target has damaged ends here, too.
+    const MOST: usize = 64;
+    let mut id = last;
+    for _ in 0..MOST {
+        let info = infos.get(id as usize).filter(|_| id != 0)?;
+        let is_same = info.events_before.load(Ordering::Relaxed) == module
+            && info.address.load(Ordering::Acquire) == address;
+        if is_same {
+            return Some(id);
+        }
+        id = info.same_address.load(Ordering::Acquire);
+        if id == last {
+            return None;
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -192,7 +240,8 @@ mod tests {
         for round in 0..2 {
             for i in 0..40u64 {
                 let address = 0x5555_0000_0000 + i * 5;
-                let slot = intern(&slots, &infos, &next, address, |_| Action::COUNT).expect("there is room");
+                let slot =
+                    intern(&slots, &infos, &next, address, || (0, Action::COUNT)).expect("there is room");
                 let id = slot.id();
                 if round == 0 {
                     seen.push(id);
@@ -210,13 +259,13 @@ mod tests {
         let (slots, infos, next) = table(16);
         let known: Vec<u64> = (0..14).map(|i| 0x1000 + i * 16).collect();
         for &address in &known {
-            assert!(intern(&slots, &infos, &next, address, |_| Action::COUNT).is_some());
+            assert!(intern(&slots, &infos, &next, address, || (0, Action::COUNT)).is_some());
         }
         for i in 0..100 {
-            assert!(intern(&slots, &infos, &next, 0x9000 + i, |_| Action::COUNT).is_none());
+            assert!(intern(&slots, &infos, &next, 0x9000 + i, || (0, Action::COUNT)).is_none());
         }
         for &address in &known {
-            assert!(intern(&slots, &infos, &next, address, |_| Action::COUNT).is_some());
+            assert!(intern(&slots, &infos, &next, address, || (0, Action::COUNT)).is_some());
         }
     }
 
@@ -224,9 +273,39 @@ mod tests {
     fn a_half_done_insertion_is_finished_by_whoever_meets_it() {
         let (slots, infos, next) = table(16);
         slots[first_slot(0x4242) & 31].key.store(0x4242, Ordering::Relaxed);
-        let slot = intern(&slots, &infos, &next, 0x4242, |_| Action::WATCH).expect("there is room");
+        let slot = intern(&slots, &infos, &next, 0x4242, || (0, Action::WATCH)).expect("there is room");
         assert_eq!(slot.id(), FIRST);
         assert_eq!(slot.action(), Action::WATCH);
+    }
+
+    #[test]
+    fn modules_that_take_turns_at_an_address_keep_their_ids() {
+        let (slots, infos, next) = table(64);
+        let mut first_ids = Vec::new();
+        for round in 0..30 {
+            for module in [3, 7, 9] {
+                let slot = intern(&slots, &infos, &next, 0x4242, || (module, Action::WATCH)).expect("room");
+                if round == 0 {
+                    first_ids.push(slot.id());
+                }
+                let index = [3, 7, 9].iter().position(|one| *one == module).expect("one of them");
+                assert_eq!((slot.id(), slot.action()), (first_ids[index], Action::WATCH));
+                slot.forget();
+                assert_eq!(slot.id_and_action(), (0, Action::COUNT));
+                slot.forget(); // nothing more to forget
+            }
+        }
+        assert_eq!(next.load(Ordering::Relaxed), FIRST + 3);
+    }
+
+    #[test]
+    fn a_damaged_ring_ends_the_search() {
+        let (slots, infos, next) = table(16);
+        for module in [1, 2] {
+            intern(&slots, &infos, &next, 0x4242, || (module, Action::COUNT)).expect("room").forget();
+        }
+        infos[FIRST as usize].same_address.store(99, Ordering::Relaxed);
+        assert!(intern(&slots, &infos, &next, 0x4242, || (5, Action::COUNT)).is_some());
     }
 
     #[test]
@@ -238,7 +317,7 @@ mod tests {
                     scope.spawn(|| {
                         (0..200u64)
                             .map(|i| {
-                                intern(&slots, &infos, &next, 0x7000 + i * 3, |_| Action::COUNT)
+                                intern(&slots, &infos, &next, 0x7000 + i * 3, || (0, Action::COUNT))
                                     .expect("there is room")
                                     .id()
                             })

@@ -50,7 +50,8 @@ pub struct StackInfo {
     pub frames_at: AtomicU32,
     /// How many there are; the highest bit says that the walk was cut short.
     pub frames: AtomicU32,
-    _reserved: u32,
+    /// Module events that had happened when the stack was first seen: tells which modules were at its addresses.
+    pub events_before: AtomicU32,
 }
 const _: () = assert!(core::mem::size_of::<StackInfo>() == 32);
 
@@ -125,6 +126,8 @@ pub struct Stacks<'s> {
     pub cells: &'s [Cell],
     /// Stacks, addresses and cells given out.
     pub next: &'s Next,
+    /// Module events so far.
+    pub module_events: &'s AtomicU32,
 }
 
 /// What has been given out.
@@ -203,6 +206,7 @@ impl Stacks<'_> {
         info.hash.store(hash, Ordering::Relaxed);
         info.frames_at.store(at, Ordering::Relaxed);
         info.frames.store(frames.len() as u32 | if cut { CUT } else { 0 }, Ordering::Relaxed);
+        info.events_before.store(self.module_events.load(Ordering::Relaxed), Ordering::Relaxed);
         // The collector takes a stack as made once its site is there.
         info.site.store(site, Ordering::Release);
         Some(index)
@@ -263,6 +267,7 @@ mod tests {
         frames: Vec<AtomicU64>,
         cells: Vec<Cell>,
         next: Next,
+        module_events: AtomicU32,
     }
 
     impl Owned {
@@ -278,12 +283,13 @@ mod tests {
                 frames: many(stacks * 8),
                 cells: many(stacks * 4),
                 next,
+                module_events: AtomicU32::new(0),
             }
         }
 
         fn get(&self) -> Stacks<'_> {
-            let Owned { slots, infos, frames, cells, next } = self;
-            Stacks { slots, infos, frames, cells, next }
+            let Owned { slots, infos, frames, cells, next, module_events } = self;
+            Stacks { slots, infos, frames, cells, next, module_events }
         }
     }
 

@@ -1,13 +1,14 @@
 //! What is new since the slice before: modules, sites in them, and watched stacks.
 
 use super::Recording;
+use crate::recording::modules::Event;
 use crate::recording::stacks::NewStack;
 use crate::rules::publisher::is_step;
 use crate::sys::process;
 use edleak_format::{Error, ModuleId, Record, Site, SiteId, SiteKind, Stack};
-use edleak_session::event::{LOADED, MAX_EVENTS, ModuleEvent, NAME_BYTES};
+use edleak_session::event::{LOADED, MAX_EVENTS, ModuleEvent};
 use edleak_session::site::OTHER;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 impl Recording {
     pub(super) fn read_events(&mut self, now_ns: u64) -> Result<(), Error> {
@@ -23,9 +24,10 @@ impl Recording {
             let event = &self.session.events()[number as usize % MAX_EVENTS];
             let bias = event.load_bias.load(Ordering::Relaxed);
             if event.kind.load(Ordering::Acquire) == LOADED {
-                let index = self.modules.add_loaded(&name_of(event), bias, number.wrapping_add(1), now_ns);
+                let index = self.modules.add_loaded(&event_of(event, number.wrapping_add(1)), now_ns);
                 if let Some(index) = index.filter(|&index| index < first_new) {
                     is_any_back = true;
+                    self.publisher.bring_back(&self.modules.all()[index]);
                     let record = Record::Module(self.modules.all()[index].module.clone());
                     self.record(&record)?;
                 }
@@ -144,7 +146,7 @@ impl Recording {
 
     fn new_stacks(&self) -> Vec<NewStack> {
         let sites = OTHER..OTHER + self.trace_ids.len() as u32;
-        self.stacks.learn(&self.session, &self.modules, self.events_read, sites)
+        self.stacks.learn(&self.session, &self.modules, sites)
     }
 
     /// Looks for modules that were loaded in a way that left no event: musl's way, or that of a loader of its own.
@@ -154,8 +156,16 @@ impl Recording {
     }
 }
 
-fn name_of(event: &ModuleEvent) -> String {
-    let length = (event.name_len.load(Ordering::Relaxed) as usize).min(NAME_BYTES);
-    let bytes: Vec<u8> = event.name[..length].iter().map(|byte| byte.load(Ordering::Relaxed)).collect();
-    String::from_utf8_lossy(&bytes).into_owned()
+fn event_of(event: &ModuleEvent, number: u32) -> Event {
+    let bytes = |from: &[AtomicU8], length: &AtomicU32| -> Vec<u8> {
+        let length = (length.load(Ordering::Relaxed) as usize).min(from.len());
+        from[..length].iter().map(|byte| byte.load(Ordering::Relaxed)).collect()
+    };
+    Event {
+        name: String::from_utf8_lossy(&bytes(&event.name, &event.name_len)).into_owned(),
+        load_bias: event.load_bias.load(Ordering::Relaxed),
+        end: event.end.load(Ordering::Relaxed),
+        build_id: bytes(&event.build_id, &event.build_id_len),
+        number,
+    }
 }

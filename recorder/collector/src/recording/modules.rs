@@ -3,7 +3,8 @@
 use crate::sys::process::{self, Mapping};
 use edleak_binary::file::{Elf, ElfError, FileBytes};
 use edleak_format::{Module, ModuleId};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 /// A module and when, counted in module events, its addresses were its own.
@@ -11,18 +12,52 @@ use std::path::PathBuf;
 pub struct Loaded {
     /// What the trace says of it.
     pub module: Module,
-    /// Module events before it was loaded; 0 for those found in the memory map.
-    from_event: u32,
+    /// Module events up to the first one that loaded it; 0 for those found in the memory map.
+    first_event: u32,
+    /// Module events up to the latest one that loaded it.
+    pub latest_event: u32,
     /// Where its file can be read while the process lives.
     pub file: PathBuf,
 }
+
+/// What the target says of a module that its loader has mapped.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// The name that the loader opened; it may be relative.
+    pub name: String,
+    /// Runtime address minus link-time address.
+    pub load_bias: u64,
+    /// One past its last address; 0: not known.
+    pub end: u64,
+    /// Its build ID, empty where it has none.
+    pub build_id: Vec<u8>,
+    /// Module events up to this one.
+    pub number: u32,
+}
+
+/// Loads that are remembered one by one, so that what was first seen between two of them is attributed: as many as the target can tell
+/// of between two slices.
+const MAX_LOADS: usize = edleak_session::event::MAX_EVENTS;
 
 /// The modules of one target.
 pub struct Modules {
     pid: u32,
     loaded: Vec<Loaded>,
+    /// The latest loads, oldest first: module events up to each, and the index of the module.
+    loads: VecDeque<(u32, usize)>,
     /// Paths that are mapped and no modules: fonts, locales, databases.
     not_elf: HashMap<String, ()>,
+}
+
+/// A module as it was found, in the memory map or by an event.
+struct Found<'a> {
+    path: &'a str,
+    start: u64,
+    /// Where it is known without the file.
+    bias: Option<u64>,
+    end: u64,
+    /// Module events up to the one that told of it; 0: the memory map did.
+    event: u32,
 }
 
 /// What of a file matters here.
@@ -40,7 +75,7 @@ enum Facts {
 impl Modules {
     /// No modules yet.
     pub fn new(pid: u32) -> Modules {
-        Modules { pid, loaded: Vec::new(), not_elf: HashMap::new() }
+        Modules { pid, loaded: Vec::new(), loads: VecDeque::new(), not_elf: HashMap::new() }
     }
 
     /// All modules, by id.
@@ -60,80 +95,122 @@ impl Modules {
             let end = group.iter().map(|mapping| mapping.end).max().unwrap_or(first.end);
             let is_file = !first.path.starts_with("/memfd:");
             if is_file && first.offset == 0 && !self.not_elf.contains_key(&first.path) {
-                self.add(&first.path, first.start, None, end, 0, now_ns);
+                let found = Found { path: &first.path, start: first.start, bias: None, end, event: 0 };
+                self.add(&found, None, now_ns);
             }
         }
         first_new
     }
 
-    /// Notes that the loader has mapped `path` with this load bias, as module event number `event`; returns the index of
-    /// the module, new or back again.
-    pub fn add_loaded(&mut self, path: &str, load_bias: u64, event: u32, now_ns: u64) -> Option<usize> {
-        // The first byte of a shared object has link-time address 0, so its load bias is where it lies. Its extent
-        // comes from the map if it is still there, else from the file.
-        let mapped = process::read_maps(self.pid);
-        // The loader knows it by the name it was asked for, which may be relative; the map by its path.
-        let at_start = mapped.iter().find(|mapping| mapping.start == load_bias && mapping.offset == 0);
-        let path = match at_start {
-            Some(mapping) => mapping.path.clone(),
-            // Gone again already.
-            None => process::absolute_in(self.pid, path),
+    /// Notes that the loader has mapped a module; returns its index, new or back again. `None`: it is known and was never away.
+    ///
+    /// The event's own name and build ID say what was loaded. The memory map may show another module at that address by now.
+    pub fn add_loaded(&mut self, event: &Event, now_ns: u64) -> Option<usize> {
+        let path = self.path_of(event);
+        let end = match event.end {
+            0 => event.load_bias.checked_add(self.extent_of_file(&path)?)?,
+            end => end,
         };
-        let path = path.as_str();
-        let end = mapped
-            .iter()
-            .filter(|mapping| mapping.path == path && mapping.start >= load_bias)
-            .map(|mapping| mapping.end)
-            .max();
-        let end = end.or_else(|| load_bias.checked_add(self.extent_of_file(path)?))?;
-        self.add(path, load_bias, Some(load_bias), end, event, now_ns)
+        // The first byte of a shared object has link-time address 0, so its load bias is where it lies.
+        let found = Found {
+            path: &path,
+            start: event.load_bias,
+            bias: Some(event.load_bias),
+            end,
+            event: event.number,
+        };
+        let build_id = (!event.build_id.is_empty()).then(|| event.build_id.clone());
+        self.add(&found, build_id, now_ns)
+    }
+
+    /// The loader knows a module by the name it was asked for, which may be relative or a symbolic link; the memory map knows it by
+    /// its path. The map's path is taken only for the same file.
+    fn path_of(&self, event: &Event) -> String {
+        let asked = process::absolute_in(self.pid, &event.name);
+        let mapped = process::read_maps(self.pid);
+        let at_start = mapped.iter().find(|mapping| mapping.start == event.load_bias && mapping.offset == 0);
+        let Some(mapping) = at_start.filter(|mapping| mapping.path != asked) else { return asked };
+        let identity = |path: &str| {
+            let metadata = std::fs::metadata(process::path_in(self.pid, path)).ok()?;
+            Some((metadata.dev(), metadata.ino()))
+        };
+        match (identity(&asked), identity(&mapping.path)) {
+            (Some(one), Some(other)) if one == other => mapping.path.clone(),
+            _ => asked,
+        }
     }
 
     /// Notes that the module with this load bias was unloaded.
     pub fn unloaded(&mut self, load_bias: u64, now_ns: u64) -> Option<&Module> {
-        let loaded = self.loaded.iter_mut().rev().find(|loaded| loaded.module.load_bias == load_bias)?;
+        let here = self.loaded.iter_mut().filter(|loaded| loaded.module.load_bias == load_bias);
+        let loaded = here.max_by_key(|loaded| (loaded.latest_event, loaded.module.id.0))?;
         loaded.module.unloaded_ns = now_ns;
         Some(&loaded.module)
     }
 
-    /// The module that was at `address` when `events` module events had happened.
+    /// The module that was at the return address `address` when `events` module events had happened.
     pub fn at(&self, address: u64, events: u32) -> Option<ModuleId> {
         let covers =
             |loaded: &&Loaded| (loaded.module.start..loaded.module.end).contains(&address.wrapping_sub(1));
-        let mut covering = self.loaded.iter().rev().filter(covers);
-        let newest = covering.clone().next()?;
-        Some(covering.find(|loaded| loaded.from_event <= events).unwrap_or(newest).module.id)
+        let mut covering = self.loaded.iter().filter(covers);
+        let (first, second) = (covering.next()?, covering.next());
+        let Some(second) = second else { return Some(first.module.id) };
+        let all = || [first, second].into_iter().chain(self.loaded.iter().filter(covers).skip(2));
+        // The target names a site's module by the event that loaded it first.
+        let by_name = all().find(|loaded| loaded.first_event == events && events != 0);
+        let by_load = || {
+            let before = self.loads.iter().rev().filter(|(event, _)| *event <= events);
+            before.map(|(_, index)| &self.loaded[*index]).find(covers)
+        };
+        let by_age = || all().filter(|loaded| loaded.first_event <= events).last();
+        Some(by_name.or_else(by_load).or_else(by_age).unwrap_or(first).module.id)
     }
 
-    fn add(
-        &mut self,
-        path: &str,
-        start: u64,
-        bias: Option<u64>,
-        end: u64,
-        event: u32,
-        now_ns: u64,
-    ) -> Option<usize> {
+    /// `build_id`: as it lies in the memory of the target, where it told.
+    fn add(&mut self, found: &Found<'_>, build_id: Option<Vec<u8>>, now_ns: u64) -> Option<usize> {
+        let Found { path, start, bias, end, event } = *found;
         let file = process::path_in(self.pid, path);
-        let facts = match file_facts(&file) {
+        let mut facts = match file_facts(&file) {
             Facts::Elf(facts) => facts,
-            Facts::NotElf => {
+            // What the loader has mapped is ELF, whatever lies under its name by now.
+            Facts::NotElf if build_id.is_none() => {
                 self.not_elf.insert(path.to_owned(), ());
                 return None;
             }
             // Deleted meanwhile: its addresses are still worth a name.
-            Facts::Unreadable => FileFacts { build_id: Vec::new(), link_base: 0 },
+            Facts::NotElf | Facts::Unreadable => FileFacts { build_id: Vec::new(), link_base: 0 },
         };
+        facts.build_id = build_id.unwrap_or(facts.build_id);
         let load_bias = bias.unwrap_or(start.wrapping_sub(facts.link_base));
-        // The newest that lies here. If it is the same one, still there or back again, it needs no other record: a program
-        // that loads and unloads a plugin for weeks would have one each time.
-        let newest = self.loaded.iter().rposition(|old| old.module.start < end && start < old.module.end);
-        if let Some(index) = newest
-            && let Module { path: old_path, build_id, start: old_start, unloaded_ns, .. } =
-                &mut self.loaded[index].module
-            && (&**old_path, &*build_id, *old_start) == (path, &facts.build_id, start)
-        {
-            let is_back = std::mem::take(unloaded_ns) != 0;
+        // A module that is still there or back again needs no other record: a program that loads and unloads plugins for weeks would
+        // have one each time. A copy of a plugin under another name is the same module.
+        let is_same = |old: &Loaded| {
+            let Module { path: old_path, build_id, start: old_start, .. } = &old.module;
+            let is_same_file = match facts.build_id.is_empty() {
+                true => build_id.is_empty() && old_path == path,
+                false => *build_id == facts.build_id,
+            };
+            *old_start == start && is_same_file
+        };
+        let overlaps = |old: &Loaded| old.module.start < end && start < old.module.end;
+        let known = match event {
+            // A memory map says what is there now.
+            0 => self
+                .loaded
+                .iter()
+                .enumerate()
+                .filter(|(_, old)| overlaps(old))
+                .max_by_key(|(index, old)| (old.latest_event, *index)),
+            _ => self.loaded.iter().enumerate().rfind(|(_, old)| is_same(old)),
+        };
+        if let Some(index) = known.filter(|(_, old)| is_same(old)).map(|(index, _)| index) {
+            let old = &mut self.loaded[index];
+            if event != 0 {
+                old.latest_event = event;
+                old.first_event = if old.first_event == 0 { event } else { old.first_event };
+                self.note_load(event, index);
+            }
+            let is_back = std::mem::take(&mut self.loaded[index].module.unloaded_ns) != 0;
             return is_back.then_some(index);
         }
         if end <= start {
@@ -150,8 +227,18 @@ impl Modules {
             loaded_ns: now_ns,
             unloaded_ns: 0,
         };
-        self.loaded.push(Loaded { module, from_event: event, file });
+        self.loaded.push(Loaded { module, first_event: event, latest_event: event, file });
+        if event != 0 {
+            self.note_load(event, self.loaded.len() - 1);
+        }
         Some(self.loaded.len() - 1)
+    }
+
+    fn note_load(&mut self, event: u32, index: usize) {
+        if self.loads.len() == MAX_LOADS {
+            self.loads.pop_front();
+        }
+        self.loads.push_back((event, index));
     }
 
     fn extent_of_file(&self, path: &str) -> Option<u64> {
@@ -199,16 +286,20 @@ mod tests {
         assert!(!module.build_id.is_empty() || module.load_bias > 0);
     }
 
+    fn event(name: &str, load_bias: u64, number: u32) -> Event {
+        Event { name: name.into(), load_bias, end: 0, build_id: Vec::new(), number }
+    }
+
     #[test]
     fn a_module_that_is_a_pipe_or_lies_beyond_all_memory_is_none() {
         let mut modules = Modules::new(std::process::id());
         let pipe = std::env::temp_dir().join(format!("edleak-pipe-{}", std::process::id()));
         let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("coreutils are there");
         assert!(made.success());
-        assert_eq!(modules.add_loaded(&pipe.display().to_string(), 0x1000, 1, 0), None);
+        assert_eq!(modules.add_loaded(&event(&pipe.display().to_string(), 0x1000, 1), 0), None);
         std::fs::remove_file(&pipe).expect("it was made here");
         let exe = std::env::current_exe().expect("Linux has /proc").display().to_string();
-        assert_eq!(modules.add_loaded(&exe, u64::MAX - 1, 1, 0), None);
+        assert_eq!(modules.add_loaded(&event(&exe, u64::MAX - 1, 1), 0), None);
         assert!(modules.all().is_empty());
     }
 
@@ -218,10 +309,36 @@ mod tests {
         let exe = std::env::current_exe().expect("Linux has /proc").display().to_string();
         let here = std::env::current_dir().expect("there is one");
         let relative = format!("{}{}", "../".repeat(here.components().count() - 1), &exe[1..]);
-        let index = modules.add_loaded(&relative, 0x1000, 1, 0).expect("its file is there");
+        let index = modules.add_loaded(&event(&relative, 0x1000, 1), 0).expect("its file is there");
         let loaded = &modules.all()[index];
         assert!(loaded.module.path.starts_with('/') && loaded.module.path.ends_with(&exe), "{loaded:?}");
         assert!(loaded.file.starts_with("/proc"), "{loaded:?}");
+    }
+
+    #[test]
+    fn an_unloaded_module_keeps_its_own_name_where_another_is_mapped_now() {
+        let mut modules = Modules::new(std::process::id());
+        let maps = process::read_maps(std::process::id());
+        let libc = maps.iter().find(|mapping| mapping.path.contains("libc.so") && mapping.offset == 0);
+        let libc = libc.expect("this test is dynamically linked");
+        let gone = Event { end: libc.end, build_id: vec![7; 20], ..event("/plugins/liba.so", libc.start, 1) };
+        let index = modules.add_loaded(&gone, 0).expect("new");
+        let module = &modules.all()[index].module;
+        assert_eq!((module.path.as_str(), &*module.build_id), ("/plugins/liba.so", &[7; 20][..]));
+        assert_eq!((module.start, module.end), (libc.start, libc.end));
+    }
+
+    #[test]
+    fn a_symbolic_link_is_known_by_the_path_of_its_file() {
+        let mut modules = Modules::new(std::process::id());
+        let exe = std::env::current_exe().expect("Linux has /proc").display().to_string();
+        let maps = process::read_maps(std::process::id());
+        let own = maps.iter().find(|mapping| mapping.path == exe && mapping.offset == 0).expect("it runs");
+        let link = std::env::temp_dir().join(format!("edleak-link-{}", std::process::id()));
+        std::os::unix::fs::symlink(&exe, &link).expect("a new name");
+        let index = modules.add_loaded(&event(&link.display().to_string(), own.start, 1), 0);
+        std::fs::remove_file(&link).expect("it was made here");
+        assert_eq!(modules.all()[index.expect("new")].module.path, exe);
     }
 
     #[test]
@@ -232,37 +349,67 @@ mod tests {
         assert_eq!(modules.all().len(), count);
     }
 
+    /// Two files that take turns at one address, and the load events.
+    struct Turns {
+        modules: Modules,
+        files: [String; 2],
+    }
+
+    impl Turns {
+        fn new() -> Turns {
+            let libc = own().all().iter().find(|loaded| loaded.module.path.contains("libc.so")).cloned();
+            let libc = libc.expect("this test is dynamically linked").module.path;
+            let exe = std::env::current_exe().expect("Linux has /proc").display().to_string();
+            Turns { modules: Modules::new(std::process::id()), files: [libc, exe] }
+        }
+
+        fn load(&mut self, file: usize, number: u32) -> Option<usize> {
+            let loaded = Event { end: 0x20_0000, ..event(&self.files[file], 0x10_0000, number) };
+            self.modules.add_loaded(&loaded, 7)
+        }
+    }
+
     #[test]
-    fn a_module_that_comes_back_is_the_same_unless_another_was_there_meanwhile() {
-        let mut modules = Modules::new(std::process::id());
-        let libc = own().all().iter().find(|loaded| loaded.module.path.contains("libc.so")).cloned();
-        let libc = libc.expect("this test is dynamically linked").module.path;
-        let exe = std::env::current_exe().expect("Linux has /proc").display().to_string();
-        let mut load = |path: &str, event| {
-            let index = modules.add(path, 0x10_0000, Some(0x10_0000), 0x20_0000, event, 7);
-            modules.unloaded(0x10_0000, 9);
-            index
-        };
-        assert_eq!((load(&libc, 1), load(&libc, 3), load(&libc, 5)), (Some(0), Some(0), Some(0)));
-        assert_eq!((load(&exe, 7), load(&libc, 9), load(&libc, 11)), (Some(1), Some(2), Some(2)));
-        assert_eq!(modules.add(&libc, 0x10_0000, Some(0x10_0000), 0x20_0000, 13, 7), Some(2));
-        assert_eq!(modules.add(&libc, 0x10_0000, Some(0x10_0000), 0x20_0000, 13, 7), None, "still there");
-        assert!(
-            modules.all().iter().all(|loaded| (loaded.module.unloaded_ns == 0) == (loaded.module.id.0 == 2))
-        );
+    fn modules_that_take_turns_at_one_address_have_one_record_each() {
+        let mut turns = Turns::new();
+        for round in 0..100 {
+            for file in 0..2 {
+                let index = turns.load(file, 4 * round + 2 * file as u32 + 1);
+                assert_eq!(index, Some(file), "round {round}");
+                turns.modules.unloaded(0x10_0000, 9);
+            }
+        }
+        assert_eq!(turns.modules.all().len(), 2);
+        assert!(turns.load(0, 401).is_some());
+        assert_eq!(turns.load(0, 402), None, "it was never away");
+        let is_loaded = |index: usize| turns.modules.all()[index].module.unloaded_ns == 0;
+        assert_eq!((is_loaded(0), is_loaded(1)), (true, false));
     }
 
     #[test]
     fn an_address_belongs_to_the_module_that_was_there_at_the_time() {
-        let mut modules = Modules::new(std::process::id());
-        let libc = own().all().iter().find(|loaded| loaded.module.path.contains("libc.so")).cloned();
-        let libc = libc.expect("this test is dynamically linked").module;
-        let exe = std::env::current_exe().expect("Linux has /proc").display().to_string();
-        modules.add(&libc.path, 0x10_0000, Some(0x10_0000), 0x20_0000, 1, 0);
-        modules.add(&exe, 0x10_0000, Some(0x10_0000), 0x20_0000, 3, 0);
-        assert_eq!(modules.at(0x18_0000, 1), Some(ModuleId(0)));
-        assert_eq!(modules.at(0x18_0000, 2), Some(ModuleId(0)));
-        assert_eq!(modules.at(0x18_0000, 3), Some(ModuleId(1)));
-        assert_eq!(modules.at(0x30_0000, 3), None);
+        let mut turns = Turns::new();
+        for (file, number) in [(0, 1), (1, 3), (0, 5), (1, 7)] {
+            turns.load(file, number);
+        }
+        let at = |events: u32| turns.modules.at(0x18_0000, events).map(|id| id.0);
+        // By the first event of a module, and by what had been loaded last.
+        assert_eq!((at(1), at(3)), (Some(0), Some(1)));
+        assert_eq!(
+            (at(2), at(4), at(5), at(6), at(7), at(9)),
+            (Some(0), Some(1), Some(0), Some(0), Some(1), Some(1))
+        );
+        assert_eq!(turns.modules.at(0x30_0000, 3), None);
+    }
+
+    #[test]
+    fn a_module_is_known_by_its_first_event_however_often_it_came_back() {
+        let mut turns = Turns::new();
+        for number in 0..3 * MAX_LOADS as u32 {
+            turns.load(number as usize % 2, 2 * number + 1);
+        }
+        assert_eq!(turns.modules.at(0x18_0000, 1), Some(ModuleId(0)));
+        assert_eq!(turns.modules.at(0x18_0000, 3), Some(ModuleId(1)));
+        assert_eq!(turns.modules.loads.len(), MAX_LOADS);
     }
 }

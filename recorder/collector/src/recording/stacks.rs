@@ -69,13 +69,7 @@ pub struct WatchedStacks {
 impl WatchedStacks {
     /// The stacks that are new, in order, as far as they are of these sites; each is then given a site with
     /// [`WatchedStacks::name`].
-    pub fn learn(
-        &self,
-        session: &Session,
-        modules: &Modules,
-        events: u32,
-        sites: Range<u32>,
-    ) -> Vec<NewStack> {
+    pub fn learn(&self, session: &Session, modules: &Modules, sites: Range<u32>) -> Vec<NewStack> {
         let made = (session.header().stacks.stack.load(Ordering::Acquire) as usize).min(MAX_STACKS);
         let mut new = Vec::new();
         // Stacks do not share their addresses, so all of them together have no more than there are.
@@ -90,6 +84,7 @@ impl WatchedStacks {
             let frames = info.frames.load(Ordering::Relaxed);
             let count = ((frames & !CUT) as usize).min(MAX_FRAMES).min(MAX_ADDRESSES - at).min(room);
             room -= count;
+            let events = info.events_before.load(Ordering::Relaxed);
             let frames_of = session.stack_frames()[at..at + count].iter().map(|frame| {
                 let address = frame.load(Ordering::Relaxed);
                 StackFrame { address, module: modules.at(address, events) }

@@ -150,10 +150,22 @@ impl Publisher {
 
     /// Adds what the code of one module says.
     fn learn(&mut self, loaded: &Loaded) {
+        if let Some(shared) = self.lay(loaded) {
+            self.code.push(shared);
+        }
+    }
+
+    /// A known module lies again where another was meanwhile. [`Publisher::publish`] tells the target.
+    pub fn bring_back(&mut self, loaded: &Loaded) {
+        self.lay(loaded);
+    }
+
+    /// Puts what the code of a module says in place of what was there.
+    fn lay(&mut self, loaded: &Loaded) -> Option<Shared<FileCode>> {
         let key = (loaded.module.path.clone(), loaded.module.build_id.clone());
         let functions = self.compiled.asked(&key, &loaded.file, &self.watch);
         let shared = self.compiled.code(key, &loaded.file, &self.code_options);
-        let Some(code) = shared.get() else { return };
+        let code = shared.get()?;
         let base = loaded.module.load_bias.wrapping_add(code.link_base);
         let functions = functions.get().map_or(&[][..], Vec::as_slice);
         let mut asked: Vec<RequestRange> = functions
@@ -183,7 +195,7 @@ impl Publisher {
         self.refused.retain(|asked| is_outside(asked.start, asked.end));
         self.code_ranges.extend(code_ranges);
         self.refused.extend(refused);
-        self.code.push(shared);
+        Some(shared)
     }
 
     /// Begins a change of what is watched. It is made by [`Publisher::make`], once it is prepared or any time before.
@@ -224,6 +236,13 @@ impl Publisher {
             self.publish_rules(session, modules);
         }
         let before = self.watched_sites(session);
+        for loaded in modules.get(self.code.len()..).unwrap_or_default() {
+            self.learn(loaded);
+        }
+        // Of modules that take turns at an address the one that was loaded last is there.
+        let mut latest: Vec<&Loaded> = modules.iter().filter(|loaded| loaded.latest_event > 0).collect();
+        latest.sort_by_key(|loaded| loaded.latest_event);
+        latest.into_iter().for_each(|loaded| drop(self.lay(loaded)));
         self.publish(session, modules);
         if old.version() != self.code_options.watch.version() {
             self.compiled.forget(old.version());

@@ -92,6 +92,7 @@ fn forked() -> Option<&'static Header> {
     }
     let own = claimed.session().is_some_and(|base| {
         sites::inherit(parents.wrapping_add(SLOTS_AT).cast(), base.wrapping_add(SLOTS_AT).cast());
+        modules::begin_child();
         publish(base, &Environment::known(), |header| {
             // What the parent had allocated lives on in the child, and the child will free it.
             let parent = parents.cast::<Header>();

@@ -13,9 +13,10 @@ use crate::arch;
 use crate::cold::sites;
 use crate::hot::walk;
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use edleak_session::event::{LOADED, MAX_EVENTS, ModuleEvent, NAME_BYTES, UNLOADED};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use edleak_session::event::{BUILD_ID_BYTES, LOADED, MAX_EVENTS, ModuleEvent, NAME_BYTES, UNLOADED};
 use edleak_session::header::Header;
+use edleak_session::stack::mix;
 
 static LOADER_START: AtomicUsize = AtomicUsize::new(0);
 static LOADER_END: AtomicUsize = AtomicUsize::new(0);
@@ -52,13 +53,20 @@ struct Pending {
     thread: AtomicUsize,
 }
 
-/// A place where a module was loaded since the start.
+/// A module that was loaded since the start, at one address. Modules that take turns at an address have one each.
 struct Known {
     /// Its `link_map`; 0: unloaded.
     map: AtomicUsize,
     start: AtomicUsize,
+    /// 0: this place is free.
     end: AtomicUsize,
     identity: AtomicU64,
+    /// Module events up to the one that loaded it first.
+    events: AtomicU32,
+    /// The sites in its range are its own: no other module was loaded there since.
+    is_current: AtomicBool,
+    /// Another module was loaded at its addresses, before it or after it.
+    is_contested: AtomicBool,
 }
 
 const MAX_PENDING: usize = 64;
@@ -72,8 +80,19 @@ static KNOWN: [Known; MAX_KNOWN] = [const {
         start: AtomicUsize::new(0),
         end: AtomicUsize::new(0),
         identity: AtomicU64::new(0),
+        events: AtomicU32::new(0),
+        is_current: AtomicBool::new(false),
+        is_contested: AtomicBool::new(false),
     }
 }; MAX_KNOWN];
+/// No entry from here on was ever in use.
+static KNOWN_END: AtomicUsize = AtomicUsize::new(0);
+/// Whether two modules ever lay at one address.
+static IS_CONTESTED: AtomicBool = AtomicBool::new(false);
+
+fn known() -> &'static [Known] {
+    &KNOWN[..KNOWN_END.load(Ordering::Acquire).min(MAX_KNOWN)]
+}
 
 /// The loader has allocated something.
 pub fn allocated(header: &Header, allocation: *mut u8, size: usize) {
@@ -130,40 +149,123 @@ fn forget_pending(pending: &Pending) {
 fn loaded(header: &Header, map: usize, link_map: &LinkMap) {
     // SAFETY: the loader has mapped the module, and its first segment begins with the ELF header where its link-time
     // address is 0, as every linker lays out a shared object.
-    let Some((end, identity)) = (unsafe { extent(link_map) }) else { return };
+    let Some((end, mut identity)) = (unsafe { extent(link_map) }) else { return };
     let start = link_map.bias;
-    let mut reloaded = false;
-    let mut free = None;
-    for known in &KNOWN {
+    // SAFETY: as above.
+    if unsafe { build_id_at(start, end) }.is_none() {
+        // Without a build ID the first bytes of two modules may be alike.
+        // SAFETY: the loader's name is NUL-terminated.
+        identity = mix(identity, unsafe { hash_of_name(link_map.name) });
+    }
+    let (mut own, mut is_contested) = (None, false);
+    for known in known() {
         let (known_start, known_end) =
             (known.start.load(Ordering::Relaxed), known.end.load(Ordering::Relaxed));
-        if known_end == 0 {
-            free = free.or(Some(known));
-            continue;
-        }
-        if known_start >= end || start >= known_end {
+        if known_end == 0 || known_start >= end || start >= known_end {
             continue;
         }
         if known_start == start && known.identity.load(Ordering::Relaxed) == identity {
-            known.map.store(map, Ordering::Relaxed);
-            reloaded = true;
-        } else {
+            own = Some(known);
+        } else if known.is_current.load(Ordering::Relaxed) {
+            known.is_current.store(false, Ordering::Relaxed);
+            known.is_contested.store(true, Ordering::Relaxed);
+            IS_CONTESTED.store(true, Ordering::Relaxed);
+            is_contested = true;
             sites::forget(known_start, known_end);
             walk::forget_rules();
-            known.end.store(0, Ordering::Relaxed);
-            free = free.or(Some(known));
         }
     }
-    if reloaded {
+    write_event(header, LOADED, link_map, end);
+    if let Some(known) = own {
+        known.map.store(map, Ordering::Relaxed);
+        known.is_contested.fetch_or(is_contested, Ordering::Relaxed);
+        known.is_current.store(true, Ordering::Relaxed);
         return;
     }
-    if let Some(known) = free {
+    if let Some(known) = place_for_another() {
         known.map.store(map, Ordering::Relaxed);
         known.start.store(start, Ordering::Relaxed);
         known.identity.store(identity, Ordering::Relaxed);
+        known.events.store(header.events_written.load(Ordering::Relaxed), Ordering::Relaxed);
+        known.is_contested.store(is_contested, Ordering::Relaxed);
         known.end.store(end, Ordering::Relaxed);
+        known.is_current.store(true, Ordering::Release);
     }
-    write_event(header, LOADED, link_map);
+}
+
+/// # Safety
+/// `name` is NUL-terminated.
+unsafe fn hash_of_name(name: *const u8) -> u64 {
+    let mut hash = 0;
+    for index in 0..NAME_BYTES {
+        // SAFETY: the loop ends at the NUL.
+        match unsafe { name.wrapping_add(index).read() } {
+            0 => break,
+            letter => hash = mix(hash, u64::from(letter)),
+        }
+    }
+    hash
+}
+
+/// A free place; without one, that of a module whose place in memory another has taken.
+fn place_for_another() -> Option<&'static Known> {
+    let is_free = |known: &&Known| known.end.load(Ordering::Relaxed) == 0;
+    if let Some(free) = known().iter().find(is_free) {
+        return Some(free);
+    }
+    let in_use = KNOWN_END.load(Ordering::Relaxed);
+    if in_use < MAX_KNOWN {
+        KNOWN_END.store(in_use + 1, Ordering::Release);
+        return KNOWN.get(in_use);
+    }
+    let is_gone =
+        |known: &&Known| !known.is_current.load(Ordering::Relaxed) && known.map.load(Ordering::Relaxed) == 0;
+    KNOWN.iter().find(is_gone)
+}
+
+/// The module that lies at a return address now, if it was loaded since the start.
+fn current_at(address: usize) -> Option<&'static Known> {
+    known().iter().find(|known| {
+        known.is_current.load(Ordering::Acquire)
+            && address > known.start.load(Ordering::Relaxed)
+            && address <= known.end.load(Ordering::Relaxed)
+    })
+}
+
+/// Module events up to the one that first loaded the module at this address; all so far, for any other code.
+pub fn events_up_to(header: &Header, address: usize) -> u32 {
+    current_at(address).map_or_else(
+        || header.events_written.load(Ordering::Relaxed),
+        |known| known.events.load(Ordering::Relaxed),
+    )
+}
+
+/// What tells the stacks of modules apart that took turns at one address: mixed into the hash of a stack, it keeps stacks of the same
+/// addresses apart. 0 where no two modules ever shared an address.
+#[inline]
+pub fn mark_of_stack(frames: &[u64]) -> u64 {
+    if IS_CONTESTED.load(Ordering::Relaxed) { mark_slow(frames) } else { 0 }
+}
+
+#[cold]
+#[inline(never)]
+fn mark_slow(frames: &[u64]) -> u64 {
+    let contested = |&frame: &u64| {
+        let known = current_at(frame as usize)?;
+        let is_contested = known.is_contested.load(Ordering::Relaxed);
+        is_contested.then(|| u64::from(known.events.load(Ordering::Relaxed)) + 1)
+    };
+    frames.iter().filter_map(contested).fold(0, mix)
+}
+
+/// A forked child has a session of its own, in which no module event has happened yet.
+pub fn begin_child() {
+    for known in known() {
+        known.events.store(0, Ordering::Relaxed);
+        if !known.is_current.load(Ordering::Relaxed) {
+            known.end.store(0, Ordering::Relaxed);
+        }
+    }
 }
 
 /// The loader frees something of its own.
@@ -173,17 +275,18 @@ pub fn freed(header: &Header, allocation: *mut u8) {
             forget_pending(pending);
         }
     }
-    for known in &KNOWN {
+    for known in known() {
         if known.map.load(Ordering::Relaxed) == allocation as usize {
             known.map.store(0, Ordering::Relaxed);
             // SAFETY: about to be freed, but not yet.
             let link_map = unsafe { allocation.cast::<LinkMap>().read() };
-            write_event(header, UNLOADED, &LinkMap { name: ptr::null(), ..link_map });
+            write_event(header, UNLOADED, &LinkMap { name: ptr::null(), ..link_map }, 0);
         }
     }
 }
 
-fn write_event(header: &Header, kind: u32, link_map: &LinkMap) {
+/// `end` is that of a module that was loaded.
+fn write_event(header: &Header, kind: u32, link_map: &LinkMap, end: usize) {
     let written = header.events_written.load(Ordering::Relaxed);
     if written.wrapping_sub(header.events_read.load(Ordering::Acquire)) as usize >= MAX_EVENTS {
         header.events_lost.fetch_add(1, Ordering::Relaxed);
@@ -203,6 +306,13 @@ fn write_event(header: &Header, kind: u32, link_map: &LinkMap) {
         }
     }
     event.name_len.store(length as u32, Ordering::Relaxed);
+    event.end.store(end as u64, Ordering::Relaxed);
+    let build_id_len = match end {
+        0 => 0,
+        // SAFETY: a module that has an end is mapped up to there.
+        end => unsafe { copy_build_id(link_map.bias, end, &event.build_id) },
+    };
+    event.build_id_len.store(build_id_len, Ordering::Relaxed);
     event.load_bias.store(link_map.bias as u64, Ordering::Relaxed);
     event.dynamic.store(link_map.dynamic as u64, Ordering::Relaxed);
     event.kind.store(kind, Ordering::Release);
@@ -226,6 +336,73 @@ pub fn is_own(address: usize) -> bool {
     let base = (&raw const __ehdr_start) as usize;
     // SAFETY: the linker puts it where this library is mapped.
     address >= base && unsafe { elf_extent(base) }.is_some_and(|(end, _)| address < end)
+}
+
+/// Copies the GNU build ID of a mapped module; returns its length, 0 where it has none that can be read.
+///
+/// # Safety
+/// The module at `base` is mapped up to `end`.
+unsafe fn copy_build_id(base: usize, end: usize, to: &[AtomicU8; BUILD_ID_BYTES]) -> u32 {
+    // SAFETY: as the caller says.
+    let Some((at, length)) = (unsafe { build_id_at(base, end) }) else { return 0 };
+    for (index, byte) in to.iter().enumerate().take(length) {
+        // SAFETY: `build_id_at` has found so many bytes in a segment that can be read.
+        byte.store(unsafe { (at as *const u8).wrapping_add(index).read() }, Ordering::Relaxed);
+    }
+    length.min(BUILD_ID_BYTES) as u32
+}
+
+/// Where the build ID of a mapped module lies, and its length.
+///
+/// # Safety
+/// The module at `base` is mapped up to `end`.
+unsafe fn build_id_at(base: usize, end: usize) -> Option<(usize, usize)> {
+    const PT_LOAD: u32 = 1;
+    const PT_NOTE: u32 = 4;
+    const PF_R: u32 = 4;
+    const NT_GNU_BUILD_ID: u32 = 3;
+    const NOTE_HEADER_BYTES: usize = 16; // with the name `GNU`
+    // SAFETY: all that is asked for lies in the first page, or in a note that was found to lie in a segment.
+    let half = |at: usize| unsafe { (at as *const u32).read_unaligned() };
+    // SAFETY: as above.
+    let word = |at: usize| unsafe { (at as *const usize).read_unaligned() };
+    let headers = word(base + 32);
+    let count = half(base + 56) as usize & 0xffff;
+    if headers > 2048 || count > 32 {
+        return None;
+    }
+    let header = |index: usize| base + headers + index * 56;
+    let within_page = (0..count).take_while(|&index| header(index) + 56 <= base + 4096);
+    let notes = within_page.clone().filter(|&index| half(header(index)) == PT_NOTE);
+    for note in notes.map(header) {
+        let (from, bytes) = (word(note + 16), word(note + 32));
+        let is_in = |segment: usize| {
+            let (start, length) = (word(segment + 16), word(segment + 32));
+            half(segment) == PT_LOAD
+                && half(segment + 4) & PF_R != 0
+                && from >= start
+                && bytes <= length
+                && from - start <= length - bytes
+        };
+        if !within_page.clone().map(header).any(is_in) || base.checked_add(from)?.checked_add(bytes)? > end {
+            continue;
+        }
+        let (mut at, note_end) = (base + from, base + from + bytes);
+        let align = if word(note + 48) == 8 { 8 } else { 4 };
+        while at + NOTE_HEADER_BYTES <= note_end {
+            let (name_bytes, length) = (half(at) as usize, half(at + 4) as usize);
+            let desc = at.checked_add(12)?.checked_add(name_bytes.next_multiple_of(align))?;
+            let next = desc.checked_add(length.checked_next_multiple_of(align)?)?;
+            if half(at + 8) == NT_GNU_BUILD_ID
+                && name_bytes == 4
+                && half(at + 12) == u32::from_le_bytes(*b"GNU\0")
+            {
+                return (length > 0 && desc + length <= note_end).then_some((desc, length));
+            }
+            at = next;
+        }
+    }
+    None
 }
 
 /// The end of the last segment of a mapped ELF file whose first segment begins at `base`, and a hash of its first bytes.

@@ -116,11 +116,8 @@ pub unsafe fn place(header: &Header, mut frame: Frame) -> Place {
     let mut place = Place { site: OTHER, action: Action::COUNT, frame };
     for _ in 0..MAX_CALLERS {
         let address = frame.address;
-        let Some(slot) = intern(slots, infos, &header.next_site, address as u64, |id| {
-            if let Some(info) = infos.get(id as usize) {
-                info.events_before.store(header.events_written.load(Ordering::Relaxed), Ordering::Relaxed);
-            }
-            first_action(header, address)
+        let Some(slot) = intern(slots, infos, &header.next_site, address as u64, || {
+            (modules::events_up_to(header, address), first_action(header, address))
         }) else {
             bump(&header.other_site_allocs);
             return Place { site: OTHER, action: Action::COUNT, frame };
@@ -162,7 +159,7 @@ fn first_action(header: &Header, address: usize) -> Action {
 }
 
 /// Forgets every site whose return address lies in `start..end`: another module lies there now and is not to be blamed
-/// for what the one before it did. The ids stay the collector's to report.
+/// for what the one before it did. The ids stay the collector's to report, and those of a module that returns are taken again.
 pub fn forget(start: usize, end: usize) {
     if lifecycle::header().is_none() {
         return;

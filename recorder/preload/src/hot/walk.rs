@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use crate::arch;
+use crate::cold::modules;
 use crate::cold::sites::Frame;
 use core::mem::MaybeUninit;
 use core::ptr;
@@ -103,13 +104,18 @@ pub fn cell(number: u32) -> Option<&'static Cell> {
 pub unsafe fn record(header: &Header, site: u32, frame: Frame) -> Option<u32> {
     let mut frames = [const { MaybeUninit::uninit() }; MAX_FRAMES];
     // SAFETY: as the caller says.
-    let walked = unsafe { walk(header, site, frame, &mut frames) };
+    let mut walked = unsafe { walk(header, site, frame, &mut frames) };
+    let mark = modules::mark_of_stack(walked.frames);
+    if mark != 0 {
+        walked.hash = mix(walked.hash, mark);
+    }
     let stacks = Stacks {
         slots: table(&SLOTS, stack::SLOTS),
         infos: table(&INFOS, stack::MAX_STACKS),
         frames: table(&FRAMES, stack::MAX_ADDRESSES),
         cells: table(&CELLS, stack::MAX_CELLS),
         next: &header.stacks,
+        module_events: &header.events_written,
     };
     stacks.cell(site, walked.frames, walked.hash, walked.is_cut, header.epoch.load(Ordering::Relaxed))
 }
