@@ -12,6 +12,7 @@ packages=(
     debuginfod                   # debuginfod-find, which --debuginfod runs
     python3 sqlite3 jq perl bash git redis-server redis-tools # the main end-to-end tests
     bzip2 xz-utils zstd zip unzip cpio file bc m4 make gawk mawk tcl lua5.4 # tests/tests/distro.rs
+    libssl-dev                   # tests/programs/attribution/one_bug_many_sites.cpp
     diffutils patch less openssl nodejs openjdk-17-jre-headless postgresql nginx-light
 )
 

@@ -22,6 +22,16 @@ impl Counters {
     /// The counters of a site that has done nothing.
     pub const ZERO: Counters = Counters { allocated_bytes: 0, allocs: 0, freed_bytes: 0, frees: 0 };
 
+    /// What was counted at both of two sites.
+    pub fn plus(self, other: Counters) -> Counters {
+        Counters {
+            allocated_bytes: self.allocated_bytes.wrapping_add(other.allocated_bytes),
+            allocs: self.allocs.wrapping_add(other.allocs),
+            freed_bytes: self.freed_bytes.wrapping_add(other.freed_bytes),
+            frees: self.frees.wrapping_add(other.frees),
+        }
+    }
+
     /// Bytes allocated and not yet freed.
     pub fn live_bytes(&self) -> u64 {
         self.allocated_bytes.saturating_sub(self.freed_bytes)

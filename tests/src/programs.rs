@@ -30,6 +30,12 @@ pub fn hosts() -> &'static Programs {
     Programs::built(&HOSTS, "tests/programs/hosts")
 }
 
+/// tests/programs/attribution/
+pub fn attribution() -> &'static Programs {
+    static ATTRIBUTION: OnceLock<Result<Programs, String>> = OnceLock::new();
+    Programs::built(&ATTRIBUTION, "tests/programs/attribution")
+}
+
 /// tests/programs/stacks/
 pub fn stacks() -> &'static Programs {
     static STACKS: OnceLock<Result<Programs, String>> = OnceLock::new();

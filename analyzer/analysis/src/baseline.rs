@@ -5,7 +5,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::Findings;
-use crate::frame::{Address, frames};
+use crate::frame::{Address, GENERATED_NAME, frames};
 use crate::identity::Identity;
 use crate::site::{INJECTED_NAME, JudgedSite, Kind};
 use edleak_format::SymbolFrame;
@@ -229,8 +229,11 @@ impl SavedSite {
         for saved in self.stack {
             // Inlined frames come before the frame they were inlined into, with its address.
             if !goes_on || stack.is_empty() {
+                let is_generated =
+                    saved.module.is_none() && saved.function.as_deref() == Some(GENERATED_NAME);
                 let address = Address {
                     address: hex(saved.address.as_deref()).unwrap_or(0),
+                    is_generated,
                     module: saved.module,
                     build_id: saved.build_id.unwrap_or_default(),
                     offset: hex(saved.offset.as_deref()),

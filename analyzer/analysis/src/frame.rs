@@ -16,9 +16,14 @@ pub struct Address {
     pub build_id: String,
     /// The return address minus the module's load bias.
     pub offset: Option<u64>,
+    /// It lies in no module, though the input says where modules are: the program generated the code.
+    pub is_generated: bool,
     /// Inlined frames first, innermost first; empty where no symbol is known.
     pub frames: Arc<[SymbolFrame]>,
 }
+
+/// What code is called that lies in no module.
+pub const GENERATED_NAME: &str = "generated code";
 
 /// Every frame of these addresses: inlined ones, and addresses without symbols.
 pub fn frames(stack: &[Address]) -> impl Iterator<Item = SiteFrame<'_>> + Clone {
@@ -81,10 +86,11 @@ impl<'a> SiteFrame<'a> {
         Some((frame.file.as_deref()?, frame.line))
     }
 
-    /// The function, or else `module+0x12`, or else the bare address.
+    /// The function, or else `module+0x12`, or else that the code was generated, or else the bare address.
     pub fn name(self) -> String {
         match (self.function(), &self.address.module, self.address.offset) {
             (Some(function), _, _) => function.to_owned(),
+            _ if self.address.is_generated => GENERATED_NAME.into(),
             (None, Some(module), Some(offset)) => format!("{}+{offset:#x}", base_name(module)),
             (None, ..) => format!("{:#x}", self.address.address),
         }

@@ -5,7 +5,7 @@
 //! moved line or a new directory changes nothing. Sites that share even these (two calls of malloc in one function) are told
 //! apart by their order in the code.
 
-use crate::frame::{Address, base_name};
+use crate::frame::{Address, GENERATED_NAME, base_name};
 use crate::site::{INJECTED_NAME, JudgedSite, Kind};
 
 /// What a site is recognized by. Equal keys of one kind mean the same code.
@@ -49,8 +49,9 @@ impl Identity {
             .collect::<Option<Vec<_>>>()
             .filter(|parts| !parts.is_empty())
             .map(|parts| parts.join(";"));
-        let is_known =
-            stack.first().is_some_and(|first| first.frames.iter().any(|frame| frame.function.is_some()));
+        let is_known = stack.first().is_some_and(|first| {
+            first.is_generated || first.frames.iter().any(|frame| frame.function.is_some())
+        });
         let names = is_known.then(|| stack.iter().map(names_of).collect::<Vec<_>>().join(";"));
         Self { code, names, caller: None }
     }
@@ -73,6 +74,9 @@ impl Identity {
 }
 
 fn names_of(address: &Address) -> String {
+    if address.is_generated {
+        return GENERATED_NAME.into();
+    }
     let module = address.module.as_deref().map_or("?", base_name);
     let functions: Vec<&str> =
         address.frames.iter().map(|frame| frame.function.as_deref().unwrap_or("?")).collect();
@@ -103,6 +107,7 @@ mod tests {
             module: Some("/usr/bin/app".into()),
             build_id: build_id.into(),
             offset: Some(offset),
+            is_generated: false,
             frames: frame.into_iter().collect(),
             module_id: None,
         }

@@ -5,7 +5,7 @@ use crate::frame::Address;
 use crate::load::Recording;
 use crate::load::lines::LineSeries;
 use crate::replay::teardown::judged_grid;
-use crate::replay::{ReplayedSite, clock, replay};
+use crate::replay::{Merged, ReplayedSite, clock, replay};
 use crate::site::{JudgedSite, Kind, SiteLabel, Standing, Survivor, Totals, WithStacks};
 use edleak_format::{EndReason, Module, Site, SiteId, SiteKind, StackFrame, Survivors, Trace};
 use edleak_model::classify::{Confidence, Judgement, LEAST_POINTS, Model, Verdict, judge};
@@ -36,15 +36,14 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     let tick_s = clock::tick_ns(trace) / 1e9;
     let period_s = grid.stride_ticks as f64 * tick_s;
     let catalog: HashMap<SiteId, &Site> = trace.sites().iter().map(|site| (site.id, site)).collect();
-    let survivors: HashMap<SiteId, &Survivors> =
-        trace.survivors().iter().map(|survivors| (survivors.site, survivors)).collect();
+    let merged = Merged::of(trace);
+    let survivors = merged.survivors(trace);
 
-    let mut replayed = replay(trace, grid, model == Model::Edleak, |replayed| {
+    let mut replayed = replay(trace, &merged, grid, model == Model::Edleak, |replayed| {
         let mut site = judge_site(&replayed, period_s, model);
-        site.survivors =
-            survivors.get(&replayed.id).map_or_else(Vec::new, |survivors| survivors_of(survivors));
+        site.survivors = survivors.get(&replayed.id).map_or_else(Vec::new, survivors_of);
         if let Some(&known) = catalog.get(&replayed.id) {
-            locate(&mut site, known, trace);
+            locate(&mut site, known, trace, &merged);
         }
         site
     });
@@ -175,6 +174,7 @@ fn judged(
         judged_count: Some(series.last().live_count),
         levels: Levels::of(series),
         survivors: Vec::new(),
+        addresses: 1,
         stack: Vec::new(),
         is_stack_cut: false,
         standing: Standing::Unlisted,
@@ -341,8 +341,9 @@ fn survivors_of(survivors: &Survivors) -> Vec<Survivor> {
 }
 
 /// Says where the site is: addresses, modules and offsets.
-fn locate(site: &mut JudgedSite, known: &Site, trace: &Trace) {
-    site.parent = known.parent.map(|parent| SiteLabel::Number(u64::from(parent.0)));
+fn locate(site: &mut JudgedSite, known: &Site, trace: &Trace, merged: &Merged) {
+    site.parent = known.parent.map(|parent| SiteLabel::Number(u64::from(merged.root(parent).0)));
+    site.addresses = merged.members(known.id).map_or(1, |members| members.len() as u64);
     site.kind = match known.kind {
         SiteKind::Caller => Kind::Caller,
         SiteKind::Stack => Kind::Stack,
@@ -357,6 +358,7 @@ fn locate(site: &mut JudgedSite, known: &Site, trace: &Trace) {
             module: module.map(|module| module.path.clone()),
             build_id: module.map_or_else(String::new, |module| hex(&module.build_id)),
             offset: module.map(|module| frame.address.wrapping_sub(module.load_bias)),
+            is_generated: module.is_none(),
             frames: [].into(),
         }
     };

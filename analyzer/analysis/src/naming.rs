@@ -27,7 +27,8 @@ pub fn name_sites(
         .map(|site| wanted(site) || parents.contains(&site.label) || is_part(site))
         .collect();
     let addresses = analysis.sites.iter_mut().zip(&is_named).filter(|(_, named)| **named);
-    let mut addresses: Vec<_> = addresses.flat_map(|(site, _)| &mut site.stack).collect();
+    let addresses = addresses.flat_map(|(site, _)| &mut site.stack);
+    let mut addresses: Vec<_> = addresses.filter(|address| !address.is_generated).collect();
     let requests: Vec<Request> = addresses
         .iter()
         .map(|address| Request { address: address.address, module: address.module_id, is_exact: false })

@@ -18,6 +18,7 @@ pub mod clock;
 mod family;
 mod gap;
 mod group;
+mod merge;
 mod opened;
 pub mod points;
 mod shelf;
@@ -32,8 +33,10 @@ use edleak_model::series::{Point, Series, SeriesBuilder};
 use family::{Families, FamilyMove};
 use gap::Gap;
 use group::Group;
+pub use merge::Merged;
 use opened::Opened;
 use rayon::prelude::*;
+use std::collections::BTreeSet;
 use sums::PowerSums;
 
 /// Ranges of sites per thread: one that was held up leaves work for the others.
@@ -65,7 +68,7 @@ pub struct Replayed<T> {
     pub unreadable_blocks: u64,
 }
 
-/// One site of a trace.
+/// One site of a trace, or several that are one ([`Merged`]).
 #[derive(Clone, Debug)]
 pub struct ReplayedSite {
     /// Its id.
@@ -84,12 +87,13 @@ pub struct ReplayedSite {
 /// `with_sums`: with the sums of edLeak's fit, which only its own model asks for.
 pub fn replay<T: Send>(
     trace: &Trace,
+    merged: &Merged,
     grid: Grid,
     with_sums: bool,
     each: impl Fn(ReplayedSite) -> T + Sync,
 ) -> Replayed<T> {
     let mut states = States::new(trace, grid, with_sums);
-    let mut families = Families::new(trace.sites(), grid);
+    let mut families = Families::new(trace.sites(), merged, grid);
     let mut replayed = Replayed {
         sites: Vec::new(),
         process: ProcessSeries::default(),
@@ -113,7 +117,7 @@ pub fn replay<T: Send>(
         replayed.unreadable_blocks +=
             window.iter().map(|opened| u64::from(opened.is_unreadable)).sum::<u64>();
     }
-    states.finish(families, &BirthTable::new(trace, grid), &mut replayed, each);
+    states.finish(families, merged, &BirthTable::new(trace, merged, grid), &mut replayed, each);
     replayed
 }
 
@@ -223,7 +227,8 @@ impl States {
     fn finish<T: Send>(
         self,
         families: Families,
-        births: &BirthTable<'_>,
+        merged: &Merged,
+        births: &BirthTable,
         replayed: &mut Replayed<T>,
         each: impl Fn(ReplayedSite) -> T + Sync,
     ) {
@@ -232,8 +237,28 @@ impl States {
         replayed.turnover_bytes = allocated.saturating_sub(self.first_allocated_bytes.unwrap_or(0));
 
         let points = self.grid.points;
-        let mut with_stacks = families.finish();
+        let sums = families.finish(|root, absent| births.of(root, absent));
         let totals = |site: usize| self.totals.get(site).copied().unwrap_or(Counters::ZERO);
+        let totals_of = |id: SiteId| match merged.members(id) {
+            Some(members) => members.iter().fold(Counters::ZERO, |sum, id| sum.plus(totals(id.0 as usize))),
+            None => totals(id.0 as usize),
+        };
+        let site = |id: SiteId, own: Option<Series>| {
+            let counters = totals_of(id);
+            let together = sums.merged.get(&id);
+            let series = together.map(|series| series.clone().with_totals(counters.allocs, counters.frees));
+            let with_stacks = sums.with_stacks.get(&id).cloned();
+            // A caller that was watched from the start has counted nothing itself, so that no slice names it.
+            let silent = || {
+                let whole = with_stacks.as_ref();
+                let mut builder = SeriesBuilder::new();
+                builder.absent(whole.map_or(0, Series::absent));
+                builder.push_run(Point::default(), whole.map_or(0, Series::points));
+                builder.finish()
+            };
+            let series = series.or(own).unwrap_or_else(silent);
+            (id, each(ReplayedSite { id, series, with_stacks, counters }))
+        };
         let made: Vec<Vec<(SiteId, T)>> = self
             .groups
             .into_par_iter()
@@ -248,23 +273,18 @@ impl States {
                     (counters.allocs, counters.frees, births.of(id(lane), absent))
                 };
                 sites.finish(points, &self.powers, facts, |lane, series| {
-                    let (id, counters) = (id(lane), totals(first + lane));
-                    let with_stacks = with_stacks.get(&id).cloned();
-                    made.push((id, each(ReplayedSite { id, series, with_stacks, counters })));
+                    if !merged.is_part(id(lane)) {
+                        made.push(site(id(lane), Some(series)));
+                    }
                 });
                 made
             })
             .collect();
         let mut made: Vec<(SiteId, T)> = made.into_iter().flatten().collect();
-        // A caller that was watched from the start has counted nothing itself, so that no slice names it.
-        with_stacks.retain(|id, _| made.binary_search_by_key(id, |(id, _)| *id).is_err());
-        for (id, together) in with_stacks {
-            let mut builder = SeriesBuilder::new();
-            builder.absent(together.absent());
-            builder.push_run(Point::default(), together.points());
-            let (series, counters) = (builder.finish(), Counters::ZERO);
-            made.push((id, each(ReplayedSite { id, series, with_stacks: Some(together), counters })));
-        }
+        let is_made = |id: &SiteId| made.binary_search_by_key(id, |(id, _)| *id).is_ok();
+        let silent = sums.with_stacks.keys().chain(sums.merged.keys());
+        let silent: BTreeSet<SiteId> = silent.filter(|id| !is_made(id)).copied().collect();
+        made.extend(silent.into_iter().map(|id| site(id, None)));
         made.sort_by_key(|(id, _)| *id);
         replayed.sites = made.into_iter().map(|(_, site)| site).collect();
     }

@@ -82,6 +82,8 @@ pub struct JudgedSite {
     pub levels: Levels,
     /// When the survivors were born, oldest first.
     pub survivors: Vec<Survivor>,
+    /// Sites of the trace that this one stands for: the same code at several addresses.
+    pub addresses: u64,
     /// Where it is: return addresses, innermost first; one for a caller.
     pub stack: Vec<Address>,
     /// The stack goes on, but was not walked further.

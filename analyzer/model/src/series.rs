@@ -203,6 +203,11 @@ impl Series {
         Self { absent, points, sums, last, buckets: buckets.map(Box::new), births }
     }
 
+    /// The same with these counters at the last slice, for a series that was built without them.
+    pub fn with_totals(self, allocs: u64, frees: u64) -> Self {
+        Self { last: Point { allocs, frees, ..self.last }, ..self }
+    }
+
     /// Slices since the site was first seen.
     pub fn points(&self) -> u64 {
         self.points

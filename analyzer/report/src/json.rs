@@ -7,7 +7,7 @@
 use super::{CURVE_COLUMNS, Exporter, Report};
 use edleak_analysis::baseline::FORMAT_VERSION;
 use edleak_analysis::findings::{Findings, Header, Summary};
-use edleak_analysis::frame::frames;
+use edleak_analysis::frame::{GENERATED_NAME, frames};
 use edleak_analysis::gate::{Outcome, RuleUse, outcome, too_little};
 use edleak_analysis::site::{JudgedSite, Kind, SiteLabel, Standing};
 use edleak_model::classify::{Confidence, Verdict};
@@ -147,6 +147,7 @@ struct SiteJson<'a> {
     freed_bytes: Option<u64>,
     curve: Vec<u64>,
     survivors: Vec<SurvivorJson>,
+    addresses: u64,
     stack_cut: bool,
     stack: Vec<FrameJson<'a>>,
 }
@@ -335,6 +336,7 @@ impl<'a> SiteJson<'a> {
             // Means of buckets; a float to integer cast saturates.
             curve: site.levels.at(CURVE_COLUMNS).iter().map(|bytes| bytes.round() as u64).collect(),
             survivors: site.survivors.iter().map(survivor).collect(),
+            addresses: site.addresses,
             stack_cut: site.is_stack_cut,
             stack: frames(&site.stack).map(FrameJson::of).collect(),
         }
@@ -349,7 +351,7 @@ impl<'a> FrameJson<'a> {
             module: address.module.as_deref(),
             build_id: address.module.is_some().then_some(address.build_id.as_str()),
             offset: address.offset.map(|offset| format!("{offset:#x}")),
-            function: frame.function(),
+            function: frame.function().or(address.is_generated.then_some(GENERATED_NAME)),
             file: frame.frame.and_then(|frame| frame.file.as_deref()),
             line: frame.frame.map_or(0, |frame| frame.line),
             inlined: frame.frame.is_some_and(|frame| frame.is_inlined),

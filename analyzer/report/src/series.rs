@@ -15,9 +15,9 @@ use super::{Exporter, Report};
 use edleak_analysis::findings::Findings;
 use edleak_analysis::load::Recording;
 use edleak_analysis::load::lines::{KeptPoints, LineSeries};
-use edleak_analysis::replay::BirthTable;
 use edleak_analysis::replay::points::{Families, SitePoints, for_each_site};
 use edleak_analysis::replay::teardown::judged_grid;
+use edleak_analysis::replay::{BirthTable, Merged};
 use edleak_analysis::site::{JudgedSite, SiteLabel};
 use edleak_format::{SiteId, Trace};
 use edleak_model::series::{Births, Point, Series};
@@ -134,9 +134,10 @@ fn of_trace(trace: &Trace, analysis: &Findings, out: &mut dyn Write) -> io::Resu
         .collect();
     by_id.sort_unstable_by_key(|(id, _)| *id);
     let ids: Vec<SiteId> = by_id.iter().map(|(id, _)| *id).collect();
-    let families: HashMap<SiteId, SitePoints> = Families::of::<io::Error>(trace, &ids)?;
-    let births = BirthTable::new(trace, judged_grid(trace));
-    for_each_site(trace, &ids, |points| {
+    let merged = Merged::of(trace);
+    let families: HashMap<SiteId, SitePoints> = Families::of::<io::Error>(trace, &merged, &ids)?;
+    let births = BirthTable::new(trace, &merged, judged_grid(trace));
+    for_each_site(trace, &merged, &ids, |points| {
         let (id, site) = by_id[points.index];
         let together = families.get(&id);
         let silent;

@@ -1,24 +1,25 @@
 //! When survivors were born, as the model counts: in slices since the site's first one.
 
 use super::clock;
+use super::merge::Merged;
 use edleak_format::{Grid, SiteId, Survivors, Trace};
 use edleak_model::series::Births;
 use std::collections::HashMap;
 
 /// The survivors of a trace, and the clock that turns their times into slices.
 #[derive(Debug)]
-pub struct BirthTable<'a> {
-    survivors: HashMap<SiteId, &'a Survivors>,
+pub struct BirthTable {
+    survivors: HashMap<SiteId, Survivors>,
     first_ns: f64,
     period_ns: f64,
 }
 
-impl<'a> BirthTable<'a> {
+impl BirthTable {
     /// Indexes the survivors of `trace`; `grid` is its grid.
-    pub fn new(trace: &'a Trace, grid: Grid) -> Self {
+    pub fn new(trace: &Trace, merged: &Merged, grid: Grid) -> Self {
         let tick_ns = clock::tick_ns(trace);
         Self {
-            survivors: trace.survivors().iter().map(|survivors| (survivors.site, survivors)).collect(),
+            survivors: merged.survivors(trace),
             first_ns: grid.first_tick as f64 * tick_ns,
             period_ns: grid.stride_ticks as f64 * tick_ns,
         }

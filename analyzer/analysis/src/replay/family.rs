@@ -1,13 +1,14 @@
-//! Watched sites taken together with their stacks.
+//! Sums of sites: a watched site with its stacks, and sites that are one ([`Merged`]).
 //!
 //! A site that becomes watched hands its allocations over to its stacks: its own series flattens and those of the
 //! stacks begin late, and a leak spread over many stacks may show in none of them. The sum of all has neither gap. Only sites that
-//! have stacks pay for it.
+//! are part of a sum pay for it.
 
 use super::gap::Gap;
+use super::merge::Merged;
 use edleak_format::{Columns, Grid, LANES, Row, Site, SiteId};
-use edleak_model::series::{Point, Series, SeriesBuilder};
-use std::collections::HashMap;
+use edleak_model::series::{Births, Point, Series, SeriesBuilder};
+use std::collections::{HashMap, HashSet};
 
 const NONE: u32 = u32::MAX;
 
@@ -20,30 +21,51 @@ pub(super) struct FamilyMove {
     live_count: u64,
 }
 
-/// All watched sites.
+/// All sums.
 #[derive(Debug)]
 pub(super) struct Families {
     grid: Grid,
-    /// Member of a family by site id; `NONE` for the others. Empty if nothing is watched.
+    /// Member of a sum by site id; `NONE` for the others. Empty if there is no sum.
     member_of: Vec<u32>,
     members: Vec<Member>,
     families: Vec<Family>,
 }
 
-#[derive(Debug)]
+/// What the slices say of each sum, by the site that stands for it.
+#[derive(Debug, Default)]
+pub(super) struct Sums {
+    /// Watched sites with their stacks.
+    pub with_stacks: HashMap<SiteId, Series>,
+    /// Sites that are one.
+    pub merged: HashMap<SiteId, Series>,
+}
+
+#[derive(Debug, Default)]
 struct Member {
-    family: usize,
+    /// The sums it is part of: that of its caller with all stacks, and that of the sites it is one with.
+    families: [Option<usize>; 2],
     live_bytes: u64,
     live_count: u64,
     is_seen: bool,
 }
 
+/// Why sites are summed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Of {
+    CallerWithStacks,
+    SameCode,
+}
+
 #[derive(Debug)]
 struct Family {
-    parent: SiteId,
+    of: Of,
+    /// The site that stands for all.
+    root: SiteId,
     builder: SeriesBuilder,
     live_bytes: u64,
     live_count: u64,
+    /// Grid points before the first one.
+    absent: usize,
     covered: usize,
     is_seen: bool,
     crossing: Option<Crossing>,
@@ -61,42 +83,46 @@ struct Crossing {
 }
 
 impl Families {
-    pub(super) fn new(sites: &[Site], grid: Grid) -> Self {
+    pub(super) fn new(sites: &[Site], merged: &Merged, grid: Grid) -> Self {
         let mut this = Self { grid, member_of: Vec::new(), members: Vec::new(), families: Vec::new() };
         let ids = sites.len().saturating_mul(super::SLACK).max(super::MIN_ID_LIMIT);
-        let fits = |id: SiteId| (id.0 as usize) < ids;
-        let mut family_of: HashMap<SiteId, usize> = HashMap::new();
-        for site in sites {
-            let Some(parent) =
-                site.parent.filter(|&parent| fits(parent) && fits(site.id) && parent != site.id)
-            else {
-                continue;
-            };
-            this.member_of.resize(ids, NONE);
-            let family = *family_of.entry(parent).or_insert_with(|| {
-                this.families.push(Family {
-                    parent,
-                    builder: SeriesBuilder::new(),
-                    live_bytes: 0,
-                    live_count: 0,
-                    covered: 0,
-                    is_seen: false,
-                    crossing: None,
-                });
+        let mut family_of: HashMap<(Of, SiteId), usize> = HashMap::new();
+        let mut add = |of: Of, root: SiteId, members: &[SiteId]| {
+            let fits = |id: &SiteId| (id.0 as usize) < ids;
+            if !fits(&root) || !members.iter().all(fits) {
+                return;
+            }
+            let family = *family_of.entry((of, root)).or_insert_with(|| {
+                this.families.push(Family::new(of, root));
                 this.families.len() - 1
             });
-            for id in [parent, site.id] {
-                if this.member_of[id.0 as usize] == NONE {
+            this.member_of.resize(ids, NONE);
+            for id in members {
+                let member_of = &mut this.member_of[id.0 as usize];
+                if *member_of == NONE {
                     // Fewer members than `ids`, which came from u32s.
-                    this.member_of[id.0 as usize] = this.members.len() as u32;
-                    this.members.push(Member { family, live_bytes: 0, live_count: 0, is_seen: false });
+                    *member_of = this.members.len() as u32;
+                    this.members.push(Member::default());
                 }
+                this.members[*member_of as usize].families[of as usize] = Some(family);
             }
+        };
+        for (root, members) in merged.groups() {
+            add(Of::SameCode, root, members);
+        }
+        let mut watched: HashSet<SiteId> = HashSet::new();
+        for site in sites {
+            let Some(parent) = site.parent.filter(|&parent| parent != site.id) else { continue };
+            let root = merged.root(parent);
+            if watched.insert(root) {
+                add(Of::CallerWithStacks, root, merged.members(root).unwrap_or(&[root]));
+            }
+            add(Of::CallerWithStacks, root, &[site.id]);
         }
         this
     }
 
-    /// Nothing is watched.
+    /// There is no sum.
     pub(super) fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
@@ -130,41 +156,68 @@ impl Families {
         for moved in moves {
             let Some(point) = self.grid.point_of(moved.tick) else { continue };
             let member = &mut self.members[moved.member as usize];
-            let family = &mut self.families[member.family];
-            if !family.is_seen {
-                family.builder.absent(point as u64);
-                (family.covered, family.is_seen) = (point, true);
-            }
-            if family.crossing.as_ref().is_none_or(|crossing| crossing.tick != moved.tick) {
-                family.cross();
-                match gaps.binary_search_by_key(&moved.tick, |&(tick, _)| tick) {
-                    Ok(ended) if family.covered < point => family.begin_crossing(moved.tick, gaps[ended].1),
-                    _ => family.push_until(point),
-                }
-            }
             let (was, is) = ((member.live_bytes, member.live_count), (moved.live_bytes, moved.live_count));
-            if let Some(crossing) = family.crossing.as_mut().filter(|_| member.is_seen) {
-                crossing.moved.push([was, is]);
+            for index in member.families.into_iter().flatten() {
+                let family = &mut self.families[index];
+                if !family.is_seen {
+                    family.builder.absent(point as u64);
+                    (family.absent, family.covered, family.is_seen) = (point, point, true);
+                }
+                if family.crossing.as_ref().is_none_or(|crossing| crossing.tick != moved.tick) {
+                    family.cross();
+                    match gaps.binary_search_by_key(&moved.tick, |&(tick, _)| tick) {
+                        Ok(ended) if family.covered < point => {
+                            family.begin_crossing(moved.tick, gaps[ended].1);
+                        }
+                        _ => family.push_until(point),
+                    }
+                }
+                if let Some(crossing) = family.crossing.as_mut().filter(|_| member.is_seen) {
+                    crossing.moved.push([was, is]);
+                }
+                family.live_bytes = family.live_bytes.wrapping_sub(was.0).wrapping_add(is.0);
+                family.live_count = family.live_count.wrapping_sub(was.1).wrapping_add(is.1);
             }
-            family.live_bytes = family.live_bytes.wrapping_sub(was.0).wrapping_add(is.0);
-            family.live_count = family.live_count.wrapping_sub(was.1).wrapping_add(is.1);
             (member.live_bytes, member.live_count, member.is_seen) = (is.0, is.1, true);
         }
     }
 
-    /// The series of every watched site with its stacks.
-    pub(super) fn finish(self) -> HashMap<SiteId, Series> {
+    /// The series of every sum. `births` says of sites that are one, given the first point, when the survivors were born.
+    pub(super) fn finish(self, births: impl Fn(SiteId, usize) -> Option<Births>) -> Sums {
         let points = self.grid.points;
-        let end = |mut family: Family| {
+        let mut sums = Sums::default();
+        for mut family in self.families.into_iter().filter(|family| family.is_seen) {
             family.cross();
             family.push_until(points);
-            (family.parent, family.builder.finish())
-        };
-        self.families.into_iter().filter(|family| family.is_seen).map(end).collect()
+            match family.of {
+                Of::CallerWithStacks => sums.with_stacks.insert(family.root, family.builder.finish()),
+                Of::SameCode => {
+                    if let Some(births) = births(family.root, family.absent) {
+                        family.builder.births(births);
+                    }
+                    sums.merged.insert(family.root, family.builder.finish())
+                }
+            };
+        }
+        sums
     }
 }
 
 impl Family {
+    fn new(of: Of, root: SiteId) -> Self {
+        Self {
+            of,
+            root,
+            builder: SeriesBuilder::new(),
+            live_bytes: 0,
+            live_count: 0,
+            absent: 0,
+            covered: 0,
+            is_seen: false,
+            crossing: None,
+        }
+    }
+
     fn push_until(&mut self, point: usize) {
         let run = point.saturating_sub(self.covered) as u64;
         let now = Point { live_bytes: self.live_bytes, live_count: self.live_count, allocs: 0, frees: 0 };

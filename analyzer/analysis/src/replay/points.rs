@@ -4,6 +4,7 @@
 //! and handed over in order.
 
 use super::gap::Gap;
+use super::merge::Merged;
 use super::teardown::judged_grid;
 use crate::error::{Error, ErrorKind, Result};
 use edleak_format::{Counters, Grid, SiteId, SliceHeader, SliceVisitor, Trace};
@@ -34,8 +35,25 @@ impl SitePoints {
     }
 }
 
-/// Calls `each` with the points of every site, in the order of `ids`, which ascend.
+/// Calls `each` with the points of every site, in the order of `ids`, which ascend; those of sites that are one are summed.
 pub fn for_each_site<E: From<Error>>(
+    trace: &Trace,
+    merged: &Merged,
+    ids: &[SiteId],
+    mut each: impl FnMut(SitePoints) -> Result<(), E>,
+) -> Result<(), E> {
+    let groups = merged.groups().filter(|(root, _)| ids.binary_search(root).is_ok());
+    let root_of: BTreeMap<SiteId, SiteId> =
+        groups.flat_map(|(root, members)| members.iter().map(move |&site| (site, root))).collect();
+    let mut sums = sums_of::<E>(trace, &root_of)?;
+    for_each_single(trace, ids, |site| match sums.remove(&ids[site.index]) {
+        Some(sum) => each(SitePoints { index: site.index, ..sum }),
+        None => each(site),
+    })
+}
+
+/// Calls `each` with the points of every site by itself, in the order of `ids`, which ascend.
+fn for_each_single<E: From<Error>>(
     trace: &Trace,
     ids: &[SiteId],
     mut each: impl FnMut(SitePoints) -> Result<(), E>,
@@ -60,6 +78,41 @@ pub fn for_each_site<E: From<Error>>(
     Ok(())
 }
 
+/// The sums of the points of some sites, each by the site that stands for it.
+fn sums_of<E: From<Error>>(
+    trace: &Trace,
+    root_of: &BTreeMap<SiteId, SiteId>,
+) -> Result<HashMap<SiteId, SitePoints>, E> {
+    let members: Vec<SiteId> = root_of.keys().copied().collect();
+    let points = judged_grid(trace).points;
+    let mut sums: HashMap<SiteId, (usize, Vec<Point>)> = HashMap::new();
+    for_each_single(trace, &members, |site| {
+        if site.runs.is_empty() {
+            return Ok(());
+        }
+        let (absent, sum) = sums
+            .entry(root_of[&members[site.index]])
+            .or_insert_with(|| (usize::MAX, vec![Point::default(); points]));
+        *absent = site.absent.min(*absent);
+        let mut at = site.absent;
+        for (point, times) in site.runs {
+            for sum in sum.iter_mut().skip(at).take(times as usize) {
+                sum.live_bytes = sum.live_bytes.wrapping_add(point.live_bytes);
+                sum.live_count = sum.live_count.wrapping_add(point.live_count);
+                sum.allocs = sum.allocs.wrapping_add(point.allocs);
+                sum.frees = sum.frees.wrapping_add(point.frees);
+            }
+            at += times as usize;
+        }
+        Ok::<(), E>(())
+    })?;
+    let end = |(root, (absent, sum)): (SiteId, (usize, Vec<Point>))| {
+        let runs = sum.into_iter().skip(absent).map(|point| (point, 1)).collect();
+        (root, SitePoints { index: 0, absent, runs })
+    };
+    Ok(sums.into_iter().map(end).collect())
+}
+
 fn collect(trace: &Trace, grid: Grid, first: usize, ids: &[SiteId]) -> Vec<SitePoints> {
     let sites = ids.iter().map(|_| Collected::default()).collect();
     let mut collector = Collector { grid, ids, newest: None, sites };
@@ -82,40 +135,24 @@ pub struct Families;
 
 impl Families {
     /// The sum over each watched site and its stacks, where both are among `ids`.
-    pub fn of<E: From<Error>>(trace: &Trace, ids: &[SiteId]) -> Result<HashMap<SiteId, SitePoints>, E> {
-        let mut parent_of: BTreeMap<SiteId, SiteId> = BTreeMap::new();
-        for site in trace.sites().iter().filter(|site| ids.binary_search(&site.id).is_ok()) {
-            if let Some(parent) =
-                site.parent.filter(|parent| ids.binary_search(parent).is_ok() && *parent != site.id)
-            {
-                parent_of.entry(parent).or_insert(parent);
-                parent_of.insert(site.id, parent);
+    pub fn of<E: From<Error>>(
+        trace: &Trace,
+        merged: &Merged,
+        ids: &[SiteId],
+    ) -> Result<HashMap<SiteId, SitePoints>, E> {
+        let mut root_of: BTreeMap<SiteId, SiteId> = BTreeMap::new();
+        let is_asked = |id: SiteId| ids.binary_search(&merged.root(id)).is_ok();
+        for site in trace.sites().iter().filter(|site| is_asked(site.id)) {
+            if let Some(parent) = site.parent.filter(|parent| is_asked(*parent) && *parent != site.id) {
+                let root = merged.root(parent);
+                if !root_of.contains_key(&root) {
+                    let callers = merged.members(root).unwrap_or(std::slice::from_ref(&root));
+                    root_of.extend(callers.iter().map(|&caller| (caller, root)));
+                }
+                root_of.insert(site.id, root);
             }
         }
-        let members: Vec<SiteId> = parent_of.keys().copied().collect();
-        let points = judged_grid(trace).points;
-        let mut sums: HashMap<SiteId, (usize, Vec<(u64, u64)>)> = HashMap::new();
-        for_each_site(trace, &members, |site| {
-            let (absent, sum) = sums
-                .entry(parent_of[&members[site.index]])
-                .or_insert_with(|| (usize::MAX, vec![(0, 0); points]));
-            *absent = site.absent.min(*absent);
-            let mut at = site.absent;
-            for (point, times) in site.runs {
-                for (bytes, count) in sum.iter_mut().skip(at).take(times as usize) {
-                    *bytes = bytes.wrapping_add(point.live_bytes);
-                    *count = count.wrapping_add(point.live_count);
-                }
-                at += times as usize;
-            }
-            Ok::<(), E>(())
-        })?;
-        let end = |(parent, (absent, sum)): (SiteId, (usize, Vec<(u64, u64)>))| {
-            let point = |(live_bytes, live_count)| (Point { live_bytes, live_count, allocs: 0, frees: 0 }, 1);
-            let runs = sum.into_iter().skip(absent).map(point).collect();
-            (parent, SitePoints { index: 0, absent, runs })
-        };
-        Ok(sums.into_iter().map(end).collect())
+        sums_of(trace, &root_of)
     }
 }
 

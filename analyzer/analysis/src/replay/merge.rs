@@ -1,0 +1,305 @@
+//! Sites that are one piece of code at several addresses, taken together.
+//!
+//! A trace has a site per return address. One piece of code has many of them where a plugin is loaded at another address each time, where
+//! a copy of it is loaded under another name, and where a program generates code for every query. Each of these sites is too
+//! small to judge. So sites are one if they have
+//!
+//! | sites | in common |
+//! |---|---|
+//! | callers in a module | the module's build ID and the offset in it; without a build ID, path and offset |
+//! | callers in no module | that there is none: all generated code is one site |
+//! | stacks | the caller, and the same of every frame |
+//!
+//! The site with the lowest id stands for all of them.
+
+use edleak_format::{Epoch, Module, ModuleId, Site, SiteId, SiteKind, StackFrame, Survivors, Trace};
+use std::collections::HashMap;
+
+/// Which sites of a trace are one.
+#[derive(Debug, Default)]
+pub struct Merged {
+    /// The site that stands for this one, where that is another.
+    root_of: HashMap<SiteId, SiteId>,
+    /// All sites that one stands for, itself included, ascending; none for a site that stands for itself alone.
+    members: HashMap<SiteId, Vec<SiteId>>,
+}
+
+/// Where a frame is, whatever its address.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Place<'a> {
+    Build(&'a [u8], u64),
+    Path(&'a str, u64),
+    Generated,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+enum Key<'a> {
+    Caller(Place<'a>),
+    Stack(SiteId, Vec<Place<'a>>),
+}
+
+impl Merged {
+    /// Finds the sites of `trace` that are one.
+    pub fn of(trace: &Trace) -> Self {
+        let modules: HashMap<ModuleId, &Module> =
+            trace.modules().iter().map(|module| (module.id, module)).collect();
+        let place = |frame: &StackFrame| place_of(frame, &modules);
+        let mut merged = Self::default();
+        let callers = trace.sites().iter().filter(|site| site.parent.is_none());
+        merged.group(callers.filter_map(|site| Some((site.id, caller_key(site, place)?))));
+        let stacks = trace.sites().iter().filter_map(|site| {
+            let (parent, id) = (site.parent?, site.stack?);
+            let frames = trace.stack(id)?.frames.iter().map(place).collect();
+            Some((site.id, Key::Stack(merged.root(parent), frames)))
+        });
+        let stacks: Vec<_> = stacks.collect();
+        merged.group(stacks.into_iter());
+        merged
+    }
+
+    fn group<'a>(&mut self, sites: impl Iterator<Item = (SiteId, Key<'a>)>) {
+        let mut groups: HashMap<Key<'a>, Vec<SiteId>> = HashMap::new();
+        for (site, key) in sites {
+            groups.entry(key).or_default().push(site);
+        }
+        for mut group in groups.into_values().filter(|group| group.len() > 1) {
+            group.sort_unstable();
+            group.dedup();
+            let root = group[0];
+            self.root_of.extend(group[1..].iter().map(|&site| (site, root)));
+            if group.len() > 1 {
+                self.members.insert(root, group);
+            }
+        }
+    }
+
+    /// The site that stands for this one.
+    pub fn root(&self, site: SiteId) -> SiteId {
+        self.root_of.get(&site).copied().unwrap_or(site)
+    }
+
+    /// Another site stands for this one.
+    pub fn is_part(&self, site: SiteId) -> bool {
+        self.root_of.contains_key(&site)
+    }
+
+    /// The sites that this one stands for, where there are others.
+    pub fn members(&self, root: SiteId) -> Option<&[SiteId]> {
+        self.members.get(&root).map(Vec::as_slice)
+    }
+
+    /// Every site that stands for others, with all of them.
+    pub fn groups(&self) -> impl Iterator<Item = (SiteId, &[SiteId])> {
+        self.members.iter().map(|(root, members)| (*root, members.as_slice()))
+    }
+
+    /// When the survivors of every site were born, those of sites that are one taken together. Where not all of them are known for the
+    /// same epochs, nothing is.
+    pub fn survivors(&self, trace: &Trace) -> HashMap<SiteId, Survivors> {
+        let known: HashMap<SiteId, &Survivors> =
+            trace.survivors().iter().map(|survivors| (survivors.site, survivors)).collect();
+        let alone = known
+            .values()
+            .filter(|survivors| !self.is_part(survivors.site) && self.members(survivors.site).is_none());
+        let together = self.groups().filter_map(|(root, members)| {
+            let members: Vec<&Survivors> =
+                members.iter().map(|site| known.get(site).copied()).collect::<Option<_>>()?;
+            Some((root, sum_of(root, &members)?))
+        });
+        alone.map(|survivors| (survivors.site, (*survivors).clone())).chain(together).collect()
+    }
+}
+
+fn caller_key<'a>(site: &Site, place: impl Fn(&StackFrame) -> Place<'a>) -> Option<Key<'a>> {
+    let is_caller = site.kind == SiteKind::Caller && site.address != 0;
+    is_caller.then(|| Key::Caller(place(&StackFrame { address: site.address, module: site.module })))
+}
+
+fn place_of<'a>(frame: &StackFrame, modules: &HashMap<ModuleId, &'a Module>) -> Place<'a> {
+    let Some(module) = frame.module.and_then(|id| modules.get(&id)) else { return Place::Generated };
+    let offset = frame.address.wrapping_sub(module.load_bias);
+    match module.build_id.as_slice() {
+        [] => Place::Path(&module.path, offset),
+        build_id => Place::Build(build_id, offset),
+    }
+}
+
+fn sum_of(root: SiteId, members: &[&Survivors]) -> Option<Survivors> {
+    let (first, rest) = members.split_first()?;
+    let mut sum = Survivors { site: root, ..(*first).clone() };
+    for other in rest {
+        let is_same = |(one, two): (&Epoch, &Epoch)| (one.from_ns, one.to_ns) == (two.from_ns, two.to_ns);
+        if other.epochs.len() != sum.epochs.len() || !sum.epochs.iter().zip(&other.epochs).all(is_same) {
+            return None;
+        }
+        for (epoch, more) in sum.epochs.iter_mut().zip(&other.epochs) {
+            epoch.live_bytes = epoch.live_bytes.saturating_add(more.live_bytes);
+            epoch.live_count = epoch.live_count.saturating_add(more.live_count);
+            epoch.allocs = epoch.allocs.saturating_add(more.allocs);
+        }
+        sum.last_free_ns = sum.last_free_ns.max(other.last_free_ns);
+        sum.max_age_at_free_ns = sum.max_age_at_free_ns.max(other.max_age_at_free_ns);
+    }
+    Some(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replay::points::{SitePoints, for_each_site};
+    use crate::replay::replay;
+    use edleak_format::{Counters, Record, SliceHeader, Start, TraceWriter};
+
+    const MIN_BYTES: u64 = 1 << 20;
+
+    fn module(id: u32, path: &str, build_id: &[u8], load_bias: u64) -> Record {
+        Record::Module(Module {
+            id: ModuleId(id),
+            path: path.into(),
+            build_id: build_id.into(),
+            load_bias,
+            start: load_bias,
+            end: load_bias + 0x1000,
+            loaded_ns: 0,
+            unloaded_ns: 0,
+        })
+    }
+
+    fn site(id: u32, address: u64, module: Option<u32>) -> Site {
+        Site {
+            id: SiteId(id),
+            kind: SiteKind::Caller,
+            parent: None,
+            address,
+            module: module.map(ModuleId),
+            stack: None,
+            first_seen_ns: 0,
+            is_wrapper: false,
+        }
+    }
+
+    fn stack(id: u32, parent: u32, frames: &[(u64, Option<u32>)]) -> [Record; 2] {
+        let frames = frames
+            .iter()
+            .map(|&(address, module)| StackFrame { address, module: module.map(ModuleId) })
+            .collect();
+        let stack_id = edleak_format::StackId(id);
+        let of = Site {
+            kind: SiteKind::Stack,
+            parent: Some(SiteId(parent)),
+            stack: Some(stack_id),
+            ..site(id, 0x100, None)
+        };
+        [Record::Stack(edleak_format::Stack { id: stack_id, frames, is_cut: false }), Record::Site(of)]
+    }
+
+    /// Writes a trace of 40 slices in which site i, from slice i on, has allocated 100 + i bytes more in each.
+    fn trace(name: &str, sites: u32, records: &[Record]) -> Trace {
+        let path = std::env::temp_dir().join(format!("edleak-merge-{}-{name}", std::process::id()));
+        let mut writer = TraceWriter::create(&path, MIN_BYTES).expect("a new file");
+        let start = Start { tick_ns: 1_000_000, period_ticks: 1, ..Start::default() };
+        writer.record(&Record::Start(start)).expect("room");
+        records.iter().for_each(|record| writer.record(record).expect("room"));
+        for slice in 0..40u64 {
+            let counters = |site: u32| {
+                let allocs = slice.saturating_sub(u64::from(site));
+                let bytes = allocs * (100 + u64::from(site));
+                Counters { allocated_bytes: bytes, allocs, ..Counters::ZERO }
+            };
+            let counters: Vec<Counters> = (0..sites).map(counters).collect();
+            let header = SliceHeader { tick: slice, time_ns: slice * 1_000_000, ..SliceHeader::default() };
+            writer.slice(&header, &counters).expect("room");
+        }
+        writer.finish().expect("room");
+        let trace = Trace::from_bytes(std::fs::read(&path).expect("it is there")).expect("a trace");
+        std::fs::remove_file(&path).expect("it was made here");
+        trace
+    }
+
+    fn groups(merged: &Merged) -> Vec<Vec<u32>> {
+        let mut groups: Vec<Vec<u32>> =
+            merged.groups().map(|(_, members)| members.iter().map(|id| id.0).collect()).collect();
+        groups.sort();
+        groups
+    }
+
+    /// One plugin at two addresses and under two names, another build of it, a module without a build ID, and generated code.
+    fn plugins() -> Vec<Record> {
+        let mut records = vec![
+            module(0, "/p.so", &[1], 0x1000),
+            module(1, "/copy.so", &[1], 0x3000),
+            module(2, "/p.so", &[2], 0x5000),
+            module(3, "/q.so", &[], 0x7000),
+            module(4, "/q.so", &[], 0x9000),
+            module(5, "/r.so", &[], 0xb000),
+        ];
+        let places = [
+            (0x1010, Some(0)),
+            (0x3010, Some(1)),
+            (0x3020, Some(1)),
+            (0x5010, Some(2)),
+            (0x7010, Some(3)),
+            (0x9010, Some(4)),
+            (0xb010, Some(5)),
+            (0xf_0010, None),
+            (0xf_0020, None),
+        ];
+        for (id, (address, module)) in (0..).zip(places) {
+            records.push(Record::Site(site(id, address, module)));
+        }
+        records
+    }
+
+    #[test]
+    fn sites_are_one_by_build_id_and_offset_or_by_path_or_for_want_of_a_module() {
+        let merged = Merged::of(&trace("places", 9, &plugins()));
+        assert_eq!(groups(&merged), [vec![0, 1], vec![4, 5], vec![7, 8]]);
+        assert_eq!((merged.root(SiteId(8)), merged.root(SiteId(6))), (SiteId(7), SiteId(6)));
+    }
+
+    #[test]
+    fn stacks_are_one_where_callers_and_frames_are() {
+        let mut records = plugins();
+        records.extend(stack(9, 0, &[(0x1010, Some(0)), (0x1f00, Some(0))]));
+        records.extend(stack(10, 1, &[(0x3010, Some(1)), (0x3f00, Some(1))]));
+        records.extend(stack(11, 1, &[(0x3010, Some(1)), (0x3e00, Some(1))]));
+        records.extend(stack(12, 7, &[(0xf_0010, None), (0x1f00, Some(0))]));
+        records.extend(stack(13, 8, &[(0xf_0020, None), (0x3f00, Some(1))]));
+        let trace = trace("stacks", 14, &records);
+        let merged = Merged::of(&trace);
+        assert_eq!(groups(&merged), [vec![0, 1], vec![4, 5], vec![7, 8], vec![9, 10], vec![12, 13]]);
+        // A caller with its stacks is the sum over all callers that are one, and all their stacks.
+        let sites = replay(&trace, &merged, trace.grid(), false, |site| site).sites;
+        let root = sites.iter().find(|site| site.id == SiteId(0)).expect("it has slices");
+        let last = root.with_stacks.as_ref().expect("it has stacks").last();
+        assert_eq!(last.live_count, [0, 1, 9, 10, 11].iter().map(|site| 39 - site).sum::<u64>());
+    }
+
+    #[test]
+    fn sites_that_are_one_have_one_series_with_all_their_points() {
+        let trace = trace("series", 9, &plugins());
+        let merged = Merged::of(&trace);
+        let sites = replay(&trace, &merged, trace.grid(), false, |site| site).sites;
+        assert_eq!(sites.iter().map(|site| site.id.0).collect::<Vec<_>>(), [0, 2, 3, 4, 6, 7]);
+        let of = |id: u32| sites.iter().find(|site| site.id == SiteId(id)).expect("it has slices");
+        let last = of(7).series.last();
+        assert_eq!((last.live_count, last.live_bytes), (32 + 31, 32 * 107 + 31 * 108));
+        assert_eq!((last.allocs, last.frees, of(7).counters.allocs), (63, 0, 63));
+        assert_eq!((of(7).series.absent(), of(6).series.absent()), (8, 7));
+        // Printed point by point they are the same.
+        let ids: Vec<SiteId> = sites.iter().map(|site| site.id).collect();
+        let mut printed: Vec<SitePoints> = Vec::new();
+        for_each_site(&trace, &merged, &ids, |points| {
+            printed.push(points);
+            Ok::<(), crate::error::Error>(())
+        })
+        .expect("nothing to fail");
+        assert_eq!(printed.len(), ids.len());
+        for (points, site) in printed.iter().zip(&sites) {
+            assert_eq!(points.absent as u64, site.series.absent());
+            let (last, _) = points.runs.last().expect("it has points");
+            assert_eq!(*last, site.series.last());
+            assert_eq!(points.points(), site.series.points());
+        }
+    }
+}

@@ -1,0 +1,2 @@
+#define CONFIG_BYTES 700
+#include "plugin.h"

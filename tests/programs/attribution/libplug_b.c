@@ -1,0 +1,2 @@
+#define CONFIG_BYTES 1900
+#include "plugin.h"

@@ -1,0 +1,7 @@
+// Loaded, leaks, and is unloaded again.
+#include <stdlib.h>
+#include <string.h>
+void *leaky(void) {
+    char *kept = malloc(1000);
+    return memset(kept, 1, 1000);
+}

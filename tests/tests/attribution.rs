@@ -1,0 +1,70 @@
+//! Who is blamed: modules that come and go, code without a module, and one bug at many sites.
+
+use edleak_tests::programs::attribution;
+use edleak_tests::record::{Recorder, Recording, analyze};
+
+/// Records a program of tests/programs/attribution, from its directory, where its plugins are.
+fn recorded(name: &str, options: &[&str], args: &[&str]) -> Recording {
+    let recorder = Recorder::new(name).options(options).cwd(attribution().binaries());
+    let recording = recorder.record(attribution().binary(name), args);
+    assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
+    recording
+}
+
+#[test]
+fn plugins_that_take_turns_at_one_address_are_one_site_each() {
+    let recording = recorded("plugin_host", &[], &["300"]);
+    let all = recording.all_sites();
+    for (library, bytes) in [("libplug_a.so", 700), ("libplug_b.so", 1900)] {
+        let in_library = |site: &&edleak_tests::report::Site| {
+            site.is_in("load_config") && site.stack[0].module.ends_with(library)
+        };
+        let sites: Vec<_> = all.sites.iter().filter(in_library).collect();
+        assert_eq!(sites.len(), 1, "{library}:\n{}", all.describe());
+        let counts = &sites[0].counts;
+        assert_eq!((counts.allocs, counts.allocated_bytes), (150, 150 * bytes), "{library}");
+        assert_eq!(sites[0].verdict, "leak", "{library}:\n{}", all.describe());
+    }
+    assert_eq!(recording.leaks().code, 1);
+}
+
+#[test]
+fn stacks_of_plugins_that_take_turns_stay_apart() {
+    let recording = recorded("plugin_host", &["--watch", "*"], &["200"]);
+    let all = recording.all_sites();
+    for (library, bytes) in [("libplug_a.so", 700), ("libplug_b.so", 1900)] {
+        let stacks = all.sites.iter().filter(|site| site.kind == "stack" && site.is_in("load_config"));
+        let stacks: Vec<_> = stacks.filter(|site| site.stack[0].module.ends_with(library)).collect();
+        let allocs: u64 = stacks.iter().map(|site| site.counts.allocs).sum();
+        let allocated: u64 = stacks.iter().map(|site| site.counts.allocated_bytes).sum();
+        assert_eq!((allocs, allocated), (100, 100 * bytes), "{library}:\n{}", all.describe());
+        // The caller of the plugin's own frame lies in the same library.
+        assert!(stacks.iter().all(|site| site.stack[1].module.ends_with(library)), "{library}");
+    }
+}
+
+#[test]
+fn leaks_of_an_unloaded_plugin_stay_its_own() {
+    let recording = recorded("unloaded_plugin", &[], &[]);
+    let mut addresses = recording.outcome.stdout.lines();
+    assert_eq!(addresses.next(), addresses.next(), "both plugins lie at one address, or nothing is tested");
+    let all = recording.all_sites();
+    let in_library = |function: &str, library: &str| {
+        let sites = all.sites_in(function).filter(|site| site.stack[0].module.ends_with(library));
+        sites.map(|site| (site.counts.allocs, site.counts.allocated_bytes)).collect::<Vec<_>>()
+    };
+    assert_eq!(in_library("leaky", "libunloaded_a.so"), [(1000, 1_000_000)], "{}", all.describe());
+    assert_eq!(in_library("innocent", "libunloaded_b.so"), [(1, 16)], "{}", all.describe());
+}
+
+#[test]
+fn generated_code_is_one_site_and_a_leak() {
+    let recording = recorded("generated_code", &[], &["250"]);
+    let report = recording.leaks();
+    let leaks: Vec<_> = report.leaks().collect();
+    assert_eq!((report.code, leaks.len()), (1, 1), "{}", report.describe());
+    assert_eq!(leaks[0].stack[0].function, "generated code");
+    assert_eq!((leaks[0].counts.allocs, leaks[0].counts.allocated_bytes), (1000, 600_000));
+    let text = analyze([] as [&str; 0], &recording.trace).stdout;
+    assert!(text.contains("   generated code\n"), "{text}");
+}
