@@ -1,16 +1,10 @@
 //! Link arguments: no start files, no libraries, so that one .so serves every libc; all symbols bound at load.
 
 fn main() {
-    for argument in [
-        "-nostartfiles",
-        "-nostdlib",
-        "-Wl,-z,now",
-        "-Wl,-z,relro",
-        "-Wl,-z,noexecstack",
-        "-Wl,-z,max-page-size=4096",
-        "-Wl,-soname,libedleak_preload.so",
-    ] {
+    // edleak-record's build script reads the same file for the copy that it embeds.
+    for argument in include_str!("link-arguments").lines() {
         println!("cargo:rustc-cdylib-link-arg={argument}");
     }
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=link-arguments");
 }

@@ -19,7 +19,9 @@ use std::time::Duration;
     max_term_width = 80,
     override_usage = "edleak-record [OPTIONS] [--] PROGRAM [ARGUMENT]...
        edleak-record sessions
-       edleak-record watch|unwatch [--session PID] SPEC...",
+       edleak-record watch|unwatch [--session PID] SPEC...
+       edleak-record doctor [PROGRAM]
+       edleak-record unpack DIR",
     after_help = "Examples:
   edleak-record ./server --port 8080        record until the server ends
   edleak-record -o run.edl --duration 1h -- ./server
@@ -133,6 +135,43 @@ pub(crate) struct WatchArgs {
     pub(crate) specs: Vec<String>,
 }
 
+/// `unpack`: edleak-record and its library, for an image or a volume.
+#[derive(Parser, Clone, Debug)]
+#[command(
+    name = "edleak-record unpack",
+    bin_name = "edleak-record unpack",
+    max_term_width = 80,
+    about = "Writes edleak-record and libedleak_preload.so into DIR: all that a target needs.",
+    after_help = "Examples:
+  edleak-record unpack /shared/edleak           into a volume that a container mounts
+  LD_PRELOAD=/shared/edleak/libedleak_preload.so ./server
+                                                records the server; EDLEAK_OUTPUT names the trace"
+)]
+pub(crate) struct UnpackArgs {
+    /// The directory; it is made where it is missing.
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+}
+
+/// `doctor`: what of this machine stands in the way of a recording.
+#[derive(Parser, Clone, Debug)]
+#[command(
+    name = "edleak-record doctor",
+    bin_name = "edleak-record doctor",
+    max_term_width = 80,
+    about = "Checks what of this machine stands in the way of a recording, and says what to do about it.",
+    after_help = "Examples:
+  edleak-record doctor                          this machine, this user, this directory
+  edleak-record doctor ./server                 and whether this program can be recorded
+
+Exit code: 0 when all is well, 1 when something is in the way, 125 edleak-record failed."
+)]
+pub(crate) struct DoctorArgs {
+    /// A program to check, too.
+    #[arg(value_name = "PROGRAM")]
+    pub(crate) program: Option<OsString>,
+}
+
 /// `sessions`: the running recordings.
 #[derive(Parser, Clone, Debug)]
 #[command(
@@ -180,6 +219,8 @@ mod tests {
         CollectArgs::command().debug_assert();
         WatchArgs::command().debug_assert();
         SessionsArgs::command().debug_assert();
+        UnpackArgs::command().debug_assert();
+        DoctorArgs::command().debug_assert();
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! `sessions`, `watch` and `unwatch`: the other end of the control socket.
 
-use crate::args::WatchArgs;
+use crate::LIBRARY;
+use crate::args::{UnpackArgs, WatchArgs};
 use edleak_collector::control::progress::Progress;
 use edleak_collector::control::socket::{PROTOCOL, directories, is_private, is_stale};
+use edleak_collector::start::unpack::copy_to;
 use edleak_collector::sys::say::say;
 use edleak_collector::watch::request::Request;
 use edleak_text::units::{self, plural};
@@ -31,6 +33,17 @@ pub(crate) fn sessions() -> ExitCode {
         let _ = io::stdout().write_all(table(&running, is_for_a_person).as_bytes());
     }
     ExitCode::SUCCESS
+}
+
+/// Writes edleak-record and its library into a directory.
+pub(crate) fn unpack(args: &UnpackArgs) -> ExitCode {
+    match copy_to(&args.directory, LIBRARY.0) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            say(message);
+            ExitCode::from(FAILED)
+        }
+    }
 }
 
 /// Watches sites of a running recording, or no longer.

@@ -1,5 +1,6 @@
 //! One run of edleak-record: from arguments to the recording, and what is told of it at the end.
 
+use crate::LIBRARY;
 use crate::analysis;
 use crate::args::Args;
 use edleak_analysis::site::INJECTED_NAME;
@@ -64,6 +65,7 @@ fn options(args: &Args) -> Result<RunOptions, Failed> {
         auto_watch: args.auto_watch,
         inject_bytes_per_s: args.inject_leak,
         quiet: args.quiet,
+        embedded: Some(LIBRARY),
     })
 }
 

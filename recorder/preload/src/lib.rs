@@ -19,6 +19,7 @@
 //!       lifecycle   start, fork, exec as a state machine; attaching to a session
 //!       detached    a bare LD_PRELOAD starts its own collector
 //!       sys         the system calls of the preload
+//!       identity    the version, in an ELF note
 //! ```
 //!
 //! Rules that hold everywhere here: no allocation, no lock, no panic, no errno (system calls are raw), and after

@@ -33,8 +33,21 @@ pub mod site;
 pub mod stack;
 pub mod wrapper;
 
+macro_rules! version {
+    () => {
+        7
+    };
+}
+
 /// Changes with every change of a layout in this crate; preload and collector of different builds refuse each other.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = version!();
+
+/// What the preload library says of itself in an ELF note: edleak-record looks for it before it uses a library.
+pub const IDENTITY: &str =
+    concat!("edleak-preload ", env!("CARGO_PKG_VERSION"), " (session layout ", version!(), ")\0");
 
 /// Name of the environment variable that tells the preload where the control page is: `/proc/COLLECTOR/fd/N#NONCE`.
 pub const ENV_SESSION: &str = "EDLEAK_SESSION";
+
+/// Name of the environment variable with the patterns of the programs to record, separated by colons; unset: all.
+pub const ENV_ONLY: &str = "EDLEAK_ONLY";

@@ -12,29 +12,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
-
-/// Finds the preload library: `EDLEAK_PRELOAD`, beside this program, or in `../lib/edleak`.
-pub fn find_preload() -> Result<PathBuf, String> {
-    const NAME: &str = "libedleak_preload.so";
-    let here = std::env::current_exe().and_then(std::fs::canonicalize).unwrap_or_default();
-    let here = here.parent().unwrap_or(Path::new("/"));
-    let candidates = match std::env::var_os("EDLEAK_PRELOAD") {
-        Some(path) => vec![PathBuf::from(path)],
-        None => vec![here.join(NAME), here.join("../lib/edleak").join(NAME)],
-    };
-    let found = candidates.iter().find_map(|path| std::fs::canonicalize(path).ok());
-    let path = found.ok_or_else(|| {
-        format!("`{NAME}` is not beside edleak-record (build it with `cargo build --release`, or set EDLEAK_PRELOAD)")
-    })?;
-    if path.as_os_str().as_bytes().iter().any(|byte| b" :;".contains(byte)) {
-        return Err(format!(
-            "the path `{}` holds a space or colon, which LD_PRELOAD cannot express (move edleak elsewhere)",
-            path.display()
-        ));
-    }
-    Ok(path)
-}
+use std::path::Path;
 
 /// The environment of the target: ours, with the preload first in LD_PRELOAD and the way to the session.
 fn environment(preload: &Path, control: &str) -> Vec<CString> {

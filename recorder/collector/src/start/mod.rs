@@ -3,5 +3,7 @@
 pub mod check;
 pub mod detached;
 pub mod launch;
+pub mod library;
 pub mod output;
 pub mod run;
+pub mod unpack;

@@ -8,6 +8,7 @@ use crate::rules::code_options::CodeOptions;
 use crate::rules::publisher::Publisher;
 use crate::start::check;
 use crate::start::launch;
+use crate::start::library::{self, Embedded};
 use crate::start::output;
 use crate::sys::limits;
 use crate::sys::own_child::{Ended, OwnChild};
@@ -49,6 +50,8 @@ pub struct RunOptions {
     pub inject_bytes_per_s: Option<f64>,
     /// Say nothing but errors.
     pub quiet: bool,
+    /// The copy of the preload library inside this program, if there is one.
+    pub embedded: Option<Embedded>,
 }
 
 /// What came of a run.
@@ -90,7 +93,7 @@ pub fn record(options: &RunOptions) -> Result<Recorded, Failed> {
     let checked = check::check_program(program, std::env::var_os("PATH").as_deref())
         .map_err(|refusal| Failed { exit_code: refusal.exit_code(), message: refusal.to_string() })?;
     let code_options = Arc::new(options.code.clone());
-    let preload = launch::find_preload().map_err(failed)?;
+    let preload = library::find(options.embedded).map_err(failed)?.0;
     // From here on: a thread that was started before would take the signals meant for the loop, and a file that may not grow is an error
     // and not our death.
     let mut signals = Signals::block().map_err(|error| {

@@ -1,6 +1,7 @@
 //! Everything that is not on the fast path.
 
 pub(crate) mod detached;
+mod identity;
 pub(crate) mod lifecycle;
 pub(crate) mod modules;
 pub(crate) mod real;

@@ -1,24 +1,43 @@
-//! edleak-record: runs a program and writes the trace of its allocations.
+//! edleak-record: runs a program and writes the trace of its allocations. The program is `bin/edleak-record.rs`.
 
 #![forbid(unsafe_code)]
 
 mod analysis;
 mod args;
 mod commands;
+mod doctor;
 mod run;
 
-use args::{Args, CollectArgs, SessionsArgs, WatchArgs};
-use clap::Parser;
+use args::{Args, CollectArgs, DoctorArgs, SessionsArgs, UnpackArgs, WatchArgs};
+use clap::{CommandFactory, Parser};
 use edleak_collector::start::detached;
+use edleak_collector::start::library::Embedded;
 use std::process::ExitCode;
 
-fn main() -> ExitCode {
+/// The library for the target, as the build script made it.
+const LIBRARY: Embedded = Embedded(include_bytes!(concat!(env!("OUT_DIR"), "/libedleak_preload.so")));
+
+/// The command line and those of the commands beside it, for manual pages and completions.
+pub fn commands() -> Vec<clap::Command> {
+    vec![
+        Args::command(),
+        SessionsArgs::command(),
+        WatchArgs::command(),
+        UnpackArgs::command(),
+        DoctorArgs::command(),
+    ]
+}
+
+/// Runs edleak-record with the arguments of this process.
+pub fn main() -> ExitCode {
     // Commands are told from programs by their place: a program of the same name is given as ./collect.
     let arguments: Vec<_> = std::env::args_os().collect();
     let of_command = arguments.get(1..).unwrap_or_default();
     let command = of_command.first().and_then(|word| word.to_str());
     let code = match command {
         Some("collect") => parse::<CollectArgs>(of_command).map(|args| detached::collect(&args.request())),
+        Some("doctor") => parse::<DoctorArgs>(of_command).map(|args| doctor::run(&args)),
+        Some("unpack") => parse::<UnpackArgs>(of_command).map(|args| commands::unpack(&args)),
         Some("sessions") => parse::<SessionsArgs>(of_command).map(|SessionsArgs {}| commands::sessions()),
         Some("watch") => parse::<WatchArgs>(of_command).map(|args| commands::watch(&args, true)),
         Some("unwatch") => parse::<WatchArgs>(of_command).map(|args| commands::watch(&args, false)),

@@ -1,4 +1,4 @@
-//! Arguments and exit codes: 0 no leak, 1 leaks, 2 undecided, 3 error.
+//! edleak-analyze: arguments and exit codes: 0 no leak, 1 leaks, 2 undecided, 3 error. The program is `bin/edleak-analyze.rs`.
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -214,7 +214,13 @@ enum DiffFormat {
     Json,
 }
 
-fn main() -> ExitCode {
+/// The command line, for manual pages and completions.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
+/// Runs edleak-analyze with the arguments of this process.
+pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

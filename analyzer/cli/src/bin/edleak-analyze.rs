@@ -1,0 +1,7 @@
+//! The program edleak-analyze.
+
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    edleak_analyze::main()
+}

@@ -1,0 +1,119 @@
+//! What of this machine stands in the way of a recording: each finding with its remedy.
+//!
+//! A probe does what a recording will do wherever that is possible, since a reason that is not in any list (a security module, a
+//! seccomp filter) shows there, too.
+//!
+//! ```text
+//! kernel        what a recording asks of the kernel: memory files, process file descriptors, the handshake through /proc
+//! surroundings  what is set up around it: limits, libraries that are preloaded already, places to write to
+//! ```
+
+mod kernel;
+mod surroundings;
+
+use crate::start::check;
+use crate::start::library::Embedded;
+use std::ffi::OsStr;
+
+/// What a probe found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    /// What was looked at, in a word or two.
+    pub subject: &'static str,
+    /// Whether it stands in the way.
+    pub state: State,
+    /// What was found.
+    pub what: String,
+    /// What to do about it; empty where nothing is to be done.
+    pub remedy: String,
+}
+
+/// Whether a finding stands in the way of a recording.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// All is well.
+    Good,
+    /// A recording works; this is good to know.
+    Note,
+    /// A recording fails, or is not complete.
+    Bad,
+}
+
+impl Finding {
+    fn good(subject: &'static str, what: impl Into<String>) -> Finding {
+        Finding { subject, state: State::Good, what: what.into(), remedy: String::new() }
+    }
+
+    fn note(subject: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Finding {
+        Finding { subject, state: State::Note, what: what.into(), remedy: remedy.into() }
+    }
+
+    /// Something that stands in the way.
+    pub fn bad(subject: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Finding {
+        Finding { subject, state: State::Bad, what: what.into(), remedy: remedy.into() }
+    }
+
+    /// From a message that ends with its remedy in parentheses.
+    pub fn of_message(subject: &'static str, message: &str) -> Finding {
+        match message.strip_suffix(')').and_then(|message| message.rsplit_once(" (")) {
+            Some((what, remedy)) => Finding::bad(subject, what, remedy),
+            None => Finding::bad(subject, message, "see `dmesg`"),
+        }
+    }
+}
+
+/// Looks at everything, and at `program`, if one is given.
+pub fn examine(embedded: Option<Embedded>, program: Option<&OsStr>) -> Vec<Finding> {
+    let mut findings = kernel::examine();
+    findings.extend(surroundings::examine(embedded));
+    findings.extend(program.map(target));
+    findings
+}
+
+/// Whether a program can be recorded, as far as its file tells.
+fn target(program: &OsStr) -> Finding {
+    const SUBJECT: &str = "target";
+    match check::check_program(program, std::env::var_os("PATH").as_deref()) {
+        Err(refusal) => Finding::of_message(SUBJECT, &refusal.to_string()),
+        Ok(program) => match program.own_malloc {
+            Some(own) => Finding::note(
+                SUBJECT,
+                format!(
+                    "`{}` brings an allocator: what it allocates through `{}` is not seen",
+                    program.image.display(),
+                    own.symbol
+                ),
+                "build it without, or with the allocator as a shared library",
+            ),
+            None => Finding::good(SUBJECT, format!("`{}` can be recorded", program.image.display())),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn message_ends_with_its_remedy() {
+        let finding =
+            Finding::of_message("x", "cannot record `a (b)`: it is static (link it without `-static`)");
+        assert_eq!(finding.what, "cannot record `a (b)`: it is static");
+        assert_eq!(finding.remedy, "link it without `-static`");
+        assert_eq!(Finding::of_message("x", "no way").remedy, "see `dmesg`");
+    }
+
+    #[test]
+    fn missing_target_is_bad_and_dynamic_target_good() {
+        assert_eq!(target(OsStr::new("/nowhere/program")).state, State::Bad);
+        assert_eq!(target(OsStr::new("sh")).state, State::Good);
+    }
+
+    #[test]
+    fn every_finding_that_is_bad_has_a_remedy() {
+        for finding in examine(None, None) {
+            assert!(finding.state != State::Bad || !finding.remedy.is_empty(), "{finding:?}");
+            assert!(!finding.what.is_empty() && !finding.what.contains('\n'), "{finding:?}");
+        }
+    }
+}

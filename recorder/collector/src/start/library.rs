@@ -1,0 +1,176 @@
+//! The library that is loaded into the target: where it is, and whether it belongs to this edleak-record.
+//!
+//! The search order:
+//!
+//! | place                                        | used when                                                        |
+//! |----------------------------------------------|------------------------------------------------------------------|
+//! | `EDLEAK_PRELOAD`                             | the variable is set; an unusable library there is an error       |
+//! | beside edleak-record, or in `../lib/edleak`  | no other user could have written it, and it is of this version   |
+//! | the copy inside edleak-record                | otherwise: it is unpacked once per version ([`crate::start::unpack`]) |
+
+use crate::start::unpack;
+use edleak_session::IDENTITY;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// The file name of the library.
+pub const NAME: &str = "libedleak_preload.so";
+/// Names a library to use instead of any other.
+const VARIABLE: &str = "EDLEAK_PRELOAD";
+/// The library is about 100 KiB long; a file of this size is something else.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// The copy of the library inside edleak-record.
+#[derive(Clone, Copy, Debug)]
+pub struct Embedded(pub &'static [u8]);
+
+/// Where the library was found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// `EDLEAK_PRELOAD` names it.
+    Variable,
+    /// In the directory of edleak-record, or in `../lib/edleak`.
+    Beside,
+    /// Unpacked from the copy inside edleak-record.
+    Unpacked,
+}
+
+/// Finds the library, and unpacks it where it is needed.
+///
+/// # Errors
+/// No usable library, and no place to unpack one to: the message names each place and what to set.
+pub fn find(embedded: Option<Embedded>) -> Result<(PathBuf, Origin), String> {
+    let here = std::env::current_exe().and_then(std::fs::canonicalize).unwrap_or_default();
+    find_from(&here, std::env::var_os(VARIABLE), embedded)
+}
+
+fn find_from(
+    program: &Path,
+    variable: Option<OsString>,
+    embedded: Option<Embedded>,
+) -> Result<(PathBuf, Origin), String> {
+    if let Some(named) = variable.filter(|path| !path.is_empty()) {
+        let path = std::fs::canonicalize(&named)
+            .map_err(|error| error.to_string())
+            .and_then(|path| check(&path).map(|()| path));
+        let remedy = "name this version's library, or unset the variable";
+        return path.map(|path| (path, Origin::Variable)).map_err(|why| {
+            format!("{VARIABLE} names `{}`, which cannot be used: {why} ({remedy})", named.display())
+        });
+    }
+    let here = program.parent().unwrap_or(Path::new("/"));
+    let mut unusable = None;
+    for candidate in [here.join(NAME), here.join("../lib/edleak").join(NAME)] {
+        let Ok(path) = std::fs::canonicalize(candidate) else { continue };
+        match is_trusted(&path, program).and_then(|()| check(&path)) {
+            Ok(()) => return Ok((path, Origin::Beside)),
+            Err(why) => unusable = Some(format!("`{}` cannot be used: {why}", path.display())),
+        }
+    }
+    match embedded {
+        Some(Embedded(bytes)) => unpack::unpack(bytes).map(|path| (path, Origin::Unpacked)),
+        None => {
+            let why = unusable.unwrap_or_else(|| format!("`{NAME}` is not beside edleak-record"));
+            Err(format!("{why} (build it with `cargo build --release`, or set {VARIABLE})"))
+        }
+    }
+}
+
+/// Whether the file at `path` can be loaded, and belongs to this version.
+fn check(path: &Path) -> Result<(), String> {
+    can_be_named(path)?;
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    let metadata = file.metadata().map_err(|error| error.to_string())?;
+    if !metadata.is_file() {
+        return Err("it is not a file".into());
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    check_identity(&bytes)?;
+    unpack::can_be_executed(path)
+}
+
+/// Whether LD_PRELOAD can express the path.
+pub(crate) fn can_be_named(path: &Path) -> Result<(), String> {
+    if path.as_os_str().as_bytes().iter().any(|byte| b" \t\n:;".contains(byte)) {
+        return Err("its path holds a space, a colon or a semicolon, which LD_PRELOAD cannot express".into());
+    }
+    Ok(())
+}
+
+/// Whether a library was built with the session layout of this edleak-record, and from the same version.
+fn check_identity(bytes: &[u8]) -> Result<(), String> {
+    const PREFIX: &[u8] = b"edleak-preload ";
+    if !bytes.starts_with(b"\x7fELF") {
+        return Err("it is not a library".into());
+    }
+    let own = IDENTITY.trim_end_matches('\0');
+    let found = bytes.windows(PREFIX.len()).position(|window| window == PREFIX);
+    let Some(found) = found.and_then(|at| bytes[at..].split(|&byte| byte == 0).next()) else {
+        return Err("it is not edleak's library, or it is damaged".into());
+    };
+    if found == own.as_bytes() {
+        return Ok(());
+    }
+    let shown = String::from_utf8_lossy(&found[PREFIX.len()..found.len().min(60)]);
+    Err(format!("it is of version {shown}, and this edleak-record is of {}", &own[PREFIX.len()..]))
+}
+
+/// Whether nobody but root, this user and the owner of edleak-record itself could have written the file.
+fn is_trusted(path: &Path, program: &Path) -> Result<(), String> {
+    use std::os::unix::fs::MetadataExt;
+    let file = std::fs::metadata(path).map_err(|error| error.to_string())?;
+    let owner = std::fs::metadata(program).map_or(0, |program| program.uid());
+    let (uid, gid) = unpack::effective_ids();
+    if ![0, uid, owner].contains(&file.uid()) {
+        return Err(format!("it belongs to another user (uid {})", file.uid()));
+    }
+    let is_open_to_group = file.mode() & 0o020 != 0 && ![0, gid].contains(&file.gid());
+    if file.mode() & 0o002 != 0 || is_open_to_group {
+        return Err("other users may write to it".into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn library(identity: &str) -> Vec<u8> {
+        [b"\x7fELF....".as_slice(), identity.as_bytes(), b"\0...."].concat()
+    }
+
+    #[test]
+    fn library_of_another_version_is_refused_by_name() {
+        assert_eq!(check_identity(&library(IDENTITY.trim_end_matches('\0'))), Ok(()));
+        let other = check_identity(&library("edleak-preload 0.0.1 (session layout 3)"));
+        assert!(other.is_err_and(|why| why.starts_with("it is of version 0.0.1 (session layout 3), and")));
+        assert!(check_identity(b"\x7fELF....").is_err_and(|why| why.contains("not edleak's")));
+        assert!(check_identity(b"text").is_err_and(|why| why.contains("not a library")));
+    }
+
+    #[test]
+    fn file_that_others_may_write_is_not_trusted() {
+        let dir = std::env::temp_dir().join(format!("edleak-library-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("writable");
+        let file = dir.join(NAME);
+        std::fs::write(&file, library("x")).expect("writable");
+        for (mode, is_good) in [(0o644, true), (0o755, true), (0o666, false), (0o602, false)] {
+            std::fs::set_permissions(&file, PermissionsExt::from_mode(mode)).expect("ours");
+            assert_eq!(is_trusted(&file, &file).is_ok(), is_good, "{mode:o}");
+        }
+        std::fs::remove_dir_all(&dir).expect("ours");
+    }
+
+    #[test]
+    fn variable_that_names_no_library_is_an_error_with_its_remedy() {
+        let found = find_from(Path::new("/bin/true"), Some("/nowhere/x.so".into()), None);
+        let message = found.expect_err("there is none");
+        assert!(message.starts_with("EDLEAK_PRELOAD names `/nowhere/x.so`"), "{message}");
+        assert!(message.ends_with("or unset the variable)"), "{message}");
+    }
+}

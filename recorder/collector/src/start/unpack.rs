@@ -1,0 +1,385 @@
+//! Unpacks the library inside edleak-record into a directory that no other user can write to.
+//!
+//! A copy stays after the recording: a program that runs on still names it in LD_PRELOAD, and the loader of each of its
+//! children looks for it. Each version has a directory of its own, so versions do not disturb each other.
+#![allow(unsafe_code)] // effective ids, and a trial mapping
+
+use crate::start::library::{NAME, can_be_named};
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Unpacks `bytes`, unless that was done before, and returns the path of the library.
+///
+/// # Errors
+/// There is no suitable directory: the message names each one that was tried, and what to set.
+pub(crate) fn unpack(bytes: &[u8]) -> Result<PathBuf, String> {
+    unpack_into(&places(|name| std::env::var_os(name), effective_ids().0), bytes)
+}
+
+fn unpack_into(places: &[Place], bytes: &[u8]) -> Result<PathBuf, String> {
+    let mut reasons = Vec::new();
+    for place in places {
+        match place.unpack(bytes) {
+            Ok(path) => return Ok(path),
+            Err(why) => reasons.push(format!("`{}`: {why}", place.directory.display())),
+        }
+    }
+    Err(format!(
+        "no place for `{NAME}`: {} (set XDG_CACHE_HOME to a directory of yours that allows writing and executing, or \
+         EDLEAK_PRELOAD to a library that `edleak-record unpack DIR` made)",
+        reasons.join("; ")
+    ))
+}
+
+/// A directory to unpack into.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Place {
+    directory: PathBuf,
+    /// Whether its parents are made, too: those of a cache directory, not those of a temporary one.
+    makes_parents: bool,
+}
+
+/// The directories to try, best first.
+fn places(variable: impl Fn(&str) -> Option<OsString>, uid: u32) -> Vec<Place> {
+    let absolute = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = |path: PathBuf| Place { directory: path.join("edleak"), makes_parents: true };
+    let temporary = |path: PathBuf| Place { directory: path, makes_parents: false };
+    let own = format!("edleak-{uid}");
+    let mut places = Vec::new();
+    match absolute("XDG_CACHE_HOME") {
+        Some(path) => places.push(cache(path)),
+        None => {
+            // Other users may read it there: a service that root starts, and that drops its privileges, still finds the library
+            // when it executes a program.
+            places.extend((uid == 0).then(|| cache("/var/cache".into())));
+            places.extend(
+                absolute("HOME").filter(|home| home != Path::new("/")).map(|home| cache(home.join(".cache"))),
+            );
+        }
+    }
+    let runtime = absolute("XDG_RUNTIME_DIR").unwrap_or_else(|| format!("/run/user/{uid}").into());
+    places.push(temporary(runtime.join("edleak")));
+    places.extend(absolute("TMPDIR").map(|path| temporary(path.join(&own))));
+    places.extend(["/tmp", "/var/tmp", "/dev/shm"].map(|path| temporary(Path::new(path).join(&own))));
+    let mut seen = Vec::new();
+    places.retain(|place| !seen.contains(&place.directory) && (seen.push(place.directory.clone()), true).1);
+    places
+}
+
+impl Place {
+    fn unpack(&self, bytes: &[u8]) -> Result<PathBuf, String> {
+        can_be_named(&self.directory)?;
+        make(&self.directory, self.makes_parents)?;
+        // From here on through the real path: no part of it can be exchanged by somebody else.
+        let directory = fs::canonicalize(&self.directory).map_err(|error| error.to_string())?;
+        check_ancestors(&directory)?;
+        let version = format!("{}-{:016x}", env!("CARGO_PKG_VERSION"), fnv1a(bytes));
+        let directory = directory.join(version);
+        make(&directory, false)?;
+        check_owner(&directory)?;
+        let path = directory.join(NAME);
+        can_be_named(&path)?;
+        if !is_whole(&path, bytes) {
+            write(&path, bytes, 0o644).map_err(|error| error.to_string())?;
+            if !is_whole(&path, bytes) {
+                return Err("what was written there reads back differently".into());
+            }
+        }
+        can_be_executed(&path)?;
+        Ok(path)
+    }
+}
+
+/// Makes a directory that only this user may write to, unless it is there.
+fn make(directory: &Path, with_parents: bool) -> Result<(), String> {
+    if with_parents && let Some(parent) = directory.parent() {
+        DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(|error| error.to_string())?;
+    }
+    let mode = if directory.starts_with("/var/cache") { 0o755 } else { 0o700 };
+    match DirBuilder::new().mode(mode).create(directory) {
+        // The umask may have taken bits away.
+        Ok(()) => {
+            fs::set_permissions(directory, Permissions::from_mode(mode)).map_err(|error| error.to_string())
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The real and effective user could differ; what counts for files is the effective one.
+pub(crate) fn effective_ids() -> (u32, u32) {
+    // SAFETY: no preconditions.
+    let uid = unsafe { libc::geteuid() };
+    // SAFETY: no preconditions.
+    (uid, unsafe { libc::getegid() })
+}
+
+/// Refuses a path of which another user could exchange a part.
+fn check_ancestors(directory: &Path) -> Result<(), String> {
+    check_owner(directory)?;
+    let mut path = directory.to_path_buf();
+    while path.pop() {
+        let Ok(metadata) = fs::symlink_metadata(&path) else {
+            return Err(format!("`{}` cannot be looked at", path.display()));
+        };
+        let (uid, _) = effective_ids();
+        // In a user namespace that maps one user, root's directories belong to the overflow user.
+        let is_roots = metadata.uid() == 0 || (is_well_known(&path) && metadata.uid() == overflow_uid());
+        if !is_roots && metadata.uid() != uid {
+            return Err(format!("`{}` belongs to another user (uid {})", path.display(), metadata.uid()));
+        }
+        // In a sticky directory nobody can rename what belongs to others.
+        if metadata.mode() & 0o022 != 0 && metadata.mode() & libc::S_ISVTX == 0 {
+            return Err(format!("other users may write to `{}`", path.display()));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a directory that is not this user's alone.
+fn check_owner(directory: &Path) -> Result<(), String> {
+    let metadata = fs::symlink_metadata(directory).map_err(|error| error.to_string())?;
+    if !metadata.is_dir() {
+        return Err("it is not a directory".into());
+    }
+    if metadata.uid() != effective_ids().0 {
+        return Err(format!("it belongs to another user (uid {})", metadata.uid()));
+    }
+    if metadata.mode() & 0o022 != 0 {
+        return Err("other users may write to it".into());
+    }
+    Ok(())
+}
+
+fn is_well_known(path: &Path) -> bool {
+    let names =
+        ["/", "/dev", "/dev/shm", "/home", "/run", "/run/user", "/tmp", "/var", "/var/cache", "/var/tmp"];
+    names.iter().any(|name| path == Path::new(name))
+}
+
+fn overflow_uid() -> u32 {
+    const DEFAULT: u32 = 65534;
+    let text = fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap_or_default();
+    text.trim().parse().unwrap_or(DEFAULT)
+}
+
+/// Whether the file is this user's, writable by nobody else, and holds exactly `bytes`.
+fn is_whole(path: &Path, bytes: &[u8]) -> bool {
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+    let Ok(file) = opened else { return false };
+    let Ok(metadata) = file.metadata() else { return false };
+    let is_ours = metadata.is_file() && metadata.uid() == effective_ids().0 && metadata.mode() & 0o022 == 0;
+    if !is_ours || metadata.len() != bytes.len() as u64 {
+        return false;
+    }
+    let mut found = Vec::with_capacity(bytes.len());
+    file.take(bytes.len() as u64 + 1).read_to_end(&mut found).is_ok() && found == bytes
+}
+
+/// Writes a file under another name and moves it into place: no other process ever sees a part of it, and one that has the old
+/// file loaded keeps it.
+fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let new = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(mode);
+    let file = match options.open(&new) {
+        // A process that had the same number ended in the middle of this.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(&new).and_then(|()| options.open(&new))
+        }
+        opened => opened,
+    };
+    let written = file.and_then(|mut file| {
+        file.write_all(bytes)?;
+        // The umask may have taken bits away.
+        file.set_permissions(Permissions::from_mode(mode))?;
+        // A full disk may be told only now.
+        file.sync_data()
+    });
+    let moved = written.and_then(|()| fs::rename(&new, path));
+    if moved.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    moved
+}
+
+/// Whether the loader will be able to map code from the file: not from a file system that is mounted `noexec`.
+pub(crate) fn can_be_executed(path: &Path) -> Result<(), String> {
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_EXEC, libc::MAP_PRIVATE);
+    // SAFETY: a new mapping at an address that the kernel chooses; nothing is read from it.
+    let mapped = unsafe { libc::mmap(std::ptr::null_mut(), 1, protection, flags, file.as_raw_fd(), 0) };
+    if mapped == libc::MAP_FAILED {
+        let error = io::Error::last_os_error();
+        return Err(format!("code cannot be loaded from there: {error} (is it mounted noexec?)"));
+    }
+    // SAFETY: the mapping made above.
+    unsafe { libc::munmap(mapped, 1) };
+    Ok(())
+}
+
+/// Writes edleak-record itself and its library into `directory`: all that a target needs, for an image or a shared volume.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn copy_to(directory: &Path, bytes: &[u8]) -> Result<(), String> {
+    let failed = |path: &Path, error: io::Error| format!("failed to write `{}`: {error}", path.display());
+    fs::create_dir_all(directory).map_err(|error| failed(directory, error))?;
+    let own = fs::read("/proc/self/exe").or_else(|_| fs::read(std::env::current_exe()?));
+    let own =
+        own.map_err(|error| format!("edleak-record cannot read its own program: {error} (copy it by hand)"))?;
+    for (name, bytes, mode) in [(NAME, bytes, 0o644), ("edleak-record", own.as_slice(), 0o755)] {
+        let path = directory.join(name);
+        write(&path, bytes, mode).map_err(|error| failed(&path, error))?;
+    }
+    Ok(())
+}
+
+/// A number that two versions of the library do not share by chance. Whether a file is the right one is decided by its bytes.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+    use std::os::unix::fs::symlink;
+
+    const BYTES: &[u8] = b"\x7fELF and the rest of a library";
+
+    type Spoil = (&'static str, fn(&Path));
+
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new(name: &str) -> Dir {
+            let dir = std::env::temp_dir().join(format!("edleak-unpack-{name}-{}", std::process::id()));
+            let _ = fs::remove_dir_all(&dir);
+            fs::create_dir_all(&dir).expect("writable");
+            fs::set_permissions(&dir, Permissions::from_mode(0o755)).expect("ours");
+            Dir(fs::canonicalize(dir).expect("made above"))
+        }
+
+        fn place(&self, name: &str) -> Place {
+            Place { directory: self.0.join(name), makes_parents: true }
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn second_call_uses_the_copy_of_the_first() {
+        let dir = Dir::new("twice");
+        let path = dir.place("cache").unpack(BYTES).expect("writable");
+        let first = fs::metadata(&path).expect("it is there");
+        assert_eq!(fs::read(&path).expect("it is there"), BYTES);
+        assert_eq!(dir.place("cache").unpack(BYTES), Ok(path.clone()));
+        assert_eq!(fs::metadata(&path).expect("it is there").ino(), first.ino());
+    }
+
+    #[test]
+    fn versions_lie_side_by_side() {
+        let dir = Dir::new("versions");
+        let one = dir.place("cache").unpack(BYTES).expect("writable");
+        let other = dir.place("cache").unpack(b"\x7fELF another").expect("writable");
+        assert_ne!(one, other);
+        assert_eq!(fs::read(&one).expect("it is there"), BYTES);
+    }
+
+    #[test]
+    fn half_written_changed_or_open_file_is_replaced() {
+        let dir = Dir::new("half");
+        let path = dir.place("cache").unpack(BYTES).expect("writable");
+        let spoil: [Spoil; 4] = [
+            ("cut off", |path| fs::write(path, &BYTES[..9]).expect("ours")),
+            ("another of the same length", |path| fs::write(path, [7; BYTES.len()]).expect("ours")),
+            ("writable for others", |path| {
+                fs::set_permissions(path, Permissions::from_mode(0o666)).expect("ours")
+            }),
+            ("a link", |path| {
+                fs::rename(path, path.with_extension("moved")).expect("ours");
+                symlink(path.with_extension("moved"), path).expect("writable");
+            }),
+        ];
+        for (what, spoil) in spoil {
+            spoil(&path);
+            assert!(!is_whole(&path, BYTES), "{what}");
+            assert_eq!(dir.place("cache").unpack(BYTES), Ok(path.clone()), "{what}");
+            assert!(is_whole(&path, BYTES), "{what}");
+        }
+    }
+
+    #[test]
+    fn directory_that_others_may_change_is_not_used() {
+        let dir = Dir::new("open");
+        let place = dir.place("cache");
+        fs::create_dir(&place.directory).expect("writable");
+        fs::set_permissions(&place.directory, Permissions::from_mode(0o777)).expect("ours");
+        assert!(place.unpack(BYTES).is_err_and(|why| why.contains("other users may write")));
+        fs::remove_dir(&place.directory).expect("ours");
+
+        // Nor one whose parent somebody else could rename.
+        fs::set_permissions(&dir.0, Permissions::from_mode(0o777)).expect("ours");
+        assert!(place.unpack(BYTES).is_err_and(|why| why.contains("other users may write to `")));
+        fs::set_permissions(&dir.0, Permissions::from_mode(0o1777)).expect("ours");
+        assert!(place.unpack(BYTES).is_ok(), "in a sticky directory they cannot");
+    }
+
+    #[test]
+    fn directory_of_another_user_is_not_used() {
+        if effective_ids().0 != 0 {
+            return; // only root can make one
+        }
+        let dir = Dir::new("foreign");
+        let place = dir.place("cache");
+        fs::create_dir(&place.directory).expect("writable");
+        std::os::unix::fs::chown(&place.directory, Some(65534), Some(65534)).expect("root may");
+        let next = dir.place("next");
+        let found = unpack_into(&[place.clone(), next.clone()], BYTES).expect("the next one is ours");
+        assert!(found.starts_with(&next.directory));
+        let message = unpack_into(&[place], BYTES).expect_err("there is no other");
+        assert!(message.contains("it belongs to another user (uid 65534)"), "{message}");
+        assert!(message.contains("set XDG_CACHE_HOME") && message.ends_with(')'), "{message}");
+        assert_eq!(message.lines().count(), 1);
+    }
+
+    #[test]
+    fn file_system_without_room_or_execution_is_named() {
+        let full = Place { directory: "/proc/edleak".into(), makes_parents: false };
+        assert!(full.unpack(BYTES).is_err());
+        let spaced = Place { directory: "/tmp/a b".into(), makes_parents: false };
+        assert!(spaced.unpack(BYTES).is_err_and(|why| why.contains("LD_PRELOAD cannot express")));
+    }
+
+    #[test]
+    fn cache_directory_comes_before_temporary_ones() {
+        let with = |pairs: &[(&str, &str)], uid| -> Vec<String> {
+            let map: HashMap<_, _> = pairs.iter().copied().collect();
+            let found = places(|name| map.get(name).map(OsString::from), uid);
+            found.into_iter().map(|place| place.directory.display().to_string()).collect()
+        };
+        let temporary = ["/run/user/7/edleak", "/tmp/edleak-7", "/var/tmp/edleak-7", "/dev/shm/edleak-7"];
+        assert_eq!(with(&[], 7), temporary);
+        assert_eq!(with(&[("HOME", "/"), ("XDG_CACHE_HOME", "relative")], 7), temporary);
+        assert_eq!(with(&[("HOME", "/home/a")], 7)[0], "/home/a/.cache/edleak");
+        assert_eq!(
+            with(&[("HOME", "/home/a"), ("XDG_CACHE_HOME", "/c")], 7)[..2],
+            ["/c/edleak", "/run/user/7/edleak"]
+        );
+        assert_eq!(with(&[("HOME", "/root")], 0)[..2], ["/var/cache/edleak", "/root/.cache/edleak"]);
+        let own = with(&[("XDG_RUNTIME_DIR", "/r"), ("TMPDIR", "/t")], 7);
+        assert_eq!(own[..2], ["/r/edleak", "/t/edleak-7"]);
+    }
+}
