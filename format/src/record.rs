@@ -48,8 +48,6 @@ pub struct Start {
     pub machine: String,
     /// Version of the recorder that wrote the trace.
     pub recorder: String,
-    /// Limits of the recording: call sites that fit in the site table.
-    pub max_sites: u32,
 }
 
 /// A file mapped into the target.
@@ -101,10 +99,6 @@ pub struct Site {
     pub module: Option<ModuleId>,
     /// The full stack, for a watched site.
     pub stack: Option<StackId>,
-    /// When it was first seen.
-    pub first_seen_ns: u64,
-    /// The caller is an allocation wrapper that later allocations step over.
-    pub is_wrapper: bool,
 }
 
 /// A call stack: return addresses, innermost first.
@@ -191,8 +185,8 @@ pub struct SymbolFrame {
 pub struct Losses {
     /// Frees of addresses that no hook ever handed out.
     pub unknown_frees: u64,
-    /// Calls that arrived before the session was attached, or inside the recorder itself.
-    pub uncounted_calls: u64,
+    /// Modules loaded or unloaded while there was no room to tell of it: sites in them may have no name.
+    pub lost_module_events: u64,
     /// Allocations whose site found no place in the site table; they are in the site of kind `Other`.
     pub other_site_allocs: u64,
     /// Allocations that found no place in the side table (no memory for it); they are not counted.

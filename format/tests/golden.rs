@@ -8,12 +8,15 @@ use common::{Slices, TempFile, read, site, write};
 use edleak_format::{
     AddressSymbols, Counters, DEFAULT_CAPACITY_BYTES, End, EndReason, Epoch, Error, Losses, Module, ModuleId,
     ModuleSymbols, Record, Site, SiteId, SiteKind, Stack, StackFrame, StackId, Survivors, SymbolFrame, Trace,
-    TraceWriter,
+    TraceWriter, rewrite,
 };
 
 fn golden(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "../tests/golden", name].iter().collect()
 }
+
+/// The version that is written now.
+const VERSION: u32 = 2;
 
 /// One record of every kind, with every kind of field.
 fn records() -> Vec<Record> {
@@ -42,7 +45,6 @@ fn records() -> Vec<Record> {
             parent: Some(SiteId(1)),
             module: Some(ModuleId(0)),
             stack: Some(StackId(3)),
-            is_wrapper: true,
             ..site(7)
         }),
         Record::Site(Site { kind: SiteKind::Other, ..site(8) }),
@@ -104,16 +106,29 @@ fn assert_as_written(trace: &Trace, model: &Slices) {
     assert_eq!(trace.site(SiteId(9)), None);
     assert_eq!(trace.survivors().len() + trace.symbols().len(), 2);
     assert_eq!(trace.start().command, ["leaker", "--fast"]);
-    assert_eq!(trace.format_version(), 1);
     let last = model.last_key_value().expect("there are slices");
     assert!(last.1.1.values().all(|counters| *counters != Counters::ZERO));
 }
 
 #[test]
-fn version_1_is_read_for_ever() {
-    let trace = Trace::open(&golden("v1.edl")).expect("the golden trace");
+fn every_version_is_read_for_ever() {
     let (_, model) = fresh();
-    assert_as_written(&trace, &model);
+    for version in 1..=VERSION {
+        let trace = Trace::open(&golden(&format!("v{version}.edl"))).expect("the golden trace");
+        assert_eq!(trace.format_version(), version);
+        assert_as_written(&trace, &model);
+    }
+}
+
+#[test]
+fn a_trace_of_version_1_is_rewritten_in_the_current_version() {
+    let (_, model) = fresh();
+    let old = Trace::open(&golden("v1.edl")).expect("the golden trace");
+    let file = TempFile::new("rewritten");
+    rewrite(&old, &file.0, DEFAULT_CAPACITY_BYTES, Some, []).expect("there is room");
+    let new = Trace::open(&file.0).expect("a trace");
+    assert_eq!((new.format_version(), new.records()), (VERSION, old.records()));
+    assert_as_written(&new, &model);
 }
 
 #[test]
@@ -128,7 +143,7 @@ fn what_is_written_now_is_read_the_same() {
 #[ignore = "writes the golden trace of this version"]
 fn write_golden() {
     let (file, _) = fresh();
-    std::fs::copy(&file.0, golden("v1.edl")).expect("the directory is there");
+    std::fs::copy(&file.0, golden(&format!("v{VERSION}.edl"))).expect("the directory is there");
 }
 
 /// Small whole files for the fuzz target `reader`.

@@ -250,8 +250,21 @@ fn children_out_of_reach_are_told() {
     let recorder = Recorder::new("out-of-reach").options(["--children"]);
     let recording = recorder.record(hosts().binary("unreachable_child"), [""; 0]);
     assert_eq!(recording.all_sites().summary("unrecorded_images"), 2, "{}", recording.outcome.stderr);
-    assert!(recording.outcome.stderr.contains("2 images not recorded"), "{}", recording.outcome.stderr);
+    assert!(recording.outcome.stderr.contains("2 unrecorded programs"), "{}", recording.outcome.stderr);
     assert_eq!(analyze([""; 0], &recording.trace).code, 2);
+}
+
+/// 5,000 modules come and go before the collector looks again, and there is room to tell of 4,096.
+#[test]
+fn module_events_beyond_the_ring_are_told_by_both_programs() {
+    let recorder = Recorder::new("lost-events").options(["--period", "1h"]);
+    let recording = recorder.record(hosts().binary("dlopen_loop"), ["2500", "0"]);
+    assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
+    let lost = recording.all_sites().summary("lost_module_events");
+    assert!((800..1_000).contains(&lost), "{lost} lost: {}", recording.outcome.stderr);
+    let told = format!("{lost} lost module events");
+    assert!(recording.outcome.stderr.contains(&told), "{}", recording.outcome.stderr);
+    assert!(analyze([""; 0], &recording.trace).stdout.contains(&told));
 }
 
 /// Without `--children` there is one trace, and it is the parent's.

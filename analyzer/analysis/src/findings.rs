@@ -53,6 +53,10 @@ pub struct Header {
     pub end: Option<String>,
     /// It ended because the process became a program that was not recorded.
     pub is_replaced: bool,
+    /// Version of edleak-record that wrote the trace; empty where the input does not say.
+    pub recorder: String,
+    /// Machine of the target, as in `uname -m`; empty where the input does not say.
+    pub machine: String,
 }
 
 /// What was seen and what was missed.
@@ -82,8 +86,10 @@ pub struct Summary {
     pub missing_share: f64,
     /// The same of the longest time in one piece.
     pub longest_gap_share: f64,
-    /// Calls and allocations that were not counted.
-    pub uncounted_allocs: u64,
+    /// Allocations that were not counted: there was no memory to remember them.
+    pub untracked_allocs: u64,
+    /// Modules loaded or unloaded unseen: sites in them may have no name.
+    pub lost_module_events: u64,
     /// Allocations beyond the site table, counted in the site of kind `Other`.
     pub other_site_allocs: u64,
     /// Stacks of watched sites that found no place.

@@ -68,7 +68,8 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     let share = |points: u64| points as f64 / (grid.points as f64).max(1.0);
     summary.missing_share = share(replayed.missing_points);
     summary.longest_gap_share = share(replayed.longest_gap);
-    summary.uncounted_allocs = losses.uncounted_calls.saturating_add(losses.untracked_allocs);
+    summary.untracked_allocs = losses.untracked_allocs;
+    summary.lost_module_events = losses.lost_module_events;
     summary.other_site_allocs = losses.other_site_allocs;
     summary.lost_stacks = losses.lost_stacks;
     summary.unrecorded_images = losses.unrecorded_images;
@@ -89,6 +90,8 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
             complete: trace.end().is_some() && damage.is_sound() && replayed.unreadable_blocks == 0,
             end: trace.end().map(|end| in_words(end.reason)),
             is_replaced: trace.end().is_some_and(|end| end.reason == EndReason::Replaced),
+            recorder: start.recorder.clone(),
+            machine: start.machine.clone(),
         },
         summary,
         growth,

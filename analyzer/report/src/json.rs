@@ -70,6 +70,8 @@ struct HeaderJson<'a> {
     period_s: f64,
     complete: bool,
     end: Option<&'a str>,
+    recorder: &'a str,
+    machine: &'a str,
 }
 
 #[derive(Serialize)]
@@ -89,7 +91,8 @@ struct SummaryJson<'a> {
     lost_slices: u64,
     missing_share: f64,
     longest_gap_share: f64,
-    uncounted_allocs: u64,
+    untracked_allocs: u64,
+    lost_module_events: u64,
     other_site_allocs: u64,
     lost_stacks: u64,
     unrecorded_images: u64,
@@ -199,6 +202,8 @@ impl<'a> TraceJson<'a> {
             period_s,
             complete,
             end,
+            recorder,
+            machine,
             is_replaced: _, // in `end` and `too_little`, in words
         } = &analysis.header;
         Self {
@@ -213,6 +218,8 @@ impl<'a> TraceJson<'a> {
                 period_s: *period_s,
                 complete: *complete,
                 end: end.as_deref(),
+                recorder,
+                machine,
             },
             summary: summary_of(report, analysis),
             growth: growth_of(&analysis.growth),
@@ -251,7 +258,8 @@ fn summary_of<'a>(report: &'a Report<'_>, analysis: &'a Findings) -> SummaryJson
         lost_slices: summary.lost_slices,
         missing_share: summary.missing_share,
         longest_gap_share: summary.longest_gap_share,
-        uncounted_allocs: summary.uncounted_allocs,
+        untracked_allocs: summary.untracked_allocs,
+        lost_module_events: summary.lost_module_events,
         other_site_allocs: summary.other_site_allocs,
         lost_stacks: summary.lost_stacks,
         unrecorded_images: summary.unrecorded_images,

@@ -30,8 +30,6 @@ fn write(path: &Path, sites: usize, slices: u64) -> Result<u64> {
             address: 0x5555_0000_0000 + u64::from(id) * 16,
             module: None,
             stack: None,
-            first_seen_ns: 0,
-            is_wrapper: false,
         }))?;
     }
     let mut counters = vec![Counters::ZERO; sites];

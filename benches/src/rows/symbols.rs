@@ -78,8 +78,6 @@ fn write(path: &Path, program: &Path, addresses: &[u64]) -> Result<()> {
             address: address + 1,
             module: Some(ModuleId(0)),
             stack: None,
-            first_seen_ns: 0,
-            is_wrapper: false,
         }))?;
     }
     for tick in 0..20u64 {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::layout::block::MAX_RAW_BYTES;
 use crate::layout::delta::MAX_SITES;
+use crate::layout::record_v1::RecordV1;
 use crate::record::Record;
 
 /// What a record is about. A later record with the same key replaces the earlier one; the order is that of the file.
@@ -49,10 +50,17 @@ pub(crate) fn encode(record: &Record, out: &mut Vec<u8>) {
         .expect("a record is plain data, and a vector takes every byte");
 }
 
-/// Reads records one after the other. `None`, after those before it, at the first that is unsound.
-pub(crate) fn decode(mut bytes: &[u8], records: &mut Records) -> Option<()> {
+/// Reads records of a version of the format, one after the other. `None`, after those before it, at the first that is
+/// unsound.
+pub(crate) fn decode(mut bytes: &[u8], version: u32, records: &mut Records) -> Option<()> {
     while !bytes.is_empty() {
-        let (record, used) = bincode::decode_from_slice::<Record, _>(bytes, config()).ok()?;
+        let (record, used) = match version {
+            1 => {
+                let (record, used) = bincode::decode_from_slice::<RecordV1, _>(bytes, config()).ok()?;
+                (record.into(), used)
+            }
+            _ => bincode::decode_from_slice::<Record, _>(bytes, config()).ok()?,
+        };
         bytes = bytes.get(used..).filter(|_| used > 0)?;
         let key = Key::of(&record);
         let is_sound = match key {
@@ -68,6 +76,7 @@ pub(crate) fn decode(mut bytes: &[u8], records: &mut Records) -> Option<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::header::FORMAT_VERSION;
     use crate::record::{End, EndReason, Losses};
 
     #[test]
@@ -78,11 +87,11 @@ mod tests {
         }
         encode(&Record::End(End { reason: EndReason::Exited(3), at_ns: 9 }), &mut bytes);
         let mut records = Records::new();
-        decode(&bytes, &mut records).expect("sound");
+        decode(&bytes, FORMAT_VERSION, &mut records).expect("sound");
         assert_eq!(records.len(), 2);
         assert_eq!(records[&Key::Losses], Record::Losses(Losses { unknown_frees: 2, ..Losses::default() }));
         bytes.truncate(bytes.len() - 1);
-        assert_eq!(decode(&bytes, &mut Records::new()), None);
+        assert_eq!(decode(&bytes, FORMAT_VERSION, &mut Records::new()), None);
     }
 
     #[test]
@@ -92,7 +101,7 @@ mod tests {
         encode(
             &Record::Losses(Losses {
                 unknown_frees: most,
-                uncounted_calls: most,
+                lost_module_events: most,
                 other_site_allocs: most,
                 untracked_allocs: most,
                 missed_slices: most,
@@ -109,6 +118,6 @@ mod tests {
     fn a_hostile_length_is_an_unsound_record() {
         // A stack whose frames are said to be 2^60.
         let bytes = [3, 0, 253, 0, 0, 0, 0, 0, 0, 0, 16];
-        assert_eq!(decode(&bytes, &mut Records::new()), None);
+        assert_eq!(decode(&bytes, FORMAT_VERSION, &mut Records::new()), None);
     }
 }

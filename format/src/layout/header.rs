@@ -15,7 +15,7 @@
 use crate::error::{Error, ErrorKind};
 
 /// The version this crate writes, and the highest it reads.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 2;
 /// Bytes before the first block.
 pub(crate) const PAGE_BYTES: usize = 4096;
 
@@ -135,6 +135,6 @@ mod tests {
         let newer = Header { version: 3, ..HEADER }.to_page();
         let error = Header::from_page(&newer).expect_err("version 3");
         assert_eq!(error.kind(), ErrorKind::NewerVersion);
-        assert_eq!(error.to_string(), "format 3 is newer than 1 (use a newer edleak-analyze)");
+        assert_eq!(error.to_string(), "format 3 is newer than 2 (use a newer edleak-analyze)");
     }
 }

@@ -5,5 +5,6 @@ pub(crate) mod catalog;
 pub(crate) mod chunk;
 pub(crate) mod delta;
 pub(crate) mod header;
+pub(crate) mod record_v1;
 pub(crate) mod stride;
 pub(crate) mod varint;

@@ -313,7 +313,7 @@ impl GrowingTrace {
     fn take_records(&mut self, encoded: &[u8]) -> u64 {
         let mut found = Records::new();
         // After an unsound record nothing can be read; what comes before it counts.
-        let _unsound = catalog::decode(encoded, &mut found);
+        let _unsound = catalog::decode(encoded, self.header.version, &mut found);
         let mut count = 0;
         for (key, record) in found {
             if self.records.get(&key) != Some(&record) {

@@ -5,7 +5,7 @@ use std::io;
 use crate::layout::block::{ALIGN_BYTES, BlockHeader, BlockKind, HEADER_BYTES, MAX_RAW_BYTES, payload_sum};
 use crate::layout::catalog::{self, Records};
 use crate::layout::chunk::{ChunkKind, Chunks, decode_slice_header};
-use crate::layout::header::PAGE_BYTES;
+use crate::layout::header::{Header, PAGE_BYTES};
 use crate::layout::stride::Stride;
 use crate::read::source::Source;
 
@@ -60,6 +60,7 @@ pub(crate) fn raw_limit(file_bytes: u64) -> u64 {
 struct Scan<'a> {
     source: &'a Source,
     salt: u64,
+    version: u32,
     blocks: Vec<Found>,
     torn: Vec<Found>,
     /// Sequence, and the records of one block or journal.
@@ -72,10 +73,11 @@ struct Scan<'a> {
 }
 
 /// Reads through the whole file once.
-pub(crate) fn index(source: &Source, salt: u64) -> io::Result<Index> {
+pub(crate) fn index(source: &Source, Header { salt, version, .. }: Header) -> io::Result<Index> {
     let mut scan = Scan {
         source,
         salt,
+        version,
         blocks: Vec::new(),
         torn: Vec::new(),
         catalogs: Vec::new(),
@@ -204,7 +206,7 @@ impl Scan<'_> {
         self.catalogs.sort_by_key(|&(sequence, _)| sequence);
         let mut records = Records::new();
         for (_, raw) in &self.catalogs {
-            if catalog::decode(raw, &mut records).is_none() {
+            if catalog::decode(raw, self.version, &mut records).is_none() {
                 self.damage.torn_blocks += 1;
             }
         }

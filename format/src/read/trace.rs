@@ -134,7 +134,7 @@ impl Trace {
         let mut page = Vec::new();
         let page = source.read(0, PAGE_BYTES as u64, &mut page).map_err(io)?;
         let (header, unsound_copies) = Header::from_page(page)?;
-        let Index { slices: found, records, mut damage } = index(&source, header.salt).map_err(io)?;
+        let Index { slices: found, records, mut damage } = index(&source, header).map_err(io)?;
         damage.skipped_bytes += unsound_copies * 32;
         let blocks = found.iter().map(|found| info(&found.header)).collect();
         let catalog = Catalog::new(records.into_iter());

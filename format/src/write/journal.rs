@@ -4,6 +4,7 @@ use crate::error::Error;
 use crate::layout::block::{BlockHeader, BlockKind, HEADER_BYTES, MAX_RAW_BYTES, extent_bytes, payload_sum};
 use crate::layout::catalog::{self, Records};
 use crate::layout::chunk::{self, CHUNK_HEADER_BYTES, ChunkKind, Chunks};
+use crate::layout::header::FORMAT_VERSION;
 use crate::layout::stride::Stride;
 use crate::write::trace_writer::{SliceBlock, TraceWriter};
 
@@ -132,7 +133,8 @@ impl TraceWriter {
             let mut records = Records::new();
             for chunk in Chunks::new(self.ring.salt(), &journal.header, &payload) {
                 if chunk.kind == ChunkKind::Records {
-                    catalog::decode(chunk.content, &mut records).expect("the writer encoded them");
+                    catalog::decode(chunk.content, FORMAT_VERSION, &mut records)
+                        .expect("the writer encoded them");
                 }
             }
             self.add_catalog(&records)?;

@@ -3,6 +3,7 @@
 use crate::error::{Error, ErrorKind};
 use crate::layout::block::{BlockHeader, BlockKind, HEADER_BYTES, MAX_RAW_BYTES, payload_sum};
 use crate::layout::catalog::{self, Records};
+use crate::layout::header::FORMAT_VERSION;
 use crate::write::thin::{Candidate, Thinner, choose_pair};
 use crate::write::trace_writer::{CatalogBlock, SliceBlock, TraceWriter};
 
@@ -195,7 +196,7 @@ impl TraceWriter {
                 .decompressor
                 .decompress(payload, header.raw_bytes as usize)
                 .map_err(|error| Error::io("cannot read back the catalog", error))?;
-            catalog::decode(&raw, &mut records).ok_or_else(|| {
+            catalog::decode(&raw, FORMAT_VERSION, &mut records).ok_or_else(|| {
                 Error::new(
                     ErrorKind::Io,
                     "the catalog in the file was damaged (let no other program write to it)",

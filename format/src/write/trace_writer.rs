@@ -302,7 +302,7 @@ impl TraceWriter {
             // What the journal holds is older than these records and must not replace them.
             self.close_journal()?;
             let mut records = Records::new();
-            catalog::decode(encoded, &mut records).expect("the writer encoded them");
+            catalog::decode(encoded, FORMAT_VERSION, &mut records).expect("the writer encoded them");
             self.add_catalog(&records)?;
             // Records in an open journal are to count as newer than this block.
             self.renew_empty_journal();
@@ -325,7 +325,7 @@ impl TraceWriter {
     /// When there is no room for all that is pending: how the recording ended, and what it could not see.
     fn say_last_words(&mut self) {
         let mut records = Records::new();
-        catalog::decode(&self.pending, &mut records).expect("the writer encoded them");
+        catalog::decode(&self.pending, FORMAT_VERSION, &mut records).expect("the writer encoded them");
         let mut words = Vec::new();
         for key in [Key::Losses, Key::End] {
             if let Some(record) = records.get(&key) {

@@ -97,8 +97,6 @@ pub fn site(id: u32) -> Site {
         address: 0x5555_0000_0000 + u64::from(id) * 0x40,
         module: None,
         stack: None,
-        first_seen_ns: u64::from(id),
-        is_wrapper: false,
     }
 }
 

@@ -200,12 +200,12 @@ fn sentence(summary: &Summary) -> String {
 fn missed(losses: &Losses) -> String {
     let parts = [
         (losses.unknown_frees, "unknown free", "unknown frees"),
-        (losses.uncounted_calls, "uncounted call", "uncounted calls"),
+        (losses.lost_module_events, "lost module event", "lost module events"),
         (losses.other_site_allocs, "allocation beyond the site table", "allocations beyond the site table"),
         (losses.untracked_allocs, "untracked allocation", "untracked allocations"),
-        (losses.missed_slices, "slice missed", "slices missed"),
+        (losses.missed_slices, "lost slice", "lost slices"),
         (losses.lost_stacks, "lost stack", "lost stacks"),
-        (losses.unrecorded_images, "image not recorded", "images not recorded"),
+        (losses.unrecorded_images, "unrecorded program", "unrecorded programs"),
     ];
     let seen = parts.iter().filter(|(count, ..)| *count > 0);
     seen.map(|(count, one, many)| format!(", {}", units::plural(*count, one, many))).collect()

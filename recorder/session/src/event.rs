@@ -22,8 +22,7 @@ pub struct ModuleEvent {
     pub name_len: AtomicU32,
     /// Runtime address minus link-time address.
     pub load_bias: AtomicU64,
-    /// Address of its dynamic section: lies inside the module.
-    pub dynamic: AtomicU64,
+    _reserved: u64,
     /// One past the last address of the module.
     pub end: AtomicU64,
     /// Bytes of `build_id` in use; 0: the module has none.

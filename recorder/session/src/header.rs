@@ -62,8 +62,6 @@ pub struct Header {
 
     /// Frees of addresses that no hook ever handed out.
     pub unknown_frees: AtomicU64,
-    /// Calls before the session was attached, or while this thread was inside the recorder.
-    pub uncounted_calls: AtomicU64,
     /// Allocations whose site found no place in the site table.
     pub other_site_allocs: AtomicU64,
     /// Allocations that found no place in the side table.

@@ -35,7 +35,7 @@ pub mod wrapper;
 
 macro_rules! version {
     () => {
-        7
+        8
     };
 }
 

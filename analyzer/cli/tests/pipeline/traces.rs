@@ -201,7 +201,6 @@ impl Draft {
                 period_ticks: self.ticks_per_slice,
                 machine: "x86_64".into(),
                 recorder: "0.1.0".into(),
-                max_sites: 1 << 20,
             }),
             Record::Module(Module {
                 id: module,
@@ -236,8 +235,6 @@ impl Draft {
                 address: frames.first().map_or(0, |frame| frame.address),
                 module: frames.first().and_then(|frame| frame.module),
                 stack: is_stack.then_some(StackId(id)),
-                first_seen_ns: 0,
-                is_wrapper: false,
             }));
             records.extend(site.survivors.as_ref().map(|epochs| self.survivors(SiteId(id), epochs)));
         }

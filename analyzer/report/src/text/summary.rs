@@ -128,7 +128,8 @@ pub(crate) fn missed(summary: &Summary) -> String {
     let parts = [
         (summary.unknown_frees, "unknown free", "unknown frees"),
         (summary.lost_slices, "lost slice", "lost slices"),
-        (summary.uncounted_allocs, "uncounted call", "uncounted calls"),
+        (summary.untracked_allocs, "untracked allocation", "untracked allocations"),
+        (summary.lost_module_events, "lost module event", "lost module events"),
         (summary.other_site_allocs, "allocation beyond the site table", "allocations beyond the site table"),
         (summary.lost_stacks, "lost stack", "lost stacks"),
         (summary.unrecorded_images, "unrecorded program", "unrecorded programs"),

@@ -3,7 +3,6 @@
 use super::Recording;
 use crate::recording::modules::Event;
 use crate::recording::stacks::NewStack;
-use crate::rules::publisher::is_step;
 use crate::sys::process;
 use edleak_format::{Error, ModuleId, Record, Site, SiteId, SiteKind, Stack};
 use edleak_session::event::{LOADED, MAX_EVENTS, ModuleEvent};
@@ -69,7 +68,7 @@ impl Recording {
             let info = &self.session.infos()[id as usize];
             let address = info.address.load(Ordering::Acquire);
             if id == OTHER {
-                self.record_site(id, SiteKind::Other, 0, None, now_ns)?;
+                self.record_site(id, SiteKind::Other, 0, None)?;
                 continue;
             }
             if address == 0 {
@@ -83,7 +82,7 @@ impl Recording {
                 self.look_at_map(now_ns)?;
                 module = self.modules.at(address, events);
             }
-            self.record_site(id, SiteKind::Caller, address, module, now_ns)?;
+            self.record_site(id, SiteKind::Caller, address, module)?;
         }
         Ok(())
     }
@@ -94,11 +93,9 @@ impl Recording {
         kind: SiteKind,
         address: u64,
         module: Option<ModuleId>,
-        now_ns: u64,
     ) -> Result<(), Error> {
         // It may have been met while the tables that say what to do there were being replaced.
         self.publisher.tell(&self.session, address);
-        let is_wrapper = is_step(self.publisher.action_at(address));
         if module.is_some() && module == self.image {
             self.image_sites.push((id - OTHER) as usize);
         }
@@ -109,8 +106,6 @@ impl Recording {
             address,
             module,
             stack: None,
-            first_seen_ns: now_ns,
-            is_wrapper,
         }))
     }
 
@@ -137,8 +132,6 @@ impl Recording {
                 address: frame.map_or(0, |frame| frame.address),
                 module: frame.and_then(|frame| frame.module),
                 stack: Some(stack_id),
-                first_seen_ns: now_ns,
-                is_wrapper: false,
             }))?;
         }
         Ok(())

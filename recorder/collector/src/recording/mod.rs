@@ -26,7 +26,7 @@ use edleak_format::{
     Children, Counters, End, EndReason, Error, ErrorKind, Losses, ModuleId, Record, Site, SiteId, SiteKind,
     SliceHeader, Start, TraceWriter,
 };
-use edleak_session::site::{MAX_SITES, OTHER};
+use edleak_session::site::OTHER;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
@@ -154,7 +154,6 @@ impl Recording {
             period_ticks: schedule.period_ticks(),
             machine: "x86_64".into(),
             recorder: env!("CARGO_PKG_VERSION").into(),
-            max_sites: MAX_SITES as u32,
         }))?;
         for loaded in modules.all() {
             writer.record(&Record::Module(loaded.module.clone()))?;
@@ -391,8 +390,6 @@ impl Recording {
             address: 0,
             module: None,
             stack: None,
-            first_seen_ns: 0,
-            is_wrapper: false,
         }))
     }
 
@@ -481,7 +478,7 @@ impl Recording {
         let header = self.session.header();
         let losses = Losses {
             unknown_frees: header.unknown_frees.load(Ordering::Relaxed),
-            uncounted_calls: header.uncounted_calls.load(Ordering::Relaxed),
+            lost_module_events: u64::from(header.events_lost.load(Ordering::Relaxed)),
             other_site_allocs: header.other_site_allocs.load(Ordering::Relaxed),
             untracked_allocs: header.untracked_allocs.load(Ordering::Relaxed),
             lost_stacks: header.lost_stacks.load(Ordering::Relaxed),

@@ -12,7 +12,6 @@ use crate::sys::shm::Session;
 use crate::watch::request::{RequestRange, WatchSet};
 use edleak_binary::file::{Elf, FileBytes};
 use edleak_session::caller;
-use edleak_session::rule::Kind;
 use edleak_session::site::{Action, SiteSlot};
 use edleak_session::stack::{MAX_ROWS, MAX_TABLES};
 use edleak_session::wrapper::MAX_RANGES;
@@ -419,9 +418,4 @@ pub fn slot_of(session: &Session, address: u64) -> Option<&SiteSlot> {
 fn change(session: &Session, address: u64, slot: &SiteSlot, action: Action) {
     slot.set_action(action);
     caller::withdraw(session.callers(), address);
-}
-
-/// Whether an action steps over its caller.
-pub fn is_step(action: Action) -> bool {
-    action.as_step().is_some_and(|rule| matches!(rule.kind(), Kind::Sp | Kind::Fp))
 }

@@ -314,7 +314,6 @@ fn write_event(header: &Header, kind: u32, link_map: &LinkMap, end: usize) {
     };
     event.build_id_len.store(build_id_len, Ordering::Relaxed);
     event.load_bias.store(link_map.bias as u64, Ordering::Relaxed);
-    event.dynamic.store(link_map.dynamic as u64, Ordering::Relaxed);
     event.kind.store(kind, Ordering::Release);
     header.events_written.store(written.wrapping_add(1), Ordering::Release);
 }
