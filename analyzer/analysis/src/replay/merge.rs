@@ -173,8 +173,6 @@ mod tests {
             address,
             module: module.map(ModuleId),
             stack: None,
-            first_seen_ns: 0,
-            is_wrapper: false,
         }
     }
 
