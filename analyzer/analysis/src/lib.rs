@@ -6,6 +6,7 @@
 //! 3 judge      series to verdicts, by the model; families are settled
 //! 4 gate       what is listed and what fails: class, suppressions, baseline, budget
 //! 5 naming     return addresses to frames, only of sites that may be listed
+//!   profile    who held the memory at one instant, what a range left behind; only if asked
 //! ```
 //!
 //! Each phase borrows the one before and uses nothing of a later one.
@@ -31,10 +32,12 @@ pub mod judge;
 pub mod load;
 pub mod naming;
 pub mod outlook;
+pub mod profile;
 pub mod replay;
 pub mod rewrite;
 pub mod score;
 pub mod site;
+pub mod slices;
 pub mod suppressions;
 pub mod verify;
 

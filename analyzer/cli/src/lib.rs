@@ -1,9 +1,12 @@
 //! edleak-analyze: arguments and exit codes: 0 no leak, 1 leaks, 2 undecided, 3 error. The program is `bin/edleak-analyze.rs`.
 
+mod profile;
+
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use edleak_analysis::baseline::Baseline;
 use edleak_analysis::diff::Diff;
+use edleak_analysis::findings::Findings;
 use edleak_analysis::gate::{Policy, too_little};
 use edleak_analysis::history::{History, HistoryOptions};
 use edleak_analysis::load::{self, LoadOptions, Recording};
@@ -80,6 +83,8 @@ enum Command {
         #[command(flatten)]
         symbols: SymbolArgs,
     },
+    /// Say who held the memory at an instant, who allocates most, who frees at once, or what a range of time left behind.
+    Profile(profile::ProfileArgs),
     /// Say what of a trace is sound (exits 1 if something is damaged).
     Verify {
         /// The traces.
@@ -159,6 +164,8 @@ struct AnalyzeArgs {
     #[arg(long, value_name = "TEXT")]
     title: Option<String>,
     #[command(flatten)]
+    span: profile::SpanArgs,
+    #[command(flatten)]
     symbols: SymbolArgs,
 }
 
@@ -202,6 +209,8 @@ enum Format {
     Sarif,
     /// Annotations in a GitHub workflow.
     Github,
+    /// A gzipped profile for `go tool pprof`; with `--at`, or `--from` and `--to`, of an instant or a range.
+    Pprof,
     /// A page to look at: one file, needs no server and no network (`-o report.html`).
     Html,
 }
@@ -232,6 +241,7 @@ pub fn main() -> ExitCode {
     let code = match cli.command {
         None => run_analyze(&cli.analyze),
         Some(Command::Diff { before, after, format, symbols }) => run_diff(&before, &after, format, symbols),
+        Some(Command::Profile(args)) => profile::run(&args),
         Some(Command::Verify { traces }) => run_verify(&traces),
         Some(Command::Embed { trace, output, symbols }) => run_embed(&trace, output.as_deref(), symbols),
         Some(Command::Anonymize { trace, output, key }) => run_anonymize(&trace, &output, key.as_deref()),
@@ -278,6 +288,11 @@ fn run_analyze(args: &AnalyzeArgs) -> Result<u8> {
     if args.traces.iter().filter(|trace| trace.as_os_str() == "-").count() > 1 {
         bail!("stdin can be read once (save it to a file, and name that)");
     }
+    args.span.only_for(args.format)?;
+    if args.format == Format::Pprof {
+        profile::refuse_several(&args.traces)?;
+        profile::refuse_terminal(args.output.as_deref())?;
+    }
     let symbolizer = args.symbols.symbolizer();
     let model = match args.model {
         ModelArg::Growth => Model::Growth,
@@ -291,7 +306,8 @@ fn run_analyze(args: &AnalyzeArgs) -> Result<u8> {
             ClassArg::Exp => Class::Exp,
         },
         strict: args.strict,
-        all: args.all,
+        // A profile names every site.
+        all: args.all || args.format == Format::Pprof,
         budget_bytes_per_s: args.budget,
         baseline: args.baseline.as_deref().map(|path| read_baseline(path, model, &symbolizer)).transpose()?,
         suppressions: args.suppressions.as_deref().map(read_suppressions).transpose()?.unwrap_or_default(),
@@ -307,8 +323,8 @@ fn run_analyze(args: &AnalyzeArgs) -> Result<u8> {
             Ok((recording, mut analysis)) => {
                 if is_html {
                     name_the_rest(&mut analysis, &recording, &symbolizer);
-                    let options =
-                        HistoryOptions { instants: html::INSTANTS, packed_bytes: html::PACKED_BYTES };
+                }
+                if let Some(options) = args.format.history() {
                     analysis.history = Some(Box::new(History::of(&recording, &analysis, options)));
                 }
                 recordings.push(recording);
@@ -335,7 +351,8 @@ fn run_analyze(args: &AnalyzeArgs) -> Result<u8> {
     };
     complain(&symbolizer);
     let is_terminal = args.output.is_none() && io::stdout().is_terminal();
-    write_out(args.output.as_deref(), |out| args.exporter(is_terminal, failures).export(&report, out))?;
+    let exporter = args.exporter(&recordings, &analyses, is_terminal, failures)?;
+    write_out(args.output.as_deref(), |out| exporter.export(&report, out))?;
     Ok(match (has_failed, args.exit_zero) {
         (true, _) => EXIT_ERROR,
         (false, true) => 0,
@@ -478,9 +495,15 @@ impl SymbolArgs {
 
 impl AnalyzeArgs {
     /// `failures` say which traces could not be read.
-    fn exporter(&self, is_terminal: bool, failures: Vec<String>) -> Box<dyn Exporter> {
+    fn exporter(
+        &self,
+        recordings: &[Recording],
+        analyses: &[Findings],
+        is_terminal: bool,
+        failures: Vec<String>,
+    ) -> Result<Box<dyn Exporter>> {
         use Format as F;
-        match self.format {
+        Ok(match self.format {
             F::Text => Box::new(Text { style: Style::of_environment(is_terminal) }),
             F::Json => Box::new(Json),
             F::Series => Box::new(SeriesLines),
@@ -488,7 +511,20 @@ impl AnalyzeArgs {
             F::Junit => Box::new(Junit),
             F::Sarif => Box::new(Sarif { root: source_root() }),
             F::Github => Box::new(Github { root: source_root() }),
+            F::Pprof => Box::new(profile::pprof(&recordings[0], &analyses[0], self)?),
             F::Html => Box::new(Html { title: self.title.clone(), failures }),
+        })
+    }
+}
+
+impl Format {
+    /// How much of every site's history the format prints.
+    fn history(self) -> Option<HistoryOptions> {
+        match self {
+            Self::Html => Some(HistoryOptions { instants: html::INSTANTS, packed_bytes: html::PACKED_BYTES }),
+            // The peaks alone.
+            Self::Json => Some(HistoryOptions { instants: 1, packed_bytes: 0 }),
+            _ => None,
         }
     }
 }

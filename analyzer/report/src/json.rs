@@ -9,10 +9,12 @@ use edleak_analysis::baseline::FORMAT_VERSION;
 use edleak_analysis::findings::{Findings, Header, Summary};
 use edleak_analysis::frame::{GENERATED_NAME, frames};
 use edleak_analysis::gate::{Outcome, RuleUse, outcome, too_little};
+use edleak_analysis::history::Peak;
 use edleak_analysis::site::{JudgedSite, Kind, SiteLabel, Standing};
 use edleak_model::classify::{Confidence, Verdict};
 use edleak_model::growth_kind::ProcessGrowth;
 use serde::Serialize;
+use std::collections::HashMap;
 use std::io::{self, Write};
 
 /// The JSON exporter.
@@ -149,6 +151,9 @@ struct SiteJson<'a> {
     allocated_bytes: Option<u64>,
     freed_bytes: Option<u64>,
     curve: Vec<u64>,
+    /// The most live bytes of all slices, and when.
+    peak_bytes: Option<u64>,
+    peak_s: Option<f64>,
     survivors: Vec<SurvivorJson>,
     addresses: u64,
     stack_cut: bool,
@@ -165,7 +170,7 @@ struct LeakFactorJson {
 
 #[derive(Serialize)]
 #[serde(untagged)]
-enum LabelJson<'a> {
+pub(crate) enum LabelJson<'a> {
     Number(u64),
     Text(&'a str),
 }
@@ -179,7 +184,7 @@ struct SurvivorJson {
 }
 
 #[derive(Serialize)]
-struct FrameJson<'a> {
+pub(crate) struct FrameJson<'a> {
     address: String,
     module: Option<&'a str>,
     build_id: Option<&'a str>,
@@ -206,6 +211,8 @@ impl<'a> TraceJson<'a> {
             machine,
             is_replaced: _, // in `end` and `too_little`, in words
         } = &analysis.header;
+        let histories = analysis.history.iter().flat_map(|history| &history.sites);
+        let peaks: HashMap<&SiteLabel, Peak> = histories.map(|known| (&known.label, known.peak)).collect();
         Self {
             trace: HeaderJson {
                 source: &analysis.source,
@@ -227,7 +234,10 @@ impl<'a> TraceJson<'a> {
                 blocks: analysis.summary.damaged_blocks,
                 bytes: analysis.summary.damaged_bytes,
             },
-            sites: report.with_parts(analysis).map(SiteJson::of).collect(),
+            sites: report
+                .with_parts(analysis)
+                .map(|site| SiteJson::of(site, peaks.get(&site.label).copied()))
+                .collect(),
         }
     }
 }
@@ -297,7 +307,7 @@ impl<'a> From<&'a SiteLabel> for LabelJson<'a> {
 }
 
 impl<'a> SiteJson<'a> {
-    fn of(site: &'a JudgedSite) -> Self {
+    fn of(site: &'a JudgedSite, peak: Option<Peak>) -> Self {
         let (judgement, totals) = (&site.judgement, &site.totals);
         let survivor = |s: &edleak_analysis::site::Survivor| SurvivorJson {
             from_s: s.from_s,
@@ -343,6 +353,8 @@ impl<'a> SiteJson<'a> {
             freed_bytes: totals.freed_bytes,
             // Means of buckets; a float to integer cast saturates.
             curve: site.levels.at(CURVE_COLUMNS).iter().map(|bytes| bytes.round() as u64).collect(),
+            peak_bytes: peak.map(|peak| peak.live_bytes),
+            peak_s: peak.map(|peak| peak.at_s),
             survivors: site.survivors.iter().map(survivor).collect(),
             addresses: site.addresses,
             stack_cut: site.is_stack_cut,
@@ -352,7 +364,7 @@ impl<'a> SiteJson<'a> {
 }
 
 impl<'a> FrameJson<'a> {
-    fn of(frame: edleak_analysis::frame::SiteFrame<'a>) -> Self {
+    pub(crate) fn of(frame: edleak_analysis::frame::SiteFrame<'a>) -> Self {
         let address = frame.address;
         Self {
             address: format!("{:#x}", address.address),
@@ -377,7 +389,7 @@ fn kind_name(kind: Kind) -> &'static str {
 }
 
 /// The word of the contract.
-pub(super) fn verdict_name(verdict: Verdict) -> &'static str {
+pub(crate) fn verdict_name(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Leak => "leak",
         Verdict::NoLeak => "no-leak",

@@ -7,6 +7,8 @@ pub mod github;
 pub mod html;
 pub mod json;
 pub mod junit;
+pub mod pprof;
+pub mod profile;
 pub mod sarif;
 pub mod series;
 pub mod text;

@@ -7,6 +7,8 @@ mod names;
 mod style;
 pub(crate) mod summary;
 
+pub(crate) use names::fitted;
+pub(crate) use style::columns;
 pub use style::{Style, fill, printable};
 
 use super::{CURVE_COLUMNS, Exporter, Report, why};
@@ -17,7 +19,7 @@ use edleak_analysis::site::{JudgedSite, SiteLabel, Standing};
 use edleak_model::classify::Confidence;
 use edleak_text::units;
 use std::io::{self, Write};
-use style::{Ink, columns};
+use style::Ink;
 
 /// Columns of a line.
 pub const WIDTH: usize = 80;

@@ -4,6 +4,7 @@ mod bits;
 mod cli;
 mod formats;
 mod gates;
+mod profile;
 mod programs;
 mod text;
 mod traces;

@@ -51,7 +51,7 @@ pub(super) fn plain(name: &str) -> String {
 
 /// The name in at most `width` columns: first without parameters, then without template arguments, innermost first; what is too
 /// long even then is cut in its middle.
-pub(super) fn fitted(style: Style, name: &str, width: usize) -> String {
+pub(crate) fn fitted(style: Style, name: &str, width: usize) -> String {
     let mut name: Vec<char> = plain(name).chars().collect();
     let ellipsis: Vec<char> = style.ellipsis().chars().collect();
     let is_parameters = |group: &Group| group.depth == 0 && group.opens_with == '(';

@@ -1,0 +1,242 @@
+//! A memory profile of a trace: which site held how much at one instant, or what a range of time did.
+//!
+//! The instant is a slice, and its counters are exact. A range goes from the newest slice at its start to the newest slice at its end; all
+//! figures of a range are differences of these two slices. The rows add up to the total to the byte, because an allocation is counted
+//! at its site or at one of its stacks and nowhere else.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::findings::Findings;
+use crate::site::SiteLabel;
+use crate::slices::{Slices, counters_at};
+use edleak_format::{Counters, SiteId, Trace};
+use edleak_text::units;
+
+/// The instant of a profile.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum At {
+    /// The slice with the most live bytes.
+    Peak,
+    /// The last slice.
+    #[default]
+    End,
+    /// The newest slice at this time, nanoseconds since the recording began.
+    Time(u64),
+}
+
+/// What part of a trace a profile is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Span {
+    /// One instant; everything since the start is counted up to it.
+    Instant(At),
+    /// From one time to another, nanoseconds since the recording began. An end that is not given is that of the record.
+    Range {
+        /// The start.
+        from_ns: Option<u64>,
+        /// The end.
+        to_ns: Option<u64>,
+    },
+}
+
+/// By which figure sites are ranked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// Live bytes; in a range, live bytes more than at its start.
+    Live,
+    /// Bytes allocated.
+    Allocated,
+    /// Live allocations; in a range, live allocations more than at its start.
+    Count,
+    /// Allocations that were freed before the next slice.
+    Churn,
+}
+
+/// What was counted at one site, or at all. Live figures of a range are differences and may be negative.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Figures {
+    /// Live bytes.
+    pub live_bytes: i128,
+    /// Live allocations.
+    pub live_count: i128,
+    /// Bytes allocated.
+    pub allocated_bytes: u64,
+    /// Allocations.
+    pub allocs: u64,
+    /// Bytes freed.
+    pub freed_bytes: u64,
+    /// Frees.
+    pub frees: u64,
+    /// Allocations that were freed before the next slice: at least so many.
+    pub temporary_allocs: u64,
+    /// Their bytes: at least so many.
+    pub temporary_bytes: u64,
+}
+
+/// One site of a profile.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Row {
+    /// Its index in [`Findings::sites`].
+    pub site: usize,
+    /// What was counted there.
+    pub figures: Figures,
+}
+
+/// A moment of the record as slices show it.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Moment {
+    /// Seconds since the recording began.
+    pub time_s: f64,
+    /// The distance of slices around it, in seconds: something shorter is not seen.
+    pub precision_s: f64,
+}
+
+/// A profile.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Profile {
+    /// What was asked.
+    pub span: Span,
+    /// By which figure the rows are ranked.
+    pub order: Order,
+    /// The start of a range; `None` for an instant, which counts from the start of the record.
+    pub from: Option<Moment>,
+    /// The instant, or the end of a range.
+    pub to: Moment,
+    /// All sites together.
+    pub total: Figures,
+    /// Every site that counted anything, by the falling figure asked for; ties in the order of their label.
+    pub rows: Vec<Row>,
+}
+
+impl Figures {
+    fn between(before: &Counters, after: &Counters) -> Self {
+        let live = |of: fn(&Counters) -> u64| i128::from(of(after)) - i128::from(of(before));
+        Self {
+            live_bytes: live(Counters::live_bytes),
+            live_count: live(Counters::live_count),
+            allocated_bytes: after.allocated_bytes.saturating_sub(before.allocated_bytes),
+            allocs: after.allocs.saturating_sub(before.allocs),
+            freed_bytes: after.freed_bytes.saturating_sub(before.freed_bytes),
+            frees: after.frees.saturating_sub(before.frees),
+            temporary_allocs: 0,
+            temporary_bytes: 0,
+        }
+    }
+
+    /// Adds the figures of another site.
+    pub fn add(&mut self, other: &Self) {
+        self.live_bytes = self.live_bytes.saturating_add(other.live_bytes);
+        self.live_count = self.live_count.saturating_add(other.live_count);
+        self.allocated_bytes = self.allocated_bytes.saturating_add(other.allocated_bytes);
+        self.allocs = self.allocs.saturating_add(other.allocs);
+        self.freed_bytes = self.freed_bytes.saturating_add(other.freed_bytes);
+        self.frees = self.frees.saturating_add(other.frees);
+        self.temporary_allocs = self.temporary_allocs.saturating_add(other.temporary_allocs);
+        self.temporary_bytes = self.temporary_bytes.saturating_add(other.temporary_bytes);
+    }
+
+    /// The figure that `order` ranks by.
+    pub fn by(&self, order: Order) -> i128 {
+        match order {
+            Order::Live => self.live_bytes,
+            Order::Allocated => self.allocated_bytes.into(),
+            Order::Count => self.live_count,
+            Order::Churn => self.temporary_allocs.into(),
+        }
+    }
+}
+
+impl Profile {
+    /// The profile of a trace and its findings.
+    ///
+    /// # Errors
+    /// `Value` if a time lies outside the record or a range is empty; `Unreadable` if the trace has no slice.
+    pub fn of(trace: &Trace, findings: &Findings, span: Span, order: Order) -> Result<Profile> {
+        let whole = Slices::of(trace, 0..=u64::MAX);
+        if whole.instants().is_empty() {
+            return Err(Error::new(
+                ErrorKind::Unreadable,
+                "the trace holds no slice, so there is nothing to profile (record the program again)",
+            ));
+        }
+        let (first, last) = bounds(&whole, span)?;
+        // Temporary allocations are a matter of every slice in between, so a part of the record is read again.
+        let tick = |index: usize| whole.instants()[index].tick;
+        let is_whole = first.is_none() && last + 1 == whole.instants().len();
+        let part = match is_whole {
+            true => None,
+            false => Some(Slices::of(trace, first.map_or(0, tick)..=tick(last))),
+        };
+        let slices = part.as_ref().unwrap_or(&whole);
+        let before = first.map(|first| counters_at(trace, tick(first))).unwrap_or_default();
+        let after = counters_at(trace, tick(last));
+        let at = |counters: &[Counters], id: usize| counters.get(id).copied().unwrap_or(Counters::ZERO);
+
+        let mut total = Figures::default();
+        let mut rows = Vec::new();
+        for (site, judged) in findings.sites.iter().enumerate() {
+            let SiteLabel::Number(number) = judged.label else { continue };
+            let Ok(id) = u32::try_from(number) else { continue };
+            let mut figures = Figures::between(&at(&before, id as usize), &at(&after, id as usize));
+            let temporary = slices.temporaries(SiteId(id));
+            figures.temporary_allocs = temporary.allocs;
+            figures.temporary_bytes = temporary.bytes;
+            if figures != Figures::default() {
+                total.add(&figures);
+                rows.push(Row { site, figures });
+            }
+        }
+        let label = |row: &Row| &findings.sites[row.site].label;
+        rows.sort_by(|a, b| {
+            b.figures.by(order).cmp(&a.figures.by(order)).then_with(|| label(a).cmp(label(b)))
+        });
+        let moment = |index: usize| Moment {
+            time_s: whole.instants()[index].time_ns as f64 / 1e9,
+            precision_s: whole.precision_ns(index) as f64 / 1e9,
+        };
+        Ok(Profile { span, order, from: first.map(moment), to: moment(last), total, rows })
+    }
+}
+
+/// The slices that a span begins and ends with.
+fn bounds(slices: &Slices, span: Span) -> Result<(Option<usize>, usize)> {
+    let instants = slices.instants();
+    let (start_ns, end) = (instants[0].time_ns, instants.len() - 1);
+    let end_ns = instants[end].time_ns;
+    let at = |time_ns: u64| match slices.newest_at(time_ns) {
+        Some(index) if time_ns <= end_ns => Ok(index),
+        _ => Err(Error::new(
+            ErrorKind::Value,
+            format!(
+                "{} lies outside the record (give a time from {} to {})",
+                exact(time_ns),
+                exact(start_ns.saturating_add(999_999)),
+                exact(end_ns)
+            ),
+        )),
+    };
+    match span {
+        Span::Instant(At::Peak) => Ok((None, slices.peak().unwrap_or(end))),
+        Span::Instant(At::End) => Ok((None, end)),
+        Span::Instant(At::Time(time_ns)) => Ok((None, at(time_ns)?)),
+        Span::Range { from_ns, to_ns } => {
+            let from = from_ns.map_or(Ok(0), at)?;
+            let to = to_ns.map_or(Ok(end), at)?;
+            if from >= to {
+                return Err(Error::new(
+                    ErrorKind::Value,
+                    format!(
+                        "no two slices lie between {} and {} (give a longer range; slices are {} apart there)",
+                        exact(from_ns.unwrap_or(start_ns)),
+                        exact(to_ns.unwrap_or(end_ns)),
+                        units::duration(slices.precision_ns(to) as f64 / 1e9)
+                    ),
+                ));
+            }
+            Ok((Some(from), to))
+        }
+    }
+}
+
+/// A time to the millisecond, so that a bound that is printed can be given back.
+fn exact(time_ns: u64) -> String {
+    format!("{}.{:03}s", time_ns / 1_000_000_000, time_ns / 1_000_000 % 1000)
+}

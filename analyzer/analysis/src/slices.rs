@@ -1,0 +1,232 @@
+//! The program slice by slice: its totals at every slice, what one slice held, and which allocations did not last to the next.
+//!
+//! The series of `replay` are condensed for the model, and a `history` for a screen. A profile asks about one slice (who held the memory
+//! at the peak) or about all of them (who frees at once what it allocates), so it reads the slices as they are. Blocks are read in
+//! parallel and joined in order of time; memory follows sites and slices, never their product.
+
+use edleak_format::{Counters, SiteId, SliceHeader, SliceVisitor, Trace};
+use rayon::prelude::*;
+use std::ops::RangeInclusive;
+
+/// A site id far beyond the catalog is a forgery and would only cost memory.
+const SLACK: usize = 4;
+/// A damaged catalog must not hide the slices of a sound trace.
+const MIN_ID_LIMIT: usize = 1 << 16;
+
+/// The whole program at one slice.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Instant {
+    /// The slice's tick.
+    pub tick: u64,
+    /// Nanoseconds since the recording began.
+    pub time_ns: u64,
+    /// Counters of all sites together.
+    pub total: Counters,
+    /// RssAnon of the process.
+    pub rss_anon_bytes: u64,
+    /// VmSwap of the process.
+    pub swap_bytes: u64,
+}
+
+/// The allocations of one site that were freed before the next slice: at least so many. Between two slices a site frees more than it
+/// held at the first one only if it frees what it allocated since.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Temporaries {
+    /// Allocations.
+    pub allocs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// All slices of a trace.
+#[derive(Clone, Default, Debug)]
+pub struct Slices {
+    instants: Vec<Instant>,
+    temporaries: Vec<Temporaries>,
+}
+
+impl Slices {
+    /// Reads every slice. Temporary allocations are counted between the slices whose ticks lie in `ticks`.
+    ///
+    /// A block that cannot be read any more is left out: replay has counted it as damage.
+    pub fn of(trace: &Trace, ticks: RangeInclusive<u64>) -> Slices {
+        let limit = id_limit(trace);
+        let mut slices = Slices::default();
+        let mut now: Vec<Counters> = Vec::new();
+        let mut newest_tick = None;
+        let blocks: Vec<usize> = (0..trace.blocks().len()).collect();
+        for window in blocks.chunks(rayon::current_num_threads()) {
+            let read = |&block: &usize| {
+                let mut reader = BlockReader::new(limit, ticks.clone());
+                let _ = trace.replay_block(block, &mut reader);
+                reader
+            };
+            for block in window.par_iter().map(read).collect::<Vec<_>>() {
+                slices.join(block, &mut now, &mut newest_tick, &ticks);
+            }
+        }
+        slices
+    }
+
+    /// The slices, in order of time.
+    pub fn instants(&self) -> &[Instant] {
+        &self.instants
+    }
+
+    /// Those of one site.
+    pub fn temporaries(&self, id: SiteId) -> Temporaries {
+        self.temporaries.get(id.0 as usize).copied().unwrap_or_default()
+    }
+
+    /// The first slice at which the most bytes were live; `None` if there is no slice.
+    pub fn peak(&self) -> Option<usize> {
+        let most = self.instants.iter().map(|instant| instant.total.live_bytes()).max()?;
+        self.instants.iter().position(|instant| instant.total.live_bytes() == most)
+    }
+
+    /// The newest slice that is not after `time_ns`; `None` if there is none.
+    pub fn newest_at(&self, time_ns: u64) -> Option<usize> {
+        self.instants.partition_point(|instant| instant.time_ns <= time_ns).checked_sub(1)
+    }
+
+    /// The distance of slices around this one: the longer of the distances to the slices before and after it. 0 for a single slice.
+    pub fn precision_ns(&self, index: usize) -> u64 {
+        let time = |at: usize| self.instants.get(at).map(|instant| instant.time_ns);
+        let Some(own) = time(index) else { return 0 };
+        let before = index.checked_sub(1).and_then(time).map_or(0, |before| own.saturating_sub(before));
+        let after = time(index + 1).map_or(0, |after| after.saturating_sub(own));
+        before.max(after)
+    }
+
+    fn join(
+        &mut self,
+        block: BlockReader,
+        now: &mut Vec<Counters>,
+        newest_tick: &mut Option<u64>,
+        ticks: &RangeInclusive<u64>,
+    ) {
+        let Some(first) = block.instants.first() else { return };
+        if block.sites.len() > self.temporaries.len() {
+            self.temporaries.resize(block.sites.len(), Temporaries::default());
+            now.resize(block.sites.len(), Counters::ZERO);
+        }
+        let is_inside = newest_tick.is_none_or(|tick| ticks.contains(&tick)) && ticks.contains(&first.tick);
+        for (id, site) in block.sites.iter().enumerate().filter(|(_, site)| site.is_seen) {
+            let known = &mut self.temporaries[id];
+            if is_inside {
+                known.note(&now[id], &site.first);
+            }
+            known.allocs = known.allocs.saturating_add(site.temporaries.allocs);
+            known.bytes = known.bytes.saturating_add(site.temporaries.bytes);
+            now[id] = site.now;
+        }
+        *newest_tick = block.instants.last().map(|instant| instant.tick);
+        self.instants.extend(block.instants);
+    }
+}
+
+impl Temporaries {
+    fn note(&mut self, before: &Counters, after: &Counters) {
+        let at_least = |freed: u64, was: u64, held: u64| freed.saturating_sub(was).saturating_sub(held);
+        let allocs = at_least(after.frees, before.frees, before.live_count());
+        let bytes = at_least(after.freed_bytes, before.freed_bytes, before.live_bytes());
+        self.allocs = self.allocs.saturating_add(allocs);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+}
+
+/// The counters of every site at the newest slice that is not after `tick`, by id.
+pub fn counters_at(trace: &Trace, tick: u64) -> Vec<Counters> {
+    let block = trace.blocks().partition_point(|block| block.first_tick <= tick);
+    let Some(block) = block.checked_sub(1) else { return Vec::new() };
+    let mut counters = CountersAt { tick, limit: id_limit(trace), now: Vec::new() };
+    let _ = trace.replay_block(block, &mut counters);
+    counters.now
+}
+
+fn id_limit(trace: &Trace) -> usize {
+    (SLACK * trace.sites().len()).max(MIN_ID_LIMIT)
+}
+
+struct CountersAt {
+    tick: u64,
+    limit: usize,
+    now: Vec<Counters>,
+}
+
+impl SliceVisitor for CountersAt {
+    fn slice(&mut self, header: &SliceHeader, changed: &[(SiteId, Counters)]) {
+        if header.tick > self.tick {
+            return;
+        }
+        for (id, counters) in changed.iter().filter(|(id, _)| (id.0 as usize) < self.limit) {
+            let id = id.0 as usize;
+            if id >= self.now.len() {
+                self.now.resize(id + 1, Counters::ZERO);
+            }
+            self.now[id] = *counters;
+        }
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+struct SiteInBlock {
+    is_seen: bool,
+    first: Counters,
+    now: Counters,
+    temporaries: Temporaries,
+}
+
+/// One block by itself: its first slice names every site that ever counted anything.
+struct BlockReader {
+    limit: usize,
+    ticks: RangeInclusive<u64>,
+    total: Counters,
+    instants: Vec<Instant>,
+    sites: Vec<SiteInBlock>,
+}
+
+impl BlockReader {
+    fn new(limit: usize, ticks: RangeInclusive<u64>) -> Self {
+        Self { limit, ticks, total: Counters::ZERO, instants: Vec::new(), sites: Vec::new() }
+    }
+}
+
+impl SliceVisitor for BlockReader {
+    fn slice(&mut self, header: &SliceHeader, changed: &[(SiteId, Counters)]) {
+        let newest = self.instants.last().map(|instant| instant.tick);
+        let is_inside =
+            newest.is_some_and(|tick| self.ticks.contains(&tick)) && self.ticks.contains(&header.tick);
+        for (id, counters) in changed.iter().filter(|(id, _)| (id.0 as usize) < self.limit) {
+            let id = id.0 as usize;
+            if id >= self.sites.len() {
+                self.sites.resize(id + 1, SiteInBlock::default());
+            }
+            let site = &mut self.sites[id];
+            replace(&mut self.total, &site.now, counters);
+            if !site.is_seen && newest.is_none() {
+                site.first = *counters;
+            } else if is_inside {
+                site.temporaries.note(&site.now, counters);
+            }
+            site.is_seen = true;
+            site.now = *counters;
+        }
+        self.instants.push(Instant {
+            tick: header.tick,
+            time_ns: header.time_ns,
+            total: self.total,
+            rss_anon_bytes: header.rss_anon_bytes,
+            swap_bytes: header.swap_bytes,
+        });
+    }
+}
+
+/// Exchanges one site's part of a sum. Counters of a hostile target may be anything, so the sums wrap.
+fn replace(total: &mut Counters, was: &Counters, is: &Counters) {
+    let exchange = |sum: &mut u64, was: u64, is: u64| *sum = sum.wrapping_sub(was).wrapping_add(is);
+    exchange(&mut total.allocated_bytes, was.allocated_bytes, is.allocated_bytes);
+    exchange(&mut total.allocs, was.allocs, is.allocs);
+    exchange(&mut total.freed_bytes, was.freed_bytes, is.freed_bytes);
+    exchange(&mut total.frees, was.frees, is.frees);
+}

@@ -1,0 +1,58 @@
+//! A memory profile as text and as JSON: who held the memory, who allocates most, who frees at once.
+
+mod json;
+mod text;
+mod tree;
+
+use edleak_analysis::findings::Findings;
+use edleak_analysis::profile::{At, Order, Profile, Span};
+use edleak_text::units;
+
+/// A profile and the analysis whose sites it ranks.
+#[derive(Clone, Copy, Debug)]
+pub struct ProfileReport<'a> {
+    /// The analysis; its sites are symbolized.
+    pub analysis: &'a Findings,
+    /// The profile.
+    pub profile: &'a Profile,
+    /// At most this many sites.
+    pub top: Option<usize>,
+}
+
+/// The word of the contract.
+fn order_name(order: Order) -> &'static str {
+    match order {
+        Order::Live => "live",
+        Order::Allocated => "allocated",
+        Order::Count => "count",
+        Order::Churn => "churn",
+    }
+}
+
+impl ProfileReport<'_> {
+    /// The instant or the range in words: `at the peak, 3.2 s of 8 s`.
+    fn when(&self) -> String {
+        let (to, length) = (self.profile.to.time_s, self.analysis.header.duration_s);
+        let of = |what: &str| format!("{what}, {} of {}", units::duration(to), units::duration(length));
+        match (self.profile.span, &self.profile.from) {
+            (Span::Range { .. }, Some(from)) => {
+                format!("from {} to {}", units::duration(from.time_s), units::duration(to))
+            }
+            (Span::Instant(At::Peak), _) => of("at the peak"),
+            (Span::Instant(At::Time(_)), _) => format!("at {}", of("").trim_start_matches(", ")),
+            _ => of("at the end"),
+        }
+    }
+
+    /// How precise the times are, in one line.
+    fn precision(&self) -> String {
+        let precision_s =
+            self.profile.from.map_or(0.0, |from| from.precision_s).max(self.profile.to.precision_s);
+        match precision_s > 0.0 {
+            true => {
+                format!("slices are {} apart there: a shorter peak is not seen", units::duration(precision_s))
+            }
+            false => "the trace holds a single slice".into(),
+        }
+    }
+}
