@@ -9,6 +9,7 @@ packages=(
     gcc g++ clang musl-tools     # the samples, and a musl-linked host
     binutils llvm dwz gdb valgrind libc6-dbg # what symbols, stacks and costs are compared with
     python3-jsonschema python3-rfc3987 # tests/tests/gate.rs: an oracle for reports
+    golang-go                    # tests/tests/pprof.rs: `go tool pprof`, an oracle for profiles
     debuginfod                   # debuginfod-find, which --debuginfod runs
     python3 sqlite3 jq perl bash git redis-server redis-tools # the main end-to-end tests
     bzip2 xz-utils zstd zip unzip cpio file bc m4 make gawk mawk tcl lua5.4 # tests/tests/distro.rs

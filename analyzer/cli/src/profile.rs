@@ -87,8 +87,8 @@ fn parse_at(text: &str) -> Result<At, String> {
 }
 
 fn parse_time(text: &str) -> Result<u64, edleak_text::Error> {
-    // Below a century, so the nanoseconds fit.
-    units::parse_duration(text).map(|time| time.as_nanos() as u64)
+    // A time beyond 584 years lies outside every record.
+    units::parse_duration(text).map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
 }
 
 impl SpanArgs {
