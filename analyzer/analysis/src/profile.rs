@@ -6,6 +6,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::Findings;
+use crate::replay::Merged;
 use crate::site::SiteLabel;
 use crate::slices::{Slices, counters_at};
 use edleak_format::{Counters, SiteId, Trace};
@@ -150,7 +151,8 @@ impl Profile {
     /// # Errors
     /// `Value` if a time lies outside the record or a range is empty; `Unreadable` if the trace has no slice.
     pub fn of(trace: &Trace, findings: &Findings, span: Span, order: Order) -> Result<Profile> {
-        let whole = Slices::of(trace, 0..=u64::MAX);
+        let merged = Merged::of(trace);
+        let whole = Slices::of(trace, &merged, 0..=u64::MAX);
         if whole.instants().is_empty() {
             return Err(Error::new(
                 ErrorKind::Unreadable,
@@ -163,11 +165,11 @@ impl Profile {
         let is_whole = first.is_none() && last + 1 == whole.instants().len();
         let part = match is_whole {
             true => None,
-            false => Some(Slices::of(trace, first.map_or(0, tick)..=tick(last))),
+            false => Some(Slices::of(trace, &merged, first.map_or(0, tick)..=tick(last))),
         };
         let slices = part.as_ref().unwrap_or(&whole);
-        let before = first.map(|first| counters_at(trace, tick(first))).unwrap_or_default();
-        let after = counters_at(trace, tick(last));
+        let before = first.map(|first| counters_at(trace, &merged, tick(first))).unwrap_or_default();
+        let after = counters_at(trace, &merged, tick(last));
         let at = |counters: &[Counters], id: usize| counters.get(id).copied().unwrap_or(Counters::ZERO);
 
         let mut total = Figures::default();

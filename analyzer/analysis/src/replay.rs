@@ -33,7 +33,7 @@ use edleak_model::series::{Point, Series, SeriesBuilder};
 use family::{Families, FamilyMove};
 use gap::Gap;
 use group::Group;
-pub use merge::Merged;
+pub use merge::{Merged, MergingVisitor};
 use opened::Opened;
 use rayon::prelude::*;
 use std::collections::BTreeSet;

@@ -4,6 +4,7 @@
 //! at the peak) or about all of them (who frees at once what it allocates), so it reads the slices as they are. Blocks are read in
 //! parallel and joined in order of time; memory follows sites and slices, never their product.
 
+use crate::replay::Merged;
 use edleak_format::{Counters, SiteId, SliceHeader, SliceVisitor, Trace};
 use rayon::prelude::*;
 use std::ops::RangeInclusive;
@@ -49,7 +50,7 @@ impl Slices {
     /// Reads every slice. Temporary allocations are counted between the slices whose ticks lie in `ticks`.
     ///
     /// A block that cannot be read any more is left out: replay has counted it as damage.
-    pub fn of(trace: &Trace, ticks: RangeInclusive<u64>) -> Slices {
+    pub fn of(trace: &Trace, merged: &Merged, ticks: RangeInclusive<u64>) -> Slices {
         let limit = id_limit(trace);
         let mut slices = Slices::default();
         let mut now: Vec<Counters> = Vec::new();
@@ -58,7 +59,7 @@ impl Slices {
         for window in blocks.chunks(rayon::current_num_threads()) {
             let read = |&block: &usize| {
                 let mut reader = BlockReader::new(limit, ticks.clone());
-                let _ = trace.replay_block(block, &mut reader);
+                let _ = trace.replay_block(block, &mut merged.visitor(&mut reader));
                 reader
             };
             for block in window.par_iter().map(read).collect::<Vec<_>>() {
@@ -136,11 +137,11 @@ impl Temporaries {
 }
 
 /// The counters of every site at the newest slice that is not after `tick`, by id.
-pub fn counters_at(trace: &Trace, tick: u64) -> Vec<Counters> {
+pub fn counters_at(trace: &Trace, merged: &Merged, tick: u64) -> Vec<Counters> {
     let block = trace.blocks().partition_point(|block| block.first_tick <= tick);
     let Some(block) = block.checked_sub(1) else { return Vec::new() };
     let mut counters = CountersAt { tick, limit: id_limit(trace), now: Vec::new() };
-    let _ = trace.replay_block(block, &mut counters);
+    let _ = trace.replay_block(block, &mut merged.visitor(&mut counters));
     counters.now
 }
 

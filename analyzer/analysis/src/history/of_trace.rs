@@ -2,6 +2,7 @@
 
 use super::{History, HistoryOptions, Instant, PackedBuilder, Peak, SiteHistory, by_importance};
 use crate::findings::Findings;
+use crate::replay::Merged;
 use crate::replay::clock;
 use crate::replay::teardown::judged_grid;
 use crate::site::SiteLabel;
@@ -22,17 +23,18 @@ pub(super) fn history_of(trace: &Trace, analysis: &Findings, options: HistoryOpt
     let tick_s = clock::tick_ns(trace) / 1e9;
     let judged = judged_grid(trace);
     let ticks = instant_ticks(grid.first_tick, grid.stride_ticks, last.last_tick, options.instants);
+    let merged = Merged::of(trace);
     let mut pass = Pass::new(analysis, ticks, tick_s);
     for block in 0..blocks.len() {
         pass.block = block;
         // A block that cannot be read any more was counted when the verdicts were made.
-        let _ = trace.replay_block(block, &mut pass);
+        let _ = trace.replay_block(block, &mut merged.visitor(&mut pass));
     }
     pass.end();
     let mut at_peak =
         AtPeak { tick: pass.peak_tick, index_of: &pass.index_of, live: vec![(0, 0); pass.sites.len()] };
     if pass.peak.live_bytes > 0 {
-        let _ = trace.replay_block(pass.peak_block, &mut at_peak);
+        let _ = trace.replay_block(pass.peak_block, &mut merged.visitor(&mut at_peak));
     }
     let live_at_peak = at_peak.live;
     let sites = analysis.sites.iter().zip(pass.sites).zip(live_at_peak);

@@ -12,7 +12,10 @@
 //!
 //! The site with the lowest id stands for all of them.
 
-use edleak_format::{Epoch, Module, ModuleId, Site, SiteId, SiteKind, StackFrame, Survivors, Trace};
+use edleak_format::{
+    Counters, Epoch, Module, ModuleId, Site, SiteId, SiteKind, SliceHeader, SliceVisitor, StackFrame,
+    Survivors, Trace,
+};
 use std::collections::HashMap;
 
 /// Which sites of a trace are one.
@@ -22,6 +25,43 @@ pub struct Merged {
     root_of: HashMap<SiteId, SiteId>,
     /// All sites that one stands for, itself included, ascending; none for a site that stands for itself alone.
     members: HashMap<SiteId, Vec<SiteId>>,
+}
+
+/// Passes slices on with sites that are one taken together: only the site that stands for them is named, with the sum of their counters.
+#[derive(Debug)]
+pub struct MergingVisitor<'a, V> {
+    merged: &'a Merged,
+    visitor: &'a mut V,
+    /// Counters of the sites that are not alone.
+    now: HashMap<SiteId, Counters>,
+    changed: Vec<(SiteId, Counters)>,
+}
+
+impl<V: SliceVisitor> SliceVisitor for MergingVisitor<'_, V> {
+    fn slice(&mut self, header: &SliceHeader, changed: &[(SiteId, Counters)]) {
+        if self.merged.members.is_empty() {
+            return self.visitor.slice(header, changed);
+        }
+        self.changed.clear();
+        for &(id, counters) in changed {
+            let root = self.merged.root(id);
+            if self.merged.members(root).is_some() {
+                self.now.insert(id, counters);
+                self.changed.push((root, Counters::ZERO));
+            } else {
+                self.changed.push((id, counters));
+            }
+        }
+        self.changed.sort_by_key(|(id, _)| *id);
+        self.changed.dedup_by_key(|(id, _)| *id);
+        for (id, counters) in &mut self.changed {
+            if let Some(members) = self.merged.members(*id) {
+                let of = |member: &SiteId| self.now.get(member).copied().unwrap_or(Counters::ZERO);
+                *counters = members.iter().map(of).fold(Counters::ZERO, Counters::plus);
+            }
+        }
+        self.visitor.slice(header, &self.changed);
+    }
 }
 
 /// Where a frame is, whatever its address.
@@ -71,6 +111,11 @@ impl Merged {
                 self.members.insert(root, group);
             }
         }
+    }
+
+    /// A visitor of one block's slices that sees sites that are one as one.
+    pub fn visitor<'a, V: SliceVisitor>(&'a self, visitor: &'a mut V) -> MergingVisitor<'a, V> {
+        MergingVisitor { merged: self, visitor, now: HashMap::new(), changed: Vec::new() }
     }
 
     /// The site that stands for this one.

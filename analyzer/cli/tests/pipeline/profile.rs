@@ -140,3 +140,17 @@ from the outermost frame inward; sites without recorded stacks stand alone:
     assert_eq!(text, expected);
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
 }
+
+#[test]
+fn one_piece_of_code_at_two_addresses_is_one_row() {
+    let mut draft = hump();
+    // The same offset of the same build, seen as another site.
+    draft.sites[2] = caller(0x1020, "leak", 20, |i| counters(7 * (i + 1), i + 1, 0, 0));
+    let end = profile(&draft, &["--at=end", "--by=allocated"]);
+    assert_eq!(figure(&end, "live_bytes").iter().find(|(name, _)| name == "leak").unwrap().1, 80 * 107);
+    let scratch = Scratch::new();
+    let trace = draft.write(&scratch.path("t.edl"));
+    let report = run([trace.as_os_str(), "--format=json".as_ref(), "--all".as_ref()]).json();
+    let leak = report["sites"].as_array().unwrap().iter().find(|site| site["name"] == "leak").unwrap();
+    assert_eq!((&leak["peak_bytes"], &leak["live_bytes"]), (&json!(80 * 107), &json!(80 * 107)));
+}
