@@ -5,6 +5,7 @@
 //! recording began; addresses are those of the target's address space.
 
 use crate::ids::{ModuleId, SiteId, StackId};
+use crate::memory::MemoryArea;
 use bincode::{Decode, Encode};
 
 /// One record of the catalog.
@@ -29,6 +30,12 @@ pub enum Record {
     End(End),
     /// Child processes that have no trace.
     Children(Children),
+    /// An area of the process's memory that slices have the size of. Since version 3.
+    MemoryArea(MemoryArea),
+    /// An allocator of its own that a module has. Since version 3.
+    Allocator(Allocator),
+    /// Processor time of the process and of its children. Since version 3.
+    CpuTime(CpuTime),
 }
 
 /// What was recorded, and with which clock. The first record of every trace.
@@ -204,6 +211,24 @@ pub struct Losses {
 pub struct Children {
     /// At least so many.
     pub unasked: u64,
+}
+
+/// A module has an allocator of its own, which takes memory from the kernel and not from malloc.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Allocator {
+    /// The module.
+    pub module: ModuleId,
+    /// A function by which it is known.
+    pub symbol: String,
+}
+
+/// Processor time, as /proc has it when the recording ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct CpuTime {
+    /// Of the process itself.
+    pub own_ns: u64,
+    /// Of its children without a trace: those that it has waited for, and those that still ran.
+    pub children_ns: u64,
 }
 
 /// Why a recording ended.

@@ -1,6 +1,7 @@
 //! One slice: the counters of every site at one instant.
 
-use crate::ids::SiteId;
+use crate::ids::{AreaId, SiteId};
+use crate::memory::AreaBytes;
 
 /// What was counted at one site since the recording began.
 ///
@@ -58,6 +59,12 @@ pub struct SliceHeader {
 
 /// Receives the slices of one block, in order.
 pub trait SliceVisitor {
+    /// The areas of memory of the slice that comes next, with absolute values: for the first slice of a block every one that is not
+    /// zero, later those that changed. Not called where there is none.
+    fn memory(&mut self, header: &SliceHeader, changed: &[(AreaId, AreaBytes)]) {
+        let _not_wanted = (header, changed);
+    }
+
     /// One slice. `changed` holds absolute counters, by ascending id; the first call of a block holds every site whose
     /// counters are not zero, later calls those that changed since the slice before.
     fn slice(&mut self, header: &SliceHeader, changed: &[(SiteId, Counters)]);

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use common::{Slices, TempFile, read, site, write};
 use edleak_format::{
-    AddressSymbols, Counters, DEFAULT_CAPACITY_BYTES, End, EndReason, Epoch, Error, Losses, Module, ModuleId,
+    AddressSymbols, Allocator, AreaBytes, AreaId, AreaKind, Columns, Counters, CpuTime,
+    DEFAULT_CAPACITY_BYTES, End, EndReason, Epoch, Error, Losses, MemoryArea, Module, ModuleId,
     ModuleSymbols, Record, Site, SiteId, SiteKind, Stack, StackFrame, StackId, Survivors, SymbolFrame, Trace,
     TraceWriter, rewrite,
 };
@@ -16,10 +17,23 @@ fn golden(name: &str) -> PathBuf {
 }
 
 /// The version that is written now.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
-/// One record of every kind, with every kind of field.
-fn records() -> Vec<Record> {
+/// One record of every kind that a version has, with every kind of field.
+fn records(version: u32) -> Vec<Record> {
+    let mut records = records_of_version_1();
+    if version >= 3 {
+        records.extend([
+            Record::MemoryArea(MemoryArea { id: AreaId(0), kind: AreaKind::Heap, name: String::new() }),
+            Record::MemoryArea(MemoryArea { id: AreaId(3), kind: AreaKind::Named, name: "jit code".into() }),
+            Record::Allocator(Allocator { module: ModuleId(0), symbol: "mi_malloc".into() }),
+            Record::CpuTime(CpuTime { own_ns: 70_000_000, children_ns: 1 << 40 }),
+        ]);
+    }
+    records
+}
+
+fn records_of_version_1() -> Vec<Record> {
     let address = 0x7f00_1234_5678;
     vec![
         Record::Module(Module {
@@ -74,11 +88,25 @@ fn records() -> Vec<Record> {
     ]
 }
 
+/// The areas of memory in all slices.
+const MEMORY: [AreaBytes; 4] = [
+    AreaBytes {
+        mapped_bytes: 8 << 20,
+        resident_bytes: 3 << 20,
+        proportional_bytes: 2 << 20,
+        swapped_bytes: 4096,
+    },
+    AreaBytes::ZERO,
+    AreaBytes::ZERO,
+    AreaBytes { mapped_bytes: 1 << 40, resident_bytes: 0, proportional_bytes: 0, swapped_bytes: 0 },
+];
+
 /// What the golden trace holds: a period that doubles twice, and a last slice off the grid.
 fn fill(writer: &mut TraceWriter) -> Result<Slices, Error> {
     let ticks = (0..500).chain((500..1000).step_by(2)).chain((1000..2000).step_by(4)).chain([2001]);
+    writer.memory(&MEMORY);
     let model = write(writer, 7, ticks)?;
-    records().iter().try_for_each(|record| writer.record(record))?;
+    records(VERSION).iter().try_for_each(|record| writer.record(record))?;
     Ok(model)
 }
 
@@ -90,16 +118,16 @@ fn fresh() -> (TempFile, Slices) {
     (file, model)
 }
 
-fn assert_as_written(trace: &Trace, model: &Slices) {
+fn assert_as_written(trace: &Trace, model: &Slices, version: u32) {
     assert!(trace.damage().is_sound(), "{:?}", trace.damage());
     assert!(read(trace) == *model);
     let grid = trace.grid();
     assert_eq!((grid.stride_ticks, grid.first_tick, grid.points), (4, 0, 501));
     let found = trace.records();
-    for record in records() {
+    for record in records(version) {
         assert!(found.contains(&record), "{record:?}");
     }
-    assert_eq!(found.len(), 7 + 1 + records().len());
+    assert_eq!(found.len(), 7 + 1 + records(version).len());
     assert_eq!(trace.site(SiteId(7)).map(|site| site.kind), Some(SiteKind::Stack));
     assert_eq!(trace.stack(StackId(3)).map(|stack| stack.is_cut), Some(true));
     assert_eq!(trace.module(ModuleId(0)).map(|module| module.path.as_str()), Some("/usr/bin/leaker"));
@@ -116,7 +144,7 @@ fn every_version_is_read_for_ever() {
     for version in 1..=VERSION {
         let trace = Trace::open(&golden(&format!("v{version}.edl"))).expect("the golden trace");
         assert_eq!(trace.format_version(), version);
-        assert_as_written(&trace, &model);
+        assert_as_written(&trace, &model, version);
     }
 }
 
@@ -128,13 +156,27 @@ fn a_trace_of_version_1_is_rewritten_in_the_current_version() {
     rewrite(&old, &file.0, DEFAULT_CAPACITY_BYTES, Some, []).expect("there is room");
     let new = Trace::open(&file.0).expect("a trace");
     assert_eq!((new.format_version(), new.records()), (VERSION, old.records()));
-    assert_as_written(&new, &model);
+    assert_as_written(&new, &model, 1);
+}
+
+#[test]
+fn every_block_begins_with_all_areas_of_memory() {
+    let trace = Trace::open(&golden("v3.edl")).expect("the golden trace");
+    let expected = vec![(AreaId(0), MEMORY[0]), (AreaId(3), MEMORY[3])];
+    let (mut columns, blocks) = (Columns::default(), trace.blocks().len());
+    assert!(blocks > 0);
+    for block in 0..blocks {
+        trace.columns(block, &mut columns).expect("sound");
+        assert_eq!(columns.memory(0), expected);
+        let later = (1..columns.slices()).all(|slice| columns.memory(slice).is_empty());
+        assert!(later, "later slices name what changed, and nothing did");
+    }
 }
 
 #[test]
 fn what_is_written_now_is_read_the_same() {
     let (file, model) = fresh();
-    assert_as_written(&Trace::open(&file.0).expect("a trace"), &model);
+    assert_as_written(&Trace::open(&file.0).expect("a trace"), &model, VERSION);
 }
 
 /// A new version of the format gets a new golden trace beside the old ones:

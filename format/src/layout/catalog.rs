@@ -18,6 +18,9 @@ pub(crate) enum Key {
     Symbols(u32),
     Losses,
     Children,
+    MemoryArea(u32),
+    Allocator(u32),
+    CpuTime,
     End,
 }
 
@@ -32,6 +35,9 @@ impl Key {
             Record::Symbols(symbols) => Key::Symbols(symbols.module.0),
             Record::Losses(_) => Key::Losses,
             Record::Children(_) => Key::Children,
+            Record::MemoryArea(area) => Key::MemoryArea(area.id.0),
+            Record::Allocator(allocator) => Key::Allocator(allocator.module.0),
+            Record::CpuTime(_) => Key::CpuTime,
             Record::End(_) => Key::End,
         }
     }

@@ -12,12 +12,14 @@
 //! Sixteen zero bytes follow the last chunk; anything else there is a torn chunk. A slice is varints: tick, time,
 //! RssAnon, VmSwap, number of changed sites, and for each its id minus the one before minus 1 and the zig-zag
 //! differences of allocations, frees, allocated and freed bytes from the slice before in this journal. The first slice
-//! so holds whole values.
+//! so holds whole values. Where the size of an area of memory has changed, the areas that did follow ([`Areas`]).
 
 use crate::ids::SiteId;
+use crate::layout::areas::Areas;
 use crate::layout::block::{BlockHeader, checksum, u32_at};
 use crate::layout::delta::MAX_SITES;
 use crate::layout::varint::{put, take, unzigzag, zigzag};
+use crate::memory::AreaBytes;
 use crate::slice::{Counters, SliceHeader};
 
 /// Bytes of a chunk before its content, and of the zeros after the last one.
@@ -99,6 +101,8 @@ pub(crate) fn encode_slice(
     header: &SliceHeader,
     counters: &[Counters],
     previous: &[Counters],
+    memory: &[AreaBytes],
+    areas: &mut Areas,
 ) {
     let was = |index: usize| previous.get(index).copied().unwrap_or_default();
     let changed = counters.iter().enumerate().filter(|(index, now)| **now != was(*index)).count();
@@ -119,6 +123,7 @@ pub(crate) fn encode_slice(
         put(out, zigzag(now.allocated_bytes.wrapping_sub(was.allocated_bytes)));
         put(out, zigzag(now.freed_bytes.wrapping_sub(was.freed_bytes)));
     }
+    areas.encode(memory, out);
 }
 
 /// The header of a slice, without its sites.
@@ -131,12 +136,13 @@ pub(crate) fn decode_slice_header(content: &mut &[u8]) -> Option<SliceHeader> {
     })
 }
 
-/// Reads a slice. `table` holds the counters after the slice before and is moved on; `changed` receives those that
+/// Reads a slice. `table` and `areas` hold the values after the slice before and are moved on; `changed` receives the counters that
 /// moved.
 pub(crate) fn decode_slice(
     mut content: &[u8],
     table: &mut Vec<Counters>,
     changed: &mut Vec<(SiteId, Counters)>,
+    areas: &mut Areas,
 ) -> Option<SliceHeader> {
     let header = decode_slice_header(&mut content)?;
     changed.clear();
@@ -158,12 +164,17 @@ pub(crate) fn decode_slice(
         }
         changed.push((SiteId(id as u32), *counters));
     }
+    areas.begin_slice();
+    if !content.is_empty() {
+        areas.decode(&mut content)?;
+    }
     content.is_empty().then_some(header)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::areas::Areas;
     use crate::layout::block::BlockKind;
     use proptest::prelude::*;
 
@@ -174,6 +185,7 @@ mod tests {
         ) {
             let mut previous = Vec::new();
             let (mut table, mut changed, mut content) = (Vec::new(), Vec::new(), Vec::new());
+            let (mut written, mut areas) = (Areas::default(), Areas::default());
             for (tick, slice) in slices.iter().enumerate() {
                 // Sites become more, never fewer; every other one stays as it is.
                 let mut counters = previous.clone();
@@ -186,19 +198,22 @@ mod tests {
                     }
                 }
                 let header = SliceHeader { tick: tick as u64, time_ns: u64::MAX, ..SliceHeader::default() };
-                encode_slice(&mut content, &header, &counters, &previous);
-                prop_assert_eq!(decode_slice(&content, &mut table, &mut changed), Some(header));
+                let memory = [AreaBytes { resident_bytes: tick as u64 / 2 + 1, ..AreaBytes::ZERO }];
+                encode_slice(&mut content, &header, &counters, &previous, &memory, &mut written);
+                prop_assert_eq!(decode_slice(&content, &mut table, &mut changed, &mut areas), Some(header));
+                prop_assert_eq!(areas.changed().len(), usize::from(tick % 2 == 0));
+                prop_assert_eq!(areas.all(), &memory);
                 prop_assert!(changed.iter().all(|(SiteId(id), now)| counters[*id as usize] == *now));
                 let last = counters.iter().rposition(|now| *now != Counters::ZERO).map_or(0, |last| last + 1);
                 prop_assert_eq!(&table[..], &counters[..last.max(table.len())]);
-                prop_assert_eq!(decode_slice(&content[..content.len() - 1], &mut Vec::new(), &mut changed), None);
+                prop_assert_eq!(decode_slice(&content[..content.len() - 1], &mut Vec::new(), &mut changed, &mut areas.clone()), None);
                 previous = counters;
             }
         }
 
         #[test]
         fn no_content_makes_the_decoder_panic(content: Vec<u8>) {
-            let _unsound = decode_slice(&content, &mut Vec::new(), &mut Vec::new());
+            let _unsound = decode_slice(&content, &mut Vec::new(), &mut Vec::new(), &mut Areas::default());
         }
     }
 

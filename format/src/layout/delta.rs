@@ -5,15 +5,18 @@
 //! ```
 //! `header_bytes` and the slice headers are varints. A slice header is: tick (minus the one before; the first minus the
 //! block's `from_tick`), then time, RssAnon and VmSwap as zig-zag differences (time: of the difference), the number of
-//! changed sites, and three bytes with the widths of the five columns, low nibble first.
+//! changed sites, and three bytes with the widths of the five columns, low nibble first. The last nibble is 1 if areas of memory
+//! follow that have changed ([`Areas`]), else 0.
 //!
 //! A column holds one number per changed site: site id minus the one before minus 1, then what [`SiteState`] did not
 //! foresee of allocations, frees, allocated bytes and freed bytes, zig-zag. A column of width w is stored in w planes,
 //! plane j holding byte j of every number. Planes of all slices are joined: all plane 0 of ids, plane 1 of ids, … plane
 //! 7 of freed bytes. So equal things lie together for zstd, and decoding is straight loops without a branch per number.
 
-use crate::ids::SiteId;
+use crate::ids::{AreaId, SiteId};
+use crate::layout::areas::Areas;
 use crate::layout::varint::{put, take, unzigzag, zigzag};
+use crate::memory::AreaBytes;
 use crate::slice::{Counters, SliceHeader, SliceVisitor};
 
 /// Ids at and above this are unsound. It bounds the memory of a reader.
@@ -123,6 +126,10 @@ pub(crate) struct Encoder {
     states: Vec<SiteState>,
     clock: Clock,
     headers: Vec<u8>,
+    /// The areas as they are now, and as the last slice has them.
+    memory: Vec<AreaBytes>,
+    areas: Areas,
+    area_bytes: Vec<u8>,
     planes: [Vec<u8>; COLUMNS * PLANES],
     columns: [Vec<u64>; COLUMNS],
     slices: u32,
@@ -135,6 +142,9 @@ impl Encoder {
             states: Vec::new(),
             clock: Clock::default(),
             headers: Vec::new(),
+            memory: Vec::new(),
+            areas: Areas::default(),
+            area_bytes: Vec::new(),
             planes: [const { Vec::new() }; COLUMNS * PLANES],
             columns: [const { Vec::new() }; COLUMNS],
             slices: 0,
@@ -148,6 +158,8 @@ impl Encoder {
         self.clock = Clock::default();
         self.clock.header.tick = from_tick;
         self.headers.clear();
+        self.memory.clear();
+        self.areas.clear();
         self.planes.iter_mut().for_each(Vec::clear);
         self.slices = 0;
         self.first_tick = from_tick;
@@ -165,6 +177,23 @@ impl Encoder {
     /// Bytes of the payload so far.
     pub(crate) fn raw_bytes(&self) -> usize {
         10 + self.headers.len() + self.planes.iter().map(Vec::len).sum::<usize>()
+    }
+
+    /// The areas of memory from the next slice on.
+    pub(crate) fn memory(&mut self, all: &[AreaBytes]) {
+        self.memory.clear();
+        self.memory.extend_from_slice(all);
+    }
+
+    /// The same, of those that changed.
+    pub(crate) fn memory_changed(&mut self, changed: &[(AreaId, AreaBytes)]) {
+        for &(AreaId(id), bytes) in changed {
+            let index = id as usize;
+            if index >= self.memory.len() {
+                self.memory.resize(index + 1, AreaBytes::ZERO);
+            }
+            self.memory[index] = bytes;
+        }
     }
 
     /// Appends a slice. Sites come by ascending id; one that is as before costs nothing.
@@ -201,7 +230,10 @@ impl Encoder {
             }
         }
         let [ids, allocs, frees, bytes, freed] = widths;
-        self.headers.extend([ids | allocs << 4, frees | bytes << 4, freed]);
+        self.area_bytes.clear();
+        let has_areas = self.areas.encode(&self.memory, &mut self.area_bytes);
+        self.headers.extend([ids | allocs << 4, frees | bytes << 4, freed | u8::from(has_areas) << 4]);
+        self.headers.extend_from_slice(&self.area_bytes);
         self.slices += 1;
     }
 
@@ -234,6 +266,8 @@ pub(crate) struct Plan {
     pub header: SliceHeader,
     pub changes: usize,
     pub widths: [u8; COLUMNS],
+    /// The areas of memory that the slice names.
+    pub areas: Vec<(AreaId, AreaBytes)>,
 }
 
 /// The payload of one block to slices. Its buffers are reused from block to block.
@@ -272,7 +306,11 @@ impl Decoder {
         self.states.fill(SiteState::default());
         for index in 0..self.plans.len() {
             self.slice(index, &mut planes)?;
-            visitor.slice(&self.plans[index].header, &self.changed);
+            let Plan { header, areas, .. } = &self.plans[index];
+            if !areas.is_empty() {
+                visitor.memory(header, areas);
+            }
+            visitor.slice(header, &self.changed);
         }
         u32::try_from(self.plans.len()).ok()
     }
@@ -329,6 +367,7 @@ pub(crate) fn parse_plans(
     plans.clear();
     let mut clock = Clock::default();
     clock.header.tick = from_tick;
+    let mut areas = Areas::default();
     while !headers.is_empty() {
         let was = clock.header;
         let gap = take(&mut headers)?;
@@ -342,7 +381,13 @@ pub(crate) fn parse_plans(
         let changes = usize::try_from(take(&mut headers)?).ok()?;
         let (&[a, b, c], rest) = headers.split_first_chunk::<3>()?;
         headers = rest;
-        let widths = [a & 15, a >> 4, b & 15, b >> 4, c];
+        let widths = [a & 15, a >> 4, b & 15, b >> 4, c & 15];
+        areas.begin_slice();
+        match c >> 4 {
+            0 => {}
+            1 => areas.decode(&mut headers)?,
+            _ => return None,
+        }
         let is_sound = header.tick <= last_tick
             && (gap > 0 || plans.is_empty())
             && changes <= MAX_SITES
@@ -351,7 +396,7 @@ pub(crate) fn parse_plans(
         is_sound.then_some(())?;
         // Where nothing changed no plane has a byte, whatever the widths say; so nothing has to be kept of them.
         let widths = if changes == 0 { [0; COLUMNS] } else { widths };
-        plans.push(Plan { header, changes, widths });
+        plans.push(Plan { header, changes, widths, areas: areas.changed().to_vec() });
         clock = Clock { header, time_step };
     }
     Some(())

@@ -15,7 +15,7 @@
 use crate::error::{Error, ErrorKind};
 
 /// The version this crate writes, and the highest it reads.
-pub(crate) const FORMAT_VERSION: u32 = 2;
+pub(crate) const FORMAT_VERSION: u32 = 3;
 /// Bytes before the first block.
 pub(crate) const PAGE_BYTES: usize = 4096;
 
@@ -132,9 +132,9 @@ mod tests {
         for length in [1, 7, 8, 31, 32, 1024, PAGE_BYTES - 1] {
             assert_eq!(kind(&page[..length]), ErrorKind::TruncatedHeader, "{length} bytes");
         }
-        let newer = Header { version: 3, ..HEADER }.to_page();
-        let error = Header::from_page(&newer).expect_err("version 3");
+        let newer = Header { version: 4, ..HEADER }.to_page();
+        let error = Header::from_page(&newer).expect_err("version 4");
         assert_eq!(error.kind(), ErrorKind::NewerVersion);
-        assert_eq!(error.to_string(), "format 3 is newer than 2 (use a newer edleak-analyze)");
+        assert_eq!(error.to_string(), "format 4 is newer than 3 (use a newer edleak-analyze)");
     }
 }

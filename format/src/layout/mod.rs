@@ -1,5 +1,6 @@
 //! What the bytes mean: the first page, blocks, chunks of the journal, records, slices.
 
+pub(crate) mod areas;
 pub(crate) mod block;
 pub(crate) mod catalog;
 pub(crate) mod chunk;

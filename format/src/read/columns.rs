@@ -4,9 +4,10 @@
 //! every slice needs to know where each slice's part of each plane begins: an offset per slice and plane in use. A plane in
 //! use holds at least one byte of that slice, so the offsets take at most four times the payload.
 
-use crate::ids::SiteId;
+use crate::ids::{AreaId, SiteId};
 use crate::layout::delta::{COLUMNS, Encoder, MAX_SITES, PLANES, Plan, parse_plans};
 use crate::layout::varint::take;
+use crate::memory::AreaBytes;
 use crate::read::tiles::JOIN_STRIDE;
 use crate::slice::{Counters, SliceHeader, SliceVisitor};
 
@@ -34,6 +35,14 @@ impl Columns {
     /// If there is no slice of this index.
     pub fn header(&self, slice: usize) -> &SliceHeader {
         &self.plans[slice].header
+    }
+
+    /// The areas of memory that a slice names: for the first one every area that is not zero, later those that changed.
+    ///
+    /// # Panics
+    /// If there is no slice of this index.
+    pub fn memory(&self, slice: usize) -> &[(AreaId, AreaBytes)] {
+        &self.plans[slice].areas
     }
 
     /// One more than the greatest id of a site in this block.
@@ -131,6 +140,10 @@ pub(crate) struct Encoding {
 }
 
 impl SliceVisitor for Encoding {
+    fn memory(&mut self, _: &SliceHeader, changed: &[(AreaId, AreaBytes)]) {
+        self.encoder.memory_changed(changed);
+    }
+
     fn slice(&mut self, header: &SliceHeader, changed: &[(SiteId, Counters)]) {
         self.encoder.slice(header, changed.iter().copied());
         self.last_tick = header.tick;

@@ -11,12 +11,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{self, Error, ErrorKind};
-use crate::ids::{ModuleId, SiteId, StackId};
+use crate::ids::{AreaId, ModuleId, SiteId, StackId};
+use crate::layout::areas::Areas;
 use crate::layout::block::{ALIGN_BYTES, BlockHeader, BlockKind, HEADER_BYTES, payload_sum, u32_at};
 use crate::layout::catalog::{self, Key, Records};
 use crate::layout::chunk::{self, CHUNK_HEADER_BYTES, ChunkKind, Chunks};
 use crate::layout::delta::Decoder;
 use crate::layout::header::{Header, PAGE_BYTES};
+use crate::memory::AreaBytes;
 use crate::read::index::{Found, inflate, newest_cover, raw_limit};
 use crate::read::source::Source;
 use crate::record::{Children, End, Losses, Module, Record, Site, Stack, Start};
@@ -70,6 +72,7 @@ struct OpenJournal {
     used_bytes: u64,
     chunks: u32,
     table: Vec<Counters>,
+    areas: Areas,
 }
 
 /// The headers of a file at one moment.
@@ -354,7 +357,13 @@ impl GrowingTrace {
         let header = &block.header;
         let mut journal = match self.journal.take().filter(|open| open.sequence == header.sequence) {
             Some(open) => open,
-            None => OpenJournal { sequence: header.sequence, used_bytes: 0, chunks: 0, table: Vec::new() },
+            None => OpenJournal {
+                sequence: header.sequence,
+                used_bytes: 0,
+                chunks: 0,
+                table: Vec::new(),
+                areas: Areas::default(),
+            },
         };
         let mut changed = Vec::new();
         let mut wanted = JOURNAL_READ_BYTES;
@@ -367,11 +376,14 @@ impl GrowingTrace {
                 if chunk.kind == ChunkKind::Records {
                     update.records += self.take_records(chunk.content);
                 } else {
-                    let Some(slice) = chunk::decode_slice(chunk.content, &mut journal.table, &mut changed)
-                    else {
+                    let OpenJournal { table, areas, .. } = &mut journal;
+                    let Some(slice) = chunk::decode_slice(chunk.content, table, &mut changed, areas) else {
                         break;
                     };
                     let mut new = NewSlices::after(self.next_tick, &mut self.known, visitor);
+                    if !areas.changed().is_empty() {
+                        new.memory(&slice, areas.changed());
+                    }
                     new.slice(&slice, &changed);
                     update.slices += new.count;
                     self.next_tick = self.next_tick.max(new.next_tick);
@@ -487,6 +499,13 @@ impl<'a, V: SliceVisitor + ?Sized> NewSlices<'a, V> {
 }
 
 impl<V: SliceVisitor + ?Sized> SliceVisitor for NewSlices<'_, V> {
+    fn memory(&mut self, header: &SliceHeader, changed: &[(AreaId, AreaBytes)]) {
+        // A later slice of the same block names only what changed since; what that leaves out was told before.
+        if header.tick >= self.next_tick {
+            self.visitor.memory(header, changed);
+        }
+    }
+
     fn slice(&mut self, header: &SliceHeader, changed: &[(SiteId, Counters)]) {
         if header.tick < self.next_tick {
             self.carried.extend(changed.iter().copied());

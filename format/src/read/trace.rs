@@ -8,6 +8,7 @@ use zstd::bulk::Decompressor;
 
 use crate::error::{self, Error, ErrorKind};
 use crate::ids::{ModuleId, SiteId, StackId};
+use crate::layout::areas::Areas;
 use crate::layout::block::{BlockHeader, BlockKind, HEADER_BYTES, payload_sum};
 use crate::layout::catalog::Key;
 use crate::layout::chunk::{ChunkKind, Chunks, decode_slice};
@@ -15,11 +16,14 @@ use crate::layout::delta::Decoder;
 use crate::layout::header::{Header, PAGE_BYTES};
 use crate::layout::stride::Grid;
 use crate::lock;
+use crate::memory::MemoryArea;
 use crate::read::columns::Columns;
 use crate::read::index::{Damage, Found, Index, index};
 use crate::read::source::Source;
 use crate::read::tiles::JOIN_STRIDE;
-use crate::record::{Children, End, Losses, Module, ModuleSymbols, Record, Site, Stack, Start, Survivors};
+use crate::record::{
+    Allocator, Children, CpuTime, End, Losses, Module, ModuleSymbols, Record, Site, Stack, Start, Survivors,
+};
 use crate::slice::{Counters, SliceVisitor};
 
 /// A trace that is still written is read into memory first if it is no longer than this.
@@ -56,6 +60,9 @@ struct Catalog {
     end: Option<End>,
     losses: Losses,
     children: Children,
+    areas: Vec<MemoryArea>,
+    allocators: Vec<Allocator>,
+    cpu_time: Option<CpuTime>,
     modules: Vec<Module>,
     sites: Vec<Site>,
     stacks: Vec<Stack>,
@@ -156,6 +163,21 @@ impl Trace {
         &self.catalog.children
     }
 
+    /// The areas of memory that slices have the size of, by ascending id; none before version 3.
+    pub fn memory_areas(&self) -> &[MemoryArea] {
+        &self.catalog.areas
+    }
+
+    /// The allocators that modules bring along, by ascending id of the module.
+    pub fn allocators(&self) -> &[Allocator] {
+        &self.catalog.allocators
+    }
+
+    /// Processor time of the process and its children, if the recorder told.
+    pub fn cpu_time(&self) -> Option<CpuTime> {
+        self.catalog.cpu_time
+    }
+
     /// What the recording could not see.
     pub fn losses(&self) -> &Losses {
         &self.catalog.losses
@@ -210,6 +232,9 @@ impl Trace {
         records.extend(catalog.sites.iter().cloned().map(Record::Site));
         records.extend(catalog.survivors.iter().cloned().map(Record::Survivors));
         records.extend(catalog.symbols.iter().cloned().map(Record::Symbols));
+        records.extend(catalog.areas.iter().cloned().map(Record::MemoryArea));
+        records.extend(catalog.allocators.iter().cloned().map(Record::Allocator));
+        records.extend(catalog.cpu_time.map(Record::CpuTime));
         records.push(Record::Losses(catalog.losses));
         if catalog.children != Children::default() {
             records.push(Record::Children(catalog.children));
@@ -340,12 +365,16 @@ impl Trace {
         visitor: &mut V,
     ) -> Result<(), Error> {
         table.clear();
+        let mut areas = Areas::default();
         let slices = Chunks::new(self.header.salt, header, payload)
             .filter(|chunk| chunk.kind == ChunkKind::Slice)
             .take(header.slices as usize);
         let mut seen = 0;
         for chunk in slices {
-            let Some(slice) = decode_slice(chunk.content, table, changed) else { break };
+            let Some(slice) = decode_slice(chunk.content, table, changed, &mut areas) else { break };
+            if !areas.changed().is_empty() {
+                visitor.memory(&slice, areas.changed());
+            }
             visitor.slice(&slice, changed);
             seen += 1;
         }
@@ -403,6 +432,9 @@ impl Catalog {
                 Record::Symbols(symbols) => catalog.symbols.push(symbols),
                 Record::Losses(losses) => catalog.losses = losses,
                 Record::Children(children) => catalog.children = children,
+                Record::MemoryArea(area) => catalog.areas.push(area),
+                Record::Allocator(allocator) => catalog.allocators.push(allocator),
+                Record::CpuTime(time) => catalog.cpu_time = Some(time),
                 Record::End(end) => catalog.end = Some(end),
             }
         }

@@ -1,6 +1,7 @@
 //! From the journal into sealed blocks: opening one, appending to it, sealing what it holds.
 
 use crate::error::Error;
+use crate::layout::areas::Areas;
 use crate::layout::block::{BlockHeader, BlockKind, HEADER_BYTES, MAX_RAW_BYTES, extent_bytes, payload_sum};
 use crate::layout::catalog::{self, Records};
 use crate::layout::chunk::{self, CHUNK_HEADER_BYTES, ChunkKind, Chunks};
@@ -98,6 +99,7 @@ impl TraceWriter {
             has_records: false,
         });
         self.previous.clear();
+        self.previous_areas.clear();
         self.stride = Stride::new(self.stride.level());
     }
 
@@ -158,6 +160,7 @@ impl TraceWriter {
             self.ring.release(journal.at);
             self.journal = None;
             self.previous.clear();
+            self.previous_areas.clear();
             self.stride = Stride::new(self.stride.level());
         } else {
             self.start_journal(journal.at, journal.header.payload_bytes);
@@ -168,12 +171,13 @@ impl TraceWriter {
 
     fn encode_journal(&mut self, header: &BlockHeader, payload: &[u8]) {
         let mut table = Vec::new();
-        let mut changed = Vec::new();
+        let (mut changed, mut areas) = (Vec::new(), Areas::default());
         self.encoder.begin(self.from_tick);
         for chunk in Chunks::new(self.ring.salt(), header, payload) {
             if chunk.kind == ChunkKind::Slice {
-                let header = chunk::decode_slice(chunk.content, &mut table, &mut changed)
+                let header = chunk::decode_slice(chunk.content, &mut table, &mut changed, &mut areas)
                     .expect("the writer encoded it");
+                self.encoder.memory(areas.all());
                 self.encoder.slice(&header, changed.iter().copied());
             }
         }

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use crate::error::Error;
-use crate::ids::SiteId;
+use crate::ids::{AreaId, SiteId};
 use crate::layout::delta::Encoder;
+use crate::memory::AreaBytes;
 use crate::read::trace::Trace;
 use crate::record::Record;
 use crate::slice::{Counters, SliceHeader, SliceVisitor};
@@ -47,6 +48,10 @@ pub fn rewrite(
 struct Reencode<'a>(&'a mut Encoder);
 
 impl SliceVisitor for Reencode<'_> {
+    fn memory(&mut self, _: &SliceHeader, changed: &[(AreaId, AreaBytes)]) {
+        self.0.memory_changed(changed);
+    }
+
     fn slice(&mut self, header: &SliceHeader, changed: &[(SiteId, Counters)]) {
         self.0.slice(header, changed.iter().copied());
     }

@@ -5,8 +5,10 @@
 //! to share the capacity evenly: recent history is fine, older history coarse, and the length of a run costs only the
 //! logarithm of it. A new coarsest level is begun only while it leaves [`MIN_EVEN_SLICES`] over the whole run.
 
-use crate::ids::SiteId;
+use crate::ids::{AreaId, SiteId};
+use crate::layout::areas::Areas;
 use crate::layout::delta::Encoder;
+use crate::memory::AreaBytes;
 use crate::slice::{Counters, SliceHeader, SliceVisitor};
 
 /// Evenly spaced slices that every run keeps, as far as the capacity can hold so many.
@@ -56,6 +58,7 @@ pub(crate) struct Thinner<'a> {
     is_dirty: Vec<bool>,
     dirty: Vec<u32>,
     begins_block: bool,
+    areas: Areas,
 }
 
 impl<'a> Thinner<'a> {
@@ -69,6 +72,7 @@ impl<'a> Thinner<'a> {
             is_dirty: Vec::new(),
             dirty: Vec::new(),
             begins_block: false,
+            areas: Areas::default(),
         }
     }
 
@@ -93,10 +97,25 @@ impl<'a> Thinner<'a> {
             return;
         }
         self.dirty.sort_unstable();
+        self.encoder.memory(self.areas.all());
         let table = &self.table;
         self.encoder.slice(&header, self.dirty.iter().map(|&id| (SiteId(id), table[id as usize])));
         for id in self.dirty.drain(..) {
             self.is_dirty[id as usize] = false;
+        }
+    }
+
+    /// The slice before is done; a block that begins knows nothing of the one before.
+    fn next(&mut self, header: &SliceHeader) {
+        self.settle(header.tick);
+        if !std::mem::take(&mut self.begins_block) {
+            return;
+        }
+        self.areas.clear();
+        for id in 0..self.table.len() as u32 {
+            if self.table[id as usize] != Counters::ZERO {
+                self.set(id, Counters::ZERO);
+            }
         }
     }
 
@@ -114,15 +133,13 @@ impl<'a> Thinner<'a> {
 }
 
 impl SliceVisitor for Thinner<'_> {
+    fn memory(&mut self, header: &SliceHeader, changed: &[(AreaId, AreaBytes)]) {
+        self.next(header);
+        self.areas.set(changed);
+    }
+
     fn slice(&mut self, header: &SliceHeader, changed: &[(SiteId, Counters)]) {
-        self.settle(header.tick);
-        if std::mem::take(&mut self.begins_block) {
-            for id in 0..self.table.len() as u32 {
-                if self.table[id as usize] != Counters::ZERO {
-                    self.set(id, Counters::ZERO);
-                }
-            }
-        }
+        self.next(header);
         for &(SiteId(id), counters) in changed {
             self.set(id, counters);
         }

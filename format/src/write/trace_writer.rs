@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use zstd::bulk::Decompressor;
 
 use crate::error::{self, Error, ErrorKind};
+use crate::layout::areas::Areas;
 use crate::layout::block::{BlockHeader, MAX_RAW_BYTES};
 use crate::layout::catalog::{self, Key, Records};
 use crate::layout::chunk::{self, ChunkKind};
@@ -14,6 +15,7 @@ use crate::layout::delta::{Decoder, Encoder, MAX_SITES};
 use crate::layout::header::{FORMAT_VERSION, Header};
 use crate::layout::stride::Stride;
 use crate::lock;
+use crate::memory::AreaBytes;
 use crate::record::Record;
 use crate::slice::{Counters, SliceHeader};
 use crate::write::compression::PayloadCompressor;
@@ -54,6 +56,9 @@ pub struct TraceWriter {
     pending: Vec<u8>,
     /// Counters as of the last slice in the journal; zero where it has none.
     pub(crate) previous: Vec<Counters>,
+    /// The areas of memory from the next slice on, and as the last slice in the journal has them.
+    memory: Vec<AreaBytes>,
+    pub(crate) previous_areas: Areas,
     pub(crate) sites: usize,
     pub(crate) stride: Stride,
     pub(crate) first_tick: Option<u64>,
@@ -156,6 +161,8 @@ impl TraceWriter {
             full_slice_bytes: 0,
             pending: Vec::new(),
             previous: Vec::new(),
+            memory: Vec::new(),
+            previous_areas: Areas::default(),
             sites: 0,
             stride: Stride::default(),
             first_tick: None,
@@ -184,6 +191,13 @@ impl TraceWriter {
         }
         catalog::encode(record, &mut self.pending);
         if self.pending.len() >= MAX_RAW_BYTES / 4 { self.sync() } else { Ok(()) }
+    }
+
+    /// Says how large the areas of memory are from the next slice on; `areas[i]` is that of `AreaId(i)`. Areas beyond
+    /// [`MAX_AREAS`](crate::MAX_AREAS) are left out.
+    pub fn memory(&mut self, areas: &[AreaBytes]) {
+        self.memory.clear();
+        self.memory.extend_from_slice(&areas[..areas.len().min(crate::MAX_AREAS)]);
     }
 
     /// Writes one slice; `counters[i]` are those of `SiteId(i)`. Sites never become fewer, ticks increase.
@@ -216,14 +230,17 @@ impl TraceWriter {
         self.last_ns = header.time_ns;
         self.flush_records(LAST_WORDS_BYTES)?;
         let mut content = std::mem::take(&mut self.content);
-        chunk::encode_slice(&mut content, header, counters, &self.previous);
+        let mut areas = self.previous_areas.clone();
+        chunk::encode_slice(&mut content, header, counters, &self.previous, &self.memory, &mut areas);
         if !self.journal.is_some_and(|journal| journal.has_room(content.len() + LAST_WORDS_BYTES)) {
             self.close_journal()?;
-            chunk::encode_slice(&mut content, header, counters, &self.previous);
+            areas = self.previous_areas.clone();
+            chunk::encode_slice(&mut content, header, counters, &self.previous, &self.memory, &mut areas);
             self.full_slice_bytes = content.len();
             self.open_journal(content.len() + LAST_WORDS_BYTES)?;
         }
         self.append(ChunkKind::Slice, &content);
+        self.previous_areas = areas;
         self.content = content;
 
         let journal = self.journal.as_mut().expect("opened above");

@@ -1,0 +1,135 @@
+//! The areas of memory in a slice: those that changed since the slice before.
+//!
+//! A row of varints: how many, then for each its id minus the one before minus 1 (the first: its id), and the zig-zag differences of
+//! mapped, resident, proportional and swapped bytes.
+
+use crate::ids::AreaId;
+use crate::layout::varint::{put, take, unzigzag, zigzag};
+use crate::memory::{AreaBytes, MAX_AREAS};
+
+/// The areas as of a slice.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Areas {
+    now: Vec<AreaBytes>,
+    changed: Vec<(AreaId, AreaBytes)>,
+}
+
+impl Areas {
+    /// No area is there.
+    pub(crate) fn clear(&mut self) {
+        self.now.clear();
+        self.changed.clear();
+    }
+
+    /// Those that the last slice read has named.
+    pub(crate) fn changed(&self) -> &[(AreaId, AreaBytes)] {
+        &self.changed
+    }
+
+    pub(crate) fn all(&self) -> &[AreaBytes] {
+        &self.now
+    }
+
+    /// The next slice read names none.
+    pub(crate) fn begin_slice(&mut self) {
+        self.changed.clear();
+    }
+
+    /// Takes over what a slice says.
+    pub(crate) fn set(&mut self, changed: &[(AreaId, AreaBytes)]) {
+        for &(AreaId(id), bytes) in changed {
+            let index = id as usize;
+            if index >= MAX_AREAS {
+                continue;
+            }
+            if index >= self.now.len() {
+                self.now.resize(index + 1, AreaBytes::ZERO);
+            }
+            self.now[index] = bytes;
+        }
+    }
+
+    /// Writes how `now` differs from the slice before, and moves on to it. Writes nothing, and returns false, if it does not.
+    pub(crate) fn encode(&mut self, now: &[AreaBytes], out: &mut Vec<u8>) -> bool {
+        let now = &now[..now.len().min(MAX_AREAS)];
+        let gone = std::iter::repeat_n(&AreaBytes::ZERO, self.now.len().saturating_sub(now.len()));
+        let was = |index: usize| self.now.get(index).copied().unwrap_or(AreaBytes::ZERO);
+        let all = now.iter().chain(gone).enumerate();
+        let changed: Vec<(usize, AreaBytes)> = all
+            .map(|(index, bytes)| (index, *bytes))
+            .filter(|(index, bytes)| was(*index) != *bytes)
+            .collect();
+        if changed.is_empty() {
+            return false;
+        }
+        put(out, changed.len() as u64);
+        let mut next = 0;
+        for (index, bytes) in &changed {
+            put(out, (index - next) as u64);
+            next = index + 1;
+            for (now, was) in bytes.fields().into_iter().zip(was(*index).fields()) {
+                put(out, zigzag(now.wrapping_sub(was)));
+            }
+        }
+        self.now.clear();
+        self.now.extend_from_slice(now);
+        true
+    }
+
+    /// The inverse of [`Areas::encode`], where it wrote something. `None` if it is not sound.
+    pub(crate) fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
+        self.changed.clear();
+        let mut next = 0u64;
+        let count = take(bytes)?;
+        if count == 0 || count > MAX_AREAS as u64 {
+            return None;
+        }
+        for _ in 0..count {
+            let id = next.checked_add(take(bytes)?).filter(|&id| id < MAX_AREAS as u64)?;
+            next = id + 1;
+            let index = id as usize;
+            if index >= self.now.len() {
+                self.now.resize(index + 1, AreaBytes::ZERO);
+            }
+            let mut fields = self.now[index].fields();
+            for field in &mut fields {
+                *field = field.wrapping_add(unzigzag(take(bytes)?));
+            }
+            self.now[index] = AreaBytes::of(fields);
+            self.changed.push((AreaId(id as u32), self.now[index]));
+        }
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_areas_survive(slices in prop::collection::vec(prop::collection::vec(any::<[u64; 4]>(), 0..9), 0..9)) {
+            let (mut writer, mut reader, mut out) = (Areas::default(), Areas::default(), Vec::new());
+            for slice in slices {
+                let now: Vec<AreaBytes> = slice.into_iter().map(AreaBytes::of).collect();
+                out.clear();
+                if writer.encode(&now, &mut out) {
+                    let mut rest = &out[..];
+                    prop_assert_eq!(reader.decode(&mut rest), Some(()));
+                    prop_assert!(rest.is_empty());
+                }
+                let trimmed = |all: &[AreaBytes]| {
+                    let end = all.iter().rposition(|one| *one != AreaBytes::ZERO).map_or(0, |last| last + 1);
+                    all[..end].to_vec()
+                };
+                prop_assert_eq!(trimmed(&reader.now), trimmed(&now));
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_the_decoder_panic(bytes: Vec<u8>) {
+            let _unsound = Areas::default().decode(&mut &bytes[..]);
+        }
+    }
+}
