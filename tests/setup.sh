@@ -4,6 +4,14 @@
 # tests/setup.sh        installs what is missing (as root, or through sudo)
 # tests/setup.sh --list prints the packages, one a line
 set -euo pipefail
+target=${CARGO_TARGET_DIR:-$(dirname "$(readlink -f "$0")")/../target}
+
+# The compiler of TypeScript checks the types of the page's script (tests/tests/html/script.rs). It comes from npm, into target/.
+install_typescript() {
+    [ -e "$target/npm/node_modules/typescript/bin/tsc" ] && return
+    mkdir -p "$target/npm"
+    npm install --prefix "$target/npm" --no-save --no-package-lock --no-fund --no-audit --silent typescript@5
+}
 
 packages=(
     gcc g++ clang musl-tools     # the samples, and a musl-linked host
@@ -14,6 +22,7 @@ packages=(
     python3 sqlite3 jq perl bash git redis-server redis-tools # the main end-to-end tests
     bzip2 xz-utils zstd zip unzip cpio file bc m4 make gawk mawk tcl lua5.4 # tests/tests/distro.rs
     libssl-dev                   # tests/programs/attribution/one_bug_many_sites.cpp
+    chromium chromium-driver     # tests/tests/html: the page of --format html in a browser
     diffutils patch less openssl nodejs openjdk-17-jre-headless postgresql nginx-light
 )
 
@@ -31,6 +40,7 @@ for package in "${packages[@]}"; do
     [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
 done
 if [ ${#missing[@]} -eq 0 ]; then
+    install_typescript
     echo "setup.sh: everything is installed"
     exit
 fi
@@ -45,3 +55,7 @@ else
 fi
 "${sudo[@]}" apt-get update -qq
 DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
+# Debian's nodejs has no npm of its own; other builds of it do.
+command -v npm >/dev/null ||
+    DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends npm
+install_typescript

@@ -171,10 +171,15 @@ fn page_body(
 ) -> io::Result<()> {
     let shown = report.analyses.len() - 1;
     let (analysis, first) = (&report.analyses[shown], &headlines[shown]);
+    let piece = |(piece, is_name): &(String, bool)| match is_name {
+        true => format!("<bdi class=\"name\">{}</bdi>", text(piece)),
+        false => text(piece),
+    };
+    let answer = |pieces: &Vec<(String, bool)>| pieces.iter().map(piece).collect::<String>();
     let answers: String = first
         .answers
         .iter()
-        .map(|(question, answer)| format!("<dt>{question}</dt><dd>{answer}</dd>"))
+        .map(|(question, pieces)| format!("<dt>{question}</dt><dd>{}</dd>", answer(pieces)))
         .collect();
     let missed = match first.missed.as_slice() {
         [] => "<p>Nothing.</p>".to_owned(),

@@ -4,7 +4,7 @@
  * @typedef {{sites: number, instants: number, labels: string[], others_sites: number, unlisted_sites: number,
  *   peak_s: number, peak_bytes: number, judged_until_s: number, has_turnover: boolean, has_resident: boolean,
  *   duration_s: number, gone: {name: string, was: number}[], source: string, recorded: string, title: string,
- *   headline: {mark: string, verdict: string, missed: string[]}}} TraceHeader
+ *   headline: {mark: string, verdict: string, answers: [string, [string, boolean][]][], missed: string[]}}} TraceHeader
  * @typedef {{version: number, traces: TraceHeader[], names: string[], columns: Record<string, [number, number]>}} Header
  * @typedef {{allocated: Float64Array, freed: Float64Array, allocs: Float64Array, frees: Float64Array}} Counters
  */

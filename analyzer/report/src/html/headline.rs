@@ -1,6 +1,5 @@
 //! The verdict as answers: is it the heap, who leaks, how fast, when it matters, what was missed.
 
-use super::escape::text;
 use crate::Report;
 use crate::text::summary;
 use edleak_analysis::diff::Diff;
@@ -12,14 +11,17 @@ use edleak_analysis::site::Standing;
 use edleak_model::growth_kind::GrowthKind;
 use edleak_text::units::{self, plural};
 
+/// Text, and whether it is a name.
+pub(super) type Piece = (String, bool);
+
 /// What a person has to know first.
 pub(super) struct Headline {
     /// `leak`, `undecided` or `clean`: the mark beside it.
     pub mark: &'static str,
     /// The verdict in a sentence.
     pub verdict: String,
-    /// Questions and answers, as HTML.
-    pub answers: Vec<(&'static str, String)>,
+    /// Questions and answers; an answer is pieces of text, of which some are names.
+    pub answers: Vec<(&'static str, Vec<Piece>)>,
     /// What was missed, a line each, as text; empty if nothing was.
     pub missed: Vec<String>,
 }
@@ -41,7 +43,7 @@ pub(super) fn headline(report: &Report<'_>, analysis: &Findings, diff: Option<&D
         (_, Some(why)) => ("undecided", format!("Undecided: {why}")),
         (_, None) => ("clean", "No leak".to_owned()),
     };
-    let mut answers = vec![("Is it the heap?", text(&is_it_the_heap(analysis)))];
+    let mut answers = vec![("Is it the heap?", plain(is_it_the_heap(analysis)))];
     if let Some(worst) = leaks.first() {
         answers.push(("Who leaks?", who(worst)));
         let amount = format!(
@@ -50,15 +52,15 @@ pub(super) fn headline(report: &Report<'_>, analysis: &Findings, diff: Option<&D
             units::bytes(leaked),
             units::duration(analysis.header.duration_s)
         );
-        answers.push(("How fast?", text(&amount)));
-        answers.push(("When does it matter?", text(&when(analysis, rate))));
+        answers.push(("How fast?", plain(amount)));
+        answers.push(("When does it matter?", plain(when(analysis, rate))));
     }
     if let Some(diff) = diff {
-        answers.push(("What changed?", text(&what_changed(diff))));
+        answers.push(("What changed?", plain(what_changed(diff))));
     }
-    answers.push(("What was seen?", text(&summary::seen(&analysis.summary))));
+    answers.push(("What was seen?", plain(summary::seen(&analysis.summary))));
     if let Some(passed) = summary::passed(analysis) {
-        answers.push(("What passed?", text(&passed)));
+        answers.push(("What passed?", plain(passed)));
     }
     Headline { mark, verdict, answers, missed: missed(report, analysis) }
 }
@@ -80,17 +82,18 @@ fn is_it_the_heap(analysis: &Findings) -> String {
     format!("{answer}: {}.", analysis.growth.sentence().unwrap_or_default())
 }
 
-fn who(worst: &Group<'_>) -> String {
-    let place = worst.site.headline().and_then(|frame| frame.place());
-    let place = place.map_or_else(String::new, |(file, line)| {
+fn plain(text: String) -> Vec<Piece> {
+    vec![(text, false)]
+}
+
+fn who(worst: &Group<'_>) -> Vec<Piece> {
+    let mut pieces = vec![(worst.site.name(), true)];
+    if let Some((file, line)) = worst.site.headline().and_then(|frame| frame.place()) {
         let line = if line == 0 { String::new() } else { format!(":{line}") };
-        format!(" at <bdi>{}{line}</bdi>", text(file))
-    });
-    format!(
-        "<bdi class=\"name\">{}</bdi>{place} leaks most: {}",
-        text(&worst.site.name()),
-        text(&units::rate(worst.rate_bytes_per_s))
-    )
+        pieces.extend([(" at ".into(), false), (format!("{file}{line}"), true)]);
+    }
+    pieces.push((format!(" leaks most: {}", units::rate(worst.rate_bytes_per_s)), false));
+    pieces
 }
 
 fn when(analysis: &Findings, rate: f64) -> String {

@@ -17,6 +17,42 @@ function showGone(columns, view) {
   );
 }
 
+/** Which recording is shown: the last one, or the one that the address names. @param {number} count @returns {number} */
+function chosenTrace(count) {
+  const chosen = Number(/^#recording-(\d+)$/.exec(location.hash)?.[1] ?? count);
+  return chosen >= 1 && chosen <= count ? chosen - 1 : count - 1;
+}
+
+/** Buttons for the recordings; the page is built anew for another one. @param {Columns} columns @param {number} shown */
+function showChoice(columns, shown) {
+  const { traces } = columns.header;
+  if (traces.length < 2) return;
+  const names = traces.map((trace, i) => trace.source || "recording " + (i + 1));
+  const options = /** @type {[string, string][]} */ (names.map((name, i) => [String(i + 1), visible(name)]));
+  document.querySelector("header")?.append(el("p", { id: "recordings", class: "tools" }, "Recording ",
+    choice("Recording", options, String(shown + 1), (value) => {
+      location.hash = "recording-" + value;
+      location.reload();
+    })));
+}
+
+/** The verdict of another recording than the one that the page was written with. @param {TraceHeader} header */
+function showHeadline(header) {
+  const section = byId("headline");
+  const { mark, verdict, answers, missed } = header.headline;
+  section.className = mark;
+  const heading = section.querySelector("h2");
+  if (heading !== null) heading.textContent = visible(verdict);
+  section.querySelector("dl")?.replaceChildren(...answers.flatMap(([question, pieces]) => [
+    el("dt", {}, question),
+    el("dd", {}, ...pieces.map(([piece, isName]) => (isName ? nameOf(piece) : visible(piece)))),
+  ]));
+  byId("missed").replaceChildren(el("h3", {}, "What was missed?"),
+    missed.length === 0 ? el("p", {}, "Nothing.") : el("ul", {}, ...missed.map((line) => el("li", {}, visible(line)))));
+  const meta = document.querySelector(".meta");
+  if (meta !== null) meta.textContent = visible(header.recorded);
+}
+
 /** The parts that belong to one recording. @param {Columns} columns @param {Frames} frames @param {number} index */
 function show(columns, frames, index) {
   const trace = new Trace(columns, index);
@@ -40,7 +76,10 @@ async function main() {
     const columns = await openData();
     const { traces } = columns.header;
     if (traces.length === 0) return;
-    show(columns, new Frames(columns), traces.length - 1);
+    const shown = chosenTrace(traces.length);
+    showChoice(columns, shown);
+    if (shown !== traces.length - 1) showHeadline(traces[shown]);
+    show(columns, new Frames(columns), shown);
     notice("");
     document.documentElement.dataset.ready = "true";
   } catch (error) {

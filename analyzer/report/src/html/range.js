@@ -202,6 +202,7 @@ function showRange(view) {
   );
   const update = () => {
     error.textContent = "";
+    setAttributes(byId("range"), { "data-from": view.from_s, "data-to": view.to_s });
     from.value = view.from_s.toFixed(digits);
     to.value = view.to_s.toFixed(digits);
     whole.disabled = view.isWhole;
@@ -217,18 +218,18 @@ function sentencesOf(view) {
   if (trace.instants === 0) return [el("p", {}, "The recording has no slices.")];
   const { process, low, high } = sumsOf(view);
   const seconds = view.to_s - view.from_s;
-  const figure = (/** @type {string} */ name, /** @type {string} */ value, /** @type {string} */ note) =>
-    el("div", { class: "tile" }, el("span", { class: "label" }, name), el("strong", {}, value), el("span", { class: "note" }, note));
+  const figure = (/** @type {string} */ name, /** @type {string} */ value, /** @type {string} */ note, /** @type {Record<string, number>} */ exact) =>
+    el("div", { class: "tile", ...exact }, el("span", { class: "label" }, name), el("strong", {}, value), el("span", { class: "note" }, note));
   const tiles = [
     figure("Live at its end", formatBytes(process.live1), view.isWhole
       ? plural(process.allocs - process.frees, "allocation", "allocations")
-      : formatGrowth(process.live1 - process.live0) + " in the range"),
+      : formatGrowth(process.live1 - process.live0) + " in the range", { "data-live": process.live1 }),
   ];
   if (trace.header.has_turnover) {
     tiles.push(
-      figure("Allocated in it", formatBytes(process.allocated), plural(process.allocs, "allocation", "allocations")),
-      figure("Freed in it", formatBytes(process.freed), seconds > 0 ? formatRate(process.freed / seconds) : ""),
-      figure("Allocated in it and alive at its end", formatKept(low, high), low === high ? "exact" : "least and most"),
+      figure("Allocated in it", formatBytes(process.allocated), plural(process.allocs, "allocation", "allocations"), { "data-allocated": process.allocated }),
+      figure("Freed in it", formatBytes(process.freed), seconds > 0 ? formatRate(process.freed / seconds) : "", { "data-freed": process.freed }),
+      figure("Allocated in it and alive at its end", formatKept(low, high), low === high ? "exact" : "least and most", { "data-kept-low": low, "data-kept-high": high }),
     );
   }
   const notes = [];

@@ -244,7 +244,10 @@ class Sites {
         el("div", { class: "place" }, place === "" ? null : el("bdi", { title: place }, shortPath(place)),
           place === "" || module === "" ? null : " in ", module === "" ? null : el("bdi", { title: module }, baseName(module))));
     }
-    return el("td", { class: "figure", "data-key": column.key, "data-title": column.title }, column.show(site));
+    const value = column.value(site);
+    return el("td", {
+      class: "figure", "data-key": column.key, "data-title": column.title, "data-value": Number.isNaN(value) ? null : value,
+    }, column.show(site));
   }
 
   /** @param {number} site */

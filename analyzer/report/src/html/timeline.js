@@ -144,7 +144,10 @@ class Timeline {
       [shows.swap, "swap", trace.swap], [shows.resident && trace.header.has_resident, "resident", trace.resident], [true, "live", trace.live],
     ]);
     for (const [isShown, name, values] of lines) {
-      if (isShown) root.append(svg("path", { class: "line " + name, d: linePath(trace.instants, x, (i) => y(values[i]), missing) }));
+      if (!isShown) continue;
+      const path = linePath(trace.instants, x, (i) => y(values[i]), missing);
+      // A pale line below keeps it apart from the areas that it crosses.
+      root.append(svg("path", { class: "halo", d: path }), svg("path", { class: "line " + name, d: path }));
     }
   }
 
@@ -182,11 +185,11 @@ class Timeline {
     const { trace, root } = this;
     if (root === undefined) return;
     const rate = this.ratesOf();
-    let highest = 1;
-    for (const value of rate) highest = Math.max(highest, value);
+    const highest = usualMost(rate);
     const y = scaleOf(false, 1, highest * 1.05, top + height, top);
+    const isCut = rate.some((value) => value > highest);
     root.append(
-      svg("text", { class: "tick", x: CHART.left, y: top - 6 }, "Allocated per second"),
+      svg("text", { class: "tick", x: CHART.left, y: top - 6 }, "Allocated per second" + (isCut ? " (higher bars are cut)" : "")),
       svg("line", { class: "grid", x1: CHART.left, x2: this.width - CHART.right, y1: top + height, y2: top + height }),
       svg("text", { class: "tick", x: CHART.left - 8, y: top + 8, "text-anchor": "end" }, formatRate(highest)),
       svg("text", { class: "tick", x: CHART.left - 8, y: top + height + 4, "text-anchor": "end" }, "0"),
@@ -194,7 +197,7 @@ class Timeline {
     let path = "";
     for (let i = 1; i < trace.instants; i++) {
       if (trace.missing[i]) continue;
-      const [from, to, level] = [this.xAt(i - 1).toFixed(1), this.xAt(i).toFixed(1), y(rate[i]).toFixed(1)];
+      const [from, to, level] = [this.xAt(i - 1).toFixed(1), this.xAt(i).toFixed(1), y(Math.min(rate[i], highest * 1.05)).toFixed(1)];
       path += "M" + from + " " + (top + height) + "V" + level + "H" + to + "V" + (top + height) + "Z";
     }
     root.append(svg("path", { class: "rate", d: path }));
@@ -352,6 +355,17 @@ class Timeline {
     if (trace.missing.some((missing) => missing > 0)) entries.push(entry("gap", "no slices"));
     this.legend.replaceChildren(...entries);
   }
+}
+
+/**
+ * The top of a scale that one burst, as at the start of a program, does not flatten.
+ * @param {Float64Array} values @returns {number}
+ */
+function usualMost(values) {
+  const sorted = values.slice().sort();
+  const most = sorted[sorted.length - 1] ?? 1;
+  const usual = sorted[Math.floor((sorted.length - 1) * 0.98)] ?? 1;
+  return usual > 0 && most > 3 * usual ? 1.25 * usual : Math.max(1, most);
 }
 
 /** The sites that once held most, the one with the largest peak first. @param {Trace} trace @returns {number[]} */

@@ -1,0 +1,181 @@
+//! Traces written for the tests: which site does what is said in literal numbers.
+
+use edleak_format::{
+    AddressSymbols, Counters, End, EndReason, Epoch, Module, ModuleId, ModuleSymbols, Record, Site, SiteId,
+    SiteKind, SliceHeader, Stack, StackFrame, StackId, Start, Survivors, SymbolFrame, TraceWriter,
+};
+use std::path::{Path, PathBuf};
+
+const BIAS: u64 = 0x5500_0000_0000;
+/// One slice each.
+pub const PERIOD_NS: u64 = 100_000_000;
+
+/// A trace under construction: one slice every 100 ms.
+pub struct Draft {
+    pub command: Vec<String>,
+    pub slices: u64,
+    pub missing: std::ops::Range<u64>,
+    pub sites: Vec<DraftSite>,
+}
+
+/// One site: its stack, innermost first, and its counters at slice i, from 0.
+pub struct DraftSite {
+    pub stack: Vec<SymbolFrame>,
+    pub parent: Option<u32>,
+    pub counters: fn(u64) -> Counters,
+    pub epochs: Vec<Epoch>,
+}
+
+pub fn frame(function: &str) -> SymbolFrame {
+    SymbolFrame {
+        function: Some(function.into()),
+        file: Some("/src/app.c".into()),
+        line: 42,
+        is_inlined: false,
+    }
+}
+
+pub fn counters(allocated_bytes: u64, allocs: u64, freed_bytes: u64, frees: u64) -> Counters {
+    Counters { allocated_bytes, allocs, freed_bytes, frees }
+}
+
+/// 100 bytes in one allocation every slice, for ever.
+pub fn leaking(slice: u64) -> Counters {
+    counters(100 * (slice + 1), slice + 1, 0, 0)
+}
+
+/// The same with 300 bytes.
+pub fn leaking_fast(slice: u64) -> Counters {
+    counters(300 * (slice + 1), slice + 1, 0, 0)
+}
+
+/// 1000 bytes a slice in ten allocations, of which all but the newest 1000 are free again.
+pub fn churning(slice: u64) -> Counters {
+    counters(1000 * (slice + 1), 10 * (slice + 1), 1000 * slice, 10 * slice)
+}
+
+/// One allocation that stays.
+pub fn constant(_slice: u64) -> Counters {
+    counters(4096, 1, 0, 0)
+}
+
+pub fn caller(name: &str, counters: fn(u64) -> Counters) -> DraftSite {
+    DraftSite { stack: vec![frame(name)], parent: None, counters, epochs: Vec::new() }
+}
+
+/// A stack of a watched caller.
+pub fn stack(parent: u32, names: &[&str], counters: fn(u64) -> Counters) -> DraftSite {
+    DraftSite {
+        stack: names.iter().map(|name| frame(name)).collect(),
+        parent: Some(parent),
+        counters,
+        epochs: Vec::new(),
+    }
+}
+
+impl Draft {
+    /// Two leaks, of which one is watched and has two stacks, a site that churns and one that stays.
+    pub fn usual() -> Draft {
+        let nothing = |_| Counters::ZERO;
+        Draft {
+            command: vec!["./server".into(), "--secret=hunter2".into()],
+            slices: 200,
+            missing: 0..0,
+            sites: vec![
+                caller("grow_list", leaking),
+                caller("serve", churning),
+                caller("start_up", constant),
+                caller("make_node", nothing),
+                stack(3, &["make_node", "parse_json", "handle_request", "main"], leaking_fast),
+                stack(3, &["make_node", "warm_up", "main"], constant),
+            ],
+        }
+    }
+
+    pub fn with_sites(sites: Vec<DraftSite>) -> Draft {
+        Draft { sites, ..Draft::usual() }
+    }
+
+    pub fn write(&self, path: &Path) -> PathBuf {
+        let mut writer = TraceWriter::create(path, 16 << 20).expect("a trace of 16 MiB fits");
+        self.records().iter().for_each(|record| writer.record(record).expect("the record is sound"));
+        for i in (0..self.slices).filter(|i| !self.missing.contains(i)) {
+            let tick = i + 1;
+            let counters: Vec<Counters> = self.sites.iter().map(|site| (site.counters)(i)).collect();
+            let live: u64 = counters.iter().map(Counters::live_bytes).sum();
+            let header = SliceHeader {
+                tick,
+                time_ns: tick * PERIOD_NS,
+                rss_anon_bytes: (1 << 20) + live,
+                swap_bytes: 0,
+            };
+            writer.slice(&header, &counters).expect("the slice is sound");
+        }
+        let at_ns = self.slices * PERIOD_NS;
+        writer.record(&Record::End(End { reason: EndReason::Stopped, at_ns })).expect("the record is sound");
+        writer.finish().expect("the trace fits");
+        path.to_owned()
+    }
+
+    fn records(&self) -> Vec<Record> {
+        let module = ModuleId(0);
+        let mut records = vec![
+            Record::Start(Start {
+                command: self.command.clone(),
+                pid: 4242,
+                tick_ns: PERIOD_NS,
+                period_ticks: 1,
+                max_sites: 65_536,
+                ..Start::default()
+            }),
+            Record::Module(Module {
+                id: module,
+                path: "/opt/app/server".into(),
+                build_id: vec![0xab, 0xcd],
+                load_bias: BIAS,
+                start: BIAS,
+                end: BIAS + (1 << 40),
+                loaded_ns: 0,
+                unloaded_ns: 0,
+            }),
+        ];
+        let mut addresses = Vec::new();
+        for (i, site) in self.sites.iter().enumerate() {
+            let id = SiteId(i as u32);
+            let offset = |depth: usize| ((i as u64) << 16) + depth as u64 * 16 + 16;
+            let frames: Vec<StackFrame> = (0..site.stack.len())
+                .map(|depth| StackFrame { address: BIAS + offset(depth), module: Some(module) })
+                .collect();
+            addresses.extend(
+                site.stack.iter().enumerate().map(|(depth, frame)| AddressSymbols {
+                    offset: offset(depth),
+                    frames: vec![frame.clone()],
+                }),
+            );
+            let is_stack = site.parent.is_some();
+            records.push(Record::Site(Site {
+                id,
+                kind: if is_stack { SiteKind::Stack } else { SiteKind::Caller },
+                parent: site.parent.map(SiteId),
+                address: BIAS + offset(0),
+                module: Some(module),
+                stack: is_stack.then_some(StackId(i as u32)),
+                first_seen_ns: 0,
+                is_wrapper: false,
+            }));
+            if is_stack {
+                records.push(Record::Stack(Stack { id: StackId(i as u32), frames, is_cut: false }));
+            }
+            if !site.epochs.is_empty() {
+                records.push(Record::Survivors(Survivors {
+                    site: id,
+                    epochs: site.epochs.clone(),
+                    last_free_ns: 0,
+                    max_age_at_free_ns: 0,
+                }));
+            }
+        }
+        records.push(Record::Symbols(ModuleSymbols { module, addresses }));
+        records
+    }
+}

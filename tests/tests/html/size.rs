@@ -1,0 +1,76 @@
+//! How large a page is: without data, and with more sites than a person can look at.
+
+use super::{Draft, write_page};
+use crate::draft::{caller, leaking};
+use edleak_format::{Counters, Record, SliceHeader, Start, TraceWriter};
+use edleak_tests::browser::Browser;
+use edleak_tests::temp::TempDir;
+use std::path::Path;
+
+const SITES: usize = 100_000;
+const SLICES: u64 = 500;
+
+#[test]
+fn page_and_script_are_small() {
+    let page = super::Page::of(&Draft::with_sites(vec![caller("grow", leaking)]), &[]);
+    let html = page.html();
+    let data = html.find("id=\"data\">").expect("the page holds data");
+    let data = html[data..].find("</script>").expect("the data ends");
+    assert!(html.len() - data < 150_000, "{} bytes without the data", html.len() - data);
+}
+
+/// Half of the sites move in every slice, by amounts that do not compress.
+fn write_large(path: &Path) {
+    let mut writer = TraceWriter::create(path, 512 << 20).expect("a trace of 512 MiB fits");
+    let start =
+        Start { command: vec!["large".into()], tick_ns: 1_000_000_000, period_ticks: 1, ..Start::default() };
+    writer.record(&Record::Start(start)).expect("the record is sound");
+    let mut counters = vec![Counters::ZERO; SITES];
+    let mut random = 0x9e37_79b9_7f4a_7c15u64;
+    for tick in 1..=SLICES {
+        for (i, site) in counters.iter_mut().enumerate() {
+            if (i as u64 + tick) % 2 == 0 && tick > 1 {
+                continue;
+            }
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            site.allocs += 1 + random % 50;
+            site.allocated_bytes += 16 + random % 5000;
+            if i % 100 != 0 {
+                site.frees = site.allocs - random % 2;
+                site.freed_bytes = site.allocated_bytes - random % 300;
+            }
+        }
+        let header =
+            SliceHeader { tick, time_ns: tick * 1_000_000_000, rss_anon_bytes: 1 << 30, swap_bytes: 0 };
+        writer.slice(&header, &counters).expect("the slice is sound");
+    }
+    writer.finish().expect("the trace fits");
+}
+
+#[test]
+fn a_hundred_thousand_sites_stay_under_20_mb_and_say_what_is_summed_up() {
+    let dir = TempDir::new("html-large");
+    let (trace, page) = (dir.join("large.edl"), dir.join("large.html"));
+    write_large(&trace);
+    write_page(&page, &[], &[&trace]);
+    let bytes = std::fs::metadata(&page).expect("the page was written").len();
+    assert!(bytes < 20_000_000, "{bytes} bytes");
+    let browser = Browser::start(1280, 1000);
+    browser.open_page(&page);
+    // On a quiet machine it is ready within two seconds; how busy this one is, nobody knows.
+    eprintln!("{bytes} bytes, ready after {} ms", browser.number("performance.now()"));
+    let status = browser.text("document.querySelector('#sites [role=status]').textContent");
+    assert!(
+        status.contains("100,000 sites of 100,000") && status.contains("has no room for the counters of"),
+        "{status}"
+    );
+    // What is summed up is part of the totals: growth of rows and others is that of the process.
+    browser.value(
+        "(([from, to]) => { from.value = '100'; to.value = '400'; to.dispatchEvent(new Event('change')); })(document.querySelectorAll('#range input'))",
+    );
+    let status = browser.text("document.querySelector('#sites [role=status]').textContent");
+    assert!(status.contains("Together they grew by"), "{status}");
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
