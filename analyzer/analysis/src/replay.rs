@@ -30,6 +30,7 @@ pub use births::BirthTable;
 use edleak_format::{CHUNK_SLICES, Counters, Grid, LANES, Row, SiteId, TILE_SITES, TileReader, Trace};
 use edleak_model::growth_kind::{ProcessPoint, ProcessSeries};
 use edleak_model::series::{Point, Series, SeriesBuilder};
+use edleak_text::meter;
 use family::{Families, FamilyMove};
 use gap::Gap;
 use group::Group;
@@ -107,6 +108,7 @@ pub fn replay<T: Send>(
     let mut window: Vec<Opened> = Vec::new();
     let blocks = trace.blocks().len();
     let threads = rayon::current_num_threads();
+    meter::begin(blocks as u64);
 
     for start in (0..blocks).step_by(threads) {
         window.resize_with(threads.min(blocks - start), Opened::default);
@@ -114,6 +116,7 @@ pub fn replay<T: Send>(
         let is_last = start + window.len() == blocks;
         let moves = states.condense(&window, &families, is_last, &mut replayed);
         families.condense(moves, &states.gaps);
+        meter::advance(window.len() as u64);
         replayed.unreadable_blocks +=
             window.iter().map(|opened| u64::from(opened.is_unreadable)).sum::<u64>();
     }

@@ -6,6 +6,7 @@
 
 use super::elf::Elf;
 use super::outcome::Hex;
+use edleak_text::meter;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -136,7 +137,10 @@ impl Servers {
         if std::env::var_os("DEBUGINFOD_TIMEOUT").is_none() {
             command.env("DEBUGINFOD_TIMEOUT", TIMEOUT_S);
         }
-        let output = command.output().map_err(|error| match error.kind() {
+        meter::wait_for(Some(format!("debuginfod, {kind} of build {}", Hex(build_id))));
+        let output = command.output();
+        meter::wait_for(None);
+        let output = output.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Refusal::NoProgram,
             _ => Refusal::Failed(error.to_string()),
         })?;

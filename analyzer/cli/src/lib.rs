@@ -24,6 +24,7 @@ use edleak_report::github::Github;
 use edleak_report::html::{self, Html};
 use edleak_report::json::Json;
 use edleak_report::junit::Junit;
+use edleak_report::progress::Stage;
 use edleak_report::sarif::Sarif;
 use edleak_report::series::SeriesLines;
 use edleak_report::text::{Style, Text};
@@ -319,18 +320,25 @@ fn run_analyze(args: &AnalyzeArgs) -> Result<u8> {
     // One that cannot be read does not keep the others from being reported.
     let mut failures = Vec::new();
     for path in &args.traces {
+        let stage = Stage::begin(format!("analyzing {}", path.display()));
         match analyze(path, options, model, &policy, &symbolizer) {
             Ok((recording, mut analysis)) => {
+                let history = args.format.history();
+                let _stage = match history {
+                    Some(_) => next(stage, format!("reading every site of {}", path.display())),
+                    None => stage,
+                };
                 if is_html {
                     name_the_rest(&mut analysis, &recording, &symbolizer);
                 }
-                if let Some(options) = args.format.history() {
+                if let Some(options) = history {
                     analysis.history = Some(Box::new(History::of(&recording, &analysis, options)));
                 }
                 recordings.push(recording);
                 analyses.push(analysis);
             }
             Err(error) => {
+                drop(stage);
                 say(&error);
                 failures.push(error.to_string());
             }
@@ -352,6 +360,9 @@ fn run_analyze(args: &AnalyzeArgs) -> Result<u8> {
     complain(&symbolizer);
     let is_terminal = args.output.is_none() && io::stdout().is_terminal();
     let exporter = args.exporter(&recordings, &analyses, is_terminal, failures)?;
+    // A report on the terminal is what is to be seen there.
+    let is_shown = args.output.is_some() || !io::stdout().is_terminal();
+    let _stage = is_shown.then(|| Stage::begin("writing the report"));
     write_out(args.output.as_deref(), |out| exporter.export(&report, out))?;
     Ok(match (has_failed, args.exit_zero) {
         (true, _) => EXIT_ERROR,
@@ -360,10 +371,19 @@ fn run_analyze(args: &AnalyzeArgs) -> Result<u8> {
     })
 }
 
+/// Ends a stage and begins the next one.
+fn next(before: Stage, name: String) -> Stage {
+    drop(before);
+    Stage::begin(name)
+}
+
 fn run_diff(before: &Path, after: &Path, format: DiffFormat, symbols: SymbolArgs) -> Result<u8> {
     let symbolizer = symbols.symbolizer();
     let policy = Policy { min_class: Class::Constant, ..Policy::default() };
-    let judge = |path: &Path| analyze(path, LoadOptions::default(), Model::Growth, &policy, &symbolizer);
+    let judge = |path: &Path| {
+        let _stage = Stage::begin(format!("analyzing {}", path.display()));
+        analyze(path, LoadOptions::default(), Model::Growth, &policy, &symbolizer)
+    };
     let ((_, before), (_, after)) = (judge(before)?, judge(after)?);
     complain(&symbolizer);
     let diff = Diff::of(&before, &after);
@@ -400,7 +420,9 @@ fn run_embed(path: &Path, output: Option<&Path>, symbols: SymbolArgs) -> Result<
     }
     let trace = open_trace(path)?;
     let symbolizer = symbols.symbolizer();
+    let stage = Stage::begin(format!("embedding the symbols of {}", path.display()));
     let resolution = rewrite::embed(&trace, output.unwrap_or(path), &symbolizer)?;
+    drop(stage);
     complain(&symbolizer);
     write_out(None, |out| {
         let all = units::plural(resolution.resolved.len() as u64, "address", "addresses");

@@ -9,6 +9,7 @@ pub mod json;
 pub mod junit;
 pub mod pprof;
 pub mod profile;
+pub mod progress;
 pub mod sarif;
 pub mod series;
 pub mod text;

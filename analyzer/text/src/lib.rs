@@ -3,6 +3,7 @@
 
 pub mod error;
 pub mod globs;
+pub mod meter;
 pub mod units;
 
 pub use error::{Error, ErrorKind, Result};

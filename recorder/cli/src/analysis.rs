@@ -8,6 +8,7 @@ use edleak_analysis::{analyze, rewrite};
 use edleak_binary::{Options, Symbolizer};
 use edleak_format::Trace;
 use edleak_model::classify::Model;
+use edleak_report::progress::Stage;
 use edleak_report::text::{Style, Text};
 use edleak_report::{Exporter, Report};
 use std::io::{self, IsTerminal, Write};
@@ -26,6 +27,7 @@ pub(crate) fn leaks_of(path: &Path) -> Result<Vec<u32>, String> {
 pub(crate) fn embed(path: &Path) -> Result<(), String> {
     let symbolizer = Symbolizer::new(Options::default());
     let trace = Trace::open(path).map_err(|error| error.to_string())?;
+    let _stage = Stage::begin(format!("embedding the symbols of {}", path.display()));
     rewrite::embed(&trace, path, &symbolizer).map(drop).map_err(|error| error.to_string())
 }
 
@@ -35,6 +37,7 @@ pub(crate) fn report(paths: &[&Path]) -> Result<(), String> {
     let policy = Policy::default();
     let (mut recordings, mut analyses) = (Vec::new(), Vec::new());
     for path in paths {
+        let _stage = Stage::begin(format!("analyzing {}", path.display()));
         let (recording, analysis) =
             analyze(path, LoadOptions::default(), Model::Growth, &policy, &symbolizer)
                 .map_err(|error| error.to_string())?;

@@ -7,6 +7,7 @@ use crate::replay::clock;
 use crate::replay::teardown::judged_grid;
 use crate::site::SiteLabel;
 use edleak_format::{Counters, SiteId, SliceHeader, SliceVisitor, Trace};
+use edleak_text::meter;
 
 /// What all packed counters may take while they are collected: beyond it sites are summed up from the start.
 const COLLECTED_BYTES: usize = 256 << 20;
@@ -25,7 +26,9 @@ pub(super) fn history_of(trace: &Trace, analysis: &Findings, options: HistoryOpt
     let ticks = instant_ticks(grid.first_tick, grid.stride_ticks, last.last_tick, options.instants);
     let merged = Merged::of(trace);
     let mut pass = Pass::new(analysis, ticks, tick_s);
+    meter::begin(blocks.len() as u64);
     for block in 0..blocks.len() {
+        meter::advance(1);
         pass.block = block;
         // A block that cannot be read any more was counted when the verdicts were made.
         let _ = trace.replay_block(block, &mut merged.visitor(&mut pass));

@@ -7,6 +7,8 @@
 
 /** Rows drawn at first, and with every further request. */
 const FIRST_ROWS = 500;
+/** Leaks that are printed with their details. */
+const PRINTED_DETAILS = 10;
 
 class Sites {
   /** @param {View} view @param {Frames} frames */
@@ -27,6 +29,19 @@ class Sites {
     this.update();
     view.onRange.push(() => this.update());
     view.onSelect.push(() => this.showSelected());
+    addEventListener("beforeprint", () => this.spread());
+    addEventListener("afterprint", () => this.update());
+  }
+
+  /** On paper nothing opens: every curve is drawn, and the first leaks show their reasons and stacks. */
+  spread() {
+    for (const cell of this.rows?.querySelectorAll("td.curve:empty") ?? []) {
+      cell.append(sparkline(this.trace, Number(cell.getAttribute("data-row"))));
+    }
+    for (const row of [...(this.rows?.querySelectorAll("tr[data-row]") ?? [])].slice(0, PRINTED_DETAILS)) {
+      const site = Number(row.getAttribute("data-row"));
+      if (this.trace.verdict[site] === 0 && site !== this.view.selected) this.open(site);
+    }
   }
 
   /** @returns {Column[]} */

@@ -1,0 +1,88 @@
+//! Work of more than a second shows itself on a terminal: the stage, how far it is, and for how long it has run. Nothing in a pipe.
+
+use edleak_text::{meter, units};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::{self, IsTerminal};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// What is over sooner needs no word.
+const PATIENCE: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_millis(100);
+
+/// A stage of the work, shown until it is dropped.
+#[derive(Debug)]
+pub struct Stage {
+    shown: Option<(Sender<()>, JoinHandle<()>)>,
+}
+
+impl Stage {
+    /// Begins a stage. Only stderr is written to, and only if it is a terminal.
+    pub fn begin(name: impl Into<String>) -> Self {
+        meter::begin(0);
+        if !io::stderr().is_terminal() {
+            return Self { shown: None };
+        }
+        let (sender, receiver) = channel();
+        let name = name.into();
+        // Without a thread there is no picture, and that is all.
+        let thread =
+            std::thread::Builder::new().name("progress".into()).spawn(move || show(&name, &receiver));
+        Self { shown: thread.ok().map(|thread| (sender, thread)) }
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if let Some((sender, thread)) = self.shown.take() {
+            drop(sender);
+            // It has nothing to say that matters.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Draws until the other end is dropped.
+fn show(name: &str, ended: &Receiver<()>) {
+    let began = Instant::now();
+    if ended.recv_timeout(PATIENCE) != Err(RecvTimeoutError::Timeout) {
+        return;
+    }
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
+        bar.set_style(style);
+    }
+    while ended.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+        bar.set_message(message(name, began.elapsed()));
+        bar.tick();
+    }
+    bar.finish_and_clear();
+}
+
+fn message(name: &str, elapsed: Duration) -> String {
+    let share = meter::share().map_or_else(String::new, |share| format!(", {:.0} %", 100.0 * share));
+    let awaited = meter::awaited().map_or_else(String::new, |what| format!(", waiting for {what}"));
+    // A name may hold what a terminal takes for a command.
+    let name: String = name.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    format!("{name}{share}{awaited} ({})", units::duration(elapsed.as_secs_f64().floor()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_says_stage_share_and_time() {
+        meter::begin(8);
+        meter::advance(2);
+        assert_eq!(message("analyzing a\u{1b}b", Duration::from_millis(2900)), "analyzing a?b, 25 % (2 s)");
+        meter::begin(0);
+        meter::wait_for(Some("debuginfod".into()));
+        assert_eq!(
+            message("naming sites", Duration::from_secs(80)),
+            "naming sites, waiting for debuginfod (1 min 20 s)"
+        );
+        meter::wait_for(None);
+    }
+}
