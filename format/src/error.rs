@@ -42,24 +42,36 @@ pub enum ErrorKind {
 pub struct Error {
     kind: ErrorKind,
     message: String,
+    remedy: Option<String>,
     source: Option<io::Error>,
 }
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
-        Error { kind, message: message.into(), source: None }
+        Error { kind, message: message.into(), remedy: None, source: None }
     }
 
     /// An error of the operating system. No room is its own kind, because a recording ends in order when it happens.
     pub(crate) fn io(what: &str, source: io::Error) -> Error {
         let (kind, remedy) = match source.raw_os_error() {
-            Some(libc::EFBIG) => (ErrorKind::NoSpace, " (raise `ulimit -f`, or use a smaller --size)"),
+            Some(libc::EFBIG) => (ErrorKind::NoSpace, Some("raise `ulimit -f`, or use a smaller --size")),
             Some(libc::ENOSPC | libc::EDQUOT) => {
-                (ErrorKind::NoSpace, " (free some space, or use a smaller --size)")
+                (ErrorKind::NoSpace, Some("free some space, or use a smaller --size"))
             }
-            _ => (ErrorKind::Io, ""),
+            _ => (ErrorKind::Io, None),
         };
-        Error { kind, message: format!("{what}: {source}{remedy}"), source: Some(source) }
+        Error {
+            kind,
+            message: format!("{what}: {source}"),
+            remedy: remedy.map(str::to_owned),
+            source: Some(source),
+        }
+    }
+
+    /// Says what to do about it.
+    pub(crate) fn with_remedy(mut self, remedy: impl Into<String>) -> Error {
+        self.remedy = Some(remedy.into());
+        self
     }
 
     /// Adds what the layer above knows: "failed to open trace `app.edl`".
@@ -72,6 +84,16 @@ impl Error {
     /// What went wrong.
     pub fn kind(&self) -> ErrorKind {
         self.kind
+    }
+
+    /// What happened, without the remedy.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What to do about it, where that is known.
+    pub fn remedy(&self) -> Option<&str> {
+        self.remedy.as_deref()
     }
 
     /// The operating system's own error number, where there is one.
@@ -90,7 +112,11 @@ pub(crate) fn writing(path: &Path) -> String {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.message)?;
+        match &self.remedy {
+            Some(remedy) => write!(f, " ({remedy})"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -20,6 +20,7 @@
 //! record slice ids   the values;  lock   whether somebody writes
 //! ```
 #![deny(unsafe_code)]
+#![warn(unreachable_pub)]
 
 #[cfg(test)]
 mod crash_tests;
@@ -41,6 +42,7 @@ mod write;
 #[cfg(test)]
 extern crate self as edleak_format;
 #[cfg(test)]
+#[allow(unreachable_pub, reason = "the tests beside the crate use it, too")]
 #[path = "../tests/common/mod.rs"]
 mod common;
 

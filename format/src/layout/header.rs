@@ -49,38 +49,31 @@ impl Header {
     /// Reads the first sound copy; the number returned beside it counts the unsound ones.
     pub(crate) fn from_page(page: &[u8]) -> Result<(Header, u64), Error> {
         if page.is_empty() {
-            return Err(Error::new(ErrorKind::Empty, "the file is empty (was the recording ever started?)"));
+            return Err(Error::new(ErrorKind::Empty, "the file is empty")
+                .with_remedy("was the recording ever started?"));
         }
         let copies =
             || (0..PAGE_BYTES).step_by(COPY_DISTANCE).map(|at| page.get(at..at + COPY_BYTES).and_then(parse));
         let Some(header) = copies().flatten().next() else {
             let begins_as_trace = page.iter().zip(&MAGIC).all(|(a, b)| a == b);
             return Err(if begins_as_trace && page.len() < PAGE_BYTES {
-                Error::new(
-                    ErrorKind::TruncatedHeader,
-                    "the file ends inside its first page (copy the whole file)",
-                )
+                Error::new(ErrorKind::TruncatedHeader, "the file ends inside its first page")
+                    .with_remedy("copy the whole file")
             } else {
-                Error::new(
-                    ErrorKind::NotATrace,
-                    "not an edleak trace (give the file that edleak-record wrote)",
-                )
+                Error::new(ErrorKind::NotATrace, "not an edleak trace")
+                    .with_remedy("give the file that edleak-record wrote")
             });
         };
         if header.version > FORMAT_VERSION {
             return Err(Error::new(
                 ErrorKind::NewerVersion,
-                format!(
-                    "format {} is newer than {FORMAT_VERSION} (use a newer edleak-analyze)",
-                    header.version
-                ),
-            ));
+                format!("format {} is newer than {FORMAT_VERSION}", header.version),
+            )
+            .with_remedy("use a newer edleak-analyze"));
         }
         if page.len() < PAGE_BYTES {
-            return Err(Error::new(
-                ErrorKind::TruncatedHeader,
-                "the file ends inside its first page (copy the whole file)",
-            ));
+            return Err(Error::new(ErrorKind::TruncatedHeader, "the file ends inside its first page")
+                .with_remedy("copy the whole file"));
         }
         let unsound = copies().filter(|&copy| copy != Some(header)).count() as u64;
         Ok((header, unsound))

@@ -544,7 +544,8 @@ fn open_file(path: &Path) -> Result<(File, (u64, u64), Header), Error> {
     // A pipe would wait for somebody.
     let metadata = std::fs::metadata(path).map_err(cannot_read)?;
     if !metadata.is_file() {
-        return Err(Error::new(ErrorKind::NotATrace, "not a regular file (give the file that is written)"));
+        return Err(Error::new(ErrorKind::NotATrace, "not a regular file")
+            .with_remedy("give the file that is written"));
     }
     let file = File::open(path).map_err(cannot_read)?;
     let metadata = file.metadata().map_err(cannot_read)?;

@@ -101,16 +101,15 @@ impl Trace {
             let file = File::open(path).map_err(io)?;
             let metadata = file.metadata().map_err(io)?;
             if metadata.is_dir() {
-                return Err(Error::new(
-                    ErrorKind::NotATrace,
-                    "a directory is no trace (give the file in it)",
-                ));
+                return Err(Error::new(ErrorKind::NotATrace, "a directory is no trace")
+                    .with_remedy("give the file in it"));
             }
             // A pipe has no length and cannot be read twice.
             let source = if metadata.is_file() {
                 Source::File { file, length: metadata.len() }
             } else {
-                return Err(Error::new(ErrorKind::NotATrace, "not a regular file (copy it into one first)"));
+                return Err(Error::new(ErrorKind::NotATrace, "not a regular file")
+                    .with_remedy("copy it into one first"));
             };
             let source = if in_memory { source.into_memory().map_err(io)? } else { source };
             Self::from_source(source)
@@ -456,5 +455,6 @@ fn info(header: &BlockHeader) -> BlockInfo {
 }
 
 fn changed_while_read() -> Error {
-    Error::new(ErrorKind::ChangedWhileRead, "a block changed while the trace was read (read it again)")
+    Error::new(ErrorKind::ChangedWhileRead, "a block changed while the trace was read")
+        .with_remedy("read it again")
 }

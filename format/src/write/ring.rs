@@ -75,10 +75,10 @@ impl Ring {
     /// Whether the file is still as long as it was made: what is written behind its end is lost.
     pub(crate) fn check_length(&self) -> Result<(), Error> {
         match self.file.metadata() {
-            Ok(metadata) if metadata.len() < self.reserved => Err(Error::new(
-                ErrorKind::CutOff,
-                "somebody cut it off while it was written (leave it alone until then)",
-            )),
+            Ok(metadata) if metadata.len() < self.reserved => {
+                Err(Error::new(ErrorKind::CutOff, "somebody cut it off while it was written")
+                    .with_remedy("leave it alone until then"))
+            }
             _ => Ok(()),
         }
     }
@@ -228,10 +228,8 @@ impl Ring {
 }
 
 fn too_large(capacity: u64) -> Error {
-    Error::new(
-        ErrorKind::InvalidInput,
-        format!("a capacity of {capacity} bytes cannot be mapped (use a smaller --size)"),
-    )
+    Error::new(ErrorKind::InvalidInput, format!("a capacity of {capacity} bytes cannot be mapped"))
+        .with_remedy("use a smaller --size")
 }
 
 /// Reserves disk space from `from` to `to` and makes the file that long.

@@ -197,10 +197,8 @@ impl TraceWriter {
                 .decompress(payload, header.raw_bytes as usize)
                 .map_err(|error| Error::io("cannot read back the catalog", error))?;
             catalog::decode(&raw, FORMAT_VERSION, &mut records).ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Io,
-                    "the catalog in the file was damaged (let no other program write to it)",
-                )
+                Error::new(ErrorKind::Io, "the catalog in the file was damaged")
+                    .with_remedy("let no other program write to it")
             })?;
         }
         let mut raw = Vec::new();
@@ -237,10 +235,10 @@ impl TraceWriter {
         Error::new(
             ErrorKind::CatalogTooLarge,
             format!(
-                "modules, sites, stacks and symbols need {bytes} bytes, more than a third of the capacity of {} (use a larger --size)",
+                "modules, sites, stacks and symbols need {bytes} bytes, more than a third of the capacity of {}",
                 self.ring.capacity()
             ),
-        )
+        ).with_remedy("use a larger --size")
     }
 
     /// Moves every block down into the lowest free extent that holds it, or else over the free extent just below it. A block

@@ -102,10 +102,9 @@ impl TraceWriter {
         if capacity_bytes < MIN_CAPACITY_BYTES {
             return Err(Error::new(
                 ErrorKind::CapacityTooSmall,
-                format!(
-                    "a capacity of {capacity_bytes} bytes is less than {MIN_CAPACITY_BYTES} (use --size 256K or more)"
-                ),
-            ));
+                format!("a capacity of {capacity_bytes} bytes is less than {MIN_CAPACITY_BYTES}"),
+            )
+            .with_remedy("use --size 256K or more"));
         }
         let file = OpenOptions::new()
             .read(true)
@@ -125,7 +124,8 @@ impl TraceWriter {
             return Err(Error::new(ErrorKind::InUse, "another recording has just taken its name"));
         }
         if made.len() > 0 {
-            return Err(Error::new(ErrorKind::AlreadyExists, "there is a file of that name (move it away)"));
+            return Err(Error::new(ErrorKind::AlreadyExists, "there is a file of that name")
+                .with_remedy("move it away"));
         }
         Self::on(file, path, capacity_bytes / 4096 * 4096)
     }
@@ -216,14 +216,16 @@ impl TraceWriter {
         if counters.len() < self.sites {
             return Err(Error::new(
                 ErrorKind::InvalidInput,
-                format!("{} sites after {} (keep every site once seen)", counters.len(), self.sites),
-            ));
+                format!("{} sites after {}", counters.len(), self.sites),
+            )
+            .with_remedy("keep every site once seen"));
         }
         if self.last_tick.is_some_and(|last| header.tick <= last) || header.tick == u64::MAX {
             return Err(Error::new(
                 ErrorKind::InvalidInput,
-                format!("tick {} is not after the one before (let ticks increase)", header.tick),
-            ));
+                format!("tick {} is not after the one before", header.tick),
+            )
+            .with_remedy("let ticks increase"));
         }
         self.ring.check_length()?;
         self.pause_ns = header.time_ns.saturating_sub(self.last_ns);
@@ -358,11 +360,12 @@ impl TraceWriter {
         Error::new(
             ErrorKind::CapacityTooSmall,
             format!(
-                "a capacity of {} bytes cannot hold the slices of {} sites (use a larger --size)",
+                "a capacity of {} bytes cannot hold the slices of {} sites",
                 self.ring.capacity(),
                 self.sites
             ),
         )
+        .with_remedy("use a larger --size")
     }
 }
 
@@ -370,10 +373,8 @@ impl TraceWriter {
 const MAX_PENDING_KEPT_BYTES: usize = 64 << 10;
 
 fn too_many_sites(sites: usize) -> Error {
-    Error::new(
-        ErrorKind::InvalidInput,
-        format!("{sites} sites are more than a trace can name (merge some, at most {MAX_SITES})"),
-    )
+    Error::new(ErrorKind::InvalidInput, format!("{sites} sites are more than a trace can name"))
+        .with_remedy(format!("merge some, at most {MAX_SITES}"))
 }
 
 /// Differs from trace to trace. It need not be secret.

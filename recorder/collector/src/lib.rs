@@ -12,6 +12,7 @@
 //! ```
 //! A room uses the rooms after it: `doctor → start → follow → recording → {rules → watch, control} → sys`.
 #![deny(unsafe_code)]
+#![warn(unreachable_pub)]
 
 pub mod control;
 pub mod doctor;

@@ -26,6 +26,7 @@
 //! initialisation no system call but the `mmap` of a side-table leaf.
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]
+#![warn(unreachable_pub)]
 #![cfg_attr(test, allow(dead_code))]
 
 mod arch;

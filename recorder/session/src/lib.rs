@@ -21,6 +21,7 @@
 //! target may have written anything: it keeps its own geometry and checks every index it reads.
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]
+#![warn(unreachable_pub)]
 
 pub mod caller;
 pub mod control;

@@ -17,7 +17,7 @@ use std::time::Duration;
 const LOOK: Duration = Duration::from_secs(10);
 
 /// The claim_notifier of one control page.
-pub struct ClaimNotifier {
+pub(crate) struct ClaimNotifier {
     event: Arc<File>,
     page: Arc<ControlPage>,
     is_over: Arc<AtomicBool>,
@@ -25,7 +25,7 @@ pub struct ClaimNotifier {
 
 impl ClaimNotifier {
     /// Rings at every claim from now on; `None`: it cannot be had.
-    pub fn of(page: &Arc<ControlPage>) -> Option<ClaimNotifier> {
+    pub(crate) fn of(page: &Arc<ControlPage>) -> Option<ClaimNotifier> {
         // SAFETY: no memory is passed.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
         // SAFETY: the descriptor is new and ours.
@@ -52,12 +52,12 @@ impl ClaimNotifier {
     }
 
     /// A descriptor that is readable once it has rung.
-    pub fn fd(&self) -> RawFd {
+    pub(crate) fn fd(&self) -> RawFd {
         self.event.as_raw_fd()
     }
 
     /// Waits for the next ring.
-    pub fn reset(&self) {
+    pub(crate) fn reset(&self) {
         // That it had not rung is no matter.
         let _ = (&*self.event).read(&mut [0; 8]);
     }

@@ -45,7 +45,7 @@ fn rights(pid: u32) -> Option<Rights> {
 }
 
 /// The image of one recording.
-pub struct ImageWatch {
+pub(crate) struct ImageWatch {
     pid: u32,
     recorded: Option<Image>,
     rights: Rights,
@@ -56,7 +56,7 @@ pub struct ImageWatch {
 
 impl ImageWatch {
     /// `stack_start` is that of the image that attached, 0 if it did not know: the process may be the next one by now.
-    pub fn new(pid: u32, stack_start: u64) -> ImageWatch {
+    pub(crate) fn new(pid: u32, stack_start: u64) -> ImageWatch {
         let (recorded, looked_at) = (image(pid), Instant::now());
         let is_another = recorded.is_some_and(|image| stack_start != 0 && image.stack_start != stack_start);
         let rights = rights(pid).unwrap_or_default();
@@ -64,7 +64,7 @@ impl ImageWatch {
     }
 
     /// Looks again, if it is time.
-    pub fn look(&mut self, now: Instant) {
+    pub(crate) fn look(&mut self, now: Instant) {
         if self.is_left() || now.saturating_duration_since(self.looked_at) < LOOK {
             return;
         }
@@ -85,17 +85,17 @@ impl ImageWatch {
     }
 
     /// The next image is recorded, too: leaving this one hides nothing.
-    pub fn set_followed(&mut self) {
+    pub(crate) fn set_followed(&mut self) {
         (self.recorded, self.left_at) = (None, None);
     }
 
     /// The process is another image now.
-    pub fn is_left(&self) -> bool {
+    pub(crate) fn is_left(&self) -> bool {
         self.left_at.is_some()
     }
 
     /// It has been for so long that the new image will not claim a session any more.
-    pub fn is_over(&self, now: Instant) -> bool {
+    pub(crate) fn is_over(&self, now: Instant) -> bool {
         self.left_at.is_some_and(|left| now.saturating_duration_since(left) >= CLAIM_TIME)
     }
 }

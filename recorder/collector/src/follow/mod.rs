@@ -1,10 +1,10 @@
 //! Follows every image of a run from its claim to its end: one thread, woken by signals, claims and the clock.
 
-pub mod claim_notifier;
-pub mod image;
+pub(crate) mod claim_notifier;
+pub(crate) mod image;
 mod images;
 mod requests;
-pub mod session_stock;
+pub(crate) mod session_stock;
 mod trace_names;
 mod unreachable;
 
@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-pub use trace_names::child_path;
+pub(crate) use trace_names::child_path;
 use unreachable::UnreachableChildren;
 
 /// Claims are looked for this often while the target is young, and may be waiting for its rules.

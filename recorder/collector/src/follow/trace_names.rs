@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// `NAME.PID.edl`, beside the trace of the root process.
-pub fn child_path(output: &Path, pid: u32) -> PathBuf {
+pub(crate) fn child_path(output: &Path, pid: u32) -> PathBuf {
     beside(output, &pid.to_string())
 }
 

@@ -4,7 +4,7 @@ use edleak_format::{Counters, SiteId};
 
 /// The known leak of `--inject-leak`.
 #[derive(Clone, Copy, Debug)]
-pub struct Injected {
+pub(crate) struct Injected {
     /// Its site in the trace.
     pub site: SiteId,
     /// How fast it grows.
@@ -16,7 +16,7 @@ impl Injected {
     const SIZE: u64 = 64;
 
     /// What it has allocated after so long; it never frees.
-    pub fn counters(self, elapsed_ns: u64) -> Counters {
+    pub(crate) fn counters(self, elapsed_ns: u64) -> Counters {
         let allocs = (self.bytes_per_s * elapsed_ns as f64 / 1e9) as u64 / Injected::SIZE;
         Counters { allocs, allocated_bytes: allocs.saturating_mul(Injected::SIZE), ..Counters::ZERO }
     }

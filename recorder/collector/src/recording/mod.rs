@@ -1,12 +1,12 @@
 //! The recording of one image: from its session, slice by slice, into its trace.
 
-pub mod inject;
+pub(crate) mod inject;
 mod learn;
-pub mod modules;
+pub(crate) mod modules;
 pub mod period;
-pub mod slicer;
-pub mod stacks;
-pub mod watch_changes;
+pub(crate) mod slicer;
+pub(crate) mod stacks;
+pub(crate) mod watch_changes;
 
 use crate::control::progress::Progress;
 use crate::control::socket::ClientId;

@@ -22,7 +22,7 @@ pub struct Loaded {
 
 /// What the target says of a module that its loader has mapped.
 #[derive(Clone, Debug)]
-pub struct Event {
+pub(crate) struct Event {
     /// The name that the loader opened; it may be relative.
     pub name: String,
     /// Runtime address minus link-time address.
@@ -40,7 +40,7 @@ pub struct Event {
 const MAX_LOADS: usize = edleak_session::event::MAX_EVENTS;
 
 /// The modules of one target.
-pub struct Modules {
+pub(crate) struct Modules {
     pid: u32,
     loaded: Vec<Loaded>,
     /// The latest loads, oldest first: module events up to each, and the index of the module.
@@ -74,17 +74,17 @@ enum Facts {
 
 impl Modules {
     /// No modules yet.
-    pub fn new(pid: u32) -> Modules {
+    pub(crate) fn new(pid: u32) -> Modules {
         Modules { pid, loaded: Vec::new(), loads: VecDeque::new(), not_elf: HashMap::new() }
     }
 
     /// All modules, by id.
-    pub fn all(&self) -> &[Loaded] {
+    pub(crate) fn all(&self) -> &[Loaded] {
         &self.loaded
     }
 
     /// Adds the modules of a memory map that are not known yet; returns the index of the first new one.
-    pub fn add_maps(&mut self, maps: &[Mapping], now_ns: u64) -> usize {
+    pub(crate) fn add_maps(&mut self, maps: &[Mapping], now_ns: u64) -> usize {
         let first_new = self.loaded.len();
         let mut rest = maps;
         while let Some(first) = rest.first() {
@@ -105,7 +105,7 @@ impl Modules {
     /// Notes that the loader has mapped a module; returns its index, new or back again. `None`: it is known and was never away.
     ///
     /// The event's own name and build ID say what was loaded. The memory map may show another module at that address by now.
-    pub fn add_loaded(&mut self, event: &Event, now_ns: u64) -> Option<usize> {
+    pub(crate) fn add_loaded(&mut self, event: &Event, now_ns: u64) -> Option<usize> {
         let path = self.path_of(event);
         let end = match event.end {
             0 => event.load_bias.checked_add(self.extent_of_file(&path)?)?,
@@ -141,7 +141,7 @@ impl Modules {
     }
 
     /// Notes that the module with this load bias was unloaded.
-    pub fn unloaded(&mut self, load_bias: u64, now_ns: u64) -> Option<&Module> {
+    pub(crate) fn unloaded(&mut self, load_bias: u64, now_ns: u64) -> Option<&Module> {
         let here = self.loaded.iter_mut().filter(|loaded| loaded.module.load_bias == load_bias);
         let loaded = here.max_by_key(|loaded| (loaded.latest_event, loaded.module.id.0))?;
         loaded.module.unloaded_ns = now_ns;
@@ -149,7 +149,7 @@ impl Modules {
     }
 
     /// The module that was at the return address `address` when `events` module events had happened.
-    pub fn at(&self, address: u64, events: u32) -> Option<ModuleId> {
+    pub(crate) fn at(&self, address: u64, events: u32) -> Option<ModuleId> {
         let covers =
             |loaded: &&Loaded| (loaded.module.start..loaded.module.end).contains(&address.wrapping_sub(1));
         let mut covering = self.loaded.iter().filter(covers);

@@ -8,7 +8,7 @@ use edleak_session::layout::owner_tid;
 use std::sync::atomic::Ordering;
 
 /// Reads the counters of one session, slice after slice.
-pub struct Slicer {
+pub(crate) struct Slicer {
     /// Shards that were ever owned. Others are untouched, and reading them would give them memory.
     used: Vec<bool>,
     /// By site id of the session.
@@ -19,17 +19,17 @@ pub struct Slicer {
 
 impl Slicer {
     /// For a session with this many shards.
-    pub fn new(shards: usize) -> Slicer {
+    pub(crate) fn new(shards: usize) -> Slicer {
         Slicer { used: vec![false; shards], sites: Vec::new(), stacks: Vec::new() }
     }
 
     /// The site counters of the latest slice, by id of the session.
-    pub fn sites(&self) -> &[Counters] {
+    pub(crate) fn sites(&self) -> &[Counters] {
         &self.sites
     }
 
     /// The counters of the watched stacks in the latest slice.
-    pub fn stacks(&self) -> &[Counters] {
+    pub(crate) fn stacks(&self) -> &[Counters] {
         &self.stacks
     }
 
@@ -37,7 +37,7 @@ impl Slicer {
     ///
     /// All free counters come first and all alloc counters after them: an allocation is counted before its address leaves
     /// malloc, so whatever free has been seen, its allocation will be, and live is never negative.
-    pub fn read(&mut self, session: &Session, stacks: usize) {
+    pub(crate) fn read(&mut self, session: &Session, stacks: usize) {
         let sites = session.sites_in_use();
         self.sites.clear();
         self.sites.resize(sites, Counters::ZERO);
@@ -72,7 +72,7 @@ impl Slicer {
     /// Takes back the shards of threads that are gone, so that later threads need not share one. Their counts stay.
     ///
     /// Only with thread ids that are the kernel's: a shard taken from a living thread would have two writers.
-    pub fn reclaim(&self, session: &Session, pid: u32) {
+    pub(crate) fn reclaim(&self, session: &Session, pid: u32) {
         if session.header().tids_known.load(Ordering::Relaxed) == 0 {
             return;
         }

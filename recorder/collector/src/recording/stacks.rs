@@ -14,7 +14,7 @@ const FIRST_EPOCH_NS: u64 = 20_000_000;
 
 /// The birth epochs of a recording. The target is told a number; what time that was is known here.
 #[derive(Clone, Debug)]
-pub struct Epochs {
+pub(crate) struct Epochs {
     starts: Vec<u64>,
     length_ns: u64,
 }
@@ -28,7 +28,7 @@ impl Default for Epochs {
 impl Epochs {
     /// Begins a new epoch if the current one is over. Their length doubles, so that however long the recording, few are
     /// ever begun (16 for every doubling), and an epoch never spans two of those it is reported in.
-    pub fn advance(&mut self, session: &Session, now_ns: u64) -> bool {
+    pub(crate) fn advance(&mut self, session: &Session, now_ns: u64) -> bool {
         while now_ns / self.length_ns >= MOST_EPOCHS {
             self.length_ns *= 2;
         }
@@ -52,7 +52,7 @@ impl Epochs {
 }
 
 /// A stack seen for the first time.
-pub struct NewStack {
+pub(crate) struct NewStack {
     /// The stack.
     pub stack: Stack,
     /// The watched site, by its id in the session.
@@ -61,7 +61,7 @@ pub struct NewStack {
 
 /// The stacks of one session.
 #[derive(Clone, Debug, Default)]
-pub struct WatchedStacks {
+pub(crate) struct WatchedStacks {
     /// Ids of the trace's sites, by stack.
     sites: Vec<SiteId>,
 }
@@ -69,7 +69,7 @@ pub struct WatchedStacks {
 impl WatchedStacks {
     /// The stacks that are new, in order, as far as they are of these sites; each is then given a site with
     /// [`WatchedStacks::name`].
-    pub fn learn(&self, session: &Session, modules: &Modules, sites: Range<u32>) -> Vec<NewStack> {
+    pub(crate) fn learn(&self, session: &Session, modules: &Modules, sites: Range<u32>) -> Vec<NewStack> {
         let made = (session.header().stacks.stack.load(Ordering::Acquire) as usize).min(MAX_STACKS);
         let mut new = Vec::new();
         // Stacks do not share their addresses, so all of them together have no more than there are.
@@ -102,17 +102,17 @@ impl WatchedStacks {
     }
 
     /// Gives the next stack its site.
-    pub fn name(&mut self, site: SiteId) {
+    pub(crate) fn name(&mut self, site: SiteId) {
         self.sites.push(site);
     }
 
     /// The sites, by stack.
-    pub fn sites(&self) -> &[SiteId] {
+    pub(crate) fn sites(&self) -> &[SiteId] {
         &self.sites
     }
 
     /// When the survivors of every stack were born, in equal epochs from the start until now.
-    pub fn survivors(&self, session: &Session, epochs: &Epochs, now_ns: u64) -> Vec<Survivors> {
+    pub(crate) fn survivors(&self, session: &Session, epochs: &Epochs, now_ns: u64) -> Vec<Survivors> {
         let count = (now_ns / epochs.length_ns + 1) as usize;
         let empty = |index: usize| Epoch {
             from_ns: index as u64 * epochs.length_ns,
@@ -156,7 +156,7 @@ impl WatchedStacks {
 
 /// Who survived, as of the latest slice and the two latest ends of epochs.
 #[derive(Clone, Debug, Default)]
-pub struct Snapshots {
+pub(crate) struct Snapshots {
     /// As of the latest slice.
     pub latest: Vec<Survivors>,
     kept: [Vec<Survivors>; 2],
@@ -164,7 +164,7 @@ pub struct Snapshots {
 
 impl Snapshots {
     /// Keeps the latest, at the end of an epoch.
-    pub fn keep(&mut self) {
+    pub(crate) fn keep(&mut self) {
         self.kept.rotate_right(1);
         self.kept[0] = self.latest.clone();
     }
@@ -172,7 +172,7 @@ impl Snapshots {
     /// The newest of them that was taken before the program began to free everything at its end: the newest with nearly all of the live
     /// allocations that any of them has. One from the middle of a teardown would say that part of what leaked did not survive; one
     /// from before a heap that shrank in its work is an epoch old, which costs nothing.
-    pub fn before_teardown(&self) -> &[Survivors] {
+    pub(crate) fn before_teardown(&self) -> &[Survivors] {
         let live = |all: &[Survivors]| {
             all.iter().flat_map(|one| &one.epochs).map(|epoch| epoch.live_count).sum::<u64>()
         };
@@ -183,7 +183,7 @@ impl Snapshots {
 }
 
 /// The cells in use, each with the index of its stack.
-pub fn cells(session: &Session) -> impl Iterator<Item = (usize, &Cell)> {
+pub(crate) fn cells(session: &Session) -> impl Iterator<Item = (usize, &Cell)> {
     let made = (session.header().stacks.cell.load(Ordering::Acquire) as usize).min(MAX_CELLS);
     session.cells()[..made].iter().filter_map(|cell| {
         let stack = cell.stack.load(Ordering::Acquire).checked_sub(1)?;

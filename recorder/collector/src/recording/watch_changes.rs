@@ -21,30 +21,30 @@ pub struct WatchRequest {
 
 /// The requests that are not answered yet.
 #[derive(Default)]
-pub struct PendingRequests {
+pub(crate) struct PendingRequests {
     waiting: VecDeque<WatchRequest>,
     under_way: Option<(Change, WatchRequest, Vec<u32>)>,
 }
 
 impl PendingRequests {
     /// Whether there is anything to do.
-    pub fn is_busy(&self) -> bool {
+    pub(crate) fn is_busy(&self) -> bool {
         self.under_way.is_some() || !self.waiting.is_empty()
     }
 
     /// Who waits for an answer.
-    pub fn clients(&self) -> impl Iterator<Item = ClientId> {
+    pub(crate) fn clients(&self) -> impl Iterator<Item = ClientId> {
         let under_way = self.under_way.iter().map(|(_, wanted, _)| wanted);
         under_way.chain(&self.waiting).map(|wanted| wanted.client)
     }
 
     /// Takes a request.
-    pub fn add(&mut self, wanted: WatchRequest) {
+    pub(crate) fn add(&mut self, wanted: WatchRequest) {
         self.waiting.push_back(wanted);
     }
 
     /// Begins the next change, or makes the one that is prepared; then this is whom to tell, and what.
-    pub fn turn(
+    pub(crate) fn turn(
         &mut self,
         publisher: &mut Publisher,
         session: &Session,

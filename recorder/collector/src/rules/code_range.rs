@@ -5,7 +5,7 @@ use edleak_session::site::Action;
 
 /// A code_range of code and what to do when it allocates: return addresses in `start < address <= end`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct CodeRange {
+pub(crate) struct CodeRange {
     /// One byte before the first return address.
     pub start: u64,
     /// The last return address.
@@ -15,7 +15,7 @@ pub struct CodeRange {
 }
 
 /// Lays what is asked for one address over what is asked for functions, if it was asked later.
-pub fn insert_request(asked: &mut Vec<RequestRange>, single: RequestRange) {
+pub(crate) fn insert_request(asked: &mut Vec<RequestRange>, single: RequestRange) {
     let after = asked.partition_point(|one| one.start <= single.start);
     let covering = after.checked_sub(1).filter(|&index| single.start < asked[index].end);
     match covering {
@@ -34,7 +34,7 @@ pub fn insert_request(asked: &mut Vec<RequestRange>, single: RequestRange) {
 }
 
 /// Lays `top` over `below`: where both have something to say, `top` is heard. Both are sorted.
-pub fn overlay(below: impl Iterator<Item = CodeRange>, top: &[CodeRange]) -> Vec<CodeRange> {
+pub(crate) fn overlay(below: impl Iterator<Item = CodeRange>, top: &[CodeRange]) -> Vec<CodeRange> {
     let mut merged: Vec<CodeRange> = Vec::new();
     for code_range in top {
         // Two names of one function, or two patterns that match it.

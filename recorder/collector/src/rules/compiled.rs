@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// What one file says, in offsets from its first byte.
-pub struct FileCode {
+pub(crate) struct FileCode {
     /// What to step over.
     pub wrappers: Vec<CodeRange>,
     /// The link-time address of its first byte.
@@ -23,22 +23,22 @@ pub struct FileCode {
 }
 
 /// A file: its path as its process sees it, and its build ID.
-pub type FileKey = (String, Vec<u8>);
+pub(crate) type FileKey = (String, Vec<u8>);
 /// A file, and the version of a watch set.
 type AskedKey = (FileKey, u64);
 /// What is made once, whoever asks first.
-pub type Shared<T> = Arc<OnceLock<T>>;
+pub(crate) type Shared<T> = Arc<OnceLock<T>>;
 
 /// What was or is being compiled in this run.
 #[derive(Default)]
-pub struct Compiled {
+pub(crate) struct Compiled {
     code: Mutex<HashMap<FileKey, Shared<FileCode>>>,
     asked: Mutex<HashMap<AskedKey, Shared<Vec<RequestRange>>>>,
 }
 
 impl Compiled {
     /// The code of a file; waits for whoever compiles it already.
-    pub fn code(&self, key: FileKey, file: &Path, code_options: &CodeOptions) -> Shared<FileCode> {
+    pub(crate) fn code(&self, key: FileKey, file: &Path, code_options: &CodeOptions) -> Shared<FileCode> {
         let place = {
             let mut code = self.code.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(code.entry(key).or_default())
@@ -48,7 +48,7 @@ impl Compiled {
     }
 
     /// What a watch set asks for the functions of a file.
-    pub fn asked(&self, key: &FileKey, file: &Path, watch: &WatchSet) -> Shared<Vec<RequestRange>> {
+    pub(crate) fn asked(&self, key: &FileKey, file: &Path, watch: &WatchSet) -> Shared<Vec<RequestRange>> {
         let place = {
             let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(asked.entry((key.clone(), watch.version())).or_default())
@@ -64,7 +64,7 @@ impl Compiled {
     }
 
     /// Forgets what was made for a watch set that is no longer in use.
-    pub fn forget(&self, version: u64) {
+    pub(crate) fn forget(&self, version: u64) {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).retain(|(_, of), _| *of != version);
     }
 }
@@ -95,7 +95,7 @@ impl FileCode {
     }
 
     /// How to find a caller, wherever in the file; compiled when it is first asked for, which is when stacks are walked.
-    pub fn rules(&self) -> &UnwindTable {
+    pub(crate) fn rules(&self) -> &UnwindTable {
         self.rules.get_or_init(|| {
             let elf = self.bytes.as_deref().and_then(|bytes| Elf::parse(bytes).ok());
             elf.map_or_else(UnwindTable::default, |elf| UnwindTable::compile(&elf))

@@ -1,9 +1,9 @@
 //! What the target is told of its code: which callers to step over, which to watch, and the rules to walk by.
 
 pub mod code_options;
-pub mod code_range;
-pub mod compiled;
-pub mod publisher;
-pub mod stack_bounds;
-pub mod wrapper_list;
+pub(crate) mod code_range;
+pub(crate) mod compiled;
+pub(crate) mod publisher;
+pub(crate) mod stack_bounds;
+pub(crate) mod wrapper_list;
 pub mod wrappers;

@@ -404,7 +404,7 @@ fn known_addresses(session: &Session) -> impl Iterator<Item = u64> {
 }
 
 /// The slot of a return address in the site table, if the target has met it.
-pub fn slot_of(session: &Session, address: u64) -> Option<&SiteSlot> {
+pub(crate) fn slot_of(session: &Session, address: u64) -> Option<&SiteSlot> {
     use edleak_session::site::{MAX_PROBES, first_slot};
     let slots = session.slots();
     let first = first_slot(address);

@@ -19,7 +19,7 @@ type Range = (u64, u64);
 
 /// What of a target's memory map was published.
 #[derive(Default)]
-pub struct StackBounds {
+pub(crate) struct StackBounds {
     published: Vec<Range>,
     read_at: Option<Instant>,
     cost: Duration,
@@ -30,7 +30,7 @@ pub struct StackBounds {
 
 impl StackBounds {
     /// Reads the memory map and publishes it if that is due. A process that is gone has none.
-    pub fn refresh(&mut self, session: &Session, pid: u32, now: Instant) {
+    pub(crate) fn refresh(&mut self, session: &Session, pid: u32, now: Instant) {
         self.look_for_cuts(session);
         let since = self.read_at.map(|at| now.saturating_duration_since(at));
         let is_due = since.is_none_or(|since| since >= PERIOD || self.saw_cut && since >= self.cost * SHARE);

@@ -6,7 +6,7 @@
 
 /// What programs call theirs, in C or in C++, where it may be in a namespace or a class: xmalloc, xxrealloc, x2nrealloc,
 /// safe_malloc, emalloc, zmalloc, …
-pub const OWN_FUNCTIONS: &[&str] = &[
+pub(crate) const OWN_FUNCTIONS: &[&str] = &[
     "xmalloc*",
     "xxmalloc*",
     "xcalloc*",
@@ -53,7 +53,7 @@ pub const OWN_FUNCTIONS: &[&str] = &[
 ];
 
 /// Functions with C names. A `*` stands for any run of characters.
-pub const C_FUNCTIONS: &[&str] = &[
+pub(crate) const C_FUNCTIONS: &[&str] = &[
     // The allocation functions themselves, where one calls another or a program has its own.
     "malloc",
     "calloc",
@@ -246,7 +246,7 @@ pub const C_FUNCTIONS: &[&str] = &[
 
 /// C++: namespaces, classes (all their members) and functions, by the first words of their path; the inline namespaces
 /// of the standard libraries are left out. A `*` may end one.
-pub const CPP_PATHS: &[&str] = &[
+pub(crate) const CPP_PATHS: &[&str] = &[
     "operator new",
     "operator new[]",
     // Allocators.
@@ -459,10 +459,10 @@ pub const CPP_PATHS: &[&str] = &[
 ];
 
 /// C++: a member of any class of namespace `std`, for those whose other members run the user's code.
-pub const CPP_STD_MEMBERS: &[&str] = &["_M_manager"];
+pub(crate) const CPP_STD_MEMBERS: &[&str] = &["_M_manager"];
 
 /// Rust: crates, modules and functions by the first words of their path, and types whose trait implementations count.
-pub const RUST_PATHS: &[&str] = &[
+pub(crate) const RUST_PATHS: &[&str] = &[
     "__rustc",
     "__rust_alloc",
     "alloc",
@@ -524,19 +524,20 @@ pub const RUST_PATHS: &[&str] = &[
 ];
 
 /// Rust: modules that run a closure only below the function that passed it, so that even their closures are wrappers.
-pub const RUST_CLOSURE_PATHS: &[&str] =
+pub(crate) const RUST_CLOSURE_PATHS: &[&str] =
     &["alloc", "hashbrown", "indexmap", "core::iter", "core::option", "core::result"];
 
 /// Rust: traits whose implementations count whoever implements them: `GlobalAlloc` for a program's own allocator, and
 /// the blanket implementations of `alloc` and `core`.
-pub const RUST_TRAITS: &[&str] = &["alloc", "core::alloc", "core::convert::Into", "core::convert::TryInto"];
+pub(crate) const RUST_TRAITS: &[&str] =
+    &["alloc", "core::alloc", "core::convert::Into", "core::convert::TryInto"];
 
 /// Rust: traits whose implementations run the user's code, whoever implements them.
-pub const RUST_CALL_TRAITS: &[&str] = &["core::ops::function", "core::future", "core::ops::drop"];
+pub(crate) const RUST_CALL_TRAITS: &[&str] = &["core::ops::function", "core::future", "core::ops::drop"];
 
 /// Libraries, by soname up to the first dot, in which every function allocates for whoever called in: no user code can
 /// be inlined there, and calls back from them are frames of their own. The dynamic loader is not one of them.
-pub const LIBRARIES: &[&str] = &[
+pub(crate) const LIBRARIES: &[&str] = &[
     "libc",
     "libm",
     "libdl",
@@ -554,4 +555,4 @@ pub const LIBRARIES: &[&str] = &[
 ];
 
 /// Libraries whose exported functions are judged by name, but whose internal ones, nameless once stripped, are wrappers.
-pub const LIBRARIES_INSIDE: &[&str] = &["libglib-2", "libgobject-2"];
+pub(crate) const LIBRARIES_INSIDE: &[&str] = &["libglib-2", "libgobject-2"];

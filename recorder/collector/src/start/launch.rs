@@ -35,14 +35,14 @@ fn environment(preload: &Path, control: &str) -> Vec<CString> {
 }
 
 /// A target that exists but waits to be let go.
-pub struct Held {
+pub(crate) struct Held {
     child: OwnChild,
     go: File,
     failure: File,
 }
 
 /// Makes a process for the program; it runs nothing of it before [`Held::release`].
-pub fn hold(
+pub(crate) fn hold(
     program: &Path,
     arguments: &[OsString],
     preload: &Path,
@@ -95,12 +95,12 @@ pub fn hold(
 
 impl Held {
     /// The process; the program will have the same number.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.pid()
     }
 
     /// Lets it execute the program; the error is that of `execve`.
-    pub fn release(mut self) -> io::Result<OwnChild> {
+    pub(crate) fn release(mut self) -> io::Result<OwnChild> {
         self.go.write_all(&[1])?;
         drop(self.go);
         let mut error = Vec::new();

@@ -2,8 +2,8 @@
 
 pub mod check;
 pub mod detached;
-pub mod launch;
+pub(crate) mod launch;
 pub mod library;
-pub mod output;
+pub(crate) mod output;
 pub mod run;
 pub mod unpack;

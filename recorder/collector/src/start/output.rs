@@ -15,7 +15,7 @@ const ANOTHER: &str = "choose another file with -o";
 
 /// A name that is ours until the trace is finished.
 #[derive(Debug)]
-pub struct Reserved {
+pub(crate) struct Reserved {
     path: PathBuf,
     /// The file that we made: device and inode.
     made: Option<(u64, u64)>,
@@ -24,7 +24,7 @@ pub struct Reserved {
 
 /// What was moved out of the way. Dropped, what was moved out of the way before it is gone.
 #[derive(Debug)]
-pub struct Kept {
+pub(crate) struct Kept {
     old: PathBuf,
     /// What `old` was before, until it is settled that something came of this.
     older: PathBuf,
@@ -38,7 +38,7 @@ impl Drop for Kept {
 
 /// Why a name cannot be had.
 #[derive(Debug)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// Another recording has it.
     InUse(String),
     /// Whatever else.
@@ -54,7 +54,7 @@ impl fmt::Display for Refusal {
 }
 
 /// Makes the trace `path` and keeps what is there as `path.old`. Anything that is no regular file is left alone.
-pub fn reserve(path: &Path, capacity_bytes: u64) -> Result<(TraceWriter, Reserved), Refusal> {
+pub(crate) fn reserve(path: &Path, capacity_bytes: u64) -> Result<(TraceWriter, Reserved), Refusal> {
     /// Somebody may put a trace there between our two steps; hardly again and again.
     const ATTEMPTS: u32 = 8;
     let mut attempt = 0;
@@ -82,7 +82,7 @@ pub fn reserve(path: &Path, capacity_bytes: u64) -> Result<(TraceWriter, Reserve
 
 impl Reserved {
     /// Nothing came of it: all is as it was, unless the name is somebody else's by now.
-    pub fn give_back(&self) {
+    pub(crate) fn give_back(&self) {
         if self.made.is_none() || fs::metadata(&self.path).ok().map(identity) != self.made {
             return;
         }
@@ -94,7 +94,7 @@ impl Reserved {
     }
 
     /// Something comes of it: what was moved out of the way before is replaced.
-    pub fn settle(&self) {
+    pub(crate) fn settle(&self) {
         if let Some(kept) = &self.kept {
             let _ = fs::remove_file(&kept.older);
         }
@@ -102,7 +102,7 @@ impl Reserved {
 }
 
 /// Where a trace goes that is called `path`: through a link, so that what it leads to is replaced and not the link.
-pub fn followed(path: &Path) -> PathBuf {
+pub(crate) fn followed(path: &Path) -> PathBuf {
     if !fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink()) {
         return path.to_owned();
     }
@@ -112,7 +112,7 @@ pub fn followed(path: &Path) -> PathBuf {
 }
 
 /// Moves what is there to `path.old`. An empty file is nothing to keep.
-pub fn keep_old(path: &Path) -> Result<Option<Kept>, Refusal> {
+pub(crate) fn keep_old(path: &Path) -> Result<Option<Kept>, Refusal> {
     let in_use = || Refusal::InUse(format!("another recording is writing `{}` ({ANOTHER})", path.display()));
     let failed = |error: io::Error| {
         Refusal::Failed(format!("failed to keep `{}` as `.old`: {error} ({ANOTHER})", path.display()))

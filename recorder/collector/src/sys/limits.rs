@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::io;
 
 /// What to do about an error, in parentheses; `otherwise` where its number says nothing of a limit.
-pub fn remedy(error: Option<i32>, otherwise: &str) -> String {
+pub(crate) fn remedy(error: Option<i32>, otherwise: &str) -> String {
     match error {
         Some(libc::EMFILE) => "(raise `ulimit -n`)".into(),
         Some(libc::ENFILE) => "(raise the sysctl fs.file-max)".into(),
@@ -16,12 +16,12 @@ pub fn remedy(error: Option<i32>, otherwise: &str) -> String {
 }
 
 /// An error with the way out at its end, whichever of `what` it happened to.
-pub fn explain(what: &str, error: &io::Error, otherwise: &str) -> String {
+pub(crate) fn explain(what: &str, error: &io::Error, otherwise: &str) -> String {
     format!("{what}: {error} {}", remedy(error.raw_os_error(), otherwise))
 }
 
 /// A message that ends with a remedy: its own, or this one.
-pub fn with_remedy(message: &dyn Display, remedy: &str) -> String {
+pub(crate) fn with_remedy(message: &dyn Display, remedy: &str) -> String {
     let message = message.to_string();
     // What the system says of an error ends with a parenthesis that is no remedy.
     let has_one = message.ends_with(')') && !is_errno(&message);

@@ -1,10 +1,10 @@
 //! The operating system: shared memory, /proc, signals, the target as our child, its terminal, limits, standard descriptors, stderr.
 
-pub mod limits;
+pub(crate) mod limits;
 pub mod own_child;
-pub mod process;
+pub(crate) mod process;
 pub mod say;
-pub mod shm;
-pub mod signals;
-pub mod stdio;
+pub(crate) mod shm;
+pub(crate) mod signals;
+pub(crate) mod stdio;
 pub(crate) mod terminal;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 /// One file mapped into a process.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Mapping {
+pub(crate) struct Mapping {
     /// First address.
     pub start: u64,
     /// One past the last address.
@@ -18,7 +18,7 @@ pub struct Mapping {
 }
 
 /// The mappings of files in the text of a memory map, in address order.
-pub fn parse_maps(text: &[u8]) -> Vec<Mapping> {
+pub(crate) fn parse_maps(text: &[u8]) -> Vec<Mapping> {
     String::from_utf8_lossy(text).lines().filter_map(parse_mapping).collect()
 }
 
@@ -37,19 +37,19 @@ fn parse_mapping(line: &str) -> Option<Mapping> {
 }
 
 /// The mappings of a running process; empty when it is gone or not ours to look at.
-pub fn read_maps(pid: u32) -> Vec<Mapping> {
+pub(crate) fn read_maps(pid: u32) -> Vec<Mapping> {
     fs::read(format!("/proc/{pid}/maps")).map_or_else(|_| Vec::new(), |text| parse_maps(&text))
 }
 
 /// Whether any process has one of these files in memory mapped, as a forked child has its parent's session until it
 /// claims its own.
-pub fn is_any_mapped(inodes: &[u64]) -> bool {
+pub(crate) fn is_any_mapped(inodes: &[u64]) -> bool {
     others().any(|pid| fs::read(format!("/proc/{pid}/maps")).is_ok_and(|maps| maps_session(&maps, inodes)))
 }
 
 /// The process that has this session mapped and says that it is `claimed`. It is looked up by its memory map: in a PID namespace of its
 /// own, a process may have another number there, and one that is another process's here. `None`: it is gone.
-pub fn holder_of(session: u64, claimed: u32) -> Option<u32> {
+pub(crate) fn holder_of(session: u64, claimed: u32) -> Option<u32> {
     let maps_of = |pid: u32| fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
     let maps = maps_of(claimed);
     if maps_session(&maps, &[session]) {
@@ -79,7 +79,7 @@ fn others() -> impl Iterator<Item = u32> {
 }
 
 /// Every process that this one has started, and those that they have.
-pub fn descendants(pid: u32) -> Vec<u32> {
+pub(crate) fn descendants(pid: u32) -> Vec<u32> {
     let mut all: Vec<u32> = Vec::new();
     let mut parents = vec![pid];
     while let Some(parent) = parents.pop() {
@@ -95,7 +95,7 @@ pub fn descendants(pid: u32) -> Vec<u32> {
 }
 
 /// Whether a memory map has a session in it, its own or its parent's.
-pub fn has_session(maps: &[u8]) -> bool {
+pub(crate) fn has_session(maps: &[u8]) -> bool {
     const NAME: &[u8] = b"/memfd:edleak-session";
     maps.windows(NAME.len()).any(|window| window == NAME)
 }
@@ -109,26 +109,26 @@ fn maps_session(maps: &[u8], inodes: &[u64]) -> bool {
 }
 
 /// When a process began, in clock ticks since the machine did: the 22nd field of /proc/PID/stat.
-pub fn start_ticks(pid: u32) -> Option<u64> {
+pub(crate) fn start_ticks(pid: u32) -> Option<u64> {
     stat_field(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?, 22)
 }
 
 /// A field of /proc/PID/stat by its number in proc(5). The second is a name in parentheses, in which anything may be.
-pub fn stat_field(stat: &str, number: usize) -> Option<u64> {
+pub(crate) fn stat_field(stat: &str, number: usize) -> Option<u64> {
     let (_, behind_name) = stat.rsplit_once(')')?;
     behind_name.split_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
 }
 
 /// A path as a process sees it, opened through its root directory, so that a chroot or a container is no obstacle; once
 /// the process is gone, the path itself.
-pub fn path_in(pid: u32, path: &str) -> PathBuf {
+pub(crate) fn path_in(pid: u32, path: &str) -> PathBuf {
     let inside = PathBuf::from(format!("/proc/{pid}/root{path}"));
     if inside.exists() { inside } else { PathBuf::from(path) }
 }
 
 /// A path that may be relative to the directory a process is in, as the process sees it from its root; once the process
 /// is gone, the path itself.
-pub fn absolute_in(pid: u32, path: &str) -> String {
+pub(crate) fn absolute_in(pid: u32, path: &str) -> String {
     if path.starts_with('/') || path.is_empty() {
         return path.to_owned();
     }
@@ -143,7 +143,7 @@ pub fn absolute_in(pid: u32, path: &str) -> String {
 
 /// The size of a process.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Size {
+pub(crate) struct Size {
     /// Anonymous memory resident (RssAnon).
     pub rss_anon_bytes: u64,
     /// Anonymous memory swapped out (VmSwap).
@@ -152,7 +152,7 @@ pub struct Size {
 
 /// What /proc/PID/status says.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Status {
+pub(crate) struct Status {
     /// Its size; 0 once it has ended.
     pub size: Size,
     /// It lives in a PID namespace of its own, so the thread ids it knows are not the ones we see.
@@ -163,7 +163,7 @@ pub struct Status {
 
 /// What tells a program that was given rights by its file, as the kernel shows it to everybody.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Privileges {
+pub(crate) struct Privileges {
     /// Effective user and group.
     pub ids: [u32; 2],
     /// Capabilities that it may use.
@@ -171,7 +171,7 @@ pub struct Privileges {
 }
 
 /// Reads /proc/PID/status; `None` when the process is gone.
-pub fn read_status(pid: u32) -> Option<Status> {
+pub(crate) fn read_status(pid: u32) -> Option<Status> {
     Some(parse_status(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?))
 }
 
@@ -198,25 +198,25 @@ fn parse_status(text: &str) -> Status {
 }
 
 /// The program and arguments of a process; empty when it is gone.
-pub fn command_line(pid: u32) -> Vec<String> {
+pub(crate) fn command_line(pid: u32) -> Vec<String> {
     let text = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let arguments = text.strip_suffix(b"\0").unwrap_or(&text).split(|&byte| byte == 0);
     arguments.map(|argument| String::from_utf8_lossy(argument).into_owned()).collect()
 }
 
 /// The file that a process runs, as it sees it.
-pub fn program(pid: u32) -> Option<PathBuf> {
+pub(crate) fn program(pid: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/exe")).ok()
 }
 
 /// Whether a process has this number. The kernel is asked and not /proc, which may hide it (`hidepid`).
-pub fn is_there(pid: u32) -> bool {
+pub(crate) fn is_there(pid: u32) -> bool {
     // SAFETY: no memory is passed, and signal 0 is none.
     is_known(unsafe { libc::kill(pid as libc::pid_t, 0) })
 }
 
 /// Whether a thread of a process is still there. The kernel is asked and not /proc, which hides a process that is not dumpable.
-pub fn has_thread(pid: u32, tid: u32) -> bool {
+pub(crate) fn has_thread(pid: u32, tid: u32) -> bool {
     // SAFETY: no memory is passed, and signal 0 is none.
     is_known(unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, 0) as libc::c_int })
 }

@@ -229,13 +229,13 @@ impl Session {
 }
 
 /// Wakes whoever waits on a word of shared memory.
-pub fn wake(word: &std::sync::atomic::AtomicU32) {
+pub(crate) fn wake(word: &std::sync::atomic::AtomicU32) {
     // SAFETY: the word is mapped; FUTEX_WAKE touches nothing.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
 }
 
 /// Waits until a word of shared memory may no longer be `value`, at most this long.
-pub fn wait(word: &std::sync::atomic::AtomicU32, value: u32, at_most: std::time::Duration) {
+pub(crate) fn wait(word: &std::sync::atomic::AtomicU32, value: u32, at_most: std::time::Duration) {
     let timeout =
         libc::timespec { tv_sec: at_most.as_secs() as i64, tv_nsec: i64::from(at_most.subsec_nanos()) };
     // SAFETY: the word and the timeout outlive the call.

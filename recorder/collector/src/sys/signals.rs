@@ -260,7 +260,7 @@ impl Watch {
 }
 
 /// Waits until one of the descriptors is readable, at most this long; tells whether one is.
-pub fn wait_readable(fds: &[RawFd], at_most: std::time::Duration) -> bool {
+pub(crate) fn wait_readable(fds: &[RawFd], at_most: std::time::Duration) -> bool {
     let mut polled: Vec<_> =
         fds.iter().map(|&fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect();
     let timeout =

@@ -20,7 +20,7 @@ extern "C" fn note() {
 }
 
 /// Closes them again, in a forked child. Async-signal-safe.
-pub fn restore() {
+pub(crate) fn restore() {
     let closed = CLOSED_AT_START.load(Ordering::Relaxed);
     for fd in (0..3).filter(|fd| closed & (1 << fd) != 0) {
         // SAFETY: /dev/null, which nobody uses in this child.

@@ -13,7 +13,7 @@ use std::os::unix::fs::OpenOptionsExt;
 
 /// The session that the target is going to lead.
 #[derive(Debug)]
-pub struct Leadership {
+pub(crate) struct Leadership {
     /// The terminal that we gave up for the target.
     terminal: Option<File>,
 }
@@ -21,7 +21,7 @@ pub struct Leadership {
 impl Leadership {
     /// Gives up our terminal, if we lead a session and are alone in it. The kernel sends us SIGHUP for that, which has to be
     /// held back.
-    pub fn give_up() -> Option<Leadership> {
+    pub(crate) fn give_up() -> Option<Leadership> {
         if !leads_session() || !is_alone() {
             return None;
         }
@@ -43,7 +43,7 @@ impl Leadership {
 
     /// Makes this process the leader, with the terminal. Called in the forked child; async-signal-safe. `false`: the terminal
     /// was hung up meanwhile, which the program has to be told.
-    pub fn take_over(&self) -> bool {
+    pub(crate) fn take_over(&self) -> bool {
         // SAFETY: no memory is passed.
         unsafe { libc::setsid() };
         let Some(terminal) = &self.terminal else { return true };
@@ -54,7 +54,7 @@ impl Leadership {
 }
 
 /// Whether this process is the first of its session, as with `ssh -t host edleak-record`.
-pub fn leads_session() -> bool {
+pub(crate) fn leads_session() -> bool {
     // SAFETY: no memory is passed.
     let session = unsafe { libc::getsid(0) };
     // SAFETY: as above.

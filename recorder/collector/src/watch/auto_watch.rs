@@ -10,7 +10,7 @@ const FIRST_LOOK: u64 = 12;
 
 /// The series of every site so far. Memory is proportional to sites.
 #[derive(Default)]
-pub struct AutoWatch {
+pub(crate) struct AutoWatch {
     series: Vec<SeriesBuilder>,
     slices: u64,
     next_look: u64,
@@ -23,7 +23,7 @@ pub struct AutoWatch {
 
 impl AutoWatch {
     /// Adds a slice: the counters of all call sites, watched stacks counted in.
-    pub fn push(&mut self, counters: &[Counters]) {
+    pub(crate) fn push(&mut self, counters: &[Counters]) {
         let before = self.slices;
         self.series.resize_with(counters.len().max(self.series.len()), || {
             let mut builder = SeriesBuilder::new();
@@ -46,7 +46,7 @@ impl AutoWatch {
     /// The sites that looked like a leak twice in a row: linear or exponential, never constant or logarithmic. Empty
     /// between looks, which become rarer as the recording grows: at 12 slices and then at every sixth more. (Twice,
     /// because what fills for a while looks like a leak until it has filled.)
-    pub fn suspects(&mut self, period_s: f64) -> Vec<usize> {
+    pub(crate) fn suspects(&mut self, period_s: f64) -> Vec<usize> {
         if self.slices < self.next_look.max(FIRST_LOOK) {
             return Vec::new();
         }

@@ -1,4 +1,4 @@
 //! Which sites record full stacks: requests of the user, picks of auto-watch, changes while the target runs.
 
-pub mod auto_watch;
+pub(crate) mod auto_watch;
 pub mod request;

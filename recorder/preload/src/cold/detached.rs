@@ -18,7 +18,7 @@ const RECORDER: &[u8] = b"edleak-record";
 const NO_SESSION: &[u8] = b"EDLEAK_SESSION=\0";
 
 /// Starts a collector for this process and puts the path of its control page into `path`. `false`: there is none.
-pub fn start(environment: &Environment, path: &mut Path) -> bool {
+pub(crate) fn start(environment: &Environment, path: &mut Path) -> bool {
     if ancestor_is_recorded() {
         return false;
     }

@@ -40,7 +40,7 @@ static HEADER: AtomicPtr<Header> = AtomicPtr::new(ptr::null_mut());
 
 /// Starts the preload, once. Whoever comes while another is starting goes on without it.
 #[inline]
-pub fn start() {
+pub(crate) fn start() {
     if PHASE.load(Ordering::Relaxed) == NEW {
         start_slow();
     }
@@ -59,7 +59,7 @@ fn start_slow() {
 
 /// The header of the attached session; `None`: nothing is counted here.
 #[inline]
-pub fn header() -> Option<&'static Header> {
+pub(crate) fn header() -> Option<&'static Header> {
     if PHASE.load(Ordering::Acquire) != COUNTING {
         return None;
     }
@@ -328,7 +328,7 @@ fn tid_offset() -> usize {
 }
 
 /// The environment and the auxiliary vector as the kernel laid them out, or as libc keeps them.
-pub struct Environment(*const *const u8);
+pub(crate) struct Environment(*const *const u8);
 
 /// The variables that `Environment::of_process` found, and where the stack began that they lie on.
 static VARIABLES: AtomicPtr<*const u8> = AtomicPtr::new(ptr::null_mut());
@@ -361,7 +361,7 @@ impl Environment {
     }
 
     /// The variables, each a NUL-terminated `NAME=value`.
-    pub fn variables(&self) -> impl Iterator<Item = *const u8> {
+    pub(crate) fn variables(&self) -> impl Iterator<Item = *const u8> {
         let mut at = self.0;
         core::iter::from_fn(move || {
             if at.is_null() {
@@ -375,7 +375,7 @@ impl Environment {
     }
 
     /// The value of a variable.
-    pub fn get(&self, name: &[u8]) -> Option<*const u8> {
+    pub(crate) fn get(&self, name: &[u8]) -> Option<*const u8> {
         self.variables().find_map(|variable| {
             // SAFETY: compares no further than the first difference, so not beyond the NUL.
             let same = name.iter().enumerate().all(|(i, &byte)| unsafe { *variable.wrapping_add(i) } == byte);
@@ -441,19 +441,19 @@ fn of_libc(kind: usize) -> Option<usize> {
 }
 
 /// A path of ours: short, NUL-terminated, on the stack.
-pub struct Path {
+pub(crate) struct Path {
     bytes: [u8; 512],
     length: usize,
 }
 
 impl Path {
     /// An empty path.
-    pub const fn new() -> Path {
+    pub(crate) const fn new() -> Path {
         Path { bytes: [0; 512], length: 0 }
     }
 
     /// Appends a byte. `false`: it does not fit.
-    pub fn push(&mut self, byte: u8) -> bool {
+    pub(crate) fn push(&mut self, byte: u8) -> bool {
         match self.bytes.get_mut(self.length) {
             Some(place) if self.length + 1 < 512 => {
                 *place = byte;
@@ -465,7 +465,7 @@ impl Path {
     }
 
     /// Appends a NUL-terminated string. `false`: it does not fit.
-    pub fn push_c(&mut self, mut from: *const u8) -> bool {
+    pub(crate) fn push_c(&mut self, mut from: *const u8) -> bool {
         loop {
             // SAFETY: the string is NUL-terminated, and the loop ends there.
             match unsafe { *from } {
@@ -477,12 +477,12 @@ impl Path {
     }
 
     /// Appends bytes. `false`: they do not fit.
-    pub fn push_all(&mut self, bytes: &[u8]) -> bool {
+    pub(crate) fn push_all(&mut self, bytes: &[u8]) -> bool {
         bytes.iter().all(|&byte| self.push(byte))
     }
 
     /// Appends a number in decimal.
-    pub fn push_number(&mut self, number: u32) {
+    pub(crate) fn push_number(&mut self, number: u32) {
         let mut divisor = 1;
         while number / divisor >= 10 {
             divisor *= 10;
@@ -494,7 +494,7 @@ impl Path {
     }
 
     /// The path up to and with its last slash.
-    pub fn parent(&self) -> Path {
+    pub(crate) fn parent(&self) -> Path {
         let mut parent = Path::new();
         let end = (0..self.length).rev().find(|&i| self.bytes[i] == b'/').map_or(0, |slash| slash + 1);
         for index in 0..end {
@@ -518,12 +518,12 @@ impl Path {
     }
 
     /// With its NUL.
-    pub fn as_c(&self) -> &[u8] {
+    pub(crate) fn as_c(&self) -> &[u8] {
         self.bytes.get(..=self.length).unwrap_or(b"\0")
     }
 
     /// As a C string.
-    pub fn as_ptr(&self) -> *const c_void {
+    pub(crate) fn as_ptr(&self) -> *const c_void {
         self.bytes.as_ptr().cast()
     }
 }

@@ -24,14 +24,14 @@ static EVENTS: AtomicPtr<ModuleEvent> = AtomicPtr::new(ptr::null_mut());
 
 /// Makes the loader's code and the session's events known. A loader that is its own libc (musl) never unloads anything
 /// and is left out by an empty range.
-pub fn set_loader(start: usize, end: usize, events: *mut ModuleEvent) {
+pub(crate) fn set_loader(start: usize, end: usize, events: *mut ModuleEvent) {
     EVENTS.store(events, Ordering::Relaxed);
     LOADER_END.store(end, Ordering::Relaxed);
     LOADER_START.store(start, Ordering::Release);
 }
 
 /// A return address lies in the dynamic loader.
-pub fn is_loader(address: usize) -> bool {
+pub(crate) fn is_loader(address: usize) -> bool {
     address > LOADER_START.load(Ordering::Acquire) && address <= LOADER_END.load(Ordering::Relaxed)
 }
 
@@ -95,7 +95,7 @@ fn known() -> &'static [Known] {
 }
 
 /// The loader has allocated something.
-pub fn allocated(header: &Header, allocation: *mut u8, size: usize) {
+pub(crate) fn allocated(header: &Header, allocation: *mut u8, size: usize) {
     // No `link_map` is smaller (glibc 2.17: 1,080 bytes), and few other things the loader allocates are as large.
     const SMALLEST: usize = 1000;
     let me = arch::thread_pointer();
@@ -233,7 +233,7 @@ fn current_at(address: usize) -> Option<&'static Known> {
 }
 
 /// Module events up to the one that first loaded the module at this address; all so far, for any other code.
-pub fn events_up_to(header: &Header, address: usize) -> u32 {
+pub(crate) fn events_up_to(header: &Header, address: usize) -> u32 {
     current_at(address).map_or_else(
         || header.events_written.load(Ordering::Relaxed),
         |known| known.events.load(Ordering::Relaxed),
@@ -243,7 +243,7 @@ pub fn events_up_to(header: &Header, address: usize) -> u32 {
 /// What tells the stacks of modules apart that took turns at one address: mixed into the hash of a stack, it keeps stacks of the same
 /// addresses apart. 0 where no two modules ever shared an address.
 #[inline]
-pub fn mark_of_stack(frames: &[u64]) -> u64 {
+pub(crate) fn mark_of_stack(frames: &[u64]) -> u64 {
     if IS_CONTESTED.load(Ordering::Relaxed) { mark_slow(frames) } else { 0 }
 }
 
@@ -259,7 +259,7 @@ fn mark_slow(frames: &[u64]) -> u64 {
 }
 
 /// A forked child has a session of its own, in which no module event has happened yet.
-pub fn begin_child() {
+pub(crate) fn begin_child() {
     for known in known() {
         known.events.store(0, Ordering::Relaxed);
         if !known.is_current.load(Ordering::Relaxed) {
@@ -269,7 +269,7 @@ pub fn begin_child() {
 }
 
 /// The loader frees something of its own.
-pub fn freed(header: &Header, allocation: *mut u8) {
+pub(crate) fn freed(header: &Header, allocation: *mut u8) {
     for pending in &PENDING {
         if pending.map.load(Ordering::Relaxed) == allocation as usize {
             forget_pending(pending);
@@ -328,7 +328,7 @@ unsafe fn extent(link_map: &LinkMap) -> Option<(usize, u64)> {
 }
 
 /// An address lies in this library. Symbols of ours cannot tell: a program that has the same binds ours to its own.
-pub fn is_own(address: usize) -> bool {
+pub(crate) fn is_own(address: usize) -> bool {
     unsafe extern "C" {
         static __ehdr_start: u8;
     }
@@ -408,7 +408,7 @@ unsafe fn build_id_at(base: usize, end: usize) -> Option<(usize, usize)> {
 ///
 /// # Safety
 /// A page is mapped at `base`.
-pub unsafe fn elf_extent(base: usize) -> Option<(usize, u64)> {
+pub(crate) unsafe fn elf_extent(base: usize) -> Option<(usize, u64)> {
     const HASHED: usize = 1024;
     let byte = |offset: usize| {
         // SAFETY: stays within the page at `base` (see the callers below).

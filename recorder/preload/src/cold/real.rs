@@ -21,9 +21,9 @@ type Realloc = unsafe extern "C" fn(*mut u8, usize) -> *mut u8;
 type Free = unsafe extern "C" fn(*mut u8);
 
 /// The next malloc. The entry stub calls through it.
-pub static MALLOC: AtomicPtr<()> = AtomicPtr::new(malloc_first as *mut ());
+pub(crate) static MALLOC: AtomicPtr<()> = AtomicPtr::new(malloc_first as *mut ());
 /// The next calloc, likewise.
-pub static CALLOC: AtomicPtr<()> = AtomicPtr::new(calloc_first as *mut ());
+pub(crate) static CALLOC: AtomicPtr<()> = AtomicPtr::new(calloc_first as *mut ());
 static REALLOC: AtomicPtr<()> = AtomicPtr::new(realloc_first as *mut ());
 static FREE: AtomicPtr<()> = AtomicPtr::new(free_first as *mut ());
 
@@ -32,7 +32,7 @@ static FREE: AtomicPtr<()> = AtomicPtr::new(free_first as *mut ());
 /// # Safety
 /// As the C function, like every function here.
 #[inline(always)]
-pub unsafe fn malloc(size: usize) -> *mut u8 {
+pub(crate) unsafe fn malloc(size: usize) -> *mut u8 {
     // SAFETY: the pointer is that of a malloc, ours or the real one.
     let real: Malloc = unsafe { transmute(MALLOC.load(Ordering::Relaxed)) };
     // SAFETY: as the caller says.
@@ -44,7 +44,7 @@ pub unsafe fn malloc(size: usize) -> *mut u8 {
 /// # Safety
 /// See [`malloc`].
 #[inline(always)]
-pub unsafe fn calloc(count: usize, size: usize) -> *mut u8 {
+pub(crate) unsafe fn calloc(count: usize, size: usize) -> *mut u8 {
     // SAFETY: the pointer is that of a calloc.
     let real: Calloc = unsafe { transmute(CALLOC.load(Ordering::Relaxed)) };
     // SAFETY: as the caller says.
@@ -56,7 +56,7 @@ pub unsafe fn calloc(count: usize, size: usize) -> *mut u8 {
 /// # Safety
 /// See [`malloc`]; `old` is not in the arena.
 #[inline(always)]
-pub unsafe fn realloc(old: *mut u8, size: usize) -> *mut u8 {
+pub(crate) unsafe fn realloc(old: *mut u8, size: usize) -> *mut u8 {
     // SAFETY: the pointer is that of a realloc.
     let real: Realloc = unsafe { transmute(REALLOC.load(Ordering::Relaxed)) };
     // SAFETY: as the caller says.
@@ -67,7 +67,7 @@ pub unsafe fn realloc(old: *mut u8, size: usize) -> *mut u8 {
 ///
 /// # Safety
 /// See [`malloc`].
-pub unsafe fn realloc_any(old: *mut u8, size: usize) -> *mut u8 {
+pub(crate) unsafe fn realloc_any(old: *mut u8, size: usize) -> *mut u8 {
     if in_arena(old) {
         // SAFETY: `old` was given out by the arena.
         return unsafe { move_out_of_arena(old, size) };
@@ -81,7 +81,7 @@ pub unsafe fn realloc_any(old: *mut u8, size: usize) -> *mut u8 {
 /// # Safety
 /// See [`malloc`].
 #[inline(always)]
-pub unsafe fn free(allocation: *mut u8) {
+pub(crate) unsafe fn free(allocation: *mut u8) {
     // SAFETY: the pointer is that of a free.
     let real: Free = unsafe { transmute(FREE.load(Ordering::Relaxed)) };
     // SAFETY: as the caller says.
@@ -168,17 +168,17 @@ const GLIBC: u32 = 1;
 const OTHER: u32 = 2;
 
 /// The allocator is glibc's: its blocks lie 32 bytes apart, and what it does not call malloc for is not allocated.
-pub fn is_glibc() -> bool {
+pub(crate) fn is_glibc() -> bool {
     ALLOCATOR.load(Ordering::Relaxed) == GLIBC
 }
 
 /// It is one that comes after us and is not glibc's: it may have an operator new of its own that asks no malloc.
-pub fn is_other() -> bool {
+pub(crate) fn is_other() -> bool {
     ALLOCATOR.load(Ordering::Relaxed) == OTHER
 }
 
 /// The size to ask the real allocator for, in entry points that are not in this file.
-pub fn spaced(size: usize) -> usize {
+pub(crate) fn spaced(size: usize) -> usize {
     if is_other() { size.max(SPACING) } else { size }
 }
 
@@ -195,12 +195,12 @@ const RTLD_DEFAULT: *mut c_void = ptr::null_mut();
 const RTLD_NEXT: *mut c_void = ptr::without_provenance_mut(usize::MAX);
 
 /// The next definition of a symbol after ours; null: there is none.
-pub fn next(name: &CStr) -> *mut c_void {
+pub(crate) fn next(name: &CStr) -> *mut c_void {
     find(RTLD_NEXT, name)
 }
 
 /// The definition of a symbol that the whole program sees; null: there is none.
-pub fn global(name: &CStr) -> *mut c_void {
+pub(crate) fn global(name: &CStr) -> *mut c_void {
     find(RTLD_DEFAULT, name)
 }
 
@@ -235,19 +235,19 @@ fn learn_versions() {
 }
 
 /// A symbol looked up at its first use: 0 not yet, 1 not there, else its address.
-pub struct Lazy {
+pub(crate) struct Lazy {
     name: &'static CStr,
     address: AtomicUsize,
 }
 
 impl Lazy {
     /// Nothing is looked up yet.
-    pub const fn new(name: &'static CStr) -> Lazy {
+    pub(crate) const fn new(name: &'static CStr) -> Lazy {
         Lazy { name, address: AtomicUsize::new(0) }
     }
 
     /// The symbol; null: there is none.
-    pub fn get(&self) -> *mut c_void {
+    pub(crate) fn get(&self) -> *mut c_void {
         match self.address.load(Ordering::Relaxed) {
             0 if self.is_there() => self.get(),
             0 => {
@@ -264,7 +264,7 @@ impl Lazy {
     }
 
     /// Looks it up among what comes after us, so that `get` need not: a lookup takes away what `dlerror` has yet to say.
-    pub fn is_there(&self) -> bool {
+    pub(crate) fn is_there(&self) -> bool {
         let found = next(self.name);
         if found.is_null() {
             forget_error();
@@ -306,7 +306,7 @@ struct DlInfo {
 }
 
 /// The path of the module that a function lies in, and where that begins; nulls: nobody knows.
-pub fn module_of(function: *mut c_void) -> (*const c_char, *mut c_void) {
+pub(crate) fn module_of(function: *mut c_void) -> (*const c_char, *mut c_void) {
     let mut info =
         DlInfo { path: ptr::null(), base: ptr::null_mut(), symbol: ptr::null(), address: ptr::null_mut() };
     let dladdr = global(c"dladdr");
@@ -320,7 +320,7 @@ pub fn module_of(function: *mut c_void) -> (*const c_char, *mut c_void) {
 }
 
 /// Whether the last part of a path begins with one of these names.
-pub fn is_named(path: *const c_char, names: &[&[u8]]) -> bool {
+pub(crate) fn is_named(path: *const c_char, names: &[&[u8]]) -> bool {
     if path.is_null() {
         return false;
     }
@@ -372,7 +372,7 @@ fn is_in_glibc(malloc: *mut c_void) -> bool {
 
 /// Where the program finds a function of the name of one of ours.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Seen {
+pub(crate) enum Seen {
     /// Here; or nobody can tell.
     Ours,
     /// At a stub of the program's own, which leads to the first definition: it was linked at a fixed address and has asked for that of the
@@ -383,7 +383,7 @@ pub enum Seen {
 }
 
 /// Tells where an address that `global` found lies.
-pub fn seen_at(function: *mut c_void) -> Seen {
+pub(crate) fn seen_at(function: *mut c_void) -> Seen {
     const RTLD_DL_SYMENT: i32 = 1;
     /// The beginning of an `Elf64_Sym`.
     #[repr(C)]
@@ -435,7 +435,7 @@ fn of_module(path: *const c_char, name: &CStr) -> *mut c_void {
 /// Finds the real functions. Called once, by the thread that starts the preload. `false`: nothing can be counted here. There is no
 /// malloc after us, or the program's comes before us, in the program itself or in a library that was preloaded before this one:
 /// whatever reaches us then has to go where it would have gone without us.
-pub fn resolve() -> bool {
+pub(crate) fn resolve() -> bool {
     learn_versions();
     let names = [c"malloc", c"calloc", c"realloc", c"free"];
     let found = names.map(global);
@@ -486,7 +486,7 @@ static ARENA_USED: AtomicUsize = AtomicUsize::new(0);
 
 /// Memory from before the real malloc was known.
 #[inline(always)]
-pub fn in_arena(allocation: *const u8) -> bool {
+pub(crate) fn in_arena(allocation: *const u8) -> bool {
     (allocation as usize).wrapping_sub(ARENA.0.get() as usize) < ARENA_BYTES
 }
 

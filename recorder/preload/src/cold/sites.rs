@@ -15,11 +15,11 @@ use edleak_session::wrapper::{self, MAX_RANGES, WrapperRange};
 static TABLE: AtomicPtr<SiteSlot> = AtomicPtr::new(ptr::null_mut());
 static INFOS: AtomicPtr<SiteInfo> = AtomicPtr::new(ptr::null_mut());
 /// See [`caller`]; set together with all other tables.
-pub static CALLER_CACHE: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
+pub(crate) static CALLER_CACHE: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
 static WRAPPERS: AtomicPtr<WrapperRange> = AtomicPtr::new(ptr::null_mut());
 
 /// Makes the tables of a session known. Called once, before this thread or any other counts.
-pub fn set_tables(
+pub(crate) fn set_tables(
     slots: *mut SiteSlot,
     infos: *mut SiteInfo,
     caller_cache: *mut AtomicU64,
@@ -51,7 +51,7 @@ fn caller_cache() -> &'static [AtomicU64] {
 
 /// Where an allocation belongs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Place {
+pub(crate) struct Place {
     /// The site's id.
     pub site: u32,
     /// What to do there besides counting: `COUNT`, `WATCH` or `LOADER`.
@@ -62,7 +62,7 @@ pub struct Place {
 
 /// A frame on the stack of the target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Frame {
+pub(crate) struct Frame {
     /// The return address into it.
     pub address: usize,
     /// sp just after the return.
@@ -76,7 +76,7 @@ impl Frame {
     ///
     /// # Safety
     /// `caller` and `fp` come from an entry stub.
-    pub unsafe fn of_caller(caller: *const usize, fp: usize) -> Frame {
+    pub(crate) unsafe fn of_caller(caller: *const usize, fp: usize) -> Frame {
         // SAFETY: the return address lies at `caller`.
         Frame { address: unsafe { *caller }, sp: caller as usize + 8, fp }
     }
@@ -85,7 +85,7 @@ impl Frame {
     ///
     /// # Safety
     /// `rule` is the unwind rule at `self.address`, so that the words it names are on the stack.
-    pub unsafe fn caller(self, rule: Rule) -> Frame {
+    pub(crate) unsafe fn caller(self, rule: Rule) -> Frame {
         let base = if rule.kind() == Kind::Fp { self.fp } else { self.sp };
         let cfa = base.wrapping_add(rule.cfa_offset());
         // SAFETY: the caller vouches for the rule: the return address lies right below the CFA.
@@ -101,13 +101,13 @@ impl Frame {
 
 /// Callers looked at for one allocation: if all of them are wrappers, the last is the site. More than an unoptimized program of
 /// nested generics needs, and few enough for a wrapper that recurses.
-pub const MAX_CALLERS: usize = 64;
+pub(crate) const MAX_CALLERS: usize = 64;
 
 /// Finds the place of an allocation: the first caller that is not a wrapper.
 ///
 /// # Safety
 /// `frame` is that of the caller of an entry point under way.
-pub unsafe fn place(header: &Header, mut frame: Frame) -> Place {
+pub(crate) unsafe fn place(header: &Header, mut frame: Frame) -> Place {
     let slots = TABLE.load(Ordering::Acquire);
     // SAFETY: the session holds `SLOTS` slots, and it is mapped for the life of the process.
     let slots = unsafe { core::slice::from_raw_parts(slots, SLOTS) };
@@ -160,7 +160,7 @@ fn first_action(header: &Header, address: usize) -> Action {
 
 /// Forgets every site whose return address lies in `start..end`: another module lies there now and is not to be blamed
 /// for what the one before it did. The ids stay the collector's to report, and those of a module that returns are taken again.
-pub fn forget(start: usize, end: usize) {
+pub(crate) fn forget(start: usize, end: usize) {
     if lifecycle::header().is_none() {
         return;
     }
@@ -176,7 +176,7 @@ pub fn forget(start: usize, end: usize) {
 }
 
 /// Copies the site table of a parent's session into its forked child's: the ids in the side table stay what they were.
-pub fn inherit(from: *const SiteSlot, to: *const SiteSlot) {
+pub(crate) fn inherit(from: *const SiteSlot, to: *const SiteSlot) {
     let infos = INFOS.load(Ordering::Relaxed);
     let own_infos = to.cast::<u8>().wrapping_add(INFOS_AT - SLOTS_AT).cast::<SiteInfo>();
     // SAFETY: both sessions hold `SLOTS` slots and `MAX_SITES` infos, and everything in them is atomic.
@@ -203,6 +203,6 @@ pub fn inherit(from: *const SiteSlot, to: *const SiteSlot) {
 }
 
 /// One more of something that could not be done.
-pub fn bump(counter: &AtomicU64) {
+pub(crate) fn bump(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }

@@ -17,7 +17,12 @@ use edleak_session::site::{Action, MAX_SITES, OTHER};
 /// `caller` and `fp` come from an entry stub.
 #[cold]
 #[inline(never)]
-pub unsafe extern "C" fn note(allocation: *mut u8, size: usize, caller: *const usize, fp: usize) -> *mut u8 {
+pub(crate) unsafe extern "C" fn note(
+    allocation: *mut u8,
+    size: usize,
+    caller: *const usize,
+    fp: usize,
+) -> *mut u8 {
     let Some(header) = lifecycle::header() else { return allocation };
     // SAFETY: the only reference to this thread's state from here on.
     let tls = unsafe { thread::tls() };
@@ -70,7 +75,7 @@ pub unsafe extern "C" fn note(allocation: *mut u8, size: usize, caller: *const u
 ///
 /// # Safety
 /// `parents` are the tables of the parent's session, which is still mapped.
-pub unsafe fn inherit(header: &Header, parents: &walk::Tables) {
+pub(crate) unsafe fn inherit(header: &Header, parents: &walk::Tables) {
     // SAFETY: the only reference to this thread's state here.
     let counting = thread::counting(header, unsafe { thread::tls() });
     live::for_each(|address, mut allocation| {
@@ -117,7 +122,7 @@ fn attribute(
 }
 
 /// Ends the entry point under way on this thread.
-pub fn thread_end_pending(tls: &mut thread::Tls) {
+pub(crate) fn thread_end_pending(tls: &mut thread::Tls) {
     tls.offset = tls.hidden_offset;
     tls.hidden_offset = 0;
     tls.pending.caller = ptr::null();
@@ -129,7 +134,7 @@ pub fn thread_end_pending(tls: &mut thread::Tls) {
 /// `allocation` is what the target passed.
 #[cold]
 #[inline(never)]
-pub unsafe fn free(allocation: *mut u8) {
+pub(crate) unsafe fn free(allocation: *mut u8) {
     if real::in_arena(allocation) {
         return; // memory of ours, from before the real malloc was known
     }
@@ -144,7 +149,7 @@ pub unsafe fn free(allocation: *mut u8) {
 ///
 /// # Safety
 /// `allocation` is what the target passed.
-pub unsafe fn take(allocation: *mut u8) -> Option<Allocation> {
+pub(crate) unsafe fn take(allocation: *mut u8) -> Option<Allocation> {
     let header = lifecycle::header()?;
     let was = live::take(allocation);
     match was {
@@ -169,7 +174,7 @@ fn is_being_deleted(allocation: *mut u8) -> bool {
 /// `old` is what the target passed.
 #[cold]
 #[inline(never)]
-pub unsafe fn reallocate(old: *mut u8, size: usize) -> *mut u8 {
+pub(crate) unsafe fn reallocate(old: *mut u8, size: usize) -> *mut u8 {
     // SAFETY: null and unknown addresses are nobody's.
     let was = unsafe { take(old) };
     // SAFETY: the target's own call.
@@ -184,7 +189,12 @@ pub unsafe fn reallocate(old: *mut u8, size: usize) -> *mut u8 {
 /// As for [`reallocate`]; `was` was taken before the real call.
 #[cold]
 #[inline(never)]
-pub unsafe fn reallocated(old: *mut u8, was: Option<Allocation>, new: *mut u8, size: usize) -> *mut u8 {
+pub(crate) unsafe fn reallocated(
+    old: *mut u8,
+    was: Option<Allocation>,
+    new: *mut u8,
+    size: usize,
+) -> *mut u8 {
     if new.is_null() && size != 0 {
         // SAFETY: the call failed, so `old` is still an allocation of this thread's to speak for.
         unsafe { restore(old, was) };
@@ -207,7 +217,7 @@ unsafe fn restore(allocation: *mut u8, was: Option<Allocation>) {
 }
 
 /// Counts an allocation that `take` returned as freed.
-pub fn count_taken(was: Option<Allocation>) {
+pub(crate) fn count_taken(was: Option<Allocation>) {
     let Some(was) = was else { return };
     let Some(header) = lifecycle::header() else { return };
     // SAFETY: the only reference to this thread's state here.

@@ -27,7 +27,7 @@ const O_RDWR: usize = 2;
 const O_CLOEXEC: usize = 0o2000000;
 
 /// Opens a file; `path` ends in NUL. The caller closes it before it returns to the target.
-pub fn open(path: &[u8], writable: bool) -> Option<usize> {
+pub(crate) fn open(path: &[u8], writable: bool) -> Option<usize> {
     debug_assert_eq!(path.last(), Some(&0));
     let flags = O_CLOEXEC | if writable { O_RDWR } else { 0 };
     // SAFETY: `path` is NUL-terminated.
@@ -36,20 +36,20 @@ pub fn open(path: &[u8], writable: bool) -> Option<usize> {
 }
 
 /// Closes a file of ours.
-pub fn close(fd: usize) {
+pub(crate) fn close(fd: usize) {
     // SAFETY: `fd` is one that `open` returned.
     unsafe { syscall(CLOSE, [fd, 0, 0, 0, 0, 0]) };
 }
 
 /// Reads once: bytes read, 0 at the end or on an error.
-pub fn read(fd: usize, into: &mut [u8]) -> usize {
+pub(crate) fn read(fd: usize, into: &mut [u8]) -> usize {
     // SAFETY: the buffer is ours.
     let read = unsafe { syscall(READ, [fd, into.as_mut_ptr() as usize, into.len(), 0, 0, 0]) };
     usize::try_from(read).unwrap_or(0)
 }
 
 /// Reads from a place in a file: as many bytes as come.
-pub fn read_at(fd: usize, into: &mut [u8], offset: usize) -> usize {
+pub(crate) fn read_at(fd: usize, into: &mut [u8], offset: usize) -> usize {
     const PREAD64: usize = 17;
     // SAFETY: the buffer is ours.
     let read = unsafe { syscall(PREAD64, [fd, into.as_mut_ptr() as usize, into.len(), offset, 0, 0]) };
@@ -57,7 +57,7 @@ pub fn read_at(fd: usize, into: &mut [u8], offset: usize) -> usize {
 }
 
 /// A pipe: its read end and its write end; a child inherits both.
-pub fn pipe() -> Option<[usize; 2]> {
+pub(crate) fn pipe() -> Option<[usize; 2]> {
     const PIPE2: usize = 293;
     let mut ends = [0i32; 2];
     // SAFETY: room for two descriptors.
@@ -76,37 +76,37 @@ fn map(bytes: usize, flags: usize, fd: usize) -> Option<*mut u8> {
 }
 
 /// Maps zeroed memory of our own.
-pub fn map_private(bytes: usize) -> Option<*mut u8> {
+pub(crate) fn map_private(bytes: usize) -> Option<*mut u8> {
     map(bytes, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, usize::MAX)
 }
 
 /// Maps a file that is shared with the collector.
-pub fn map_shared(fd: usize, bytes: usize) -> Option<*mut u8> {
+pub(crate) fn map_shared(fd: usize, bytes: usize) -> Option<*mut u8> {
     map(bytes, MAP_SHARED | MAP_NORESERVE, fd)
 }
 
 /// Unmaps memory of ours.
-pub fn unmap(address: *mut u8, bytes: usize) {
+pub(crate) fn unmap(address: *mut u8, bytes: usize) {
     // SAFETY: the mapping is ours, and the caller has no reference into it.
     unsafe { syscall(MUNMAP, [address as usize, bytes, 0, 0, 0, 0]) };
 }
 
 /// Asks the kernel to wipe these pages in a forked child.
-pub fn wipe_on_fork(address: *const u8, bytes: usize) -> bool {
+pub(crate) fn wipe_on_fork(address: *const u8, bytes: usize) -> bool {
     const MADV_WIPEONFORK: usize = 18;
     // SAFETY: the pages are ours, and losing their content in a child is the purpose.
     unsafe { syscall(MADVISE, [address as usize, bytes, MADV_WIPEONFORK, 0, 0, 0]) == 0 }
 }
 
 /// Asks the kernel for small pages here; that it may not know the request is no matter.
-pub fn no_huge_pages(address: *const u8, bytes: usize) {
+pub(crate) fn no_huge_pages(address: *const u8, bytes: usize) {
     const MADV_NOHUGEPAGE: usize = 15;
     // SAFETY: only advice.
     unsafe { syscall(MADVISE, [address as usize, bytes, MADV_NOHUGEPAGE, 0, 0, 0]) };
 }
 
 /// Reads a symbolic link: how many bytes it has, 0 on an error. `path` ends in NUL.
-pub fn read_link(path: &[u8], into: &mut [u8]) -> usize {
+pub(crate) fn read_link(path: &[u8], into: &mut [u8]) -> usize {
     const READLINK: usize = 89;
     debug_assert_eq!(path.last(), Some(&0));
     // SAFETY: a NUL-terminated path, and a buffer of ours.
@@ -117,7 +117,7 @@ pub fn read_link(path: &[u8], into: &mut [u8]) -> usize {
 }
 
 /// Whether the effective user or group is not the real one.
-pub fn has_other_ids() -> bool {
+pub(crate) fn has_other_ids() -> bool {
     const GETUID: usize = 102;
     const GETGID: usize = 104;
     const GETEUID: usize = 107;
@@ -128,13 +128,13 @@ pub fn has_other_ids() -> bool {
 }
 
 /// This process, in its own PID namespace.
-pub fn getpid() -> u32 {
+pub(crate) fn getpid() -> u32 {
     // SAFETY: no arguments.
     unsafe { syscall(GETPID, [0; 6]) as u32 }
 }
 
 /// Waits for a child that `arch::spawn` started.
-pub fn wait_for(pid: usize) {
+pub(crate) fn wait_for(pid: usize) {
     const WALL: usize = 0x4000_0000;
     const EINTR: isize = -4;
     // SAFETY: no memory is passed.
@@ -142,14 +142,14 @@ pub fn wait_for(pid: usize) {
 }
 
 /// Wakes whoever waits on a word of shared memory.
-pub fn wake(word: &AtomicU32) {
+pub(crate) fn wake(word: &AtomicU32) {
     const FUTEX_WAKE: usize = 1;
     // SAFETY: the word outlives the call.
     unsafe { syscall(FUTEX, [word.as_ptr() as usize, FUTEX_WAKE, i32::MAX as usize, 0, 0, 0]) };
 }
 
 /// Waits until a word of shared memory may no longer be `value`, at most this long.
-pub fn wait(word: &AtomicU32, value: u32, timeout_us: u32) {
+pub(crate) fn wait(word: &AtomicU32, value: u32, timeout_us: u32) {
     const FUTEX_WAIT: usize = 0;
     let timeout = [i64::from(timeout_us / 1_000_000), i64::from(timeout_us % 1_000_000) * 1000];
     // SAFETY: the word and the timeout outlive the call.

@@ -4,6 +4,7 @@
 //! the others add the address of their own return address and the frame pointer to the arguments (the hook's view of its
 //! caller) and jump to the hook, which returns to the caller directly. What frees needs no caller.
 #![allow(unsafe_code)]
+#![allow(unreachable_pub, reason = "the linker exports these, no other file names them")]
 #![allow(non_snake_case)] // names of the C++ ABI
 
 use crate::arch::note::{call_keeping, note_in_stub};
@@ -58,7 +59,7 @@ type Pointer = *mut c_void;
 /// The contract of the C function of this name.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 #[unsafe(naked)]
-pub unsafe extern "C" fn malloc(size: usize) -> Pointer {
+pub(super) unsafe extern "C" fn malloc(size: usize) -> Pointer {
     note_in_stub!(
         [call_keeping!("rdi", "qword ptr [rip + {real}]")],
         [],
@@ -72,7 +73,7 @@ pub unsafe extern "C" fn malloc(size: usize) -> Pointer {
 /// The contract of the C function of this name.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 #[unsafe(naked)]
-pub unsafe extern "C" fn calloc(count: usize, size: usize) -> Pointer {
+pub(super) unsafe extern "C" fn calloc(count: usize, size: usize) -> Pointer {
     note_in_stub!(
         [
             "mov rax, rdi",
@@ -90,7 +91,7 @@ pub unsafe extern "C" fn calloc(count: usize, size: usize) -> Pointer {
 /// The contract of the C function of this name.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 #[unsafe(naked)]
-pub unsafe extern "C" fn realloc(old: Pointer, size: usize) -> Pointer {
+pub(super) unsafe extern "C" fn realloc(old: Pointer, size: usize) -> Pointer {
     note_in_stub!(
         [
             call_keeping!("rsi", "{reallocate}"),
@@ -108,7 +109,7 @@ pub unsafe extern "C" fn realloc(old: Pointer, size: usize) -> Pointer {
 /// The contract of the C function of this name.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 #[unsafe(naked)]
-pub unsafe extern "C" fn reallocarray(old: Pointer, count: usize, size: usize) -> Pointer {
+pub(super) unsafe extern "C" fn reallocarray(old: Pointer, count: usize, size: usize) -> Pointer {
     note_in_stub!(
         [
             "mov rcx, rdx",

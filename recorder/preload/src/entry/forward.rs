@@ -31,7 +31,7 @@ static PVALLOC: Lazy = Lazy::new(c"pvalloc");
 static REALLOCARRAY: Lazy = Lazy::new(c"reallocarray");
 
 /// Looks up what the entry points here call, while nobody can notice; a C++ runtime that is loaded later, at its first use.
-pub fn resolve() {
+pub(crate) fn resolve() {
     for real in [&POSIX_MEMALIGN, &ALIGNED_ALLOC, &MEMALIGN, &VALLOC, &PVALLOC, &REALLOCARRAY] {
         real.get();
     }
@@ -94,7 +94,7 @@ fn end(caller: *const usize) -> bool {
 ///
 /// # Safety
 /// Called by its entry stub only, like every hook here.
-pub unsafe extern "C" fn on_posix_memalign(
+pub(crate) unsafe extern "C" fn on_posix_memalign(
     out: *mut *mut u8,
     align: usize,
     size: usize,
@@ -137,7 +137,7 @@ unsafe fn aligned(real: &Lazy, align: usize, size: usize, caller: *const usize, 
 ///
 /// # Safety
 /// See [`on_posix_memalign`].
-pub unsafe extern "C" fn on_aligned_alloc(
+pub(crate) unsafe extern "C" fn on_aligned_alloc(
     align: usize,
     size: usize,
     caller: *const usize,
@@ -151,7 +151,12 @@ pub unsafe extern "C" fn on_aligned_alloc(
 ///
 /// # Safety
 /// See [`on_posix_memalign`].
-pub unsafe extern "C" fn on_memalign(align: usize, size: usize, caller: *const usize, fp: usize) -> *mut u8 {
+pub(crate) unsafe extern "C" fn on_memalign(
+    align: usize,
+    size: usize,
+    caller: *const usize,
+    fp: usize,
+) -> *mut u8 {
     // SAFETY: passed on.
     unsafe { aligned(&MEMALIGN, align, size, caller, fp) }
 }
@@ -174,7 +179,7 @@ unsafe fn paged(real: &Lazy, size: usize, caller: *const usize, fp: usize) -> *m
 ///
 /// # Safety
 /// See [`on_posix_memalign`].
-pub unsafe extern "C" fn on_valloc(size: usize, caller: *const usize, fp: usize) -> *mut u8 {
+pub(crate) unsafe extern "C" fn on_valloc(size: usize, caller: *const usize, fp: usize) -> *mut u8 {
     // SAFETY: passed on.
     unsafe { paged(&VALLOC, size, caller, fp) }
 }
@@ -183,7 +188,7 @@ pub unsafe extern "C" fn on_valloc(size: usize, caller: *const usize, fp: usize)
 ///
 /// # Safety
 /// See [`on_posix_memalign`].
-pub unsafe extern "C" fn on_pvalloc(size: usize, caller: *const usize, fp: usize) -> *mut u8 {
+pub(crate) unsafe extern "C" fn on_pvalloc(size: usize, caller: *const usize, fp: usize) -> *mut u8 {
     // SAFETY: passed on.
     unsafe { paged(&PVALLOC, size, caller, fp) }
 }
@@ -193,7 +198,7 @@ pub unsafe extern "C" fn on_pvalloc(size: usize, caller: *const usize, fp: usize
 /// # Safety
 /// See [`on_posix_memalign`].
 #[cold]
-pub unsafe extern "C" fn reallocarray_overflow(old: *mut u8, count: usize, size: usize) -> *mut u8 {
+pub(crate) unsafe extern "C" fn reallocarray_overflow(old: *mut u8, count: usize, size: usize) -> *mut u8 {
     let real = REALLOCARRAY.get();
     if real.is_null() {
         return ptr::null_mut();
@@ -208,10 +213,10 @@ pub unsafe extern "C" fn reallocarray_overflow(old: *mut u8, count: usize, size:
 
 const UNKNOWN: u32 = 0;
 /// See [`NEW_IS`].
-pub const DEFAULT: u32 = 1;
+pub(crate) const DEFAULT: u32 = 1;
 const REPLACED: u32 = 2;
 /// Whose operator new is: [`DEFAULT`], malloc plus an exception, or the program's.
-pub static NEW_IS: AtomicU32 = AtomicU32::new(UNKNOWN);
+pub(crate) static NEW_IS: AtomicU32 = AtomicU32::new(UNKNOWN);
 
 #[inline(always)]
 fn new_is_malloc() -> bool {
@@ -251,7 +256,7 @@ fn is_in_cxx_runtime(function: *mut c_void) -> bool {
 }
 
 /// One form of operator new.
-pub struct Form {
+pub(crate) struct Form {
     real: Lazy,
     takes_align: bool,
 }
@@ -271,7 +276,7 @@ static FORMS: [Form; 8] = [
 
 /// A call of a real operator new, laid out by `edleak_call_new` on its stack.
 #[repr(C)]
-pub struct NewCall {
+pub(crate) struct NewCall {
     size: usize,
     second: usize,
     third: usize,
@@ -336,7 +341,7 @@ unsafe extern "C" {
 static edleak_call_new_return: u8 = 0;
 
 /// A return address is ours: a real operator new under way has called out, for memory of its own (its exception).
-pub fn is_ours(address: usize) -> bool {
+pub(crate) fn is_ours(address: usize) -> bool {
     address == (&raw const edleak_call_new_return) as usize
 }
 #[cfg(test)]
@@ -388,7 +393,7 @@ unsafe extern "C" fn without_runtime(size: usize) -> *mut u8 {
 /// # Safety
 /// See [`on_posix_memalign`].
 #[cold]
-pub unsafe extern "C" fn new_slow(size: usize, caller: *const usize, fp: usize) -> *mut u8 {
+pub(crate) unsafe extern "C" fn new_slow(size: usize, caller: *const usize, fp: usize) -> *mut u8 {
     // SAFETY: passed on.
     unsafe { new(NEW, size, 0, 0, caller, fp) }
 }
@@ -398,7 +403,7 @@ pub unsafe extern "C" fn new_slow(size: usize, caller: *const usize, fp: usize) 
 /// # Safety
 /// See [`on_posix_memalign`].
 #[cold]
-pub unsafe extern "C" fn new_array_slow(size: usize, caller: *const usize, fp: usize) -> *mut u8 {
+pub(crate) unsafe extern "C" fn new_array_slow(size: usize, caller: *const usize, fp: usize) -> *mut u8 {
     // SAFETY: passed on.
     unsafe { new(NEW_ARRAY, size, 0, 0, caller, fp) }
 }
@@ -425,7 +430,7 @@ macro_rules! new_with_one {
         ///
         /// # Safety
         /// See [`on_posix_memalign`].
-        pub unsafe extern "C" fn $name(size: usize, second: usize, caller: *const usize, fp: usize) -> *mut u8 {
+        pub(crate) unsafe extern "C" fn $name(size: usize, second: usize, caller: *const usize, fp: usize) -> *mut u8 {
             // SAFETY: passed on.
             unsafe { new($form, size, second, 0, caller, fp) }
         }
@@ -438,7 +443,7 @@ macro_rules! new_with_two {
         ///
         /// # Safety
         /// See [`on_posix_memalign`].
-        pub unsafe extern "C" fn $name(
+        pub(crate) unsafe extern "C" fn $name(
             size: usize,
             second: usize,
             third: usize,
@@ -518,7 +523,7 @@ macro_rules! delete {
         /// # Safety
         /// See [`on_posix_memalign`].
         #[inline(always)]
-        pub unsafe fn $name(allocation: *mut u8, second: usize, third: usize) {
+        pub(crate) unsafe fn $name(allocation: *mut u8, second: usize, third: usize) {
             if new_is_malloc() {
                 // SAFETY: the default operator delete does no more.
                 unsafe { free::on_free(allocation) }

@@ -22,7 +22,7 @@ fn small_at(address: *mut u8) -> Option<(live::Entry, live::Small, *const Counte
 /// # Safety
 /// What the target passed to an entry point, as for every hook here.
 #[inline(always)]
-pub unsafe fn on_free(allocation: *mut u8) {
+pub(crate) unsafe fn on_free(allocation: *mut u8) {
     let Some((entry, small, counters)) = small_at(allocation) else {
         // SAFETY: `allocation` is what the target wants to free.
         return unsafe { slow::free(allocation) };
@@ -39,7 +39,7 @@ pub unsafe fn on_free(allocation: *mut u8) {
 ///
 /// # Safety
 /// See [`on_free`].
-pub unsafe extern "C" fn reallocate(old: *mut u8, size: usize) -> *mut u8 {
+pub(crate) unsafe extern "C" fn reallocate(old: *mut u8, size: usize) -> *mut u8 {
     let Some((entry, small, _)) = small_at(old) else {
         // SAFETY: what the target passed.
         return unsafe { slow::reallocate(old, size) };

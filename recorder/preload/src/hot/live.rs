@@ -29,8 +29,8 @@ use edleak_session::site::MAX_SITES;
 use edleak_session::stack::MAX_CELLS;
 
 /// Sizes from here on take more entries than one.
-pub const LARGE: usize = 1 << 15;
-pub const SITE_BITS: u32 = 16;
+pub(crate) const LARGE: usize = 1 << 15;
+pub(crate) const SITE_BITS: u32 = 16;
 const _: () = assert!(MAX_SITES <= 1 << SITE_BITS);
 const SLOW: u32 = 1 << 31;
 const _: () = assert!(LARGE << SITE_BITS == SLOW as usize);
@@ -44,47 +44,47 @@ const LARGE_IS_SPECIAL: usize = 1 << 47;
 const _: () = assert!(LARGE_IS_SPECIAL << 1 == 1 << (SIZE_ENTRIES as u32 * SLOW_SIZE_BITS));
 const _: () = assert!(SIZE_ENTRIES << GRANULE_SHIFT < SLOW_LARGE);
 /// Of a small entry less than this remains when 1 is taken off.
-pub const SMALL: u32 = SLOW - 1;
-pub const GRANULE_SHIFT: usize = 5;
-pub const LEAF_SHIFT: usize = 26;
-pub const LEAF_ENTRIES: usize = 1 << (LEAF_SHIFT - GRANULE_SHIFT);
+pub(crate) const SMALL: u32 = SLOW - 1;
+pub(crate) const GRANULE_SHIFT: usize = 5;
+pub(crate) const LEAF_SHIFT: usize = 26;
+pub(crate) const LEAF_ENTRIES: usize = 1 << (LEAF_SHIFT - GRANULE_SHIFT);
 const LEAF_BYTES: usize = LEAF_ENTRIES * 4;
-pub const LEAVES: usize = 1 << (47 - LEAF_SHIFT);
+pub(crate) const LEAVES: usize = 1 << (47 - LEAF_SHIFT);
 
 /// The upper level: pointers to leaves.
 #[repr(transparent)]
-pub struct Top([AtomicPtr<AtomicU32>; LEAVES]);
+pub(crate) struct Top([AtomicPtr<AtomicU32>; LEAVES]);
 
 impl Top {
     /// No leaf at all.
-    pub const fn new() -> Top {
+    pub(crate) const fn new() -> Top {
         Top([const { AtomicPtr::new(ptr::null_mut()) }; LEAVES])
     }
 }
 
 /// One entry of the table.
 #[derive(Clone, Copy)]
-pub struct Entry(*const AtomicU32);
+pub(crate) struct Entry(*const AtomicU32);
 
 /// What an entry holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Found(u32);
+pub(crate) struct Found(u32);
 
 /// A small entry, less 1, which its site is never 0 for: absent and slow entries are then the greatest of all.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Small(u32);
+pub(crate) struct Small(u32);
 
 impl Found {
     /// Nothing lives here.
     #[inline(always)]
-    pub fn is_absent(self) -> bool {
+    pub(crate) fn is_absent(self) -> bool {
         self.0 == 0
     }
 
     /// The entry as a small one, if it is one; one comparison tells it from absent, large and special. `small` is [`SMALL`], or 0 where
     /// nothing is to be taken for small.
     #[inline(always)]
-    pub fn small(self, small: u32) -> Option<Small> {
+    pub(crate) fn small(self, small: u32) -> Option<Small> {
         let less = self.0.wrapping_sub(1);
         if less < small { Some(Small(less)) } else { None }
     }
@@ -131,13 +131,13 @@ impl Found {
 impl Small {
     /// Its site.
     #[inline(always)]
-    pub fn site(self) -> SiteOffset {
+    pub(crate) fn site(self) -> SiteOffset {
         SiteOffset::of((self.0 & ((1 << SITE_BITS) - 1)) + 1)
     }
 
     /// Its size.
     #[inline(always)]
-    pub fn size(self) -> usize {
+    pub(crate) fn size(self) -> usize {
         (self.0 >> SITE_BITS) as usize
     }
 }
@@ -156,21 +156,21 @@ fn size_entry(address: usize, n: usize) -> Option<Entry> {
 impl Entry {
     /// What it holds.
     #[inline(always)]
-    pub fn load(self) -> Found {
+    pub(crate) fn load(self) -> Found {
         // SAFETY: an `Entry` is made by `entry_of` or `entry_or_leaf` and lies in a leaf; leaves are never unmapped.
         Found(unsafe { &*self.0 }.load(Ordering::Relaxed))
     }
 
     /// Forgets a small allocation.
     #[inline(always)]
-    pub fn clear(self) {
+    pub(crate) fn clear(self) {
         // SAFETY: as in `load`.
         unsafe { &*self.0 }.store(0, Ordering::Relaxed);
     }
 
     /// Notes a small allocation: `size` below [`LARGE`].
     #[inline(always)]
-    pub fn store_small(self, site: SiteOffset, size: usize) {
+    pub(crate) fn store_small(self, site: SiteOffset, size: usize) {
         self.store(site.id() | (size as u32) << SITE_BITS);
     }
 
@@ -183,7 +183,7 @@ impl Entry {
 
 /// The entry of an address, if its leaf exists. Null and any other number a target may pass to free are just addresses.
 #[inline(always)]
-pub fn entry_of(allocation: *const u8) -> Option<Entry> {
+pub(crate) fn entry_of(allocation: *const u8) -> Option<Entry> {
     let address = allocation as usize;
     // SAFETY: the index is masked to the table's size.
     let leaf =
@@ -216,13 +216,13 @@ fn entry_or_leaf(address: usize) -> Option<Entry> {
 }
 
 /// Keeps the kernel from backing the top level with huge pages: a program that allocates little touches little of it.
-pub fn keep_small() {
+pub(crate) fn keep_small() {
     sys::no_huge_pages((&raw const TABLES.top).cast(), size_of::<Top>());
 }
 
 /// An allocation as the table remembers it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Allocation {
+pub(crate) struct Allocation {
     /// Its site's id.
     pub site: u32,
     /// Requested bytes.
@@ -233,7 +233,7 @@ pub struct Allocation {
 
 /// Notes an allocation of any size. Returns what was still noted at the address: an allocation whose free no hook saw.
 /// `Err`: there is no memory for the table.
-pub fn insert(address: *const u8, allocation: Allocation) -> Result<Option<Allocation>, ()> {
+pub(crate) fn insert(address: *const u8, allocation: Allocation) -> Result<Option<Allocation>, ()> {
     let entry = entry_or_leaf(address as usize).ok_or(())?;
     let stale = take(address);
     if !allocation.special && allocation.size < LARGE {
@@ -253,7 +253,7 @@ pub fn insert(address: *const u8, allocation: Allocation) -> Result<Option<Alloc
 }
 
 /// Forgets the allocation at an address and tells what it was.
-pub fn take(address: *const u8) -> Option<Allocation> {
+pub(crate) fn take(address: *const u8) -> Option<Allocation> {
     if address.is_null() {
         return None;
     }
@@ -300,7 +300,7 @@ fn ones(at: usize, bits: &AtomicU64) -> impl Iterator<Item = usize> + use<> {
 
 /// Shows every allocation in the table and its address to `visit`, which may insert it anew. A leaf is eight megabytes of which a small
 /// heap has touched some pages, and merely reading the others would have them all mapped; the kernel says which there are.
-pub fn for_each(mut visit: impl FnMut(*const u8, Allocation)) {
+pub(crate) fn for_each(mut visit: impl FnMut(*const u8, Allocation)) {
     let pagemap = sys::open(b"/proc/self/pagemap\0", false);
     for region in MADE.regions() {
         let leaf = TABLES.top.0[region].load(Ordering::Acquire);

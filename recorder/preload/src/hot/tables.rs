@@ -5,7 +5,7 @@ use crate::hot::thread::Page;
 
 /// See [`TABLES`].
 #[repr(C)]
-pub struct Tables {
+pub(crate) struct Tables {
     /// What each thread counts with.
     pub page: Page,
     /// The upper level of the side table.
@@ -16,4 +16,4 @@ pub struct Tables {
 const _: () = assert!(core::mem::offset_of!(Tables, page) == 0);
 
 /// The only one.
-pub static TABLES: Tables = Tables { page: Page::new(), top: Top::new() };
+pub(crate) static TABLES: Tables = Tables { page: Page::new(), top: Top::new() };

@@ -19,7 +19,7 @@ use edleak_session::site::MAX_SITES;
 
 /// What a thread knows of itself.
 #[repr(C)]
-pub struct Tls {
+pub(crate) struct Tls {
     /// Offset in [`Page`] of this thread's [`Own`]; 0: leave the fast path.
     pub offset: usize,
     /// What `offset` was, while `pending` hides it.
@@ -35,7 +35,7 @@ const _: () = assert!(size_of::<Tls>() == 64);
 
 impl Tls {
     /// The state of a new thread: what thread-local storage begins as.
-    pub const fn new() -> Tls {
+    pub(crate) const fn new() -> Tls {
         Tls {
             offset: 0,
             hidden_offset: 0,
@@ -49,7 +49,7 @@ impl Tls {
 /// An entry point under way that may call other entry points; the first of those to allocate counts for it.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Pending {
+pub(crate) struct Pending {
     /// Its caller; null: none is under way.
     pub caller: *const usize,
     /// The frame pointer of its caller.
@@ -66,7 +66,7 @@ pub struct Pending {
 /// Written by the thread that attaches the process to a session, before any thread holds its offset, so read plainly; and wiped in a
 /// forked child, which may happen between two reads, if a signal handler forks.
 #[repr(C)]
-pub struct Own {
+pub(crate) struct Own {
     /// This thread's shard; null: leave the fast path.
     pub counters: *const Counters,
     /// Sizes below are small: [`live::LARGE`], or 0.
@@ -86,7 +86,10 @@ impl Own {
     /// # Safety
     /// `own` comes from [`own`].
     #[inline(always)]
-    pub unsafe fn small(own: *const Own, found: live::Found) -> Option<(live::Small, *const Counters)> {
+    pub(crate) unsafe fn small(
+        own: *const Own,
+        found: live::Found,
+    ) -> Option<(live::Small, *const Counters)> {
         // SAFETY: as the caller says.
         let counters = unsafe { &raw const (*own).counters };
         // SAFETY: as above. Volatile, or the compiler reads it where it is needed, behind the limit.
@@ -99,7 +102,7 @@ impl Own {
 
 /// The page that a forked child finds wiped.
 #[repr(C, align(4096))]
-pub struct Page {
+pub(crate) struct Page {
     /// Entry 0 stays zero; entry n is for the owner of shard n − 1.
     own: [UnsafeCell<Own>; MAX_SHARDS + 1],
     /// 1 once the session is attached; 0 again in a forked child.
@@ -115,7 +118,7 @@ unsafe impl Sync for Page {}
 
 impl Page {
     /// Nobody counts.
-    pub const fn new() -> Page {
+    pub(crate) const fn new() -> Page {
         Page {
             own: [const { UnsafeCell::new(Own::NONE) }; MAX_SHARDS + 1],
             alive: AtomicU32::new(0),
@@ -132,13 +135,13 @@ impl Page {
 
 /// What this thread counts with: an entry of the page, since an offset is 0 or was computed in `counting`.
 #[inline(always)]
-pub fn own() -> *const Own {
+pub(crate) fn own() -> *const Own {
     (&raw const TABLES.page).cast::<u8>().wrapping_add(arch::tls_first_word()).cast::<Own>()
 }
 
 /// This thread's counters; null: leave the fast path.
 #[inline(always)]
-pub fn counters() -> *const Counters {
+pub(crate) fn counters() -> *const Counters {
     // SAFETY: see `own`.
     unsafe { (*own()).counters }
 }
@@ -148,7 +151,7 @@ pub fn counters() -> *const Counters {
 /// # Safety
 /// `counters` is this thread's, not null.
 #[inline(always)]
-pub unsafe fn count_free(counters: *const Counters, small: live::Small) {
+pub(crate) unsafe fn count_free(counters: *const Counters, small: live::Small) {
     let (site, size) = (small.site(), small.size());
     // SAFETY: a shard has `MAX_SITES` counters, and the site of a small entry is one of the table's, whose ids are below that.
     unsafe { &*counters.wrapping_byte_add(site.bytes()) }.sub_owned(size as u64);
@@ -156,7 +159,7 @@ pub unsafe fn count_free(counters: *const Counters, small: live::Small) {
 
 /// Where a thread that has left the fast path counts.
 #[derive(Clone, Copy)]
-pub enum Counting {
+pub(crate) enum Counting {
     /// In a shard of its own.
     Owned(*const Counters),
     /// In the last shard, with others.
@@ -165,7 +168,7 @@ pub enum Counting {
 
 impl Counting {
     /// Counts an allocation.
-    pub fn alloc(self, site: u32, size: usize) {
+    pub(crate) fn alloc(self, site: u32, size: usize) {
         debug_assert!((site as usize) < MAX_SITES);
         match self {
             // SAFETY: both variants hold a whole shard, and `site` is an id of the table.
@@ -176,7 +179,7 @@ impl Counting {
     }
 
     /// Counts a free.
-    pub fn free(self, site: u32, size: usize) {
+    pub(crate) fn free(self, site: u32, size: usize) {
         debug_assert!((site as usize) < MAX_SITES);
         match self {
             // SAFETY: as in `alloc`.
@@ -194,7 +197,7 @@ static SHARD_COUNT: AtomicU32 = AtomicU32::new(0);
 static TID_OFFSET: AtomicU64 = AtomicU64::new(0);
 
 /// Makes the shards of a session known. Called once for each session, before [`Page::alive`] is set.
-pub fn set_shards(shards: *mut Shard, counters: *mut Counters, count: usize, tid_offset: usize) {
+pub(crate) fn set_shards(shards: *mut Shard, counters: *mut Counters, count: usize, tid_offset: usize) {
     let count = count.clamp(1, MAX_SHARDS);
     for (index, own) in TABLES.page.own.iter().skip(1).take(count).enumerate() {
         let counters = counters.wrapping_add(index * MAX_SITES);
@@ -212,7 +215,7 @@ pub fn set_shards(shards: *mut Shard, counters: *mut Counters, count: usize, tid
 const ASK_AGAIN: usize = 1024;
 
 /// Where this thread counts, for a thread that has left the fast path. Needs an attached session.
-pub fn counting(header: &Header, tls: &mut Tls) -> Counting {
+pub(crate) fn counting(header: &Header, tls: &mut Tls) -> Counting {
     let offset = if tls.pending.caller.is_null() { tls.offset } else { tls.hidden_offset };
     if offset != 0 {
         return Counting::Owned(TABLES.page.counters((offset / size_of::<Own>()).wrapping_sub(1)));
@@ -270,7 +273,7 @@ fn tid() -> u32 {
 /// # Safety
 /// The reference must not outlive the call it was made in, nor exist twice; cold code makes one at its entry.
 #[inline]
-pub unsafe fn tls<'a>() -> &'a mut Tls {
+pub(crate) unsafe fn tls<'a>() -> &'a mut Tls {
     // SAFETY: thread-local storage is zeroed at a thread's start, and zero is a valid `Tls`.
     unsafe { &mut *arch::tls() }
 }

@@ -16,7 +16,7 @@ use edleak_session::rule::{Kind, Rule};
 use edleak_session::stack::{self, Bound, Cell, MAX_FRAMES, RuleRow, RuleTable, StackInfo, Stacks, mix};
 
 /// Where the tables of a session lie.
-pub struct Tables {
+pub(crate) struct Tables {
     /// Hash table of stacks.
     pub slots: *mut AtomicU64,
     /// Stacks.
@@ -35,7 +35,7 @@ pub struct Tables {
 
 impl Tables {
     /// Those in use.
-    pub fn in_use() -> Tables {
+    pub(crate) fn in_use() -> Tables {
         Tables {
             slots: SLOTS.load(Ordering::Relaxed),
             infos: INFOS.load(Ordering::Relaxed),
@@ -51,7 +51,7 @@ impl Tables {
     ///
     /// # Safety
     /// The session that these lie in is mapped.
-    pub unsafe fn site_of(&self, number: u32) -> Option<u32> {
+    pub(crate) unsafe fn site_of(&self, number: u32) -> Option<u32> {
         // SAFETY: as the caller says; the layout of the session says how many there are.
         let cells = unsafe { core::slice::from_raw_parts(self.cells, stack::MAX_CELLS) };
         let stack = cells.get(number as usize)?.stack.load(Ordering::Acquire).checked_sub(1)?;
@@ -72,7 +72,7 @@ static BOUNDS: AtomicPtr<Bound> = AtomicPtr::new(ptr::null_mut());
 static MAIN_STACK_END: AtomicUsize = AtomicUsize::new(0);
 
 /// Makes the tables of a session known. Called once, before anything is counted.
-pub fn set_tables(tables: &Tables, main_stack_end: usize) {
+pub(crate) fn set_tables(tables: &Tables, main_stack_end: usize) {
     SLOTS.store(tables.slots, Ordering::Relaxed);
     INFOS.store(tables.infos, Ordering::Relaxed);
     FRAMES.store(tables.frames, Ordering::Relaxed);
@@ -91,7 +91,7 @@ fn table<T>(at: &AtomicPtr<T>, count: usize) -> &'static [T] {
 }
 
 /// The cell with this number.
-pub fn cell(number: u32) -> Option<&'static Cell> {
+pub(crate) fn cell(number: u32) -> Option<&'static Cell> {
     table(&CELLS, stack::MAX_CELLS).get(number as usize)
 }
 
@@ -101,7 +101,7 @@ pub fn cell(number: u32) -> Option<&'static Cell> {
 /// # Safety
 /// `frame` is that of the site, on this thread's stack, under way.
 #[inline(never)]
-pub unsafe fn record(header: &Header, site: u32, frame: Frame) -> Option<u32> {
+pub(crate) unsafe fn record(header: &Header, site: u32, frame: Frame) -> Option<u32> {
     let mut frames = [const { MaybeUninit::uninit() }; MAX_FRAMES];
     // SAFETY: as the caller says.
     let mut walked = unsafe { walk(header, site, frame, &mut frames) };
@@ -293,7 +293,7 @@ fn rule_slow(header: &Header, pc: usize) -> Rule {
 }
 
 /// Forgets every cached rule: other code may lie at the same addresses now.
-pub fn forget_rules() {
+pub(crate) fn forget_rules() {
     if !IS_CACHE_USED.load(Ordering::Relaxed) {
         return;
     }

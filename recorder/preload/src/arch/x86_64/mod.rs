@@ -71,7 +71,7 @@ global_asm!(
 
 /// This thread's state.
 #[inline(always)]
-pub fn tls() -> *mut Tls {
+pub(crate) fn tls() -> *mut Tls {
     let tls: *mut Tls;
     // SAFETY: the relocation yields the offset of `edleak_tls` from the thread pointer, which both libcs store at fs:0.
     unsafe {
@@ -87,7 +87,7 @@ pub fn tls() -> *mut Tls {
 
 /// The first word of this thread's state: a load with no address computed.
 #[inline(always)]
-pub fn tls_first_word() -> usize {
+pub(crate) fn tls_first_word() -> usize {
     let word: usize;
     // SAFETY: as in `tls`; the first word of `Tls` is a plain integer that only this thread writes.
     unsafe {
@@ -103,7 +103,7 @@ pub fn tls_first_word() -> usize {
 
 /// This thread's pointer to its control block: distinct among live threads, reused after a thread's death.
 #[inline(always)]
-pub fn thread_pointer() -> usize {
+pub(crate) fn thread_pointer() -> usize {
     let pointer: usize;
     // SAFETY: the psABI stores the thread pointer at fs:0.
     unsafe {
@@ -113,7 +113,7 @@ pub fn thread_pointer() -> usize {
 }
 
 /// The version of a function of glibc's malloc; `None`: it is none of these, or has a default version everywhere.
-pub fn glibc_version(name: &CStr) -> Option<&'static CStr> {
+pub(crate) fn glibc_version(name: &CStr) -> Option<&'static CStr> {
     match name.to_bytes() {
         b"malloc" | b"calloc" | b"realloc" | b"free" | b"posix_memalign" | b"memalign" | b"valloc"
         | b"pvalloc" => Some(c"GLIBC_2.2.5"),
@@ -126,7 +126,7 @@ pub fn glibc_version(name: &CStr) -> Option<&'static CStr> {
 ///
 /// # Safety
 /// The arguments must be valid for the call.
-pub unsafe fn syscall(number: usize, arguments: [usize; 6]) -> isize {
+pub(crate) unsafe fn syscall(number: usize, arguments: [usize; 6]) -> isize {
     let result: isize;
     let [a, b, c, d, e, f] = arguments;
     // SAFETY: the register convention of the kernel; rcx and r11 are clobbered by the instruction.
@@ -149,7 +149,7 @@ pub unsafe fn syscall(number: usize, arguments: [usize; 6]) -> isize {
 ///
 /// # Safety
 /// `path`, `argv` and `envp` as for `execve`.
-pub unsafe fn spawn(path: *const u8, argv: *const *const u8, envp: *const *const u8) -> isize {
+pub(crate) unsafe fn spawn(path: *const u8, argv: *const *const u8, envp: *const *const u8) -> isize {
     const CLONE_VM: usize = 0x100;
     const CLONE_VFORK: usize = 0x4000;
     let result: isize;
@@ -183,7 +183,7 @@ pub unsafe fn spawn(path: *const u8, argv: *const *const u8, envp: *const *const
 
 /// Ends the process on the spot.
 #[cfg(not(test))]
-pub fn trap() -> ! {
+pub(crate) fn trap() -> ! {
     // SAFETY: an undefined instruction is the one thing this is for.
     unsafe { asm!("ud2", options(noreturn, nostack)) }
 }

@@ -226,7 +226,7 @@ pub(crate) use {assembly, call_keeping, give_up, known, note_in_stub, own, remem
 /// # Safety
 /// Jumped to by the stubs, with registers as above.
 #[unsafe(naked)]
-pub unsafe extern "C" fn behind_wrappers() {
+pub(crate) unsafe extern "C" fn behind_wrappers() {
     assembly!([
         "lea r10, [rsp + 8]",
         "mov r11, rbp",
@@ -244,7 +244,12 @@ pub unsafe extern "C" fn behind_wrappers() {
 /// # Safety
 /// `caller` and `rbp` come from an entry stub whose frame is still there.
 #[unsafe(naked)]
-pub unsafe extern "C" fn note(allocation: *mut u8, size: usize, caller: *const usize, rbp: usize) -> *mut u8 {
+pub(crate) unsafe extern "C" fn note(
+    allocation: *mut u8,
+    size: usize,
+    caller: *const usize,
+    rbp: usize,
+) -> *mut u8 {
     assembly!([
         "push rcx",
         ".cfi_adjust_cfa_offset 8",
