@@ -1,6 +1,6 @@
 //! The kinds of record a catalog block holds: everything in a trace that is not a slice.
 //!
-//! A later record about the same thing replaces the earlier one: `Start`, `End`, `Losses` and `Children` are single, `Module`, `Site`,
+//! A later record about the same thing replaces the earlier one: `Start`, `End`, `Losses`, `Children` and `Processor` are single, `Module`, `Site`,
 //! `Stack`, `Survivors` and `Symbols` are keyed by their id. Times are nanoseconds of a monotonic clock since the
 //! recording began; addresses are those of the target's address space.
 
@@ -36,6 +36,8 @@ pub enum Record {
     Allocator(Allocator),
     /// Processor time of the process and of its children. Since version 3.
     CpuTime(CpuTime),
+    /// How much processor time the target used and waited for. Since version 3.
+    Processor(Processor),
 }
 
 /// What was recorded, and with which clock. The first record of every trace.
@@ -229,6 +231,17 @@ pub struct CpuTime {
     pub own_ns: u64,
     /// Of its children without a trace: those that it has waited for, and those that still ran.
     pub children_ns: u64,
+}
+
+/// Processor time of the target between the first and the last slice that it was seen alive in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct Processor {
+    /// Time from the first reading to the last.
+    pub span_ns: u64,
+    /// Processor time that all its threads used.
+    pub used_ns: u64,
+    /// Time that its main thread was ready to run and waited for a processor.
+    pub waited_ns: u64,
 }
 
 /// Why a recording ended.

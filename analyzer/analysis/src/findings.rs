@@ -6,6 +6,8 @@ use crate::site::{JudgedSite, Standing};
 use edleak_binary::Outcome;
 use edleak_format::ModuleId;
 use edleak_model::growth_kind::{ProcessGrowth, ProcessSeries};
+use edleak_model::work::Work;
+use std::sync::Arc;
 
 /// One recording, judged.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub struct Findings {
     pub modules: Vec<LoadedModule>,
     /// Live and resident bytes of the process over the record; empty where the input does not say.
     pub process: ProcessSeries,
+    /// What the whole program did over the record.
+    pub work: Arc<Work>,
     /// What the reported addresses were symbolized with, by module.
     pub outcomes: Vec<Outcome>,
     /// Every site over the record, where a report asks for it.

@@ -245,18 +245,31 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
             100.0 * gap
         ));
     }
-    let undecided = analysis.sites.iter().filter(|site| site.judgement.verdict == Verdict::Undecided);
-    // Where judging ended: what the program freed because it ended was held until then.
-    let held: f64 = undecided.map(JudgedSite::judged_bytes).sum();
+    let undecided = || analysis.sites.iter().filter(|site| site.judgement.verdict == Verdict::Undecided);
+    let held: f64 = undecided().map(in_question).sum();
     let live: f64 = analysis.sites.iter().map(JudgedSite::judged_bytes).sum();
     let is_much = held > UNDECIDED_BYTES && held > UNDECIDED_SHARE * live;
     is_much.then(|| {
-        let longest =
-            analysis.sites.iter().filter_map(|site| site.judgement.record_longer_s).fold(0.0, f64::max);
-        let remedy = match longest > 0.0 {
-            true => format!("record {} longer", edleak_text::units::duration(longest)),
-            false => "record longer".into(),
+        let longest = undecided().filter_map(|site| site.judgement.record_longer_s).fold(0.0, f64::max);
+        let quiet = undecided().filter(|site| site.judgement.open_bytes > 0);
+        let quiet = quiet.max_by(|a, b| a.judgement.open_bytes.cmp(&b.judgement.open_bytes));
+        let remedy = match quiet {
+            Some(site) => format!(
+                "{}; end the recording while the program still works, for example with `--duration`",
+                site.judgement.why.first().map_or("the program stopped working", String::as_str)
+            ),
+            None if longest > 0.0 => format!("record {} longer", edleak_text::units::duration(longest)),
+            None => "record longer".into(),
         };
         format!("sites that hold {} are undecided ({remedy})", edleak_text::units::bytes(held))
     })
+}
+
+/// What an undecided site holds that may have leaked: as much as it had where judging ended, and of that no more than is live in the end,
+/// since what is free is no open question. But where it grew until the program stopped working, the end says nothing.
+fn in_question(site: &JudgedSite) -> f64 {
+    match site.judgement.open_bytes {
+        0 => site.judged_bytes().min(site.totals.live_bytes as f64),
+        open => open as f64,
+    }
 }

@@ -1,13 +1,15 @@
 //! 3 and 4 Series to verdicts, for every site of a recording; no symbols yet.
 
+mod batch;
+
 use crate::findings::{Findings, Header, LoadedModule, Summary};
 use crate::frame::Address;
 use crate::load::Recording;
 use crate::load::lines::LineSeries;
 use crate::replay::teardown::judged_grid;
-use crate::replay::{Merged, ReplayedSite, clock, replay};
+use crate::replay::{Merged, Replayed, ReplayedSite, clock, replay};
 use crate::site::{JudgedSite, Kind, SiteLabel, Standing, Survivor, Totals, WithStacks};
-use edleak_format::{EndReason, Module, Site, SiteId, SiteKind, StackFrame, Survivors, Trace};
+use edleak_format::{EndReason, Module, Processor, Site, SiteId, SiteKind, StackFrame, Survivors, Trace};
 use edleak_model::classify::{Confidence, Judgement, LEAST_POINTS, Model, Verdict, judge};
 use edleak_model::growth_kind::{ProcessSeries, growth_of};
 use edleak_model::levels::Levels;
@@ -16,6 +18,7 @@ use edleak_model::series::Series;
 use edleak_model::words;
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 /// Judges every site of a recording.
 pub fn judge_recording(source: String, recording: &Recording, model: Model) -> Findings {
@@ -59,15 +62,21 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     settle_families(&mut sites);
     if model == Model::Growth {
         doubt_what_is_negligible(&mut sites, grid.points as f64 * period_s);
+        if let Some(processor) = trace.processor().filter(|processor| is_busy(processor)) {
+            batch::doubt(&mut sites, processor.used_ns as f64 / 1e9);
+        }
     }
 
     let (losses, damage) = (trace.losses(), trace.damage());
     let mut summary = summarize(&sites);
     summary.unknown_frees = losses.unknown_frees;
     summary.lost_slices = losses.missed_slices.saturating_add(damage.lost_slices);
-    let share = |points: u64| points as f64 / (grid.points as f64).max(1.0);
-    summary.missing_share = share(replayed.missing_points);
-    summary.longest_gap_share = share(replayed.longest_gap);
+    let lost = lost_at_the_end(trace, &replayed, period_s);
+    let missing = replayed.missing_points.saturating_add(replayed.missing_behind.max(lost));
+    let all = (trace.grid().points as u64).max(grid.points as u64 + replayed.missing_behind.max(lost));
+    let share = |points: u64| points as f64 / (all as f64).max(1.0);
+    summary.missing_share = share(missing);
+    summary.longest_gap_share = share(replayed.longest_gap.max(lost));
     summary.untracked_allocs = losses.untracked_allocs;
     summary.lost_module_events = losses.lost_module_events;
     summary.other_site_allocs = losses.other_site_allocs;
@@ -98,9 +107,27 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
         sites,
         modules: trace.modules().iter().map(loaded).collect(),
         process: replayed.process,
+        work: replayed.work,
         outcomes: Vec::new(),
         history: None,
     }
+}
+
+/// A program that computed throughout, on however slow a machine: this share of the time it ran, or waited for a processor.
+const BUSY_SHARE: f64 = 0.6;
+
+fn is_busy(processor: &Processor) -> bool {
+    let ready_ns = processor.used_ns.saturating_add(processor.waited_ns) as f64;
+    processor.span_ns > 0 && ready_ns >= BUSY_SHARE * processor.span_ns as f64
+}
+
+/// Points that are known to be missing behind the last slice: the recording ended later, or blocks are damaged of which no slice is left.
+fn lost_at_the_end<T>(trace: &Trace, replayed: &Replayed<T>, period_s: f64) -> u64 {
+    let behind_s = trace.end().map_or(0.0, |end| end.at_ns.saturating_sub(replayed.last_ns) as f64 / 1e9);
+    // The recording ends less than a period after its last slice.
+    let by_time = if period_s > 0.0 { (behind_s / period_s) as u64 } else { 0 };
+    let inside = replayed.missing_points.saturating_add(replayed.missing_behind);
+    by_time.max(trace.damage().lost_slices.saturating_sub(inside))
 }
 
 fn judge_lines(source: String, lines: &[LineSeries], model: Model) -> Findings {
@@ -136,6 +163,7 @@ fn judge_lines(source: String, lines: &[LineSeries], model: Model) -> Findings {
         modules: Vec::new(),
         process: ProcessSeries::default(),
         outcomes: Vec::new(),
+        work: Arc::default(),
         history: None,
     }
 }
@@ -259,9 +287,23 @@ fn settle_families(sites: &mut [JudgedSite]) {
             *all += site.growth().max(0.0);
         }
     }
-    for site in sites {
+    for site in sites.iter_mut() {
         let all = site.parent.as_ref().and_then(|parent| grown.get(parent));
         site.leak_share = all.map(|all| site.growth() / all).filter(|&share| share > 0.0);
+    }
+    leave_open(sites);
+}
+
+/// A watched site is undecided together with its stacks where that is so because the program stopped working, and none of them is by
+/// itself.
+fn leave_open(sites: &mut [JudgedSite]) {
+    let is_answered = |site: &JudgedSite| site.is_leak() || site.judgement.open_bytes > 0;
+    let family = |site: &JudgedSite| site.parent.clone().unwrap_or_else(|| site.label.clone());
+    let answered: HashSet<SiteLabel> = sites.iter().filter(|site| is_answered(site)).map(family).collect();
+    for site in sites.iter_mut().filter(|site| !answered.contains(&site.label)) {
+        if let Some(all) = site.with_stacks.as_ref().filter(|all| all.judgement.open_bytes > 0) {
+            site.judgement = all.judgement.clone();
+        }
     }
 }
 

@@ -27,17 +27,21 @@ pub mod teardown;
 mod widest;
 
 pub use births::BirthTable;
-use edleak_format::{CHUNK_SLICES, Counters, Grid, LANES, Row, SiteId, TILE_SITES, TileReader, Trace};
+use edleak_format::{
+    CHUNK_SLICES, Counters, Grid, LANES, Row, SiteId, SliceHeader, TILE_SITES, TileReader, Trace,
+};
 use edleak_model::growth_kind::{ProcessPoint, ProcessSeries};
 use edleak_model::series::{Point, Series, SeriesBuilder};
+use edleak_model::work::{Work, WorkBuilder};
 use edleak_text::meter;
 use family::{Families, FamilyMove};
 use gap::Gap;
 use group::Group;
 pub use merge::{Merged, MergingVisitor};
-use opened::Opened;
+use opened::{Opened, Step};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use sums::PowerSums;
 
 /// Ranges of sites per thread: one that was held up leaves work for the others.
@@ -61,9 +65,13 @@ pub struct Replayed<T> {
     pub slices: u64,
     /// Time of the last slice since the recording began.
     pub last_ns: u64,
+    /// What the whole program did meanwhile.
+    pub work: Arc<Work>,
     /// Points of the grid that no slice came for, so that a straight line stands in.
     pub missing_points: u64,
-    /// The most of them in a row.
+    /// The same behind the end of the grid, where the record goes on.
+    pub missing_behind: u64,
+    /// The most of both in a row.
     pub longest_gap: u64,
     /// Blocks that were sound when the trace was opened and are not any more.
     pub unreadable_blocks: u64,
@@ -101,7 +109,9 @@ pub fn replay<T: Send>(
         turnover_bytes: 0,
         slices: 0,
         last_ns: 0,
+        work: Arc::default(),
         missing_points: 0,
+        missing_behind: 0,
         longest_gap: 0,
         unreadable_blocks: 0,
     };
@@ -136,6 +146,12 @@ struct States {
     first_allocated_bytes: Option<u64>,
     /// Points of the grid up to the newest slice.
     covered: usize,
+    /// Points of the whole record up to the newest slice: the grid may end before it does.
+    all_covered: usize,
+    whole: Grid,
+    work: WorkBuilder,
+    /// The process at the newest slice.
+    newest: ProcessPoint,
     /// Where slices are missing, and the tick of the slice that ends it.
     gaps: Vec<(u64, Gap)>,
     /// Newest counters of every site, from the last block: its first slice names every site that ever counted anything.
@@ -147,6 +163,8 @@ struct States {
 struct Condensed {
     /// Live bytes after each slice.
     live_bytes: Vec<u64>,
+    /// Allocations since the slice before; of the first slice of a block, since the start.
+    allocs: Vec<u64>,
     /// Bytes allocated at the first slice.
     first_allocated_bytes: u64,
     /// Newest counters, if this is the last window.
@@ -165,6 +183,10 @@ impl States {
             powers: PowerSums::new(grid),
             first_allocated_bytes: None,
             covered: 0,
+            all_covered: 0,
+            whole: trace.grid(),
+            work: WorkBuilder::new(grid.points as u64),
+            newest: ProcessPoint::default(),
             gaps: Vec::new(),
             totals: Vec::new(),
         }
@@ -194,29 +216,23 @@ impl States {
             .map(|(i, groups)| widest::condense(&range, i * tiles_per_range * TILE_SITES, groups))
             .collect();
 
-        let slices = window.iter().flat_map(|opened| opened.headers().zip(&opened.steps));
-        for (slice, (header, step)) in slices.enumerate() {
-            // Wrapping sums of integers are the same in any order.
-            let live_bytes = ranges.iter().fold(0u64, |sum, range| sum.wrapping_add(range.live_bytes[slice]));
-            if step.counts {
-                let point = step.point as usize;
-                if let Some(gap) = self.covered.checked_sub(1).and_then(|newest| Gap::between(newest, point))
-                {
-                    let missing = gap.points().len() as u64;
-                    replayed.missing_points += missing;
-                    replayed.longest_gap = replayed.longest_gap.max(missing);
-                    self.gaps.push((header.tick, gap));
+        let mut slice = 0;
+        for opened in window {
+            let mut allocs = 0u64;
+            for (header, step) in opened.headers().zip(&opened.steps) {
+                // Wrapping sums of integers are the same in any order.
+                let sum = |of: fn(&Condensed) -> &Vec<u64>| {
+                    ranges.iter().fold(0u64, |sum, range| sum.wrapping_add(of(range)[slice]))
+                };
+                allocs = allocs.wrapping_add(sum(|range| &range.allocs));
+                let live_bytes = sum(|range| &range.live_bytes);
+                self.note(header, *step, live_bytes, allocs, replayed);
+                if self.first_allocated_bytes.is_none() {
+                    let allocated = ranges.iter().map(|range| range.first_allocated_bytes);
+                    self.first_allocated_bytes = Some(allocated.fold(0, u64::wrapping_add));
                 }
-                self.covered = self.covered.max(point + 1);
-                let resident_bytes = header.rss_anon_bytes.saturating_add(header.swap_bytes);
-                replayed.process.push(ProcessPoint { live_bytes, resident_bytes });
+                slice += 1;
             }
-            if self.first_allocated_bytes.is_none() {
-                let allocated = ranges.iter().map(|range| range.first_allocated_bytes);
-                self.first_allocated_bytes = Some(allocated.fold(0, u64::wrapping_add));
-            }
-            replayed.slices += 1;
-            replayed.last_ns = replayed.last_ns.max(header.time_ns);
         }
         let mut moves = Vec::new();
         for mut range in ranges {
@@ -226,9 +242,52 @@ impl States {
         moves
     }
 
+    /// Notes what a slice says of the whole program, and the gap that it ends.
+    fn note<T>(
+        &mut self,
+        header: &SliceHeader,
+        step: Step,
+        live_bytes: u64,
+        allocs: u64,
+        replayed: &mut Replayed<T>,
+    ) {
+        replayed.slices += 1;
+        replayed.last_ns = replayed.last_ns.max(header.time_ns);
+        let resident_bytes = header.rss_anon_bytes.saturating_add(header.swap_bytes);
+        let now = ProcessPoint { live_bytes, resident_bytes };
+        let point = step.point as usize;
+        // Behind the end only a gap that leads there is of interest: it has points before the end.
+        let is_of_record = step.counts || self.covered < self.grid.points;
+        if let Some(gap) = self.covered.checked_sub(1).and_then(|newest| Gap::between(newest, point)) {
+            replayed.missing_points += gap.points().len() as u64;
+            self.gaps.push((header.tick, gap));
+            for at in gap.points() {
+                let line = |of: fn(&ProcessPoint) -> u64| gap.value(at, of(&self.newest), of(&now));
+                let (live_bytes, resident_bytes) = (line(|p| p.live_bytes), line(|p| p.resident_bytes));
+                replayed.process.push(ProcessPoint { live_bytes, resident_bytes });
+            }
+        }
+        if is_of_record {
+            self.covered = self.covered.max(point + usize::from(step.counts));
+        }
+        // Nobody knows what the program did in a gap at the end: not that it worked.
+        if step.counts {
+            self.work.push(point as u64, allocs);
+            replayed.process.push(now);
+            self.newest = now;
+        }
+        let at = self.whole.point_of(header.tick).unwrap_or(self.whole.points);
+        if let Some(gap) = self.all_covered.checked_sub(1).and_then(|newest| Gap::between(newest, at)) {
+            let missing = gap.points();
+            replayed.longest_gap = replayed.longest_gap.max(missing.len() as u64);
+            replayed.missing_behind += missing.end.saturating_sub(missing.start.max(self.grid.points)) as u64;
+        }
+        self.all_covered = self.all_covered.max(at + 1);
+    }
+
     /// Ends every series.
     fn finish<T: Send>(
-        self,
+        mut self,
         families: Families,
         merged: &Merged,
         births: &BirthTable,
@@ -239,6 +298,8 @@ impl States {
             self.totals.iter().fold(0u64, |sum, counters| sum.wrapping_add(counters.allocated_bytes));
         replayed.turnover_bytes = allocated.saturating_sub(self.first_allocated_bytes.unwrap_or(0));
 
+        let work = Arc::new(std::mem::take(&mut self.work).finish());
+        replayed.work = Arc::clone(&work);
         let points = self.grid.points;
         let sums = families.finish(|root, absent| births.of(root, absent));
         let totals = |site: usize| self.totals.get(site).copied().unwrap_or(Counters::ZERO);
@@ -250,7 +311,8 @@ impl States {
             let counters = totals_of(id);
             let together = sums.merged.get(&id);
             let series = together.map(|series| series.clone().with_totals(counters.allocs, counters.frees));
-            let with_stacks = sums.with_stacks.get(&id).cloned();
+            let with_stacks =
+                sums.with_stacks.get(&id).cloned().map(|series| series.beside(Arc::clone(&work)));
             // A caller that was watched from the start has counted nothing itself, so that no slice names it.
             let silent = || {
                 let whole = with_stacks.as_ref();
@@ -259,7 +321,7 @@ impl States {
                 builder.push_run(Point::default(), whole.map_or(0, Series::points));
                 builder.finish()
             };
-            let series = series.or(own).unwrap_or_else(silent);
+            let series = series.or(own).unwrap_or_else(silent).beside(Arc::clone(&work));
             (id, each(ReplayedSite { id, series, with_stacks, counters }))
         };
         let made: Vec<Vec<(SiteId, T)>> = self
@@ -313,6 +375,7 @@ impl Range<'_> {
             let keeps_totals = self.is_last && block + 1 == self.window.len();
             let slices = condensed.live_bytes.len();
             condensed.live_bytes.resize(slices + opened.steps.len(), 0);
+            condensed.allocs.resize(slices + opened.steps.len(), 0);
             let mut reader = TileReader::new(&opened.columns, first_site);
             for (tile, groups) in groups.chunks_mut(GROUPS_PER_TILE).enumerate() {
                 let site = first_site + tile * TILE_SITES;
@@ -323,10 +386,14 @@ impl Range<'_> {
                     let end = opened.steps.len().min(if is_first { 1 } else { first + CHUNK_SLICES });
                     reader.place(first, end - first);
                     let sums = &mut condensed.live_bytes[slices + first..slices + end];
+                    let allocs = &mut condensed.allocs[slices + first..slices + end];
                     let live_bytes = &mut [[0; LANES]; CHUNK_SLICES][..end - first];
                     for (i, group) in groups.iter_mut().enumerate() {
                         reader.rows(i, &mut rows);
                         group.take(&rows, &opened.steps[first..end], self.points, self.powers, live_bytes);
+                        for (sum, row) in allocs.iter_mut().zip(&rows) {
+                            *sum = sum.wrapping_add(row.allocs);
+                        }
                         if !self.families.is_empty() {
                             let moves = &mut condensed.family_moves;
                             self.families.note(site + i * LANES, &rows, &opened.columns, first, moves);

@@ -10,6 +10,8 @@ use crate::surge;
 use crate::trend::{self, Line, Trend};
 use crate::words;
 
+mod quiet;
+
 /// Which model judges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Model {
@@ -61,6 +63,8 @@ pub struct Judgement {
     pub record_longer_s: Option<f64>,
     /// The age of what survived was known, and decided.
     pub by_survivors: bool,
+    /// If undecided because the program stopped working while the site grew: the bytes in question, whatever was freed after that.
+    pub open_bytes: u64,
 }
 
 /// Slices below which no verdict is given.
@@ -101,6 +105,7 @@ impl Judgement {
             why,
             record_longer_s: None,
             by_survivors: false,
+            open_bytes: 0,
         }
     }
 
@@ -128,11 +133,23 @@ fn judge_growth(series: &Series, period_s: f64) -> Judgement {
         let before = series.absent() / buckets.width();
         (bytes, count) = (bytes.after_absence(before), count.after_absence(before));
     }
+    // Allocations of no size: what the allocator holds for them grows all the same.
+    let is_sizeless = bytes.full() <= 1.0 && count.full() > 1.0;
+    if is_sizeless {
+        bytes = count.scaled(SMALLEST_BLOCK_BYTES);
+    }
     if bytes.full() <= 1.0 {
         return Judgement::no_leak(Class::Constant, words::unmoved(series.points()));
     }
-    let site = Site { bytes: Trend::of(&bytes), count: Trend::of(&count), curves: [&bytes, &count], series };
-    let ruling = if site.is_size_driven() { site.rule_size_driven() } else { site.rule() };
+    let site = Site::new([&bytes, &count], series, is_sizeless);
+    let mut ruling = match site.rule() {
+        ruling if ruling.verdict == Verdict::Leak || is_brief => ruling,
+        ruling => site.rule_of_busy_time(period_s).unwrap_or(ruling),
+    };
+    if is_sizeless && ruling.verdict != Verdict::NoLeak {
+        ruling.why.push(words::sizeless(SMALLEST_BLOCK_BYTES));
+        ruling.open_bytes = bytes.max.last().copied().unwrap_or(0.0);
+    }
     let curve_points = if is_brief { record } else { series.points() };
     site.judgement(&ruling, curve_points as f64, period_s)
 }
@@ -143,6 +160,8 @@ struct Site<'a> {
     count: Trend,
     curves: [&'a Curve; 2],
     series: &'a Series,
+    /// The curve of bytes is that of the count.
+    is_sizeless: bool,
 }
 
 /// What the rules say.
@@ -155,6 +174,8 @@ struct Ruling {
     retained_bytes: Option<f64>,
     /// The curve of live bytes without what hid the leak, where the verdict rests on that.
     adjusted_bytes: Option<Curve>,
+    /// What is in question though some of it may have been freed.
+    open_bytes: f64,
     why: Vec<String>,
 }
 
@@ -164,7 +185,15 @@ impl Ruling {
     }
 
     fn not(verdict: Verdict, why: Vec<String>) -> Self {
-        Self { verdict, strict: false, by_survivors: false, retained_bytes: None, adjusted_bytes: None, why }
+        Self {
+            verdict,
+            strict: false,
+            by_survivors: false,
+            retained_bytes: None,
+            adjusted_bytes: None,
+            open_bytes: 0.0,
+            why,
+        }
     }
 }
 
@@ -184,8 +213,10 @@ const SUSPECT: Bar = Bar { sav: 2.2, dec: 0.15, mxe: 0.87, second: 0.6, t25: 1.3
 const STRICT: Bar = Bar { sav: 5.0, dec: 0.42, mxe: 0.4, second: 0.6, t25: 3.0, bic: 3.5 };
 /// ... and so many allocations kept: however even, a few are a few things that happened once each.
 const STRICT_EVENTS: f64 = 12.0;
+/// What an allocator holds for the smallest allocation: glibc's malloc, 32 bytes.
+const SMALLEST_BLOCK_BYTES: f64 = 32.0;
 /// ... over so many seconds: a program that young may still be building up what it needs, steadily.
-const STRICT_SECONDS: f64 = 2.0;
+pub const STRICT_SECONDS: f64 = 2.0;
 /// Where more was freed than is left, so many allocations have to be left over: fewer are what one busier moment leaves behind.
 const LEAST_EVENTS: f64 = 8.0;
 /// After a wave or surges have been taken out: stricter, since the adjustment has chosen what suited best.
@@ -223,7 +254,16 @@ impl Bar {
     }
 }
 
-impl Site<'_> {
+impl<'a> Site<'a> {
+    /// Of 12 buckets or more.
+    fn new(curves: [&'a Curve; 2], series: &'a Series, is_sizeless: bool) -> Self {
+        Self { bytes: Trend::of(curves[0]), count: Trend::of(curves[1]), curves, series, is_sizeless }
+    }
+
+    fn rule(&self) -> Ruling {
+        if self.is_size_driven() { self.rule_size_driven() } else { self.rule_by_births_or_curves() }
+    }
+
     /// Bytes grow and the count does not: the same allocations get bigger.
     fn is_size_driven(&self) -> bool {
         let growth = |t: &Trend| trend::ratio(t.eighths[7], t.eighths[2]) - 1.0;
@@ -246,7 +286,7 @@ impl Site<'_> {
         Ruling::leak(strict, words::bigger(&self.bytes, contest.bic))
     }
 
-    fn rule(&self) -> Ruling {
+    fn rule_by_births_or_curves(&self) -> Ruling {
         if let Some(births) = self.series.survivors() {
             let live = Live {
                 curves: self.curves,
@@ -344,7 +384,7 @@ impl Site<'_> {
     /// What was allocated from `begins` (0…1 of the curve) on, if the site has never freed anything: that is no estimate.
     fn kept_since(&self, begins: f64) -> Option<f64> {
         let last = self.series.last();
-        if last.allocs == 0 || last.frees > 0 {
+        if last.allocs == 0 || last.frees > 0 || self.is_sizeless {
             return None;
         }
         let least = &self.curves[0].min;
@@ -368,7 +408,8 @@ impl Site<'_> {
                 Verdict::Undecided => Judgement::undecided(class, record * period_s, why),
                 _ => Judgement::no_leak(class, why),
             };
-            return Judgement { by_survivors: ruling.by_survivors, ..judgement };
+            let open_bytes = ruling.open_bytes as u64;
+            return Judgement { by_survivors: ruling.by_survivors, open_bytes, ..judgement };
         }
         let bytes = ruling.adjusted_bytes.as_ref().unwrap_or(self.curves[0]);
         let contest = bank(bytes.len()).contest(bytes);
@@ -435,5 +476,6 @@ fn judge_edleak(series: &Series, period_s: f64) -> Judgement {
         record_longer_s: (verdict == Verdict::Undecided)
             .then(|| 3u64.saturating_sub(series.points()) as f64 * period_s),
         by_survivors: false,
+        open_bytes: 0,
     }
 }

@@ -42,6 +42,19 @@ impl Curve {
         curve
     }
 
+    /// The curve with every value so many times as large.
+    pub(crate) fn scaled(&self, times: f64) -> Self {
+        let scaled = |values: &[f64]| values.iter().map(|value| times * value).collect();
+        Self { mean: scaled(&self.mean), min: scaled(&self.min), max: scaled(&self.max) }
+    }
+
+    /// Adds a bucket.
+    pub(crate) fn push(&mut self, mean: f64, min: f64, max: f64) {
+        self.mean.push(mean);
+        self.min.push(min);
+        self.max.push(max);
+    }
+
     /// The same curve in a longer record, in which the site was absent, so had nothing live, for `buckets` buckets before.
     pub fn after_absence(&self, buckets: u64) -> Self {
         let len = self.len() as u64;

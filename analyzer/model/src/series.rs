@@ -4,13 +4,16 @@
 //!
 //! - exact integer sums of the live bytes, so that edLeak's quadratic fit loses no digit ([`crate::regression`]);
 //! - 64 to 127 buckets of the curve ([`crate::buckets`]), from which every other statistic is taken;
-//! - the first and the last point, and, where the recorder knows it, when the survivors were born.
+//! - the first and the last point, and, where the recorder knows it, when the survivors were born;
+//! - beside all series of a record, how much the whole program worked ([`crate::work`]).
 //!
 //! A site whose live bytes and count never change has no buckets at all; one that changes costs 6 KB. Deliberately absent:
 //! the points themselves, and anything that depends on how the pushes were grouped: `push_run(p, 5)` equals
 //! five `push(p)` to the bit.
 
 use crate::buckets::Buckets;
+use crate::work::Work;
+use std::sync::Arc;
 
 /// The counters of one site at one slice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,6 +112,7 @@ pub struct SeriesBuilder {
     pending: u64,
     buckets: Option<Box<Buckets>>,
     births: Option<Births>,
+    work: Option<Arc<Work>>,
 }
 
 impl SeriesBuilder {
@@ -151,6 +155,11 @@ impl SeriesBuilder {
         self.births = Some(b);
     }
 
+    /// Adds what the whole program did meanwhile.
+    pub fn work(&mut self, work: Arc<Work>) {
+        self.work = Some(work);
+    }
+
     /// Points pushed so far.
     pub fn points(&self) -> u64 {
         self.sums.n
@@ -168,6 +177,7 @@ impl SeriesBuilder {
             last: self.last,
             buckets: self.buckets,
             births: self.births,
+            work: self.work,
         }
     }
 
@@ -188,6 +198,7 @@ pub struct Series {
     last: Point,
     buckets: Option<Box<Buckets>>,
     births: Option<Births>,
+    work: Option<Arc<Work>>,
 }
 
 impl Series {
@@ -200,7 +211,12 @@ impl Series {
         buckets: Option<Buckets>,
         births: Option<Births>,
     ) -> Self {
-        Self { absent, points, sums, last, buckets: buckets.map(Box::new), births }
+        Self { absent, points, sums, last, buckets: buckets.map(Box::new), births, work: None }
+    }
+
+    /// The same series beside what the whole program did meanwhile.
+    pub fn beside(self, work: Arc<Work>) -> Self {
+        Self { work: Some(work), ..self }
     }
 
     /// The same with these counters at the last slice, for a series that was built without them.
@@ -231,6 +247,11 @@ impl Series {
     /// When the survivors were born, if the recorder knew.
     pub fn survivors(&self) -> Option<&Births> {
         self.births.as_ref()
+    }
+
+    /// What the whole program did meanwhile, if the record says.
+    pub fn work(&self) -> Option<&Work> {
+        self.work.as_deref()
     }
 
     /// The buckets; none if neither live bytes nor live count ever changed.

@@ -52,6 +52,67 @@ pub fn doubles() -> Vec<String> {
     ]
 }
 
+/// When and how the program stopped working.
+pub struct Quiet {
+    /// Seconds of the quiet time at the end.
+    pub seconds: f64,
+    /// Its pace as a share of that while the site grew; where the record ends busy, the share of it that was quiet.
+    pub share: f64,
+    /// The record ends quiet.
+    pub is_over: bool,
+    /// In that time no slice was taken.
+    pub is_missing: bool,
+    /// In that time most was freed.
+    pub is_released: bool,
+}
+
+/// Growth that stopped together with the work of the whole program.
+pub fn quiet(quiet: &Quiet) -> Vec<String> {
+    let pace = match quiet.share {
+        share if share <= 0.0 => "no allocation".to_owned(),
+        share => format!("{} of its allocations before", percent(share)),
+    };
+    let seconds = units::duration(quiet.seconds);
+    let when = match (quiet.is_over, quiet.is_released) {
+        (true, _) if quiet.is_missing => format!("no slice was taken in the last {seconds}"),
+        (true, false) => format!("the program did next to nothing in the last {seconds} ({pace})"),
+        (true, true) => {
+            format!("most was freed when the program had stopped working, in the last {seconds} ({pace})")
+        }
+        (false, _) => format!("the program did next to nothing for {} of the record", percent(quiet.share)),
+    };
+    vec![when, "while it worked, the site grew: a leak and a cache that is not full look the same".to_owned()]
+}
+
+/// Allocations that ask for no bytes.
+pub fn sizeless(block_bytes: f64) -> String {
+    format!(
+        "its allocations ask for 0 bytes; glibc holds {block_bytes:.0} for each, which is what is counted here"
+    )
+}
+
+/// Most of what a busy program holds grew.
+pub fn batch() -> String {
+    "the program computed from start to end, and most of what it holds grew: a program that keeps what it works on until it ends \
+     looks the same"
+        .to_owned()
+}
+
+/// What a busy program kept until it ended.
+pub fn freed_at_exit() -> String {
+    "the program computed from start to end, and freed this when it ended".to_owned()
+}
+
+/// A leak beyond doubt, had the program worked longer.
+pub fn little_processor_time(used_s: f64) -> String {
+    format!("the program used {} of processor time, so it may still be starting", units::duration(used_s))
+}
+
+/// Growth in less work than a verdict needs.
+pub fn too_little_work(slices: usize) -> Vec<String> {
+    vec![format!("it worked for no more than {}", units::plural(slices as u64, "slice", "slices"))]
+}
+
 /// What the survivors' births call a leak was freed before the record ended.
 pub fn freed_before_the_end(survivors: &Survivors) -> Vec<String> {
     vec![

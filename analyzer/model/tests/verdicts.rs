@@ -4,6 +4,8 @@ use edleak_model::classify::{Confidence, Judgement, Model, Verdict, judge};
 use edleak_model::levels::Levels;
 use edleak_model::regression::Class;
 use edleak_model::series::{Births, Point, Series, SeriesBuilder};
+use edleak_model::work::WorkBuilder;
+use std::sync::Arc;
 
 /// A site with `count(slice)` live allocations of `bytes(slice)` in all, that is freed as its count falls.
 fn series(slices: u64, bytes: impl Fn(u64) -> u64, count: impl Fn(u64) -> u64) -> Series {
@@ -324,4 +326,124 @@ fn the_rate_is_that_of_the_time_since_it_began() {
         assert!((judged.began_s - 30.0).abs() < 2.0, "{judged:?}");
     }
     assert!(of_hundred(80, |slice| slice).began_s < 1e-9);
+}
+
+// ---------------------------------------------------------------- the work of the whole program
+
+/// A site of `count(slice)` allocations of 100 bytes in a program that makes `pace(slice)` allocations in each slice.
+fn beside_work(slices: u64, count: impl Fn(u64) -> u64, pace: impl Fn(u64) -> u64) -> Judgement {
+    let mut work = WorkBuilder::new(slices);
+    let mut allocs = 0;
+    for slice in 0..slices {
+        allocs += pace(slice);
+        work.push(slice, allocs);
+    }
+    let site = series(slices, |slice| 100 * count(slice), &count).beside(Arc::new(work.finish()));
+    judge(&site, 0.02, Model::Growth)
+}
+
+/// Load for some slices: three allocations for every one that is kept.
+fn load(until: u64, then: u64) -> impl Fn(u64) -> u64 {
+    move |slice| if slice < until { 3 } else { then }
+}
+
+#[test]
+fn growth_that_stopped_with_the_work_is_undecided_and_says_so() {
+    for slices in [60u64, 100, 400, 1500] {
+        for quiet in [15, 20, 33, 45, 60] {
+            let busy = slices - slices * quiet / 100;
+            let judged = beside_work(slices, |slice| slice.min(busy), load(busy, 0));
+            assert_eq!(judged.verdict, Verdict::Undecided, "{slices}, {quiet} %: {:?}", judged.why);
+            let said = "the program did next to nothing in the last";
+            assert!(judged.why[0].starts_with(said), "{:?}", judged.why);
+            assert!(judged.open_bytes >= 95 * busy, "{} of {busy}", judged.open_bytes);
+        }
+    }
+}
+
+#[test]
+fn growth_that_stopped_while_the_work_went_on_has_stopped() {
+    for (slices, full, idle_from) in [(400u64, 150, 400), (400, 150, 300), (400, 200, 320), (1500, 500, 900)]
+    {
+        let judged = beside_work(slices, |slice| slice.min(full), load(idle_from, 0));
+        assert_eq!(judged.verdict, Verdict::NoLeak, "{slices}, full at {full}: {:?}", judged.why);
+    }
+    // A start-up that loads its tables, and then waits for requests.
+    let judged = beside_work(400, |slice| slice.min(100), load(100, 0));
+    assert_eq!(judged.verdict, Verdict::NoLeak, "{:?}", judged.why);
+}
+
+#[test]
+fn health_checks_and_a_load_that_ramps_down_are_not_the_work_that_goes_on() {
+    // One allocation every other slice, where the load made three in each.
+    let judged = beside_work(600, |slice| slice.min(400), |slice| if slice < 400 { 3 } else { slice % 2 });
+    assert_eq!(judged.verdict, Verdict::Undecided, "{:?}", judged.why);
+    // The load, and the growth with it, falls from 30 to 0 in a slice over the last half.
+    let pace = |slice: u64| if slice < 200 { 30 } else { 30 * (400 - slice) / 200 };
+    let kept: Vec<u64> = (0..400)
+        .scan(0, |sum, slice| {
+            *sum += pace(slice) / 3;
+            Some(*sum)
+        })
+        .collect();
+    let judged = beside_work(400, |slice| kept[slice as usize], pace);
+    assert_eq!(judged.verdict, Verdict::Undecided, "{:?}", judged.why);
+}
+
+#[test]
+fn pauses_between_bursts_of_load_hide_nothing() {
+    let bursts = |slice: u64| u64::from(slice % 100 < 50 && slice < 450);
+    let kept = |slice: u64| (0..=slice).map(bursts).sum();
+    let judged = beside_work(600, kept, |slice| 3 * bursts(slice));
+    assert!(judged.verdict != Verdict::NoLeak, "{:?}", judged.why);
+}
+
+#[test]
+fn what_was_freed_when_the_work_was_over_is_undecided_only_near_the_end() {
+    // 300 slices of load, a teardown, and then next to nothing until the end.
+    let freed = |teardown: u64| {
+        move |slice: u64| match slice {
+            ..300 => slice,
+            _ => 300_u64.saturating_sub((slice - 300) * 300 / teardown),
+        }
+    };
+    for (slices, teardown) in [(312u64, 10), (340, 35), (380, 70), (400, 100)] {
+        let judged = beside_work(slices, freed(teardown), load(300, 0));
+        assert_eq!(judged.verdict, Verdict::Undecided, "{slices}: {:?}", judged.why);
+        assert!(judged.open_bytes >= 28_000, "{}", judged.open_bytes);
+    }
+    let judged = beside_work(600, freed(10), load(300, 0));
+    assert_eq!(judged.verdict, Verdict::NoLeak, "{:?}", judged.why);
+}
+
+#[test]
+fn growth_in_fewer_slices_of_work_than_a_verdict_needs_is_undecided() {
+    let judged = beside_work(20, |slice| 20 * slice.min(9), load(9, 0));
+    assert_eq!(judged.verdict, Verdict::Undecided, "{:?}", judged.why);
+    assert!(judged.why.iter().any(|why| why.starts_with("it worked for no more than")), "{:?}", judged.why);
+}
+
+#[test]
+fn a_burst_of_work_beside_one_jump_makes_no_leak_of_it() {
+    let judged = beside_work(
+        400,
+        |slice| if slice < 200 { 0 } else { 5000 },
+        |slice| if slice == 200 { 20_000 } else { 10 },
+    );
+    assert_eq!(judged.verdict, Verdict::NoLeak, "{:?}", judged.why);
+}
+
+// ---------------------------------------------------------------- allocations of no size
+
+#[test]
+fn allocations_of_no_bytes_leak_by_their_count() {
+    let judged = judge(&series(200, |_| 0, |slice| 50 * slice), 0.02, Model::Growth);
+    assert_eq!((judged.verdict, judged.class), (Verdict::Leak, Class::Linear), "{:?}", judged.why);
+    assert!(judged.leak_bytes.abs_diff(32 * 50 * 200) < 32 * 50 * 20, "{}", judged.leak_bytes);
+    assert!(judged.why.iter().any(|why| why.contains("ask for 0 bytes")), "{:?}", judged.why);
+    let full = judge(&series(200, |_| 0, |slice| 50 * slice.min(80)), 0.02, Model::Growth);
+    assert_eq!(full.verdict, Verdict::NoLeak, "{:?}", full.why);
+    // A reference count of one empty allocation is none.
+    let once = judge(&series(200, |_| 0, |slice| u64::from(slice > 90)), 0.02, Model::Growth);
+    assert_eq!(once.verdict, Verdict::NoLeak, "{:?}", once.why);
 }

@@ -7,6 +7,7 @@
 //! | `first_slice` | slices of the recording before the site's first one |
 //! | `live_bytes`, `live_count`, `allocs`, `frees` | one number per slice; the last two count from the start |
 //! | `with_stacks_first_slice`, `…_live_bytes`, `…_live_count` | of a watched site: the sum over it and its stacks |
+//! | `program_allocs`, `program_allocs_every` | allocations of the whole program up to the recording's first slice, then up to the last of every so many |
 //! | `epoch_*`, `last_free_slice`, `max_age_at_free` | when the survivors were born, where it was recorded |
 //!
 //! Sites × slices never are in memory: the trace is replayed for as many sites at a time as fit.
@@ -21,6 +22,7 @@ use edleak_analysis::replay::{BirthTable, Merged};
 use edleak_analysis::site::{JudgedSite, SiteLabel};
 use edleak_format::{SiteId, Trace};
 use edleak_model::series::{Births, Point, Series};
+use edleak_model::work::Work;
 use serde::{Serialize, Serializer};
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -61,6 +63,10 @@ struct Line<'a> {
     with_stacks_live_bytes: Option<Column<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     with_stacks_live_count: Option<Column<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    program_allocs: Option<&'a [u64]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    program_allocs_every: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     allocated_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -164,6 +170,8 @@ fn of_trace(trace: &Trace, analysis: &Findings, out: &mut dyn Write) -> io::Resu
             frees: Some(column(|point| point.frees)),
             with_stacks_live_bytes: family(|point| point.live_bytes),
             with_stacks_live_count: family(|point| point.live_count),
+            program_allocs: Some(analysis.work.allocs()),
+            program_allocs_every: Some(analysis.work.width()),
             allocated_bytes: site.totals.allocated_bytes,
             freed_bytes: site.totals.freed_bytes,
             stack: stack_of(site),
@@ -198,6 +206,8 @@ fn of_line(line: &LineSeries, out: &mut dyn Write) -> io::Result<()> {
             .with_stacks
             .as_ref()
             .map(|runs| Column { runs, value: |point| point.live_count }),
+        program_allocs: line.series.work().map(Work::allocs),
+        program_allocs_every: line.series.work().map(Work::width),
         allocated_bytes: line.totals.allocated_bytes,
         freed_bytes: line.totals.freed_bytes,
         stack: line

@@ -21,6 +21,7 @@ pub(crate) enum Key {
     MemoryArea(u32),
     Allocator(u32),
     CpuTime,
+    Processor,
     End,
 }
 
@@ -38,6 +39,7 @@ impl Key {
             Record::MemoryArea(area) => Key::MemoryArea(area.id.0),
             Record::Allocator(allocator) => Key::Allocator(allocator.module.0),
             Record::CpuTime(_) => Key::CpuTime,
+            Record::Processor(_) => Key::Processor,
             Record::End(_) => Key::End,
         }
     }

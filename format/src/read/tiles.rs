@@ -45,11 +45,14 @@ pub struct Row {
     pub live_bytes: Lanes,
     /// Allocations not yet freed.
     pub live_count: Lanes,
+    /// Allocations of all sixteen since the slice before; in the first slice of a block, all that they ever made.
+    pub allocs: u64,
 }
 
 impl Row {
     /// No site is named.
-    pub const NOTHING: Row = Row { named: [0; LANES], live_bytes: [0; LANES], live_count: [0; LANES] };
+    pub const NOTHING: Row =
+        Row { named: [0; LANES], live_bytes: [0; LANES], live_count: [0; LANES], allocs: 0 };
 }
 
 /// What is known of sixteen sites from the slices of this block so far.
@@ -394,6 +397,7 @@ fn step(states: &mut States, cells: &Lanes, numbers: &[Lanes; NUMBERS], row: &mu
         states.step[l] = (step & is_named) | (states.step[l] & !is_named);
         (named[l], allocs[l], bytes[l]) = (is_named, step, size);
     }
+    row.allocs = allocs.iter().fold(0, |sum, step| sum.wrapping_add(*step));
     if has_gained != 0 {
         renew_means(states, &allocs);
     }
@@ -440,6 +444,8 @@ mod tests {
         slices: usize,
         live: Live,
         newest: BTreeMap<u32, Counters>,
+        /// Allocations of all sites up to each slice.
+        allocs: Vec<u64>,
     }
 
     impl SliceVisitor for ByTime {
@@ -449,11 +455,13 @@ mod tests {
                 self.newest.insert(*id, *counters);
             }
             self.slices += 1;
+            self.allocs.push(self.newest.values().fold(0, |sum: u64, now| sum.wrapping_add(now.allocs)));
         }
     }
 
-    fn by_site(columns: &Columns, first_site: usize) -> (Live, BTreeMap<u32, Counters>) {
+    fn by_site(columns: &Columns, first_site: usize) -> (Live, BTreeMap<u32, Counters>, Vec<u64>) {
         let (mut live, mut newest) = (Live::new(), BTreeMap::new());
+        let mut allocs = vec![0u64; columns.slices()];
         let (mut reader, mut rows) = (TileReader::new(columns, first_site), Vec::new());
         for tile in (first_site..columns.sites()).step_by(TILE_SITES) {
             for first in (0..columns.slices()).step_by(CHUNK_SLICES) {
@@ -461,6 +469,7 @@ mod tests {
                 for group in 0..TILE_SITES / LANES {
                     reader.rows(group, &mut rows);
                     for (slice, row) in rows.iter().enumerate() {
+                        allocs[first + slice] = allocs[first + slice].wrapping_add(row.allocs);
                         for lane in (0..LANES).filter(|&lane| row.named[lane] != 0) {
                             let id = (tile + group * LANES + lane) as u32;
                             live.insert((first + slice, id), (row.live_bytes[lane], row.live_count[lane]));
@@ -472,7 +481,11 @@ mod tests {
             newest.extend(counters.filter(|(_, counters)| *counters != Counters::ZERO));
             reader.next_tile();
         }
-        (live, newest)
+        let sum = |sum: &mut u64, since: u64| {
+            *sum = sum.wrapping_add(since);
+            Some(*sum)
+        };
+        (live, newest, allocs.into_iter().scan(0, sum).collect())
     }
 
     /// Both ways over the same payload.
@@ -485,7 +498,10 @@ mod tests {
         assert_eq!(columns.slices(), by_time.slices);
         by_time.newest.retain(|_, counters| *counters != Counters::ZERO);
         for first_site in [0, TILE_SITES, 5 * TILE_SITES] {
-            let (live, newest) = by_site(&columns, first_site);
+            let (live, newest, allocs) = by_site(&columns, first_site);
+            if first_site == 0 {
+                assert_eq!(allocs, by_time.allocs);
+            }
             by_time.live.retain(|(_, id), _| *id as usize >= first_site);
             by_time.newest.retain(|id, _| *id as usize >= first_site);
             assert_eq!(live, by_time.live);

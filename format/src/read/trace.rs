@@ -22,7 +22,8 @@ use crate::read::index::{Damage, Found, Index, index};
 use crate::read::source::Source;
 use crate::read::tiles::JOIN_STRIDE;
 use crate::record::{
-    Allocator, Children, CpuTime, End, Losses, Module, ModuleSymbols, Record, Site, Stack, Start, Survivors,
+    Allocator, Children, CpuTime, End, Losses, Module, ModuleSymbols, Processor, Record, Site, Stack, Start,
+    Survivors,
 };
 use crate::slice::{Counters, SliceVisitor};
 
@@ -63,6 +64,7 @@ struct Catalog {
     areas: Vec<MemoryArea>,
     allocators: Vec<Allocator>,
     cpu_time: Option<CpuTime>,
+    processor: Option<Processor>,
     modules: Vec<Module>,
     sites: Vec<Site>,
     stacks: Vec<Stack>,
@@ -177,6 +179,11 @@ impl Trace {
         self.catalog.cpu_time
     }
 
+    /// Processor time of the target, where the recorder wrote it.
+    pub fn processor(&self) -> Option<&Processor> {
+        self.catalog.processor.as_ref()
+    }
+
     /// What the recording could not see.
     pub fn losses(&self) -> &Losses {
         &self.catalog.losses
@@ -238,6 +245,7 @@ impl Trace {
         if catalog.children != Children::default() {
             records.push(Record::Children(catalog.children));
         }
+        records.extend(catalog.processor.map(Record::Processor));
         records.extend(catalog.end.map(Record::End));
         records
     }
@@ -434,6 +442,7 @@ impl Catalog {
                 Record::MemoryArea(area) => catalog.areas.push(area),
                 Record::Allocator(allocator) => catalog.allocators.push(allocator),
                 Record::CpuTime(time) => catalog.cpu_time = Some(time),
+                Record::Processor(processor) => catalog.processor = Some(processor),
                 Record::End(end) => catalog.end = Some(end),
             }
         }

@@ -15,8 +15,10 @@ use crate::frame::Address;
 use crate::site::{SiteLabel, Survivor, Totals};
 use edleak_format::SymbolFrame;
 use edleak_model::series::{Births, Point, Series, SeriesBuilder};
+use edleak_model::work::Work;
 use serde::Deserialize;
 use std::io::{BufRead, Read};
+use std::sync::Arc;
 
 /// A longer line is refused: 64 MiB hold two million slices.
 const MAX_LINE_BYTES: u64 = 64 << 20;
@@ -71,6 +73,8 @@ struct Line {
     with_stacks_first_slice: Option<u64>,
     with_stacks_live_bytes: Option<Vec<u64>>,
     with_stacks_live_count: Option<Vec<u64>>,
+    program_allocs: Option<Vec<u64>>,
+    program_allocs_every: Option<u64>,
     allocated_bytes: Option<u64>,
     freed_bytes: Option<u64>,
     #[serde(default)]
@@ -191,6 +195,22 @@ fn condense(line: Line, number: u64, options: LoadOptions) -> Result<LineSeries>
     if let Some(births) = births.clone() {
         builder.births(births);
     }
+    let work = match (line.program_allocs, line.program_allocs_every) {
+        (Some(allocs), Some(every)) => {
+            let slices = line.first_slice.unwrap_or(0).saturating_add(live_bytes.len() as u64);
+            match Work::from_parts(every, slices, allocs) {
+                Some(work) => Some(Arc::new(work)),
+                None => {
+                    return invalid(
+                        "`program_allocs` does not fit the series",
+                        "give the first slice's, then one number for every `program_allocs_every` slices, none smaller",
+                    );
+                }
+            }
+        }
+        _ => None,
+    };
+    work.iter().for_each(|work| builder.work(Arc::clone(work)));
     let with_stacks =
         line.with_stacks_live_bytes.map(|bytes| with_stacks(&bytes, line.with_stacks_live_count.as_deref()));
     let last = live_bytes.len().checked_sub(1);
@@ -203,6 +223,7 @@ fn condense(line: Line, number: u64, options: LoadOptions) -> Result<LineSeries>
             let mut builder = SeriesBuilder::new();
             builder.absent(line.with_stacks_first_slice.or(line.first_slice).unwrap_or(0));
             runs.iter().for_each(|&(point, repeat)| builder.push_run(point, repeat));
+            work.iter().for_each(|work| builder.work(Arc::clone(work)));
             builder.finish()
         }),
         totals: Totals {
@@ -315,6 +336,10 @@ mod tests {
                 "line 2 is not a series: invalid value: integer `-1`",
             ),
             (r#"{"live_bytes":[1],"live_count":[1,2]}"#.into(), "line 1: its arrays differ in length"),
+            (
+                r#"{"live_bytes":[1,2],"program_allocs":[1,5,3],"program_allocs_every":1}"#.into(),
+                "line 1: `program_allocs` does not fit the series",
+            ),
             (r#"{"live_bytes":[1],"period_s":0}"#.into(), "line 1: `period_s` is not a positive number"),
         ];
         for (text, message) in cases {

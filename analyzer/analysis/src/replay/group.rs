@@ -89,8 +89,10 @@ impl Group {
                     self.bytes.add();
                     self.count.add();
                     self.covered += 1;
+                } else if step.counts {
+                    self.cover(step.point, row, powers);
                 } else {
-                    self.cover(step.point, step.counts.then_some(row), powers);
+                    self.cover(step.point, &self.at_the_end(row), powers);
                 }
             }
             let begins = (0..LANES).fold(0, |any, l| any | (row.named[l] & self.unseen[l]));
@@ -140,9 +142,10 @@ impl Group {
         self.find_next_edge();
     }
 
-    /// Takes every point before `point`: with the values in effect and, where slices are missing before `next`, with those on the way to it.
+    /// Takes every point before `point`: with the values in effect and, where slices are missing before `next`, with those on the way to
+    /// it. Behind the last point `next` is no point any more, and the last one on the way there is the end.
     #[inline(never)]
-    fn cover(&mut self, point: u32, next: Option<&Row>, powers: &PowerSums) {
+    fn cover(&mut self, point: u32, next: &Row, powers: &PowerSums) {
         let (from, to) = (self.covered as usize, point as usize);
         let gap = Gap::between(from, to);
         for l in 0..LANES {
@@ -150,15 +153,14 @@ impl Group {
                 continue;
             }
             let was = [self.bytes.now[l], self.count.now[l]];
-            let is = next
-                .filter(|row| row.named[l] != 0)
-                .map_or(was, |row| [row.live_bytes[l], row.live_count[l]]);
+            let is = if next.named[l] != 0 { [next.live_bytes[l], next.live_count[l]] } else { was };
             match gap {
                 Some(gap) if is != was => {
                     self.add_run(l, from..from + 1, was, powers);
                     for at in gap.points() {
                         let on_the_way = [gap.value(at, was[0], is[0]), gap.value(at, was[1], is[1])];
                         self.add_run(l, at..at + 1, on_the_way, powers);
+                        [self.bytes.now[l], self.count.now[l]] = on_the_way;
                     }
                 }
                 _ => self.add_run(l, from..to, was, powers),
@@ -166,6 +168,14 @@ impl Group {
         }
         self.covered = point;
         self.find_next_edge();
+    }
+
+    /// The values behind the last point, where slices are missing before them: what is lower there was held until the very end, for all
+    /// that anybody knows, since a program frees what it has when it ends.
+    fn at_the_end(&self, row: &Row) -> Row {
+        let higher = |is: &Lanes, was: &Lanes| std::array::from_fn(|l| is[l].max(was[l]));
+        let live_bytes = higher(&row.live_bytes, &self.bytes.now);
+        Row { live_bytes, live_count: higher(&row.live_count, &self.count.now), ..*row }
     }
 
     /// Adds the same values of one site at some points, over the edges of buckets.
@@ -207,7 +217,7 @@ impl Group {
     ) {
         let points = points as u32;
         if points > self.covered {
-            self.cover(points, None, powers);
+            self.cover(points, &Row::NOTHING, powers);
         }
         let Self { bytes, count, unseen, sites, shelf, exact, .. } = self;
         for (l, Site { absent, width, place }) in

@@ -182,8 +182,8 @@ impl Collected {
     }
 
     /// The points of a gap, if the site moved meanwhile.
-    fn push_over(&mut self, gap: &Gap, next: &Counters) {
-        let (was, is) = (point_of(&self.now), point_of(next));
+    fn push_over(&mut self, gap: &Gap, is: Point) {
+        let was = point_of(&self.now);
         if (was.live_bytes, was.live_count) == (is.live_bytes, is.live_count) {
             return;
         }
@@ -212,8 +212,13 @@ fn point_of(counters: &Counters) -> Point {
 
 impl SliceVisitor for Collector<'_> {
     fn slice(&mut self, header: &SliceHeader, changed: &[(SiteId, Counters)]) {
-        let Some(point) = self.grid.point_of(header.tick) else { return };
+        let found = self.grid.point_of(header.tick);
+        // Behind the last point a slice only tells where the gap before it leads.
+        let point = found.unwrap_or(self.grid.points);
         let gap = self.newest.and_then(|newest| Gap::between(newest, point));
+        if found.is_none() && gap.is_none() {
+            return;
+        }
         self.newest = Some(point);
         let (Some(first), Some(last)) = (self.ids.first(), self.ids.last()) else { return };
         let from = changed.partition_point(|(id, _)| id < first);
@@ -225,10 +230,22 @@ impl SliceVisitor for Collector<'_> {
                 continue;
             }
             let site = &mut self.sites[at];
+            let is = point_of(counters);
+            if found.is_none() {
+                if let Some(gap) = gap.as_ref().filter(|_| site.is_seen) {
+                    let was = point_of(&site.now);
+                    let live_bytes = is.live_bytes.max(was.live_bytes);
+                    site.push_over(
+                        gap,
+                        Point { live_bytes, live_count: is.live_count.max(was.live_count), ..is },
+                    );
+                }
+                continue;
+            }
             if !site.is_seen {
                 (site.absent, site.covered, site.is_seen) = (point, point, true);
             } else if let Some(gap) = &gap {
-                site.push_over(gap, counters);
+                site.push_over(gap, is);
             }
             site.push_until(point);
             site.now = *counters;

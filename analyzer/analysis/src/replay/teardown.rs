@@ -44,11 +44,18 @@ struct Calls {
     frees: u64,
 }
 
+impl Calls {
+    fn live(&self) -> u64 {
+        self.allocs.saturating_sub(self.frees)
+    }
+}
+
 /// The newest slice before the teardown; `None` if there is none.
 fn last_tick_before(trace: &Trace) -> Option<u64> {
     let blocks = trace.blocks();
     let (first, last) = (blocks.first()?.first_tick, blocks.last()?.last_tick);
     let earliest = last - (last - first) / MOST_OF_RECORD;
+    let stride = trace.grid().stride_ticks;
     // Newest first, a block at a time: nearly always the last one suffices.
     let calls = (0..blocks.len()).rev().flat_map(|block| {
         let mut of_block = OfBlock::default();
@@ -56,26 +63,33 @@ fn last_tick_before(trace: &Trace) -> Option<u64> {
         let _ = trace.replay_block(block, &mut of_block);
         of_block.calls.into_iter().rev()
     });
-    beginning(calls, earliest)
+    beginning(calls, earliest, stride)
 }
 
-/// The same, of slices from the newest to the oldest. A teardown that reaches back before `earliest` is none.
-fn beginning(mut newest_first: impl Iterator<Item = Calls>, earliest: u64) -> Option<u64> {
+/// The same, of slices from the newest to the oldest, due every `stride` ticks. A teardown that reaches back before `earliest` is none;
+/// one that happened while no slice was taken may have been as short as any. A gap behind which nothing happened is left at the end.
+fn beginning(mut newest_first: impl Iterator<Item = Calls>, earliest: u64, stride: u64) -> Option<u64> {
     let mut later = newest_first.next()?;
     let (mut before, mut idle) = (None, 0);
     for calls in newest_first {
         let allocs = later.allocs.saturating_sub(calls.allocs);
         let frees = later.frees.saturating_sub(calls.frees);
         let is_farewell = before.is_none() && allocs <= FAREWELL_ALLOCS;
-        if frees > 0 && frees / FREES_PER_ALLOC >= allocs {
+        let is_missing = later.tick - calls.tick > 2 * stride;
+        // Work and teardown may both lie where slices are missing.
+        let is_emptied = is_missing && later.live() < calls.live() / 2;
+        if is_emptied || (frees > 0 && frees / FREES_PER_ALLOC >= allocs) {
             (before, idle) = (Some(calls.tick), 0);
+        } else if is_missing && before.is_none() {
+            // What the slices behind it show is the end: the record ends with the gap.
+            return later.tick.checked_sub(stride);
         } else if ((allocs, frees) == (0, 0) || is_farewell) && idle < MOST_IDLE {
             idle += 1;
         } else {
             return before;
         }
         if calls.tick < earliest {
-            return None;
+            return before.filter(|_| is_missing);
         }
         later = calls;
     }
@@ -120,7 +134,7 @@ mod tests {
             sum = Calls { tick: sum.tick + 1, allocs: sum.allocs + allocs, frees: sum.frees + frees };
             calls.push(sum);
         }
-        beginning(calls.into_iter().rev(), earliest)
+        beginning(calls.into_iter().rev(), earliest, 1)
     }
 
     #[test]
@@ -151,5 +165,28 @@ mod tests {
         assert_eq!((before(&slices, 9), before(&slices, 11)), (Some(10), None));
         // Nothing but frees, from the beginning on.
         assert_eq!(before(&[(0, 5); 8], 0), None);
+    }
+
+    /// The same with a gap of 30 ticks before the last slice but `after`.
+    fn before_a_gap(in_gap: (u64, u64), after: usize, earliest: u64) -> Option<u64> {
+        let mut sum = Calls { tick: 0, allocs: 0, frees: 0 };
+        let mut calls = vec![sum];
+        let steps = [(1, (100, 90)); 20].into_iter().chain([(30, in_gap)]).chain(vec![(1, (0, 0)); after]);
+        for (ticks, (allocs, frees)) in steps {
+            sum = Calls { tick: sum.tick + ticks, allocs: sum.allocs + allocs, frees: sum.frees + frees };
+            calls.push(sum);
+        }
+        beginning(calls.into_iter().rev(), earliest, 1)
+    }
+
+    #[test]
+    fn a_teardown_in_a_gap_ends_the_record_before_it_and_work_in_one_goes_up_to_its_end() {
+        for after in [0, 1, 2] {
+            // All that is live is freed, after work or without.
+            assert_eq!(before_a_gap((0, 200), after, 45), Some(20));
+            assert_eq!(before_a_gap((1000, 1150), after, 45), Some(20));
+            assert_eq!(before_a_gap((1000, 900), after, 45), Some(49));
+        }
+        assert_eq!(before_a_gap((1000, 900), MOST_IDLE + 1, 45), None);
     }
 }

@@ -1,8 +1,9 @@
 //! Traces written for the tests: which site does what is said in literal numbers.
 
 use edleak_format::{
-    AddressSymbols, Counters, End, EndReason, Epoch, Losses, Module, ModuleId, ModuleSymbols, Record, Site,
-    SiteId, SiteKind, SliceHeader, Stack, StackFrame, StackId, Start, Survivors, SymbolFrame, TraceWriter,
+    AddressSymbols, Counters, End, EndReason, Epoch, Losses, Module, ModuleId, ModuleSymbols, Processor,
+    Record, Site, SiteId, SiteKind, SliceHeader, Stack, StackFrame, StackId, Start, Survivors, SymbolFrame,
+    TraceWriter,
 };
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -55,6 +56,8 @@ pub struct Draft {
     pub off_grid: Option<u64>,
     /// Slices that were not taken.
     pub missing: std::ops::Range<u64>,
+    /// Processor time that the program used.
+    pub processor: Option<Processor>,
     /// RssAnon at slice i.
     pub resident: fn(u64) -> u64,
 }
@@ -125,6 +128,7 @@ pub fn leaker() -> Draft {
         losses: Losses::default(),
         off_grid: None,
         missing: 0..0,
+        processor: None,
         resident: |_| 0,
         sites: vec![
             caller(0x1010, "grow_list", 42, leaking),
@@ -242,6 +246,7 @@ impl Draft {
         symbols.dedup_by_key(|symbol| symbol.offset);
         records.push(Record::Symbols(ModuleSymbols { module, addresses: symbols }));
         records.push(Record::Losses(self.losses));
+        records.extend(self.processor.map(Record::Processor));
         records
     }
 

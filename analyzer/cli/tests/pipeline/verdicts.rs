@@ -1,8 +1,10 @@
 //! Verdicts: the same from a trace, from its series lines, on any number of threads, and at any distance of slices.
 
 use crate::programs::{command, finish, run, run_with_input};
-use crate::traces::{Draft, Scratch, caller, constant, counters, leaker, leaking, nothing, watched};
-use edleak_format::{Counters, EndReason};
+use crate::traces::{
+    Draft, Scratch, caller, churning, constant, counters, filling, leaker, leaking, nothing, watched,
+};
+use edleak_format::{Counters, EndReason, Processor};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -181,21 +183,148 @@ fn what_is_freed_because_the_program_ends_hides_no_leak() {
     assert_eq!(line["live_bytes"].as_array().unwrap().last(), Some(&json!(0)));
 }
 
-/// A buffer that doubles, and may do so for ever, is undecided, also where a destructor frees it when the program ends.
+/// A buffer that doubles, and may do so for ever, is undecided. One that is free in the end is no question any more.
 #[test]
-fn what_an_undecided_site_held_counts_until_the_program_ends() {
+fn what_is_free_in_the_end_is_no_open_question() {
     fn doubling(slice: u64) -> Counters {
         let steps = [6, 12, 25, 50].iter().filter(|&&step| slice >= step).count() as u64;
         let replaced = (1 << steps) - 1;
-        let freed = if slice < 97 { replaced } else { 2 * replaced + 1 };
-        counters(10_000 * (2 * replaced + 1), steps + 1, 10_000 * freed, steps + u64::from(slice >= 97))
+        counters(10_000 * (2 * replaced + 1), steps + 1, 10_000 * replaced, steps)
+    }
+    fn doubling_and_freed(slice: u64) -> Counters {
+        let now = doubling(slice);
+        if slice < 97 { now } else { Counters { freed_bytes: now.allocated_bytes, frees: now.allocs, ..now } }
     }
     let scratch = Scratch::new();
     let mut draft = leaker();
-    (draft.slices, draft.sites) = (100, vec![caller(0x10, "append", 1, doubling)]);
+    draft.slices = 100;
+    for (append, code) in [(doubling as fn(u64) -> Counters, 2), (doubling_and_freed, 0)] {
+        draft.sites = vec![caller(0x10, "append", 1, append)];
+        let ran = run([draft.write(&scratch.path("t.edl"))]);
+        assert_eq!(ran.code, code, "{}", ran.out);
+        assert_eq!(ran.out.contains("sites that hold 156 KiB are undecided"), code == 2, "{}", ran.out);
+    }
+}
+
+/// The recorder got no time from the middle of the record until the program had ended.
+#[test]
+fn a_gap_at_the_end_is_missing_like_any_other() {
+    fn leaks_in_the_gap(slice: u64) -> Counters {
+        constant(slice).plus(if slice < 30 { Counters::ZERO } else { leaking(slice - 30) })
+    }
+    fn leaks(slice: u64) -> Counters {
+        leaking(slice)
+    }
+    fn leaks_and_is_freed(slice: u64) -> Counters {
+        if slice < 100 { leaking(slice) } else { counters(10_000, 100, 10_000, 100) }
+    }
+    let scratch = Scratch::new();
+    let mut draft = leaker();
+    // The final slice lies beside the grid, or the recorder took another one before it.
+    for after in [0, 1, 3] {
+        for (grow, slices, missing, codes) in [
+            (leaks_in_the_gap as fn(u64) -> Counters, 100, 30..100, &[1, 2][..]),
+            // Too little is left, whatever the line over the gap looks like.
+            (leaks, 12, 5..12, &[2]),
+            (leaks, 100, 85..100, &[1]),
+            (leaks_and_is_freed, 100, 85..100, &[1]),
+            (leaks_and_is_freed, 100, 60..100, &[1]),
+        ] {
+            (draft.slices, draft.missing, draft.off_grid) = (slices + after, missing, Some(1));
+            draft.ticks_per_slice = 2;
+            draft.sites = vec![caller(0x10, "grow", 1, grow), caller(0x20, "serve", 2, constant)];
+            let trace = draft.write(&scratch.path("t.edl"));
+            let ran = run([&trace]);
+            assert!(codes.contains(&ran.code), "{:?}, {after} after: {}", draft.missing, ran.out);
+            let report = run([trace.as_os_str(), "--format=json".as_ref(), "--all".as_ref()]).json();
+            let share = report["summary"]["missing_share"].as_f64().unwrap();
+            let expected = draft.missing.clone().count() as f64 / (slices + after) as f64;
+            assert!((share - expected).abs() < 0.06, "{share} and {expected}");
+            // What is printed is judged the same.
+            let series = run([trace.as_os_str(), "--format=series".as_ref()]);
+            let lines = run_with_input(&["-", "--format=json", "--all"], series.out.as_bytes()).json();
+            for (site, again) in
+                report["sites"].as_array().unwrap().iter().zip(lines["sites"].as_array().unwrap())
+            {
+                if slices > 12 {
+                    assert_eq!(site["verdict"], again["verdict"], "{site:#} {again:#}");
+                }
+            }
+        }
+    }
+}
+
+/// The blocks with the last slices are lost; that the record went on is known from its end.
+#[test]
+fn a_record_that_ended_long_after_its_last_slice_is_undecided() {
+    let scratch = Scratch::new();
+    let mut draft = leaker();
+    (draft.slices, draft.missing) = (100, 60..100);
+    draft.sites = vec![caller(0x10, "fill", 1, filling), caller(0x20, "serve", 2, churning)];
     let ran = run([draft.write(&scratch.path("t.edl"))]);
+    assert!(ran.code == 2 && ran.out.contains("no slice was taken for 40 %"), "{}", ran.out);
+}
+
+/// A service whose load ended: what it kept until then may be a leak, and the series lines say as much.
+#[test]
+fn growth_that_stopped_with_the_work_is_undecided_from_a_trace_and_from_lines() {
+    let scratch = Scratch::new();
+    let mut draft = leaker();
+    draft.slices = 300;
+    draft.sites = vec![
+        caller(0x10, "session_open", 1, |slice| leaking(slice.min(200))),
+        caller(0x20, "serve", 2, |slice| churning(slice.min(200))),
+    ];
+    let trace = draft.write(&scratch.path("t.edl"));
+    let ran = run([&trace]);
+    let said = ran.out.split_whitespace().collect::<Vec<_>>().join(" ");
     assert_eq!(ran.code, 2, "{}", ran.out);
-    assert!(ran.out.contains("sites that hold 156 KiB are undecided"), "{}", ran.out);
+    assert!(said.contains("the program did next to nothing in the last 9.6 s (no allocation)"), "{said}");
+    let series = run([trace.as_os_str(), "--format=series".as_ref()]);
+    assert_eq!(run_with_input(&["-"], series.out.as_bytes()).code, 2);
+    // The same growth beside work that goes on is that of a cache.
+    draft.sites[1].counters = churning;
+    assert_eq!(run([draft.write(&scratch.path("t.edl"))]).code, 0);
+}
+
+/// A program that computes throughout keeps what it works on as a leak is kept.
+#[test]
+fn what_a_busy_program_keeps_is_no_more_than_a_suspect() {
+    let scratch = Scratch::new();
+    let mut draft = leaker();
+    let confidence = |draft: &Draft| {
+        let trace = draft.write(&scratch.path("t.edl"));
+        let report = run([trace.as_os_str(), "--format=json".as_ref()]).json();
+        report["sites"][0]["confidence"].as_str().unwrap_or("none").to_owned()
+    };
+    let processor = |used_s: u64, waited_s: u64| {
+        Some(Processor {
+            span_ns: 8_000_000_000,
+            used_ns: used_s * 1_000_000_000,
+            waited_ns: waited_s * 1_000_000_000,
+        })
+    };
+    draft.sites = vec![caller(0x10, "keep", 1, leaking), caller(0x20, "serve", 2, churning)];
+    assert_eq!(confidence(&draft), "strict");
+    // It waited for requests.
+    draft.processor = processor(1, 0);
+    assert_eq!(confidence(&draft), "strict");
+    for (used_s, waited_s) in [(8, 0), (3, 4)] {
+        draft.processor = processor(used_s, waited_s);
+        assert_eq!(confidence(&draft), "suspect");
+    }
+    // Most of what it holds was there before, and it worked long enough: then a leak is one.
+    draft.sites.push(caller(0x30, "start", 3, |_| counters(1 << 20, 1, 0, 0)));
+    assert_eq!(confidence(&draft), "strict");
+    draft.processor = processor(1, 6);
+    assert_eq!(confidence(&draft), "suspect");
+    // It is freed when the program ends.
+    draft.processor = processor(8, 0);
+    draft.sites[0].counters = |slice| match slice {
+        ..79 => leaking(slice),
+        _ => Counters { freed_bytes: 7900, frees: 79, ..leaking(78) },
+    };
+    assert_eq!(confidence(&draft), "suspect");
 }
 
 /// Of a thousand sites some look like a small leak by chance. What is beyond doubt is told however small.

@@ -19,12 +19,12 @@ use crate::recording::stacks::{Epochs, Snapshots, WatchedStacks};
 use crate::recording::watch_changes::{PendingRequests, WatchRequest};
 use crate::rules::publisher::Publisher;
 use crate::rules::stack_bounds::StackBounds;
-use crate::sys::process::{self, Size};
+use crate::sys::process::{self, ProcessorTime, Size};
 use crate::sys::shm::Session;
 use crate::watch::auto_watch::AutoWatch;
 use edleak_format::{
-    Children, Counters, End, EndReason, Error, ErrorKind, Losses, ModuleId, Record, Site, SiteId, SiteKind,
-    SliceHeader, Start, TraceWriter,
+    Children, Counters, End, EndReason, Error, ErrorKind, Losses, ModuleId, Processor, Record, Site, SiteId,
+    SiteKind, SliceHeader, Start, TraceWriter,
 };
 use edleak_session::site::OTHER;
 use std::path::{Path, PathBuf};
@@ -83,6 +83,8 @@ pub struct Recording {
     /// What the trace knows of them.
     recorded_losses: Losses,
     size: Size,
+    /// The first and the newest reading, each with its time since the start.
+    processor: Option<[(u64, ProcessorTime); 2]>,
     /// Whether the target has thread ids of its own; `None`: /proc does not say.
     own_pid_namespace: Option<bool>,
     image_watch: ImageWatch,
@@ -194,6 +196,7 @@ impl Recording {
             losses: Losses::default(),
             recorded_losses: Losses::default(),
             size: Size::default(),
+            processor: None,
             own_pid_namespace: None,
             image_watch,
         };
@@ -327,6 +330,13 @@ impl Recording {
         for survivors in survivors.before_teardown().to_vec() {
             self.record(&Record::Survivors(survivors))?;
         }
+        if let Some([(from_ns, first), (to_ns, last)]) = self.processor {
+            self.record(&Record::Processor(Processor {
+                span_ns: to_ns - from_ns,
+                used_ns: last.used_ns.saturating_sub(first.used_ns),
+                waited_ns: last.waited_ns.saturating_sub(first.waited_ns),
+            }))?;
+        }
         let mut bytes = 0;
         if let Some(mut writer) = self.writer.take() {
             writer.record(&Record::End(End { reason, at_ns: elapsed.as_nanos() as u64 }))?;
@@ -414,6 +424,10 @@ impl Recording {
         {
             self.size = status.size;
             self.own_pid_namespace = Some(status.own_pid_namespace);
+        }
+        if let Some(time) = process::processor_time(self.pid) {
+            let [_, newest] = self.processor.get_or_insert([(now_ns, time); 2]);
+            *newest = (now_ns, time);
         }
         self.read_losses()?;
         let header = SliceHeader {

@@ -154,31 +154,45 @@ impl WatchedStacks {
     }
 }
 
-/// Who survived, as of the latest slice and the two latest ends of epochs.
+/// Who survived, as of the latest slice and of one end of an epoch before it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshots {
     /// As of the latest slice.
     pub latest: Vec<Survivors>,
-    kept: [Vec<Survivors>; 2],
+    kept: Vec<Survivors>,
+    /// Live allocations at the latest ends of epochs, newest first.
+    live: [u64; EPOCHS_OF_A_TEARDOWN],
+}
+
+/// A teardown takes a tenth of the recording at most: an epoch is a thirty-second of it at least, and a sixteenth at most.
+const EPOCHS_OF_A_TEARDOWN: usize = 5;
+
+/// Live allocations of all sites.
+fn live(all: &[Survivors]) -> u64 {
+    all.iter().flat_map(|one| &one.epochs).map(|epoch| epoch.live_count).sum()
+}
+
+/// Nearly all of the most.
+fn is_most(live: u64, most: u64) -> bool {
+    live >= most - most / 16
 }
 
 impl Snapshots {
-    /// Keeps the latest, at the end of an epoch.
+    /// Keeps the latest, at the end of an epoch, unless the program has begun to free everything since the one that is kept: one from
+    /// the middle of a teardown would say that part of what leaked did not survive. A program that has held less for longer than a
+    /// teardown takes has freed it by its work.
     pub(crate) fn keep(&mut self) {
-        self.kept.rotate_right(1);
-        self.kept[0] = self.latest.clone();
+        self.live.rotate_right(1);
+        self.live[0] = live(&self.latest);
+        if is_most(self.live[0], self.live.into_iter().max().unwrap_or(0)) {
+            self.kept.clone_from(&self.latest);
+        }
     }
 
-    /// The newest of them that was taken before the program began to free everything at its end: the newest with nearly all of the live
-    /// allocations that any of them has. One from the middle of a teardown would say that part of what leaked did not survive; one
-    /// from before a heap that shrank in its work is an epoch old, which costs nothing.
+    /// The newest of them that was taken before the program began to free everything at its end: the latest, if it has nearly all of the
+    /// live allocations that the other has. One from before a heap that shrank in its work is a few epochs old, which costs nothing.
     pub(crate) fn before_teardown(&self) -> &[Survivors] {
-        let live = |all: &[Survivors]| {
-            all.iter().flat_map(|one| &one.epochs).map(|epoch| epoch.live_count).sum::<u64>()
-        };
-        let newest_first = [&self.latest, &self.kept[0], &self.kept[1]];
-        let most = newest_first.iter().map(|all| live(all)).max().unwrap_or(0);
-        newest_first.into_iter().find(|all| live(all) >= most - most / 16).unwrap_or(&self.latest)
+        if is_most(live(&self.latest), live(&self.kept)) { &self.latest } else { &self.kept }
     }
 }
 
@@ -210,6 +224,22 @@ mod tests {
                 snapshots.keep();
             }
         }
+    }
+
+    #[test]
+    fn a_teardown_over_four_epochs_keeps_the_snapshot_before_it_and_work_does_not() {
+        let mut snapshots = Snapshots::default();
+        let mut survivors_after = |live_count: u64| {
+            let epochs = vec![Epoch { from_ns: 0, to_ns: 1, live_bytes: 0, live_count, allocs: 0 }];
+            snapshots.latest =
+                vec![Survivors { site: SiteId(1), epochs, last_free_ns: 0, max_age_at_free_ns: 0 }];
+            snapshots.keep();
+            snapshots.before_teardown()[0].epochs[0].live_count
+        };
+        let ends = [100, 80, 60, 30, 5].map(&mut survivors_after);
+        assert_eq!(ends, [100; 5]);
+        // It went on with less.
+        assert_eq!([5, 5, 5].map(&mut survivors_after)[2], 5);
     }
 
     #[test]

@@ -119,6 +119,27 @@ pub(crate) fn stat_field(stat: &str, number: usize) -> Option<u64> {
     behind_name.split_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
 }
 
+/// Processor time of a process since it began.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct ProcessorTime {
+    /// Used by all its threads.
+    pub used_ns: u64,
+    /// Time that its main thread was ready to run and waited.
+    pub waited_ns: u64,
+}
+
+/// Reads it; `None` when the process is gone.
+pub(crate) fn processor_time(pid: u32) -> Option<ProcessorTime> {
+    /// Linux tells user space so, whatever its own clock.
+    const NS_PER_TICK: u64 = 1_000_000_000 / 100;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let ticks = stat_field(&stat, 14)?.saturating_add(stat_field(&stat, 15)?);
+    // A kernel built without it has no such file.
+    let schedule = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
+    let waited = schedule.split_whitespace().nth(1).and_then(|field| field.parse().ok());
+    Some(ProcessorTime { used_ns: ticks.saturating_mul(NS_PER_TICK), waited_ns: waited.unwrap_or(0) })
+}
+
 /// A path as a process sees it, opened through its root directory, so that a chroot or a container is no obstacle; once
 /// the process is gone, the path itself.
 pub(crate) fn path_in(pid: u32, path: &str) -> PathBuf {

@@ -1,0 +1,41 @@
+//! Programs that compute from start to end: a compiler, a converter, a debugger's batch.
+//!
+//! Such a program builds up what it works on as steadily as a leak, until it ends. No curve tells the two apart, and a slow machine only
+//! makes the curve longer. So nothing of it is beyond doubt where most of what it holds grew, where it frees the leak when it ends, or
+//! before it has used as much processor time as a record has to be long.
+
+use crate::site::{JudgedSite, Kind};
+use edleak_model::classify::{Confidence, STRICT_SECONDS};
+use edleak_model::words;
+
+/// Of what is live, at least this share grew over the last three quarters of the record.
+const GROWN_SHARE: f64 = 0.6;
+/// The program freed a site's leak when it ended if no more than this share of it is left.
+const LEFT_SHARE: f64 = 0.5;
+
+/// Takes what is beyond doubt back to a suspicion; `used_s` is the processor time of the program, which was busy throughout.
+pub(super) fn doubt(sites: &mut [JudgedSite], used_s: f64) {
+    let live: f64 = sites.iter().map(JudgedSite::judged_bytes).sum();
+    let grown: f64 = sites.iter().map(late_growth).sum();
+    let is_batch = grown >= GROWN_SHARE * live;
+    let is_certain = |site: &JudgedSite| {
+        site.judgement.confidence == Some(Confidence::Strict) && site.kind != Kind::Injected
+    };
+    for site in sites.iter_mut().filter(|site| is_certain(site)) {
+        let left = site.totals.live_bytes as f64;
+        let why = match () {
+            () if left < LEFT_SHARE * site.judged_bytes() => words::freed_at_exit(),
+            () if is_batch => words::batch(),
+            () if used_s < STRICT_SECONDS => words::little_processor_time(used_s),
+            () => continue,
+        };
+        site.judgement.confidence = Some(Confidence::Suspect);
+        site.judgement.why.push(why);
+    }
+}
+
+/// By how much a site grew over the last three quarters of the record.
+fn late_growth(site: &JudgedSite) -> f64 {
+    let quarter = site.levels.at(4).get(1).copied().unwrap_or(0.0);
+    (site.levels.last() - quarter).max(0.0)
+}

@@ -1,0 +1,80 @@
+//! Growth that stopped together with the work of the whole program.
+//!
+//! A leak stops when the load does, and so does a cache that is not full: nothing tells them apart, so the record is undecided and says
+//! why. A cache that was full before the work stopped is no leak, as ever. What was freed when the work was over, shortly before the
+//! end, was freed by a teardown or is another phase of the work: undecided as well.
+
+use super::{LEAST_EVENTS, LEAST_POINTS, Ruling, Site, Verdict};
+use crate::busy::Busy;
+use crate::curve::Curve;
+use crate::words;
+
+/// Growth that was over before this share of the record is that of a start, however quiet the program was after that.
+const LEAST_GROWING: f64 = 0.36;
+/// What was freed before this share of the record was freed by the work, and after it perhaps by a teardown.
+const LATE_RELEASE: f64 = 0.65;
+/// Of what grew this share is gone: it was released.
+const RELEASED: f64 = 0.5;
+/// In few slices it grows to the end if this share of its growth came in the last third.
+const LATE_GROWTH: f64 = 0.2;
+
+impl Site<'_> {
+    /// What the curve says in the time that the program worked in; `None` where that is no more than by the wall clock, or no leak.
+    pub(super) fn rule_of_busy_time(&self, period_s: f64) -> Option<Ruling> {
+        let (work, width) = (self.series.work()?, self.series.buckets()?.width());
+        let (absent, record) = (self.series.absent(), self.series.absent() + self.series.points());
+        let end_of = |bucket: usize| absent + (bucket as u64 + 1) * width - 1;
+        let start_of = |bucket: usize| (absent + bucket as u64 * width).saturating_sub(1);
+        let worked: Vec<f64> =
+            (0..self.curves[0].len()).map(|bucket| work.between(start_of(bucket), end_of(bucket))).collect();
+        let growing = usize::from(!self.is_size_driven());
+        let busy = Busy::of(self.curves[growing], &worked)?;
+        let is_before = |bucket: usize, share: f64| (end_of(bucket) as f64) < share * record as f64;
+        if is_before(busy.grown_at(), LEAST_GROWING) {
+            return None;
+        }
+        let curves = self.curves.map(|curve| busy.curve(curve));
+        let held = curves[0].max.last().copied().unwrap_or(0.0);
+        let gone = RELEASED * (held - curves[0].mean.first().copied().unwrap_or(0.0));
+        let wall = &self.curves[0].mean;
+        let is_released = wall.last().is_some_and(|end| held - end > gone);
+        let held_until = wall.iter().rposition(|&mean| held - mean < gone);
+        if is_released && held_until.is_some_and(|bucket| is_before(bucket, LATE_RELEASE)) {
+            return None;
+        }
+
+        let finding = if (curves[0].len() as u64) < LEAST_POINTS {
+            grows_to_the_end(&curves).then(|| words::too_little_work(curves[0].len()))?
+        } else {
+            let site = Site::new([&curves[0], &curves[1]], self.series, self.is_sizeless);
+            let ruling = if site.is_size_driven() { site.rule_size_driven() } else { site.rule_of_curves() };
+            if ruling.verdict == Verdict::NoLeak || (!site.is_size_driven() && site.is_a_few_of_many()) {
+                return None;
+            }
+            Vec::new()
+        };
+        let quiet_from = busy.quiet_from();
+        let is_over = quiet_from < worked.len();
+        let pace = worked[quiet_from..].iter().sum::<f64>() / (worked.len() - quiet_from).max(1) as f64;
+        let mut why = words::quiet(&words::Quiet {
+            seconds: (record - absent).saturating_sub(quiet_from as u64 * width) as f64 * period_s,
+            share: if is_over { pace / busy.pace() } else { 1.0 - busy.length() / worked.len() as f64 },
+            is_over,
+            is_missing: work.known() < record && end_of(quiet_from) + width >= work.known(),
+            is_released,
+        });
+        why.extend(finding);
+        Some(Ruling { open_bytes: held, ..Ruling::not(Verdict::Undecided, why) })
+    }
+}
+
+/// Too few buckets for a verdict, but it grew in the last third of them as well, and by more than a few.
+fn grows_to_the_end([bytes, count]: &[Curve; 2]) -> bool {
+    let rise = |curve: &Curve, from: usize| {
+        curve.mean.last().zip(curve.mean.get(from)).map_or(0.0, |(last, from)| last - from)
+    };
+    let late = 2 * count.len() / 3;
+    rise(count, 0) >= LEAST_EVENTS
+        && rise(count, late) > LATE_GROWTH * rise(count, 0)
+        && rise(bytes, late) > 0.0
+}

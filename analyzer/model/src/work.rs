@@ -1,0 +1,162 @@
+//! The second clock: how much the whole program worked, counted in its allocations.
+//!
+//! The wall clock goes on while a program waits. Growth that stopped while the program worked on has stopped; growth that stopped
+//! together with the work says nothing about what the next request would do ([`crate::busy`]).
+
+use crate::buckets::Buckets;
+
+/// Allocations of the whole program over a record, in bounded memory: at most 129 numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Slices from one number to the next.
+    width: u64,
+    /// Slices of the record.
+    slices: u64,
+    /// Allocations made up to the first slice, then up to the last slice of each stretch of `width` slices.
+    allocs: Vec<u64>,
+    /// Slices that are known: those behind them are missing.
+    known: u64,
+}
+
+impl Work {
+    /// What [`Work::width`] and [`Work::allocs`] gave for a record of so many slices; `None` if they do not fit together.
+    pub fn from_parts(width: u64, slices: u64, allocs: Vec<u64>) -> Option<Self> {
+        let fits = width > 0 && slices.div_ceil(width).checked_add(1) == Some(allocs.len() as u64);
+        (fits && allocs.is_sorted()).then_some(Self { width, slices, allocs, known: slices })
+    }
+
+    /// Slices from one number to the next.
+    pub fn width(&self) -> u64 {
+        self.width
+    }
+
+    /// Slices of the record.
+    pub fn slices(&self) -> u64 {
+        self.slices
+    }
+
+    /// Allocations up to the first slice, then up to the last slice of each stretch of [`Work::width`] slices.
+    pub fn allocs(&self) -> &[u64] {
+        &self.allocs
+    }
+
+    /// Slices before which the record has a slice: those behind are missing.
+    pub fn known(&self) -> u64 {
+        self.known
+    }
+
+    /// Allocations between two slices, the later one's included. Within a stretch the program is taken to have worked evenly.
+    pub fn between(&self, from: u64, to: u64) -> f64 {
+        (self.up_to(to) - self.up_to(from)).max(0.0)
+    }
+
+    fn up_to(&self, slice: u64) -> f64 {
+        let Some(last) = self.allocs.len().checked_sub(2) else { return 0.0 };
+        let slice = slice.min(self.slices.saturating_sub(1));
+        let stretch = (slice / self.width.max(1)).min(last as u64);
+        // A stretch begins behind the last slice of the one before; the first one, with the first slice.
+        let before = (stretch * self.width).saturating_sub(1);
+        let end = ((stretch + 1) * self.width).min(self.slices) - 1;
+        let (was, is) = (self.allocs[stretch as usize] as f64, self.allocs[stretch as usize + 1] as f64);
+        let passed = slice.saturating_sub(before) as f64 / (end.saturating_sub(before) as f64).max(1.0);
+        was + (is - was) * passed.min(1.0)
+    }
+}
+
+/// Builds a [`Work`] from the slices in order of time.
+#[derive(Clone, Debug, Default)]
+pub struct WorkBuilder {
+    work: Work,
+    /// The newest slice and the allocations up to it.
+    newest: Option<(u64, u64)>,
+}
+
+impl WorkBuilder {
+    /// Of a record of so many slices.
+    pub fn new(slices: u64) -> Self {
+        let work = Work { width: Buckets::width_for(slices), slices, allocs: Vec::new(), known: 0 };
+        Self { work, newest: None }
+    }
+
+    /// Adds a slice, up to which `allocs` were made. Where slices before it are missing the program is taken to have worked evenly.
+    pub fn push(&mut self, slice: u64, allocs: u64) {
+        let (before, was) = *self.newest.get_or_insert((slice, allocs));
+        if self.work.allocs.is_empty() {
+            self.work.allocs.push(allocs);
+        }
+        let allocs = allocs.max(was);
+        while let Some(edge) = self.next_edge().filter(|&edge| edge <= slice) {
+            let (passed, whole) = (edge.saturating_sub(before), slice.saturating_sub(before).max(1));
+            let made = u128::from(allocs - was) * u128::from(passed) / u128::from(whole);
+            // At most the difference of two numbers of 64 bits.
+            self.work.allocs.push(was + made as u64);
+        }
+        self.newest = Some((slice, allocs));
+        self.work.known = slice + 1;
+    }
+
+    /// The last slice of the stretch that is open.
+    fn next_edge(&self) -> Option<u64> {
+        let Work { width, slices, allocs, .. } = &self.work;
+        let open = (allocs.len() as u64).checked_sub(1)?;
+        (open < slices.div_ceil(*width)).then(|| ((open + 1) * width).min(*slices) - 1)
+    }
+
+    /// Ends the record; from the newest slice on nothing is known to have been allocated.
+    pub fn finish(mut self) -> Work {
+        let (_, allocs) = self.newest.unwrap_or_default();
+        if self.work.allocs.is_empty() {
+            self.work.allocs.push(allocs);
+        }
+        while self.next_edge().is_some() {
+            self.work.allocs.push(allocs);
+        }
+        self.work
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn work(slices: u64, allocs: impl Fn(u64) -> u64, taken: impl Fn(u64) -> bool) -> Work {
+        let mut builder = WorkBuilder::new(slices);
+        (0..slices).filter(|&slice| taken(slice)).for_each(|slice| builder.push(slice, allocs(slice)));
+        builder.finish()
+    }
+
+    #[test]
+    fn steady_work_is_read_back_between_any_two_slices() {
+        for slices in [1, 2, 12, 127, 128, 129, 1000, 4097] {
+            let steady = work(slices, |slice| 7 + 3 * slice, |_| true);
+            assert!(steady.allocs().len() <= 129, "{slices}");
+            for (from, to) in [(0, slices - 1), (slices / 3, slices / 2), (slices / 2, slices + 5)] {
+                let expected = 3.0 * (to.min(slices - 1) - from) as f64;
+                assert!((steady.between(from, to) - expected).abs() < 1e-6, "{slices}: {from} to {to}");
+            }
+            let parts = Work::from_parts(steady.width(), slices, steady.allocs().to_vec());
+            assert_eq!(parts.as_ref(), Some(&steady));
+        }
+    }
+
+    #[test]
+    fn missing_slices_were_worked_through_evenly() {
+        let every = work(1000, |slice| 5 * slice, |_| true);
+        assert_eq!(work(1000, |slice| 5 * slice, |slice| slice % 100 == 0 || slice == 999), every);
+    }
+
+    #[test]
+    fn work_that_ended_goes_on_at_nothing() {
+        // 500 slices are kept in stretches of four.
+        let ended = work(500, |slice| 10 * slice, |slice| slice <= 199);
+        assert_eq!((ended.between(0, 199), ended.between(199, 499)), (1990.0, 0.0));
+        assert_eq!(ended.known(), 200);
+    }
+
+    #[test]
+    fn parts_that_do_not_fit_are_refused() {
+        assert_eq!(Work::from_parts(1, 3, vec![0, 1, 2]), None);
+        assert_eq!(Work::from_parts(0, 3, vec![0]), None);
+        assert_eq!(Work::from_parts(1, 2, vec![5, 1, 2]), None);
+    }
+}
