@@ -18,6 +18,8 @@ packages=(
     binutils llvm dwz gdb valgrind libc6-dbg # what symbols, stacks and costs are compared with
     python3-jsonschema python3-rfc3987 # tests/tests/gate.rs: an oracle for reports
     golang-go                    # tests/tests/pprof.rs: `go tool pprof`, an oracle for profiles
+    python3-yaml systemd procps util-linux # tests/tests/automation.rs and containers.rs
+    mandoc groff zsh fish        # packaging/test.sh pages
     debuginfod                   # debuginfod-find, which --debuginfod runs
     python3 sqlite3 jq perl bash git redis-server redis-tools # the main end-to-end tests
     bzip2 xz-utils zstd zip unzip cpio file bc m4 make gawk mawk tcl lua5.4 # tests/tests/distro.rs

@@ -28,6 +28,7 @@ use std::time::Duration;
                                             end the recording after an hour; the server runs on
   edleak-record --auto-watch --report ./server
                                             and say at the end who leaks, by which stack
+  edleak-record --only 'server*' ./start.sh record the server, not the script and what else it runs
   edleak-record sessions                    list what is being recorded
   edleak-record watch --session PID 'parse_*'
                                             record full stacks there, in a running recording
@@ -61,6 +62,14 @@ pub(crate) struct Args {
     /// Record child processes, too, each into its own NAME.PID.edl.
     #[arg(long)]
     pub(crate) children: bool,
+
+    /// Record only programs whose file name matches PATTERN (`*` and `?`), in the whole tree of processes; repeatable.
+    ///
+    /// A pattern with a slash is compared with the whole path. The first process that matches is recorded into the trace, each
+    /// other one into its own NAME.PID.edl; all others run at the cost of a forwarded call. EDLEAK_ONLY (patterns separated by
+    /// colons) says the same, also to a bare LD_PRELOAD.
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) only: Vec<String>,
 
     /// Let the trace grow to BYTES (64M and 64MiB are the same, 64MB is 64,000,000); older history becomes coarser to fit.
     #[arg(long, value_name = "BYTES", default_value = "64M", value_parser = units::parse_size)]

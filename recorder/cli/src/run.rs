@@ -13,6 +13,7 @@ use edleak_collector::sys::own_child::Ended;
 use edleak_collector::sys::say::say;
 use edleak_collector::watch::request::WatchSet;
 use edleak_format::{Losses, MIN_CAPACITY_BYTES};
+use edleak_session::ENV_ONLY;
 use edleak_text::units;
 use std::ffi::OsStr;
 use std::path::Path;
@@ -60,6 +61,7 @@ fn options(args: &Args) -> Result<RunOptions, Failed> {
         duration: args.duration,
         then_terminate: args.then_terminate,
         children: args.children,
+        only: only(args).map_err(failed)?,
         capacity_bytes: args.size,
         code: code_options(args).map_err(failed)?,
         auto_watch: args.auto_watch,
@@ -67,6 +69,21 @@ fn options(args: &Args) -> Result<RunOptions, Failed> {
         quiet: args.quiet,
         embedded: Some(LIBRARY),
     })
+}
+
+/// The patterns of `--only`, or those of EDLEAK_ONLY.
+fn only(args: &Args) -> Result<Vec<String>, String> {
+    let mut patterns = args.only.clone();
+    if patterns.is_empty() {
+        let text = std::env::var(ENV_ONLY).unwrap_or_default();
+        patterns = text.split(':').filter(|pattern| !pattern.is_empty()).map(str::to_owned).collect();
+    }
+    match patterns.iter().find(|pattern| pattern.is_empty() || pattern.contains(':')) {
+        Some(pattern) => {
+            Err(format!("`{pattern}` is no pattern for --only (repeat --only for each pattern)"))
+        }
+        None => Ok(patterns),
+    }
 }
 
 /// After the recording: symbols into the traces, the sentences, the report.

@@ -20,6 +20,7 @@
 //!       detached    a bare LD_PRELOAD starts its own collector
 //!       sys         the system calls of the preload
 //!       identity    the version, in an ELF note
+//!       only        whether this program is one of those to record
 //! ```
 //!
 //! Rules that hold everywhere here: no allocation, no lock, no panic, no errno (system calls are raw), and after

@@ -29,6 +29,7 @@ pub mod counters;
 pub mod event;
 pub mod header;
 pub mod layout;
+pub mod only;
 pub mod rule;
 pub mod site;
 pub mod stack;

@@ -43,7 +43,7 @@ impl Follower<'_> {
         };
         let path = match &before {
             Some(before) => before.path().to_owned(),
-            None if is_root => self.plan.output.clone(),
+            None if self.takes_output(is_root) => self.plan.output.clone(),
             None => self.child_output(own_number),
         };
         let taken_over = before.and_then(|before| self.set_aside(before));
@@ -54,7 +54,7 @@ impl Follower<'_> {
         if !is_root {
             options.command = process::command_line(pid);
         }
-        let reserved = if is_root { self.reserved.take() } else { None };
+        let reserved = if path == self.plan.output { self.reserved.take() } else { None };
         let begun = match taken_over.or(reserved.map(Ok)) {
             Some(writer) => writer,
             None => output::reserve(&path, options.capacity_bytes)
@@ -74,6 +74,9 @@ impl Follower<'_> {
                 self.recording = Some(recording);
             }
             Ok(recording) => {
+                if !self.plan.only.is_empty() {
+                    self.recorded_since.get_or_insert(recording.began());
+                }
                 let watch = holder.and_then(Watch::of);
                 self.children.push(Child { recording, watch });
             }
@@ -82,6 +85,12 @@ impl Follower<'_> {
                 self.outcome.fail(&self.plan.output, &message);
             }
         }
+    }
+
+    /// Whether a process that is about to be recorded gets the trace's own name: the root process, or the first process that matches
+    /// where only some programs are recorded.
+    fn takes_output(&self, is_root: bool) -> bool {
+        if self.plan.only.is_empty() { is_root } else { self.reserved.is_some() }
     }
 
     /// Where a child is recorded: `NAME.PID.edl`, or with a number behind it where that is of this run, since numbers of processes come

@@ -21,7 +21,9 @@ use crate::sys::shm::{Session, wait};
 use crate::sys::signals::{self, Signals, Watch};
 use edleak_format::{EndReason, TraceWriter};
 use edleak_session::header::{ATTACHED, FRESH};
+use edleak_text::units::plural;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -71,6 +73,8 @@ pub struct Plan {
     pub duration: Option<Duration>,
     /// Record child processes, too.
     pub children: bool,
+    /// Patterns of the programs to record, separated by colons; empty: all. The targets look at them themselves.
+    pub only: String,
     /// What the targets are told about their code.
     pub publisher: Publisher,
 }
@@ -212,15 +216,15 @@ impl<'a> Follower<'a> {
             }
             let is_alone = self.children.is_empty();
             if (root_is_gone || self.outcome.ended.is_some()) && is_alone && !self.has_silent_children(now) {
-                return self.outcome;
+                return self.ended();
             }
             if self.is_over(now) {
                 self.end_all(EndReason::DurationReached);
-                return self.outcome;
+                return self.ended();
             }
             if stop && self.outcome.ended.is_some() {
                 self.end_all(EndReason::Stopped);
-                return self.outcome;
+                return self.ended();
             }
         }
     }
@@ -327,7 +331,13 @@ impl<'a> Follower<'a> {
         if !self.plan.children {
             return;
         }
-        let is_recorded = |pid| self.children.iter().any(|child| child.recording.pid() == pid);
+        let only = self.plan.only.as_bytes();
+        let is_wanted = |pid| {
+            let program = process::program(pid).unwrap_or_default();
+            only.is_empty() || edleak_session::only::is_wanted(only, program.as_os_str().as_bytes())
+        };
+        let is_recorded =
+            |pid| self.children.iter().any(|child| child.recording.pid() == pid) || !is_wanted(pid);
         for message in self.unreachable.look(now, self.root.pid(), &self.stock.address(), is_recorded) {
             self.unwritten += 1;
             self.outcome.fail(&self.plan.output, &message);
@@ -372,6 +382,17 @@ impl<'a> Follower<'a> {
             let others = Others { unrecorded, unasked: self.stock.others() + self.strangers };
             self.finish(recording, reason, others);
         }
+    }
+
+    /// What came of the run. Where only some programs are recorded, the root process may have no trace that tells what is missing.
+    fn ended(mut self) -> Outcome {
+        let unrecorded = self.stock.missed() + self.attaching.len() as u64;
+        if !self.plan.only.is_empty() && unrecorded > 0 {
+            let processes = plural(unrecorded, "process", "processes");
+            let message = format!("{processes} to record had no session (fewer may start at the same time)");
+            self.outcome.fail(&self.plan.output, &message);
+        }
+        self.outcome
     }
 
     fn end_all(&mut self, reason: EndReason) {

@@ -71,6 +71,7 @@ pub fn collect(args: &Request) -> ExitCode {
         output,
         duration: None,
         children: false,
+        only: String::new(),
         publisher: Publisher::new(Arc::new(code_options)),
     };
     let made = Signals::block().map_err(|error| error.to_string()).and_then(|signals| {

@@ -1,12 +1,12 @@
 //! Starts the target, as its own parent would have: same arguments, descriptors, signals and limits, and two variables
-//! more in its environment.
+//! more in its environment, or three where patterns say which programs are recorded.
 #![allow(unsafe_code)] // fork and exec
 
 use crate::sys::own_child::OwnChild;
 use crate::sys::signals::Signals;
 use crate::sys::stdio;
 use crate::sys::terminal::Leadership;
-use edleak_session::ENV_SESSION;
+use edleak_session::{ENV_ONLY, ENV_SESSION};
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -15,16 +15,21 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 /// The environment of the target: ours, with the preload first in LD_PRELOAD and the way to the session.
-fn environment(preload: &Path, control: &str) -> Vec<CString> {
+fn environment(preload: &Path, control: &str, only: &str) -> Vec<CString> {
     let mut preloads = preload.as_os_str().to_owned();
     if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
         preloads.push(":");
         preloads.push(others);
     }
-    let ours =
-        [(OsString::from("LD_PRELOAD"), preloads), (OsString::from(ENV_SESSION), OsString::from(control))];
+    let ours = [
+        (OsString::from("LD_PRELOAD"), preloads),
+        (OsString::from(ENV_SESSION), OsString::from(control)),
+        (OsString::from(ENV_ONLY), OsString::from(only)),
+    ];
     let kept = std::env::vars_os().filter(|(name, _)| ours.iter().all(|(ours, _)| ours != name));
-    kept.chain(ours.clone())
+    // With no patterns there is no variable for them.
+    let set = ours.iter().filter(|(_, value)| !value.is_empty()).cloned();
+    kept.chain(set)
         .filter_map(|(name, value)| {
             let mut variable = name.into_vec();
             variable.push(b'=');
@@ -47,12 +52,13 @@ pub(crate) fn hold(
     arguments: &[OsString],
     preload: &Path,
     control: &str,
+    only: &str,
     signals: &Signals,
 ) -> io::Result<Held> {
     let c_string = |text: &OsStr| CString::new(text.as_bytes()).map_err(io::Error::other);
     let path = c_string(program.as_os_str())?;
     let arguments = arguments.iter().map(|argument| c_string(argument)).collect::<io::Result<Vec<_>>>()?;
-    let environment = environment(preload, control);
+    let environment = environment(preload, control, only);
     let pointers = |strings: &[CString]| {
         strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>()
     };

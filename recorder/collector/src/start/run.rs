@@ -40,6 +40,9 @@ pub struct RunOptions {
     pub then_terminate: bool,
     /// Record child processes, too.
     pub children: bool,
+    /// Record only programs whose files match one of these patterns ([`edleak_session::only`]), wherever in the tree of processes
+    /// they are; empty: the program itself.
+    pub only: Vec<String>,
     /// The size that the trace may grow to.
     pub capacity_bytes: u64,
     /// Functions to step over, and sites to watch.
@@ -109,6 +112,8 @@ pub fn record(options: &RunOptions) -> Result<Recorded, Failed> {
     };
     let publisher = Publisher::new(Arc::clone(&code_options));
     publisher.prepare(own_libc().into_iter().chain([checked.image.clone()]).collect());
+    // A program that matches may be anywhere in the tree of processes.
+    let follows_children = options.children || !options.only.is_empty();
     let plan = Plan {
         options: Options {
             command: options.program.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
@@ -119,13 +124,15 @@ pub fn record(options: &RunOptions) -> Result<Recorded, Failed> {
         },
         output: output.clone(),
         duration: options.duration,
-        children: options.children,
+        children: follows_children,
+        only: options.only.join(":"),
         publisher,
     };
-    let stock = SessionStock::create(options.children)
+    let stock = SessionStock::create(follows_children)
         .map_err(|error| stopped("no memory to share with the target", &error))?;
-    let held = launch::hold(&checked.path, &options.program, &preload, &stock.address(), &signals)
-        .map_err(|error| stopped("no process for the target", &error))?;
+    let held =
+        launch::hold(&checked.path, &options.program, &preload, &stock.address(), &plan.only, &signals)
+            .map_err(|error| stopped("no process for the target", &error))?;
     let pid = held.pid();
     stock.set_root(pid);
     let child = held.release().map_err(|error| {
@@ -156,10 +163,10 @@ pub fn record(options: &RunOptions) -> Result<Recorded, Failed> {
     signals.release();
     if outcome.summaries.is_empty() && outcome.failures.is_empty() {
         reserved.give_back();
-        return Err(blind(&checked, outcome.ended));
+        return Err(blind(&checked, &options.only, outcome.ended));
     }
     let saw_nothing = outcome.summaries.last().is_some_and(|summary| saw_nothing_of(&checked, summary));
-    let blind = saw_nothing.then(|| blind(&checked, outcome.ended));
+    let blind = saw_nothing.then(|| blind(&checked, &options.only, outcome.ended));
     let unused_wrappers = code_options.wrappers.unused().map(str::to_owned).collect();
     Ok(Recorded { outcome, unused_wrappers, blind })
 }
@@ -183,7 +190,7 @@ fn own_libc() -> Option<PathBuf> {
 }
 
 /// Nothing was seen: the one outcome that must never look like a clean run.
-fn blind(checked: &check::Program, ended: Option<Ended>) -> Failed {
+fn blind(checked: &check::Program, only: &[String], ended: Option<Ended>) -> Failed {
     let exit_code = match ended {
         Some(Ended::Exited(status)) if status != 0 => status as u8,
         Some(Ended::Killed(signal)) => 128u8.wrapping_add(signal as u8),
@@ -194,6 +201,12 @@ fn blind(checked: &check::Program, ended: Option<Ended>) -> Failed {
             "it brings its own `{}` (build it without, or with the allocator as a shared library)",
             own.symbol
         ),
+        None if !only.is_empty() => {
+            let patterns = only.iter().map(|pattern| format!("`{pattern}`")).collect::<Vec<_>>().join(", ");
+            format!(
+                "no program that ran is called {patterns} (--only looks at the names of files; `*` stands for any)"
+            )
+        }
         None => {
             "the preload was never loaded, or found no session (a program that ends before main, drops its \
                  environment, or lives in another PID namespace; start edleak-record inside)"

@@ -1,6 +1,6 @@
 //! COLD: a bare LD_PRELOAD starts its own collector, once per image, for the outermost process only.
 //!
-//! The collector is `edleak-record` from the directory of this library (or `EDLEAK_RECORD`). It is told the process, makes
+//! The collector is `edleak-record`: from the directory of this library, from `../../bin`, or what `EDLEAK_RECORD` names. It is told the process, makes
 //! the session, answers with the path of its control page through a pipe and detaches itself. A process whose ancestor is
 //! recorded starts none: the memory map of a recorded process names the session. Nor does a recorder, which has this library in it where
 //! /etc/ld.so.preload names it.
@@ -95,7 +95,7 @@ fn is_recorder(program: &Path) -> bool {
     name == Some(RECORDER) || (!own.is_empty() && program.as_c().strip_suffix(b"\0") == Some(own))
 }
 
-/// `edleak-record` in the directory of this library.
+/// `edleak-record` in the directory of this library, or where a package has it: `bin/` beside `lib/edleak/`.
 fn beside_us(program: &mut Path) -> bool {
     let mut ours = Path::new();
     let here = beside_us as *const () as usize;
@@ -109,7 +109,15 @@ fn beside_us(program: &mut Path) -> bool {
             .is_some_and(|slash| ours.push_all(line.get(slash..).unwrap_or(b"")))
     });
     *program = ours.parent();
-    found && program.push_all(RECORDER)
+    if !found || !program.push_all(RECORDER) {
+        return false;
+    }
+    if let Some(fd) = sys::open(program.as_c(), false) {
+        sys::close(fd);
+        return true;
+    }
+    *program = ours.parent();
+    program.push_all(b"../../bin/") && program.push_all(RECORDER)
 }
 
 /// The addresses at the start of a line of a memory map.

@@ -15,7 +15,7 @@
 #![allow(unsafe_code)]
 
 use crate::arch;
-use crate::cold::{detached, modules, real, sites, slow, sys};
+use crate::cold::{detached, modules, only, real, sites, slow, sys};
 use crate::entry::forward;
 use crate::hot::tables::TABLES;
 use crate::hot::{live, thread, walk};
@@ -34,8 +34,10 @@ use edleak_session::{ENV_SESSION, VERSION};
 const NEW: u32 = 0;
 const STARTING: u32 = 1;
 const COUNTING: u32 = 2;
-const OFF: u32 = 3;
-static PHASE: AtomicU32 = AtomicU32::new(NEW);
+/// Nothing is counted here, ever.
+pub(crate) const OFF: u32 = 3;
+/// Where this process stands. Entry stubs compare it with [`OFF`].
+pub(crate) static PHASE: AtomicU32 = AtomicU32::new(NEW);
 static HEADER: AtomicPtr<Header> = AtomicPtr::new(ptr::null_mut());
 
 /// Starts the preload, once. Whoever comes while another is starting goes on without it.
@@ -55,6 +57,12 @@ fn start_slow() {
     forward::resolve();
     let counting = is_countable && attach();
     PHASE.store(if counting { COUNTING } else { OFF }, Ordering::Release);
+}
+
+/// Whether nothing is counted here, ever: the one question that a process which is not recorded asks at each call.
+#[inline(always)]
+pub(crate) fn is_off() -> bool {
+    PHASE.load(Ordering::Relaxed) == OFF
 }
 
 /// The header of the attached session; `None`: nothing is counted here.
@@ -146,7 +154,7 @@ extern "C" fn constructor() {
 /// Finds the session meant for this process, maps it and makes it known to every table. `false`: there is none.
 fn attach() -> bool {
     let environment = Environment::of_process();
-    if environment.is_secure() {
+    if environment.is_secure() || !only::is_wanted(&environment) {
         return false;
     }
     let mut path = Path::new();
@@ -393,6 +401,13 @@ impl Environment {
             Some(secure) => secure != 0,
             None => sys::has_other_ids(),
         }
+    }
+
+    /// The name that this program was executed by; `None`: libc does not tell.
+    pub(crate) fn executed_file(&self) -> Option<*const u8> {
+        const AT_EXECFN: usize = 31;
+        let file = self.auxiliary(AT_EXECFN).or_else(|| of_libc(AT_EXECFN))?;
+        (file != 0).then_some(file as *const u8)
     }
 
     /// The code of the dynamic loader, from the auxiliary vector; `None` where it is the libc, too.

@@ -4,6 +4,7 @@ pub(crate) mod detached;
 mod identity;
 pub(crate) mod lifecycle;
 pub(crate) mod modules;
+mod only;
 pub(crate) mod real;
 pub(crate) mod sites;
 pub(crate) mod slow;

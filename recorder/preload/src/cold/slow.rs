@@ -23,6 +23,20 @@ pub(crate) unsafe extern "C" fn note(
     caller: *const usize,
     fp: usize,
 ) -> *mut u8 {
+    // Nothing is saved on the stack before this test: a process that is not recorded makes it at each call.
+    if lifecycle::is_off() {
+        return allocation;
+    }
+    // SAFETY: as the caller says.
+    unsafe { note_counted(allocation, size, caller, fp) }
+}
+
+/// [`note`] in a process that is recorded, or may be.
+///
+/// # Safety
+/// See [`note`].
+#[inline(never)]
+unsafe fn note_counted(allocation: *mut u8, size: usize, caller: *const usize, fp: usize) -> *mut u8 {
     let Some(header) = lifecycle::header() else { return allocation };
     // SAFETY: the only reference to this thread's state from here on.
     let tls = unsafe { thread::tls() };
@@ -138,11 +152,23 @@ pub(crate) unsafe fn free(allocation: *mut u8) {
     if real::in_arena(allocation) {
         return; // memory of ours, from before the real malloc was known
     }
+    if !lifecycle::is_off() {
+        // SAFETY: as the caller says.
+        unsafe { free_counted(allocation) };
+    }
+    // SAFETY: the target's own call.
+    unsafe { real::free(allocation) }
+}
+
+/// Counts the free of an allocation, ahead of it.
+///
+/// # Safety
+/// See [`free`].
+#[inline(never)]
+unsafe fn free_counted(allocation: *mut u8) {
     // SAFETY: as the caller says.
     let was = unsafe { take(allocation) };
     count_taken(was);
-    // SAFETY: the target's own call.
-    unsafe { real::free(allocation) }
 }
 
 /// Forgets an allocation that is about to be freed or moved, and tells what it was.

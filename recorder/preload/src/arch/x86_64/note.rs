@@ -31,7 +31,7 @@ macro_rules! assembly {
             ".cfi_endproc",
             "/* {tables} {top} {size_limit} {counters} {caller_cache} {turn} {sites_end} {max_callers} {frame} {last} \
              {last_saved} {saved_from} {cfa_bits} {others_from} {lowest} {leaf_shift} {last_leaf} {granule_shift} {last_entry} \
-             {site_bits} {allocated_bytes} {allocs} {counters_shift} {slow} {behind_wrappers} */",
+             {site_bits} {allocated_bytes} {allocs} {counters_shift} {phase} {off} {slow} {behind_wrappers} */",
             tables = sym $crate::hot::tables::TABLES,
             top = const core::mem::offset_of!($crate::hot::tables::Tables, top),
             size_limit = const core::mem::offset_of!($crate::hot::thread::Own, size_limit),
@@ -55,6 +55,8 @@ macro_rules! assembly {
             allocated_bytes = const core::mem::offset_of!(edleak_session::counters::Counters, allocated_bytes),
             allocs = const core::mem::offset_of!(edleak_session::counters::Counters, allocs),
             counters_shift = const size_of::<edleak_session::counters::Counters>().trailing_zeros(),
+            phase = sym $crate::cold::lifecycle::PHASE,
+            off = const $crate::cold::lifecycle::OFF,
             slow = sym $crate::cold::slow::note,
             behind_wrappers = sym $crate::arch::note::behind_wrappers,
             $($operands)*
@@ -177,10 +179,13 @@ macro_rules! remember {
     };
 }
 
-/// How a stub leaves for `slow::note`.
+/// How a stub leaves for `slow::note`; in a process that is not recorded it returns to its caller instead.
 macro_rules! give_up {
     () => {
-        "2: mov rdi, rax
+        "2: cmp dword ptr [rip + {phase}], {off}
+        jne 31f
+        ret
+        31: mov rdi, rax
         mov rdx, rsp
         mov rcx, rbp
         jmp {slow}"

@@ -1,0 +1,164 @@
+//! Writes manual pages and completions from the command lines themselves: `edleak-pages DIR DATE`, into
+//! DIR/{man1,bash,zsh,fish}.
+
+use clap::{Command, ValueHint};
+use clap_complete::Shell;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let [directory, date] = arguments.as_slice() else {
+        eprintln!("edleak-pages: it takes two arguments (edleak-pages DIR YEAR-MONTH-DAY)");
+        return ExitCode::FAILURE;
+    };
+    match write(Path::new(directory), date) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("edleak-pages: {error} (check the directory)");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Where manual pages go, and the day they are of.
+struct Pages {
+    manuals: PathBuf,
+    date: String,
+}
+
+fn write(directory: &Path, date: &str) -> io::Result<()> {
+    let analyze = edleak_analyze::command();
+    let record = edleak_record::commands();
+    let pages = Pages { manuals: directory.join("man1"), date: date.to_owned() };
+    fs::create_dir_all(&pages.manuals)?;
+    for command in record.iter().chain([&analyze]) {
+        write_manuals(command, &pages)?;
+    }
+    for (mut command, name) in [(with_commands(record), "edleak-record"), (analyze, "edleak-analyze")] {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let to = directory.join(shell.to_string());
+            fs::create_dir_all(&to)?;
+            clap_complete::generate_to(shell, &mut command, name, &to)?;
+        }
+    }
+    Ok(())
+}
+
+/// A page for the command and one for each command below it: `edleak-analyze diff` is described in `edleak-analyze-diff(1)`.
+fn write_manuals(command: &Command, pages: &Pages) -> io::Result<()> {
+    // The help of the other commands is a page of its own.
+    let mut command = command.clone().disable_help_subcommand(true);
+    let name = command.get_name().replace(' ', "-");
+    command.build();
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+        let called = format!("{name}-{}", below.get_name());
+        let page = below.clone().name(kept(&called)).bin_name(called.replacen(
+            "edleak-analyze-",
+            "edleak-analyze ",
+            1,
+        ));
+        write_manual(page, &called, pages)?;
+    }
+    write_manual(command, &name, pages)
+}
+
+fn write_manual(command: Command, name: &str, pages: &Pages) -> io::Result<()> {
+    let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    let page = clap_mangen::Man::new(command.name(kept(name)))
+        .date(&pages.date)
+        .manual("edleak")
+        .source(concat!("edleak ", env!("CARGO_PKG_VERSION")));
+    let mut text = Vec::new();
+    page.render_title(&mut text)?;
+    page.render_name_section(&mut text)?;
+    page.render_synopsis_section(&mut text)?;
+    page.render_description_section(&mut text)?;
+    page.render_options_section(&mut text)?;
+    let mut text = without_idle_breaks(&String::from_utf8_lossy(&text));
+    text.push_str(&sections(&help));
+    fs::write(pages.manuals.join(format!("{name}.1")), text)
+}
+
+/// A line break beside vertical space does nothing, and mandoc warns of it.
+fn without_idle_breaks(text: &str) -> String {
+    text.replace(".br\n\n.br\n", ".sp\n")
+}
+
+/// What help ends with: examples, line by line, and the exit codes.
+fn sections(help: &str) -> String {
+    let mut text = String::new();
+    for part in help.split("\n\n").filter(|part| !part.trim().is_empty()) {
+        let escaped: String = part.lines().map(escaped).collect();
+        match part.strip_prefix("Examples:\n") {
+            Some(examples) => {
+                let lines: String = examples.lines().map(self::escaped).collect();
+                text.push_str(&format!(".SH EXAMPLES\n.nf\n{lines}.fi\n"));
+            }
+            None if part.starts_with("Exit code") => text.push_str(&format!(".SH EXIT STATUS\n{escaped}")),
+            None => text.push_str(&format!(".SH NOTES\n{escaped}")),
+        }
+    }
+    text
+}
+
+/// A line as it is, whatever it begins with.
+fn escaped(line: &str) -> String {
+    let text = line.replace('\\', "\\e").replace('-', "\\-");
+    let guard = if text.starts_with(['.', '\'']) { "\\&" } else { "" };
+    format!("{guard}{text}\n")
+}
+
+/// clap keeps names for the life of the program, which is short.
+fn kept(name: &str) -> &'static str {
+    name.to_owned().leak()
+}
+
+/// edleak-record takes a program, or a command in its place. To complete both, the commands become subcommands beside the
+/// positional program, whose own arguments are files.
+fn with_commands(commands: Vec<Command>) -> Command {
+    let mut commands = commands.into_iter();
+    let record = commands.next().expect("the first is the program itself");
+    let record = record
+        .args_conflicts_with_subcommands(true)
+        .subcommand_negates_reqs(true)
+        .mut_arg("program", |argument| argument.value_hint(ValueHint::CommandWithArguments));
+    let mut below: Vec<Command> = commands
+        .map(|command| {
+            let name = command.get_name().rsplit(' ').next().unwrap_or_default().to_owned();
+            let about = command.get_about().cloned().unwrap_or_default();
+            command.name(kept(&name)).about(about)
+        })
+        .collect();
+    let unwatch = below.iter().find(|command| command.get_name() == "watch").cloned();
+    below.extend(unwatch.map(|command| command.name("unwatch")));
+    record.subcommands(below).disable_help_subcommand(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_of_the_recorder_are_completed_beside_a_program() {
+        let command = with_commands(edleak_record::commands());
+        let names: Vec<_> = command.get_subcommands().map(Command::get_name).collect();
+        for name in ["sessions", "watch", "unwatch", "unpack", "doctor"] {
+            assert!(names.contains(&name), "{names:?}");
+        }
+        command.debug_assert();
+    }
+
+    #[test]
+    fn examples_and_exit_codes_become_sections() {
+        let text = sections("Examples:\n  a -b \\\n.c\n\nExit code: 0");
+        assert_eq!(text, ".SH EXAMPLES\n.nf\n  a \\-b \\e\n\\&.c\n.fi\n.SH EXIT STATUS\nExit code: 0\n");
+    }
+
+    #[test]
+    fn line_break_beside_space_is_dropped() {
+        assert_eq!(without_idle_breaks("a\n.br\n\n.br\nb\n.br\nc\n"), "a\n.sp\nb\n.br\nc\n");
+    }
+}

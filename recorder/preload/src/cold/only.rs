@@ -1,0 +1,30 @@
+//! COLD: whether the program of this process is one of those to record (`EDLEAK_ONLY`).
+//!
+//! A program is known by the name that was executed and by the file that runs. These differ for a script, which runs as its
+//! interpreter, and for a link.
+#![allow(unsafe_code)]
+
+use crate::cold::lifecycle::Environment;
+use crate::cold::sys;
+use core::ffi::CStr;
+use edleak_session::{ENV_ONLY, only};
+
+/// Whether this program is to be recorded, if there is a session for it.
+pub(super) fn is_wanted(environment: &Environment) -> bool {
+    let Some(patterns) = environment.get(ENV_ONLY.as_bytes()) else { return true };
+    // SAFETY: the value of a variable ends in NUL.
+    let patterns = unsafe { CStr::from_ptr(patterns.cast()) }.to_bytes();
+    if patterns.is_empty() {
+        return true;
+    }
+    // SAFETY: the kernel's name of the executed file ends in NUL.
+    let executed = environment.executed_file().map(|file| unsafe { CStr::from_ptr(file.cast()) });
+    if executed.is_some_and(|file| only::is_wanted(patterns, file.to_bytes())) {
+        return true;
+    }
+    let mut link = [0; 512];
+    let length = sys::read_link(b"/proc/self/exe\0", &mut link);
+    let file = link.get(..length).unwrap_or(b"");
+    // An update may have removed the file.
+    only::is_wanted(patterns, file.strip_suffix(b" (deleted)").unwrap_or(file))
+}
