@@ -10,9 +10,10 @@ use edleak_analysis::naming::name_sites;
 use edleak_analysis::suppressions::Suppressions;
 use edleak_analysis::verify::Verification;
 use edleak_binary::calls::Code;
-use edleak_binary::file::Elf;
-use edleak_binary::unwind::UnwindTable;
+use edleak_binary::elf::Elf;
+use edleak_binary::functions::FunctionTable;
 use edleak_binary::{Options, Symbolizer};
+use edleak_collector::rules::unwind;
 use edleak_collector::rules::wrappers::{WrapperSet, wrapper_functions, wrapper_ranges};
 use edleak_format::Trace;
 use edleak_format::fuzzing::{file_of, read_everything};
@@ -76,6 +77,7 @@ pub fn symbols(input: &[u8]) {
 pub fn unwind(input: &[u8]) {
     let Ok(elf) = Elf::parse(input) else { return };
     let _ = (
+        elf.check_segments().is_ok(),
         elf.interpreter(),
         elf.build_id(),
         elf.soname(),
@@ -83,16 +85,17 @@ pub fn unwind(input: &[u8]) {
         elf.extent(),
         elf.mentions("malloc"),
     );
-    let table = UnwindTable::compile(&elf);
+    let table = unwind::compile(&elf);
     assert!(table.rows.is_sorted_by(|a, b| a.start < b.start));
-    let functions = wrapper_functions(&elf, &WrapperSet::builtin());
-    let some = UnwindTable::compile_in(&elf, &functions);
+    let named = FunctionTable::of(&elf);
+    let functions = wrapper_functions(&elf, &named, &WrapperSet::builtin());
+    let some = unwind::compile_in(&elf, &functions);
     assert!(some.rows.is_sorted_by(|a, b| a.start < b.start));
     for table in [&table, &some] {
         assert!(wrapper_ranges(&elf, table, &functions).iter().all(|range| range.start < range.end));
     }
     let mut code = Code::new(&elf);
-    for function in elf.functions().iter().take(1000) {
+    for function in named.functions.iter().take(1000) {
         code.may_call(function.start, function.end);
         table.known_in(function.start, function.end).for_each(|(from, to, _)| assert!(from < to));
         table.lookup(function.end);

@@ -172,7 +172,7 @@ fn dependencies_point_one_way() {
         ("recorder/session", &[]),
         ("recorder/preload", &["edleak-session"]),
         ("analyzer/text", &[]),
-        ("analyzer/binary", &["edleak-format", "edleak-session", "edleak-text"]),
+        ("analyzer/binary", &["edleak-format", "edleak-text"]),
         ("analyzer/model", &["edleak-text"]),
         ("analyzer/analysis", &["edleak-format", "edleak-binary", "edleak-model", "edleak-text"]),
         (

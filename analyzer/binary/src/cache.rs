@@ -1,11 +1,12 @@
 //! Opened modules, kept for the next batch: files found, sections unpacked, symbol tables sorted, all of it once.
 
+use super::binary_file::BinaryFile;
 use super::debuginfod::Servers;
-use super::elf::{Elf, Piece};
-use super::module::{self, Files};
+use super::elf::Piece;
+use super::module::{self, Files, Options};
 use super::outcome::Source;
-use super::resolve::Options;
-use super::symtab::{Symtab, Table};
+use super::symbol_files::{Owners, Table, Tables};
+use super::symtab::Symtab;
 use edleak_format::Module;
 use gimli::{DwarfPackageSections, DwarfSections, SectionId};
 use rayon::prelude::*;
@@ -53,43 +54,32 @@ pub(crate) struct Opened {
     sections: DwarfSections<Piece>,
     shared: Option<DwarfSections<Piece>>,
     package: Option<DwarfPackageSections<Piece>>,
-    /// The symbol tables worth reading.
-    tables: Vec<(TableFile, bool)>,
+    tables: Tables,
     symtab: OnceLock<Symtab>,
 }
 
-/// Which file of a module a symbol table is in.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum TableFile {
-    Debug,
-    Binary,
-    Mini,
-}
-
 impl Opened {
-    /// Reads the sections and finds the symbol tables of files that are there.
+    /// Reads the sections of files that are there.
     pub(crate) fn of(files: Files) -> Opened {
         let sections = files.dwarf().map(main_sections).unwrap_or_default();
         let shared = files.shared.as_ref().map(main_sections);
         let package = files.package.as_ref().map(package_sections);
-        let mut opened =
-            Opened { files, sections, shared, package, tables: Vec::new(), symtab: OnceLock::new() };
-        opened.tables = opened.find_tables();
-        opened
+        let tables = Tables::choose(owners(&files));
+        Opened { files, sections, shared, package, tables, symtab: OnceLock::new() }
     }
 
     /// The file with debug information, and its sections.
-    pub(crate) fn dwarf(&self) -> Option<(&Elf, &DwarfSections<Piece>)> {
+    pub(crate) fn dwarf(&self) -> Option<(&BinaryFile, &DwarfSections<Piece>)> {
         Some((self.files.dwarf()?, &self.sections))
     }
 
     /// The supplementary file (dwz), and its sections.
-    pub(crate) fn shared(&self) -> Option<(&Elf, &DwarfSections<Piece>)> {
+    pub(crate) fn shared(&self) -> Option<(&BinaryFile, &DwarfSections<Piece>)> {
         self.files.shared.as_ref().zip(self.shared.as_ref())
     }
 
     /// The package of split debug files, and its sections.
-    pub(crate) fn package(&self) -> Option<(&Elf, &DwarfPackageSections<Piece>)> {
+    pub(crate) fn package(&self) -> Option<(&BinaryFile, &DwarfPackageSections<Piece>)> {
         self.files.package.as_ref().zip(self.package.as_ref())
     }
 
@@ -116,7 +106,7 @@ impl Opened {
             return Source::DebugInfo(elf.path().to_owned());
         }
         if let Some(table) = self.tables().first() {
-            let path = table.elf.path().to_owned();
+            let path = table.file.path().to_owned();
             let is_full = !table.is_dynamic && self.files.mini.is_none();
             return if is_full { Source::SymbolTable(path) } else { Source::ExportedOnly(path) };
         }
@@ -127,27 +117,13 @@ impl Opened {
         }
     }
 
-    /// Full tables hold what the dynamic one does; the one in `.gnu_debugdata` leaves that out.
-    fn find_tables(&self) -> Vec<(TableFile, bool)> {
-        let is_filled = |table: &(TableFile, bool)| self.table(*table).is_some_and(|table| !table.is_empty());
-        let full = [(TableFile::Debug, false), (TableFile::Binary, false)];
-        let rest = [(TableFile::Mini, false), (TableFile::Binary, true)];
-        let full: Vec<_> = full.into_iter().filter(is_filled).collect();
-        if full.is_empty() { rest.into_iter().filter(is_filled).collect() } else { full }
-    }
-
-    fn table(&self, (file, is_dynamic): (TableFile, bool)) -> Option<Table<'_>> {
-        let elf = match file {
-            TableFile::Debug => &self.files.debug,
-            TableFile::Binary => &self.files.binary,
-            TableFile::Mini => &self.files.mini,
-        };
-        Some(Table { elf: elf.as_ref()?, is_dynamic })
-    }
-
     fn tables(&self) -> Vec<Table<'_>> {
-        self.tables.iter().filter_map(|table| self.table(*table)).collect()
+        self.tables.of(owners(&self.files))
     }
+}
+
+fn owners(files: &Files) -> Owners<'_> {
+    [files.debug.as_ref(), files.binary.as_ref(), files.mini.as_ref()]
 }
 
 /// The sections that lookups read: not locations, macros, types or names of variables.
@@ -164,7 +140,7 @@ const MAIN_SECTIONS: [SectionId; 10] = [
     SectionId::DebugStrOffsets,
 ];
 
-fn main_sections(elf: &Elf) -> DwarfSections<Piece> {
+fn main_sections(elf: &BinaryFile) -> DwarfSections<Piece> {
     // Unpacking dominates where sections are compressed, and each is on its own.
     let mut pieces: HashMap<&str, Piece> =
         MAIN_SECTIONS.par_iter().map(|id| (id.name(), elf.piece(id.name()))).collect();
@@ -173,7 +149,7 @@ fn main_sections(elf: &Elf) -> DwarfSections<Piece> {
 }
 
 /// The sections of one split debug file.
-pub(crate) fn split_sections(elf: &Elf) -> DwarfSections<Piece> {
+pub(crate) fn split_sections(elf: &BinaryFile) -> DwarfSections<Piece> {
     let Ok(sections) = DwarfSections::load(|id| {
         let is_needed = MAIN_SECTIONS.contains(&id);
         let name = id.dwo_name().filter(|_| is_needed);
@@ -183,7 +159,7 @@ pub(crate) fn split_sections(elf: &Elf) -> DwarfSections<Piece> {
 }
 
 /// All sections of a package: its index refers to every one, and a unit with a part that is missing counts as damaged.
-fn package_sections(elf: &Elf) -> DwarfPackageSections<Piece> {
+fn package_sections(elf: &BinaryFile) -> DwarfPackageSections<Piece> {
     let sections = DwarfPackageSections::load(|id| {
         Ok::<_, gimli::Error>(id.dwo_name().map(|name| elf.piece(name)).unwrap_or_default())
     });

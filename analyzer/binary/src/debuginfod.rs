@@ -4,7 +4,7 @@
 //! client of our own would double the size of the analyzer. It is run only when it was asked for and `DEBUGINFOD_URLS`
 //! is set: an analysis must not wait for a network that nobody expects it to use.
 
-use super::elf::Elf;
+use super::binary_file::BinaryFile;
 use super::outcome::Hex;
 use edleak_text::meter;
 use std::ffi::OsStr;
@@ -69,7 +69,7 @@ impl Servers {
 
     /// Fetches a file of the build `build_id`, or finds it in the program's cache. `None` covers every failure: the caller
     /// looks elsewhere anyway.
-    pub(crate) fn fetch(&self, artifact: Artifact, build_id: &[u8]) -> Option<Elf> {
+    pub(crate) fn fetch(&self, artifact: Artifact, build_id: &[u8]) -> Option<BinaryFile> {
         if build_id.is_empty() || !self.is_configured || self.record().has_given_up {
             return None;
         }
@@ -127,7 +127,7 @@ impl Servers {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ask(&self, artifact: Artifact, build_id: &[u8]) -> Result<Elf, Refusal> {
+    fn ask(&self, artifact: Artifact, build_id: &[u8]) -> Result<BinaryFile, Refusal> {
         let kind = match artifact {
             Artifact::DebugInfo => "debuginfo",
             Artifact::Executable => "executable",
@@ -148,7 +148,7 @@ impl Servers {
             return Err(refusal_of(&String::from_utf8_lossy(&output.stderr)));
         }
         let path = output.stdout.strip_suffix(b"\n").unwrap_or(&output.stdout);
-        let elf = Elf::open(Path::new(OsStr::from_bytes(path))).map_err(|_| Refusal::Unusable)?;
+        let elf = BinaryFile::open(Path::new(OsStr::from_bytes(path))).map_err(|_| Refusal::Unusable)?;
         if elf.build_id() == build_id { Ok(elf) } else { Err(Refusal::Unusable) }
     }
 }

@@ -19,12 +19,26 @@ const GCC_STD_IN_EXPRESSION: &str = "srSt";
 
 /// The source name of `name`, or `name` itself.
 pub fn demangle(name: &str) -> Cow<'_, str> {
-    // The dots of a legacy Rust name, as in `alloc..vec`, are its own.
-    let name = rust_legacy(name).unwrap_or_else(|| without_clone(name));
+    let name = plain(name);
     match try_demangle(name) {
         Some(demangled) => Cow::Owned(demangled),
         None => Cow::Borrowed(name),
     }
+}
+
+/// A symbol without what a compiler or linker appended: `f.part.0`, `f.cold`, `f@@V_1`.
+pub fn plain(name: &str) -> &str {
+    if memchr::memchr2(b'@', b'.', name.as_bytes()).is_none() {
+        return name; // most of the many names of a large program
+    }
+    let name = name.split_once('@').map_or(name, |(name, _)| name);
+    // The dots of a legacy Rust name, as in `alloc..vec`, are its own.
+    rust_legacy(name).unwrap_or_else(|| without_clone(name))
+}
+
+/// Whether a symbol is mangled as Rust does. The legacy form looks like C++ but for the hash at its end.
+pub fn is_rust(name: &str) -> bool {
+    name.starts_with("_R") || rust_legacy(name).is_some()
 }
 
 /// Whether `name` is mangled by one of the schemes that we know.
@@ -36,7 +50,8 @@ pub(crate) fn is_mangled(name: &[u8]) -> bool {
 ///
 /// Debug information names them so too. Other dots stay: `main.main` is a name of Go's.
 fn without_clone(name: &str) -> &str {
-    const CLONES: [&str; 7] = ["cold", "part", "isra", "constprop", "lto_priv", "llvm", "clone"];
+    const CLONES: [&str; 8] =
+        ["cold", "part", "isra", "constprop", "lto_priv", "llvm", "clone", "localalias"];
     let is_clone = |(at, _): &(usize, &str)| {
         let suffix = name[at + 1..].split('.').next().unwrap_or_default();
         CLONES.contains(&suffix)
@@ -76,7 +91,17 @@ fn try_demangle(name: &str) -> Option<String> {
 /// `_ZN…17h0123456789abcdefE` without a suffix of LLVM's. The hash is all that tells it from C++.
 fn rust_legacy(name: &str) -> Option<&str> {
     const HASH_DIGITS: usize = 16;
-    let hash = name.rfind("17h").filter(|_| name.starts_with("_ZN"))? + "17h".len();
+    if !name.starts_with("_ZN") {
+        return None;
+    }
+    // Most often its end is the name's. A suffix begins with a dot.
+    let hash_at_end = name.len().checked_sub("17hE".len() + HASH_DIGITS);
+    if !name.contains('.')
+        && !hash_at_end.is_some_and(|at| name.get(at..).is_some_and(|end| end.starts_with("17h")))
+    {
+        return None;
+    }
+    let hash = name.rfind("17h")? + "17h".len();
     let end = hash + HASH_DIGITS;
     let is_hash = name.get(hash..end)?.bytes().all(|digit| digit.is_ascii_hexdigit());
     let rest = name.get(end..)?;
@@ -98,7 +123,18 @@ impl fmt::Write for Bounded {
 
 #[cfg(test)]
 mod tests {
-    use super::demangle;
+    use super::{demangle, plain};
+
+    #[test]
+    fn appended_words_are_no_part_of_a_symbol() {
+        assert_eq!(plain("xmalloc.part.0"), "xmalloc");
+        assert_eq!(plain("_Z3fooi.cold"), "_Z3fooi");
+        assert_eq!(plain("malloc@@GLIBC_2.2.5"), "malloc");
+        assert_eq!(plain(".L1"), ".L1");
+        assert_eq!(plain("main.main"), "main.main");
+        let rust = "_ZN5alloc7raw_vec11finish_grow17h0123456789abcdefE";
+        assert_eq!(plain(&format!("{rust}.llvm.1")), rust);
+    }
 
     #[test]
     fn names_become_source_names() {

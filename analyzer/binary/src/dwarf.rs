@@ -7,7 +7,7 @@ use super::elf::Piece;
 use super::split::{Loader, SplitFile};
 use addr2line::{Context, LookupContinuation, LookupResult};
 use edleak_format::SymbolFrame;
-use gimli::{AbbreviationsCacheStrategy, Dwarf, DwarfSections};
+use gimli::{AbbreviationsCacheStrategy, Dwarf, DwarfSections, RunTimeEndian};
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use typed_arena::Arena;
@@ -37,14 +37,15 @@ impl<'a> Lines<'a> {
         guard.admit(size_of(sections));
         let shared = opened.shared();
         let read = |with_aranges: bool| {
-            let mut dwarf = sections.borrow(|piece| BoundedSlice::new(elf.slice(piece), elf.endian(), guard));
+            let mut dwarf =
+                sections.borrow(|piece| BoundedSlice::new(elf.slice(piece), RunTimeEndian::Little, guard));
             if !with_aranges {
-                dwarf.debug_aranges = BoundedSlice::new(&[], elf.endian(), guard).into();
+                dwarf.debug_aranges = BoundedSlice::new(&[], RunTimeEndian::Little, guard).into();
             }
             if let Some((elf, sections)) = shared {
                 guard.admit(size_of(sections));
-                let mut sup: Dwarf<_> =
-                    sections.borrow(|piece| BoundedSlice::new(elf.slice(piece), elf.endian(), guard));
+                let mut sup: Dwarf<_> = sections
+                    .borrow(|piece| BoundedSlice::new(elf.slice(piece), RunTimeEndian::Little, guard));
                 sup.populate_abbreviations_cache(AbbreviationsCacheStrategy::Duplicates);
                 dwarf.set_sup(sup);
             }

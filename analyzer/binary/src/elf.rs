@@ -1,14 +1,20 @@
-//! One ELF file, mapped or unpacked into memory: its build ID and the bytes of its sections.
+//! One ELF file: what it is, where its code lies, its sections, and the debug files that it names.
 //!
-//! Sections are borrowed from the mapping; only compressed ones are copied. Nothing is believed: every size a file
-//! states is checked against the bytes it has before memory is asked for.
-#![allow(unsafe_code)]
+//! Offsets are link-time addresses minus the link-time address of the file's first byte, so they are the same for a
+//! PIE, a library and a fixed-address executable, and 32 bits are enough for every file up to 4 GiB. Nothing is believed:
+//! every size that a file states is checked against the bytes it has before memory is asked for.
 
-use object::{CompressionFormat, Object, ObjectSection};
-use std::fs::File;
-use std::io::{self, Read};
+use crate::arch::{self, Arch};
+use object::elf::{self, FileHeader64, ProgramHeader64};
+use object::read::ReadRef;
+use object::read::elf::{Dyn, ElfFile64, FileHeader, ProgramHeader, SymbolTable};
+use object::{CompressionFormat, LittleEndian, Object, ObjectSection};
+use std::borrow::Cow;
+use std::ffi::OsStr;
+use std::io::Read;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 /// A compressed section may grow to 1,100 times its size (deflate's limit is 1,032; debug information reaches 10) …
 const MAX_RATIO: u64 = 1_100;
@@ -16,19 +22,60 @@ const MAX_RATIO: u64 = 1_100;
 /// … and to this in any case: 16 GiB of debug information is more than any linker writes.
 const MAX_SECTION_BYTES: u64 = 16 << 30;
 
-/// An ELF file.
-#[derive(Debug)]
-pub(crate) struct Elf {
-    path: PathBuf,
-    bytes: Bytes,
-    build_id: Vec<u8>,
-    endian: gimli::RunTimeEndian,
+/// Why bytes are not an ELF file that can be used here.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum ElfError {
+    /// They do not begin with the ELF magic.
+    NotElf,
+    /// An ELF file for another machine, word size or byte order.
+    Foreign {
+        /// `EI_CLASS`: 1 is 32-bit, 2 is 64-bit.
+        class: u8,
+        /// `e_machine`.
+        machine: u16,
+    },
+    /// Cut short or inconsistent.
+    Damaged(String),
 }
 
-#[derive(Debug)]
-enum Bytes {
-    Mapped(memmap2::Mmap),
-    Unpacked(Vec<u8>),
+impl std::fmt::Display for ElfError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ElfError::NotElf => f.write_str("not an ELF file"),
+            ElfError::Foreign { class, machine } => {
+                write!(f, "an ELF file for {}", arch::machine_name(*class, *machine))
+            }
+            ElfError::Damaged(how) => write!(f, "a damaged ELF file ({how})"),
+        }
+    }
+}
+
+impl std::error::Error for ElfError {}
+
+impl From<object::Error> for ElfError {
+    fn from(error: object::Error) -> ElfError {
+        ElfError::Damaged(error.to_string().to_lowercase())
+    }
+}
+
+pub(crate) const LE: LittleEndian = LittleEndian;
+type Header = FileHeader64<LittleEndian>;
+type Segment = ProgramHeader64<LittleEndian>;
+pub(crate) type Symbols<'data> = SymbolTable<'data, Header>;
+
+/// An ELF file of a machine that edleak records on, its headers read.
+///
+/// Program headers must be sound, since the kernel reads them too; section headers and symbols may be missing or
+/// broken, as after `sstrip`: the file then names no functions.
+pub struct Elf<'data> {
+    data: &'data [u8],
+    header: &'data Header,
+    segments: &'data [Segment],
+    /// Sections and symbols, where they are sound.
+    file: Option<ElfFile64<'data, LittleEndian>>,
+    arch: Arch,
+    base: u64,
 }
 
 /// Where the bytes of a section are: within its file, or unpacked.
@@ -54,93 +101,141 @@ impl Piece {
     }
 }
 
-impl Elf {
-    /// Maps the file at `path`.
+/// The debug file that `.gnu_debuglink` names.
+pub(crate) struct Debuglink {
+    pub(crate) name: PathBuf,
+    pub(crate) crc: u32,
+}
+
+impl<'data> Elf<'data> {
+    /// Reads the headers of a file.
     ///
-    /// A path may come from a trace or from debug information, so anything but a regular file is refused: opening a
-    /// FIFO would wait for ever.
-    pub(crate) fn open(path: &Path) -> io::Result<Elf> {
-        if !std::fs::metadata(path)?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    /// # Errors
+    /// If it is no ELF file, one of another machine, or its headers are damaged.
+    pub fn parse(data: &'data [u8]) -> Result<Elf<'data>, ElfError> {
+        if !data.starts_with(&elf::ELFMAG) {
+            return Err(ElfError::NotElf);
         }
-        let file = File::open(path)?;
-        // SAFETY: the mapping is read-only and private to us. Nobody can promise that no other process truncates the
-        // file meanwhile; if one does, reading it ends this process with SIGBUS, as for every tool that maps binaries.
-        let map = unsafe { memmap2::Mmap::map(&file) }?;
-        Elf::new(path.to_owned(), Bytes::Mapped(map))
+        let (Some(&class), Some(machine)) = (data.get(4), data.get(18..20)) else {
+            return Err(ElfError::Damaged("its header is cut short".into()));
+        };
+        let machine = u16::from_le_bytes([machine[0], machine[1]]);
+        let is_little_endian = data[5] == elf::ELFDATA2LSB.0;
+        let arch = Arch::of(machine).filter(|_| class == elf::ELFCLASS64.0 && is_little_endian);
+        let Some(arch) = arch else {
+            // Another byte order puts the number of a machine that is not ours where a little-endian reader looks.
+            let machine = if is_little_endian { machine } else { machine.swap_bytes() };
+            return Err(ElfError::Foreign { class, machine });
+        };
+        let header = Header::parse(data)?;
+        let segments = header.program_headers(LE, data)?;
+        let first_load = segments.iter().filter(|segment| segment.p_type(LE) == elf::PT_LOAD);
+        let base = first_load.map(|segment| segment.p_vaddr(LE) & !0xfff).min().unwrap_or(0);
+        Ok(Elf { data, header, segments, file: ElfFile64::parse(data).ok(), arch, base })
     }
 
-    /// An ELF file that was packed inside another one, whose path it keeps for messages.
-    pub(crate) fn from_bytes(path: &Path, bytes: Vec<u8>) -> io::Result<Elf> {
-        Elf::new(path.to_owned(), Bytes::Unpacked(bytes))
-    }
-
-    fn new(path: PathBuf, bytes: Bytes) -> io::Result<Elf> {
-        let mut elf = Elf { path, bytes, build_id: Vec::new(), endian: gimli::RunTimeEndian::Little };
-        let file = elf.parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        let endian =
-            if file.is_little_endian() { gimli::RunTimeEndian::Little } else { gimli::RunTimeEndian::Big };
-        let build_id = file.build_id().ok().flatten().unwrap_or_default().to_vec();
-        elf.endian = endian;
-        elf.build_id = build_id;
-        Ok(elf)
-    }
-
-    /// Reads the tables of sections and symbols; they are borrowed, so this is cheap enough to do again.
-    pub(crate) fn parse(&self) -> object::Result<object::File<'_>> {
-        // Of object's formats only ELF is compiled in; the parser refuses everything else.
-        object::File::parse(self.bytes())
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The GNU build ID, empty where it has none.
-    pub(crate) fn build_id(&self) -> &[u8] {
-        &self.build_id
-    }
-
-    pub(crate) fn endian(&self) -> gimli::RunTimeEndian {
-        self.endian
-    }
-
-    pub(crate) fn bytes(&self) -> &[u8] {
-        match &self.bytes {
-            Bytes::Mapped(map) => map,
-            Bytes::Unpacked(bytes) => bytes,
+    /// Checks that the file has all bytes that are loaded. A file of debug information alone has them not.
+    ///
+    /// # Errors
+    /// If a segment lies beyond the end of the file.
+    pub fn check_segments(&self) -> Result<(), ElfError> {
+        let is_cut = |segment: &Segment| {
+            let (offset, size) = segment.file_range(LE);
+            segment.p_type(LE) == elf::PT_LOAD && self.data.read_bytes_at(offset, size).is_err()
+        };
+        match self.segments.iter().any(is_cut) {
+            true => Err(ElfError::Damaged("a segment lies beyond the end of the file".into())),
+            false => Ok(()),
         }
     }
 
-    /// The bytes that `piece`, which must be of this file, stands for.
-    pub(crate) fn slice<'a>(&'a self, piece: &'a Piece) -> &'a [u8] {
-        match piece {
-            Piece::Within(range) => self.bytes().get(range.clone()).unwrap_or_default(),
-            Piece::Unpacked(bytes) => bytes,
+    /// The machine that it is for.
+    pub(crate) fn arch(&self) -> Arch {
+        self.arch
+    }
+
+    /// Its bytes.
+    pub(crate) fn data(&self) -> &'data [u8] {
+        self.data
+    }
+
+    /// The link-time address that offsets count from: the first page of the first loaded segment.
+    pub fn link_base(&self) -> u64 {
+        self.base
+    }
+
+    /// Bytes of address space from the first byte to the end of the last segment.
+    pub fn extent(&self) -> u64 {
+        let loads = self.segments.iter().filter(|segment| segment.p_type(LE) == elf::PT_LOAD);
+        let end = loads.map(|segment| segment.p_vaddr(LE).saturating_add(segment.p_memsz(LE))).max();
+        end.unwrap_or(0).saturating_sub(self.base)
+    }
+
+    /// An address of this file as an offset.
+    pub fn offset_of(&self, address: u64) -> Option<u32> {
+        u32::try_from(address.checked_sub(self.base)?).ok()
+    }
+
+    /// What kind of file it is (`e_type`).
+    pub fn file_type(&self) -> elf::FileType {
+        self.header.e_type(LE)
+    }
+
+    /// The dynamic loader that the file asks for. A program without one is statically linked.
+    pub fn interpreter(&self) -> Option<PathBuf> {
+        let path =
+            self.segments.iter().find_map(|segment| segment.interpreter(LE, self.data).ok().flatten())?;
+        Some(PathBuf::from(OsStr::from_bytes(path)))
+    }
+
+    /// The GNU build ID.
+    pub fn build_id(&self) -> Option<&'data [u8]> {
+        let in_segment = self.segments.iter().find_map(|segment| {
+            let mut notes = segment.notes(LE, self.data).ok().flatten()?;
+            while let Ok(Some(note)) = notes.next() {
+                if note.name() == elf::ELF_NOTE_GNU && note.n_type(LE) == elf::NT_GNU_BUILD_ID {
+                    return Some(note.desc());
+                }
+            }
+            None
+        });
+        // A file that several others share (dwz) has no segments.
+        in_segment.or_else(|| self.file.as_ref()?.build_id().ok().flatten())
+    }
+
+    /// The name that other modules know this library by.
+    pub fn soname(&self) -> Option<&'data str> {
+        let sections = self.file.as_ref()?.elf_section_table();
+        let (dynamic, strings) = sections.dynamic(LE, self.data).ok().flatten()?;
+        let strings = sections.strings(LE, self.data, strings).ok()?;
+        let soname = dynamic.iter().find(|entry| entry.tag(LE) == elf::DT_SONAME)?;
+        std::str::from_utf8(soname.string(LE, strings).ok()?).ok()
+    }
+
+    /// Address and bytes of the section called `name`, unpacked where it is compressed.
+    pub fn section(&self, name: &str) -> Option<(u64, Cow<'data, [u8]>)> {
+        let address = self.file.as_ref()?.section_by_name(name)?.address();
+        match self.piece(name)? {
+            Piece::Within(range) => Some((address, self.data.get(range)?.into())),
+            Piece::Unpacked(bytes) => Some((address, bytes.into())),
         }
     }
 
-    /// Whether it holds DWARF, in one file or split.
-    pub(crate) fn has_dwarf(&self) -> bool {
-        let Ok(file) = self.parse() else { return false };
-        [".debug_info", ".zdebug_info"].iter().any(|name| {
-            file.section_by_name(name).is_some_and(|section| {
-                section.compressed_file_range().is_ok_and(|range| range.compressed_size != 0)
-            })
-        })
+    /// Whether there is a section called `name` with anything in it.
+    pub(crate) fn has_section(&self, name: &str) -> bool {
+        self.file
+            .as_ref()
+            .and_then(|file| file.section_by_name(name)?.compressed_file_range().ok())
+            .is_some_and(|range| range.compressed_size != 0)
     }
 
-    /// The section called `name`, unpacked where it is compressed; empty where it is missing or damaged.
-    pub(crate) fn piece(&self, name: &str) -> Piece {
-        self.parse().ok().and_then(|file| self.piece_of(&file, name)).unwrap_or_default()
-    }
-
-    fn piece_of(&self, file: &object::File<'_>, name: &str) -> Option<Piece> {
+    /// Where the bytes of the section called `name` are.
+    pub(crate) fn piece(&self, name: &str) -> Option<Piece> {
         // `section_by_name` also finds `.zdebug_info`, the GNU way to compress `.debug_info`.
-        let range = file.section_by_name(name)?.compressed_file_range().ok()?;
+        let range = self.file.as_ref()?.section_by_name(name)?.compressed_file_range().ok()?;
         let start = usize::try_from(range.offset).ok()?;
         let end = start.checked_add(usize::try_from(range.compressed_size).ok()?)?;
-        let packed = self.bytes().get(start..end)?;
+        let packed = self.data.get(start..end)?;
         let limit = MAX_SECTION_BYTES.min((packed.len() as u64).saturating_mul(MAX_RATIO));
         if range.format != CompressionFormat::None && range.uncompressed_size > limit {
             return None;
@@ -163,6 +258,72 @@ impl Elf {
             _ => None,
         }
     }
+
+    /// The sections with code: first address, and one past the last one.
+    pub(crate) fn code_sections(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.file
+            .iter()
+            .flat_map(|file| file.sections())
+            .filter(is_code)
+            .map(|section| (section.address(), section.address().saturating_add(section.size())))
+    }
+
+    /// Whether the section of this index holds code.
+    pub(crate) fn is_code(&self, section: object::SectionIndex) -> bool {
+        self.file
+            .as_ref()
+            .and_then(|file| file.section_by_index(section).ok())
+            .is_some_and(|section| is_code(&section))
+    }
+
+    /// The full symbol table, or the dynamic one.
+    pub(crate) fn symbols(&self, is_dynamic: bool) -> Option<&Symbols<'data>> {
+        let file = self.file.as_ref()?;
+        Some(if is_dynamic { file.elf_dynamic_symbol_table() } else { file.elf_symbol_table() })
+    }
+
+    /// The debug file that it names.
+    pub(crate) fn debuglink(&self) -> Option<Debuglink> {
+        let (name, crc) = self.file.as_ref()?.gnu_debuglink().ok().flatten()?;
+        // A link names a file, not a place: only the last part of a path counts.
+        let name = PathBuf::from(OsStr::from_bytes(name)).file_name()?.to_owned();
+        Some(Debuglink { name: name.into(), crc })
+    }
+
+    /// Path and build ID of the file that it shares debug information with (dwz).
+    pub(crate) fn debugaltlink(&self) -> Option<(&'data [u8], &'data [u8])> {
+        self.file.as_ref()?.gnu_debugaltlink().ok().flatten()
+    }
+
+    /// The bytes from `address` to the end of its segment's file contents.
+    pub fn loaded_from(&self, address: u64) -> Option<&'data [u8]> {
+        self.segments.iter().filter(|segment| segment.p_type(LE) == elf::PT_LOAD).find_map(|segment| {
+            let skip = usize::try_from(address.checked_sub(segment.p_vaddr(LE))?).ok()?;
+            segment.data(LE, self.data).ok()?.get(skip..).filter(|rest| !rest.is_empty())
+        })
+    }
+
+    /// Address of the segment that says where `.eh_frame` is.
+    pub fn eh_frame_hdr(&self) -> Option<u64> {
+        let segment = self.segments.iter().find(|segment| segment.p_type(LE) == elf::PT_GNU_EH_FRAME)?;
+        Some(segment.p_vaddr(LE))
+    }
+
+    /// Whether `name` is in the dynamic symbol table, defined here or needed from elsewhere.
+    pub fn mentions(&self, name: &str) -> bool {
+        let Some(table) = self.symbols(true) else { return false };
+        table
+            .iter()
+            .any(|symbol| object::read::elf::Sym::name(symbol, LE, table.strings()) == Ok(name.as_bytes()))
+    }
+}
+
+/// Not by kind: in a file of debug information only, .text has no bytes and counts as uninitialized data.
+fn is_code<'data>(section: &impl ObjectSection<'data>) -> bool {
+    match section.flags() {
+        object::SectionFlags::Elf { sh_flags, .. } => sh_flags.contains(elf::SHF_EXECINSTR),
+        _ => false,
+    }
 }
 
 fn read_exactly(reader: impl Read, size: u64) -> Option<Vec<u8>> {
@@ -170,4 +331,41 @@ fn read_exactly(reader: impl Read, size: u64) -> Option<Vec<u8>> {
     bytes.try_reserve_exact(usize::try_from(size).ok()?).ok()?;
     reader.take(size).read_to_end(&mut bytes).ok()?;
     (bytes.len() as u64 == size).then_some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::binary_file::BinaryFile;
+    use crate::functions::FunctionTable;
+    use std::path::Path;
+
+    #[test]
+    fn what_is_not_ours_is_told_apart() {
+        let header = |class: u8, order: u8, machine: [u8; 2]| {
+            let mut bytes = vec![0u8; 64];
+            bytes[..4].copy_from_slice(b"\x7fELF");
+            (bytes[4], bytes[5]) = (class, order);
+            bytes[18..20].copy_from_slice(&machine);
+            Elf::parse(&bytes).map(|_| ()).expect_err("no program headers")
+        };
+        assert_eq!(Elf::parse(b"#!/bin/sh").map(|_| ()), Err(ElfError::NotElf));
+        assert_eq!(Elf::parse(b"").map(|_| ()), Err(ElfError::NotElf));
+        assert!(matches!(Elf::parse(b"\x7fELF\x02\x01").map(|_| ()), Err(ElfError::Damaged(_))));
+        assert_eq!(header(1, 1, [3, 0]).to_string(), "an ELF file for 32-bit x86");
+        assert_eq!(header(2, 1, [183, 0]).to_string(), "an ELF file for aarch64");
+        assert_eq!(header(2, 2, [0, 22]).to_string(), "an ELF file for s390");
+    }
+
+    #[test]
+    fn this_test_program_names_its_own_functions() {
+        let file = BinaryFile::open(Path::new("/proc/self/exe")).expect("a process can read its own file");
+        let elf = file.elf().expect("it runs, so it is sound");
+        assert!(elf.check_segments().is_ok());
+        assert!(elf.interpreter().is_some_and(|path| path.is_absolute()));
+        assert!(elf.own_malloc().is_none());
+        let functions = FunctionTable::of(&elf).functions;
+        assert!(functions.is_sorted_by_key(|function| function.start));
+        assert!(functions.iter().any(|function| function.name == "main" && function.end > function.start));
+    }
 }

@@ -1,9 +1,9 @@
 //! What the fuzz target `symbols` does: every look-up there is, in files that were never written to a disk.
 
+use super::binary_file::BinaryFile;
 use super::cache::Opened;
-use super::elf::Elf;
-use super::module::{Files, debuglink, unpack_mini};
-use super::resolve::{Options, Run};
+use super::module::{Files, Options, unpack_mini};
+use super::resolve::Run;
 use edleak_format::ModuleId;
 use object::{Object, ObjectSection, ObjectSymbol};
 use std::path::Path;
@@ -17,9 +17,9 @@ pub fn look_up_everything(input: &[u8]) -> usize {
     let path = Path::new("/nowhere/program");
     let second = (1..input.len()).rev().find(|&at| input[at..].starts_with(b"\x7fELF"));
     let (program, other) = input.split_at(second.unwrap_or(input.len()));
-    let open = |bytes: &[u8]| Elf::from_bytes(path, bytes.to_vec()).ok();
+    let open = |bytes: &[u8]| BinaryFile::from_bytes(path, bytes.to_vec()).ok();
     let Some(binary) = open(program) else { return 0 };
-    let _ = debuglink(&binary);
+    let _ = binary.elf().map(|elf| elf.debuglink().is_some());
     let addresses = addresses_of(&binary);
     let files = Files {
         mini: unpack_mini(&binary),
@@ -36,8 +36,8 @@ pub fn look_up_everything(input: &[u8]) -> usize {
 }
 
 /// Where code may be: the entry point, the symbols, and some places in every section.
-fn addresses_of(elf: &Elf) -> Vec<u64> {
-    let Ok(file) = elf.parse() else { return Vec::new() };
+fn addresses_of(elf: &BinaryFile) -> Vec<u64> {
+    let Ok(file) = object::File::parse(elf.bytes()) else { return Vec::new() };
     let symbols = file.symbols().map(|symbol| symbol.address().wrapping_add(1)).take(MAX_ADDRESSES);
     let places = file.sections().take(MAX_ADDRESSES).flat_map(|section| {
         let (start, step) = (section.address(), section.size() / 8);

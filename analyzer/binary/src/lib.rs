@@ -1,31 +1,48 @@
 //! What a binary says: its functions and their names, the lines of its code, its rules to unwind, its calls.
 //!
-//! Return addresses become frames offline, from whatever files of the recorded build can be found. Reading order: `resolve.rs`
-//! (a batch), `embedded.rs` (symbols inside the trace), `module.rs` (which files belong to a module), `cache.rs` (opened
-//! modules), `dwarf.rs` and `split.rs` (frames), `symtab.rs` (functions only), `demangle.rs`, and `elf.rs`, `bounded.rs` (files
-//! that may be hostile) below them all. For the collector: `file.rs` (functions, `malloc`), `names.rs`, `calls.rs`, `unwind.rs`.
+//! ```text
+//! file_bytes elf binary_file      a file's bytes · its headers, sections, links · kept open
+//! functions own_malloc            what its symbol tables name · the allocator it brings along
+//! demangle names                  mangled names to source names · patterns' view of a name
+//! module debuginfod symbol_files  which files belong to a module · from servers · where its functions get their names
+//! bounded cache symtab            hostile debug information · opened modules · the function at an address
+//! dwarf split embedded resolve    frames · split debug files · symbols in a trace · a batch of addresses
+//! arch calls unwind               machines · where code may call · how to find a caller
+//! outcome                         what was found, for the user
+//! ```
+//!
+//! A line uses those above it. Return addresses become frames offline, from whatever files of the recorded build can be found.
 #![deny(unsafe_code)]
 
+mod arch;
+pub mod binary_file;
 mod bounded;
 mod cache;
 pub mod calls;
 mod debuginfod;
-mod demangle;
+pub mod demangle;
 mod dwarf;
-mod elf;
+pub mod elf;
 pub mod embedded;
-pub mod file;
+pub mod file_bytes;
+pub mod functions;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod module;
 pub mod names;
 mod outcome;
+mod own_malloc;
 mod resolve;
 mod split;
+mod symbol_files;
 mod symtab;
 pub mod unwind;
 
+pub use binary_file::BinaryFile;
 pub use demangle::demangle;
+pub use module::Options;
 pub use outcome::{Outcome, Source};
-pub use resolve::{Options, Request, Resolution, Resolved, Symbolizer};
+pub use own_malloc::OwnMalloc;
+pub use resolve::{Request, Resolution, Resolved, Symbolizer};
+pub use symbol_files::SymbolFiles;

@@ -13,12 +13,11 @@
 //!
 //! Directories are not searched in depth: a build tree may hold a million files.
 
+use super::binary_file::BinaryFile;
 use super::debuginfod::{Artifact, Servers};
-use super::elf::Elf;
+use super::elf::Debuglink;
 use super::outcome::{Hex, Source};
-use super::resolve::Options;
 use edleak_format::Module;
-use object::Object;
 use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -33,26 +32,35 @@ const MAX_MINI_MEMORY_KB: u32 = 66 << 10;
 /// Where the system keeps debug files.
 const SYSTEM_DEBUG: &str = "/usr/lib/debug";
 
+/// Where to look for symbols beyond the module's own file and the system's debug files.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Directories of the user's: a tree of build IDs, a plain directory, or the root of another system.
+    pub debug_dirs: Vec<PathBuf>,
+    /// Ask a debuginfod server, if `DEBUGINFOD_URLS` is set too. Runs `debuginfod-find`.
+    pub debuginfod: bool,
+}
+
 /// The files of one module.
 #[derive(Debug)]
 pub(crate) struct Files {
     /// The binary, or what is best known of it.
-    pub(crate) binary: Option<Elf>,
+    pub(crate) binary: Option<BinaryFile>,
     /// A file of debug information beside it; `None` where the binary has its own or there is none.
-    pub(crate) debug: Option<Elf>,
+    pub(crate) debug: Option<BinaryFile>,
     /// What several debug files share (dwz).
-    pub(crate) shared: Option<Elf>,
+    pub(crate) shared: Option<BinaryFile>,
     /// The split debug files, packed into one.
-    pub(crate) package: Option<Elf>,
+    pub(crate) package: Option<BinaryFile>,
     /// The symbol table unpacked from `.gnu_debugdata`.
-    pub(crate) mini: Option<Elf>,
+    pub(crate) mini: Option<BinaryFile>,
     /// Why there is no binary.
     pub(crate) missing: Option<Source>,
 }
 
 impl Files {
     /// The file whose debug information counts.
-    pub(crate) fn dwarf(&self) -> Option<&Elf> {
+    pub(crate) fn dwarf(&self) -> Option<&BinaryFile> {
         self.debug.iter().chain(&self.binary).find(|elf| elf.has_dwarf())
     }
 }
@@ -61,13 +69,19 @@ impl Files {
 pub(crate) fn find(module: &Module, options: &Options, servers: Option<&Servers>) -> Files {
     let finder = Finder { build_id: &module.build_id, path: binary_path(&module.path), options, servers };
     let (binary, missing) = finder.binary();
-    let has_dwarf = binary.as_ref().is_some_and(Elf::has_dwarf);
+    let has_dwarf = binary.as_ref().is_some_and(BinaryFile::has_dwarf);
     let debug = if has_dwarf { None } else { finder.debug(binary.as_ref()) };
     let dwarf = if has_dwarf { binary.as_ref() } else { debug.as_ref() };
     let shared = dwarf.and_then(|elf| finder.shared(elf));
     let package = dwarf.and_then(|_| finder.package(binary.as_ref(), debug.as_ref()));
     let mini = binary.as_ref().and_then(unpack_mini);
     Files { binary, debug, shared, package, mini, missing }
+}
+
+/// The debug file of the module at `path`, whose own file is `binary`.
+pub(crate) fn find_debug(path: &str, binary: &BinaryFile, options: &Options) -> Option<BinaryFile> {
+    let finder = Finder { build_id: binary.build_id(), path: binary_path(path), options, servers: None };
+    finder.debug(Some(binary))
 }
 
 /// The path of a module's file, where it had one: not `[vdso]`, not an anonymous mapping.
@@ -86,7 +100,7 @@ struct Finder<'a> {
 }
 
 impl Finder<'_> {
-    fn binary(&self) -> (Option<Elf>, Option<Source>) {
+    fn binary(&self) -> (Option<BinaryFile>, Option<Source>) {
         // A relative path was relative to the target's directory, not to ours: it is good for the user's directories only.
         let own = self.path.filter(|path| path.is_absolute());
         let mut candidates: Vec<PathBuf> = own.map(Path::to_owned).into_iter().collect();
@@ -96,7 +110,7 @@ impl Finder<'_> {
         }
         let mut missing = None;
         for path in candidates {
-            match Elf::open(&path) {
+            match BinaryFile::open(&path) {
                 Ok(elf) if self.build_id.is_empty() || elf.build_id() == self.build_id => {
                     return (Some(elf), None);
                 }
@@ -125,8 +139,8 @@ impl Finder<'_> {
         (None, Some(missing.unwrap_or(absent)))
     }
 
-    fn debug(&self, binary: Option<&Elf>) -> Option<Elf> {
-        let link = binary.and_then(debuglink);
+    fn debug(&self, binary: Option<&BinaryFile>) -> Option<BinaryFile> {
+        let link = binary.and_then(|binary| binary.elf().ok()?.debuglink());
         let mut candidates = Vec::new();
         for dir in &self.options.debug_dirs {
             candidates.extend(self.in_build_id_trees(dir, ".debug"));
@@ -146,14 +160,14 @@ impl Finder<'_> {
         candidates
             .iter()
             .find_map(|path| {
-                let elf = Elf::open(path).ok()?;
+                let elf = BinaryFile::open(path).ok()?;
                 (self.is_same_build(&elf, link.as_ref()) && elf.has_dwarf()).then_some(elf)
             })
             .or_else(|| self.fetch(Artifact::DebugInfo))
     }
 
     /// A debug file with another build ID is refused even if the link names it.
-    fn is_same_build(&self, elf: &Elf, link: Option<&Debuglink>) -> bool {
+    fn is_same_build(&self, elf: &BinaryFile, link: Option<&Debuglink>) -> bool {
         if !self.build_id.is_empty() && !elf.build_id().is_empty() {
             return elf.build_id() == self.build_id;
         }
@@ -161,9 +175,8 @@ impl Finder<'_> {
     }
 
     /// The supplementary file that `elf` names in `.gnu_debugaltlink`.
-    fn shared(&self, elf: &Elf) -> Option<Elf> {
-        let file = elf.parse().ok()?;
-        let (name, build_id) = file.gnu_debugaltlink().ok().flatten()?;
+    fn shared(&self, elf: &BinaryFile) -> Option<BinaryFile> {
+        let (name, build_id) = elf.elf().ok()?.debugaltlink()?;
         let named = Path::new(OsStr::from_bytes(name));
         // The name is relative to the file that a link to this one leads to.
         let real = std::fs::canonicalize(elf.path()).unwrap_or_else(|_| elf.path().to_owned());
@@ -177,11 +190,14 @@ impl Finder<'_> {
         }
         candidates.push(real.parent().unwrap_or(Path::new("/")).join(named));
         candidates.extend(in_build_id_tree(&Path::new(SYSTEM_DEBUG).join(".build-id"), build_id, ".debug"));
-        candidates.iter().filter_map(|path| Elf::open(path).ok()).find(|elf| elf.build_id() == build_id)
+        candidates
+            .iter()
+            .filter_map(|path| BinaryFile::open(path).ok())
+            .find(|elf| elf.build_id() == build_id)
     }
 
     /// A package has no build ID; the unit IDs inside it are checked one by one when they are used.
-    fn package(&self, binary: Option<&Elf>, debug: Option<&Elf>) -> Option<Elf> {
+    fn package(&self, binary: Option<&BinaryFile>, debug: Option<&BinaryFile>) -> Option<BinaryFile> {
         let mut candidates = Vec::new();
         for dir in &self.options.debug_dirs {
             candidates.extend(self.in_directory(dir, ".dwp"));
@@ -197,10 +213,10 @@ impl Finder<'_> {
             name.push(".dwp");
             PathBuf::from(name)
         }));
-        candidates.iter().find_map(|path| Elf::open(path).ok())
+        candidates.iter().find_map(|path| BinaryFile::open(path).ok())
     }
 
-    fn fetch(&self, artifact: Artifact) -> Option<Elf> {
+    fn fetch(&self, artifact: Artifact) -> Option<BinaryFile> {
         self.servers?.fetch(artifact, self.build_id)
     }
 
@@ -236,21 +252,8 @@ fn in_build_id_tree(tree: &Path, build_id: &[u8], suffix: &str) -> Option<PathBu
     (!rest.is_empty()).then(|| tree.join(format!("{first:02x}")).join(format!("{}{suffix}", Hex(rest))))
 }
 
-pub(super) struct Debuglink {
-    name: PathBuf,
-    crc: u32,
-}
-
-pub(super) fn debuglink(elf: &Elf) -> Option<Debuglink> {
-    let file = elf.parse().ok()?;
-    let (name, crc) = file.gnu_debuglink().ok().flatten()?;
-    // A link names a file, not a place: only the last part of a path counts.
-    let name = Path::new(OsStr::from_bytes(name)).file_name()?;
-    Some(Debuglink { name: PathBuf::from(name), crc })
-}
-
 /// The small ELF file of symbols that Fedora and others leave in stripped binaries.
-pub(super) fn unpack_mini(binary: &Elf) -> Option<Elf> {
+pub(crate) fn unpack_mini(binary: &BinaryFile) -> Option<BinaryFile> {
     let piece = binary.piece(".gnu_debugdata");
     if piece.len() == 0 {
         return None;
@@ -261,7 +264,7 @@ pub(super) fn unpack_mini(binary: &Elf) -> Option<Elf> {
         .take(MAX_MINI_BYTES)
         .read_to_end(&mut unpacked)
         .ok()?;
-    Elf::from_bytes(binary.path(), unpacked).ok()
+    BinaryFile::from_bytes(binary.path(), unpacked).ok()
 }
 
 #[cfg(test)]
@@ -273,7 +276,7 @@ mod tests {
     fn a_module_with_a_relative_path_is_found_in_the_users_directories_only() {
         let own = std::env::current_exe().expect("Linux has /proc");
         let name = own.file_name().expect("a file").display().to_string();
-        let build_id = Elf::open(&own).expect("it runs, so it is sound").build_id().to_vec();
+        let build_id = BinaryFile::open(&own).expect("it runs, so it is sound").build_id().to_vec();
         let at = ModuleId(0);
         let (start, end) = (0x1000, 0x2000);
         let path = format!("./{name}");

@@ -1,6 +1,7 @@
 //! Names of functions: mangled, demangled, and as a bare path without parameters and generic arguments.
 
-use crate::demangle;
+use crate::demangle::{demangle, plain};
+use edleak_text::globs::Glob;
 use std::borrow::Cow;
 
 /// A function's names, all three.
@@ -18,44 +19,19 @@ pub struct FunctionName<'raw> {
 impl<'raw> FunctionName<'raw> {
     /// The names of the symbol `raw`.
     pub fn new(raw: &'raw str) -> FunctionName<'raw> {
-        let demangled = demangle(without_version(raw));
+        let demangled = demangle(raw);
         let path = path_of(&demangled);
         FunctionName { raw, demangled, path }
     }
-}
 
-/// A symbol without what a compiler or linker appended: `f.part.0`, `f.cold`, `f@@V_1`. Rust's own keep theirs, which
-/// their demangler knows.
-pub fn without_version(raw: &str) -> &str {
-    if memchr::memchr2(b'@', b'.', raw.as_bytes()).is_none() {
-        return raw; // most of the many names of a large program
+    /// Whether the pattern of a person means it: by its symbol, its demangled name, its path, or as the text report shortens it.
+    pub fn matches(&self, glob: &Glob) -> bool {
+        glob.matches(&self.demangled)
+            || glob.matches(&self.path)
+            || glob.matches(self.raw)
+            || glob.matches(plain(self.raw))
+            || self.demangled.contains("std::") && glob.matches(&short(&self.demangled))
     }
-    let raw = raw.split_once('@').map_or(raw, |(name, _)| name);
-    match raw.split_once('.') {
-        Some((name, _)) if !name.is_empty() && !is_rust(raw) => name,
-        _ => raw,
-    }
-}
-
-/// Whether a symbol is mangled as Rust does. The legacy form looks like C++ but for the hash at its end.
-pub fn is_rust(raw: &str) -> bool {
-    if raw.starts_with("_R") {
-        return true;
-    }
-    if !raw.starts_with("_ZN") {
-        return false;
-    }
-    // Most often its end is the name's. A suffix begins with a dot.
-    let ends = raw.strip_suffix('E').is_some_and(|rest| {
-        rest.get(rest.len().saturating_sub(19)..).is_some_and(|end| end.starts_with("17h"))
-    });
-    if !ends && !raw.contains('.') {
-        return false;
-    }
-    let Some(hash) = raw.rfind("17h").map(|at| at + "17h".len()) else { return false };
-    let is_hash = |digits: &str| digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-    raw.get(hash..hash + 16).is_some_and(is_hash)
-        && raw.get(hash + 16..).is_some_and(|rest| rest == "E" || rest.starts_with("E."))
 }
 
 /// A demangled name without parameters and generic arguments. Inline namespaces of the standard libraries are left out.
@@ -125,6 +101,50 @@ pub fn path_of(demangled: &str) -> String {
         }
     }
     path
+}
+
+/// Template arguments that are what one gets without asking.
+const DEFAULTS: [&str; 6] = [
+    "std::allocator<",
+    "std::char_traits<",
+    "std::less<",
+    "std::hash<",
+    "std::equal_to<",
+    "std::default_delete<",
+];
+/// Names of the standard library as people write them; the namespace of an ABI goes first.
+const ALIASES: [(&str, &str); 6] = [
+    ("std::__cxx11::", "std::"),
+    ("std::__1::", "std::"),
+    ("std::basic_string<char>", "std::string"),
+    ("std::basic_string_view<char>", "std::string_view"),
+    ("std::basic_ostream<char>", "std::ostream"),
+    ("std::basic_istream<char>", "std::istream"),
+];
+/// The name without the noise of the standard library's templates.
+pub fn short(name: &str) -> String {
+    let [abi @ .., _, _, _, _] = &ALIASES;
+    let mut name = abi.iter().fold(name.to_owned(), |name, (from, to)| name.replace(from, to));
+    for default in DEFAULTS {
+        let argument = format!(", {default}");
+        while let Some(start) = name.find(&argument) {
+            let mut depth = 0usize;
+            let closes = |c: char| {
+                depth = match c {
+                    '<' => depth + 1,
+                    '>' => depth.saturating_sub(1),
+                    _ => return false,
+                };
+                depth == 0
+            };
+            let Some(length) = name[start..].find(closes) else { break };
+            name.replace_range(start..=start + length, "");
+        }
+    }
+    if !name.contains("operator >") {
+        name = name.replace(" >", ">");
+    }
+    ALIASES.iter().fold(name, |name, (from, to)| name.replace(from, to))
 }
 
 /// Namespaces that are not written: libstdc++'s and libc++'s.
@@ -268,13 +288,23 @@ mod tests {
     }
 
     #[test]
+    fn the_noise_of_the_standard_library_goes() {
+        let string = "std::__cxx11::basic_string<char, std::char_traits<char>, std::allocator<char> >";
+        assert_eq!(short(string), "std::string");
+        assert_eq!(
+            short(&format!("Registry<{string}, std::pair<int, unsigned long> >::add_item({string} const&)")),
+            "Registry<std::string, std::pair<int, unsigned long>>::add_item(std::string const&)"
+        );
+        let map = format!(
+            "std::map<{string}, int, std::less<{string} >, std::allocator<std::pair<{string} const, int> > >"
+        );
+        assert_eq!(short(&map), "std::map<std::string, int>");
+        assert_eq!(short("my::allocator<int>::get"), "my::allocator<int>::get");
+    }
+
+    #[test]
     fn what_the_compiler_appended_does_not_count() {
-        assert_eq!(without_version("xmalloc.part.0"), "xmalloc");
-        assert_eq!(without_version("_Z3fooi.cold"), "_Z3fooi");
-        assert_eq!(without_version("malloc@@GLIBC_2.2.5"), "malloc");
-        assert_eq!(without_version(".L1"), ".L1");
         let rust = "_ZN5alloc7raw_vec11finish_grow17h0123456789abcdefE.llvm.1";
-        assert_eq!(without_version(rust), rust);
         assert_eq!(FunctionName::new("_Z7xmallocm.part.0").path, "xmalloc");
         assert_eq!(FunctionName::new(rust).path, "alloc::raw_vec::finish_grow");
     }

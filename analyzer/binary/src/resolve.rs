@@ -3,26 +3,17 @@
 use super::bounded::Guard;
 use super::cache::{Cache, Opened, key_of};
 use super::dwarf::Lines;
-use super::embedded;
+use super::embedded::{self, ByOffset};
+use super::module::Options;
 use super::outcome::{Outcome, Source};
 use edleak_format::{Module, ModuleId, ModuleSymbols, StackFrame, SymbolFrame, Trace};
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
 use std::sync::Arc;
 use typed_arena::Arena;
 
 /// A run of fewer addresses is not worth another thread reading the headers of all units.
 const MIN_RUN: usize = 256;
-
-/// Where to look for symbols beyond the module's own file and the system's debug files.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// Directories of the user's: a tree of build IDs, a plain directory, or the root of another system.
-    pub debug_dirs: Vec<PathBuf>,
-    /// Ask a debuginfod server, if `DEBUGINFOD_URLS` is set too. Runs `debuginfod-find`.
-    pub debuginfod: bool,
-}
 
 /// An address to look up.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -190,7 +181,7 @@ impl<'a> Group<'a> {
         Group { module, lookups: BTreeSet::new(), found: HashMap::new(), missing_dwo: BTreeSet::new() }
     }
 
-    fn take_embedded(&mut self, symbols: &embedded::ByOffset<'_>) {
+    fn take_embedded(&mut self, symbols: &ByOffset<'_>) {
         for lookup in &self.lookups {
             if let Some(frames) = symbols.get(&lookup.offset) {
                 self.found.insert(lookup.address, Arc::from(*frames));

@@ -3,10 +3,11 @@
 //! Neither has a build ID. Each unit has an ID instead, a hash that its skeleton in the binary repeats; a file without
 //! it is another build's and is not used.
 
+use super::binary_file::BinaryFile;
 use super::bounded::{BoundedSlice, Guard};
 use super::cache::{Opened, split_sections};
 use super::dwarf::size_of;
-use super::elf::{Elf, Piece};
+use super::elf::Piece;
 use addr2line::SplitDwarfLoad;
 use gimli::{Dwarf, DwarfPackage, DwarfSections, RunTimeEndian};
 use std::collections::BTreeSet;
@@ -18,7 +19,7 @@ use typed_arena::Arena;
 
 /// An opened .dwo file.
 pub(crate) struct SplitFile {
-    elf: Elf,
+    elf: BinaryFile,
     sections: DwarfSections<Piece>,
 }
 
@@ -29,7 +30,6 @@ pub(crate) struct Loader<'a> {
     files: &'a Arena<SplitFile>,
     debug_dirs: &'a [PathBuf],
     beside: Option<&'a Path>,
-    endian: RunTimeEndian,
     guard: &'a Guard,
     /// IDs of the units whose split part was not found.
     pub(crate) missing: BTreeSet<u64>,
@@ -38,27 +38,20 @@ pub(crate) struct Loader<'a> {
 impl<'a> Loader<'a> {
     pub(crate) fn new(
         opened: &'a Opened,
-        elf: &'a Elf,
+        elf: &'a BinaryFile,
         files: &'a Arena<SplitFile>,
         debug_dirs: &'a [PathBuf],
         guard: &'a Guard,
     ) -> Self {
-        let endian = elf.endian();
         let package = opened.package().and_then(|(elf, sections)| {
             // The budget is for the units that are read, which split files' sizes stand for; a package counts as one.
             guard.admit(elf.bytes().len() as u64);
-            let empty = BoundedSlice::new(&[], endian, guard);
-            sections.borrow(|piece| BoundedSlice::new(elf.slice(piece), endian, guard), empty).ok()
+            let empty = BoundedSlice::new(&[], RunTimeEndian::Little, guard);
+            sections
+                .borrow(|piece| BoundedSlice::new(elf.slice(piece), RunTimeEndian::Little, guard), empty)
+                .ok()
         });
-        Loader {
-            package,
-            files,
-            debug_dirs,
-            beside: elf.path().parent(),
-            endian,
-            guard,
-            missing: BTreeSet::new(),
-        }
+        Loader { package, files, debug_dirs, beside: elf.path().parent(), guard, missing: BTreeSet::new() }
     }
 
     /// The split part that `load` asks for.
@@ -95,12 +88,13 @@ impl<'a> Loader<'a> {
     }
 
     fn open(&self, path: &Path, load: &SplitDwarfLoad<BoundedSlice<'a>>) -> Option<Dwarf<BoundedSlice<'a>>> {
-        let elf = Elf::open(path).ok()?;
+        let elf = BinaryFile::open(path).ok()?;
         let sections = split_sections(&elf);
         let file: &'a SplitFile = self.files.alloc(SplitFile { elf, sections });
         self.guard.admit(size_of(&file.sections));
-        let mut dwarf =
-            file.sections.borrow(|piece| BoundedSlice::new(file.elf.slice(piece), self.endian, self.guard));
+        let mut dwarf = file
+            .sections
+            .borrow(|piece| BoundedSlice::new(file.elf.slice(piece), RunTimeEndian::Little, self.guard));
         dwarf.make_dwo(&load.parent);
         let header = dwarf.units().next().ok()??;
         (dwarf.unit(header).ok()?.dwo_id == Some(load.dwo_id)).then_some(dwarf)

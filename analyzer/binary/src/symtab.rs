@@ -1,20 +1,13 @@
-//! Function names from symbol tables, for code without debug information.
-//!
-//! A symbol names the addresses it covers and no others: in a stripped library the nearest exported function before an
-//! address is usually not the one it belongs to. Only a symbol without a size (hand-written assembly) reaches to the next one.
+//! The function at an address, from symbol tables: for code without debug information.
 
-use super::demangle::{demangle, is_mangled};
-use super::elf::Elf;
-use object::{Object, ObjectSection, ObjectSymbol, SectionFlags, SymbolKind};
+use crate::demangle::{demangle, is_mangled};
+use crate::symbol_files::Table;
 
 /// Symbols may overlap; a lookup walks back over at most this many that end before the address.
 const MAX_STEPS_BACK: usize = 64;
 
 /// Names for one place are compared to choose the best; beyond this many the choice does not matter.
 const MAX_ALIASES: usize = 32;
-
-/// A longer name is damage.
-const MAX_NAME_BYTES: usize = 64 << 10;
 
 /// The functions of one module, by address.
 #[derive(Debug, Default)]
@@ -34,28 +27,18 @@ struct Symbol {
     name: (usize, usize),
 }
 
-/// A file of a module, and which of its tables to read.
-#[derive(Clone, Copy)]
-pub(crate) struct Table<'a> {
-    pub(crate) elf: &'a Elf,
-    pub(crate) is_dynamic: bool,
-}
-
-impl Table<'_> {
-    /// Whether there is nothing to read.
-    pub(crate) fn is_empty(&self) -> bool {
-        let Ok(file) = self.elf.parse() else { return true };
-        let mut entries = if self.is_dynamic { file.dynamic_symbols() } else { file.symbols() };
-        entries.next().is_none()
-    }
-}
-
 impl Symtab {
     /// Collects the functions of `tables`.
     pub(crate) fn new(tables: &[Table<'_>]) -> Symtab {
         let mut symbols = Vec::new();
         for (index, table) in (0..).zip(tables) {
-            collect(*table, index, &mut symbols);
+            let Ok(elf) = table.file.elf() else { continue };
+            let bytes = elf.data().as_ptr().addr();
+            symbols.extend(elf.code_symbols(table.is_dynamic).into_iter().map(|symbol| {
+                let at = symbol.name.as_ptr().addr() - bytes;
+                let name = (at, at + symbol.name.len());
+                Symbol { start: symbol.start, end: symbol.end, rank: symbol.rank, table: index, name }
+            }));
         }
         symbols.sort_unstable();
         symbols.dedup();
@@ -110,73 +93,6 @@ fn underscores(name: &[u8]) -> usize {
 }
 
 fn name_of<'a>(tables: &[Table<'a>], symbol: &Symbol) -> Option<&'a [u8]> {
-    let name = tables.get(usize::from(symbol.table))?.elf.bytes().get(symbol.name.0..symbol.name.1)?;
+    let name = tables.get(usize::from(symbol.table))?.file.bytes().get(symbol.name.0..symbol.name.1)?;
     (!name.is_empty()).then_some(name)
-}
-
-fn collect(table: Table<'_>, index: u8, symbols: &mut Vec<Symbol>) {
-    let Ok(file) = table.elf.parse() else { return };
-    let first = symbols.len();
-    // An iterator of either kind; both end where the table does.
-    let entries = if table.is_dynamic { file.dynamic_symbols() } else { file.symbols() };
-    for entry in entries {
-        let Some(section) = entry.section_index() else { continue };
-        let is_function = match entry.kind() {
-            SymbolKind::Text => true,
-            // A label of assembly code. The same kind names data, hence the look at the section.
-            SymbolKind::Unknown => file.section_by_index(section).is_ok_and(|section| is_code(&section)),
-            _ => false,
-        };
-        if !is_function {
-            continue;
-        }
-        let Ok(name) = entry.name_bytes() else { continue };
-        if name.is_empty() || name.len() > MAX_NAME_BYTES || name.starts_with(b"$") {
-            continue; // `$x`, `$d`: marks between code and data, not functions
-        }
-        let rank = if entry.is_weak() {
-            1
-        } else if entry.is_global() {
-            0
-        } else {
-            2
-        };
-        let at = name.as_ptr().addr() - table.elf.bytes().as_ptr().addr();
-        let start = entry.address();
-        let end = start.saturating_add(entry.size());
-        symbols.push(Symbol { start, end, rank, table: index, name: (at, at + name.len()) });
-    }
-    close_open_ends(&file, &mut symbols[first..]);
-}
-
-/// Not by kind: in a file of debug information only, .text has no bytes and counts as uninitialized data.
-fn is_code<'data>(section: &impl ObjectSection<'data>) -> bool {
-    match section.flags() {
-        SectionFlags::Elf { sh_flags, .. } => sh_flags.contains(object::elf::SHF_EXECINSTR),
-        _ => false,
-    }
-}
-
-/// Lets each symbol without a size reach to the next one, or to the end of its section.
-fn close_open_ends(file: &object::File<'_>, symbols: &mut [Symbol]) {
-    symbols.sort_unstable();
-    let mut sections: Vec<(u64, u64)> = file
-        .sections()
-        .filter(is_code)
-        .map(|section| (section.address(), section.address().saturating_add(section.size())))
-        .collect();
-    sections.sort_unstable();
-    let mut next_start = u64::MAX;
-    for at in (0..symbols.len()).rev() {
-        let start = symbols[at].start;
-        if symbols[at].end == start {
-            // Of several open symbols at one place, each reaches as far as the others.
-            let after = sections.partition_point(|section| section.0 <= start);
-            let section_end = after.checked_sub(1).map_or(start, |index| sections[index].1.max(start));
-            symbols[at].end = section_end.min(next_start);
-        }
-        if at > 0 && symbols[at - 1].start < start {
-            next_start = start;
-        }
-    }
 }

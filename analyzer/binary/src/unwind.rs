@@ -1,16 +1,16 @@
-//! .eh_frame compiled to rules: a sorted table from code offset to the packed rule that finds the caller there.
+//! .eh_frame compiled to rules: a sorted table from code offset to the rule that finds the caller there.
 //!
-//! A row holds from its offset to that of the next one. Code that no entry describes, and entries that a [`Rule`] cannot
+//! A row holds from its offset to that of the next one. Code that no entry describes, and entries that a [`CallerRule`] cannot
 //! express (a CFA from another register or an expression, as in the PLT or in functions that realign their stack), have
-//! [`Rule::UNKNOWN`]. Rows apply to a pc: a walk looks up return address − 1, and only the interrupted pc below a
+//! [`CallerRule::Unknown`]. Whoever asks says how a rule is packed; the tables of a large program hold a million of them. Rows apply to a pc: a walk looks up return address − 1, and only the interrupted pc below a
 //! signal frame as it is.
 
-use crate::file::Elf;
-use edleak_session::rule::{Kind, Rule};
+use crate::arch::Registers;
+use crate::elf::Elf;
 use gimli::{
     BaseAddresses, CfaRule, CieOrFde, CommonInformationEntry, DebugFrame, EhFrame, EhFrameHdr, EhFrameOffset,
     EndianSlice, FrameDescriptionEntry, LittleEndian, RegisterRule, UnwindContext, UnwindSection,
-    UnwindTableRow, X86_64,
+    UnwindTableRow,
 };
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -18,37 +18,66 @@ use std::ops::Range;
 
 type Bytes<'data> = EndianSlice<'data, LittleEndian>;
 
+/// How to find the caller of a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CallerRule {
+    /// Not known.
+    Unknown,
+    /// The outermost frame: there is no caller.
+    End,
+    /// A signal trampoline: the interrupted registers lie on the stack.
+    Signal,
+    /// The frame begins at its CFA.
+    Cfa {
+        /// What the CFA is computed from.
+        from: Base,
+        /// Bytes from there to the CFA.
+        offset: i64,
+        /// Bytes from the saved frame pointer up to the CFA; `None` where the frame did not save it.
+        saved_fp: Option<i64>,
+    },
+}
+
+/// What a CFA is computed from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Base {
+    /// The stack pointer.
+    Sp,
+    /// The frame pointer.
+    Fp,
+}
+
 /// One row: the rule from `start` on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Row {
+pub struct Row<R> {
     /// Offset from the file's link-time base.
     pub start: u32,
     /// How to find the caller of a frame whose pc lies in this row.
-    pub rule: Rule,
+    pub rule: R,
 }
 
-/// The rules of one file.
+/// The rules of one file, packed as `R`, whose default stands for [`CallerRule::Unknown`].
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct UnwindTable {
+pub struct UnwindTable<R> {
     /// The rows, sorted by start; no two neighbours have the same rule.
-    pub rows: Vec<Row>,
+    pub rows: Vec<Row<R>>,
     /// Entries that could not be read; their code has no rule.
     pub bad_entries: usize,
 }
 
 /// A stretch of code with one rule, before sorting.
 #[derive(Clone, Copy)]
-struct Stretch {
+struct Stretch<R> {
     start: u32,
     end: u32,
-    rule: Rule,
+    rule: R,
 }
 
-impl UnwindTable {
+impl<R: Copy + PartialEq + Default> UnwindTable<R> {
     /// Compiles the unwind information of `elf`: .eh_frame, or .debug_frame where there is none. Empty where there is
-    /// neither.
-    pub fn compile(elf: &Elf<'_>) -> UnwindTable {
-        let mut compiler = Compiler { elf, stretches: Vec::new(), bad_entries: 0 };
+    /// neither. `pack` makes rules what the caller keeps of them.
+    pub fn compile(elf: &Elf<'_>, pack: impl Fn(CallerRule) -> R) -> Self {
+        let mut compiler = Compiler::new(elf, &pack);
         if let Some((address, data)) = elf.section(".eh_frame").filter(|(_, data)| data.len() > 4) {
             compiler.run(EhFrame::new(&data, LittleEndian), &eh_bases(elf, address));
         } else if let Some((address, data)) = eh_frame_from_header(elf) {
@@ -66,36 +95,36 @@ impl UnwindTable {
     ///
     /// The sorted index of a large program leads to the entries of a few functions in a fraction of the time that reading all takes;
     /// without an index all are read.
-    pub fn compile_in(elf: &Elf<'_>, functions: &[Range<u32>]) -> UnwindTable {
+    pub fn compile_in(elf: &Elf<'_>, functions: &[Range<u32>], pack: impl Fn(CallerRule) -> R) -> Self {
         let listed = listed_entries(elf, functions).zip(elf.section(".eh_frame"));
-        let Some((offsets, (address, data))) = listed else { return UnwindTable::compile(elf) };
-        let mut compiler = Compiler { elf, stretches: Vec::new(), bad_entries: 0 };
+        let Some((offsets, (address, data))) = listed else { return Self::compile(elf, pack) };
+        let mut compiler = Compiler::new(elf, &pack);
         let section = EhFrame::new(&data, LittleEndian);
         match compiler.run_listed(&section, &eh_bases(elf, address), &offsets, data.len()) {
             Some(()) => compiler.finish(),
-            None => UnwindTable::compile(elf),
+            None => Self::compile(elf, pack),
         }
     }
 
     /// The rule for code at `offset`.
-    pub fn lookup(&self, offset: u32) -> Rule {
+    pub fn lookup(&self, offset: u32) -> R {
         let after = self.rows.partition_point(|row| row.start <= offset);
-        after.checked_sub(1).and_then(|row| self.rows.get(row)).map_or(Rule::UNKNOWN, |row| row.rule)
+        after.checked_sub(1).and_then(|row| self.rows.get(row)).map_or_else(R::default, |row| row.rule)
     }
 
     /// The stretches of `start..end`, each with its rule; those without one are left out.
-    pub fn known_in(&self, start: u32, end: u32) -> impl Iterator<Item = (u32, u32, Rule)> + '_ {
+    pub fn known_in(&self, start: u32, end: u32) -> impl Iterator<Item = (u32, u32, R)> + '_ {
         let first = self.rows.partition_point(|row| row.start <= start).saturating_sub(1);
         let rows = self.rows.get(first..).unwrap_or_default();
         rows.iter().enumerate().take_while(move |(_, row)| row.start < end).filter_map(move |(i, row)| {
             let next = rows.get(i + 1).map_or(u32::MAX, |next| next.start);
             let (from, to) = (row.start.max(start), next.min(end));
-            (from < to && row.rule.kind() != Kind::Unknown).then_some((from, to, row.rule))
+            (from < to && row.rule != R::default()).then_some((from, to, row.rule))
         })
     }
 }
 
-/// What pointers in .eh_frame can be relative to. (Nothing on x86-64 is relative to text or the GOT.)
+/// What pointers in .eh_frame can be relative to. (Nothing is relative to text or the GOT on the machines we know.)
 fn eh_bases(elf: &Elf<'_>, eh_frame: u64) -> BaseAddresses {
     let bases = BaseAddresses::default().set_eh_frame(eh_frame);
     match elf.eh_frame_hdr() {
@@ -160,13 +189,23 @@ where
     })
 }
 
-struct Compiler<'elf, 'data> {
+struct Compiler<'elf, 'data, R, P> {
     elf: &'elf Elf<'data>,
-    stretches: Vec<Stretch>,
+    registers: Registers,
+    pack: P,
+    stretches: Vec<Stretch<R>>,
     bad_entries: usize,
 }
 
-impl Compiler<'_, '_> {
+impl<'elf, 'data, R, P> Compiler<'elf, 'data, R, P>
+where
+    R: Copy + PartialEq + Default,
+    P: Fn(CallerRule) -> R,
+{
+    fn new(elf: &'elf Elf<'data>, pack: P) -> Self {
+        Compiler { elf, registers: elf.arch().registers(), pack, stretches: Vec::new(), bad_entries: 0 }
+    }
+
     fn run<'section, S>(&mut self, section: S, bases: &BaseAddresses)
     where
         S: UnwindSection<Bytes<'section>>,
@@ -233,7 +272,7 @@ impl Compiler<'_, '_> {
             return;
         }
         if fde.is_signal_trampoline() {
-            self.add(fde.initial_address(), fde.end_address(), Rule::SIGNAL);
+            self.add(fde.initial_address(), fde.end_address(), CallerRule::Signal);
             return;
         }
         let first = self.stretches.len();
@@ -243,7 +282,9 @@ impl Compiler<'_, '_> {
         };
         loop {
             match rows.next_row() {
-                Ok(Some(row)) => self.add(row.start_address(), row.end_address(), rule_of(row)),
+                Ok(Some(row)) => {
+                    self.add(row.start_address(), row.end_address(), rule_of(row, self.registers))
+                }
                 Ok(None) => break,
                 Err(_) => {
                     // Half an entry would be trusted where it must not be.
@@ -255,7 +296,8 @@ impl Compiler<'_, '_> {
         }
     }
 
-    fn add(&mut self, start: u64, end: u64, rule: Rule) {
+    fn add(&mut self, start: u64, end: u64, rule: CallerRule) {
+        let rule = (self.pack)(rule);
         let (Some(start), Some(end)) = (self.elf.offset_of(start), self.elf.offset_of(end)) else { return };
         match self.stretches.last_mut() {
             _ if start >= end => {}
@@ -264,11 +306,11 @@ impl Compiler<'_, '_> {
         }
     }
 
-    fn finish(mut self) -> UnwindTable {
+    fn finish(mut self) -> UnwindTable<R> {
         // Linkers that sort .eh_frame_hdr leave .eh_frame itself in link order, which is nearly sorted.
         self.stretches.sort_by_key(|stretch| stretch.start);
-        let mut rows: Vec<Row> = Vec::with_capacity(self.stretches.len() + self.stretches.len() / 4 + 1);
-        let mut push = |start: u32, rule: Rule| match rows.last_mut() {
+        let mut rows: Vec<Row<R>> = Vec::with_capacity(self.stretches.len() + self.stretches.len() / 4 + 1);
+        let mut push = |start: u32, rule: R| match rows.last_mut() {
             Some(last) if last.rule == rule => {}
             Some(last) if last.start == start => last.rule = rule,
             _ => rows.push(Row { start, rule }),
@@ -276,13 +318,13 @@ impl Compiler<'_, '_> {
         let mut end = 0;
         for stretch in &self.stretches {
             if stretch.start > end {
-                push(end, Rule::UNKNOWN);
+                push(end, R::default());
             }
             push(stretch.start, stretch.rule);
             end = stretch.end;
         }
         if end > 0 {
-            push(end, Rule::UNKNOWN);
+            push(end, R::default());
         }
         rows.shrink_to_fit();
         UnwindTable { rows, bad_entries: self.bad_entries }
@@ -290,25 +332,22 @@ impl Compiler<'_, '_> {
 }
 
 /// One row of call frame information as a rule.
-fn rule_of(row: &UnwindTableRow<usize>) -> Rule {
-    match row.register(X86_64::RA) {
-        Some(RegisterRule::Undefined) => return Rule::END,
-        Some(RegisterRule::Offset(-8)) => {}
-        _ => return Rule::UNKNOWN,
+fn rule_of(row: &UnwindTableRow<usize>, registers: Registers) -> CallerRule {
+    match row.register(registers.return_address) {
+        Some(RegisterRule::Undefined) => return CallerRule::End,
+        Some(RegisterRule::Offset(at)) if at == registers.return_address_at => {}
+        _ => return CallerRule::Unknown,
     }
-    let fp_offset = match row.register(X86_64::RBP) {
+    let saved_fp = match row.register(registers.fp) {
         None | Some(RegisterRule::SameValue) => None,
         Some(RegisterRule::Offset(offset)) => Some(-offset),
-        Some(_) => return Rule::UNKNOWN,
+        Some(_) => return CallerRule::Unknown,
     };
-    let rule = match row.cfa() {
-        CfaRule::RegisterAndOffset { register: X86_64::RSP, offset } => {
-            Rule::pack(Kind::Sp, *offset, fp_offset)
-        }
-        CfaRule::RegisterAndOffset { register: X86_64::RBP, offset } => {
-            Rule::pack(Kind::Fp, *offset, fp_offset)
-        }
-        _ => None,
+    let CfaRule::RegisterAndOffset { register, offset } = *row.cfa() else { return CallerRule::Unknown };
+    let from = match register {
+        register if register == registers.sp => Base::Sp,
+        register if register == registers.fp => Base::Fp,
+        _ => return CallerRule::Unknown,
     };
-    rule.unwrap_or(Rule::UNKNOWN)
+    CallerRule::Cfa { from, offset, saved_fp }
 }

@@ -16,6 +16,7 @@ use edleak_analysis::findings::Findings;
 use edleak_analysis::frame::{Address, SiteFrame, frames};
 use edleak_analysis::group::{Group, Share};
 use edleak_analysis::site::{JudgedSite, SiteLabel, Standing};
+use edleak_binary::names::short;
 use edleak_model::classify::Confidence;
 use edleak_text::units;
 use std::io::{self, Write};
@@ -181,7 +182,7 @@ impl Text {
     /// `function at file:line` in one line, or in two where it is too long for one.
     fn frame_lines(&self, frame: SiteFrame<'_>, width: usize) -> Vec<String> {
         let name = printable(&frame.name());
-        let (function, fitted) = (names::plain(&name), || self.fitted(&name, width));
+        let (function, fitted) = (short(&name), || self.fitted(&name, width));
         let strong = |text: &str| self.style.paint(Ink::Strong, text);
         let Some((file, line)) = frame.place() else {
             return vec![strong(&fitted())];

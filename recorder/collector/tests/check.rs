@@ -3,7 +3,7 @@
 mod common;
 
 use common::{run, scratch};
-use edleak_binary::file::OwnMalloc;
+use edleak_binary::OwnMalloc;
 use edleak_collector::start::check::{Program, Refusal, RefusalKind, check_program};
 use std::ffi::OsStr;
 use std::fs::{Permissions, set_permissions, write};

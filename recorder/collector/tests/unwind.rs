@@ -3,8 +3,9 @@
 mod common;
 
 use common::{run, scratch, source, try_run};
-use edleak_binary::file::{Elf, FileBytes};
-use edleak_binary::unwind::UnwindTable;
+use edleak_binary::elf::Elf;
+use edleak_binary::file_bytes::FileBytes;
+use edleak_collector::rules::unwind;
 use edleak_session::rule::{Kind, Rule};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -99,7 +100,7 @@ fn check_against_readelf(path: &Path) -> Option<usize> {
     expected.sort_by_key(|stretch| stretch.start);
     let bytes = FileBytes::open(path).expect("readelf could read it");
     let elf = Elf::parse(&bytes).expect("a sound file");
-    let table = UnwindTable::compile(&elf);
+    let table = unwind::compile(&elf);
     assert_eq!(table.bad_entries, 0, "{}", path.display());
     let offset = |address: u64| elf.offset_of(address).expect("an address of this file");
     let mut previous_end = 0;

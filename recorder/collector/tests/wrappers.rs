@@ -7,9 +7,11 @@ mod common;
 
 use common::captured::{Captured, capture_library, captured};
 use common::{run, source, try_run};
-use edleak_binary::file::{Elf, FileBytes};
+use edleak_binary::elf::Elf;
+use edleak_binary::file_bytes::FileBytes;
+use edleak_binary::functions::FunctionTable;
 use edleak_binary::names::FunctionName;
-use edleak_binary::unwind::UnwindTable;
+use edleak_collector::rules::unwind;
 use edleak_collector::rules::wrappers::{WrapperRange, WrapperSet, wrapper_functions, wrapper_ranges};
 use edleak_session::rule::Kind;
 use std::collections::HashMap;
@@ -36,18 +38,19 @@ impl<'set> Modules<'set> {
         self.read.entry(path.to_owned()).or_insert_with(|| {
             let bytes = FileBytes::open(path).expect("a mapped file can be read");
             let elf = Elf::parse(&bytes).expect("a mapped file is sound");
-            let functions = wrapper_functions(&elf, self.set);
-            let ranges = wrapper_ranges(&elf, &UnwindTable::compile_in(&elf, &functions), &functions);
+            let table = FunctionTable::of(&elf);
+            let functions = wrapper_functions(&elf, &table, self.set);
+            let ranges = wrapper_ranges(&elf, &unwind::compile_in(&elf, &functions), &functions);
             assert!(
-                ranges == wrapper_ranges(&elf, &UnwindTable::compile(&elf), &functions),
+                ranges == wrapper_ranges(&elf, &unwind::compile(&elf), &functions),
                 "{}: the rules of some functions are not those of all",
                 path.display()
             );
             assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start), "{}", path.display());
             assert!(ranges.iter().all(|range| matches!(range.rule.kind(), Kind::Sp | Kind::Fp)));
             let named =
-                |f: &edleak_binary::file::Function<'_>| (f.start, f.end, FunctionName::new(f.name).path);
-            Module { ranges, functions: elf.functions().iter().map(named).collect() }
+                |f: &edleak_binary::functions::Function<'_>| (f.start, f.end, FunctionName::new(f.name).path);
+            Module { ranges, functions: table.functions.iter().map(named).collect() }
         })
     }
 
@@ -256,8 +259,12 @@ fn every_call_of_the_c_library_keeps_its_rule() {
     };
     let bytes = FileBytes::open(libc).expect("a mapped file can be read");
     let elf = Elf::parse(&bytes).expect("a mapped file is sound");
-    let table = UnwindTable::compile(&elf);
-    let ranges = wrapper_ranges(&elf, &table, &wrapper_functions(&elf, &WrapperSet::builtin()));
+    let table = unwind::compile(&elf);
+    let ranges = wrapper_ranges(
+        &elf,
+        &table,
+        &wrapper_functions(&elf, &FunctionTable::of(&elf), &WrapperSet::builtin()),
+    );
     let (mut is_call, mut calls) = (false, 0);
     for line in String::from_utf8_lossy(&text).lines() {
         let Some((address, instruction)) = line.trim_start().split_once(":\t") else { continue };

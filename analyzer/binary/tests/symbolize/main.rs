@@ -4,5 +4,6 @@
 mod damage;
 mod files;
 mod lines;
+mod names;
 mod oracle;
 mod programs;

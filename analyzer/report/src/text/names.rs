@@ -1,58 +1,15 @@
 //! Function names that fit: of a long one goes first what says least, and its last component stays.
 
 use super::style::{Style, columns};
+use edleak_binary::names::short;
 
-/// Template arguments that are what one gets without asking.
-const DEFAULTS: [&str; 6] = [
-    "std::allocator<",
-    "std::char_traits<",
-    "std::less<",
-    "std::hash<",
-    "std::equal_to<",
-    "std::default_delete<",
-];
-/// Names of the standard library as people write them; the namespace of an ABI goes first.
-const ALIASES: [(&str, &str); 6] = [
-    ("std::__cxx11::", "std::"),
-    ("std::__1::", "std::"),
-    ("std::basic_string<char>", "std::string"),
-    ("std::basic_string_view<char>", "std::string_view"),
-    ("std::basic_ostream<char>", "std::ostream"),
-    ("std::basic_istream<char>", "std::istream"),
-];
 /// Operators whose brackets are none, longer ones before what they begin with.
 const OPERATORS: [&str; 12] = ["<=>", "<<=", ">>=", "->*", "<<", ">>", "<=", ">=", "->", "()", "<", ">"];
-
-/// The name without the noise of the standard library's templates.
-pub(super) fn plain(name: &str) -> String {
-    let [abi @ .., _, _, _, _] = &ALIASES;
-    let mut name = abi.iter().fold(name.to_owned(), |name, (from, to)| name.replace(from, to));
-    for default in DEFAULTS {
-        let argument = format!(", {default}");
-        while let Some(start) = name.find(&argument) {
-            let mut depth = 0usize;
-            let closes = |c: char| {
-                depth = match c {
-                    '<' => depth + 1,
-                    '>' => depth.saturating_sub(1),
-                    _ => return false,
-                };
-                depth == 0
-            };
-            let Some(length) = name[start..].find(closes) else { break };
-            name.replace_range(start..=start + length, "");
-        }
-    }
-    if !name.contains("operator >") {
-        name = name.replace(" >", ">");
-    }
-    ALIASES.iter().fold(name, |name, (from, to)| name.replace(from, to))
-}
 
 /// The name in at most `width` columns: first without parameters, then without template arguments, innermost first; what is too
 /// long even then is cut in its middle.
 pub(crate) fn fitted(style: Style, name: &str, width: usize) -> String {
-    let mut name: Vec<char> = plain(name).chars().collect();
+    let mut name: Vec<char> = short(name).chars().collect();
     let ellipsis: Vec<char> = style.ellipsis().chars().collect();
     let is_parameters = |group: &Group| group.depth == 0 && group.opens_with == '(';
     for pick in [true, false] {
@@ -135,21 +92,6 @@ mod tests {
     use super::*;
 
     const UNICODE: Style = Style { colour: false, unicode: true };
-
-    #[test]
-    fn the_noise_of_the_standard_library_goes() {
-        let string = "std::__cxx11::basic_string<char, std::char_traits<char>, std::allocator<char> >";
-        assert_eq!(plain(string), "std::string");
-        assert_eq!(
-            plain(&format!("Registry<{string}, std::pair<int, unsigned long> >::add_item({string} const&)")),
-            "Registry<std::string, std::pair<int, unsigned long>>::add_item(std::string const&)"
-        );
-        let map = format!(
-            "std::map<{string}, int, std::less<{string} >, std::allocator<std::pair<{string} const, int> > >"
-        );
-        assert_eq!(plain(&map), "std::map<std::string, int>");
-        assert_eq!(plain("my::allocator<int>::get"), "my::allocator<int>::get");
-    }
 
     #[test]
     fn the_last_component_stays() {

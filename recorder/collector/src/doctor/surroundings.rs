@@ -5,7 +5,7 @@ use super::Finding;
 use crate::control::socket::ControlSocket;
 use crate::start::library::{self, Embedded, Origin};
 use crate::start::output;
-use edleak_binary::file::FileBytes;
+use edleak_binary::file_bytes::FileBytes;
 use edleak_format::MIN_CAPACITY_BYTES;
 use edleak_session::ENV_SESSION;
 use std::ffi::{CString, OsStr};

@@ -1,7 +1,8 @@
 //! Which code is where: the modules of a target, from its memory map and from what its loader did since.
 
 use crate::sys::process::{self, Mapping};
-use edleak_binary::file::{Elf, ElfError, FileBytes};
+use edleak_binary::elf::{Elf, ElfError};
+use edleak_binary::file_bytes::FileBytes;
 use edleak_format::{Module, ModuleId};
 use std::collections::{HashMap, VecDeque};
 use std::os::unix::fs::MetadataExt;

@@ -2,10 +2,10 @@
 
 use crate::rules::code_options::CodeOptions;
 use crate::rules::code_range::CodeRange;
+use crate::rules::unwind::{self, UnwindTable};
 use crate::rules::wrappers::{WHOLE_FILE, WrapperRange, wrapper_functions, wrapper_ranges};
 use crate::watch::request::{RequestRange, WatchSet};
-use edleak_binary::file::{Elf, FileBytes};
-use edleak_binary::unwind::UnwindTable;
+use edleak_binary::{BinaryFile, Options, SymbolFiles};
 use edleak_session::site::Action;
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,7 +18,7 @@ pub(crate) struct FileCode {
     /// The link-time address of its first byte.
     pub link_base: u64,
     /// The file as it was then, for rules that are asked for later: at its path there may be another by that time.
-    bytes: Option<FileBytes>,
+    file: Option<BinaryFile>,
     rules: OnceLock<UnwindTable>,
 }
 
@@ -39,11 +39,12 @@ pub(crate) struct Compiled {
 impl Compiled {
     /// The code of a file; waits for whoever compiles it already.
     pub(crate) fn code(&self, key: FileKey, file: &Path, code_options: &CodeOptions) -> Shared<FileCode> {
+        let path = key.0.clone();
         let place = {
             let mut code = self.code.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(code.entry(key).or_default())
         };
-        place.get_or_init(|| FileCode::compile(file, code_options));
+        place.get_or_init(|| FileCode::compile(&path, file, code_options));
         place
     }
 
@@ -57,8 +58,8 @@ impl Compiled {
             if !watch.names_functions() {
                 return Vec::new(); // most often, and then the file need not be opened
             }
-            let Ok(bytes) = FileBytes::open(file) else { return Vec::new() };
-            Elf::parse(&bytes).map_or_else(|_| Vec::new(), |elf| watch.functions_in(&elf))
+            let Ok(binary) = BinaryFile::open(file) else { return Vec::new() };
+            watch.functions_in(&SymbolFiles::find(&key.0, binary, &Options::default()).functions())
         });
         place
     }
@@ -70,18 +71,19 @@ impl Compiled {
 }
 
 impl FileCode {
-    fn compile(file: &Path, code_options: &CodeOptions) -> FileCode {
+    /// Compiles the file of the module at `path`, which is opened at `file`.
+    fn compile(path: &str, file: &Path, code_options: &CodeOptions) -> FileCode {
         let rules = OnceLock::new();
-        let bytes = FileBytes::open(file).ok();
-        let Some(elf) = bytes.as_deref().and_then(|bytes| Elf::parse(bytes).ok()) else {
-            return FileCode { wrappers: Vec::new(), link_base: 0, bytes: None, rules };
-        };
-        let functions = wrapper_functions(&elf, &code_options.wrappers);
+        let nothing = FileCode { wrappers: Vec::new(), link_base: 0, file: None, rules: OnceLock::new() };
+        let Ok(binary) = BinaryFile::open(file) else { return nothing };
+        let files = SymbolFiles::find(path, binary, &Options::default());
+        let Ok(elf) = files.binary().elf() else { return nothing };
+        let functions = wrapper_functions(&elf, &files.functions(), &code_options.wrappers);
         let some;
         let table = if code_options.walk_stacks || functions == [WHOLE_FILE] {
-            rules.get_or_init(|| UnwindTable::compile(&elf))
+            rules.get_or_init(|| unwind::compile(&elf))
         } else {
-            some = UnwindTable::compile_in(&elf, &functions);
+            some = unwind::compile_in(&elf, &functions);
             &some
         };
         let code_range = |range: WrapperRange| CodeRange {
@@ -91,14 +93,15 @@ impl FileCode {
         };
         let wrappers = wrapper_ranges(&elf, table, &functions).into_iter().map(code_range).collect();
         let link_base = elf.link_base();
-        FileCode { wrappers, link_base, bytes: bytes.filter(|_| rules.get().is_none()), rules }
+        let file = rules.get().is_none().then(|| files.into_binary());
+        FileCode { wrappers, link_base, file, rules }
     }
 
     /// How to find a caller, wherever in the file; compiled when it is first asked for, which is when stacks are walked.
     pub(crate) fn rules(&self) -> &UnwindTable {
         self.rules.get_or_init(|| {
-            let elf = self.bytes.as_deref().and_then(|bytes| Elf::parse(bytes).ok());
-            elf.map_or_else(UnwindTable::default, |elf| UnwindTable::compile(&elf))
+            let elf = self.file.as_ref().and_then(|file| file.elf().ok());
+            elf.map_or_else(UnwindTable::default, |elf| unwind::compile(&elf))
         })
     }
 }
@@ -107,17 +110,18 @@ impl FileCode {
 mod tests {
     use super::*;
     use crate::rules::wrappers::WrapperSet;
+    use edleak_binary::elf::Elf;
 
     // An upgrade replaces the files of programs that run.
     #[test]
     fn rules_are_those_of_the_file_that_was_loaded() {
         let own = std::fs::read("/proc/self/exe").expect("a process can read its own file");
-        let expected = UnwindTable::compile(&Elf::parse(&own).expect("it runs, so it is sound"));
+        let expected = unwind::compile(&Elf::parse(&own).expect("it runs, so it is sound"));
         let path = std::env::temp_dir().join(format!("edleak-upgrade-{}", std::process::id()));
         std::fs::write(&path, &own).expect("writable");
         let code_options =
             CodeOptions { wrappers: WrapperSet::builtin(), watch: WatchSet::new(), walk_stacks: false };
-        let code = FileCode::compile(&path, &code_options);
+        let code = FileCode::compile(&path.display().to_string(), &path, &code_options);
         assert!(code.rules.get().is_none(), "nobody walks yet");
         let newer = path.with_extension("new");
         std::fs::write(&newer, b"not even a program").expect("writable");

@@ -5,5 +5,6 @@ pub(crate) mod code_range;
 pub(crate) mod compiled;
 pub(crate) mod publisher;
 pub(crate) mod stack_bounds;
+pub mod unwind;
 pub(crate) mod wrapper_list;
 pub mod wrappers;

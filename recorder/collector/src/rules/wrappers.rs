@@ -4,11 +4,13 @@
 //! C++ by the first words of the path, which stand unencoded in front, and only Rust and a user's own patterns need
 //! demangling.
 
+use crate::rules::unwind::UnwindTable;
 use crate::rules::wrapper_list as list;
 use edleak_binary::calls::Code;
-use edleak_binary::file::Elf;
-use edleak_binary::names::{FunctionName, INLINE_NAMESPACES, is_rust, without_version};
-use edleak_binary::unwind::UnwindTable;
+use edleak_binary::demangle::{is_rust, plain};
+use edleak_binary::elf::Elf;
+use edleak_binary::functions::FunctionTable;
+use edleak_binary::names::{FunctionName, INLINE_NAMESPACES};
 use edleak_session::rule::{Kind, Rule};
 use edleak_text::globs::Glob;
 use std::collections::{BTreeSet, HashSet};
@@ -141,14 +143,12 @@ impl WrapperSet {
     pub fn matches(&self, raw: &str) -> bool {
         // The user's first, and all of them: a pattern that matches what is known anyway has been of use, too.
         let is_users = !self.patterns.is_empty() && self.is_users(raw);
-        is_users || self.is_builtin(without_version(raw))
+        is_users || self.is_builtin(plain(raw))
     }
 
     fn is_users(&self, raw: &str) -> bool {
         let name = FunctionName::new(raw);
-        let names = [without_version(raw), &name.demangled, &name.path];
-        let matching =
-            self.patterns.iter().filter(|pattern| names.iter().any(|name| pattern.glob.matches(name)));
+        let matching = self.patterns.iter().filter(|pattern| name.matches(&pattern.glob));
         matching.inspect(|pattern| pattern.is_used.store(true, Ordering::Relaxed)).count() > 0
     }
 
@@ -188,9 +188,9 @@ impl WrapperSet {
     }
 
     /// Whether the functions without a name are.
-    fn has_nameless(&self, elf: &Elf<'_>) -> bool {
+    fn has_nameless(&self, elf: &Elf<'_>, named: &FunctionTable<'_>) -> bool {
         self.has_libraries
-            && !elf.has_symtab()
+            && !named.is_full
             && elf.soname().is_some_and(|soname| list::LIBRARIES_INSIDE.contains(&stem(soname)))
     }
 }
@@ -314,16 +314,15 @@ fn next_word(rest: &str) -> Option<(Option<&str>, usize)> {
     }
 }
 
-/// The functions of a file that are wrappers: sorted, without overlap.
-pub fn wrapper_functions(elf: &Elf<'_>, set: &WrapperSet) -> Vec<Range<u32>> {
+/// The functions of a file that are wrappers, of those that are `named`: sorted, without overlap.
+pub fn wrapper_functions(elf: &Elf<'_>, named: &FunctionTable<'_>, set: &WrapperSet) -> Vec<Range<u32>> {
     if set.has_whole(elf) {
         return vec![WHOLE_FILE];
     }
-    let functions = elf.functions();
-    let has_nameless = set.has_nameless(elf);
+    let has_nameless = set.has_nameless(elf, named);
     let mut found = Vec::new();
     let mut end = 0; // of what is decided
-    let mut rest = functions.as_slice();
+    let mut rest = named.functions.as_slice();
     while let Some(first) = rest.first() {
         // One function may have several names, each of which may make it a wrapper.
         let same = rest.iter().take_while(|other| other.start == first.start).count();

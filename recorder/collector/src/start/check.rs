@@ -5,7 +5,9 @@
 //! fail the handshake instead.
 #![allow(unsafe_code)] // a few questions to the kernel that std does not ask
 
-use edleak_binary::file::{Elf, ElfError, FileBytes, OwnMalloc};
+use edleak_binary::OwnMalloc;
+use edleak_binary::elf::{Elf, ElfError};
+use edleak_binary::file_bytes::FileBytes;
 use std::ffi::{CString, OsStr};
 use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;
@@ -231,7 +233,7 @@ fn find_for_env(script: &Path, argument: &[u8], path_env: Option<&OsStr>) -> Res
 /// Refuses what a preloaded library cannot enter, and finds the allocator the file brings along.
 fn check_elf(path: &Path, bytes: &[u8]) -> Result<Option<OwnMalloc>, Refusal> {
     let refuse = |kind, reason: &dyn fmt::Display| Err(Refusal::new(kind, path, reason));
-    let elf = match Elf::parse(bytes) {
+    let elf = match Elf::parse(bytes).and_then(|elf| elf.check_segments().map(|()| elf)) {
         Ok(elf) => elf,
         Err(ElfError::NotElf) => {
             let reason = "it is neither an ELF file nor a script that starts with `#!` (record its interpreter: \

@@ -1,7 +1,7 @@
 //! Watch requests: which sites record full stacks, from the command line, an old trace, or a running session.
 
 use crate::sys::limits;
-use edleak_binary::file::Elf;
+use edleak_binary::functions::FunctionTable;
 use edleak_binary::names::FunctionName;
 use edleak_format::{Module, SiteId, SiteKind, Trace};
 use edleak_text::globs::Glob;
@@ -191,23 +191,20 @@ impl WatchSet {
     }
 
     /// What is asked for the functions of a file: sorted, without overlap, in offsets from its first byte.
-    pub fn functions_in(&self, elf: &Elf<'_>) -> Vec<RequestRange> {
+    pub fn functions_in(&self, named: &FunctionTable<'_>) -> Vec<RequestRange> {
         if !self.names_functions() {
             return Vec::new();
         }
         let asked = |raw: &str| {
             let name = FunctionName::new(raw);
             let matches = |entry: &&Entry| match &entry.request {
-                Request::Function(glob) => {
-                    glob.matches(&name.demangled) || glob.matches(&name.path) || glob.matches(raw)
-                }
+                Request::Function(glob) => name.matches(glob),
                 _ => false,
             };
             self.entries.iter().rev().find(matches)
         };
-        let functions = elf.functions();
         let mut found: Vec<RequestRange> = Vec::new();
-        for function in &functions {
+        for function in &named.functions {
             let Some(entry) = asked(function.name) else { continue };
             let (start, end) = (u64::from(function.start), u64::from(function.end));
             let new = RequestRange { start, end, is_for: entry.is_for, serial: entry.serial };
@@ -353,11 +350,11 @@ mod tests {
         watch.ask(Request::parse("fa").expect("well-formed"), false);
         assert_eq!(watch.to_string(), "f*");
         assert_ne!(watch.version(), empty);
-        let bytes = edleak_binary::file::FileBytes::open(Path::new("/proc/self/exe")).expect("our own file");
-        let elf = Elf::parse(&bytes).expect("it runs, so it is sound");
+        let file = edleak_binary::BinaryFile::open(Path::new("/proc/self/exe")).expect("our own file");
+        let named = FunctionTable::of(&file.elf().expect("it runs, so it is sound"));
         let main = |watch: &WatchSet| {
-            let main = elf.functions().iter().find(|f| f.name == "main").map(|f| u64::from(f.start));
-            let asked = watch.functions_in(&elf);
+            let main = named.functions.iter().find(|f| f.name == "main").map(|f| u64::from(f.start));
+            let asked = watch.functions_in(&named);
             assert!(asked.windows(2).all(|pair| pair[0].end <= pair[1].start), "sorted, without overlap");
             asked.into_iter().find(|asked| Some(asked.start) == main).map(|asked| asked.is_for)
         };

@@ -3,8 +3,9 @@
 //! The walker is a model of the one inside the target: registers and a copy of the stack in, return addresses out.
 
 use super::{run, scratch, source};
-use edleak_binary::file::{Elf, FileBytes};
-use edleak_binary::unwind::UnwindTable;
+use edleak_binary::elf::Elf;
+use edleak_binary::file_bytes::FileBytes;
+use edleak_collector::rules::unwind::{self, UnwindTable};
 use edleak_session::rule::{Kind, Rule};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -84,7 +85,7 @@ impl Captured {
         let mut tables = self.tables.borrow_mut();
         let table = tables.entry(module.path.clone()).or_insert_with(|| {
             let bytes = FileBytes::open(&module.path).expect("a mapped file can be read");
-            UnwindTable::compile(&Elf::parse(&bytes).expect("a mapped file is sound"))
+            unwind::compile(&Elf::parse(&bytes).expect("a mapped file is sound"))
         });
         table.lookup(u32::try_from(pc - module.base).expect("modules are small"))
     }

@@ -1,0 +1,32 @@
+//! The loops of a replay compiled for AVX2 and AVX-512, and the choice among them when the program runs.
+#![allow(unsafe_code)] // calling what this machine was seen to have
+
+use crate::replay::group::Group;
+use crate::replay::window::{Condensed, Range};
+
+/// Takes a range of sites through a window with the widest registers that this machine has.
+pub(crate) fn condense(range: &Range<'_>, first_site: usize, groups: &mut [Group]) -> Condensed {
+    if is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+    {
+        // SAFETY: this machine was just seen to have what the function needs.
+        return unsafe { condense_avx512(range, first_site, groups) };
+    }
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: as above.
+        return unsafe { condense_avx2(range, first_site, groups) };
+    }
+    range.condense(first_site, groups)
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
+fn condense_avx512(range: &Range<'_>, first_site: usize, groups: &mut [Group]) -> Condensed {
+    range.condense(first_site, groups)
+}
+
+#[target_feature(enable = "avx2")]
+fn condense_avx2(range: &Range<'_>, first_site: usize, groups: &mut [Group]) -> Condensed {
+    range.condense(first_site, groups)
+}

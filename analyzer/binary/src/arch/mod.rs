@@ -1,0 +1,72 @@
+//! The machines that edleak records on: all that is said of registers and of machine code stands below this folder.
+//!
+//! A new one is a folder beside `x86_64` and a variant of [`Arch`].
+
+pub(crate) mod x86_64;
+
+use gimli::Register;
+use object::elf;
+use std::borrow::Cow;
+
+/// A machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Arch {
+    X86_64,
+}
+
+/// The registers that unwinding is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Registers {
+    /// Where the caller goes on.
+    pub(crate) return_address: Register,
+    pub(crate) sp: Register,
+    pub(crate) fp: Register,
+    /// Where a frame keeps its return address, from its CFA.
+    pub(crate) return_address_at: i64,
+}
+
+impl Arch {
+    /// The machine with this number in ELF headers (`e_machine`).
+    pub(crate) fn of(machine: u16) -> Option<Arch> {
+        match elf::Machine(machine) {
+            elf::EM_X86_64 => Some(Arch::X86_64),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn registers(self) -> Registers {
+        match self {
+            Arch::X86_64 => x86_64::unwind::REGISTERS,
+        }
+    }
+
+    /// Bytes of its longest call.
+    pub(crate) fn max_call(self) -> usize {
+        match self {
+            Arch::X86_64 => x86_64::calls::MAX_CALL,
+        }
+    }
+
+    /// Whether a call may end in `code[from..]`. `is_code` says whether a call from the start of `code` may lead so far.
+    pub(crate) fn may_call(self, code: &[u8], from: usize, is_code: impl Fn(i64) -> bool) -> bool {
+        match self {
+            Arch::X86_64 => x86_64::calls::may_call(code, from, is_code),
+        }
+    }
+}
+
+/// A machine in words, for messages.
+pub(crate) fn machine_name(class: u8, machine: u16) -> Cow<'static, str> {
+    match (class, elf::Machine(machine)) {
+        (1, elf::EM_386) => "32-bit x86".into(),
+        (1, elf::EM_X86_64) => "x32 (x86-64 with 32-bit pointers)".into(),
+        (_, elf::EM_X86_64) => "x86-64".into(),
+        (_, elf::EM_AARCH64) => "aarch64".into(),
+        (_, elf::EM_ARM) => "32-bit arm".into(),
+        (_, elf::EM_RISCV) => "risc-v".into(),
+        (_, elf::EM_PPC64) => "powerpc64".into(),
+        (_, elf::EM_S390) => "s390".into(),
+        (_, elf::EM_MIPS) => "mips".into(),
+        _ => format!("machine {machine}").into(),
+    }
+}

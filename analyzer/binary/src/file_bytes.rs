@@ -1,0 +1,47 @@
+//! The bytes of a file, mapped.
+#![allow(unsafe_code)] // mapping a file
+
+use memmap2::Mmap;
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// The bytes of a file, or of a module that is no file (the vDSO).
+#[derive(Debug)]
+pub enum FileBytes {
+    /// A file, mapped: only what is looked at is read.
+    Mapped(Mmap),
+    /// Bytes copied from elsewhere.
+    Owned(Vec<u8>),
+}
+
+impl FileBytes {
+    /// Maps the file at `path`.
+    pub fn open(path: &Path) -> io::Result<FileBytes> {
+        // A target may name a pipe as its module: opening it must not wait, and only a file is worth opening.
+        if !std::fs::metadata(path)?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        if file.metadata()?.len() == 0 {
+            return Ok(FileBytes::Owned(Vec::new())); // an empty mapping is an error, an empty file is not
+        }
+        // SAFETY: the mapping is private and read-only. Nobody can promise that another process does not truncate the
+        // file while it is read (SIGBUS then); package managers and linkers replace files instead.
+        let map = unsafe { Mmap::map(&file) }?;
+        Ok(FileBytes::Mapped(map))
+    }
+}
+
+impl Deref for FileBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            FileBytes::Mapped(map) => map,
+            FileBytes::Owned(bytes) => bytes,
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The functions that a symbol table names: the one list that reports, `--watch` and `--wrapper` take names from.
+//!
+//! A symbol names the addresses it covers and no others: in a stripped library the nearest exported function before an
+//! address is usually not the one it belongs to. Only a symbol without a size (hand-written assembly) reaches to the next one.
+
+use crate::elf::{Elf, LE};
+use object::elf;
+use object::read::elf::Sym;
+
+/// A longer name is damage.
+const MAX_NAME_BYTES: usize = 64 << 10;
+
+/// A symbol that names code, in link-time addresses.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct CodeSymbol<'data> {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    /// 0 global, 1 weak, 2 local: the name to prefer where several stand for one place.
+    pub(crate) rank: u8,
+    pub(crate) name: &'data [u8],
+}
+
+/// A function, in offsets from the first byte of its file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Function<'data> {
+    /// Offset of its first byte.
+    pub start: u32,
+    /// Offset one past its last byte.
+    pub end: u32,
+    /// Its name, as the linker knows it.
+    pub name: &'data str,
+}
+
+/// The functions of a module; those with several names come several times.
+#[derive(Clone, Debug, Default)]
+pub struct FunctionTable<'data> {
+    /// They, by offset.
+    pub functions: Vec<Function<'data>>,
+    /// Every function of the file is among them, and not only those that it exports.
+    pub is_full: bool,
+}
+
+impl<'data> FunctionTable<'data> {
+    /// The functions that a file names itself.
+    pub fn of(elf: &Elf<'data>) -> FunctionTable<'data> {
+        let is_full = elf.has_symbols(false);
+        FunctionTable::new(elf, elf.code_symbols(!is_full), is_full)
+    }
+
+    /// `symbols` of the file `binary`, or of debug files that go with it.
+    pub(crate) fn new(binary: &Elf<'_>, symbols: Vec<CodeSymbol<'data>>, is_full: bool) -> Self {
+        let function = |symbol: CodeSymbol<'data>| {
+            let (start, end) = (binary.offset_of(symbol.start)?, binary.offset_of(symbol.end)?);
+            Some(Function { start, end, name: std::str::from_utf8(symbol.name).ok()? })
+        };
+        FunctionTable { functions: symbols.into_iter().filter_map(function).collect(), is_full }
+    }
+}
+
+impl<'data> Elf<'data> {
+    /// Whether the full symbol table, or the dynamic one, has any symbol.
+    pub(crate) fn has_symbols(&self, is_dynamic: bool) -> bool {
+        self.symbols(is_dynamic).is_some_and(|table| !table.is_empty())
+    }
+
+    /// The code that the full symbol table, or the dynamic one, names: sorted, each symbol with an end.
+    pub(crate) fn code_symbols(&self, is_dynamic: bool) -> Vec<CodeSymbol<'data>> {
+        let Some(table) = self.symbols(is_dynamic) else { return Vec::new() };
+        let strings = table.strings();
+        let mut symbols = Vec::new();
+        for (index, symbol) in table.enumerate() {
+            let names_code = || match symbol.st_type() {
+                elf::STT_FUNC | elf::STT_GNU_IFUNC => true,
+                // A label of assembly code. The same kind names data, hence the look at the section.
+                elf::STT_NOTYPE => {
+                    let section = table.symbol_section(LE, symbol, index).ok().flatten();
+                    section.is_some_and(|section| self.is_code(section))
+                }
+                _ => false,
+            };
+            if !is_defined(symbol) || !names_code() {
+                continue;
+            }
+            let Ok(name) = symbol.name(LE, strings) else { continue };
+            if name.is_empty() || name.len() > MAX_NAME_BYTES || name.starts_with(b"$") {
+                continue; // `$x`, `$d`: marks between code and data, not functions
+            }
+            let rank = match symbol.st_bind() {
+                elf::STB_WEAK => 1,
+                elf::STB_LOCAL => 2,
+                _ => 0,
+            };
+            let start = symbol.st_value(LE);
+            symbols.push(CodeSymbol { start, end: start.saturating_add(symbol.st_size(LE)), rank, name });
+        }
+        self.close_open_ends(&mut symbols);
+        symbols
+    }
+
+    /// Sorts the symbols, and lets each without a size reach to the next one, or to the end of its section.
+    fn close_open_ends(&self, symbols: &mut [CodeSymbol<'_>]) {
+        symbols.sort_unstable_by_key(|symbol| (symbol.start, symbol.end, symbol.rank));
+        if symbols.iter().all(|symbol| symbol.end > symbol.start) {
+            return;
+        }
+        let mut sections: Vec<(u64, u64)> = self.code_sections().collect();
+        sections.sort_unstable();
+        let mut next_start = u64::MAX;
+        for at in (0..symbols.len()).rev() {
+            let start = symbols[at].start;
+            if symbols[at].end == start {
+                // Of several open symbols at one place, each reaches as far as the others.
+                let after = sections.partition_point(|section| section.0 <= start);
+                let section_end = after.checked_sub(1).map_or(start, |index| sections[index].1.max(start));
+                symbols[at].end = section_end.min(next_start);
+            }
+            if at > 0 && symbols[at - 1].start < start {
+                next_start = start;
+            }
+        }
+    }
+}
+
+/// A symbol of code or data that lies in this file.
+fn is_defined(symbol: &elf::Sym64<object::LittleEndian>) -> bool {
+    !matches!(symbol.st_shndx(LE), elf::SHN_UNDEF | elf::SHN_ABS | elf::SHN_COMMON)
+        && symbol.st_value(LE) != 0
+}
+
+/// A function that lies in this file.
+pub(crate) fn is_defined_function(symbol: &elf::Sym64<object::LittleEndian>) -> bool {
+    symbol.st_type() == elf::STT_FUNC && is_defined(symbol)
+}

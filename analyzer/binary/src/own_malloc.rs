@@ -1,0 +1,57 @@
+//! The allocator that a program brings along, as far as its symbols give one away.
+
+use crate::elf::{Elf, LE, Symbols};
+use crate::functions::is_defined_function;
+use object::read::elf::Sym;
+
+/// An allocator that a program brings along.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OwnMalloc {
+    /// The function found.
+    pub symbol: String,
+    /// Every module of the process calls it: the program exports it as `malloc`, and the program comes before any
+    /// preloaded library. Otherwise only code that was linked with it does.
+    pub replaces_all: bool,
+}
+
+impl Elf<'_> {
+    /// The allocator the program brings along, if its symbols give one away. The libraries it needs do not count: a
+    /// preloaded library comes before them.
+    pub fn own_malloc(&self) -> Option<OwnMalloc> {
+        let dynamic = self.symbols(true)?;
+        if own_malloc_in(dynamic, &["malloc"]).is_some() {
+            return Some(OwnMalloc { symbol: "malloc".into(), replaces_all: true });
+        }
+        let table = self.symbols(false).filter(|table| !table.is_empty()).unwrap_or(dynamic);
+        let symbol = own_malloc_in(table, &OWN_MALLOCS)?;
+        Some(OwnMalloc { symbol: symbol.into(), replaces_all: false })
+    }
+}
+
+/// The first function of the table that has one of these names.
+fn own_malloc_in(table: &Symbols<'_>, names: &[&'static str]) -> Option<&'static str> {
+    table.iter().filter(|symbol| is_defined_function(symbol)).find_map(|symbol| {
+        let name = symbol.name(LE, table.strings()).ok()?;
+        names.iter().copied().find(|own| own.as_bytes() == name)
+    })
+}
+
+/// What the `malloc` of an allocator is called when it is linked into a program under its own name: jemalloc (as
+/// configured by default, by Rust's and by ClickHouse's and Redis' builds), mimalloc, tcmalloc, snmalloc, rpmalloc,
+/// musl's mallocng linked in by hand, Hoard, scudo.
+const OWN_MALLOCS: [&str; 14] = [
+    "malloc",
+    "je_malloc",
+    "_rjem_malloc",
+    "_rjem_je_malloc",
+    "__je_malloc",
+    "mi_malloc",
+    "tc_malloc",
+    "TCMallocInternalMalloc",
+    "sn_malloc",
+    "__sn_rust_alloc",
+    "sn_rust_alloc",
+    "rpmalloc",
+    "xxmalloc",
+    "scudo_malloc",
+];

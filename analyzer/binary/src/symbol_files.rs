@@ -1,0 +1,91 @@
+//! Where a module's functions get their names: its own symbol table, that of its debug file, the one in `.gnu_debugdata`.
+
+use crate::binary_file::BinaryFile;
+use crate::functions::FunctionTable;
+use crate::module::{self, Options};
+
+/// A file of a module, and which of its symbol tables to read.
+#[derive(Clone, Copy)]
+pub(crate) struct Table<'a> {
+    pub(crate) file: &'a BinaryFile,
+    pub(crate) is_dynamic: bool,
+}
+
+/// A module's debug file, its own file, and the one unpacked from `.gnu_debugdata`, as far as they are there.
+pub(crate) type Owners<'a> = [Option<&'a BinaryFile>; 3];
+
+/// The symbol tables that name all that can be named, each as the index of its owner and whether it is the dynamic one.
+#[derive(Clone, Debug)]
+pub(crate) struct Tables(Vec<(usize, bool)>);
+
+impl Tables {
+    /// Chooses them. Full tables hold what the dynamic one does; the one in `.gnu_debugdata` leaves that out.
+    pub(crate) fn choose(owners: Owners<'_>) -> Tables {
+        let [debug, own, mini] = [0, 1, 2];
+        let is_filled = |(owner, is_dynamic): &(usize, bool)| {
+            let file = owners[*owner];
+            file.is_some_and(|file| file.elf().is_ok_and(|elf| elf.has_symbols(*is_dynamic)))
+        };
+        let full: Vec<_> = [(debug, false), (own, false)].into_iter().filter(is_filled).collect();
+        if !full.is_empty() {
+            return Tables(full);
+        }
+        Tables([(mini, false), (own, true)].into_iter().filter(is_filled).collect())
+    }
+
+    /// The same, of the owners that they were chosen from.
+    pub(crate) fn of<'a>(&self, owners: Owners<'a>) -> Vec<Table<'a>> {
+        let table = |&(owner, is_dynamic): &(usize, bool)| Some(Table { file: owners[owner]?, is_dynamic });
+        self.0.iter().filter_map(table).collect()
+    }
+}
+
+/// The files that name the functions of one module.
+#[derive(Debug)]
+pub struct SymbolFiles {
+    binary: BinaryFile,
+    debug: Option<BinaryFile>,
+    mini: Option<BinaryFile>,
+}
+
+impl SymbolFiles {
+    /// Finds them, as a report does; `path` is that of the module in its process.
+    pub fn find(path: &str, binary: BinaryFile, options: &Options) -> SymbolFiles {
+        // A debug file was made from the file before it was stripped, so it names nothing that a full table does not.
+        let has_all = binary.elf().is_ok_and(|elf| elf.has_symbols(false));
+        if has_all {
+            return SymbolFiles { binary, debug: None, mini: None };
+        }
+        let debug = module::find_debug(path, &binary, options);
+        let mini = if debug.is_none() { module::unpack_mini(&binary) } else { None };
+        SymbolFiles { binary, debug, mini }
+    }
+
+    /// The module's own file.
+    pub fn binary(&self) -> &BinaryFile {
+        &self.binary
+    }
+
+    /// The same, and nothing else.
+    pub fn into_binary(self) -> BinaryFile {
+        self.binary
+    }
+
+    /// The functions of the module.
+    pub fn functions(&self) -> FunctionTable<'_> {
+        let owners = [self.debug.as_ref(), Some(&self.binary), self.mini.as_ref()];
+        let tables = Tables::choose(owners).of(owners);
+        let Ok(binary) = self.binary.elf() else { return FunctionTable::default() };
+        let is_full = tables.iter().any(|table| !table.is_dynamic);
+        let mut symbols = Vec::new();
+        for table in &tables {
+            let Ok(elf) = table.file.elf() else { continue };
+            symbols.append(&mut elf.code_symbols(table.is_dynamic));
+        }
+        if tables.len() > 1 {
+            symbols.sort_unstable();
+            symbols.dedup();
+        }
+        FunctionTable::new(&binary, symbols, is_full)
+    }
+}

@@ -1,0 +1,82 @@
+//! The names that patterns are matched with are those that a report prints, wherever a module's symbols are.
+
+use crate::programs::{compile, directory, exact, functions, module, run};
+use edleak_binary::functions::FunctionTable;
+use edleak_binary::names::{FunctionName, short};
+use edleak_binary::{BinaryFile, Options, SymbolFiles, Symbolizer};
+use edleak_format::Module;
+use edleak_text::globs::Glob;
+use std::path::{Path, PathBuf};
+
+/// A C++ program, stripped of all it does not export, and addresses in its functions.
+struct Stripped {
+    dir: PathBuf,
+    program: PathBuf,
+    module: Module,
+    addresses: Vec<u64>,
+}
+
+/// Builds the program, lets `keep` put its symbols elsewhere, and strips it.
+fn stripped(test: &str, keep: impl Fn(&Path)) -> Stripped {
+    let dir = directory(test);
+    let flags = ["-g", "-O0", "-Wl,--build-id"];
+    let program = compile(&dir, "prog", "g++", &flags, &["templates.cpp"]);
+    let addresses = functions(&program).iter().map(|function| function.start + 1).collect();
+    let build_id = BinaryFile::open(&program).expect("it was just linked").build_id().to_vec();
+    keep(&dir);
+    run(&dir, "strip", ["prog"]);
+    Stripped { module: module(&program, build_id), dir, program, addresses }
+}
+
+impl Stripped {
+    /// Every name that a report prints is known, at the address it is printed for; and not from the stripped file alone.
+    fn knows_what_a_report_prints(&self) {
+        let files = || BinaryFile::open(&self.program).expect("it is there");
+        let options = Options::default();
+        let found = SymbolFiles::find(&self.module.path, files(), &options);
+        let (known, binary) = (found.functions(), files());
+        let elf = binary.elf().expect("it was just linked");
+        assert!(known.is_full);
+        let is_known = |table: &FunctionTable<'_>, glob: &Glob, address: u64| {
+            let offset = elf.offset_of(address).expect("an address of the program");
+            let mut at = table.functions.iter().filter(|f| (f.start..f.end).contains(&offset));
+            at.any(|function| FunctionName::new(function.name).matches(glob))
+        };
+        let requests = exact(&self.module, &self.addresses);
+        let report = Symbolizer::new(options).resolve(std::slice::from_ref(&self.module), &[], &requests);
+        let own = FunctionTable::of(&elf);
+        let (mut printed, mut shortened, mut only_elsewhere) = (0, 0, 0);
+        for (resolved, &address) in report.resolved.iter().zip(&self.addresses) {
+            let name = resolved.frames.last().and_then(|frame| frame.function.as_deref());
+            let name = name.expect("symbols name every function");
+            for name in [name, &short(name)] {
+                assert!(is_known(&known, &Glob::new(name), address), "{name}");
+            }
+            printed += 1;
+            shortened += usize::from(short(name) != name);
+            only_elsewhere += usize::from(!is_known(&own, &Glob::new(name), address));
+        }
+        assert!(printed > 10 && shortened > 0, "{printed} names, {shortened} of them shortened");
+        assert!(only_elsewhere > printed / 2, "the stripped file names all but {only_elsewhere}");
+    }
+}
+
+#[test]
+fn names_in_gnu_debugdata_are_known_to_patterns() {
+    let program = stripped("names_mini", |dir| {
+        run(dir, "objcopy", ["--only-keep-debug", "prog", "full"]);
+        run(dir, "objcopy", ["--strip-debug", "full", "mini"]);
+        run(dir, "xz", ["-k", "mini"]);
+    });
+    run(&program.dir, "objcopy", ["--add-section", ".gnu_debugdata=mini.xz", "prog"]);
+    program.knows_what_a_report_prints();
+}
+
+#[test]
+fn names_in_a_separate_debug_file_are_known_to_patterns() {
+    let program = stripped("names_debug_file", |dir| {
+        run(dir, "objcopy", ["--only-keep-debug", "prog", "prog.debug"]);
+    });
+    run(&program.dir, "objcopy", ["--add-gnu-debuglink=prog.debug", "prog"]);
+    program.knows_what_a_report_prints();
+}
