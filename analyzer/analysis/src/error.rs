@@ -72,6 +72,14 @@ impl From<Error> for std::io::Error {
     }
 }
 
+/// The operating system's reason without Rust's `(os error 2)`, in the lower case that our messages have.
+pub(crate) fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,7 @@
 
 use crate::group::{self, Group};
 use crate::history::History;
-use crate::site::{JudgedSite, Standing};
+use crate::site::{self, JudgedSite, Standing};
 use edleak_binary::Outcome;
 use edleak_format::ModuleId;
 use edleak_model::growth_kind::{ProcessGrowth, ProcessSeries};
@@ -132,19 +132,12 @@ pub struct LoadedModule {
 impl Findings {
     /// The stacks that a site was judged together with and that have a share in the leak, by falling share.
     pub fn parts_of<'a>(&'a self, site: &'a JudgedSite) -> Vec<&'a JudgedSite> {
-        if !site.judged_with_stacks {
-            return Vec::new();
-        }
-        let is_part =
-            |part: &&JudgedSite| part.leak_share.is_some() && part.parent.as_ref() == Some(&site.label);
-        let mut parts: Vec<&JudgedSite> = self.sites.iter().filter(is_part).collect();
-        parts.sort_by(|a, b| b.leak_share.unwrap_or(0.0).total_cmp(&a.leak_share.unwrap_or(0.0)));
-        parts
+        site::parts_of(&self.sites, site)
     }
 
     /// The leaks among `listed`, which come by falling rate, as a person counts them: a watched caller and its stacks are one.
     pub fn groups<'a>(&'a self, listed: impl Iterator<Item = &'a JudgedSite>) -> Vec<Group<'a>> {
-        group::groups(self, listed)
+        group::groups(&self.sites, listed)
     }
 
     /// The stacks that a site's leaked bytes belong to: the site's own, or, where it was judged together with its stacks, those, by

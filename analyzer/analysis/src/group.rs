@@ -1,7 +1,6 @@
 //! Leaks as a person counts them: a watched caller and its stacks are one.
 
-use crate::findings::Findings;
-use crate::site::{JudgedSite, SiteLabel};
+use crate::site::{JudgedSite, SiteLabel, parts_of};
 use edleak_model::classify::Verdict;
 use edleak_model::levels::Levels;
 use std::collections::HashMap;
@@ -43,13 +42,12 @@ pub struct Share<'a> {
 
 /// The listed leaks as groups, by falling rate.
 pub(crate) fn groups<'a>(
-    analysis: &'a Findings,
+    sites: &'a [JudgedSite],
     listed: impl Iterator<Item = &'a JudgedSite>,
 ) -> Vec<Group<'a>> {
-    let by_label: HashMap<&SiteLabel, &JudgedSite> =
-        analysis.sites.iter().map(|site| (&site.label, site)).collect();
+    let by_label: HashMap<&SiteLabel, &JudgedSite> = sites.iter().map(|site| (&site.label, site)).collect();
     let mut stacks_of: HashMap<&SiteLabel, Vec<&JudgedSite>> = HashMap::new();
-    for site in &analysis.sites {
+    for site in sites {
         if let Some(parent) = &site.parent {
             stacks_of.entry(parent).or_default().push(site);
         }
@@ -70,7 +68,7 @@ pub(crate) fn groups<'a>(
     let group = |root: &SiteLabel| {
         let members = members.get(root)?;
         let stacks = stacks_of.get(root).map_or(&[][..], Vec::as_slice);
-        Some(group_of(analysis, by_label.get(root)?, members, stacks))
+        Some(group_of(sites, by_label.get(root)?, members, stacks))
     };
     let mut groups: Vec<Group<'_>> = order.into_iter().filter_map(group).collect();
     groups.sort_by(|a, b| b.rate_bytes_per_s.total_cmp(&a.rate_bytes_per_s));
@@ -78,7 +76,7 @@ pub(crate) fn groups<'a>(
 }
 
 fn group_of<'a>(
-    analysis: &'a Findings,
+    sites: &'a [JudgedSite],
     site: &'a JudgedSite,
     members: &[&'a JudgedSite],
     stacks: &[&'a JudgedSite],
@@ -110,12 +108,12 @@ fn group_of<'a>(
         live_count,
         is_freed_at_end: final_bytes < leak_bytes.min(judged_bytes) / 2.0,
         levels,
-        shares: if stacks.is_empty() { Vec::new() } else { shares_of(analysis, site, members, own_bytes) },
+        shares: if stacks.is_empty() { Vec::new() } else { shares_of(sites, site, members, own_bytes) },
     }
 }
 
 fn shares_of<'a>(
-    analysis: &'a Findings,
+    sites: &'a [JudgedSite],
     site: &'a JudgedSite,
     members: &[&'a JudgedSite],
     leak_bytes: f64,
@@ -124,7 +122,7 @@ fn shares_of<'a>(
     let mut shares: Vec<Share<'_>> = if site.judged_with_stacks {
         let share =
             |part: &'a JudgedSite| Share { site: Some(part), of_leaked: part.leak_share.unwrap_or(0.0) };
-        let mut shares: Vec<Share<'_>> = analysis.parts_of(site).into_iter().map(share).collect();
+        let mut shares: Vec<Share<'_>> = parts_of(sites, site).into_iter().map(share).collect();
         // What the caller allocated while it was not watched.
         let rest = 1.0 - shares.iter().map(|share| share.of_leaked).sum::<f64>();
         if rest > LEAST_SHARE {

@@ -13,15 +13,14 @@
 //! A counter at an instant is that of the newest slice not after it. An instant that no slice came for since the instant
 //! before is missing: its counters are those of the slice before.
 
+mod build;
 mod of_lines;
 mod of_trace;
 mod packed;
 
 pub use packed::{Packed, PackedBuilder};
 
-use crate::findings::Findings;
-use crate::load::Recording;
-use crate::site::SiteLabel;
+use crate::site::{JudgedSite, SiteLabel};
 use edleak_format::Counters;
 
 /// The process at one instant.
@@ -68,7 +67,7 @@ pub struct SiteHistory {
 pub struct History {
     /// The instants, in time order.
     pub instants: Vec<Instant>,
-    /// The sites, in the order of [`Findings::sites`].
+    /// The sites, in the order of [`Findings::sites`](crate::findings::Findings::sites).
     pub sites: Vec<SiteHistory>,
     /// The sum of the sites without counters of their own, at the instants.
     pub others: Packed,
@@ -94,22 +93,12 @@ pub struct HistoryOptions {
 }
 
 impl History {
-    /// The history of a judged recording. `rank` puts the sites that must not end up among the others first (smallest first).
-    pub fn of(recording: &Recording, analysis: &Findings, options: HistoryOptions) -> Self {
-        let mut history = match recording {
-            Recording::Trace(trace) => of_trace::history_of(trace, analysis, options),
-            Recording::Lines(lines) => of_lines::history_of(lines, analysis, options),
-        };
-        history.keep(analysis, options.packed_bytes);
-        history
-    }
-
     /// Sums sites up into the others, the least important first, until the packed counters fit into so many bytes.
-    pub fn keep(&mut self, analysis: &Findings, packed_bytes: usize) {
+    pub fn keep(&mut self, judged: &[JudgedSite], packed_bytes: usize) {
         let mut left = packed_bytes;
         let mut others = vec![Counters::ZERO; self.instants.len()];
         self.others.add_to(&mut others);
-        for site in by_importance(analysis) {
+        for site in by_importance(judged) {
             let Some(packed) = self.sites.get(site).and_then(|site| site.packed.as_ref()) else { continue };
             match left.checked_sub(packed.bytes().len()) {
                 Some(rest) => left = rest,
@@ -132,14 +121,14 @@ impl History {
 }
 
 /// The sites by falling importance: leaks first, then what holds or moves most memory.
-fn by_importance(analysis: &Findings) -> Vec<usize> {
+fn by_importance(judged: &[JudgedSite]) -> Vec<usize> {
     let size = |i: usize| {
-        let site = &analysis.sites[i];
+        let site = &judged[i];
         let highest = site.levels.highest();
         (site.is_leak() || site.leak_share.is_some(), highest.max(site.totals.live_bytes as f64))
     };
-    let turnover = |i: usize| analysis.sites[i].totals.allocated_bytes.unwrap_or(0);
-    let mut order: Vec<usize> = (0..analysis.sites.len()).collect();
+    let turnover = |i: usize| judged[i].totals.allocated_bytes.unwrap_or(0);
+    let mut order: Vec<usize> = (0..judged.len()).collect();
     order.sort_by(|&a, &b| {
         let ((a_leak, a_size), (b_leak, b_size)) = (size(a), size(b));
         let leaks = b_leak.cmp(&a_leak).then(b_size.total_cmp(&a_size));

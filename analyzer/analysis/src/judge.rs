@@ -5,7 +5,7 @@ mod batch;
 use crate::findings::{Findings, Header, LoadedModule, Summary};
 use crate::frame::Address;
 use crate::load::Recording;
-use crate::load::lines::LineSeries;
+use crate::load::line_series::LineSeries;
 use crate::replay::teardown::judged_grid;
 use crate::replay::{Merged, Replayed, ReplayedSite, clock, replay};
 use crate::site::{JudgedSite, Kind, SiteLabel, Standing, Survivor, Totals, WithStacks};

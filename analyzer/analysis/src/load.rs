@@ -4,11 +4,13 @@
 //! series is condensed while it is read, so memory follows the number of sites.
 
 pub mod edleak_json;
+pub mod line_series;
 pub mod lines;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, reason};
 use edleak_format::Trace;
-use lines::LineSeries;
+use line_series::LineSeries;
+pub use line_series::LoadOptions;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -35,13 +37,6 @@ impl std::fmt::Debug for Recording {
             Self::Lines(lines) => f.debug_tuple("Lines").field(&lines.len()).finish(),
         }
     }
-}
-
-/// What to keep while loading.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct LoadOptions {
-    /// Keep the points of text inputs, to print them as series again. Memory then follows the size of the input.
-    pub keep_points: bool,
 }
 
 /// Opens the input at `path`; `-` is stdin.
@@ -122,14 +117,6 @@ fn io_error(error: &std::io::Error) -> Error {
         _ => "check the file and its disk",
     };
     Error::new(ErrorKind::Io, format!("{} ({remedy})", reason(error)))
-}
-
-/// The operating system's reason without Rust's `(os error 2)`, in the lower case that our messages have.
-pub(crate) fn reason(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or(&text);
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
 fn trace_error(error: &edleak_format::Error) -> Error {

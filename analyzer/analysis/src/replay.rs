@@ -13,23 +13,23 @@
 //! where the program began to free everything ([`teardown`]). All sums are of integers, and each series sees its points
 //! in order of time, so the result is the same to the bit for any number of threads.
 
+mod arch;
 mod births;
 pub mod clock;
 mod family;
 mod gap;
 mod group;
+mod ids;
 mod merge;
 mod opened;
 pub mod points;
 mod shelf;
 mod sums;
 pub mod teardown;
-mod widest;
+mod window;
 
 pub use births::BirthTable;
-use edleak_format::{
-    CHUNK_SLICES, Counters, Grid, LANES, Row, SiteId, SliceHeader, TILE_SITES, TileReader, Trace,
-};
+use edleak_format::{Counters, Grid, LANES, SiteId, SliceHeader, TILE_SITES, Trace};
 use edleak_model::growth_kind::{ProcessPoint, ProcessSeries};
 use edleak_model::series::{Point, Series, SeriesBuilder};
 use edleak_model::work::{Work, WorkBuilder};
@@ -37,20 +37,17 @@ use edleak_text::meter;
 use family::{Families, FamilyMove};
 use gap::Gap;
 use group::Group;
+use ids::{MIN_ID_LIMIT, SLACK};
 pub use merge::{Merged, MergingVisitor};
 use opened::{Opened, Step};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use sums::PowerSums;
+use window::{Condensed, GROUPS_PER_TILE, Range};
 
 /// Ranges of sites per thread: one that was held up leaves work for the others.
 const RANGES_PER_THREAD: usize = 2;
-const GROUPS_PER_TILE: usize = TILE_SITES / LANES;
-/// Site ids are dense, so an id far beyond the catalog is a forgery and would only cost memory ...
-const SLACK: usize = 4;
-/// ... but a damaged catalog must not hide the slices of a sound trace.
-const MIN_ID_LIMIT: usize = 1 << 16;
 
 /// What the slices say.
 #[derive(Debug)]
@@ -158,20 +155,6 @@ struct States {
     totals: Vec<Counters>,
 }
 
-/// What the sites of one range add up to over a window.
-#[derive(Default)]
-struct Condensed {
-    /// Live bytes after each slice.
-    live_bytes: Vec<u64>,
-    /// Allocations since the slice before; of the first slice of a block, since the start.
-    allocs: Vec<u64>,
-    /// Bytes allocated at the first slice.
-    first_allocated_bytes: u64,
-    /// Newest counters, if this is the last window.
-    totals: Vec<Counters>,
-    family_moves: Vec<FamilyMove>,
-}
-
 impl States {
     fn new(trace: &Trace, grid: Grid, with_sums: bool) -> Self {
         let id_limit = (SLACK * trace.sites().len()).max(MIN_ID_LIMIT).next_multiple_of(TILE_SITES);
@@ -213,7 +196,7 @@ impl States {
             .groups
             .par_chunks_mut(tiles_per_range * GROUPS_PER_TILE)
             .enumerate()
-            .map(|(i, groups)| widest::condense(&range, i * tiles_per_range * TILE_SITES, groups))
+            .map(|(i, groups)| arch::condense(&range, i * tiles_per_range * TILE_SITES, groups))
             .collect();
 
         let mut slice = 0;
@@ -352,69 +335,5 @@ impl States {
         made.extend(silent.into_iter().map(|id| site(id, None)));
         made.sort_by_key(|(id, _)| *id);
         replayed.sites = made.into_iter().map(|(_, site)| site).collect();
-    }
-}
-
-/// What the tasks of a window share.
-struct Range<'a> {
-    window: &'a [Opened],
-    families: &'a Families,
-    is_last: bool,
-    points: u32,
-    powers: &'a PowerSums,
-}
-
-impl Range<'_> {
-    /// Takes a range of sites, which begins with `first_site`, through all slices of the window: a tile of sites at a time, so
-    /// that they stay in the innermost caches.
-    #[inline(always)]
-    fn condense(&self, first_site: usize, groups: &mut [Group]) -> Condensed {
-        let mut condensed = Condensed::default();
-        let mut rows: Vec<Row> = Vec::with_capacity(CHUNK_SLICES);
-        for (block, opened) in self.window.iter().enumerate() {
-            let keeps_totals = self.is_last && block + 1 == self.window.len();
-            let slices = condensed.live_bytes.len();
-            condensed.live_bytes.resize(slices + opened.steps.len(), 0);
-            condensed.allocs.resize(slices + opened.steps.len(), 0);
-            let mut reader = TileReader::new(&opened.columns, first_site);
-            for (tile, groups) in groups.chunks_mut(GROUPS_PER_TILE).enumerate() {
-                let site = first_site + tile * TILE_SITES;
-                let mut first = 0;
-                while first < opened.steps.len() {
-                    // The first slice of all is taken alone, to see what was allocated before it.
-                    let is_first = slices + first == 0;
-                    let end = opened.steps.len().min(if is_first { 1 } else { first + CHUNK_SLICES });
-                    reader.place(first, end - first);
-                    let sums = &mut condensed.live_bytes[slices + first..slices + end];
-                    let allocs = &mut condensed.allocs[slices + first..slices + end];
-                    let live_bytes = &mut [[0; LANES]; CHUNK_SLICES][..end - first];
-                    for (i, group) in groups.iter_mut().enumerate() {
-                        reader.rows(i, &mut rows);
-                        group.take(&rows, &opened.steps[first..end], self.points, self.powers, live_bytes);
-                        for (sum, row) in allocs.iter_mut().zip(&rows) {
-                            *sum = sum.wrapping_add(row.allocs);
-                        }
-                        if !self.families.is_empty() {
-                            let moves = &mut condensed.family_moves;
-                            self.families.note(site + i * LANES, &rows, &opened.columns, first, moves);
-                        }
-                    }
-                    for (sum, lanes) in sums.iter_mut().zip(live_bytes) {
-                        *sum = lanes.iter().fold(*sum, |sum, live| sum.wrapping_add(*live));
-                    }
-                    if is_first {
-                        condensed.first_allocated_bytes = (0..TILE_SITES)
-                            .map(|site| reader.counters(site).allocated_bytes)
-                            .fold(condensed.first_allocated_bytes, u64::wrapping_add);
-                    }
-                    first = end;
-                }
-                if keeps_totals {
-                    condensed.totals.extend((0..TILE_SITES).map(|site| reader.counters(site)));
-                }
-                reader.next_tile();
-            }
-        }
-        condensed
     }
 }

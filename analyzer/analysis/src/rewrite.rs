@@ -1,8 +1,8 @@
 //! A trace to another trace: with symbols embedded, or with its names taken out. The slices are copied as they are.
 
+use crate::error::reason;
 use crate::error::{Error, ErrorKind, Result};
-use crate::load::reason;
-use edleak_binary::embedded::build_trace;
+use edleak_binary::embed::build_trace;
 use edleak_binary::{Resolution, Symbolizer};
 use edleak_format::{DEFAULT_CAPACITY_BYTES, Record, SymbolFrame, Trace, is_being_written, rewrite};
 use siphasher::sip128::SipHasher24;

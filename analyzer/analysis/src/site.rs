@@ -188,3 +188,14 @@ impl JudgedSite {
 
 /// What the known leak of `--inject-leak` is called.
 pub const INJECTED_NAME: &str = "edleak_injected_leak";
+
+/// The stacks among `sites` that `site` was judged together with and that have a share in the leak, by falling share.
+pub(crate) fn parts_of<'a>(sites: &'a [JudgedSite], site: &'a JudgedSite) -> Vec<&'a JudgedSite> {
+    if !site.judged_with_stacks {
+        return Vec::new();
+    }
+    let is_part = |part: &&JudgedSite| part.leak_share.is_some() && part.parent.as_ref() == Some(&site.label);
+    let mut parts: Vec<&JudgedSite> = sites.iter().filter(is_part).collect();
+    parts.sort_by(|a, b| b.leak_share.unwrap_or(0.0).total_cmp(&a.leak_share.unwrap_or(0.0)));
+    parts
+}

@@ -68,7 +68,7 @@ impl Suppressions {
         File::open(path)
             .and_then(|file| file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut text))
             .map_err(|error| {
-                let reason = crate::load::reason(&error);
+                let reason = crate::error::reason(&error);
                 Error::new(
                     ErrorKind::Io,
                     format!("failed to read suppressions `{name}`: {reason} (check the path)"),

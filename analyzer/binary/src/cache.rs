@@ -5,11 +5,11 @@ use super::debuginfod::Servers;
 use super::elf::Piece;
 use super::module::{self, Files, Options};
 use super::outcome::Source;
+use super::sections::{main_sections, package_sections};
 use super::symbol_files::{Owners, Table, Tables};
 use super::symtab::Symtab;
 use edleak_format::Module;
-use gimli::{DwarfPackageSections, DwarfSections, SectionId};
-use rayon::prelude::*;
+use gimli::{DwarfPackageSections, DwarfSections};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -125,46 +125,3 @@ impl Opened {
 fn owners(files: &Files) -> Owners<'_> {
     [files.debug.as_ref(), files.binary.as_ref(), files.mini.as_ref()]
 }
-
-/// The sections that lookups read: not locations, macros, types or names of variables.
-const MAIN_SECTIONS: [SectionId; 10] = [
-    SectionId::DebugAbbrev,
-    SectionId::DebugAddr,
-    SectionId::DebugAranges,
-    SectionId::DebugInfo,
-    SectionId::DebugLine,
-    SectionId::DebugLineStr,
-    SectionId::DebugRanges,
-    SectionId::DebugRngLists,
-    SectionId::DebugStr,
-    SectionId::DebugStrOffsets,
-];
-
-fn main_sections(elf: &BinaryFile) -> DwarfSections<Piece> {
-    // Unpacking dominates where sections are compressed, and each is on its own.
-    let mut pieces: HashMap<&str, Piece> =
-        MAIN_SECTIONS.par_iter().map(|id| (id.name(), elf.piece(id.name()))).collect();
-    let Ok(sections) = DwarfSections::load(|id| Ok::<_, Never>(pieces.remove(id.name()).unwrap_or_default()));
-    sections
-}
-
-/// The sections of one split debug file.
-pub(crate) fn split_sections(elf: &BinaryFile) -> DwarfSections<Piece> {
-    let Ok(sections) = DwarfSections::load(|id| {
-        let is_needed = MAIN_SECTIONS.contains(&id);
-        let name = id.dwo_name().filter(|_| is_needed);
-        Ok::<_, Never>(name.map(|name| elf.piece(name)).unwrap_or_default())
-    });
-    sections
-}
-
-/// All sections of a package: its index refers to every one, and a unit with a part that is missing counts as damaged.
-fn package_sections(elf: &BinaryFile) -> DwarfPackageSections<Piece> {
-    let sections = DwarfPackageSections::load(|id| {
-        Ok::<_, gimli::Error>(id.dwo_name().map(|name| elf.piece(name)).unwrap_or_default())
-    });
-    sections.expect("the closure gives a section, empty or not, for every id")
-}
-
-/// An error that cannot happen.
-type Never = std::convert::Infallible;

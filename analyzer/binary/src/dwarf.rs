@@ -3,11 +3,11 @@
 use super::bounded::{BoundedSlice, Guard};
 use super::cache::Opened;
 use super::demangle::{demangle, is_mangled};
-use super::elf::Piece;
+use super::sections::size_of;
 use super::split::{Loader, SplitFile};
 use addr2line::{Context, LookupContinuation, LookupResult};
 use edleak_format::SymbolFrame;
-use gimli::{AbbreviationsCacheStrategy, Dwarf, DwarfSections, RunTimeEndian};
+use gimli::{AbbreviationsCacheStrategy, Dwarf, RunTimeEndian};
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use typed_arena::Arena;
@@ -126,11 +126,4 @@ fn is_mangling(language: gimli::DwLang) -> bool {
             | gimli::DW_LANG_C_plus_plus_17
             | gimli::DW_LANG_C_plus_plus_20
     )
-}
-
-/// How many bytes of debug information `sections` hold.
-pub(crate) fn size_of(sections: &DwarfSections<Piece>) -> u64 {
-    let mut bytes = 0;
-    let _: Dwarf<()> = sections.borrow(|piece| bytes += piece.len() as u64);
-    bytes
 }

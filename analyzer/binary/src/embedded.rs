@@ -1,8 +1,7 @@
-//! Symbols inside the trace: finding them, and making them for a trace that must outlive its binaries.
+//! Symbols inside a trace, made quick to find.
 
-use super::resolve::{Request, Resolution, Symbolizer};
-use edleak_format::{AddressSymbols, Module, ModuleId, ModuleSymbols, SymbolFrame, Trace};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use edleak_format::{ModuleId, ModuleSymbols, SymbolFrame};
+use std::collections::HashMap;
 
 /// One module's embedded frames, by offset.
 pub(crate) type ByOffset<'a> = HashMap<u64, &'a [SymbolFrame]>;
@@ -16,51 +15,4 @@ pub(crate) fn index(embedded: &[ModuleSymbols]) -> HashMap<ModuleId, ByOffset<'_
         modules.entry(symbols.module).or_default().extend(frames);
     }
     modules
-}
-
-/// Every address that `trace` names: those of its sites and of its stacks.
-pub fn addresses_of(trace: &Trace) -> Vec<Request> {
-    let sites = trace.sites().iter().filter(|site| site.address != 0);
-    let sites = sites.map(|site| Request { address: site.address, module: site.module, is_exact: false });
-    let frames = trace.stacks().iter().flat_map(|stack| &stack.frames).map(|frame| Request::from(*frame));
-    let distinct: BTreeSet<Request> = sites.chain(frames).collect();
-    distinct.into_iter().collect()
-}
-
-/// Symbols to embed in `trace`: the frames of every address that it names.
-pub fn build_trace(symbolizer: &Symbolizer, trace: &Trace) -> (Vec<ModuleSymbols>, Resolution) {
-    build(symbolizer, trace.modules(), trace.symbols(), &addresses_of(trace))
-}
-
-/// Symbols to embed: the frames of every one of `requests` that can be resolved, and what was found of each module.
-///
-/// Symbols that are embedded already stay, so that embedding twice, the second time without the binaries, loses nothing.
-pub fn build(
-    symbolizer: &Symbolizer,
-    modules: &[Module],
-    embedded: &[ModuleSymbols],
-    requests: &[Request],
-) -> (Vec<ModuleSymbols>, Resolution) {
-    let resolution = symbolizer.resolve(modules, embedded, requests);
-    let mut built: BTreeMap<ModuleId, BTreeMap<u64, Vec<SymbolFrame>>> = BTreeMap::new();
-    for symbols in embedded {
-        let kept = symbols.addresses.iter().map(|address| (address.offset, address.frames.clone()));
-        built.entry(symbols.module).or_default().extend(kept);
-    }
-    for (request, resolved) in requests.iter().zip(&resolution.resolved) {
-        if let Some(module) = request.module.filter(|_| !resolved.frames.is_empty()) {
-            built.entry(module).or_default().insert(resolved.offset, resolved.frames.to_vec());
-        }
-    }
-    let symbols = built
-        .into_iter()
-        .map(|(module, addresses)| ModuleSymbols {
-            module,
-            addresses: addresses
-                .into_iter()
-                .map(|(offset, frames)| AddressSymbols { offset, frames })
-                .collect(),
-        })
-        .collect();
-    (symbols, resolution)
 }

@@ -5,8 +5,10 @@
 //! functions own_malloc            what its symbol tables name · the allocator it brings along
 //! demangle names                  mangled names to source names · patterns' view of a name
 //! module debuginfod symbol_files  which files belong to a module · from servers · where its functions get their names
-//! bounded cache symtab            hostile debug information · opened modules · the function at an address
+//! bounded sections                hostile debug information · its sections, unpacked
+//! symtab cache                    the function at an address · opened modules
 //! dwarf split embedded resolve    frames · split debug files · symbols in a trace · a batch of addresses
+//! embed                           symbols for a trace that must outlive its binaries
 //! arch calls unwind               machines · where code may call · how to find a caller
 //! outcome                         what was found, for the user
 //! ```
@@ -23,7 +25,8 @@ mod debuginfod;
 pub mod demangle;
 mod dwarf;
 pub mod elf;
-pub mod embedded;
+pub mod embed;
+mod embedded;
 pub mod file_bytes;
 pub mod functions;
 #[cfg(feature = "fuzzing")]
@@ -34,6 +37,7 @@ pub mod names;
 mod outcome;
 mod own_malloc;
 mod resolve;
+mod sections;
 mod split;
 mod symbol_files;
 mod symtab;

@@ -5,9 +5,9 @@
 
 use super::binary_file::BinaryFile;
 use super::bounded::{BoundedSlice, Guard};
-use super::cache::{Opened, split_sections};
-use super::dwarf::size_of;
+use super::cache::Opened;
 use super::elf::Piece;
+use super::sections::{size_of, split_sections};
 use addr2line::SplitDwarfLoad;
 use gimli::{Dwarf, DwarfPackage, DwarfSections, RunTimeEndian};
 use std::collections::BTreeSet;

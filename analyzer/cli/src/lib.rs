@@ -332,7 +332,7 @@ fn run_analyze(args: &AnalyzeArgs) -> Result<u8> {
                     name_the_rest(&mut analysis, &recording, &symbolizer);
                 }
                 if let Some(options) = history {
-                    analysis.history = Some(Box::new(History::of(&recording, &analysis, options)));
+                    analysis.history = Some(Box::new(History::of(&recording, &analysis.sites, options)));
                 }
                 recordings.push(recording);
                 analyses.push(analysis);

@@ -1,47 +1,11 @@
 //! The condensed curve: equal buckets of slices, merged pairwise as the record grows.
 
-use super::packed::Packed;
+use crate::bucket::{Bucket, Extent};
+use crate::packed::Packed;
 
 /// Buckets when the next one would open: then pairs merge and the width doubles, so that a record of 64 slices or more
 /// is held in 64 to 127 of them. Half as many would cost a tenth of a point of F1 and twice as many gain as much.
 pub const MOST: usize = 128;
-
-/// Sum, least and greatest value of one quantity over the slices of a bucket. Sums saturate, which only a forged trace reaches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
-    /// Sum of the values.
-    pub sum: u64,
-    /// Least value.
-    pub min: u64,
-    /// Greatest value.
-    pub max: u64,
-}
-
-impl Extent {
-    /// Of no slice at all.
-    pub const EMPTY: Self = Self { sum: 0, min: u64::MAX, max: 0 };
-
-    /// Adds `repeat` slices with this value.
-    #[inline]
-    pub fn add_run(&mut self, value: u64, repeat: u64) {
-        self.merge(Self { sum: value.saturating_mul(repeat), min: value, max: value });
-    }
-
-    fn merge(&mut self, other: Self) {
-        self.sum = self.sum.saturating_add(other.sum);
-        self.min = self.min.min(other.min);
-        self.max = self.max.max(other.max);
-    }
-}
-
-/// A run of `width` slices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bucket {
-    /// Live bytes.
-    pub bytes: Extent,
-    /// Live count.
-    pub count: Extent,
-}
 
 /// The buckets of one series.
 #[derive(Clone, Debug)]

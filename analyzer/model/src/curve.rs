@@ -1,6 +1,7 @@
 //! One quantity of a series as the statistics see it: the mean, least and greatest value of every full bucket.
 
-use super::buckets::{Bucket, Buckets, Extent, MOST};
+use super::bucket::{Bucket, Extent};
+use super::buckets::{Buckets, MOST};
 
 /// A curve of evenly spaced buckets.
 #[derive(Clone, Debug, Default, PartialEq)]

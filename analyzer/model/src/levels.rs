@@ -24,7 +24,7 @@ impl Levels {
             return Self { absent, points, width: u64::MAX, means };
         };
         let last = buckets.all().len() - 1;
-        let mean = |(index, bucket): (usize, crate::buckets::Bucket)| {
+        let mean = |(index, bucket): (usize, crate::bucket::Bucket)| {
             let slices = if index == last { buckets.filled() } else { buckets.width() };
             bucket.bytes.sum as f64 / slices as f64
         };

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! series       one site's counters over time, condensed to a constant size
-//! buckets packed curve   the buckets, how they are stored, and what the model reads of them
+//! bucket buckets packed curve   the buckets, how they are stored, and what the model reads of them
 //! levels       a curve of any width, for reports
 //! regression   the formula of 2014
 //! trend season surge     growth, and what looks like growth
@@ -17,6 +17,7 @@
 pub mod ar1;
 pub mod bank;
 pub mod births;
+pub mod bucket;
 pub mod buckets;
 pub mod busy;
 pub mod classify;

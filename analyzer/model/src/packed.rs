@@ -2,7 +2,7 @@
 //!
 //! Most of what a replay keeps are buckets, and almost no site has 4 GiB live within one of them.
 
-use super::buckets::{Bucket, Extent};
+use super::bucket::{Bucket, Extent};
 
 /// Sum, least and greatest of bytes, then of count.
 pub type Narrow = [u32; 6];

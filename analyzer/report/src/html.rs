@@ -299,7 +299,7 @@ fn data(
             .zip(&histories)
             .map(|(analysis, history)| {
                 let mut history = (*history).clone();
-                history.keep(analysis, kept / report.analyses.len());
+                history.keep(&analysis.sites, kept / report.analyses.len());
                 history
             })
             .collect();

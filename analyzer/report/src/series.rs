@@ -15,7 +15,7 @@
 use super::{Exporter, Report};
 use edleak_analysis::findings::Findings;
 use edleak_analysis::load::Recording;
-use edleak_analysis::load::lines::{KeptPoints, LineSeries};
+use edleak_analysis::load::line_series::{KeptPoints, LineSeries};
 use edleak_analysis::replay::points::{Families, SitePoints, for_each_site};
 use edleak_analysis::replay::teardown::judged_grid;
 use edleak_analysis::replay::{BirthTable, Merged};

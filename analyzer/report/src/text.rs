@@ -9,7 +9,7 @@ pub(crate) mod summary;
 
 pub(crate) use names::fitted;
 pub(crate) use style::columns;
-pub use style::{Style, fill, printable};
+pub use style::{Style, WIDTH, fill, printable};
 
 use super::{CURVE_COLUMNS, Exporter, Report, why};
 use edleak_analysis::findings::Findings;
@@ -22,8 +22,6 @@ use edleak_text::units;
 use std::io::{self, Write};
 use style::Ink;
 
-/// Columns of a line.
-pub const WIDTH: usize = 80;
 /// Frames of a stack that are shown.
 const MAX_FRAMES: usize = 32;
 /// Stacks of a leak that are shown.

@@ -4,13 +4,12 @@
 //! by frees, so the least of both that explains the curve stands in, and [`History::has_turnover`] is false.
 
 use super::{History, HistoryOptions, Instant, PackedBuilder, Peak, SiteHistory};
-use crate::findings::Findings;
-use crate::load::lines::LineSeries;
+use crate::load::line_series::LineSeries;
 use crate::site::{JudgedSite, SiteLabel};
 use edleak_format::Counters;
 use std::collections::HashMap;
 
-pub(super) fn history_of(lines: &[LineSeries], analysis: &Findings, options: HistoryOptions) -> History {
+pub(super) fn history_of(lines: &[LineSeries], judged: &[JudgedSite], options: HistoryOptions) -> History {
     let points = |line: &LineSeries| line.series.absent().saturating_add(line.series.points());
     let slices = lines.iter().map(points).max().unwrap_or(0);
     let period_s = lines.first().map_or(0.0, |line| line.period_s);
@@ -21,8 +20,8 @@ pub(super) fn history_of(lines: &[LineSeries], analysis: &Findings, options: His
     }
     let by_label: HashMap<&SiteLabel, &LineSeries> = lines.iter().map(|line| (&line.label, line)).collect();
     let mut sums = vec![Counters::ZERO; ends.len()];
-    let mut all = Vec::with_capacity(analysis.sites.len());
-    for site in &analysis.sites {
+    let mut all = Vec::with_capacity(judged.len());
+    for site in judged {
         all.push(match by_label.get(&site.label) {
             Some(line) => of_line(line, site, &ends, period_s, &mut sums),
             None => SiteHistory {

@@ -1,11 +1,10 @@
 //! The history of a trace: one pass over all slices, and a second one over the block that holds the peak.
 
 use super::{History, HistoryOptions, Instant, PackedBuilder, Peak, SiteHistory, by_importance};
-use crate::findings::Findings;
 use crate::replay::Merged;
 use crate::replay::clock;
 use crate::replay::teardown::judged_grid;
-use crate::site::SiteLabel;
+use crate::site::{JudgedSite, SiteLabel};
 use edleak_format::{Counters, SiteId, SliceHeader, SliceVisitor, Trace};
 use edleak_text::meter;
 
@@ -15,17 +14,17 @@ const COLLECTED_BYTES: usize = 256 << 20;
 const BYTES_PER_CHANGE: usize = 10;
 const UNKNOWN: u32 = u32::MAX;
 
-pub(super) fn history_of(trace: &Trace, analysis: &Findings, options: HistoryOptions) -> History {
+pub(super) fn history_of(trace: &Trace, judged: &[JudgedSite], options: HistoryOptions) -> History {
     let grid = trace.grid();
     let blocks = trace.blocks();
     let (Some(_), Some(last)) = (blocks.first(), blocks.last()) else {
-        return History { sites: empty_sites(analysis), ..History::default() };
+        return History { sites: empty_sites(judged), ..History::default() };
     };
     let tick_s = clock::tick_ns(trace) / 1e9;
-    let judged = judged_grid(trace);
+    let judged_part = judged_grid(trace);
     let ticks = instant_ticks(grid.first_tick, grid.stride_ticks, last.last_tick, options.instants);
     let merged = Merged::of(trace);
-    let mut pass = Pass::new(analysis, ticks, tick_s);
+    let mut pass = Pass::new(judged, ticks, tick_s);
     meter::begin(blocks.len() as u64);
     for block in 0..blocks.len() {
         meter::advance(1);
@@ -40,7 +39,7 @@ pub(super) fn history_of(trace: &Trace, analysis: &Findings, options: HistoryOpt
         let _ = trace.replay_block(pass.peak_block, &mut merged.visitor(&mut at_peak));
     }
     let live_at_peak = at_peak.live;
-    let sites = analysis.sites.iter().zip(pass.sites).zip(live_at_peak);
+    let sites = judged.iter().zip(pass.sites).zip(live_at_peak);
     let sites = sites.map(|((judged, site), (live_bytes_at_peak, live_count_at_peak))| SiteHistory {
         label: judged.label.clone(),
         packed: site.builder.map(PackedBuilder::finish),
@@ -49,8 +48,9 @@ pub(super) fn history_of(trace: &Trace, analysis: &Findings, options: HistoryOpt
         live_count_at_peak,
     });
     let sites: Vec<SiteHistory> = sites.collect();
-    let judged_until = judged.first_tick + (judged.points.saturating_sub(1) as u64) * judged.stride_ticks;
-    let is_whole = judged.points == grid.points;
+    let judged_until =
+        judged_part.first_tick + (judged_part.points.saturating_sub(1) as u64) * judged_part.stride_ticks;
+    let is_whole = judged_part.points == grid.points;
     let last_s = pass.instants.last().map_or(0.0, |instant| instant.at_s);
     History {
         others_sites: sites.iter().filter(|site| site.packed.is_none()).count() as u64,
@@ -64,7 +64,7 @@ pub(super) fn history_of(trace: &Trace, analysis: &Findings, options: HistoryOpt
     }
 }
 
-fn empty_sites(analysis: &Findings) -> Vec<SiteHistory> {
+fn empty_sites(judged: &[JudgedSite]) -> Vec<SiteHistory> {
     let empty = |label: &SiteLabel| SiteHistory {
         label: label.clone(),
         packed: Some(super::Packed::default()),
@@ -72,7 +72,7 @@ fn empty_sites(analysis: &Findings) -> Vec<SiteHistory> {
         live_bytes_at_peak: 0,
         live_count_at_peak: 0,
     };
-    analysis.sites.iter().map(|site| empty(&site.label)).collect()
+    judged.iter().map(|site| empty(&site.label)).collect()
 }
 
 /// Multiples of the stride from the first point on, as far apart as it takes, and the last slice.
@@ -115,9 +115,9 @@ struct Pass {
 }
 
 impl Pass {
-    fn new(analysis: &Findings, ticks: Vec<u64>, tick_s: f64) -> Self {
+    fn new(judged: &[JudgedSite], ticks: Vec<u64>, tick_s: f64) -> Self {
         let mut index_of = Vec::new();
-        for (index, site) in analysis.sites.iter().enumerate() {
+        for (index, site) in judged.iter().enumerate() {
             let SiteLabel::Number(number) = site.label else { continue };
             // The label came out of a `SiteId`.
             let number = number as usize;
@@ -128,8 +128,8 @@ impl Pass {
         }
         let most = (COLLECTED_BYTES / BYTES_PER_CHANGE / ticks.len().max(1)).max(1);
         let site = || PassSite { now: Counters::ZERO, peak: Peak::default(), is_dirty: false, builder: None };
-        let mut sites: Vec<PassSite> = analysis.sites.iter().map(|_| site()).collect();
-        for &index in by_importance(analysis).iter().take(most) {
+        let mut sites: Vec<PassSite> = judged.iter().map(|_| site()).collect();
+        for &index in by_importance(judged).iter().take(most) {
             sites[index].builder = Some(PackedBuilder::default());
         }
         Self {

@@ -7,8 +7,7 @@
 //! It says neither how far apart the slices are (taken as one second) nor how many allocations are live. An allocer that a
 //! slice does not name keeps its bytes; one that turns up late starts at its first slice, as in edLeak.
 
-use super::LoadOptions;
-use super::lines::{KeptPoints, LineSeries, address_of, short};
+use super::line_series::{KeptPoints, LineSeries, LoadOptions, address_of, short};
 use crate::error::{Error, ErrorKind, Result};
 use crate::site::{SiteLabel, Totals};
 use edleak_model::series::{Point, SeriesBuilder};

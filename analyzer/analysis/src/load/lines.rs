@@ -9,12 +9,11 @@
 //!
 //! A line is condensed as soon as it is read and then forgotten: memory follows the number of lines, not their length.
 
-use super::{LoadOptions, edleak_json};
-use crate::error::{Error, ErrorKind, Result};
-use crate::frame::Address;
+use super::edleak_json;
+use super::line_series::{KeptPoints, LineSeries, LoadOptions, address_of, short};
+use crate::error::{Error, ErrorKind, Result, reason};
 use crate::site::{SiteLabel, Survivor, Totals};
-use edleak_format::SymbolFrame;
-use edleak_model::series::{Births, Point, Series, SeriesBuilder};
+use edleak_model::series::{Births, Point, SeriesBuilder};
 use edleak_model::work::Work;
 use serde::Deserialize;
 use std::io::{BufRead, Read};
@@ -22,42 +21,6 @@ use std::sync::Arc;
 
 /// A longer line is refused: 64 MiB hold two million slices.
 const MAX_LINE_BYTES: u64 = 64 << 20;
-
-/// One site of a text input.
-#[derive(Clone, Debug)]
-pub struct LineSeries {
-    /// Its name.
-    pub label: SiteLabel,
-    /// The caller, for a stack of a watched site.
-    pub parent: Option<SiteLabel>,
-    /// Seconds from slice to slice.
-    pub period_s: f64,
-    /// The series, condensed.
-    pub series: Series,
-    /// The series of the site and all its stacks together, where it has stacks.
-    pub with_stacks: Option<Series>,
-    /// The newest counters.
-    pub totals: Totals,
-    /// Where it is, innermost first, as far as the line says.
-    pub stack: Vec<Address>,
-    /// The survivors by birth, in seconds.
-    pub survivors: Vec<Survivor>,
-    /// The input as points, if they were to be kept.
-    pub kept: Option<KeptPoints>,
-}
-
-/// A text input's own numbers, to print them again.
-#[derive(Clone, Default, Debug)]
-pub struct KeptPoints {
-    /// Points and how many slices in a row each stands for, so that a short input cannot ask for much memory.
-    pub runs: Vec<(Point, u64)>,
-    /// The input said how many allocations were live.
-    pub has_counts: bool,
-    /// The site and its stacks together, as given.
-    pub with_stacks: Option<Vec<(Point, u64)>>,
-    /// Births as given.
-    pub births: Option<Births>,
-}
 
 /// One line as written. Every field is optional here, so that a line of something else gets a message and not a type error.
 #[derive(Deserialize)]
@@ -111,7 +74,7 @@ pub fn read(mut reader: impl BufRead, options: LoadOptions) -> Result<Vec<LineSe
         reader.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut text).map_err(|error| {
             Error::new(
                 ErrorKind::Io,
-                format!("line {number}: {} (check the file and its disk)", super::reason(&error)),
+                format!("line {number}: {} (check the file and its disk)", reason(&error)),
             )
         })?;
         if text.is_empty() {
@@ -143,12 +106,6 @@ fn not_a_series(number: u64, why: &str) -> Error {
             "line {number} is not a series: {why} (each line is an object as `--format series` prints it)"
         ),
     )
-}
-
-/// serde_json's message without its position, which counts lines within the line.
-pub(super) fn short(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    text.split(" at line ").next().unwrap_or(&text).to_owned()
 }
 
 fn condense(line: Line, number: u64, options: LoadOptions) -> Result<LineSeries> {
@@ -263,23 +220,6 @@ fn survivors_of(births: &Births, start_s: f64, length_s: f64) -> Vec<Survivor> {
             count: births.epoch_live_count[i],
         })
         .collect()
-}
-
-/// One entry of a stack as edLeak writes it: `0x7ff1eb2c936c:operator new(unsigned long)`, or the address alone.
-pub(super) fn address_of(text: &str) -> Address {
-    let (address, function) =
-        text.split_once(':').map_or((text, None), |(address, name)| (address, Some(name)));
-    let digits = address.trim_start_matches("0x");
-    let parsed = u64::from_str_radix(digits, 16).ok();
-    // What is no address is a name: series lines of other tools may say where a site is in words.
-    let function = if parsed.is_some() { function } else { Some(text) };
-    let frame = function.map(|name| SymbolFrame {
-        function: Some(name.to_owned()),
-        file: None,
-        line: 0,
-        is_inlined: false,
-    });
-    Address { address: parsed.unwrap_or(0), frames: frame.into_iter().collect(), ..Address::default() }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! are part of a sum pay for it.
 
 use super::gap::Gap;
+use super::ids::{MIN_ID_LIMIT, SLACK};
 use super::merge::Merged;
 use edleak_format::{Columns, Grid, LANES, Row, Site, SiteId};
 use edleak_model::series::{Births, Point, Series, SeriesBuilder};
@@ -85,7 +86,7 @@ struct Crossing {
 impl Families {
     pub(super) fn new(sites: &[Site], merged: &Merged, grid: Grid) -> Self {
         let mut this = Self { grid, member_of: Vec::new(), members: Vec::new(), families: Vec::new() };
-        let ids = sites.len().saturating_mul(super::SLACK).max(super::MIN_ID_LIMIT);
+        let ids = sites.len().saturating_mul(SLACK).max(MIN_ID_LIMIT);
         let mut family_of: HashMap<(Of, SiteId), usize> = HashMap::new();
         let mut add = |of: Of, root: SiteId, members: &[SiteId]| {
             let fits = |id: &SiteId| (id.0 as usize) < ids;

@@ -10,7 +10,8 @@ use super::opened::Step;
 use super::shelf::{Place, Shelf};
 use super::sums::{ExactSums, PowerSums};
 use edleak_format::{LANES, Lanes, Row};
-use edleak_model::buckets::{Bucket, Buckets, Extent};
+use edleak_model::bucket::{Bucket, Extent};
+use edleak_model::buckets::Buckets;
 use edleak_model::series::{Births, Point, Series};
 use std::ops::Range;
 

@@ -4,7 +4,7 @@
 //! does, and the heap is asked once per group. A site that never moves has no bucket here, and a group of such sites has no row.
 
 use edleak_format::LANES;
-use edleak_model::buckets::{Bucket, Extent};
+use edleak_model::bucket::{Bucket, Extent};
 use edleak_model::packed::{Narrow, Packed, narrowed, widened};
 
 /// The rows of one group.

@@ -2,27 +2,17 @@
 //!
 //! A new one is a folder beside `x86_64` and a variant of [`Arch`].
 
-pub(crate) mod x86_64;
+mod registers;
+mod x86_64;
 
-use gimli::Register;
 use object::elf;
+pub(crate) use registers::Registers;
 use std::borrow::Cow;
 
 /// A machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Arch {
     X86_64,
-}
-
-/// The registers that unwinding is about.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Registers {
-    /// Where the caller goes on.
-    pub(crate) return_address: Register,
-    pub(crate) sp: Register,
-    pub(crate) fp: Register,
-    /// Where a frame keeps its return address, from its CFA.
-    pub(crate) return_address_at: i64,
 }
 
 impl Arch {

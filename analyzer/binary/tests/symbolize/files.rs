@@ -5,7 +5,7 @@ use crate::programs::{
     all_addresses, build_id, compile, compile_c, directory, exact, frames, functions, module, outcome,
     resolve, run,
 };
-use edleak_binary::{Options, Source, Symbolizer, embedded};
+use edleak_binary::{Options, Source, Symbolizer, embed};
 use edleak_format::{Module, ModuleId, SymbolFrame};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -376,7 +376,7 @@ fn embedded_symbols_replace_all_files() {
     let mut requests = exact(&whole.module, &whole.addresses);
     requests.extend(exact(&again, &whole.addresses[..100]));
     let symbolizer = Symbolizer::new(Options::default());
-    let (symbols, resolution) = embedded::build(&symbolizer, &modules, &[], &requests);
+    let (symbols, resolution) = embed::build(&symbolizer, &modules, &[], &requests);
     assert_eq!(symbols.iter().map(|symbols| symbols.module).collect::<Vec<_>>(), [ModuleId(3), ModuleId(9)]);
     assert!(symbols[0].addresses.is_sorted_by(|a, b| a.offset < b.offset), "ascending, each once");
 
@@ -388,7 +388,7 @@ fn embedded_symbols_replace_all_files() {
     assert!(!from_trace.outcomes.iter().any(|outcome| outcome.needs_attention()));
 
     // Embedding again without the program loses nothing.
-    let (again, _) = embedded::build(&without, &modules, &symbols, &requests[..3]);
+    let (again, _) = embed::build(&without, &modules, &symbols, &requests[..3]);
     assert_eq!(again, symbols);
     let nothing = without.resolve(&modules, &[], &requests);
     assert_eq!(nothing.unresolved(), whole.addresses.len() + 100);

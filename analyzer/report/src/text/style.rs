@@ -1,5 +1,8 @@
 //! What a terminal can show: colours, block characters, and lines that fit.
 
+/// Columns of a line.
+pub const WIDTH: usize = 80;
+
 /// What may be printed.
 #[derive(Clone, Copy, Debug)]
 pub struct Style {

@@ -1,8 +1,7 @@
 //! The end of the text: the result, what was seen, what was missed, and the next step.
 
 use super::super::Report;
-use super::WIDTH;
-use super::style::{Ink, Style, fill, printable};
+use super::style::{Ink, Style, WIDTH, fill, printable};
 use edleak_analysis::findings::{Findings, Summary};
 use edleak_analysis::gate::{MUCH_MISSING, Outcome, RuleUse, outcome, too_little};
 use edleak_analysis::site::Standing;

@@ -1,6 +1,6 @@
 //! The registers of x86-64 (psABI, table 3.36) and where its calls leave the return address.
 
-use crate::arch::Registers;
+use crate::arch::registers::Registers;
 use gimli::X86_64;
 
 /// `call` pushes the return address, and the CFA is the stack pointer before that.

@@ -1,0 +1,17 @@
+//! The history of a recording, whatever kind it is of.
+
+use super::{History, HistoryOptions, of_lines, of_trace};
+use crate::load::Recording;
+use crate::site::JudgedSite;
+
+impl History {
+    /// The history of a judged recording. `rank` puts the sites that must not end up among the others first (smallest first).
+    pub fn of(recording: &Recording, judged: &[JudgedSite], options: HistoryOptions) -> Self {
+        let mut history = match recording {
+            Recording::Trace(trace) => of_trace::history_of(trace, judged, options),
+            Recording::Lines(lines) => of_lines::history_of(lines, judged, options),
+        };
+        history.keep(judged, options.packed_bytes);
+        history
+    }
+}

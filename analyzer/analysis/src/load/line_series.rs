@@ -1,0 +1,72 @@
+//! What a text input becomes: one condensed series a site.
+
+use crate::frame::Address;
+use crate::site::{SiteLabel, Survivor, Totals};
+use edleak_format::SymbolFrame;
+use edleak_model::series::{Births, Point, Series};
+
+/// What to keep while loading.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct LoadOptions {
+    /// Keep the points of text inputs, to print them as series again. Memory then follows the size of the input.
+    pub keep_points: bool,
+}
+
+/// One site of a text input.
+#[derive(Clone, Debug)]
+pub struct LineSeries {
+    /// Its name.
+    pub label: SiteLabel,
+    /// The caller, for a stack of a watched site.
+    pub parent: Option<SiteLabel>,
+    /// Seconds from slice to slice.
+    pub period_s: f64,
+    /// The series, condensed.
+    pub series: Series,
+    /// The series of the site and all its stacks together, where it has stacks.
+    pub with_stacks: Option<Series>,
+    /// The newest counters.
+    pub totals: Totals,
+    /// Where it is, innermost first, as far as the line says.
+    pub stack: Vec<Address>,
+    /// The survivors by birth, in seconds.
+    pub survivors: Vec<Survivor>,
+    /// The input as points, if they were to be kept.
+    pub kept: Option<KeptPoints>,
+}
+
+/// A text input's own numbers, to print them again.
+#[derive(Clone, Default, Debug)]
+pub struct KeptPoints {
+    /// Points and how many slices in a row each stands for, so that a short input cannot ask for much memory.
+    pub runs: Vec<(Point, u64)>,
+    /// The input said how many allocations were live.
+    pub has_counts: bool,
+    /// The site and its stacks together, as given.
+    pub with_stacks: Option<Vec<(Point, u64)>>,
+    /// Births as given.
+    pub births: Option<Births>,
+}
+
+/// serde_json's message without its position, which counts lines within the line.
+pub(super) fn short(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.split(" at line ").next().unwrap_or(&text).to_owned()
+}
+
+/// One entry of a stack as edLeak writes it: `0x7ff1eb2c936c:operator new(unsigned long)`, or the address alone.
+pub(super) fn address_of(text: &str) -> Address {
+    let (address, function) =
+        text.split_once(':').map_or((text, None), |(address, name)| (address, Some(name)));
+    let digits = address.trim_start_matches("0x");
+    let parsed = u64::from_str_radix(digits, 16).ok();
+    // What is no address is a name: series lines of other tools may say where a site is in words.
+    let function = if parsed.is_some() { function } else { Some(text) };
+    let frame = function.map(|name| SymbolFrame {
+        function: Some(name.to_owned()),
+        file: None,
+        line: 0,
+        is_inlined: false,
+    });
+    Address { address: parsed.unwrap_or(0), frames: frame.into_iter().collect(), ..Address::default() }
+}

@@ -1,0 +1,17 @@
+//! The loops of a replay for the machine that edleak-analyze runs on; a machine without a folder of its own takes the plain ones.
+
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use x86_64::condense;
+
+/// Takes a range of sites through a window.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn condense(
+    range: &super::window::Range<'_>,
+    first_site: usize,
+    groups: &mut [super::group::Group],
+) -> super::window::Condensed {
+    range.condense(first_site, groups)
+}

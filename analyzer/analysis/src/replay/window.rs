@@ -1,0 +1,87 @@
+//! One range of sites on its way through the slices of a window.
+
+use super::family::{Families, FamilyMove};
+use super::group::Group;
+use super::opened::Opened;
+use super::sums::PowerSums;
+use edleak_format::{CHUNK_SLICES, Counters, LANES, Row, TILE_SITES, TileReader};
+
+pub(super) const GROUPS_PER_TILE: usize = TILE_SITES / LANES;
+
+/// What the sites of one range add up to over a window.
+#[derive(Default)]
+pub(super) struct Condensed {
+    /// Live bytes after each slice.
+    pub(super) live_bytes: Vec<u64>,
+    /// Allocations since the slice before; of the first slice of a block, since the start.
+    pub(super) allocs: Vec<u64>,
+    /// Bytes allocated at the first slice.
+    pub(super) first_allocated_bytes: u64,
+    /// Newest counters, if this is the last window.
+    pub(super) totals: Vec<Counters>,
+    pub(super) family_moves: Vec<FamilyMove>,
+}
+
+/// What the tasks of a window share.
+pub(super) struct Range<'a> {
+    pub(super) window: &'a [Opened],
+    pub(super) families: &'a Families,
+    pub(super) is_last: bool,
+    pub(super) points: u32,
+    pub(super) powers: &'a PowerSums,
+}
+
+impl Range<'_> {
+    /// Takes a range of sites, which begins with `first_site`, through all slices of the window: a tile of sites at a time, so
+    /// that they stay in the innermost caches.
+    #[inline(always)]
+    pub(super) fn condense(&self, first_site: usize, groups: &mut [Group]) -> Condensed {
+        let mut condensed = Condensed::default();
+        let mut rows: Vec<Row> = Vec::with_capacity(CHUNK_SLICES);
+        for (block, opened) in self.window.iter().enumerate() {
+            let keeps_totals = self.is_last && block + 1 == self.window.len();
+            let slices = condensed.live_bytes.len();
+            condensed.live_bytes.resize(slices + opened.steps.len(), 0);
+            condensed.allocs.resize(slices + opened.steps.len(), 0);
+            let mut reader = TileReader::new(&opened.columns, first_site);
+            for (tile, groups) in groups.chunks_mut(GROUPS_PER_TILE).enumerate() {
+                let site = first_site + tile * TILE_SITES;
+                let mut first = 0;
+                while first < opened.steps.len() {
+                    // The first slice of all is taken alone, to see what was allocated before it.
+                    let is_first = slices + first == 0;
+                    let end = opened.steps.len().min(if is_first { 1 } else { first + CHUNK_SLICES });
+                    reader.place(first, end - first);
+                    let sums = &mut condensed.live_bytes[slices + first..slices + end];
+                    let allocs = &mut condensed.allocs[slices + first..slices + end];
+                    let live_bytes = &mut [[0; LANES]; CHUNK_SLICES][..end - first];
+                    for (i, group) in groups.iter_mut().enumerate() {
+                        reader.rows(i, &mut rows);
+                        group.take(&rows, &opened.steps[first..end], self.points, self.powers, live_bytes);
+                        for (sum, row) in allocs.iter_mut().zip(&rows) {
+                            *sum = sum.wrapping_add(row.allocs);
+                        }
+                        if !self.families.is_empty() {
+                            let moves = &mut condensed.family_moves;
+                            self.families.note(site + i * LANES, &rows, &opened.columns, first, moves);
+                        }
+                    }
+                    for (sum, lanes) in sums.iter_mut().zip(live_bytes) {
+                        *sum = lanes.iter().fold(*sum, |sum, live| sum.wrapping_add(*live));
+                    }
+                    if is_first {
+                        condensed.first_allocated_bytes = (0..TILE_SITES)
+                            .map(|site| reader.counters(site).allocated_bytes)
+                            .fold(condensed.first_allocated_bytes, u64::wrapping_add);
+                    }
+                    first = end;
+                }
+                if keeps_totals {
+                    condensed.totals.extend((0..TILE_SITES).map(|site| reader.counters(site)));
+                }
+                reader.next_tile();
+            }
+        }
+        condensed
+    }
+}

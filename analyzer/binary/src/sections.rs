@@ -1,0 +1,57 @@
+//! The sections of debug information that lookups read, unpacked.
+
+use crate::binary_file::BinaryFile;
+use crate::elf::Piece;
+use gimli::{Dwarf, DwarfPackageSections, DwarfSections, SectionId};
+use rayon::prelude::*;
+use std::collections::HashMap;
+
+/// The sections that lookups read: not locations, macros, types or names of variables.
+const MAIN_SECTIONS: [SectionId; 10] = [
+    SectionId::DebugAbbrev,
+    SectionId::DebugAddr,
+    SectionId::DebugAranges,
+    SectionId::DebugInfo,
+    SectionId::DebugLine,
+    SectionId::DebugLineStr,
+    SectionId::DebugRanges,
+    SectionId::DebugRngLists,
+    SectionId::DebugStr,
+    SectionId::DebugStrOffsets,
+];
+
+pub(crate) fn main_sections(elf: &BinaryFile) -> DwarfSections<Piece> {
+    // Unpacking dominates where sections are compressed, and each is on its own.
+    let mut pieces: HashMap<&str, Piece> =
+        MAIN_SECTIONS.par_iter().map(|id| (id.name(), elf.piece(id.name()))).collect();
+    let Ok(sections) = DwarfSections::load(|id| Ok::<_, Never>(pieces.remove(id.name()).unwrap_or_default()));
+    sections
+}
+
+/// The sections of one split debug file.
+pub(crate) fn split_sections(elf: &BinaryFile) -> DwarfSections<Piece> {
+    let Ok(sections) = DwarfSections::load(|id| {
+        let is_needed = MAIN_SECTIONS.contains(&id);
+        let name = id.dwo_name().filter(|_| is_needed);
+        Ok::<_, Never>(name.map(|name| elf.piece(name)).unwrap_or_default())
+    });
+    sections
+}
+
+/// All sections of a package: its index refers to every one, and a unit with a part that is missing counts as damaged.
+pub(crate) fn package_sections(elf: &BinaryFile) -> DwarfPackageSections<Piece> {
+    let sections = DwarfPackageSections::load(|id| {
+        Ok::<_, gimli::Error>(id.dwo_name().map(|name| elf.piece(name)).unwrap_or_default())
+    });
+    sections.expect("the closure gives a section, empty or not, for every id")
+}
+
+/// An error that cannot happen.
+type Never = std::convert::Infallible;
+
+/// How many bytes of debug information `sections` hold.
+pub(crate) fn size_of(sections: &DwarfSections<Piece>) -> u64 {
+    let mut bytes = 0;
+    let _: Dwarf<()> = sections.borrow(|piece| bytes += piece.len() as u64);
+    bytes
+}

@@ -1,0 +1,38 @@
+//! A run of slices: sum, least and greatest of what was live.
+
+/// Sum, least and greatest value of one quantity over the slices of a bucket. Sums saturate, which only a forged trace reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Sum of the values.
+    pub sum: u64,
+    /// Least value.
+    pub min: u64,
+    /// Greatest value.
+    pub max: u64,
+}
+
+impl Extent {
+    /// Of no slice at all.
+    pub const EMPTY: Self = Self { sum: 0, min: u64::MAX, max: 0 };
+
+    /// Adds `repeat` slices with this value.
+    #[inline]
+    pub fn add_run(&mut self, value: u64, repeat: u64) {
+        self.merge(Self { sum: value.saturating_mul(repeat), min: value, max: value });
+    }
+
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.sum = self.sum.saturating_add(other.sum);
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+    }
+}
+
+/// A run of `width` slices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    /// Live bytes.
+    pub bytes: Extent,
+    /// Live count.
+    pub count: Extent,
+}
