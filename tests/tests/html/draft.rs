@@ -125,7 +125,6 @@ impl Draft {
                 pid: 4242,
                 tick_ns: PERIOD_NS,
                 period_ticks: 1,
-                max_sites: 65_536,
                 ..Start::default()
             }),
             Record::Module(Module {
@@ -160,8 +159,6 @@ impl Draft {
                 address: BIAS + offset(0),
                 module: Some(module),
                 stack: is_stack.then_some(StackId(i as u32)),
-                first_seen_ns: 0,
-                is_wrapper: false,
             }));
             if is_stack {
                 records.push(Record::Stack(Stack { id: StackId(i as u32), frames, is_cut: false }));
