@@ -93,7 +93,7 @@ impl Exporter for Html {
             .analyses
             .iter()
             .enumerate()
-            .map(|(i, analysis)| headline(report, analysis, diff.as_ref().filter(|_| i == shown)))
+            .map(|(i, analysis)| headline(analysis, diff.as_ref().filter(|_| i == shown)))
             .collect();
         let title = self.title.clone().unwrap_or_else(|| title_of(&report.analyses[shown]));
         let data = data(report, &histories, &headlines, diff.as_ref())?;

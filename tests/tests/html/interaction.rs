@@ -215,3 +215,32 @@ fn missing_slices_are_gaps() {
     assert_eq!(pieces, 2, "the curve is broken once");
     assert!(browser.text("document.querySelector('#missed').textContent").contains("15 % of the record"));
 }
+
+#[test]
+fn an_accepted_leak_says_why_it_fails_nothing() {
+    let page = Page::of(&Draft::usual(), &[]);
+    let (rules, target) = (page.dir.join("rules.txt"), page.dir.join("accepted.html"));
+    std::fs::write(&rules, "leak:^grow_list$\n").expect("the directory is writable");
+    let rules = format!("--suppressions={}", rules.display());
+    super::write_page(&target, &[&rules], &[&page.trace]);
+    let browser = Browser::start(1280, 1000);
+    browser.open_page(&target);
+    assert_eq!(
+        browser.text("document.querySelector('tr[data-site=\"0\"] .class').textContent"),
+        "linear, suppressed"
+    );
+    assert!(browser.text("document.querySelector('#headline').textContent").contains("1 leak suppressed"));
+    browser.type_into("#filter", "suppressed");
+    browser.wait_for("document.querySelectorAll('#sites tr[data-site]').length === 1");
+}
+
+#[test]
+fn an_end_of_a_range_is_dragged_and_the_other_one_stays() {
+    let browser = Page::of(&Draft::usual(), &[]).open();
+    browser.drag_along("#timeline .plot", 0.25, 0.75);
+    browser.wait_for("Number(document.querySelector('#range').dataset.from) > 0");
+    let to = browser.text("document.querySelector('#range').dataset.to");
+    browser.drag_along("#timeline .plot", 0.25, 0.5);
+    browser.wait_for("Number(document.querySelector('#range').dataset.from) > 9");
+    assert_eq!(browser.text("document.querySelector('#range').dataset.to"), to);
+}

@@ -1,7 +1,7 @@
 //! The page tells the numbers of the JSON report, asks for nothing, and logs nothing.
 
 use super::{Draft, Page, cell, listed, write_page};
-use crate::draft::{caller, churning, constant, leaking, leaking_fast};
+use crate::draft::{caller, churning, constant, counters, leaking, leaking_fast};
 use edleak_tests::browser::Browser;
 use edleak_tests::temp::TempDir;
 
@@ -105,4 +105,27 @@ fn two_traces_are_a_comparison() {
     assert!(browser.text("document.querySelector('#sites').textContent").contains("gone, was"));
     assert_eq!(browser.number("document.querySelectorAll('#timeline path.before').length"), 1.0);
     assert_eq!(browser.console(), Vec::<String>::new());
+}
+
+#[test]
+fn a_peak_between_two_instants_is_not_lost() {
+    // Live for one slice of 1200, of which the page has room for 500 at most.
+    fn burst(slice: u64) -> edleak_format::Counters {
+        counters(
+            1_000_000 * u64::from(slice >= 601),
+            u64::from(slice >= 601),
+            1_000_000 * u64::from(slice > 601),
+            u64::from(slice > 601),
+        )
+    }
+    let draft =
+        Draft { slices: 1200, ..Draft::with_sites(vec![caller("burst", burst), caller("grow", leaking)]) };
+    let browser = Page::of(&draft, &[]).open();
+    assert_eq!(cell(&browser, "0", "peak"), 1_000_000.0);
+    assert_eq!(cell(&browser, "1", "peak"), 120_000.0);
+    browser.click("#flame button[data-value='peak']");
+    let total = browser.number("Number(document.querySelector('#flame g.frame').dataset.total)");
+    assert_eq!(total, 1_000_000.0 + 60_200.0, "what both held at slice 601");
+    let label = browser.text("document.querySelector('#timeline svg').getAttribute('aria-label')");
+    assert!(label.contains("1.0 MiB at the peak after 1 min"), "{label}");
 }

@@ -1,6 +1,5 @@
 //! The verdict as answers: is it the heap, who leaks, how fast, when it matters, what was missed.
 
-use crate::Report;
 use crate::text::summary;
 use edleak_analysis::diff::Diff;
 use edleak_analysis::findings::Findings;
@@ -31,7 +30,7 @@ pub(super) fn reported(analysis: &Findings) -> Vec<Group<'_>> {
     analysis.groups(analysis.sites.iter().filter(|site| site.standing == Standing::Reported))
 }
 
-pub(super) fn headline(report: &Report<'_>, analysis: &Findings, diff: Option<&Diff<'_>>) -> Headline {
+pub(super) fn headline(analysis: &Findings, diff: Option<&Diff<'_>>) -> Headline {
     let leaks = reported(analysis);
     let number = analysis.sites.iter().filter(|site| site.standing == Standing::Reported).count() as u64;
     let rate: f64 = leaks.iter().map(|leak| leak.rate_bytes_per_s).sum();
@@ -62,7 +61,7 @@ pub(super) fn headline(report: &Report<'_>, analysis: &Findings, diff: Option<&D
     if let Some(passed) = summary::passed(analysis) {
         answers.push(("What passed?", plain(passed)));
     }
-    Headline { mark, verdict, answers, missed: missed(report, analysis) }
+    Headline { mark, verdict, answers, missed: missed(analysis) }
 }
 
 fn rates(rate: f64, number: u64) -> String {
@@ -130,7 +129,7 @@ fn what_changed(diff: &Diff<'_>) -> String {
     }
 }
 
-fn missed(report: &Report<'_>, analysis: &Findings) -> Vec<String> {
+fn missed(analysis: &Findings) -> Vec<String> {
     let mut lines = Vec::new();
     if analysis.sites.is_empty() {
         lines.push("the recording holds no allocation site (was the program recorded at all?)".to_owned());
@@ -145,7 +144,6 @@ fn missed(report: &Report<'_>, analysis: &Findings) -> Vec<String> {
     if analysis.summary.unasked_children > 0 {
         lines.push("child processes were not recorded (`edleak-record --children` records them)".to_owned());
     }
-    lines.extend(report.top.and_then(|top| summary::hidden_by_top(analysis, top)));
     let hints =
         analysis.outcomes.iter().filter(|outcome| outcome.needs_attention() && outcome.unresolved > 0);
     lines.extend(hints.take(4).map(ToString::to_string));

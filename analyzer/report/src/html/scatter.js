@@ -67,7 +67,7 @@ class Scatter {
         if (trace.verdict[site] !== verdict || Number.isNaN(live[site])) continue;
         const dot = { site, x: live[site] < LEAST_BYTES ? left + 4 : x(live[site]), y: grew[site] < LEAST_BYTES ? top + height - 4 : y(grew[site]) };
         this.dots.push(dot);
-        drawMark(context, verdict, dot.x, dot.y, verdict === 0 ? 5 : 3.5);
+        drawMark(context, verdict, dot.x, dot.y, verdict === 0 ? 5 : 3.5, trace.sites <= 5000);
       }
     }
     context.globalAlpha = 1;
@@ -180,8 +180,8 @@ class Scatter {
 }
 
 /** A shape of its own for each verdict. @param {CanvasRenderingContext2D} context @param {number} verdict
- * @param {number} x @param {number} y @param {number} size */
-function drawMark(context, verdict, x, y, size) {
+ * @param {number} x @param {number} y @param {number} size @param {boolean} hasRim */
+function drawMark(context, verdict, x, y, size, hasRim) {
   context.beginPath();
   if (verdict === 0) {
     context.moveTo(x, y - size * 1.2);
@@ -191,6 +191,7 @@ function drawMark(context, verdict, x, y, size) {
   } else if (verdict === 1) context.rect(x - size, y - size, 2 * size, 2 * size);
   else context.arc(x, y, size, 0, 7);
   context.fill();
+  if (!hasRim) return;
   context.lineWidth = 0.75;
   context.stroke();
 }

@@ -171,7 +171,7 @@ class Sites {
     if (text === "") return () => true;
     if (FILTER_WORDS.has(text)) {
       return (site) => text === VERDICTS[trace.verdict[site]] || text === trace.text(trace.klass[site]) ||
-        text === ["", "suspect", "strict"][trace.confidence[site]] || (trace.change.length > 0 && text === CHANGES[trace.change[site]]);
+        text === trace.text(trace.standing[site]) || text === ["", "suspect", "strict"][trace.confidence[site]] || (trace.change.length > 0 && text === CHANGES[trace.change[site]]);
     }
     const matches = patternOf(text);
     // Each name is sought once: most of them stand in many stacks.
@@ -246,7 +246,7 @@ class Sites {
       const kind = VERDICTS[trace.verdict[site]];
       const klass = trace.text(trace.klass[site]);
       return el("td", { "data-key": "verdict" }, el("span", { class: "verdict " + kind }, this.verdictText(site)),
-        trace.verdict[site] === 0 ? el("span", { class: "class" }, klass) : null);
+        trace.verdict[site] === 0 ? el("span", { class: "class" }, klass + this.standingOf(site)) : null);
     }
     if (column.key === "name") {
       const button = el("button", { type: "button", class: "open", "aria-expanded": "false", title: visible(trace.nameOf(site)).slice(0, 2000) },
@@ -263,6 +263,12 @@ class Sites {
     return el("td", {
       class: "figure", "data-key": column.key, "data-title": column.title, "data-value": Number.isNaN(value) ? null : value,
     }, column.show(site));
+  }
+
+  /** Why a leak fails nothing. @param {number} site */
+  standingOf(site) {
+    const standing = this.trace.text(this.trace.standing[site]);
+    return STANDINGS.has(standing) ? ", " + standing : "";
   }
 
   /** @param {number} site */

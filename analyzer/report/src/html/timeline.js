@@ -267,7 +267,7 @@ class Timeline {
     };
     plot.addEventListener("pointerdown", (event) => {
       if (event.button !== 0) return;
-      began = secondsAt(event);
+      began = this.anchorOf(secondsAt(event));
       plot.setPointerCapture(event.pointerId);
     });
     plot.addEventListener("pointermove", (event) => {
@@ -292,6 +292,14 @@ class Timeline {
       this.tip.hidden = true;
       this.cross?.setAttribute("visibility", "hidden");
     });
+  }
+
+  /** Where a drag begins: at an end of a chosen range it moves that end, so that the other one stays. @param {number} seconds */
+  anchorOf(seconds) {
+    const { view } = this;
+    if (view.isWhole) return seconds;
+    const isNear = (/** @type {number} */ edge) => Math.abs(this.x(edge) - this.x(seconds)) <= 6;
+    return isNear(view.from_s) ? view.to_s : isNear(view.to_s) ? view.from_s : seconds;
   }
 
   /** @param {number} i @param {PointerEvent} event */

@@ -173,7 +173,7 @@ pub(crate) fn passed(analysis: &Findings) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
-pub(crate) fn hidden_by_top(analysis: &Findings, top: usize) -> Option<String> {
+fn hidden_by_top(analysis: &Findings, top: usize) -> Option<String> {
     let listed = analysis.count_standing(|standing| {
         matches!(standing, Standing::Reported | Standing::Tolerated | Standing::Shown)
     });

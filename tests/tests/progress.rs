@@ -1,0 +1,69 @@
+//! Work of more than a second shows itself on a terminal, and in a pipe it never does.
+
+use edleak_tests::run::DEADLINE;
+use edleak_tests::temp::TempDir;
+use edleak_tests::tools::tools;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+const LINE: &str = r#"{"id":7,"period_s":1.0,"live_bytes":[0,96,192,288]}"#;
+
+/// A named pipe: the analysis waits for as long as nobody writes into it.
+fn pipe(dir: &TempDir) -> PathBuf {
+    let pipe = dir.join("lines.jsonl");
+    let made = Command::new("mkfifo").arg(&pipe).status().expect("mkfifo is part of coreutils");
+    assert!(made.success());
+    pipe
+}
+
+fn write_line(pipe: &Path) {
+    std::fs::write(pipe, LINE).expect("the analysis reads");
+}
+
+#[test]
+fn long_work_shows_itself_on_a_terminal() {
+    let dir = TempDir::new("progress");
+    let (pipe, seen) = (pipe(&dir), dir.join("seen"));
+    // script(1) runs it under a terminal, and keeps what that showed.
+    let command = format!("'{}' '{}'", tools().analyze.display(), pipe.display());
+    let mut script = Command::new("script")
+        .args(["-qefc", &command])
+        .arg(&seen)
+        .env("TERM", "xterm")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("script is part of every Debian");
+    let shown = || String::from_utf8_lossy(&std::fs::read(&seen).unwrap_or_default()).into_owned();
+    let start = Instant::now();
+    while !shown().contains("analyzing ") {
+        assert!(start.elapsed() < DEADLINE, "no progress was shown: {}", shown());
+        sleep(Duration::from_millis(20));
+    }
+    write_line(&pipe);
+    script.wait().expect("it was started");
+    let shown = shown();
+    let report = shown.rfind("edleak: ").unwrap_or_else(|| panic!("no report in {shown}"));
+    assert!(!shown[report..].contains("analyzing"), "the progress is gone before the report: {shown}");
+}
+
+#[test]
+fn long_work_shows_nothing_in_a_pipe() {
+    let dir = TempDir::new("progress-pipe");
+    let pipe = pipe(&dir);
+    let child = Command::new(&tools().analyze)
+        .arg(&pipe)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("edleak-analyze was built");
+    // Longer than a terminal would wait for the first word.
+    sleep(Duration::from_millis(1500));
+    write_line(&pipe);
+    let output = child.wait_with_output().expect("it was started");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("edleak: "));
+}
