@@ -38,8 +38,8 @@ fn write_large(path: &Path) {
             site.allocs += 1 + random % 50;
             site.allocated_bytes += 16 + random % 5000;
             if i % 100 != 0 {
-                site.frees = site.allocs - random % 2;
-                site.freed_bytes = site.allocated_bytes - random % 300;
+                site.frees = site.frees.max(site.allocs - random % 2);
+                site.freed_bytes = site.freed_bytes.max(site.allocated_bytes.saturating_sub(random % 300));
             }
         }
         let header =
