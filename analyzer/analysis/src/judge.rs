@@ -10,8 +10,9 @@ use crate::replay::teardown::judged_grid;
 use crate::replay::{Merged, Replayed, ReplayedSite, clock, replay};
 use crate::site::{JudgedSite, Kind, SiteLabel, Standing, Survivor, Totals, WithStacks};
 use edleak_format::{EndReason, Module, Processor, Site, SiteId, SiteKind, StackFrame, Survivors, Trace};
+use edleak_model::blocks::growth_beyond_asked;
 use edleak_model::classify::{Confidence, Judgement, LEAST_POINTS, Model, Verdict, judge};
-use edleak_model::growth_kind::{ProcessSeries, growth_of};
+use edleak_model::growth_kind::{GrowthKind, ProcessGrowth, ProcessSeries, growth_of};
 use edleak_model::levels::Levels;
 use edleak_model::regression::{Class, leak_factor};
 use edleak_model::series::Series;
@@ -50,8 +51,9 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
         }
         site
     });
-    let growth = growth_of(&replayed.process, replayed.turnover_bytes);
+    let mut growth = growth_of(&replayed.process, replayed.turnover_bytes);
     let mut sites: Vec<JudgedSite> = std::mem::take(&mut replayed.sites);
+    explain_by_small_blocks(&mut growth, &sites);
     // A line that stands in for slices is none.
     let taken = (grid.points as u64).saturating_sub(replayed.missing_points);
     if model == Model::Growth && taken < LEAST_POINTS {
@@ -110,6 +112,18 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
         work: replayed.work,
         outcomes: Vec::new(),
         history: None,
+    }
+}
+
+/// Resident memory that small live allocations take beyond what they ask for is the program's: it is neither retained by the allocator nor
+/// from outside.
+fn explain_by_small_blocks(growth: &mut ProcessGrowth, sites: &[JudgedSite]) {
+    let by = |from: u64, to: u64| to.saturating_sub(from) as f64;
+    let unexplained = by(growth.resident_from_bytes, growth.resident_to_bytes)
+        - by(growth.live_from_bytes, growth.live_to_bytes);
+    let blocks: f64 = sites.iter().map(|site| site.block_growth_bytes).sum();
+    if matches!(growth.kind, GrowthKind::Outside | GrowthKind::Retained) && blocks >= unexplained / 2.0 {
+        growth.kind = GrowthKind::Live;
     }
 }
 
@@ -204,6 +218,7 @@ fn judged(
         totals: Totals::default(),
         judged_count: Some(series.last().live_count),
         levels: Levels::of(series),
+        block_growth_bytes: growth_beyond_asked(series),
         survivors: Vec::new(),
         addresses: 1,
         stack: Vec::new(),

@@ -80,6 +80,8 @@ pub struct JudgedSite {
     pub judged_count: Option<u64>,
     /// Live bytes over the record, up to where judging ended.
     pub levels: Levels,
+    /// By how much the allocator's own share of its memory grew.
+    pub block_growth_bytes: f64,
     /// When the survivors were born, oldest first.
     pub survivors: Vec<Survivor>,
     /// Sites of the trace that this one stands for: the same code at several addresses.

@@ -8,6 +8,7 @@
 //! trend season surge     growth, and what looks like growth
 //! bank shapes ar1        shapes of growth in a contest, and the noise around them
 //! births       when the survivors were born
+//! blocks       what an allocator holds beyond what was asked for
 //! work busy    how much the whole program worked, and a curve in that time
 //! classify     all of it to a verdict; words says why
 //! growth_kind  which memory of the whole process grows
@@ -17,6 +18,7 @@
 pub mod ar1;
 pub mod bank;
 pub mod births;
+pub mod blocks;
 pub mod bucket;
 pub mod buckets;
 pub mod busy;
