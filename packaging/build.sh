@@ -25,7 +25,7 @@ pages() {
 
 deb() {
     cargo_deb=$target/tools/bin/cargo-deb
-    if ! "$cargo_deb" --version 2>/dev/null | grep -q '^3\.8\.'; then
+    if ! "$cargo_deb" --version 2>/dev/null | grep -q '3\.8\.'; then
         cargo install cargo-deb --version =3.8.0 --locked --root "$target/tools"
     fi
     cargo build --profile "$profile" -p edleak-record -p edleak-analyze

@@ -343,6 +343,11 @@ fn may_execute(path: &Path) -> bool {
     let Some(path) = c_path(path) else { return false };
     // SAFETY: `path` is a string that ends in NUL and outlives the call.
     let result = unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) };
+    if result != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EPERM) {
+        // A seccomp profile from before 2020 refuses faccessat2, which it does not know. The older call asks by the real ids.
+        // SAFETY: as above.
+        return unsafe { libc::access(path.as_ptr(), libc::X_OK) } == 0;
+    }
     result == 0
 }
 

@@ -107,6 +107,9 @@ fn check_identity(bytes: &[u8]) -> Result<(), String> {
     if !bytes.starts_with(b"\x7fELF") {
         return Err("it is not a library".into());
     }
+    if !has_all_sections(bytes) {
+        return Err("it is cut off".into());
+    }
     let own = IDENTITY.trim_end_matches('\0');
     let found = bytes.windows(PREFIX.len()).position(|window| window == PREFIX);
     let Some(found) = found.and_then(|at| bytes[at..].split(|&byte| byte == 0).next()) else {
@@ -117,6 +120,18 @@ fn check_identity(bytes: &[u8]) -> Result<(), String> {
     }
     let shown = String::from_utf8_lossy(&found[PREFIX.len()..found.len().min(60)]);
     Err(format!("it is of version {shown}, and this edleak-record is of {}", &own[PREFIX.len()..]))
+}
+
+/// Whether the table of sections is there, with which linkers end a file.
+fn has_all_sections(bytes: &[u8]) -> bool {
+    let field = |at: usize, length: usize| {
+        let bytes = bytes.get(at..at + length)?;
+        Some(bytes.iter().rev().fold(0u64, |number, &byte| number << 8 | u64::from(byte)))
+    };
+    let (Some(table), Some(entry), Some(count)) = (field(0x28, 8), field(0x3a, 2), field(0x3c, 2)) else {
+        return false;
+    };
+    table.checked_add(entry * count).is_some_and(|end| end <= bytes.len() as u64)
 }
 
 /// Whether nobody but root, this user and the owner of edleak-record itself could have written the file.
@@ -141,7 +156,8 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     fn library(identity: &str) -> Vec<u8> {
-        [b"\x7fELF....".as_slice(), identity.as_bytes(), b"\0...."].concat()
+        let header = [b"\x7fELF".as_slice(), &[0; 60]].concat();
+        [header.as_slice(), identity.as_bytes(), b"\0...."].concat()
     }
 
     #[test]
@@ -149,7 +165,10 @@ mod tests {
         assert_eq!(check_identity(&library(IDENTITY.trim_end_matches('\0'))), Ok(()));
         let other = check_identity(&library("edleak-preload 0.0.1 (session layout 3)"));
         assert!(other.is_err_and(|why| why.starts_with("it is of version 0.0.1 (session layout 3), and")));
-        assert!(check_identity(b"\x7fELF....").is_err_and(|why| why.contains("not edleak's")));
+        assert!(check_identity(&library("x")).is_err_and(|why| why.contains("not edleak's")));
+        let mut cut_off = library(IDENTITY);
+        cut_off[0x28] = 200;
+        assert!(check_identity(&cut_off).is_err_and(|why| why == "it is cut off"));
         assert!(check_identity(b"text").is_err_and(|why| why.contains("not a library")));
     }
 

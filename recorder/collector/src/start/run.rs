@@ -183,10 +183,14 @@ fn saw_nothing_of(checked: &check::Program, summary: &Summary) -> bool {
         && counted.allocated_bytes <= NOISE_BYTES
 }
 
-/// Our own libc: most likely the target's, too.
+/// Our own libc: most likely the target's, too. A static edleak-record has none, and looks where systems keep theirs.
 fn own_libc() -> Option<PathBuf> {
+    const USUAL: [&str; 3] =
+        ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/libc.so.6", "/lib/ld-musl-x86_64.so.1"];
     let maps = process::read_maps(std::process::id());
-    maps.into_iter().map(|mapping| PathBuf::from(mapping.path)).find(|path| path.ends_with("libc.so.6"))
+    let mut own = maps.into_iter().map(|mapping| PathBuf::from(mapping.path));
+    let usual = || USUAL.into_iter().filter_map(|path| std::fs::canonicalize(path).ok()).next();
+    own.find(|path| path.ends_with("libc.so.6")).or_else(usual)
 }
 
 /// Nothing was seen: the one outcome that must never look like a clean run.

@@ -21,13 +21,21 @@ pub(crate) fn unpack(bytes: &[u8]) -> Result<PathBuf, String> {
 }
 
 fn unpack_into(places: &[Place], bytes: &[u8]) -> Result<PathBuf, String> {
-    let mut reasons = Vec::new();
+    // Places with the same reason are told together.
+    let mut reasons: Vec<(String, Vec<String>)> = Vec::new();
     for place in places {
-        match place.unpack(bytes) {
+        let why = match place.unpack(bytes) {
             Ok(path) => return Ok(path),
-            Err(why) => reasons.push(format!("`{}`: {why}", place.directory.display())),
+            Err(why) => why,
+        };
+        let shown = format!("`{}`", place.directory.display());
+        match reasons.iter_mut().find(|(known, _)| *known == why) {
+            Some((_, places)) => places.push(shown),
+            None => reasons.push((why, vec![shown])),
         }
     }
+    let reasons: Vec<_> =
+        reasons.iter().map(|(why, places)| format!("{}: {why}", places.join(", "))).collect();
     Err(format!(
         "no place for `{NAME}`: {} (set XDG_CACHE_HOME to a directory of yours that allows writing and executing, or \
          EDLEAK_PRELOAD to a library that `edleak-record unpack DIR` made)",

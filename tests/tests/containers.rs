@@ -1,0 +1,213 @@
+//! What a container takes away: a writable root, a home, root itself, /proc/sys, system calls, capabilities, room.
+//!
+//! Each test is a row of docs/containers.md. Namespaces stand in for containers, since no image can be fetched here.
+
+use edleak_tests::programs::{hosts, samples};
+use edleak_tests::record::analyze;
+use edleak_tests::report::Report;
+use edleak_tests::run::{Outcome, run, wait_for};
+use edleak_tests::temp::TempDir;
+use edleak_tests::tools::tools;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+/// A directory as an image has it: edleak-record and edleak-analyze without a library beside them, the library in a volume of its
+/// own, the sample leaker, and a volume for traces.
+struct Image {
+    dir: TempDir,
+}
+
+impl Image {
+    fn new(name: &str) -> Image {
+        let dir = TempDir::new(name);
+        for below in ["bin", "shared", "traces"] {
+            std::fs::create_dir(dir.join(below)).expect("writable");
+            std::fs::set_permissions(dir.join(below), PermissionsExt::from_mode(0o1777)).expect("ours");
+        }
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).expect("ours");
+        std::fs::set_permissions(dir.join("bin"), PermissionsExt::from_mode(0o755)).expect("ours");
+        let copy = |from: &Path, to: &str| {
+            std::fs::copy(from, dir.join(to)).expect("writable");
+        };
+        copy(&tools().record, "bin/edleak-record");
+        copy(&samples().binary("leaker"), "bin/server");
+        copy(&hosts().binary("helper_container_seccomp"), "bin/seccomp");
+        let unpacked = run(Command::new(dir.join("bin/edleak-record")).arg("unpack").arg(dir.join("shared")));
+        assert_eq!(unpacked.code, 0, "{}", unpacked.stderr);
+        Image { dir }
+    }
+
+    /// Runs a script as root in mount and PID namespaces of its own. `$E` is the directory.
+    fn run(&self, script: &str) -> Outcome {
+        run(Command::new("unshare")
+            .args([
+                "--mount",
+                "--pid",
+                "--fork",
+                "--mount-proc",
+                "--propagation",
+                "private",
+                "bash",
+                "-euc",
+                script,
+            ])
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("E", self.dir.path()))
+    }
+
+    /// Whether the leaker's trace is there and names its leak.
+    fn has_leak(&self, trace: &str) -> bool {
+        let trace = self.dir.join("traces").join(trace);
+        trace.is_file() && analyze(["--min-class", "linear"], &trace).code == 1
+    }
+
+    fn records(&self, script: &str) {
+        let outcome = self.run(script);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        wait_for("a trace that names the leak", || self.has_leak("trace.edl"));
+    }
+}
+
+const RECORD: &str =
+    "$E/bin/edleak-record -q --period 50ms -o $E/traces/trace.edl $E/bin/server --seconds 2 >/dev/null";
+const PRELOAD: &str =
+    "env LD_PRELOAD=$E/shared/libedleak_preload.so EDLEAK_OUTPUT=$E/traces/trace.edl EDLEAK_PERIOD=50ms";
+/// The collector of a bare preload ends after its target; with the namespace it would be killed.
+const WAIT: &str = "for i in $(seq 400); do pgrep -x edleak-record >/dev/null || break; sleep 0.05; done";
+/// Everything read-only but the volume for traces and what is named; an image has no writable /dev/shm of the host either.
+const READ_ONLY: &str = "mount --bind $E/traces $E/traces; mount -o remount,bind,ro /";
+const AS_NOBODY: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups";
+
+/// Root is needed for namespaces. CI has it; elsewhere the test says that it did not run.
+fn can_make_namespaces() -> bool {
+    let made = run(Command::new("unshare").args(["--mount", "--pid", "--fork", "true"])).code == 0;
+    assert!(made || std::env::var_os("CI").is_none(), "CI runs as root");
+    if !made {
+        eprintln!("not run: namespaces need root");
+    }
+    made
+}
+
+macro_rules! rows {
+    ($($name:ident: $script:expr;)*) => {$(
+        #[test]
+        fn $name() {
+            if can_make_namespaces() {
+                Image::new(stringify!($name)).records(&$script);
+            }
+        }
+    )*};
+}
+
+rows! {
+    pid_namespace_of_its_own_is_recorded: RECORD.to_owned();
+    bare_preload_with_the_shared_volume_is_recorded: format!("{PRELOAD} $E/bin/server --seconds 2 >/dev/null; {WAIT}");
+    service_script_with_only_is_recorded:
+        format!("{PRELOAD} EDLEAK_ONLY='server*' sh -c 'mkdir -p $E/traces/d; $E/bin/server --seconds 2; ls / ' >/dev/null; {WAIT}");
+    read_only_root_unpacks_to_dev_shm:
+        // A user of whom this machine has no copy yet.
+        format!("{READ_ONLY}; mount -t tmpfs tmpfs /dev/shm; setpriv --reuid=54321 --regid=54321 --clear-groups {RECORD}; \
+                 test -n \"$(ls -d /dev/shm/edleak-54321/*)\"");
+    read_only_root_with_the_shared_volume_is_recorded: format!("{READ_ONLY}; {PRELOAD} $E/bin/server --seconds 2 >/dev/null; {WAIT}");
+    user_without_home_unpacks_to_tmp: format!("{AS_NOBODY} env HOME=/nonexistent {RECORD}");
+    user_with_a_bare_preload_is_recorded: format!("{AS_NOBODY} {PRELOAD} $E/bin/server --seconds 2 >/dev/null; {WAIT}");
+    no_proc_sys_is_recorded: format!("mount -t tmpfs -o ro tmpfs /proc/sys; test -z \"$(ls /proc/sys)\"; {RECORD}");
+    default_seccomp_profile_is_recorded: format!("$E/bin/seccomp {RECORD}");
+    default_seccomp_profile_with_a_bare_preload_is_recorded: format!("$E/bin/seccomp {PRELOAD} $E/bin/server --seconds 2 >/dev/null; {WAIT}");
+    no_capabilities_are_recorded: format!("{AS_NOBODY} --bounding-set=-all --inh-caps=-all {RECORD}");
+    other_preload_that_allocates_nothing_is_recorded:
+        format!("LD_PRELOAD=/lib/x86_64-linux-gnu/libm.so.6 {RECORD}");
+    other_preload_behind_edleak_is_recorded:
+        format!("{} LD_PRELOAD=$E/shared/libedleak_preload.so:/lib/x86_64-linux-gnu/libm.so.6 $E/bin/server --seconds 2 >/dev/null; {WAIT}", PRELOAD);
+    profile_that_does_not_know_new_calls_is_recorded: format!("$E/bin/seccomp --old {RECORD}");
+}
+
+/// Nowhere to unpack to: one line that names each place and what to set, and nothing is started.
+#[test]
+fn places_without_execution_are_refused_with_the_remedy() {
+    if !can_make_namespaces() {
+        return;
+    }
+    let image = Image::new("noexec");
+    let script = format!(
+        "for d in /var/cache /tmp-of /var/tmp /dev/shm /run; do [ -d $d ] && mount -t tmpfs -o noexec tmpfs $d; done; \
+         mkdir -p /run/home; export HOME=/run/home TMPDIR=/run/home XDG_CACHE_HOME=/run/home; \
+         cp -r $E/bin /dev/shm/x 2>/dev/null || true; \
+         mount -t tmpfs tmpfs /mnt; cp -r $E/bin $E/traces /mnt; E=/mnt; mount -t tmpfs -o noexec tmpfs /tmp; {RECORD}"
+    );
+    let outcome = image.run(&script);
+    assert_eq!(outcome.code, 125, "{outcome:?}");
+    assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
+    for part in ["`/run/home/edleak`", "`/dev/shm/edleak-0`", "noexec", "set XDG_CACHE_HOME"] {
+        assert!(outcome.stderr.contains(part), "no {part}: {}", outcome.stderr);
+    }
+    // The way out that the message names.
+    let script = script.replace(RECORD, &format!("mkdir /mnt/cache; XDG_CACHE_HOME=/mnt/cache {RECORD}"));
+    assert_eq!(image.run(&script).code, 0);
+}
+
+/// A full disk is met while the library is written: the next place is taken, and no half of a library stays.
+#[test]
+fn full_disk_leads_to_the_next_place() {
+    if !can_make_namespaces() {
+        return;
+    }
+    let image = Image::new("full");
+    let script = format!(
+        "mkdir -p /run/full; mount -t tmpfs -o size=16k tmpfs /run/full; XDG_CACHE_HOME=/run/full {RECORD}; \
+         test -z \"$(find /run/full -type f)\"; ls -d /run/user/0/edleak/*/ /tmp/edleak-0/*/ 2>/dev/null | grep -q ."
+    );
+    image.records(&script);
+}
+
+/// What `doctor` says where something is missing: the finding, its remedy and exit code 1.
+#[test]
+fn doctor_names_what_a_container_lacks() {
+    if !can_make_namespaces() {
+        return;
+    }
+    let image = Image::new("doctor");
+    let doctor = "cd $E/traces; $E/bin/edleak-record doctor";
+    let cases = [
+        (format!("{doctor} $E/bin/server"), 0, "all is well"),
+        (format!("mount -t tmpfs tmpfs /proc; {doctor}"), 1, "mount -t proc proc /proc"),
+        (format!("ulimit -n 20; {doctor}"), 1, "raise `ulimit -n`"),
+        (format!("ulimit -v 200000; {doctor}"), 1, "raise `ulimit -v`"),
+        (format!("mount -o remount,bind,ro /; {doctor}"), 1, "change to another directory"),
+        ("cd $E/traces; $E/bin/seccomp $E/bin/edleak-record doctor".to_owned(), 0, "note seccomp"),
+        (
+            "cd $E/traces; $E/bin/seccomp --old $E/bin/edleak-record doctor".to_owned(),
+            1,
+            "allow `pidfd_open`",
+        ),
+        (format!("{doctor} /nowhere/program"), 1, "check the path"),
+        (format!("echo '#!/bin/sh' > $E/traces/own; {doctor} $E/traces/own"), 1, "chmod +x"),
+        (format!("export EDLEAK_PRELOAD=/bin/true; {doctor}"), 1, "unset the variable"),
+        (format!("export LD_PRELOAD=/nowhere.so; {doctor} 2>/dev/null"), 0, "remove it from LD_PRELOAD"),
+        (format!("export EDLEAK_SESSION=/proc/1/fd/3; {doctor}"), 1, "this process is itself being recorded"),
+    ];
+    for (script, code, expected) in cases {
+        let outcome = image.run(&script);
+        assert_eq!(outcome.code, code, "{script}: {outcome:?}");
+        assert!(outcome.stdout.contains(expected), "{script}: no `{expected}` in\n{}", outcome.stdout);
+    }
+}
+
+/// A service that goes on after its recording has ended: its children still find the library that they are told to load.
+#[test]
+fn children_after_the_recording_print_no_loader_error() {
+    if !can_make_namespaces() {
+        return;
+    }
+    let image = Image::new("after");
+    let trace = image.dir.join("traces/trace.edl");
+    let script = "$E/bin/edleak-record -q --duration 300ms -o $E/traces/trace.edl -- \
+                  sh -c 'while pgrep -x edleak-record >/dev/null; do sleep 0.05; done; ls / >/dev/null; echo done' & \
+                  wait; for i in $(seq 200); do grep -q done $E/traces/out && break; sleep 0.05; done";
+    let outcome = image.run(&format!("{{ {script} ; }} >$E/traces/out 2>&1; cat $E/traces/out"));
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (0, "done\n"), "{outcome:?}");
+    assert_eq!(analyze(["verify"], &trace).code, 0);
+    let _ = Report::of(&trace, &["--all"]);
+}
