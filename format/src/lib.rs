@@ -17,7 +17,7 @@
 //! write/   trace_writer → {journal space} → {ring thin compression};  rewrite copies a trace
 //! read/    trace → {index tiles} → {columns source prefetch};  growing reads on in a trace that is being written
 //! layout/  the bytes that both agree on: header block chunk catalog delta stride varint
-//! record slice ids   the values;  lock   whether somebody writes
+//! record slice ids   the values;  lock   whether somebody writes;  place   the name of a file: links, locks, renames
 //! ```
 #![deny(unsafe_code)]
 #![warn(unreachable_pub)]
@@ -34,6 +34,7 @@ mod ids;
 mod layout;
 mod lock;
 mod memory;
+pub mod place;
 mod read;
 mod record;
 mod slice;

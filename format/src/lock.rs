@@ -23,7 +23,7 @@ fn ask(path: &Path) -> Option<Result<(), TryLockError>> {
 
 /// Takes the lock for writing. A reader that asks ([`is_being_written`]) holds it for an instant, which is no reason to give
 /// up. A file system without locks has to do without.
-pub(crate) fn take(file: &File) -> bool {
+pub fn take(file: &File) -> bool {
     const ATTEMPTS: u32 = 10;
     (0..ATTEMPTS).any(|attempt| {
         std::thread::sleep(Duration::from_millis(attempt.into()));

@@ -4,9 +4,9 @@ use crate::error::reason;
 use crate::error::{Error, ErrorKind, Result};
 use edleak_binary::embed::build_trace;
 use edleak_binary::{Resolution, Symbolizer};
-use edleak_format::{DEFAULT_CAPACITY_BYTES, Record, SymbolFrame, Trace, is_being_written, rewrite};
+use edleak_format::{DEFAULT_CAPACITY_BYTES, Record, SymbolFrame, Trace, place, rewrite};
 use siphasher::sip128::SipHasher24;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -78,43 +78,65 @@ fn replace(
         let message = format!("cannot write `{}`: {reason} (give another file with `-o`)", to.display());
         Error::new(ErrorKind::Output, message)
     };
-    let link = std::fs::symlink_metadata(to).is_ok_and(|metadata| metadata.is_symlink());
-    let place =
-        if link { to.canonicalize().map_err(|error| failed(&reason(&error)))? } else { to.to_owned() };
-    let old = std::fs::metadata(&place).ok();
-    if old.as_ref().is_some_and(|old| !old.is_file()) {
-        return Err(failed("it is no file"));
-    }
-    if is_being_written(&place) {
+    let place = place::followed(to).map_err(|error| failed(&reason(&error)))?;
+    // Held until the new file is in place: no recording takes the name meanwhile.
+    let held = match std::fs::symlink_metadata(&place) {
+        Ok(there) if !there.is_file() => return Err(failed("it is no file")),
+        Ok(_) => Some(place::open(&place).map_err(|error| failed(&reason(&error)))?),
+        Err(_) => None,
+    };
+    if held.as_ref().is_some_and(|file| !place::lock(file)) {
         return Err(failed("it is still being recorded, and the rest would be lost"));
     }
-    let beside = new_beside(&place).map_err(|error| failed(&reason(&error)))?;
+    let (beside, made) = new_beside(&place).map_err(|error| failed(&reason(&error)))?;
     let written = rewrite(from, &beside, DEFAULT_CAPACITY_BYTES.saturating_mul(16), map, extra)
         .map_err(|error| failed(&error.to_string()))
         .and_then(|_| {
-            if let Some(old) = &old {
+            if let Some(old) = held.as_ref().and_then(|file| file.metadata().ok()) {
                 // Who may not give a file away keeps it: the trace itself is whole.
-                let _ = std::os::unix::fs::chown(&beside, Some(old.uid()), Some(old.gid()));
-                let _ = std::fs::set_permissions(&beside, old.permissions());
+                let _ = std::os::unix::fs::fchown(&made, Some(old.uid()), Some(old.gid()));
+                let _ = made.set_permissions(old.permissions());
             }
-            std::fs::rename(&beside, &place).map_err(|error| failed(&reason(&error)))
+            put_in_place(&beside, &place, held.as_ref()).map_err(|error| failed(&reason(&error)))
         });
-    if written.is_err() {
+    if written.is_err() && place::is_at(&made, &beside) {
         // It is ours, and there is nothing to save in it.
         let _ = std::fs::remove_file(&beside);
     }
     written
 }
 
+/// Gives the file `beside` the name `place`, in place of `held`, and of no other file.
+fn put_in_place(beside: &Path, place: &Path, held: Option<&File>) -> io::Result<()> {
+    let taken = || io::Error::new(io::ErrorKind::AlreadyExists, "another file has taken its name meanwhile");
+    let Some(held) = held else {
+        return place::rename_new(beside, place).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => taken(),
+            _ => error,
+        });
+    };
+    match place::exchange(beside, place) {
+        Ok(()) if place::is_at(held, beside) => std::fs::remove_file(beside),
+        Ok(()) => {
+            place::exchange(beside, place)?;
+            Err(taken())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(taken()),
+        // A file system that cannot exchange: a look and a step.
+        Err(_) if place::is_at(held, place) => std::fs::rename(beside, place),
+        Err(_) => Err(taken()),
+    }
+}
+
 /// A new file beside `place`, which nobody else has or gets.
-fn new_beside(place: &Path) -> io::Result<PathBuf> {
+fn new_beside(place: &Path) -> io::Result<(PathBuf, File)> {
     let mut attempt = 0u32;
     loop {
         let mut name = place.as_os_str().to_owned();
         name.push(format!(".{}-{attempt}.new", std::process::id()));
         let path = PathBuf::from(name);
         match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-            Ok(_) => return Ok(path),
+            Ok(made) => return Ok((path, made)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < u32::MAX => attempt += 1,
             Err(error) => return Err(error),
         }

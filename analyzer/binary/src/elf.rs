@@ -16,10 +16,12 @@ use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// A compressed section may grow to 1,100 times its size (deflate's limit is 1,032; debug information reaches 10) …
-const MAX_RATIO: u64 = 1_100;
-
-/// … and to this in any case: 16 GiB of debug information is more than any linker writes.
+/// A compressed section may grow to this many times its size. Debug information reaches 10; a hostile file could ask for 1,032 times as
+/// much as it has (deflate), gigabytes for a few megabytes.
+const MAX_RATIO: u64 = 64;
+/// What every section may grow to, however small it is: tables of zeros compress better.
+const FREE_BYTES: u64 = 16 << 20;
+/// No section may grow larger: 16 GiB of debug information is more than any linker writes.
 const MAX_SECTION_BYTES: u64 = 16 << 30;
 
 /// Why bytes are not an ELF file that can be used here.
@@ -236,8 +238,7 @@ impl<'data> Elf<'data> {
         let start = usize::try_from(range.offset).ok()?;
         let end = start.checked_add(usize::try_from(range.compressed_size).ok()?)?;
         let packed = self.data.get(start..end)?;
-        let limit = MAX_SECTION_BYTES.min((packed.len() as u64).saturating_mul(MAX_RATIO));
-        if range.format != CompressionFormat::None && range.uncompressed_size > limit {
+        if !may_unpack(&range) {
             return None;
         }
         match range.format {
@@ -326,6 +327,12 @@ fn is_code<'data>(section: &impl ObjectSection<'data>) -> bool {
     }
 }
 
+/// Whether a section is as it is, or unpacks to a size that a sound file would have.
+pub(crate) fn may_unpack(range: &object::CompressedFileRange) -> bool {
+    let limit = range.compressed_size.saturating_mul(MAX_RATIO).clamp(FREE_BYTES, MAX_SECTION_BYTES);
+    range.format == CompressionFormat::None || range.uncompressed_size <= limit
+}
+
 fn read_exactly(reader: impl Read, size: u64) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(usize::try_from(size).ok()?).ok()?;
@@ -367,5 +374,19 @@ mod tests {
         let functions = FunctionTable::of(&elf).functions;
         assert!(functions.is_sorted_by_key(|function| function.start));
         assert!(functions.iter().any(|function| function.name == "main" && function.end > function.start));
+    }
+
+    #[test]
+    fn a_section_that_claims_too_much_is_not_unpacked() {
+        let may = |format, compressed_size, uncompressed_size| {
+            may_unpack(&object::CompressedFileRange { format, offset: 0, compressed_size, uncompressed_size })
+        };
+        for format in [CompressionFormat::Zlib, CompressionFormat::Zstandard] {
+            assert!(may(format, 100 << 20, 1 << 30), "debug information of a browser");
+            assert!(may(format, 1000, 1 << 20), "a small table of zeros");
+            assert!(!may(format, 3 << 20, 3 << 30), "3 GiB of 3 MiB");
+            assert!(!may(format, u64::MAX, u64::MAX));
+        }
+        assert!(may(CompressionFormat::None, 3 << 30, 3 << 30));
     }
 }

@@ -15,7 +15,7 @@ use edleak_analysis::suppressions::Suppressions;
 use edleak_analysis::verify::Verification;
 use edleak_analysis::{analyze, rewrite};
 use edleak_binary::{Options, Symbolizer};
-use edleak_format::Trace;
+use edleak_format::{Trace, place};
 use edleak_model::classify::Model;
 use edleak_model::regression::Class;
 use edleak_report::diff;
@@ -31,8 +31,9 @@ use edleak_report::text::{Style, Text};
 use edleak_report::{Exporter, Report};
 use edleak_text::units;
 use std::fmt::Display;
-use std::fs::File;
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -446,9 +447,15 @@ fn run_anonymize(path: &Path, output: &Path, key: Option<&str>) -> Result<u8> {
 
 /// An output that is the input itself is a slip, and would cost the recording.
 fn refuse_overwriting(input: &Path, output: &Path) -> Result<()> {
-    // By number: a second name of the same file costs the recording as well.
-    let file = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
-    if file(input).is_some_and(|input| file(output) == Some(input)) {
+    // By number: a second name of the same file costs the recording as well, and so does what stdin reads from.
+    let identity = |file: Metadata| (file.dev(), file.ino());
+    let file = |path: &Path| std::fs::metadata(path).map(identity).ok();
+    let stdin = || {
+        let stdin = File::from(io::stdin().as_fd().try_clone_to_owned().ok()?).metadata().ok()?;
+        stdin.is_file().then(|| identity(stdin))
+    };
+    let input_file = if input.as_os_str() == "-" { stdin() } else { file(input) };
+    if input_file.is_some_and(|input| file(output) == Some(input)) {
         bail!("`{}` would be overwritten by its own output (give another file with `-o`)", input.display());
     }
     Ok(())
@@ -502,10 +509,15 @@ fn write_out(path: Option<&Path>, write: impl FnOnce(&mut dyn Write) -> io::Resu
         return write(&mut out).and_then(|()| out.flush()).context("failed to write the report");
     };
     let failed = || format!("failed to write the report to `{}` (give another file with -o)", path.display());
-    if edleak_format::is_being_written(path) {
-        bail!("`{}` is still being recorded (give another file with `-o`)", path.display());
+    // Emptied only under its lock: a recording may begin at any time, and would lose what it has written.
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(path).with_context(failed)?;
+    if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        if !place::lock(&file) {
+            bail!("`{}` is still being recorded (give another file with `-o`)", path.display());
+        }
+        file.set_len(0).with_context(failed)?;
     }
-    let mut out = BufWriter::new(File::create(path).with_context(failed)?);
+    let mut out = BufWriter::new(file);
     write(&mut out).and_then(|()| out.flush()).with_context(failed)
 }
 

@@ -67,6 +67,11 @@ impl Ring {
         Ok(ring)
     }
 
+    /// The file.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
     /// The file, locked as it is, and its capacity.
     pub(crate) fn into_file(self) -> (File, u64) {
         (self.file, self.capacity)

@@ -1,7 +1,7 @@
 //! Slices and records to the file: into the journal at once, and from there into sealed blocks.
 
-use std::fs::{File, Metadata, OpenOptions};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use zstd::bulk::Decompressor;
@@ -14,8 +14,8 @@ use crate::layout::chunk::{self, ChunkKind};
 use crate::layout::delta::{Decoder, Encoder, MAX_SITES};
 use crate::layout::header::{FORMAT_VERSION, Header};
 use crate::layout::stride::Stride;
-use crate::lock;
 use crate::memory::AreaBytes;
+use crate::place;
 use crate::record::Record;
 use crate::slice::{Counters, SliceHeader};
 use crate::write::compression::PayloadCompressor;
@@ -112,15 +112,23 @@ impl TraceWriter {
             .create(true)
             .truncate(false)
             .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
             .open(path)
-            .map_err(|error| Error::io("cannot create the file", error))?;
-        // A file system without locks has to do without.
-        if !lock::take(&file) {
+            .map_err(|error| match error.raw_os_error() {
+                Some(libc::ELOOP) => {
+                    Error::new(ErrorKind::Io, "it is a link (name the file that it leads to)")
+                }
+                _ => Error::io("cannot create the file", error),
+            })?;
+        if !place::lock(&file) {
             return Err(Error::new(ErrorKind::InUse, "another recording is writing it"));
         }
         let made = file.metadata().map_err(|error| Error::io("cannot look at the file", error))?;
-        let is_there = |there: Metadata| (made.dev(), made.ino()) == (there.dev(), there.ino());
-        if !std::fs::metadata(path).is_ok_and(is_there) {
+        if place::is_foreign(path, &made) {
+            let reason = "it belongs to another user, in a directory that everybody may write to (choose another file)";
+            return Err(Error::new(ErrorKind::Io, reason));
+        }
+        if !place::is_at(&file, path) {
             return Err(Error::new(ErrorKind::InUse, "another recording has just taken its name"));
         }
         if made.len() > 0 {
@@ -141,6 +149,11 @@ impl TraceWriter {
         emptied
             .and_then(|()| Self::on(file, &path, capacity))
             .map_err(|error| error.context(error::writing(&path)))
+    }
+
+    /// Whether the trace still has this name: somebody may have moved or deleted it.
+    pub fn is_at(&self, path: &Path) -> bool {
+        place::is_at(self.ring.file(), path)
     }
 
     /// A trace in an empty file that is ours.

@@ -89,12 +89,16 @@ fn only(args: &Args) -> Result<Vec<String>, String> {
 /// After the recording: symbols into the traces, the sentences, the report.
 fn finish(args: &Args, recorded: Recorded) -> Result<ExitCode, Failed> {
     let Recorded { mut outcome, unused_wrappers, blind } = recorded;
+    // Nothing in the trace is about the program: the message of the failure says so, and a sentence beside it would contradict.
+    if blind.is_some() {
+        outcome.summaries.pop();
+    }
     if args.embed_symbols {
         embed_symbols(&mut outcome.summaries);
     }
     report(args, &outcome, &unused_wrappers);
-    if args.report {
-        let traces: Vec<&Path> = outcome.summaries.iter().map(|summary| summary.path.as_path()).collect();
+    let traces: Vec<&Path> = in_place(&outcome.summaries).map(|summary| summary.path.as_path()).collect();
+    if args.report && !traces.is_empty() {
         if let Err(message) = analysis::report(&traces) {
             say(format_args!("no report: {message}"));
         }
@@ -111,8 +115,13 @@ fn is_misspelt_option(program: &OsStr) -> bool {
     is_option && !std::env::args_os().take_while(|word| word != program).any(|word| word == "--")
 }
 
+/// Traces that have their names still.
+fn in_place(summaries: &[Summary]) -> impl Iterator<Item = &Summary> {
+    summaries.iter().filter(|summary| !summary.is_moved)
+}
+
 fn embed_symbols(summaries: &mut [Summary]) {
-    for summary in summaries {
+    for summary in summaries.iter_mut().filter(|summary| !summary.is_moved) {
         match analysis::embed(&summary.path) {
             Ok(()) => {
                 summary.bytes = std::fs::metadata(&summary.path).map_or(summary.bytes, |file| file.len())
@@ -184,15 +193,22 @@ fn sentence(summary: &Summary) -> String {
         losses,
         injected_bytes_per_s,
         is_replaced,
+        is_moved,
         children,
         ..
     } = summary;
     let path = shell_word(path);
+    let next = if *is_moved {
+        format!("{path} is not this trace any more: it was moved or deleted while it was written")
+    } else {
+        format!("next: edleak-analyze {path}")
+    };
     let mut line = format!(
-        "{} of {} in {:.1} s; {path} is {}{}; next: edleak-analyze {path}",
+        "{} of {} in {:.1} s; {} is {}{}; {next}",
         units::plural(*slices, "slice", "slices"),
         units::plural(*sites as u64, "site", "sites"),
         duration.as_secs_f64(),
+        if *is_moved { "the trace" } else { &path },
         size(*bytes),
         missed(losses),
     );

@@ -76,6 +76,10 @@ impl ControlSocket {
     }
 
     fn open_in(directory: &Path) -> io::Result<ControlSocket> {
+        if !directory.parent().is_some_and(may_hold_ours) {
+            let message = format!("`{}` would lie in another user's directory", directory.display());
+            return Err(io::Error::new(ErrorKind::PermissionDenied, message));
+        }
         let made = DirBuilder::new().mode(0o700).create(directory);
         made.or_else(|error| if error.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(error) })?;
         if !is_private(directory) {
@@ -234,6 +238,14 @@ pub fn directories() -> Vec<PathBuf> {
     let mut all: Vec<_> = runtime.into_iter().chain([usual, below_tmp]).collect();
     all.dedup();
     all
+}
+
+/// Whether a directory of ours may be made in this one: it is ours, or everybody's as /tmp is. With `sudo -E`, root is told the run-time
+/// directory of another user, who could not remove what root leaves there.
+fn may_hold_ours(directory: &Path) -> bool {
+    const SHARED: u32 = libc::S_ISVTX | libc::S_IWOTH;
+    let may = |metadata: Metadata| metadata.uid() == own_uid() || metadata.mode() & SHARED == SHARED;
+    std::fs::metadata(directory).is_ok_and(may)
 }
 
 /// Whether a directory is a real one, ours, and closed to everybody else: whoever could write there could pretend to be a

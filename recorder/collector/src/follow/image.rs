@@ -5,8 +5,10 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-/// A process is looked at this often ...
+/// A process is looked at this often, and more often while it is young: a shell's child soon becomes another program ...
 const LOOK: Duration = Duration::from_millis(100);
+const YOUNG_LOOK: Duration = Duration::from_millis(20);
+const YOUNG: Duration = Duration::from_secs(1);
 /// ... and its next image has this long to claim a session of its own.
 const CLAIM_TIME: Duration = Duration::from_secs(1);
 
@@ -49,6 +51,7 @@ pub(crate) struct ImageWatch {
     pid: u32,
     recorded: Option<Image>,
     rights: Rights,
+    began: Instant,
     looked_at: Instant,
     /// Since when the process is another.
     left_at: Option<Instant>,
@@ -60,12 +63,21 @@ impl ImageWatch {
         let (recorded, looked_at) = (image(pid), Instant::now());
         let is_another = recorded.is_some_and(|image| stack_start != 0 && image.stack_start != stack_start);
         let rights = rights(pid).unwrap_or_default();
-        ImageWatch { pid, recorded, rights, looked_at, left_at: is_another.then_some(looked_at) }
+        ImageWatch {
+            pid,
+            recorded,
+            rights,
+            began: looked_at,
+            looked_at,
+            left_at: is_another.then_some(looked_at),
+        }
     }
 
     /// Looks again, if it is time.
     pub(crate) fn look(&mut self, now: Instant) {
-        if self.is_left() || now.saturating_duration_since(self.looked_at) < LOOK {
+        let is_young = now.saturating_duration_since(self.began) < YOUNG;
+        let pause = if is_young { YOUNG_LOOK } else { LOOK };
+        if self.is_left() || now.saturating_duration_since(self.looked_at) < pause {
             return;
         }
         self.looked_at = now;
@@ -94,9 +106,14 @@ impl ImageWatch {
         self.left_at.is_some()
     }
 
+    /// It has been for so long.
+    pub(crate) fn is_left_for(&self, now: Instant, least: Duration) -> bool {
+        self.left_at.is_some_and(|left| now.saturating_duration_since(left) >= least)
+    }
+
     /// It has been for so long that the new image will not claim a session any more.
     pub(crate) fn is_over(&self, now: Instant) -> bool {
-        self.left_at.is_some_and(|left| now.saturating_duration_since(left) >= CLAIM_TIME)
+        self.is_left_for(now, CLAIM_TIME)
     }
 }
 

@@ -50,6 +50,7 @@ impl Follower<'_> {
         if self.plan.children {
             self.inherited.extend(session.inode());
         }
+        self.recorded.insert(pid);
         let mut options = self.plan.options.clone();
         if !is_root {
             options.command = process::command_line(pid);
@@ -123,18 +124,12 @@ impl Follower<'_> {
         let aside = beside(&path, &format!("exec{}", self.executed));
         let moved = output::keep_old(&aside)
             .map_err(|refusal| refusal.to_string())
-            .and_then(|_| std::fs::rename(&path, &aside).map_err(|error| error.to_string()));
+            .and_then(|_| recording.rename(&aside).map_err(|error| error.to_string()));
         let next = output::reserve(&path, self.plan.options.capacity_bytes);
-        let finished = self.outcome.summaries.len();
         self.finish(recording, EndReason::Executed, Others::default());
-        match moved {
-            Ok(()) => {
-                self.outcome.summaries.iter_mut().skip(finished).for_each(|one| one.path.clone_from(&aside))
-            }
-            Err(error) => {
-                self.outcome.fail(&aside, &error);
-                return None;
-            }
+        if let Err(error) = moved {
+            self.outcome.fail(&aside, &error);
+            return None;
         }
         Some(next.map(|(writer, _)| writer).map_err(|refusal| refusal.to_string()))
     }

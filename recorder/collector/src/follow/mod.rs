@@ -6,7 +6,7 @@ mod images;
 mod requests;
 pub(crate) mod session_stock;
 mod trace_names;
-mod unreachable;
+mod unrecorded;
 
 use crate::control::socket::ControlSocket;
 use crate::follow::claim_notifier::ClaimNotifier;
@@ -22,6 +22,7 @@ use crate::sys::signals::{self, Signals, Watch};
 use edleak_format::{EndReason, TraceWriter};
 use edleak_session::header::{ATTACHED, FRESH};
 use edleak_text::units::plural;
+use std::collections::HashSet;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 pub(crate) use trace_names::child_path;
-use unreachable::UnreachableChildren;
+use unrecorded::{Unrecorded, UnrecordedProcesses};
 
 /// Claims are looked for this often while the target is young, and may be waiting for its rules.
 const YOUNG_POLL: Duration = Duration::from_micros(500);
@@ -142,8 +143,12 @@ pub struct Follower<'a> {
     reserved: Option<TraceWriter>,
     /// When the first recording of the root process began.
     recorded_since: Option<Instant>,
-    /// Children that cannot reach us.
-    unreachable: UnreachableChildren,
+    /// Descendants without a recording.
+    unrecorded: UnrecordedProcesses,
+    /// So many of them were seen.
+    seen_unrecorded: u64,
+    /// Processes that have, or had, a recording.
+    recorded: HashSet<u32>,
     /// Children that have no trace: none could be made, or they never attached to their sessions.
     unwritten: u64,
     /// Processes that claimed a session for the root process and are others.
@@ -174,7 +179,9 @@ impl<'a> Follower<'a> {
             executed: 0,
             reserved,
             recorded_since: None,
-            unreachable: UnreachableChildren::new(Instant::now()),
+            unrecorded: UnrecordedProcesses::new(Instant::now()),
+            seen_unrecorded: 0,
+            recorded: HashSet::new(),
             unwritten: 0,
             strangers: 0,
         }
@@ -203,7 +210,7 @@ impl<'a> Follower<'a> {
             self.take_slices(now);
             self.look_at_images(now);
             self.end_children();
-            self.look_for_lost(now);
+            self.look_for_unrecorded(now);
             let root_is_gone = self.root_has_ended();
             if root_is_gone {
                 self.take_claims();
@@ -327,21 +334,54 @@ impl<'a> Follower<'a> {
         }
     }
 
-    fn look_for_lost(&mut self, now: Instant) {
-        if !self.plan.children {
-            return;
-        }
+    fn look_for_unrecorded(&mut self, now: Instant) {
         let only = self.plan.only.as_bytes();
         let is_wanted = |pid| {
             let program = process::program(pid).unwrap_or_default();
             only.is_empty() || edleak_session::only::is_wanted(only, program.as_os_str().as_bytes())
         };
-        let is_recorded =
-            |pid| self.children.iter().any(|child| child.recording.pid() == pid) || !is_wanted(pid);
-        for message in self.unreachable.look(now, self.root.pid(), &self.stock.address(), is_recorded) {
-            self.unwritten += 1;
-            self.outcome.fail(&self.plan.output, &message);
+        let (root, control) = (self.root.pid(), self.stock.address());
+        let found = self.unrecorded.look(now, root, &control, &self.recorded, is_wanted);
+        self.add_unrecorded(&found);
+    }
+
+    fn add_unrecorded(&mut self, found: &[Unrecorded]) {
+        /// The others are counted.
+        const MOST_NAMED: u64 = 5;
+        for one in found {
+            self.seen_unrecorded += 1;
+            if self.plan.children {
+                self.unwritten += 1;
+                if self.seen_unrecorded <= MOST_NAMED {
+                    self.outcome.fail(&self.plan.output, &one.message());
+                }
+            }
         }
+    }
+
+    /// What the root process, which has ended, leaves behind. Its children have another parent by now, and those that it waited for are
+    /// gone.
+    fn look_at_legacy(&mut self) {
+        let lasted = self.recorded_since.is_some_and(|began| began.elapsed() >= YOUNG);
+        // A program of so short a life gets no verdict.
+        if let (Root::Child(_), true, true) = (&self.root, lasted, self.plan.only.is_empty()) {
+            let found = unrecorded::told_about_us(&self.stock.address(), &self.recorded, self.plan.children);
+            self.add_unrecorded(&found);
+            let now = Instant::now();
+            let left = self.children.iter().filter(|child| child.recording.is_left_behind(now)).count();
+            self.unwritten += left as u64;
+        }
+    }
+
+    /// Child processes without a trace that nobody asked for, as far as they are known.
+    fn unasked(&self) -> u64 {
+        let claimed = self.stock.others() + self.strangers;
+        if self.plan.children {
+            return claimed;
+        }
+        let has_had_children = matches!(&self.root, Root::Child(child) if child.has_had_children());
+        let is_known = has_had_children || self.unrecorded.are_there();
+        claimed.max(self.seen_unrecorded).max(u64::from(is_known))
     }
 
     fn end_children(&mut self) {
@@ -353,7 +393,11 @@ impl<'a> Follower<'a> {
             std::mem::take(&mut self.children).into_iter().partition::<Vec<_>, _>(|child| have_ended(child));
         self.children = running;
         for child in ended {
+            let finished = self.outcome.summaries.len();
             self.finish(child.recording, EndReason::Gone, Others::default());
+            // What the child executed last has no trace, and that of the root process is where it is looked for.
+            let replaced = self.outcome.summaries.iter().skip(finished).filter(|summary| summary.is_replaced);
+            self.unwritten += if self.plan.only.is_empty() { replaced.count() as u64 } else { 0 };
         }
     }
 
@@ -376,10 +420,16 @@ impl<'a> Follower<'a> {
     }
 
     fn end_root(&mut self, reason: EndReason) {
+        let runs_on = matches!(reason, EndReason::DurationReached | EndReason::Stopped);
+        if !runs_on && self.recording.is_some() {
+            self.look_at_legacy();
+        }
         if let Some(recording) = self.recording.take() {
-            // Who claimed a session and never attached to it could not, or is gone.
-            let unrecorded = self.stock.missed() + self.unwritten + self.attaching.len() as u64;
-            let others = Others { unrecorded, unasked: self.stock.others() + self.strangers };
+            // Who claimed a session and never attached to it could not, or is gone; but it may be about to, where the programs run on.
+            let could_not = |(_, claimed): &&(Session, Instant)| !runs_on || claimed.elapsed() >= YOUNG;
+            let unattached = self.attaching.iter().filter(could_not).count() as u64;
+            let unrecorded = self.stock.missed() + self.unwritten + unattached;
+            let others = Others { unrecorded, unasked: self.unasked() };
             self.finish(recording, reason, others);
         }
     }

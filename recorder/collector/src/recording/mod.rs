@@ -24,9 +24,10 @@ use crate::sys::shm::Session;
 use crate::watch::auto_watch::AutoWatch;
 use edleak_format::{
     Children, Counters, End, EndReason, Error, ErrorKind, Losses, ModuleId, Processor, Record, Site, SiteId,
-    SiteKind, SliceHeader, Start, TraceWriter,
+    SiteKind, SliceHeader, Start, TraceWriter, place,
 };
 use edleak_session::site::OTHER;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
@@ -44,6 +45,8 @@ pub struct Options {
     pub auto_watch: bool,
     /// Add a leak of so many bytes per second to the numbers.
     pub inject_bytes_per_s: Option<f64>,
+    /// The program, where it has an allocator of its own.
+    pub own_allocator: Option<PathBuf>,
 }
 
 /// One image being recorded.
@@ -75,6 +78,7 @@ pub struct Recording {
     injected: Option<Injected>,
     /// The module of the program itself, and the call sites that lie in it, by their place in `trace_ids`.
     image: Option<ModuleId>,
+    own_allocator: Option<PathBuf>,
     image_sites: Vec<usize>,
     /// The counters of a slice, by site of the trace.
     counters: Vec<Counters>,
@@ -109,10 +113,12 @@ pub struct Summary {
     pub injected_bytes_per_s: Option<f64>,
     /// Requests to watch something that no module has.
     pub unmatched_watches: Vec<String>,
-    /// The program's own file, and what was counted for callers in it.
-    pub image: Option<(PathBuf, Counters)>,
     /// The process went on as a program that is not recorded.
     pub is_replaced: bool,
+    /// Next to nothing of the program was counted, because it has an allocator of its own.
+    pub is_blind: bool,
+    /// Somebody moved or deleted the trace while it was written: its name is another file's, or nobody's.
+    pub is_moved: bool,
     /// Child processes without a trace.
     pub children: Children,
 }
@@ -190,6 +196,7 @@ impl Recording {
             pending_requests: PendingRequests::default(),
             injected: None,
             image,
+            own_allocator: options.own_allocator.clone(),
             image_sites: Vec::new(),
             counters: Vec::new(),
             events_read: 0,
@@ -300,6 +307,12 @@ impl Recording {
         self.image_watch.set_followed();
     }
 
+    /// It has been another for a while, which would have begun its recording by now.
+    pub fn is_left_behind(&self, now: Instant) -> bool {
+        const WHILE: Duration = Duration::from_millis(100);
+        self.image_watch.is_left_for(now, WHILE)
+    }
+
     /// It has long been another, which is not recorded: nothing is to come any more.
     pub fn is_left(&self, now: Instant) -> bool {
         self.image_watch.is_over(now)
@@ -311,10 +324,14 @@ impl Recording {
     /// A program that ended has freed, in its destructors, much of what it would have kept; who survived is taken from
     /// before that.
     pub fn finish(mut self, reason: EndReason, others: Others) -> Result<Summary, Error> {
-        let is_replaced = self.image_watch.is_left();
+        let runs_on = matches!(reason, EndReason::DurationReached | EndReason::Stopped);
+        // A process that runs on may have executed a program just now, which has yet to claim a session.
+        let is_replaced =
+            if runs_on { self.image_watch.is_over(Instant::now()) } else { self.image_watch.is_left() };
         let reason = if is_replaced { EndReason::Replaced } else { reason };
         let lost_children = self.session.header().lost_children.load(Ordering::Relaxed);
-        self.losses.unrecorded_images = others.unrecorded + u64::from(lost_children);
+        let is_blind = self.is_blind();
+        self.losses.unrecorded_images = others.unrecorded + u64::from(lost_children) + u64::from(is_blind);
         let forked = self.session.header().has_forked.load(Ordering::Relaxed);
         // A forked child says that it is there; how many there are nobody counts.
         let children = Children { unasked: others.unasked.max(u64::from(forked)) };
@@ -323,7 +340,6 @@ impl Recording {
         }
         let elapsed = self.began.elapsed();
         let tick = self.schedule.final_tick(self.last_tick, elapsed);
-        let runs_on = matches!(reason, EndReason::DurationReached | EndReason::Stopped);
         let before = self.survivors.clone();
         self.take_slice(tick)?;
         let survivors = if runs_on { &self.survivors } else { &before };
@@ -338,11 +354,36 @@ impl Recording {
             }))?;
         }
         let mut bytes = 0;
+        let mut is_moved = false;
         if let Some(mut writer) = self.writer.take() {
             writer.record(&Record::End(End { reason, at_ns: elapsed.as_nanos() as u64 }))?;
+            is_moved = !writer.is_at(&self.path);
             bytes = writer.finish()?;
         }
-        Ok(Summary { is_replaced, children, ..self.summary(bytes) })
+        Ok(Summary { is_replaced, is_blind, is_moved, children, ..self.summary(bytes) })
+    }
+
+    /// Gives the trace another name, under which there is no file.
+    pub fn rename(&mut self, to: &Path) -> io::Result<()> {
+        if self.writer.as_ref().is_some_and(|writer| !writer.is_at(&self.path)) {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "somebody has moved or deleted the trace"));
+        }
+        place::rename_new(&self.path, to)?;
+        self.path = to.to_owned();
+        Ok(())
+    }
+
+    /// Whether next to nothing was counted for the program itself, because it has an allocator of its own: what libc allocates for it
+    /// (buffers of files) is all that went through `malloc`.
+    fn is_blind(&self) -> bool {
+        const NOISE_ALLOCS: u64 = 16;
+        const NOISE_BYTES: u64 = 64 << 10;
+        let Some(own_allocator) = &self.own_allocator else { return false };
+        let image = self.image.and_then(|id| self.modules.all().get(id.0 as usize));
+        let counted = self.counted_in_image();
+        image.is_some_and(|image| Path::new(&image.module.path) == own_allocator)
+            && counted.allocs <= NOISE_ALLOCS
+            && counted.allocated_bytes <= NOISE_BYTES
     }
 
     /// Gives up the recording for that of the next image, under the same name.
@@ -366,7 +407,6 @@ impl Recording {
     }
 
     fn summary(self, bytes: u64) -> Summary {
-        let image = self.image.and_then(|id| self.modules.all().get(id.0 as usize));
         Summary {
             bytes,
             slices: self.slices,
@@ -375,9 +415,10 @@ impl Recording {
             losses: self.losses,
             unmatched_watches: self.publisher.unmatched(self.modules.all()),
             injected_bytes_per_s: self.injected.map(|injected| injected.bytes_per_s),
-            image: image.map(|loaded| (PathBuf::from(&loaded.module.path), self.counted_in_image())),
             path: self.path,
             is_replaced: false,
+            is_blind: false,
+            is_moved: false,
             children: Children::default(),
         }
     }

@@ -49,6 +49,13 @@ pub fn collect(args: &Request) -> ExitCode {
     drop_inherited(&[args.reply_fd, watch.fd()]);
     let output = std::env::var_os("EDLEAK_OUTPUT").filter(|path| !path.is_empty());
     let output = output::followed(Path::new(&output.unwrap_or_else(|| "trace.edl".into())));
+    let output = match output {
+        Ok(output) => output,
+        Err(refusal) => {
+            log(&format!("process {} is not recorded: {refusal}", args.pid));
+            return ExitCode::FAILURE;
+        }
+    };
     let period = setting("EDLEAK_PERIOD", str::parse).unwrap_or(Period::Auto);
     let capacity_bytes =
         setting("EDLEAK_SIZE", |text| match units::parse_size(text).map_err(|error| error.to_string())? {
@@ -66,6 +73,7 @@ pub fn collect(args: &Request) -> ExitCode {
             period,
             capacity_bytes: capacity_bytes.unwrap_or(edleak_format::DEFAULT_CAPACITY_BYTES),
             inject_bytes_per_s: None,
+            own_allocator: None,
             auto_watch,
         },
         output,

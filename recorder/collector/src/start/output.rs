@@ -1,14 +1,15 @@
 //! The name of a trace: what was there before is kept beside it, and nobody else takes it.
 //!
 //! A name is taken by making the file and locking it, before there is anything to write. Whoever moves a finished trace out of the way
-//! holds its lock while doing so: of two that do so at once the second finds the name taken, and moves nothing.
+//! holds its lock while doing so: of two that do so at once the second finds the name taken, and moves nothing. The same holds for the
+//! names that are derived from it: a trace called `t.edl.old` may be a recording under way.
 
 use crate::sys::limits;
-use edleak_format::{ErrorKind, TraceWriter};
+use edleak_format::{ErrorKind, TraceWriter, place};
 use std::fmt;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 const ANOTHER: &str = "choose another file with -o";
@@ -27,13 +28,95 @@ pub(crate) struct Reserved {
 pub(crate) struct Kept {
     old: PathBuf,
     /// What `old` was before, until it is settled that something came of this.
-    older: PathBuf,
+    older: Option<Older>,
+}
+
+/// A file on its way out, under a name of our own, and locked while this lives.
+#[derive(Debug)]
+struct Older {
+    path: PathBuf,
+    held: Held,
+}
+
+/// A file that no recording writes while this lives; `None`: we may not read it, and so cannot lock it. No recording of ours writes it.
+#[derive(Debug)]
+struct Held(Option<File>);
+
+impl Held {
+    /// Holds the file at `path`; `None`: there is none.
+    fn at(path: &Path) -> Result<Option<Held>, Refusal> {
+        let in_use =
+            || Refusal::InUse(format!("another recording is writing `{}` ({ANOTHER})", path.display()));
+        let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(None) };
+        if !metadata.is_file() {
+            return Err(Refusal::Failed(format!("`{}` is not a file ({ANOTHER})", path.display())));
+        }
+        let file = match place::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(_) => return Ok(Some(Held(None))),
+        };
+        // Whoever had the lock before us may have moved it, and have made a trace of its own in its place.
+        if !place::lock(&file) || !place::is_at(&file, path) {
+            return Err(in_use());
+        }
+        Ok(Some(Held(Some(file))))
+    }
+
+    fn is_at(&self, path: &Path) -> bool {
+        self.0.as_ref().is_none_or(|file| place::is_at(file, path))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.as_ref().is_some_and(|file| file.metadata().is_ok_and(|metadata| metadata.len() == 0))
+    }
+}
+
+impl Older {
+    /// Moves the file `old` to a name that nobody else has; `None`: there is none.
+    fn of(old: &Path) -> Result<Option<Older>, Refusal> {
+        const MOST: u32 = 100;
+        let Some(held) = Held::at(old)? else { return Ok(None) };
+        let own = std::process::id();
+        let mut error = io::Error::from(io::ErrorKind::AlreadyExists);
+        for attempt in 0..MOST {
+            let path = with_ending(old, &format!(".{own}-{attempt}"));
+            match place::rename_new(old, &path) {
+                Ok(()) if held.is_at(&path) => return Ok(Some(Older { path, held })),
+                Ok(()) => {
+                    let _ = place::rename_new(&path, old);
+                    return Err(Refusal::InUse(format!(
+                        "another recording is writing `{}` ({ANOTHER})",
+                        old.display()
+                    )));
+                }
+                Err(failure) if failure.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(failure) => {
+                    error = failure;
+                    break;
+                }
+            }
+        }
+        Err(Refusal::Failed(format!("failed to replace `{}`: {error} ({ANOTHER})", old.display())))
+    }
+
+    fn remove(&self) {
+        if self.held.is_at(&self.path) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.older);
+        self.older.iter().for_each(Older::remove);
     }
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
 }
 
 /// Why a name cannot be had.
@@ -61,8 +144,10 @@ pub(crate) fn reserve(path: &Path, capacity_bytes: u64) -> Result<(TraceWriter, 
     loop {
         let mut reserved = Reserved { path: path.to_owned(), made: None, kept: keep_old(path)? };
         attempt += 1;
+        // Made for us, as by mktemp, or by somebody else for whatever purpose.
+        let before = made_at(path);
         let created = TraceWriter::create(path, capacity_bytes);
-        reserved.made = fs::metadata(path).ok().map(identity);
+        reserved.made = made_at(path);
         let error = match created {
             Ok(writer) => return Ok((writer, reserved)),
             Err(error) if error.kind() == ErrorKind::AlreadyExists && attempt < ATTEMPTS => continue,
@@ -73,7 +158,8 @@ pub(crate) fn reserve(path: &Path, capacity_bytes: u64) -> Result<(TraceWriter, 
         if matches!(error.kind(), ErrorKind::InUse | ErrorKind::AlreadyExists) {
             return Err(Refusal::InUse(message));
         }
-        if fs::metadata(path).is_ok_and(|file| file.len() == 0) {
+        if before.is_none() && fs::symlink_metadata(path).is_ok_and(|file| file.is_file() && file.len() == 0)
+        {
             reserved.give_back();
         }
         return Err(Refusal::Failed(message));
@@ -83,84 +169,84 @@ pub(crate) fn reserve(path: &Path, capacity_bytes: u64) -> Result<(TraceWriter, 
 impl Reserved {
     /// Nothing came of it: all is as it was, unless the name is somebody else's by now.
     pub(crate) fn give_back(&self) {
-        if self.made.is_none() || fs::metadata(&self.path).ok().map(identity) != self.made {
+        if self.made.is_none() || made_at(&self.path) != self.made {
             return;
         }
-        let _ = fs::remove_file(&self.path);
-        if let Some(kept) = &self.kept {
-            let _ = fs::rename(&kept.old, &self.path);
-            let _ = fs::rename(&kept.older, &kept.old);
+        let Some(Kept { old, older }) = &self.kept else {
+            let _ = fs::remove_file(&self.path);
+            return;
+        };
+        // In one step, so that nobody takes the name in between.
+        let is_back = match place::exchange(&self.path, old) {
+            Ok(()) if made_at(old) == self.made => fs::remove_file(old).is_ok(),
+            Ok(()) => {
+                let _ = place::exchange(&self.path, old);
+                false
+            }
+            Err(_) => fs::rename(old, &self.path).is_ok(),
+        };
+        if let (Some(older), true) = (older, is_back) {
+            let _ = place::rename_new(&older.path, old);
         }
     }
 
     /// Something comes of it: what was moved out of the way before is replaced.
     pub(crate) fn settle(&self) {
-        if let Some(kept) = &self.kept {
-            let _ = fs::remove_file(&kept.older);
-        }
+        self.kept.iter().filter_map(|kept| kept.older.as_ref()).for_each(Older::remove);
     }
 }
 
 /// Where a trace goes that is called `path`: through a link, so that what it leads to is replaced and not the link.
-pub(crate) fn followed(path: &Path) -> PathBuf {
-    if !fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink()) {
-        return path.to_owned();
+pub(crate) fn followed(path: &Path) -> Result<PathBuf, Refusal> {
+    let refused = |reason: &dyn fmt::Display| {
+        Refusal::Failed(format!("a trace cannot be written to `{}`: {reason} ({ANOTHER})", path.display()))
+    };
+    let place = place::followed(path).map_err(|error| refused(&error))?;
+    if is_standard(&place) {
+        return Err(refused(&"the program reads or writes it"));
     }
-    // What it leads to may not be there yet.
-    let target = || fs::read_link(path).map(|target| path.parent().unwrap_or(Path::new("")).join(target));
-    fs::canonicalize(path).or_else(|_| target()).unwrap_or_else(|_| path.to_owned())
+    Ok(place)
+}
+
+/// Whether one of the standard descriptors, which the target has, too, leads to the file `path`.
+fn is_standard(path: &Path) -> bool {
+    let standard = [io::stdin().as_fd(), io::stdout().as_fd(), io::stderr().as_fd()]
+        .map(|fd| fd.try_clone_to_owned().and_then(|fd| File::from(fd).metadata()));
+    let mut files = standard.into_iter().flatten().filter(Metadata::is_file);
+    fs::symlink_metadata(path).is_ok_and(|there| {
+        let there = place::identity(&there);
+        files.any(|file| place::identity(&file) == there)
+    })
 }
 
 /// Moves what is there to `path.old`. An empty file is nothing to keep.
 pub(crate) fn keep_old(path: &Path) -> Result<Option<Kept>, Refusal> {
-    let in_use = || Refusal::InUse(format!("another recording is writing `{}` ({ANOTHER})", path.display()));
     let failed = |error: io::Error| {
         Refusal::Failed(format!("failed to keep `{}` as `.old`: {error} ({ANOTHER})", path.display()))
     };
-    let Ok(metadata) = fs::metadata(path) else { return Ok(None) };
-    if !metadata.is_file() {
-        return Err(Refusal::Failed(format!("`{}` is not a file ({ANOTHER})", path.display())));
+    let Some(held) = Held::at(path)? else { return Ok(None) };
+    if held.is_empty() {
+        return Ok(None);
     }
-    let locked = match File::open(path) {
-        Ok(file) => Some(file),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        // What is not ours to read can still be ours to move. No recording of ours writes it.
-        Err(_) => None,
-    };
-    if let Some(file) = &locked {
-        // Whoever had the lock before us may have moved it, and have made a trace of its own in its place.
-        if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) || !is_at(file, path) {
-            return Err(in_use());
-        }
-        if file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
-            return Ok(None);
-        }
+    let old = with_ending(path, ".old");
+    let older = Older::of(&old)?;
+    let moved = place::rename_new(path, &old);
+    if moved.is_ok() && held.is_at(&old) {
+        return Ok(Some(Kept { old, older }));
     }
-    let with = |ending: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(ending);
-        PathBuf::from(name)
-    };
-    let kept = Kept { old: with(".old"), older: with(&format!(".old.{}", std::process::id())) };
-    if fs::metadata(&kept.old).is_ok_and(|file| file.is_file()) {
-        fs::rename(&kept.old, &kept.older).map_err(failed)?;
+    // Another file had the name by then.
+    if moved.is_ok() {
+        let _ = place::rename_new(&old, path);
     }
-    if let Err(error) = fs::rename(path, &kept.old) {
-        let _ = fs::rename(&kept.older, &kept.old);
-        return Err(failed(error));
+    if let Some(older) = &older {
+        let _ = place::rename_new(&older.path, &old);
     }
-    Ok(Some(kept))
+    moved.map_err(failed)?;
+    Err(Refusal::InUse(format!("another recording is writing `{}` ({ANOTHER})", path.display())))
 }
 
-fn identity(file: fs::Metadata) -> (u64, u64) {
-    (file.dev(), file.ino())
-}
-
-fn is_at(file: &File, path: &Path) -> bool {
-    match (file.metadata(), fs::metadata(path)) {
-        (Ok(file), Ok(there)) => identity(file) == identity(there),
-        _ => false,
-    }
+fn made_at(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).ok().map(|file| place::identity(&file))
 }
 
 #[cfg(test)]
@@ -206,6 +292,37 @@ mod tests {
             fs::remove_file(&path).expect("the new one is there");
         }
         let _ = fs::remove_dir_all(directory);
+    }
+
+    #[test]
+    fn a_live_recording_called_old_is_not_replaced() {
+        let directory = directory("old");
+        let (path, old) = (directory.join("t.edl"), directory.join("t.edl.old"));
+        let (writer, _reserved) = reserve(&old, MIN_CAPACITY_BYTES).expect("nothing is there");
+        fs::write(&path, "a trace").expect("it is ours");
+        let refused = reserve(&path, MIN_CAPACITY_BYTES).map(drop).expect_err("it is being written");
+        assert!(matches!(&refused, Refusal::InUse(message) if message.contains("t.edl.old")), "{refused}");
+        assert!(writer.is_at(&old));
+        assert_eq!(fs::read_to_string(&path).expect("it is kept"), "a trace");
+        drop(writer);
+        reserve(&path, MIN_CAPACITY_BYTES).expect("nobody writes it any more");
+        fs::remove_dir_all(directory).expect("it is ours");
+    }
+
+    #[test]
+    fn a_lock_that_is_held_for_an_instant_is_waited_for() {
+        let directory = directory("instant");
+        let path = directory.join("t.edl");
+        fs::write(&path, "a trace").expect("it is ours");
+        let asked = File::open(&path).expect("it is there");
+        asked.lock_shared().expect("nobody else has it");
+        std::thread::scope(|scope| {
+            let taken = scope.spawn(|| reserve(&path, MIN_CAPACITY_BYTES).map(drop));
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            asked.unlock().expect("we have it");
+            assert!(taken.join().expect("no panic").is_ok());
+        });
+        fs::remove_dir_all(directory).expect("it is ours");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::sys::own_child::{Ended, OwnChild};
 use crate::sys::process;
 use crate::sys::say::say;
 use crate::sys::signals::{self, Signal, Signals};
+use edleak_text::units;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -95,6 +96,10 @@ pub fn record(options: &RunOptions) -> Result<Recorded, Failed> {
     };
     let checked = check::check_program(program, std::env::var_os("PATH").as_deref())
         .map_err(|refusal| Failed { exit_code: refusal.exit_code(), message: refusal.to_string() })?;
+    if let Some(why) = limits::too_little_data() {
+        let message = format!("cannot record `{}`: {why}", checked.path.display());
+        return Err(Failed { exit_code: 126, message });
+    }
     let code_options = Arc::new(options.code.clone());
     let preload = library::find(options.embedded).map_err(failed)?.0;
     // From here on: a thread that was started before would take the signals meant for the loop, and a file that may not grow is an error
@@ -102,7 +107,7 @@ pub fn record(options: &RunOptions) -> Result<Recorded, Failed> {
     let mut signals = Signals::block().map_err(|error| {
         failed(limits::explain("signals cannot be passed on to the target", &error, "see `ulimit -a`"))
     })?;
-    let output = output::followed(&options.output);
+    let output = output::followed(&options.output).map_err(|refusal| failed(refusal.to_string()))?;
     // The trace is made now, so that what stands in its way is known before anything is started, and nobody else takes it.
     let (writer, reserved) =
         output::reserve(&output, options.capacity_bytes).map_err(|refusal| failed(refusal.to_string()))?;
@@ -121,6 +126,7 @@ pub fn record(options: &RunOptions) -> Result<Recorded, Failed> {
             capacity_bytes: options.capacity_bytes,
             auto_watch: options.auto_watch,
             inject_bytes_per_s: options.inject_bytes_per_s,
+            own_allocator: checked.own_malloc.as_ref().and(std::fs::canonicalize(&checked.image).ok()),
         },
         output: output.clone(),
         duration: options.duration,
@@ -165,22 +171,10 @@ pub fn record(options: &RunOptions) -> Result<Recorded, Failed> {
         reserved.give_back();
         return Err(blind(&checked, &options.only, outcome.ended));
     }
-    let saw_nothing = outcome.summaries.last().is_some_and(|summary| saw_nothing_of(&checked, summary));
-    let blind = saw_nothing.then(|| blind(&checked, &options.only, outcome.ended));
+    let blind = outcome.summaries.last().filter(|summary| summary.is_blind);
+    let blind = blind.map(|summary| foreign_allocator(&checked, summary, outcome.ended));
     let unused_wrappers = code_options.wrappers.unused().map(str::to_owned).collect();
     Ok(Recorded { outcome, unused_wrappers, blind })
-}
-
-/// Whether next to nothing was counted for the program itself, because it has an allocator of its own: what libc
-/// allocates for it (buffers of files) is all that went through `malloc`.
-fn saw_nothing_of(checked: &check::Program, summary: &Summary) -> bool {
-    const NOISE_ALLOCS: u64 = 16;
-    const NOISE_BYTES: u64 = 64 << 10;
-    let Some((image, counted)) = &summary.image else { return false };
-    checked.own_malloc.is_some()
-        && std::fs::canonicalize(&checked.image).is_ok_and(|path| path == *image)
-        && counted.allocs <= NOISE_ALLOCS
-        && counted.allocated_bytes <= NOISE_BYTES
 }
 
 /// Our own libc: most likely the target's, too. A static edleak-record has none, and looks where systems keep theirs.
@@ -195,29 +189,42 @@ fn own_libc() -> Option<PathBuf> {
 
 /// Nothing was seen: the one outcome that must never look like a clean run.
 fn blind(checked: &check::Program, only: &[String], ended: Option<Ended>) -> Failed {
-    let exit_code = match ended {
+    let why = if only.is_empty() {
+        "the preload was never loaded, or found no session (a program that ends before main, drops its environment, or lives in another \
+         PID namespace; start edleak-record inside)"
+            .into()
+    } else {
+        let patterns = only.iter().map(|pattern| format!("`{pattern}`")).collect::<Vec<_>>().join(", ");
+        format!(
+            "no program that ran is called {patterns} (--only looks at the names of files; `*` stands for any)"
+        )
+    };
+    let message = format!("nothing was recorded of `{}`: {why}", checked.path.display());
+    Failed { exit_code: unless_failed(ended, FAILED), message }
+}
+
+/// The program allocates where no preload sees it. There is a trace, and nothing in it is about the program.
+fn foreign_allocator(checked: &check::Program, summary: &Summary, ended: Option<Ended>) -> Failed {
+    /// The program cannot be recorded.
+    const REFUSED: u8 = 126;
+    let symbol = checked.own_malloc.as_ref().map_or("malloc", |own| own.symbol.as_str());
+    let message = format!(
+        "`{}` allocates through its own `{symbol}`, which edleak does not see: {} in `{}` tell nothing of its memory (build the program \
+         without that allocator, or with it as a shared library)",
+        checked.path.display(),
+        units::plural(summary.slices, "slice", "slices"),
+        summary.path.display()
+    );
+    Failed { exit_code: unless_failed(ended, REFUSED), message }
+}
+
+/// The exit code of a program that failed, or this one.
+fn unless_failed(ended: Option<Ended>, otherwise: u8) -> u8 {
+    match ended {
         Some(Ended::Exited(status)) if status != 0 => status as u8,
         Some(Ended::Killed(signal)) => 128u8.wrapping_add(signal as u8),
-        _ => FAILED,
-    };
-    let why = match &checked.own_malloc {
-        Some(own) => format!(
-            "it brings its own `{}` (build it without, or with the allocator as a shared library)",
-            own.symbol
-        ),
-        None if !only.is_empty() => {
-            let patterns = only.iter().map(|pattern| format!("`{pattern}`")).collect::<Vec<_>>().join(", ");
-            format!(
-                "no program that ran is called {patterns} (--only looks at the names of files; `*` stands for any)"
-            )
-        }
-        None => {
-            "the preload was never loaded, or found no session (a program that ends before main, drops its \
-                 environment, or lives in another PID namespace; start edleak-record inside)"
-                .into()
-        }
-    };
-    Failed { exit_code, message: format!("nothing was recorded of `{}`: {why}", checked.path.display()) }
+        _ => otherwise,
+    }
 }
 
 /// Asks the target to end. Tells whether it did, before its time was over or somebody wanted to wait no longer.

@@ -1,5 +1,7 @@
 //! Which limit an error of the operating system means, and how it is raised.
 
+#![allow(unsafe_code)] // getrlimit
+
 use std::fmt::Display;
 use std::io;
 
@@ -13,6 +15,24 @@ pub(crate) fn remedy(error: Option<i32>, otherwise: &str) -> String {
         Some(libc::ENOMEM) => "(raise `ulimit -v`, or free some memory)".into(),
         _ => format!("({otherwise})"),
     }
+}
+
+/// Bytes of data that a program of any size needs with edleak's tables in it: their upper level is 16 MiB, and libc has data, too.
+const LEAST_DATA_BYTES: u64 = 20 << 20;
+
+/// Why the limit of data (`ulimit -d`), which the target inherits, leaves no room for edleak's tables; `None`: it leaves enough.
+pub(crate) fn too_little_data() -> Option<String> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a structure of ours.
+    let is_known = unsafe { libc::getrlimit(libc::RLIMIT_DATA, &raw mut limit) } == 0;
+    (is_known && limit.rlim_cur < LEAST_DATA_BYTES).then(|| {
+        format!(
+            "a program may have {} KiB of data, and edleak's tables in it take 16 MiB at once and 8 MiB for each 64 MiB with a heap \
+             (raise `ulimit -d` to at least {}, or better to `unlimited`)",
+            limit.rlim_cur >> 10,
+            LEAST_DATA_BYTES >> 10
+        )
+    })
 }
 
 /// An error with the way out at its end, whichever of `what` it happened to.

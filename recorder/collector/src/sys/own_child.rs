@@ -4,6 +4,7 @@
 //! descriptors, and only before the child is waited for: after that the number may belong to another process.
 #![allow(unsafe_code)] // waitpid, kill, pidfd_send_signal
 
+use crate::sys::process;
 use crate::sys::signals::Watch;
 use std::cell::Cell;
 use std::process::ExitCode;
@@ -40,12 +41,13 @@ pub struct OwnChild {
     /// `None`: the kernel has no descriptors of processes.
     watch: Option<Watch>,
     ended: Cell<Option<Ended>>,
+    has_had_children: Cell<bool>,
 }
 
 impl OwnChild {
     /// Takes over a child that was just forked.
     pub fn new(pid: u32) -> OwnChild {
-        OwnChild { pid, watch: Watch::of(pid), ended: Cell::new(None) }
+        OwnChild { pid, watch: Watch::of(pid), ended: Cell::new(None), has_had_children: Cell::new(false) }
     }
 
     /// Its number.
@@ -68,9 +70,18 @@ impl OwnChild {
     /// Whether it has ended, and how. The first call that says so has waited for it.
     pub fn ended(&self) -> Option<Ended> {
         if self.ended.get().is_none() {
+            // The kernel knows this until we wait for it.
+            if self.watch.as_ref().is_some_and(Watch::has_ended) {
+                self.has_had_children.set(process::has_waited_for_children(self.pid).unwrap_or(false));
+            }
             self.ended.set(wait_for(self.pid));
         }
         self.ended.get()
+    }
+
+    /// Whether it has waited for children of its own. Known once it has ended.
+    pub fn has_had_children(&self) -> bool {
+        self.has_had_children.get()
     }
 }
 
@@ -116,6 +127,17 @@ mod tests {
         assert_eq!(own.ended(), Some(Ended::Killed(libc::SIGTERM)));
         own.send(libc::SIGTERM);
         assert_eq!(own.ended(), Some(Ended::Killed(libc::SIGTERM)));
+    }
+
+    #[test]
+    fn children_that_a_child_has_waited_for_are_known_at_its_end() {
+        for (script, has_had) in [("exit 0", false), ("/bin/true; exit 0", true)] {
+            let child = Command::new("sh").args(["-c", script]).spawn().expect("sh is installed");
+            let own = OwnChild::new(child.id());
+            wait_until_over(&own);
+            assert_eq!(own.ended(), Some(Ended::Exited(0)));
+            assert_eq!(own.has_had_children(), has_had, "{script}");
+        }
     }
 
     #[test]

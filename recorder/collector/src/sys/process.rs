@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// One file mapped into a process.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -74,8 +75,13 @@ fn own_number(status: &str) -> Option<u32> {
 
 fn others() -> impl Iterator<Item = u32> {
     let own = std::process::id();
+    all().filter(move |pid| *pid != own)
+}
+
+/// Every process that /proc shows.
+pub(crate) fn all() -> impl Iterator<Item = u32> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(move |pid| *pid != own)
+    processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// Every process that this one has started, and those that they have.
@@ -111,6 +117,24 @@ fn maps_session(maps: &[u8], inodes: &[u64]) -> bool {
 /// When a process began, in clock ticks since the machine did: the 22nd field of /proc/PID/stat.
 pub(crate) fn start_ticks(pid: u32) -> Option<u64> {
     stat_field(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?, 22)
+}
+
+/// How long ago a process began; `None`: it is gone.
+pub(crate) fn age(pid: u32) -> Option<Duration> {
+    // SAFETY: only asks.
+    let ticks_per_s =
+        u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).ok().filter(|&ticks| ticks > 0)?;
+    let uptime = fs::read_to_string("/proc/uptime").ok()?;
+    let uptime: f64 = uptime.split(' ').next()?.parse().ok()?;
+    let began = start_ticks(pid)? as f64 / ticks_per_s as f64;
+    Some(Duration::from_secs_f64((uptime - began).max(0.0)))
+}
+
+/// Whether a process has waited for children of its own, which had page faults; `None`: it is gone.
+pub(crate) fn has_waited_for_children(pid: u32) -> Option<bool> {
+    const CHILDRENS_MINOR_FAULTS: usize = 11;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(stat_field(&stat, CHILDRENS_MINOR_FAULTS)? > 0)
 }
 
 /// A field of /proc/PID/stat by its number in proc(5). The second is a name in parentheses, in which anything may be.

@@ -65,6 +65,7 @@ unsafe fn note_counted(allocation: *mut u8, size: usize, caller: *const usize, f
         }
         _ => {}
     }
+    live::take_covered(allocation, noted, |stale| count_free(header, counting, stale));
     match live::insert(allocation, noted) {
         Ok(stale) => {
             // Someone freed the allocation before this one behind our back; it is gone all the same.

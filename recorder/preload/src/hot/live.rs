@@ -252,6 +252,31 @@ pub(crate) fn insert(address: *const u8, allocation: Allocation) -> Result<Optio
     Ok(stale)
 }
 
+/// Forgets the large allocations that an allocation at `address` lies upon, or upon whose sizes it lies with its own: somebody freed
+/// them behind our back, and their memory has come again. Shows each to `visit`.
+pub fn take_covered(address: *const u8, allocation: Allocation, mut visit: impl FnMut(Allocation)) {
+    let is_small = !allocation.special && allocation.size < LARGE;
+    let entries = if is_small || allocation.size < SLOW_LARGE { 1 } else { 1 + SIZE_ENTRIES };
+    for n in 0..entries {
+        let at = (address as usize).wrapping_add(n << GRANULE_SHIFT);
+        let stale = if n == 0 { None } else { take(at as *const u8) };
+        stale.or_else(|| take_owner(at)).into_iter().for_each(&mut visit);
+    }
+}
+
+/// Forgets the large allocation of which a part of the size is noted at `address`.
+fn take_owner(address: usize) -> Option<Allocation> {
+    let part = entry_of(address as *const u8)?.load();
+    if address >> GRANULE_SHIFT == 0 || !part.is_slow() || part.slow_site() != 0 {
+        return None;
+    }
+    (1..=SIZE_ENTRIES).find_map(|n| {
+        let owner = address.checked_sub(n << GRANULE_SHIFT)? as *const u8;
+        let found = entry_of(owner)?.load();
+        if found.is_large() && found.slow_site() != 0 { take(owner) } else { None }
+    })
+}
+
 /// Forgets the allocation at an address and tells what it was.
 pub(crate) fn take(address: *const u8) -> Option<Allocation> {
     if address.is_null() {
@@ -438,6 +463,32 @@ mod tests {
             assert_eq!(take(at(address + 32 * n)), None);
             assert_eq!(insert(at(address + 32 * n), allocation(9, 20)), Ok(None));
         }
+    }
+
+    #[test]
+    fn a_large_allocation_is_forgotten_with_its_size_where_its_memory_comes_again() {
+        let covered = |address: usize, new: Allocation| {
+            let mut gone = std::vec::Vec::new();
+            take_covered(at(address), new, |stale| gone.push(stale));
+            gone
+        };
+        let base = BASE + 0xb0_0000;
+        let large = allocation(8, 0x1234_5678_9abc);
+        for n in 1..=4 {
+            assert_eq!(insert(at(base), large), Ok(None));
+            assert_eq!(covered(base + 32 * n, allocation(9, 20)), [large], "part {n}");
+            assert_eq!(take(at(base)), None);
+        }
+        // A large one whose size would lie upon that of the other, and upon a small one.
+        assert_eq!(insert(at(base + 64), large), Ok(None));
+        assert_eq!(insert(at(base + 32), allocation(7, 5)), Ok(None));
+        assert_eq!(covered(base, allocation(9, 50_000)), [allocation(7, 5), large]);
+        assert_eq!(covered(base, allocation(9, 50_000)), []);
+        // What lies beyond is nobody's concern.
+        assert_eq!(insert(at(base + 160), large), Ok(None));
+        assert_eq!(covered(base, allocation(9, 50_000)), []);
+        assert_eq!(covered(base + 320, allocation(9, 20)), []);
+        assert_eq!(take(at(base + 160)), Some(large));
     }
 
     #[test]

@@ -1,0 +1,231 @@
+//! Descendants of the root process that have no recording: out of reach after a chroot, as another user or behind a /proc of their own;
+//! started without the library; gone before they could say anything. Silence would look like a clean run.
+
+use crate::sys::process;
+use edleak_session::ENV_SESSION;
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
+
+/// When the tree of processes is first looked through, and how often at least once it is old. Each look reads two files or so of every
+/// process in it; one that comes and goes between two looks is not seen.
+const FIRST_LOOK: Duration = Duration::from_millis(20);
+const LEAST_OFTEN: Duration = Duration::from_secs(1);
+/// The pause between two looks is at least so many times as long as a look takes.
+const REST: u32 = 50;
+/// An image has this long to claim a session before it counts as started without the library.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A process without a recording.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Unrecorded {
+    pid: u32,
+    name: String,
+    /// It was told where to find us and does not.
+    is_out_of_reach: bool,
+}
+
+impl Unrecorded {
+    /// What is said of it.
+    pub(super) fn message(&self) -> String {
+        let Unrecorded { pid, name, is_out_of_reach } = self;
+        if *is_out_of_reach {
+            return format!(
+                "process {pid} (`{name}`) cannot reach edleak-record, so it is not recorded (start edleak-record in its place: \
+                 as its user, behind its /proc)"
+            );
+        }
+        format!(
+            "process {pid} (`{name}`) runs without edleak's library, so it is not recorded (it has to inherit LD_PRELOAD and \
+             {ENV_SESSION}, and to be linked dynamically)"
+        )
+    }
+}
+
+/// Since when a process has been seen without a session.
+struct Seen {
+    since: Instant,
+    name: String,
+    is_told: bool,
+}
+
+/// Those that were found, by number and start, and when to look again.
+pub(super) struct UnrecordedProcesses {
+    seen: HashMap<(u32, u64), Seen>,
+    next: Instant,
+    pause: Duration,
+}
+
+impl UnrecordedProcesses {
+    pub(super) fn new(now: Instant) -> UnrecordedProcesses {
+        UnrecordedProcesses { seen: HashMap::new(), next: now + FIRST_LOOK, pause: FIRST_LOOK }
+    }
+
+    /// Looks through the descendants of `root`, if it is time, and through those seen before that have another parent now. `control` is
+    /// where they would find us; `recorded` have, or had, a recording; others than those wanted are passed over. Returns those that are new.
+    pub(super) fn look(
+        &mut self,
+        now: Instant,
+        root: u32,
+        control: &str,
+        recorded: &HashSet<u32>,
+        is_wanted: impl Fn(u32) -> bool,
+    ) -> Vec<Unrecorded> {
+        if now < self.next {
+            return Vec::new();
+        }
+        let began = Instant::now();
+        let mut there = HashSet::new();
+        let known: Vec<u32> = self.seen.keys().map(|(pid, _)| *pid).collect();
+        let mut new = Vec::new();
+        for pid in process::descendants(root).into_iter().chain(known) {
+            let Some(start) = process::start_ticks(pid).filter(|_| !recorded.contains(&pid)) else {
+                continue;
+            };
+            let key = (pid, start);
+            if !there.insert(key) {
+                continue;
+            }
+            if !is_without_session(pid) || !is_wanted(pid) {
+                self.seen.remove(&key);
+                continue;
+            }
+            let seen = self.seen.entry(key).or_insert_with(|| Seen {
+                since: now,
+                name: name_of(pid),
+                is_told: false,
+            });
+            let is_out_of_reach = is_out_of_reach(pid, control);
+            if !seen.is_told && (is_out_of_reach || now.saturating_duration_since(seen.since) >= GRACE) {
+                seen.is_told = true;
+                new.push(Unrecorded { pid, name: name_of(pid), is_out_of_reach });
+            }
+        }
+        // Gone before it could be told apart from one that has yet to claim a session.
+        self.seen.retain(|key, seen| {
+            let is_there = there.contains(key);
+            if !is_there && !seen.is_told && !recorded.contains(&key.0) {
+                new.push(Unrecorded { pid: key.0, name: seen.name.clone(), is_out_of_reach: false });
+            }
+            is_there
+        });
+        self.pause = (2 * self.pause).max(REST * began.elapsed()).min(LEAST_OFTEN.max(self.pause));
+        self.next = now + self.pause;
+        new
+    }
+
+    /// Those seen without a session, told or not.
+    pub(super) fn are_there(&self) -> bool {
+        !self.seen.is_empty()
+    }
+}
+
+/// The processes that were told where to find us, but for those that have a recording: a daemon has another parent than we know of. With
+/// `only_old`, one that may still claim a session is left out.
+pub(super) fn told_about_us(control: &str, recorded: &HashSet<u32>, only_old: bool) -> Vec<Unrecorded> {
+    let told = process::all().filter(|pid| !recorded.contains(pid) && was_told(*pid, control));
+    let counts = |pid: &u32| !only_old || (is_without_session(*pid) && process::age(*pid) >= Some(GRACE));
+    let unrecorded =
+        |pid| Unrecorded { pid, name: name_of(pid), is_out_of_reach: is_out_of_reach(pid, control) };
+    told.filter(counts).map(unrecorded).collect()
+}
+
+fn name_of(pid: u32) -> String {
+    let program = process::program(pid).unwrap_or_default();
+    program.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Whether a process has neither a session nor its parent's. Of one that is not ours to look at only its user tells: a program that was
+/// given another by its file has dropped every preload.
+fn is_without_session(pid: u32) -> bool {
+    match fs::read(format!("/proc/{pid}/maps")) {
+        // One that has ended and is not waited for has an empty map.
+        Ok(maps) => !maps.is_empty() && !process::has_session(&maps),
+        Err(_) => user(pid).is_some_and(|theirs| Some(theirs) != user(std::process::id())),
+    }
+}
+
+fn was_told(pid: u32, control: &str) -> bool {
+    let told = format!("{ENV_SESSION}={control}");
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment.split(|&byte| byte == 0).any(|word| OsStr::from_bytes(word) == told.as_str())
+}
+
+/// Whether a process was told where to find us and does not. Of one that is not ours to look at nothing is said.
+fn is_out_of_reach(pid: u32, control: &str) -> bool {
+    let Ok(maps) = fs::read(format!("/proc/{pid}/maps")) else { return false };
+    was_told(pid, control) && !process::has_session(&maps) && !can_reach(pid, control)
+}
+
+fn can_reach(pid: u32, control: &str) -> bool {
+    let (control, _nonce) = control.split_once('#').unwrap_or((control, ""));
+    let Ok(own) = fs::metadata(control) else { return true };
+    let is_same = |there: fs::Metadata| (there.dev(), there.ino()) == (own.dev(), own.ino());
+    match fs::metadata(format!("/proc/{pid}/root{control}")) {
+        Ok(there) => is_same(there) && is_our_user(pid),
+        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+    }
+}
+
+fn user(pid: u32) -> Option<u32> {
+    process::read_status(pid).map(|status| status.privileges.ids[0])
+}
+
+/// Whether it may open what is ours: it is who we are, or root.
+fn is_our_user(pid: u32) -> bool {
+    user(pid).is_none_or(|theirs| theirs == 0 || Some(theirs) == user(std::process::id()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Child, Command};
+
+    fn told(control: &str, program: &str, arguments: &[&str]) -> Child {
+        let mut command = Command::new(program);
+        command.args(arguments).env(ENV_SESSION, control).spawn().expect("it is installed")
+    }
+
+    #[test]
+    fn who_was_told_and_does_not_see_us_is_lost() {
+        if user(std::process::id()) != Some(0) {
+            eprintln!("skipped: only root can become another user");
+            return;
+        }
+        let control = format!("/proc/{}/exe", std::process::id());
+        let as_nobody = ["--reuid=65534", "--regid=65534", "--clear-groups", "sleep", "60"];
+        let mut children = [
+            told(&control, "setpriv", &as_nobody),
+            told(&control, "sleep", &["60"]),
+            told("/proc/1/exe", "setpriv", &as_nobody),
+        ];
+        let pids = children.each_ref().map(Child::id);
+        let is_asleep = |pid: &u32| process::program(*pid).is_some_and(|path| path.ends_with("sleep"));
+        let limit = Instant::now() + Duration::from_secs(60);
+        while !pids.iter().all(is_asleep) && Instant::now() < limit {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let mut unrecorded = UnrecordedProcesses::new(Instant::now());
+        let later = Instant::now() + FIRST_LOOK;
+        let own = std::process::id();
+        // Other tests have children, too.
+        let others: HashSet<u32> =
+            process::descendants(own).into_iter().filter(|pid| !pids.contains(pid)).collect();
+        assert!(unrecorded.look(Instant::now(), own, &control, &others, |_| true).is_empty(), "not yet");
+        let found = unrecorded.look(later, own, &control, &others, |_| true);
+        let again = unrecorded.look(later + GRACE / 2, own, &control, &others, |_| true);
+        let without_library = unrecorded.look(later + 2 * GRACE, own, &control, &others, |_| true);
+        for child in &mut children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        assert_eq!((found.len(), again.len()), (1, 0), "{found:?} {again:?}");
+        let message = found[0].message();
+        assert!(message.starts_with(&format!("process {} (`sleep`) cannot reach", pids[0])), "{message}");
+        assert_eq!(without_library.len(), 2, "{without_library:?}");
+        assert!(without_library.iter().all(|one| one.message().contains("without edleak's library")));
+    }
+}

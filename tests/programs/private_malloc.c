@@ -1,0 +1,29 @@
+// Allocates through an allocator of its own that is linked into it and does not replace malloc, as with a static mimalloc.
+//
+// Recorded by tests/tests/conditions/own_allocator.rs.
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+void *mi_malloc(size_t size) {
+    static char *at, *end;
+    size = (size + 15) & ~(size_t)15;
+    if (at == NULL || size > (size_t)(end - at)) {
+        at = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        end = at + (1 << 20);
+    }
+    void *block = at;
+    at += size;
+    return block;
+}
+
+int main(int argc, char **argv) {
+    for (int i = 0; i < 500; i++) {
+        *(volatile char *)mi_malloc(1000) = 1;
+        usleep(1000);
+    }
+    puts("ok");
+    return argc > 1 ? atoi(argv[1]) : 0;
+}

@@ -1,0 +1,82 @@
+//! Processes that a program starts and that are not recorded: whatever became of them, the trace of the program tells.
+
+use edleak_tests::programs::hosts;
+use edleak_tests::record::{Recorder, Recording, analyze};
+
+/// Records a shell script with an analysis that has slices enough for a verdict.
+fn record(script: &str, options: &[&str]) -> Recording {
+    let static_child = hosts().binaries();
+    let recorder = Recorder::new("descendants").options(["--period", "20ms"]).options(options);
+    recorder.env("PROGRAMS", static_child.to_str().expect("UTF-8")).record("bash", ["-c", script])
+}
+
+/// How many images the trace of the root process says are not recorded, and how many children nobody asked for.
+fn told(recording: &Recording) -> (u64, u64) {
+    let report = recording.all_sites();
+    (report.summary("unrecorded_images"), report.summary("unasked_children"))
+}
+
+/// A process without the library, for half a second.
+const WITHOUT_LIBRARY: &str = "env -u LD_PRELOAD sleep 0.5";
+
+#[test]
+fn a_child_that_lost_its_library_is_told() {
+    let recording = record(&format!("sleep 0.3; {WITHOUT_LIBRARY}; sleep 0.3; true"), &["--children"]);
+    assert!(told(&recording).0 >= 1, "{:?} {}", told(&recording), recording.outcome.stderr);
+    assert_eq!(analyze([""; 0], &recording.trace).code, 2);
+}
+
+#[test]
+fn a_child_without_an_environment_is_told() {
+    let recording = record("sleep 0.3; env -i sleep 0.5; sleep 0.3; true", &["--children"]);
+    assert!(told(&recording).0 >= 1, "{:?} {}", told(&recording), recording.outcome.stderr);
+}
+
+#[test]
+fn a_recorded_child_that_executed_a_program_without_the_library_is_told() {
+    let script = "perl -e 'my @kept = map { \"x\" x 100 } 1..1000; select undef, undef, undef, 0.3; delete $ENV{LD_PRELOAD}; \
+                  exec \"sleep\", \"0.4\"'; sleep 0.3; true";
+    let recording = record(script, &["--children"]);
+    assert!(told(&recording).0 >= 1, "{:?} {}", told(&recording), recording.outcome.stderr);
+}
+
+#[test]
+fn children_that_are_all_recorded_are_not_told() {
+    let recording =
+        record("sleep 0.3; perl -e 'my @a = (1) x 1000'; (sleep 0.1); sleep 0.3; true", &["--children"]);
+    assert_eq!(told(&recording), (0, 0), "{}", recording.outcome.stderr);
+}
+
+#[test]
+fn a_reparented_daemon_is_told() {
+    // The shell's child is gone before the daemon has run for long, and the shell never waits for the daemon.
+    let script = "(env -u LD_PRELOAD setsid sleep 5 & echo $! > /dev/null); sleep 0.5; true";
+    for (options, index) in [(&[][..], 1), (&["--children"], 0)] {
+        let recording = record(script, options);
+        let told = [told(&recording).0, told(&recording).1];
+        assert!(told[index] >= 1, "{options:?} {told:?} {}", recording.outcome.stderr);
+    }
+}
+
+#[test]
+fn a_short_child_that_nobody_asked_for_is_told() {
+    // Neither does the child allocate before it executes a program, nor has that the library.
+    let script = "import os, time; time.sleep(0.3); pid = os.posix_spawn('/bin/true', ['true'], {}); os.waitpid(pid, 0); time.sleep(0.3)";
+    let recording = Recorder::new("spawn").options(["--period", "20ms"]).record("python3", ["-c", script]);
+    assert!(told(&recording).1 >= 1, "{:?} {}", told(&recording), recording.outcome.stderr);
+    assert!(recording.outcome.stderr.contains("--children would"), "{}", recording.outcome.stderr);
+}
+
+#[test]
+fn a_program_without_children_tells_of_none() {
+    let recording = Recorder::new("alone").record("perl", ["-e", "select undef, undef, undef, 0.6"]);
+    assert_eq!(told(&recording), (0, 0), "{}", recording.outcome.stderr);
+}
+
+/// A child that executed a program just when the recording ends is not called unrecorded: it has yet to begin.
+#[test]
+fn a_child_that_has_just_executed_when_the_duration_is_over_is_not_told() {
+    let script = "while :; do perl -e 'my @a = (1) x 100'; done";
+    let recording = record(script, &["--children", "--duration", "1s", "--then-terminate"]);
+    assert_eq!(told(&recording), (0, 0), "{}", recording.outcome.stderr);
+}
