@@ -1,6 +1,7 @@
 //! The architecture as tests: which file may do what, and what the preload is made of.
 
 use edleak_tests::tools::{repository, tools};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -164,50 +165,174 @@ fn only_format_names_bincode() {
     }
 }
 
-/// preload → session ← collector; report → analysis → {format, binary, model, text}
+/// The crates of edleak that each crate may build upon, directly or through others.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("edleak-format", &[]),
+    ("edleak-text", &[]),
+    ("edleak-session", &[]),
+    ("edleak-preload", &["edleak-session"]),
+    ("edleak-binary", &["edleak-format", "edleak-text"]),
+    ("edleak-model", &["edleak-text"]),
+    ("edleak-analysis", &["edleak-binary", "edleak-format", "edleak-model", "edleak-text"]),
+    ("edleak-report", &["edleak-analysis", "edleak-binary", "edleak-format", "edleak-model", "edleak-text"]),
+    (
+        "edleak-collector",
+        &["edleak-binary", "edleak-format", "edleak-model", "edleak-session", "edleak-text"],
+    ),
+];
+
+/// preload → session ← collector → {format, binary, model, text}; report → analysis → {format, binary, model, text}
+///
+/// What cargo resolves counts, and not what a manifest says: a dependency of a dependency is one, too.
 #[test]
 fn dependencies_point_one_way() {
-    let may_use: &[(&str, &[&str])] = &[
-        ("format", &[]),
-        ("recorder/session", &[]),
-        ("recorder/preload", &["edleak-session"]),
-        ("analyzer/text", &[]),
-        ("analyzer/binary", &["edleak-format", "edleak-text"]),
-        ("analyzer/model", &["edleak-text"]),
-        ("analyzer/analysis", &["edleak-format", "edleak-binary", "edleak-model", "edleak-text"]),
-        (
-            "analyzer/report",
-            &["edleak-analysis", "edleak-format", "edleak-binary", "edleak-model", "edleak-text"],
-        ),
-        (
-            "recorder/collector",
-            &["edleak-session", "edleak-format", "edleak-binary", "edleak-model", "edleak-text"],
-        ),
+    for (package, allowed) in MAY_USE {
+        let used = dependencies_of(package);
+        assert!(used.contains(*package), "cargo tree names {package} itself");
+        for other in used.iter().filter(|other| other.starts_with("edleak-") && other != package) {
+            assert!(allowed.contains(&other.as_str()), "{package} depends on {other}");
+        }
+        let is_library = !matches!(*package, "edleak-preload");
+        assert!(!is_library || !used.contains("clap"), "{package} is a library, and depends on clap");
+    }
+}
+
+/// All packages that a crate is built from, as `cargo tree` has them.
+fn dependencies_of(package: &str) -> BTreeSet<String> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let arguments = ["tree", "--offline", "--edges", "normal", "--prefix", "none", "--format", "{p}"];
+    let output = Command::new(cargo)
+        .args(arguments)
+        .args(["--package", package])
+        .current_dir(repository())
+        .output()
+        .expect("cargo runs this test");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("names of packages are ASCII");
+    text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+}
+
+/// A reader takes the files of a crate one after the other: none uses a file that uses it, over however many steps.
+#[test]
+fn no_file_of_a_crate_is_in_a_circle() {
+    const ROOMS: &[&str] = &[
+        "analyzer/text/src",
+        "analyzer/binary/src",
+        "analyzer/model/src",
+        "analyzer/analysis/src",
+        "analyzer/report/src",
     ];
-    for (package, allowed) in may_use {
-        let manifest = read(&Path::new(package).join("Cargo.toml"));
-        let dependencies = manifest.split("[dependencies]").nth(1).unwrap_or("");
-        let dependencies = dependencies.split("\n[").next().expect("split gives at least one part");
-        for line in dependencies.lines().filter(|line| line.starts_with("edleak-")) {
-            let name = line.split([' ', '=', '.']).next().expect("split gives at least one part");
-            assert!(allowed.contains(&name), "{package} depends on {name}");
+    for room in ROOMS {
+        let uses = uses_of_files(Path::new(room));
+        assert!(uses.len() > 2, "{room} has no files");
+        for start in uses.keys() {
+            let mut reached = BTreeSet::new();
+            let mut next: Vec<&String> = uses[start].iter().collect();
+            while let Some(module) = next.pop() {
+                if reached.insert(module) {
+                    next.extend(&uses[module]);
+                }
+            }
+            assert!(!reached.contains(start), "{room}: `{start}` is used by what it uses: {:?}", uses[start]);
         }
     }
 }
 
-/// Phase n of the analyzer uses phases below n.
-#[test]
-fn analyzer_phases_use_earlier_ones_only() {
-    let phases: &[(&str, &[&str])] = &[
-        ("load.rs", &["replay", "judge", "gate", "naming"]),
-        ("replay.rs", &["judge", "gate", "naming"]),
-        ("judge.rs", &["gate", "naming"]),
-    ];
-    for (file, later) in phases {
-        let code = code_of(&Path::new("analyzer/analysis/src").join(file));
-        for phase in *later {
-            assert!(!code.contains(&format!("crate::{phase}")), "{file} names the later phase {phase}");
+/// The modules that each module of a crate names; the crate's root is the empty one.
+fn uses_of_files(room: &Path) -> BTreeMap<String, BTreeSet<String>> {
+    let files: BTreeMap<String, PathBuf> = rust_files()
+        .into_iter()
+        .filter_map(|path| {
+            let module = path.strip_prefix(room).ok()?.with_extension("");
+            let mut parts: Vec<String> =
+                module.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+            parts.pop_if(|last| matches!(last.as_str(), "lib" | "main" | "mod"));
+            Some((parts.join("::"), path))
+        })
+        .collect();
+    let uses = |(module, path): (&String, &PathBuf)| {
+        let code = code_of(path);
+        // A re-export is the face of a folder, and no use of it.
+        let code: String = code
+            .split_inclusive(';')
+            .filter(|statement| !statement.trim_start().starts_with("pub"))
+            .chain(
+                code.split_inclusive(';')
+                    .filter(|s| s.trim_start().starts_with("pub") && !s.contains("use ")),
+            )
+            .collect();
+        let parts: Vec<&str> = module.split("::").filter(|part| !part.is_empty()).collect();
+        let mut named = BTreeSet::new();
+        for (at, start) in code.match_indices("crate::") {
+            if !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_') {
+                leaves(&[], &code[at + start.len()..], &mut |path| named.extend(module_of(path, &files)));
+            }
         }
+        for (at, start) in code.match_indices("super::") {
+            let outer = code[..at].matches("super::").count()
+                - code[..at].trim_end_matches("super::").matches("super::").count();
+            let from = parts.len().saturating_sub(outer + 1);
+            leaves(&parts[..from], &code[at + start.len()..], &mut |path| {
+                named.extend(module_of(path, &files));
+            });
+        }
+        for child in files.keys().filter(|child| is_child(child, module)) {
+            let name = child.rsplit("::").next().unwrap_or(child);
+            let inner = format!("{name}::");
+            let is_named = code
+                .match_indices(&inner)
+                .any(|(at, _)| !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':'));
+            named.extend(is_named.then(|| child.clone()));
+        }
+        named.remove(module);
+        (module.clone(), named)
+    };
+    files.iter().map(uses).collect()
+}
+
+fn is_child(module: &str, of: &str) -> bool {
+    match module.rsplit_once("::") {
+        Some((parent, _)) => parent == of,
+        None => of.is_empty() && !module.is_empty(),
+    }
+}
+
+/// The file that a path leads into: its longest part that is one.
+fn module_of(path: &[&str], files: &BTreeMap<String, PathBuf>) -> Option<String> {
+    (0..=path.len()).rev().map(|end| path[..end].join("::")).find(|module| files.contains_key(module))
+}
+
+/// Every path that `text` begins with, one for each name in its braces.
+fn leaves(base: &[&str], text: &str, found: &mut dyn FnMut(&[&str])) {
+    let text = text.trim_start();
+    if let Some(inside) = text.strip_prefix('{') {
+        let (mut depth, mut start) = (0usize, 0);
+        for (at, c) in inside.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth > 0 => depth -= 1,
+                ',' | '}' if depth == 0 => {
+                    if !inside[start..at].trim().is_empty() {
+                        leaves(base, &inside[start..at], found);
+                    }
+                    start = at + 1;
+                    if c == '}' {
+                        break;
+                    }
+                }
+                _ => {}
+            }
+        }
+        return;
+    }
+    let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(text.len());
+    let mut path = base.to_vec();
+    if !text[..end].is_empty() && &text[..end] != "self" {
+        path.push(&text[..end]);
+    }
+    match text[end..].strip_prefix("::") {
+        Some(rest) => leaves(&path, rest, found),
+        None => found(&path),
     }
 }
 

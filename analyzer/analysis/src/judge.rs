@@ -14,9 +14,9 @@ use edleak_model::blocks::growth_beyond_asked;
 use edleak_model::classify::{Confidence, Judgement, LEAST_POINTS, Model, Verdict, judge};
 use edleak_model::growth_kind::{GrowthKind, ProcessGrowth, ProcessSeries, growth_of};
 use edleak_model::levels::Levels;
+use edleak_model::reasons;
 use edleak_model::regression::{Class, leak_factor};
 use edleak_model::series::Series;
-use edleak_model::words;
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -384,7 +384,7 @@ fn doubt_what_is_negligible(sites: &mut [JudgedSite], record_s: f64) {
     };
     for site in sites.iter_mut().filter(|site| is_negligible(site)) {
         let mut why = std::mem::take(&mut site.judgement.why);
-        why.push(words::negligible(site.judgement.leak_bytes));
+        why.push(reasons::negligible(site.judgement.leak_bytes));
         site.judgement = Judgement::undecided(Class::Log, record_s, why);
     }
 }

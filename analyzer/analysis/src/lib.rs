@@ -11,14 +11,8 @@
 //!
 //! Each phase borrows the one before and uses nothing of a later one.
 #![deny(unsafe_code)]
+#![warn(unreachable_pub)]
 
-/// The names of before; use [`findings`], [`site`] and [`frame`].
-#[doc(hidden)]
-pub mod analysis {
-    pub use crate::findings::{Findings as Analysis, Header, Summary};
-    pub use crate::frame::{Address, SiteFrame, base_name, frames};
-    pub use crate::site::{INJECTED_NAME, JudgedSite, Kind, SiteLabel, Standing, Survivor, Totals};
-}
 pub mod baseline;
 pub mod diff;
 pub mod error;

@@ -15,6 +15,7 @@
 
 mod arch;
 mod births;
+mod bucket_rows;
 pub mod clock;
 mod family;
 mod gap;
@@ -23,7 +24,6 @@ mod ids;
 mod merge;
 mod opened;
 pub mod points;
-mod shelf;
 mod sums;
 pub mod teardown;
 mod window;

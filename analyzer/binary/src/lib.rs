@@ -15,9 +15,10 @@
 //!
 //! A line uses those above it. Return addresses become frames offline, from whatever files of the recorded build can be found.
 #![deny(unsafe_code)]
+#![warn(unreachable_pub)]
 
 mod arch;
-pub mod binary_file;
+mod binary_file;
 mod bounded;
 mod cache;
 pub mod calls;

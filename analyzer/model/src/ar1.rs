@@ -5,14 +5,14 @@
 //! vector is ever prewhitened and trying seven values of ρ costs as much as trying one.
 
 /// The autocorrelations tried; the most likely one counts.
-pub const RHO: [f64; 7] = [0.0, 0.25, 0.5, 0.7, 0.85, 0.93, 0.97];
+pub(crate) const RHO: [f64; 7] = [0.0, 0.25, 0.5, 0.7, 0.85, 0.93, 0.97];
 
 /// One figure for each entry of [`RHO`].
-pub type PerRho = [f64; RHO.len()];
+pub(crate) type PerRho = [f64; RHO.len()];
 
 /// ⟨a, b⟩ = `full + ρ²·inner − ρ·lag`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Inner {
+pub(crate) struct Inner {
     full: f64,
     inner: f64,
     lag: f64,
@@ -20,7 +20,7 @@ pub struct Inner {
 
 impl Inner {
     /// Of two vectors of equal length, two or more.
-    pub fn of(a: &[f64], b: &[f64]) -> Self {
+    pub(crate) fn of(a: &[f64], b: &[f64]) -> Self {
         let last = a.len() - 1;
         let full: f64 = a.iter().zip(b).map(|(a, b)| a * b).sum();
         let lag = a.windows(2).zip(b.windows(2)).map(|(a, b)| a[1] * b[0] + a[0] * b[1]).sum();
@@ -28,7 +28,7 @@ impl Inner {
     }
 
     /// Of a vector with each step function that is 0 before `at` and 1 from there on, for `at` in 1..len, from one pass.
-    pub fn with_steps(a: &[f64]) -> Vec<Self> {
+    pub(crate) fn with_steps(a: &[f64]) -> Vec<Self> {
         let mut rest = vec![0.0; a.len() + 1];
         for k in (0..a.len()).rev() {
             rest[k] = rest[k + 1] + a[k];
@@ -43,7 +43,7 @@ impl Inner {
     }
 
     /// Of the same step functions with themselves.
-    pub fn steps_with_themselves(len: usize) -> Vec<Self> {
+    pub(crate) fn steps_with_themselves(len: usize) -> Vec<Self> {
         let step = |at: usize| {
             let ones = (len - at) as f64;
             Self { full: ones, inner: ones - 1.0, lag: 2.0 * (ones - 1.0) }
@@ -52,12 +52,12 @@ impl Inner {
     }
 
     /// For one ρ.
-    pub fn at(self, rho: f64) -> f64 {
+    pub(crate) fn at(self, rho: f64) -> f64 {
         self.full + rho * rho * self.inner - rho * self.lag
     }
 
     /// For every ρ.
-    pub fn all(self) -> PerRho {
+    pub(crate) fn all(self) -> PerRho {
         RHO.map(|rho| self.at(rho))
     }
 }

@@ -5,7 +5,7 @@
 //! of the labelled benchmark, read on live count instead of whichever of bytes and count looks more like a leak, since sizes only
 //! add scatter to the question whether allocations are retained.
 
-use super::bank::{Contest, bank};
+use super::contest::{Contest, models};
 use super::curve::Curve;
 use super::trend::{self, Trend};
 use crate::series::Births;
@@ -21,30 +21,30 @@ const STOPPED: f64 = -3.0;
 
 /// The survivors' score, and the figure of it that people understand.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Survivors {
+pub(crate) struct Survivors {
     /// Log odds that it is a leak.
-    pub log_odds: f64,
+    pub(crate) log_odds: f64,
     /// Of what was allocated in the middle of the record, 1/8 to 13/16, the share that is still alive.
-    pub kept: f64,
+    pub(crate) kept: f64,
     /// Bytes retained over the record if they went on as they did up to 13/16 of it.
-    pub retained_bytes: f64,
+    pub(crate) retained_bytes: f64,
 }
 
 /// The live curves of the site, beside which the survivors are read.
-pub struct Live<'a> {
+pub(crate) struct Live<'a> {
     /// Live bytes and live count.
-    pub curves: [&'a Curve; 2],
+    pub(crate) curves: [&'a Curve; 2],
     /// Their trends.
-    pub trends: [&'a Trend; 2],
+    pub(crate) trends: [&'a Trend; 2],
     /// The contest of models on live count.
-    pub contest: Contest,
+    pub(crate) contest: Contest,
     /// Slices.
-    pub points: f64,
+    pub(crate) points: f64,
 }
 
 impl Survivors {
     /// The score, if there are epochs enough.
-    pub fn of(births: &Births, live: &Live<'_>) -> Option<Self> {
+    pub(crate) fn of(births: &Births, live: &Live<'_>) -> Option<Self> {
         let epochs = births.epochs();
         if epochs < LEAST_EPOCHS {
             return None;
@@ -61,22 +61,28 @@ impl Survivors {
 
         let [b, c] = live.trends;
         let clip = |v: f64| v.clamp(-CLIP, CLIP);
-        let models = [clip(live.contest.bic), clip(bank(count.len()).contest(&count).bic)];
-        let savs = [b.sav, c.sav, trend::sav(&bytes), trend::sav(&count)].map(clip);
+        let odds = [clip(live.contest.bic), clip(models(count.len()).contest(&count).bic)];
+        let rises = [
+            b.rise_over_scatter,
+            c.rise_over_scatter,
+            trend::rise_over_scatter(&bytes),
+            trend::rise_over_scatter(&count),
+        ]
+        .map(clip);
         let rise = trend::late_rise(live.curves[0]).min(trend::late_rise(live.curves[1]));
         let half = live.curves[1].len() / 2;
         let grown = live.curves[1].mean[live.curves[1].len() - 1] - live.curves[1].mean[half];
         let balance = trend::ratio(grown, sum(&births.epoch_live_count[at(8)..at(15)])).clamp(-2.0, 2.0);
         let age = (births.max_age_at_free / live.points).clamp(0.0, 1.0);
         let log_odds = -2.08
-            + 0.425 * models[0].min(models[1])
-            + 0.454 * models[0].max(models[1])
-            + 0.528 * savs.into_iter().fold(f64::MIN, f64::max)
+            + 0.425 * odds[0].min(odds[1])
+            + 0.454 * odds[0].max(odds[1])
+            + 0.528 * rises.into_iter().fold(f64::MIN, f64::max)
             + 1.776 * b.tau.min(c.tau)
             + 2.178 * rise
-            + 1.016 * b.dec.min(c.dec)
-            - 1.421 * b.mxe.min(c.mxe)
-            - 1.365 * trend::dec(&count)
+            + 1.016 * b.pace.min(c.pace)
+            - 1.421 * b.largest_step.min(c.largest_step)
+            - 1.365 * trend::pace(&count)
             - 1.920 * late
             - 2.980 * kept
             - 2.694 * age
@@ -84,7 +90,7 @@ impl Survivors {
             - 0.328 * live.points.ln();
         // Where the live curve has plainly stopped, what survives of older epochs is what filled it.
         let log_odds = if live.contest.bic < STOPPED { log_odds.min(-1.0) } else { log_odds };
-        let steady = bank(bytes.len()).contest(&bytes);
+        let steady = models(bytes.len()).contest(&bytes);
         let stretch = (16.0 / 13.0 - steady.begins) / (1.0 - steady.begins);
         Some(Self { log_odds, kept, retained_bytes: steady.growth * stretch })
     }

@@ -16,7 +16,7 @@ const GROWN: f64 = 0.95;
 
 /// How much each bucket of a curve counts.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Busy {
+pub(crate) struct Busy {
     weights: Vec<f64>,
     /// Allocations of the program in a bucket while the curve rose.
     pace: f64,
@@ -25,7 +25,7 @@ pub struct Busy {
 
 impl Busy {
     /// From the curve and the program's allocations in each of its buckets; `None` if the program was never quiet.
-    pub fn of(curve: &Curve, work: &[f64]) -> Option<Self> {
+    pub(crate) fn of(curve: &Curve, work: &[f64]) -> Option<Self> {
         let mut high = *curve.mean.first()?;
         let growth: Vec<f64> = curve
             .mean
@@ -61,27 +61,27 @@ impl Busy {
     }
 
     /// Buckets that were busy, in sum.
-    pub fn length(&self) -> f64 {
+    pub(crate) fn length(&self) -> f64 {
         self.weights.iter().sum()
     }
 
     /// The bucket in which growth was over.
-    pub fn grown_at(&self) -> usize {
+    pub(crate) fn grown_at(&self) -> usize {
         self.grown_at
     }
 
     /// The bucket with which the last quiet time begins; the number of buckets if the curve ends busy.
-    pub fn quiet_from(&self) -> usize {
+    pub(crate) fn quiet_from(&self) -> usize {
         self.weights.iter().rposition(|&weight| weight > 0.0).map_or(0, |busy| busy + 1)
     }
 
     /// Allocations of the program in a bucket while the curve rose.
-    pub fn pace(&self) -> f64 {
+    pub(crate) fn pace(&self) -> f64 {
         self.pace
     }
 
     /// The curve in busy time.
-    pub fn curve(&self, curve: &Curve) -> Curve {
+    pub(crate) fn curve(&self, curve: &Curve) -> Curve {
         let mut busy = Curve::default();
         let empty = (0.0, 0.0, f64::MAX, f64::MIN);
         let (mut filled, mut sum, mut min, mut max) = empty;

@@ -1,14 +1,14 @@
 //! Leak factor and shape to a verdict: which growth is a leak, how sure that is, and why.
 
-use crate::bank::{Contest, bank};
 use crate::births::{Live, Survivors};
+use crate::contest::{Contest, models};
 use crate::curve::Curve;
+use crate::reasons;
 use crate::regression::{Class, leak_factor};
 use crate::season;
 use crate::series::Series;
 use crate::surge;
 use crate::trend::{self, Line, Trend};
-use crate::words;
 
 mod quiet;
 
@@ -91,7 +91,7 @@ impl Judgement {
     /// Of any site of a record with fewer slices than [`LEAST_POINTS`].
     pub fn too_short(slices: u64, period_s: f64) -> Self {
         let missing = LEAST_POINTS.saturating_sub(slices).max(1);
-        Self::undecided(Class::Constant, missing as f64 * period_s, words::too_short(slices, LEAST_POINTS))
+        Self::undecided(Class::Constant, missing as f64 * period_s, reasons::too_short(slices, LEAST_POINTS))
     }
 
     fn no_leak(class: Class, why: Vec<String>) -> Self {
@@ -122,10 +122,10 @@ fn judge_growth(series: &Series, period_s: f64) -> Judgement {
         return Judgement::too_short(record, period_s);
     }
     if series.points() == 0 {
-        return Judgement::no_leak(Class::Constant, words::unseen());
+        return Judgement::no_leak(Class::Constant, reasons::unseen());
     }
     let Some(buckets) = series.buckets() else {
-        return Judgement::no_leak(Class::Constant, words::unmoved(series.points()));
+        return Judgement::no_leak(Class::Constant, reasons::unmoved(series.points()));
     };
     let (mut bytes, mut count) = (Curve::live_bytes(buckets), Curve::live_count(buckets));
     let is_brief = series.points() < LEAST_POINTS || series.points() < record / LEAST_PRESENCE;
@@ -139,7 +139,7 @@ fn judge_growth(series: &Series, period_s: f64) -> Judgement {
         bytes = count.scaled(SMALLEST_BLOCK_BYTES);
     }
     if bytes.full() <= 1.0 {
-        return Judgement::no_leak(Class::Constant, words::unmoved(series.points()));
+        return Judgement::no_leak(Class::Constant, reasons::unmoved(series.points()));
     }
     let site = Site::new([&bytes, &count], series, is_sizeless);
     let mut ruling = match site.rule() {
@@ -147,7 +147,7 @@ fn judge_growth(series: &Series, period_s: f64) -> Judgement {
         ruling => site.rule_of_busy_time(period_s).unwrap_or(ruling),
     };
     if is_sizeless && ruling.verdict != Verdict::NoLeak {
-        ruling.why.push(words::sizeless(SMALLEST_BLOCK_BYTES));
+        ruling.why.push(reasons::sizeless(SMALLEST_BLOCK_BYTES));
         ruling.open_bytes = bytes.max.last().copied().unwrap_or(0.0);
     }
     let curve_points = if is_brief { record } else { series.points() };
@@ -199,18 +199,20 @@ impl Ruling {
 
 /// What a trend must reach; all of them must hold. The figures are explained in docs/leak-factor.md.
 struct Bar {
-    sav: f64,
-    dec: f64,
-    mxe: f64,
+    rise_over_scatter: f64,
+    pace: f64,
+    largest_step: f64,
     second: f64,
-    t25: f64,
+    late_t: f64,
     bic: f64,
 }
 
 /// The default: both bytes and count must pass, the contest on count.
-const SUSPECT: Bar = Bar { sav: 2.2, dec: 0.15, mxe: 0.87, second: 0.6, t25: 1.3, bic: -0.3 };
+const SUSPECT: Bar =
+    Bar { rise_over_scatter: 2.2, pace: 0.15, largest_step: 0.87, second: 0.6, late_t: 1.3, bic: -0.3 };
 /// The same, for a verdict that may fail a build.
-const STRICT: Bar = Bar { sav: 5.0, dec: 0.42, mxe: 0.4, second: 0.6, t25: 3.0, bic: 3.5 };
+const STRICT: Bar =
+    Bar { rise_over_scatter: 5.0, pace: 0.42, largest_step: 0.4, second: 0.6, late_t: 3.0, bic: 3.5 };
 /// ... and so many allocations kept: however even, a few are a few things that happened once each.
 const STRICT_EVENTS: f64 = 12.0;
 /// What an allocator holds for the smallest allocation: glibc's malloc, 32 bytes.
@@ -220,12 +222,16 @@ pub const STRICT_SECONDS: f64 = 2.0;
 /// Where more was freed than is left, so many allocations have to be left over: fewer are what one busier moment leaves behind.
 const LEAST_EVENTS: f64 = 8.0;
 /// After a wave or surges have been taken out: stricter, since the adjustment has chosen what suited best.
-const ADJUSTED: Bar = Bar { sav: 4.0, dec: 0.15, mxe: 0.87, second: 0.6, t25: 4.0, bic: 0.0 };
+const ADJUSTED: Bar =
+    Bar { rise_over_scatter: 4.0, pace: 0.15, largest_step: 0.87, second: 0.6, late_t: 4.0, bic: 0.0 };
 /// For allocations that get bigger rather than more: only bytes speak.
-const BIGGER: Bar = Bar { sav: 4.0, dec: 0.05, mxe: 0.6, second: 0.6, t25: 2.0, bic: 0.0 };
-const BIGGER_STRICT: Bar = Bar { sav: 8.0, dec: 0.3, mxe: 0.3, second: 0.6, t25: 4.0, bic: 2.0 };
+const BIGGER: Bar =
+    Bar { rise_over_scatter: 4.0, pace: 0.05, largest_step: 0.6, second: 0.6, late_t: 2.0, bic: 0.0 };
+const BIGGER_STRICT: Bar =
+    Bar { rise_over_scatter: 8.0, pace: 0.3, largest_step: 0.3, second: 0.6, late_t: 4.0, bic: 2.0 };
 /// Growth so plain that, where a cache explains it as well, the record is undecided and not clean.
-const PLAIN: Bar = Bar { sav: 4.0, dec: 0.35, mxe: 0.5, second: 0.6, t25: 2.5, bic: -1.5 };
+const PLAIN: Bar =
+    Bar { rise_over_scatter: 4.0, pace: 0.35, largest_step: 0.5, second: 0.6, late_t: 2.5, bic: -1.5 };
 
 /// Log odds of the survivors' score up to which it is no leak, from which a leak is suspected, and from which it is certain enough to
 /// fail a build. What lies between the first two may as well be the one as the other.
@@ -241,16 +247,20 @@ const SURVIVORS_STRICT_BIC: f64 = 2.0;
 
 impl Bar {
     fn trend(&self, t: &Trend) -> bool {
-        t.sav > self.sav && t.dec > self.dec && t.mxe < self.mxe && t.second < self.second && t.t25 > self.t25
+        t.rise_over_scatter > self.rise_over_scatter
+            && t.pace > self.pace
+            && t.largest_step < self.largest_step
+            && t.second < self.second
+            && t.late_t > self.late_t
     }
 
     /// Bytes and count together: the weaker rise, the smaller jump of the two.
     fn trends(&self, b: &Trend, c: &Trend) -> bool {
-        b.sav.min(c.sav) > self.sav
-            && b.dec.min(c.dec) > self.dec
-            && b.mxe.min(c.mxe) < self.mxe
+        b.rise_over_scatter.min(c.rise_over_scatter) > self.rise_over_scatter
+            && b.pace.min(c.pace) > self.pace
+            && b.largest_step.min(c.largest_step) < self.largest_step
             && b.second.min(c.second) < self.second
-            && b.t25 > self.t25
+            && b.late_t > self.late_t
     }
 }
 
@@ -274,16 +284,16 @@ impl<'a> Site<'a> {
     fn rule_size_driven(&self) -> Ruling {
         if !BIGGER.trend(&self.bytes) {
             return match trend::doubles_late(self.curves[0]) {
-                true => Ruling::not(Verdict::Undecided, words::doubles()),
-                false => Ruling::not(Verdict::NoLeak, words::weakest(&self.bytes)),
+                true => Ruling::not(Verdict::Undecided, reasons::doubles()),
+                false => Ruling::not(Verdict::NoLeak, reasons::weakest(&self.bytes)),
             };
         }
         let contest = self.contest(0);
         if contest.bic <= BIGGER.bic {
-            return Ruling::not(Verdict::NoLeak, words::fills(contest.bic));
+            return Ruling::not(Verdict::NoLeak, reasons::fills(contest.bic));
         }
         let strict = BIGGER_STRICT.trend(&self.bytes) && contest.bic > BIGGER_STRICT.bic;
-        Ruling::leak(strict, words::bigger(&self.bytes, contest.bic))
+        Ruling::leak(strict, reasons::bigger(&self.bytes, contest.bic))
     }
 
     fn rule_by_births_or_curves(&self) -> Ruling {
@@ -295,16 +305,16 @@ impl<'a> Site<'a> {
                 points: self.series.points() as f64,
             };
             if let Some(survivors) = Survivors::of(births, &live) {
-                let why = words::survivors(&survivors, &self.count, live.contest.bic);
+                let why = reasons::survivors(&survivors, &self.count, live.contest.bic);
                 let strict = survivors.log_odds > SURVIVORS_STRICT
                     && live.contest.bic > SURVIVORS_STRICT_BIC
-                    && self.bytes.dec.min(self.count.dec) > STRICT.dec;
+                    && self.bytes.pace.min(self.count.pace) > STRICT.pace;
                 let at_the_end = self.curves[0].max.last().copied().unwrap_or(0.0);
                 let ruling = match survivors.log_odds {
                     odds if odds > SURVIVORS_SUSPECT
                         && at_the_end < LEAST_LEFT * survivors.retained_bytes =>
                     {
-                        Ruling::not(Verdict::Undecided, words::freed_before_the_end(&survivors))
+                        Ruling::not(Verdict::Undecided, reasons::freed_before_the_end(&survivors))
                     }
                     odds if odds > SURVIVORS_SUSPECT => {
                         Ruling { retained_bytes: Some(survivors.retained_bytes), ..Ruling::leak(strict, why) }
@@ -318,7 +328,7 @@ impl<'a> Site<'a> {
         let ruling = self.rule_of_curves();
         match ruling.verdict {
             Verdict::Leak if self.is_a_few_of_many() => {
-                Ruling::not(Verdict::Undecided, words::a_few(self.count.rise(), self.series.last().frees))
+                Ruling::not(Verdict::Undecided, reasons::a_few(self.count.rise(), self.series.last().frees))
             }
             _ => ruling,
         }
@@ -341,7 +351,7 @@ impl<'a> Site<'a> {
                     && contest.bic > STRICT.bic
                     && self.contest(0).bic > 0.0
                     && c.eighths[7] - c.eighths[0] >= STRICT_EVENTS;
-                return Ruling::leak(strict, words::grows(c, contest.bic));
+                return Ruling::leak(strict, reasons::grows(c, contest.bic));
             }
             bic = Some(contest.bic);
         }
@@ -349,11 +359,14 @@ impl<'a> Site<'a> {
             return ruling;
         }
         match bic {
-            None => Ruling::not(Verdict::NoLeak, words::weakest(if b.sav < c.sav { b } else { c })),
+            None => Ruling::not(
+                Verdict::NoLeak,
+                reasons::weakest(if b.rise_over_scatter < c.rise_over_scatter { b } else { c }),
+            ),
             Some(bic) if bic > PLAIN.bic && PLAIN.trends(b, c) => {
-                Ruling::not(Verdict::Undecided, words::ambiguous(c))
+                Ruling::not(Verdict::Undecided, reasons::ambiguous(c))
             }
-            Some(bic) => Ruling::not(Verdict::NoLeak, words::fills(bic)),
+            Some(bic) => Ruling::not(Verdict::NoLeak, reasons::fills(bic)),
         }
     }
 
@@ -365,8 +378,8 @@ impl<'a> Site<'a> {
             if !ADJUSTED.trends(&b, &c) {
                 return None;
             }
-            let contest = bank(count.len()).contest(&count);
-            let why = (contest.bic > ADJUSTED.bic).then(|| words::beneath(name, &c, contest.bic))?;
+            let contest = models(count.len()).contest(&count);
+            let why = (contest.bic > ADJUSTED.bic).then(|| reasons::beneath(name, &c, contest.bic))?;
             Some(Ruling { adjusted_bytes: Some(bytes), ..Ruling::leak(false, why) })
         };
         let wave = || {
@@ -378,7 +391,7 @@ impl<'a> Site<'a> {
 
     /// The contest of models on live bytes (0) or live count (1).
     fn contest(&self, of: usize) -> Contest {
-        bank(self.curves[of].len()).contest(self.curves[of])
+        models(self.curves[of].len()).contest(self.curves[of])
     }
 
     /// What was allocated from `begins` (0…1 of the curve) on, if the site has never freed anything: that is no estimate.
@@ -412,8 +425,8 @@ impl<'a> Site<'a> {
             return Judgement { by_survivors: ruling.by_survivors, open_bytes, ..judgement };
         }
         let bytes = ruling.adjusted_bytes.as_ref().unwrap_or(self.curves[0]);
-        let contest = bank(bytes.len()).contest(bytes);
-        let class = if contest.bend > 0.0 && self.bytes.dec > 0.6 { Class::Exp } else { Class::Linear };
+        let contest = models(bytes.len()).contest(bytes);
+        let class = if contest.bend > 0.0 && self.bytes.pace > 0.6 { Class::Exp } else { Class::Linear };
         // No more can have leaked than is live in the end, and a leak is more than nothing.
         let live = self.curves[0].max.last().copied().unwrap_or(0.0);
         let by_births = ruling.retained_bytes.filter(|retained| {
@@ -430,7 +443,7 @@ impl<'a> Site<'a> {
         let is_young = record * period_s < STRICT_SECONDS;
         let mut why = why;
         if ruling.strict && is_young {
-            why.push(words::young(STRICT_SECONDS));
+            why.push(reasons::young(STRICT_SECONDS));
         }
         Judgement {
             leak_bytes: leaked as u64,

@@ -5,28 +5,28 @@ use super::buckets::{Buckets, MOST};
 
 /// A curve of evenly spaced buckets.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Curve {
+pub(crate) struct Curve {
     /// Mean of each bucket.
-    pub mean: Vec<f64>,
+    pub(crate) mean: Vec<f64>,
     /// Least value in each bucket.
-    pub min: Vec<f64>,
+    pub(crate) min: Vec<f64>,
     /// Greatest value in each bucket.
-    pub max: Vec<f64>,
+    pub(crate) max: Vec<f64>,
 }
 
 impl Curve {
     /// The live bytes of `buckets`.
-    pub fn live_bytes(buckets: &Buckets) -> Self {
+    pub(crate) fn live_bytes(buckets: &Buckets) -> Self {
         Self::of(buckets, |b| b.bytes)
     }
 
     /// The live count of `buckets`.
-    pub fn live_count(buckets: &Buckets) -> Self {
+    pub(crate) fn live_count(buckets: &Buckets) -> Self {
         Self::of(buckets, |b| b.count)
     }
 
     /// A curve without spread inside its buckets.
-    pub fn of_means(mean: Vec<f64>) -> Self {
+    pub(crate) fn of_means(mean: Vec<f64>) -> Self {
         Self { min: mean.clone(), max: mean.clone(), mean }
     }
 
@@ -57,7 +57,7 @@ impl Curve {
     }
 
     /// The same curve in a longer record, in which the site was absent, so had nothing live, for `buckets` buckets before.
-    pub fn after_absence(&self, buckets: u64) -> Self {
+    pub(crate) fn after_absence(&self, buckets: u64) -> Self {
         let len = self.len() as u64;
         let mut group = 1u64;
         while buckets.saturating_add(len) / group >= MOST as u64 {
@@ -82,24 +82,19 @@ impl Curve {
     }
 
     /// Buckets.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.mean.len()
     }
 
-    /// No bucket at all.
-    pub fn is_empty(&self) -> bool {
-        self.mean.is_empty()
-    }
-
     /// Greatest minus least value ever seen.
-    pub fn full(&self) -> f64 {
+    pub(crate) fn full(&self) -> f64 {
         let top = extreme(&self.max, f64::MIN, |a, b| if b > a { b } else { a });
         let bottom = extreme(&self.min, f64::MAX, |a, b| if b < a { b } else { a });
         (top - bottom).max(0.0)
     }
 
     /// The means of eight nearly equal groups of buckets, in the order of time; the first groups are the longer ones.
-    pub fn eighths(&self) -> [f64; 8] {
+    pub(crate) fn eighths(&self) -> [f64; 8] {
         let (each, rest) = (self.len() / 8, self.len() % 8);
         let mut from = 0;
         std::array::from_fn(|g| {
@@ -111,7 +106,7 @@ impl Curve {
     }
 
     /// The bucket at which `fraction` of the record has passed.
-    pub fn at(&self, fraction: f64) -> usize {
+    pub(crate) fn at(&self, fraction: f64) -> usize {
         (fraction * self.len() as f64) as usize
     }
 }
@@ -124,6 +119,6 @@ fn extreme(values: &[f64], start: f64, better: impl Fn(f64, f64) -> f64) -> f64 
 }
 
 /// The mean; 0 of nothing.
-pub fn mean(values: &[f64]) -> f64 {
+pub(crate) fn mean(values: &[f64]) -> f64 {
     if values.is_empty() { 0.0 } else { values.iter().sum::<f64>() / values.len() as f64 }
 }

@@ -6,32 +6,33 @@
 //! levels       a curve of any width, for reports
 //! regression   the formula of 2014
 //! trend season surge     growth, and what looks like growth
-//! bank shapes ar1        shapes of growth in a contest, and the noise around them
+//! contest shapes ar1     shapes of growth in a contest, and the noise around them
 //! births       when the survivors were born
 //! blocks       what an allocator holds beyond what was asked for
 //! work busy    how much the whole program worked, and a curve in that time
-//! classify     all of it to a verdict; words says why
+//! classify     all of it to a verdict; reasons says why
 //! growth_kind  which memory of the whole process grows
 //! ```
 #![forbid(unsafe_code)]
+#![warn(unreachable_pub)]
 
-pub mod ar1;
-pub mod bank;
-pub mod births;
+mod ar1;
+mod births;
 pub mod blocks;
 pub mod bucket;
 pub mod buckets;
-pub mod busy;
+mod busy;
 pub mod classify;
-pub mod curve;
+mod contest;
+mod curve;
 pub mod growth_kind;
 pub mod levels;
 pub mod packed;
+pub mod reasons;
 pub mod regression;
-pub mod season;
+mod season;
 pub mod series;
-pub mod shapes;
-pub mod surge;
-pub mod trend;
-pub mod words;
+mod shapes;
+mod surge;
+mod trend;
 pub mod work;

@@ -77,7 +77,7 @@ impl Wave {
 }
 
 /// The curve without its wave, if it has one.
-pub fn adjusted(curve: &Curve) -> Option<Curve> {
+pub(crate) fn adjusted(curve: &Curve) -> Option<Curve> {
     let waves = waves(curve.len());
     let mut rest = curve.mean.clone();
     remove(&waves.parabola, &mut rest);

@@ -2,7 +2,7 @@
 
 /// A growing shape over x in 0…1, the fraction of the record that has passed.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Shape {
+pub(crate) enum Shape {
     /// Rises in a straight line until x = h, then stays: a pool warming up.
     Ramp(f64),
     /// Rises in a straight line from one instant to another: a pool, or one burst, that comes late and stays.
@@ -21,10 +21,10 @@ pub enum Shape {
 
 impl Shape {
     /// The straight line.
-    pub const LINE: Self = Self::Power(1.0);
+    pub(crate) const LINE: Self = Self::Power(1.0);
 
     /// The shape at x.
-    pub fn value(self, x: f64) -> f64 {
+    pub(crate) fn value(self, x: f64) -> f64 {
         match self {
             Self::Ramp(h) => x.min(h),
             Self::Plateau(from, to) => (x - from).clamp(0.0, to - from),
@@ -37,17 +37,17 @@ impl Shape {
     }
 
     /// What it gains over the record.
-    pub fn range(self) -> f64 {
+    pub(crate) fn range(self) -> f64 {
         self.value(1.0) - self.value(0.0)
     }
 
     /// Whether it gets steeper and steeper.
-    pub fn accelerates(self) -> bool {
+    pub(crate) fn accelerates(self) -> bool {
         matches!(self, Self::Exp(_)) || matches!(self, Self::Power(b) if b > 1.0)
     }
 
     /// Where its growth begins.
-    pub fn begins(self) -> f64 {
+    pub(crate) fn begins(self) -> f64 {
         if let Self::Hinge(h) = self { h } else { 0.0 }
     }
 }

@@ -17,7 +17,7 @@ const LEAST_SHARE: f64 = 0.6;
 const MOST_BETWEEN: f64 = 0.1;
 
 /// The curve without its surges, if it has any.
-pub fn adjusted(curve: &Curve) -> Option<Curve> {
+pub(crate) fn adjusted(curve: &Curve) -> Option<Curve> {
     let reach = (curve.at(WIDEST) / 2).max(1);
     let opened = opened(&curve.mean, reach);
     let (with, without) = (Line::through(&curve.mean).spread, Line::through(&opened).spread);

@@ -7,50 +7,50 @@ use super::curve::{Curve, mean};
 
 /// The cheap statistics of one curve.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Trend {
+pub(crate) struct Trend {
     /// Means of the eighths of the record.
-    pub eighths: [f64; 8],
+    pub(crate) eighths: [f64; 8],
     /// Greatest minus least value.
-    pub full: f64,
-    /// See [`sav`].
-    pub sav: f64,
-    /// See [`dec`].
-    pub dec: f64,
+    pub(crate) full: f64,
+    /// See [`rise_over_scatter`].
+    pub(crate) rise_over_scatter: f64,
+    /// See [`pace`].
+    pub(crate) pace: f64,
     /// See `most_share`.
-    pub mxe: f64,
+    pub(crate) largest_step: f64,
     /// See `second_share`.
-    pub second: f64,
+    pub(crate) second: f64,
     /// See [`t_after`], after the first quarter.
-    pub t25: f64,
+    pub(crate) late_t: f64,
     /// Kendall's τ of the last six eighths.
-    pub tau: f64,
+    pub(crate) tau: f64,
 }
 
 impl Trend {
     /// Of a curve of 12 buckets or more.
-    pub fn of(curve: &Curve) -> Self {
+    pub(crate) fn of(curve: &Curve) -> Self {
         let (eighths, full) = (curve.eighths(), curve.full());
         let steps = retained_steps(curve);
         Self {
             eighths,
             full,
-            sav: rise_over_scatter(&eighths, full),
-            dec: dec(curve),
-            mxe: most_share(steps),
+            rise_over_scatter: rise_over_scatter_of(&eighths, full),
+            pace: pace(curve),
+            largest_step: most_share(steps),
             second: second_share(steps),
-            t25: t_after(curve, 0.25),
+            late_t: t_after(curve, 0.25),
             tau: kendall(&eighths[2..]),
         }
     }
 
     /// Growth from the third to the last eighth.
-    pub fn rise(&self) -> f64 {
+    pub(crate) fn rise(&self) -> f64 {
         self.eighths[7] - self.eighths[2]
     }
 }
 
 /// Growth over the last 55 % of the record as a share of the curve's full range.
-pub fn late_rise(curve: &Curve) -> f64 {
+pub(crate) fn late_rise(curve: &Curve) -> f64 {
     let late = &curve.mean[curve.at(0.45)..];
     ratio(slope(late) * late.len() as f64, curve.full())
 }
@@ -58,11 +58,11 @@ pub fn late_rise(curve: &Curve) -> f64 {
 /// Rise over scatter of the last six eighths of the record: the slope of a line through their means over its standard error, within ±15.
 ///
 /// The error is at least .4 % of the curve's full range, so that a perfectly smooth curve is not infinitely significant.
-pub fn sav(curve: &Curve) -> f64 {
-    rise_over_scatter(&curve.eighths(), curve.full())
+pub(crate) fn rise_over_scatter(curve: &Curve) -> f64 {
+    rise_over_scatter_of(&curve.eighths(), curve.full())
 }
 
-fn rise_over_scatter(eighths: &[f64; 8], full: f64) -> f64 {
+fn rise_over_scatter_of(eighths: &[f64; 8], full: f64) -> f64 {
     let v = &eighths[2..];
     let (mid, x) = (mean(v), |i: usize| i as f64 - 2.5);
     let slope = v.iter().enumerate().map(|(i, v)| x(i) * v).sum::<f64>() / 17.5;
@@ -74,7 +74,7 @@ fn rise_over_scatter(eighths: &[f64; 8], full: f64) -> f64 {
 /// What is left of the slope: that of the last two fifths as a share of both it and that of the two fifths before.
 ///
 /// One half is steady, 0 has stopped, negative falls, two thirds is twice as steep as before.
-pub fn dec(curve: &Curve) -> f64 {
+pub(crate) fn pace(curve: &Curve) -> f64 {
     let early = slope(&curve.mean[curve.at(0.2)..curve.at(0.6)]);
     let late = slope(&curve.mean[curve.at(0.6)..]);
     ratio(late, early.abs() + late.abs())
@@ -109,7 +109,7 @@ fn retained_steps(curve: &Curve) -> [f64; 3] {
 
 /// Goes up in steps that get larger as they get rarer, at least fourfold since the first eighth, and the last step came so late that the
 /// next, after twice the time, would not have come yet: a buffer that doubles looks like this whether something is still added or not.
-pub fn doubles_late(curve: &Curve) -> bool {
+pub(crate) fn doubles_late(curve: &Curve) -> bool {
     const STEP: f64 = 1.4;
     const GROWTH: f64 = 4.0;
     let (mean, max) = (&curve.mean, &curve.max);
@@ -123,12 +123,12 @@ pub fn doubles_late(curve: &Curve) -> bool {
 }
 
 /// As `f64::min`, of numbers: what that does beside for NaN would take longer than all the rest of a step.
-pub fn lesser(a: f64, b: f64) -> f64 {
+pub(crate) fn lesser(a: f64, b: f64) -> f64 {
     if a < b { a } else { b }
 }
 
 /// As `f64::max`, of numbers.
-pub fn greater(a: f64, b: f64) -> f64 {
+pub(crate) fn greater(a: f64, b: f64) -> f64 {
     if a > b { a } else { b }
 }
 
@@ -136,25 +136,25 @@ pub fn greater(a: f64, b: f64) -> f64 {
 ///
 /// Successive buckets of a real program are alike, so an ordinary t is far too sure of itself: the standard error is
 /// inflated by √((1+ρ)/(1−ρ)), ρ being the residuals' autocorrelation, corrected for its bias and kept within 0…0.95.
-pub fn t_after(curve: &Curve, from: f64) -> f64 {
+pub(crate) fn t_after(curve: &Curve, from: f64) -> f64 {
     let line = Line::through(&curve.mean[curve.at(from)..]);
     ratio(line.slope, line.slope_error()).clamp(-1e3, 1e3)
 }
 
 /// An ordinary least-squares line, its residuals' spread and their memory.
-pub struct Line {
+pub(crate) struct Line {
     /// Rise per bucket.
-    pub slope: f64,
+    pub(crate) slope: f64,
     /// Root mean square of the residuals.
-    pub spread: f64,
+    pub(crate) spread: f64,
     /// Lag-1 autocorrelation of the residuals, corrected for its bias and kept within 0…0.95.
-    pub memory: f64,
+    pub(crate) memory: f64,
     points: f64,
 }
 
 impl Line {
     /// Fits `values`, equally spaced.
-    pub fn through(values: &[f64]) -> Self {
+    pub(crate) fn through(values: &[f64]) -> Self {
         let n = values.len() as f64;
         let centre = (n - 1.0) / 2.0;
         // Two sums side by side: neither waits for the other's last addition.
@@ -176,7 +176,7 @@ impl Line {
     }
 
     /// The standard error of the slope, inflated for the residuals' memory.
-    pub fn slope_error(&self) -> f64 {
+    pub(crate) fn slope_error(&self) -> f64 {
         let n = self.points;
         if n < 3.0 {
             return f64::INFINITY;
@@ -187,7 +187,7 @@ impl Line {
 }
 
 /// Ordinary least-squares slope per bucket; 0 of fewer than two.
-pub fn slope(values: &[f64]) -> f64 {
+pub(crate) fn slope(values: &[f64]) -> f64 {
     let n = values.len() as f64;
     let centre = (n - 1.0) / 2.0;
     slope_of(values.iter().enumerate().map(|(i, v)| (i as f64 - centre) * v).sum(), n)
@@ -202,7 +202,7 @@ fn mean_of(sum: f64, n: f64) -> f64 {
 }
 
 /// Kendall's τ of `values` against their order: 1 if they only rise, −1 if they only fall; ties count for neither.
-pub fn kendall(values: &[f64]) -> f64 {
+pub(crate) fn kendall(values: &[f64]) -> f64 {
     let n = values.len();
     let mut balance = 0i64;
     for (i, early) in values.iter().enumerate() {
@@ -214,7 +214,7 @@ pub fn kendall(values: &[f64]) -> f64 {
 }
 
 /// a/b, where 0/0 is 0 and a/0 is as large as a float can be, so that nothing infinite or NaN escapes.
-pub fn ratio(a: f64, b: f64) -> f64 {
+pub(crate) fn ratio(a: f64, b: f64) -> f64 {
     if a == 0.0 || a.is_nan() || b.is_nan() {
         0.0
     } else if b == 0.0 {
@@ -235,39 +235,44 @@ mod tests {
     #[test]
     fn a_line_rises_steadily_and_not_by_jumps() {
         let line = trend(|x| 3.0 + 40.0 * x);
-        assert_eq!((line.sav, line.tau), (15.0, 1.0));
-        assert!((line.dec - 0.5).abs() < 1e-9 && line.mxe < 0.02 && line.second < 0.02 && line.t25 > 100.0);
+        assert_eq!((line.rise_over_scatter, line.tau), (15.0, 1.0));
+        assert!(
+            (line.pace - 0.5).abs() < 1e-9
+                && line.largest_step < 0.02
+                && line.second < 0.02
+                && line.late_t > 100.0
+        );
     }
 
     #[test]
     fn the_pace_of_a_parabola_rises_and_that_of_a_filled_pool_is_gone() {
-        assert!((trend(|x| x * x).dec - 2.0 / 3.0).abs() < 0.01);
-        assert!(trend(|x| x.min(0.5)).dec.abs() < 1e-9);
-        assert!(trend(|x| -x).dec < 0.0);
+        assert!((trend(|x| x * x).pace - 2.0 / 3.0).abs() < 0.01);
+        assert!(trend(|x| x.min(0.5)).pace.abs() < 1e-9);
+        assert!(trend(|x| -x).pace < 0.0);
     }
 
     #[test]
     fn one_jump_is_all_of_the_growth_and_a_second_all_of_the_rest() {
         let once = trend(|x| f64::from(u8::from(x > 0.5)));
-        assert_eq!((once.mxe, once.second), (1.0, 1.0));
+        assert_eq!((once.largest_step, once.second), (1.0, 1.0));
         let twice = trend(|x| 2.0 * f64::from(u8::from(x > 0.3)) + f64::from(u8::from(x > 0.7)));
-        assert!((twice.mxe - 2.0 / 3.0).abs() < 1e-9 && (twice.second - 1.0).abs() < 1e-9);
+        assert!((twice.largest_step - 2.0 / 3.0).abs() < 1e-9 && (twice.second - 1.0).abs() < 1e-9);
         let jump_beside_a_line = trend(|x| x + 5.0 * f64::from(u8::from(x > 0.5)));
-        assert!(jump_beside_a_line.mxe > 0.8 && jump_beside_a_line.second < 0.05);
+        assert!(jump_beside_a_line.largest_step > 0.8 && jump_beside_a_line.second < 0.05);
     }
 
     #[test]
     fn what_is_released_again_was_never_retained() {
         let sawtooth = trend(|x| (8.0 * x).fract());
-        assert!(sawtooth.mxe < 1.0 && sawtooth.sav < 2.2);
-        assert_eq!(trend(|x| if x > 0.99 { 0.0 } else { x }).mxe, 1.0);
+        assert!(sawtooth.largest_step < 1.0 && sawtooth.rise_over_scatter < 2.2);
+        assert_eq!(trend(|x| if x > 0.99 { 0.0 } else { x }).largest_step, 1.0);
     }
 
     #[test]
     fn a_flat_curve_has_no_trend_at_all() {
         let flat = trend(|_| 7.0);
         assert_eq!(
-            (flat.sav, flat.dec, flat.mxe, flat.t25, flat.tau, flat.full),
+            (flat.rise_over_scatter, flat.pace, flat.largest_step, flat.late_t, flat.tau, flat.full),
             (0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
         );
     }

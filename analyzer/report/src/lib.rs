@@ -1,5 +1,6 @@
 //! Findings to text and to every format that a machine wants: one exporter per file, one trait.
 #![forbid(unsafe_code)]
+#![warn(unreachable_pub)]
 
 pub mod diff;
 pub mod folded;

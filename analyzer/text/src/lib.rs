@@ -1,5 +1,6 @@
 //! How people write sizes, rates, durations and patterns: one grammar for both programs.
 #![forbid(unsafe_code)]
+#![warn(unreachable_pub)]
 
 pub mod error;
 pub mod globs;

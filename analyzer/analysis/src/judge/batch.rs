@@ -6,7 +6,7 @@
 
 use crate::site::{JudgedSite, Kind};
 use edleak_model::classify::{Confidence, STRICT_SECONDS};
-use edleak_model::words;
+use edleak_model::reasons;
 
 /// Of what is live, at least this share grew over the last three quarters of the record.
 const GROWN_SHARE: f64 = 0.6;
@@ -24,9 +24,9 @@ pub(super) fn doubt(sites: &mut [JudgedSite], used_s: f64) {
     for site in sites.iter_mut().filter(|site| is_certain(site)) {
         let left = site.totals.live_bytes as f64;
         let why = match () {
-            () if left < LEFT_SHARE * site.judged_bytes() => words::freed_at_exit(),
-            () if is_batch => words::batch(),
-            () if used_s < STRICT_SECONDS => words::little_processor_time(used_s),
+            () if left < LEFT_SHARE * site.judged_bytes() => reasons::freed_at_exit(),
+            () if is_batch => reasons::batch(),
+            () if used_s < STRICT_SECONDS => reasons::little_processor_time(used_s),
             () => continue,
         };
         site.judgement.confidence = Some(Confidence::Suspect);

@@ -5,9 +5,9 @@
 //! are added to their open buckets, moved or not: that is a few vector instructions, and nothing to mispredict. All sums are exact,
 //! so both ways end with the same series, to the bit.
 
+use super::bucket_rows::{BucketRows, Place};
 use super::gap::Gap;
 use super::opened::Step;
-use super::shelf::{Place, Shelf};
 use super::sums::{ExactSums, PowerSums};
 use edleak_format::{LANES, Lanes, Row};
 use edleak_model::bucket::{Bucket, Extent};
@@ -40,7 +40,7 @@ pub(super) struct Group {
     /// Where each ends; nowhere, for sites not seen.
     edges: [u32; LANES],
     sites: [Site; LANES],
-    shelf: Shelf,
+    bucket_rows: BucketRows,
     /// How many buckets any of them will have.
     most: u32,
     exact: Option<Box<[ExactSums; LANES]>>,
@@ -64,7 +64,7 @@ impl Group {
             next_edge: u32::MAX,
             edges: [u32::MAX; LANES],
             sites: std::array::from_fn(|lane| Site { absent: 0, width: 0, place: Place::new(lane) }),
-            shelf: Shelf::default(),
+            bucket_rows: BucketRows::default(),
             most: 0,
             unseen: [u64::MAX; LANES],
             exact: exact.then(Box::default),
@@ -204,7 +204,7 @@ impl Group {
         self.count.reset(l);
         let site = &mut self.sites[l];
         self.edges[l] += site.width;
-        self.shelf.put(&mut site.place, &bucket, site.width, self.most);
+        self.bucket_rows.put(&mut site.place, &bucket, site.width, self.most);
     }
 
     /// Ends the series of all sites that were seen, and hands each over with its place in the group. `facts` are the counters
@@ -220,7 +220,7 @@ impl Group {
         if points > self.covered {
             self.cover(points, &Row::NOTHING, powers);
         }
-        let Self { bytes, count, unseen, sites, shelf, exact, .. } = self;
+        let Self { bytes, count, unseen, sites, bucket_rows, exact, .. } = self;
         for (l, Site { absent, width, place }) in
             sites.into_iter().enumerate().filter(|(l, _)| unseen[*l] == 0)
         {
@@ -230,7 +230,7 @@ impl Group {
             let slices = points - absent;
             let filled = slices - place.closed() * width;
             let open = Bucket { bytes: bytes.extent(l), count: count.extent(l) };
-            let packed = (slices > 0).then(|| shelf.take(place, &open, width)).flatten();
+            let packed = (slices > 0).then(|| bucket_rows.take(place, &open, width)).flatten();
             let buckets =
                 packed.map(|packed| Buckets::from_parts(packed, u64::from(width), u64::from(filled)));
             let sums = exact.as_ref().map(|exact| {

@@ -199,7 +199,13 @@ fn embed_keeps_what_is_embedded_already() {
 fn a_reader_that_leaves_early_is_no_error() {
     let scratch = Scratch::new();
     let mut draft = leaker();
-    draft.sites = (0..2000).map(|i| draft.sites[i % 4].clone()).collect();
+    // Each at an address of its own: sites of one piece of code become one.
+    let with_offset = |i: usize| {
+        let mut site = draft.sites[i % 4].clone();
+        site.stack[0].0 += 16 * i as u64;
+        site
+    };
+    draft.sites = (0..2000).map(with_offset).collect();
     let trace = draft.write(&scratch.path("t.edl"));
     let mut child = command()
         .args([trace.as_os_str(), "--format=series".as_ref()])

@@ -7,7 +7,7 @@
 use super::{LEAST_EVENTS, LEAST_POINTS, Ruling, Site, Verdict};
 use crate::busy::Busy;
 use crate::curve::Curve;
-use crate::words;
+use crate::reasons;
 
 /// Growth that was over before this share of the record is that of a start, however quiet the program was after that.
 const LEAST_GROWING: f64 = 0.36;
@@ -44,7 +44,7 @@ impl Site<'_> {
         }
 
         let finding = if (curves[0].len() as u64) < LEAST_POINTS {
-            grows_to_the_end(&curves).then(|| words::too_little_work(curves[0].len()))?
+            grows_to_the_end(&curves).then(|| reasons::too_little_work(curves[0].len()))?
         } else {
             let site = Site::new([&curves[0], &curves[1]], self.series, self.is_sizeless);
             let ruling = if site.is_size_driven() { site.rule_size_driven() } else { site.rule_of_curves() };
@@ -56,7 +56,7 @@ impl Site<'_> {
         let quiet_from = busy.quiet_from();
         let is_over = quiet_from < worked.len();
         let pace = worked[quiet_from..].iter().sum::<f64>() / (worked.len() - quiet_from).max(1) as f64;
-        let mut why = words::quiet(&words::Quiet {
+        let mut why = reasons::quiet(&reasons::Quiet {
             seconds: (record - absent).saturating_sub(quiet_from as u64 * width) as f64 * period_s,
             share: if is_over { pace / busy.pace() } else { 1.0 - busy.length() / worked.len() as f64 },
             is_over,

@@ -100,7 +100,7 @@ impl Style {
 }
 
 /// Columns that the text takes: one per character, which is true of everything but wide scripts.
-pub fn columns(text: &str) -> usize {
+pub(crate) fn columns(text: &str) -> usize {
     text.chars().count()
 }
 

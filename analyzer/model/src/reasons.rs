@@ -8,43 +8,43 @@ use edleak_text::units;
 const LEAST_RISE: f64 = 0.02;
 
 /// A record too short for a verdict.
-pub fn too_short(slices: u64, needed: u64) -> Vec<String> {
+pub(crate) fn too_short(slices: u64, needed: u64) -> Vec<String> {
     vec![format!("the record has {slices} of the {needed} slices that a verdict needs")]
 }
 
 /// A site that came after everything that is judged.
-pub fn unseen() -> Vec<String> {
+pub(crate) fn unseen() -> Vec<String> {
     vec!["it was not there before the very end of the record".to_owned()]
 }
 
 /// A site whose live bytes do not move.
-pub fn unmoved(slices: u64) -> Vec<String> {
+pub(crate) fn unmoved(slices: u64) -> Vec<String> {
     vec![format!("live bytes stayed the same in all {slices} slices")]
 }
 
 /// Growth that leaks, by its curve.
-pub fn grows(trend: &Trend, bic: f64) -> Vec<String> {
+pub(crate) fn grows(trend: &Trend, bic: f64) -> Vec<String> {
     let mut why = vec![windows(trend), pace(trend)];
     why.extend(against_a_cache(bic));
     why
 }
 
 /// Growth of allocations that get bigger.
-pub fn bigger(trend: &Trend, bic: f64) -> Vec<String> {
+pub(crate) fn bigger(trend: &Trend, bic: f64) -> Vec<String> {
     let mut why = vec!["the same number of allocations gets bigger and bigger".to_owned(), pace(trend)];
     why.extend(against_a_cache(bic));
     why
 }
 
 /// Growth that shows once what hides it is taken out.
-pub fn beneath(what: &str, trend: &Trend, bic: f64) -> Vec<String> {
+pub(crate) fn beneath(what: &str, trend: &Trend, bic: f64) -> Vec<String> {
     let mut why = vec![format!("grows beneath {what}"), pace(trend)];
     why.extend(against_a_cache(bic));
     why
 }
 
 /// A buffer whose next doubling would lie beyond the record.
-pub fn doubles() -> Vec<String> {
+pub(crate) fn doubles() -> Vec<String> {
     vec![
         "its size goes up in ever larger steps, as that of a buffer to which something is added without end"
             .to_owned(),
@@ -67,7 +67,7 @@ pub struct Quiet {
 }
 
 /// Growth that stopped together with the work of the whole program.
-pub fn quiet(quiet: &Quiet) -> Vec<String> {
+pub(crate) fn quiet(quiet: &Quiet) -> Vec<String> {
     let pace = match quiet.share {
         share if share <= 0.0 => "no allocation".to_owned(),
         share => format!("{} of its allocations before", percent(share)),
@@ -85,7 +85,7 @@ pub fn quiet(quiet: &Quiet) -> Vec<String> {
 }
 
 /// Allocations that ask for no bytes.
-pub fn sizeless(block_bytes: f64) -> String {
+pub(crate) fn sizeless(block_bytes: f64) -> String {
     format!(
         "its allocations ask for 0 bytes; glibc holds {block_bytes:.0} for each, which is what is counted here"
     )
@@ -109,12 +109,12 @@ pub fn little_processor_time(used_s: f64) -> String {
 }
 
 /// Growth in less work than a verdict needs.
-pub fn too_little_work(slices: usize) -> Vec<String> {
+pub(crate) fn too_little_work(slices: usize) -> Vec<String> {
     vec![format!("it worked for no more than {}", units::plural(slices as u64, "slice", "slices"))]
 }
 
 /// What the survivors' births call a leak was freed before the record ended.
-pub fn freed_before_the_end(survivors: &Survivors) -> Vec<String> {
+pub(crate) fn freed_before_the_end(survivors: &Survivors) -> Vec<String> {
     vec![
         format!(
             "{} of what was allocated between an eighth and four fifths of the record stayed until nearly its end",
@@ -125,7 +125,7 @@ pub fn freed_before_the_end(survivors: &Survivors) -> Vec<String> {
 }
 
 /// A verdict, either way, from the survivors' births.
-pub fn survivors(survivors: &Survivors, trend: &Trend, bic: f64) -> Vec<String> {
+pub(crate) fn survivors(survivors: &Survivors, trend: &Trend, bic: f64) -> Vec<String> {
     let kept = format!(
         "{} of what was allocated between an eighth and four fifths of the record is still alive",
         percent(survivors.kept)
@@ -147,7 +147,7 @@ pub fn negligible(leak_bytes: u64) -> String {
 }
 
 /// Growth by a handful, at a site that frees much.
-pub fn a_few(rise: f64, frees: u64) -> Vec<String> {
+pub(crate) fn a_few(rise: f64, frees: u64) -> Vec<String> {
     let kept = units::plural(rise.max(1.0) as u64, "allocation more is", "allocations more are");
     vec![
         format!("{kept} live than after a quarter of the record, of which a busier moment may be the cause"),
@@ -156,12 +156,12 @@ pub fn a_few(rise: f64, frees: u64) -> Vec<String> {
 }
 
 /// A leak beyond doubt, were the record not so short.
-pub fn young(least_s: f64) -> String {
+pub(crate) fn young(least_s: f64) -> String {
     format!("in less than {least_s} s a program may still be starting")
 }
 
 /// A curve that a cache explains better.
-pub fn fills(bic: f64) -> Vec<String> {
+pub(crate) fn fills(bic: f64) -> Vec<String> {
     vec![if bic < -0.7 {
         format!(
             "a cache that fills, or growth that stops, explains the curve {} times as well as a leak",
@@ -173,18 +173,18 @@ pub fn fills(bic: f64) -> Vec<String> {
 }
 
 /// A curve that grows plainly, and that a cache explains as well.
-pub fn ambiguous(trend: &Trend) -> Vec<String> {
+pub(crate) fn ambiguous(trend: &Trend) -> Vec<String> {
     vec![windows(trend), pace(trend), "a cache that is still filling would look the same so far".to_owned()]
 }
 
 /// The test that a curve failed most plainly.
-pub fn weakest(trend: &Trend) -> Vec<String> {
+pub(crate) fn weakest(trend: &Trend) -> Vec<String> {
     vec![if trend.rise() <= 0.0 {
         "it did not grow over the last three quarters of the record".to_owned()
-    } else if trend.dec <= 0.15 {
+    } else if trend.pace <= 0.15 {
         "it grew, then stopped".to_owned()
-    } else if trend.mxe >= 0.87 {
-        format!("one single step makes up {} of what it retained", percent(trend.mxe))
+    } else if trend.largest_step >= 0.87 {
+        format!("one single step makes up {} of what it retained", percent(trend.largest_step))
     } else if trend.second >= 0.6 {
         "two single steps make up most of what it retained".to_owned()
     } else {
@@ -205,8 +205,8 @@ fn windows(trend: &Trend) -> String {
 }
 
 fn pace(trend: &Trend) -> String {
-    let ratio = trend.dec / (1.0 - trend.dec.min(0.999));
-    match trend.dec {
+    let ratio = trend.pace / (1.0 - trend.pace.min(0.999));
+    match trend.pace {
         ..=0.01 => "its growth has stopped".to_owned(),
         0.01..0.45 => format!("its pace fell to {} of what it was before", percent(ratio)),
         0.45..0.6 => "in its last two fifths it grew about as much as in the two before".to_owned(),

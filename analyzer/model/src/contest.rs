@@ -36,21 +36,21 @@ const FILLS: [Shape; 3] = [Shape::Fill(0.025), Shape::Fill(0.05), Shape::Fill(0.
 /// that of a curve which slackens all along: √t, ln t.
 const LOAD_PACE: f64 = 5.0;
 
-/// What the bank says of a curve.
+/// What the contest says of a curve.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Contest {
+pub(crate) struct Contest {
     /// Half the BIC by which the best model that leaks beats the best that does not; negative if it loses. Within ±10.
-    pub bic: f64,
+    pub(crate) bic: f64,
     /// The same of the best leaking model that accelerates over the best that does not.
-    pub bend: f64,
+    pub(crate) bend: f64,
     /// What the leaking models' growing term gains over the record, averaged by their likelihood: fill, step and base are excluded.
-    pub growth: f64,
+    pub(crate) growth: f64,
     /// Where in the record that growth begins, 0…1, according to the best of them.
-    pub begins: f64,
+    pub(crate) begins: f64,
 }
 
 /// All models for curves of one length. They depend on nothing else, so they are made once.
-pub struct Bank {
+pub(crate) struct Models {
     len: usize,
     columns: Vec<Column>,
     designs: Vec<Design>,
@@ -94,10 +94,10 @@ struct Step {
     with_line: PerRho,
 }
 
-/// The bank for curves of `len` buckets, 2 to 128.
-pub fn bank(len: usize) -> &'static Bank {
-    static BANKS: [OnceLock<Bank>; MOST + 1] = [const { OnceLock::new() }; MOST + 1];
-    BANKS[len].get_or_init(|| Bank::new(len))
+/// The models for curves of `len` buckets, 2 to 128.
+pub(crate) fn models(len: usize) -> &'static Models {
+    static MODELS: [OnceLock<Models>; MOST + 1] = [const { OnceLock::new() }; MOST + 1];
+    MODELS[len].get_or_init(|| Models::new(len))
 }
 
 /// Ramps that are over within the first third of the record, of two buckets or more: a shorter one is a step.
@@ -106,11 +106,11 @@ fn loads(len: usize) -> impl Iterator<Item = Shape> {
     ends.filter(move |end| end * len as f64 >= 2.0).map(Shape::Ramp)
 }
 
-impl Bank {
+impl Models {
     fn new(len: usize) -> Self {
         let ones = vec![1.0; len];
         let one = Inner::of(&ones, &ones).all();
-        let mut bank = Self {
+        let mut models = Self {
             len,
             columns: Vec::new(),
             designs: Vec::new(),
@@ -119,21 +119,22 @@ impl Bank {
             one,
             steps: Vec::new(),
         };
-        bank.line = bank.column(Shape::LINE);
-        bank.line_own = bank.product(bank.line, bank.line);
-        bank.add_saturating();
-        bank.add_leaking();
+        models.line = models.column(Shape::LINE);
+        models.line_own = models.product(models.line, models.line);
+        models.add_saturating();
+        models.add_leaking();
         let own = Inner::steps_with_themselves(len);
         let with_one = Inner::with_steps(&ones);
-        let with_line = Inner::with_steps(&bank.columns[bank.line].values);
-        bank.steps = (0..len - 1)
+        let with_line = Inner::with_steps(&models.columns[models.line].values);
+        models.steps = (0..len - 1)
             .map(|at| {
                 let one = with_one[at].all();
-                let line = bank.free_of_constant(with_line[at], &one, &bank.columns[bank.line].with_one);
-                Step { with_one: one, own: bank.free_of_constant(own[at], &one, &one), with_line: line }
+                let line =
+                    models.free_of_constant(with_line[at], &one, &models.columns[models.line].with_one);
+                Step { with_one: one, own: models.free_of_constant(own[at], &one, &one), with_line: line }
             })
             .collect();
-        bank
+        models
     }
 
     fn add_saturating(&mut self) {
@@ -210,8 +211,8 @@ impl Bank {
         std::array::from_fn(|r| ab[r] - a[r] * b[r] / self.one[r])
     }
 
-    /// Fits every model to the curve's means; the curve has as many buckets as the bank.
-    pub fn contest(&self, curve: &Curve) -> Contest {
+    /// Fits every model to the curve's means; the curve has as many buckets as the models.
+    pub(crate) fn contest(&self, curve: &Curve) -> Contest {
         let mid = mean(&curve.mean);
         let spread = mean(&curve.mean.iter().map(|m| (m - mid).powi(2)).collect::<Vec<_>>()).sqrt();
         if !(spread > 0.0 && spread.is_finite()) {
@@ -351,7 +352,7 @@ mod tests {
         // A little scatter of no pattern, the same in every test: a curve without any is decided by the floor of the residuals.
         let scatter = |k: u32| f64::from(k.wrapping_mul(2_654_435_761) >> 16) / 65536.0 - 0.5;
         let curve = Curve::of_means((0..90).map(|k| f((f64::from(k) + 0.5) / 90.0) + scatter(k)).collect());
-        bank(90).contest(&curve)
+        models(90).contest(&curve)
     }
 
     #[test]
@@ -393,7 +394,7 @@ mod tests {
 
     #[test]
     fn a_flat_curve_is_no_contest() {
-        let flat = bank(20).contest(&Curve::of_means(vec![5.0; 20]));
+        let flat = models(20).contest(&Curve::of_means(vec![5.0; 20]));
         assert_eq!((flat.bic, flat.growth), (-MOST_BIC, 0.0));
     }
 }

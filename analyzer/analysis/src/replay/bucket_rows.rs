@@ -9,11 +9,11 @@ use edleak_model::packed::{Narrow, Packed, narrowed, widened};
 
 /// The rows of one group.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Shelf {
+pub(super) struct BucketRows {
     rows: Vec<[Narrow; LANES]>,
 }
 
-/// One site's place on the shelf.
+/// One site's place in the rows.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     lane: usize,
@@ -43,7 +43,7 @@ impl Place {
     }
 }
 
-impl Shelf {
+impl BucketRows {
     /// Puts the next bucket of a site. Buckets are `width` points wide, and there will be no more than `most` rows.
     #[inline]
     pub(super) fn put(&mut self, place: &mut Place, bucket: &Bucket, width: u32, most: u32) {
@@ -99,15 +99,15 @@ impl Shelf {
         if place.stays_flat(open) {
             return None;
         }
-        let mut shelf = Self::default();
+        let mut bucket_rows = Self::default();
         let (lane, closed) = (place.lane, place.closed as usize);
         let mut packed = match (place.flat, place.wide) {
             (Some(flat), _) => {
                 let mut place = Place { lane: 0, closed: place.closed, flat: None, wide: None };
-                shelf.unfold(&mut place, flat, width, closed as u32);
+                bucket_rows.unfold(&mut place, flat, width, closed as u32);
                 match place.wide {
                     Some(wide) => *wide,
-                    None => Packed::Narrow(shelf.rows.iter().map(|row| row[0]).collect()),
+                    None => Packed::Narrow(bucket_rows.rows.iter().map(|row| row[0]).collect()),
                 }
             }
             (None, Some(wide)) => *wide,
