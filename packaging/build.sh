@@ -31,6 +31,8 @@ deb() {
     cargo build --profile "$profile" -p edleak-record -p edleak-analyze
     local built=$target/$profile
     pages "$built/packaging"
+    gzip --no-name --best "$built/packaging/man1/"*.1
+    gzip --no-name --best --stdout CHANGELOG.md >"$built/packaging/changelog.gz"
     "$built/edleak-record" unpack "$built/packaging/lib"
     local maintainer=${EDLEAK_MAINTAINER:-$(git log -1 --format='%an <%ae>')}
     printf 'edleak (%s-1) unstable; urgency=medium\n\n  * What changed for users is in CHANGELOG.md.\n\n -- %s  %s\n' \

@@ -12,6 +12,8 @@
 # | deb     | lintian has no errors; the .deb installs, records and analyzes on Debian 12 | 5 minutes      |
 # | tarball | its programs run on Debian 12, under musl without glibc, with an old glibc | 5 minutes       |
 #
+# EDLEAK_BUILT=1 tries out the packages that are in target/packages already.
+#
 # CI runs pages and install (.ci/run). The others build everything again or fetch a Debian, so they are for releases.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -34,8 +36,15 @@ if [ -z "${EDLEAK_MOUNTS-}" ] && [ "$(id -u)" -eq 0 ]; then
     EDLEAK_MOUNTS=own exec unshare --mount --propagation private "$0" "$@"
 fi
 work=$(mktemp -d)
-# A mount that is still there must not be emptied.
-trap 'rm -rf --one-file-system "$work"' EXIT
+clean_up() {
+    local mount
+    for mount in $(awk -v work="$work/" 'index($2, work) == 1 { print $2 }' /proc/self/mounts | sort --reverse); do
+        umount --lazy "$mount"
+    done
+    # A mount that is still there must not be emptied.
+    rm -rf --one-file-system "$work"
+}
+trap clean_up EXIT
 chmod 755 "$work"
 
 # Needed where a package is tried out: a program that leaks.
@@ -163,7 +172,7 @@ crates() {
 deb() {
     local package
     need debootstrap=debootstrap lintian=lintian
-    packaging/build.sh deb
+    [ -n "${EDLEAK_BUILT-}" ] || packaging/build.sh deb
     package=$(ls "$packages"/edleak_*_amd64.deb)
     lintian --fail-on error "$package" || fail "lintian finds errors"
     debian bookworm
@@ -177,6 +186,7 @@ deb() {
     [ -e "$root/usr/share/man/man1/edleak-record.1.gz" ] || fail "the manual page is missing"
     chroot "$root" dpkg --remove edleak >/dev/null
     [ ! -e "$root/usr/lib/edleak" ] || fail "the package leaves files behind"
+    say "deb: installed, used and removed"
 }
 
 waits_for_trace() { # TRACE
@@ -191,7 +201,7 @@ waits_for_trace() { # TRACE
 tarball() {
     local name archive
     need debootstrap=debootstrap busybox-static=busybox musl-tools=musl-gcc
-    packaging/build.sh tarball
+    [ -n "${EDLEAK_BUILT-}" ] || packaging/build.sh tarball
     archive=$(ls "$packages"/edleak-*-linux-gnu.tar.gz)
     name=$(basename "$archive" .tar.gz)
 
