@@ -95,16 +95,13 @@ impl Baseline {
     /// Reads the text of a saved report.
     pub fn from_json(text: &[u8]) -> Result<Self> {
         let report: SavedReport = serde_json::from_slice(text).map_err(|error| {
-            let message = format!("not a whole report: {error} (save it again with `--format json`)");
-            Error::new(ErrorKind::Baseline, message)
+            Error::new(ErrorKind::Baseline, format!("not a whole report: {error}"))
+                .with_remedy("save it again with `--format json`")
         })?;
         let version = report.format_version;
         if version > FORMAT_VERSION {
-            let message = format!(
-                "report format {version} is newer than {} (use a newer edleak-analyze)",
-                FORMAT_VERSION
-            );
-            return Err(Error::new(ErrorKind::Baseline, message));
+            let message = format!("report format {version} is newer than {FORMAT_VERSION}");
+            return Err(Error::new(ErrorKind::Baseline, message).with_remedy("use a newer edleak-analyze"));
         }
         let reports = report.traces.into_iter().chain([SavedTrace { sites: report.sites }]);
         let leaks = reports

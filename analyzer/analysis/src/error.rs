@@ -1,7 +1,7 @@
 //! What can go wrong, by kind.
 //!
-//! A message is lowercase, quotes values in backticks and ends with the remedy in parentheses; `context` adds what only
-//! the caller knows, in front. A damaged block of a trace is not an error: it is counted and reported.
+//! A message is lowercase and quotes values in backticks; the remedy is a field of its own, and is printed behind it in
+//! parentheses. `context` adds what only the caller knows, in front. A damaged block of a trace is not an error: it is counted and reported.
 
 use std::fmt;
 
@@ -10,6 +10,7 @@ use std::fmt;
 pub struct Error {
     kind: ErrorKind,
     message: String,
+    remedy: Option<String>,
 }
 
 /// What an [`Error`] is about.
@@ -34,9 +35,21 @@ pub enum ErrorKind {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error of this kind; `message` ends with its remedy.
+    /// An error of this kind, without a remedy.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), remedy: None }
+    }
+
+    /// The same, with the way out.
+    #[must_use]
+    pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// The way out, where there is one.
+    pub fn remedy(&self) -> Option<&str> {
+        self.remedy.as_deref()
     }
 
     /// What the error is about.
@@ -54,7 +67,8 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.message)?;
+        self.remedy.iter().try_for_each(|remedy| write!(f, " ({remedy})"))
     }
 }
 
@@ -62,7 +76,7 @@ impl std::error::Error for Error {}
 
 impl From<edleak_text::Error> for Error {
     fn from(error: edleak_text::Error) -> Self {
-        Error::new(ErrorKind::Value, error.to_string())
+        Error::new(ErrorKind::Value, error.message()).with_remedy(error.remedy())
     }
 }
 
@@ -86,8 +100,10 @@ mod tests {
 
     #[test]
     fn context_goes_in_front_and_keeps_the_kind() {
-        let error =
-            Error::new(ErrorKind::Value, "`x` is no rate (write 10KB/min)").context("failed to read `rules`");
+        let error = Error::new(ErrorKind::Value, "`x` is no rate")
+            .with_remedy("write 10KB/min")
+            .context("failed to read `rules`");
+        assert_eq!(error.remedy(), Some("write 10KB/min"));
         assert_eq!(error.to_string(), "failed to read `rules`: `x` is no rate (write 10KB/min)");
         assert_eq!(error.kind(), ErrorKind::Value);
     }

@@ -48,10 +48,10 @@ pub fn load(path: &Path, options: LoadOptions) -> Result<Recording> {
     let file = File::open(path).map_err(|error| failed(io_error(&error)))?;
     let metadata = file.metadata().map_err(|error| failed(io_error(&error)))?;
     if metadata.is_dir() {
-        return Err(failed(Error::new(
-            ErrorKind::Unreadable,
-            "it is a directory (give the trace file inside it)",
-        )));
+        return Err(failed(
+            Error::new(ErrorKind::Unreadable, "it is a directory")
+                .with_remedy("give the trace file inside it"),
+        ));
     }
     let mut reader = BufReader::with_capacity(1 << 16, file);
     if metadata.is_file() && !is_text(reader.fill_buf().map_err(|error| failed(io_error(&error)))?) {
@@ -66,10 +66,8 @@ pub fn load(path: &Path, options: LoadOptions) -> Result<Recording> {
 fn load_stream(mut reader: impl BufRead, options: LoadOptions) -> Result<Recording> {
     let start = reader.fill_buf().map_err(|error| io_error(&error))?;
     if is_report(start) {
-        return Err(Error::new(
-            ErrorKind::Unreadable,
-            "it is a saved report and no recording (give the recording here, and the report with `--baseline`)",
-        ));
+        return Err(Error::new(ErrorKind::Unreadable, "it is a saved report and no recording")
+            .with_remedy("give the recording here, and the report with `--baseline`"));
     }
     if is_text(start) {
         return lines::read(reader, options).map(Recording::Lines);
@@ -80,10 +78,8 @@ fn load_stream(mut reader: impl BufRead, options: LoadOptions) -> Result<Recordi
     Trace::from_bytes(bytes.clone()).map_err(|error| trace_error(&error))?;
     read_up_to(&mut reader, MAX_STDIN_BYTES + 1, &mut bytes)?;
     if bytes.len() as u64 > MAX_STDIN_BYTES {
-        return Err(Error::new(
-            ErrorKind::Unreadable,
-            "more than 4 GiB on a pipe (save it to a file and give its name)",
-        ));
+        return Err(Error::new(ErrorKind::Unreadable, "more than 4 GiB on a pipe")
+            .with_remedy("save it to a file and give its name"));
     }
     Trace::from_bytes(bytes)
         .map(|trace| Recording::Trace(Box::new(trace)))
@@ -116,7 +112,7 @@ fn io_error(error: &std::io::Error) -> Error {
         }
         _ => "check the file and its disk",
     };
-    Error::new(ErrorKind::Io, format!("{} ({remedy})", reason(error)))
+    Error::new(ErrorKind::Io, reason(error)).with_remedy(remedy)
 }
 
 fn trace_error(error: &edleak_format::Error) -> Error {

@@ -156,8 +156,9 @@ impl Profile {
         if whole.instants().is_empty() {
             return Err(Error::new(
                 ErrorKind::Unreadable,
-                "the trace holds no slice, so there is nothing to profile (record the program again)",
-            ));
+                "the trace holds no slice, so there is nothing to profile",
+            )
+            .with_remedy("record the program again"));
         }
         let (first, last) = bounds(&whole, span)?;
         // Temporary allocations are a matter of every slice in between, so a part of the record is read again.
@@ -205,15 +206,12 @@ fn bounds(slices: &Slices, span: Span) -> Result<(Option<usize>, usize)> {
     let end_ns = instants[end].time_ns;
     let at = |time_ns: u64| match slices.newest_at(time_ns) {
         Some(index) if time_ns <= end_ns => Ok(index),
-        _ => Err(Error::new(
-            ErrorKind::Value,
-            format!(
-                "{} lies outside the record (give a time from {} to {})",
-                exact(time_ns),
+        _ => Err(Error::new(ErrorKind::Value, format!("{} lies outside the record", exact(time_ns)))
+            .with_remedy(format!(
+                "give a time from {} to {}",
                 exact(start_ns.saturating_add(999_999)),
                 exact(end_ns)
-            ),
-        )),
+            ))),
     };
     match span {
         Span::Instant(At::Peak) => Ok((None, slices.peak().unwrap_or(end))),
@@ -226,12 +224,15 @@ fn bounds(slices: &Slices, span: Span) -> Result<(Option<usize>, usize)> {
                 return Err(Error::new(
                     ErrorKind::Value,
                     format!(
-                        "no two slices lie between {} and {} (give a longer range; slices are {} apart there)",
+                        "no two slices lie between {} and {}",
                         exact(from_ns.unwrap_or(start_ns)),
                         exact(to_ns.unwrap_or(end_ns)),
-                        units::duration(slices.precision_ns(to) as f64 / 1e9)
                     ),
-                ));
+                )
+                .with_remedy(format!(
+                    "give a longer range; slices are {} apart there",
+                    units::duration(slices.precision_ns(to) as f64 / 1e9)
+                )));
             }
             Ok((Some(from), to))
         }

@@ -75,8 +75,8 @@ fn replace(
     extra: impl Iterator<Item = Record>,
 ) -> Result<()> {
     let failed = |reason: &str| {
-        let message = format!("cannot write `{}`: {reason} (give another file with `-o`)", to.display());
-        Error::new(ErrorKind::Output, message)
+        let message = format!("cannot write `{}`: {reason}", to.display());
+        Error::new(ErrorKind::Output, message).with_remedy("give another file with `-o`")
     };
     let place = place::followed(to).map_err(|error| failed(&reason(&error)))?;
     // Held until the new file is in place: no recording takes the name meanwhile.

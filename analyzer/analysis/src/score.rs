@@ -125,12 +125,12 @@ pub fn read(corpus: &Path, births: Option<&Path>) -> Result<Vec<Case>> {
 fn lines<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Vec<T>> {
     let name = path.display();
     let file = File::open(path).map_err(|e| {
-        let why = format!("failed to read corpus `{name}`: {e} (give a file of labelled series)");
-        Error::new(ErrorKind::Io, why)
+        Error::new(ErrorKind::Io, format!("failed to read corpus `{name}`: {e}"))
+            .with_remedy("give a file of labelled series")
     })?;
     let fault = |line: usize, why: String| {
-        let why = format!("line {line} of corpus `{name}`: {why} (correct or remove the line)");
-        Error::new(ErrorKind::Unreadable, why)
+        Error::new(ErrorKind::Unreadable, format!("line {line} of corpus `{name}`: {why}"))
+            .with_remedy("correct or remove the line")
     };
     let mut read = Vec::new();
     for (i, line) in BufReader::new(file).lines().enumerate() {
@@ -247,8 +247,8 @@ pub struct ScoreReport {
 pub fn run(corpus: &Path, births: Option<&Path>) -> Result<ScoreReport> {
     let cases = read(corpus, births)?;
     if cases.is_empty() {
-        let message = format!("`{}` holds no series (give labelled series lines)", corpus.display());
-        return Err(Error::new(ErrorKind::Unreadable, message));
+        let message = format!("`{}` holds no series", corpus.display());
+        return Err(Error::new(ErrorKind::Unreadable, message).with_remedy("give labelled series lines"));
     }
     Ok(score(&cases))
 }

@@ -69,27 +69,27 @@ impl Suppressions {
             .and_then(|file| file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut text))
             .map_err(|error| {
                 let reason = crate::error::reason(&error);
-                Error::new(
-                    ErrorKind::Io,
-                    format!("failed to read suppressions `{name}`: {reason} (check the path)"),
-                )
+                Error::new(ErrorKind::Io, format!("failed to read suppressions `{name}`: {reason}"))
+                    .with_remedy("check the path")
             })?;
         Self::parse(&name, &text)
     }
 
     /// Reads the text of a suppression file; `name` is its path, for messages.
     pub fn parse(name: &str, text: &[u8]) -> Result<Self> {
-        let invalid = |line: usize, what: String| {
-            Err(Error::new(ErrorKind::Suppressions, format!("{name}:{line}: {what}")))
+        let invalid = |line: usize, what: &str, remedy: &str| {
+            let message = format!("{name}:{line}: {what}");
+            Err(Error::new(ErrorKind::Suppressions, message).with_remedy(remedy))
         };
         if text.len() > MAX_FILE_BYTES {
             return invalid(
                 1,
-                "more than 16 MiB is no suppression file (give a file of `leak:pattern` lines)".into(),
+                "more than 16 MiB is no suppression file",
+                "give a file of `leak:pattern` lines",
             );
         }
         let Ok(text) = std::str::from_utf8(text) else {
-            return invalid(1, "not a text file (give a file of `leak:pattern` lines in UTF-8)".into());
+            return invalid(1, "not a text file", "give a file of `leak:pattern` lines in UTF-8");
         };
         // Some editors begin a file with a mark that nobody sees.
         let text = text.trim_start_matches('\u{feff}');
@@ -102,24 +102,26 @@ impl Suppressions {
             let Some((kind, rest)) = body.split_once(':') else {
                 return invalid(
                     line,
-                    format!("`{body}` is no rule (write `leak:pattern`, or `#` before a comment)"),
+                    &format!("`{body}` is no rule"),
+                    "write `leak:pattern`, or `#` before a comment",
                 );
             };
             if kind.trim() != "leak" {
                 return invalid(
                     line,
-                    format!("`{kind}:` is no kind of rule (only `leak:pattern` is understood)"),
+                    &format!("`{kind}:` is no kind of rule"),
+                    "only `leak:pattern` is understood",
                 );
             }
             let (pattern, budget) = match rest.rsplit_once(" budget=") {
                 None => (rest.trim(), None),
                 Some((pattern, budget)) => match parse_budget(budget) {
                     Ok(budget) => (pattern.trim(), Some(budget)),
-                    Err(error) => return invalid(line, error.to_string()),
+                    Err(error) => return invalid(line, error.message(), error.remedy()),
                 },
             };
             if pattern.is_empty() {
-                return invalid(line, "the pattern is empty (name a function, a file or a module)".into());
+                return invalid(line, "the pattern is empty", "name a function, a file or a module");
             }
             rules.push(Rule { text: format!("leak:{pattern}"), line, budget, pattern: Glob::part(pattern) });
         }
@@ -132,7 +134,7 @@ impl Suppressions {
     }
 }
 
-fn parse_budget(text: &str) -> Result<Budget> {
+fn parse_budget(text: &str) -> edleak_text::Result<Budget> {
     if text.contains('/') {
         Ok(Budget::Rate(units::parse_rate(text)?))
     } else {

@@ -35,6 +35,11 @@ impl Error {
         self.kind
     }
 
+    /// What is wrong, without the remedy.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// How to write the value.
     pub fn remedy(&self) -> &str {
         &self.remedy

@@ -60,11 +60,9 @@ pub fn read(reader: impl Read, options: LoadOptions) -> Result<Vec<LineSeries>> 
     let document: Document = serde_json::from_reader(BufReader::new(reader)).map_err(|error| {
         Error::new(
             ErrorKind::Unreadable,
-            format!(
-                "neither series lines nor edLeak's JSON slices: {} (give a trace that edleak-record wrote, or the output of `--format series`)",
-                short(&error)
-            ),
+            format!("neither series lines nor edLeak's JSON slices: {}", short(&error)),
         )
+        .with_remedy("give a trace that edleak-record wrote, or the output of `--format series`")
     })?;
     let mut sites: BTreeMap<u64, Growing> = BTreeMap::new();
     for (slice, entries) in (0u64..).zip(&document.slice) {

@@ -72,10 +72,8 @@ pub fn read(mut reader: impl BufRead, options: LoadOptions) -> Result<Vec<LineSe
     for number in 1u64.. {
         text.clear();
         reader.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut text).map_err(|error| {
-            Error::new(
-                ErrorKind::Io,
-                format!("line {number}: {} (check the file and its disk)", reason(&error)),
-            )
+            Error::new(ErrorKind::Io, format!("line {number}: {}", reason(&error)))
+                .with_remedy("check the file and its disk")
         })?;
         if text.is_empty() {
             break;
@@ -100,17 +98,12 @@ pub fn read(mut reader: impl BufRead, options: LoadOptions) -> Result<Vec<LineSe
 }
 
 fn not_a_series(number: u64, why: &str) -> Error {
-    Error::new(
-        ErrorKind::Unreadable,
-        format!(
-            "line {number} is not a series: {why} (each line is an object as `--format series` prints it)"
-        ),
-    )
+    Error::new(ErrorKind::Unreadable, format!("line {number} is not a series: {why}"))
+        .with_remedy("each line is an object as `--format series` prints it")
 }
 
 fn condense(line: Line, number: u64, options: LoadOptions) -> Result<LineSeries> {
-    let invalid =
-        |what: &str, remedy: &str| Err(Error::new(ErrorKind::Unreadable, format!("{what} ({remedy})")));
+    let invalid = |what: &str, remedy: &str| Err(Error::new(ErrorKind::Unreadable, what).with_remedy(remedy));
     let period_s = line.period_s.unwrap_or(1.0);
     if !(period_s.is_finite() && period_s > 0.0) {
         return invalid("`period_s` is not a positive number", "give the seconds from slice to slice");

@@ -60,11 +60,9 @@ fn for_each_single<E: From<Error>>(
 ) -> Result<(), E> {
     let grid = judged_grid(trace);
     if grid.points > MAX_POINTS {
-        let message = format!(
-            "{} points per site are too many to print (record with a longer `--period`)",
-            grid.points
-        );
-        return Err(Error::new(ErrorKind::Output, message).into());
+        let message = format!("{} points per site are too many to print", grid.points);
+        let error = Error::new(ErrorKind::Output, message);
+        return Err(error.with_remedy("record with a longer `--period`").into());
     }
     let threads = rayon::current_num_threads();
     let group_sites = (POINTS_BYTES / threads / size_of::<(Point, u64)>() / grid.points.max(1)).max(1);
