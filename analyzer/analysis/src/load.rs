@@ -116,5 +116,9 @@ fn io_error(error: &std::io::Error) -> Error {
 }
 
 fn trace_error(error: &edleak_format::Error) -> Error {
-    Error::new(ErrorKind::Unreadable, error.to_string())
+    let told = Error::new(ErrorKind::Unreadable, error.message());
+    match error.remedy() {
+        Some(remedy) => told.with_remedy(remedy),
+        None => told,
+    }
 }

@@ -8,6 +8,7 @@ use edleak_analysis::identity::Identity;
 use edleak_analysis::site::JudgedSite;
 use edleak_model::classify::Confidence;
 use edleak_text::units;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -147,7 +148,7 @@ impl Sarif {
     fn artifact(&self, path: &str) -> Value {
         match source_path(path, &self.root) {
             absolute if absolute.starts_with('/') => json!({ "uri": format!("file://{}", uri(absolute)) }),
-            relative => json!({ "uri": uri(relative), "uriBaseId": "%SRCROOT%" }),
+            relative => json!({ "uri": uri(relative).to_string(), "uriBaseId": "%SRCROOT%" }),
         }
     }
 }
@@ -156,18 +157,18 @@ fn directory_uri(path: &str) -> String {
     format!("file://{}/", uri(path.trim_end_matches('/')))
 }
 
-/// Percent-encodes what a path in a URI may not hold.
-fn uri(path: &str) -> String {
-    let mut encoded = String::with_capacity(path.len());
-    for byte in path.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'/' | b'-' | b'.' | b'_' | b'~' | b'+' | b'@' => {
-                encoded.push(char::from(byte));
-            }
-            _ => encoded += &format!("%{byte:02X}"),
-        }
-    }
-    encoded
+/// What a path in a URI holds as it is, beside letters and digits.
+const PATH: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'/')
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'+')
+    .remove(b'@');
+
+fn uri(path: &str) -> impl std::fmt::Display {
+    utf8_percent_encode(path, PATH)
 }
 
 #[cfg(test)]
@@ -176,7 +177,7 @@ mod tests {
 
     #[test]
     fn paths_become_uris() {
-        assert_eq!(uri("/a b/c++#x.c"), "/a%20b/c++%23x.c");
+        assert_eq!(uri("/a b/c++#x.c").to_string(), "/a%20b/c++%23x.c");
         assert_eq!(directory_uri("/src/"), "file:///src/");
         let sarif = Sarif { root: "/src".into() };
         assert_eq!(sarif.artifact("/src/lib/a.c"), json!({ "uri": "lib/a.c", "uriBaseId": "%SRCROOT%" }));

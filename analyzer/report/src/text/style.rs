@@ -1,5 +1,7 @@
 //! What a terminal can show: colours, block characters, and lines that fit.
 
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
 /// Columns of a line.
 pub const WIDTH: usize = 80;
 
@@ -85,23 +87,34 @@ impl Style {
             return text.to_owned();
         }
         let kept = width.saturating_sub(columns(self.ellipsis()));
-        text.chars().take(kept).collect::<String>() + self.ellipsis()
+        let end = text.char_indices().zip(running_width(text.chars())).find(|(_, width)| *width > kept);
+        let end = end.map_or(text.len(), |((at, _), _)| at);
+        text[..end].to_owned() + self.ellipsis()
     }
 
     /// The text cut at its start to fit, for paths: the end is what names the file.
     pub fn clip_start(self, text: &str, width: usize) -> String {
-        let length = columns(text);
-        if length <= width {
+        if columns(text) <= width {
             return text.to_owned();
         }
         let kept = width.saturating_sub(columns(self.ellipsis()));
-        self.ellipsis().to_owned() + &text.chars().skip(length - kept).collect::<String>()
+        let from_behind = text.char_indices().rev().zip(running_width(text.chars().rev()));
+        let start = from_behind.take_while(|(_, width)| *width <= kept).last();
+        self.ellipsis().to_owned() + start.map_or("", |((at, _), _)| &text[at..])
     }
 }
 
-/// Columns that the text takes: one per character, which is true of everything but wide scripts.
+/// Columns up to each character, that one included.
+fn running_width(characters: impl Iterator<Item = char>) -> impl Iterator<Item = usize> {
+    characters.scan(0, |width, c| {
+        *width += c.width().unwrap_or(0);
+        Some(*width)
+    })
+}
+
+/// Columns that the text takes on a terminal: two for a character of a wide script, none for an accent that joins the one before.
 pub(crate) fn columns(text: &str) -> usize {
-    text.chars().count()
+    text.width()
 }
 
 /// Text without control characters: names come out of files that anyone may have written, and a terminal obeys them.
@@ -152,6 +165,10 @@ mod tests {
         assert_eq!(UNICODE.clip_start("/very/long/path/file.c:12", 10), "…file.c:12");
         assert_eq!(ASCII.clip_end("a_long_function", 9), "a_long...");
         assert_eq!(UNICODE.clip_end("short", 5), "short");
+        // Two columns a character; an accent of its own takes none.
+        assert_eq!(UNICODE.clip_end("読み込み関数", 7), "読み込…");
+        assert_eq!(UNICODE.clip_start("/源/読み込み.c", 8), "…込み.c");
+        assert_eq!((columns("読み"), columns("e\u{301}t")), (4, 2));
     }
 
     #[test]
