@@ -124,7 +124,7 @@ fn with_commands(commands: Vec<Command>) -> Command {
     let record = record
         .args_conflicts_with_subcommands(true)
         .subcommand_negates_reqs(true)
-        .mut_arg("program", |argument| argument.value_hint(ValueHint::CommandWithArguments));
+        .mut_arg("program", |argument| argument.value_hint(ValueHint::FilePath));
     let mut below: Vec<Command> = commands
         .map(|command| {
             let name = command.get_name().rsplit(' ').next().unwrap_or_default().to_owned();

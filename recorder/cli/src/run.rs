@@ -98,10 +98,11 @@ fn finish(args: &Args, recorded: Recorded) -> Result<ExitCode, Failed> {
     }
     report(args, &outcome, &unused_wrappers);
     let traces: Vec<&Path> = in_place(&outcome.summaries).map(|summary| summary.path.as_path()).collect();
-    if args.report && !traces.is_empty() {
-        if let Err(message) = analysis::report(&traces) {
-            say(format_args!("no report: {message}"));
-        }
+    if args.report
+        && !traces.is_empty()
+        && let Err(message) = analysis::report(&traces)
+    {
+        say(format_args!("no report: {message}"));
     }
     match blind {
         Some(failed) => Err(failed),
