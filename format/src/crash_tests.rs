@@ -1,5 +1,5 @@
-//! A writer killed at any instant: after every write to the file, and in the middle of it, what was acknowledged is
-//! there.
+//! A writer killed at any instant, after or in the middle of a write to the file, loses nothing that it had
+//! acknowledged.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,7 +7,7 @@ use crate::common::{Random, Slices, TempFile, advance_wide, header, non_zero, re
 use crate::hostile_tests::peak_bytes_of;
 use crate::{Counters, End, EndReason, MIN_CAPACITY_BYTES, Record, Trace, TraceWriter};
 
-/// What the writer has promised so far.
+/// The slices and records that the writer has acknowledged so far.
 #[derive(Default)]
 struct Promised {
     slices: Slices,
@@ -18,8 +18,8 @@ struct Promised {
 }
 
 impl Promised {
-    /// Checks one state of the file. Every slice it yields must be one that was written; the first and the newest must
-    /// be there, and all of them as long as nothing was thinned.
+    /// Checks one state of the file. Every slice read must be a slice that was written. The first and the
+    /// newest must be there, and all slices as long as nothing was thinned.
     fn check(&mut self, file: &[u8], writing: Option<u64>) {
         self.checks += 1;
         let trace = Trace::from_bytes(file.to_vec()).expect("the first page was written before");
@@ -96,7 +96,7 @@ fn killed_at_any_write_of_a_short_recording() {
 
 #[test]
 fn killed_at_any_write_while_blocks_are_sealed_merged_and_moved() {
-    // Long enough to be thinned three times over; a prime step meets every kind of write.
+    // Long enough to be thinned three times; a step that is a prime meets every kind of write.
     let (checks, trace) = run("crash-long", 5_000, 37);
     assert!(trace.damage().is_sound(), "{:?}", trace.damage());
     assert!(trace.stride_ticks() > 1, "{checks} checks, {:?}", trace.grid());
@@ -118,7 +118,8 @@ fn the_memory_of_a_writer_does_not_grow_with_the_recording() {
             }
         })
     };
-    // The first round fills the capacity and meets every kind of work; ten times as long after it costs no more.
+    // The first round fills the capacity and meets every kind of work. Ten times as many slices after it need
+    // no more memory.
     let first = write(4_000);
     let later = write(40_000);
     assert!(later <= first, "{later} bytes at the peak after {first}");

@@ -1,43 +1,44 @@
-//! What can be wrong with a trace: one error type, sorted by kind.
+//! Errors of trace files: one error type, sorted by kind.
 //!
-//! Damage inside a trace is not an error but data, see [`Damage`](crate::Damage): an `Error` means that there is
-//! nothing to read, or that nothing more can be written.
+//! Damage inside a trace is data and not an error, see [`Damage`](crate::Damage). An `Error` means that
+//! nothing can be read, or that nothing more can be written.
 
 use std::{fmt, io, path::Path};
 
-/// What went wrong, for a caller that acts on it.
+/// The kind of an error, for a caller that handles some kinds by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The operating system said no; the message names the file and the reason.
+    /// The operating system reported an error; the message names the file and the reason.
     Io,
     /// The file holds no bytes.
     Empty,
-    /// The file does not begin as a trace does.
+    /// The file does not begin like a trace.
     NotATrace,
     /// The file ends inside its first page.
     TruncatedHeader,
-    /// Written by a later format version.
+    /// A later format version wrote the file.
     NewerVersion,
-    /// No room for the trace: disk full, quota, or file size limit. What was written before stays readable.
+    /// No room for the trace: disk full, quota, or file size limit. The trace written so far stays readable.
     NoSpace,
     /// Another writer is writing this file.
     InUse,
-    /// There is something in the file that was to be made.
+    /// A file with this name already exists.
     AlreadyExists,
-    /// Somebody cut the file off while it was written. What was written before is gone.
+    /// Another process truncated the file while it was being written. The data behind the cut is lost.
     CutOff,
     /// The capacity asked for cannot hold a trace of this many sites.
     CapacityTooSmall,
     /// Modules, sites, stacks and symbols need more than a third of the capacity.
     CatalogTooLarge,
-    /// A caller broke a rule of the writer: ticks increase, sites never become fewer, ids stay below the limit.
+    /// A caller broke a rule of the writer: ticks increase, the number of sites never falls, ids stay below
+    /// the limit.
     InvalidInput,
-    /// A block was sound when the trace was opened and is not any more.
+    /// A block was sound when the trace was opened and is not sound any more.
     ChangedWhileRead,
 }
 
-/// Why a trace cannot be read or written, and what to do about it.
+/// Why a trace cannot be read or written, and the remedy.
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,
@@ -51,7 +52,8 @@ impl Error {
         Error { kind, message: message.into(), remedy: None, source: None }
     }
 
-    /// An error of the operating system. No room is its own kind, because a recording ends in order when it happens.
+    /// An error of the operating system. Lack of room has its own kind, because the recording then ends in
+    /// order.
     pub(crate) fn io(what: &str, source: io::Error) -> Error {
         let (kind, remedy) = match source.raw_os_error() {
             Some(libc::EFBIG) => (ErrorKind::NoSpace, Some("raise `ulimit -f`, or use a smaller --size")),
@@ -68,35 +70,35 @@ impl Error {
         }
     }
 
-    /// Says what to do about it.
+    /// Adds the remedy: what the user can do.
     pub(crate) fn with_remedy(mut self, remedy: impl Into<String>) -> Error {
         self.remedy = Some(remedy.into());
         self
     }
 
-    /// Adds what the layer above knows: "failed to open trace `app.edl`".
+    /// Puts the caller's context in front of the message: "failed to open trace `app.edl`".
     #[must_use]
     pub fn context(mut self, what: impl fmt::Display) -> Error {
         self.message = format!("{what}: {}", self.message);
         self
     }
 
-    /// What went wrong.
+    /// The kind of the error.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// What happened, without the remedy.
+    /// The message, without the remedy.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// What to do about it, where that is known.
+    /// What the user can do, where known.
     pub fn remedy(&self) -> Option<&str> {
         self.remedy.as_deref()
     }
 
-    /// The operating system's own error number, where there is one.
+    /// The operating system's error number, if the error came from the system.
     pub fn raw_os_error(&self) -> Option<i32> {
         self.source.as_ref().and_then(io::Error::raw_os_error)
     }
@@ -122,7 +124,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        // The message already contains it; a printer that walks the chain must not say it twice.
+        // The message already contains the source. A printer that walks the chain must not print it twice.
         None
     }
 }

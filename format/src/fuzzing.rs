@@ -1,4 +1,5 @@
-//! What the fuzz targets and their deterministic run share: reading everything, and getting past the checksums.
+//! Shared by the fuzz targets and their deterministic run: reading a whole trace, and making inputs with
+//! sound checksums.
 
 use crate::ids::SiteId;
 use crate::layout::block::{BlockHeader, BlockKind, MAX_RAW_BYTES, extent_bytes, payload_sum};
@@ -9,7 +10,8 @@ use crate::slice::{Counters, SliceHeader, SliceVisitor};
 
 const SALT: u64 = 0x5a17;
 
-/// Opens `file` as a trace and reads all of it, checking what a visitor is promised. Returns the slices.
+/// Opens `file` as a trace, reads all of it and checks the promises of [`SliceVisitor`]. Returns the number
+/// of slices.
 pub fn read_everything(file: Vec<u8>) -> u64 {
     let Ok(trace) = Trace::from_bytes(file) else { return 0 };
     let grid = trace.grid();
@@ -19,7 +21,7 @@ pub fn read_everything(file: Vec<u8>) -> u64 {
     for (index, block) in trace.blocks().iter().enumerate() {
         assert!(block.last_tick >= next_tick || block.slices == 0, "blocks do not overlap");
         let mut check = Check { last: None, slices: 0 };
-        // An error says that the block is not what its header says.
+        // An error means that the block does not match its header.
         let _result = trace.replay_block(index, &mut check);
         assert!(check.last <= Some(block.last_tick));
         slices += check.slices;
@@ -44,8 +46,9 @@ impl SliceVisitor for Check {
     }
 }
 
-/// A file whose checksums hold and whose blocks hold what `input` says: per block a byte for its kind, one for its
-/// level, one for its ticks, two for the length of the content, and the content, not compressed.
+/// Makes a file with sound checksums and with the blocks that `input` describes. For each block, `input`
+/// holds a byte for its kind, one for its level, one for its ticks, two for the length of the content, and
+/// the uncompressed content.
 pub fn file_of(mut input: &[u8]) -> Vec<u8> {
     let header = Header { version: FORMAT_VERSION, capacity_bytes: 1 << 20, salt: SALT };
     let mut file = header.to_page();

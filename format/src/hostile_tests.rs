@@ -1,4 +1,4 @@
-//! Files made to hurt a reader: it neither panics nor takes memory that the file does not justify.
+//! Hostile files: the reader does not panic and takes no memory that the size of the file does not justify.
 
 #![allow(unsafe_code, reason = "an allocator that counts")]
 
@@ -13,7 +13,7 @@ use crate::layout::delta::MAX_SITES;
 use crate::layout::header::{FORMAT_VERSION, Header};
 use crate::layout::varint::put;
 
-/// Counts what this thread has allocated, so tests that run beside do not disturb.
+/// Counts the allocations of this thread only, so parallel tests do not disturb.
 struct Counting;
 
 thread_local! {
@@ -26,7 +26,7 @@ fn note(bytes: isize) {
     PEAK.set(PEAK.get().max(LIVE.get()));
 }
 
-// SAFETY: everything is passed on to the system's allocator as it is.
+// SAFETY: all arguments and results are passed unchanged to and from the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note(layout.size() as isize);
@@ -44,7 +44,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// The most bytes that `work` had allocated at one time.
+/// The greatest number of bytes that `work` had allocated at one time.
 pub(crate) fn peak_bytes_of(work: impl FnOnce()) -> isize {
     let before = LIVE.get();
     PEAK.set(before);
@@ -80,12 +80,12 @@ fn one_block(kind: BlockKind, slices: u32, raw: &[u8]) -> Vec<u8> {
 fn a_small_file_does_not_ask_for_much_memory() {
     const LIMIT: isize = 160 << 20;
     let mut slices = Vec::new();
-    // One change, of the last site there can be.
+    // One change, of the site with the highest valid id.
     let mut headers = vec![0, 0, 0, 0, 1, 3, 0, 0];
     put(&mut slices, headers.len() as u64);
     slices.append(&mut headers);
     slices.extend(&(MAX_SITES as u32 - 1).to_le_bytes()[..3]);
-    // Every site there can be, for the price of a run of zeros.
+    // A change of every valid site, compressed to a run of zeros.
     let mut every = Vec::new();
     let mut headers = vec![0, 0, 0, 0];
     put(&mut headers, MAX_SITES as u64);
@@ -93,7 +93,8 @@ fn a_small_file_does_not_ask_for_much_memory() {
     put(&mut every, headers.len() as u64);
     every.append(&mut headers);
     every.resize(every.len() + MAX_SITES, 0);
-    // A stack of as many frames as its length field can say, and a vector of a million empty strings.
+    // A stack with the largest number of frames that its length field can claim, and a vector of a million
+    // empty strings.
     let frames = [&[3, 0, 253][..], &u64::MAX.to_le_bytes()].concat();
     let strings = [&[0, 252][..], &1_000_000u32.to_le_bytes(), &[0; 1_000_000]].concat();
     let files = [

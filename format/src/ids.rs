@@ -1,7 +1,8 @@
-//! SiteId, ModuleId, StackId: small numbers that name things of the catalog.
+//! SiteId, ModuleId, AreaId, StackId: the numbers of the catalog's entries.
 //!
-//! An id is an index given out in order of first appearance, so tables indexed by it stay dense. Ids mean something only
-//! within one trace; across traces a site is matched by build ID and offset, or by function and stack.
+//! The recorder numbers entries in order of first appearance, so tables indexed by an id stay dense. An id is
+//! valid within one trace only. Across traces, a site is matched by build ID and offset, or by function and
+//! stack.
 
 use bincode::{Decode, Encode};
 
@@ -9,11 +10,11 @@ use bincode::{Decode, Encode};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode)]
 pub struct SiteId(pub u32);
 
-/// A loaded ELF file. A file that was unloaded and loaded again gets a new id for its new place.
+/// A loaded ELF file. A file that is unloaded and loaded again gets a new id for its new mapping.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode)]
 pub struct ModuleId(pub u32);
 
-/// An area of the process's memory: all mappings of one kind or name.
+/// An area of the process's memory: all mappings of one kind, or of one name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode)]
 pub struct AreaId(pub u32);
 

@@ -1,4 +1,4 @@
-//! The edleak trace file: what is in it, how it is written, how it is read.
+//! The edleak trace file: its contents, its writer and its reader.
 //!
 //! ```text
 //!  ┌──────────┬─────────┬────────┬─────────────────────┬────────┬──────────┬────────┬─ ─ ─
@@ -8,16 +8,18 @@
 //!  │ capacity │ 0…399   │        │ durable by itself   │        │ stacks   │        │
 //!  └──────────┴─────────┴────────┴─────────────────────┴────────┴──────────┴────────┴─ ─ ─
 //! ```
-//! Blocks lie in any order and know by themselves what they are. A block of slices is readable without its neighbours:
-//! its first slice holds whole values. When the capacity is used up, two old blocks become one with every other slice,
-//! so history since the start survives at a coarser distance; the catalog always survives. docs/trace-format.md has
-//! every byte.
+//! Blocks lie in any order; each block's header says its kind and the ticks it covers. A block of slices is
+//! readable without other blocks: its first slice holds whole values. When the capacity is used up, the
+//! writer merges two old blocks and drops every other slice. So history since the start survives at a coarser
+//! distance. The catalog always survives. docs/trace-format.md describes every byte.
 //!
 //! ```text
 //! write/   trace_writer → {journal space} → {ring thin compression};  rewrite copies a trace
-//! read/    trace → {index tiles} → {columns source prefetch};  growing reads on in a trace that is being written
-//! layout/  the bytes that both agree on: header block chunk catalog delta stride varint
-//! record slice ids   the values;  lock   whether somebody writes;  place   the name of a file: links, locks, renames
+//! read/    trace → {index tiles} → {columns source prefetch};  growing reads an unfinished trace
+//! layout/  the bytes, shared by writer and reader: header block chunk catalog delta stride varint
+//! record slice ids memory   the values
+//! lock     whether a trace is being written
+//! place    file names: links, locks, renames
 //! ```
 #![deny(unsafe_code)]
 #![warn(unreachable_pub)]

@@ -1,28 +1,29 @@
-//! The lock of a trace: a recorder holds it as long as it writes.
+//! The lock of a trace: the collector holds it while it writes.
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::time::Duration;
 
-/// Whether a recorder is writing the trace at `path`. Where a file system has no locks, nobody can tell: then it is not.
+/// Whether a collector is writing the trace at `path`. On a file system without locks the answer is `false`.
 pub fn is_being_written(path: &Path) -> bool {
     matches!(ask(path), Some(Err(TryLockError::WouldBlock)))
 }
 
-/// Whether a recorder may be writing the trace at `path`. Where a file system has no locks it may be.
+/// Whether a collector may be writing the trace at `path`. On a file system without locks the answer is
+/// `true`.
 pub(crate) fn may_be_written(path: &Path) -> bool {
     matches!(ask(path), Some(Err(_)))
 }
 
-/// Asks for the lock as a reader; `None`: there is no such file.
+/// Tries to take the lock as a reader. `None`: there is no file at `path`, or it cannot be opened.
 fn ask(path: &Path) -> Option<Result<(), TryLockError>> {
-    // Anything but a file is no trace, and opening it might wait for somebody.
+    // Only a regular file can be a trace. Opening a FIFO, for example, might wait for another process.
     let is_file = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
     is_file.then(|| File::open(path).ok()).flatten().map(|file| file.try_lock_shared())
 }
 
-/// Takes the lock for writing. A reader that asks ([`is_being_written`]) holds it for an instant, which is no reason to give
-/// up. A file system without locks has to do without.
+/// Takes the lock for writing. A reader that checks ([`is_being_written`]) holds the lock for an instant, so
+/// `take` tries ten times. Returns `true` on a file system without locks: the writer then works without one.
 pub fn take(file: &File) -> bool {
     const ATTEMPTS: u32 = 10;
     (0..ATTEMPTS).any(|attempt| {

@@ -1,66 +1,68 @@
 //! The memory of the process by kind of mapping, as /proc shows it.
 //!
-//! An *area* is all memory of one kind, or of one name where mappings have names. What areas there are stands in the catalog
-//! ([`MemoryArea`]); a slice says how large each of them is. Reading /proc costs the process, so most slices have the values of the
-//! slice before.
+//! An *area* is all memory of one kind, or of one name if the mappings have names. The catalog lists the
+//! areas ([`MemoryArea`]); each slice holds their sizes. Reading /proc costs the process time, so most slices
+//! repeat the values of the slice before.
 
 use crate::ids::AreaId;
 use bincode::{Decode, Encode};
 
-/// Areas that a trace can have: ids are below this.
+/// Most areas that a trace can have: ids are below this.
 pub const MAX_AREAS: usize = 256;
 
-/// One area.
+/// One area of the process's memory.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct MemoryArea {
-    /// Its id; slices refer to it.
+    /// The area's id; slices refer to it.
     pub id: AreaId,
-    /// What kind of mappings it is made of.
+    /// The kind of its mappings.
     pub kind: AreaKind,
-    /// The name that its mappings have; empty where the kind says everything.
+    /// The name of its mappings; empty if the kind alone identifies the area.
     pub name: String,
 }
 
-/// What kind of mappings an area is made of.
+/// The kind of an area's mappings.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Encode, Decode)]
 pub enum AreaKind {
-    /// The heap that grows by `brk`, where the main arena of glibc's malloc lies.
+    /// The heap that grows by `brk`; the main arena of glibc's malloc lies there.
     Heap,
-    /// Arenas of glibc's malloc for threads: anonymous memory in pieces of up to 64 MiB, each at a multiple of that.
+    /// The arenas of glibc's malloc for threads: anonymous mappings of up to 64 MiB, each at a multiple of 64
+    /// MiB.
     Arena,
     /// Other anonymous memory: `mmap`, other allocators, large allocations.
     Anonymous,
     /// Anonymous memory that the program named (`PR_SET_VMA_ANON_NAME`).
     Named,
-    /// Stacks: that of the main thread, and those of threads as far as they can be told.
+    /// Stacks: the main thread's stack, and other threads' stacks as far as they can be recognized.
     Stack,
     /// Shared memory: System V, /dev/shm, memfd, shared anonymous.
     SharedMemory,
     /// Mappings of files.
     File,
-    /// Huge pages, of whatever mapping: they are in another area as well.
+    /// Huge pages of any mapping. They are counted in another area as well.
     HugePages,
-    /// What the recorder needs in the process: the side table and the session.
+    /// Memory that edleak needs in the process: the side table and the session.
     Recorder,
-    /// The working set of the control group: all its processes, with the active page cache.
+    /// The working set of the control group: all its processes, including the active page cache.
     ControlGroup,
 }
 
-/// How large an area is.
+/// The size of an area.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct AreaBytes {
     /// Address space.
     pub mapped_bytes: u64,
     /// Resident memory.
     pub resident_bytes: u64,
-    /// Resident memory, that which is shared with other processes divided among them.
+    /// Proportional set size: resident memory, with each shared page divided by the number of processes that
+    /// share it.
     pub proportional_bytes: u64,
-    /// Swapped out.
+    /// Swapped-out memory.
     pub swapped_bytes: u64,
 }
 
 impl AreaBytes {
-    /// An area that is not there.
+    /// The sizes of an area that does not exist.
     pub const ZERO: AreaBytes =
         AreaBytes { mapped_bytes: 0, resident_bytes: 0, proportional_bytes: 0, swapped_bytes: 0 };
 

@@ -1,7 +1,7 @@
-//! The name of a file: links followed as the kernel does for a careful user, locks, and renames that replace nothing.
+//! The name of a file: safe following of links, locks, and renames that replace nothing.
 //!
-//! A check and a later act may see different files under one name. So a file is held by a descriptor and a lock, and after each
-//! rename the caller looks whether it moved the file that it held.
+//! A check and a later act may see different files under one name. So the caller holds a file by a descriptor
+//! and a lock. After each rename the caller checks that it moved the file that it holds.
 #![allow(unsafe_code)] // renameat2, geteuid
 
 pub use crate::lock::take as lock;
@@ -12,15 +12,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Links that lead to links; the kernel follows as many.
+/// Longest chain of links to links; the kernel has the same limit.
 const MAX_LINKS: u32 = 40;
 
-/// Where a file goes that is called `path`: through links, so that a link stays one and what it leads to is replaced. The file need
-/// not be there yet.
+/// The name of the file that `path` leads to. Links are followed, so a link stays a link and the file at its
+/// end is replaced. The file need not exist yet.
 ///
 /// # Errors
-/// `PermissionDenied` for a link that another user has put into a directory in which everybody may (`fs.protected_symlinks` of the
-/// kernel, also where that is off), and for one that leads to an open descriptor, as `/dev/stdout` does.
+/// `PermissionDenied` for two kinds of link: a link that another user put into a sticky directory in which
+/// everybody may write (like the kernel's `fs.protected_symlinks`, even if that is off), and a link to an
+/// open descriptor, such as `/dev/stdout`.
 pub fn followed(path: &Path) -> io::Result<PathBuf> {
     let mut place = path.to_owned();
     for _ in 0..MAX_LINKS {
@@ -41,8 +42,8 @@ pub fn followed(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::from_raw_os_error(libc::ELOOP))
 }
 
-/// Whether a file belongs to another user and lies in a sticky directory that everybody may write to: that user may have put it there
-/// for us to use. The owner of the directory is trusted.
+/// Whether a file belongs to another user and lies in a sticky directory that everybody may write to. That
+/// user may have put the file there to trick us into using it. The owner of the directory is trusted.
 pub fn is_foreign(path: &Path, file: &Metadata) -> bool {
     const SHARED: u32 = libc::S_ISVTX | libc::S_IWOTH;
     // SAFETY: no preconditions.
@@ -61,12 +62,12 @@ fn directory_of(path: &Path) -> PathBuf {
     }
 }
 
-/// What tells a file from every other: its device and inode.
+/// The identity of a file: its device and inode.
 pub fn identity(file: &Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
 }
 
-/// Whether this file, and no other, has the name `path`.
+/// Whether the name `path` refers to this very file.
 pub fn is_at(file: &File, path: &Path) -> bool {
     match (file.metadata(), fs::symlink_metadata(path)) {
         (Ok(file), Ok(there)) => identity(&file) == identity(&there),
@@ -74,7 +75,7 @@ pub fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Opens a file to hold it. A link is an error, and nothing is waited for.
+/// Opens a file in order to hold it. A link is an error, and the call never waits.
 ///
 /// # Errors
 /// As for opening a file.
@@ -82,13 +83,13 @@ pub fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)
 }
 
-/// Renames a file to a name that is free.
+/// Renames a file to a name that is not taken.
 ///
 /// # Errors
-/// `AlreadyExists` where it is not.
+/// `AlreadyExists` if the name `to` is taken.
 pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match rename_with(from, to, libc::RENAME_NOREPLACE) {
-        // A second name does not replace anything either.
+        // A hard link does not replace a file either.
         Err(error) if is_unsupported(&error) => fs::hard_link(from, to).and_then(|()| fs::remove_file(from)),
         done => done,
     }
@@ -97,7 +98,7 @@ pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
 /// Exchanges two files in one step.
 ///
 /// # Errors
-/// `Unsupported` where the file system cannot.
+/// `Unsupported` if the file system cannot exchange files.
 pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
     rename_with(one, other, libc::RENAME_EXCHANGE).map_err(|error| {
         if is_unsupported(&error) { io::Error::from(io::ErrorKind::Unsupported) } else { error }

@@ -1,8 +1,9 @@
-//! The kinds of record a catalog block holds: everything in a trace that is not a slice.
+//! The kinds of record in a catalog block: everything in a trace that is not a slice.
 //!
-//! A later record about the same thing replaces the earlier one: `Start`, `End`, `Losses`, `Children` and `Processor` are single, `Module`, `Site`,
-//! `Stack`, `Survivors` and `Symbols` are keyed by their id. Times are nanoseconds of a monotonic clock since the
-//! recording began; addresses are those of the target's address space.
+//! A later record with the same key replaces the earlier one. `Module`, `Site`, `Stack`, `Survivors`,
+//! `Symbols`, `MemoryArea` and `Allocator` have an id as their key; of each other kind, the trace keeps one
+//! record. Times are nanoseconds of a monotonic clock since the recording began. Addresses are addresses in
+//! the target.
 
 use crate::ids::{ModuleId, SiteId, StackId};
 use crate::memory::MemoryArea;
@@ -12,46 +13,47 @@ use bincode::{Decode, Encode};
 #[derive(Clone, PartialEq, Debug, Encode, Decode)]
 #[non_exhaustive]
 pub enum Record {
-    /// What was recorded, and with which clock.
+    /// The recorded process and the clock of the recording.
     Start(Start),
     /// A file mapped into the target.
     Module(Module),
-    /// A site and where it is.
+    /// A site and its address.
     Site(Site),
     /// A call stack of a watched site.
     Stack(Stack),
-    /// When the surviving allocations of a watched site were made.
+    /// Birth times of a watched site's surviving allocations.
     Survivors(Survivors),
     /// Symbols of one module, embedded so that the trace needs no binary.
     Symbols(ModuleSymbols),
-    /// What the recording could not see.
+    /// Events that the recording missed.
     Losses(Losses),
-    /// How the recording ended. A trace without it was cut short.
+    /// How the recording ended. A trace without this record was cut short or is still being written.
     End(End),
-    /// Child processes that have no trace.
+    /// Number of child processes without a trace.
     Children(Children),
-    /// An area of the process's memory that slices have the size of. Since version 3.
+    /// An area of the process's memory. Slices hold its size. Since version 3.
     MemoryArea(MemoryArea),
-    /// An allocator of its own that a module has. Since version 3.
+    /// A module with its own allocator. Since version 3.
     Allocator(Allocator),
     /// Processor time of the process and of its children. Since version 3.
     CpuTime(CpuTime),
-    /// How much processor time the target used and waited for. Since version 3.
+    /// Processor time that the target used and waited for. Since version 3.
     Processor(Processor),
 }
 
-/// What was recorded, and with which clock. The first record of every trace.
+/// The recorded process and the clock of the recording. The first record of every trace.
 #[derive(Clone, PartialEq, Debug, Default, Encode, Decode)]
 pub struct Start {
     /// The program and its arguments; bytes that are not UTF-8 are replaced.
     pub command: Vec<String>,
-    /// The process recorded.
+    /// PID of the target.
     pub pid: u32,
     /// Wall-clock time at which the recording began, nanoseconds since 1970.
     pub started_unix_ns: u64,
-    /// Length of one tick: a slice's `tick` counts these since the start.
+    /// Length of one tick. A slice's `tick` is the number of ticks since the start.
     pub tick_ns: u64,
-    /// The period that the recording began with, in ticks: a power of two. It may have doubled since. 0: not said.
+    /// The period at the start of the recording, in ticks: a power of two. The period may have doubled since.
+    /// 0 means unknown.
     pub period_ticks: u64,
     /// Machine of the target, as in `uname -m`.
     pub machine: String,
@@ -62,62 +64,63 @@ pub struct Start {
 /// A file mapped into the target.
 #[derive(Clone, PartialEq, Debug, Encode, Decode)]
 pub struct Module {
-    /// Its id; records of sites and stacks refer to it.
+    /// The module's id; sites and stacks refer to it.
     pub id: ModuleId,
     /// Path as the target's memory map names it.
     pub path: String,
     /// The GNU build ID, empty where the file has none.
     pub build_id: Vec<u8>,
-    /// Runtime address minus link-time address: what to subtract to get an address of the file's symbols.
+    /// Runtime address minus link-time address. A runtime address minus this is an address in the file's
+    /// symbol table.
     pub load_bias: u64,
     /// First address of the mapping.
     pub start: u64,
-    /// One past its last address.
+    /// One past the last address of the mapping.
     pub end: u64,
-    /// When it was first seen.
+    /// Time at which the collector first saw the module.
     pub loaded_ns: u64,
-    /// When it was seen to be gone; 0 while it is loaded.
+    /// Time at which the collector saw that the module is gone; 0 while it is loaded.
     pub unloaded_ns: u64,
 }
 
-/// What a site stands for.
+/// The kind of a site.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
 pub enum SiteKind {
     /// The first caller that is not an allocation wrapper.
     Caller,
     /// One full stack of a watched site.
     Stack,
-    /// Everything that found no place in the site table.
+    /// All allocations whose site found no place in the site table.
     Other,
-    /// The known leak of `--inject-leak`: no code of the target's.
+    /// The leak that `--inject-leak` makes; it has no code in the target.
     Injected,
 }
 
-/// A site and where it is.
+/// A site and its address.
 #[derive(Clone, PartialEq, Debug, Encode, Decode)]
 pub struct Site {
-    /// Its id; slices refer to it.
+    /// The site's id; slices refer to it.
     pub id: SiteId,
-    /// What it stands for.
+    /// The kind of the site.
     pub kind: SiteKind,
-    /// The caller's site, for a stack of a watched site.
+    /// The caller's site; only for a stack of a watched site.
     pub parent: Option<SiteId>,
     /// The return address in the caller; 0 where there is none (`Other`, `Injected`).
     pub address: u64,
-    /// The module the address lies in, where it is known.
+    /// The module that holds the address, where known.
     pub module: Option<ModuleId>,
-    /// The full stack, for a watched site.
+    /// The full stack; only for a stack of a watched site.
     pub stack: Option<StackId>,
 }
 
 /// A call stack: return addresses, innermost first.
 #[derive(Clone, PartialEq, Debug, Encode, Decode)]
 pub struct Stack {
-    /// Its id; sites refer to it.
+    /// The stack's id; sites refer to it.
     pub id: StackId,
     /// The frames, innermost first.
     pub frames: Vec<StackFrame>,
-    /// The walk stopped early: deeper than the limit, or a frame without an unwind rule.
+    /// The walk stopped early: the stack is deeper than the limit, or a frame has no unwind rule.
     pub is_cut: bool,
 }
 
@@ -126,35 +129,35 @@ pub struct Stack {
 pub struct StackFrame {
     /// The return address.
     pub address: u64,
-    /// The module it lies in, where it is known.
+    /// The module that holds the address, where known.
     pub module: Option<ModuleId>,
 }
 
-/// When the surviving allocations of a watched site were made: equal epochs over the recording, oldest first.
+/// Birth times of a watched site's surviving allocations, in equal epochs, oldest first.
 #[derive(Clone, PartialEq, Debug, Encode, Decode)]
 pub struct Survivors {
     /// The site.
     pub site: SiteId,
     /// The epochs, oldest first; consecutive and without gaps.
     pub epochs: Vec<Epoch>,
-    /// When an allocation of this site was last seen to be freed; 0 if never.
+    /// Time at which the collector last saw a free at this site; 0 if never.
     pub last_free_ns: u64,
-    /// Upper bound of the age of the oldest allocation that was ever freed.
+    /// Upper bound of the age of the oldest allocation that was freed.
     pub max_age_at_free_ns: u64,
 }
 
-/// One birth epoch.
+/// One birth epoch: a span of time in which allocations were made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct Epoch {
-    /// Its start.
+    /// Start of the epoch.
     pub from_ns: u64,
-    /// Its end (exclusive).
+    /// End of the epoch (exclusive).
     pub to_ns: u64,
-    /// Bytes allocated in it and still live.
+    /// Bytes allocated in the epoch and still live.
     pub live_bytes: u64,
-    /// Allocations made in it and still live.
+    /// Allocations made in the epoch and still live.
     pub live_count: u64,
-    /// Allocations made in it.
+    /// Allocations made in the epoch.
     pub allocs: u64,
 }
 
@@ -163,7 +166,7 @@ pub struct Epoch {
 pub struct ModuleSymbols {
     /// The module.
     pub module: ModuleId,
-    /// The frames of every address that the trace names in it, by ascending offset.
+    /// The frames of each of this module's addresses that occur in the trace, by ascending offset.
     pub addresses: Vec<AddressSymbols>,
 }
 
@@ -172,7 +175,7 @@ pub struct ModuleSymbols {
 pub struct AddressSymbols {
     /// The return address minus the module's load bias.
     pub offset: u64,
-    /// Inlined frames first, innermost first; the last one is the function itself.
+    /// Inlined frames first, from the innermost outwards; the last frame is the function itself.
     pub frames: Vec<SymbolFrame>,
 }
 
@@ -189,87 +192,91 @@ pub struct SymbolFrame {
     pub is_inlined: bool,
 }
 
-/// What the recording could not see. Every number is a count since the start.
+/// Events that the recording missed. Every number is a count since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Encode, Decode)]
 pub struct Losses {
-    /// Frees of addresses that no hook ever handed out.
+    /// Frees of addresses that no hook handed out.
     pub unknown_frees: u64,
-    /// Modules loaded or unloaded while there was no room to tell of it: sites in them may have no name.
+    /// Modules loaded or unloaded while the session had no room for the event: sites in them may have no
+    /// name.
     pub lost_module_events: u64,
-    /// Allocations whose site found no place in the site table; they are in the site of kind `Other`.
+    /// Allocations whose site found no place in the site table. The site of kind `Other` counts them.
     pub other_site_allocs: u64,
-    /// Allocations that found no place in the side table (no memory for it); they are not counted.
+    /// Allocations that found no place in the side table, because no memory was left for it. They are not
+    /// counted.
     pub untracked_allocs: u64,
-    /// Slices that were due and not taken because the machine stalled.
+    /// Slices that the collector did not take in time because the machine stalled.
     pub missed_slices: u64,
-    /// Distinct stacks that found no place in the stack table; their allocations stay with the parent site.
+    /// Distinct stacks that found no place in the stack table. Their allocations are counted at the parent
+    /// site.
     pub lost_stacks: u64,
     /// Images (after `exec`) and child processes that could not be recorded.
     pub unrecorded_images: u64,
 }
 
-/// Child processes that allocated something and were not recorded, because nobody asked for them.
+/// Child processes that allocated memory and were not recorded, because `--children` was not given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct Children {
-    /// At least so many.
+    /// Lower bound of their number.
     pub unasked: u64,
 }
 
-/// A module has an allocator of its own, which takes memory from the kernel and not from malloc.
+/// A module with its own allocator, which takes memory from the kernel and not from malloc.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct Allocator {
     /// The module.
     pub module: ModuleId,
-    /// A function by which it is known.
+    /// The function whose name shows that the module has an allocator.
     pub symbol: String,
 }
 
-/// Processor time, as /proc has it when the recording ends.
+/// Processor time as read from /proc when the recording ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct CpuTime {
-    /// Of the process itself.
+    /// Processor time of the process itself.
     pub own_ns: u64,
-    /// Of its children without a trace: those that it has waited for, and those that still ran.
+    /// Processor time of its children without a trace: ended children that it waited for, and children still
+    /// running.
     pub children_ns: u64,
 }
 
-/// Processor time of the target between the first and the last slice that it was seen alive in.
+/// Processor time of the target between the first and the last slice in which it was alive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct Processor {
-    /// Time from the first reading to the last.
+    /// Time from the first reading of the processor time to the last.
     pub span_ns: u64,
-    /// Processor time that all its threads used.
+    /// Processor time of all threads together.
     pub used_ns: u64,
-    /// Time that its main thread was ready to run and waited for a processor.
+    /// Time in which the main thread was ready to run and waited for a processor.
     pub waited_ns: u64,
 }
 
 /// Why a recording ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
 pub enum EndReason {
-    /// The target exited by itself with this status.
+    /// The target exited with this status.
     Exited(i32),
     /// This signal killed the target.
     Killed(i32),
-    /// The target ended; how is not known (it was not the recorder's child).
+    /// The target ended in an unknown way: it was not a child of the recorder.
     Gone,
-    /// `--duration` was over; the target may run on.
+    /// The time of `--duration` was over; the target may run on.
     DurationReached,
-    /// The recorder was asked to stop; the target may run on.
+    /// The collector was asked to stop; the target may run on.
     Stopped,
-    /// There was no room for the trace.
+    /// No room was left for the trace.
     DiskFull,
     /// The process executed a program that is not recorded.
     Replaced,
-    /// The process executed another program, which has a trace of its own.
+    /// The process executed another program, which has its own trace.
     Executed,
 }
 
 /// How the recording ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct End {
-    /// Why.
+    /// The reason.
     pub reason: EndReason,
-    /// When.
+    /// The time.
     pub at_ns: u64,
 }

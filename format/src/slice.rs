@@ -3,27 +3,27 @@
 use crate::ids::{AreaId, SiteId};
 use crate::memory::AreaBytes;
 
-/// What was counted at one site since the recording began.
+/// The counters of one site since the recording began.
 ///
-/// The numbers come from shared memory that the target can write to, so they may be anything; arithmetic on them wraps
-/// or saturates and never panics.
+/// The target can write to the shared memory that the numbers come from, so they may have any value.
+/// Arithmetic on them wraps or saturates and never panics.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Counters {
     /// Requested bytes of all allocations.
     pub allocated_bytes: u64,
-    /// Allocations.
+    /// Number of allocations.
     pub allocs: u64,
     /// Requested bytes of all allocations that were freed.
     pub freed_bytes: u64,
-    /// Allocations that were freed.
+    /// Number of allocations that were freed.
     pub frees: u64,
 }
 
 impl Counters {
-    /// The counters of a site that has done nothing.
+    /// The counters of a site without allocations.
     pub const ZERO: Counters = Counters { allocated_bytes: 0, allocs: 0, freed_bytes: 0, frees: 0 };
 
-    /// What was counted at both of two sites.
+    /// The sums of the counters of two sites.
     pub fn plus(self, other: Counters) -> Counters {
         Counters {
             allocated_bytes: self.allocated_bytes.wrapping_add(other.allocated_bytes),
@@ -44,12 +44,12 @@ impl Counters {
     }
 }
 
-/// When a slice was taken, and the process's own size at that moment.
+/// The time of a slice, and the size of the process at that time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SliceHeader {
-    /// Which tick of the recording this slice belongs to; strictly increasing within a trace.
+    /// Tick of the recording that the slice belongs to; strictly increasing within a trace.
     pub tick: u64,
-    /// When it was really taken, nanoseconds since the recording began.
+    /// Time at which the slice was really taken, in nanoseconds since the recording began.
     pub time_ns: u64,
     /// RssAnon of the process.
     pub rss_anon_bytes: u64,
@@ -59,13 +59,14 @@ pub struct SliceHeader {
 
 /// Receives the slices of one block, in order.
 pub trait SliceVisitor {
-    /// The areas of memory of the slice that comes next, with absolute values: for the first slice of a block every one that is not
-    /// zero, later those that changed. Not called where there is none.
+    /// The memory areas of the next slice, with absolute values. For the first slice of a block, `changed`
+    /// holds every area that is not zero; for later slices, the areas that changed. Not called if `changed`
+    /// would be empty.
     fn memory(&mut self, header: &SliceHeader, changed: &[(AreaId, AreaBytes)]) {
         let _not_wanted = (header, changed);
     }
 
-    /// One slice. `changed` holds absolute counters, by ascending id; the first call of a block holds every site whose
-    /// counters are not zero, later calls those that changed since the slice before.
+    /// One slice. `changed` holds absolute counters by ascending id. In the first call of a block it holds
+    /// every site whose counters are not zero; in later calls, the sites that changed since the slice before.
     fn slice(&mut self, header: &SliceHeader, changed: &[(SiteId, Counters)]);
 }

@@ -1,4 +1,4 @@
-//! A file cut anywhere, any flipped bit: what is sound is read, the rest is counted, and nothing panics.
+//! A file cut anywhere, and any flipped bit: sound data is read, damage is counted, and nothing panics.
 
 mod common;
 
@@ -15,7 +15,7 @@ fn sealed() -> (Vec<u8>, Slices) {
     (std::fs::read(&file.0).expect("it is there"), model)
 }
 
-/// The file of a recorder that was killed: everything is in the journal.
+/// The file of a killed recorder: all slices are in the journal.
 fn open() -> (Vec<u8>, Slices) {
     let file = TempFile::new("damage-open");
     let mut writer = TraceWriter::create(&file.0, DEFAULT_CAPACITY_BYTES).expect("a new file");
@@ -25,7 +25,7 @@ fn open() -> (Vec<u8>, Slices) {
     (bytes, model)
 }
 
-/// Every slice that is yielded was written so.
+/// Checks that every slice read was written like this.
 fn assert_sound_slices(trace: &Trace, model: &Slices) -> usize {
     let found = read(trace);
     for (tick, slice) in &found {
@@ -43,7 +43,8 @@ fn a_file_cut_at_any_byte_reads_up_to_the_cut() {
                 assert!(length < 4096, "cut at {length}");
                 continue;
             };
-            // Decoding everything at every length says nothing new; where the number of slices grows is what matters.
+            // Decoding everything at every length shows nothing new. The lengths at which the number of
+            // slices grows matter.
             let slices: usize = trace.blocks().iter().map(|block| block.slices as usize).sum();
             assert!(slices >= most, "fewer slices at {length}");
             if slices > most || length % 1009 == 0 {
@@ -90,7 +91,8 @@ fn lost_slices_are_counted() {
         flipped[at] ^= 1;
         let trace = Trace::from_bytes(flipped).expect("sound first page");
         let missing = (model.len() - assert_sound_slices(&trace, &model)) as u64;
-        // The newest block's header is all that tells of it; before it, the ticks say what is missing.
+        // Only its own header shows that the newest block existed. Of earlier blocks, the ticks show the
+        // loss.
         if trace.blocks().last().map(|block| block.last_tick) == Some(1499) || trace.damage().lost_slices > 0
         {
             assert_eq!(trace.damage().lost_slices, missing, "byte {at}");

@@ -1,4 +1,4 @@
-//! A really full file system: a tmpfs of 200 KB, in a mount namespace of its own.
+//! A really full file system: a tmpfs of 200 KB, in its own mount namespace.
 
 mod common;
 
@@ -8,7 +8,7 @@ use std::process::Command;
 use common::{read, write};
 use edleak_format::{DEFAULT_CAPACITY_BYTES, End, EndReason, ErrorKind, Record, Trace, TraceWriter};
 
-/// Where the small file system is, for the process that runs in it.
+/// Path of the small file system, for the process that runs in it.
 const DIRECTORY: &str = "EDLEAK_TEST_FULL_DISK";
 
 #[test]

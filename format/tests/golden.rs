@@ -1,4 +1,4 @@
-//! One golden trace per version of the format, read for ever.
+//! One golden trace for each version of the format. All of them stay readable.
 
 mod common;
 
@@ -16,10 +16,10 @@ fn golden(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "../tests/golden", name].iter().collect()
 }
 
-/// The version that is written now.
+/// The version that the writer writes now.
 const VERSION: u32 = 3;
 
-/// One record of every kind that a version has, with every kind of field.
+/// One record of every kind in a version, with every kind of field.
 fn records(version: u32) -> Vec<Record> {
     let mut records = records_of_version_1();
     if version >= 3 {
@@ -88,7 +88,7 @@ fn records_of_version_1() -> Vec<Record> {
     ]
 }
 
-/// The areas of memory in all slices.
+/// The memory areas in all slices.
 const MEMORY: [AreaBytes; 4] = [
     AreaBytes {
         mapped_bytes: 8 << 20,
@@ -101,7 +101,7 @@ const MEMORY: [AreaBytes; 4] = [
     AreaBytes { mapped_bytes: 1 << 40, resident_bytes: 0, proportional_bytes: 0, swapped_bytes: 0 },
 ];
 
-/// What the golden trace holds: a period that doubles twice, and a last slice off the grid.
+/// Writes the golden trace: a period that doubles twice, and a last slice off the grid.
 fn fill(writer: &mut TraceWriter) -> Result<Slices, Error> {
     let ticks = (0..500).chain((500..1000).step_by(2)).chain((1000..2000).step_by(4)).chain([2001]);
     writer.memory(&MEMORY);
@@ -179,7 +179,7 @@ fn what_is_written_now_is_read_the_same() {
     assert_as_written(&Trace::open(&file.0).expect("a trace"), &model, VERSION);
 }
 
-/// A new version of the format gets a new golden trace beside the old ones:
+/// A new format version gets its own golden trace; the old ones stay:
 /// `cargo test -p edleak-format --test golden -- --ignored`
 #[test]
 #[ignore = "writes the golden trace of this version"]
@@ -188,7 +188,7 @@ fn write_golden() {
     std::fs::copy(&file.0, golden(&format!("v{VERSION}.edl"))).expect("the directory is there");
 }
 
-/// Small whole files for the fuzz target `reader`.
+/// Small complete files for the fuzz target `reader`.
 #[test]
 #[ignore = "writes the corpus of the fuzz target"]
 fn write_corpus() {
@@ -203,7 +203,7 @@ fn write_corpus() {
             writer.finish().expect("there is room");
         }
         let mut bytes = std::fs::read(&file.0).expect("it is there");
-        // What is reserved and not used says nothing to a fuzzer.
+        // Reserved and unused bytes are of no use to a fuzzer.
         let used = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
         bytes.truncate(used.next_multiple_of(64).max(4096));
         std::fs::write(corpus.join(name), bytes).expect("the directory is there");

@@ -1,4 +1,4 @@
-//! A trace followed while it grows: every slice is seen once, and only what is new is read.
+//! A trace read while it grows: every slice is seen once, and only new data is read.
 
 mod common;
 
@@ -10,7 +10,7 @@ use edleak_format::{
     SliceVisitor, Trace, TraceWriter, Update,
 };
 
-/// Collects slices and checks that each comes once, in order, with what changed and nothing else.
+/// Collects slices and checks that each comes once, in order, and with exactly its changes.
 #[derive(Default)]
 struct Follow {
     slices: Slices,
@@ -30,7 +30,7 @@ impl SliceVisitor for Follow {
     }
 }
 
-/// Writes slices and looks in between, at distances of up to `most_between`; returns what was written and what was seen.
+/// Writes slices and refreshes after at most `most_between` of them. Returns the written and the seen slices.
 fn followed(
     name: &str,
     slices: u64,
@@ -65,7 +65,7 @@ fn followed(
     assert_eq!(growing.end().map(|end| end.reason), Some(EndReason::Stopped));
     assert_eq!(growing.start().map(|start| start.pid), Some(42));
     let trace = Trace::open(&file.0).expect("a finished trace");
-    // An opened trace tells of losses even where the file has no such record.
+    // An opened trace returns `Losses` even if the file has no such record.
     let is_written = |record: &&Record| **record != Record::Losses(Losses::default());
     let records = trace.records();
     assert!(growing.records().eq(records.iter().filter(is_written)), "the catalog is that of the trace");
@@ -103,7 +103,7 @@ fn a_refresh_reads_what_is_new_and_not_the_whole_file() {
     }
     let length = std::fs::metadata(&file.0).expect("it is there").len();
     assert!(length > 4 << 20, "{length}");
-    // One slice, the part of the journal that is read at a time, or the block that the journal became.
+    // One slice, one read of the journal, or the block that was made from the journal.
     assert!(worst < length / 8, "{worst} of {length}");
     let before = growing.bytes_read();
     assert_eq!(growing.refresh(&mut follow).expect("it can be read"), Update::default());
@@ -149,14 +149,14 @@ fn a_recording_that_begins_anew_is_told_and_read_from_its_beginning() {
     let mut growing = GrowingTrace::open(&file.0).expect("its first page is there");
     growing.refresh(&mut Follow::default()).expect("it can be read");
     assert_eq!(growing.counters(), one);
-    // In the same file.
+    // A new recording in the same file.
     let mut writer = writer.restart().expect("there is room");
     writer.slice(&header(0), &two).expect("there is room");
     let mut follow = Follow::default();
     let update = growing.refresh(&mut follow).expect("it can be read");
     assert_eq!((update.is_new_recording, update.slices), (true, 1));
     assert_eq!((follow.slices.len(), growing.counters()), (1, &two[..]));
-    // Under the same name.
+    // A new recording under the same name.
     let old = TempFile::new("anew-old");
     std::fs::rename(&file.0, &old.0).expect("it is there");
     writer.slice(&header(1), &one).expect("there is room");
@@ -205,7 +205,7 @@ fn the_newest_record_of_a_key_wins_in_a_trace_that_was_cut_short() {
     let mut writer = TraceWriter::create(&file.0, MIN_CAPACITY_BYTES).expect("a new file");
     let losses = |missed_slices| Record::Losses(Losses { missed_slices, ..Losses::default() });
     writer.slice(&header(0), &[Counters::ZERO; 1]).expect("there is room");
-    // So many records at once go into a block of their own.
+    // So many records are written to a block of their own.
     writer.record(&losses(1)).expect("there is room");
     (0..4_000).try_for_each(|id| writer.record(&Record::Site(site(id)))).expect("there is room");
     writer.slice(&header(1), &[Counters::ZERO; 1]).expect("there is room");

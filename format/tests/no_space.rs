@@ -1,11 +1,11 @@
-//! A full disk ends the recording with an error, and what was written stays readable.
+//! A full disk ends the recording with an error, and the slices written before stay readable.
 
 mod common;
 
 use common::{TempFile, read, write};
 use edleak_format::{DEFAULT_CAPACITY_BYTES, End, EndReason, ErrorKind, Record, Trace, TraceWriter};
 
-/// The only test of this file, because a limit is the whole process's.
+/// The only test of this file, because the limit applies to the whole process.
 #[test]
 fn a_file_size_limit_is_an_error_and_not_a_signal() {
     const LIMIT: u64 = 200_000;
@@ -17,7 +17,7 @@ fn a_file_size_limit_is_an_error_and_not_a_signal() {
     let mut writer = TraceWriter::create(&file.0, DEFAULT_CAPACITY_BYTES).expect("a page fits");
     let mut last = 0;
     let error = loop {
-        // `write` begins anew each time; what counts is when it ends.
+        // `write` starts again from a new number each time; only its end counts.
         match write(&mut writer, 300, last..last + 50) {
             Ok(_) => last += 50,
             Err(error) => break error,

@@ -1,4 +1,5 @@
-//! docs/trace-format.md suffices: a reader in another language, written from it, prints the series that this crate yields.
+//! docs/trace-format.md suffices: a reader in another language, written from it, prints the same series as
+//! this crate.
 
 mod common;
 
@@ -10,7 +11,7 @@ use std::process::Command;
 use common::{Random, TempFile, advance_wide, header, read, start, write};
 use edleak_format::{Counters, DEFAULT_CAPACITY_BYTES, MIN_CAPACITY_BYTES, Trace, TraceWriter};
 
-/// The series of a trace as the other reader should print them.
+/// The series of a trace as the other reader must print them.
 fn expected(trace: &Trace) -> String {
     let grid = trace.grid();
     let slices = read(trace);
@@ -43,7 +44,7 @@ fn expected(trace: &Trace) -> String {
     out
 }
 
-/// What the other reader prints; `None` where the machine cannot run it.
+/// The output of the other reader; `None` if the machine cannot run it.
 fn printed(path: &Path) -> Option<String> {
     for tool in ["python3", "zstd"] {
         if Command::new(tool).arg("--version").output().is_err() {

@@ -1,4 +1,4 @@
-//! What was written is read, at every size boundary.
+//! Everything written is read back, at every size boundary.
 
 mod common;
 
@@ -35,8 +35,8 @@ fn every_slice_is_read_back_before_and_after_finish() {
     }
 }
 
-/// Slices lie two ticks apart, and a final one at an odd tick. Five do not tell that by themselves, and points between them would be
-/// taken for slices that are missing.
+/// Slices are two ticks apart; a final slice is at an odd tick. Five slices do not show that distance, and
+/// points between them would look like missing slices.
 #[test]
 fn few_slices_lie_as_far_apart_as_the_recorder_says() {
     let ticks = [0, 2, 4, 6, 8, 10, 12, 14, 16];
@@ -57,7 +57,7 @@ fn few_slices_lie_as_far_apart_as_the_recorder_says() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Whatever a hostile target writes into its counters.
+    /// A hostile target may write anything into its counters.
     #[test]
     fn any_counters_at_any_ticks_survive(
         slices in prop::collection::vec(
@@ -137,7 +137,7 @@ fn a_catalog_of_more_than_a_third_of_the_capacity_is_said_and_replacing_records_
     let file = TempFile::new("catalog");
     let mut writer = TraceWriter::create(&file.0, MIN_CAPACITY_BYTES).expect("a new file");
     let module = |id: u32, number: u64| {
-        // Names that do not compress.
+        // Names that hardly compress.
         let words = (0..8).map(|word| (number * 8 + word).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         Record::Module(edleak_format::Module {
             id: edleak_format::ModuleId(id),

@@ -1,11 +1,12 @@
-//! A run much longer than the capacity: history since the start survives, evenly, and so does the catalog.
+//! A recording much longer than the capacity: history since the start survives evenly, and so does the
+//! catalog.
 
 mod common;
 
 use common::{Random, TempFile, advance_wide, header, non_zero, read, site, start};
 use edleak_format::{Counters, Losses, MIN_CAPACITY_BYTES, Record, Trace, TraceWriter};
 
-/// Slices that a capacity holds before anything is thinned.
+/// Number of slices that a capacity holds before anything is thinned.
 fn slices_that_fit(capacity: u64, sites: u32) -> u64 {
     let file = TempFile::new(&format!("fit-{capacity}-{sites}"));
     let mut writer = TraceWriter::create(&file.0, capacity).expect("a new file");
@@ -79,7 +80,7 @@ fn a_run_a_thousand_times_longer_than_the_ring_keeps_even_history_since_the_star
     println!("{fit} slices fit; {slices} written; {length} bytes, {} slices kept, {grid:?}", read.len());
 }
 
-/// Blocks of every size: as thinned ones take the place of others, free space comes to lie in pieces.
+/// Blocks of many sizes: thinned blocks take the places of others, so free space becomes fragmented.
 #[test]
 fn no_mix_of_sites_and_capacity_ends_a_recording() {
     for sites in [20, 100, 400] {
@@ -88,7 +89,7 @@ fn no_mix_of_sites_and_capacity_ends_a_recording() {
             let mut writer = TraceWriter::create(&file.0, capacity).expect("a new file");
             let mut random = Random(sites);
             let mut counters = vec![Counters::ZERO; sites as usize];
-            // Far enough for everything in the file to have been thinned several times.
+            // Long enough for everything in the file to be thinned several times.
             let slices = 4 * slices_until_thinned(capacity, sites);
             for tick in 0..slices {
                 churn(&mut counters, tick, &mut random);
@@ -105,12 +106,12 @@ fn no_mix_of_sites_and_capacity_ends_a_recording() {
     }
 }
 
-/// About as many as fit: a change takes two to four bytes.
+/// About the number of slices that fit: a change takes two to four bytes.
 fn slices_until_thinned(capacity: u64, sites: u64) -> u64 {
     capacity / (sites / 10 * 3)
 }
 
-/// A tenth of the sites allocates and frees; which tenth changes from slice to slice.
+/// A tenth of the sites allocates and frees; in each slice it is another tenth.
 fn churn(counters: &mut [Counters], tick: u64, random: &mut Random) {
     for counter in counters.iter_mut().skip(tick as usize % 10).step_by(10) {
         let count = random.below(16);

@@ -1,7 +1,7 @@
-//! One function per fuzz target: all that is done with a file that somebody else wrote.
+//! One function for each fuzz target: each processes an input that may come from a stranger.
 //!
-//! cargo-fuzz runs them through `fuzz_targets/`, in this directory's parent: `cargo +nightly fuzz run series`. CI runs
-//! them on the corpus and on a fixed set of mutants of it, on stable: `tests/tests/fuzz.rs` includes this file.
+//! cargo-fuzz runs them through `fuzz_targets/`: `cargo +nightly fuzz run series`. CI runs them on stable
+//! Rust, on the corpus and a fixed set of mutants of it: `tests/tests/fuzz.rs` includes this file.
 
 use edleak_analysis::gate::Policy;
 use edleak_analysis::judge::judge_recording;
@@ -20,10 +20,10 @@ use edleak_format::fuzzing::{file_of, read_everything};
 use edleak_model::classify::Model;
 use edleak_report::{Exporter, Report, folded, github, json, junit, sarif, series as series_lines, text};
 
-/// What a target does with an input.
+/// Processes one input.
 pub type Target = fn(&[u8]);
 
-/// The targets by name, for a run of all of them.
+/// The targets by name, to run all of them.
 pub const TARGETS: [(&str, Target); 7] = [
     ("reader", reader),
     ("content", content),
@@ -34,7 +34,7 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("unwind", unwind),
 ];
 
-/// A trace: any bytes as the file.
+/// A trace: the input is the file.
 pub fn reader(input: &[u8]) {
     read_everything(input.to_vec());
     let Ok(trace) = Trace::from_bytes(input.to_vec()) else { return };
@@ -42,7 +42,7 @@ pub fn reader(input: &[u8]) {
     report(&Recording::Trace(Box::new(trace)));
 }
 
-/// A trace: any bytes as the contents of blocks whose checksums hold.
+/// A trace: the input is the content of blocks with sound checksums.
 pub fn content(input: &[u8]) {
     reader(&file_of(input));
 }

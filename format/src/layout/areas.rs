@@ -1,13 +1,13 @@
-//! The areas of memory in a slice: those that changed since the slice before.
+//! The memory areas in a slice: the areas that changed since the slice before.
 //!
-//! A row of varints: how many, then for each its id minus the one before minus 1 (the first: its id), and the zig-zag differences of
-//! mapped, resident, proportional and swapped bytes.
+//! A row of varints: first the number of changed areas. Then, for each, its id minus the previous id minus 1
+//! (for the first: its id), and the zig-zag differences of mapped, resident, proportional and swapped bytes.
 
 use crate::ids::AreaId;
 use crate::layout::varint::{put, take, unzigzag, zigzag};
 use crate::memory::{AreaBytes, MAX_AREAS};
 
-/// The areas as of a slice.
+/// The sizes of all areas at one slice.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Areas {
     now: Vec<AreaBytes>,
@@ -15,13 +15,13 @@ pub(crate) struct Areas {
 }
 
 impl Areas {
-    /// No area is there.
+    /// Sets all areas to zero.
     pub(crate) fn clear(&mut self) {
         self.now.clear();
         self.changed.clear();
     }
 
-    /// Those that the last slice read has named.
+    /// The areas that the slice read last has named.
     pub(crate) fn changed(&self) -> &[(AreaId, AreaBytes)] {
         &self.changed
     }
@@ -30,12 +30,12 @@ impl Areas {
         &self.now
     }
 
-    /// The next slice read names none.
+    /// Starts a slice; until `decode` is called, it names no area.
     pub(crate) fn begin_slice(&mut self) {
         self.changed.clear();
     }
 
-    /// Takes over what a slice says.
+    /// Applies the changes of one slice.
     pub(crate) fn set(&mut self, changed: &[(AreaId, AreaBytes)]) {
         for &(AreaId(id), bytes) in changed {
             let index = id as usize;
@@ -49,7 +49,8 @@ impl Areas {
         }
     }
 
-    /// Writes how `now` differs from the slice before, and moves on to it. Writes nothing, and returns false, if it does not.
+    /// Writes the difference between `now` and the slice before, and keeps `now`. Returns `false` and writes
+    /// nothing if there is no difference.
     pub(crate) fn encode(&mut self, now: &[AreaBytes], out: &mut Vec<u8>) -> bool {
         let now = &now[..now.len().min(MAX_AREAS)];
         let gone = std::iter::repeat_n(&AreaBytes::ZERO, self.now.len().saturating_sub(now.len()));
@@ -76,7 +77,8 @@ impl Areas {
         true
     }
 
-    /// The inverse of [`Areas::encode`], where it wrote something. `None` if it is not sound.
+    /// The inverse of [`Areas::encode`], for a slice in which `encode` wrote something. `None` if the bytes
+    /// are not sound.
     pub(crate) fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
         self.changed.clear();
         let mut next = 0u64;

@@ -1,30 +1,30 @@
 //! One block of the file: a checksummed header of 64 bytes, then a payload, padded to 64 bytes.
 //!
-//! | bytes  | field            | meaning                                                                        |
-//! |--------|------------------|--------------------------------------------------------------------------------|
-//! | 0..4   | `magic`          | `EDLB`                                                                         |
-//! | 4..8   | `checksum`       | CRC-32 of salt and bytes 8..64: a torn header cannot pass                      |
-//! | 8..16  | `sequence`       | the later written of two blocks has the higher one                             |
-//! | 16     | `kind`           | 1 free, 2 catalog, 3 slices, 4 journal                                         |
-//! | 17     | `level`          | distance of slices is 2^level ticks                                            |
-//! | 18..20 | `catalog_blocks` | catalog blocks in the file when this was written                               |
-//! | 20..24 | `slices`         | slices in the payload (kind 3)                                                 |
-//! | 24..32 | `payload_bytes`  | what follows the header, without padding                                       |
-//! | 32..36 | `raw_bytes`      | the payload decompressed (kinds 2 and 3)                                       |
-//! | 36..40 | `payload_sum`    | CRC-32 of salt, sequence and payload (kinds 2 and 3)                           |
-//! | 40..48 | `from_tick`      | one past the last tick of the block before (kinds 3 and 4)                     |
-//! | 48..56 | `first_tick`     | tick of the first slice (kind 3); of a merged catalog, the sequence it would have had   |
-//! | 56..64 | `last_tick`      | last tick covered; slices of `from_tick..=last_tick` are here and nowhere else |
+//! | bytes  | field            | meaning                                                                   |
+//! |--------|------------------|---------------------------------------------------------------------------|
+//! | 0..4   | `magic`          | `EDLB`                                                                    |
+//! | 4..8   | `checksum`       | CRC-32 of salt and bytes 8..64: a torn header cannot pass                 |
+//! | 8..16  | `sequence`       | of two blocks, the one written later has the higher sequence              |
+//! | 16     | `kind`           | 1 free, 2 catalog, 3 slices, 4 journal                                    |
+//! | 17     | `level`          | distance of slices is 2^level ticks                                       |
+//! | 18..20 | `catalog_blocks` | catalog blocks in the file when this was written                          |
+//! | 20..24 | `slices`         | slices in the payload (kind 3)                                            |
+//! | 24..32 | `payload_bytes`  | bytes after the header, without padding                                   |
+//! | 32..36 | `raw_bytes`      | length of the decompressed payload (kinds 2 and 3)                        |
+//! | 36..40 | `payload_sum`    | CRC-32 of salt, sequence and payload (kinds 2 and 3)                      |
+//! | 40..48 | `from_tick`      | one past the last tick of the previous block (kinds 3 and 4)              |
+//! | 48..56 | `first_tick`     | kind 3: tick of the first slice; merged catalog block: see `written`      |
+//! | 56..64 | `last_tick`      | last tick covered; no other block holds slices of `from_tick..=last_tick` |
 
 /// Blocks begin at multiples of this, counted from the start of the file.
 pub(crate) const ALIGN_BYTES: u64 = 64;
 /// Bytes of a block before its payload.
 pub(crate) const HEADER_BYTES: usize = 64;
-/// No payload is longer when decompressed; a reader need not believe a header that says otherwise.
+/// Longest decompressed payload. A reader rejects a header with a higher value.
 pub(crate) const MAX_RAW_BYTES: usize = 64 << 20;
 
 const MAGIC: [u8; 4] = *b"EDLB";
-/// Ticks are 64 bits, and a stride of 2^63 leaves one slice.
+/// Ticks are 64 bits: at level 63, at most two slices would be left.
 const MAX_LEVEL: u8 = 62;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,8 +67,9 @@ impl BlockHeader {
         }
     }
 
-    /// When this was written, for comparison with others. A merged catalog block has the sequence of the newest it
-    /// replaces, because what an open journal holds is newer than its records.
+    /// The sequence at which the block was written; it tells which block is the newest. A merged catalog
+    /// block keeps the `sequence` of the newest block it replaces, because records in an open journal are
+    /// newer than its records. Its own sequence is in `first_tick`.
     pub(crate) fn written(&self) -> u64 {
         match self.kind {
             BlockKind::Catalog => self.sequence.max(self.first_tick),
@@ -76,7 +77,7 @@ impl BlockHeader {
         }
     }
 
-    /// Bytes from the beginning of this block to that of the next.
+    /// Bytes from the beginning of this block to the beginning of the next block.
     pub(crate) fn extent_bytes(&self) -> u64 {
         extent_bytes(self.payload_bytes)
     }
@@ -100,7 +101,7 @@ impl BlockHeader {
         bytes
     }
 
-    /// `None` for anything but a sound header.
+    /// `None` if the bytes are not a sound header.
     pub(crate) fn from_bytes(bytes: &[u8], salt: u64) -> Option<BlockHeader> {
         let bytes: &[u8; HEADER_BYTES] = bytes.get(..HEADER_BYTES)?.try_into().ok()?;
         if bytes[..4] != MAGIC || u32_at(bytes, 4) != checksum(&[&salt.to_le_bytes(), &bytes[8..]]) {
@@ -142,7 +143,7 @@ pub(crate) fn extent_bytes(payload_bytes: u64) -> u64 {
     HEADER_BYTES as u64 + payload_bytes.next_multiple_of(ALIGN_BYTES)
 }
 
-/// Checksum of a payload. It covers the sequence, so a payload under the wrong header is unsound.
+/// Checksum of a payload. It covers the sequence, so a payload under another block's header is unsound.
 pub(crate) fn payload_sum(salt: u64, sequence: u64, payload: &[u8]) -> u32 {
     checksum(&[&salt.to_le_bytes(), &sequence.to_le_bytes(), payload])
 }

@@ -1,4 +1,4 @@
-//! Everything in a trace that is not a slice: the newest record of each key.
+//! The catalog: everything in a trace that is not a slice. Of each key, the newest record counts.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,8 @@ use crate::layout::delta::MAX_SITES;
 use crate::layout::record_v1::RecordV1;
 use crate::record::Record;
 
-/// What a record is about. A later record with the same key replaces the earlier one; the order is that of the file.
+/// The subject of a record. A later record with the same key replaces the earlier one. Records are written in
+/// this order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Key {
     Start,
@@ -48,7 +49,7 @@ impl Key {
 /// The newest record of each key.
 pub(crate) type Records = BTreeMap<Key, Record>;
 
-// The limit bounds what one length field can make bincode reserve before it has seen the items.
+// The limit bounds the memory that bincode reserves for one length field before it reads the items.
 fn config() -> impl bincode::config::Config {
     bincode::config::standard().with_limit::<MAX_RAW_BYTES>()
 }
@@ -58,8 +59,8 @@ pub(crate) fn encode(record: &Record, out: &mut Vec<u8>) {
         .expect("a record is plain data, and a vector takes every byte");
 }
 
-/// Reads records of a version of the format, one after the other. `None`, after those before it, at the first that is
-/// unsound.
+/// Reads consecutive records of one format version. Stops at the first unsound record and returns `None`; the
+/// records before it are kept.
 pub(crate) fn decode(mut bytes: &[u8], version: u32, records: &mut Records) -> Option<()> {
     while !bytes.is_empty() {
         let (record, used) = match version {
@@ -124,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_hostile_length_is_an_unsound_record() {
-        // A stack whose frames are said to be 2^60.
+        // A stack that claims 2^60 frames.
         let bytes = [3, 0, 253, 0, 0, 0, 0, 0, 0, 0, 16];
         assert_eq!(decode(&bytes, FORMAT_VERSION, &mut Records::new()), None);
     }

@@ -1,18 +1,21 @@
-//! The journal: the newest slices and records, each durable on its own, until there are enough to seal a block.
+//! The journal: the newest slices and records, each durable on its own, until they are enough to fill a
+//! block.
 //!
-//! Its payload is a row of chunks, not compressed. A chunk is a header of 16 bytes and its content:
+//! The journal's payload is a row of uncompressed chunks. A chunk is a header of 16 bytes and its content:
 //!
-//! | bytes  | field      | meaning                                                                       |
-//! |--------|------------|-------------------------------------------------------------------------------|
-//! | 0..4   | `checksum` | CRC-32 of salt, the journal's sequence, bytes 4..16 and the content           |
-//! | 4..8   | `bytes`    | of content                                                                    |
-//! | 8..12  | `kind`     | 1 slice, 2 records                                                            |
-//! | 12..16 | `index`    | of the chunk in this journal: remains of an earlier journal cannot pass       |
+//! | bytes  | field      | meaning                                                                     |
+//! |--------|------------|-----------------------------------------------------------------------------|
+//! | 0..4   | `checksum` | CRC-32 of salt, the journal's sequence, bytes 4..16 and the content         |
+//! | 4..8   | `bytes`    | length of the content                                                       |
+//! | 8..12  | `kind`     | 1 slice, 2 records                                                          |
+//! | 12..16 | `index`    | number of the chunk in this journal; an earlier journal's chunk cannot pass |
 //!
-//! Sixteen zero bytes follow the last chunk; anything else there is a torn chunk. A slice is varints: tick, time,
-//! RssAnon, VmSwap, number of changed sites, and for each its id minus the one before minus 1 and the zig-zag
-//! differences of allocations, frees, allocated and freed bytes from the slice before in this journal. The first slice
-//! so holds whole values. Where the size of an area of memory has changed, the areas that did follow ([`Areas`]).
+//! Sixteen zero bytes follow the last chunk; other bytes there are a torn chunk.
+//!
+//! A slice is a row of varints: tick, time, RssAnon, VmSwap, and the number of changed sites. Each changed
+//! site follows with its id minus the previous id minus 1, and the zig-zag differences of allocations, frees,
+//! allocated and freed bytes. Differences are from the previous slice in this journal, so the first slice
+//! holds whole values. If memory areas changed size, they follow ([`Areas`]).
 
 use crate::ids::SiteId;
 use crate::layout::areas::Areas;
@@ -22,7 +25,7 @@ use crate::layout::varint::{put, take, unzigzag, zigzag};
 use crate::memory::AreaBytes;
 use crate::slice::{Counters, SliceHeader};
 
-/// Bytes of a chunk before its content, and of the zeros after the last one.
+/// Bytes of a chunk before its content. After the last chunk follow as many zeros.
 pub(crate) const CHUNK_HEADER_BYTES: usize = 16;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,12 +69,13 @@ impl<'a> Chunks<'a> {
         Chunks::from_index(salt, header, payload, 0)
     }
 
-    /// The chunks of a journal from the one with this index on, which `payload` begins with.
+    /// The chunks of a journal that begin at `payload`; the first of them has this index.
     pub(crate) fn from_index(salt: u64, header: &BlockHeader, payload: &'a [u8], index: u32) -> Chunks<'a> {
         Chunks { salt, sequence: header.sequence, index, rest: payload }
     }
 
-    /// After the last chunk: what follows is not the end as the writer leaves it.
+    /// Whether the journal ends in a torn chunk: the zeros that end a journal are missing. Valid after the
+    /// last chunk.
     pub(crate) fn is_torn(&self) -> bool {
         !self.rest.get(..CHUNK_HEADER_BYTES).is_some_and(|end| end.iter().all(|&byte| byte == 0))
     }
@@ -95,7 +99,7 @@ impl<'a> Iterator for Chunks<'a> {
     }
 }
 
-/// Writes a slice's chunk content. `previous` is brought up to date by the caller once the chunk is in the file.
+/// Writes a slice as chunk content. The caller updates `previous` once the chunk is in the file.
 pub(crate) fn encode_slice(
     out: &mut Vec<u8>,
     header: &SliceHeader,
@@ -126,7 +130,7 @@ pub(crate) fn encode_slice(
     areas.encode(memory, out);
 }
 
-/// The header of a slice, without its sites.
+/// Reads the numbers that come before the sites.
 pub(crate) fn decode_slice_header(content: &mut &[u8]) -> Option<SliceHeader> {
     Some(SliceHeader {
         tick: take(content)?,
@@ -136,8 +140,8 @@ pub(crate) fn decode_slice_header(content: &mut &[u8]) -> Option<SliceHeader> {
     })
 }
 
-/// Reads a slice. `table` and `areas` hold the values after the slice before and are moved on; `changed` receives the counters that
-/// moved.
+/// Reads a slice. `table` and `areas` hold the values of the slice before and are updated. `changed` receives
+/// the sites that changed.
 pub(crate) fn decode_slice(
     mut content: &[u8],
     table: &mut Vec<Counters>,
@@ -187,7 +191,7 @@ mod tests {
             let (mut table, mut changed, mut content) = (Vec::new(), Vec::new(), Vec::new());
             let (mut written, mut areas) = (Areas::default(), Areas::default());
             for (tick, slice) in slices.iter().enumerate() {
-                // Sites become more, never fewer; every other one stays as it is.
+                // The number of sites grows or stays; every second site keeps its counters.
                 let mut counters = previous.clone();
                 for (index, &[allocated_bytes, allocs, freed_bytes, frees]) in slice.iter().enumerate() {
                     let now = Counters { allocated_bytes, allocs, freed_bytes, frees };
@@ -238,7 +242,7 @@ mod tests {
             torn[at] ^= 0x40;
             assert_eq!(walk(&torn), (1, true), "byte {at}");
         }
-        // The chunks of an earlier journal in the same place do not pass.
+        // Chunks of an earlier journal in the same place do not pass the checksum.
         let later = BlockHeader { sequence: 6, ..header };
         assert_eq!(Chunks::new(1, &later, &payload).count(), 0);
     }

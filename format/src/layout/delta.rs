@@ -1,17 +1,19 @@
-//! The payload of a block of slices: every number as a difference from what was to be expected, laid out by column.
+//! The payload of a block of slices: each number is stored as its difference from an expected value, by
+//! column.
 //!
 //! ```text
 //! payload = header_bytes | slice headers | planes
 //! ```
-//! `header_bytes` and the slice headers are varints. A slice header is: tick (minus the one before; the first minus the
-//! block's `from_tick`), then time, RssAnon and VmSwap as zig-zag differences (time: of the difference), the number of
-//! changed sites, and three bytes with the widths of the five columns, low nibble first. The last nibble is 1 if areas of memory
-//! follow that have changed ([`Areas`]), else 0.
+//! `header_bytes` and the slice headers are varints. A slice header is the tick (minus the previous tick; the
+//! first minus the block's `from_tick`), then time, RssAnon and VmSwap as zig-zag differences (of time, the
+//! difference of the difference), then the number of changed sites. Three bytes follow with the widths of the
+//! five columns, low nibble first. The last nibble is 1 if changed memory areas follow ([`Areas`]), else 0.
 //!
-//! A column holds one number per changed site: site id minus the one before minus 1, then what [`SiteState`] did not
-//! foresee of allocations, frees, allocated bytes and freed bytes, zig-zag. A column of width w is stored in w planes,
-//! plane j holding byte j of every number. Planes of all slices are joined: all plane 0 of ids, plane 1 of ids, … plane
-//! 7 of freed bytes. So equal things lie together for zstd, and decoding is straight loops without a branch per number.
+//! A column holds one number for each changed site. The first column holds the site id minus the previous id
+//! minus 1. The other four hold allocations, frees, allocated bytes and freed bytes as zig-zag differences
+//! from the values that [`SiteState`] expects. A column of width w is stored in w planes; plane j holds byte
+//! j of every number. The planes of all slices are joined: all plane 0 of ids, plane 1 of ids, … plane 7 of
+//! freed bytes. So similar bytes lie together for zstd, and the decoder's loops have no branch per number.
 
 use crate::ids::{AreaId, SiteId};
 use crate::layout::areas::Areas;
@@ -19,27 +21,27 @@ use crate::layout::varint::{put, take, unzigzag, zigzag};
 use crate::memory::AreaBytes;
 use crate::slice::{Counters, SliceHeader, SliceVisitor};
 
-/// Ids at and above this are unsound. It bounds the memory of a reader.
+/// Ids from this limit on are unsound. The limit bounds the memory of a reader.
 pub(crate) const MAX_SITES: usize = 1 << 20;
 
 pub(crate) const COLUMNS: usize = 5;
 pub(crate) const PLANES: usize = 8;
-/// Numbers of one column that are decoded at a time; five such tiles stay in the first-level cache.
+/// Numbers of one column that are decoded in one step. Five such tiles fit in the first-level cache.
 const TILE: usize = 256;
 
-/// What is known of a site from the slices before, and what it lets us foresee.
+/// The state of a site after the previous slices; it predicts the next slice.
 #[derive(Clone, Copy, Default)]
 struct SiteState {
     counters: Counters,
-    /// Allocations of the last slice in which it changed: a steady site goes on like this.
+    /// Allocations in the last slice in which the site changed. A steady site repeats this number.
     step: u64,
-    /// Mean size of an allocation, taken whenever the number of allocations has gained a bit. So a division is rare,
-    /// and sites of one size are foreseen exactly.
+    /// Mean size of an allocation, computed again whenever the number of allocations gains a bit. So
+    /// divisions are rare, and for a site whose allocations all have one size the prediction is exact.
     mean_bytes: u64,
 }
 
 impl SiteState {
-    /// A site that never freed will not; one that did frees as much as it allocates.
+    /// Predicts no frees for a site that never freed, and else as many frees as allocations.
     #[inline]
     fn expected_frees(&self, allocs: u64) -> u64 {
         select(self.counters.frees == 0, 0, allocs)
@@ -56,13 +58,13 @@ impl SiteState {
         self.step = allocs;
     }
 
-    /// If as many were freed as allocated, they are probably the same ones.
+    /// Predicts the freed bytes. With as many frees as allocations, the same allocations were probably freed.
     #[inline]
     fn expected_freed_bytes(&self, allocs: u64, bytes: u64, frees: u64) -> u64 {
         select(frees == allocs, bytes, frees.wrapping_mul(self.mean_bytes))
     }
 
-    /// Moves on to `now` and returns what was not foreseen.
+    /// Updates the state to `now` and returns the differences from the predicted values.
     fn encode(&mut self, now: &Counters) -> [u64; COLUMNS - 1] {
         let was = self.counters;
         let allocs = now.allocs.wrapping_sub(was.allocs);
@@ -93,7 +95,7 @@ impl SiteState {
         let freed_bytes = freed_bytes.wrapping_add(self.expected_freed_bytes(allocs, bytes, frees));
         self.counters.frees = self.counters.frees.wrapping_add(frees);
         self.counters.freed_bytes = self.counters.freed_bytes.wrapping_add(freed_bytes);
-        // Field by field: a copy of the whole would wait for each of the stores above.
+        // Copy each field: a copy of the whole struct would wait for each of the stores above.
         now.allocated_bytes = self.counters.allocated_bytes;
         now.allocs = self.counters.allocs;
         now.freed_bytes = self.counters.freed_bytes;
@@ -101,14 +103,14 @@ impl SiteState {
     }
 }
 
-/// `if which { a } else { b }` without a branch: here it would be mispredicted half the time.
+/// `if which { a } else { b }` without a branch. A branch here would be mispredicted half the time.
 #[inline]
 fn select(which: bool, a: u64, b: u64) -> u64 {
     let mask = u64::from(which).wrapping_neg();
     (a & mask) | (b & !mask)
 }
 
-/// The highest set bit differs.
+/// Whether the highest set bit differs.
 #[inline]
 fn gained_a_bit(before: u64, after: u64) -> bool {
     (before ^ after) > (before & after)
@@ -121,12 +123,12 @@ struct Clock {
     time_step: u64,
 }
 
-/// Slices to the payload of one block.
+/// Turns slices into the payload of one block.
 pub(crate) struct Encoder {
     states: Vec<SiteState>,
     clock: Clock,
     headers: Vec<u8>,
-    /// The areas as they are now, and as the last slice has them.
+    /// The areas of the next slice; `areas` holds the areas of the previous slice.
     memory: Vec<AreaBytes>,
     areas: Areas,
     area_bytes: Vec<u8>,
@@ -169,23 +171,23 @@ impl Encoder {
         self.slices
     }
 
-    /// Tick of the first slice, `from_tick` where there is none.
+    /// Tick of the first slice; `from_tick` before there is a slice.
     pub(crate) fn first_tick(&self) -> u64 {
         self.first_tick
     }
 
-    /// Bytes of the payload so far.
+    /// Upper bound of the payload's size so far.
     pub(crate) fn raw_bytes(&self) -> usize {
         10 + self.headers.len() + self.planes.iter().map(Vec::len).sum::<usize>()
     }
 
-    /// The areas of memory from the next slice on.
+    /// Sets the memory areas for the next slice and later ones.
     pub(crate) fn memory(&mut self, all: &[AreaBytes]) {
         self.memory.clear();
         self.memory.extend_from_slice(all);
     }
 
-    /// The same, of those that changed.
+    /// The same; only the changed areas are given.
     pub(crate) fn memory_changed(&mut self, changed: &[(AreaId, AreaBytes)]) {
         for &(AreaId(id), bytes) in changed {
             let index = id as usize;
@@ -196,7 +198,7 @@ impl Encoder {
         }
     }
 
-    /// Appends a slice. Sites come by ascending id; one that is as before costs nothing.
+    /// Appends a slice. Sites come by ascending id; an unchanged site takes no bytes.
     pub(crate) fn slice(&mut self, header: &SliceHeader, sites: impl Iterator<Item = (SiteId, Counters)>) {
         self.columns.iter_mut().for_each(Vec::clear);
         let mut next_id = 0;
@@ -220,8 +222,8 @@ impl Encoder {
         for (column, numbers) in self.columns.iter().enumerate() {
             let all_bits = numbers.iter().fold(0, |bits, number| bits | number);
             let width = (64 - all_bits.leading_zeros()).div_ceil(8) as usize;
-            // Ids take a byte at least: every change then costs a byte, which bounds what a payload can ask of a
-            // reader.
+            // Ids take at least one byte. So every change costs a byte of payload, which bounds the memory
+            // that a payload can demand from a reader.
             let width = if column == 0 && !numbers.is_empty() { width.max(1) } else { width };
             widths[column] = width as u8;
             for plane in 0..width {
@@ -261,7 +263,7 @@ impl Encoder {
     }
 }
 
-/// One slice header, parsed, with the widths of its columns.
+/// One parsed slice header with the widths of its columns.
 pub(crate) struct Plan {
     pub header: SliceHeader,
     pub changes: usize,
@@ -270,7 +272,7 @@ pub(crate) struct Plan {
     pub areas: Vec<(AreaId, AreaBytes)>,
 }
 
-/// The payload of one block to slices. Its buffers are reused from block to block.
+/// Turns the payload of one block into slices. The buffers are reused for the next block.
 pub(crate) struct Decoder {
     states: Vec<SiteState>,
     plans: Vec<Plan>,
@@ -290,7 +292,7 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// Feeds every slice to `visitor`. `None`, possibly after some slices, if this is no sound payload.
+    /// Passes every slice to `visitor`. Returns `None` for an unsound payload, possibly after some slices.
     pub(crate) fn decode<V: SliceVisitor + ?Sized>(
         &mut self,
         payload: &[u8],
@@ -315,7 +317,8 @@ impl Decoder {
         u32::try_from(self.plans.len()).ok()
     }
 
-    /// Decodes the changes of one slice into `self.changed`, taking its numbers off the front of the planes.
+    /// Decodes the changes of one slice into `self.changed` and removes its numbers from the front of the
+    /// planes.
     fn slice(&mut self, index: usize, planes: &mut [&[u8]; COLUMNS * PLANES]) -> Option<()> {
         let Plan { changes, widths, .. } = self.plans[index];
         self.changed.resize(changes, (SiteId(0), Counters::ZERO));
@@ -357,7 +360,8 @@ impl Decoder {
     }
 }
 
-/// Slice headers to plans. `None` if one is unsound: then nothing is known of where the planes lie.
+/// Parses the slice headers into plans. `None` if one is unsound: the positions of the planes are then
+/// unknown.
 pub(crate) fn parse_plans(
     mut headers: &[u8],
     from_tick: u64,
@@ -394,7 +398,7 @@ pub(crate) fn parse_plans(
             && widths.iter().all(|&width| width as usize <= PLANES)
             && (changes == 0 || widths[0] > 0);
         is_sound.then_some(())?;
-        // Where nothing changed no plane has a byte, whatever the widths say; so nothing has to be kept of them.
+        // A slice without changes has no bytes in any plane, whatever its widths say. So set the widths to 0.
         let widths = if changes == 0 { [0; COLUMNS] } else { widths };
         plans.push(Plan { header, changes, widths, areas: areas.changed().to_vec() });
         clock = Clock { header, time_step };
@@ -419,7 +423,7 @@ fn split_planes<'a>(mut bytes: &'a [u8], plans: &[Plan]) -> Option<[&'a [u8]; CO
     bytes.is_empty().then_some(planes)
 }
 
-/// Puts numbers together from their bytes, taking them off the front of each plane.
+/// Builds numbers from their bytes and removes these bytes from the front of each plane.
 #[inline]
 fn join_planes(planes: &mut [&[u8]], numbers: &mut [u64]) -> Option<()> {
     let Some((low, high)) = planes.split_first_mut() else {
@@ -483,7 +487,7 @@ mod tests {
         ) {
             let from_tick = from_tick.min(u64::MAX - 100_000);
             let mut encoder = Encoder::new();
-            // What an earlier block left behind must not show.
+            // Data of an earlier block must not show.
             encoder.slice(&SliceHeader::default(), [(SiteId(5), Counters { allocs: 9, ..Counters::ZERO })].into_iter());
             encoder.begin(from_tick);
             let mut tick = from_tick;

@@ -1,20 +1,21 @@
 //! The first page: magic, version, capacity, and the salt of every checksum.
 //!
-//! There are four copies of it, so that a flipped bit is survived.
+//! The page holds four copies of them, so one flipped bit does no harm.
 //!
-//! | bytes  | field      | meaning                                                              |
-//! |--------|------------|----------------------------------------------------------------------|
-//! | 0..8   | `magic`    | `edleak\x1a\n`                                                       |
-//! | 8..12  | `version`  | of the format; a reader refuses a higher one                         |
-//! | 12..16 | `checksum` | CRC-32 of bytes 0..12 and 16..32                                     |
-//! | 16..24 | `capacity` | most bytes the file will ever have                                   |
-//! | 24..32 | `salt`     | random; begins every other checksum, so remains of another trace that lie in the disk space never look sound |
+//! | bytes  | field      | meaning                                                                   |
+//! |--------|------------|---------------------------------------------------------------------------|
+//! | 0..8   | `magic`    | `edleak\x1a\n`                                                            |
+//! | 8..12  | `version`  | format version; a reader refuses a higher one                             |
+//! | 12..16 | `checksum` | CRC-32 of bytes 0..12 and 16..32                                          |
+//! | 16..24 | `capacity` | greatest length that the file may ever reach, in bytes                    |
+//! | 24..32 | `salt`     | random; begins every other checksum: remains of another trace cannot pass |
 //!
-//! Copies begin at 0, 1024, 2048 and 3072; what lies between is zero. Numbers are little-endian, here and everywhere.
+//! Copies begin at 0, 1024, 2048 and 3072; the bytes between them are zero. All numbers of the format are
+//! little-endian.
 
 use crate::error::{Error, ErrorKind};
 
-/// The version this crate writes, and the highest it reads.
+/// The version that this crate writes, and the highest version that it reads.
 pub(crate) const FORMAT_VERSION: u32 = 3;
 /// Bytes before the first block.
 pub(crate) const PAGE_BYTES: usize = 4096;
@@ -46,7 +47,7 @@ impl Header {
         page
     }
 
-    /// Reads the first sound copy; the number returned beside it counts the unsound ones.
+    /// Reads the first sound copy. The returned number counts the unsound copies.
     pub(crate) fn from_page(page: &[u8]) -> Result<(Header, u64), Error> {
         if page.is_empty() {
             return Err(Error::new(ErrorKind::Empty, "the file is empty")

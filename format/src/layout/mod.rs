@@ -1,4 +1,4 @@
-//! What the bytes mean: the first page, blocks, chunks of the journal, records, slices.
+//! The bytes and their meaning: first page, blocks, chunks of the journal, records, slices.
 
 pub(crate) mod areas;
 pub(crate) mod block;

@@ -1,4 +1,4 @@
-//! Records as version 1 wrote them: three fields more that nobody read.
+//! Records of format version 1: three more fields, which no reader uses.
 
 use crate::ids::{ModuleId, SiteId, StackId};
 use crate::record::{
@@ -15,7 +15,7 @@ pub(crate) enum RecordV1 {
     Stack(Stack),
     Survivors(Survivors),
     Symbols(ModuleSymbols),
-    /// Its second number was always 0; version 2 counts lost module events there.
+    /// In version 1 the second number was always 0; version 2 counts lost module events there.
     Losses(Losses),
     End(End),
     Children(Children),

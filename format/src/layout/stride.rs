@@ -1,10 +1,10 @@
-//! The distance of slices: how far apart they are taken, as a power of two of ticks, and the even grid that follows.
+//! The distance between slices, a power of two of ticks, and the even grid that follows from it.
 
-/// Follows the distance of slices as they are taken.
+/// Tracks the distance between slices as they are taken.
 ///
-/// The level rises to l once four distances in a row are at least 2^l. So a doubled period is seen after four slices,
-/// and a stalled machine, which leaves one wide gap, is not mistaken for one. It never falls: a trace is as fine as its
-/// coarsest part.
+/// The level rises to l once four distances in a row are at least 2^l. So a doubled period is noticed after
+/// four slices. A stalled machine leaves only one wide gap and does not raise the level. The level never
+/// falls: a trace is only as fine as its coarsest part.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stride {
     level: u8,
@@ -33,16 +33,16 @@ impl Stride {
     }
 }
 
-/// More points than this tell a reader nothing more, and a hostile file could claim any number.
+/// Most points of a grid. More points do not help a reader, and a hostile file could claim any number.
 const MAX_POINTS: u64 = 16_384;
 
 /// The evenly spaced points of a trace: the multiples of `stride_ticks` from the first slice to the last.
 ///
-/// The value at a point is that of the newest slice whose tick is not after it: where a due slice is missing, that is the
-/// one before.
+/// The value at a point is the value of the newest slice whose tick is not after the point. If a due slice is
+/// missing, this is the slice before it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Grid {
-    /// Distance of two points: the coarsest stride in the trace.
+    /// Distance between two points: the coarsest stride in the trace.
     pub stride_ticks: u64,
     /// Tick of the first point.
     pub first_tick: u64,
@@ -51,7 +51,7 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// The stride doubles until there are at most four points per slice, and at most [`MAX_POINTS`].
+    /// Doubles the stride until the grid has at most four points per slice and at most [`MAX_POINTS`] points.
     pub(crate) fn new(stride_ticks: u64, first_slice: u64, last_slice: u64, slices: u64) -> Grid {
         let most = slices.saturating_mul(4).min(MAX_POINTS);
         let mut stride_ticks = stride_ticks;
@@ -66,7 +66,7 @@ impl Grid {
         }
     }
 
-    /// The same at twice the distance, as often as it takes to have at most `points` points.
+    /// The same grid with the distance doubled until it has at most `points` points.
     pub fn at_most(&self, points: usize) -> Grid {
         let mut grid = *self;
         while grid.points > points.max(1) && grid.stride_ticks <= u64::MAX / 4 {
@@ -80,20 +80,20 @@ impl Grid {
         grid
     }
 
-    /// The first point at which a slice of this tick is in effect; a later slice with the same answer replaces it.
-    /// `None` after the last point.
+    /// The first point at which a slice of this tick is in effect. If several slices have the same point, the
+    /// last one counts. `None` after the last point.
     pub fn point_of(&self, tick: u64) -> Option<usize> {
         let index = tick.saturating_sub(self.first_tick).div_ceil(self.stride_ticks);
         usize::try_from(index).ok().filter(|&index| index < self.points)
     }
 
-    /// A slice of this tick lies on a point.
+    /// Whether a slice of this tick lies exactly on a point.
     pub fn contains(&self, tick: u64) -> bool {
         tick >= self.first_tick && tick.is_multiple_of(self.stride_ticks) && self.point_of(tick).is_some()
     }
 }
 
-/// How many numbers `first..=last` has.
+/// The number of integers in `first..=last`.
 fn count(first: u64, last: u64) -> u64 {
     last.checked_sub(first).map_or(0, |distance| distance.saturating_add(1))
 }

@@ -1,6 +1,7 @@
 //! LEB128 and zig-zag: small numbers in few bytes.
 
-/// Appends `value`, seven bits a byte, low bits first; the high bit says that another byte follows.
+/// Appends `value`, seven bits per byte, low bits first. The high bit of a byte is set if another byte
+/// follows.
 #[inline]
 pub(crate) fn put(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
@@ -10,7 +11,8 @@ pub(crate) fn put(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// Takes one number off the front. `None` if the bytes end inside it or it does not fit 64 bits.
+/// Removes one number from the front. `None` if the bytes end inside the number or it does not fit in 64
+/// bits.
 #[inline]
 pub(crate) fn take(bytes: &mut &[u8]) -> Option<u64> {
     let (&first, rest) = bytes.split_first()?;
@@ -23,7 +25,7 @@ pub(crate) fn take(bytes: &mut &[u8]) -> Option<u64> {
         let (&byte, rest) = bytes.split_first()?;
         *bytes = rest;
         let bits = u64::from(byte & 0x7f);
-        // The tenth byte holds the one bit that is left.
+        // The tenth byte holds the last of the 64 bits.
         if shift == 63 && bits > 1 {
             return None;
         }
@@ -35,13 +37,14 @@ pub(crate) fn take(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// Folds a wrapped difference so that small ones of either sign become small numbers: 0, −1, 1, −2 → 0, 1, 2, 3.
+/// Maps a wrapped difference to a number that is small for small differences of either sign: 0, −1, 1, −2 →
+/// 0, 1, 2, 3.
 #[inline]
 pub(crate) fn zigzag(difference: u64) -> u64 {
     (difference << 1) ^ ((difference as i64 >> 63) as u64)
 }
 
-/// Undoes [`zigzag`].
+/// The inverse of [`zigzag`].
 #[inline]
 pub(crate) fn unzigzag(value: u64) -> u64 {
     (value >> 1) ^ (value & 1).wrapping_neg()

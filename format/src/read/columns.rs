@@ -1,8 +1,10 @@
-//! A block of slices opened for reading by site: where the numbers of each slice lie, and what is sound.
+//! A block of slices, opened for reading by site: the positions of each slice's numbers, and the sound
+//! slices.
 //!
-//! A payload is laid out by column and plane, all slices one behind the other ([`crate::layout::delta`]). Whoever wants a few sites of
-//! every slice needs to know where each slice's part of each plane begins: an offset per slice and plane in use. A plane in
-//! use holds at least one byte of that slice, so the offsets take at most four times the payload.
+//! A payload is laid out by column and plane, and a plane holds the bytes of all slices in order
+//! ([`crate::layout::delta`]). To read a few sites of every slice, a reader must know where each slice's part
+//! of each plane begins. So there is one offset for each slice and plane in use. A plane in use holds at
+//! least one byte of that slice, so the offsets take at most four times the memory of the payload.
 
 use crate::ids::{AreaId, SiteId};
 use crate::layout::delta::{COLUMNS, Encoder, MAX_SITES, PLANES, Plan, parse_plans};
@@ -11,25 +13,25 @@ use crate::memory::AreaBytes;
 use crate::read::tiles::JOIN_STRIDE;
 use crate::slice::{Counters, SliceHeader, SliceVisitor};
 
-/// One block, decompressed. Its buffers are reused from block to block.
+/// One decompressed block. The buffers are reused for the next block.
 #[derive(Default)]
 pub struct Columns {
     pub(crate) raw: Vec<u8>,
     plans: Vec<Plan>,
-    /// Of the slice with the same index: where its offsets begin.
+    /// For each slice, the index of its first entry in `offsets`.
     first_offset: Vec<u32>,
-    /// Into `raw`, one per plane in use, slice by slice.
+    /// Positions in `raw`: one for each plane in use, slice by slice.
     offsets: Vec<u32>,
     sites: usize,
 }
 
 impl Columns {
-    /// Slices that can be read.
+    /// Number of slices that can be read.
     pub fn slices(&self) -> usize {
         self.plans.len()
     }
 
-    /// The header of one of them.
+    /// The header of a slice.
     ///
     /// # Panics
     /// If there is no slice of this index.
@@ -37,7 +39,8 @@ impl Columns {
         &self.plans[slice].header
     }
 
-    /// The areas of memory that a slice names: for the first one every area that is not zero, later those that changed.
+    /// The memory areas that a slice names. The first slice names every area that is not zero, later slices
+    /// the areas that changed.
     ///
     /// # Panics
     /// If there is no slice of this index.
@@ -50,7 +53,7 @@ impl Columns {
         self.sites
     }
 
-    /// Nothing can be read.
+    /// Leaves no slice to read.
     pub(crate) fn clear(&mut self) {
         self.raw.clear();
         self.plans.clear();
@@ -59,7 +62,7 @@ impl Columns {
         self.sites = 0;
     }
 
-    /// Takes up slices that come without columns.
+    /// Encodes the slices that `replay` passes on, for a block without columns (a journal).
     pub(crate) fn encode<E>(
         &mut self,
         from_tick: u64,
@@ -68,7 +71,7 @@ impl Columns {
         let mut encoding = Encoding { encoder: Encoder::new(), last_tick: from_tick };
         encoding.encoder.begin(from_tick);
         let done = replay(&mut encoding);
-        // An offset has 32 bits, which no journal comes near.
+        // An offset has 32 bits, which is far more than a journal needs.
         if u32::try_from(encoding.encoder.raw_bytes()).is_ok() {
             self.raw = encoding.encoder.finish();
             self.locate(from_tick, encoding.last_tick);
@@ -76,7 +79,7 @@ impl Columns {
         done
     }
 
-    /// Finds the slices of the payload in `raw`: those before the first that is unsound.
+    /// Finds the slices of the payload in `raw`, up to the first unsound slice.
     pub(crate) fn locate(&mut self, from_tick: u64, last_tick: u64) {
         self.first_offset.clear();
         self.offsets.clear();
@@ -84,7 +87,7 @@ impl Columns {
         if self.try_locate(from_tick, last_tick).is_none() {
             self.plans.clear();
         }
-        // Readers may take whole strides from the end of the last plane.
+        // Readers may read a whole stride from the end of the last plane.
         self.raw.resize(self.raw.len() + JOIN_STRIDE, 0);
     }
 
@@ -98,7 +101,7 @@ impl Columns {
             let first = self.offsets.len();
             for (column, &width) in plan.widths.iter().enumerate() {
                 for start in &mut next[column * PLANES..][..width as usize] {
-                    // A payload is at most 64 MiB.
+                    // 32 bits suffice: a payload is at most 64 MiB.
                     self.offsets.push(*start as u32);
                     *start += plan.changes;
                 }
@@ -114,7 +117,7 @@ impl Columns {
         Some(())
     }
 
-    /// How many sites a slice names.
+    /// Number of sites that a slice names.
     #[inline]
     pub(crate) fn changes(&self, slice: usize) -> usize {
         self.plans[slice].changes
@@ -125,7 +128,8 @@ impl Columns {
         &self.plans[slice].widths
     }
 
-    /// Where the planes of a slice begin, column by column; `widths` says how many each column has.
+    /// The beginnings of a slice's planes, column by column. `widths` holds the number of planes of each
+    /// column.
     #[inline]
     pub(crate) fn planes(&self, slice: usize) -> &[u32] {
         let first = self.first_offset[slice] as usize;
@@ -133,7 +137,7 @@ impl Columns {
     }
 }
 
-/// Slices on their way into columns.
+/// Collects slices and encodes them in columns.
 pub(crate) struct Encoding {
     encoder: Encoder,
     last_tick: u64,
@@ -150,7 +154,7 @@ impl SliceVisitor for Encoding {
     }
 }
 
-/// Where in the payload each plane begins. They must fill it exactly.
+/// The beginning of each plane in the payload. `None` if the planes do not fill the payload exactly.
 fn plane_starts(first: usize, end: usize, plans: &[Plan]) -> Option<[usize; COLUMNS * PLANES]> {
     let mut lengths = [0usize; COLUMNS * PLANES];
     for plan in plans {
@@ -169,7 +173,7 @@ fn plane_starts(first: usize, end: usize, plans: &[Plan]) -> Option<[usize; COLU
     (at == end).then_some(lengths)
 }
 
-/// One more than the last id of a slice; `None` if that is beyond the limit.
+/// One more than the last id of a slice; `None` if the id is beyond the limit.
 fn sites_of(raw: &[u8], id_planes: &[u32], changes: usize) -> Option<usize> {
     let mut sum = changes as u128;
     for (plane, &start) in id_planes.iter().enumerate() {
@@ -179,7 +183,7 @@ fn sites_of(raw: &[u8], id_planes: &[u32], changes: usize) -> Option<usize> {
     (sum <= MAX_SITES as u128).then_some(sum as usize)
 }
 
-/// Rows short enough for 16 bits vectorize.
+/// The sum of rows of 256 bytes fits in 16 bits, so the compiler can use vector instructions.
 pub(crate) fn byte_sum(bytes: &[u8]) -> u64 {
     let short = |row: &[u8]| u64::from(row.iter().map(|&byte| u16::from(byte)).sum::<u16>());
     bytes.chunks(256).map(short).sum()

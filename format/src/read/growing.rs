@@ -1,8 +1,8 @@
-//! A trace that a recorder is still writing, read again and again without reading it whole each time.
+//! Reads a trace that is still being written, again and again, without reading all of it each time.
 //!
-//! A refresh walks the headers of all blocks (64 bytes each) and reads the payload only of blocks that hold something new:
-//! the end of the journal, blocks of slices after the newest slice that was seen, and catalog blocks that were written
-//! since. What the recorder moves or thins meanwhile is old and is not read again.
+//! A refresh walks the headers of all blocks (64 bytes each). It reads only the payloads with something new:
+//! the end of the journal, blocks of slices after the newest slice seen so far, and catalog blocks written
+//! since. Data that the recorder moves or thins meanwhile is old and is not read again.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -24,49 +24,50 @@ use crate::read::source::Source;
 use crate::record::{Children, End, Losses, Module, Record, Site, Stack, Start};
 use crate::slice::{Counters, SliceHeader, SliceVisitor};
 
-/// A recorder may move blocks while they are read; so often a refresh begins again before it goes on without one.
+/// The recorder may move blocks during a read. After so many attempts, a refresh goes on without the missing
+/// block.
 const ATTEMPTS: usize = 4;
-/// Bytes of the journal read at a time.
+/// Bytes of the journal read in one step.
 const JOURNAL_READ_BYTES: u64 = 64 << 10;
-/// Bytes looked through at a time for the next sound header.
+/// Bytes read in one step of the search for the next sound header.
 const SEARCH_BYTES: u64 = 64 << 10;
 
-/// What a refresh found.
+/// The result of a refresh.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Update {
-    /// Slices handed to the visitor.
+    /// Slices passed to the visitor.
     pub slices: u64,
-    /// Records of the catalog that are new or replaced.
+    /// Catalog records that are new or replaced.
     pub records: u64,
-    /// The file holds another recording than at the last refresh: everything known before is forgotten.
+    /// The file holds another recording than at the last refresh; the reader has dropped all earlier data.
     pub is_new_recording: bool,
-    /// Blocks that could not be read. Their slices are missing.
+    /// Blocks that could not be read; their slices are missing.
     pub torn_blocks: u64,
 }
 
-/// A trace that grows. Dropping it closes the file; the recorder is never disturbed.
+/// A trace that is being written. Reading it never disturbs the recorder; dropping this closes the file.
 pub struct GrowingTrace {
     path: PathBuf,
     file: File,
-    /// Device and inode of the file, to notice that another one has taken its name.
+    /// Device and inode of the file, to detect that another file has taken its name.
     identity: (u64, u64),
     header: Header,
-    /// The first slices that are wanted are those of the newest block.
+    /// The first refresh begins with the newest block.
     skips_history: bool,
     journal: Option<OpenJournal>,
-    /// Catalog blocks up to this sequence are known.
+    /// Catalog blocks up to this sequence were read.
     catalog_sequence: u64,
-    /// Bytes that catalog blocks may still take in this refresh when decompressed.
+    /// Bytes that decompressed catalog blocks may still take in this refresh.
     catalog_raw_left: u64,
     records: Records,
-    /// Slices before this tick were seen.
+    /// Slices before this tick were read.
     next_tick: u64,
-    /// The counters of every site as of the newest slice that was seen.
+    /// The counters of every site at the newest slice that was read.
     known: Vec<Counters>,
     bytes_read: u64,
 }
 
-/// The journal, as far as it was read.
+/// The part of the journal that was read.
 struct OpenJournal {
     sequence: u64,
     used_bytes: u64,
@@ -80,15 +81,15 @@ struct OpenJournal {
 struct Headers {
     slices: Vec<Found>,
     catalogs: Vec<Found>,
-    /// The one that was written last.
+    /// The header of the block that was written last.
     newest: Option<BlockHeader>,
 }
 
-/// A block changed while it was read.
+/// A block changed while it was being read.
 struct Changed;
 
 impl GrowingTrace {
-    /// Opens a trace. Nothing but its first page is read yet.
+    /// Opens a trace and reads only its first page.
     ///
     /// # Errors
     /// As [`Trace::open`](crate::Trace::open).
@@ -111,17 +112,17 @@ impl GrowingTrace {
         })
     }
 
-    /// Leaves out what was recorded before: the first refresh begins with the newest block of slices and not with the
-    /// first one. Called before the first refresh.
+    /// Makes the first refresh begin with the newest block of slices, without the older ones. Call this
+    /// before the first refresh.
     pub fn skip_history(&mut self) {
         self.skips_history = true;
     }
 
-    /// Reads what is new. `visitor` gets every slice once, by ascending tick; `changed` holds the sites that changed since
-    /// the slice that it got before.
+    /// Reads everything new. `visitor` gets every slice once, by ascending tick. `changed` holds the sites
+    /// that changed since the previous slice that `visitor` got.
     ///
     /// # Errors
-    /// `Io`; where another file has taken the name, as [`GrowingTrace::open`].
+    /// `Io`; if another file has taken the name, also the errors of [`GrowingTrace::open`].
     pub fn refresh<V: SliceVisitor + ?Sized>(&mut self, visitor: &mut V) -> Result<Update, Error> {
         let path = self.path.clone();
         self.refresh_inner(visitor).map_err(|error| error.context(error::opening(&path)))
@@ -129,7 +130,7 @@ impl GrowingTrace {
 
     fn refresh_inner<V: SliceVisitor + ?Sized>(&mut self, visitor: &mut V) -> Result<Update, Error> {
         let mut update = Update { is_new_recording: self.follow_name()?, ..Update::default() };
-        // The last attempt takes what can be had.
+        // The last attempt accepts missing blocks.
         let mut attempts = (1..=ATTEMPTS).map(|attempt| attempt == ATTEMPTS);
         while let Some(is_last) = attempts.next()
             && self.read_new(visitor, &mut update, is_last)?.is_err()
@@ -138,7 +139,7 @@ impl GrowingTrace {
         Ok(update)
     }
 
-    /// Whether another recording lies under the name now, or in the same file; then everything begins anew.
+    /// Whether the name or the file now holds another recording. If so, drops everything read before.
     fn follow_name(&mut self) -> Result<bool, Error> {
         let named = std::fs::metadata(&self.path).ok().map(|named| (named.dev(), named.ino()));
         if named.is_some_and(|named| named != self.identity) {
@@ -160,7 +161,8 @@ impl GrowingTrace {
                 self.forget(header);
                 Ok(true)
             }
-            // Begun anew at this moment, or damaged: what is known stays known.
+            // The recording is the same, or its first page is being rewritten or damaged: keep everything
+            // read before.
             _ => Ok(false),
         }
     }
@@ -195,7 +197,7 @@ impl GrowingTrace {
         let Headers { slices, mut catalogs, newest } = self.headers(length)?;
         let expected = newest.map_or(0, |newest| usize::from(newest.catalog_blocks));
         if catalogs.len() < expected && !is_last {
-            // One was moved to where this walk had already been.
+            // The recorder moved a catalog block to a place that this walk had already passed.
             return Ok(Err(Changed));
         }
         self.catalog_raw_left = raw_limit(length);
@@ -212,13 +214,13 @@ impl GrowingTrace {
         let mut cover = newest_cover(slices);
         cover.retain(|block| block.header.last_tick >= self.next_tick);
         if self.skips_history {
-            // A journal may have no slice yet; the block before it then has the newest.
+            // The journal may have no slice yet; then the block before it holds the newest slice.
             let closed = cover.iter().rposition(|block| block.header.kind == BlockKind::Slices);
             cover.drain(..closed.unwrap_or(0));
             self.next_tick = self.next_tick.max(cover.first().map_or(0, |block| block.header.from_tick));
         }
         for block in cover {
-            // A block begins where the one before it ends, so between these two one is missing.
+            // A block begins where the previous block ends, so a block between these two is missing.
             if block.header.from_tick > self.next_tick {
                 if !is_last {
                     return Ok(Err(Changed));
@@ -238,7 +240,7 @@ impl GrowingTrace {
         Ok(Ok(()))
     }
 
-    /// The headers of all sound blocks. Behind the last extent that was ever used the file is zero.
+    /// The headers of all sound blocks. Zeros follow the last extent that was ever used.
     fn headers(&mut self, length: u64) -> Result<Headers, Error> {
         let mut headers = Headers::default();
         let mut at = PAGE_BYTES as u64;
@@ -266,7 +268,7 @@ impl GrowingTrace {
         Ok(headers)
     }
 
-    /// The next sound header, or the end.
+    /// The position of the next sound header, or the end.
     fn search(&mut self, length: u64, mut at: u64) -> Result<u64, Error> {
         while at < length {
             let bytes = self.read(length, at, SEARCH_BYTES)?;
@@ -283,7 +285,7 @@ impl GrowingTrace {
         Ok(length)
     }
 
-    /// The payload of a block, decompressed.
+    /// The decompressed payload of a block.
     fn inflate(&mut self, length: u64, block: &Found) -> Result<Result<Vec<u8>, Changed>, Error> {
         let Found { at, header } = block;
         let payload = self.read(length, at + HEADER_BYTES as u64, header.payload_bytes)?;
@@ -315,7 +317,7 @@ impl GrowingTrace {
     /// Adds encoded records to the catalog and returns how many are new or replaced.
     fn take_records(&mut self, encoded: &[u8]) -> u64 {
         let mut found = Records::new();
-        // After an unsound record nothing can be read; what comes before it counts.
+        // An unsound record ends the reading; the records before it count.
         let _unsound = catalog::decode(encoded, self.header.version, &mut found);
         let mut count = 0;
         for (key, record) in found {
@@ -346,7 +348,7 @@ impl GrowingTrace {
         Ok(Ok(()))
     }
 
-    /// Reads the journal on from where it was left.
+    /// Reads the journal from the position of the last refresh on.
     fn journal<V: SliceVisitor + ?Sized>(
         &mut self,
         length: u64,
@@ -392,7 +394,7 @@ impl GrowingTrace {
                 journal.chunks += 1;
             }
             if journal.used_bytes == before {
-                // The next chunk may be longer than what was read of it.
+                // The next chunk may be longer than the bytes read so far.
                 let needed = bytes
                     .get(..CHUNK_HEADER_BYTES)
                     .map_or(0, |head| CHUNK_HEADER_BYTES as u64 + u64::from(u32_at(head, 4)));
@@ -408,7 +410,7 @@ impl GrowingTrace {
         Ok(Ok(()))
     }
 
-    /// What was recorded; `None` before that record was read.
+    /// The recorded process; `None` before this record was read.
     pub fn start(&self) -> Option<&Start> {
         match self.records.get(&Key::Start) {
             Some(Record::Start(start)) => Some(start),
@@ -424,7 +426,7 @@ impl GrowingTrace {
         }
     }
 
-    /// What the recording could not see so far.
+    /// Events that the recording has missed so far.
     pub fn losses(&self) -> Losses {
         match self.records.get(&Key::Losses) {
             Some(Record::Losses(losses)) => *losses,
@@ -432,7 +434,7 @@ impl GrowingTrace {
         }
     }
 
-    /// Child processes that have no trace.
+    /// Number of child processes without a trace.
     pub fn children(&self) -> Children {
         match self.records.get(&Key::Children) {
             Some(Record::Children(children)) => *children,
@@ -464,12 +466,12 @@ impl GrowingTrace {
         }
     }
 
-    /// Every record that was read, the newest of each key.
+    /// All records that were read; of each key, the newest.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.records.values()
     }
 
-    /// The counters of every site as of the newest slice that was read; `counters[i]` are those of `SiteId(i)`.
+    /// The counters of every site at the newest slice that was read; `counters[i]` belongs to `SiteId(i)`.
     pub fn counters(&self) -> &[Counters] {
         &self.known
     }
@@ -480,11 +482,11 @@ impl GrowingTrace {
     }
 }
 
-/// Hands on the slices that were not seen yet, with what changed since the last one that was.
+/// Passes on the slices that were not seen before, with the changes since the last slice that was seen.
 struct NewSlices<'a, V: ?Sized> {
     next_tick: u64,
     known: &'a mut Vec<Counters>,
-    /// The newest counters of slices that were seen before.
+    /// The newest counters from slices that were seen before.
     carried: BTreeMap<SiteId, Counters>,
     changed: Vec<(SiteId, Counters)>,
     visitor: &'a mut V,
@@ -500,7 +502,8 @@ impl<'a, V: SliceVisitor + ?Sized> NewSlices<'a, V> {
 
 impl<V: SliceVisitor + ?Sized> SliceVisitor for NewSlices<'_, V> {
     fn memory(&mut self, header: &SliceHeader, changed: &[(AreaId, AreaBytes)]) {
-        // A later slice of the same block names only what changed since; what that leaves out was told before.
+        // A later slice of a block names only areas that changed since; the visitor has the other values
+        // already.
         if header.tick >= self.next_tick {
             self.visitor.memory(header, changed);
         }
@@ -541,7 +544,7 @@ fn cannot_read(error: io::Error) -> Error {
 
 /// Opens a regular file and reads its first page.
 fn open_file(path: &Path) -> Result<(File, (u64, u64), Header), Error> {
-    // A pipe would wait for somebody.
+    // Opening a FIFO would wait for another process.
     let metadata = std::fs::metadata(path).map_err(cannot_read)?;
     if !metadata.is_file() {
         return Err(Error::new(ErrorKind::NotATrace, "not a regular file")

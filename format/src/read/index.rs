@@ -1,4 +1,4 @@
-//! Finding the sound blocks of a file, whatever has happened to it.
+//! Finds the sound blocks of a file, however damaged the file is.
 
 use std::io;
 
@@ -9,30 +9,30 @@ use crate::layout::header::{Header, PAGE_BYTES};
 use crate::layout::stride::Stride;
 use crate::read::source::Source;
 
-/// What of a trace is not sound.
+/// The damage of a trace.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Damage {
-    /// Blocks that do not match their checksum, that the end of the file cuts, or that are known to be missing; a torn
-    /// last slice counts as one.
+    /// Blocks that do not match their checksum, that extend past the end of the file, or that are known to be
+    /// missing. A torn last slice counts as one block.
     pub torn_blocks: u64,
     /// Bytes that belong to no sound block.
     pub skipped_bytes: u64,
-    /// Slices known to be lost; where only a span of ticks is known to be missing, the slices due in it.
+    /// Slices known to be lost. If only a missing span of ticks is known, the slices that were due in it.
     pub lost_slices: u64,
 }
 
 impl Damage {
-    /// Nothing is damaged.
+    /// Whether nothing is damaged.
     pub fn is_sound(&self) -> bool {
         *self == Damage::default()
     }
 }
 
-/// A block of slices that is sound.
+/// A sound block of slices, or a journal.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {
     pub at: u64,
-    /// For a journal, `slices`, ticks and level are those of its sound chunks.
+    /// For a journal, `slices`, ticks and level come from its sound chunks.
     pub header: BlockHeader,
 }
 
@@ -45,14 +45,14 @@ pub(crate) struct Index {
     pub damage: Damage,
 }
 
-/// Bytes looked through at a time for the next sound header.
+/// Bytes read in one step of the search for the next sound header.
 const SEARCH_BYTES: u64 = 64 << 10;
-/// What the catalog may take when decompressed: this, and so many times the length of the file. Real ones need a
-/// twentieth; it bounds what a hostile file can ask for.
+/// The decompressed catalog may take this many bytes plus `MAX_CATALOG_RATIO` times the length of the file.
+/// Real catalogs need a twentieth of this. The limit bounds the memory that a hostile file can demand.
 const MIN_CATALOG_RAW_BYTES: u64 = 4 << 20;
 const MAX_CATALOG_RATIO: u64 = 64;
 
-/// What the catalog of a file of this length may take when decompressed.
+/// Most bytes that the decompressed catalog of a file of this length may take.
 pub(crate) fn raw_limit(file_bytes: u64) -> u64 {
     file_bytes.saturating_mul(MAX_CATALOG_RATIO).saturating_add(MIN_CATALOG_RAW_BYTES)
 }
@@ -63,7 +63,7 @@ struct Scan<'a> {
     version: u32,
     blocks: Vec<Found>,
     torn: Vec<Found>,
-    /// Sequence, and the records of one block or journal.
+    /// The encoded records of each block or journal, with its sequence.
     catalogs: Vec<(u64, Vec<u8>)>,
     catalog_blocks: u64,
     torn_catalog_blocks: u64,
@@ -72,7 +72,7 @@ struct Scan<'a> {
     damage: Damage,
 }
 
-/// Reads through the whole file once.
+/// Reads the whole file once.
 pub(crate) fn index(source: &Source, Header { salt, version, .. }: Header) -> io::Result<Index> {
     let mut scan = Scan {
         source,
@@ -105,7 +105,8 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// Skips to the next sound header, or the end. Bytes that are zero were never written and are not counted.
+    /// Returns the position of the next sound header, or the end of the file. Zeros were never written and
+    /// are not counted as skipped.
     fn search(&mut self, mut at: u64) -> io::Result<u64> {
         let mut buffer = Vec::new();
         loop {
@@ -125,8 +126,8 @@ impl Scan<'_> {
         }
     }
 
-    /// Takes one block in and returns where the next begins. `buffer` is kept from block to block: a new one of some megabytes
-    /// would be a thousand page faults each time.
+    /// Reads one block and returns the position of the next. `buffer` is reused: allocating several megabytes
+    /// for each block would cost a thousand page faults.
     fn block(&mut self, at: u64, header: BlockHeader, buffer: &mut Vec<u8>) -> io::Result<u64> {
         let next = at.saturating_add(header.extent_bytes());
         if header.kind == BlockKind::Free {
@@ -202,7 +203,7 @@ impl Scan<'_> {
     }
 
     fn finish(mut self) -> Index {
-        // Oldest first, so that the newest record of a key is the last.
+        // Oldest first: a later record replaces an earlier record with the same key.
         self.catalogs.sort_by_key(|&(sequence, _)| sequence);
         let mut records = Records::new();
         for (_, raw) in &self.catalogs {
@@ -218,7 +219,7 @@ impl Scan<'_> {
     }
 }
 
-/// Of blocks that cover the same ticks the one written last counts: it was made from the others.
+/// Of blocks that cover the same ticks, keeps the block written last, which was made from the others.
 pub(crate) fn newest_cover(mut blocks: Vec<Found>) -> Vec<Found> {
     blocks.sort_by_key(|block| std::cmp::Reverse(block.header.sequence));
     let mut cover: std::collections::BTreeMap<u64, Found> = std::collections::BTreeMap::new();
@@ -231,7 +232,7 @@ pub(crate) fn newest_cover(mut blocks: Vec<Found>) -> Vec<Found> {
     cover.into_values().collect()
 }
 
-/// Slices that were due in the ticks that no sound block covers.
+/// Slices that were due in ticks without a sound block.
 fn lost_slices(cover: &[Found], torn: &[Found]) -> u64 {
     let mut lost = 0u64;
     let mut from = 0;
@@ -254,7 +255,7 @@ fn lost_slices(cover: &[Found], torn: &[Found]) -> u64 {
     after.fold(lost, |lost, torn| lost.saturating_add(u64::from(torn.slices)))
 }
 
-/// Decompresses a payload within what is left of the budget.
+/// Decompresses a payload if it fits in the rest of the budget.
 pub(crate) fn inflate(payload: &[u8], raw_bytes: usize, left: &mut u64) -> Option<Vec<u8>> {
     *left = left.checked_sub(raw_bytes as u64).filter(|_| raw_bytes <= MAX_RAW_BYTES)?;
     let raw = zstd::bulk::decompress(payload, raw_bytes).ok()?;

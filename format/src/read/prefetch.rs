@@ -1,13 +1,14 @@
-//! Asking for bytes before they are needed: a hundred rows read in turn are more than the processor foresees by itself.
+//! Prefetches bytes before they are needed: reading a hundred rows in turn is more than the processor can
+//! predict.
 #![allow(unsafe_code)]
 
-/// Asks for the cache line of `bytes[at]`; if there is none, for nothing.
+/// Prefetches the cache line of `bytes[at]`; does nothing if `at` is out of bounds.
 #[inline(always)]
 pub(crate) fn prefetch(bytes: &[u8], at: usize) {
     #[cfg(target_arch = "x86_64")]
     if let Some(byte) = bytes.get(at) {
         use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: the address is that of a byte we may read, and a prefetch changes nothing that a program can see.
+        // SAFETY: `byte` is a valid reference, and a prefetch changes nothing that a program can see.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(byte).cast()) };
     }
 }

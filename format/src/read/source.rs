@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// Where a trace is read from.
+/// The source of a trace's bytes.
 ///
-/// A file is read and not mapped: a block is decoded from a copy whose checksum was just verified, so a recorder that
-/// still writes, a file that is cut, and a disk that fails are all answers and never signals. Beside decompression the
-/// copy costs nothing.
+/// A file is read, not mapped: each block is decoded from a copy whose checksum was just verified. So a
+/// recorder that still writes, a truncated file or a failing disk leads to an error and never to a signal.
+/// Compared with decompression, the copy costs next to nothing.
 pub(crate) enum Source {
     File { file: File, length: u64 },
     Bytes(Vec<u8>),
@@ -22,7 +22,8 @@ impl Source {
         }
     }
 
-    /// The bytes from `at`, `length` of them or as many as there are. `buffer` holds them if they come from a file.
+    /// Reads up to `length` bytes from `at`; fewer at the end. `buffer` holds the bytes if they come from a
+    /// file.
     pub(crate) fn read<'a>(&'a self, at: u64, length: u64, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
         let length = length.min(self.length().saturating_sub(at)) as usize;
         match self {
@@ -37,7 +38,7 @@ impl Source {
         }
     }
 
-    /// The bytes of a file of `file_bytes` from `at`, `length` of them or as many as there are.
+    /// Reads up to `length` bytes from `at` of a file of `file_bytes` bytes; fewer at the end.
     pub(crate) fn read_file(
         file: &File,
         file_bytes: u64,
@@ -60,7 +61,7 @@ impl Source {
         Ok(())
     }
 
-    /// The whole of it in memory, as it is now.
+    /// Reads the whole trace, in its present state, into memory.
     pub(crate) fn into_memory(self) -> io::Result<Source> {
         let mut bytes = Vec::new();
         self.read(0, self.length(), &mut bytes)?;

@@ -1,14 +1,16 @@
-//! Sixteen neighbouring sites through many slices at once. HOT: this is where the time of reading a trace goes.
+//! Reads sixteen neighbouring sites through many slices at once. HOT: most of the time of reading a trace is
+//! spent here.
 //!
 //! ```text
-//!   slices  ▒▒░▒ ░▒▒░ …   place: what each slice says of a tile of sites becomes a row of cells, zero where it says nothing
-//!     │     ▒░▒▒ ▒▒░▒
+//!   slices  ▒▒░▒ ░▒▒░ …   place: each slice's numbers for a tile of sites become a row of cells;
+//!     │     ▒░▒▒ ▒▒░▒             a site that the slice does not name has a zero cell
 //!     ▼     ░▒▒░ ▒░▒▒      advance: sixteen sites side by side, down through the rows
 //! ```
 //!
-//! Half of the sites moving or all of them, the steps are the same, so there is nothing to mispredict, and each step is one loop over
-//! sixteen lanes, which a compiler turns into vector instructions: all of it is inlined, so that whoever calls it decides which.
-//! The rules are those of `SiteState` in [`crate::layout::delta`].
+//! The steps are the same whether half of the sites changed or all, so no branch is mispredicted. Each step
+//! is one loop over sixteen lanes, which the compiler turns into vector instructions. All functions are
+//! inlined, so the calling function determines which instructions are available. The coding is that of
+//! `SiteState` in [`crate::layout::delta`].
 
 use crate::layout::delta::PLANES;
 use crate::layout::varint::unzigzag;
@@ -16,46 +18,50 @@ use crate::read::columns::{Columns, byte_sum};
 use crate::read::prefetch::prefetch;
 use crate::slice::Counters;
 
-/// Sites side by side: two vectors of eight. With one, each step would wait for the one before.
+/// Sites side by side: two vectors of eight. With only one vector, each step would wait for the previous
+/// step.
 pub const LANES: usize = 16;
-/// Sites whose cells are placed at a time.
+/// Sites whose cells are placed in one step.
 pub const TILE_SITES: usize = 128;
-/// Slices whose cells are placed at a time: with a tile of sites, 24 KiB, which leaves room in the innermost cache.
+/// Slices whose cells are placed in one step. With a tile of sites they take 24 KiB, so other data still fits
+/// in the innermost cache.
 pub const CHUNK_SLICES: usize = 24;
-/// In a cell: the slice names the site. Below it lie the numbers of its four columns, if seven bytes hold them.
+/// Set in a cell if the slice names the site. The bits below hold the numbers of the site's four columns, if
+/// seven bytes suffice.
 const NAMED: u64 = 1 << 63;
 const CELL_BYTES: usize = 7;
-/// Numbers put together at a time.
+/// Numbers joined in one step.
 pub(crate) const JOIN_STRIDE: usize = 16;
-/// The next tile begins in a line that is here already; what is asked for early is the one behind it.
+/// The next tile begins in a cache line that is already loaded; the line after it is prefetched.
 const LINE_BYTES: usize = 64;
-/// Columns beside the ids.
+/// Columns without the ids.
 const NUMBERS: usize = 4;
 
 /// One number for each of sixteen sites.
 pub type Lanes = [u64; LANES];
 
-/// What one slice says of sixteen sites.
+/// The numbers of sixteen sites in one slice.
 #[derive(Clone, Copy, Default, Debug)]
 #[repr(align(64))]
 pub struct Row {
-    /// All ones where the slice names the site, else zero; then nothing else of this row counts there.
+    /// All ones if the slice names the site, else zero. For a site with zero, the other fields do not count.
     pub named: Lanes,
     /// Bytes allocated and not yet freed.
     pub live_bytes: Lanes,
     /// Allocations not yet freed.
     pub live_count: Lanes,
-    /// Allocations of all sixteen since the slice before; in the first slice of a block, all that they ever made.
+    /// Allocations of all sixteen sites since the slice before. In the first slice of a block: all
+    /// allocations since the start.
     pub allocs: u64,
 }
 
 impl Row {
-    /// No site is named.
+    /// A row in which no site is named.
     pub const NOTHING: Row =
         Row { named: [0; LANES], live_bytes: [0; LANES], live_count: [0; LANES], allocs: 0 };
 }
 
-/// What is known of sixteen sites from the slices of this block so far.
+/// The state of sixteen sites after the slices of this block read so far.
 #[derive(Clone, Copy, Default)]
 #[repr(align(64))]
 struct States {
@@ -67,35 +73,36 @@ struct States {
     mean_bytes: Lanes,
 }
 
-/// Where a slice is to be read on.
+/// The position at which to continue reading a slice.
 #[derive(Clone, Copy, Default)]
 struct Cursor {
-    /// Changes taken.
+    /// Number of changes already read.
     taken: u32,
-    /// One more than the id of the last.
+    /// One more than the id of the last change read.
     next_id: u32,
 }
 
-/// How the cells of a row are laid out.
+/// The layout of a row's cells.
 #[derive(Clone, Copy)]
 enum Layout {
     Packed {
         shifts: [u32; NUMBERS],
         masks: [u64; NUMBERS],
     },
-    /// In the row of wide cells of this index, column by column.
+    /// The cells are in the row of wide cells with this index, column by column.
     Wide(usize),
 }
 
-/// Of a row without cells.
+/// The layout of a row without cells.
 const NOTHING: Layout = Layout::Packed { shifts: [0; NUMBERS], masks: [0; NUMBERS] };
 
-/// One number for each site of a tile. Aligned: a vector that straddles two cache lines costs as much as two.
+/// One number for each site of a tile. Aligned, because a vector that straddles two cache lines costs as much
+/// as two vectors.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 struct CellRow([u64; TILE_SITES]);
 
-/// Reads one block, tile by tile of sites, each from its first slice to its last.
+/// Reads one block tile by tile; each tile from its first slice to its last.
 pub struct TileReader<'a> {
     columns: &'a Columns,
     first_site: usize,
@@ -107,7 +114,7 @@ pub struct TileReader<'a> {
 }
 
 impl<'a> TileReader<'a> {
-    /// At the tile that begins with this site.
+    /// Starts at the tile that begins with this site.
     pub fn new(columns: &'a Columns, first_site: usize) -> Self {
         let cursors = (0..columns.slices()).map(|slice| skip(columns, slice, first_site)).collect();
         Self {
@@ -121,13 +128,13 @@ impl<'a> TileReader<'a> {
         }
     }
 
-    /// Goes on to the tile behind this one. All slices of this one have been read.
+    /// Moves on to the next tile. The caller has read all slices of this tile.
     pub fn next_tile(&mut self) {
         self.first_site += TILE_SITES;
         self.states = [States::default(); TILE_SITES / LANES];
     }
 
-    /// Takes up the next slices, at most [`CHUNK_SLICES`], from `first` on.
+    /// Places the cells of `slices` slices, at most [`CHUNK_SLICES`], from slice `first` on.
     #[inline(always)]
     pub fn place(&mut self, first: usize, slices: usize) {
         self.layouts.clear();
@@ -140,14 +147,16 @@ impl<'a> TileReader<'a> {
         }
     }
 
-    /// The rows of sixteen sites of the tile, one for each slice that was placed. To be called once per group and placing.
+    /// The rows of one group of sixteen sites of the tile: one row for each placed slice. Call this once for
+    /// each group after each `place`.
     #[inline(always)]
     pub fn rows(&mut self, group: usize, rows: &mut Vec<Row>) {
         rows.resize(self.layouts.len(), Row::default());
         advance(&mut self.states[group], &self.layouts, &self.cells, &self.wide, group * LANES, rows);
     }
 
-    /// The counters of one site of the tile after what was read; zeros if no slice of this block has named it yet.
+    /// The counters of one site of the tile after the slices read so far; zeros if no slice of this block has
+    /// named it yet.
     pub fn counters(&self, site: usize) -> Counters {
         let (states, lane) = (&self.states[site / LANES], site % LANES);
         Counters {
@@ -159,7 +168,7 @@ impl<'a> TileReader<'a> {
     }
 }
 
-/// The cursor of a slice at the first change of a site from `first_site` on.
+/// The cursor of a slice at its first change of a site from `first_site` on.
 fn skip(columns: &Columns, slice: usize, first_site: usize) -> Cursor {
     const STRIDE: usize = 256;
     let changes = columns.changes(slice);
@@ -187,7 +196,8 @@ fn skip(columns: &Columns, slice: usize, first_site: usize) -> Cursor {
     cursor
 }
 
-/// The ids of one slice, as the gaps between them. They are sound: all together lead to no id beyond the limit.
+/// The ids of one slice, as gaps between them. They are checked: no sum of gaps leads to an id beyond the
+/// limit.
 struct Gaps<'a> {
     raw: &'a [u8],
     planes: &'a [u32],
@@ -208,14 +218,14 @@ impl<'a> Gaps<'a> {
         &self.raw[self.planes[plane] as usize..][..self.changes]
     }
 
-    /// No sound gap needs more than three bytes.
+    /// A sound gap needs at most three bytes.
     fn at(&self, change: usize) -> u32 {
         let planes = self.planes.iter().take(3).enumerate();
         planes.fold(0, |gap, (i, &start)| gap | u32::from(self.raw[start as usize + change]) << (8 * i))
     }
 }
 
-/// Puts what a slice says of a tile into its row of cells.
+/// Places the numbers of one slice and tile in a row of cells.
 #[inline(always)]
 fn place(
     columns: &Columns,
@@ -262,7 +272,8 @@ fn place(
     Layout::Packed { shifts, masks }
 }
 
-/// Takes the sites of a tile off a slice that has some left. Returns how many; their places in the tile are in `sites`.
+/// Reads the sites of a tile from a slice that has changes left. Returns their number; `sites` receives their
+/// positions in the tile.
 #[inline(always)]
 fn sites_in_tile(
     columns: &Columns,
@@ -273,7 +284,7 @@ fn sites_in_tile(
 ) -> usize {
     let taken = cursor.taken as usize;
     let gaps = Gaps::new(columns, slice);
-    // The site before lies before the tile, perhaps far away.
+    // The previous site lies before the tile, perhaps far before it.
     let before = first_site - cursor.next_id as usize;
     let mut next = 0;
     let mut named = 0;
@@ -313,8 +324,8 @@ fn sites_in_tile(
     named
 }
 
-/// Puts numbers together from their bytes, low bytes first, over `start`. Whole strides are taken: what is behind the last number is
-/// used nowhere, and the buffer is padded.
+/// Builds numbers from their bytes, low bytes first, and combines each with `start`. Reads whole strides: the
+/// buffer is padded, and no caller uses the numbers after the last.
 #[inline(always)]
 fn join(raw: &[u8], planes: &[usize], numbers: usize, start: u64) -> CellRow {
     let mut joined = CellRow([0; TILE_SITES]);
@@ -341,7 +352,7 @@ fn scatter(sites: &[u8], numbers: &CellRow, cells: &mut CellRow) {
     }
 }
 
-/// Sixteen sites through the placed slices.
+/// Advances sixteen sites through the placed slices.
 #[inline(always)]
 fn advance(
     states: &mut States,
@@ -379,7 +390,7 @@ fn advance(
     }
 }
 
-/// Sixteen sites through one slice. Where one is not named all its numbers are masked off.
+/// Advances sixteen sites through one slice. The numbers of a site that is not named are masked to zero.
 #[inline(always)]
 fn step(states: &mut States, cells: &Lanes, numbers: &[Lanes; NUMBERS], row: &mut Row) {
     let [allocs_column, frees_column, bytes_column, freed_column] = numbers;
@@ -415,7 +426,8 @@ fn step(states: &mut States, cells: &Lanes, numbers: &[Lanes; NUMBERS], row: &mu
     }
 }
 
-/// The mean of each site whose number of allocations has gained a bit. Rare: about once per doubling.
+/// Computes the mean again for each site whose number of allocations has gained a bit: about once per
+/// doubling.
 #[cold]
 #[inline(never)]
 fn renew_means(states: &mut States, steps: &Lanes) {
@@ -436,7 +448,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
-    /// By slice and site: live bytes, live count.
+    /// By slice and site: live bytes and live count.
     type Live = BTreeMap<(usize, u32), (u64, u64)>;
 
     #[derive(Default)]
@@ -488,7 +500,7 @@ mod tests {
         (live, newest, allocs.into_iter().scan(0, sum).collect())
     }
 
-    /// Both ways over the same payload.
+    /// Checks that reading by site and reading by slice give the same values for one payload.
     fn assert_same(payload: &[u8], last_tick: u64) {
         let mut by_time = ByTime::default();
         let _slices = Decoder::default().decode(payload, 0, last_tick, &mut by_time);
@@ -509,7 +521,7 @@ mod tests {
         }
     }
 
-    /// Few bits or many, so that cells of every layout are met.
+    /// Few bits or many, so that both cell layouts occur.
     fn counters() -> impl Strategy<Value = Counters> {
         (any::<[u64; 4]>(), 0..64u32).prop_map(|(numbers, shift)| {
             let [allocated_bytes, allocs, freed_bytes, frees] = numbers.map(|number| number >> shift);
@@ -530,7 +542,7 @@ mod tests {
             let mut table = BTreeMap::new();
             for (tick, changed) in (0..).zip(&slices) {
                 table.extend(changed.clone());
-                // Ids close together, and some far away.
+                // Ids close together, and one far away.
                 let steady = |id| (id, Counters { allocs: tick + 1, ..Counters::ZERO });
                 table.extend((2000..2000 + crowd).chain([50_000]).map(steady));
                 let header = SliceHeader { tick, ..SliceHeader::default() };

@@ -1,4 +1,4 @@
-//! The file to slices and records: what is sound is yielded, the rest is counted.
+//! Turns a file into slices and records: sound data is returned, damage is counted.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -27,21 +27,21 @@ use crate::record::{
 };
 use crate::slice::{Counters, SliceVisitor};
 
-/// A trace that is still written is read into memory first if it is no longer than this.
+/// A trace that is still being written is first read into memory, if it is no longer than this.
 const MAX_SNAPSHOT_BYTES: u64 = 1 << 30;
-/// A snapshot may catch the recorder moving blocks; so often another one is taken.
+/// The recorder may move blocks while a snapshot is taken; the reader takes at most this many snapshots.
 const SNAPSHOTS: usize = 3;
 
-/// A sound block of slices; blocks can be replayed in any order and at the same time.
+/// A sound block of slices. Blocks can be replayed in any order and in parallel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BlockInfo {
-    /// Tick of its first slice.
+    /// Tick of the first slice.
     pub first_tick: u64,
-    /// The last tick it covers.
+    /// Last tick that the block covers.
     pub last_tick: u64,
-    /// How many slices it holds.
+    /// Number of slices.
     pub slices: u32,
-    /// Distance of its slices.
+    /// Distance between two slices, in ticks.
     pub stride_ticks: u64,
 }
 
@@ -72,7 +72,7 @@ struct Catalog {
     symbols: Vec<ModuleSymbols>,
 }
 
-/// Buffers that a thread keeps from one block to the next.
+/// Buffers that a thread reuses for the next block.
 #[derive(Default)]
 struct Scratch {
     file: Vec<u8>,
@@ -84,15 +84,17 @@ struct Scratch {
 }
 
 thread_local! {
-    // Taken while a block is replayed, so a visitor that replays another block only finds it empty.
+    // Taken while a block is replayed. A visitor that replays another block finds the cell empty and gets new
+    // buffers.
     static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
 }
 
 impl Trace {
-    /// Opens a trace; it may still be being written.
+    /// Opens a trace. A recorder may still be writing it.
     ///
     /// # Errors
-    /// `Empty`, `NotATrace`, `TruncatedHeader`, `NewerVersion`, `Io`. Damage behind the first page is no error.
+    /// `Empty`, `NotATrace`, `TruncatedHeader`, `NewerVersion`, `Io`. Damage after the first page is no
+    /// error.
     pub fn open(path: &Path) -> Result<Trace, Error> {
         Self::open_inner(path).map_err(|error| error.context(error::opening(path)))
     }
@@ -106,7 +108,7 @@ impl Trace {
                 return Err(Error::new(ErrorKind::NotATrace, "a directory is no trace")
                     .with_remedy("give the file in it"));
             }
-            // A pipe has no length and cannot be read twice.
+            // A FIFO has no length and cannot be read twice.
             let source = if metadata.is_file() {
                 Source::File { file, length: metadata.len() }
             } else {
@@ -116,7 +118,7 @@ impl Trace {
             let source = if in_memory { source.into_memory().map_err(io)? } else { source };
             Self::from_source(source)
         };
-        // While a recorder writes, it may move blocks: then the file is read into memory once, as it is now.
+        // A recorder that writes may move blocks. So the file is then read into memory first.
         let is_short = std::fs::metadata(path).is_ok_and(|file| file.len() <= MAX_SNAPSHOT_BYTES);
         let in_memory = is_short && lock::may_be_written(path);
         let mut trace = load(in_memory)?;
@@ -149,7 +151,7 @@ impl Trace {
         Ok(Trace { source, header, found, blocks, damage, catalog })
     }
 
-    /// What was recorded; all empty if that record is lost.
+    /// The recorded process; all fields are empty if the record is lost.
     pub fn start(&self) -> &Start {
         &self.catalog.start
     }
@@ -159,32 +161,32 @@ impl Trace {
         self.catalog.end.as_ref()
     }
 
-    /// Child processes that have no trace.
+    /// Number of child processes without a trace.
     pub fn children(&self) -> &Children {
         &self.catalog.children
     }
 
-    /// The areas of memory that slices have the size of, by ascending id; none before version 3.
+    /// The memory areas whose sizes the slices hold, by ascending id; none before version 3.
     pub fn memory_areas(&self) -> &[MemoryArea] {
         &self.catalog.areas
     }
 
-    /// The allocators that modules bring along, by ascending id of the module.
+    /// The modules' own allocators, by ascending module id.
     pub fn allocators(&self) -> &[Allocator] {
         &self.catalog.allocators
     }
 
-    /// Processor time of the process and its children, if the recorder told.
+    /// Processor time of the process and its children, if recorded.
     pub fn cpu_time(&self) -> Option<CpuTime> {
         self.catalog.cpu_time
     }
 
-    /// Processor time of the target, where the recorder wrote it.
+    /// Processor time of the target, if recorded.
     pub fn processor(&self) -> Option<&Processor> {
         self.catalog.processor.as_ref()
     }
 
-    /// What the recording could not see.
+    /// Events that the recording missed.
     pub fn losses(&self) -> &Losses {
         &self.catalog.losses
     }
@@ -194,7 +196,7 @@ impl Trace {
         &self.catalog.modules
     }
 
-    /// Sites, by ascending id. A site of the slices may be missing here if its record is lost.
+    /// Sites, by ascending id. A site that slices name is missing here if its record is lost.
     pub fn sites(&self) -> &[Site] {
         &self.catalog.sites
     }
@@ -229,7 +231,7 @@ impl Trace {
         by_key(&self.catalog.stacks, id, |stack| stack.id)
     }
 
-    /// Every record of the catalog, the newest of each key: `Start` first, `Losses` and `End` last.
+    /// All records of the catalog; of each key, the newest. `Start` comes first, `End` last.
     pub fn records(&self) -> Vec<Record> {
         let catalog = &self.catalog;
         let mut records = vec![Record::Start(catalog.start.clone())];
@@ -250,15 +252,15 @@ impl Trace {
         records
     }
 
-    /// The sound blocks of slices, in tick order, not overlapping.
+    /// The sound blocks of slices by ascending tick, without overlaps.
     pub fn blocks(&self) -> &[BlockInfo] {
         &self.blocks
     }
 
-    /// Feeds the slices of one block to `visitor`.
+    /// Passes the slices of one block to `visitor`.
     ///
     /// # Errors
-    /// `ChangedWhileRead` if the block is not what it was when the trace was opened; `Io`.
+    /// `ChangedWhileRead` if the block is not as it was when the trace was opened; `Io`.
     ///
     /// # Panics
     /// If there is no block of this index.
@@ -272,7 +274,7 @@ impl Trace {
     /// Opens one block for reading by site.
     ///
     /// # Errors
-    /// As [`Trace::replay_block`]; `columns` holds what could be read.
+    /// As [`Trace::replay_block`]; `columns` then holds the slices that could be read.
     ///
     /// # Panics
     /// If there is no block of this index.
@@ -280,7 +282,7 @@ impl Trace {
         columns.clear();
         let found = &self.found[index];
         if found.header.kind == BlockKind::Journal {
-            // Journals are short, and the last block of a trace at most.
+            // A journal is short, and at most the last block of a trace.
             return columns.encode(found.header.from_tick, |visitor| self.replay_block(index, visitor));
         }
         let mut scratch = SCRATCH.take().unwrap_or_default();
@@ -296,7 +298,7 @@ impl Trace {
         self.found[index].header
     }
 
-    /// A block as it lies in the file; `None` for a journal, which is not sealed.
+    /// A complete block as it lies in the file; `None` for a journal.
     pub(crate) fn sealed_block(&self, index: usize) -> Result<Option<(BlockHeader, Vec<u8>)>, Error> {
         let Found { at, header } = self.found[index];
         if header.kind == BlockKind::Journal {
@@ -344,7 +346,8 @@ impl Trace {
         block.get(HEADER_BYTES..).ok_or_else(changed_while_read)
     }
 
-    /// Decompresses a sealed block. `false` if there is nothing sound in it: the checksum holds, so it was written that way.
+    /// Decompresses a complete block. `false` if zstd rejects the payload although its checksum holds: then
+    /// it was written like this.
     fn inflate(&self, found: &Found, scratch: &mut Scratch, raw: &mut Vec<u8>) -> Result<bool, Error> {
         let Scratch { file, zstd, .. } = scratch;
         let header = &found.header;
@@ -388,24 +391,25 @@ impl Trace {
         if seen < header.slices { Err(changed_while_read()) } else { Ok(()) }
     }
 
-    /// What is not sound in this trace.
+    /// The damage of this trace.
     pub fn damage(&self) -> &Damage {
         &self.damage
     }
 
-    /// The version of the format that the trace is written in.
+    /// The format version of the trace.
     pub fn format_version(&self) -> u32 {
         self.header.version
     }
 
-    /// The coarsest distance of slices in this trace.
+    /// The coarsest distance between slices in this trace.
     pub fn stride_ticks(&self) -> u64 {
         self.grid().stride_ticks
     }
 
     /// The evenly spaced points of this trace.
     pub fn grid(&self) -> Grid {
-        /// From four distances on it is known how far apart slices are taken; before that, the recorder says.
+        /// Five slices are four distances, and only more of them show the stride. Before that, use the period
+        /// of `Start`.
         const FEW: u64 = 5;
         let mut slices = 0u64;
         let mut stride_ticks = 1;

@@ -1,18 +1,20 @@
-//! How hard a payload is compressed: as hard as the time between two slices allows.
+//! The compression of payloads: as strong as the time between two slices allows.
 //!
-//! What is random in counters is random in single bytes, so most of what is left to gain is not in longer matches but in
-//! where zstd begins a new Huffman table. Its optimal parser does that well, and needs a small hash table and few searches
-//! for it: 16 % less than level 3 on sites that allocate random sizes, 25 % less on steady ones, at fourteen times the cost.
+//! Random counters have random single bytes, so longer matches gain little; the choice of where zstd begins a
+//! new Huffman table gains most. zstd's optimal parser makes this choice well, even with a small hash table
+//! and few searches. Compared with level 3, payloads become 16 % smaller for sites that allocate random sizes
+//! and 25 % smaller for steady sites, at fourteen times the cost.
 
 use std::io;
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::{CParameter, Strategy};
 
-/// Where slices follow each other closely; costs 4 ns a byte.
+/// The level if slices follow each other closely; compressing costs 4 ns per byte.
 const LEVEL: i32 = 3;
-/// What the dense way is reckoned to cost, in nanoseconds a byte. (It was 40 to 50; half of the pause is left for the rest.)
+/// Assumed cost of dense compression, in nanoseconds per byte. (Measured: 40 to 50; half of the pause is left
+/// for the rest.)
 const DENSE_NS: u64 = 40;
-/// Compressing may take this share of the time to the next slice.
+/// Compressing may take one part in so many of the time to the next slice.
 const SHARE: u64 = 2;
 
 /// Compresses payloads into single zstd frames.
@@ -37,7 +39,7 @@ impl PayloadCompressor {
         Ok(PayloadCompressor { quick: Compressor::new(LEVEL)?, dense })
     }
 
-    /// Compresses `raw`, when the next slice is due about `pause_ns` after the last one.
+    /// Compresses `raw`. The next slice is due about `pause_ns` after the last one.
     pub(crate) fn compress(&mut self, raw: &[u8], pause_ns: u64) -> io::Result<Vec<u8>> {
         let is_quick = raw.len() as u64 * DENSE_NS > pause_ns / SHARE;
         let way = if is_quick { &mut self.quick } else { &mut self.dense };
@@ -51,7 +53,7 @@ mod tests {
 
     #[test]
     fn both_ways_lead_back_and_time_makes_it_smaller() {
-        // Two kinds of bytes, one behind the other, as the planes of two columns are.
+        // Two kinds of bytes, one after the other, like the planes of two columns.
         let mut state = 88_172_645_463_325_252u64;
         let mut random = move |below: u64| {
             state ^= state << 13;

@@ -1,4 +1,4 @@
-//! From the journal into sealed blocks: opening one, appending to it, sealing what it holds.
+//! The journal: opening it, appending to it, and turning its content into compressed blocks.
 
 use crate::error::Error;
 use crate::layout::areas::Areas;
@@ -9,11 +9,12 @@ use crate::layout::header::FORMAT_VERSION;
 use crate::layout::stride::Stride;
 use crate::write::trace_writer::{SliceBlock, TraceWriter};
 
-/// No journal is larger: sealing one takes a few times its size in memory.
+/// Largest journal: compressing one takes a few times its size in memory.
 const MAX_JOURNAL_BYTES: u64 = 16 << 20;
-/// Slices of whole values that a journal should have room for; a block then repeats them rarely enough.
+/// A journal should have room for this many slices of whole values. Then a block repeats whole values rarely
+/// enough.
 const JOURNAL_FULL_SLICES: u64 = 24;
-/// A journal that only few sites fill need not be larger: such a block already holds thousands of slices.
+/// A journal with few changing sites need not be larger: such a block already holds thousands of slices.
 const MAX_STEADY_JOURNAL_BYTES: u64 = 256 << 10;
 
 /// The open journal.
@@ -24,21 +25,21 @@ pub(crate) struct Journal {
     pub used: u64,
     pub chunks: u32,
     pub slices: u32,
-    /// Tick of its first slice.
+    /// Tick of the first slice.
     pub first_slice: Option<u64>,
     pub has_records: bool,
 }
 
 impl Journal {
-    /// A chunk with this much content fits, and the zeros after it.
+    /// Whether a chunk with this much content and the zeros after it fit.
     pub(crate) fn has_room(&self, content: usize) -> bool {
         self.used + (content + 2 * CHUNK_HEADER_BYTES) as u64 <= self.header.payload_bytes
     }
 }
 
 impl TraceWriter {
-    /// Makes sure that there is an open journal with room for `content` bytes more. Called when there is none, or an
-    /// empty one.
+    /// Makes sure that a journal with room for `content` more bytes is open. Called only if no journal is
+    /// open or the open one is empty.
     pub(crate) fn open_journal(&mut self, content: usize) -> Result<(), Error> {
         if self.journal.is_some_and(|journal| journal.has_room(content)) {
             return Ok(());
@@ -54,8 +55,8 @@ impl TraceWriter {
         self.place_journal(payload)
     }
 
-    /// For the end of a recording on a full disk: a journal that holds so much and no more finds room in what a larger
-    /// one has left.
+    /// Opens a journal of the least possible size, for the end of a recording on a full disk. It may fit in
+    /// free space that is too small for a normal journal.
     pub(crate) fn open_last_journal(&mut self, content: usize) -> Result<(), Error> {
         self.place_journal((content + 2 * CHUNK_HEADER_BYTES) as u64)
     }
@@ -71,14 +72,14 @@ impl TraceWriter {
         (self.ring.capacity() / 8).min(MAX_JOURNAL_BYTES)
     }
 
-    /// Enough for whole values to be repeated rarely, and a small share of the capacity.
+    /// A size with which whole values are repeated rarely, but a small share of the capacity.
     pub(crate) fn wanted_journal_bytes(&self) -> u64 {
         let full_slice = (self.full_slice_bytes + CHUNK_HEADER_BYTES) as u64;
         let ample = (full_slice * JOURNAL_FULL_SLICES).min(self.ring.capacity() / 16);
         ample.max(2 * full_slice).max(self.journal_bytes).min(self.most_journal_bytes()).next_multiple_of(64)
     }
 
-    /// Begins an empty journal in an extent of its own.
+    /// Starts an empty journal in its own extent.
     fn start_journal(&mut self, at: u64, payload_bytes: u64) {
         let header = BlockHeader {
             level: self.stride.level(),
@@ -103,14 +104,15 @@ impl TraceWriter {
         self.stride = Stride::new(self.stride.level());
     }
 
-    /// Gives the open journal, if there is nothing in it, a sequence above that of every block in the file.
+    /// If the open journal is empty, gives it a sequence above that of every block in the file.
     pub(crate) fn renew_empty_journal(&mut self) {
         if let Some(journal) = self.journal.filter(|journal| journal.chunks == 0) {
             self.start_journal(journal.at, journal.header.payload_bytes);
         }
     }
 
-    /// Appends a chunk: its content and the zeros after it first, so that a chunk is there whole or not at all.
+    /// Appends a chunk. The content and the zeros after it are written before the header, so a chunk is in
+    /// the file whole or not at all.
     pub(crate) fn append(&mut self, kind: ChunkKind, content: &[u8]) {
         let journal = self.journal.as_mut().expect("the caller opened a journal with room");
         let header =
@@ -124,8 +126,8 @@ impl TraceWriter {
         self.ring.write(at, &header);
     }
 
-    /// Turns the journal into sealed blocks and begins it anew. Until then both are in the file, and the sealed ones
-    /// win.
+    /// Turns the journal into compressed blocks and starts an empty journal in its place. Until then the file
+    /// holds both; readers use the compressed blocks, which have the higher sequence.
     pub(crate) fn close_journal(&mut self) -> Result<(), Error> {
         let Some(journal) = self.journal.filter(|journal| journal.chunks > 0) else {
             return Ok(());
@@ -183,7 +185,8 @@ impl TraceWriter {
         }
     }
 
-    /// Seals what [`rewrite`](crate::rewrite()) has put into the encoder: the journal of another trace.
+    /// Adds the slices that [`rewrite`](crate::rewrite()) has put into the encoder: the journal of another
+    /// trace.
     pub(crate) fn add_copied(&mut self, source: BlockHeader) -> Result<(), Error> {
         let header = BlockHeader {
             level: source.level,
@@ -197,7 +200,7 @@ impl TraceWriter {
         self.add_slices(header)
     }
 
-    /// Compresses what the encoder holds and adds it to the sealed slices.
+    /// Compresses the encoder's slices and adds them as a block.
     pub(crate) fn add_slices(&mut self, header: BlockHeader) -> Result<(), Error> {
         let (header, payload) = self.compress_slices(header)?;
         let at = self.add_block(&header, &payload)?;
@@ -240,7 +243,8 @@ impl TraceWriter {
         self.place_block(header, payload)?.ok_or_else(|| self.too_small())
     }
 
-    /// Writes a block where it fits: the payload first, so that it is there whole or not at all.
+    /// Writes a block where it fits. The payload is written before the header, so a block is in the file
+    /// whole or not at all.
     pub(crate) fn place_block(&mut self, header: &BlockHeader, payload: &[u8]) -> Result<Option<u64>, Error> {
         let Some(at) = self.ring.allocate(header.extent_bytes())? else {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! Writing a trace: the journal of the newest slices, sealed blocks, and room for them.
+//! Writing a trace: the journal of the newest slices, the compressed blocks, and the space for them.
 
 pub(crate) mod compression;
 pub(crate) mod journal;

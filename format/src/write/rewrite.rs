@@ -1,4 +1,4 @@
-//! A copy of a trace with another catalog: to embed symbols in it, or to take names out of it.
+//! Copies a trace with another catalog: to embed symbols, or to remove names.
 
 use std::path::Path;
 
@@ -11,14 +11,14 @@ use crate::record::Record;
 use crate::slice::{Counters, SliceHeader, SliceVisitor};
 use crate::write::trace_writer::TraceWriter;
 
-/// Copies `from` to the file `to`: every record passes through `map` (which drops it by `None`), `extra` comes after,
-/// and slices are copied block by block as they are. Returns the length of the file.
+/// Copies `from` to the file `to` and returns the length of the new file. Every record passes through `map`,
+/// which drops it by returning `None`; the records of `extra` follow. Blocks of slices are copied unchanged.
 ///
-/// `capacity_bytes` must hold all of it; [`DEFAULT_CAPACITY_BYTES`](crate::DEFAULT_CAPACITY_BYTES) more than the file
-/// `from` is always enough for the slices.
+/// `capacity_bytes` must be enough for all of it. The length of the file `from` plus
+/// [`DEFAULT_CAPACITY_BYTES`](crate::DEFAULT_CAPACITY_BYTES) is always enough for the slices.
 ///
 /// # Errors
-/// As for reading the one and writing the other.
+/// As for reading `from` and writing `to`.
 pub fn rewrite(
     from: &Trace,
     to: &Path,

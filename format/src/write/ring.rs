@@ -1,9 +1,11 @@
-//! Where blocks live: extents of a file that never outgrows its capacity, reserved before they are touched.
+//! The extents of the file, where blocks are stored. The file never outgrows its capacity, and disk space is
+//! reserved before use.
 //!
-//! From the end of the first page to the highest byte ever used, extents lie side by side without a gap: an extent that
-//! is free begins with a header of kind free. Free space is reused wherever a block fits, so after the file has reached
-//! its capacity the newest blocks lie among the oldest. A block is written payload first and header last, and what it
-//! replaces is given up only after that; so at every instant the file is sound.
+//! Extents lie side by side without gaps, from the end of the first page to the highest byte ever used. A
+//! free extent begins with a header of kind free. Any free extent that is large enough is reused, so in a
+//! file that has reached its capacity the newest blocks lie among the oldest. A block's payload is written
+//! before its header, and the blocks that it replaces are released only then. So the file is sound at every
+//! instant.
 
 #![allow(unsafe_code)]
 
@@ -19,7 +21,7 @@ use crate::error::{Error, ErrorKind};
 use crate::layout::block::{ALIGN_BYTES, BlockHeader, BlockKind, HEADER_BYTES};
 use crate::layout::header::PAGE_BYTES;
 
-/// The file grows by at least this much, so that growing is rare.
+/// The file grows by at least this much, so it grows rarely.
 const GROW_BYTES: u64 = 64 << 10;
 const OS_PAGE_BYTES: u64 = 4096;
 
@@ -31,13 +33,13 @@ pub(crate) struct Ring {
     map: MmapMut,
     salt: u64,
     capacity: u64,
-    /// Length of the file; all of it is backed by disk space.
+    /// Length of the file. All of it is backed by disk space.
     reserved: u64,
     /// One past the highest byte ever used.
     end: u64,
-    /// Extents in use: position to length.
+    /// Extents in use: position and length.
     live: BTreeMap<u64, u64>,
-    /// Sees the file as a kill at any instant would leave it.
+    /// Called with the file as a kill at this instant would leave it.
     #[cfg(test)]
     pub(crate) after_write: Option<Watcher>,
 }
@@ -46,9 +48,9 @@ impl Ring {
     /// Takes over an empty file and writes its first page.
     pub(crate) fn new(file: File, capacity: u64, salt: u64, page: &[u8]) -> Result<Ring, Error> {
         let length = usize::try_from(capacity).map_err(|_| too_large(capacity))?;
-        // SAFETY: nobody can promise that no other process truncates the file; one that does kills us by SIGBUS, unless the
-        // program has a handler that puts memory in its place (edleak-record has). Bytes beyond `reserved` are mapped but
-        // never touched.
+        // SAFETY: no one can promise that no other process truncates the file. A truncation ends in SIGBUS,
+        // which kills the process unless it has a handler that puts memory in place of the file
+        // (edleak-record has one). Bytes beyond `reserved` are mapped but never touched.
         let map = unsafe { MmapOptions::new().len(length).map_mut(&file) }
             .map_err(|error| Error::io("cannot map the file", error))?;
         let mut ring = Ring {
@@ -72,12 +74,13 @@ impl Ring {
         &self.file
     }
 
-    /// The file, locked as it is, and its capacity.
+    /// The file, still locked, and its capacity.
     pub(crate) fn into_file(self) -> (File, u64) {
         (self.file, self.capacity)
     }
 
-    /// Whether the file is still as long as it was made: what is written behind its end is lost.
+    /// Checks that no other process has truncated the file. Data written beyond the end of the file would be
+    /// lost.
     pub(crate) fn check_length(&self) -> Result<(), Error> {
         match self.file.metadata() {
             Ok(metadata) if metadata.len() < self.reserved => {
@@ -121,7 +124,7 @@ impl Ring {
         assert!(at + bytes.len() as u64 <= self.reserved, "writing below what is reserved");
         #[cfg(test)]
         if let Some(hook) = &mut self.after_write {
-            // A writer killed half-way through, and one killed just after.
+            // A writer that is killed half-way through, and one killed just after the write.
             let half = bytes.len() / 2;
             self.map[at as usize..at as usize + half].copy_from_slice(&bytes[..half]);
             hook(&self.map[..self.reserved as usize]);
@@ -137,7 +140,7 @@ impl Ring {
         self.write(at, &bytes);
     }
 
-    /// Free extents: position and length, the last one reaching to the capacity.
+    /// Free extents with position and length. The last one reaches to the capacity.
     pub(crate) fn gaps(&self) -> impl Iterator<Item = (u64, u64)> {
         let begins =
             std::iter::once(PAGE_BYTES as u64).chain(self.live.iter().map(|(at, length)| at + length));
@@ -149,7 +152,7 @@ impl Ring {
         self.gaps().map(|(_, length)| length).sum()
     }
 
-    /// `length` bytes can be had, and another free extent of `spare` bytes is left.
+    /// Whether `length` bytes fit and another free extent of `spare` bytes is left.
     pub(crate) fn fits(&self, length: u64, spare: u64) -> bool {
         let mut is_placed = false;
         let mut is_spare_left = spare == 0;
@@ -163,7 +166,7 @@ impl Ring {
         is_placed && is_spare_left
     }
 
-    /// The lowest free extent of `length` bytes; `None` where the capacity has none.
+    /// Allocates the lowest free extent of `length` bytes; `None` if there is none within the capacity.
     pub(crate) fn allocate(&mut self, length: u64) -> Result<Option<u64>, Error> {
         debug_assert!(length.is_multiple_of(ALIGN_BYTES));
         let Some((at, gap)) = self.gaps().find(|&(_, gap)| gap >= length) else {
@@ -179,7 +182,7 @@ impl Ring {
         Ok(Some(at))
     }
 
-    /// Gives an extent up. Its bytes stay until something is written over them, but no reader sees them any more.
+    /// Releases an extent. Its bytes stay until they are overwritten, but readers do not see them any more.
     pub(crate) fn release(&mut self, at: u64) {
         self.live.remove(&at).expect("only extents in use are released");
         let begin = self.end_before(at);
@@ -192,7 +195,7 @@ impl Ring {
         self.write_header(begin, BlockHeader::new(BlockKind::Free, 0, payload));
     }
 
-    /// Makes the file at least `to` bytes long, backed by disk space, so that no write to the map can fail.
+    /// Extends the file to at least `to` bytes, backed by disk space, so that no write to the map can fail.
     fn reserve(&mut self, to: u64) -> Result<(), Error> {
         if to <= self.reserved {
             return Ok(());
@@ -201,7 +204,7 @@ impl Ring {
         let ample = (self.reserved + (self.reserved / 2).max(GROW_BYTES))
             .next_multiple_of(OS_PAGE_BYTES)
             .clamp(at_least, self.capacity);
-        // A disk with little room left still has what is needed now.
+        // A disk that is nearly full may still have the bytes needed now.
         match fallocate(&self.file, self.reserved, ample) {
             Ok(()) => self.reserved = ample,
             Err(_) => {
@@ -213,17 +216,18 @@ impl Ring {
         Ok(())
     }
 
-    /// Returns the memory of what was written to the page cache. The map keeps no page resident that is not in use.
+    /// Drops the map's resident pages after a write to the page cache. So the map keeps no unused page
+    /// resident.
     pub(crate) fn drop_resident_pages(&self) {
-        // SAFETY: the map is shared and backed by the file: dropped pages are read back from the page cache, which
-        // holds every byte written.
+        // SAFETY: the map is shared and backed by the file. Dropped pages are read back from the page cache,
+        // which holds every byte written.
         let advised =
             unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, 0, self.reserved as usize) };
-        // Only memory is at stake: a kernel that refuses keeps the pages.
+        // If the kernel refuses, the pages stay resident, which only costs memory.
         drop(advised);
     }
 
-    /// Cuts the file to what is in use and returns its length.
+    /// Truncates the file to the extents in use and returns its length.
     pub(crate) fn truncate(self) -> Result<u64, Error> {
         let length = self.used_bytes();
         drop(self.map);
@@ -237,9 +241,10 @@ fn too_large(capacity: u64) -> Error {
         .with_remedy("use a smaller --size")
 }
 
-/// Reserves disk space from `from` to `to` and makes the file that long.
+/// Reserves disk space from `from` to `to` and extends the file to `to`.
 fn fallocate(file: &File, from: u64, to: u64) -> io::Result<()> {
-    // The kernel answers a write beyond this limit with a signal that kills; ask first.
+    // The kernel answers a write beyond this limit with a signal that kills the process, so check the limit
+    // first.
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a valid rlimit to write to.
     let got = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) };
@@ -261,7 +266,7 @@ fn fallocate(file: &File, from: u64, to: u64) -> io::Result<()> {
     }
 }
 
-/// For a file system without fallocate: what has been written has its space.
+/// For a file system without fallocate: writing zeros reserves the space.
 fn write_zeros(file: &File, mut from: u64, to: u64) -> io::Result<()> {
     let zeros = [0; 16 << 10];
     while from < to {

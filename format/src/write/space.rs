@@ -1,4 +1,4 @@
-//! Making room: thinning old slices, keeping the catalog compact, and moving blocks together.
+//! Making room: thinning old slices, merging catalog blocks, and moving blocks together.
 
 use crate::error::{Error, ErrorKind};
 use crate::layout::block::{BlockHeader, BlockKind, HEADER_BYTES, MAX_RAW_BYTES, payload_sum};
@@ -7,17 +7,17 @@ use crate::layout::header::FORMAT_VERSION;
 use crate::write::thin::{Candidate, Thinner, choose_pair};
 use crate::write::trace_writer::{CatalogBlock, SliceBlock, TraceWriter};
 
-/// The catalog may take one part in so many of the capacity: while it is merged there are two of it, and slices need
-/// the rest.
+/// The catalog may take one part in so many of the capacity. While it is merged, the file holds two copies of
+/// it, and slices need the rest.
 const CATALOG_SHARE: u64 = 3;
-/// Slices 2^62 ticks apart: one slice is left of any block.
+/// With slices 2^62 ticks apart, hardly a slice is left of a block.
 const MAX_LEVEL: u8 = 62;
 
 impl TraceWriter {
-    /// Makes sure that an extent of `length` bytes can be had, thinning old slices if need be.
+    /// Makes sure that an extent of `length` bytes is free; thins old slices if necessary.
     ///
-    /// Twice the largest block of slices stays free besides: a merged block is written before the two it replaces are
-    /// given up, and a block is copied aside before it is moved onto itself.
+    /// Twice the largest block of slices stays free in addition. A merged block is written before the two old
+    /// blocks are released, and a block that moves onto itself is first copied elsewhere.
     pub(crate) fn make_room(&mut self, length: u64, is_for_slices: bool) -> Result<(), Error> {
         let largest = self.largest_extent().max(if is_for_slices { length } else { 0 });
         let spare = 2 * largest;
@@ -30,7 +30,7 @@ impl TraceWriter {
             }
             is_packed = false;
             if !self.merge_once()? {
-                // No two blocks are left to merge: do without the spare.
+                // No two blocks are left to merge: use the spare space.
                 if self.ring.fits(length, 0) {
                     return Ok(());
                 }
@@ -44,8 +44,8 @@ impl TraceWriter {
         self.blocks.iter().map(|block| block.header.extent_bytes()).max().unwrap_or(0)
     }
 
-    /// Merges one pair of neighbours, or thins the finer one where both together would be too large. False if there is
-    /// nothing to merge.
+    /// Merges one pair of neighbours. If both together would be too large, thins the finer block instead.
+    /// Returns `false` if nothing can be merged.
     fn merge_once(&mut self) -> Result<bool, Error> {
         let candidates: Vec<Candidate> = self
             .blocks
@@ -61,7 +61,8 @@ impl TraceWriter {
             return Ok(true);
         }
         let finer = if candidates[older].level < level { older } else { older + 1 };
-        // A site that changes less often than once a slice costs as much in half the slices: those have it twice as often.
+        // Half the slices need not take less space: a site that changes in every second slice only may then
+        // change in each. So try coarser levels.
         for level in level..=MAX_LEVEL {
             if self.thin(finer, 1, level)? {
                 return Ok(true);
@@ -70,15 +71,16 @@ impl TraceWriter {
         Ok(false)
     }
 
-    /// Replaces `count` blocks from `index` by one at `level` or coarser. False if there is no place for that one, or if it would
-    /// be larger than a block fresh from the journal can be: it bounds the memory of thinning, and keeps blocks small
-    /// beside the capacity.
+    /// Replaces `count` blocks from `index` on by one block at `level` or coarser. Returns `false` if there
+    /// is no place for the new block, or if it would be larger than a new block from a journal can be. This
+    /// limit bounds the memory of thinning and keeps blocks small compared with the capacity.
     fn thin(&mut self, index: usize, count: usize, level: u8) -> Result<bool, Error> {
         let sources: Vec<SliceBlock> = self.blocks[index..index + count].to_vec();
         let (oldest, newest) = (sources[0].header, sources[count - 1].header);
         let next_tick = match self.blocks.get(index + count) {
             Some(next) => next.header.first_tick,
-            // The journal goes on; where it has no slice yet, this is the newest and stays.
+            // The next slice is the journal's first. Without one, this block holds the newest slice, which
+            // stays.
             None => self.journal.and_then(|journal| journal.first_slice).unwrap_or(u64::MAX),
         };
         self.encoder.begin(oldest.from_tick);
@@ -90,7 +92,7 @@ impl TraceWriter {
                 .decompress(payload, header.raw_bytes as usize)
                 .map_err(|error| Error::io("cannot read back a block", error))?;
             thinner.begin_block();
-            // A block that another process has damaged loses its slices; the recording goes on.
+            // If another process has damaged a block, its slices are lost and the recording goes on.
             let _damaged = self.decoder.decode(&raw, header.from_tick, header.last_tick, &mut thinner);
         }
         thinner.finish(next_tick);
@@ -107,20 +109,21 @@ impl TraceWriter {
         let (header, payload) = self.compress_slices(header)?;
         let length = header.extent_bytes();
         if !self.ring.fits(length, length.max(self.largest_extent())) {
-            // While there is still room to copy a block aside.
+            // Pack while there is still room to copy a block elsewhere.
             self.pack()?;
         }
         let placed = self.place_block(&header, &payload)?;
-        // Free space may lie in pieces. One block that became shorter finds a place: its own.
+        // Free space may be fragmented. A single block that became shorter fits into its own old place.
         if placed.is_none() && (count > 1 || length > oldest.extent_bytes()) {
             return Ok(false);
         }
-        // Packing may have moved the sources.
+        // Packing may have moved the source blocks.
         for source in index..index + count {
             self.ring.release(self.blocks[source].at);
         }
-        // A catalog too large to be moved can leave free space in pieces. Then the sources go first, and a recorder
-        // killed before the next line loses their span; the alternative is to end the recording.
+        // A catalog too large to be moved can leave fragmented free space. Then the source blocks are
+        // released first: if the recorder is killed before the next line, their span is lost. The alternative
+        // is to end the recording.
         let at = match placed {
             Some(at) => at,
             None => self.place_block(&header, &payload)?.ok_or_else(|| self.too_small())?,
@@ -129,8 +132,9 @@ impl TraceWriter {
         Ok(true)
     }
 
-    /// Adds records to the sealed catalog, and merges its newest blocks while they are of like size. So the number of
-    /// blocks stays logarithmic, and a record is rewritten only as often.
+    /// Adds records to the catalog blocks, and merges the newest blocks while they are of similar size. So
+    /// the number of blocks, and of times that a record is rewritten, grows only with the logarithm of the
+    /// catalog's size.
     pub(crate) fn add_catalog(&mut self, records: &Records) -> Result<(), Error> {
         if records.is_empty() {
             return Ok(());
@@ -138,7 +142,7 @@ impl TraceWriter {
         let (header, payload) = self.encode_catalog(records)?;
         let most = self.ring.capacity() / CATALOG_SHARE;
         if self.catalog_bytes() + header.extent_bytes() > most {
-            // Replaced records may be what fills it.
+            // Merging drops replaced records and may free enough.
             self.merge_catalog(0, true)?;
         }
         let bytes = self.catalog_bytes() + header.extent_bytes();
@@ -165,7 +169,7 @@ impl TraceWriter {
         })
     }
 
-    /// Catalog blocks in the file, and so many more.
+    /// Number of catalog blocks in the file, plus `more`.
     fn catalog_blocks(&self, more: usize) -> u16 {
         u16::try_from(self.catalog.len() + more).unwrap_or(u16::MAX)
     }
@@ -182,8 +186,9 @@ impl TraceWriter {
         self.compress(header, &raw)
     }
 
-    /// Replaces the catalog blocks from `first` on by one that holds the newest record of each key. False if there is
-    /// no room for both at the same time; slices are thinned for it only if the merge `is_needed`.
+    /// Replaces the catalog blocks from `first` on by one block that holds the newest record of each key.
+    /// Returns `false` if there is no room for old and new blocks together. Slices are thinned for it only if
+    /// `is_needed`.
     fn merge_catalog(&mut self, first: usize, is_needed: bool) -> Result<bool, Error> {
         let sources = self.catalog[first..].to_vec();
         let [_, .., newest] = sources[..] else {
@@ -205,7 +210,7 @@ impl TraceWriter {
         for record in records.values() {
             catalog::encode(record, &mut raw);
         }
-        // The sequence of the newest source: what an open journal holds is newer than this block.
+        // Take the sequence of the newest source block: records in an open journal are newer than this block.
         let next = self.next_header(BlockKind::Catalog, 0);
         let header = BlockHeader {
             sequence: newest.header.sequence,
@@ -241,9 +246,9 @@ impl TraceWriter {
         ).with_remedy("use a larger --size")
     }
 
-    /// Moves every block down into the lowest free extent that holds it, or else over the free extent just below it. A block
-    /// that would overlap itself is copied aside first, so that a sound copy is in the file at every instant; one for
-    /// which there is no room aside stays where it is.
+    /// Moves every block down: into the lowest free extent that is large enough, or else over the free extent
+    /// just below it. A block that would overlap its old place is copied elsewhere first, so a sound copy is
+    /// in the file at every instant. If there is no room for that copy, the block stays.
     pub(crate) fn pack(&mut self) -> Result<(), Error> {
         let mut end = crate::layout::header::PAGE_BYTES as u64;
         let mut has_gaps = false;
@@ -285,7 +290,7 @@ impl TraceWriter {
         self.ring.write(to, header);
     }
 
-    /// Notes that the block at `from` is now at `to`.
+    /// Updates the position of a block that moved from `from` to `to`.
     fn rename(&mut self, from: u64, to: u64) {
         let positions = self
             .blocks
@@ -298,7 +303,7 @@ impl TraceWriter {
         }
     }
 
-    /// Adds a sealed block of another trace as it is.
+    /// Adds a complete block of another trace unchanged.
     pub(crate) fn copy_sealed(&mut self, header: &BlockHeader, payload: &[u8]) -> Result<(), Error> {
         let next = self.next_header(BlockKind::Slices, header.payload_bytes);
         let header = BlockHeader {

@@ -1,9 +1,10 @@
-//! Old history at half the resolution: which blocks to merge, and how slices are dropped from them.
+//! Thinning: halves the resolution of old history by merging blocks and dropping slices.
 //!
-//! When the capacity is used up, two neighbouring blocks become one with every other slice. A level is a distance of
-//! slices, 2^level ticks; the level that takes the most space gives way first, oldest blocks first, so the levels come
-//! to share the capacity evenly: recent history is fine, older history coarse, and the length of a run costs only the
-//! logarithm of it. A new coarsest level is begun only while it leaves [`MIN_EVEN_SLICES`] over the whole run.
+//! When the capacity is used up, two neighbouring blocks are merged and every other slice is dropped. A level
+//! is a distance between slices of 2^level ticks. The level that takes the most space is thinned first,
+//! oldest blocks first. So all levels come to share the capacity evenly: recent history is fine and older
+//! history coarse, and a long recording takes space only with the logarithm of its length. A new coarsest
+//! level begins only while it leaves [`MIN_EVEN_SLICES`] slices over the whole recording.
 
 use crate::ids::{AreaId, SiteId};
 use crate::layout::areas::Areas;
@@ -11,17 +12,17 @@ use crate::layout::delta::Encoder;
 use crate::memory::AreaBytes;
 use crate::slice::{Counters, SliceHeader, SliceVisitor};
 
-/// Evenly spaced slices that every run keeps, as far as the capacity can hold so many.
+/// Evenly spaced slices that every recording keeps, if the capacity can hold so many.
 pub(crate) const MIN_EVEN_SLICES: u64 = 256;
 
-/// What of a block matters to the choice.
+/// The properties of a block that matter to the choice.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Candidate {
     pub level: u8,
     pub bytes: u64,
 }
 
-/// Which neighbours to merge: the index of the older. `None` with fewer than two blocks.
+/// Chooses two neighbours to merge and returns the index of the older. `None` with fewer than two blocks.
 ///
 /// `span_ticks` is the time from the first slice to the newest.
 pub(crate) fn choose_pair(blocks: &[Candidate], span_ticks: u64) -> Option<usize> {
@@ -31,7 +32,8 @@ pub(crate) fn choose_pair(blocks: &[Candidate], span_ticks: u64) -> Option<usize
         bytes_of_level[block.level as usize] += block.bytes;
     }
     let pairs = || blocks.windows(2).enumerate().map(|(index, pair)| (index, pair[0].level, pair[1].level));
-    // The best is: the level with most bytes, then blocks of the same level, then the oldest.
+    // The best pair has the level with most bytes, then the finest level, then equal levels, then the oldest
+    // blocks.
     let best = |may_begin_level: bool| {
         pairs()
             .filter(|&(_, a, b)| may_begin_level || a.min(b) < coarsest)
@@ -45,14 +47,15 @@ pub(crate) fn choose_pair(blocks: &[Candidate], span_ticks: u64) -> Option<usize
     best(may_begin_level).or_else(|| best(true))
 }
 
-/// Receives the slices of the blocks to merge and passes on the newest of each span of `stride_ticks`, which is the one
-/// that an evenly spaced reader would see at the end of that span; so thinning changes no value on the coarser grid.
+/// Receives the slices of the blocks to merge and passes on the newest slice of each span of `stride_ticks`.
+/// An evenly spaced reader uses this slice at the end of that span, so thinning changes no value on the
+/// coarser grid.
 pub(crate) struct Thinner<'a> {
     encoder: &'a mut Encoder,
     stride_ticks: u64,
     /// The first slice of the trace always stays.
     first_tick: u64,
-    /// The newest slice, not yet known to stay.
+    /// The newest slice; the next slice decides whether it stays.
     waiting: Option<SliceHeader>,
     table: Vec<Counters>,
     is_dirty: Vec<bool>,
@@ -76,12 +79,12 @@ impl<'a> Thinner<'a> {
         }
     }
 
-    /// The next slice holds whole values: a site that it does not name is zero.
+    /// The next slice holds whole values: every site that it does not name is zero.
     pub(crate) fn begin_block(&mut self) {
         self.begins_block = true;
     }
 
-    /// No more slices; `next_tick` is the tick of the slice after them.
+    /// Ends the input; `next_tick` is the tick of the slice after it.
     pub(crate) fn finish(mut self, next_tick: u64) {
         self.settle(next_tick);
     }
@@ -90,7 +93,7 @@ impl<'a> Thinner<'a> {
         tick.div_ceil(self.stride_ticks)
     }
 
-    /// Passes the waiting slice on if the next one does not take its place.
+    /// Passes the waiting slice on unless the next slice replaces it.
     fn settle(&mut self, next_tick: u64) {
         let Some(header) = self.waiting.take() else { return };
         if self.span(header.tick) == self.span(next_tick) && header.tick != self.first_tick {
@@ -105,7 +108,8 @@ impl<'a> Thinner<'a> {
         }
     }
 
-    /// The slice before is done; a block that begins knows nothing of the one before.
+    /// Settles the previous slice. At the beginning of a block, clears all values: the block holds whole
+    /// values.
     fn next(&mut self, header: &SliceHeader) {
         self.settle(header.tick);
         if !std::mem::take(&mut self.begins_block) {

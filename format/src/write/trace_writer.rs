@@ -1,4 +1,4 @@
-//! Slices and records to the file: into the journal at once, and from there into sealed blocks.
+//! Writes slices and records: at once into the journal, and later into compressed blocks.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -22,52 +22,55 @@ use crate::write::compression::PayloadCompressor;
 use crate::write::journal::Journal;
 use crate::write::ring::Ring;
 
-/// The capacity of a trace when nobody asks for another: 64 MiB.
+/// The default capacity of a trace: 64 MiB.
 pub const DEFAULT_CAPACITY_BYTES: u64 = 64 << 20;
 /// The smallest capacity that holds a useful trace: 256 KiB.
 pub const MIN_CAPACITY_BYTES: u64 = 256 << 10;
 
-/// The first journal. Later ones double, so that a short recording leaves a small file even when it is killed.
+/// Size of the first journal. The size doubles for later ones, so a short recording leaves a small file even
+/// if it is killed.
 const FIRST_JOURNAL_BYTES: u64 = 32 << 10;
-/// A journal keeps this much free for the end of the recording, so that even a full disk does not keep it from being told:
-/// a `Losses` and an `End` with the largest numbers take 93.
+/// Bytes that a journal keeps free for the end of the recording, so that the end can be recorded on a full
+/// disk. A `Losses` and an `End` record with the largest numbers take 93 bytes.
 const LAST_WORDS_BYTES: usize = 128;
-/// Records beyond this go into a block of their own and not through the journal.
+/// Records larger than one part in so many of a journal go into their own block.
 const JOURNAL_RECORDS_SHARE: u64 = 4;
 
 /// Writes a trace.
 ///
-/// Every slice is in the file when [`TraceWriter::slice`] returns: a writer killed at any instant loses at most the one
-/// it was writing. Memory is proportional to the number of sites and does not grow with the recording.
+/// Every slice is in the file when [`TraceWriter::slice`] returns: a writer killed at any instant loses at
+/// most the slice it was writing. Memory is proportional to the number of sites and does not grow with the
+/// length of the recording.
 pub struct TraceWriter {
     pub(crate) ring: Ring,
     path: PathBuf,
     pub(crate) sequence: u64,
-    /// Sealed slices, by ascending tick.
+    /// Compressed blocks of slices, by ascending tick.
     pub(crate) blocks: Vec<SliceBlock>,
-    /// Sealed records, oldest first.
+    /// Catalog blocks, oldest first.
     pub(crate) catalog: Vec<CatalogBlock>,
     pub(crate) journal: Option<Journal>,
     /// Least size of the next journal.
     pub(crate) journal_bytes: u64,
-    /// Size of the last slice that held whole values.
+    /// Size of the last slice with whole values.
     pub(crate) full_slice_bytes: usize,
     /// Encoded records that are not in the file yet.
     pending: Vec<u8>,
-    /// Counters as of the last slice in the journal; zero where it has none.
+    /// Counters in the journal's last slice; zero if the journal has no slice.
     pub(crate) previous: Vec<Counters>,
-    /// The areas of memory from the next slice on, and as the last slice in the journal has them.
+    /// Sizes of the memory areas for the next slice; `previous_areas` holds those of the journal's last
+    /// slice.
     memory: Vec<AreaBytes>,
     pub(crate) previous_areas: Areas,
     pub(crate) sites: usize,
     pub(crate) stride: Stride,
     pub(crate) first_tick: Option<u64>,
     pub(crate) last_tick: Option<u64>,
-    /// One past the last tick of the sealed blocks.
+    /// One past the last tick of the compressed blocks.
     pub(crate) from_tick: u64,
     pub(crate) encoder: Encoder,
     pub(crate) compressor: PayloadCompressor,
-    /// Between the last two slices.
+    /// Time between the last two slices.
     pub(crate) pause_ns: u64,
     last_ns: u64,
     pub(crate) decoder: Decoder,
@@ -75,14 +78,14 @@ pub struct TraceWriter {
     content: Vec<u8>,
 }
 
-/// A sealed block of slices.
+/// A compressed block of slices in the file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SliceBlock {
     pub at: u64,
     pub header: BlockHeader,
 }
 
-/// A sealed block of records.
+/// A compressed block of records in the file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CatalogBlock {
     pub at: u64,
@@ -90,10 +93,11 @@ pub(crate) struct CatalogBlock {
 }
 
 impl TraceWriter {
-    /// Creates a trace, readable by its owner only, where there is no file or an empty one.
+    /// Creates a trace that only its owner can read. The file must not exist or must be empty.
     ///
     /// # Errors
-    /// `CapacityTooSmall` below [`MIN_CAPACITY_BYTES`]; `InUse`; `AlreadyExists`; `NoSpace` where not even the first page fits; `Io`.
+    /// `CapacityTooSmall` below [`MIN_CAPACITY_BYTES`]; `InUse`; `AlreadyExists`; `NoSpace` if not even the
+    /// first page fits; `Io`.
     pub fn create(path: &Path, capacity_bytes: u64) -> Result<TraceWriter, Error> {
         Self::create_inner(path, capacity_bytes).map_err(|error| error.context(error::writing(path)))
     }
@@ -138,7 +142,8 @@ impl TraceWriter {
         Self::on(file, path, capacity_bytes / 4096 * 4096)
     }
 
-    /// Begins the trace anew, with nothing in it: of an image that executed another one at once. The name is ours all the time.
+    /// Empties the trace and starts it again: used if an image executed another program at once. The file
+    /// keeps its name and its lock.
     ///
     /// # Errors
     /// As for [`create`](Self::create).
@@ -151,12 +156,12 @@ impl TraceWriter {
             .map_err(|error| error.context(error::writing(&path)))
     }
 
-    /// Whether the trace still has this name: somebody may have moved or deleted it.
+    /// Whether the file still has this name: another process may have moved or deleted it.
     pub fn is_at(&self, path: &Path) -> bool {
         place::is_at(self.ring.file(), path)
     }
 
-    /// A trace in an empty file that is ours.
+    /// Starts a trace in an empty file that this process has locked.
     fn on(file: File, path: &Path, capacity: u64) -> Result<TraceWriter, Error> {
         let salt = random_salt();
         let page = Header { version: FORMAT_VERSION, capacity_bytes: capacity, salt }.to_page();
@@ -191,11 +196,12 @@ impl TraceWriter {
         })
     }
 
-    /// Adds a record to the catalog. It is in the file after the next [`slice`](Self::slice) or [`sync`](Self::sync).
+    /// Adds a record to the catalog. The next [`slice`](Self::slice) or [`sync`](Self::sync) writes it to the
+    /// file.
     ///
     /// # Errors
-    /// `InvalidInput` for a site whose id is not below 2^20; else as for `sync`, because a great many records are
-    /// written at once.
+    /// `InvalidInput` for a site whose id is not below 2^20. Else as for `sync`, because a large batch of
+    /// records is written at once.
     pub fn record(&mut self, record: &Record) -> Result<(), Error> {
         if let Record::Site(site) = record
             && site.id.0 as usize >= MAX_SITES
@@ -206,18 +212,20 @@ impl TraceWriter {
         if self.pending.len() >= MAX_RAW_BYTES / 4 { self.sync() } else { Ok(()) }
     }
 
-    /// Says how large the areas of memory are from the next slice on; `areas[i]` is that of `AreaId(i)`. Areas beyond
-    /// [`MAX_AREAS`](crate::MAX_AREAS) are left out.
+    /// Sets the sizes of the memory areas for the next slice and later ones; `areas[i]` belongs to
+    /// `AreaId(i)`. Areas beyond [`MAX_AREAS`](crate::MAX_AREAS) are left out.
     pub fn memory(&mut self, areas: &[AreaBytes]) {
         self.memory.clear();
         self.memory.extend_from_slice(&areas[..areas.len().min(crate::MAX_AREAS)]);
     }
 
-    /// Writes one slice; `counters[i]` are those of `SiteId(i)`. Sites never become fewer, ticks increase.
+    /// Writes one slice; `counters[i]` belongs to `SiteId(i)`. The number of sites never falls, and ticks
+    /// increase.
     ///
     /// # Errors
-    /// `NoSpace`: the slice is not in the trace, everything before it is. `CutOff`: whoever did that took everything.
-    /// `CapacityTooSmall`, `CatalogTooLarge`, `InvalidInput`.
+    /// `NoSpace`: this slice is not in the trace; everything before it is. `CutOff`: another process
+    /// truncated the file, and the data behind the cut is lost. `CapacityTooSmall`, `CatalogTooLarge`,
+    /// `InvalidInput`.
     pub fn slice(&mut self, header: &SliceHeader, counters: &[Counters]) -> Result<(), Error> {
         self.slice_inner(header, counters).map_err(|error| self.named(error))
     }
@@ -270,7 +278,7 @@ impl TraceWriter {
         Ok(())
     }
 
-    /// Puts the records added so far into the file.
+    /// Writes all records added so far to the file.
     ///
     /// # Errors
     /// `NoSpace`; `CatalogTooLarge` if the catalog needs more than a third of the capacity.
@@ -278,17 +286,18 @@ impl TraceWriter {
         self.flush_records(LAST_WORDS_BYTES).map_err(|error| self.named(error))
     }
 
-    /// Bytes of the file if it were finished now; a journal counts as it is, not yet compressed.
+    /// Length of the file if it were finished now. The journal counts with its size before compression.
     pub fn bytes(&self) -> u64 {
         let spare = self.journal.map_or(0, |journal| journal.header.payload_bytes - journal.used);
         self.ring.capacity() - self.ring.free_bytes() - spare
     }
 
-    /// Seals what is in the journal, moves the blocks together and cuts the file to its size, which is returned.
+    /// Compresses the journal, moves the blocks together and truncates the file. Returns the length of the
+    /// file.
     ///
     /// # Errors
-    /// `NoSpace` if records added last found no room. A disk that is too full to seal the journal is no error: it stays
-    /// as it is, and readable.
+    /// `NoSpace` if the last records found no room. A disk too full to compress the journal is no error: the
+    /// journal stays as it is, and readable.
     pub fn finish(mut self) -> Result<u64, Error> {
         let path = std::mem::take(&mut self.path);
         let flushed = self.flush_records(0).inspect_err(|_| self.say_last_words());
@@ -313,8 +322,8 @@ impl TraceWriter {
         error.context(error::writing(&self.path))
     }
 
-    /// Moves pending records into the journal, or, where they are many, into a block of their own. `keep_bytes` of the
-    /// journal stay free.
+    /// Writes pending records into the journal; many records go into a block of their own. `keep_bytes` of
+    /// the journal stay free.
     fn flush_records(&mut self, keep_bytes: usize) -> Result<(), Error> {
         if self.pending.is_empty() {
             return Ok(());
@@ -331,12 +340,12 @@ impl TraceWriter {
 
     fn write_records(&mut self, encoded: &[u8], keep_bytes: usize) -> Result<(), Error> {
         if encoded.len() as u64 > self.journal_bytes / JOURNAL_RECORDS_SHARE {
-            // What the journal holds is older than these records and must not replace them.
+            // The journal's records are older than these and must not replace them.
             self.close_journal()?;
             let mut records = Records::new();
             catalog::decode(encoded, FORMAT_VERSION, &mut records).expect("the writer encoded them");
             self.add_catalog(&records)?;
-            // Records in an open journal are to count as newer than this block.
+            // Records in the open journal must count as newer than this block.
             self.renew_empty_journal();
             return Ok(());
         }
@@ -354,7 +363,7 @@ impl TraceWriter {
         Ok(())
     }
 
-    /// When there is no room for all that is pending: how the recording ended, and what it could not see.
+    /// If there is no room for all pending records, writes only `Losses` and `End`.
     fn say_last_words(&mut self) {
         let mut records = Records::new();
         catalog::decode(&self.pending, FORMAT_VERSION, &mut records).expect("the writer encoded them");
@@ -382,7 +391,7 @@ impl TraceWriter {
     }
 }
 
-/// What a large batch of records leaves allocated for the next.
+/// Most memory that stays allocated for pending records after a large batch.
 const MAX_PENDING_KEPT_BYTES: usize = 64 << 10;
 
 fn too_many_sites(sites: usize) -> Error {
@@ -390,7 +399,7 @@ fn too_many_sites(sites: usize) -> Error {
         .with_remedy(format!("merge some, at most {MAX_SITES}"))
 }
 
-/// Differs from trace to trace. It need not be secret.
+/// A number that differs from trace to trace. It need not be secret.
 fn random_salt() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(std::process::id())
