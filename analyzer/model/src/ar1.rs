@@ -1,13 +1,13 @@
-//! Inner products under first-order autoregressive noise, for all autocorrelations at once.
+//! Inner products under first-order autoregressive noise AR(1), for all tried autocorrelations ρ at once.
 //!
-//! Least squares under AR(1) noise fits prewhitened vectors: the first entry times √(1−ρ²), the others less ρ times their
-//! predecessor. The product of two such vectors is a polynomial in ρ whose coefficients are plain sums, so no
-//! vector is ever prewhitened and trying seven values of ρ costs as much as trying one.
+//! Least squares under AR(1) noise fits prewhitened vectors: the first entry times √(1−ρ²), each later entry
+//! minus ρ times the entry before it. The product of two such vectors is a polynomial in ρ, and its
+//! coefficients are plain sums. So no vector is ever prewhitened, and seven values of ρ cost as much as one.
 
-/// The autocorrelations tried; the most likely one counts.
+/// The autocorrelations that are tried; the likeliest is used.
 pub(crate) const RHO: [f64; 7] = [0.0, 0.25, 0.5, 0.7, 0.85, 0.93, 0.97];
 
-/// One figure for each entry of [`RHO`].
+/// One number for each entry of [`RHO`].
 pub(crate) type PerRho = [f64; RHO.len()];
 
 /// ⟨a, b⟩ = `full + ρ²·inner − ρ·lag`.
@@ -19,7 +19,7 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    /// Of two vectors of equal length, two or more.
+    /// The product of two vectors of equal length, which must be at least 2.
     pub(crate) fn of(a: &[f64], b: &[f64]) -> Self {
         let last = a.len() - 1;
         let full: f64 = a.iter().zip(b).map(|(a, b)| a * b).sum();
@@ -27,7 +27,8 @@ impl Inner {
         Self { full, inner: full - a[0] * b[0] - a[last] * b[last], lag }
     }
 
-    /// Of a vector with each step function that is 0 before `at` and 1 from there on, for `at` in 1..len, from one pass.
+    /// The products of a vector with every step function, in one pass. Step `at`, in 1..len, is 0 before
+    /// index `at` and 1 from there on.
     pub(crate) fn with_steps(a: &[f64]) -> Vec<Self> {
         let mut rest = vec![0.0; a.len() + 1];
         for k in (0..a.len()).rev() {
@@ -42,7 +43,7 @@ impl Inner {
         (1..a.len()).map(step).collect()
     }
 
-    /// Of the same step functions with themselves.
+    /// The products of the same step functions with themselves.
     pub(crate) fn steps_with_themselves(len: usize) -> Vec<Self> {
         let step = |at: usize| {
             let ones = (len - at) as f64;
@@ -51,12 +52,12 @@ impl Inner {
         (1..len).map(step).collect()
     }
 
-    /// For one ρ.
+    /// The product at one ρ.
     pub(crate) fn at(self, rho: f64) -> f64 {
         self.full + rho * rho * self.inner - rho * self.lag
     }
 
-    /// For every ρ.
+    /// The product at every ρ.
     pub(crate) fn all(self) -> PerRho {
         RHO.map(|rho| self.at(rho))
     }

@@ -1,56 +1,57 @@
-//! What the births of the survivors tell: a leak's curve with the churn removed, and how much of what was born stays.
+//! Birth times of the survivors: a leak's curve without churn, and the share of allocations that survives.
 //!
-//! The live curve of a busy site is mostly allocations that will be freed soon. Counting only those that survive to the end, by when
-//! they were born, takes that out: what is left of an old epoch has outlived everything around it. The score is the logistic one
-//! of the labelled benchmark, read on live count instead of whichever of bytes and count looks more like a leak, since sizes only
-//! add scatter to the question whether allocations are retained.
+//! The live curve of a busy site is mostly allocations that will soon be freed. Counting only the allocations
+//! that survive to the end, by birth time, removes them: an allocation left from an old epoch has outlived
+//! everything around it. The score is the logistic score of the labelled benchmark. It reads the live count
+//! only, not the more leak-like of bytes and count, because sizes only add scatter to the question whether
+//! allocations are retained.
 
 use super::contest::{Contest, models};
 use super::curve::Curve;
 use super::trend::{self, Trend};
 use crate::series::Births;
 
-/// Fewest epochs from which anything is concluded.
+/// Fewest epochs for a conclusion.
 const LEAST_EPOCHS: usize = 16;
 
-/// Where each figure stops mattering; the score was made with figures so clipped.
+/// Each statistic is clipped to ± this value, as it was when the score was fitted.
 const CLIP: f64 = 8.0;
 
-/// Half a BIC below which the live curve has stopped growing, whatever the survivors say: odds of 20 to 1.
+/// Below this half BIC the live curve has stopped growing, whatever the survivors show: odds of 20 to 1.
 const STOPPED: f64 = -3.0;
 
-/// The survivors' score, and the figure of it that people understand.
+/// The score of the survivors, and the share of survivors, which people understand.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Survivors {
-    /// Log odds that it is a leak.
+    /// Log odds that the site leaks.
     pub(crate) log_odds: f64,
-    /// Of what was allocated in the middle of the record, 1/8 to 13/16, the share that is still alive.
+    /// Share of the allocations made from 1/8 to 13/16 of the record that is still live.
     pub(crate) kept: f64,
-    /// Bytes retained over the record if they went on as they did up to 13/16 of it.
+    /// Bytes retained over the whole record if growth continues after 13/16 of the record as it was before.
     pub(crate) retained_bytes: f64,
 }
 
-/// The live curves of the site, beside which the survivors are read.
+/// The live curves of the site, which the score reads beside the survivors.
 pub(crate) struct Live<'a> {
-    /// Live bytes and live count.
+    /// The curves of live bytes and of live count.
     pub(crate) curves: [&'a Curve; 2],
     /// Their trends.
     pub(crate) trends: [&'a Trend; 2],
     /// The contest of models on live count.
     pub(crate) contest: Contest,
-    /// Slices.
+    /// Number of slices.
     pub(crate) points: f64,
 }
 
 impl Survivors {
-    /// The score, if there are epochs enough.
+    /// The score, if there are enough epochs.
     pub(crate) fn of(births: &Births, live: &Live<'_>) -> Option<Self> {
         let epochs = births.epochs();
         if epochs < LEAST_EPOCHS {
             return None;
         }
         let at = |sixteenths: usize| epochs * sixteenths / 16;
-        // What was born in the last three sixteenths is mostly churn that has not died yet.
+        // Allocations of the last three sixteenths are mostly churn that is not freed yet.
         let bytes = cumulated(&births.epoch_live_bytes[..at(13)]);
         let count = cumulated(&births.epoch_live_count[..at(13)]);
         let middle = &births.epoch_live_count[at(2)..at(13)];
@@ -88,7 +89,7 @@ impl Survivors {
             - 2.694 * age
             - 0.199 * balance
             - 0.328 * live.points.ln();
-        // Where the live curve has plainly stopped, what survives of older epochs is what filled it.
+        // If the live curve has plainly stopped, the survivors of older epochs are the memory that filled it.
         let log_odds = if live.contest.bic < STOPPED { log_odds.min(-1.0) } else { log_odds };
         let steady = models(bytes.len()).contest(&bytes);
         let stretch = (16.0 / 13.0 - steady.begins) / (1.0 - steady.begins);

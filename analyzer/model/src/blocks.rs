@@ -1,8 +1,9 @@
-//! What an allocator holds beyond what the program asked for: the more, the smaller the allocations.
+//! The memory that an allocator holds beyond the requested bytes: the smaller the allocations, the more.
 
 use crate::series::Series;
 
-/// glibc's malloc: 8 bytes beside each allocation, in steps of 16, and 32 at least. Others hold about as much.
+/// glibc's malloc: 8 bytes for each allocation, in steps of 16, and at least 32 in all. Other allocators hold
+/// about as much.
 fn held_bytes(asked: f64) -> f64 {
     const BESIDE: f64 = 8.0;
     const STEP: f64 = 16.0;
@@ -10,7 +11,7 @@ fn held_bytes(asked: f64) -> f64 {
     (((asked + BESIDE) / STEP).ceil() * STEP).max(LEAST)
 }
 
-/// By how much that grew from the first eighth of a series to its end.
+/// Growth of this overhead from the first eighth of a series to its end, in bytes.
 pub fn growth_beyond_asked(series: &Series) -> f64 {
     let Some(buckets) = series.buckets() else { return 0.0 };
     let beyond = |index: usize| {

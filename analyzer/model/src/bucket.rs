@@ -1,6 +1,7 @@
-//! A run of slices: sum, least and greatest of what was live.
+//! A run of slices: sum, least and greatest value of live bytes and live count.
 
-/// Sum, least and greatest value of one quantity over the slices of a bucket. Sums saturate, which only a forged trace reaches.
+/// Sum, least and greatest value of one quantity over the slices of a bucket. Sums saturate, which happens
+/// only in a forged trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
     /// Sum of the values.
@@ -12,7 +13,7 @@ pub struct Extent {
 }
 
 impl Extent {
-    /// Of no slice at all.
+    /// The extent of no slices.
     pub const EMPTY: Self = Self { sum: 0, min: u64::MAX, max: 0 };
 
     /// Adds `repeat` slices with this value.

@@ -1,10 +1,11 @@
-//! The condensed curve: equal buckets of slices, merged pairwise as the record grows.
+//! The condensed curve: equal buckets of slices. Pairs of buckets merge as the record grows.
 
 use crate::bucket::{Bucket, Extent};
 use crate::packed::Packed;
 
-/// Buckets when the next one would open: then pairs merge and the width doubles, so that a record of 64 slices or more
-/// is held in 64 to 127 of them. Half as many would cost a tenth of a point of F1 and twice as many gain as much.
+/// Most buckets. When a further bucket would open, pairs merge and the width doubles. So a record of 64
+/// slices or more has 64 to 128 buckets. With half as many, F1 falls by a tenth of a point; with twice as
+/// many, it rises by as much.
 pub const MOST: usize = 128;
 
 /// The buckets of one series.
@@ -32,17 +33,18 @@ impl PartialEq for Buckets {
 impl Eq for Buckets {}
 
 impl Buckets {
-    /// Buckets that were filled elsewhere: all but the last with `width` slices, that one with `filled`.
+    /// Buckets that were filled elsewhere: the last has `filled` slices, all others have `width`.
     pub fn from_parts(buckets: Packed, width: u64, filled: u64) -> Self {
         Self { buckets, width, filled }
     }
 
-    /// The width that a record of this many slices ends up with.
+    /// The width of the buckets of a record with this many slices.
     pub fn width_for(slices: u64) -> u64 {
         slices.div_ceil(MOST as u64).max(1).next_power_of_two()
     }
 
-    /// Adds `repeat` slices with these values. Equals `repeat` single pushes to the bit, and touches each bucket once.
+    /// Adds `repeat` slices with these values. The result equals `repeat` single pushes to the bit; each
+    /// bucket is touched once.
     pub fn push_run(&mut self, live_bytes: u64, live_count: u64, repeat: u64) {
         let mut left = repeat;
         while left > 0 {
@@ -50,7 +52,7 @@ impl Buckets {
                 self.open();
             }
             let taken = left.min(self.width - self.filled);
-            // `open` pushed one, or it was not full.
+            // There is a last bucket: `open` has just pushed one, or it was not full.
             let last = self.buckets.len() - 1;
             let mut bucket = self.buckets.get(last);
             bucket.bytes.add_run(live_bytes, taken);
@@ -61,7 +63,8 @@ impl Buckets {
         }
     }
 
-    /// Buckets in the order of time. The last one may hold fewer slices than the others: [`Buckets::full`] leaves it out then.
+    /// Buckets in order of time. The last one may hold fewer slices than the others; [`Buckets::full`] then
+    /// leaves it out.
     pub fn all(&self) -> impl ExactSizeIterator<Item = Bucket> + Clone + '_ {
         self.first(self.buckets.len())
     }
@@ -72,7 +75,7 @@ impl Buckets {
         self.first(self.buckets.len() - torn)
     }
 
-    /// The bucket of this index.
+    /// The bucket with this index.
     pub fn at(&self, index: usize) -> Bucket {
         self.buckets.get(index)
     }
@@ -81,7 +84,7 @@ impl Buckets {
         (0..buckets).map(|index| self.buckets.get(index))
     }
 
-    /// Least and greatest live bytes in any bucket.
+    /// Least and greatest live bytes of all buckets.
     pub fn extreme_bytes(&self) -> (u64, u64) {
         self.all()
             .fold((u64::MAX, 0), |(min, max), bucket| (min.min(bucket.bytes.min), max.max(bucket.bytes.max)))

@@ -1,30 +1,32 @@
-//! A curve in busy time: the record without the time in which the program did next to nothing.
+//! A curve over busy time: the record without the time in which the program did next to nothing.
 //!
-//! Each bucket counts by the allocations that the whole program made in it, compared with those made while the site grew. Busy
-//! time only shortens: no bucket counts for more than one, so a burst of work does not stretch the curve, and a program that works
-//! evenly has none of it.
+//! Each bucket is weighted by the program's allocations in it, relative to those made while the site grew. No
+//! weight exceeds 1, so busy time is only ever shorter than the record: a burst of work does not stretch the
+//! curve. For a program that works evenly, busy time is the same as the record, and there is no `Busy`.
 
 use crate::curve::Curve;
 use crate::trend::{greater, lesser};
 
-/// A bucket with less than this share of the work of the time in which the site grew counts for nothing: health checks, a timer.
+/// A bucket with less than this share of the work done while the site grew has weight 0. Such work is health
+/// checks or a timer.
 const LEAST_SHARE: f64 = 0.25;
-/// Less than this share of the record must have been quiet for the wall clock to do.
+/// If less than this share of the record was quiet, the wall clock suffices.
 const LEAST_QUIET: f64 = 0.02;
-/// Growth is over once this share of it has come.
+/// Growth is over once this share of it is reached.
 const GROWN: f64 = 0.95;
 
-/// How much each bucket of a curve counts.
+/// The weight of each bucket of a curve.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Busy {
     weights: Vec<f64>,
-    /// Allocations of the program in a bucket while the curve rose.
+    /// The program's allocations per bucket while the curve rose.
     pace: f64,
     grown_at: usize,
 }
 
 impl Busy {
-    /// From the curve and the program's allocations in each of its buckets; `None` if the program was never quiet.
+    /// Weights for the curve from the program's allocations in each of its buckets. `None` if the program was
+    /// never quiet.
     pub(crate) fn of(curve: &Curve, work: &[f64]) -> Option<Self> {
         let mut high = *curve.mean.first()?;
         let growth: Vec<f64> = curve
@@ -42,7 +44,8 @@ impl Busy {
             share => share.min(1.0),
         };
         let mut weights: Vec<f64> = work.iter().map(weight).collect();
-        // The bucket in which the work ended, if the teardown began in it as well: its mean is that of both.
+        // The bucket in which the work ended, if the teardown also began in it: its mean mixes both, so its
+        // weight is 0.
         if let Some(last) = weights.iter().rposition(|&weight| weight > 0.0)
             && last > 0
             && last + 1 < weights.len()
@@ -60,27 +63,27 @@ impl Busy {
         (busy.length() < (1.0 - LEAST_QUIET) * curve.len() as f64).then_some(busy)
     }
 
-    /// Buckets that were busy, in sum.
+    /// Sum of the weights: the length of busy time, in buckets.
     pub(crate) fn length(&self) -> f64 {
         self.weights.iter().sum()
     }
 
-    /// The bucket in which growth was over.
+    /// The bucket in which the growth was over.
     pub(crate) fn grown_at(&self) -> usize {
         self.grown_at
     }
 
-    /// The bucket with which the last quiet time begins; the number of buckets if the curve ends busy.
+    /// The first bucket of the last quiet time; the number of buckets if the curve ends busy.
     pub(crate) fn quiet_from(&self) -> usize {
         self.weights.iter().rposition(|&weight| weight > 0.0).map_or(0, |busy| busy + 1)
     }
 
-    /// Allocations of the program in a bucket while the curve rose.
+    /// The program's allocations per bucket while the curve rose.
     pub(crate) fn pace(&self) -> f64 {
         self.pace
     }
 
-    /// The curve in busy time.
+    /// The curve over busy time.
     pub(crate) fn curve(&self, curve: &Curve) -> Curve {
         let mut busy = Curve::default();
         let empty = (0.0, 0.0, f64::MAX, f64::MIN);
@@ -105,7 +108,7 @@ impl Busy {
     }
 }
 
-/// The value that half of the weights lie below.
+/// The weighted median: half of the weights belong to smaller values.
 fn weighted_median(values: &[f64], weights: &[f64]) -> Option<f64> {
     let mut order: Vec<usize> = (0..values.len().min(weights.len())).collect();
     order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
@@ -130,7 +133,7 @@ mod tests {
     fn a_program_that_works_evenly_has_no_other_time() {
         let line = curve(80, |k| k as f64);
         assert_eq!(Busy::of(&line, &[30.0; 80]), None);
-        // Nor one that has bursts of work, which stretch nothing.
+        // Bursts of work do not stretch busy time either.
         let work: Vec<f64> = (0..80).map(|k| if k % 9 == 0 { 3000.0 } else { 30.0 }).collect();
         assert_eq!(Busy::of(&line, &work), None);
     }

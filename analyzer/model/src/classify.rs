@@ -1,4 +1,4 @@
-//! Leak factor and shape to a verdict: which growth is a leak, how sure that is, and why.
+//! From statistics to a verdict: which growth is a leak, with what confidence, and why.
 
 use crate::births::{Live, Survivors};
 use crate::contest::{Contest, models};
@@ -12,33 +12,33 @@ use crate::trend::{self, Line, Trend};
 
 mod quiet;
 
-/// Which model judges.
+/// The model that judges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Model {
-    /// edleak's own: robust statistics, competing growth models, and the age of survivors where it is known.
+    /// edleak's own model: robust statistics, competing growth models, and the age of survivors where known.
     #[default]
     Growth,
-    /// edLeak's leak factor of 2014, kept exact.
+    /// edLeak's leak factor of 2014, exactly.
     Edleak,
 }
 
-/// Is it a leak?
+/// Whether a site leaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Memory is retained at a rate that does not diminish.
+    /// The site retains memory at a rate that does not diminish.
     Leak,
-    /// It is not, as far as the record goes.
+    /// The site does not leak, as far as the record shows.
     NoLeak,
-    /// The record does not say.
+    /// The record does not suffice to decide.
     Undecided,
 }
 
-/// How sure a leak is.
+/// The confidence in a leak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Confidence {
-    /// Good enough to look at: the default bar.
+    /// Worth a look: the default bar.
     Suspect,
-    /// Good enough to fail a build: at most one false report in 300 sites that do not leak.
+    /// Enough to fail a build: at most one false report in 300 sites that do not leak.
     Strict,
 }
 
@@ -47,31 +47,33 @@ pub enum Confidence {
 pub struct Judgement {
     /// The kind of growth.
     pub class: Class,
-    /// Is it a leak?
+    /// Whether the site leaks.
     pub verdict: Verdict,
-    /// How sure; only of a leak.
+    /// The confidence; only for a leak.
     pub confidence: Option<Confidence>,
-    /// Bytes leaked over the record; 0 unless it is a leak.
+    /// Bytes leaked over the record; 0 unless the site leaks.
     pub leak_bytes: u64,
-    /// Leaked bytes per second while it leaked; 0 unless it is a leak.
+    /// Leaked bytes per second while the site leaked; 0 unless it leaks.
     pub rate_bytes_per_s: f64,
-    /// When it began to leak, from the start of the record; 0 unless it is a leak that began later.
+    /// Seconds from the start of the record to the beginning of the leak; 0 unless the site leaks and began
+    /// later.
     pub began_s: f64,
-    /// The figures that decided, in words.
+    /// The statistics that decided, in words.
     pub why: Vec<String>,
-    /// If undecided: how much longer to record.
+    /// If undecided: how many more seconds to record.
     pub record_longer_s: Option<f64>,
-    /// The age of what survived was known, and decided.
+    /// The ages of the survivors were known and decided.
     pub by_survivors: bool,
-    /// If undecided because the program stopped working while the site grew: the bytes in question, whatever was freed after that.
+    /// If undecided because the program stopped working while the site grew: the bytes in question, even if
+    /// they were freed later.
     pub open_bytes: u64,
 }
 
-/// Slices below which no verdict is given.
+/// Fewest slices for a verdict.
 pub const LEAST_POINTS: u64 = 12;
 
-/// A site that was there for less than this share of the record is judged over the whole record: growth seen
-/// only at the very end is no evidence that it will go on.
+/// A site that was present for less than one part in so many of the record is judged over the whole record.
+/// Growth seen only at the very end does not show that the site will go on growing.
 const LEAST_PRESENCE: u64 = 8;
 
 /// Judges one site of a record whose slices are `period_s` seconds apart.
@@ -83,12 +85,12 @@ pub fn judge(series: &Series, period_s: f64, model: Model) -> Judgement {
 }
 
 impl Judgement {
-    /// Of a stack whose caller is the leak.
+    /// The judgement on a stack of a caller that leaks as a whole.
     pub fn part_of_a_leak(class: Class) -> Self {
         Self::no_leak(class, vec!["a part of its caller's leak".into()])
     }
 
-    /// Of any site of a record with fewer slices than [`LEAST_POINTS`].
+    /// The judgement on every site of a record with fewer than [`LEAST_POINTS`] slices.
     pub fn too_short(slices: u64, period_s: f64) -> Self {
         let missing = LEAST_POINTS.saturating_sub(slices).max(1);
         Self::undecided(Class::Constant, missing as f64 * period_s, reasons::too_short(slices, LEAST_POINTS))
@@ -109,7 +111,7 @@ impl Judgement {
         }
     }
 
-    /// Of a site that only a longer record can tell a leak from.
+    /// The judgement on a site if only a longer record can decide whether it leaks.
     pub fn undecided(class: Class, record_longer_s: f64, why: Vec<String>) -> Self {
         let record_longer_s = Some(if record_longer_s.is_finite() { record_longer_s.max(0.0) } else { 0.0 });
         Self { verdict: Verdict::Undecided, record_longer_s, ..Self::no_leak(class, why) }
@@ -133,7 +135,7 @@ fn judge_growth(series: &Series, period_s: f64) -> Judgement {
         let before = series.absent() / buckets.width();
         (bytes, count) = (bytes.after_absence(before), count.after_absence(before));
     }
-    // Allocations of no size: what the allocator holds for them grows all the same.
+    // Allocations of 0 bytes: the memory that the allocator holds for them grows nevertheless.
     let is_sizeless = bytes.full() <= 1.0 && count.full() > 1.0;
     if is_sizeless {
         bytes = count.scaled(SMALLEST_BLOCK_BYTES);
@@ -154,27 +156,27 @@ fn judge_growth(series: &Series, period_s: f64) -> Judgement {
     site.judgement(&ruling, curve_points as f64, period_s)
 }
 
-/// One site's curves and their trends: what the rules read.
+/// One site's curves and their trends, which the rules read.
 struct Site<'a> {
     bytes: Trend,
     count: Trend,
     curves: [&'a Curve; 2],
     series: &'a Series,
-    /// The curve of bytes is that of the count.
+    /// The curve of bytes is the scaled curve of the count.
     is_sizeless: bool,
 }
 
-/// What the rules say.
+/// The result of the rules.
 struct Ruling {
     verdict: Verdict,
     strict: bool,
-    /// The survivors' births were known, and decided.
+    /// The survivors' birth times were known and decided.
     by_survivors: bool,
-    /// What they say has leaked.
+    /// The leaked bytes according to the survivors.
     retained_bytes: Option<f64>,
-    /// The curve of live bytes without what hid the leak, where the verdict rests on that.
+    /// If the verdict rests on an adjusted curve: live bytes without the wave or surges that hid the leak.
     adjusted_bytes: Option<Curve>,
-    /// What is in question though some of it may have been freed.
+    /// The bytes in question, even if some of them may have been freed.
     open_bytes: f64,
     why: Vec<String>,
 }
@@ -197,7 +199,7 @@ impl Ruling {
     }
 }
 
-/// What a trend must reach; all of them must hold. The figures are explained in docs/leak-factor.md.
+/// The values that a trend must reach, all of them. docs/leak-factor.md explains the statistics.
 struct Bar {
     rise_over_scatter: f64,
     pace: f64,
@@ -207,42 +209,47 @@ struct Bar {
     bic: f64,
 }
 
-/// The default: both bytes and count must pass, the contest on count.
+/// The default bar: bytes and count together must pass, and the contest on the count.
 const SUSPECT: Bar =
     Bar { rise_over_scatter: 2.2, pace: 0.15, largest_step: 0.87, second: 0.6, late_t: 1.3, bic: -0.3 };
-/// The same, for a verdict that may fail a build.
+/// The bar for a verdict that may fail a build.
 const STRICT: Bar =
     Bar { rise_over_scatter: 5.0, pace: 0.42, largest_step: 0.4, second: 0.6, late_t: 3.0, bic: 3.5 };
-/// ... and so many allocations kept: however even, a few are a few things that happened once each.
+/// Allocations that a strict leak must have kept, at least. Fewer, however even, may be a few things that
+/// each happened once.
 const STRICT_EVENTS: f64 = 12.0;
-/// What an allocator holds for the smallest allocation: glibc's malloc, 32 bytes.
+/// Memory that an allocator holds for its smallest allocation: 32 bytes with glibc's malloc.
 const SMALLEST_BLOCK_BYTES: f64 = 32.0;
-/// ... over so many seconds: a program that young may still be building up what it needs, steadily.
+/// Seconds that a record needs for a strict leak. A younger program may still be building up, steadily, the
+/// memory it needs.
 pub const STRICT_SECONDS: f64 = 2.0;
-/// Where more was freed than is left, so many allocations have to be left over: fewer are what one busier moment leaves behind.
+/// If a site freed more allocations than it kept, its live count must have risen by this much. A smaller rest
+/// may come from one busier moment.
 const LEAST_EVENTS: f64 = 8.0;
-/// After a wave or surges have been taken out: stricter, since the adjustment has chosen what suited best.
+/// The bar after a wave or surges were taken out: stricter, because the adjustment was chosen to fit this
+/// curve.
 const ADJUSTED: Bar =
     Bar { rise_over_scatter: 4.0, pace: 0.15, largest_step: 0.87, second: 0.6, late_t: 4.0, bic: 0.0 };
-/// For allocations that get bigger rather than more: only bytes speak.
+/// The bar for allocations that get larger rather than more numerous: only the bytes are read.
 const BIGGER: Bar =
     Bar { rise_over_scatter: 4.0, pace: 0.05, largest_step: 0.6, second: 0.6, late_t: 2.0, bic: 0.0 };
 const BIGGER_STRICT: Bar =
     Bar { rise_over_scatter: 8.0, pace: 0.3, largest_step: 0.3, second: 0.6, late_t: 4.0, bic: 2.0 };
-/// Growth so plain that, where a cache explains it as well, the record is undecided and not clean.
+/// Growth so plain that, if a cache explains it as well, the site is undecided instead of no leak.
 const PLAIN: Bar =
     Bar { rise_over_scatter: 4.0, pace: 0.35, largest_step: 0.5, second: 0.6, late_t: 2.5, bic: -1.5 };
 
-/// Log odds of the survivors' score up to which it is no leak, from which a leak is suspected, and from which it is certain enough to
-/// fail a build. What lies between the first two may as well be the one as the other.
+/// Log odds of the survivors' score: up to the first the site is no leak, above the second it is suspected,
+/// above the third the verdict may fail a build. Between the first two the site is undecided.
 const SURVIVORS_NO_LEAK: f64 = -0.9;
 const SURVIVORS_SUSPECT: f64 = 0.4;
 const SURVIVORS_STRICT: f64 = 4.8;
-/// What is said to survive, and of which less than this share is live in the end, was freed meanwhile: no leak that anybody
-/// could find, and no release that is part of the program's work either.
+/// If less than this share of the memory that the survivors show as retained is live at the end, it was freed
+/// meanwhile. Such memory is no leak that a user could find. Nor is its release certainly a part of the
+/// program's work, so the site is undecided.
 const LEAST_LEFT: f64 = 0.25;
-/// What the contest on the live count must say as well, beside a pace that does not slacken: what stops late leaves the same
-/// survivors as a leak.
+/// A strict leak by survivors also needs this result of the contest on the live count, and a steady pace:
+/// growth that stops late leaves the same survivors as a leak.
 const SURVIVORS_STRICT_BIC: f64 = 2.0;
 
 impl Bar {
@@ -254,7 +261,8 @@ impl Bar {
             && t.late_t > self.late_t
     }
 
-    /// Bytes and count together: the weaker rise, the smaller jump of the two.
+    /// Bytes and count together: for rise and pace the smaller of the two values counts, and for the jumps
+    /// too.
     fn trends(&self, b: &Trend, c: &Trend) -> bool {
         b.rise_over_scatter.min(c.rise_over_scatter) > self.rise_over_scatter
             && b.pace.min(c.pace) > self.pace
@@ -265,7 +273,7 @@ impl Bar {
 }
 
 impl<'a> Site<'a> {
-    /// Of 12 buckets or more.
+    /// For curves of 12 buckets or more.
     fn new(curves: [&'a Curve; 2], series: &'a Series, is_sizeless: bool) -> Self {
         Self { bytes: Trend::of(curves[0]), count: Trend::of(curves[1]), curves, series, is_sizeless }
     }
@@ -274,7 +282,7 @@ impl<'a> Site<'a> {
         if self.is_size_driven() { self.rule_size_driven() } else { self.rule_by_births_or_curves() }
     }
 
-    /// Bytes grow and the count does not: the same allocations get bigger.
+    /// Whether the bytes grow and the count does not: the same allocations get larger.
     fn is_size_driven(&self) -> bool {
         let growth = |t: &Trend| trend::ratio(t.eighths[7], t.eighths[2]) - 1.0;
         let (b, c) = (growth(&self.bytes), growth(&self.count));
@@ -334,13 +342,13 @@ impl<'a> Site<'a> {
         }
     }
 
-    /// What is kept is a handful, beside so much that was freed.
+    /// Whether the site kept only a handful of allocations and freed many more.
     fn is_a_few_of_many(&self) -> bool {
         let last = self.series.last();
         self.count.rise() < LEAST_EVENTS && last.frees > last.allocs.saturating_sub(last.frees)
     }
 
-    /// Cheap tests first: the contest of models costs more than all else together.
+    /// Cheap tests come first: the contest of models costs more than everything else together.
     fn rule_of_curves(&self) -> Ruling {
         let (b, c) = (&self.bytes, &self.count);
         let mut bic = None;
@@ -370,7 +378,8 @@ impl<'a> Site<'a> {
         }
     }
 
-    /// What hides a leak is taken out first: a regular wave, or else the surges that pass.
+    /// Rules on the curve without a regular wave, or else without short surges, either of which can hide a
+    /// leak.
     fn rule_without_waves_and_surges(&self) -> Option<Ruling> {
         let adjust = |by: fn(&Curve) -> Option<Curve>, name: &str| {
             let (bytes, count) = (by(self.curves[0])?, by(self.curves[1])?);
@@ -389,12 +398,13 @@ impl<'a> Site<'a> {
         wave().or_else(|| adjust(surge::adjusted, "surges that pass"))
     }
 
-    /// The contest of models on live bytes (0) or live count (1).
+    /// The contest of models on live bytes (`of` = 0) or on live count (`of` = 1).
     fn contest(&self, of: usize) -> Contest {
         models(self.curves[of].len()).contest(self.curves[of])
     }
 
-    /// What was allocated from `begins` (0…1 of the curve) on, if the site has never freed anything: that is no estimate.
+    /// The bytes allocated since `begins` (0…1 of the curve), if the site has never freed anything. This is
+    /// exact, not an estimate.
     fn kept_since(&self, begins: f64) -> Option<f64> {
         let last = self.series.last();
         if last.allocs == 0 || last.frees > 0 || self.is_sizeless {
@@ -402,14 +412,14 @@ impl<'a> Site<'a> {
         }
         let least = &self.curves[0].min;
         let before = match (begins * least.len() as f64) as usize {
-            // Of what appears during the record all is new.
+            // All memory of a site that appears during the record is new.
             0 if self.series.absent() > 0 => 0.0,
             bucket => *least.get(bucket)?,
         };
         Some(last.live_bytes as f64 - before)
     }
 
-    /// The curves span `curve_points`: the site's own, or the whole record's.
+    /// `curve_points` is the number of slices that the curves span: the site's own, or the whole record's.
     fn judgement(&self, ruling: &Ruling, curve_points: f64, period_s: f64) -> Judgement {
         let record = self.series.points().saturating_add(self.series.absent()) as f64;
         let why = ruling.why.clone();
@@ -427,17 +437,17 @@ impl<'a> Site<'a> {
         let bytes = ruling.adjusted_bytes.as_ref().unwrap_or(self.curves[0]);
         let contest = models(bytes.len()).contest(bytes);
         let class = if contest.bend > 0.0 && self.bytes.pace > 0.6 { Class::Exp } else { Class::Linear };
-        // No more can have leaked than is live in the end, and a leak is more than nothing.
+        // At most the bytes that are live at the end can have leaked; a leak is at least one byte.
         let live = self.curves[0].max.last().copied().unwrap_or(0.0);
         let by_births = ruling.retained_bytes.filter(|retained| {
-            // A curve that seems to gain more than is there ends high in a wave, and knows nothing.
+            // A curve that seems to gain more than is live ends high in a wave; its growth is no lower bound.
             let low = if contest.growth > live { 0.0 } else { 0.5 * contest.growth };
             class == Class::Linear && *retained > low && *retained < 2.0 * contest.growth
         });
         let estimated = by_births.unwrap_or(contest.growth).clamp(1.0, live.max(1.0));
         let leaked =
             self.kept_since(contest.begins).filter(|kept| is_near(*kept, estimated)).unwrap_or(estimated);
-        // A rate over the time before it began would let a gate pass what leaks fast and late.
+        // A rate that included the time before the leak began would let a fast, late leak pass a gate.
         let window = ((1.0 - contest.begins) * curve_points).min(self.series.points() as f64);
         let window_s = window * period_s;
         let is_young = record * period_s < STRICT_SECONDS;
@@ -460,7 +470,8 @@ impl<'a> Site<'a> {
     }
 }
 
-/// Whether all that was kept may be the leak: if it is much more than the estimate, a base that loads is in it.
+/// Whether all kept bytes may be the leak. If they exceed the estimate by much, they include a base that
+/// loaded.
 fn is_near(kept: f64, estimated: f64) -> bool {
     kept > estimated / 1.5 && kept < estimated * 1.5
 }

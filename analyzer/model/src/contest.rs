@@ -1,10 +1,11 @@
-//! Competing models of a curve: those that will stop growing against those that will not.
+//! Competing models of a curve: models that stop growing against models that go on.
 //!
-//! Every model is a constant plus one or two fixed shapes, fitted by generalised least squares under AR(1) noise ([`super::ar1`]);
-//! what leaves this file is half the difference between the best BIC of either side. Most of the work of telling a
-//! leak from a filling cache is done here: that a curve rises says little, that no saturating shape explains it says much.
+//! Every model is a constant plus one or two fixed shapes, fitted by generalised least squares under AR(1)
+//! noise ([`super::ar1`]). The main result is half the difference between the best BIC of either side. This
+//! contest does most of the work of telling a leak from a filling cache. A rising curve says little; a rising
+//! curve that no saturating shape explains says much.
 //!
-//! Only one step is ever offered as an explanation. Two or more explain bursty leaks away.
+//! No model has more than one step. With two or more steps, a model could explain a bursty leak away.
 
 use std::sync::OnceLock;
 
@@ -13,48 +14,53 @@ use super::buckets::MOST;
 use super::curve::{Curve, mean};
 use super::shapes::Shape;
 
-/// Index into [`RHO`] of the autocorrelation under which amounts are estimated: 0. Plain least squares averages whole cycles
-/// of a sawtooth out where prewhitening would follow its last tooth, and loses little on a straight line under AR(1) noise.
+/// Index in [`RHO`] of the autocorrelation for estimates of amounts: ρ = 0. Plain least squares averages
+/// whole cycles of a sawtooth, while prewhitening would follow its last tooth. On a straight line under AR(1)
+/// noise, plain least squares loses little.
 const ESTIMATE: usize = 0;
 
-/// A residual below this share of the curve's variance counts as none: no model is meant to be exact.
+/// A residual below this share of the curve's variance counts as this share: no model is meant to be exact.
 const LEAST_RESIDUAL: f64 = 1e-6;
 
-/// Beyond this many units of half a BIC either side has won, by how much no longer matters.
+/// Half a BIC is clipped at this value: beyond it either side has won, by any margin.
 const MOST_BIC: f64 = 10.0;
 
-/// Parameters that BIC charges for a step beside a constant (height, place, base), and for a line beside it.
+/// Parameters that BIC counts for a step beside a constant (height, place, base), and for a line beside that
+/// step.
 const STEP: f64 = 3.0;
 const STEP_AND_LINE: f64 = 4.0;
-/// The same for a line beside a base that loads, and two more, since a bend anywhere explains many a cache.
+/// The same for a line beside a base that loads, plus two, because a bend at any place explains many a cache.
 const LOAD_AND_LINE: f64 = 6.0;
 
-/// What may have filled up before or beside a leak or a ramp.
+/// Fills that may come before or beside a leak or a ramp.
 const FILLS: [Shape; 3] = [Shape::Fill(0.025), Shape::Fill(0.05), Shape::Fill(0.1)];
 
-/// A base that loads beside a leak does so at a pace so many times the leak's, at least. Less, and the bend between the two is
-/// that of a curve which slackens all along: √t, ln t.
+/// A base that loads beside a leak must rise at least this many times as fast as the leak. With less, the
+/// bend between the two is the bend of a curve that slackens all along, such as √t or ln t.
 const LOAD_PACE: f64 = 5.0;
 
-/// What the contest says of a curve.
+/// The result of the contest on one curve.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Contest {
-    /// Half the BIC by which the best model that leaks beats the best that does not; negative if it loses. Within ±10.
+    /// Half the BIC by which the best leaking model beats the best model that stops; negative if it loses.
+    /// Within ±10.
     pub(crate) bic: f64,
-    /// The same of the best leaking model that accelerates over the best that does not.
+    /// The same for the best accelerating model among the leaking ones, against the best that does not
+    /// accelerate.
     pub(crate) bend: f64,
-    /// What the leaking models' growing term gains over the record, averaged by their likelihood: fill, step and base are excluded.
+    /// Gain of the leaking models' growing term over the record, averaged by their likelihood. Fill, step and
+    /// base are not in it.
     pub(crate) growth: f64,
-    /// Where in the record that growth begins, 0…1, according to the best of them.
+    /// Position in the record, 0…1, at which this growth begins according to the best leaking model.
     pub(crate) begins: f64,
 }
 
-/// All models for curves of one length. They depend on nothing else, so they are made once.
+/// All models for curves of one length. They depend on the length only and are computed once for each.
 pub(crate) struct Models {
     len: usize,
     columns: Vec<Column>,
     designs: Vec<Design>,
-    /// The straight line among the columns, and its product with itself without the constant's part.
+    /// Index of the straight line in `columns`, and its product with itself without the constant's part.
     line: usize,
     line_own: PerRho,
     /// ⟨1, 1⟩.
@@ -62,32 +68,33 @@ pub(crate) struct Models {
     steps: Vec<Step>,
 }
 
-/// A shape at every bucket.
+/// The values of a shape at every bucket.
 struct Column {
     shape: Shape,
     values: Vec<f64>,
     with_one: PerRho,
 }
 
-/// A constant and one or two columns, the growing one first. Products are without the constant's part.
+/// A constant and one or two columns, the growing column first. Products are without the constant's part.
 struct Design {
     growing: usize,
     own: PerRho,
     beside: Option<Beside>,
     parameters: f64,
     leaks: bool,
-    /// What grows does so beside a base that loads: see [`LOAD_PACE`].
+    /// The growing column stands beside a base that loads: see [`LOAD_PACE`].
     beside_load: bool,
 }
 
-/// The second column of a design: its product with itself and with the growing one.
+/// The second column of a design: its product with itself and with the growing column.
 struct Beside {
     column: usize,
     own: PerRho,
     cross: PerRho,
 }
 
-/// One step: its products with the constant, and, without the constant's part, with itself and with the line.
+/// One step: its product with the constant, and its products with itself and with the line without the
+/// constant's part.
 struct Step {
     with_one: PerRho,
     own: PerRho,
@@ -100,7 +107,7 @@ pub(crate) fn models(len: usize) -> &'static Models {
     MODELS[len].get_or_init(|| Models::new(len))
 }
 
-/// Ramps that are over within the first third of the record, of two buckets or more: a shorter one is a step.
+/// Ramps that end within the first 35 % of the record and span two buckets or more. A shorter ramp is a step.
 fn loads(len: usize) -> impl Iterator<Item = Shape> {
     let ends = (1..=14).map(|fortieths| f64::from(fortieths) / 40.0);
     ends.filter(move |end| end * len as f64 >= 2.0).map(Shape::Ramp)
@@ -192,7 +199,7 @@ impl Models {
         }
         let len = self.len;
         let mut values: Vec<f64> = (0..len).map(|k| shape.value((k as f64 + 0.5) / len as f64)).collect();
-        // The constant is in every model, so centring changes no fit; it only keeps digits.
+        // Every model has the constant, so centring changes no fit. It only keeps digits.
         let mid = mean(&values);
         values.iter_mut().for_each(|v| *v -= mid);
         let with_one = Inner::of(&values, &vec![1.0; len]).all();
@@ -205,13 +212,13 @@ impl Models {
         self.free_of_constant(Inner::of(&a.values, &b.values), &a.with_one, &b.with_one)
     }
 
-    /// ⟨a, b⟩ − ⟨a, 1⟩⟨b, 1⟩/⟨1, 1⟩: what is left of a product once the constant has explained its part.
+    /// ⟨a, b⟩ − ⟨a, 1⟩⟨b, 1⟩/⟨1, 1⟩: the part of a product that the constant does not explain.
     fn free_of_constant(&self, ab: Inner, a: &PerRho, b: &PerRho) -> PerRho {
         let ab = ab.all();
         std::array::from_fn(|r| ab[r] - a[r] * b[r] / self.one[r])
     }
 
-    /// Fits every model to the curve's means; the curve has as many buckets as the models.
+    /// Fits every model to the curve's means. The curve must have as many buckets as the models.
     pub(crate) fn contest(&self, curve: &Curve) -> Contest {
         let mid = mean(&curve.mean);
         let spread = mean(&curve.mean.iter().map(|m| (m - mid).powi(2)).collect::<Vec<_>>()).sqrt();
@@ -279,7 +286,8 @@ struct Leaking {
 }
 
 impl Leaking {
-    /// What all of them together say, against the best that stops; `spread` undoes the curve's scaling.
+    /// The result of all leaking models together against `stops`, the best model that stops. `spread` undoes
+    /// the scaling of the curve.
     fn contest(all: &[Self], stops: f64, spread: f64) -> Contest {
         let least = |accelerates: Option<bool>| {
             let some = all.iter().filter(|l| accelerates.is_none_or(|a| l.shape.accelerates() == a));
@@ -306,7 +314,7 @@ impl Design {
     }
 }
 
-/// What a model leaves unexplained for each ρ, and the coefficients of its growing column and of the one beside it.
+/// The residual of a model for each ρ, and the coefficients of its growing column and of its second column.
 struct Fit {
     residual: PerRho,
     coefficient: f64,
@@ -319,8 +327,9 @@ impl Fit {
     }
 }
 
-/// Least squares on one or two columns, from their products: the growing column's with itself and with the curve, then
-/// the second one's with itself, with the growing one and with the curve.
+/// Least squares on one or two columns, from their products. The growing column comes with its products with
+/// itself and with the curve, the second column with its products with itself, with the growing column and
+/// with the curve.
 fn least_squares(
     growing: (&PerRho, &PerRho),
     beside: Option<(&PerRho, &PerRho, &PerRho)>,
@@ -349,7 +358,8 @@ mod tests {
     use super::*;
 
     fn contest(f: impl Fn(f64) -> f64) -> Contest {
-        // A little scatter of no pattern, the same in every test: a curve without any is decided by the floor of the residuals.
+        // A little scatter without pattern, the same in every test. Without scatter, the floor of the
+        // residuals would decide.
         let scatter = |k: u32| f64::from(k.wrapping_mul(2_654_435_761) >> 16) / 65536.0 - 0.5;
         let curve = Curve::of_means((0..90).map(|k| f((f64::from(k) + 0.5) / 90.0) + scatter(k)).collect());
         models(90).contest(&curve)
@@ -362,7 +372,8 @@ mod tests {
         assert!(contest(|x| 100.0 * x.sqrt()).bic < -5.0);
         assert!(contest(|x| 100.0 * x.min(0.7)).bic < -5.0);
         assert!(contest(|x| 100.0 * (x - 0.5).clamp(0.0, 0.2)).bic < -5.0);
-        // A step beside a line of no slope fits a step as well: only the parameter it is charged for tells them apart.
+        // A line without slope beside a step fits a step as well: only the number of parameters tells them
+        // apart.
         assert!(contest(|x| 100.0 * f64::from(u8::from(x > 0.6))).bic < -1.5);
         assert!(contest(|_| 0.0).bic < 0.0);
     }

@@ -1,4 +1,5 @@
-//! One quantity of a series as the statistics see it: the mean, least and greatest value of every full bucket.
+//! One quantity of a series in the form that the statistics read: mean, least and greatest value of every
+//! full bucket.
 
 use super::bucket::{Bucket, Extent};
 use super::buckets::{Buckets, MOST};
@@ -15,12 +16,12 @@ pub(crate) struct Curve {
 }
 
 impl Curve {
-    /// The live bytes of `buckets`.
+    /// The curve of the live bytes of `buckets`.
     pub(crate) fn live_bytes(buckets: &Buckets) -> Self {
         Self::of(buckets, |b| b.bytes)
     }
 
-    /// The live count of `buckets`.
+    /// The curve of the live count of `buckets`.
     pub(crate) fn live_count(buckets: &Buckets) -> Self {
         Self::of(buckets, |b| b.count)
     }
@@ -43,7 +44,7 @@ impl Curve {
         curve
     }
 
-    /// The curve with every value so many times as large.
+    /// The curve with every value multiplied by `times`.
     pub(crate) fn scaled(&self, times: f64) -> Self {
         let scaled = |values: &[f64]| values.iter().map(|value| times * value).collect();
         Self { mean: scaled(&self.mean), min: scaled(&self.min), max: scaled(&self.max) }
@@ -56,7 +57,8 @@ impl Curve {
         self.max.push(max);
     }
 
-    /// The same curve in a longer record, in which the site was absent, so had nothing live, for `buckets` buckets before.
+    /// The same curve as part of a longer record: for `buckets` buckets before it the site was absent and had
+    /// nothing live.
     pub(crate) fn after_absence(&self, buckets: u64) -> Self {
         let len = self.len() as u64;
         let mut group = 1u64;
@@ -81,19 +83,20 @@ impl Curve {
         }
     }
 
-    /// Buckets.
+    /// Number of buckets.
     pub(crate) fn len(&self) -> usize {
         self.mean.len()
     }
 
-    /// Greatest minus least value ever seen.
+    /// Greatest minus least value of all buckets.
     pub(crate) fn full(&self) -> f64 {
         let top = extreme(&self.max, f64::MIN, |a, b| if b > a { b } else { a });
         let bottom = extreme(&self.min, f64::MAX, |a, b| if b < a { b } else { a });
         (top - bottom).max(0.0)
     }
 
-    /// The means of eight nearly equal groups of buckets, in the order of time; the first groups are the longer ones.
+    /// The means of eight nearly equal groups of buckets in order of time; the first groups may have one
+    /// bucket more.
     pub(crate) fn eighths(&self) -> [f64; 8] {
         let (each, rest) = (self.len() / 8, self.len() % 8);
         let mut from = 0;
@@ -105,20 +108,21 @@ impl Curve {
         })
     }
 
-    /// The bucket at which `fraction` of the record has passed.
+    /// The bucket after `fraction` of the record.
     pub(crate) fn at(&self, fraction: f64) -> usize {
         (fraction * self.len() as f64) as usize
     }
 }
 
-/// The greatest or least of some values, eight candidates side by side; which is first does not matter.
+/// The greatest or the least of some values. Eight candidates are compared in parallel; the order does not
+/// matter.
 fn extreme(values: &[f64], start: f64, better: impl Fn(f64, f64) -> f64) -> f64 {
     let (rows, rest) = values.as_chunks::<8>();
     let best = rows.iter().fold([start; 8], |best, row| std::array::from_fn(|l| better(best[l], row[l])));
     best.into_iter().chain(rest.iter().copied()).fold(start, better)
 }
 
-/// The mean; 0 of nothing.
+/// The mean; 0 if there are no values.
 pub(crate) fn mean(values: &[f64]) -> f64 {
     if values.is_empty() { 0.0 } else { values.iter().sum::<f64>() / values.len() as f64 }
 }

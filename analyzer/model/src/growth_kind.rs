@@ -1,36 +1,39 @@
-//! What kind of growth the process has: its live memory beside what the kernel says it holds.
+//! The kind of growth of the whole process: its live memory beside the resident memory that the kernel
+//! reports.
 //!
-//! Three stories look the same from outside ("RSS grows"): the program keeps more and more allocations; the allocator keeps
-//! what the program has freed; memory grows that never went through malloc. Beside each other, live bytes and resident
-//! bytes (RssAnon + VmSwap, so that swapping hides nothing) tell them apart:
+//! Three causes look the same from outside ("RSS grows"): the program keeps more and more allocations, the
+//! allocator keeps memory that the program freed, or memory grows that never went through malloc. Live bytes
+//! and resident bytes (RssAnon + VmSwap, so swapping hides nothing) together tell the causes apart:
 //!
-//! | live bytes | resident − live | the story |
+//! | live bytes | resident − live | cause |
 //! |---|---|---|
 //! | grow | – | the program's live memory grows |
-//! | flat | grows, and live bytes once were higher, or enough was turned over to fragment the heap | the allocator retains |
+//! | flat | grows; live bytes were higher before, or turnover suffices to fragment the heap | the allocator retains |
 //! | flat | grows, and malloc cannot account for it | memory grows outside malloc |
 //!
-//! Both are read as the median of the second and of the last eighth of the recording: the first one is the start-up, and one slice at
-//! an odd instant decides nothing. What came to an end in the first half, as when tables are loaded, is no growth.
+//! From and to are the medians of the second and of the last eighth of the recording. The first eighth is the
+//! start-up, and a median is not decided by one slice at an unusual instant. Growth that ended in the first
+//! half, as when tables are loaded, does not count.
 
 use edleak_text::units;
 
-/// Growth smaller than this is not worth a sentence: an arena of glibc grows in steps of 132 KiB.
+/// Smaller growth is not worth a sentence: an arena of glibc grows in steps of 132 KiB.
 const NOTICEABLE_BYTES: f64 = 512.0 * 1024.0;
-/// ... nor is growth below this share of what the process holds.
+/// Growth below this share of the resident memory is not worth a sentence either.
 const NOTICEABLE_SHARE: f64 = 0.03;
-/// Live bytes are exact, so their growth is noticed earlier.
+/// Live bytes are exact, so smaller growth is noticed.
 const NOTICEABLE_LIVE_BYTES: f64 = 4096.0;
 const NOTICEABLE_LIVE_SHARE: f64 = 0.05;
-/// ... but a program that turns its memory over is now a little larger, now a little smaller.
+/// The share for a program whose live bytes go up and down within the last eighth.
 const SCATTER_SHARE: f64 = 0.25;
-/// Growth of which less than this share came after the middle has stopped; half of it would be steady.
+/// Growth has stopped if less than this share of it came in the second half; steady growth has half of it
+/// there.
 const LATE_SHARE: f64 = 0.15;
-/// What the recorder itself adds to the target's resident memory, as a share of the heap (the side table).
+/// Resident memory that edleak adds to the target (the side table), as a share of the heap.
 const SIDE_TABLE_SHARE: f64 = 0.125;
-/// Fewer instants than this say nothing about growth.
+/// With fewer points, the growth is unknown.
 const MIN_POINTS: usize = 4;
-/// Points kept; when they are full, neighbours merge.
+/// Most points kept; when they are full, pairs merge.
 const MAX_POINTS: usize = 256;
 
 /// The process at one instant.
@@ -38,11 +41,11 @@ const MAX_POINTS: usize = 256;
 pub struct ProcessPoint {
     /// Live bytes of all sites.
     pub live_bytes: u64,
-    /// RssAnon + VmSwap; 0 where it was not recorded.
+    /// RssAnon + VmSwap; 0 if not recorded.
     pub resident_bytes: u64,
 }
 
-/// The process over time, in bounded memory: each point kept stands for the same number of slices.
+/// The process over time, in bounded memory: each point stands for the same number of slices.
 #[derive(Clone, Debug)]
 pub struct ProcessSeries {
     points: Vec<ProcessPoint>,
@@ -58,7 +61,7 @@ impl Default for ProcessSeries {
 }
 
 impl ProcessSeries {
-    /// Adds one slice. Of the slices that share a point the last one stands for all.
+    /// Adds one slice. The last of the slices that share a point replaces the others.
     pub fn push(&mut self, point: ProcessPoint) {
         self.peak_live_bytes = self.peak_live_bytes.max(point.live_bytes);
         if self.points.is_empty() || self.in_last == self.per_point {
@@ -74,13 +77,13 @@ impl ProcessSeries {
         self.in_last += 1;
     }
 
-    /// The points kept, in time order.
+    /// The points kept, in order of time.
     pub fn points(&self) -> &[ProcessPoint] {
         &self.points
     }
 }
 
-/// Which of the three stories it is.
+/// The cause of growth.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum GrowthKind {
     /// The program's live memory grows.
@@ -91,12 +94,12 @@ pub enum GrowthKind {
     Outside,
     /// The process does not grow.
     None,
-    /// Too short, or resident memory was not recorded.
+    /// The recording is too short, or resident memory was not recorded.
     Unknown,
 }
 
 impl GrowthKind {
-    /// The word for it in JSON.
+    /// The word in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Live => "live",
@@ -108,16 +111,16 @@ impl GrowthKind {
     }
 }
 
-/// The kind of growth and the figures that decided.
+/// The kind of growth and the numbers that decided.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ProcessGrowth {
-    /// Which story it is.
+    /// The cause.
     pub kind: GrowthKind,
-    /// Live bytes after the start-up (median of the second eighth).
+    /// Live bytes after the start-up (median of the second eighth of the recording).
     pub live_from_bytes: u64,
-    /// Live bytes at the end.
+    /// Live bytes at the end (median of the last eighth).
     pub live_to_bytes: u64,
-    /// The most that was ever live.
+    /// Greatest live bytes of the recording.
     pub live_peak_bytes: u64,
     /// RssAnon + VmSwap after the start-up.
     pub resident_from_bytes: u64,
@@ -127,7 +130,7 @@ pub struct ProcessGrowth {
     pub turnover_bytes: u64,
 }
 
-/// Tells the stories apart. `turnover_bytes` were allocated from the first slice to the last.
+/// Determines the cause of growth. `turnover_bytes` were allocated from the first slice to the last.
 pub fn growth_of(series: &ProcessSeries, turnover_bytes: u64) -> ProcessGrowth {
     let points = series.points();
     let eighth = points.len() / 8;
@@ -146,7 +149,7 @@ pub fn growth_of(series: &ProcessSeries, turnover_bytes: u64) -> ProcessGrowth {
     };
     let most_then = first.iter().map(|p| p.live_bytes).max();
     let is_above = last.iter().map(|p| p.live_bytes).min() > most_then;
-    // Of a recording too short for eighths nothing was in the middle, and all growth is late.
+    // A recording too short for eighths has no middle, so all its growth is late.
     let middle = median(&points[4 * eighth..5 * eighth], |p| p.live_bytes);
     let late = growth.live_to_bytes.saturating_sub(middle) as f64;
     let goes_on = late >= LATE_SHARE * growth.live_to_bytes.saturating_sub(growth.live_from_bytes) as f64;
@@ -156,14 +159,14 @@ pub fn growth_of(series: &ProcessSeries, turnover_bytes: u64) -> ProcessGrowth {
     growth
 }
 
-/// `is_above` says that live bytes in the last eighth never fell to where they were after the start-up: small growth is else scatter.
-/// `goes_on`: growth did not stop in the first half.
+/// `is_above`: live bytes in the last eighth never fell to the level after the start-up; otherwise small
+/// growth is scatter. `goes_on`: growth did not stop in the first half.
 fn kind_of(growth: &ProcessGrowth, is_above: bool, goes_on: bool) -> GrowthKind {
     let by = |from: u64, to: u64| to as f64 - from as f64;
     let live = by(growth.live_from_bytes, growth.live_to_bytes);
     let resident = by(growth.resident_from_bytes, growth.resident_to_bytes);
     let noticeable = NOTICEABLE_BYTES.max(NOTICEABLE_SHARE * growth.resident_to_bytes as f64);
-    // The side table follows the highest heap so far; it is ours and not the program's.
+    // The side table grows with the highest heap so far. It belongs to edleak and not to the program.
     let side_table = SIDE_TABLE_SHARE * by(growth.live_from_bytes, growth.live_peak_bytes).max(0.0);
     let unexplained = resident - live.max(0.0) - side_table;
     let share = if is_above { NOTICEABLE_LIVE_SHARE } else { SCATTER_SHARE };
@@ -171,16 +174,17 @@ fn kind_of(growth: &ProcessGrowth, is_above: bool, goes_on: bool) -> GrowthKind 
     if unexplained < noticeable || (live_grows && live >= unexplained) {
         return if live_grows { GrowthKind::Live } else { GrowthKind::None };
     }
-    // Live bytes were higher once: what was freed then is what the allocator can still hold.
+    // Live bytes were higher before: the allocator can still hold the memory that was freed then.
     let was_freed = by(growth.live_to_bytes, growth.live_peak_bytes);
-    // Fragmentation rarely costs more than twice what was ever live, and takes several times that in turnover.
+    // Fragmentation rarely costs more than twice the peak of live bytes, and needs a turnover of several
+    // times its own size.
     let can_fragment = unexplained <= 2.0 * growth.live_peak_bytes as f64
         && growth.turnover_bytes as f64 >= 4.0 * unexplained;
     if was_freed >= unexplained / 2.0 || can_fragment { GrowthKind::Retained } else { GrowthKind::Outside }
 }
 
 impl ProcessGrowth {
-    /// The story in one sentence, with its figures; `None` where there is nothing to tell.
+    /// The cause in one sentence with its numbers; `None` if it is unknown.
     pub fn sentence(&self) -> Option<String> {
         let size = |bytes: u64| units::bytes(bytes as f64);
         let live = format!("{} to {}", size(self.live_from_bytes), size(self.live_to_bytes));
@@ -214,7 +218,7 @@ mod tests {
 
     const MB: u64 = 1_000_000;
 
-    /// 80 instants; each closure gives bytes at instant i.
+    /// 80 points; each closure gives the bytes at point i.
     fn growth(
         live: impl Fn(u64) -> u64,
         resident: impl Fn(u64) -> u64,
@@ -233,7 +237,7 @@ mod tests {
             growth(|i| 10 * MB + i.min(until) * MB, |i| 20 * MB + i.min(until) * MB, 90 * MB).kind
         };
         assert_eq!((loaded(40), loaded(80)), (GrowthKind::None, GrowthKind::Live));
-        // Nor is what slackens without end taken for it.
+        // Growth that slackens without an end does go on.
         let slackens =
             growth(|i| 10 * MB * (i + 2).ilog2() as u64, |i| 20 * MB * (i + 2).ilog2() as u64, 90 * MB);
         assert_eq!(slackens.kind, GrowthKind::Live);

@@ -1,15 +1,15 @@
-//! Live bytes of one site over the record, for a picture of any width.
+//! Live bytes of one site over the record, for a chart of any width.
 
 use crate::series::Series;
 
 /// Live bytes over the record: a mean for each bucket of a series.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Levels {
-    /// Slices before the site was there.
+    /// Slices before the site was first seen.
     absent: u64,
-    /// Slices since.
+    /// Slices since then.
     points: u64,
-    /// Slices of a bucket; the last one may hold fewer.
+    /// Slices per bucket; the last bucket may hold fewer.
     width: u64,
     /// One mean if the site never changed, else one for each bucket.
     means: Box<[f64]>,
@@ -31,8 +31,8 @@ impl Levels {
         Self { absent, points, width: buckets.width(), means: buckets.all().enumerate().map(mean).collect() }
     }
 
-    /// Live bytes at `columns` equally spaced instants of the record: none before the site was there. The last column is the last
-    /// slice. Empty if there is no slice.
+    /// Live bytes at `columns` equally spaced instants of the record; 0 before the site was first seen. The
+    /// last column is the last bucket. Empty if there is no slice.
     pub fn at(&self, columns: usize) -> Vec<f64> {
         let Some(last) = self.means.len().checked_sub(1) else { return Vec::new() };
         let record = u128::from(self.absent) + u128::from(self.points);
@@ -48,17 +48,17 @@ impl Levels {
         (0..columns).map(level_at).collect()
     }
 
-    /// Live bytes when the record began.
+    /// Live bytes at the beginning of the record.
     pub fn first(&self) -> f64 {
         if self.absent > 0 { 0.0 } else { self.means.first().copied().unwrap_or(0.0) }
     }
 
-    /// Live bytes where judging ended.
+    /// Live bytes at the end of the judged part of the record.
     pub fn last(&self) -> f64 {
         self.means.last().copied().unwrap_or(0.0)
     }
 
-    /// The most that any bucket held on average, or nothing.
+    /// Greatest mean of a bucket; 0 if there is none.
     pub fn highest(&self) -> f64 {
         self.means.iter().copied().fold(0.0, f64::max)
     }

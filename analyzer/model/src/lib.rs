@@ -1,17 +1,18 @@
-//! A series of live bytes to a verdict: pure functions, no input and no output.
+//! The leak model: turns a series of live bytes into a verdict. Pure functions, without input or output.
 //!
 //! ```text
 //! series       one site's counters over time, condensed to a constant size
-//! bucket buckets packed curve   the buckets, how they are stored, and what the model reads of them
-//! levels       a curve of any width, for reports
-//! regression   the formula of 2014
-//! trend season surge     growth, and what looks like growth
-//! contest shapes ar1     shapes of growth in a contest, and the noise around them
-//! births       when the survivors were born
-//! blocks       what an allocator holds beyond what was asked for
-//! work busy    how much the whole program worked, and a curve in that time
-//! classify     all of it to a verdict; reasons says why
-//! growth_kind  which memory of the whole process grows
+//! bucket buckets packed curve   the buckets, their storage, and the curve made of them
+//! levels       a site's live bytes for a chart of any width
+//! regression   edLeak's formula of 2014
+//! trend        statistics of growth
+//! season surge   regular waves and short surges, taken out of a curve
+//! contest shapes ar1     growth shapes compared by fit, under autocorrelated noise
+//! births       birth times of the surviving allocations
+//! blocks       the allocator's overhead for each allocation
+//! work busy    the whole program's allocations, and a curve over its busy time
+//! classify     from all of these to a verdict; reasons gives the reasons in words
+//! growth_kind  the part of the whole process's memory that grows
 //! ```
 #![forbid(unsafe_code)]
 #![warn(unreachable_pub)]

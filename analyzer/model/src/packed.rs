@@ -1,18 +1,18 @@
-//! Buckets in a row, with four bytes a number as long as every number of the row fits them.
+//! A row of buckets that takes four bytes per number as long as all its numbers fit.
 //!
-//! Most of what a replay keeps are buckets, and almost no site has 4 GiB live within one of them.
+//! A replay's memory is mostly buckets, and almost no site has a sum of 4 GiB or more within one bucket.
 
 use super::bucket::{Bucket, Extent};
 
-/// Sum, least and greatest of bytes, then of count.
+/// Sum, least and greatest value of the bytes, then of the count.
 pub type Narrow = [u32; 6];
 
 /// A row of buckets.
 #[derive(Clone, Debug)]
 pub enum Packed {
-    /// Four bytes a number.
+    /// Four bytes per number.
     Narrow(Vec<Narrow>),
-    /// Eight bytes a number.
+    /// Eight bytes per number.
     Wide(Vec<Bucket>),
 }
 
@@ -23,7 +23,7 @@ impl Default for Packed {
 }
 
 impl Packed {
-    /// How many buckets the row has.
+    /// Number of buckets.
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Narrow(row) => row.len(),
@@ -31,7 +31,7 @@ impl Packed {
         }
     }
 
-    /// The bucket of this index.
+    /// The bucket with this index.
     ///
     /// # Panics
     /// If there is no bucket of this index.
@@ -43,7 +43,7 @@ impl Packed {
         }
     }
 
-    /// Replaces the bucket of this index.
+    /// Replaces the bucket with this index.
     ///
     /// # Panics
     /// If there is no bucket of this index.
@@ -65,7 +65,7 @@ impl Packed {
         }
     }
 
-    /// Drops all buckets but the first so many.
+    /// Keeps only the first `buckets` buckets.
     pub(crate) fn truncate(&mut self, buckets: usize) {
         match self {
             Self::Narrow(row) => row.truncate(buckets),
@@ -87,14 +87,14 @@ impl Packed {
     }
 }
 
-/// The bucket, eight bytes a number.
+/// The bucket with eight bytes per number.
 #[inline]
 pub fn widened(&[sum, min, max, count_sum, count_min, count_max]: &Narrow) -> Bucket {
     let extent = |sum, min, max| Extent { sum: u64::from(sum), min: u64::from(min), max: u64::from(max) };
     Bucket { bytes: extent(sum, min, max), count: extent(count_sum, count_min, count_max) }
 }
 
-/// The bucket, four bytes a number; `None` where a number needs more.
+/// The bucket with four bytes per number; `None` if a number needs more.
 #[inline]
 pub fn narrowed(bucket: &Bucket) -> Option<Narrow> {
     let Bucket { bytes, count } = bucket;

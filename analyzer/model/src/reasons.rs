@@ -1,10 +1,10 @@
-//! Why, in words: the two or three figures that decided, for a person who has not read the model.
+//! Reasons in words: the two or three statistics that decided, for a reader who does not know the model.
 
 use super::births::Survivors;
 use super::trend::Trend;
 use edleak_text::units;
 
-/// A window has grown from this share of the whole rise on.
+/// An eighth has grown if it gained at least this share of the whole rise.
 const LEAST_RISE: f64 = 0.02;
 
 /// A record too short for a verdict.
@@ -12,38 +12,38 @@ pub(crate) fn too_short(slices: u64, needed: u64) -> Vec<String> {
     vec![format!("the record has {slices} of the {needed} slices that a verdict needs")]
 }
 
-/// A site that came after everything that is judged.
+/// A site that first appeared after the judged part of the record.
 pub(crate) fn unseen() -> Vec<String> {
     vec!["it was not there before the very end of the record".to_owned()]
 }
 
-/// A site whose live bytes do not move.
+/// A site whose live bytes never changed.
 pub(crate) fn unmoved(slices: u64) -> Vec<String> {
     vec![format!("live bytes stayed the same in all {slices} slices")]
 }
 
-/// Growth that leaks, by its curve.
+/// A leak, judged by its curve.
 pub(crate) fn grows(trend: &Trend, bic: f64) -> Vec<String> {
     let mut why = vec![windows(trend), pace(trend)];
     why.extend(against_a_cache(bic));
     why
 }
 
-/// Growth of allocations that get bigger.
+/// A leak of allocations that get larger.
 pub(crate) fn bigger(trend: &Trend, bic: f64) -> Vec<String> {
     let mut why = vec!["the same number of allocations gets bigger and bigger".to_owned(), pace(trend)];
     why.extend(against_a_cache(bic));
     why
 }
 
-/// Growth that shows once what hides it is taken out.
+/// A leak that shows after `what` was taken out of the curve.
 pub(crate) fn beneath(what: &str, trend: &Trend, bic: f64) -> Vec<String> {
     let mut why = vec![format!("grows beneath {what}"), pace(trend)];
     why.extend(against_a_cache(bic));
     why
 }
 
-/// A buffer whose next doubling would lie beyond the record.
+/// A buffer whose next doubling would come after the end of the record.
 pub(crate) fn doubles() -> Vec<String> {
     vec![
         "its size goes up in ever larger steps, as that of a buffer to which something is added without end"
@@ -54,15 +54,16 @@ pub(crate) fn doubles() -> Vec<String> {
 
 /// When and how the program stopped working.
 pub struct Quiet {
-    /// Seconds of the quiet time at the end.
+    /// Length of the quiet time at the end, in seconds.
     pub seconds: f64,
-    /// Its pace as a share of that while the site grew; where the record ends busy, the share of it that was quiet.
+    /// Pace of the quiet time as a share of the pace while the site grew. If the record ends busy: the share
+    /// of the record that was quiet.
     pub share: f64,
-    /// The record ends quiet.
+    /// The record ends with quiet time.
     pub is_over: bool,
-    /// In that time no slice was taken.
+    /// No slice was taken in the quiet time at the end.
     pub is_missing: bool,
-    /// In that time most was freed.
+    /// Most of the growth was freed.
     pub is_released: bool,
 }
 
@@ -84,36 +85,36 @@ pub(crate) fn quiet(quiet: &Quiet) -> Vec<String> {
     vec![when, "while it worked, the site grew: a leak and a cache that is not full look the same".to_owned()]
 }
 
-/// Allocations that ask for no bytes.
+/// Allocations of 0 bytes.
 pub(crate) fn sizeless(block_bytes: f64) -> String {
     format!(
         "its allocations ask for 0 bytes; glibc holds {block_bytes:.0} for each, which is what is counted here"
     )
 }
 
-/// Most of what a busy program holds grew.
+/// A busy program, most of whose live memory grew.
 pub fn batch() -> String {
     "the program computed from start to end, and most of what it holds grew: a program that keeps what it works on until it ends \
      looks the same"
         .to_owned()
 }
 
-/// What a busy program kept until it ended.
+/// Memory that a busy program kept until it ended.
 pub fn freed_at_exit() -> String {
     "the program computed from start to end, and freed this when it ended".to_owned()
 }
 
-/// A leak beyond doubt, had the program worked longer.
+/// A leak that would be certain if the program had used more processor time.
 pub fn little_processor_time(used_s: f64) -> String {
     format!("the program used {} of processor time, so it may still be starting", units::duration(used_s))
 }
 
-/// Growth in less work than a verdict needs.
+/// Growth in fewer busy slices than a verdict needs.
 pub(crate) fn too_little_work(slices: usize) -> Vec<String> {
     vec![format!("it worked for no more than {}", units::plural(slices as u64, "slice", "slices"))]
 }
 
-/// What the survivors' births call a leak was freed before the record ended.
+/// A leak according to the survivors, but most of it was freed before the record ended.
 pub(crate) fn freed_before_the_end(survivors: &Survivors) -> Vec<String> {
     vec![
         format!(
@@ -124,7 +125,7 @@ pub(crate) fn freed_before_the_end(survivors: &Survivors) -> Vec<String> {
     ]
 }
 
-/// A verdict, either way, from the survivors' births.
+/// A verdict, either way, from the survivors' birth times.
 pub(crate) fn survivors(survivors: &Survivors, trend: &Trend, bic: f64) -> Vec<String> {
     let kept = format!(
         "{} of what was allocated between an eighth and four fifths of the record is still alive",
@@ -140,13 +141,13 @@ pub(crate) fn survivors(survivors: &Survivors, trend: &Trend, bic: f64) -> Vec<S
     why
 }
 
-/// Growth of a suspect that is next to nothing of the program.
+/// A suspect that leaked less than a thousandth of the program's live memory.
 pub fn negligible(leak_bytes: u64) -> String {
     let leaked = units::bytes(leak_bytes as f64);
     format!("but {leaked} are less than a thousandth of what is live, and so much may be chance")
 }
 
-/// Growth by a handful, at a site that frees much.
+/// Growth by a handful of allocations at a site that frees many.
 pub(crate) fn a_few(rise: f64, frees: u64) -> Vec<String> {
     let kept = units::plural(rise.max(1.0) as u64, "allocation more is", "allocations more are");
     vec![
@@ -155,12 +156,12 @@ pub(crate) fn a_few(rise: f64, frees: u64) -> Vec<String> {
     ]
 }
 
-/// A leak beyond doubt, were the record not so short.
+/// A leak that would be certain if the record were longer.
 pub(crate) fn young(least_s: f64) -> String {
     format!("in less than {least_s} s a program may still be starting")
 }
 
-/// A curve that a cache explains better.
+/// A curve that a cache explains as well or better.
 pub(crate) fn fills(bic: f64) -> Vec<String> {
     vec![if bic < -0.7 {
         format!(
@@ -172,12 +173,12 @@ pub(crate) fn fills(bic: f64) -> Vec<String> {
     }]
 }
 
-/// A curve that grows plainly, and that a cache explains as well.
+/// A curve that grows plainly, but that a cache explains as well.
 pub(crate) fn ambiguous(trend: &Trend) -> Vec<String> {
     vec![windows(trend), pace(trend), "a cache that is still filling would look the same so far".to_owned()]
 }
 
-/// The test that a curve failed most plainly.
+/// The test that the curve failed most plainly.
 pub(crate) fn weakest(trend: &Trend) -> Vec<String> {
     vec![if trend.rise() <= 0.0 {
         "it did not grow over the last three quarters of the record".to_owned()
@@ -192,7 +193,8 @@ pub(crate) fn weakest(trend: &Trend) -> Vec<String> {
     }]
 }
 
-/// Of means, and so not of what happened within each eighth: what comes in bursts rises from one to the next all the same.
+/// Compares the means of the eighths, so variation within an eighth does not count: bursty growth still rises
+/// from eighth to eighth.
 fn windows(trend: &Trend) -> String {
     // A few bytes more are no growth.
     let least = LEAST_RISE * trend.rise().max(0.0);

@@ -1,11 +1,12 @@
 //! edLeak's leak factor: a parabola fitted to one site's live bytes, exact to the last digit.
 //!
-//! With b the live bytes at slices i = 0..n, y = (b − min)/(max − min), max = min + 1 if the site is flat, and x = i/n,
-//! least squares give y ≈ c0·x² + c1·x + c2. The leak is what the parabola gains from x = 0 to x = 1, in bytes, cut to an integer.
+//! With b the live bytes at slices i = 0..n, y = (b − min)/(max − min) and x = i/n, least squares give y ≈
+//! c0·x² + c1·x + c2. If the site is flat, max = min + 1. The leak is the gain of the parabola from x = 0 to
+//! x = 1, in bytes, cut to an integer.
 //!
-//! The sums are integers, so the fit is a quotient of integers: S1 = Σ b·P1 and S2 = Σ b·P2 with the polynomials that are orthogonal
-//! on 0..n, P1 = 2i − (n−1) and P2 = 6i² − 6(n−1)i + (n−1)(n−2). A matrix solved in floating point would lose digits where
-//! the record is long.
+//! The sums are integers, so the fit is a quotient of integers: S1 = Σ b·P1 and S2 = Σ b·P2. P1 = 2i − (n−1)
+//! and P2 = 6i² − 6(n−1)i + (n−1)(n−2) are orthogonal polynomials on 0..n. A matrix solved in floating point
+//! would lose digits on a long record.
 
 use crate::series::Sums;
 
@@ -14,7 +15,7 @@ use crate::series::Sums;
 pub enum Class {
     /// No growth.
     Constant,
-    /// Growth that slows down: a cache filling.
+    /// Growth that slows down, such as a cache that fills.
     Log,
     /// Growth at a steady rate.
     Linear,
@@ -34,7 +35,7 @@ impl Class {
     }
 }
 
-/// What edLeak's formula says about one site.
+/// The result of edLeak's formula for one site.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LeakFactor {
     /// c0, c1, c2.
@@ -43,16 +44,16 @@ pub struct LeakFactor {
     pub min_bytes: u64,
     /// Greatest live bytes, or `min_bytes + 1` if the site is flat.
     pub max_bytes: u64,
-    /// Bytes gained over the record, according to the parabola; negative if it falls.
+    /// Bytes that the parabola gains over the record; negative if it falls.
     pub leak_bytes: i64,
     /// The kind of growth.
     pub class: Class,
 }
 
-/// Curvature beyond which growth counts as slowing down (below −) or accelerating (above +).
+/// Curvature beyond which growth slows down (below −0.2) or accelerates (above +0.2).
 const BEND: f64 = 0.2;
 
-/// Fits the leak factor. Fewer than three points have no parabola: zeros and constant.
+/// Fits the leak factor. With fewer than three points there is no parabola: the result is zeros and constant.
 pub fn leak_factor(sums: &Sums) -> LeakFactor {
     let max_bytes = if sums.max > sums.min { sums.max } else { sums.min.saturating_add(1) };
     let flat =
@@ -63,7 +64,7 @@ pub fn leak_factor(sums: &Sums) -> LeakFactor {
     let n = sums.n as f64;
     let (s1, s2) = projections(sums);
     let range = (max_bytes - sums.min) as f64;
-    // Amplitudes of P1 and P2 in the fit of b over i, then the same parabola in y over x.
+    // Amplitudes of P1 and P2 in the fit of b over i; then the same parabola as y over x.
     let a0 = sums.b.saturating_sub(u128::from(sums.n) * u128::from(sums.min)) as f64 / n;
     let a1 = 3.0 * s1.float / (n * (n * n - 1.0));
     let a2 = 5.0 * s2.float / (n * (n * n - 1.0) * (n * n - 4.0));
@@ -82,7 +83,7 @@ pub fn leak_factor(sums: &Sums) -> LeakFactor {
     LeakFactor { coef, leak_bytes, class, ..flat }
 }
 
-/// A sum as an integer where 127 bits hold it, and as the nearest float always.
+/// A sum as an integer if it fits in 127 bits, and always as the nearest float.
 struct Projection {
     exact: Option<i128>,
     float: f64,
@@ -114,7 +115,8 @@ fn projections(sums: &Sums) -> (Projection, Projection) {
     )
 }
 
-/// (f(1) − f(0))·(max − min) = 6·(S1·(n²−4) + 5·S2) / ((n²−1)(n²−4)), cut towards zero without rounding first.
+/// (f(1) − f(0))·(max − min) = 6·(S1·(n²−4) + 5·S2) / ((n²−1)(n²−4)), cut towards zero without rounding
+/// first.
 fn gain(n: u64, s1: &Projection, s2: &Projection) -> Option<i64> {
     let nn = i128::from(n).checked_mul(i128::from(n))?;
     let top = s1.exact?.checked_mul(nn - 4)?.checked_add(s2.exact?.checked_mul(5)?)?.checked_mul(6)?;

@@ -1,8 +1,9 @@
-//! Seasonal adjustment: takes out of a curve the one regular wave that hides its trend.
+//! Seasonal adjustment: takes the one regular wave that hides the trend out of a curve.
 //!
-//! Load that comes in waves (day and night, a batch job every hour) moves a site far more than a leak does. The wave is fitted
-//! beside a parabola, so that it cannot carry the trend away, and only where it repeats often enough not to be a trend itself.
-//! A site that merely waves is flat once its wave is gone, so the adjustment invents no growth.
+//! Load that comes in waves (day and night, a batch job every hour) moves a site far more than a leak does.
+//! The wave is fitted together with a parabola, so it cannot take the trend away. It is used only if it
+//! repeats often enough not to be a trend itself. A site that only waves is flat once its wave is gone, so
+//! the adjustment invents no growth.
 
 use std::f64::consts::TAU;
 use std::sync::OnceLock;
@@ -10,29 +11,30 @@ use std::sync::OnceLock;
 use super::buckets::MOST;
 use super::curve::Curve;
 
-/// Fewest cycles in the record, in quarters of a cycle: below two and a quarter a wave is a trend that turned.
+/// Fewest cycles in the record, in quarters of a cycle: with fewer than two and a quarter cycles, a wave may
+/// be a trend that turned.
 const LEAST_QUARTERS: usize = 9;
 
-/// Fewest buckets in a cycle: a shorter wave is averaged away by the eighths anyway.
+/// Fewest buckets per cycle: the means of the eighths average shorter waves away anyway.
 const LEAST_BUCKETS: usize = 5;
 
-/// Share of what the parabola leaves unexplained that the wave must account for.
+/// Share of the scatter about the parabola that the wave must explain.
 const LEAST_SHARE: f64 = 0.6;
 
-/// The waves tried on curves of one length, and the parabola beside which they are fitted.
+/// The waves tried on curves of one length, and the parabola fitted together with them.
 struct Waves {
     parabola: Vec<Vec<f64>>,
     waves: Vec<Wave>,
-    /// The cosine units of all waves and then the sine units, so many side by side, bucket by bucket: what they explain is then not
-    /// one sum after the other, each of which would wait for its own last addition. Every sum is the same to the bit.
+    /// The cosine units of all waves and then their sine units, [`ABREAST`] in parallel, bucket by bucket. So
+    /// the sums do not wait for each other's last addition. Every sum is the same to the bit.
     units: Vec<Vec<[f64; ABREAST]>>,
 }
 
-/// Sums that are made side by side.
+/// Number of sums computed in parallel.
 const ABREAST: usize = 8;
 
 impl Waves {
-    /// How much of the squares in `rest`, which no parabola explains, each wave does.
+    /// The part of the squares in `rest` that each wave explains. `rest` is orthogonal to all parabolas.
     fn explained(&self, rest: &[f64]) -> Vec<f64> {
         let sums = |units: &Vec<[f64; ABREAST]>| {
             rest.iter().zip(units).fold([0.0; ABREAST], |sums: [f64; ABREAST], (value, units)| {
@@ -41,16 +43,17 @@ impl Waves {
         };
         let shares: Vec<f64> = self.units.iter().flat_map(sums).collect();
         let (cosines, sines) = shares.split_at(self.waves.len());
-        // Behind the last sine are the zeros that fill its row.
+        // After the last sine come the zeros that fill its row.
         cosines.iter().zip(sines).map(|(cosine, sine)| cosine * cosine + sine * sine).collect()
     }
 }
 
-/// One wave: its cosine and sine, and an orthonormal basis of what of them no parabola can imitate.
+/// One wave: its cosine and sine, and an orthonormal basis of their part that no parabola can imitate.
 struct Wave {
     raw: [Vec<f64>; 2],
     units: [Vec<f64>; 2],
-    /// `units` in terms of `raw` and a parabola: 1/|first|, 1/|second|, and the first's share in the second.
+    /// `units` in terms of `raw` and a parabola: 1/|first|, 1/|second|, and the share of the first unit in
+    /// the second.
     first: f64,
     second: f64,
     cross: f64,
@@ -68,7 +71,7 @@ impl Wave {
         Self { raw, units, first, second, cross }
     }
 
-    /// The wave as it fits `rest`, whole: with the trend that a wave of uneven ends seems to have.
+    /// The whole wave as it fits `rest`, including the apparent trend of a wave whose ends are uneven.
     fn fitted(&self, rest: &[f64]) -> Vec<f64> {
         let sine = dot(rest, &self.units[1]) / self.second;
         let cosine = (dot(rest, &self.units[0]) - sine * self.cross) / self.first;
@@ -76,7 +79,7 @@ impl Wave {
     }
 }
 
-/// The curve without its wave, if it has one.
+/// The curve without its wave; `None` if it has no clear wave.
 pub(crate) fn adjusted(curve: &Curve) -> Option<Curve> {
     let waves = waves(curve.len());
     let mut rest = curve.mean.clone();
@@ -122,7 +125,7 @@ fn waves(len: usize) -> &'static Waves {
     })
 }
 
-/// Takes from `values` its projection on an orthonormal basis.
+/// Subtracts the projection on an orthonormal basis from `values`.
 fn remove(basis: &[Vec<f64>], values: &mut [f64]) {
     for unit in basis {
         let share = dot(values, unit);
@@ -130,7 +133,7 @@ fn remove(basis: &[Vec<f64>], values: &mut [f64]) {
     }
 }
 
-/// Scales to length 1 and returns the length it had.
+/// Scales to length 1 and returns the former length.
 fn normalize(vector: &mut [f64]) -> f64 {
     let length = dot(vector, vector).sqrt();
     vector.iter_mut().for_each(|v| *v /= length);

@@ -1,15 +1,16 @@
 //! One site's series: live bytes and live count over the record, condensed in one pass and in bounded memory.
 //!
-//! What is kept, whatever the length of the record:
+//! The kept data has the same size whatever the length of the record:
 //!
-//! - exact integer sums of the live bytes, so that edLeak's quadratic fit loses no digit ([`crate::regression`]);
-//! - 64 to 127 buckets of the curve ([`crate::buckets`]), from which every other statistic is taken;
-//! - the first and the last point, and, where the recorder knows it, when the survivors were born;
-//! - beside all series of a record, how much the whole program worked ([`crate::work`]).
+//! - exact integer sums of the live bytes, so edLeak's quadratic fit loses no digit ([`crate::regression`]); only if
+//!   that model is used;
+//! - 64 to 128 buckets of the curve ([`crate::buckets`]), from which all other statistics are computed;
+//! - the last point, and, if recorded, the birth times of the survivors;
+//! - for all series of a record together, how much the whole program worked ([`crate::work`]).
 //!
-//! A site whose live bytes and count never change has no buckets at all; one that changes costs 6 KB. Deliberately absent:
-//! the points themselves, and anything that depends on how the pushes were grouped: `push_run(p, 5)` equals
-//! five `push(p)` to the bit.
+//! A site whose live bytes and count never change has no buckets; other sites take 3 KB, or 6 KB if a number
+//! needs more than 32 bits. Deliberately absent: the points themselves, and any dependence on how pushes were
+//! grouped. `push_run(p, 5)` equals five `push(p)` to the bit.
 
 use crate::buckets::Buckets;
 use crate::work::Work;
@@ -28,9 +29,10 @@ pub struct Point {
     pub frees: u64,
 }
 
-/// When the survivors of a site were born: the record cut into equal epochs, oldest first.
+/// Birth times of a site's survivors: the record is cut into equal epochs, oldest first.
 ///
-/// The three vectors have one entry per epoch. The times are in slices since the first point, fractions allowed.
+/// The three vectors have one entry per epoch. Times are in slices since the first point and may be
+/// fractions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Births {
     /// Live bytes at the end of the record, by the epoch in which they were allocated.
@@ -39,14 +41,14 @@ pub struct Births {
     pub epoch_live_count: Vec<u64>,
     /// All allocations made in each epoch, freed since or not.
     pub epoch_allocs: Vec<u64>,
-    /// When something of this site was last freed.
+    /// Time of the last free at this site.
     pub last_free_slice: f64,
-    /// The greatest age at which anything of this site was freed.
+    /// Greatest age at which an allocation of this site was freed.
     pub max_age_at_free: f64,
 }
 
 impl Births {
-    /// Epochs that all three vectors cover.
+    /// Number of epochs that all three vectors cover.
     pub fn epochs(&self) -> usize {
         self.epoch_live_bytes.len().min(self.epoch_live_count.len()).min(self.epoch_allocs.len())
     }
@@ -54,11 +56,11 @@ impl Births {
 
 /// Exact sums over the live bytes b at slice i (counted from the site's first slice), for edLeak's fit.
 ///
-/// Exact while Σ b·i² stays below 2¹²⁸: 2⁴⁷ bytes live for 2²⁷ slices. Beyond that, which only a forged trace
-/// reaches, they saturate.
+/// Exact while Σ b·i² stays below 2¹²⁸, for example 2⁴⁷ bytes live for 2²⁷ slices. Beyond that, which only a
+/// forged trace reaches, the sums saturate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sums {
-    /// Points summed.
+    /// Number of points.
     pub n: u64,
     /// Σ b
     pub b: u128,
@@ -89,7 +91,7 @@ impl Sums {
     }
 }
 
-/// Σ i for i in 0..n; n is below 2⁶⁵, so the product stays below 2¹³⁰ only in theory and saturates there.
+/// Σ i for i in 0..n. As n is below 2⁶⁵, the product could reach 2¹³⁰ in theory; it saturates there.
 fn sum_i(n: u128) -> u128 {
     n.saturating_mul(n.saturating_sub(1)) / 2
 }
@@ -107,7 +109,7 @@ fn sum_ii(n: u128) -> u128 {
 pub struct SeriesBuilder {
     absent: u64,
     sums: Sums,
-    /// The newest point, and how many times in a row its live bytes and count were seen but not yet put into a bucket.
+    /// The newest point. `pending` is the number of equal points in a row that are not in a bucket yet.
     last: Point,
     pending: u64,
     buckets: Option<Box<Buckets>>,
@@ -121,10 +123,10 @@ impl SeriesBuilder {
         Self::default()
     }
 
-    /// Says that the record already had `slices` slices when the site was first seen.
+    /// Sets the number of slices that the record had before the site was first seen.
     ///
-    /// The points pushed are the site's own, from its first slice on; this only tells the model how long the record is, so that
-    /// a site which turns up in the last few slices of a long record is not taken for a short record.
+    /// Pushed points begin at the site's first slice. This number tells the model the length of the record,
+    /// so a site that appears in the last few slices of a long record is not taken for a short record.
     pub fn absent(&mut self, slices: u64) {
         self.absent = slices;
     }
@@ -136,7 +138,8 @@ impl SeriesBuilder {
 
     /// Adds `repeat` slices with the same live bytes and live count; `p` holds the counters at the last of them.
     ///
-    /// Costs O(1) while the site does not move; a move costs O(1) per bucket that the run before it covers.
+    /// Costs O(1) while live bytes and count stay the same. A change costs O(1) for each bucket that the run
+    /// before it covers.
     pub fn push_run(&mut self, p: Point, repeat: u64) {
         if repeat == 0 {
             return;
@@ -150,17 +153,17 @@ impl SeriesBuilder {
         self.last = p;
     }
 
-    /// Adds what the recorder knows about the age of the survivors.
+    /// Adds the birth times of the survivors.
     pub fn births(&mut self, b: Births) {
         self.births = Some(b);
     }
 
-    /// Adds what the whole program did meanwhile.
+    /// Adds the work of the whole program.
     pub fn work(&mut self, work: Arc<Work>) {
         self.work = Some(work);
     }
 
-    /// Points pushed so far.
+    /// Number of points pushed so far.
     pub fn points(&self) -> u64 {
         self.sums.n
     }
@@ -181,7 +184,7 @@ impl SeriesBuilder {
         }
     }
 
-    /// Moves the pending run into the buckets, which exist from the first change on.
+    /// Moves the pending run into the buckets. Buckets exist from the first change on.
     fn flush(&mut self) {
         let buckets = self.buckets.get_or_insert_default();
         buckets.push_run(self.last.live_bytes, self.last.live_count, self.pending);
@@ -189,7 +192,7 @@ impl SeriesBuilder {
     }
 }
 
-/// One site's series, condensed. See the head of this file for what is kept.
+/// One site's condensed series. The head of this file lists the kept data.
 #[derive(Clone, Debug, Default)]
 pub struct Series {
     absent: u64,
@@ -202,7 +205,7 @@ pub struct Series {
 }
 
 impl Series {
-    /// A series that was condensed elsewhere, by the rules at the head of this file.
+    /// A series that was condensed elsewhere by the same rules.
     pub fn from_parts(
         absent: u64,
         points: u64,
@@ -214,12 +217,12 @@ impl Series {
         Self { absent, points, sums, last, buckets: buckets.map(Box::new), births, work: None }
     }
 
-    /// The same series beside what the whole program did meanwhile.
+    /// The same series with the work of the whole program.
     pub fn beside(self, work: Arc<Work>) -> Self {
         Self { work: Some(work), ..self }
     }
 
-    /// The same with these counters at the last slice, for a series that was built without them.
+    /// The same series with these counters at the last slice, if it was built without them.
     pub fn with_totals(self, allocs: u64, frees: u64) -> Self {
         Self { last: Point { allocs, frees, ..self.last }, ..self }
     }
@@ -239,22 +242,22 @@ impl Series {
         self.last
     }
 
-    /// The exact sums for edLeak's fit; none if the series was condensed for another model.
+    /// The exact sums for edLeak's fit; `None` if the series was condensed for another model.
     pub fn sums(&self) -> Option<&Sums> {
         self.sums.as_ref()
     }
 
-    /// When the survivors were born, if the recorder knew.
+    /// Birth times of the survivors, if recorded.
     pub fn survivors(&self) -> Option<&Births> {
         self.births.as_ref()
     }
 
-    /// What the whole program did meanwhile, if the record says.
+    /// The work of the whole program, if recorded.
     pub fn work(&self) -> Option<&Work> {
         self.work.as_deref()
     }
 
-    /// The buckets; none if neither live bytes nor live count ever changed.
+    /// The buckets; `None` if neither live bytes nor live count ever changed.
     pub fn buckets(&self) -> Option<&Buckets> {
         self.buckets.as_deref()
     }

@@ -1,19 +1,20 @@
-//! The shapes growth is explained by: those that saturate and those that do not.
+//! Shapes that explain growth: shapes that saturate, and shapes that do not.
 
-/// A growing shape over x in 0…1, the fraction of the record that has passed.
+/// A growing shape over x in 0…1, the elapsed fraction of the record.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Shape {
     /// Rises in a straight line until x = h, then stays: a pool warming up.
     Ramp(f64),
-    /// Rises in a straight line from one instant to another: a pool, or one burst, that comes late and stays.
+    /// Rises in a straight line from one instant to another, then stays: a pool or a burst that comes late
+    /// and stays.
     Plateau(f64, f64),
     /// 1 − e^(−x/t): a bounded cache under random requests, or any population with a mean lifetime.
     Fill(f64),
-    /// ln(1 + k·x): distinct keys of a heavy-tailed law.
+    /// ln(1 + k·x): distinct keys with a heavy-tailed distribution.
     Log(f64),
-    /// x^b: deduplication, Heaps' law; with b = 1 the straight line, beyond it an accelerating leak.
+    /// x^b: deduplication, Heaps' law. With b = 1 it is the straight line, with b > 1 an accelerating leak.
     Power(f64),
-    /// Nothing until x = h, then a straight line: a leak that starts late.
+    /// Zero until x = h, then a straight line: a leak that starts late.
     Hinge(f64),
     /// e^(k(x−1)): a leak that feeds itself.
     Exp(f64),
@@ -36,17 +37,17 @@ impl Shape {
         }
     }
 
-    /// What it gains over the record.
+    /// Gain over the record.
     pub(crate) fn range(self) -> f64 {
         self.value(1.0) - self.value(0.0)
     }
 
-    /// Whether it gets steeper and steeper.
+    /// Whether the shape gets steeper all along.
     pub(crate) fn accelerates(self) -> bool {
         matches!(self, Self::Exp(_)) || matches!(self, Self::Power(b) if b > 1.0)
     }
 
-    /// Where its growth begins.
+    /// The x at which the growth begins.
     pub(crate) fn begins(self) -> f64 {
         if let Self::Hinge(h) = self { h } else { 0.0 }
     }

@@ -1,22 +1,25 @@
-//! Takes out of a curve the surges that pass: requests that hold much memory for a short while, and give all of it back.
+//! Takes surges out of a curve: requests that hold much memory for a short time and give all of it back.
 //!
-//! A surge many times the size of a leak hides it in every mean. What is narrower than a twentieth of the record and higher than all around
-//! it is cut off at the level of its surroundings (morphological opening: the least value near every bucket, then the greatest of
-//! those). Steps, ramps and wide teeth pass, so the cut invents no growth; what rises at the very end may be a surge, and is cut as well.
+//! A surge many times the size of a leak hides the leak in every mean. A part of the curve that is narrower
+//! than a twentieth of the record and higher than its surroundings is cut off at their level. (The method is
+//! morphological opening: the least value near every bucket, then the greatest of these.) Steps, ramps and
+//! wide teeth stay, so the cut invents no growth. A rise at the very end may be a surge and is cut off as
+//! well.
 
 use super::curve::Curve;
 use super::trend::{Line, greater, lesser};
 
-/// Widest surge that is cut off, in shares of the record.
+/// Width of the widest surge that is cut off, as a share of the record.
 const WIDEST: f64 = 0.05;
 
-/// Share of the scatter about a line that surges must account for.
+/// Share of the scatter about a line that the surges must explain.
 const LEAST_SHARE: f64 = 0.6;
 
-/// Between surges a curve is quiet: half of its buckets exceed their surroundings by less than this share of the greatest surge.
+/// Between surges the curve must be quiet: half of its buckets exceed their surroundings by less than this
+/// share of the greatest surge.
 const MOST_BETWEEN: f64 = 0.1;
 
-/// The curve without its surges, if it has any.
+/// The curve without its surges; `None` if it has no clear surges.
 pub(crate) fn adjusted(curve: &Curve) -> Option<Curve> {
     let reach = (curve.at(WIDEST) / 2).max(1);
     let opened = opened(&curve.mean, reach);
@@ -36,12 +39,13 @@ pub(crate) fn adjusted(curve: &Curve) -> Option<Curve> {
     Some(Curve { min, max: opened.clone(), mean: opened })
 }
 
-/// Least value within `reach` of each, then the greatest of these.
+/// The least value within `reach` of each bucket, then the greatest of these.
 fn opened(values: &[f64], reach: usize) -> Vec<f64> {
     nearby(&nearby(values, reach, lesser), reach, greater)
 }
 
-/// The best within `reach` of each: all of them at once, with their neighbours at one distance after the other.
+/// The best value within `reach` of each. The loop compares all values with their neighbours at one distance
+/// at a time.
 fn nearby(values: &[f64], reach: usize, better: impl Fn(f64, f64) -> f64) -> Vec<f64> {
     let mut best = values.to_vec();
     for distance in 1..=reach.min(values.len().saturating_sub(1)) {

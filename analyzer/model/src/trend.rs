@@ -1,7 +1,7 @@
-//! Cheap statistics of a curve: does it rise, steadily, to the end, and not by a single jump?
+//! Cheap statistics of a curve: does it rise, steadily, to the end, and by more than one jump?
 //!
-//! Each is a pure function of a [`Curve`], finite for any input, and dimensionless, so that thresholds mean the same for
-//! a site of forty bytes and one of forty gigabytes.
+//! Each statistic is a pure function of a [`Curve`], finite for any input and dimensionless. So a threshold
+//! means the same for a site of forty bytes and a site of forty gigabytes.
 
 use super::curve::{Curve, mean};
 
@@ -27,7 +27,7 @@ pub(crate) struct Trend {
 }
 
 impl Trend {
-    /// Of a curve of 12 buckets or more.
+    /// The trend of a curve of 12 buckets or more.
     pub(crate) fn of(curve: &Curve) -> Self {
         let (eighths, full) = (curve.eighths(), curve.full());
         let steps = retained_steps(curve);
@@ -55,9 +55,11 @@ pub(crate) fn late_rise(curve: &Curve) -> f64 {
     ratio(slope(late) * late.len() as f64, curve.full())
 }
 
-/// Rise over scatter of the last six eighths of the record: the slope of a line through their means over its standard error, within ±15.
+/// Rise over scatter of the last six eighths of the record: the slope of a line through their means divided
+/// by its standard error, within ±15.
 ///
-/// The error is at least .4 % of the curve's full range, so that a perfectly smooth curve is not infinitely significant.
+/// The error is at least 0.4 % of the curve's full range, so a perfectly smooth curve is not infinitely
+/// significant.
 pub(crate) fn rise_over_scatter(curve: &Curve) -> f64 {
     rise_over_scatter_of(&curve.eighths(), curve.full())
 }
@@ -71,31 +73,35 @@ fn rise_over_scatter_of(eighths: &[f64; 8], full: f64) -> f64 {
     ratio(slope, error).clamp(-15.0, 15.0)
 }
 
-/// What is left of the slope: that of the last two fifths as a share of both it and that of the two fifths before.
+/// The pace: the slope of the last two fifths, divided by the sum of the absolute slopes of the last two
+/// fifths and the two fifths before.
 ///
-/// One half is steady, 0 has stopped, negative falls, two thirds is twice as steep as before.
+/// 0.5 is steady, 0 has stopped, negative falls, and 2/3 is twice as steep as before.
 pub(crate) fn pace(curve: &Curve) -> f64 {
     let early = slope(&curve.mean[curve.at(0.2)..curve.at(0.6)]);
     let late = slope(&curve.mean[curve.at(0.6)..]);
     ratio(late, early.abs() + late.abs())
 }
 
-/// The greatest single step of what is never released again, as a share of all of it: 1 is one jump, or no growth at all.
+/// The greatest single step of the lower envelope, as a share of its whole rise: 1 is one jump, or no growth
+/// at all.
 ///
-/// "Never released again" is the lower envelope: at each instant, the least value that is still to come.
+/// The lower envelope holds the memory that is never released again: at each instant, the least value still
+/// to come.
 fn most_share([most, _, sum]: [f64; 3]) -> f64 {
     if sum > 0.0 { most / sum } else { 1.0 }
 }
 
-/// The second greatest such step as a share of all but the greatest: 1 if two jumps make up all of the growth, or fewer.
+/// The second greatest such step, as a share of all but the greatest: 1 if at most two jumps make up all of
+/// the growth.
 ///
-/// A leak may come with one event of another kind beside it. What remains without that event must not be one event again: new high
-/// water marks of a pool, and things loaded when first used, come in ever rarer jumps.
+/// A leak may come with one event of another kind. The growth without that event must not be a single event
+/// again. New high-water marks of a pool, and things loaded at first use, come in ever rarer jumps.
 fn second_share([most, second, sum]: [f64; 3]) -> f64 {
     if sum > most { second / (sum - most) } else { 1.0 }
 }
 
-/// The greatest, the second greatest and the sum of the steps of the lower envelope.
+/// The greatest step, the second greatest step and the sum of all steps of the lower envelope.
 fn retained_steps(curve: &Curve) -> [f64; 3] {
     let mut envelope = curve.min.clone();
     for k in (1..envelope.len()).rev() {
@@ -107,8 +113,9 @@ fn retained_steps(curve: &Curve) -> [f64; 3] {
     })
 }
 
-/// Goes up in steps that get larger as they get rarer, at least fourfold since the first eighth, and the last step came so late that the
-/// next, after twice the time, would not have come yet: a buffer that doubles looks like this whether something is still added or not.
+/// Whether the curve rises like a buffer that doubles: in steps that get larger and rarer, at least fourfold
+/// since the first eighth. The last step came so late that the next one, after twice the time, would not have
+/// come yet. Such a buffer looks the same whether the program still adds to it or not.
 pub(crate) fn doubles_late(curve: &Curve) -> bool {
     const STEP: f64 = 1.4;
     const GROWTH: f64 = 4.0;
@@ -116,32 +123,33 @@ pub(crate) fn doubles_late(curve: &Curve) -> bool {
     let Some((&end, early)) = mean.last().zip(mean.get(curve.at(0.125))) else { return false };
     let last_step = (1..max.len()).rev().find(|&k| max[k] >= STEP * max[k - 1]);
     let is_late = last_step.is_some_and(|k| 2 * k >= max.len());
-    // A curve that also goes on without steps is judged by how it does.
+    // A curve that also grows without steps is judged by that growth.
     let is_flat_behind =
         last_step.is_some_and(|k| max[k + 1..].iter().all(|&v| v <= max[k] && v >= 0.9 * end));
     is_late && is_flat_behind && *early > 0.0 && end >= GROWTH * early
 }
 
-/// As `f64::min`, of numbers: what that does beside for NaN would take longer than all the rest of a step.
+/// `f64::min` for numbers. The NaN handling of `f64::min` would take longer than the rest of a step.
 pub(crate) fn lesser(a: f64, b: f64) -> f64 {
     if a < b { a } else { b }
 }
 
-/// As `f64::max`, of numbers.
+/// `f64::max` for numbers.
 pub(crate) fn greater(a: f64, b: f64) -> f64 {
     if a > b { a } else { b }
 }
 
-/// t of the slope over the part of the record after `from`, with the scatter's own memory taken into account.
+/// t of the slope over the part of the record after `from`, corrected for autocorrelation of the residuals.
 ///
-/// Successive buckets of a real program are alike, so an ordinary t is far too sure of itself: the standard error is
-/// inflated by √((1+ρ)/(1−ρ)), ρ being the residuals' autocorrelation, corrected for its bias and kept within 0…0.95.
+/// Successive buckets of a real program are alike, so an ordinary t is far too large. The standard error is
+/// multiplied by √((1+ρ)/(1−ρ)), where ρ is the residuals' autocorrelation, corrected for its bias and kept
+/// within 0…0.95.
 pub(crate) fn t_after(curve: &Curve, from: f64) -> f64 {
     let line = Line::through(&curve.mean[curve.at(from)..]);
     ratio(line.slope, line.slope_error()).clamp(-1e3, 1e3)
 }
 
-/// An ordinary least-squares line, its residuals' spread and their memory.
+/// An ordinary least-squares line, with the spread and the autocorrelation of its residuals.
 pub(crate) struct Line {
     /// Rise per bucket.
     pub(crate) slope: f64,
@@ -153,11 +161,11 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// Fits `values`, equally spaced.
+    /// Fits equally spaced `values`.
     pub(crate) fn through(values: &[f64]) -> Self {
         let n = values.len() as f64;
         let centre = (n - 1.0) / 2.0;
-        // Two sums side by side: neither waits for the other's last addition.
+        // Two sums in parallel: neither waits for the other's last addition.
         let (sum, rise) = values
             .iter()
             .enumerate()
@@ -175,7 +183,7 @@ impl Line {
         Self { slope, spread: if n > 0.0 { (squares / n).sqrt() } else { 0.0 }, memory, points: n }
     }
 
-    /// The standard error of the slope, inflated for the residuals' memory.
+    /// The standard error of the slope, increased for the autocorrelation of the residuals.
     pub(crate) fn slope_error(&self) -> f64 {
         let n = self.points;
         if n < 3.0 {
@@ -186,7 +194,7 @@ impl Line {
     }
 }
 
-/// Ordinary least-squares slope per bucket; 0 of fewer than two.
+/// Ordinary least-squares slope per bucket; 0 for fewer than two values.
 pub(crate) fn slope(values: &[f64]) -> f64 {
     let n = values.len() as f64;
     let centre = (n - 1.0) / 2.0;
@@ -201,7 +209,8 @@ fn mean_of(sum: f64, n: f64) -> f64 {
     if n == 0.0 { 0.0 } else { sum / n }
 }
 
-/// Kendall's τ of `values` against their order: 1 if they only rise, −1 if they only fall; ties count for neither.
+/// Kendall's τ of `values` against their order: 1 if they only rise, −1 if they only fall. Ties count for
+/// neither.
 pub(crate) fn kendall(values: &[f64]) -> f64 {
     let n = values.len();
     let mut balance = 0i64;
@@ -213,7 +222,7 @@ pub(crate) fn kendall(values: &[f64]) -> f64 {
     if n < 2 { 0.0 } else { balance as f64 / (n * (n - 1) / 2) as f64 }
 }
 
-/// a/b, where 0/0 is 0 and a/0 is as large as a float can be, so that nothing infinite or NaN escapes.
+/// a/b. 0/0 is 0, and a/0 is the largest float, so no infinity or NaN is ever returned.
 pub(crate) fn ratio(a: f64, b: f64) -> f64 {
     if a == 0.0 || a.is_nan() || b.is_nan() {
         0.0

@@ -1,7 +1,7 @@
-//! The second clock: how much the whole program worked, counted in its allocations.
+//! The work of the whole program over time, measured by its allocations: a second clock.
 //!
-//! The wall clock goes on while a program waits. Growth that stopped while the program worked on has stopped; growth that stopped
-//! together with the work says nothing about what the next request would do ([`crate::busy`]).
+//! The wall clock goes on while a program waits. Growth that stopped while the program worked on has stopped.
+//! Growth that stopped together with the work does not show what the next request would do ([`crate::busy`]).
 
 use crate::buckets::Buckets;
 
@@ -12,14 +12,15 @@ pub struct Work {
     width: u64,
     /// Slices of the record.
     slices: u64,
-    /// Allocations made up to the first slice, then up to the last slice of each stretch of `width` slices.
+    /// Allocations up to the first slice, then up to the last slice of each stretch of `width` slices.
     allocs: Vec<u64>,
-    /// Slices that are known: those behind them are missing.
+    /// Slices of the record that were taken: later ones are missing.
     known: u64,
 }
 
 impl Work {
-    /// What [`Work::width`] and [`Work::allocs`] gave for a record of so many slices; `None` if they do not fit together.
+    /// Rebuilds a `Work` from [`Work::width`], the number of slices and [`Work::allocs`]; `None` if they do
+    /// not fit together.
     pub fn from_parts(width: u64, slices: u64, allocs: Vec<u64>) -> Option<Self> {
         let fits = width > 0 && slices.div_ceil(width).checked_add(1) == Some(allocs.len() as u64);
         (fits && allocs.is_sorted()).then_some(Self { width, slices, allocs, known: slices })
@@ -40,12 +41,12 @@ impl Work {
         &self.allocs
     }
 
-    /// Slices before which the record has a slice: those behind are missing.
+    /// One past the last slice that was taken: later ones are missing.
     pub fn known(&self) -> u64 {
         self.known
     }
 
-    /// Allocations between two slices, the later one's included. Within a stretch the program is taken to have worked evenly.
+    /// Allocations after slice `from` up to and including slice `to`. Within a stretch, even work is assumed.
     pub fn between(&self, from: u64, to: u64) -> f64 {
         (self.up_to(to) - self.up_to(from)).max(0.0)
     }
@@ -54,7 +55,8 @@ impl Work {
         let Some(last) = self.allocs.len().checked_sub(2) else { return 0.0 };
         let slice = slice.min(self.slices.saturating_sub(1));
         let stretch = (slice / self.width.max(1)).min(last as u64);
-        // A stretch begins behind the last slice of the one before; the first one, with the first slice.
+        // A stretch begins after the last slice of the stretch before; the first stretch begins with the
+        // first slice.
         let before = (stretch * self.width).saturating_sub(1);
         let end = ((stretch + 1) * self.width).min(self.slices) - 1;
         let (was, is) = (self.allocs[stretch as usize] as f64, self.allocs[stretch as usize + 1] as f64);
@@ -72,13 +74,14 @@ pub struct WorkBuilder {
 }
 
 impl WorkBuilder {
-    /// Of a record of so many slices.
+    /// For a record of this many slices.
     pub fn new(slices: u64) -> Self {
         let work = Work { width: Buckets::width_for(slices), slices, allocs: Vec::new(), known: 0 };
         Self { work, newest: None }
     }
 
-    /// Adds a slice, up to which `allocs` were made. Where slices before it are missing the program is taken to have worked evenly.
+    /// Adds a slice; `allocs` allocations were made up to it. If slices before it are missing, even work is
+    /// assumed.
     pub fn push(&mut self, slice: u64, allocs: u64) {
         let (before, was) = *self.newest.get_or_insert((slice, allocs));
         if self.work.allocs.is_empty() {
@@ -88,21 +91,21 @@ impl WorkBuilder {
         while let Some(edge) = self.next_edge().filter(|&edge| edge <= slice) {
             let (passed, whole) = (edge.saturating_sub(before), slice.saturating_sub(before).max(1));
             let made = u128::from(allocs - was) * u128::from(passed) / u128::from(whole);
-            // At most the difference of two numbers of 64 bits.
+            // The result fits in 64 bits: it is at most the difference of two 64-bit numbers.
             self.work.allocs.push(was + made as u64);
         }
         self.newest = Some((slice, allocs));
         self.work.known = slice + 1;
     }
 
-    /// The last slice of the stretch that is open.
+    /// The last slice of the open stretch.
     fn next_edge(&self) -> Option<u64> {
         let Work { width, slices, allocs, .. } = &self.work;
         let open = (allocs.len() as u64).checked_sub(1)?;
         (open < slices.div_ceil(*width)).then(|| ((open + 1) * width).min(*slices) - 1)
     }
 
-    /// Ends the record; from the newest slice on nothing is known to have been allocated.
+    /// Ends the record. After the newest slice no allocation is known, so none is counted.
     pub fn finish(mut self) -> Work {
         let (_, allocs) = self.newest.unwrap_or_default();
         if self.work.allocs.is_empty() {

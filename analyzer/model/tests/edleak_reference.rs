@@ -1,4 +1,5 @@
-//! edLeak's formula against what edLeak itself computed: a recording of nine slices and 35 allocers, and one longer series.
+//! edLeak's formula compared with edLeak's own results: a recording of nine slices and 35 allocers, and one
+//! longer series.
 
 use std::collections::BTreeMap;
 use std::path::Path;

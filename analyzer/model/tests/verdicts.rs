@@ -1,4 +1,5 @@
-//! Verdicts on literal series with known answers: short demos, staircases in every phase, records too short to judge.
+//! Verdicts on literal series with known answers: short demos, staircases in every phase, records too short
+//! to judge.
 
 use edleak_model::classify::{Confidence, Judgement, Model, Verdict, judge};
 use edleak_model::levels::Levels;
@@ -7,7 +8,7 @@ use edleak_model::series::{Births, Point, Series, SeriesBuilder};
 use edleak_model::work::WorkBuilder;
 use std::sync::Arc;
 
-/// A site with `count(slice)` live allocations of `bytes(slice)` in all, that is freed as its count falls.
+/// A site with `count(slice)` live allocations of `bytes(slice)` bytes together. A falling count means frees.
 fn series(slices: u64, bytes: impl Fn(u64) -> u64, count: impl Fn(u64) -> u64) -> Series {
     let mut builder = SeriesBuilder::new();
     let (mut allocs, mut frees, mut before) = (0, 0, 0);
@@ -21,7 +22,7 @@ fn series(slices: u64, bytes: impl Fn(u64) -> u64, count: impl Fn(u64) -> u64) -
     builder.finish()
 }
 
-/// Allocations of 100 bytes.
+/// A site of allocations of 100 bytes.
 fn of_hundred(slices: u64, count: impl Fn(u64) -> u64 + Copy) -> Judgement {
     judge(&series(slices, |slice| 100 * count(slice), count), 0.1, Model::Growth)
 }
@@ -71,13 +72,13 @@ fn a_cache_that_fills_within_three_of_eight_seconds_is_not_a_leak() {
 
 #[test]
 fn what_a_site_kept_that_never_freed_anything_is_no_estimate() {
-    // Leaks a little, and more under load, which comes in bursts.
+    // A small leak that is larger under load; the load comes in bursts.
     let load = |slice: u64| if (slice / 10).is_multiple_of(3) { 4 + slice % 5 } else { 1 };
     let bursts = |slice: u64| (0..=slice).map(load).sum();
     let judged = of_hundred(300, bursts);
     assert_eq!(judged.verdict, Verdict::Leak, "{:?}", judged.why);
     assert_eq!(judged.leak_bytes, 100 * (bursts(299) - bursts(0)));
-    // From the middle on.
+    // A leak that begins in the middle.
     let late = |slice: u64| 40 + slice.saturating_sub(150) * 2;
     let judged = of_hundred(300, late);
     assert_eq!(
@@ -86,7 +87,7 @@ fn what_a_site_kept_that_never_freed_anything_is_no_estimate() {
         "{:?}",
         judged.why
     );
-    // A base that loads first is not leaked.
+    // A base that loads first is not counted as leaked.
     let loads = |slice: u64| 60 * slice.min(8) + slice * 2;
     let judged = of_hundred(300, loads);
     let truth = 100.0 * 2.0 * 300.0;
@@ -94,7 +95,8 @@ fn what_a_site_kept_that_never_freed_anything_is_no_estimate() {
     assert!((judged.leak_bytes as f64 - truth).abs() < 0.25 * truth, "{} of {truth}", judged.leak_bytes);
 }
 
-/// Ages taken while all of it was there say that it leaks; at the end nothing of it is left.
+/// The survivors' ages, taken while all of the memory was live, show a leak; at the end nothing of it is
+/// left.
 #[test]
 fn what_survived_and_then_went_is_undecided() {
     let mut builder = SeriesBuilder::new();
@@ -143,7 +145,8 @@ fn a_buffer_that_is_reallocated_ever_larger_is_a_leak_though_its_count_never_mov
     assert_eq!(capped.verdict, Verdict::NoLeak, "{:?}", capped.why);
 }
 
-/// What is appended to for ever, and what was loaded and then stays, are the same until the next doubling is due.
+/// A buffer that grows for ever, and one that was loaded and then stays, look the same until the next
+/// doubling is due.
 #[test]
 fn a_buffer_that_doubles_is_undecided_while_its_next_doubling_may_come() {
     for slices in [100u64, 600, 3000] {
@@ -165,7 +168,8 @@ fn growth_that_feeds_itself_is_exponential() {
     assert_eq!((judged.verdict, judged.class), (Verdict::Leak, Class::Exp));
 }
 
-/// As recorded of a web server on node: some ten allocations at a time, after the first wave of requests some fourteen.
+/// As recorded from a web server on node: about ten live allocations at first, about fourteen after the first
+/// wave of requests.
 #[test]
 fn a_handful_more_amid_much_churn_is_undecided() {
     const LIVE: [u64; 60] = [
@@ -190,12 +194,12 @@ fn a_handful_more_amid_much_churn_is_undecided() {
     let few = judged(1, 4);
     assert_eq!(few.verdict, Verdict::Undecided, "{:?}", few.why);
     assert!(few.why[0].starts_with("5 allocations more are live"), "{:?}", few.why);
-    // The same curve of ten times as many says more, and so does a handful where nothing is freed.
+    // The same curve with ten times as many allocations is a leak, and so is a handful if nothing is freed.
     assert_eq!(judged(10, 4).verdict, Verdict::Leak);
     assert_eq!(judged(1, 0).verdict, Verdict::Leak);
 }
 
-/// What a program of a second does all the time it may do because it is starting.
+/// A program that ran for a second may do everything in it because it is starting.
 #[test]
 fn nothing_is_beyond_doubt_in_a_second() {
     let at = |period_s: f64| {
@@ -311,14 +315,14 @@ fn hostile_counters_give_finite_figures() {
 
 #[test]
 fn the_rate_is_that_of_the_time_since_it_began() {
-    // 150 slices of 0.1 s, at a kilobyte a slice, after 300 without the site.
+    // 150 slices of 0.1 s at a kilobyte per slice, after 300 slices without the site.
     let mut builder = SeriesBuilder::new();
     builder.absent(300);
     for slice in 1..=150 {
         builder.push(Point { live_bytes: 1000 * slice, live_count: slice, allocs: slice, frees: 0 });
     }
     let unseen = judge(&builder.finish(), 0.1, Model::Growth);
-    // The same at a site that was there all along.
+    // The same growth at a site that was present all along.
     let hinged = of_hundred(450, |slice| 20 + 10 * slice.saturating_sub(300));
     for (judged, most) in [(unseen, 0.1), (hinged, 0.25)] {
         assert_eq!(judged.verdict, Verdict::Leak, "{:?}", judged.why);
@@ -330,7 +334,8 @@ fn the_rate_is_that_of_the_time_since_it_began() {
 
 // ---------------------------------------------------------------- the work of the whole program
 
-/// A site of `count(slice)` allocations of 100 bytes in a program that makes `pace(slice)` allocations in each slice.
+/// A site of `count(slice)` allocations of 100 bytes in a program that makes `pace(slice)` allocations per
+/// slice.
 fn beside_work(slices: u64, count: impl Fn(u64) -> u64, pace: impl Fn(u64) -> u64) -> Judgement {
     let mut work = WorkBuilder::new(slices);
     let mut allocs = 0;
@@ -342,7 +347,7 @@ fn beside_work(slices: u64, count: impl Fn(u64) -> u64, pace: impl Fn(u64) -> u6
     judge(&site, 0.02, Model::Growth)
 }
 
-/// Load for some slices: three allocations for every one that is kept.
+/// Load for some slices: three allocations for every kept allocation.
 fn load(until: u64, then: u64) -> impl Fn(u64) -> u64 {
     move |slice| if slice < until { 3 } else { then }
 }
@@ -375,10 +380,10 @@ fn growth_that_stopped_while_the_work_went_on_has_stopped() {
 
 #[test]
 fn health_checks_and_a_load_that_ramps_down_are_not_the_work_that_goes_on() {
-    // One allocation every other slice, where the load made three in each.
+    // One allocation in every other slice, after a load of three per slice.
     let judged = beside_work(600, |slice| slice.min(400), |slice| if slice < 400 { 3 } else { slice % 2 });
     assert_eq!(judged.verdict, Verdict::Undecided, "{:?}", judged.why);
-    // The load, and the growth with it, falls from 30 to 0 in a slice over the last half.
+    // Over the second half, the load, and the growth with it, falls from 30 to 0 per slice.
     let pace = |slice: u64| if slice < 200 { 30 } else { 30 * (400 - slice) / 200 };
     let kept: Vec<u64> = (0..400)
         .scan(0, |sum, slice| {
@@ -433,7 +438,7 @@ fn a_burst_of_work_beside_one_jump_makes_no_leak_of_it() {
     assert_eq!(judged.verdict, Verdict::NoLeak, "{:?}", judged.why);
 }
 
-// ---------------------------------------------------------------- allocations of no size
+// ---------------------------------------------------------------- allocations of 0 bytes
 
 #[test]
 fn allocations_of_no_bytes_leak_by_their_count() {
@@ -443,7 +448,7 @@ fn allocations_of_no_bytes_leak_by_their_count() {
     assert!(judged.why.iter().any(|why| why.contains("ask for 0 bytes")), "{:?}", judged.why);
     let full = judge(&series(200, |_| 0, |slice| 50 * slice.min(80)), 0.02, Model::Growth);
     assert_eq!(full.verdict, Verdict::NoLeak, "{:?}", full.why);
-    // A reference count of one empty allocation is none.
+    // A single allocation of 0 bytes is no growth.
     let once = judge(&series(200, |_| 0, |slice| u64::from(slice > 90)), 0.02, Model::Growth);
     assert_eq!(once.verdict, Verdict::NoLeak, "{:?}", once.why);
 }

@@ -1,4 +1,4 @@
-//! A value that does not parse, and how it is written instead.
+//! The error for a value that does not parse; it tells how to write the value.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ pub struct Error {
     remedy: String,
 }
 
-/// What was expected.
+/// The kind of value that was expected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -22,7 +22,7 @@ pub enum ErrorKind {
     Duration,
 }
 
-/// What the functions of this crate return.
+/// The result of a function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
@@ -30,12 +30,12 @@ impl Error {
         Self { kind, message: message.into(), remedy: remedy.into() }
     }
 
-    /// What was expected.
+    /// The kind of value that was expected.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// What is wrong, without the remedy.
+    /// The error without the remedy.
     pub fn message(&self) -> &str {
         &self.message
     }

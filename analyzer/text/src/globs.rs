@@ -1,15 +1,17 @@
-//! Patterns on names: `*` is any run of characters, everything else is itself.
+//! Patterns on names: `*` stands for any run of characters; other characters stand for themselves.
 //!
 //! | pattern | matches | special characters |
 //! |---|---|---|
 //! | [`Glob::new`]: `--watch`, `--wrapper` | the whole name | `*`, `?` (any one character) |
-//! | [`Glob::part`]: suppressions, as LeakSanitizer has them | any part of the name | `*`, `^` at the start, `$` at the end |
+//! | [`Glob::part`]: suppressions, as in LeakSanitizer | any part of the name | `*`, `^` at the start, `$` at the end |
 //!
-//! Brackets are not special, since names are full of them (`operator new[]`, `<[T]>::to_vec`). Of whole names, blanks count only
-//! between words: `vector<int, A<int> >` and `vector<int,A<int>>` are the same name.
+//! Brackets are not special, because many names contain them (`operator new[]`, `<[T]>::to_vec`). In patterns
+//! on whole names, blanks count only between words: `vector<int, A<int> >` and `vector<int,A<int>>` are the
+//! same name.
 //!
-//! A name is matched piece by piece, each piece where it is first found: a later `*` never needs an earlier one to match
-//! differently. So the time is at most the length of the name times that of the longest piece, however many `*` there are.
+//! Each piece between two `*` is matched where it is first found. A later `*` never needs an earlier one to
+//! match differently. So the time is at most the length of the name times the length of the longest piece,
+//! however many `*` there are.
 
 use std::borrow::Cow;
 
@@ -17,7 +19,7 @@ use std::borrow::Cow;
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Glob {
     text: String,
-    /// What stands between the `*`.
+    /// The texts between the `*`.
     pieces: Vec<Piece>,
     at_start: bool,
     at_end: bool,
@@ -33,7 +35,7 @@ struct Piece {
 }
 
 impl Glob {
-    /// The pattern written `pattern`, on whole names.
+    /// A pattern on whole names.
     pub fn new(pattern: &str) -> Glob {
         let text = without_idle_blanks(pattern.trim()).into_owned();
         let piece = |piece: &str| Piece { text: piece.to_owned(), has_any: piece.contains('?') };
@@ -41,7 +43,8 @@ impl Glob {
         Glob { text, pieces, at_start: true, at_end: true, skips_blanks: true }
     }
 
-    /// The pattern written `pattern`, on parts of names unless `^` or `$` holds it to the start or the end.
+    /// A pattern on parts of names; `^` at its start or `$` at its end ties it to the start or end of the
+    /// name.
     pub fn part(pattern: &str) -> Glob {
         let (inner, at_start) = pattern.strip_prefix('^').map_or((pattern, false), |rest| (rest, true));
         let (inner, at_end) = inner.strip_suffix('$').map_or((inner, false), |rest| (rest, true));
@@ -50,17 +53,17 @@ impl Glob {
         Glob { text: pattern.to_owned(), pieces, at_start, at_end, skips_blanks: false }
     }
 
-    /// Whether it matches every name there is.
+    /// Whether the pattern matches every name.
     pub fn matches_everything(&self) -> bool {
         self.text.contains('*') && self.text.bytes().all(|byte| byte == b'*')
     }
 
-    /// Whether there is nothing in it.
+    /// Whether the pattern is empty.
     pub fn is_empty(&self) -> bool {
         self.text.is_empty()
     }
 
-    /// The pattern as it is written.
+    /// The text of the pattern.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -85,7 +88,7 @@ impl Glob {
 }
 
 impl Piece {
-    /// Where it ends, if `text` begins with it.
+    /// The end of the piece in `text`, if `text` begins with the piece.
     fn end_at_start(&self, text: &str) -> Option<usize> {
         if !self.has_any {
             return text.starts_with(&self.text).then_some(self.text.len());
@@ -95,7 +98,7 @@ impl Piece {
         self.text.chars().all(is_met).then(|| text.len() - characters.as_str().len())
     }
 
-    /// Where it ends for the first time in `text`.
+    /// The end of the first occurrence of the piece in `text`.
     fn first_end(&self, text: &str) -> Option<usize> {
         if !self.has_any {
             return text.find(&self.text).map(|at| at + self.text.len());
@@ -103,7 +106,7 @@ impl Piece {
         text.char_indices().find_map(|(at, _)| Some(at + self.end_at_start(&text[at..])?))
     }
 
-    /// Whether `text` ends with it.
+    /// Whether `text` ends with the piece.
     fn is_at_end(&self, text: &str) -> bool {
         if !self.has_any {
             return text.ends_with(&self.text);
@@ -114,7 +117,7 @@ impl Piece {
     }
 }
 
-/// `text` without the blanks that no reader would miss: those that do not separate two words.
+/// `text` without the blanks that do not separate two words.
 fn without_idle_blanks(text: &str) -> Cow<'_, str> {
     if !text.contains(' ') {
         return Cow::Borrowed(text);
@@ -188,7 +191,7 @@ mod tests {
         }
     }
 
-    /// The definition: a star takes any number of characters, and some choice of numbers has to do.
+    /// The definition of a match: for each star, some number of characters makes the rest match.
     fn matches_by_trial(pattern: &[char], name: &[char]) -> bool {
         match (pattern.split_first(), name.split_first()) {
             (None, _) => name.is_empty(),

@@ -1,4 +1,4 @@
-//! How people write sizes, rates, durations and patterns: one grammar for both programs.
+//! Sizes, rates, durations and patterns as people write them: one grammar for both programs.
 #![forbid(unsafe_code)]
 #![warn(unreachable_pub)]
 

@@ -1,6 +1,8 @@
-//! How far a long piece of work is, for a person who waits for it. The work counts here, and whoever has a terminal shows it.
+//! The progress of a long piece of work, for a waiting user. The work is counted here; the program shows the
+//! count if it has a terminal.
 //!
-//! One process does one such piece at a time, so there is one meter. Counting costs an addition for each block or file.
+//! One process does one such piece of work at a time, so there is one meter. Counting costs one addition for
+//! each block or file.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -9,30 +11,30 @@ static DONE: AtomicU64 = AtomicU64::new(0);
 static ALL: AtomicU64 = AtomicU64::new(0);
 static AWAITED: Mutex<Option<String>> = Mutex::new(None);
 
-/// A piece of work of so many parts begins. 0: nobody knows how many.
+/// Begins a piece of work of `all` parts. 0: the number of parts is not known.
 pub fn begin(all: u64) {
     ALL.store(0, Ordering::Relaxed);
     DONE.store(0, Ordering::Relaxed);
     ALL.store(all, Ordering::Relaxed);
 }
 
-/// So many more parts are done.
+/// Counts `parts` more parts as done.
 pub fn advance(parts: u64) {
     DONE.fetch_add(parts, Ordering::Relaxed);
 }
 
-/// The share that is done, 0 to 1; `None` if nobody knows.
+/// The share that is done, 0 to 1; `None` if the number of parts is not known.
 pub fn share() -> Option<f64> {
     let all = ALL.load(Ordering::Relaxed);
     (all > 0).then(|| (DONE.load(Ordering::Relaxed) as f64 / all as f64).min(1.0))
 }
 
-/// The work waits for something outside of this process from now on, or, with `None`, no longer.
+/// Sets what the work waits for outside of this process; `None`: it does not wait.
 pub fn wait_for(what: Option<String>) {
     *AWAITED.lock().unwrap_or_else(PoisonError::into_inner) = what;
 }
 
-/// What the work waits for.
+/// The thing outside of this process that the work waits for.
 pub fn awaited() -> Option<String> {
     AWAITED.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }

@@ -1,7 +1,7 @@
 //! Bytes, rates and durations, as people read and write them.
 //!
-//! Printed sizes are binary (KiB = 1024), because that is what allocators and `/proc` count in. Read sizes follow their
-//! unit: `KB` is 1000 bytes, `KiB` is 1024, and so is a bare `k`, as with dd and the like.
+//! Printed sizes are binary (KiB = 1024), like the sizes of allocators and of `/proc`. Sizes that are read
+//! follow their unit: `KB` is 1000 bytes, `KiB` is 1024, and so is a bare `k`, as with dd.
 
 use crate::error::{Error, ErrorKind, Result};
 use std::time::Duration;
@@ -12,7 +12,7 @@ const BINARY: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
 pub fn bytes(bytes: f64) -> String {
     let mut value = bytes.abs();
     let mut unit = 0;
-    // 999.5 would print as "1000": the next unit reads better and stays within four digits.
+    // 999.5 would print as "1000". The next unit reads better and stays within four digits.
     while value >= 999.5 && unit + 1 < BINARY.len() {
         value /= 1024.0;
         unit += 1;
@@ -43,7 +43,7 @@ pub fn duration(seconds: f64) -> String {
     if seconds < 9.95 && (seconds - seconds.round()).abs() >= 0.05 {
         return format!("{seconds:.1} s");
     }
-    // Far beyond any recording; keeps the cast below exact.
+    // Far longer than any recording; the limit keeps the cast exact.
     let whole = seconds.round().min(1e15) as u64;
     let (major, minor) = match whole {
         0..60 => return format!("{whole} s"),
@@ -58,7 +58,7 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// A count with thousands separated: `1 234 567`, so that it survives any locale.
+/// A count with commas between thousands, in every locale: `1,234,567`.
 pub fn count(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
@@ -106,7 +106,7 @@ pub fn parse_bytes(text: &str) -> Result<f64> {
 /// Reads a size in whole bytes, as [`parse_bytes`] does.
 ///
 /// # Errors
-/// If it is not a size, or 8 PiB and more: beyond that nothing is exact, nor any file as large.
+/// If it is not a size, or if it is 8 PiB or more: a float is not exact beyond, and no file is so large.
 pub fn parse_size(text: &str) -> Result<u64> {
     let bytes = parse_bytes(text)?;
     if bytes < 2f64.powi(53) {
@@ -142,7 +142,7 @@ pub fn parse_rate(text: &str) -> Result<f64> {
 /// Reads a duration: `100ms`, `1s`, `1.5 m`, `2h`, `7d`; a bare number is in seconds.
 ///
 /// # Errors
-/// If it is not a number with a unit of time, or longer than `std`'s durations go.
+/// If it is not a number with a unit of time, or if it is too long for [`Duration`].
 pub fn parse_duration(text: &str) -> Result<Duration> {
     let (number, unit) = number_and_unit(text);
     let seconds = if unit.is_empty() { Some(1.0) } else { seconds_of(unit) };
@@ -171,7 +171,7 @@ fn seconds_of(unit: &str) -> Option<f64> {
     })
 }
 
-/// A number without a sign or an exponent, and the word behind it.
+/// Splits a text into a number without sign or exponent, and the word after it.
 fn number_and_unit(text: &str) -> (Option<f64>, &str) {
     let text = text.trim();
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());

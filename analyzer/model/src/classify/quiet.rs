@@ -1,25 +1,29 @@
 //! Growth that stopped together with the work of the whole program.
 //!
-//! A leak stops when the load does, and so does a cache that is not full: nothing tells them apart, so the record is undecided and says
-//! why. A cache that was full before the work stopped is no leak, as ever. What was freed when the work was over, shortly before the
-//! end, was freed by a teardown or is another phase of the work: undecided as well.
+//! A leak stops when the load stops, and so does a cache that is not full. The curve cannot tell them apart,
+//! so the site is undecided and the reason says why. A cache that was full before the work stopped is no
+//! leak, as always. Memory freed after the work stopped, shortly before the end, was freed by a teardown or
+//! by another phase of the work: also undecided.
 
 use super::{LEAST_EVENTS, LEAST_POINTS, Ruling, Site, Verdict};
 use crate::busy::Busy;
 use crate::curve::Curve;
 use crate::reasons;
 
-/// Growth that was over before this share of the record is that of a start, however quiet the program was after that.
+/// Growth that was over before this share of the record belongs to the start of the program, however quiet
+/// the program was later.
 const LEAST_GROWING: f64 = 0.36;
-/// What was freed before this share of the record was freed by the work, and after it perhaps by a teardown.
+/// Memory freed before this share of the record was freed by the work; memory freed later was perhaps freed
+/// by a teardown.
 const LATE_RELEASE: f64 = 0.65;
-/// Of what grew this share is gone: it was released.
+/// The growth was released if this share of it is gone.
 const RELEASED: f64 = 0.5;
-/// In few slices it grows to the end if this share of its growth came in the last third.
+/// With few slices, the site grew to the end if this share of its growth came in the last third.
 const LATE_GROWTH: f64 = 0.2;
 
 impl Site<'_> {
-    /// What the curve says in the time that the program worked in; `None` where that is no more than by the wall clock, or no leak.
+    /// The ruling on the curve over busy time. `None` if that curve is no leak either, or if busy time is as
+    /// long as the record.
     pub(super) fn rule_of_busy_time(&self, period_s: f64) -> Option<Ruling> {
         let (work, width) = (self.series.work()?, self.series.buckets()?.width());
         let (absent, record) = (self.series.absent(), self.series.absent() + self.series.points());
@@ -68,7 +72,8 @@ impl Site<'_> {
     }
 }
 
-/// Too few buckets for a verdict, but it grew in the last third of them as well, and by more than a few.
+/// Whether a site with too few buckets for a verdict also grew in the last third of them, and by enough
+/// allocations.
 fn grows_to_the_end([bytes, count]: &[Curve; 2]) -> bool {
     let rise = |curve: &Curve, from: usize| {
         curve.mean.last().zip(curve.mean.get(from)).map_or(0.0, |(last, from)| last - from)
