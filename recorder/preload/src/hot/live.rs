@@ -254,7 +254,7 @@ pub(crate) fn insert(address: *const u8, allocation: Allocation) -> Result<Optio
 
 /// Forgets the large allocations that an allocation at `address` lies upon, or upon whose sizes it lies with its own: somebody freed
 /// them behind our back, and their memory has come again. Shows each to `visit`.
-pub fn take_covered(address: *const u8, allocation: Allocation, mut visit: impl FnMut(Allocation)) {
+pub(crate) fn take_covered(address: *const u8, allocation: Allocation, mut visit: impl FnMut(Allocation)) {
     let is_small = !allocation.special && allocation.size < LARGE;
     let entries = if is_small || allocation.size < SLOW_LARGE { 1 } else { 1 + SIZE_ENTRIES };
     for n in 0..entries {
