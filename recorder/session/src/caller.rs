@@ -24,10 +24,10 @@
 //! its own asks there. Whoever changes a meaning in the table withdraws the word afterwards, and whoever publishes a word
 //! looks at the table again afterwards, each behind a full barrier: one of the two sees what the other did.
 
+use crate::atomic::{AtomicU64, Ordering, fence};
 use crate::counters::SiteOffset;
 use crate::rule::{Kind, Rule};
 use crate::site::{Action, MAX_SITES, SiteSlot};
-use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 const PLACE_BITS: u32 = 16;
 /// Words there are: 512 KiB, of which a program touches what its callers fall on.
@@ -163,7 +163,7 @@ fn is_about(word: u64, address: u64) -> bool {
     caller.site().is_some() || caller.rule().is_some()
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(edleak_loom)))]
 mod tests {
     use super::*;
     use std::vec::Vec;

@@ -4,7 +4,7 @@
 //! waits for one: a chain of `exec`s or a burst of children claims as many slots as there are, and an image that finds
 //! none runs unrecorded and says so in `missed`.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// "edlkctrl", little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"edlkctrl");

@@ -1,7 +1,7 @@
 //! The four counters of one site in one shard.
 
+use crate::atomic::{AtomicU64, Ordering};
 use crate::site::MAX_SITES;
-use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Cumulative since the target attached. Half a cache line, so that one allocation touches one line of counters.
 ///
@@ -20,6 +20,7 @@ pub struct Counters {
     /// Frees.
     pub frees: AtomicU64,
 }
+#[cfg(not(edleak_loom))]
 const _: () = assert!(core::mem::size_of::<Counters>() == 32);
 
 /// Where the counters of a site lie in every shard: bytes from its start, and so a site's id in the form in which the hot path

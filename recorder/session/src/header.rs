@@ -1,7 +1,7 @@
 //! The first page of a session: handshake, geometry, and everything the target could not do.
 
+use crate::atomic::{AtomicU32, AtomicU64};
 use crate::stack::Next;
-use core::sync::atomic::{AtomicU32, AtomicU64};
 
 /// "edlksess", little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"edlksess");

@@ -3,6 +3,7 @@
 //! Only the number of shards varies; every other size is a constant, so that the hot path has no geometry to load. A
 //! session is a sparse file in memory: what is not touched costs address space and nothing else.
 
+use crate::atomic::AtomicU64;
 use crate::caller::CALLERS;
 use crate::counters::Counters;
 use crate::event::{MAX_EVENTS, ModuleEvent};
@@ -10,7 +11,6 @@ use crate::site::{MAX_SITES, SLOTS, SiteInfo, SiteSlot};
 use crate::stack::{self, Bound, Cell, RuleRow, RuleTable, StackInfo};
 use crate::wrapper::{MAX_RANGES, WrapperRange};
 use core::mem::size_of;
-use core::sync::atomic::AtomicU64;
 
 /// Most shards a session can have.
 pub const MAX_SHARDS: usize = 64;

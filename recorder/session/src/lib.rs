@@ -23,6 +23,7 @@
 #![deny(unsafe_code)]
 #![warn(unreachable_pub)]
 
+mod atomic;
 pub mod caller;
 pub mod control;
 pub mod counters;

@@ -1,7 +1,7 @@
 //! Sites: how a return address is found in the table, and what a hook is to do there.
 
+use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::rule::Rule;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Bits of a slot index: twice as many slots as sites keep probes short.
 pub const SLOT_BITS: u32 = 17;
@@ -28,6 +28,7 @@ pub struct SiteSlot {
     /// but count. Without an id the high half is the id that the address had when another module lay there; 0: it never had one.
     pub meaning: AtomicU64,
 }
+#[cfg(not(edleak_loom))]
 const _: () = assert!(core::mem::size_of::<SiteSlot>() == 16);
 
 /// What a slot means, in one word.
@@ -90,6 +91,7 @@ pub struct SiteInfo {
     /// other.
     pub same_address: AtomicU32,
 }
+#[cfg(not(edleak_loom))]
 const _: () = assert!(core::mem::size_of::<SiteInfo>() == 16);
 
 /// What a hook does with a return address other than counting there.
@@ -221,7 +223,7 @@ fn id_of_module(infos: &[SiteInfo], last: u32, address: u64, module: u32) -> Opt
     None
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(edleak_loom)))]
 mod tests {
     use super::*;
     use std::vec::Vec;

@@ -13,10 +13,10 @@
 //! A cell per birth epoch costs nothing more than a cell per stack would while allocations are made, and its live bytes
 //! tell how old the survivors are. A watched allocation is found again by the id of its cell: [`MAX_SITES`] and more.
 
+use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::counters::Counters;
 use crate::rule::{Kind, Rule};
 use crate::site::MAX_SITES;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Return addresses a stack keeps; a deeper one is cut.
 pub const MAX_FRAMES: usize = 128;
@@ -53,6 +53,7 @@ pub struct StackInfo {
     /// Module events that had happened when the stack was first seen: tells which modules were at its addresses.
     pub events_before: AtomicU32,
 }
+#[cfg(not(edleak_loom))]
 const _: () = assert!(core::mem::size_of::<StackInfo>() == 32);
 
 /// In [`StackInfo::frames`]: the walk was cut short.
@@ -72,6 +73,7 @@ pub struct Cell {
     pub freed_in: AtomicU32,
     _reserved: u32,
 }
+#[cfg(not(edleak_loom))]
 const _: () = assert!(core::mem::size_of::<Cell>() == 64);
 
 /// The unwind rows of one module.
@@ -256,7 +258,7 @@ pub fn find_bound(bounds: &[Bound], address: u64) -> Option<u64> {
     (address < end).then_some(end)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(edleak_loom)))]
 mod tests {
     use super::*;
     use std::vec::Vec;

@@ -1,8 +1,8 @@
 //! Ranges: where the code of allocation wrappers and of watched functions lies, sorted, so that a new site inside one is
 //! stepped over or watched from its first allocation on.
 
+use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::site::Action;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Ranges that fit.
 pub const MAX_RANGES: usize = 1 << 15;

@@ -5,20 +5,19 @@ use crate::recording::modules::Event;
 use crate::recording::stacks::NewStack;
 use crate::sys::process;
 use edleak_format::{Error, ModuleId, Record, Site, SiteId, SiteKind, Stack};
-use edleak_session::event::{LOADED, MAX_EVENTS, ModuleEvent};
+use edleak_session::event::{self, LOADED, MAX_EVENTS, ModuleEvent};
 use edleak_session::site::OTHER;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 impl Recording {
     pub(super) fn read_events(&mut self, now_ns: u64) -> Result<(), Error> {
-        let written = self.session.header().events_written.load(Ordering::Acquire);
-        let waiting = written.wrapping_sub(self.events_read) as usize;
+        let waiting = event::waiting(&self.session.header().events_written, self.events_read, MAX_EVENTS);
         if waiting == 0 {
             return Ok(());
         }
         let first_new = self.modules.all().len();
         let mut is_any_back = false;
-        for offset in 0..waiting.min(MAX_EVENTS) as u32 {
+        for offset in 0..waiting {
             let number = self.events_read.wrapping_add(offset);
             let event = &self.session.events()[number as usize % MAX_EVENTS];
             let bias = event.load_bias.load(Ordering::Relaxed);
@@ -35,8 +34,8 @@ impl Recording {
                 self.record(&record)?;
             }
         }
-        self.events_read = written;
-        self.session.header().events_read.store(written, Ordering::Release);
+        self.events_read = self.events_read.wrapping_add(waiting);
+        self.session.header().events_read.store(self.events_read, Ordering::Release);
         if is_any_back {
             self.publisher.publish(&self.session, self.modules.all());
         }

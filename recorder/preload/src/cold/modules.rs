@@ -14,7 +14,7 @@ use crate::cold::sites;
 use crate::hot::walk;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use edleak_session::event::{BUILD_ID_BYTES, LOADED, MAX_EVENTS, ModuleEvent, NAME_BYTES, UNLOADED};
+use edleak_session::event::{self, BUILD_ID_BYTES, LOADED, MAX_EVENTS, ModuleEvent, NAME_BYTES, UNLOADED};
 use edleak_session::header::Header;
 use edleak_session::stack::mix;
 
@@ -287,13 +287,12 @@ pub(crate) fn freed(header: &Header, allocation: *mut u8) {
 
 /// `end` is that of a module that was loaded.
 fn write_event(header: &Header, kind: u32, link_map: &LinkMap, end: usize) {
-    let written = header.events_written.load(Ordering::Relaxed);
-    if written.wrapping_sub(header.events_read.load(Ordering::Acquire)) as usize >= MAX_EVENTS {
+    let Some(place) = event::next_place(&header.events_written, &header.events_read, MAX_EVENTS) else {
         header.events_lost.fetch_add(1, Ordering::Relaxed);
         return;
-    }
+    };
     // SAFETY: the session holds `MAX_EVENTS` events.
-    let event = unsafe { &*EVENTS.load(Ordering::Relaxed).wrapping_add(written as usize % MAX_EVENTS) };
+    let event = unsafe { &*EVENTS.load(Ordering::Relaxed).wrapping_add(place) };
     let mut length = 0;
     if !link_map.name.is_null() {
         for (index, byte) in event.name.iter().enumerate().take(NAME_BYTES) {
@@ -315,7 +314,7 @@ fn write_event(header: &Header, kind: u32, link_map: &LinkMap, end: usize) {
     event.build_id_len.store(build_id_len, Ordering::Relaxed);
     event.load_bias.store(link_map.bias as u64, Ordering::Relaxed);
     event.kind.store(kind, Ordering::Release);
-    header.events_written.store(written.wrapping_add(1), Ordering::Release);
+    event::publish_next(&header.events_written);
 }
 
 /// Where a loaded module ends, and a number that tells its content from another's.

@@ -96,7 +96,7 @@ impl Rule {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(edleak_loom)))]
 mod tests {
     use super::*;
 

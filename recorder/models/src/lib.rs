@@ -1,0 +1,20 @@
+//! The protocols of `recorder/session`, compiled from the same files with the atomics of loom in place of the processor's.
+//!
+//! tests/ runs each protocol with two or three threads in every order that the memory model allows.
+
+mod atomic {
+    pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+}
+
+#[path = "../../session/src/caller.rs"]
+pub mod caller;
+#[path = "../../session/src/counters.rs"]
+pub mod counters;
+#[path = "../../session/src/event.rs"]
+pub mod event;
+#[path = "../../session/src/rule/mod.rs"]
+pub mod rule;
+#[path = "../../session/src/site.rs"]
+pub mod site;
+#[path = "../../session/src/stack.rs"]
+pub mod stack;

@@ -1,0 +1,173 @@
+//! Each protocol of the shared memory in every order that the memory model allows.
+
+use edleak_session_models::site::{Action, FIRST, SiteInfo, SiteSlot, intern};
+use edleak_session_models::stack::{Cell, Next, StackInfo, Stacks};
+use edleak_session_models::{caller, event};
+use loom::cell::UnsafeCell;
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use loom::thread;
+
+/// Its lower 16 bits, which choose the place in the cache of callers, are 0.
+const ADDRESS: u64 = 0x5555_0001_0000;
+
+struct Sites {
+    slots: Vec<SiteSlot>,
+    infos: Vec<SiteInfo>,
+    next: AtomicU32,
+    cache: Vec<AtomicU64>,
+}
+
+impl Sites {
+    fn new() -> Sites {
+        let slot = || SiteSlot { key: AtomicU64::new(0), meaning: AtomicU64::new(0) };
+        let info = || SiteInfo {
+            address: AtomicU64::new(0),
+            events_before: AtomicU32::new(0),
+            same_address: AtomicU32::new(0),
+        };
+        Sites {
+            slots: (0..2).map(|_| slot()).collect(),
+            infos: (0..FIRST + 4).map(|_| info()).collect(),
+            next: AtomicU32::new(FIRST),
+            cache: vec![AtomicU64::new(0)],
+        }
+    }
+
+    fn intern(&self, address: u64) -> Option<(u32, Action)> {
+        intern(&self.slots, &self.infos, &self.next, address, || (0, Action::COUNT))
+            .map(SiteSlot::id_and_action)
+    }
+}
+
+#[test]
+fn two_threads_that_meet_a_site_agree_on_its_id() {
+    loom::model(|| {
+        let sites = Arc::new(Sites::new());
+        let other = {
+            let sites = Arc::clone(&sites);
+            thread::spawn(move || sites.intern(ADDRESS))
+        };
+        let ours = sites.intern(ADDRESS).expect("there is room");
+        let theirs = other.join().expect("it does not panic").expect("there is room");
+        assert_eq!(ours, theirs);
+        // The collector finds the site by the address of its id.
+        assert_eq!(sites.infos[ours.0 as usize].address.load(Ordering::Acquire), ADDRESS);
+    });
+}
+
+#[test]
+fn an_action_changed_while_a_site_is_met_is_never_lost() {
+    loom::model(|| {
+        let sites = Arc::new(Sites::new());
+        sites.intern(ADDRESS).expect("there is room");
+        let target = {
+            let sites = Arc::clone(&sites);
+            thread::spawn(move || {
+                let slot = intern(&sites.slots, &sites.infos, &sites.next, ADDRESS, || (0, Action::COUNT))
+                    .expect("it is there");
+                caller::publish(&sites.cache, ADDRESS, slot, || true);
+            })
+        };
+        // The collector watches the site: first the meaning, then the word in the cache.
+        let slot = sites.slots.iter().find(|slot| slot.key.load(Ordering::Acquire) == ADDRESS);
+        slot.expect("it was just made").set_action(Action::WATCH);
+        caller::withdraw(&sites.cache, ADDRESS);
+        target.join().expect("it does not panic");
+        let word = sites.cache[0].load(Ordering::Relaxed);
+        let known = caller::Caller::by(word, ADDRESS);
+        assert!(known.site().is_none(), "the hot path would go on counting at a watched site");
+    });
+}
+
+#[test]
+fn two_threads_with_one_stack_count_in_one_cell() {
+    loom::model(|| {
+        struct Tables {
+            slots: Vec<AtomicU64>,
+            infos: Vec<StackInfo>,
+            frames: Vec<AtomicU64>,
+            cells: Vec<Cell>,
+            next: Next,
+            events: AtomicU32,
+        }
+        fn cell(tables: &Tables) -> Option<u32> {
+            let stacks = Stacks {
+                slots: &tables.slots,
+                infos: &tables.infos,
+                frames: &tables.frames,
+                cells: &tables.cells,
+                next: &tables.next,
+                module_events: &tables.events,
+            };
+            stacks.cell(7, &[1, 2], 0x9000_0000_0000_0001, false, 1)
+        }
+        let tables = Arc::new(Tables {
+            slots: (0..2).map(|_| AtomicU64::new(0)).collect(),
+            infos: (0..2).map(|_| StackInfo::default()).collect(),
+            frames: (0..4).map(|_| AtomicU64::new(0)).collect(),
+            cells: (0..4).map(|_| Cell::default()).collect(),
+            next: Next::default(),
+            events: AtomicU32::new(0),
+        });
+        tables.next.cell.store(1, Ordering::Relaxed);
+        let other = {
+            let tables = Arc::clone(&tables);
+            thread::spawn(move || cell(&tables))
+        };
+        let ours = cell(&tables).expect("there is room");
+        assert_eq!(other.join().expect("it does not panic"), Some(ours));
+        let stack = tables.cells[ours as usize].stack.load(Ordering::Acquire) - 1;
+        let info = &tables.infos[stack as usize];
+        assert_eq!(info.site.load(Ordering::Acquire), 7);
+        let at = info.frames_at.load(Ordering::Relaxed) as usize;
+        assert_eq!(tables.frames[at].load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
+fn a_ring_that_is_read_while_it_wraps_hands_out_every_event_whole() {
+    const PLACES: usize = 2;
+    const EVENTS: u32 = 3;
+    struct Ring {
+        /// Plain memory: loom reports every access that is not ordered by the two counters.
+        events: Vec<UnsafeCell<u64>>,
+        written: AtomicU32,
+        read: AtomicU32,
+    }
+    // SAFETY: that no two threads access an event at the same time is what the model is to show.
+    unsafe impl Sync for Ring {}
+    /// Reads what waits, and returns how many events were read in all.
+    fn look(ring: &Ring, seen: u32) -> u32 {
+        let waiting = event::waiting(&ring.written, seen, PLACES);
+        for number in seen..seen + waiting {
+            // SAFETY: as above.
+            let event = ring.events[number as usize % PLACES].with(|event| unsafe { *event });
+            assert_eq!(event, u64::from(number) + 1);
+        }
+        ring.read.store(seen + waiting, Ordering::Release);
+        seen + waiting
+    }
+    loom::model(|| {
+        let ring = Arc::new(Ring {
+            events: (0..PLACES).map(|_| UnsafeCell::new(0)).collect(),
+            written: AtomicU32::new(0),
+            read: AtomicU32::new(0),
+        });
+        let collector = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || (0..2).fold(0, |seen, _| look(&ring, seen)))
+        };
+        let mut number = 0;
+        for _ in 0..EVENTS {
+            // A full ring loses the event.
+            let Some(place) = event::next_place(&ring.written, &ring.read, PLACES) else { continue };
+            number += 1;
+            // SAFETY: as above.
+            ring.events[place].with_mut(|event| unsafe { *event = number });
+            event::publish_next(&ring.written);
+        }
+        let seen = collector.join().expect("it does not panic");
+        assert_eq!(u64::from(look(&ring, seen)), number, "every event that found a place was read");
+    });
+}
