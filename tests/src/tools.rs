@@ -46,12 +46,14 @@ pub fn repository() -> &'static Path {
 
 /// The directory that cargo builds into: `CARGO_TARGET_DIR`, or the one this test was started from.
 pub fn target_dir() -> PathBuf {
-    if let Some(dir) = std::env::var_os("CARGO_TARGET_DIR") {
+    // Set and empty is not set: the root of the repository is no place for programs.
+    if let Some(dir) = std::env::var_os("CARGO_TARGET_DIR").filter(|dir| !dir.is_empty()) {
         return repository().join(dir);
     }
     let test = std::env::current_exe().expect("a running program has a path");
-    // TARGET/PROFILE/deps/test-HASH
-    test.ancestors().nth(3).expect("cargo puts tests three levels down").to_path_buf()
+    // Cargo marks the directory that it builds into. A test that was copied elsewhere uses the usual one.
+    let built_into = test.ancestors().skip(1).find(|dir| dir.join("CACHEDIR.TAG").is_file());
+    built_into.map_or_else(|| repository().join("target"), Path::to_path_buf)
 }
 
 fn build_release() -> Result<PathBuf, String> {
@@ -65,4 +67,16 @@ fn build_release() -> Result<PathBuf, String> {
         .status()
         .expect("cargo must be there to run tests");
     if status.success() { Ok(target.join("release")) } else { Err("the release build failed".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compiled_programs_go_under_the_directory_that_cargo_builds_into() {
+        let target = target_dir();
+        assert!(target.join("CACHEDIR.TAG").is_file(), "`{}`", target.display());
+        assert_ne!(target, repository());
+    }
 }

@@ -1,6 +1,6 @@
 //! The recorder at the command line: exit codes, signals and files; what it refuses; what becomes of images and children.
 
-use edleak_tests::programs::samples;
+use edleak_tests::programs::{programs, samples};
 use edleak_tests::record::{Recorder, analyze};
 use edleak_tests::report::Report;
 use edleak_tests::run::{DEADLINE, Outcome, Running, run, wait_for};
@@ -24,6 +24,23 @@ fn the_exit_code_is_the_targets() {
             "{script}: the final slice is taken after the death"
         );
     }
+}
+
+#[test]
+fn kernel_without_pidfd_open_records_a_program_and_refuses_to_follow_children() {
+    let dir = TempDir::new("no-pidfd");
+    let on_old_kernel = |options: &[&str]| {
+        let trace = dir.join("trace.edl");
+        let recorded = Recorder::new("no-pidfd").options(options).command(&trace, "true", [""; 0]);
+        let mut command = Command::new(programs().binary("no_pidfd"));
+        command.arg(recorded.get_program()).args(recorded.get_args());
+        run(&mut command)
+    };
+    let outcome = on_old_kernel(&[]);
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    let outcome = on_old_kernel(&["--children"]);
+    assert_eq!(outcome.code, 125, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("use Linux 5.3 or later"), "{}", outcome.stderr);
 }
 
 #[test]

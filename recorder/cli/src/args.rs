@@ -34,7 +34,10 @@ use std::time::Duration;
                                             record full stacks there, in a running recording
                                             (unwatch: no longer)
   LD_PRELOAD=/path/to/libedleak_preload.so ./server
-                                            the same without edleak-record; EDLEAK_OUTPUT and EDLEAK_PERIOD apply
+                                            the same without edleak-record; EDLEAK_OUTPUT, EDLEAK_PERIOD,
+                                            EDLEAK_SIZE, EDLEAK_AUTO_WATCH and EDLEAK_ONLY apply
+
+EDLEAK_PRELOAD names the library to load, EDLEAK_RECORD the recorder that a bare LD_PRELOAD starts.
 
 Exit code: the program's own (128+N if signal N killed it); 125 edleak-record failed, 126 the program cannot be
 recorded, 127 there is no such program. A program called watch is ./watch."

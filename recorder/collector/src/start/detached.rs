@@ -34,7 +34,12 @@ pub struct Request {
 /// Becomes the collector of the process that asks, in the background. What cannot be done is said in the system log: whatever this
 /// process printed would look like the target's.
 pub fn collect(args: &Request) -> ExitCode {
-    let Some(watch) = Watch::of(args.pid) else { return ExitCode::FAILURE };
+    let Some(watch) = Watch::of(args.pid) else {
+        if let Some(why) = Watch::unavailable() {
+            log(&format!("process {} is not recorded: {why}", args.pid));
+        }
+        return ExitCode::FAILURE;
+    };
     // SAFETY: the preload made this descriptor for us.
     let mut reply = unsafe { File::from_raw_fd(args.reply_fd) };
     // The one who asks waits for us to end; the one who stays is our child, in a session of its own, holding none of

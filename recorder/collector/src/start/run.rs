@@ -14,7 +14,7 @@ use crate::sys::limits;
 use crate::sys::own_child::{Ended, OwnChild};
 use crate::sys::process;
 use crate::sys::say::say;
-use crate::sys::signals::{self, Signal, Signals};
+use crate::sys::signals::{self, Signal, Signals, Watch};
 use edleak_text::units;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -100,6 +100,11 @@ pub fn record(options: &RunOptions) -> Result<Recorded, Failed> {
         let message = format!("cannot record `{}`: {why}", checked.path.display());
         return Err(Failed { exit_code: 126, message });
     }
+    // A program that matches may be anywhere in the tree of processes.
+    let follows_children = options.children || !options.only.is_empty();
+    if follows_children && let Some(why) = Watch::unavailable() {
+        return Err(failed(format!("child processes cannot be followed: {why}")));
+    }
     let code_options = Arc::new(options.code.clone());
     let preload = library::find(options.embedded).map_err(failed)?.0;
     // From here on: a thread that was started before would take the signals meant for the loop, and a file that may not grow is an error
@@ -117,8 +122,6 @@ pub fn record(options: &RunOptions) -> Result<Recorded, Failed> {
     };
     let publisher = Publisher::new(Arc::clone(&code_options));
     publisher.prepare(own_libc().into_iter().chain([checked.image.clone()]).collect());
-    // A program that matches may be anywhere in the tree of processes.
-    let follows_children = options.children || !options.only.is_empty();
     let plan = Plan {
         options: Options {
             command: options.program.iter().map(|word| word.to_string_lossy().into_owned()).collect(),

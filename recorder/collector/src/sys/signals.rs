@@ -233,12 +233,25 @@ fn is_ignored(number: libc::c_int) -> bool {
 pub struct Watch(File);
 
 impl Watch {
-    /// Watches a process; `None`: it is gone already.
+    /// Watches a process; `None`: it is gone already, or the kernel has no such descriptors.
     pub fn of(pid: u32) -> Option<Watch> {
+        Watch::open(pid).ok()
+    }
+
+    fn open(pid: u32) -> io::Result<Watch> {
         // SAFETY: no memory is passed.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
         // SAFETY: the descriptor is new and ours.
-        (fd >= 0).then(|| Watch(unsafe { File::from_raw_fd(fd as RawFd) }))
+        Ok(Watch(unsafe { File::from_raw_fd(fd as RawFd) }))
+    }
+
+    /// Why no process can be watched here: the kernel is older than 5.3, or a sandbox forbids it. `None`: it can be.
+    pub(crate) fn unavailable() -> Option<String> {
+        let error = Watch::open(std::process::id()).err()?;
+        Some(format!("`pidfd_open` failed: {error} (use Linux 5.3 or later, or allow it in the sandbox)"))
     }
 
     /// A descriptor that is readable once the process has ended.
