@@ -136,7 +136,8 @@ impl SeriesBuilder {
         self.push_run(p, 1);
     }
 
-    /// Adds `repeat` slices with the same live bytes and live count; `p` holds the counters at the last of them.
+    /// Costs O(1) while live bytes and count stay the same. A change costs O(1) for each bucket of the run
+    /// before it.
     ///
     /// Costs O(1) while live bytes and count stay the same. A change costs O(1) for each bucket that the run
     /// before it covers.

@@ -36,7 +36,8 @@ impl Work {
         self.slices
     }
 
-    /// Allocations up to the first slice, then up to the last slice of each stretch of [`Work::width`] slices.
+    /// Allocations up to the first slice, then up to the last slice of each stretch of [`Work::width`]
+    /// slices.
     pub fn allocs(&self) -> &[u64] {
         &self.allocs
     }
