@@ -220,7 +220,8 @@ tarball() {
     mount -t proc proc "$musl/proc"
     tar -C "$musl/opt" -xf "$archive"
     leaker musl-gcc "$musl/tmp/leaker"
-    records_and_analyzes "tarball under musl" "/opt/$name/bin/" /tmp/leaker /tmp/trace.edl chroot "$musl" env -C /tmp
+    records_and_analyzes "tarball under musl" "/opt/$name/bin/" /tmp/leaker /tmp/trace.edl \
+        chroot "$musl" sh -c 'cd /tmp && exec "$@"' sh
 
     # The library needs one symbol of no version; the programs need no libc. So the oldest glibc at hand decides.
     debian "${EDLEAK_OLD_SUITE:-bullseye}"
