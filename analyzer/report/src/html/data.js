@@ -297,13 +297,19 @@ class Frames {
   }
 }
 
+/** @param {string} base64 @returns {Uint8Array<ArrayBuffer>} */
+function bytesOf(base64) {
+  const native = /** @type {{fromBase64?: (text: string) => Uint8Array<ArrayBuffer>}} */ (/** @type {unknown} */ (Uint8Array));
+  if (native.fromBase64 !== undefined) return native.fromBase64(base64);
+  const raw = atob(base64);
+  const bytes = new Uint8Array(raw.length);
+  for (let i = 0; i < raw.length; i++) bytes[i] = raw.charCodeAt(i);
+  return bytes;
+}
+
 /** Opens the data in the page. @returns {Promise<Columns>} */
 async function openData() {
-  const text = byId("data").textContent ?? "";
-  const raw = atob(text);
-  const deflated = new Uint8Array(raw.length);
-  for (let i = 0; i < raw.length; i++) deflated[i] = raw.charCodeAt(i);
-  const stream = new Blob([deflated]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const stream = new Blob([bytesOf(byId("data").textContent ?? "")]).stream().pipeThrough(new DecompressionStream("deflate"));
   const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
   const length = new DataView(bytes.buffer).getUint32(0, true);
   /** @type {Header} */

@@ -53,7 +53,7 @@ function showHeadline(header) {
   if (meta !== null) meta.textContent = visible(header.recorded);
 }
 
-/** The parts that belong to one recording. @param {Columns} columns @param {Frames} frames @param {number} index */
+/** The parts that belong to one recording: the upper ones now, the lower ones by the function returned. @param {Columns} columns @param {Frames} frames @param {number} index */
 function show(columns, frames, index) {
   const trace = new Trace(columns, index);
   const view = new View(trace);
@@ -62,8 +62,10 @@ function show(columns, frames, index) {
   showRange(view);
   new Sites(view, frames);
   showGone(columns, view);
-  new Scatter(view);
-  new Flame(view, frames);
+  return () => {
+    new Scatter(view);
+    new Flame(view, frames);
+  };
 }
 
 async function main() {
@@ -79,8 +81,12 @@ async function main() {
     const shown = chosenTrace(traces.length);
     showChoice(columns, shown);
     if (shown !== traces.length - 1) showHeadline(traces[shown]);
-    show(columns, new Frames(columns), shown);
+    const showRest = show(columns, new Frames(columns), shown);
     notice("");
+    // A large page answers before its lower half is drawn.
+    document.documentElement.dataset.usable = Math.round(performance.now()).toString();
+    await new Promise((done) => setTimeout(done));
+    showRest();
     document.documentElement.dataset.ready = "true";
   } catch (error) {
     notice("The data in the page cannot be shown (" + (error instanceof Error ? error.message : String(error)) + "): the verdict and the leaks are complete.");

@@ -55,9 +55,26 @@ class View {
 
   /** @returns {Figures} */
   get figures() {
-    this.cached ??= figuresOf(this.trace, this.from, this.to);
+    this.cached ??= this.isWhole ? wholeFigures(this.trace) : figuresOf(this.trace, this.from, this.to);
     return this.cached;
   }
+}
+
+/** The whole record is in the totals; only the first instant has to be looked up. @param {Trace} trace @returns {Figures} */
+function wholeFigures(trace) {
+  const known = (/** @type {Float64Array} */ values) => values.map((value) => Math.max(0, value));
+  const live = trace.liveBytes;
+  const grew = live.map((bytes, site) => {
+    if (!trace.hasCounters(site)) return NaN;
+    const reader = new Reader(trace.packedOf(site));
+    if (reader.bytes.length === 0 || reader.next() > 0) return bytes;
+    const allocated = reader.next();
+    return bytes - Math.max(0, allocated - reader.next());
+  });
+  return {
+    grew, live, liveCount: known(trace.liveCount), allocated: known(trace.allocatedBytes), freed: known(trace.freedBytes),
+    allocs: known(trace.allocs), frees: known(trace.frees), keptLow: live, keptHigh: live,
+  };
 }
 
 /** @param {Trace} trace @param {number} from @param {number} to @returns {Figures} */

@@ -63,12 +63,17 @@ class Scatter {
       context.fillStyle = color(["--leak", "--undecided", "--calm"][verdict]);
       context.strokeStyle = color("--page");
       context.globalAlpha = trace.sites > 5000 && verdict === 2 ? 0.5 : 0.85;
+      // Thousands of marks are one path.
+      const isCrowded = trace.sites > 5000 && verdict > 0;
+      if (isCrowded) context.beginPath();
       for (let site = 0; site < trace.sites; site++) {
-        if (trace.verdict[site] !== verdict || Number.isNaN(live[site])) continue;
+        if (trace.verdict[site] !== verdict || Number.isNaN(live[site]) || Number.isNaN(grew[site])) continue;
         const dot = { site, x: live[site] < LEAST_BYTES ? left + 4 : x(live[site]), y: grew[site] < LEAST_BYTES ? top + height - 4 : y(grew[site]) };
         this.dots.push(dot);
-        drawMark(context, verdict, dot.x, dot.y, verdict === 0 ? 5 : 3.5, trace.sites <= 5000);
+        if (isCrowded) context.rect(dot.x - 1.5, dot.y - 1.5, 3, 3);
+        else drawMark(context, verdict, dot.x, dot.y, verdict === 0 ? 5 : 3.5);
       }
+      if (isCrowded) context.fill();
     }
     context.globalAlpha = 1;
     this.ring(context, view.selected, color("--ink"));
@@ -180,8 +185,8 @@ class Scatter {
 }
 
 /** A shape of its own for each verdict. @param {CanvasRenderingContext2D} context @param {number} verdict
- * @param {number} x @param {number} y @param {number} size @param {boolean} hasRim */
-function drawMark(context, verdict, x, y, size, hasRim) {
+ * @param {number} x @param {number} y @param {number} size */
+function drawMark(context, verdict, x, y, size) {
   context.beginPath();
   if (verdict === 0) {
     context.moveTo(x, y - size * 1.2);
@@ -191,7 +196,6 @@ function drawMark(context, verdict, x, y, size, hasRim) {
   } else if (verdict === 1) context.rect(x - size, y - size, 2 * size, 2 * size);
   else context.arc(x, y, size, 0, 7);
   context.fill();
-  if (!hasRim) return;
   context.lineWidth = 0.75;
   context.stroke();
 }
