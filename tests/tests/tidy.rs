@@ -270,6 +270,9 @@ fn uses_of_files(room: &Path) -> BTreeMap<String, BTreeSet<String>> {
             }
         }
         for (at, start) in code.match_indices("super::") {
+            if code[at + start.len()..].starts_with("super::") {
+                continue; // the last of several leads on
+            }
             let outer = code[..at].matches("super::").count()
                 - code[..at].trim_end_matches("super::").matches("super::").count();
             let from = parts.len().saturating_sub(outer + 1);

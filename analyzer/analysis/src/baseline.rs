@@ -93,6 +93,9 @@ impl Baseline {
     }
 
     /// Reads the text of a saved report.
+    ///
+    /// # Errors
+    /// If the text is no whole report, or one of a newer format.
     pub fn from_json(text: &[u8]) -> Result<Self> {
         let report: SavedReport = serde_json::from_slice(text).map_err(|error| {
             Error::new(ErrorKind::Baseline, format!("not a whole report: {error}"))

@@ -45,6 +45,9 @@ use load::{LoadOptions, Recording};
 use std::path::Path;
 
 /// Loads, judges and symbolizes one recording; what the policy makes of it is decided over all of them ([`Policy::apply`]).
+///
+/// # Errors
+/// If the recording cannot be read.
 pub fn analyze(
     path: &Path,
     options: LoadOptions,

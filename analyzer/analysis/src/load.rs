@@ -40,6 +40,9 @@ impl std::fmt::Debug for Recording {
 }
 
 /// Opens the input at `path`; `-` is stdin.
+///
+/// # Errors
+/// If the input cannot be read, or is no recording.
 pub fn load(path: &Path, options: LoadOptions) -> Result<Recording> {
     let failed = |error: Error| error.context(format_args!("failed to read `{}`", path.display()));
     if path.as_os_str() == "-" {

@@ -12,6 +12,9 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Writes `from` to `to` with the frames of every address that it names. `to` may be the file that `from` was read from.
+///
+/// # Errors
+/// If the new trace cannot be written.
 pub fn embed(from: &Trace, to: &Path, symbolizer: &Symbolizer) -> Result<Resolution> {
     let (symbols, resolution) = build_trace(symbolizer, from);
     let keep = |record| (!matches!(record, Record::Symbols(_))).then_some(record);
@@ -23,6 +26,9 @@ pub fn embed(from: &Trace, to: &Path, symbolizer: &Symbolizer) -> Result<Resolut
 ///
 /// The same name has the same hash in every trace that was anonymized with the same key, so that traces can still be compared. Line
 /// numbers, offsets, times and counters stay. Without a key whoever guesses a name can confirm it.
+///
+/// # Errors
+/// If the new trace cannot be written.
 pub fn anonymize(from: &Trace, to: &Path, key: &str) -> Result<()> {
     let hash = |text: &str| pseudonym(key, text.as_bytes());
     let path = |text: &str| format!("/{}", hash(text));

@@ -89,6 +89,9 @@ pub struct Case {
 }
 
 /// Reads a labelled corpus, joined with births by id.
+///
+/// # Errors
+/// If the corpus cannot be read, or a line of it does not parse.
 pub fn read(corpus: &Path, births: Option<&Path>) -> Result<Vec<Case>> {
     let mut known: HashMap<String, BirthLine> = HashMap::new();
     if let Some(path) = births {
@@ -244,6 +247,9 @@ pub struct ScoreReport {
 }
 
 /// Scores a corpus of labelled series, joined with births by id if they are given in a file of their own.
+///
+/// # Errors
+/// If the corpus cannot be read, or holds no series.
 pub fn run(corpus: &Path, births: Option<&Path>) -> Result<ScoreReport> {
     let cases = read(corpus, births)?;
     if cases.is_empty() {

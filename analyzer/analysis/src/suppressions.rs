@@ -62,6 +62,9 @@ pub struct Suppressions {
 
 impl Suppressions {
     /// Reads a suppression file.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or a line of it is no rule.
     pub fn read(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
         let mut text = Vec::new();
@@ -76,6 +79,9 @@ impl Suppressions {
     }
 
     /// Reads the text of a suppression file; `name` is its path, for messages.
+    ///
+    /// # Errors
+    /// If a line is no rule.
     pub fn parse(name: &str, text: &[u8]) -> Result<Self> {
         let invalid = |line: usize, what: &str, remedy: &str| {
             let message = format!("{name}:{line}: {what}");

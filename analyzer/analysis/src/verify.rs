@@ -72,6 +72,9 @@ impl Verification {
     }
 
     /// Says it in a few lines.
+    ///
+    /// # Errors
+    /// If `out` cannot be written to.
     pub fn write(&self, name: &str, out: &mut dyn Write) -> io::Result<()> {
         let state = match (self.is_sound(), self.is_ended) {
             (true, true) => "sound and complete",

@@ -19,6 +19,9 @@ pub enum FileBytes {
 
 impl FileBytes {
     /// Maps the file at `path`.
+    ///
+    /// # Errors
+    /// If it is no regular file, or cannot be opened or mapped.
     pub fn open(path: &Path) -> io::Result<FileBytes> {
         // A target may name a pipe as its module: opening it must not wait, and only a file is worth opening.
         if !std::fs::metadata(path)?.is_file() {

@@ -8,6 +8,9 @@ use serde_json::json;
 use std::io::{self, Write};
 
 /// A line per leak, the worst first.
+///
+/// # Errors
+/// If `out` cannot be written to.
 pub fn write_text(diff: &Diff<'_>, style: Style, out: &mut dyn Write) -> io::Result<()> {
     let mut lines: Vec<(u8, String)> = diff
         .leaks
@@ -34,6 +37,9 @@ pub fn write_text(diff: &Diff<'_>, style: Style, out: &mut dyn Write) -> io::Res
 }
 
 /// One object: `undecided`, and `leaks` with `change`, `was_bytes_per_s` and `is_bytes_per_s` each.
+///
+/// # Errors
+/// If `out` cannot be written to.
 pub fn write_json(diff: &Diff<'_>, out: &mut dyn Write) -> io::Result<()> {
     let now = diff.leaks.iter().map(|(site, change)| {
         let (_, word, was) = word_of(*change);

@@ -44,6 +44,9 @@ pub struct Report<'a> {
 /// Writes a report in one format.
 pub trait Exporter {
     /// Writes the whole report.
+    ///
+    /// # Errors
+    /// If `out` cannot be written to.
     fn export(&self, report: &Report<'_>, out: &mut dyn Write) -> io::Result<()>;
 }
 

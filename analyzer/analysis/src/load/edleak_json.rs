@@ -56,6 +56,9 @@ impl Growing {
 }
 
 /// Reads a document.
+///
+/// # Errors
+/// If the document is not what edLeak writes.
 pub fn read(reader: impl Read, options: LoadOptions) -> Result<Vec<LineSeries>> {
     let document: Document = serde_json::from_reader(BufReader::new(reader)).map_err(|error| {
         Error::new(

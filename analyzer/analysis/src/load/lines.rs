@@ -66,6 +66,9 @@ impl From<Id> for SiteLabel {
 }
 
 /// Reads series lines, or, if the input turns out to be one, edLeak's JSON document.
+///
+/// # Errors
+/// If a line cannot be read, or is no series.
 pub fn read(mut reader: impl BufRead, options: LoadOptions) -> Result<Vec<LineSeries>> {
     let mut all = Vec::new();
     let mut text = Vec::new();

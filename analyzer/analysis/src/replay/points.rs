@@ -36,6 +36,9 @@ impl SitePoints {
 }
 
 /// Calls `each` with the points of every site, in the order of `ids`, which ascend; those of sites that are one are summed.
+///
+/// # Errors
+/// If the record is too long to print, or `each` fails.
 pub fn for_each_site<E: From<Error>>(
     trace: &Trace,
     merged: &Merged,
@@ -133,6 +136,9 @@ pub struct Families;
 
 impl Families {
     /// The sum over each watched site and its stacks, where both are among `ids`.
+    ///
+    /// # Errors
+    /// If the record is too long to print.
     pub fn of<E: From<Error>>(
         trace: &Trace,
         merged: &Merged,
