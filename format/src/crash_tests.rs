@@ -1,5 +1,4 @@
-//! A writer killed at any instant, after or in the middle of a write to the file, loses nothing that it had
-//! acknowledged.
+//! A writer killed at any instant loses nothing that it had acknowledged, even in the middle of a write.
 
 use std::sync::{Arc, Mutex};
 

@@ -70,7 +70,7 @@ impl Error {
         }
     }
 
-    /// Adds the remedy: what the user can do.
+    /// Adds the remedy.
     pub(crate) fn with_remedy(mut self, remedy: impl Into<String>) -> Error {
         self.remedy = Some(remedy.into());
         self

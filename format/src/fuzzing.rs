@@ -1,5 +1,5 @@
-//! Shared by the fuzz targets and their deterministic run: reading a whole trace, and making inputs with
-//! sound checksums.
+//! For the fuzz targets and their deterministic run: reads a whole trace, and makes files with sound
+//! checksums.
 
 use crate::ids::SiteId;
 use crate::layout::block::{BlockHeader, BlockKind, MAX_RAW_BYTES, extent_bytes, payload_sum};

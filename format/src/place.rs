@@ -19,9 +19,10 @@ const MAX_LINKS: u32 = 40;
 /// end is replaced. The file need not exist yet.
 ///
 /// # Errors
-/// `PermissionDenied` for two kinds of link: a link that another user put into a sticky directory in which
-/// everybody may write (like the kernel's `fs.protected_symlinks`, even if that is off), and a link to an
-/// open descriptor, such as `/dev/stdout`.
+/// `PermissionDenied` for two kinds of link:
+/// - a link that another user put into a sticky directory in which everybody may write (as with the kernel's
+///   `fs.protected_symlinks`, even if that is off);
+/// - a link to an open descriptor, such as `/dev/stdout`.
 pub fn followed(path: &Path) -> io::Result<PathBuf> {
     let mut place = path.to_owned();
     for _ in 0..MAX_LINKS {

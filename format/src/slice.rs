@@ -66,7 +66,7 @@ pub trait SliceVisitor {
         let _not_wanted = (header, changed);
     }
 
-    /// One slice. `changed` holds absolute counters by ascending id. In the first call of a block it holds
-    /// every site whose counters are not zero; in later calls, the sites that changed since the slice before.
+    /// One slice. `changed` holds absolute counters by ascending id. The first call of a block names every
+    /// site whose counters are not zero; later calls name the sites that changed since the slice before.
     fn slice(&mut self, header: &SliceHeader, changed: &[(SiteId, Counters)]);
 }

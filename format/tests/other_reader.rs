@@ -1,5 +1,5 @@
-//! docs/trace-format.md suffices: a reader in another language, written from it, prints the same series as
-//! this crate.
+//! A reader in another language, written from docs/trace-format.md alone, prints the same series as this
+//! crate.
 
 mod common;
 

@@ -1,5 +1,4 @@
-//! A recording much longer than the capacity: history since the start survives evenly, and so does the
-//! catalog.
+//! A recording much longer than the capacity keeps an even history since the start, and its whole catalog.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! One function for each fuzz target: each processes an input that may come from a stranger.
+//! One function for each fuzz target. The inputs stand for files from strangers.
 //!
 //! cargo-fuzz runs them through `fuzz_targets/`: `cargo +nightly fuzz run series`. CI runs them on stable
 //! Rust, on the corpus and a fixed set of mutants of it: `tests/tests/fuzz.rs` includes this file.

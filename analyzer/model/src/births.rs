@@ -1,9 +1,9 @@
 //! Birth times of the survivors: a leak's curve without churn, and the share of allocations that survives.
 //!
-//! The live curve of a busy site is mostly allocations that will soon be freed. Counting only the allocations
-//! that survive to the end, by birth time, removes them: an allocation left from an old epoch has outlived
-//! everything around it. The score is the logistic score of the labelled benchmark. It reads the live count
-//! only, not the more leak-like of bytes and count, because sizes only add scatter to the question whether
+//! The live curve of a busy site is mostly allocations that will soon be freed. The survivors, counted by
+//! birth time, are the curve without them: an allocation left from an old epoch has outlived everything
+//! around it. The score is the logistic score of the labelled benchmark. It reads the live count, not
+//! whichever of bytes and count looks more like a leak: sizes only add scatter to the question whether
 //! allocations are retained.
 
 use super::contest::{Contest, models};
@@ -17,10 +17,11 @@ const LEAST_EPOCHS: usize = 16;
 /// Each statistic is clipped to ± this value, as it was when the score was fitted.
 const CLIP: f64 = 8.0;
 
-/// Below this half BIC the live curve has stopped growing, whatever the survivors show: odds of 20 to 1.
+/// Half a BIC below which the live curve has stopped growing, even if the survivors show a leak: odds of 20
+/// to 1.
 const STOPPED: f64 = -3.0;
 
-/// The score of the survivors, and the share of survivors, which people understand.
+/// The score of the survivors, and the share of survivors for the report.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Survivors {
     /// Log odds that the site leaks.

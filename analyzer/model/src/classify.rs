@@ -239,17 +239,17 @@ const BIGGER_STRICT: Bar =
 const PLAIN: Bar =
     Bar { rise_over_scatter: 4.0, pace: 0.35, largest_step: 0.5, second: 0.6, late_t: 2.5, bic: -1.5 };
 
-/// Log odds of the survivors' score: up to the first the site is no leak, above the second it is suspected,
-/// above the third the verdict may fail a build. Between the first two the site is undecided.
+/// Log odds of the survivors' score. Up to the first value the site is no leak, between the first two it is
+/// undecided, and above the second it is a suspect. Above the third the verdict may fail a build.
 const SURVIVORS_NO_LEAK: f64 = -0.9;
 const SURVIVORS_SUSPECT: f64 = 0.4;
 const SURVIVORS_STRICT: f64 = 4.8;
-/// If less than this share of the memory that the survivors show as retained is live at the end, it was freed
-/// meanwhile. Such memory is no leak that a user could find. Nor is its release certainly a part of the
-/// program's work, so the site is undecided.
+/// If less than this share of the bytes that the survivors show as retained is live at the end, the rest was
+/// freed meanwhile, and the site is undecided. A user could not find such a leak, and the release may not be
+/// part of the program's work.
 const LEAST_LEFT: f64 = 0.25;
-/// A strict leak by survivors also needs this result of the contest on the live count, and a steady pace:
-/// growth that stops late leaves the same survivors as a leak.
+/// A strict leak by survivors needs this result of the contest on the live count, and also a steady pace.
+/// Growth that stops late leaves the same survivors as a leak.
 const SURVIVORS_STRICT_BIC: f64 = 2.0;
 
 impl Bar {
@@ -261,8 +261,8 @@ impl Bar {
             && t.late_t > self.late_t
     }
 
-    /// Bytes and count together: for rise and pace the smaller of the two values counts, and for the jumps
-    /// too.
+    /// Bytes and count together: of each statistic the smaller of the two values is tested. Late t is tested
+    /// on the bytes only.
     fn trends(&self, b: &Trend, c: &Trend) -> bool {
         b.rise_over_scatter.min(c.rise_over_scatter) > self.rise_over_scatter
             && b.pace.min(c.pace) > self.pace
@@ -378,8 +378,8 @@ impl<'a> Site<'a> {
         }
     }
 
-    /// Rules on the curve without a regular wave, or else without short surges, either of which can hide a
-    /// leak.
+    /// Rules on the curve after a regular wave, or else short surges, were taken out. Either of them can hide
+    /// a leak.
     fn rule_without_waves_and_surges(&self) -> Option<Ruling> {
         let adjust = |by: fn(&Curve) -> Option<Curve>, name: &str| {
             let (bytes, count) = (by(self.curves[0])?, by(self.curves[1])?);
@@ -403,8 +403,8 @@ impl<'a> Site<'a> {
         models(self.curves[of].len()).contest(self.curves[of])
     }
 
-    /// The bytes allocated since `begins` (0…1 of the curve), if the site has never freed anything. This is
-    /// exact, not an estimate.
+    /// The exact number of bytes allocated since `begins` (0…1 of the curve); only if the site has never
+    /// freed anything.
     fn kept_since(&self, begins: f64) -> Option<f64> {
         let last = self.series.last();
         if last.allocs == 0 || last.frees > 0 || self.is_sizeless {
@@ -470,8 +470,8 @@ impl<'a> Site<'a> {
     }
 }
 
-/// Whether all kept bytes may be the leak. If they exceed the estimate by much, they include a base that
-/// loaded.
+/// Whether all kept bytes may be the leak. If they exceed the estimate by half, a base that loaded is part of
+/// them.
 fn is_near(kept: f64, estimated: f64) -> bool {
     kept > estimated / 1.5 && kept < estimated * 1.5
 }

@@ -1,9 +1,9 @@
 //! Competing models of a curve: models that stop growing against models that go on.
 //!
 //! Every model is a constant plus one or two fixed shapes, fitted by generalised least squares under AR(1)
-//! noise ([`super::ar1`]). The main result is half the difference between the best BIC of either side. This
-//! contest does most of the work of telling a leak from a filling cache. A rising curve says little; a rising
-//! curve that no saturating shape explains says much.
+//! noise ([`super::ar1`]). The main result is half the difference between the best BIC of either side. The
+//! contest does most of the work of telling a leak from a filling cache. A rising curve alone says little. A
+//! rising curve that no saturating shape explains says much.
 //!
 //! No model has more than one step. With two or more steps, a model could explain a bursty leak away.
 
@@ -22,7 +22,7 @@ const ESTIMATE: usize = 0;
 /// A residual below this share of the curve's variance counts as this share: no model is meant to be exact.
 const LEAST_RESIDUAL: f64 = 1e-6;
 
-/// Half a BIC is clipped at this value: beyond it either side has won, by any margin.
+/// Half a BIC is clipped at this value. Beyond it one side has clearly won.
 const MOST_BIC: f64 = 10.0;
 
 /// Parameters that BIC counts for a step beside a constant (height, place, base), and for a line beside that
@@ -55,7 +55,8 @@ pub(crate) struct Contest {
     pub(crate) begins: f64,
 }
 
-/// All models for curves of one length. They depend on the length only and are computed once for each.
+/// All models for curves of one length. The models depend on the length only and are computed once for each
+/// length.
 pub(crate) struct Models {
     len: usize,
     columns: Vec<Column>,
@@ -199,7 +200,7 @@ impl Models {
         }
         let len = self.len;
         let mut values: Vec<f64> = (0..len).map(|k| shape.value((k as f64 + 0.5) / len as f64)).collect();
-        // Every model has the constant, so centring changes no fit. It only keeps digits.
+        // Every model has the constant, so centring changes no fit; it only reduces rounding errors.
         let mid = mean(&values);
         values.iter_mut().for_each(|v| *v -= mid);
         let with_one = Inner::of(&values, &vec![1.0; len]).all();

@@ -1,5 +1,4 @@
-//! One quantity of a series in the form that the statistics read: mean, least and greatest value of every
-//! full bucket.
+//! One quantity of a series as the statistics read it: mean, least and greatest value of each full bucket.
 
 use super::bucket::{Bucket, Extent};
 use super::buckets::{Buckets, MOST};

@@ -1,14 +1,14 @@
-//! The kind of growth of the whole process: its live memory beside the resident memory that the kernel
-//! reports.
+//! The kind of growth of the whole process: live memory compared with the kernel's resident memory.
 //!
-//! Three causes look the same from outside ("RSS grows"): the program keeps more and more allocations, the
+//! Three causes look the same from outside ("RSS grows"). The program keeps more and more allocations, the
 //! allocator keeps memory that the program freed, or memory grows that never went through malloc. Live bytes
-//! and resident bytes (RssAnon + VmSwap, so swapping hides nothing) together tell the causes apart:
+//! and resident bytes tell the causes apart. (Resident bytes are RssAnon + VmSwap, so swapping hides
+//! nothing.)
 //!
 //! | live bytes | resident − live | cause |
 //! |---|---|---|
 //! | grow | – | the program's live memory grows |
-//! | flat | grows; live bytes were higher before, or turnover suffices to fragment the heap | the allocator retains |
+//! | flat | grows; live bytes were higher before, or turnover fragments the heap | the allocator retains |
 //! | flat | grows, and malloc cannot account for it | memory grows outside malloc |
 //!
 //! From and to are the medians of the second and of the last eighth of the recording. The first eighth is the
@@ -24,7 +24,8 @@ const NOTICEABLE_SHARE: f64 = 0.03;
 /// Live bytes are exact, so smaller growth is noticed.
 const NOTICEABLE_LIVE_BYTES: f64 = 4096.0;
 const NOTICEABLE_LIVE_SHARE: f64 = 0.05;
-/// The share for a program whose live bytes go up and down within the last eighth.
+/// The share used instead if live bytes in the last eighth fall back to the level after the start-up:
+/// scatter.
 const SCATTER_SHARE: f64 = 0.25;
 /// Growth has stopped if less than this share of it came in the second half; steady growth has half of it
 /// there.
@@ -88,7 +89,7 @@ impl ProcessSeries {
 pub enum GrowthKind {
     /// The program's live memory grows.
     Live,
-    /// The allocator retains what the program freed.
+    /// The allocator retains memory that the program freed.
     Retained,
     /// Memory grows outside malloc.
     Outside,
@@ -166,7 +167,7 @@ fn kind_of(growth: &ProcessGrowth, is_above: bool, goes_on: bool) -> GrowthKind 
     let live = by(growth.live_from_bytes, growth.live_to_bytes);
     let resident = by(growth.resident_from_bytes, growth.resident_to_bytes);
     let noticeable = NOTICEABLE_BYTES.max(NOTICEABLE_SHARE * growth.resident_to_bytes as f64);
-    // The side table grows with the highest heap so far. It belongs to edleak and not to the program.
+    // The side table grows with the highest heap so far. The table belongs to edleak and not to the program.
     let side_table = SIDE_TABLE_SHARE * by(growth.live_from_bytes, growth.live_peak_bytes).max(0.0);
     let unexplained = resident - live.max(0.0) - side_table;
     let share = if is_above { NOTICEABLE_LIVE_SHARE } else { SCATTER_SHARE };

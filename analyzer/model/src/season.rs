@@ -1,8 +1,8 @@
 //! Seasonal adjustment: takes the one regular wave that hides the trend out of a curve.
 //!
 //! Load that comes in waves (day and night, a batch job every hour) moves a site far more than a leak does.
-//! The wave is fitted together with a parabola, so it cannot take the trend away. It is used only if it
-//! repeats often enough not to be a trend itself. A site that only waves is flat once its wave is gone, so
+//! The wave is fitted together with a parabola, so the wave cannot take the trend away. A wave counts only if
+//! it repeats often enough not to be a trend itself. A site that only waves is flat once its wave is gone, so
 //! the adjustment invents no growth.
 
 use std::f64::consts::TAU;

@@ -2,8 +2,8 @@
 //!
 //! The kept data has the same size whatever the length of the record:
 //!
-//! - exact integer sums of the live bytes, so edLeak's quadratic fit loses no digit ([`crate::regression`]); only if
-//!   that model is used;
+//! - exact integer sums of the live bytes for edLeak's quadratic fit, so that fit loses no digit
+//!   ([`crate::regression`]); only if that model is used;
 //! - 64 to 128 buckets of the curve ([`crate::buckets`]), from which all other statistics are computed;
 //! - the last point, and, if recorded, the birth times of the survivors;
 //! - for all series of a record together, how much the whole program worked ([`crate::work`]).

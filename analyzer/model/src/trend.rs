@@ -55,8 +55,8 @@ pub(crate) fn late_rise(curve: &Curve) -> f64 {
     ratio(slope(late) * late.len() as f64, curve.full())
 }
 
-/// Rise over scatter of the last six eighths of the record: the slope of a line through their means divided
-/// by its standard error, within ±15.
+/// Rise over scatter: the slope of a line through the means of the last six eighths, divided by its standard
+/// error. Within ±15.
 ///
 /// The error is at least 0.4 % of the curve's full range, so a perfectly smooth curve is not infinitely
 /// significant.
@@ -73,8 +73,8 @@ fn rise_over_scatter_of(eighths: &[f64; 8], full: f64) -> f64 {
     ratio(slope, error).clamp(-15.0, 15.0)
 }
 
-/// The pace: the slope of the last two fifths, divided by the sum of the absolute slopes of the last two
-/// fifths and the two fifths before.
+/// The pace: the slope of the last two fifths, divided by the sum of two absolute slopes, of the last two
+/// fifths and of the two fifths before.
 ///
 /// 0.5 is steady, 0 has stopped, negative falls, and 2/3 is twice as steep as before.
 pub(crate) fn pace(curve: &Curve) -> f64 {

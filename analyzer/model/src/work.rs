@@ -42,7 +42,7 @@ impl Work {
         &self.allocs
     }
 
-    /// One past the last slice that was taken: later ones are missing.
+    /// One past the last slice that was taken: the slices after it are missing.
     pub fn known(&self) -> u64 {
         self.known
     }

@@ -1,5 +1,4 @@
-//! edLeak's formula compared with edLeak's own results: a recording of nine slices and 35 allocers, and one
-//! longer series.
+//! edLeak's formula compared with edLeak's own results: nine slices of 35 allocers, and one longer series.
 
 use std::collections::BTreeMap;
 use std::path::Path;

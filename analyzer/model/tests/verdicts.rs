@@ -1,5 +1,4 @@
-//! Verdicts on literal series with known answers: short demos, staircases in every phase, records too short
-//! to judge.
+//! Verdicts on literal series with known answers: short demos, staircases in every phase, short records.
 
 use edleak_model::classify::{Confidence, Judgement, Model, Verdict, judge};
 use edleak_model::levels::Levels;
@@ -145,7 +144,7 @@ fn a_buffer_that_is_reallocated_ever_larger_is_a_leak_though_its_count_never_mov
     assert_eq!(capped.verdict, Verdict::NoLeak, "{:?}", capped.why);
 }
 
-/// A buffer that grows for ever, and one that was loaded and then stays, look the same until the next
+/// A buffer that grows for ever and a buffer that was loaded and then stays look the same until the next
 /// doubling is due.
 #[test]
 fn a_buffer_that_doubles_is_undecided_while_its_next_doubling_may_come() {

@@ -1,5 +1,5 @@
-//! The progress of a long piece of work, for a waiting user. The work is counted here; the program shows the
-//! count if it has a terminal.
+//! The progress of a long piece of work: the work counts its parts, and the program shows the count to its
+//! user.
 //!
 //! One process does one such piece of work at a time, so there is one meter. Counting costs one addition for
 //! each block or file.
@@ -29,7 +29,7 @@ pub fn share() -> Option<f64> {
     (all > 0).then(|| (DONE.load(Ordering::Relaxed) as f64 / all as f64).min(1.0))
 }
 
-/// Sets what the work waits for outside of this process; `None`: it does not wait.
+/// Sets the thing outside of this process that the work waits for; `None`: the work does not wait.
 pub fn wait_for(what: Option<String>) {
     *AWAITED.lock().unwrap_or_else(PoisonError::into_inner) = what;
 }

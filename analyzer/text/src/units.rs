@@ -106,7 +106,8 @@ pub fn parse_bytes(text: &str) -> Result<f64> {
 /// Reads a size in whole bytes, as [`parse_bytes`] does.
 ///
 /// # Errors
-/// If it is not a size, or if it is 8 PiB or more: a float is not exact beyond, and no file is so large.
+/// If the text is not a size, or if the size is 8 PiB or more: a float is not exact beyond that, and no file
+/// is so large.
 pub fn parse_size(text: &str) -> Result<u64> {
     let bytes = parse_bytes(text)?;
     if bytes < 2f64.powi(53) {

@@ -1,5 +1,4 @@
-//! The journal: the newest slices and records, each durable on its own, until they are enough to fill a
-//! block.
+//! The journal: the newest slices and records, each durable on its own, until a block is full.
 //!
 //! The journal's payload is a row of uncompressed chunks. A chunk is a header of 16 bytes and its content:
 //!

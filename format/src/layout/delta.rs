@@ -1,13 +1,13 @@
-//! The payload of a block of slices: each number is stored as its difference from an expected value, by
-//! column.
+//! The payload of a block of slices: differences from expected values, stored by column.
 //!
 //! ```text
 //! payload = header_bytes | slice headers | planes
 //! ```
-//! `header_bytes` and the slice headers are varints. A slice header is the tick (minus the previous tick; the
-//! first minus the block's `from_tick`), then time, RssAnon and VmSwap as zig-zag differences (of time, the
-//! difference of the difference), then the number of changed sites. Three bytes follow with the widths of the
-//! five columns, low nibble first. The last nibble is 1 if changed memory areas follow ([`Areas`]), else 0.
+//! `header_bytes` and the slice headers are varints. A slice header is the tick, then time, RssAnon and
+//! VmSwap, then the number of changed sites. The tick is stored minus the previous tick, the first minus the
+//! block's `from_tick`. The next three are zig-zag differences; for time, the difference of the difference.
+//! Three bytes follow with the widths of the five columns, low nibble first. The last nibble is 1 if changed
+//! memory areas follow ([`Areas`]), else 0.
 //!
 //! A column holds one number for each changed site. The first column holds the site id minus the previous id
 //! minus 1. The other four hold allocations, frees, allocated bytes and freed bytes as zig-zag differences
@@ -398,7 +398,8 @@ pub(crate) fn parse_plans(
             && widths.iter().all(|&width| width as usize <= PLANES)
             && (changes == 0 || widths[0] > 0);
         is_sound.then_some(())?;
-        // A slice without changes has no bytes in any plane, whatever its widths say. So set the widths to 0.
+        // A slice without changes has no bytes in any plane, even if its widths say otherwise. So set the
+        // widths to 0.
         let widths = if changes == 0 { [0; COLUMNS] } else { widths };
         plans.push(Plan { header, changes, widths, areas: areas.changed().to_vec() });
         clock = Clock { header, time_step };

@@ -1,5 +1,4 @@
-//! A block of slices, opened for reading by site: the positions of each slice's numbers, and the sound
-//! slices.
+//! A block of slices, opened for reading by site: its sound slices and the positions of their numbers.
 //!
 //! A payload is laid out by column and plane, and a plane holds the bytes of all slices in order
 //! ([`crate::layout::delta`]). To read a few sites of every slice, a reader must know where each slice's part

@@ -1,8 +1,8 @@
 //! Reads a trace that is still being written, again and again, without reading all of it each time.
 //!
-//! A refresh walks the headers of all blocks (64 bytes each). It reads only the payloads with something new:
-//! the end of the journal, blocks of slices after the newest slice seen so far, and catalog blocks written
-//! since. Data that the recorder moves or thins meanwhile is old and is not read again.
+//! A refresh walks the headers of all blocks (64 bytes each). Of the payloads it reads only the new ones: the
+//! end of the journal, blocks of slices after the newest slice seen, and catalog blocks written since. Data
+//! that the recorder moves or thins meanwhile is old and is not read again.
 
 use std::collections::BTreeMap;
 use std::fs::File;

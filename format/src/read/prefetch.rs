@@ -1,5 +1,4 @@
-//! Prefetches bytes before they are needed: reading a hundred rows in turn is more than the processor can
-//! predict.
+//! Prefetches bytes before they are needed: the processor cannot predict a hundred rows read in turn.
 #![allow(unsafe_code)]
 
 /// Prefetches the cache line of `bytes[at]`; does nothing if `at` is out of bounds.

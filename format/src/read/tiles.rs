@@ -1,5 +1,5 @@
-//! Reads sixteen neighbouring sites through many slices at once. HOT: most of the time of reading a trace is
-//! spent here.
+//! HOT: reads sixteen neighbouring sites through many slices at once. Most of a trace's reading time is spent
+//! here.
 //!
 //! ```text
 //!   slices  ▒▒░▒ ░▒▒░ …   place: each slice's numbers for a tile of sites become a row of cells;

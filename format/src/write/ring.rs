@@ -1,5 +1,4 @@
-//! The extents of the file, where blocks are stored. The file never outgrows its capacity, and disk space is
-//! reserved before use.
+//! The extents of the file: the file never outgrows its capacity, and disk space is reserved before use.
 //!
 //! Extents lie side by side without gaps, from the end of the first page to the highest byte ever used. A
 //! free extent begins with a header of kind free. Any free extent that is large enough is reused, so in a

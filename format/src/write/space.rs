@@ -61,8 +61,8 @@ impl TraceWriter {
             return Ok(true);
         }
         let finer = if candidates[older].level < level { older } else { older + 1 };
-        // Half the slices need not take less space: a site that changes in every second slice only may then
-        // change in each. So try coarser levels.
+        // Half the slices may take as many bytes: a site that changes only in every second slice changes in
+        // each slice that is left. So try coarser levels too.
         for level in level..=MAX_LEVEL {
             if self.thin(finer, 1, level)? {
                 return Ok(true);
@@ -133,8 +133,8 @@ impl TraceWriter {
     }
 
     /// Adds records to the catalog blocks, and merges the newest blocks while they are of similar size. So
-    /// the number of blocks, and of times that a record is rewritten, grows only with the logarithm of the
-    /// catalog's size.
+    /// the number of blocks grows only with the logarithm of the catalog's size, and so does the number of
+    /// times that a record is rewritten.
     pub(crate) fn add_catalog(&mut self, records: &Records) -> Result<(), Error> {
         if records.is_empty() {
             return Ok(());

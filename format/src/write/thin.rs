@@ -3,8 +3,8 @@
 //! When the capacity is used up, two neighbouring blocks are merged and every other slice is dropped. A level
 //! is a distance between slices of 2^level ticks. The level that takes the most space is thinned first,
 //! oldest blocks first. So all levels come to share the capacity evenly: recent history is fine and older
-//! history coarse, and a long recording takes space only with the logarithm of its length. A new coarsest
-//! level begins only while it leaves [`MIN_EVEN_SLICES`] slices over the whole recording.
+//! history coarse. A longer recording costs only the logarithm of its length. A new coarsest level begins
+//! only while it leaves [`MIN_EVEN_SLICES`] slices over the whole recording.
 
 use crate::ids::{AreaId, SiteId};
 use crate::layout::areas::Areas;

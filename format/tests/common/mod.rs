@@ -1,4 +1,4 @@
-//! The model that traces are compared with: what was written, slice by slice.
+//! The expected content of a trace, slice by slice, for comparison with the trace that is read.
 
 #![allow(dead_code, reason = "every test file uses a part of it")]
 
@@ -13,7 +13,7 @@ use edleak_format::{
 /// Counters of every non-zero site, by tick.
 pub type Slices = BTreeMap<u64, (SliceHeader, BTreeMap<u32, Counters>)>;
 
-/// A file name that no other test uses, removed at the end of its life.
+/// A file name that no other test uses. The file is removed on drop.
 pub struct TempFile(pub PathBuf);
 
 impl TempFile {
@@ -47,7 +47,7 @@ impl Random {
     }
 }
 
-/// Sites of the usual kinds: a leak, a steady site, a noisy one, a sleeper.
+/// Four kinds of sites in turn: a leak, a steady site, a noisy site, and a site that rarely allocates.
 pub fn advance(counters: &mut [Counters], random: &mut Random) {
     for (index, site) in counters.iter_mut().enumerate() {
         let allocs = match index % 4 {
@@ -66,7 +66,8 @@ pub fn advance(counters: &mut [Counters], random: &mut Random) {
     }
 }
 
-/// Nothing that compresses, so that the capacity is used up by few slices and a thousand times as many are soon written.
+/// Counters that do not compress. So few slices use up the capacity, and a test soon writes a thousand times
+/// as many.
 pub fn advance_wide(counters: &mut [Counters], random: &mut Random) {
     for site in counters {
         site.allocs += 1 + random.below(1 << 24);
@@ -110,7 +111,7 @@ pub fn start() -> Record {
     })
 }
 
-/// Writes `slices` slices of `sites` sites and returns what should be read.
+/// Writes `slices` slices of `sites` sites and returns the slices that a reader must find.
 pub fn write(
     writer: &mut TraceWriter,
     sites: u32,
@@ -131,7 +132,7 @@ pub fn write(
     Ok(model)
 }
 
-/// Collects what a block yields, checking that it follows the rules of [`SliceVisitor`].
+/// Collects the slices of a block and checks the rules of [`SliceVisitor`].
 #[derive(Default)]
 pub struct Collect {
     pub slices: Slices,
