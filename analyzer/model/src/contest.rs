@@ -328,9 +328,9 @@ impl Fit {
     }
 }
 
-/// Least squares on one or two columns, from their products. The growing column comes with its products with
-/// itself and with the curve, the second column with its products with itself, with the growing column and
-/// with the curve.
+/// Least squares on one or two columns, from their products. `growing` holds the products of the growing
+/// column with itself and with the curve. `beside` holds the products of the second column with itself, with
+/// the growing column and with the curve. `yy` is the product of the curve with itself.
 fn least_squares(
     growing: (&PerRho, &PerRho),
     beside: Option<(&PerRho, &PerRho, &PerRho)>,

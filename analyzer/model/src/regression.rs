@@ -1,8 +1,8 @@
 //! edLeak's leak factor: a parabola fitted to one site's live bytes, exact to the last digit.
 //!
-//! With b the live bytes at slices i = 0..n, y = (b − min)/(max − min) and x = i/n, least squares give y ≈
-//! c0·x² + c1·x + c2. If the site is flat, max = min + 1. The leak is the gain of the parabola from x = 0 to
-//! x = 1, in bytes, cut to an integer.
+//! Let b be the live bytes at slices i = 0..n, y = (b − min)/(max − min) and x = i/n. Least squares then give
+//! y ≈ c0·x² + c1·x + c2. If the site is flat, max = min + 1. The leak is the gain of the parabola from x = 0
+//! to x = 1, in bytes, cut to an integer.
 //!
 //! The sums are integers, so the fit is a quotient of integers: S1 = Σ b·P1 and S2 = Σ b·P2. P1 = 2i − (n−1)
 //! and P2 = 6i² − 6(n−1)i + (n−1)(n−2) are orthogonal polynomials on 0..n. A matrix solved in floating point

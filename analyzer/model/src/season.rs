@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use super::buckets::MOST;
 use super::curve::Curve;
 
-/// Fewest cycles in the record, in quarters of a cycle: with fewer than two and a quarter cycles, a wave may
+/// Fewest cycles in the record, in quarters of a cycle. With fewer than two and a quarter cycles, a wave may
 /// be a trend that turned.
 const LEAST_QUARTERS: usize = 9;
 

@@ -125,8 +125,8 @@ impl SeriesBuilder {
 
     /// Sets the number of slices that the record had before the site was first seen.
     ///
-    /// Pushed points begin at the site's first slice. This number tells the model the length of the record,
-    /// so a site that appears in the last few slices of a long record is not taken for a short record.
+    /// Pushed points begin at the site's first slice. With this number the model knows the length of the
+    /// record. So a site that appears late in a long record does not look like a short record.
     pub fn absent(&mut self, slices: u64) {
         self.absent = slices;
     }

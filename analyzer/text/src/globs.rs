@@ -3,7 +3,7 @@
 //! | pattern | matches | special characters |
 //! |---|---|---|
 //! | [`Glob::new`]: `--watch`, `--wrapper` | the whole name | `*`, `?` (any one character) |
-//! | [`Glob::part`]: suppressions, as in LeakSanitizer | any part of the name | `*`, `^` at the start, `$` at the end |
+//! | [`Glob::part`]: suppressions, as in LeakSanitizer | any part of it | `*`, leading `^`, trailing `$` |
 //!
 //! Brackets are not special, because many names contain them (`operator new[]`, `<[T]>::to_vec`). In patterns
 //! on whole names, blanks count only between words: `vector<int, A<int> >` and `vector<int,A<int>>` are the
