@@ -58,6 +58,54 @@ fn leaks_of_an_unloaded_plugin_stay_its_own() {
 }
 
 #[test]
+fn frames_mapped_one_by_one_are_growth_outside_malloc_and_undecided() {
+    for (program, argument) in [("mapped_growth", "5"), ("own_heap", "400")] {
+        let recording = recorded(program, &[], &[argument]);
+        let report = recording.leaks();
+        assert_eq!(report.json["growth"]["kind"], "outside-malloc", "{program}: {}", report.json["growth"]);
+        assert_eq!(report.code, 2, "{program}: {}", report.json["summary"]);
+        let text = analyze([] as [&str; 0], &recording.trace).stdout;
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(text.contains("undecided: resident memory grew from"), "{program}: {text}");
+        assert!(text.contains("memory grows outside malloc"), "{program}: {text}");
+    }
+}
+
+#[test]
+fn what_arenas_hold_is_retained_by_the_allocator() {
+    let recording = recorded("arenas", &[], &["320"]);
+    let report = recording.leaks();
+    assert_eq!(report.json["growth"]["kind"], "retained", "{}", report.json["growth"]);
+    let sentence = report.json["growth"]["sentence"].as_str().expect("there is one");
+    assert!(sentence.contains("in arenas of its threads"), "{sentence}");
+    assert_ne!(report.code, 1, "{}", report.describe());
+}
+
+#[test]
+fn a_launcher_whose_child_did_the_work_is_undecided() {
+    let dir = edleak_tests::temp::TempDir::new("launcher");
+    let script = dir.join("launcher.sh");
+    std::fs::write(&script, "\"$@\"\necho stopped\n").expect("writable");
+    let service = attribution().binary("generated_code");
+    let launch = |options: &[&str], clean: bool| {
+        let mut arguments = vec![script.clone().into_os_string()];
+        if clean {
+            arguments.extend(["env", "-i"].map(Into::into));
+        }
+        arguments.extend([service.clone().into_os_string(), "150".into()]);
+        Recorder::new("launcher").options(options).record("sh", arguments)
+    };
+    // A child that was not asked for, and one that lost LD_PRELOAD.
+    for clean in [false, true] {
+        let recording = launch(&[], clean);
+        let report = recording.leaks();
+        assert_eq!(report.code, 2, "without its environment: {clean}: {}", report.json["summary"]);
+        let why = report.json["summary"]["too_little"].as_str().expect("a reason");
+        assert!(why.contains("--children"), "{why}");
+    }
+}
+
+#[test]
 fn generated_code_is_one_site_and_a_leak() {
     let recording = recorded("generated_code", &[], &["250"]);
     let report = recording.leaks();

@@ -2,7 +2,9 @@
 
 use crate::group::{self, Group};
 use crate::history::History;
+use crate::own_heap::OwnHeap;
 use crate::site::{self, JudgedSite, Standing};
+use crate::unexplained::Unexplained;
 use edleak_binary::Outcome;
 use edleak_format::ModuleId;
 use edleak_model::growth_kind::{ProcessGrowth, ProcessSeries};
@@ -20,6 +22,12 @@ pub struct Findings {
     pub summary: Summary,
     /// What kind of growth the process has.
     pub growth: ProcessGrowth,
+    /// Growth that no site explains.
+    pub unexplained: Option<Unexplained>,
+    /// Runtimes and allocators in the process that do not take their memory from malloc, with what to do about it.
+    pub own_heaps: Vec<OwnHeap>,
+    /// The processor time of its children is most of all that was used.
+    pub children_did_the_work: bool,
     /// Every site, leaks first, by falling rate; ties in order of their label.
     pub sites: Vec<JudgedSite>,
     /// The modules of the target, with the addresses they were loaded at; empty where the input does not say.

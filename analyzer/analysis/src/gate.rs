@@ -8,6 +8,7 @@ use crate::findings::Findings;
 use crate::site::{JudgedSite, Standing};
 use crate::suppressions::Suppressions;
 use edleak_model::classify::{Confidence, LEAST_POINTS, Verdict};
+use edleak_model::growth_kind::GrowthKind;
 use edleak_model::regression::Class;
 
 /// Undecided sites keep a recording from passing when together they hold more than this share of the live bytes ...
@@ -245,6 +246,9 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
             100.0 * gap
         ));
     }
+    if let Some(why) = unmeasured(analysis) {
+        return Some(why);
+    }
     let undecided = || analysis.sites.iter().filter(|site| site.judgement.verdict == Verdict::Undecided);
     let held: f64 = undecided().map(in_question).sum();
     let live: f64 = analysis.sites.iter().map(JudgedSite::judged_bytes).sum();
@@ -272,4 +276,50 @@ fn in_question(site: &JudgedSite) -> f64 {
         0 => site.judged_bytes().min(site.totals.live_bytes as f64),
         open => open as f64,
     }
+}
+
+/// What happened where the recording did not look: in children, outside malloc, or at too many sites for any of them to be judged.
+fn unmeasured(analysis: &Findings) -> Option<String> {
+    use edleak_text::units;
+    let size = |bytes: u64| units::bytes(bytes as f64);
+    let has_children = analysis.summary.unasked_children > 0;
+    if has_children && (analysis.children_did_the_work || did_nothing_after_the_start(analysis)) {
+        return Some(
+            "the program's child processes did the work, and they were not recorded (`edleak-record --children` records each into a trace \
+             of its own)"
+                .into(),
+        );
+    }
+    if let Some(unexplained) = analysis.unexplained {
+        return Some(format!(
+            "{} that each grew only for a moment hold {} more than at the start, and together they grow like a leak, which no site explains \
+             (see them with `--all`, and record again with `--watch` for one of them)",
+            units::plural(unexplained.sites, "site", "sites"),
+            size(unexplained.bytes)
+        ));
+    }
+    let growth = &analysis.growth;
+    if growth.kind != GrowthKind::Outside || !growth.resident_goes_on {
+        return None;
+    }
+    let remedy = match analysis.own_heaps.as_slice() {
+        [] => "find the calls of mmap with `strace -e trace=%memory -k`".to_owned(),
+        heaps => {
+            heaps.iter().map(|heap| format!("{}: {}", heap.name, heap.remedy)).collect::<Vec<_>>().join("; ")
+        }
+    };
+    Some(format!(
+        "resident memory grew from {} to {}, and not through malloc, so nothing of that growth was measured ({remedy})",
+        size(growth.resident_from_bytes),
+        size(growth.resident_to_bytes)
+    ))
+}
+
+/// Whether no site moved after the first quarter of the record: the process only waited.
+fn did_nothing_after_the_start(analysis: &Findings) -> bool {
+    const COLUMNS: usize = 40;
+    analysis.sites.iter().all(|site| {
+        let levels = site.levels.at(COLUMNS);
+        levels.get(COLUMNS / 4..).is_none_or(|rest| rest.windows(2).all(|pair| pair[0] == pair[1]))
+    })
 }

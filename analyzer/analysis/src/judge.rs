@@ -9,6 +9,7 @@ use crate::load::line_series::LineSeries;
 use crate::replay::teardown::judged_grid;
 use crate::replay::{Merged, Replayed, ReplayedSite, clock, replay};
 use crate::site::{JudgedSite, Kind, SiteLabel, Standing, Survivor, Totals, WithStacks};
+use crate::{own_heap, unexplained};
 use edleak_format::{EndReason, Module, Processor, Site, SiteId, SiteKind, StackFrame, Survivors, Trace};
 use edleak_model::blocks::growth_beyond_asked;
 use edleak_model::classify::{Confidence, Judgement, LEAST_POINTS, Model, Verdict, judge};
@@ -69,6 +70,9 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
         }
     }
 
+    let record_s = grid.points as f64 * period_s;
+    let unexplained = if model == Model::Growth { unexplained::growth_of(&sites, record_s) } else { None };
+
     let (losses, damage) = (trace.losses(), trace.damage());
     let mut summary = summarize(&sites);
     summary.unknown_frees = losses.unknown_frees;
@@ -106,6 +110,9 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
         },
         summary,
         growth,
+        unexplained,
+        own_heaps: own_heap::of_trace(trace),
+        children_did_the_work: children_did_the_work(trace),
         sites,
         modules: trace.modules().iter().map(loaded).collect(),
         process: replayed.process,
@@ -173,6 +180,9 @@ fn judge_lines(source: String, lines: &[LineSeries], model: Model) -> Findings {
         },
         summary: summarize(&sites),
         growth: growth_of(&ProcessSeries::default(), 0),
+        unexplained: None,
+        own_heaps: Vec::new(),
+        children_did_the_work: false,
         sites,
         modules: Vec::new(),
         process: ProcessSeries::default(),
@@ -429,6 +439,12 @@ fn locate(site: &mut JudgedSite, known: &Site, trace: &Trace, merged: &Merged) {
     } else if known.address != 0 {
         site.stack = vec![address_of(&StackFrame { address: known.address, module: known.module })];
     }
+}
+
+/// Whether the children without a trace used more processor time than the process itself, and enough for a program.
+fn children_did_the_work(trace: &Trace) -> bool {
+    const LEAST_NS: u64 = 20_000_000;
+    trace.cpu_time().is_some_and(|time| time.children_ns >= LEAST_NS && time.children_ns > time.own_ns)
 }
 
 fn loaded(module: &Module) -> LoadedModule {

@@ -26,6 +26,7 @@ pub mod judge;
 pub mod load;
 pub mod naming;
 pub mod outlook;
+pub mod own_heap;
 pub mod profile;
 pub mod replay;
 pub mod rewrite;
@@ -33,6 +34,7 @@ pub mod score;
 pub mod site;
 pub mod slices;
 pub mod suppressions;
+pub mod unexplained;
 pub mod verify;
 
 pub use error::{Error, ErrorKind, Result};

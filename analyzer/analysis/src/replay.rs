@@ -21,6 +21,7 @@ mod family;
 mod gap;
 mod group;
 mod ids;
+mod memory;
 mod merge;
 mod opened;
 pub mod points;
@@ -38,6 +39,7 @@ use family::{Families, FamilyMove};
 use gap::Gap;
 use group::Group;
 use ids::{MIN_ID_LIMIT, SLACK};
+use memory::Memory;
 pub use merge::{Merged, MergingVisitor};
 use opened::{Opened, Step};
 use rayon::prelude::*;
@@ -151,6 +153,7 @@ struct States {
     newest: ProcessPoint,
     /// Where slices are missing, and the tick of the slice that ends it.
     gaps: Vec<(u64, Gap)>,
+    memory: Memory,
     /// Newest counters of every site, from the last block: its first slice names every site that ever counted anything.
     totals: Vec<Counters>,
 }
@@ -171,6 +174,7 @@ impl States {
             work: WorkBuilder::new(grid.points as u64),
             newest: ProcessPoint::default(),
             gaps: Vec::new(),
+            memory: Memory::new(trace),
             totals: Vec::new(),
         }
     }
@@ -202,7 +206,8 @@ impl States {
         let mut slice = 0;
         for opened in window {
             let mut allocs = 0u64;
-            for (header, step) in opened.headers().zip(&opened.steps) {
+            for (at, (header, step)) in opened.headers().zip(&opened.steps).enumerate() {
+                self.memory.slice(at == 0, opened.columns.memory(at));
                 // Wrapping sums of integers are the same in any order.
                 let sum = |of: fn(&Condensed) -> &Vec<u64>| {
                     ranges.iter().fold(0u64, |sum, range| sum.wrapping_add(of(range)[slice]))
@@ -237,7 +242,8 @@ impl States {
         replayed.slices += 1;
         replayed.last_ns = replayed.last_ns.max(header.time_ns);
         let resident_bytes = header.rss_anon_bytes.saturating_add(header.swap_bytes);
-        let now = ProcessPoint { live_bytes, resident_bytes };
+        let kinds = self.memory.kinds();
+        let now = ProcessPoint { live_bytes, resident_bytes, kinds };
         let point = step.point as usize;
         // Behind the end only a gap that leads there is of interest: it has points before the end.
         let is_of_record = step.counts || self.covered < self.grid.points;
@@ -247,7 +253,7 @@ impl States {
             for at in gap.points() {
                 let line = |of: fn(&ProcessPoint) -> u64| gap.value(at, of(&self.newest), of(&now));
                 let (live_bytes, resident_bytes) = (line(|p| p.live_bytes), line(|p| p.resident_bytes));
-                replayed.process.push(ProcessPoint { live_bytes, resident_bytes });
+                replayed.process.push(ProcessPoint { live_bytes, resident_bytes, kinds });
             }
         }
         if is_of_record {

@@ -1,8 +1,9 @@
-//! Mangled names to source names: C++ (Itanium) and Rust (legacy and v0, without the hash).
+//! Mangled names to source names: C++ (Itanium) and Rust (legacy and v0, without the hash); D and Go ([`demangle_other`]).
 //!
 //! Return types are left out, so that a pattern such as `ns::max_of*` means the same function whether or not it is a
 //! template. A name that is not mangled, or that cannot be demangled within the limits, stays as it is.
 
+use crate::demangle_other;
 use std::borrow::Cow;
 use std::fmt;
 
@@ -85,7 +86,10 @@ fn try_demangle(name: &str) -> Option<String> {
         // An empty pack leaves its comma.
         return Some(out.0.replace(", >", ">").replace(", )", ")"));
     }
-    None
+    if name.starts_with("_D") {
+        return demangle_other::d(name);
+    }
+    demangle_other::go(name)
 }
 
 /// `_ZN…17h0123456789abcdefE` without a suffix of LLVM's. The hash is all that tells it from C++.

@@ -24,6 +24,7 @@ mod cache;
 pub mod calls;
 mod debuginfod;
 pub mod demangle;
+mod demangle_other;
 mod dwarf;
 pub mod elf;
 pub mod embed;

@@ -11,6 +11,10 @@
 //! | flat | grows; live bytes were higher before, or turnover fragments the heap | the allocator retains |
 //! | flat | grows, and malloc cannot account for it | memory grows outside malloc |
 //!
+//! If the slices carry memory by kind of mapping, the kinds decide: memory of malloc lies in the heap and in
+//! arenas, all other memory in other anonymous mappings and in stacks. Without kinds only the clear cases are
+//! told apart; the others are unclear.
+//!
 //! From and to are the medians of the second and of the last eighth of the recording. The first eighth is the
 //! start-up, and a median is not decided by one slice at an unusual instant. Growth that ended in the first
 //! half, as when tables are loaded, does not count.
@@ -44,6 +48,23 @@ pub struct ProcessPoint {
     pub live_bytes: u64,
     /// RssAnon + VmSwap; 0 if not recorded.
     pub resident_bytes: u64,
+    /// The same by kind of mapping, where it was recorded.
+    pub kinds: Option<KindBytes>,
+}
+
+/// Resident and swapped bytes by kind of mapping.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct KindBytes {
+    /// The heap that grows by `brk`.
+    pub heap: u64,
+    /// Arenas of glibc's malloc for threads.
+    pub arenas: u64,
+    /// Other anonymous memory, named or not.
+    pub anonymous: u64,
+    /// Stacks of threads.
+    pub stacks: u64,
+    /// Shared memory.
+    pub shared: u64,
 }
 
 /// The process over time, in bounded memory: each point stands for the same number of slices.
@@ -93,6 +114,8 @@ pub enum GrowthKind {
     Retained,
     /// Memory grows outside malloc.
     Outside,
+    /// Resident memory grows, and the recording does not say whether the allocator retains it or malloc never saw it.
+    Unclear,
     /// The process does not grow.
     None,
     /// The recording is too short, or resident memory was not recorded.
@@ -106,6 +129,7 @@ impl GrowthKind {
             Self::Live => "live",
             Self::Retained => "retained",
             Self::Outside => "outside-malloc",
+            Self::Unclear => "unclear",
             Self::None => "none",
             Self::Unknown => "unknown",
         }
@@ -129,6 +153,10 @@ pub struct ProcessGrowth {
     pub resident_to_bytes: u64,
     /// Bytes allocated from the first slice to the last.
     pub turnover_bytes: u64,
+    /// Memory by kind of mapping after the start-up and at the end, where both were recorded.
+    pub kinds: Option<[KindBytes; 2]>,
+    /// Resident memory still grew in the second half.
+    pub resident_goes_on: bool,
 }
 
 /// Determines the cause of growth. `turnover_bytes` were allocated from the first slice to the last.
@@ -147,6 +175,8 @@ pub fn growth_of(series: &ProcessSeries, turnover_bytes: u64) -> ProcessGrowth {
         resident_from_bytes: median(first, |p| p.resident_bytes),
         resident_to_bytes: median(last, |p| p.resident_bytes),
         turnover_bytes,
+        kinds: kinds_of(first).zip(kinds_of(last)).map(|(from, to)| [from, to]),
+        resident_goes_on: false,
     };
     let most_then = first.iter().map(|p| p.live_bytes).max();
     let is_above = last.iter().map(|p| p.live_bytes).min() > most_then;
@@ -154,6 +184,10 @@ pub fn growth_of(series: &ProcessSeries, turnover_bytes: u64) -> ProcessGrowth {
     let middle = median(&points[4 * eighth..5 * eighth], |p| p.live_bytes);
     let late = growth.live_to_bytes.saturating_sub(middle) as f64;
     let goes_on = late >= LATE_SHARE * growth.live_to_bytes.saturating_sub(growth.live_from_bytes) as f64;
+    let middle = median(&points[4 * eighth..5 * eighth], |p| p.resident_bytes);
+    let late = growth.resident_to_bytes.saturating_sub(middle) as f64;
+    let all = growth.resident_to_bytes.saturating_sub(growth.resident_from_bytes) as f64;
+    growth.resident_goes_on = all > 0.0 && late >= LATE_SHARE * all;
     if points.len() >= MIN_POINTS && growth.resident_to_bytes > 0 {
         growth.kind = kind_of(&growth, is_above, goes_on);
     }
@@ -175,13 +209,25 @@ fn kind_of(growth: &ProcessGrowth, is_above: bool, goes_on: bool) -> GrowthKind 
     if unexplained < noticeable || (live_grows && live >= unexplained) {
         return if live_grows { GrowthKind::Live } else { GrowthKind::None };
     }
+    if let Some([from, to]) = growth.kinds {
+        let in_malloc = by(from.heap + from.arenas, to.heap + to.arenas);
+        let elsewhere = by(from.anonymous + from.stacks, to.anonymous + to.stacks);
+        // Live memory is in the heap as far as that grew, else in large allocations, which are mapped one by one.
+        let retained = (in_malloc - live.max(0.0)).max(0.0);
+        let outside = (elsewhere - (live.max(0.0) - in_malloc.max(0.0)).max(0.0)).max(0.0);
+        return if retained >= outside { GrowthKind::Retained } else { GrowthKind::Outside };
+    }
     // Live bytes were higher before: the allocator can still hold the memory that was freed then.
     let was_freed = by(growth.live_to_bytes, growth.live_peak_bytes);
     // Fragmentation rarely costs more than twice the peak of live bytes, and needs a turnover of several
     // times its own size.
     let can_fragment = unexplained <= 2.0 * growth.live_peak_bytes as f64
         && growth.turnover_bytes as f64 >= 4.0 * unexplained;
-    if was_freed >= unexplained / 2.0 || can_fragment { GrowthKind::Retained } else { GrowthKind::Outside }
+    match () {
+        () if was_freed >= unexplained / 2.0 => GrowthKind::Retained,
+        () if can_fragment => GrowthKind::Unclear,
+        () => GrowthKind::Outside,
+    }
 }
 
 impl ProcessGrowth {
@@ -195,16 +241,82 @@ impl ProcessGrowth {
                 Some(format!("the program's live memory grows: live {live}, resident {resident}"))
             }
             GrowthKind::Retained => Some(format!(
-                "the allocator retains what the program freed: live {live} (peak {}), resident {resident}",
+                "the allocator retains what the program freed{}: live {live} (peak {}), resident {resident}",
+                self.where_retained(),
                 size(self.live_peak_bytes)
             )),
             GrowthKind::Outside => Some(format!(
-                "memory grows outside malloc (mmap, stacks, another allocator): live {live}, resident {resident}"
+                "memory grows outside malloc ({}): live {live}, resident {resident}",
+                self.what_outside()
+            )),
+            GrowthKind::Unclear => Some(format!(
+                "resident memory grows, and this recording cannot tell whether the allocator retains what the program freed or malloc never \
+                 saw it: live {live}, resident {resident}"
             )),
             GrowthKind::None => Some(format!("the process does not grow: live {live}, resident {resident}")),
             GrowthKind::Unknown => None,
         }
     }
+}
+
+impl ProcessGrowth {
+    /// By how many times resident memory is what it was after the start-up.
+    pub fn times(&self) -> f64 {
+        self.resident_to_bytes as f64 / self.resident_from_bytes.max(1) as f64
+    }
+
+    /// Growth of each kind of mapping, in bytes.
+    fn grown(&self) -> Option<KindBytes> {
+        let [from, to] = self.kinds?;
+        Some(KindBytes {
+            heap: to.heap.saturating_sub(from.heap),
+            arenas: to.arenas.saturating_sub(from.arenas),
+            anonymous: to.anonymous.saturating_sub(from.anonymous),
+            stacks: to.stacks.saturating_sub(from.stacks),
+            shared: to.shared.saturating_sub(from.shared),
+        })
+    }
+
+    fn where_retained(&self) -> String {
+        let Some(grown) = self.grown() else { return String::new() };
+        let size = |bytes: u64| units::bytes(bytes as f64);
+        if grown.arenas > grown.heap {
+            return format!(", {} of it in arenas of its threads", size(grown.arenas));
+        }
+        String::new()
+    }
+
+    fn what_outside(&self) -> String {
+        let Some(grown) = self.grown() else { return "mmap, stacks, another allocator".into() };
+        let size = |bytes: u64| units::bytes(bytes as f64);
+        match grown.stacks > grown.anonymous {
+            true => format!("{} more in stacks of threads", size(grown.stacks)),
+            false => format!(
+                "{} more of anonymous memory that is neither the heap nor an arena: mmap, or another allocator",
+                size(grown.anonymous)
+            ),
+        }
+    }
+}
+
+/// The kinds at the median of resident memory.
+fn kinds_of(points: &[ProcessPoint]) -> Option<KindBytes> {
+    let kinds: Vec<KindBytes> = points.iter().filter_map(|point| point.kinds).collect();
+    if kinds.is_empty() {
+        return None;
+    }
+    let median = |value: fn(&KindBytes) -> u64| {
+        let mut values: Vec<u64> = kinds.iter().map(value).collect();
+        values.sort_unstable();
+        values[values.len() / 2]
+    };
+    Some(KindBytes {
+        heap: median(|kinds| kinds.heap),
+        arenas: median(|kinds| kinds.arenas),
+        anonymous: median(|kinds| kinds.anonymous),
+        stacks: median(|kinds| kinds.stacks),
+        shared: median(|kinds| kinds.shared),
+    })
 }
 
 fn median(points: &[ProcessPoint], value: impl Fn(&ProcessPoint) -> u64) -> u64 {
@@ -227,7 +339,7 @@ mod tests {
     ) -> ProcessGrowth {
         let mut series = ProcessSeries::default();
         for i in 0..80 {
-            series.push(ProcessPoint { live_bytes: live(i), resident_bytes: resident(i) });
+            series.push(ProcessPoint { live_bytes: live(i), resident_bytes: resident(i), kinds: None });
         }
         growth_of(&series, turnover_bytes)
     }
@@ -263,9 +375,38 @@ mod tests {
     }
 
     #[test]
-    fn turnover_in_a_heap_that_doubles_is_fragmentation() {
+    fn turnover_in_a_process_that_doubles_is_unclear_without_kinds() {
         let found = growth(|_| 20 * MB, |i| 22 * MB + i * MB / 5, 800 * MB);
-        assert_eq!(found.kind, GrowthKind::Retained);
+        assert_eq!(found.kind, GrowthKind::Unclear);
+        assert!(found.sentence().unwrap().contains("cannot tell"));
+    }
+
+    /// The same figures, with what /proc said by kind.
+    fn of_kinds(kinds: impl Fn(u64) -> KindBytes) -> ProcessGrowth {
+        let mut series = ProcessSeries::default();
+        for i in 0..80 {
+            let resident_bytes = 22 * MB + i * MB / 5;
+            series.push(ProcessPoint { live_bytes: 20 * MB, resident_bytes, kinds: Some(kinds(i)) });
+        }
+        growth_of(&series, 800 * MB)
+    }
+
+    #[test]
+    fn kinds_of_mappings_decide() {
+        let grown = |i: u64| i * MB / 5;
+        let outside = of_kinds(|i| KindBytes { heap: 22 * MB, anonymous: grown(i), ..KindBytes::default() });
+        assert_eq!((outside.kind, outside.resident_goes_on), (GrowthKind::Outside, true));
+        assert!(
+            outside.sentence().unwrap().contains("of anonymous memory that is neither the heap nor an arena")
+        );
+        let arenas = of_kinds(|i| KindBytes { heap: 22 * MB, arenas: grown(i), ..KindBytes::default() });
+        assert_eq!(arenas.kind, GrowthKind::Retained);
+        assert!(arenas.sentence().unwrap().contains("in arenas of its threads"));
+        let heap = of_kinds(|i| KindBytes { heap: 22 * MB + grown(i), ..KindBytes::default() });
+        assert_eq!(heap.kind, GrowthKind::Retained);
+        let stacks = of_kinds(|i| KindBytes { heap: 22 * MB, stacks: grown(i), ..KindBytes::default() });
+        assert_eq!(stacks.kind, GrowthKind::Outside);
+        assert!(stacks.sentence().unwrap().contains("in stacks of threads"));
     }
 
     #[test]
@@ -298,7 +439,7 @@ mod tests {
     fn memory_stays_bounded_and_order_is_kept() {
         let mut series = ProcessSeries::default();
         for i in 0..100_000 {
-            series.push(ProcessPoint { live_bytes: i, resident_bytes: i });
+            series.push(ProcessPoint { live_bytes: i, resident_bytes: i, kinds: None });
         }
         assert!(series.points().len() <= MAX_POINTS && series.points().len() >= MAX_POINTS / 2);
         assert!(series.points().is_sorted_by_key(|p| p.live_bytes));

@@ -114,7 +114,9 @@ impl Text {
         writeln!(out, "{title}{:gap$}{figures}", "")?;
 
         self.place(group.site, out)?;
-        let (from, to) = (group.levels.first(), group.levels.last());
+        // The last level may be from the middle of a teardown: no less was live than leaked.
+        let (from, last) = (group.levels.first(), group.levels.last());
+        let to = if last < group.leak_bytes { group.levels.highest() } else { last };
         let figures = format!("{} to {} live", units::bytes(from), units::bytes(to));
         writeln!(
             out,
@@ -213,7 +215,18 @@ impl Text {
             let first = format!("{INDENT}{branch}{:>4} %  ", (100.0 * share.of_leaked).round());
             let rest = format!("{INDENT}{stem}{:>8}", "");
             let lines = match share.site {
-                Some(site) => self.stack_lines(&site.stack, site.is_stack_cut, WIDTH - columns(&rest)),
+                Some(site) => {
+                    let before = i.checked_sub(1).and_then(|before| shares[before].site);
+                    let shared = before.map_or(0, |before| shared_tail(&before.stack, &site.stack));
+                    let own = &site.stack[..site.stack.len() - shared];
+                    let is_cut = site.is_stack_cut && shared == 0;
+                    let mut lines = self.stack_lines(own, is_cut, WIDTH - columns(&rest));
+                    if shared > 0 {
+                        let frames = units::plural(shared as u64, "caller", "callers");
+                        lines.push(self.style.paint(Ink::Faint, &format!("then {frames} as above")));
+                    }
+                    lines
+                }
                 None => vec!["(allocated while the site was not watched)".into()],
             };
             for (j, line) in lines.iter().enumerate() {
@@ -302,6 +315,18 @@ impl Text {
         }
         Ok(())
     }
+}
+
+/// How many callers two stacks have in common at their outer end, where that is worth a line of its own.
+fn shared_tail(one: &[Address], other: &[Address]) -> usize {
+    const WORTH_IT: usize = 2;
+    let is_same = |(one, other): &(&Address, &Address)| {
+        (one.address, one.offset, &one.module) == (other.address, other.offset, &other.module)
+    };
+    let shared = one.iter().rev().zip(other.iter().rev()).take_while(is_same).count();
+    // The innermost frame of a stack is always said.
+    let shared = shared.min(other.len().saturating_sub(1));
+    if shared >= WORTH_IT { shared } else { 0 }
 }
 
 /// Several frames that stand on one line.

@@ -73,6 +73,7 @@ fn is_it_the_heap(analysis: &Findings) -> String {
     let answer = match analysis.growth.kind {
         GrowthKind::Live => "Yes",
         GrowthKind::Retained | GrowthKind::Outside => "No",
+        GrowthKind::Unclear => "Perhaps",
         GrowthKind::None => "Nothing to explain",
         GrowthKind::Unknown => {
             return "The input does not say what the process held, or is too short to tell.".into();

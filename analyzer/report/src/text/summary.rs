@@ -4,7 +4,8 @@ use super::super::Report;
 use super::style::{Ink, Style, WIDTH, fill, printable};
 use edleak_analysis::findings::{Findings, Summary};
 use edleak_analysis::gate::{MUCH_MISSING, Outcome, RuleUse, outcome, too_little};
-use edleak_analysis::site::Standing;
+use edleak_analysis::group::Group;
+use edleak_analysis::site::{JudgedSite, Standing};
 use edleak_model::classify::Confidence;
 use edleak_model::growth_kind::GrowthKind;
 use edleak_text::units::{self, plural};
@@ -86,10 +87,12 @@ fn result(analysis: &Findings) -> (Ink, String) {
     match (outcome(analysis), too_little(analysis)) {
         (Outcome::Leaks, _) => {
             let reported = || analysis.sites.iter().filter(|site| site.standing == Standing::Reported);
-            let suspects =
-                reported().filter(|site| site.judgement.confidence == Some(Confidence::Suspect)).count();
-            let leaks = reported().count() as u64;
+            // As they are listed: a caller with its stacks is one.
             let groups = analysis.groups(reported());
+            let is_suspect =
+                |group: &&Group<'_>| group.lead.judgement.confidence == Some(Confidence::Suspect);
+            let suspects = groups.iter().filter(is_suspect).count();
+            let leaks = groups.len() as u64;
             let rate: f64 = groups.iter().map(|group| group.rate_bytes_per_s).sum();
             let leaked: f64 = groups.iter().map(|group| group.leak_bytes).sum();
             let among = match (suspects as u64, leaks) {
@@ -102,7 +105,22 @@ fn result(analysis: &Findings) -> (Ink, String) {
             (Ink::Alarm, format!("{}{among} in {over}; {total}", plural(leaks, "leak", "leaks")))
         }
         (_, Some(why)) => (Ink::Warning, format!("undecided: {why}")),
-        (_, None) => (Ink::Calm, format!("no leak in {over}")),
+        (_, None) => (Ink::Calm, format!("no leak in {over}{}", growth_beside_no_leak(analysis))),
+    }
+}
+
+/// How there can be no leak where resident memory grows all the same.
+fn growth_beside_no_leak(analysis: &Findings) -> String {
+    let growth = &analysis.growth;
+    let by = format!("resident memory grows {:.1} times all the same", growth.times());
+    match growth.kind {
+        GrowthKind::Retained if growth.resident_goes_on => {
+            let remedy = "try MALLOC_ARENA_MAX=2, or malloc_trim";
+            format!("; {by}, because the allocator keeps what the program freed ({remedy})")
+        }
+        GrowthKind::Unclear if growth.resident_goes_on => format!("; {by}, and why is not known (see below)"),
+        GrowthKind::Live => "; live memory grows, but no site of it like a leak".into(),
+        _ => String::new(),
     }
 }
 
@@ -159,10 +177,13 @@ fn percent(share: f64) -> String {
 
 /// Leaks that fail nothing, and why.
 pub(crate) fn passed(analysis: &Findings) -> Option<String> {
+    let count = |is: fn(Standing) -> bool| {
+        analysis.groups(analysis.sites.iter().filter(|site| is(site.standing))).len() as u64
+    };
     let parts = [
-        (analysis.count_standing(|standing| standing == Standing::Known), "in the baseline"),
-        (analysis.count_standing(|standing| matches!(standing, Standing::Suppressed(_))), "suppressed"),
-        (analysis.count_standing(|standing| standing == Standing::Tolerated), "within the budget"),
+        (count(|standing| standing == Standing::Known), "in the baseline"),
+        (count(|standing| matches!(standing, Standing::Suppressed(_))), "suppressed"),
+        (count(|standing| standing == Standing::Tolerated), "within the budget"),
     ];
     let unlisted = (analysis.unlisted_leaks(), "below what --min-class or --strict asks for");
     let parts = parts.into_iter().chain([unlisted]);
@@ -174,9 +195,16 @@ pub(crate) fn passed(analysis: &Findings) -> Option<String> {
 }
 
 fn hidden_by_top(analysis: &Findings, top: usize) -> Option<String> {
-    let listed = analysis.count_standing(|standing| {
-        matches!(standing, Standing::Reported | Standing::Tolerated | Standing::Shown)
-    });
-    let hidden = listed.saturating_sub(top as u64);
+    let is_listed = |site: &&JudgedSite| {
+        matches!(site.standing, Standing::Reported | Standing::Tolerated | Standing::Shown)
+    };
+    // As they are listed: a caller with its stacks is one.
+    let entries = |top: usize| {
+        let listed = analysis.sites.iter().filter(is_listed).take(top);
+        let (shown, leaks): (Vec<&JudgedSite>, Vec<&JudgedSite>) =
+            listed.partition(|site| site.standing == Standing::Shown);
+        shown.len() + analysis.groups(leaks.into_iter()).len()
+    };
+    let hidden = entries(usize::MAX).saturating_sub(entries(top)) as u64;
     (hidden > 0).then(|| format!("{} beyond --top {top}", plural(hidden, "site", "sites")))
 }

@@ -429,7 +429,7 @@ impl<'a> Follower<'a> {
             let could_not = |(_, claimed): &&(Session, Instant)| !runs_on || claimed.elapsed() >= YOUNG;
             let unattached = self.attaching.iter().filter(could_not).count() as u64;
             let unrecorded = self.stock.missed() + self.unwritten + unattached;
-            let others = Others { unrecorded, unasked: self.unasked() };
+            let others = Others { unrecorded, unasked: self.unasked(), ..Others::default() };
             self.finish(recording, reason, others);
         }
     }
@@ -454,6 +454,7 @@ impl<'a> Follower<'a> {
 
     /// `others` are all told by the trace of the root process.
     fn finish(&mut self, recording: Recording, reason: EndReason, others: Others) {
+        let others = Others { children_are_recorded: self.plan.children, ..others };
         self.dismiss_clients(&recording);
         let path = recording.path().to_owned();
         match recording.finish(reason, others) {

@@ -12,19 +12,23 @@ use crate::control::progress::Progress;
 use crate::control::socket::ClientId;
 use crate::follow::image::ImageWatch;
 use crate::recording::inject::Injected;
-use crate::recording::modules::Modules;
+use crate::recording::modules::{Loaded, Modules};
 use crate::recording::period::{Period, Schedule};
 use crate::recording::slicer::Slicer;
 use crate::recording::stacks::{Epochs, Snapshots, WatchedStacks};
 use crate::recording::watch_changes::{PendingRequests, WatchRequest};
 use crate::rules::publisher::Publisher;
 use crate::rules::stack_bounds::StackBounds;
+use crate::sys::memory::AreaReader;
 use crate::sys::process::{self, ProcessorTime, Size};
 use crate::sys::shm::Session;
 use crate::watch::auto_watch::AutoWatch;
+use edleak_binary::elf::Elf;
+use edleak_binary::file_bytes::FileBytes;
+use edleak_binary::functions::FunctionTable;
 use edleak_format::{
-    Children, Counters, End, EndReason, Error, ErrorKind, Losses, ModuleId, Processor, Record, Site, SiteId,
-    SiteKind, SliceHeader, Start, TraceWriter, place,
+    Allocator, AreaKind, Children, Counters, CpuTime, End, EndReason, Error, ErrorKind, Losses, ModuleId,
+    Processor, Record, Site, SiteId, SiteKind, SliceHeader, Start, TraceWriter, place,
 };
 use edleak_session::site::OTHER;
 use std::io;
@@ -89,6 +93,12 @@ pub struct Recording {
     size: Size,
     /// The first and the newest reading, each with its time since the start.
     processor: Option<[(u64, ProcessorTime); 2]>,
+    areas: AreaReader,
+    /// Anonymous memory at the first reading.
+    first_anonymous_bytes: Option<u64>,
+    cpu: CpuTime,
+    /// The process has had a child.
+    has_children: bool,
     /// Whether the target has thread ids of its own; `None`: /proc does not say.
     own_pid_namespace: Option<bool>,
     image_watch: ImageWatch,
@@ -130,6 +140,8 @@ pub struct Others {
     pub unrecorded: u64,
     /// Nobody asked for them.
     pub unasked: u64,
+    /// Children are recorded, each into a trace of its own.
+    pub children_are_recorded: bool,
 }
 
 impl Recording {
@@ -204,6 +216,10 @@ impl Recording {
             recorded_losses: Losses::default(),
             size: Size::default(),
             processor: None,
+            areas: AreaReader::default(),
+            first_anonymous_bytes: None,
+            cpu: CpuTime::default(),
+            has_children: false,
             own_pid_namespace: None,
             image_watch,
         };
@@ -334,7 +350,16 @@ impl Recording {
         self.losses.unrecorded_images = others.unrecorded + u64::from(lost_children) + u64::from(is_blind);
         let forked = self.session.header().has_forked.load(Ordering::Relaxed);
         // A forked child says that it is there; how many there are nobody counts.
-        let children = Children { unasked: others.unasked.max(u64::from(forked)) };
+        self.look_at_children();
+        // A child that lost LD_PRELOAD claims nothing and sets nothing: the kernel knows that it was there.
+        let seen = u64::from(self.has_children && !others.children_are_recorded);
+        let children = Children { unasked: others.unasked.max(u64::from(forked)).max(seen) };
+        if children.unasked > 0 {
+            self.record(&Record::CpuTime(self.cpu))?;
+        }
+        for allocator in self.allocators() {
+            self.record(&Record::Allocator(allocator))?;
+        }
         if children.unasked > 0 {
             self.record(&Record::Children(children))?;
         }
@@ -471,6 +496,7 @@ impl Recording {
             *newest = (now_ns, time);
         }
         self.read_losses()?;
+        self.read_areas()?;
         let header = SliceHeader {
             tick,
             time_ns: now_ns,
@@ -478,6 +504,7 @@ impl Recording {
             swap_bytes: self.size.swap_bytes,
         };
         let Some(writer) = &mut self.writer else { return Ok(()) };
+        writer.memory(self.areas.areas());
         writer.slice(&header, &self.counters)?;
         self.last_tick = tick;
         self.slices += 1;
@@ -488,6 +515,48 @@ impl Recording {
             auto_watch.push(&with_stacks);
         }
         Ok(())
+    }
+
+    /// Reads the memory by kind of mapping, and looks for children, if it is time.
+    fn read_areas(&mut self) -> Result<(), Error> {
+        let now = Instant::now();
+        if !self.areas.is_due(now) {
+            return Ok(());
+        }
+        for area in self.areas.refresh(self.pid, now) {
+            self.record(&Record::MemoryArea(area))?;
+        }
+        if !self.areas.areas().is_empty() {
+            let anonymous = self.areas.bytes_of(AreaKind::Anonymous);
+            self.first_anonymous_bytes.get_or_insert(anonymous);
+        }
+        self.look_at_children();
+        Ok(())
+    }
+
+    /// Notes the processor time of the process and of its children.
+    fn look_at_children(&mut self) {
+        let Some(cpu) = process::cpu(self.pid) else { return };
+        let living = process::descendants(self.pid);
+        let of_living: u64 =
+            living.iter().filter_map(|pid| process::cpu(*pid)).map(|cpu| cpu.own_ns + cpu.waited_ns).sum();
+        self.has_children |= cpu.has_waited || !living.is_empty();
+        self.cpu.own_ns = self.cpu.own_ns.max(cpu.own_ns);
+        self.cpu.children_ns = self.cpu.children_ns.max(cpu.waited_ns + of_living);
+    }
+
+    /// The allocators that modules bring along, looked for only where memory has grown that malloc may not have asked for.
+    fn allocators(&self) -> Vec<Allocator> {
+        const NOTICEABLE_BYTES: u64 = 512 << 10;
+        let first = self.first_anonymous_bytes.unwrap_or(u64::MAX);
+        if self.areas.bytes_of(AreaKind::Anonymous) < first.saturating_add(NOTICEABLE_BYTES) {
+            return Vec::new();
+        }
+        let of_module = |loaded: &Loaded| {
+            let symbol = own_allocator(&loaded.file)?;
+            Some(Allocator { module: loaded.module.id, symbol })
+        };
+        self.modules.all().iter().filter_map(of_module).collect()
     }
 
     /// Puts the counters of the session where the trace has their sites.
@@ -546,6 +615,30 @@ impl Recording {
         }
         Ok(())
     }
+}
+
+/// A function by which an allocator of its own is known in this file, other than a whole libc.
+fn own_allocator(file: &Path) -> Option<String> {
+    const FUNCTIONS: [&str; 13] = [
+        "je_malloc",
+        "je_mallocx",
+        "je_arrow_malloc",
+        "je_arrow_mallocx",
+        "duckdb_je_malloc",
+        "duckdb_je_mallocx",
+        "_rjem_malloc",
+        "_rjem_mallocx",
+        "mi_malloc",
+        "tc_malloc",
+        "rpmalloc",
+        "sn_malloc",
+        "scalable_malloc",
+    ];
+    let bytes = FileBytes::open(file).ok()?;
+    let elf = Elf::parse(&bytes).ok()?;
+    let functions = FunctionTable::of(&elf).functions;
+    let found = FUNCTIONS.iter().find(|name| functions.iter().any(|function| function.name == **name))?;
+    Some((*found).to_owned())
 }
 
 /// The counters of all call sites, each with those of its stacks.

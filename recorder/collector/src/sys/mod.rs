@@ -1,6 +1,7 @@
 //! The operating system: shared memory, /proc, signals, the target as our child, its terminal, limits, standard descriptors, stderr.
 
 pub(crate) mod limits;
+pub(crate) mod memory;
 pub mod own_child;
 pub(crate) mod process;
 pub mod say;

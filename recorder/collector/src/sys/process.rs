@@ -164,6 +164,35 @@ pub(crate) fn processor_time(pid: u32) -> Option<ProcessorTime> {
     Some(ProcessorTime { used_ns: ticks.saturating_mul(NS_PER_TICK), waited_ns: waited.unwrap_or(0) })
 }
 
+/// Processor time as the kernel has it.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Cpu {
+    /// Of the process itself.
+    pub own_ns: u64,
+    /// Of the children that it has waited for.
+    pub waited_ns: u64,
+    /// It has waited for a child.
+    pub has_waited: bool,
+}
+
+/// Processor time of a process; `None` when it is gone.
+pub(crate) fn cpu(pid: u32) -> Option<Cpu> {
+    parse_cpu(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn parse_cpu(stat: &str) -> Option<Cpu> {
+    /// The kernel counts in hundredths of a second for programs (`USER_HZ`).
+    const TICK_NS: u64 = 10_000_000;
+    let field = |number| stat_field(stat, number);
+    let time = |user: u64, system: u64| user.saturating_add(system).saturating_mul(TICK_NS);
+    Some(Cpu {
+        own_ns: time(field(14)?, field(15)?),
+        waited_ns: time(field(16)?, field(17)?),
+        // A process cannot run without a page fault.
+        has_waited: field(11)? > 0,
+    })
+}
+
 /// A path as a process sees it, opened through its root directory, so that a chroot or a container is no obstacle; once
 /// the process is gone, the path itself.
 pub(crate) fn path_in(pid: u32, path: &str) -> PathBuf {
@@ -336,6 +365,14 @@ mod tests {
         let _ = child.kill();
         let _ = child.wait();
         assert_eq!(holder_of(none, child.id()), None);
+    }
+
+    #[test]
+    fn processor_time_is_that_of_the_process_and_of_children_it_has_waited_for() {
+        let stat = "7 (a b) S 1 7 7 0 -1 0 900 41 0 0 12 3 200 5 20 0 1 0 99";
+        let cpu = Cpu { own_ns: 150_000_000, waited_ns: 2_050_000_000, has_waited: true };
+        assert_eq!(parse_cpu(stat), Some(cpu));
+        assert_eq!(parse_cpu("7 (x) S 1"), None);
     }
 
     #[test]

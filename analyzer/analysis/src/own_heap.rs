@@ -1,0 +1,114 @@
+//! Runtimes and allocators that take memory from the kernel and not from malloc, and the switch that makes them use malloc.
+
+use crate::frame::base_name;
+use edleak_format::Trace;
+
+/// One of them in a recording.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OwnHeap {
+    /// What it is called.
+    pub name: String,
+    /// What to do so that its allocations are seen, or where else to look.
+    pub remedy: String,
+}
+
+/// How a runtime is recognized by its program or one of its libraries.
+struct Known {
+    name: &'static str,
+    /// What the name of a file begins with.
+    files: &'static [&'static str],
+    remedy: &'static str,
+}
+
+const KNOWN: &[Known] = &[
+    Known {
+        name: "PHP's memory manager",
+        files: &["php", "libphp", "mod_php"],
+        remedy: "record with USE_ZEND_ALLOC=0",
+    },
+    Known {
+        name: "Python's allocator of small objects",
+        files: &["python", "libpython", "uwsgi_python"],
+        remedy: "record with PYTHONMALLOC=malloc",
+    },
+    Known {
+        name: "Arrow's memory pool",
+        files: &["libarrow."],
+        remedy: "record with ARROW_DEFAULT_MEMORY_POOL=system",
+    },
+    Known {
+        name: "the Java heap",
+        files: &["libjvm."],
+        remedy: "look at it with a heap dump; native memory: `-XX:NativeMemoryTracking=summary`",
+    },
+    Known {
+        name: "V8's heap",
+        files: &["node", "libnode.", "libv8"],
+        remedy: "look at it with `--heapsnapshot-signal`",
+    },
+    Known { name: "the Go heap", files: &["libgo."], remedy: "look at it with pprof" },
+    Known {
+        name: "LuaJIT's heap",
+        files: &["luajit", "libluajit"],
+        remedy: "look at it with `collectgarbage(\"count\")`",
+    },
+    Known { name: "the .NET heap", files: &["libcoreclr."], remedy: "look at it with `dotnet-gcdump`" },
+    Known { name: "GLib's slices", files: &["libglib-2."], remedy: "record with G_SLICE=always-malloc" },
+];
+
+/// Those that a trace shows: allocators that its modules bring along, and runtimes by the names of program and modules.
+pub fn of_trace(trace: &Trace) -> Vec<OwnHeap> {
+    let program = trace.start().command.first().map(String::as_str);
+    let modules = || trace.modules().iter().map(|module| module.path.as_str());
+    let mut found = known(program.into_iter().chain(modules()));
+    for allocator in trace.allocators() {
+        let module = trace.module(allocator.module).map_or("a module", |module| base_name(&module.path));
+        if known([module].into_iter()).is_empty() {
+            found.insert(
+                0,
+                OwnHeap {
+                    name: format!("the allocator of {module} (`{}`)", allocator.symbol),
+                    remedy: "build it with the system's malloc".into(),
+                },
+            );
+        }
+    }
+    found
+}
+
+fn known<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<OwnHeap> {
+    let names: Vec<&str> = paths.map(base_name).collect();
+    let is_there = |known: &&Known| {
+        names.iter().any(|name| {
+            known.files.iter().any(|start| {
+                let Some(rest) = name.strip_prefix(start) else { return false };
+                // `python3.11` and `libphp8.2.so`, not `pythonic`.
+                start.ends_with('.')
+                    || !rest.starts_with(|letter: char| letter.is_alphabetic() || letter == '_')
+            })
+        })
+    };
+    let own_heap = |known: &Known| OwnHeap { name: known.name.into(), remedy: known.remedy.into() };
+    KNOWN.iter().filter(is_there).map(own_heap).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn remedies(paths: &[&str]) -> Vec<String> {
+        known(paths.iter().copied()).into_iter().map(|own| own.remedy).collect()
+    }
+
+    #[test]
+    fn runtimes_are_known_by_program_and_libraries() {
+        assert_eq!(remedies(&["/usr/bin/php8.2"]), ["record with USE_ZEND_ALLOC=0"]);
+        assert_eq!(remedies(&["/usr/sbin/php-fpm8.2"]), ["record with USE_ZEND_ALLOC=0"]);
+        assert_eq!(remedies(&["/usr/bin/python3.11"]), ["record with PYTHONMALLOC=malloc"]);
+        assert_eq!(
+            remedies(&["server", "/usr/lib/libpython3.11.so.1.0", "/x/libarrow.so.1500"]),
+            ["record with PYTHONMALLOC=malloc", "record with ARROW_DEFAULT_MEMORY_POOL=system"]
+        );
+        assert_eq!(remedies(&["pythonic", "nodejs_like", "/usr/lib/libc.so.6"]), [""; 0]);
+    }
+}

@@ -1,0 +1,76 @@
+//! Growth that no site explains: sites that each grew only for a moment, taken together.
+//!
+//! A site that allocated once and never again is flat for nearly all of the record, so it is no leak. A program that allocates at new sites all
+//! the time has nothing else: each is innocent, and memory grows. So the sum of such sites is judged like a site. It names nobody, and so the
+//! recording is undecided at best.
+
+use crate::site::{JudgedSite, Kind, SiteLabel};
+use edleak_model::classify::{Model, Verdict, judge};
+use edleak_model::series::{Point, SeriesBuilder};
+use std::collections::HashSet;
+
+/// Instants that the sum is judged at.
+const COLUMNS: usize = 64;
+/// A site that rose at more of them has a curve of its own.
+const MOST_RISES: usize = 3;
+/// Fewer sites are no kind of their own.
+const LEAST_SITES: usize = 12;
+/// The growth matters if it is more than this share of the live bytes ...
+const LEAST_SHARE: f64 = 0.05;
+/// ... and more than this.
+const LEAST_BYTES: f64 = 4096.0;
+
+/// Growth of sites that each grew only for a moment.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Unexplained {
+    /// How many sites.
+    pub sites: u64,
+    /// By how much all of them grew.
+    pub bytes: u64,
+}
+
+/// Sums the sites that grew only for a moment, and judges the sum.
+pub(crate) fn growth_of(sites: &[JudgedSite], record_s: f64) -> Option<Unexplained> {
+    let leaking: HashSet<&SiteLabel> =
+        sites.iter().filter(|site| site.is_leak()).filter_map(|site| site.parent.as_ref()).collect();
+    let callers = sites.iter().filter(|site| {
+        site.parent.is_none()
+            && !site.is_leak()
+            && site.kind != Kind::Injected
+            && !leaking.contains(&site.label)
+    });
+    let mut sum = vec![(0.0, 0u64); COLUMNS];
+    let (mut count, mut live) = (0, 0.0);
+    for site in callers {
+        let levels = site.with_stacks.as_deref().map_or(&site.levels, |family| &family.levels);
+        let levels = levels.at(COLUMNS);
+        let Some(last) = levels.last().copied().filter(|last| *last > 0.0) else { continue };
+        live += last;
+        let rises = levels.windows(2).filter(|pair| pair[1] > pair[0]).count();
+        if rises == 0 || rises > MOST_RISES || last <= levels[0] {
+            continue;
+        }
+        count += 1;
+        for (sum, level) in sum.iter_mut().zip(&levels) {
+            sum.0 += level;
+            sum.1 += u64::from(*level >= last / 2.0);
+        }
+    }
+    if count < LEAST_SITES {
+        return None;
+    }
+    let mut series = SeriesBuilder::new();
+    for (bytes, live_count) in &sum {
+        series.push(Point {
+            live_bytes: *bytes as u64,
+            live_count: *live_count,
+            allocs: *live_count,
+            frees: 0,
+        });
+    }
+    let judgement = judge(&series.finish(), record_s / COLUMNS as f64, Model::Growth);
+    let bytes = sum[COLUMNS - 1].0 - sum[0].0;
+    let matters = bytes > LEAST_BYTES && bytes > LEAST_SHARE * live;
+    let is_growth = judgement.verdict == Verdict::Leak && matters;
+    is_growth.then_some(Unexplained { sites: count as u64, bytes: bytes as u64 })
+}

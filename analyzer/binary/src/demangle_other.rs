@@ -1,0 +1,204 @@
+//! Names of D (`_D…`) and of Go to names as their sources have them. Types of parameters are left out.
+//!
+//! D's rules are those of its specification ("Name Mangling"): `_D`, then a row of names, each with its length in front; a name may be a
+//! back reference `Q` to an earlier one, an instance of a template `__T…Z`, or have no length at all (`0`). Go's linker writes names as they
+//! are, with `%2e` for a dot in the last part of an import path; gccgo writes `..z2e`, `..u00b7` and the like.
+
+/// How deep a name may refer back.
+const MAX_DEPTH: usize = 32;
+/// A longer result is given up.
+const MAX_BYTES: usize = 4096;
+
+/// The qualified name of a D symbol.
+pub(crate) fn d(name: &str) -> Option<String> {
+    if name == "_Dmain" {
+        return Some("D main".into());
+    }
+    let rest = name.strip_prefix("_D")?;
+    let mut parser = D { text: name, out: String::new() };
+    let start = name.len() - rest.len();
+    parser.qualified(start, 0)?;
+    (!parser.out.is_empty()).then_some(parser.out)
+}
+
+struct D<'a> {
+    text: &'a str,
+    out: String,
+}
+
+impl D<'_> {
+    /// Names from `at` on, joined by dots; returns where they end.
+    fn qualified(&mut self, mut at: usize, depth: usize) -> Option<usize> {
+        let begin = at;
+        while let Some(next) = self.symbol(at, at > begin, depth) {
+            at = next;
+        }
+        (at > begin).then_some(at)
+    }
+
+    /// One name; `None` where none begins.
+    fn symbol(&mut self, at: usize, has_dot: bool, depth: usize) -> Option<usize> {
+        if depth > MAX_DEPTH || self.out.len() > MAX_BYTES {
+            return None;
+        }
+        let rest = self.text.get(at..)?;
+        if let Some(reference) = rest.strip_prefix('Q') {
+            let (distance, length) = base26(reference)?;
+            let target = at.checked_sub(distance)?;
+            // A reference to a type ends the names.
+            self.text.get(target..)?.starts_with(|c: char| c.is_ascii_digit()).then_some(())?;
+            self.symbol(target, has_dot, depth + 1)?;
+            return Some(at + 1 + length);
+        }
+        if rest.starts_with("__T") || rest.starts_with("__U") {
+            return self.template(at, has_dot, depth);
+        }
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let length: usize = rest.get(..digits)?.parse().ok()?;
+        let from = at + digits;
+        let identifier = self.text.get(from..from.checked_add(length)?)?;
+        if length == 0 {
+            return Some(from); // an anonymous part
+        }
+        if identifier.starts_with("__T") || identifier.starts_with("__U") {
+            self.template(from, has_dot, depth + 1)?;
+            return Some(from + length);
+        }
+        // A function inside another one has a number of its own, which says nothing.
+        let is_number =
+            identifier.strip_prefix("__S").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()));
+        if !is_number {
+            if has_dot && !self.out.is_empty() {
+                self.out.push('.');
+            }
+            self.out.push_str(match identifier {
+                "__ctor" => "this",
+                "__dtor" => "~this",
+                "__postblit" => "this(this)",
+                other => other,
+            });
+        }
+        let mut end = from + length;
+        // What stands between a function and the names inside it: its type, `M` for a method, and the calling convention.
+        if let Some(next) = self.function_type(end) {
+            end = next;
+        }
+        Some(end)
+    }
+
+    /// An instance of a template: its name, and `!(…)` for the arguments, which are types and values.
+    fn template(&mut self, at: usize, has_dot: bool, depth: usize) -> Option<usize> {
+        let after_name = self.symbol(at + 3, has_dot, depth + 1)?;
+        self.out.push_str("!(…)");
+        // Arguments nest: the `Z` that ends them is that of the same level.
+        let mut level = 1usize;
+        let bytes = self.text.as_bytes();
+        let mut at = after_name;
+        while level > 0 {
+            let rest = self.text.get(at..)?;
+            if rest.is_empty() {
+                return None;
+            }
+            if rest.starts_with("__T") {
+                level += 1;
+                at += 3;
+            } else if bytes[at] == b'Z' {
+                level -= 1;
+                at += 1;
+            } else if bytes[at].is_ascii_digit() {
+                let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+                let length: usize = rest[..digits].parse().ok()?;
+                // The name of a template inside is read on, any other one is passed over.
+                let name = rest.get(digits..)?;
+                at += digits + if name.starts_with("__T") { 0 } else { length };
+            } else {
+                at += 1;
+            }
+        }
+        Some(at)
+    }
+
+    /// The type of a function that contains what follows: only if another name does follow.
+    fn function_type(&self, at: usize) -> Option<usize> {
+        let rest = self.text.get(at..)?;
+        let inner = rest.strip_prefix('M').unwrap_or(rest);
+        inner.starts_with(['F', 'U', 'W', 'V', 'R']).then_some(())?;
+        let end = rest.find('Z')? + 1;
+        rest.get(end..)?.starts_with(|c: char| c.is_ascii_digit()).then_some(at + end)
+    }
+}
+
+/// A back reference: digits `A`–`Z`, the last one in lower case.
+fn base26(text: &str) -> Option<(usize, usize)> {
+    let mut value = 0usize;
+    for (index, letter) in text.bytes().enumerate() {
+        let digit = usize::from(letter.to_ascii_uppercase().checked_sub(b'A').filter(|digit| *digit < 26)?);
+        value = value.checked_mul(26)?.checked_add(digit)?;
+        if letter.is_ascii_lowercase() {
+            return Some((value, index + 1));
+        }
+    }
+    None
+}
+
+/// A name of Go's with the characters that its linker or gccgo wrote otherwise; `None` if there are none.
+pub(crate) fn go(name: &str) -> Option<String> {
+    if let Some(rest) = name.strip_prefix("_cgo_") {
+        let (_, function) = rest.split_once("_Cfunc_")?;
+        return Some(format!("C.{function}"));
+    }
+    let (escape, digits) = if name.contains("..z") {
+        ("..z", 2)
+    } else if name.contains("..u") {
+        ("..u", 4)
+    } else if name.contains('%') && name.contains('.') {
+        ("%", 2)
+    } else {
+        return None;
+    };
+    let mut out = String::with_capacity(name.len());
+    let mut parts = name.split(escape);
+    out.push_str(parts.next()?);
+    for part in parts {
+        let code = part.get(..digits).and_then(|code| u32::from_str_radix(code, 16).ok());
+        out.push(char::from_u32(code?)?);
+        out.push_str(&part[digits..]);
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_d_are_joined_by_dots() {
+        for (mangled, name) in [
+            ("_Dmain", "D main"),
+            ("_D3std5stdio4File4openMFNfAyaxAaZv", "std.stdio.File.open"),
+            ("_D4core6memory2GC6mallocFNaNbmkxC8TypeInfoZPv", "core.memory.GC.malloc"),
+            ("_D3app5Cache6__ctorMFiZC3app5Cache", "app.Cache.this"),
+            ("_D3app3runFZ5innerMFZv", "app.run.inner"),
+            ("_D3std5array__T8appenderTAaZQnFZS3std5array", "std.array.appender!(…).appender"),
+            ("_D3foo3barQeFZv", "foo.bar.bar"),
+        ] {
+            assert_eq!(d(mangled).as_deref(), Some(name), "{mangled}");
+        }
+        for other in ["_D", "_Dx", "_D99999999999999999999a", "_D3ab", "_D0", "main", "_DQa", "_D3fooQzz"] {
+            let _no_panic = d(other);
+        }
+        assert_eq!((d("_D"), d("main"), d("_D3ab")), (None, None, None));
+    }
+
+    #[test]
+    fn names_of_go_have_their_dots_back() {
+        assert_eq!(
+            go("gopkg.in/yaml%2ev3.(*parser).fetch").as_deref(),
+            Some("gopkg.in/yaml.v3.(*parser).fetch")
+        );
+        assert_eq!(go("gopkg.in..zyaml").as_deref(), None);
+        assert_eq!(go("example..z2fpkg.Run").as_deref(), Some("example/pkg.Run"));
+        assert_eq!(go("_cgo_59b7ff0d2a36_Cfunc_malloc").as_deref(), Some("C.malloc"));
+        assert_eq!((go("main.main"), go("100%.txt")), (None, None));
+    }
+}
