@@ -67,6 +67,11 @@ impl Held {
         self.0.as_ref().is_none_or(|file| place::is_at(file, path))
     }
 
+    fn release(&self) {
+        // Where there are no locks, there is none to give up.
+        let _ = self.0.as_ref().map(File::unlock);
+    }
+
     fn is_empty(&self) -> bool {
         self.0.as_ref().is_some_and(|file| file.metadata().is_ok_and(|metadata| metadata.len() == 0))
     }
@@ -187,6 +192,7 @@ impl Reserved {
         };
         if let (Some(older), true) = (older, is_back) {
             let _ = place::rename_new(&older.path, old);
+            older.held.release();
         }
     }
 
