@@ -15,4 +15,5 @@ pub mod record;
 pub mod report;
 pub mod run;
 pub mod temp;
+pub mod terminal;
 pub mod tools;

@@ -19,6 +19,7 @@ use std::time::Duration;
     max_term_width = 80,
     override_usage = "edleak-record [OPTIONS] [--] PROGRAM [ARGUMENT]...
        edleak-record sessions
+       edleak-record top [--session PID] [--once]
        edleak-record watch|unwatch [--session PID] SPEC...
        edleak-record doctor [PROGRAM]
        edleak-record unpack DIR",
@@ -30,6 +31,7 @@ use std::time::Duration;
                                             and say at the end who leaks, by which stack
   edleak-record --only 'server*' ./start.sh record the server, not the script and what else it runs
   edleak-record sessions                    list what is being recorded
+  edleak-record top                         watch it grow: sites, curves, verdicts so far
   edleak-record watch --session PID 'parse_*'
                                             record full stacks there, in a running recording
                                             (unwatch: no longer)
@@ -184,6 +186,59 @@ pub(crate) struct DoctorArgs {
     pub(crate) program: Option<OsString>,
 }
 
+/// `top`: a live view of a running recording.
+#[derive(Parser, Clone, Debug)]
+#[command(
+    name = "edleak-record top",
+    bin_name = "edleak-record top",
+    max_term_width = 80,
+    about = "Shows a running recording: its sites by growth, with curve, verdict so far and function.",
+    after_help = "Keys: arrows select, Enter shows the stacks, w watches or unwatches the site, / filters,
+s sorts, p pauses, q leaves. The recording goes on.
+
+Examples:
+  edleak-record top                             the only recording that runs
+  edleak-record top --session 4711              the one of process 4711
+  edleak-record top --once --format json        what leaks so far, for a script"
+)]
+pub(crate) struct TopArgs {
+    /// The recorded process; may be left out while only one is.
+    #[arg(short, long, value_name = "PID")]
+    pub(crate) session: Option<u32>,
+
+    /// Print one screen and end; so does an output that is no terminal.
+    #[arg(long)]
+    pub(crate) once: bool,
+
+    /// How to print it; JSON prints once.
+    #[arg(long, value_enum, default_value_t = TopFormat::Text)]
+    pub(crate) format: TopFormat,
+
+    /// How the sites are sorted at first.
+    #[arg(long, value_enum, default_value_t = SortArg::Growth)]
+    pub(crate) sort: SortArg,
+}
+
+/// How `top` prints.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum TopFormat {
+    /// For a person.
+    Text,
+    /// For a program.
+    Json,
+}
+
+/// How `top` sorts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum SortArg {
+    /// Leaks first, then by live bytes more than at the start.
+    Growth,
+    /// By live bytes.
+    Live,
+    /// By allocations.
+    Allocs,
+}
+
 /// `sessions`: the running recordings.
 #[derive(Parser, Clone, Debug)]
 #[command(
@@ -231,6 +286,7 @@ mod tests {
         CollectArgs::command().debug_assert();
         WatchArgs::command().debug_assert();
         SessionsArgs::command().debug_assert();
+        TopArgs::command().debug_assert();
         UnpackArgs::command().debug_assert();
         DoctorArgs::command().debug_assert();
     }

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// The command failed; as for a recording.
-const FAILED: u8 = 125;
+pub(crate) const FAILED: u8 = 125;
 /// How long a collector may take to do what it is asked: it may have to read the symbols of a large program.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// And to say what it does, which it always knows.
@@ -63,31 +63,36 @@ pub(crate) fn watch(args: &WatchArgs, is_for: bool) -> ExitCode {
 fn steer(args: &WatchArgs, is_for: bool) -> Result<String, String> {
     // Here and not there, since names of traces are relative to this directory.
     let requests: Vec<_> = args.specs.iter().map(|spec| Request::parse(spec)).collect::<Result<_, _>>()?;
-    let (running, silent) = running();
-    silent.iter().for_each(say);
-    let session = match (args.session, running.as_slice()) {
-        (_, []) if !silent.is_empty() => return Err("no recording answers (see above)".into()),
-        (_, []) => return Err("no recording is running (start one: edleak-record PROGRAM)".into()),
-        (None, [only]) => only,
-        (None, _) => return Err("more than one recording is running (say which with --session PID)".into()),
-        (Some(pid), all) => all.iter().find(|session| session.is_called(pid)).ok_or_else(|| {
-            if silent.is_empty() {
-                format!("process {pid} is not being recorded (list what is with `edleak-record sessions`)")
-            } else {
-                format!("no recording of process {pid} answers (see above)")
-            }
-        })?,
-    };
+    let session = select(args.session)?;
     let verb = if is_for { "watch" } else { "unwatch" };
     let mut words = vec![verb.to_owned(), session.progress.pid.to_string()];
     words.extend(requests.iter().map(Request::to_string));
     ask(&session.socket, &words, PATIENCE)
 }
 
+/// The running recording that is meant: the one of this process, or the only one.
+pub(crate) fn select(session: Option<u32>) -> Result<Running, String> {
+    let (mut running, silent) = running();
+    silent.iter().for_each(say);
+    match (session, running.len()) {
+        (_, 0) if !silent.is_empty() => Err("no recording answers (see above)".into()),
+        (_, 0) => Err("no recording is running (start one: edleak-record PROGRAM)".into()),
+        (None, 1) => Ok(running.remove(0)),
+        (None, _) => Err("more than one recording is running (say which with --session PID)".into()),
+        (Some(pid), _) => running.into_iter().find(|session| session.is_called(pid)).ok_or_else(|| {
+            if silent.is_empty() {
+                format!("process {pid} is not being recorded (list what is with `edleak-record sessions`)")
+            } else {
+                format!("no recording of process {pid} answers (see above)")
+            }
+        }),
+    }
+}
+
 /// A recording under way, and where its collector listens.
-struct Running {
-    socket: PathBuf,
-    progress: Progress,
+pub(crate) struct Running {
+    pub(crate) socket: PathBuf,
+    pub(crate) progress: Progress,
 }
 
 impl Running {
@@ -135,6 +140,19 @@ fn running() -> (Vec<Running>, Vec<String>) {
     }
     running.sort_by_key(|session| session.progress.pid);
     (running, silent)
+}
+
+/// What the recording says of itself now; `None`: it has ended, or does not answer.
+pub(crate) fn progress_of(session: &Running) -> Option<Progress> {
+    let list = ask(&session.socket, &["list".to_owned()], SHORT_PATIENCE).ok()?;
+    list.lines().filter_map(Progress::parse).find(|progress| progress.pid == session.progress.pid)
+}
+
+/// Asks a recording to watch one site, or no longer; the answer is a sentence.
+pub(crate) fn watch_site(session: &Running, spec: &str, is_for: bool) -> Result<String, String> {
+    let verb = if is_for { "watch" } else { "unwatch" };
+    let words = [verb.to_owned(), session.progress.pid.to_string(), spec.to_owned()];
+    ask(&session.socket, &words, PATIENCE)
 }
 
 /// Sends one request and waits for the answer, at most this long.

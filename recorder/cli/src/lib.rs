@@ -7,8 +7,9 @@ mod args;
 mod commands;
 mod doctor;
 mod run;
+mod top;
 
-use args::{Args, CollectArgs, DoctorArgs, SessionsArgs, UnpackArgs, WatchArgs};
+use args::{Args, CollectArgs, DoctorArgs, SessionsArgs, TopArgs, UnpackArgs, WatchArgs};
 use clap::{CommandFactory, Parser};
 use edleak_collector::start::detached;
 use edleak_collector::start::library::Embedded;
@@ -22,6 +23,7 @@ pub fn commands() -> Vec<clap::Command> {
     vec![
         Args::command(),
         SessionsArgs::command(),
+        TopArgs::command(),
         WatchArgs::command(),
         UnpackArgs::command(),
         DoctorArgs::command(),
@@ -39,6 +41,7 @@ pub fn main() -> ExitCode {
         Some("doctor") => parse::<DoctorArgs>(of_command).map(|args| doctor::run(&args)),
         Some("unpack") => parse::<UnpackArgs>(of_command).map(|args| commands::unpack(&args)),
         Some("sessions") => parse::<SessionsArgs>(of_command).map(|SessionsArgs {}| commands::sessions()),
+        Some("top") => parse::<TopArgs>(of_command).map(|args| top::run(&args)),
         Some("watch") => parse::<WatchArgs>(of_command).map(|args| commands::watch(&args, true)),
         Some("unwatch") => parse::<WatchArgs>(of_command).map(|args| commands::watch(&args, false)),
         _ => parse::<Args>(&arguments).map(|args| run::run(&args)),

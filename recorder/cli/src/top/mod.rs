@@ -1,0 +1,107 @@
+//! `top`: a live view of a running recording.
+//!
+//! ```text
+//! snapshot   the trace as it is now, judged: the process and a row per site
+//! once       one snapshot as text or JSON, for a pipe or a script
+//! state      which rows are shown, in which order, what the keys do
+//! draw       the state on a terminal
+//! ```
+//! The viewer reads the trace file and asks the collector for one line a refresh, so the target pays nothing and a viewer that dies
+//! disturbs nobody.
+
+mod draw;
+mod once;
+mod snapshot;
+mod state;
+
+use crate::args::{TopArgs, TopFormat};
+use crate::commands::{FAILED, Running, progress_of, select, watch_site};
+use edleak_collector::sys::say::say;
+use ratatui::crossterm::event::{self, Event, KeyEventKind};
+use snapshot::Reader;
+use state::{Action, State};
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// How often the trace is read again, at most.
+const REFRESH: Duration = Duration::from_secs(1);
+/// A refresh takes at most this share of the viewer's time, so that a large trace is read less often.
+const MOST_BUSY: u32 = 10;
+
+/// Shows the recording until the user leaves, or once.
+pub(crate) fn run(args: &TopArgs) -> ExitCode {
+    match show(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            say(message);
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn show(args: &TopArgs) -> Result<(), String> {
+    let session = select(args.session)?;
+    let mut reader = Reader::new(session.progress.trace.clone());
+    let is_interactive = io::stdout().is_terminal() && io::stdin().is_terminal();
+    if args.once || args.format == TopFormat::Json || !is_interactive {
+        let mut snapshot = reader.read()?;
+        snapshot.sort(args.sort);
+        let text = match args.format {
+            TopFormat::Text => once::text(&snapshot, &session.progress),
+            TopFormat::Json => once::json(&snapshot, &session.progress),
+        };
+        // A reader that closes the pipe has seen enough.
+        let _ = io::stdout().write_all(text.as_bytes());
+        return Ok(());
+    }
+    let state = State::new(args.sort, session.progress.clone());
+    let mut terminal = ratatui::try_init()
+        .map_err(|error| format!("the terminal cannot be set up: {error} (use `--once`)"))?;
+    let result = interact(&mut terminal, state, &session, &mut reader);
+    ratatui::restore();
+    result.map_err(|error| format!("the terminal failed: {error} (use `--once`)"))
+}
+
+/// Draws, refreshes and obeys the keys until the user leaves.
+fn interact(
+    terminal: &mut ratatui::DefaultTerminal,
+    mut state: State,
+    session: &Running,
+    reader: &mut Reader,
+) -> io::Result<()> {
+    let mut next = Instant::now();
+    loop {
+        if !state.is_paused() && Instant::now() >= next {
+            let began = Instant::now();
+            match (progress_of(session), reader.read()) {
+                (progress, Ok(snapshot)) => state.refresh(snapshot, progress),
+                (_, Err(message)) => state.tell(message),
+            }
+            next = Instant::now() + REFRESH.max(began.elapsed() * MOST_BUSY);
+        }
+        terminal.draw(|frame| draw::draw(frame, &mut state))?;
+        let patience = match state.is_paused() {
+            true => REFRESH,
+            false => next.saturating_duration_since(Instant::now()),
+        };
+        if !event::poll(patience)? {
+            continue;
+        }
+        // A resize needs nothing but the next drawing.
+        let Event::Key(key) = event::read()? else { continue };
+        if key.kind == KeyEventKind::Release {
+            continue;
+        }
+        match state.on_key(key) {
+            Action::None => {}
+            Action::Leave => return Ok(()),
+            Action::Refresh => next = Instant::now(),
+            Action::Watch { spec, is_for } => {
+                let answer = watch_site(session, &spec, is_for);
+                state.tell(answer.unwrap_or_else(|message| message));
+                next = Instant::now();
+            }
+        }
+    }
+}

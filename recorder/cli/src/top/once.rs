@@ -1,0 +1,124 @@
+//! One snapshot as text in 80 columns, or as JSON for a script.
+
+use super::snapshot::{Row, Snapshot};
+use edleak_collector::control::progress::Progress;
+use edleak_model::classify::Verdict;
+use edleak_report::text::{Style, printable};
+use edleak_text::units;
+use serde_json::{Value, json};
+
+/// Rows of a screen of 24 lines, with its heading.
+const ROWS: usize = 20;
+const WIDTH: usize = 80;
+
+/// The first screen.
+pub(super) fn text(snapshot: &Snapshot, progress: &Progress) -> String {
+    let style = Style::of_environment(false);
+    let mut lines = vec![title(snapshot, progress), figures(snapshot), String::new(), heading().to_owned()];
+    lines.extend(snapshot.rows.iter().take(ROWS).map(|row| line(style, row)));
+    if snapshot.rows.len() > ROWS {
+        lines.push(format!("{:>9}{} more sites", "", snapshot.rows.len() - ROWS));
+    }
+    lines.into_iter().map(|line| style.clip_end(line.trim_end(), WIDTH) + "\n").collect()
+}
+
+/// Program, process, time.
+pub(super) fn title(snapshot: &Snapshot, progress: &Progress) -> String {
+    let time = units::duration(snapshot.duration_s);
+    format!("edleak top: pid {}, {time}: {}", progress.pid, printable(&progress.command))
+}
+
+/// The process in one line.
+pub(super) fn figures(snapshot: &Snapshot) -> String {
+    let leaks = match snapshot.leaks() {
+        0 => "no leak so far".into(),
+        leaks => units::plural(leaks as u64, "leak so far", "leaks so far"),
+    };
+    format!(
+        "live {} ({}{}), resident {}, {}, {leaks}",
+        units::bytes(snapshot.live_bytes as f64),
+        if snapshot.growth_bytes_per_s >= 0.0 { "+" } else { "" },
+        units::rate(snapshot.growth_bytes_per_s),
+        units::bytes(snapshot.resident_bytes as f64),
+        units::plural(snapshot.slices, "slice", "slices"),
+    )
+}
+
+/// Above the rows.
+pub(super) fn heading() -> &'static str {
+    "so far   class           live       rate  curve             function"
+}
+
+/// One row, without its end cut off.
+pub(super) fn line(style: Style, row: &Row) -> String {
+    let place = match row.file.rsplit('/').next() {
+        Some(file) if !file.is_empty() => format!("  {file}:{}", row.line),
+        _ => String::new(),
+    };
+    format!(
+        "{:<8} {:<8}  {:>9}  {:>9}  {}  {}{}",
+        row.word(),
+        row.class,
+        units::bytes(row.live_bytes as f64),
+        units::rate(row.rate_bytes_per_s),
+        style.sparkline(&row.curve),
+        printable(&row.function),
+        printable(&place),
+    )
+}
+
+/// One object: `process`, and `sites` in the order of the screen.
+pub(super) fn json(snapshot: &Snapshot, progress: &Progress) -> String {
+    let site = |row: &Row| -> Value {
+        json!({
+            "id": row.label.to_string(),
+            "verdict": match row.verdict {
+                Verdict::Leak => "leak",
+                Verdict::NoLeak => "no-leak",
+                Verdict::Undecided => "undecided",
+            },
+            "confidence": match (row.verdict, row.is_strict) {
+                (Verdict::Leak, true) => Some("strict"),
+                (Verdict::Leak, false) => Some("suspect"),
+                _ => None,
+            },
+            "class": row.class,
+            "function": row.function,
+            "file": row.file,
+            "line": row.line,
+            "module": row.module,
+            "live_bytes": row.live_bytes,
+            "live_count": row.live_count,
+            "allocs": row.allocs,
+            "growth_bytes": row.growth_bytes.round() as i64,
+            "rate_bytes_per_s": row.rate_bytes_per_s,
+            "leak_bytes": row.leak_bytes,
+            "why": row.why,
+            "watch": row.spec,
+            "stacks": row.stacks.iter().map(|stack| json!({
+                "live_bytes": stack.live_bytes,
+                "live_count": stack.live_count,
+                "frames": stack.frames,
+            })).collect::<Vec<_>>(),
+        })
+    };
+    let document = json!({
+        "format_version": 1,
+        "process": {
+            "pid": progress.pid,
+            "command": progress.command,
+            "trace": progress.trace,
+            "watched": progress.watched,
+            "duration_s": snapshot.duration_s,
+            "slices": snapshot.slices,
+            "lost_slices": snapshot.lost_slices,
+            "live_bytes": snapshot.live_bytes,
+            "live_count": snapshot.live_count,
+            "resident_bytes": snapshot.resident_bytes,
+            "growth_bytes_per_s": snapshot.growth_bytes_per_s,
+            "leaks": snapshot.leaks(),
+        },
+        "sites": snapshot.rows.iter().map(site).collect::<Vec<_>>(),
+    });
+    document.to_string() + "\n"
+}

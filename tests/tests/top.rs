@@ -1,0 +1,140 @@
+//! `edleak-record top`: by hand on a terminal, and for a script in a pipe, while the recording goes on.
+
+use edleak_tests::programs::samples;
+use edleak_tests::record::Recorder;
+use edleak_tests::run::{Running, run, wait_for};
+use edleak_tests::temp::TempDir;
+use edleak_tests::terminal::Terminal;
+use edleak_tests::tools::tools;
+use serde_json::Value;
+use std::path::Path;
+use std::process::Command;
+
+/// The leaker, being recorded; its collector and every `top` share a directory of sockets.
+fn recording(dir: &TempDir) -> Running {
+    let trace = dir.join("trace.edl");
+    let recorder = Recorder::new("top").env("XDG_RUNTIME_DIR", &dir.path().to_string_lossy());
+    let mut command = recorder.command(&trace, samples().binary("leaker"), ["--seconds", "100"]);
+    let running = Running::start(&mut command, b"");
+    wait_for("ten slices", || {
+        let json = once(dir.path());
+        json.is_some_and(|json| json["process"]["slices"].as_u64().is_some_and(|slices| slices >= 40))
+    });
+    running
+}
+
+fn top(dir: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(&tools().record);
+    command
+        .arg("top")
+        .args(arguments)
+        .env("XDG_RUNTIME_DIR", dir)
+        .env("LANG", "C.UTF-8")
+        .env_remove("NO_COLOR");
+    command
+}
+
+fn once(dir: &Path) -> Option<Value> {
+    let outcome = run(&mut top(dir, &["--once", "--format", "json"]));
+    serde_json::from_str(&outcome.stdout).ok()
+}
+
+#[test]
+fn a_script_is_told_what_leaks_so_far() {
+    let dir = TempDir::new("top-once");
+    let running = recording(&dir);
+    let mut json = Value::Null;
+    wait_for("the leaks of the leaker", || {
+        json = once(dir.path()).expect("the recording goes on");
+        json["process"]["leaks"].as_u64().is_some_and(|leaks| leaks >= 7)
+    });
+    let sites = json["sites"].as_array().expect("sites");
+    let find = |function: &str| sites.iter().find(|site| site["function"] == function);
+    for function in ["leak_malloc", "leak_calloc", "leak_new", "leak_memalign"] {
+        let site = find(function).unwrap_or_else(|| panic!("{function} is not in {json}"));
+        assert_eq!(site["verdict"], "leak", "{site}");
+        assert!(site["file"].as_str().expect("a file").ends_with("leaker.cpp"), "{site}");
+    }
+    assert_ne!(find("startup_table").expect("it allocates")["verdict"], "leak");
+    let live: u64 = sites.iter().map(|site| site["live_bytes"].as_u64().expect("bytes")).sum();
+    assert_eq!(json["process"]["live_bytes"], live, "rows add up to the process");
+    // Without a terminal one screen is printed; every line fits.
+    let text = run(&mut top(dir.path(), &[])).stdout;
+    assert!(text.lines().count() <= 24 + 1 && text.contains("leak_malloc"), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    running.signal(libc::SIGTERM);
+    running.finish();
+    let over = run(&mut top(dir.path(), &["--once"]));
+    assert_eq!(over.code, 125);
+    assert!(
+        over.stderr.contains("no recording is running (start one: edleak-record PROGRAM)"),
+        "{}",
+        over.stderr
+    );
+}
+
+#[test]
+fn a_terminal_shows_sorts_filters_watches_and_leaves() {
+    let dir = TempDir::new("top-terminal");
+    let running = recording(&dir);
+    let mut terminal = Terminal::start(&mut top(dir.path(), &[]), 24, 80);
+    let screen = terminal.wait_for("a leak", |screen| screen.contains("LEAK") || screen.contains("SUSPECT"));
+    assert!(screen.contains("edleak top: pid ") && screen.contains("q leave"), "{screen}");
+    assert!(terminal.has_colour());
+
+    terminal.press("/malloc\r");
+    let screen = terminal.wait_for("the filter", |screen| screen.contains("filter: malloc"));
+    assert!(screen.contains("leak_malloc") && !screen.contains("leak_calloc"), "{screen}");
+
+    terminal.press("\r");
+    terminal.wait_for("the page of the site", |screen| screen.contains("no stacks are recorded here"));
+    terminal.press("w");
+    let screen = terminal
+        .wait_for("a stack", |screen| screen.contains("live allocation") && screen.contains("  main"));
+    assert!(screen.contains("leak_malloc"), "{screen}");
+    let watched = once(dir.path()).expect("the recording goes on");
+    assert!(watched["process"]["watched"].as_str().expect("a list").contains("build-id:"), "{watched}");
+    terminal.press("w");
+    wait_for("the end of the watch", || {
+        once(dir.path()).is_some_and(|json| json["process"]["watched"] == "")
+    });
+
+    terminal.press("q");
+    terminal.wait_for("the list", |screen| screen.contains("/ filter"));
+    terminal.press("/\u{1b}");
+    terminal.wait_for("all sites", |screen| screen.contains("leak_calloc"));
+    terminal.press("s");
+    let screen = terminal.wait_for("another order", |screen| screen.contains("sorted by live bytes"));
+    let first = screen.lines().nth(4).expect("a row");
+    assert!(first.contains("startup_table"), "the largest site comes first: {screen}");
+
+    // A narrow window and back; a second viewer that is killed disturbs nobody.
+    terminal.resize(12, 60);
+    terminal.wait_for("the keys in the narrow window", |screen| screen.contains("Enter stacks"));
+    terminal.resize(30, 100);
+    drop(Terminal::start(&mut top(dir.path(), &[]), 24, 80));
+    terminal.press("p");
+    terminal.wait_for("the pause", |screen| screen.contains("paused"));
+    terminal.press("pq");
+    assert!(terminal.finish().success());
+    // The recording went on.
+    let slices = |json: Option<Value>| json.and_then(|json| json["process"]["slices"].as_u64());
+    let before = slices(once(dir.path()));
+    wait_for("another slice", || slices(once(dir.path())) > before);
+    running.signal(libc::SIGTERM);
+    running.finish();
+}
+
+#[test]
+fn without_colour_a_terminal_shows_the_same_words() {
+    let dir = TempDir::new("top-plain");
+    let running = recording(&dir);
+    let mut terminal = Terminal::start(top(dir.path(), &[]).env("NO_COLOR", "1"), 24, 80);
+    terminal.wait_for("a leak", |screen| screen.contains("LEAK") || screen.contains("SUSPECT"));
+    assert!(!terminal.has_colour());
+    running.signal(libc::SIGTERM);
+    running.finish();
+    terminal.wait_for("the end of the recording", |screen| screen.contains("the recording has ended"));
+    terminal.press("q");
+    assert!(terminal.finish().success());
+}
