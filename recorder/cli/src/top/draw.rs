@@ -79,7 +79,7 @@ fn sites(frame: &mut Frame<'_>, state: &State, ink: Ink, area: Rect) {
         return frame.render_widget(Line::raw(text), body);
     }
     let item = |row: &&Row| {
-        let text = line(TextStyle::of_environment(false), row);
+        let text = line(TextStyle::of_environment(false), row, usize::from(area.width));
         let (word, rest) = text.split_at(8);
         let watched = if state.is_watched(row) { ink.strong() } else { Style::new() };
         ListItem::new(Line::from(vec![

@@ -99,7 +99,11 @@ fn interact(
             Action::Refresh => next = Instant::now(),
             Action::Watch { spec, is_for } => {
                 let answer = watch_site(session, &spec, is_for);
-                state.tell(answer.unwrap_or_else(|message| message));
+                state.tell(match (answer, is_for) {
+                    (Ok(_), true) => "stacks are recorded here from now on".to_owned(),
+                    (Ok(_), false) => "stacks are no longer recorded here".to_owned(),
+                    (Err(message), _) => message,
+                });
                 next = Instant::now();
             }
         }

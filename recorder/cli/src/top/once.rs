@@ -1,6 +1,7 @@
 //! One snapshot as text in 80 columns, or as JSON for a script.
 
 use super::snapshot::{Row, Snapshot};
+use edleak_analysis::frame::base_name;
 use edleak_collector::control::progress::Progress;
 use edleak_model::classify::Verdict;
 use edleak_report::text::{Style, printable};
@@ -15,7 +16,7 @@ const WIDTH: usize = 80;
 pub(super) fn text(snapshot: &Snapshot, progress: &Progress) -> String {
     let style = Style::of_environment(false);
     let mut lines = vec![title(snapshot, progress), figures(snapshot), String::new(), heading().to_owned()];
-    lines.extend(snapshot.rows.iter().take(ROWS).map(|row| line(style, row)));
+    lines.extend(snapshot.rows.iter().take(ROWS).map(|row| line(style, row, WIDTH)));
     if snapshot.rows.len() > ROWS {
         lines.push(format!("{:>9}{} more sites", "", snapshot.rows.len() - ROWS));
     }
@@ -46,25 +47,26 @@ pub(super) fn figures(snapshot: &Snapshot) -> String {
 
 /// Above the rows.
 pub(super) fn heading() -> &'static str {
-    "so far   class           live       rate  curve             function"
+    "so far        live        rate  curve         function"
 }
 
-/// One row, without its end cut off.
-pub(super) fn line(style: Style, row: &Row) -> String {
-    let place = match row.file.rsplit('/').next() {
-        Some(file) if !file.is_empty() => format!("  {file}:{}", row.line),
-        _ => String::new(),
-    };
-    format!(
-        "{:<8} {:<8}  {:>9}  {:>9}  {}  {}{}",
+/// One row in at most `width` columns; file and line stay where the function leaves them room.
+pub(super) fn line(style: Style, row: &Row, width: usize) -> String {
+    let figures = format!(
+        "{:<8} {:>9}  {:>10}  {}  ",
         row.word(),
-        row.class,
         units::bytes(row.live_bytes as f64),
         units::rate(row.rate_bytes_per_s),
         style.sparkline(&row.curve),
-        printable(&row.function),
-        printable(&place),
-    )
+    );
+    let place = match base_name(&row.file) {
+        "" => String::new(),
+        file => format!("  {}:{}", printable(file), row.line),
+    };
+    let room = width.saturating_sub(figures.chars().count());
+    let place = if place.chars().count() <= room / 2 { place } else { String::new() };
+    let function = style.clip_end(&printable(&row.function), room.saturating_sub(place.chars().count()));
+    figures + &function + &place
 }
 
 /// One object: `process`, and `sites` in the order of the screen.

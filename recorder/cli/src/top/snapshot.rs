@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 /// Columns of a curve.
-pub(super) const CURVE_COLUMNS: usize = 16;
+pub(super) const CURVE_COLUMNS: usize = 12;
 /// Sites that are named. Symbols are most of the work, and no screen shows more.
 const NAMED_SITES: usize = 500;
 
