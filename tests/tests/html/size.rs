@@ -54,7 +54,7 @@ fn write_large(path: &Path) {
     let mut random = 0x9e37_79b9_7f4a_7c15u64;
     for tick in 1..=SLICES {
         for (i, site) in counters.iter_mut().enumerate() {
-            if (i as u64 + tick) % 2 == 0 && tick > 1 {
+            if (i as u64 + tick).is_multiple_of(2) && tick > 1 {
                 continue;
             }
             random ^= random << 13;
