@@ -114,6 +114,17 @@ impl History {
         self.others = Packed::of(&others);
     }
 
+    /// Sums up every site after the first `sites` ones.
+    pub fn sum_up_beyond(&mut self, sites: usize) {
+        let mut others = vec![Counters::ZERO; self.instants.len()];
+        self.others.add_to(&mut others);
+        for packed in self.sites.iter_mut().skip(sites).filter_map(|site| site.packed.take()) {
+            packed.add_to(&mut others);
+            self.others_sites += 1;
+        }
+        self.others = Packed::of(&others);
+    }
+
     /// Bytes of all packed counters.
     pub fn packed_bytes(&self) -> usize {
         self.sites.iter().filter_map(|site| site.packed.as_ref()).map(|packed| packed.bytes().len()).sum()

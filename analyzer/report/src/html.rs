@@ -271,40 +271,38 @@ fn is_anonymous(analysis: &Findings) -> bool {
     !command.is_empty() && command.iter().all(is_hash)
 }
 
-/// The data in base 64: with fewer and fewer counters of single sites, until it fits.
+/// The data in base 64, with as many counters of single sites as fit.
 fn data(
     report: &Report<'_>,
     histories: &[&History],
     headlines: &[Headline],
     diff: Option<&Diff<'_>>,
 ) -> io::Result<String> {
-    let all: usize = histories.iter().map(|history| history.packed_bytes()).sum();
-    let mut kept = all;
-    let mut owned: Vec<History>;
-    let mut histories = histories.to_vec();
-    loop {
-        let bytes = payload(report, &histories, headlines, diff)?;
-        let encoded = bytes.len().div_ceil(3) * 4;
-        if encoded <= MAX_DATA_BYTES || kept == 0 {
-            return Ok(escape::base64(&bytes));
+    let made = |packed_bytes: Option<usize>| {
+        let reduced = |(findings, history): (&Findings, &&History)| {
+            let mut history = (*history).clone();
+            history.sum_up_beyond(MAX_ROWS);
+            if let Some(packed_bytes) = packed_bytes {
+                history.keep(&findings.sites, packed_bytes / report.analyses.len());
+            }
+            history
+        };
+        let reduced: Vec<History> = report.analyses.iter().zip(histories).map(reduced).collect();
+        payload(report, &reduced.iter().collect::<Vec<_>>(), headlines, diff)
+    };
+    let most = MAX_DATA_BYTES / 4 * 3;
+    let mut bytes = made(None)?;
+    if bytes.len() > most {
+        // What is no counter stays; the counters compress about evenly.
+        let fixed = made(Some(0))?.len();
+        let mut kept: usize = histories.iter().map(|history| history.packed_bytes()).sum();
+        while bytes.len() > most && kept > 0 {
+            let share = most.saturating_sub(fixed) as f64 / (bytes.len() - fixed).max(1) as f64;
+            kept = (kept as f64 * 0.97 * share) as usize;
+            bytes = made(Some(kept))?;
         }
-        // What compresses a little worse than the rest must not take another round.
-        let excess = encoded - MAX_DATA_BYTES;
-        kept = kept
-            .saturating_sub((excess as f64 * 0.75 * 1.1 * all as f64 / bytes.len() as f64) as usize)
-            .min(kept / 8 * 7);
-        owned = report
-            .analyses
-            .iter()
-            .zip(&histories)
-            .map(|(analysis, history)| {
-                let mut history = (*history).clone();
-                history.keep(&analysis.sites, kept / report.analyses.len());
-                history
-            })
-            .collect();
-        histories = owned.iter().collect();
     }
+    Ok(escape::base64(&bytes))
 }
 
 fn payload(

@@ -55,7 +55,7 @@ pub(super) fn headline(analysis: &Findings, diff: Option<&Diff<'_>>) -> Headline
         answers.push(("When does it matter?", plain(when(analysis, rate))));
     }
     if let Some(diff) = diff {
-        answers.push(("What changed?", plain(what_changed(diff))));
+        answers.insert(0, ("What changed?", plain(what_changed(diff))));
     }
     answers.push(("What was seen?", plain(summary::seen(&analysis.summary))));
     if let Some(passed) = summary::passed(analysis) {

@@ -7,6 +7,9 @@ use std::collections::HashMap;
 
 /// A longer name is cut: no person reads on, and a page has to stay small.
 const MAX_NAME_BYTES: usize = 16 << 10;
+/// Once all names together are longer than this, each further one is cut to [`SHORT_NAME_BYTES`].
+const MAX_ALL_BYTES: usize = 24 << 20;
+const SHORT_NAME_BYTES: usize = 120;
 const INLINED: u64 = 1;
 const RUNTIME: u64 = 2;
 
@@ -15,6 +18,7 @@ const RUNTIME: u64 = 2;
 pub(super) struct Names {
     numbers: HashMap<String, u64>,
     texts: Vec<String>,
+    bytes: usize,
     frames: HashMap<FrameKey, u64>,
     table: Vec<FrameKey>,
 }
@@ -30,11 +34,11 @@ struct FrameKey {
 }
 
 /// The name, or its beginning.
-fn cut(name: &str) -> String {
-    if name.len() <= MAX_NAME_BYTES {
+fn cut(name: &str, most: usize) -> String {
+    if name.len() <= most {
         return name.to_owned();
     }
-    let mut end = MAX_NAME_BYTES;
+    let mut end = most;
     while !name.is_char_boundary(end) {
         end -= 1;
     }
@@ -47,10 +51,12 @@ impl Names {
         if name.is_empty() {
             return 0;
         }
-        let name = cut(name);
+        let most = if self.bytes > MAX_ALL_BYTES { SHORT_NAME_BYTES } else { MAX_NAME_BYTES };
+        let name = cut(name, most);
         if let Some(&number) = self.numbers.get(&name) {
             return number;
         }
+        self.bytes += name.len();
         self.texts.push(name.clone());
         let number = self.texts.len() as u64;
         self.numbers.insert(name, number);

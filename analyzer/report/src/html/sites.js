@@ -66,7 +66,7 @@ class Sites {
     ];
     if (trace.change.length > 0) {
       columns.splice(1, 0, {
-        key: "change", title: "Change", hint: "against the other recording: new, faster, the same, slower",
+        key: "change", title: "Change", hint: "against the other recording: new, faster, the same, slower", isText: true,
         value: (site) => [9, 0, 1, 3, 2][trace.change[site]],
         show: (site) => {
           const word = CHANGES[trace.change[site]];
@@ -261,7 +261,7 @@ class Sites {
     }
     const value = column.value(site);
     return el("td", {
-      class: "figure", "data-key": column.key, "data-title": column.title, "data-value": Number.isNaN(value) ? null : value,
+      class: column.isText ? "change" : "figure", "data-key": column.key, "data-title": column.title, "data-value": Number.isNaN(value) ? null : value,
     }, column.show(site));
   }
 
