@@ -53,9 +53,14 @@ fn start_slow() {
     if PHASE.compare_exchange(NEW, STARTING, Ordering::AcqRel, Ordering::Relaxed).is_err() {
         return;
     }
-    let is_countable = real::resolve();
+    let found = real::resolve();
     forward::resolve();
-    let counting = is_countable && attach();
+    let environment = Environment::of_process();
+    if let Some(found) = &found {
+        found.install();
+    }
+    let is_countable = found.is_some_and(|found| found.is_countable());
+    let counting = is_countable && attach(&environment);
     PHASE.store(if counting { COUNTING } else { OFF }, Ordering::Release);
 }
 
@@ -152,21 +157,20 @@ extern "C" fn constructor() {
 }
 
 /// Finds the session meant for this process, maps it and makes it known to every table. `false`: there is none.
-fn attach() -> bool {
-    let environment = Environment::of_process();
-    if environment.is_secure() || !only::is_wanted(&environment) {
+fn attach(environment: &Environment) -> bool {
+    if environment.is_secure() || !only::is_wanted(environment) {
         return false;
     }
     let mut path = Path::new();
     let found = match environment.get(ENV_SESSION.as_bytes()) {
         Some(value) => path.push_c(value),
-        None => detached::start(&environment, &mut path),
+        None => detached::start(environment, &mut path),
     };
     if !found {
         return false;
     }
     let Some(base) = claim(&path).session() else { return false };
-    publish(base, &environment, |_| {})
+    publish(base, environment, |_| {})
 }
 
 /// Makes a claimed session known to every table and waits a moment for its rules; `prepare` is the last to see it before

@@ -1,7 +1,8 @@
 //! COLD to find, hot to call: the next malloc, and memory until it is found.
 //!
-//! Every pointer starts as a function of this file that first runs `lifecycle::start`. While that looks for the real
-//! functions, `dlsym` may itself allocate: it is served from a bump arena whose memory is never given back.
+//! Every pointer starts as a function of this file that first runs `lifecycle::start`. While that looks up functions, `dlsym` may itself
+//! allocate, above all where it fails: a bump arena serves it, whose memory is never given back. The real functions are installed after
+//! the last lookup, so the target finds its heap as it would without us.
 //!
 //! glibc's malloc keeps blocks 32 bytes apart. Any other is asked for at least 32, because the side table knows one
 //! allocation per 32 bytes.
@@ -286,14 +287,24 @@ impl Lazy {
     }
 }
 
-/// Empties `dlerror`, so that the target does not read of a lookup it did not make.
+static DLERROR: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+
+/// Finds `dlerror` before any lookup fails: finding it afterwards would already drop the message, but keep the memory for the next one.
+fn learn_dlerror() {
+    DLERROR.store(global(c"dlerror"), Ordering::Relaxed);
+}
+
+/// Empties `dlerror`, so that the target does not read of a lookup it did not make. Twice: the first call hands the message out, and
+/// the second frees what glibc keeps for it, which the target would otherwise not have to allocate for an error of its own.
 fn forget_error() {
-    let dlerror = global(c"dlerror");
+    let dlerror = DLERROR.load(Ordering::Relaxed);
     if !dlerror.is_null() {
         // SAFETY: the type of `dlerror`.
         let dlerror: unsafe extern "C" fn() -> *const c_char = unsafe { transmute(dlerror) };
-        // SAFETY: no arguments; the message is the library's.
-        unsafe { dlerror() };
+        for _ in 0..2 {
+            // SAFETY: no arguments; the message is the library's.
+            unsafe { dlerror() };
+        }
     }
 }
 
@@ -432,17 +443,25 @@ fn of_module(path: *const c_char, name: &CStr) -> *mut c_void {
     unsafe { dlsym(handle, name.as_ptr()) }
 }
 
-/// Finds the real functions. Called once, by the thread that starts the preload. `false`: nothing can be counted here. There is no
-/// malloc after us, or the program's comes before us, in the program itself or in a library that was preloaded before this one:
-/// whatever reaches us then has to go where it would have gone without us.
-pub(crate) fn resolve() -> bool {
+/// The next malloc, calloc, realloc and free, found but not yet in use.
+pub(crate) struct Resolved {
+    functions: [*mut c_void; 4],
+    /// What `is_countable` tells.
+    are_first: bool,
+    allocator: u32,
+}
+
+/// Finds the real functions. Called once, by the thread that starts the preload; until [`Resolved::install`] the arena serves what this
+/// and other lookups allocate, so that the target's first allocations find a heap that nobody has used. `None`: there is no malloc after us.
+pub(crate) fn resolve() -> Option<Resolved> {
+    learn_dlerror();
     learn_versions();
     let names = [c"malloc", c"calloc", c"realloc", c"free"];
     let found = names.map(global);
     let seen = found.map(seen_at);
     let foreign = seen.iter().position(|&seen| seen == Seen::Foreign);
     let path = foreign.map_or(ptr::null(), |index| module_of(found[index]).0);
-    let [malloc, calloc, realloc, free] = core::array::from_fn(|index| {
+    let functions: [_; 4] = core::array::from_fn(|index| {
         let function = match (seen[index], foreign) {
             (Seen::Foreign, _) => found[index],
             (Seen::Stub, Some(_)) => of_module(path, names[index]),
@@ -450,27 +469,44 @@ pub(crate) fn resolve() -> bool {
         };
         if function.is_null() { next(names[index]) } else { function }
     });
+    if functions.iter().any(|function| function.is_null()) {
+        return None;
+    }
     let are_first = foreign.is_none();
-    if malloc.is_null() || calloc.is_null() || realloc.is_null() || free.is_null() {
-        return false;
+    let allocator = match functions {
+        _ if !are_first => NOT_COUNTED,
+        [malloc, ..] if is_in_glibc(malloc) => GLIBC,
+        _ => OTHER,
+    };
+    ALLOCATOR.store(allocator, Ordering::Relaxed);
+    Some(Resolved { functions, are_first, allocator })
+}
+
+impl Resolved {
+    /// Whether anything can be counted here: not where the program's malloc comes before us, in the program itself or in a library that
+    /// was preloaded before this one. Whatever reaches us then has to go where it would have gone without us.
+    pub(crate) fn is_countable(&self) -> bool {
+        self.are_first
     }
-    if !are_first || is_in_glibc(malloc) {
-        ALLOCATOR.store(if are_first { GLIBC } else { NOT_COUNTED }, Ordering::Relaxed);
-        CALLOC.store(calloc.cast(), Ordering::Release);
-        REALLOC.store(realloc.cast(), Ordering::Release);
-        FREE.store(free.cast(), Ordering::Release);
-        MALLOC.store(malloc.cast(), Ordering::Release);
-    } else {
-        ALLOCATOR.store(OTHER, Ordering::Relaxed);
-        RAW_MALLOC.store(malloc.cast(), Ordering::Relaxed);
-        RAW_CALLOC.store(calloc.cast(), Ordering::Relaxed);
-        RAW_REALLOC.store(realloc.cast(), Ordering::Relaxed);
-        CALLOC.store(calloc_spaced as *mut (), Ordering::Release);
-        REALLOC.store(realloc_spaced as *mut (), Ordering::Release);
-        FREE.store(free.cast(), Ordering::Release);
-        MALLOC.store(malloc_spaced as *mut (), Ordering::Release);
+
+    /// Every call goes to the real functions from now on.
+    pub(crate) fn install(&self) {
+        let [malloc, calloc, realloc, free] = self.functions.map(|function| function.cast::<()>());
+        if self.allocator == OTHER {
+            RAW_MALLOC.store(malloc, Ordering::Relaxed);
+            RAW_CALLOC.store(calloc, Ordering::Relaxed);
+            RAW_REALLOC.store(realloc, Ordering::Relaxed);
+            CALLOC.store(calloc_spaced as *mut (), Ordering::Release);
+            REALLOC.store(realloc_spaced as *mut (), Ordering::Release);
+            FREE.store(free, Ordering::Release);
+            MALLOC.store(malloc_spaced as *mut (), Ordering::Release);
+        } else {
+            CALLOC.store(calloc, Ordering::Release);
+            REALLOC.store(realloc, Ordering::Release);
+            FREE.store(free, Ordering::Release);
+            MALLOC.store(malloc, Ordering::Release);
+        }
     }
-    are_first
 }
 
 const ARENA_BYTES: usize = 64 << 10;
