@@ -204,7 +204,7 @@ fn children_after_the_recording_print_no_loader_error() {
     let image = Image::new("after");
     let trace = image.dir.join("traces/trace.edl");
     let script = "$E/bin/edleak-record -q --duration 300ms -o $E/traces/trace.edl -- \
-                  sh -c 'while pgrep -x edleak-record >/dev/null; do sleep 0.05; done; ls / >/dev/null; echo done' & \
+                  sh -c 'while kill -0 $PPID 2>/dev/null; do sleep 0.05; done; ls / >/dev/null; echo done' & \
                   wait; for i in $(seq 200); do grep -q done $E/traces/out && break; sleep 0.05; done";
     let outcome = image.run(&format!("{{ {script} ; }} >$E/traces/out 2>&1; cat $E/traces/out"));
     assert_eq!((outcome.code, outcome.stdout.as_str()), (0, "done\n"), "{outcome:?}");

@@ -65,11 +65,10 @@ fn start_on_terminal(command: &mut Command) -> (File, Child) {
         unsafe { libc::openpty(&raw mut master, &raw mut slave, nothing, nothing.cast(), nothing.cast()) };
     assert_eq!(made, 0, "a terminal can be had");
     let make_leader = move || {
+        // SAFETY: between fork and exec; the child needs its own side only.
+        unsafe { libc::close(master) };
         // SAFETY: between fork and exec; the descriptor is that of the terminal.
-        unsafe {
-            libc::close(master);
-            libc::login_tty(slave);
-        }
+        unsafe { libc::login_tty(slave) };
         Ok(())
     };
     // SAFETY: only system calls.
