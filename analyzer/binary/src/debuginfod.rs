@@ -149,7 +149,9 @@ impl Servers {
         }
         let path = output.stdout.strip_suffix(b"\n").unwrap_or(&output.stdout);
         let elf = BinaryFile::open(Path::new(OsStr::from_bytes(path))).map_err(|_| Refusal::Unusable)?;
-        if elf.build_id() == build_id { Ok(elf) } else { Err(Refusal::Unusable) }
+        // A server sends whole files. One that was cut short on the way keeps its build ID and loses its sections.
+        let is_whole = elf.elf().is_ok_and(|elf| elf.has_sections());
+        if is_whole && elf.build_id() == build_id { Ok(elf) } else { Err(Refusal::Unusable) }
     }
 }
 

@@ -151,6 +151,11 @@ impl<'data> Elf<'data> {
         }
     }
 
+    /// The table of sections is sound. A file that was cut short has lost it: the table lies at the end.
+    pub(crate) fn has_sections(&self) -> bool {
+        self.file.is_some()
+    }
+
     /// The machine that it is for.
     pub(crate) fn arch(&self) -> Arch {
         self.arch
