@@ -95,14 +95,15 @@ macro_rules! rows {
         #[test]
         fn $name() {
             if can_make_namespaces() {
-                Image::new(stringify!($name)).records(&$script);
+                let script = String::from($script);
+                Image::new(stringify!($name)).records(&script);
             }
         }
     )*};
 }
 
 rows! {
-    pid_namespace_of_its_own_is_recorded: RECORD.to_owned();
+    pid_namespace_of_its_own_is_recorded: RECORD;
     bare_preload_with_the_shared_volume_is_recorded: format!("{PRELOAD} $E/bin/server --seconds 2 >/dev/null; {WAIT}");
     service_script_with_only_is_recorded:
         format!("{PRELOAD} EDLEAK_ONLY='server*' sh -c 'mkdir -p $E/traces/d; $E/bin/server --seconds 2; ls / ' >/dev/null; {WAIT}");

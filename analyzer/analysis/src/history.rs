@@ -1,6 +1,6 @@
 //! Every site over the record: its counters at evenly spaced instants, its peak, and the process beside them.
 //!
-//! The verdicts rest on [`crate::series`], which keeps no counters. A page, a profile of an instant and a profile of a range
+//! The verdicts rest on [`edleak_model::series`], which keeps no counters. A page, a profile of an instant and a profile of a range
 //! need the counters themselves. They are kept at no more instants than a screen has columns, packed ([`Packed`]).
 //!
 //! ```text

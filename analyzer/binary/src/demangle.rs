@@ -1,4 +1,4 @@
-//! Mangled names to source names: C++ (Itanium) and Rust (legacy and v0, without the hash); D and Go ([`demangle_other`]).
+//! Mangled names to source names: C++ (Itanium) and Rust (legacy and v0, without the hash); D and Go (`demangle_other`).
 //!
 //! Return types are left out, so that a pattern such as `ns::max_of*` means the same function whether or not it is a
 //! template. A name that is not mangled, or that cannot be demangled within the limits, stays as it is.

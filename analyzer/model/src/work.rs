@@ -1,7 +1,7 @@
 //! The work of the whole program over time, measured by its allocations: a second clock.
 //!
 //! The wall clock goes on while a program waits. Growth that stopped while the program worked on has stopped.
-//! Growth that stopped together with the work does not show what the next request would do ([`crate::busy`]).
+//! Growth that stopped together with the work does not show what the next request would do (`busy`).
 
 use crate::buckets::Buckets;
 

@@ -12,7 +12,7 @@
 //! |---|---|
 //! | `html/payload.rs`, `trace_data.rs`, `names.rs` | the data |
 //! | `html/headline.rs`, `chart.rs`, `leaks.rs`, `escape.rs` | the static parts |
-//! | `html/page.css`, `html/*.js` | the look, and the script: one function, of the files in the order of [`SCRIPT`] |
+//! | `html/page.css`, `html/*.js` | the look, and the script: one function, of the files in the order of `SCRIPT` |
 //!
 //! The policy in the page's head allows this script and this style, by their hashes, and nothing else: a name that became
 //! markup by mistake could neither run nor load anything.

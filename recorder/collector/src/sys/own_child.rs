@@ -130,6 +130,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::zombie_processes)] // `OwnChild` waits for it
     fn children_that_a_child_has_waited_for_are_known_at_its_end() {
         for (script, has_had) in [("exit 0", false), ("/bin/true; exit 0", true)] {
             let child = Command::new("sh").args(["-c", script]).spawn().expect("sh is installed");

@@ -6,20 +6,19 @@
 
 use crate::cold::lifecycle::Environment;
 use crate::cold::sys;
-use core::ffi::CStr;
 use edleak_session::{ENV_ONLY, only};
 
 /// Whether this program is to be recorded, if there is a session for it.
 pub(super) fn is_wanted(environment: &Environment) -> bool {
     let Some(patterns) = environment.get(ENV_ONLY.as_bytes()) else { return true };
     // SAFETY: the value of a variable ends in NUL.
-    let patterns = unsafe { CStr::from_ptr(patterns.cast()) }.to_bytes();
+    let patterns = unsafe { bytes_of(patterns.cast()) };
     if patterns.is_empty() {
         return true;
     }
     // SAFETY: the kernel's name of the executed file ends in NUL.
-    let executed = environment.executed_file().map(|file| unsafe { CStr::from_ptr(file.cast()) });
-    if executed.is_some_and(|file| only::is_wanted(patterns, file.to_bytes())) {
+    let executed = environment.executed_file().map(|file| unsafe { bytes_of(file.cast()) });
+    if executed.is_some_and(|file| only::is_wanted(patterns, file)) {
         return true;
     }
     let mut link = [0; 512];
@@ -27,4 +26,21 @@ pub(super) fn is_wanted(environment: &Environment) -> bool {
     let file = link.get(..length).unwrap_or(b"");
     // An update may have removed the file.
     only::is_wanted(patterns, file.strip_suffix(b" (deleted)").unwrap_or(file))
+}
+
+/// The bytes of a C string before its NUL.
+///
+/// `CStr::from_ptr` would call strlen, and the compiler puts such a call in the place of a plain loop: the library imports nothing but
+/// dlsym, so each byte is read volatile.
+///
+/// # Safety
+/// `text` must end in NUL and stay unchanged.
+unsafe fn bytes_of<'a>(text: *const u8) -> &'a [u8] {
+    let mut length = 0;
+    // SAFETY: no byte behind the NUL is read.
+    while unsafe { text.wrapping_add(length).read_volatile() } != 0 {
+        length += 1;
+    }
+    // SAFETY: the caller vouches for the string, and the loop for its length.
+    unsafe { core::slice::from_raw_parts(text, length) }
 }
