@@ -99,7 +99,7 @@ pages() {
     complete_in_bash edleak-analyze --form | grep -qx -- --format || fail "bash does not complete --format"
     fish --no-config -c "source $pages/fish/edleak-record.fish; complete -C 'edleak-record --on'" |
         grep -q '^--only' || fail "fish does not complete --only"
-    fish --no-config -c "source $pages/fish/edleak-analyze.fish; complete -C 'edleak-analyze --format s'" |
+    fish --no-config -c "source $pages/fish/edleak-analyze.fish; complete -C 'edleak-analyze --format=s'" |
         grep -q sarif || fail "fish does not complete sarif"
     complete_in_zsh 'edleak-record --on' | grep -q -- '--only' || fail "zsh does not complete --only"
     say "pages: manual pages and completions are sound"

@@ -213,7 +213,7 @@ enum Format {
     Github,
     /// A gzipped profile for `go tool pprof`; with `--at`, or `--from` and `--to`, of an instant or a range.
     Pprof,
-    /// A page to look at: one file, needs no server and no network (`-o report.html`).
+    /// A page to look at: one file, needs no server and no network; give `-o`.
     Html,
 }
 
