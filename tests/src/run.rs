@@ -4,6 +4,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -140,6 +141,13 @@ fn as_from_a_terminal() -> std::io::Result<()> {
 /// An exit status as a shell tells it.
 pub fn exit_code(status: ExitStatus) -> i32 {
     status.code().or_else(|| status.signal().map(|signal| 128 + signal)).expect("exited or killed")
+}
+
+/// Copies a program that is going to be executed. In another process: a child that a test beside this one starts meanwhile would hold
+/// the copy open for writing, and then nobody can execute it.
+pub fn copy_program(from: &Path, to: &Path) {
+    let copied = run(Command::new("cp").arg("--preserve=mode").arg(from).arg(to));
+    assert_eq!(copied.code, 0, "{}", copied.stderr);
 }
 
 /// Waits until `is_true` is; panics after [`DEADLINE`].

@@ -20,7 +20,7 @@ impl Installed {
     fn new(name: &str) -> Installed {
         let dir = TempDir::new(name);
         fs::create_dir(dir.join("bin")).expect("writable");
-        fs::copy(&tools().record, dir.join("bin/edleak-record")).expect("writable");
+        edleak_tests::run::copy_program(&tools().record, &dir.join("bin/edleak-record"));
         // Nobody else may change a part of the path to the cache.
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).expect("ours");
         Installed { dir }
