@@ -28,7 +28,7 @@ impl Image {
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).expect("ours");
         std::fs::set_permissions(dir.join("bin"), PermissionsExt::from_mode(0o755)).expect("ours");
         let copy = |from: &Path, to: &str| {
-            edleak_tests::run::copy_program(from.as_ref(), &dir.join(to));
+            edleak_tests::run::copy_program(from, &dir.join(to));
         };
         copy(&tools().record, "bin/edleak-record");
         copy(&samples().binary("leaker"), "bin/server");

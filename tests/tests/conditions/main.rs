@@ -43,7 +43,7 @@ fn set_mode(path: &Path, mode: u32) {
 /// Copies a file that others may read and execute into `dir`.
 fn share(dir: &TempDir, file: &Path) -> PathBuf {
     let copy = dir.join(file.file_name().expect("a file has a name"));
-    edleak_tests::run::copy_program(file.as_ref(), &copy);
+    edleak_tests::run::copy_program(file, &copy);
     set_mode(&copy, 0o755);
     copy
 }
