@@ -1,16 +1,18 @@
-//! Beside the target: starts it, reads its counters, writes the trace. The program around it is `recorder/cli`.
+//! The library beside the target: it starts the target, reads its counters and writes the trace. The program
+//! `edleak-record` (`recorder/cli`) is built on it.
 //!
 //! ```text
-//! doctor     what of this machine stands in the way of a recording
-//! start      checks a program, takes the trace's name, starts the target; or answers a bare LD_PRELOAD
+//! doctor     checks this machine and lists the reasons why a recording would fail
+//! start      checks a program, reserves the trace's name, starts the target; or serves a bare LD_PRELOAD
 //! follow     every image of the run: from its claim of a session, over exec and fork, to its end
-//! recording  one image: from its session, slice by slice, into its trace
-//! rules      what the target is told of its code: what to step over, what to watch, how to walk stacks
+//! recording  one image: reads its session and writes slice after slice into its trace
+//! rules      the rules that the target gets: callers to step over, callers to watch, unwind rules
 //! watch      requests to record full stacks: from the user, from auto-watch, from a running session
 //! control    the socket of a running recording: the collector's end
 //! sys        the operating system: shared memory, /proc, signals, limits, stderr
 //! ```
-//! A room uses the rooms after it: `doctor → start → follow → recording → {rules → watch, control} → sys`.
+//! A module uses only the modules after it: `doctor → start → follow → recording → {rules → watch, control} →
+//! sys`.
 #![deny(unsafe_code)]
 #![warn(unreachable_pub)]
 

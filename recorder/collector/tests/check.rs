@@ -1,4 +1,5 @@
-//! What the collector refuses to record, tried on real files: the reason by kind, and one line that ends in the remedy.
+//! What the collector refuses to record, tried on real files: the reason by kind, and one line that ends in
+//! the remedy.
 
 mod common;
 

@@ -1,4 +1,5 @@
-//! The unwind tables against two oracles: readelf's decoding of the same files, and libgcc's walk of the same stacks.
+//! The unwind tables against two oracles: readelf's decoding of the same files, and libgcc's walk of the same
+//! stacks.
 
 mod common;
 
@@ -23,7 +24,8 @@ struct Expected {
 /// Reads `readelf --debug-dump=frames-interp`.
 fn readelf_rules(text: &str) -> Vec<Expected> {
     let hex = |word: &str| u64::from_str_radix(word, 16).expect("readelf prints addresses in hex");
-    // What a CIE says holds for its entries until they say otherwise; `S` in its augmentation marks trampolines.
+    // What a CIE says holds for its entries until they say otherwise; `S` in its augmentation marks
+    // trampolines.
     let mut cies: HashMap<String, (Rule, bool)> = HashMap::new();
     let mut cie: Option<String> = None;
     let mut is_signal = false;
@@ -115,7 +117,8 @@ fn check_against_readelf(path: &Path) -> Option<usize> {
         previous_end = stretch.end;
     }
     assert_eq!(table.lookup(offset(previous_end)), Rule::UNKNOWN, "{}, past the end", path.display());
-    // No row may begin where readelf has none: between two stretches that were compared, nothing else changes.
+    // No row may begin where readelf has none: between two stretches that were compared, nothing else
+    // changes.
     let starts: Vec<u32> = expected.iter().flat_map(|e| [offset(e.start), offset(e.end)]).collect();
     for row in table.rows.iter().skip(1) {
         assert!(

@@ -1,7 +1,8 @@
-//! Who is blamed: in programs that allocate once below each wrapper there is, the first function that is no wrapper.
+//! Who is blamed: in programs that allocate once below each wrapper there is, the first function that is no
+//! wrapper.
 //!
-//! The same steps as the hot path takes: from the return address of `malloc`, over every frame that lies in a wrapper
-//! range, by that range's rule.
+//! The same steps as the hot path takes: from the return address of `malloc`, over every frame that lies in a
+//! wrapper range, by that range's rule.
 
 mod common;
 
@@ -246,8 +247,8 @@ fn rust_callers_of_the_standard_library_are_blamed() {
     }
 }
 
-/// Every call that objdump finds in the C library, which is all wrappers: ranges that were merged and thinned out must
-/// still give each return address the rule of its row, and none where there is none.
+/// Every call that objdump finds in the C library, which is all wrappers: ranges that were merged and thinned
+/// out must still give each return address the rule of its row, and none where there is none.
 #[test]
 fn every_call_of_the_c_library_keeps_its_rule() {
     let maps = std::fs::read_to_string("/proc/self/maps").expect("a process can read its own map");

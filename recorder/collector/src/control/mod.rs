@@ -1,4 +1,5 @@
-//! How a running recording is asked: the socket, and what a recording says of its progress.
+//! The socket through which other programs ask a running recording, and the progress report that it sends
+//! back.
 
 pub mod progress;
 pub mod socket;

@@ -1,24 +1,24 @@
-//! What a recording under way says of itself, as a line of the control socket's `list`.
+//! The progress of a running recording, as one line of the control socket's `list`.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// A recording under way.
+/// The progress of a running recording.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Progress {
     /// The target.
     pub pid: u32,
-    /// How long it has been recorded.
+    /// Seconds since the recording began.
     pub seconds: u64,
-    /// Slices taken.
+    /// Number of slices taken.
     pub slices: u64,
-    /// Sites seen.
+    /// Number of sites seen.
     pub sites: usize,
-    /// Watched stacks seen.
+    /// Number of watched stacks seen.
     pub stacks: usize,
-    /// Sites watched because they look like a leak.
+    /// Number of sites that are watched because they look like a leak.
     pub picked: usize,
-    /// What is watched, as it was asked for; empty: nothing.
+    /// The watch requests as the user wrote them; empty: none.
     pub watched: String,
     /// The trace.
     pub trace: PathBuf,
@@ -38,7 +38,7 @@ impl fmt::Display for Progress {
 }
 
 impl Progress {
-    /// Reads what [`fmt::Display`] writes; `None`: somebody else wrote it.
+    /// Reads a line that [`fmt::Display`] wrote; `None`: the line has another form.
     pub fn parse(line: &str) -> Option<Progress> {
         let words: Vec<&str> = line.split('\t').collect();
         let &[pid, seconds, slices, sites, stacks, picked, watched, trace, command] = words.as_slice() else {

@@ -1,11 +1,11 @@
 //! The control socket: how a running recording is asked what it does, and told what to watch.
 //!
-//! One socket per collector, `PID.sock`, in a directory that only its user can enter. A client sends one line and reads the
-//! answer up to its end. The words of a request are separated by tabs: `edleak-1 list`, `edleak-1 watch PID SPEC…`,
-//! `edleak-1 unwatch PID SPEC…`. The first line of an answer is `ok` or `error`.
+//! One socket per collector, `PID.sock`, in a directory that only its user can enter. A client sends one line
+//! and reads the answer up to its end. The words of a request are separated by tabs: `edleak-1 list`,
+//! `edleak-1 watch PID SPEC…`, `edleak-1 unwatch PID SPEC…`. The first line of an answer is `ok` or `error`.
 //!
-//! The collector's loop is never held up: every call here returns at once, a client that sends or reads too slowly is dropped,
-//! and whoever connects more often than there are places finds the door closed.
+//! The collector's loop is never held up: every call here returns at once, a client that sends or reads too
+//! slowly is dropped, and whoever connects more often than there are places finds the door closed.
 #![allow(unsafe_code)] // who we are, and who the others are
 
 use std::fs::{DirBuilder, Metadata};
@@ -228,8 +228,9 @@ fn words_of(line: &[u8]) -> Option<Vec<String>> {
     (words.next()? == PROTOCOL).then(|| words.collect())
 }
 
-/// Where sockets may be, best first: the user's own run-time directory, where that usually is, and one below /tmp. The recorder and who
-/// asks may be in different environments, so none is left out that one of them might have taken.
+/// Where sockets may be, best first: the user's own run-time directory, where that usually is, and one below
+/// /tmp. The recorder and who asks may be in different environments, so none is left out that one of them
+/// might have taken.
 pub fn directories() -> Vec<PathBuf> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty());
     let runtime = runtime.map(|path| PathBuf::from(path).join("edleak"));
@@ -240,16 +241,16 @@ pub fn directories() -> Vec<PathBuf> {
     all
 }
 
-/// Whether a directory of ours may be made in this one: it is ours, or everybody's as /tmp is. With `sudo -E`, root is told the run-time
-/// directory of another user, who could not remove what root leaves there.
+/// Whether a directory of ours may be made in this one: it is ours, or everybody's as /tmp is. With `sudo
+/// -E`, root is told the run-time directory of another user, who could not remove what root leaves there.
 fn may_hold_ours(directory: &Path) -> bool {
     const SHARED: u32 = libc::S_ISVTX | libc::S_IWOTH;
     let may = |metadata: Metadata| metadata.uid() == own_uid() || metadata.mode() & SHARED == SHARED;
     std::fs::metadata(directory).is_ok_and(may)
 }
 
-/// Whether a directory is a real one, ours, and closed to everybody else: whoever could write there could pretend to be a
-/// recording.
+/// Whether a directory is a real one, ours, and closed to everybody else: whoever could write there could
+/// pretend to be a recording.
 pub fn is_private(directory: &Path) -> bool {
     let is_ours =
         |metadata: Metadata| metadata.is_dir() && metadata.uid() == own_uid() && metadata.mode() & 0o077 == 0;

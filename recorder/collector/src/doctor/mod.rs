@@ -1,11 +1,11 @@
-//! What of this machine stands in the way of a recording: each finding with its remedy.
+//! Checks this machine and lists the reasons why a recording would fail, each with its remedy.
 //!
-//! A probe does what a recording will do wherever that is possible, since a reason that is not in any list (a security module, a
-//! seccomp filter) shows there, too.
+//! Where possible, a probe performs the same operation as a recording. So it also finds obstacles that no
+//! list names, such as a security module or a seccomp filter.
 //!
 //! ```text
-//! kernel        what a recording asks of the kernel: memory files, process file descriptors, the handshake through /proc
-//! surroundings  what is set up around it: limits, libraries that are preloaded already, places to write to
+//! kernel        needs from the kernel: memory files, process file descriptors, the handshake through /proc
+//! surroundings  the user's setup: limits, libraries that are preloaded already, directories to write to
 //! ```
 
 mod kernel;
@@ -15,27 +15,27 @@ use crate::start::check;
 use crate::start::library::Embedded;
 use std::ffi::OsStr;
 
-/// What a probe found.
+/// The result of one probe.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Finding {
-    /// What was looked at, in a word or two.
+    /// The subject of the probe, in a word or two.
     pub subject: &'static str,
-    /// Whether it stands in the way.
+    /// Whether the result prevents a recording.
     pub state: State,
-    /// What was found.
+    /// The result in words.
     pub what: String,
-    /// What to do about it; empty where nothing is to be done.
+    /// The remedy; empty where none is needed.
     pub remedy: String,
 }
 
-/// Whether a finding stands in the way of a recording.
+/// Whether a finding prevents a recording.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
-    /// All is well.
+    /// No problem.
     Good,
-    /// A recording works; this is good to know.
+    /// A recording works, but the user should know this.
     Note,
-    /// A recording fails, or is not complete.
+    /// A recording fails or is incomplete.
     Bad,
 }
 
@@ -48,12 +48,12 @@ impl Finding {
         Finding { subject, state: State::Note, what: what.into(), remedy: remedy.into() }
     }
 
-    /// Something that stands in the way.
+    /// A finding that prevents a recording.
     pub fn bad(subject: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Finding {
         Finding { subject, state: State::Bad, what: what.into(), remedy: remedy.into() }
     }
 
-    /// From a message that ends with its remedy in parentheses.
+    /// Splits a message that ends with its remedy in parentheses.
     pub fn of_message(subject: &'static str, message: &str) -> Finding {
         match message.strip_suffix(')').and_then(|message| message.rsplit_once(" (")) {
             Some((what, remedy)) => Finding::bad(subject, what, remedy),
@@ -62,7 +62,7 @@ impl Finding {
     }
 }
 
-/// Looks at everything, and at `program`, if one is given.
+/// Runs all probes, and checks `program` if one is given.
 pub fn examine(embedded: Option<Embedded>, program: Option<&OsStr>) -> Vec<Finding> {
     let mut findings = kernel::examine();
     findings.extend(surroundings::examine(embedded));
@@ -70,7 +70,7 @@ pub fn examine(embedded: Option<Embedded>, program: Option<&OsStr>) -> Vec<Findi
     findings
 }
 
-/// Whether a program can be recorded, as far as its file tells.
+/// Whether edleak can record a program, as far as its file tells.
 fn target(program: &OsStr) -> Finding {
     const SUBJECT: &str = "target";
     match check::check_program(program, std::env::var_os("PATH").as_deref()) {

@@ -1,8 +1,8 @@
-//! Rings when a session is claimed: an image that starts waits for the rules of its wrappers, and a collector that looks only now and then
-//! would be what it waits for.
+//! Wakes the collector when an image claims a session. The image waits for the rules of its wrappers, so a
+//! collector that only polls would delay its start.
 //!
-//! Claims are a word of shared memory, and the loop waits for descriptors; so a thread waits for the one and writes to the other. Where
-//! there is no thread to be had nobody rings, and the loop looks as often as it did.
+//! The claim counter lies in shared memory, but the main loop waits for descriptors. So a thread waits for
+//! the counter and writes to an eventfd. If no thread can be created, the loop finds claims by polling.
 #![allow(unsafe_code)] // eventfd
 
 use crate::sys::shm::{self, ControlPage};
@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// So long at most the thread outlives what it rings for.
+/// The thread notices at the latest after this time that its notifier was dropped.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// The claim_notifier of one control page.
+/// Notifies of claims on one control page.
 pub(crate) struct ClaimNotifier {
     event: Arc<File>,
     page: Arc<ControlPage>,
@@ -24,7 +24,7 @@ pub(crate) struct ClaimNotifier {
 }
 
 impl ClaimNotifier {
-    /// Rings at every claim from now on; `None`: it cannot be had.
+    /// Notifies of every claim from now on; `None`: no eventfd or no thread is available.
     pub(crate) fn of(page: &Arc<ControlPage>) -> Option<ClaimNotifier> {
         // SAFETY: no memory is passed.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
@@ -42,7 +42,7 @@ impl ClaimNotifier {
                 let now = claims.load(Ordering::Acquire);
                 if now != seen {
                     seen = now;
-                    // It can only be full of rings that nobody heard.
+                    // This fails only if the event counter is full; then the descriptor is readable anyway.
                     let _ = (&*event).write_all(&1u64.to_ne_bytes());
                 }
             }
@@ -51,14 +51,14 @@ impl ClaimNotifier {
         Some(claim_notifier)
     }
 
-    /// A descriptor that is readable once it has rung.
+    /// A descriptor that is readable after a claim.
     pub(crate) fn fd(&self) -> RawFd {
         self.event.as_raw_fd()
     }
 
-    /// Waits for the next ring.
+    /// Makes the descriptor unreadable until the next claim.
     pub(crate) fn reset(&self) {
-        // That it had not rung is no matter.
+        // The read fails if there was no claim; that is no error.
         let _ = (&*self.event).read(&mut [0; 8]);
     }
 }

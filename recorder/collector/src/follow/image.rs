@@ -1,19 +1,21 @@
-//! Whether a process is still the image that is recorded, or went on as a program that is not: what a session says then is of the past.
+//! Checks whether a process still runs the recorded image. After an exec of a program that is not recorded,
+//! the counters of its session no longer change.
 
 use crate::sys::process::{self, Privileges};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-/// A process is looked at this often, and more often while it is young: a shell's child soon becomes another program ...
+/// Interval between checks of a process. A young process is checked more often, because a shell's child soon
+/// executes another program ...
 const LOOK: Duration = Duration::from_millis(100);
 const YOUNG_LOOK: Duration = Duration::from_millis(20);
 const YOUNG: Duration = Duration::from_secs(1);
-/// ... and its next image has this long to claim a session of its own.
+/// ... and the next image has this long to claim a session of its own.
 const CLAIM_TIME: Duration = Duration::from_secs(1);
 
-/// What tells one image of a process from the next: the file that it runs, and where its first stack began, which differs even between
-/// two of the same file.
+/// Distinguishes one image of a process from the next: by its file and the start of its first stack. The
+/// stack start differs even between two images of the same file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Image {
     device: u64,
@@ -21,44 +23,46 @@ struct Image {
     stack_start: u64,
 }
 
-/// The image that a process is now; `None`: it has ended, or is not ours to look at.
+/// The current image of a process; `None`: it has ended, or this user may not inspect it.
 fn image(pid: u32) -> Option<Image> {
     let file = fs::metadata(format!("/proc/{pid}/exe")).ok()?;
     let stack_start = stack_start(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
     Some(Image { device: file.dev(), inode: file.ino(), stack_start })
 }
 
-/// The 28th field of /proc/PID/stat; 0 is all that is told to whom the process is none of their business.
+/// The 28th field of /proc/PID/stat. The kernel shows 0 to users who may not inspect the process.
 fn stack_start(stat: &str) -> Option<u64> {
     process::stat_field(stat, 28).filter(|&address| address != 0)
 }
 
-/// What a process may do, and which users its namespace knows: in one of its own it may do everything, without another image.
+/// The privileges of a process and the user mapping of its namespace. In its own user namespace a process has
+/// all privileges without having executed another image.
 #[derive(PartialEq, Eq, Default, Debug)]
 struct Rights {
     privileges: Privileges,
     users: Vec<u8>,
 }
 
-/// `None`: it has ended.
+/// `None`: the process has ended.
 fn rights(pid: u32) -> Option<Rights> {
     let privileges = process::read_status(pid)?.privileges;
     Some(Rights { privileges, users: fs::read(format!("/proc/{pid}/uid_map")).ok()? })
 }
 
-/// The image of one recording.
+/// Watches the image of one recording.
 pub(crate) struct ImageWatch {
     pid: u32,
     recorded: Option<Image>,
     rights: Rights,
     began: Instant,
     looked_at: Instant,
-    /// Since when the process is another.
+    /// The time at which the process was first seen with another image.
     left_at: Option<Instant>,
 }
 
 impl ImageWatch {
-    /// `stack_start` is that of the image that attached, 0 if it did not know: the process may be the next one by now.
+    /// `stack_start` belongs to the image that attached; 0 if that image did not know it. The process may run
+    /// the next image by now.
     pub(crate) fn new(pid: u32, stack_start: u64) -> ImageWatch {
         let (recorded, looked_at) = (image(pid), Instant::now());
         let is_another = recorded.is_some_and(|image| stack_start != 0 && image.stack_start != stack_start);
@@ -73,7 +77,7 @@ impl ImageWatch {
         }
     }
 
-    /// Looks again, if it is time.
+    /// Checks again if the interval is over.
     pub(crate) fn look(&mut self, now: Instant) {
         let is_young = now.saturating_duration_since(self.began) < YOUNG;
         let pause = if is_young { YOUNG_LOOK } else { LOOK };
@@ -84,8 +88,9 @@ impl ImageWatch {
         let Some(recorded) = self.recorded else { return };
         let is_another = match image(self.pid) {
             Some(image) => image != recorded,
-            // It is none of our business any more. Who had no privileges and has others now was given them by the file of a program
-            // (set-user-ID, capabilities); who only became private has the same.
+            // This user may no longer inspect the process. A process without privileges that has other ones
+            // now got them from the file of a program (set-user-ID, capabilities). A process that only became
+            // non-dumpable has unchanged privileges.
             None => {
                 let is_given = |now: Rights| now != self.rights && now.users == self.rights.users;
                 self.rights.privileges.capabilities == 0 && rights(self.pid).is_some_and(is_given)
@@ -96,22 +101,22 @@ impl ImageWatch {
         }
     }
 
-    /// The next image is recorded, too: leaving this one hides nothing.
+    /// The next image is recorded, too, so no counters are missing.
     pub(crate) fn set_followed(&mut self) {
         (self.recorded, self.left_at) = (None, None);
     }
 
-    /// The process is another image now.
+    /// Whether the process runs another image now.
     pub(crate) fn is_left(&self) -> bool {
         self.left_at.is_some()
     }
 
-    /// It has been for so long.
+    /// Whether the process has run another image for at least `least`.
     pub(crate) fn is_left_for(&self, now: Instant, least: Duration) -> bool {
         self.left_at.is_some_and(|left| now.saturating_duration_since(left) >= least)
     }
 
-    /// It has been for so long that the new image will not claim a session any more.
+    /// Whether the process has run another image for so long that this image will claim no session.
     pub(crate) fn is_over(&self, now: Instant) -> bool {
         self.is_left_for(now, CLAIM_TIME)
     }

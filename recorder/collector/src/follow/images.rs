@@ -1,4 +1,5 @@
-//! From image to image: whose session it is, what its trace is called, and what becomes of the image before.
+//! Handles a new image: finds the owner of the session, chooses the trace's name, and ends or sets aside the
+//! previous image.
 
 use super::trace_names::{beside, child_path};
 use super::{Child, Follower};
@@ -14,14 +15,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// An image that ran for so long before it executed another keeps its trace.
+/// An image that ran for this long before it executed another one keeps its trace.
 const WORTH_KEEPING: Duration = Duration::from_secs(1);
 
 impl Follower<'_> {
     pub(super) fn begin(&mut self, session: Session) {
         let claimed_pid = session.header().pid.load(Ordering::Relaxed);
         let root = self.root.pid();
-        // The root process may have ended before we looked; nobody else has its number while we have not waited for it.
+        // The root process may have ended already. No other process can have its ID before the collector has
+        // waited for it.
         let holder = session.inode().and_then(|inode| process::holder_of(inode, claimed_pid));
         let holder = holder.or((claimed_pid == root).then_some(root));
         let is_root = holder == Some(root);
@@ -29,12 +31,13 @@ impl Follower<'_> {
             self.strangers += 1;
             return;
         }
-        // Of one that is gone nothing is asked, least of all of whoever has its number.
+        // An ended process is not inspected, since another process may have its ID. PID 0 means that the
+        // owner is unknown.
         let pid = holder.unwrap_or(if process::is_there(claimed_pid) { 0 } else { claimed_pid });
         let own_number = if pid == 0 { claimed_pid } else { pid };
-        // Who had this number and is gone has not become this one.
+        // A PID can be reused: close the ended child's recording first.
         self.end_children();
-        // An exec: the trace is that of the new image.
+        // After an exec, the new image gets the trace's name.
         let before = if is_root {
             self.recording.take()
         } else {
@@ -88,14 +91,14 @@ impl Follower<'_> {
         }
     }
 
-    /// Whether a process that is about to be recorded gets the trace's own name: the root process, or the first process that matches
-    /// where only some programs are recorded.
+    /// Whether the process to be recorded gets the plan's own trace name. Without `--only` this is the root
+    /// process; with it, the first process that matches.
     fn takes_output(&self, is_root: bool) -> bool {
         if self.plan.only.is_empty() { is_root } else { self.reserved.is_some() }
     }
 
-    /// Where a child is recorded: `NAME.PID.edl`, or with a number behind it where that is of this run, since numbers of processes come
-    /// again. A trace of an earlier run is kept, as the root's is.
+    /// The trace of a child: `NAME.PID.edl`. If this run already used that name, because PIDs are reused, a
+    /// number follows. A trace of an earlier run is kept as `.old`, like the root's.
     fn child_output(&self, pid: u32) -> PathBuf {
         let finished = self.outcome.summaries.iter().map(|summary| summary.path.as_path());
         let running = self.children.iter().map(|child| child.recording.path());
@@ -109,9 +112,9 @@ impl Follower<'_> {
         path
     }
 
-    /// The recording of an image that executed another one, which is recorded in its place. What ran for a while has something to tell
-    /// and keeps its trace, under another name; a shell that only starts a server has not. Returns what the next image is written to:
-    /// the name stays ours, with the file or, but for an instant, with another one.
+    /// Ends the recording of an image that executed another one. If it ran for [`WORTH_KEEPING`], it keeps
+    /// its trace under another name; a shell that only starts a server does not. Returns the writer for the
+    /// next image. The trace's name stays reserved: the file is either reused or replaced at once.
     fn set_aside(&mut self, mut recording: Recording) -> Option<Result<TraceWriter, String>> {
         recording.set_followed();
         let path = recording.path().to_owned();
@@ -134,7 +137,7 @@ impl Follower<'_> {
         Some(next.map(|(writer, _)| writer).map_err(|refusal| refusal.to_string()))
     }
 
-    /// Ends recordings of processes that have long been another program.
+    /// Ends the recordings of processes that have long run another program.
     pub(super) fn look_at_images(&mut self, now: Instant) {
         self.recordings().for_each(|recording| recording.look_at_image(now));
         if self.recording.as_ref().is_some_and(|recording| recording.is_left(now)) {

@@ -1,4 +1,5 @@
-//! Follows every image of a run from its claim to its end: one thread, woken by signals, claims and the clock.
+//! Follows every image of a run from its claim to its end. One thread does this; signals, claims and the
+//! clock wake it.
 
 pub(crate) mod claim_notifier;
 pub(crate) mod image;
@@ -32,26 +33,27 @@ use std::time::{Duration, Instant};
 pub(crate) use trace_names::child_path;
 use unrecorded::{Unrecorded, UnrecordedProcesses};
 
-/// Claims are looked for this often while the target is young, and may be waiting for its rules.
+/// Interval between checks for claims while the target is young and may wait for its rules.
 const YOUNG_POLL: Duration = Duration::from_micros(500);
-/// And this often later.
+/// Interval between checks for claims later.
 const POLL: Duration = Duration::from_millis(20);
-/// A request that is being prepared is looked after this often.
+/// Interval between checks of a request that is in preparation.
 const BUSY_POLL: Duration = Duration::from_millis(2);
-/// Children that have not allocated yet are looked for this often, once nobody else is left.
+/// Interval between scans for children that have not allocated yet, once no other process is left.
 const LOOK_FOR_CHILDREN: Duration = Duration::from_millis(200);
-/// How long a target counts as young.
+/// A target counts as young for this time after the run began.
 const YOUNG: Duration = Duration::from_millis(200);
-/// How long to wait, at each look, for those who have claimed a session to attach.
+/// Longest wait in each pass for processes that have claimed a session but are not attached yet.
 const ATTACH_WAIT: Duration = Duration::from_millis(5);
-/// Claimed sessions that nobody has attached to yet. A target that claims more than it can attach to loses the oldest.
+/// Limit for claimed sessions that are not attached yet. If a target claims more, the oldest claims are
+/// dropped.
 const MAX_ATTACHING: usize = 64;
 
-/// Who is followed.
+/// The process that is followed.
 pub enum Root<'a> {
     /// Our own child.
     Child(&'a OwnChild),
-    /// A process that started us.
+    /// A process that started this collector.
     Other(u32, Watch),
 }
 
@@ -64,9 +66,9 @@ impl Root<'_> {
     }
 }
 
-/// How a run is to be followed.
+/// The settings of a run.
 pub struct Plan {
-    /// What all recordings have in common.
+    /// Settings that all recordings of the run share.
     pub options: Options,
     /// The trace of the root process.
     pub output: PathBuf,
@@ -74,9 +76,10 @@ pub struct Plan {
     pub duration: Option<Duration>,
     /// Record child processes, too.
     pub children: bool,
-    /// Patterns of the programs to record, separated by colons; empty: all. The targets look at them themselves.
+    /// Patterns of the programs to record, separated by colons; empty: all programs. Each target compares its
+    /// own name with them.
     pub only: String,
-    /// What the targets are told about their code.
+    /// Publishes the rules that the targets get.
     pub publisher: Publisher,
 }
 
@@ -85,24 +88,24 @@ pub struct Plan {
 pub struct Failure {
     /// The trace.
     pub path: PathBuf,
-    /// Why, and what to do about it.
+    /// The reason, and the remedy.
     pub message: String,
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// How the root process ended; `None`: it runs on.
+    /// The end of the root process; `None`: it still runs.
     pub ended: Option<Ended>,
-    /// The finished traces, the root's last.
+    /// The finished traces; the root's trace is the last.
     pub summaries: Vec<Summary>,
-    /// What went wrong with a trace, each once, and said already; the target was not disturbed by it.
+    /// Failures of traces, each once. They are printed already, and the target ran on undisturbed.
     pub failures: Vec<Failure>,
 }
 
 impl Outcome {
-    /// Keeps what went wrong, and says it at once: the program may run on for weeks. What goes wrong again and again is
-    /// said once.
+    /// Keeps a failure and prints it at once, because the program may run on for weeks. A repeated failure is
+    /// printed once.
     fn fail(&mut self, path: &Path, error: &dyn std::fmt::Display) {
         let remedy = "(what was written can be read; record again)";
         let failure = Failure { path: path.to_owned(), message: limits::with_remedy(error, remedy) };
@@ -113,50 +116,52 @@ impl Outcome {
     }
 }
 
-/// A child process being recorded, and how we know that it is there.
+/// A child process that is recorded, and the watch that notices its end.
 struct Child {
     recording: Recording,
     watch: Option<Watch>,
 }
 
-/// A run under way.
+/// A run that is in progress.
 pub struct Follower<'a> {
     plan: &'a Plan,
     stock: SessionStock,
     root: Root<'a>,
     recording: Option<Recording>,
     children: Vec<Child>,
-    /// Each with when it was claimed.
+    /// Claimed sessions that are not attached yet, each with the time of its claim.
     attaching: Vec<(Session, Instant)>,
-    /// Where requests come from. Without it nothing can be asked, and nothing else is missing.
+    /// The socket for requests. Without it nobody can ask this recording; everything else still works.
     control: Option<ControlSocket>,
-    /// Rings when a session is claimed.
+    /// Becomes readable when a session is claimed.
     claim_notifier: Option<ClaimNotifier>,
     outcome: Outcome,
     began: Instant,
-    /// Sessions that a child may have inherited, and when somebody was last looked for who has.
+    /// Sessions that a child may have inherited.
     inherited: Vec<u64>,
     looked_at: Option<Instant>,
-    /// Images whose traces were set aside.
+    /// Number of images whose traces were set aside.
     executed: u32,
-    /// The trace of the root process, made and locked before there is anything to write, so that nobody else takes it.
+    /// The trace of the root process. It is created and locked early, so that no other process takes its
+    /// name.
     reserved: Option<TraceWriter>,
     /// When the first recording of the root process began.
     recorded_since: Option<Instant>,
-    /// Descendants without a recording.
+    /// Finds descendants that have no recording.
     unrecorded: UnrecordedProcesses,
-    /// So many of them were seen.
+    /// Number of descendants without a recording that were seen.
     seen_unrecorded: u64,
-    /// Processes that have, or had, a recording.
+    /// Processes that have or had a recording.
     recorded: HashSet<u32>,
-    /// Children that have no trace: none could be made, or they never attached to their sessions.
+    /// Number of children without a trace: it could not be created, or they never attached to their sessions.
     unwritten: u64,
-    /// Processes that claimed a session for the root process and are others.
+    /// Number of processes that claimed a session of the root process but are not the root process.
     strangers: u64,
 }
 
 impl<'a> Follower<'a> {
-    /// Follows `root`, whose images claim their sessions from `stock`. `reserved`: the plan's output, where it is made already.
+    /// Follows `root`, whose images claim their sessions from `stock`. `reserved` is the plan's output if it
+    /// exists already.
     pub fn new(
         plan: &'a Plan,
         stock: SessionStock,
@@ -187,7 +192,7 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Runs until everything recorded has ended, or the duration is over.
+    /// Runs until every recorded process has ended or the duration is over.
     pub fn run(mut self, signals: &mut Signals) -> Outcome {
         loop {
             let mut fds = vec![signals.fd()];
@@ -198,7 +203,7 @@ impl<'a> Follower<'a> {
             fds.extend(self.control.iter().flat_map(ControlSocket::fds));
             fds.extend(self.claim_notifier.as_ref().map(ClaimNotifier::fd));
             signals::wait_readable(&fds, self.time_to_wait());
-            // Before claims are taken: what comes after rings again.
+            // Reset before taking claims: a later claim then makes the descriptor readable again.
             self.claim_notifier.iter().for_each(ClaimNotifier::reset);
             let stop = self.pass_on(signals);
             self.take_claims();
@@ -236,7 +241,8 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Whether a child has not allocated yet, and so has claimed no session: a daemon's parent is gone before that.
+    /// Whether a child exists that has not allocated yet and so has claimed no session. For example, a
+    /// daemon's parent ends before the daemon allocates.
     fn has_silent_children(&mut self, now: Instant) -> bool {
         if !self.plan.children {
             return false;
@@ -259,13 +265,13 @@ impl<'a> Follower<'a> {
             if recording.is_busy() { due.min(BUSY_POLL) } else { due }
         });
         let due = due.min();
-        // With nothing to claim and nobody to notice it late, sleep until the next slice.
+        // If no child can claim a session and the target is no longer young, sleep until the next slice.
         let calm = self.began.elapsed() > 50 * YOUNG && !self.plan.children;
         let poll = if calm { 10 * POLL } else { poll };
         due.map_or(poll, |due| due.min(poll))
     }
 
-    /// Passes signals on to the target. Tells whether somebody asked for an end.
+    /// Passes signals on to the target. Returns whether a signal asked for the end.
     fn pass_on(&mut self, signals: &mut Signals) -> bool {
         let mut stop = false;
         for signal in signals.take() {
@@ -295,7 +301,8 @@ impl<'a> Follower<'a> {
             let left = limit.saturating_duration_since(Instant::now());
             let is_new = claimed.elapsed() < YOUNG;
             if header.state.load(Ordering::Acquire) == FRESH && is_new && !left.is_zero() {
-                // Claimed, and about to attach; so is it worth a short wait. One that never does must not slow down the others.
+                // The process has claimed the session and is about to attach, so a short wait pays. The
+                // common limit keeps a process that never attaches from delaying the others.
                 wait(&header.state, FRESH, left);
             }
             if header.state.load(Ordering::Acquire) == ATTACHED {
@@ -346,7 +353,7 @@ impl<'a> Follower<'a> {
     }
 
     fn add_unrecorded(&mut self, found: &[Unrecorded]) {
-        /// The others are counted.
+        /// Further processes are only counted.
         const MOST_NAMED: u64 = 5;
         for one in found {
             self.seen_unrecorded += 1;
@@ -359,11 +366,11 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// What the root process, which has ended, leaves behind. Its children have another parent by now, and those that it waited for are
-    /// gone.
+    /// Counts the unrecorded processes that the ended root process leaves behind. They have another parent by
+    /// now; children that the root waited for no longer exist.
     fn look_at_legacy(&mut self) {
         let lasted = self.recorded_since.is_some_and(|began| began.elapsed() >= YOUNG);
-        // A program of so short a life gets no verdict.
+        // A program that ran so briefly gets no verdict.
         if let (Root::Child(_), true, true) = (&self.root, lasted, self.plan.only.is_empty()) {
             let found = unrecorded::told_about_us(&self.stock.address(), &self.recorded, self.plan.children);
             self.add_unrecorded(&found);
@@ -373,7 +380,7 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Child processes without a trace that nobody asked for, as far as they are known.
+    /// Known child processes without a trace, when the user did not ask to record children.
     fn unasked(&self) -> u64 {
         let claimed = self.stock.others() + self.strangers;
         if self.plan.children {
@@ -395,7 +402,8 @@ impl<'a> Follower<'a> {
         for child in ended {
             let finished = self.outcome.summaries.len();
             self.finish(child.recording, EndReason::Gone, Others::default());
-            // What the child executed last has no trace, and that of the root process is where it is looked for.
+            // The program that the child executed last has no trace. Users look for such losses in the root's
+            // trace.
             let replaced = self.outcome.summaries.iter().skip(finished).filter(|summary| summary.is_replaced);
             self.unwritten += if self.plan.only.is_empty() { replaced.count() as u64 } else { 0 };
         }
@@ -425,7 +433,8 @@ impl<'a> Follower<'a> {
             self.look_at_legacy();
         }
         if let Some(recording) = self.recording.take() {
-            // Who claimed a session and never attached to it could not, or is gone; but it may be about to, where the programs run on.
+            // A process that claimed a session but never attached failed or has ended. If the program runs
+            // on, a new claim may still attach.
             let could_not = |(_, claimed): &&(Session, Instant)| !runs_on || claimed.elapsed() >= YOUNG;
             let unattached = self.attaching.iter().filter(could_not).count() as u64;
             let unrecorded = self.stock.missed() + self.unwritten + unattached;
@@ -434,7 +443,8 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// What came of the run. Where only some programs are recorded, the root process may have no trace that tells what is missing.
+    /// The result of the run. With `--only`, the root process may have no trace that could report the missing
+    /// processes.
     fn ended(mut self) -> Outcome {
         let unrecorded = self.stock.missed() + self.attaching.len() as u64;
         if !self.plan.only.is_empty() && unrecorded > 0 {
@@ -452,7 +462,7 @@ impl<'a> Follower<'a> {
         self.end_root(reason);
     }
 
-    /// `others` are all told by the trace of the root process.
+    /// Only the trace of the root process reports `others`; for a child they are empty.
     fn finish(&mut self, recording: Recording, reason: EndReason, others: Others) {
         let others = Others { children_are_recorded: self.plan.children, ..others };
         self.dismiss_clients(&recording);
@@ -464,7 +474,7 @@ impl<'a> Follower<'a> {
     }
 }
 
-/// A session could not be made, so an image that the target executes may find none.
+/// Message: edleak could not make a session, so an image that the target executes next may find none.
 fn no_session(error: &io::Error) -> String {
     limits::explain("what it executes next may not be recorded", error, "see `ulimit -a`")
 }

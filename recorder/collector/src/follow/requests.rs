@@ -1,4 +1,4 @@
-//! What is asked of the recordings under way: requests in, answers out.
+//! Serves requests of other programs to the running recordings.
 
 use super::Follower;
 use crate::control::socket::ClientId;
@@ -8,7 +8,7 @@ use crate::watch::request::Request;
 use std::time::Instant;
 
 impl Follower<'_> {
-    /// Takes requests, and tends to those taken before.
+    /// Reads new requests, and answers earlier ones that are done.
     pub(super) fn serve(&mut self, now: Instant) {
         let mut answers = Vec::new();
         for recording in self.recordings() {
@@ -23,7 +23,7 @@ impl Follower<'_> {
         }
     }
 
-    /// The answer to a request; `None`: a recording is going to answer.
+    /// The answer to a request; `None`: a recording answers later.
     fn take_request(
         &mut self,
         client: ClientId,
@@ -59,7 +59,7 @@ impl Follower<'_> {
         }
     }
 
-    /// Nobody waits for an answer of a recording that is over.
+    /// Answers the waiting clients of a recording that is over.
     pub(super) fn dismiss_clients(&mut self, recording: &Recording) {
         for client in recording.clients().collect::<Vec<_>>() {
             let over = format!("the recording of process {} is over (read its trace)", recording.pid());

@@ -1,4 +1,4 @@
-//! Sessions on stock: the control page and a sessions of fresh sessions, refilled as images claim them.
+//! The stock of sessions: the control page and fresh sessions, refilled as images claim them.
 
 use crate::sys::shm::{ControlPage, Session};
 use edleak_session::control::{self, Slot};
@@ -7,16 +7,17 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// How long a target may wait, once, at its start, for the wrapper rules of its modules.
+/// Longest wait of a target, once at its start, for the wrapper rules of its modules.
 const PATIENCE_US: u32 = 50_000;
-/// Slots kept filled. An image takes one when it starts; the collector refills them several times a second.
+/// Slots that are kept filled. An image takes one when it starts; the collector refills them several times a
+/// second.
 const STOCK: usize = 8;
-/// Slots filled before the target starts; the others are while it does.
+/// Slots that are filled before the target starts; the others follow while it starts.
 const FIRST_STOCK: usize = 2;
-/// The same when child processes are recorded, too.
+/// Number of slots when child processes are recorded, too.
 const STOCK_WITH_CHILDREN: usize = control::SLOTS;
 
-/// Sessions on stock to the images of one recording.
+/// The stock of sessions for the images of one run.
 pub struct SessionStock {
     page: Arc<ControlPage>,
     sessions: Vec<Option<Session>>,
@@ -24,7 +25,7 @@ pub struct SessionStock {
 }
 
 impl SessionStock {
-    /// Makes the control page and the first sessions.
+    /// Creates the control page and the first sessions.
     pub fn create(children: bool) -> io::Result<SessionStock> {
         let first = if children { STOCK_WITH_CHILDREN } else { FIRST_STOCK };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -32,39 +33,41 @@ impl SessionStock {
         let mut stock = SessionStock {
             page: Arc::new(ControlPage::create(children)?),
             sessions: (0..sessions).map(|_| None).collect(),
-            // More shards than threads that can run at once, so that few ever share one; each costs address space.
+            // More shards than threads that can run at once, so that threads seldom share one. Each shard
+            // costs address space.
             shards: (8 * cores).clamp(16, MAX_SHARDS),
         };
         stock.refill(first)?;
         Ok(stock)
     }
 
-    /// The page on which sessions are claimed.
+    /// The page on which images claim sessions.
     pub fn page(&self) -> &Arc<ControlPage> {
         &self.page
     }
 
-    /// Where a target finds the control page.
+    /// The path through which a target finds the control page.
     pub fn address(&self) -> String {
         self.page.address()
     }
 
-    /// Names the process to record, before it is let go.
+    /// Stores the ID of the process to record, before it executes its program.
     pub fn set_root(&self, pid: u32) {
         self.page.get().root_pid.store(pid, Ordering::Release);
     }
 
-    /// Images that found no session.
+    /// Number of images that found no session.
     pub fn missed(&self) -> u64 {
         u64::from(self.page.get().missed.load(Ordering::Relaxed))
     }
 
-    /// Images of child processes, which nobody asked for.
+    /// Number of images of child processes that the user did not ask to record.
     pub fn others(&self) -> u64 {
         u64::from(self.page.get().others.load(Ordering::Relaxed))
     }
 
-    /// The sessions that were claimed since the last call, in the order they were offered; their places stay empty until [`SessionStock::fill`].
+    /// The sessions that were claimed since the last call, in slot order. Their slots stay empty until
+    /// [`SessionStock::fill`].
     pub fn claimed(&mut self) -> io::Result<Vec<Session>> {
         let mut claimed = Vec::new();
         for (slot, session) in self.page.get().slots.iter().zip(&mut self.sessions) {
@@ -75,7 +78,7 @@ impl SessionStock {
         Ok(claimed)
     }
 
-    /// Fills every place; called when there is time.
+    /// Fills every empty slot.
     pub fn fill(&mut self) -> io::Result<()> {
         self.refill(STOCK_WITH_CHILDREN)
     }

@@ -1,4 +1,4 @@
-//! What the traces beside that of the root process are called.
+//! The names of the traces that lie beside the trace of the root process.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

@@ -1,5 +1,6 @@
-//! Descendants of the root process that have no recording: out of reach after a chroot, as another user or behind a /proc of their own;
-//! started without the library; gone before they could say anything. Silence would look like a clean run.
+//! Finds descendants of the root process that have no recording. Some cannot reach the collector: after a
+//! chroot, as another user, or with another /proc. Some started without the library, and some ended too
+//! early. Without a report, such a run would look clean.
 
 use crate::sys::process;
 use edleak_session::ENV_SESSION;
@@ -10,13 +11,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-/// When the tree of processes is first looked through, and how often at least once it is old. Each look reads two files or so of every
-/// process in it; one that comes and goes between two looks is not seen.
+/// The time of the first scan of the process tree, and the longest usual pause between scans. A scan reads
+/// about two files of every process in the tree. A process that starts and ends between two scans is not
+/// seen.
 const FIRST_LOOK: Duration = Duration::from_millis(20);
 const LEAST_OFTEN: Duration = Duration::from_secs(1);
-/// The pause between two looks is at least so many times as long as a look takes.
+/// The pause between two scans is at least this many times as long as a scan takes.
 const REST: u32 = 50;
-/// An image has this long to claim a session before it counts as started without the library.
+/// An image has this long to claim a session. After that it counts as started without the library.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// A process without a recording.
@@ -24,12 +26,12 @@ const GRACE: Duration = Duration::from_secs(1);
 pub(super) struct Unrecorded {
     pid: u32,
     name: String,
-    /// It was told where to find us and does not.
+    /// Whether the process has the address of the control page but cannot open it.
     is_out_of_reach: bool,
 }
 
 impl Unrecorded {
-    /// What is said of it.
+    /// The message about this process.
     pub(super) fn message(&self) -> String {
         let Unrecorded { pid, name, is_out_of_reach } = self;
         if *is_out_of_reach {
@@ -45,14 +47,14 @@ impl Unrecorded {
     }
 }
 
-/// Since when a process has been seen without a session.
+/// A process that was seen without a session.
 struct Seen {
     since: Instant,
     name: String,
     is_told: bool,
 }
 
-/// Those that were found, by number and start, and when to look again.
+/// The processes found so far, by PID and start time, and the time of the next scan.
 pub(super) struct UnrecordedProcesses {
     seen: HashMap<(u32, u64), Seen>,
     next: Instant,
@@ -64,8 +66,9 @@ impl UnrecordedProcesses {
         UnrecordedProcesses { seen: HashMap::new(), next: now + FIRST_LOOK, pause: FIRST_LOOK }
     }
 
-    /// Looks through the descendants of `root`, if it is time, and through those seen before that have another parent now. `control` is
-    /// where they would find us; `recorded` have, or had, a recording; others than those wanted are passed over. Returns those that are new.
+    /// Scans the descendants of `root`, when a scan is due, and earlier finds that have another parent now.
+    /// `control` is the address of the control page. `recorded` processes, which have or had a recording, are
+    /// skipped, as are unwanted ones. Returns the newly found processes.
     pub(super) fn look(
         &mut self,
         now: Instant,
@@ -104,7 +107,7 @@ impl UnrecordedProcesses {
                 new.push(Unrecorded { pid, name: name_of(pid), is_out_of_reach });
             }
         }
-        // Gone before it could be told apart from one that has yet to claim a session.
+        // The process ended before it was clear whether it would claim a session.
         self.seen.retain(|key, seen| {
             let is_there = there.contains(key);
             if !is_there && !seen.is_told && !recorded.contains(&key.0) {
@@ -117,14 +120,14 @@ impl UnrecordedProcesses {
         new
     }
 
-    /// Those seen without a session, told or not.
+    /// Whether processes without a session were seen, reported or not.
     pub(super) fn are_there(&self) -> bool {
         !self.seen.is_empty()
     }
 }
 
-/// The processes that were told where to find us, but for those that have a recording: a daemon has another parent than we know of. With
-/// `only_old`, one that may still claim a session is left out.
+/// The processes without a recording that have the address of the control page. This finds a daemon, which
+/// has left the process tree. With `only_old`, a process that may still claim a session is left out.
 pub(super) fn told_about_us(control: &str, recorded: &HashSet<u32>, only_old: bool) -> Vec<Unrecorded> {
     let told = process::all().filter(|pid| !recorded.contains(pid) && was_told(*pid, control));
     let counts = |pid: &u32| !only_old || (is_without_session(*pid) && process::age(*pid) >= Some(GRACE));
@@ -138,11 +141,11 @@ fn name_of(pid: u32) -> String {
     program.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Whether a process has neither a session nor its parent's. Of one that is not ours to look at only its user tells: a program that was
-/// given another by its file has dropped every preload.
+/// Whether a process has neither its own session nor its parent's. If this user may not read its map, the
+/// user ID decides: a program with a set-user-ID file has dropped every preload.
 fn is_without_session(pid: u32) -> bool {
     match fs::read(format!("/proc/{pid}/maps")) {
-        // One that has ended and is not waited for has an empty map.
+        // An ended process that its parent has not waited for has an empty map.
         Ok(maps) => !maps.is_empty() && !process::has_session(&maps),
         Err(_) => user(pid).is_some_and(|theirs| Some(theirs) != user(std::process::id())),
     }
@@ -154,7 +157,8 @@ fn was_told(pid: u32, control: &str) -> bool {
     environment.split(|&byte| byte == 0).any(|word| OsStr::from_bytes(word) == told.as_str())
 }
 
-/// Whether a process was told where to find us and does not. Of one that is not ours to look at nothing is said.
+/// Whether a process has the address of the control page but cannot open it. A process that this user may not
+/// inspect counts as reachable.
 fn is_out_of_reach(pid: u32, control: &str) -> bool {
     let Ok(maps) = fs::read(format!("/proc/{pid}/maps")) else { return false };
     was_told(pid, control) && !process::has_session(&maps) && !can_reach(pid, control)
@@ -174,7 +178,7 @@ fn user(pid: u32) -> Option<u32> {
     process::read_status(pid).map(|status| status.privileges.ids[0])
 }
 
-/// Whether it may open what is ours: it is who we are, or root.
+/// Whether the process may open the collector's files: it belongs to the same user or to root.
 fn is_our_user(pid: u32) -> bool {
     user(pid).is_none_or(|theirs| theirs == 0 || Some(theirs) == user(std::process::id()))
 }
@@ -211,7 +215,7 @@ mod tests {
         let mut unrecorded = UnrecordedProcesses::new(Instant::now());
         let later = Instant::now() + FIRST_LOOK;
         let own = std::process::id();
-        // Other tests have children, too.
+        // Other tests have child processes, too.
         let others: HashSet<u32> =
             process::descendants(own).into_iter().filter(|pid| !pids.contains(pid)).collect();
         assert!(unrecorded.look(Instant::now(), own, &control, &others, |_| true).is_empty(), "not yet");

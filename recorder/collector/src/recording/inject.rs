@@ -1,21 +1,22 @@
-//! The known leak of `--inject-leak`: numbers without allocations, so that a gate can be seen to fail.
+//! The artificial leak of `--inject-leak`. It adds to the counters without allocating, so that a user can see
+//! a gate fail.
 
 use edleak_format::{Counters, SiteId};
 
-/// The known leak of `--inject-leak`.
+/// The artificial leak of `--inject-leak`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Injected {
     /// Its site in the trace.
     pub site: SiteId,
-    /// How fast it grows.
+    /// Its growth rate.
     pub bytes_per_s: f64,
 }
 
 impl Injected {
-    /// Size of each of its allocations.
+    /// Size of each counted allocation in bytes.
     const SIZE: u64 = 64;
 
-    /// What it has allocated after so long; it never frees.
+    /// The counters after `elapsed_ns`; the injected leak never frees.
     pub(crate) fn counters(self, elapsed_ns: u64) -> Counters {
         let allocs = (self.bytes_per_s * elapsed_ns as f64 / 1e9) as u64 / Injected::SIZE;
         Counters { allocs, allocated_bytes: allocs.saturating_mul(Injected::SIZE), ..Counters::ZERO }

@@ -1,4 +1,4 @@
-//! What is new since the slice before: modules, sites in them, and watched stacks.
+//! Learns the modules, sites and watched stacks that are new since the previous slice.
 
 use super::Recording;
 use crate::recording::modules::Event;
@@ -54,7 +54,7 @@ impl Recording {
         Ok(())
     }
 
-    /// Tells the trace of sites that are new, with the modules they lie in.
+    /// Records new sites in the trace, and the modules that contain them.
     pub(super) fn learn_sites(&mut self, now_ns: u64) -> Result<(), Error> {
         let mut ids = std::mem::take(&mut self.late_sites);
         for id in OTHER + self.trace_ids.len() as u32..self.session.sites_in_use() as u32 {
@@ -71,7 +71,7 @@ impl Recording {
                 continue;
             }
             if address == 0 {
-                self.late_sites.push(id); // an insertion under way
+                self.late_sites.push(id); // an insertion is still in progress
                 continue;
             }
             let events = info.events_before.load(Ordering::Relaxed);
@@ -93,7 +93,7 @@ impl Recording {
         address: u64,
         module: Option<ModuleId>,
     ) -> Result<(), Error> {
-        // It may have been met while the tables that say what to do there were being replaced.
+        // The target may have met this site while the rule tables were being replaced.
         self.publisher.tell(&self.session, address);
         if module.is_some() && module == self.image {
             self.image_sites.push((id - OTHER) as usize);
@@ -113,7 +113,8 @@ impl Recording {
             |stack: &Stack| stack.is_cut && stack.frames.last().is_some_and(|f| f.module.is_none());
         let mut new = self.new_stacks();
         if new.iter().any(|new| ends_nowhere(&new.stack)) {
-            // In code that was mapped in a way that left no event; the walks to come get its rules.
+            // The stack ends in code whose mapping caused no module event. Its rules are published for later
+            // walks.
             self.look_at_map(now_ns)?;
             new = self.new_stacks();
         }
@@ -141,7 +142,7 @@ impl Recording {
         self.stacks.learn(&self.session, &self.modules, sites)
     }
 
-    /// Looks for modules that were loaded in a way that left no event: musl's way, or that of a loader of its own.
+    /// Finds modules whose loading caused no event, as with musl or a program's own loader.
     fn look_at_map(&mut self, now_ns: u64) -> Result<(), Error> {
         let first_new = self.modules.add_maps(&process::read_maps(self.pid), now_ns);
         self.new_modules(first_new)

@@ -1,4 +1,4 @@
-//! The recording of one image: from its session, slice by slice, into its trace.
+//! The recording of one image: reads its session and writes slice after slice into its trace.
 
 pub(crate) mod inject;
 mod learn;
@@ -36,20 +36,20 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-/// What all recordings of one run have in common.
+/// Settings that all recordings of one run share.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The command line recorded, for the trace.
+    /// The recorded command line, for the trace.
     pub command: Vec<String>,
-    /// How often a slice is taken.
+    /// The interval between slices.
     pub period: Period,
-    /// The size a trace may grow to.
+    /// The maximum size of a trace.
     pub capacity_bytes: u64,
-    /// Watch what looks like a leak while it is recorded.
+    /// Watch sites that look like leaks while the target runs.
     pub auto_watch: bool,
-    /// Add a leak of so many bytes per second to the numbers.
+    /// Add an artificial leak of so many bytes per second to the counters.
     pub inject_bytes_per_s: Option<f64>,
-    /// The program, where it has an allocator of its own.
+    /// The program's file, if it contains an allocator of its own.
     pub own_allocator: Option<PathBuf>,
 }
 
@@ -67,11 +67,11 @@ pub struct Recording {
     slicer: Slicer,
     modules: Modules,
     publisher: Publisher,
-    /// Ids in the trace, by id in the session; what comes first is named first.
+    /// Trace ids, indexed by session id. A site gets the next trace id when it is first seen.
     trace_ids: Vec<SiteId>,
-    /// Ids in the session whose address was not there yet.
+    /// Session ids whose address was not stored yet.
     late_sites: Vec<u32>,
-    /// Sites of the trace, call sites and stacks.
+    /// Number of sites in the trace: call sites and stacks.
     sites: u32,
     stacks: WatchedStacks,
     epochs: Epochs,
@@ -80,54 +80,56 @@ pub struct Recording {
     bounds: StackBounds,
     pending_requests: PendingRequests,
     injected: Option<Injected>,
-    /// The module of the program itself, and the call sites that lie in it, by their place in `trace_ids`.
+    /// The module of the program itself.
     image: Option<ModuleId>,
     own_allocator: Option<PathBuf>,
     image_sites: Vec<usize>,
-    /// The counters of a slice, by site of the trace.
+    /// The counters of a slice, indexed by trace site.
     counters: Vec<Counters>,
     events_read: u32,
     losses: Losses,
-    /// What the trace knows of them.
+    /// The losses that the trace records so far.
     recorded_losses: Losses,
     size: Size,
-    /// The first and the newest reading, each with its time since the start.
+    /// The first and the newest reading of the processor time, each with the time since the start.
     processor: Option<[(u64, ProcessorTime); 2]>,
     areas: AreaReader,
-    /// Anonymous memory at the first reading.
+    /// Anonymous memory at the first reading, in bytes.
     first_anonymous_bytes: Option<u64>,
     cpu: CpuTime,
-    /// The process has had a child.
+    /// Whether the process has had a child.
     has_children: bool,
-    /// Whether the target has thread ids of its own; `None`: /proc does not say.
+    /// Whether the target sees other thread ids than the collector (its own PID namespace); `None`: /proc
+    /// does not say.
     own_pid_namespace: Option<bool>,
     image_watch: ImageWatch,
 }
 
-/// What a finished recording says at the end.
+/// The result of a finished recording.
 #[derive(Clone, Debug)]
 pub struct Summary {
     /// The trace.
     pub path: PathBuf,
-    /// Its size.
+    /// The size of the trace in bytes.
     pub bytes: u64,
-    /// Slices taken.
+    /// Number of slices taken.
     pub slices: u64,
-    /// Sites seen.
+    /// Number of sites seen.
     pub sites: usize,
-    /// How long it took.
+    /// The duration of the recording.
     pub duration: Duration,
-    /// What could not be seen.
+    /// Events that the recording could not count.
     pub losses: Losses,
-    /// Bytes per second that were added by the injected leak.
+    /// The rate of the injected leak in bytes per second.
     pub injected_bytes_per_s: Option<f64>,
-    /// Requests to watch something that no module has.
+    /// Requests to watch a name that no module has.
     pub unmatched_watches: Vec<String>,
-    /// The process went on as a program that is not recorded.
+    /// The process executed a program that is not recorded.
     pub is_replaced: bool,
-    /// Next to nothing of the program was counted, because it has an allocator of its own.
+    /// Almost nothing of the program was counted, because it has an allocator of its own.
     pub is_blind: bool,
-    /// Somebody moved or deleted the trace while it was written: its name is another file's, or nobody's.
+    /// Another process moved or deleted the trace during the recording: its name now belongs to another file
+    /// or to none.
     pub is_moved: bool,
     /// Child processes without a trace.
     pub children: Children,
@@ -136,17 +138,18 @@ pub struct Summary {
 /// Images that have no trace of their own.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Others {
-    /// They found no session.
+    /// Number of images that found no session.
     pub unrecorded: u64,
-    /// Nobody asked for them.
+    /// Number of children that the user did not ask to record.
     pub unasked: u64,
-    /// Children are recorded, each into a trace of its own.
+    /// Whether each child is recorded into a trace of its own.
     pub children_are_recorded: bool,
 }
 
 impl Recording {
-    /// Begins the recording of the image that claimed `session`: learns its modules, publishes the rules of its wrappers
-    /// and takes the first slice, into `writer`, which has just been created at `path`.
+    /// Begins the recording of the image that claimed `session`. Learns its modules, publishes the rules of
+    /// its wrappers and takes the first slice. The slice goes into `writer`, which has just been created at
+    /// `path`.
     pub fn begin(
         session: Session,
         pid: u32,
@@ -180,7 +183,8 @@ impl Recording {
         }
         let program = process::program(pid).map(|path| path.display().to_string());
         let image = modules.all().iter().find(|loaded| Some(&loaded.module.path) == program.as_ref());
-        // A process that has ended already has no such link; the program comes first in a memory map.
+        // For a process that has ended already, /proc has no link to the program. The program is the first
+        // entry of a memory map.
         let image = image.or(modules.all().first()).map(|loaded| loaded.module.id);
         let slicer = Slicer::new(session.shards().len());
         let image_watch = ImageWatch::new(pid, session.header().stack_start.load(Ordering::Relaxed));
@@ -230,7 +234,7 @@ impl Recording {
             recording.bounds.refresh(&recording.session, pid, began);
         }
         recording.take_slice(0)?;
-        // The target waits for this: the first slice shows it before it has done anything.
+        // The target waits for this flag, so the first slice shows its state before it runs.
         let ready = &recording.session.header().ready;
         ready.store(1, Ordering::Release);
         crate::sys::shm::wake(ready);
@@ -247,17 +251,18 @@ impl Recording {
         &self.path
     }
 
-    /// When it began.
+    /// The start of the recording.
     pub fn began(&self) -> Instant {
         self.began
     }
 
-    /// When the next slice is due.
+    /// The time of the next slice.
     pub fn next_due(&self) -> Instant {
         self.began + self.schedule.start_of(self.schedule.due_after(self.last_tick))
     }
 
-    /// What is to be done at any time: requests, and where stacks end. Returns whom to answer, and what.
+    /// Handles requests and updates the ends of stacks; may be called at any time. Returns the client to
+    /// answer, and the answer.
     pub fn tend(&mut self, now: Instant) -> Option<(ClientId, String)> {
         let answer = self.pending_requests.turn(&mut self.publisher, &self.session, self.modules.all());
         if self.publisher.walks() {
@@ -266,22 +271,22 @@ impl Recording {
         answer
     }
 
-    /// Takes a request to watch or not to watch; [`Recording::tend`] answers it.
+    /// Adds a request to watch or unwatch; [`Recording::tend`] answers it.
     pub fn steer(&mut self, wanted: WatchRequest) {
         self.pending_requests.add(wanted);
     }
 
-    /// Whether there are requests to tend to.
+    /// Whether requests wait for [`Recording::tend`].
     pub fn is_busy(&self) -> bool {
         self.pending_requests.is_busy()
     }
 
-    /// Who waits for an answer.
+    /// The clients that wait for an answer.
     pub fn clients(&self) -> impl Iterator<Item = ClientId> {
         self.pending_requests.clients()
     }
 
-    /// What it has done so far.
+    /// The progress so far.
     pub fn progress(&self) -> Progress {
         Progress {
             pid: self.pid,
@@ -296,7 +301,7 @@ impl Recording {
         }
     }
 
-    /// Takes a slice if one is due. Due slices that the machine had no time for are counted as missed.
+    /// Takes a slice if one is due. Slices that were due earlier but not taken count as missed.
     pub fn poll(&mut self, now: Instant) -> Result<(), Error> {
         if now < self.next_due() {
             return Ok(());
@@ -313,35 +318,35 @@ impl Recording {
         Ok(())
     }
 
-    /// Looks whether the process is still the image that is recorded.
+    /// Checks whether the process still runs the recorded image.
     pub fn look_at_image(&mut self, now: Instant) {
         self.image_watch.look(now);
     }
 
-    /// It is another, which is recorded, too.
+    /// Notes that the process now runs another image, and that this image is recorded, too.
     pub fn set_followed(&mut self) {
         self.image_watch.set_followed();
     }
 
-    /// It has been another for a while, which would have begun its recording by now.
+    /// Whether the process has run another image for so long that its recording should have begun by now.
     pub fn is_left_behind(&self, now: Instant) -> bool {
         const WHILE: Duration = Duration::from_millis(100);
         self.image_watch.is_left_for(now, WHILE)
     }
 
-    /// It has long been another, which is not recorded: nothing is to come any more.
+    /// Whether the process has long run another image that is not recorded. No more counters will change.
     pub fn is_left(&self, now: Instant) -> bool {
         self.image_watch.is_over(now)
     }
 
-    /// Takes the final slice, closes the trace and tells what became of it. However the process ended, what it ended as may not have
-    /// been recorded; then that is the reason.
+    /// Takes the final slice, closes the trace and returns a summary. If the process ended as an image that
+    /// was not recorded, the trace says so as its end reason (`Replaced`).
     ///
-    /// A program that ended has freed, in its destructors, much of what it would have kept; who survived is taken from
-    /// before that.
+    /// The destructors of an ending program free memory that it would otherwise have kept. So the survivors
+    /// are taken from before the destructors ran.
     pub fn finish(mut self, reason: EndReason, others: Others) -> Result<Summary, Error> {
         let runs_on = matches!(reason, EndReason::DurationReached | EndReason::Stopped);
-        // A process that runs on may have executed a program just now, which has yet to claim a session.
+        // If the process runs on, it may have executed a program just now that has not claimed a session yet.
         let is_replaced =
             if runs_on { self.image_watch.is_over(Instant::now()) } else { self.image_watch.is_left() };
         let reason = if is_replaced { EndReason::Replaced } else { reason };
@@ -349,9 +354,10 @@ impl Recording {
         let is_blind = self.is_blind();
         self.losses.unrecorded_images = others.unrecorded + u64::from(lost_children) + u64::from(is_blind);
         let forked = self.session.header().has_forked.load(Ordering::Relaxed);
-        // A forked child says that it is there; how many there are nobody counts.
+        // A forked child sets a flag in the session; nothing counts the children.
         self.look_at_children();
-        // A child that lost LD_PRELOAD claims nothing and sets nothing: the kernel knows that it was there.
+        // A child that lost LD_PRELOAD claims no session and sets no flag, but the kernel knows that it
+        // existed.
         let seen = u64::from(self.has_children && !others.children_are_recorded);
         let children = Children { unasked: others.unasked.max(u64::from(forked)).max(seen) };
         if children.unasked > 0 {
@@ -388,7 +394,7 @@ impl Recording {
         Ok(Summary { is_replaced, is_blind, is_moved, children, ..self.summary(bytes) })
     }
 
-    /// Gives the trace another name, under which there is no file.
+    /// Renames the trace to `to`, where no file exists.
     pub fn rename(&mut self, to: &Path) -> io::Result<()> {
         if self.writer.as_ref().is_some_and(|writer| !writer.is_at(&self.path)) {
             return Err(io::Error::new(io::ErrorKind::NotFound, "somebody has moved or deleted the trace"));
@@ -398,8 +404,8 @@ impl Recording {
         Ok(())
     }
 
-    /// Whether next to nothing was counted for the program itself, because it has an allocator of its own: what libc allocates for it
-    /// (buffers of files) is all that went through `malloc`.
+    /// Whether almost nothing was counted for the program itself, because it has an allocator of its own.
+    /// Then only the memory that libc allocates for it (file buffers) went through `malloc`.
     fn is_blind(&self) -> bool {
         const NOISE_ALLOCS: u64 = 16;
         const NOISE_BYTES: u64 = 64 << 10;
@@ -411,12 +417,12 @@ impl Recording {
             && counted.allocated_bytes <= NOISE_BYTES
     }
 
-    /// Gives up the recording for that of the next image, under the same name.
+    /// Gives up this recording, so that the next image can be recorded under the same name.
     pub fn into_writer(mut self) -> Option<TraceWriter> {
         self.writer.take()
     }
 
-    /// Closes a trace that another slice cannot be written to, with what fitted.
+    /// Closes a trace after a slice could not be written. Earlier slices stay readable.
     pub fn abandon(mut self, error: &Error) -> Option<Summary> {
         let mut writer = self.writer.take()?;
         if error.kind() == ErrorKind::CutOff {
@@ -424,7 +430,7 @@ impl Recording {
         }
         if error.kind() == ErrorKind::NoSpace {
             let at_ns = self.began.elapsed().as_nanos() as u64;
-            // Room is kept for these words; without it the trace is readable up to here all the same.
+            // The writer keeps room for this record. Without it the trace is still readable up to this point.
             let _ = writer.record(&Record::End(End { reason: EndReason::DiskFull, at_ns }));
         }
         let bytes = writer.finish().or_else(|_| std::fs::metadata(&self.path).map(|file| file.len()));
@@ -474,7 +480,7 @@ impl Recording {
         self.read_events(learning_ns)?;
         self.learn_sites(learning_ns)?;
         self.learn_stacks(learning_ns)?;
-        // Learning may take a while, and a slice is as of the instant its counters were read.
+        // Learning may take a while, so the time of the slice is taken just before its counters are read.
         let now_ns = self.began.elapsed().as_nanos() as u64;
         self.slicer.read(&self.session, self.stacks.sites().len());
         self.survivors.latest = self.stacks.survivors(&self.session, &self.epochs, now_ns);
@@ -517,7 +523,7 @@ impl Recording {
         Ok(())
     }
 
-    /// Reads the memory by kind of mapping, and looks for children, if it is time.
+    /// Reads the memory by kind of mapping, and checks for children, when this is due.
     fn read_areas(&mut self) -> Result<(), Error> {
         let now = Instant::now();
         if !self.areas.is_due(now) {
@@ -534,7 +540,7 @@ impl Recording {
         Ok(())
     }
 
-    /// Notes the processor time of the process and of its children.
+    /// Reads the processor time of the process and of its children.
     fn look_at_children(&mut self) {
         let Some(cpu) = process::cpu(self.pid) else { return };
         let living = process::descendants(self.pid);
@@ -545,7 +551,8 @@ impl Recording {
         self.cpu.children_ns = self.cpu.children_ns.max(cpu.waited_ns + of_living);
     }
 
-    /// The allocators that modules bring along, looked for only where memory has grown that malloc may not have asked for.
+    /// The allocators that modules contain. Searched for only if anonymous memory grew, since malloc may not
+    /// have asked for that memory.
     fn allocators(&self) -> Vec<Allocator> {
         const NOTICEABLE_BYTES: u64 = 512 << 10;
         let first = self.first_anonymous_bytes.unwrap_or(u64::MAX);
@@ -559,7 +566,7 @@ impl Recording {
         self.modules.all().iter().filter_map(of_module).collect()
     }
 
-    /// Puts the counters of the session where the trace has their sites.
+    /// Copies the counters of the session to the indices of their sites in the trace.
     fn gather_counters(&mut self, now_ns: u64) {
         self.counters.clear();
         self.counters.resize(self.sites as usize, Counters::ZERO);
@@ -574,7 +581,7 @@ impl Recording {
         }
     }
 
-    /// Watches what looks like a leak by now.
+    /// Watches the sites that look like leaks so far.
     fn watch_suspects(&mut self) {
         let Some(auto_watch) = &mut self.auto_watch else { return };
         for index in auto_watch.suspects(self.schedule.period().as_secs_f64()) {
@@ -584,7 +591,7 @@ impl Recording {
         }
     }
 
-    /// Sites that anything was counted at: call sites that are only stepped over are not worth a number.
+    /// Number of sites with counters other than zero. Call sites that are only stepped over do not count.
     fn seen_sites(&self) -> usize {
         let injected = self.injected.map(|injected| injected.site.0 as usize);
         let counted = self.counters.iter().enumerate().filter(|(_, counters)| **counters != Counters::ZERO);
@@ -617,7 +624,7 @@ impl Recording {
     }
 }
 
-/// A function by which an allocator of its own is known in this file, other than a whole libc.
+/// The name of a function that shows that this file contains an allocator, other than a whole libc.
 fn own_allocator(file: &Path) -> Option<String> {
     const FUNCTIONS: [&str; 13] = [
         "je_malloc",
@@ -641,7 +648,7 @@ fn own_allocator(file: &Path) -> Option<String> {
     Some((*found).to_owned())
 }
 
-/// The counters of all call sites, each with those of its stacks.
+/// The counters of all call sites; each includes the counters of its stacks.
 fn call_sites(trace_ids: &[SiteId], slicer: &Slicer, session: &Session) -> Vec<Counters> {
     let mut sums: Vec<Counters> = slicer.sites().get(OTHER as usize..).unwrap_or_default().to_vec();
     sums.truncate(trace_ids.len());

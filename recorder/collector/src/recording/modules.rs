@@ -1,4 +1,4 @@
-//! Which code is where: the modules of a target, from its memory map and from what its loader did since.
+//! The modules of a target and their address ranges, from its memory map and from the events of its loader.
 
 use crate::sys::process::{self, Mapping};
 use edleak_binary::elf::{Elf, ElfError};
@@ -8,60 +8,60 @@ use std::collections::{HashMap, VecDeque};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-/// A module and when, counted in module events, its addresses were its own.
+/// A module, and the range of module events in which it was loaded.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// What the trace says of it.
+    /// The module as the trace stores it.
     pub module: Module,
-    /// Module events up to the first one that loaded it; 0 for those found in the memory map.
+    /// The number of the first event that loaded it; 0 if it was found in the memory map.
     first_event: u32,
-    /// Module events up to the latest one that loaded it.
+    /// The number of the latest event that loaded it.
     pub latest_event: u32,
-    /// Where its file can be read while the process lives.
+    /// The path through which its file can be read while the process lives.
     pub file: PathBuf,
 }
 
-/// What the target says of a module that its loader has mapped.
+/// The target's report of a module that its loader has mapped.
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
     /// The name that the loader opened; it may be relative.
     pub name: String,
     /// Runtime address minus link-time address.
     pub load_bias: u64,
-    /// One past its last address; 0: not known.
+    /// One past its last address; 0: unknown.
     pub end: u64,
-    /// Its build ID, empty where it has none.
+    /// Its build ID; empty if it has none.
     pub build_id: Vec<u8>,
-    /// Module events up to this one.
+    /// The number of this event.
     pub number: u32,
 }
 
-/// Loads that are remembered one by one, so that what was first seen between two of them is attributed: as many as the target can tell
-/// of between two slices.
+/// Number of latest loads to remember, so that a site first seen between two loads gets the right module. It
+/// equals the number of events that the target can report between two slices.
 const MAX_LOADS: usize = edleak_session::event::MAX_EVENTS;
 
 /// The modules of one target.
 pub(crate) struct Modules {
     pid: u32,
     loaded: Vec<Loaded>,
-    /// The latest loads, oldest first: module events up to each, and the index of the module.
+    /// The latest loads, oldest first: the event's number and the index of the module.
     loads: VecDeque<(u32, usize)>,
-    /// Paths that are mapped and no modules: fonts, locales, databases.
+    /// Mapped paths that are not modules: fonts, locales, databases.
     not_elf: HashMap<String, ()>,
 }
 
-/// A module as it was found, in the memory map or by an event.
+/// A module found in the memory map or through an event.
 struct Found<'a> {
     path: &'a str,
     start: u64,
-    /// Where it is known without the file.
+    /// The load bias, if it is known without the file.
     bias: Option<u64>,
     end: u64,
-    /// Module events up to the one that told of it; 0: the memory map did.
+    /// The number of the event that reported it; 0: it was found in the memory map.
     event: u32,
 }
 
-/// What of a file matters here.
+/// The facts about a file that are needed here.
 struct FileFacts {
     build_id: Vec<u8>,
     link_base: u64,
@@ -74,7 +74,7 @@ enum Facts {
 }
 
 impl Modules {
-    /// No modules yet.
+    /// A list without modules.
     pub(crate) fn new(pid: u32) -> Modules {
         Modules { pid, loaded: Vec::new(), loads: VecDeque::new(), not_elf: HashMap::new() }
     }
@@ -84,12 +84,12 @@ impl Modules {
         &self.loaded
     }
 
-    /// Adds the modules of a memory map that are not known yet; returns the index of the first new one.
+    /// Adds the modules of a memory map that are not known yet. Returns the index of the first new one.
     pub(crate) fn add_maps(&mut self, maps: &[Mapping], now_ns: u64) -> usize {
         let first_new = self.loaded.len();
         let mut rest = maps;
         while let Some(first) = rest.first() {
-            // The mappings of one module follow each other; the first holds the ELF header.
+            // The mappings of one module are adjacent; the first one holds the ELF header.
             let count = rest.iter().take_while(|mapping| mapping.path == first.path).count();
             let (group, after) = rest.split_at(count);
             rest = after;
@@ -103,16 +103,18 @@ impl Modules {
         first_new
     }
 
-    /// Notes that the loader has mapped a module; returns its index, new or back again. `None`: it is known and was never away.
+    /// Adds a module that the loader has mapped. Returns its index if it is new or was loaded again. `None`:
+    /// the module is known and was never unloaded.
     ///
-    /// The event's own name and build ID say what was loaded. The memory map may show another module at that address by now.
+    /// The name and build ID in the event identify the module. The memory map may show another module at that
+    /// address by now.
     pub(crate) fn add_loaded(&mut self, event: &Event, now_ns: u64) -> Option<usize> {
         let path = self.path_of(event);
         let end = match event.end {
             0 => event.load_bias.checked_add(self.extent_of_file(&path)?)?,
             end => end,
         };
-        // The first byte of a shared object has link-time address 0, so its load bias is where it lies.
+        // The first byte of a shared object has link-time address 0, so its load bias is its start address.
         let found = Found {
             path: &path,
             start: event.load_bias,
@@ -124,8 +126,9 @@ impl Modules {
         self.add(&found, build_id, now_ns)
     }
 
-    /// The loader knows a module by the name it was asked for, which may be relative or a symbolic link; the memory map knows it by
-    /// its path. The map's path is taken only for the same file.
+    /// The path of the module in an event. The loader knows a module by the requested name, which may be
+    /// relative or a symbolic link. The memory map has the real path, which is used only if both are the same
+    /// file.
     fn path_of(&self, event: &Event) -> String {
         let asked = process::absolute_in(self.pid, &event.name);
         let mapped = process::read_maps(self.pid);
@@ -141,7 +144,7 @@ impl Modules {
         }
     }
 
-    /// Notes that the module with this load bias was unloaded.
+    /// Marks the module with this load bias as unloaded.
     pub(crate) fn unloaded(&mut self, load_bias: u64, now_ns: u64) -> Option<&Module> {
         let here = self.loaded.iter_mut().filter(|loaded| loaded.module.load_bias == load_bias);
         let loaded = here.max_by_key(|loaded| (loaded.latest_event, loaded.module.id.0))?;
@@ -149,7 +152,7 @@ impl Modules {
         Some(&loaded.module)
     }
 
-    /// The module that was at the return address `address` when `events` module events had happened.
+    /// The module that contained the return address `address` after the module event number `events`.
     pub(crate) fn at(&self, address: u64, events: u32) -> Option<ModuleId> {
         let covers =
             |loaded: &&Loaded| (loaded.module.start..loaded.module.end).contains(&address.wrapping_sub(1));
@@ -157,7 +160,7 @@ impl Modules {
         let (first, second) = (covering.next()?, covering.next());
         let Some(second) = second else { return Some(first.module.id) };
         let all = || [first, second].into_iter().chain(self.loaded.iter().filter(covers).skip(2));
-        // The target names a site's module by the event that loaded it first.
+        // The target identifies a site's module by the event that loaded the module first.
         let by_name = all().find(|loaded| loaded.first_event == events && events != 0);
         let by_load = || {
             let before = self.loads.iter().rev().filter(|(event, _)| *event <= events);
@@ -167,24 +170,26 @@ impl Modules {
         Some(by_name.or_else(by_load).or_else(by_age).unwrap_or(first).module.id)
     }
 
-    /// `build_id`: as it lies in the memory of the target, where it told.
+    /// `build_id` comes from the memory of the target, if the event has it.
     fn add(&mut self, found: &Found<'_>, build_id: Option<Vec<u8>>, now_ns: u64) -> Option<usize> {
         let Found { path, start, bias, end, event } = *found;
         let file = process::path_in(self.pid, path);
         let mut facts = match file_facts(&file) {
             Facts::Elf(facts) => facts,
-            // What the loader has mapped is ELF, whatever lies under its name by now.
+            // The loader maps only ELF files, even if another file has the name by now.
             Facts::NotElf if build_id.is_none() => {
                 self.not_elf.insert(path.to_owned(), ());
                 return None;
             }
-            // Deleted meanwhile: its addresses are still worth a name.
+            // The file was deleted meanwhile. The module is still recorded, so that its addresses get its
+            // name.
             Facts::NotElf | Facts::Unreadable => FileFacts { build_id: Vec::new(), link_base: 0 },
         };
         facts.build_id = build_id.unwrap_or(facts.build_id);
         let load_bias = bias.unwrap_or(start.wrapping_sub(facts.link_base));
-        // A module that is still there or back again needs no other record: a program that loads and unloads plugins for weeks would
-        // have one each time. A copy of a plugin under another name is the same module.
+        // A module that is still loaded or was loaded again needs no new record. Otherwise a program that
+        // reloads plugins for weeks would add one record per load. A copy of a plugin under another name
+        // counts as the same module.
         let is_same = |old: &Loaded| {
             let Module { path: old_path, build_id, start: old_start, .. } = &old.module;
             let is_same_file = match facts.build_id.is_empty() {
@@ -195,7 +200,7 @@ impl Modules {
         };
         let overlaps = |old: &Loaded| old.module.start < end && start < old.module.end;
         let known = match event {
-            // A memory map says what is there now.
+            // A memory map shows the current state.
             0 => self
                 .loaded
                 .iter()
@@ -249,7 +254,7 @@ impl Modules {
 }
 
 fn file_facts(path: &std::path::Path) -> Facts {
-    // A device or a pipe that is mapped must not be opened: that may block or have effects.
+    // Never open a mapped device or pipe: that may block or have side effects.
     let is_file = std::fs::metadata(path).map(|metadata| metadata.is_file());
     let bytes = match is_file {
         Ok(true) => FileBytes::open(path),
@@ -350,7 +355,7 @@ mod tests {
         assert_eq!(modules.all().len(), count);
     }
 
-    /// Two files that take turns at one address, and the load events.
+    /// Two files that are loaded in turn at one address, and their load events.
     struct Turns {
         modules: Modules,
         files: [String; 2],
@@ -394,7 +399,7 @@ mod tests {
             turns.load(file, number);
         }
         let at = |events: u32| turns.modules.at(0x18_0000, events).map(|id| id.0);
-        // By the first event of a module, and by what had been loaded last.
+        // First by a module's first event, then by the latest load.
         assert_eq!((at(1), at(3)), (Some(0), Some(1)));
         assert_eq!(
             (at(2), at(4), at(5), at(6), at(7), at(9)),

@@ -1,22 +1,24 @@
-//! When slices are due: a fixed period, or one that doubles as the recording grows.
+//! Decides when a slice is due: at a fixed period, or at one that doubles as the recording grows.
 //!
-//! A tick is half of the shortest period, so slices that are due lie on even ticks. The final slice, which may see what
-//! the target's destructors have freed, gets an odd one: it tells the totals and is no point of any curve.
+//! A tick is half of the shortest period, so regular slices lie on even ticks. The final slice gets an odd
+//! tick, because it may come after the frees of the target's destructors. It gives the totals and is not a
+//! point of any curve.
 
 use edleak_text::units;
 use std::time::Duration;
 
-/// The period that an automatic one begins with.
+/// The period at which an automatic one begins.
 pub const FINEST: Duration = Duration::from_millis(20);
-/// Slices that an automatic period keeps at most before it doubles; after doubling, half of them lie on the new grid.
+/// An automatic period keeps at most this many slices before it doubles. After the doubling, half of them lie
+/// on the new grid.
 const MOST_SLICES: u64 = 1024;
 
-/// How often a slice is taken.
+/// The interval between slices.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Period {
     /// Begins at [`FINEST`] and doubles, so that any run ends with several hundred evenly spaced slices.
     Auto,
-    /// As asked for.
+    /// The interval that the user asked for.
     Every(Duration),
 }
 
@@ -35,7 +37,7 @@ impl std::str::FromStr for Period {
     }
 }
 
-/// The grid of a recording: which ticks get a slice.
+/// The ticks of a recording that get a slice.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     tick: Duration,
@@ -57,7 +59,7 @@ impl Schedule {
         self.tick
     }
 
-    /// The period now, in ticks.
+    /// The current period in ticks.
     pub fn period_ticks(&self) -> u64 {
         self.stride
     }
@@ -82,23 +84,23 @@ impl Schedule {
         (tick / self.stride + 1) * self.stride
     }
 
-    /// The newest due tick that is not after `tick`, and how many due ticks since `last` are passed over for it.
+    /// The newest due tick that is not after `tick`, and the number of due ticks skipped since `last`.
     pub fn due_at(&self, last: u64, tick: u64) -> (u64, u64) {
         let due = tick / self.stride * self.stride;
         (due, (due.saturating_sub(last) / self.stride).saturating_sub(1))
     }
 
-    /// The tick of a final slice at `elapsed`, after the slice at `last`: never a due one.
+    /// The tick of a final slice at `elapsed`, after the slice at `last`. It is never a due tick.
     pub fn final_tick(&self, last: u64, elapsed: Duration) -> u64 {
         self.tick_at(elapsed).max(last + 1) | 1
     }
 
-    /// When a tick begins, since the start.
+    /// The start of a tick, as time since the start of the recording.
     pub fn start_of(&self, tick: u64) -> Duration {
         Duration::from_nanos((self.tick.as_nanos() as u64).saturating_mul(tick))
     }
 
-    /// A slice was taken at `tick`: an automatic period doubles when it has taken enough.
+    /// Notes a slice at `tick`. An automatic period doubles after enough slices.
     pub fn taken(&mut self, tick: u64) {
         if self.doubles && tick / self.stride >= MOST_SLICES {
             self.stride *= 2;

@@ -1,4 +1,4 @@
-//! One slice: every counter of a session at one instant, and the shards of threads that are gone.
+//! One slice: reads every counter of a session at one instant. Also frees the shards of ended threads.
 
 use crate::recording::stacks::cells;
 use crate::sys::process;
@@ -9,21 +9,22 @@ use std::sync::atomic::Ordering;
 
 /// Reads the counters of one session, slice after slice.
 pub(crate) struct Slicer {
-    /// Shards that were ever owned. Others are untouched, and reading them would give them memory.
+    /// Marks shards that had an owner at some time. Reading an untouched shard would allocate its memory
+    /// pages.
     used: Vec<bool>,
-    /// By site id of the session.
+    /// Counters by site id of the session.
     sites: Vec<Counters>,
-    /// By watched stack.
+    /// Counters by watched stack.
     stacks: Vec<Counters>,
 }
 
 impl Slicer {
-    /// For a session with this many shards.
+    /// A slicer for a session with this many shards.
     pub(crate) fn new(shards: usize) -> Slicer {
         Slicer { used: vec![false; shards], sites: Vec::new(), stacks: Vec::new() }
     }
 
-    /// The site counters of the latest slice, by id of the session.
+    /// The site counters of the latest slice, by session id.
     pub(crate) fn sites(&self) -> &[Counters] {
         &self.sites
     }
@@ -35,8 +36,9 @@ impl Slicer {
 
     /// Reads all counters of the site ids in use, and of the first `stacks` watched stacks.
     ///
-    /// All free counters come first and all alloc counters after them: an allocation is counted before its address leaves
-    /// malloc, so whatever free has been seen, its allocation will be, and live is never negative.
+    /// Reads all free counters first and all alloc counters after them. The target counts an allocation
+    /// before malloc returns its address. So every free that is read has its allocation read, too, and the
+    /// live count is never negative.
     pub(crate) fn read(&mut self, session: &Session, stacks: usize) {
         let sites = session.sites_in_use();
         self.sites.clear();
@@ -69,9 +71,11 @@ impl Slicer {
         }
     }
 
-    /// Takes back the shards of threads that are gone, so that later threads need not share one. Their counts stay.
+    /// Frees the shards of ended threads, so that later threads need not share one. The counts in the shard
+    /// stay.
     ///
-    /// Only with thread ids that are the kernel's: a shard taken from a living thread would have two writers.
+    /// Works only if the shards hold the kernel's thread ids. A shard taken from a living thread would have
+    /// two writers.
     pub(crate) fn reclaim(&self, session: &Session, pid: u32) {
         if session.header().tids_known.load(Ordering::Relaxed) == 0 {
             return;
@@ -80,7 +84,8 @@ impl Slicer {
             let owner = shard.owner.load(Ordering::Acquire);
             let tid = owner_tid(owner);
             if owner != 0 && tid != 0 && !process::has_thread(pid, tid) {
-                // An heir with the same thread pointer may have taken it meanwhile; then this fails, as it should.
+                // A new thread with the same thread pointer may have taken the shard meanwhile. Then the
+                // exchange fails, which is right.
                 let _ = shard.owner.compare_exchange(owner, 0, Ordering::AcqRel, Ordering::Relaxed);
             }
         }
@@ -112,7 +117,7 @@ mod tests {
             session.counters(shard, 5)[4].add_owned(bytes);
             session.counters(shard, 5)[4].sub_owned(bytes / 2);
         }
-        session.counters(9, 5)[4].add_owned(1_000_000); // nobody owns it
+        session.counters(9, 5)[4].add_owned(1_000_000); // no thread owns it
         let mut slicer = Slicer::new(16);
         slicer.read(&session, 0);
         assert_eq!(slicer.sites().len(), 5);

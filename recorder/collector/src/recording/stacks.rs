@@ -1,4 +1,5 @@
-//! The stacks of watched sites as the trace knows them: one child site per stack, and when its survivors were born.
+//! The stacks of watched sites as the trace stores them: one child site per stack, and the birth times of its
+//! survivors.
 
 use crate::recording::modules::Modules;
 use crate::sys::shm::Session;
@@ -7,12 +8,12 @@ use edleak_session::stack::{CUT, Cell, MAX_ADDRESSES, MAX_CELLS, MAX_FRAMES, MAX
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
-/// Epochs that a recording is divided into, at most; at least half as many once it is old enough.
+/// Maximum number of epochs in a recording; an old enough recording has at least half as many.
 const MOST_EPOCHS: u64 = 32;
-/// Length of the first epochs.
+/// Length of each epoch at the start.
 const FIRST_EPOCH_NS: u64 = 20_000_000;
 
-/// The birth epochs of a recording. The target is told a number; what time that was is known here.
+/// The birth epochs of a recording. The target gets only the number of an epoch; its time is known here.
 #[derive(Clone, Debug)]
 pub(crate) struct Epochs {
     starts: Vec<u64>,
@@ -26,8 +27,9 @@ impl Default for Epochs {
 }
 
 impl Epochs {
-    /// Begins a new epoch if the current one is over. Their length doubles, so that however long the recording, few are
-    /// ever begun (16 for every doubling), and an epoch never spans two of those it is reported in.
+    /// Begins a new epoch if the current one is over. The epoch length doubles as the recording grows: a long
+    /// recording begins few epochs (16 per doubling). An epoch never crosses a boundary of the longer epochs
+    /// in which it is reported.
     pub(crate) fn advance(&mut self, session: &Session, now_ns: u64) -> bool {
         while now_ns / self.length_ns >= MOST_EPOCHS {
             self.length_ns *= 2;
@@ -45,7 +47,7 @@ impl Epochs {
         self.starts.get(epoch as usize).or(self.starts.last()).copied().unwrap_or(0)
     }
 
-    /// End of an epoch: the start of the next.
+    /// The end of an epoch: the start of the next one.
     fn end_of(&self, epoch: u32, now_ns: u64) -> u64 {
         self.starts.get(epoch as usize + 1).copied().unwrap_or(now_ns).min(now_ns)
     }
@@ -55,30 +57,30 @@ impl Epochs {
 pub(crate) struct NewStack {
     /// The stack.
     pub stack: Stack,
-    /// The watched site, by its id in the session.
+    /// The session id of the watched site.
     pub parent: u32,
 }
 
 /// The stacks of one session.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WatchedStacks {
-    /// Ids of the trace's sites, by stack.
+    /// Site ids of the trace, by stack.
     sites: Vec<SiteId>,
 }
 
 impl WatchedStacks {
-    /// The stacks that are new, in order, as far as they are of these sites; each is then given a site with
+    /// The new stacks that belong to these sites, in order. Each is then given a site with
     /// [`WatchedStacks::name`].
     pub(crate) fn learn(&self, session: &Session, modules: &Modules, sites: Range<u32>) -> Vec<NewStack> {
         let made = (session.header().stacks.stack.load(Ordering::Acquire) as usize).min(MAX_STACKS);
         let mut new = Vec::new();
-        // Stacks do not share their addresses, so all of them together have no more than there are.
+        // Stacks do not share addresses, so their total number is limited.
         let mut room = MAX_ADDRESSES;
         for index in self.sites.len()..made {
             let info = &session.stack_infos()[index];
             let parent = info.site.load(Ordering::Acquire);
             if !sites.contains(&parent) {
-                break; // being made, or of a site that is newer than those; it is known at the next slice
+                break; // still being made, or of a newer site; the next slice learns it
             }
             let at = (info.frames_at.load(Ordering::Relaxed) as usize).min(MAX_ADDRESSES);
             let frames = info.frames.load(Ordering::Relaxed);
@@ -101,7 +103,7 @@ impl WatchedStacks {
         new
     }
 
-    /// Gives the next stack its site.
+    /// Assigns a site to the next stack.
     pub(crate) fn name(&mut self, site: SiteId) {
         self.sites.push(site);
     }
@@ -111,7 +113,7 @@ impl WatchedStacks {
         &self.sites
     }
 
-    /// When the survivors of every stack were born, in equal epochs from the start until now.
+    /// The birth times of every stack's survivors, in epochs of equal length from the start until now.
     pub(crate) fn survivors(&self, session: &Session, epochs: &Epochs, now_ns: u64) -> Vec<Survivors> {
         let count = (now_ns / epochs.length_ns + 1) as usize;
         let empty = |index: usize| Epoch {
@@ -141,7 +143,7 @@ impl WatchedStacks {
             }
             let Some(epoch) = survivors.epochs.get_mut((born / epochs.length_ns) as usize) else { continue };
             let counters = &cell.counters;
-            // Frees first, as in a slice, so that nothing is negative.
+            // Read frees first, as in a slice, so that no difference is negative.
             let (frees, freed) =
                 (counters.frees.load(Ordering::Acquire), counters.freed_bytes.load(Ordering::Acquire));
             let allocs = counters.allocs.load(Ordering::Acquire);
@@ -154,33 +156,33 @@ impl WatchedStacks {
     }
 }
 
-/// Who survived, as of the latest slice and of one end of an epoch before it.
+/// The survivors at the latest slice and at one earlier end of an epoch.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshots {
-    /// As of the latest slice.
+    /// At the latest slice.
     pub latest: Vec<Survivors>,
     kept: Vec<Survivors>,
-    /// Live allocations at the latest ends of epochs, newest first.
+    /// Number of live allocations at the latest ends of epochs, newest first.
     live: [u64; EPOCHS_OF_A_TEARDOWN],
 }
 
-/// A teardown takes a tenth of the recording at most: an epoch is a thirty-second of it at least, and a sixteenth at most.
+/// A teardown lasts at most a tenth of the recording; an epoch lasts between 1/32 and 1/16 of it.
 const EPOCHS_OF_A_TEARDOWN: usize = 5;
 
-/// Live allocations of all sites.
+/// Number of live allocations of all sites.
 fn live(all: &[Survivors]) -> u64 {
     all.iter().flat_map(|one| &one.epochs).map(|epoch| epoch.live_count).sum()
 }
 
-/// Nearly all of the most.
+/// Whether `live` is at least 15/16 of `most`.
 fn is_most(live: u64, most: u64) -> bool {
     live >= most - most / 16
 }
 
 impl Snapshots {
-    /// Keeps the latest, at the end of an epoch, unless the program has begun to free everything since the one that is kept: one from
-    /// the middle of a teardown would say that part of what leaked did not survive. A program that has held less for longer than a
-    /// teardown takes has freed it by its work.
+    /// Keeps the latest survivors at the end of an epoch, unless a teardown has begun since the kept ones.
+    /// Survivors from the middle of a teardown would hide part of a leak. If the program has held less for
+    /// longer than a teardown lasts, its normal work has freed the memory.
     pub(crate) fn keep(&mut self) {
         self.live.rotate_right(1);
         self.live[0] = live(&self.latest);
@@ -189,14 +191,15 @@ impl Snapshots {
         }
     }
 
-    /// The newest of them that was taken before the program began to free everything at its end: the latest, if it has nearly all of the
-    /// live allocations that the other has. One from before a heap that shrank in its work is a few epochs old, which costs nothing.
+    /// The newest survivors from before the program began to free everything at its end. These are the latest
+    /// ones if they have nearly as many live allocations as the kept ones. If the heap shrank in normal work,
+    /// the kept ones are a few epochs old, which does no harm.
     pub(crate) fn before_teardown(&self) -> &[Survivors] {
         if is_most(live(&self.latest), live(&self.kept)) { &self.latest } else { &self.kept }
     }
 }
 
-/// The cells in use, each with the index of its stack.
+/// The cells that are in use, each with the index of its stack.
 pub(crate) fn cells(session: &Session) -> impl Iterator<Item = (usize, &Cell)> {
     let made = (session.header().stacks.cell.load(Ordering::Acquire) as usize).min(MAX_CELLS);
     session.cells()[..made].iter().filter_map(|cell| {
@@ -238,7 +241,7 @@ mod tests {
         };
         let ends = [100, 80, 60, 30, 5].map(&mut survivors_after);
         assert_eq!(ends, [100; 5]);
-        // It went on with less for longer than a teardown takes.
+        // The program ran on with less memory for longer than a teardown lasts.
         assert_eq!([5; EPOCHS_OF_A_TEARDOWN - 1].map(&mut survivors_after).last(), Some(&5));
     }
 

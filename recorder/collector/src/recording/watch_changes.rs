@@ -1,4 +1,5 @@
-//! Watch requests to one running recording: they are made one after the other, each prepared in the background.
+//! Watch requests to one running recording. Each is prepared in the background; they are applied one after
+//! the other.
 
 use crate::control::socket::ClientId;
 use crate::recording::modules::Loaded;
@@ -8,14 +9,14 @@ use crate::watch::request::Request;
 use edleak_text::units::plural;
 use std::collections::VecDeque;
 
-/// What somebody asked for.
+/// A request of a client.
 #[derive(Debug)]
 pub struct WatchRequest {
-    /// Who waits for the answer.
+    /// The client that waits for the answer.
     pub client: ClientId,
-    /// The sites meant.
+    /// The sites to watch or unwatch.
     pub requests: Vec<Request>,
-    /// To watch them, or no longer.
+    /// Whether to watch the sites, or to stop watching them.
     pub is_for: bool,
 }
 
@@ -27,23 +28,24 @@ pub(crate) struct PendingRequests {
 }
 
 impl PendingRequests {
-    /// Whether there is anything to do.
+    /// Whether a request waits or is being prepared.
     pub(crate) fn is_busy(&self) -> bool {
         self.under_way.is_some() || !self.waiting.is_empty()
     }
 
-    /// Who waits for an answer.
+    /// The clients that wait for an answer.
     pub(crate) fn clients(&self) -> impl Iterator<Item = ClientId> {
         let under_way = self.under_way.iter().map(|(_, wanted, _)| wanted);
         under_way.chain(&self.waiting).map(|wanted| wanted.client)
     }
 
-    /// Takes a request.
+    /// Adds a request.
     pub(crate) fn add(&mut self, wanted: WatchRequest) {
         self.waiting.push_back(wanted);
     }
 
-    /// Begins the next change, or makes the one that is prepared; then this is whom to tell, and what.
+    /// Begins the next change, or applies the prepared one. After applying, returns the client to answer and
+    /// the answer.
     pub(crate) fn turn(
         &mut self,
         publisher: &mut Publisher,

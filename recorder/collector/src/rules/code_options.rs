@@ -1,15 +1,15 @@
-//! What the user asked for about code: functions to step over, sites to watch.
+//! The user's options about code: functions to step over, sites to watch.
 
 use crate::rules::wrappers::WrapperSet;
 use crate::watch::request::WatchSet;
 
-/// What the user asked for about code; the same for all recordings of a run.
+/// The user's options about code; the same for all recordings of a run.
 #[derive(Clone, Debug)]
 pub struct CodeOptions {
     /// Functions to step over.
     pub wrappers: WrapperSet,
     /// Sites to watch.
     pub watch: WatchSet,
-    /// Whether stacks are walked from the start, or may be at any time.
+    /// Whether stacks are walked from the start, or may be walked at any time.
     pub walk_stacks: bool,
 }

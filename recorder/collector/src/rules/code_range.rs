@@ -1,20 +1,21 @@
-//! Pieces of code and what to do when they allocate, laid over each other.
+//! Ranges of code with the action for their allocations, and functions that overlay one list of ranges with
+//! another.
 
 use crate::watch::request::RequestRange;
 use edleak_session::site::Action;
 
-/// A code_range of code and what to do when it allocates: return addresses in `start < address <= end`.
+/// A range of code and the action for its allocations: return addresses in `start < address <= end`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct CodeRange {
     /// One byte before the first return address.
     pub start: u64,
     /// The last return address.
     pub end: u64,
-    /// What to do.
+    /// The action for allocations from this range.
     pub action: Action,
 }
 
-/// Lays what is asked for one address over what is asked for functions, if it was asked later.
+/// Inserts the request for one address. It replaces a request for the surrounding function if it is newer.
 pub(crate) fn insert_request(asked: &mut Vec<RequestRange>, single: RequestRange) {
     let after = asked.partition_point(|one| one.start <= single.start);
     let covering = after.checked_sub(1).filter(|&index| single.start < asked[index].end);
@@ -33,11 +34,11 @@ pub(crate) fn insert_request(asked: &mut Vec<RequestRange>, single: RequestRange
     }
 }
 
-/// Lays `top` over `below`: where both have something to say, `top` is heard. Both are sorted.
+/// Overlays `below` with `top`: where both cover an address, `top` wins. Both are sorted.
 pub(crate) fn overlay(below: impl Iterator<Item = CodeRange>, top: &[CodeRange]) -> Vec<CodeRange> {
     let mut merged: Vec<CodeRange> = Vec::new();
     for code_range in top {
-        // Two names of one function, or two patterns that match it.
+        // Ranges overlap if a function has two names or two patterns match it.
         match merged.last_mut() {
             Some(last) if code_range.start < last.end => last.end = last.end.max(code_range.end),
             _ => merged.push(*code_range),

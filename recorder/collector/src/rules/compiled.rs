@@ -1,4 +1,4 @@
-//! What the files of modules say, compiled once per file however often and by whomever it is loaded.
+//! The wrappers and unwind rules of files, compiled once per file for all processes of the run.
 
 use crate::rules::code_options::CodeOptions;
 use crate::rules::code_range::CodeRange;
@@ -11,25 +11,25 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// What one file says, in offsets from its first byte.
+/// The compiled code of one file, in offsets from its first byte.
 pub(crate) struct FileCode {
-    /// What to step over.
+    /// The ranges to step over.
     pub wrappers: Vec<CodeRange>,
     /// The link-time address of its first byte.
     pub link_base: u64,
-    /// The file as it was then, for rules that are asked for later: at its path there may be another by that time.
+    /// The file as it was opened, for rules that are compiled later. By then another file may have its path.
     file: Option<BinaryFile>,
     rules: OnceLock<UnwindTable>,
 }
 
-/// A file: its path as its process sees it, and its build ID.
+/// The identity of a file: its path as the process sees it, and its build ID.
 pub(crate) type FileKey = (String, Vec<u8>);
-/// A file, and the version of a watch set.
+/// A file and the version of a watch set.
 type AskedKey = (FileKey, u64);
-/// What is made once, whoever asks first.
+/// A value that the first caller computes and all callers share.
 pub(crate) type Shared<T> = Arc<OnceLock<T>>;
 
-/// What was or is being compiled in this run.
+/// The files that were or are being compiled in this run.
 #[derive(Default)]
 pub(crate) struct Compiled {
     code: Mutex<HashMap<FileKey, Shared<FileCode>>>,
@@ -37,7 +37,7 @@ pub(crate) struct Compiled {
 }
 
 impl Compiled {
-    /// The code of a file; waits for whoever compiles it already.
+    /// The code of a file. Waits if another thread is compiling it.
     pub(crate) fn code(&self, key: FileKey, file: &Path, code_options: &CodeOptions) -> Shared<FileCode> {
         let path = key.0.clone();
         let place = {
@@ -48,7 +48,7 @@ impl Compiled {
         place
     }
 
-    /// What a watch set asks for the functions of a file.
+    /// The ranges of a file's functions that a watch set names.
     pub(crate) fn asked(&self, key: &FileKey, file: &Path, watch: &WatchSet) -> Shared<Vec<RequestRange>> {
         let place = {
             let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,7 +56,7 @@ impl Compiled {
         };
         place.get_or_init(|| {
             if !watch.names_functions() {
-                return Vec::new(); // most often, and then the file need not be opened
+                return Vec::new(); // the usual case; the file need not be opened
             }
             let Ok(binary) = BinaryFile::open(file) else { return Vec::new() };
             watch.functions_in(&SymbolFiles::find(&key.0, binary, &Options::default()).functions())
@@ -64,7 +64,7 @@ impl Compiled {
         place
     }
 
-    /// Forgets what was made for a watch set that is no longer in use.
+    /// Drops the ranges of a watch set that is no longer used.
     pub(crate) fn forget(&self, version: u64) {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).retain(|(_, of), _| *of != version);
     }
@@ -97,7 +97,8 @@ impl FileCode {
         FileCode { wrappers, link_base, file, rules }
     }
 
-    /// How to find a caller, wherever in the file; compiled when it is first asked for, which is when stacks are walked.
+    /// The unwind rules for the whole file. They are compiled at the first call, when stacks are first
+    /// walked.
     pub(crate) fn rules(&self) -> &UnwindTable {
         self.rules.get_or_init(|| {
             let elf = self.file.as_ref().and_then(|file| file.elf().ok());
@@ -112,7 +113,7 @@ mod tests {
     use crate::rules::wrappers::WrapperSet;
     use edleak_binary::elf::Elf;
 
-    // An upgrade replaces the files of programs that run.
+    // An upgrade may replace the file of a running program.
     #[test]
     fn rules_are_those_of_the_file_that_was_loaded() {
         let own = std::fs::read("/proc/self/exe").expect("a process can read its own file");

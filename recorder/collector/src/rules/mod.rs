@@ -1,4 +1,4 @@
-//! What the target is told of its code: which callers to step over, which to watch, and the rules to walk by.
+//! The rules that the target gets for its code: callers to step over, callers to watch, and unwind rules.
 
 pub mod code_options;
 pub(crate) mod code_range;

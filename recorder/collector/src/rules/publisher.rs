@@ -1,8 +1,8 @@
-//! What the target is told about its code: which callers to step over, which to watch, and the rules to walk by.
+//! Publishes rules about the target's code: callers to step over, callers to watch, and unwind rules.
 //!
-//! Everything is compiled from the files of its modules, once per file however often it is loaded, and published into the
-//! session as sorted tables. A table in use is replaced by first declaring it empty; a target that reads meanwhile finds
-//! nothing and asks again at the next new site.
+//! The rules are compiled from the files of the modules, once per file, and published into the session as
+//! sorted tables. To replace a table, the publisher first declares it empty. A target that reads meanwhile
+//! finds no entry and asks again at the next new site.
 
 use crate::recording::modules::Loaded;
 use crate::rules::code_options::CodeOptions;
@@ -22,47 +22,49 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
-/// What one target has been told.
+/// The state of the rules that one target has.
 pub struct Publisher {
     code_options: Arc<CodeOptions>,
     watch: Arc<WatchSet>,
     compiled: Arc<Compiled>,
     code: Vec<Shared<FileCode>>,
     code_ranges: Vec<CodeRange>,
-    /// Code that somebody asked not to watch; sorted.
+    /// Code that the user asked not to watch; sorted.
     refused: Vec<RequestRange>,
     /// Return addresses that auto-watch picked.
     picked: HashSet<u64>,
     walks: bool,
-    /// Where the unwind rows of a module begin, by its index.
+    /// The index of each module's first unwind row, by module index.
     rows_at: HashMap<usize, usize>,
     rows_used: usize,
     publications: usize,
 }
 
-/// A change of what is watched, being prepared in the background: searching the symbols of every module takes a while.
+/// A change of the watch set that is prepared in the background, because searching the symbols of every
+/// module takes a while.
 pub struct Change {
     watch: Arc<WatchSet>,
     worker: Option<JoinHandle<()>>,
 }
 
 impl Change {
-    /// Whether it can be made now without delay.
+    /// Whether the change can be applied without delay.
     pub fn is_prepared(&self) -> bool {
         self.worker.as_ref().is_none_or(JoinHandle::is_finished)
     }
 }
 
-/// Padding: so many different lengths have successive tables at least.
+/// Padding makes successive tables differ in length: at least this many tables in a row have different
+/// lengths.
 const PADDING: usize = 8;
 
 impl Publisher {
-    /// Nothing has been told yet.
+    /// A publisher that has published nothing yet.
     pub fn new(code_options: Arc<CodeOptions>) -> Publisher {
         Publisher::with(code_options, Arc::default())
     }
 
-    /// The same code_options and what was compiled for them, for another target of the same run.
+    /// A publisher for another target of the same run. It shares the options and the compiled code.
     pub fn for_another(&self) -> Publisher {
         Publisher::with(Arc::clone(&self.code_options), Arc::clone(&self.compiled))
     }
@@ -84,12 +86,12 @@ impl Publisher {
         }
     }
 
-    /// What is watched now.
+    /// The current watch set.
     pub fn watch(&self) -> &WatchSet {
         &self.watch
     }
 
-    /// Sites that auto-watch picked.
+    /// Number of sites that auto-watch picked.
     pub fn picked(&self) -> usize {
         self.picked.len()
     }
@@ -99,8 +101,8 @@ impl Publisher {
         self.walks
     }
 
-    /// Compiles files that the target is going to load, in the background, while it is being started. Where the system
-    /// gives us no thread this is left to [`Publisher::publish`], which needs the same and finds it missing.
+    /// Compiles files that the target will load, in the background, while the target starts. If no thread can
+    /// be created, [`Publisher::publish`] compiles them later.
     pub fn prepare(&self, files: Vec<PathBuf>) {
         let (code_options, watch, compiled) =
             (Arc::clone(&self.code_options), Arc::clone(&self.watch), Arc::clone(&self.compiled));
@@ -118,7 +120,7 @@ impl Publisher {
         });
     }
 
-    /// Tells the target about modules it was not told about before, and about sites it has met in them already.
+    /// Publishes the rules of new modules, and updates sites in them that the target has already met.
     pub fn publish(&mut self, session: &Session, modules: &[Loaded]) {
         for loaded in modules.get(self.code.len()..).unwrap_or_default() {
             self.learn(loaded);
@@ -130,7 +132,7 @@ impl Publisher {
         let header = session.header();
         header.watch_all.store(u32::from(self.watch.is_everything()), Ordering::Relaxed);
         header.wrapper_ranges.store(0, Ordering::Release);
-        // A reader tells by its length that a table was replaced under its eyes, so the length must change.
+        // A reader recognizes a replaced table by its length, so the length must change.
         let padding = CodeRange { start: u64::MAX, end: u64::MAX, action: Action::COUNT };
         let padded =
             self.code_ranges.iter().chain(std::iter::repeat_n(&padding, self.publications % PADDING));
@@ -148,19 +150,20 @@ impl Publisher {
         }
     }
 
-    /// Adds what the code of one module says.
+    /// Adds the rules of one module.
     fn learn(&mut self, loaded: &Loaded) {
         if let Some(shared) = self.lay(loaded) {
             self.code.push(shared);
         }
     }
 
-    /// A known module lies again where another was meanwhile. [`Publisher::publish`] tells the target.
+    /// Restores the ranges of a known module that was loaded again. [`Publisher::publish`] then publishes
+    /// them.
     pub fn bring_back(&mut self, loaded: &Loaded) {
         self.lay(loaded);
     }
 
-    /// Puts what the code of a module says in place of what was there.
+    /// Replaces all ranges in the module's address range with the ranges of its code.
     fn lay(&mut self, loaded: &Loaded) -> Option<Shared<FileCode>> {
         let key = (loaded.module.path.clone(), loaded.module.build_id.clone());
         let functions = self.compiled.asked(&key, &loaded.file, &self.watch);
@@ -189,7 +192,7 @@ impl Publisher {
             code_ranges.sort_by_key(|code_range| code_range.start);
             code_ranges = overlay(refused.iter().map(with(Action::COUNT)), &code_ranges);
         }
-        // Another module lay there before; its code is gone.
+        // Another module was at these addresses before; its code is no longer there.
         let is_outside = |start, end| end <= loaded.module.start || start >= loaded.module.end;
         self.code_ranges.retain(|code_range| is_outside(code_range.start, code_range.end));
         self.refused.retain(|asked| is_outside(asked.start, asked.end));
@@ -198,7 +201,7 @@ impl Publisher {
         Some(shared)
     }
 
-    /// Begins a change of what is watched. It is made by [`Publisher::make`], once it is prepared or any time before.
+    /// Begins a change of the watch set. [`Publisher::make`] applies it; it need not be prepared by then.
     pub fn prepare_change(&self, watch: WatchSet, modules: &[Loaded]) -> Change {
         let watch = Arc::new(watch);
         let (set, compiled, code_options) =
@@ -220,8 +223,8 @@ impl Publisher {
         Change { watch, worker: worker.ok() }
     }
 
-    /// Makes a change: existing sites and those to come are watched, or no longer. Returns how many of the existing ones
-    /// changed.
+    /// Applies a change: existing and future sites are watched or no longer watched. Returns the number of
+    /// existing sites that changed.
     pub fn make(&mut self, change: Change, session: &Session, modules: &[Loaded]) -> usize {
         let old = std::mem::replace(&mut self.watch, change.watch);
         self.code.clear();
@@ -229,7 +232,7 @@ impl Publisher {
         self.refused.clear();
         self.walks |= !self.watch.is_empty();
         if self.walks {
-            // The rules first: no stack is to be cut for want of them.
+            // Publish the unwind rules first, so that no stack is cut because they are missing.
             for loaded in modules {
                 self.learn(loaded);
             }
@@ -239,7 +242,7 @@ impl Publisher {
         for loaded in modules.get(self.code.len()..).unwrap_or_default() {
             self.learn(loaded);
         }
-        // Of modules that take turns at an address the one that was loaded last is there.
+        // Of modules that share an address, the one loaded last is there.
         let mut latest: Vec<&Loaded> = modules.iter().filter(|loaded| loaded.latest_event > 0).collect();
         latest.sort_by_key(|loaded| loaded.latest_event);
         latest.into_iter().for_each(|loaded| drop(self.lay(loaded)));
@@ -250,7 +253,7 @@ impl Publisher {
         before.abs_diff(self.watched_sites(session))
     }
 
-    /// Functions and addresses that a request with one of these serial numbers means in the modules.
+    /// Number of functions and addresses in the modules that requests with these serial numbers name.
     pub fn meant(&self, serials: &[u32], modules: &[Loaded]) -> usize {
         let loaded = modules.iter().filter(|loaded| loaded.module.unloaded_ns == 0);
         loaded.map(|loaded| self.count_meant(serials, loaded)).sum()
@@ -264,7 +267,7 @@ impl Publisher {
         functions + self.watch.addresses_in(&loaded.module).filter(is_meant).count()
     }
 
-    /// The requests that mean nothing in any of the modules, loaded or gone.
+    /// The requests that match nothing in any module, loaded or unloaded.
     pub fn unmatched(&self, modules: &[Loaded]) -> Vec<String> {
         let count =
             |serial: u32| modules.iter().map(|loaded| self.count_meant(&[serial], loaded)).sum::<usize>();
@@ -272,7 +275,7 @@ impl Publisher {
         unmatched.map(|(request, _)| request.to_string()).collect()
     }
 
-    /// What is to be done at a return address.
+    /// The action for a return address.
     pub fn action_at(&self, address: u64) -> Action {
         let pc = address.wrapping_sub(1);
         let after = self.code_ranges.partition_point(|code_range| code_range.start <= pc);
@@ -284,7 +287,7 @@ impl Publisher {
         }
     }
 
-    /// Watches a site that looks like a leak, unless somebody asked not to.
+    /// Watches a site that looks like a leak, unless the user asked not to watch it.
     pub fn pick(&mut self, session: &Session, address: u64) {
         let pc = address.wrapping_sub(1);
         let after = self.refused.partition_point(|asked| asked.start <= pc);
@@ -298,7 +301,7 @@ impl Publisher {
         }
     }
 
-    /// Makes sure that the target can walk its stacks from now on.
+    /// Publishes unwind rules, so that the target can walk its stacks from now on.
     pub fn enable_walks(&mut self, session: &Session, modules: &[Loaded]) {
         if !self.walks {
             self.walks = true;
@@ -306,7 +309,7 @@ impl Publisher {
         }
     }
 
-    /// Sites that the target met before it was told about their code, or was told something else.
+    /// Updates the sites that the target met before their rules were published or changed.
     fn tell_known_sites(&mut self, session: &Session) {
         let refused = std::mem::take(&mut self.refused);
         self.picked.retain(|&address| {
@@ -320,14 +323,15 @@ impl Publisher {
         }
     }
 
-    /// Makes sure that the target does what is to be done at one site that it has met.
+    /// Sets the action of one site that the target has met.
     pub fn tell(&self, session: &Session, address: u64) {
         if let Some(slot) = slot_of(session, address) {
             let (now, wanted) = (slot.action(), self.action_at(address));
             if now != wanted && now != Action::LOADER {
                 change(session, address, slot, wanted);
             } else if now != Action::COUNT {
-                // Whoever was to take its word back may have been torn away in the middle, by a longjmp out of a signal handler.
+                // The thread that should have withdrawn the caller word may have been interrupted in the
+                // middle, for example by a longjmp out of a signal handler.
                 caller::withdraw_if(session.callers(), address, |caller| caller.site().is_some());
             }
         }
@@ -338,8 +342,8 @@ impl Publisher {
         slots.filter(|slot| slot.action() == Action::WATCH).count()
     }
 
-    /// Publishes the rules of modules that are loaded. Rows are only ever added, so that a walk finds nothing for no
-    /// longer than it takes to write the short table of modules.
+    /// Publishes the unwind rules of loaded modules. Rows are only added, so a walk finds no rules only while
+    /// the short table of modules is written.
     fn publish_rules(&mut self, session: &Session, modules: &[Loaded]) {
         let is_loaded = |module: usize| modules[module].module.unloaded_ns == 0;
         let rows_of = |module: usize| {
@@ -383,7 +387,7 @@ impl Publisher {
             .collect();
         tables.sort_unstable();
         tables.truncate(MAX_TABLES - PADDING);
-        // As with the ranges: the length must change.
+        // As with the ranges, the length must change.
         tables.extend(std::iter::repeat_n((u64::MAX, u64::MAX, 0, 0), self.publications % PADDING));
         session.header().rule_tables.store(0, Ordering::Release);
         for (table, (start, end, rows_at, rows)) in session.rule_tables().iter().zip(&tables) {
@@ -396,15 +400,15 @@ impl Publisher {
     }
 }
 
-/// The return addresses of the sites that the target has met. By id rather than by slot: most slots are empty, and looking
-/// at them would give them memory.
+/// The return addresses of the sites that the target has met. Reads by site id, because most slots are empty,
+/// and reading them would allocate their memory pages.
 fn known_addresses(session: &Session) -> impl Iterator<Item = u64> {
     let addresses =
         session.infos()[..session.sites_in_use()].iter().map(|info| info.address.load(Ordering::Acquire));
     addresses.filter(|&address| address != 0)
 }
 
-/// The slot of a return address in the site table, if the target has met it.
+/// The slot of a return address in the site table, if the target has met this address.
 pub(crate) fn slot_of(session: &Session, address: u64) -> Option<&SiteSlot> {
     use edleak_session::site::{MAX_PROBES, first_slot};
     let slots = session.slots();
@@ -415,7 +419,7 @@ pub(crate) fn slot_of(session: &Session, address: u64) -> Option<&SiteSlot> {
         .find(|slot| slot.key.load(Ordering::Acquire) == address)
 }
 
-/// Changes what the target does at a return address.
+/// Changes the action for a return address.
 fn change(session: &Session, address: u64, slot: &SiteSlot, action: Action) {
     slot.set_action(action);
     caller::withdraw(session.callers(), address);

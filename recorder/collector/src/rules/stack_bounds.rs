@@ -1,35 +1,36 @@
-//! Where the stacks of the target end: its writable mappings, published while stacks are walked.
+//! The ends of the target's stacks: its writable mappings, published while stacks are walked.
 //!
-//! A walk trusts no stack pointer beyond the mapping that it lies in. The main thread's stack and those that libc made are
-//! known inside the target; those of coroutines, which may lie anywhere, are known from here.
+//! A walk does not trust a stack pointer beyond the end of its mapping. The target itself knows the stacks of
+//! the main thread and of libc's threads. Stacks of coroutines may lie anywhere, so the collector publishes
+//! the bounds.
 
 use crate::sys::shm::Session;
 use edleak_session::stack::{CUT, MAX_BOUNDS, MAX_STACKS};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// How often the memory map is read at least: new stacks may lie in memory that was something else before.
+/// Longest interval between reads of the memory map. New stacks may use memory that held other data before.
 const PERIOD: Duration = Duration::from_secs(1);
-/// A stack that was cut may lie in a mapping that is new: then the map is read at once, but for no more than this share of
+/// A cut stack may lie in a new mapping. Then the map is read at once, but reading takes at most 1/`SHARE` of
 /// the time.
 const SHARE: u32 = 50;
 
 /// First address, and one past the last.
 type Range = (u64, u64);
 
-/// What of a target's memory map was published.
+/// The published part of a target's memory map.
 #[derive(Default)]
 pub(crate) struct StackBounds {
     published: Vec<Range>,
     read_at: Option<Instant>,
     cost: Duration,
-    /// Stacks that were looked at.
+    /// Number of stacks that were checked for cuts.
     stacks: usize,
     saw_cut: bool,
 }
 
 impl StackBounds {
-    /// Reads the memory map and publishes it if that is due. A process that is gone has none.
+    /// Reads and publishes the memory map if that is due. An ended process has no map.
     pub(crate) fn refresh(&mut self, session: &Session, pid: u32, now: Instant) {
         self.look_for_cuts(session);
         let since = self.read_at.map(|at| now.saturating_duration_since(at));
@@ -51,8 +52,8 @@ impl StackBounds {
         self.stacks = made;
     }
 
-    /// Replaces what differs. A walk that reads meanwhile finds an end of 0, which is no bound for anything, rather than the
-    /// end of one mapping for the start of another.
+    /// Replaces the entries that differ. A walk that reads meanwhile may find an end of 0, which bounds
+    /// nothing. It never combines the start of one mapping with the end of another.
     fn publish(&mut self, session: &Session, ranges: Vec<Range>) {
         let same = ranges.iter().zip(&self.published).take_while(|(new, old)| new == old).count();
         if same == ranges.len() && same == self.published.len() {
@@ -74,8 +75,8 @@ impl StackBounds {
     }
 }
 
-/// The mappings of a memory map that can be read and written, in order; neighbours are one. Where they are too many, those
-/// of files are left out: no stack lies in one.
+/// The mappings that can be read and written, in order; adjacent ones are merged. If there are too many,
+/// mappings of files are left out, because no stack lies in them.
 fn writable(maps: &str) -> Vec<Range> {
     let all = ranges(maps, |_| true);
     let mut kept = if all.len() > MAX_BOUNDS { ranges(maps, |path| !path.starts_with('/')) } else { all };

@@ -1,4 +1,4 @@
-//! Unwind rules of a file, packed as the session holds them.
+//! The unwind rules of a file, packed in the form of the session.
 
 use edleak_binary::elf::Elf;
 use edleak_binary::unwind::{self, Base, CallerRule};
@@ -13,12 +13,12 @@ pub fn compile(elf: &Elf<'_>) -> UnwindTable {
     UnwindTable::compile(elf, pack)
 }
 
-/// The rules of some functions of a file, and perhaps of others: sorted ranges without overlap.
+/// The rules of the given functions, and perhaps of others. `functions` are sorted ranges without overlap.
 pub fn compile_in(elf: &Elf<'_>, functions: &[Range<u32>]) -> UnwindTable {
     UnwindTable::compile_in(elf, functions, pack)
 }
 
-/// A rule that does not fit into its bits is none.
+/// Packs a rule. A rule that does not fit into the bits becomes unknown.
 pub fn pack(rule: CallerRule) -> Rule {
     match rule {
         CallerRule::Unknown => Rule::UNKNOWN,

@@ -1,11 +1,12 @@
-//! The allocation wrappers that edleak knows: code that allocates for its caller and that nobody would call the culprit.
+//! The allocation wrappers that edleak knows: functions that allocate for their caller and are never
+//! themselves the cause of a leak.
 //!
-//! What is deliberately absent: code that runs a caller's function inside itself (`std::sort`, `std::thread`'s start,
-//! `FnOnce::call_once`, `catch_unwind`). The compiler may have inlined that function there, and then the frame is the
-//! user's.
+//! Deliberately absent: functions that run a function of the caller inside themselves (`std::sort`, the start
+//! of a `std::thread`, `FnOnce::call_once`, `catch_unwind`). The compiler may inline the caller's function
+//! there; then the frame belongs to the user's code.
 
-/// What programs call theirs, in C or in C++, where it may be in a namespace or a class: xmalloc, xxrealloc, x2nrealloc,
-/// safe_malloc, emalloc, zmalloc, …
+/// Common names of programs' own wrappers, in C or C++. In C++ they may be in a namespace or a class:
+/// xmalloc, xxrealloc, x2nrealloc, safe_malloc, emalloc, zmalloc, …
 pub(crate) const OWN_FUNCTIONS: &[&str] = &[
     "xmalloc*",
     "xxmalloc*",
@@ -54,7 +55,7 @@ pub(crate) const OWN_FUNCTIONS: &[&str] = &[
 
 /// Functions with C names. A `*` stands for any run of characters.
 pub(crate) const C_FUNCTIONS: &[&str] = &[
-    // The allocation functions themselves, where one calls another or a program has its own.
+    // The allocation functions themselves: one may call another, or a program may define its own.
     "malloc",
     "calloc",
     "realloc",
@@ -66,7 +67,7 @@ pub(crate) const C_FUNCTIONS: &[&str] = &[
     "pvalloc",
     "reallocf",
     "recallocarray",
-    // The C library, under the names it has in statically linked or replaced copies.
+    // The C library, under the names it has in static or replaced copies.
     "strdup",
     "strndup",
     "__strdup",
@@ -119,7 +120,7 @@ pub(crate) const C_FUNCTIONS: &[&str] = &[
     "__cxa_vec_new",
     "__cxa_vec_new2",
     "__cxa_vec_new3",
-    // Rust's, before it mangled these names.
+    // Old unmangled names of Rust.
     "__rust_alloc",
     "__rust_alloc_zeroed",
     "__rust_realloc",
@@ -129,7 +130,7 @@ pub(crate) const C_FUNCTIONS: &[&str] = &[
     "__rg_alloc",
     "__rg_alloc_zeroed",
     "__rg_realloc",
-    // glib: memory, strings, and the containers that everyone uses.
+    // glib: memory, strings, and common containers.
     "g_malloc*",
     "g_try_malloc*",
     "g_realloc*",
@@ -263,7 +264,7 @@ pub(crate) const C_FUNCTIONS: &[&str] = &[
     "BumpAlloc*",
     // A thread's table of thread-local variables: its caller is pthread_create.
     "allocate_dtv",
-    // Others met often.
+    // Other common libraries.
     "Perl_safesys*",
     "OPENSSL_malloc",
     "CRYPTO_malloc",
@@ -318,8 +319,8 @@ pub(crate) const C_FUNCTIONS: &[&str] = &[
     "av_memdup",
 ];
 
-/// C++: namespaces, classes (all their members) and functions, by the first words of their path; the inline namespaces
-/// of the standard libraries are left out. A `*` may end one.
+/// C++: namespaces, classes (with all members) and functions, by the first words of their path. Inline
+/// namespaces of the standard libraries are left out. A `*` may end a name.
 pub(crate) const CPP_PATHS: &[&str] = &[
     "operator new",
     "operator new[]",
@@ -355,7 +356,7 @@ pub(crate) const CPP_PATHS: &[&str] = &[
     "__gnu_cxx::__mt_alloc",
     "__gnu_cxx::__aligned_buffer",
     "__gnu_cxx::__to_xstring",
-    // Containers, and what they are made of.
+    // Containers and their internal functions.
     "std::vector",
     "std::_Vector_base",
     "std::_Bvector_base",
@@ -443,7 +444,7 @@ pub(crate) const CPP_PATHS: &[&str] = &[
     "std::logic_error",
     "std::__cow_string",
     "std::__throw_*",
-    // Copies of ranges, which copy what is in them.
+    // Functions that copy ranges also copy the elements.
     "std::copy",
     "std::copy_n",
     "std::move",
@@ -471,11 +472,11 @@ pub(crate) const CPP_PATHS: &[&str] = &[
     "std::_Sp_counted_*",
     "std::enable_shared_from_this",
     "std::make_exception_ptr",
-    // Functions as values: only what stores them, not what calls them.
+    // Function objects: functions that store them, but not functions that call them.
     "std::function",
     "std::_Function_base",
     "std::__function::__value_func",
-    // Threads: only what starts them.
+    // Threads: only functions that start them.
     "std::thread::thread",
     "std::thread::_M_start_thread",
     "std::thread::_S_make_state",
@@ -544,10 +545,11 @@ pub(crate) const CPP_PATHS: &[&str] = &[
     "google::protobuf::RepeatedPtrField",
 ];
 
-/// C++: a member of any class of namespace `std`, for those whose other members run the user's code.
+/// C++: members of any class in namespace `std`; other members of these classes run the user's code.
 pub(crate) const CPP_STD_MEMBERS: &[&str] = &["_M_manager"];
 
-/// Rust: crates, modules and functions by the first words of their path, and types whose trait implementations count.
+/// Rust: crates, modules and functions by the first words of their path, and types whose trait
+/// implementations count.
 pub(crate) const RUST_PATHS: &[&str] = &[
     "__rustc",
     "__rust_alloc",
@@ -609,20 +611,22 @@ pub(crate) const RUST_PATHS: &[&str] = &[
     "core::alloc",
 ];
 
-/// Rust: modules that run a closure only below the function that passed it, so that even their closures are wrappers.
+/// Rust: modules that run a closure only below the function that passed it. So even closures in them are
+/// wrappers.
 pub(crate) const RUST_CLOSURE_PATHS: &[&str] =
     &["alloc", "hashbrown", "indexmap", "core::iter", "core::option", "core::result"];
 
-/// Rust: traits whose implementations count whoever implements them: `GlobalAlloc` for a program's own allocator, and
+/// Rust: traits whose implementations count for every type: `GlobalAlloc` for a program's own allocator, and
 /// the blanket implementations of `alloc` and `core`.
 pub(crate) const RUST_TRAITS: &[&str] =
     &["alloc", "core::alloc", "core::convert::Into", "core::convert::TryInto"];
 
-/// Rust: traits whose implementations run the user's code, whoever implements them.
+/// Rust: traits whose implementations run the user's code, for every type.
 pub(crate) const RUST_CALL_TRAITS: &[&str] = &["core::ops::function", "core::future", "core::ops::drop"];
 
-/// Libraries, by soname up to the first dot, in which every function allocates for whoever called in: no user code can
-/// be inlined there, and calls back from them are frames of their own. The dynamic loader is not one of them.
+/// Libraries, by soname up to the first dot, in which every function allocates for its caller. User code
+/// cannot be inlined there, and callbacks have frames of their own. The dynamic loader is not one of these
+/// libraries.
 pub(crate) const LIBRARIES: &[&str] = &[
     "libc",
     "libm",
@@ -640,5 +644,6 @@ pub(crate) const LIBRARIES: &[&str] = &[
     "libunwind",
 ];
 
-/// Libraries whose exported functions are judged by name, but whose internal ones, nameless once stripped, are wrappers.
+/// Libraries whose exported functions are matched by name. Their internal functions, nameless once stripped,
+/// are wrappers.
 pub(crate) const LIBRARIES_INSIDE: &[&str] = &["libglib-2", "libgobject-2"];

@@ -1,8 +1,8 @@
-//! Which functions are allocation wrappers, and where their code lies.
+//! Decides which functions are allocation wrappers, and finds the ranges of their code.
 //!
-//! Every symbol of every module passes through here while its target starts, so names are judged as they are mangled:
-//! C++ by the first words of the path, which stand unencoded in front, and only Rust and a user's own patterns need
-//! demangling.
+//! Every symbol of every module is checked while the target starts, so names are checked in their mangled
+//! form. For C++, the first words of the path stand unencoded at the front. Only Rust names and patterns of
+//! the user need demangling.
 
 use crate::rules::unwind::UnwindTable;
 use crate::rules::wrapper_list as list;
@@ -19,18 +19,18 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Code of a wrapper, with one unwind rule.
+/// Code of a wrapper that has one unwind rule.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WrapperRange {
     /// Offset of its first byte.
     pub start: u32,
     /// Offset one past its last byte.
     pub end: u32,
-    /// How to step over the frame of a call made here. Always of kind `Rsp` or `Rbp`.
+    /// The rule to step over the frame of a call in this range. Its kind is always `Sp` or `Fp`.
     pub rule: Rule,
 }
 
-/// Which functions are wrappers.
+/// The set of functions that count as wrappers.
 #[derive(Clone, Debug)]
 pub struct WrapperSet {
     c_functions: Paths,
@@ -41,7 +41,7 @@ pub struct WrapperSet {
     patterns: Vec<Pattern>,
 }
 
-/// A user's pattern, and whether any function matched it yet. All clones of a set know.
+/// A user's pattern, and whether a function has matched it yet. All clones of a set share this.
 #[derive(Clone, Debug)]
 struct Pattern {
     text: String,
@@ -68,7 +68,7 @@ impl fmt::Display for BadPattern {
 
 impl std::error::Error for BadPattern {}
 
-/// Names to be found by hashing, and those that end in `*`, of which none begins with another.
+/// Names to find by hashing, and prefixes (written with `*`). No prefix begins with another one.
 #[derive(Clone, Debug, Default)]
 struct Paths {
     exact: HashSet<&'static str>,
@@ -85,12 +85,13 @@ impl Paths {
     }
 
     fn contains(&self, name: &str) -> bool {
-        // A prefix of the name stands right before it in order: whatever were between would begin with the prefix, too.
+        // A prefix of the name directly precedes it in sorted order: any entry between them would begin with
+        // the prefix, too.
         let before = self.prefixes.range(..=name).next_back();
         before.is_some_and(|prefix| name.starts_with(prefix)) || self.exact.contains(name)
     }
 
-    /// Whether the path or any of its leading parts is here: `a::b` holds for `a::b::c`.
+    /// Whether the path or a leading part of it is in the list: `a::b` matches `a::b::c`.
     fn lead(&self, path: &str) -> bool {
         let ends = path.match_indices("::").map(|(at, _)| at).chain([path.len()]);
         ends.into_iter().any(|end| self.contains(&path[..end]))
@@ -110,7 +111,7 @@ impl WrapperSet {
         }
     }
 
-    /// No wrappers at all: every site is the direct caller.
+    /// An empty set: every site is the direct caller.
     pub fn none() -> WrapperSet {
         WrapperSet {
             c_functions: Paths::default(),
@@ -122,8 +123,8 @@ impl WrapperSet {
         }
     }
 
-    /// Adds a user's pattern: a glob on the function's symbol, its demangled name, or its path without parameters and
-    /// generic arguments.
+    /// Adds a user's pattern: a glob on the function's symbol, its demangled name, or its path without
+    /// parameters and generic arguments.
     pub fn add(&mut self, pattern: &str) -> Result<(), BadPattern> {
         let glob = Glob::new(pattern);
         if glob.is_empty() || glob.matches_everything() {
@@ -141,7 +142,8 @@ impl WrapperSet {
 
     /// Whether the function whose symbol is `raw` is a wrapper.
     pub fn matches(&self, raw: &str) -> bool {
-        // The user's first, and all of them: a pattern that matches what is known anyway has been of use, too.
+        // Check the user's patterns first, and all of them: a pattern counts as used even if a builtin name
+        // matches as well.
         let is_users = !self.patterns.is_empty() && self.is_users(raw);
         is_users || self.is_builtin(plain(raw))
     }
@@ -182,12 +184,12 @@ impl WrapperSet {
             || is_primitive && of.starts_with("core::") && self.rust_paths.lead(of)
     }
 
-    /// Whether every function of the library is one.
+    /// Whether every function of the library is a wrapper.
     fn has_whole(&self, elf: &Elf<'_>) -> bool {
         self.has_libraries && elf.soname().is_some_and(|soname| list::LIBRARIES.contains(&stem(soname)))
     }
 
-    /// Whether the functions without a name are.
+    /// Whether the functions without a name are wrappers.
     fn has_nameless(&self, elf: &Elf<'_>, named: &FunctionTable<'_>) -> bool {
         self.has_libraries
             && !named.is_full
@@ -203,7 +205,8 @@ fn ends_a_word(rest: &str) -> bool {
     !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_')
 }
 
-/// Whether a Rust symbol is worth demangling: its crate is one that has wrappers, or it implements an allocator.
+/// Whether a Rust symbol may match: its crate has wrappers, or it implements an allocator. Only then is it
+/// demangled.
 fn rust_may_match(raw: &str) -> bool {
     let Some(first) = rust_first_word(raw) else { return true };
     first.starts_with("_$LT$")
@@ -216,14 +219,15 @@ fn rust_first_word(raw: &str) -> Option<&str> {
     let word = |text: &'_ str| -> Option<Range<usize>> {
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let length: usize = text[..digits].parse().ok()?;
-        // v0 parts the length from a name that begins with a digit or a `_`.
+        // v0 mangling separates the length from a name that begins with a digit or `_`.
         let start = digits + usize::from(raw.starts_with("_R") && text[digits..].starts_with('_'));
         (start + length <= text.len()).then_some(start..start + length)
     };
     if let Some(rest) = raw.strip_prefix("_ZN") {
         return rest.get(word(rest)?);
     }
-    // A crate is `C`, perhaps a number in `s…_`, and its name. Other things have a `C` too, but no name behind it.
+    // A crate is `C`, an optional number in `s…_`, and its name. Other items also contain a `C`, but no name
+    // after it.
     raw.match_indices('C').find_map(|(at, _)| {
         let rest = &raw[at + 1..];
         let rest = match rest.strip_prefix('s') {
@@ -234,7 +238,7 @@ fn rust_first_word(raw: &str) -> Option<&str> {
     })
 }
 
-/// A closure of the standard library into which the user's may have been inlined.
+/// Whether this is a closure of the standard library into which a closure of the user may be inlined.
 fn is_foreign_closure(path: &str) -> bool {
     path.contains("{closure") && {
         let path = path.trim_start_matches('<');
@@ -242,7 +246,7 @@ fn is_foreign_closure(path: &str) -> bool {
     }
 }
 
-/// The first words of a mangled C++ name's path, up to its first template arguments: `std::vector` for
+/// The first words of a mangled C++ path, up to its first template arguments: `std::vector` for
 /// `std::vector<int>::push_back`. `None` for a name that is not C++, and for code local to a function.
 fn cpp_leading_path(raw: &str) -> Option<String> {
     let mut rest = raw.strip_prefix("_Z")?;
@@ -260,7 +264,7 @@ fn cpp_leading_path(raw: &str) -> Option<String> {
         let (word, length) = next_word(rest)?;
         words.extend(word);
         rest = &rest[length..];
-        // `St` stands before one more word even outside `N…E`.
+        // `St` is followed by one more word even outside `N…E`.
         if length == 0 || !is_nested && word != Some("std") {
             break;
         }
@@ -279,8 +283,8 @@ fn cpp_leading_path(raw: &str) -> Option<String> {
     Some(path)
 }
 
-/// The word that `rest` begins with and how many bytes it takes; 0 bytes at the end of what can be read without
-/// demangling. `None` for what is not a path at all.
+/// The first word of `rest` and its length in bytes. The length is 0 where the name cannot be read further
+/// without demangling. `None` if this is not a path.
 fn next_word(rest: &str) -> Option<(Option<&str>, usize)> {
     const ABBREVIATIONS: [(&str, &str); 7] = [
         ("St", "std"),
@@ -314,7 +318,7 @@ fn next_word(rest: &str) -> Option<(Option<&str>, usize)> {
     }
 }
 
-/// The functions of a file that are wrappers, of those that are `named`: sorted, without overlap.
+/// The wrappers among the `named` functions of a file: sorted, without overlap.
 pub fn wrapper_functions(elf: &Elf<'_>, named: &FunctionTable<'_>, set: &WrapperSet) -> Vec<Range<u32>> {
     if set.has_whole(elf) {
         return vec![WHOLE_FILE];
@@ -324,7 +328,7 @@ pub fn wrapper_functions(elf: &Elf<'_>, named: &FunctionTable<'_>, set: &Wrapper
     let mut end = 0; // of what is decided
     let mut rest = named.functions.as_slice();
     while let Some(first) = rest.first() {
-        // One function may have several names, each of which may make it a wrapper.
+        // A function may have several names; each of them may make it a wrapper.
         let same = rest.iter().take_while(|other| other.start == first.start).count();
         let (names, later) = rest.split_at(same);
         rest = later;
@@ -344,13 +348,14 @@ pub fn wrapper_functions(elf: &Elf<'_>, named: &FunctionTable<'_>, set: &Wrapper
     found
 }
 
-/// A file that is a wrapper in all its functions.
+/// A file in which every function is a wrapper.
 pub const WHOLE_FILE: Range<u32> = 0..u32::MAX;
 
-/// Where in these functions frames lie that can be stepped over: sorted, without overlap, and only code that calls and has a rule.
-/// Apply to return address − 1.
+/// The code ranges of these functions that can be stepped over: sorted, without overlap, with calls and an
+/// unwind rule. Look up return address − 1.
 ///
-/// A range may reach over code that cannot be called from, so it says nothing about other addresses.
+/// A range may include code that contains no call. It says nothing about addresses that are not return
+/// addresses.
 pub fn wrapper_ranges(elf: &Elf<'_>, table: &UnwindTable, functions: &[Range<u32>]) -> Vec<WrapperRange> {
     let mut ranges = Ranges { table, code: Code::new(elf), done: Vec::new() };
     for function in functions {
@@ -366,8 +371,8 @@ struct Ranges<'elf, 'data> {
 }
 
 impl Ranges<'_, '_> {
-    /// Adds the stretches of `start..end` that call and have a rule. Neighbours with the same rule become one where no
-    /// call lies between them, which halves their number.
+    /// Adds the parts of `start..end` that contain a call and have a rule. Adjacent parts with the same rule
+    /// are merged if no call lies between them, which halves their number.
     fn push(&mut self, start: u32, end: u32) {
         for (start, end, rule) in self.table.known_in(start, end) {
             if !matches!(rule.kind(), Kind::Sp | Kind::Fp) || !self.code.may_call(start, end) {

@@ -1,8 +1,8 @@
-//! What cannot be recorded: found out before anything is started, and said with the reason and the way out.
+//! Finds programs that cannot be recorded before anything is started, and reports the reason and the remedy.
 //!
-//! The recorder lives in a preloaded library, so the dynamic loader must run, must be ours, and must not be in the secure
-//! mode in which it ignores LD_PRELOAD. Not found here are programs whose privileges a security module raises; those
-//! fail the handshake instead.
+//! The recorder is a preloaded library. So the program needs the dynamic loader of this system, and the
+//! loader must not run in secure mode, in which it ignores LD_PRELOAD. This check cannot find a program whose
+//! privileges a security module raises; its handshake fails instead.
 #![allow(unsafe_code)] // a few questions to the kernel that std does not ask
 
 use edleak_binary::OwnMalloc;
@@ -18,43 +18,43 @@ use std::{fmt, io};
 /// A program that can be recorded, as far as its files tell.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Program {
-    /// What to execute: the word given, or where PATH has it.
+    /// The file to execute: the given path, or the file found in PATH.
     pub path: PathBuf,
     /// The ELF file that the process will run: `path`, or the last interpreter of a script.
     pub image: PathBuf,
-    /// The allocator `image` brings along for its own use: allocations through it are not seen.
+    /// The allocator that `image` contains for its own use. Allocations through it are not seen.
     pub own_malloc: Option<OwnMalloc>,
 }
 
-/// Why a program cannot be recorded.
+/// The reason why a program cannot be recorded.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Refusal {
-    /// The reason, by kind.
+    /// The kind of the reason.
     pub kind: RefusalKind,
     message: String,
 }
 
-/// The reasons.
+/// The kinds of reasons.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum RefusalKind {
     /// There is no such program.
     Missing,
-    /// It may not be executed or read.
+    /// The user may not execute or read the program.
     NotPermitted,
     /// Neither an ELF program nor a script, or a damaged one.
     NotAProgram,
     /// Statically linked.
     Static,
-    /// For another machine or word size.
+    /// Built for another machine or word size.
     Foreign,
-    /// It gains privileges when it starts: the loader ignores LD_PRELOAD.
+    /// The program gains privileges when it starts, so the loader ignores LD_PRELOAD.
     Privileged,
-    /// It is a script whose interpreter line drops the environment, and LD_PRELOAD with it.
+    /// A script whose interpreter line drops the environment, including LD_PRELOAD.
     CleanEnvironment,
-    /// Built with a sanitizer, which insists on its own allocator.
+    /// Built with a sanitizer, which requires its own allocator.
     Sanitizer,
-    /// It exports a `malloc` of its own, which comes before any preloaded one.
+    /// The program exports its own `malloc`, which takes precedence over a preloaded one.
     OwnMalloc,
 }
 
@@ -63,7 +63,7 @@ impl Refusal {
         Refusal { kind, message: format!("cannot record `{}`: {reason}", path.as_ref().display()) }
     }
 
-    /// The exit code that shells have for this: 127 for a missing program, 126 for one that cannot be run.
+    /// The exit code that shells use: 127 for a missing program, 126 for a program that cannot be run.
     pub fn exit_code(&self) -> u8 {
         if self.kind == RefusalKind::Missing { 127 } else { 126 }
     }
@@ -77,9 +77,9 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// Interpreters of interpreters that the kernel follows.
+/// The depth to which the kernel follows scripts as interpreters of scripts.
 const MAX_SCRIPTS: usize = 5;
-/// Bytes of a script that the kernel looks at for its first line.
+/// The kernel reads the first line of a script up to this many bytes.
 const MAX_SHEBANG: usize = 256;
 
 /// Finds `program` as `execvp` would, with `path_env` for PATH, and checks that it can be recorded.
@@ -107,16 +107,18 @@ pub fn check_program(program: &OsStr, path_env: Option<&OsStr>) -> Result<Progra
     ))
 }
 
-/// Where the program is: the word itself if it has a slash, else the first executable file of that name in PATH.
+/// Finds the file of a program. A word with a slash is the path itself; otherwise the first executable file
+/// of that name in PATH.
 fn find(program: &OsStr, path_env: Option<&OsStr>) -> Result<PathBuf, Refusal> {
     if program.as_bytes().contains(&b'/') {
         return Ok(PathBuf::from(program));
     }
     let mut forbidden = None;
     if !program.is_empty() {
-        let directories = path_env.unwrap_or(OsStr::new("/bin:/usr/bin")); // what execvp takes without a PATH
+        // the default of execvp without PATH
+        let directories = path_env.unwrap_or(OsStr::new("/bin:/usr/bin"));
         for directory in directories.as_bytes().split(|&byte| byte == b':') {
-            // An empty entry is the current directory.
+            // An empty entry means the current directory.
             let directory = if directory.is_empty() { b"." } else { directory };
             let candidate = Path::new(OsStr::from_bytes(directory)).join(program);
             match std::fs::metadata(&candidate) {
@@ -138,7 +140,7 @@ fn find(program: &OsStr, path_env: Option<&OsStr>) -> Result<PathBuf, Refusal> {
     ))
 }
 
-/// Refuses what exec would.
+/// Refuses a file that exec would refuse.
 fn check_file(path: &Path) -> Result<Metadata, Refusal> {
     let metadata = std::fs::metadata(path).map_err(|error| {
         if error.kind() == io::ErrorKind::PermissionDenied {
@@ -170,7 +172,7 @@ fn check_file(path: &Path) -> Result<Metadata, Refusal> {
     Ok(metadata)
 }
 
-/// The program that a script names in its first line; through `env`, the one that `env` will find.
+/// The interpreter in the first line of a script. For `env`, the program that `env` will find.
 fn interpreter_of(script: &Path, bytes: &[u8], path_env: Option<&OsStr>) -> Result<PathBuf, Refusal> {
     let line = &bytes[2..bytes.len().min(MAX_SHEBANG)];
     let line = line.split(|&byte| byte == b'\n').next().unwrap_or_default().trim_ascii();
@@ -194,7 +196,7 @@ fn interpreter_of(script: &Path, bytes: &[u8], path_env: Option<&OsStr>) -> Resu
     Ok(interpreter)
 }
 
-/// What `#!/usr/bin/env ARGUMENT` runs. The kernel passes one argument; `env -S` splits it.
+/// The program that `#!/usr/bin/env ARGUMENT` runs. The kernel passes one argument; `env -S` splits it.
 fn find_for_env(script: &Path, argument: &[u8], path_env: Option<&OsStr>) -> Result<PathBuf, Refusal> {
     let mut words: Vec<&[u8]> =
         match argument.strip_prefix(b"-S").or(argument.strip_prefix(b"--split-string=")) {
@@ -230,7 +232,7 @@ fn find_for_env(script: &Path, argument: &[u8], path_env: Option<&OsStr>) -> Res
     ))
 }
 
-/// Refuses what a preloaded library cannot enter, and finds the allocator the file brings along.
+/// Refuses a program that a preloaded library cannot enter. Returns the allocator that the file contains.
 fn check_elf(path: &Path, bytes: &[u8]) -> Result<Option<OwnMalloc>, Refusal> {
     let refuse = |kind, reason: &dyn fmt::Display| Err(Refusal::new(kind, path, reason));
     let elf = match Elf::parse(bytes).and_then(|elf| elf.check_segments().map(|()| elf)) {
@@ -263,8 +265,8 @@ fn check_elf(path: &Path, bytes: &[u8]) -> Result<Option<OwnMalloc>, Refusal> {
             return refuse(RefusalKind::Missing, &reason);
         }
         Some(_) => {}
-        // A loader run by hand, `ld.so ./program`, needs no loader and obeys LD_PRELOAD. musl's is its libc as well, and
-        // its `malloc` comes after a preloaded one.
+        // A loader can be run by hand (`ld.so ./program`); it needs no other loader and obeys LD_PRELOAD. In
+        // musl the loader is also libc, and a preloaded `malloc` takes precedence over its own.
         None if elf.mentions("_dl_debug_state") => return Ok(None),
         None => {
             let reason =
@@ -292,15 +294,15 @@ fn check_elf(path: &Path, bytes: &[u8]) -> Result<Option<OwnMalloc>, Refusal> {
     Ok(own_malloc)
 }
 
-/// Who starts the program.
+/// The user and group that start the program.
 #[derive(Clone, Copy)]
 struct Identity {
     uid: u32,
     gid: u32,
 }
 
-/// Refuses a program that gains privileges by its file: the kernel then sets AT_SECURE, and the loader ignores
-/// LD_PRELOAD without a word.
+/// Refuses a program whose file raises its privileges. The kernel then sets AT_SECURE, and the loader
+/// silently ignores LD_PRELOAD.
 fn check_privileges(path: &Path, metadata: &Metadata) -> Result<(), Refusal> {
     // SAFETY: `getuid` has no preconditions.
     let uid = unsafe { libc::getuid() };
@@ -325,12 +327,12 @@ fn check_privileges(path: &Path, metadata: &Metadata) -> Result<(), Refusal> {
     Err(Refusal::new(RefusalKind::Privileged, path, reason))
 }
 
-/// What a set-id file makes of its user: nothing if the ids are those the user has anyway.
+/// The privilege that a set-id file adds; `None` if its ids are the user's own.
 fn gained_id(mode: u32, owner: u32, group: u32, us: Identity) -> Option<&'static str> {
     if mode & libc::S_ISUID != 0 && owner != us.uid {
         return Some("is setuid");
     }
-    // Without the group's execute bit, S_ISGID once meant mandatory locking and still changes nothing.
+    // Without the group's execute bit, S_ISGID meant mandatory locking in the past; it raises no privilege.
     (mode & libc::S_ISGID != 0 && mode & libc::S_IXGRP != 0 && group != us.gid).then_some("is setgid")
 }
 
@@ -338,13 +340,15 @@ fn c_path(path: &Path) -> Option<CString> {
     CString::new(path.as_os_str().as_bytes()).ok()
 }
 
-/// Whether exec would be permitted: mode, access lists and `noexec` in one, by the effective ids as exec has it.
+/// Whether exec would be permitted. One call checks mode, access lists and `noexec`, by the effective ids, as
+/// exec does.
 fn may_execute(path: &Path) -> bool {
     let Some(path) = c_path(path) else { return false };
     // SAFETY: `path` is a string that ends in NUL and outlives the call.
     let result = unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) };
     if result != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EPERM) {
-        // A seccomp profile from before 2020 refuses faccessat2, which it does not know. The older call asks by the real ids.
+        // A seccomp profile from before 2020 does not know faccessat2 and refuses it. The older call checks
+        // the real ids.
         // SAFETY: as above.
         return unsafe { libc::access(path.as_ptr(), libc::X_OK) } == 0;
     }
@@ -371,14 +375,14 @@ fn is_nosuid(path: &Path) -> bool {
     result == 0 && stat.f_flag & libc::ST_NOSUID != 0
 }
 
-/// Whether this process, and what it starts, cannot gain privileges at all.
+/// Whether this process and the processes that it starts cannot gain privileges at all.
 fn has_no_new_privileges() -> bool {
     // SAFETY: this option only reads a flag of the process.
     let flag = unsafe { libc::prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) };
     flag == 1
 }
 
-/// An error of the system without its number.
+/// The text of a system error without its number.
 fn words_of(error: &io::Error) -> String {
     let text = error.to_string().to_lowercase();
     text.split(" (os error").next().unwrap_or_default().to_owned()

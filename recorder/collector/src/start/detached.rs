@@ -1,4 +1,5 @@
-//! Started by a bare LD_PRELOAD: makes the session, answers, and goes on by itself.
+//! The collector for a bare LD_PRELOAD: creates the session, replies to the process, and continues in the
+//! background.
 #![allow(unsafe_code)] // fork
 
 use crate::follow::session_stock::SessionStock;
@@ -22,17 +23,17 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// What the preload of a process asks for that nobody started edleak-record for.
+/// The request of a preload in a process that no edleak-record started.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
-    /// The process that asks.
+    /// The process that sends the request.
     pub pid: u32,
-    /// Where it waits for the path of its control page.
+    /// The descriptor through which the process gets the path of its control page.
     pub reply_fd: i32,
 }
 
-/// Becomes the collector of the process that asks, in the background. What cannot be done is said in the system log: whatever this
-/// process printed would look like the target's.
+/// Becomes the collector of the requesting process, in the background. Errors go to the system log, because
+/// any output of this process would look like the target's.
 pub fn collect(args: &Request) -> ExitCode {
     let Some(watch) = Watch::of(args.pid) else {
         if let Some(why) = Watch::unavailable() {
@@ -42,8 +43,8 @@ pub fn collect(args: &Request) -> ExitCode {
     };
     // SAFETY: the preload made this descriptor for us.
     let mut reply = unsafe { File::from_raw_fd(args.reply_fd) };
-    // The one who asks waits for us to end; the one who stays is our child, in a session of its own, holding none of
-    // the descriptors it was born with but the reply.
+    // The requesting process waits for the parent to end. The collector is the child: it runs in its own
+    // terminal session and keeps only the reply descriptor and the watch.
     // SAFETY: this process has one thread.
     let child = unsafe { libc::fork() };
     if child != 0 {
@@ -115,8 +116,8 @@ pub fn collect(args: &Request) -> ExitCode {
     if outcome.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Takes the name of a trace. One that another process is recorded into is left to it: one that started at the same time, or this one
-/// before an exec. Then the process gets a trace named after itself.
+/// Reserves the name of a trace. The name may belong to a recording that runs: of another process, or of this
+/// process before an exec. Then this process gets a trace named after its process ID.
 fn reserve(plan: &Plan, pid: u32) -> Result<(PathBuf, TraceWriter, Reserved), String> {
     const MOST: u32 = 100;
     let output = &plan.output;
@@ -135,7 +136,7 @@ fn reserve(plan: &Plan, pid: u32) -> Result<(PathBuf, TraceWriter, Reserved), St
     Err(format!("`{}` and all names like it are taken (set EDLEAK_OUTPUT to another)", output.display()))
 }
 
-/// A setting from the environment; one that cannot be is left at its default.
+/// A setting from the environment; an invalid value is logged, and the default applies.
 fn setting<T>(name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
     let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
     let parsed = parse(&text);
@@ -145,15 +146,15 @@ fn setting<T>(name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T
     parsed.ok()
 }
 
-/// Says something in the system log. Where there is none, there is nobody to tell.
+/// Writes a message to the system log. If there is no log, the message is lost.
 fn log(message: &str) {
     let Ok(line) = CString::new(format!("edleak-record: {message}")) else { return };
     // SAFETY: a format with one string, and that string.
     unsafe { libc::syslog(libc::LOG_USER | libc::LOG_WARNING, c"%s".as_ptr(), line.as_ptr()) };
 }
 
-/// Closes every descriptor but these, and points the standard ones nowhere: a pipe that the target's parent reads to its
-/// end must not be held open by us.
+/// Closes every descriptor except `kept` and opens /dev/null as the standard ones. Otherwise the collector
+/// would hold open a pipe that the target's parent reads to its end.
 fn drop_inherited(kept: &[i32]) {
     let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")
         .map(|entries| {
@@ -161,7 +162,7 @@ fn drop_inherited(kept: &[i32]) {
         })
         .unwrap_or_default();
     for fd in open.into_iter().filter(|fd| !kept.contains(fd)) {
-        // SAFETY: nothing in this process uses the others.
+        // SAFETY: no code of this process uses the other descriptors.
         unsafe { libc::close(fd) };
     }
     // SAFETY: a NUL-terminated path.

@@ -1,5 +1,5 @@
-//! Starts the target, as its own parent would have: same arguments, descriptors, signals and limits, and two variables
-//! more in its environment, or three where patterns say which programs are recorded.
+//! Starts the target as its parent would: with the same arguments, descriptors, signals and limits. Its
+//! environment has two more variables, or three if patterns choose the recorded programs.
 #![allow(unsafe_code)] // fork and exec
 
 use crate::sys::own_child::OwnChild;
@@ -14,7 +14,8 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-/// The environment of the target: ours, with the preload first in LD_PRELOAD and the way to the session.
+/// The environment of the target: the collector's, with the preload first in LD_PRELOAD and the path of the
+/// control page.
 fn environment(preload: &Path, control: &str, only: &str) -> Vec<CString> {
     let mut preloads = preload.as_os_str().to_owned();
     if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
@@ -27,7 +28,7 @@ fn environment(preload: &Path, control: &str, only: &str) -> Vec<CString> {
         (OsString::from(ENV_ONLY), OsString::from(only)),
     ];
     let kept = std::env::vars_os().filter(|(name, _)| ours.iter().all(|(ours, _)| ours != name));
-    // With no patterns there is no variable for them.
+    // Without patterns, leave their variable out.
     let set = ours.iter().filter(|(_, value)| !value.is_empty()).cloned();
     kept.chain(set)
         .filter_map(|(name, value)| {
@@ -39,14 +40,14 @@ fn environment(preload: &Path, control: &str, only: &str) -> Vec<CString> {
         .collect()
 }
 
-/// A target that exists but waits to be let go.
+/// A target process that exists but waits for [`Held::release`].
 pub(crate) struct Held {
     child: OwnChild,
     go: File,
     failure: File,
 }
 
-/// Makes a process for the program; it runs nothing of it before [`Held::release`].
+/// Creates a process for the program. The process does not execute the program before [`Held::release`].
 pub(crate) fn hold(
     program: &Path,
     arguments: &[OsString],
@@ -66,18 +67,19 @@ pub(crate) fn hold(
     let (go_read, go) = pipe()?;
     let (failure, failure_write) = pipe()?;
     let leadership = Leadership::give_up();
-    // SAFETY: this process has one thread here, and the child calls only async-signal-safe functions before it executes
-    // the program or exits.
+    // SAFETY: this process has one thread here, and the child calls only async-signal-safe functions before
+    // it executes the program or exits.
     let pid = unsafe { libc::fork() };
     if pid < 0 {
         return Err(io::Error::last_os_error());
     }
     if pid == 0 {
-        // Our copy of the other end: with it, nobody who is killed before the release would be missed here.
-        // SAFETY: a descriptor that nobody uses in this process.
+        // Close the child's copy of the write end. Otherwise the read would never see the end of the pipe if
+        // the collector is killed before the release.
+        // SAFETY: no code of this process uses this descriptor.
         unsafe { libc::close(go.as_raw_fd()) };
         let mut byte = 0u8;
-        // SAFETY: one byte into a local.
+        // SAFETY: reads one byte into a local variable.
         let released = unsafe { libc::read(go_read.as_raw_fd(), (&raw mut byte).cast(), 1) };
         if released == 1 {
             let is_hung_up = leadership.is_some_and(|leadership| !leadership.take_over());
@@ -90,27 +92,27 @@ pub(crate) fn hold(
             // SAFETY: three null-terminated arrays made before the fork.
             unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
             let error = io::Error::last_os_error().raw_os_error().unwrap_or(libc::ENOEXEC).to_ne_bytes();
-            // SAFETY: four bytes of a local.
+            // SAFETY: writes four bytes of a local variable.
             unsafe { libc::write(failure_write.as_raw_fd(), error.as_ptr().cast(), error.len()) };
         }
-        // SAFETY: leaves without running anything of the parent's.
+        // SAFETY: ends the process without running any exit handler of the parent.
         unsafe { libc::_exit(127) };
     }
     Ok(Held { child: OwnChild::new(pid as u32), go, failure })
 }
 
 impl Held {
-    /// The process; the program will have the same number.
+    /// The process ID; the program keeps it.
     pub(crate) fn pid(&self) -> u32 {
         self.child.pid()
     }
 
-    /// Lets it execute the program; the error is that of `execve`.
+    /// Lets the process execute the program. The error is the error of `execve`.
     pub(crate) fn release(mut self) -> io::Result<OwnChild> {
         self.go.write_all(&[1])?;
         drop(self.go);
         let mut error = Vec::new();
-        self.failure.read_to_end(&mut error)?; // ends when execve closes the other end
+        self.failure.read_to_end(&mut error)?; // ends when execve closes the write end
         match <[u8; 4]>::try_from(error.as_slice()) {
             Ok(code) => Err(io::Error::from_raw_os_error(i32::from_ne_bytes(code))),
             Err(_) => Ok(self.child),
@@ -118,10 +120,10 @@ impl Held {
     }
 }
 
-/// Both ends of a pipe, closed on exec.
+/// Both ends of a pipe; exec closes them.
 fn pipe() -> io::Result<(File, File)> {
     let mut ends = [0; 2];
-    // SAFETY: room for two descriptors.
+    // SAFETY: the array has room for two descriptors.
     if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -1,4 +1,4 @@
-//! The library that is loaded into the target: where it is, and whether it belongs to this edleak-record.
+//! Finds the library that is loaded into the target, and checks that it belongs to this edleak-record.
 //!
 //! The search order:
 //!
@@ -18,9 +18,9 @@ use std::path::{Path, PathBuf};
 
 /// The file name of the library.
 pub const NAME: &str = "libedleak_preload.so";
-/// Names a library to use instead of any other.
+/// The variable that names a library to use instead of any other.
 const VARIABLE: &str = "EDLEAK_PRELOAD";
-/// The library is about 100 KiB long; a file of this size is something else.
+/// The largest accepted file. The library itself is about 100 KiB long.
 const MAX_BYTES: u64 = 16 << 20;
 
 /// The copy of the library inside edleak-record.
@@ -38,7 +38,7 @@ pub enum Origin {
     Unpacked,
 }
 
-/// Finds the library, and unpacks it where it is needed.
+/// Finds the library, and unpacks it if needed.
 ///
 /// # Errors
 /// No usable library, and no place to unpack one to: the message names each place and what to set.
@@ -79,7 +79,7 @@ fn find_from(
     }
 }
 
-/// Whether the file at `path` can be loaded, and belongs to this version.
+/// Whether the file at `path` can be loaded and belongs to this version.
 fn check(path: &Path) -> Result<(), String> {
     can_be_named(path)?;
     let file = File::open(path).map_err(|error| error.to_string())?;
@@ -101,7 +101,7 @@ pub(crate) fn can_be_named(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a library was built with the session layout of this edleak-record, and from the same version.
+/// Whether a library has the session layout and the version of this edleak-record.
 fn check_identity(bytes: &[u8]) -> Result<(), String> {
     const PREFIX: &[u8] = b"edleak-preload ";
     if !bytes.starts_with(b"\x7fELF") {
@@ -122,7 +122,8 @@ fn check_identity(bytes: &[u8]) -> Result<(), String> {
     Err(format!("it is of version {shown}, and this edleak-record is of {}", &own[PREFIX.len()..]))
 }
 
-/// Whether the table of sections is there, with which linkers end a file.
+/// Whether the file still has its section table, which linkers put at the end. A file that was cut off has
+/// none.
 fn has_all_sections(bytes: &[u8]) -> bool {
     let field = |at: usize, length: usize| {
         let bytes = bytes.get(at..at + length)?;
@@ -134,7 +135,7 @@ fn has_all_sections(bytes: &[u8]) -> bool {
     table.checked_add(entry * count).is_some_and(|end| end <= bytes.len() as u64)
 }
 
-/// Whether nobody but root, this user and the owner of edleak-record itself could have written the file.
+/// Whether only root, this user or the owner of edleak-record could have written the file.
 fn is_trusted(path: &Path, program: &Path) -> Result<(), String> {
     use std::os::unix::fs::MetadataExt;
     let file = std::fs::metadata(path).map_err(|error| error.to_string())?;

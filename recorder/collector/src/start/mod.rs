@@ -1,4 +1,4 @@
-//! Starting a recording: what can be recorded, the name of the trace, the process of the target.
+//! Starts a recording: checks the program, reserves the name of the trace, creates the target's process.
 
 pub mod check;
 pub mod detached;

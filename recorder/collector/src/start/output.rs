@@ -1,8 +1,9 @@
-//! The name of a trace: what was there before is kept beside it, and nobody else takes it.
+//! Reserves the name of a trace: an older file is kept beside it, and no other process can take the name.
 //!
-//! A name is taken by making the file and locking it, before there is anything to write. Whoever moves a finished trace out of the way
-//! holds its lock while doing so: of two that do so at once the second finds the name taken, and moves nothing. The same holds for the
-//! names that are derived from it: a trace called `t.edl.old` may be a recording under way.
+//! A collector reserves a name by creating and locking the file, before there is anything to write. To move a
+//! finished trace away, a collector first locks it. If two collectors do this at once, the second finds the
+//! name in use and moves nothing. The same holds for derived names: `t.edl.old` may itself be the trace of a
+//! running recording.
 
 use crate::sys::limits;
 use edleak_format::{ErrorKind, TraceWriter, place};
@@ -14,36 +15,38 @@ use std::path::{Path, PathBuf};
 
 const ANOTHER: &str = "choose another file with -o";
 
-/// A name that is ours until the trace is finished.
+/// A name that is reserved for this recording until its trace is finished.
 #[derive(Debug)]
 pub(crate) struct Reserved {
     path: PathBuf,
-    /// The file that we made: device and inode.
+    /// The file that this process created: device and inode.
     made: Option<(u64, u64)>,
     kept: Option<Kept>,
 }
 
-/// What was moved out of the way. Dropped, what was moved out of the way before it is gone.
+/// The file that was moved away to `.old`. Dropping this deletes the older file that had the `.old` name
+/// before.
 #[derive(Debug)]
 pub(crate) struct Kept {
     old: PathBuf,
-    /// What `old` was before, until it is settled that something came of this.
+    /// The earlier `.old` file. It is kept until the new recording has started successfully.
     older: Option<Older>,
 }
 
-/// A file on its way out, under a name of our own, and locked while this lives.
+/// A file to be deleted, under a temporary name. It is locked while this value lives.
 #[derive(Debug)]
 struct Older {
     path: PathBuf,
     held: Held,
 }
 
-/// A file that no recording writes while this lives; `None`: we may not read it, and so cannot lock it. No recording of ours writes it.
+/// A file that no recording writes while this value lives; `None`: edleak may not read the file and so cannot
+/// lock it. No recording of this user writes such a file.
 #[derive(Debug)]
 struct Held(Option<File>);
 
 impl Held {
-    /// Holds the file at `path`; `None`: there is none.
+    /// Locks the file at `path`; `None`: there is no file.
     fn at(path: &Path) -> Result<Option<Held>, Refusal> {
         let in_use =
             || Refusal::InUse(format!("another recording is writing `{}` ({ANOTHER})", path.display()));
@@ -56,7 +59,7 @@ impl Held {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(_) => return Ok(Some(Held(None))),
         };
-        // Whoever had the lock before us may have moved it, and have made a trace of its own in its place.
+        // The earlier owner of the lock may have moved the file and created its own trace in its place.
         if !place::lock(&file) || !place::is_at(&file, path) {
             return Err(in_use());
         }
@@ -68,7 +71,7 @@ impl Held {
     }
 
     fn release(&self) {
-        // Where there are no locks, there is none to give up.
+        // File systems without locks have none to release.
         let _ = self.0.as_ref().map(File::unlock);
     }
 
@@ -78,7 +81,7 @@ impl Held {
 }
 
 impl Older {
-    /// Moves the file `old` to a name that nobody else has; `None`: there is none.
+    /// Moves the file `old` to an unused name; `None`: there is no such file.
     fn of(old: &Path) -> Result<Option<Older>, Refusal> {
         const MOST: u32 = 100;
         let Some(held) = Held::at(old)? else { return Ok(None) };
@@ -124,12 +127,12 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Why a name cannot be had.
+/// The reason why a name cannot be reserved.
 #[derive(Debug)]
 pub(crate) enum Refusal {
-    /// Another recording has it.
+    /// Another recording uses it.
     InUse(String),
-    /// Whatever else.
+    /// Any other error.
     Failed(String),
 }
 
@@ -141,15 +144,16 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Makes the trace `path` and keeps what is there as `path.old`. Anything that is no regular file is left alone.
+/// Creates the trace `path` and keeps an existing file as `path.old`. Anything other than a regular file is
+/// refused.
 pub(crate) fn reserve(path: &Path, capacity_bytes: u64) -> Result<(TraceWriter, Reserved), Refusal> {
-    /// Somebody may put a trace there between our two steps; hardly again and again.
+    /// Another process may create a trace between the two steps, but hardly many times in a row.
     const ATTEMPTS: u32 = 8;
     let mut attempt = 0;
     loop {
         let mut reserved = Reserved { path: path.to_owned(), made: None, kept: keep_old(path)? };
         attempt += 1;
-        // Made for us, as by mktemp, or by somebody else for whatever purpose.
+        // An empty file exists already: mktemp or another program created it.
         let before = made_at(path);
         let created = TraceWriter::create(path, capacity_bytes);
         reserved.made = made_at(path);
@@ -172,7 +176,8 @@ pub(crate) fn reserve(path: &Path, capacity_bytes: u64) -> Result<(TraceWriter, 
 }
 
 impl Reserved {
-    /// Nothing came of it: all is as it was, unless the name is somebody else's by now.
+    /// Restores the earlier files, unless another process owns the name by now. For a recording that produced
+    /// nothing.
     pub(crate) fn give_back(&self) {
         if self.made.is_none() || made_at(&self.path) != self.made {
             return;
@@ -181,7 +186,7 @@ impl Reserved {
             let _ = fs::remove_file(&self.path);
             return;
         };
-        // In one step, so that nobody takes the name in between.
+        // One atomic step, so that no other process takes the name in between.
         let is_back = match place::exchange(&self.path, old) {
             Ok(()) if made_at(old) == self.made => fs::remove_file(old).is_ok(),
             Ok(()) => {
@@ -196,13 +201,13 @@ impl Reserved {
         }
     }
 
-    /// Something comes of it: what was moved out of the way before is replaced.
+    /// The recording has started: deletes the earlier `.old` file.
     pub(crate) fn settle(&self) {
         self.kept.iter().filter_map(|kept| kept.older.as_ref()).for_each(Older::remove);
     }
 }
 
-/// Where a trace goes that is called `path`: through a link, so that what it leads to is replaced and not the link.
+/// The file that a trace called `path` replaces. Links are followed, so the link itself stays.
 pub(crate) fn followed(path: &Path) -> Result<PathBuf, Refusal> {
     let refused = |reason: &dyn fmt::Display| {
         Refusal::Failed(format!("a trace cannot be written to `{}`: {reason} ({ANOTHER})", path.display()))
@@ -214,7 +219,7 @@ pub(crate) fn followed(path: &Path) -> Result<PathBuf, Refusal> {
     Ok(place)
 }
 
-/// Whether one of the standard descriptors, which the target has, too, leads to the file `path`.
+/// Whether `path` is the file behind a standard descriptor. The target has the same standard descriptors.
 fn is_standard(path: &Path) -> bool {
     let standard = [io::stdin().as_fd(), io::stdout().as_fd(), io::stderr().as_fd()]
         .map(|fd| fd.try_clone_to_owned().and_then(|fd| File::from(fd).metadata()));
@@ -225,7 +230,7 @@ fn is_standard(path: &Path) -> bool {
     })
 }
 
-/// Moves what is there to `path.old`. An empty file is nothing to keep.
+/// Moves an existing file to `path.old`. An empty file is not kept.
 pub(crate) fn keep_old(path: &Path) -> Result<Option<Kept>, Refusal> {
     let failed = |error: io::Error| {
         Refusal::Failed(format!("failed to keep `{}` as `.old`: {error} ({ANOTHER})", path.display()))
@@ -240,7 +245,7 @@ pub(crate) fn keep_old(path: &Path) -> Result<Option<Kept>, Refusal> {
     if moved.is_ok() && held.is_at(&old) {
         return Ok(Some(Kept { old, older }));
     }
-    // Another file had the name by then.
+    // Another process gave the name to another file meanwhile.
     if moved.is_ok() {
         let _ = place::rename_new(&old, path);
     }
@@ -349,18 +354,18 @@ mod tests {
         reserved.give_back();
         let text = |path: &Path| fs::read_to_string(path).expect("it is back");
         assert_eq!((names(), text(&path).as_str(), text(&before).as_str()), (2, "old", "older"));
-        // Once something comes of it, what was before it is replaced.
+        // After the recording has started, the earlier `.old` file is replaced.
         let (writer, reserved) = reserve(&path, MIN_CAPACITY_BYTES).expect("it is moved");
         reserved.settle();
         assert_eq!((names(), text(&before).as_str()), (2, "old"));
-        // A name that somebody else has taken meanwhile is not given back.
+        // A name that another process has taken meanwhile is not restored.
         fs::remove_file(&path).expect("it is there");
         fs::write(&path, "theirs").expect("it is ours");
         drop(writer);
         reserved.give_back();
         assert_eq!((names(), text(&path).as_str()), (2, "theirs"));
         fs::remove_file(&before).expect("it is there");
-        // Made for us, as by mktemp.
+        // An empty file, as mktemp creates it.
         fs::write(&path, "").expect("it is ours");
         let taken = reserve(&path, MIN_CAPACITY_BYTES).expect("an empty file may be written");
         assert_eq!(names(), 1);

@@ -1,4 +1,4 @@
-//! One run: checks, starts, follows.
+//! One run: checks the program, starts it and follows it.
 
 use crate::follow::session_stock::SessionStock;
 use crate::follow::{Follower, Outcome, Plan, Root};
@@ -23,17 +23,17 @@ use std::time::{Duration, Instant};
 
 /// edleak-record itself failed.
 const FAILED: u8 = 125;
-/// How long a target that was sent SIGTERM may take to end.
+/// Longest wait for a target to end after SIGTERM.
 const TERMINATION: Duration = Duration::from_secs(10);
 
-/// What to record, and how.
+/// The settings of a recording.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
     /// The program and its arguments.
     pub program: Vec<OsString>,
     /// The trace.
     pub output: PathBuf,
-    /// How often a slice is taken.
+    /// The interval between slices.
     pub period: Period,
     /// End the recording after this time; the program runs on.
     pub duration: Option<Duration>,
@@ -41,40 +41,40 @@ pub struct RunOptions {
     pub then_terminate: bool,
     /// Record child processes, too.
     pub children: bool,
-    /// Record only programs whose files match one of these patterns ([`edleak_session::only`]), wherever in the tree of processes
-    /// they are; empty: the program itself.
+    /// Record only programs whose files match one of these patterns ([`edleak_session::only`]), anywhere in
+    /// the process tree; empty: the program itself.
     pub only: Vec<String>,
-    /// The size that the trace may grow to.
+    /// The maximum size of the trace.
     pub capacity_bytes: u64,
     /// Functions to step over, and sites to watch.
     pub code: CodeOptions,
-    /// Watch what looks like a leak.
+    /// Watch sites that look like leaks.
     pub auto_watch: bool,
-    /// Add a leak of so many bytes per second to the numbers.
+    /// Add an artificial leak of so many bytes per second to the counters.
     pub inject_bytes_per_s: Option<f64>,
-    /// Say nothing but errors.
+    /// Print only errors.
     pub quiet: bool,
-    /// The copy of the preload library inside this program, if there is one.
+    /// The copy of the preload library inside this program, if it has one.
     pub embedded: Option<Embedded>,
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Recorded {
     /// The traces, and how the program ended.
     pub outcome: Outcome,
     /// Patterns of wrappers that matched no function of any module.
     pub unused_wrappers: Vec<String>,
-    /// Next to nothing of the program was counted: this is why.
+    /// The reason, if almost nothing of the program was counted.
     pub blind: Option<Failed>,
 }
 
-/// Why there is no recording, or an empty one.
+/// The reason why there is no recording, or an empty one.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Failed {
     /// The exit code of edleak-record.
     pub exit_code: u8,
-    /// What happened, and what to do about it.
+    /// The event, and the remedy.
     pub message: String,
 }
 
@@ -100,20 +100,21 @@ pub fn record(options: &RunOptions) -> Result<Recorded, Failed> {
         let message = format!("cannot record `{}`: {why}", checked.path.display());
         return Err(Failed { exit_code: 126, message });
     }
-    // A program that matches may be anywhere in the tree of processes.
+    // A program that matches may be anywhere in the process tree.
     let follows_children = options.children || !options.only.is_empty();
     if follows_children && let Some(why) = Watch::unavailable() {
         return Err(failed(format!("child processes cannot be followed: {why}")));
     }
     let code_options = Arc::new(options.code.clone());
     let preload = library::find(options.embedded).map_err(failed)?.0;
-    // From here on: a thread that was started before would take the signals meant for the loop, and a file that may not grow is an error
-    // and not our death.
+    // Signals are blocked from here on: an earlier thread would receive the signals meant for the loop. A
+    // file that reaches its size limit then gives an error instead of a fatal signal.
     let mut signals = Signals::block().map_err(|error| {
         failed(limits::explain("signals cannot be passed on to the target", &error, "see `ulimit -a`"))
     })?;
     let output = output::followed(&options.output).map_err(|refusal| failed(refusal.to_string()))?;
-    // The trace is made now, so that what stands in its way is known before anything is started, and nobody else takes it.
+    // Create the trace now: problems with its file show before the program starts, and no other process takes
+    // its name.
     let (writer, reserved) =
         output::reserve(&output, options.capacity_bytes).map_err(|refusal| failed(refusal.to_string()))?;
     let stopped = |what: &str, error: &std::io::Error| {
@@ -180,7 +181,8 @@ pub fn record(options: &RunOptions) -> Result<Recorded, Failed> {
     Ok(Recorded { outcome, unused_wrappers, blind })
 }
 
-/// Our own libc: most likely the target's, too. A static edleak-record has none, and looks where systems keep theirs.
+/// The collector's own libc, which is probably the target's, too. A static edleak-record has no libc.so.6 and
+/// tries the usual paths.
 fn own_libc() -> Option<PathBuf> {
     const USUAL: [&str; 3] =
         ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/libc.so.6", "/lib/ld-musl-x86_64.so.1"];
@@ -190,7 +192,7 @@ fn own_libc() -> Option<PathBuf> {
     own.find(|path| path.ends_with("libc.so.6")).or_else(usual)
 }
 
-/// Nothing was seen: the one outcome that must never look like a clean run.
+/// The error for a run that recorded nothing. Such a run must never look like one without leaks.
 fn blind(checked: &check::Program, only: &[String], ended: Option<Ended>) -> Failed {
     let why = if only.is_empty() {
         "the preload was never loaded, or found no session (a program that ends before main, drops its environment, or lives in another \
@@ -206,9 +208,10 @@ fn blind(checked: &check::Program, only: &[String], ended: Option<Ended>) -> Fai
     Failed { exit_code: unless_failed(ended, FAILED), message }
 }
 
-/// The program allocates where no preload sees it. There is a trace, and nothing in it is about the program.
+/// The error for a program that uses its own allocator: the trace exists but contains nothing about the
+/// program.
 fn foreign_allocator(checked: &check::Program, summary: &Summary, ended: Option<Ended>) -> Failed {
-    /// The program cannot be recorded.
+    /// Exit code: the program cannot be recorded.
     const REFUSED: u8 = 126;
     let symbol = checked.own_malloc.as_ref().map_or("malloc", |own| own.symbol.as_str());
     let message = format!(
@@ -221,7 +224,7 @@ fn foreign_allocator(checked: &check::Program, summary: &Summary, ended: Option<
     Failed { exit_code: unless_failed(ended, REFUSED), message }
 }
 
-/// The exit code of a program that failed, or this one.
+/// The exit code of the program if it failed, else `otherwise`.
 fn unless_failed(ended: Option<Ended>, otherwise: u8) -> u8 {
     match ended {
         Some(Ended::Exited(status)) if status != 0 => status as u8,
@@ -230,7 +233,8 @@ fn unless_failed(ended: Option<Ended>, otherwise: u8) -> u8 {
     }
 }
 
-/// Asks the target to end. Tells whether it did, before its time was over or somebody wanted to wait no longer.
+/// Asks the target to end. Returns whether it ended before the time limit and before the user interrupted the
+/// wait.
 fn terminate(child: &OwnChild, signals: &mut Signals) -> bool {
     child.send(libc::SIGTERM);
     let limit = Instant::now() + TERMINATION;
@@ -244,7 +248,7 @@ fn terminate(child: &OwnChild, signals: &mut Signals) -> bool {
     true
 }
 
-/// A command line, short enough for a line.
+/// A command line, shortened to fit into a line of output.
 fn shown(command: &[OsString]) -> String {
     const MOST: usize = 40;
     let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();

@@ -1,7 +1,7 @@
 //! Unpacks the library inside edleak-record into a directory that no other user can write to.
 //!
-//! A copy stays after the recording: a program that runs on still names it in LD_PRELOAD, and the loader of each of its
-//! children looks for it. Each version has a directory of its own, so versions do not disturb each other.
+//! The copy stays after the recording: a program that runs on still names it in LD_PRELOAD, and the loader of
+//! each child needs it. Each version has its own directory, so versions do not disturb each other.
 #![allow(unsafe_code)] // effective ids, and a trial mapping
 
 use crate::start::library::{NAME, can_be_named};
@@ -12,7 +12,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// Unpacks `bytes`, unless that was done before, and returns the path of the library.
+/// Unpacks `bytes`, unless an earlier call did so, and returns the path of the library.
 ///
 /// # Errors
 /// There is no suitable directory: the message names each one that was tried, and what to set.
@@ -21,7 +21,7 @@ pub(crate) fn unpack(bytes: &[u8]) -> Result<PathBuf, String> {
 }
 
 fn unpack_into(places: &[Place], bytes: &[u8]) -> Result<PathBuf, String> {
-    // Places with the same reason are told together.
+    // One reason is printed for all directories that share it.
     let mut reasons: Vec<(String, Vec<String>)> = Vec::new();
     for place in places {
         let why = match place.unpack(bytes) {
@@ -47,7 +47,7 @@ fn unpack_into(places: &[Place], bytes: &[u8]) -> Result<PathBuf, String> {
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Place {
     directory: PathBuf,
-    /// Whether its parents are made, too: those of a cache directory, not those of a temporary one.
+    /// Whether missing parent directories are created: yes for a cache directory, no for a temporary one.
     makes_parents: bool,
 }
 
@@ -61,8 +61,8 @@ fn places(variable: impl Fn(&str) -> Option<OsString>, uid: u32) -> Vec<Place> {
     match absolute("XDG_CACHE_HOME") {
         Some(path) => places.push(cache(path)),
         None => {
-            // Other users may read it there: a service that root starts, and that drops its privileges, still finds the library
-            // when it executes a program.
+            // Other users may read this directory. A service that root starts and that drops its privileges
+            // still finds the library when it executes a program.
             places.extend((uid == 0).then(|| cache("/var/cache".into())));
             places.extend(
                 absolute("HOME").filter(|home| home != Path::new("/")).map(|home| cache(home.join(".cache"))),
@@ -82,7 +82,7 @@ impl Place {
     fn unpack(&self, bytes: &[u8]) -> Result<PathBuf, String> {
         can_be_named(&self.directory)?;
         make(&self.directory, self.makes_parents)?;
-        // From here on through the real path: no part of it can be exchanged by somebody else.
+        // Use the real path from here on, so that no other user can exchange a part of it.
         let directory = fs::canonicalize(&self.directory).map_err(|error| error.to_string())?;
         check_ancestors(&directory)?;
         let version = format!("{}-{:016x}", env!("CARGO_PKG_VERSION"), fnv1a(bytes));
@@ -102,14 +102,14 @@ impl Place {
     }
 }
 
-/// Makes a directory that only this user may write to, unless it is there.
+/// Creates a directory that only this user may write to, unless it exists.
 fn make(directory: &Path, with_parents: bool) -> Result<(), String> {
     if with_parents && let Some(parent) = directory.parent() {
         DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(|error| error.to_string())?;
     }
     let mode = if directory.starts_with("/var/cache") { 0o755 } else { 0o700 };
     match DirBuilder::new().mode(mode).create(directory) {
-        // The umask may have taken bits away.
+        // The umask may have removed mode bits.
         Ok(()) => {
             fs::set_permissions(directory, Permissions::from_mode(mode)).map_err(|error| error.to_string())
         }
@@ -118,7 +118,8 @@ fn make(directory: &Path, with_parents: bool) -> Result<(), String> {
     }
 }
 
-/// The real and effective user could differ; what counts for files is the effective one.
+/// The effective user and group IDs. They can differ from the real ones, and the kernel checks files by the
+/// effective ones.
 pub(crate) fn effective_ids() -> (u32, u32) {
     // SAFETY: no preconditions.
     let uid = unsafe { libc::geteuid() };
@@ -126,7 +127,7 @@ pub(crate) fn effective_ids() -> (u32, u32) {
     (uid, unsafe { libc::getegid() })
 }
 
-/// Refuses a path of which another user could exchange a part.
+/// Refuses a path if another user could replace a part of it.
 fn check_ancestors(directory: &Path) -> Result<(), String> {
     check_owner(directory)?;
     let mut path = directory.to_path_buf();
@@ -135,12 +136,12 @@ fn check_ancestors(directory: &Path) -> Result<(), String> {
             return Err(format!("`{}` cannot be looked at", path.display()));
         };
         let (uid, _) = effective_ids();
-        // In a user namespace that maps one user, root's directories belong to the overflow user.
+        // In a user namespace that maps only one user, root's directories belong to the overflow user.
         let is_roots = metadata.uid() == 0 || (is_well_known(&path) && metadata.uid() == overflow_uid());
         if !is_roots && metadata.uid() != uid {
             return Err(format!("`{}` belongs to another user (uid {})", path.display(), metadata.uid()));
         }
-        // In a sticky directory nobody can rename what belongs to others.
+        // In a sticky directory a user cannot rename files of other users.
         if metadata.mode() & 0o022 != 0 && metadata.mode() & libc::S_ISVTX == 0 {
             return Err(format!("other users may write to `{}`", path.display()));
         }
@@ -148,7 +149,7 @@ fn check_ancestors(directory: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Refuses a directory that is not this user's alone.
+/// Refuses a directory that belongs to, or can be written by, another user.
 fn check_owner(directory: &Path) -> Result<(), String> {
     let metadata = fs::symlink_metadata(directory).map_err(|error| error.to_string())?;
     if !metadata.is_dir() {
@@ -175,7 +176,7 @@ fn overflow_uid() -> u32 {
     text.trim().parse().unwrap_or(DEFAULT)
 }
 
-/// Whether the file is this user's, writable by nobody else, and holds exactly `bytes`.
+/// Whether the file belongs to this user, no other user can write it, and it holds exactly `bytes`.
 fn is_whole(path: &Path, bytes: &[u8]) -> bool {
     let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
     let Ok(file) = opened else { return false };
@@ -188,15 +189,15 @@ fn is_whole(path: &Path, bytes: &[u8]) -> bool {
     file.take(bytes.len() as u64 + 1).read_to_end(&mut found).is_ok() && found == bytes
 }
 
-/// Writes a file under another name and moves it into place: no other process ever sees a part of it, and one that has the old
-/// file loaded keeps it.
+/// Writes a file under another name and renames it into place. No process sees a half-written file, and a
+/// process that has the old file loaded keeps it.
 fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let new = path.with_file_name(format!(".{name}.{}", std::process::id()));
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(mode);
     let file = match options.open(&new) {
-        // A process that had the same number ended in the middle of this.
+        // An earlier process with the same ID ended while writing.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             fs::remove_file(&new).and_then(|()| options.open(&new))
         }
@@ -204,9 +205,9 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     };
     let written = file.and_then(|mut file| {
         file.write_all(bytes)?;
-        // The umask may have taken bits away.
+        // The umask may have removed mode bits.
         file.set_permissions(Permissions::from_mode(mode))?;
-        // A full disk may be told only now.
+        // Some file systems report a full disk only here.
         file.sync_data()
     });
     let moved = written.and_then(|()| fs::rename(&new, path));
@@ -216,7 +217,7 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     moved
 }
 
-/// Whether the loader will be able to map code from the file: not from a file system that is mounted `noexec`.
+/// Whether the loader can map code from the file. It cannot on a file system that is mounted `noexec`.
 pub(crate) fn can_be_executed(path: &Path) -> Result<(), String> {
     let file = File::open(path).map_err(|error| error.to_string())?;
     let (protection, flags) = (libc::PROT_READ | libc::PROT_EXEC, libc::MAP_PRIVATE);
@@ -231,7 +232,7 @@ pub(crate) fn can_be_executed(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Writes edleak-record itself and its library into `directory`: all that a target needs, for an image or a shared volume.
+/// Copies edleak-record and its library into `directory`, for a container image or a shared volume.
 ///
 /// # Errors
 /// A file cannot be written.
@@ -248,7 +249,8 @@ pub fn copy_to(directory: &Path, bytes: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// A number that two versions of the library do not share by chance. Whether a file is the right one is decided by its bytes.
+/// A hash that differs between two versions of the library, barring chance. The bytes decide whether a file
+/// is the right one.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes
         .iter()
@@ -338,7 +340,7 @@ mod tests {
         assert!(place.unpack(BYTES).is_err_and(|why| why.contains("other users may write")));
         fs::remove_dir(&place.directory).expect("ours");
 
-        // Nor one whose parent somebody else could rename.
+        // A directory whose parent another user could rename is not used either.
         fs::set_permissions(&dir.0, Permissions::from_mode(0o777)).expect("ours");
         assert!(place.unpack(BYTES).is_err_and(|why| why.contains("other users may write to `")));
         fs::set_permissions(&dir.0, Permissions::from_mode(0o1777)).expect("ours");

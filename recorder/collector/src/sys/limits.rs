@@ -17,10 +17,12 @@ pub(crate) fn remedy(error: Option<i32>, otherwise: &str) -> String {
     }
 }
 
-/// Bytes of data that a program of any size needs with edleak's tables in it: their upper level is 16 MiB, and libc has data, too.
+/// Bytes of data that a program of any size needs with edleak's tables in it: their upper level is 16 MiB,
+/// and libc has data, too.
 const LEAST_DATA_BYTES: u64 = 20 << 20;
 
-/// Why the limit of data (`ulimit -d`), which the target inherits, leaves no room for edleak's tables; `None`: it leaves enough.
+/// Why the limit of data (`ulimit -d`), which the target inherits, leaves no room for edleak's tables;
+/// `None`: it leaves enough.
 pub(crate) fn too_little_data() -> Option<String> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: a structure of ours.

@@ -1,7 +1,7 @@
 //! The memory of a process by kind of mapping, from /proc/PID/smaps.
 //!
-//! The kernel holds the process's map lock while it writes smaps, so a reading is allowed only so often that readings take less than a
-//! thousandth of the time.
+//! The kernel holds the process's map lock while it writes smaps, so a reading is allowed only so often that
+//! readings take less than a thousandth of the time.
 
 use edleak_format::{AreaBytes, AreaId, AreaKind, MAX_AREAS, MemoryArea};
 use std::fs;

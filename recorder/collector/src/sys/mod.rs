@@ -1,4 +1,5 @@
-//! The operating system: shared memory, /proc, signals, the target as our child, its terminal, limits, standard descriptors, stderr.
+//! The operating system: shared memory, /proc, signals, the target as a child process, its terminal, limits,
+//! standard descriptors, stderr.
 
 pub(crate) mod limits;
 pub(crate) mod memory;

@@ -1,7 +1,8 @@
 //! The target as our child process: signals to it, and how it ended.
 //!
-//! A signal goes through a descriptor of the process (pidfd). A process number is used only where the kernel has no such
-//! descriptors, and only before the child is waited for: after that the number may belong to another process.
+//! A signal goes through a descriptor of the process (pidfd). A process number is used only where the kernel
+//! has no such descriptors, and only before the child is waited for: after that the number may belong to
+//! another process.
 #![allow(unsafe_code)] // waitpid, kill, pidfd_send_signal
 
 use crate::sys::process;
@@ -24,7 +25,8 @@ pub enum Ended {
 }
 
 impl Ended {
-    /// What a shell would say: the status, or 128 + the signal. An unknown status is a failure of edleak-record.
+    /// What a shell would say: the status, or 128 + the signal. An unknown status is a failure of
+    /// edleak-record.
     pub fn exit_code(self) -> ExitCode {
         match self {
             Ended::Exited(status) => ExitCode::from(status as u8),

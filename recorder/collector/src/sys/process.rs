@@ -1,4 +1,5 @@
-//! What /proc says of a process: memory map, size, threads. And what the kernel says: whether it is still there.
+//! What /proc says of a process: memory map, size, threads. And what the kernel says: whether it is still
+//! there.
 #![allow(unsafe_code)] // kill, tgkill
 
 use std::fs;
@@ -42,27 +43,30 @@ pub(crate) fn read_maps(pid: u32) -> Vec<Mapping> {
     fs::read(format!("/proc/{pid}/maps")).map_or_else(|_| Vec::new(), |text| parse_maps(&text))
 }
 
-/// Whether any process has one of these files in memory mapped, as a forked child has its parent's session until it
-/// claims its own.
+/// Whether any process has one of these files in memory mapped, as a forked child has its parent's session
+/// until it claims its own.
 pub(crate) fn is_any_mapped(inodes: &[u64]) -> bool {
     others().any(|pid| fs::read(format!("/proc/{pid}/maps")).is_ok_and(|maps| maps_session(&maps, inodes)))
 }
 
-/// The process that has this session mapped and says that it is `claimed`. It is looked up by its memory map: in a PID namespace of its
-/// own, a process may have another number there, and one that is another process's here. `None`: it is gone.
+/// The process that has this session mapped and says that it is `claimed`. It is looked up by its memory map:
+/// in a PID namespace of its own, a process may have another number there, and one that is another process's
+/// here. `None`: it is gone.
 pub(crate) fn holder_of(session: u64, claimed: u32) -> Option<u32> {
     let maps_of = |pid: u32| fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
     let maps = maps_of(claimed);
     if maps_session(&maps, &[session]) {
         return Some(claimed);
     }
-    // A forked child has its parent's session mapped, too, until it claims its own; but it is called otherwise.
+    // A forked child has its parent's session mapped, too, until it claims its own; but it is called
+    // otherwise.
     let holds = |pid: &u32| {
         maps_session(&maps_of(*pid), &[session])
             && fs::read_to_string(format!("/proc/{pid}/status"))
                 .is_ok_and(|status| own_number(&status) == Some(claimed))
     };
-    // One that is not ours to look at, or executed another program meanwhile, can only be believed; but it began after us.
+    // One that is not ours to look at, or executed another program meanwhile, can only be believed; but it
+    // began after us.
     let is_younger = || Some(start_ticks(claimed)? >= start_ticks(std::process::id())?);
     let another = if maps.is_empty() { None } else { others().find(holds) };
     another.or_else(|| is_younger()?.then_some(claimed))
@@ -137,7 +141,8 @@ pub(crate) fn has_waited_for_children(pid: u32) -> Option<bool> {
     Some(stat_field(&stat, CHILDRENS_MINOR_FAULTS)? > 0)
 }
 
-/// A field of /proc/PID/stat by its number in proc(5). The second is a name in parentheses, in which anything may be.
+/// A field of /proc/PID/stat by its number in proc(5). The second is a name in parentheses, in which anything
+/// may be.
 pub(crate) fn stat_field(stat: &str, number: usize) -> Option<u64> {
     let (_, behind_name) = stat.rsplit_once(')')?;
     behind_name.split_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
@@ -193,15 +198,15 @@ fn parse_cpu(stat: &str) -> Option<Cpu> {
     })
 }
 
-/// A path as a process sees it, opened through its root directory, so that a chroot or a container is no obstacle; once
-/// the process is gone, the path itself.
+/// A path as a process sees it, opened through its root directory, so that a chroot or a container is no
+/// obstacle; once the process is gone, the path itself.
 pub(crate) fn path_in(pid: u32, path: &str) -> PathBuf {
     let inside = PathBuf::from(format!("/proc/{pid}/root{path}"));
     if inside.exists() { inside } else { PathBuf::from(path) }
 }
 
-/// A path that may be relative to the directory a process is in, as the process sees it from its root; once the process
-/// is gone, the path itself.
+/// A path that may be relative to the directory a process is in, as the process sees it from its root; once
+/// the process is gone, the path itself.
 pub(crate) fn absolute_in(pid: u32, path: &str) -> String {
     if path.starts_with('/') || path.is_empty() {
         return path.to_owned();
@@ -289,7 +294,8 @@ pub(crate) fn is_there(pid: u32) -> bool {
     is_known(unsafe { libc::kill(pid as libc::pid_t, 0) })
 }
 
-/// Whether a thread of a process is still there. The kernel is asked and not /proc, which hides a process that is not dumpable.
+/// Whether a thread of a process is still there. The kernel is asked and not /proc, which hides a process
+/// that is not dumpable.
 pub(crate) fn has_thread(pid: u32, tid: u32) -> bool {
     // SAFETY: no memory is passed, and signal 0 is none.
     is_known(unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, 0) as libc::c_int })

@@ -1,9 +1,9 @@
 //! Memory shared with a target: made here, mapped for its life, read with suspicion.
 //!
-//! Files in memory (`memfd_create`) have no name that could be left behind, no file system that could be full, and are
-//! opened by the target through `/proc/COLLECTOR/fd/N`, which the kernel allows to the same user only. Whatever is in
-//! them is atomics, so a shared reference is sound however the target writes; every index read from them is checked, and
-//! their length is sealed.
+//! Files in memory (`memfd_create`) have no name that could be left behind, no file system that could be
+//! full, and are opened by the target through `/proc/COLLECTOR/fd/N`, which the kernel allows to the same
+//! user only. Whatever is in them is atomics, so a shared reference is sound however the target writes; every
+//! index read from them is checked, and their length is sealed.
 #![allow(unsafe_code)]
 
 use edleak_session::VERSION;
@@ -49,7 +49,8 @@ impl Memory {
         let file = unsafe { File::from_raw_fd(fd) };
         file.set_permissions(Permissions::from_mode(0o600))?;
         file.set_len(bytes as u64)?;
-        // A target that cuts it off would kill us with SIGBUS; one that lets it grow would fill the memory in our name.
+        // A target that cuts it off would kill us with SIGBUS; one that lets it grow would fill the memory in
+        // our name.
         let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
         // SAFETY: the descriptor is open; the command takes no pointer.
         if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) } != 0 {
@@ -68,8 +69,8 @@ impl Memory {
     /// `count` values of a type made of atomics at `offset`.
     fn slice<T>(&self, offset: usize, count: usize) -> &[T] {
         assert!(offset + count * size_of::<T>() <= self.bytes && offset.is_multiple_of(align_of::<T>()));
-        // SAFETY: inside the mapping and aligned (checked above); every type asked for here is made of atomics, valid
-        // for any bits. The file keeps its length, which is sealed.
+        // SAFETY: inside the mapping and aligned (checked above); every type asked for here is made of
+        // atomics, valid for any bits. The file keeps its length, which is sealed.
         unsafe { std::slice::from_raw_parts(self.base.wrapping_add(offset).cast(), count) }
     }
 }
@@ -120,7 +121,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// A fresh session with this many shards; the target may wait `patience_us` for its wrapper rules when it attaches.
+    /// A fresh session with this many shards; the target may wait `patience_us` for its wrapper rules when it
+    /// attaches.
     pub fn create(shards: usize, patience_us: u32) -> io::Result<Session> {
         let session = Session { memory: Memory::create(c"edleak-session", total_bytes(shards))?, shards };
         let header = session.header();

@@ -1,4 +1,5 @@
-//! Signals: which we take for the target, and which inherited dispositions we change for ourselves but not for the target.
+//! Signals: which we take for the target, and which inherited dispositions we change for ourselves but not
+//! for the target.
 #![allow(unsafe_code)]
 
 use crate::sys::terminal::leads_session;
@@ -8,8 +9,9 @@ use std::mem::{MaybeUninit, zeroed};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Signals that somebody may send to edleak-record and mean the target. Those that stop and continue a process are not
-/// among them: a terminal sends them to both. Nor are the real-time ones missing: see [`Signals::block`].
+/// Signals that somebody may send to edleak-record and mean the target. Those that stop and continue a
+/// process are not among them: a terminal sends them to both. Nor are the real-time ones missing: see
+/// [`Signals::block`].
 const PASSED_ON: [libc::c_int; 12] = [
     libc::SIGHUP,
     libc::SIGINT,
@@ -104,8 +106,8 @@ impl Signals {
         unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.original, std::ptr::null_mut()) };
     }
 
-    /// Holds nothing back any more: there is no target left to pass it on to, and what is still to do may be interrupted. What has
-    /// arrived up to now was meant for the target.
+    /// Holds nothing back any more: there is no target left to pass it on to, and what is still to do may be
+    /// interrupted. What has arrived up to now was meant for the target.
     pub fn release(mut self) {
         self.take();
         // SAFETY: the set that was in force before.
@@ -147,8 +149,8 @@ impl Signals {
     }
 }
 
-/// Puts memory in the place of a mapped file whose end somebody cut off while we read or wrote it (the trace, a module of
-/// the target), so that it is an error and not our death. Returns the action before.
+/// Puts memory in the place of a mapped file whose end somebody cut off while we read or wrote it (the trace,
+/// a module of the target), so that it is an error and not our death. Returns the action before.
 fn survive_cut_files() -> libc::sigaction {
     // SAFETY: plain data; all zero is the default action with an empty mask.
     let mut action: libc::sigaction = unsafe { zeroed() };
@@ -228,7 +230,8 @@ fn is_ignored(number: libc::c_int) -> bool {
     known && action.sa_sigaction == libc::SIG_IGN
 }
 
-/// A descriptor of a process (pidfd): whether it is still there, and a way to it that no other process gets by its number.
+/// A descriptor of a process (pidfd): whether it is still there, and a way to it that no other process gets
+/// by its number.
 #[derive(Debug)]
 pub struct Watch(File);
 
@@ -248,7 +251,8 @@ impl Watch {
         Ok(Watch(unsafe { File::from_raw_fd(fd as RawFd) }))
     }
 
-    /// Why no process can be watched here: the kernel is older than 5.3, or a sandbox forbids it. `None`: it can be.
+    /// Why no process can be watched here: the kernel is older than 5.3, or a sandbox forbids it. `None`: it
+    /// can be.
     pub(crate) fn unavailable() -> Option<String> {
         let error = Watch::open(std::process::id()).err()?;
         Some(format!("`pidfd_open` failed: {error} (use Linux 5.3 or later, or allow it in the sandbox)"))

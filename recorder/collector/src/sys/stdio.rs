@@ -1,5 +1,5 @@
-//! Standard descriptors that were closed when we were started: Rust's runtime opens /dev/null in their place, and the target is to
-//! find them closed.
+//! Standard descriptors that were closed when we were started: Rust's runtime opens /dev/null in their place,
+//! and the target is to find them closed.
 #![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicU8, Ordering};

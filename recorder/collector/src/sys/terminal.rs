@@ -1,8 +1,8 @@
-//! The session and the terminal of the target: where edleak-record leads its session, the target has to lead one, as it would
-//! without us. The kernel tells the leader, and nobody else, that the terminal is hung up.
+//! The session and the terminal of the target: where edleak-record leads its session, the target has to lead
+//! one, as it would without us. The kernel tells the leader, and nobody else, that the terminal is hung up.
 //!
-//! A process that shares our session would lose the terminal by this, and might be sent SIGHUP. So where we are not alone in
-//! the session, everything stays as it is and SIGHUP is passed on.
+//! A process that shares our session would lose the terminal by this, and might be sent SIGHUP. So where we
+//! are not alone in the session, everything stays as it is and SIGHUP is passed on.
 #![allow(unsafe_code)] // setsid, ioctl
 
 use crate::sys::process;
@@ -19,8 +19,8 @@ pub(crate) struct Leadership {
 }
 
 impl Leadership {
-    /// Gives up our terminal, if we lead a session and are alone in it. The kernel sends us SIGHUP for that, which has to be
-    /// held back.
+    /// Gives up our terminal, if we lead a session and are alone in it. The kernel sends us SIGHUP for that,
+    /// which has to be held back.
     pub(crate) fn give_up() -> Option<Leadership> {
         if !leads_session() || !is_alone() {
             return None;
@@ -41,8 +41,8 @@ impl Leadership {
         Some(Leadership { terminal: given_up })
     }
 
-    /// Makes this process the leader, with the terminal. Called in the forked child; async-signal-safe. `false`: the terminal
-    /// was hung up meanwhile, which the program has to be told.
+    /// Makes this process the leader, with the terminal. Called in the forked child; async-signal-safe.
+    /// `false`: the terminal was hung up meanwhile, which the program has to be told.
     pub(crate) fn take_over(&self) -> bool {
         // SAFETY: no memory is passed.
         unsafe { libc::setsid() };

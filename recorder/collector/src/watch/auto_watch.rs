@@ -43,9 +43,9 @@ impl AutoWatch {
         self.slices += 1;
     }
 
-    /// The sites that looked like a leak twice in a row: linear or exponential, never constant or logarithmic. Empty
-    /// between looks, which become rarer as the recording grows: at 12 slices and then at every sixth more. (Twice,
-    /// because what fills for a while looks like a leak until it has filled.)
+    /// The sites that looked like a leak twice in a row: linear or exponential, never constant or
+    /// logarithmic. Empty between looks, which become rarer as the recording grows: at 12 slices and then at
+    /// every sixth more. (Twice, because what fills for a while looks like a leak until it has filled.)
     pub(crate) fn suspects(&mut self, period_s: f64) -> Vec<usize> {
         if self.slices < self.next_look.max(FIRST_LOOK) {
             return Vec::new();

@@ -1,4 +1,5 @@
-//! Which sites record full stacks: requests of the user, picks of auto-watch, changes while the target runs.
+//! Chooses the sites that record full stacks: requests of the user, picks of auto-watch, changes while the
+//! target runs.
 
 pub(crate) mod auto_watch;
 pub mod request;

@@ -35,8 +35,8 @@ pub enum Request {
 const BUILD_ID: &str = "build-id:";
 
 impl Request {
-    /// Reads a request as a person writes it: a pattern on function names, `module!offset` (hexadecimal), or `TRACE#id`,
-    /// which means the site as that trace has it.
+    /// Reads a request as a person writes it: a pattern on function names, `module!offset` (hexadecimal), or
+    /// `TRACE#id`, which means the site as that trace has it.
     pub fn parse(spec: &str) -> Result<Request, String> {
         match spec.rsplit_once('#').map(|(trace, id)| (trace, id.parse())) {
             Some((trace, Ok(id))) => site_of(Path::new(trace), SiteId(id)),
@@ -283,8 +283,8 @@ fn site_of(path: &Path, id: SiteId) -> Result<Request, String> {
     })
 }
 
-/// A request for the site of a trace, by build and offset, so that it holds across restarts and address randomization;
-/// by path where the file had no build ID. A stack's is that of its caller.
+/// A request for the site of a trace, by build and offset, so that it holds across restarts and address
+/// randomization; by path where the file had no build ID. A stack's is that of its caller.
 fn request_for(trace: &Trace, id: SiteId) -> Option<Request> {
     let mut site = trace.site(id)?;
     if site.kind == SiteKind::Stack {

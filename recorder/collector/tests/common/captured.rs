@@ -1,6 +1,7 @@
 //! A stack captured in a test program, and a walker over it.
 //!
-//! The walker is a model of the one inside the target: registers and a copy of the stack in, return addresses out.
+//! The walker is a model of the one inside the target: registers and a copy of the stack in, return addresses
+//! out.
 
 use super::{run, scratch, source};
 use edleak_binary::elf::Elf;
@@ -106,7 +107,8 @@ impl Captured {
                 Kind::Sp => rsp + rule.cfa_offset() as u64,
                 Kind::Fp => rbp + rule.cfa_offset() as u64,
                 Kind::Signal => {
-                    // ucontext: uc_mcontext.gregs begins 40 bytes in; rbp, rsp and rip are the 11th, 16th and 17th.
+                    // ucontext: uc_mcontext.gregs begins 40 bytes in; rbp, rsp and rip are the 11th, 16th and
+                    // 17th.
                     let register = |index: u64| self.word(rsp + 40 + 8 * index);
                     let (Some(to_rbp), Some(to_rsp), Some(to_pc)) =
                         (register(10), register(15), register(16))
