@@ -1,5 +1,5 @@
-//! What the collector refuses to record, tried on real files: the reason by kind, and one line that ends in
-//! the remedy.
+//! Programs that the collector refuses to record, as real files. Tests the kind of the reason, and that the
+//! message is one line that ends with the remedy.
 
 mod common;
 
@@ -31,7 +31,7 @@ fn executable(path: PathBuf, content: impl AsRef<[u8]>) -> PathBuf {
     path
 }
 
-/// Compiles C source with `cc`; `None` where the compiler cannot do that (no static libc, no 32-bit one).
+/// Compiles C source with `cc`; `None` if the compiler cannot (no static or no 32-bit libc).
 fn build(dir: &Path, name: &str, source: &str, flags: &[&str]) -> Option<PathBuf> {
     let file = dir.join(format!("{name}.c"));
     write(&file, source).expect("the scratch directory can be written");
@@ -146,7 +146,7 @@ fn a_damaged_file_is_refused_wherever_it_was_cut() {
         *byte = (i * 37 + 11) as u8;
     }
     refused(&executable(dir.join("garbage"), &garbage), RefusalKind::NotAProgram);
-    // Section headers are nothing to the kernel: without them the program runs, and is recorded.
+    // The kernel ignores section headers: without them the program runs and is recorded.
     let mut no_sections = whole;
     no_sections[40..48].fill(0xee);
     let no_sections = executable(dir.join("no-sections"), no_sections);
@@ -165,7 +165,7 @@ fn a_program_whose_loader_is_not_installed_is_refused() {
 fn programs_that_gain_privileges_are_refused() {
     let dir = scratch("check-privileges");
     let program = build(&dir, "set-id", MAIN, &[]).expect("cc can build a program");
-    // Its own owner's setuid bit changes nothing.
+    // The setuid bit of the user's own file changes nothing.
     set_permissions(&program, Permissions::from_mode(0o6755)).expect("it is our file");
     assert!(check(&program).is_ok(), "{:?}", check(&program));
     if chown(&program, Some(65534), None).is_err() {
@@ -174,7 +174,7 @@ fn programs_that_gain_privileges_are_refused() {
     }
     set_permissions(&program, Permissions::from_mode(0o4755)).expect("we may do anything");
     refused(&program, RefusalKind::Privileged);
-    // As an interpreter it gains them too, but set-id bits of a script are ignored.
+    // As an interpreter it gains privileges, too; but the kernel ignores set-id bits of a script.
     let script = executable(dir.join("script"), format!("#!{}\n", program.display()));
     refused(&script, RefusalKind::Privileged);
     let sudo = dir.join("sudo");

@@ -1,5 +1,5 @@
-//! The unwind tables against two oracles: readelf's decoding of the same files, and libgcc's walk of the same
-//! stacks.
+//! Compares the unwind tables with two references: readelf's decoding of the same files, and libgcc's walk of
+//! the same stacks.
 
 mod common;
 
@@ -14,7 +14,7 @@ use std::process::Command;
 
 // ---- readelf ----
 
-/// A stretch of code and its rule, as readelf prints it.
+/// A range of code and its rule, as readelf prints it.
 struct Expected {
     start: u64,
     end: u64,
@@ -24,7 +24,7 @@ struct Expected {
 /// Reads `readelf --debug-dump=frames-interp`.
 fn readelf_rules(text: &str) -> Vec<Expected> {
     let hex = |word: &str| u64::from_str_radix(word, 16).expect("readelf prints addresses in hex");
-    // What a CIE says holds for its entries until they say otherwise; `S` in its augmentation marks
+    // The rule of a CIE holds for its entries until they change it. `S` in its augmentation marks
     // trampolines.
     let mut cies: HashMap<String, (Rule, bool)> = HashMap::new();
     let mut cie: Option<String> = None;
@@ -33,7 +33,7 @@ fn readelf_rules(text: &str) -> Vec<Expected> {
     let mut expected: Vec<Expected> = Vec::new();
     let mut fde_end = 0;
     for line in text.lines() {
-        // A register that lies in another one takes two words, `r9 (r9)`.
+        // A register that is stored in another register takes two words, `r9 (r9)`.
         let words: Vec<&str> = line.split_whitespace().filter(|word| !word.starts_with('(')).collect();
         match words.as_slice() {
             [id, _, _, "CIE", augmentation, ..] => {
@@ -71,7 +71,7 @@ fn readelf_rules(text: &str) -> Vec<Expected> {
     expected
 }
 
-/// The rule a line of readelf's table stands for, by the words of the format alone.
+/// The rule for a line of readelf's table, computed from the printed words only.
 fn rule_of(columns: &[String], words: &[&str]) -> Rule {
     let cell = |name: &str| columns.iter().position(|column| column == name).map(|column| words[column]);
     match cell("ra") {
@@ -95,7 +95,7 @@ fn rule_of(columns: &[String], words: &[&str]) -> Rule {
     Rule::pack(kind, offset.parse().expect("an offset is a number"), fp_offset).unwrap_or(Rule::UNKNOWN)
 }
 
-/// Compares every row of one file; returns how many stretches there were, `None` without readelf.
+/// Compares every row of one file. Returns the number of ranges; `None` without readelf.
 fn check_against_readelf(path: &Path) -> Option<usize> {
     let text = try_run(Command::new("readelf").arg("--debug-dump=frames-interp,no-follow-links").arg(path))?;
     let mut expected = readelf_rules(&String::from_utf8_lossy(&text));
@@ -117,8 +117,7 @@ fn check_against_readelf(path: &Path) -> Option<usize> {
         previous_end = stretch.end;
     }
     assert_eq!(table.lookup(offset(previous_end)), Rule::UNKNOWN, "{}, past the end", path.display());
-    // No row may begin where readelf has none: between two stretches that were compared, nothing else
-    // changes.
+    // No row may begin where readelf has none: the rule must not change between two compared ranges.
     let starts: Vec<u32> = expected.iter().flat_map(|e| [offset(e.start), offset(e.end)]).collect();
     for row in table.rows.iter().skip(1) {
         assert!(

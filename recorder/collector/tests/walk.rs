@@ -1,4 +1,4 @@
-//! Whole stacks walked with the compiled tables, against libgcc's unwinder in the same process.
+//! Compares whole stacks walked with the compiled tables with libgcc's unwinder in the same process.
 
 mod common;
 
@@ -7,7 +7,8 @@ use common::{run, source, try_run};
 use edleak_session::rule::Kind;
 use std::process::Command;
 
-/// Every frame but capture()'s own, whose pc differs, equals libgcc's; both reach the end of the stack.
+/// Every frame equals libgcc's, except capture()'s own, whose pc differs. Both walks reach the end of the
+/// stack.
 #[track_caller]
 fn assert_equals_libgcc(stack: &Captured, what: &str, at_least: usize) {
     let (frames, end) = stack.walk();

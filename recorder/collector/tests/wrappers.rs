@@ -1,8 +1,8 @@
-//! Who is blamed: in programs that allocate once below each wrapper there is, the first function that is no
-//! wrapper.
+//! Tests which function is blamed for an allocation. Programs allocate once below each wrapper; the first
+//! function that is not a wrapper must be blamed.
 //!
-//! The same steps as the hot path takes: from the return address of `malloc`, over every frame that lies in a
-//! wrapper range, by that range's rule.
+//! The test takes the same steps as the hot path. It starts at the return address of `malloc` and steps over
+//! every frame in a wrapper range, by that range's rule.
 
 mod common;
 
@@ -19,7 +19,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Wrapper ranges and function names of the modules met, read once per test.
+/// Wrapper ranges and function names of the modules, read once per test.
 struct Modules<'set> {
     set: &'set WrapperSet,
     read: HashMap<PathBuf, Module>,
@@ -55,7 +55,7 @@ impl<'set> Modules<'set> {
         })
     }
 
-    /// The function blamed for the allocation captured, and the frames stepped over on the way.
+    /// The function blamed for the captured allocation, and the frames stepped over on the way.
     fn blamed(&mut self, stack: &Captured) -> (String, Vec<String>) {
         let (frames, _) = stack.walk();
         let mut stepped = Vec::new();
@@ -63,7 +63,7 @@ impl<'set> Modules<'set> {
         for address in frames {
             let module = stack.modules.iter().find(|module| (module.base..module.end).contains(&address));
             let Some(mapped) = module else { return (format!("{address:#x}"), stepped) };
-            // capture() and the malloc that called it are the recorder.
+            // The frames of capture() and of the malloc that called it belong to the recorder.
             if !is_below && mapped.path.ends_with("libcapture.so") {
                 continue;
             }
@@ -83,7 +83,7 @@ impl<'set> Modules<'set> {
     }
 }
 
-/// Runs every case and collects those that blame somebody else.
+/// Runs every case and collects the cases in which another function is blamed.
 fn assert_cases_are_blamed(program: &Path, what: &str, set: &WrapperSet, prefix: &str, cases: &[&str]) {
     let mut modules = Modules::new(set);
     let mut wrong = Vec::new();
@@ -132,7 +132,7 @@ fn c_callers_of_xmalloc_and_of_the_c_library_are_blamed() {
         }
         let what = format!("{compiler} {flags:?}");
         assert_cases_are_blamed(&program, &what, &WrapperSet::builtin(), "", &C_CASES);
-        // Only a user's pattern makes a wrapper of what nobody else knows.
+        // No builtin name matches; only a user's pattern makes this function a wrapper.
         let blamed = |set: &WrapperSet| Modules::new(set).blamed(&captured(&program, "pool_take")).0;
         assert_eq!(blamed(&WrapperSet::builtin()), "pool_take", "{what}");
         let mut with_pattern = WrapperSet::builtin();
@@ -247,8 +247,9 @@ fn rust_callers_of_the_standard_library_are_blamed() {
     }
 }
 
-/// Every call that objdump finds in the C library, which is all wrappers: ranges that were merged and thinned
-/// out must still give each return address the rule of its row, and none where there is none.
+/// Checks every call that objdump finds in the C library, in which every function is a wrapper. Even after
+/// ranges are merged and reduced, each return address must have the rule of its row, or none if the row has
+/// none.
 #[test]
 fn every_call_of_the_c_library_keeps_its_rule() {
     let maps = std::fs::read_to_string("/proc/self/maps").expect("a process can read its own map");

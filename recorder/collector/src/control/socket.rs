@@ -1,12 +1,12 @@
-//! The control socket: how a running recording is asked what it does, and told what to watch.
+//! The control socket: other programs ask a running recording for its progress and change its watches.
 //!
-//! One socket per collector, `PID.sock`, in a directory that only its user can enter. A client sends one line
-//! and reads the answer up to its end. The words of a request are separated by tabs: `edleak-1 list`,
-//! `edleak-1 watch PID SPEC…`, `edleak-1 unwatch PID SPEC…`. The first line of an answer is `ok` or `error`.
+//! Each collector has one socket, `PID.sock`, in a directory that only its user can enter. A client sends one
+//! line and reads the answer to its end. Tabs separate the words of a request: `edleak-1 list`, `edleak-1
+//! watch PID SPEC…`, `edleak-1 unwatch PID SPEC…`. The first line of an answer is `ok` or `error`.
 //!
-//! The collector's loop is never held up: every call here returns at once, a client that sends or reads too
-//! slowly is dropped, and whoever connects more often than there are places finds the door closed.
-#![allow(unsafe_code)] // who we are, and who the others are
+//! The socket never blocks the collector's loop: every call here returns at once. A client that sends or
+//! reads too slowly is dropped. Connections beyond the limit of clients are closed at once.
+#![allow(unsafe_code)] // user ids of this process and of clients
 
 use std::fs::{DirBuilder, Metadata};
 use std::io::{self, ErrorKind, Read, Write};
@@ -18,29 +18,29 @@ use std::time::{Duration, Instant};
 
 /// The first word of every request.
 pub const PROTOCOL: &str = "edleak-1";
-/// Clients served at the same time.
+/// Maximum number of clients at the same time.
 const MAX_CLIENTS: usize = 16;
-/// Bytes of the longest request.
+/// Length of the longest request in bytes.
 const MAX_REQUEST: usize = 64 << 10;
-/// How long a client may take to send its line, and then to read its answer.
+/// Longest time for a client to send its line, and again to read its answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A client, while it is connected.
+/// Identifies a connected client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ClientId(u64);
 
 /// The words of one request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Line {
-    /// Who asks.
+    /// The client that sent the request.
     pub client: ClientId,
-    /// What, without [`PROTOCOL`]; `None`: it speaks another one.
+    /// The words after [`PROTOCOL`]; `None`: the request has another protocol.
     pub words: Option<Vec<String>>,
 }
 
 enum State {
     Asking(Vec<u8>),
-    /// Until the answer is known.
+    /// The answer is not known yet.
     Waiting,
     Reading(Vec<u8>),
 }
@@ -52,18 +52,18 @@ struct Client {
     since: Instant,
 }
 
-/// The collector's side.
+/// The collector's end of the control socket.
 pub struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
     clients: Vec<Client>,
     next_id: u64,
-    /// Accepting failed (no descriptors left): not before this time again.
+    /// Accepting failed (no free descriptors): do not try before this time.
     deaf_until: Option<Instant>,
 }
 
 impl ControlSocket {
-    /// Opens the socket of this process in the first directory where that is possible.
+    /// Opens the socket of this process in the first directory in which that is possible.
     pub fn open() -> io::Result<ControlSocket> {
         let mut failure = io::Error::from(ErrorKind::NotFound);
         for directory in directories() {
@@ -87,7 +87,8 @@ impl ControlSocket {
             return Err(io::Error::new(ErrorKind::PermissionDenied, message));
         }
         let path = directory.join(format!("{}.sock", std::process::id()));
-        // A namesake that was killed could not clean up; one in another PID namespace may be alive.
+        // A killed collector with the same PID left its socket behind. A collector with this PID in another
+        // PID namespace may still run.
         if is_stale(&path) {
             std::fs::remove_file(&path)?;
         }
@@ -96,14 +97,14 @@ impl ControlSocket {
         Ok(ControlSocket { listener, path, clients: Vec::new(), next_id: 0, deaf_until: None })
     }
 
-    /// What to wait for: new clients, and lines of those that are connected.
+    /// The descriptors to wait for: new clients, and clients that send a request.
     pub fn fds(&self) -> impl Iterator<Item = RawFd> {
         let asking = self.clients.iter().filter(|client| matches!(client.state, State::Asking(_)));
         let listener = self.deaf_until.is_none().then(|| self.listener.as_raw_fd());
         listener.into_iter().chain(asking.map(|client| client.stream.as_raw_fd()))
     }
 
-    /// Goes on with every client as far as that is possible now; returns the requests that are complete.
+    /// Serves every client as far as possible without waiting; returns the complete requests.
     pub fn turn(&mut self, now: Instant) -> Vec<Line> {
         self.accept(now);
         let mut lines = Vec::new();
@@ -126,7 +127,7 @@ impl ControlSocket {
         lines
     }
 
-    /// Answers a client, if it is still there.
+    /// Answers a client, if it is still connected.
     pub fn answer(&mut self, client: ClientId, text: Result<String, String>, now: Instant) {
         let Some(client) = self.clients.iter_mut().find(|one| one.id == client) else { return };
         let (verdict, text) = match text {
@@ -177,7 +178,7 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        // If it is gone already, so much the better.
+        // An error means that the file is gone already.
         let _ = std::fs::remove_file(&self.path);
     }
 }
@@ -189,7 +190,7 @@ enum Progress {
     Gone,
 }
 
-/// Reads up to the end of the line, as far as there is something.
+/// Reads available bytes up to the end of the line.
 fn receive(stream: &mut UnixStream, line: &mut Vec<u8>) -> Progress {
     let mut buffer = [0; 4096];
     while line.len() <= MAX_REQUEST {
@@ -210,7 +211,7 @@ fn receive(stream: &mut UnixStream, line: &mut Vec<u8>) -> Progress {
     Progress::Gone
 }
 
-/// Writes what the client's socket has room for.
+/// Writes as many bytes as the client's socket accepts.
 fn send(stream: &mut UnixStream, rest: &mut Vec<u8>) -> Progress {
     while !rest.is_empty() {
         match stream.write(rest) {
@@ -228,9 +229,9 @@ fn words_of(line: &[u8]) -> Option<Vec<String>> {
     (words.next()? == PROTOCOL).then(|| words.collect())
 }
 
-/// Where sockets may be, best first: the user's own run-time directory, where that usually is, and one below
-/// /tmp. The recorder and who asks may be in different environments, so none is left out that one of them
-/// might have taken.
+/// The possible directories of sockets, best first: the user's run-time directory, its usual place, and one
+/// below /tmp. The recorder and the client may have different environments. So the list includes every
+/// directory that either of them may use.
 pub fn directories() -> Vec<PathBuf> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty());
     let runtime = runtime.map(|path| PathBuf::from(path).join("edleak"));
@@ -241,35 +242,35 @@ pub fn directories() -> Vec<PathBuf> {
     all
 }
 
-/// Whether a directory of ours may be made in this one: it is ours, or everybody's as /tmp is. With `sudo
-/// -E`, root is told the run-time directory of another user, who could not remove what root leaves there.
+/// Whether this user may create a directory in this one: it belongs to the user, or it is shared like /tmp.
+/// Under `sudo -E`, root's run-time directory is that of another user, who could not remove root's files.
 fn may_hold_ours(directory: &Path) -> bool {
     const SHARED: u32 = libc::S_ISVTX | libc::S_IWOTH;
     let may = |metadata: Metadata| metadata.uid() == own_uid() || metadata.mode() & SHARED == SHARED;
     std::fs::metadata(directory).is_ok_and(may)
 }
 
-/// Whether a directory is a real one, ours, and closed to everybody else: whoever could write there could
-/// pretend to be a recording.
+/// Whether the path is a real directory (no link) that belongs to this user and is closed to all others.
+/// Another user who could write there could pretend to be a recording.
 pub fn is_private(directory: &Path) -> bool {
     let is_ours =
         |metadata: Metadata| metadata.is_dir() && metadata.uid() == own_uid() && metadata.mode() & 0o077 == 0;
     std::fs::symlink_metadata(directory).is_ok_and(is_ours)
 }
 
-/// Whether there is a socket at `path` and nobody behind it.
+/// Whether `path` is a socket on which no process listens.
 pub fn is_stale(path: &Path) -> bool {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
     is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
 }
 
-/// The effective user.
+/// The effective user ID.
 pub fn own_uid() -> u32 {
     // SAFETY: no preconditions.
     unsafe { libc::geteuid() }
 }
 
-/// Who connected.
+/// The user ID of the connected process.
 fn peer_uid(stream: &UnixStream) -> Option<u32> {
     let mut peer = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
     let mut length = size_of::<libc::ucred>() as libc::socklen_t;

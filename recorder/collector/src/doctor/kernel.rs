@@ -1,4 +1,4 @@
-//! What a recording asks of the kernel, tried out.
+//! Checks the kernel by trying each operation that a recording needs.
 #![allow(unsafe_code)] // the system calls of a recording, one by one
 
 use super::Finding;
@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// The oldest kernel that tells a forked child from its parent (MADV_WIPEONFORK).
+/// The oldest kernel with MADV_WIPEONFORK, through which a child knows that it was forked.
 const OLDEST: (u32, u32) = (4, 14);
 
 pub(super) fn examine() -> Vec<Finding> {
@@ -22,7 +22,7 @@ pub(super) fn examine() -> Vec<Finding> {
     findings
 }
 
-/// What to do where a system call is refused.
+/// The remedy if the kernel refuses a system call.
 fn remedy(call: &str, error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::ENOSYS) => format!("use a newer kernel, or allow `{call}` in the sandbox"),
@@ -130,7 +130,7 @@ fn proc() -> Finding {
     }
 }
 
-/// Memory to share, and a child process that opens it through /proc as a target does.
+/// Checks that memory can be shared, and that a child process can open it through /proc as a target does.
 fn memory_and_handshake() -> Vec<Finding> {
     const MEMORY: &str = "memfd";
     const HANDSHAKE: &str = "handshake";
@@ -142,7 +142,7 @@ fn memory_and_handshake() -> Vec<Finding> {
         }
     };
     let address = page.address();
-    // Behind the path stands a nonce.
+    // A nonce follows the path.
     let path = address.split('#').next().unwrap_or_default();
     let path = CString::new(path).expect("a path without NUL");
     let handshake = match opens_in_a_child(&path) {
@@ -168,7 +168,7 @@ fn opens_in_a_child(path: &CStr) -> io::Result<()> {
         let opened = unsafe { libc::open(path.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
         let code =
             if opened >= 0 { 0 } else { io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO) };
-        // SAFETY: leaves without running anything of the parent's.
+        // SAFETY: ends the process without running any exit handler of the parent.
         unsafe { libc::_exit(code) };
     }
     let mut status = 0;
@@ -186,7 +186,7 @@ fn opens_in_a_child(path: &CStr) -> io::Result<()> {
     }
 }
 
-/// A recording traces nothing, so that the scope does not matter is what a reader wants to know.
+/// Reports the ptrace scope. A recording does not use ptrace; users look for this information.
 fn ptrace_scope(scope: Option<&str>) -> Finding {
     const SUBJECT: &str = "ptrace";
     match scope.map(str::trim) {

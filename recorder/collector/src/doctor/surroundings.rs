@@ -1,4 +1,4 @@
-//! What is set up around a recording: limits, libraries that are preloaded already, places to write to.
+//! Checks the user's setup: limits, libraries that are preloaded already, directories to write to.
 #![allow(unsafe_code)] // limits and free space
 
 use super::Finding;
@@ -13,11 +13,11 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Address space that the library needs in the target, with room for its heap.
+/// Address space in bytes that the library needs in the target, plus room for the heap.
 const ADDRESS_BYTES: u64 = 256 << 20;
-/// Descriptors of a recording: a session each for eight images, and what a process has anyway.
+/// Descriptors that a recording needs: sessions for eight images, and those of any process.
 const DESCRIPTORS: u64 = 32;
-/// What a trace may grow to if nothing else is said.
+/// The default maximum size of a trace.
 const TRACE_BYTES: u64 = edleak_format::DEFAULT_CAPACITY_BYTES;
 
 pub(super) fn examine(embedded: Option<Embedded>) -> Vec<Finding> {
@@ -45,7 +45,7 @@ fn library(embedded: Option<Embedded>) -> Finding {
     }
 }
 
-/// Libraries that are preloaded already, by the environment and by the system.
+/// Libraries that are already preloaded by the environment or the system.
 fn preloaded() -> Vec<Finding> {
     const SUBJECT: &str = "preload";
     let mut findings = Vec::new();
@@ -91,7 +91,7 @@ fn preload(origin: &str, library: &Path) -> Finding {
             format!("remove it from {origin}"),
         ),
         Ok(bytes) => {
-            // The name stands in the table of dynamic symbols of a library that defines or calls it.
+            // The dynamic symbol table of a library contains the name if it defines or calls malloc.
             let has_malloc = bytes.windows(8).any(|window| window == b"\0malloc\0");
             let what = if has_malloc { ", which uses or replaces malloc" } else { "" };
             Finding::note(SUBJECT, format!("{origin} has `{shown}`{what}"), remedy)
@@ -128,7 +128,7 @@ fn limits() -> Vec<Finding> {
     if low.is_empty() { vec![Finding::good(SUBJECT, "high enough")] } else { low }
 }
 
-/// A limit of this process; `None`: it is not limited.
+/// A limit of this process; `None`: unlimited.
 fn soft_limit(resource: libc::__rlimit_resource_t) -> Option<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: room for one limit.
@@ -136,7 +136,7 @@ fn soft_limit(resource: libc::__rlimit_resource_t) -> Option<u64> {
     (known && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 
-/// With strict accounting the kernel counts memory that is only reserved.
+/// With strict accounting the kernel counts even memory that is only reserved.
 fn overcommit(mode: Option<&str>) -> Option<Finding> {
     (mode?.trim() == "2").then(|| {
         Finding::note(
@@ -184,7 +184,7 @@ fn free_bytes(directory: &Path) -> Option<u64> {
     known.then(|| space.f_bavail.saturating_mul(space.f_frsize))
 }
 
-/// A recording works without its socket, but cannot be asked anything.
+/// A recording works without its socket, but cannot be asked.
 fn requests() -> Finding {
     const SUBJECT: &str = "requests";
     match ControlSocket::open() {

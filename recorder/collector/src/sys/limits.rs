@@ -1,11 +1,11 @@
-//! Which limit an error of the operating system means, and how it is raised.
+//! Finds the limit behind an error of the operating system, and names the way to raise it.
 
 #![allow(unsafe_code)] // getrlimit
 
 use std::fmt::Display;
 use std::io;
 
-/// What to do about an error, in parentheses; `otherwise` where its number says nothing of a limit.
+/// The remedy for an error, in parentheses; `otherwise` if the error number is not about a limit.
 pub(crate) fn remedy(error: Option<i32>, otherwise: &str) -> String {
     match error {
         Some(libc::EMFILE) => "(raise `ulimit -n`)".into(),
@@ -17,12 +17,12 @@ pub(crate) fn remedy(error: Option<i32>, otherwise: &str) -> String {
     }
 }
 
-/// Bytes of data that a program of any size needs with edleak's tables in it: their upper level is 16 MiB,
-/// and libc has data, too.
+/// The least data limit in bytes for any program with edleak's tables. Their upper level takes 16 MiB, and
+/// libc has data, too.
 const LEAST_DATA_BYTES: u64 = 20 << 20;
 
-/// Why the limit of data (`ulimit -d`), which the target inherits, leaves no room for edleak's tables;
-/// `None`: it leaves enough.
+/// The reason why the data limit (`ulimit -d`), which the target inherits, leaves too little room for
+/// edleak's tables. `None`: it leaves enough.
 pub(crate) fn too_little_data() -> Option<String> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: a structure of ours.
@@ -37,15 +37,15 @@ pub(crate) fn too_little_data() -> Option<String> {
     })
 }
 
-/// An error with the way out at its end, whichever of `what` it happened to.
+/// A message about `what` and its error, which ends with the remedy.
 pub(crate) fn explain(what: &str, error: &io::Error, otherwise: &str) -> String {
     format!("{what}: {error} {}", remedy(error.raw_os_error(), otherwise))
 }
 
-/// A message that ends with a remedy: its own, or this one.
+/// A message that ends with a remedy: its own if it has one, else this one.
 pub(crate) fn with_remedy(message: &dyn Display, remedy: &str) -> String {
     let message = message.to_string();
-    // What the system says of an error ends with a parenthesis that is no remedy.
+    // System error messages end with a parenthesis that is not a remedy.
     let has_one = message.ends_with(')') && !is_errno(&message);
     if has_one { message } else { format!("{message} {remedy}") }
 }

@@ -1,21 +1,21 @@
 //! The memory of a process by kind of mapping, from /proc/PID/smaps.
 //!
-//! The kernel holds the process's map lock while it writes smaps, so a reading is allowed only so often that
-//! readings take less than a thousandth of the time.
+//! The kernel holds the map lock of the process while it writes smaps. So readings are spaced such that they
+//! take less than a thousandth of the time.
 
 use edleak_format::{AreaBytes, AreaId, AreaKind, MAX_AREAS, MemoryArea};
 use std::fs;
 use std::time::{Duration, Instant};
 
-/// A reading that took so long is followed by a pause this many times as long.
+/// The pause after a reading is this many times as long as the reading took.
 const PAUSE_PER_READING: u32 = 1000;
-/// ... and by no shorter one than this.
+/// The shortest pause.
 const LEAST_PAUSE: Duration = Duration::from_millis(50);
-/// Arenas of glibc begin at a multiple of this and have at most so many bytes (`HEAP_MAX_SIZE`).
+/// An arena of glibc begins at a multiple of this size and is at most this long (`HEAP_MAX_SIZE`).
 const ARENA_BYTES: u64 = 64 << 20;
-/// A leaf of the side table that the preload library maps.
+/// The size of one leaf of the preload library's side table.
 const LEAF_BYTES: u64 = 8 << 20;
-/// A larger mapping without access below another one is no guard of a thread's stack.
+/// A mapping without access that is larger than this is not the guard of a thread's stack.
 const LARGEST_GUARD_BYTES: u64 = 64 << 10;
 
 /// One mapping.
@@ -23,7 +23,7 @@ const LARGEST_GUARD_BYTES: u64 = 64 << 10;
 struct Mapping {
     start: u64,
     end: u64,
-    /// As `rw-p`.
+    /// For example `rw-p`.
     permissions: String,
     /// A path, a name in brackets, or nothing.
     name: String,
@@ -35,7 +35,7 @@ struct Mapping {
     is_unreserved: bool,
 }
 
-/// Reads the areas of one process, now and then.
+/// Reads the areas of one process from time to time.
 #[derive(Default)]
 pub(crate) struct AreaReader {
     kinds: Vec<(AreaKind, String)>,
@@ -44,12 +44,12 @@ pub(crate) struct AreaReader {
 }
 
 impl AreaReader {
-    /// Whether it is time for another reading.
+    /// Whether the next reading is due.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
         self.next.is_none_or(|next| now >= next)
     }
 
-    /// Reads the areas if it is time; returns those that are new.
+    /// Reads the areas if due; returns the new ones.
     pub(crate) fn refresh(&mut self, pid: u32, now: Instant) -> Vec<MemoryArea> {
         if !self.is_due(now) {
             return Vec::new();
@@ -59,7 +59,7 @@ impl AreaReader {
         let took = began.elapsed();
         self.next = Some(now + (took * PAUSE_PER_READING).max(LEAST_PAUSE));
         let mappings = parse(&String::from_utf8_lossy(&text));
-        // A process that has ended has no mappings, and what it had is what is to be known of it.
+        // An ended process has no mappings; keep the latest areas.
         if mappings.is_empty() {
             return Vec::new();
         }
@@ -77,7 +77,7 @@ impl AreaReader {
         .collect()
     }
 
-    /// All areas as of the latest reading, by id.
+    /// All areas at the latest reading, by id.
     pub(crate) fn areas(&self) -> &[AreaBytes] {
         &self.areas
     }
@@ -92,7 +92,7 @@ impl AreaReader {
         let found = self.kinds.iter().position(|(one, of)| *one == kind && *of == name);
         let index = match found {
             Some(index) => index,
-            // Beyond that, memory with other names is anonymous memory like any other.
+            // Beyond the limit, memory with other names counts as anonymous memory.
             None if self.kinds.len() + 1 >= MAX_AREAS && kind == AreaKind::Named => {
                 return self.add(AreaKind::Anonymous, String::new(), bytes);
             }
@@ -168,7 +168,7 @@ fn areas_of(mappings: &[Mapping]) -> Vec<(AreaKind, String, AreaBytes)> {
     areas
 }
 
-/// The kind of a mapping, and its name if that is told apart; `None` for pages of the kernel.
+/// The kind of a mapping, and its name if names of that kind are kept apart. `None` for pages of the kernel.
 fn kind_of<'m>(
     mapping: &'m Mapping,
     before: Option<&Mapping>,
@@ -198,7 +198,8 @@ fn kind_of<'m>(
     if mapping.permissions.starts_with("---") {
         return of(AreaKind::Anonymous);
     }
-    // The rest of an arena's 64 MiB is mapped without access, and full arenas are merged into one mapping.
+    // The unused rest of an arena's 64 MiB is mapped without access, and adjacent full arenas are one
+    // mapping.
     let whole_end = next_to.map_or(mapping.end, |rest| rest.end);
     if mapping.is_unreserved
         && mapping.start.is_multiple_of(ARENA_BYTES)
@@ -216,7 +217,7 @@ fn kind_of<'m>(
     of(AreaKind::Anonymous)
 }
 
-/// The working set of the process's control group, where it has one of its own (version 2).
+/// The working set of the process's control group (version 2), if it has one.
 fn control_group(pid: u32) -> Option<(AreaKind, String, AreaBytes)> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
@@ -304,7 +305,7 @@ Rss:                  32 kB
         let resident = reader.bytes_of(AreaKind::Heap) + reader.bytes_of(AreaKind::Anonymous);
         assert!(resident > 0);
         let before = reader.areas().to_vec();
-        // A process that is gone leaves what was known of it.
+        // For an ended process the latest values are kept.
         assert!(reader.refresh(u32::MAX, now + Duration::from_secs(3600)).is_empty());
         assert_eq!(reader.areas(), before);
     }

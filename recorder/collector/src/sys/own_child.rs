@@ -1,8 +1,7 @@
-//! The target as our child process: signals to it, and how it ended.
+//! The target as a child process: sends signals to it, and learns how it ended.
 //!
-//! A signal goes through a descriptor of the process (pidfd). A process number is used only where the kernel
-//! has no such descriptors, and only before the child is waited for: after that the number may belong to
-//! another process.
+//! A signal goes through a descriptor of the process (pidfd). If the kernel has no such descriptors, the PID
+//! is used, and only before the child is waited for. After that the PID may belong to another process.
 #![allow(unsafe_code)] // waitpid, kill, pidfd_send_signal
 
 use crate::sys::process;
@@ -10,23 +9,23 @@ use crate::sys::signals::Watch;
 use std::cell::Cell;
 use std::process::ExitCode;
 
-/// The exit code of edleak-record where it cannot tell the target's.
+/// The exit code of edleak-record if the target's is unknown.
 const FAILED: u8 = 125;
 
-/// How a process ended.
+/// The way a process ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ended {
     /// It exited with this status.
     Exited(i32),
     /// This signal killed it.
     Killed(i32),
-    /// It is gone, and somebody else has taken its status.
+    /// It has ended, but another waiter has taken its status.
     Unknown,
 }
 
 impl Ended {
-    /// What a shell would say: the status, or 128 + the signal. An unknown status is a failure of
-    /// edleak-record.
+    /// The exit code that a shell would report: the status, or 128 + the signal. An unknown status counts as
+    /// a failure of edleak-record.
     pub fn exit_code(self) -> ExitCode {
         match self {
             Ended::Exited(status) => ExitCode::from(status as u8),
@@ -36,7 +35,7 @@ impl Ended {
     }
 }
 
-/// A child process that nobody but this value waits for.
+/// A child process. Only this value waits for it.
 #[derive(Debug)]
 pub struct OwnChild {
     pid: u32,
@@ -52,27 +51,27 @@ impl OwnChild {
         OwnChild { pid, watch: Watch::of(pid), ended: Cell::new(None), has_had_children: Cell::new(false) }
     }
 
-    /// Its number.
+    /// The process ID.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Sends it a signal, unless it has ended.
+    /// Sends a signal to the child, unless it has ended.
     pub fn send(&self, signal: i32) {
         if self.ended.get().is_some() {
             return;
         }
         match &self.watch {
             Some(watch) => watch.send(signal),
-            // SAFETY: no memory is passed. We have not waited for the child, so the number is its own.
+            // SAFETY: no memory is passed. The child has not been waited for, so the PID is still its own.
             None => _ = unsafe { libc::kill(self.pid as libc::pid_t, signal) },
         }
     }
 
-    /// Whether it has ended, and how. The first call that says so has waited for it.
+    /// Whether the child has ended, and how. The first call that returns `Some` has waited for it.
     pub fn ended(&self) -> Option<Ended> {
         if self.ended.get().is_none() {
-            // The kernel knows this until we wait for it.
+            // The kernel forgets this once the child has been waited for.
             if self.watch.as_ref().is_some_and(Watch::has_ended) {
                 self.has_had_children.set(process::has_waited_for_children(self.pid).unwrap_or(false));
             }
@@ -81,7 +80,7 @@ impl OwnChild {
         self.ended.get()
     }
 
-    /// Whether it has waited for children of its own. Known once it has ended.
+    /// Whether the child has waited for children of its own. Known after its end.
     pub fn has_had_children(&self) -> bool {
         self.has_had_children.get()
     }
@@ -89,7 +88,7 @@ impl OwnChild {
 
 fn wait_for(pid: u32) -> Option<Ended> {
     let mut status = 0;
-    // SAFETY: a status of ours.
+    // SAFETY: passes a local variable for the status.
     let waited = unsafe { libc::waitpid(pid as libc::pid_t, &raw mut status, libc::WNOHANG) };
     match waited {
         0 => None,

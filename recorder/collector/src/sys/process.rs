@@ -1,5 +1,5 @@
-//! What /proc says of a process: memory map, size, threads. And what the kernel says: whether it is still
-//! there.
+//! Reads data about a process from /proc: memory map, size, threads. Asks the kernel whether the process
+//! still exists.
 #![allow(unsafe_code)] // kill, tgkill
 
 use std::fs;
@@ -15,7 +15,7 @@ pub(crate) struct Mapping {
     pub end: u64,
     /// Offset of `start` in the file.
     pub offset: u64,
-    /// The file's path, as the process sees it; a deleted file's without the remark that it is.
+    /// The file's path, as the process sees it. The kernel's ` (deleted)` is removed.
     pub path: String,
 }
 
@@ -33,46 +33,45 @@ fn parse_mapping(line: &str) -> Option<Mapping> {
     let (_permissions, offset) = (fields.next()?, fields.next()?);
     let hex = |digits| u64::from_str_radix(digits, 16).ok();
     let path = path.strip_suffix(" (deleted)").unwrap_or(path);
-    // The kernel escapes line feeds, and nothing else: a backslash stands for itself.
+    // The kernel escapes only line feeds; a backslash stands for itself.
     let path = path.replace("\\012", "\n");
     Some(Mapping { start: hex(start)?, end: hex(end)?, offset: hex(offset)?, path })
 }
 
-/// The mappings of a running process; empty when it is gone or not ours to look at.
+/// The mappings of a running process; empty if it has ended or this user may not inspect it.
 pub(crate) fn read_maps(pid: u32) -> Vec<Mapping> {
     fs::read(format!("/proc/{pid}/maps")).map_or_else(|_| Vec::new(), |text| parse_maps(&text))
 }
 
-/// Whether any process has one of these files in memory mapped, as a forked child has its parent's session
-/// until it claims its own.
+/// Whether any process has one of these sessions mapped. A forked child has its parent's session mapped until
+/// it claims its own.
 pub(crate) fn is_any_mapped(inodes: &[u64]) -> bool {
     others().any(|pid| fs::read(format!("/proc/{pid}/maps")).is_ok_and(|maps| maps_session(&maps, inodes)))
 }
 
-/// The process that has this session mapped and says that it is `claimed`. It is looked up by its memory map:
-/// in a PID namespace of its own, a process may have another number there, and one that is another process's
-/// here. `None`: it is gone.
+/// The process that has this session mapped and stored the PID `claimed` in it. It is found by its memory
+/// map, because in its own PID namespace a process has another PID. Here that PID may belong to another
+/// process. `None`: it has ended.
 pub(crate) fn holder_of(session: u64, claimed: u32) -> Option<u32> {
     let maps_of = |pid: u32| fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
     let maps = maps_of(claimed);
     if maps_session(&maps, &[session]) {
         return Some(claimed);
     }
-    // A forked child has its parent's session mapped, too, until it claims its own; but it is called
-    // otherwise.
+    // A forked child also has its parent's session mapped until it claims its own, but it has another PID.
     let holds = |pid: &u32| {
         maps_session(&maps_of(*pid), &[session])
             && fs::read_to_string(format!("/proc/{pid}/status"))
                 .is_ok_and(|status| own_number(&status) == Some(claimed))
     };
-    // One that is not ours to look at, or executed another program meanwhile, can only be believed; but it
-    // began after us.
+    // The map is unreadable, or the process has executed another program meanwhile. Then `claimed` is
+    // accepted if that process began after the collector.
     let is_younger = || Some(start_ticks(claimed)? >= start_ticks(std::process::id())?);
     let another = if maps.is_empty() { None } else { others().find(holds) };
     another.or_else(|| is_younger()?.then_some(claimed))
 }
 
-/// What a process is called in its own PID namespace.
+/// The PID of a process in its own PID namespace.
 fn own_number(status: &str) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().last()?.parse().ok()
 }
@@ -82,13 +81,13 @@ fn others() -> impl Iterator<Item = u32> {
     all().filter(move |pid| *pid != own)
 }
 
-/// Every process that /proc shows.
+/// All processes that /proc shows.
 pub(crate) fn all() -> impl Iterator<Item = u32> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Every process that this one has started, and those that they have.
+/// The children of a process, their children, and so on.
 pub(crate) fn descendants(pid: u32) -> Vec<u32> {
     let mut all: Vec<u32> = Vec::new();
     let mut parents = vec![pid];
@@ -104,7 +103,7 @@ pub(crate) fn descendants(pid: u32) -> Vec<u32> {
     all
 }
 
-/// Whether a memory map has a session in it, its own or its parent's.
+/// Whether a memory map contains a session, the process's own or its parent's.
 pub(crate) fn has_session(maps: &[u8]) -> bool {
     const NAME: &[u8] = b"/memfd:edleak-session";
     maps.windows(NAME.len()).any(|window| window == NAME)
@@ -118,14 +117,14 @@ fn maps_session(maps: &[u8], inodes: &[u64]) -> bool {
     ours.any(|line| inode_of(line).is_some_and(|inode| inodes.contains(&inode)))
 }
 
-/// When a process began, in clock ticks since the machine did: the 22nd field of /proc/PID/stat.
+/// The start of a process, in clock ticks since boot: the 22nd field of /proc/PID/stat.
 pub(crate) fn start_ticks(pid: u32) -> Option<u64> {
     stat_field(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?, 22)
 }
 
-/// How long ago a process began; `None`: it is gone.
+/// The age of a process; `None`: it has ended.
 pub(crate) fn age(pid: u32) -> Option<Duration> {
-    // SAFETY: only asks.
+    // SAFETY: only reads a setting.
     let ticks_per_s =
         u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).ok().filter(|&ticks| ticks > 0)?;
     let uptime = fs::read_to_string("/proc/uptime").ok()?;
@@ -134,59 +133,59 @@ pub(crate) fn age(pid: u32) -> Option<Duration> {
     Some(Duration::from_secs_f64((uptime - began).max(0.0)))
 }
 
-/// Whether a process has waited for children of its own, which had page faults; `None`: it is gone.
+/// Whether a process has waited for children (which had page faults); `None`: it has ended.
 pub(crate) fn has_waited_for_children(pid: u32) -> Option<bool> {
     const CHILDRENS_MINOR_FAULTS: usize = 11;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     Some(stat_field(&stat, CHILDRENS_MINOR_FAULTS)? > 0)
 }
 
-/// A field of /proc/PID/stat by its number in proc(5). The second is a name in parentheses, in which anything
-/// may be.
+/// A field of /proc/PID/stat by its number in proc(5). The second field is a name in parentheses and may
+/// contain any character.
 pub(crate) fn stat_field(stat: &str, number: usize) -> Option<u64> {
     let (_, behind_name) = stat.rsplit_once(')')?;
     behind_name.split_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
 }
 
-/// Processor time of a process since it began.
+/// Processor time of a process since its start.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct ProcessorTime {
-    /// Used by all its threads.
+    /// Time used by all its threads.
     pub used_ns: u64,
-    /// Time that its main thread was ready to run and waited.
+    /// Time that its main thread was ready to run but waited.
     pub waited_ns: u64,
 }
 
-/// Reads it; `None` when the process is gone.
+/// Reads the processor time; `None` if the process has ended.
 pub(crate) fn processor_time(pid: u32) -> Option<ProcessorTime> {
-    /// Linux tells user space so, whatever its own clock.
+    /// Linux reports these times in units of 1/100 s, whatever the clock rate of the kernel.
     const NS_PER_TICK: u64 = 1_000_000_000 / 100;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let ticks = stat_field(&stat, 14)?.saturating_add(stat_field(&stat, 15)?);
-    // A kernel built without it has no such file.
+    // A kernel without scheduler statistics has no such file.
     let schedule = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
     let waited = schedule.split_whitespace().nth(1).and_then(|field| field.parse().ok());
     Some(ProcessorTime { used_ns: ticks.saturating_mul(NS_PER_TICK), waited_ns: waited.unwrap_or(0) })
 }
 
-/// Processor time as the kernel has it.
+/// Processor time as the kernel reports it.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Cpu {
-    /// Of the process itself.
+    /// Time of the process itself.
     pub own_ns: u64,
-    /// Of the children that it has waited for.
+    /// Time of the children that it has waited for.
     pub waited_ns: u64,
-    /// It has waited for a child.
+    /// Whether it has waited for a child.
     pub has_waited: bool,
 }
 
-/// Processor time of a process; `None` when it is gone.
+/// Processor time of a process; `None` if it has ended.
 pub(crate) fn cpu(pid: u32) -> Option<Cpu> {
     parse_cpu(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
 fn parse_cpu(stat: &str) -> Option<Cpu> {
-    /// The kernel counts in hundredths of a second for programs (`USER_HZ`).
+    /// The kernel reports times to programs in hundredths of a second (`USER_HZ`).
     const TICK_NS: u64 = 10_000_000;
     let field = |number| stat_field(stat, number);
     let time = |user: u64, system: u64| user.saturating_add(system).saturating_mul(TICK_NS);
@@ -198,15 +197,15 @@ fn parse_cpu(stat: &str) -> Option<Cpu> {
     })
 }
 
-/// A path as a process sees it, opened through its root directory, so that a chroot or a container is no
-/// obstacle; once the process is gone, the path itself.
+/// The path through which a file of a process can be opened, even if it is in a chroot or a container. After
+/// the end of the process: the path itself.
 pub(crate) fn path_in(pid: u32, path: &str) -> PathBuf {
     let inside = PathBuf::from(format!("/proc/{pid}/root{path}"));
     if inside.exists() { inside } else { PathBuf::from(path) }
 }
 
-/// A path that may be relative to the directory a process is in, as the process sees it from its root; once
-/// the process is gone, the path itself.
+/// The absolute form of a path that may be relative to the process's working directory, as seen from its
+/// root. After the end of the process: the path itself.
 pub(crate) fn absolute_in(pid: u32, path: &str) -> String {
     if path.starts_with('/') || path.is_empty() {
         return path.to_owned();
@@ -223,33 +222,34 @@ pub(crate) fn absolute_in(pid: u32, path: &str) -> String {
 /// The size of a process.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Size {
-    /// Anonymous memory resident (RssAnon).
+    /// Resident anonymous memory (RssAnon).
     pub rss_anon_bytes: u64,
-    /// Anonymous memory swapped out (VmSwap).
+    /// Swapped anonymous memory (VmSwap).
     pub swap_bytes: u64,
 }
 
-/// What /proc/PID/status says.
+/// The content of /proc/PID/status.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Status {
-    /// Its size; 0 once it has ended.
+    /// The size of the process; 0 after its end.
     pub size: Size,
-    /// It lives in a PID namespace of its own, so the thread ids it knows are not the ones we see.
+    /// Whether it lives in its own PID namespace. Then the thread ids that it knows differ from those the
+    /// collector sees.
     pub own_pid_namespace: bool,
-    /// What it may do.
+    /// The privileges of the process.
     pub privileges: Privileges,
 }
 
-/// What tells a program that was given rights by its file, as the kernel shows it to everybody.
+/// Shows whether a program got privileges from its file. The kernel shows these values to every user.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Privileges {
     /// Effective user and group.
     pub ids: [u32; 2],
-    /// Capabilities that it may use.
+    /// The capabilities that it may use (permitted set).
     pub capabilities: u64,
 }
 
-/// Reads /proc/PID/status; `None` when the process is gone.
+/// Reads /proc/PID/status; `None` if the process has ended.
 pub(crate) fn read_status(pid: u32) -> Option<Status> {
     Some(parse_status(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?))
 }
@@ -257,7 +257,7 @@ pub(crate) fn read_status(pid: u32) -> Option<Status> {
 fn parse_status(text: &str) -> Status {
     let kilobytes =
         |value: &str| value.trim().trim_end_matches(" kB").parse::<u64>().map_or(0, |kb| kb * 1024);
-    // real, effective, saved, file system
+    // Order: real, effective, saved, file system.
     let effective = |value: &str| value.split_whitespace().nth(1).and_then(|id| id.parse().ok()).unwrap_or(0);
     let mut status = Status::default();
     for line in text.lines() {
@@ -276,32 +276,32 @@ fn parse_status(text: &str) -> Status {
     status
 }
 
-/// The program and arguments of a process; empty when it is gone.
+/// The program and arguments of a process; empty if it has ended.
 pub(crate) fn command_line(pid: u32) -> Vec<String> {
     let text = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let arguments = text.strip_suffix(b"\0").unwrap_or(&text).split(|&byte| byte == 0);
     arguments.map(|argument| String::from_utf8_lossy(argument).into_owned()).collect()
 }
 
-/// The file that a process runs, as it sees it.
+/// The file that a process executes, as the process sees it.
 pub(crate) fn program(pid: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/exe")).ok()
 }
 
-/// Whether a process has this number. The kernel is asked and not /proc, which may hide it (`hidepid`).
+/// Whether a process with this PID exists. Asks the kernel, because /proc may hide processes (`hidepid`).
 pub(crate) fn is_there(pid: u32) -> bool {
-    // SAFETY: no memory is passed, and signal 0 is none.
+    // SAFETY: no memory is passed, and signal 0 sends nothing.
     is_known(unsafe { libc::kill(pid as libc::pid_t, 0) })
 }
 
-/// Whether a thread of a process is still there. The kernel is asked and not /proc, which hides a process
-/// that is not dumpable.
+/// Whether a thread of a process still exists. Asks the kernel, because /proc hides a process that is not
+/// dumpable.
 pub(crate) fn has_thread(pid: u32, tid: u32) -> bool {
-    // SAFETY: no memory is passed, and signal 0 is none.
+    // SAFETY: no memory is passed, and signal 0 sends nothing.
     is_known(unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, 0) as libc::c_int })
 }
 
-/// What the kernel said to a signal that is none: only that there is nobody means that there is nobody.
+/// The result of sending signal 0. Only ESRCH means that the process or thread does not exist.
 fn is_known(answer: libc::c_int) -> bool {
     answer == 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
 }
@@ -363,7 +363,7 @@ mod tests {
 
     #[test]
     fn who_holds_a_session_is_found_by_its_file() {
-        // Nobody has this one mapped: process 1 began long before us, and a child after.
+        // No process has this session mapped. Process 1 began before this test, a child begins after it.
         let none = u64::MAX;
         assert_eq!(holder_of(none, 1), None);
         let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("it is installed");

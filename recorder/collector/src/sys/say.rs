@@ -1,9 +1,9 @@
-//! What is told on stderr: a line at a time, in one code_range.
+//! Messages on stderr: each is one line, written in one call.
 
 use std::fmt::Display;
 use std::io::{self, Write};
 
-/// Says something, if anybody listens. A log on a full disk or a terminal that is gone must not end a
+/// Prints a message to stderr and ignores errors. A log on a full disk or a closed terminal must not end a
 /// recording, as `eprintln!` would.
 pub fn say(message: impl Display) {
     let line = format!("edleak-record: {message}\n");

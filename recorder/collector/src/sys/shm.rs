@@ -1,9 +1,9 @@
-//! Memory shared with a target: made here, mapped for its life, read with suspicion.
+//! Memory shared with a target. The collector creates and maps it, and distrusts its contents.
 //!
-//! Files in memory (`memfd_create`) have no name that could be left behind, no file system that could be
-//! full, and are opened by the target through `/proc/COLLECTOR/fd/N`, which the kernel allows to the same
-//! user only. Whatever is in them is atomics, so a shared reference is sound however the target writes; every
-//! index read from them is checked, and their length is sealed.
+//! Files in memory (`memfd_create`) leave no name behind and need no file system. The target opens them
+//! through `/proc/COLLECTOR/fd/N`, which the kernel allows only to the same user. The contents are atomics,
+//! so a shared reference is sound whatever the target writes. Every index read from them is checked, and the
+//! file length is sealed.
 #![allow(unsafe_code)]
 
 use edleak_session::VERSION;
@@ -45,12 +45,12 @@ impl Memory {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the descriptor is new and nobody else's.
+        // SAFETY: the descriptor is new, and no other code has it.
         let file = unsafe { File::from_raw_fd(fd) };
         file.set_permissions(Permissions::from_mode(0o600))?;
         file.set_len(bytes as u64)?;
-        // A target that cuts it off would kill us with SIGBUS; one that lets it grow would fill the memory in
-        // our name.
+        // Seal the length. A target that shortened the file would kill the collector with SIGBUS; one that
+        // extended it would use memory on the collector's account.
         let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
         // SAFETY: the descriptor is open; the command takes no pointer.
         if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) } != 0 {
@@ -69,8 +69,8 @@ impl Memory {
     /// `count` values of a type made of atomics at `offset`.
     fn slice<T>(&self, offset: usize, count: usize) -> &[T] {
         assert!(offset + count * size_of::<T>() <= self.bytes && offset.is_multiple_of(align_of::<T>()));
-        // SAFETY: inside the mapping and aligned (checked above); every type asked for here is made of
-        // atomics, valid for any bits. The file keeps its length, which is sealed.
+        // SAFETY: inside the mapping and aligned (checked above); every type used here consists of atomics
+        // and is valid for any bits. The file keeps its length, which is sealed.
         unsafe { std::slice::from_raw_parts(self.base.wrapping_add(offset).cast(), count) }
     }
 }
@@ -82,7 +82,7 @@ impl Drop for Memory {
     }
 }
 
-// SAFETY: the mapping belongs to the value, and what is in it is atomic.
+// SAFETY: the mapping belongs to the value, and its contents are atomic.
 unsafe impl Send for Memory {}
 // SAFETY: as above.
 unsafe impl Sync for Memory {}
@@ -91,7 +91,7 @@ unsafe impl Sync for Memory {}
 pub struct ControlPage(Memory);
 
 impl ControlPage {
-    /// A control page for a process that is not started yet.
+    /// A control page for a process that has not started yet.
     pub fn create(children: bool) -> io::Result<ControlPage> {
         let page = ControlPage(Memory::create(c"edleak-control", control::BYTES)?);
         let control = page.get();
@@ -107,7 +107,8 @@ impl ControlPage {
         &self.0.slice::<Control>(0, 1)[0]
     }
 
-    /// Where a target of the same user opens it: a path, and a nonce that no other collector's page has.
+    /// The address under which a target of the same user opens the page: a path, and a nonce that no other
+    /// collector's page has.
     pub fn address(&self) -> String {
         let nonce = self.get().nonce.load(Ordering::Relaxed);
         format!("/proc/{}/fd/{}#{nonce:016x}", std::process::id(), self.0.file.as_raw_fd())
@@ -121,7 +122,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// A fresh session with this many shards; the target may wait `patience_us` for its wrapper rules when it
+    /// A fresh session with this many shards. The target may wait `patience_us` for its wrapper rules when it
     /// attaches.
     pub fn create(shards: usize, patience_us: u32) -> io::Result<Session> {
         let session = Session { memory: Memory::create(c"edleak-session", total_bytes(shards))?, shards };
@@ -131,17 +132,17 @@ impl Session {
         header.total_bytes.store(total_bytes(shards) as u64, Ordering::Relaxed);
         header.patience_us.store(patience_us, Ordering::Relaxed);
         header.next_site.store(FIRST, Ordering::Relaxed);
-        header.stacks.cell.store(1, Ordering::Relaxed); // cell 0 is none
+        header.stacks.cell.store(1, Ordering::Relaxed); // cell 0 means "none"
         header.magic.store(header::MAGIC, Ordering::Release);
         Ok(session)
     }
 
-    /// Its descriptor, which the control page offers.
+    /// The session's descriptor, whose number the control page holds.
     pub fn fd(&self) -> RawFd {
         self.memory.file.as_raw_fd()
     }
 
-    /// The number of its file, by which a memory map names it.
+    /// The inode number of the session's file. A memory map identifies the file by it.
     pub fn inode(&self) -> Option<u64> {
         Some(self.memory.file.metadata().ok()?.ino())
     }
@@ -151,7 +152,7 @@ impl Session {
         &self.memory.slice::<Header>(0, 1)[0]
     }
 
-    /// Who owns which counters.
+    /// The shards: each holds the owner of one set of counters.
     pub fn shards(&self) -> &[Shard] {
         self.memory.slice(SHARDS_AT, self.shards)
     }
@@ -161,17 +162,17 @@ impl Session {
         self.memory.slice(SLOTS_AT, SLOTS)
     }
 
-    /// Site id → caller.
+    /// The caller of each site id.
     pub fn infos(&self) -> &[SiteInfo] {
         self.memory.slice(INFOS_AT, MAX_SITES)
     }
 
-    /// What the hot path knows of callers.
+    /// The caller words, which the hot path reads.
     pub fn callers(&self) -> &[AtomicU64] {
         self.memory.slice(CALLERS_AT, CALLERS)
     }
 
-    /// Site ids in use: those from [`FIRST`] on that were given out, and the ones before them.
+    /// The number of site ids in use: the assigned ones from [`FIRST`] on, and the ids before it.
     pub fn sites_in_use(&self) -> usize {
         (self.header().next_site.load(Ordering::Acquire) as usize).min(MAX_SITES)
     }
@@ -207,22 +208,22 @@ impl Session {
         self.memory.slice(CELLS_AT, MAX_CELLS)
     }
 
-    /// The modules' unwind tables.
+    /// The unwind tables of the modules.
     pub fn rule_tables(&self) -> &[RuleTable] {
         self.memory.slice(TABLES_AT, MAX_TABLES)
     }
 
-    /// Their rows.
+    /// The rows of the unwind tables.
     pub fn rule_rows(&self) -> &[RuleRow] {
         self.memory.slice(ROWS_AT, MAX_ROWS)
     }
 
-    /// Mapped ranges that a stack may lie in.
+    /// Mapped ranges that may contain a stack.
     pub fn bounds(&self) -> &[Bound] {
         self.memory.slice(BOUNDS_AT, MAX_BOUNDS)
     }
 
-    /// The target's memory map as it was when it attached.
+    /// The target's memory map at the time it attached.
     pub fn maps(&self) -> Vec<u8> {
         let bytes = (self.header().maps_bytes.load(Ordering::Acquire) as usize).min(MAPS_BYTES);
         let cells: &[std::sync::atomic::AtomicU8] = self.memory.slice(MAPS_AT, bytes);
@@ -230,13 +231,13 @@ impl Session {
     }
 }
 
-/// Wakes whoever waits on a word of shared memory.
+/// Wakes all threads that wait on a word of shared memory.
 pub(crate) fn wake(word: &std::sync::atomic::AtomicU32) {
-    // SAFETY: the word is mapped; FUTEX_WAKE touches nothing.
+    // SAFETY: the word is mapped; FUTEX_WAKE reads and writes no memory.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
 }
 
-/// Waits until a word of shared memory may no longer be `value`, at most this long.
+/// Waits until a word of shared memory may differ from `value`, at most this long.
 pub(crate) fn wait(word: &std::sync::atomic::AtomicU32, value: u32, at_most: std::time::Duration) {
     let timeout =
         libc::timespec { tv_sec: at_most.as_secs() as i64, tv_nsec: i64::from(at_most.subsec_nanos()) };

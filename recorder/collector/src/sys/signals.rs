@@ -1,5 +1,5 @@
-//! Signals: which we take for the target, and which inherited dispositions we change for ourselves but not
-//! for the target.
+//! Signals: receives the signals meant for the target. Changes some inherited dispositions for the collector,
+//! but not for the target.
 #![allow(unsafe_code)]
 
 use crate::sys::terminal::leads_session;
@@ -9,8 +9,8 @@ use std::mem::{MaybeUninit, zeroed};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Signals that somebody may send to edleak-record and mean the target. Those that stop and continue a
-/// process are not among them: a terminal sends them to both. Nor are the real-time ones missing: see
+/// Signals that a user may send to edleak-record but that are meant for the target. Signals that stop and
+/// continue a process are left out, because a terminal sends them to both. Real-time signals are added in
 /// [`Signals::block`].
 const PASSED_ON: [libc::c_int; 12] = [
     libc::SIGHUP,
@@ -27,12 +27,12 @@ const PASSED_ON: [libc::c_int; 12] = [
     libc::SIGWINCH,
 ];
 
-/// The signals of this process, held back and read one by one.
+/// The blocked signals of this process, read one by one.
 pub struct Signals {
     original: libc::sigset_t,
-    /// The dispositions that we inherited and changed for ourselves.
+    /// The inherited dispositions that the collector changed for itself.
     inherited: [(libc::c_int, libc::sigaction); 4],
-    /// Signals that our parent wanted ignored, as `nohup` does.
+    /// Signals that the parent process set to be ignored, as `nohup` does.
     ignored: Vec<libc::c_int>,
     reader: File,
 }
@@ -42,21 +42,21 @@ pub struct Signals {
 pub struct Signal {
     /// Its number.
     pub number: i32,
-    /// Nobody has sent it to the target as well, as a terminal does.
+    /// Whether only edleak-record got the signal. A terminal sends it to the target, too.
     pub is_ours_alone: bool,
-    /// Our parent wanted it ignored, as `nohup` does.
+    /// Whether the parent process set it to be ignored, as `nohup` does.
     pub is_ignored: bool,
 }
 
 impl Signal {
-    /// Whether somebody wants an end of it all.
+    /// Whether the signal asks for the end of the recording.
     pub fn asks_for_an_end(self) -> bool {
         !self.is_ignored && matches!(self.number, libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT)
     }
 }
 
 impl Signals {
-    /// Holds back every signal that is to be passed on, and SIGCHLD.
+    /// Blocks every signal that is to be passed on, and SIGCHLD.
     pub fn block() -> io::Result<Signals> {
         // SAFETY: plain data that the calls below fill in.
         let mut set: libc::sigset_t = unsafe { zeroed() };
@@ -81,11 +81,11 @@ impl Signals {
         let reader = unsafe { File::from_raw_fd(fd) };
         let ignored = PASSED_ON.into_iter().filter(|&number| is_ignored(number)).collect();
         let bus_action = survive_cut_files();
-        // A closed terminal or a file size limit must end the recording in order, not kill the recorder.
+        // A closed terminal or a file size limit must end the recording cleanly and not kill the recorder.
         let mut pipe_action = set_action(libc::SIGPIPE, libc::SIG_IGN);
         pipe_action.sa_sigaction = SIGPIPE_AT_START.load(Ordering::Relaxed);
         let size_action = set_action(libc::SIGXFSZ, libc::SIG_IGN);
-        // With SIGCHLD ignored the kernel reaps the target, and nobody learns of its end.
+        // With SIGCHLD ignored the kernel reaps the target, and its exit status is lost.
         let child_action = set_action(libc::SIGCHLD, libc::SIG_DFL);
         let inherited = [
             (libc::SIGBUS, bus_action),
@@ -96,30 +96,30 @@ impl Signals {
         Ok(Signals { original, inherited, ignored, reader })
     }
 
-    /// Undoes all of this in a forked child. Async-signal-safe.
+    /// Undoes these changes in a forked child. Async-signal-safe.
     pub fn restore(&self) {
         for (number, action) in &self.inherited {
-            // SAFETY: an action that was in force before.
+            // SAFETY: the action that was in force before.
             unsafe { libc::sigaction(*number, &raw const *action, std::ptr::null_mut()) };
         }
         // SAFETY: the set that was in force before.
         unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.original, std::ptr::null_mut()) };
     }
 
-    /// Holds nothing back any more: there is no target left to pass it on to, and what is still to do may be
-    /// interrupted. What has arrived up to now was meant for the target.
+    /// Unblocks all signals: there is no target left, and the user may interrupt the remaining work. Signals
+    /// that arrived until now were meant for the target and are dropped.
     pub fn release(mut self) {
         self.take();
         // SAFETY: the set that was in force before.
         unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.original, std::ptr::null_mut()) };
     }
 
-    /// A descriptor that is readable while a signal waits.
+    /// A descriptor that is readable while a signal is pending.
     pub fn fd(&self) -> RawFd {
         self.reader.as_raw_fd()
     }
 
-    /// The signals that wait.
+    /// The pending signals.
     pub fn take(&mut self) -> Vec<Signal> {
         const BYTES: usize = size_of::<libc::signalfd_siginfo>();
         let mut signals = Vec::new();
@@ -130,13 +130,13 @@ impl Signals {
             unsafe { std::ptr::copy_nonoverlapping(buffer.as_ptr(), info.as_mut_ptr().cast::<u8>(), BYTES) };
             // SAFETY: plain data, filled in completely.
             let info = unsafe { info.assume_init() };
-            // SI_USER, SI_QUEUE, SI_TKILL; the kernel's own are positive
+            // SI_USER, SI_QUEUE and SI_TKILL are not positive; the kernel's own codes are.
             let from_process = info.ssi_code <= 0;
             let number = info.ssi_signo as i32;
             let to_both = match number {
                 libc::SIGHUP => !leads_session(),
                 libc::SIGINT | libc::SIGQUIT | libc::SIGWINCH => true,
-                // A timer that our parent's program had set for this process, say.
+                // For example, a timer that this process inherited through exec.
                 _ => false,
             };
             signals.push(Signal {
@@ -149,8 +149,9 @@ impl Signals {
     }
 }
 
-/// Puts memory in the place of a mapped file whose end somebody cut off while we read or wrote it (the trace,
-/// a module of the target), so that it is an error and not our death. Returns the action before.
+/// Handles a mapped file (the trace, a module of the target) that another process cuts off during access. The
+/// handler maps memory in place of the missing part, so the collector does not die. Returns the previous
+/// action.
 fn survive_cut_files() -> libc::sigaction {
     // SAFETY: plain data; all zero is the default action with an empty mask.
     let mut action: libc::sigaction = unsafe { zeroed() };
@@ -166,7 +167,7 @@ fn survive_cut_files() -> libc::sigaction {
 extern "C" fn on_bus_error(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     const BUS_ADRERR: libc::c_int = 2;
     const PAGE: usize = 4096;
-    // SAFETY: the kernel passes it.
+    // SAFETY: the kernel passes a valid pointer.
     let info = unsafe { &*info };
     let (protection, flags) =
         (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
@@ -174,17 +175,17 @@ extern "C" fn on_bus_error(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
     if info.si_code == BUS_ADRERR {
         // SAFETY: a SIGBUS has an address.
         let page = unsafe { info.si_addr() } as usize & !(PAGE - 1);
-        // SAFETY: the page belonged to the mapping of a file, and there is nothing behind it any more.
+        // SAFETY: the page belonged to a file mapping, and the file no longer has this part.
         is_replaced =
             unsafe { libc::mmap(page as *mut _, PAGE, protection, flags, -1, 0) } != libc::MAP_FAILED;
     }
     if !is_replaced {
-        // SAFETY: the default action; the fault comes again and ends us.
+        // SAFETY: restores the default action; the fault occurs again and ends this process.
         unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
     }
 }
 
-/// What SIGPIPE did before Rust's runtime began to ignore it: what the target is to find.
+/// The disposition of SIGPIPE before Rust's runtime ignored it. The target inherits this one.
 static SIGPIPE_AT_START: AtomicUsize = AtomicUsize::new(libc::SIG_DFL);
 
 #[used]
@@ -194,13 +195,13 @@ static NOTE_SIGPIPE: extern "C" fn() = note_sigpipe;
 extern "C" fn note_sigpipe() {
     // SAFETY: plain data that the call fills in.
     let mut action: libc::sigaction = unsafe { zeroed() };
-    // SAFETY: only asks.
+    // SAFETY: only reads the current action.
     if unsafe { libc::sigaction(libc::SIGPIPE, std::ptr::null(), &raw mut action) } == 0 {
         SIGPIPE_AT_START.store(action.sa_sigaction, Ordering::Relaxed);
     }
 }
 
-/// Ignores a signal, or takes its default action again; returns the action before.
+/// Sets a signal to be ignored or to its default action; returns the previous action.
 fn set_action(number: libc::c_int, disposition: libc::sighandler_t) -> libc::sigaction {
     // SAFETY: plain data; all zero is the default action with an empty mask.
     let mut action: libc::sigaction = unsafe { zeroed() };
@@ -212,7 +213,7 @@ fn set_action(number: libc::c_int, disposition: libc::sighandler_t) -> libc::sig
     before
 }
 
-/// Lets a signal through that our parent had blocked.
+/// Unblocks a signal that the parent process had blocked.
 fn unblock(number: libc::c_int) {
     // SAFETY: plain data that the next call fills in.
     let mut set: libc::sigset_t = unsafe { zeroed() };
@@ -225,18 +226,18 @@ fn unblock(number: libc::c_int) {
 fn is_ignored(number: libc::c_int) -> bool {
     // SAFETY: plain data that the call fills in.
     let mut action: libc::sigaction = unsafe { zeroed() };
-    // SAFETY: only asks.
+    // SAFETY: only reads the current action.
     let known = unsafe { libc::sigaction(number, std::ptr::null(), &raw mut action) } == 0;
     known && action.sa_sigaction == libc::SIG_IGN
 }
 
-/// A descriptor of a process (pidfd): whether it is still there, and a way to it that no other process gets
-/// by its number.
+/// A descriptor of a process (pidfd). It shows whether the process still runs, and always means this process
+/// even if the PID is reused.
 #[derive(Debug)]
 pub struct Watch(File);
 
 impl Watch {
-    /// Watches a process; `None`: it is gone already, or the kernel has no such descriptors.
+    /// Watches a process; `None`: it has ended already, or the kernel has no such descriptors.
     pub fn of(pid: u32) -> Option<Watch> {
         Watch::open(pid).ok()
     }
@@ -251,8 +252,8 @@ impl Watch {
         Ok(Watch(unsafe { File::from_raw_fd(fd as RawFd) }))
     }
 
-    /// Why no process can be watched here: the kernel is older than 5.3, or a sandbox forbids it. `None`: it
-    /// can be.
+    /// The reason why no process can be watched: the kernel is older than 5.3, or a sandbox forbids it.
+    /// `None`: watching works.
     pub(crate) fn unavailable() -> Option<String> {
         let error = Watch::open(std::process::id()).err()?;
         Some(format!("`pidfd_open` failed: {error} (use Linux 5.3 or later, or allow it in the sandbox)"))
@@ -263,20 +264,20 @@ impl Watch {
         self.0.as_raw_fd()
     }
 
-    /// Sends the process a signal; one that has ended gets nothing.
+    /// Sends a signal to the process. An ended process gets none.
     pub fn send(&self, signal: i32) {
         let nothing = std::ptr::null::<libc::siginfo_t>();
         // SAFETY: a descriptor of ours; no information goes with the signal.
         unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.fd(), signal, nothing, 0) };
     }
 
-    /// Whether it has ended.
+    /// Whether the process has ended.
     pub fn has_ended(&self) -> bool {
         wait_readable(&[self.fd()], std::time::Duration::ZERO)
     }
 }
 
-/// Waits until one of the descriptors is readable, at most this long; tells whether one is.
+/// Waits until one of the descriptors is readable, at most this long. Returns whether one is readable.
 pub(crate) fn wait_readable(fds: &[RawFd], at_most: std::time::Duration) -> bool {
     let mut polled: Vec<_> =
         fds.iter().map(|&fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect();

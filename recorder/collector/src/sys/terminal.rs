@@ -1,8 +1,9 @@
-//! The session and the terminal of the target: where edleak-record leads its session, the target has to lead
-//! one, as it would without us. The kernel tells the leader, and nobody else, that the terminal is hung up.
+//! The session and terminal of the target. If edleak-record leads its terminal session, the target must lead
+//! one, too, as it would without edleak. Only the session leader learns from the kernel that the terminal
+//! hung up.
 //!
-//! A process that shares our session would lose the terminal by this, and might be sent SIGHUP. So where we
-//! are not alone in the session, everything stays as it is and SIGHUP is passed on.
+//! Any other process in the session would lose the terminal by this, and might get SIGHUP. So if
+//! edleak-record is not alone in the session, nothing changes, and SIGHUP is passed on.
 #![allow(unsafe_code)] // setsid, ioctl
 
 use crate::sys::process;
@@ -11,16 +12,16 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 
-/// The session that the target is going to lead.
+/// The terminal session that the target will lead.
 #[derive(Debug)]
 pub(crate) struct Leadership {
-    /// The terminal that we gave up for the target.
+    /// The terminal that edleak-record gave up for the target.
     terminal: Option<File>,
 }
 
 impl Leadership {
-    /// Gives up our terminal, if we lead a session and are alone in it. The kernel sends us SIGHUP for that,
-    /// which has to be held back.
+    /// Gives up the terminal if this process leads a session and is alone in it. The kernel then sends
+    /// SIGHUP, which must be blocked.
     pub(crate) fn give_up() -> Option<Leadership> {
         if !leads_session() || !is_alone() {
             return None;
@@ -41,8 +42,8 @@ impl Leadership {
         Some(Leadership { terminal: given_up })
     }
 
-    /// Makes this process the leader, with the terminal. Called in the forked child; async-signal-safe.
-    /// `false`: the terminal was hung up meanwhile, which the program has to be told.
+    /// Makes this process the session leader, with the terminal. Called in the forked child;
+    /// async-signal-safe. `false`: the terminal has hung up meanwhile, and the program must get a SIGHUP.
     pub(crate) fn take_over(&self) -> bool {
         // SAFETY: no memory is passed.
         unsafe { libc::setsid() };
@@ -61,7 +62,7 @@ pub(crate) fn leads_session() -> bool {
     session == unsafe { libc::getpid() }
 }
 
-/// Whether no other process is in our session. What /proc does not show is not there.
+/// Whether no other process is in this session. Processes that /proc hides are not seen.
 fn is_alone() -> bool {
     let own = std::process::id();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -74,7 +75,7 @@ fn is_alone() -> bool {
     !others.any(|pid| session_of(pid) == Some(u64::from(own)))
 }
 
-/// Takes the SIGHUP that came of giving up the terminal.
+/// Takes the SIGHUP that giving up the terminal caused.
 fn take_hangup() {
     // SAFETY: plain data that the call fills in.
     let mut hangup: libc::sigset_t = unsafe { std::mem::zeroed() };

@@ -1,28 +1,29 @@
-//! Auto-watch: fits the leak factor while recording and picks the sites that look like a leak.
+//! Auto-watch: computes the leak factor while recording, and picks the sites that look like leaks.
 
 use edleak_format::Counters;
 use edleak_model::classify::{Model, Verdict, judge};
 use edleak_model::regression::Class;
 use edleak_model::series::{Point, SeriesBuilder};
 
-/// Slices after which sites are looked at for the first time.
+/// Number of slices before sites are first checked.
 const FIRST_LOOK: u64 = 12;
 
-/// The series of every site so far. Memory is proportional to sites.
+/// The series of every site so far. Its memory grows with the number of sites.
 #[derive(Default)]
 pub(crate) struct AutoWatch {
     series: Vec<SeriesBuilder>,
     slices: u64,
     next_look: u64,
-    /// Sites that looked like a leak at the look before.
+    /// Sites that looked like a leak at the previous check.
     suspected: Vec<usize>,
-    /// Live bytes of every site now, and at the look before: what has not grown since is not looked at.
+    /// Live bytes of every site now and at the previous check. A site that has not grown since then is not
+    /// checked.
     live_bytes: Vec<u64>,
     looked_at_bytes: Vec<u64>,
 }
 
 impl AutoWatch {
-    /// Adds a slice: the counters of all call sites, watched stacks counted in.
+    /// Adds a slice: the counters of all call sites, each including its watched stacks.
     pub(crate) fn push(&mut self, counters: &[Counters]) {
         let before = self.slices;
         self.series.resize_with(counters.len().max(self.series.len()), || {
@@ -43,9 +44,10 @@ impl AutoWatch {
         self.slices += 1;
     }
 
-    /// The sites that looked like a leak twice in a row: linear or exponential, never constant or
-    /// logarithmic. Empty between looks, which become rarer as the recording grows: at 12 slices and then at
-    /// every sixth more. (Twice, because what fills for a while looks like a leak until it has filled.)
+    /// The sites that looked like a leak at two checks in a row: linear or exponential growth, not constant
+    /// or logarithmic. Empty between checks. The first check comes at 12 slices; each next one when the
+    /// number of slices has grown by a sixth. (Two checks, because a cache looks like a leak until it is
+    /// full.)
     pub(crate) fn suspects(&mut self, period_s: f64) -> Vec<usize> {
         if self.slices < self.next_look.max(FIRST_LOOK) {
             return Vec::new();

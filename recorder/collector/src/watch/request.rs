@@ -1,4 +1,5 @@
-//! Watch requests: which sites record full stacks, from the command line, an old trace, or a running session.
+//! Watch requests: sites that record full stacks, named on the command line, in an old trace, or by a running
+//! session.
 
 use crate::sys::limits;
 use edleak_binary::functions::FunctionTable;
@@ -9,7 +10,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// One request: which sites are meant.
+/// One request: the sites that it names.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request {
     /// Every site.
@@ -23,7 +24,7 @@ pub enum Request {
         /// The address, relative to the module's load bias.
         offset: u64,
     },
-    /// A return address in the very same build of a module.
+    /// A return address in the same build of a module.
     Build {
         /// Its build ID.
         build_id: Vec<u8>,
@@ -35,8 +36,8 @@ pub enum Request {
 const BUILD_ID: &str = "build-id:";
 
 impl Request {
-    /// Reads a request as a person writes it: a pattern on function names, `module!offset` (hexadecimal), or
-    /// `TRACE#id`, which means the site as that trace has it.
+    /// Reads a request as a user writes it. It is a pattern on function names, `module!offset` (hexadecimal),
+    /// or `TRACE#id` for a site of an earlier trace.
     pub fn parse(spec: &str) -> Result<Request, String> {
         match spec.rsplit_once('#').map(|(trace, id)| (trace, id.parse())) {
             Some((trace, Ok(id))) => site_of(Path::new(trace), SiteId(id)),
@@ -44,7 +45,7 @@ impl Request {
         }
     }
 
-    /// Reads what [`fmt::Display`] writes: all of the above but `TRACE#id`. Opens no file.
+    /// Reads a request that [`fmt::Display`] wrote: any of the forms above except `TRACE#id`. Opens no file.
     pub fn parse_plain(spec: &str) -> Result<Request, String> {
         if spec.trim().is_empty() {
             return Err(
@@ -72,7 +73,7 @@ impl Request {
         Ok(if glob.matches_everything() { Request::Everything } else { Request::Function(glob) })
     }
 
-    /// The return address that is meant in a module; `None`: none, or not one only.
+    /// The return address that the request names in a module; `None` if it does not name exactly one.
     fn address_in(&self, module: &Module) -> Option<u64> {
         let offset = match self {
             Request::Everything | Request::Function(_) => return None,
@@ -109,7 +110,7 @@ fn from_hex(digits: &str) -> Option<Vec<u8>> {
     pairs.map(|pair| u8::from_str_radix(pair?, 16).ok()).collect()
 }
 
-/// A request and whether it asks for or against watching. Of two that mean the same site the later one holds.
+/// A request, and whether it starts or stops watching. If two name the same site, the later one applies.
 #[derive(Clone, Debug)]
 struct Entry {
     request: Request,
@@ -117,16 +118,16 @@ struct Entry {
     serial: u32,
 }
 
-/// Code, and what is asked for it.
+/// A range of code, and the request for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RequestRange {
-    /// Offset of the first byte; of an address: one byte before it.
+    /// Offset of the first byte. For a return address: one byte before it.
     pub start: u64,
     /// One past the last byte.
     pub end: u64,
-    /// To watch, or not to.
+    /// Whether to watch the range.
     pub is_for: bool,
-    /// Which request asks.
+    /// The serial number of the request.
     pub serial: u32,
 }
 
@@ -140,7 +141,7 @@ pub struct WatchSet {
 }
 
 impl WatchSet {
-    /// Nothing.
+    /// An empty set.
     pub fn new() -> WatchSet {
         WatchSet::default()
     }
@@ -150,23 +151,23 @@ impl WatchSet {
         !self.everything && self.entries.iter().all(|entry| !entry.is_for)
     }
 
-    /// Whether every site is watched, but for those that somebody asked not to.
+    /// Whether every site is watched, except those that the user excluded.
     pub fn is_everything(&self) -> bool {
         self.everything
     }
 
-    /// Differs between any two sets that differ.
+    /// A number that differs between any two different sets.
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// Adds a request as a person writes it.
+    /// Adds a request as a user writes it.
     pub fn add(&mut self, spec: &str) -> Result<(), String> {
         self.ask(Request::parse(spec)?, true);
         Ok(())
     }
 
-    /// Asks for or against; returns the request's serial number.
+    /// Adds a request to watch or not to watch; returns its serial number.
     pub fn ask(&mut self, request: Request, is_for: bool) -> u32 {
         static VERSIONS: AtomicU64 = AtomicU64::new(1);
         self.version = VERSIONS.fetch_add(1, Ordering::Relaxed);
@@ -181,7 +182,7 @@ impl WatchSet {
         self.last_serial
     }
 
-    /// Adds sites of an earlier trace, by their numbers. A site without a module is left out.
+    /// Adds sites of an earlier trace by their ids. A site without a module is left out.
     pub fn add_sites_of(&mut self, path: &Path, sites: &[u32]) -> Result<(), String> {
         let trace = open(path)?;
         for request in sites.iter().filter_map(|&id| request_for(&trace, SiteId(id))) {
@@ -190,7 +191,7 @@ impl WatchSet {
         Ok(())
     }
 
-    /// What is asked for the functions of a file: sorted, without overlap, in offsets from its first byte.
+    /// The requests for functions of a file: sorted, without overlap, in offsets from the file's first byte.
     pub fn functions_in(&self, named: &FunctionTable<'_>) -> Vec<RequestRange> {
         if !self.names_functions() {
             return Vec::new();
@@ -209,7 +210,7 @@ impl WatchSet {
             let (start, end) = (u64::from(function.start), u64::from(function.end));
             let new = RequestRange { start, end, is_for: entry.is_for, serial: entry.serial };
             match found.last_mut() {
-                // Two names of one function.
+                // One function has two names.
                 Some(last) if last.start == start => {
                     last.end = last.end.max(end);
                     if new.serial > last.serial {
@@ -226,17 +227,17 @@ impl WatchSet {
         found
     }
 
-    /// The requests to watch something, with their serial numbers; `*` is not among them.
+    /// The requests to watch a site, with their serial numbers; `*` is not included.
     pub fn wanted(&self) -> impl Iterator<Item = (&Request, u32)> {
         self.entries.iter().filter(|entry| entry.is_for).map(|entry| (&entry.request, entry.serial))
     }
 
-    /// Whether any request is by name.
+    /// Whether any request names functions.
     pub fn names_functions(&self) -> bool {
         self.entries.iter().any(|entry| matches!(entry.request, Request::Function(_)))
     }
 
-    /// What is asked for single return addresses in a module.
+    /// The requests for single return addresses in a module.
     pub fn addresses_in<'a>(&'a self, module: &'a Module) -> impl Iterator<Item = RequestRange> + 'a {
         self.entries.iter().filter_map(|entry| {
             let address = entry.request.address_in(module)?;
@@ -283,8 +284,9 @@ fn site_of(path: &Path, id: SiteId) -> Result<Request, String> {
     })
 }
 
-/// A request for the site of a trace, by build and offset, so that it holds across restarts and address
-/// randomization; by path where the file had no build ID. A stack's is that of its caller.
+/// A request for a site of a trace, by build ID and offset, so that it stays valid across restarts and
+/// address randomization. If the file has no build ID, the path is used. For a stack, the request names the
+/// site of its caller.
 fn request_for(trace: &Trace, id: SiteId) -> Option<Request> {
     let mut site = trace.site(id)?;
     if site.kind == SiteKind::Stack {

@@ -1,7 +1,7 @@
-//! A stack captured in a test program, and a walker over it.
+//! A stack captured in a test program, and a function that walks it.
 //!
-//! The walker is a model of the one inside the target: registers and a copy of the stack in, return addresses
-//! out.
+//! The walk models the one inside the target: its input is the registers and a copy of the stack, its output
+//! the return addresses.
 
 use super::{run, scratch, source};
 use edleak_binary::elf::Elf;
@@ -13,16 +13,16 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What `capture()` wrote.
+/// The output of `capture()`.
 pub struct Captured {
     pub rip: u64,
     pub rsp: u64,
     pub rbp: u64,
     pub stack_start: u64,
     pub stack: Vec<u8>,
-    /// libgcc's answer, innermost first.
+    /// The frames that libgcc found, innermost first.
     pub frames: Vec<u64>,
-    /// The first mapping of each file: where its link base lies, and its name.
+    /// The first mapping of each file: its link base and its name.
     pub modules: Vec<Mapped>,
     pub tables: RefCell<HashMap<PathBuf, UnwindTable>>,
 }
@@ -34,7 +34,7 @@ pub struct Mapped {
 }
 
 impl Captured {
-    /// Reads what `capture()` wrote.
+    /// Reads the output of `capture()`.
     pub fn read(output: &[u8]) -> Captured {
         let end_of_text =
             output.windows(2).position(|pair| pair == b"\n\n").expect("an empty line ends the map");

@@ -1,4 +1,4 @@
-//! Compiling the programs of `tests/programs` while the tests run.
+//! Compiles the programs of `tests/programs` while the tests run.
 #![allow(dead_code)] // each test file uses a part of it
 
 pub mod captured;
@@ -6,7 +6,7 @@ pub mod captured;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Where the compiled programs of the test called `name` go: a directory of its own, emptied.
+/// The directory for the compiled programs of the test `name`; it is emptied first.
 pub fn scratch(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = std::fs::remove_dir_all(&path);
@@ -19,7 +19,7 @@ pub fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name)
 }
 
-/// Runs a tool to its end and returns what it printed; `None` where it is not installed.
+/// Runs a tool to its end and returns its output; `None` if it is not installed.
 pub fn try_run(command: &mut Command) -> Option<Vec<u8>> {
     let output = match command.output() {
         Ok(output) => output,
