@@ -1,7 +1,9 @@
-//! A baseline: the leaks of an earlier recording, so that only new or faster ones are reported.
+//! A baseline: the leaks of an earlier recording. With a baseline, the gate reports only leaks that are new
+//! or faster.
 //!
-//! It is a recording (analyzed again, with today's model) or a report saved with `--format json`. What was recorded by caller
-//! then and by stack now, or the other way round, is compared by caller, with the rates of its stacks added up.
+//! The baseline is a recording, which is analyzed again with today's model, or a report saved with `--format
+//! json`. A site may be recorded by caller in one recording and by stack in the other. Such sites are
+//! compared by caller, with the rates of the caller's stacks added up.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::Findings;
@@ -14,30 +16,33 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Version of the JSON report, which `report` writes and a baseline reads; a change that breaks a reader raises it.
+/// Version of the JSON report: `report` writes this report and a baseline reads it. A change that breaks a
+/// reader raises the version.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// A leak is faster than in the baseline when its rate is more than this times the old one. Estimates of one and the same leak
-/// differ by up to a quarter either way; beyond half again it is not the estimate.
+/// A leak is faster than in the baseline if its rate is more than this factor times the old rate.
+///
+/// Two estimates of the same leak differ by up to a quarter in either direction. So a rate 1.5 times as high
+/// is a real difference.
 pub const FASTER: f64 = 1.5;
 
 /// One leak of the baseline.
 #[derive(Clone, Debug)]
 pub struct KnownLeak {
-    /// What it is recognized by.
+    /// The key that finds this leak again in another recording.
     pub identity: Identity,
     /// Its name, for people.
     pub name: String,
-    /// Its rate then.
+    /// Its rate in the earlier recording.
     pub rate_bytes_per_s: f64,
-    /// Its offset in its module: the order in the code.
+    /// Its offset in its module, which gives the order in the code.
     offset: u64,
 }
 
 /// The leaks of an earlier recording.
 #[derive(Clone, Default, Debug)]
 pub struct Baseline {
-    /// They, in order of their place in the code.
+    /// The leaks, in order of their place in the code.
     pub leaks: Vec<KnownLeak>,
 }
 
@@ -46,11 +51,11 @@ pub struct Baseline {
 pub enum Change {
     /// Not in the baseline.
     New,
-    /// In the baseline, with this rate, which was clearly less.
+    /// In the baseline, with this rate, which is clearly lower.
     Faster(f64),
     /// In the baseline, with about this rate.
     Same(f64),
-    /// In the baseline, with this rate, which was clearly more.
+    /// In the baseline, with this rate, which is clearly higher.
     Slower(f64),
 }
 
@@ -63,14 +68,15 @@ impl Change {
         }
     }
 
-    /// Whether the gate lets it pass.
+    /// Whether the gate lets this leak pass.
     pub fn is_known(self) -> bool {
         matches!(self, Self::Same(_) | Self::Slower(_))
     }
 }
 
 impl Baseline {
-    /// The leaks of an analyzed recording. They have to be symbolized to be found again after a rebuild.
+    /// The leaks of an analyzed recording. They must be symbolized, so that they can be found again after a
+    /// rebuild.
     pub fn of(analysis: &Findings) -> Self {
         Self::of_leaks(analysis.sites.iter().filter(|site| site.is_leak()).map(known_leak))
     }
@@ -95,7 +101,7 @@ impl Baseline {
     /// Reads the text of a saved report.
     ///
     /// # Errors
-    /// If the text is no whole report, or one of a newer format.
+    /// If the text is not a whole report, or if its format is newer.
     pub fn from_json(text: &[u8]) -> Result<Self> {
         let report: SavedReport = serde_json::from_slice(text).map_err(|error| {
             Error::new(ErrorKind::Baseline, format!("not a whole report: {error}"))
@@ -114,7 +120,8 @@ impl Baseline {
         Ok(Self::of_leaks(leaks))
     }
 
-    /// How each leak compares, by its index in `leaks`; and which leaks of the baseline were not met again.
+    /// Compares `leaks` with the baseline. Returns the change of each leak, by its index in `leaks`, and the
+    /// leaks of the baseline that no longer exist.
     pub fn compare(&self, leaks: &[&JudgedSite]) -> (Vec<Change>, Vec<&KnownLeak>) {
         let mut order: Vec<usize> = (0..leaks.len()).collect();
         order.sort_by_key(|&i| leaks[i].stack.first().and_then(|address| address.offset));
@@ -122,7 +129,8 @@ impl Baseline {
         let mut changes = vec![None; leaks.len()];
         let mut met = vec![false; self.leaks.len()];
 
-        // The sure matches first, so that a name shared by several sites cannot take another site's place.
+        // Exact matches first: a function name that several sites share must not take the place of another
+        // site.
         for is_same in [Identity::is_same_code, Identity::is_same_function] {
             for &i in &order {
                 let is_match =
@@ -137,7 +145,8 @@ impl Baseline {
                 }
             }
         }
-        // What is left may have been watched only then or only now: all of a caller against all of it.
+        // The remaining leaks may have been watched in only one of the recordings: compare all of a caller
+        // with all of it.
         for &i in &order {
             if changes[i].is_some() {
                 continue;
@@ -180,7 +189,8 @@ fn known_leak(site: &JudgedSite) -> KnownLeak {
     }
 }
 
-/// What a saved report says of interest here. Unknown fields are skipped: reports of later versions add some.
+/// The part of a saved report that a baseline needs. Unknown fields are skipped, because reports of later
+/// versions add some.
 #[derive(Deserialize)]
 struct SavedReport {
     format_version: u32,
@@ -227,7 +237,7 @@ impl SavedSite {
         let mut stack: Vec<(Address, Vec<SymbolFrame>)> = Vec::new();
         let mut goes_on = false;
         for saved in self.stack {
-            // Inlined frames come before the frame they were inlined into, with its address.
+            // Inlined frames come first, with the same address as the frame that they were inlined into.
             if !goes_on || stack.is_empty() {
                 let is_generated =
                     saved.module.is_none() && saved.function.as_deref() == Some(GENERATED_NAME);

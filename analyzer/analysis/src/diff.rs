@@ -1,23 +1,23 @@
-//! Two recordings beside each other: which leaks are new, gone, faster, slower, or the same.
+//! Compares two recordings: which leaks are new, gone, faster, slower, or the same.
 
 use crate::baseline::{Baseline, Change, KnownLeak};
 use crate::findings::Findings;
 use crate::gate::{Outcome, too_little};
 use crate::site::JudgedSite;
 
-/// What changed from one recording to another.
+/// The changes from one recording to another.
 #[derive(Debug)]
 pub struct Diff<'a> {
-    /// Every leak of the second one, and how it compares.
+    /// Every leak of the second recording, and its change.
     pub leaks: Vec<(&'a JudgedSite, Change)>,
-    /// The leaks of the first one that the second one has not.
+    /// The leaks of the first recording that the second recording does not have.
     pub gone: Vec<KnownLeak>,
-    /// The recordings that say too little, and why: what they do not show may be there all the same.
+    /// The recordings that show too little, with the reason. Such a recording may hide a leak.
     pub undecided: Vec<String>,
 }
 
 impl<'a> Diff<'a> {
-    /// Compares; both have to be symbolized.
+    /// Compares two recordings; both must be symbolized.
     pub fn of(before: &Findings, after: &'a Findings) -> Self {
         let leaks: Vec<&JudgedSite> = after.sites.iter().filter(|site| site.is_leak()).collect();
         let baseline = Baseline::of(before);
@@ -30,7 +30,7 @@ impl<'a> Diff<'a> {
         Self { leaks: leaks.into_iter().zip(changes).collect(), gone, undecided }
     }
 
-    /// What it means for the build: leaks if something became worse.
+    /// The result for the build: `Leaks` if a leak is new or faster.
     pub fn outcome(&self) -> Outcome {
         match () {
             () if self.leaks.iter().any(|(_, change)| !change.is_known()) => Outcome::Leaks,

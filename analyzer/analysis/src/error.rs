@@ -1,11 +1,12 @@
-//! What can go wrong, by kind.
+//! The errors of the analyzer, by kind.
 //!
-//! A message is lowercase and quotes values in backticks; the remedy is a field of its own, and is printed behind it in
-//! parentheses. `context` adds what only the caller knows, in front. A damaged block of a trace is not an error: it is counted and reported.
+//! A message is lowercase and quotes values in backticks. The remedy is a separate field, printed after the
+//! message in parentheses. `context` puts knowledge of the caller in front of the message. A damaged block of
+//! a trace is not an error: it is counted and reported.
 
 use std::fmt;
 
-/// What went wrong in the analyzer, with the way out.
+/// An error of the analyzer, with its remedy.
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,
@@ -13,13 +14,13 @@ pub struct Error {
     remedy: Option<String>,
 }
 
-/// What an [`Error`] is about.
+/// The kinds of [`Error`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// A file could not be opened, read or written.
     Io,
-    /// The input is neither a trace nor anything else that can be judged.
+    /// The input is neither a trace nor another readable recording.
     Unreadable,
     /// A suppression file does not parse.
     Suppressions,
@@ -31,7 +32,7 @@ pub enum ErrorKind {
     Output,
 }
 
-/// What the analyzer's functions return.
+/// The result type of the analyzer's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
@@ -40,24 +41,24 @@ impl Error {
         Self { kind, message: message.into(), remedy: None }
     }
 
-    /// The same, with the way out.
+    /// The same error, with a remedy.
     #[must_use]
     pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
     }
 
-    /// The way out, where there is one.
+    /// The remedy, if there is one.
     pub fn remedy(&self) -> Option<&str> {
         self.remedy.as_deref()
     }
 
-    /// What the error is about.
+    /// The kind of the error.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// Puts what only the caller knows in front of the message.
+    /// Puts `what`, which only the caller knows, in front of the message.
     #[must_use]
     pub fn context(mut self, what: impl fmt::Display) -> Self {
         self.message = format!("{what}: {}", self.message);
@@ -86,7 +87,7 @@ impl From<Error> for std::io::Error {
     }
 }
 
-/// The operating system's reason without Rust's `(os error 2)`, in the lower case that our messages have.
+/// The operating system's reason, in lower case and without Rust's `(os error 2)`.
 pub(crate) fn reason(error: &std::io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or(&text);

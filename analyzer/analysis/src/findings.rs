@@ -1,4 +1,5 @@
-//! The findings of one recording: all that the gate decides on and that the reports read, so that no report computes anything.
+//! The findings of one recording: all data that the gate and the reports need, so that no report computes
+//! anything.
 
 use crate::group::{self, Group};
 use crate::history::History;
@@ -16,65 +17,66 @@ use std::sync::Arc;
 pub struct Findings {
     /// The input as the user named it.
     pub source: String,
-    /// What was recorded, for how long, and how it ended.
+    /// The program, the duration and the end of the recording.
     pub header: Header,
-    /// What was seen and what was missed.
+    /// The totals, and the losses.
     pub summary: Summary,
-    /// What kind of growth the process has.
+    /// The kind of growth of the process.
     pub growth: ProcessGrowth,
     /// Growth that no site explains.
     pub unexplained: Option<Unexplained>,
-    /// Runtimes and allocators in the process that do not take their memory from malloc, with what to do about it.
+    /// Runtimes and allocators in the process that take their memory from elsewhere than malloc, each with a
+    /// remedy.
     pub own_heaps: Vec<OwnHeap>,
-    /// The processor time of its children is most of all that was used.
+    /// The children of the process used most of the processor time.
     pub children_did_the_work: bool,
-    /// Every site, leaks first, by falling rate; ties in order of their label.
+    /// Every site: leaks first, by falling rate; equal rates in order of their label.
     pub sites: Vec<JudgedSite>,
-    /// The modules of the target, with the addresses they were loaded at; empty where the input does not say.
+    /// The modules of the target, with their load addresses; empty if the input does not name modules.
     pub modules: Vec<LoadedModule>,
-    /// Live and resident bytes of the process over the record; empty where the input does not say.
+    /// Live and resident bytes of the process over the record; empty if the input does not have them.
     pub process: ProcessSeries,
-    /// What the whole program did over the record.
+    /// The work of the whole program over the record.
     pub work: Arc<Work>,
-    /// What the reported addresses were symbolized with, by module.
+    /// The debug files that gave the names of the reported addresses, by module.
     pub outcomes: Vec<Outcome>,
-    /// Every site over the record, where a report asks for it.
+    /// The counters of every site over the record, if a report asks for them.
     pub history: Option<Box<History>>,
 }
 
-/// What was recorded, for how long, and how it ended.
+/// The program, the duration and the end of one recording.
 #[derive(Clone, Default, PartialEq, Debug)]
 pub struct Header {
-    /// The program and its arguments; empty where the input does not say.
+    /// The program and its arguments; empty if the input does not name them.
     pub command: Vec<String>,
-    /// The process; 0 where the input does not say.
+    /// The PID; 0 if the input does not give it.
     pub pid: u32,
-    /// Wall-clock start, nanoseconds since 1970; 0 where the input does not say.
+    /// Wall-clock start, nanoseconds since 1970; 0 if the input does not give it.
     pub started_unix_ns: u64,
-    /// From the start to the last slice.
+    /// Seconds from the start to the last slice.
     pub duration_s: f64,
     /// Slices in the input.
     pub slices: u64,
-    /// Slices that the verdicts rest on: those at even distance.
+    /// The evenly spaced slices that the verdicts rest on.
     pub judged_slices: u64,
-    /// Distance of those slices.
+    /// Seconds between two of these slices.
     pub period_s: f64,
-    /// The recording was ended in order, and nothing of it is damaged.
+    /// The recording ended in order, and no part of it is damaged.
     pub complete: bool,
     /// How the recording ended, in words.
     pub end: Option<String>,
-    /// It ended because the process became a program that was not recorded.
+    /// The recording ended because the process executed a program that was not recorded.
     pub is_replaced: bool,
-    /// Version of edleak-record that wrote the trace; empty where the input does not say.
+    /// Version of the edleak-record that wrote the trace; empty if the input does not give it.
     pub recorder: String,
-    /// Machine of the target, as in `uname -m`; empty where the input does not say.
+    /// Machine of the target, as in `uname -m`; empty if the input does not give it.
     pub machine: String,
 }
 
-/// What was seen and what was missed.
+/// The totals of a recording, and its losses.
 #[derive(Clone, Default, PartialEq, Debug)]
 pub struct Summary {
-    /// Sites.
+    /// Number of sites.
     pub sites: u64,
     /// Sites without a verdict.
     pub undecided: u64,
@@ -90,25 +92,25 @@ pub struct Summary {
     pub allocs: u64,
     /// Frees.
     pub frees: u64,
-    /// Frees of addresses that no hook ever handed out.
+    /// Frees of addresses that no entry point had returned.
     pub unknown_frees: u64,
     /// Slices that were due and not taken.
     pub lost_slices: u64,
-    /// Share of the record for which slices are missing, so that a straight line stands in, 0 to 1.
+    /// Share of the record without slices, 0 to 1. A straight line replaces the missing slices.
     pub missing_share: f64,
-    /// The same of the longest time in one piece.
+    /// Share of the record that the longest single gap takes, 0 to 1.
     pub longest_gap_share: f64,
-    /// Allocations that were not counted: there was no memory to remember them.
+    /// Allocations that were not counted, because the tables had no memory for them.
     pub untracked_allocs: u64,
-    /// Modules loaded or unloaded unseen: sites in them may have no name.
+    /// Modules that were loaded or unloaded unseen. Sites in these modules may have no name.
     pub lost_module_events: u64,
-    /// Allocations beyond the site table, counted in the site of kind `Other`.
+    /// Allocations beyond the site table; they are counted at the site of kind `Other`.
     pub other_site_allocs: u64,
-    /// Stacks of watched sites that found no place.
+    /// Stacks of watched sites that did not fit into the session.
     pub lost_stacks: u64,
     /// Images and child processes that could not be recorded.
     pub unrecorded_images: u64,
-    /// Child processes that nobody asked for: at least so many.
+    /// The least number of child processes that were not recorded, because the options did not ask for them.
     pub unasked_children: u64,
     /// Blocks of the trace that were damaged and skipped.
     pub damaged_blocks: u64,
@@ -138,28 +140,32 @@ pub struct LoadedModule {
 }
 
 impl Findings {
-    /// The stacks that a site was judged together with and that have a share in the leak, by falling share.
+    /// The stacks that were judged together with `site` and that have a share in the leak, by falling share.
     pub fn parts_of<'a>(&'a self, site: &'a JudgedSite) -> Vec<&'a JudgedSite> {
         site::parts_of(&self.sites, site)
     }
 
-    /// The leaks among `listed`, which come by falling rate, as a person counts them: a watched caller and its stacks are one.
+    /// Groups the leaks in `listed` as a person counts them: a watched caller and its stacks are one leak.
+    /// `listed` comes by falling rate.
     pub fn groups<'a>(&'a self, listed: impl Iterator<Item = &'a JudgedSite>) -> Vec<Group<'a>> {
         group::groups(&self.sites, listed)
     }
 
-    /// The stacks that a site's leaked bytes belong to: the site's own, or, where it was judged together with its stacks, those, by
-    /// their share. The site itself has what it allocated while it was not watched.
+    /// The stacks that hold a site's leaked bytes.
+    ///
+    /// If the site was judged together with its stacks, these are the stacks by falling share. The site
+    /// itself then has the bytes that it allocated while it was not watched. Otherwise there is only the
+    /// site's own stack.
     pub fn leaked_by_stack<'a>(&'a self, site: &'a JudgedSite) -> Vec<(&'a JudgedSite, u64)> {
         let bytes = site.judgement.leak_bytes;
         let parts = self.parts_of(site);
         if parts.is_empty() {
             return vec![(site, bytes)];
         }
-        // The shares are of what all of them grew by; a float to integer cast saturates.
+        // The shares are of the growth of all stacks together. A cast from float to integer saturates.
         let share = |part: &JudgedSite| (part.leak_share.unwrap_or(0.0) * bytes as f64).round() as u64;
         let mut all: Vec<_> = parts.into_iter().map(|part| (part, share(part))).collect();
-        // The shares are rounded, a byte each.
+        // Each share is rounded, so the sum may be off by one byte per share.
         let rest = bytes.saturating_sub(all.iter().map(|(_, bytes)| bytes).sum());
         if rest > all.len() as u64 {
             all.push((site, rest));
@@ -168,17 +174,17 @@ impl Findings {
         all
     }
 
-    /// The module of this id.
+    /// The module with this id.
     pub fn module(&self, id: ModuleId) -> Option<&LoadedModule> {
         self.modules.iter().find(|module| module.id == id)
     }
 
-    /// Sites with this standing.
+    /// The number of sites with this standing.
     pub fn count_standing(&self, is: impl Fn(Standing) -> bool) -> u64 {
         self.sites.iter().filter(|site| is(site.standing)).count() as u64
     }
 
-    /// Leaks below what `--min-class` or `--strict` asks for.
+    /// The number of leaks below the bar of `--min-class` or `--strict`.
     pub fn unlisted_leaks(&self) -> u64 {
         let is_unlisted = |site: &&JudgedSite| site.is_leak() && site.standing == Standing::Unlisted;
         self.sites.iter().filter(is_unlisted).count() as u64

@@ -1,31 +1,31 @@
-//! Where a site is: return addresses with their modules, and the frames that symbols make of them.
+//! The place of a site: return addresses with their modules, and the frames that symbols turn them into.
 
 use edleak_format::{ModuleId, SymbolFrame};
 use std::sync::Arc;
 
-/// One return address, symbolized if it is reported.
+/// One return address. It is symbolized only if it is reported.
 #[derive(Clone, Default, PartialEq, Debug)]
 pub struct Address {
     /// The return address in the target.
     pub address: u64,
-    /// The module it lies in, in a trace.
+    /// The module that holds the address, if the input is a trace.
     pub module_id: Option<ModuleId>,
-    /// Its path.
+    /// The path of this module.
     pub module: Option<String>,
-    /// The module's build ID in hexadecimal, empty where it has none.
+    /// The module's build ID in hexadecimal; empty if it has none.
     pub build_id: String,
     /// The return address minus the module's load bias.
     pub offset: Option<u64>,
-    /// It lies in no module, though the input says where modules are: the program generated the code.
+    /// The input names modules, but the address lies in none of them: the program generated this code.
     pub is_generated: bool,
-    /// Inlined frames first, innermost first; empty where no symbol is known.
+    /// The frames, innermost first, inlined frames included; empty if no symbol is known.
     pub frames: Arc<[SymbolFrame]>,
 }
 
-/// What code is called that lies in no module.
+/// The name of code that lies in no module.
 pub const GENERATED_NAME: &str = "generated code";
 
-/// Every frame of these addresses: inlined ones, and addresses without symbols.
+/// Every frame of these addresses. Inlined frames are separate items, and so is an address without symbols.
 pub fn frames(stack: &[Address]) -> impl Iterator<Item = SiteFrame<'_>> + Clone {
     stack.iter().flat_map(|address| {
         let unresolved = address.frames.is_empty().then_some(SiteFrame { address, frame: None });
@@ -33,7 +33,7 @@ pub fn frames(stack: &[Address]) -> impl Iterator<Item = SiteFrame<'_>> + Clone 
     })
 }
 
-/// One frame of a site's stack, with the address it lies at.
+/// One frame of a site's stack, with its address.
 #[derive(Clone, Copy, Debug)]
 pub struct SiteFrame<'a> {
     /// The return address.
@@ -48,7 +48,7 @@ impl<'a> SiteFrame<'a> {
         self.frame?.function.as_deref()
     }
 
-    /// Code of a language's runtime or standard library.
+    /// Whether the code belongs to a language's runtime or standard library.
     pub fn is_runtime(self) -> bool {
         const FUNCTIONS: [&str; 12] = [
             "std::",
@@ -69,7 +69,7 @@ impl<'a> SiteFrame<'a> {
             "/library/alloc/src/",
             "/library/std/src/",
             "/usr/include/c++/",
-            // What the headers of glibc inline when they fortify: getline, asprintf, …
+            // glibc's headers inline getline, asprintf and others when they fortify.
             "-linux-gnu/bits/",
             "/usr/include/bits/",
             "/include/rtld-malloc.h",
@@ -80,13 +80,14 @@ impl<'a> SiteFrame<'a> {
             || FILES.iter().any(|part| file.contains(part))
     }
 
-    /// File and line, if they are known. Line 0 stands for an unknown line.
+    /// File and line, if both are known. Line 0 means that the line is unknown.
     pub fn place(self) -> Option<(&'a str, u32)> {
         let frame = self.frame?;
         Some((frame.file.as_deref()?, frame.line))
     }
 
-    /// The function, or else `module+0x12`, or else that the code was generated, or else the bare address.
+    /// A name for the frame: the function, else `module+0x12`, else [`GENERATED_NAME`], else the bare
+    /// address.
     pub fn name(self) -> String {
         match (self.function(), &self.address.module, self.address.offset) {
             (Some(function), _, _) => function.to_owned(),

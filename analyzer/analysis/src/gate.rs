@@ -1,7 +1,7 @@
-//! What is listed, and whether the build may pass.
+//! Decides which sites are listed, and whether the build may pass.
 //!
-//! In this order: the class and the confidence asked for, the suppressions, the baseline, the budget. What a step
-//! lets pass stays visible as a number in the summary; nothing is dropped silently.
+//! The steps are, in this order: class and confidence, suppressions, baseline, budget. Each step counts the
+//! leaks that it lets pass; the summary shows these numbers.
 
 use crate::baseline::Baseline;
 use crate::findings::Findings;
@@ -11,31 +11,32 @@ use edleak_model::classify::{Confidence, LEAST_POINTS, Verdict};
 use edleak_model::growth_kind::GrowthKind;
 use edleak_model::regression::Class;
 
-/// Undecided sites keep a recording from passing when together they hold more than this share of the live bytes ...
+/// Undecided sites stop a gate if they hold more than this share of the live bytes ...
 const UNDECIDED_SHARE: f64 = 0.05;
-/// ... and more than this.
+/// ... and also more than this many bytes.
 const UNDECIDED_BYTES: f64 = 4096.0;
 
-/// Where more of the record than this is missing, it is said.
+/// If a larger share of the record is missing, the report says so.
 pub const MUCH_MISSING: f64 = 0.05;
-/// A single gap longer than this may hide a leak. One of this length costs two and a half points of F1
-/// (`replay/gap.rs`). Slices that are missing here and there hide nothing.
+/// A longer single gap may hide a leak. A gap of this length costs two and a half points of F1
+/// (`replay/gap.rs`). Short gaps in several places hide nothing.
 const LONG_GAP: f64 = 0.2;
 
-/// What the user asked for.
+/// The options of the gate.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// Leaks of a lower class are not listed. Below `linear`, sites that are no leak are shown as well.
+    /// Leaks of a lower class are not listed. Below `linear`, growing sites without a leak are listed as
+    /// well.
     pub min_class: Class,
     /// List only leaks beyond reasonable doubt.
     pub strict: bool,
     /// List every site.
     pub all: bool,
-    /// Leaks that together grow no faster are tolerated.
+    /// Tolerate leaks whose rates add up to no more than this.
     pub budget_bytes_per_s: Option<f64>,
-    /// Leaks that are known.
+    /// The leaks of an earlier recording.
     pub baseline: Option<Baseline>,
-    /// Leaks that are accepted.
+    /// The leaks that the user accepts.
     pub suppressions: Suppressions,
 }
 
@@ -52,25 +53,25 @@ impl Default for Policy {
     }
 }
 
-/// What it means for the build.
+/// The result for the build.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Outcome {
-    /// Judged, and no leak reported.
+    /// The recording was judged, and no leak is reported.
     Clean,
-    /// Too little to judge.
+    /// The recording shows too little for a verdict.
     Undecided,
-    /// Leaks reported.
+    /// At least one leak is reported.
     Leaks,
 }
 
-/// What became of a suppression rule.
+/// The effect of a suppression rule.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum RuleUse {
-    /// It matched nothing.
+    /// The rule matched nothing.
     Unused,
-    /// It hid what it matched.
+    /// The rule hid every leak that it matched.
     Used,
-    /// What it matched in one of the recordings was beyond its budget, and so is reported.
+    /// In one of the recordings, the leaks that the rule matched exceeded its budget. They are reported.
     Exceeded,
 }
 
@@ -86,26 +87,27 @@ impl Outcome {
 }
 
 impl Policy {
-    /// Whether the site is a leak that the user asked for: what the gate goes on to examine, and needs symbols for.
+    /// Whether the site is a leak of the class and confidence that the user asked for. The next steps of the
+    /// gate need symbols for it.
     pub fn wants_leak(&self, site: &JudgedSite) -> bool {
         site.is_leak()
             && site.judgement.class >= self.min_class
             && (!self.strict || site.judgement.confidence == Some(Confidence::Strict))
     }
 
-    /// Whether the site is to be listed though it is no leak.
+    /// Whether the site is listed although it is no leak.
     fn wants_shown(&self, site: &JudgedSite) -> bool {
         let is_growing = !site.is_leak() && site.judgement.class >= self.min_class;
         self.all || (self.min_class < Class::Linear && is_growing)
     }
 
-    /// Whether the site may end up in a report.
+    /// Whether the site may appear in a report.
     pub fn wants(&self, site: &JudgedSite) -> bool {
         self.wants_leak(site) || self.wants_shown(site)
     }
 
-    /// Decides the standing of every site. Budgets are those of each recording, that is, of each process.
-    /// Returns what became of each suppression rule.
+    /// Decides the standing of every site. A budget applies to each recording, that is to each process.
+    /// Returns the effect of each suppression rule.
     pub fn apply(&self, analyses: &mut [Findings]) -> Vec<RuleUse> {
         let mut uses = vec![RuleUse::Unused; self.suppressions.rules.len()];
         for analysis in analyses.iter_mut() {
@@ -181,7 +183,7 @@ impl Policy {
     }
 }
 
-/// Everything that a pattern of a suppression may match.
+/// Every name that a pattern of a suppression may match.
 fn names_of(site: &JudgedSite) -> Vec<&str> {
     let frames = site.frames().filter_map(|frame| frame.frame);
     let functions = frames.clone().filter_map(|frame| frame.function.as_deref());
@@ -190,7 +192,7 @@ fn names_of(site: &JudgedSite) -> Vec<&str> {
     functions.chain(files).chain(modules).collect()
 }
 
-/// What one judged recording means for the build.
+/// The result of one judged recording for the build.
 pub fn outcome(analysis: &Findings) -> Outcome {
     if analysis.sites.iter().any(|site| site.standing == Standing::Reported) {
         return Outcome::Leaks;
@@ -198,7 +200,7 @@ pub fn outcome(analysis: &Findings) -> Outcome {
     if too_little(analysis).is_some() { Outcome::Undecided } else { Outcome::Clean }
 }
 
-/// Why the recording does not suffice for a verdict, with the remedy; `None` if it does.
+/// The reason why the recording does not suffice for a verdict, with the remedy; `None` if it suffices.
 pub fn too_little(analysis: &Findings) -> Option<String> {
     let slices = analysis.header.judged_slices;
     if analysis.summary.unrecorded_images > 0 {
@@ -234,7 +236,7 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
             if slices == 1 { "1 slice is".to_owned() } else { format!("{slices} slices are") }
         ));
     }
-    // Growth that came and went within it, or only then, leaves a line or nothing.
+    // A leak that grew only within the gap leaves no trace there but a straight line.
     let gap = analysis.summary.longest_gap_share;
     let is_strict = |site: &JudgedSite| {
         let passes = matches!(site.standing, Standing::Tolerated | Standing::Known | Standing::Suppressed(_));
@@ -269,8 +271,11 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
     })
 }
 
-/// What an undecided site holds that may have leaked: as much as it had where judging ended, and of that no more than is live in the end,
-/// since what is free is no open question. But where it grew until the program stopped working, the end says nothing.
+/// The bytes of an undecided site that may have leaked.
+///
+/// This is the number of bytes live at the end of the judged record, and no more than at the very end,
+/// because freed memory is no open question. If the site grew until the program stopped working, it is
+/// [`open_bytes`](edleak_model::classify::Judgement::open_bytes) instead.
 fn in_question(site: &JudgedSite) -> f64 {
     match site.judgement.open_bytes {
         0 => site.judged_bytes().min(site.totals.live_bytes as f64),
@@ -278,7 +283,8 @@ fn in_question(site: &JudgedSite) -> f64 {
     }
 }
 
-/// What happened where the recording did not look: in children, outside malloc, or at too many sites for any of them to be judged.
+/// The reason why the recording did not see the growth: it happened in children, outside malloc, or at too
+/// many sites to judge any of them.
 fn unmeasured(analysis: &Findings) -> Option<String> {
     use edleak_text::units;
     let size = |bytes: u64| units::bytes(bytes as f64);
@@ -315,7 +321,7 @@ fn unmeasured(analysis: &Findings) -> Option<String> {
     ))
 }
 
-/// Whether no site moved after the first quarter of the record: the process only waited.
+/// Whether no site changed after the first quarter of the record: the process only waited.
 fn did_nothing_after_the_start(analysis: &Findings) -> bool {
     const COLUMNS: usize = 40;
     analysis.sites.iter().all(|site| {

@@ -1,40 +1,40 @@
-//! Leaks as a person counts them: a watched caller and its stacks are one.
+//! Groups leaks as a person counts them: a watched caller and its stacks are one leak.
 
 use crate::site::{JudgedSite, SiteLabel, parts_of};
 use edleak_model::classify::Verdict;
 use edleak_model::levels::Levels;
 use std::collections::HashMap;
 
-/// Less of a leak is not worth a line.
+/// A smaller share of a leak gets no line.
 const LEAST_SHARE: f64 = 0.005;
 
-/// A caller with its stacks, or a site by itself.
+/// A caller with its stacks, or a single site.
 #[derive(Debug)]
 pub struct Group<'a> {
     /// The caller.
     pub site: &'a JudgedSite,
     /// The member with the highest rate: its verdict stands for the group.
     pub lead: &'a JudgedSite,
-    /// Of all members.
+    /// The rate of all members together.
     pub rate_bytes_per_s: f64,
-    /// When it began, from the start of the record.
+    /// Seconds from the start of the record to the beginning of the leak.
     pub began_s: f64,
-    /// Of all members.
+    /// The leaked bytes of all members together.
     pub leak_bytes: f64,
-    /// Of the caller and every stack of it, listed or not, at the last slice that was judged.
+    /// Live allocations of the caller and all its stacks, listed or not, at the last judged slice.
     pub live_count: Option<u64>,
-    /// Less than half of what had leaked then was still live when the recording ended.
+    /// When the recording ended, less than half of the leaked bytes was still live.
     pub is_freed_at_end: bool,
-    /// Live bytes of all together over the record.
+    /// Live bytes of all members together, over the record.
     pub levels: &'a Levels,
-    /// Who leaks how much of it, by falling share; empty if there are no stacks.
+    /// The share of each stack, by falling share; empty if there are no stacks.
     pub shares: Vec<Share<'a>>,
 }
 
-/// A stack's part in a leak.
+/// The share of one stack in a leak.
 #[derive(Debug)]
 pub struct Share<'a> {
-    /// The stack; `None` for what the caller leaked while it was not watched.
+    /// The stack; `None` stands for the bytes that the caller leaked while it was not watched.
     pub site: Option<&'a JudgedSite>,
     /// Its share of the leaked bytes, 0 to 1.
     pub of_leaked: f64,
@@ -83,7 +83,7 @@ fn group_of<'a>(
 ) -> Group<'a> {
     let own_bytes: f64 = members.iter().map(|member| member.judgement.leak_bytes as f64).sum();
     let own_rate: f64 = members.iter().map(|member| member.judgement.rate_bytes_per_s).sum();
-    // The sum over caller and stacks also holds what leaked before the stacks were watched.
+    // The sum over caller and stacks also holds the bytes that leaked before the stacks were watched.
     let together = site.with_stacks.as_deref();
     let (leak_bytes, rate_bytes_per_s, began_s) = match together.map(|family| &family.judgement) {
         Some(judgement) if judgement.verdict == Verdict::Leak => {
@@ -123,7 +123,7 @@ fn shares_of<'a>(
         let share =
             |part: &'a JudgedSite| Share { site: Some(part), of_leaked: part.leak_share.unwrap_or(0.0) };
         let mut shares: Vec<Share<'_>> = parts_of(sites, site).into_iter().map(share).collect();
-        // What the caller allocated while it was not watched.
+        // The bytes that the caller leaked while it was not watched.
         let rest = 1.0 - shares.iter().map(|share| share.of_leaked).sum::<f64>();
         if rest > LEAST_SHARE {
             shares.push(Share { site: None, of_leaked: rest });

@@ -1,7 +1,8 @@
-//! Every site over the record: its counters at evenly spaced instants, its peak, and the process beside them.
+//! The counters of every site at evenly spaced instants, the site's peak, and the process beside them.
 //!
-//! The verdicts rest on [`edleak_model::series`], which keeps no counters. A page, a profile of an instant and a profile of a range
-//! need the counters themselves. They are kept at no more instants than a screen has columns, packed ([`Packed`]).
+//! The verdicts rest on [`edleak_model::series`], which keeps no counters. But a page, a profile of an
+//! instant and a profile of a range need the counters. The history keeps them packed ([`Packed`]), at no more
+//! instants than a screen has columns.
 //!
 //! ```text
 //!   instants   0    1    2    3  …        evenly spaced; the last one is the last slice
@@ -10,8 +11,8 @@
 //!   peak       of each site and of the process, over all slices and not only over the instants
 //! ```
 //!
-//! A counter at an instant is that of the newest slice not after it. An instant that no slice came for since the instant
-//! before is missing: its counters are those of the slice before.
+//! A counter at an instant is the counter of the newest slice that is not after the instant. If no slice was
+//! taken since the previous instant, the instant is missing and has the counters of the slice before it.
 
 mod build;
 mod of_lines;
@@ -28,22 +29,22 @@ use edleak_format::Counters;
 pub struct Instant {
     /// Seconds since the recording began.
     pub at_s: f64,
-    /// No slice came for it.
+    /// No slice was taken since the previous instant.
     pub is_missing: bool,
     /// The counters of all sites together.
     pub counters: Counters,
-    /// RssAnon; 0 where it was not recorded.
+    /// RssAnon; 0 if it was not recorded.
     pub resident_bytes: u64,
     /// VmSwap.
     pub swap_bytes: u64,
 }
 
-/// The most that was ever live, and when.
+/// The highest number of live bytes, and its time.
 #[derive(Clone, Copy, Default, PartialEq, Debug)]
 pub struct Peak {
     /// Seconds since the recording began.
     pub at_s: f64,
-    /// Live bytes then.
+    /// Live bytes at that time.
     pub live_bytes: u64,
 }
 
@@ -52,13 +53,13 @@ pub struct Peak {
 pub struct SiteHistory {
     /// The site.
     pub label: SiteLabel,
-    /// Its counters at the instants; `None` where they did not fit and are part of [`History::others`].
+    /// Its counters at the instants; `None` if they did not fit and are part of [`History::others`].
     pub packed: Option<Packed>,
     /// Its own peak.
     pub peak: Peak,
     /// Its live bytes when the process had its peak.
     pub live_bytes_at_peak: u64,
-    /// Its live allocations then.
+    /// Its live allocations when the process had its peak.
     pub live_count_at_peak: u64,
 }
 
@@ -69,31 +70,32 @@ pub struct History {
     pub instants: Vec<Instant>,
     /// The sites, in the order of [`Findings::sites`](crate::findings::Findings::sites).
     pub sites: Vec<SiteHistory>,
-    /// The sum of the sites without counters of their own, at the instants.
+    /// The sum of the sites without their own counters, at the instants.
     pub others: Packed,
-    /// Sites in that sum.
+    /// Number of sites in that sum.
     pub others_sites: u64,
     /// The peak of the process.
     pub peak: Peak,
-    /// Until when the sites were judged: after that the program freed everything because it ended.
+    /// The end of the judged record. After it, the program freed everything because it ended.
     pub judged_until_s: f64,
-    /// The input says what was allocated and freed in between, and not only what was live.
+    /// The input gives the allocated and freed bytes, not only the live bytes.
     pub has_turnover: bool,
-    /// The input says what the process held.
+    /// The input gives the resident memory of the process.
     pub has_resident: bool,
 }
 
-/// How much of it to keep.
+/// The limits of a history.
 #[derive(Clone, Copy, Debug)]
 pub struct HistoryOptions {
-    /// At most so many instants.
+    /// The greatest number of instants.
     pub instants: usize,
-    /// At most so many bytes of packed counters.
+    /// The greatest number of bytes of packed counters.
     pub packed_bytes: usize,
 }
 
 impl History {
-    /// Sums sites up into the others, the least important first, until the packed counters fit into so many bytes.
+    /// Adds sites to the others, the least important first, until the packed counters fit into
+    /// `packed_bytes`.
     pub fn keep(&mut self, judged: &[JudgedSite], packed_bytes: usize) {
         let mut left = packed_bytes;
         let mut others = vec![Counters::ZERO; self.instants.len()];
@@ -106,7 +108,8 @@ impl History {
                     packed.add_to(&mut others);
                     self.sites[site].packed = None;
                     self.others_sites += 1;
-                    // A smaller one further down would fit, but what is kept should be a question of rank alone.
+                    // A smaller site further down would fit. But only the rank may decide which sites are
+                    // kept.
                     left = 0;
                 }
             }
@@ -114,7 +117,7 @@ impl History {
         self.others = Packed::of(&others);
     }
 
-    /// Sums up every site after the first `sites` ones.
+    /// Adds every site after the first `sites` sites to the others.
     pub fn sum_up_beyond(&mut self, sites: usize) {
         let mut others = vec![Counters::ZERO; self.instants.len()];
         self.others.add_to(&mut others);
@@ -131,7 +134,7 @@ impl History {
     }
 }
 
-/// The sites by falling importance: leaks first, then what holds or moves most memory.
+/// The sites by falling importance: leaks first, then the sites that hold or allocate most memory.
 fn by_importance(judged: &[JudgedSite]) -> Vec<usize> {
     let size = |i: usize| {
         let site = &judged[i];

@@ -1,21 +1,21 @@
-//! Whether two sites of different recordings are the same piece of code.
+//! Decides whether two sites of different recordings are the same piece of code.
 //!
-//! The sure answer is the build ID and the offset of every return address: it survives restarts and ASLR. A rebuilt binary
-//! has another build ID and other offsets; there the functions of the whole stack are compared, with the modules by name, so that a
-//! moved line or a new directory changes nothing. Sites that share even these (two calls of malloc in one function) are told
-//! apart by their order in the code.
+//! The exact key is the build ID and the offset of every return address; it survives restarts and ASLR. A
+//! rebuilt binary has another build ID and other offsets. Then the functions of the whole stack are compared,
+//! with the names of their modules, so a moved line or a new directory changes nothing. If several sites
+//! share even these (two calls of malloc in one function), their order in the code tells them apart.
 
 use crate::frame::{Address, GENERATED_NAME, base_name};
 use crate::site::{INJECTED_NAME, JudgedSite, Kind};
 
-/// What a site is recognized by. Equal keys of one kind mean the same code.
+/// The keys that recognize a site. Equal keys of one kind mean the same code.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity {
-    /// Build IDs and offsets of the stack; `None` where a module has no build ID.
+    /// Build IDs and offsets of the stack; `None` if a module has no build ID.
     pub code: Option<String>,
-    /// Modules and functions of the stack; `None` where the innermost function is unknown.
+    /// Modules and functions of the stack; `None` if the innermost function is unknown.
     pub names: Option<String>,
-    /// The same for the caller alone, where the site is one stack of a caller.
+    /// The keys of the caller alone, if the site is one stack of a caller.
     pub caller: Option<Box<Identity>>,
 }
 
@@ -25,7 +25,7 @@ impl Identity {
         Self::new(site.kind, &site.stack)
     }
 
-    /// The identity of a site of this kind and place.
+    /// The identity of a site with this kind and stack.
     pub fn new(kind: Kind, stack: &[Address]) -> Self {
         if kind == Kind::Injected {
             return Self { code: None, names: Some(INJECTED_NAME.into()), caller: None };
@@ -61,12 +61,12 @@ impl Identity {
         self.code.is_some() && self.code == other.code
     }
 
-    /// Whether both are the same functions, perhaps of another build.
+    /// Whether both are the same functions, possibly of different builds.
     pub fn is_same_function(&self, other: &Self) -> bool {
         self.names.is_some() && self.names == other.names
     }
 
-    /// A short stable name for the code, the same on every machine: for tools that track results over time.
+    /// A short name for the code, the same on every machine. Tools use it to follow results over time.
     pub fn fingerprint(&self) -> String {
         let key = self.names.as_deref().or(self.code.as_deref()).unwrap_or_default();
         format!("{:016x}", fnv1a(key.as_bytes()))
@@ -83,7 +83,7 @@ fn names_of(address: &Address) -> String {
     format!("{module}!{}", if functions.is_empty() { "?".into() } else { functions.join("<") })
 }
 
-/// FNV-1a: stable across machines, builds and versions, which `std`'s hasher does not promise.
+/// FNV-1a. Its result is the same across machines, builds and versions; `std`'s hasher does not promise this.
 pub fn fnv1a(bytes: &[u8]) -> u64 {
     bytes
         .iter()

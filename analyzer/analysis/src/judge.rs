@@ -1,4 +1,4 @@
-//! 3 and 4 Series to verdicts, for every site of a recording; no symbols yet.
+//! Phase 3: from series to verdicts, for every site of a recording. Symbols are not needed yet.
 
 mod batch;
 
@@ -55,7 +55,7 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     let mut growth = growth_of(&replayed.process, replayed.turnover_bytes);
     let mut sites: Vec<JudgedSite> = std::mem::take(&mut replayed.sites);
     explain_by_small_blocks(&mut growth, &sites);
-    // A line that stands in for slices is none.
+    // Points on a straight line that replaces missing slices do not count.
     let taken = (grid.points as u64).saturating_sub(replayed.missing_points);
     if model == Model::Growth && taken < LEAST_POINTS {
         for site in &mut sites {
@@ -122,8 +122,8 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     }
 }
 
-/// Resident memory that small live allocations take beyond what they ask for is the program's: it is neither retained by the allocator nor
-/// from outside.
+/// Small live allocations take more resident memory than they ask for. This surplus belongs to the program:
+/// it is neither retained by the allocator nor outside malloc.
 fn explain_by_small_blocks(growth: &mut ProcessGrowth, sites: &[JudgedSite]) {
     let by = |from: u64, to: u64| to.saturating_sub(from) as f64;
     let unexplained = by(growth.resident_from_bytes, growth.resident_to_bytes)
@@ -134,7 +134,8 @@ fn explain_by_small_blocks(growth: &mut ProcessGrowth, sites: &[JudgedSite]) {
     }
 }
 
-/// A program that computed throughout, on however slow a machine: this share of the time it ran, or waited for a processor.
+/// A program is busy if it ran, or waited for a processor, for this share of the time. A slow machine does
+/// not change this.
 const BUSY_SHARE: f64 = 0.6;
 
 fn is_busy(processor: &Processor) -> bool {
@@ -142,7 +143,8 @@ fn is_busy(processor: &Processor) -> bool {
     processor.span_ns > 0 && ready_ns >= BUSY_SHARE * processor.span_ns as f64
 }
 
-/// Points that are known to be missing behind the last slice: the recording ended later, or blocks are damaged of which no slice is left.
+/// The number of points that are known to be missing after the last slice. They are missing if the recording
+/// ended later, or if blocks are damaged and none of their slices is left.
 fn lost_at_the_end<T>(trace: &Trace, replayed: &Replayed<T>, period_s: f64) -> u64 {
     let behind_s = trace.end().map_or(0.0, |end| end.at_ns.saturating_sub(replayed.last_ns) as f64 / 1e9);
     // The recording ends less than a period after its last slice.
@@ -206,7 +208,8 @@ fn judge_site(replayed: &ReplayedSite, period_s: f64, model: Model) -> JudgedSit
     JudgedSite { totals, ..judged(label, &replayed.series, replayed.with_stacks.as_ref(), period_s, model) }
 }
 
-/// The verdict on one site. Where it has stacks the judgement of all together is kept beside its own, for [`settle_families`].
+/// The verdict on one site. If the site has stacks, the judgement of the site together with its stacks is
+/// kept beside it, for [`settle_families`].
 fn judged(
     label: SiteLabel,
     series: &Series,
@@ -237,9 +240,12 @@ fn judged(
     }
 }
 
-/// A site is often watched late, when it begins to look like a leak, so its stacks know only what came after. What all of
-/// them together have leaked over the whole record is theirs by share: what they leaked while they were known, times how much longer it
-/// went on, and no more than the sum of all shows. (That alone would count the last tooth of a sawtooth, which the stacks know better.)
+/// Scales the leaks of stacks to the whole record.
+///
+/// A site is often watched late, when it begins to look like a leak. Its stacks then know only the part after
+/// that. So each stack gets its share of the leak of caller and stacks together: its own leaked bytes, scaled
+/// to the longer time. The sum never exceeds the leak of caller and stacks together. That leak alone does not
+/// suffice: it would include the last tooth of a sawtooth, which the stacks describe better.
 fn share_out(sites: &mut [JudgedSite]) {
     let mut known: HashMap<SiteLabel, (u64, f64)> = HashMap::new();
     for site in sites.iter().filter(|site| site.is_leak()) {
@@ -274,10 +280,13 @@ fn share_out(sites: &mut [JudgedSite]) {
     }
 }
 
-/// A watched site is judged together with its stacks where that is a leak, and either neither it nor any of them is one by itself, or
-/// it is one itself: its own curve has a hole then, for as long as it was watched.
+/// Judges a watched site together with its stacks, if they leak together. There are two cases:
 ///
-/// Each stack has the share of the leak by which it grew, and the site what it grew by itself.
+/// - Neither the site nor any of its stacks is a leak alone.
+/// - The site is a leak alone. Its own curve then has a hole for the time in which it was watched.
+///
+/// The share of each stack in the leak is the share of its growth. The site's own growth counts in the same
+/// way.
 fn settle_families(sites: &mut [JudgedSite]) {
     acquit(sites);
     let is_leak_together = |site: &JudgedSite| {
@@ -319,8 +328,8 @@ fn settle_families(sites: &mut [JudgedSite]) {
     leave_open(sites);
 }
 
-/// A watched site is undecided together with its stacks where that is so because the program stopped working, and none of them is by
-/// itself.
+/// A watched site becomes undecided together with its stacks, if the program stopped working while they grew
+/// together, and if no single member is undecided for this reason.
 fn leave_open(sites: &mut [JudgedSite]) {
     let is_answered = |site: &JudgedSite| site.is_leak() || site.judgement.open_bytes > 0;
     let family = |site: &JudgedSite| site.parent.clone().unwrap_or_else(|| site.label.clone());
@@ -332,8 +341,10 @@ fn leave_open(sites: &mut [JudgedSite]) {
     }
 }
 
-/// Where the age of what survives was known for most that a watched site allocated, and makes none of it a leak, the curve of the sum,
-/// which knows no ages, does not overrule it.
+/// Withdraws the judgement of a site together with its stacks, if the ages of survivors contradict it.
+///
+/// This needs two conditions: the ages are known for most allocations of the site, and by these ages no stack
+/// is a leak. The curve of the sum knows no ages, so it does not overrule them.
 fn acquit(sites: &mut [JudgedSite]) {
     #[derive(Default)]
     struct Family {
@@ -373,11 +384,15 @@ fn acquit(sites: &mut [JudgedSite]) {
     }
 }
 
-/// Of suspects that leaked less than this share of what is live, together with their siblings, nothing is said but that they grew.
+/// A suspect that leaked less than this share of the live bytes, together with the stacks of the same caller,
+/// becomes undecided.
 const NEGLIGIBLE: f64 = 0.001;
 
-/// A program has thousands of sites, and a suspect is right about forty-nine of fifty that do not leak: so every large program has one or
-/// two, small ones, since most sites are. What is beyond doubt is reported however small; what really leaks is not negligible for long.
+/// Turns negligible suspects into undecided sites.
+///
+/// Of the sites that do not leak, about one in fifty becomes a suspect. A large program has thousands of
+/// sites, most of them small. So every large program would have one or two small suspects. A strict leak is
+/// reported however small it is. A real leak does not stay negligible for long.
 fn doubt_what_is_negligible(sites: &mut [JudgedSite], record_s: f64) {
     let live: f64 = sites.iter().map(JudgedSite::judged_bytes).sum();
     let family = |site: &JudgedSite| site.parent.clone().unwrap_or_else(|| site.label.clone());
@@ -410,7 +425,7 @@ fn survivors_of(survivors: &Survivors) -> Vec<Survivor> {
     survivors.epochs.iter().map(of).collect()
 }
 
-/// Says where the site is: addresses, modules and offsets.
+/// Fills in the place of the site: addresses, modules and offsets.
 fn locate(site: &mut JudgedSite, known: &Site, trace: &Trace, merged: &Merged) {
     site.parent = known.parent.map(|parent| SiteLabel::Number(u64::from(merged.root(parent).0)));
     site.addresses = merged.members(known.id).map_or(1, |members| members.len() as u64);
@@ -441,7 +456,7 @@ fn locate(site: &mut JudgedSite, known: &Site, trace: &Trace, merged: &Merged) {
     }
 }
 
-/// Whether the children without a trace used more processor time than the process itself, and enough for a program.
+/// Whether the children without a trace used more processor time than the process itself, and at least 20 ms.
 fn children_did_the_work(trace: &Trace) -> bool {
     const LEAST_NS: u64 = 20_000_000;
     trace.cpu_time().is_some_and(|time| time.children_ns >= LEAST_NS && time.children_ns > time.own_ns)
@@ -507,7 +522,7 @@ mod tests {
         JudgedSite { parent: parent.map(SiteLabel::Number), totals, judgement, ..blank }
     }
 
-    /// A caller that is a leak by its curve, alone and together with its stacks.
+    /// A caller whose curve is a leak, alone and together with its stacks.
     fn caller(allocs: u64, together: Judgement) -> JudgedSite {
         let alone = site(1, None, allocs, together.clone());
         JudgedSite {
@@ -529,7 +544,8 @@ mod tests {
         };
         assert!(!is_leak(100, &[(900, Verdict::NoLeak, true)]));
         assert!(!is_leak(0, &[(500, Verdict::Undecided, true), (400, Verdict::NoLeak, false)]));
-        // Their ages are not known, or not of enough of it, or one of them is the leak.
+        // The site stays a leak if the ages are not known, or known for too little of it, or if one of the
+        // stacks is the leak.
         assert!(is_leak(100, &[(900, Verdict::NoLeak, false)]));
         assert!(is_leak(1000, &[(900, Verdict::NoLeak, true)]));
         assert!(is_leak(0, &[(900, Verdict::NoLeak, true), (5, Verdict::Leak, true)]));
@@ -537,7 +553,8 @@ mod tests {
 
     #[test]
     fn stacks_that_were_known_late_have_leaked_as_long_as_their_caller() {
-        // Known for 20 s at 2 B/s, of 40 s; and the sum cannot have leaked more than its curve shows.
+        // The stacks are known for 20 s of 40 s, at 2 B/s. The sum cannot have leaked more than its curve
+        // shows.
         for (whole, whole_rate, bytes, rate) in [(120, 3.0, 80, 2.0), (50, 1.25, 50, 1.25)] {
             let family = caller(0, judgement(Verdict::Leak, whole, whole_rate, false));
             let mut sites = vec![

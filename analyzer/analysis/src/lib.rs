@@ -1,15 +1,15 @@
-//! A trace to findings: which sites leak, how fast, by which stack.
+//! From a trace to findings: which sites leak, how fast, by which stack.
 //!
 //! ```text
 //! 1 load       a trace (mapped, indexed), edLeak's JSON slices, or series lines
 //! 2 replay     blocks to one series per site, in parallel, memory proportional to sites
-//! 3 judge      series to verdicts, by the model; families are settled
-//! 4 gate       what is listed and what fails: class, suppressions, baseline, budget
+//! 3 judge      series to verdicts, by the model; each watched site is settled with its stacks
+//! 4 gate       which sites are listed, and which fail the build: class, suppressions, baseline, budget
 //! 5 naming     return addresses to frames, only of sites that may be listed
-//!   profile    who held the memory at one instant, what a range left behind; only if asked
+//!   profile    the memory of each site at one instant, or its change in a range; only if asked
 //! ```
 //!
-//! Each phase borrows the one before and uses nothing of a later one.
+//! Each phase borrows the result of the previous phase and uses nothing of a later phase.
 #![deny(unsafe_code)]
 #![warn(unreachable_pub)]
 
@@ -46,7 +46,8 @@ use gate::Policy;
 use load::{LoadOptions, Recording};
 use std::path::Path;
 
-/// Loads, judges and symbolizes one recording; what the policy makes of it is decided over all of them ([`Policy::apply`]).
+/// Loads, judges and symbolizes one recording. The gate then decides over all recordings together
+/// ([`Policy::apply`]).
 ///
 /// # Errors
 /// If the recording cannot be read.

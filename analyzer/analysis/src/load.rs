@@ -1,7 +1,7 @@
-//! 1 Opens an input, whatever it is: a trace, edLeak's JSON slices, or series lines.
+//! Phase 1: opens an input, which is a trace, edLeak's JSON slices, or series lines.
 //!
-//! What it is follows from its content, never from its name. A trace is mapped and indexed, not read; of text inputs each
-//! series is condensed while it is read, so memory follows the number of sites.
+//! The content of the input decides its kind, never its name. A trace is mapped and indexed, but not read.
+//! Each series of a text input is condensed while it is read, so memory grows with the number of sites.
 
 pub mod edleak_json;
 pub mod line_series;
@@ -15,11 +15,11 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-/// A trace given on stdin has to be held in memory; a larger one is refused (as a file it would only be mapped).
+/// A trace on stdin must be held in memory. A larger trace is refused; as a file it would be mapped instead.
 const MAX_STDIN_BYTES: u64 = 4 << 30;
-/// Enough of a trace to tell that it is one.
+/// These first bytes suffice to recognize a trace.
 const PROBED_BYTES: u64 = 1 << 16;
-/// How far to look for the first character that is not white space.
+/// The first character that is not white space must be among these bytes.
 const SNIFFED_BYTES: usize = 4096;
 
 /// An opened input.
@@ -77,7 +77,7 @@ fn load_stream(mut reader: impl BufRead, options: LoadOptions) -> Result<Recordi
     }
     let mut bytes = Vec::new();
     read_up_to(&mut reader, PROBED_BYTES, &mut bytes)?;
-    // What is no trace is refused before all of it is read: an endless pipe has no end to wait for.
+    // Refuse an input that is no trace before all of it is read, because an endless pipe never ends.
     Trace::from_bytes(bytes.clone()).map_err(|error| trace_error(&error))?;
     read_up_to(&mut reader, MAX_STDIN_BYTES + 1, &mut bytes)?;
     if bytes.len() as u64 > MAX_STDIN_BYTES {
@@ -93,13 +93,13 @@ fn read_up_to(reader: &mut impl Read, bytes: u64, into: &mut Vec<u8>) -> Result<
     reader.take(bytes).read_to_end(into).map(|_| ()).map_err(|error| io_error(&error))
 }
 
-/// Text inputs are JSON objects, so they begin with `{`. Everything else is for the trace reader to accept or to refuse.
+/// Text inputs are JSON objects, so they begin with `{`. The trace reader accepts or refuses everything else.
 fn is_text(start: &[u8]) -> bool {
     start.iter().take(SNIFFED_BYTES).find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{')
 }
 
-/// A report that was saved with `--format json` has its version up front: cheaper to tell than to parse a document of edLeak's, or
-/// a gigabyte of series.
+/// Whether the input is a report saved with `--format json`. Such a report has its version at the start. This
+/// test is cheaper than parsing one of edLeak's documents, or a gigabyte of series.
 pub(crate) fn is_report(start: &[u8]) -> bool {
     let start = String::from_utf8_lossy(&start[..start.len().min(SNIFFED_BYTES)]);
     start.trim_start().starts_with('{') && start.contains("\"format_version\"")

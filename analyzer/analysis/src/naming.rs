@@ -1,4 +1,5 @@
-//! 5 Symbols for the sites that may be listed, and for nobody else: symbols are what an analysis spends its time on.
+//! Phase 5: symbols for the sites that may be listed, and for no other site. Symbols take most of the time of
+//! an analysis.
 
 use crate::findings::Findings;
 use crate::load::Recording;
@@ -6,7 +7,8 @@ use crate::site::{JudgedSite, SiteLabel};
 use edleak_binary::{Request, Symbolizer};
 use std::collections::HashSet;
 
-/// Symbolizes every site that is `wanted`, the callers of wanted stacks, and the stacks that a wanted site was judged with.
+/// Symbolizes every `wanted` site, the callers of wanted stacks, and the stacks that a wanted site was judged
+/// with.
 pub fn name_sites(
     analysis: &mut Findings,
     recording: &Recording,
@@ -42,8 +44,8 @@ pub fn name_sites(
     analysis.outcomes = resolution.outcomes;
 }
 
-/// Symbolizes every other site as well, for a reader who may look at any of them. What the summary and the hints say of symbols
-/// stays that of the sites above.
+/// Symbolizes every other site as well, for a reader who may look at any site. The summary and the hints
+/// still count only the symbols of the sites that may be listed.
 pub fn name_the_rest(analysis: &mut Findings, recording: &Recording, symbolizer: &Symbolizer) {
     let Recording::Trace(trace) = recording else { return };
     let addresses = analysis.sites.iter_mut().flat_map(|site| &mut site.stack);

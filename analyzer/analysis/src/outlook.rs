@@ -1,8 +1,8 @@
-//! When a leak matters: how long until the process holds a round size, if everything leaks on at the same rate.
+//! The time until the process holds a round size, if everything leaks on at the same rate.
 
 use crate::findings::Findings;
 
-/// Sizes that people plan with.
+/// Round sizes that people plan with.
 const SIZES: [u64; 12] = [
     16 << 20,
     64 << 20,
@@ -17,24 +17,27 @@ const SIZES: [u64; 12] = [
     16 << 40,
     64 << 40,
 ];
-/// A size that is only a little above what the process holds tells nobody anything.
+/// The size must be at least this many times the memory that the process holds. A smaller size is of no use
+/// to a reader.
 const LEAST_FACTOR: u64 = 2;
-/// Beyond ten years a rate of today says nothing.
+/// Beyond ten years, today's rate predicts nothing.
 const MOST_SECONDS: f64 = 10.0 * 365.0 * 86400.0;
 
 /// The next round size and the time until the process holds it.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Outlook {
-    /// What the process holds at the end of the record: resident and swapped, or live where that was not recorded.
+    /// The memory of the process at the end of the record: resident and swapped bytes, or live bytes if these
+    /// were not recorded.
     pub holds_bytes: u64,
-    /// The size.
+    /// The round size.
     pub reaches_bytes: u64,
-    /// Seconds from the end of the record.
+    /// Seconds from the end of the record until then.
     pub in_s: f64,
 }
 
 impl Outlook {
-    /// What comes of `rate_bytes_per_s`; `None` if nothing leaks, or not within ten years.
+    /// The outlook at a leak rate of `rate_bytes_per_s`; `None` if nothing leaks, or if the size is not
+    /// reached within ten years.
     pub fn of(analysis: &Findings, rate_bytes_per_s: f64) -> Option<Self> {
         let growth = &analysis.growth;
         let holds_bytes = growth.resident_to_bytes.max(growth.live_to_bytes).max(analysis.summary.live_bytes);

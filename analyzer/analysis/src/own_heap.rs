@@ -1,21 +1,22 @@
-//! Runtimes and allocators that take memory from the kernel and not from malloc, and the switch that makes them use malloc.
+//! Runtimes and allocators that take memory from the kernel instead of malloc, and the switch that makes each
+//! use malloc.
 
 use crate::frame::base_name;
 use edleak_format::Trace;
 
-/// One of them in a recording.
+/// One such runtime or allocator in a recording.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OwnHeap {
-    /// What it is called.
+    /// The name of the runtime or allocator.
     pub name: String,
-    /// What to do so that its allocations are seen, or where else to look.
+    /// The way to make its allocations visible, or another place to look.
     pub remedy: String,
 }
 
-/// How a runtime is recognized by its program or one of its libraries.
+/// A known runtime: its program or one of its libraries gives it away.
 struct Known {
     name: &'static str,
-    /// What the name of a file begins with.
+    /// The beginnings of file names.
     files: &'static [&'static str],
     remedy: &'static str,
 }
@@ -56,7 +57,8 @@ const KNOWN: &[Known] = &[
     Known { name: "GLib's slices", files: &["libglib-2."], remedy: "record with G_SLICE=always-malloc" },
 ];
 
-/// Those that a trace shows: allocators that its modules bring along, and runtimes by the names of program and modules.
+/// The runtimes and allocators that a trace shows: allocators inside its modules, and runtimes by the names
+/// of program and modules.
 pub fn of_trace(trace: &Trace) -> Vec<OwnHeap> {
     let program = trace.start().command.first().map(String::as_str);
     let modules = || trace.modules().iter().map(|module| module.path.as_str());
@@ -82,7 +84,7 @@ fn known<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<OwnHeap> {
         names.iter().any(|name| {
             known.files.iter().any(|start| {
                 let Some(rest) = name.strip_prefix(start) else { return false };
-                // `python3.11` and `libphp8.2.so`, not `pythonic`.
+                // Matches `python3.11` and `libphp8.2.so`, but not `pythonic`.
                 start.ends_with('.')
                     || !rest.starts_with(|letter: char| letter.is_alphabetic() || letter == '_')
             })

@@ -1,8 +1,8 @@
-//! A memory profile of a trace: which site held how much at one instant, or what a range of time did.
+//! A memory profile of a trace: the memory of each site at one instant, or its changes in a range of time.
 //!
-//! The instant is a slice, and its counters are exact. A range goes from the newest slice at its start to the newest slice at its end; all
-//! figures of a range are differences of these two slices. The rows add up to the total to the byte, because an allocation is counted
-//! at its site or at one of its stacks and nowhere else.
+//! The instant is a slice, so its counters are exact. A range goes from the newest slice at its start to the
+//! newest slice at its end; all figures of a range are differences of these two slices. The rows add up to
+//! the total to the byte, because an allocation is counted either at its site or at one of its stacks.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::Findings;
@@ -20,16 +20,17 @@ pub enum At {
     /// The last slice.
     #[default]
     End,
-    /// The newest slice at this time, nanoseconds since the recording began.
+    /// The newest slice at this time, in nanoseconds since the recording began.
     Time(u64),
 }
 
-/// What part of a trace a profile is about.
+/// The part of a trace that a profile covers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Span {
-    /// One instant; everything since the start is counted up to it.
+    /// One instant; the figures count from the start of the record up to it.
     Instant(At),
-    /// From one time to another, nanoseconds since the recording began. An end that is not given is that of the record.
+    /// From one time to another, in nanoseconds since the recording began. A missing end is the end of the
+    /// record.
     Range {
         /// The start.
         from_ns: Option<u64>,
@@ -38,7 +39,7 @@ pub enum Span {
     },
 }
 
-/// By which figure sites are ranked.
+/// The figure that ranks the sites.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Order {
     /// Live bytes; in a range, live bytes more than at its start.
@@ -51,7 +52,7 @@ pub enum Order {
     Churn,
 }
 
-/// What was counted at one site, or at all. Live figures of a range are differences and may be negative.
+/// The figures of one site, or of all sites. Live figures of a range are differences and may be negative.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Figures {
     /// Live bytes.
@@ -66,9 +67,9 @@ pub struct Figures {
     pub freed_bytes: u64,
     /// Frees.
     pub frees: u64,
-    /// Allocations that were freed before the next slice: at least so many.
+    /// The least number of allocations that were freed before the next slice.
     pub temporary_allocs: u64,
-    /// Their bytes: at least so many.
+    /// The least number of bytes of these allocations.
     pub temporary_bytes: u64,
 }
 
@@ -77,25 +78,25 @@ pub struct Figures {
 pub struct Row {
     /// Its index in [`Findings::sites`].
     pub site: usize,
-    /// What was counted there.
+    /// The figures of the site.
     pub figures: Figures,
 }
 
-/// A moment of the record as slices show it.
+/// A moment of the record, as precise as the slices are.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Moment {
     /// Seconds since the recording began.
     pub time_s: f64,
-    /// The distance of slices around it, in seconds: something shorter is not seen.
+    /// The time between slices around it, in seconds. Anything shorter is not visible.
     pub precision_s: f64,
 }
 
 /// A profile.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Profile {
-    /// What was asked.
+    /// The span that was asked for.
     pub span: Span,
-    /// By which figure the rows are ranked.
+    /// The figure that ranks the rows.
     pub order: Order,
     /// The start of a range; `None` for an instant, which counts from the start of the record.
     pub from: Option<Moment>,
@@ -103,7 +104,7 @@ pub struct Profile {
     pub to: Moment,
     /// All sites together.
     pub total: Figures,
-    /// Every site that counted anything, by the falling figure asked for; ties in the order of their label.
+    /// Every site with figures, by the falling ranking figure; equal figures in the order of their label.
     pub rows: Vec<Row>,
 }
 
@@ -161,7 +162,7 @@ impl Profile {
             .with_remedy("record the program again"));
         }
         let (first, last) = bounds(&whole, span)?;
-        // Temporary allocations are a matter of every slice in between, so a part of the record is read again.
+        // Temporary allocations depend on every slice in between, so this part of the record is read again.
         let tick = |index: usize| whole.instants()[index].tick;
         let is_whole = first.is_none() && last + 1 == whole.instants().len();
         let part = match is_whole {
@@ -239,7 +240,7 @@ fn bounds(slices: &Slices, span: Span) -> Result<(Option<usize>, usize)> {
     }
 }
 
-/// A time to the millisecond, so that a bound that is printed can be given back.
+/// A time to the millisecond, so that a printed bound can be given back as an option.
 fn exact(time_ns: u64) -> String {
     format!("{}.{:03}s", time_ns / 1_000_000_000, time_ns / 1_000_000 % 1000)
 }

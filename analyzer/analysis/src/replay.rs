@@ -1,4 +1,4 @@
-//! 2 Blocks to one series per site, in parallel, in memory that follows the number of sites.
+//! Phase 2: from blocks to one series per site, in parallel. Memory grows with the number of sites.
 //!
 //! ```text
 //!   blocks    ▓▓▓▓ ▓▓▓▓ │ ▓▓▓▓ ▓▓▓▓ │ …      a window: as many blocks as there are threads
@@ -8,10 +8,13 @@
 //!   sites     [0..) [4096..) [8192..) …       sixteen in one [`Group`]
 //! ```
 //!
-//! The slices of a trace may be at several distances (older ones coarser). A series has to be even, so it is taken on the
-//! trace's [`Grid`]: at each point the newest slice that is not after it, a straight line where slices are missing (`gap`), up to
-//! where the program began to free everything ([`teardown`]). All sums are of integers, and each series sees its points
-//! in order of time, so the result is the same to the bit for any number of threads.
+//! The slices of a trace may have several distances, because older slices are further apart. A series must be
+//! even, so it follows the trace's [`Grid`]. The value at a grid point is that of the newest slice that is
+//! not after it. If slices are missing, a straight line gives the values (`gap`). The series ends where the
+//! program began to free everything ([`teardown`]).
+//!
+//! All sums are of integers, and each series sees its points in order of time. So the result is the same to
+//! the bit for any number of threads.
 
 mod arch;
 mod births;
@@ -48,13 +51,14 @@ use std::sync::Arc;
 use sums::PowerSums;
 use window::{Condensed, GROUPS_PER_TILE, Range};
 
-/// Ranges of sites per thread: one that was held up leaves work for the others.
+/// Ranges of sites per thread. With more than one, other threads take over the work of a thread that was held
+/// up.
 const RANGES_PER_THREAD: usize = 2;
 
-/// What the slices say.
+/// The result of a replay.
 #[derive(Debug)]
 pub struct Replayed<T> {
-    /// What was made of every site that a slice names, by ascending id.
+    /// The result for each site that a slice names, by ascending id.
     pub sites: Vec<T>,
     /// The process over time.
     pub process: ProcessSeries,
@@ -64,35 +68,35 @@ pub struct Replayed<T> {
     pub slices: u64,
     /// Time of the last slice since the recording began.
     pub last_ns: u64,
-    /// What the whole program did meanwhile.
+    /// The work of the whole program over the record.
     pub work: Arc<Work>,
-    /// Points of the grid that no slice came for, so that a straight line stands in.
+    /// Grid points without a slice, whose values lie on a straight line.
     pub missing_points: u64,
-    /// The same behind the end of the grid, where the record goes on.
+    /// Points without a slice after the end of the grid, up to the end of the record.
     pub missing_behind: u64,
-    /// The most of both in a row.
+    /// The greatest number of such points in a row.
     pub longest_gap: u64,
-    /// Blocks that were sound when the trace was opened and are not any more.
+    /// Blocks that were sound when the trace was opened and that can no longer be read.
     pub unreadable_blocks: u64,
 }
 
-/// One site of a trace, or several that are one ([`Merged`]).
+/// One site of a trace, or several merged sites ([`Merged`]).
 #[derive(Clone, Debug)]
 pub struct ReplayedSite {
     /// Its id.
     pub id: SiteId,
     /// The series.
     pub series: Series,
-    /// The series of the site and all its stacks together, where it has stacks.
+    /// The series of the site together with all its stacks, if it has stacks.
     pub with_stacks: Option<Series>,
-    /// The newest counters, also if that slice is on no grid point.
+    /// The newest counters, even if that slice is on no grid point.
     pub counters: Counters,
 }
 
-/// Replays the slices of a trace on its `grid`, and makes of each site what `each` does, in parallel: so no more than a few series are
-/// ever whole.
+/// Replays the slices of a trace on its `grid`, and converts each site with `each`, in parallel. So only a
+/// few series exist in full at the same time.
 ///
-/// `with_sums`: with the sums of edLeak's fit, which only its own model asks for.
+/// `with_sums` adds the sums of edLeak's fit, which only `--model edleak` needs.
 pub fn replay<T: Send>(
     trace: &Trace,
     merged: &Merged,
@@ -145,16 +149,17 @@ struct States {
     first_allocated_bytes: Option<u64>,
     /// Points of the grid up to the newest slice.
     covered: usize,
-    /// Points of the whole record up to the newest slice: the grid may end before it does.
+    /// Points of the whole record up to the newest slice. The grid may end before the record.
     all_covered: usize,
     whole: Grid,
     work: WorkBuilder,
     /// The process at the newest slice.
     newest: ProcessPoint,
-    /// Where slices are missing, and the tick of the slice that ends it.
+    /// The gaps: the tick of the slice that ends each gap, and its points.
     gaps: Vec<(u64, Gap)>,
     memory: Memory,
-    /// Newest counters of every site, from the last block: its first slice names every site that ever counted anything.
+    /// The newest counters of every site, from the last block. The first slice of a block names every site
+    /// that ever counted anything.
     totals: Vec<Counters>,
 }
 
@@ -179,7 +184,7 @@ impl States {
         }
     }
 
-    /// Takes in the slices of a window, each range of sites on its own. Returns the moves of watched sites.
+    /// Adds the slices of a window, each range of sites separately. Returns the changes of watched sites.
     fn condense<T>(
         &mut self,
         window: &[Opened],
@@ -208,7 +213,7 @@ impl States {
             let mut allocs = 0u64;
             for (at, (header, step)) in opened.headers().zip(&opened.steps).enumerate() {
                 self.memory.slice(at == 0, opened.columns.memory(at));
-                // Wrapping sums of integers are the same in any order.
+                // Wrapping sums of integers do not depend on the order.
                 let sum = |of: fn(&Condensed) -> &Vec<u64>| {
                     ranges.iter().fold(0u64, |sum, range| sum.wrapping_add(of(range)[slice]))
                 };
@@ -230,7 +235,7 @@ impl States {
         moves
     }
 
-    /// Notes what a slice says of the whole program, and the gap that it ends.
+    /// Records the values of a slice for the whole program, and the gap that the slice ends.
     fn note<T>(
         &mut self,
         header: &SliceHeader,
@@ -245,7 +250,7 @@ impl States {
         let kinds = self.memory.kinds();
         let now = ProcessPoint { live_bytes, resident_bytes, kinds };
         let point = step.point as usize;
-        // Behind the end only a gap that leads there is of interest: it has points before the end.
+        // After the end of the grid, only a gap that began before the end matters.
         let is_of_record = step.counts || self.covered < self.grid.points;
         if let Some(gap) = self.covered.checked_sub(1).and_then(|newest| Gap::between(newest, point)) {
             replayed.missing_points += gap.points().len() as u64;
@@ -259,7 +264,7 @@ impl States {
         if is_of_record {
             self.covered = self.covered.max(point + usize::from(step.counts));
         }
-        // Nobody knows what the program did in a gap at the end: not that it worked.
+        // The work of the program in a gap at the end is unknown, so it does not count as work.
         if step.counts {
             self.work.push(point as u64, allocs);
             replayed.process.push(now);
@@ -302,7 +307,7 @@ impl States {
             let series = together.map(|series| series.clone().with_totals(counters.allocs, counters.frees));
             let with_stacks =
                 sums.with_stacks.get(&id).cloned().map(|series| series.beside(Arc::clone(&work)));
-            // A caller that was watched from the start has counted nothing itself, so that no slice names it.
+            // A caller that was watched from the start has counted nothing itself, so no slice names it.
             let silent = || {
                 let whole = with_stacks.as_ref();
                 let mut builder = SeriesBuilder::new();
@@ -319,7 +324,7 @@ impl States {
             .enumerate()
             .map(|(group, sites)| {
                 let first = group * LANES;
-                // Ids came out of a `SiteId`.
+                // The number fits, because ids came from a `SiteId`.
                 let id = |lane: usize| SiteId((first + lane) as u32);
                 let mut made = Vec::with_capacity(LANES);
                 let facts = |lane: usize, absent| {

@@ -1,4 +1,5 @@
-//! A trace to another trace: with symbols embedded, or with its names taken out. The slices are copied as they are.
+//! Writes a trace to another trace, with symbols embedded or with its names replaced. The slices are copied
+//! unchanged.
 
 use crate::error::reason;
 use crate::error::{Error, ErrorKind, Result};
@@ -22,10 +23,11 @@ pub fn embed(from: &Trace, to: &Path, symbolizer: &Symbolizer) -> Result<Resolut
     Ok(resolution)
 }
 
-/// Writes `from` to `to` with every name and path replaced by a stable hash of it and of `key`.
+/// Writes `from` to `to` and replaces every name and path by a stable hash of the name and of `key`.
 ///
-/// The same name has the same hash in every trace that was anonymized with the same key, so that traces can still be compared. Line
-/// numbers, offsets, times and counters stay. Without a key whoever guesses a name can confirm it.
+/// A name has the same hash in every trace that was anonymized with the same key, so these traces can still
+/// be compared. Line numbers, offsets, times and counters stay. Without a key, anyone who guesses a name can
+/// confirm it.
 ///
 /// # Errors
 /// If the new trace cannot be written.
@@ -65,15 +67,15 @@ pub fn anonymize(from: &Trace, to: &Path, key: &str) -> Result<()> {
 
 /// Sixteen hexadecimal digits for a name.
 ///
-/// SipHash-2-4, and not a hash with the key put before the name: names like `main` are in every trace, and whoever knows one
-/// must not learn from its hash what confirms the others.
+/// This uses SipHash-2-4, not a hash of key and name joined. Names like `main` are in every trace. Their
+/// hashes must not help anyone to confirm a guess of another name.
 fn pseudonym(key: &str, name: &[u8]) -> String {
     let key = SipHasher24::new().hash(key.as_bytes());
     format!("{:016x}", SipHasher24::new_with_key(&key.as_bytes()).hash(name).as_u64().0)
 }
 
-/// Writes beside `to` first and puts it in place when it is whole: an interrupted run leaves the old file. What was there keeps its
-/// owner and mode, and a link leads where it led.
+/// Writes the new trace beside `to`, and moves it into place when it is complete. So an interrupted run
+/// leaves the old file. The new file gets owner and mode of the old file, and a link stays a link.
 fn replace(
     from: &Trace,
     to: &Path,
@@ -85,7 +87,7 @@ fn replace(
         Error::new(ErrorKind::Output, message).with_remedy("give another file with `-o`")
     };
     let place = place::followed(to).map_err(|error| failed(&reason(&error)))?;
-    // Held until the new file is in place: no recording takes the name meanwhile.
+    // This lock is held until the new file is in place, so that no recording takes the name meanwhile.
     let held = match std::fs::symlink_metadata(&place) {
         Ok(there) if !there.is_file() => return Err(failed("it is no file")),
         Ok(_) => Some(place::open(&place).map_err(|error| failed(&reason(&error)))?),
@@ -99,20 +101,20 @@ fn replace(
         .map_err(|error| failed(&error.to_string()))
         .and_then(|_| {
             if let Some(old) = held.as_ref().and_then(|file| file.metadata().ok()) {
-                // Who may not give a file away keeps it: the trace itself is whole.
+                // A user who may not give a file away keeps it: the trace itself is complete.
                 let _ = std::os::unix::fs::fchown(&made, Some(old.uid()), Some(old.gid()));
                 let _ = made.set_permissions(old.permissions());
             }
             put_in_place(&beside, &place, held.as_ref()).map_err(|error| failed(&reason(&error)))
         });
     if written.is_err() && place::is_at(&made, &beside) {
-        // It is ours, and there is nothing to save in it.
+        // This run made the file, and nothing in it is worth keeping.
         let _ = std::fs::remove_file(&beside);
     }
     written
 }
 
-/// Gives the file `beside` the name `place`, in place of `held`, and of no other file.
+/// Renames the file `beside` to `place`. It replaces the file `held`, and no other file.
 fn put_in_place(beside: &Path, place: &Path, held: Option<&File>) -> io::Result<()> {
     let taken = || io::Error::new(io::ErrorKind::AlreadyExists, "another file has taken its name meanwhile");
     let Some(held) = held else {
@@ -128,13 +130,13 @@ fn put_in_place(beside: &Path, place: &Path, held: Option<&File>) -> io::Result<
             Err(taken())
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(taken()),
-        // A file system that cannot exchange: a look and a step.
+        // On a file system that cannot exchange two names, check first and then rename.
         Err(_) if place::is_at(held, place) => std::fs::rename(beside, place),
         Err(_) => Err(taken()),
     }
 }
 
-/// A new file beside `place`, which nobody else has or gets.
+/// Creates a new file beside `place`, with a name that no other process uses.
 fn new_beside(place: &Path) -> io::Result<(PathBuf, File)> {
     let mut attempt = 0u32;
     loop {
@@ -159,7 +161,7 @@ mod tests {
         assert_ne!(pseudonym("k", b"main"), pseudonym("l", b"main"));
         assert_ne!(pseudonym("k", b"main"), pseudonym("k", b"mair"));
         assert_eq!(pseudonym("", b"").len(), 16);
-        // For ever: traces of different years are compared by these.
+        // These values never change: users compare traces of different years by them.
         assert_eq!(pseudonym("key", b"main"), "70e767086352f127");
     }
 }

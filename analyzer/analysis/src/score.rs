@@ -1,4 +1,4 @@
-//! Scores a labelled corpus: how often a verdict is right, by family and length, for each model.
+//! Scores the models on a labelled corpus: how often a verdict is right, by family and by length.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -14,7 +14,7 @@ use edleak_model::classify::{Confidence, Judgement, Model, Verdict, judge};
 use edleak_model::regression::Class;
 use edleak_model::series::{Births, Point, Series, SeriesBuilder};
 
-/// One labelled series. Unknown fields are ignored; the births may be here or in a file of their own.
+/// One labelled series. Unknown fields are ignored. The births may be in this line or in a separate file.
 #[derive(Debug, Deserialize)]
 struct Curve {
     id: String,
@@ -38,7 +38,7 @@ enum Label {
     NotLeak,
 }
 
-/// The births of one series, where they are known.
+/// The births of one series, if they are known.
 #[derive(Clone, Debug, Default, Deserialize)]
 struct BirthFields {
     epoch_live_bytes: Option<Vec<u64>>,
@@ -60,7 +60,7 @@ impl BirthFields {
     }
 }
 
-/// A line of a file of births.
+/// One line of a file of births.
 #[derive(Debug, Deserialize)]
 struct BirthLine {
     id: String,
@@ -74,15 +74,15 @@ struct BirthLine {
 pub struct Case {
     /// Its id in the corpus.
     pub id: String,
-    /// The mechanism that made it.
+    /// The mechanism that produced the series.
     pub family: String,
-    /// Is it a leak?
+    /// Whether the series is a leak.
     pub leaks: bool,
     /// Its kind of growth, in the corpus' words.
     pub shape: String,
-    /// Seconds between slices.
+    /// Seconds between two slices.
     pub period_s: f64,
-    /// What really leaked, if the corpus says.
+    /// The true number of leaked bytes, if the corpus gives it.
     pub leak_bytes: Option<f64>,
     /// The series without births, and with them.
     pub series: [Series; 2],
@@ -145,24 +145,24 @@ fn lines<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Vec<T>> {
     Ok(read)
 }
 
-/// How a model did on a corpus or a part of it.
+/// The result of a method on a corpus or a part of it.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    /// Leaks reported and missed, non-leaks reported and left alone.
+    /// Leaks that were reported.
     pub found: u32,
     /// Leaks that were not reported.
     pub missed: u32,
     /// Non-leaks that were reported.
     pub false_alarms: u32,
-    /// Non-leaks that were not.
+    /// Non-leaks that were not reported.
     pub quiet: u32,
-    /// Of the reported ones: strict and right, strict and wrong.
+    /// Strict reports: first the right ones, then the wrong ones.
     pub strict: [u32; 2],
-    /// Series neither reported nor cleared.
+    /// Undecided series.
     pub undecided: u32,
-    /// Leaks found whose amount is known, and those estimated within a quarter of it.
+    /// Reported leaks whose true amount is known; then those estimated within a quarter of it.
     pub amounts: [u32; 2],
-    /// By true shape (constant, log, linear, exp) and by the class given.
+    /// Number of series by true shape (constant, log, linear, exp) and by the class that the method gave.
     pub shapes: [[u32; 4]; 4],
 }
 
@@ -189,12 +189,12 @@ impl Tally {
         }
     }
 
-    /// Of what was reported, the share that leaks.
+    /// The share of leaks among the reported series.
     pub fn precision(&self) -> f64 {
         share(self.found, self.found + self.false_alarms)
     }
 
-    /// Of the leaks, the share that was reported.
+    /// The share of reported series among the leaks.
     pub fn recall(&self) -> f64 {
         share(self.found, self.found + self.missed)
     }
@@ -204,23 +204,23 @@ impl Tally {
         share(2 * self.found, 2 * self.found + self.false_alarms + self.missed)
     }
 
-    /// Of the non-leaks, the share that was reported.
+    /// The share of reported series among the non-leaks.
     pub fn false_positive_rate(&self) -> f64 {
         share(self.false_alarms, self.false_alarms + self.quiet)
     }
 
-    /// Of the series with one of the four shapes, the share that was given it.
+    /// The share of series with the right class, among the series with one of the four shapes.
     pub fn shape_accuracy(&self) -> f64 {
         let right = (0..4).map(|i| self.shapes[i][i]).sum();
         share(right, self.shapes.iter().flatten().sum())
     }
 
-    /// Of the leaks found whose amount is known, the share estimated within a quarter of it.
+    /// The share of amounts estimated within a quarter, among the reported leaks with a known amount.
     pub fn amount_accuracy(&self) -> f64 {
         share(self.amounts[1], self.amounts[0])
     }
 
-    /// Of all series, the share judged rightly.
+    /// The share of series with a right verdict.
     pub fn accuracy(&self) -> f64 {
         share(self.found + self.quiet, self.found + self.missed + self.false_alarms + self.quiet)
     }
@@ -230,13 +230,14 @@ fn share(part: u32, whole: u32) -> f64 {
     if whole == 0 { 0.0 } else { f64::from(part) / f64::from(whole) }
 }
 
-/// The three ways a corpus is judged.
+/// The three methods to judge a corpus.
 pub const METHODS: [&str; 3] = ["edleak formula", "curves only", "with births"];
 
 /// The scores of every method on a corpus, whole and in parts.
 #[derive(Debug, Default)]
 pub struct ScoreReport {
-    /// Of the whole corpus, in the order of [`METHODS`]. Without births the last one stays empty.
+    /// The scores on the whole corpus, in the order of [`METHODS`]. The last one is empty if there are no
+    /// births.
     pub all: [Tally; 3],
     /// By family.
     pub families: BTreeMap<String, [Tally; 3]>,
@@ -246,7 +247,7 @@ pub struct ScoreReport {
     pub has_births: bool,
 }
 
-/// Scores a corpus of labelled series, joined with births by id if they are given in a file of their own.
+/// Scores a corpus of labelled series. Births in a separate file are joined by id.
 ///
 /// # Errors
 /// If the corpus cannot be read, or holds no series.

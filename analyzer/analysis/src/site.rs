@@ -1,4 +1,4 @@
-//! One site of a recording: where it is, what it counted, its verdict, and its standing at the gate.
+//! One site of a recording: its place, its counters, its verdict, and its standing at the gate.
 
 use crate::frame::{Address, SiteFrame, frames};
 use edleak_model::classify::{Judgement, Verdict};
@@ -6,7 +6,7 @@ use edleak_model::levels::Levels;
 use edleak_model::regression::LeakFactor;
 use std::fmt;
 
-/// What a site is called in its input: a number in a trace, a number or a string in series lines.
+/// The name of a site in its input: a number in a trace, a number or a string in series lines.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum SiteLabel {
     /// The id of a site of a trace.
@@ -24,7 +24,7 @@ impl fmt::Display for SiteLabel {
     }
 }
 
-/// Counters of one site at the end of the recording; `None` where the input does not say.
+/// Counters of one site at the end of the recording; `None` if the input does not give them.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Totals {
     /// Live bytes.
@@ -41,7 +41,7 @@ pub struct Totals {
     pub freed_bytes: Option<u64>,
 }
 
-/// What a site stands for.
+/// The kind of a site.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Kind {
     /// A caller.
@@ -49,7 +49,7 @@ pub enum Kind {
     Caller,
     /// One full stack of a watched caller.
     Stack,
-    /// Everything that found no place in the site table.
+    /// All allocations that found no place in the site table.
     Other,
     /// The known leak of `--inject-leak`.
     Injected,
@@ -62,39 +62,40 @@ pub struct JudgedSite {
     pub label: SiteLabel,
     /// The caller, for a stack of a watched site.
     pub parent: Option<SiteLabel>,
-    /// What it stands for.
+    /// The kind of the site.
     pub kind: Kind,
     /// The verdict.
     pub judgement: Judgement,
-    /// The leak factor itself, where edLeak's formula judged.
+    /// The leak factor, if edLeak's formula judged.
     pub leak_factor: Option<LeakFactor>,
-    /// A watched site and its stacks taken together.
+    /// The judgement of a watched site together with its stacks.
     pub with_stacks: Option<Box<WithStacks>>,
-    /// The verdict is that of all of them together.
+    /// The verdict is that of the site together with its stacks.
     pub judged_with_stacks: bool,
-    /// Of a stack whose caller was so judged: its share of the leaked bytes, 0 to 1.
+    /// The stack's share of the leaked bytes, 0 to 1, if its caller was judged together with its stacks.
     pub leak_share: Option<f64>,
     /// Counters at the end.
     pub totals: Totals,
-    /// Live allocations at the last slice that was judged: the very last one may show the program's own clearing up.
+    /// Live allocations at the last judged slice. The very last slice may come after the program freed
+    /// everything.
     pub judged_count: Option<u64>,
-    /// Live bytes over the record, up to where judging ended.
+    /// Live bytes over the judged record.
     pub levels: Levels,
-    /// By how much the allocator's own share of its memory grew.
+    /// The growth of the allocator's overhead for this site, in bytes.
     pub block_growth_bytes: f64,
-    /// When the survivors were born, oldest first.
+    /// The survivors by birth epoch, oldest first.
     pub survivors: Vec<Survivor>,
-    /// Sites of the trace that this one stands for: the same code at several addresses.
+    /// The number of sites of the trace that were merged into this site: the same code at several addresses.
     pub addresses: u64,
-    /// Where it is: return addresses, innermost first; one for a caller.
+    /// The place of the site: return addresses, innermost first; one address for a caller.
     pub stack: Vec<Address>,
-    /// The stack goes on, but was not walked further.
+    /// The stack has more frames, but the walk stopped.
     pub is_stack_cut: bool,
-    /// What the gate made of it.
+    /// The decision of the gate.
     pub standing: Standing,
 }
 
-/// A watched site and its stacks taken together.
+/// A watched site together with its stacks.
 #[derive(Clone, Debug)]
 pub struct WithStacks {
     /// The verdict on the sum.
@@ -108,25 +109,25 @@ pub struct WithStacks {
 pub struct Survivor {
     /// Start of the epoch.
     pub from_s: f64,
-    /// Its end.
+    /// End of the epoch.
     pub to_s: f64,
-    /// Bytes that survive.
+    /// Bytes of the survivors.
     pub bytes: u64,
-    /// Allocations that survive.
+    /// Number of survivors.
     pub count: u64,
 }
 
-/// What the gate made of a site.
+/// The decision of the gate on a site.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Standing {
-    /// Not asked for.
+    /// The options do not ask for this site.
     #[default]
     Unlisted,
-    /// Listed because it was asked for; does not fail the gate.
+    /// Listed because the options ask for it. The site does not fail the gate.
     Shown,
     /// A leak that fails the gate.
     Reported,
-    /// A leak in the baseline as well, and not faster now.
+    /// A leak that is also in the baseline and not faster now.
     Known,
     /// A leak hidden by this rule of the suppressions.
     Suppressed(usize),
@@ -135,7 +136,7 @@ pub enum Standing {
 }
 
 impl Standing {
-    /// The word for it in JSON.
+    /// The word for the standing in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unlisted => "unlisted",
@@ -154,22 +155,22 @@ impl JudgedSite {
         self.judgement.verdict == Verdict::Leak
     }
 
-    /// Live bytes where judging ended.
+    /// Live bytes at the end of the judged record.
     pub fn judged_bytes(&self) -> f64 {
         self.levels.last()
     }
 
-    /// By how much its live bytes grew over the record.
+    /// The growth of its live bytes over the record.
     pub fn growth(&self) -> f64 {
         self.levels.last() - self.levels.first()
     }
 
-    /// Every frame, innermost first: inlined ones, and addresses without symbols.
+    /// Every frame, innermost first. Inlined frames are separate items, and so is an address without symbols.
     pub fn frames(&self) -> impl Iterator<Item = SiteFrame<'_>> + Clone {
         frames(&self.stack)
     }
 
-    /// What a person calls the site: the function of its [headline](Self::headline).
+    /// A name of the site for people: the function of its [headline](Self::headline).
     pub fn name(&self) -> String {
         match self.kind {
             Kind::Injected => INJECTED_NAME.into(),
@@ -180,15 +181,15 @@ impl JudgedSite {
         }
     }
 
-    /// The frame to look at first: the innermost one that is not a language's runtime inlined into the program (the inside of a
-    /// `Vec` or a `std::string` is never what leaks).
+    /// The frame to look at first: the innermost frame that is not part of a language's runtime. (A leak is
+    /// never in the inside of a `Vec` or a `std::string` that was inlined into the program.)
     pub fn headline(&self) -> Option<SiteFrame<'_>> {
         let is_own = |frame: &SiteFrame<'_>| !frame.is_runtime();
         self.frames().find(is_own).or_else(|| self.frames().next())
     }
 }
 
-/// What the known leak of `--inject-leak` is called.
+/// The name of the known leak of `--inject-leak`.
 pub const INJECTED_NAME: &str = "edleak_injected_leak";
 
 /// The stacks among `sites` that `site` was judged together with and that have a share in the leak, by falling share.

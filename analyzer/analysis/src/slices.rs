@@ -1,15 +1,17 @@
-//! The program slice by slice: its totals at every slice, what one slice held, and which allocations did not last to the next.
+//! The program slice by slice: its totals at every slice, the counters of all sites at one slice, and
+//! temporary allocations.
 //!
-//! The series of `replay` are condensed for the model, and a `history` for a screen. A profile asks about one slice (who held the memory
-//! at the peak) or about all of them (who frees at once what it allocates), so it reads the slices as they are. Blocks are read in
-//! parallel and joined in order of time; memory follows sites and slices, never their product.
+//! The series of `replay` are condensed for the model, and a `history` is condensed for a screen. A profile
+//! asks about one slice (which sites held the memory at the peak) or about all slices (which sites free at
+//! once). So it reads the slices themselves. Blocks are read in parallel and joined in order of time. Memory
+//! grows with sites and with slices, but not with their product.
 
 use crate::replay::Merged;
 use edleak_format::{Counters, SiteId, SliceHeader, SliceVisitor, Trace};
 use rayon::prelude::*;
 use std::ops::RangeInclusive;
 
-/// A site id far beyond the catalog is a forgery and would only cost memory.
+/// A site id far beyond the catalog is forged, and would only cost memory.
 const SLACK: usize = 4;
 /// A damaged catalog must not hide the slices of a sound trace.
 const MIN_ID_LIMIT: usize = 1 << 16;
@@ -29,8 +31,9 @@ pub struct Instant {
     pub swap_bytes: u64,
 }
 
-/// The allocations of one site that were freed before the next slice: at least so many. Between two slices a site frees more than it
-/// held at the first one only if it frees what it allocated since.
+/// The allocations of one site that were freed before the next slice; the numbers are a lower bound. If a
+/// site frees more between two slices than it held at the first, the difference was allocated and freed
+/// between them.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Temporaries {
     /// Allocations.
@@ -49,7 +52,7 @@ pub struct Slices {
 impl Slices {
     /// Reads every slice. Temporary allocations are counted between the slices whose ticks lie in `ticks`.
     ///
-    /// A block that cannot be read any more is left out: replay has counted it as damage.
+    /// A block that can no longer be read is left out: replay has counted it as damage.
     pub fn of(trace: &Trace, merged: &Merged, ticks: RangeInclusive<u64>) -> Slices {
         let limit = id_limit(trace);
         let mut slices = Slices::default();
@@ -74,7 +77,7 @@ impl Slices {
         &self.instants
     }
 
-    /// Those of one site.
+    /// The temporary allocations of one site.
     pub fn temporaries(&self, id: SiteId) -> Temporaries {
         self.temporaries.get(id.0 as usize).copied().unwrap_or_default()
     }
@@ -90,7 +93,8 @@ impl Slices {
         self.instants.partition_point(|instant| instant.time_ns <= time_ns).checked_sub(1)
     }
 
-    /// The distance of slices around this one: the longer of the distances to the slices before and after it. 0 for a single slice.
+    /// The time between slices around this slice: the longer of the distances to the slices before and after
+    /// it. 0 for a single slice.
     pub fn precision_ns(&self, index: usize) -> u64 {
         let time = |at: usize| self.instants.get(at).map(|instant| instant.time_ns);
         let Some(own) = time(index) else { return 0 };
@@ -178,7 +182,7 @@ struct SiteInBlock {
     temporaries: Temporaries,
 }
 
-/// One block by itself: its first slice names every site that ever counted anything.
+/// Reads one block alone. The first slice of a block names every site that ever counted anything.
 struct BlockReader {
     limit: usize,
     ticks: RangeInclusive<u64>,
@@ -223,7 +227,8 @@ impl SliceVisitor for BlockReader {
     }
 }
 
-/// Exchanges one site's part of a sum. Counters of a hostile target may be anything, so the sums wrap.
+/// Replaces the part of one site in a sum. A hostile target can write anything into its counters, so the sums
+/// wrap.
 fn replace(total: &mut Counters, was: &Counters, is: &Counters) {
     let exchange = |sum: &mut u64, was: u64, is: u64| *sum = sum.wrapping_sub(was).wrapping_add(is);
     exchange(&mut total.allocated_bytes, was.allocated_bytes, is.allocated_bytes);

@@ -1,4 +1,4 @@
-//! Suppression files: LeakSanitizer's syntax, plus a budget per rule.
+//! Suppression files: LeakSanitizer's syntax, and a budget per rule.
 //!
 //! ```text
 //! # a comment
@@ -8,9 +8,12 @@
 //! leak:telemetry_ budget=10KB/min
 //! ```
 //!
-//! As in LeakSanitizer a pattern is sought anywhere in the function, the file or the module of every frame; `*` stands for
-//! anything, `^` and `$` tie it to the start and the end. A budget bounds what a rule may hide: bytes leaked over the recording,
-//! or, with `/s`, `/min`, `/h` or `/day`, a rate. Leaks that a rule matches count together; beyond the budget all of them are reported.
+//! As in LeakSanitizer, a pattern is searched anywhere in the function, the file or the module of every
+//! frame. `*` stands for any text; `^` and `$` match the start and the end.
+//!
+//! A budget limits the leaks that a rule may hide. It is a number of bytes leaked over the recording or, with
+//! `/s`, `/min`, `/h` or `/day`, a rate. All leaks that a rule matches count together; if they exceed the
+//! budget, all of them are reported.
 
 use crate::error::{Error, ErrorKind, Result};
 use edleak_text::globs::Glob;
@@ -19,7 +22,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// A longer file is refused: it is not a suppression file.
+/// A longer file is refused, because it is no suppression file.
 const MAX_FILE_BYTES: usize = 16 << 20;
 
 /// One `leak:` line.
@@ -27,14 +30,14 @@ const MAX_FILE_BYTES: usize = 16 << 20;
 pub struct Rule {
     /// The line as written, without the budget.
     pub text: String,
-    /// Where it stands, from 1.
+    /// Its line number, from 1.
     pub line: usize,
-    /// What it may hide, if not everything.
+    /// The limit of the rule, if it has one.
     pub budget: Option<Budget>,
     pattern: Glob,
 }
 
-/// How much a rule may hide.
+/// The limit of the leaks that a rule may hide.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Budget {
     /// Leaked bytes over the recording.
@@ -44,7 +47,7 @@ pub enum Budget {
 }
 
 impl Budget {
-    /// Whether leaks of this size and rate, taken together, are within it.
+    /// Whether leaks of this total size and rate are within the budget.
     pub fn covers(self, leak_bytes: f64, rate_bytes_per_s: f64) -> bool {
         match self {
             Self::Bytes(most) => leak_bytes <= most,
@@ -53,7 +56,7 @@ impl Budget {
     }
 }
 
-/// The rules of one file, in its order.
+/// The rules of one file, in the order of the file.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct Suppressions {
     /// The rules.
@@ -97,7 +100,7 @@ impl Suppressions {
         let Ok(text) = std::str::from_utf8(text) else {
             return invalid(1, "not a text file", "give a file of `leak:pattern` lines in UTF-8");
         };
-        // Some editors begin a file with a mark that nobody sees.
+        // Some editors begin a file with an invisible mark.
         let text = text.trim_start_matches('\u{feff}');
         let mut rules = Vec::new();
         for (index, raw) in text.lines().enumerate() {
@@ -134,7 +137,7 @@ impl Suppressions {
         Ok(Self { rules })
     }
 
-    /// The first rule that matches one of the names, by its index.
+    /// The index of the first rule that matches one of the names.
     pub fn matching<'n>(&self, names: impl Iterator<Item = &'n str> + Clone) -> Option<usize> {
         self.rules.iter().position(|rule| names.clone().any(|name| rule.pattern.matches(name)))
     }

@@ -1,31 +1,31 @@
-//! Growth that no site explains: sites that each grew only for a moment, taken together.
+//! Growth that no site explains: sites that each grew only for a moment, summed up.
 //!
-//! A site that allocated once and never again is flat for nearly all of the record, so it is no leak. A program that allocates at new sites all
-//! the time has nothing else: each is innocent, and memory grows. So the sum of such sites is judged like a site. It names nobody, and so the
-//! recording is undecided at best.
+//! A site that allocated once and never again is flat for nearly all of the record, so it is no leak. Some
+//! programs allocate at new sites all the time. Each of these sites is innocent, but memory grows. So the sum
+//! of such sites is judged like a site. The sum names no site, so the recording becomes undecided at best.
 
 use crate::site::{JudgedSite, Kind, SiteLabel};
 use edleak_model::classify::{Model, Verdict, judge};
 use edleak_model::series::{Point, SeriesBuilder};
 use std::collections::HashSet;
 
-/// Instants that the sum is judged at.
+/// The sum is judged at this number of instants.
 const COLUMNS: usize = 64;
-/// A site that rose at more of them has a curve of its own.
+/// A site that rose at more of these instants has a curve of its own.
 const MOST_RISES: usize = 3;
-/// Fewer sites are no kind of their own.
+/// The rule needs at least this many sites.
 const LEAST_SITES: usize = 12;
-/// The growth matters if it is more than this share of the live bytes ...
+/// The growth matters if it exceeds this share of the live bytes ...
 const LEAST_SHARE: f64 = 0.05;
-/// ... and more than this.
+/// ... and also this many bytes.
 const LEAST_BYTES: f64 = 4096.0;
 
 /// Growth of sites that each grew only for a moment.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Unexplained {
-    /// How many sites.
+    /// Number of these sites.
     pub sites: u64,
-    /// By how much all of them grew.
+    /// Their growth in bytes, all together.
     pub bytes: u64,
 }
 

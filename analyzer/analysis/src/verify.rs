@@ -1,29 +1,29 @@
-//! What of a trace is sound, and what can still be had from it.
+//! Finds the sound part of a trace, and the damage.
 
 use edleak_format::{Counters, SiteId, SliceHeader, SliceVisitor, Trace};
 use edleak_text::units::plural;
 use std::io::{self, Write};
 
-/// Reads every block of a trace.
+/// The sound and the damaged parts of a trace.
 #[derive(Debug)]
 pub struct Verification {
     /// Version of the format.
     pub format_version: u32,
     /// Blocks of slices that decode.
     pub sound_blocks: u64,
-    /// Slices in them.
+    /// Slices in these blocks.
     pub slices: u64,
-    /// Blocks that do not: torn, or not what their header says.
+    /// Blocks that do not decode: torn, or different from their header.
     pub damaged_blocks: u64,
     /// Bytes that belong to no sound block.
     pub damaged_bytes: u64,
     /// Slices known to be lost.
     pub lost_slices: u64,
-    /// Records of the catalog.
+    /// Sites in the catalog.
     pub sites: u64,
-    /// Records of the catalog.
+    /// Modules in the catalog.
     pub modules: u64,
-    /// Records of the catalog.
+    /// Stacks in the catalog.
     pub stacks: u64,
     /// The recording was ended in order.
     pub is_ended: bool,
@@ -66,12 +66,12 @@ impl Verification {
         }
     }
 
-    /// Whether nothing is damaged. A recording that was cut short is sound all the same.
+    /// Whether nothing is damaged. A recording that was cut short is also sound.
     pub fn is_sound(&self) -> bool {
         self.damaged_blocks == 0 && self.damaged_bytes == 0 && self.lost_slices == 0
     }
 
-    /// Says it in a few lines.
+    /// Writes the result in a few lines.
     ///
     /// # Errors
     /// If `out` cannot be written to.

@@ -1,7 +1,8 @@
-//! The bar for verdicts: on the labelled corpus, and on simulated sites with mechanisms that corpus does not have.
+//! The bar for verdicts: on the labelled corpus, and on simulated sites with mechanisms that are not in the
+//! corpus.
 //!
-//! A third set of families is harder than either: slower, later, rarer, rougher.
-//! A rule can be fitted to the corpus by accident; it cannot be fitted to a simulator written after it and apart from it.
+//! A third set of families is harder than both: its growth is slower, later, rarer and rougher. A rule may
+//! fit the corpus by accident. It cannot fit a simulator that was written later and independently.
 
 mod support;
 
@@ -44,8 +45,8 @@ fn public_corpus_is_judged_above_the_bar() {
     assert_bar(&report.all[BIRTHS], 0.96, 0.02, &report);
 }
 
-/// The corpus with a fifth of each curve missing in one piece, somewhere: `value` of what is before and after it, and of how far the
-/// way between them it is.
+/// The corpus with a fifth of each curve missing in one piece. `value` gives a missing point from the value
+/// before the gap, the value after it, and the fraction of the way between them.
 fn public_with_gaps(value: fn(u64, u64, f64) -> u64) -> ScoreReport {
     let text = std::fs::read_to_string(corpus("public.jsonl")).expect("the corpus is in the repository");
     let lines = text.lines().enumerate().map(|(i, line)| {
@@ -69,7 +70,8 @@ fn public_with_gaps(value: fn(u64, u64, f64) -> u64) -> ScoreReport {
     report.expect("sound lines")
 }
 
-// Why a replay draws lines over missing slices, and why a gap of a fifth still leaves a verdict (`replay/gap.rs`, `gate.rs`).
+// The reason why a replay draws lines over missing slices, and why a gap of a fifth still allows a verdict
+// (`replay/gap.rs`, `gate.rs`).
 #[test]
 fn a_line_over_a_gap_tells_more_than_the_value_before_it() {
     let line = public_with_gaps(|was, is, way| (was as f64 + (is as f64 - was as f64) * way) as u64);
@@ -104,7 +106,8 @@ fn mechanisms_absent_from_the_corpus_are_judged_above_the_bar() {
     assert_bar(&report.all[BIRTHS], 0.955, 0.02, &report);
 }
 
-/// Half of these families are at the edge of what docs/leak-factor.md says no curve can tell, so their floor is lower.
+/// Half of these families are close to the cases that no curve can decide (docs/leak-factor.md), so their
+/// floor is lower.
 #[test]
 fn mechanisms_at_the_edge_are_judged_above_their_floor() {
     let report = score(&support::simulate(support::HARDER, &[12, 20, 60, 120, 300, 600], 30, 1));
@@ -125,7 +128,8 @@ fn verdicts_do_not_depend_on_the_number_of_threads() {
     assert_eq!(scored(1), scored(2));
 }
 
-/// `cargo test -p edleak-analysis --test accuracy -- --ignored --nocapture`; `EACH` curves a family, from `SEED` on.
+/// Run with `cargo test -p edleak-analysis --test accuracy -- --ignored --nocapture`. `EACH` is the number of
+/// curves per family, `SEED` the first seed.
 #[test]
 #[ignore = "prints figures for people, and takes minutes"]
 fn figures_on_many_fresh_curves() {

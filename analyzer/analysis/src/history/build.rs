@@ -1,11 +1,12 @@
-//! The history of a recording, whatever kind it is of.
+//! Builds the history of a recording of any kind.
 
 use super::{History, HistoryOptions, of_lines, of_trace};
 use crate::load::Recording;
 use crate::site::JudgedSite;
 
 impl History {
-    /// The history of a judged recording. `rank` puts the sites that must not end up among the others first (smallest first).
+    /// The history of a judged recording. `judged` names the sites; the least important of them may become
+    /// part of the others.
     pub fn of(recording: &Recording, judged: &[JudgedSite], options: HistoryOptions) -> Self {
         let mut history = match recording {
             Recording::Trace(trace) => of_trace::history_of(trace, judged, options),

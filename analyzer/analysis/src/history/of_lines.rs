@@ -1,7 +1,8 @@
 //! The history of series lines: live bytes and count of each slice, as far as the input was kept.
 //!
-//! Lines do not say how many bytes were allocated and freed from slice to slice. What is live rises by allocations and falls
-//! by frees, so the least of both that explains the curve stands in, and [`History::has_turnover`] is false.
+//! Series lines do not give the bytes that were allocated and freed between two slices. Live bytes rise by
+//! allocations and fall by frees. So the history uses the least numbers of both that explain the curve, and
+//! [`History::has_turnover`] is false.
 
 use super::{History, HistoryOptions, Instant, PackedBuilder, Peak, SiteHistory};
 use crate::load::line_series::LineSeries;
@@ -69,7 +70,7 @@ fn of_line(
     let (mut builder, mut peak) = (PackedBuilder::default(), Peak::default());
     let (mut slice, mut instant) = (line.series.absent(), 0);
     let mut now = Counters::ZERO;
-    // What was live at the end of each instant that the run covers.
+    // Stores the live bytes at the end of each instant that the run covers.
     let mut end_until = |until: u64, now: &Counters, sums: &mut [Counters]| {
         while ends.get(instant).is_some_and(|&end| end < until) {
             builder.push(instant, now);

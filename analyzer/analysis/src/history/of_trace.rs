@@ -1,4 +1,4 @@
-//! The history of a trace: one pass over all slices, and a second one over the block that holds the peak.
+//! The history of a trace: one pass over all slices, and a second pass over the block with the peak.
 
 use super::{History, HistoryOptions, Instant, PackedBuilder, Peak, SiteHistory, by_importance};
 use crate::replay::Merged;
@@ -8,9 +8,10 @@ use crate::site::{JudgedSite, SiteLabel};
 use edleak_format::{Counters, SiteId, SliceHeader, SliceVisitor, Trace};
 use edleak_text::meter;
 
-/// What all packed counters may take while they are collected: beyond it sites are summed up from the start.
+/// The limit of all packed counters while they are collected. If more sites exist, the rest is summed up from
+/// the start.
 const COLLECTED_BYTES: usize = 256 << 20;
-/// What the counters of one instant take, about.
+/// Bytes that the counters of one instant take, about.
 const BYTES_PER_CHANGE: usize = 10;
 const UNKNOWN: u32 = u32::MAX;
 
@@ -29,7 +30,7 @@ pub(super) fn history_of(trace: &Trace, judged: &[JudgedSite], options: HistoryO
     for block in 0..blocks.len() {
         meter::advance(1);
         pass.block = block;
-        // A block that cannot be read any more was counted when the verdicts were made.
+        // If a block can no longer be read, the loss was counted when the verdicts were made.
         let _ = trace.replay_block(block, &mut merged.visitor(&mut pass));
     }
     pass.end();
@@ -75,7 +76,7 @@ fn empty_sites(judged: &[JudgedSite]) -> Vec<SiteHistory> {
     judged.iter().map(|site| empty(&site.label)).collect()
 }
 
-/// Multiples of the stride from the first point on, as far apart as it takes, and the last slice.
+/// At most `most` instants: multiples of the stride from the first point on, and the last slice.
 fn instant_ticks(first: u64, stride: u64, last: u64, most: usize) -> Vec<u64> {
     let stride = stride.max(1);
     let points = last.saturating_sub(first) / stride + 1;
@@ -98,7 +99,7 @@ struct PassSite {
 struct Pass {
     ticks: Vec<u64>,
     tick_s: f64,
-    /// Index into `sites` by site id.
+    /// Index into `sites`, by site id.
     index_of: Vec<u32>,
     sites: Vec<PassSite>,
     dirty: Vec<u32>,
@@ -119,7 +120,7 @@ impl Pass {
         let mut index_of = Vec::new();
         for (index, site) in judged.iter().enumerate() {
             let SiteLabel::Number(number) = site.label else { continue };
-            // The label came out of a `SiteId`.
+            // The label was made from a `SiteId`.
             let number = number as usize;
             if index_of.len() <= number {
                 index_of.resize(number + 1, UNKNOWN);
@@ -220,7 +221,7 @@ impl SliceVisitor for Pass {
 }
 
 fn add_change(sum: &mut Counters, was: &Counters, is: &Counters) {
-    // The target can write anything into its counters; sums of such numbers only have to be no panic.
+    // A hostile target can write anything into its counters. A sum of such numbers must not panic.
     let moved = |sum: u64, was: u64, is: u64| sum.wrapping_sub(was).wrapping_add(is);
     sum.allocated_bytes = moved(sum.allocated_bytes, was.allocated_bytes, is.allocated_bytes);
     sum.freed_bytes = moved(sum.freed_bytes, was.freed_bytes, is.freed_bytes);
@@ -228,7 +229,7 @@ fn add_change(sum: &mut Counters, was: &Counters, is: &Counters) {
     sum.frees = moved(sum.frees, was.frees, is.frees);
 }
 
-/// What each site held at the slice of the peak.
+/// The live bytes and count of each site at the slice of the peak.
 struct AtPeak<'a> {
     tick: u64,
     index_of: &'a [u32],

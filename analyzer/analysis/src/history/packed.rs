@@ -1,23 +1,23 @@
-//! The counters of one site at the instants, in few bytes: only where they changed, as differences.
+//! The counters of one site at the instants, packed as differences, only where they changed.
 //!
 //! | field | meaning |
 //! |---|---|
 //! | skip | instants since the last change, less one (before the first change: the instant's index) |
-//! | allocated bytes, freed bytes, allocations, frees | how much more than at the last change |
+//! | allocated bytes, freed bytes, allocations, frees | the increase since the last change |
 //!
-//! Each is a LEB128 number. Counters that a hostile target made fall are taken to stay: a browser reads these numbers as
-//! doubles, so they also end at 2⁵³ − 1.
+//! Each field is a LEB128 number. If a hostile target lets a counter fall, the history keeps the old value. A
+//! browser reads these numbers as doubles, so no number exceeds 2⁵³ − 1.
 
 use edleak_format::Counters;
 
-/// What a double holds exactly.
+/// The greatest integer that a double holds exactly.
 const MOST: u64 = (1 << 53) - 1;
 
 /// The counters of one site at the instants.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Packed(Box<[u8]>);
 
-/// Packs counters as they come.
+/// Packs counters one instant at a time.
 #[derive(Clone, Default, Debug)]
 pub struct PackedBuilder {
     bytes: Vec<u8>,
@@ -26,7 +26,7 @@ pub struct PackedBuilder {
 }
 
 impl PackedBuilder {
-    /// Adds the counters at `instant`, which comes after those added before.
+    /// Adds the counters at `instant`, which must come after all instants added before.
     pub fn push(&mut self, instant: usize, counters: &Counters) {
         let counters = Counters {
             allocated_bytes: counters.allocated_bytes.clamp(self.last.allocated_bytes, MOST),
@@ -45,7 +45,7 @@ impl PackedBuilder {
         (self.next, self.last) = (instant + 1, counters);
     }
 
-    /// Ends.
+    /// Returns the packed counters.
     pub fn finish(self) -> Packed {
         Packed(self.bytes.into_boxed_slice())
     }
@@ -59,7 +59,7 @@ impl Packed {
         builder.finish()
     }
 
-    /// As they are stored.
+    /// The packed bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
@@ -107,7 +107,7 @@ fn put(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// Takes one number off the front; only [`put`] wrote them, and below 2⁵³.
+/// Takes one number off the front. Only [`put`] wrote these numbers, and all are below 2⁵³.
 fn take(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for shift in (0..56).step_by(7) {

@@ -1,19 +1,21 @@
 //! Programs that compute from start to end: a compiler, a converter, a debugger's batch.
 //!
-//! Such a program builds up what it works on as steadily as a leak, until it ends. No curve tells the two apart, and a slow machine only
-//! makes the curve longer. So nothing of it is beyond doubt where most of what it holds grew, where it frees the leak when it ends, or
-//! before it has used as much processor time as a record has to be long.
+//! Such a program builds up its data as steadily as a leak, until it ends. No curve tells the two apart, and
+//! a slow machine only makes the curve longer. So a strict leak becomes a suspect in three cases: most of the
+//! live memory grew late, or the program frees the leak when it ends, or the program has used less processor
+//! time than the shortest record for a strict leak.
 
 use crate::site::{JudgedSite, Kind};
 use edleak_model::classify::{Confidence, STRICT_SECONDS};
 use edleak_model::reasons;
 
-/// Of what is live, at least this share grew over the last three quarters of the record.
+/// The rule applies if at least this share of the live bytes grew over the last three quarters of the record.
 const GROWN_SHARE: f64 = 0.6;
-/// The program freed a site's leak when it ended if no more than this share of it is left.
+/// The program freed a site's leak when it ended, if no more than this share of the leak is left.
 const LEFT_SHARE: f64 = 0.5;
 
-/// Takes what is beyond doubt back to a suspicion; `used_s` is the processor time of the program, which was busy throughout.
+/// Turns strict leaks into suspects. `used_s` is the processor time of the program, which was busy
+/// throughout.
 pub(super) fn doubt(sites: &mut [JudgedSite], used_s: f64) {
     let live: f64 = sites.iter().map(JudgedSite::judged_bytes).sum();
     let grown: f64 = sites.iter().map(late_growth).sum();
@@ -34,7 +36,7 @@ pub(super) fn doubt(sites: &mut [JudgedSite], used_s: f64) {
     }
 }
 
-/// By how much a site grew over the last three quarters of the record.
+/// The growth of a site over the last three quarters of the record.
 fn late_growth(site: &JudgedSite) -> f64 {
     let quarter = site.levels.at(4).get(1).copied().unwrap_or(0.0);
     (site.levels.last() - quarter).max(0.0)

@@ -1,11 +1,14 @@
-//! edLeak's own JSON: a document of slices, each the live bytes of every allocer, and of the allocers' stacks.
+//! edLeak's own JSON: a document of slices with the live bytes of every allocer (a site in edLeak), and of
+//! the allocers' stacks.
 //!
 //! ```json
-//! {"slice": [[{"mem":384,"alc":0}, {"mem":248,"alc":1}], …], "allocer": [{"id":0,"stack":["0x4008a1:main"]}]}
+//! {"slice": [[{"mem":384,"alc":0}, {"mem":248,"alc":1}], …],
+//!  "allocer": [{"id":0,"stack":["0x4008a1:main"]}]}
 //! ```
 //!
-//! It says neither how far apart the slices are (taken as one second) nor how many allocations are live. An allocer that a
-//! slice does not name keeps its bytes; one that turns up late starts at its first slice, as in edLeak.
+//! The document does not give the time between two slices (one second is assumed) nor the number of live
+//! allocations. An allocer that a slice does not name keeps its bytes. A late allocer starts at its first
+//! slice, as in edLeak.
 
 use super::line_series::{KeptPoints, LineSeries, LoadOptions, address_of, short};
 use crate::error::{Error, ErrorKind, Result};
@@ -35,7 +38,7 @@ struct Allocer {
     stack: Vec<String>,
 }
 
-/// A series under construction, and how many slices it covers so far.
+/// A series under construction, and the number of slices that it covers so far.
 struct Growing {
     builder: SeriesBuilder,
     first: u64,
@@ -75,7 +78,7 @@ pub fn read(reader: impl Read, options: LoadOptions) -> Result<Vec<LineSeries>> 
                 builder.absent(slice);
                 Growing { builder, first: slice, covered: 0, last: Point::default(), runs: Vec::new() }
             });
-            // The same allocer twice in one slice: the first one counts.
+            // If a slice names the same allocer twice, the first value counts.
             let due = slice - site.first;
             if site.covered <= due {
                 let point = Point { live_bytes: entry.mem, live_count: entry.mem, allocs: 0, frees: 0 };

@@ -1,14 +1,15 @@
-//! What a text input becomes: one condensed series a site.
+//! The form of a text input after loading: one condensed series per site.
 
 use crate::frame::Address;
 use crate::site::{SiteLabel, Survivor, Totals};
 use edleak_format::SymbolFrame;
 use edleak_model::series::{Births, Point, Series};
 
-/// What to keep while loading.
+/// The parts of an input to keep while loading.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct LoadOptions {
-    /// Keep the points of text inputs, to print them as series again. Memory then follows the size of the input.
+    /// Keep the points of text inputs, so that they can be printed as series again. Memory then grows with
+    /// the size of the input.
     pub keep_points: bool,
 }
 
@@ -19,48 +20,50 @@ pub struct LineSeries {
     pub label: SiteLabel,
     /// The caller, for a stack of a watched site.
     pub parent: Option<SiteLabel>,
-    /// Seconds from slice to slice.
+    /// Seconds between two slices.
     pub period_s: f64,
     /// The series, condensed.
     pub series: Series,
-    /// The series of the site and all its stacks together, where it has stacks.
+    /// The series of the site together with all its stacks, if it has stacks.
     pub with_stacks: Option<Series>,
     /// The newest counters.
     pub totals: Totals,
-    /// Where it is, innermost first, as far as the line says.
+    /// The place of the site, innermost frame first, as far as the line gives it.
     pub stack: Vec<Address>,
-    /// The survivors by birth, in seconds.
+    /// The survivors by their time of birth, in seconds.
     pub survivors: Vec<Survivor>,
-    /// The input as points, if they were to be kept.
+    /// The points of the input, if they were to be kept.
     pub kept: Option<KeptPoints>,
 }
 
-/// A text input's own numbers, to print them again.
+/// The numbers of a text input, kept to print them again.
 #[derive(Clone, Default, Debug)]
 pub struct KeptPoints {
-    /// Points and how many slices in a row each stands for, so that a short input cannot ask for much memory.
+    /// Each point with the number of slices in a row that have it, so that a short input cannot ask for much
+    /// memory.
     pub runs: Vec<(Point, u64)>,
-    /// The input said how many allocations were live.
+    /// The input gave the number of live allocations.
     pub has_counts: bool,
-    /// The site and its stacks together, as given.
+    /// The points of the site together with its stacks, as given.
     pub with_stacks: Option<Vec<(Point, u64)>>,
     /// Births as given.
     pub births: Option<Births>,
 }
 
-/// serde_json's message without its position, which counts lines within the line.
+/// serde_json's message without its position, which counts lines within this one line.
 pub(super) fn short(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.split(" at line ").next().unwrap_or(&text).to_owned()
 }
 
-/// One entry of a stack as edLeak writes it: `0x7ff1eb2c936c:operator new(unsigned long)`, or the address alone.
+/// Reads one entry of a stack as edLeak writes it: `0x7ff1eb2c936c:operator new(unsigned long)`, or the
+/// address alone.
 pub(super) fn address_of(text: &str) -> Address {
     let (address, function) =
         text.split_once(':').map_or((text, None), |(address, name)| (address, Some(name)));
     let digits = address.trim_start_matches("0x");
     let parsed = u64::from_str_radix(digits, 16).ok();
-    // What is no address is a name: series lines of other tools may say where a site is in words.
+    // An entry without an address is a name: series lines of other tools may give the place in words.
     let function = if parsed.is_some() { function } else { Some(text) };
     let frame = function.map(|name| SymbolFrame {
         function: Some(name.to_owned()),

@@ -4,10 +4,12 @@
 //! {"id":7,"period_s":1.0,"live_bytes":[0,96,192],"live_count":[0,1,2],"allocs":[0,1,2],"frees":[0,0,0]}
 //! ```
 //!
-//! Only `live_bytes` is required; unknown fields are skipped. Where counts are missing the bytes stand in for them, so that
-//! every condition on counts says what the bytes say. Births are read from the fields of [`Births`], under its names.
+//! Only `live_bytes` is required. Unknown fields are skipped. If counts are missing, the bytes replace them,
+//! so every condition on counts gives the result of the bytes. The fields of [`Births`] are read under their
+//! own names.
 //!
-//! A line is condensed as soon as it is read and then forgotten: memory follows the number of lines, not their length.
+//! Each line is condensed as soon as it is read, and then dropped. So memory grows with the number of lines,
+//! not with their length.
 
 use super::edleak_json;
 use super::line_series::{KeptPoints, LineSeries, LoadOptions, address_of, short};
@@ -19,10 +21,11 @@ use serde::Deserialize;
 use std::io::{BufRead, Read};
 use std::sync::Arc;
 
-/// A longer line is refused: 64 MiB hold two million slices.
+/// The longest line in bytes; a longer line is refused. 64 MiB hold two million slices.
 const MAX_LINE_BYTES: u64 = 64 << 20;
 
-/// One line as written. Every field is optional here, so that a line of something else gets a message and not a type error.
+/// One line as written. Every field is optional here, so that a foreign line gets a helpful message and not a
+/// type error.
 #[derive(Deserialize)]
 struct Line {
     id: Option<Id>,
@@ -65,7 +68,7 @@ impl From<Id> for SiteLabel {
     }
 }
 
-/// Reads series lines, or, if the input turns out to be one, edLeak's JSON document.
+/// Reads series lines, or edLeak's JSON document if the input turns out to be one.
 ///
 /// # Errors
 /// If a line cannot be read, or is no series.
@@ -91,7 +94,8 @@ pub fn read(mut reader: impl BufRead, options: LoadOptions) -> Result<Vec<LineSe
                         .map_err(|error| error.context(format_args!("line {number}")))?,
                 );
             }
-            // The first line of a document of many lines is no JSON by itself, and that of one line has no `live_bytes`.
+            // The first line of a document of many lines is no complete JSON. The line of a document of one
+            // line has no `live_bytes`.
             _ if all.is_empty() => return edleak_json::read((&text[..]).chain(reader), options),
             Ok(_) => return Err(not_a_series(number, "there is no `live_bytes`")),
             Err(error) => return Err(not_a_series(number, &short(&error))),
@@ -204,7 +208,7 @@ fn with_stacks(live_bytes: &[u64], live_count: Option<&[u64]>) -> Vec<(Point, u6
     (0..live_bytes.len()).map(|i| (point(i), 1)).collect()
 }
 
-/// The epochs are equal parts of the series; this puts them on the clock.
+/// Converts the epochs to seconds. The epochs are equal parts of the series.
 fn survivors_of(births: &Births, start_s: f64, length_s: f64) -> Vec<Survivor> {
     let epochs = births.epochs();
     let edge = |i: usize| start_s + length_s * i as f64 / epochs as f64;

@@ -1,4 +1,4 @@
-//! When survivors were born, as the model counts: in slices since the site's first one.
+//! Birth times of survivors in the unit of the model: slices since the site's first slice.
 
 use super::clock;
 use super::merge::Merged;
@@ -6,7 +6,7 @@ use edleak_format::{Grid, SiteId, Survivors, Trace};
 use edleak_model::series::Births;
 use std::collections::HashMap;
 
-/// The survivors of a trace, and the clock that turns their times into slices.
+/// The survivors of a trace, and the clock that converts their times into slices.
 #[derive(Debug)]
 pub struct BirthTable {
     survivors: HashMap<SiteId, Survivors>,
@@ -25,17 +25,18 @@ impl BirthTable {
         }
     }
 
-    /// What is known of a site that has its first slice at grid point `absent`: only epochs that it can have lived in.
+    /// The births of a site that has its first slice at grid point `absent`. Epochs before this slice are
+    /// left out.
     pub fn of(&self, site: SiteId, absent: usize) -> Option<Births> {
         let survivors = self.survivors.get(&site)?;
         if survivors.epochs.is_empty() || self.period_ns <= 0.0 {
             return None;
         }
         let began_ns = self.first_ns + absent as f64 * self.period_ns;
-        // A slice shows what was allocated in the period before it.
+        // A slice shows the allocations of the period before it.
         let own = survivors.epochs.iter().filter(|epoch| epoch.to_ns as f64 > began_ns - self.period_ns);
         let last_free_slice = match survivors.last_free_ns {
-            // Never, as in the labelled corpora.
+            // The site never freed anything; the labelled corpora use the same value.
             0 => -1.0,
             freed_ns => ((freed_ns as f64 - began_ns) / self.period_ns).max(0.0),
         };

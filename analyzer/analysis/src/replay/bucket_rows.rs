@@ -1,7 +1,8 @@
-//! The closed buckets of neighbouring sites, in rows: bucket k of all of them lies together.
+//! The closed buckets of neighbouring sites, in rows: bucket k of all sites lies together.
 //!
-//! The sites of a group close their buckets at nearly the same time, so what one of them writes to is in the cache when the next one
-//! does, and the heap is asked once per group. A site that never moves has no bucket here, and a group of such sites has no row.
+//! The sites of a group close their buckets at nearly the same time. So the memory that one site writes is in
+//! the cache when the next site writes, and each group allocates once. A site that never changes has no
+//! bucket here, and a group of such sites has no row.
 
 use edleak_format::LANES;
 use edleak_model::bucket::{Bucket, Extent};
@@ -13,15 +14,15 @@ pub(super) struct BucketRows {
     rows: Vec<[Narrow; LANES]>,
 }
 
-/// One site's place in the rows.
+/// The place of one site in the rows.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     lane: usize,
-    /// Buckets closed.
+    /// Number of closed buckets.
     closed: u32,
-    /// None of them ever held any other values than these, and none is in the rows.
+    /// Every closed bucket held only these values, and none of them is in the rows.
     flat: Option<(u64, u64)>,
-    /// All of them, if one does not fit a row.
+    /// All closed buckets, if one of them does not fit into a row.
     wide: Option<Box<Packed>>,
 }
 
@@ -34,7 +35,7 @@ impl Place {
         self.closed
     }
 
-    /// Neither quantity has ever had another value than in this bucket.
+    /// Whether bytes and count had the same values in this bucket and in all buckets before it.
     #[inline]
     pub(super) fn stays_flat(&self, bucket: &Bucket) -> bool {
         let Bucket { bytes, count } = bucket;
@@ -44,7 +45,7 @@ impl Place {
 }
 
 impl BucketRows {
-    /// Puts the next bucket of a site. Buckets are `width` points wide, and there will be no more than `most` rows.
+    /// Adds the next bucket of a site. Buckets are `width` points wide; there will be at most `most` rows.
     #[inline]
     pub(super) fn put(&mut self, place: &mut Place, bucket: &Bucket, width: u32, most: u32) {
         if place.stays_flat(bucket) {
@@ -58,7 +59,7 @@ impl BucketRows {
         place.closed += 1;
     }
 
-    /// Writes out the buckets that were flat.
+    /// Writes the flat buckets into the rows.
     #[cold]
     fn unfold(&mut self, place: &mut Place, (bytes, count): (u64, u64), width: u32, most: u32) {
         let of = |value| {
@@ -94,7 +95,7 @@ impl BucketRows {
         }
     }
 
-    /// All buckets of a site with the one that is still open; none if its values never changed.
+    /// All buckets of a site, including the open bucket; `None` if the site's values never changed.
     pub(super) fn take(&self, place: Place, open: &Bucket, width: u32) -> Option<Packed> {
         if place.stays_flat(open) {
             return None;

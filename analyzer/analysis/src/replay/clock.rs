@@ -1,9 +1,11 @@
-//! How long a tick is.
+//! The length of a tick.
 
 use edleak_format::{Counters, SiteId, SliceHeader, SliceVisitor, Trace};
 
-/// Nanoseconds from tick to tick, 0 if nobody knows. Where damage took the record that says it, slices tell: each has its tick and its time
-/// since the recording began. Without it every rate would be 0 and within any budget.
+/// Nanoseconds from tick to tick; 0 if unknown.
+///
+/// If damage destroyed the record with the length of a tick, the slices give it: each slice has its tick and
+/// its time since the recording began. With a length of 0 every rate would be 0, and so within any budget.
 pub fn tick_ns(trace: &Trace) -> f64 {
     let said = trace.start().tick_ns;
     if said != 0 {
@@ -11,7 +13,7 @@ pub fn tick_ns(trace: &Trace) -> f64 {
     }
     let mut newest = Newest(SliceHeader::default());
     for block in (0..trace.blocks().len()).rev() {
-        // What is not sound of it was counted elsewhere.
+        // The unsound part of the block was counted elsewhere.
         let _ = trace.replay_block(block, &mut newest);
         if newest.0.tick > 0 {
             return newest.0.time_ns as f64 / newest.0.tick as f64;

@@ -1,8 +1,8 @@
-//! Sums of sites: a watched site with its stacks, and sites that are one ([`Merged`]).
+//! Sums of sites: a watched site with its stacks, and sites that are merged ([`Merged`]).
 //!
-//! A site that becomes watched hands its allocations over to its stacks: its own series flattens and those of the
-//! stacks begin late, and a leak spread over many stacks may show in none of them. The sum of all has neither gap. Only sites that
-//! are part of a sum pay for it.
+//! A site that becomes watched hands its allocations over to its stacks. Its own series flattens, and those
+//! of the stacks begin late. A leak that is spread over many stacks may show in none of them. The sum of all
+//! has neither problem. Only the members of a sum cost extra time.
 
 use super::gap::Gap;
 use super::ids::{MIN_ID_LIMIT, SLACK};
@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 
 const NONE: u32 = u32::MAX;
 
-/// A move of a member of a family.
+/// A change of one member of a family.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FamilyMove {
     tick: u64,
@@ -26,31 +26,32 @@ pub(super) struct FamilyMove {
 #[derive(Debug)]
 pub(super) struct Families {
     grid: Grid,
-    /// Member of a sum by site id; `NONE` for the others. Empty if there is no sum.
+    /// The member of a sum, by site id; `NONE` for other sites. Empty if there is no sum.
     member_of: Vec<u32>,
     members: Vec<Member>,
     families: Vec<Family>,
 }
 
-/// What the slices say of each sum, by the site that stands for it.
+/// The series of each sum, by the site that represents it.
 #[derive(Debug, Default)]
 pub(super) struct Sums {
     /// Watched sites with their stacks.
     pub with_stacks: HashMap<SiteId, Series>,
-    /// Sites that are one.
+    /// Merged sites.
     pub merged: HashMap<SiteId, Series>,
 }
 
 #[derive(Debug, Default)]
 struct Member {
-    /// The sums it is part of: that of its caller with all stacks, and that of the sites it is one with.
+    /// The sums that this site is part of: the sum of its caller with all stacks, and the sum of the sites
+    /// merged with it.
     families: [Option<usize>; 2],
     live_bytes: u64,
     live_count: u64,
     is_seen: bool,
 }
 
-/// Why sites are summed.
+/// The reason for a sum.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Of {
     CallerWithStacks,
@@ -60,7 +61,7 @@ enum Of {
 #[derive(Debug)]
 struct Family {
     of: Of,
-    /// The site that stands for all.
+    /// The site that represents all members.
     root: SiteId,
     builder: SeriesBuilder,
     live_bytes: u64,
@@ -72,14 +73,14 @@ struct Family {
     crossing: Option<Crossing>,
 }
 
-/// A gap in the record that a family is on its way over: all moves at its end are those of one slice.
+/// A gap in the record that a family has begun to cross. All changes at its end belong to one slice.
 #[derive(Debug)]
 struct Crossing {
     tick: u64,
     gap: Gap,
-    /// Live bytes and count of all members before it.
+    /// Live bytes and count of all members before the gap.
     live: (u64, u64),
-    /// Those of each member that moved, before and after it.
+    /// Live bytes and count of each changed member, before and after the gap.
     moved: Vec<[(u64, u64); 2]>,
 }
 
@@ -101,7 +102,7 @@ impl Families {
             for id in members {
                 let member_of = &mut this.member_of[id.0 as usize];
                 if *member_of == NONE {
-                    // Fewer members than `ids`, which came from u32s.
+                    // The number fits: there are fewer members than `ids`, which came from u32s.
                     *member_of = this.members.len() as u32;
                     this.members.push(Member::default());
                 }
@@ -123,13 +124,13 @@ impl Families {
         this
     }
 
-    /// There is no sum.
+    /// Whether there is no sum.
     pub(super) fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
-    /// Notes the moves of the members among sixteen sites, which begin with `first_site`; `rows` are slices of the block from
-    /// `first_slice` on.
+    /// Records the changes of the members among sixteen sites, which begin with `first_site`. `rows` are the
+    /// slices of the block from `first_slice` on.
     pub(super) fn note(
         &self,
         first_site: usize,
@@ -151,7 +152,8 @@ impl Families {
         }
     }
 
-    /// Adds the moves of a window, which come in any order. `gaps` are all so far, by the ticks that end them.
+    /// Adds the changes of a window, in any order. `gaps` holds all gaps so far, sorted by the ticks that end
+    /// them.
     pub(super) fn condense(&mut self, mut moves: Vec<FamilyMove>, gaps: &[(u64, Gap)]) {
         moves.sort_by_key(|moved| moved.tick);
         for moved in moves {
@@ -183,7 +185,8 @@ impl Families {
         }
     }
 
-    /// The series of every sum. `births` says of sites that are one, given the first point, when the survivors were born.
+    /// The series of every sum. `births` gives the births of merged sites, from the site that represents them
+    /// and the first point.
     pub(super) fn finish(self, births: impl Fn(SiteId, usize) -> Option<Births>) -> Sums {
         let points = self.grid.points;
         let mut sums = Sums::default();
@@ -232,7 +235,8 @@ impl Family {
         self.crossing = Some(Crossing { tick, gap, live, moved: Vec::new() });
     }
 
-    /// Puts the points of the gap, now that all moves at its end are known: the sum of every member's own line.
+    /// Adds the points of the gap. All changes at its end are known now, so each point is the sum of the
+    /// members' straight lines.
     fn cross(&mut self) {
         let Some(Crossing { gap, live, moved, .. }) = self.crossing.take() else { return };
         for at in gap.points() {

@@ -1,9 +1,10 @@
-//! Sixteen neighbouring sites on their way through the slices. HOT: this is where the time of a replay goes.
+//! Sixteen neighbouring sites on their way through the slices. HOT: a replay spends most of its time here.
 //!
-//! A [`Series`] built point by point does not know how long it will become, so it starts with narrow buckets and merges
-//! them. Here the length is known, so each bucket has its final width from the start. At each point the values of all sixteen sites
-//! are added to their open buckets, moved or not: that is a few vector instructions, and nothing to mispredict. All sums are exact,
-//! so both ways end with the same series, to the bit.
+//! A [`Series`] that is built point by point does not know its final length. So it starts with narrow buckets
+//! and merges them. Here the length is known, so each bucket has its final width from the start. At each
+//! point the values of all sixteen sites are added to their open buckets, changed or not. This takes a few
+//! vector instructions and no branch that the processor could mispredict. All sums are exact, so both ways
+//! give the same series, to the bit.
 
 use super::bucket_rows::{BucketRows, Place};
 use super::gap::Gap;
@@ -15,7 +16,8 @@ use edleak_model::buckets::Buckets;
 use edleak_model::series::{Births, Point, Series};
 use std::ops::Range;
 
-/// A quantity of sixteen sites: its values now, and what the open buckets hold.
+/// One quantity (bytes or count) of sixteen sites: its current values, and the sums, minima and maxima of the
+/// open buckets.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
 struct Quantity {
@@ -27,7 +29,7 @@ struct Quantity {
 
 const NEW: Quantity = Quantity { now: [0; LANES], sum: [0; LANES], min: [u64::MAX; LANES], max: [0; LANES] };
 
-/// Sixteen sites. `now` is in effect from grid point `covered` on; everything before is in the buckets.
+/// Sixteen sites. `now` applies from grid point `covered` on; all points before are in the buckets.
 #[derive(Clone, Debug)]
 pub(super) struct Group {
     bytes: Quantity,
@@ -35,18 +37,18 @@ pub(super) struct Group {
     /// All ones for sites that no slice has named yet.
     unseen: Lanes,
     covered: u32,
-    /// Where the first of the open buckets ends.
+    /// The point at which the first of the open buckets ends.
     next_edge: u32,
-    /// Where each ends; nowhere, for sites not seen.
+    /// The point at which each open bucket ends; `u32::MAX` for sites not seen yet.
     edges: [u32; LANES],
     sites: [Site; LANES],
     bucket_rows: BucketRows,
-    /// How many buckets any of them will have.
+    /// The greatest number of buckets that any of the sites will have.
     most: u32,
     exact: Option<Box<[ExactSums; LANES]>>,
 }
 
-/// What is rarely touched of one site.
+/// The fields of one site that are rarely used.
 #[derive(Clone, Debug)]
 struct Site {
     absent: u32,
@@ -55,7 +57,7 @@ struct Site {
 }
 
 impl Group {
-    /// `exact` asks for the sums of edLeak's fit.
+    /// `exact` adds the sums of edLeak's fit.
     pub(super) fn new(exact: bool) -> Self {
         Self {
             bytes: NEW,
@@ -71,7 +73,7 @@ impl Group {
         }
     }
 
-    /// Takes in some slices, and adds the live bytes of all sites after each of them to `live_bytes`.
+    /// Adds some slices. Adds the live bytes of all sites after each slice to `live_bytes`.
     #[inline(always)]
     pub(super) fn take(
         &mut self,
@@ -108,7 +110,7 @@ impl Group {
         }
     }
 
-    /// The first slice of some sites.
+    /// Begins the sites that this slice names first.
     #[cold]
     #[inline(never)]
     fn begin(&mut self, row: &Row, point: u32, points: u32) {
@@ -132,7 +134,7 @@ impl Group {
         self.next_edge = self.edges.iter().fold(u32::MAX, |least, &edge| least.min(edge));
     }
 
-    /// Closes the buckets that end here.
+    /// Closes the buckets that end at this point.
     #[inline(never)]
     fn close_buckets(&mut self) {
         for l in 0..LANES {
@@ -143,8 +145,9 @@ impl Group {
         self.find_next_edge();
     }
 
-    /// Takes every point before `point`: with the values in effect and, where slices are missing before `next`, with those on the way to
-    /// it. Behind the last point `next` is no point any more, and the last one on the way there is the end.
+    /// Adds every point before `point`, with the current values. If slices are missing before `next`, adds
+    /// the points on the straight line to the values of `next`. After the last grid point, `next` is not a
+    /// point itself; the series ends with the last point on the line.
     #[inline(never)]
     fn cover(&mut self, point: u32, next: &Row, powers: &PowerSums) {
         let (from, to) = (self.covered as usize, point as usize);
@@ -171,20 +174,20 @@ impl Group {
         self.find_next_edge();
     }
 
-    /// The values behind the last point, where slices are missing before them: what is lower there was held until the very end, for all
-    /// that anybody knows, since a program frees what it has when it ends.
+    /// The values after the last point, if slices are missing before them. A program frees its memory when it
+    /// ends. So a lower value there counts as held until the end.
     fn at_the_end(&self, row: &Row) -> Row {
         let higher = |is: &Lanes, was: &Lanes| std::array::from_fn(|l| is[l].max(was[l]));
         let live_bytes = higher(&row.live_bytes, &self.bytes.now);
         Row { live_bytes, live_count: higher(&row.live_count, &self.count.now), ..*row }
     }
 
-    /// Adds the same values of one site at some points, over the edges of buckets.
+    /// Adds the same values of one site at several points, across the edges of buckets.
     fn add_run(&mut self, l: usize, points: Range<usize>, [bytes, count]: [u64; 2], powers: &PowerSums) {
         if let Some(exact) = &mut self.exact {
             exact[l].add(bytes, points.start, points.end, powers);
         }
-        // A grid has fewer points than a u32 holds.
+        // The numbers fit: a grid has fewer points than a u32 holds.
         let (mut at, end) = (points.start as u32, points.end as u32);
         while at < end {
             if at == self.edges[l] {
@@ -207,8 +210,8 @@ impl Group {
         self.bucket_rows.put(&mut site.place, &bucket, site.width, self.most);
     }
 
-    /// Ends the series of all sites that were seen, and hands each over with its place in the group. `facts` are the counters
-    /// and the births of a site, given its place and absence.
+    /// Ends the series of all sites that were seen, and passes each one on with its lane in the group.
+    /// `facts` gives the counters and the births of a site, from its lane and its first point.
     pub(super) fn finish(
         mut self,
         points: usize,
@@ -244,15 +247,15 @@ impl Group {
     }
 }
 
-/// `one` where the mask is all ones, `other` where it is zero. The result is a whole: sixteen single stores could not be forwarded to
-/// the vector load that follows.
+/// `one` where the mask is all ones, `other` where it is zero. The result is built as one value: sixteen
+/// single stores could not be forwarded to the vector load that follows.
 #[inline(always)]
 fn chosen(mask: &Lanes, one: &Lanes, other: &Lanes) -> Lanes {
     std::array::from_fn(|l| (one[l] & mask[l]) | (other[l] & !mask[l]))
 }
 
 impl Quantity {
-    /// The values at one point more.
+    /// Adds the current values at one more point.
     #[inline(always)]
     fn add(&mut self) {
         for l in 0..LANES {
@@ -287,10 +290,10 @@ mod tests {
     use edleak_model::series::SeriesBuilder;
     use std::collections::BTreeSet;
 
-    /// A move: (point, bytes, count).
+    /// A change: (point, bytes, count).
     type Move = (usize, u64, u64);
 
-    /// Every site of a group by its own moves, a few slices at a time; with and without the exact sums.
+    /// Runs every site of a group by its own changes, a few slices at a time, with or without the exact sums.
     fn condensed(points: usize, sites: &[Vec<Move>], exact: bool) -> Vec<(usize, Series)> {
         let powers = PowerSums::new(Grid { stride_ticks: 1, first_tick: 0, points });
         let mut rows: std::collections::BTreeMap<usize, Row> = std::collections::BTreeMap::new();
@@ -313,7 +316,8 @@ mod tests {
         ended
     }
 
-    /// Point by point: the newest move, or between two slices a straight line to what the later one says.
+    /// Builds the same series point by point: the newest change, or between two slices a straight line to the
+    /// later value.
     fn built(points: usize, moves: &[Move], slices: &BTreeSet<usize>) -> Series {
         let mut builder = SeriesBuilder::new();
         let first = moves[0].0.min(points);
@@ -365,10 +369,10 @@ mod tests {
                     every.iter().copied().filter(|(i, ..)| *i == first || i % 37 == 5).collect();
                 let late = vec![(first, 5, 1), (points.max(first + 1), 6, 2)];
                 assert_same(points, &[every.clone(), some.clone(), vec![(first, 5, 1)], late]);
-                // Alone, most points have no slice.
+                // Alone, this site has no slice at most points.
                 assert_same(points, &[some]);
                 assert_same(points, &[vec![(first, 5, 1), (points - 1, 1 << 47, 9)]]);
-                // Flat for some buckets, then not.
+                // The site stays flat for some buckets, and then changes.
                 assert_same(points, &[vec![(first, 5, 1), ((first + points) / 2, 9, 1)], every]);
             }
         }

@@ -3,10 +3,10 @@
 use edleak_format::{AreaBytes, AreaId, AreaKind, Trace};
 use edleak_model::growth_kind::KindBytes;
 
-/// The areas as of the newest slice.
+/// The memory areas at the newest slice.
 #[derive(Debug)]
 pub(super) struct Memory {
-    /// By id of the area; `None`: the catalog does not name it.
+    /// The kind of each area, by its id; `None` if the catalog does not name the area.
     kinds: Vec<Option<AreaKind>>,
     areas: Vec<AreaBytes>,
 }
@@ -24,7 +24,7 @@ impl Memory {
         Self { kinds, areas: Vec::new() }
     }
 
-    /// Takes in what a slice says; the first one of a block names every area that is there.
+    /// Adds the areas of a slice. The first slice of a block names every area.
     pub(super) fn slice(&mut self, begins_block: bool, changed: &[(AreaId, AreaBytes)]) {
         if begins_block {
             self.areas.clear();

@@ -1,16 +1,17 @@
-//! Sites that are one piece of code at several addresses, taken together.
+//! Merges sites that are one piece of code at several addresses.
 //!
-//! A trace has a site per return address. One piece of code has many of them where a plugin is loaded at another address each time, where
-//! a copy of it is loaded under another name, and where a program generates code for every query. Each of these sites is too
-//! small to judge. So sites are one if they have
+//! A trace has one site per return address. One piece of code has many return addresses in three cases: a
+//! plugin is loaded at another address each time, a copy of it is loaded under another name, or a program
+//! generates code for every query. Each of these sites is too small to judge. So sites are merged if they
+//! share
 //!
-//! | sites | in common |
+//! | sites | shared |
 //! |---|---|
 //! | callers in a module | the module's build ID and the offset in it; without a build ID, path and offset |
-//! | callers in no module | that there is none: all generated code is one site |
-//! | stacks | the caller, and the same of every frame |
+//! | callers in no module | the missing module: all generated code is one site |
+//! | stacks | the caller, and for every frame the same as for a caller |
 //!
-//! The site with the lowest id stands for all of them.
+//! The site with the lowest id represents all of them.
 
 use edleak_format::{
     Counters, Epoch, Module, ModuleId, Site, SiteId, SiteKind, SliceHeader, SliceVisitor, StackFrame,
@@ -18,21 +19,22 @@ use edleak_format::{
 };
 use std::collections::HashMap;
 
-/// Which sites of a trace are one.
+/// The merged sites of a trace.
 #[derive(Debug, Default)]
 pub struct Merged {
-    /// The site that stands for this one, where that is another.
+    /// The representing site, for each site that another site represents.
     root_of: HashMap<SiteId, SiteId>,
-    /// All sites that one stands for, itself included, ascending; none for a site that stands for itself alone.
+    /// All sites that a site represents, itself included, ascending. A site that represents only itself has
+    /// no entry.
     members: HashMap<SiteId, Vec<SiteId>>,
 }
 
-/// Passes slices on with sites that are one taken together: only the site that stands for them is named, with the sum of their counters.
+/// Passes slices on with merged sites. Only the representing site is named, with the sum of all counters.
 #[derive(Debug)]
 pub struct MergingVisitor<'a, V> {
     merged: &'a Merged,
     visitor: &'a mut V,
-    /// Counters of the sites that are not alone.
+    /// Counters of the merged sites.
     now: HashMap<SiteId, Counters>,
     changed: Vec<(SiteId, Counters)>,
 }
@@ -64,7 +66,7 @@ impl<V: SliceVisitor> SliceVisitor for MergingVisitor<'_, V> {
     }
 }
 
-/// Where a frame is, whatever its address.
+/// The place of a frame, independent of its address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Place<'a> {
     Build(&'a [u8], u64),
@@ -79,7 +81,7 @@ enum Key<'a> {
 }
 
 impl Merged {
-    /// Finds the sites of `trace` that are one.
+    /// Finds the sites of `trace` to merge.
     pub fn of(trace: &Trace) -> Self {
         let modules: HashMap<ModuleId, &Module> =
             trace.modules().iter().map(|module| (module.id, module)).collect();
@@ -113,33 +115,33 @@ impl Merged {
         }
     }
 
-    /// A visitor of one block's slices that sees sites that are one as one.
+    /// A visitor of one block's slices that sees merged sites as one site.
     pub fn visitor<'a, V: SliceVisitor>(&'a self, visitor: &'a mut V) -> MergingVisitor<'a, V> {
         MergingVisitor { merged: self, visitor, now: HashMap::new(), changed: Vec::new() }
     }
 
-    /// The site that stands for this one.
+    /// The site that represents `site`.
     pub fn root(&self, site: SiteId) -> SiteId {
         self.root_of.get(&site).copied().unwrap_or(site)
     }
 
-    /// Another site stands for this one.
+    /// Whether another site represents `site`.
     pub fn is_part(&self, site: SiteId) -> bool {
         self.root_of.contains_key(&site)
     }
 
-    /// The sites that this one stands for, where there are others.
+    /// The sites that `root` represents, if there are others.
     pub fn members(&self, root: SiteId) -> Option<&[SiteId]> {
         self.members.get(&root).map(Vec::as_slice)
     }
 
-    /// Every site that stands for others, with all of them.
+    /// Every site that represents others, with all of them.
     pub fn groups(&self) -> impl Iterator<Item = (SiteId, &[SiteId])> {
         self.members.iter().map(|(root, members)| (*root, members.as_slice()))
     }
 
-    /// When the survivors of every site were born, those of sites that are one taken together. Where not all of them are known for the
-    /// same epochs, nothing is.
+    /// The survivors of every site, those of merged sites added up. If not all members have the same epochs,
+    /// the merged site has no survivors.
     pub fn survivors(&self, trace: &Trace) -> HashMap<SiteId, Survivors> {
         let known: HashMap<SiteId, &Survivors> =
             trace.survivors().iter().map(|survivors| (survivors.site, survivors)).collect();
@@ -236,7 +238,7 @@ mod tests {
         [Record::Stack(edleak_format::Stack { id: stack_id, frames, is_cut: false }), Record::Site(of)]
     }
 
-    /// Writes a trace of 40 slices in which site i, from slice i on, has allocated 100 + i bytes more in each.
+    /// Writes a trace of 40 slices. Site i allocates 100 + i bytes more in each slice, from slice i on.
     fn trace(name: &str, sites: u32, records: &[Record]) -> Trace {
         let path = std::env::temp_dir().join(format!("edleak-merge-{}-{name}", std::process::id()));
         let mut writer = TraceWriter::create(&path, MIN_BYTES).expect("a new file");
@@ -311,7 +313,7 @@ mod tests {
         let trace = trace("stacks", 14, &records);
         let merged = Merged::of(&trace);
         assert_eq!(groups(&merged), [vec![0, 1], vec![4, 5], vec![7, 8], vec![9, 10], vec![12, 13]]);
-        // A caller with its stacks is the sum over all callers that are one, and all their stacks.
+        // A caller with its stacks is the sum over all merged callers and all their stacks.
         let sites = replay(&trace, &merged, trace.grid(), false, |site| site).sites;
         let root = sites.iter().find(|site| site.id == SiteId(0)).expect("it has slices");
         let last = root.with_stacks.as_ref().expect("it has stacks").last();
@@ -329,7 +331,7 @@ mod tests {
         assert_eq!((last.live_count, last.live_bytes), (32 + 31, 32 * 107 + 31 * 108));
         assert_eq!((last.allocs, last.frees, of(7).counters.allocs), (63, 0, 63));
         assert_eq!((of(7).series.absent(), of(6).series.absent()), (8, 7));
-        // Printed point by point they are the same.
+        // Printed point by point, the series are the same.
         let ids: Vec<SiteId> = sites.iter().map(|site| site.id).collect();
         let mut printed: Vec<SitePoints> = Vec::new();
         for_each_site(&trace, &merged, &ids, |points| {

@@ -1,4 +1,4 @@
-//! The blocks of one window, opened, and where on the grid their slices lie.
+//! The blocks of one window, decompressed, and the grid points of their slices.
 
 use edleak_format::{Columns, Grid, SliceHeader, Trace};
 
@@ -7,29 +7,30 @@ use edleak_format::{Columns, Grid, SliceHeader, Trace};
 pub(super) struct Opened {
     /// Its slices.
     pub columns: Columns,
-    /// For each slice, when its values come into effect.
+    /// For each slice, the point from which its values apply.
     pub steps: Vec<Step>,
-    /// The block could not be read after all; what could be is in `columns`.
+    /// The block could not be read after all. `columns` has the readable part.
     pub is_unreadable: bool,
 }
 
-/// When the values of a slice come into effect.
+/// The point from which the values of a slice apply.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Step {
-    /// From this grid point on; the number of points for a slice after the last one, where only the totals count.
+    /// The values apply from this grid point on. For a slice after the last point it is the number of points;
+    /// only the totals of such a slice count.
     pub point: u32,
-    /// It is no such slice.
+    /// Whether the slice lies on the grid.
     pub counts: bool,
 }
 
 impl Opened {
-    /// Opens block `index`. The buffers are kept.
+    /// Opens block `index` and reuses the buffers.
     pub(super) fn open(&mut self, trace: &Trace, index: usize, grid: Grid) {
         self.is_unreadable = trace.columns(index, &mut self.columns).is_err();
         self.steps.clear();
         self.steps.extend((0..self.columns.slices()).map(|slice| {
             let point = grid.point_of(self.columns.header(slice).tick);
-            // A grid has fewer points than a u32 holds.
+            // The number fits: a grid has fewer points than a u32 holds.
             Step { point: point.unwrap_or(grid.points) as u32, counts: point.is_some() }
         }));
     }

@@ -1,7 +1,7 @@
-//! Every point of a few sites at a time, for printing them.
+//! Every point of a few sites at a time, to print them.
 //!
-//! Sites × points do not fit in memory, so the trace is replayed once per group of sites that do. Groups are replayed in parallel
-//! and handed over in order.
+//! The points of all sites do not fit into memory. So the trace is replayed once per group of sites that
+//! fits. Groups are replayed in parallel and passed on in order.
 
 use super::gap::Gap;
 use super::merge::Merged;
@@ -12,17 +12,17 @@ use edleak_model::series::Point;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, HashMap};
 
-/// Memory for the points of the groups under way.
+/// Memory for the points of the groups that are being replayed.
 const POINTS_BYTES: usize = 512 << 20;
-/// A longer grid is a forgery: a year of seconds has 32 million points.
+/// A longer grid is forged: a year of seconds has 32 million points.
 const MAX_POINTS: usize = 1 << 26;
 
-/// All points of one site: runs of (point, how many times), from the site's first one on.
+/// All points of one site: runs of (point, repetitions), from the site's first point on.
 #[derive(Debug)]
 pub struct SitePoints {
     /// The site, as an index into the ids given.
     pub index: usize,
-    /// Grid points before the first one.
+    /// Grid points before the site's first point.
     pub absent: usize,
     /// The runs.
     pub runs: Vec<(Point, u64)>,
@@ -35,7 +35,8 @@ impl SitePoints {
     }
 }
 
-/// Calls `each` with the points of every site, in the order of `ids`, which ascend; those of sites that are one are summed.
+/// Calls `each` with the points of every site, in the order of `ids`, which ascend. The points of merged
+/// sites are summed.
 ///
 /// # Errors
 /// If the record is too long to print, or `each` fails.
@@ -55,7 +56,7 @@ pub fn for_each_site<E: From<Error>>(
     })
 }
 
-/// Calls `each` with the points of every site by itself, in the order of `ids`, which ascend.
+/// Calls `each` with the points of every single site, in the order of `ids`, which ascend.
 fn for_each_single<E: From<Error>>(
     trace: &Trace,
     ids: &[SiteId],
@@ -79,7 +80,7 @@ fn for_each_single<E: From<Error>>(
     Ok(())
 }
 
-/// The sums of the points of some sites, each by the site that stands for it.
+/// The summed points of merged sites, each by the site that represents them.
 fn sums_of<E: From<Error>>(
     trace: &Trace,
     root_of: &BTreeMap<SiteId, SiteId>,
@@ -118,7 +119,7 @@ fn collect(trace: &Trace, grid: Grid, first: usize, ids: &[SiteId]) -> Vec<SiteP
     let sites = ids.iter().map(|_| Collected::default()).collect();
     let mut collector = Collector { grid, ids, newest: None, sites };
     for block in 0..trace.blocks().len() {
-        // A block that cannot be read any more was counted when the verdicts were made.
+        // If a block can no longer be read, the loss was counted when the verdicts were made.
         let _ = trace.replay_block(block, &mut collector);
     }
     let end = |(i, mut site): (usize, Collected)| {
@@ -135,7 +136,7 @@ fn collect(trace: &Trace, grid: Grid, first: usize, ids: &[SiteId]) -> Vec<SiteP
 pub struct Families;
 
 impl Families {
-    /// The sum over each watched site and its stacks, where both are among `ids`.
+    /// The sum over each watched site and its stacks, if both are among `ids`.
     ///
     /// # Errors
     /// If the record is too long to print.
@@ -185,7 +186,7 @@ impl Collected {
         }
     }
 
-    /// The points of a gap, if the site moved meanwhile.
+    /// Adds the points of a gap, if the site changed in it.
     fn push_over(&mut self, gap: &Gap, is: Point) {
         let was = point_of(&self.now);
         if (was.live_bytes, was.live_count) == (is.live_bytes, is.live_count) {
@@ -217,7 +218,7 @@ fn point_of(counters: &Counters) -> Point {
 impl SliceVisitor for Collector<'_> {
     fn slice(&mut self, header: &SliceHeader, changed: &[(SiteId, Counters)]) {
         let found = self.grid.point_of(header.tick);
-        // Behind the last point a slice only tells where the gap before it leads.
+        // After the last point, a slice only gives the value at the end of the gap before it.
         let point = found.unwrap_or(self.grid.points);
         let gap = self.newest.and_then(|newest| Gap::between(newest, point));
         if found.is_none() && gap.is_none() {

@@ -1,14 +1,15 @@
-//! The sums of edLeak's fit, exact; only its own model asks for them.
+//! The exact sums of edLeak's fit; only `--model edleak` needs them.
 
 use edleak_format::Grid;
 use edleak_model::series::Sums;
 
-/// Σ i and Σ i² for i below each grid point: what a run of equal values adds to the sums is a difference of two of them.
+/// Σ i and Σ i² for i below each grid point. The contribution of a run of equal values is a difference of two
+/// of these sums.
 #[derive(Debug)]
 pub(super) struct PowerSums(Vec<(u64, u64)>);
 
 impl PowerSums {
-    /// A grid has at most some thousands of points, so that squares of them stay small.
+    /// A grid has at most some thousands of points, so their squares stay small.
     pub(super) fn new(grid: Grid) -> Self {
         let mut sums = Vec::with_capacity(grid.points + 1);
         let mut sum = (0u64, 0u64);
@@ -35,7 +36,7 @@ pub(super) struct ExactSums {
 }
 
 impl ExactSums {
-    /// Adds the points from..to, at all of which so many bytes are live.
+    /// Adds the points from..to, each with `live_bytes` live bytes.
     pub(super) fn add(&mut self, live_bytes: u64, from: usize, to: usize, powers: &PowerSums) {
         let (i, ii) = powers.between(from, to);
         let bytes = u128::from(live_bytes);
@@ -44,7 +45,8 @@ impl ExactSums {
         self.bii += bytes * u128::from(ii);
     }
 
-    /// The same with i counted from the site's first point. `extremes` are the least and greatest live bytes.
+    /// The same sums with i counted from the site's first point. `extremes` are the least and greatest live
+    /// bytes.
     pub(super) fn since(&self, absent: u64, points: u64, extremes: (u64, u64)) -> Sums {
         let absent = u128::from(absent);
         Sums {

@@ -1,20 +1,22 @@
-//! Where a program began to free everything because it was about to end.
+//! Finds the slice at which a program began to free everything because it was about to end.
 //!
-//! What grew until then grew without bound, whatever destructors and exit handlers make of it; and a fall at the very end of a curve
-//! would hide it: nothing had been retained. So a record is judged up to there. A teardown is told from work by what it lacks:
-//! in each of its slices at least four times as much is freed as is allocated.
+//! Memory that grew until then grew without bound, whatever destructors and exit handlers free later. A fall
+//! at the very end of a curve would hide this growth. So a record is judged up to the teardown. In each slice
+//! of a teardown, the program frees at least four times as often as it allocates; this tells a teardown from
+//! work.
 //!
-//! Nothing is lost by taking a phase of work for one: the record ends a little earlier, as it might have.
+//! If a phase of work is taken for a teardown, nothing is lost: the record only ends a little earlier.
 
 use edleak_format::{Counters, EndReason, Grid, SiteId, SliceHeader, SliceVisitor, Trace};
 
-/// In a teardown frees are at least this many times the allocations.
+/// In a teardown, frees are at least this many times the allocations.
 const FREES_PER_ALLOC: u64 = 4;
-/// So many slices in a row in which nothing happened may lie in between: threads are waited for.
+/// A teardown may contain this many slices in a row without calls, because the program waits for its threads.
 const MOST_IDLE: usize = 3;
-/// A slice after the teardown may allocate so often and still count as one in which nothing happened: a farewell is printed.
+/// A slice after the teardown may have this many allocations and still count as idle, because programs print
+/// a farewell.
 const FAREWELL_ALLOCS: u64 = 8;
-/// What takes more of the record than this is work.
+/// A teardown takes at most one part in this many of the record. Longer freeing is work.
 const MOST_OF_RECORD: u64 = 10;
 
 /// The grid of a trace up to the slice before the teardown, if the program ended by itself.
@@ -36,7 +38,7 @@ pub fn judged_grid(trace: &Trace) -> Grid {
     }
 }
 
-/// All calls up to a slice, of all sites.
+/// The calls of all sites up to a slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Calls {
     tick: u64,
@@ -56,18 +58,21 @@ fn last_tick_before(trace: &Trace) -> Option<u64> {
     let (first, last) = (blocks.first()?.first_tick, blocks.last()?.last_tick);
     let earliest = last - (last - first) / MOST_OF_RECORD;
     let stride = trace.grid().stride_ticks;
-    // Newest first, a block at a time: nearly always the last one suffices.
+    // Newest slice first, one block at a time: the last block nearly always suffices.
     let calls = (0..blocks.len()).rev().flat_map(|block| {
         let mut of_block = OfBlock::default();
-        // What is not sound of it was counted elsewhere.
+        // The unsound part of the block was counted elsewhere.
         let _ = trace.replay_block(block, &mut of_block);
         of_block.calls.into_iter().rev()
     });
     beginning(calls, earliest, stride)
 }
 
-/// The same, of slices from the newest to the oldest, due every `stride` ticks. A teardown that reaches back before `earliest` is none;
-/// one that happened while no slice was taken may have been as short as any. A gap behind which nothing happened is left at the end.
+/// Searches slices from the newest to the oldest, which are due every `stride` ticks. Returns the tick of the
+/// newest slice before the teardown.
+///
+/// A teardown that reaches back before `earliest` does not count, unless it lies in a gap, where it may have
+/// been short. If nothing happens after a gap at the end, the record ends with the gap.
 fn beginning(mut newest_first: impl Iterator<Item = Calls>, earliest: u64, stride: u64) -> Option<u64> {
     let mut later = newest_first.next()?;
     let (mut before, mut idle) = (None, 0);
@@ -76,12 +81,12 @@ fn beginning(mut newest_first: impl Iterator<Item = Calls>, earliest: u64, strid
         let frees = later.frees.saturating_sub(calls.frees);
         let is_farewell = before.is_none() && allocs <= FAREWELL_ALLOCS;
         let is_missing = later.tick - calls.tick > 2 * stride;
-        // Work and teardown may both lie where slices are missing.
+        // Both work and teardown may lie in the gap.
         let is_emptied = is_missing && later.live() < calls.live() / 2;
         if is_emptied || (frees > 0 && frees / FREES_PER_ALLOC >= allocs) {
             (before, idle) = (Some(calls.tick), 0);
         } else if is_missing && before.is_none() {
-            // What the slices behind it show is the end: the record ends with the gap.
+            // The slices after the gap show only the end, so the record ends with the gap.
             return later.tick.checked_sub(stride);
         } else if ((allocs, frees) == (0, 0) || is_farewell) && idle < MOST_IDLE {
             idle += 1;
@@ -99,7 +104,7 @@ fn beginning(mut newest_first: impl Iterator<Item = Calls>, earliest: u64, strid
 /// Adds up the calls of each slice of a block.
 #[derive(Default)]
 struct OfBlock {
-    /// Allocs and frees by site id; ids are dense.
+    /// Allocations and frees by site id; ids are dense.
     of_site: Vec<(u64, u64)>,
     allocs: u64,
     frees: u64,
@@ -126,7 +131,8 @@ impl SliceVisitor for OfBlock {
 mod tests {
     use super::*;
 
-    /// Slices from the oldest to the newest, each as (allocs, frees) since the one before.
+    /// Runs `beginning` on slices given from the oldest to the newest, each as (allocs, frees) since the
+    /// slice before.
     fn before(slices: &[(u64, u64)], earliest: u64) -> Option<u64> {
         let mut sum = Calls { tick: 0, allocs: 0, frees: 0 };
         let mut calls = vec![sum];
@@ -144,17 +150,17 @@ mod tests {
         assert_eq!(then(&[]), None);
         assert_eq!(then(&[(2, 500)]), Some(3));
         assert_eq!(then(&[(0, 100), (1, 500), (0, 7)]), Some(3));
-        // Threads are waited for, before and in between.
+        // The program waits for threads, before and during the teardown.
         assert_eq!(then(&[(0, 0), (0, 0), (0, 100), (0, 0), (0, 0), (0, 1)]), Some(5));
         assert_eq!(then(&[(0, 100), (0, 0), (0, 0), (0, 0), (0, 0), (0, 1)]), Some(8));
         assert_eq!(then(&[(0, 0), (0, 0), (0, 0)]), None);
-        // A farewell is printed.
+        // The program prints a farewell.
         assert_eq!(then(&[(0, 500), (2, 0)]), Some(3));
         assert_eq!(then(&[(0, 500), (0, 0), (2, 1), (1, 1)]), Some(3));
-        // But who allocates that little all the time works.
+        // A program that always allocates this little is at work.
         assert_eq!(before(&[(1, 0), (1, 0), (1, 0), (1, 0), (0, 500)], 0), Some(4));
         assert_eq!(then(&[(0, 500), (1, 0), (1, 0), (1, 0), (1, 0)]), None);
-        // It frees, and works on.
+        // The program frees, and works on.
         assert_eq!(then(&[(0, 500), (100, 90)]), None);
         assert_eq!(then(&[(200, 500)]), None);
     }
@@ -163,11 +169,11 @@ mod tests {
     fn what_takes_long_is_work() {
         let slices = [&[(100, 50); 10][..], &[(0, 50); 10]].concat();
         assert_eq!((before(&slices, 9), before(&slices, 11)), (Some(10), None));
-        // Nothing but frees, from the beginning on.
+        // The slices show nothing but frees, from the beginning on.
         assert_eq!(before(&[(0, 5); 8], 0), None);
     }
 
-    /// The same with a gap of 30 ticks before the last slice but `after`.
+    /// The same with a gap of 30 ticks, followed by `after` slices without calls.
     fn before_a_gap(in_gap: (u64, u64), after: usize, earliest: u64) -> Option<u64> {
         let mut sum = Calls { tick: 0, allocs: 0, frees: 0 };
         let mut calls = vec![sum];
@@ -182,7 +188,7 @@ mod tests {
     #[test]
     fn a_teardown_in_a_gap_ends_the_record_before_it_and_work_in_one_goes_up_to_its_end() {
         for after in [0, 1, 2] {
-            // All that is live is freed, after work or without.
+            // The program frees all live memory in the gap, with or without work before.
             assert_eq!(before_a_gap((0, 200), after, 45), Some(20));
             assert_eq!(before_a_gap((1000, 1150), after, 45), Some(20));
             assert_eq!(before_a_gap((1000, 900), after, 45), Some(49));

@@ -8,21 +8,21 @@ use edleak_format::{CHUNK_SLICES, Counters, LANES, Row, TILE_SITES, TileReader};
 
 pub(super) const GROUPS_PER_TILE: usize = TILE_SITES / LANES;
 
-/// What the sites of one range add up to over a window.
+/// The sums over the sites of one range, for each slice of a window.
 #[derive(Default)]
 pub(super) struct Condensed {
     /// Live bytes after each slice.
     pub(super) live_bytes: Vec<u64>,
-    /// Allocations since the slice before; of the first slice of a block, since the start.
+    /// Allocations since the slice before; at the first slice of a block, since the start.
     pub(super) allocs: Vec<u64>,
     /// Bytes allocated at the first slice.
     pub(super) first_allocated_bytes: u64,
-    /// Newest counters, if this is the last window.
+    /// The newest counters, if this is the last window.
     pub(super) totals: Vec<Counters>,
     pub(super) family_moves: Vec<FamilyMove>,
 }
 
-/// What the tasks of a window share.
+/// The data that all tasks of a window share.
 pub(super) struct Range<'a> {
     pub(super) window: &'a [Opened],
     pub(super) families: &'a Families,
@@ -32,8 +32,8 @@ pub(super) struct Range<'a> {
 }
 
 impl Range<'_> {
-    /// Takes a range of sites, which begins with `first_site`, through all slices of the window: a tile of sites at a time, so
-    /// that they stay in the innermost caches.
+    /// Takes a range of sites, which begins with `first_site`, through all slices of the window. It goes one
+    /// tile of sites at a time, so that a tile stays in the innermost caches.
     #[inline(always)]
     pub(super) fn condense(&self, first_site: usize, groups: &mut [Group]) -> Condensed {
         let mut condensed = Condensed::default();
@@ -48,7 +48,7 @@ impl Range<'_> {
                 let site = first_site + tile * TILE_SITES;
                 let mut first = 0;
                 while first < opened.steps.len() {
-                    // The first slice of all is taken alone, to see what was allocated before it.
+                    // The very first slice is taken alone, to get the bytes that were allocated before it.
                     let is_first = slices + first == 0;
                     let end = opened.steps.len().min(if is_first { 1 } else { first + CHUNK_SLICES });
                     reader.place(first, end - first);

@@ -1,14 +1,15 @@
-//! Mechanisms by which a site's memory moves: what leaks and what does not.
+//! Mechanisms that change the memory of a site: leaks and others.
 //!
-//! A leak is what keeps being retained, at a rate that has not diminished, when the record ends.
+//! In a leak, the site keeps retaining allocations until the end of the record, at a rate that does not
+//! diminish.
 
 use super::world::{FOREVER, World};
 use std::f64::consts::TAU;
 
-/// A mechanism: its name, whether it leaks, its shape, and how it fills a world.
+/// A mechanism: its name, whether it leaks, its shape, and the function that fills a world.
 pub type Family = (&'static str, bool, &'static str, fn(&mut World));
 
-/// Growth of a leak beside noise that must not hide it.
+/// Noise that does not hide a leak of `moved` allocations.
 pub fn beside_noise(w: &mut World, moved: f64) {
     let visible = w.rng.between(6.0, 14.0);
     w.noise(moved, visible);
@@ -19,7 +20,7 @@ pub fn steady(w: &mut World, share: f64) {
     w.leak(size, |_| 1.0);
 }
 
-/// Grows as `curve` says, from 0 to 1, in `size` allocations that stay.
+/// Grows along `curve`, from 0 to 1, in `size` allocations that stay.
 pub fn follow(w: &mut World, size: f64, curve: impl Fn(f64) -> f64) {
     let steps = 400.min(2 * w.n).max(60);
     let at = |k: usize| k as f64 / steps as f64;
@@ -42,14 +43,14 @@ pub fn levels(w: &mut World, path: &[(f64, f64)]) {
     }
 }
 
-/// Keys are looked up at random; an unknown one is allocated. `skew` 0 is uniform.
+/// Looks up random keys and allocates each unknown key. A `skew` of 0 is uniform.
 fn cache(w: &mut World, keys: f64, rate_of_new: impl Fn(f64) -> f64) {
     let noise = w.size;
     w.arrivals(keys, rate_of_new, |_, _| FOREVER);
     w.noise(noise, 0.0);
 }
 
-/// Fills at a steady rate and drops all but `left` at each of `ends`.
+/// Fills at a steady rate, and drops all but the share `left` at each of `ends`.
 pub fn sawtooth(w: &mut World, ends: &[f64], per_record: f64, left: f64) {
     let ends = ends.to_vec();
     let kept = w.arrivals(
@@ -73,7 +74,7 @@ pub fn cycles(w: &mut World, low: f64, high: f64, jitter: f64) -> Vec<f64> {
     ends
 }
 
-/// The mechanisms of the published benchmark, written anew.
+/// The mechanisms of the published benchmark, written again from scratch.
 pub const KNOWN: &[Family] = &[
     ("leak_linear", true, "linear", |w| {
         steady(w, 1.0);
@@ -195,7 +196,8 @@ pub const KNOWN: &[Family] = &[
         beside_noise(w, s);
     }),
     ("leak_queue_backlog", true, "linear", |w| {
-        // Arrivals outrun a FIFO server: what arrived when a share s had been served is freed at arrival/s.
+        // Requests arrive faster than a FIFO server serves them. A request that arrives at time t is freed at
+        // t/s, where s is the share that is served.
         let s = w.rng.between(0.4, 0.85);
         let size = w.size;
         w.arrivals(size / (1.0 - s), |_| 1.0, |_, at| at / s - at);
@@ -305,7 +307,7 @@ pub const KNOWN: &[Family] = &[
         w.noise(s, 0.0);
     }),
     ("sessions_heavy", false, "log", |w| {
-        // Session lifetimes of a heavy tail: the population creeps towards its balance.
+        // Session lifetimes have a heavy tail, so the population approaches its balance slowly.
         let (tail, least) = (w.rng.between(1.3, 2.2), w.rng.scale(0.002, 0.02));
         let size = w.size;
         w.arrivals(
@@ -350,7 +352,7 @@ pub const KNOWN: &[Family] = &[
 /// Mechanisms that the published benchmark does not have.
 pub const UNSEEN: &[Family] = &[
     ("leak_timer", true, "linear", |w| {
-        // A fixed amount at a fixed period, as few as twelve times, in any phase.
+        // The leak adds a fixed amount at a fixed period, as few as twelve times, in any phase.
         let (times, phase) = (w.rng.scale(12.0, 60.0), w.rng.unit());
         let each = (w.size / times).ceil();
         for k in 0..times as usize {
@@ -377,7 +379,8 @@ pub const UNSEEN: &[Family] = &[
         beside_noise(w, size);
     }),
     ("leak_under_load", true, "linear", |w| {
-        // Requests come in waves; a share of them is never released, beside the wave's own population.
+        // Requests come in waves. A share of them is never released, in addition to the wave's own
+        // population.
         let (waves, phase, life, share) =
             (w.rng.between(3.0, 8.0), w.rng.unit(), 0.015, w.rng.scale(0.03, 0.2));
         let size = w.size;
@@ -389,7 +392,7 @@ pub const UNSEEN: &[Family] = &[
         w.leaked += kept;
     }),
     ("leak_growing_buffer", true, "linear", |w| {
-        // One buffer, reallocated a little larger each time: the count never moves.
+        // One buffer is reallocated a little larger each time, so the count never changes.
         let times = w.rng.scale(20.0, 300.0) as usize;
         let (start, phase) = (w.rng.between(0.0, 1.0), w.rng.unit());
         let step = (w.size / times as f64 * w.unit_bytes()).ceil() as u64;
@@ -454,7 +457,7 @@ pub const UNSEEN: &[Family] = &[
         w.noise(s, 0.0);
     }),
     ("high_water_pool", false, "log", |w| {
-        // A pool keeps its high-water mark; demand scatters, so new records get rarer and rarer.
+        // A pool keeps its high-water mark. Demand scatters, so new records become rarer and rarer.
         let (mut high, demands) = (0.0, w.rng.scale(30.0, 600.0) as usize);
         for k in 0..demands {
             let demand = w.size * (1.0 + 0.25 * w.rng.normal()).max(0.0);
@@ -499,7 +502,7 @@ pub const UNSEEN: &[Family] = &[
         w.noise(s, 0.0);
     }),
     ("generations", false, "other", |w| {
-        // Minor collections drop most of the young, a major one all.
+        // Minor collections drop most of the young allocations, a major collection drops all of them.
         let (minor, major) = (cycles(w, 20.0, 40.0, 0.2), cycles(w, 3.5, 7.0, 0.2));
         let size = w.size;
         w.arrivals(
@@ -516,7 +519,7 @@ pub const UNSEEN: &[Family] = &[
         w.arrivals(size / fill, |_| 1.0, |_, _| fill);
     }),
     ("plugins_on_use", false, "log", |w| {
-        // A dozen features, each loaded when first used: coupon collecting.
+        // A dozen features, each loaded when it is first used: coupon collecting.
         let (features, t) = (w.rng.between(6.0, 14.0) as usize, w.rng.between(0.05, 0.2));
         for _ in 0..features {
             let (at, size) = (w.rng.exponential(t), w.size / features as f64 * w.rng.scale(0.5, 2.0));

@@ -1,16 +1,17 @@
-//! Mechanisms at the edge of what a curve can tell: slower, later, rarer and rougher than those of the benchmark.
+//! Mechanisms that a curve can hardly tell apart: slower, later, rarer and rougher than those of the
+//! benchmark.
 
 use super::families::{Family, beside_noise, cycles, follow, levels, sawtooth, steady};
 use super::world::{FOREVER, World};
 use std::f64::consts::TAU;
 
-/// A base that takes `share` of the record to load in a straight line, as large as `times` the leak.
+/// A base that is `times` as large as the leak. It loads in a straight line over `share` of the record.
 fn slow_base(w: &mut World, share: f64, times: f64) {
     let base = w.size * times;
     follow(w, base, |x| (x / share).min(1.0));
 }
 
-/// A pool of `chunk` allocations at a time that serves a demand growing from 0 to 1 of `size`.
+/// A pool that grows in chunks of allocations. It serves a demand that grows from 0 to 1 of `size`.
 fn in_chunks(w: &mut World, size: f64, chunks: usize, demand: impl Fn(f64) -> f64) {
     let mut held = 0;
     for k in 0..2000 {
@@ -70,7 +71,7 @@ pub const HARDER: &[Family] = &[
         beside_noise(w, size);
     }),
     ("leak_on_and_off", true, "linear", |w| {
-        // Leaks while a feature is in use: on and off for random spans.
+        // The site leaks while a feature is in use, which is on and off for random spans.
         let mut spans = vec![0.0];
         while spans[spans.len() - 1] < 1.0 {
             let next = spans[spans.len() - 1] + w.rng.between(0.01, 0.09);
@@ -95,13 +96,13 @@ pub const HARDER: &[Family] = &[
         in_chunks(w, size, chunks, |x| x);
     }),
     ("leak_rare_gc", true, "linear", |w| {
-        // A collector runs a few times; what it cannot free is the leak.
+        // A collector runs a few times; the leak is the part that it cannot free.
         let (c, left) = (cycles(w, 4.0, 8.0, 0.3), w.rng.between(0.2, 0.6));
         let size = w.size;
         sawtooth(w, &c, size / left, left);
     }),
     ("leak_heavy_sessions", true, "linear", |w| {
-        // Sessions of a heavy tail, some of which are forgotten.
+        // Session lifetimes have a heavy tail, and some sessions are forgotten.
         let (tail, least, share) =
             (w.rng.between(1.4, 2.2), w.rng.scale(0.002, 0.01), w.rng.scale(0.05, 0.3));
         let size = w.size;
@@ -126,7 +127,7 @@ pub const HARDER: &[Family] = &[
         beside_noise(w, size);
     }),
     ("leak_two_sites", true, "linear", |w| {
-        // Two leaks behind one caller, one of few large allocations, one of many small.
+        // Two leaks behind one caller: one of few large allocations, one of many small ones.
         let size = w.size;
         steady(w, 0.7);
         let (times, unit) = (w.rng.between(10.0, 40.0), w.unit_bytes());
@@ -149,7 +150,7 @@ pub const HARDER: &[Family] = &[
         beside_noise(w, count);
     }),
     ("leak_flushed_once", true, "linear", |w| {
-        // Everything so far is dropped once, early; then it goes on.
+        // The site drops all its allocations once, early. Then it goes on.
         let (at, size) = (w.rng.between(0.03, 0.2), w.size);
         w.arrivals(size * at, |x| f64::from(u8::from(x < at)), |_, born| at - born);
         w.leak(size, |x| f64::from(u8::from(x > at)));
@@ -189,7 +190,7 @@ pub const HARDER: &[Family] = &[
         sawtooth(w, &c, size * 4.0, 0.0);
     }),
     ("rotation_by_size", false, "other", |w| {
-        // A log buffer is dropped when it is full; lines come at an uneven pace.
+        // A log buffer is dropped when it is full. Lines come at an uneven pace.
         let (mut at, mut ends) = (0.0, Vec::new());
         while at < 1.0 {
             at += w.rng.between(0.05, 0.3);
@@ -200,7 +201,7 @@ pub const HARDER: &[Family] = &[
         w.noise(size * 0.5, 0.0);
     }),
     ("table_doubles", false, "log", |w| {
-        // A hash table beside the entries it holds; entries saturate, the table doubles.
+        // A hash table beside the entries that it holds. The entries saturate, and the table doubles.
         let t = w.rng.between(0.05, 0.25);
         let (entries, unit) = (w.size, w.unit_bytes());
         follow(w, entries, |x| 1.0 - (-x / t).exp());
@@ -278,7 +279,7 @@ pub const HARDER: &[Family] = &[
         w.noise(s, 0.0);
     }),
     ("deferred_free", false, "other", |w| {
-        // Freed in bulk long after their use, at uneven times.
+        // Allocations are freed in bulk long after their use, at uneven times.
         let (c, size) = (cycles(w, 5.0, 12.0, 1.0), w.size);
         sawtooth(w, &c, size * 6.0, 0.0);
         w.noise(size * 0.5, 0.0);

@@ -1,4 +1,4 @@
-//! A simulator of sites, independent of the labelled corpus: other code, other parameters, families of its own.
+//! A simulator of sites, independent of the labelled corpus: it has its own code, parameters and families.
 
 mod families;
 mod harder;
@@ -10,7 +10,7 @@ pub use harder::HARDER;
 use rayon::prelude::*;
 use world::World;
 
-/// Simulates `each` records of every family, in turn of every length and every level of noise.
+/// Simulates `each` records of every family, with each length and each level of noise in turn.
 pub fn simulate(families: &[Family], lengths: &[usize], each: usize, seed: u64) -> Vec<Case> {
     let work: Vec<(usize, usize)> =
         (0..families.len()).flat_map(|f| (0..each).map(move |k| (f, k))).collect();

@@ -1,7 +1,7 @@
 //! A simulated site: allocations with a birth, a death and a size, observed slice by slice.
 //!
-//! Everything the recorder would know (live bytes, counts, cumulated allocs and frees, births of survivors) follows
-//! from the list of allocations, so no curve here can be one that a program could not produce.
+//! All data of a recording (live bytes, counts, cumulated allocations and frees, births of survivors) follows
+//! from the list of allocations. So every curve here is one that a program could produce.
 
 use edleak_analysis::score::Case;
 use edleak_model::series::{Births, Point, SeriesBuilder};
@@ -30,7 +30,7 @@ impl Rng {
         low + (high - low) * self.unit()
     }
 
-    /// Log-uniform.
+    /// Log-uniform in [low, high).
     pub fn scale(&mut self, low: f64, high: f64) -> f64 {
         self.between(low.ln(), high.ln()).exp()
     }
@@ -48,7 +48,7 @@ impl Rng {
     }
 }
 
-/// `count` allocations of `bytes` each, alive from `birth` to `death`, in fractions of the record.
+/// A number of allocations of `bytes` each, alive from `birth` to `death`, in fractions of the record.
 struct Group {
     birth: f64,
     death: f64,
@@ -61,9 +61,9 @@ pub struct World {
     pub rng: Rng,
     /// Slices.
     pub n: usize,
-    /// How noisy, 0 to 2.
+    /// Level of noise, 0 to 2.
     pub noise: usize,
-    /// Allocations by which the site's own mechanism moves: the size of a leak or of a cache.
+    /// Number of allocations that the site's own mechanism moves: the size of a leak or of a cache.
     pub size: f64,
     /// Bytes that were truly leaked within the record.
     pub leaked: f64,
@@ -87,7 +87,7 @@ impl World {
         world
     }
 
-    /// What was there before, and traffic that lives for less than a slice.
+    /// Adds allocations that were live before the record, and traffic that lives for less than a slice.
     fn base(&mut self) {
         let base = if self.rng.unit() < 0.5 { 0.0 } else { self.size * self.rng.scale(0.05, 5.0) };
         self.add(0.0, FOREVER, base);
@@ -100,7 +100,8 @@ impl World {
         }
     }
 
-    /// `count` allocations alive from `birth` to `death`; the fraction is rounded at random.
+    /// Adds `count` allocations, alive from `birth` to `death`. A fraction of an allocation is rounded at
+    /// random.
     pub fn add(&mut self, birth: f64, death: f64, count: f64) -> f64 {
         let whole = (count + self.rng.unit()).floor().max(0.0) as u64;
         let bytes = (self.bytes * (self.spread * self.rng.normal()).exp()).max(1.0) as u64;
@@ -118,8 +119,8 @@ impl World {
         self.bytes
     }
 
-    /// Random arrivals over the record, `total` of them where `rate` is 1 throughout, each alive for what `life` says.
-    /// Returns the bytes of those that are never freed.
+    /// Adds random arrivals over the record: `total` of them if `rate` is 1 throughout. `life` gives the
+    /// lifetime of each. Returns the bytes of the allocations that are never freed.
     pub fn arrivals(
         &mut self,
         total: f64,
@@ -144,13 +145,14 @@ impl World {
         }
     }
 
-    /// A leak of `total` allocations at a relative `rate`.
+    /// Adds a leak of `total` allocations at a relative `rate`.
     pub fn leak(&mut self, total: f64, rate: impl Fn(f64) -> f64) {
         let kept = self.arrivals(total, rate, |_, _| FOREVER);
         self.leaked += kept;
     }
 
-    /// A population in balance whose size scatters by `sd` allocations; `life` is its mean lifetime in fractions of the record.
+    /// Adds a population in balance, whose size scatters by `sd` allocations. `life` is its mean lifetime in
+    /// fractions of the record.
     pub fn churn(&mut self, sd: f64, life: f64) {
         let batch = (sd * sd / self.size.max(1.0)).max(1.0).min(sd.max(1.0));
         let groups = (sd / batch).powi(2).clamp(1.0, 400.0);
@@ -166,8 +168,10 @@ impl World {
         }
     }
 
-    /// Noise of the world's level beside a movement of `moved` allocations. A leak must stay visible: its growth is at
-    /// least `visible` times the standard error of the growth that noise alone would show; 0 sets no limit.
+    /// Adds noise at the world's level beside a movement of `moved` allocations.
+    ///
+    /// A leak must stay visible: its growth is at least `visible` times the standard error of the growth that
+    /// noise alone would show. A `visible` of 0 sets no limit.
     pub fn noise(&mut self, moved: f64, visible: f64) {
         let share = match self.noise {
             0 => self.rng.between(0.003, 0.015),
@@ -182,7 +186,7 @@ impl World {
         self.churn(sd, slices / self.n as f64);
     }
 
-    /// What the recorder would have seen.
+    /// The data that a recorder would have written.
     pub fn record(self, id: String, family: &str, leaks: bool, shape: &str) -> Case {
         let n = self.n;
         let slice_of = |at: f64| ((at * n as f64).ceil().max(1.0) as usize) - 1;

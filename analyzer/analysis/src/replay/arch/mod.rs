@@ -1,4 +1,5 @@
-//! The loops of a replay for the machine that edleak-analyze runs on; a machine without a folder of its own takes the plain ones.
+//! Chooses the loops of a replay for the machine that runs edleak-analyze. A machine without its own folder
+//! uses the plain loops.
 
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
