@@ -1,4 +1,4 @@
-//! Says that the atomics are those of loom, which have other sizes than the words of shared memory.
+//! Sets a cfg for loom's atomics, whose sizes differ from the words of shared memory.
 
 fn main() {
     println!("cargo:rustc-cfg=edleak_loom");

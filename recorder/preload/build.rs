@@ -1,7 +1,8 @@
-//! Link arguments: no start files, no libraries, so that one .so serves every libc; all symbols bound at load.
+//! Link arguments: no start files and no libraries, so that one .so works with every libc. All symbols are
+//! bound at load time.
 
 fn main() {
-    // edleak-record's build script reads the same file for the copy that it embeds.
+    // The build script of edleak-record reads the same file for the copy that it embeds.
     for argument in include_str!("link-arguments").lines() {
         println!("cargo:rustc-cdylib-link-arg={argument}");
     }

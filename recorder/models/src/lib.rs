@@ -1,6 +1,7 @@
-//! The protocols of `recorder/session`, compiled from the same files with the atomics of loom in place of the processor's.
+//! The protocols of `recorder/session`, compiled from the same files with loom's atomics instead of the
+//! processor's.
 //!
-//! tests/ runs each protocol with two or three threads in every order that the memory model allows.
+//! The tests run each protocol with two or three threads in every order that the memory model allows.
 
 mod atomic {
     pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};

@@ -1,4 +1,4 @@
-//! Each protocol of the shared memory in every order that the memory model allows.
+//! Runs each protocol of the shared memory in every order that the memory model allows.
 
 use edleak_session_models::site::{Action, FIRST, SiteInfo, SiteSlot, intern};
 use edleak_session_models::stack::{Cell, Next, StackInfo, Stacks};
@@ -8,7 +8,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use loom::thread;
 
-/// Its lower 16 bits, which choose the place in the cache of callers, are 0.
+/// Its lower 16 bits, which choose the word in the caller cache, are 0.
 const ADDRESS: u64 = 0x5555_0001_0000;
 
 struct Sites {
@@ -51,7 +51,7 @@ fn two_threads_that_meet_a_site_agree_on_its_id() {
         let ours = sites.intern(ADDRESS).expect("there is room");
         let theirs = other.join().expect("it does not panic").expect("there is room");
         assert_eq!(ours, theirs);
-        // The collector finds the site by the address of its id.
+        // The collector finds the site through the address stored for its id.
         assert_eq!(sites.infos[ours.0 as usize].address.load(Ordering::Acquire), ADDRESS);
     });
 }
@@ -69,7 +69,7 @@ fn an_action_changed_while_a_site_is_met_is_never_lost() {
                 caller::publish(&sites.cache, ADDRESS, slot, || true);
             })
         };
-        // The collector watches the site: first the meaning, then the word in the cache.
+        // The collector watches the site: it changes the meaning first, then the word in the cache.
         let slot = sites.slots.iter().find(|slot| slot.key.load(Ordering::Acquire) == ADDRESS);
         slot.expect("it was just made").set_action(Action::WATCH);
         caller::withdraw(&sites.cache, ADDRESS);
@@ -130,14 +130,14 @@ fn a_ring_that_is_read_while_it_wraps_hands_out_every_event_whole() {
     const PLACES: usize = 2;
     const EVENTS: u32 = 3;
     struct Ring {
-        /// Plain memory: loom reports every access that is not ordered by the two counters.
+        /// Plain memory: loom reports every access that the two counters do not order.
         events: Vec<UnsafeCell<u64>>,
         written: AtomicU32,
         read: AtomicU32,
     }
-    // SAFETY: that no two threads access an event at the same time is what the model is to show.
+    // SAFETY: the model is to show that no two threads access an event at the same time.
     unsafe impl Sync for Ring {}
-    /// Reads what waits, and returns how many events were read in all.
+    /// Reads the waiting events; returns the total number of events read.
     fn look(ring: &Ring, seen: u32) -> u32 {
         let waiting = event::waiting(&ring.written, seen, PLACES);
         for number in seen..seen + waiting {
@@ -160,7 +160,7 @@ fn a_ring_that_is_read_while_it_wraps_hands_out_every_event_whole() {
         };
         let mut number = 0;
         for _ in 0..EVENTS {
-            // A full ring loses the event.
+            // If the ring is full, the event is lost.
             let Some(place) = event::next_place(&ring.written, &ring.read, PLACES) else { continue };
             number += 1;
             // SAFETY: as above.

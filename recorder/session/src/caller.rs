@@ -1,28 +1,33 @@
-//! HOT: what the hot path knows of a caller, in one word: the site to count at or the rule to step over it.
+//! HOT: the caller cache: one word for each caller, with its site or the rule to step over it.
 //!
-//! A return address has 48 bits: the lower 16 choose one of [`CALLERS`] entries, the upper 32 stand in it, so a word and its place
-//! together say which address it is about, and one comparison tells both that it is the right one and that there is nothing to do
-//! but count. The lower bits are as good as a hash: code is called from everywhere in it, and neighbours share no place but a line.
+//! A return address has 48 bits. The lower 16 bits choose one of [`CALLERS`] words, and the upper 32 bits are
+//! part of the word. So a word and its index identify one address. One comparison shows that the word belongs
+//! to the address and that the allocation only has to be counted. The lower bits serve as well as a hash:
+//! callers lie everywhere in the code, and neighbours get different words of one cache line.
 //!
-//! A word is the meaning of its address xor the address turned so that the upper 32 bits are on top. Meanings:
+//! A word is the meaning of its address xor the address, which is rotated so that its upper 32 bits are on
+//! top. Meanings:
 //!
-//! | from          | to            | meaning                                                                              |
-//! |---------------|---------------|--------------------------------------------------------------------------------------|
-//! | `0x0000_0020` | `0x001f_ffe0` | count at this [`SiteOffset`]                                                         |
-//! | `0x0020_0008` | `0x0020_fff8` | a [`Rule`]: the CFA is rsp and the lower 16 bits, and rbp is still the caller's      |
-//! | `0x0020_ffff` |               | the rule of a frame pointer: the CFA lies two words above rbp, where the caller's is |
-//! | `0x0021_0008` | `0x101f_fff8` | the CFA is rsp and the lower 16 bits; the upper ones less `0x20`: words from the CFA |
-//! |               |               | down to the caller's rbp                                                             |
-//! | `0x1020_0008` | `0x201f_fff8` | any other rule: the same from rbp; the upper ones less `0x1020`, 0: rbp is the caller's |
-//! | anything else |               | the word is another address's or nobody's                                            |
+//! | from          | to            | meaning                                                            |
+//! |---------------|---------------|--------------------------------------------------------------------|
+//! | `0x0000_0020` | `0x001f_ffe0` | count at this [`SiteOffset`]                                       |
+//! | `0x0020_0008` | `0x0020_fff8` | a [`Rule`]: CFA = rsp + lower 16 bits; rbp is still the caller's   |
+//! | `0x0020_ffff` |               | a frame pointer: CFA = rbp + 16, the caller's rbp is saved at rbp  |
+//! | `0x0021_0008` | `0x101f_fff8` | CFA = rsp + lower 16 bits; the caller's rbp lies N words below it, |
+//! |               |               | N = bits 16..32 − `0x20`                                           |
+//! | `0x1020_0008` | `0x201f_fff8` | CFA = rbp + lower 16 bits; the caller's rbp lies N words below it, |
+//! |               |               | N = bits 16..32 − `0x1020`; if N is 0, rbp is still the caller's   |
+//! | anything else |               | the word belongs to another address, or is empty                   |
 //!
-//! In an empty place, a word of 0, every address finds its own bits turned: 2³² or more. That is not so from 2⁴⁸ on, where a program
-//! has code only if it asks a kernel with five levels of pages for that, nor below [`LOWEST`], where none may be: one from there
-//! finds a meaning whose lower 16 bits are 0, which may be a site's but no rule's.
+//! An empty word is 0. With it an address yields its own rotated bits: 2³² or more, which is no meaning.
+//! There are two exceptions. Programs have code at 2⁴⁸ or above only if they ask a kernel with five-level
+//! page tables for it. Below [`LOWEST`] there is no code; such an address yields a value whose lower 16 bits
+//! are 0, which may be the meaning of a site but not of a rule.
 //!
-//! The words are a cache of the site table ([`crate::site`]), which alone knows everything; a caller that finds no word of
-//! its own asks there. Whoever changes a meaning in the table withdraws the word afterwards, and whoever publishes a word
-//! looks at the table again afterwards, each behind a full barrier: one of the two sees what the other did.
+//! The words are a cache of the site table ([`crate::site`]), which is complete: for a caller without a word,
+//! the hook searches the table. A thread that changes a meaning in the table withdraws the word afterwards. A
+//! thread that publishes a word reads the table again afterwards. Both use a full barrier in between, so at
+//! least one of them sees the change of the other.
 
 use crate::atomic::{AtomicU64, Ordering, fence};
 use crate::counters::SiteOffset;
@@ -30,61 +35,63 @@ use crate::rule::{Kind, Rule};
 use crate::site::{Action, MAX_SITES, SiteSlot};
 
 const PLACE_BITS: u32 = 16;
-/// Words there are: 512 KiB, of which a program touches what its callers fall on.
+/// Number of words: 512 KiB. A program touches only the pages of its own callers.
 pub const CALLERS: usize = 1 << PLACE_BITS;
-/// No code lies below (`vm.mmap_min_addr`), and nothing is known of an address there: what comes from the stack is held against this.
+/// No code lies below this address (`vm.mmap_min_addr`), so nothing is known about a lower address. Values
+/// from the stack are compared with this.
 pub const LOWEST: usize = 1 << PLACE_BITS;
 
 const ADDRESS_BITS: u32 = 48;
-/// How far an address is turned to the left before it is held against its word.
+/// Number of bits by which an address is rotated to the left before the xor with its word.
 pub const TURN: u32 = 64 - ADDRESS_BITS;
-/// Lower bits of a meaning that are a rule's offset of the CFA in bytes, a multiple of 8.
+/// Lower bits of a rule's meaning: the offset of the CFA in bytes, a multiple of 8.
 pub const CFA_BITS: u32 = 16;
-/// The rule of a frame with a frame pointer. Of those that are no site's, the meanings below are rules that find the CFA from rsp
-/// and leave rbp as it is, those above are all other rules.
+/// The rule of a frame with a frame pointer. Meanings between those of sites and this one are rules that
+/// compute the CFA from rsp and leave rbp unchanged. Meanings above are all other rules.
 pub const FRAME: u64 = SiteOffset::END as u64 | ((1 << CFA_BITS) - 1);
 const _: () = assert!(SiteOffset::END.is_multiple_of(1 << CFA_BITS));
 const MAX_FP_WORDS: u64 = 4095;
-/// What the upper bits of rules begin with that find the CFA from rsp and the caller's rbp on the stack.
+/// The first value of the upper bits for rules that compute the CFA from rsp and restore rbp from the stack.
 pub const SAVED_FROM: u64 = FRAME >> CFA_BITS;
-/// The last of those.
+/// The last meaning of such a rule.
 pub const LAST_SAVED: u64 = ((SAVED_FROM + MAX_FP_WORDS + 1) << CFA_BITS) - 1;
-/// What the upper bits of the other rules begin with.
+/// The first value of the upper bits for the other rules.
 pub const OTHERS_FROM: u64 = (LAST_SAVED + 1) >> CFA_BITS;
-/// The last meaning of all.
+/// The largest meaning.
 pub const LAST: u64 = ((OTHERS_FROM + MAX_FP_WORDS + 1) << CFA_BITS) - 1;
 const _: () = assert!(LAST < 1 << (TURN + PLACE_BITS) && LAST <= i32::MAX as u64);
 
-/// The index of the word about an address.
+/// The index of an address's word.
 #[inline(always)]
 pub const fn place(address: u64) -> usize {
     address as usize % CALLERS
 }
 
-/// What is known of a caller.
+/// The meaning of a caller's word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub struct Caller(u64);
 
 impl Caller {
-    /// What `word` says of the address at whose place it stands.
+    /// The meaning of `word` for the address at whose index it is stored.
     #[inline(always)]
     pub const fn by(word: u64, address: u64) -> Caller {
         Caller(address.rotate_left(TURN) ^ word)
     }
 
-    /// The word that says so of an address.
+    /// The word that has this meaning for an address.
     const fn word(self, address: u64) -> u64 {
         address.rotate_left(TURN) ^ self.0
     }
 
-    /// Its site, if there is nothing to do but count.
+    /// The caller's site, if the allocation only has to be counted.
     #[inline(always)]
     pub const fn site(self) -> Option<SiteOffset> {
         SiteOffset::from_bytes(self.0 as usize)
     }
 
-    /// The rule to step over it, of kind `Rsp` or `Rbp`; `None`: it is no wrapper, or nothing is known.
+    /// The rule to step over the caller, of kind `Sp` or `Fp`; `None`: it is not a wrapper, or nothing is
+    /// known.
     #[inline(always)]
     pub const fn rule(self) -> Option<Rule> {
         let (upper, cfa_offset) = (self.0 >> CFA_BITS, (self.0 % (1 << CFA_BITS)) as i64);
@@ -100,7 +107,7 @@ impl Caller {
         Rule::pack(kind, cfa_offset, if fp_offset > 0 { Some(fp_offset) } else { None })
     }
 
-    /// What a word can say of a site and its action; `None`: there is more to do than a word can say.
+    /// The meaning for a site and its action; `None`: a word cannot express it.
     fn of(id: u32, action: Action) -> Option<Caller> {
         if id == 0 || id as usize >= MAX_SITES {
             return None;
@@ -110,7 +117,7 @@ impl Caller {
         }
         let rule = action.as_step()?;
         let (cfa_offset, fp_words) = (rule.cfa_offset() as u64, rule.fp_offset() as u64 / 8);
-        // Whoever steps without asking the table must come further with each step.
+        // Stepping without the table must move up the stack with each step; a CFA offset of 0 would not.
         if cfa_offset == 0 || cfa_offset >> CFA_BITS != 0 || fp_words > MAX_FP_WORDS {
             return None;
         }
@@ -122,7 +129,8 @@ impl Caller {
     }
 }
 
-/// Publishes what the table says of an address. A word about another address gives way only if `takes_over`.
+/// Publishes the table's meaning of an address. A word of another address is replaced only if `takes_over`
+/// returns true.
 pub fn publish(cache: &[AtomicU64], address: u64, slot: &SiteSlot, takes_over: impl FnOnce() -> bool) {
     let meaning = slot.meaning.load(Ordering::Acquire);
     let Some(caller) = Caller::of(meaning as u32, Action((meaning >> 32) as u32)) else { return };
@@ -142,18 +150,18 @@ pub fn publish(cache: &[AtomicU64], address: u64, slot: &SiteSlot, takes_over: i
     }
 }
 
-/// Takes back what was published of an address whose meaning in the table has just been changed.
+/// Withdraws the word of an address whose meaning in the table has just changed.
 pub fn withdraw(cache: &[AtomicU64], address: u64) {
     withdraw_if(cache, address, |_| true);
 }
 
-/// Takes back what was published of an address, if it is this.
+/// Withdraws the word of an address if `is_wrong` returns true for its meaning.
 pub fn withdraw_if(cache: &[AtomicU64], address: u64, is_wrong: impl FnOnce(Caller) -> bool) {
     fence(Ordering::SeqCst);
     let Some(place) = cache.get(place(address)) else { return };
     let now = place.load(Ordering::Relaxed);
     if is_about(now, address) && is_wrong(Caller::by(now, address)) {
-        // If it has changed meanwhile, whoever changed it looks at the table after this.
+        // If the word has changed meanwhile, the thread that changed it reads the table after this.
         let _ = place.compare_exchange(now, 0, Ordering::SeqCst, Ordering::Relaxed);
     }
 }
@@ -192,7 +200,7 @@ mod tests {
         })
     }
 
-    // For every place the lowest and the highest address that may be one's: those that an empty place could mislead.
+    // The lowest and the highest address for every index: an empty word could mislead these first.
     fn extremes() -> impl Iterator<Item = u64> {
         (0..CALLERS as u64)
             .flat_map(move |place| [LOWEST as u64 | place, ((1 << ADDRESS_BITS) - CALLERS as u64) | place])
@@ -212,7 +220,7 @@ mod tests {
         let wrapper = 0x7f12_3456_789a;
         publish(&cache, wrapper, &slot(wrapper, 9, Action::step(rule)), || false);
         assert_eq!((known(&cache, wrapper).site(), known(&cache, wrapper).rule()), (None, Some(rule)));
-        // One bit apart, each bit of them: an address that shares everything else.
+        // Addresses that differ from a known one in a single bit, for each bit.
         let near = [0x5555_5555_1234, 0x7fff_f7e0_0011, wrapper]
             .map(|address| (0..ADDRESS_BITS).map(move |bit| address ^ 1 << bit));
         for other in addresses().chain(extremes()).chain(near.into_iter().flatten()) {
@@ -291,8 +299,8 @@ mod tests {
         assert_eq!(known(&cache, rival).site(), None);
     }
 
-    // The other side of the module's promise: the meaning changes, and is withdrawn in vain, between the publisher's look at it and
-    // its store. `takes_over` is asked just there.
+    // Tests the other half of the module's guarantee. The meaning changes between the publisher's read of it
+    // and its store of the word, so the withdrawal finds no word. `takes_over` is called at just this moment.
     #[test]
     fn a_word_that_was_withdrawn_before_it_stood_there_does_not_stay() {
         let cache = empty_cache();

@@ -1,64 +1,66 @@
-//! The control page: how an image finds a free session, and the collector finds out that it did.
+//! The control page: through it an image claims a free session, and the collector learns of the claim.
 //!
-//! The collector keeps every slot that is not claimed filled with a fresh session, ahead of need, so that a target never
-//! waits for one: a chain of `exec`s or a burst of children claims as many slots as there are, and an image that finds
-//! none runs unrecorded and says so in `missed`.
+//! The collector keeps every unclaimed slot filled with a fresh session, so a target never waits for one. A
+//! chain of `exec`s or a burst of children can claim as many sessions as there are slots. An image that finds
+//! no session runs unrecorded and adds to `missed`.
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// "edlkctrl", little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"edlkctrl");
-/// Sessions offered at once.
+/// Number of slots.
 pub const SLOTS: usize = 32;
 /// Size of the mapping.
 pub const BYTES: usize = 4096;
 
-/// The page itself.
+/// The layout of the page.
 #[repr(C)]
 pub struct Control {
     /// [`MAGIC`].
     pub magic: AtomicU64,
     /// [`crate::VERSION`].
     pub version: AtomicU32,
-    /// The process that is to be recorded, as the collector's /proc has it; 0: whoever comes first.
+    /// The process ID to record, as in the collector's /proc; 0: the first process that claims.
     pub root_pid: AtomicU32,
-    /// 1: child processes are recorded too.
+    /// 1: child processes are recorded, too.
     pub children: AtomicU32,
-    /// Images that found no free session.
+    /// Number of images that found no free session.
     pub missed: AtomicU32,
-    /// Incremented at every claim, which wakes whoever waits on it.
+    /// Incremented at every claim, which wakes threads that wait on it.
     pub claims: AtomicU32,
-    /// Images of other processes, which are not recorded because nobody asked for children.
+    /// Number of images of other processes. They are not recorded, because the user did not ask to record
+    /// children.
     pub others: AtomicU32,
-    /// What the address of the page ends in. A target that was told another has come to the wrong collector: process numbers come
-    /// again.
+    /// The number at the end of the page's address. PIDs are reused, so a target that has another nonce in
+    /// its address has found the wrong collector.
     pub nonce: AtomicU64,
-    /// The sessions on offer.
+    /// The slots for sessions.
     pub slots: [Slot; SLOTS],
 }
 const _: () = assert!(core::mem::size_of::<Control>() <= BYTES);
 
-/// One session on offer: nothing yet, taken by an image, or a fresh session that waits for one.
+/// One slot: empty, claimed by an image, or the descriptor of a fresh session.
 ///
-/// One word for both whether and which: between two, the collector could refill the place, and its next session would be handed out
-/// twice.
+/// State and descriptor share one word. With two words, the collector could refill the slot between two
+/// reads, and its next session would be handed out twice.
 #[repr(transparent)]
 pub struct Slot(AtomicU64);
 
-/// The collector has put nothing here yet.
+/// The collector has not filled this slot yet.
 const EMPTY: u64 = 0;
-/// An image took it.
+/// An image claimed the session.
 const CLAIMED: u64 = 1;
-/// What file descriptor 0 of a fresh session would be.
+/// The value for file descriptor 0; descriptor N is stored as `FREE + N`.
 const FREE: u64 = 2;
 
 impl Slot {
-    /// Puts a session on offer: its file descriptor in the collector's own table, where `/proc/COLLECTOR/fd/N` opens it.
+    /// Puts a fresh session into the slot: its file descriptor in the collector, which `/proc/COLLECTOR/fd/N`
+    /// opens.
     pub fn offer(&self, fd: u32) {
         self.0.store(FREE + u64::from(fd), Ordering::Release);
     }
 
-    /// Empties the place if an image took what was in it.
+    /// Empties the slot if an image has claimed its session. Returns whether it has.
     pub fn take_claimed(&self) -> bool {
         self.0.compare_exchange(CLAIMED, EMPTY, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
@@ -72,7 +74,8 @@ impl Slot {
 }
 
 impl Control {
-    /// Takes a free session: its file descriptor in the collector. Lock-free; every session is handed out once.
+    /// Claims a free session: returns its file descriptor in the collector. Lock-free; every session is
+    /// claimed once.
     pub fn claim(&self) -> Option<u32> {
         let claimed = self.slots.iter().find_map(Slot::claim);
         let counter = if claimed.is_some() { &self.claims } else { &self.missed };

@@ -3,11 +3,13 @@
 use crate::atomic::{AtomicU64, Ordering};
 use crate::site::MAX_SITES;
 
-/// Cumulative since the target attached. Half a cache line, so that one allocation touches one line of counters.
+/// Cumulative since the target attached. Half a cache line long, so that one allocation touches one line of
+/// counters.
 ///
-/// A shard has one writer, which adds plainly; only the last shard, shared by the threads that found no other, is added
-/// to atomically. The collector reads all `frees` of a slice before any `allocs`: a block is counted as allocated before
-/// its address leaves malloc, so what the collector has seen freed it will also see allocated, and live is never negative.
+/// A shard has one writer, which uses plain adds. Only the last shard, which several threads share, is
+/// updated with atomic adds. The collector reads all `frees` of a slice before any `allocs`. An allocation is
+/// counted before malloc returns its address, so every free that the collector reads has its allocation read,
+/// too. Therefore the live count is never negative.
 #[repr(C, align(32))]
 #[derive(Default)]
 pub struct Counters {
@@ -23,22 +25,23 @@ pub struct Counters {
 #[cfg(not(edleak_loom))]
 const _: () = assert!(core::mem::size_of::<Counters>() == 32);
 
-/// Where the counters of a site lie in every shard: bytes from its start, and so a site's id in the form in which the hot path
-/// needs no arithmetic to count.
+/// The byte offset of a site's counters from the start of a shard. It stands for the site's id and saves the
+/// hot path the multiplication.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SiteOffset(usize);
 
 impl SiteOffset {
-    /// Beyond every offset: the size of a shard.
+    /// One past every offset: the size of a shard.
     pub const END: usize = MAX_SITES * size_of::<Counters>();
 
-    /// That of the site with this id, one of the table's.
+    /// The offset of the site with this id, which must be an id of the site table.
     #[inline(always)]
     pub const fn of(id: u32) -> SiteOffset {
         SiteOffset(id as usize * size_of::<Counters>())
     }
 
-    /// The offset in bytes; `None`: it is beyond a shard. `bytes` is a multiple of a site's counters wherever it is a site's offset.
+    /// The offset in bytes; `None`: it is beyond a shard. For the offset of a site, `bytes` is a multiple of
+    /// the size of its counters.
     #[inline(always)]
     pub const fn from_bytes(bytes: usize) -> Option<SiteOffset> {
         if bytes < Self::END { Some(SiteOffset(bytes)) } else { None }
@@ -58,14 +61,14 @@ impl SiteOffset {
 }
 
 impl Counters {
-    /// Counts one allocation. Only for the one writer of a shard: a plain add, no `lock`.
+    /// Counts one allocation. Only for the single writer of a shard: a plain add without `lock`.
     #[inline(always)]
     pub fn add_owned(&self, bytes: u64) {
         bump(&self.allocated_bytes, bytes);
         bump(&self.allocs, 1);
     }
 
-    /// Counts one free. Only for the one writer of a shard.
+    /// Counts one free. Only for the single writer of a shard.
     #[inline(always)]
     pub fn sub_owned(&self, bytes: u64) {
         bump(&self.freed_bytes, bytes);
@@ -85,8 +88,8 @@ impl Counters {
     }
 }
 
-// A relaxed load, an add and a release store: on x86-64 one plain `add [mem], reg`. The release is free there and
-// orders the counters of one thread for a collector on a machine where it is not.
+// A relaxed load, an add and a release store: on x86-64 one plain `add [mem], reg`. There the release costs
+// nothing; on other machines it orders the counters of one thread for the collector.
 #[inline(always)]
 fn bump(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Release);

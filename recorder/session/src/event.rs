@@ -1,16 +1,17 @@
-//! Module events: which ELF files were loaded and unloaded after the target attached.
+//! Module events: ELF files that were loaded or unloaded after the target attached.
 //!
-//! The target writes them without hooking the loader: glibc's loader takes the memory of every `link_map` from malloc, so
-//! the hooks see a module come (its `link_map` is filled in) and go (its `link_map` is freed). Together with
-//! `SiteInfo::events_before` this tells which module was at an address when a site was first seen, however short its life.
+//! The target writes them without hooking the loader. glibc's loader allocates every `link_map` with malloc,
+//! so the hooks see when a module is loaded (its `link_map` is filled in) and unloaded (its `link_map` is
+//! freed). With `SiteInfo::events_before` the collector knows which module contained an address when its site
+//! was first seen, even a short-lived one.
 
 use crate::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-/// Events the array holds; it is used as a ring that the collector empties.
+/// Number of events in the ring that the collector empties.
 pub const MAX_EVENTS: usize = 1 << 12;
-/// Bytes of a path that are kept.
+/// Maximum number of path bytes that are kept.
 pub const NAME_BYTES: usize = 448;
-/// Bytes of a build ID that are kept: more than any linker writes (SHA-1 has 20).
+/// Maximum number of build ID bytes that are kept; linkers write at most 20 (SHA-1).
 pub const BUILD_ID_BYTES: usize = 28;
 
 /// One module loaded or unloaded.
@@ -18,18 +19,19 @@ pub const BUILD_ID_BYTES: usize = 28;
 pub struct ModuleEvent {
     /// [`LOADED`] or [`UNLOADED`]; stored last.
     pub kind: AtomicU32,
-    /// Bytes of `name` in use.
+    /// Number of used bytes in `name`.
     pub name_len: AtomicU32,
     /// Runtime address minus link-time address.
     pub load_bias: AtomicU64,
     _reserved: u64,
     /// One past the last address of the module.
     pub end: AtomicU64,
-    /// Bytes of `build_id` in use; 0: the module has none.
+    /// Number of used bytes in `build_id`; 0: the module has none.
     pub build_id_len: AtomicU32,
-    /// The module's GNU build ID, as it lies in memory. The file may be gone, or be another one, when the collector looks.
+    /// The module's GNU build ID, read from memory. When the collector looks, the file may be deleted or
+    /// replaced.
     pub build_id: [AtomicU8; BUILD_ID_BYTES],
-    /// The path the loader opened.
+    /// The path that the loader opened.
     pub name: [AtomicU8; NAME_BYTES],
 }
 #[cfg(not(edleak_loom))]
@@ -40,21 +42,21 @@ pub const LOADED: u32 = 1;
 /// A module was unloaded.
 pub const UNLOADED: u32 = 2;
 
-/// The place of the next event in a ring of `places`; `None`: the collector has not read the oldest one yet. One thread
-/// writes at a time.
+/// The index of the next event in a ring of `places`; `None`: the ring is full, because the collector has not
+/// read the oldest event. Only one thread writes at a time.
 pub fn next_place(written: &AtomicU32, read: &AtomicU32, places: usize) -> Option<usize> {
     let number = written.load(Ordering::Relaxed);
-    // What is written there must come after what the collector has read from there.
+    // Writing to this place must come after the collector's reads from it.
     let waiting = number.wrapping_sub(read.load(Ordering::Acquire)) as usize;
     (waiting < places).then_some(number as usize % places)
 }
 
-/// The event in the next place is there.
+/// Publishes the event at the next place.
 pub fn publish_next(written: &AtomicU32) {
     written.store(written.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
 }
 
-/// How many events wait to be read, at most `places`, after the first `read` ones.
+/// The number of events to read after the first `read` ones, at most `places`.
 pub fn waiting(written: &AtomicU32, read: u32, places: usize) -> u32 {
     (written.load(Ordering::Acquire).wrapping_sub(read) as usize).min(places) as u32
 }

@@ -1,4 +1,4 @@
-//! The first page of a session: handshake, geometry, and everything the target could not do.
+//! The first page of a session: handshake, sizes, and counts of everything that the target could not do.
 
 use crate::atomic::{AtomicU32, AtomicU64};
 use crate::stack::Next;
@@ -6,72 +6,74 @@ use crate::stack::Next;
 /// "edlksess", little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"edlksess");
 
-/// The first page of a session. The collector writes the first group before it offers the session; the target writes
-/// the second when it attaches and the counts of the third whenever something could not be done.
+/// The first page of a session. The collector writes the first group of fields before it puts the session
+/// into a slot. The target writes the second group when it attaches, and the counts of the third group
+/// whenever an operation fails.
 #[repr(C)]
 pub struct Header {
     /// [`MAGIC`].
     pub magic: AtomicU64,
     /// [`crate::VERSION`].
     pub version: AtomicU32,
-    /// Shards of counters; the last one is shared by the threads that found no other.
+    /// Number of shards. The last one is shared by the threads that found no free shard.
     pub shards: AtomicU32,
-    /// Size of the whole session.
+    /// Size of the whole session in bytes.
     pub total_bytes: AtomicU64,
-    /// How long the target may wait, once, when it attaches, for `ready`; microseconds.
+    /// Longest wait of the target for `ready`, once, when it attaches; in microseconds.
     pub patience_us: AtomicU32,
-    /// Set by the collector when the wrapper ranges of the modules in `maps` are in place; a futex.
+    /// The collector sets this when the wrapper ranges of the modules in `maps` are published; a futex.
     pub ready: AtomicU32,
-    /// Ranges in the wrapper table; the table is replaced only while this is 0.
+    /// Number of ranges in the wrapper table. The table is replaced only while this is 0.
     pub wrapper_ranges: AtomicU32,
-    /// Modules in the table of unwind rules; the table is replaced only while this is 0.
+    /// Number of modules in the table of unwind rules. The table is replaced only while this is 0.
     pub rule_tables: AtomicU32,
-    /// Mapped ranges published; they are replaced only while this is 0.
+    /// Number of published mapped ranges. They are replaced only while this is 0.
     pub bounds: AtomicU32,
-    /// 1: every site is watched from its first allocation on.
+    /// 1: every site is watched from its first allocation.
     pub watch_all: AtomicU32,
-    /// Current birth epoch of watched allocations.
+    /// The current birth epoch of watched allocations.
     pub epoch: AtomicU32,
 
     /// [`FRESH`] or [`ATTACHED`]; a futex.
     pub state: AtomicU32,
-    /// The process, as the collector's /proc has it.
+    /// The process ID as in the collector's /proc.
     pub pid: AtomicU32,
-    /// Bytes of the memory map that are in `maps`.
+    /// Bytes of the memory map in `maps`.
     pub maps_bytes: AtomicU32,
-    /// 1: `tid` in a shard's owner is the kernel's thread id, so that dead owners can be told.
+    /// 1: the thread ids of shard owners are the kernel's, so the collector can recognize ended owners.
     pub tids_known: AtomicU32,
-    /// The next site id to give out.
+    /// The next unused site id.
     pub next_site: AtomicU32,
-    /// Module events written since the target attached.
+    /// Number of module events written since the target attached.
     pub events_written: AtomicU32,
-    /// Module events the collector has read.
+    /// Number of module events that the collector has read.
     pub events_read: AtomicU32,
-    /// Module events that found the ring full.
+    /// Number of module events lost because the ring was full.
     pub events_lost: AtomicU32,
-    /// Stacks, return addresses and cells given out.
+    /// The next unused stack, return address and cell.
     pub stacks: Next,
-    /// 1: some thread counts in the shared shard. Before that nobody has touched it, and reading it would cost memory.
+    /// 1: some thread counts in the shared shard. Until then nothing has touched this shard, and reading it
+    /// would allocate its memory pages.
     pub shared_in_use: AtomicU32,
-    /// 1: a forked child has allocated something, which nobody records.
+    /// 1: a forked child that is not recorded has allocated memory.
     pub has_forked: AtomicU32,
-    /// Forked children that were to be recorded and could not reach the collector.
+    /// Number of forked children that were to be recorded but could not reach the collector.
     pub lost_children: AtomicU32,
-    /// Where the first stack of the image began, as /proc/PID/stat has it (`startstack`); 0: not known.
+    /// The start of the image's first stack, as in /proc/PID/stat (`startstack`); 0: unknown.
     pub stack_start: AtomicU64,
 
-    /// Frees of addresses that no hook ever handed out.
+    /// Number of frees of addresses that no hook ever returned.
     pub unknown_frees: AtomicU64,
-    /// Allocations whose site found no place in the site table.
+    /// Number of allocations whose site found no free slot in the site table.
     pub other_site_allocs: AtomicU64,
-    /// Allocations that found no place in the side table.
+    /// Number of allocations that could not be noted in the side table.
     pub untracked_allocs: AtomicU64,
-    /// Distinct stacks that found no place in the stack table.
+    /// Number of distinct stacks that found no free slot in the stack table.
     pub lost_stacks: AtomicU64,
 }
 const _: () = assert!(core::mem::size_of::<Header>() <= 4096);
 
 /// No target has attached yet.
 pub const FRESH: u32 = 0;
-/// The target counts.
+/// The target is attached and counts.
 pub const ATTACHED: u32 = 1;

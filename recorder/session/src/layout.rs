@@ -1,7 +1,7 @@
-//! Where each region of a session lies.
+//! The offset of each region of a session.
 //!
-//! Only the number of shards varies; every other size is a constant, so that the hot path has no geometry to load. A
-//! session is a sparse file in memory: what is not touched costs address space and nothing else.
+//! Only the number of shards varies; all other sizes are constants, so the hot path need not load them. A
+//! session is a sparse file in memory: untouched parts cost only address space.
 
 use crate::atomic::AtomicU64;
 use crate::caller::CALLERS;
@@ -12,18 +12,19 @@ use crate::stack::{self, Bound, Cell, RuleRow, RuleTable, StackInfo};
 use crate::wrapper::{MAX_RANGES, WrapperRange};
 use core::mem::size_of;
 
-/// Most shards a session can have.
+/// The maximum number of shards of a session.
 pub const MAX_SHARDS: usize = 64;
-/// Room for the memory map of the target as it attached.
+/// Bytes reserved for the target's memory map at the time it attached.
 pub const MAPS_BYTES: usize = 256 << 10;
 /// Bytes of one shard of counters.
 pub const SHARD_BYTES: usize = MAX_SITES * size_of::<Counters>();
 
-/// Who owns a shard: the thread's pointer (bits 22..64, shifted right by 6) and its id (bits 0..22); 0: nobody.
+/// The owner of a shard: the thread pointer (bits 22..64, shifted right by 6) and the thread id (bits 0..22).
+/// 0: no owner.
 ///
-/// Two live threads never have the same thread pointer, so a thread that finds its own pointer here is the heir of a
-/// dead one and may take the shard over without asking anybody. The thread id is for the collector, which takes back
-/// the shards of threads that are gone.
+/// Two live threads never have the same thread pointer. So if a thread finds its own pointer here, the owner
+/// is dead, and the thread takes the shard over. The collector uses the thread id to free the shards of ended
+/// threads.
 #[repr(C, align(64))]
 #[derive(Default)]
 pub struct Shard {
@@ -39,7 +40,7 @@ pub const fn owner_word(thread_pointer: u64, tid: u32) -> u64 {
     (thread_pointer >> 6) << TID_BITS | (tid & ((1 << TID_BITS) - 1)) as u64
 }
 
-/// The thread id in an owner word; 0: not known.
+/// The thread id in an owner word; 0: unknown.
 pub const fn owner_tid(owner: u64) -> u32 {
     (owner & ((1 << TID_BITS) - 1)) as u32
 }
@@ -55,7 +56,7 @@ pub const SHARDS_AT: usize = 4096;
 pub const SLOTS_AT: usize = page(SHARDS_AT + MAX_SHARDS * size_of::<Shard>());
 /// Offset of the site infos.
 pub const INFOS_AT: usize = page(SLOTS_AT + SLOTS * size_of::<SiteSlot>());
-/// Offset of what the hot path knows of callers.
+/// Offset of the caller words.
 pub const CALLERS_AT: usize = page(INFOS_AT + MAX_SITES * size_of::<SiteInfo>());
 /// Offset of the wrapper ranges.
 pub const WRAPPERS_AT: usize = page(CALLERS_AT + CALLERS * size_of::<AtomicU64>());
@@ -67,17 +68,17 @@ pub const EVENTS_AT: usize = page(MAPS_AT + MAPS_BYTES);
 pub const STACK_SLOTS_AT: usize = page(EVENTS_AT + MAX_EVENTS * size_of::<ModuleEvent>());
 /// Offset of the watched stacks.
 pub const STACKS_AT: usize = page(STACK_SLOTS_AT + stack::SLOTS * size_of::<AtomicU64>());
-/// Offset of their return addresses.
+/// Offset of the return addresses of watched stacks.
 pub const FRAMES_AT: usize = page(STACKS_AT + stack::MAX_STACKS * size_of::<StackInfo>());
-/// Offset of their cells.
+/// Offset of the cells of watched stacks.
 pub const CELLS_AT: usize = page(FRAMES_AT + stack::MAX_ADDRESSES * size_of::<AtomicU64>());
 /// Offset of the modules' unwind tables.
 pub const TABLES_AT: usize = page(CELLS_AT + stack::MAX_CELLS * size_of::<Cell>());
-/// Offset of their rows.
+/// Offset of the rows of the unwind tables.
 pub const ROWS_AT: usize = page(TABLES_AT + stack::MAX_TABLES * size_of::<RuleTable>());
 /// Offset of the mapped ranges.
 pub const BOUNDS_AT: usize = page(ROWS_AT + stack::MAX_ROWS * size_of::<RuleRow>());
-/// Offset of the counters: `[shard][site]`. They come last because only their size varies.
+/// Offset of the counters: `[shard][site]`. They are the last region because only their size varies.
 pub const COUNTERS_AT: usize = page(BOUNDS_AT + stack::MAX_BOUNDS * size_of::<Bound>());
 
 /// Size of a session with this many shards.

@@ -1,24 +1,26 @@
-//! The shared memory of one recorded process: layouts that preload and collector agree on. `no_std`, no policy.
+//! The shared memory of one recorded process: layouts that preload and collector agree on. `no_std`, no
+//! policy.
 //!
 //! ```text
-//!  control (one page)            one per recording: the launcher's process tree
-//!    root pid, options, slots ──▶ which session is free, which is claimed by whom
+//!  control (one page)            one per recording, for all processes of the run
+//!    root pid, options, slots ──▶ each slot: empty, claimed, or the descriptor of a fresh session
 //!
 //!  session (one per image)       created by the collector, claimed by a target when it starts
-//!    header    handshake, geometry, losses
-//!    shards    who owns which set of counters
+//!    header    handshake, sizes, losses
+//!    shards    the owner of each set of counters
 //!    slots     caller → site id and action (hash table, read without a lock)
 //!    infos     site id → caller
-//!    callers   caller → what the hot path does there, in one word
+//!    callers   caller → its site or rule for the hot path, in one word
 //!    counters  [shard][site id] → allocated bytes, allocations, freed bytes, frees
 //!    wrappers  sorted pc ranges whose frames are stepped over
-//!    maps      the target's memory map as it was when it attached
-//!    events    modules loaded and unloaded since
-//!    stacks    the stacks of watched sites, and the rules to walk them by
+//!    maps      the target's memory map at the time it attached
+//!    events    modules loaded and unloaded since then
+//!    stacks    the stacks of watched sites, and the unwind rules
 //! ```
 //!
-//! Everything here is plain memory with a fixed layout. The target trusts it; the collector does not, because a broken
-//! target may have written anything: it keeps its own geometry and checks every index it reads.
+//! All of this is plain memory with a fixed layout. The target trusts its content, but the collector does
+//! not, because a broken target may have written anything. The collector keeps its own sizes and checks every
+//! index that it reads.
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]
 #![warn(unreachable_pub)]
@@ -42,15 +44,18 @@ macro_rules! version {
     };
 }
 
-/// Changes with every change of a layout in this crate; preload and collector of different builds refuse each other.
+/// Changes with every layout change in this crate. A preload and a collector of different versions refuse
+/// each other.
 pub const VERSION: u32 = version!();
 
-/// What the preload library says of itself in an ELF note: edleak-record looks for it before it uses a library.
+/// The version text that the preload library stores in an ELF note. edleak-record checks it before it uses a
+/// library.
 pub const IDENTITY: &str =
     concat!("edleak-preload ", env!("CARGO_PKG_VERSION"), " (session layout ", version!(), ")\0");
 
-/// Name of the environment variable that tells the preload where the control page is: `/proc/COLLECTOR/fd/N#NONCE`.
+/// The environment variable through which the preload finds the control page: `/proc/COLLECTOR/fd/N#NONCE`.
 pub const ENV_SESSION: &str = "EDLEAK_SESSION";
 
-/// Name of the environment variable with the patterns of the programs to record, separated by colons; unset: all.
+/// The environment variable with the patterns of the programs to record, separated by colons; unset: all
+/// programs.
 pub const ENV_ONLY: &str = "EDLEAK_ONLY";

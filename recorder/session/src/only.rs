@@ -1,11 +1,11 @@
-//! Which programs are recorded, of all that inherit the preload: patterns on the names of their files.
+//! Chooses the programs to record among all that inherit the preload: patterns on the names of their files.
 //!
 //! | pattern        | is compared with                       | matches                       |
 //! |----------------|----------------------------------------|-------------------------------|
 //! | `server*`      | the last component of the path         | `/srv/bin/server-2`           |
 //! | `/srv/bin/*`   | the whole path, since it has a slash   | every program below /srv/bin  |
 //!
-//! `*` is any run of characters, `?` any one; a colon separates patterns.
+//! `*` matches any run of characters, `?` any one character; a colon separates patterns.
 
 /// Whether a program's file matches one of the patterns.
 pub fn is_wanted(patterns: &[u8], file: &[u8]) -> bool {
@@ -16,8 +16,8 @@ pub fn is_wanted(patterns: &[u8], file: &[u8]) -> bool {
     })
 }
 
-/// Goes back to the last `*` where the text does not go on as the pattern does, and lets it stand for one character more. An
-/// earlier `*` never has to change, so the time is at most the product of both lengths.
+/// Matches a pattern. At a mismatch the function returns to the last `*` and lets it match one more
+/// character. An earlier `*` never has to change, so the time is at most the product of both lengths.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut in_pattern, mut in_text) = (0, 0);
     let mut last_star = None;

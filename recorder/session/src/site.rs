@@ -1,43 +1,45 @@
-//! Sites: how a return address is found in the table, and what a hook is to do there.
+//! The site table: finds the site of a return address and the action for it.
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::rule::Rule;
 
-/// Bits of a slot index: twice as many slots as sites keep probes short.
+/// Number of bits of a slot index. There are twice as many slots as sites, which keeps probes short.
 pub const SLOT_BITS: u32 = 17;
-/// Slots of the table.
+/// Number of slots in the table.
 pub const SLOTS: usize = 1 << SLOT_BITS;
-/// Site ids that call sites can have: 0 is none, 1 is [`OTHER`].
+/// Limit of call site ids: 0 means no site, 1 is [`OTHER`].
 pub const MAX_SITES: usize = 1 << 16;
-/// The site of everything that found no place in the table.
+/// The site for allocations whose caller found no free slot in the table.
 pub const OTHER: u32 = 1;
-/// The first id that is given out.
+/// The first id that is assigned to a caller.
 pub const FIRST: u32 = 2;
-/// Slots looked at before the table counts as full for this address.
+/// Number of slots to probe before the table counts as full for this address.
 pub const MAX_PROBES: usize = 64;
 const _: () = assert!(SLOTS >= 2 * MAX_SITES);
 
-/// One slot: a return address and what it means. A reader that sees the key and no meaning has met an insertion half way
-/// and helps to finish it.
+/// One slot: a return address and its meaning. A reader that sees a key without an id has found an unfinished
+/// insertion and finishes it.
 #[repr(C, align(16))]
 #[derive(Default)]
 pub struct SiteSlot {
-    /// The return address; 0: the slot is empty. Once written it stays, so that nobody can mistake one for another.
+    /// The return address; 0: the slot is empty. Once written, the key never changes, so a reader cannot
+    /// confuse two addresses.
     pub key: AtomicU64,
-    /// The site's id (low half; 0: none) and an [`Action`] (high half; 0: count here). Below 2³² exactly when there is nothing to do
-    /// but count. Without an id the high half is the id that the address had when another module lay there; 0: it never had one.
+    /// The site's id (low half; 0: none) and an [`Action`] (high half; 0: count here). Below 2³² exactly if
+    /// the action is to count. Without an id, the high half is the id that the address had when another
+    /// module was there; 0: it never had one.
     pub meaning: AtomicU64,
 }
 #[cfg(not(edleak_loom))]
 const _: () = assert!(core::mem::size_of::<SiteSlot>() == 16);
 
-/// What a slot means, in one word.
+/// Packs a site id and an action into one word.
 pub const fn meaning(id: u32, action: Action) -> u64 {
     (action.0 as u64) << 32 | id as u64
 }
 
 impl SiteSlot {
-    /// The site's id, 0 if none is given yet or it has just been forgotten, and what to do there.
+    /// The site's id and action. The id is 0 if none is assigned yet or it has just been forgotten.
     pub fn id_and_action(&self) -> (u32, Action) {
         let meaning = self.meaning.load(Ordering::Acquire);
         match meaning as u32 {
@@ -51,13 +53,13 @@ impl SiteSlot {
         self.id_and_action().0
     }
 
-    /// What to do there.
+    /// The action at this address.
     pub fn action(&self) -> Action {
         self.id_and_action().1
     }
 
-    /// Makes the next caller from this address a site of the module that lies there now. The id so far is kept for the return of
-    /// the module before it.
+    /// Makes the next allocation from this address a site of the module that is there now. The old id is kept
+    /// for the case that the earlier module returns.
     pub fn forget(&self) {
         let id = self.id();
         if id != 0 {
@@ -65,7 +67,7 @@ impl SiteSlot {
         }
     }
 
-    /// Changes what to do there; the id stays.
+    /// Changes the action; the id stays.
     pub fn set_action(&self, action: Action) {
         let mut old = self.meaning.load(Ordering::Acquire);
         while old as u32 != 0 {
@@ -78,40 +80,40 @@ impl SiteSlot {
     }
 }
 
-/// What the collector knows of one id.
+/// The collector's data about one site id.
 #[repr(C)]
 #[derive(Default)]
 pub struct SiteInfo {
     /// The return address; 0 until the id is in use.
     pub address: AtomicU64,
-    /// Module events up to the first one that loaded the module of this site; where that is not known, up to the site's first
-    /// allocation. Tells which module was at the address.
+    /// The number of the event that first loaded the module of this site. If unknown: the number of events
+    /// before the site's first allocation. Shows which module contained the address.
     pub events_before: AtomicU32,
-    /// Another id of the same address, from the time when another module lay there. The ids of an address form a ring; 0: there is no
-    /// other.
+    /// Another id of the same address, from a time when another module was there. The ids of an address form
+    /// a ring; 0: there is no other id.
     pub same_address: AtomicU32,
 }
 #[cfg(not(edleak_loom))]
 const _: () = assert!(core::mem::size_of::<SiteInfo>() == 16);
 
-/// What a hook does with a return address other than counting there.
+/// The action of a hook for a return address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Action(pub u32);
 
 impl Action {
     /// Count here.
     pub const COUNT: Action = Action(0);
-    /// Record the full stack. Outside the kinds that [`Rule`] uses.
+    /// Record the full stack. The value is none of the kinds that [`Rule`] uses.
     pub const WATCH: Action = Action(5);
-    /// The dynamic loader allocates here: a `link_map` may be born.
+    /// The dynamic loader allocates here, perhaps a `link_map`.
     pub const LOADER: Action = Action(6);
 
-    /// Step over this frame by `rule` and ask again at its caller.
+    /// Step over this frame by `rule` and repeat for its caller.
     pub const fn step(rule: Rule) -> Action {
         Action(rule.0)
     }
 
-    /// The rule to step over this frame, if that is what to do.
+    /// The rule to step over this frame; `None` for other actions.
     #[inline]
     pub fn as_step(self) -> Option<Rule> {
         use crate::rule::Kind;
@@ -120,21 +122,21 @@ impl Action {
     }
 }
 
-/// The slot where the search for a return address begins: Fibonacci hashing, which spreads the low bits that tell
-/// neighbouring call sites apart over all bits of the index.
+/// The slot at which the search for a return address begins. Uses Fibonacci hashing: neighbouring call sites
+/// differ only in low bits, and the hash spreads these over the whole index.
 #[inline(always)]
 pub fn first_slot(address: u64) -> usize {
     (address.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - SLOT_BITS)) as usize
 }
 
-/// Finds the slot of `address` or makes one, giving out ids from `next_id`.
+/// Finds the slot of `address` or creates one with an id from `next_id`.
 ///
-/// Lock-free and safe in a signal handler that interrupted an insertion: whoever meets a key without an id gives it one,
-/// and the first to do so wins (an id may be lost that way; it stays without allocations). `None`: the table is full, and
-/// the allocation belongs to [`OTHER`].
+/// Lock-free, and safe in a signal handler that interrupted an insertion. A thread that finds a key without
+/// an id assigns one, and the first thread to do so wins. (An id may be lost this way; it stays without
+/// allocations.) `None`: the table is full, and the allocation belongs to [`OTHER`].
 ///
-/// `on_new` says for a site without an id which module lies at the address (see [`SiteInfo::events_before`]) and what to do there. If
-/// the address has an id from the same module, which was away meanwhile, that id is given again.
+/// For a site without an id, `on_new` returns the module at the address (see [`SiteInfo::events_before`]) and
+/// the action. If the same module was at the address before, the site gets its old id again.
 pub fn intern<'t>(
     slots: &'t [SiteSlot],
     infos: &[SiteInfo],
@@ -147,7 +149,7 @@ pub fn intern<'t>(
         let slot = slots.get((first + probe) & (slots.len() - 1))?;
         let mut key = slot.key.load(Ordering::Acquire);
         if key == 0 {
-            // No key is written unless an id is left for it, else the table would fill with keys that mean nothing.
+            // Write no key unless an id is left for it. Otherwise the table would fill with keys without ids.
             if next_id.load(Ordering::Relaxed) as usize >= infos.len() {
                 return None;
             }
@@ -197,15 +199,16 @@ fn give_id(
             info.same_address.store(if next == 0 { last } else { next }, Ordering::Relaxed);
             before.same_address.store(id, Ordering::Release);
         }
-        // The collector takes an id as used once its address is there, so this comes last.
+        // The collector counts an id as used once its address is set, so this store comes last.
         info.address.store(address, Ordering::Release);
     }
     Some(())
 }
 
-/// The id that `address` had when `module` lay there before, among those in the ring of `last`.
+/// The id that `address` had when `module` was there before, searched in the ring of `last`.
 fn id_of_module(infos: &[SiteInfo], last: u32, address: u64, module: u32) -> Option<u32> {
-    /// More modules than ever take turns at one address; a ring that the target has damaged ends here, too.
+    /// More than the number of modules that ever share one address. It also ends the search in a ring that
+    /// the target has damaged.
     const MOST: usize = 64;
     let mut id = last;
     for _ in 0..MOST {
@@ -234,7 +237,7 @@ mod tests {
         (slots, infos, AtomicU32::new(FIRST))
     }
 
-    // The real table is indexed by the top bits of the hash; a small one in a test masks them.
+    // The real table is indexed by the top bits of the hash; the small table of a test masks them.
     #[test]
     fn an_address_keeps_its_id_and_ids_are_dense() {
         let (slots, infos, next) = table(64);

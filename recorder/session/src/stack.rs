@@ -1,38 +1,40 @@
-//! Watched stacks: every distinct stack of a watched site, its allocations by birth epoch, and what the walk needs.
+//! Watched stacks: every distinct stack of a watched site, its allocations by birth epoch, and the unwind
+//! tables.
 //!
 //! ```text
 //!  slots   hash of (site, frames) → stack      read without a lock, written once
 //!  stacks  site, frames, the cell of the current epoch
 //!  frames  return addresses of all stacks, innermost first
-//!  cells   (stack, birth epoch) → counters     what an allocation of a watched site is counted in
+//!  cells   (stack, birth epoch) → counters of the site's allocations
 //!  tables  module → its unwind rows            compiled by the collector
 //!  rows    code offset → rule
-//!  bounds  where memory is mapped that a stack may lie in
+//!  bounds  mapped memory ranges that may contain a stack
 //! ```
 //!
-//! A cell per birth epoch costs nothing more than a cell per stack would while allocations are made, and its live bytes
-//! tell how old the survivors are. A watched allocation is found again by the id of its cell: [`MAX_SITES`] and more.
+//! There is one cell per birth epoch. At an allocation this costs no more than one cell per stack, and the
+//! live bytes of a cell show the age of the survivors. The side table stores the id of the cell for a watched
+//! allocation: [`MAX_SITES`] or more.
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::counters::Counters;
 use crate::rule::{Kind, Rule};
 use crate::site::MAX_SITES;
 
-/// Return addresses a stack keeps; a deeper one is cut.
+/// Maximum number of return addresses of a stack; a deeper stack is cut.
 pub const MAX_FRAMES: usize = 128;
-/// Distinct stacks that fit.
+/// Maximum number of distinct stacks.
 pub const MAX_STACKS: usize = 1 << 15;
-/// Slots of their table.
+/// Number of slots in the hash table of stacks.
 pub const SLOTS: usize = MAX_STACKS * 4;
-/// Return addresses that fit in all.
+/// Maximum number of return addresses of all stacks together.
 pub const MAX_ADDRESSES: usize = 1 << 20;
-/// Cells that fit: ids of watched allocations begin at [`MAX_SITES`] and have 19 bits.
+/// Maximum number of cells: ids of watched allocations begin at [`MAX_SITES`] and have 19 bits.
 pub const MAX_CELLS: usize = (1 << 18) - MAX_SITES;
-/// Unwind rows that fit.
+/// Maximum number of unwind rows.
 pub const MAX_ROWS: usize = 1 << 22;
-/// Modules whose rows are published.
+/// Maximum number of modules with published rows.
 pub const MAX_TABLES: usize = 1 << 10;
-/// Mapped ranges that are published.
+/// Maximum number of published mapped ranges.
 pub const MAX_BOUNDS: usize = 1 << 12;
 const _: () = assert!(MAX_SITES + MAX_CELLS < 1 << 19);
 
@@ -40,36 +42,37 @@ const _: () = assert!(MAX_SITES + MAX_CELLS < 1 << 19);
 #[repr(C)]
 #[derive(Default)]
 pub struct StackInfo {
-    /// Hash of site and frames: the stack's identity.
+    /// Hash of site and frames, which identifies the stack.
     pub hash: AtomicU64,
-    /// Epoch (high half) and id (low half; 0: none) of the cell that allocations of the current epoch are counted in.
+    /// Epoch (high half) and id (low half; 0: none) of the cell that counts allocations of the current epoch.
     pub current: AtomicU64,
     /// The watched site.
     pub site: AtomicU32,
-    /// Where its frames begin.
+    /// The index of its first frame.
     pub frames_at: AtomicU32,
-    /// How many there are; the highest bit says that the walk was cut short.
+    /// Its number of frames; the highest bit means that the walk was cut.
     pub frames: AtomicU32,
-    /// Module events that had happened when the stack was first seen: tells which modules were at its addresses.
+    /// The number of module events before the stack was first seen. Shows which modules contained its
+    /// addresses.
     pub events_before: AtomicU32,
 }
 #[cfg(not(edleak_loom))]
 const _: () = assert!(core::mem::size_of::<StackInfo>() == 32);
 
-/// In [`StackInfo::frames`]: the walk was cut short.
+/// In [`StackInfo::frames`]: the walk was cut.
 pub const CUT: u32 = 1 << 31;
 
 /// The allocations of one stack in one birth epoch.
 #[repr(C, align(64))]
 #[derive(Default)]
 pub struct Cell {
-    /// What was allocated in the epoch, and what of it was freed since.
+    /// The allocations of the epoch, and their frees until now.
     pub counters: Counters,
-    /// Index of the stack; stored last when a cell is made, plus 1.
+    /// Index of the stack plus 1; stored last when a cell is created.
     pub stack: AtomicU32,
     /// The birth epoch.
     pub epoch: AtomicU32,
-    /// Epoch of the latest free, plus 1; 0: none was.
+    /// Epoch of the latest free, plus 1; 0: no free yet.
     pub freed_in: AtomicU32,
     _reserved: u32,
 }
@@ -84,21 +87,21 @@ pub struct RuleTable {
     pub start: AtomicU64,
     /// One past its last address.
     pub end: AtomicU64,
-    /// Its first row.
+    /// The index of its first row.
     pub rows_at: AtomicU32,
-    /// Its rows.
+    /// Its number of rows.
     pub rows: AtomicU32,
 }
 
-/// One unwind row: the rule from an offset on, to the next row's.
+/// One unwind row: the rule from its offset up to the offset of the next row.
 #[repr(C)]
 #[derive(Default)]
 pub struct RuleRow {
-    /// Offset (low half) from the module's start, and rule (high half).
+    /// Offset from the module's start (low half) and rule (high half).
     pub offset_and_rule: AtomicU64,
 }
 
-/// A mapped range that a stack may lie in.
+/// A mapped range that may contain a stack.
 #[repr(C)]
 #[derive(Default)]
 pub struct Bound {
@@ -108,8 +111,8 @@ pub struct Bound {
     pub end: AtomicU64,
 }
 
-/// Adds a frame to the hash of a stack. A multiplication and a rotation per frame: the sites of two stacks that hash the
-/// same would be taken for one, which at 2¹⁵ stacks and 64 bits does not happen.
+/// Adds a frame to the hash of a stack, with one multiplication and one rotation. Two stacks with equal
+/// hashes would be counted as one. With at most 2¹⁵ stacks and 64 bits this practically never happens.
 #[inline(always)]
 pub fn mix(hash: u64, word: u64) -> u64 {
     (hash ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29)
@@ -118,21 +121,21 @@ pub fn mix(hash: u64, word: u64) -> u64 {
 /// The tables of watched stacks.
 #[derive(Clone, Copy)]
 pub struct Stacks<'s> {
-    /// Hash table: index of the stack plus 1 (low half) and the hash's high half; 0: empty.
+    /// Hash table: index of the stack plus 1 (low half), and the upper half of the hash; 0: empty.
     pub slots: &'s [AtomicU64],
     /// The stacks.
     pub infos: &'s [StackInfo],
-    /// Their frames.
+    /// The frames of the stacks.
     pub frames: &'s [AtomicU64],
-    /// Their cells.
+    /// The cells of the stacks.
     pub cells: &'s [Cell],
-    /// Stacks, addresses and cells given out.
+    /// The next unused stack, address and cell.
     pub next: &'s Next,
-    /// Module events so far.
+    /// Number of module events so far.
     pub module_events: &'s AtomicU32,
 }
 
-/// What has been given out.
+/// The next unused index of each table.
 #[repr(C)]
 #[derive(Default)]
 pub struct Next {
@@ -140,14 +143,15 @@ pub struct Next {
     pub stack: AtomicU32,
     /// Return addresses.
     pub address: AtomicU32,
-    /// Cells; the first is never used, so that 0 can mean none.
+    /// Cells. The first cell is never used, so that 0 can mean "none".
     pub cell: AtomicU32,
 }
 
 impl Stacks<'_> {
-    /// The cell that an allocation of this stack, now, is counted in; makes stack and cell if need be. Lock-free.
+    /// The cell that counts an allocation of this stack now. Creates the stack and the cell if needed.
+    /// Lock-free.
     ///
-    /// `None`: there is no room left for a new stack or a new cell.
+    /// `None`: there is no room for a new stack or a new cell.
     pub fn cell(&self, site: u32, frames: &[u64], hash: u64, cut: bool, epoch: u32) -> Option<u32> {
         let index = self.find_or_make(site, frames, hash, cut)?;
         let info = self.infos.get(index as usize)?;
@@ -163,7 +167,7 @@ impl Stacks<'_> {
             let new = u64::from(epoch) << 32 | u64::from(cell);
             match info.current.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return Some(cell),
-                // Another thread was first; ours stays without allocations.
+                // Another thread was first; this cell stays without allocations.
                 Err(theirs) => current = theirs,
             }
         }
@@ -209,13 +213,13 @@ impl Stacks<'_> {
         info.frames_at.store(at, Ordering::Relaxed);
         info.frames.store(frames.len() as u32 | if cut { CUT } else { 0 }, Ordering::Relaxed);
         info.events_before.store(self.module_events.load(Ordering::Relaxed), Ordering::Relaxed);
-        // The collector takes a stack as made once its site is there.
+        // The collector counts a stack as complete once its site is set.
         info.site.store(site, Ordering::Release);
         Some(index)
     }
 }
 
-/// Gives out `count` of something of which there are `all`.
+/// Takes the next `count` of `all` indices.
 fn give(next: &AtomicU32, count: u32, all: usize) -> Option<u32> {
     let first = next.load(Ordering::Relaxed);
     if first as usize + count as usize > all {
@@ -225,10 +229,12 @@ fn give(next: &AtomicU32, count: u32, all: usize) -> Option<u32> {
     (first as usize + count as usize <= all).then_some(first)
 }
 
-/// The rule for a pc, from the published tables. `None`: no module has it, or its rows have none.
+/// The rule for a pc, from the published tables. `None`: no module contains the pc, or its rows do not cover
+/// it.
 ///
-/// The byte before a function, where no code is, has [`Rule::END`]: no call returns to a function's first byte, so somebody
-/// put that address on the stack to begin with. (makecontext does, and glibc's own rules there lead nowhere.)
+/// The byte before a function, if it is not code, gets [`Rule::END`]. No call returns to the first byte of a
+/// function, so such an address was put on the stack by hand as the start of a stack. (makecontext does this,
+/// and glibc's own rules for it lead nowhere.)
 pub fn find_rule(tables: &[RuleTable], rows: &[RuleRow], pc: u64) -> Option<Rule> {
     let after = tables.partition_point(|table| table.start.load(Ordering::Relaxed) <= pc);
     let table = tables.get(after.checked_sub(1)?)?;
@@ -251,7 +257,7 @@ pub fn find_rule(tables: &[RuleTable], rows: &[RuleRow], pc: u64) -> Option<Rule
     Some(rule)
 }
 
-/// The end of the mapped range that `address` lies in.
+/// The end of the mapped range that contains `address`.
 pub fn find_bound(bounds: &[Bound], address: u64) -> Option<u64> {
     let after = bounds.partition_point(|bound| bound.start.load(Ordering::Relaxed) <= address);
     let end = bounds.get(after.checked_sub(1)?)?.end.load(Ordering::Relaxed);

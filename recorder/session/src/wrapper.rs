@@ -1,13 +1,13 @@
-//! Ranges: where the code of allocation wrappers and of watched functions lies, sorted, so that a new site inside one is
-//! stepped over or watched from its first allocation on.
+//! Sorted code ranges of allocation wrappers and of watched functions. A new site in such a range is stepped
+//! over or watched from its first allocation.
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::site::Action;
 
-/// Ranges that fit.
+/// Maximum number of ranges.
 pub const MAX_RANGES: usize = 1 << 15;
 
-/// Return addresses in `start < address <= end` have this action.
+/// The action for return addresses in `start < address <= end`.
 #[repr(C)]
 #[derive(Default)]
 pub struct WrapperRange {
@@ -21,10 +21,11 @@ pub struct WrapperRange {
 }
 const _: () = assert!(core::mem::size_of::<WrapperRange>() == 24);
 
-/// The action of the range that `address` lies in. A return address belongs to the call before it, hence `address - 1`.
+/// The action of the range that contains `address`. A return address belongs to the call before it, so the
+/// lookup uses `address - 1`.
 ///
-/// `ranges` is sorted by `start` and does not overlap. It may be replaced while it is searched: the caller compares the
-/// generation before and after.
+/// `ranges` is sorted by `start`, without overlap. It may be replaced during the search: the caller compares
+/// the number of ranges before and after.
 pub fn find(ranges: &[WrapperRange], address: u64) -> Option<Action> {
     let pc = address.wrapping_sub(1);
     let after = ranges.partition_point(|range| range.start.load(Ordering::Relaxed) <= pc);

@@ -2,11 +2,11 @@
 //!
 //! The search order:
 //!
-//! | place                                        | used when                                                        |
-//! |----------------------------------------------|------------------------------------------------------------------|
-//! | `EDLEAK_PRELOAD`                             | the variable is set; an unusable library there is an error       |
-//! | beside edleak-record, or in `../lib/edleak`  | no other user could have written it, and it is of this version   |
-//! | the copy inside edleak-record                | otherwise: it is unpacked once per version ([`crate::start::unpack`]) |
+//! | place                                        | used when                                             |
+//! |----------------------------------------------|-------------------------------------------------------|
+//! | `EDLEAK_PRELOAD`                             | it is set; an unusable library there is an error      |
+//! | edleak-record's directory or `../lib/edleak` | no other user could write it, and it has this version |
+//! | the copy inside edleak-record                | otherwise; see [`crate::start::unpack`]               |
 
 use crate::start::unpack;
 use edleak_session::IDENTITY;

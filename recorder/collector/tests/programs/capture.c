@@ -1,5 +1,5 @@
-// The library that the test programs call where their stack is to be seen: writes registers, the stack's bytes, the
-// memory map, and what libgcc's unwinder makes of it.
+// A library for the test programs. At the chosen point it writes the registers, the bytes of the stack, the
+// memory map, and the frames that libgcc's unwinder finds.
 //
 //   regs RIP RSP RBP
 //   stack START LENGTH
@@ -14,7 +14,8 @@
 #include <string.h>
 #include <unistd.h>
 
-// arm(): the next allocation is captured. Allocations pass through here because programs name this library first.
+// arm(): captures the next allocation. The programs link this library first, so their allocations pass
+// through it.
 void *__libc_malloc(size_t);
 void *__libc_calloc(size_t, size_t);
 void *__libc_realloc(void *, size_t);

@@ -1,5 +1,5 @@
-// Stacks of every kind, chosen by the first argument: recursion with many registers saved, variable-length frames, a
-// callback through libc, a thread, a signal handler on the interrupted stack.
+// Stacks of every kind, chosen by the first argument: recursion with many saved registers, variable-length
+// frames, a callback through libc, a thread, a signal handler on the interrupted stack.
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
@@ -9,7 +9,7 @@
 void capture(void);
 volatile uint64_t sink;
 
-// Enough values live across the call that every callee-saved register, rbp too, is pushed.
+// Enough values are in use across the call that every callee-saved register is pushed, including rbp.
 __attribute__((noinline)) static uint64_t recurse(int depth, uint64_t a, uint64_t b, uint64_t c, uint64_t d,
                                                   void (*then)(void)) {
     uint64_t e = a * b + sink, f = c ^ d, g = a + d;
@@ -19,7 +19,7 @@ __attribute__((noinline)) static uint64_t recurse(int depth, uint64_t a, uint64_
 }
 
 __attribute__((noinline)) static void variable(int bytes, void (*then)(void)) {
-    char room[bytes]; // needs a frame pointer, whatever the flags
+    char room[bytes]; // needs a frame pointer with any flags
     memset(room, 1, bytes);
     recurse(3, room[0], bytes, 3, 4, then);
     sink += room[bytes / 2];
@@ -42,7 +42,8 @@ static void on_signal(int number, siginfo_t *info, void *context) {
     recurse(2, 5, 6, 7, 8, deep);
 }
 
-// Interrupted in a leaf, where rsp still points at the return address, and which no call explains.
+// The signal interrupts a leaf function: rsp still points at the return address, and no call leads to the
+// handler.
 __attribute__((noinline)) static void leaf(void) {
     __asm__ volatile("ud2");
     sink++;

@@ -1,4 +1,5 @@
-// One case per wrapper of C: `case_NAME` is the function to blame for the allocation made below it.
+// One case for each wrapper of C. `case_NAME` is the function that edleak must blame for the allocation below
+// it.
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <regex.h>
@@ -10,7 +11,7 @@
 void arm(void);
 static void *volatile sink;
 
-// What a program's own wrappers look like: one calls the next.
+// Typical wrappers of a program: one calls the next.
 __attribute__((noinline)) void *xmalloc(size_t size) {
     void *memory = malloc(size);
     if (!memory) abort();
@@ -22,7 +23,7 @@ __attribute__((noinline)) char *xstrdup(const char *text) {
     return strcpy(copy, text);
 }
 
-// Known to be one only by `--wrapper`.
+// Counts as a wrapper only with `--wrapper`.
 __attribute__((noinline)) void *pool_take(size_t size) {
     void *memory = xmalloc(size + 16);
     return memset(memory, 0, size);

@@ -1,4 +1,5 @@
-// One case per wrapper of C++: `case_NAME` is the function to blame for the allocation made below it.
+// One case for each wrapper of C++. `case_NAME` is the function that edleak must blame for the allocation
+// below it.
 #include <cstring>
 #include <deque>
 #include <functional>

@@ -1,8 +1,9 @@
 //! COLD: a bare LD_PRELOAD starts its own collector, once per image, for the outermost process only.
 //!
-//! The collector is `edleak-record`: from the directory of this library, from `../../bin`, or what `EDLEAK_RECORD` names. It is told the process, makes
-//! the session, answers with the path of its control page through a pipe and detaches itself. A process whose ancestor is
-//! recorded starts none: the memory map of a recorded process names the session. Nor does a recorder, which has this library in it where
+//! The collector is `edleak-record`: in the directory of this library, in `../../bin`, or as named by
+//! `EDLEAK_RECORD`. It gets the PID of this process, creates the session, sends the path of its control page
+//! through a pipe, and detaches itself. A process with a recorded ancestor starts no collector: the memory
+//! map of a recorded process names the session. A recorder starts none either; it has this library loaded if
 //! /etc/ld.so.preload names it.
 #![allow(unsafe_code)]
 
@@ -14,10 +15,11 @@ use core::ptr;
 const MARK: &[u8] = b"/memfd:edleak-session";
 const MAX_VARIABLES: usize = 4096;
 const RECORDER: &[u8] = b"edleak-record";
-/// In the environment of a collector: there is no session for it.
+/// A variable for the collector: it has no session itself.
 const NO_SESSION: &[u8] = b"EDLEAK_SESSION=\0";
 
-/// Starts a collector for this process and puts the path of its control page into `path`. `false`: there is none.
+/// Starts a collector for this process and writes the address of its control page into `path`. `false`: it
+/// failed.
 pub(crate) fn start(environment: &Environment, path: &mut Path) -> bool {
     if ancestor_is_recorded() {
         return false;
@@ -47,7 +49,7 @@ pub(crate) fn start(environment: &Environment, path: &mut Path) -> bool {
     let bytes = (MAX_VARIABLES + 1) * size_of::<*const u8>();
     let answered = sys::map_private(bytes).is_some_and(|scratch| {
         let variables = scratch.cast::<*const u8>();
-        // The collector is not to be recorded.
+        // The collector must not be recorded.
         let kept = environment.variables().filter(|&variable| !is_preload(variable));
         let all = core::iter::once(NO_SESSION.as_ptr()).chain(kept).take(MAX_VARIABLES);
         for (index, variable) in all.enumerate() {
@@ -80,11 +82,11 @@ fn read_answer(fd: usize, path: &mut Path) -> bool {
 }
 
 fn is_preload(variable: *const u8) -> bool {
-    // SAFETY: compares no further than the first difference, so not beyond the NUL.
+    // SAFETY: compares only up to the first difference, so not beyond the NUL.
     b"LD_PRELOAD=".iter().enumerate().all(|(i, &byte)| unsafe { *variable.wrapping_add(i) } == byte)
 }
 
-/// Whether this process is a recorder: one of that name, or the one that would be started.
+/// Whether this process is a recorder: by its name, or because it is the program that would be started.
 fn is_recorder(program: &Path) -> bool {
     let mut link = [0; 512];
     let length = sys::read_link(b"/proc/self/exe\0", &mut link);
@@ -95,7 +97,7 @@ fn is_recorder(program: &Path) -> bool {
     name == Some(RECORDER) || (!own.is_empty() && program.as_c().strip_suffix(b"\0") == Some(own))
 }
 
-/// `edleak-record` in the directory of this library, or where a package has it: `bin/` beside `lib/edleak/`.
+/// `edleak-record` in the directory of this library, or in a package's `bin/` beside `lib/edleak/`.
 fn beside_us(program: &mut Path) -> bool {
     let mut ours = Path::new();
     let here = beside_us as *const () as usize;
@@ -120,7 +122,7 @@ fn beside_us(program: &mut Path) -> bool {
     program.push_all(b"../../bin/") && program.push_all(RECORDER)
 }
 
-/// The addresses at the start of a line of a memory map.
+/// The address range at the start of a line of a memory map.
 fn range(line: &[u8]) -> Option<(usize, usize)> {
     let mut numbers = [0usize; 2];
     let mut index = 0;
@@ -142,7 +144,7 @@ fn range(line: &[u8]) -> Option<(usize, usize)> {
 
 fn ancestor_is_recorded() -> bool {
     const GENERATIONS: usize = 64;
-    // Not the number that the kernel tells us: in a PID namespace it is another than in /proc.
+    // The kernel's getppid is not used: in a PID namespace its result differs from /proc.
     let mut pid = parent_in(b"/proc/self/status\0");
     for _ in 0..GENERATIONS {
         if pid <= 1 {
@@ -156,7 +158,7 @@ fn ancestor_is_recorded() -> bool {
     false
 }
 
-/// The parent that a status file of /proc names; 0: none.
+/// The parent in a status file of /proc; 0: none.
 fn parent_in(status: &[u8]) -> u32 {
     let mut parent = 0;
     for_each_line(status, |line| match line.strip_prefix(b"PPid:") {
@@ -184,7 +186,8 @@ fn contains(line: &[u8], what: &[u8]) -> bool {
     line.windows(what.len()).any(|window| window == what)
 }
 
-/// Shows every line of a file to `visit` until it returns true; tells whether it did. Lines over 1,024 bytes are cut.
+/// Passes every line of a file to `visit` until it returns true. Returns whether it did. Lines over 1,024
+/// bytes are cut.
 fn for_each_line(path: &[u8], mut visit: impl FnMut(&[u8]) -> bool) -> bool {
     let Some(fd) = sys::open(path, false) else { return false };
     let mut line = [0u8; 1024];

@@ -1,6 +1,7 @@
-//! COLD: says of which version this library is, in an ELF note; `readelf --notes` shows it.
+//! COLD: stores the version of this library in an ELF note; `readelf --notes` shows it.
 //!
-//! edleak-record reads the note before it uses a library. A note, because linkers keep notes that nothing refers to.
+//! edleak-record reads the note before it uses a library. It is a note because linkers keep notes even if
+//! nothing refers to them.
 #![allow(unsafe_code)] // a section name
 
 use edleak_session::IDENTITY;

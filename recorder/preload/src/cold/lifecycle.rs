@@ -9,9 +9,10 @@
 //!                                     └────────────────────────────────▶ ( Off ) ◀── forked child, not recorded
 //! ```
 //!
-//! exec starts a new image, which begins at New and claims a session of its own. vfork and clone with shared memory change
-//! nothing: the child is the parent until it executes something. Everything here happens before the first call of an entry
-//! point returns, in the only thread there is, and makes its system calls there.
+//! exec starts a new image, which begins at New and claims its own session. vfork and clone with shared
+//! memory change nothing: the child shares the parent's state until it executes a program. All code here runs
+//! before the first call of an entry point returns, usually while there is only one thread. It makes its
+//! system calls then.
 #![allow(unsafe_code)]
 
 use crate::arch;
@@ -34,13 +35,13 @@ use edleak_session::{ENV_SESSION, VERSION};
 const NEW: u32 = 0;
 const STARTING: u32 = 1;
 const COUNTING: u32 = 2;
-/// Nothing is counted here, ever.
+/// Nothing is ever counted in this process.
 pub(crate) const OFF: u32 = 3;
-/// Where this process stands. Entry stubs compare it with [`OFF`].
+/// The phase of this process. Entry stubs compare it with [`OFF`].
 pub(crate) static PHASE: AtomicU32 = AtomicU32::new(NEW);
 static HEADER: AtomicPtr<Header> = AtomicPtr::new(ptr::null_mut());
 
-/// Starts the preload, once. Whoever comes while another is starting goes on without it.
+/// Starts the preload, once. A thread that comes while another one is starting it continues uncounted.
 #[inline]
 pub(crate) fn start() {
     if PHASE.load(Ordering::Relaxed) == NEW {
@@ -64,7 +65,7 @@ fn start_slow() {
     PHASE.store(if counting { COUNTING } else { OFF }, Ordering::Release);
 }
 
-/// Whether nothing is counted here, ever: the one question that a process which is not recorded asks at each call.
+/// Whether nothing is ever counted here. An unrecorded process makes only this test in each call.
 #[inline(always)]
 pub(crate) fn is_off() -> bool {
     PHASE.load(Ordering::Relaxed) == OFF
@@ -79,12 +80,12 @@ pub(crate) fn header() -> Option<&'static Header> {
     if TABLES.page.alive.load(Ordering::Relaxed) == 0 {
         return forked();
     }
-    // SAFETY: set before the phase was, and mapped for the life of the process.
+    // SAFETY: set before the phase, and mapped for the life of the process.
     Some(unsafe { &*HEADER.load(Ordering::Relaxed) })
 }
 
-/// A forked child, at its first entry point: the session it knows is its parent's. It claims one of its own if children
-/// are recorded, and is off otherwise.
+/// Handles the first entry point in a forked child. The known session is the parent's. The child claims its
+/// own if children are recorded, and otherwise turns itself off.
 #[cold]
 fn forked() -> Option<&'static Header> {
     let Some(path) = CHILDREN.path() else {
@@ -96,7 +97,7 @@ fn forked() -> Option<&'static Header> {
     PHASE.store(STARTING, Ordering::Relaxed);
     let parents = HEADER.load(Ordering::Relaxed).cast::<u8>();
     let parents_stacks = walk::Tables::in_use();
-    // SAFETY: fork copied this thread and no other, and its shard was its parent's.
+    // SAFETY: fork copied only this thread, and its shard belonged to the parent.
     *unsafe { thread::tls() } = thread::Tls::new();
     let claimed = claim(path);
     if matches!(claimed, Claim::Unreachable) {
@@ -107,7 +108,7 @@ fn forked() -> Option<&'static Header> {
         sites::inherit(parents.wrapping_add(SLOTS_AT).cast(), base.wrapping_add(SLOTS_AT).cast());
         modules::begin_child();
         publish(base, &Environment::known(), |header| {
-            // What the parent had allocated lives on in the child, and the child will free it.
+            // The child inherited the parent's live allocations, and will free them itself.
             let parent = parents.cast::<Header>();
             // SAFETY: the parent's session is still mapped here.
             let next = unsafe { &*parent }.next_site.load(Ordering::Relaxed);
@@ -121,23 +122,23 @@ fn forked() -> Option<&'static Header> {
     own.then(|| unsafe { &*HEADER.load(Ordering::Relaxed) })
 }
 
-/// Where a forked child finds a session; empty: children are not recorded.
+/// The address through which a forked child finds a session; empty: children are not recorded.
 struct ChildrenPath(UnsafeCell<Path>);
 
-// SAFETY: written once, before anything is counted, and only read after that.
+// SAFETY: written once, before any allocation is counted, and only read after that.
 unsafe impl Sync for ChildrenPath {}
 
 static CHILDREN: ChildrenPath = ChildrenPath(UnsafeCell::new(Path::new()));
 
 impl ChildrenPath {
     fn path(&self) -> Option<&Path> {
-        // SAFETY: nobody writes any more.
+        // SAFETY: no thread writes any more.
         let path = unsafe { &*self.0.get() };
         (path.length > 0).then_some(path)
     }
 
     fn set(&self, path: &Path) {
-        // SAFETY: this is the one write, by the only thread that starts.
+        // SAFETY: this is the only write, by the only thread that starts.
         let own = unsafe { &mut *self.0.get() };
         if !own.push_all(path.as_c().strip_suffix(b"\0").unwrap_or(b"")) {
             *own = Path::new();
@@ -150,13 +151,13 @@ impl ChildrenPath {
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = constructor;
 
-// For a program whose first allocation comes after its constructors, or never: it is recorded all the same.
+// For a program whose first allocation comes after its constructors, or never: it is recorded, too.
 #[cfg(not(test))]
 extern "C" fn constructor() {
     start();
 }
 
-/// Finds the session meant for this process, maps it and makes it known to every table. `false`: there is none.
+/// Finds and maps the session for this process, and stores its tables. `false`: there is none.
 fn attach(environment: &Environment) -> bool {
     if environment.is_secure() || !only::is_wanted(environment) {
         return false;
@@ -173,8 +174,8 @@ fn attach(environment: &Environment) -> bool {
     publish(base, environment, |_| {})
 }
 
-/// Makes a claimed session known to every table and waits a moment for its rules; `prepare` is the last to see it before
-/// the collector does. `false`: a forked child could not be told from its parent here.
+/// Stores the tables of a claimed session and waits briefly for its rules. `prepare` runs last before the
+/// collector sees the session. `false`: a forked child could not be distinguished from its parent.
 fn publish(base: *mut u8, environment: &Environment, prepare: impl FnOnce(&Header)) -> bool {
     // SAFETY: a session begins with its header.
     let header = unsafe { &*base.cast::<Header>() };
@@ -182,13 +183,13 @@ fn publish(base: *mut u8, environment: &Environment, prepare: impl FnOnce(&Heade
     let page = &raw const TABLES.page;
     live::keep_small();
     if !sys::wipe_on_fork(page.cast(), size_of::<thread::Page>()) {
-        return false; // a kernel before 4.14: a forked child could not be told from its parent
+        return false; // a kernel before 4.14 does not wipe pages in a forked child
     }
     let tid_offset = tid_offset();
     header.pid.store(own_number(), Ordering::Relaxed);
     header.stack_start.store(STACK_START.load(Ordering::Relaxed) as u64, Ordering::Relaxed);
     header.tids_known.store(u32::from(tid_offset != 0), Ordering::Relaxed);
-    // SAFETY: all of these lie inside the session.
+    // SAFETY: all these offsets lie inside the session.
     let at = |offset: usize| unsafe { base.add(offset) };
     copy_maps(header, at(MAPS_AT));
     if let Some((start, end)) = environment.loader() {
@@ -216,20 +217,20 @@ fn publish(base: *mut u8, environment: &Environment, prepare: impl FnOnce(&Heade
     header.state.store(ATTACHED, Ordering::Release);
     sys::wake(&header.state);
     if header.ready.load(Ordering::Acquire) == 0 {
-        // Once, and not for long: the collector is compiling the rules of the modules it sees in our map.
+        // Waits once and briefly: the collector compiles the rules of the modules in the copied memory map.
         sys::wait(&header.ready, 0, header.patience_us.load(Ordering::Relaxed));
     }
     TABLES.page.alive.store(1, Ordering::Release);
     true
 }
 
-/// What became of an attempt to get a session.
+/// The result of an attempt to get a session.
 enum Claim {
-    /// It is mapped here.
+    /// The session is mapped here.
     Mapped(*mut u8),
-    /// There is none for this process, as the collector knows.
+    /// There is no session for this process, and the collector knows of the attempt.
     Refused,
-    /// The collector was not reached, and does not know that somebody tried.
+    /// The collector was not reached and does not know of the attempt.
     Unreachable,
 }
 
@@ -242,8 +243,8 @@ impl Claim {
     }
 }
 
-/// The number of this process in the /proc that the collector was found in. In a PID namespace of its own a process has another
-/// number there than it has for itself, and its own may be that of the process to record.
+/// The ID of this process in the collector's /proc. In its own PID namespace a process has another ID, which
+/// may there be the ID of the process to record.
 fn own_number() -> u32 {
     let mut link = [0; 16];
     let length = sys::read_link(b"/proc/self\0", &mut link);
@@ -251,7 +252,7 @@ fn own_number() -> u32 {
     digits.and_then(|digits| digits.iter().try_fold(0u32, decimal)).unwrap_or_else(sys::getpid)
 }
 
-/// Appends a digit to a number.
+/// Appends a decimal digit to a number.
 fn decimal(number: u32, &byte: &u8) -> Option<u32> {
     let digit = byte.is_ascii_digit().then(|| u32::from(byte - b'0'))?;
     number.checked_mul(10)?.checked_add(digit)
@@ -265,9 +266,9 @@ fn claim(address: &Path) -> Claim {
     let page = sys::map_shared(fd, control::BYTES);
     sys::close(fd);
     let Some(page) = page else { return Claim::Unreachable };
-    // SAFETY: the page is as long as a control page, and the collector keeps it that long.
+    // SAFETY: the page is as long as a control page, and the collector keeps this length.
     let control = unsafe { &*page.cast::<Control>() };
-    // Another collector has the number of the one that this process was started for.
+    // Otherwise another collector has the PID of the one that this process was started for.
     let is_ours = control.nonce.load(Ordering::Relaxed) == nonce;
     let session = if is_ours { claim_from(control, path, address) } else { None };
     sys::unmap(page, control::BYTES);
@@ -309,8 +310,8 @@ fn claim_from(control: &Control, path: &Path, address: &Path) -> Option<*mut u8>
     base
 }
 
-/// Copies the memory map of the process as it is now into the session: every module loaded so far, however soon the
-/// process ends.
+/// Copies the current memory map of the process into the session. So every module loaded so far is known,
+/// even if the process ends soon.
 fn copy_maps(header: &Header, to: *mut u8) {
     let Some(fd) = sys::open(b"/proc/self/maps\0", false) else { return };
     let mut used = 0;
@@ -326,38 +327,41 @@ fn copy_maps(header: &Header, to: *mut u8) {
     header.maps_bytes.store(used as u32, Ordering::Release);
 }
 
-/// Where libc keeps a thread's id, relative to the thread pointer: glibc's and musl's layouts, checked against the truth
-/// for this thread. 0: neither.
+/// The offset of libc's thread id from the thread pointer: the layouts of glibc and musl, checked with the
+/// known id of this thread. 0: neither layout matches.
 fn tid_offset() -> usize {
     const GLIBC: usize = 0x2d0;
     const MUSL: usize = 0x30;
     let (pid, pointer) = (sys::getpid(), arch::thread_pointer());
     [GLIBC, MUSL]
         .into_iter()
-        // SAFETY: the control block of glibc is over 2,000 bytes long, and that of musl's main thread lies in its data.
+        // SAFETY: the control block of glibc is over 2,000 bytes long, and that of musl's main thread lies in
+        // its data.
         .find(|offset| unsafe { ((pointer + offset) as *const u32).read_volatile() } == pid)
         .unwrap_or(0)
 }
 
-/// The environment and the auxiliary vector as the kernel laid them out, or as libc keeps them.
+/// The environment and the auxiliary vector, as the kernel laid them out or as libc keeps them.
 pub(crate) struct Environment(*const *const u8);
 
-/// The variables that `Environment::of_process` found, and where the stack began that they lie on.
+/// The variables that `Environment::of_process` found, and the start of the stack that holds them.
 static VARIABLES: AtomicPtr<*const u8> = AtomicPtr::new(ptr::null_mut());
 static STACK_START: AtomicUsize = AtomicUsize::new(0);
 
 impl Environment {
-    /// As it was found at the start. A forked child looks nothing up: it may be in the middle of a `dlsym` of its own.
+    /// The environment found at the start. A forked child looks up nothing, because the fork may have
+    /// interrupted a `dlsym`.
     fn known() -> Environment {
         Environment(VARIABLES.load(Ordering::Relaxed))
     }
 
     fn of_process() -> Environment {
-        // glibc's loader knows the initial stack before libc knows its environment; musl has no such symbol.
+        // glibc's loader knows the initial stack before libc knows its environment. musl has no such symbol.
         let stack_end = real::global(c"__libc_stack_end").cast::<*const usize>();
         let environ = real::global(c"environ").cast::<*const *const u8>();
         let variables = if !stack_end.is_null() {
-            // SAFETY: glibc keeps the address of argc there; the arguments, a null and the environment follow it.
+            // SAFETY: glibc keeps the address of argc there; the arguments, a null and the environment follow
+            // it.
             let argc = unsafe { *stack_end };
             STACK_START.store(argc as usize, Ordering::Relaxed);
             // SAFETY: as above.
@@ -389,16 +393,16 @@ impl Environment {
     /// The value of a variable.
     pub(crate) fn get(&self, name: &[u8]) -> Option<*const u8> {
         self.variables().find_map(|variable| {
-            // SAFETY: compares no further than the first difference, so not beyond the NUL.
+            // SAFETY: compares only up to the first difference, so not beyond the NUL.
             let same = name.iter().enumerate().all(|(i, &byte)| unsafe { *variable.wrapping_add(i) } == byte);
-            // SAFETY: the name was there in full, so this byte is at most the NUL.
+            // SAFETY: the whole name matched, so this byte is at most the NUL.
             (same && unsafe { *variable.wrapping_add(name.len()) } == b'=')
                 .then(|| variable.wrapping_add(name.len() + 1))
         })
     }
 
-    /// Whether the kernel gave this process privileges of its file (set-user-ID, capabilities). Its environment is then that of a user
-    /// with fewer rights: nothing in it is to be used.
+    /// Whether the kernel gave this process privileges from its file (set-user-ID, capabilities). Its
+    /// environment then comes from a user with fewer rights and must not be used.
     fn is_secure(&self) -> bool {
         const AT_SECURE: usize = 23;
         match self.auxiliary(AT_SECURE).or_else(|| of_libc(AT_SECURE)) {
@@ -407,14 +411,14 @@ impl Environment {
         }
     }
 
-    /// The name that this program was executed by; `None`: libc does not tell.
+    /// The path with which this program was executed; `None`: libc does not provide it.
     pub(crate) fn executed_file(&self) -> Option<*const u8> {
         const AT_EXECFN: usize = 31;
         let file = self.auxiliary(AT_EXECFN).or_else(|| of_libc(AT_EXECFN))?;
         (file != 0).then_some(file as *const u8)
     }
 
-    /// The code of the dynamic loader, from the auxiliary vector; `None` where it is the libc, too.
+    /// The code range of the dynamic loader, from the auxiliary vector; `None` if the loader is also libc.
     fn loader(&self) -> Option<(usize, usize)> {
         const AT_BASE: usize = 7;
         if !real::is_glibc() {
@@ -425,16 +429,16 @@ impl Environment {
         unsafe { modules::elf_extent(base) }.map(|(end, _)| (base, end))
     }
 
-    /// A value of the auxiliary vector; `None`: it has none, or this is not the environment that the kernel laid out.
+    /// A value of the auxiliary vector; `None`: it is missing, or this is not the kernel's environment.
     fn auxiliary(&self, kind: usize) -> Option<usize> {
         const AT_NULL: usize = 0;
         if self.0.is_null() || STACK_START.load(Ordering::Relaxed) == 0 {
             return None;
         }
         let mut at = self.0.wrapping_add(self.variables().count()).cast::<usize>();
-        // The auxiliary vector follows the environment's null. The loader removes variables of a privileged program and leaves a null
-        // more for each.
-        // SAFETY: what follows the nulls is the vector, whose first kind is not 0.
+        // SAFETY: the nulls are followed by the auxiliary vector, whose first kind is not 0. It follows the
+        // environment's null. The loader removes variables of a privileged program and leaves one more null
+        // for each.
         while unsafe { *at } == 0 {
             at = at.wrapping_add(1);
         }
@@ -450,16 +454,16 @@ impl Environment {
     }
 }
 
-/// A value of the auxiliary vector as libc keeps it; `None`: there is no such function.
+/// A value of the auxiliary vector from libc; `None`: libc has no such function.
 fn of_libc(kind: usize) -> Option<usize> {
     let function = real::global(c"getauxval");
     // SAFETY: the type of getauxval.
     let getauxval: Option<unsafe extern "C" fn(usize) -> usize> = unsafe { core::mem::transmute(function) };
-    // SAFETY: any number.
+    // SAFETY: getauxval accepts any number.
     getauxval.map(|getauxval| unsafe { getauxval(kind) })
 }
 
-/// A path of ours: short, NUL-terminated, on the stack.
+/// A short NUL-terminated path, kept on the stack.
 pub(crate) struct Path {
     bytes: [u8; 512],
     length: usize,
@@ -522,7 +526,7 @@ impl Path {
         parent
     }
 
-    /// The path before the `#`, and the number that follows it in hexadecimal; `None`: there is none.
+    /// The path before the `#`, and the hexadecimal number after it; `None`: the address has another form.
     fn split_nonce(&self) -> Option<(Path, u64)> {
         let text = self.bytes.get(..self.length)?;
         let at = text.iter().position(|&byte| byte == b'#')?;
@@ -536,12 +540,12 @@ impl Path {
         Some((path, nonce))
     }
 
-    /// With its NUL.
+    /// The path with its NUL.
     pub(crate) fn as_c(&self) -> &[u8] {
         self.bytes.get(..=self.length).unwrap_or(b"\0")
     }
 
-    /// As a C string.
+    /// The path as a C string.
     pub(crate) fn as_ptr(&self) -> *const c_void {
         self.bytes.as_ptr().cast()
     }

@@ -1,12 +1,14 @@
-//! COLD: which modules the loader brings and takes, told without hooking it.
+//! COLD: notices the modules that the loader loads and unloads, without hooking the loader.
 //!
-//! glibc's loader takes a `link_map` for every module from calloc and frees it when the module is gone, both through our
-//! entry points. So allocations of the loader are special: one that turns out to be a `link_map` is a module loaded, and
-//! its free is that module unloaded. All of this runs on the thread that is inside dlopen or dlclose, under the loader's
-//! own lock, which is why these tables have none.
+//! glibc's loader allocates a `link_map` for every module with calloc, and frees it when the module is
+//! unloaded. Both calls go through edleak's entry points. So allocations of the loader are special: an
+//! allocation that turns out to be a `link_map` means a loaded module, and its free means that the module was
+//! unloaded. All code here runs on the thread inside dlopen or dlclose, under the loader's own lock.
+//! Therefore these tables need no lock.
 //!
-//! A module that replaces another at the same addresses must not inherit its sites. Whether it is another one is told by
-//! its first bytes (ELF header, program headers and, as linkers lay them out, the build ID).
+//! If another module replaces a module at the same addresses, it must not inherit its sites. The first bytes
+//! show whether it is another one: the ELF header, the program headers and, as linkers place it, the build
+//! ID.
 #![allow(unsafe_code)]
 
 use crate::arch;
@@ -22,20 +24,21 @@ static LOADER_START: AtomicUsize = AtomicUsize::new(0);
 static LOADER_END: AtomicUsize = AtomicUsize::new(0);
 static EVENTS: AtomicPtr<ModuleEvent> = AtomicPtr::new(ptr::null_mut());
 
-/// Makes the loader's code and the session's events known. A loader that is its own libc (musl) never unloads anything
-/// and is left out by an empty range.
+/// Stores the loader's code range and the session's events. musl's loader is also libc and never unloads a
+/// module; it gets an empty range.
 pub(crate) fn set_loader(start: usize, end: usize, events: *mut ModuleEvent) {
     EVENTS.store(events, Ordering::Relaxed);
     LOADER_END.store(end, Ordering::Relaxed);
     LOADER_START.store(start, Ordering::Release);
 }
 
-/// A return address lies in the dynamic loader.
+/// Whether a return address lies in the dynamic loader.
 pub(crate) fn is_loader(address: usize) -> bool {
     address > LOADER_START.load(Ordering::Acquire) && address <= LOADER_END.load(Ordering::Relaxed)
 }
 
-/// The public part of glibc's `struct link_map`, and the one private word that tells it from any other memory.
+/// The public part of glibc's `struct link_map`, and the private word that distinguishes it from other
+/// memory.
 #[repr(C)]
 struct LinkMap {
     bias: usize,
@@ -43,29 +46,30 @@ struct LinkMap {
     dynamic: usize,
     next: *const LinkMap,
     previous: *const LinkMap,
-    /// Points to the `link_map` itself (to the real one in other namespaces).
+    /// Points to the `link_map` itself (in other namespaces to the real one).
     real: *const LinkMap,
 }
 
-/// A `link_map` that was allocated and not yet filled in.
+/// A `link_map` that is allocated but not yet filled in.
 struct Pending {
     map: AtomicUsize,
     thread: AtomicUsize,
 }
 
-/// A module that was loaded since the start, at one address. Modules that take turns at an address have one each.
+/// A module that was loaded since the start, at one address. Modules that share an address in turn have one
+/// each.
 struct Known {
-    /// Its `link_map`; 0: unloaded.
+    /// The address of its `link_map`; 0: unloaded.
     map: AtomicUsize,
     start: AtomicUsize,
-    /// 0: this place is free.
+    /// 0: this entry is free.
     end: AtomicUsize,
     identity: AtomicU64,
-    /// Module events up to the one that loaded it first.
+    /// The number of the event that first loaded it.
     events: AtomicU32,
-    /// The sites in its range are its own: no other module was loaded there since.
+    /// Whether the sites in its range belong to it: no other module was loaded there since.
     is_current: AtomicBool,
-    /// Another module was loaded at its addresses, before it or after it.
+    /// Whether another module was loaded at its addresses before or after it.
     is_contested: AtomicBool,
 }
 
@@ -85,18 +89,19 @@ static KNOWN: [Known; MAX_KNOWN] = [const {
         is_contested: AtomicBool::new(false),
     }
 }; MAX_KNOWN];
-/// No entry from here on was ever in use.
+/// Entries from this index on were never used.
 static KNOWN_END: AtomicUsize = AtomicUsize::new(0);
-/// Whether two modules ever lay at one address.
+/// Whether two modules were ever loaded at one address.
 static IS_CONTESTED: AtomicBool = AtomicBool::new(false);
 
 fn known() -> &'static [Known] {
     &KNOWN[..KNOWN_END.load(Ordering::Acquire).min(MAX_KNOWN)]
 }
 
-/// The loader has allocated something.
+/// Handles an allocation of the loader.
 pub(crate) fn allocated(header: &Header, allocation: *mut u8, size: usize) {
-    // No `link_map` is smaller (glibc 2.17: 1,080 bytes), and few other things the loader allocates are as large.
+    // Every `link_map` is larger (glibc 2.17: 1,080 bytes), and few other allocations of the loader are as
+    // large.
     const SMALLEST: usize = 1000;
     let me = arch::thread_pointer();
     if PENDING_COUNT.load(Ordering::Relaxed) > 0 {
@@ -115,8 +120,9 @@ pub(crate) fn allocated(header: &Header, allocation: *mut u8, size: usize) {
     }
 }
 
-/// Looks again at what this thread's dlopen has allocated: the loader allocates more after it has filled in a
-/// `link_map`, and before any code of the module can run. What is not one by the time of the next candidate never will be.
+/// Checks the allocations of this thread's dlopen again. After the loader has filled in a `link_map`, it
+/// allocates more before any code of the module runs. A candidate that is not a `link_map` when the next
+/// candidate comes is dropped.
 fn settle(header: &Header, me: usize, at_next_candidate: bool) {
     for pending in &PENDING {
         let map = pending.map.load(Ordering::Acquire);
@@ -124,7 +130,8 @@ fn settle(header: &Header, me: usize, at_next_candidate: bool) {
             continue;
         }
         let map_pointer = map as *const LinkMap;
-        // SAFETY: this thread allocated it inside the loader and has not freed it (see `freed`), so it is mapped.
+        // SAFETY: this thread allocated it inside the loader and has not freed it (see `freed`), so it is
+        // mapped.
         let link_map = unsafe { map_pointer.read_volatile() };
         if link_map.real != map_pointer {
             if at_next_candidate {
@@ -147,14 +154,14 @@ fn forget_pending(pending: &Pending) {
 }
 
 fn loaded(header: &Header, map: usize, link_map: &LinkMap) {
-    // SAFETY: the loader has mapped the module, and its first segment begins with the ELF header where its link-time
-    // address is 0, as every linker lays out a shared object.
+    // SAFETY: the loader has mapped the module. Its first segment begins with the ELF header at link-time
+    // address 0; every linker lays out a shared object like this.
     let Some((end, mut identity)) = (unsafe { extent(link_map) }) else { return };
     let start = link_map.bias;
     // SAFETY: as above.
     if unsafe { build_id_at(start, end) }.is_none() {
-        // Without a build ID the first bytes of two modules may be alike.
-        // SAFETY: the loader's name is NUL-terminated.
+        // SAFETY: the loader's name is NUL-terminated. Without a build ID two modules may have the same first
+        // bytes, so the name is added.
         identity = mix(identity, unsafe { hash_of_name(link_map.name) });
     }
     let (mut own, mut is_contested) = (None, false);
@@ -207,7 +214,7 @@ unsafe fn hash_of_name(name: *const u8) -> u64 {
     hash
 }
 
-/// A free place; without one, that of a module whose place in memory another has taken.
+/// A free entry; if there is none, the entry of an unloaded module whose addresses another module has taken.
 fn place_for_another() -> Option<&'static Known> {
     let is_free = |known: &&Known| known.end.load(Ordering::Relaxed) == 0;
     if let Some(free) = known().iter().find(is_free) {
@@ -223,7 +230,7 @@ fn place_for_another() -> Option<&'static Known> {
     KNOWN.iter().find(is_gone)
 }
 
-/// The module that lies at a return address now, if it was loaded since the start.
+/// The module that contains a return address now, if it was loaded since the start.
 fn current_at(address: usize) -> Option<&'static Known> {
     known().iter().find(|known| {
         known.is_current.load(Ordering::Acquire)
@@ -232,7 +239,8 @@ fn current_at(address: usize) -> Option<&'static Known> {
     })
 }
 
-/// Module events up to the one that first loaded the module at this address; all so far, for any other code.
+/// The number of the event that first loaded the module at this address; for other code, the number of events
+/// so far.
 pub(crate) fn events_up_to(header: &Header, address: usize) -> u32 {
     current_at(address).map_or_else(
         || header.events_written.load(Ordering::Relaxed),
@@ -240,8 +248,8 @@ pub(crate) fn events_up_to(header: &Header, address: usize) -> u32 {
     )
 }
 
-/// What tells the stacks of modules apart that took turns at one address: mixed into the hash of a stack, it keeps stacks of the same
-/// addresses apart. 0 where no two modules ever shared an address.
+/// A value that distinguishes the stacks of modules that share an address in turn. It is mixed into a stack's
+/// hash, so that stacks with the same addresses stay apart. 0 if no two modules ever shared an address.
 #[inline]
 pub(crate) fn mark_of_stack(frames: &[u64]) -> u64 {
     if IS_CONTESTED.load(Ordering::Relaxed) { mark_slow(frames) } else { 0 }
@@ -258,7 +266,7 @@ fn mark_slow(frames: &[u64]) -> u64 {
     frames.iter().filter_map(contested).fold(0, mix)
 }
 
-/// A forked child has a session of its own, in which no module event has happened yet.
+/// Resets the entries in a forked child, whose session has no module events yet.
 pub(crate) fn begin_child() {
     for known in known() {
         known.events.store(0, Ordering::Relaxed);
@@ -268,7 +276,7 @@ pub(crate) fn begin_child() {
     }
 }
 
-/// The loader frees something of its own.
+/// Handles a free of the loader's memory.
 pub(crate) fn freed(header: &Header, allocation: *mut u8) {
     for pending in &PENDING {
         if pending.map.load(Ordering::Relaxed) == allocation as usize {
@@ -278,14 +286,14 @@ pub(crate) fn freed(header: &Header, allocation: *mut u8) {
     for known in known() {
         if known.map.load(Ordering::Relaxed) == allocation as usize {
             known.map.store(0, Ordering::Relaxed);
-            // SAFETY: about to be freed, but not yet.
+            // SAFETY: the memory is freed only after this.
             let link_map = unsafe { allocation.cast::<LinkMap>().read() };
             write_event(header, UNLOADED, &LinkMap { name: ptr::null(), ..link_map }, 0);
         }
     }
 }
 
-/// `end` is that of a module that was loaded.
+/// `end` is the end of a loaded module; 0 for an unloaded one.
 fn write_event(header: &Header, kind: u32, link_map: &LinkMap, end: usize) {
     let Some(place) = event::next_place(&header.events_written, &header.events_read, MAX_EVENTS) else {
         header.events_lost.fetch_add(1, Ordering::Relaxed);
@@ -308,7 +316,7 @@ fn write_event(header: &Header, kind: u32, link_map: &LinkMap, end: usize) {
     event.end.store(end as u64, Ordering::Relaxed);
     let build_id_len = match end {
         0 => 0,
-        // SAFETY: a module that has an end is mapped up to there.
+        // SAFETY: a module with an end is mapped up to it.
         end => unsafe { copy_build_id(link_map.bias, end, &event.build_id) },
     };
     event.build_id_len.store(build_id_len, Ordering::Relaxed);
@@ -317,40 +325,41 @@ fn write_event(header: &Header, kind: u32, link_map: &LinkMap, end: usize) {
     event::publish_next(&header.events_written);
 }
 
-/// Where a loaded module ends, and a number that tells its content from another's.
+/// The end of a loaded module, and a hash that identifies its content.
 ///
 /// # Safety
 /// The module is mapped.
 unsafe fn extent(link_map: &LinkMap) -> Option<(usize, u64)> {
-    // SAFETY: as the caller says.
+    // SAFETY: the caller guarantees the mapping.
     unsafe { elf_extent(link_map.bias) }.filter(|&(end, _)| (link_map.bias..end).contains(&link_map.dynamic))
 }
 
-/// An address lies in this library. Symbols of ours cannot tell: a program that has the same binds ours to its own.
+/// Whether an address lies in this library. Its symbols cannot show this: if a program defines the same
+/// symbols, the loader binds them to the program's.
 pub(crate) fn is_own(address: usize) -> bool {
     unsafe extern "C" {
         static __ehdr_start: u8;
     }
     let base = (&raw const __ehdr_start) as usize;
-    // SAFETY: the linker puts it where this library is mapped.
+    // SAFETY: the linker defines this symbol at the start of this library's mapping.
     address >= base && unsafe { elf_extent(base) }.is_some_and(|(end, _)| address < end)
 }
 
-/// Copies the GNU build ID of a mapped module; returns its length, 0 where it has none that can be read.
+/// Copies the GNU build ID of a mapped module. Returns its length; 0 if it has none that can be read.
 ///
 /// # Safety
 /// The module at `base` is mapped up to `end`.
 unsafe fn copy_build_id(base: usize, end: usize, to: &[AtomicU8; BUILD_ID_BYTES]) -> u32 {
-    // SAFETY: as the caller says.
+    // SAFETY: the caller guarantees the mapping.
     let Some((at, length)) = (unsafe { build_id_at(base, end) }) else { return 0 };
     for (index, byte) in to.iter().enumerate().take(length) {
-        // SAFETY: `build_id_at` has found so many bytes in a segment that can be read.
+        // SAFETY: `build_id_at` has found this many bytes in a readable segment.
         byte.store(unsafe { (at as *const u8).wrapping_add(index).read() }, Ordering::Relaxed);
     }
     length.min(BUILD_ID_BYTES) as u32
 }
 
-/// Where the build ID of a mapped module lies, and its length.
+/// The address and the length of a mapped module's build ID.
 ///
 /// # Safety
 /// The module at `base` is mapped up to `end`.
@@ -360,7 +369,7 @@ unsafe fn build_id_at(base: usize, end: usize) -> Option<(usize, usize)> {
     const PF_R: u32 = 4;
     const NT_GNU_BUILD_ID: u32 = 3;
     const NOTE_HEADER_BYTES: usize = 16; // with the name `GNU`
-    // SAFETY: all that is asked for lies in the first page, or in a note that was found to lie in a segment.
+    // SAFETY: all reads are in the first page, or in a note that lies in a segment.
     let half = |at: usize| unsafe { (at as *const u32).read_unaligned() };
     // SAFETY: as above.
     let word = |at: usize| unsafe { (at as *const usize).read_unaligned() };
@@ -403,7 +412,8 @@ unsafe fn build_id_at(base: usize, end: usize) -> Option<(usize, usize)> {
     None
 }
 
-/// The end of the last segment of a mapped ELF file whose first segment begins at `base`, and a hash of its first bytes.
+/// The end of the last segment of a mapped ELF file whose first segment begins at `base`, and a hash of its
+/// first bytes.
 ///
 /// # Safety
 /// A page is mapped at `base`.

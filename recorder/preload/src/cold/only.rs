@@ -1,14 +1,14 @@
-//! COLD: whether the program of this process is one of those to record (`EDLEAK_ONLY`).
+//! COLD: decides whether the user wants the program of this process recorded (`EDLEAK_ONLY`).
 //!
-//! A program is known by the name that was executed and by the file that runs. These differ for a script, which runs as its
-//! interpreter, and for a link.
+//! The patterns are compared with the executed name and with the running file. These differ for a script,
+//! which runs as its interpreter, and for a link.
 #![allow(unsafe_code)]
 
 use crate::cold::lifecycle::Environment;
 use crate::cold::sys;
 use edleak_session::{ENV_ONLY, only};
 
-/// Whether this program is to be recorded, if there is a session for it.
+/// Whether this program is to be recorded if it finds a session.
 pub(super) fn is_wanted(environment: &Environment) -> bool {
     let Some(patterns) = environment.get(ENV_ONLY.as_bytes()) else { return true };
     // SAFETY: the value of a variable ends in NUL.
@@ -30,17 +30,17 @@ pub(super) fn is_wanted(environment: &Environment) -> bool {
 
 /// The bytes of a C string before its NUL.
 ///
-/// `CStr::from_ptr` would call strlen, and the compiler puts such a call in the place of a plain loop: the library imports nothing but
-/// dlsym, so each byte is read volatile.
+/// `CStr::from_ptr` would call strlen, and the compiler turns a plain loop into such a call. The library may
+/// import only dlsym, so each byte is read volatile.
 ///
 /// # Safety
 /// `text` must end in NUL and stay unchanged.
 unsafe fn bytes_of<'a>(text: *const u8) -> &'a [u8] {
     let mut length = 0;
-    // SAFETY: no byte behind the NUL is read.
+    // SAFETY: no byte after the NUL is read.
     while unsafe { text.wrapping_add(length).read_volatile() } != 0 {
         length += 1;
     }
-    // SAFETY: the caller vouches for the string, and the loop for its length.
+    // SAFETY: the caller guarantees the string, and the loop its length.
     unsafe { core::slice::from_raw_parts(text, length) }
 }

@@ -1,11 +1,12 @@
-//! COLD to find, hot to call: the next malloc, and memory until it is found.
+//! COLD to find, hot to call: the next malloc in symbol order, and memory until it is found.
 //!
-//! Every pointer starts as a function of this file that first runs `lifecycle::start`. While that looks up functions, `dlsym` may itself
-//! allocate, above all where it fails: a bump arena serves it, whose memory is never given back. The real functions are installed after
-//! the last lookup, so the target finds its heap as it would without us.
+//! Every pointer starts as a function of this file that first runs `lifecycle::start`. While that looks up
+//! functions, `dlsym` may itself allocate, above all if it fails. A bump arena serves these allocations and
+//! never gets its memory back. The real functions are installed after the last lookup, so the target finds
+//! its heap as it would without edleak.
 //!
-//! glibc's malloc keeps blocks 32 bytes apart. Any other is asked for at least 32, because the side table knows one
-//! allocation per 32 bytes.
+//! glibc's malloc keeps blocks 32 bytes apart. Any other malloc is asked for at least 32 bytes, because the
+//! side table has one entry per 32 bytes.
 #![allow(unsafe_code)]
 
 use crate::arch;
@@ -31,12 +32,12 @@ static FREE: AtomicPtr<()> = AtomicPtr::new(free_first as *mut ());
 /// Calls the real malloc.
 ///
 /// # Safety
-/// As the C function, like every function here.
+/// As for the C function; the same holds for every function here.
 #[inline(always)]
 pub(crate) unsafe fn malloc(size: usize) -> *mut u8 {
-    // SAFETY: the pointer is that of a malloc, ours or the real one.
+    // SAFETY: the pointer is a malloc: a function of this file or the real one.
     let real: Malloc = unsafe { transmute(MALLOC.load(Ordering::Relaxed)) };
-    // SAFETY: as the caller says.
+    // SAFETY: the caller guarantees the contract.
     unsafe { real(size) }
 }
 
@@ -46,9 +47,9 @@ pub(crate) unsafe fn malloc(size: usize) -> *mut u8 {
 /// See [`malloc`].
 #[inline(always)]
 pub(crate) unsafe fn calloc(count: usize, size: usize) -> *mut u8 {
-    // SAFETY: the pointer is that of a calloc.
+    // SAFETY: the pointer is a calloc.
     let real: Calloc = unsafe { transmute(CALLOC.load(Ordering::Relaxed)) };
-    // SAFETY: as the caller says.
+    // SAFETY: the caller guarantees the contract.
     unsafe { real(count, size) }
 }
 
@@ -58,22 +59,23 @@ pub(crate) unsafe fn calloc(count: usize, size: usize) -> *mut u8 {
 /// See [`malloc`]; `old` is not in the arena.
 #[inline(always)]
 pub(crate) unsafe fn realloc(old: *mut u8, size: usize) -> *mut u8 {
-    // SAFETY: the pointer is that of a realloc.
+    // SAFETY: the pointer is a realloc.
     let real: Realloc = unsafe { transmute(REALLOC.load(Ordering::Relaxed)) };
-    // SAFETY: as the caller says.
+    // SAFETY: the caller guarantees the contract.
     unsafe { real(old, size) }
 }
 
-/// Calls the real realloc, but moves memory of the arena to a real allocation; the arena keeps what it gave.
+/// Calls the real realloc, but moves memory of the arena into a real allocation. The arena does not reuse its
+/// memory.
 ///
 /// # Safety
 /// See [`malloc`].
 pub(crate) unsafe fn realloc_any(old: *mut u8, size: usize) -> *mut u8 {
     if in_arena(old) {
-        // SAFETY: `old` was given out by the arena.
+        // SAFETY: `old` comes from the arena.
         return unsafe { move_out_of_arena(old, size) };
     }
-    // SAFETY: as the caller says.
+    // SAFETY: the caller guarantees the contract.
     unsafe { realloc(old, size) }
 }
 
@@ -83,9 +85,9 @@ pub(crate) unsafe fn realloc_any(old: *mut u8, size: usize) -> *mut u8 {
 /// See [`malloc`].
 #[inline(always)]
 pub(crate) unsafe fn free(allocation: *mut u8) {
-    // SAFETY: the pointer is that of a free.
+    // SAFETY: the pointer is a free.
     let real: Free = unsafe { transmute(FREE.load(Ordering::Relaxed)) };
-    // SAFETY: as the caller says.
+    // SAFETY: the caller guarantees the contract.
     unsafe { real(allocation) }
 }
 
@@ -128,7 +130,7 @@ unsafe extern "C" fn free_first(allocation: *mut u8) {
     }
 }
 
-// What other allocators are asked for, so that their blocks lie 32 bytes apart.
+// The least size that other allocators are asked for, so that their blocks lie 32 bytes apart.
 const SPACING: usize = 32;
 
 static RAW_MALLOC: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
@@ -138,7 +140,7 @@ static RAW_REALLOC: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 unsafe extern "C" fn malloc_spaced(size: usize) -> *mut u8 {
     // SAFETY: set before this function is.
     let real: Malloc = unsafe { transmute(RAW_MALLOC.load(Ordering::Relaxed)) };
-    // SAFETY: as the caller says.
+    // SAFETY: the caller guarantees the contract.
     unsafe { real(size.max(SPACING)) }
 }
 
@@ -149,36 +151,36 @@ unsafe extern "C" fn calloc_spaced(count: usize, size: usize) -> *mut u8 {
         Some(bytes) if bytes < SPACING => (1, SPACING),
         _ => (count, size),
     };
-    // SAFETY: as the caller says.
+    // SAFETY: the caller guarantees the contract.
     unsafe { real(count, size) }
 }
 
 unsafe extern "C" fn realloc_spaced(old: *mut u8, size: usize) -> *mut u8 {
     // SAFETY: set before this function is.
     let real: Realloc = unsafe { transmute(RAW_REALLOC.load(Ordering::Relaxed)) };
-    // A size of 0 may mean free; that is not ours to change.
-    // SAFETY: as the caller says.
+    // SAFETY: the caller guarantees the contract. A size of 0 may mean free, so it stays 0.
     unsafe { real(old, if size == 0 && !old.is_null() { 0 } else { size.max(SPACING) }) }
 }
 
-/// Whose malloc the program has.
+/// The program's allocator.
 static ALLOCATOR: AtomicU32 = AtomicU32::new(NOT_COUNTED);
-/// Not known yet, or one that comes before us.
+/// Unknown so far, or an allocator that comes before edleak's library.
 const NOT_COUNTED: u32 = 0;
 const GLIBC: u32 = 1;
 const OTHER: u32 = 2;
 
-/// The allocator is glibc's: its blocks lie 32 bytes apart, and what it does not call malloc for is not allocated.
+/// Whether the allocator is glibc's: its blocks lie 32 bytes apart, and every allocation goes through malloc.
 pub(crate) fn is_glibc() -> bool {
     ALLOCATOR.load(Ordering::Relaxed) == GLIBC
 }
 
-/// It is one that comes after us and is not glibc's: it may have an operator new of its own that asks no malloc.
+/// Whether the allocator comes after edleak's library and is not glibc's. It may have its own operator new
+/// that does not call malloc.
 pub(crate) fn is_other() -> bool {
     ALLOCATOR.load(Ordering::Relaxed) == OTHER
 }
 
-/// The size to ask the real allocator for, in entry points that are not in this file.
+/// The size to request from the real allocator, for entry points in other files.
 pub(crate) fn spaced(size: usize) -> usize {
     if is_other() { size.max(SPACING) } else { size }
 }
@@ -195,22 +197,23 @@ unsafe fn dlsym(_: *mut c_void, _: *const c_char) -> *mut c_void {
 const RTLD_DEFAULT: *mut c_void = ptr::null_mut();
 const RTLD_NEXT: *mut c_void = ptr::without_provenance_mut(usize::MAX);
 
-/// The next definition of a symbol after ours; null: there is none.
+/// The next definition of a symbol after this library's; null: there is none.
 pub(crate) fn next(name: &CStr) -> *mut c_void {
     find(RTLD_NEXT, name)
 }
 
-/// The definition of a symbol that the whole program sees; null: there is none.
+/// The definition of a symbol that the whole program uses; null: there is none.
 pub(crate) fn global(name: &CStr) -> *mut c_void {
     find(RTLD_DEFAULT, name)
 }
 
-/// Finds a symbol as a program does that was linked with glibc, which asks for a function of malloc by its version.
-/// `libc_malloc_debug.so` defines these versions and no default, so a lookup without a version passes it over. A lookup with a version
-/// passes over other allocators, which define none: so what it finds counts only in place of glibc's own function.
+/// Finds a symbol as a program linked with glibc does, which asks for malloc functions by version.
+/// `libc_malloc_debug.so` defines only these versions and no default, so a lookup without a version skips it.
+/// Other allocators define no versions, so a lookup with a version skips them. Therefore its result is used
+/// only in place of glibc's own function.
 fn find(handle: *mut c_void, name: &CStr) -> *mut c_void {
-    // SAFETY: a NUL-terminated name. `dlsym` may allocate and free, through our own entry points, which is all right at
-    // every place this is called from.
+    // SAFETY: a NUL-terminated name. `dlsym` may allocate and free through edleak's entry points; every
+    // caller of this function allows that.
     let found = unsafe { dlsym(handle, name.as_ptr()) };
     let dlvsym = DLVSYM.load(Ordering::Relaxed);
     let Some(version) = arch::glibc_version(name).filter(|_| !dlvsym.is_null()) else { return found };
@@ -224,7 +227,7 @@ fn find(handle: *mut c_void, name: &CStr) -> *mut c_void {
 
 type Dlvsym = unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char) -> *mut c_void;
 
-/// glibc's `dlvsym`; null in another libc.
+/// glibc's `dlvsym`; null in other libcs.
 static DLVSYM: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 
 fn learn_versions() {
@@ -235,14 +238,14 @@ fn learn_versions() {
     DLVSYM.store(dlvsym, Ordering::Relaxed);
 }
 
-/// A symbol looked up at its first use: 0 not yet, 1 not there, else its address.
+/// A symbol that is looked up at its first use. 0: not yet, 1: not found, else its address.
 pub(crate) struct Lazy {
     name: &'static CStr,
     address: AtomicUsize,
 }
 
 impl Lazy {
-    /// Nothing is looked up yet.
+    /// A symbol that is not looked up yet.
     pub(crate) const fn new(name: &'static CStr) -> Lazy {
         Lazy { name, address: AtomicUsize::new(0) }
     }
@@ -264,7 +267,8 @@ impl Lazy {
         }
     }
 
-    /// Looks it up among what comes after us, so that `get` need not: a lookup takes away what `dlerror` has yet to say.
+    /// Looks the symbol up in later libraries in advance, so that `get` need not: a lookup clears the pending
+    /// message of `dlerror`.
     pub(crate) fn is_there(&self) -> bool {
         let found = next(self.name);
         if found.is_null() {
@@ -275,8 +279,8 @@ impl Lazy {
         !found.is_null()
     }
 
-    // A C program may load a C++ plugin whose libstdc++ is nobody's but the plugin's: then `next` finds nothing, though
-    // without us the plugin would have found it.
+    // A C program may load a C++ plugin whose libstdc++ belongs only to the plugin. Then `next` finds
+    // nothing, although the plugin would have found the function without edleak.
     fn in_a_loaded_library(&self) -> *mut c_void {
         if !self.name.to_bytes().starts_with(b"_Z") {
             return ptr::null_mut();
@@ -289,20 +293,22 @@ impl Lazy {
 
 static DLERROR: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 
-/// Finds `dlerror` before any lookup fails: finding it afterwards would already drop the message, but keep the memory for the next one.
+/// Finds `dlerror` before any lookup fails. Finding it afterwards would clear the message but keep the memory
+/// for the next one.
 fn learn_dlerror() {
     DLERROR.store(global(c"dlerror"), Ordering::Relaxed);
 }
 
-/// Empties `dlerror`, so that the target does not read of a lookup it did not make. Twice: the first call hands the message out, and
-/// the second frees what glibc keeps for it, which the target would otherwise not have to allocate for an error of its own.
+/// Clears `dlerror`, so that the target does not see the error of a lookup that it did not make. Called
+/// twice: the first call returns the message, the second frees the memory that glibc keeps for it. Otherwise
+/// the target would not allocate this memory for its own error.
 fn forget_error() {
     let dlerror = DLERROR.load(Ordering::Relaxed);
     if !dlerror.is_null() {
         // SAFETY: the type of `dlerror`.
         let dlerror: unsafe extern "C" fn() -> *const c_char = unsafe { transmute(dlerror) };
         for _ in 0..2 {
-            // SAFETY: no arguments; the message is the library's.
+            // SAFETY: no arguments; the message belongs to libc.
             unsafe { dlerror() };
         }
     }
@@ -316,7 +322,7 @@ struct DlInfo {
     address: *mut c_void,
 }
 
-/// The path of the module that a function lies in, and where that begins; nulls: nobody knows.
+/// The path and the base address of the module that contains a function; nulls: unknown.
 pub(crate) fn module_of(function: *mut c_void) -> (*const c_char, *mut c_void) {
     let mut info =
         DlInfo { path: ptr::null(), base: ptr::null_mut(), symbol: ptr::null(), address: ptr::null_mut() };
@@ -324,13 +330,13 @@ pub(crate) fn module_of(function: *mut c_void) -> (*const c_char, *mut c_void) {
     if !dladdr.is_null() {
         // SAFETY: the type of dladdr.
         let dladdr: unsafe extern "C" fn(*const c_void, *mut DlInfo) -> i32 = unsafe { transmute(dladdr) };
-        // SAFETY: an address and a place for the answer, which stays as it is where there is none.
+        // SAFETY: an address, and a place for the answer, which stays unchanged if there is none.
         unsafe { dladdr(function, &mut info) };
     }
     (info.path, info.base)
 }
 
-/// Whether the last part of a path begins with one of these names.
+/// Whether the last component of a path begins with one of these names.
 pub(crate) fn is_named(path: *const c_char, names: &[&[u8]]) -> bool {
     if path.is_null() {
         return false;
@@ -347,7 +353,7 @@ pub(crate) fn is_named(path: *const c_char, names: &[&[u8]]) -> bool {
         at = at.wrapping_add(1);
     }
     names.iter().any(|prefix| {
-        // SAFETY: compares no further than the first difference, so not beyond the NUL.
+        // SAFETY: compares only up to the first difference, so not beyond the NUL.
         prefix.iter().enumerate().all(|(i, &byte)| unsafe { *name.wrapping_add(i) } == byte)
     })
 }
@@ -358,7 +364,7 @@ fn is_glibcs_own(function: *mut c_void) -> bool {
     !of_glibc.is_null() && !base.is_null() && base == module_of(of_glibc).1
 }
 
-/// Other allocators have a `__libc_malloc`, too, so it is the library that tells.
+/// Whether a malloc is glibc's. Other allocators also have a `__libc_malloc`, so the library decides.
 fn is_in_glibc(malloc: *mut c_void) -> bool {
     let of_glibc = global(c"gnu_get_libc_version");
     if of_glibc.is_null() {
@@ -366,12 +372,12 @@ fn is_in_glibc(malloc: *mut c_void) -> bool {
         return false;
     }
     let (path, base) = module_of(malloc);
-    // glibc's own library that checks what a program does with malloc; the blocks are glibc's.
+    // glibc's own library that checks a program's use of malloc; its blocks are glibc's.
     if is_named(path, &[b"libc_malloc_debug.so"]) {
         return true;
     }
     if base.is_null() {
-        // Before 2.34 dladdr is in a library that not every program has.
+        // Before glibc 2.34, dladdr is in a library that some programs do not load.
         let named = next(c"__libc_malloc");
         if named.is_null() {
             forget_error();
@@ -381,19 +387,19 @@ fn is_in_glibc(malloc: *mut c_void) -> bool {
     base == module_of(of_glibc).1
 }
 
-/// Where the program finds a function of the name of one of ours.
+/// The place where the program finds a function with the name of one of edleak's.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Seen {
-    /// Here; or nobody can tell.
+    /// In this library, or unknown.
     Ours,
-    /// At a stub of the program's own, which leads to the first definition: it was linked at a fixed address and has asked for that of the
-    /// function. A lookup by name ends there.
+    /// In a stub of the program that leads to the first definition. The program was linked at a fixed address
+    /// and uses the address of the function. A lookup by name finds the stub.
     Stub,
-    /// In the program, or in a library that comes before ours.
+    /// In the program, or in a library that comes before this one.
     Foreign,
 }
 
-/// Tells where an address that `global` found lies.
+/// Returns where an address that `global` found lies.
 pub(crate) fn seen_at(function: *mut c_void) -> Seen {
     const RTLD_DL_SYMENT: i32 = 1;
     /// The beginning of an `Elf64_Sym`.
@@ -418,14 +424,14 @@ pub(crate) fn seen_at(function: *mut c_void) -> Seen {
     let mut info =
         DlInfo { path: ptr::null(), base: ptr::null_mut(), symbol: ptr::null(), address: ptr::null_mut() };
     let mut symbol = ptr::null();
-    // SAFETY: an address and places for both answers.
+    // SAFETY: an address, and places for both answers.
     let is_known = unsafe { dladdr1(function, &mut info, &mut symbol, RTLD_DL_SYMENT) } != 0;
-    // SAFETY: an entry of a symbol table, which stays mapped while its module does.
+    // SAFETY: an entry of a symbol table, which stays mapped as long as its module.
     let is_stub = is_known && !symbol.is_null() && unsafe { (*symbol).section } == 0;
     if is_stub { Seen::Stub } else { Seen::Foreign }
 }
 
-/// A function of a module that is loaded; null: it has none of that name.
+/// A function of a loaded module; null: the module has no function of that name.
 fn of_module(path: *const c_char, name: &CStr) -> *mut c_void {
     const RTLD_LAZY_NOLOAD: i32 = 1 | 4;
     let dlopen = global(c"dlopen");
@@ -434,25 +440,26 @@ fn of_module(path: *const c_char, name: &CStr) -> *mut c_void {
     }
     // SAFETY: the type of `dlopen`.
     let dlopen: unsafe extern "C" fn(*const c_char, i32) -> *mut c_void = unsafe { transmute(dlopen) };
-    // SAFETY: looks for a library that is loaded already and loads nothing.
+    // SAFETY: looks for a library that is already loaded, and loads nothing.
     let handle = unsafe { dlopen(path, RTLD_LAZY_NOLOAD) };
     if handle.is_null() {
         return ptr::null_mut();
     }
-    // SAFETY: a handle of `dlopen`'s; it is kept, so that the function cannot be unloaded under us.
+    // SAFETY: a handle from `dlopen`. It is kept open, so that the function cannot be unloaded.
     unsafe { dlsym(handle, name.as_ptr()) }
 }
 
-/// The next malloc, calloc, realloc and free, found but not yet in use.
+/// The next malloc, calloc, realloc and free: found but not yet in use.
 pub(crate) struct Resolved {
     functions: [*mut c_void; 4],
-    /// What `is_countable` tells.
+    /// The result of `is_countable`.
     are_first: bool,
     allocator: u32,
 }
 
-/// Finds the real functions. Called once, by the thread that starts the preload; until [`Resolved::install`] the arena serves what this
-/// and other lookups allocate, so that the target's first allocations find a heap that nobody has used. `None`: there is no malloc after us.
+/// Finds the real functions. The thread that starts the preload calls this once. Until [`Resolved::install`],
+/// the arena serves the allocations of this and other lookups, so the target's first allocations find an
+/// unused heap. `None`: no later library has a malloc.
 pub(crate) fn resolve() -> Option<Resolved> {
     learn_dlerror();
     learn_versions();
@@ -483,13 +490,14 @@ pub(crate) fn resolve() -> Option<Resolved> {
 }
 
 impl Resolved {
-    /// Whether anything can be counted here: not where the program's malloc comes before us, in the program itself or in a library that
-    /// was preloaded before this one. Whatever reaches us then has to go where it would have gone without us.
+    /// Whether allocations can be counted. They cannot if another malloc comes before this library: in the
+    /// program itself or in a library preloaded earlier. Then calls that arrive here must go where they would
+    /// have gone without edleak.
     pub(crate) fn is_countable(&self) -> bool {
         self.are_first
     }
 
-    /// Every call goes to the real functions from now on.
+    /// Sends every call to the real functions from now on.
     pub(crate) fn install(&self) {
         let [malloc, calloc, realloc, free] = self.functions.map(|function| function.cast::<()>());
         if self.allocator == OTHER {
@@ -520,13 +528,13 @@ unsafe impl Sync for Arena {}
 static ARENA: Arena = Arena(UnsafeCell::new([0; ARENA_BYTES]));
 static ARENA_USED: AtomicUsize = AtomicUsize::new(0);
 
-/// Memory from before the real malloc was known.
+/// Whether an allocation comes from the arena, which was used before the real malloc was known.
 #[inline(always)]
 pub(crate) fn in_arena(allocation: *const u8) -> bool {
     (allocation as usize).wrapping_sub(ARENA.0.get() as usize) < ARENA_BYTES
 }
 
-/// Zeroed memory from the arena, its size in the word before it; null when the arena is used up.
+/// Zeroed memory from the arena, with its size in the word before it; null if the arena is used up.
 fn arena_alloc(size: usize, align: usize) -> *mut u8 {
     let Some(room) = size.checked_add(2 * align) else { return ptr::null_mut() };
     let at = ARENA_USED.fetch_add((room + 15) & !15, Ordering::Relaxed);
@@ -534,20 +542,20 @@ fn arena_alloc(size: usize, align: usize) -> *mut u8 {
         return ptr::null_mut();
     }
     let allocation = ARENA.0.get().cast::<u8>().wrapping_add((at + 8 + align - 1) & !(align - 1));
-    // SAFETY: `room` leaves a word before the aligned address, and these bytes are nobody else's.
+    // SAFETY: `room` leaves a word before the aligned address, and no other caller has these bytes.
     unsafe { allocation.cast::<usize>().wrapping_sub(1).write(size) };
     allocation
 }
 
-/// realloc of memory that the arena gave.
+/// realloc of memory from the arena.
 ///
 /// # Safety
-/// `old` was given out by `arena_alloc`.
+/// `old` comes from `arena_alloc`.
 #[cold]
 unsafe fn move_out_of_arena(old: *mut u8, size: usize) -> *mut u8 {
-    // SAFETY: the size was written there.
+    // SAFETY: `arena_alloc` wrote the size there.
     let old_size = unsafe { old.cast::<usize>().wrapping_sub(1).read() };
-    // SAFETY: any size.
+    // SAFETY: malloc accepts any size.
     let new = unsafe { malloc(size) };
     if !new.is_null() {
         // SAFETY: both are at least this long, and a new allocation overlaps nothing.

@@ -1,4 +1,4 @@
-//! COLD: return address → site; stepping over wrappers; what the hot path is told of it.
+//! COLD: return address → site; stepping over wrappers; filling the caller cache.
 #![allow(unsafe_code)]
 
 use crate::cold::{lifecycle, modules};
@@ -18,7 +18,7 @@ static INFOS: AtomicPtr<SiteInfo> = AtomicPtr::new(ptr::null_mut());
 pub(crate) static CALLER_CACHE: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
 static WRAPPERS: AtomicPtr<WrapperRange> = AtomicPtr::new(ptr::null_mut());
 
-/// Makes the tables of a session known. Called once, before this thread or any other counts.
+/// Stores the tables of a session. Called once, before any thread counts.
 pub(crate) fn set_tables(
     slots: *mut SiteSlot,
     infos: *mut SiteInfo,
@@ -31,14 +31,14 @@ pub(crate) fn set_tables(
     TABLE.store(slots, Ordering::Release);
 }
 
-/// Tells the hot path what the table says of an address.
+/// Publishes the table's meaning of an address in the caller cache.
 fn publish(address: usize, slot: &SiteSlot) {
-    // A word about another caller of the same place stays most of the time, so that two callers that take turns do not
-    // both come here each time, and not always, so that one that is no longer seen goes.
+    // A word of another caller at the same index mostly stays, so that two alternating callers do not both
+    // come here each time. It is replaced sometimes, so that the word of an unused caller disappears.
     static RIVALS: AtomicU32 = AtomicU32::new(0);
     let takes_over = || {
         let rivals = RIVALS.load(Ordering::Relaxed).wrapping_add(1);
-        RIVALS.store(rivals, Ordering::Relaxed); // one more or less is no matter
+        RIVALS.store(rivals, Ordering::Relaxed); // one more or less does not matter
         rivals.is_multiple_of(16)
     };
     caller::publish(caller_cache(), address as u64, slot, takes_over);
@@ -49,12 +49,12 @@ fn caller_cache() -> &'static [AtomicU64] {
     unsafe { core::slice::from_raw_parts(CALLER_CACHE.load(Ordering::Relaxed), CALLERS) }
 }
 
-/// Where an allocation belongs.
+/// The site of an allocation, and the frame that belongs to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Place {
     /// The site's id.
     pub site: u32,
-    /// What to do there besides counting: `COUNT`, `WATCH` or `LOADER`.
+    /// The action besides counting: `COUNT`, `WATCH` or `LOADER`.
     pub action: Action,
     /// The frame of the site.
     pub frame: Frame,
@@ -63,7 +63,7 @@ pub(crate) struct Place {
 /// A frame on the stack of the target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Frame {
-    /// The return address into it.
+    /// The return address into the frame.
     pub address: usize,
     /// sp just after the return.
     pub sp: usize,
@@ -84,11 +84,11 @@ impl Frame {
     /// The frame that called this one.
     ///
     /// # Safety
-    /// `rule` is the unwind rule at `self.address`, so that the words it names are on the stack.
+    /// `rule` is the unwind rule at `self.address`, so the words that it names are on the stack.
     pub(crate) unsafe fn caller(self, rule: Rule) -> Frame {
         let base = if rule.kind() == Kind::Fp { self.fp } else { self.sp };
         let cfa = base.wrapping_add(rule.cfa_offset());
-        // SAFETY: the caller vouches for the rule: the return address lies right below the CFA.
+        // SAFETY: the caller guarantees the rule: the return address lies right below the CFA.
         let address = unsafe { *(cfa.wrapping_sub(8) as *const usize) };
         let fp = match rule.fp_offset() {
             0 => self.fp,
@@ -99,14 +99,15 @@ impl Frame {
     }
 }
 
-/// Callers looked at for one allocation: if all of them are wrappers, the last is the site. More than an unoptimized program of
-/// nested generics needs, and few enough for a wrapper that recurses.
+/// Maximum number of callers to examine for one allocation. If all of them are wrappers, the last one is the
+/// site. The limit is more than an unoptimized program with nested generics needs, and few enough for a
+/// wrapper that recurses.
 pub(crate) const MAX_CALLERS: usize = 64;
 
-/// Finds the place of an allocation: the first caller that is not a wrapper.
+/// Finds the site of an allocation: the first caller that is not a wrapper.
 ///
 /// # Safety
-/// `frame` is that of the caller of an entry point under way.
+/// `frame` is the frame of the caller of a running entry point.
 pub(crate) unsafe fn place(header: &Header, mut frame: Frame) -> Place {
     let slots = TABLE.load(Ordering::Acquire);
     // SAFETY: the session holds `SLOTS` slots, and it is mapped for the life of the process.
@@ -128,11 +129,11 @@ pub(crate) unsafe fn place(header: &Header, mut frame: Frame) -> Place {
         let (id, action) = slot.id_and_action();
         place = Place { site: if id == 0 { OTHER } else { id }, action, frame };
         let Some(rule) = place.action.as_step() else { return place };
-        // SAFETY: the collector compiled the rule for this very address.
+        // SAFETY: the collector compiled the rule for exactly this address.
         let caller = unsafe { frame.caller(rule) };
         if caller.address == 0 || caller.sp <= frame.sp || forward::is_ours(caller.address) {
-            // The outermost frame, a rule that leads nowhere, or an exception that operator new makes in vain for a call
-            // that counts nothing: the wrapper itself is the site.
+            // The wrapper itself is the site in three cases: it is the outermost frame, the rule leads
+            // nowhere, or operator new allocates an exception in a call that is not counted.
             break;
         }
         frame = caller;
@@ -141,7 +142,7 @@ pub(crate) unsafe fn place(header: &Header, mut frame: Frame) -> Place {
     place
 }
 
-/// What to do at a site that is seen for the first time.
+/// The action at a site that is seen for the first time.
 fn first_action(header: &Header, address: usize) -> Action {
     if modules::is_loader(address) {
         return Action::LOADER;
@@ -152,14 +153,16 @@ fn first_action(header: &Header, address: usize) -> Action {
     let ranges =
         unsafe { core::slice::from_raw_parts(WRAPPERS.load(Ordering::Relaxed), count.min(MAX_RANGES)) };
     match wrapper::find(ranges, address as u64) {
-        // A table that was replaced meanwhile may have shown anything; the collector looks at every new site anyway.
+        // A table that was replaced meanwhile may have returned a wrong action. The collector checks every
+        // new site anyway.
         Some(action) if header.wrapper_ranges.load(Ordering::Acquire) as usize == count => action,
         _ => otherwise,
     }
 }
 
-/// Forgets every site whose return address lies in `start..end`: another module lies there now and is not to be blamed
-/// for what the one before it did. The ids stay the collector's to report, and those of a module that returns are taken again.
+/// Forgets every site with a return address in `start..end`, because another module is there now. It must not
+/// be blamed for allocations of the earlier module. The collector still reports the old ids; a module that
+/// returns gets its ids again.
 pub(crate) fn forget(start: usize, end: usize) {
     if lifecycle::header().is_none() {
         return;
@@ -175,7 +178,8 @@ pub(crate) fn forget(start: usize, end: usize) {
     }
 }
 
-/// Copies the site table of a parent's session into its forked child's: the ids in the side table stay what they were.
+/// Copies the site table of the parent's session into the session of its forked child, so that the ids in the
+/// side table stay valid.
 pub(crate) fn inherit(from: *const SiteSlot, to: *const SiteSlot) {
     let infos = INFOS.load(Ordering::Relaxed);
     let own_infos = to.cast::<u8>().wrapping_add(INFOS_AT - SLOTS_AT).cast::<SiteInfo>();
@@ -202,7 +206,7 @@ pub(crate) fn inherit(from: *const SiteSlot, to: *const SiteSlot) {
     }
 }
 
-/// One more of something that could not be done.
+/// Adds one to a counter of failures.
 pub(crate) fn bump(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }

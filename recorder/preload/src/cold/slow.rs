@@ -1,5 +1,5 @@
-//! COLD: everything the fast path left out, without haste: first calls, large sizes, callers without a word, threads without a shard,
-//! entry points inside entry points, forked children, unknown addresses.
+//! COLD: handles every case that the fast path leaves out: first calls, large sizes, callers without a word,
+//! threads without a shard, nested entry points, forked children, unknown addresses.
 #![allow(unsafe_code)]
 
 use crate::cold::sites::{self, Frame, bump};
@@ -11,7 +11,7 @@ use core::sync::atomic::Ordering;
 use edleak_session::header::Header;
 use edleak_session::site::{Action, MAX_SITES, OTHER};
 
-/// Notes an allocation that the fast path did not and hands it on.
+/// Notes an allocation that the fast path did not note, and returns it.
 ///
 /// # Safety
 /// `caller` and `fp` come from an entry stub.
@@ -23,15 +23,15 @@ pub(crate) unsafe extern "C" fn note(
     caller: *const usize,
     fp: usize,
 ) -> *mut u8 {
-    // Nothing is saved on the stack before this test: a process that is not recorded makes it at each call.
+    // Nothing is saved on the stack before this test, because an unrecorded process makes it in each call.
     if lifecycle::is_off() {
         return allocation;
     }
-    // SAFETY: as the caller says.
+    // SAFETY: the caller guarantees the frame.
     unsafe { note_counted(allocation, size, caller, fp) }
 }
 
-/// [`note`] in a process that is recorded, or may be.
+/// [`note`] in a process that is or may be recorded.
 ///
 /// # Safety
 /// See [`note`].
@@ -45,7 +45,7 @@ unsafe fn note_counted(allocation: *mut u8, size: usize, caller: *const usize, f
         return allocation;
     }
     let counting = thread::counting(header, tls);
-    // SAFETY: the stub's frame, or that of the entry point around it, which is still under way.
+    // SAFETY: the stub's frame, or the frame of the entry point around it, which is still running.
     let frame = unsafe { Frame::of_caller(caller, fp) };
     // SAFETY: as above.
     let place = unsafe { sites::place(header, frame) };
@@ -54,7 +54,7 @@ unsafe fn note_counted(allocation: *mut u8, size: usize, caller: *const usize, f
     match place.action {
         Action::LOADER => noted.special = true,
         Action::WATCH => {
-            // SAFETY: the frame of the site, further up on this stack.
+            // SAFETY: the frame of the site is further up on this stack.
             match unsafe { walk::record(header, place.site, place.frame) } {
                 Some(number) => {
                     cell = walk::cell(number);
@@ -68,7 +68,7 @@ unsafe fn note_counted(allocation: *mut u8, size: usize, caller: *const usize, f
     live::take_covered(allocation, noted, |stale| count_free(header, counting, stale));
     match live::insert(allocation, noted) {
         Ok(stale) => {
-            // Someone freed the allocation before this one behind our back; it is gone all the same.
+            // The free of the earlier allocation at this address was not seen; count it now.
             if let Some(stale) = stale {
                 count_free(header, counting, stale);
             }
@@ -85,8 +85,9 @@ unsafe fn note_counted(allocation: *mut u8, size: usize, caller: *const usize, f
     allocation
 }
 
-/// Counts everything that is alive in a forked child as allocated: it was the parent's, and the child will free it. An
-/// allocation of a watched site is counted at the site, since its stack is known to the parent's session only.
+/// Counts every live allocation as allocated in a forked child: the parent made it, and the child will free
+/// it. An allocation of a watched site is counted at the site, because only the parent's session has its
+/// stack.
 ///
 /// # Safety
 /// `parents` are the tables of the parent's session, which is still mapped.
@@ -95,17 +96,17 @@ pub(crate) unsafe fn inherit(header: &Header, parents: &walk::Tables) {
     let counting = thread::counting(header, unsafe { thread::tls() });
     live::for_each(|address, mut allocation| {
         if let Some(number) = allocation.site.checked_sub(MAX_SITES as u32) {
-            // SAFETY: as the caller says.
+            // SAFETY: the caller guarantees the tables.
             let site = unsafe { parents.site_of(number) }.unwrap_or(OTHER);
             allocation = Allocation { site, special: false, ..allocation };
-            // Its leaf is there; nothing can fail.
+            // The leaf exists, so this cannot fail.
             let _ = live::insert(address, allocation);
         }
         counting.alloc(allocation.site, allocation.size);
     });
 }
 
-/// Counts a free where its allocation was counted.
+/// Counts a free at the site or cell of its allocation.
 fn count_free(header: &Header, counting: thread::Counting, was: Allocation) {
     let Some(number) = was.site.checked_sub(MAX_SITES as u32) else {
         return counting.free(was.site, was.size);
@@ -116,7 +117,8 @@ fn count_free(header: &Header, counting: thread::Counting, was: Allocation) {
     }
 }
 
-/// Who asked, and for how much: the entry point around this one, if one is under way, else this one's own caller.
+/// The caller and the size to count: those of the pending entry point around this one, else this entry
+/// point's own.
 fn attribute(
     tls: &mut thread::Tls,
     caller: *const usize,
@@ -129,53 +131,54 @@ fn attribute(
     }
     thread_end_pending(tls);
     if caller >= pending.caller {
-        // Its frame is gone: an exception or longjmp left it. It has nothing to do with this call.
+        // The pending frame no longer exists: an exception or longjmp left it. It has nothing to do with this
+        // call.
         return (caller, fp, size);
     }
     let asked = if size.wrapping_sub(pending.size) <= pending.slack { pending.size } else { size };
     (pending.caller, pending.fp, asked)
 }
 
-/// Ends the entry point under way on this thread.
+/// Ends the pending entry point of this thread.
 pub(crate) fn thread_end_pending(tls: &mut thread::Tls) {
     tls.offset = tls.hidden_offset;
     tls.hidden_offset = 0;
     tls.pending.caller = ptr::null();
 }
 
-/// free, when the fast path did not know what to do.
+/// free, for the cases that the fast path leaves out.
 ///
 /// # Safety
-/// `allocation` is what the target passed.
+/// The target passed `allocation`.
 #[cold]
 #[inline(never)]
 pub(crate) unsafe fn free(allocation: *mut u8) {
     if real::in_arena(allocation) {
-        return; // memory of ours, from before the real malloc was known
+        return; // memory from before the real malloc was known
     }
     if !lifecycle::is_off() {
-        // SAFETY: as the caller says.
+        // SAFETY: the caller guarantees this.
         unsafe { free_counted(allocation) };
     }
     // SAFETY: the target's own call.
     unsafe { real::free(allocation) }
 }
 
-/// Counts the free of an allocation, ahead of it.
+/// Counts the free of an allocation, before the real free.
 ///
 /// # Safety
 /// See [`free`].
 #[inline(never)]
 unsafe fn free_counted(allocation: *mut u8) {
-    // SAFETY: as the caller says.
+    // SAFETY: the caller guarantees this.
     let was = unsafe { take(allocation) };
     count_taken(was);
 }
 
-/// Forgets an allocation that is about to be freed or moved, and tells what it was.
+/// Forgets an allocation that will be freed or moved, and returns it.
 ///
 /// # Safety
-/// `allocation` is what the target passed.
+/// The target passed `allocation`.
 pub(crate) unsafe fn take(allocation: *mut u8) -> Option<Allocation> {
     let header = lifecycle::header()?;
     let was = live::take(allocation);
@@ -189,28 +192,29 @@ pub(crate) unsafe fn take(allocation: *mut u8) -> Option<Allocation> {
     was
 }
 
-/// An operator delete under way on this thread has counted this one as freed already.
+/// Whether a running operator delete of this thread has already counted this allocation as freed.
 fn is_being_deleted(allocation: *mut u8) -> bool {
     // SAFETY: the only reference to this thread's state here.
     unsafe { thread::tls() }.deleting == allocation
 }
 
-/// realloc up to the new allocation, when the fast path did not know what to do.
+/// realloc up to the new allocation, for the cases that the fast path leaves out.
 ///
 /// # Safety
-/// `old` is what the target passed.
+/// The target passed `old`.
 #[cold]
 #[inline(never)]
 pub(crate) unsafe fn reallocate(old: *mut u8, size: usize) -> *mut u8 {
-    // SAFETY: null and unknown addresses are nobody's.
+    // SAFETY: the target passed `old`; null and unknown addresses are noted nowhere.
     let was = unsafe { take(old) };
     // SAFETY: the target's own call.
     let new = unsafe { real::realloc_any(old, size) };
-    // SAFETY: as the caller says.
+    // SAFETY: the caller guarantees this.
     unsafe { reallocated(old, was, new, size) }
 }
 
-/// Counts what a real realloc has taken, unless it has failed, and hands on what it gave, which is yet to be noted.
+/// Counts the free of the old allocation unless the real realloc failed. Returns the new allocation, which is
+/// still to be noted.
 ///
 /// # Safety
 /// As for [`reallocate`]; `was` was taken before the real call.
@@ -223,22 +227,22 @@ pub(crate) unsafe fn reallocated(
     size: usize,
 ) -> *mut u8 {
     if new.is_null() && size != 0 {
-        // SAFETY: the call failed, so `old` is still an allocation of this thread's to speak for.
+        // SAFETY: the call failed, so `old` is still allocated, and this thread may note it.
         unsafe { restore(old, was) };
     } else {
-        count_taken(was); // a null `new` was a free
+        count_taken(was); // a null `new` means that `old` was freed
     }
     new
 }
 
-/// Makes an allocation alive again whose realloc failed.
+/// Notes an allocation again after its realloc failed.
 ///
 /// # Safety
-/// `allocation` was taken by this thread and not freed.
+/// This thread took `allocation` and did not free it.
 #[cold]
 unsafe fn restore(allocation: *mut u8, was: Option<Allocation>) {
     if let Some(was) = was {
-        // Its leaf is there, since it was noted in it; nothing can fail.
+        // The allocation was noted in this leaf, so the leaf exists and this cannot fail.
         let _ = live::insert(allocation, was);
     }
 }

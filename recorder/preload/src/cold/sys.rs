@@ -1,4 +1,4 @@
-//! COLD: the system calls the preload makes, raw, so that errno stays the target's.
+//! COLD: the raw system calls of the preload. They leave the target's errno untouched.
 #![allow(unsafe_code)]
 
 use crate::arch::syscall;
@@ -20,8 +20,8 @@ const MAP_SHARED: usize = 0x01;
 const MAP_PRIVATE: usize = 0x02;
 const MAP_ANONYMOUS: usize = 0x20;
 const MAP_NORESERVE: usize = 0x4000;
-/// Says "no huge pages" to kernels since 6.7, without the second system call that madvise would be: two megabytes for a
-/// first entry is what a small program must not pay.
+/// Tells kernels since 6.7 not to use huge pages, without a second system call for madvise. A small program
+/// must not pay 2 MiB for its first entry.
 const MAP_STACK: usize = 0x20000;
 const O_RDWR: usize = 2;
 const O_CLOEXEC: usize = 0o2000000;
@@ -35,28 +35,28 @@ pub(crate) fn open(path: &[u8], writable: bool) -> Option<usize> {
     usize::try_from(fd).ok()
 }
 
-/// Closes a file of ours.
+/// Closes a file that [`open`] returned.
 pub(crate) fn close(fd: usize) {
     // SAFETY: `fd` is one that `open` returned.
     unsafe { syscall(CLOSE, [fd, 0, 0, 0, 0, 0]) };
 }
 
-/// Reads once: bytes read, 0 at the end or on an error.
+/// Reads once. Returns the number of bytes read; 0 at the end or on an error.
 pub(crate) fn read(fd: usize, into: &mut [u8]) -> usize {
-    // SAFETY: the buffer is ours.
+    // SAFETY: the buffer belongs to the caller.
     let read = unsafe { syscall(READ, [fd, into.as_mut_ptr() as usize, into.len(), 0, 0, 0]) };
     usize::try_from(read).unwrap_or(0)
 }
 
-/// Reads from a place in a file: as many bytes as come.
+/// Reads at an offset of a file. Returns the number of bytes read.
 pub(crate) fn read_at(fd: usize, into: &mut [u8], offset: usize) -> usize {
     const PREAD64: usize = 17;
-    // SAFETY: the buffer is ours.
+    // SAFETY: the buffer belongs to the caller.
     let read = unsafe { syscall(PREAD64, [fd, into.as_mut_ptr() as usize, into.len(), offset, 0, 0]) };
     usize::try_from(read).unwrap_or(0)
 }
 
-/// A pipe: its read end and its write end; a child inherits both.
+/// A pipe: its read end and its write end. A child inherits both.
 pub(crate) fn pipe() -> Option<[usize; 2]> {
     const PIPE2: usize = 293;
     let mut ends = [0i32; 2];
@@ -75,7 +75,7 @@ fn map(bytes: usize, flags: usize, fd: usize) -> Option<*mut u8> {
     }
 }
 
-/// Maps zeroed memory of our own.
+/// Maps private zeroed memory.
 pub(crate) fn map_private(bytes: usize) -> Option<*mut u8> {
     map(bytes, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, usize::MAX)
 }
@@ -85,38 +85,38 @@ pub(crate) fn map_shared(fd: usize, bytes: usize) -> Option<*mut u8> {
     map(bytes, MAP_SHARED | MAP_NORESERVE, fd)
 }
 
-/// Unmaps memory of ours.
+/// Unmaps memory that the preload mapped.
 pub(crate) fn unmap(address: *mut u8, bytes: usize) {
-    // SAFETY: the mapping is ours, and the caller has no reference into it.
+    // SAFETY: the preload made the mapping, and the caller has no reference into it.
     unsafe { syscall(MUNMAP, [address as usize, bytes, 0, 0, 0, 0]) };
 }
 
 /// Asks the kernel to wipe these pages in a forked child.
 pub(crate) fn wipe_on_fork(address: *const u8, bytes: usize) -> bool {
     const MADV_WIPEONFORK: usize = 18;
-    // SAFETY: the pages are ours, and losing their content in a child is the purpose.
+    // SAFETY: the pages belong to the preload, and losing their content in a child is the purpose.
     unsafe { syscall(MADVISE, [address as usize, bytes, MADV_WIPEONFORK, 0, 0, 0]) == 0 }
 }
 
-/// Asks the kernel for small pages here; that it may not know the request is no matter.
+/// Asks the kernel for small pages here. It does not matter if the kernel does not know the request.
 pub(crate) fn no_huge_pages(address: *const u8, bytes: usize) {
     const MADV_NOHUGEPAGE: usize = 15;
-    // SAFETY: only advice.
+    // SAFETY: this is only advice.
     unsafe { syscall(MADVISE, [address as usize, bytes, MADV_NOHUGEPAGE, 0, 0, 0]) };
 }
 
-/// Reads a symbolic link: how many bytes it has, 0 on an error. `path` ends in NUL.
+/// Reads a symbolic link. Returns its number of bytes; 0 on an error. `path` ends in NUL.
 pub(crate) fn read_link(path: &[u8], into: &mut [u8]) -> usize {
     const READLINK: usize = 89;
     debug_assert_eq!(path.last(), Some(&0));
-    // SAFETY: a NUL-terminated path, and a buffer of ours.
+    // SAFETY: a NUL-terminated path, and the caller's buffer.
     let read = unsafe {
         syscall(READLINK, [path.as_ptr() as usize, into.as_mut_ptr() as usize, into.len(), 0, 0, 0])
     };
     usize::try_from(read).unwrap_or(0)
 }
 
-/// Whether the effective user or group is not the real one.
+/// Whether the effective user or group differs from the real one.
 pub(crate) fn has_other_ids() -> bool {
     const GETUID: usize = 102;
     const GETGID: usize = 104;
@@ -127,7 +127,7 @@ pub(crate) fn has_other_ids() -> bool {
     id(GETUID) != id(GETEUID) || id(GETGID) != id(GETEGID)
 }
 
-/// This process, in its own PID namespace.
+/// The ID of this process in its own PID namespace.
 pub(crate) fn getpid() -> u32 {
     // SAFETY: no arguments.
     unsafe { syscall(GETPID, [0; 6]) as u32 }
@@ -141,14 +141,14 @@ pub(crate) fn wait_for(pid: usize) {
     while unsafe { syscall(WAIT4, [pid, 0, WALL, 0, 0, 0]) } == EINTR {}
 }
 
-/// Wakes whoever waits on a word of shared memory.
+/// Wakes all threads that wait on a word of shared memory.
 pub(crate) fn wake(word: &AtomicU32) {
     const FUTEX_WAKE: usize = 1;
     // SAFETY: the word outlives the call.
     unsafe { syscall(FUTEX, [word.as_ptr() as usize, FUTEX_WAKE, i32::MAX as usize, 0, 0, 0]) };
 }
 
-/// Waits until a word of shared memory may no longer be `value`, at most this long.
+/// Waits until a word of shared memory may differ from `value`, at most this long.
 pub(crate) fn wait(word: &AtomicU32, value: u32, timeout_us: u32) {
     const FUTEX_WAIT: usize = 0;
     let timeout = [i64::from(timeout_us / 1_000_000), i64::from(timeout_us % 1_000_000) * 1000];

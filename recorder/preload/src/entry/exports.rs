@@ -1,8 +1,9 @@
-//! HOT: the exported C symbols; the only file that exports anything.
+//! HOT: the exported C symbols; no other file exports symbols.
 //!
-//! Every allocating entry point is a naked stub. The frequent ones call the real function and note what came of it ([`crate::arch::note`]);
-//! the others add the address of their own return address and the frame pointer to the arguments (the hook's view of its
-//! caller) and jump to the hook, which returns to the caller directly. What frees needs no caller.
+//! Every allocating entry point is a naked stub. The frequent ones call the real function and note the result
+//! ([`crate::arch::note`]). The others add two arguments, the address of their return address and the frame
+//! pointer, through which the hook finds its caller. Then they jump to the hook, which returns to the caller
+//! directly. Freeing entry points need no caller.
 #![allow(unsafe_code)]
 #![allow(unreachable_pub, reason = "the linker exports these, no other file names them")]
 #![allow(non_snake_case)] // names of the C++ ABI
@@ -36,7 +37,7 @@ macro_rules! entry {
     )*};
 }
 
-/// `name(arguments) => hook`, in place: what frees needs no caller.
+/// `name(arguments) => hook`, without a stub: freeing entry points need no caller.
 macro_rules! plain_entry {
     ($($name:ident ( $first:ident $(, $more:ident)* ) => $hook:path;)*) => {$(
         #[doc = concat!("`", stringify!($name), "`: what its hook does.")]
@@ -67,7 +68,8 @@ pub(super) unsafe extern "C" fn malloc(size: usize) -> Pointer {
     )
 }
 
-/// `calloc`. A product that overflows has failed in the real calloc, so it is computed without a check.
+/// `calloc`. If the product overflows, the real calloc has failed, so the product is computed without a
+/// check.
 ///
 /// # Safety
 /// The contract of the C function of this name.
@@ -103,7 +105,7 @@ pub(super) unsafe extern "C" fn realloc(old: Pointer, size: usize) -> Pointer {
     )
 }
 
-/// `reallocarray`: realloc of a product.
+/// `reallocarray`: realloc with a product as size.
 ///
 /// # Safety
 /// The contract of the C function of this name.
@@ -127,8 +129,9 @@ pub(super) unsafe extern "C" fn reallocarray(old: Pointer, count: usize, size: u
     )
 }
 
-/// operator new: the default one is malloc, of one byte for none, and an exception, and that is what is called in its place
-/// while it is the default one (see `forward`). Where malloc fails, the real one calls the new-handler and throws.
+/// operator new. The default one is malloc (of one byte for size 0) plus an exception. While it is the
+/// default one, the stub calls malloc instead (see `forward`). If malloc fails, the real operator new calls
+/// the new-handler and throws.
 macro_rules! new_entry {
     ($($name:ident => $slow:path;)*) => {$(
         #[doc = concat!("`", stringify!($name), "`.")]

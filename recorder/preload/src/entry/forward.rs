@@ -1,12 +1,14 @@
-//! COLD: entry points that may call other entry points: the aligned family, reallocarray, operator new and delete.
+//! COLD: entry points that may call other entry points: the aligned family, reallocarray, operator new and
+//! delete.
 //!
-//! musl's posix_memalign calls aligned_alloc, libstdc++'s operator new calls malloc, jemalloc's does not. So while such a
-//! real function runs, its caller is *pending*: the first entry point inside it that allocates counts for that caller, and
-//! if none did, the outer one counts for itself. Every allocation is counted once, at the caller outside.
+//! musl's posix_memalign calls aligned_alloc, libstdc++'s operator new calls malloc, but jemalloc's does not.
+//! So while such a real function runs, its caller is *pending*. The first entry point inside it that
+//! allocates counts for that caller. If none did, the outer entry point counts for itself. So every
+//! allocation is counted once, at the outer caller.
 //!
-//! operator new is too frequent for that. While it is the default one (libstdc++'s or libc++'s, no form of it replaced by
-//! the program) it is malloc plus an exception, and delete is free, so the hooks do just that. A program that replaces any
-//! form gets its own function called, always.
+//! operator new is too frequent for that. The default one (libstdc++'s or libc++'s, with no form replaced by
+//! the program) is malloc plus an exception, and delete is free. So the hooks call malloc and free
+//! themselves. If a program replaces any form, its own functions are always called.
 #![allow(unsafe_code)]
 
 use crate::arch::note;
@@ -30,7 +32,8 @@ static VALLOC: Lazy = Lazy::new(c"valloc");
 static PVALLOC: Lazy = Lazy::new(c"pvalloc");
 static REALLOCARRAY: Lazy = Lazy::new(c"reallocarray");
 
-/// Looks up what the entry points here call, while nobody can notice; a C++ runtime that is loaded later, at its first use.
+/// Looks up the real functions early, while the lookup has no side effect for the program. A C++ runtime that
+/// is loaded later is looked up at its first use.
 pub(crate) fn resolve() {
     for real in [&POSIX_MEMALIGN, &ALIGNED_ALLOC, &MEMALIGN, &VALLOC, &PVALLOC, &REALLOCARRAY] {
         real.get();
@@ -42,7 +45,7 @@ pub(crate) fn resolve() {
     }
 }
 
-/// Runs a real function that returns an allocation, or null, and counts what came of it once.
+/// Runs a real function that returns an allocation or null, and counts the allocation once.
 unsafe fn counted(
     size: usize,
     slack: usize,
@@ -60,7 +63,7 @@ unsafe fn counted(
     unsafe { note::note(allocation, size, caller, fp) }
 }
 
-/// Makes `caller` pending, unless one is already. `false`: one is, or nothing is counted anyway.
+/// Makes `caller` pending. `false`: another caller is pending already, or nothing is counted.
 fn begin(size: usize, slack: usize, caller: *const usize, fp: usize) -> bool {
     if lifecycle::header().is_none() {
         return false;
@@ -71,7 +74,7 @@ fn begin(size: usize, slack: usize, caller: *const usize, fp: usize) -> bool {
         if caller < tls.pending.caller {
             return false;
         }
-        slow::thread_end_pending(tls); // its frame is gone, an exception or longjmp left it
+        slow::thread_end_pending(tls); // its frame no longer exists: an exception or longjmp left it
     }
     tls.hidden_offset = tls.offset;
     tls.offset = 0;
@@ -79,7 +82,7 @@ fn begin(size: usize, slack: usize, caller: *const usize, fp: usize) -> bool {
     true
 }
 
-/// Ends what `begin` began. `false`: an entry point inside has counted for it already.
+/// Ends the state that `begin` began. `false`: an entry point inside has already counted for it.
 fn end(caller: *const usize) -> bool {
     // SAFETY: the only reference to this thread's state in this call.
     let tls = unsafe { thread::tls() };
@@ -193,7 +196,7 @@ pub(crate) unsafe extern "C" fn on_pvalloc(size: usize, caller: *const usize, fp
     unsafe { paged(&PVALLOC, size, caller, fp) }
 }
 
-/// reallocarray of a product that overflows: it fails in the real function, which knows how.
+/// reallocarray with a product that overflows. The real function fails and sets errno.
 ///
 /// # Safety
 /// See [`on_posix_memalign`].
@@ -205,7 +208,7 @@ pub(crate) unsafe extern "C" fn reallocarray_overflow(old: *mut u8, count: usize
     }
     // SAFETY: the type of reallocarray.
     let real: ReallocArray = unsafe { transmute(real) };
-    // SAFETY: the target's own call, bound to fail.
+    // SAFETY: the target's own call, which must fail.
     unsafe { real(old, count, size) }
 }
 
@@ -215,7 +218,7 @@ const UNKNOWN: u32 = 0;
 /// See [`NEW_IS`].
 pub(crate) const DEFAULT: u32 = 1;
 const REPLACED: u32 = 2;
-/// Whose operator new is: [`DEFAULT`], malloc plus an exception, or the program's.
+/// Whether operator new is the default one ([`DEFAULT`]: malloc plus an exception) or the program's.
 pub(crate) static NEW_IS: AtomicU32 = AtomicU32::new(UNKNOWN);
 
 #[inline(always)]
@@ -225,7 +228,8 @@ fn new_is_malloc() -> bool {
 
 #[cold]
 fn learn_new() {
-    // What the program sees must be ours, and what comes after us must be a C++ runtime's. Only then nobody is passed over.
+    // The symbols that the program sees must be edleak's, and the next definitions must be a C++ runtime's.
+    // Otherwise an operator new of the program would be skipped.
     let forms = [
         c"_Znwm",
         c"_Znam",
@@ -274,7 +278,7 @@ static FORMS: [Form; 8] = [
     Form { real: Lazy::new(c"_ZnamSt11align_val_tRKSt9nothrow_t"), takes_align: true },
 ];
 
-/// A call of a real operator new, laid out by `edleak_call_new` on its stack.
+/// The arguments of a call of a real operator new. `edleak_call_new` lays them out on its stack.
 #[repr(C)]
 pub(crate) struct NewCall {
     size: usize,
@@ -286,8 +290,9 @@ pub(crate) struct NewCall {
     real_size: usize,
 }
 
-// The real operator new may throw. The exception passes through this frame, which is why it is not Rust: it has unwind
-// rules and nothing else. What `new_begins` began is then ended by the next entry point (`slow::attribute`).
+// The real operator new may throw. The exception passes through this frame, so the frame is not Rust: it has
+// unwind rules and nothing else. The next entry point then ends the state that `new_begins` began
+// (`slow::attribute`).
 #[cfg(not(test))]
 core::arch::global_asm!(
     ".pushsection .text.edleak_call_new,\"ax\",@progbits",
@@ -340,7 +345,8 @@ unsafe extern "C" {
 #[allow(non_upper_case_globals)] // a label of the assembly above
 static edleak_call_new_return: u8 = 0;
 
-/// A return address is ours: a real operator new under way has called out, for memory of its own (its exception).
+/// Whether a return address lies in `edleak_call_new`: a running real operator new requests memory for its
+/// own exception.
 pub(crate) fn is_ours(address: usize) -> bool {
     address == (&raw const edleak_call_new_return) as usize
 }
@@ -373,8 +379,9 @@ unsafe extern "C" fn new_begins(call: *mut NewCall) -> *mut c_void {
 unsafe extern "C" fn new_ends(call: *const NewCall, allocation: *mut u8) -> *mut u8 {
     // SAFETY: as in `new_begins`.
     let call = unsafe { &*call };
-    // glibc's malloc was not asked: a pool of the program's, whose own allocations are counted where it makes them.
-    // Another allocator brings its own operator new, which needs no malloc; then this is the allocation.
+    // glibc's malloc was not called: operator new used a pool of the program, whose own allocations are
+    // counted when it makes them. Another allocator may have its own operator new, which needs no malloc;
+    // then this is the allocation.
     if end(call.caller) && real::is_other() {
         // SAFETY: `caller` and `fp` come from the stub.
         return unsafe { note::note(allocation, call.size, call.caller, call.fp) };
@@ -382,13 +389,13 @@ unsafe extern "C" fn new_ends(call: *const NewCall, allocation: *mut u8) -> *mut
     allocation
 }
 
-// Nobody has an operator new, and yet somebody called ours: memory without the exception is the best there is.
+// No library has an operator new, but the program called it. Memory without the exception is the best answer.
 unsafe extern "C" fn without_runtime(size: usize) -> *mut u8 {
-    // SAFETY: any size.
+    // SAFETY: malloc accepts any size.
     unsafe { real::malloc(size.max(1)) }
 }
 
-/// The real operator new, with everything that it does.
+/// The real operator new, with the new-handler and the exception.
 ///
 /// # Safety
 /// See [`on_posix_memalign`].
@@ -426,7 +433,7 @@ unsafe fn new(
 
 macro_rules! new_with_one {
     ($($name:ident, $form:literal;)*) => {$(
-        /// A form of operator new with one argument more than the size.
+        /// A form of operator new with one more argument than the size.
         ///
         /// # Safety
         /// See [`on_posix_memalign`].
@@ -439,7 +446,7 @@ macro_rules! new_with_one {
 
 macro_rules! new_with_two {
     ($($name:ident, $form:literal;)*) => {$(
-        /// A form of operator new with two arguments more than the size.
+        /// A form of operator new with two more arguments than the size.
         ///
         /// # Safety
         /// See [`on_posix_memalign`].
@@ -495,18 +502,17 @@ unsafe fn delete_slow(form: usize, allocation: *mut u8, second: usize, third: us
     }
     let real = DELETE_FORMS[form].get();
     if real.is_null() {
-        // SAFETY: without a C++ runtime, what `without_runtime` gave is malloc's.
+        // SAFETY: without a C++ runtime, memory from `without_runtime` comes from malloc.
         return unsafe { free::on_free(allocation) };
     }
     // SAFETY: a form of operator delete takes at most three arguments and ignores those it does not have.
     let real: Delete = unsafe { transmute(real) };
     if !real::is_other() {
-        // What it frees, it frees through our free.
-        // SAFETY: the target's own call.
+        // SAFETY: the target's own call. This operator delete frees through edleak's free.
         return unsafe { real(allocation, second, third) };
     }
-    // Another allocator's operator delete may free on its own, or through our free, which is told not to wonder.
-    // SAFETY: what the target passed.
+    // SAFETY: the target passed `allocation`. Another allocator's operator delete may free on its own, or
+    // through edleak's free. `deleting` tells that free that the address is counted already.
     slow::count_taken(unsafe { slow::take(allocation) });
     // SAFETY: the only reference to this thread's state at this point.
     unsafe { thread::tls() }.deleting = allocation;
@@ -518,7 +524,7 @@ unsafe fn delete_slow(form: usize, allocation: *mut u8, second: usize, third: us
 
 macro_rules! delete {
     ($($name:ident, $form:literal;)*) => {$(
-        /// A form of operator delete: free, while operator new is malloc.
+        /// A form of operator delete. It is free while operator new is malloc.
         ///
         /// # Safety
         /// See [`on_posix_memalign`].

@@ -1,4 +1,4 @@
-//! The exported symbols, and what they do before they reach the fast path.
+//! The exported symbols, and their code before the fast path.
 
 mod exports;
 pub(crate) mod forward;

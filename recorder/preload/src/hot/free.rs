@@ -1,59 +1,60 @@
-//! HOT: what a free does, and a realloc up to its new allocation, which [`crate::arch::note`] notes like any other.
+//! HOT: free, and realloc up to its new allocation, which [`crate::arch::note`] notes like any other.
 //!
-//! Every reason to leave the fast path ends in the same place: `slow`, which does the same without haste.
+//! If the fast path does not apply, the code calls `slow`, which handles every case.
 #![allow(unsafe_code)]
 
 use crate::cold::{real, slow};
 use crate::hot::{live, thread};
 use edleak_session::counters::Counters;
 
-/// The small allocation at an address, its entry, and the counters that its free may be counted with without further ado.
+/// The small allocation at an address, its entry, and the counters for its free. `None`: leave the fast path.
 #[inline(always)]
 fn small_at(address: *mut u8) -> Option<(live::Entry, live::Small, *const Counters)> {
     let own = thread::own();
     let entry = live::entry_of(address)?;
-    // SAFETY: this thread's.
+    // SAFETY: the pointer comes from `own`, so it belongs to this thread.
     let (small, counters) = unsafe { thread::Own::small(own, entry.load()) }?;
     Some((entry, small, counters))
 }
 
-/// free. The address is forgotten before the real call: once that returns, another thread may be handed it.
+/// free. Forgets the address before the real call, because another thread may get the address once that call
+/// returns.
 ///
 /// # Safety
-/// What the target passed to an entry point, as for every hook here.
+/// `allocation` is what the target passed to an entry point, as for every hook here.
 #[inline(always)]
 pub(crate) unsafe fn on_free(allocation: *mut u8) {
     let Some((entry, small, counters)) = small_at(allocation) else {
-        // SAFETY: `allocation` is what the target wants to free.
+        // SAFETY: the target passed `allocation` to free it.
         return unsafe { slow::free(allocation) };
     };
     entry.clear();
-    // SAFETY: this thread's, and not null.
+    // SAFETY: the counters belong to this thread and are not null.
     unsafe { thread::count_free(counters, small) };
-    // SAFETY: the target's own call; only our record of the address is gone.
+    // SAFETY: the target's own call; only edleak's record of the address is gone.
     unsafe { real::free(allocation) }
 }
 
-/// realloc up to the point where there is a new allocation to note, or null. The old address is forgotten before the real call
-/// and is alive again if that fails.
+/// realloc, up to the new allocation that is to be noted, or null. Forgets the old address before the real
+/// call; it is alive again if that call fails.
 ///
 /// # Safety
 /// See [`on_free`].
 pub(crate) unsafe extern "C" fn reallocate(old: *mut u8, size: usize) -> *mut u8 {
     let Some((entry, small, _)) = small_at(old) else {
-        // SAFETY: what the target passed.
+        // SAFETY: the target passed `old` and `size`.
         return unsafe { slow::reallocate(old, size) };
     };
     entry.clear();
-    // SAFETY: the target's own call; only our record of the address is gone. What was noted is not in the arena, which serves
-    // nobody once anything is noted.
+    // SAFETY: the target's own call; only edleak's record of the address is gone. A noted allocation is not
+    // in the arena, because the arena serves no call once anything is noted.
     let new = unsafe { real::realloc(old, size) };
     let counters = thread::counters();
     if counters.is_null() || new.is_null() {
         // SAFETY: as above, after the real call.
         return unsafe { slow::reallocated(old, Some(small.into()), new, size) };
     }
-    // SAFETY: this thread's, and not null.
+    // SAFETY: the counters belong to this thread and are not null.
     unsafe { thread::count_free(counters, small) };
     new
 }

@@ -1,23 +1,25 @@
 //! HOT: the side table: address → (site, size) of every live allocation.
 //!
-//! Two levels: 2²¹ pointers, one per 64 MiB of address space, to leaves of one 4-byte entry per 32 bytes. The blocks of
-//! glibc lie at least 32 bytes apart and other allocators are asked for at least 32 bytes (`real`), so an entry is one
-//! allocation's. The table costs at most an eighth of the heap, only where there is heap.
+//! Two levels: 2²¹ pointers, one per 64 MiB of address space, to leaves with one 4-byte entry per 32 bytes.
+//! glibc's blocks are at least 32 bytes apart, and other allocators are asked for at least 32 bytes (`real`),
+//! so an entry belongs to one allocation. The table takes at most an eighth of the heap's size, and only
+//! where there is heap.
 //!
-//! | bits   | field | of a small allocation, whose free is nothing but counting                              |
+//! | bits   | field | content for a small allocation, whose free only has to be counted                     |
 //! |--------|-------|---------------------------------------------------------------------------------------|
 //! | 0..16  | site  | the site's id, never 0; the whole entry is 0 where there is no allocation             |
 //! | 16..31 | size  | requested bytes, below [`LARGE`]                                                      |
 //! | 31     | slow  | 0                                                                                     |
 //!
-//! | bits   | field | of one that is large, or special: its free is more than counting, `slow` knows what   |
+//! | bits   | field | content for a large or special allocation, whose free is handled by `slow`            |
 //! |--------|-------|---------------------------------------------------------------------------------------|
-//! | 0..19  | site  | the site's id, or a stack's                                                           |
+//! | 0..19  | site  | the id of the site or of the cell                                                     |
 //! | 19..31 | size  | requested bytes; 4,095: that many or more, the size is in the next four entries       |
 //! | 31     | slow  | 1                                                                                     |
 //!
-//! These four are slow entries of site 0, which is no allocation's, with twelve bits of the size each, and bit 47 of it tells whether
-//! the allocation is special: so whoever finds one that was left behind does not take it for an allocation.
+//! These four entries are slow entries of site 0, which no allocation has. Each holds twelve bits of the
+//! size; bit 47 of the size marks a special allocation. So a leftover size entry is never taken for an
+//! allocation.
 #![allow(unsafe_code)]
 
 use crate::cold::sys;
@@ -28,7 +30,7 @@ use edleak_session::counters::SiteOffset;
 use edleak_session::site::MAX_SITES;
 use edleak_session::stack::MAX_CELLS;
 
-/// Sizes from here on take more entries than one.
+/// Allocations of at least this size need more than one entry.
 pub(crate) const LARGE: usize = 1 << 15;
 pub(crate) const SITE_BITS: u32 = 16;
 const _: () = assert!(MAX_SITES <= 1 << SITE_BITS);
@@ -37,13 +39,14 @@ const _: () = assert!(LARGE << SITE_BITS == SLOW as usize);
 const SLOW_SITE_BITS: u32 = 19;
 const _: () = assert!(MAX_SITES + MAX_CELLS <= 1 << SLOW_SITE_BITS);
 const SLOW_SIZE_BITS: u32 = 12;
-/// Sizes of slow entries from here on are in the next entries, which an allocation of that size always covers.
+/// In slow entries, a size of at least this is stored in the next entries. An allocation of that size always
+/// covers them.
 const SLOW_LARGE: usize = (1 << SLOW_SIZE_BITS) - 1;
 const SIZE_ENTRIES: usize = 4;
 const LARGE_IS_SPECIAL: usize = 1 << 47;
 const _: () = assert!(LARGE_IS_SPECIAL << 1 == 1 << (SIZE_ENTRIES as u32 * SLOW_SIZE_BITS));
 const _: () = assert!(SIZE_ENTRIES << GRANULE_SHIFT < SLOW_LARGE);
-/// Of a small entry less than this remains when 1 is taken off.
+/// A small entry minus 1 is less than this.
 pub(crate) const SMALL: u32 = SLOW - 1;
 pub(crate) const GRANULE_SHIFT: usize = 5;
 pub(crate) const LEAF_SHIFT: usize = 26;
@@ -56,7 +59,7 @@ pub(crate) const LEAVES: usize = 1 << (47 - LEAF_SHIFT);
 pub(crate) struct Top([AtomicPtr<AtomicU32>; LEAVES]);
 
 impl Top {
-    /// No leaf at all.
+    /// A table without leaves.
     pub(crate) const fn new() -> Top {
         Top([const { AtomicPtr::new(ptr::null_mut()) }; LEAVES])
     }
@@ -66,23 +69,23 @@ impl Top {
 #[derive(Clone, Copy)]
 pub(crate) struct Entry(*const AtomicU32);
 
-/// What an entry holds.
+/// The content of an entry.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Found(u32);
 
-/// A small entry, less 1, which its site is never 0 for: absent and slow entries are then the greatest of all.
+/// A small entry minus 1. Its site is never 0, so absent and slow entries give the greatest values.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Small(u32);
 
 impl Found {
-    /// Nothing lives here.
+    /// Whether no allocation is noted here.
     #[inline(always)]
     pub(crate) fn is_absent(self) -> bool {
         self.0 == 0
     }
 
-    /// The entry as a small one, if it is one; one comparison tells it from absent, large and special. `small` is [`SMALL`], or 0 where
-    /// nothing is to be taken for small.
+    /// The entry as a small one, if it is small. One comparison excludes absent, large and special entries.
+    /// `small` is [`SMALL`], or 0 if nothing may count as small.
     #[inline(always)]
     pub(crate) fn small(self, small: u32) -> Option<Small> {
         let less = self.0.wrapping_sub(1);
@@ -105,7 +108,8 @@ impl Found {
         self.is_slow() && self.slow_size() == SLOW_LARGE
     }
 
-    /// The allocation at `address` that this is the entry of, if it is one; a large one's size lies behind it.
+    /// The allocation at `address` with this entry, if it is an allocation. The size of a large one is in the
+    /// entries after it.
     fn allocation_at(self, address: usize) -> Option<Allocation> {
         if self.is_absent() {
             return None;
@@ -114,7 +118,7 @@ impl Found {
             return Some(small.into());
         }
         if self.slow_site() == 0 {
-            return None; // a part of a size, or what null is marked with
+            return None; // a part of a size, or the mark of null
         }
         if !self.is_large() {
             return Some(Allocation { site: self.slow_site(), size: self.slow_size(), special: true });
@@ -129,13 +133,13 @@ impl Found {
 }
 
 impl Small {
-    /// Its site.
+    /// The site of the allocation.
     #[inline(always)]
     pub(crate) fn site(self) -> SiteOffset {
         SiteOffset::of((self.0 & ((1 << SITE_BITS) - 1)) + 1)
     }
 
-    /// Its size.
+    /// The size of the allocation.
     #[inline(always)]
     pub(crate) fn size(self) -> usize {
         (self.0 >> SITE_BITS) as usize
@@ -154,10 +158,11 @@ fn size_entry(address: usize, n: usize) -> Option<Entry> {
 }
 
 impl Entry {
-    /// What it holds.
+    /// The content of the entry.
     #[inline(always)]
     pub(crate) fn load(self) -> Found {
-        // SAFETY: an `Entry` is made by `entry_of` or `entry_or_leaf` and lies in a leaf; leaves are never unmapped.
+        // SAFETY: an `Entry` is made by `entry_of` or `entry_or_leaf` and lies in a leaf; leaves are never
+        // unmapped.
         Found(unsafe { &*self.0 }.load(Ordering::Relaxed))
     }
 
@@ -181,7 +186,8 @@ impl Entry {
     }
 }
 
-/// The entry of an address, if its leaf exists. Null and any other number a target may pass to free are just addresses.
+/// The entry of an address, if its leaf exists. Null and any other number that a target passes to free is
+/// treated as an address.
 #[inline(always)]
 pub(crate) fn entry_of(allocation: *const u8) -> Option<Entry> {
     let address = allocation as usize;
@@ -195,7 +201,7 @@ pub(crate) fn entry_of(allocation: *const u8) -> Option<Entry> {
     Some(Entry(unsafe { leaf.add((address >> GRANULE_SHIFT) & (LEAF_ENTRIES - 1)) }))
 }
 
-/// The entry of an address; maps its leaf if need be. `None`: there is no memory for the leaf.
+/// The entry of an address; maps its leaf if needed. `None`: there is no memory for the leaf.
 fn entry_or_leaf(address: usize) -> Option<Entry> {
     if let Some(entry) = entry_of(address as *const u8) {
         return Some(entry);
@@ -203,8 +209,8 @@ fn entry_or_leaf(address: usize) -> Option<Entry> {
     let top = &TABLES.top.0[(address >> LEAF_SHIFT) & (LEAVES - 1)];
     let leaf = sys::map_private(LEAF_BYTES)?.cast::<AtomicU32>();
     if address >> LEAF_SHIFT == 0 {
-        // A program at a fixed low address may have its heap here. Null is in this leaf, and must never look like a small
-        // allocation or like a place for one.
+        // A program at a fixed low address may have its heap here. Null is in this leaf, too. It must never
+        // look like a small allocation or like a free entry.
         Entry(leaf).store(SLOW);
     }
     MADE.add((address >> LEAF_SHIFT) & (LEAVES - 1));
@@ -215,24 +221,25 @@ fn entry_or_leaf(address: usize) -> Option<Entry> {
     entry_of(address as *const u8)
 }
 
-/// Keeps the kernel from backing the top level with huge pages: a program that allocates little touches little of it.
+/// Keeps the kernel from using huge pages for the top level, because a program with few allocations touches
+/// little of it.
 pub(crate) fn keep_small() {
     sys::no_huge_pages((&raw const TABLES.top).cast(), size_of::<Top>());
 }
 
-/// An allocation as the table remembers it.
+/// An allocation as stored in the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Allocation {
-    /// Its site's id.
+    /// The id of its site.
     pub site: u32,
     /// Requested bytes.
     pub size: usize,
-    /// Freeing it is more than counting.
+    /// Whether its free needs more than counting.
     pub special: bool,
 }
 
-/// Notes an allocation of any size. Returns what was still noted at the address: an allocation whose free no hook saw.
-/// `Err`: there is no memory for the table.
+/// Notes an allocation of any size. Returns the allocation that was still noted at this address: its free was
+/// not seen by any hook. `Err`: there is no memory for the table.
 pub(crate) fn insert(address: *const u8, allocation: Allocation) -> Result<Option<Allocation>, ()> {
     let entry = entry_or_leaf(address as usize).ok_or(())?;
     let stale = take(address);
@@ -252,8 +259,8 @@ pub(crate) fn insert(address: *const u8, allocation: Allocation) -> Result<Optio
     Ok(stale)
 }
 
-/// Forgets the large allocations that an allocation at `address` lies upon, or upon whose sizes it lies with its own: somebody freed
-/// them behind our back, and their memory has come again. Shows each to `visit`.
+/// Forgets the large allocations whose memory or size entries the new allocation at `address` covers with its
+/// own. Their frees were not seen, and their memory was allocated again. Passes each to `visit`.
 pub(crate) fn take_covered(address: *const u8, allocation: Allocation, mut visit: impl FnMut(Allocation)) {
     let is_small = !allocation.special && allocation.size < LARGE;
     let entries = if is_small || allocation.size < SLOW_LARGE { 1 } else { 1 + SIZE_ENTRIES };
@@ -264,7 +271,7 @@ pub(crate) fn take_covered(address: *const u8, allocation: Allocation, mut visit
     }
 }
 
-/// Forgets the large allocation of which a part of the size is noted at `address`.
+/// Forgets the large allocation that has a part of its size noted at `address`.
 fn take_owner(address: usize) -> Option<Allocation> {
     let part = entry_of(address as *const u8)?.load();
     if address >> GRANULE_SHIFT == 0 || !part.is_slow() || part.slow_site() != 0 {
@@ -277,7 +284,7 @@ fn take_owner(address: usize) -> Option<Allocation> {
     })
 }
 
-/// Forgets the allocation at an address and tells what it was.
+/// Forgets the allocation at an address and returns it.
 pub(crate) fn take(address: *const u8) -> Option<Allocation> {
     if address.is_null() {
         return None;
@@ -292,8 +299,8 @@ pub(crate) fn take(address: *const u8) -> Option<Allocation> {
     Some(was)
 }
 
-/// Which leaves there are, so that nobody has to look at all of the upper level: a bit for each, and a bit for each word of these. Bits
-/// are set before the leaf is there, and never cleared.
+/// The set of existing leaves, so that no scan of the whole upper level is needed: one bit for each leaf, and
+/// one bit for each word of these. Bits are set before the leaf exists, and never cleared.
 struct Made {
     words: [AtomicU64; LEAVES / 64],
     summary: [AtomicU64; LEAVES / 64 / 64],
@@ -317,14 +324,15 @@ impl Made {
     }
 }
 
-/// The numbers of the bits that are set in word `at` of a row.
+/// The numbers of the bits that are set in word number `at`.
 fn ones(at: usize, bits: &AtomicU64) -> impl Iterator<Item = usize> + use<> {
     let bits = bits.load(Ordering::Acquire);
     (0..64).filter(move |bit| bits >> bit & 1 != 0).map(move |bit| at * 64 + bit)
 }
 
-/// Shows every allocation in the table and its address to `visit`, which may insert it anew. A leaf is eight megabytes of which a small
-/// heap has touched some pages, and merely reading the others would have them all mapped; the kernel says which there are.
+/// Passes every allocation in the table and its address to `visit`, which may insert it again. A leaf has 8
+/// MiB, of which a small heap has touched only some pages. Reading the others would map them all, so the
+/// kernel is asked which pages exist.
 pub(crate) fn for_each(mut visit: impl FnMut(*const u8, Allocation)) {
     let pagemap = sys::open(b"/proc/self/pagemap\0", false);
     for region in MADE.regions() {
@@ -359,10 +367,10 @@ const PAGE_ENTRIES: usize = PAGE_BYTES / size_of::<AtomicU32>();
 const LEAF_PAGES: usize = LEAF_ENTRIES / PAGE_ENTRIES;
 const PAGES_AT_A_TIME: usize = 128;
 const _: () = assert!(LEAF_PAGES.is_multiple_of(PAGES_AT_A_TIME));
-/// In an entry of /proc/PID/pagemap: the page is in memory, or swapped out.
+/// In an entry of /proc/PID/pagemap: the page is in memory or swapped out.
 const THERE: u64 = 3 << 62;
 
-/// What the kernel says of so many pages from `from` on; `None` where it says nothing.
+/// The kernel's flags for [`PAGES_AT_A_TIME`] pages from `from` on; `None` if the kernel does not give them.
 fn page_flags(pagemap: Option<usize>, from: *const AtomicU32) -> Option<[u64; PAGES_AT_A_TIME]> {
     const BYTES: usize = size_of::<u64>();
     let mut bytes = [0; PAGES_AT_A_TIME * BYTES];
@@ -386,7 +394,8 @@ mod tests {
         Allocation { site, size, special: false }
     }
 
-    // Addresses nobody maps: the table never touches what it describes. Tests run side by side, so each has its own.
+    // Addresses that no process maps: the table never touches the memory that it describes. Tests run in
+    // parallel, so each has its own addresses.
     const BASE: usize = 0x1234_0000_0000;
 
     #[test]
@@ -416,7 +425,8 @@ mod tests {
         assert_eq!(take(address), Some(allocation(9, 50_000)));
     }
 
-    // What a forked child does with what it inherits; the sizes of one that ends a leaf lie in the next.
+    // As in a forked child with the allocations of its parent. The size of one that ends a leaf lies in the
+    // next leaf.
     #[test]
     fn every_allocation_is_shown_once_and_may_be_inserted_anew() {
         let base = BASE + (9 << LEAF_SHIFT);
@@ -454,7 +464,7 @@ mod tests {
         assert_eq!(take(at(0x40_0000)), Some(allocation(2, 64)));
     }
 
-    // Somebody gave a large block back behind our back, and its memory came again, a little further on.
+    // A large block was freed unseen, and its memory was allocated again a little further on.
     #[test]
     fn the_size_of_what_is_gone_is_no_allocation() {
         let address = BASE + 0xa0_0000;
@@ -479,12 +489,12 @@ mod tests {
             assert_eq!(covered(base + 32 * n, allocation(9, 20)), [large], "part {n}");
             assert_eq!(take(at(base)), None);
         }
-        // A large one whose size would lie upon that of the other, and upon a small one.
+        // A new large allocation whose size entries would cover those of the other one, and a small one.
         assert_eq!(insert(at(base + 64), large), Ok(None));
         assert_eq!(insert(at(base + 32), allocation(7, 5)), Ok(None));
         assert_eq!(covered(base, allocation(9, 50_000)), [allocation(7, 5), large]);
         assert_eq!(covered(base, allocation(9, 50_000)), []);
-        // What lies beyond is nobody's concern.
+        // Allocations beyond the covered range are not affected.
         assert_eq!(insert(at(base + 160), large), Ok(None));
         assert_eq!(covered(base, allocation(9, 50_000)), []);
         assert_eq!(covered(base + 320, allocation(9, 20)), []);

@@ -1,4 +1,4 @@
-//! HOT: what the fast path begins from, in one place, so that one address leads to all of it.
+//! HOT: the tables of the fast path in one object, so that one address leads to all of them.
 
 use crate::hot::live::Top;
 use crate::hot::thread::Page;
@@ -6,14 +6,14 @@ use crate::hot::thread::Page;
 /// See [`TABLES`].
 #[repr(C)]
 pub(crate) struct Tables {
-    /// What each thread counts with.
+    /// The counters and limits of each thread.
     pub page: Page,
     /// The upper level of the side table.
     pub top: Top,
 }
 
-// The hot path adds a thread's offset in the page to the address of all of it.
+// The hot path adds a thread's offset in the page to the address of this object.
 const _: () = assert!(core::mem::offset_of!(Tables, page) == 0);
 
-/// The only one.
+/// The only instance.
 pub(crate) static TABLES: Tables = Tables { page: Page::new(), top: Top::new() };

@@ -1,9 +1,10 @@
-//! HOT: this thread's counters, and what it is in the middle of.
+//! HOT: this thread's counters, and the entry point that runs on this thread.
 //!
-//! A thread's state is 64 bytes of initial-exec thread-local storage without a destructor. Its first word is not a pointer
-//! to its counters but the offset of an [`Own`] in [`Page`]: the kernel wipes that page in a forked child
-//! (`MADV_WIPEONFORK`), so there every thread finds zeros and leaves the fast path, with no `pthread_atfork` and however
-//! the fork was made. An offset of 0 finds zeros too: not started, or in the middle of an entry point that calls others.
+//! A thread's state is 64 bytes of initial-exec thread-local storage without a destructor. Its first word is
+//! not a pointer to its counters but the offset of an [`Own`] in [`Page`]. The kernel wipes that page in a
+//! forked child (`MADV_WIPEONFORK`). So in the child every thread finds zeros and leaves the fast path,
+//! without `pthread_atfork` and for every kind of fork. An offset of 0 leads to zeros, too: the thread has
+//! not started counting, or an entry point that calls others is running.
 #![allow(unsafe_code)]
 
 use crate::arch;
@@ -17,24 +18,24 @@ use edleak_session::header::Header;
 use edleak_session::layout::{MAX_SHARDS, Shard, owner_thread, owner_word};
 use edleak_session::site::MAX_SITES;
 
-/// What a thread knows of itself.
+/// The state of one thread.
 #[repr(C)]
 pub(crate) struct Tls {
     /// Offset in [`Page`] of this thread's [`Own`]; 0: leave the fast path.
     pub offset: usize,
-    /// What `offset` was, while `pending` hides it.
+    /// The saved `offset` while `pending` sets it to 0.
     pub hidden_offset: usize,
-    /// An entry point that may call other entry points is under way on this thread.
+    /// The entry point that runs on this thread and may call other entry points.
     pub pending: Pending,
-    /// The address that an operator delete under way has already counted as freed.
+    /// The address that a running operator delete has already counted as freed.
     pub deleting: *mut u8,
-    /// Slow allocations of a thread that owns no shard, to ask again for one every now and then.
+    /// Number of slow allocations of a thread without a shard. It asks again for a shard from time to time.
     pub shared_calls: usize,
 }
 const _: () = assert!(size_of::<Tls>() == 64);
 
 impl Tls {
-    /// The state of a new thread: what thread-local storage begins as.
+    /// The state of a new thread, as in fresh thread-local storage.
     pub(crate) const fn new() -> Tls {
         Tls {
             offset: 0,
@@ -46,32 +47,34 @@ impl Tls {
     }
 }
 
-/// An entry point under way that may call other entry points; the first of those to allocate counts for it.
+/// A running entry point that may call other entry points. The first of those that allocates counts for it.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Pending {
-    /// Its caller; null: none is under way.
+    /// Its caller; null: no such entry point is running.
     pub caller: *const usize,
     /// The frame pointer of its caller.
     pub fp: usize,
-    /// The size it was asked for.
+    /// The size that its caller requested.
     pub size: usize,
-    /// How much more than that it may ask the entry point that it calls for (alignment, at least one byte).
+    /// The number of bytes by which its own request to another entry point may be larger (alignment, at least
+    /// one byte).
     pub slack: usize,
 }
 
-/// What a thread counts with on the fast path. All limits are zero where it is not to: so whether a size is small enough and
-/// whether there are counters at all is one comparison.
+/// The counters and limits of a thread on the fast path. If the thread must not count, all limits are zero.
+/// So one comparison checks whether the size is small and whether there are counters.
 ///
-/// Written by the thread that attaches the process to a session, before any thread holds its offset, so read plainly; and wiped in a
-/// forked child, which may happen between two reads, if a signal handler forks.
+/// One thread writes these when it attaches the process to a session, before any thread has its offset; so
+/// they are read plainly. In a forked child they are wiped, which may happen between two reads if a signal
+/// handler forks.
 #[repr(C)]
 pub(crate) struct Own {
     /// This thread's shard; null: leave the fast path.
     pub counters: *const Counters,
-    /// Sizes below are small: [`live::LARGE`], or 0.
+    /// Sizes below this are small: [`live::LARGE`], or 0.
     pub size_limit: usize,
-    /// What [`live::Found::small`] is asked with: [`live::SMALL`], or 0.
+    /// The limit for [`live::Found::small`]: [`live::SMALL`], or 0.
     small: u32,
     reserved: [u32; 3],
 }
@@ -80,8 +83,9 @@ const _: () = assert!(size_of::<Own>() == 32);
 impl Own {
     const NONE: Own = Own { counters: ptr::null(), size_limit: 0, small: 0, reserved: [0; 3] };
 
-    /// The small allocation that was found in the side table, if it is one and a thread may count its free, and the counters for that:
-    /// read before the limit, so that they are there wherever that lets anything pass.
+    /// The small allocation in `found`, and the counters for its free; `None` if it is not small or this
+    /// thread may not count. Reads the counters before the limit, so that they are valid whenever the limit
+    /// lets an allocation pass.
     ///
     /// # Safety
     /// `own` comes from [`own`].
@@ -90,9 +94,10 @@ impl Own {
         own: *const Own,
         found: live::Found,
     ) -> Option<(live::Small, *const Counters)> {
-        // SAFETY: as the caller says.
+        // SAFETY: the caller guarantees this.
         let counters = unsafe { &raw const (*own).counters };
-        // SAFETY: as above. Volatile, or the compiler reads it where it is needed, behind the limit.
+        // SAFETY: as above. The read is volatile; otherwise the compiler moves it after the read of the
+        // limit.
         let counters = unsafe { counters.read_volatile() };
         compiler_fence(Ordering::SeqCst);
         // SAFETY: as above.
@@ -100,10 +105,10 @@ impl Own {
     }
 }
 
-/// The page that a forked child finds wiped.
+/// The page that the kernel wipes in a forked child.
 #[repr(C, align(4096))]
 pub(crate) struct Page {
-    /// Entry 0 stays zero; entry n is for the owner of shard n − 1.
+    /// Entry 0 stays zero; entry n belongs to the owner of shard n − 1.
     own: [UnsafeCell<Own>; MAX_SHARDS + 1],
     /// 1 once the session is attached; 0 again in a forked child.
     pub alive: AtomicU32,
@@ -112,12 +117,12 @@ pub(crate) struct Page {
 const FILL: usize = 4096 - (MAX_SHARDS + 1) * size_of::<Own>() - 4;
 const _: () = assert!(size_of::<Page>() == 4096);
 
-// SAFETY: in each process one thread writes the entries of `own`, before any other has an offset; `fill` is never touched; `alive` is
-// atomic.
+// SAFETY: in each process one thread writes the entries of `own`, before any other has an offset; `fill` is
+// never used; `alive` is atomic.
 unsafe impl Sync for Page {}
 
 impl Page {
-    /// Nobody counts.
+    /// A page on which no thread counts.
     pub(crate) const fn new() -> Page {
         Page {
             own: [const { UnsafeCell::new(Own::NONE) }; MAX_SHARDS + 1],
@@ -128,12 +133,13 @@ impl Page {
 
     fn counters(&self, shard: usize) -> *const Counters {
         let own = self.own[(shard + 1) % (MAX_SHARDS + 1)].get();
-        // SAFETY: whoever asks has found the session attached, so nobody writes to it any more.
+        // SAFETY: the caller has found the session attached, so no thread writes to it any more.
         unsafe { (*own).counters }
     }
 }
 
-/// What this thread counts with: an entry of the page, since an offset is 0 or was computed in `counting`.
+/// The counters and limits of this thread: an entry of the page, since an offset is 0 or was computed in
+/// `counting`.
 #[inline(always)]
 pub(crate) fn own() -> *const Own {
     (&raw const TABLES.page).cast::<u8>().wrapping_add(arch::tls_first_word()).cast::<Own>()
@@ -149,20 +155,21 @@ pub(crate) fn counters() -> *const Counters {
 /// Counts the free of a small allocation in this thread's own counters.
 ///
 /// # Safety
-/// `counters` is this thread's, not null.
+/// `counters` belongs to this thread and is not null.
 #[inline(always)]
 pub(crate) unsafe fn count_free(counters: *const Counters, small: live::Small) {
     let (site, size) = (small.site(), small.size());
-    // SAFETY: a shard has `MAX_SITES` counters, and the site of a small entry is one of the table's, whose ids are below that.
+    // SAFETY: a shard has `MAX_SITES` counters, and the site of a small entry is one of the table's, whose
+    // ids are below that.
     unsafe { &*counters.wrapping_byte_add(site.bytes()) }.sub_owned(size as u64);
 }
 
-/// Where a thread that has left the fast path counts.
+/// The counters for a thread that has left the fast path.
 #[derive(Clone, Copy)]
 pub(crate) enum Counting {
     /// In a shard of its own.
     Owned(*const Counters),
-    /// In the last shard, with others.
+    /// The last shard, shared with other threads.
     Shared(*const Counters),
 }
 
@@ -193,17 +200,17 @@ impl Counting {
 /// The shards of the attached session.
 static SHARDS: AtomicPtr<Shard> = AtomicPtr::new(ptr::null_mut());
 static SHARD_COUNT: AtomicU32 = AtomicU32::new(0);
-/// Offset of the thread id from the thread pointer; 0: not known (see `lifecycle`).
+/// Offset of the thread id from the thread pointer; 0: unknown (see `lifecycle`).
 static TID_OFFSET: AtomicU64 = AtomicU64::new(0);
 
-/// Makes the shards of a session known. Called once for each session, before [`Page::alive`] is set.
+/// Stores the shards of a session. Called once for each session, before [`Page::alive`] is set.
 pub(crate) fn set_shards(shards: *mut Shard, counters: *mut Counters, count: usize, tid_offset: usize) {
     let count = count.clamp(1, MAX_SHARDS);
     for (index, own) in TABLES.page.own.iter().skip(1).take(count).enumerate() {
         let counters = counters.wrapping_add(index * MAX_SITES);
         let all = Own { counters, size_limit: live::LARGE, small: live::SMALL, reserved: [0; 3] };
-        // SAFETY: no thread has the offset of this entry before the store of `SHARD_COUNT` below; a forked child's only one has none
-        // any more.
+        // SAFETY: no thread has the offset of this entry before the store of `SHARD_COUNT` below; the only
+        // thread of a forked child no longer has one.
         unsafe { own.get().write(all) };
     }
     SHARDS.store(shards, Ordering::Relaxed);
@@ -211,10 +218,10 @@ pub(crate) fn set_shards(shards: *mut Shard, counters: *mut Counters, count: usi
     SHARD_COUNT.store(count as u32, Ordering::Release);
 }
 
-/// How many slow calls a thread without a shard makes before it asks again.
+/// Number of slow calls of a thread without a shard before it asks for one again.
 const ASK_AGAIN: usize = 1024;
 
-/// Where this thread counts, for a thread that has left the fast path. Needs an attached session.
+/// The counters of a thread that has left the fast path. Needs an attached session.
 pub(crate) fn counting(header: &Header, tls: &mut Tls) -> Counting {
     let offset = if tls.pending.caller.is_null() { tls.offset } else { tls.hidden_offset };
     if offset != 0 {
@@ -237,7 +244,8 @@ pub(crate) fn counting(header: &Header, tls: &mut Tls) -> Counting {
     Counting::Shared(TABLES.page.counters(count - 1))
 }
 
-/// Takes one of the shards that have one owner: that of a dead thread with our thread pointer, else a free one.
+/// Takes a shard for this thread alone: first the shard of an ended thread with the same thread pointer, else
+/// a free one.
 fn take_shard(owned: usize) -> Option<usize> {
     let shards = SHARDS.load(Ordering::Relaxed);
     // SAFETY: the session has `SHARD_COUNT` shards, of which `owned` is fewer.
@@ -258,12 +266,12 @@ fn take_shard(owned: usize) -> Option<usize> {
     })
 }
 
-/// This thread's id, read from where libc keeps it; 0: not known. Asking the kernel would be a system call.
+/// This thread's id, read from libc's data; 0: unknown. Asking the kernel would need a system call.
 fn tid() -> u32 {
     match TID_OFFSET.load(Ordering::Relaxed) as usize {
         0 => 0,
-        // SAFETY: `lifecycle` found the main thread's id at this offset of its control block, and every thread of the
-        // same libc has the same layout.
+        // SAFETY: `lifecycle` found the main thread's id at this offset of its control block, and every
+        // thread of the same libc has the same layout.
         offset => unsafe { *((arch::thread_pointer() + offset) as *const u32) },
     }
 }
@@ -271,7 +279,8 @@ fn tid() -> u32 {
 /// This thread's state, for cold code.
 ///
 /// # Safety
-/// The reference must not outlive the call it was made in, nor exist twice; cold code makes one at its entry.
+/// The reference must not outlive the call in which it was made, nor exist twice; cold code makes one at its
+/// entry.
 #[inline]
 pub(crate) unsafe fn tls<'a>() -> &'a mut Tls {
     // SAFETY: thread-local storage is zeroed at a thread's start, and zero is a valid `Tls`.

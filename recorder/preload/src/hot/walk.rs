@@ -1,8 +1,9 @@
-//! HOT where a site is watched: walking the stack by rules that the collector compiled.
+//! HOT where a site is watched: walks the stack by the rules that the collector compiled.
 //!
-//! A frame costs one probe of a cache (return address → rule) and one or two loads from the stack. What the cache does not
-//! have is searched in the published tables, and what those do not have ends the walk: the stack is marked as cut. No
-//! loader lock, no DWARF, no fault: every load lies below the end of the memory that the stack is known to lie in.
+//! A frame costs one probe of a cache (return address → rule) and one or two loads from the stack. A rule
+//! that is not in the cache is searched in the published tables. If it is not there either, the walk ends,
+//! and the stack is marked as cut. There is no loader lock, no DWARF and no fault: every load lies below the
+//! known end of the stack's memory.
 #![allow(unsafe_code)]
 
 use crate::arch;
@@ -15,26 +16,26 @@ use edleak_session::header::Header;
 use edleak_session::rule::{Kind, Rule};
 use edleak_session::stack::{self, Bound, Cell, MAX_FRAMES, RuleRow, RuleTable, StackInfo, Stacks, mix};
 
-/// Where the tables of a session lie.
+/// The addresses of a session's tables.
 pub(crate) struct Tables {
     /// Hash table of stacks.
     pub slots: *mut AtomicU64,
-    /// Stacks.
+    /// The stacks.
     pub infos: *mut StackInfo,
-    /// Their frames.
+    /// The frames of the stacks.
     pub frames: *mut AtomicU64,
-    /// Their cells.
+    /// The cells of the stacks.
     pub cells: *mut Cell,
-    /// Unwind tables of modules.
+    /// The unwind tables of modules.
     pub tables: *mut RuleTable,
-    /// Their rows.
+    /// The rows of the unwind tables.
     pub rows: *mut RuleRow,
-    /// Mapped ranges.
+    /// The mapped ranges.
     pub bounds: *mut Bound,
 }
 
 impl Tables {
-    /// Those in use.
+    /// The tables of the attached session.
     pub(crate) fn in_use() -> Tables {
         Tables {
             slots: SLOTS.load(Ordering::Relaxed),
@@ -47,12 +48,12 @@ impl Tables {
         }
     }
 
-    /// The site whose stack a cell belongs to.
+    /// The site of the stack to which a cell belongs.
     ///
     /// # Safety
-    /// The session that these lie in is mapped.
+    /// The session of these tables is mapped.
     pub(crate) unsafe fn site_of(&self, number: u32) -> Option<u32> {
-        // SAFETY: as the caller says; the layout of the session says how many there are.
+        // SAFETY: the caller guarantees the mapping; the layout of the session fixes the number of cells.
         let cells = unsafe { core::slice::from_raw_parts(self.cells, stack::MAX_CELLS) };
         let stack = cells.get(number as usize)?.stack.load(Ordering::Acquire).checked_sub(1)?;
         // SAFETY: as above.
@@ -68,10 +69,10 @@ static CELLS: AtomicPtr<Cell> = AtomicPtr::new(ptr::null_mut());
 static TABLES: AtomicPtr<RuleTable> = AtomicPtr::new(ptr::null_mut());
 static ROWS: AtomicPtr<RuleRow> = AtomicPtr::new(ptr::null_mut());
 static BOUNDS: AtomicPtr<Bound> = AtomicPtr::new(ptr::null_mut());
-/// End of the main thread's stack; 0: not known.
+/// End of the main thread's stack; 0: unknown.
 static MAIN_STACK_END: AtomicUsize = AtomicUsize::new(0);
 
-/// Makes the tables of a session known. Called once, before anything is counted.
+/// Stores the tables of a session. Called once, before any allocation is counted.
 pub(crate) fn set_tables(tables: &Tables, main_stack_end: usize) {
     SLOTS.store(tables.slots, Ordering::Relaxed);
     INFOS.store(tables.infos, Ordering::Relaxed);
@@ -85,8 +86,8 @@ pub(crate) fn set_tables(tables: &Tables, main_stack_end: usize) {
 
 /// A table of the session that holds `count` values.
 fn table<T>(at: &AtomicPtr<T>, count: usize) -> &'static [T] {
-    // SAFETY: set from the layout of the session, whose tables are this long, before anything is counted; the session is
-    // mapped for the life of the process.
+    // SAFETY: set from the layout of the session, whose tables are this long, before any allocation is
+    // counted; the session is mapped for the life of the process.
     unsafe { core::slice::from_raw_parts(at.load(Ordering::Relaxed), count) }
 }
 
@@ -95,15 +96,15 @@ pub(crate) fn cell(number: u32) -> Option<&'static Cell> {
     table(&CELLS, stack::MAX_CELLS).get(number as usize)
 }
 
-/// Walks the stack of an allocation at a watched site and finds its cell. `None`: there is no room for another stack, and
-/// the allocation stays with the site.
+/// Walks the stack of an allocation at a watched site and finds its cell. `None`: there is no room for
+/// another stack, and the allocation is counted at the site.
 ///
 /// # Safety
-/// `frame` is that of the site, on this thread's stack, under way.
+/// `frame` is the frame of the site on this thread's stack, and its function is still running.
 #[inline(never)]
 pub(crate) unsafe fn record(header: &Header, site: u32, frame: Frame) -> Option<u32> {
     let mut frames = [const { MaybeUninit::uninit() }; MAX_FRAMES];
-    // SAFETY: as the caller says.
+    // SAFETY: the caller guarantees the frame.
     let mut walked = unsafe { walk(header, site, frame, &mut frames) };
     let mark = modules::mark_of_stack(walked.frames);
     if mark != 0 {
@@ -127,15 +128,17 @@ struct Walked<'f> {
     is_cut: bool,
 }
 
-/// Room for the return addresses of one stack. Not zeroed: that would cost as much as walking three frames.
+/// Buffer for the return addresses of one stack. It is not zeroed, because that would cost as much as walking
+/// three frames.
 type Frames = [MaybeUninit<u64>; MAX_FRAMES];
 
-/// A frame waits for the one below it only through one load from the stack, one from the cache, and two additions. What is
-/// rare is a call, so that what is common stays in registers.
+/// Each frame depends on the one below it only through one load from the stack, one load from the cache, and
+/// two additions. Rare cases are function calls, so that the values of the common case stay in registers.
 #[inline(always)]
 unsafe fn walk<'f>(header: &Header, site: u32, start: Frame, frames: &'f mut Frames) -> Walked<'f> {
     let bound = bound_of(header, start.sp);
-    // Taken apart: in one piece it would live in memory, and each frame would wait for the one below it to be stored.
+    // The frame is split into three variables. As one value it would live in memory, and each frame would
+    // wait until the one below it was stored.
     let Frame { mut address, mut sp, mut fp } = start;
     let mut hash = u64::from(site);
     let mut is_cut = true;
@@ -147,7 +150,7 @@ unsafe fn walk<'f>(header: &Header, site: u32, start: Frame, frames: &'f mut Fra
         let frame = Frame { address, sp, fp };
         let rule = rule_at(header, address);
         let next = match rule.kind() {
-            // SAFETY: as the caller says, and bounded there.
+            // SAFETY: the caller guarantees the frame, and `caller` checks the bounds.
             Kind::Sp | Kind::Fp => unsafe { caller(frame, rule, bound) },
             Kind::End => {
                 is_cut = false;
@@ -156,14 +159,14 @@ unsafe fn walk<'f>(header: &Header, site: u32, start: Frame, frames: &'f mut Fra
             Kind::Unknown => break,
             Kind::Signal => {
                 let Some(place) = frames.get_mut(count) else { break };
-                // SAFETY: bounded there.
+                // SAFETY: `interrupted` checks the bounds.
                 let Some(interrupted) = (unsafe { interrupted(frame, bound) }) else { break };
                 place.write(interrupted.address as u64);
                 hash = mix(hash, interrupted.address as u64);
                 count += 1;
-                // Not a return address: the pc itself is looked up.
+                // This is not a return address, so the pc itself is looked up.
                 let rule = rule_slow(header, interrupted.address);
-                // SAFETY: as above; any other kind leads nowhere.
+                // SAFETY: as above; a rule of any other kind yields `None`.
                 unsafe { caller(interrupted, rule, bound) }
             }
         };
@@ -179,7 +182,7 @@ unsafe fn walk<'f>(header: &Header, site: u32, start: Frame, frames: &'f mut Fra
     Walked { frames, hash, is_cut }
 }
 
-/// The caller's frame, if all of it lies between this frame and `bound`.
+/// The caller's frame, if it lies completely between this frame and `bound`.
 #[inline(always)]
 unsafe fn caller(frame: Frame, rule: Rule, bound: usize) -> Option<Frame> {
     let base = match rule.kind() {
@@ -188,7 +191,7 @@ unsafe fn caller(frame: Frame, rule: Rule, bound: usize) -> Option<Frame> {
         _ => return None,
     };
     let cfa = base.wrapping_add(rule.cfa_offset());
-    // A CFA that does not move up the stack would walk in circles.
+    // A CFA that does not move up the stack would let the walk run in circles.
     if cfa <= frame.sp || cfa > bound || cfa % 8 != 0 {
         return None;
     }
@@ -199,7 +202,7 @@ unsafe fn caller(frame: Frame, rule: Rule, bound: usize) -> Option<Frame> {
     Some(unsafe { frame.caller(rule) })
 }
 
-/// The frame that a signal interrupted: its registers lie in the `ucontext` that the kernel left at sp.
+/// The frame that a signal interrupted. Its registers are in the `ucontext` that the kernel stored at sp.
 #[cold]
 #[inline(never)]
 unsafe fn interrupted(frame: Frame, bound: usize) -> Option<Frame> {
@@ -210,18 +213,18 @@ unsafe fn interrupted(frame: Frame, bound: usize) -> Option<Frame> {
     if frame.sp.checked_add(RIP + 8)? > bound {
         return None;
     }
-    // SAFETY: inside the stack that the signal was delivered on.
+    // SAFETY: inside the stack on which the signal was delivered.
     let word = |offset: usize| unsafe { ((frame.sp + offset) as *const usize).read() };
     let next = Frame { address: word(RIP), sp: word(RSP), fp: word(RBP) };
-    // The interrupted frame may lie on another stack (sigaltstack), whose end is not known here; on the same one it lies
-    // above the handler's.
+    // The interrupted frame may be on another stack (sigaltstack), whose end is not known here. On the same
+    // stack it lies above the handler's frame.
     (next.sp > frame.sp && next.sp <= bound).then_some(next)
 }
 
-/// How far up a stack may be read that is not known any better.
+/// The number of bytes that may be read if nothing else is known about the stack.
 const PAGE: usize = 4096;
 
-/// The end of the memory that the stack with this sp lies in.
+/// The end of the memory that contains the stack with this sp.
 fn bound_of(header: &Header, sp: usize) -> usize {
     const MOST: usize = 1 << 30;
     let main = MAIN_STACK_END.load(Ordering::Relaxed);
@@ -232,8 +235,8 @@ fn bound_of(header: &Header, sp: usize) -> usize {
     if let Some(bound) = stack::find_bound(table(&BOUNDS, count.min(stack::MAX_BOUNDS)), sp as u64) {
         return bound as usize;
     }
-    // Both libcs put a thread's control block at the top of its stack, so what lies between is the stack. A coroutine's
-    // stack is somewhere else, and usually farther away than any thread's stack is large.
+    // Both libcs put a thread's control block at the top of its stack, so the memory up to it is the stack. A
+    // coroutine's stack is elsewhere, and usually farther away than the size of any thread's stack.
     const LARGEST_UNSEEN: usize = 8 << 20;
     let thread = arch::thread_pointer();
     if sp < thread && thread - sp < LARGEST_UNSEEN {
@@ -242,30 +245,30 @@ fn bound_of(header: &Header, sp: usize) -> usize {
     (sp | (PAGE - 1)) + 1
 }
 
-/// Rules by return address. The low bits of an address choose the entry as they are: hashing them would come between one
-/// load and the next.
+/// A cache of rules by return address. The low bits of an address are the index without hashing, because a
+/// hash would delay the next load.
 const CACHE_BITS: u32 = 15;
 
-/// The rest of the address (high half) and the rule (low half), so that one load has both; 0: empty. 47 bits are all
-/// that an address of a program has, so an entry is never taken for that of another address.
+/// The upper bits of the address (high half) and the rule (low half), so that one load reads both; 0: empty.
+/// An address of a program has at most 47 bits, so an entry is never taken for another address.
 static CACHE: [AtomicU64; 1 << CACHE_BITS] = [const { AtomicU64::new(0) }; 1 << CACHE_BITS];
 const _: () = assert!(CACHE_BITS + 32 == 47);
 
-/// Whether anything was ever cached: most programs never walk, and then 256 KiB need not be looked at.
+/// Whether any rule was ever cached. Most programs never walk, and then the 256 KiB need not be scanned.
 static IS_CACHE_USED: AtomicBool = AtomicBool::new(false);
 
 /// The rule at a return address.
 #[inline(always)]
 fn rule_at(header: &Header, address: usize) -> Rule {
     let entry = CACHE[address % CACHE.len()].load(Ordering::Relaxed);
-    // An empty entry is that of the addresses below 2^15, where no program is.
+    // An empty entry would match addresses below 2^15, where no program has code.
     if entry >> 32 == (address >> CACHE_BITS) as u64 {
         return Rule(entry as u32);
     }
     learn(header, address)
 }
 
-/// The rule at a return address, from the published tables, and from then on from the cache.
+/// The rule at a return address, from the published tables; it is then stored in the cache.
 #[cold]
 #[inline(never)]
 fn learn(header: &Header, address: usize) -> Rule {
@@ -285,19 +288,19 @@ fn rule_slow(header: &Header, pc: usize) -> Rule {
     let count = header.rule_tables.load(Ordering::Acquire);
     let tables = table(&TABLES, (count as usize).min(stack::MAX_TABLES));
     let rule = stack::find_rule(tables, table(&ROWS, stack::MAX_ROWS), pc as u64).unwrap_or(Rule::UNKNOWN);
-    // A table that was replaced meanwhile may have shown anything.
+    // A table that was replaced meanwhile may have returned a wrong rule.
     if header.rule_tables.load(Ordering::Acquire) != count {
         return Rule::UNKNOWN;
     }
     rule
 }
 
-/// Forgets every cached rule: other code may lie at the same addresses now.
+/// Forgets every cached rule, because other code may lie at the same addresses now.
 pub(crate) fn forget_rules() {
     if !IS_CACHE_USED.load(Ordering::Relaxed) {
         return;
     }
-    // Pages that were never written stay the kernel's one page of zeros.
+    // The test avoids writes: pages that were never written remain the kernel's shared page of zeros.
     for entry in CACHE.iter().filter(|entry| entry.load(Ordering::Relaxed) != 0) {
         entry.store(0, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! One packed unwind rule: how to find the caller's frame from a return address, in 32 bits.
+//! One packed unwind rule: finds the caller's frame from a return address, in 32 bits.
 //!
 //! | bits   | field        | meaning                                                                    |
 //! |--------|--------------|----------------------------------------------------------------------------|
@@ -6,11 +6,11 @@
 //! | 3..20  | `cfa_words`  | CFA = sp (or fp) + 8 · this; at most 1 MiB − 8                           |
 //! | 20..32 | `fp_words`  | the caller's fp lies at CFA − 8 · this; 0: this frame did not change fp  |
 //!
-//! "sp" is its value just after the call returned to this frame. The frame's own return address always lies at CFA − 8
-//! (x86-64 psABI); a frame where it does not has no rule. Rules come from .eh_frame, compiled by the collector; the
-//! target only reads them.
+//! "sp" is its value just after the call returned to this frame. The frame's own return address always lies
+//! at CFA − 8 (x86-64 psABI); a frame for which this is not true has no rule. The collector compiles the
+//! rules from .eh_frame; the target only reads them.
 
-/// What the CFA is computed from.
+/// The base of the CFA, or why there is none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Kind {
@@ -47,13 +47,13 @@ impl Rule {
     /// A signal trampoline.
     pub const SIGNAL: Rule = Rule(Kind::Signal as u32);
 
-    /// Packs a rule; `None` when an offset is negative, odd or too large to be packed.
+    /// Packs a rule; `None` if an offset is negative, not a multiple of 8, or too large.
     ///
-    /// `cfa_offset` is in bytes from sp or fp to the CFA, `fp_offset` in bytes from the saved fp up to the CFA
-    /// (`None` where the frame did not save it).
+    /// `cfa_offset` is the number of bytes from sp or fp to the CFA. `fp_offset` is the number of bytes from
+    /// the saved fp up to the CFA (`None` if the frame did not save it).
     pub const fn pack(kind: Kind, cfa_offset: i64, fp_offset: Option<i64>) -> Option<Rule> {
         let fp_offset = match fp_offset {
-            Some(0) => return None, // 0 is "not saved"; at the CFA itself lies the caller's frame
+            Some(0) => return None, // 0 means "not saved"; at the CFA the caller's frame begins
             Some(bytes) => bytes,
             None => 0,
         };
@@ -71,7 +71,7 @@ impl Rule {
         Some(Rule(kind as u32 | cfa_words << CFA_SHIFT | fp_words << FP_SHIFT))
     }
 
-    /// What the CFA is computed from. An unused bit pattern counts as unknown.
+    /// The kind of the rule. An unused bit pattern counts as unknown.
     #[inline]
     pub const fn kind(self) -> Kind {
         match self.0 & 7 {
@@ -89,7 +89,7 @@ impl Rule {
         (self.0 & CFA_MASK) as usize
     }
 
-    /// Bytes from the saved fp up to the CFA; 0 where fp was not saved.
+    /// Bytes from the saved fp up to the CFA; 0 if fp was not saved.
     #[inline]
     pub const fn fp_offset(self) -> usize {
         (self.0 >> FP_SHIFT) as usize * 8

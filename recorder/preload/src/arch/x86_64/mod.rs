@@ -7,8 +7,8 @@ use crate::hot::thread::Tls;
 use core::arch::{asm, global_asm};
 use core::ffi::CStr;
 
-// Initial-exec thread-local storage: one load of an offset, no call, no lazy allocation, no destructor. It is taken from
-// the surplus that every libc keeps for libraries loaded at start.
+// Initial-exec thread-local storage: one load of an offset, no call, no lazy allocation, no destructor. It
+// uses the surplus that every libc keeps for libraries loaded at start.
 global_asm!(
     ".section .tbss,\"awT\",@nobits",
     ".p2align 6",
@@ -21,8 +21,8 @@ global_asm!(
     size = const size_of::<Tls>(),
 );
 
-// `core` is compiled with unwinding and names this symbol in tables that nothing reads; memory functions are here
-// because a compiler may call them and the target's libc is not ours to depend on.
+// `core` is compiled with unwinding and names this symbol in tables that nothing reads. The memory functions
+// are here because a compiler may call them, and this library must not depend on the target's libc.
 #[cfg(not(test))]
 global_asm!(
     ".pushsection .text.edleak_support,\"ax\",@progbits",
@@ -73,7 +73,8 @@ global_asm!(
 #[inline(always)]
 pub(crate) fn tls() -> *mut Tls {
     let tls: *mut Tls;
-    // SAFETY: the relocation yields the offset of `edleak_tls` from the thread pointer, which both libcs store at fs:0.
+    // SAFETY: the relocation yields the offset of `edleak_tls` from the thread pointer, which both libcs
+    // store at fs:0.
     unsafe {
         asm!(
             "mov {0}, qword ptr [rip + edleak_tls@GOTTPOFF]",
@@ -85,7 +86,7 @@ pub(crate) fn tls() -> *mut Tls {
     tls
 }
 
-/// The first word of this thread's state: a load with no address computed.
+/// The first word of this thread's state, loaded without computing its address.
 #[inline(always)]
 pub(crate) fn tls_first_word() -> usize {
     let word: usize;
@@ -101,7 +102,8 @@ pub(crate) fn tls_first_word() -> usize {
     word
 }
 
-/// This thread's pointer to its control block: distinct among live threads, reused after a thread's death.
+/// This thread's thread pointer. Live threads have different ones; a new thread may reuse the one of an ended
+/// thread.
 #[inline(always)]
 pub(crate) fn thread_pointer() -> usize {
     let pointer: usize;
@@ -112,7 +114,8 @@ pub(crate) fn thread_pointer() -> usize {
     pointer
 }
 
-/// The version of a function of glibc's malloc; `None`: it is none of these, or has a default version everywhere.
+/// The symbol version of a function of glibc's malloc; `None`: another function, or one that has only a
+/// default version.
 pub(crate) fn glibc_version(name: &CStr) -> Option<&'static CStr> {
     match name.to_bytes() {
         b"malloc" | b"calloc" | b"realloc" | b"free" | b"posix_memalign" | b"memalign" | b"valloc"
@@ -122,7 +125,8 @@ pub(crate) fn glibc_version(name: &CStr) -> Option<&'static CStr> {
     }
 }
 
-/// A raw system call: the kernel's return value, errors as −errno. errno itself is the target's and stays untouched.
+/// A raw system call. Returns the kernel's value; an error is −errno. errno belongs to the target and stays
+/// untouched.
 ///
 /// # Safety
 /// The arguments must be valid for the call.
@@ -142,10 +146,10 @@ pub(crate) unsafe fn syscall(number: usize, arguments: [usize; 6]) -> isize {
     result
 }
 
-/// Starts a child that shares our memory and runs on our stack while we wait, and executes a program in it.
+/// Executes a program in a child that shares this process's memory and stack while the parent waits.
 ///
-/// Returns the child's pid, or −errno. No signal is sent at the child's death (exit signal 0), so the target's SIGCHLD
-/// handling never sees it; it must be waited for with `__WALL`.
+/// Returns the child's pid, or −errno. The kernel sends no signal when the child ends (exit signal 0), so the
+/// target's SIGCHLD handling never sees it. Wait for the child with `__WALL`.
 ///
 /// # Safety
 /// `path`, `argv` and `envp` as for `execve`.
@@ -153,8 +157,8 @@ pub(crate) unsafe fn spawn(path: *const u8, argv: *const *const u8, envp: *const
     const CLONE_VM: usize = 0x100;
     const CLONE_VFORK: usize = 0x4000;
     let result: isize;
-    // SAFETY: the child touches nothing but registers before `execve` or `exit_group`, so sharing the stack is sound;
-    // the parent is suspended until then.
+    // SAFETY: the child touches nothing but registers before `execve` or `exit_group`, so sharing the stack
+    // is sound; the parent is suspended until then.
     unsafe {
         asm!(
             "syscall",
@@ -181,9 +185,9 @@ pub(crate) unsafe fn spawn(path: *const u8, argv: *const *const u8, envp: *const
     result
 }
 
-/// Ends the process on the spot.
+/// Ends the process at once.
 #[cfg(not(test))]
 pub(crate) fn trap() -> ! {
-    // SAFETY: an undefined instruction is the one thing this is for.
+    // SAFETY: executes an undefined instruction, which ends the process; that is the purpose.
     unsafe { asm!("ud2", options(noreturn, nostack)) }
 }

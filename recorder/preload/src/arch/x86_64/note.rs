@@ -1,28 +1,30 @@
-//! HOT: noting a new allocation, in assembly, in the entry stub itself: the whole fast path of an allocation.
+//! HOT: notes a new allocation: the whole fast path of an allocation, in assembly, in the entry stub itself.
 //!
-//! No lock, no system call, no allocation of our own. Whatever is not the plain case (not started, forked, in the middle of another
-//! entry point, caller unknown or watched or without a word of its own, size not small, no leaf, a stale entry) ends in the
-//! same place: [`crate::cold::slow::note`], which does the same without haste.
+//! No lock, no system call, no allocation by the preload. Every other case ends in
+//! [`crate::cold::slow::note`], which handles all cases: not started, forked, inside another entry point, the
+//! caller unknown or watched or without a word, the size not small, no leaf, a stale entry.
 //!
-//! Assembly, because a stub is where everything is at hand: the return address is where rsp points, rbp is still the caller's,
-//! and the allocation stays in rax from the real call's return to ours. A compiler moves all that into the registers of a function,
-//! for most calls in vain, and folds no atomic load into a comparison: 73 instructions a pair with free instead of 61.
+//! Assembly, because the stub has everything it needs in place. The return address is at rsp, rbp is still
+//! the caller's, and the allocation stays in rax until the stub returns. A compiler would copy all this into
+//! other registers, for most calls without need, and it does not fold an atomic load into a comparison. A
+//! pair of malloc and free would take 73 instructions instead of 61.
 //!
-//! | register | holds                                     | register | holds, behind wrappers                          |
-//! |----------|-------------------------------------------|----------|-------------------------------------------------|
-//! | rax      | the allocation                            | r10      | rsp in the frame at hand                        |
-//! | rsi      | its size                                  | r11      | rbp there                                       |
-//! | rsp      | where the return address lies, in stubs   | edx      | callers that may still be looked at             |
-//! | rbp      | the caller's, in stubs                    | rcx      | the rule of a wrapper, or anything              |
-//! | rdi      | the caller cache                          |          |                                                 |
-//! | r8       | a caller's address, then what is known    | rdx      | the tables, where an entry is looked for        |
-//! | r9       | this thread's counters                    |          |                                                 |
+//! | register | content                               | register | content, behind wrappers               |
+//! |----------|---------------------------------------|----------|----------------------------------------|
+//! | rax      | the allocation                        | r10      | rsp in the current frame               |
+//! | rsi      | its size                              | r11      | rbp in the current frame               |
+//! | rsp      | in stubs: where the return address is | edx      | callers that may still be examined     |
+//! | rbp      | in stubs: the caller's                | rcx      | a wrapper's rule, or a temporary value |
+//! | rdi      | the caller cache                      |          |                                        |
+//! | r8       | a caller's address, then its meaning  | rdx      | the tables, while an entry is searched |
+//! | r9       | this thread's counters                |          |                                        |
 //!
-//! Label 2 is where everything unusual leaves. (A label that a function lacks would be found in the next one: every piece says which
-//! it needs.)
+//! All unusual cases jump to label 2. (The assembler would find a missing label in the next function, so each
+//! macro names the labels that it needs.)
 #![allow(unsafe_code)]
 
-/// A function in assembly, with all that the pieces below name. (A named operand has to be used, hence the comment.)
+/// An assembly function with all operands that the macros below name. (A named operand must be used, hence
+/// the comment.)
 macro_rules! assembly {
     ([$($line:expr),* $(,)?] $($operands:tt)*) => {
         core::arch::naked_asm!(
@@ -64,9 +66,11 @@ macro_rules! assembly {
     };
 }
 
-/// What this thread may do (`thread::Own`): to label 2 unless the size is small and it may count at all. Then rdx: the tables.
+/// Checks the limits of this thread (`thread::Own`): jumps to label 2 unless the thread may count and the
+/// size is small. Afterwards rdx holds the tables.
 ///
-/// The counters before the limit: a signal handler may fork in between, and the child, which finds both wiped, must not pass.
+/// Loads the counters before the limit. A signal handler may fork between the two loads; the child then finds
+/// the limit wiped and leaves the fast path.
 macro_rules! own {
     () => {
         "mov rcx, qword ptr [rip + edleak_tls@GOTTPOFF]
@@ -78,7 +82,8 @@ macro_rules! own {
     };
 }
 
-/// The address r8 and the word at its place make what is known of a caller (`session::caller`): below, it is a site.
+/// Computes a caller's meaning from the address in r8 and the word at its index (`session::caller`). The
+/// flags show whether it is a site (below).
 macro_rules! known {
     () => {
         "movzx ecx, r8w
@@ -88,13 +93,15 @@ macro_rules! known {
     };
 }
 
-/// Steps over a wrapper and its callers until one is a site, at label 7; to label 2 where nothing is known. Needs `step_aside`.
+/// Steps over a wrapper and its callers until a caller is a site (label 7). Jumps to label 2 if a caller is
+/// unknown. Needs `step_aside`.
 ///
-/// A rule stands in the word of the address that it was compiled for, so what it names is on the stack, and one from rsp comes
-/// further with each step.
+/// A rule is stored in the word of the address for which it was compiled, so the stack words that it names
+/// exist. A rule from rsp moves up the stack with each step.
 ///
-/// What a hand-made stack ends in is no address (`caller::LOWEST`). It is told from a site at the end; as a rule it leads
-/// nowhere, until there have been too many.
+/// The end of a hand-made stack holds no address but a small number (`caller::LOWEST`). A comparison at the
+/// end distinguishes it from a site. If it looks like a rule, the walk leads nowhere and stops at the limit
+/// of callers.
 macro_rules! step_over {
     () => {
         concat!(
@@ -115,8 +122,8 @@ macro_rules! step_over {
     };
 }
 
-/// The ways that rules about rbp go in between: that of a frame pointer, those that find it on the stack, and others. A meaning whose
-/// lower bits are 0 is no rule.
+/// The paths for rules about rbp: the rule of a frame pointer, rules that load rbp from the stack, and
+/// others. A meaning whose lower bits are 0 is not a rule.
 macro_rules! step_aside {
     () => {
         concat!(
@@ -155,8 +162,8 @@ macro_rules! step_aside {
     };
 }
 
-/// Finds the entry of the allocation (`live::entry_of`), counts at the site r8 and writes the entry; to label 2 where there is
-/// no leaf or a stale entry. rdx: the tables.
+/// Finds the entry of the allocation (`live::entry_of`), counts at the site in r8 and writes the entry. Jumps
+/// to label 2 if there is no leaf or the entry is stale. rdx: the tables.
 macro_rules! remember {
     () => {
         "mov rcx, rax
@@ -179,7 +186,8 @@ macro_rules! remember {
     };
 }
 
-/// How a stub leaves for `slow::note`; in a process that is not recorded it returns to its caller instead.
+/// The exit of a stub to `slow::note`. In a process that is not recorded, the stub returns to its caller
+/// instead.
 macro_rules! give_up {
     () => {
         "2: cmp dword ptr [rip + {phase}], {off}
@@ -192,7 +200,7 @@ macro_rules! give_up {
     };
 }
 
-/// Calls, and keeps a register for that long, which comes back in rsi: the size.
+/// Makes a call and preserves a register across it. The saved value, the size, comes back in rsi.
 macro_rules! call_keeping {
     ($register:literal, $target:literal) => {
         concat!(
@@ -205,8 +213,8 @@ macro_rules! call_keeping {
     };
 }
 
-/// An entry stub. `before` makes the real call and fills rax and rsi; `after` is what it jumps to, from label 4 on; the rest are
-/// operands of the two.
+/// An entry stub. `before` makes the real call and sets rax and rsi. `after` holds the jump targets of
+/// `before`, from label 4 on. The rest are operands of both.
 macro_rules! note_in_stub {
     ([$($before:expr),* $(,)?], [$($after:expr),* $(,)?], $($operands:tt)*) => {
         $crate::arch::note::assembly!([
@@ -226,10 +234,10 @@ macro_rules! note_in_stub {
 
 pub(crate) use {assembly, call_keeping, give_up, known, note_in_stub, own, remember};
 
-/// Where the stubs go on if their caller is a wrapper, or nothing is known of it.
+/// The continuation of the stubs if their caller is a wrapper or unknown.
 ///
 /// # Safety
-/// Jumped to by the stubs, with registers as above.
+/// Only the stubs jump here, with registers as above.
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn behind_wrappers() {
     assembly!([
@@ -243,11 +251,11 @@ pub(crate) unsafe extern "C" fn behind_wrappers() {
     ])
 }
 
-/// The same as in the stubs for those hooks that are functions: notes an allocation that `caller` and `rbp` from their stub asked for,
-/// and hands it on.
+/// The same as in the stubs, for hooks that are functions. Notes an allocation that `caller` (with `rbp` from
+/// its stub) requested, and returns it.
 ///
 /// # Safety
-/// `caller` and `rbp` come from an entry stub whose frame is still there.
+/// `caller` and `rbp` come from an entry stub whose frame still exists.
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn note(
     allocation: *mut u8,
