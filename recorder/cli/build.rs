@@ -1,14 +1,16 @@
-//! Builds the preload library that edleak-record carries inside, from the sources of `recorder/preload` and `recorder/session`.
+//! Builds the preload library that edleak-record contains, from the sources of `recorder/preload` and
+//! `recorder/session`.
 //!
-//! These sources lie under `embedded/` as links, and `cargo package` puts the files themselves there: so an installation from a
-//! checkout and from crates.io need no other step and no network.
+//! These sources are links under `embedded/`, and `cargo package` stores the files themselves there. So an
+//! installation from a checkout or from crates.io needs no further step and no network.
 //!
-//! The compiler is called without cargo, for three reasons. The library has to abort on panic whatever the profile of the programs is.
-//! `RUSTFLAGS` are meant for the programs: a library built for coverage, with a sanitizer or for a static libc could not be
-//! loaded into other programs. And a second cargo would wait for the lock of the first.
+//! The script calls the compiler without cargo, for three reasons. The library must abort on panic in every
+//! profile of the programs. `RUSTFLAGS` are meant for the programs: a library built for coverage, with a
+//! sanitizer or for a static libc could not be loaded into other programs. And a second cargo would wait for
+//! the lock of the first.
 //!
-//! The result is kept in the target directory under a hash of all that it depends on, because `cargo check`, `clippy` and each
-//! profile run this script anew: the library is compiled once for all of them.
+//! The result is kept in the target directory under a hash of its inputs. `cargo check`, `clippy` and each
+//! profile run this script again, but the library is compiled only once for all of them.
 
 use std::env;
 use std::ffi::OsString;
@@ -40,11 +42,11 @@ fn main() {
     if fs::copy(&kept, &finished).is_ok() {
         return;
     }
-    // Sources under a path that is the same everywhere make a library that is the same everywhere.
+    // A source path that is the same everywhere makes the library the same everywhere.
     build.sources = fs::canonicalize(&build.sources).expect("a directory of this package");
     build.compile_session();
     build.link_preload();
-    // Another build may do the same at this moment: both move whole files into place.
+    // Another build may do the same now, so both rename complete files into place.
     let new = kept.with_extension(format!("{}", std::process::id()));
     let _ = kept.parent().map(fs::create_dir_all);
     if fs::copy(&finished, &new).and_then(|_| fs::rename(&new, &kept)).is_err() {
@@ -63,7 +65,7 @@ struct Build {
 }
 
 impl Build {
-    /// Everything that the library depends on.
+    /// A hash of all inputs of the library.
     fn hash(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         let version = Command::new(&self.rustc).arg("-vV").output().expect("the compiler runs").stdout;
@@ -95,7 +97,7 @@ impl Build {
         self.run(&mut rustc);
     }
 
-    /// The compiler itself: a wrapper in `RUSTC_WRAPPER` is for what cargo compiles.
+    /// The compiler itself. A wrapper in `RUSTC_WRAPPER` applies only to cargo's own compilations.
     fn rustc(&self, name: &str, directory: &str) -> Command {
         let mut rustc = Command::new(&self.rustc);
         rustc.args(["--edition", "2024", "--crate-name", name, "--target", &self.target]);
@@ -146,7 +148,7 @@ fn variable(name: &str) -> String {
     env::var(name).unwrap_or_else(|_| panic!("cargo sets {name} for build scripts"))
 }
 
-/// A place in the target directory that all profiles share; `OUT_DIR` itself where that cannot be told.
+/// A path in the target directory that all profiles share; `OUT_DIR` itself if that directory is not found.
 fn kept_at(out: &Path, hash: u64) -> PathBuf {
     let target = out.ancestors().find(|directory| directory.join("CACHEDIR.TAG").is_file()).unwrap_or(out);
     target.join("embedded-preload").join(format!("{hash:016x}.so"))

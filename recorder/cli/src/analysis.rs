@@ -1,4 +1,5 @@
-//! What needs the other half: leaks of an earlier trace, symbols put into finished traces, the analysis printed.
+//! The parts that need the analyzer: leaks of an earlier trace, symbols for finished traces, the printed
+//! report.
 
 use edleak_analysis::gate::Policy;
 use edleak_analysis::judge::judge_recording;
@@ -23,7 +24,7 @@ pub(crate) fn leaks_of(path: &Path) -> Result<Vec<u32>, String> {
     Ok(leaks.filter_map(|site| number(&site.label)).collect())
 }
 
-/// Puts the symbols of every address that a trace names into it. It is replaced whole or not at all.
+/// Embeds the symbols of all addresses into a trace. The file is replaced completely or not at all.
 pub(crate) fn embed(path: &Path) -> Result<(), String> {
     let symbolizer = Symbolizer::new(Options::default());
     let trace = Trace::open(path).map_err(|error| error.to_string())?;
@@ -31,7 +32,7 @@ pub(crate) fn embed(path: &Path) -> Result<(), String> {
     rewrite::embed(&trace, path, &symbolizer).map(drop).map_err(|error| error.to_string())
 }
 
-/// Prints to stderr what edleak-analyze would say of these traces. (stdout is the target's.)
+/// Prints edleak-analyze's report of these traces to stderr, because stdout belongs to the target.
 pub(crate) fn report(paths: &[&Path]) -> Result<(), String> {
     let symbolizer = Symbolizer::new(Options::default());
     let policy = Policy::default();
@@ -47,10 +48,10 @@ pub(crate) fn report(paths: &[&Path]) -> Result<(), String> {
     let rule_uses = policy.apply(&mut analyses);
     let report = Report { analyses: &analyses, recordings: &recordings, rules: &[], rule_uses, top: None };
     let text = Text { style: Style::of_environment(io::stderr().is_terminal()) };
-    // In one code_range, so that what the target still prints does not come in between.
+    // Written in one call, so that output of the target does not come in between.
     let mut bytes = Vec::new();
     text.export(&report, &mut bytes).map_err(|error| error.to_string())?;
-    // If stderr is gone there is nobody to tell.
+    // If stderr is closed, the report is lost.
     let _ = io::stderr().write_all(&bytes);
     Ok(())
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 /// Counts the live bytes of every allocation site of a program, over time, into a small trace.
 ///
-/// The program runs as it would without edleak; nothing of it is changed, and its exit code becomes edleak-record's.
-/// Read the trace with edleak-analyze, here or anywhere else, now or later.
+/// The program runs unchanged, as it would without edleak, and its exit code becomes edleak-record's. Read
+/// the trace with edleak-analyze: on this or any other machine, now or later.
 #[derive(Parser, Clone, Debug)]
 #[command(
     name = "edleak-record",
@@ -45,14 +45,14 @@ Exit code: the program's own (128+N if signal N killed it); 125 edleak-record fa
 recorded, 127 there is no such program. A program called watch is ./watch."
 )]
 pub(crate) struct Args {
-    /// Write the trace to FILE; one that exists is kept as FILE.old.
+    /// Write the trace to FILE; an existing one is kept as FILE.old.
     #[arg(short, long, value_name = "FILE", default_value = "trace.edl")]
     pub(crate) output: PathBuf,
 
     /// Take a slice every DUR: 100ms, 1s, 5m (a bare number is seconds), or auto.
     ///
-    /// With auto the period begins at 20 ms and doubles as the recording grows, so that a run of any length ends with
-    /// several hundred evenly spaced slices.
+    /// With auto, the period begins at 20 ms and doubles as the recording grows. So a run of any length ends
+    /// with several hundred evenly spaced slices.
     #[arg(long, value_name = "DUR", default_value = "auto")]
     pub(crate) period: Period,
 
@@ -64,60 +64,67 @@ pub(crate) struct Args {
     #[arg(long, requires = "duration")]
     pub(crate) then_terminate: bool,
 
-    /// Record child processes, too, each into its own NAME.PID.edl.
+    /// Record child processes, too, each into its own trace NAME.PID.edl.
     #[arg(long)]
     pub(crate) children: bool,
 
-    /// Record only programs whose file name matches PATTERN (`*` and `?`), in the whole tree of processes; repeatable.
+    /// Record only programs whose file name matches PATTERN (`*` and `?`), in the whole process tree;
+    /// repeatable.
     ///
-    /// A pattern with a slash is compared with the whole path. The first process that matches is recorded into the trace, each
-    /// other one into its own NAME.PID.edl; all others run at the cost of a forwarded call. EDLEAK_ONLY (patterns separated by
-    /// colons) says the same, also to a bare LD_PRELOAD.
+    /// A pattern with a slash is compared with the whole path. The first process that matches is recorded
+    /// into the trace, each further one into its own NAME.PID.edl. A process that does not match is not
+    /// recorded; each of its calls costs one forwarded call. EDLEAK_ONLY (patterns separated by colons) has
+    /// the same effect, also with a bare LD_PRELOAD.
     #[arg(long, value_name = "PATTERN")]
     pub(crate) only: Vec<String>,
 
-    /// Let the trace grow to BYTES (64M and 64MiB are the same, 64MB is 64,000,000); older history becomes coarser to fit.
+    /// Let the trace grow to BYTES (64M and 64MiB are the same, 64MB is 64,000,000); a full trace makes older
+    /// history coarser.
     #[arg(long, value_name = "BYTES", default_value = "64M", value_parser = units::parse_size)]
     pub(crate) size: u64,
 
-    /// Also step over functions that match PATTERN (`*` and `?`), so that their callers are the sites; repeatable.
+    /// Also step over functions that match PATTERN (`*` and `?`), so that their callers become the sites;
+    /// repeatable.
     #[arg(long, value_name = "PATTERN")]
     pub(crate) wrapper: Vec<String>,
 
-    /// Step over nothing but what --wrapper names: every caller of malloc and its kin is a site.
+    /// Step over only the functions that --wrapper names; every other caller of malloc and its relatives is a
+    /// site.
     #[arg(long)]
     pub(crate) no_wrappers: bool,
 
     /// Record full stacks at these sites; repeatable.
     ///
-    /// SPEC is a pattern on function names (`*` watches everything), a return address as `module!offset`, or a site of
-    /// an earlier trace as `old.edl#7`.
+    /// SPEC is a pattern on function names (`*` watches everything), a return address as `module!offset`, or
+    /// a site of an earlier trace as `old.edl#7`.
     #[arg(long, value_name = "SPEC")]
     pub(crate) watch: Vec<String>,
 
-    /// Record full stacks of every leak that an earlier trace shows; repeatable.
+    /// Record full stacks of every leak in an earlier trace; repeatable.
     #[arg(long, value_name = "OLD.edl")]
     pub(crate) watch_from: Vec<PathBuf>,
 
-    /// Record full stacks of what looks like a leak, as soon as it does.
+    /// Record full stacks of a site as soon as it looks like a leak.
     #[arg(long)]
     pub(crate) auto_watch: bool,
 
-    /// At the end, print what edleak-analyze says of the trace, to stderr.
+    /// At the end, print edleak-analyze's report of the trace to stderr.
     #[arg(long)]
     pub(crate) report: bool,
 
-    /// At the end, put functions, files and lines into the trace, so that it needs no binary to be read.
+    /// At the end, store functions, files and lines in the trace, so that it can be read without the
+    /// binaries.
     #[arg(long)]
     pub(crate) embed_symbols: bool,
 
-    /// Add a leak of RATE (10KB/s, 1MB/min) to the numbers, called `edleak_injected_leak`, to see that a gate can fail.
+    /// Add a leak of RATE (10KB/s, 1MB/min) to the counters, named `edleak_injected_leak`, to see that a gate
+    /// can fail.
     ///
-    /// The program itself leaks nothing by it.
+    /// The program itself does not leak through this.
     #[arg(long, value_name = "RATE", value_parser = parse_leak)]
     pub(crate) inject_leak: Option<f64>,
 
-    /// Say nothing but errors.
+    /// Print only errors.
     #[arg(short, long)]
     pub(crate) quiet: bool,
 
@@ -126,7 +133,7 @@ pub(crate) struct Args {
     pub(crate) program: Vec<OsString>,
 }
 
-/// `watch` and `unwatch`, on a running recording.
+/// `watch` and `unwatch` for a running recording.
 #[derive(Parser, Clone, Debug)]
 #[command(
     name = "edleak-record watch",
@@ -139,17 +146,17 @@ pub(crate) struct Args {
   edleak-record unwatch --session 4711 '*'      no stacks any more, whoever asked for them"
 )]
 pub(crate) struct WatchArgs {
-    /// The recorded process; may be left out while only one is.
+    /// The recorded process; not needed if only one is recorded.
     #[arg(short, long, value_name = "PID")]
     pub(crate) session: Option<u32>,
 
-    /// A pattern on function names (`*` is everything), a return address as `module!offset`, or a site of an earlier
-    /// trace as `old.edl#7`.
+    /// A pattern on function names (`*` means all), a return address as `module!offset`, or a site of an
+    /// earlier trace as `old.edl#7`.
     #[arg(required = true, value_name = "SPEC")]
     pub(crate) specs: Vec<String>,
 }
 
-/// `unpack`: edleak-record and its library, for an image or a volume.
+/// `unpack`: copies edleak-record and its library, for a container image or a volume.
 #[derive(Parser, Clone, Debug)]
 #[command(
     name = "edleak-record unpack",
@@ -162,12 +169,12 @@ pub(crate) struct WatchArgs {
                                                 records the server; EDLEAK_OUTPUT names the trace"
 )]
 pub(crate) struct UnpackArgs {
-    /// The directory; it is made where it is missing.
+    /// The directory; it is created if missing.
     #[arg(value_name = "DIR")]
     pub(crate) directory: PathBuf,
 }
 
-/// `doctor`: what of this machine stands in the way of a recording.
+/// `doctor`: checks whether anything on this machine prevents a recording.
 #[derive(Parser, Clone, Debug)]
 #[command(
     name = "edleak-record doctor",
@@ -181,7 +188,7 @@ pub(crate) struct UnpackArgs {
 Exit code: 0 when all is well, 1 when something is in the way, 125 edleak-record failed."
 )]
 pub(crate) struct DoctorArgs {
-    /// A program to check, too.
+    /// A program to check as well.
     #[arg(value_name = "PROGRAM")]
     pub(crate) program: Option<OsString>,
 }
@@ -202,24 +209,24 @@ Examples:
   edleak-record top --once --format json        what leaks so far, for a script"
 )]
 pub(crate) struct TopArgs {
-    /// The recorded process; may be left out while only one is.
+    /// The recorded process; not needed if only one is recorded.
     #[arg(short, long, value_name = "PID")]
     pub(crate) session: Option<u32>,
 
-    /// Print one screen and end; so does an output that is no terminal.
+    /// Print one screen and exit; this is also done if the output is not a terminal.
     #[arg(long)]
     pub(crate) once: bool,
 
-    /// How to print it; JSON prints once.
+    /// The output format; JSON is printed once.
     #[arg(long, value_enum, default_value_t = TopFormat::Text)]
     pub(crate) format: TopFormat,
 
-    /// How the sites are sorted at first.
+    /// The order of the sites at the start.
     #[arg(long, value_enum, default_value_t = SortArg::Growth)]
     pub(crate) sort: SortArg,
 }
 
-/// How `top` prints.
+/// The output format of `top`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub(crate) enum TopFormat {
     /// For a person.
@@ -228,18 +235,18 @@ pub(crate) enum TopFormat {
     Json,
 }
 
-/// How `top` sorts.
+/// The order of the sites in `top`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub(crate) enum SortArg {
-    /// Leaks first, then by live bytes more than at the start.
+    /// Leaks first, then by growth of live bytes since the start.
     Growth,
     /// By live bytes.
     Live,
-    /// By allocations.
+    /// By number of allocations.
     Allocs,
 }
 
-/// `sessions`: the running recordings.
+/// `sessions`: lists the running recordings.
 #[derive(Parser, Clone, Debug)]
 #[command(
     name = "edleak-record sessions",
@@ -248,14 +255,14 @@ pub(crate) enum SortArg {
 )]
 pub(crate) struct SessionsArgs {}
 
-/// What the preload asks for when nobody started edleak-record: `collect --pid N --reply-fd N`.
+/// The request of a preload in a process that no edleak-record started: `collect --pid N --reply-fd N`.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "edleak-record collect")]
 pub(crate) struct CollectArgs {
-    /// The process that asks.
+    /// The process that sends the request.
     #[arg(long)]
     pub(crate) pid: u32,
-    /// Where it waits for the path of its control page.
+    /// The descriptor through which the process gets the path of its control page.
     #[arg(long)]
     pub(crate) reply_fd: i32,
 }
@@ -267,7 +274,8 @@ impl CollectArgs {
     }
 }
 
-/// Reads a rate, as edleak-analyze's `--budget` does; in bytes per second. None at all would prove nothing.
+/// Reads a rate like edleak-analyze's `--budget`, in bytes per second. A rate of 0 is refused, because it
+/// would prove nothing.
 fn parse_leak(text: &str) -> Result<f64, String> {
     match units::parse_rate(text).map_err(|error| error.to_string())? {
         rate if rate > 0.0 => Ok(rate),

@@ -1,4 +1,4 @@
-//! `sessions`, `watch` and `unwatch`: the other end of the control socket.
+//! `sessions`, `watch` and `unwatch`: the client's end of the control socket.
 
 use crate::LIBRARY;
 use crate::args::{UnpackArgs, WatchArgs};
@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// The command failed; as for a recording.
+/// The exit code of a failed command, as for a recording.
 pub(crate) const FAILED: u8 = 125;
-/// How long a collector may take to do what it is asked: it may have to read the symbols of a large program.
+/// Longest wait for a collector to handle a request; it may have to read the symbols of a large program.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// And to say what it does, which it always knows.
+/// Longest wait for the progress, which a collector always knows.
 const SHORT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Lists the running recordings of this user.
@@ -28,7 +28,7 @@ pub(crate) fn sessions() -> ExitCode {
     if running.is_empty() && silent.is_empty() {
         say("no recording is running (start one: edleak-record PROGRAM)");
     } else if !running.is_empty() {
-        // Whoever closes the pipe has read enough.
+        // If the reader closes the pipe, it has read enough.
         let is_for_a_person = io::stdout().is_terminal();
         let _ = io::stdout().write_all(table(&running, is_for_a_person).as_bytes());
     }
@@ -46,7 +46,7 @@ pub(crate) fn unpack(args: &UnpackArgs) -> ExitCode {
     }
 }
 
-/// Watches sites of a running recording, or no longer.
+/// Watches or unwatches sites of a running recording.
 pub(crate) fn watch(args: &WatchArgs, is_for: bool) -> ExitCode {
     match steer(args, is_for) {
         Ok(answer) => {
@@ -61,7 +61,7 @@ pub(crate) fn watch(args: &WatchArgs, is_for: bool) -> ExitCode {
 }
 
 fn steer(args: &WatchArgs, is_for: bool) -> Result<String, String> {
-    // Here and not there, since names of traces are relative to this directory.
+    // Parsed here and not by the collector, because names of traces are relative to this directory.
     let requests: Vec<_> = args.specs.iter().map(|spec| Request::parse(spec)).collect::<Result<_, _>>()?;
     let session = select(args.session)?;
     let verb = if is_for { "watch" } else { "unwatch" };
@@ -70,7 +70,7 @@ fn steer(args: &WatchArgs, is_for: bool) -> Result<String, String> {
     ask(&session.socket, &words, PATIENCE)
 }
 
-/// The running recording that is meant: the one of this process, or the only one.
+/// The running recording with this process, or the only one.
 pub(crate) fn select(session: Option<u32>) -> Result<Running, String> {
     let (mut running, silent) = running();
     silent.iter().for_each(say);
@@ -89,21 +89,21 @@ pub(crate) fn select(session: Option<u32>) -> Result<Running, String> {
     }
 }
 
-/// A recording under way, and where its collector listens.
+/// A running recording, and the socket of its collector.
 pub(crate) struct Running {
     pub(crate) socket: PathBuf,
     pub(crate) progress: Progress,
 }
 
 impl Running {
-    /// Whether somebody who says this number means it: the process, or edleak-record itself.
+    /// Whether this PID means the recording: it is the recorded process or its edleak-record.
     fn is_called(&self, pid: u32) -> bool {
         self.progress.pid == pid
             || self.socket.file_stem().is_some_and(|name| name == pid.to_string().as_str())
     }
 }
 
-/// Every recording of this user, by pid, and what is to be said of those that could not be asked.
+/// All recordings of this user, sorted by PID, and messages about those that could not be asked.
 fn running() -> (Vec<Running>, Vec<String>) {
     let (mut running, mut silent) = (Vec::new(), Vec::new());
     for directory in directories() {
@@ -120,7 +120,8 @@ fn running() -> (Vec<Running>, Vec<String>) {
                 continue;
             }
             if is_stale(&socket) {
-                // Its collector was killed. If somebody else was faster, so much the better.
+                // The collector was killed. An error means that another process has removed the socket
+                // already.
                 let _ = std::fs::remove_file(&socket);
                 continue;
             }
@@ -129,7 +130,7 @@ fn running() -> (Vec<Running>, Vec<String>) {
                     let sessions = list.lines().filter_map(Progress::parse);
                     running.extend(sessions.map(|progress| Running { socket: socket.clone(), progress }));
                 }
-                // One that has just ended is none.
+                // This recording has just ended.
                 Err(_) if !socket.exists() => {}
                 Err(_) => silent.push(format!(
                     "edleak-record with pid {0} does not answer (is it stopped? `kill -CONT {0}`)",
@@ -142,20 +143,20 @@ fn running() -> (Vec<Running>, Vec<String>) {
     (running, silent)
 }
 
-/// What the recording says of itself now; `None`: it has ended, or does not answer.
+/// The current progress of the recording; `None`: it has ended or does not answer.
 pub(crate) fn progress_of(session: &Running) -> Option<Progress> {
     let list = ask(&session.socket, &["list".to_owned()], SHORT_PATIENCE).ok()?;
     list.lines().filter_map(Progress::parse).find(|progress| progress.pid == session.progress.pid)
 }
 
-/// Asks a recording to watch one site, or no longer; the answer is a sentence.
+/// Asks a recording to watch or unwatch one site. The answer is a sentence.
 pub(crate) fn watch_site(session: &Running, spec: &str, is_for: bool) -> Result<String, String> {
     let verb = if is_for { "watch" } else { "unwatch" };
     let words = [verb.to_owned(), session.progress.pid.to_string(), spec.to_owned()];
     ask(&session.socket, &words, PATIENCE)
 }
 
-/// Sends one request and waits for the answer, at most this long.
+/// Sends one request and waits at most this long for the answer.
 fn ask(socket: &Path, words: &[String], patience: Duration) -> Result<String, String> {
     let failed = |error: io::Error| format!("failed to reach the recording: {error} (is it still running?)");
     let mut stream = UnixStream::connect(socket).map_err(failed)?;
@@ -172,15 +173,16 @@ fn ask(socket: &Path, words: &[String], patience: Duration) -> Result<String, St
     }
 }
 
-/// The list. For a person a command line ends where the line does: the pid says which one it is.
+/// The list as text. On a terminal a command line is cut at the end of the line; the PID identifies the
+/// recording.
 fn table(running: &[Running], is_for_a_person: bool) -> String {
-    // Five figures stand before it.
+    // Five columns of figures come before the command.
     const COMMAND_COLUMNS: usize = 80 - 43;
     let mut text =
         format!("{:>7}  {:>8}  {:>6}  {:>6}  {:>6}  program\n", "pid", "for", "slices", "sites", "stacks");
     for Running { progress, .. } in running {
         let Progress { pid, seconds, slices, sites, stacks, picked, watched, trace, command } = progress;
-        // It counts whole seconds.
+        // The recording reports whole seconds.
         let duration = if *seconds == 0 { "< 1 s".into() } else { units::duration(*seconds as f64) };
         let command = match command.char_indices().nth(COMMAND_COLUMNS - 1) {
             Some((at, _)) if is_for_a_person && command.chars().count() > COMMAND_COLUMNS => {

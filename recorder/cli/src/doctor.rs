@@ -1,4 +1,4 @@
-//! `doctor`: prints what the collector's probes find, and records a program of a moment as a trial.
+//! `doctor`: prints the findings of the collector's probes, and records a short program as a trial.
 
 use crate::LIBRARY;
 use crate::args::DoctorArgs;
@@ -8,10 +8,10 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
-/// Looks at everything; the exit code is 1 where something stands in the way.
+/// Runs all probes. The exit code is 1 if a finding prevents a recording.
 pub(crate) fn run(args: &DoctorArgs) -> ExitCode {
     let mut findings = examine(Some(LIBRARY), args.program.as_deref());
-    // A trial adds nothing where it is known to fail.
+    // If a probe shows that a recording fails, the trial adds nothing.
     if !findings.iter().any(|finding| finding.state == State::Bad && finding.subject != "target") {
         findings.push(trial());
     }
@@ -26,7 +26,7 @@ pub(crate) fn run(args: &DoctorArgs) -> ExitCode {
     if in_the_way == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// One line for a finding, and one for its remedy.
+/// One line for a finding, and a second line for its remedy.
 fn lines(finding: &Finding) -> String {
     let Finding { subject, state, what, remedy } = finding;
     let mark = match state {
@@ -38,7 +38,7 @@ fn lines(finding: &Finding) -> String {
     format!("{mark:<5}{subject:<12}{what}\n{remedy}")
 }
 
-/// Records a program that every system has, into a directory for temporary files.
+/// Records a program that every system has, into the directory for temporary files.
 fn trial() -> Finding {
     const SUBJECT: &str = "trial";
     let Some(program) =

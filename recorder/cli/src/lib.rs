@@ -1,4 +1,5 @@
-//! edleak-record: runs a program and writes the trace of its allocations. The program is `bin/edleak-record.rs`.
+//! edleak-record: runs a program and writes the trace of its allocations. The program's file is
+//! `bin/edleak-record.rs`.
 
 #![forbid(unsafe_code)]
 
@@ -15,10 +16,10 @@ use edleak_collector::start::detached;
 use edleak_collector::start::library::Embedded;
 use std::process::ExitCode;
 
-/// The library for the target, as the build script made it.
+/// The library for the target, built by the build script.
 const LIBRARY: Embedded = Embedded(include_bytes!(concat!(env!("OUT_DIR"), "/libedleak_preload.so")));
 
-/// The command line and those of the commands beside it, for manual pages and completions.
+/// The command lines of edleak-record and of its commands, for manual pages and completions.
 pub fn commands() -> Vec<clap::Command> {
     vec![
         Args::command(),
@@ -32,7 +33,8 @@ pub fn commands() -> Vec<clap::Command> {
 
 /// Runs edleak-record with the arguments of this process.
 pub fn main() -> ExitCode {
-    // Commands are told from programs by their place: a program of the same name is given as ./collect.
+    // A command is recognized only as the first word. A program with the name of a command is given as
+    // ./collect.
     let arguments: Vec<_> = std::env::args_os().collect();
     let of_command = arguments.get(1..).unwrap_or_default();
     let command = of_command.first().and_then(|word| word.to_str());
@@ -49,7 +51,8 @@ pub fn main() -> ExitCode {
     code.unwrap_or_else(|code| code)
 }
 
-/// Parses a command line; a mistake in it is a failure of edleak-record, never the target's exit code.
+/// Parses a command line. A mistake in it is a failure of edleak-record, so it never looks like the target's
+/// exit code.
 fn parse<T: Parser>(arguments: &[std::ffi::OsString]) -> Result<T, ExitCode> {
     const FAILED: u8 = 125;
     T::try_parse_from(arguments).map_err(|error| {

@@ -1,4 +1,4 @@
-//! One run of edleak-record: from arguments to the recording, and what is told of it at the end.
+//! One run of edleak-record: turns arguments into a recording, and prints its result at the end.
 
 use crate::LIBRARY;
 use crate::analysis;
@@ -30,7 +30,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     }
 }
 
-/// What the arguments ask for.
+/// The options of the run that the arguments describe.
 fn options(args: &Args) -> Result<RunOptions, Failed> {
     let failed = Failed::itself;
     let [program, ..] = args.program.as_slice() else { return Err(failed("no program (name one)".into())) };
@@ -71,7 +71,7 @@ fn options(args: &Args) -> Result<RunOptions, Failed> {
     })
 }
 
-/// The patterns of `--only`, or those of EDLEAK_ONLY.
+/// The patterns of `--only`, or else of EDLEAK_ONLY.
 fn only(args: &Args) -> Result<Vec<String>, String> {
     let mut patterns = args.only.clone();
     if patterns.is_empty() {
@@ -86,10 +86,11 @@ fn only(args: &Args) -> Result<Vec<String>, String> {
     }
 }
 
-/// After the recording: symbols into the traces, the sentences, the report.
+/// After the recording: embeds symbols into the traces, prints the summary lines and the report.
 fn finish(args: &Args, recorded: Recorded) -> Result<ExitCode, Failed> {
     let Recorded { mut outcome, unused_wrappers, blind } = recorded;
-    // Nothing in the trace is about the program: the message of the failure says so, and a sentence beside it would contradict.
+    // The trace contains nothing about the program. The failure message says so, and a summary line beside it
+    // would contradict.
     if blind.is_some() {
         outcome.summaries.pop();
     }
@@ -110,13 +111,13 @@ fn finish(args: &Args, recorded: Recorded) -> Result<ExitCode, Failed> {
     }
 }
 
-/// Whether the word in the program's place was meant for us: it begins like an option and was not set apart by `--`.
+/// Whether the word in the program's place is a misspelt option: it begins with `-` and does not follow `--`.
 fn is_misspelt_option(program: &OsStr) -> bool {
     let is_option = program.as_encoded_bytes().starts_with(b"-");
     is_option && !std::env::args_os().take_while(|word| word != program).any(|word| word == "--")
 }
 
-/// Traces that have their names still.
+/// The traces that still have their names.
 fn in_place(summaries: &[Summary]) -> impl Iterator<Item = &Summary> {
     summaries.iter().filter(|summary| !summary.is_moved)
 }
@@ -132,7 +133,7 @@ fn embed_symbols(summaries: &mut [Summary]) {
     }
 }
 
-/// What the command line asks for: wrappers and watches.
+/// The wrappers and watches that the command line asks for.
 fn code_options(args: &Args) -> Result<CodeOptions, String> {
     let mut wrappers = if args.no_wrappers { WrapperSet::none() } else { WrapperSet::builtin() };
     for pattern in &args.wrapper {
@@ -156,7 +157,7 @@ fn report(args: &Args, outcome: &Outcome, unused_wrappers: &[String]) {
         say(sentence(summary));
     }
     say_unmatched(&outcome.summaries);
-    // With nothing recorded, nothing was searched for them.
+    // If nothing was recorded, no module was searched for these patterns.
     let unused: Vec<_> = unused_wrappers.iter().map(|pattern| format!("`{pattern}`")).collect();
     if !unused.is_empty() && !outcome.summaries.is_empty() {
         say(format_args!(
@@ -166,7 +167,7 @@ fn report(args: &Args, outcome: &Outcome, unused_wrappers: &[String]) {
     }
 }
 
-/// Requests to watch something that none of the recorded programs has: said, because the trace would not.
+/// Reports watch requests that match nothing in any of the recorded programs. The trace does not show them.
 fn say_unmatched(summaries: &[Summary]) {
     let [first, rest @ ..] = summaries else { return };
     let is_nowhere = |spec: &&String| rest.iter().all(|other| other.unmatched_watches.contains(spec));
@@ -183,7 +184,7 @@ fn say_unmatched(summaries: &[Summary]) {
     }
 }
 
-/// The one line at the end.
+/// The summary line of a trace.
 fn sentence(summary: &Summary) -> String {
     let Summary {
         path,
@@ -253,7 +254,7 @@ fn size(bytes: u64) -> String {
     }
 }
 
-/// A path as a shell reads it back, on one line.
+/// A path quoted for a shell, on one line.
 fn shell_word(path: &Path) -> String {
     let text = path.to_string_lossy();
     let is_plain = |c: char| c.is_alphanumeric() || "_-./+,:=@%".contains(c);
@@ -270,7 +271,7 @@ fn shell_word(path: &Path) -> String {
     format!("'{dot}{}'", text.replace('\'', r"'\''"))
 }
 
-/// A control character as it is written between `$'` and `'`.
+/// A control character as written between `$'` and `'`.
 fn escaped(c: char) -> String {
     if c.is_control() { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() }
 }

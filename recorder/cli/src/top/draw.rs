@@ -1,4 +1,4 @@
-//! The state on a terminal, from 40 columns and 10 lines on.
+//! Draws the state on a terminal of at least 40 columns and 10 lines.
 
 use super::once::{figures, heading, line, title};
 use super::snapshot::Row;
@@ -16,7 +16,7 @@ use ratatui::widgets::{List, ListItem, ListState, Paragraph};
 const KEYS: &str = "Enter stacks  w watch  / filter  s sort  p pause  q leave";
 const STACK_KEYS: &str = "w watch  p pause  q back";
 
-/// Draws everything.
+/// Draws the whole screen.
 pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State) {
     let ink = Ink::of_environment();
     let [title_area, figures_area, status_area, body, keys] = Layout::vertical([
@@ -38,7 +38,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State) {
     frame.render_widget(Line::styled(text, ink.faint()), keys);
 }
 
-/// The third line: an answer, or what is special about the view.
+/// The third line: the last answer, or what differs from the normal view.
 fn status(state: &State) -> String {
     let mut parts = Vec::new();
     if !state.message.is_empty() {
@@ -89,7 +89,7 @@ fn sites(frame: &mut Frame<'_>, state: &State, ink: Ink, area: Rect) {
     };
     let list =
         List::new(rows.iter().map(item)).highlight_style(Style::new().add_modifier(Modifier::REVERSED));
-    // The list scrolls by itself so that the selection is on the screen.
+    // The list scrolls so that the selected row is visible.
     let mut list_state = ListState::default().with_selected(Some(state.selected()));
     frame.render_stateful_widget(list, body, &mut list_state);
 }
@@ -136,7 +136,7 @@ fn stacks(frame: &mut Frame<'_>, state: &mut State, ink: Ink, area: Rect) {
     frame.render_widget(Paragraph::new(shown.collect::<Vec<_>>()), area);
 }
 
-/// Colours, unless the environment says no.
+/// Colours, unless the environment forbids them.
 #[derive(Clone, Copy)]
 struct Ink {
     has_colour: bool,

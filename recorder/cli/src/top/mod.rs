@@ -1,13 +1,13 @@
 //! `top`: a live view of a running recording.
 //!
 //! ```text
-//! snapshot   the trace as it is now, judged: the process and a row per site
+//! snapshot   the current trace, judged: the process, and one row per site
 //! once       one snapshot as text or JSON, for a pipe or a script
-//! state      which rows are shown, in which order, what the keys do
+//! state      the rows to show, their order, and the actions of the keys
 //! draw       the state on a terminal
 //! ```
-//! The viewer reads the trace file and asks the collector for one line a refresh, so the target pays nothing and a viewer that dies
-//! disturbs nobody.
+//! The viewer reads the trace file and asks the collector for one line per refresh. So the target pays
+//! nothing, and a viewer that dies disturbs no process.
 
 mod draw;
 mod once;
@@ -24,12 +24,12 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// How often the trace is read again, at most.
+/// Shortest interval between reads of the trace.
 const REFRESH: Duration = Duration::from_secs(1);
-/// A refresh takes at most this share of the viewer's time, so that a large trace is read less often.
+/// A refresh takes at most 1/`MOST_BUSY` of the viewer's time, so a large trace is read less often.
 const MOST_BUSY: u32 = 10;
 
-/// Shows the recording until the user leaves, or once.
+/// Shows the recording until the user quits, or prints it once.
 pub(crate) fn run(args: &TopArgs) -> ExitCode {
     match show(args) {
         Ok(()) => ExitCode::SUCCESS,
@@ -51,7 +51,7 @@ fn show(args: &TopArgs) -> Result<(), String> {
             TopFormat::Text => once::text(&snapshot, &session.progress),
             TopFormat::Json => once::json(&snapshot, &session.progress),
         };
-        // A reader that closes the pipe has seen enough.
+        // If the reader closes the pipe, it has read enough.
         let _ = io::stdout().write_all(text.as_bytes());
         return Ok(());
     }
@@ -63,7 +63,7 @@ fn show(args: &TopArgs) -> Result<(), String> {
     result.map_err(|error| format!("the terminal failed: {error} (use `--once`)"))
 }
 
-/// Draws, refreshes and obeys the keys until the user leaves.
+/// Draws, refreshes and handles keys until the user quits.
 fn interact(
     terminal: &mut ratatui::DefaultTerminal,
     mut state: State,
@@ -88,7 +88,7 @@ fn interact(
         if !event::poll(patience)? {
             continue;
         }
-        // A resize needs nothing but the next drawing.
+        // A resize only needs the next drawing.
         let Event::Key(key) = event::read()? else { continue };
         if key.kind == KeyEventKind::Release {
             continue;

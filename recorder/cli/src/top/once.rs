@@ -1,4 +1,4 @@
-//! One snapshot as text in 80 columns, or as JSON for a script.
+//! One snapshot, as text in 80 columns or as JSON for a script.
 
 use super::snapshot::{Row, Snapshot};
 use edleak_analysis::frame::base_name;
@@ -8,11 +8,11 @@ use edleak_report::text::{Style, printable};
 use edleak_text::units;
 use serde_json::{Value, json};
 
-/// Rows of a screen of 24 lines, with its heading.
+/// Number of rows on a screen of 24 lines with its heading.
 const ROWS: usize = 20;
 const WIDTH: usize = 80;
 
-/// The first screen.
+/// The first screen as text.
 pub(super) fn text(snapshot: &Snapshot, progress: &Progress) -> String {
     let style = Style::of_environment(false);
     let mut lines = vec![title(snapshot, progress), figures(snapshot), String::new(), heading().to_owned()];
@@ -23,13 +23,13 @@ pub(super) fn text(snapshot: &Snapshot, progress: &Progress) -> String {
     lines.into_iter().map(|line| style.clip_end(line.trim_end(), WIDTH) + "\n").collect()
 }
 
-/// Program, process, time.
+/// The first line: program, process, time.
 pub(super) fn title(snapshot: &Snapshot, progress: &Progress) -> String {
     let time = units::duration(snapshot.duration_s);
     format!("edleak top: pid {}, {time}: {}", progress.pid, printable(&progress.command))
 }
 
-/// The process in one line.
+/// The figures of the process, in one line.
 pub(super) fn figures(snapshot: &Snapshot) -> String {
     let leaks = match snapshot.leaks() {
         0 => "no leak so far".into(),
@@ -45,12 +45,12 @@ pub(super) fn figures(snapshot: &Snapshot) -> String {
     )
 }
 
-/// Above the rows.
+/// The heading above the rows.
 pub(super) fn heading() -> &'static str {
     "so far        live        rate  curve         function"
 }
 
-/// One row in at most `width` columns; file and line stay where the function leaves them room.
+/// One row of at most `width` columns. File and line are shown if the function leaves room for them.
 pub(super) fn line(style: Style, row: &Row, width: usize) -> String {
     let figures = format!(
         "{:<8} {:>9}  {:>10}  {}  ",
@@ -69,7 +69,7 @@ pub(super) fn line(style: Style, row: &Row, width: usize) -> String {
     figures + &function + &place
 }
 
-/// One object: `process`, and `sites` in the order of the screen.
+/// One JSON object: `process`, and `sites` in the order of the screen.
 pub(super) fn json(snapshot: &Snapshot, progress: &Progress) -> String {
     let site = |row: &Row| -> Value {
         json!({

@@ -1,4 +1,4 @@
-//! The trace as it is now, judged: the process and a row per site.
+//! The current trace, judged: the process, and one row per site.
 
 use crate::args::SortArg;
 use edleak_analysis::findings::Findings;
@@ -13,18 +13,18 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-/// Columns of a curve.
+/// Number of columns of a curve.
 pub(super) const CURVE_COLUMNS: usize = 12;
-/// Sites that are named. Symbols are most of the work, and no screen shows more.
+/// Maximum number of sites with names. Symbolizing is most of the work, and no screen shows more sites.
 const NAMED_SITES: usize = 500;
 
-/// Reads one trace again and again.
+/// Reads one trace repeatedly.
 pub(super) struct Reader {
     trace: PathBuf,
     symbolizer: Symbolizer,
 }
 
-/// The process and its sites at one moment.
+/// The process and its sites at one instant.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Snapshot {
     pub(super) duration_s: f64,
@@ -32,14 +32,14 @@ pub(super) struct Snapshot {
     pub(super) live_bytes: u64,
     pub(super) live_count: u64,
     pub(super) resident_bytes: u64,
-    /// Live bytes more than at the first slice, per second.
+    /// Growth of live bytes since the first slice, per second.
     pub(super) growth_bytes_per_s: f64,
-    /// Slices that were due and not taken.
+    /// Number of slices that were due but not taken.
     pub(super) lost_slices: u64,
     pub(super) rows: Vec<Row>,
 }
 
-/// One site; a watched site together with its stacks.
+/// One site; a watched site includes its stacks.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     pub(super) label: SiteLabel,
@@ -49,9 +49,9 @@ pub(super) struct Row {
     pub(super) live_bytes: u64,
     pub(super) live_count: u64,
     pub(super) allocs: u64,
-    /// Live bytes more than at the first slice.
+    /// Growth of live bytes since the first slice.
     pub(super) growth_bytes: f64,
-    /// Of a leak: leaked bytes per second. Else growth over the record.
+    /// For a leak: leaked bytes per second; otherwise the average growth over the recording.
     pub(super) rate_bytes_per_s: f64,
     pub(super) leak_bytes: u64,
     pub(super) curve: Vec<f64>,
@@ -60,13 +60,13 @@ pub(super) struct Row {
     pub(super) line: u32,
     pub(super) module: String,
     pub(super) why: Vec<String>,
-    /// The site as `watch` takes it; empty where it has no address.
+    /// The site in the form that `watch` accepts; empty if it has no address.
     pub(super) spec: String,
-    /// Stacks by falling live bytes: live bytes, live allocations, and a line per frame.
+    /// The stacks in order of falling live bytes.
     pub(super) stacks: Vec<StackRow>,
 }
 
-/// One stack of a watched site.
+/// One stack of a watched site: live bytes, live allocations, and one line per frame.
 #[derive(Clone, Debug)]
 pub(super) struct StackRow {
     pub(super) live_bytes: u64,
@@ -79,7 +79,7 @@ impl Reader {
         Self { trace, symbolizer: Symbolizer::new(Options::default()) }
     }
 
-    /// The trace as it is now.
+    /// Reads the current trace.
     pub(super) fn read(&mut self) -> Result<Snapshot, String> {
         let recording = load(&self.trace, LoadOptions::default()).map_err(|error| error.to_string())?;
         let mut findings = judge_recording(self.trace.display().to_string(), &recording, Model::Growth);
@@ -90,7 +90,7 @@ impl Reader {
     }
 }
 
-/// Callers by what they hold and grow by, so that any order of the screen finds its first rows among the named ones.
+/// Sites weighted by live bytes and growth, so that the first rows of every order are among the named sites.
 fn ranked(findings: &Findings) -> Vec<(SiteLabel, ())> {
     let mut weights: HashMap<&SiteLabel, f64> = HashMap::new();
     for site in &findings.sites {
@@ -132,7 +132,7 @@ impl Snapshot {
         }
     }
 
-    /// Sorts the rows; ties by label, so that rows do not dance.
+    /// Sorts the rows; equal rows are sorted by label, so that they keep their places.
     pub(super) fn sort(&mut self, by: SortArg) {
         let rank = |row: &Row| match row.verdict {
             Verdict::Leak => 0,
@@ -150,7 +150,7 @@ impl Snapshot {
         });
     }
 
-    /// Leaks so far.
+    /// Number of leaks so far.
     pub(super) fn leaks(&self) -> usize {
         self.rows.iter().filter(|row| row.verdict == Verdict::Leak).count()
     }
@@ -167,7 +167,7 @@ impl Row {
             b.totals.live_bytes.cmp(&a.totals.live_bytes).then_with(|| a.label.cmp(&b.label))
         });
         let all = || std::iter::once(site).chain(stacks.iter().copied());
-        // The verdict of the member that leaks fastest stands for all.
+        // The verdict of the member that leaks fastest is used for all members.
         let leak = all()
             .filter(|site| site.is_leak())
             .max_by(|a, b| a.judgement.rate_bytes_per_s.total_cmp(&b.judgement.rate_bytes_per_s));
@@ -221,7 +221,8 @@ impl Row {
         }
     }
 
-    /// Whether a filter lets the row through: its text is part of the function, the file or the module, in any case of letters.
+    /// Whether the row passes a filter: the filter's text is part of the function, the file or the module,
+    /// ignoring case.
     pub(super) fn matches(&self, filter: &str) -> bool {
         let filter = filter.to_lowercase();
         [&self.function, &self.file, &self.module].iter().any(|text| text.to_lowercase().contains(&filter))

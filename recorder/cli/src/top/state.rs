@@ -1,4 +1,5 @@
-//! Which rows are shown, in which order, and what the keys do. Nothing here knows a terminal.
+//! The state of the view: the rows to show, their order, and the actions of the keys. This file does not
+//! depend on a terminal.
 
 use super::snapshot::{Row, Snapshot};
 use crate::args::SortArg;
@@ -6,21 +7,21 @@ use edleak_analysis::site::SiteLabel;
 use edleak_collector::control::progress::Progress;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-/// What a key asks of the loop.
+/// The action that a key requests from the main loop.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Action {
     None,
     Leave,
     /// Read the trace again now.
     Refresh,
-    /// Watch a site, or no longer.
+    /// Watch or unwatch a site.
     Watch {
         spec: String,
         is_for: bool,
     },
 }
 
-/// What is on the screen.
+/// The page on the screen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Page {
     Sites,
@@ -28,7 +29,7 @@ pub(super) enum Page {
     Stacks,
 }
 
-/// The view and its data.
+/// The state of the view, and its data.
 pub(super) struct State {
     pub(super) snapshot: Snapshot,
     pub(super) progress: Progress,
@@ -36,13 +37,13 @@ pub(super) struct State {
     pub(super) page: Page,
     pub(super) filter: String,
     pub(super) is_filtering: bool,
-    /// Lines of the stacks page above the screen.
+    /// Number of lines of the stacks page above the screen.
     pub(super) scroll: usize,
-    /// The last answer or failure.
+    /// The last answer or error.
     pub(super) message: String,
     pub(super) has_ended: bool,
     is_paused: bool,
-    /// By label: the row keeps the selection when the order changes.
+    /// The selected row's label: the row stays selected when the order changes.
     selected: Option<SiteLabel>,
 }
 
@@ -67,7 +68,7 @@ impl State {
         self.is_paused
     }
 
-    /// New data. Without progress the recording has ended: the last data stay.
+    /// Takes new data. Without progress the recording has ended; the last data stay on the screen.
     pub(super) fn refresh(&mut self, mut snapshot: Snapshot, progress: Option<Progress>) {
         snapshot.sort(self.sort);
         self.snapshot = snapshot;
@@ -81,12 +82,12 @@ impl State {
         self.message = message;
     }
 
-    /// The rows that the filter lets through, in order.
+    /// The rows that pass the filter, in order.
     pub(super) fn rows(&self) -> Vec<&Row> {
         self.snapshot.rows.iter().filter(|row| row.matches(&self.filter)).collect()
     }
 
-    /// The place of the selected row among [`rows`](Self::rows).
+    /// The index of the selected row in [`rows`](Self::rows).
     pub(super) fn selected(&self) -> usize {
         let rows = self.rows();
         rows.iter().position(|row| Some(&row.label) == self.selected.as_ref()).unwrap_or(0)
@@ -97,7 +98,7 @@ impl State {
         self.rows().get(self.selected()).copied()
     }
 
-    /// Whether the site is watched because somebody asked for just this site.
+    /// Whether the site is watched because a user named exactly this site.
     pub(super) fn is_watched(&self, row: &Row) -> bool {
         !row.spec.is_empty() && self.progress.watched.split(", ").any(|watched| watched == row.spec)
     }
@@ -108,7 +109,7 @@ impl State {
         self.selected = label;
     }
 
-    /// Does what a key says.
+    /// Performs the action of a key.
     pub(super) fn on_key(&mut self, key: KeyEvent) -> Action {
         if key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL) {
             return Action::Leave;
