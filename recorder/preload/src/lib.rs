@@ -6,8 +6,13 @@
 //! entry exports     the exported C symbols
 //!       forward     entry points that may call other entry points; operator new and delete
 //! arch  x86_64      all code that names a register or a system call number
+//!       stubs       the entry stubs
 //!       note        the fast path of an allocation, in the entry stub
-//! hot   free        free and realloc
+//!       call_new    the frame that calls a real operator new
+//!       signal      the registers of a frame that a signal interrupts
+//!       numbers     the numbers of system calls
+//! hot   frame       a frame on the stack, and the step to its caller
+//!       free        free and realloc
 //!       thread      this thread's counters, and the entry point that is running
 //!       tables      the page of counters and the side table, at one address
 //!       live        the side table: address → (site, size)

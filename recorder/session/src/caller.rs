@@ -11,12 +11,12 @@
 //! | from          | to            | meaning                                                            |
 //! |---------------|---------------|--------------------------------------------------------------------|
 //! | `0x0000_0020` | `0x001f_ffe0` | count at this [`SiteOffset`]                                       |
-//! | `0x0020_0008` | `0x0020_fff8` | a [`Rule`]: CFA = rsp + lower 16 bits; rbp is still the caller's   |
-//! | `0x0020_ffff` |               | a frame pointer: CFA = rbp + 16, the caller's rbp is saved at rbp  |
-//! | `0x0021_0008` | `0x101f_fff8` | CFA = rsp + lower 16 bits; the caller's rbp lies N words below it, |
+//! | `0x0020_0008` | `0x0020_fff8` | a [`Rule`]: CFA = sp + lower 16 bits; fp is still the caller's     |
+//! | `0x0020_ffff` |               | the rule of a frame pointer: [`FRAME_POINTER_RULE`]                |
+//! | `0x0021_0008` | `0x101f_fff8` | CFA = sp + lower 16 bits; the caller's fp lies N words below it,   |
 //! |               |               | N = bits 16..32 − `0x20`                                           |
-//! | `0x1020_0008` | `0x201f_fff8` | CFA = rbp + lower 16 bits; the caller's rbp lies N words below it, |
-//! |               |               | N = bits 16..32 − `0x1020`; if N is 0, rbp is still the caller's   |
+//! | `0x1020_0008` | `0x201f_fff8` | CFA = fp + lower 16 bits; the caller's fp lies N words below it,   |
+//! |               |               | N = bits 16..32 − `0x1020`; if N is 0, fp is still the caller's    |
 //! | anything else |               | the word belongs to another address, or is empty                   |
 //!
 //! An empty word is 0. With it an address yields its own rotated bits: 2³² or more, which is no meaning.
@@ -31,7 +31,7 @@
 
 use crate::atomic::{AtomicU64, Ordering, fence};
 use crate::counters::SiteOffset;
-use crate::rule::{Kind, Rule};
+use crate::rule::{FRAME_POINTER_RULE, Kind, Rule};
 use crate::site::{Action, MAX_SITES, SiteSlot};
 
 const PLACE_BITS: u32 = 16;
@@ -47,11 +47,11 @@ pub const TURN: u32 = 64 - ADDRESS_BITS;
 /// Lower bits of a rule's meaning: the offset of the CFA in bytes, a multiple of 8.
 pub const CFA_BITS: u32 = 16;
 /// The rule of a frame with a frame pointer. Meanings between those of sites and this one are rules that
-/// compute the CFA from rsp and leave rbp unchanged. Meanings above are all other rules.
+/// compute the CFA from sp and leave fp unchanged. Meanings above are all other rules.
 pub const FRAME: u64 = SiteOffset::END as u64 | ((1 << CFA_BITS) - 1);
 const _: () = assert!(SiteOffset::END.is_multiple_of(1 << CFA_BITS));
 const MAX_FP_WORDS: u64 = 4095;
-/// The first value of the upper bits for rules that compute the CFA from rsp and restore rbp from the stack.
+/// The first value of the upper bits for rules that compute the CFA from sp and restore fp from the stack.
 pub const SAVED_FROM: u64 = FRAME >> CFA_BITS;
 /// The last meaning of such a rule.
 pub const LAST_SAVED: u64 = ((SAVED_FROM + MAX_FP_WORDS + 1) << CFA_BITS) - 1;
@@ -99,7 +99,7 @@ impl Caller {
             return None;
         }
         if self.0 == FRAME {
-            return Rule::pack(Kind::Fp, 16, Some(16));
+            return Some(FRAME_POINTER_RULE);
         }
         let (kind, from) =
             if self.0 <= LAST_SAVED { (Kind::Sp, SAVED_FROM) } else { (Kind::Fp, OTHERS_FROM) };
@@ -121,9 +121,9 @@ impl Caller {
         if cfa_offset == 0 || cfa_offset >> CFA_BITS != 0 || fp_words > MAX_FP_WORDS {
             return None;
         }
-        Some(Caller(match (rule.kind(), cfa_offset, fp_words) {
-            (Kind::Sp, _, _) => (SAVED_FROM + fp_words) << CFA_BITS | cfa_offset,
-            (_, 16, 2) => FRAME,
+        Some(Caller(match rule.kind() {
+            Kind::Sp => (SAVED_FROM + fp_words) << CFA_BITS | cfa_offset,
+            _ if rule == FRAME_POINTER_RULE => FRAME,
             _ => (OTHERS_FROM + fp_words) << CFA_BITS | cfa_offset,
         }))
     }
@@ -233,12 +233,12 @@ mod tests {
     fn every_rule_comes_back_and_is_told_from_a_site() {
         for kind in [Kind::Sp, Kind::Fp] {
             for cfa in [8, 16, 4096, (1 << CFA_BITS) - 8] {
-                for rbp in [None, Some(8), Some(16), Some(MAX_FP_WORDS as i64 * 8)] {
-                    let rule = Rule::pack(kind, cfa, rbp).expect("fits");
+                for fp in [None, Some(8), Some(16), Some(MAX_FP_WORDS as i64 * 8)] {
+                    let rule = Rule::pack(kind, cfa, fp).expect("fits");
                     let caller = Caller::of(7, Action::step(rule)).expect("can be said");
                     assert_eq!((caller.rule(), caller.site()), (Some(rule), None));
-                    assert_eq!(caller.0 < FRAME, kind == Kind::Sp && rbp.is_none());
-                    assert_eq!(caller.0 == FRAME, (kind, cfa, rbp) == (Kind::Fp, 16, Some(16)));
+                    assert_eq!(caller.0 < FRAME, kind == Kind::Sp && fp.is_none());
+                    assert_eq!(caller.0 == FRAME, (kind, cfa, fp) == (Kind::Fp, 16, Some(16)));
                 }
             }
         }

@@ -175,7 +175,7 @@ impl Recording {
                 .map_or(0, |since| since.as_nanos() as u64),
             tick_ns: schedule.tick().as_nanos() as u64,
             period_ticks: schedule.period_ticks(),
-            machine: "x86_64".into(),
+            machine: std::env::consts::ARCH.into(),
             recorder: env!("CARGO_PKG_VERSION").into(),
         }))?;
         for loaded in modules.all() {

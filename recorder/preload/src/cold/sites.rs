@@ -3,12 +3,12 @@
 
 use crate::cold::{lifecycle, modules};
 use crate::entry::forward;
+use crate::hot::frame::Frame;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use edleak_session::caller::{self, CALLERS};
 use edleak_session::header::Header;
 use edleak_session::layout::{INFOS_AT, SLOTS_AT};
-use edleak_session::rule::{Kind, Rule};
 use edleak_session::site::{Action, MAX_SITES, OTHER, SLOTS, SiteInfo, SiteSlot, intern};
 use edleak_session::wrapper::{self, MAX_RANGES, WrapperRange};
 
@@ -58,45 +58,6 @@ pub(crate) struct Place {
     pub action: Action,
     /// The frame of the site.
     pub frame: Frame,
-}
-
-/// A frame on the stack of the target.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Frame {
-    /// The return address into the frame.
-    pub address: usize,
-    /// sp just after the return.
-    pub sp: usize,
-    /// fp just after the return.
-    pub fp: usize,
-}
-
-impl Frame {
-    /// The caller of an entry point.
-    ///
-    /// # Safety
-    /// `caller` and `fp` come from an entry stub.
-    pub(crate) unsafe fn of_caller(caller: *const usize, fp: usize) -> Frame {
-        // SAFETY: the return address lies at `caller`.
-        Frame { address: unsafe { *caller }, sp: caller as usize + 8, fp }
-    }
-
-    /// The frame that called this one.
-    ///
-    /// # Safety
-    /// `rule` is the unwind rule at `self.address`, so the words that it names are on the stack.
-    pub(crate) unsafe fn caller(self, rule: Rule) -> Frame {
-        let base = if rule.kind() == Kind::Fp { self.fp } else { self.sp };
-        let cfa = base.wrapping_add(rule.cfa_offset());
-        // SAFETY: the caller guarantees the rule: the return address lies right below the CFA.
-        let address = unsafe { *(cfa.wrapping_sub(8) as *const usize) };
-        let fp = match rule.fp_offset() {
-            0 => self.fp,
-            // SAFETY: as above, for the saved fp.
-            offset => unsafe { *(cfa.wrapping_sub(offset) as *const usize) },
-        };
-        Frame { address, sp: cfa, fp }
-    }
 }
 
 /// Maximum number of callers to examine for one allocation. If all of them are wrappers, the last one is the

@@ -2,8 +2,9 @@
 //! threads without a shard, nested entry points, forked children, unknown addresses.
 #![allow(unsafe_code)]
 
-use crate::cold::sites::{self, Frame, bump};
+use crate::cold::sites::{self, bump};
 use crate::cold::{lifecycle, modules, real};
+use crate::hot::frame::Frame;
 use crate::hot::live::{self, Allocation};
 use crate::hot::{thread, walk};
 use core::ptr;

@@ -1,19 +1,9 @@
 //! COLD: the raw system calls of the preload. They leave the target's errno untouched.
 #![allow(unsafe_code)]
 
-use crate::arch::syscall;
+use crate::arch::{numbers, syscall};
 use core::ptr;
 use core::sync::atomic::AtomicU32;
-
-const READ: usize = 0;
-const OPEN: usize = 2;
-const CLOSE: usize = 3;
-const MMAP: usize = 9;
-const MUNMAP: usize = 11;
-const MADVISE: usize = 28;
-const GETPID: usize = 39;
-const WAIT4: usize = 61;
-const FUTEX: usize = 202;
 
 const PROT_READ_WRITE: usize = 3;
 const MAP_SHARED: usize = 0x01;
@@ -23,6 +13,8 @@ const MAP_NORESERVE: usize = 0x4000;
 /// Tells kernels since 6.7 not to use huge pages, without a second system call for madvise. A small program
 /// must not pay 2 MiB for its first entry.
 const MAP_STACK: usize = 0x20000;
+/// Makes `openat` and `readlinkat` start a relative path at the working directory.
+const AT_FDCWD: usize = (-100isize).cast_unsigned();
 const O_RDWR: usize = 2;
 const O_CLOEXEC: usize = 0o2000000;
 
@@ -31,43 +23,42 @@ pub(crate) fn open(path: &[u8], writable: bool) -> Option<usize> {
     debug_assert_eq!(path.last(), Some(&0));
     let flags = O_CLOEXEC | if writable { O_RDWR } else { 0 };
     // SAFETY: `path` is NUL-terminated.
-    let fd = unsafe { syscall(OPEN, [path.as_ptr() as usize, flags, 0, 0, 0, 0]) };
+    let fd = unsafe { syscall(numbers::OPENAT, [AT_FDCWD, path.as_ptr() as usize, flags, 0, 0, 0]) };
     usize::try_from(fd).ok()
 }
 
 /// Closes a file that [`open`] returned.
 pub(crate) fn close(fd: usize) {
     // SAFETY: `fd` is one that `open` returned.
-    unsafe { syscall(CLOSE, [fd, 0, 0, 0, 0, 0]) };
+    unsafe { syscall(numbers::CLOSE, [fd, 0, 0, 0, 0, 0]) };
 }
 
 /// Reads once. Returns the number of bytes read; 0 at the end or on an error.
 pub(crate) fn read(fd: usize, into: &mut [u8]) -> usize {
     // SAFETY: the buffer belongs to the caller.
-    let read = unsafe { syscall(READ, [fd, into.as_mut_ptr() as usize, into.len(), 0, 0, 0]) };
+    let read = unsafe { syscall(numbers::READ, [fd, into.as_mut_ptr() as usize, into.len(), 0, 0, 0]) };
     usize::try_from(read).unwrap_or(0)
 }
 
 /// Reads at an offset of a file. Returns the number of bytes read.
 pub(crate) fn read_at(fd: usize, into: &mut [u8], offset: usize) -> usize {
-    const PREAD64: usize = 17;
     // SAFETY: the buffer belongs to the caller.
-    let read = unsafe { syscall(PREAD64, [fd, into.as_mut_ptr() as usize, into.len(), offset, 0, 0]) };
+    let read =
+        unsafe { syscall(numbers::PREAD64, [fd, into.as_mut_ptr() as usize, into.len(), offset, 0, 0]) };
     usize::try_from(read).unwrap_or(0)
 }
 
 /// A pipe: its read end and its write end. A child inherits both.
 pub(crate) fn pipe() -> Option<[usize; 2]> {
-    const PIPE2: usize = 293;
     let mut ends = [0i32; 2];
     // SAFETY: room for two descriptors.
-    let made = unsafe { syscall(PIPE2, [ends.as_mut_ptr() as usize, 0, 0, 0, 0, 0]) };
+    let made = unsafe { syscall(numbers::PIPE2, [ends.as_mut_ptr() as usize, 0, 0, 0, 0, 0]) };
     (made == 0).then(|| ends.map(|end| end as usize))
 }
 
 fn map(bytes: usize, flags: usize, fd: usize) -> Option<*mut u8> {
     // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
-    let address = unsafe { syscall(MMAP, [0, bytes, PROT_READ_WRITE, flags, fd, 0]) };
+    let address = unsafe { syscall(numbers::MMAP, [0, bytes, PROT_READ_WRITE, flags, fd, 0]) };
     if (-4095..0).contains(&address) {
         None
     } else {
@@ -88,49 +79,47 @@ pub(crate) fn map_shared(fd: usize, bytes: usize) -> Option<*mut u8> {
 /// Unmaps memory that the preload mapped.
 pub(crate) fn unmap(address: *mut u8, bytes: usize) {
     // SAFETY: the preload made the mapping, and the caller has no reference into it.
-    unsafe { syscall(MUNMAP, [address as usize, bytes, 0, 0, 0, 0]) };
+    unsafe { syscall(numbers::MUNMAP, [address as usize, bytes, 0, 0, 0, 0]) };
 }
 
 /// Asks the kernel to wipe these pages in a forked child.
 pub(crate) fn wipe_on_fork(address: *const u8, bytes: usize) -> bool {
     const MADV_WIPEONFORK: usize = 18;
     // SAFETY: the pages belong to the preload, and losing their content in a child is the purpose.
-    unsafe { syscall(MADVISE, [address as usize, bytes, MADV_WIPEONFORK, 0, 0, 0]) == 0 }
+    unsafe { syscall(numbers::MADVISE, [address as usize, bytes, MADV_WIPEONFORK, 0, 0, 0]) == 0 }
 }
 
 /// Asks the kernel for small pages here. It does not matter if the kernel does not know the request.
 pub(crate) fn no_huge_pages(address: *const u8, bytes: usize) {
     const MADV_NOHUGEPAGE: usize = 15;
     // SAFETY: this is only advice.
-    unsafe { syscall(MADVISE, [address as usize, bytes, MADV_NOHUGEPAGE, 0, 0, 0]) };
+    unsafe { syscall(numbers::MADVISE, [address as usize, bytes, MADV_NOHUGEPAGE, 0, 0, 0]) };
 }
 
 /// Reads a symbolic link. Returns its number of bytes; 0 on an error. `path` ends in NUL.
 pub(crate) fn read_link(path: &[u8], into: &mut [u8]) -> usize {
-    const READLINK: usize = 89;
     debug_assert_eq!(path.last(), Some(&0));
     // SAFETY: a NUL-terminated path, and the caller's buffer.
     let read = unsafe {
-        syscall(READLINK, [path.as_ptr() as usize, into.as_mut_ptr() as usize, into.len(), 0, 0, 0])
+        syscall(
+            numbers::READLINKAT,
+            [AT_FDCWD, path.as_ptr() as usize, into.as_mut_ptr() as usize, into.len(), 0, 0],
+        )
     };
     usize::try_from(read).unwrap_or(0)
 }
 
 /// Whether the effective user or group differs from the real one.
 pub(crate) fn has_other_ids() -> bool {
-    const GETUID: usize = 102;
-    const GETGID: usize = 104;
-    const GETEUID: usize = 107;
-    const GETEGID: usize = 108;
     // SAFETY: no arguments.
     let id = |number| unsafe { syscall(number, [0; 6]) };
-    id(GETUID) != id(GETEUID) || id(GETGID) != id(GETEGID)
+    id(numbers::GETUID) != id(numbers::GETEUID) || id(numbers::GETGID) != id(numbers::GETEGID)
 }
 
 /// The ID of this process in its own PID namespace.
 pub(crate) fn getpid() -> u32 {
     // SAFETY: no arguments.
-    unsafe { syscall(GETPID, [0; 6]) as u32 }
+    unsafe { syscall(numbers::GETPID, [0; 6]) as u32 }
 }
 
 /// Waits for a child that `arch::spawn` started.
@@ -138,14 +127,14 @@ pub(crate) fn wait_for(pid: usize) {
     const WALL: usize = 0x4000_0000;
     const EINTR: isize = -4;
     // SAFETY: no memory is passed.
-    while unsafe { syscall(WAIT4, [pid, 0, WALL, 0, 0, 0]) } == EINTR {}
+    while unsafe { syscall(numbers::WAIT4, [pid, 0, WALL, 0, 0, 0]) } == EINTR {}
 }
 
 /// Wakes all threads that wait on a word of shared memory.
 pub(crate) fn wake(word: &AtomicU32) {
     const FUTEX_WAKE: usize = 1;
     // SAFETY: the word outlives the call.
-    unsafe { syscall(FUTEX, [word.as_ptr() as usize, FUTEX_WAKE, i32::MAX as usize, 0, 0, 0]) };
+    unsafe { syscall(numbers::FUTEX, [word.as_ptr() as usize, FUTEX_WAKE, i32::MAX as usize, 0, 0, 0]) };
 }
 
 /// Waits until a word of shared memory may differ from `value`, at most this long.
@@ -154,6 +143,9 @@ pub(crate) fn wait(word: &AtomicU32, value: u32, timeout_us: u32) {
     let timeout = [i64::from(timeout_us / 1_000_000), i64::from(timeout_us % 1_000_000) * 1000];
     // SAFETY: the word and the timeout outlive the call.
     unsafe {
-        syscall(FUTEX, [word.as_ptr() as usize, FUTEX_WAIT, value as usize, timeout.as_ptr() as usize, 0, 0])
+        syscall(
+            numbers::FUTEX,
+            [word.as_ptr() as usize, FUTEX_WAIT, value as usize, timeout.as_ptr() as usize, 0, 0],
+        )
     };
 }

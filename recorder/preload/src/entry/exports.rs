@@ -1,23 +1,22 @@
 //! HOT: the exported C symbols; no other file exports symbols.
 //!
-//! Every allocating entry point is a naked stub. The frequent ones call the real function and note the result
-//! ([`crate::arch::note`]). The others add two arguments, the address of their return address and the frame
+//! Every allocating entry point is a naked stub; the assembly is the architecture's ([`crate::arch::stubs`]).
+//! The frequent stubs call the real function and note the result. The others add two arguments, the address of their return address and the frame
 //! pointer, through which the hook finds its caller. Then they jump to the hook, which returns to the caller
 //! directly. Freeing entry points need no caller.
 #![allow(unsafe_code)]
 #![allow(unreachable_pub, reason = "the linker exports these, no other file names them")]
 #![allow(non_snake_case)] // names of the C++ ABI
 
-use crate::arch::note::{call_keeping, note_in_stub};
+use crate::arch::stubs;
 use crate::cold::real;
 use crate::entry::forward;
 use crate::hot::free;
-use core::arch::naked_asm;
 use core::ffi::c_void;
 
-/// `name(arguments) => hook, register for the frame, register for rbp`.
+/// `name(arguments) => hook`.
 macro_rules! entry {
-    ($($name:ident ( $($argument:ident : $kind:ty),* ) $(-> $result:ty)? => $hook:path, $frame:literal, $rbp:literal;)*) => {$(
+    ($($name:ident ( $($argument:ident : $kind:ty),* ) $(-> $result:ty)? => $hook:path;)*) => {$(
         #[doc = concat!("`", stringify!($name), "`: jumps to its hook with its caller added to the arguments.")]
         ///
         /// # Safety
@@ -25,14 +24,7 @@ macro_rules! entry {
         #[cfg_attr(not(test), unsafe(no_mangle))]
         #[unsafe(naked)]
         pub unsafe extern "C" fn $name($($argument: $kind),*) $(-> $result)? {
-            naked_asm!(
-                ".cfi_startproc",
-                concat!("mov ", $frame, ", rsp"),
-                concat!("mov ", $rbp, ", rbp"),
-                "jmp {hook}",
-                ".cfi_endproc",
-                hook = sym $hook,
-            )
+            stubs::jump_with_caller!($hook; $($argument)*)
         }
     )*};
 }
@@ -61,30 +53,17 @@ type Pointer = *mut c_void;
 #[cfg_attr(not(test), unsafe(no_mangle))]
 #[unsafe(naked)]
 pub(super) unsafe extern "C" fn malloc(size: usize) -> Pointer {
-    note_in_stub!(
-        [call_keeping!("rdi", "qword ptr [rip + {real}]")],
-        [],
-        real = sym real::MALLOC,
-    )
+    stubs::malloc!(real::MALLOC)
 }
 
-/// `calloc`. If the product overflows, the real calloc has failed, so the product is computed without a
-/// check.
+/// `calloc`.
 ///
 /// # Safety
 /// The contract of the C function of this name.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 #[unsafe(naked)]
 pub(super) unsafe extern "C" fn calloc(count: usize, size: usize) -> Pointer {
-    note_in_stub!(
-        [
-            "mov rax, rdi",
-            "imul rax, rsi",
-            call_keeping!("rax", "qword ptr [rip + {real}]"),
-        ],
-        [],
-        real = sym real::CALLOC,
-    )
+    stubs::calloc!(real::CALLOC)
 }
 
 /// `realloc`.
@@ -94,15 +73,7 @@ pub(super) unsafe extern "C" fn calloc(count: usize, size: usize) -> Pointer {
 #[cfg_attr(not(test), unsafe(no_mangle))]
 #[unsafe(naked)]
 pub(super) unsafe extern "C" fn realloc(old: Pointer, size: usize) -> Pointer {
-    note_in_stub!(
-        [
-            call_keeping!("rsi", "{reallocate}"),
-            "test rax, rax",
-            "jz 4f",
-        ],
-        ["4: ret"],
-        reallocate = sym free::reallocate,
-    )
+    stubs::realloc!(free::reallocate)
 }
 
 /// `reallocarray`: realloc with a product as size.
@@ -112,21 +83,7 @@ pub(super) unsafe extern "C" fn realloc(old: Pointer, size: usize) -> Pointer {
 #[cfg_attr(not(test), unsafe(no_mangle))]
 #[unsafe(naked)]
 pub(super) unsafe extern "C" fn reallocarray(old: Pointer, count: usize, size: usize) -> Pointer {
-    note_in_stub!(
-        [
-            "mov rcx, rdx",
-            "mov rax, rsi",
-            "mul rcx",
-            "jo 5f",
-            "mov rsi, rax",
-            call_keeping!("rsi", "{reallocate}"),
-            "test rax, rax",
-            "jz 4f",
-        ],
-        ["4: ret", "5: mov rdx, rcx", "jmp {overflow}"],
-        reallocate = sym free::reallocate,
-        overflow = sym forward::reallocarray_overflow,
-    )
+    stubs::reallocarray!(free::reallocate, forward::reallocarray_overflow)
 }
 
 /// operator new. The default one is malloc (of one byte for size 0) plus an exception. While it is the
@@ -141,26 +98,7 @@ macro_rules! new_entry {
         #[cfg_attr(not(test), unsafe(no_mangle))]
         #[unsafe(naked)]
         pub unsafe extern "C" fn $name(size: usize) -> Pointer {
-            note_in_stub!(
-                [
-                    "cmp dword ptr [rip + {new_is}], {default}",
-                    "jne 5f",
-                    "push rdi",
-                    ".cfi_adjust_cfa_offset 8",
-                    "cmp rdi, 1",
-                    "adc rdi, 0",
-                    "call qword ptr [rip + {real}]",
-                    "pop rsi",
-                    ".cfi_adjust_cfa_offset -8",
-                    "test rax, rax",
-                    "jz 4f",
-                ],
-                ["4: mov rdi, rsi", "5: mov rsi, rsp", "mov rdx, rbp", "jmp {real_new}"],
-                new_is = sym forward::NEW_IS,
-                default = const forward::DEFAULT,
-                real = sym real::MALLOC,
-                real_new = sym $slow,
-            )
+            stubs::new!(forward::NEW_IS, forward::DEFAULT, real::MALLOC, $slow)
         }
     )*};
 }
@@ -171,20 +109,20 @@ new_entry! {
 }
 
 entry! {
-    posix_memalign(out: *mut Pointer, align: usize, size: usize) -> i32 => forward::on_posix_memalign, "rcx", "r8";
-    aligned_alloc(align: usize, size: usize) -> Pointer => forward::on_aligned_alloc, "rdx", "rcx";
-    memalign(align: usize, size: usize) -> Pointer => forward::on_memalign, "rdx", "rcx";
-    valloc(size: usize) -> Pointer => forward::on_valloc, "rsi", "rdx";
-    pvalloc(size: usize) -> Pointer => forward::on_pvalloc, "rsi", "rdx";
+    posix_memalign(out: *mut Pointer, align: usize, size: usize) -> i32 => forward::on_posix_memalign;
+    aligned_alloc(align: usize, size: usize) -> Pointer => forward::on_aligned_alloc;
+    memalign(align: usize, size: usize) -> Pointer => forward::on_memalign;
+    valloc(size: usize) -> Pointer => forward::on_valloc;
+    pvalloc(size: usize) -> Pointer => forward::on_pvalloc;
 
-    _ZnwmRKSt9nothrow_t(size: usize, tag: Pointer) -> Pointer => forward::on_new_nothrow, "rdx", "rcx";
-    _ZnamRKSt9nothrow_t(size: usize, tag: Pointer) -> Pointer => forward::on_new_array_nothrow, "rdx", "rcx";
-    _ZnwmSt11align_val_t(size: usize, align: usize) -> Pointer => forward::on_new_aligned, "rdx", "rcx";
-    _ZnamSt11align_val_t(size: usize, align: usize) -> Pointer => forward::on_new_array_aligned, "rdx", "rcx";
+    _ZnwmRKSt9nothrow_t(size: usize, tag: Pointer) -> Pointer => forward::on_new_nothrow;
+    _ZnamRKSt9nothrow_t(size: usize, tag: Pointer) -> Pointer => forward::on_new_array_nothrow;
+    _ZnwmSt11align_val_t(size: usize, align: usize) -> Pointer => forward::on_new_aligned;
+    _ZnamSt11align_val_t(size: usize, align: usize) -> Pointer => forward::on_new_array_aligned;
     _ZnwmSt11align_val_tRKSt9nothrow_t(size: usize, align: usize, tag: Pointer) -> Pointer
-        => forward::on_new_aligned_nothrow, "rcx", "r8";
+        => forward::on_new_aligned_nothrow;
     _ZnamSt11align_val_tRKSt9nothrow_t(size: usize, align: usize, tag: Pointer) -> Pointer
-        => forward::on_new_array_aligned_nothrow, "rcx", "r8";
+        => forward::on_new_array_aligned_nothrow;
 }
 
 plain_entry! {

@@ -11,7 +11,7 @@
 //! themselves. If a program replaces any form, its own functions are always called.
 #![allow(unsafe_code)]
 
-use crate::arch::note;
+use crate::arch::{call_new, note};
 use crate::cold::real::{self, Lazy, Seen};
 use crate::cold::{lifecycle, slow};
 use crate::hot::{free, thread};
@@ -278,92 +278,30 @@ static FORMS: [Form; 8] = [
     Form { real: Lazy::new(c"_ZnamSt11align_val_tRKSt9nothrow_t"), takes_align: true },
 ];
 
-/// The arguments of a call of a real operator new. `edleak_call_new` lays them out on its stack.
+/// The arguments of a call of a real operator new. [`call_new::edleak_call_new`] lays them out on its stack.
 #[repr(C)]
 pub(crate) struct NewCall {
-    size: usize,
-    second: usize,
-    third: usize,
-    caller: *const usize,
-    fp: usize,
-    form: *const Form,
-    real_size: usize,
+    pub(crate) size: usize,
+    pub(crate) second: usize,
+    pub(crate) third: usize,
+    pub(crate) caller: *const usize,
+    pub(crate) fp: usize,
+    pub(crate) form: *const Form,
+    pub(crate) real_size: usize,
 }
-
-// The real operator new may throw. The exception passes through this frame, so the frame is not Rust: it has
-// unwind rules and nothing else. The next entry point then ends the state that `new_begins` began
-// (`slow::attribute`).
-#[cfg(not(test))]
-core::arch::global_asm!(
-    ".pushsection .text.edleak_call_new,\"ax\",@progbits",
-    ".hidden edleak_call_new, edleak_call_new_return",
-    ".globl edleak_call_new, edleak_call_new_return",
-    ".type edleak_call_new, @function",
-    "edleak_call_new:",
-    ".cfi_startproc",
-    "sub rsp, 72",
-    ".cfi_adjust_cfa_offset 72",
-    "mov [rsp], rdi",
-    "mov [rsp + 8], rsi",
-    "mov [rsp + 16], rdx",
-    "mov [rsp + 24], rcx",
-    "mov [rsp + 32], r8",
-    "mov [rsp + 40], r9",
-    "mov rdi, rsp",
-    "call {begins}",
-    "mov rdi, [rsp + 48]",
-    "mov rsi, [rsp + 8]",
-    "mov rdx, [rsp + 16]",
-    "call rax",
-    "edleak_call_new_return:",
-    "mov rdi, rsp",
-    "mov rsi, rax",
-    "call {ends}",
-    "add rsp, 72",
-    ".cfi_adjust_cfa_offset -72",
-    "ret",
-    ".cfi_endproc",
-    ".size edleak_call_new, . - edleak_call_new",
-    ".popsection",
-    begins = sym new_begins,
-    ends = sym new_ends,
-);
-
-#[cfg(not(test))]
-unsafe extern "C" {
-    fn edleak_call_new(
-        size: usize,
-        second: usize,
-        third: usize,
-        caller: *const usize,
-        fp: usize,
-        form: *const c_void,
-    ) -> *mut u8;
-    static edleak_call_new_return: u8;
-}
-#[cfg(test)]
-#[allow(non_upper_case_globals)] // a label of the assembly above
-static edleak_call_new_return: u8 = 0;
 
 /// Whether a return address lies in `edleak_call_new`: a running real operator new requests memory for its
 /// own exception.
 pub(crate) fn is_ours(address: usize) -> bool {
-    address == (&raw const edleak_call_new_return) as usize
-}
-#[cfg(test)]
-unsafe fn edleak_call_new(
-    _: usize,
-    _: usize,
-    _: usize,
-    _: *const usize,
-    _: usize,
-    _: *const Form,
-) -> *mut u8 {
-    ptr::null_mut()
+    address == call_new::return_address()
 }
 
-#[allow(dead_code)] // called by `edleak_call_new`
-unsafe extern "C" fn new_begins(call: *mut NewCall) -> *mut c_void {
+/// Makes the caller pending before a real operator new runs. Returns the address of the operator.
+///
+/// # Safety
+/// Only `edleak_call_new` calls this function.
+#[cfg_attr(test, allow(dead_code))] // the test build has no assembly that calls it
+pub(crate) unsafe extern "C" fn new_begins(call: *mut NewCall) -> *mut c_void {
     // SAFETY: `edleak_call_new` has laid it out on its stack.
     let call = unsafe { &mut *call };
     // SAFETY: a form of `FORMS`.
@@ -375,8 +313,12 @@ unsafe extern "C" fn new_begins(call: *mut NewCall) -> *mut c_void {
     if real.is_null() { without_runtime as *mut c_void } else { real }
 }
 
-#[allow(dead_code)] // called by `edleak_call_new`
-unsafe extern "C" fn new_ends(call: *const NewCall, allocation: *mut u8) -> *mut u8 {
+/// Ends the state that [`new_begins`] began. Returns the allocation.
+///
+/// # Safety
+/// Only `edleak_call_new` calls this function.
+#[cfg_attr(test, allow(dead_code))] // the test build has no assembly that calls it
+pub(crate) unsafe extern "C" fn new_ends(call: *const NewCall, allocation: *mut u8) -> *mut u8 {
     // SAFETY: as in `new_begins`.
     let call = unsafe { &*call };
     // glibc's malloc was not called: operator new used a pool of the program, whose own allocations are
@@ -428,7 +370,7 @@ unsafe fn new(
         learn_new();
     }
     // SAFETY: a form of `FORMS`, and what the stub passed.
-    unsafe { edleak_call_new(size, second, third, caller, fp, (&raw const FORMS[form]).cast()) }
+    unsafe { call_new::edleak_call_new(size, second, third, caller, fp, (&raw const FORMS[form]).cast()) }
 }
 
 macro_rules! new_with_one {

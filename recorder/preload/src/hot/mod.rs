@@ -1,5 +1,6 @@
 //! The fast path behind the stubs, and the walk of a watched stack.
 
+pub(crate) mod frame;
 pub(crate) mod free;
 pub(crate) mod live;
 pub(crate) mod tables;

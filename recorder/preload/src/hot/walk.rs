@@ -8,7 +8,7 @@
 
 use crate::arch;
 use crate::cold::modules;
-use crate::cold::sites::Frame;
+use crate::hot::frame::Frame;
 use core::mem::MaybeUninit;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
@@ -160,7 +160,7 @@ unsafe fn walk<'f>(header: &Header, site: u32, start: Frame, frames: &'f mut Fra
             Kind::Signal => {
                 let Some(place) = frames.get_mut(count) else { break };
                 // SAFETY: `interrupted` checks the bounds.
-                let Some(interrupted) = (unsafe { interrupted(frame, bound) }) else { break };
+                let Some(interrupted) = (unsafe { arch::interrupted(frame, bound) }) else { break };
                 place.write(interrupted.address as u64);
                 hash = mix(hash, interrupted.address as u64);
                 count += 1;
@@ -202,25 +202,6 @@ unsafe fn caller(frame: Frame, rule: Rule, bound: usize) -> Option<Frame> {
     Some(unsafe { frame.caller(rule) })
 }
 
-/// The frame that a signal interrupted. Its registers are in the `ucontext` that the kernel stored at sp.
-#[cold]
-#[inline(never)]
-unsafe fn interrupted(frame: Frame, bound: usize) -> Option<Frame> {
-    // x86-64 `struct ucontext`: 40 bytes, then the general registers.
-    const RBP: usize = 40 + 10 * 8;
-    const RSP: usize = 40 + 15 * 8;
-    const RIP: usize = 40 + 16 * 8;
-    if frame.sp.checked_add(RIP + 8)? > bound {
-        return None;
-    }
-    // SAFETY: inside the stack on which the signal was delivered.
-    let word = |offset: usize| unsafe { ((frame.sp + offset) as *const usize).read() };
-    let next = Frame { address: word(RIP), sp: word(RSP), fp: word(RBP) };
-    // The interrupted frame may be on another stack (sigaltstack), whose end is not known here. On the same
-    // stack it lies above the handler's frame.
-    (next.sp > frame.sp && next.sp <= bound).then_some(next)
-}
-
 /// The number of bytes that may be read if nothing else is known about the stack.
 const PAGE: usize = 4096;
 
@@ -250,9 +231,9 @@ fn bound_of(header: &Header, sp: usize) -> usize {
 const CACHE_BITS: u32 = 15;
 
 /// The upper bits of the address (high half) and the rule (low half), so that one load reads both; 0: empty.
-/// An address of a program has at most 47 bits, so an entry is never taken for another address.
+/// The two parts hold all bits of an address of a program, so an entry is never taken for another address.
 static CACHE: [AtomicU64; 1 << CACHE_BITS] = [const { AtomicU64::new(0) }; 1 << CACHE_BITS];
-const _: () = assert!(CACHE_BITS + 32 == 47);
+const _: () = assert!(CACHE_BITS + 32 >= arch::ADDRESS_BITS);
 
 /// Whether any rule was ever cached. Most programs never walk, and then the 256 KiB need not be scanned.
 static IS_CACHE_USED: AtomicBool = AtomicBool::new(false);

@@ -7,8 +7,16 @@
 //! | 20..32 | `fp_words`  | the caller's fp lies at CFA − 8 · this; 0: this frame did not change fp  |
 //!
 //! "sp" is its value just after the call returned to this frame. The frame's own return address always lies
-//! at CFA − 8 (x86-64 psABI); a frame for which this is not true has no rule. The collector compiles the
+//! [`RETURN_ADDRESS_TO_CFA`] bytes below the CFA; a frame for which this is not true has no rule. The collector compiles the
 //! rules from .eh_frame; the target only reads them.
+
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+#[cfg(target_arch = "x86_64")]
+pub use x86_64::{FRAME_POINTER_RULE, RETURN_ADDRESS_TO_CFA};
+
+#[cfg(not(target_arch = "x86_64"))]
+compile_error!("edleak's unwind rules know x86-64 only (add a file beside rule/x86_64.rs)");
 
 /// The base of the CFA, or why there is none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,7 +1,13 @@
 //! x86-64: thread-local storage, system calls, and the few C symbols a compiler may call.
 #![allow(unsafe_code)]
 
+pub(crate) mod call_new;
 pub(crate) mod note;
+pub(crate) mod numbers;
+mod signal;
+pub(crate) mod stubs;
+
+pub(crate) use signal::interrupted;
 
 use crate::hot::thread::Tls;
 use core::arch::{asm, global_asm};
@@ -68,6 +74,9 @@ global_asm!(
     "ret",
     ".popsection",
 );
+
+/// Bits of an address in a program that does not ask the kernel for more.
+pub(crate) const ADDRESS_BITS: u32 = 47;
 
 /// This thread's state.
 #[inline(always)]
@@ -167,14 +176,15 @@ pub(crate) unsafe fn spawn(path: *const u8, argv: *const *const u8, envp: *const
             "mov rdi, {path}",
             "mov rsi, {argv}",
             "mov rdx, {envp}",
-            "mov eax, 59",
+            "mov eax, {execve}",
             "syscall",
             "mov edi, 127",
-            "mov eax, 231",
+            "mov eax, {exit_group}",
             "syscall",
             "2:",
             path = in(reg) path, argv = in(reg) argv, envp = in(reg) envp,
-            inlateout("rax") 56isize => result,
+            execve = const numbers::EXECVE, exit_group = const numbers::EXIT_GROUP,
+            inlateout("rax") numbers::CLONE as isize => result,
             inlateout("rdi") CLONE_VM | CLONE_VFORK => _,
             inlateout("rsi") 0usize => _,
             inlateout("rdx") 0usize => _,

@@ -1,0 +1,27 @@
+//! COLD: where the kernel leaves the registers of a frame that a signal interrupts.
+#![allow(unsafe_code)]
+
+use crate::hot::frame::Frame;
+
+/// The frame that a signal interrupted. Its registers are in the `ucontext` that the kernel stored at sp.
+/// `None`: the registers do not lie below `bound`, or the interrupted frame is not on this stack.
+///
+/// # Safety
+/// `frame` is that of a running signal trampoline, and its stack is mapped up to `bound`.
+#[cold]
+#[inline(never)]
+pub(crate) unsafe fn interrupted(frame: Frame, bound: usize) -> Option<Frame> {
+    // `struct ucontext`: 40 bytes, then the general registers.
+    const RBP: usize = 40 + 10 * 8;
+    const RSP: usize = 40 + 15 * 8;
+    const RIP: usize = 40 + 16 * 8;
+    if frame.sp.checked_add(RIP + 8)? > bound {
+        return None;
+    }
+    // SAFETY: inside the stack on which the signal was delivered.
+    let word = |offset: usize| unsafe { ((frame.sp + offset) as *const usize).read() };
+    let next = Frame { address: word(RIP), sp: word(RSP), fp: word(RBP) };
+    // The interrupted frame may be on another stack (sigaltstack), whose end is not known here. On the same
+    // stack it lies above the handler's frame.
+    (next.sp > frame.sp && next.sp <= bound).then_some(next)
+}

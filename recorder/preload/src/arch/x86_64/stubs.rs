@@ -1,0 +1,119 @@
+//! HOT: the entry stubs in assembly.
+//!
+//! Each macro is the body of one naked function in `entry/exports.rs`. After the real call, a stub notes the
+//! allocation ([`super::note`]).
+
+/// Adds two arguments, the address of the return address and the frame pointer, and jumps to the hook.
+macro_rules! jump_with_caller {
+    ($hook:path; $_1:ident) => {
+        $crate::arch::stubs::jump_with_caller!($hook => "rsi", "rdx")
+    };
+    ($hook:path; $_1:ident $_2:ident) => {
+        $crate::arch::stubs::jump_with_caller!($hook => "rdx", "rcx")
+    };
+    ($hook:path; $_1:ident $_2:ident $_3:ident) => {
+        $crate::arch::stubs::jump_with_caller!($hook => "rcx", "r8")
+    };
+    ($hook:path => $caller:literal, $rbp:literal) => {
+        core::arch::naked_asm!(
+            ".cfi_startproc",
+            concat!("mov ", $caller, ", rsp"),
+            concat!("mov ", $rbp, ", rbp"),
+            "jmp {hook}",
+            ".cfi_endproc",
+            hook = sym $hook,
+        )
+    };
+}
+
+/// malloc(size), with the pointer to the real malloc.
+macro_rules! malloc {
+    ($real:path) => {
+        $crate::arch::note::note_in_stub!(
+            [$crate::arch::note::call_keeping!("rdi", "qword ptr [rip + {real}]")],
+            [],
+            real = sym $real,
+        )
+    };
+}
+
+/// calloc(count, size), with the pointer to the real calloc. If the product overflows, the real calloc has
+/// failed, so the stub computes the product without a check.
+macro_rules! calloc {
+    ($real:path) => {
+        $crate::arch::note::note_in_stub!(
+            [
+                "mov rax, rdi",
+                "imul rax, rsi",
+                $crate::arch::note::call_keeping!("rax", "qword ptr [rip + {real}]"),
+            ],
+            [],
+            real = sym $real,
+        )
+    };
+}
+
+/// realloc(old, size), with the function that forgets the old address and calls the real realloc.
+macro_rules! realloc {
+    ($reallocate:path) => {
+        $crate::arch::note::note_in_stub!(
+            [
+                $crate::arch::note::call_keeping!("rsi", "{reallocate}"),
+                "test rax, rax",
+                "jz 4f",
+            ],
+            ["4: ret"],
+            reallocate = sym $reallocate,
+        )
+    };
+}
+
+/// reallocarray(old, count, size): like `realloc`, with a second function for a product that overflows.
+macro_rules! reallocarray {
+    ($reallocate:path, $overflow:path) => {
+        $crate::arch::note::note_in_stub!(
+            [
+                "mov rcx, rdx",
+                "mov rax, rsi",
+                "mul rcx",
+                "jo 5f",
+                "mov rsi, rax",
+                $crate::arch::note::call_keeping!("rsi", "{reallocate}"),
+                "test rax, rax",
+                "jz 4f",
+            ],
+            ["4: ret", "5: mov rdx, rcx", "jmp {overflow}"],
+            reallocate = sym $reallocate,
+            overflow = sym $overflow,
+        )
+    };
+}
+
+/// operator new(size). While `$new_is` equals `$default`, the stub calls the real malloc instead. In all other
+/// cases, and if malloc fails, it jumps to `$real_new`.
+macro_rules! new {
+    ($new_is:path, $default:path, $malloc:path, $real_new:path) => {
+        $crate::arch::note::note_in_stub!(
+            [
+                "cmp dword ptr [rip + {new_is}], {default}",
+                "jne 5f",
+                "push rdi",
+                ".cfi_adjust_cfa_offset 8",
+                "cmp rdi, 1",
+                "adc rdi, 0",
+                "call qword ptr [rip + {real}]",
+                "pop rsi",
+                ".cfi_adjust_cfa_offset -8",
+                "test rax, rax",
+                "jz 4f",
+            ],
+            ["4: mov rdi, rsi", "5: mov rsi, rsp", "mov rdx, rbp", "jmp {real_new}"],
+            new_is = sym $new_is,
+            default = const $default,
+            real = sym $malloc,
+            real_new = sym $real_new,
+        )
+    };
+}
+
+pub(crate) use {calloc, jump_with_caller, malloc, new, realloc, reallocarray};

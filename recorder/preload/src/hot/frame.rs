@@ -1,0 +1,43 @@
+//! HOT: a frame on the stack of the target, and the step to its caller by an unwind rule.
+#![allow(unsafe_code)]
+
+use edleak_session::rule::{Kind, RETURN_ADDRESS_TO_CFA, Rule};
+
+/// A frame on the stack of the target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Frame {
+    /// The return address into the frame.
+    pub address: usize,
+    /// sp just after the return.
+    pub sp: usize,
+    /// fp just after the return.
+    pub fp: usize,
+}
+
+impl Frame {
+    /// The caller of an entry point.
+    ///
+    /// # Safety
+    /// `caller` and `fp` come from an entry stub.
+    pub(crate) unsafe fn of_caller(caller: *const usize, fp: usize) -> Frame {
+        // SAFETY: the return address lies at `caller`.
+        Frame { address: unsafe { *caller }, sp: caller as usize + RETURN_ADDRESS_TO_CFA, fp }
+    }
+
+    /// The frame that called this one.
+    ///
+    /// # Safety
+    /// `rule` is the unwind rule at `self.address`, so the words that it names are on the stack.
+    pub(crate) unsafe fn caller(self, rule: Rule) -> Frame {
+        let base = if rule.kind() == Kind::Fp { self.fp } else { self.sp };
+        let cfa = base.wrapping_add(rule.cfa_offset());
+        // SAFETY: the caller guarantees the rule.
+        let address = unsafe { *(cfa.wrapping_sub(RETURN_ADDRESS_TO_CFA) as *const usize) };
+        let fp = match rule.fp_offset() {
+            0 => self.fp,
+            // SAFETY: as above, for the saved fp.
+            offset => unsafe { *(cfa.wrapping_sub(offset) as *const usize) },
+        };
+        Frame { address, sp: cfa, fp }
+    }
+}
