@@ -1,4 +1,4 @@
-//! An ELF file that is kept open: its path, its bytes, its build ID.
+//! An open ELF file: its path, its bytes, its build ID.
 
 use crate::elf::{Elf, ElfError, Piece};
 use crate::file_bytes::FileBytes;
@@ -16,45 +16,45 @@ pub struct BinaryFile {
 impl BinaryFile {
     /// Maps the file at `path`.
     ///
-    /// A path may come from a trace or from debug information, so anything but a regular file is refused: opening a
-    /// FIFO would wait for ever.
+    /// The path may come from a trace or from debug information. So anything but a regular file is refused:
+    /// to open a FIFO would wait for ever.
     ///
     /// # Errors
-    /// If it cannot be read, or is no ELF file of a machine that edleak records on.
+    /// If the file cannot be read, or is no ELF file of a machine that edleak records on.
     pub fn open(path: &Path) -> io::Result<BinaryFile> {
         let bytes = FileBytes::open(path)?;
         let file = BinaryFile::new(path.to_owned(), bytes);
         file.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
-    /// An ELF file that was packed inside another one, whose path it keeps for messages.
+    /// An ELF file that was packed inside another file. It keeps the path of that file, for messages.
     pub(crate) fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<BinaryFile, ElfError> {
         BinaryFile::new(path.to_owned(), FileBytes::Owned(bytes))
     }
 
-    /// An ELF file whose bytes are at hand; `path` is where it came from.
+    /// An ELF file from bytes in memory; `path` names their origin.
     ///
     /// # Errors
-    /// If it is no ELF file of a machine that edleak records on.
+    /// If the bytes are no ELF file of a machine that edleak records on.
     pub fn new(path: PathBuf, bytes: FileBytes) -> Result<BinaryFile, ElfError> {
         let build_id = Elf::parse(&bytes)?.build_id().unwrap_or_default().to_vec();
         Ok(BinaryFile { path, bytes, build_id })
     }
 
-    /// Reads the headers; they are borrowed, so this is cheap enough to do again.
+    /// Reads the headers. They are borrowed, so it is cheap to read them again.
     ///
     /// # Errors
-    /// If somebody overwrote the file since it was opened.
+    /// If another process overwrote the file since it was opened.
     pub fn elf(&self) -> Result<Elf<'_>, ElfError> {
         Elf::parse(&self.bytes)
     }
 
-    /// Where it was opened.
+    /// The path that was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The GNU build ID, empty where it has none.
+    /// The GNU build ID; empty if the file has none.
     pub fn build_id(&self) -> &[u8] {
         &self.build_id
     }
@@ -63,7 +63,7 @@ impl BinaryFile {
         &self.bytes
     }
 
-    /// The bytes that `piece`, which must be of this file, stands for.
+    /// The bytes of `piece`, which must be a piece of this file.
     pub(crate) fn slice<'a>(&'a self, piece: &'a Piece) -> &'a [u8] {
         match piece {
             Piece::Within(range) => self.bytes.get(range.clone()).unwrap_or_default(),
@@ -71,13 +71,13 @@ impl BinaryFile {
         }
     }
 
-    /// Whether it holds DWARF, in one file or split.
+    /// Whether the file holds DWARF, complete or split.
     pub(crate) fn has_dwarf(&self) -> bool {
-        // `.zdebug_info` is found by this name as well.
+        // The name also finds `.zdebug_info`.
         self.elf().is_ok_and(|elf| elf.has_section(".debug_info"))
     }
 
-    /// The section called `name`, unpacked where it is compressed; empty where it is missing or damaged.
+    /// The section called `name`, decompressed; empty if it is missing or damaged.
     pub(crate) fn piece(&self, name: &str) -> Piece {
         self.elf().ok().and_then(|elf| elf.piece(name)).unwrap_or_default()
     }

@@ -1,25 +1,29 @@
-//! A reader of DWARF that stops a damaged or hostile file from costing more than its size is worth.
+//! A reader of DWARF with a budget, so that a damaged or hostile file cannot cost more than its size
+//! justifies.
 //!
-//! DWARF lets a few bytes ask for much: a thousand units share one range list, a tree of inlined functions nests as deep
-//! as the section is long. Everything addr2line does, it does by reading; so each read costs a unit of a budget, and a
-//! read made too deep in the stack fails. A lookup then ends with an error, as for any damaged unit, and its address
-//! falls back to the symbol table. A sound file uses an eighth of its budget.
+//! In DWARF a few bytes can ask for much work: a thousand units share one range list, or a tree of inlined
+//! functions nests as deep as the section is long. addr2line does all its work by reading. So each read costs
+//! one unit of the budget, and a read that is too deep in the stack fails. The lookup then ends with an
+//! error, as for any damaged unit, and its address falls back to the symbol table. A sound file uses an
+//! eighth of its budget.
 
 use gimli::{EndianSlice, Error, Reader, ReaderOffsetId, Result, RunTimeEndian};
 use std::borrow::Cow;
 use std::cell::Cell;
 
-/// Reads allowed for each byte of debug information. Sound files of C, C++ and Rust need fewer than one,
-/// and each read may leave some 20 bytes in memory.
+/// Reads allowed per byte of debug information. Sound files of C, C++ and Rust need fewer than one. Each read
+/// may leave some 20 bytes in memory.
 const READS_PER_BYTE: u64 = 8;
 
-/// Reads allowed in any case.
+/// Reads allowed for any file, however small.
 const READS_AT_LEAST: u64 = 1 << 20;
 
-/// Characters of names and paths allowed for each address looked up, on average: a hundred inlined frames of C++.
+/// Characters of names and paths allowed per address, on average. They suffice for a hundred inlined frames
+/// of C++.
 const TEXT_PER_ADDRESS: u64 = 32 << 10;
 
-/// addr2line recurses once for each level of inlining; a thread has 2 MiB of stack and we begin near its top.
+/// The greatest depth in the stack. addr2line recurses once per level of inlining. A thread has 2 MiB of
+/// stack, and a lookup begins near its top.
 const MAX_STACK_BYTES: usize = 768 << 10;
 
 /// The budget of one addr2line context, shared by all its readers.
@@ -31,7 +35,8 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// A guard for lookups of so many addresses, made on their thread and near their depth in the stack.
+    /// A guard for lookups of `addresses` addresses. The lookups must run on the same thread, at about the
+    /// same depth in its stack.
     pub(crate) fn new(addresses: usize) -> Self {
         Guard {
             reads_left: Cell::new(READS_AT_LEAST),
@@ -46,14 +51,15 @@ impl Guard {
         self.reads_left.set(self.reads_left.get().saturating_add(budget));
     }
 
-    /// Takes the length of a name or path, which one small section may make us repeat for every address.
+    /// Charges the length of a name or path. One small section may make a lookup repeat a text for every
+    /// address.
     pub(crate) fn charge_text(&self, length: usize) -> Result<()> {
         let left = self.text_left.get().checked_sub(length as u64).ok_or_else(|| spent_slow(self))?;
         self.text_left.set(left);
         Ok(())
     }
 
-    /// Takes `cost` reads.
+    /// Charges `cost` reads.
     #[inline]
     fn charge(&self, cost: u64) -> Result<()> {
         match self.reads_left.get().checked_sub(cost) {
@@ -67,7 +73,7 @@ impl Guard {
 
     #[inline]
     fn is_too_deep(&self) -> bool {
-        // Either direction: which way a stack grows is not ours to know.
+        // Both directions count, because a stack may grow either way.
         self.stack_base.abs_diff(stack_address()) > MAX_STACK_BYTES
     }
 }
@@ -75,7 +81,7 @@ impl Guard {
 #[cold]
 #[inline(never)]
 fn spent_slow(guard: &Guard) -> Error {
-    // Nothing is left for smaller reads either, so that the end comes at once.
+    // The rest of the budget goes too, so that smaller reads also fail at once.
     guard.reads_left.set(0);
     Error::UnexpectedEof(ReaderOffsetId(0))
 }
@@ -99,7 +105,7 @@ impl<'a> BoundedSlice<'a> {
         BoundedSlice { slice: EndianSlice::new(bytes, endian), guard }
     }
 
-    /// The bytes, for as long as the file is open.
+    /// The bytes, which live as long as the file is open.
     pub(crate) fn bytes(&self) -> &'a [u8] {
         self.slice.slice()
     }
@@ -124,7 +130,8 @@ impl Reader for BoundedSlice<'_> {
         self.slice.is_empty()
     }
 
-    // Every entry of a tree begins with a LEB128 number, hence with this: the one place to watch the depth.
+    // Every entry of a tree begins with a LEB128 number, and so with this read: the one place to check the
+    // depth.
     #[inline]
     fn read_u8(&mut self) -> Result<u8> {
         self.guard.charge(1)?;

@@ -1,4 +1,5 @@
-//! Opened modules, kept for the next batch: files found, sections unpacked, symbol tables sorted, all of it once.
+//! Opened modules, kept for the next batch. Files are found, sections decompressed and symbol tables sorted
+//! only once.
 
 use super::binary_file::BinaryFile;
 use super::debuginfod::Servers;
@@ -13,20 +14,20 @@ use gimli::{DwarfPackageSections, DwarfSections};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// The modules opened so far. A file mapped twice, or unloaded and loaded again, is opened once.
+/// The modules opened so far. A file that is mapped twice, or unloaded and loaded again, is opened once.
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
     opened: Mutex<HashMap<Key, Arc<Opened>>>,
-    /// Those asked, if it was asked for.
+    /// The debuginfod servers, if the options ask for them.
     servers: OnceLock<Servers>,
 }
 
-/// What makes two modules the same file: path and build ID.
+/// The key of a file: path and build ID. Two modules with the same key are the same file.
 pub(crate) type Key = (String, Vec<u8>);
 
 impl Cache {
-    /// The files of `module`. The lock is not held while they are opened: callers work on different modules, and if two
-    /// do not, the first one's work is kept.
+    /// The files of `module`. The lock is not held while the files are opened, because callers usually work
+    /// on different modules. If two callers open the same module, the result of the first is kept.
     pub(crate) fn open(&self, module: &Module, options: &Options) -> Arc<Opened> {
         let key = key_of(module);
         let known = self.opened.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
@@ -37,7 +38,7 @@ impl Cache {
         })
     }
 
-    /// What the servers left undone, for the user.
+    /// A message about failed requests to the servers, if there are any.
     pub(crate) fn complaint(&self) -> Option<String> {
         self.servers.get()?.complaint()
     }
@@ -59,7 +60,7 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Reads the sections of files that are there.
+    /// Reads the sections of `files`.
     pub(crate) fn of(files: Files) -> Opened {
         let sections = files.dwarf().map(main_sections).unwrap_or_default();
         let shared = files.shared.as_ref().map(main_sections);
@@ -89,7 +90,7 @@ impl Opened {
         self.symtab.get_or_init(|| Symtab::new(&tables)).find(&tables, address)
     }
 
-    /// The full name of the function at `address` that debug information calls `plain`.
+    /// The full name of the function at `address`, if debug information only gives the short name `plain`.
     pub(crate) fn full_name(&self, address: u64, plain: &str) -> Option<String> {
         let tables = self.tables();
         self.symtab.get_or_init(|| Symtab::new(&tables)).find_full(&tables, address, plain)
@@ -100,7 +101,7 @@ impl Opened {
         self.files.binary.is_some() || self.files.debug.is_some()
     }
 
-    /// Where names come from, for the user.
+    /// The source of the names, for the user.
     pub(crate) fn source(&self) -> Source {
         if let Some(elf) = self.files.dwarf() {
             return Source::DebugInfo(elf.path().to_owned());

@@ -1,7 +1,8 @@
-//! Where calls may be in machine code, found without disassembling it.
+//! Finds the possible calls in machine code, without disassembling it.
 //!
-//! A return address follows a call, so code without one needs no unwind rule: prologues, epilogues and leaves, which are
-//! most rows of a table. Bytes that merely look like a call are taken for one; a call is never missed.
+//! A return address follows a call. So code without a call needs no unwind rule: prologues, epilogues and
+//! leaf functions, which are most rows of a table. Bytes that merely look like a call count as one. No call
+//! is ever missed.
 
 use crate::elf::Elf;
 
@@ -9,7 +10,7 @@ use crate::elf::Elf;
 pub struct Code<'elf, 'data> {
     elf: &'elf Elf<'data>,
     extent: i64,
-    /// The segment looked at last: the offset it begins at, and its bytes.
+    /// The segment of the last lookup: the offset at which it begins, and its bytes.
     segment: (u32, &'data [u8]),
 }
 
@@ -19,8 +20,8 @@ impl<'elf, 'data> Code<'elf, 'data> {
         Code { elf, extent: i64::try_from(elf.extent()).unwrap_or(i64::MAX), segment: (0, &[]) }
     }
 
-    /// Whether a call may end in `start..end` (its last byte, that is; it may begin before). True for code that is not
-    /// in the file.
+    /// Whether the last byte of a call may lie in `start..end`; the call may begin earlier. True for code
+    /// that is not in the file.
     pub fn may_call(&mut self, start: u32, end: u32) -> bool {
         let Some(last) = end.checked_sub(1).filter(|last| start <= *last) else { return false };
         if self.bytes_from(start).is_none_or(|bytes| bytes.len() <= (last - start) as usize) {
@@ -31,7 +32,7 @@ impl<'elf, 'data> Code<'elf, 'data> {
         let (from, bytes) = self.segment;
         let at = (start - from) as usize;
         let arch = self.elf.arch();
-        // A call that begins before the segment was first looked at is another function's.
+        // A call that begins before this segment belongs to another function.
         let before = at.min(arch.max_call() - 1);
         let Some(code) = bytes.get(at - before..at + (end - start) as usize) else { return true };
         let first = i64::from(start) - before as i64;
@@ -49,7 +50,7 @@ mod tests {
     use crate::binary_file::BinaryFile;
     use std::path::Path;
 
-    // The oracle: every byte of a stretch, one after the other.
+    // The oracle: it asks about every byte of a stretch, one after the other.
     #[test]
     fn a_stretch_may_call_exactly_where_one_of_its_bytes_ends_a_call() {
         let file = BinaryFile::open(Path::new("/proc/self/exe")).expect("a process can read its own file");

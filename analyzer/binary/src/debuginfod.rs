@@ -1,8 +1,9 @@
-//! Files from debuginfod servers, through the `debuginfod-find` program (Debian: package debuginfod).
+//! Files from debuginfod servers, through the program `debuginfod-find` (Debian: package debuginfod).
 //!
-//! That program brings the transport, the cache and the time limits that users have configured already; an HTTP and TLS
-//! client of our own would double the size of the analyzer. It is run only when it was asked for and `DEBUGINFOD_URLS`
-//! is set: an analysis must not wait for a network that nobody expects it to use.
+//! This program has its own transport, cache and time limits, which users have already configured. An HTTP
+//! and TLS client inside edleak would double the size of the analyzer. The program runs only if the user
+//! asked for it and `DEBUGINFOD_URLS` is set, because an analysis must not wait for the network without being
+//! asked.
 
 use super::binary_file::BinaryFile;
 use super::outcome::Hex;
@@ -15,20 +16,22 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Seconds without progress after which a file is given up, unless the user says otherwise (the program's own: 90).
+/// Seconds without progress after which a file is given up, unless the user sets another time. (The default
+/// of the program is 90.)
 const TIMEOUT_S: &str = "30";
 
-/// Whoever has kept us waiting for this long and then failed is not asked again: a trace may name hundreds of modules.
+/// If a request takes this long and then fails, no further request is made: a trace may name hundreds of
+/// modules.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// What to ask the servers for.
+/// The kind of file to fetch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Artifact {
     DebugInfo,
     Executable,
 }
 
-/// The servers of `DEBUGINFOD_URLS`, and how they have answered so far.
+/// The servers of `DEBUGINFOD_URLS`, and the failures so far.
 #[derive(Debug)]
 pub(crate) struct Servers {
     program: PathBuf,
@@ -36,20 +39,20 @@ pub(crate) struct Servers {
     record: Mutex<Record>,
 }
 
-/// What the user is told of at the end, once and not for every module.
+/// The failures to report at the end: once, not for every module.
 #[derive(Default, Debug)]
 struct Record {
     has_no_program: bool,
     has_given_up: bool,
     unusable: usize,
     failed: usize,
-    /// Of the first failure.
+    /// The reason of the first failure.
     reason: String,
 }
 
-/// Why there is no file.
+/// The reason why there is no file.
 enum Refusal {
-    /// The servers do not know the build ID, which is an answer like any other.
+    /// The servers do not know the build ID. This is a normal answer.
     Unknown,
     NoProgram,
     Failed(String),
@@ -57,7 +60,7 @@ enum Refusal {
 }
 
 impl Servers {
-    /// The servers that the environment names.
+    /// The servers that the environment variable names.
     pub(crate) fn of_environment() -> Servers {
         let is_configured = std::env::var_os("DEBUGINFOD_URLS").is_some_and(|urls| !urls.is_empty());
         Servers::new("debuginfod-find", is_configured)
@@ -67,8 +70,8 @@ impl Servers {
         Servers { program: program.into(), is_configured, record: Mutex::default() }
     }
 
-    /// Fetches a file of the build `build_id`, or finds it in the program's cache. `None` covers every failure: the caller
-    /// looks elsewhere anyway.
+    /// Fetches a file of the build `build_id`, or finds it in the program's cache. `None` stands for every
+    /// failure, because the caller then looks elsewhere anyway.
     pub(crate) fn fetch(&self, artifact: Artifact, build_id: &[u8]) -> Option<BinaryFile> {
         if build_id.is_empty() || !self.is_configured || self.record().has_given_up {
             return None;
@@ -94,7 +97,7 @@ impl Servers {
         None
     }
 
-    /// What went wrong and what to do about it, in one line.
+    /// The failure and its remedy, in one line.
     pub(crate) fn complaint(&self) -> Option<String> {
         let record = self.record();
         if !self.is_configured {
@@ -149,7 +152,8 @@ impl Servers {
         }
         let path = output.stdout.strip_suffix(b"\n").unwrap_or(&output.stdout);
         let elf = BinaryFile::open(Path::new(OsStr::from_bytes(path))).map_err(|_| Refusal::Unusable)?;
-        // A server sends whole files. One that was cut short on the way keeps its build ID and loses its sections.
+        // A server sends complete files. A file that was cut short on the way keeps its build ID but loses
+        // its sections.
         let is_whole = elf.elf().is_ok_and(|elf| elf.has_sections());
         if is_whole && elf.build_id() == build_id { Ok(elf) } else { Err(Refusal::Unusable) }
     }
@@ -159,7 +163,8 @@ fn requests(count: usize) -> String {
     edleak_text::units::plural(count as u64, "request", "requests")
 }
 
-/// The program says `Server query failed: REASON`; a build ID that no server has is `No such file or directory`.
+/// The program prints `Server query failed: REASON`. For a build ID that no server has, the reason is `No
+/// such file or directory`.
 fn refusal_of(stderr: &str) -> Refusal {
     let line = stderr.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no reason given");
     let reason = line.trim().trim_start_matches("Server query failed: ");
@@ -189,7 +194,7 @@ mod tests {
         assert!(servers.fetch(Artifact::DebugInfo, &[0xac]).is_none());
         let complaint = servers.complaint().expect("both failed");
         assert!(complaint.starts_with("debuginfod: 2 requests failed: no reason given"), "{complaint}");
-        // What it prints is no path of a file.
+        // The output of `echo` is not the path of a file.
         let servers = Servers::new("echo", true);
         assert!(servers.fetch(Artifact::DebugInfo, &[0xab]).is_none());
         let complaint = servers.complaint().expect("it was no use");

@@ -1,21 +1,24 @@
-//! Mangled names to source names: C++ (Itanium) and Rust (legacy and v0, without the hash); D and Go (`demangle_other`).
+//! Turns mangled names into source names: C++ (Itanium) and Rust (legacy and v0, without the hash).
+//! `demangle_other` does the same for D and Go.
 //!
-//! Return types are left out, so that a pattern such as `ns::max_of*` means the same function whether or not it is a
-//! template. A name that is not mangled, or that cannot be demangled within the limits, stays as it is.
+//! Return types are left out, so that a pattern such as `ns::max_of*` matches a function whether or not it is
+//! a template. A name stays unchanged if it is not mangled, or if it cannot be demangled within the limits.
 
 use crate::demangle_other;
 use std::borrow::Cow;
 use std::fmt;
 
-/// A mangled name longer than this is not tried. Real ones stay below a tenth of it.
+/// A longer mangled name is not tried. Real names stay below a tenth of this.
 const MAX_MANGLED_BYTES: usize = 64 << 10;
 
-/// A demangled name longer than this is given up: substitutions let a short hostile name expand without end.
+/// A longer demangled name is given up: substitutions let a short hostile name expand without end.
 const MAX_DEMANGLED_BYTES: usize = 64 << 10;
 
-/// How gcc writes `std::is_array<T>::value` and the like in an expression. cpp_demangle 0.5 wants it as the C++ ABI has it, and stops
-/// there: in the return type of what uses `enable_if`, `std::make_shared` up to C++17 among them. What it knows by then is the
-/// function's name with its template arguments, without its parameters.
+/// gcc's form of `std::is_array<T>::value` and similar names in an expression.
+///
+/// cpp_demangle 0.5 expects the form of the C++ ABI, and stops there. This happens in the return type of
+/// functions that use `enable_if`, such as `std::make_shared` up to C++17. At that point cpp_demangle has the
+/// function's name with its template arguments, but without its parameters.
 const GCC_STD_IN_EXPRESSION: &str = "srSt";
 
 /// The source name of `name`, or `name` itself.
@@ -27,29 +30,29 @@ pub fn demangle(name: &str) -> Cow<'_, str> {
     }
 }
 
-/// A symbol without what a compiler or linker appended: `f.part.0`, `f.cold`, `f@@V_1`.
+/// A symbol without the suffix that a compiler or linker added: `f.part.0`, `f.cold`, `f@@V_1`.
 pub fn plain(name: &str) -> &str {
     if memchr::memchr2(b'@', b'.', name.as_bytes()).is_none() {
-        return name; // most of the many names of a large program
+        return name; // most names of a large program
     }
     let name = name.split_once('@').map_or(name, |(name, _)| name);
-    // The dots of a legacy Rust name, as in `alloc..vec`, are its own.
+    // The dots in a legacy Rust name, as in `alloc..vec`, belong to the name.
     rust_legacy(name).unwrap_or_else(|| without_clone(name))
 }
 
-/// Whether a symbol is mangled as Rust does. The legacy form looks like C++ but for the hash at its end.
+/// Whether a symbol is a mangled Rust name. The legacy form looks like C++, except for the hash at its end.
 pub fn is_rust(name: &str) -> bool {
     name.starts_with("_R") || rust_legacy(name).is_some()
 }
 
-/// Whether `name` is mangled by one of the schemes that we know.
+/// Whether `name` is mangled by a scheme that this file knows.
 pub(crate) fn is_mangled(name: &[u8]) -> bool {
     name.starts_with(b"_Z") || name.starts_with(b"_R")
 }
 
 /// The name of the function that a compiler split or copied: `grow.part.0` and `grow.cold` are `grow`.
 ///
-/// Debug information names them so too. Other dots stay: `main.main` is a name of Go's.
+/// Debug information uses the same name. Other dots stay: `main.main` is a name of Go.
 fn without_clone(name: &str) -> &str {
     const CLONES: [&str; 8] =
         ["cold", "part", "isra", "constprop", "lto_priv", "llvm", "clone", "localalias"];
@@ -83,7 +86,7 @@ fn try_demangle(name: &str) -> Option<String> {
         };
         let mut out = Bounded(String::new());
         parsed.structured_demangle(&mut out, &options).ok()?;
-        // An empty pack leaves its comma.
+        // An empty pack leaves its comma behind.
         return Some(out.0.replace(", >", ">").replace(", )", ")"));
     }
     if name.starts_with("_D") {
@@ -92,13 +95,13 @@ fn try_demangle(name: &str) -> Option<String> {
     demangle_other::go(name)
 }
 
-/// `_ZN…17h0123456789abcdefE` without a suffix of LLVM's. The hash is all that tells it from C++.
+/// `_ZN…17h0123456789abcdefE` without a suffix of LLVM. Only the hash tells this form from C++.
 fn rust_legacy(name: &str) -> Option<&str> {
     const HASH_DIGITS: usize = 16;
     if !name.starts_with("_ZN") {
         return None;
     }
-    // Most often its end is the name's. A suffix begins with a dot.
+    // Most often the hash ends the name. A suffix would begin with a dot.
     let hash_at_end = name.len().checked_sub("17hE".len() + HASH_DIGITS);
     if !name.contains('.')
         && !hash_at_end.is_some_and(|at| name.get(at..).is_some_and(|end| end.starts_with("17h")))
@@ -144,7 +147,7 @@ mod tests {
     fn names_become_source_names() {
         for (mangled, expected) in [
             ("_ZN2ns5outer4growEi", "ns::outer::grow(int)"),
-            // A template's mangled name holds its return type; it is left out.
+            // The mangled name of a template holds its return type, which is left out.
             ("_ZN2ns6max_ofIiEET_S1_S1_", "ns::max_of<int>(int, int)"),
             (
                 "_ZNSt6vectorIiSaIiEE9push_backERKi",
@@ -190,14 +193,14 @@ mod tests {
 
     #[test]
     fn hostile_names_are_given_up_soon() {
-        // Each pair doubles what stands before it: 2^40 characters.
+        // Each pair doubles the text before it, so the result would have 2^40 characters.
         let mut doubling = String::from("_Z1fPFvii");
         for i in 0..40_u8 {
             doubling.push_str(&format!("PFvS{0}_S{0}_E", char::from(b'0' + i % 10)));
         }
         doubling.push('E');
         let _ = demangle(&doubling);
-        // Empty packs of empty packs: exponential work that prints next to nothing.
+        // Empty packs of empty packs take exponential work and print next to nothing.
         let mut packs = String::from("_Z1fI");
         for i in 0..30_u32 {
             packs.push_str(&format!(

@@ -1,10 +1,13 @@
-//! Names of D (`_D…`) and of Go to names as their sources have them. Types of parameters are left out.
+//! Turns names of D (`_D…`) and of Go into source names. Types of parameters are left out.
 //!
-//! D's rules are those of its specification ("Name Mangling"): `_D`, then a row of names, each with its length in front; a name may be a
-//! back reference `Q` to an earlier one, an instance of a template `__T…Z`, or have no length at all (`0`). Go's linker writes names as they
-//! are, with `%2e` for a dot in the last part of an import path; gccgo writes `..z2e`, `..u00b7` and the like.
+//! D's rules are in its specification ("Name Mangling"). A name is `_D` and a row of names, each with its
+//! length in front. A name may also be a back reference `Q` to an earlier name, a template instance `__T…Z`,
+//! or an anonymous part (`0`).
+//!
+//! Go's linker writes names unchanged, except `%2e` for a dot in the last part of an import path. gccgo
+//! writes `..z2e`, `..u00b7` and similar codes.
 
-/// How deep a name may refer back.
+/// The greatest depth of back references.
 const MAX_DEPTH: usize = 32;
 /// A longer result is given up.
 const MAX_BYTES: usize = 4096;
@@ -27,7 +30,7 @@ struct D<'a> {
 }
 
 impl D<'_> {
-    /// Names from `at` on, joined by dots; returns where they end.
+    /// Reads names from `at` on, joined by dots. Returns the end of the last one.
     fn qualified(&mut self, mut at: usize, depth: usize) -> Option<usize> {
         let begin = at;
         while let Some(next) = self.symbol(at, at > begin, depth) {
@@ -36,7 +39,7 @@ impl D<'_> {
         (at > begin).then_some(at)
     }
 
-    /// One name; `None` where none begins.
+    /// Reads one name; `None` if there is no name at `at`.
     fn symbol(&mut self, at: usize, has_dot: bool, depth: usize) -> Option<usize> {
         if depth > MAX_DEPTH || self.out.len() > MAX_BYTES {
             return None;
@@ -64,7 +67,7 @@ impl D<'_> {
             self.template(from, has_dot, depth + 1)?;
             return Some(from + length);
         }
-        // A function inside another one has a number of its own, which says nothing.
+        // A function inside another function has a number, which tells the reader nothing.
         let is_number =
             identifier.strip_prefix("__S").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()));
         if !is_number {
@@ -79,18 +82,19 @@ impl D<'_> {
             });
         }
         let mut end = from + length;
-        // What stands between a function and the names inside it: its type, `M` for a method, and the calling convention.
+        // Skips the text between a function and a name inside it: `M` for a method, the calling convention,
+        // and the type.
         if let Some(next) = self.function_type(end) {
             end = next;
         }
         Some(end)
     }
 
-    /// An instance of a template: its name, and `!(…)` for the arguments, which are types and values.
+    /// Reads a template instance: its name, and `!(…)` for its arguments, which are types and values.
     fn template(&mut self, at: usize, has_dot: bool, depth: usize) -> Option<usize> {
         let after_name = self.symbol(at + 3, has_dot, depth + 1)?;
         self.out.push_str("!(…)");
-        // Arguments nest: the `Z` that ends them is that of the same level.
+        // Arguments nest, so the `Z` that ends them must be on the same level.
         let mut level = 1usize;
         let bytes = self.text.as_bytes();
         let mut at = after_name;
@@ -108,7 +112,7 @@ impl D<'_> {
             } else if bytes[at].is_ascii_digit() {
                 let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
                 let length: usize = rest[..digits].parse().ok()?;
-                // The name of a template inside is read on, any other one is passed over.
+                // The name of a nested template is read; any other name is skipped.
                 let name = rest.get(digits..)?;
                 at += digits + if name.starts_with("__T") { 0 } else { length };
             } else {
@@ -118,7 +122,7 @@ impl D<'_> {
         Some(at)
     }
 
-    /// The type of a function that contains what follows: only if another name does follow.
+    /// The end of a function type at `at`, if another name follows it.
     fn function_type(&self, at: usize) -> Option<usize> {
         let rest = self.text.get(at..)?;
         let inner = rest.strip_prefix('M').unwrap_or(rest);
@@ -128,7 +132,7 @@ impl D<'_> {
     }
 }
 
-/// A back reference: digits `A`–`Z`, the last one in lower case.
+/// Reads a back reference: digits `A`–`Z`, the last one in lower case.
 fn base26(text: &str) -> Option<(usize, usize)> {
     let mut value = 0usize;
     for (index, letter) in text.bytes().enumerate() {
@@ -141,7 +145,8 @@ fn base26(text: &str) -> Option<(usize, usize)> {
     None
 }
 
-/// A name of Go's with the characters that its linker or gccgo wrote otherwise; `None` if there are none.
+/// A Go name with the original characters in place of the linker's or gccgo's codes; `None` if there are no
+/// codes.
 pub(crate) fn go(name: &str) -> Option<String> {
     if let Some(rest) = name.strip_prefix("_cgo_") {
         let (_, function) = rest.split_once("_Cfunc_")?;

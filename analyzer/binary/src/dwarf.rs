@@ -1,4 +1,4 @@
-//! Frames from debug information: function, file, line, and the functions inlined there.
+//! Frames from debug information: function, file, line, and the inlined functions.
 
 use super::bounded::{BoundedSlice, Guard};
 use super::cache::Opened;
@@ -14,19 +14,20 @@ use typed_arena::Arena;
 
 /// The debug information of one module, for lookups on one thread.
 ///
-/// It parses a unit when an address first falls into it, so ascending addresses are best shared out in runs: then
-/// nearly every unit is parsed by one thread only.
+/// A unit is parsed when an address first falls into it. So ascending addresses are best shared out in runs:
+/// then nearly every unit is parsed by one thread only.
 pub(crate) struct Lines<'a> {
     opened: &'a Opened,
     context: Context<BoundedSlice<'a>>,
     split: Loader<'a>,
     guard: &'a Guard,
-    /// Demangling a long C++ name costs as much as the lookup, and the same function comes again and again.
+    /// Demangled names. A long C++ name takes as long to demangle as the lookup takes, and the same function
+    /// occurs again and again.
     names: HashMap<&'a [u8], String>,
 }
 
 impl<'a> Lines<'a> {
-    /// Reads the headers of all units. `None`: there is no debug information, or it is damaged.
+    /// Reads the headers of all units. `None` if there is no debug information, or if it is damaged.
     pub(crate) fn new(
         opened: &'a Opened,
         debug_dirs: &'a [PathBuf],
@@ -52,13 +53,13 @@ impl<'a> Lines<'a> {
             dwarf.populate_abbreviations_cache(AbbreviationsCacheStrategy::Duplicates);
             Context::from_dwarf(dwarf).ok()
         };
-        // An index that is damaged is no loss: units state their ranges themselves.
+        // A damaged index does no harm, because the units give their own ranges.
         let context = read(true).or_else(|| read(false))?;
         let split = Loader::new(opened, elf, files, debug_dirs, guard);
         Some(Lines { opened, context, split, guard, names: HashMap::new() })
     }
 
-    /// The frames at `address`: inlined ones first, the last one is the function itself. Empty where nothing is known.
+    /// The frames at `address`, inlined frames first, the function itself last. Empty if nothing is known.
     pub(crate) fn frames(&mut self, address: u64) -> Vec<SymbolFrame> {
         if address == u64::MAX {
             return Vec::new(); // addr2line adds one
@@ -66,7 +67,7 @@ impl<'a> Lines<'a> {
         self.try_frames(address).unwrap_or_default()
     }
 
-    /// IDs of the units whose split debug file was needed and not found.
+    /// IDs of the units that needed a split debug file which was not found.
     pub(crate) fn into_missing_dwo(self) -> BTreeSet<u64> {
         self.split.missing
     }

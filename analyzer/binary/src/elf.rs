@@ -1,8 +1,9 @@
-//! One ELF file: what it is, where its code lies, its sections, and the debug files that it names.
+//! One ELF file: its kind, its code, its sections, and the debug files that it names.
 //!
-//! Offsets are link-time addresses minus the link-time address of the file's first byte, so they are the same for a
-//! PIE, a library and a fixed-address executable, and 32 bits are enough for every file up to 4 GiB. Nothing is believed:
-//! every size that a file states is checked against the bytes it has before memory is asked for.
+//! An offset is a link-time address minus the link-time address of the file's first byte. So offsets are the
+//! same for a PIE, a library and a fixed-address executable, and 32 bits suffice for every file up to 4 GiB.
+//! This file trusts no size that a file states: it checks each size against the bytes that exist before it
+//! asks for memory.
 
 use crate::arch::{self, Arch};
 use object::elf::{self, FileHeader64, ProgramHeader64};
@@ -16,19 +17,19 @@ use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// A compressed section may grow to this many times its size. Debug information reaches 10; a hostile file could ask for 1,032 times as
-/// much as it has (deflate), gigabytes for a few megabytes.
+/// A compressed section may grow to this many times its size. Debug information grows up to 10 times. A
+/// hostile file could grow 1,032 times (deflate): gigabytes from a few megabytes.
 const MAX_RATIO: u64 = 64;
-/// What every section may grow to, however small it is: tables of zeros compress better.
+/// Every section may grow to this size, however small it is, because tables of zeros compress better.
 const FREE_BYTES: u64 = 16 << 20;
-/// No section may grow larger: 16 GiB of debug information is more than any linker writes.
+/// No section may grow larger. Linkers never write more than 16 GiB of debug information.
 const MAX_SECTION_BYTES: u64 = 16 << 30;
 
-/// Why bytes are not an ELF file that can be used here.
+/// The reason why bytes are not a usable ELF file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ElfError {
-    /// They do not begin with the ELF magic.
+    /// The bytes do not begin with the ELF magic.
     NotElf,
     /// An ELF file for another machine, word size or byte order.
     Foreign {
@@ -37,7 +38,7 @@ pub enum ElfError {
         /// `e_machine`.
         machine: u16,
     },
-    /// Cut short or inconsistent.
+    /// The file is cut short or inconsistent.
     Damaged(String),
 }
 
@@ -66,21 +67,21 @@ type Header = FileHeader64<LittleEndian>;
 type Segment = ProgramHeader64<LittleEndian>;
 pub(crate) type Symbols<'data> = SymbolTable<'data, Header>;
 
-/// An ELF file of a machine that edleak records on, its headers read.
+/// An ELF file of a machine that edleak records on, with its headers read.
 ///
-/// Program headers must be sound, since the kernel reads them too; section headers and symbols may be missing or
-/// broken, as after `sstrip`: the file then names no functions.
+/// Program headers must be sound, because the kernel reads them too. Section headers and symbols may be
+/// missing or broken, as after `sstrip`: the file then names no functions.
 pub struct Elf<'data> {
     data: &'data [u8],
     header: &'data Header,
     segments: &'data [Segment],
-    /// Sections and symbols, where they are sound.
+    /// Sections and symbols, if they are sound.
     file: Option<ElfFile64<'data, LittleEndian>>,
     arch: Arch,
     base: u64,
 }
 
-/// Where the bytes of a section are: within its file, or unpacked.
+/// The bytes of a section: a range of its file, or decompressed bytes.
 #[derive(Debug)]
 pub(crate) enum Piece {
     Within(Range<usize>),
@@ -94,7 +95,7 @@ impl Default for Piece {
 }
 
 impl Piece {
-    /// How much memory or address space it takes.
+    /// The number of bytes of memory or address space that it takes.
     pub(crate) fn len(&self) -> usize {
         match self {
             Piece::Within(range) => range.len(),
@@ -113,7 +114,7 @@ impl<'data> Elf<'data> {
     /// Reads the headers of a file.
     ///
     /// # Errors
-    /// If it is no ELF file, one of another machine, or its headers are damaged.
+    /// If the bytes are no ELF file, belong to another machine, or have damaged headers.
     pub fn parse(data: &'data [u8]) -> Result<Elf<'data>, ElfError> {
         if !data.starts_with(&elf::ELFMAG) {
             return Err(ElfError::NotElf);
@@ -125,7 +126,7 @@ impl<'data> Elf<'data> {
         let is_little_endian = data[5] == elf::ELFDATA2LSB.0;
         let arch = Arch::of(machine).filter(|_| class == elf::ELFCLASS64.0 && is_little_endian);
         let Some(arch) = arch else {
-            // Another byte order puts the number of a machine that is not ours where a little-endian reader looks.
+            // A file of another byte order has its machine number swapped.
             let machine = if is_little_endian { machine } else { machine.swap_bytes() };
             return Err(ElfError::Foreign { class, machine });
         };
@@ -136,7 +137,8 @@ impl<'data> Elf<'data> {
         Ok(Elf { data, header, segments, file: ElfFile64::parse(data).ok(), arch, base })
     }
 
-    /// Checks that the file has all bytes that are loaded. A file of debug information alone has them not.
+    /// Checks that the file has all bytes that a loader maps. A file with only debug information does not
+    /// have them.
     ///
     /// # Errors
     /// If a segment lies beyond the end of the file.
@@ -151,17 +153,18 @@ impl<'data> Elf<'data> {
         }
     }
 
-    /// The table of sections is sound. A file that was cut short has lost it: the table lies at the end.
+    /// Whether the table of sections is sound. A file that was cut short has lost it, because the table lies
+    /// at the end.
     pub(crate) fn has_sections(&self) -> bool {
         self.file.is_some()
     }
 
-    /// The machine that it is for.
+    /// The machine of the file.
     pub(crate) fn arch(&self) -> Arch {
         self.arch
     }
 
-    /// Its bytes.
+    /// The bytes of the file.
     pub(crate) fn data(&self) -> &'data [u8] {
         self.data
     }
@@ -178,12 +181,12 @@ impl<'data> Elf<'data> {
         end.unwrap_or(0).saturating_sub(self.base)
     }
 
-    /// An address of this file as an offset.
+    /// The offset of a link-time address of this file.
     pub fn offset_of(&self, address: u64) -> Option<u32> {
         u32::try_from(address.checked_sub(self.base)?).ok()
     }
 
-    /// What kind of file it is (`e_type`).
+    /// The kind of the file (`e_type`).
     pub fn file_type(&self) -> elf::FileType {
         self.header.e_type(LE)
     }
@@ -210,7 +213,7 @@ impl<'data> Elf<'data> {
         in_segment.or_else(|| self.file.as_ref()?.build_id().ok().flatten())
     }
 
-    /// The name that other modules know this library by.
+    /// The name by which other modules refer to this library.
     pub fn soname(&self) -> Option<&'data str> {
         let sections = self.file.as_ref()?.elf_section_table();
         let (dynamic, strings) = sections.dynamic(LE, self.data).ok().flatten()?;
@@ -219,7 +222,7 @@ impl<'data> Elf<'data> {
         std::str::from_utf8(soname.string(LE, strings).ok()?).ok()
     }
 
-    /// Address and bytes of the section called `name`, unpacked where it is compressed.
+    /// Address and bytes of the section called `name`, decompressed.
     pub fn section(&self, name: &str) -> Option<(u64, Cow<'data, [u8]>)> {
         let address = self.file.as_ref()?.section_by_name(name)?.address();
         match self.piece(name)? {
@@ -228,7 +231,7 @@ impl<'data> Elf<'data> {
         }
     }
 
-    /// Whether there is a section called `name` with anything in it.
+    /// Whether there is a section called `name` that is not empty.
     pub(crate) fn has_section(&self, name: &str) -> bool {
         self.file
             .as_ref()
@@ -236,9 +239,9 @@ impl<'data> Elf<'data> {
             .is_some_and(|range| range.compressed_size != 0)
     }
 
-    /// Where the bytes of the section called `name` are.
+    /// The place of the bytes of the section called `name`.
     pub(crate) fn piece(&self, name: &str) -> Option<Piece> {
-        // `section_by_name` also finds `.zdebug_info`, the GNU way to compress `.debug_info`.
+        // `section_by_name` also finds `.zdebug_info`, the GNU form of a compressed `.debug_info`.
         let range = self.file.as_ref()?.section_by_name(name)?.compressed_file_range().ok()?;
         let start = usize::try_from(range.offset).ok()?;
         let end = start.checked_add(usize::try_from(range.compressed_size).ok()?)?;
@@ -249,7 +252,8 @@ impl<'data> Elf<'data> {
         match range.format {
             CompressionFormat::None => Some(Piece::Within(start..end)),
             CompressionFormat::Zstandard => {
-                // The C library behind the trace's own blocks unpacks at several times the speed of object's.
+                // The C library that also reads the trace's blocks decompresses several times as fast as the
+                // crate object.
                 let reader = zstd::stream::read::Decoder::with_buffer(packed).ok()?;
                 read_exactly(reader, range.uncompressed_size).map(Piece::Unpacked)
             }
@@ -265,7 +269,7 @@ impl<'data> Elf<'data> {
         }
     }
 
-    /// The sections with code: first address, and one past the last one.
+    /// The sections with code: the first address, and the address after the last one.
     pub(crate) fn code_sections(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.file
             .iter()
@@ -274,7 +278,7 @@ impl<'data> Elf<'data> {
             .map(|section| (section.address(), section.address().saturating_add(section.size())))
     }
 
-    /// Whether the section of this index holds code.
+    /// Whether the section with this index holds code.
     pub(crate) fn is_code(&self, section: object::SectionIndex) -> bool {
         self.file
             .as_ref()
@@ -288,15 +292,15 @@ impl<'data> Elf<'data> {
         Some(if is_dynamic { file.elf_dynamic_symbol_table() } else { file.elf_symbol_table() })
     }
 
-    /// The debug file that it names.
+    /// The debug file that this file names.
     pub(crate) fn debuglink(&self) -> Option<Debuglink> {
         let (name, crc) = self.file.as_ref()?.gnu_debuglink().ok().flatten()?;
-        // A link names a file, not a place: only the last part of a path counts.
+        // A link names a file, not a directory, so only the last part of a path counts.
         let name = PathBuf::from(OsStr::from_bytes(name)).file_name()?.to_owned();
         Some(Debuglink { name: name.into(), crc })
     }
 
-    /// Path and build ID of the file that it shares debug information with (dwz).
+    /// Path and build ID of the file with which this file shares debug information (dwz).
     pub(crate) fn debugaltlink(&self) -> Option<(&'data [u8], &'data [u8])> {
         self.file.as_ref()?.gnu_debugaltlink().ok().flatten()
     }
@@ -309,13 +313,13 @@ impl<'data> Elf<'data> {
         })
     }
 
-    /// Address of the segment that says where `.eh_frame` is.
+    /// Address of the segment that locates `.eh_frame`.
     pub fn eh_frame_hdr(&self) -> Option<u64> {
         let segment = self.segments.iter().find(|segment| segment.p_type(LE) == elf::PT_GNU_EH_FRAME)?;
         Some(segment.p_vaddr(LE))
     }
 
-    /// Whether `name` is in the dynamic symbol table, defined here or needed from elsewhere.
+    /// Whether `name` is in the dynamic symbol table, defined here or needed from another file.
     pub fn mentions(&self, name: &str) -> bool {
         let Some(table) = self.symbols(true) else { return false };
         table
@@ -324,7 +328,8 @@ impl<'data> Elf<'data> {
     }
 }
 
-/// Not by kind: in a file of debug information only, .text has no bytes and counts as uninitialized data.
+/// The section's kind does not help: in a file with only debug information, .text has no bytes and counts as
+/// uninitialized data.
 fn is_code<'data>(section: &impl ObjectSection<'data>) -> bool {
     match section.flags() {
         object::SectionFlags::Elf { sh_flags, .. } => sh_flags.contains(elf::SHF_EXECINSTR),
@@ -332,7 +337,7 @@ fn is_code<'data>(section: &impl ObjectSection<'data>) -> bool {
     }
 }
 
-/// Whether a section is as it is, or unpacks to a size that a sound file would have.
+/// Whether a section is uncompressed, or decompresses to a size that a sound file would have.
 pub(crate) fn may_unpack(range: &object::CompressedFileRange) -> bool {
     let limit = range.compressed_size.saturating_mul(MAX_RATIO).clamp(FREE_BYTES, MAX_SECTION_BYTES);
     range.format == CompressionFormat::None || range.uncompressed_size <= limit

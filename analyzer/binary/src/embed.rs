@@ -4,7 +4,7 @@ use crate::resolve::{Request, Resolution, Symbolizer};
 use edleak_format::{AddressSymbols, Module, ModuleId, ModuleSymbols, SymbolFrame, Trace};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Every address that `trace` names: those of its sites and of its stacks.
+/// Every address that `trace` names, in its sites and its stacks.
 pub fn addresses_of(trace: &Trace) -> Vec<Request> {
     let sites = trace.sites().iter().filter(|site| site.address != 0);
     let sites = sites.map(|site| Request { address: site.address, module: site.module, is_exact: false });
@@ -13,14 +13,15 @@ pub fn addresses_of(trace: &Trace) -> Vec<Request> {
     distinct.into_iter().collect()
 }
 
-/// Symbols to embed in `trace`: the frames of every address that it names.
+/// The symbols to embed in `trace`: the frames of every address that it names.
 pub fn build_trace(symbolizer: &Symbolizer, trace: &Trace) -> (Vec<ModuleSymbols>, Resolution) {
     build(symbolizer, trace.modules(), trace.symbols(), &addresses_of(trace))
 }
 
-/// Symbols to embed: the frames of every one of `requests` that can be resolved, and what was found of each module.
+/// The symbols to embed: the frames of each of `requests` that can be resolved. Also returns the source of
+/// each module's symbols.
 ///
-/// Symbols that are embedded already stay, so that embedding twice, the second time without the binaries, loses nothing.
+/// Symbols that are already embedded stay. So to embed a second time, without the binaries, loses nothing.
 pub fn build(
     symbolizer: &Symbolizer,
     modules: &[Module],

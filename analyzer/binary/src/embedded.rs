@@ -1,4 +1,4 @@
-//! Symbols inside a trace, made quick to find.
+//! An index of the symbols inside a trace.
 
 use edleak_format::{ModuleId, ModuleSymbols, SymbolFrame};
 use std::collections::HashMap;
@@ -6,7 +6,7 @@ use std::collections::HashMap;
 /// One module's embedded frames, by offset.
 pub(crate) type ByOffset<'a> = HashMap<u64, &'a [SymbolFrame]>;
 
-/// Makes embedded symbols quick to find.
+/// Indexes embedded symbols.
 pub(crate) fn index(embedded: &[ModuleSymbols]) -> HashMap<ModuleId, ByOffset<'_>> {
     let mut modules: HashMap<ModuleId, ByOffset<'_>> = HashMap::new();
     for symbols in embedded {

@@ -11,7 +11,7 @@ use std::path::Path;
 /// The bytes of a file, or of a module that is no file (the vDSO).
 #[derive(Debug)]
 pub enum FileBytes {
-    /// A file, mapped: only what is looked at is read.
+    /// A mapped file: the kernel reads only the pages that are used.
     Mapped(Mmap),
     /// Bytes copied from elsewhere.
     Owned(Vec<u8>),
@@ -23,7 +23,8 @@ impl FileBytes {
     /// # Errors
     /// If it is no regular file, or cannot be opened or mapped.
     pub fn open(path: &Path) -> io::Result<FileBytes> {
-        // A target may name a pipe as its module: opening it must not wait, and only a file is worth opening.
+        // A target may name a pipe as its module. To open a pipe would wait, so only regular files are
+        // opened.
         if !std::fs::metadata(path)?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
@@ -31,8 +32,9 @@ impl FileBytes {
         if file.metadata()?.len() == 0 {
             return Ok(FileBytes::Owned(Vec::new())); // an empty mapping is an error, an empty file is not
         }
-        // SAFETY: the mapping is private and read-only. Nobody can promise that another process does not truncate the
-        // file while it is read (SIGBUS then); package managers and linkers replace files instead.
+        // SAFETY: the mapping is private and read-only. Nobody can promise that no other process truncates
+        // the file while it is read (the result would be SIGBUS); package managers and linkers replace files
+        // instead.
         let map = unsafe { Mmap::map(&file) }?;
         Ok(FileBytes::Mapped(map))
     }

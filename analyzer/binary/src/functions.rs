@@ -1,13 +1,15 @@
-//! The functions that a symbol table names: the one list that reports, `--watch` and `--wrapper` take names from.
+//! The functions that a symbol table names: the single list from which reports, `--watch` and `--wrapper`
+//! take names.
 //!
-//! A symbol names the addresses it covers and no others: in a stripped library the nearest exported function before an
-//! address is usually not the one it belongs to. Only a symbol without a size (hand-written assembly) reaches to the next one.
+//! A symbol names the addresses that it covers, and no others. In a stripped library, the nearest exported
+//! function before an address is usually not the function of that address. Only a symbol without a size
+//! (hand-written assembly) extends to the next symbol.
 
 use crate::elf::{Elf, LE};
 use object::elf;
 use object::read::elf::Sym;
 
-/// A longer name is damage.
+/// A longer name is damaged.
 const MAX_NAME_BYTES: usize = 64 << 10;
 
 /// A symbol that names code, in link-time addresses.
@@ -15,7 +17,7 @@ const MAX_NAME_BYTES: usize = 64 << 10;
 pub(crate) struct CodeSymbol<'data> {
     pub(crate) start: u64,
     pub(crate) end: u64,
-    /// 0 global, 1 weak, 2 local: the name to prefer where several stand for one place.
+    /// 0 global, 1 weak, 2 local. If several names have the same place, the lowest rank is preferred.
     pub(crate) rank: u8,
     pub(crate) name: &'data [u8],
 }
@@ -31,12 +33,12 @@ pub struct Function<'data> {
     pub name: &'data str,
 }
 
-/// The functions of a module; those with several names come several times.
+/// The functions of a module. A function with several names occurs several times.
 #[derive(Clone, Debug, Default)]
 pub struct FunctionTable<'data> {
-    /// They, by offset.
+    /// The functions, by offset.
     pub functions: Vec<Function<'data>>,
-    /// Every function of the file is among them, and not only those that it exports.
+    /// The list has every function of the file, not only the exported ones.
     pub is_full: bool,
 }
 
@@ -47,7 +49,7 @@ impl<'data> FunctionTable<'data> {
         FunctionTable::new(elf, elf.code_symbols(!is_full), is_full)
     }
 
-    /// `symbols` of the file `binary`, or of debug files that go with it.
+    /// A table of `symbols`, which come from the file `binary` or from its debug files.
     pub(crate) fn new(binary: &Elf<'_>, symbols: Vec<CodeSymbol<'data>>, is_full: bool) -> Self {
         let function = |symbol: CodeSymbol<'data>| {
             let (start, end) = (binary.offset_of(symbol.start)?, binary.offset_of(symbol.end)?);
@@ -63,7 +65,7 @@ impl<'data> Elf<'data> {
         self.symbols(is_dynamic).is_some_and(|table| !table.is_empty())
     }
 
-    /// The code that the full symbol table, or the dynamic one, names: sorted, each symbol with an end.
+    /// The code symbols of the full symbol table, or of the dynamic one: sorted, each with an end.
     pub(crate) fn code_symbols(&self, is_dynamic: bool) -> Vec<CodeSymbol<'data>> {
         let Some(table) = self.symbols(is_dynamic) else { return Vec::new() };
         let strings = table.strings();
@@ -71,7 +73,7 @@ impl<'data> Elf<'data> {
         for (index, symbol) in table.enumerate() {
             let names_code = || match symbol.st_type() {
                 elf::STT_FUNC | elf::STT_GNU_IFUNC => true,
-                // A label of assembly code. The same kind names data, hence the look at the section.
+                // A label of assembly code. Data labels have the same type, so the section decides.
                 elf::STT_NOTYPE => {
                     let section = table.symbol_section(LE, symbol, index).ok().flatten();
                     section.is_some_and(|section| self.is_code(section))
@@ -97,7 +99,8 @@ impl<'data> Elf<'data> {
         symbols
     }
 
-    /// Sorts the symbols, and lets each without a size reach to the next one, or to the end of its section.
+    /// Sorts the symbols. Extends each symbol without a size to the next symbol, or to the end of its
+    /// section.
     fn close_open_ends(&self, symbols: &mut [CodeSymbol<'_>]) {
         symbols.sort_unstable_by_key(|symbol| (symbol.start, symbol.end, symbol.rank));
         if symbols.iter().all(|symbol| symbol.end > symbol.start) {
@@ -109,7 +112,7 @@ impl<'data> Elf<'data> {
         for at in (0..symbols.len()).rev() {
             let start = symbols[at].start;
             if symbols[at].end == start {
-                // Of several open symbols at one place, each reaches as far as the others.
+                // Several open symbols at one place all end at the same address.
                 let after = sections.partition_point(|section| section.0 <= start);
                 let section_end = after.checked_sub(1).map_or(start, |index| sections[index].1.max(start));
                 symbols[at].end = section_end.min(next_start);
@@ -121,13 +124,13 @@ impl<'data> Elf<'data> {
     }
 }
 
-/// A symbol of code or data that lies in this file.
+/// Whether a symbol of code or data lies in this file.
 fn is_defined(symbol: &elf::Sym64<object::LittleEndian>) -> bool {
     !matches!(symbol.st_shndx(LE), elf::SHN_UNDEF | elf::SHN_ABS | elf::SHN_COMMON)
         && symbol.st_value(LE) != 0
 }
 
-/// A function that lies in this file.
+/// Whether a function lies in this file.
 pub(crate) fn is_defined_function(symbol: &elf::Sym64<object::LittleEndian>) -> bool {
     symbol.st_type() == elf::STT_FUNC && is_defined(symbol)
 }

@@ -1,4 +1,4 @@
-//! What the fuzz target `symbols` does: every look-up there is, in files that were never written to a disk.
+//! The fuzz target `symbols`: all look-ups, in files that exist only in memory.
 
 use super::binary_file::BinaryFile;
 use super::cache::Opened;
@@ -8,11 +8,14 @@ use edleak_format::ModuleId;
 use object::{Object, ObjectSection, ObjectSymbol};
 use std::path::Path;
 
-/// Enough to reach every unit and every table of a small file.
+/// The greatest number of symbols and of sections to ask about. It suffices to reach every unit and every
+/// table of a small file.
 const MAX_ADDRESSES: usize = 64;
 
-/// Looks up addresses in `input`: a program, and behind it, if there is one, a second ELF file, which then stands for
-/// the debug file, the file that several share and the package. Returns how many were named.
+/// Looks up addresses in `input` and returns how many got a name.
+///
+/// `input` is a program. A second ELF file may follow; it then serves as debug file, as shared debug file and
+/// as package.
 pub fn look_up_everything(input: &[u8]) -> usize {
     let path = Path::new("/nowhere/program");
     let second = (1..input.len()).rev().find(|&at| input[at..].starts_with(b"\x7fELF"));
@@ -35,7 +38,7 @@ pub fn look_up_everything(input: &[u8]) -> usize {
     run.look_up(&Options::default()).found.len()
 }
 
-/// Where code may be: the entry point, the symbols, and some places in every section.
+/// Addresses that may hold code: the entry point, the symbols, and some places in every section.
 fn addresses_of(elf: &BinaryFile) -> Vec<u64> {
     let Ok(file) = object::File::parse(elf.bytes()) else { return Vec::new() };
     let symbols = file.symbols().map(|symbol| symbol.address().wrapping_add(1)).take(MAX_ADDRESSES);

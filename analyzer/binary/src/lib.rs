@@ -1,19 +1,20 @@
-//! What a binary says: its functions and their names, the lines of its code, its rules to unwind, its calls.
+//! Reads binaries: functions and their names, lines, unwind rules, calls.
 //!
 //! ```text
-//! file_bytes elf binary_file      a file's bytes · its headers, sections, links · kept open
-//! functions own_malloc            what its symbol tables name · the allocator it brings along
-//! demangle names                  mangled names to source names · patterns' view of a name
-//! module debuginfod symbol_files  which files belong to a module · from servers · where its functions get their names
-//! bounded sections                hostile debug information · its sections, unpacked
+//! file_bytes elf binary_file      a file's bytes · its headers, sections, links · an open file
+//! functions own_malloc            functions of the symbol tables · an allocator inside the program
+//! demangle names                  mangled names to source names · names as patterns see them
+//! module debuginfod symbol_files  files of a module · files from servers · files that name its functions
+//! bounded sections                reader with a budget · sections of debug information, decompressed
 //! symtab cache                    the function at an address · opened modules
 //! dwarf split embedded resolve    frames · split debug files · symbols in a trace · a batch of addresses
 //! embed                           symbols for a trace that must outlive its binaries
-//! arch calls unwind               machines · where code may call · how to find a caller
-//! outcome                         what was found, for the user
+//! arch calls unwind               machines · possible calls in code · rules to find a caller
+//! outcome                         the source of a module's symbols, for the user
 //! ```
 //!
-//! A line uses those above it. Return addresses become frames offline, from whatever files of the recorded build can be found.
+//! Each line uses only the lines above it. Return addresses become frames offline, from the files of the
+//! recorded build that can be found.
 #![deny(unsafe_code)]
 #![warn(unreachable_pub)]
 

@@ -1,7 +1,8 @@
-//! Which files belong to a module: its binary, and the debug files that were split off it.
+//! The files of a module: its binary, and the debug files that were split off it.
 //!
-//! A file counts only if it is the build that was recorded. Its build ID says so; where there is none, the checksum in
-//! `.gnu_debuglink`. The user's directories come first, then the places where distributions and debuggers keep such files:
+//! A file counts only if it is the recorded build. Its build ID decides; without a build ID, the checksum in
+//! `.gnu_debuglink` decides. The user's directories come first, then the usual places of distributions and
+//! debuggers:
 //!
 //! | place                          | for a module `/usr/bin/prog`, build ID abcdef…, directory DIR   |
 //! |--------------------------------|-----------------------------------------------------------------|
@@ -11,7 +12,7 @@
 //! | this system                    | `/usr/lib/debug/.build-id/…`, `/usr/lib/debug/usr/bin/…`        |
 //! | beside the binary              | `/usr/bin/…`, `/usr/bin/.debug/…`                               |
 //!
-//! Directories are not searched in depth: a build tree may hold a million files.
+//! Subdirectories are not searched: a build tree may hold a million files.
 
 use super::binary_file::BinaryFile;
 use super::debuginfod::{Artifact, Servers};
@@ -23,43 +24,45 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// An unpacked `.gnu_debugdata` beyond this is damage: it holds a symbol table only.
+/// A larger `.gnu_debugdata` is damaged: it holds only a symbol table.
 const MAX_MINI_BYTES: u64 = 256 << 20;
 
-/// Unpacking it must not need more memory than this: a header may ask for 4 GiB, `xz -9` takes 64 MiB and a little.
+/// The greatest amount of memory to decompress it. A header may ask for 4 GiB; `xz -9` takes a little more
+/// than 64 MiB.
 const MAX_MINI_MEMORY_KB: u32 = 66 << 10;
 
-/// Where the system keeps debug files.
+/// The directory in which the system keeps debug files.
 const SYSTEM_DEBUG: &str = "/usr/lib/debug";
 
-/// Where to look for symbols beyond the module's own file and the system's debug files.
+/// Places to look for symbols, beyond the module's own file and the system's debug files.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Directories of the user's: a tree of build IDs, a plain directory, or the root of another system.
+    /// Directories of the user. Each may be a tree of build IDs, a plain directory, or the root of another
+    /// system.
     pub debug_dirs: Vec<PathBuf>,
-    /// Ask a debuginfod server, if `DEBUGINFOD_URLS` is set too. Runs `debuginfod-find`.
+    /// Also ask a debuginfod server, if `DEBUGINFOD_URLS` is set. Runs `debuginfod-find`.
     pub debuginfod: bool,
 }
 
 /// The files of one module.
 #[derive(Debug)]
 pub(crate) struct Files {
-    /// The binary, or what is best known of it.
+    /// The binary.
     pub(crate) binary: Option<BinaryFile>,
-    /// A file of debug information beside it; `None` where the binary has its own or there is none.
+    /// A separate file with debug information; `None` if the binary has its own, or if there is none.
     pub(crate) debug: Option<BinaryFile>,
-    /// What several debug files share (dwz).
+    /// The file that several debug files share (dwz).
     pub(crate) shared: Option<BinaryFile>,
     /// The split debug files, packed into one.
     pub(crate) package: Option<BinaryFile>,
     /// The symbol table unpacked from `.gnu_debugdata`.
     pub(crate) mini: Option<BinaryFile>,
-    /// Why there is no binary.
+    /// The reason why there is no binary.
     pub(crate) missing: Option<Source>,
 }
 
 impl Files {
-    /// The file whose debug information counts.
+    /// The file with the debug information to use.
     pub(crate) fn dwarf(&self) -> Option<&BinaryFile> {
         self.debug.iter().chain(&self.binary).find(|elf| elf.has_dwarf())
     }
@@ -84,7 +87,7 @@ pub(crate) fn find_debug(path: &str, binary: &BinaryFile, options: &Options) -> 
     finder.debug(Some(binary))
 }
 
-/// The path of a module's file, where it had one: not `[vdso]`, not an anonymous mapping.
+/// The path of a module's file, if it had one. `[vdso]` and anonymous mappings have none.
 fn binary_path(path: &str) -> Option<&Path> {
     let path = path.strip_suffix(" (deleted)").unwrap_or(path);
     let is_none = path.is_empty() || path.starts_with('[') || path.starts_with("/memfd:");
@@ -92,7 +95,7 @@ fn binary_path(path: &str) -> Option<&Path> {
 }
 
 struct Finder<'a> {
-    /// Empty where the trace has none.
+    /// Empty if the trace has none.
     build_id: &'a [u8],
     path: Option<&'a Path>,
     options: &'a Options,
@@ -101,7 +104,8 @@ struct Finder<'a> {
 
 impl Finder<'_> {
     fn binary(&self) -> (Option<BinaryFile>, Option<Source>) {
-        // A relative path was relative to the target's directory, not to ours: it is good for the user's directories only.
+        // A relative path was relative to the target's directory, not to this process's. So it is only used
+        // with the user's directories.
         let own = self.path.filter(|path| path.is_absolute());
         let mut candidates: Vec<PathBuf> = own.map(Path::to_owned).into_iter().collect();
         for dir in &self.options.debug_dirs {
@@ -114,7 +118,7 @@ impl Finder<'_> {
                 Ok(elf) if self.build_id.is_empty() || elf.build_id() == self.build_id => {
                     return (Some(elf), None);
                 }
-                // The first complaint is about the module's own path, hence the one to make.
+                // The first complaint is about the module's own path, so it is the one to report.
                 Ok(elf) => {
                     missing.get_or_insert_with(|| Source::Rebuilt {
                         file: path,
@@ -166,7 +170,8 @@ impl Finder<'_> {
             .or_else(|| self.fetch(Artifact::DebugInfo))
     }
 
-    /// A debug file with another build ID is refused even if the link names it.
+    /// Whether `elf` is the recorded build. A debug file with another build ID is refused even if the link
+    /// names it.
     fn is_same_build(&self, elf: &BinaryFile, link: Option<&Debuglink>) -> bool {
         if !self.build_id.is_empty() && !elf.build_id().is_empty() {
             return elf.build_id() == self.build_id;
@@ -178,7 +183,7 @@ impl Finder<'_> {
     fn shared(&self, elf: &BinaryFile) -> Option<BinaryFile> {
         let (name, build_id) = elf.elf().ok()?.debugaltlink()?;
         let named = Path::new(OsStr::from_bytes(name));
-        // The name is relative to the file that a link to this one leads to.
+        // The name is relative to the real file, after all symbolic links.
         let real = std::fs::canonicalize(elf.path()).unwrap_or_else(|_| elf.path().to_owned());
         let mut candidates = Vec::new();
         let base = named.file_name().unwrap_or_default();
@@ -196,7 +201,8 @@ impl Finder<'_> {
             .find(|elf| elf.build_id() == build_id)
     }
 
-    /// A package has no build ID; the unit IDs inside it are checked one by one when they are used.
+    /// The package of split debug files. A package has no build ID; the unit IDs inside it are checked one by
+    /// one when they are used.
     fn package(&self, binary: Option<&BinaryFile>, debug: Option<&BinaryFile>) -> Option<BinaryFile> {
         let mut candidates = Vec::new();
         for dir in &self.options.debug_dirs {
@@ -220,7 +226,7 @@ impl Finder<'_> {
         self.servers?.fetch(artifact, self.build_id)
     }
 
-    /// `dir` as a plain directory and as the root of another system.
+    /// The paths in `dir`, taken as a plain directory and as the root of another system.
     fn in_directory(&self, dir: &Path, suffix: &str) -> Vec<PathBuf> {
         let Some(path) = self.path else { return Vec::new() };
         let mut name = path.as_os_str().to_owned();
@@ -236,13 +242,13 @@ impl Finder<'_> {
             .collect()
     }
 
-    /// The linked name below `root`, in the module's own directory.
+    /// The name in the link, in the module's own directory below `root`.
     fn linked(&self, link: Option<&Debuglink>, root: &Path) -> Option<PathBuf> {
         Some(below(root, self.path?.parent()?).join(&link?.name))
     }
 }
 
-/// `path` as seen from the root `dir`.
+/// `path` inside the root `dir`.
 fn below(dir: &Path, path: &Path) -> PathBuf {
     dir.join(path.strip_prefix("/").unwrap_or(path))
 }
@@ -252,7 +258,7 @@ fn in_build_id_tree(tree: &Path, build_id: &[u8], suffix: &str) -> Option<PathBu
     (!rest.is_empty()).then(|| tree.join(format!("{first:02x}")).join(format!("{}{suffix}", Hex(rest))))
 }
 
-/// The small ELF file of symbols that Fedora and others leave in stripped binaries.
+/// The small ELF file of symbols that Fedora and other distributions leave in stripped binaries.
 pub(crate) fn unpack_mini(binary: &BinaryFile) -> Option<BinaryFile> {
     let piece = binary.piece(".gnu_debugdata");
     if piece.len() == 0 {

@@ -4,12 +4,12 @@ use crate::demangle::{demangle, plain};
 use edleak_text::globs::Glob;
 use std::borrow::Cow;
 
-/// A function's names, all three.
+/// The three names of a function.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FunctionName<'raw> {
-    /// As the linker knows it.
+    /// The name that the linker knows.
     pub raw: &'raw str,
-    /// As reports show it.
+    /// The name that reports show.
     pub demangled: Cow<'raw, str>,
     /// The demangled name without parameters and generic arguments: `std::vector::push_back`,
     /// `<alloc::vec::Vec as core::clone::Clone>::clone`.
@@ -24,7 +24,8 @@ impl<'raw> FunctionName<'raw> {
         FunctionName { raw, demangled, path }
     }
 
-    /// Whether the pattern of a person means it: by its symbol, its demangled name, its path, or as the text report shortens it.
+    /// Whether a pattern matches the function: by its symbol, its demangled name, its path, or the short name
+    /// in the text report.
     pub fn matches(&self, glob: &Glob) -> bool {
         glob.matches(&self.demangled)
             || glob.matches(&self.path)
@@ -65,7 +66,7 @@ pub fn path_of(demangled: &str) -> String {
                 rest = &rest["(anonymous namespace)".len()..];
             }
             '(' => {
-                // Parameters end the name, unless something local to the function follows.
+                // Parameters end the name, unless the name of a local item follows.
                 let after = rest.get(bracketed(rest).len() + 2..).unwrap_or_default();
                 let after = after.strip_prefix(" const").unwrap_or(after);
                 if !after.starts_with("::") {
@@ -85,7 +86,7 @@ pub fn path_of(demangled: &str) -> String {
             }
             ' ' => {
                 if !rest.starts_with(" <") {
-                    path.clear(); // what stood there was a return type, or `vtable for`
+                    path.clear(); // the text so far was a return type, or `vtable for`
                 }
                 rest = &rest[1..];
             }
@@ -103,7 +104,7 @@ pub fn path_of(demangled: &str) -> String {
     path
 }
 
-/// Template arguments that are what one gets without asking.
+/// Template arguments that are the default.
 const DEFAULTS: [&str; 6] = [
     "std::allocator<",
     "std::char_traits<",
@@ -112,7 +113,7 @@ const DEFAULTS: [&str; 6] = [
     "std::equal_to<",
     "std::default_delete<",
 ];
-/// Names of the standard library as people write them; the namespace of an ABI goes first.
+/// Names of the standard library as people write them. The ABI namespaces come first.
 const ALIASES: [(&str, &str); 6] = [
     ("std::__cxx11::", "std::"),
     ("std::__1::", "std::"),
@@ -121,7 +122,7 @@ const ALIASES: [(&str, &str); 6] = [
     ("std::basic_ostream<char>", "std::ostream"),
     ("std::basic_istream<char>", "std::istream"),
 ];
-/// The name without the noise of the standard library's templates.
+/// The name with default template arguments left out and standard names shortened.
 pub fn short(name: &str) -> String {
     let [abi @ .., _, _, _, _] = &ALIASES;
     let mut name = abi.iter().fold(name.to_owned(), |name, (from, to)| name.replace(from, to));
@@ -147,14 +148,14 @@ pub fn short(name: &str) -> String {
     ALIASES.iter().fold(name, |name, (from, to)| name.replace(from, to))
 }
 
-/// Namespaces that are not written: libstdc++'s and libc++'s.
+/// Namespaces that people do not write: libstdc++'s and libc++'s.
 pub const INLINE_NAMESPACES: [&str; 5] = ["::__cxx11::", "::__1::", "::__ndk1::", "::__debug::", "::_V2::"];
 
 fn ends_in_word(path: &str) -> bool {
     path.chars().next_back().is_some_and(|c| c.is_alphanumeric() || c == '_')
 }
 
-/// The part of an operator's name that follows the word.
+/// The symbol after the word `operator`.
 fn operator_symbol(rest: &str) -> &str {
     const SYMBOLS: [&str; 18] = [
         " new[]",
@@ -183,7 +184,8 @@ fn operator_symbol(rest: &str) -> &str {
     symbol
 }
 
-/// What stands between the bracket that `text` begins with and its counterpart; everything, if there is none.
+/// The text between the bracket at the start of `text` and its counterpart; all of it, if there is no
+/// counterpart.
 fn bracketed(text: &str) -> &str {
     let mut depth = 0_u32;
     let mut previous = ' ';
@@ -204,7 +206,7 @@ fn bracketed(text: &str) -> &str {
     text.get(1..).unwrap_or_default()
 }
 
-/// Rust's `<Type as Trait>` and `<Type>`.
+/// Adds Rust's `<Type as Trait>` or `<Type>`.
 fn push_qualified(path: &mut String, inside: &str) {
     match split_as(inside) {
         Some((implementor, of)) => {
@@ -218,7 +220,8 @@ fn push_qualified(path: &mut String, inside: &str) {
     }
 }
 
-/// A type without generic arguments; one that is no path (`[T]`, `&T`, `(A, B)`, `dyn Trait`) as it is.
+/// A type without generic arguments. A type that is no path (`[T]`, `&T`, `(A, B)`, `dyn Trait`) stays
+/// unchanged.
 fn path_of_type(name: &str) -> String {
     if name.starts_with(|c: char| c.is_alphanumeric() || c == '_') && !name.contains(' ')
         || name.contains('<')

@@ -1,10 +1,10 @@
-//! What was found to symbolize a module with, and how to say so to the user.
+//! The source of a module's symbols, and the message about it for the user.
 
 use edleak_format::ModuleId;
 use std::fmt;
 use std::path::PathBuf;
 
-/// What became of one module's addresses.
+/// The result for the addresses of one module.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Outcome {
@@ -12,19 +12,19 @@ pub struct Outcome {
     pub module: ModuleId,
     /// Its path in the trace.
     pub path: String,
-    /// Where its names came from.
+    /// The source of its names.
     pub source: Source,
-    /// The trace has no build ID of it, so nothing tells whether the file was rebuilt since.
+    /// The trace has no build ID for the module, so it is unknown whether the file was rebuilt since.
     pub is_unverified: bool,
     /// Distinct addresses asked for.
     pub addresses: usize,
-    /// Those of them without even a function's name.
+    /// Addresses among these without a function name.
     pub unresolved: usize,
     /// Split debug files (.dwo) that were needed and not found.
     pub missing_dwo: usize,
 }
 
-/// Where a module's names came from, best first.
+/// The source of a module's names, best first.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Source {
@@ -32,13 +32,13 @@ pub enum Source {
     Embedded,
     /// Debug information in this file.
     DebugInfo(PathBuf),
-    /// The full symbol table of this file: functions, no lines.
+    /// The full symbol table of this file: functions, but no lines.
     SymbolTable(PathBuf),
-    /// The exported functions of this stripped file only.
+    /// Only the exported functions of this stripped file.
     ExportedOnly(PathBuf),
-    /// The file is there, without any symbols.
+    /// The file exists, but has no symbols.
     NoSymbols(PathBuf),
-    /// There is a file, but it is another build.
+    /// A file exists, but it is another build.
     Rebuilt {
         /// The file.
         file: PathBuf,
@@ -47,24 +47,24 @@ pub enum Source {
         /// The build ID in the trace.
         expected: Vec<u8>,
     },
-    /// It never was a file: the kernel's `[vdso]`, or code made at run time.
+    /// The module never was a file: the kernel's `[vdso]`, or generated code.
     NoFile,
-    /// There is no such file.
+    /// The file does not exist.
     Missing {
         /// The build ID in the trace; empty if it has none.
         build_id: Vec<u8>,
     },
-    /// There is a file, but it cannot be read.
+    /// A file exists, but cannot be read.
     Unreadable {
         /// The file.
         file: PathBuf,
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
 
 impl Outcome {
-    /// Whether the user can do something to see more.
+    /// Whether the user can do something to get more names.
     pub fn needs_attention(&self) -> bool {
         if is_pseudonym(&self.path) {
             return false;
@@ -75,13 +75,13 @@ impl Outcome {
     }
 }
 
-/// A path that `edleak-analyze anonymize` made: there is no such file to be found.
+/// Whether `edleak-analyze anonymize` made this path. No such file exists.
 fn is_pseudonym(path: &str) -> bool {
     path.strip_prefix('/')
         .is_some_and(|name| name.len() == 16 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
 }
 
-/// What is wrong and what to do about it, in one line.
+/// The problem and its remedy, in one line.
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = &self.path;

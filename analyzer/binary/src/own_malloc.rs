@@ -1,22 +1,22 @@
-//! The allocator that a program brings along, as far as its symbols give one away.
+//! Finds an allocator inside a program, if its symbols show one.
 
 use crate::elf::{Elf, LE, Symbols};
 use crate::functions::is_defined_function;
 use object::read::elf::Sym;
 
-/// An allocator that a program brings along.
+/// An allocator inside a program.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OwnMalloc {
-    /// The function found.
+    /// The function that shows it.
     pub symbol: String,
-    /// Every module of the process calls it: the program exports it as `malloc`, and the program comes before any
-    /// preloaded library. Otherwise only code that was linked with it does.
+    /// Every module of the process calls it: the program exports it as `malloc`, and the program comes before
+    /// any preloaded library. Otherwise only code that was linked with it calls it.
     pub replaces_all: bool,
 }
 
 impl Elf<'_> {
-    /// The allocator the program brings along, if its symbols give one away. The libraries it needs do not count: a
-    /// preloaded library comes before them.
+    /// The allocator inside the program, if its symbols show one. Allocators in its libraries do not count,
+    /// because a preloaded library comes before them.
     pub fn own_malloc(&self) -> Option<OwnMalloc> {
         let dynamic = self.symbols(true)?;
         if own_malloc_in(dynamic, &["malloc"]).is_some() {
@@ -28,7 +28,7 @@ impl Elf<'_> {
     }
 }
 
-/// The first function of the table that has one of these names.
+/// The first function of the table with one of these names.
 fn own_malloc_in(table: &Symbols<'_>, names: &[&'static str]) -> Option<&'static str> {
     table.iter().filter(|symbol| is_defined_function(symbol)).find_map(|symbol| {
         let name = symbol.name(LE, table.strings()).ok()?;
@@ -36,9 +36,9 @@ fn own_malloc_in(table: &Symbols<'_>, names: &[&'static str]) -> Option<&'static
     })
 }
 
-/// What the `malloc` of an allocator is called when it is linked into a program under its own name: jemalloc (as
-/// configured by default, by Rust's and by ClickHouse's and Redis' builds), mimalloc, tcmalloc, snmalloc, rpmalloc,
-/// musl's mallocng linked in by hand, Hoard, scudo.
+/// The names that an allocator's `malloc` may have inside a program. The list covers jemalloc (with its
+/// default prefix, and the prefixes of Rust, ClickHouse and Redis), mimalloc, tcmalloc, snmalloc, rpmalloc,
+/// musl's mallocng linked in by hand, Hoard and scudo.
 const OWN_MALLOCS: [&str; 14] = [
     "malloc",
     "je_malloc",

@@ -1,4 +1,5 @@
-//! A batch of addresses to frames: shared out by module and by run of addresses, each distinct address looked up once.
+//! Turns a batch of addresses into frames. The batch is shared out by module and by run of addresses; each
+//! distinct address is looked up once.
 
 use super::bounded::Guard;
 use super::cache::{Cache, Opened, key_of};
@@ -12,7 +13,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use typed_arena::Arena;
 
-/// A run of fewer addresses is not worth another thread reading the headers of all units.
+/// The shortest run for a thread. For a shorter run it does not pay that another thread reads the headers of
+/// all units.
 const MIN_RUN: usize = 256;
 
 /// An address to look up.
@@ -20,9 +22,10 @@ const MIN_RUN: usize = 256;
 pub struct Request {
     /// The address in the target.
     pub address: u64,
-    /// The module it lies in, where it is known.
+    /// The module that holds the address, if it is known.
     pub module: Option<ModuleId>,
-    /// The address is that of an instruction, not a return address: look it up as it is, not one byte before.
+    /// The address is that of an instruction, not a return address. So it is looked up unchanged, not one
+    /// byte before.
     pub is_exact: bool,
 }
 
@@ -32,12 +35,12 @@ impl From<StackFrame> for Request {
     }
 }
 
-/// What an address turned out to be.
+/// The result for one address.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Resolved {
-    /// Inlined frames first, innermost first; the last one is the function itself. Empty: unresolved.
+    /// Inlined frames first, innermost first; the function itself last. Empty if the address is unresolved.
     pub frames: Arc<[SymbolFrame]>,
-    /// The address minus the module's load bias; the address itself where the module is not known.
+    /// The address minus the module's load bias; the address itself if the module is not known.
     pub offset: u64,
 }
 
@@ -48,18 +51,18 @@ pub struct Resolution {
     pub resolved: Vec<Resolved>,
     /// One for each module that was asked about, by id.
     pub outcomes: Vec<Outcome>,
-    /// Distinct addresses in no known module.
+    /// Number of distinct addresses in no known module.
     pub without_module: usize,
 }
 
 impl Resolution {
-    /// Distinct addresses that stay `module+offset`, or a bare address.
+    /// The number of distinct addresses that stay `module+offset`, or a bare address.
     pub fn unresolved(&self) -> usize {
         self.without_module + self.outcomes.iter().map(|outcome| outcome.unresolved).sum::<usize>()
     }
 }
 
-/// Resolves addresses; keeps what it opened for the next batch.
+/// Resolves addresses. Keeps its opened files for the next batch.
 #[derive(Debug, Default)]
 pub struct Symbolizer {
     options: Options,
@@ -72,7 +75,7 @@ impl Symbolizer {
         Symbolizer { options, cache: Cache::default() }
     }
 
-    /// What went wrong with the debuginfod servers, in one line; once, after all batches.
+    /// The problem with the debuginfod servers, in one line. Ask once, after all batches.
     pub fn complaint(&self) -> Option<String> {
         self.cache.complaint()
     }
@@ -138,7 +141,8 @@ impl Symbolizer {
         Resolution { resolved, outcomes, without_module: without_module.len() }
     }
 
-    /// Opens the files of every module whose symbols are not all embedded; one file once, whatever ids it has.
+    /// Opens the files of every module whose symbols are not all embedded. A file with several module ids is
+    /// opened once.
     fn open_all(&self, groups: &BTreeMap<ModuleId, Group<'_>>) -> HashMap<ModuleId, Arc<Opened>> {
         let mut distinct: BTreeMap<_, Vec<&Group<'_>>> = BTreeMap::new();
         for group in groups.values().filter(|group| !group.is_complete()) {
@@ -155,20 +159,20 @@ impl Symbolizer {
     }
 }
 
-/// Where a request's answer will be.
+/// The place of the answer to a request.
 struct Place {
     offset: u64,
     within: Option<(ModuleId, u64)>,
 }
 
-/// An address within a module's file, and the offset that embedded symbols know it by.
+/// An address within a module's file, and the offset under which embedded symbols have it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Lookup {
     address: u64,
     offset: u64,
 }
 
-/// What is asked about one module, and the answers so far, by lookup address.
+/// The lookups for one module, and the answers so far, by lookup address.
 struct Group<'a> {
     module: &'a Module,
     lookups: BTreeSet<Lookup>,
@@ -189,7 +193,7 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// Addresses still to be looked up in files, ascending.
+    /// The addresses that must still be looked up in files, ascending.
     fn open_lookups(&self) -> Vec<u64> {
         let mut addresses: Vec<u64> = self
             .lookups
@@ -264,7 +268,7 @@ impl Run<'_> {
     }
 }
 
-/// Names the function itself from the symbol table where debug information does not.
+/// Names the function itself from the symbol table, if debug information does not name it.
 fn with_symbol(mut frames: Vec<SymbolFrame>, opened: &Opened, address: u64) -> Vec<SymbolFrame> {
     match frames.last_mut() {
         Some(SymbolFrame { function: Some(_), .. }) => {}

@@ -1,4 +1,4 @@
-//! The sections of debug information that lookups read, unpacked.
+//! The sections of debug information that lookups read, decompressed.
 
 use crate::binary_file::BinaryFile;
 use crate::elf::Piece;
@@ -6,7 +6,7 @@ use gimli::{Dwarf, DwarfPackageSections, DwarfSections, SectionId};
 use rayon::prelude::*;
 use std::collections::HashMap;
 
-/// The sections that lookups read: not locations, macros, types or names of variables.
+/// The sections that lookups read. Locations, macros, types and names of variables are not among them.
 const MAIN_SECTIONS: [SectionId; 10] = [
     SectionId::DebugAbbrev,
     SectionId::DebugAddr,
@@ -21,7 +21,7 @@ const MAIN_SECTIONS: [SectionId; 10] = [
 ];
 
 pub(crate) fn main_sections(elf: &BinaryFile) -> DwarfSections<Piece> {
-    // Unpacking dominates where sections are compressed, and each is on its own.
+    // Decompression takes most of the time, and each section is independent.
     let mut pieces: HashMap<&str, Piece> =
         MAIN_SECTIONS.par_iter().map(|id| (id.name(), elf.piece(id.name()))).collect();
     let Ok(sections) = DwarfSections::load(|id| Ok::<_, Never>(pieces.remove(id.name()).unwrap_or_default()));
@@ -38,7 +38,8 @@ pub(crate) fn split_sections(elf: &BinaryFile) -> DwarfSections<Piece> {
     sections
 }
 
-/// All sections of a package: its index refers to every one, and a unit with a part that is missing counts as damaged.
+/// All sections of a package. Its index refers to every section, and a unit with a missing part counts as
+/// damaged.
 pub(crate) fn package_sections(elf: &BinaryFile) -> DwarfPackageSections<Piece> {
     let sections = DwarfPackageSections::load(|id| {
         Ok::<_, gimli::Error>(id.dwo_name().map(|name| elf.piece(name)).unwrap_or_default())
@@ -49,7 +50,7 @@ pub(crate) fn package_sections(elf: &BinaryFile) -> DwarfPackageSections<Piece> 
 /// An error that cannot happen.
 type Never = std::convert::Infallible;
 
-/// How many bytes of debug information `sections` hold.
+/// The number of bytes of debug information in `sections`.
 pub(crate) fn size_of(sections: &DwarfSections<Piece>) -> u64 {
     let mut bytes = 0;
     let _: Dwarf<()> = sections.borrow(|piece| bytes += piece.len() as u64);

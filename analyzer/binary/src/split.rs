@@ -1,7 +1,7 @@
-//! Split debug information: the .dwo file of each unit, or the .dwp package that holds many.
+//! Split debug information: the .dwo file of each unit, or the .dwp package of many units.
 //!
-//! Neither has a build ID. Each unit has an ID instead, a hash that its skeleton in the binary repeats; a file without
-//! it is another build's and is not used.
+//! Neither has a build ID. Instead each unit has an ID, a hash that its skeleton in the binary repeats. A
+//! file without this ID belongs to another build and is not used.
 
 use super::binary_file::BinaryFile;
 use super::bounded::{BoundedSlice, Guard};
@@ -23,10 +23,10 @@ pub(crate) struct SplitFile {
     sections: DwarfSections<Piece>,
 }
 
-/// Finds the split part of a unit when a lookup first needs it.
+/// Finds the split part of a unit when a lookup needs it first.
 pub(crate) struct Loader<'a> {
     package: Option<DwarfPackage<BoundedSlice<'a>>>,
-    /// Opened files live here, so that what a lookup borrows from them may outlive it.
+    /// The owner of the opened files, so that data borrowed from them can outlive the lookup.
     files: &'a Arena<SplitFile>,
     debug_dirs: &'a [PathBuf],
     beside: Option<&'a Path>,
@@ -44,7 +44,8 @@ impl<'a> Loader<'a> {
         guard: &'a Guard,
     ) -> Self {
         let package = opened.package().and_then(|(elf, sections)| {
-            // The budget is for the units that are read, which split files' sizes stand for; a package counts as one.
+            // The budget must cover the units that are read. A split file adds its size when it is opened; a
+            // package counts as one file.
             guard.admit(elf.bytes().len() as u64);
             let empty = BoundedSlice::new(&[], RunTimeEndian::Little, guard);
             sections
@@ -63,7 +64,7 @@ impl<'a> Loader<'a> {
         if found.is_none() {
             self.missing.insert(load.dwo_id.0);
         }
-        // Shared within this thread only; addr2line's interface asks for an `Arc`.
+        // It is shared within this thread only, but the interface of addr2line needs an `Arc`.
         #[allow(clippy::arc_with_non_send_sync)]
         found.map(Arc::new)
     }

@@ -1,4 +1,5 @@
-//! Where a module's functions get their names: its own symbol table, that of its debug file, the one in `.gnu_debugdata`.
+//! The symbol tables that name a module's functions: its own, that of its debug file, and the one in
+//! `.gnu_debugdata`.
 
 use crate::binary_file::BinaryFile;
 use crate::functions::FunctionTable;
@@ -11,15 +12,17 @@ pub(crate) struct Table<'a> {
     pub(crate) is_dynamic: bool,
 }
 
-/// A module's debug file, its own file, and the one unpacked from `.gnu_debugdata`, as far as they are there.
+/// A module's debug file, its own file, and the file unpacked from `.gnu_debugdata`. Each may be missing.
 pub(crate) type Owners<'a> = [Option<&'a BinaryFile>; 3];
 
-/// The symbol tables that name all that can be named, each as the index of its owner and whether it is the dynamic one.
+/// The symbol tables that together give all names. Each is the index of its owner, and whether it is the
+/// dynamic table.
 #[derive(Clone, Debug)]
 pub(crate) struct Tables(Vec<(usize, bool)>);
 
 impl Tables {
-    /// Chooses them. Full tables hold what the dynamic one does; the one in `.gnu_debugdata` leaves that out.
+    /// Chooses the tables. A full table includes the symbols of the dynamic table; the table in
+    /// `.gnu_debugdata` leaves them out.
     pub(crate) fn choose(owners: Owners<'_>) -> Tables {
         let [debug, own, mini] = [0, 1, 2];
         let is_filled = |(owner, is_dynamic): &(usize, bool)| {
@@ -33,7 +36,7 @@ impl Tables {
         Tables([(mini, false), (own, true)].into_iter().filter(is_filled).collect())
     }
 
-    /// The same, of the owners that they were chosen from.
+    /// The tables, from the same owners that `choose` got.
     pub(crate) fn of<'a>(&self, owners: Owners<'a>) -> Vec<Table<'a>> {
         let table = |&(owner, is_dynamic): &(usize, bool)| Some(Table { file: owners[owner]?, is_dynamic });
         self.0.iter().filter_map(table).collect()
@@ -49,9 +52,10 @@ pub struct SymbolFiles {
 }
 
 impl SymbolFiles {
-    /// Finds them, as a report does; `path` is that of the module in its process.
+    /// Finds the files in the same way as a report. `path` is the module's path in its process.
     pub fn find(path: &str, binary: BinaryFile, options: &Options) -> SymbolFiles {
-        // A debug file was made from the file before it was stripped, so it names nothing that a full table does not.
+        // The debug file was made from this file before it was stripped. So it has no more names than a full
+        // table.
         let has_all = binary.elf().is_ok_and(|elf| elf.has_symbols(false));
         if has_all {
             return SymbolFiles { binary, debug: None, mini: None };
@@ -66,7 +70,7 @@ impl SymbolFiles {
         &self.binary
     }
 
-    /// The same, and nothing else.
+    /// The module's own file, without the others.
     pub fn into_binary(self) -> BinaryFile {
         self.binary
     }

@@ -1,12 +1,12 @@
-//! The function at an address, from symbol tables: for code without debug information.
+//! Finds the function at an address from symbol tables, for code without debug information.
 
 use crate::demangle::{demangle, is_mangled};
 use crate::symbol_files::Table;
 
-/// Symbols may overlap; a lookup walks back over at most this many that end before the address.
+/// Symbols may overlap. A lookup walks back over at most this many symbols that end before the address.
 const MAX_STEPS_BACK: usize = 64;
 
-/// Names for one place are compared to choose the best; beyond this many the choice does not matter.
+/// The greatest number of names for one place that are compared. With more names the choice does not matter.
 const MAX_ALIASES: usize = 32;
 
 /// The functions of one module, by address.
@@ -19,11 +19,11 @@ pub(crate) struct Symtab {
 struct Symbol {
     start: u64,
     end: u64,
-    /// 0 global, 1 weak, 2 local: the name to prefer where several stand for one place.
+    /// 0 global, 1 weak, 2 local. If several names have the same place, the lowest rank is preferred.
     rank: u8,
-    /// Which table of the module's, in the order given to `new`.
+    /// The index of its table, in the order given to `new`.
     table: u8,
-    /// Where the name is in its file.
+    /// The place of the name in its file.
     name: (usize, usize),
 }
 
@@ -45,17 +45,18 @@ impl Symtab {
         Symtab { symbols }
     }
 
-    /// The demangled name of the function at `address`; `tables` as given to `new`.
+    /// The demangled name of the function at `address`. `tables` must be the same as for `new`.
     pub(crate) fn find(&self, tables: &[Table<'_>], address: u64) -> Option<String> {
         self.best(tables, address, |_| true)
     }
 
-    /// The full name of the function at `address` that debug information calls just `plain`, as gcc does for members of
-    /// anonymous namespaces. Only a name that contains the plain one will do: code may be shared by several functions.
+    /// The full name of the function at `address`, if debug information only gives `plain`. gcc does so for
+    /// members of anonymous namespaces. Several functions may share code, so only a name that contains
+    /// `plain` counts.
     pub(crate) fn find_full(&self, tables: &[Table<'_>], address: u64, plain: &str) -> Option<String> {
         let base = plain.split('<').next().unwrap_or_default().trim_start_matches('~');
         let part = format!("{}{base}", base.len());
-        // Operators are mangled by codes of their own.
+        // Operators are mangled as codes and not by their names.
         let has_part = |name: &[u8]| {
             base.starts_with("operator") || name.windows(part.len()).any(|window| window == part.as_bytes())
         };
@@ -84,7 +85,8 @@ impl Symtab {
     }
 }
 
-/// `malloc` is what people call `__libc_malloc`; but the `_` of a mangled name says nothing.
+/// The number of leading underscores: people say `malloc`, not `__libc_malloc`. The `_` of a mangled name
+/// means nothing, so it does not count.
 fn underscores(name: &[u8]) -> usize {
     if is_mangled(name) {
         return 0;

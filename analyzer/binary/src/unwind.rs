@@ -1,9 +1,12 @@
-//! .eh_frame compiled to rules: a sorted table from code offset to the rule that finds the caller there.
+//! Compiles .eh_frame into rules: a sorted table from code offset to the rule that finds the caller there.
 //!
-//! A row holds from its offset to that of the next one. Code that no entry describes, and entries that a [`CallerRule`] cannot
-//! express (a CFA from another register or an expression, as in the PLT or in functions that realign their stack), have
-//! [`CallerRule::Unknown`]. Whoever asks says how a rule is packed; the tables of a large program hold a million of them. Rows apply to a pc: a walk looks up return address − 1, and only the interrupted pc below a
-//! signal frame as it is.
+//! A row applies from its offset to that of the next row. [`CallerRule::Unknown`] stands for code without an
+//! entry, and for entries that a [`CallerRule`] cannot express. Such an entry takes the CFA from another
+//! register or from an expression, as in the PLT or in functions that realign their stack.
+//!
+//! The caller of this file decides how a rule is packed, because the tables of a large program hold a million
+//! rules. Rows apply to a pc. A walk looks up return address − 1; only the interrupted pc below a signal
+//! frame is looked up unchanged.
 
 use crate::arch::Registers;
 use crate::elf::Elf;
@@ -18,7 +21,7 @@ use std::ops::Range;
 
 type Bytes<'data> = EndianSlice<'data, LittleEndian>;
 
-/// How to find the caller of a frame.
+/// The way to find the caller of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CallerRule {
     /// Not known.
@@ -29,16 +32,16 @@ pub enum CallerRule {
     Signal,
     /// The frame begins at its CFA.
     Cfa {
-        /// What the CFA is computed from.
+        /// The register that the CFA is computed from.
         from: Base,
-        /// Bytes from there to the CFA.
+        /// Bytes from the register to the CFA.
         offset: i64,
-        /// Bytes from the saved frame pointer up to the CFA; `None` where the frame did not save it.
+        /// Bytes from the saved frame pointer up to the CFA; `None` if the frame did not save it.
         saved_fp: Option<i64>,
     },
 }
 
-/// What a CFA is computed from.
+/// The register that a CFA is computed from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Base {
     /// The stack pointer.
@@ -52,16 +55,16 @@ pub enum Base {
 pub struct Row<R> {
     /// Offset from the file's link-time base.
     pub start: u32,
-    /// How to find the caller of a frame whose pc lies in this row.
+    /// The way to find the caller of a frame whose pc lies in this row.
     pub rule: R,
 }
 
-/// The rules of one file, packed as `R`, whose default stands for [`CallerRule::Unknown`].
+/// The rules of one file, packed as `R`. The default of `R` stands for [`CallerRule::Unknown`].
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct UnwindTable<R> {
-    /// The rows, sorted by start; no two neighbours have the same rule.
+    /// The rows, sorted by start. Neighbouring rows have different rules.
     pub rows: Vec<Row<R>>,
-    /// Entries that could not be read; their code has no rule.
+    /// Number of unreadable entries; their code has no rule.
     pub bad_entries: usize,
 }
 
@@ -74,8 +77,8 @@ struct Stretch<R> {
 }
 
 impl<R: Copy + PartialEq + Default> UnwindTable<R> {
-    /// Compiles the unwind information of `elf`: .eh_frame, or .debug_frame where there is none. Empty where there is
-    /// neither. `pack` makes rules what the caller keeps of them.
+    /// Compiles the unwind information of `elf`: .eh_frame, or .debug_frame if there is no .eh_frame. The
+    /// table is empty if both are missing. `pack` turns a rule into the form that the caller keeps.
     pub fn compile(elf: &Elf<'_>, pack: impl Fn(CallerRule) -> R) -> Self {
         let mut compiler = Compiler::new(elf, &pack);
         if let Some((address, data)) = elf.section(".eh_frame").filter(|(_, data)| data.len() > 4) {
@@ -91,10 +94,11 @@ impl<R: Copy + PartialEq + Default> UnwindTable<R> {
         compiler.finish()
     }
 
-    /// The same for some functions only: sorted ranges without overlap. Whatever else it says is true, too.
+    /// Compiles the rules of some functions only: sorted ranges without overlap. The table may have more
+    /// rules, and they are correct too.
     ///
-    /// The sorted index of a large program leads to the entries of a few functions in a fraction of the time that reading all takes;
-    /// without an index all are read.
+    /// The sorted index of a large program leads to the entries of a few functions, in a fraction of the time
+    /// to read all. Without an index all entries are read.
     pub fn compile_in(elf: &Elf<'_>, functions: &[Range<u32>], pack: impl Fn(CallerRule) -> R) -> Self {
         let listed = listed_entries(elf, functions).zip(elf.section(".eh_frame"));
         let Some((offsets, (address, data))) = listed else { return Self::compile(elf, pack) };
@@ -112,7 +116,7 @@ impl<R: Copy + PartialEq + Default> UnwindTable<R> {
         after.checked_sub(1).and_then(|row| self.rows.get(row)).map_or_else(R::default, |row| row.rule)
     }
 
-    /// The stretches of `start..end`, each with its rule; those without one are left out.
+    /// The stretches of `start..end` with a known rule.
     pub fn known_in(&self, start: u32, end: u32) -> impl Iterator<Item = (u32, u32, R)> + '_ {
         let first = self.rows.partition_point(|row| row.start <= start).saturating_sub(1);
         let rows = self.rows.get(first..).unwrap_or_default();
@@ -124,7 +128,8 @@ impl<R: Copy + PartialEq + Default> UnwindTable<R> {
     }
 }
 
-/// What pointers in .eh_frame can be relative to. (Nothing is relative to text or the GOT on the machines we know.)
+/// The base addresses of pointers in .eh_frame. (On the machines that edleak knows, no pointer is relative to
+/// text or to the GOT.)
 fn eh_bases(elf: &Elf<'_>, eh_frame: u64) -> BaseAddresses {
     let bases = BaseAddresses::default().set_eh_frame(eh_frame);
     match elf.eh_frame_hdr() {
@@ -142,7 +147,7 @@ fn eh_frame_from_header<'data>(elf: &Elf<'data>) -> Option<(u64, &'data [u8])> {
     Some((eh_frame, elf.loaded_from(eh_frame)?))
 }
 
-/// The entries that overlap some functions, from the index in .eh_frame_hdr; `None` if there is none.
+/// The entries that overlap some functions, from the index in .eh_frame_hdr; `None` if there is no index.
 fn listed_entries(elf: &Elf<'_>, functions: &[Range<u32>]) -> Option<Vec<EhFrameOffset>> {
     let address = elf.eh_frame_hdr()?;
     let (eh_frame, _) = elf.section(".eh_frame")?;
@@ -155,7 +160,7 @@ fn listed_entries(elf: &Elf<'_>, functions: &[Range<u32>]) -> Option<Vec<EhFrame
     let mut entry = entries.next().ok()?;
     while let Some((start, pointer)) = entry {
         let next = entries.next().ok()?;
-        // An entry ends before the next one begins; how long the last one is does not matter.
+        // An entry ends before the next one begins. The length of the last one does not matter.
         let start = elf.offset_of(start.direct().ok()?)?;
         let end = match &next {
             Some((next, _)) => elf.offset_of(next.direct().ok()?)?,
@@ -172,7 +177,7 @@ fn listed_entries(elf: &Elf<'_>, functions: &[Range<u32>]) -> Option<Vec<EhFrame
     Some(found)
 }
 
-/// The common entry at an offset, parsed once for all that refer to it.
+/// The common entry at an offset, parsed once for all entries that refer to it.
 fn common_entry<'section, S>(
     known: &mut HashMap<S::Offset, CommonInformationEntry<Bytes<'section>>>,
     section: &S,
@@ -219,7 +224,7 @@ where
                 Ok(Some(CieOrFde::Fde(partial))) => partial,
                 Ok(Some(CieOrFde::Cie(_))) => continue,
                 Ok(None) => break,
-                // The entry's length is unreadable, so what follows cannot be found either.
+                // The length of the entry is unreadable, so the next entry cannot be found.
                 Err(_) => {
                     self.bad_entries += 1;
                     break;
@@ -233,7 +238,8 @@ where
         }
     }
 
-    /// `None`: together they are longer than their section, so the index is no index.
+    /// Compiles the listed entries. `None` if they are longer than their section together: then the index is
+    /// damaged.
     fn run_listed(
         &mut self,
         section: &EhFrame<Bytes<'_>>,
@@ -267,7 +273,7 @@ where
     ) where
         S: UnwindSection<Bytes<'section>>,
     {
-        // The linker leaves entries of discarded functions behind, at address 0 or with nothing in them.
+        // The linker leaves entries of discarded functions behind, with address 0 or length 0.
         if fde.initial_address() == 0 || fde.len() == 0 {
             return;
         }
@@ -287,7 +293,7 @@ where
                 }
                 Ok(None) => break,
                 Err(_) => {
-                    // Half an entry would be trusted where it must not be.
+                    // A partial entry must not be trusted, so its rows are dropped.
                     self.stretches.truncate(first);
                     self.bad_entries += 1;
                     break;
@@ -307,7 +313,7 @@ where
     }
 
     fn finish(mut self) -> UnwindTable<R> {
-        // Linkers that sort .eh_frame_hdr leave .eh_frame itself in link order, which is nearly sorted.
+        // Linkers that sort .eh_frame_hdr leave .eh_frame in link order, which is nearly sorted.
         self.stretches.sort_by_key(|stretch| stretch.start);
         let mut rows: Vec<Row<R>> = Vec::with_capacity(self.stretches.len() + self.stretches.len() / 4 + 1);
         let mut push = |start: u32, rule: R| match rows.last_mut() {
@@ -331,7 +337,7 @@ where
     }
 }
 
-/// One row of call frame information as a rule.
+/// Turns one row of call frame information into a rule.
 fn rule_of(row: &UnwindTableRow<usize>, registers: Registers) -> CallerRule {
     match row.register(registers.return_address) {
         Some(RegisterRule::Undefined) => return CallerRule::End,

@@ -1,6 +1,6 @@
-//! The machines that edleak records on: all that is said of registers and of machine code stands below this folder.
+//! The machines that edleak records on. All code about registers and machine code is below this folder.
 //!
-//! A new one is a folder beside `x86_64` and a variant of [`Arch`].
+//! To add a machine, add a folder beside `x86_64` and a variant of [`Arch`].
 
 mod registers;
 mod x86_64;
@@ -37,7 +37,8 @@ impl Arch {
         }
     }
 
-    /// Whether a call may end in `code[from..]`. `is_code` says whether a call from the start of `code` may lead so far.
+    /// Whether a call may end in `code[from..]`. `is_code` tells whether the byte n after the start of `code`
+    /// is code of the file, as the destination of a call must be.
     pub(crate) fn may_call(self, code: &[u8], from: usize, is_code: impl Fn(i64) -> bool) -> bool {
         match self {
             Arch::X86_64 => x86_64::calls::may_call(code, from, is_code),
@@ -45,7 +46,7 @@ impl Arch {
     }
 }
 
-/// A machine in words, for messages.
+/// The name of a machine, for messages.
 pub(crate) fn machine_name(class: u8, machine: u16) -> Cow<'static, str> {
     match (class, elf::Machine(machine)) {
         (1, elf::EM_386) => "32-bit x86".into(),

@@ -1,14 +1,14 @@
-//! What unwinding has to know of a machine.
+//! The registers that unwinding needs.
 
 use gimli::Register;
 
-/// The registers that unwinding is about.
+/// The registers of one machine for unwinding.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Registers {
-    /// Where the caller goes on.
+    /// The register column that stands for the return address.
     pub(crate) return_address: Register,
     pub(crate) sp: Register,
     pub(crate) fp: Register,
-    /// Where a frame keeps its return address, from its CFA.
+    /// The place of the return address, in bytes from the CFA.
     pub(crate) return_address_at: i64,
 }

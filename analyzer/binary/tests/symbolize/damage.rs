@@ -1,4 +1,5 @@
-//! Damaged and hostile programs: an answer or none, but no panic, no endless work, no memory that the file is not worth.
+//! Damaged and hostile programs. A lookup may fail, but it must not panic, run without end, or take more
+//! memory than the file justifies.
 
 use crate::programs::{
     all_addresses, build_id, compile, compile_c, directory, frames, module, outcome, resolve, run,
@@ -19,7 +20,7 @@ impl Dice {
     }
 }
 
-/// Asks about every 7th address of the damaged copy; whatever is said is right, as long as it is said.
+/// Asks about every 7th address of the damaged copy. Any answer is right, as long as there is one.
 fn survive(dir: &Path, damaged: &[u8], addresses: &[u64]) {
     let copy = dir.join("damaged");
     fs::write(&copy, damaged).expect("it is the test's");
@@ -40,7 +41,7 @@ fn flipped_bytes() {
         for _ in 0..150 {
             let mut damaged = sound.clone();
             for _ in 0..1 + dice.below(8) {
-                // Half of the damage where the headers and the debug information are.
+                // Half of the damage hits the headers and the debug information.
                 let at = match dice.below(4) {
                     0 => dice.below(64),
                     1 => dice.below(sound.len()),

@@ -1,5 +1,5 @@
-//! A program and its debug information, parted in every way that is in use: the same frames as before, or a clear
-//! reason why not.
+//! A program and its debug information, separated in every usual way. The frames must be the same as before,
+//! or the reason must be clear.
 
 use crate::programs::{
     all_addresses, build_id, compile, compile_c, directory, exact, frames, functions, module, outcome,
@@ -10,7 +10,7 @@ use edleak_format::{Module, ModuleId, SymbolFrame};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A program with debug information, and what is known of it while they are together.
+/// A program with debug information, and the frames that it gives while both are together.
 struct Whole {
     dir: PathBuf,
     program: PathBuf,
@@ -35,7 +35,7 @@ impl Whole {
         Whole { dir, program, module, addresses, frames: frames(&resolution) }
     }
 
-    /// Asserts that debug information is found in `file` and says what it said before.
+    /// Asserts that the debug information is found in `file` and gives the same frames as before.
     fn is_same_from(&self, file: &Path, debug_dirs: &[&Path]) {
         let resolution = resolve(&self.module, debug_dirs, &self.addresses);
         assert_eq!(outcome(&resolution).source, Source::DebugInfo(file.to_owned()));
@@ -166,7 +166,7 @@ fn build_id_trees() {
     let file = whole.build_id_file(&tree.join(".build-id"));
     whole.part(&file);
     whole.is_same_from(&file, &[&tree]);
-    // Without the program: debug information is all it takes.
+    // Without the program, the debug information suffices.
     fs::remove_file(&whole.program).expect("it is the test's");
     whole.is_same_from(&file, &[&tree]);
 
@@ -221,7 +221,7 @@ fn split_debug_information() {
         let program = compile_c(&dir, &[version, "-O2", "-gsplit-dwarf"]);
         let split = Whole::of(dir, program);
         assert_eq!(split.addresses, whole.addresses, "the code is the same");
-        // The directory of compilation is part of no path here: all sources are named from the root.
+        // No path here contains the directory of compilation, because all sources have absolute paths.
         assert_eq!(split.frames, whole.frames);
 
         let dwo: Vec<PathBuf> = fs::read_dir(&split.dir)
@@ -236,7 +236,7 @@ fn split_debug_information() {
         for path in &dwo {
             fs::rename(path, moved.join(path.file_name().expect("it is a file"))).expect("it is the test's");
         }
-        split.is_same_from(&split.program, &[]); // by the package
+        split.is_same_from(&split.program, &[]); // found by means of the package
         fs::remove_file(split.dir.join("prog.dwp")).expect("it is the test's");
         split.is_same_from(&split.program, &[&moved]);
 
@@ -314,10 +314,10 @@ fn a_rebuilt_program_is_never_used() {
     assert!(resolution.resolved.iter().all(|resolved| resolved.frames.is_empty()));
     let message = outcome(&resolution).to_string();
     assert!(message.contains("was rebuilt since") && message.contains("--debug-dir"), "{message}");
-    // Given the old one, all is well.
+    // With the old file the frames are complete.
     whole.is_same_from(&old.join("prog"), &[&old]);
 
-    // A build without any ID is another build too.
+    // A build without an ID is also another build.
     compile(&whole.dir, "prog", "gcc", &["-g", "-O2", "-Wl,--build-id=none"], &["inlined.c", "other.c"]);
     let resolution = resolve(&whole.module, &[], &whole.addresses);
     assert!(matches!(&outcome(&resolution).source, Source::Rebuilt { found, .. } if found.is_empty()));
@@ -370,7 +370,7 @@ fn what_is_no_program_is_refused_and_does_not_block() {
 #[test]
 fn embedded_symbols_replace_all_files() {
     let whole = Whole::new("embedded", &["-g", "-O2"]);
-    // Unloaded and loaded again elsewhere: the same file under a second id.
+    // The module was unloaded and loaded again elsewhere: the same file under a second id.
     let again = Module { id: ModuleId(9), load_bias: 0x7000_0000, ..whole.module.clone() };
     let modules = [whole.module.clone(), again.clone()];
     let mut requests = exact(&whole.module, &whole.addresses);
@@ -387,7 +387,7 @@ fn embedded_symbols_replace_all_files() {
     assert!(from_trace.outcomes.iter().all(|outcome| outcome.source == Source::Embedded));
     assert!(!from_trace.outcomes.iter().any(|outcome| outcome.needs_attention()));
 
-    // Embedding again without the program loses nothing.
+    // To embed again without the program loses nothing.
     let (again, _) = embed::build(&without, &modules, &symbols, &requests[..3]);
     assert_eq!(again, symbols);
     let nothing = without.resolve(&modules, &[], &requests);

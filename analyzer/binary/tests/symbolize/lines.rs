@@ -1,4 +1,4 @@
-//! Every address of small programs: the same frames as the oracles.
+//! Every address of small programs: edleak and the oracles must give the same frames.
 
 use crate::oracle::{self, Frame};
 use crate::programs::{
@@ -47,7 +47,7 @@ fn compare_all(program: &Path, addresses: &[u64]) {
     let aliases = aliases(program);
     let is_alias = |address: &u64| aliases.iter().any(|range| range.contains(address));
 
-    // Where the linker folded equal functions into one, which of their names to print is a matter of taste.
+    // If the linker folded equal functions into one, the choice of the name is arbitrary.
     let unnamed = |frames: Vec<Vec<Frame>>| {
         let unname = |(address, mut frames): (&u64, Vec<Frame>)| {
             if let Some(last) = frames.last_mut().filter(|_| is_alias(address)) {
@@ -60,12 +60,13 @@ fn compare_all(program: &Path, addresses: &[u64]) {
     let theirs = oracle::llvm(program, addresses);
     compare(program, addresses, "llvm", &unnamed(ours.clone()), &unnamed(theirs));
 
-    // GNU addr2line drops or merges frames of deeper inlining and leaves names bare, but not the lines themselves.
+    // GNU addr2line drops or merges frames of deeper inlining, and prints bare names. Only its lines are compared.
     let innermost = |frames: Vec<Vec<Frame>>| {
         let place = |frame: &Frame| Frame { function: String::new(), ..frame.clone() };
         frames.iter().map(|frames| frames.first().map(place).into_iter().collect()).collect::<Vec<Vec<_>>>()
     };
-    // It also takes the file from the wrong entry of some tables; a line beyond the end of the file shows it.
+    // For some tables it also takes the file from the wrong entry. A line beyond the end of the file shows
+    // this.
     let mut lengths = HashMap::new();
     let mut is_possible = |frame: &Frame| {
         let count =
@@ -152,7 +153,7 @@ fn rust_inlined() {
 fn rust(test: &str, flags: &[&str]) {
     let flags: Vec<&str> = flags.iter().copied().chain(["--edition=2021"]).collect();
     let program = compile(&directory(test), "prog", "rustc", &flags, &["generic.rs"]);
-    // All of the program's own code, and a few addresses of each function that the standard library brings.
+    // All of the program's own code, and a few addresses of each function of the standard library.
     let addresses: Vec<u64> = functions(&program)
         .iter()
         .flat_map(|function| {
@@ -167,7 +168,7 @@ fn rust(test: &str, flags: &[&str]) {
 fn a_return_address_is_looked_up_one_byte_before() {
     let program = compile(&directory("return_address"), "prog", "gcc", &["-g"], &C);
     let module = module(&program, Vec::new());
-    // A function that ends in a call leaves a return address that belongs to the next one.
+    // If a function ends in a call, the return address belongs to the next function.
     let functions = functions(&program);
     let depth = functions.iter().find(|function| function.name == "depth").expect("it is in the source");
     let request = Request { address: depth.end + module.load_bias, module: Some(module.id), is_exact: false };

@@ -1,5 +1,5 @@
-//! Symbolization against two oracles, `llvm-symbolizer` and GNU `addr2line`, and against every way to part a program from
-//! its debug information.
+//! Compares symbolization with two oracles, `llvm-symbolizer` and GNU `addr2line`, and with debug information
+//! separated in every usual way.
 
 mod damage;
 mod files;

@@ -1,4 +1,4 @@
-//! The names that patterns are matched with are those that a report prints, wherever a module's symbols are.
+//! Patterns match the names that a report prints, wherever a module's symbols are.
 
 use crate::programs::{compile, directory, exact, functions, module, run};
 use edleak_binary::functions::FunctionTable;
@@ -8,7 +8,7 @@ use edleak_format::Module;
 use edleak_text::globs::Glob;
 use std::path::{Path, PathBuf};
 
-/// A C++ program, stripped of all it does not export, and addresses in its functions.
+/// A C++ program without its unexported symbols, and addresses in its functions.
 struct Stripped {
     dir: PathBuf,
     program: PathBuf,
@@ -16,7 +16,7 @@ struct Stripped {
     addresses: Vec<u64>,
 }
 
-/// Builds the program, lets `keep` put its symbols elsewhere, and strips it.
+/// Builds the program, lets `keep` store its symbols elsewhere, and strips it.
 fn stripped(test: &str, keep: impl Fn(&Path)) -> Stripped {
     let dir = directory(test);
     let flags = ["-g", "-O0", "-Wl,--build-id"];
@@ -29,7 +29,8 @@ fn stripped(test: &str, keep: impl Fn(&Path)) -> Stripped {
 }
 
 impl Stripped {
-    /// Every name that a report prints is known, at the address it is printed for; and not from the stripped file alone.
+    /// Asserts that every name in a report is known at its address, and that the stripped file alone does not
+    /// know them.
     fn knows_what_a_report_prints(&self) {
         let files = || BinaryFile::open(&self.program).expect("it is there");
         let options = Options::default();

@@ -1,4 +1,4 @@
-//! What other symbolizers say about an address.
+//! The answers of other symbolizers about an address.
 
 use crate::programs::run;
 use edleak_binary::demangle;
@@ -6,7 +6,8 @@ use std::fmt::Write;
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// A frame in a form that tools agree on: demangled by us, file without `.` and `..`, line 0 where it is unknown.
+/// A frame in a form that all tools agree on: demangled by edleak, file without `.` and `..`, line 0 if it is
+/// unknown.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Frame {
     pub function: String,
@@ -16,7 +17,7 @@ pub struct Frame {
 
 impl Frame {
     pub fn new(function: Option<&str>, file: Option<&str>, line: u32) -> Frame {
-        // A tool that knows no line prints none, or 0, or `?`, with or without the file.
+        // For an unknown line a tool prints nothing, 0 or `?`, with or without the file.
         let file = if line == 0 { String::new() } else { file.map(clean).unwrap_or_default() };
         Frame { function: function.unwrap_or("??").to_owned(), file, line }
     }
@@ -37,18 +38,18 @@ fn clean(path: &str) -> String {
     clean.display().to_string()
 }
 
-/// `llvm-symbolizer`, for each address.
+/// The frames that `llvm-symbolizer` gives, for each address.
 pub fn llvm(program: &Path, addresses: &[u64]) -> Vec<Vec<Frame>> {
     let object = format!("--obj={}", program.display());
     ask("llvm-symbolizer", &[&object, "-a", "-i", "-f", "--no-demangle", "--output-style=GNU"], addresses)
 }
 
-/// GNU `addr2line`, for each address.
+/// The frames that GNU `addr2line` gives, for each address.
 pub fn gnu(program: &Path, addresses: &[u64]) -> Vec<Vec<Frame>> {
     ask("addr2line", &["-e", &program.display().to_string(), "-a", "-i", "-f"], addresses)
 }
 
-/// One tool's answers. Both are told to begin each with the address itself.
+/// The answers of one tool. Both tools begin each answer with the address itself.
 fn ask(tool: &str, arguments: &[&str], addresses: &[u64]) -> Vec<Vec<Frame>> {
     let text = converse(tool, arguments, addresses);
     let mut blocks: Vec<String> = Vec::new();
@@ -63,7 +64,7 @@ fn ask(tool: &str, arguments: &[&str], addresses: &[u64]) -> Vec<Vec<Frame>> {
     blocks.iter().map(|block| parse(block)).collect()
 }
 
-/// Lines in pairs: a function's raw name, then `file:line`, perhaps with more behind.
+/// Parses lines in pairs: a function's raw name, then `file:line`, possibly with more text after it.
 fn parse(block: &str) -> Vec<Frame> {
     let lines: Vec<&str> = block.lines().filter(|line| !line.is_empty()).collect();
     lines
@@ -88,7 +89,8 @@ fn converse(tool: &str, arguments: &[&str], addresses: &[u64]) -> String {
         .expect("it ran a moment ago");
     let mut stdin = child.stdin.take().expect("it was asked for");
     let questions: String = addresses.iter().map(|address| format!("{address:#x}\n")).collect();
-    // From a thread of its own: the tool answers while we still ask, and a full pipe would stop both.
+    // The questions come from a separate thread: the tool answers while more questions are written, and a
+    // full pipe would block both.
     let asking = std::thread::spawn(move || stdin.write_all(questions.as_bytes()));
     let output = child.wait_with_output().expect("it was started");
     asking.join().expect("writing does not panic").expect("the tool reads all questions");

@@ -1,4 +1,4 @@
-//! Builds small programs, takes them apart with the usual tools, and asks about their addresses.
+//! Builds small programs, takes them apart with the usual tools, and resolves their addresses.
 
 use edleak_binary::{Options, Outcome, Request, Resolution, Symbolizer};
 use edleak_format::{Module, ModuleId, SymbolFrame};
@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// An empty directory of the test's own.
+/// An empty directory for one test.
 pub fn directory(test: &str) -> PathBuf {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("symbolize").join(test);
     let _ = std::fs::remove_dir_all(&dir);
@@ -20,7 +20,8 @@ pub fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/symbolize/programs").join(name)
 }
 
-/// Runs a tool in `dir` and returns what it prints. A tool that is missing fails the test: see the README's list.
+/// Runs a tool in `dir` and returns its output. A missing tool fails the test; tests/setup.sh installs the
+/// tools.
 pub fn run<A: AsRef<OsStr>>(dir: &Path, tool: &str, arguments: impl IntoIterator<Item = A>) -> Vec<u8> {
     let output = Command::new(tool).args(arguments).current_dir(dir).output().unwrap_or_else(|error| {
         panic!("`{tool}` cannot be run: {error} (install the packages that CONTRIBUTING.md lists)")
@@ -39,7 +40,7 @@ pub fn compile(dir: &Path, name: &str, compiler: &str, flags: &[&str], sources: 
     program
 }
 
-/// The C program, compiled with gcc and a build ID.
+/// Compiles the C program with gcc and a build ID.
 pub fn compile_c(dir: &Path, flags: &[&str]) -> PathBuf {
     let flags: Vec<&str> = flags.iter().copied().chain(["-Wl,--build-id"]).collect();
     compile(dir, "prog", "gcc", &flags, &["inlined.c", "other.c"])
@@ -52,7 +53,7 @@ pub struct Function {
     pub end: u64,
 }
 
-/// The functions of `program` by address, without those that the C start files bring.
+/// The functions of `program` by address, without those of the C start files.
 pub fn functions(program: &Path) -> Vec<Function> {
     let bytes = std::fs::read(program).expect("the program was just built");
     let file = object::File::parse(bytes.as_slice()).expect("a linker wrote it");
@@ -81,7 +82,7 @@ pub fn build_id(program: &Path) -> Vec<u8> {
     file.build_id().expect("its notes are sound").expect("it was linked with --build-id").to_vec()
 }
 
-/// A module loaded at a bias that is not zero.
+/// A module with a load bias that is not zero.
 pub fn module(path: &Path, build_id: Vec<u8>) -> Module {
     Module {
         id: ModuleId(3),
@@ -106,7 +107,7 @@ pub fn exact(module: &Module, addresses: &[u64]) -> Vec<Request> {
     addresses.iter().map(request).collect()
 }
 
-/// Resolves addresses of the program's own numbering, exactly as given.
+/// Resolves link-time addresses of the program, exactly as given.
 pub fn resolve(module: &Module, debug_dirs: &[&Path], addresses: &[u64]) -> Resolution {
     let debug_dirs = debug_dirs.iter().map(|dir| dir.to_path_buf()).collect();
     let symbolizer = Symbolizer::new(Options { debug_dirs, debuginfod: false });

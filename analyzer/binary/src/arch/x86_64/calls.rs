@@ -1,8 +1,9 @@
-//! How calls look in x86-64 code: `call rel32`, and FF /2 with any operand.
+//! The forms of calls in x86-64 code: `call rel32`, and FF /2 with any operand.
 
 use memchr::memchr2_iter;
 
-/// Whether a call may end in `code[from..]`; `is_code(n)` says whether the byte n after `code`'s first one is code of the file.
+/// Whether a call may end in `code[from..]`. `is_code(n)` tells whether the byte n after the first byte of
+/// `code` is code of the file.
 pub(crate) fn may_call(code: &[u8], from: usize, is_code: impl Fn(i64) -> bool) -> bool {
     memchr2_iter(CALL, GROUP_5, code).any(|i| {
         let lengths = call_lengths(&code[i..], i as i64, &is_code);
@@ -10,27 +11,28 @@ pub(crate) fn may_call(code: &[u8], from: usize, is_code: impl Fn(i64) -> bool) 
     })
 }
 
-/// How long a call may be that `code`, `at` bytes on, begins with; none: it begins with no call.
+/// The possible lengths of a call at the start of `code`, which lies `at` bytes after the start of the
+/// searched code. Empty if there is no call.
 fn call_lengths(code: &[u8], at: i64, is_code: impl Fn(i64) -> bool) -> &'static [usize] {
     match *code {
         [CALL, a, b, c, d, ..] => {
             let target = at + 5 + i64::from(i32::from_le_bytes([a, b, c, d]));
             if is_code(target) { &[5] } else { &[] }
         }
-        // FF /2: the length follows from how the operand is addressed.
+        // FF /2: the addressing mode of the operand decides the length.
         [GROUP_5, operand, ..] if operand & 0x38 == 0x10 => INDIRECT_LENGTHS[usize::from(operand >> 6)],
         _ => &[],
     }
 }
 
-/// call rel32.
+/// The opcode of call rel32.
 const CALL: u8 = 0xe8;
-/// The opcode of indirect calls, jumps and pushes; ModRM says which.
+/// The opcode of indirect calls, jumps and pushes; ModRM tells them apart.
 const GROUP_5: u8 = 0xff;
-/// Bytes of the longest call: FF, ModRM, SIB and a displacement of four. (Prefixes stand before it.)
+/// Bytes of the longest call: FF, ModRM, SIB and a displacement of four. (Prefixes come before it.)
 pub(crate) const MAX_CALL: usize = 7;
-/// Lengths of FF /2 by the mode bits of ModRM: no displacement (or four bytes, for rip and for no base), one byte, four
-/// bytes, a register; with and without SIB.
+/// Lengths of FF /2 by the mode bits of ModRM: no displacement (or four bytes, for rip and for no base), one
+/// byte, four bytes, a register. Each with and without SIB.
 const INDIRECT_LENGTHS: [&[usize]; 4] = [&[2, 3, 6, 7], &[3, 4], &[6, 7], &[2]];
 
 #[cfg(test)]

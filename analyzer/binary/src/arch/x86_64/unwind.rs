@@ -1,8 +1,8 @@
-//! The registers of x86-64 (psABI, table 3.36) and where its calls leave the return address.
+//! The registers of x86-64 (psABI, table 3.36), and the place where a call stores the return address.
 
 use crate::arch::registers::Registers;
 use gimli::X86_64;
 
-/// `call` pushes the return address, and the CFA is the stack pointer before that.
+/// `call` pushes the return address. The CFA is the stack pointer before the push.
 pub(crate) const REGISTERS: Registers =
     Registers { return_address: X86_64::RA, sp: X86_64::RSP, fp: X86_64::RBP, return_address_at: -8 };

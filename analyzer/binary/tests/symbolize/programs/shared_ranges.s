@@ -1,4 +1,4 @@
-# 100,000 functions that all refer to one list of 50,000 ranges: 1.3 MB of file, 5,000,000,000 ranges.
+# 100,000 functions that all refer to one list of 50,000 ranges: a file of 1.3 MB with 5,000,000,000 ranges.
         .text
         .globl  shared
         .type   shared, @function

@@ -1,4 +1,4 @@
-// Namespaces, templates, lambdas, virtual functions, exceptions, and what the standard library inlines around them.
+// Namespaces, templates, lambdas, virtual functions, exceptions, and inlined functions of the standard library.
 #include <cstdio>
 #include <map>
 #include <memory>
