@@ -1,4 +1,5 @@
-//! edleak-analyze: arguments and exit codes: 0 no leak, 1 leaks, 2 undecided, 3 error. The program is `bin/edleak-analyze.rs`.
+//! edleak-analyze: arguments and exit codes (0 no leak, 1 leaks, 2 undecided, 3 error). The program is
+//! `bin/edleak-analyze.rs`.
 
 mod profile;
 
@@ -57,10 +58,10 @@ Exit codes: 0 no leak, 1 leaks listed, 2 undecided (too little data, or sites
 that cannot be told yet hold a good part of the memory), 3 error.
 A trace called like a command is given with its directory: ./diff";
 
-/// Reads a recording of edleak-record and says who leaks, how fast, by which stack.
+/// Reads a recording of edleak-record and reports which sites leak, how fast, and by which stack.
 ///
-/// A TRACE is what edleak-record wrote, edLeak's own JSON slices, or series lines (--format series); what it is follows from
-/// its content. `-` is stdin.
+/// A TRACE is a file of edleak-record, edLeak's own JSON slices, or series lines (--format series). Its
+/// content decides which of them it is. `-` is stdin.
 #[derive(Parser)]
 #[command(name = "edleak-analyze", version, after_help = EXAMPLES, after_long_help = EXAMPLES)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, max_term_width = 80)]
@@ -73,7 +74,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Compare two recordings: which leaks are new, gone, faster (exits 1 if any is new or faster, 2 if it cannot tell).
+    /// Compare two recordings: which leaks are new, gone or faster (exits 1 if any is new or faster, 2 if
+    /// undecided).
     Diff {
         /// The earlier recording.
         before: PathBuf,
@@ -85,15 +87,16 @@ enum Command {
         #[command(flatten)]
         symbols: SymbolArgs,
     },
-    /// Say who held the memory at an instant, who allocates most, who frees at once, or what a range of time left behind.
+    /// Show the sites that held memory at an instant, that allocate most or free at once, or the memory that
+    /// a range of time left behind.
     Profile(profile::ProfileArgs),
-    /// Say what of a trace is sound (exits 1 if something is damaged).
+    /// Check a trace for damage (exits 1 if a part is damaged).
     Verify {
         /// The traces.
         #[arg(value_name = "TRACE", required = true)]
         traces: Vec<PathBuf>,
     },
-    /// Put functions, files and lines into a trace, so that it needs no binary any more.
+    /// Put functions, files and lines into a trace, so that it no longer needs the binaries.
     Embed {
         /// The trace.
         trace: PathBuf,
@@ -110,7 +113,7 @@ enum Command {
         /// Where to write the anonymous trace.
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
-        /// A secret: without it, whoever guesses a name can confirm it.
+        /// A secret. Without it, anyone who guesses a name can confirm it.
         #[arg(long)]
         key: Option<String>,
     },
@@ -118,7 +121,7 @@ enum Command {
     Score {
         /// Labelled series lines.
         corpus: PathBuf,
-        /// When the survivors were born, by the same ids.
+        /// The births of the survivors, by the same ids.
         births: Option<PathBuf>,
     },
 }
@@ -128,32 +131,33 @@ struct AnalyzeArgs {
     /// Recordings to analyze; all go into one report.
     #[arg(value_name = "TRACE", required = true)]
     traces: Vec<PathBuf>,
-    /// List, and fail on, leaks of this class and above. `exp` passes steady leaks; `log` also shows sites that grew without
-    /// being a leak, `constant` every site (these fail nothing).
+    /// List, and fail on, leaks of this class and above. `exp` passes steady leaks. `log` also shows sites
+    /// that grew without being a leak, `constant` every site (these fail nothing).
     #[arg(long, value_enum, default_value_t = ClassArg::Linear, value_name = "CLASS")]
     min_class: ClassArg,
-    /// List, and fail on, only what is a leak beyond reasonable doubt; suspects pass.
+    /// List, and fail on, only leaks beyond reasonable doubt; suspects pass.
     #[arg(long)]
     strict: bool,
-    /// How to judge: `growth` is edleak's own, `edleak` the formula of 2014.
+    /// The model that judges: `growth` is edleak's own, `edleak` the formula of 2014.
     #[arg(long, value_enum, default_value_t = ModelArg::Growth)]
     model: ModelArg,
-    /// How to print it.
+    /// The format of the report.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
     /// List every site.
     #[arg(long)]
     all: bool,
-    /// Exit 0 whatever is found; errors still exit 3.
+    /// Exit 0 also if leaks are found; errors still exit 3.
     #[arg(long)]
     exit_zero: bool,
-    /// Tolerate leaks that together grow no faster than this, like 10KB/min.
+    /// Tolerate leaks whose rates add up to no more than this, like 10KB/min.
     #[arg(long, value_name = "RATE", value_parser = units::parse_rate)]
     budget: Option<f64>,
-    /// Report only what is new or faster than in this recording, or in this saved JSON report.
+    /// Report only leaks that are new or faster than in this recording, or in this saved JSON report.
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
-    /// Accept leaks that match a rule (`leak:pattern`, as for LeakSanitizer, with an optional `budget=10KB/min`).
+    /// Accept leaks that match a rule (`leak:pattern`, as for LeakSanitizer, with an optional
+    /// `budget=10KB/min`).
     #[arg(long, value_name = "FILE")]
     suppressions: Option<PathBuf>,
     /// List at most this many sites of each recording.
@@ -173,7 +177,7 @@ struct AnalyzeArgs {
 
 #[derive(Args)]
 struct SymbolArgs {
-    /// Where else to look for debug files; may be given more than once.
+    /// Another directory with debug files; may be given more than once.
     #[arg(long, value_name = "DIR")]
     debug_dir: Vec<PathBuf>,
     /// Ask the servers of DEBUGINFOD_URLS for debug files.
@@ -211,9 +215,9 @@ enum Format {
     Sarif,
     /// Annotations in a GitHub workflow.
     Github,
-    /// A gzipped profile for `go tool pprof`; with `--at`, or `--from` and `--to`, of an instant or a range.
+    /// A gzipped profile for `go tool pprof`: of an instant with `--at`, of a range with `--from` and `--to`.
     Pprof,
-    /// A page to look at: one file, needs no server and no network; give `-o`.
+    /// A page for the browser: one file, needs no server and no network; give `-o`.
     Html,
 }
 
@@ -235,7 +239,8 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // `--help` and `--version` come this way too, and are no errors. If stderr is gone there is nobody to tell.
+            // `--help` and `--version` also arrive here and are no errors. If stderr is closed, nobody can
+            // read the message.
             let _ = error.print();
             return if error.use_stderr() { ExitCode::from(EXIT_ERROR) } else { ExitCode::SUCCESS };
         }
@@ -251,7 +256,7 @@ pub fn main() -> ExitCode {
     };
     match code {
         Ok(code) => ExitCode::from(code),
-        // Whoever read our output has seen enough, as `head` has.
+        // The reader of the output has seen enough, as `head` does.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             say(format_args!("{error:#}"));
@@ -260,7 +265,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// One line, whatever the names in it hold. If stderr is gone there is nobody to tell.
+/// Prints one line, even if a name in it has line breaks. If stderr is closed, nobody can read the message.
 fn say(message: impl Display) {
     let message = message.to_string().replace(['\n', '\r'], " ");
     let _ = writeln!(io::stderr(), "edleak-analyze: {message}");
@@ -318,7 +323,7 @@ fn run_analyze(args: &AnalyzeArgs) -> Result<u8> {
     let options = LoadOptions { keep_points: is_html || args.format == Format::Series };
     let mut recordings = Vec::new();
     let mut analyses = Vec::new();
-    // One that cannot be read does not keep the others from being reported.
+    // A trace that cannot be read does not keep the other traces from being reported.
     let mut failures = Vec::new();
     for path in &args.traces {
         let stage = Stage::begin(format!("analyzing {}", path.display()));
@@ -346,7 +351,7 @@ fn run_analyze(args: &AnalyzeArgs) -> Result<u8> {
         }
     }
     let has_failed = !failures.is_empty();
-    // A page says what could not be read; the other formats have no place for it.
+    // A page lists the traces that could not be read. The other formats have no place for them.
     if analyses.is_empty() && !is_html {
         return Ok(EXIT_ERROR);
     }
@@ -361,7 +366,7 @@ fn run_analyze(args: &AnalyzeArgs) -> Result<u8> {
     complain(&symbolizer);
     let is_terminal = args.output.is_none() && io::stdout().is_terminal();
     let exporter = args.exporter(&recordings, &analyses, is_terminal, failures)?;
-    // A report on the terminal is what is to be seen there.
+    // If the report goes to the terminal, the report itself is the progress.
     let is_shown = args.output.is_some() || !io::stdout().is_terminal();
     let _stage = is_shown.then(|| Stage::begin("writing the report"));
     write_out(args.output.as_deref(), |out| exporter.export(&report, out))?;
@@ -438,16 +443,16 @@ fn run_embed(path: &Path, output: Option<&Path>, symbols: SymbolArgs) -> Result<
 fn run_anonymize(path: &Path, output: &Path, key: Option<&str>) -> Result<u8> {
     refuse_overwriting(path, output)?;
     if key == Some("") {
-        // A variable that is not set must not pass for a secret.
+        // An empty variable must not pass for a secret.
         bail!("the key is empty (give a secret, or leave `--key` out)");
     }
     rewrite::anonymize(&open_trace(path)?, output, key.unwrap_or_default())?;
     Ok(0)
 }
 
-/// An output that is the input itself is a slip, and would cost the recording.
+/// Refuses to overwrite an input: it is a mistake, and the recording would be lost.
 fn refuse_overwriting(input: &Path, output: &Path) -> Result<()> {
-    // By number: a second name of the same file costs the recording as well, and so does what stdin reads from.
+    // Compared by inode: a second name of the same file, or the file behind stdin, is the same recording.
     let identity = |file: Metadata| (file.dev(), file.ino());
     let file = |path: &Path| std::fs::metadata(path).map(identity).ok();
     let stdin = || {
@@ -485,13 +490,13 @@ fn read_baseline(path: &Path, model: Model, symbolizer: &Symbolizer) -> Result<B
     let (_, analysis) =
         analyze(path, LoadOptions::default(), model, &policy, symbolizer).with_context(failed)?;
     if let Some(why) = too_little(&analysis) {
-        // What it does not know as a leak is going to be new.
+        // Leaks that the baseline does not know are reported as new.
         say(format_args!("the baseline `{}` is undecided: {why}", path.display()));
     }
     Ok(Baseline::of(&analysis))
 }
 
-/// Says what symbols could not be had though they were asked for.
+/// Reports symbols that were asked for and could not be had.
 fn complain(symbolizer: &Symbolizer) {
     if let Some(complaint) = symbolizer.complaint() {
         say(complaint);
@@ -502,14 +507,15 @@ fn read_suppressions(path: &Path) -> Result<Suppressions> {
     Ok(Suppressions::read(path)?)
 }
 
-/// Runs `write` on the file, or on stdout.
+/// Runs `write` on the file at `path`, or on stdout.
 fn write_out(path: Option<&Path>, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let Some(path) = path else {
         let mut out = BufWriter::new(io::stdout().lock());
         return write(&mut out).and_then(|()| out.flush()).context("failed to write the report");
     };
     let failed = || format!("failed to write the report to `{}` (give another file with -o)", path.display());
-    // Emptied only under its lock: a recording may begin at any time, and would lose what it has written.
+    // Truncate the file only under its lock: a recording may begin at any time, and would lose its first
+    // slices.
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(path).with_context(failed)?;
     if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
         if !place::lock(&file) {
@@ -528,7 +534,7 @@ impl SymbolArgs {
 }
 
 impl AnalyzeArgs {
-    /// `failures` say which traces could not be read.
+    /// `failures` are messages about traces that could not be read.
     fn exporter(
         &self,
         recordings: &[Recording],
@@ -552,18 +558,18 @@ impl AnalyzeArgs {
 }
 
 impl Format {
-    /// How much of every site's history the format prints.
+    /// The part of every site's history that the format prints.
     fn history(self) -> Option<HistoryOptions> {
         match self {
             Self::Html => Some(HistoryOptions { instants: html::INSTANTS, packed_bytes: html::PACKED_BYTES }),
-            // The peaks alone.
+            // Only the peaks.
             Self::Json => Some(HistoryOptions { instants: 1, packed_bytes: 0 }),
             _ => None,
         }
     }
 }
 
-/// The root of the sources: in a GitHub workflow its workspace, elsewhere the current directory.
+/// The root of the sources: the workspace in a GitHub workflow, otherwise the current directory.
 fn source_root() -> String {
     let current = || std::env::current_dir().ok().map(|path| path.display().to_string());
     std::env::var("GITHUB_WORKSPACE").ok().or_else(current).unwrap_or_default()

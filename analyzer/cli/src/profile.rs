@@ -1,4 +1,4 @@
-//! `edleak-analyze profile`, and the part of a trace that a profile is about.
+//! `edleak-analyze profile`, and the options for the part of a trace that a profile covers.
 
 use crate::{AnalyzeArgs, Format, SymbolArgs, complain, write_out};
 use anyhow::{Context, Result, bail};
@@ -21,12 +21,12 @@ use std::path::{Path, PathBuf};
 pub(crate) struct ProfileArgs {
     /// The trace.
     trace: PathBuf,
-    /// By which figure sites are ranked.
+    /// The figure that ranks the sites.
     #[arg(long, value_enum, default_value_t = By::Live)]
     by: By,
     #[command(flatten)]
     span: SpanArgs,
-    /// How to print it.
+    /// The format of the profile.
     #[arg(long, value_enum, default_value_t = ProfileFormat::Text)]
     format: ProfileFormat,
     /// List at most this many sites; text lists 20 and sums up the others, JSON lists all.
@@ -39,13 +39,13 @@ pub(crate) struct ProfileArgs {
     symbols: SymbolArgs,
 }
 
-/// What part of the record a profile is about.
+/// The part of the record that a profile covers.
 #[derive(Args)]
 pub(crate) struct SpanArgs {
     /// Profile this instant: `peak`, `end`, or a time since the recording began, like 90s [default: end; `profile`: peak].
     #[arg(long, value_name = "WHEN", value_parser = parse_at, conflicts_with_all = ["from", "to"])]
     at: Option<At>,
-    /// Profile what changed from this time on.
+    /// Profile the change from this time on.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     from: Option<u64>,
     /// ... up to this time.
@@ -55,11 +55,11 @@ pub(crate) struct SpanArgs {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum By {
-    /// Live bytes; of a range, how many more there are at its end.
+    /// Live bytes; for a range, their growth.
     Live,
     /// Bytes allocated.
     Allocated,
-    /// Live allocations; of a range, how many more there are at its end.
+    /// Live allocations; for a range, their growth.
     Count,
     /// Allocations that were freed before the next slice.
     Churn,
@@ -103,7 +103,7 @@ impl SpanArgs {
         }
     }
 
-    /// Other reports are about the whole record.
+    /// Refuses a span for the other formats, because they cover the whole record.
     pub(crate) fn only_for(&self, format: Format) -> Result<()> {
         if self.is_given() && format != Format::Pprof {
             bail!(
@@ -114,7 +114,7 @@ impl SpanArgs {
     }
 }
 
-/// A pprof file is about one process.
+/// Refuses several traces: a pprof file covers one process.
 pub(crate) fn refuse_several(traces: &[PathBuf]) -> Result<()> {
     if traces.len() > 1 {
         bail!("a pprof profile is about one trace (give one, and one output each)");
@@ -122,7 +122,7 @@ pub(crate) fn refuse_several(traces: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-/// Compressed bytes tell a person nothing.
+/// Refuses to write to a terminal: compressed bytes are not readable.
 pub(crate) fn refuse_terminal(output: Option<&Path>) -> Result<()> {
     if output.is_none() && io::stdout().is_terminal() {
         bail!("a pprof profile is not for a terminal (give a file with `-o`, like `-o profile.pb.gz`)");
@@ -139,7 +139,7 @@ pub(crate) fn run(args: &ProfileArgs) -> Result<u8> {
         crate::refuse_overwriting(&args.trace, output)?;
     }
     let symbolizer = args.symbols.symbolizer();
-    // Which sites the profile lists is known only with it: all are named.
+    // The profile decides which sites it lists, so all sites are named.
     let policy = Policy { all: true, ..Policy::default() };
     let (recording, analysis) =
         analyze(&args.trace, LoadOptions::default(), Model::Growth, &policy, &symbolizer)?;
@@ -150,7 +150,7 @@ pub(crate) fn run(args: &ProfileArgs) -> Result<u8> {
         By::Count => Order::Count,
         By::Churn => Order::Churn,
     };
-    // Whoever asks for totals over time, not for an instant, means all of it.
+    // Totals over time are asked for the whole record, not for an instant.
     let default = match args.by {
         By::Live | By::Count => At::Peak,
         By::Allocated | By::Churn => At::End,

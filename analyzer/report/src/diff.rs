@@ -7,7 +7,7 @@ use edleak_text::units;
 use serde_json::json;
 use std::io::{self, Write};
 
-/// A line per leak, the worst first.
+/// Writes one line per leak, the worst first.
 ///
 /// # Errors
 /// If `out` cannot be written to.
@@ -36,7 +36,7 @@ pub fn write_text(diff: &Diff<'_>, style: Style, out: &mut dyn Write) -> io::Res
     undecided.flat_map(|why| fill(&why, "", "  ", WIDTH)).try_for_each(|line| writeln!(out, "{line}"))
 }
 
-/// One object: `undecided`, and `leaks` with `change`, `was_bytes_per_s` and `is_bytes_per_s` each.
+/// Writes one object: `undecided`, and `leaks` with `change`, `was_bytes_per_s` and `is_bytes_per_s` each.
 ///
 /// # Errors
 /// If `out` cannot be written to.
@@ -67,7 +67,7 @@ pub fn write_json(diff: &Diff<'_>, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out)
 }
 
-/// Rank, word, and the rate before.
+/// The rank for sorting, the word for the change, and the earlier rate.
 fn word_of(change: Change) -> (u8, &'static str, Option<f64>) {
     match change {
         Change::New => (0, "new", None),

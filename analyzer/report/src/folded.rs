@@ -1,4 +1,5 @@
-//! Folded stacks: `main;run;grow 1234`, outermost first, weighted by leaked bytes. What flame graph tools read.
+//! Folded stacks for flame graph tools: `main;run;grow 1234`, outermost frame first, weighted by leaked
+//! bytes.
 
 use super::{Exporter, Report};
 use edleak_analysis::site::JudgedSite;
@@ -33,7 +34,7 @@ fn folded(site: &JudgedSite) -> String {
     names.join(";")
 }
 
-/// A semicolon would end the frame, a line break the stack.
+/// Replaces a semicolon, which would end the frame, and a line break, which would end the stack.
 fn clean(name: &str) -> String {
     name.chars().map(|c| if c == ';' || c.is_control() { ':' } else { c }).collect()
 }

@@ -1,4 +1,5 @@
-//! GitHub annotations: `::error file=src/list.c,line=42,title=…::…`, one per leak, shown beside the line in a pull request.
+//! GitHub annotations: `::error file=src/list.c,line=42,title=…::…`, one per leak. A pull request shows each
+//! beside its line.
 
 use super::{Exporter, Report, source_path, stack_text, why};
 use edleak_analysis::findings::Findings;
@@ -10,7 +11,7 @@ use std::io::{self, Write};
 /// The exporter of annotations.
 #[derive(Clone, Debug)]
 pub struct Github {
-    /// The root of the repository: paths below it are given relative to it, as GitHub wants them.
+    /// The root of the repository. Paths below it are printed relative to it, as GitHub expects.
     pub root: String,
 }
 
@@ -52,7 +53,8 @@ fn message(analysis: &Findings, site: &JudgedSite) -> String {
     text + &stack_text(analysis, site)
 }
 
-/// Names may hold anything; of control characters only line breaks mean something in a log.
+/// Replaces control characters, which may occur in names. Line breaks stay, because only they have a meaning
+/// in a log.
 fn data(text: &str) -> String {
     let text = text.replace(|c: char| c.is_control() && c != '\n' && c != '\r', "?");
     text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")

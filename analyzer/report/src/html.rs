@@ -1,21 +1,23 @@
-//! HTML: one page that opens anywhere. The verdict first, then the evidence; no server, no request, no build step.
+//! HTML: one page that opens anywhere. The verdict comes first, then the evidence. The page needs no server,
+//! makes no request, and is written without a build step.
 //!
 //! ```text
 //!   data         Findings and History ──▶ payload (JSON header, binary columns) ──▶ deflate ──▶ base 64
-//!                nothing is computed here; the least important counters are summed up until the page is small enough
-//!   page         static parts, written here: headline, timeline, leaks with reasons and stacks, what was missed
-//!   interaction  the script opens the payload and takes the place of the static parts; a range of time is the one
-//!                state that all of its views share, a selected site the other
+//!                nothing is computed here; the least important counters are summed up until the page is
+//!                small enough
+//!   page         static parts, written here: headline, timeline, leaks with reasons and stacks, losses
+//!   interaction  the script opens the payload and replaces the static parts; all of its views share two
+//!                states: a range of time, and a selected site
 //! ```
 //!
-//! | file | is |
+//! | file | holds |
 //! |---|---|
 //! | `html/payload.rs`, `trace_data.rs`, `names.rs` | the data |
 //! | `html/headline.rs`, `chart.rs`, `leaks.rs`, `escape.rs` | the static parts |
-//! | `html/page.css`, `html/*.js` | the look, and the script: one function, of the files in the order of `SCRIPT` |
+//! | `html/page.css`, `html/*.js` | the style, and the script: one function, of the files in the order of `SCRIPT` |
 //!
-//! The policy in the page's head allows this script and this style, by their hashes, and nothing else: a name that became
-//! markup by mistake could neither run nor load anything.
+//! The policy in the page's head allows this script and this style, by their hashes, and nothing else. If a
+//! name became markup by mistake, it could neither run nor load anything.
 
 mod chart;
 mod escape;
@@ -39,7 +41,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::io::{self, Write};
 
-/// The script, as one function: the files share one scope and nothing leaks out of it.
+/// The script, as one function: the files share one scope, and no name leaves it.
 const SCRIPT: [&str; 13] = [
     include_str!("html/format.js"),
     include_str!("html/dom.js"),
@@ -57,13 +59,13 @@ const SCRIPT: [&str; 13] = [
 ];
 const STYLE: &str = include_str!("html/page.css");
 
-/// Instants that a page shows: about as many as a screen has columns for.
+/// Instants on a page: about as many as a screen has columns.
 pub const INSTANTS: usize = 500;
 /// Packed counters that a history keeps for a page; the page itself may keep less.
 pub const PACKED_BYTES: usize = 48 << 20;
-/// What the data of a page may take, in base 64: with script and static parts the page stays under 20 MB.
+/// The limit of a page's data, in base 64. With script and static parts the page stays under 20 MB.
 const MAX_DATA_BYTES: usize = 18_500_000;
-/// Rows that a page has at most.
+/// The greatest number of rows on a page.
 const MAX_ROWS: usize = 100_000;
 
 /// The HTML exporter.
@@ -71,7 +73,7 @@ const MAX_ROWS: usize = 100_000;
 pub struct Html {
     /// The title of the page, in place of the program's name.
     pub title: Option<String>,
-    /// Why traces could not be read, a message each.
+    /// Messages about traces that could not be read.
     pub failures: Vec<String>,
 }
 
@@ -87,7 +89,7 @@ impl Exporter for Html {
             [before, after] => Some(Diff::of(before, after)),
             _ => None,
         };
-        // Of two recordings the second one is the news.
+        // If there are two recordings, the second one is shown.
         let shown = report.analyses.len() - 1;
         let headlines: Vec<Headline> = report
             .analyses
@@ -108,7 +110,7 @@ impl Exporter for Html {
 }
 
 impl Html {
-    /// Where no recording could be read the page says why, and has no empty charts.
+    /// If no recording could be read, the page gives the reasons and has no empty charts.
     fn page_of_failures(&self, out: &mut dyn Write) -> io::Result<()> {
         let title = self.title.as_deref().unwrap_or("No recording");
         page_head(title, "", out)?;
@@ -227,7 +229,7 @@ fn page_body(
     )
 }
 
-/// What is recorded, for how long, and how it ended.
+/// The program, the duration and the end of the recording.
 fn recorded(analysis: &Findings) -> String {
     let header = &analysis.header;
     let mut parts = vec![format!(
@@ -262,7 +264,7 @@ fn title_of(analysis: &Findings) -> String {
     }
 }
 
-/// Every word of the command line is a hash, as `edleak-analyze anonymize` leaves it.
+/// Whether every word of the command line is a hash, as after `edleak-analyze anonymize`.
 fn is_anonymous(analysis: &Findings) -> bool {
     let command = &analysis.header.command;
     let is_hash = |word: &String| {
@@ -271,7 +273,7 @@ fn is_anonymous(analysis: &Findings) -> bool {
     !command.is_empty() && command.iter().all(is_hash)
 }
 
-/// The data in base 64, with as many counters of single sites as fit.
+/// The data in base 64, with the counters of as many single sites as fit.
 fn data(
     report: &Report<'_>,
     histories: &[&History],
@@ -293,7 +295,7 @@ fn data(
     let most = MAX_DATA_BYTES / 4 * 3;
     let mut bytes = made(None)?;
     if bytes.len() > most {
-        // What is no counter stays; the counters compress about evenly.
+        // All other data stays. The counters compress about evenly.
         let fixed = made(Some(0))?.len();
         let mut kept: usize = histories.iter().map(|history| history.packed_bytes()).sum();
         while bytes.len() > most && kept > 0 {

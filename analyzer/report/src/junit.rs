@@ -1,5 +1,7 @@
-//! JUnit XML: a test suite per recording. A leak is a failed test, a leak that passes is a skipped one, a recording that says too
-//! little is an error, and a clean one a test that passed.
+//! JUnit XML: one test suite per recording.
+//!
+//! A leak is a failed test, and a leak that the gate lets pass is a skipped test. A recording that shows too
+//! little is an error. A clean recording is a passed test.
 
 use super::{Exporter, Report, stack_text, why};
 use edleak_analysis::findings::Findings;
@@ -78,7 +80,7 @@ fn suite(analysis: &Findings, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "  </testsuite>")
 }
 
-/// XML 1.0 has no way at all to write most control characters.
+/// Escapes a text. XML 1.0 cannot represent most control characters at all.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,4 +1,4 @@
-//! Findings to text and to every format that a machine wants: one exporter per file, one trait.
+//! Turns findings into text and into every machine-readable format: one exporter per file, one trait.
 #![forbid(unsafe_code)]
 #![warn(unreachable_pub)]
 
@@ -26,16 +26,16 @@ use std::io::{self, Write};
 /// Columns of a site's curve in text and in JSON.
 pub(crate) const CURVE_COLUMNS: usize = 40;
 
-/// Everything a report may say.
+/// The data of a report.
 #[derive(Debug)]
 pub struct Report<'a> {
     /// The recordings, judged, in the order given.
     pub analyses: &'a [Findings],
-    /// The recordings themselves, for those who print their numbers.
+    /// The recordings themselves, for exporters that print their numbers.
     pub recordings: &'a [Recording],
     /// Rules of the suppressions, by their index.
     pub rules: &'a [Rule],
-    /// What became of each of them.
+    /// The effect of each rule.
     pub rule_uses: Vec<RuleUse>,
     /// At most this many sites of each recording.
     pub top: Option<usize>,
@@ -51,12 +51,12 @@ pub trait Exporter {
 }
 
 impl Report<'_> {
-    /// The rules that met with this.
+    /// The rules with the effect `wanted`.
     pub fn rules_that_are(&self, wanted: RuleUse) -> impl Iterator<Item = &Rule> {
         self.rules.iter().zip(&self.rule_uses).filter(move |(_, is)| **is == wanted).map(|(rule, _)| rule)
     }
 
-    /// What all recordings together mean for the build.
+    /// The result of all recordings together for the build.
     pub fn outcome(&self) -> Outcome {
         self.analyses.iter().map(outcome).max().unwrap_or(Outcome::Undecided)
     }
@@ -69,7 +69,8 @@ impl Report<'_> {
         analysis.sites.iter().filter(is_listed).take(self.top.unwrap_or(usize::MAX))
     }
 
-    /// The sites to list, and after each that was judged together with its stacks those of them that have a share in the leak.
+    /// The sites to list, in order. After a site that was judged together with its stacks come the stacks
+    /// with a share in the leak.
     pub fn with_parts<'a>(&self, analysis: &'a Findings) -> impl Iterator<Item = &'a JudgedSite> {
         let listed: HashSet<&SiteLabel> = self.listed(analysis).map(|site| &site.label).collect();
         let parts = move |site: &'a JudgedSite| {
@@ -86,7 +87,8 @@ impl Report<'_> {
     }
 }
 
-/// The stacks of a leak with a heading each; a leak has one of its own and no heading, unless it was judged together with its stacks.
+/// The stacks of a leak, each with a heading. A leak has a single stack without a heading, unless it was
+/// judged together with its stacks.
 pub(crate) fn stacks_of<'a>(
     analysis: &'a Findings,
     site: &'a JudgedSite,
@@ -100,7 +102,7 @@ pub(crate) fn stacks_of<'a>(
     parts.into_iter().map(|part| (Some(heading(part)), part)).collect()
 }
 
-/// The stacks of a leak, a line a frame, each line after a line break.
+/// The stacks of a leak, one line per frame. Each line begins with a line break.
 pub(crate) fn stack_text(analysis: &Findings, site: &JudgedSite) -> String {
     let mut text = String::new();
     for (heading, stack) in stacks_of(analysis, site) {
@@ -115,12 +117,12 @@ pub(crate) fn stack_text(analysis: &Findings, site: &JudgedSite) -> String {
     text
 }
 
-/// The reason of a site in one line.
+/// The reasons of a site in one line.
 pub(crate) fn why(site: &JudgedSite) -> String {
     site.judgement.why.join("; ")
 }
 
-/// A source file's path relative to the root of the repository, where it lies below it.
+/// The path of a source file, relative to the root of the repository if the file lies below it.
 pub(crate) fn source_path<'a>(file: &'a str, root: &str) -> &'a str {
     let root = root.trim_end_matches('/');
     match file.strip_prefix(root).and_then(|rest| rest.strip_prefix('/')) {

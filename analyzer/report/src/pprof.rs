@@ -1,8 +1,9 @@
-//! A gzipped pprof profile, for `go tool pprof` and every viewer that reads its format.
+//! A gzipped pprof profile, for `go tool pprof` and every viewer that reads this format.
 //!
-//! A site is one sample with one address; a stack of a watched site is a sample with all its frames. Sample types are those of a heap
-//! profile, and `leaked_space`: the bytes that the verdict says are leaked, which belong to the whole record and not to an instant.
-//! All other values are those of the instant or range asked for, exact, and add up to the totals of the trace.
+//! A site is one sample with one address. A stack of a watched site is a sample with all its frames. The
+//! sample types are those of a heap profile, and `leaked_space`: the leaked bytes of the verdict, which
+//! belong to the whole record and not to an instant. All other values belong to the instant or range of the
+//! profile. They are exact and add up to the totals of the trace.
 
 mod message;
 
@@ -32,7 +33,7 @@ const SAMPLE_TYPES: [(&str, &str); 5] = [
 /// The exporter of the first recording's profile.
 #[derive(Debug)]
 pub struct Pprof {
-    /// What it holds.
+    /// The profile to write.
     pub profile: Profile,
 }
 
@@ -49,10 +50,10 @@ impl Exporter for Pprof {
     }
 }
 
-/// Writes the profile of one trace; the sites of `analysis` are symbolized.
+/// Writes the profile of one trace. The sites of `analysis` must be symbolized.
 ///
 /// # Errors
-/// Those of `out`.
+/// If `out` cannot be written to.
 pub fn write_pprof(
     analysis: &Findings,
     trace: &Trace,
@@ -79,7 +80,8 @@ pub fn write_pprof(
     gzip.finish().map(|_| ())
 }
 
-/// The leaked bytes of each site. Where a watched site was judged together with its stacks, the leak is shared out among them.
+/// The leaked bytes of each site. If a watched site was judged together with its stacks, its leak is shared
+/// out among them.
 fn leaked_bytes(analysis: &Findings) -> Vec<u64> {
     let index: HashMap<_, usize> = (0..).zip(&analysis.sites).map(|(i, site)| (&site.label, i)).collect();
     let mut leaked = vec![0u64; analysis.sites.len()];
@@ -93,14 +95,14 @@ fn leaked_bytes(analysis: &Findings) -> Vec<u64> {
     leaked
 }
 
-/// What is already part of the message, by its content.
+/// The indices of everything that is already part of the message, by content.
 #[derive(Default)]
 struct Tables {
     strings: HashMap<String, i64>,
     mappings: HashMap<ModuleId, u64>,
     functions: HashMap<(i64, i64), u64>,
     locations: HashMap<(Option<ModuleId>, u64), u64>,
-    /// Locations of sites that have no address.
+    /// Locations of sites without an address.
     named: HashMap<String, u64>,
 }
 
@@ -117,13 +119,13 @@ impl Builder<'_> {
             self.message.sample_type.push(value_type);
         }
         self.message.default_sample_type = self.string("inuse_space");
-        // Every byte is counted.
+        // The period is 1 byte, because every byte is counted.
         self.message.period_type =
             Some(ValueType { r#type: self.string("space"), unit: self.string("bytes") });
         self.message.period = 1;
         self.message.time_nanos = saturated(analysis.header.started_unix_ns.into());
         let from_s = profile.from.map_or(0.0, |from| from.time_s);
-        // A float to integer cast saturates.
+        // A cast from float to integer saturates.
         self.message.duration_nanos = ((profile.to.time_s - from_s) * 1e9).round() as i64;
         if !analysis.header.command.is_empty() {
             let command = self.string(&analysis.header.command.join(" "));
@@ -148,7 +150,7 @@ impl Builder<'_> {
         self.message.sample.push(Sample { location_id, value: values.map(saturated).to_vec(), label });
     }
 
-    /// The index of a text in the string table.
+    /// The index of a text in the string table; adds the text if it is new.
     fn string(&mut self, text: &str) -> i64 {
         if let Some(&index) = self.tables.strings.get(text) {
             return index;
@@ -180,13 +182,13 @@ impl Builder<'_> {
             mapping.has_filenames |= has_lines;
             mapping.has_line_numbers |= has_lines;
         }
-        // Inside the call: the return address may already belong to the next function.
+        // One byte less lies inside the call: the return address itself may belong to the next function.
         let id = self.push_location(mapping_id, address.address.saturating_sub(1), line);
         self.tables.locations.insert(key, id);
         id
     }
 
-    /// A site without an address, under its name.
+    /// The location of a site without an address, under its name.
     fn named_location(&mut self, name: &str) -> u64 {
         if let Some(&id) = self.tables.named.get(name) {
             return id;
@@ -234,7 +236,7 @@ impl Builder<'_> {
     }
 }
 
-/// Counters of a hostile target may be anything; pprof has 63 bits.
+/// Limits a value to the 63 bits of pprof. A hostile target can write anything into its counters.
 fn saturated(value: i128) -> i64 {
     i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX })
 }

@@ -1,4 +1,5 @@
-//! A memory profile as text and as JSON: who held the memory, who allocates most, who frees at once.
+//! A memory profile as text and as JSON: sites by the memory that they hold, by allocations, or by temporary
+//! allocations.
 
 mod json;
 mod text;
@@ -8,10 +9,10 @@ use edleak_analysis::findings::Findings;
 use edleak_analysis::profile::{At, Order, Profile, Span};
 use edleak_text::units;
 
-/// A profile and the analysis whose sites it ranks.
+/// A profile, and the findings whose sites it ranks.
 #[derive(Clone, Copy, Debug)]
 pub struct ProfileReport<'a> {
-    /// The analysis; its sites are symbolized.
+    /// The findings; their sites are symbolized.
     pub analysis: &'a Findings,
     /// The profile.
     pub profile: &'a Profile,
@@ -19,7 +20,7 @@ pub struct ProfileReport<'a> {
     pub top: Option<usize>,
 }
 
-/// The word of the contract.
+/// The word of the ranking figure in the contract.
 fn order_name(order: Order) -> &'static str {
     match order {
         Order::Live => "live",
@@ -44,7 +45,7 @@ impl ProfileReport<'_> {
         }
     }
 
-    /// How precise the times are, in one line.
+    /// The precision of the times, in one line.
     fn precision(&self) -> String {
         let precision_s =
             self.profile.from.map_or(0.0, |from| from.precision_s).max(self.profile.to.precision_s);

@@ -1,4 +1,5 @@
-//! Work of more than a second shows itself on a terminal: the stage, how far it is, and for how long it has run. Nothing in a pipe.
+//! Progress on a terminal, for work that takes longer than a second: the stage, its progress, and its time so
+//! far. A pipe gets nothing.
 
 use edleak_text::{meter, units};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -7,18 +8,18 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// What is over sooner needs no word.
+/// A stage that ends sooner is not shown.
 const PATIENCE: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(100);
 
-/// A stage of the work, shown until it is dropped.
+/// A stage of the work. It is shown until it is dropped.
 #[derive(Debug)]
 pub struct Stage {
     shown: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
 impl Stage {
-    /// Begins a stage. Only stderr is written to, and only if it is a terminal.
+    /// Begins a stage. It writes only to stderr, and only if stderr is a terminal.
     pub fn begin(name: impl Into<String>) -> Self {
         meter::begin(0);
         if !io::stderr().is_terminal() {
@@ -26,7 +27,7 @@ impl Stage {
         }
         let (sender, receiver) = channel();
         let name = name.into();
-        // Without a thread there is no picture, and that is all.
+        // Without a thread there is no progress display; nothing else changes.
         let thread =
             std::thread::Builder::new().name("progress".into()).spawn(move || show(&name, &receiver));
         Self { shown: thread.ok().map(|thread| (sender, thread)) }
@@ -37,13 +38,13 @@ impl Drop for Stage {
     fn drop(&mut self) {
         if let Some((sender, thread)) = self.shown.take() {
             drop(sender);
-            // It has nothing to say that matters.
+            // The thread has no result that matters.
             let _ = thread.join();
         }
     }
 }
 
-/// Draws until the other end is dropped.
+/// Draws until the sender is dropped.
 fn show(name: &str, ended: &Receiver<()>) {
     let began = Instant::now();
     if ended.recv_timeout(PATIENCE) != Err(RecvTimeoutError::Timeout) {
@@ -63,7 +64,7 @@ fn show(name: &str, ended: &Receiver<()>) {
 fn message(name: &str, elapsed: Duration) -> String {
     let share = meter::share().map_or_else(String::new, |share| format!(", {:.0} %", 100.0 * share));
     let awaited = meter::awaited().map_or_else(String::new, |what| format!(", waiting for {what}"));
-    // A name may hold what a terminal takes for a command.
+    // A name may hold control characters, which a terminal would obey.
     let name: String = name.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
     format!("{name}{share}{awaited} ({})", units::duration(elapsed.as_secs_f64().floor()))
 }

@@ -1,4 +1,4 @@
-//! SARIF 2.1.0: one result per leak, with its place, its stack and a fingerprint that survives rebuilds.
+//! SARIF 2.1.0: one result per leak, with its place, its stack, and a fingerprint that survives rebuilds.
 
 use super::{Exporter, Report, source_path, stacks_of, why};
 use edleak_analysis::findings::Findings;
@@ -18,7 +18,7 @@ const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
 /// The SARIF exporter.
 #[derive(Clone, Debug)]
 pub struct Sarif {
-    /// The root of the repository: paths below it are given relative to `%SRCROOT%`.
+    /// The root of the repository. Paths below it are printed relative to `%SRCROOT%`.
     pub root: String,
 }
 
@@ -55,7 +55,8 @@ impl Exporter for Sarif {
     }
 }
 
-/// A recording that says too little is neither clean nor leaking: SARIF has room for that beside the results.
+/// The notification for a recording that shows too little, which is neither clean nor leaking. SARIF has a
+/// separate place for it.
 fn notification(analysis: &Findings) -> Option<Value> {
     let why = too_little(analysis)?;
     Some(
@@ -73,8 +74,10 @@ fn rule(id: &str, name: &str, text: &str) -> Value {
     })
 }
 
-/// The fingerprint of each site. Those that share one (two calls of malloc in one function) are told apart by their order in the
-/// code: their order in the report is that of their rates, which another run may turn round.
+/// The fingerprint of each site.
+///
+/// Several sites may share one (two calls of malloc in one function). Their order in the code tells them
+/// apart. Their order in the report would not do: it follows the rates, which another run may reverse.
 fn fingerprints(sites: &[&JudgedSite]) -> Vec<String> {
     let mut order: Vec<usize> = (0..sites.len()).collect();
     order.sort_by_key(|&i| sites[i].stack.iter().map(|address| address.offset).collect::<Vec<_>>());
@@ -157,7 +160,7 @@ fn directory_uri(path: &str) -> String {
     format!("file://{}/", uri(path.trim_end_matches('/')))
 }
 
-/// What a path in a URI holds as it is, beside letters and digits.
+/// The characters of a path that a URI leaves unchanged, in addition to letters and digits.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'/')
     .remove(b'-')

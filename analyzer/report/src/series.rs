@@ -1,16 +1,18 @@
-//! Series lines: every point of every site, one JSON object a line. They read back with the same verdicts.
+//! Series lines: every point of every site, one JSON object a line. edleak-analyze gives the same verdicts
+//! when it reads them again.
 //!
 //! | field | meaning |
 //! |---|---|
 //! | `id`, `parent` | the site, and its caller if it is a stack |
-//! | `period_s` | seconds from slice to slice |
-//! | `first_slice` | slices of the recording before the site's first one |
+//! | `period_s` | seconds between two slices |
+//! | `first_slice` | slices of the recording before the site's first slice |
 //! | `live_bytes`, `live_count`, `allocs`, `frees` | one number per slice; the last two count from the start |
-//! | `with_stacks_first_slice`, `…_live_bytes`, `…_live_count` | of a watched site: the sum over it and its stacks |
-//! | `program_allocs`, `program_allocs_every` | allocations of the whole program up to the recording's first slice, then up to the last of every so many |
-//! | `epoch_*`, `last_free_slice`, `max_age_at_free` | when the survivors were born, where it was recorded |
+//! | `with_stacks_first_slice`, `…_live_bytes`, `…_live_count` | only a watched site: the sum over the site and its stacks |
+//! | `program_allocs`, `program_allocs_every` | allocations of the whole program, cumulated: at the recording's first slice, then after every so many slices |
+//! | `epoch_*`, `last_free_slice`, `max_age_at_free` | births of the survivors, if they were recorded |
 //!
-//! Sites × slices never are in memory: the trace is replayed for as many sites at a time as fit.
+//! The points of all sites never are in memory together: the trace is replayed for as many sites at a time as
+//! fit.
 
 use super::{Exporter, Report};
 use edleak_analysis::findings::Findings;
@@ -92,7 +94,7 @@ struct BirthFields<'a> {
     max_age_at_free: f64,
 }
 
-/// One quantity of a series, written point by point out of its runs.
+/// One quantity of a series, written point by point from its runs.
 struct Column<'a> {
     runs: &'a [(Point, u64)],
     value: fn(&Point) -> u64,
@@ -148,7 +150,7 @@ fn of_trace(trace: &Trace, analysis: &Findings, out: &mut dyn Write) -> io::Resu
         let together = families.get(&id);
         let silent;
         let (absent, runs) = match together.filter(|_| points.runs.is_empty()) {
-            // A caller that was watched from the start has no slice of its own: it stayed at nothing.
+            // A caller that was watched from the start has no slice of its own: its counters stayed 0.
             Some(together) => {
                 silent = [(Point::default(), together.points())];
                 (together.absent, &silent[..])
@@ -221,7 +223,7 @@ fn of_line(line: &LineSeries, out: &mut dyn Write) -> io::Result<()> {
     out.write_all(b"\n")
 }
 
-/// As edLeak writes a stack: the address, and what is known of it without symbols.
+/// A stack in edLeak's form: each address, with the module and offset that are known without symbols.
 fn stack_of(site: &JudgedSite) -> Vec<String> {
     site.stack
         .iter()

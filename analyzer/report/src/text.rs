@@ -1,7 +1,7 @@
-//! Text: for a person, in 80 columns.
+//! Text for a person, in 80 columns.
 //!
-//! Leaks by falling rate, a watched caller with its stacks as one leak; then what was seen and what was missed; then, if there
-//! is one, the next step.
+//! First come the leaks by falling rate; a watched caller and its stacks are one leak. Then come the totals,
+//! the losses, and the next step if there is one.
 
 mod names;
 mod style;
@@ -22,18 +22,18 @@ use edleak_text::units;
 use std::io::{self, Write};
 use style::Ink;
 
-/// Frames of a stack that are shown.
+/// The greatest number of frames shown of a stack.
 const MAX_FRAMES: usize = 32;
-/// Stacks of a leak that are shown.
+/// The greatest number of stacks shown of a leak.
 const MAX_STACKS: usize = 8;
-/// A leak that began after this share of the record has its beginning told.
+/// If a leak began after this share of the record, the report gives the time.
 const BEGAN_LATE: f64 = 0.05;
 const INDENT: &str = "   ";
 
 /// The text exporter.
 #[derive(Clone, Copy, Debug)]
 pub struct Text {
-    /// What the terminal can show.
+    /// The abilities of the terminal.
     pub style: Style,
 }
 
@@ -114,7 +114,7 @@ impl Text {
         writeln!(out, "{title}{:gap$}{figures}", "")?;
 
         self.place(group.site, out)?;
-        // The last level may be from the middle of a teardown: no less was live than leaked.
+        // The last level may lie in a teardown. At least the leaked bytes were live before it.
         let (from, last) = (group.levels.first(), group.levels.last());
         let to = if last < group.leak_bytes { group.levels.highest() } else { last };
         let figures = format!("{} to {} live", units::bytes(from), units::bytes(to));
@@ -124,7 +124,7 @@ impl Text {
             self.style.paint(ink, &self.style.sparkline(&group.levels.at(CURVE_COLUMNS)))
         )?;
         if group.is_freed_at_end {
-            // What an exit handler or a destructor frees can still have grown without bound until then.
+            // An exit handler or a destructor may free memory that grew without bound until then.
             writeln!(
                 out,
                 "{INDENT}{}",
@@ -141,7 +141,8 @@ impl Text {
         self.stacks(&group.shares, out)
     }
 
-    /// Function, file and line, module; then what was inlined into it, if the allocation was made inside that.
+    /// Writes function, file and line, and module. If the allocation was made in an inlined function, writes
+    /// this function too.
     fn place(&self, site: &JudgedSite, out: &mut dyn Write) -> io::Result<()> {
         let Some(frame) = site.headline() else {
             return writeln!(out, "{INDENT}{}", self.style.paint(Ink::Strong, &printable(&site.name())));
@@ -155,7 +156,7 @@ impl Text {
             let text = format!("through {}, inlined", self.fitted(&inner.name(), width));
             writeln!(out, "{INDENT}{}", self.style.paint(Ink::Faint, &text))?;
         }
-        // What `edleak-record --watch TRACE#NUMBER` wants.
+        // The number for `edleak-record --watch TRACE#NUMBER`.
         let number = match site.label {
             SiteLabel::Number(number) => format!("site {number}"),
             SiteLabel::Text(_) => String::new(),
@@ -174,12 +175,12 @@ impl Text {
         Ok(())
     }
 
-    /// A function's name, without its noise, in so many columns.
+    /// A function's name, shortened to at most `width` columns.
     fn fitted(&self, name: &str, width: usize) -> String {
         names::fitted(self.style, &printable(name), width)
     }
 
-    /// `function at file:line` in one line, or in two where it is too long for one.
+    /// `function at file:line` in one line, or in two if one is too short.
     fn frame_lines(&self, frame: SiteFrame<'_>, width: usize) -> Vec<String> {
         let name = printable(&frame.name());
         let (function, fitted) = (short(&name), || self.fitted(&name, width));
@@ -195,7 +196,7 @@ impl Text {
         vec![strong(&fitted()), format!("  at {}", self.style.paint(Ink::Place, &place))]
     }
 
-    /// The tree from the site to its stacks.
+    /// Writes the tree from the site to its stacks.
     fn stacks(&self, shares: &[Share<'_>], out: &mut dyn Write) -> io::Result<()> {
         let style = self.style;
         if shares.is_empty() {
@@ -240,8 +241,8 @@ impl Text {
         Ok(())
     }
 
-    /// The frames of a stack; a frame that repeats itself, as in recursion, stands once with its count, and of the inside of
-    /// a language's runtime only the frame that was called.
+    /// The lines of a stack. A frame that repeats, as in recursion, gets one line with its count. A row of
+    /// runtime frames gets one line with the outermost of them.
     fn stack_lines(&self, stack: &[Address], is_cut: bool, width: usize) -> Vec<String> {
         let mut runs: Vec<(SiteFrame<'_>, Run)> = Vec::new();
         for frame in frames(stack) {
@@ -283,7 +284,7 @@ impl Text {
         lines
     }
 
-    /// Sites that are listed though they fail nothing: a line each.
+    /// Writes one line for each site that is listed although it fails nothing.
     fn shown(&self, report: &Report<'_>, analysis: &Findings, out: &mut dyn Write) -> io::Result<()> {
         let mut shown = report.listed(analysis).filter(|site| site.standing == Standing::Shown).peekable();
         if shown.peek().is_none() {
@@ -317,28 +318,29 @@ impl Text {
     }
 }
 
-/// How many callers two stacks have in common at their outer end, where that is worth a line of its own.
+/// The number of callers that two stacks share at their outer end; 0 if there are too few for a line of their
+/// own.
 fn shared_tail(one: &[Address], other: &[Address]) -> usize {
     const WORTH_IT: usize = 2;
     let is_same = |(one, other): &(&Address, &Address)| {
         (one.address, one.offset, &one.module) == (other.address, other.offset, &other.module)
     };
     let shared = one.iter().rev().zip(other.iter().rev()).take_while(is_same).count();
-    // The innermost frame of a stack is always said.
+    // The innermost frame of a stack is always printed.
     let shared = shared.min(other.len().saturating_sub(1));
     if shared >= WORTH_IT { shared } else { 0 }
 }
 
-/// Several frames that stand on one line.
+/// Several frames on one line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Run {
-    /// The same frame so many times.
+    /// The same frame, repeated this many times.
     Repeated(usize),
-    /// A frame of a language's runtime and so many inside it.
+    /// A frame of a language's runtime, with this many runtime frames inside it.
     Runtime(usize),
 }
 
-/// Folds the inside of the runtime into the outermost frame of it, where that saves something.
+/// Folds runtime frames into the outermost of them, if there are enough of them.
 fn folded(runs: Vec<(SiteFrame<'_>, Run)>) -> Vec<(SiteFrame<'_>, Run)> {
     const WORTH_IT: usize = 3;
     let mut all = Vec::with_capacity(runs.len());

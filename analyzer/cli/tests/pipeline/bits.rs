@@ -1,4 +1,4 @@
-//! One flipped bit, anywhere in a trace: no panic, and no growth that was not there.
+//! One flipped bit anywhere in a trace: no panic, and no invented growth.
 
 use crate::traces::{Scratch, leaker};
 use edleak_analysis::judge::judge_recording;
@@ -7,7 +7,7 @@ use edleak_analysis::site::SiteLabel;
 use edleak_format::Trace;
 use edleak_model::classify::Model;
 
-/// The labels of the sites that leak, and the most bytes that one of them is said to have leaked.
+/// The labels of the sites that leak, and the greatest number of leaked bytes of one site.
 fn leaks(bytes: Vec<u8>) -> Option<(Vec<SiteLabel>, f64)> {
     let trace = Trace::from_bytes(bytes).ok()?;
     let recording = Recording::Trace(Box::new(trace));
@@ -27,12 +27,13 @@ fn a_flipped_bit_never_invents_growth() {
     for bit in 0..whole.len() * 8 {
         let mut damaged = whole.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
-        // What is no longer a trace is refused, which invents nothing either.
+        // An input that is no longer a trace is refused, which invents nothing either.
         let Some((found, bytes)) = leaks(damaged) else { continue };
         lost += usize::from(found.is_empty());
         assert!(found.is_empty() || found == leaking, "bit {bit}: {found:?}");
         assert!(bytes <= most, "bit {bit}: {bytes} bytes of {most}");
     }
-    // All slices lie in one block here, so a flipped bit of it costs them all; one of the rest costs nothing.
+    // All slices lie in one block here, so a flipped bit in this block loses them all. A flipped bit
+    // elsewhere loses nothing.
     assert!(lost < whole.len() * 8 / 2, "{lost}");
 }

@@ -1,4 +1,4 @@
-//! Bad input: one clear line, the right exit code, no panic.
+//! Bad input gives one clear line, the right exit code, and no panic.
 
 use crate::programs::{command, finish, run, run_with_input};
 use crate::traces::{Scratch, leaker, leaking};
@@ -66,7 +66,7 @@ fn one_that_cannot_be_read_hides_no_other() {
         assert_eq!((ran.code, ran.err.lines().count()), (3, 1), "{}", ran.err);
         assert!(ran.out.contains("t.edl") || ran.out.contains("grow_list"), "{}", ran.out);
     }
-    // A baseline that is too short to know the leaks is said to be.
+    // If the baseline is too short to know the leaks, a message says so.
     let mut short = leaker();
     short.slices = 5;
     let short = short.write(&scratch.path("short.edl"));
@@ -78,7 +78,8 @@ fn one_that_cannot_be_read_hides_no_other() {
     );
 }
 
-/// Damage took the record that says how long a tick is: then slices tell, and no budget is kept by a rate of nothing.
+/// Damage destroyed the record with the length of a tick. Then the slices give it, so that no rate becomes 0
+/// and passes a budget.
 #[test]
 fn without_its_first_record_a_trace_has_its_rates() {
     let scratch = Scratch::new();
@@ -199,7 +200,7 @@ fn embed_keeps_what_is_embedded_already() {
 fn a_reader_that_leaves_early_is_no_error() {
     let scratch = Scratch::new();
     let mut draft = leaker();
-    // Each at an address of its own: sites of one piece of code become one.
+    // Each site has an address of its own, because sites of one piece of code are merged.
     let with_offset = |i: usize| {
         let mut site = draft.sites[i % 4].clone();
         site.stack[0].0 += 16 * i as u64;

@@ -1,4 +1,4 @@
-//! `edleak-analyze profile`: who held how much when, on traces whose every slice is known.
+//! `edleak-analyze profile` on traces whose every slice is known.
 
 use crate::programs::run;
 use crate::traces::{Draft, Scratch, caller, counters, leaker, watched};
@@ -67,7 +67,7 @@ fn the_end_adds_up_to_the_summary_and_every_site_has_its_peak() {
     };
     assert_eq!(peak("buffer"), (41_000, 4100.0));
     assert_eq!(peak("leak"), (8_000, 8000.0));
-    // Equal at every slice: the first one counts.
+    // The bytes are equal at every slice, so the first slice is the peak.
     assert_eq!(peak("scratch"), (500, 100.0));
 }
 
@@ -75,11 +75,11 @@ fn the_end_adds_up_to_the_summary_and_every_site_has_its_peak() {
 fn a_range_counts_what_happened_between_its_two_slices() {
     let range = profile(&hump(), &["--from=2s", "--to=3s", "--by=allocated"]);
     assert_eq!((&range["at"], &range["from_s"], &range["to_s"]), (&json!("range"), &json!(2.0), &json!(3.0)));
-    // Ten slices.
+    // The range covers ten slices.
     let expected = [("buffer", 10_000), ("scratch", 5_000), ("format", 3_500), ("leak", 1_000)];
     assert_eq!(figure(&range, "allocated_bytes"), expected.map(|(name, bytes)| (name.into(), bytes)));
     assert_eq!(range["total"]["live_bytes"], 11_000);
-    // After the peak the buffer shrinks by 1,000 a slice.
+    // After the peak, the buffer shrinks by 1,000 bytes a slice.
     let after = profile(&hump(), &["--from=5s", "--to=6s"]);
     assert_eq!(figure(&after, "live_bytes").last().unwrap(), &("buffer".into(), -10_000));
 }
@@ -87,7 +87,8 @@ fn a_range_counts_what_happened_between_its_two_slices() {
 #[test]
 fn churn_is_what_a_site_frees_beyond_what_it_held() {
     let churn = profile(&hump(), &["--by=churn"]);
-    // `format` frees all it allocates within each slice; `scratch` frees what it held at the slice before, so nothing is certain.
+    // `format` frees all its allocations within each slice. `scratch` frees the bytes that it held at the
+    // slice before, so none of them is certainly temporary.
     let expected = [("format", 400), ("buffer", 0), ("leak", 0), ("scratch", 0)];
     let mut seen = figure(&churn, "temporary_allocs");
     seen[1..].sort();
@@ -144,7 +145,7 @@ from the outermost frame inward; sites without recorded stacks stand alone:
 #[test]
 fn one_piece_of_code_at_two_addresses_is_one_row() {
     let mut draft = hump();
-    // The same offset of the same build, seen as another site.
+    // The same offset of the same build, recorded as another site.
     draft.sites[2] = caller(0x1020, "leak", 20, |i| counters(7 * (i + 1), i + 1, 0, 0));
     let end = profile(&draft, &["--at=end", "--by=allocated"]);
     assert_eq!(figure(&end, "live_bytes").iter().find(|(name, _)| name == "leak").unwrap().1, 80 * 107);

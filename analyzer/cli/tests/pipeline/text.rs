@@ -9,7 +9,7 @@ fn fits(text: &str) {
     text.lines().for_each(|line| assert_eq!(line, line.trim_end(), "trailing space"));
 }
 
-/// The report without the model's own words, which may get better.
+/// The report without the model's reasons, whose words may improve.
 fn without_reasons(text: &str) -> String {
     let mut in_reason = false;
     let mut kept = String::new();
@@ -45,7 +45,7 @@ edleak: ./leaker --fast                                                 pid 4242
     assert!(report.ends_with("missed: nothing\n"), "{text}");
 }
 
-/// The line is the whole record, as of a site that was not there at first.
+/// The curve covers the whole record, also for a site that did not exist at first.
 #[test]
 fn a_late_leak_has_its_beginning_in_the_middle_of_the_line() {
     let scratch = Scratch::new();
@@ -64,7 +64,7 @@ fn a_late_leak_has_its_beginning_in_the_middle_of_the_line() {
 fn stacks_hang_from_their_caller() {
     let scratch = Scratch::new();
     let mut draft = watched();
-    // Recursion stands once, with its count.
+    // Recursion gets one line, with its count.
     for _ in 0..20 {
         draft.sites[1].stack.insert(2, (0x1110, vec![frame("handle_request", "/src/leaker.c", 77)]));
     }
@@ -145,7 +145,7 @@ fn a_long_gap_makes_figures_doubtful_and_a_clean_verdict_undecided() {
     let ran = run([draft.write(&scratch.path("t.edl"))]);
     fits(&ran.out);
     assert!(ran.code == 2 && ran.out.contains("undecided: no slice was taken for 25 %"), "{}", ran.out);
-    // Here and there one slice less hides nothing.
+    // A single missing slice in a few places hides nothing.
     draft.missing = 30..32;
     let ran = run([draft.write(&scratch.path("t.edl"))]);
     assert!(ran.code == 0 && !ran.out.contains("of the record"), "{}", ran.out);

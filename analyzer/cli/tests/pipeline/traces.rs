@@ -1,4 +1,4 @@
-//! Traces written for the tests: which site does what is said in literal numbers.
+//! Traces written for the tests. Literal numbers give the counters of each site.
 
 use edleak_format::{
     AddressSymbols, Counters, End, EndReason, Epoch, Losses, Module, ModuleId, ModuleSymbols, Processor,
@@ -8,12 +8,12 @@ use edleak_format::{
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Where the program of the traces is loaded.
+/// The load address of the program.
 pub const BIAS: u64 = 0x5500_0000_0000;
 /// Its build ID.
 pub const BUILD_ID: [u8; 4] = [0xab, 0xcd, 0x12, 0x34];
 
-/// A directory that goes away with the test.
+/// A directory that is removed after the test.
 pub struct Scratch(PathBuf);
 
 impl Scratch {
@@ -52,9 +52,9 @@ pub struct Draft {
     pub end: Option<EndReason>,
     pub losses: Losses,
     pub sites: Vec<DraftSite>,
-    /// Another slice this many ticks after the last regular one.
+    /// One more slice, this many ticks after the last regular slice.
     pub off_grid: Option<u64>,
-    /// Slices that were not taken.
+    /// Slices that are missing.
     pub missing: std::ops::Range<u64>,
     /// Processor time that the program used.
     pub processor: Option<Processor>,
@@ -62,7 +62,7 @@ pub struct Draft {
     pub resident: fn(u64) -> u64,
 }
 
-/// One site: where it is and what it does.
+/// One site: its place and its counters.
 #[derive(Clone)]
 pub struct DraftSite {
     pub kind: SiteKind,
@@ -82,23 +82,23 @@ pub fn counters(allocated_bytes: u64, allocs: u64, freed_bytes: u64, frees: u64)
     Counters { allocated_bytes, allocs, freed_bytes, frees }
 }
 
-/// 100 bytes in one allocation every slice, for ever.
+/// Allocates 100 bytes every slice and never frees them.
 pub fn leaking(slice: u64) -> Counters {
     counters(100 * (slice + 1), slice + 1, 0, 0)
 }
 
-/// Fills up to 20 allocations and stays.
+/// Fills up to 20 allocations, and then stays constant.
 pub fn filling(slice: u64) -> Counters {
     let kept = (slice + 1).min(20);
     counters(64 * kept, kept, 0, 0)
 }
 
-/// One allocation that stays.
+/// One allocation that is never freed.
 pub fn constant(_slice: u64) -> Counters {
     counters(4096, 1, 0, 0)
 }
 
-/// Allocates and frees.
+/// Allocates ten times a slice, and frees all allocations of the slice before.
 pub fn churning(slice: u64) -> Counters {
     counters(1000 * (slice + 1), 10 * (slice + 1), 1000 * slice, 10 * slice)
 }
@@ -139,7 +139,7 @@ pub fn leaker() -> Draft {
     }
 }
 
-/// A watched caller: what it allocated before, and two stacks of which one leaks.
+/// A watched caller with allocations from before the watch, and two stacks, of which one leaks.
 pub fn watched() -> Draft {
     let mut draft = leaker();
     let main = (0x2000, vec![frame("main", "/src/leaker.c", 90)]);
@@ -164,7 +164,7 @@ pub fn watched() -> Draft {
 
 impl Draft {
     pub fn write(&self, path: &Path) -> PathBuf {
-        // Several tests write their next trace where the last one was.
+        // Several tests write their next trace to the same path.
         let _ = std::fs::remove_file(path);
         let mut writer = TraceWriter::create(path, 16 << 20).expect("a trace of 16 MiB fits");
         self.records().iter().for_each(|record| writer.record(record).expect("the record is sound"));

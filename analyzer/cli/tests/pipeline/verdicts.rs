@@ -1,4 +1,5 @@
-//! Verdicts: the same from a trace, from its series lines, on any number of threads, and at any distance of slices.
+//! Verdicts are the same from a trace, from its series lines, on any number of threads, and at any distance
+//! of slices.
 
 use crate::programs::{command, finish, run, run_with_input};
 use crate::traces::{
@@ -8,7 +9,7 @@ use edleak_format::{Counters, EndReason, Processor};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// Everything of a verdict that must not depend on where it came from, by site.
+/// The part of a verdict that must not depend on the kind of input, by site.
 fn verdicts(report: &Value) -> BTreeMap<String, Value> {
     let sites = report["sites"].as_array().expect("a report has sites");
     let keys = [
@@ -76,7 +77,7 @@ fn series_lines_read_back_with_the_verdicts_of_the_trace() {
             assert_eq!(from_trace.code, from_lines.code, "{name}");
             let (mut expected, mut found) = (verdicts(&from_trace.json()), verdicts(&from_lines.json()));
             if name == "uneven" {
-                // The slice beside the grid is in the totals and in no series.
+                // The slice outside the grid counts in the totals and in no series.
                 for totals in expected.values_mut().chain(found.values_mut()) {
                     for key in ["live_bytes", "live_count", "allocs", "frees"] {
                         totals[key] = Value::Null;
@@ -122,7 +123,7 @@ fn a_straight_line_leads_over_missing_slices() {
         let trace = draft.write(&scratch.path("t.edl"));
         let series = run([trace.as_os_str(), "--format=series".as_ref()]).out;
         let json = run([trace.as_os_str(), "--format=json".as_ref()]).json();
-        // What was printed is judged the same.
+        // The printed lines are judged the same.
         let lines = scratch.path("lines.jsonl");
         std::fs::write(&lines, &series).unwrap();
         let reread = run([lines.as_os_str(), "--format=json".as_ref()]).json();
@@ -134,7 +135,7 @@ fn a_straight_line_leads_over_missing_slices() {
         }
         (series, json["sites"].clone())
     };
-    // What grows by the same in every slice is on the line, alone and spread over stacks.
+    // A site that grows by the same amount in every slice lies on the line, alone and spread over stacks.
     let mut draft = watched();
     draft.sites.push(caller(0x30, "shrink", 3, |slice| counters(80_000, 80, 1000 * slice, slice)));
     draft.sites[2].counters = leaking;
@@ -144,7 +145,7 @@ fn a_straight_line_leads_over_missing_slices() {
         draft.missing = missing;
         assert!(series_and_sites(&draft) == whole, "{:?}", draft.missing);
     }
-    // What comes to life in a gap begins behind it.
+    // A site that begins in a gap begins after it.
     draft.missing = 20..40;
     draft.sites[2].counters = |slice| if slice < 30 { Counters::ZERO } else { leaking(slice) };
     let series = series_and_sites(&draft).0;
@@ -163,7 +164,7 @@ fn what_is_freed_because_the_program_ends_hides_no_leak() {
     let scratch = Scratch::new();
     let mut draft = leaker();
     draft.sites[0].counters = ending;
-    // However the last slices lie in the buckets.
+    // Any position of the last slices in the buckets gives the same result.
     for slices in 1000..=1012 {
         draft.slices = slices;
         let trace = draft.write(&scratch.path("t.edl"));
@@ -171,19 +172,20 @@ fn what_is_freed_because_the_program_ends_hides_no_leak() {
         assert!(ran.code == 1 && ran.out.contains("98 KiB leaked"), "{slices}: {}", ran.out);
         let said = ran.out.contains("most of it was freed when the program ended");
         assert_eq!(said, slices > 1006, "{slices}: {}", ran.out);
-        // What is printed ends there, too.
+        // The printed series ends there, too.
         let series = run([trace.as_os_str(), "--format=series".as_ref()]).out;
         let line: Value = serde_json::from_str(series.lines().next().unwrap()).unwrap();
         assert_eq!(line["live_bytes"].as_array().unwrap().last(), Some(&json!(100_000)), "{slices}");
     }
-    // Who was stopped in the middle of it has not ended: this may be work.
+    // If the recording stopped in the middle of the frees, the program has not ended, and they may be work.
     (draft.slices, draft.end) = (1012, Some(EndReason::Stopped));
     let series = run([draft.write(&scratch.path("t.edl")).as_os_str(), "--format=series".as_ref()]).out;
     let line: Value = serde_json::from_str(series.lines().next().unwrap()).unwrap();
     assert_eq!(line["live_bytes"].as_array().unwrap().last(), Some(&json!(0)));
 }
 
-/// A buffer that doubles, and may do so for ever, is undecided. One that is free in the end is no question any more.
+/// A buffer that doubles, possibly for ever, is undecided. If it is freed before the end, it is no open
+/// question.
 #[test]
 fn what_is_free_in_the_end_is_no_open_question() {
     fn doubling(slice: u64) -> Counters {
@@ -206,7 +208,7 @@ fn what_is_free_in_the_end_is_no_open_question() {
     }
 }
 
-/// The recorder got no time from the middle of the record until the program had ended.
+/// The recorder got no processor time from the middle of the record until the program had ended.
 #[test]
 fn a_gap_at_the_end_is_missing_like_any_other() {
     fn leaks_in_the_gap(slice: u64) -> Counters {
@@ -220,11 +222,11 @@ fn a_gap_at_the_end_is_missing_like_any_other() {
     }
     let scratch = Scratch::new();
     let mut draft = leaker();
-    // The final slice lies beside the grid, or the recorder took another one before it.
+    // The final slice lies outside the grid, or the recorder took another slice before it.
     for after in [0, 1, 3] {
         for (grow, slices, missing, codes) in [
             (leaks_in_the_gap as fn(u64) -> Counters, 100, 30..100, &[1, 2][..]),
-            // Too little is left, whatever the line over the gap looks like.
+            // Too few slices are left, whatever the line over the gap looks like.
             (leaks, 12, 5..12, &[2]),
             (leaks, 100, 85..100, &[1]),
             (leaks_and_is_freed, 100, 85..100, &[1]),
@@ -240,7 +242,7 @@ fn a_gap_at_the_end_is_missing_like_any_other() {
             let share = report["summary"]["missing_share"].as_f64().unwrap();
             let expected = draft.missing.clone().count() as f64 / (slices + after) as f64;
             assert!((share - expected).abs() < 0.06, "{share} and {expected}");
-            // What is printed is judged the same.
+            // The printed lines are judged the same.
             let series = run([trace.as_os_str(), "--format=series".as_ref()]);
             let lines = run_with_input(&["-", "--format=json", "--all"], series.out.as_bytes()).json();
             for (site, again) in
@@ -254,7 +256,7 @@ fn a_gap_at_the_end_is_missing_like_any_other() {
     }
 }
 
-/// The blocks with the last slices are lost; that the record went on is known from its end.
+/// The blocks with the last slices are lost. The record's end shows that it went on.
 #[test]
 fn a_record_that_ended_long_after_its_last_slice_is_undecided() {
     let scratch = Scratch::new();
@@ -265,7 +267,8 @@ fn a_record_that_ended_long_after_its_last_slice_is_undecided() {
     assert!(ran.code == 2 && ran.out.contains("no slice was taken for 40 %"), "{}", ran.out);
 }
 
-/// A service whose load ended: what it kept until then may be a leak, and the series lines say as much.
+/// The load of a service ended. Memory that it kept until then may be a leak; the series lines lead to the
+/// same verdict.
 #[test]
 fn growth_that_stopped_with_the_work_is_undecided_from_a_trace_and_from_lines() {
     let scratch = Scratch::new();
@@ -282,12 +285,12 @@ fn growth_that_stopped_with_the_work_is_undecided_from_a_trace_and_from_lines() 
     assert!(said.contains("the program did next to nothing in the last 9.6 s (no allocation)"), "{said}");
     let series = run([trace.as_os_str(), "--format=series".as_ref()]);
     assert_eq!(run_with_input(&["-"], series.out.as_bytes()).code, 2);
-    // The same growth beside work that goes on is that of a cache.
+    // Beside work that goes on, the same growth is that of a cache.
     draft.sites[1].counters = churning;
     assert_eq!(run([draft.write(&scratch.path("t.edl"))]).code, 0);
 }
 
-/// A program that computes throughout keeps what it works on as a leak is kept.
+/// A program that computes throughout keeps its data as a leak keeps memory.
 #[test]
 fn what_a_busy_program_keeps_is_no_more_than_a_suspect() {
     let scratch = Scratch::new();
@@ -306,19 +309,19 @@ fn what_a_busy_program_keeps_is_no_more_than_a_suspect() {
     };
     draft.sites = vec![caller(0x10, "keep", 1, leaking), caller(0x20, "serve", 2, churning)];
     assert_eq!(confidence(&draft), "strict");
-    // It waited for requests.
+    // The program waited for requests.
     draft.processor = processor(1, 0);
     assert_eq!(confidence(&draft), "strict");
     for (used_s, waited_s) in [(8, 0), (3, 4)] {
         draft.processor = processor(used_s, waited_s);
         assert_eq!(confidence(&draft), "suspect");
     }
-    // Most of what it holds was there before, and it worked long enough: then a leak is one.
+    // Most of its memory existed from the start, and it worked long enough: then the leak is strict.
     draft.sites.push(caller(0x30, "start", 3, |_| counters(1 << 20, 1, 0, 0)));
     assert_eq!(confidence(&draft), "strict");
     draft.processor = processor(1, 6);
     assert_eq!(confidence(&draft), "suspect");
-    // It is freed when the program ends.
+    // The program frees the leak when it ends.
     draft.processor = processor(8, 0);
     draft.sites[0].counters = |slice| match slice {
         ..79 => leaking(slice),
@@ -327,7 +330,7 @@ fn what_a_busy_program_keeps_is_no_more_than_a_suspect() {
     assert_eq!(confidence(&draft), "suspect");
 }
 
-/// Of a thousand sites some look like a small leak by chance. What is beyond doubt is told however small.
+/// Of a thousand sites some look like a small leak by chance. A strict leak is reported however small it is.
 #[test]
 fn a_suspect_has_to_matter() {
     let scratch = Scratch::new();
@@ -353,7 +356,7 @@ fn a_suspect_has_to_matter() {
     }
 }
 
-/// Eight slices that a starved recorder took make no record, however many lines stand in between them.
+/// A starved recorder took only eight slices. Straight lines between them do not make a record.
 #[test]
 fn lines_are_no_slices() {
     let scratch = Scratch::new();
@@ -388,7 +391,7 @@ fn a_leak_spread_over_many_stacks_is_the_callers() {
     let scratch = Scratch::new();
     let mut draft = watched();
     let stack = draft.sites[1].clone();
-    // Each stack allocates five times in a row, one stack after the other: none grows for long.
+    // Each stack allocates five times in a row, one stack after the other, so none grows for long.
     draft.sites.truncate(1);
     draft.sites.extend((0..16).map(|i| {
         let mut stack = stack.clone();
@@ -400,7 +403,7 @@ fn a_leak_spread_over_many_stacks_is_the_callers() {
     let report = run([trace.as_os_str(), "--format=json".as_ref()]).json();
     let sites = report["sites"].as_array().unwrap();
     assert_eq!((&sites[0]["id"], &sites[0]["judged_with_stacks"]), (&json!(0), &json!(true)));
-    // The stacks come with it, in every format, with their names and their shares.
+    // The stacks are listed with it in every format, with their names and shares.
     assert_eq!(sites.len(), 17, "{report:#}");
     let shares: f64 = sites[1..].iter().map(|stack| stack["leak_share"].as_f64().unwrap()).sum();
     assert!((shares - 1.0).abs() < 1e-9, "{report:#}");
@@ -422,7 +425,8 @@ fn a_leak_spread_over_many_stacks_is_the_callers() {
     assert!((bytes - leaked).abs() <= 16.0, "{bytes} of {leaked}");
 }
 
-/// 100 bytes a slice from the caller, but for the slices from 30 on, or 72, which are its stack's for a while, or to the end.
+/// The caller allocates 100 bytes a slice. From slice 30 or 72 on its stack allocates instead, for a while or
+/// to the end.
 #[test]
 fn a_site_watched_for_a_while_leaks_as_it_does_unwatched() {
     let with = |own: fn(u64) -> edleak_format::Counters, of_stack: fn(u64) -> edleak_format::Counters| {

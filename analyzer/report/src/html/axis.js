@@ -1,10 +1,13 @@
 // Scales, ticks and colours.
 
-/** Colours of stacked sites, told apart by colour-blind people too (after Okabe and Ito); their values are in page.css. */
+/**
+ * Colours of stacked sites, which colour-blind people can tell apart (after Okabe and Ito). page.css has the
+ * values.
+ */
 const SERIES_COLORS = ["s1", "s2", "s3", "s4", "s5", "s6", "s7"];
 
 /**
- * Round numbers of bytes between 0 and `highest`: powers of two times 1, 2 or 5.
+ * Round numbers of bytes between 0 and `highest`: powers of two, times 1, 2 or 5.
  * @param {number} highest @param {number} most @returns {number[]}
  */
 function byteTicks(highest, most) {
@@ -20,7 +23,10 @@ function byteTicks(highest, most) {
   return ticks;
 }
 
-/** Powers of 1024 and what lies between, up to `highest`. @param {number} lowest @param {number} highest @returns {number[]} */
+/**
+ * Powers of 1024 and steps between them, up to `highest`.
+ * @param {number} lowest @param {number} highest @returns {number[]}
+ */
 function logTicks(lowest, highest) {
   const steps = highest / lowest > 1e6 ? [1] : [1, 32];
   const ticks = [];
@@ -53,7 +59,7 @@ function scaleOf(isLog, lowest, highest, from, to) {
   return (value) => from + (to - from) * Math.max(0, (Math.log(Math.max(value, lowest)) - low) / (high - low));
 }
 
-/** A path through (x, y), broken where it is missing. @param {number} count @param {(i: number) => number} x
+/** A path through (x, y), broken at missing instants. @param {number} count @param {(i: number) => number} x
  * @param {(i: number) => number} y @param {(i: number) => boolean} isMissing @returns {string} */
 function linePath(count, x, y, isMissing) {
   let path = "";
@@ -69,7 +75,7 @@ function linePath(count, x, y, isMissing) {
   return path;
 }
 
-/** The curve of a site, small. @param {Trace} trace @param {number} site */
+/** A small curve of a site. @param {Trace} trace @param {number} site */
 function sparkline(trace, site) {
   const curve = trace.curveOf(site);
   const [width, height] = [110, 26];

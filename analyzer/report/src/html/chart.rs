@@ -1,4 +1,4 @@
-//! The curves that need no script: the timeline, and the curve of a leak.
+//! The charts without a script: the timeline, and the curve of a leak.
 
 use super::escape::text;
 use edleak_analysis::history::History;
@@ -28,7 +28,7 @@ pub(super) fn timeline(history: &History) -> String {
                 continue;
             }
             let y = HEIGHT - HEIGHT * value(i) / highest;
-            // A string takes every character.
+            // Writing to a string cannot fail.
             let _ = write!(path, "{}{:.1} {y:.1}", if is_broken { 'M' } else { 'L' }, x(i));
             is_broken = false;
         }

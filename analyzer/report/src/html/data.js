@@ -1,4 +1,4 @@
-// The payload, opened: names, frames, and the recordings with a column for each figure of their sites.
+// Opens the payload: names, frames, and the recordings, with one column for each figure of their sites.
 
 /**
  * @typedef {{sites: number, instants: number, labels: string[], others_sites: number, unlisted_sites: number,
@@ -17,7 +17,7 @@ const FLAG_INLINED = 1;
 
 /** The columns, by name. */
 class Columns {
-  /** @param {Header} header @param {Uint8Array} bytes what follows the header */
+  /** @param {Header} header @param {Uint8Array} bytes the bytes after the header */
   constructor(header, bytes) {
     this.header = header;
     this.blob = bytes;
@@ -40,7 +40,7 @@ class Columns {
     return numbers;
   }
 
-  /** Numbers of which some are unknown: −1. @param {string} name @returns {Float64Array} */
+  /** Numbers; −1 stands for an unknown number. @param {string} name @returns {Float64Array} */
   options(name) {
     return this.numbers(name).map((number) => number - 1);
   }
@@ -52,7 +52,7 @@ class Columns {
   }
 }
 
-/** Numbers one after the other. */
+/** Reads numbers one after the other. */
 class Reader {
   /** @param {Uint8Array} bytes */
   constructor(bytes) {
@@ -160,12 +160,12 @@ class Trace {
     return number === 0 ? "" : this.columns.header.names[number - 1];
   }
 
-  /** What a person calls the site. @param {number} site */
+  /** The name of the site for people. @param {number} site */
   nameOf(site) {
     return this.text(this.name[site]);
   }
 
-  /** `file:line`, as far as it is known. @param {number} site */
+  /** `file:line`, or the part of it that is known. @param {number} site */
   placeOf(site) {
     const file = this.text(this.file[site]);
     return file === "" || this.line[site] === 0 ? file : file + ":" + this.line[site];
@@ -198,7 +198,10 @@ class Trace {
     return this.packed.subarray(this.packedFrom[site], this.packedFrom[site] + this.packedBytes[site]);
   }
 
-  /** Live bytes of a site at every instant; or its coarse curve. @param {number} site @returns {Float64Array} */
+  /**
+   * Live bytes of a site at every instant, or its coarse curve if it has no counters.
+   * @param {number} site @returns {Float64Array}
+   */
   curveOf(site) {
     const counters = this.countersOf(site);
     if (counters !== null) return liveOf(counters);
@@ -220,7 +223,7 @@ class Trace {
   }
 }
 
-/** @param {Float64Array} counts @returns {Float64Array} where the items of each begin */
+/** @param {Float64Array} counts @returns {Float64Array} the index of the first item of each */
 function startsOf(counts) {
   const starts = new Float64Array(counts.length);
   for (let i = 1; i < counts.length; i++) starts[i] = starts[i - 1] + counts[i - 1];

@@ -1,4 +1,4 @@
-// Elements. Names only ever become text: nothing here, and nothing in the page, parses markup.
+// Makes elements. A name only becomes text: no code in the page parses markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -55,13 +55,13 @@ function bodyOf(id) {
   return body;
 }
 
-/** A name, apart from the direction of what stands around it. @param {string} text @param {string} [kind] */
+/** A name, isolated from the direction of the text around it. @param {string} text @param {string} [kind] */
 function nameOf(text, kind) {
   return el("bdi", { class: kind ?? "name" }, visible(text));
 }
 
 /**
- * A choice of one of a few: buttons that know which of them is pressed.
+ * A choice of one option: a row of buttons, of which one is pressed.
  * @param {string} label
  * @param {[string, string][]} options value and text
  * @param {string} chosen
@@ -88,7 +88,7 @@ function checkbox(label, on, change, mark) {
   return el("label", { class: "check" }, input, mark === undefined ? null : el("span", { class: "key " + mark }), label);
 }
 
-/** Calls `then` once a frame at most. @param {() => void} then @returns {() => void} */
+/** Calls `then` at most once per frame. @param {() => void} then @returns {() => void} */
 function oncePerFrame(then) {
   let isDue = false;
   return () => {
@@ -112,7 +112,10 @@ function onResize(element, then) {
   }).observe(element);
 }
 
-/** The place of the pointer, kept inside the window. @param {HTMLElement} tip @param {number} x @param {number} y */
+/**
+ * Places the tip beside the pointer, inside the window.
+ * @param {HTMLElement} tip @param {number} x @param {number} y
+ */
 function placeTip(tip, x, y) {
   tip.hidden = false;
   const { width, height } = tip.getBoundingClientRect();

@@ -1,9 +1,9 @@
-//! Names that anybody may have chosen, as text in a page; and bytes as text.
+//! Escapes text for a page, because anybody may have chosen a name; and encodes bytes as text.
 
 use std::fmt::Write;
 
-/// Text between tags or inside a quoted attribute. Characters that nobody sees or that change the direction of what follows
-/// are shown by their number.
+/// Escapes text between tags or inside a quoted attribute. Invisible characters, and characters that change
+/// the direction of text, become their number.
 pub(super) fn text(raw: &str) -> String {
     let mut out = String::with_capacity(raw.len() + raw.len() / 8);
     for c in raw.chars() {
@@ -15,7 +15,7 @@ pub(super) fn text(raw: &str) -> String {
             '\'' => out.push_str("&#39;"),
             '\n' => out.push(' '),
             c if is_invisible(c) => {
-                // A string takes every character.
+                // Writing to a string cannot fail.
                 let _ = write!(out, "⟨U+{:04X}⟩", u32::from(c));
             }
             c => out.push(c),
@@ -24,13 +24,13 @@ pub(super) fn text(raw: &str) -> String {
     out
 }
 
-/// Controls, and the marks that reverse or isolate what follows.
+/// Whether a character is a control, or a mark that reverses or isolates the text after it.
 fn is_invisible(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
-/// Base 64, as `atob` reads it.
+/// Encodes bytes in base 64, as `atob` reads it.
 pub(super) fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);

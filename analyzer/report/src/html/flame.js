@@ -1,7 +1,7 @@
-// The flame graph: who called what was allocated, by one of several weights, from main or from the allocation.
+// The flame graph: the callers of allocations, by one of several weights, from main or from the allocation.
 
 const ROW_HEIGHT = 22;
-/** Narrower frames are not drawn: nobody could see them. */
+/** Narrower frames are not drawn, because they are not visible. */
 const LEAST_WIDTH = 0.75;
 
 class Flame {
@@ -42,7 +42,10 @@ class Flame {
     this.draw();
   }
 
-  /** The frame that fills the width: as far along the path as it still exists. @returns {FlameNode | undefined} */
+  /**
+   * The frame that fills the width: the last frame of the zoom path that still exists.
+   * @returns {FlameNode | undefined}
+   */
   zoomed() {
     let node = this.root;
     for (const key of this.path) {
@@ -112,7 +115,9 @@ class Flame {
       " Click or Enter zooms, Escape goes back out; arrow keys move.";
   }
 
-  /** @param {FlameNode} node @param {number} x @param {number} row @param {number} wide @param {string} mark */
+  /**
+   * @param {FlameNode} node @param {number} x @param {number} row @param {number} wide @param {string} mark
+   */
   box(node, x, row, wide, mark) {
     const share = this.root === undefined ? 0 : node.total / this.root.total;
     const name = node.parent === null ? "all" : node.name;
@@ -132,7 +137,7 @@ class Flame {
       placeTip(this.tip, event.clientX, event.clientY);
     });
     group.addEventListener("pointerleave", () => (this.tip.hidden = true));
-    // For the keyboard: siblings and parents are found by their place.
+    // The keyboard finds siblings and parents by their place.
     flameNodes.set(group, node);
     return group;
   }

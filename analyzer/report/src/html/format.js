@@ -59,7 +59,7 @@ function formatShare(share) {
 }
 
 /**
- * A name as it is shown: characters that nobody sees, or that turn the direction of what follows, by their number.
+ * A name for display. Invisible characters, and characters that change the direction of text, become their number.
  * @param {string} name @returns {string}
  */
 function visible(name) {
@@ -70,7 +70,7 @@ function visible(name) {
 }
 
 /**
- * A function's name without template arguments, parameters and hash where there is no room for them.
+ * A function's name. If there is no room, template arguments, parameters and hash are left out.
  * @param {string} name @param {number} most @returns {string}
  */
 function shortName(name, most) {

@@ -1,4 +1,4 @@
-//! The verdict as answers: is it the heap, who leaks, how fast, when it matters, what was missed.
+//! The verdict as answers: is it the heap, which site leaks, how fast, when does it matter, what was missed.
 
 use crate::text::summary;
 use edleak_analysis::diff::Diff;
@@ -10,22 +10,22 @@ use edleak_analysis::site::Standing;
 use edleak_model::growth_kind::GrowthKind;
 use edleak_text::units::{self, plural};
 
-/// Text, and whether it is a name.
+/// A text, and whether it is a name.
 pub(super) type Piece = (String, bool);
 
-/// What a person has to know first.
+/// The headline of a recording.
 pub(super) struct Headline {
-    /// `leak`, `undecided` or `clean`: the mark beside it.
+    /// `leak`, `undecided` or `clean`: selects the mark beside it.
     pub mark: &'static str,
     /// The verdict in a sentence.
     pub verdict: String,
-    /// Questions and answers; an answer is pieces of text, of which some are names.
+    /// Questions and answers. An answer is a row of texts, some of which are names.
     pub answers: Vec<(&'static str, Vec<Piece>)>,
-    /// What was missed, a line each, as text; empty if nothing was.
+    /// The losses, one line each; empty if nothing was missed.
     pub missed: Vec<String>,
 }
 
-/// The leaks that fail the gate, as a person counts them.
+/// The leaks that fail the gate, grouped as a person counts them.
 pub(super) fn reported(analysis: &Findings) -> Vec<Group<'_>> {
     analysis.groups(analysis.sites.iter().filter(|site| site.standing == Standing::Reported))
 }

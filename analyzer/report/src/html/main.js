@@ -1,4 +1,4 @@
-// Opens the data and puts the live parts in the place of the static ones.
+// Opens the data and replaces the static parts of the page by live ones.
 
 /** @param {string} text */
 function notice(text) {
@@ -7,7 +7,7 @@ function notice(text) {
   notice.hidden = text === "";
 }
 
-/** What one recording gained over the other. @param {Columns} columns @param {View} view */
+/** The changes from the first recording to the second. @param {Columns} columns @param {View} view */
 function showGone(columns, view) {
   const { gone } = view.trace.header;
   if (columns.header.traces.length !== 2 || gone.length === 0) return;
@@ -17,13 +17,19 @@ function showGone(columns, view) {
   );
 }
 
-/** Which recording is shown: the last one, or the one that the address names. @param {number} count @returns {number} */
+/**
+ * The index of the shown recording: the one in the address, else the last.
+ * @param {number} count @returns {number}
+ */
 function chosenTrace(count) {
   const chosen = Number(/^#recording-(\d+)$/.exec(location.hash)?.[1] ?? count);
   return chosen >= 1 && chosen <= count ? chosen - 1 : count - 1;
 }
 
-/** Buttons for the recordings; the page is built anew for another one. @param {Columns} columns @param {number} shown */
+/**
+ * Buttons for the recordings. To show another recording, the page is built again.
+ * @param {Columns} columns @param {number} shown
+ */
 function showChoice(columns, shown) {
   const { traces } = columns.header;
   if (traces.length < 2) return;
@@ -36,7 +42,7 @@ function showChoice(columns, shown) {
     })));
 }
 
-/** The verdict of another recording than the one that the page was written with. @param {TraceHeader} header */
+/** Shows the verdict of a recording other than the one in the static page. @param {TraceHeader} header */
 function showHeadline(header) {
   const section = byId("headline");
   const { mark, verdict, answers, missed } = header.headline;
@@ -53,7 +59,10 @@ function showHeadline(header) {
   if (meta !== null) meta.textContent = visible(header.recorded);
 }
 
-/** The parts that belong to one recording: the upper ones now, the lower ones by the function returned. @param {Columns} columns @param {Frames} frames @param {number} index */
+/**
+ * Builds the parts for one recording: the upper parts at once, the lower parts by the returned function.
+ * @param {Columns} columns @param {Frames} frames @param {number} index
+ */
 function show(columns, frames, index) {
   const trace = new Trace(columns, index);
   const view = new View(trace);
@@ -83,7 +92,7 @@ async function main() {
     if (shown !== traces.length - 1) showHeadline(traces[shown]);
     const showRest = show(columns, new Frames(columns), shown);
     notice("");
-    // A large page answers before its lower half is drawn.
+    // A large page reacts before its lower half is drawn.
     document.documentElement.dataset.usable = Math.round(performance.now()).toString();
     await new Promise((done) => setTimeout(done));
     showRest();

@@ -1,19 +1,19 @@
-//! Every name once: functions, files and modules, and the frames that are made of them.
+//! Stores every name once: functions, files, modules, and the frames made of them.
 
 use super::payload::Payload;
 use edleak_analysis::frame::SiteFrame;
 use edleak_analysis::site::JudgedSite;
 use std::collections::HashMap;
 
-/// A longer name is cut: no person reads on, and a page has to stay small.
+/// A longer name is cut: no person reads further, and the page must stay small.
 const MAX_NAME_BYTES: usize = 16 << 10;
-/// Once all names together are longer than this, each further one is cut to [`SHORT_NAME_BYTES`].
+/// If all names together are longer, each further name is cut to [`SHORT_NAME_BYTES`].
 const MAX_ALL_BYTES: usize = 24 << 20;
 const SHORT_NAME_BYTES: usize = 120;
 const INLINED: u64 = 1;
 const RUNTIME: u64 = 2;
 
-/// Names by number; 0 is no name.
+/// Names by number. Number 0 is no name.
 #[derive(Default)]
 pub(super) struct Names {
     numbers: HashMap<String, u64>,
@@ -33,7 +33,7 @@ struct FrameKey {
     flags: u64,
 }
 
-/// The name, or its beginning.
+/// The name, cut to at most `most` bytes.
 fn cut(name: &str, most: usize) -> String {
     if name.len() <= most {
         return name.to_owned();
@@ -46,7 +46,7 @@ fn cut(name: &str, most: usize) -> String {
 }
 
 impl Names {
-    /// The number of a name.
+    /// The number of a name; adds the name if it is new.
     pub(super) fn number(&mut self, name: &str) -> u64 {
         if name.is_empty() {
             return 0;
@@ -85,7 +85,7 @@ impl Names {
         })
     }
 
-    /// The columns of the frames.
+    /// Writes the columns of the frames.
     pub(super) fn write(&self, payload: &mut Payload) {
         let mut column = |name: &str, value: fn(&FrameKey) -> u64| {
             payload.numbers(format!("frame.{name}"), self.table.iter().map(value));

@@ -1,4 +1,5 @@
-// The patterns of suppression files: sought anywhere, `*` stands for anything, `^` and `$` tie to start and end.
+// The patterns of suppression files: searched anywhere; `*` stands for any text, `^` and `$` match start and
+// end.
 
 /**
  * @param {string} text
@@ -31,10 +32,10 @@ function patternOf(text) {
   };
 }
 
-/** Why a leak fails nothing: it is in the baseline, matches a suppression, or is within the budget. */
+/** The reasons why a leak fails nothing: baseline, suppression, budget. */
 const STANDINGS = new Set(["known", "suppressed", "tolerated"]);
 
-/** Words that find by verdict or class instead of by name. */
+/** Words that filter by verdict or class instead of by name. */
 const FILTER_WORDS = new Set([
   "leak", "undecided", "no-leak", "suspect", "strict", "constant", "log", "linear", "exp", "new", "faster", "slower", "same",
   ...STANDINGS,

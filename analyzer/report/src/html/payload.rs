@@ -6,17 +6,17 @@
 //!       ...    the columns: LEB128 numbers, or doubles (little-endian, not aligned), or bytes
 //! ```
 //!
-//! In the page it is base 64 of a zlib stream, which `DecompressionStream("deflate")` opens.
+//! The page holds the base 64 of a zlib stream, which `DecompressionStream("deflate")` opens.
 
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 use serde_json::{Map, Value, json};
 use std::io::{self, Write};
 
-/// What a double holds exactly; larger numbers end there.
+/// The greatest integer that a double holds exactly. Larger numbers become this one.
 const MOST: u64 = (1 << 53) - 1;
 
-/// A header and columns, as they are collected.
+/// The columns collected so far.
 #[derive(Default)]
 pub(super) struct Payload {
     columns: Map<String, Value>,
@@ -45,7 +45,8 @@ impl Payload {
         self.bytes(name, &bytes);
     }
 
-    /// Adds a column of numbers that may be unknown: 0, or the number and 1.
+    /// Adds a column of numbers that may be unknown. 0 means unknown; otherwise the column holds the number
+    /// plus 1.
     pub(super) fn options(&mut self, name: impl Into<String>, numbers: impl Iterator<Item = Option<u64>>) {
         self.numbers(name, numbers.map(|number| number.map_or(0, |number| number.min(MOST - 1) + 1)));
     }
@@ -56,7 +57,7 @@ impl Payload {
         self.bytes(name, &bytes);
     }
 
-    /// Puts the columns behind the header, and deflates both.
+    /// Joins header and columns, and deflates both.
     pub(super) fn deflate(self, mut header: Map<String, Value>) -> io::Result<Vec<u8>> {
         header.insert("columns".into(), Value::Object(self.columns));
         let header = serde_json::to_vec(&header)?;

@@ -1,8 +1,9 @@
-// The range of time that everything answers for, and what each site did in it.
+// The range of time that all views follow, and the figures of each site in it.
 //
-// Counters are exact at every instant, so growth, allocations and frees between two instants are exact. Which of the allocations
-// of a range are still alive at its end follows from counters only in part: at least what the site grew by, at most what it
-// allocated. A site that freed nothing in the range leaves no doubt; birth epochs of a watched site narrow it further.
+// Counters are exact at every instant, so growth, allocations and frees between two instants are exact.
+// Counters do not show which allocations of a range are still alive at its end. At least the growth of the
+// site is alive, and at most all that the site allocated. If the site freed nothing in the range, both are
+// equal. Birth epochs of a watched site bring both closer.
 
 /**
  * @typedef {{grew: Float64Array, live: Float64Array, liveCount: Float64Array, allocated: Float64Array, freed: Float64Array,
@@ -60,7 +61,10 @@ class View {
   }
 }
 
-/** The whole record is in the totals; only the first instant has to be looked up. @param {Trace} trace @returns {Figures} */
+/**
+ * Figures of the whole record: the totals, and the counters of the first instant.
+ * @param {Trace} trace @returns {Figures}
+ */
 function wholeFigures(trace) {
   const known = (/** @type {Float64Array} */ values) => values.map((value) => Math.max(0, value));
   const live = trace.liveBytes;
@@ -92,7 +96,8 @@ function figuresOf(trace, from, to) {
     }
     const bytes = trace.packedOf(site);
     const reader = new Reader(bytes);
-    // Counters at the last change not after: the instant before the range, the first one of it, and its end.
+    // Counters at the last change that is not after the instant before the range, its first instant, and its
+    // end.
     let allocated = 0, freed = 0, allocs = 0, frees = 0, next = 0;
     let allocated0 = 0, freed0 = 0, allocs0 = 0, frees0 = 0, live0 = 0;
     while (reader.at < bytes.length) {
@@ -136,7 +141,7 @@ function figuresOf(trace, from, to) {
 }
 
 /**
- * Bytes that survive the record of the epochs within a range, and of those that overlap it.
+ * Survivors at the end of the record, in bytes: of the epochs within a range, and of the epochs that overlap it.
  * @param {Trace} trace @param {number} site @param {number} from_s @param {number} to_s @returns {[number, number]}
  */
 function bornBetween(trace, site, from_s, to_s) {
@@ -158,7 +163,7 @@ function formatKept(low, high) {
   return from === to ? from : from + " – " + to;
 }
 
-/** Sums over all sites in the range, and over the others. @param {View} view */
+/** The sums over all sites in the range, and over the sites without counters. @param {View} view */
 function sumsOf(view) {
   const { trace, figures, from, to } = view;
   /** @param {Counters} counters */

@@ -1,7 +1,7 @@
-// Size against growth, a mark a site: what is large and grows stands at the upper right.
+// Size against growth, one mark per site. A large site that grows is at the upper right.
 
 const SCATTER = { left: 68, right: 16, top: 14, height: 300, bottom: 44 };
-/** Below this many bytes a logarithmic axis says nothing: such sites stand at its edge. */
+/** The lower end of the logarithmic axes in bytes. Smaller sites are at the edge. */
 const LEAST_BYTES = 16;
 
 class Scatter {
@@ -58,12 +58,12 @@ class Scatter {
     const color = (/** @type {string} */ name) => colors.getPropertyValue(name).trim();
     this.drawAxes(context, width, x, y, largest * 1.5, most * 1.5, color("--line"), color("--faint"));
     this.dots = [];
-    // What leaks is drawn last, on top.
+    // Leaks are drawn last, on top.
     for (const verdict of [2, 1, 0]) {
       context.fillStyle = color(["--leak", "--undecided", "--calm"][verdict]);
       context.strokeStyle = color("--page");
       context.globalAlpha = trace.sites > 5000 && verdict === 2 ? 0.5 : 0.85;
-      // Thousands of marks are one path.
+      // One path for thousands of marks.
       const isCrowded = trace.sites > 5000 && verdict > 0;
       if (isCrowded) context.beginPath();
       for (let site = 0; site < trace.sites; site++) {
@@ -184,7 +184,7 @@ class Scatter {
   }
 }
 
-/** A shape of its own for each verdict. @param {CanvasRenderingContext2D} context @param {number} verdict
+/** Draws the shape of a verdict; each verdict has its own. @param {CanvasRenderingContext2D} context @param {number} verdict
  * @param {number} x @param {number} y @param {number} size */
 function drawMark(context, verdict, x, y, size) {
   context.beginPath();

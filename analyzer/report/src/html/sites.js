@@ -1,13 +1,13 @@
-// The table of sites: sorted by any column, filtered by name or verdict, a row opens to its details.
+// The table of sites: it sorts by any column and filters by name or verdict; a row opens to its details.
 
 /**
  * @typedef {{key: string, title: string, hint: string, isText?: boolean, value: (site: number) => number | string,
  *   show: (site: number) => string, needsTurnover?: boolean}} Column
  */
 
-/** Rows drawn at first, and with every further request. */
+/** Rows drawn at first, and with each request for more. */
 const FIRST_ROWS = 500;
-/** Leaks that are printed with their details. */
+/** Number of leaks that are printed with their details. */
 const PRINTED_DETAILS = 10;
 
 class Sites {
@@ -33,7 +33,7 @@ class Sites {
     addEventListener("afterprint", () => this.update());
   }
 
-  /** On paper nothing opens: every curve is drawn, and the first leaks show their reasons and stacks. */
+  /** On paper no row opens. So every curve is drawn, and the first leaks show their reasons and stacks. */
   spread() {
     for (const cell of this.rows?.querySelectorAll("td.curve:empty") ?? []) {
       cell.append(sparkline(this.trace, Number(cell.getAttribute("data-row"))));
@@ -77,7 +77,11 @@ class Sites {
     return columns.filter((column) => column.needsTurnover !== true || trace.header.has_turnover);
   }
 
-  /** At the end of the record the newest slice counts, which every report shows. @param {number} site */
+  /**
+   * The live bytes at the end. At the end of the record they are those of the newest slice, as in every
+   * report.
+   * @param {number} site
+   */
   liveOf(site) {
     return this.view.to === this.trace.end ? this.trace.liveBytes[site] : this.view.figures.live[site];
   }
@@ -142,7 +146,7 @@ class Sites {
     this.update();
   }
 
-  /** The sites that are asked for, in order. @returns {number[]} */
+  /** The filtered sites, in order. @returns {number[]} */
   listed() {
     const { trace } = this;
     /** @type {number[]} */
@@ -174,7 +178,7 @@ class Sites {
         text === trace.text(trace.standing[site]) || text === ["", "suspect", "strict"][trace.confidence[site]] || (trace.change.length > 0 && text === CHANGES[trace.change[site]]);
     }
     const matches = patternOf(text);
-    // Each name is sought once: most of them stand in many stacks.
+    // Each name is searched once, because most names are in many stacks.
     const names = trace.columns.header.names.map((name) => matches(name));
     const hit = (/** @type {number} */ number) => number > 0 && names[number - 1];
     const frameHits = Array.from(frames.name, (name, frame) => hit(name) || hit(frames.file[frame]) || hit(frames.module[frame]));
@@ -265,7 +269,7 @@ class Sites {
     }, column.show(site));
   }
 
-  /** Why a leak fails nothing. @param {number} site */
+  /** The reason why a leak fails nothing. @param {number} site */
   standingOf(site) {
     const standing = this.trace.text(this.trace.standing[site]);
     return STANDINGS.has(standing) ? ", " + standing : "";
@@ -305,7 +309,7 @@ class Sites {
   }
 }
 
-/** The end of a path, where it is long. @param {string} path */
+/** A path, or its end if it is long. @param {string} path */
 function shortPath(path) {
   return path.length > 48 ? "…" + path.slice(-47) : path;
 }

@@ -1,11 +1,11 @@
-// Stacks to a tree: frames with the sum of what lies above them.
+// Merges stacks into a tree. Each frame has the weight of all stacks through it.
 
 /**
  * @typedef {{name: string, frame: number, total: number, own: number, isInlined: boolean, children: Map<string, FlameNode>,
  *   parent: FlameNode | null, site: number}} FlameNode
  */
 
-/** @type {[string, string, string][]} value, text, what it weighs */
+/** @type {[string, string, string][]} value, text, meaning of the weight */
 const WEIGHTS = [
   ["leaked", "leaked", "leaked bytes of the whole record"],
   ["grew", "grew", "growth of live bytes in the range"],
@@ -50,7 +50,7 @@ function flameTree(view, frames, weight, isFromMain) {
     if (isFromMain) stack.reverse();
     let node = root;
     node.total += bytes;
-    // Of a caller that was not watched only the innermost function is known.
+    // A caller that was not watched has only its innermost function.
     if (isFromMain && trace.kind[site] !== 1) node = step(node, "(stack not recorded)", -1, bytes, false);
     if (stack.length === 0) node = step(node, trace.nameOf(site), -1, bytes, false);
     for (const frame of stack) node = step(node, frames.nameOf(frame), frame, bytes, frames.isInlined(frame));
@@ -60,7 +60,10 @@ function flameTree(view, frames, weight, isFromMain) {
   return root;
 }
 
-/** @param {FlameNode} node @param {string} name @param {number} frame @param {number} bytes @param {boolean} isInlined */
+/**
+ * @param {FlameNode} node @param {string} name @param {number} frame @param {number} bytes
+ * @param {boolean} isInlined
+ */
 function step(node, name, frame, bytes, isInlined) {
   const key = name + (isInlined ? "\u0000inlined" : "");
   let child = node.children.get(key);

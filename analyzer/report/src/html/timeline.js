@@ -1,4 +1,5 @@
-// Memory over time: stacked sites, live, resident and swapped bytes, the rate of allocations; a range is dragged over it.
+// Memory over time: stacked sites, live, resident and swapped bytes, the rate of allocations. The user drags
+// a range over it.
 
 const CHART = { left: 68, right: 14, top: 12, height: 250, gap: 30, strip: 64, bottom: 26 };
 const LARGEST = SERIES_COLORS.length;
@@ -146,12 +147,15 @@ class Timeline {
     for (const [isShown, name, values] of lines) {
       if (!isShown) continue;
       const path = linePath(trace.instants, x, (i) => y(values[i]), missing);
-      // A pale line below keeps it apart from the areas that it crosses.
+      // A pale line below sets it apart from the areas that it crosses.
       root.append(svg("path", { class: "halo", d: path }), svg("path", { class: "line " + name, d: path }));
     }
   }
 
-  /** The largest sites on top of each other, the rest below them. @param {(value: number) => number} y */
+  /**
+   * Draws the largest sites on top of each other, and the other sites below them.
+   * @param {(value: number) => number} y
+   */
   drawStack(y) {
     const { trace, root } = this;
     if (root === undefined) return;
@@ -235,7 +239,10 @@ class Timeline {
     this.listen(plot);
   }
 
-  /** An end of the range, moved by keys. @param {"from" | "to"} edge @param {number} top @param {number} height */
+  /**
+   * An end of the range, which keys move.
+   * @param {"from" | "to"} edge @param {number} top @param {number} height
+   */
   handle(edge, top, height) {
     const handle = svg("g", {
       class: "handle", role: "slider", tabindex: 0, "aria-label": edge === "from" ? "Start of the range" : "End of the range",
@@ -294,7 +301,11 @@ class Timeline {
     });
   }
 
-  /** Where a drag begins: at an end of a chosen range it moves that end, so that the other one stays. @param {number} seconds */
+  /**
+   * The fixed end of a drag. A drag that begins at one end of the range moves this end, and the other end
+   * stays.
+   * @param {number} seconds
+   */
   anchorOf(seconds) {
     const { view } = this;
     if (view.isWhole) return seconds;
@@ -366,7 +377,7 @@ class Timeline {
 }
 
 /**
- * The top of a scale that one burst, as at the start of a program, does not flatten.
+ * The top of the scale. One burst, as at the start of a program, does not flatten the other values.
  * @param {Float64Array} values @returns {number}
  */
 function usualMost(values) {
@@ -376,7 +387,7 @@ function usualMost(values) {
   return usual > 0 && most > 3 * usual ? 1.25 * usual : Math.max(1, most);
 }
 
-/** The sites that once held most, the one with the largest peak first. @param {Trace} trace @returns {number[]} */
+/** The sites with the largest peaks, largest first. @param {Trace} trace @returns {number[]} */
 function largestSites(trace) {
   const sites = [];
   for (let site = 0; site < trace.sites; site++) if (trace.hasCounters(site) && trace.peakBytes[site] > 0) sites.push(site);

@@ -1,4 +1,4 @@
-//! One analysis as columns: a row a site, the process at each instant, and the packed counters as they are.
+//! One recording as columns: one row per site, the process at each instant, and the packed counters.
 
 use super::names::Names;
 use super::payload::Payload;
@@ -11,12 +11,13 @@ use edleak_model::classify::{Confidence, Verdict};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
-/// Columns of the curve of a site whose counters did not fit.
+/// Columns of the curve of a site, if its counters did not fit.
 const CURVE_COLUMNS: usize = 40;
-/// What the reasons of sites that are no leak may take: they explain what nobody asks about.
+/// The limit of the reasons of sites that are no leak, because readers hardly ask for them.
 const MAX_WHY_BYTES: usize = 8 << 20;
 
-/// Adds the columns of `analysis` under names that begin with `prefix`. Returns what the header says of it.
+/// Adds the columns of `analysis`, under names that begin with `prefix`. Returns the recording's part of the
+/// header.
 pub(super) fn write(
     payload: &mut Payload,
     names: &mut Names,
@@ -126,7 +127,8 @@ fn write_figures(
     payload.numbers(format!("{prefix}bytes_at_peak"), past().map(|site| site.live_bytes_at_peak));
     payload.numbers(format!("{prefix}count_at_peak"), past().map(|site| site.live_count_at_peak));
 
-    // The weights of a flame graph are those of the folded stacks: a leak of a caller with stacks is theirs.
+    // The weights of a flame graph are those of the folded stacks: the leak of a caller with stacks belongs
+    // to its stacks.
     let mut leaked: HashMap<&SiteLabel, u64> = HashMap::new();
     for site in analysis.sites.iter().filter(|site| site.is_leak()) {
         for (part, bytes) in analysis.leaked_by_stack(site) {
@@ -181,7 +183,8 @@ fn write_survivors(payload: &mut Payload, prefix: &str, sites: &[&JudgedSite]) {
     payload.numbers(format!("{prefix}epoch_count"), survivors().map(|epoch| epoch.count));
 }
 
-/// How each leak compares with the other recording: 0 not compared, 1 new, 2 faster, 3 the same, 4 slower.
+/// Writes the change of each leak against the other recording: 0 not compared, 1 new, 2 faster, 3 the same, 4
+/// slower.
 fn write_changes(payload: &mut Payload, prefix: &str, sites: &[&JudgedSite], diff: Option<&Diff<'_>>) {
     let Some(diff) = diff else { return };
     let changes: HashMap<&SiteLabel, Change> =
@@ -217,12 +220,12 @@ fn write_counters(
     payload.bytes(format!("{prefix}curves"), &curves);
 }
 
-/// A curve of one byte a column, as a share of its highest point.
+/// A curve with one byte per column, as a share of its highest point.
 fn coarse(curve: &[f64]) -> Vec<u8> {
     let highest = curve.iter().copied().fold(0.0, f64::max);
     let byte = |column: usize| {
         let bytes = curve.get(column).copied().unwrap_or(0.0);
-        // Between 0 and 255.
+        // The result lies between 0 and 255.
         if highest > 0.0 { (255.0 * bytes / highest).round() as u8 } else { 0 }
     };
     (0..CURVE_COLUMNS).map(byte).collect()

@@ -1,7 +1,8 @@
-//! The messages of a pprof profile, as the format's description numbers their fields.
+//! The messages of a pprof profile, with the field numbers of the format's description.
 //!
-//! Every text of a profile is an index into one string table, whose first entry is empty; ids of mappings, locations and functions are
-//! positive. Frames of a location go from the innermost inlined one to the function itself.
+//! Every text is an index into one string table, whose first entry is empty. Ids of mappings, locations and
+//! functions are positive. The frames of a location go from the innermost inlined function to the function
+//! itself.
 
 use prost::Message;
 
@@ -46,10 +47,10 @@ pub(super) struct ValueType {
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Sample {
-    /// Innermost first.
+    /// Ids of locations, innermost first.
     #[prost(uint64, repeated, tag = "1")]
     pub(super) location_id: Vec<u64>,
-    /// One for each sample type.
+    /// One value per sample type.
     #[prost(int64, repeated, tag = "2")]
     pub(super) value: Vec<i64>,
     #[prost(message, repeated, tag = "3")]
@@ -91,7 +92,7 @@ pub(super) struct Mapping {
 pub(super) struct Location {
     #[prost(uint64, tag = "1")]
     pub(super) id: u64,
-    /// 0: none.
+    /// 0: no mapping.
     #[prost(uint64, tag = "2")]
     pub(super) mapping_id: u64,
     #[prost(uint64, tag = "3")]

@@ -1,4 +1,4 @@
-//! The profile for a program. Names are kept, new ones are added freely; all sizes are exact integers.
+//! The profile for a program. Names never change; new names may be added. All sizes are exact integers.
 
 use super::{ProfileReport, order_name};
 use crate::json::{FrameJson, LabelJson};
@@ -20,7 +20,7 @@ struct Document<'a> {
     by: &'static str,
     from_s: Option<f64>,
     to_s: f64,
-    /// The distance of slices around both times.
+    /// The time between slices around both times, in seconds.
     precision_s: f64,
     total: FiguresJson,
     sites: Vec<RowJson<'a>>,
@@ -43,7 +43,7 @@ struct RowJson<'a> {
     id: LabelJson<'a>,
     parent: Option<LabelJson<'a>>,
     name: String,
-    /// Of the figure that the rows are ranked by, 0 to 1; null where the total is not positive.
+    /// The share of the ranking figure, 0 to 1; null if the total is not positive.
     share: Option<f64>,
     #[serde(flatten)]
     figures: FiguresJson,
@@ -80,7 +80,7 @@ impl ProfileReport<'_> {
     /// Writes one JSON object.
     ///
     /// # Errors
-    /// Those of `out`.
+    /// If `out` cannot be written to.
     pub fn write_json(&self, out: &mut dyn Write) -> io::Result<()> {
         let (profile, analysis) = (self.profile, self.analysis);
         let total = profile.total.by(profile.order);

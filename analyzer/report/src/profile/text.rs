@@ -10,20 +10,20 @@ use edleak_text::units;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 
-/// Sites that are listed unless the user asks for another number.
+/// The number of sites listed, unless the user asks for another number.
 const SITES: usize = 20;
 /// A frame with a smaller share of the total is not shown.
 const LEAST_SHARE: f64 = 0.01;
-/// Lines of the tree.
+/// The greatest number of lines of the tree.
 const MOST_LINES: usize = 60;
-/// Deeper branches are indented no further.
+/// Deeper branches get no more indent.
 const DEEPEST_INDENT: usize = 24;
 
 impl ProfileReport<'_> {
-    /// Writes the table and, where stacks were recorded, the tree.
+    /// Writes the table. If stacks were recorded, writes the tree as well.
     ///
     /// # Errors
-    /// Those of `out`.
+    /// If `out` cannot be written to.
     pub fn write_text(&self, style: Style, out: &mut dyn Write) -> io::Result<()> {
         let header = &self.analysis.header;
         let command = match header.command.is_empty() {
@@ -91,7 +91,8 @@ impl ProfileReport<'_> {
         Ok(())
     }
 
-    /// The rows, a watched site and its stacks as one, by the falling figure; without those that have nothing of it.
+    /// The rows by the falling ranking figure, without rows whose figure is 0. A watched site and its stacks
+    /// are one row.
     fn callers(&self) -> Vec<(&JudgedSite, Figures)> {
         let order = self.profile.order;
         let sites = &self.analysis.sites;
@@ -103,7 +104,7 @@ impl ProfileReport<'_> {
         }
         let mut rows: Vec<_> = sums.into_iter().map(|(site, figures)| (&sites[site], figures)).collect();
         rows.retain(|(_, figures)| figures.by(order) != 0);
-        // The sort is stable, and sites come in the analysis's own order.
+        // The sort is stable, so equal rows keep the order of the findings.
         rows.sort_by_key(|(_, figures)| std::cmp::Reverse(figures.by(order)));
         rows
     }
@@ -140,7 +141,7 @@ impl ProfileReport<'_> {
     }
 }
 
-/// A frame that is its caller's only one of weight stands below it without further indent.
+/// Writes the children of a node. A single child with the full weight of its parent gets no further indent.
 fn write_node(style: Style, node: &Node, all: i128, depth: usize, lines: &mut Vec<String>) {
     let is_shown = |child: &&Node| child.weight as f64 >= LEAST_SHARE * all as f64;
     let shown: Vec<&Node> = node.children.iter().filter(is_shown).collect();
@@ -163,7 +164,7 @@ fn pair(figures: &Figures, order: Order) -> [i128; 2] {
     }
 }
 
-/// Share, and the two figures of a row.
+/// The share and the two figures of a row.
 fn cells(value: i128, [first, second]: [i128; 2], order: Order, all: i128) -> String {
     let share = match all > 0 {
         true => format!("{:.1} %", 100.0 * value as f64 / all as f64),
@@ -176,7 +177,7 @@ fn cells(value: i128, [first, second]: [i128; 2], order: Order, all: i128) -> St
     format!("{share:>8}  {first:>12}  {second:>12}")
 }
 
-/// Function, file and line, in at most `width` columns; of a long name the function keeps the most.
+/// Function, file and line, in at most `width` columns. Of a long name most of the function remains.
 fn place(style: Style, site: &JudgedSite, width: usize) -> String {
     let Some(frame) = site.headline() else { return style.clip_end(&printable(&site.name()), width) };
     let line = frame.place().map(|(file, line)| format!(" {}:{line}", printable(base_name(file))));

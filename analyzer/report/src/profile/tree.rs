@@ -1,4 +1,4 @@
-//! Stacks merged from the outermost frame inward, with the weight of everything below each frame.
+//! Stacks merged from the outermost frame inward. Each frame has the weight of all stacks through it.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use std::collections::HashMap;
 pub(super) struct Node {
     /// The function, or module and offset.
     pub(super) name: String,
-    /// Of all stacks through this frame.
+    /// The weight of all stacks through this frame.
     pub(super) weight: i128,
     pub(super) children: Vec<Node>,
     by_name: HashMap<String, usize>,
@@ -32,7 +32,7 @@ impl Node {
         }
     }
 
-    /// Sorts all levels by falling weight; ties by name.
+    /// Sorts all levels by falling weight; equal weights by name.
     pub(super) fn sort(&mut self) {
         self.by_name.clear();
         self.children.sort_by(|a, b| b.weight.cmp(&a.weight).then_with(|| a.name.cmp(&b.name)));

@@ -1,13 +1,14 @@
-//! Function names that fit: of a long one goes first what says least, and its last component stays.
+//! Shortens function names to fit. The least telling part of a name goes first; its last component stays.
 
 use super::style::{Style, columns};
 use edleak_binary::names::short;
 
-/// Operators whose brackets are none, longer ones before what they begin with.
+/// Operators whose angle characters are no brackets. A longer operator comes before the operators that it
+/// begins with.
 const OPERATORS: [&str; 12] = ["<=>", "<<=", ">>=", "->*", "<<", ">>", "<=", ">=", "->", "()", "<", ">"];
 
-/// The name in at most `width` columns: first without parameters, then without template arguments, innermost first; what is too
-/// long even then is cut in its middle.
+/// The name in at most `width` columns. First the parameters go, then the template arguments, innermost
+/// first. If the name is still too long, it is cut in the middle.
 pub(crate) fn fitted(style: Style, name: &str, width: usize) -> String {
     let mut name: Vec<char> = short(name).chars().collect();
     let ellipsis: Vec<char> = style.ellipsis().chars().collect();
@@ -20,7 +21,7 @@ pub(crate) fn fitted(style: Style, name: &str, width: usize) -> String {
                 .filter(|group| if pick { is_parameters(group) } else { group.opens_with == '<' })
                 .collect();
             let Some(deepest) = groups.iter().map(|group| group.depth).max() else { break };
-            // From the end, so that the places before stay what they are.
+            // From the end, so that the earlier positions stay valid.
             for group in groups.iter().rev().filter(|group| group.depth == deepest) {
                 name.splice(group.open + 1..group.close, ellipsis.iter().copied());
             }
@@ -35,12 +36,12 @@ pub(crate) fn fitted(style: Style, name: &str, width: usize) -> String {
     }
     let kept = width.saturating_sub(columns(style.ellipsis()));
     let tail = &name[name.len() - (kept - kept / 3)..];
-    // The rest of brackets that were emptied says nothing.
+    // The remains of emptied brackets are no use to the reader.
     let rest = tail.iter().position(|c| !"<.…>".contains(*c)).unwrap_or(0);
     name[..kept / 3].iter().chain(&ellipsis).chain(&tail[rest..]).collect()
 }
 
-/// What two brackets enclose.
+/// The part of a name between two brackets.
 struct Group {
     opens_with: char,
     open: usize,
@@ -58,7 +59,7 @@ impl Group {
     }
 }
 
-/// All brackets that match, by their place; none if they do not match.
+/// All matching pairs of brackets, by position; empty if the brackets do not match.
 fn groups(name: &[char]) -> Vec<Group> {
     let starts =
         |at: usize, word: &str| name[at..].iter().copied().take(word.chars().count()).eq(word.chars());

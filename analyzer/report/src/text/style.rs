@@ -1,11 +1,11 @@
-//! What a terminal can show: colours, block characters, and lines that fit.
+//! The abilities of a terminal: colours, block characters, and lines that fit.
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// Columns of a line.
 pub const WIDTH: usize = 80;
 
-/// What may be printed.
+/// The characters that may be printed.
 #[derive(Clone, Copy, Debug)]
 pub struct Style {
     /// Escape sequences for colours.
@@ -14,27 +14,28 @@ pub struct Style {
     pub unicode: bool,
 }
 
-/// What a piece of text is, and so how it looks.
+/// The meaning of a piece of text, which decides its look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ink {
-    /// As it is.
+    /// Ordinary text.
     Plain,
-    /// What was looked for.
+    /// A result that the user looked for: a leak.
     Alarm,
-    /// What may be it.
+    /// A possible leak.
     Warning,
     /// Good news.
     Calm,
-    /// What the eye should find.
+    /// Text that the eye should find first.
     Strong,
     /// A place in the code.
     Place,
-    /// What is there if needed.
+    /// Detail that is rarely needed.
     Faint,
 }
 
 impl Style {
-    /// Colour on a terminal unless NO_COLOR says no; block characters where the locale has them.
+    /// The style for this environment. Colour is used on a terminal unless NO_COLOR is set, block characters
+    /// if the locale has them.
     pub fn of_environment(is_terminal: bool) -> Style {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let locale =
@@ -47,7 +48,7 @@ impl Style {
         }
     }
 
-    /// The text with its colour.
+    /// The text in its colour.
     pub fn paint(self, ink: Ink, text: &str) -> String {
         let code = match ink {
             _ if !self.colour || text.is_empty() => return text.to_owned(),
@@ -62,12 +63,13 @@ impl Style {
         format!("\u{1b}[{code}m{text}\u{1b}[0m")
     }
 
-    /// The mark for something left out.
+    /// The mark for omitted text.
     pub fn ellipsis(self) -> &'static str {
         if self.unicode { "…" } else { "..." }
     }
 
-    /// A curve in one line. It spans the rows from its least to its greatest value: the shape matters, the figures stand beside it.
+    /// A curve in one line. It spans the rows from the curve's least to its greatest value, because the shape
+    /// matters; the figures are beside it.
     pub fn sparkline(self, curve: &[f64]) -> String {
         const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
         const ASCII: [char; 5] = ['_', '.', '-', '=', '#'];
@@ -81,7 +83,7 @@ impl Style {
         curve.iter().map(|value| rows[row(value).min(rows.len() - 1)]).collect()
     }
 
-    /// The text cut at its end to fit.
+    /// The text, cut at its end to fit.
     pub fn clip_end(self, text: &str, width: usize) -> String {
         if columns(text) <= width {
             return text.to_owned();
@@ -92,7 +94,7 @@ impl Style {
         text[..end].to_owned() + self.ellipsis()
     }
 
-    /// The text cut at its start to fit, for paths: the end is what names the file.
+    /// The text, cut at its start to fit. This is for paths: the end names the file.
     pub fn clip_start(self, text: &str, width: usize) -> String {
         if columns(text) <= width {
             return text.to_owned();
@@ -104,7 +106,7 @@ impl Style {
     }
 }
 
-/// Columns up to each character, that one included.
+/// The columns up to and including each character.
 fn running_width(characters: impl Iterator<Item = char>) -> impl Iterator<Item = usize> {
     characters.scan(0, |width, c| {
         *width += c.width().unwrap_or(0);
@@ -112,17 +114,20 @@ fn running_width(characters: impl Iterator<Item = char>) -> impl Iterator<Item =
     })
 }
 
-/// Columns that the text takes on a terminal: two for a character of a wide script, none for an accent that joins the one before.
+/// The columns that the text takes on a terminal. A character of a wide script takes two, a combining accent
+/// takes none.
 pub(crate) fn columns(text: &str) -> usize {
     text.width()
 }
 
-/// Text without control characters: names come out of files that anyone may have written, and a terminal obeys them.
+/// The text without control characters. Names come from files that anybody may have written, and a terminal
+/// obeys control characters.
 pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
-/// Words filled into lines of at most `width` columns; the first line is indented by `first`, the others by `rest`.
+/// Fills words into lines of at most `width` columns. The first line is indented by `first`, the others by
+/// `rest`.
 pub fn fill(text: &str, first: &str, rest: &str, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = first.to_owned();
@@ -165,7 +170,7 @@ mod tests {
         assert_eq!(UNICODE.clip_start("/very/long/path/file.c:12", 10), "…file.c:12");
         assert_eq!(ASCII.clip_end("a_long_function", 9), "a_long...");
         assert_eq!(UNICODE.clip_end("short", 5), "short");
-        // Two columns a character; an accent of its own takes none.
+        // Each character takes two columns; a combining accent takes none.
         assert_eq!(UNICODE.clip_end("読み込み関数", 7), "読み込…");
         assert_eq!(UNICODE.clip_start("/源/読み込み.c", 8), "…込み.c");
         assert_eq!((columns("読み"), columns("e\u{301}t")), (4, 2));

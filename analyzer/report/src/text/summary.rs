@@ -1,4 +1,4 @@
-//! The end of the text: the result, what was seen, what was missed, and the next step.
+//! The end of the text report: the result, the totals, the losses, and the next step.
 
 use super::super::Report;
 use super::style::{Ink, Style, WIDTH, fill, printable};
@@ -11,7 +11,7 @@ use edleak_model::growth_kind::GrowthKind;
 use edleak_text::units::{self, plural};
 use std::io::{self, Write};
 
-/// Hints about symbols that are shown; more would bury the result.
+/// The greatest number of hints about symbols. More hints would hide the result.
 const MAX_HINTS: usize = 4;
 
 pub(super) fn write(
@@ -66,7 +66,7 @@ pub(super) fn write(
     Ok(())
 }
 
-/// The rules of the suppressions that matched nothing in any recording, and those whose budget did not suffice.
+/// Writes the suppression rules that matched nothing in any recording, and those whose budget was exceeded.
 pub(super) fn write_rules(style: Style, report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
     let unused = report.rules_that_are(RuleUse::Unused).map(|rule| (rule, "matched nothing"));
     let exceeded =
@@ -87,7 +87,7 @@ fn result(analysis: &Findings) -> (Ink, String) {
     match (outcome(analysis), too_little(analysis)) {
         (Outcome::Leaks, _) => {
             let reported = || analysis.sites.iter().filter(|site| site.standing == Standing::Reported);
-            // As they are listed: a caller with its stacks is one.
+            // Count as the list does: a caller with its stacks is one leak.
             let groups = analysis.groups(reported());
             let is_suspect =
                 |group: &&Group<'_>| group.lead.judgement.confidence == Some(Confidence::Suspect);
@@ -109,7 +109,7 @@ fn result(analysis: &Findings) -> (Ink, String) {
     }
 }
 
-/// How there can be no leak where resident memory grows all the same.
+/// The reason why resident memory grows although no site leaks.
 fn growth_beside_no_leak(analysis: &Findings) -> String {
     let growth = &analysis.growth;
     let by = format!("resident memory grows {:.1} times all the same", growth.times());
@@ -127,7 +127,7 @@ fn growth_beside_no_leak(analysis: &Findings) -> String {
 pub(crate) fn seen(summary: &Summary) -> String {
     let size = |bytes: u64| units::bytes(bytes as f64);
     let mut text = format!("{}; {} live", plural(summary.sites, "site", "sites"), size(summary.live_bytes));
-    // edLeak's own slices hold live bytes only, and other tools' lines no allocated bytes.
+    // edLeak's own slices hold only live bytes. Lines of other tools hold no allocated bytes.
     if summary.allocs > 0 {
         text += &format!(" in {}", plural(summary.live_count, "allocation", "allocations"));
         text += &match summary.allocated_bytes {
@@ -175,7 +175,7 @@ fn percent(share: f64) -> String {
     format!("{:.0} %", 100.0 * share)
 }
 
-/// Leaks that fail nothing, and why.
+/// The leaks that fail nothing, with the reasons.
 pub(crate) fn passed(analysis: &Findings) -> Option<String> {
     let count = |is: fn(Standing) -> bool| {
         analysis.groups(analysis.sites.iter().filter(|site| is(site.standing))).len() as u64
@@ -198,7 +198,7 @@ fn hidden_by_top(analysis: &Findings, top: usize) -> Option<String> {
     let is_listed = |site: &&JudgedSite| {
         matches!(site.standing, Standing::Reported | Standing::Tolerated | Standing::Shown)
     };
-    // As they are listed: a caller with its stacks is one.
+    // Count as the list does: a caller with its stacks is one leak.
     let entries = |top: usize| {
         let listed = analysis.sites.iter().filter(is_listed).take(top);
         let (shown, leaks): (Vec<&JudgedSite>, Vec<&JudgedSite>) =
