@@ -46,7 +46,7 @@ pub struct Baseline {
     pub leaks: Vec<KnownLeak>,
 }
 
-/// How a leak compares with the baseline.
+/// The change of a leak against the baseline.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Change {
     /// Not in the baseline.

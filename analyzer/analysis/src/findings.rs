@@ -63,7 +63,7 @@ pub struct Header {
     pub period_s: f64,
     /// The recording ended in order, and no part of it is damaged.
     pub complete: bool,
-    /// How the recording ended, in words.
+    /// The end of the recording, in words.
     pub end: Option<String>,
     /// The recording ended because the process executed a program that was not recorded.
     pub is_replaced: bool,

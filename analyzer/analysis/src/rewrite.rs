@@ -12,7 +12,8 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Writes `from` to `to` with the frames of every address that it names. `to` may be the file that `from` was read from.
+/// Writes `from` to `to` with the frames of every address that it names. `to` may be the file that `from` was
+/// read from.
 ///
 /// # Errors
 /// If the new trace cannot be written.

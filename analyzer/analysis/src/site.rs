@@ -192,7 +192,8 @@ impl JudgedSite {
 /// The name of the known leak of `--inject-leak`.
 pub const INJECTED_NAME: &str = "edleak_injected_leak";
 
-/// The stacks among `sites` that `site` was judged together with and that have a share in the leak, by falling share.
+/// The stacks among `sites` that `site` was judged together with and that have a share in the leak, by
+/// falling share.
 pub(crate) fn parts_of<'a>(sites: &'a [JudgedSite], site: &'a JudgedSite) -> Vec<&'a JudgedSite> {
     if !site.judged_with_stacks {
         return Vec::new();

@@ -35,7 +35,8 @@ impl<'raw> FunctionName<'raw> {
     }
 }
 
-/// A demangled name without parameters and generic arguments. Inline namespaces of the standard libraries are left out.
+/// A demangled name without parameters and generic arguments. Inline namespaces of the standard libraries are
+/// left out.
 pub fn path_of(demangled: &str) -> String {
     let mut path = String::with_capacity(demangled.len().min(128));
     let mut rest = demangled;

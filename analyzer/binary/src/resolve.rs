@@ -47,9 +47,9 @@ pub struct Resolved {
 /// A batch of resolved addresses.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Resolution {
-    /// One for each request, in the same order.
+    /// One result per request, in the same order.
     pub resolved: Vec<Resolved>,
-    /// One for each module that was asked about, by id.
+    /// One outcome per module in the batch, by id.
     pub outcomes: Vec<Outcome>,
     /// Number of distinct addresses in no known module.
     pub without_module: usize,
@@ -80,7 +80,8 @@ impl Symbolizer {
         self.cache.complaint()
     }
 
-    /// Resolves `requests` about the modules of `trace`, first with the symbols embedded in it, then with files.
+    /// Resolves `requests` about the modules of `trace`, first with the symbols embedded in it, then with
+    /// files.
     pub fn resolve_trace(&self, trace: &Trace, requests: &[Request]) -> Resolution {
         self.resolve(trace.modules(), trace.symbols(), requests)
     }

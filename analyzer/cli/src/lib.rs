@@ -81,7 +81,7 @@ enum Command {
         before: PathBuf,
         /// The later recording.
         after: PathBuf,
-        /// How to print it.
+        /// The format of the comparison.
         #[arg(long, value_enum, default_value_t = DiffFormat::Text)]
         format: DiffFormat,
         #[command(flatten)]
@@ -110,7 +110,7 @@ enum Command {
     Anonymize {
         /// The trace.
         trace: PathBuf,
-        /// Where to write the anonymous trace.
+        /// Write the anonymous trace here.
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
         /// A secret. Without it, anyone who guesses a name can confirm it.

@@ -42,7 +42,8 @@ pub(crate) struct ProfileArgs {
 /// The part of the record that a profile covers.
 #[derive(Args)]
 pub(crate) struct SpanArgs {
-    /// Profile this instant: `peak`, `end`, or a time since the recording began, like 90s [default: end; `profile`: peak].
+    /// Profile this instant: `peak`, `end`, or a time since the recording began, like 90s [default: end;
+    /// `profile`: peak].
     #[arg(long, value_name = "WHEN", value_parser = parse_at, conflicts_with_all = ["from", "to"])]
     at: Option<At>,
     /// Profile the change from this time on.

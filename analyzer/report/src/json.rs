@@ -393,7 +393,7 @@ fn kind_name(kind: Kind) -> &'static str {
     }
 }
 
-/// The word of the verdict in the contract.
+/// The word for the verdict in JSON.
 pub(crate) fn verdict_name(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Leak => "leak",

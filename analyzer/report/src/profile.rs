@@ -20,7 +20,7 @@ pub struct ProfileReport<'a> {
     pub top: Option<usize>,
 }
 
-/// The word of the ranking figure in the contract.
+/// The word for the ranking figure in JSON.
 fn order_name(order: Order) -> &'static str {
     match order {
         Order::Live => "live",

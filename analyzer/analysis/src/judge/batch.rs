@@ -1,9 +1,11 @@
 //! Programs that compute from start to end: a compiler, a converter, a debugger's batch.
 //!
 //! Such a program builds up its data as steadily as a leak, until it ends. No curve tells the two apart, and
-//! a slow machine only makes the curve longer. So a strict leak becomes a suspect in three cases: most of the
-//! live memory grew late, or the program frees the leak when it ends, or the program has used less processor
-//! time than the shortest record for a strict leak.
+//! a slow machine only makes the curve longer. So a strict leak becomes a suspect in each of three cases:
+//!
+//! - Most of the live memory grew late.
+//! - The program frees the leak when it ends.
+//! - The program used less processor time than a record for a strict leak must last.
 
 use crate::site::{JudgedSite, Kind};
 use edleak_model::classify::{Confidence, STRICT_SECONDS};

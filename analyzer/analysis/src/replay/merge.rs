@@ -268,7 +268,8 @@ mod tests {
         groups
     }
 
-    /// One plugin at two addresses and under two names, another build of it, a module without a build ID, and generated code.
+    /// One plugin at two addresses and under two names, another build of it, a module without a build ID, and
+    /// generated code.
     fn plugins() -> Vec<Record> {
         let mut records = vec![
             module(0, "/p.so", &[1], 0x1000),

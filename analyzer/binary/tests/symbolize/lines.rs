@@ -60,7 +60,8 @@ fn compare_all(program: &Path, addresses: &[u64]) {
     let theirs = oracle::llvm(program, addresses);
     compare(program, addresses, "llvm", &unnamed(ours.clone()), &unnamed(theirs));
 
-    // GNU addr2line drops or merges frames of deeper inlining, and prints bare names. Only its lines are compared.
+    // GNU addr2line drops or merges frames of deeper inlining, and prints bare names. Only its lines are
+    // compared.
     let innermost = |frames: Vec<Vec<Frame>>| {
         let place = |frame: &Frame| Frame { function: String::new(), ..frame.clone() };
         frames.iter().map(|frames| frames.first().map(place).into_iter().collect()).collect::<Vec<Vec<_>>>()
