@@ -328,8 +328,8 @@ fn settle_families(sites: &mut [JudgedSite]) {
     leave_open(sites);
 }
 
-/// A watched site becomes undecided together with its stacks, if the program stopped working while they grew
-/// together, and if no single member is undecided for this reason.
+/// A watched site becomes undecided together with its stacks, if the program stopped working while they grew.
+/// This applies only if no member alone is a leak or undecided for this reason.
 fn leave_open(sites: &mut [JudgedSite]) {
     let is_answered = |site: &JudgedSite| site.is_leak() || site.judgement.open_bytes > 0;
     let family = |site: &JudgedSite| site.parent.clone().unwrap_or_else(|| site.label.clone());
