@@ -1,4 +1,4 @@
-// Every quarter of a second a report of 40 rows is built and forgotten: the curve is a staircase with even steps.
+// Builds a report of 40 rows every quarter of a second and never frees it: the curve is an even staircase.
 //
 //#Expect: Leak in build_report
 //#Expect: nothing else

@@ -1,4 +1,4 @@
-// A large table loaded at start, and beside it, from the same loader, a small steady leak.
+// Loads a large table at start; the same function then leaks slowly and steadily.
 //
 //#Expect: Leak in load_row
 //#Expect: nothing else

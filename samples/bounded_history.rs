@@ -1,4 +1,4 @@
-//! The last 150 commands are kept, in a ring: the oldest one makes room.
+//! Keeps the last 150 commands in a ring: a new command replaces the oldest.
 //!
 //#Expect: no leak
 #[path = "common/pace.rs"]

@@ -1,10 +1,10 @@
 #!/bin/bash
 # Builds the samples: samples/build.sh [-s SOURCE_DIR] [OUTPUT_DIR (target/samples)]
 #
-# Every *.c, *.cpp, *.S and *.rs of SOURCE_DIR (this directory) becomes one program of the same name, with -O2 -g; a
-# source named lib*.c becomes a shared library. `//#Build: FLAGS` in a source adds flags; $OUT in them is OUTPUT_DIR.
+# Compiles every *.c, *.cpp, *.S and *.rs of SOURCE_DIR (this directory) to a program of the same name, with -O2 -g.
+# A source named lib*.c becomes a shared library. `//#Build: FLAGS` in a source adds flags; $OUT means OUTPUT_DIR.
 # `//#Compiler: NAME` chooses another compiler.
-# Only what is older than its source, the common files or this script is built, as many at a time as there are processors.
+# Builds only programs that are older than their source, the common files or this script; one build per processor.
 set -euo pipefail
 
 self=$(readlink -f "$0")
@@ -18,7 +18,7 @@ out=${1:-$here/../target/samples}
 mkdir -p "$out"
 out=$(readlink -f "$out")
 
-# One source to one program. The result is moved into place whole: a build that was interrupted leaves nothing.
+# Compiles one source. The result is renamed into place, so an interrupted build leaves no partial file.
 build_one() {
     local source=$1 base name flags result
     base=$(basename "$source")
@@ -43,11 +43,11 @@ build_one() {
     mv "$new" "$result"
 }
 
-# Two builds of one directory at the same time would do the same work twice.
+# Lock the directory: two builds at the same time would do the same work twice.
 exec 9>"$out/.lock"
 flock 9
 
-# Shared libraries come first: programs link them.
+# Build shared libraries first, because programs link them.
 export -f build_one
 export self here out source_dir
 find "$source_dir" -maxdepth 1 -name 'lib*.c' -print0 |

@@ -1,4 +1,4 @@
-// Connections that fail now and then leave their state behind, one to eight at a time: bursts at random moments.
+// Connections sometimes fail and leave their state behind, one to eight at a time: bursts at random moments.
 //
 //#Expect: Leak in fail_connection
 //#Expect: nothing else

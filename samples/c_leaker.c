@@ -1,4 +1,4 @@
-// A small service in C: a linked list of sessions nobody closes, beside a cache that fills and stays.
+// A small service in C: a linked list of sessions that are never closed, and a cache that fills up and stays.
 //
 //#Expect: Leak in open_session
 //#Expect: nothing else

@@ -1,4 +1,4 @@
-// A cache that is filled in the first third of the run and then only read: it grows, it stays, it is no leak.
+// A cache that is filled in the first third of the run and then only read. It stays, but is no leak.
 //
 //#Expect: no leak
 #include "pace.h"

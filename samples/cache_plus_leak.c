@@ -1,5 +1,5 @@
-// A cache and a leak at one site: entries fill a table within the first second, and from the start every fourth one is put
-// into a chain that nothing ever walks.
+// A cache and a leak at one site. Entries fill a table within the first second. From the start, every fourth
+// entry goes into a list that the program never reads or frees.
 //
 //#Expect: Leak in make_entry
 //#Expect: nothing else

@@ -1,24 +1,25 @@
 #!/bin/bash
-# A CI job in one script: records a service while its tests run, keeps the trace, and fails when the service leaks.
+# A CI job in one script: records a service while its tests run, keeps the trace, and fails if the service leaks.
 #
 # samples/ci-gate.sh SERVICE TESTS [OUTPUT_DIR (leaks)]
-#   SERVICE  the command that is the service (a script that starts it does so with `exec`)
-#   TESTS    the command that exercises it
+#   SERVICE  the command of the service (a script must start it with `exec`)
+#   TESTS    the command that tests it
 #
-# Leaves in OUTPUT_DIR what to archive: service.edl (self-contained: no binary is needed to read it later), leaks.sarif
-# and leaks.txt.
-# Exits with edleak-analyze's code (0 no leak, 1 leaks, 2 undecided) unless the tests failed. EDLEAK_BIN is where edleak is,
-# EDLEAK_GATE holds more options of the gate: --baseline main.edl, --suppressions leaks.supp, --budget 10KB/min, --strict.
+# Writes the files to archive into OUTPUT_DIR: service.edl (it can be read later without a binary), leaks.sarif and
+# leaks.txt. Exits with edleak-analyze's code (0 no leak, 1 leaks, 2 undecided) unless the tests failed.
 #
-# A gate that never failed may be one that cannot. EDLEAK_PROVE=100KB/s adds a leak of that rate to what is recorded and turns
-# the job around: it exits 0 if the gate fails and names `edleak_injected_leak`, and 1 if it does not.
+# EDLEAK_BIN is the directory of edleak's programs. EDLEAK_GATE holds further options of the gate:
+# --baseline main.edl, --suppressions leaks.supp, --budget 10KB/min, --strict.
+#
+# EDLEAK_PROVE=100KB/s proves that the gate can fail: it adds a leak of that rate to the recorded counters. The job then
+# exits with 0 if the gate fails and names `edleak_injected_leak`, and with 1 otherwise.
 set -uo pipefail
 
 service=$1 tests=$2 out=${3:-leaks}
 bin=${EDLEAK_BIN:-$(dirname "$0")/../target/release}
 prove=${EDLEAK_PROVE:-}
 mkdir -p "$out"
-rm -f "$out/service.edl" # what is judged below is of this run or not there
+rm -f "$out/service.edl" # an old trace must not be judged below
 
 # shellcheck disable=SC2086 # the commands are words
 "$bin/edleak-record" --auto-watch ${prove:+--inject-leak "$prove"} -o "$out/service.edl" -- $service &
@@ -26,7 +27,7 @@ recorder=$!
 # shellcheck disable=SC2086
 $tests
 tested=$?
-kill -TERM "$recorder" 2>/dev/null # passed on to the service; its exit code does not matter here
+kill -TERM "$recorder" 2>/dev/null # edleak-record passes it on to the service; its exit code is ignored
 wait "$recorder"
 [ "$tested" -eq 0 ] || exit "$tested"
 [ -e "$out/service.edl" ] || { echo "ci-gate: nothing was recorded (see above)" >&2; exit 3; }

@@ -1,4 +1,4 @@
-// Parent and child hold each other by shared_ptr: when the last outside owner lets go, both stay.
+// Parent and child hold each other by shared_ptr: when the last outside owner is gone, both stay allocated.
 //
 //#Expect: Leak in make_pair_of_nodes
 //#Expect: nothing else

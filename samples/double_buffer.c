@@ -1,4 +1,4 @@
-// Two frame buffers of changing size: each frame replaces the one before the last.
+// Two frame buffers of changing size: each new frame replaces the frame before the previous one.
 //
 //#Expect: no leak
 #include "pace.h"

@@ -1,4 +1,4 @@
-//! Every event is formatted and kept: a `Vec<String>` that nobody trims.
+//! Formats and keeps every event: a `Vec<String>` that is never shortened.
 //!
 //#Expect: Leak in log_event
 //#Expect: nothing else

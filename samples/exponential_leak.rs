@@ -1,4 +1,4 @@
-//! Subscribers that are subscribed again by each one that is there: growth in proportion to what there is.
+//! Each existing subscriber subscribes new ones: growth in proportion to the present size.
 //!
 //#Expect: Leak in subscribe
 //#Expect: nothing else
@@ -20,7 +20,7 @@ fn main() {
     let mut pace = pace::Pace::new(5.0, 50);
     let mut subscribers = Vec::with_capacity(100_000);
     while pace.wait() {
-        // Eight e-foldings over the run.
+        // Grows by a factor of e eight times over the run.
         let wanted = (8.0 * pace.fraction()).exp() as usize;
         while subscribers.len() < wanted {
             subscribers.push(subscribe());

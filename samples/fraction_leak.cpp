@@ -1,4 +1,4 @@
-// Requests come and go; the error path, one in ten, returns before the request is deleted.
+// The error path, taken by one request in ten, returns without deleting the request.
 //
 //#Expect: Leak in accept_request
 //#Expect: nothing else

@@ -1,4 +1,4 @@
-// One log buffer that is appended to and never written out: no new allocations, the same one gets bigger.
+// Appends to one log buffer and never writes it out: no new allocations, but the same one grows.
 //
 //#Expect: Leak in append_line
 //#Expect: nothing else

@@ -1,7 +1,7 @@
-// The demo: seven functions that leak, one per allocation call, beside a cache that fills, churn and a start-up block.
+// The demo: seven leaking functions, one per allocation call, beside a cache, churn and a start-up block.
 //
-// A recursive function reaches the leaking functions in turn, one each period, as edLeak's own leaker did. The cache
-// fills during the first fifth of the run and stays: it must not be reported.
+// A recursive function calls the leaking functions in turn, one per period, like edLeak's own leaker. The
+// cache fills during the first fifth of the run and stays: edleak must not report it.
 //
 //#Expect: Leak in leak_malloc
 //#Expect: Leak in leak_calloc
@@ -16,7 +16,7 @@
 #include <malloc.h>
 #include <new>
 
-// What each function allocated and freed, exactly: requested bytes, as the recorder counts them.
+// The exact totals that each function allocated and freed: requested bytes, as the recorder counts them.
 struct ledger {
     const char *function;
     uint64_t allocs, allocated_bytes, frees, freed_bytes;
@@ -41,7 +41,7 @@ NOINLINE void leak_calloc() {
     books[CALLOC].add(150);
 }
 
-// A buffer that is grown and forgotten: the small one is freed by realloc, the large one never.
+// A buffer that is grown and never freed: realloc frees the small one, nothing frees the large one.
 NOINLINE void leak_realloc() {
     void *small = keep(malloc(20));
     books[REALLOC].add(20);
@@ -72,7 +72,7 @@ NOINLINE void leak_new_array() {
     books[NEW_ARRAY].add(400);
 }
 
-// The cache: CACHE_SLOTS entries, each allocated once and served from then on.
+// The cache: CACHE_SLOTS entries, each allocated once and then reused.
 enum { CACHE_SLOTS = 512, CACHE_ENTRY_BYTES = 1000 };
 static void *cache[CACHE_SLOTS];
 
@@ -85,7 +85,7 @@ static void cache_lookup(unsigned slot) {
     if (!cache[slot]) cache_insert(slot);
 }
 
-// Requests in flight: each lives for a few periods.
+// Requests in progress: each lives for a few periods.
 enum { IN_FLIGHT = 16 };
 static struct { void *p; size_t size; } in_flight[IN_FLIGHT];
 
@@ -117,7 +117,7 @@ NOINLINE void descend(int levels) {
     } else {
         leaks[depth]();
     }
-    __asm__ volatile("" ::: "memory"); // no tail call: every level has its frame
+    __asm__ volatile("" ::: "memory"); // no tail call, so every level has a frame
 }
 }
 
@@ -151,11 +151,11 @@ int main(int argc, char **argv) {
     }
 
     startup_table();
-    // pace_start counts in whole ticks per second; a period is finer than that.
+    // pace_start takes whole ticks per second, but a period may be finer.
     pace p = pace_start(0, nullptr, 0, 1);
     p.period_ns = (long)(period_ms * 1e6);
     p.ticks = (long)(seconds * 1000 / period_ms);
-    long filled = p.ticks / 5 + 1; // ticks until every cache slot has been asked for
+    long filled = p.ticks / 5 + 1; // ticks until every cache slot has been used
     while (pace_next(&p)) {
         descend((int)(p.tick % LEAKS));
         churn(p.tick);

@@ -1,4 +1,4 @@
-// A list that only grows: one node a tick. The plainest leak there is.
+// A list that only grows, by one node per tick: the simplest leak.
 //
 //#Expect: Leak in grow_list
 //#Expect: nothing else

@@ -1,4 +1,4 @@
-// Load that rises over the first half of the run and is steady from then on: more requests in flight, none kept.
+// The load rises over the first half of the run and then stays constant: more requests at a time, all freed.
 //
 //#Expect: no leak
 #include "pace.h"

@@ -1,4 +1,4 @@
-// Lines collect in memory; at 150 lines the older of two logs is dropped and a new one begun.
+// Collects lines in memory. At 150 lines the older of two logs is dropped and a new one begun.
 //
 //#Expect: no leak
 #include "pace.h"

@@ -1,4 +1,4 @@
-// An LRU cache of 200 entries under requests for 1,000 keys: it is full after a second, and everything is replaced.
+// An LRU cache of 200 entries with requests for 1,000 keys: full after a second, then entries are replaced.
 //
 //#Expect: no leak
 #include "pace.h"

@@ -1,4 +1,4 @@
-// Sessions are entered into a map at login; logout forgets to erase them.
+// Adds a session to a map at login; logout forgets to erase it.
 //
 //#Expect: Leak in login
 //#Expect: nothing else
@@ -6,7 +6,7 @@
 #include <map>
 
 struct session { char data[200]; };
-// Never destroyed, as services do it: an orderly exit would free everything and tell another story.
+// Never destroyed, as in services: an orderly exit would free everything and hide the leak.
 static auto &sessions = *new std::map<long, session>;
 
 NOINLINE void login(long user) { sessions[user].data[0] = 1; }

@@ -1,4 +1,4 @@
-// Objects are taken from a free list and put back; only when it is empty is a new one made. Demand is uneven but bounded.
+// Takes objects from a free list, and allocates only if it is empty. Demand varies but is bounded.
 //
 //#Expect: no leak
 #include "pace.h"

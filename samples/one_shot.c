@@ -1,4 +1,4 @@
-// In the middle of the run a large configuration is loaded once and kept.
+// Loads a large configuration once, in the middle of the run, and keeps it.
 //
 //#Expect: no leak
 #include "pace.h"

@@ -1,4 +1,4 @@
-// A job that collects its results for most of the run, hands them over and frees them all before it idles on.
+// A job that collects results for most of the run, then frees them all and runs on idle.
 //
 //#Expect: no leak
 #include "pace.h"

@@ -1,4 +1,4 @@
-// A message handler chosen through a table of function pointers; one of the five kinds of message is never released.
+// Calls message handlers through a table of function pointers; one of five kinds of message is never freed.
 //
 //#Expect: Leak in handle_status
 //#Expect: nothing else

@@ -1,4 +1,4 @@
-// A pool that grows with evenly rising demand until it has all it needs, half way through the run. It keeps that.
+// A pool that grows with steadily rising demand until the middle of the run, and then keeps its size.
 //
 //#Expect: no leak
 #include "pace.h"

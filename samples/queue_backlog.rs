@@ -1,5 +1,5 @@
-//! Messages arrive a third faster than they are handled: the queue grows for ever, though every message is freed in its
-//! turn.
+//! Messages arrive a third faster than they are handled. Every message is freed after it is handled, but the
+//! queue grows for ever.
 //!
 //#Expect: Leak in receive
 //#Expect: nothing else

@@ -1,4 +1,4 @@
-//! Parents that hold their children and children that hold their parents, both by `Rc`: no count ever reaches zero.
+//! Parents and children hold each other by `Rc`, so no reference count ever reaches zero.
 //!
 //#Expect: Leak in make_family
 //#Expect: nothing else

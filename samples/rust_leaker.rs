@@ -1,4 +1,4 @@
-//! A small service: a session table that is never cleaned, a history that only grows, beside a cache with a bound.
+//! A small service: a session table that is never cleaned, a history that only grows, and a bounded cache.
 //!
 //#Expect: Leak in open_session
 //#Expect: Leak in record_history
@@ -22,19 +22,19 @@ struct Service {
 }
 
 impl Service {
-    /// Sessions are opened for every client and closed for none.
+    /// Opens a session for every client and never closes one.
     #[inline(never)]
     fn open_session(&mut self, client: u64) {
         self.sessions.insert(client, black_box(Box::new(Session { _state: [1; 240] })));
     }
 
-    /// What was done is kept for ever.
+    /// Keeps a record of every action for ever.
     #[inline(never)]
     fn record_history(&mut self) {
         self.history.push(black_box(Box::new([0; 96])));
     }
 
-    /// At most 64 pages; the one that was loaded first goes.
+    /// Holds at most 64 pages; the page that was loaded first is dropped.
     #[inline(never)]
     fn cache_page(&mut self, page: u32) {
         if self.cache.contains_key(&page) {
@@ -60,6 +60,6 @@ fn main() {
             service.open_session(u64::from(pace.tick));
         }
     }
-    // A service does not end by dropping its tables one by one.
+    // A service does not drop its tables one by one when it ends.
     std::mem::forget(service);
 }

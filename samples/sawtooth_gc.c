@@ -1,4 +1,4 @@
-// Garbage collects and is swept about three times a second, all of it.
+// Garbage collects, and about three times a second all of it is freed.
 //
 //#Expect: no leak
 #include "pace.h"

@@ -1,4 +1,4 @@
-// Records collect and are flushed three times a second, but a flush forgets every tenth: a leak under a sawtooth.
+// Collects records and flushes them three times a second, but misses every tenth: a leak below a sawtooth.
 //
 //#Expect: Leak in make_record
 //#Expect: nothing else

@@ -1,4 +1,4 @@
-// Jobs that take a megabyte each, work for a while and give everything back, with pauses between them.
+// Jobs that each allocate a megabyte, work for a while and free everything, with pauses between them.
 //
 //#Expect: no leak
 #include "pace.h"

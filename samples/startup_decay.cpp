@@ -1,4 +1,4 @@
-// Much is loaded at start and needed for a while; piece by piece it is released.
+// Loads much data at start, uses it for a while and frees it piece by piece.
 //
 //#Expect: no leak
 #include "pace.h"

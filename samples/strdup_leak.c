@@ -1,4 +1,4 @@
-// A path is duplicated for every lookup. The allocation happens inside libc; the leak is the caller's.
+// Duplicates a path for every lookup. The allocation happens inside libc; the caller leaks it.
 //
 //#Expect: Leak in look_up
 //#Expect: nothing else

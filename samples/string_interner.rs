@@ -1,4 +1,4 @@
-//! Words of a finite vocabulary are interned: each new one allocates, and soon there are no new ones.
+//! Interns words of a finite vocabulary: each new word allocates, and soon there are no new words.
 //!
 //#Expect: no leak
 #[path = "common/pace.rs"]

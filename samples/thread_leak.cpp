@@ -1,4 +1,4 @@
-// Four workers; each keeps a trace of every job in a list of its own that nobody reads.
+// Four workers; each keeps a trace of every job in its own list, which the program never reads.
 //
 //#Expect: Leak in remember_job
 //#Expect: nothing else

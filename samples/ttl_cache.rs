@@ -1,4 +1,4 @@
-//! Entries live for half a second and are then expired: full after that time, and turning over from then on.
+//! Entries expire after half a second: the cache is full after that time, and then entries are replaced.
 //!
 //#Expect: no leak
 #[path = "common/pace.rs"]

@@ -1,4 +1,4 @@
-// A vector that doubles until it holds the 600 items there are, and is then reused: steps up, further and further apart.
+// A vector that doubles until it holds all 600 items and is then reused: steps that become rarer and larger.
 //
 //#Expect: no leak
 #include "pace.h"

@@ -1,4 +1,4 @@
-// Lookup tables are built on first use, most of them early; after a fifth of the run all are there.
+// Builds lookup tables at their first use, most of them early; after a fifth of the run all exist.
 //
 //#Expect: no leak
 #include "pace.h"

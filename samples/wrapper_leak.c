@@ -1,4 +1,4 @@
-// Six callers of one xmalloc, of which one leaks: with xmalloc stepped over, the site is that caller.
+// Six functions call xmalloc, and one of them leaks. With xmalloc stepped over, that caller is the site.
 //
 //#Expect: Leak in parse_header
 //#Expect: nothing else

@@ -1,7 +1,7 @@
-// What the C and C++ samples share: a fixed number of ticks on a monotonic clock, a fixed random sequence, and `keep`.
+// Shared by the C and C++ samples: ticks on a monotonic clock, fixed random numbers, `keep`.
 //
-// A sample does its work by the tick, never by the time that has passed: a machine that stalls makes a sample late, and
-// the ticks it missed follow at once, so the totals of two runs are equal to the byte.
+// A sample works by ticks, not by elapsed time. If the machine stalls, the sample is late and then makes the
+// missed ticks at once. So the totals of two runs are equal to the byte.
 #pragma once
 #include <errno.h>
 #include <stdint.h>
@@ -12,7 +12,7 @@
 
 #define NOINLINE __attribute__((noinline, noclone))
 
-// Hides a pointer from the optimizer: the allocation stays, and the call that made it is no tail call.
+// Hides a pointer from the optimizer: the allocation stays, and the allocating call is not a tail call.
 static inline void *keep(void *p) {
     __asm__ volatile("" : "+r"(p) : : "memory");
     return p;
@@ -21,11 +21,11 @@ static inline void *keep(void *p) {
 struct pace {
     struct timespec next;
     long period_ns;
-    long tick;  // the current one, from 0
-    long ticks; // how many there are
+    long tick;  // the current tick, from 0
+    long ticks; // number of ticks
 };
 
-// `hz` ticks a second for `seconds`, or for N where the arguments hold `--seconds N`.
+// `hz` ticks per second for `seconds`, or for N seconds with the arguments `--seconds N`.
 static inline struct pace pace_start(int argc, char **argv, double seconds, long hz) {
     for (int i = 1; i + 1 < argc; i++)
         if (strcmp(argv[i], "--seconds") == 0) seconds = atof(argv[i + 1]);
@@ -37,7 +37,7 @@ static inline struct pace pace_start(int argc, char **argv, double seconds, long
     return p;
 }
 
-// Waits for the next tick; false after the last one.
+// Waits for the next tick; returns false after the last one.
 static inline int pace_next(struct pace *p) {
     if (++p->tick >= p->ticks) return 0;
     p->next.tv_nsec += p->period_ns;
@@ -49,7 +49,7 @@ static inline int pace_next(struct pace *p) {
     return 1;
 }
 
-// How much of the run is over, 0 to 1.
+// The part of the run that is over, 0 to 1.
 static inline double pace_fraction(const struct pace *p) { return (double)p->tick / (double)p->ticks; }
 
 // The same sequence in every run (xorshift64).

@@ -1,8 +1,8 @@
-//! What the Rust samples share: a fixed number of ticks on a monotonic clock, and a fixed random sequence.
+//! Shared by the Rust samples: a fixed number of ticks on a monotonic clock, and fixed random numbers.
 //!
-//! A sample does its work by the tick, never by the time that has passed: a machine that stalls makes a sample late, and
-//! the ticks it missed follow at once, so the totals of two runs are equal to the byte.
-#![allow(dead_code)] // no sample uses all of it
+//! A sample works by ticks, not by elapsed time. If the machine stalls, the sample is late and then makes the
+//! missed ticks at once. So the totals of two runs are equal to the byte.
+#![allow(dead_code)] // each sample uses a part of it
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// `hz` ticks a second for `seconds`, or for N where the arguments hold `--seconds N`.
+    /// `hz` ticks per second for `seconds`, or for N seconds with the arguments `--seconds N`.
     pub fn new(seconds: f64, hz: u32) -> Pace {
         let mut args = std::env::args().skip_while(|arg| arg != "--seconds").skip(1);
         let seconds = args.next().and_then(|n| n.parse().ok()).unwrap_or(seconds);
@@ -22,12 +22,12 @@ impl Pace {
         Pace { start: Instant::now(), period: Duration::from_secs(1) / hz, tick: 0, ticks }
     }
 
-    /// How much of the run is over, 0 to 1.
+    /// The part of the run that is over, 0 to 1.
     pub fn fraction(&self) -> f64 {
         f64::from(self.tick) / f64::from(self.ticks)
     }
 
-    /// Waits for the next tick; false after the last one.
+    /// Waits for the next tick; returns false after the last one.
     pub fn wait(&mut self) -> bool {
         if self.tick >= self.ticks {
             return false;
