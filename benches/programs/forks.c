@@ -1,4 +1,4 @@
-/* `forks N`: N times a child that allocates once and ends, one after the other. */
+/* `forks N`: forks N children, one after the other; each allocates once and ends. */
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>

@@ -1,5 +1,5 @@
-/* `frames DEPTH COUNT malloc|unwind`: COUNT times, at DEPTH frames of sixteen functions that call each other, an allocation
- * and its free, or one walk of the stack by libunwind. Writes nanoseconds per time to the file $BENCH_OUT. */
+/* `frames DEPTH COUNT malloc|unwind`: below DEPTH frames of sixteen functions, COUNT times an allocation with its free, or
+ * one walk of the stack by libunwind. Writes the nanoseconds for each to the file $BENCH_OUT. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,7 +53,7 @@ int main(int argc, char **argv) {
     if (argc != 4 || !getenv("BENCH_OUT")) return 2;
     count = 1000;
     unwinds = !strcmp(argv[3], "unwind");
-    f0(atol(argv[1]), 0); /* caches fill */
+    f0(atol(argv[1]), 0); /* fills the caches */
     struct timespec while_rules_are_compiled = {0, 300000000};
     nanosleep(&while_rules_are_compiled, NULL);
     f0(atol(argv[1]), 0);

@@ -1,11 +1,11 @@
-// One kind of allocation, COUNT times: `pair malloc|calloc|realloc|new|array|wrapped COUNT`. Two counts differ by nothing but the pairs.
+// `pair malloc|calloc|realloc|new|array|wrapped COUNT`: COUNT pairs. Runs with two counts differ only in the pairs.
 #include <cstdlib>
 #include <cstring>
 #include <new>
 
 static void *volatile kept; // keeps the compiler from removing the pair
 
-// Wrappers by their names, one for each kind of frame: with nothing but a size, with rbp saved, with a frame pointer.
+// Known wrapper names, one for each kind of frame: fixed size only, rbp saved, with a frame pointer.
 extern "C" __attribute__((noipa)) void *xmalloc(std::size_t size) {
     void *made = std::malloc(size);
     kept = made; // no tail call
@@ -32,7 +32,7 @@ int main(int argc, char **argv) {
         for (long i = 0; i < count; i++) { kept = std::calloc(1, 64); std::free(kept); }
     else if (!std::strcmp(argv[1], "realloc")) {
         kept = std::malloc(64);
-        for (long i = 0; i < count; i++) kept = std::realloc(kept, i & 1 ? 64 : 72); // in place: 72 fits where 64 does
+        for (long i = 0; i < count; i++) kept = std::realloc(kept, i & 1 ? 64 : 72); // in place: 72 bytes fit into the same block
         std::free(kept);
     } else if (!std::strcmp(argv[1], "new"))
         for (long i = 0; i < count; i++) { kept = ::operator new(64); ::operator delete(kept, std::size_t(64)); }

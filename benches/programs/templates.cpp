@@ -1,4 +1,4 @@
-// Something for a C++ compiler to chew on: the standard library's containers, algorithms and regular expressions.
+// Work for a C++ compiler: containers, algorithms and regular expressions of the standard library.
 #include <algorithm>
 #include <functional>
 #include <iostream>

@@ -1,4 +1,4 @@
-//! A Rust program that allocates as Rust programs do: maps of strings, sorted and joined, a few times over.
+//! A typical allocating Rust program: maps of strings, sorted and joined, several times.
 use std::collections::{BTreeMap, HashMap};
 
 fn main() {

@@ -1,5 +1,5 @@
-//! The regression gate: instructions per pair against `budget.txt`. Exact, so the tolerance is a compiler's whim and not
-//! noise.
+//! The regression gate: compares the instructions per pair with `budget.txt`. Counts are exact; the tolerance
+//! only covers differences between compilers.
 
 use crate::Bench;
 use crate::rows::instructions::{self, KINDS};
@@ -9,14 +9,14 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Instructions that a pair may cost more than recorded.
+/// Instructions by which a pair may exceed its recorded budget.
 const TOLERANCE: f64 = 2.0;
 
 fn file() -> PathBuf {
     repository().join("benches/budget.txt")
 }
 
-/// `kind instructions` a line; `#` begins a comment.
+/// Parses `kind instructions` lines; `#` begins a comment.
 fn parse(text: &str) -> Result<Vec<(&str, f64)>> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
     lines
@@ -30,7 +30,7 @@ fn parse(text: &str) -> Result<Vec<(&str, f64)>> {
         .collect()
 }
 
-/// Compares every kind with its budget; with `update`, records what it costs now instead.
+/// Compares every kind with its budget. With `update`, records the present cost instead.
 pub fn check(bench: &Bench, update: bool) -> Result<ExitCode> {
     let program = instructions::program(bench)?;
     let text = std::fs::read_to_string(file()).unwrap_or_default();

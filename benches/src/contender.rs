@@ -1,4 +1,4 @@
-//! Who is measured: the untraced program, the floor, edleak, and the peers that are installed.
+//! The contenders: the untraced program, the forward-only preload, edleak, and the installed peers.
 
 use crate::tools::{self, Tools};
 use anyhow::Result;
@@ -9,21 +9,21 @@ use std::process::Command;
 /// One way to run a program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Contender {
-    /// As it is.
+    /// The program without any tool.
     Untraced,
-    /// Under a preload that only forwards: the floor of every preload.
+    /// Under a preload that only forwards: the lowest possible cost of a preload.
     Forward,
     /// Under edleak-record.
     Edleak,
     /// Under edleak-record with every stack recorded.
     EdleakWatchAll,
-    /// Under edleak-record, which records child processes, too.
+    /// Under edleak-record, which also records child processes.
     EdleakChildren,
     /// Under heaptrack.
     Heaptrack,
-    /// With jemalloc in place of malloc: what its profiler is compared with.
+    /// With jemalloc in place of malloc: the baseline for its profiler.
     Jemalloc,
-    /// With jemalloc, sampling.
+    /// With jemalloc and its sampling profiler.
     JemallocProfiling,
     /// With tcmalloc in place of malloc.
     Tcmalloc,
@@ -34,7 +34,7 @@ pub enum Contender {
 }
 
 impl Contender {
-    /// As the table names it.
+    /// Its name in the table.
     pub fn name(self) -> &'static str {
         match self {
             Contender::Untraced => "untraced",
@@ -51,7 +51,7 @@ impl Contender {
         }
     }
 
-    /// What its cost is counted from.
+    /// The contender to which its cost is compared.
     pub fn baseline(self) -> Contender {
         match self {
             Contender::JemallocProfiling => Contender::Jemalloc,
@@ -60,7 +60,7 @@ impl Contender {
         }
     }
 
-    /// How many times less work it is given, so that a run ends in reasonable time.
+    /// The factor by which it gets less work, so that a run ends in reasonable time.
     pub fn slower(self) -> u64 {
         match self {
             Contender::Heaptrack | Contender::Gperftools | Contender::EdleakWatchAll => 10,
@@ -70,15 +70,16 @@ impl Contender {
     }
 }
 
-/// The peers that are compared with; each is absent on a machine that lacks it.
+/// The peers to compare with. Peers that are not installed are left out.
 pub const PEERS: [Contender; 4] =
     [Contender::Heaptrack, Contender::JemallocProfiling, Contender::Gperftools, Contender::Dhat];
 
-/// How to start each contender on this machine.
+/// The commands that start each contender on this machine.
 ///
-/// The preloads are copied anew for each run. Some copies of the same bytes are slower than others, by ten nanoseconds a pair behind
-/// wrappers: where the pages of a file lie in memory is chance, and stays the same for as long as it is cached. So chance is
-/// drawn again in each round, for the floor as for edleak.
+/// The preloads are copied anew for each round. Some copies of the same file are slower than others, by up to
+/// ten nanoseconds per pair behind wrappers: it depends on the physical pages of the file, which stay the
+/// same while the file is cached. A new copy in each round evens this out, for the forward-only preload as
+/// for edleak.
 pub struct Starter {
     record: PathBuf,
     preload: Preload,
@@ -90,7 +91,7 @@ pub struct Starter {
     dir: PathBuf,
 }
 
-/// A preload, and the copy of it that a run loads.
+/// A preload, and its copy that a run loads.
 struct Preload {
     original: PathBuf,
     copy: PathBuf,
@@ -107,7 +108,7 @@ impl Preload {
 }
 
 impl Starter {
-    /// Looks for the peers and builds the floor in `dir`, where their output goes, too.
+    /// Finds the peers and builds the forward-only preload in `dir`, where their output goes, too.
     pub fn new(tools: &Tools, dir: &Path) -> Result<Starter> {
         let forward = Preload { original: dir.join("forward.so"), copy: dir.join("forward-copy.so") };
         tools::compile(&tools::source("forward.c"), &forward.original, &["-O2", "-shared", "-fPIC", "-ldl"])?;
@@ -128,22 +129,22 @@ impl Starter {
         })
     }
 
-    /// Whether it is installed.
+    /// Whether a contender is installed.
     pub fn has(&self, contender: Contender) -> bool {
         self.command(contender, "true").is_some()
     }
 
-    /// The peers that are not installed.
+    /// The names of the peers that are not installed.
     pub fn absent(&self) -> Vec<&'static str> {
         PEERS.into_iter().filter(|&peer| !self.has(peer)).map(Contender::name).collect()
     }
 
-    /// Where edleak-record puts the trace of its last run.
+    /// The path of the trace of edleak-record's last run.
     pub fn trace(&self) -> PathBuf {
         self.dir.join("bench.edl")
     }
 
-    /// The start of a command that runs `program`; its arguments and environment are the caller's to add.
+    /// A command that starts `program`. The caller adds arguments and environment.
     pub fn command(&self, contender: Contender, program: impl AsRef<OsStr>) -> Option<Command> {
         let preload = |library: &Path| {
             let mut command = Command::new(program.as_ref());

@@ -1,7 +1,7 @@
-//! edleak-bench: every figure that edleak claims, measured by one command beside the untraced program and its peers.
+//! edleak-bench: measures every figure that edleak claims, beside the untraced program and edleak's peers.
 //!
-//! `cargo run --release -p edleak-benches` measures everything and prints one table; `-- budget` compares the
-//! instructions of the hot path with `budget.txt` in a few seconds and is what CI calls.
+//! `cargo run --release -p edleak-benches` measures everything and prints one table. `-- budget` compares the
+//! instructions of the hot path with `budget.txt` in a few seconds; CI runs this command.
 
 mod budget;
 mod contender;
@@ -20,10 +20,10 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(name = "edleak-bench")]
 struct Args {
-    /// Only the rows of these groups (see --list).
+    /// Measure only the rows of these groups (see --list).
     #[arg(long, value_name = "GROUP")]
     only: Vec<String>,
-    /// Say which groups of rows there are.
+    /// List the groups of rows.
     #[arg(long)]
     list: bool,
     /// Also write the table as Markdown to FILE.
@@ -35,21 +35,21 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Compare the instructions of the hot path with benches/budget.txt; exit 1 if it became slower.
+    /// Compare the instructions of the hot path with benches/budget.txt; exit 1 if it has become slower.
     Budget {
-        /// Record what it costs now.
+        /// Record the present cost as the new budget.
         #[arg(long)]
         update: bool,
     },
 }
 
-/// What every row has at hand.
+/// Shared by all rows.
 pub struct Bench {
     /// edleak's programs.
     pub tools: tools::Tools,
-    /// How to start everyone.
+    /// The commands that start the contenders.
     pub starter: contender::Starter,
-    /// For everything that is written meanwhile.
+    /// The directory for all temporary files.
     pub dir: TempDir,
     rows: Vec<table::Row>,
 }
@@ -62,7 +62,7 @@ impl Bench {
         Ok(Bench { tools, starter, dir, rows: Vec::new() })
     }
 
-    /// Adds a row to the table and shows it.
+    /// Adds a row to the table and prints it.
     pub fn add(&mut self, row: table::Row) {
         table::print(&row);
         self.rows.push(row);
@@ -75,7 +75,8 @@ const GROUPS: &[Group] = &[
     ("instructions", rows::instructions::rows),
     ("pairs", rows::pairs::rows),
     ("start-up", rows::start_up::rows),
-    // Before those that make this process large, behind whose peak that of a child is hidden.
+    // These run before the groups that make this process large: a child's peak below the peak of this process
+    // is not visible.
     ("programs", rows::programs::rows),
     ("collector", rows::collector::rows),
     ("stacks", rows::stacks::rows),
@@ -105,7 +106,7 @@ fn main() -> Result<ExitCode> {
             continue;
         }
         if let Err(error) = rows(&mut bench) {
-            // The other groups are worth having all the same.
+            // The other groups are still useful.
             eprintln!("{name}: {error:#}");
             is_whole = false;
         }
@@ -116,7 +117,7 @@ fn main() -> Result<ExitCode> {
     Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The machine, the date, the command, and who is missing.
+/// The machine, the date, the command, and the missing peers.
 fn header(starter: &contender::Starter) -> Vec<String> {
     let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");
@@ -144,7 +145,7 @@ fn header(starter: &contender::Starter) -> Vec<String> {
     ]
 }
 
-/// Today, as `date` says it.
+/// Today's date, from the program `date`.
 fn date() -> String {
     use tools::Run;
     std::process::Command::new("date")

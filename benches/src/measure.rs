@@ -1,25 +1,26 @@
-//! Measuring: one child with its time and peak memory, several contenders in alternating rounds, medians.
+//! Measurements: the time and peak memory of a child, alternating rounds of several contenders, medians.
 
 use anyhow::{Context, Result, bail};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// Why a child's peak is not known.
+/// The reason why a child's peak is unknown.
 pub const HIDDEN: &str =
     "its peak memory is hidden behind that of this process (run this group alone, with --only)";
 
-/// What one run cost.
+/// The cost of one run.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
-    /// From start to end.
+    /// The time from start to end.
     pub wall: Duration,
-    /// The largest resident memory of the process or of any that it waited for; `None` if it was not larger than this
-    /// process ever was: a child is a copy of its parent before it executes a program, and that counts.
+    /// The largest resident memory of the process or of any process that it waited for. `None` if it was not
+    /// larger than the peak of this process: a child is a copy of its parent before it executes a program,
+    /// and that copy counts.
     pub peak_bytes: Option<u64>,
 }
 
-/// Runs a command to its end, its output thrown away.
+/// Runs a command to its end and drops its output.
 pub fn cost(command: &mut Command) -> Result<Cost> {
     let name = command.get_program().to_string_lossy().into_owned();
     let start = Instant::now();
@@ -41,18 +42,18 @@ pub fn cost(command: &mut Command) -> Result<Cost> {
 fn peak_of_this_process() -> u64 {
     // SAFETY: a `rusage` is plain numbers, valid as zeros.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: into a valid place.
+    // SAFETY: writes into a local variable.
     unsafe { libc::getrusage(libc::RUSAGE_SELF, &mut usage) };
     usage.ru_maxrss as u64 * 1024
 }
 
-/// `wait4`: the standard library waits without asking what the child used.
+/// Waits with `wait4`, because the standard library does not return the resource usage of the child.
 fn wait(child: &Child) -> Result<(ExitStatus, libc::rusage)> {
     let mut status = 0;
     // SAFETY: a `rusage` is plain numbers, valid as zeros.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     loop {
-        // SAFETY: waits for our own child, into two valid places.
+        // SAFETY: waits for this process's own child and writes into two local variables.
         let pid = unsafe { libc::wait4(child.id() as i32, &mut status, 0, &mut usage) };
         if pid == child.id() as i32 {
             return Ok((ExitStatus::from_raw(status), usage));
@@ -64,7 +65,7 @@ fn wait(child: &Child) -> Result<(ExitStatus, libc::rusage)> {
     }
 }
 
-/// The middle of some numbers.
+/// The median of some numbers.
 ///
 /// # Panics
 /// If there are none.
@@ -75,14 +76,14 @@ pub fn median(values: &[f64]) -> f64 {
     if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
 }
 
-/// How many times as much as a baseline: the middle of the ratios within each round, whose runs were next to each other.
+/// The ratio to a baseline: the median of the ratios within each round, whose runs are adjacent in time.
 pub fn ratio(values: &[f64], baseline: &[f64]) -> f64 {
     let ratios: Vec<f64> = values.iter().zip(baseline).map(|(value, base)| value / base).collect();
     median(&ratios)
 }
 
-/// Measures several things in alternating rounds, so that a machine that slows down slows all of them down. One series
-/// of values a thing.
+/// Measures several things in alternating rounds, so that a slow phase of the machine affects all of them.
+/// Returns one series of values for each.
 pub fn rounds<T: Copy>(
     rounds: usize,
     things: &[T],
@@ -91,7 +92,7 @@ pub fn rounds<T: Copy>(
     let mut values = vec![Vec::with_capacity(rounds); things.len()];
     for round in 0..rounds {
         for at in 0..things.len() {
-            // Every other round in the other order: nobody always follows the same neighbour.
+            // Every other round runs in reverse order, so that no contender always follows the same one.
             let at = if round % 2 == 0 { at } else { things.len() - 1 - at };
             values[at].push(one(things[at])?);
         }

@@ -1,24 +1,25 @@
-//! The table: one row a measure, what is promised, what was measured, and who else was measured in the same run.
+//! The table: one row per measure, with the promised value, the measured value, and the contenders of the
+//! same run.
 
 use std::fmt::Write;
 
 /// One row.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// What is measured.
+    /// The name of the measure.
     pub measure: String,
-    /// What is promised, in words; empty: nothing is.
+    /// The promise in words; empty if there is none.
     pub promise: String,
-    /// What edleak costs.
+    /// The cost of edleak.
     pub edleak: String,
     /// Whether the promise is kept.
     pub is_kept: Option<bool>,
-    /// The others, in the same run.
+    /// The other contenders' figures from the same run.
     pub others: Vec<(String, String)>,
 }
 
 impl Row {
-    /// A row that promises at most `most`; `unit` follows every number.
+    /// A row with a promise of at most `most`; `unit` follows every number.
     pub fn at_most(measure: &str, most: f64, measured: f64, unit: &str) -> Row {
         Row {
             measure: measure.to_owned(),
@@ -35,14 +36,14 @@ impl Row {
         Row { measure, promise: String::new(), edleak, is_kept: None, others: Vec::new() }
     }
 
-    /// Adds another's figure.
+    /// Adds the figure of another contender.
     pub fn beside(mut self, who: &str, figure: String) -> Row {
         self.others.push((who.to_owned(), figure));
         self
     }
 }
 
-/// A number with as many digits as mean something.
+/// A number with its significant digits only.
 pub fn number(value: f64) -> String {
     let digits = match value.abs() {
         v if v >= 99.5 || v == 0.0 => 0,
@@ -57,7 +58,7 @@ pub fn times(value: f64) -> String {
     format!("×{value:.2}")
 }
 
-/// Bytes in the unit that suits them.
+/// Bytes in a fitting unit.
 pub fn bytes(value: u64) -> String {
     match value {
         0..0x2800 => format!("{value} B"),
@@ -88,7 +89,7 @@ pub fn markdown(header: &[String], rows: &[Row]) -> String {
     text
 }
 
-/// One row for a terminal, as soon as it is known.
+/// Prints one row on a terminal as soon as it is measured.
 pub fn print(row: &Row) {
     let kept = row.is_kept.map_or("    ", |kept| if kept { "kept" } else { "OVER" });
     let promise = if row.promise.is_empty() { String::new() } else { format!("(at most {})", row.promise) };

@@ -1,4 +1,4 @@
-//! The programs measured: edleak's release build, and helpers compiled from `benches/programs`.
+//! The measured programs: edleak's release build, and helpers compiled from `benches/programs`.
 
 use anyhow::{Context, Result, bail};
 use edleak_tests::tools::repository;
@@ -6,16 +6,16 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Where edleak's own programs are.
+/// The paths of edleak's programs.
 pub struct Tools {
-    /// `edleak-record`; the preload lies beside it.
+    /// `edleak-record`; the preload is in the same directory.
     pub record: PathBuf,
     /// `edleak-analyze`.
     pub analyze: PathBuf,
 }
 
 impl Tools {
-    /// Builds the release profile, unless `EDLEAK_BIN_DIR` says where the programs are.
+    /// Builds the release profile, unless `EDLEAK_BIN_DIR` names the directory of the programs.
     pub fn build() -> Result<Tools> {
         let dir = match std::env::var_os("EDLEAK_BIN_DIR") {
             Some(dir) => PathBuf::from(dir),
@@ -37,7 +37,7 @@ impl Tools {
     }
 }
 
-/// Where cargo put this program, and puts others.
+/// The directory into which cargo builds.
 pub fn target_dir() -> Result<PathBuf> {
     let me = std::env::current_exe().context("a running program has a path")?;
     // TARGET/release/edleak-bench
@@ -54,12 +54,12 @@ pub fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
-/// The source of a helper.
+/// The source file of a helper.
 pub fn source(name: &str) -> PathBuf {
     repository().join("benches/programs").join(name)
 }
 
-/// Compiles one file with the compiler that fits its extension.
+/// Compiles one file with the compiler for its extension.
 pub fn compile(source: &Path, output: &Path, flags: &[&str]) -> Result<()> {
     let compiler = match source.extension().and_then(OsStr::to_str) {
         Some("rs") => "rustc",
@@ -67,18 +67,18 @@ pub fn compile(source: &Path, output: &Path, flags: &[&str]) -> Result<()> {
         _ => "cc",
     };
     let mut command = Command::new(compiler);
-    // Libraries come last, after what needs them.
+    // Libraries must follow the objects that need them.
     command.arg(source).arg("-o").arg(output).args(flags);
     command.run().with_context(|| format!("cannot compile `{}`", source.display()))
 }
 
-/// A program of the machine, if it is installed.
+/// The path of an installed program.
 pub fn installed(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
 }
 
-/// A shared library of the machine, if it is installed.
+/// The path of an installed shared library.
 pub fn library(name: &str) -> Option<PathBuf> {
     ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/lib"]
         .iter()
@@ -86,11 +86,11 @@ pub fn library(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// Running to the end, or not at all.
+/// Runs commands to their end.
 pub trait Run {
-    /// Runs it and says what it printed to stderr if it fails.
+    /// Runs the command; an error contains its stderr.
     fn run(&mut self) -> Result<()>;
-    /// Runs it and returns what it printed.
+    /// Runs the command and returns its output.
     fn read(&mut self) -> Result<String>;
 }
 

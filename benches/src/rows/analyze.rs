@@ -1,4 +1,5 @@
-//! edleak-analyze on 100,000 sites × 3,600 slices, beside what zstd alone needs to decompress the same file.
+//! edleak-analyze on 100,000 sites × 3,600 slices, beside the time that zstd alone needs to decompress the
+//! file.
 
 use crate::Bench;
 use crate::measure::{self, median};
@@ -17,8 +18,8 @@ const SITES: usize = 100_000;
 const SLICES: u64 = 3_600;
 const CAPACITY: u64 = 4 << 30;
 
-/// Half of the sites move in each slice: each by a few allocations, most of which are freed again. One site in a
-/// thousand leaks.
+/// In each slice half of the sites change, each by a few allocations, most of which are freed again. One site
+/// in a thousand leaks.
 fn write(path: &Path, sites: usize, slices: u64) -> Result<u64> {
     let mut writer = TraceWriter::create(path, CAPACITY)?;
     writer.record(&Record::Start(Start { tick_ns: 1_000_000_000, period_ticks: 1, ..Start::default() }))?;
@@ -61,7 +62,7 @@ fn write(path: &Path, sites: usize, slices: u64) -> Result<u64> {
     Ok(writer.finish()?)
 }
 
-/// The zstd frames of a file, found by their magic number and by being sound to their end.
+/// The zstd frames of a file: found by their magic number, and valid to their end.
 fn frames(file: &[u8]) -> Vec<&[u8]> {
     const MAGIC: [u8; 4] = 0xFD2F_B528u32.to_le_bytes();
     let mut found = Vec::new();
@@ -80,7 +81,7 @@ fn frames(file: &[u8]) -> Vec<&[u8]> {
     found
 }
 
-/// Decompresses every frame on all threads, as the analyzer does, and does nothing with what comes out.
+/// Decompresses every frame on all threads, as the analyzer does, and drops the result.
 fn decompress(frames: &[&[u8]]) -> Result<u64> {
     frames
         .par_iter()
@@ -114,7 +115,7 @@ pub fn rows(bench: &mut Bench) -> Result<()> {
             anyhow::ensure!(raw > length, "these are not the blocks of the trace");
             return Ok(start.elapsed().as_secs_f64());
         }
-        // The report of leaks, as anyone would ask for it; the exit code says that there are some.
+        // The usual report of leaks. Without --exit-zero the exit code would report the leaks.
         let cost = measure::cost(
             Command::new(&bench.tools.analyze).args(["--exit-zero", "--format", "json"]).arg(&path),
         )?;
@@ -138,7 +139,7 @@ pub fn rows(bench: &mut Bench) -> Result<()> {
     drop(frames);
     drop(file);
     std::fs::remove_file(&path)?;
-    // A quarter of the time: what differs is not memory that is proportional to sites.
+    // With a quarter of the slices: the difference shows memory that is not proportional to sites.
     write(&path, SITES, SLICES / 4)?;
     let quarter = measure::cost(
         Command::new(&bench.tools.analyze).args(["--exit-zero", "--format", "json"]).arg(&path),

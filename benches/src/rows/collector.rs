@@ -1,4 +1,4 @@
-//! The collector beside a program with 5,000 active sites: its share of a core, and the size of what it writes.
+//! The collector beside a program with 5,000 active sites: its share of a core, and the size of its trace.
 
 use crate::Bench;
 use crate::contender::Contender;
@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 
 const SITES: usize = 5_000;
 
-/// A C program of 5,000 call sites: `sites SECONDS BURST`. Every 20 ms each site frees what it holds and allocates anew,
-/// with odds that differ from site to site (one in 1 to one in 8), and one in sixteen keeps some of it for ever. Two in
-/// three allocate one size, as a `new` of one type does; the others random ones, as strings and buffers do. BURST repeats
-/// the pair of a site that moves, so that more is allocated while no more sites move.
+/// A C program with 5,000 call sites: `sites SECONDS BURST`. Every 20 ms each site frees its allocation and
+/// makes a new one, with a probability that differs from site to site (1 to 1/8). One site in sixteen keeps
+/// some allocations for ever. Two in three allocate a fixed size, like `new` of one type; the others random
+/// sizes, like strings and buffers. BURST repeats the pair of an active site, for more allocations without
+/// more active sites.
 fn generate(bench: &Bench) -> Result<PathBuf> {
     let mut text = String::from(
         "#define _GNU_SOURCE\n#include <stdint.h>\n#include <stdlib.h>\n#include <time.h>\n\
@@ -27,7 +28,7 @@ fn generate(bench: &Bench) -> Result<PathBuf> {
          #define SITE(n) if (next() % (1 + n % 8) == 0) for (long i = 0; i < burst; i++) { \\\n\
          if (n % 16 || next() % 4) free(held[n]); held[n] = malloc(16 + (n % 3 ? n % 512 : next() % (64 + n % 512))); }\n",
     );
-    // Functions of a hundred sites: compilers are slow on larger ones.
+    // One function per hundred sites, because compilers are slow on larger functions.
     for function in 0..SITES / 100 {
         let _ = write!(text, "static __attribute__((noinline)) void f{function}(long burst) {{");
         for site in 0..100 {
@@ -50,7 +51,7 @@ fn generate(bench: &Bench) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// CPU time that a process has used so far, all threads.
+/// CPU time of a process so far, over all threads.
 fn cpu_of(pid: u32) -> Result<Duration> {
     let mut total = 0;
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -74,7 +75,7 @@ impl SliceVisitor for Changes {
     }
 }
 
-/// Slices, changed sites and allocations of a trace.
+/// The number of slices, of changed sites and of allocations in a trace.
 fn contents(path: &Path) -> Result<(u64, u64)> {
     let trace = Trace::open(path)?;
     let mut changes = Changes::default();
@@ -96,7 +97,7 @@ pub fn rows(bench: &mut Bench) -> Result<()> {
 }
 
 fn share_of_a_core(bench: &mut Bench, program: &Path) -> Result<()> {
-    // Period auto would be shorter than what is promised for; modules are compiled in the first second.
+    // The promise is for a period of 1 s; `auto` would be shorter. Modules are compiled in the first second.
     let mut child = Command::new(&bench.tools.record)
         .args(["-q", "--period", "1s", "-o"])
         .arg(bench.starter.trace())
@@ -116,7 +117,8 @@ fn share_of_a_core(bench: &mut Bench, program: &Path) -> Result<()> {
     Ok(())
 }
 
-/// CPU time of the collector per slice, beside 1,000 threads that have each allocated at 5,000 sites, all of which move.
+/// CPU time of the collector per slice, beside 1,000 threads that have each allocated at 5,000 sites, all of
+/// which change.
 fn time_of_a_slice(bench: &mut Bench) -> Result<()> {
     const PERIOD: Duration = Duration::from_millis(20);
     const SLICES: u32 = 150;
@@ -127,7 +129,7 @@ fn time_of_a_slice(bench: &mut Bench) -> Result<()> {
         .args(["threads", "6"])
         .stdout(Stdio::piped())
         .spawn()?;
-    // It speaks once all threads have allocated.
+    // The program prints a line once all threads have allocated.
     let mut line = String::new();
     BufReader::new(child.stdout.take().context("piped above")?).read_line(&mut line)?;
     std::thread::sleep(Duration::from_secs(1));
@@ -174,7 +176,8 @@ fn size_of_a_change(bench: &mut Bench, program: &Path) -> Result<()> {
         let row = Row::plain("trace per minute of this program", bytes(length_per_minute(sizes[0].0, 12)));
         let theirs = match measure::cost(command.args(["2", "1"])) {
             Ok(_) => bytes(length_per_minute(take_heaptracks_file(bench)?, 2)),
-            // heaptrack 1.4 runs out of memory in heaptrack_interpret on 5,000 call sites in functions of a hundred.
+            // heaptrack 1.4 runs out of memory in heaptrack_interpret on 5,000 call sites in functions of a
+            // hundred.
             Err(error) => error.to_string(),
         };
         bench.add(row.beside("heaptrack", theirs));
@@ -182,7 +185,7 @@ fn size_of_a_change(bench: &mut Bench, program: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes what heaptrack wrote; returns its length.
+/// Removes heaptrack's file; returns its length.
 fn take_heaptracks_file(bench: &Bench) -> Result<u64> {
     let written = std::fs::read_dir(bench.dir.path())?
         .filter_map(Result::ok)

@@ -1,4 +1,4 @@
-//! framehop walking stacks of this very program, as a profiler that lives in its target would.
+//! framehop walks stacks of this program, like a profiler that lives in its target.
 #![allow(unsafe_code)] // registers and the stack
 
 use anyhow::{Context, Result};
@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::hint::black_box;
 use std::time::Instant;
 
-/// An unwinder that knows this program's code.
+/// An unwinder with the unwind tables of this program.
 pub struct Framehop {
     unwinder: UnwinderX86_64<Vec<u8>>,
     cache: RefCell<CacheX86_64>,
@@ -47,7 +47,7 @@ impl Framehop {
         Ok(Framehop { unwinder, cache: RefCell::new(CacheX86_64::new()) })
     }
 
-    /// Nanoseconds for one walk from `depth` frames down.
+    /// Nanoseconds per walk from `depth` frames down.
     pub fn ns_per_walk(&self, depth: usize, count: u64) -> f64 {
         descend(depth, &|| {
             let frames = self.walk();
@@ -60,7 +60,7 @@ impl Framehop {
         })
     }
 
-    /// Walks the stack of its caller; returns how many frames there were.
+    /// Walks the stack of its caller; returns the number of frames.
     fn walk(&self) -> usize {
         let (ip, sp, bp): (u64, u64, u64);
         // SAFETY: reads three registers.
@@ -69,7 +69,8 @@ impl Framehop {
                  options(nomem, nostack, preserves_flags));
         }
         let mut cache = self.cache.borrow_mut();
-        // SAFETY: framehop reads where its rules lead, which are this program's own, so up its own stack.
+        // SAFETY: framehop follows this program's own unwind rules, so it reads only addresses up this
+        // thread's stack.
         let mut read = |address: u64| Ok(unsafe { (address as *const u64).read() });
         let regs = UnwindRegsX86_64::new(ip, sp, bp);
         let mut frames = self.unwinder.iter_frames(ip, regs, &mut cache, &mut read);
@@ -82,10 +83,10 @@ impl Framehop {
     }
 }
 
-/// A function that calls the next one `depth` times, and then this.
+/// A function that calls the next one `depth` times, and then the given closure.
 type Descent = fn(usize, &dyn Fn() -> f64) -> f64;
 
-/// `depth` calls of sixteen functions in turn.
+/// Makes `depth` nested calls of sixteen functions in turn.
 fn descend(depth: usize, then: &dyn Fn() -> f64) -> f64 {
     const FUNCTIONS: [Descent; 16] = [
         one::<0>, one::<1>, one::<2>, one::<3>, one::<4>, one::<5>, one::<6>, one::<7>, one::<8>, one::<9>,

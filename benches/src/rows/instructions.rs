@@ -1,7 +1,8 @@
-//! Instructions added per pair, counted by callgrind: exact, repeatable, indifferent to who else uses the machine.
+//! Instructions added per pair, counted by callgrind: exact, repeatable, and independent of other load on the
+//! machine.
 //!
-//! Each count is the difference of two runs that differ in the number of pairs only, so that starting cancels; the
-//! untraced program's count is taken off, so what is left is what edleak adds.
+//! Each count is the difference of two runs that differ only in the number of pairs, so the start-up cancels
+//! out. The count of the untraced program is subtracted; the rest is what edleak adds.
 
 use crate::Bench;
 use crate::contender::Contender;
@@ -11,7 +12,7 @@ use anyhow::{Context, Result};
 use std::path::Path;
 use std::process::Stdio;
 
-/// The kinds of pair that `pair.cpp` knows, and what the table says of them.
+/// The kinds of pairs in `pair.cpp`, and their names in the table.
 pub const KINDS: [(&str, &str); 6] = [
     ("malloc", "instructions added per malloc+free"),
     ("calloc", "instructions added per calloc+free"),
@@ -20,11 +21,11 @@ pub const KINDS: [(&str, &str); 6] = [
     ("array", "instructions added per new[]+delete[]"),
     ("wrapped", "instructions added per malloc+free behind three wrappers"),
 ];
-/// Both runs are past the first calls of everything when the shorter one ends.
+/// Even the shorter run ends after all first calls are done.
 const FEW: u64 = 2_000;
 const MANY: u64 = 12_000;
 
-/// Instructions per pair under one contender; `None`: it or valgrind is not installed.
+/// Instructions per pair under one contender; `None`: the contender or valgrind is not installed.
 pub fn per_pair(bench: &Bench, contender: Contender, program: &Path, kind: &str) -> Result<Option<f64>> {
     if tools::installed("valgrind").is_none() {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! The rows of the table, a file each.
+//! The rows of the table, one file per group.
 
 pub mod analyze;
 pub mod collector;

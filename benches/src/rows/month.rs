@@ -1,4 +1,4 @@
-//! A month of recording, written as fast as it goes: the file keeps its size and the writer its memory.
+//! A month of recording, written as fast as possible: the file must keep its size, and the writer its memory.
 
 use crate::Bench;
 use crate::table::{Row, bytes, number};
@@ -27,7 +27,7 @@ pub fn rows(bench: &mut Bench) -> Result<()> {
     let (mut early, mut largest) = (0, 0);
     let start = Instant::now();
     for tick in 0..SLICES {
-        // A tenth of the sites moves each second, another tenth each time; one site leaks.
+        // A tenth of the sites changes in each second, a different tenth each time; one site leaks.
         for counter in counters.iter_mut().skip(1 + tick as usize % 10).step_by(10) {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let count = state >> 60;
@@ -40,7 +40,7 @@ pub fn rows(bench: &mut Bench) -> Result<()> {
         counters[0].allocated_bytes += 100;
         let header = SliceHeader { tick, time_ns: tick * 1_000_000_000, ..SliceHeader::default() };
         writer.slice(&header, &counters)?;
-        // The ring is full after five days; only then does thinning need what it needs.
+        // The ring is full after five days; from then on, thinning needs its memory.
         if tick == SLICES / 3 {
             early = resident_bytes()?;
         }

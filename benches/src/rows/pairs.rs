@@ -11,8 +11,9 @@ use std::path::Path;
 
 const ROUNDS: usize = 7;
 
-/// Threads, live allocations in all, pairs a thread, and what is promised (ns). What is live is the same with any number of threads: more
-/// of it costs more because it lies in fewer caches, which is another row.
+/// The number of threads, of all live allocations and of pairs per thread, and the promise in ns. The number
+/// of live allocations is the same for any number of threads. More of them cost more because caches are too
+/// small; another row shows that.
 struct Case {
     threads: u64,
     live: u64,
@@ -30,7 +31,7 @@ const CASES: [Case; 6] = [
     Case { threads: 1, live: 1_000_000, pairs: 1_500_000, most: 60.0, peers: false },
 ];
 
-/// Runs a helper that writes one number to the file that `BENCH_OUT` names.
+/// Runs a helper that writes one number to the file in `BENCH_OUT`.
 pub fn reported(
     bench: &Bench,
     contender: Contender,
@@ -70,7 +71,7 @@ pub fn rows(bench: &mut Bench) -> Result<()> {
         let slow_figures = measure::rounds(2, &slow, one)?;
         figures.extend(slow.iter().map(|contender| contender.name()).zip(slow_figures));
 
-        // The difference of medians: both series alternate, so what drifts drifts in both.
+        // The difference of the medians. Both series alternate, so slow changes of the machine affect both.
         let above = |contender: Contender| {
             let mine = figures.get(contender.name())?;
             Some(median(mine) - median(figures.get(contender.baseline().name())?))
@@ -83,7 +84,7 @@ pub fn rows(bench: &mut Bench) -> Result<()> {
                 format!("ns added per pair, {threads} threads, 1,000 live, a quarter of the frees elsewhere")
             }
         };
-        // With several threads a pair may cost no more than with one.
+        // With several threads, a pair may cost no more than with one.
         let most = one_thread.filter(|_| threads > 1).unwrap_or(most);
         let mut row = Row::at_most(&measure, most, added, " ns");
         let untraced = median(&figures[Contender::Untraced.name()]);

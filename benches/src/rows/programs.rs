@@ -1,4 +1,4 @@
-//! Whole programs, each sized to about a second: wall time and peak memory as ratios to the untraced run.
+//! Whole programs of about one second each: wall time and peak memory as ratios to the untraced run.
 
 use crate::Bench;
 use crate::contender::Contender;
@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// What is closest to 1 needs the most rounds: on a machine shared with others a single run is off by a tenth.
+/// Ratios close to 1 need the most rounds: on a shared machine a single run may be off by a tenth.
 const CLOSE_ROUNDS: usize = 15;
 const ROUNDS: usize = 5;
 const PORT: &str = "17391";
 
-/// One program and its work.
+/// One program and its workload.
 struct Work {
     name: &'static str,
     program: PathBuf,
@@ -71,13 +71,13 @@ fn works(bench: &Bench) -> Result<Vec<Work>> {
     std::fs::write(&input, json + "]")?;
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     add("jq", tools::installed("jq"), words(&["-c", JQ, &input.to_string_lossy()]), &[]);
-    // The name in PATH may be a script that starts the real one.
+    // The name in PATH may be a script that starts the real program.
     let python = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).read().ok();
     let python = python.map(|path| PathBuf::from(path.trim()));
     add("python3 (PYTHONMALLOC=malloc)", python, words(&["-c", PYTHON]), &[("PYTHONMALLOC", "malloc")]);
     add("perl", tools::installed("perl"), words(&["-e", PERL]), &[]);
     add("sqlite3", tools::installed("sqlite3"), words(&[":memory:", SQL]), &[]);
-    // The driver only starts the compiler proper.
+    // The driver `c++` only starts the real compiler.
     let compiler = Command::new("c++").arg("-print-prog-name=cc1plus").read().ok();
     let compiler = compiler.map(|path| PathBuf::from(path.trim())).filter(|path| path.is_file());
     let source = tools::source("templates.cpp").to_string_lossy().into_owned();
@@ -103,7 +103,7 @@ fn works(bench: &Bench) -> Result<Vec<Work>> {
     Ok(works)
 }
 
-/// What one program cost under everyone, as ratios to the untraced run.
+/// The ratios of one program under all contenders to the untraced run.
 struct Ratios {
     name: &'static str,
     untraced_s: f64,
@@ -138,7 +138,7 @@ fn ratios(bench: &Bench, name: &'static str, one: impl Fn(Contender) -> Result<C
     for contender in slow {
         match measured(contender) {
             Ok(seconds) => wall.push((contender, seconds / untraced_s)),
-            // A peer that fails on this program is no reason to have no figures.
+            // If a peer fails on this program, the other figures are still useful.
             Err(error) if contender == Contender::Heaptrack => eprintln!("{error:#}"),
             Err(error) => return Err(error),
         }
@@ -210,18 +210,18 @@ fn report(bench: &mut Bench, ratios: &Ratios) {
     bench.add(row);
 }
 
-/// Ends a server however the measurement ends.
+/// Ends a server after the measurement, even a failed one.
 struct Server(Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may be gone already, which is what is wanted.
+        // The server may have ended already; that is no error.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// The time that redis-benchmark takes against a server, and the server's peak memory.
+/// The time of redis-benchmark against a server, and the server's peak memory.
 fn redis(bench: &Bench, contender: Contender) -> Result<Cost> {
     let client = |arguments: &[&str]| Command::new("redis-cli").args(["-p", PORT]).args(arguments).read();
     let server = bench
@@ -250,7 +250,7 @@ fn redis(bench: &Bench, contender: Contender) -> Result<Cost> {
     let info = client(&["info", "server"])?;
     let pid = info.lines().find_map(|line| line.strip_prefix("process_id:")).context("no process_id")?;
     let peak_bytes = peak_of(Path::new("/proc").join(pid.trim()).join("status"))?;
-    // The answer to `shutdown` is the end of the connection.
+    // redis closes the connection instead of answering `shutdown`.
     let _ = client(&["shutdown", "nosave"]);
     server.0.wait()?;
     Ok(Cost { wall, peak_bytes: Some(peak_bytes) })

@@ -1,4 +1,4 @@
-//! Watched stacks: nanoseconds per frame, from two depths of recursion, beside libunwind and framehop.
+//! Watched stacks: nanoseconds per frame, measured at two depths of recursion, beside libunwind and framehop.
 
 use super::framehop::Framehop;
 use super::pairs::reported;
@@ -17,7 +17,7 @@ const FRAMEHOP: &str = "framehop";
 /// The rows.
 pub fn rows(bench: &mut Bench) -> Result<()> {
     let program = bench.dir.join("frames");
-    // Without frame pointers: the rules have to do all the work.
+    // Without frame pointers, so that the unwind rules do all the work.
     let flags = ["-O2", "-fno-builtin", "-fomit-frame-pointer"];
     let with_libunwind: Vec<&str> = flags.iter().copied().chain(["-DHAVE_LIBUNWIND", "-lunwind"]).collect();
     let source = tools::source("frames.c");

@@ -1,4 +1,4 @@
-//! What recording adds to a program that does nothing: starting, writing a trace, and forking.
+//! The cost of recording a program that does nothing: start, writing the trace, and forks.
 
 use crate::Bench;
 use crate::contender::Contender;
@@ -27,7 +27,7 @@ pub fn rows(bench: &mut Bench) -> Result<()> {
     forks(bench)
 }
 
-/// What a child costs that is forked, allocates and ends: the difference of none and many.
+/// The cost of a child that is forked, allocates and ends: the difference between no and many children.
 fn forks(bench: &mut Bench) -> Result<()> {
     const FORKS: u32 = 200;
     let program = bench.dir.join("forks");

@@ -1,4 +1,4 @@
-//! Symbolizing 10,000 addresses of a large program with DWARF, beside llvm-symbolizer and addr2line.
+//! Symbolizes 10,000 addresses of a large program with DWARF, beside llvm-symbolizer and addr2line.
 
 use crate::Bench;
 use crate::measure::{self, median};
@@ -17,13 +17,13 @@ use std::time::Instant;
 
 const ADDRESSES: usize = 10_000;
 
-/// A large program with full DWARF: edleak-analyze itself, built for debugging.
+/// A large program with full DWARF: a debug build of edleak-analyze.
 fn build() -> Result<PathBuf> {
     tools::cargo(&["build", "-p", "edleak-analyze"]).env("CARGO_PROFILE_DEV_DEBUG", "full").run()?;
     Ok(tools::target_dir()?.join("debug/edleak-analyze"))
 }
 
-/// Addresses inside its functions, spread evenly over all of them, in no order.
+/// Addresses inside its functions, spread evenly over all of them, in random order.
 fn addresses(program: &Path) -> Result<Vec<u64>> {
     let listed = Command::new("nm").args(["-S", "--defined-only"]).arg(program).read()?;
     let functions: Vec<(u64, u64)> = listed
@@ -45,7 +45,7 @@ fn addresses(program: &Path) -> Result<Vec<u64>> {
         .collect())
 }
 
-/// The build ID, as readelf says it.
+/// The build ID from the output of readelf.
 fn build_id(program: &Path) -> Result<Vec<u8>> {
     let notes = Command::new("readelf").arg("-n").arg(program).read()?;
     let Some(text) = notes.lines().find_map(|line| line.trim().strip_prefix("Build ID: ")) else {
@@ -115,7 +115,7 @@ pub fn rows(bench: &mut Bench) -> Result<()> {
     let figures = measure::rounds(3, &who, |name| match name {
         "llvm-symbolizer" => timed(Command::new(name).arg("--inlining").arg("--obj").arg(&program)),
         "addr2line" => timed(Command::new(name).args(["-f", "-i", "-C", "-e"]).arg(&program)),
-        // The whole of it: opening the trace, judging every site, printing 10,000 of them.
+        // The whole run: opening the trace, judging every site, printing 10,000 of them.
         _ => timed(
             Command::new(&bench.tools.analyze).args(["--all", "--exit-zero", "--format", "json"]).arg(&trace),
         ),
