@@ -1,5 +1,5 @@
 #!/bin/bash
-# Builds edleak and the sample leaker, records it for eight seconds and analyzes the trace: the main job, end to end.
+# Builds edleak and the sample leaker, records the leaker for eight seconds and analyzes the trace.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -13,5 +13,5 @@ echo "+ edleak-record -o $trace --period 100ms ./leaker --seconds 8"
 "$bin/edleak-record" -o "$trace" --period 100ms target/samples/leaker --seconds 8
 echo
 echo "+ edleak-analyze $trace --min-class linear"
-# Exit code 1 says that leaks are listed, which is what this demo is for.
+# Exit code 1 means that leaks were found; this demo expects them.
 "$bin/edleak-analyze" "$trace" --min-class linear || [ $? -eq 1 ]

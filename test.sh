@@ -1,5 +1,5 @@
 #!/bin/bash
-# Installs what the tests need, builds everything and runs every test.
+# Installs the packages for the tests, builds everything and runs all tests.
 #
 # test.sh            all tests
 # test.sh ARGS…      cargo test with these arguments, e.g. test.sh -p edleak-format
@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 tests/setup.sh
-# The end-to-end tests record with what is built here: the optimized programs, as people use them.
+# The end-to-end tests use these optimized programs, as users do.
 cargo build --release --workspace --bins --lib
 samples/build.sh target/samples
 if [ $# -gt 0 ]; then

@@ -1,11 +1,11 @@
 #!/bin/bash
 # Builds packages of edleak into target/packages.
 #
-# packaging/build.sh deb       a .deb for Debian 12 and later, and what is like it
-# packaging/build.sh tarball   a .tar.gz whose programs are linked statically: for any x86-64 Linux
+# packaging/build.sh deb       a .deb for Debian 12 and later, and similar distributions
+# packaging/build.sh tarball   a .tar.gz with statically linked programs, for any x86-64 Linux
 #
-# EDLEAK_PROFILE names another profile than release, to try a package out in a fraction of the time (quick).
-# EDLEAK_MAINTAINER is who the .deb names ("Name <address>"); without it the author of the last commit.
+# EDLEAK_PROFILE names another profile than release; `quick` builds a trial package much faster.
+# EDLEAK_MAINTAINER is the maintainer in the .deb ("Name <address>"); default: the author of the last commit.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,7 +17,7 @@ packages=$target/packages
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 mkdir -p "$packages"
 
-# Manual pages and completions come from the command lines of the programs themselves.
+# Manual pages and completions are generated from the command lines of the programs.
 pages() {
     rm -rf "$1"
     cargo run --quiet --profile "$profile" -p edleak-pages -- "$1" "$(git log -1 --format=%cs)"
@@ -43,7 +43,7 @@ deb() {
 
 tarball() {
     local triple=x86_64-unknown-linux-gnu
-    # The same flags for every build of this target: other flags would build everything again.
+    # Use the same flags for every build of this target; with other flags cargo builds everything again.
     RUSTFLAGS="-C target-feature=+crt-static" \
         cargo build --profile "$profile" --target $triple -p edleak-record -p edleak-analyze
     local built=$target/$triple/$profile name=edleak-$version-$triple
@@ -57,7 +57,7 @@ tarball() {
             { echo "build.sh: $program is not static" >&2; exit 1; }
     done
     "$tree/bin/edleak-record" unpack "$tree/lib/edleak"
-    rm "$tree/lib/edleak/edleak-record" # bin/ has it, and the library looks there, too
+    rm "$tree/lib/edleak/edleak-record" # it is in bin/, where the library also looks
     pages "$target/packaging/pages"
     cp -r "$target/packaging/pages/man1" "$tree/share/man/"
     for program in edleak-record edleak-analyze; do
@@ -66,7 +66,7 @@ tarball() {
         cp "$target/packaging/pages/fish/$program.fish" "$tree/share/fish/vendor_completions.d/"
     done
     cp -r README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE docs "$tree/share/doc/edleak/"
-    # The same input gives the same bytes.
+    # Reproducible: the same input gives the same bytes.
     tar --create --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$(git log -1 --format=%ct)" \
         --directory "$target/packaging" "$name" | gzip --no-name --best >"$packages/$name.tar.gz"
     echo "$packages/$name.tar.gz"

@@ -1,10 +1,10 @@
 #!/bin/bash
-# Tries the packages out, each in a file system of its own: as root, on Debian, with access to Debian's packages.
+# Tests the packages, each in its own file system. Run as root, on Debian, with access to Debian's packages.
 #
-# packaging/test.sh            all of it
-# packaging/test.sh NAME...    some of: pages install crates deb tarball
+# packaging/test.sh            all tests
+# packaging/test.sh NAME...    some of them: pages install crates deb tarball
 #
-# | name    | what it shows                                                              | takes about     |
+# | name    | tests that                                                                 | takes about     |
 # |---------|----------------------------------------------------------------------------|-----------------|
 # | pages   | manual pages render without a warning; completions complete in three shells | half a minute   |
 # | install | `cargo install` into an empty prefix is complete: recording as root and nobody | 3 minutes    |
@@ -12,9 +12,9 @@
 # | deb     | lintian has no errors; the .deb installs, records and analyzes on Debian 12 | 5 minutes      |
 # | tarball | its programs run on Debian 12, under musl without glibc, with an old glibc | 5 minutes       |
 #
-# EDLEAK_BUILT=1 tries out the packages that are in target/packages already.
+# EDLEAK_BUILT=1 tests the existing packages in target/packages.
 #
-# CI runs pages and install (.ci/run). The others build everything again or fetch a Debian, so they are for releases.
+# CI runs pages and install (.ci/run). The others rebuild everything or fetch a Debian, so run them for releases.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export EDLEAK_PROFILE=${EDLEAK_PROFILE:-release}
@@ -31,7 +31,7 @@ need() { # PACKAGE=PROGRAM...
     done
 }
 
-# Mounts that are made below are seen by this script only, and end with it.
+# Mounts are visible only to this script, and end with it.
 if [ -z "${EDLEAK_MOUNTS-}" ] && [ "$(id -u)" -eq 0 ]; then
     EDLEAK_MOUNTS=own exec unshare --mount --propagation private "$0" "$@"
 fi
@@ -41,20 +41,20 @@ clean_up() {
     for mount in $(awk -v work="$work/" 'index($2, work) == 1 { print $2 }' /proc/self/mounts | sort --reverse); do
         umount --lazy "$mount"
     done
-    # A mount that is still there must not be emptied.
+    # Never delete files in a mount that still exists.
     rm -rf --one-file-system "$work"
 }
 trap clean_up EXIT
 chmod 755 "$work"
 
-# Needed where a package is tried out: a program that leaks.
+# Compiles a leaking program for the tests.
 leaker() { # COMPILER OUTPUT FLAGS...
     local compiler=$1 output=$2
     shift 2
     "$compiler" -O1 -g -D_GNU_SOURCE "$@" -Isamples/common samples/c_leaker.c -o "$output" -pthread
 }
 
-# Records and analyzes the leaker. What is given is put before every program: `chroot ROOT`, `env -i`, a path.
+# Records and analyzes the leaker. PREFIX stands before every program: `chroot ROOT`, `env -i`, a path.
 records_and_analyzes() { # WHERE BIN LEAKER TRACE PREFIX...
     local where=$1 bin=$2 program=$3 trace=$4 code=0
     shift 4
@@ -67,7 +67,7 @@ records_and_analyzes() { # WHERE BIN LEAKER TRACE PREFIX...
     say "$where: recorded, analyzed, examined"
 }
 
-# A Debian of this suite, kept for the next time.
+# A Debian of this suite, kept for later runs.
 debian() { # SUITE
     local suite=$1 tree=$target/debootstrap/$1
     if [ ! -e "$tree/.complete" ]; then
@@ -78,7 +78,7 @@ debian() { # SUITE
         touch "$tree/.complete"
     fi
     mkdir -p "$work/$suite"
-    # Changes stay in memory: the next test starts with a fresh one.
+    # Changes stay in memory, so the next test starts with an unchanged system.
     mount -t tmpfs tmpfs "$work/$suite"
     cp -a "$tree/." "$work/$suite/"
     mount -t proc proc "$work/$suite/proc"
@@ -114,7 +114,7 @@ complete_in_bash() { # PROGRAM WORD
         printf "%s\n" "${COMPREPLY[@]}"' bash "$pages/bash/$1.bash" "$1" "$2"
 }
 
-# zsh completes at a terminal only: python3 gives it one, presses Tab and reads what stands in the line then.
+# zsh completes only on a terminal: python3 provides one, presses Tab and reads the completed line.
 complete_in_zsh() { # LINE
     python3 - "$pages/zsh" "$1" <<'PYTHON'
 import os, pty, select, sys, time
@@ -147,7 +147,7 @@ PYTHON
 install() {
     local clone=$work/clone prefix=$work/prefix program=$work/leaker user
     git clone --quiet . "$clone"
-    # What is compiled already is used again; the prefix and the clone are empty.
+    # Compiled files are reused; the prefix and the clone are empty.
     for crate in recorder/cli analyzer/cli; do
         cargo install --quiet --path "$clone/$crate" --root "$prefix" --target-dir "$target" \
             --profile "$EDLEAK_PROFILE" --locked
@@ -163,7 +163,7 @@ install() {
 }
 
 crates() {
-    # The tests of a package would build everything once more for each crate.
+    # Without the test crates, whose packages would build everything again for each crate.
     cargo package --workspace --exclude edleak-tests --exclude edleak-benches --exclude edleak-pages --locked \
         --allow-dirty
     say "crates: each one can be packaged and built from its package"
@@ -223,10 +223,10 @@ tarball() {
     records_and_analyzes "tarball under musl" "/opt/$name/bin/" /tmp/leaker /tmp/trace.edl \
         chroot "$musl" sh -c 'cd /tmp && exec "$@"' sh
 
-    # The library needs one symbol of no version; the programs need no libc. So the oldest glibc at hand decides.
+    # The library needs one unversioned symbol, and the programs need no libc. So test with the oldest available glibc.
     debian "${EDLEAK_OLD_SUITE:-bullseye}"
     tar -C "$root/opt" -xf "$archive"
-    # Built there would need a compiler there: sh allocates, too.
+    # This system has no compiler for the leaker, so record perl instead.
     chroot "$root" env -C /tmp "/opt/$name/bin/edleak-record" -q -o /tmp/trace.edl perl -e \
         'my @kept; for (1..60) { push @kept, "x" x 5000; select undef, undef, undef, 0.02 }' ||
         fail "nothing is recorded with the glibc of ${EDLEAK_OLD_SUITE:-bullseye}"

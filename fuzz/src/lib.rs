@@ -1,7 +1,7 @@
-//! One function for each fuzz target. The inputs stand for files from strangers.
+//! One function per fuzz target. The inputs stand for files from untrusted sources.
 //!
 //! cargo-fuzz runs them through `fuzz_targets/`: `cargo +nightly fuzz run series`. CI runs them on stable
-//! Rust, on the corpus and a fixed set of mutants of it: `tests/tests/fuzz.rs` includes this file.
+//! Rust, on the corpus and a fixed set of mutants: `tests/tests/fuzz.rs` includes this file.
 
 use edleak_analysis::gate::Policy;
 use edleak_analysis::judge::judge_recording;

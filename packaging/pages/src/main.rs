@@ -1,5 +1,5 @@
-//! Writes manual pages and completions from the command lines themselves: `edleak-pages DIR DATE`, into
-//! DIR/{man1,bash,zsh,fish}.
+//! Writes manual pages and completions, generated from the command lines, into DIR/{man1,bash,zsh,fish}:
+//! `edleak-pages DIR DATE`.
 
 use clap::{Command, ValueHint};
 use clap_complete::Shell;
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Where manual pages go, and the day they are of.
+/// The directory and the date of the manual pages.
 struct Pages {
     manuals: PathBuf,
     date: String,
@@ -47,9 +47,10 @@ fn write(directory: &Path, date: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// A page for the command and one for each command below it: `edleak-analyze diff` is described in `edleak-analyze-diff(1)`.
+/// A page for the command and one for each of its commands: `edleak-analyze diff` is described in
+/// `edleak-analyze-diff(1)`.
 fn write_manuals(command: &Command, pages: &Pages) -> io::Result<()> {
-    // The help of the other commands is a page of its own.
+    // The other commands have their own pages.
     let mut command = command.clone().disable_help_subcommand(true);
     let name = command.get_name().replace(' ', "-");
     command.build();
@@ -82,12 +83,12 @@ fn write_manual(command: Command, name: &str, pages: &Pages) -> io::Result<()> {
     fs::write(pages.manuals.join(format!("{name}.1")), text)
 }
 
-/// A line break beside vertical space does nothing, and mandoc warns of it.
+/// Removes line breaks beside vertical space: they have no effect, and mandoc warns about them.
 fn without_idle_breaks(text: &str) -> String {
     text.replace(".br\n\n.br\n", ".sp\n")
 }
 
-/// What help ends with: examples, line by line, and the exit codes.
+/// The text after the options: examples, line by line, and the exit codes.
 fn sections(help: &str) -> String {
     let mut text = String::new();
     for part in help.split("\n\n").filter(|part| !part.trim().is_empty()) {
@@ -104,20 +105,20 @@ fn sections(help: &str) -> String {
     text
 }
 
-/// A line as it is, whatever it begins with.
+/// A line printed as it is, whatever its first character.
 fn escaped(line: &str) -> String {
     let text = line.replace('\\', "\\e").replace('-', "\\-");
     let guard = if text.starts_with(['.', '\'']) { "\\&" } else { "" };
     format!("{guard}{text}\n")
 }
 
-/// clap keeps names for the life of the program, which is short.
+/// clap needs names that live as long as the program; the program is short-lived, so they are leaked.
 fn kept(name: &str) -> &'static str {
     name.to_owned().leak()
 }
 
-/// edleak-record takes a program, or a command in its place. To complete both, the commands become subcommands beside the
-/// positional program, whose own arguments are files.
+/// edleak-record takes either a program or a command. To complete both, the commands become subcommands
+/// beside the positional program, whose own arguments are files.
 fn with_commands(commands: Vec<Command>) -> Command {
     let mut commands = commands.into_iter();
     let record = commands.next().expect("the first is the program itself");
