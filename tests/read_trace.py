@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Reads a trace with nothing but docs/trace-format.md and prints its series, one JSON object a line.
+"""Reads a trace as docs/trace-format.md describes it, and prints its series, one JSON object per line.
 
 Usage: read_trace.py TRACE     Needs the zstd command. What is not sound is passed over.
 """
@@ -67,7 +67,7 @@ def sound_blocks(data):
 
 
 def chunks(journal, wanted):
-    """Contents of the sound chunks of one kind."""
+    """The contents of the valid chunks of one kind."""
     at, index, data = 0, 0, journal.payload
     while at + 16 <= len(data):
         check, size, kind, number = struct.unpack_from("<IIII", data, at)
@@ -81,7 +81,7 @@ def chunks(journal, wanted):
 
 
 def areas(stream):
-    """The areas of memory of a slice that changed, which no series needs: an id's gap and four differences each."""
+    """Skips the changed memory areas of a slice (no series needs them): an id gap and four differences each."""
     for _ in range(varint(stream)):
         for _ in range(5):
             varint(stream)
@@ -102,7 +102,7 @@ def journal_slices(block):
 
 
 def sealed_slices(block):
-    """Slices of a sealed block, in the same form."""
+    """The slices of a sealed block, in the same form."""
     stream, tick, plans = BytesIO(inflate(block.payload)), block.from_tick, []
     end = varint(stream)
     end += stream.tell()
@@ -145,7 +145,7 @@ def sealed_slices(block):
 
 
 def tick_ns(found):
-    """From the newest record of kind Start, which comes first wherever it is."""
+    """The tick length in the newest Start record; such a record is always the first of its block or chunk."""
     result = 10**9
     for block in sorted((b for b in found if b.kind in (CATALOG, JOURNAL)), key=lambda b: b.sequence):
         for records in [inflate(block.payload)] if block.kind == CATALOG else chunks(block, 2):

@@ -1,16 +1,17 @@
 #!/bin/bash
-# Installs what the tests need and cannot build themselves: compilers for the samples, and the programs they record.
+# Installs the packages that the tests need: compilers for the samples, and programs to record.
 #
-# tests/setup.sh        installs what is missing (as root, or through sudo)
-# tests/setup.sh --list prints the packages, one a line
+# tests/setup.sh        installs missing packages (as root, or through sudo)
+# tests/setup.sh --list prints the packages, one per line
 set -euo pipefail
 target=${CARGO_TARGET_DIR:-$(dirname "$(readlink -f "$0")")/../target}
 
-# The compiler of TypeScript checks the types of the page's script (tests/tests/html/script.rs). It comes from npm, into target/.
+# Installs the TypeScript compiler from npm into target/. It checks the types of the page's script
+# (tests/tests/html/script.rs).
 install_typescript() {
     [ -e "$target/npm/node_modules/typescript/bin/tsc" ] && return
     mkdir -p "$target/npm"
-    # Cargo marks a directory that it makes itself, and this one is made before. Backups skip it by that mark, and tests find it.
+    # This directory is created before cargo runs, so cargo does not mark it. Backup programs and tests look for the mark.
     [ -e "$target/CACHEDIR.TAG" ] || echo "Signature: 8a477f597d28d172789f06886806bc55" >"$target/CACHEDIR.TAG"
     npm install --prefix "$target/npm" --no-save --no-package-lock --no-fund --no-audit --silent typescript@5
 }
@@ -59,7 +60,7 @@ else
 fi
 "${sudo[@]}" apt-get update -qq
 DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
-# Debian's nodejs has no npm of its own; other builds of it do.
+# Debian's nodejs package does not include npm; other builds do.
 command -v npm >/dev/null ||
     DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends npm
 install_typescript

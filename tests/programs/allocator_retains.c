@@ -1,4 +1,4 @@
-// One big job of small allocations in the middle. All of it is freed but one in a hundred, each of which pins its page.
+// A big job of small allocations in the middle of the run. One in a hundred stays and pins its page.
 #include "pace.h"
 
 int main(int argc, char **argv) {

@@ -1,4 +1,4 @@
-// Leaks allocations of no bytes: their count grows, and what the allocator holds for each.
+// Leaks allocations of size 0: their count grows, and so does the allocator's memory for them.
 #include <stdlib.h>
 #include <unistd.h>
 

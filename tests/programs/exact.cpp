@@ -1,10 +1,10 @@
-// The oracle: random operations over every allocation entry point, and a ledger of its own, printed as JSON.
+// The reference: random operations on every allocation entry point, with its own ledger, printed as JSON.
 //
 //   exact THREADS OPERATIONS [SEED]
 //
-// Each entry point is called from exactly one function, so that a site of the trace is a line of the ledger. Allocations
-// live in a table of slots that all threads share: most are freed by another thread, many after their thread has ended.
-// The table, the ledger and the random numbers never touch the heap.
+// Each entry point is called from exactly one function, so a site of the trace equals a line of the ledger.
+// Allocations live in slots that all threads share: most are freed by another thread, many after their thread
+// has ended. The table, the ledger and the random numbers never use the heap.
 //
 //#Build: -fno-builtin -Wno-alloc-size-larger-than -Wno-unused-result
 #include <atomic>
@@ -21,14 +21,14 @@
 #include <unistd.h>
 
 #define NOINLINE __attribute__((noinline, noclone))
-// The call before this is a real call: its result is used here, after it.
+// Prevents a tail call before this: the result of the call is used here.
 #define KEEP(p) __asm__ volatile("" : "+r"(p) : : "memory")
 
-// C23, in no glibc before 2.43: used where somebody provides them.
+// C23 functions, in no glibc before 2.43: called if a library provides them.
 extern "C" void free_sized(void *, size_t) __attribute__((weak));
 extern "C" void free_aligned_sized(void *, size_t, size_t) __attribute__((weak));
 #ifdef __GLIBC__
-// Removed for new programs in glibc 2.26, and still there for old ones.
+// Removed for new programs in glibc 2.26, but still available to old ones.
 extern "C" void cfree(void *);
 __asm__(".symver cfree,cfree@GLIBC_2.2.5");
 #else
@@ -123,7 +123,7 @@ NOINLINE void *site_new_array_aligned_nothrow(size_t n) {
 NOINLINE void *site_strdup(const char *s) { void *p = strdup(s); KEEP(p); return p; }
 NOINLINE void *site_strndup(const char *s, size_t n) { void *p = strndup(s, n); KEEP(p); return p; }
 
-// What libc allocates here is its own affair; in the end it is all freed.
+// libc's allocations here are not checked; all of them are freed in the end.
 NOINLINE void balanced_asprintf(int n) {
     char *text = nullptr;
     if (asprintf(&text, "%0*d", n, 7) != n) fail("asprintf returned a wrong length");
@@ -139,7 +139,7 @@ NOINLINE void balanced_getline(FILE *file) {
     KEEP(line);
 }
 
-// Calls that must fail, change nothing, and set errno to what they promise.
+// Calls that must fail, change nothing, and set errno as specified.
 NOINLINE void site_fail(unsigned kind) {
     static volatile size_t huge = SIZE_MAX / 2 + 4096, half = SIZE_MAX / 2 + 2;
     void *p = nullptr, *untouched = (void *)0x1234;
@@ -151,13 +151,13 @@ NOINLINE void site_fail(unsigned kind) {
     case 2: p = realloc(nullptr, huge); break;
     case 3: p = reallocarray(nullptr, half, 2); break;
     case 4:
-        // posix_memalign returns its error, leaves errno and the result alone.
+        // posix_memalign returns its error, and leaves errno and the result unchanged.
         if (posix_memalign(&untouched, 24, 100) != EINVAL || untouched != (void *)0x1234) fail("posix_memalign(24)");
         want = 77;
         break;
     case 5:
         if (posix_memalign(&untouched, 64, huge) != ENOMEM || untouched != (void *)0x1234) fail("posix_memalign(huge)");
-        want = errno; // unspecified: glibc sets it on the way
+        want = errno; // unspecified: glibc sets it
         break;
     case 6: p = aligned_alloc(64, huge); break;
     case 7: p = memalign(64, huge); break;
@@ -195,7 +195,7 @@ static size_t random_size(worker &w) {
     uint32_t r = w.random();
     switch (r % 64) {
     case 0: return 0;
-    case 1: return 4080 + (r >> 8) % 40;        // where a size stops fitting in 12 bits
+    case 1: return 4080 + (r >> 8) % 40;        // around the largest size that fits in 12 bits
     case 2: return 60000 + (r >> 8) % 200000;   // around the mmap threshold
     case 3: case 4: case 5: return (r >> 8) % 20000;
     default: return (r >> 8) % 300;
@@ -261,7 +261,7 @@ static void check_content(const slot &s, size_t n) {
 static void release(worker &w, slot &s) {
     uint32_t how = w.random();
     check_content(s, s.size);
-    w.sub(s.made_by, s.size); // before: afterwards another thread may have the address
+    w.sub(s.made_by, s.size); // before the free: afterwards another thread may have the address
     int saved = errno = (int)(how % 100 + 1);
     switch (s.made_by) {
     case NEW: how & 1 ? ::operator delete(s.p) : ::operator delete(s.p, s.size); break;
@@ -297,17 +297,17 @@ static void resize(worker &w, slot &s) {
     if (how == 0) {
         errno = 77;
         if (site_realloc(s.p, huge) || errno != ENOMEM) fail("realloc of an impossible size");
-        check_content(s, s.size); // still there
+        check_content(s, s.size); // unchanged
         return;
     }
     if (how == 1) {
-        // glibc frees and returns NULL; musl gives a new allocation of size 0.
+        // glibc frees and returns NULL; musl returns a new allocation of size 0.
         w.sub(s.made_by, s.size);
         s.p = (unsigned char *)site_realloc(s.p, 0);
         if (s.p) w.add(REALLOC, 0), s.size = 0, s.made_by = REALLOC;
         return;
     }
-    size_t n = how < 6 ? s.size + how : random_size(w) + 5; // a little, in place if the allocator can; or anything
+    size_t n = how < 6 ? s.size + how : random_size(w) + 5; // slightly larger, or any size
     w.sub(s.made_by, s.size);
     size_t kept = s.size;
     if (how & 1) {
@@ -334,7 +334,7 @@ static void *run(void *argument) {
         if (!s.p) allocate(w, s);
         else if (what < 16 && !is_new(s.made_by)) resize(w, s);
         else if (what < 20) {
-            // As much as the allocator says there is may be written, beyond the size that was asked for.
+            // A program may write up to the usable size, beyond the requested size.
             size_t usable = malloc_usable_size(s.p);
             if (usable < s.size) fail("malloc_usable_size is less than was asked for");
             memset(s.p, s.fill, usable);
@@ -357,7 +357,7 @@ int main(int argc, char **argv) {
     if (!lines) fail("tmpfile");
     fprintf(lines, "%0300d\n", 1);
 
-    // Four generations of threads: what one leaves behind, the next one frees.
+    // Four generations of threads: each one frees the allocations that the previous one left.
     enum { GENERATIONS = 4 };
     for (int i = 0; i < threads; i++) workers[i].random_state = seed * 0x9e3779b97f4a7c15u + (uint64_t)i * 0xbf58476d1ce4e5b9u + 1;
     for (int generation = 0; generation < GENERATIONS; generation++) {

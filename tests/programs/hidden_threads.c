@@ -1,7 +1,7 @@
-// Threads that allocate and free, and end, one group after the other: hidden_threads [private]
-//   private   the process is not dumpable, so /proc with hidepid=2 hides it from its own user
-//
-// Prints how many allocations `site_a` made; each was freed. Recorded by tests/tests/conditions/hidden.rs.
+// hidden_threads [private]: groups of threads, one after the other, that allocate, free and end.
+// With `private`, the process is not dumpable, so /proc with hidepid=2 hides it from its own user.
+// Prints how many allocations `site_a` made; each was freed. Recorded by
+// tests/tests/conditions/hidden.rs.
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +14,7 @@
 #define ROUNDS 20
 #define SHORT_LIVED 4
 
-// Not a tail call: the caller is to be this function.
+// Prevents a tail call, so that this function is the caller.
 static void *keep(void *p) {
     __asm__ volatile("" : "+r"(p) : : "memory");
     return p;

@@ -1,4 +1,4 @@
-// What glibc's malloc debugging sees of a program: its protocol of allocations, and the sizes of its blocks.
+// Tests glibc's malloc debugging of a recorded program: its log of allocations, and the sizes of its blocks.
 //
 // Recorded by tests/tests/conditions/malloc_debug.rs with LD_PRELOAD=libc_malloc_debug.so.0.
 #include <malloc.h>
@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-// Not a tail call: the caller is to be this function.
+// Prevents a tail call, so that this function is the caller.
 static void *keep(void *p) {
     __asm__ volatile("" : "+r"(p) : : "memory");
     return p;

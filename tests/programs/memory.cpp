@@ -1,6 +1,6 @@
-// How much memory a process takes at its peak, in KiB: `memory heap` with two million small allocations, `memory threads`
-// with 1,000 threads that are all alive and have each allocated at 5,000 call sites; `memory threads SECONDS` goes on
-// allocating at all of them, in the main thread, fifty times a second for so long.
+// Prints the peak memory of the process in KiB. `memory heap`: two million small allocations. `memory
+// threads`: 1,000 live threads that have each allocated at 5,000 call sites. `memory threads SECONDS`: then
+// allocates at all of them in the main thread, fifty times a second for SECONDS.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>

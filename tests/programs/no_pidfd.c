@@ -1,4 +1,4 @@
-// Executes a program as a kernel before 5.3 would: there is no pidfd_open.
+// Executes a program as on a kernel before 5.3, which has no pidfd_open.
 #include <errno.h>
 #include <linux/audit.h>
 #include <linux/filter.h>

@@ -1,4 +1,4 @@
-// Memory taken from the kernel itself: malloc has no part in it.
+// Maps memory directly from the kernel, without malloc.
 #include "pace.h"
 #include <sys/mman.h>
 

@@ -1,4 +1,4 @@
-// Allocates through an allocator of its own that is linked into it and does not replace malloc, as with a static mimalloc.
+// Allocates through its own linked allocator, which does not replace malloc, as with a static mimalloc.
 //
 // Recorded by tests/tests/conditions/own_allocator.rs.
 #include <stddef.h>

@@ -1,13 +1,13 @@
-// A process of another PID namespace that has the number there that the recorded process has here.
+// A process in another PID namespace whose PID there equals the recorded process's PID here.
 //
-// Exits with 77 where it may not make namespaces. Recorded by tests/tests/conditions/namespaces.rs.
+// Exits with 77 if it may not create namespaces. Recorded by tests/tests/conditions/namespaces.rs.
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-// Not a tail call: the caller is to be this function.
+// Prevents a tail call, so that this function is the caller.
 static void *keep(void *p) {
     __asm__ volatile("" : "+r"(p) : : "memory");
     return p;
@@ -26,7 +26,7 @@ static void allocate(void *(*work)(void), int count) {
 int main(int argc, char **argv) {
     int wanted = getpid();
     if (argc > 1) {
-        // Executed by the impostor, so that it claims a session as an image of its own.
+        // Executed by the other process, so that it claims a session as its own image.
         allocate(impostor_work, 300);
         usleep(300000);
         return argv[1][0] == 'x' ? 0 : 1;

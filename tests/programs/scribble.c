@@ -1,8 +1,8 @@
-// Writes rubbish all over the shared memory that it is recorded through, for SECONDS: scribble MODE SECONDS
-//   all      every region, the first pages more often
-//   header   the header of its session only, so that counts and states change all the time
-//   shrink   cuts the memory off under the collector
-//   claim    takes every session on offer, again and again
+// scribble MODE SECONDS: writes random data into the shared memory of its recording, for SECONDS.
+// Mode `all` writes into every region, into the first pages more often. Mode `header` writes only
+// into the header of its session, so that counts and states change all the time. Mode `shrink`
+// cuts off the memory while the collector uses it. Mode `claim` claims every session again and
+// again.
 //
 // Recorded by tests/tests/hostile.rs.
 #include <dirent.h>
@@ -32,7 +32,7 @@ static double now(void) {
     return time.tv_sec + time.tv_nsec / 1e9;
 }
 
-// Every file in memory that the collector has open: EDLEAK_SESSION says /proc/COLLECTOR/fd/N.
+// Opens every memory file of the collector: EDLEAK_SESSION has the form /proc/COLLECTOR/fd/N.
 static void open_all(const char *page) {
     char dir[64], path[400], link[300];
     snprintf(dir, sizeof dir, "%.*s", (int)(strrchr(page, '/') - page), page);

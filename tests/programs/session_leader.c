@@ -1,6 +1,6 @@
-// Says whether it leads its session and its process group, and whether it has a terminal, in whose foreground it is:
-// session_leader [wait]
-//   wait   then waits to be hung up, and writes HUNG-UP to the file that HUP_FILE names
+// session_leader [wait]: reports whether it leads its session and its process group, and whether it has a
+// terminal and is in its foreground. With `wait`, it then waits until the terminal hangs up, and writes
+// HUNG-UP to the file that HUP_FILE names.
 //
 // Recorded by tests/tests/conditions/signals.rs.
 #include <fcntl.h>

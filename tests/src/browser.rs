@@ -1,7 +1,7 @@
-//! A headless Chromium, driven by chromedriver's own HTTP protocol (W3C WebDriver and the DevTools commands it passes on).
+//! A headless Chromium, driven through chromedriver's HTTP protocol (W3C WebDriver with DevTools commands).
 //!
-//! One driver and one profile a browser, so tests do not see each other. Everything the page logs and every request it makes
-//! is recorded by the browser itself.
+//! Each browser has its own driver and profile, so tests do not affect each other. The browser itself records
+//! all log messages and requests of a page.
 
 use crate::run::DEADLINE;
 use crate::temp::TempDir;
@@ -21,13 +21,13 @@ pub struct Browser {
     driver: Child,
     port: u16,
     session: String,
-    /// Open as long as the driver may write to it.
+    /// Kept open because the driver may still write to it.
     _output: BufReader<ChildStdout>,
     _profile: TempDir,
 }
 
 impl Browser {
-    /// A browser whose window is so many pixels wide and high.
+    /// Starts a browser with a window of this size in pixels.
     pub fn start(width: u32, height: u32) -> Browser {
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
@@ -65,20 +65,20 @@ impl Browser {
         browser.session = session["sessionId"].as_str().expect("a session has an id").to_owned();
         let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
         browser.devtools("Emulation.setDeviceMetricsOverride", metrics);
-        // The first window shows a page of the browser's own: what that asks for is of no interest.
+        // The first window shows a page of the browser itself; its requests are dropped.
         browser.command("url", &json!({ "url": "about:blank" }));
         browser.requests();
         browser
     }
 
-    /// Lets pages see a dark or a light theme.
+    /// Sets the dark or light theme that pages see.
     pub fn set_dark(&self, is_dark: bool) {
         let value = if is_dark { "dark" } else { "light" };
         let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": value }] });
         self.devtools("Emulation.setEmulatedMedia", features);
     }
 
-    /// Runs no script of pages that are opened from now on.
+    /// Disables scripts for pages that are opened from now on.
     pub fn disable_scripts(&self) {
         self.devtools("Emulation.setScriptExecutionDisabled", json!({ "value": true }));
     }
@@ -88,7 +88,7 @@ impl Browser {
         self.command("url", &json!({ "url": format!("file://{}", file.display()) }));
     }
 
-    /// Opens a page of edleak and waits until its script has taken over.
+    /// Opens a page of edleak and waits until its script is ready.
     pub fn open_page(&self, file: &Path) {
         self.open(file);
         self.wait_for("document.documentElement.dataset.ready === 'true'");
@@ -99,13 +99,13 @@ impl Browser {
         self.command("execute/sync", &json!({ "script": format!("return {expression}"), "args": [] }))
     }
 
-    /// The text that an expression yields.
+    /// The text value of an expression.
     pub fn text(&self, expression: &str) -> String {
         let value = self.value(expression);
         value.as_str().unwrap_or_else(|| panic!("`{expression}` is {value} and no text")).to_owned()
     }
 
-    /// The number that an expression yields.
+    /// The numeric value of an expression.
     pub fn number(&self, expression: &str) -> f64 {
         let value = self.value(expression);
         value.as_f64().unwrap_or_else(|| panic!("`{expression}` is {value} and no number"))
@@ -124,19 +124,19 @@ impl Browser {
         }
     }
 
-    /// Clicks the middle of the element that a selector finds, after it was scrolled into view.
+    /// Scrolls the element of a selector into view and clicks its middle.
     pub fn click(&self, selector: &str) {
         let element = self.find(selector);
         self.command(&format!("element/{element}/click"), &json!({}));
     }
 
-    /// Types into the element that a selector finds. Special keys are those of WebDriver, from U+E000 on.
+    /// Types into the element of a selector. Special keys have WebDriver's codes, from U+E000 on.
     pub fn type_into(&self, selector: &str, keys: &str) {
         let element = self.find(selector);
         self.command(&format!("element/{element}/value"), &json!({ "text": keys }));
     }
 
-    /// Drags the mouse along the element that a selector finds, from one share of its width to another, halfway down.
+    /// Drags the mouse over the element of a selector at half its height, between two fractions of its width.
     pub fn drag_along(&self, selector: &str, from: f64, to: f64) {
         let quoted = Value::from(selector);
         self.value(&format!(
@@ -159,13 +159,13 @@ impl Browser {
         self.command("actions", &actions);
     }
 
-    /// Everything that the page's console was told, errors and violations of its policy among it.
+    /// All messages on the page's console, including errors and policy violations.
     pub fn console(&self) -> Vec<String> {
         let log = self.command("se/log", &json!({ "type": "browser" }));
         log.as_array().expect("a log is a list").iter().map(|entry| entry["message"].to_string()).collect()
     }
 
-    /// The addresses of all requests, the page's own among them.
+    /// The addresses of all requests, including the page itself.
     pub fn requests(&self) -> Vec<String> {
         let log = self.command("se/log", &json!({ "type": "performance" }));
         let entries = log.as_array().expect("a log is a list").iter();
@@ -180,14 +180,14 @@ impl Browser {
             .collect()
     }
 
-    /// The document as it stands, as HTML, without the help of any script.
+    /// The current document as HTML, read without any script.
     pub fn document(&self) -> String {
         let root = self.devtools("DOM.getDocument", json!({ "depth": 0 }));
         let html = self.devtools("DOM.getOuterHTML", json!({ "nodeId": root["root"]["nodeId"] }));
         html["outerHTML"].as_str().expect("a document is text").to_owned()
     }
 
-    /// A command of the DevTools protocol.
+    /// Runs a command of the DevTools protocol.
     pub fn devtools(&self, command: &str, parameters: Value) -> Value {
         self.command("goog/cdp/execute", &json!({ "cmd": command, "params": parameters }))
     }
@@ -244,14 +244,14 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The session's end closes the browser; if it was never begun there is none.
+        // Ending the session closes the browser. If no session was begun, there is no browser.
         let _ = self.exchange("DELETE", &format!("/session/{}", self.session), None);
         let _ = self.driver.kill();
         let _ = self.driver.wait();
     }
 }
 
-/// chromedriver says which port it took.
+/// The port from chromedriver's output.
 fn port_of(output: impl BufRead) -> u16 {
     for line in output.lines() {
         let line = line.expect("chromedriver speaks UTF-8");

@@ -1,17 +1,17 @@
-//! The lines on top of a test program that say how to run it and what to expect: `//#Expect: Leak in grow_list`.
+//! Reads directives: lines on top of a test program such as `//#Expect: Leak in grow_list`.
 
 use std::path::Path;
 
-/// All directives of one source file, in their order.
+/// All directives of one source file, in order.
 #[derive(Debug, Default)]
 pub struct Directives(Vec<(String, String)>);
 
-/// What a sample says about its leaks.
+/// The expected leaks of a sample.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Expectation {
     /// Functions that leak.
     pub leaks: Vec<String>,
-    /// Every leak reported is one of `leaks`.
+    /// Whether no other leak may be reported.
     pub nothing_else: bool,
 }
 
@@ -32,17 +32,17 @@ impl Directives {
         Directives(source.lines().filter_map(directive).collect())
     }
 
-    /// The values of every directive called `name`.
+    /// The values of all directives named `name`.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
-    /// The words of every directive called `name`.
+    /// The words of all directives named `name`.
     pub fn words(&self, name: &str) -> Vec<String> {
         self.all(name).flat_map(str::split_whitespace).map(str::to_owned).collect()
     }
 
-    /// What the `Expect` directives say. Panics where they say nothing, or something unknown.
+    /// The content of the `Expect` directives. Panics if there are none, or if one is unknown.
     pub fn expectation(&self) -> Expectation {
         let mut expectation = Expectation { leaks: Vec::new(), nothing_else: false };
         for line in self.all("Expect") {

@@ -1,17 +1,17 @@
-//! What a program counted itself, beside what the trace says of it.
+//! Compares a program's own ledger with the counts in its trace.
 
 use crate::report::{Counts, Report};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Functions of libc that allocate for their caller, by the name of the caller's function here. Until libc's site is known to
-/// be a wrapper (one period at most), what they allocate is theirs.
+/// Functions of libc that allocate for their caller, by the caller's name in the program. Until libc's site
+/// is known to be a wrapper (after at most one period), their allocations are counted at libc's function.
 const WRAPPERS: &[(&str, &[&str])] = &[
     ("site_strdup", &["strdup", "__strdup", "__GI___strdup"]),
     ("site_strndup", &["strndup", "__strndup", "__GI___strndup"]),
 ];
 
-/// Function → what it counted itself.
+/// A program's own counts, by function.
 pub type Ledger = BTreeMap<String, Counts>;
 
 fn line(function: &str, counts: &Counts) -> String {
@@ -38,7 +38,7 @@ pub fn counts_in(json: &Value) -> (String, Counts) {
     (json["function"].as_str().expect("a ledger line names its function").to_owned(), counts)
 }
 
-/// The same functions' counts as the trace has them.
+/// The counts of the same functions in the trace.
 fn counted(report: &Report, ledger: &Ledger) -> Ledger {
     let counts_of = |function: &String| {
         let mut counts = report.counts_of(function);
@@ -51,7 +51,7 @@ fn counted(report: &Report, ledger: &Ledger) -> Ledger {
     ledger.keys().map(counts_of).collect()
 }
 
-/// The trace and the ledger, byte for byte; the message names only what differs.
+/// Asserts that trace and ledger are equal to the byte; the message shows only differences.
 pub fn assert_equal(report: &Report, ledger: &Ledger) {
     let (trace, ledger) = (lines(&counted(report, ledger)), lines(ledger));
     let differing: Vec<_> =
@@ -59,7 +59,7 @@ pub fn assert_equal(report: &Report, ledger: &Ledger) {
     assert!(trace == ledger, "trace (left) and ledger (right) differ: {differing:#?}");
 }
 
-/// The ledger that a program printed: one JSON object a line.
+/// Reads the ledger that a program printed: one JSON object per line.
 pub fn read_ledger(stdout: &str) -> Ledger {
     let line = |line| counts_in(&serde_json::from_str(line).expect("the ledger is one JSON object a line"));
     stdout.lines().map(line).collect()

@@ -1,9 +1,9 @@
-//! What the end-to-end tests share: where the programs are, how one is run with a deadline, how a report is read.
+//! Shared code of the end-to-end tests: finds the programs, runs them with a deadline, reads reports.
 //!
-//! The tests run the release build of edleak-record, edleak-analyze and the preload, never a test build of them: what is
-//! tested is what is shipped. `EDLEAK_BIN_DIR` names a directory that holds all three; without it they are built once.
+//! The tests run the release build of edleak-record, edleak-analyze and the preload, as users do.
+//! `EDLEAK_BIN_DIR` names a directory with all three; without it they are built once.
 //!
-//! Nothing here sleeps and hopes. A test waits for a condition, and fails when its deadline is over.
+//! No test sleeps for a fixed time and hopes. It waits for a condition and fails after a deadline.
 
 #![deny(unsafe_code)]
 

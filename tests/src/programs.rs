@@ -1,11 +1,11 @@
-//! The programs that are recorded: samples/ and tests/programs/, built once by samples/build.sh.
+//! The programs to record: samples/ and tests/programs/, built once by samples/build.sh.
 
 use crate::tools::{repository, target_dir};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// A directory of sources and where their programs are.
+/// A directory of sources, and the directory of their programs.
 #[derive(Debug)]
 pub struct Programs {
     sources: PathBuf,
@@ -43,7 +43,7 @@ pub fn stacks() -> &'static Programs {
 }
 
 impl Programs {
-    /// A build that failed is kept as such: it would fail again for every other test.
+    /// A failed build is remembered, because it would fail again for every other test.
     fn built(cell: &'static OnceLock<Result<Programs, String>>, directory: &str) -> &'static Programs {
         cell.get_or_init(|| Programs::build(directory)).as_ref().unwrap_or_else(|reason| panic!("{reason}"))
     }
@@ -65,17 +65,17 @@ impl Programs {
         Ok(Programs { sources, binaries })
     }
 
-    /// The program `name`.
+    /// The path of the program `name`.
     pub fn binary(&self, name: &str) -> PathBuf {
         self.binaries.join(name)
     }
 
-    /// Where the programs are.
+    /// The directory of the programs.
     pub fn binaries(&self) -> &Path {
         &self.binaries
     }
 
-    /// The sources of all programs, sorted by name; not of shared libraries, nor of helpers that other programs start.
+    /// The sources of all programs, sorted by name, without shared libraries and helper programs.
     pub fn sources(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(&self.sources).expect("the directory is part of the repository");
         let mut sources: Vec<_> = entries
@@ -94,7 +94,7 @@ impl Programs {
     }
 }
 
-/// The name of the program that is built from `source`.
+/// The name of the program built from `source`.
 pub fn name_of(source: &Path) -> String {
     source.file_stem().expect("a source has a name").to_string_lossy().into_owned()
 }

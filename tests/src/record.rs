@@ -1,4 +1,4 @@
-//! Recording a program into a temporary trace and analyzing it.
+//! Records a program into a temporary trace and analyzes the trace.
 
 use crate::report::Report;
 use crate::run::{Outcome, Running, run};
@@ -8,18 +8,18 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A recording that is over.
+/// A finished recording.
 #[derive(Debug)]
 pub struct Recording {
-    /// How edleak-record ended.
+    /// The end of edleak-record.
     pub outcome: Outcome,
     /// The trace.
     pub trace: PathBuf,
-    /// Holds the trace.
+    /// The directory of the trace.
     pub dir: TempDir,
 }
 
-/// How to record.
+/// The settings of a recording.
 #[derive(Debug, Clone)]
 pub struct Recorder {
     name: String,
@@ -29,8 +29,8 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// A recorder with a period of 50 ms, for the test `name`. `EDLEAK_RECORD_OPTIONS` adds options to all of them, to see
-    /// the same tests pass with, say, `--watch *`.
+    /// A recorder with a period of 50 ms for the test `name`. `EDLEAK_RECORD_OPTIONS` adds options to all
+    /// recordings, for example to run the same tests with `--watch *`.
     pub fn new(name: &str) -> Recorder {
         let mut options = vec!["--period".to_owned(), "50ms".to_owned()];
         let more = std::env::var("EDLEAK_RECORD_OPTIONS").unwrap_or_default();
@@ -38,7 +38,7 @@ impl Recorder {
         Recorder { name: name.to_owned(), options, env: Vec::new(), cwd: None }
     }
 
-    /// Adds options; a later `--period` replaces the one that is there.
+    /// Adds options; a later `--period` replaces the existing one.
     pub fn options<S: AsRef<str>>(mut self, options: impl IntoIterator<Item = S>) -> Recorder {
         let options: Vec<_> = options.into_iter().map(|option| option.as_ref().to_owned()).collect();
         if options.iter().any(|option| option == "--period") {
@@ -48,13 +48,13 @@ impl Recorder {
         self
     }
 
-    /// Sets a variable of the environment that edleak-record and the target get.
+    /// Sets an environment variable for edleak-record and the target.
     pub fn env(mut self, name: &str, value: &str) -> Recorder {
         self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Sets the directory to run in.
+    /// Sets the working directory.
     pub fn cwd(mut self, dir: &Path) -> Recorder {
         self.cwd = Some(dir.to_path_buf());
         self
@@ -100,12 +100,12 @@ impl Recorder {
 }
 
 impl Recording {
-    /// Every site of the trace.
+    /// The report of all sites in the trace.
     pub fn all_sites(&self) -> Report {
         Report::of(&self.trace, &["--all", "--min-class", "constant"])
     }
 
-    /// The leaks that edleak-analyze lists by default.
+    /// The report with edleak-analyze's default options.
     pub fn leaks(&self) -> Report {
         Report::of(&self.trace, &[])
     }

@@ -1,4 +1,4 @@
-//! The JSON report of edleak-analyze, read strictly: a field of the contract that is missing fails the test.
+//! Reads the JSON report of edleak-analyze strictly: a missing documented field fails the test.
 
 use crate::record::analyze;
 use serde_json::Value;
@@ -11,25 +11,25 @@ pub struct Report {
     pub code: i32,
     /// The whole report.
     pub json: Value,
-    /// The sites it lists.
+    /// The listed sites.
     pub sites: Vec<Site>,
 }
 
-/// What was counted.
+/// The counters of a site.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
-    /// Calls that allocated.
+    /// Number of allocations.
     pub allocs: u64,
-    /// Bytes they asked for.
+    /// Their requested bytes.
     pub allocated_bytes: u64,
-    /// Allocations that were freed.
+    /// Number of frees.
     pub frees: u64,
-    /// Bytes these had.
+    /// Their bytes.
     pub freed_bytes: u64,
 }
 
 impl Counts {
-    /// Adds another site's counts.
+    /// Adds the counters of another site.
     pub fn add(&mut self, other: &Counts) {
         self.allocs += other.allocs;
         self.allocated_bytes += other.allocated_bytes;
@@ -41,19 +41,19 @@ impl Counts {
 /// One site.
 #[derive(Debug)]
 pub struct Site {
-    /// Its number in the trace.
+    /// Its id in the trace.
     pub id: u64,
-    /// The site that this one is a stack of.
+    /// The site of which this one is a stack.
     pub parent: Option<u64>,
     /// `caller`, `stack`, `other` or `injected`.
     pub kind: String,
-    /// The stack goes on beyond its last frame.
+    /// Whether the stack continues beyond its last frame.
     pub is_stack_cut: bool,
     /// `leak`, `no-leak` or `undecided`.
     pub verdict: String,
     /// `constant`, `log`, `linear` or `exp`.
     pub class: String,
-    /// What was counted.
+    /// The counters.
     pub counts: Counts,
     /// The frames, innermost first.
     pub stack: Vec<Frame>,
@@ -66,13 +66,13 @@ pub struct Frame {
     pub module: String,
     /// Return address minus the module's load bias, in hexadecimal.
     pub offset: String,
-    /// Function, as demangled; empty where it is unknown.
+    /// Demangled function name; empty if unknown.
     pub function: String,
-    /// Source file; empty where it is unknown.
+    /// Source file; empty if unknown.
     pub file: String,
-    /// Line; 0 where it is unknown.
+    /// Line; 0 if unknown.
     pub line: u64,
-    /// Inlined into the next frame.
+    /// Whether the frame is inlined into the next one.
     pub inlined: bool,
 }
 
@@ -94,7 +94,7 @@ impl Report {
         Report { code: outcome.code, json, sites }
     }
 
-    /// A number of the summary.
+    /// A number from the summary.
     pub fn summary(&self, field: &str) -> u64 {
         number(&self.json["summary"], field)
     }
@@ -104,7 +104,7 @@ impl Report {
         self.sites.iter().filter(move |site| site.is_in(function))
     }
 
-    /// The sum over the sites whose caller is `function`, as the innermost frame that is not inlined.
+    /// The sum over all sites whose innermost frame that is not inlined is in `function`.
     pub fn counts_of(&self, function: &str) -> Counts {
         let mut sum = Counts::default();
         for site in &self.sites {
@@ -115,12 +115,12 @@ impl Report {
         sum
     }
 
-    /// The leaks among the sites.
+    /// The sites that are leaks.
     pub fn leaks(&self) -> impl Iterator<Item = &Site> {
         self.sites.iter().filter(|site| site.verdict == "leak")
     }
 
-    /// A line for each site, for the message of a test that fails.
+    /// One line per site, for the message of a failing test.
     pub fn describe(&self) -> String {
         let line = |site: &Site| {
             let frames: Vec<_> =
@@ -163,7 +163,7 @@ impl Site {
         self.stack.iter().any(|frame| is_named(&frame.function, function))
     }
 
-    /// The innermost frame that is not inlined: the function that made the call.
+    /// The innermost frame that is not inlined, which is the function that made the call.
     pub fn caller(&self) -> Option<&Frame> {
         self.stack.iter().find(|frame| !frame.inlined)
     }
@@ -182,8 +182,8 @@ impl Frame {
     }
 }
 
-/// Whether `function`, as demangled, is the one that the source calls `name`: namespaces, parameters and the hash at the
-/// end of a Rust name do not count.
+/// Whether the demangled `function` is the source's function `name`. Namespaces, parameters and the hash at
+/// the end of a Rust name are ignored.
 pub fn is_named(function: &str, name: &str) -> bool {
     let without_parameters = function.split('(').next().expect("split gives at least one part");
     let is_hash = |part: &str| {
@@ -196,7 +196,7 @@ fn number(json: &Value, field: &str) -> u64 {
     json[field].as_u64().unwrap_or_else(|| panic!("`{field}` is no number ≥ 0 in {json}"))
 }
 
-/// A text field; `null` is an empty one.
+/// A text field; `null` counts as empty.
 fn text(json: &Value, field: &str) -> String {
     match &json[field] {
         Value::String(text) => text.clone(),

@@ -1,4 +1,4 @@
-//! Running a program with a deadline, and everything it said.
+//! Runs a program with a deadline and collects its output.
 
 #![allow(unsafe_code)] // kill(2), and a step between fork and exec
 
@@ -9,13 +9,13 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-/// Long enough for every program here on a loaded machine. A test that needs it has failed.
+/// Long enough for every program here on a loaded machine; a test that reaches it has failed.
 pub const DEADLINE: Duration = Duration::from_secs(120);
 
-/// How a program ended and what it wrote.
+/// The exit code and the output of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    /// Its exit code, or 128 + N where signal N killed it, as a shell says it.
+    /// The exit code, or 128 + N if signal N killed it, as in a shell.
     pub code: i32,
     /// Its standard output.
     pub stdout: String,
@@ -24,24 +24,26 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// The lines of standard error that are not ours.
+    /// The lines of standard error without edleak's own.
     pub fn stderr_of_target(&self) -> String {
         let ours = |line: &&str| !line.starts_with("edleak");
         self.stderr.lines().filter(ours).flat_map(|line| [line, "\n"]).collect()
     }
 }
 
-/// Runs `command` to its end with nothing on standard input. Panics, and ends what was started, after [`DEADLINE`].
+/// Runs `command` to its end with empty standard input. After [`DEADLINE`] it ends the command and panics.
 pub fn run(command: &mut Command) -> Outcome {
     run_with_input(command, b"")
 }
 
-/// Runs `command` to its end with `input` on standard input. Panics, and ends what was started, after [`DEADLINE`].
+/// Runs `command` to its end with `input` on standard input. After [`DEADLINE`] it ends the command and
+/// panics.
 pub fn run_with_input(command: &mut Command, input: &[u8]) -> Outcome {
     Running::start(command, input).finish()
 }
 
-/// A program that runs in a process group of its own. Dropped before its end, it is ended with its group.
+/// A program in its own process group. If this is dropped before the program's end, the whole group is
+/// killed.
 pub struct Running {
     child: Child,
     description: String,
@@ -57,12 +59,12 @@ impl Running {
         let description = format!("{command:?}");
         command.stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() });
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        // SAFETY: between fork and exec only system calls are made.
+        // SAFETY: only system calls are made between fork and exec.
         unsafe { command.pre_exec(as_from_a_terminal) };
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {description}: {error}"));
         if let Some(mut stdin) = child.stdin.take() {
             let input = input.to_vec();
-            // A program that ends before it has read everything is not our problem.
+            // A program may end before it has read all input.
             std::thread::spawn(move || stdin.write_all(&input));
         }
         let stdout = Output::read(child.stdout.take().expect("piped above"));
@@ -75,7 +77,7 @@ impl Running {
         self.child.id() as i32
     }
 
-    /// Sends `signal` to the process (not to its group).
+    /// Sends `signal` to the process, but not to its group.
     pub fn signal(&self, signal: i32) {
         // SAFETY: `kill` takes no pointers; the child is not reaped, so its ID is its own.
         unsafe { libc::kill(self.pid(), signal) };
@@ -91,10 +93,10 @@ impl Running {
         });
     }
 
-    /// Waits for the end.
+    /// Waits for the end of the program.
     pub fn finish(mut self) -> Outcome {
         let limit = self.started + DEADLINE;
-        // The pipes are closed at the latest when the program ends: wait for that, then reap.
+        // The pipes are closed at the program's end at the latest: wait for that, then reap it.
         let in_time = self.stdout.collect_until(limit) && self.stderr.collect_until(limit);
         if !in_time {
             panic!(
@@ -125,32 +127,33 @@ impl Drop for Running {
     }
 }
 
-/// Descriptors that whoever started the tests left open are no business of the programs under test, nor is that tests in the
-/// background of a shell, or under nohup, have signals ignored.
+/// Closes descriptors that the environment of the tests left open, and resets signals that it ignores (a
+/// shell's background job, nohup). Neither may affect the tested programs.
 fn as_from_a_terminal() -> std::io::Result<()> {
     const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
     for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
         // SAFETY: the default action, and no handler.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
-    // SAFETY: `close_range` takes no pointers. On exec, not now: the standard library has a descriptor of its own open.
+    // SAFETY: `close_range` takes no pointers. It takes effect at exec, because the standard library still
+    // has a descriptor open.
     unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) };
     Ok(()) // A kernel without it (before 5.11) leaves them open, and `mirror` fails where there are any.
 }
 
-/// An exit status as a shell tells it.
+/// An exit status as a shell reports it.
 pub fn exit_code(status: ExitStatus) -> i32 {
     status.code().or_else(|| status.signal().map(|signal| 128 + signal)).expect("exited or killed")
 }
 
-/// Copies a program that is going to be executed. In another process: a child that a test beside this one starts meanwhile would hold
-/// the copy open for writing, and then nobody can execute it.
+/// Copies a program that will be executed. Another process makes the copy: a child that another test starts
+/// meanwhile would inherit the copy open for writing, and then it could not be executed.
 pub fn copy_program(from: &Path, to: &Path) {
     let copied = run(Command::new("cp").arg("--preserve=mode").arg(from).arg(to));
     assert_eq!(copied.code, 0, "{}", copied.stderr);
 }
 
-/// Waits until `is_true` is; panics after [`DEADLINE`].
+/// Waits until `is_true` returns true; panics after [`DEADLINE`].
 pub fn wait_for(what: &str, mut is_true: impl FnMut() -> bool) {
     let limit = Instant::now() + DEADLINE;
     while !is_true() {
@@ -159,7 +162,7 @@ pub fn wait_for(what: &str, mut is_true: impl FnMut() -> bool) {
     }
 }
 
-/// One pipe, read by a thread of its own.
+/// One pipe, read by its own thread.
 struct Output {
     chunks: mpsc::Receiver<Vec<u8>>,
     bytes: Vec<u8>,
@@ -179,14 +182,14 @@ impl Output {
         Output { chunks, bytes: Vec::new() }
     }
 
-    /// Takes what there is.
+    /// Takes the available output.
     fn collect_now(&mut self) {
         while let Ok(chunk) = self.chunks.try_recv() {
             self.bytes.extend(chunk);
         }
     }
 
-    /// Takes everything up to the end of the pipe; false when `limit` comes first.
+    /// Takes all output up to the end of the pipe; false if `limit` comes first.
     fn collect_until(&mut self, limit: Instant) -> bool {
         loop {
             match self.chunks.recv_timeout(limit.saturating_duration_since(Instant::now())) {

@@ -1,4 +1,4 @@
-//! A directory of a test's own, removed when the test is done and kept when it fails.
+//! A temporary directory for one test: removed after the test, kept if it fails.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,12 +17,12 @@ impl TempDir {
         TempDir(path)
     }
 
-    /// Where it is.
+    /// The path of the directory.
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// A path in it.
+    /// A path in the directory.
     pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
         self.0.join(name)
     }
@@ -33,7 +33,7 @@ impl Drop for TempDir {
         if std::thread::panicking() {
             eprintln!("kept for inspection: {}", self.0.display());
         } else {
-            // A directory that cannot be removed is no failure of what was tested.
+            // If the directory cannot be removed, the test still passes.
             let _ = std::fs::remove_dir_all(&self.0);
         }
     }

@@ -1,4 +1,4 @@
-//! A program on a pseudo-terminal, and the screen that a person would see.
+//! Runs a program on a pseudo-terminal and reads its screen.
 
 #![allow(unsafe_code)] // openpty(3), the controlling terminal of a child
 
@@ -33,7 +33,7 @@ impl Terminal {
         let shown = Arc::clone(&screen);
         std::thread::spawn(move || {
             let mut buffer = [0; 16384];
-            // The terminal of a program that has ended is an error and not an end of file.
+            // Reading the terminal of an ended program gives an error, not an end of file.
             while let Ok(n @ 1..) = output.read(&mut buffer) {
                 shown.lock().expect("no reader panics").process(&buffer[..n]);
             }
@@ -46,7 +46,7 @@ impl Terminal {
         self.keyboard.write_all(keys.as_bytes()).expect("the program reads its terminal");
     }
 
-    /// The screen, line by line.
+    /// The text of the screen, line by line.
     pub fn screen(&self) -> String {
         self.screen.lock().expect("no reader panics").screen().contents()
     }
@@ -62,7 +62,7 @@ impl Terminal {
         (0..rows.get()).any(|row| (0..columns.get()).any(|column| is_coloured(row, column)))
     }
 
-    /// Waits until the screen is as wanted, and returns it.
+    /// Waits until the screen has the wanted content, and returns it.
     pub fn wait_for(&self, what: &str, is_wanted: impl Fn(&str) -> bool) -> String {
         let mut last = String::new();
         wait_for(&format!("{what} on the screen"), || {
@@ -72,7 +72,7 @@ impl Terminal {
         last
     }
 
-    /// Changes the size, as a window that is dragged.
+    /// Changes the terminal's size, like a resized window.
     pub fn resize(&mut self, rows: u16, columns: u16) {
         self.screen.lock().expect("no reader panics").screen_mut().set_size(cells(rows), cells(columns));
         let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
@@ -94,7 +94,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // One that has ended is no error.
+        // It is no error if the program has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -115,14 +115,14 @@ fn open(rows: u16, columns: u16) -> (OwnedFd, OwnedFd) {
         // SAFETY: `fcntl` takes no pointers here.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
-    // SAFETY: openpty made `ours`, and nobody else knows it.
+    // SAFETY: openpty made `ours`, and no other code has it.
     let ours = unsafe { OwnedFd::from_raw_fd(ours) };
     // SAFETY: as above.
     let theirs = unsafe { OwnedFd::from_raw_fd(theirs) };
     (ours, theirs)
 }
 
-/// In the child: a session of its own, with the terminal on descriptor 0.
+/// In the child: starts a session with the terminal on descriptor 0.
 fn take_terminal() -> std::io::Result<()> {
     // SAFETY: takes no pointers.
     if unsafe { libc::setsid() } < 0 {

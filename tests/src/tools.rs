@@ -1,4 +1,4 @@
-//! Where edleak-record, edleak-analyze and the preload are; built once if need be.
+//! Finds edleak-record, edleak-analyze and the preload; builds them once if needed.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,9 +15,9 @@ pub struct Tools {
     pub preload: PathBuf,
 }
 
-/// The programs under test. The first call builds them, unless `EDLEAK_BIN_DIR` says where they are.
+/// The tested programs. The first call builds them, unless `EDLEAK_BIN_DIR` names their directory.
 pub fn tools() -> &'static Tools {
-    // A build that failed is kept as such: it would fail again for every other test.
+    // A failed build is remembered, because it would fail again for every other test.
     static TOOLS: OnceLock<Result<Tools, String>> = OnceLock::new();
     let tools = TOOLS.get_or_init(|| {
         let dir = match std::env::var_os("EDLEAK_BIN_DIR") {
@@ -44,14 +44,14 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the repository")
 }
 
-/// The directory that cargo builds into: `CARGO_TARGET_DIR`, or the one this test was started from.
+/// The directory into which cargo builds: `CARGO_TARGET_DIR`, or the directory of this test.
 pub fn target_dir() -> PathBuf {
-    // Set and empty is not set: the root of the repository is no place for programs.
+    // An empty variable counts as unset: programs must not go into the repository's root.
     if let Some(dir) = std::env::var_os("CARGO_TARGET_DIR").filter(|dir| !dir.is_empty()) {
         return repository().join(dir);
     }
     let test = std::env::current_exe().expect("a running program has a path");
-    // Cargo marks the directory that it builds into. A test that was copied elsewhere uses the usual one.
+    // Cargo marks its build directory. A test that was copied elsewhere uses the default directory.
     let built_into = test.ancestors().skip(1).find(|dir| dir.join("CACHEDIR.TAG").is_file());
     built_into.map_or_else(|| repository().join("target"), Path::to_path_buf)
 }

@@ -1,10 +1,10 @@
-//! Who is blamed: modules that come and go, code without a module, and one bug at many sites.
+//! Attribution: modules that are loaded and unloaded, code without a module, and one bug at many sites.
 
 use edleak_tests::programs::attribution;
 use edleak_tests::record::{Recorder, Recording, analyze};
 use edleak_tests::report::Site;
 
-/// Records a program of tests/programs/attribution, from its directory, where its plugins are.
+/// Records a program of tests/programs/attribution in its directory, which contains its plugins.
 fn recorded(name: &str, options: &[&str], args: &[&str]) -> Recording {
     let recorder = Recorder::new(name).options(options).cwd(attribution().binaries());
     let recording = recorder.record(attribution().binary(name), args);
@@ -39,8 +39,8 @@ fn stacks_of_plugins_that_take_turns_stay_apart() {
         let allocs: u64 = stacks.iter().map(|site| site.counts.allocs).sum();
         let allocated: u64 = stacks.iter().map(|site| site.counts.allocated_bytes).sum();
         assert_eq!((allocs, allocated), (100, 100 * bytes), "{library}:\n{}", all.describe());
-        // The caller of the plugin's own frame lies in the same library.
-        // A plugin that is closed at once may have no rules yet: then the walk ends with its first frame.
+        // The caller of the plugin's own frame is in the same library. If a plugin is closed at once, its
+        // rules may be missing; then the walk ends at its first frame.
         let is_own = |site: &&Site| site.stack.get(1).is_none_or(|frame| frame.module.ends_with(library));
         assert!(stacks.iter().all(is_own), "{library}");
     }
@@ -97,7 +97,7 @@ fn a_launcher_whose_child_did_the_work_is_undecided() {
         arguments.extend([service.clone().into_os_string(), "150".into()]);
         Recorder::new("launcher").options(options).record("sh", arguments)
     };
-    // A child that was not asked for, and one that lost LD_PRELOAD.
+    // A child although the user did not ask for children, and a child that lost LD_PRELOAD.
     for clean in [false, true] {
         let recording = launch(&[], clean);
         let report = recording.leaks();

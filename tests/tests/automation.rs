@@ -1,5 +1,5 @@
-//! The files of samples/ that others copy: a systemd drop-in, a GitHub action, a GitLab job. Each is read by a parser, and its
-//! commands are run as the service that reads it runs them.
+//! Tests the files of samples/ that users copy: a systemd drop-in, a GitHub action, a GitLab job. A parser
+//! reads each file, and its commands run as in that service.
 
 use edleak_tests::programs::samples;
 use edleak_tests::run::{Outcome, run};
@@ -21,7 +21,7 @@ fn strings(list: &Value) -> Vec<String> {
     list.as_array().expect("a list").iter().map(|word| word.as_str().expect("a string").to_owned()).collect()
 }
 
-/// A shell as CI has it: in a directory of its own, with edleak in PATH.
+/// A shell as in CI: in its own directory, with edleak in PATH.
 fn shell(dir: &Path, shell: &[&str], script: &str, variables: &[(&str, &str)]) -> Outcome {
     let bin = tools().record.parent().expect("a file has a directory");
     let path = format!("{}:/usr/bin:/bin", bin.display());
@@ -30,7 +30,7 @@ fn shell(dir: &Path, shell: &[&str], script: &str, variables: &[(&str, &str)]) -
     run(&mut command)
 }
 
-/// What a step's environment becomes, with the inputs put in.
+/// The environment of a step, with the inputs filled in.
 fn environment(step: &Value, inputs: &[(&str, &str)]) -> Vec<(String, String)> {
     let Some(environment) = step["env"].as_object() else { return Vec::new() };
     let text = |value: &Value| {
@@ -41,7 +41,7 @@ fn environment(step: &Value, inputs: &[(&str, &str)]) -> Vec<(String, String)> {
     environment.iter().map(|(name, value)| (name.clone(), text(value))).collect()
 }
 
-/// Runs the steps of the action as a runner does, up to the upload; the exit code is that of the gate.
+/// Runs the steps of the action up to the upload, as a runner does. Returns the gate's exit code, too.
 fn run_action(dir: &Path, program: &str, tests: &str) -> (Outcome, Outcome, String) {
     let action = yaml("samples/ci/github-action/action.yml");
     assert_eq!(action["runs"]["using"], "composite");
@@ -63,7 +63,7 @@ fn run_action(dir: &Path, program: &str, tests: &str) -> (Outcome, Outcome, Stri
         let variables: Vec<_> =
             variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert!(variables.iter().all(|(_, value)| !value.contains("${{")), "{variables:?}");
-        // How GitHub calls a shell that is named bash.
+        // The command line that GitHub uses for the shell `bash`.
         let bash = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c"];
         shell(dir, &bash, step["run"].as_str().expect("a script"), &variables)
     };
@@ -111,7 +111,7 @@ fn gitlab_job_fails_on_a_leak_and_keeps_its_reports() {
     for (name, _) in variables {
         assert!(job["variables"][name].is_string(), "{name} is no variable of the job");
     }
-    // A runner puts the lines into one script of a shell that stops at the first failure.
+    // A runner puts the lines into one script for a shell that stops at the first failure.
     let script = format!("set -eo pipefail\n{}\n", strings(&job["script"]).join("\n"));
     let ended = shell(dir.path(), &["bash", "-c"], &script, &variables);
     assert_eq!(ended.code, 1, "{ended:?}");
@@ -122,7 +122,7 @@ fn gitlab_job_fails_on_a_leak_and_keeps_its_reports() {
     assert!(dir.join(junit).is_file() && dir.join("edleak-report/leaks.html").is_file());
 }
 
-/// systemd reads the drop-in without a complaint, and a shell started with its variables records the service and nothing else.
+/// systemd reads the drop-in without a warning. A shell with its variables records only the service.
 #[test]
 fn systemd_drop_in_is_read_and_records_the_service() {
     let dir = TempDir::new("systemd");

@@ -1,4 +1,4 @@
-//! The recorder at the command line: exit codes, signals and files; what it refuses; what becomes of images and children.
+//! The recorder's command line: exit codes, signals, files, refusals, images and children.
 
 use edleak_tests::programs::{programs, samples};
 use edleak_tests::record::{Recorder, analyze};
@@ -72,7 +72,7 @@ fn an_existing_trace_is_kept_as_old() {
     assert!(first == kept, "trace.edl.old is the first trace, unchanged");
 }
 
-/// Two recordings into one file: one of them is refused, and the other's trace is whole.
+/// Two recordings into one file: the second is refused, and the first one's trace is complete.
 #[test]
 fn two_recordings_do_not_share_a_trace() {
     let dir = TempDir::new("shared");
@@ -90,7 +90,7 @@ fn two_recordings_do_not_share_a_trace() {
     assert!(Report::of(&trace, &["--all"]).summary("allocs") > 100);
 }
 
-/// A trace that somebody cuts off ends the recording with a reason; the target runs on.
+/// If another process cuts off the trace, the recording ends with a reason; the target runs on.
 #[test]
 fn a_trace_that_is_cut_off_is_an_error_and_not_a_crash() {
     let dir = TempDir::new("cut");
@@ -99,7 +99,7 @@ fn a_trace_that_is_cut_off_is_an_error_and_not_a_crash() {
         Recorder::new("cut").command(&trace, samples().binary("leaker"), ["--seconds", "2", "--ledger"]);
     let recording = Running::start(&mut command, b"");
     let slices = || Report::of(&trace, &[]).json["trace"]["slices"].as_u64();
-    // Not the file that was only made to see that it can be.
+    // Wait for slices: the empty file is created before the recording starts.
     wait_for("slices", || analyze(["verify"], &trace).code == 0 && slices() > Some(3));
     std::fs::write(&trace, b"").expect("it is ours");
     let outcome = recording.finish();
@@ -108,7 +108,7 @@ fn a_trace_that_is_cut_off_is_an_error_and_not_a_crash() {
     assert!(outcome.stderr.contains("somebody cut it off"), "{}", outcome.stderr);
 }
 
-/// A recording that fails is said while the program runs, even with -q, and not again at its end.
+/// A failed recording is reported at once, even with -q, and not again at the end.
 #[test]
 fn a_recording_that_fails_is_said_at_once_and_once() {
     let dir = TempDir::new("at-once");
@@ -117,7 +117,7 @@ fn a_recording_that_fails_is_said_at_once_and_once() {
     let mut command = Recorder::new("at-once").options(["-q"]).command(&trace, "bash", ["-c", &script]);
     let mut recording = Running::start(&mut command, b"");
     let slices = || Report::of(&trace, &[]).json["trace"]["slices"].as_u64();
-    // Not the file that was only made to see that it can be.
+    // Wait for slices: the empty file is created before the recording starts.
     wait_for("slices", || analyze(["verify"], &trace).code == 0 && slices() > Some(3));
     std::fs::write(&trace, b"").expect("it is ours");
     recording.wait_for_text("somebody cut it off");
@@ -126,7 +126,7 @@ fn a_recording_that_fails_is_said_at_once_and_once() {
     assert_eq!((outcome.code, outcome.stderr.lines().count()), (0, 1), "{}", outcome.stderr);
 }
 
-/// Where the system gives us no thread, memory file or process, there is one line that names the limit.
+/// If the system refuses a thread, a memory file or a process, one line names the limit.
 #[test]
 fn a_limit_that_is_met_is_named_once() {
     let dir = TempDir::new("limits");
@@ -136,7 +136,7 @@ fn a_limit_that_is_met_is_named_once() {
             format!("ulimit {limit}; exec {record} -o trace.edl bash -c 'read -t 0.3 <> <(:); exit 0'");
         run(Command::new("bash").args(["-c", &script]).current_dir(dir.path()))
     };
-    // How many descriptors are open when it starts is not ours to say, so what it lacks first differs.
+    // The number of open descriptors at the start is unknown, so different operations fail first.
     let mut refused = 0;
     for descriptors in 6..=13 {
         let what = format!("{descriptors} descriptors");
@@ -150,7 +150,7 @@ fn a_limit_that_is_met_is_named_once() {
         let _ = std::fs::remove_file(dir.join("trace.edl"));
     }
     assert!(refused > 0, "with so few it cannot record");
-    // What was kept before is still there when nothing came of it.
+    // If nothing is recorded, the earlier traces are still there.
     let old = dir.join("trace.edl.old");
     for (path, text) in [(&dir.join("trace.edl"), "good"), (&old, "precious")] {
         std::fs::write(path, text).expect("it is ours");
@@ -159,11 +159,11 @@ fn a_limit_that_is_met_is_named_once() {
     assert_eq!(std::fs::read(dir.join("trace.edl")).expect("it is back"), b"good");
     assert_eq!(std::fs::read(&old).expect("it is kept"), b"precious");
     std::fs::remove_file(dir.join("trace.edl")).expect("it is ours");
-    // No room for a file is no signal that kills.
+    // A file size limit must give an error instead of a fatal signal.
     let outcome = limited("-f 0");
     assert_refused(&outcome, "-f 0", &["(raise `ulimit -f`"]);
     assert!(!dir.join("trace.edl").exists(), "nothing was recorded");
-    // Too little for the stack of a thread.
+    // Too little memory for a thread's stack.
     let outcome = limited("-d 1000");
     assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
 }
@@ -202,7 +202,7 @@ fn the_default_output_is_trace_edl_here() {
 fn duration_ends_the_recording_and_not_the_target() {
     let dir = TempDir::new("duration");
     let trace = dir.join("trace.edl");
-    // The target goes on until this file is there, and says so in another one.
+    // The target waits for this file, and then writes another one.
     let go_on = dir.join("go-on");
     let done = dir.join("done");
     let script = format!(
@@ -232,12 +232,12 @@ fn duration_then_terminate_ends_the_target() {
     assert_eq!((recording.outcome.code, &*recording.outcome.stdout), (0, "terminated\n"));
 }
 
-/// Whoever does not want to wait for a program that takes no notice of SIGTERM is told that it runs on.
+/// If a user interrupts the wait for a program that ignores SIGTERM, a message says that the program runs on.
 #[test]
 fn waiting_for_the_end_can_be_interrupted() {
     let dir = TempDir::new("unwilling");
     let asked = dir.join("asked");
-    // It ends a while after SIGTERM, whatever becomes of this test.
+    // The program ends some time after SIGTERM, even if this test fails.
     let script = format!(
         "exec >/dev/null 2>&1; trap 'n=300; echo > {}' TERM; n=2400; while ((n-- > 0)); do read -t 0.05 <> <(:); done",
         asked.display()
@@ -254,7 +254,7 @@ fn waiting_for_the_end_can_be_interrupted() {
     assert_eq!(outcome.code, 0);
 }
 
-/// Options after the program are the program's.
+/// Options after the program belong to the program.
 #[test]
 fn arguments_reach_the_target_unchanged() {
     let outcome = run(Command::new(&tools().record)
@@ -267,7 +267,7 @@ fn arguments_reach_the_target_unchanged() {
 
 // ---------------------------------------------------------------- bad use
 
-/// One clear line, no panic, and nothing started.
+/// Asserts one clear line, no panic, and that nothing was started.
 fn assert_refused(outcome: &Outcome, what: &str, expected: &[&str]) {
     assert!(outcome.code != 0 && outcome.code < 128, "{what}: exit code {}", outcome.code);
     assert_eq!(outcome.stdout, "", "{what}");
@@ -309,7 +309,8 @@ fn what_cannot_be_recorded_is_refused() {
     assert_refused(&record(&compile("static", &["-static"])), "a static program", &["static"]);
     assert_refused(&record(&compile("static-pie", &["-static-pie"])), "a static PIE", &["static"]);
 
-    // What gives other rights than one has: only root can make such files that root has not.
+    // Programs that give more rights than the user has. Only root can create files that give rights root
+    // lacks.
     for (name, mode) in [("setuid", 0o4755), ("setgid", 0o2755)] {
         let binary = compile(name, &[]);
         if std::os::unix::fs::chown(&binary, Some(65534), Some(65534)).is_ok() {
@@ -318,7 +319,7 @@ fn what_cannot_be_recorded_is_refused() {
         }
     }
 
-    // A program of another machine: the header says AArch64.
+    // A program for another machine: the header names AArch64.
     let foreign = compile("foreign", &[]);
     let mut bytes = std::fs::read(&foreign).expect("just built");
     bytes[18] = 183;
@@ -384,7 +385,8 @@ fn what_is_no_trace_is_an_error_of_one_line() {
     }
 }
 
-/// A trace cut anywhere, or with any byte changed, is read as far as it is sound, or refused: no panic, no invented growth.
+/// A trace that is cut off anywhere, or has any byte changed, is read as far as it is valid, or refused: no
+/// panic, no invented growth.
 #[test]
 fn damaged_traces_are_read_as_far_as_they_are_sound() {
     let recorder = Recorder::new("damage").options(["--period", "5ms"]);
@@ -409,7 +411,7 @@ fn damaged_traces_are_read_as_far_as_they_are_sound() {
         true
     };
     let used = bytes.iter().rposition(|&byte| byte != 0).expect("a trace is not all zeros") + 1;
-    // The first page describes the file: without it there is no trace. Behind it every prefix is one.
+    // The first page describes the file; a trace needs it. Beyond it, every prefix is a trace.
     const FIRST_PAGE: usize = 4096;
     assert!(used > 2 * FIRST_PAGE, "a trace of {used} bytes is too short to be cut in pieces");
     for at in (0..FIRST_PAGE).step_by(256) {
@@ -434,7 +436,7 @@ fn too_short_is_undecided() {
     assert_eq!(analyze([""; 0], &recording.trace).code, 2);
 }
 
-/// The trace is that of the last image of an exec chain; its predecessors leave nothing behind.
+/// The trace of an exec chain belongs to the last image; the earlier images leave no trace.
 #[test]
 fn after_exec_the_trace_is_that_of_the_new_image() {
     let recording = Recorder::new("exec").record("bash", ["-c", "exec python3 -c 'print(\"x\" * 10)'"]);
@@ -458,7 +460,7 @@ fn a_script_is_recorded_as_its_interpreter() {
     assert!(recording.all_sites().summary("allocs") > 0);
 }
 
-/// The target leaves before its own child does: the recording ends with the target.
+/// The target ends before its child: the recording ends with the target.
 #[test]
 fn a_child_that_stays_does_not_hold_the_recorder() {
     let dir = TempDir::new("orphan");
@@ -469,7 +471,7 @@ fn a_child_that_stays_does_not_hold_the_recorder() {
         release.display(),
         done.display()
     );
-    // Made first, since the first test to need the recorder builds it.
+    // Made before the clock starts, because the first test that needs the recorder builds it.
     let mut command = Recorder::new("orphan").command(&dir.join("t.edl"), "bash", ["-c", &script]);
     let started = std::time::Instant::now();
     let outcome = run(&mut command);
@@ -479,7 +481,7 @@ fn a_child_that_stays_does_not_hold_the_recorder() {
     wait_for("the child to end by itself", || done.exists());
 }
 
-/// A disk that is full ends the recording with what fitted, and a message; the target does not notice.
+/// A full disk ends the recording with a message; the slices so far are kept, and the target runs on.
 #[test]
 fn a_full_disk_ends_the_recording_and_not_the_target() {
     let dir = TempDir::new("full");
@@ -489,7 +491,7 @@ fn a_full_disk_ends_the_recording_and_not_the_target() {
         eprintln!("skipped: no right to mount a small file system");
         return;
     }
-    // Something that takes all the room there is but for a little.
+    // A filler that leaves only a little free space.
     std::fs::write(dir.join("filler"), vec![1; 200 << 10]).expect("there is room for it");
     let trace = dir.join("trace.edl");
     let mut command = Recorder::new("full").options(["--period", "2ms"]).command(
@@ -501,7 +503,8 @@ fn a_full_disk_ends_the_recording_and_not_the_target() {
     let analyzed = analyze(["--all"], &trace);
     let unmounted = Command::new("umount").arg(dir.path()).output();
     assert!(unmounted.is_ok_and(|output| output.status.success()), "our own file system can be unmounted");
-    // Refused at the start, for want of room, or ended in the middle: in both cases with a reason, never with SIGBUS.
+    // The recorder refuses at the start or ends in the middle, for lack of space. Both give a reason, and
+    // neither a SIGBUS.
     assert!(outcome.stderr.contains("space") || outcome.stderr.contains("full"), "{}", outcome.stderr);
     if outcome.code == 0 {
         assert!(outcome.stdout.contains("leak_malloc"), "the target came to its end: {}", outcome.stdout);
@@ -512,7 +515,8 @@ fn a_full_disk_ends_the_recording_and_not_the_target() {
     }
 }
 
-/// What follows an exec that drops the preload is not recorded, however long it runs, and that is no verdict.
+/// A program that is executed without the preload is not recorded, however long it runs; then there is no
+/// verdict.
 #[test]
 fn an_image_that_is_not_recorded_is_no_success() {
     let recording = Recorder::new("scrubbed").record("env", ["-i", "sleep", "2"]);
@@ -524,14 +528,15 @@ fn an_image_that_is_not_recorded_is_no_success() {
     assert!(analyzed.stdout.contains("undecided: the process became a program"), "{}", analyzed.stdout);
 }
 
-/// Somebody who records the wrong process should hear of it: children that were forked, and those that became another program.
+/// A user who records the wrong process must be told about forked children and about children that executed a
+/// program.
 #[test]
 fn children_that_nobody_asked_for_are_told() {
     let told = |options: &[&str], script: &str| {
         let recording = Recorder::new("told").options(options).record("perl", ["-e", script]);
         let is_said =
             recording.outcome.stderr.contains("its child processes were not recorded; --children would");
-        // Whoever has only the trace hears of it, too.
+        // A user who has only the trace is told, too.
         let noted =
             analyze([""; 0], &recording.trace).stdout.contains("its child processes were not recorded");
         assert_eq!(is_said, noted, "{options:?} {script}");
@@ -544,14 +549,15 @@ fn children_that_nobody_asked_for_are_told() {
     assert!(!told(&[], "my @all = map { 'x' x $_ } 1..100"));
 }
 
-/// Children of a shell, each with its trace; what they are called and how they end stays as it was.
+/// Children of a shell get a trace each; their names and exit codes do not change.
 #[test]
 fn children_of_a_shell_are_recorded_on_request() {
     let script = "python3 -c 'print(1)'; jq -n 2; (exit 3); echo $?; exec perl -e 'print 4, $/; exit 5'";
     let plain = run(Command::new("bash").args(["-c", script]));
     let recording = Recorder::new("shell").options(["--children"]).record("bash", ["-c", script]);
     assert_eq!((recording.outcome.code, &recording.outcome.stdout), (plain.code, &plain.stdout));
-    // By its modules, not by its command line: `perl` came by exec into a process that was started as `bash`.
+    // The traces are recognized by modules, not by command lines: `perl` was executed in a process started as
+    // `bash`.
     let mut modules = Vec::new();
     for entry in std::fs::read_dir(recording.dir.path()).expect("it is ours") {
         let report = Report::of(&entry.expect("it is ours").path(), &["--all", "--min-class", "constant"]);
@@ -563,7 +569,7 @@ fn children_of_a_shell_are_recorded_on_request() {
     }
 }
 
-/// A closed descriptor stays closed: the first file that the program opens is to have its number.
+/// A closed descriptor stays closed: the first file that the program opens must get its number.
 #[test]
 fn closed_descriptors_stay_closed() {
     let dir = TempDir::new("closed");

@@ -1,6 +1,8 @@
-//! What a container takes away: a writable root, a home, root itself, /proc/sys, system calls, capabilities, room.
+//! Restrictions in containers: a read-only root, no home, no root user, no /proc/sys, forbidden system calls,
+//! missing capabilities, no space.
 //!
-//! Each test is a row of docs/containers.md. Namespaces stand in for containers, since no image can be fetched here.
+//! Each test is a row of docs/containers.md. Namespaces replace containers, because no image can be fetched
+//! here.
 
 use edleak_tests::programs::{hosts, samples};
 use edleak_tests::record::analyze;
@@ -12,8 +14,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-/// A directory as an image has it: edleak-record and edleak-analyze without a library beside them, the library in a volume of its
-/// own, the sample leaker, and a volume for traces.
+/// A directory like a container image: edleak-record and edleak-analyze without a library beside them, the
+/// library in its own volume, the sample leaker, and a volume for traces.
 struct Image {
     dir: TempDir,
 }
@@ -38,7 +40,7 @@ impl Image {
         Image { dir }
     }
 
-    /// Runs a script as root in mount and PID namespaces of its own. `$E` is the directory.
+    /// Runs a script as root in its own mount and PID namespaces. `$E` is the directory.
     fn run(&self, script: &str) -> Outcome {
         run(Command::new("unshare")
             .args([
@@ -57,7 +59,7 @@ impl Image {
             .env("E", self.dir.path()))
     }
 
-    /// Whether the leaker's trace is there and names its leak.
+    /// Whether the leaker's trace exists and names its leak.
     fn has_leak(&self, trace: &str) -> bool {
         let trace = self.dir.join("traces").join(trace);
         trace.is_file() && analyze(["--min-class", "linear"], &trace).code == 1
@@ -74,13 +76,15 @@ const RECORD: &str =
     "$E/bin/edleak-record -q --period 50ms -o $E/traces/trace.edl $E/bin/server --seconds 2 >/dev/null";
 const PRELOAD: &str =
     "env LD_PRELOAD=$E/shared/libedleak_preload.so EDLEAK_OUTPUT=$E/traces/trace.edl EDLEAK_PERIOD=50ms";
-/// The collector of a bare preload ends after its target; with the namespace it would be killed.
+/// Waits for the collector of a bare preload, which ends after its target. Otherwise the end of the namespace
+/// would kill it.
 const WAIT: &str = "for i in $(seq 400); do pgrep -x edleak-record >/dev/null || break; sleep 0.05; done";
-/// Everything read-only but the volume for traces and what is named; an image has no writable /dev/shm of the host either.
+/// Makes everything read-only except the volume for traces and explicit mounts. An image has no writable
+/// /dev/shm either.
 const READ_ONLY: &str = "mount --bind $E/traces $E/traces; mount -o remount,bind,ro /";
 const AS_NOBODY: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups";
 
-/// Root is needed for namespaces. CI has it; elsewhere the test says that it did not run.
+/// Namespaces need root. CI runs as root; elsewhere the test reports that it was skipped.
 fn can_make_namespaces() -> bool {
     let made = run(Command::new("unshare").args(["--mount", "--pid", "--fork", "true"])).code == 0;
     assert!(made || std::env::var_os("CI").is_none(), "CI runs as root");
@@ -108,7 +112,7 @@ rows! {
     service_script_with_only_is_recorded:
         format!("{PRELOAD} EDLEAK_ONLY='server*' sh -c 'mkdir -p $E/traces/d; $E/bin/server --seconds 2; ls / ' >/dev/null; {WAIT}");
     read_only_root_unpacks_to_dev_shm:
-        // A user of whom this machine has no copy yet.
+        // A user without an unpacked copy on this machine.
         format!("{READ_ONLY}; mount -t tmpfs tmpfs /dev/shm; setpriv --reuid=54321 --regid=54321 --clear-groups {RECORD}; \
                  test -n \"$(ls -d /dev/shm/edleak-54321/*)\"");
     read_only_root_with_the_shared_volume_is_recorded: format!("{READ_ONLY}; {PRELOAD} $E/bin/server --seconds 2 >/dev/null; {WAIT}");
@@ -125,7 +129,8 @@ rows! {
     profile_that_does_not_know_new_calls_is_recorded: format!("$E/bin/seccomp --old {RECORD}");
 }
 
-/// Nowhere to unpack to: one line that names each place and what to set, and nothing is started.
+/// If there is no place to unpack to, one line names each place and the variables to set, and nothing is
+/// started.
 #[test]
 fn places_without_execution_are_refused_with_the_remedy() {
     if !can_make_namespaces() {
@@ -144,12 +149,12 @@ fn places_without_execution_are_refused_with_the_remedy() {
     for part in ["`/run/home/edleak`", "`/dev/shm/edleak-0`", "noexec", "set XDG_CACHE_HOME"] {
         assert!(outcome.stderr.contains(part), "no {part}: {}", outcome.stderr);
     }
-    // The way out that the message names.
+    // Follow the remedy in the message.
     let script = script.replace(RECORD, &format!("mkdir /mnt/cache; XDG_CACHE_HOME=/mnt/cache {RECORD}"));
     assert_eq!(image.run(&script).code, 0);
 }
 
-/// A full disk is met while the library is written: the next place is taken, and no half of a library stays.
+/// The disk fills up while the library is written: the next place is used, and no partial library stays.
 #[test]
 fn full_disk_leads_to_the_next_place() {
     if !can_make_namespaces() {
@@ -163,7 +168,7 @@ fn full_disk_leads_to_the_next_place() {
     image.records(&script);
 }
 
-/// What `doctor` says where something is missing: the finding, its remedy and exit code 1.
+/// If something is missing, `doctor` prints the finding and its remedy, and exits with 1.
 #[test]
 fn doctor_names_what_a_container_lacks() {
     if !can_make_namespaces() {
@@ -196,7 +201,7 @@ fn doctor_names_what_a_container_lacks() {
     }
 }
 
-/// A service that goes on after its recording has ended: its children still find the library that they are told to load.
+/// A service runs on after its recording has ended: its children must still find the library in LD_PRELOAD.
 #[test]
 fn children_after_the_recording_print_no_loader_error() {
     if !can_make_namespaces() {

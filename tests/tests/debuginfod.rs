@@ -1,5 +1,5 @@
-//! Symbols from a debuginfod server: asked only on request, believed only if they are of the same build, and missed without
-//! harm or long waits.
+//! Symbols from a debuginfod server: requested only if the user asks, used only if the build matches, and
+//! skipped quickly if the server fails.
 
 use edleak_tests::programs::samples;
 use edleak_tests::record::Recorder;
@@ -16,20 +16,20 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// What a server does with every request for debug information.
+/// The server's reaction to a request.
 #[derive(Clone)]
 enum Answer {
     File(Vec<u8>),
     NotFound,
-    /// Announces the whole file and sends half of it.
+    /// Announces the length of the whole file and sends half of it.
     Half(Vec<u8>),
-    /// Sends half of the file and announces nothing.
+    /// Sends half of the file and announces no length.
     Less(Vec<u8>),
-    /// Accepts, and never says a word.
+    /// Accepts the connection and never answers.
     Silence,
 }
 
-/// An HTTP server of this test's own, on a port of the loopback device that the kernel chose.
+/// An HTTP server of this test, on a free port of the loopback device.
 struct Server {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<String>>>,
@@ -60,7 +60,7 @@ impl Server {
         format!("http://{}", self.address)
     }
 
-    /// Paths that were asked for.
+    /// The requested paths.
     fn requests(&self) -> Vec<String> {
         self.requests.lock().expect("the server does not panic").clone()
     }
@@ -69,12 +69,12 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Release);
-        let _ = TcpStream::connect(self.address); // wakes it
+        let _ = TcpStream::connect(self.address); // ends its wait
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
-/// Answers one request; returns the connection if it is to be left open.
+/// Answers one request; returns the connection if it must stay open.
 fn serve(mut stream: TcpStream, answer: &Answer, log: &Mutex<Vec<String>>) -> Option<TcpStream> {
     stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a second is not zero");
     let mut lines = BufReader::new(stream.try_clone().expect("there are descriptors")).lines();
@@ -92,12 +92,12 @@ fn serve(mut stream: TcpStream, answer: &Answer, log: &Mutex<Vec<String>>) -> Op
         Answer::Less(file) => (head("200 OK", None), &file[..file.len() / 2]),
         Answer::Silence => return Some(stream),
     };
-    // Whoever asked may have had enough.
+    // The client may have closed the connection.
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
     None
 }
 
-/// A stripped program, recorded while it leaked; the debug information that was parted from it, and that of another one.
+/// A stripped program, recorded while it leaked; its separate debug information, and that of another program.
 struct Recorded {
     _dir: TempDir,
     trace: PathBuf,
@@ -149,7 +149,7 @@ fn is_named(outcome: &Outcome) -> bool {
     outcome.stdout.contains("grow_list at ") && outcome.stdout.contains("linear_leak.c:")
 }
 
-/// Asserts that nothing was found, that the report says so, and that one line says why.
+/// Asserts that no name was found, that the report says so, and that one line gives the reason.
 fn assert_unnamed(outcome: &Outcome, why: &str) {
     assert!(!is_named(outcome), "{}", outcome.stdout);
     assert!(outcome.stdout.contains("linear_leak+0x"), "module and offset:\n{}", outcome.stdout);
@@ -195,7 +195,7 @@ fn a_file_of_another_build_is_not_believed() {
 
 #[test]
 fn half_a_file_is_no_file() {
-    // debuginfod-find itself notices, and calls it a file that the server does not have.
+    // debuginfod-find notices this itself and reports that the server does not have the file.
     let server = Server::start(Answer::Half(recorded().debug.clone()));
     assert_unnamed(&analyze(&server.url(), &["--debuginfod"]), "");
     let server = Server::start(Answer::Less(recorded().debug.clone()));
@@ -204,7 +204,7 @@ fn half_a_file_is_no_file() {
 
 #[test]
 fn a_server_that_is_dead_or_silent_is_not_waited_for() {
-    let address = Server::start(Answer::Silence).url(); // and gone
+    let address = Server::start(Answer::Silence).url(); // the server is stopped again at once
     assert_unnamed(&analyze(&address, &["--debuginfod"]), "debuginfod: 1 request failed: ");
     let server = Server::start(Answer::Silence);
     assert_unnamed(&analyze(&server.url(), &["--debuginfod"]), "the servers were not asked again");

@@ -1,8 +1,9 @@
-//! A distribution's worth of programs, plain and recorded: the same output, the same status, the same files.
+//! Programs of a Linux distribution, run plain and recorded: output, status and files must be equal.
 //!
-//! By default the commands marked `*` are run; with `EDLEAK_DISTRO=all` all of them. A program that is not installed is
-//! skipped and counted (tests/setup.sh installs those that Debian's base system lacks). What a program prints about its own
-//! environment (`env`), or about the moment (`ps`, `df`), is not listed; nor is what edleak refuses.
+//! By default only the commands marked `*` run; with `EDLEAK_DISTRO=all` all of them. A program that is not
+//! installed is skipped and counted (tests/setup.sh installs those that Debian's base system lacks). Not
+//! listed are programs that print their environment (`env`) or the present state (`ps`, `df`), and programs
+//! that edleak refuses.
 
 use edleak_tests::record::Recorder;
 use edleak_tests::run::{Outcome, run_with_input};
@@ -13,7 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
-/// One command a line: `*` marks the default selection, `< FILE` is standard input. Run in a directory that `fixture` fills.
+/// One command per line: `*` marks the default selection, `< FILE` is standard input. Run in a directory that
+/// `fixture` fills.
 const COMMANDS: &str = "
 * sort -n words.txt
   sort --parallel=4 -S 1M -r words.txt
@@ -281,7 +283,7 @@ fn fill(dir: &Path) {
         std::fs::create_dir_all(path.parent().expect("a file has a directory")).expect("writable");
         std::fs::write(&path, content).expect("writable");
         let file = std::fs::File::options().append(true).open(&path).expect("just written");
-        // Some programs print the time: it is the same in every run.
+        // Some programs print file times, so they are the same in every run.
         let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_234_567_890);
         file.set_modified(time).expect("it is ours");
     }
@@ -315,11 +317,11 @@ fn is_installed(program: &str) -> bool {
     std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
 
-/// What one run shows: status, output, and the files it leaves.
+/// The visible effects of one run: status, output, and the files that it leaves.
 type Effects = (Outcome, BTreeMap<PathBuf, Vec<u8>>);
 
 fn effects(work: &Path, input: Option<&str>, command: &mut Command) -> Effects {
-    // The same path for every run: some programs print it, or write it into what they make.
+    // The same path in every run, because some programs print it or write it into files.
     let _ = std::fs::remove_dir_all(work);
     fill(work);
     let input =
@@ -330,7 +332,7 @@ fn effects(work: &Path, input: Option<&str>, command: &mut Command) -> Effects {
     (outcome, files_in(work))
 }
 
-/// Runs one command twice plain and once recorded. `Ok(false)` where the plain runs already differ from one another.
+/// Runs one command twice plain and once recorded. `Ok(false)` if the plain runs already differ.
 fn compare(line: &str) -> Result<bool, String> {
     let (command, input) = match line.split_once(" < ") {
         Some((command, input)) => (command, Some(input.trim())),

@@ -1,4 +1,4 @@
-//! The main job, end to end: record a program, analyze the trace, find the leak named, and disturb nothing.
+//! The main job, end to end: record a program, analyze the trace, find the leak by name, and disturb nothing.
 
 use edleak_tests::directives::{Directives, Expectation};
 use edleak_tests::programs::{name_of, samples};
@@ -44,7 +44,7 @@ fn every_leak_of_the_leaker_is_named_with_its_line() {
         for site in sites {
             let frame = site.caller().expect("a site has a caller");
             assert!(frame.file.ends_with("samples/leaker.cpp"), "{function} is in `{}`", frame.file);
-            // The line is that of the call, not of the statement after it.
+            // The line must be the line of the call, not of the next statement.
             let line = source.lines().nth(frame.line as usize - 1).unwrap_or("");
             let calls = ["malloc(", "calloc(", "realloc(", "memalign(", "new "];
             assert!(
@@ -93,7 +93,7 @@ fn exit_zero_reports_the_same_and_exits_zero() {
     assert_eq!(plain.stdout, forgiving.stdout);
 }
 
-/// The series that `--format series` prints, read back, lead to the same leaks.
+/// The series from `--format series` lead to the same leaks when they are analyzed again.
 #[test]
 fn printed_series_lead_to_the_same_verdicts() {
     let dir = TempDir::new("series");
@@ -107,7 +107,7 @@ fn printed_series_lead_to_the_same_verdicts() {
     assert_eq!(json["summary"]["leaks"], from_trace.json["summary"]["leaks"]);
 }
 
-/// The whole report is the same whatever the number of threads.
+/// The whole report is the same for any number of threads.
 #[test]
 fn a_report_does_not_depend_on_the_number_of_threads() {
     let with_threads = |n: &str| {
@@ -120,7 +120,7 @@ fn a_report_does_not_depend_on_the_number_of_threads() {
 
 // ---------------------------------------------------------------- labelled samples
 
-/// What is wrong with the report of a sample, compared with its directives.
+/// The differences between the report of a sample and its directives.
 fn judge(report: &Report, expectation: &Expectation) -> Vec<String> {
     let mut wrong = Vec::new();
     for function in &expectation.leaks {
@@ -158,7 +158,7 @@ fn check_sample(source: &Path) -> Vec<String> {
     wrong
 }
 
-/// All samples, several at a time: they mostly sleep.
+/// Runs several samples at a time, because they mostly sleep.
 #[test]
 fn samples_are_judged_as_they_are_labelled() {
     let sources = samples().sources();
@@ -186,7 +186,8 @@ fn samples_are_judged_as_they_are_labelled() {
 
 // ---------------------------------------------------------------- real programs
 
-/// Runs `program` plain and recorded: the same output, the same status, and a trace with callers in `modules`.
+/// Runs `program` plain and recorded: output and status must be equal, and the trace must have callers in
+/// `modules`.
 fn assert_undisturbed(program: &str, arguments: &[&str], input: &str, modules: &[&str]) -> Recording {
     let plain = run_with_input(Command::new(program).args(arguments), input.as_bytes());
     let recording = Recorder::new("real").record_with_input(program, arguments, input.as_bytes());
@@ -268,7 +269,7 @@ fn gcc_is_undisturbed() {
 
 #[test]
 fn a_rust_program_is_undisturbed() {
-    // edleak-analyze itself: Rust, with a thread pool.
+    // Records edleak-analyze itself: Rust, with a thread pool.
     let analyzer = tools().analyze.to_str().expect("a path in UTF-8");
     let trace = leaker().trace.to_str().expect("a path in UTF-8");
     assert_undisturbed(analyzer, &["--format", "json", "--all", trace], "", &["edleak-analyze"]);

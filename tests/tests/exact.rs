@@ -1,4 +1,4 @@
-//! The numbers of a trace against an oracle: tests/programs/exact.cpp keeps its own ledger, and the two must be equal.
+//! Compares a trace with a reference: tests/programs/exact.cpp keeps its own ledger, and both must be equal.
 
 use edleak_tests::ledger::{Ledger, assert_equal, counts_in, read_ledger};
 use edleak_tests::programs::{programs, samples};
@@ -6,7 +6,7 @@ use edleak_tests::record::{Recorder, Recording};
 use edleak_tests::report::Report;
 use serde_json::Value;
 
-/// Nothing of the recorder's own shows up, and nothing was lost on the way.
+/// Asserts that no function of the recorder appears, and that nothing was lost.
 fn assert_nothing_lost(report: &Report) {
     for site in &report.sites {
         assert!(
@@ -26,7 +26,7 @@ fn assert_exact(threads: u32, seed: u32) -> Recording {
     let recording = Recorder::new("exact").record(programs().binary("exact"), &args);
     assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
     let ledger = read_ledger(&recording.outcome.stdout);
-    // The oracle itself must have done its work: every entry point, but for the calls that fail.
+    // Check the reference itself: it must have used every entry point, except the calls that fail.
     for (function, counts) in &ledger {
         assert_eq!(
             counts.allocs > 1000,
@@ -66,7 +66,7 @@ fn sixty_four_threads_are_exact() {
     assert_exact(64, 4);
 }
 
-/// A slice shows frees no later than the allocations they belong to: live bytes and live count never go below zero.
+/// A slice never shows a free before its allocation: live bytes and live count never go below zero.
 #[test]
 fn no_slice_is_negative() {
     let args = ["8", "6000000", "5"];
@@ -87,7 +87,7 @@ fn no_slice_is_negative() {
     assert!(slices > 1000, "only {slices} values: the recording was too short to show anything");
 }
 
-/// The demo's ledger.
+/// The ledger of the demo.
 #[test]
 fn the_leaker_is_exact() {
     let recording =

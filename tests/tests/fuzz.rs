@@ -1,6 +1,6 @@
-//! The fuzz targets on stable: every input of the corpus, and the same mutants of it in every run.
+//! Runs the fuzz targets on stable Rust: every input of the corpus, and the same mutants of it in every run.
 //!
-//! An input may make no target panic, work for seconds, or ask for memory that it does not justify.
+//! No input may make a target panic, work for seconds, or request memory that its size does not justify.
 #![allow(unsafe_code)] // an allocator
 
 #[path = "../../fuzz/src/lib.rs"]
@@ -11,17 +11,17 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// No input here is larger than a few kilobytes, and none is worth a request of this size.
+/// The inputs are at most a few kilobytes long, so none justifies a request of this size.
 const MOST_BYTES: usize = 256 << 20;
-/// Far beyond what any input needs, even on a machine that is busy.
+/// Far more than any input needs, even on a busy machine.
 const MOST_TIME: Duration = Duration::from_secs(10);
-/// For the mutants of one target. What they are does not depend on the time, only how many there are.
+/// The mutants of one target. Their content does not depend on the elapsed time, only their number does.
 const MUTANTS: usize = 10_000;
 
-/// Refuses a request that no input justifies; the test then ends with the size that was asked for.
+/// Refuses too large requests; the test then fails with the requested size.
 struct Limited;
 
-// SAFETY: everything is passed on to the system's allocator as it is, or refused as allocators may.
+// SAFETY: every call is passed on unchanged to the system's allocator, or refused, as allocators may.
 unsafe impl GlobalAlloc for Limited {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if layout.size() > MOST_BYTES {
@@ -51,14 +51,14 @@ impl Dice {
         (self.0 % limit.max(1) as u64) as usize
     }
 
-    /// A stretch of so many bytes, mostly short.
+    /// A random range, mostly short, in `length` bytes.
     fn span(&mut self, length: usize) -> std::ops::Range<usize> {
         let start = self.below(length + 1);
         let most = [1, 2, 4, 8, 64, length][self.below(6)];
         start..(start + self.below(most + 1)).min(length)
     }
 
-    /// `input`, damaged in one to four ways; `other` is what may be spliced in.
+    /// `input`, damaged in one to four ways; a part of `other` may be inserted.
     fn mutant(&mut self, input: &[u8], other: &[u8]) -> Vec<u8> {
         const EDGES: [u64; 12] = [
             0,
@@ -101,7 +101,7 @@ impl Dice {
     }
 }
 
-/// Names the input when a target panics on it, so that it can be added to the corpus.
+/// Names the input if a target panics on it, so that it can be added to the corpus.
 struct Trial<'a> {
     target: &'a str,
     input: &'a [u8],
@@ -127,7 +127,7 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
         .map(|entry| entry.expect("a directory that was opened can be read").path())
         .collect();
     paths.sort();
-    // A fuzzer names what it finds by a hash; that is not in the repository.
+    // A fuzzer names its findings by a hash; those are not in the repository.
     let is_ours = |path: &Path| path.file_name().is_some_and(|name| name.len() < 40);
     paths.retain(|path| is_ours(path));
     paths.iter().map(|path| std::fs::read(path).expect("a file")).collect()

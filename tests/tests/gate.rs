@@ -1,4 +1,5 @@
-//! The gate of a pipeline, end to end: it passes what is clean, fails on what leaks, can prove it, and knows a leak again.
+//! A pipeline's gate, end to end: it passes programs without leaks, fails on leaks, can prove it, and
+//! recognizes known leaks.
 
 use edleak_tests::programs::{programs, samples};
 use edleak_tests::record::{Recorder, Recording, analyze};
@@ -10,7 +11,7 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A sample without a leak, recorded with a leak of 20 KB/s added to its numbers.
+/// A sample without a leak, recorded with an injected leak of 20 KB/s.
 fn clean_and_injected(name: &str) -> Recording {
     Recorder::new(name)
         .options(["--inject-leak", "20KB/s"])
@@ -43,7 +44,7 @@ fn an_injected_leak_within_the_budget_passes() {
         assert_eq!(gate.code, code, "{budget}: {}", gate.stdout);
         assert_eq!(gate.stdout.contains("1. LEAK"), code == 1, "{budget}: {}", gate.stdout);
     }
-    // It can be suppressed and be in a baseline like any other.
+    // An injected leak can be suppressed and stored in a baseline like any other.
     let rules = injected.dir.join("rules");
     std::fs::write(&rules, "leak:edleak_injected_leak budget=30KB/s\n").expect("writable");
     let rules = rules.to_str().expect("UTF-8");
@@ -52,7 +53,7 @@ fn an_injected_leak_within_the_budget_passes() {
     assert_eq!(analyze(["--baseline", itself], &injected.trace).code, 0);
 }
 
-/// samples/ci-gate.sh on a sample as the service, while its tests run for three seconds.
+/// Runs samples/ci-gate.sh on a sample as the service, with tests of three seconds.
 fn ci_gate(sample: &str, dir: &TempDir, prove: &str) -> Outcome {
     let service = format!("{} --seconds 60", samples().binary(sample).display());
     let mut command = Command::new(repository().join("samples/ci-gate.sh"));
@@ -67,7 +68,7 @@ fn the_sample_job_passes_a_clean_service_and_fails_a_leaking_one() {
         let dir = TempDir::new("ci-gate");
         let job = ci_gate(sample, &dir, "");
         assert_eq!(job.code, code, "{sample}: {}{}", job.stdout, job.stderr);
-        // What is archived needs no binary any more, and names the leak.
+        // The archived trace names the leak without any binary.
         let leaks = Report::of(&dir.join("leaks/service.edl"), &[]);
         assert_eq!(leaks.sites_in("grow_list").count(), usize::from(code == 1), "{}", leaks.describe());
         let sarif = std::fs::read_to_string(dir.join("leaks/leaks.sarif")).expect("written by the job");
@@ -81,13 +82,13 @@ fn the_sample_job_proves_that_its_gate_can_fail() {
     let job = ci_gate("lru_churn", &dir, "100KB/s");
     assert_eq!(job.code, 0, "{}{}", job.stdout, job.stderr);
     assert!(job.stdout.contains("ci-gate: proved: the gate fails"), "{}", job.stdout);
-    // A leak too small to be found among a record of three seconds proves nothing.
+    // A leak that is too small for a recording of three seconds proves nothing.
     let job = ci_gate("lru_churn", &dir, "1B/min");
     assert_eq!(job.code, 1, "{}{}", job.stdout, job.stderr);
     assert!(job.stderr.contains("NOT PROVED"), "{}", job.stderr);
 }
 
-/// A leak, built from a source whose lines and code are moved by `before`, in a directory of its own.
+/// Builds a leaking program in its own directory; `before` moves its lines and code.
 fn build(dir: &Path, before: &str) -> PathBuf {
     std::fs::create_dir_all(dir).expect("writable");
     let (source, program) = (dir.join("grower.c"), dir.join("grower"));
@@ -100,7 +101,7 @@ fn build(dir: &Path, before: &str) -> PathBuf {
     program
 }
 
-/// The same leak before and after a rebuild that moves every line and every address, plain or watched.
+/// Records the same leak before and after a rebuild that moves every line and address, plain or watched.
 fn before_and_after_a_rebuild(name: &str, options: &[&str]) -> [Recording; 2] {
     let dir = TempDir::new(name);
     let moved = "/* more\n   lines */\n__attribute__((noinline)) int other(int n) { return n * n + 7; }\n";
@@ -120,12 +121,12 @@ fn sarif(options: &[&str], traces: &[&Path]) -> Value {
     serde_json::from_str(&report.stdout).expect("JSON")
 }
 
-/// Compares a SARIF report with the schema of OASIS.
+/// Validates a SARIF report with the schema of OASIS.
 fn validate(report: &str) -> Outcome {
     let script = "import json, sys, jsonschema as j\n\
         j.Draft7Validator(json.load(open(sys.argv[1])), format_checker=j.FormatChecker()).validate(json.load(sys.stdin))";
     let schema = repository().join("tests/schema/sarif-2.1.0.json");
-    // Debian's Python, whatever else is in PATH: tests/setup.sh installs what the script imports.
+    // Debian's Python, whatever is in PATH: tests/setup.sh installs the modules that the script imports.
     run_with_input(Command::new("/usr/bin/python3").args(["-c", script]).arg(schema), report.as_bytes())
 }
 
@@ -196,7 +197,7 @@ fn reports_hold_what_their_schemas_ask_for() {
         let checked = run_with_input(Command::new("/usr/bin/python3").args(["-c", script]), junit.as_bytes());
         assert_eq!(checked.code, 0, "{}\n{junit}", checked.stderr);
     }
-    // The oracle does find what is wrong.
+    // The reference must find an error.
     let wrong = sarif(&[], &traces[..1]).to_string().replace("\"startLine\":", "\"startLine\":-");
     assert_ne!(validate(&wrong).code, 0);
 }

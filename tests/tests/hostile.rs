@@ -1,5 +1,5 @@
-//! Targets that attack what they are recorded through, and users who have no business with it: the collector neither
-//! crashes nor hangs, takes no more memory than for anybody else, and writes its own trace and nothing beside it.
+//! Hostile targets that attack the recording, and other users who try to reach it. The collector must not
+//! crash or hang, must not use more memory than usual, and must write only its own trace.
 
 #![allow(unsafe_code)] // geteuid(2)
 
@@ -10,10 +10,10 @@ use edleak_tests::temp::TempDir;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Most kilobytes of memory of its own that the collector may have; it needs a tenth of it.
+/// Maximum private memory of the collector in KiB; it needs a tenth of it.
 const MOST_KB: u32 = 400 << 10;
 
-/// Records `scribble MODE` and asserts that nothing came of it.
+/// Records `scribble MODE` and asserts that the collector survives.
 fn survive(mode: &str, options: &[&str]) {
     let dir = TempDir::new("hostile");
     let trace = dir.join("trace.edl");
@@ -23,7 +23,8 @@ fn survive(mode: &str, options: &[&str]) {
     limited.args(["-c", &format!("ulimit -d {MOST_KB}; exec \"$@\""), "sh"]);
     limited.arg(recording.get_program()).args(recording.get_args());
     let outcome = run(&mut limited);
-    // The target walks its stack by rules in this memory, so its own rubbish may kill it. That harms nobody else.
+    // The target walks its stack by rules in this memory, so its random data may kill it. No other process is
+    // affected.
     const SEGMENTATION_FAULT: i32 = 128 + libc::SIGSEGV;
     let is_own_doing = mode == "all" && outcome.code == SEGMENTATION_FAULT;
     let is_done = (outcome.code, &*outcome.stdout) == (0, "done\n");
@@ -33,7 +34,7 @@ fn survive(mode: &str, options: &[&str]) {
     assert_eq!(files.len(), 1, "{files:?}");
     let verified = analyze(["verify"], &trace);
     assert_eq!(verified.code, 0, "{mode} {options:?}: {}", verified.stdout);
-    // What it says of itself is worth nothing, but it is said.
+    // The content of the report is worthless, but there must be a report.
     let report = analyze(["--all"], &trace);
     assert!(report.code < 3, "{mode} {options:?}: {}", report.stderr);
 }
@@ -60,7 +61,7 @@ fn sessions_that_are_claimed_for_fun_cost_little() {
     survive("claim", &[]);
 }
 
-/// The files in memory that `pid` has open.
+/// The memory files that `pid` has open.
 fn memory_files(pid: i32) -> Vec<PathBuf> {
     let is_ours = |path: &Path| {
         std::fs::read_link(path).is_ok_and(|link| link.to_string_lossy().starts_with("/memfd:edleak"))

@@ -1,8 +1,8 @@
-//! Hostile programs, run plain and recorded: the same output and status, and a trace that is right.
+//! Hostile programs, run plain and recorded: output and status must be equal, and the trace correct.
 //!
-//! Each program of tests/programs/hosts/ checks its own behaviour and carries directives: `//#Run: ARGS` (one line a run),
-//! `//#Record: OPTIONS`, `//#Env: NAME=VALUE`, `//#Needs: root`, and `//#Trace: FUNCTION allocs=N frees=N …`, what the
-//! trace has to say about the allocations of one function.
+//! Each program of tests/programs/hosts/ checks its own behaviour and has directives: `//#Run: ARGS` (one
+//! line per run), `//#Record: OPTIONS`, `//#Env: NAME=VALUE`, `//#Needs: root`, and `//#Trace: FUNCTION
+//! allocs=N frees=N …`, the expected counters of one function.
 
 use edleak_tests::directives::Directives;
 use edleak_tests::programs::{hosts, name_of};
@@ -14,7 +14,7 @@ use edleak_tests::tools::repository;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// One test a program, and a test that none is forgotten.
+/// One test per program, and a test that every program has one.
 macro_rules! hosts {
     ($($name:ident)*) => {
         const TESTED: &[&str] = &[$(stringify!($name)),*];
@@ -31,7 +31,7 @@ hosts! {
     static_child static_tls tls_destructors unreachable_child usable_size user_preload vfork_spawn
 }
 
-/// These have tests of their own below.
+/// These programs have their own tests below.
 const SPECIAL: &[&str] = &["many_sites", "own_malloc"];
 
 #[test]
@@ -107,7 +107,7 @@ fn undisturbed_run(name: &str, directives: &Directives, arguments: &str) {
     }
 }
 
-/// What a program shows to the outside.
+/// The visible result of a program.
 fn visible(outcome: &Outcome) -> (i32, String, String) {
     (outcome.code, outcome.stdout.clone(), outcome.stderr_of_target())
 }
@@ -141,7 +141,8 @@ fn field_of(counts: &Counts, field: &str) -> u64 {
     }
 }
 
-/// More call sites than the table holds: nothing is lost, the rest is one site, and both programs say so.
+/// More call sites than the table holds: nothing is lost, the others are counted as one site, and both
+/// programs say so.
 #[test]
 fn many_sites() {
     let recording = Recorder::new("many_sites").record(hosts().binary("many_sites"), [""; 0]);
@@ -162,7 +163,8 @@ fn many_sites() {
     }
 }
 
-/// A program with its own malloc: it runs as ever, and edleak says that it sees nothing instead of reporting no leak.
+/// A program with its own malloc runs as usual, and edleak reports that it sees nothing instead of reporting
+/// no leak.
 #[test]
 fn own_malloc() {
     let plain = run(&mut Command::new(hosts().binary("own_malloc")));
@@ -177,7 +179,7 @@ fn own_malloc() {
         let verdict = analyze([""; 0], &recording.trace);
         assert!([2, 3].contains(&verdict.code), "never an empty success: {verdict:?}");
     } else {
-        // Refused before it was started.
+        // Refused before the start.
         assert!(
             recording.outcome.code != 0 && recording.outcome.stdout.is_empty(),
             "{:?}",
@@ -192,7 +194,8 @@ fn children_have_their_own_traces() {
     assert_children_have_their_own_traces(&["--children"]);
 }
 
-/// What a parent allocated at watched sites is the sites' in the child: the stacks stay in the parent's session.
+/// In the child, a parent's allocation at a watched site is counted at the site, because the stacks stay in
+/// the parent's session.
 #[test]
 fn children_of_a_watched_program_have_their_own_traces() {
     assert_children_have_their_own_traces(&["--children", "--watch", "*"]);
@@ -218,7 +221,7 @@ fn assert_children_have_their_own_traces(options: &[&str]) {
         };
         let report = Report::of(&path, &["--all", "--min-class", "constant"]);
         assert_eq!(report.json["trace"]["pid"].as_u64(), Some(pid), "{name}");
-        // Twenty of its own, and one that lives on from its parent, which it frees.
+        // Twenty allocations of its own, and one inherited from its parent, which it frees.
         let counts = report.counts_of("in_parent");
         assert_eq!((counts.allocs, counts.frees), (21, 1), "{name}:\n{}", report.describe());
         assert_eq!(report.summary("unknown_frees"), 0, "{name}:\n{}", report.describe());
@@ -228,7 +231,7 @@ fn assert_children_have_their_own_traces(options: &[&str]) {
     assert_trace(&recording.all_sites(), "fork_threads", "in_parent allocs=20 frees=20");
 }
 
-/// The parent of a daemon is gone before its child has allocated anything; the recording waits for the child.
+/// A daemon's parent ends before its child has allocated; the recording waits for the child.
 #[test]
 fn a_daemon_is_recorded_with_its_children() {
     let recorder = Recorder::new("daemon").options(["--children"]);
@@ -244,7 +247,7 @@ fn a_daemon_is_recorded_with_its_children() {
     assert_eq!(report.counts_of("in_daemon").allocs, 40, "{}", report.describe());
 }
 
-/// A child that can open nothing cannot be recorded; its parent's trace says so.
+/// A child that can open no file cannot be recorded; its parent's trace reports this.
 #[test]
 fn children_out_of_reach_are_told() {
     let recorder = Recorder::new("out-of-reach").options(["--children"]);
@@ -254,7 +257,7 @@ fn children_out_of_reach_are_told() {
     assert_eq!(analyze([""; 0], &recording.trace).code, 2);
 }
 
-/// 5,000 modules come and go before the collector looks again, and there is room to tell of 4,096.
+/// 5,000 modules are loaded and unloaded before the next slice, but only 4,096 events fit.
 #[test]
 fn module_events_beyond_the_ring_are_told_by_both_programs() {
     let recorder = Recorder::new("lost-events").options(["--period", "1h"]);
@@ -267,7 +270,7 @@ fn module_events_beyond_the_ring_are_told_by_both_programs() {
     assert!(analyze([""; 0], &recording.trace).stdout.contains(&told));
 }
 
-/// Without `--children` there is one trace, and it is the parent's.
+/// Without `--children` there is only the parent's trace.
 #[test]
 fn without_children_there_is_one_trace() {
     let recording = Recorder::new("no-children").record(hosts().binary("vfork_spawn"), [""; 0]);
@@ -279,7 +282,7 @@ fn without_children_there_is_one_trace() {
     assert_eq!(names, ["trace.edl"]);
 }
 
-/// The recorder is killed: the target does not notice, and what was recorded until then can be read.
+/// The recorder is killed: the target runs on undisturbed, and the earlier slices can be read.
 #[test]
 fn a_killed_collector_harms_nobody() {
     let dir = TempDir::new("killed");
@@ -296,7 +299,7 @@ fn a_killed_collector_harms_nobody() {
     assert_eq!(report.json["trace"]["complete"], false);
 }
 
-/// The recorder is stopped for a while: the target runs on, and the slices that were due are counted as missing.
+/// The recorder is stopped for a while: the target runs on, and the missing slices are counted.
 #[test]
 fn a_stopped_collector_loses_slices_and_nothing_else() {
     let dir = TempDir::new("stopped");
@@ -314,7 +317,7 @@ fn a_stopped_collector_loses_slices_and_nothing_else() {
     assert!(report.summary("lost_slices") > 0, "{}", report.json["summary"]);
 }
 
-/// The preload alone, without edleak-record: it starts its own collector, once, and the program is as ever.
+/// A preload without edleak-record starts its own collector once, and the program is undisturbed.
 #[test]
 fn a_bare_preload_records() {
     let dir = TempDir::new("bare");
@@ -325,7 +328,7 @@ fn a_bare_preload_records() {
         .env("EDLEAK_PERIOD", "50ms")
         .current_dir(dir.path()));
     assert_eq!((outcome.code, &*outcome.stdout), (7, "started\nok\n"), "{}", outcome.stderr);
-    // The collector takes the final slice after the death, on its own time.
+    // The collector takes the final slice some time after the target's end.
     wait_for("a complete trace", || {
         trace.exists() && analyze(["--format", "json", "--all"], &trace).stdout.contains("\"complete\":true")
     });
@@ -333,7 +336,7 @@ fn a_bare_preload_records() {
     assert_trace(&report, "outlives", "works allocs=100 allocated_bytes=10000 frees=0");
 }
 
-/// A static image after `exec` cannot be recorded: the trace that results is no clean bill of health.
+/// A static image after `exec` cannot be recorded: the verdict must not be clean.
 #[test]
 fn an_image_that_cannot_be_recorded_is_no_success() {
     let recording = Recorder::new("exec_static").record(hosts().binary("exec_static"), [""; 0]);
@@ -342,7 +345,7 @@ fn an_image_that_cannot_be_recorded_is_no_success() {
     assert!([2, 3].contains(&verdict.code), "never an empty success: {verdict:?}");
 }
 
-/// What the harness relies on.
+/// Checks the assumptions of this test file.
 #[test]
 fn directives_name_known_things() {
     for source in hosts().sources() {

@@ -1,4 +1,5 @@
-//! Which preload library edleak-record uses: never one of another version, a damaged one, or one that another user could have written.
+//! Which preload library edleak-record uses: never one of another version, a damaged one, or one that another
+//! user could have written.
 
 use edleak_tests::record::analyze;
 use edleak_tests::run::{Outcome, run};
@@ -11,7 +12,7 @@ use std::process::Command;
 
 const LIBRARY: &str = "libedleak_preload.so";
 
-/// edleak-record alone in a directory, with a cache directory of its own.
+/// edleak-record alone in a directory, with its own cache directory.
 struct Installed {
     dir: TempDir,
 }
@@ -21,7 +22,7 @@ impl Installed {
         let dir = TempDir::new(name);
         fs::create_dir(dir.join("bin")).expect("writable");
         edleak_tests::run::copy_program(&tools().record, &dir.join("bin/edleak-record"));
-        // Nobody else may change a part of the path to the cache.
+        // No other user may change a part of the path to the cache.
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).expect("ours");
         Installed { dir }
     }
@@ -36,7 +37,7 @@ impl Installed {
             .envs(variables.iter().copied()))
     }
 
-    /// Records a program and tells which library was used, by what `doctor` says.
+    /// Records a program and returns the library that was used, according to `doctor`.
     fn records_with(&self) -> String {
         let recorded = self.run(&["-q", "-o", "trace.edl", "--", "ls", "/"], &[]);
         assert_eq!(recorded.code, 0, "{recorded:?}");
@@ -58,7 +59,7 @@ impl Installed {
     }
 }
 
-/// The same library as a version would have it that was never made.
+/// The same library with the version of a release that does not exist.
 fn of_another_version(mut library: Vec<u8>) -> Vec<u8> {
     const NAME: &[u8] = b"edleak-preload ";
     let at =
@@ -85,7 +86,7 @@ fn library_of_another_version_beside_the_program_is_not_used() {
     assert!(installed.records_with().ends_with("(it lies beside edleak-record)"));
     fs::write(installed.beside(), of_another_version(library.clone())).expect("writable");
     assert!(installed.records_with().ends_with("(unpacked from edleak-record)"));
-    // Half of it: the note lies in the first pages, so the beginning alone would look right.
+    // Half of the file. The note is in the first pages, so the beginning alone looks valid.
     fs::write(installed.beside(), &library[..library.len() / 2]).expect("writable");
     assert!(installed.records_with().ends_with("(unpacked from edleak-record)"));
 }

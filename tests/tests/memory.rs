@@ -1,4 +1,4 @@
-//! What the recorder costs the target in memory, as the target itself sees it.
+//! The recorder's memory cost for the target.
 
 use edleak_tests::programs::programs;
 use edleak_tests::record::Recorder;
@@ -17,7 +17,7 @@ fn plain_and_recorded(mode: &str) -> (u64, u64) {
     (plain, recorded)
 }
 
-/// At most a fifth on top, where allocations are small and the side table weighs most.
+/// At most a fifth more memory with small allocations, for which the side table costs most.
 #[test]
 fn a_heap_of_small_allocations_grows_by_a_fifth_at_most() {
     let (plain, recorded) = plain_and_recorded("heap");
@@ -25,7 +25,8 @@ fn a_heap_of_small_allocations_grows_by_a_fifth_at_most() {
     assert!(recorded * 5 <= plain * 6, "{recorded} KiB recorded, {plain} KiB plain");
 }
 
-/// 1,000 threads that each touch 5,000 sites: under 64 MiB for counters, and 8 MiB for all else that is of fixed size.
+/// 1,000 threads that each use 5,000 sites: less than 64 MiB for counters, and 8 MiB for everything of fixed
+/// size.
 #[test]
 fn counters_are_bounded_with_threads() {
     let (plain, recorded) = plain_and_recorded("threads");

@@ -1,5 +1,5 @@
-//! `--watch` and `--wrapper` know the functions that a report names: also those of a stripped program whose symbols are in
-//! `.gnu_debugdata`, or in a debug file of its own.
+//! `--watch` and `--wrapper` know the same function names as a report. This includes stripped programs with
+//! symbols in `.gnu_debugdata` or in a separate debug file.
 
 use edleak_tests::record::Recorder;
 use edleak_tests::temp::TempDir;
@@ -29,14 +29,15 @@ fn program(dir: &Path) -> PathBuf {
     dir.join("prog")
 }
 
-/// Records the program with both options, and looks for what they ask for.
+/// Records the program with both options, and checks their effect.
 fn is_watched_and_stepped_over(name: &str, program: &Path) {
     let recorder = Recorder::new(name).options(["--wrapper", "take", "--watch", "grow_list"]);
     let recording = recorder.record(program, [] as [&str; 0]);
     let said = &recording.outcome.stderr;
     assert!(!said.contains("matches no function"), "{said}");
     let all = recording.all_sites();
-    // A busy machine compiles the rules late, and what was allocated until then is `take`'s: the target waits 50 ms and no longer.
+    // A busy machine may compile the rules late, because the target waits at most 50 ms. Until then,
+    // allocations are counted at `take`.
     let stacks = all.sites.iter().filter(|site| site.kind == "stack" && site.is_in("grow_list"));
     let allocs: u64 = stacks.map(|site| site.counts.allocs).sum();
     assert!(allocs > 0, "{}", all.describe());

@@ -1,4 +1,4 @@
-//! `--only` and EDLEAK_ONLY: of all programs that inherit the preload, those that match are recorded and no others.
+//! `--only` and EDLEAK_ONLY: records only matching programs among all that inherit the preload.
 
 use edleak_tests::programs::samples;
 use edleak_tests::record::Recorder;
@@ -10,7 +10,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A directory with a script `start` that runs mkdir, then `server` and `worker` (both the sample leaker, for a second), then ls.
+/// A directory with a script `start` that runs mkdir, then `server` and `worker` (both the sample leaker, for
+/// a second), then ls.
 struct Service {
     dir: TempDir,
 }
@@ -43,7 +44,7 @@ impl Service {
         run(&mut command)
     }
 
-    /// The programs that have a trace, by the name of their file; the trace's own name comes first.
+    /// The programs that have a trace, by file name; the trace with the main name comes first.
     fn recorded(&self) -> Vec<(String, String)> {
         let mut found: Vec<_> = std::fs::read_dir(self.dir.path())
             .expect("ours")
@@ -120,7 +121,7 @@ fn pattern_with_a_colon_is_refused_with_the_remedy() {
     assert!(outcome.stderr.contains("(repeat --only for each pattern)"), "{}", outcome.stderr);
 }
 
-/// A service in a container: nothing but two variables, and the shell's `mkdir` must not become the trace.
+/// A service in a container with only two variables: the shell's `mkdir` must not take the trace's name.
 #[test]
 fn bare_preload_records_the_program_that_matches() {
     let service = Service::new("only-bare");
@@ -136,8 +137,8 @@ fn bare_preload_records_the_program_that_matches() {
     assert_eq!(service.recorded(), [("trace.edl".into(), "server-1".into())]);
 }
 
-/// Instructions of a malloc+free pair of a program that does not match, above those without the preload: 14 is what a library
-/// that only forwards costs, 59 what a recorded program pays.
+/// Instructions per malloc+free pair that a non-matching program pays for the preload. A library that only
+/// forwards costs 14, a recorded program pays 59.
 #[test]
 fn program_that_does_not_match_pays_little_more_than_a_forwarded_call() {
     const MOST: f64 = 34.0;

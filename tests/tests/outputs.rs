@@ -1,4 +1,5 @@
-//! Where traces and messages go: links, devices, traces under way, a stderr that takes nothing, and who else is recorded.
+//! Destinations of traces and messages: links, devices, traces of running recordings, a full stderr. Also
+//! tests other recorded processes.
 
 use edleak_tests::programs::{hosts, samples};
 use edleak_tests::record::{Recorder, analyze};
@@ -25,7 +26,7 @@ fn traces_in(dir: &TempDir) -> Vec<PathBuf> {
     entries.map(|entry| entry.expect("it is ours").path()).collect()
 }
 
-/// A link leads to the trace, before and after; what is no file stays what it is.
+/// A link leads to the trace before and after; a path that is not a file stays unchanged.
 #[test]
 fn what_is_no_file_is_not_replaced() {
     let dir = TempDir::new("links");
@@ -50,7 +51,7 @@ fn what_is_no_file_is_not_replaced() {
         run(&mut Recorder::new("links").command(&to_fifo, "true", [""; 0])),
         analyzer(&["embed", "-o", output], &[&real]),
         analyzer(&["anonymize", "-o", output], &[&real]),
-        // A device is the same to whoever asks what it is, and this one nobody would miss.
+        // A FIFO stands for any device: writing to it harms nothing.
         analyzer(&["anonymize", "-o", fifo.to_str().expect("UTF-8")], &[&real]),
     ] {
         assert!(refused.code != 0 && refused.stderr.lines().count() == 1, "{refused:?}");
@@ -59,7 +60,7 @@ fn what_is_no_file_is_not_replaced() {
     assert!(to_fifo.is_symlink() && fifo.metadata().is_ok_and(|fifo| fifo.file_type().is_fifo()));
 }
 
-/// What an analysis reads is never what it writes.
+/// An analysis never writes to a file that it reads.
 #[test]
 fn no_input_is_overwritten() {
     let recording = Recorder::new("inputs").record("true", [""; 0]);
@@ -80,7 +81,7 @@ fn no_input_is_overwritten() {
     let refused = analyzer(&["-o", second_name.to_str().expect("UTF-8")], &[&recording.trace]);
     assert!(refused.code == 3 && refused.stderr.contains("would be overwritten"), "{refused:?}");
 
-    // What lies beside it under a likely name is somebody's, too.
+    // A file with a similar name beside it is kept, too.
     let beside = recording.dir.join("baseline.edl.new");
     std::fs::write(&beside, "precious").expect("writable");
     assert_eq!(analyzer(&["embed"], &[&baseline]).code, 0);
@@ -88,7 +89,8 @@ fn no_input_is_overwritten() {
     assert_eq!(traces_in(&recording.dir).len(), 5, "nothing else is left");
 }
 
-/// Symbols are embedded in a trace that is whole: in one that is still written, the rest would go to a file without a name.
+/// Symbols are embedded only in a finished trace. In a running one, later slices would go to a file without a
+/// name.
 #[test]
 fn a_trace_under_way_is_not_replaced() {
     let dir = TempDir::new("live");
@@ -108,7 +110,7 @@ fn a_trace_under_way_is_not_replaced() {
     assert_eq!(analyzer(&["embed"], &[&trace]).code, 0);
 }
 
-/// The exit code is the program's, whether or not anybody hears what we say.
+/// The exit code is the program's, even if stderr cannot be written.
 #[test]
 fn a_stderr_that_takes_nothing_changes_nothing() {
     let dir = TempDir::new("mute");
@@ -123,7 +125,7 @@ fn a_stderr_that_takes_nothing_changes_nothing() {
     assert_eq!(status.expect("it starts").code(), Some(127));
 }
 
-/// A recorder that was stopped hides no other recording, and nobody waits for it.
+/// A stopped recorder hides no other recording, and no command waits for it.
 #[test]
 fn a_stopped_recorder_is_named() {
     let dir = TempDir::new("stopped");
@@ -153,8 +155,8 @@ fn a_stopped_recorder_is_named() {
     assert!(asked.stderr.contains("answers (see above)"), "{asked:?}");
 }
 
-/// With the preload alone, programs that start in one directory at the same time have a trace each, and so has what one of them
-/// executes.
+/// With a bare preload, programs that start in one directory at the same time get a trace each. So do the
+/// programs that they execute.
 #[test]
 fn bare_preloads_do_not_share_a_trace() {
     let dir = TempDir::new("bare-many");
@@ -169,7 +171,7 @@ fn bare_preloads_do_not_share_a_trace() {
     for running in [start(&direct), start(&direct)] {
         assert_eq!(running.finish().code, 0);
     }
-    // Two shells, and what they became.
+    // Two shells, and the programs that they execute.
     let complete = || {
         let traces = traces_in(&dir);
         let whole = |trace: &PathBuf| {
@@ -182,7 +184,7 @@ fn bare_preloads_do_not_share_a_trace() {
     assert_eq!(leaks, 2);
 }
 
-/// A service that executes itself anew after a while keeps the trace of what it was.
+/// A service that executes itself again after a while keeps the trace of the earlier image.
 #[test]
 fn what_ran_before_an_exec_keeps_its_trace() {
     let script =
@@ -202,7 +204,7 @@ fn what_ran_before_an_exec_keeps_its_trace() {
     assert!(recording.all_sites().summary("live_bytes") < 40_000);
 }
 
-/// ... and the name stays with it from image to image.
+/// ... and the same trace name is kept from image to image.
 #[test]
 fn no_recorder_takes_a_name_between_two_images() {
     let dir = TempDir::new("between");
@@ -222,7 +224,7 @@ fn no_recorder_takes_a_name_between_two_images() {
     assert!(!dir.join("trace.edl.old").exists());
 }
 
-/// The name is taken from the start on, also while there is nothing to write.
+/// The name is reserved from the start, even before anything is written.
 #[test]
 fn two_recorders_do_not_share_a_trace() {
     let dir = TempDir::new("two");
@@ -233,14 +235,14 @@ fn two_recorders_do_not_share_a_trace() {
     let refused = run(&mut Recorder::new("two").command(&trace, "true", [""; 0]));
     assert!(refused.code != 0 && refused.stderr.contains("another recording is writing"), "{refused:?}");
     assert_eq!(running.finish().code, 0);
-    // And then it is free again; the first trace is kept.
+    // Afterwards the name is free again, and the first trace is kept.
     assert_eq!(run(&mut Recorder::new("two").command(&trace, "true", [""; 0])).code, 0);
     let mut traces = traces_in(&dir);
     traces.sort();
     assert_eq!(traces, [trace, dir.join("trace.edl.old")]);
 }
 
-/// `--duration` is that of the recording, however often the program executes itself anew.
+/// `--duration` limits the whole recording, even if the program executes itself again and again.
 #[test]
 fn an_exec_does_not_prolong_the_recording() {
     let again = "my @kept = map { 'x' x 1000 } 1..40; select(undef, undef, undef, 1.2); \
@@ -251,10 +253,10 @@ fn an_exec_does_not_prolong_the_recording() {
     assert!(traces.len() <= 2, "{traces:?}: {recording:?}");
 }
 
-/// Numbers of processes come again: no child's trace takes the place of another's. What has no trace is told.
+/// PIDs are reused: no child's trace replaces another one. Children without a trace are reported.
 #[test]
 fn every_child_has_a_trace_or_is_told() {
-    // A name that leaves no room for a number.
+    // A name that leaves no space for a PID.
     let dir = TempDir::new("long-name");
     let trace = dir.join(format!("{}.edl", "x".repeat(250)));
     let leaker = "my @kept = map { 'x' x 1000 } 1..40";
@@ -275,7 +277,7 @@ fn every_child_has_a_trace_or_is_told() {
     }
     let dir = TempDir::new("numbers");
     let trace = dir.join("trace.edl");
-    // The next one begins when the trace of the one before is finished, and so not locked any more.
+    // The next child begins after the previous trace is finished, and so no longer locked.
     let finished = "until [ -e $trace ] && flock -ns $trace true; do sleep 0.02; done";
     let script = format!(
         "for trace in trace.21.edl trace.21.2.edl trace.21.3.edl; do echo 20 > {last_pid}; perl -e \"{leaker}\" & wait; {finished}; done"
@@ -292,7 +294,7 @@ fn every_child_has_a_trace_or_is_told() {
     assert_eq!(perls.count(), 3, "{recorded:?}");
 }
 
-/// A child in a PID namespace of its own says that it is process 1, which here is somebody else.
+/// A child in its own PID namespace calls itself process 1, which is another process here.
 #[test]
 fn a_child_in_another_namespace_is_recorded_as_itself() {
     let unshare = ["--pid", "--fork"];
@@ -312,7 +314,7 @@ fn a_child_in_another_namespace_is_recorded_as_itself() {
     assert_ne!(report.json["trace"]["pid"], 1);
 }
 
-/// One behind a /proc of its own does not find us, and cannot say so.
+/// A child with its own /proc mount cannot find the collector and cannot report this.
 #[test]
 fn a_child_behind_its_own_proc_is_told() {
     let unshare = ["--pid", "--fork", "--mount-proc"];
@@ -329,7 +331,7 @@ fn a_child_behind_its_own_proc_is_told() {
     assert_eq!(analyze([""; 0], &recording.trace).code, 2);
 }
 
-/// A program with the rights of its file drops every preload: what it does is unknown, also to who may not look at it.
+/// A program with set-user-ID drops every preload. Its memory is unknown even if the user may not inspect it.
 #[test]
 fn a_set_user_id_program_is_no_verdict() {
     if !is_root() {
@@ -347,7 +349,8 @@ fn a_set_user_id_program_is_no_verdict() {
     assert_eq!(analyzed.code, 2, "{analyzed:?} {recorded:?}");
 }
 
-/// A sandbox (Chromium's, say) makes itself private and takes a namespace, in which it has every right: it is the same program.
+/// A sandbox (for example Chromium's) becomes non-dumpable and enters a user namespace with all rights: it is
+/// still the same program.
 #[test]
 fn rights_in_a_namespace_of_its_own_are_no_other_program() {
     if !is_root() {
@@ -369,7 +372,7 @@ fn rights_in_a_namespace_of_its_own_are_no_other_program() {
     assert_eq!(report.json["trace"]["end"], "the program exited with status 0", "{recorded:?}");
 }
 
-/// Records `PROGRAM -c SCRIPT` (`-e` for perl) as a user who is nobody, with what that user can read, all of it in `dir`.
+/// Records `PROGRAM -c SCRIPT` (`-e` for perl) as the user nobody, with copies of all needed files in `dir`.
 fn record_as_nobody(dir: &TempDir, program: &str, script: &str) -> (Outcome, PathBuf) {
     std::fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).expect("it is ours");
     let binaries = [&tools().record, &tools().preload].map(|file| {

@@ -1,4 +1,5 @@
-//! `--format pprof` against Google's own reader: `go tool pprof` says the same bytes and counts as `--format json`.
+//! Compares `--format pprof` with Google's reader: `go tool pprof` must print the same bytes and counts as
+//! `--format json`.
 
 use edleak_tests::programs::samples;
 use edleak_tests::record::{Recorder, analyze};
@@ -14,14 +15,14 @@ fn go_pprof(arguments: &[&str], profile: &Path) -> String {
         .args(["tool", "pprof"])
         .args(arguments)
         .arg(profile)
-        // It keeps no copy in a home directory.
+        // Prevents copies in a home directory.
         .env("PPROF_TMPDIR", profile.parent().expect("the profile lies in a directory"))
         .env("HOME", profile.parent().expect("the profile lies in a directory")));
     assert_eq!(outcome.code, 0, "{}", outcome.stderr);
     outcome.stdout
 }
 
-/// The samples of `-raw`: the five values, and the names of their functions, innermost first.
+/// The samples of `-raw`: the five values, and the function names, innermost first.
 fn samples_of(raw: &str) -> Vec<([i64; 5], String)> {
     let locations: Vec<&str> = raw
         .lines()
@@ -29,7 +30,8 @@ fn samples_of(raw: &str) -> Vec<([i64; 5], String)> {
         .skip(1)
         .take_while(|line| *line != "Mappings")
         .collect();
-    // `     2: 0x561d792c9a1f M=1 cache_insert /src/leaker.cpp:80 s=0`, then a line for each frame it is inlined into.
+    // Format: `     2: 0x561d792c9a1f M=1 cache_insert /src/leaker.cpp:80 s=0`, then one line for each frame
+    // into which it is inlined.
     let name_of = |id: &str| {
         let own = locations.iter().find(|line| line.trim_start().starts_with(&format!("{id}: ")));
         let words: Vec<&str> = own.expect("every location is listed").split_whitespace().collect();
@@ -74,7 +76,7 @@ fn google_s_reader_tells_the_numbers_of_the_json_report() {
     let leaked = sites.iter().filter(|site| site["verdict"] == "leak");
     let leaked: i64 = leaked.map(|site| site["leak_bytes"].as_i64().expect("bytes")).sum();
     assert_eq!(sum(&samples, 4), leaked, "{raw}");
-    // Each function by itself: the bytes of all sites whose innermost frame it is.
+    // For each function: the bytes of all sites with this innermost frame.
     for function in ["leak_calloc", "leak_new", "cache_insert", "startup_table"] {
         let of_json: i64 = sites
             .iter()
@@ -86,7 +88,7 @@ fn google_s_reader_tells_the_numbers_of_the_json_report() {
         assert!(of_json > 0, "{function} holds memory: {json}");
         assert_eq!(of_pprof, of_json, "{function}\n{raw}");
     }
-    // Its own sums and its own default.
+    // pprof's own sums and default type.
     let top = go_pprof(&["-top", "-unit=B"], &profile);
     assert!(top.contains("Type: inuse_space"), "{top}");
     let total = format!("{}B total", summary["live_bytes"]);

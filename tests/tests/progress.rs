@@ -1,4 +1,4 @@
-//! Work of more than a second shows itself on a terminal, and in a pipe it never does.
+//! Work of more than a second shows progress on a terminal, but never in a pipe.
 
 use edleak_tests::run::DEADLINE;
 use edleak_tests::temp::TempDir;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 const LINE: &str = r#"{"id":7,"period_s":1.0,"live_bytes":[0,96,192,288]}"#;
 
-/// A named pipe: the analysis waits for as long as nobody writes into it.
+/// A named pipe: the analysis waits until a writer opens it.
 fn pipe(dir: &TempDir) -> PathBuf {
     let pipe = dir.join("lines.jsonl");
     let made = Command::new("mkfifo").arg(&pipe).status().expect("mkfifo is part of coreutils");
@@ -26,7 +26,7 @@ fn write_line(pipe: &Path) {
 fn long_work_shows_itself_on_a_terminal() {
     let dir = TempDir::new("progress");
     let (pipe, seen) = (pipe(&dir), dir.join("seen"));
-    // script(1) runs it under a terminal, and keeps what that showed.
+    // script(1) runs the command on a terminal and stores its output.
     let command = format!("'{}' '{}'", tools().analyze.display(), pipe.display());
     let mut script = Command::new("script")
         .args(["-qefc", &command])
@@ -60,7 +60,7 @@ fn long_work_shows_nothing_in_a_pipe() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("edleak-analyze was built");
-    // Longer than a terminal would wait for the first word.
+    // Longer than the delay before the first progress line.
     sleep(Duration::from_millis(1500));
     write_line(&pipe);
     let output = child.wait_with_output().expect("it was started");

@@ -1,4 +1,4 @@
-//! Watched stacks: that they are the right ones, that nothing is lost by watching, and how a running recording is asked.
+//! Watched stacks: they are correct, watching loses no counts, and a running recording answers requests.
 
 use edleak_tests::ledger::{assert_equal, read_ledger};
 use edleak_tests::programs::{programs, samples, stacks};
@@ -10,7 +10,7 @@ use edleak_tests::tools::{repository, tools};
 use std::path::Path;
 use std::process::Command;
 
-/// The line of a source that ends with this comment.
+/// The number of the source line that ends with this comment.
 fn line_of(source: &str, comment: &str) -> u64 {
     let path = repository().join("tests/programs/stacks").join(source);
     let text = std::fs::read_to_string(&path).expect("part of the repository");
@@ -18,20 +18,21 @@ fn line_of(source: &str, comment: &str) -> u64 {
     at.unwrap_or_else(|| panic!("no line of {source} ends with `{comment}`")) as u64 + 1
 }
 
-/// The children of sites, and those of them that leak.
+/// The child sites, and the leaking ones among them.
 fn children(report: &Report) -> (Vec<&Site>, Vec<&Site>) {
     let children: Vec<&Site> = report.sites.iter().filter(|site| site.kind == "stack").collect();
     let leaks = children.iter().copied().filter(|site| site.verdict == "leak").collect();
     (children, leaks)
 }
 
-/// Functions and lines of the program's own frames, as `function:line`.
+/// Functions and lines of the frames in the program's own source, as `function:line`.
 fn own_frames(site: &Site, source: &str) -> Vec<String> {
     let own = site.stack.iter().filter(|frame| frame.file.ends_with(source));
     own.map(|frame| format!("{}:{}", bare_name(&frame.function), frame.line)).collect()
 }
 
-/// The last word of a function's name, which two demanglers agree on: without path, parameters and generic arguments.
+/// The last word of a function's name without path, parameters and generic arguments, on which two demanglers
+/// agree.
 fn bare_name(function: &str) -> &str {
     let without_parameters = function.split('(').next().unwrap_or_default();
     match without_parameters.rsplit("::").next().unwrap_or_default() {
@@ -62,7 +63,7 @@ fn assert_one_of_three_paths_leaks(name: &str, source: &str, recording: &Recordi
         let site = site.unwrap_or_else(|| panic!("{name}: no stack through {path}:\n{}", report.describe()));
         assert_eq!(site.verdict, "no-leak", "{name}: {path}");
     }
-    // Nothing was left at the site itself: it was watched before the program ran.
+    // The site itself has no counts, because it was watched before the program ran.
     let parent = report.sites.iter().find(|site| Some(site.id) == leak.parent).expect("a stack has a site");
     assert_eq!(parent.counts, Default::default(), "{name}");
 }
@@ -83,7 +84,7 @@ fn of_three_paths_to_one_allocation_the_leaking_one_is_named() {
     });
 }
 
-/// Auto-watch finds the site by itself, while it is recorded.
+/// Auto-watch finds the site during the recording.
 #[test]
 fn auto_watch_ends_up_with_the_stack_that_leaks() {
     let recorder = Recorder::new("auto-paths").options(["--auto-watch", "--period", "20ms"]);
@@ -96,7 +97,7 @@ fn auto_watch_ends_up_with_the_stack_that_leaks() {
     }
 }
 
-/// What was recorded of one run is watched from the start of the next, at other addresses.
+/// The leaks of one run are watched from the start of the next run, at other addresses.
 #[test]
 fn the_leaks_of_an_earlier_trace_are_watched() {
     let earlier = Recorder::new("earlier").record(stacks().binary("paths_gcc"), [""; 0]);
@@ -106,8 +107,8 @@ fn the_leaks_of_an_earlier_trace_are_watched() {
     assert_one_of_three_paths_leaks("paths_gcc", "paths.h", &later);
 }
 
-/// The frames that gdb shows at the allocation of `size` bytes: module and offset of the real ones, and functions and
-/// lines of those in the program's own source.
+/// The frames that gdb shows at the allocation of `size` bytes: module and offset of the real frames, and
+/// functions and lines of the frames in the program's own source.
 fn backtrace(program: &Path, size: u64, source: &str) -> (Vec<String>, Vec<String>) {
     let script = repository().join("tests/programs/stacks/backtrace.py");
     let mut gdb = Command::new("gdb");
@@ -141,7 +142,8 @@ fn assert_equals_gdb(name: &str, source: &str, sizes: &[u64]) {
         let ours: Vec<String> = real
             .map(|frame| format!("{}+{}", frame.module.rsplit('/').next().unwrap_or_default(), frame.offset))
             .collect();
-        // gdb begins in malloc, we at the first caller that is no wrapper; gdb ends at main, we where the stack does.
+        // gdb begins in malloc, edleak at the first caller that is not a wrapper. gdb ends at main, edleak at
+        // the end of the stack.
         let wrappers = theirs.iter().take_while(|frame| **frame != ours[0]).count();
         theirs.drain(..wrappers);
         assert_eq!(ours[..theirs.len().min(ours.len())], theirs, "{name}, {size} bytes");
@@ -180,7 +182,8 @@ fn the_stacks_of_coroutines_are_walked_to_their_end() {
         };
         assert!(!site.is_in(others), "{site:?}");
         assert_eq!(own_frames(site, "coroutine_stacks.c").len(), 43, "{site:?}");
-        // The memory of a new coroutine becomes known within a slice; what came before is cut and says so.
+        // The memory of a new coroutine becomes known within one slice; earlier stacks are cut and marked as
+        // cut.
         assert!(site.counts.allocs > 400, "{site:?}");
     }
     assert!(leaks.iter().all(|leak| leak.is_in("coroutine_keeps")), "{}", report.describe());
@@ -192,7 +195,7 @@ fn command(words: &[&str]) -> Outcome {
     run(Command::new(&tools().record).args(words))
 }
 
-/// The pid of the one recording into `trace`, once `sessions` lists it.
+/// The pid of the recording into `trace`, once `sessions` lists it.
 fn session_of(trace: &Path) -> String {
     let mut pid = None;
     wait_for("the recording to be listed", || {
@@ -205,8 +208,8 @@ fn session_of(trace: &Path) -> String {
     pid.expect("waited for")
 }
 
-/// Eight threads allocate while everything, or some functions, are watched and not watched again and again: the totals
-/// of every caller, its stacks included, equal the program's own ledger.
+/// Eight threads allocate while all functions, or some, are watched and unwatched again and again. The totals
+/// of every caller, with its stacks, must equal the program's own ledger.
 #[test]
 fn watches_set_and_removed_while_eight_threads_allocate_lose_nothing() {
     let dir = TempDir::new("watch-storm");
@@ -221,7 +224,7 @@ fn watches_set_and_removed_while_eight_threads_allocate_lose_nothing() {
         let verb = ["watch", "unwatch"][round % 2];
         match command(&[verb, "--session", &pid, spec]) {
             Outcome { code: 0, .. } => changes += 1,
-            // Over: the program has ended.
+            // The program has ended.
             Outcome { stderr, .. } => {
                 assert!(stderr.contains("recording") || stderr.contains("recorded"), "{stderr}");
                 break;
@@ -267,7 +270,7 @@ fn a_running_recording_is_listed_and_can_be_asked() {
     assert_eq!(said.code, 0, "{}", said.stderr);
     assert_eq!(listed().1, "");
 
-    // A site of the trace that is being written, by its number.
+    // A site of the running trace, by its id.
     let report = Report::of(&trace, &["--all", "--min-class", "constant"]);
     let site = report.sites.iter().find(|site| site.kind == "caller" && site.is_in("leak_calloc"));
     let spec = format!("{}#{}", trace.display(), site.expect("it has allocated").id);
@@ -290,8 +293,8 @@ fn a_running_recording_is_listed_and_can_be_asked() {
     assert!(!command(&["sessions"]).stdout.contains(&*trace.to_string_lossy()), "it is over");
 }
 
-/// As many callers are looked at on the fast way as on the slow one, so a wrapper that recurses has one site, whatever is
-/// allocated through it.
+/// Fast path and slow path examine the same number of callers, so a recursive wrapper has one site for all
+/// its allocations.
 #[test]
 fn a_recursive_wrapper_has_the_same_site_on_every_way() {
     let recorder = Recorder::new("recursion").options(["--wrapper", "wrap_levels"]);
@@ -303,7 +306,7 @@ fn a_recursive_wrapper_has_the_same_site_on_every_way() {
     }
 }
 
-/// Wrappers with every kind of frame call each other in every order, and who asked is the site of all that they allocate.
+/// Wrappers with every kind of frame call each other in every order; the site is always their common caller.
 #[test]
 fn wrappers_are_stepped_over_whatever_their_frames_are_like() {
     let recorder = Recorder::new("wrapper-frames").options(["--wrapper", "wrap_*"]);

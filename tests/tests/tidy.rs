@@ -1,4 +1,4 @@
-//! The architecture as tests: which file may do what, and what the preload is made of.
+//! The architecture as tests: rules for files, and the content of the preload.
 
 use edleak_tests::tools::{repository, tools};
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +25,7 @@ fn read(path: &Path) -> String {
         .unwrap_or_else(|error| panic!("cannot read `{}`: {error}", path.display()))
 }
 
-/// The code of a file: without comments, and without the tests at its end.
+/// The code of a file without comments and without the tests at its end.
 fn code_of(path: &Path) -> String {
     let text = read(path);
     let text = text.replace("#[cfg(all(test, not(edleak_loom)))]", "#[cfg(test)]");
@@ -59,7 +59,7 @@ fn symbols_are_exported_in_one_file() {
     assert_eq!(exporting, [PathBuf::from("recorder/preload/src/entry/exports.rs")]);
 }
 
-/// `no_std` gives the preload none of these; a file that begins to build its own has lost its way.
+/// `no_std` gives the preload none of these, and it must not build its own.
 #[test]
 fn the_preload_allocates_and_locks_nothing() {
     let banned =
@@ -86,14 +86,16 @@ fn without_cold_functions(code: &str) -> String {
     let mut parts = code.split("#[cold]");
     let mut rest = parts.next().expect("split gives at least one part").to_owned();
     for part in parts {
-        // A function ends with the first brace at the beginning of a line, or at the indentation of a method.
+        // A function ends at the first closing brace at the start of a line, or at the indentation of a
+        // method.
         let end = part.find("\n}\n").or_else(|| part.find("\n    }\n"));
         rest.push_str(end.map_or("", |end| &part[end..]));
     }
     rest
 }
 
-/// A hot file reaches cold code through a function marked `#[cold]`; the hottest two make no system call anywhere.
+/// A hot file calls cold code only through a function marked `#[cold]`; the hottest two files make no system
+/// call.
 #[test]
 fn hot_files_call_nothing_cold() {
     let cold_everywhere = ["arch::syscall", "detached::"];
@@ -113,7 +115,7 @@ fn hot_files_call_nothing_cold() {
     }
 }
 
-/// The crates that say `deny(unsafe_code)`, and the map of the files that are excepted.
+/// Checks the crates with `deny(unsafe_code)`, and the list of the excepted files.
 #[test]
 fn unsafe_code_is_where_the_map_says() {
     for path in rust_files() {
@@ -124,7 +126,7 @@ fn unsafe_code_is_where_the_map_says() {
         if !has_word(&code, "unsafe") {
             continue;
         }
-        // `unsafe` in an attribute or a lint name is no unsafe code.
+        // `unsafe` in an attribute or a lint name is not unsafe code.
         let really =
             ["unsafe {", "unsafe fn", "unsafe extern", "unsafe impl"].iter().any(|form| code.contains(form));
         let is_test =
@@ -155,7 +157,7 @@ fn unsafe_code_is_where_the_map_says() {
     }
 }
 
-/// bincode is finished software that may have to be replaced: only format/ names it.
+/// bincode is no longer developed and may have to be replaced, so only format/ names it.
 #[test]
 fn only_format_names_bincode() {
     for path in rust_files() {
@@ -166,7 +168,7 @@ fn only_format_names_bincode() {
     }
 }
 
-/// The crates of edleak that each crate may build upon, directly or through others.
+/// The edleak crates on which each crate may depend, directly or indirectly.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("edleak-format", &[]),
     ("edleak-text", &[]),
@@ -182,9 +184,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// preload → session ← collector → {format, binary, model, text}; report → analysis → {format, binary, model, text}
+/// preload → session ← collector → {format, binary, model, text}; report → analysis → {format, binary, model,
+/// text}
 ///
-/// What cargo resolves counts, and not what a manifest says: a dependency of a dependency is one, too.
+/// Checks the dependencies that cargo resolves, not only the manifests: indirect dependencies count, too.
 #[test]
 fn dependencies_point_one_way() {
     for (package, allowed) in MAY_USE {
@@ -198,7 +201,7 @@ fn dependencies_point_one_way() {
     }
 }
 
-/// All packages that a crate is built from, as `cargo tree` has them.
+/// All packages from which a crate is built, according to `cargo tree`.
 fn dependencies_of(package: &str) -> BTreeSet<String> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let arguments = ["tree", "--offline", "--edges", "normal", "--prefix", "none", "--format", "{p}"];
@@ -213,7 +216,8 @@ fn dependencies_of(package: &str) -> BTreeSet<String> {
     text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
 }
 
-/// A reader takes the files of a crate one after the other: none uses a file that uses it, over however many steps.
+/// No file uses a file that uses it, directly or indirectly, so a reader can read the files of a crate in
+/// order.
 #[test]
 fn no_file_of_a_crate_is_in_a_circle() {
     const ROOMS: &[&str] = &[
@@ -239,7 +243,7 @@ fn no_file_of_a_crate_is_in_a_circle() {
     }
 }
 
-/// The modules that each module of a crate names; the crate's root is the empty one.
+/// The modules that each module of a crate names; the crate's root is the empty name.
 fn uses_of_files(room: &Path) -> BTreeMap<String, BTreeSet<String>> {
     let files: BTreeMap<String, PathBuf> = rust_files()
         .into_iter()
@@ -253,7 +257,7 @@ fn uses_of_files(room: &Path) -> BTreeMap<String, BTreeSet<String>> {
         .collect();
     let uses = |(module, path): (&String, &PathBuf)| {
         let code = code_of(path);
-        // A re-export is the face of a folder, and no use of it.
+        // A re-export is the interface of a folder, and does not count as a use.
         let code: String = code
             .split_inclusive(';')
             .filter(|statement| !statement.trim_start().starts_with("pub"))
@@ -271,7 +275,7 @@ fn uses_of_files(room: &Path) -> BTreeMap<String, BTreeSet<String>> {
         }
         for (at, start) in code.match_indices("super::") {
             if code[at + start.len()..].starts_with("super::") {
-                continue; // the last of several leads on
+                continue; // the last `super` leads on
             }
             let outer = code[..at].matches("super::").count()
                 - code[..at].trim_end_matches("super::").matches("super::").count();
@@ -301,12 +305,12 @@ fn is_child(module: &str, of: &str) -> bool {
     }
 }
 
-/// The file that a path leads into: its longest part that is one.
+/// The file to which a path leads: its longest part that is a file.
 fn module_of(path: &[&str], files: &BTreeMap<String, PathBuf>) -> Option<String> {
     (0..=path.len()).rev().map(|end| path[..end].join("::")).find(|module| files.contains_key(module))
 }
 
-/// Every path that `text` begins with, one for each name in its braces.
+/// All paths that `text` begins with, one for each name in its braces.
 fn leaves(base: &[&str], text: &str, found: &mut dyn FnMut(&[&str])) {
     let text = text.trim_start();
     if let Some(inside) = text.strip_prefix('{') {
@@ -359,7 +363,7 @@ fn tool(program: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("binutils print text")
 }
 
-/// What allocates or frees: all the preload may export.
+/// Functions that allocate or free: the preload may export only these.
 fn is_allocation_symbol(name: &str) -> bool {
     const C: &[&str] = &[
         "malloc",

@@ -1,4 +1,4 @@
-//! `edleak-record top`: by hand on a terminal, and for a script in a pipe, while the recording goes on.
+//! `edleak-record top` during a recording: on a terminal with keys, and in a pipe for a script.
 
 use edleak_tests::programs::samples;
 use edleak_tests::record::Recorder;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
 
-/// The leaker, being recorded; its collector and every `top` share a directory of sockets.
+/// A running recording of the leaker. Its collector and every `top` share a directory of sockets.
 fn recording(dir: &TempDir) -> Running {
     let trace = dir.join("trace.edl");
     let recorder = Recorder::new("top").env("XDG_RUNTIME_DIR", &dir.path().to_string_lossy());
@@ -58,7 +58,7 @@ fn a_script_is_told_what_leaks_so_far() {
     assert_ne!(find("startup_table").expect("it allocates")["verdict"], "leak");
     let live: u64 = sites.iter().map(|site| site["live_bytes"].as_u64().expect("bytes")).sum();
     assert_eq!(json["process"]["live_bytes"], live, "rows add up to the process");
-    // Without a terminal one screen is printed; every line fits.
+    // Without a terminal one screen is printed, and every line fits.
     let text = run(&mut top(dir.path(), &[])).stdout;
     assert!(text.lines().count() <= 24 + 1 && text.contains("leak_malloc"), "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
@@ -108,7 +108,8 @@ fn a_terminal_shows_sorts_filters_watches_and_leaves() {
     let first = screen.lines().nth(4).expect("a row");
     assert!(first.contains("startup_table"), "the largest site comes first: {screen}");
 
-    // A narrow window and back; a second viewer that is killed disturbs nobody.
+    // A narrow window and back. A second viewer that is killed disturbs neither the recording nor the first
+    // viewer.
     terminal.resize(12, 60);
     terminal.wait_for("the keys in the narrow window", |screen| screen.contains("Enter stacks"));
     terminal.resize(30, 100);
@@ -117,7 +118,7 @@ fn a_terminal_shows_sorts_filters_watches_and_leaves() {
     terminal.wait_for("the pause", |screen| screen.contains("paused"));
     terminal.press("pq");
     assert!(terminal.finish().success());
-    // The recording went on.
+    // The recording continues.
     let slices = |json: Option<Value>| json.and_then(|json| json["process"]["slices"].as_u64());
     let before = slices(once(dir.path()));
     wait_for("another slice", || slices(once(dir.path())) > before);

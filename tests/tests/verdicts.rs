@@ -1,4 +1,4 @@
-//! Verdicts on programs whose work stops before the recording does, end to end: none of them passes a gate that leaks.
+//! Verdicts on programs whose work stops before the recording ends: no leaking program passes a gate.
 
 use edleak_tests::programs::programs;
 use edleak_tests::record::{Recorder, Recording, analyze};
@@ -7,7 +7,7 @@ use edleak_tests::run::Running;
 use edleak_tests::temp::TempDir;
 use std::sync::Mutex;
 
-/// Records `phases` with these words, with the default period.
+/// Records `phases` with these words and the default period.
 fn phases(options: &[&str], words: &[&str]) -> Recording {
     let recorder = Recorder::new("phases").options(["--period", "auto"]).options(options);
     let recording = recorder.record(programs().binary("phases"), words);
@@ -15,7 +15,8 @@ fn phases(options: &[&str], words: &[&str]) -> Recording {
     recording
 }
 
-/// What `check` finds wrong with any of the programs, each recorded plainly and with `--auto-watch`; they mostly sleep.
+/// The errors that `check` finds in any program, each recorded plain and with `--auto-watch`. The programs
+/// mostly sleep.
 fn each(programs: &[&[&str]], check: impl Fn(&Report) -> Option<String> + Sync) {
     let cases: Vec<(&[&str], &[&str])> =
         programs.iter().flat_map(|&words| [(words, &[][..]), (words, &["--auto-watch"][..])]).collect();
@@ -71,11 +72,11 @@ fn a_leak_never_passes_because_it_was_freed_in_the_end() {
 
 #[test]
 fn a_cache_is_no_leak_because_the_load_ended() {
-    // Full before the load ends, nearly full, and far from it: the last one may be undecided.
+    // The cache is full before the load ends, nearly full, or far from full; the last case may be undecided.
     each(&[&["c:5:1000", "i:2"], &["c:4:400", "h:2:20"], &["c:4:150", "i:3"]], |report| {
         report.leaks().next().map(|leak| format!("a leak: {leak:?}"))
     });
-    // What was full while the work went on is clean.
+    // A cache that was full while the work went on is clean.
     each(&[&["c:5:1000", "i:2"], &["l:0.5", "w:4", "i:1"]], |report| {
         (report.code != 0).then(|| format!("exit code {}", report.code))
     });
@@ -88,7 +89,7 @@ fn a_teardown_of_a_tenth_of_the_record_makes_no_suspect_of_a_watched_leak() {
     assert!(strict.code == 1 && strict.stdout.contains("session_open"), "{}", strict.stdout);
 }
 
-/// The recorder gets no time from the first second until the program has ended.
+/// The recorder gets no CPU time from the first second until the program's end.
 #[test]
 fn a_leak_in_a_gap_at_the_end_never_passes() {
     for words in [&["w:2", "l:3"][..], &["l:5"], &["l:5", "f:0.05"]] {
@@ -115,7 +116,7 @@ fn allocations_of_no_bytes_that_leak_are_reported() {
     let report = Recorder::new("empty").record(programs().binary("empty_leak"), [""; 0]).leaks();
     assert_eq!(report.code, 1, "{}", report.describe());
     assert!(report.sites_in("leak_empty").count() > 0, "{}", report.describe());
-    // 40,000 of them take 1.2 MiB of the heap, for which no mapping is to blame.
+    // 40,000 of them take 1.2 MiB of the heap; no mapping grows.
     assert_eq!(report.json["growth"]["kind"], "live", "{}", report.json["growth"]);
 }
 

@@ -1,6 +1,6 @@
 //#Expect: the allocator retains what the program freed
-// A thread pool: each burst allocates a lot on one thread's arena and frees all but one small session pinned at its top.
-// Sessions are replaced, so live bytes are bounded; what the arenas hold is not given back.
+// A thread pool. Each burst allocates much in one thread's arena and frees all but one small session at its
+// top. Old sessions are replaced, so live bytes are bounded, but the arenas keep their memory.
 #include <thread>
 #include <vector>
 #include <mutex>

@@ -1,4 +1,4 @@
-// Loaded, leaks, and is unloaded again.
+// A plugin that leaks and is unloaded.
 #include <stdlib.h>
 #include <string.h>
 void *leaky(void) {

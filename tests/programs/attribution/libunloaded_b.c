@@ -1,4 +1,4 @@
-// Loaded at the address where libunloaded_a.so was.
+// A plugin that is loaded at the former address of libunloaded_a.so.
 #include <stdlib.h>
 #include <string.h>
 void *innocent(void) {

@@ -1,5 +1,5 @@
 //#Expect: memory grows outside malloc
-// A video pipeline: 3.2 MB of live tables, churn through malloc and free, and a frame mapped per tick and never unmapped.
+// A video pipeline: 3.2 MB of live tables, churn through malloc, and one frame mapped per tick and kept.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,8 +17,8 @@ int main(int argc, char **argv) {
     char *table[32];
     for (int i = 0; i < 32; i++) { table[i] = malloc(100000); memset(table[i], i, 100000); }   // 3.2 MB, live to the end
     for (int i = 0; i < seconds * 50; i++) {
-        for (int k = 0; k < 10; k++) free(request(k));   // one block at a time: no fragmentation possible
-        map_frame(frame);                     // never munmap'ed
+        for (int k = 0; k < 10; k++) free(request(k));   // one block at a time, so there is no fragmentation
+        map_frame(frame);                     // never unmapped
         usleep(20000);
     }
     printf("ledger: %ld bytes mapped and never unmapped; malloc: 3200000 live from the start, nothing else kept\n", mapped);

@@ -1,6 +1,6 @@
 //#Expect: one finding with its parts
 //#Build: -lssl -lcrypto
-// A TLS server+client in one process over memory BIOs; SSL_free is forgotten on the server side when the peer resets.
+// A TLS server and client in one process over memory BIOs. The server forgets SSL_free if the peer resets.
 #include <openssl/ssl.h>
 #include <openssl/err.h>
 #include <openssl/x509.h>
@@ -37,7 +37,7 @@ void serve_one(bool reset) {
     if (!SSL_is_init_finished(c.ssl)) { ERR_print_errors_fp(stderr); exit(1); }
     SSL_write(cl, "GET /", 5); pump(cl, c.ssl); char b[64]; SSL_read(c.ssl, b, 64);
     SSL_free(cl);
-    if (reset) leaked++; else SSL_free(c.ssl);      // <- the bug
+    if (reset) leaked++; else SSL_free(c.ssl);      // the bug: no SSL_free
 }
 int main(int argc, char **argv) {
     int n = atoi(argv[1]);

@@ -1,5 +1,5 @@
 //#Expect: memory grows outside malloc
-// A runtime with a heap of its own, as PHP has one: memory comes from mmap in chunks, and only a table is from malloc.
+// A runtime with its own heap, like PHP: memory comes from mmap in chunks, only a table from malloc.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-// A plugin that leaks its configuration. Two libraries are built from it, with configurations of different sizes.
+// A plugin that leaks its configuration. Two libraries with different sizes are built from it.
 #include <stdlib.h>
 #include <string.h>
 static char *keep;

@@ -1,5 +1,5 @@
 //#Expect: Leak in load_config
-// Reloads its plugins again and again, as htslib-like tools, proxies and game engines do. Plugins leak their configuration.
+// Reloads its plugins again and again, as proxies and game engines do. The plugins leak their configuration.
 
 #include <dlfcn.h>
 #include <stdio.h>
@@ -8,7 +8,7 @@
 int main(int argc, char **argv) {
     int n = atoi(argv[1]); int sum = 0;
     for (int i = 0; i < n; i++) {
-        const char *name = i % 2 ? "./libplug_a.so" : "./libplug_b.so";       // the same address range is used by turns
+        const char *name = i % 2 ? "./libplug_a.so" : "./libplug_b.so";       // the same addresses in turn
         void *h = dlopen(name, RTLD_NOW);
         if (!h) { puts(dlerror()); return 1; }
         ((void (*)(int))dlsym(h, "plugin_init"))(i);

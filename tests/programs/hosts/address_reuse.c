@@ -1,4 +1,4 @@
-// One thread frees what another is handed at once: the new owner's record is not the one that goes.
+// One thread frees an address that another gets at once: only the old owner's record must be removed.
 //#Trace: produced live_bytes=0
 //#Trace: moved live_bytes=0
 #include "check.h"

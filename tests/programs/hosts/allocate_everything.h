@@ -1,4 +1,4 @@
-// Every way to allocate that a program with an allocator of its own may leave to the libraries, and free after each, also across them.
+// Every allocation function that a program's own allocator may leave to libraries, and each way to free.
 #pragma once
 #include "check.h"
 #include <new>
@@ -15,7 +15,7 @@ static void allocate_everything() {
         free(keep(realloc(keep(calloc(i, 3)), i * 5)));
         free(keep(reallocarray(keep(malloc(i)), i, 7)));
         free(keep(strdup("a string")));
-        free(keep(new char[i])); // works wherever operator new is the default one
+        free(keep(new char[i])); // valid if operator new is the default one
         operator delete(keep(malloc(i)));
         delete static_cast<Aligned *>(keep(new Aligned));
         delete[] static_cast<Aligned *>(keep(new Aligned[3]));

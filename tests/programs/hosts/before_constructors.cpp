@@ -1,4 +1,4 @@
-// Allocation before any constructor: in .preinit_array, and in a static constructor of the highest priority.
+// Allocates before any constructor: in .preinit_array, and in a static constructor of the highest priority.
 //#Trace: in_preinit allocs=1 allocated_bytes=111 frees=1
 //#Trace: in_constructor allocs=1 allocated_bytes=222 frees=1
 #include "check.h"

@@ -1,4 +1,4 @@
-// Every symbol bound at start.
+// All symbols are bound at start.
 //#Env: LD_BIND_NOW=1
 //#Trace: bound allocs=100 allocated_bytes=10000 frees=100
 #include "check.h"

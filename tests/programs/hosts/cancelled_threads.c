@@ -1,4 +1,4 @@
-// Threads that are cancelled while they allocate and wait, with cleanup handlers that free.
+// Threads are cancelled while they allocate and wait; their cleanup handlers free.
 //#Trace: in_thread allocs=100 allocated_bytes=10000 frees=100
 #include "check.h"
 #include <pthread.h>

@@ -1,4 +1,4 @@
-// What the hostile programs share: a check that ends the program, and allocations from a known function.
+// Shared by the hostile programs: a check that ends the program, and allocations from a known function.
 #pragma once
 #include <errno.h>
 #include <stdint.h>
@@ -9,7 +9,7 @@
 
 #define NOINLINE __attribute__((noinline, noclone))
 
-// One line on standard output, with write(2): where a program checks itself, stdio may not be usable any more.
+// Prints one line with write(2), because stdio may no longer work where a program checks itself.
 static inline void say(const char *text) {
     size_t length = strlen(text);
     while (length) {

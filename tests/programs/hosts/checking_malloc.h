@@ -1,5 +1,5 @@
-// An allocator that ends the program when it is handed what it never gave. As in small programs, what frees and reallocates is complete, and
-// neither reallocarray nor operator new is there: those of the C and C++ libraries have to find this one.
+// An allocator that ends the program if it gets an address that it did not return. It lacks reallocarray and
+// operator new, as small allocators do: those of the C and C++ libraries must call this allocator.
 #pragma once
 #include <errno.h>
 #include <stddef.h>

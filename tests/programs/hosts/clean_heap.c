@@ -1,5 +1,5 @@
-// The first allocations of a program find the heap as it would be without us: nobody has used it, so glibc's blocks are zero and lie one
-// behind the other. A program that reads what it has not written behaves as it does alone.
+// The program's first allocations find the same heap as without edleak: unused, so glibc's blocks are zero
+// and adjacent. A program that reads uninitialized memory then behaves as it does without edleak.
 #include "check.h"
 
 int main(void) {

@@ -1,4 +1,4 @@
-// A daemon that closes every descriptor it did not open, in both ways, and whose own files must stay its own.
+// A daemon that closes all other descriptors, in two ways; its own files must not be disturbed.
 //#Trace: afterwards allocs=1000 allocated_bytes=100000 frees=0
 #include "check.h"
 #include <fcntl.h>
@@ -7,7 +7,7 @@
 NOINLINE void afterwards(void) { keep(malloc(100)); }
 
 static void check_files(void) {
-    // Whoever still believes to own one of these numbers now writes into our file.
+    // A library that still uses one of these descriptors would now write into this file.
     char path[] = "/tmp/close_fds.XXXXXX";
     int files[64];
     files[0] = mkstemp(path);

@@ -1,4 +1,4 @@
-// Started with standard input, output and error closed: the first file the program opens is number 0.
+// Started with standard input, output and error closed: the first file that it opens is number 0.
 //#Run: first
 #include "check.h"
 #include <fcntl.h>
@@ -24,7 +24,7 @@ int main(int argc, char **argv) {
         say("ok\n");
         return 0;
     }
-    // Descriptor 4 is the only one.
+    // Only descriptor 4 is in use.
     for (int expected = 0; expected < 4; expected++) CHECK(open("/dev/null", O_RDWR) == expected);
     exercise(500);
     CHECK(write(4, "k", 1) == 1);

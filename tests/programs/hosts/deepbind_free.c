@@ -1,4 +1,4 @@
-// A plugin past our hooks frees what was counted. Its address is handed out again: the first owner's must not linger.
+// A plugin frees a counted allocation unseen. Its address is allocated again: the first record must go.
 //#Build: -ldl -Wl,-rpath,$OUT
 //#Trace: second allocs=500 allocated_bytes=50000 frees=500
 #include "check.h"
@@ -15,7 +15,7 @@ int main(void) {
         void *p = first();
         release(p);
         void *q = second();
-        CHECK(p == q); // otherwise this program shows nothing
+        CHECK(p == q); // otherwise this program tests nothing
         free(q);
     }
     say("ok\n");

@@ -1,4 +1,4 @@
-// A child that is recorded begins in the middle of dlopen, whose first deed is to free what an earlier failure has left behind.
+// A recorded child begins inside dlopen, which first frees the memory of an earlier error.
 //#Run:
 //#Record: --children
 #include "check.h"

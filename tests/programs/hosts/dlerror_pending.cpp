@@ -1,4 +1,4 @@
-// A message waits to be read by dlerror while the program allocates in every way: it is the program's, and no lookup of ours may take it.
+// A dlerror message is pending while the program allocates in every way. No lookup of edleak may clear it.
 //#Run:
 #include "check.h"
 #include <dlfcn.h>

@@ -1,4 +1,4 @@
-// A plugin in a namespace of its own has a libc of its own, with another heap.
+// A plugin in its own namespace has its own libc with another heap.
 //#Build: -ldl -Wl,-rpath,$OUT
 #include "check.h"
 #include <dlfcn.h>

@@ -1,4 +1,4 @@
-// dlopen and dlclose as fast as they go, from two threads, while a third one allocates.
+// Two threads call dlopen and dlclose as fast as possible, while a third one allocates.
 //#Build: -ldl -Wl,-rpath,$OUT
 #include "check.h"
 #include <dlfcn.h>

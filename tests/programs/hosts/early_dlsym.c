@@ -1,4 +1,4 @@
-// dlsym from a constructor that runs before all others, first for a symbol that is not there: its error allocates.
+// Calls dlsym in the very first constructor, first for a missing symbol: the error message is allocated.
 //#Build: -ldl
 #include "check.h"
 #include <dlfcn.h>

@@ -1,4 +1,4 @@
-// Size 0, sizes that overflow, realloc to 0, aligned_alloc as glibc has it, errno: all as without us.
+// Size 0, sizes that overflow, realloc to 0, glibc's aligned_alloc, errno: all must behave as without edleak.
 //#Build: -Wno-alloc-size-larger-than -Wno-unused-result
 //#Trace: zero allocs=100 allocated_bytes=0 frees=100
 //#Trace: resized allocs=100 allocated_bytes=1000 frees=100

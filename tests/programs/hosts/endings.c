@@ -1,4 +1,4 @@
-// Every way to end, with allocations live: the last slice is taken after the death, so nothing is missing.
+// Every way to end with live allocations: the last slice is taken after the end, so nothing is missing.
 //#Run: return
 //#Run: exit
 //#Run: _exit

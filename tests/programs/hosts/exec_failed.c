@@ -1,4 +1,4 @@
-// exec of what is not there and of what is no program: the process goes on as if nothing had been.
+// Fails to execute a missing file and a file that is no program: the process then runs on undisturbed.
 //#Trace: afterwards allocs=10 allocated_bytes=1000 frees=0
 #include "check.h"
 

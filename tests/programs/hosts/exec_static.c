@@ -1,4 +1,4 @@
-// A recorded program that becomes one that cannot be recorded: it must run as ever.
+// A recorded program executes one that cannot be recorded: that one must run undisturbed.
 #include "check.h"
 #include <limits.h>
 

@@ -1,4 +1,4 @@
-// main returns while eight threads are still allocating.
+// main returns while eight threads still allocate.
 #include "check.h"
 #include <pthread.h>
 

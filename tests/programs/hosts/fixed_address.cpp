@@ -1,5 +1,5 @@
-// A program linked at a fixed address that asks for the addresses of malloc, free and operator delete: by name, all of them are found at
-// stubs of its own. It is counted like any other.
+// A program linked at a fixed address that uses the addresses of malloc, free and operator delete. A lookup
+// by name finds stubs in the program. It must be counted like any other program.
 //#Build: -no-pie -fno-pie
 //#Trace: in_own allocs=1000 frees=1000
 #include "check.h"
@@ -21,7 +21,7 @@ NOINLINE static void in_own(int i) {
 }
 
 int main() {
-    // In code, where the linker puts in a number; in data the loader would put in the address of the function itself.
+    // In code the linker writes a number; in data the loader would write the address of the function itself.
     take = malloc, take_zeroed = calloc, take_again = realloc, give = free;
     make = operator new, unmake = operator delete;
     for (int i = 0; i < 1000; i++) in_own(i);

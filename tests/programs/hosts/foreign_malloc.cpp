@@ -1,5 +1,5 @@
-// Children in which edleak's library does not come first: with an allocator of their own, or one that a script preloads before it.
-// Whatever reaches edleak there belongs to that allocator.
+// Children in which another malloc comes before edleak's library: their own, or one that a script preloads.
+// All calls that reach edleak there must go to that allocator.
 //#Run:
 //#Record: --children
 #include "allocate_everything.h"

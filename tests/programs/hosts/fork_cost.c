@@ -1,5 +1,5 @@
-// A forked child that is recorded counts what it inherited, and looks for that only where something is: the table that says where has
-// room for far more than a small heap. Faults are counted, since time is nobody's to promise.
+// A recorded child counts the allocations that it inherited, but reads only used pages: the side table is
+// much larger than a small heap. The test counts page faults, because times vary.
 //#Record: --children
 //#Trace: parent allocs=1000 frees=0
 #include "check.h"

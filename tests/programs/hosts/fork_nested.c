@@ -1,4 +1,4 @@
-// A tree of forks, three deep, in which everyone allocates, and a daemon that leaves its parents behind.
+// A tree of forks, three levels deep; every process allocates. A daemon outlives its parents.
 #include "check.h"
 #include <sys/wait.h>
 

@@ -1,4 +1,4 @@
-// fork in a program with threads that allocate: both sides go on allocating, and each child frees what its parent made.
+// Forks while threads allocate: both processes allocate on, and each child frees its parent's allocations.
 //#Trace: in_parent allocs=20 allocated_bytes=20000 frees=20
 #include "check.h"
 #include <pthread.h>

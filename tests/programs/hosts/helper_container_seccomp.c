@@ -1,8 +1,8 @@
-// Runs a program behind a seccomp filter that refuses what Docker's default profile refuses.
+// Runs a program behind a seccomp filter that refuses the same calls as Docker's default profile.
 //
 // usage: helper_container_seccomp [--old] PROGRAM [ARGUMENT]...
 //
-// --old also refuses calls that a profile from before 2020 does not know, with EPERM as it does.
+// --old also refuses calls that a profile from before 2020 does not know, with EPERM as such a profile does.
 #include <errno.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -24,7 +24,7 @@ static const int refused[] = {
     SYS_io_uring_register,
 };
 
-// Calls that came after such a profile was written; process_vm_* and ptrace were refused before Linux 4.8.
+// Calls that are newer than such a profile. It refused process_vm_* and ptrace before Linux 4.8.
 static const int unknown_to_old[] = {
     SYS_pidfd_open, SYS_pidfd_send_signal, SYS_clone3, SYS_close_range, SYS_openat2, SYS_faccessat2,
     SYS_process_vm_readv, SYS_process_vm_writev, SYS_ptrace,
@@ -40,7 +40,7 @@ static void add(unsigned short code, unsigned char jt, unsigned char jf, unsigne
 static void refuse(const int *calls, size_t count) {
     for (size_t i = 0; i < count; i++) {
         add(BPF_JMP | BPF_JEQ | BPF_K, 0, 1, (unsigned)calls[i]);
-        // glibc falls back to older calls only where a call is unknown.
+        // glibc falls back to an older call only if the kernel reports the call as unknown.
         add(BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ERRNO | (calls[i] == SYS_clone3 ? ENOSYS : EPERM));
     }
 }

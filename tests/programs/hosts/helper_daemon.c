@@ -1,4 +1,4 @@
-// Becomes a daemon: its parent ends at once, and it allocates only later. Recorded by tests/tests/hosts.rs.
+// Becomes a daemon: the parent ends at once, the daemon allocates later. Used by tests/tests/hosts.rs.
 #include "check.h"
 #include <unistd.h>
 

@@ -1,4 +1,4 @@
-// A program with an allocator of its own, which another starts.
+// A program with its own allocator, started by another program.
 #include "checking_malloc.h"
 
 #include "allocate_everything.h"

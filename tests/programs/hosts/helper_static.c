@@ -1,4 +1,4 @@
-// A static program: the preload cannot be in it.
+// A static program, into which the preload cannot be loaded.
 //#Build: -static
 #include "check.h"
 int main(void) {

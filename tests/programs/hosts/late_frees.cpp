@@ -1,4 +1,4 @@
-// What is freed after main: by atexit handlers, by destructors of static objects, by a destructor of the image.
+// Frees after main: in atexit handlers, in destructors of static objects, and in a destructor of the image.
 //#Trace: made_in_main allocs=3 allocated_bytes=300 frees=3
 #include "check.h"
 

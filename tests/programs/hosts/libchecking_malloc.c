@@ -1,2 +1,2 @@
-// Preloaded before edleak's library, as a script may do that knows nothing of it.
+// Preloaded before edleak's library, as by a script that does not know edleak.
 #include "checking_malloc.h"

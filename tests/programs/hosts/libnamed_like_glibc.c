@@ -1,5 +1,5 @@
-// Another allocator with the names of glibc's: `__libc_malloc` is its malloc, too, small blocks lie 16 bytes apart, and operator new asks no
-// malloc. A thread's blocks come again at once. The recorder itself runs with it, too, and has several threads.
+// An allocator with glibc's names: its malloc is `__libc_malloc`, small blocks are 16 bytes apart, and
+// operator new does not call malloc. A thread reuses its blocks at once. The recorder runs with it, too.
 #include <errno.h>
 #include <stddef.h>
 #include <stdint.h>

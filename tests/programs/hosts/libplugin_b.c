@@ -1,4 +1,4 @@
-// A plugin that allocates; its twin libplugin_a.c is as large, so that one is loaded where the other was.
+// A plugin that allocates. libplugin_a.c has the same size, so either may be loaded at the other's address.
 #include <stdlib.h>
 __attribute__((noinline)) void *plugin_b_makes(size_t size) {
     void *p = malloc(size);

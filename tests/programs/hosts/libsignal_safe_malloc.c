@@ -1,4 +1,4 @@
-// An allocator that may be called in a signal handler: a bump pointer and nothing else. Frees are ignored.
+// An allocator that is safe in a signal handler: it only advances a pointer. Frees are ignored.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdatomic.h>

@@ -1,3 +1,3 @@
-// Initial-exec TLS of 1,200 bytes: glibc keeps 1,664 spare for libraries that are loaded late, less what others took.
+// 1,200 bytes of initial-exec TLS; glibc reserves 1,664 for libraries loaded late, shared by all of them.
 __attribute__((tls_model("initial-exec"))) static __thread int counters[300];
 int count(void) { return ++counters[17]; }

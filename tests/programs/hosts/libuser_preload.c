@@ -1,2 +1,2 @@
-// A preload of the user's own, which must stay in effect.
+// The user's own preload, which must stay in effect.
 int getppid(void) { return 4242; }

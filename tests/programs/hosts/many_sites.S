@@ -1,6 +1,6 @@
 # 100,000 distinct call sites, each of which allocates and frees 16 bytes once.
 #
-# Sites beyond the table are counted together; not one allocation is lost.
+# Sites that do not fit into the table are counted together; no allocation is lost.
         .text
         .globl  main
         .type   main, @function

@@ -1,4 +1,4 @@
-// What a program can see of itself: one thread, three descriptors, its signals, limits and mappings of files.
+// Checks the process's view of itself: one thread, three descriptors, signals, limits, mappings.
 #include "check.h"
 #include <dirent.h>
 #include <sched.h>
@@ -20,7 +20,7 @@ static int entries(const char *path) {
 int main(int argc, char **argv) {
     exercise(1000);
     CHECK(entries("/proc/self/task") == 1);
-    CHECK(entries("/proc/self/fd") == 4); // and the one that is reading
+    CHECK(entries("/proc/self/fd") == 4); // and the descriptor that is reading
     printf("arguments %d, name %s\n", argc, strrchr(argv[0], '/') + 1);
     FILE *status = fopen("/proc/self/status", "r");
     char line[512];
@@ -49,6 +49,6 @@ int main(int argc, char **argv) {
     prctl(PR_GET_NAME, name);
     printf("thread name %s\n", name);
     errno = 0;
-    CHECK(wait4(-1, NULL, 1, NULL) == -1 && errno == ECHILD); // no child that we did not make
+    CHECK(wait4(-1, NULL, 1, NULL) == -1 && errno == ECHILD); // no child that this program did not start
     printf("ok\n");
 }

@@ -1,4 +1,4 @@
-// A program linked to musl, whose posix_memalign and memalign call the interposed aligned_alloc: counted once.
+// A musl program: musl's posix_memalign and memalign call the hooked aligned_alloc. Each must count once.
 //#Compiler: musl-gcc
 //#Trace: by_malloc allocs=100 allocated_bytes=10000 frees=100
 //#Trace: by_calloc allocs=100 allocated_bytes=12000 frees=100

@@ -1,4 +1,4 @@
-// A new_handler that makes room, and then gives up.
+// A new_handler that frees memory, and later gives up.
 #include "check.h"
 #include <new>
 

@@ -1,4 +1,4 @@
-// A program with an allocator of its own linked in: nothing can be counted, and that must be said.
+// A program with its own linked allocator: nothing can be counted, and edleak must report this.
 #include "check.h"
 
 static char arena[64 << 20];

@@ -1,4 +1,4 @@
-// A program that traces its child, and one that is not traced itself: nobody else may be our tracer.
+// A program that traces its child, and one that checks that it has no tracer: edleak must not trace it.
 #include "check.h"
 #include <signal.h>
 #include <sys/ptrace.h>
@@ -22,7 +22,7 @@ int main(void) {
         CHECK(WIFSTOPPED(status));
     }
     CHECK(WEXITSTATUS(status) == 6);
-    CHECK(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0); // our parent may be: it is not already somebody
+    CHECK(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0); // succeeds only if the process has no tracer yet
     exercise(300);
     say("ok\n");
 }

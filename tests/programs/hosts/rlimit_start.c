@@ -1,4 +1,4 @@
-// The same limits, set before the image starts: the dynamic linker and every library must live within them.
+// The same limits, set before the image starts: the dynamic linker and all libraries must work within them.
 //#Run: as
 //#Run: nofile
 //#Run: fsize

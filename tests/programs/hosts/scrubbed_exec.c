@@ -1,4 +1,4 @@
-// exec with an empty environment: the new image is not recorded, and must not be disturbed.
+// exec with an empty environment: the new image is not recorded, and must run undisturbed.
 //#Run: first
 #include "check.h"
 

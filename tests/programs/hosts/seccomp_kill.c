@@ -1,4 +1,4 @@
-// A sandbox that kills the process at any system call but read, write, exit, futex, brk, mmap, munmap and the clocks.
+// A sandbox that allows read, write, exit, futex, brk, mmap, munmap and clocks, and kills otherwise.
 //#Trace: sandboxed allocs=20000 allocated_bytes=40000000 frees=20000
 #include "check.h"
 #include <linux/audit.h>
@@ -28,13 +28,13 @@ int main(void) {
     CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0);
 
     static void *held[20000];
-    for (int i = 0; i < 20000; i++) held[i] = sandboxed(); // 40 MB: new address space on the way
+    for (int i = 0; i < 20000; i++) held[i] = sandboxed(); // 40 MB, which needs new address space
     for (int i = 0; i < 20000; i++) free(held[i]);
-    for (int i = 0; i < 20; i++) free(keep(malloc((size_t)20 << 20))); // each one mapped anew
+    for (int i = 0; i < 20; i++) free(keep(malloc((size_t)20 << 20))); // each one is mapped anew
     void *calloced = keep(calloc(1000, 1000));
     void *grown = keep(realloc(calloced, 5000000));
     free(grown);
-    // What was never called before is new code, on either side.
+    // A first call runs code that has not run before, in the program and in edleak.
     free(keep(aligned_alloc(64, 640)));
     say("ok\n");
     _exit(7);

@@ -1,11 +1,11 @@
-// The strictest mode there is: read, write, exit, sigreturn. malloc itself may then only use what it already has.
+// The strictest seccomp mode: read, write, exit, sigreturn. malloc can then use only memory that it has.
 #include "check.h"
 #include <linux/seccomp.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
 int main(void) {
-    void *reserve = keep(malloc(100000)); // below the mmap threshold: stays in the heap when it is freed
+    void *reserve = keep(malloc(100000)); // below the mmap threshold: a free leaves it in the heap
     void *guard = keep(malloc(10));
     free(reserve);
     CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT) == 0);

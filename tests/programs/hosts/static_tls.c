@@ -1,4 +1,4 @@
-// A library that needs most of the static TLS there is to spare still loads.
+// A library that needs most of the spare static TLS must still load.
 //#Build: -ldl -Wl,-rpath,$OUT
 #include "check.h"
 #include <dlfcn.h>

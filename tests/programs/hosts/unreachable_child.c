@@ -1,4 +1,4 @@
-// A child that may open nothing any more before it allocates for the first time, as after chroot in a privilege separation.
+// A child that can open no file before its first allocation, as after chroot in privilege separation.
 //#Record: --children
 //#Trace: in_parent allocs=50 allocated_bytes=5000 frees=0
 #include "check.h"

@@ -1,4 +1,4 @@
-// LD_PRELOAD is already set: the user's library stays, for this image and for the programs it starts.
+// LD_PRELOAD is already set: the user's library must stay, for this image and for programs that it starts.
 //#Env: LD_PRELOAD=$OUT/libuser_preload.so
 //#Run: first
 #include "check.h"

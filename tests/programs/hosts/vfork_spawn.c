@@ -1,4 +1,4 @@
-// vfork and exec, with an allocation between; posix_spawn, system, popen. The child of vfork shares our memory.
+// vfork and exec with an allocation in between; posix_spawn, system, popen. vfork's child shares the memory.
 //#Trace: between_vfork_and_exec allocs=30 allocated_bytes=3000 frees=30
 #include "check.h"
 #include <spawn.h>

@@ -1,5 +1,5 @@
-# For gdb: runs the program up to an allocation of $size bytes and prints its stack, a frame a line:
-# kind, module, offset in it, file, line, function; separated by tabs. (A tail call has left no frame: gdb infers it.)
+# For gdb: runs the program to an allocation of $size bytes and prints its stack. Each line is a frame: kind,
+# module, offset in it, file, line, function, separated by tabs. (gdb infers frames of tail calls.)
 import os
 import gdb
 

@@ -1,5 +1,5 @@
-// Allocations deep on the stacks of coroutines, one from malloc, one from mmap, made while the program runs. What one
-// of them allocates is never freed.
+// Allocates deep on the stacks of two coroutines, one from malloc and one from mmap, created while the
+// program runs. One of them never frees its allocations.
 #include "pace.h"
 #include <sys/mman.h>
 #include <ucontext.h>

@@ -4,10 +4,10 @@
 void *volatile libmarked_last;
 
 __attribute__((noinline)) void libmarked_allocate(size_t size) {
-    libmarked_last = malloc(size); // from the library
+    libmarked_last = malloc(size); // allocated by the library
 }
 
 __attribute__((noinline)) void libmarked_call(void (*function)(size_t), size_t size) {
-    function(size); // back into the program
+    function(size); // calls the program again
     libmarked_last = libmarked_last;
 }

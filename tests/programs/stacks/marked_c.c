@@ -1,4 +1,4 @@
-// Two allocations of telling sizes: from a comparison below qsort, and from a shared library called back and forth.
+// Two allocations marked by their sizes: in a comparison below qsort, and in a shared library.
 //
 //#Build: $OUT/libmarked.so -fomit-frame-pointer -fno-optimize-sibling-calls
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-// A telling allocation below std::sort, a lambda, a virtual call and a template, in a catch handler.
+// An allocation marked by its size, below std::sort, a lambda, a virtual call, a template and a catch.
 //
 //#Build: -fomit-frame-pointer -fno-optimize-sibling-calls
 #include <algorithm>

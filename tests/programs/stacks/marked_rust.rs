@@ -1,4 +1,4 @@
-//! A telling allocation below trait objects, a comparison under qsort and one under Rust's own sort, in a thread.
+//! An allocation marked by its size, below trait objects and comparisons of qsort and Rust's sort.
 
 use std::ffi::{c_int, c_void};
 use std::hint::black_box;

@@ -1,5 +1,5 @@
-// One allocation site, reached on three paths through twenty-four recursive frames; only what path_kept brings is never
-// freed. Included by a program per compiler.
+// One allocation site, reached on three paths through 24 recursive frames. Only the allocations of path_kept
+// are never freed. Included by one program per compiler.
 #include "pace.h"
 
 enum { DEPTH = 24 };

@@ -1,4 +1,4 @@
-//! The same three paths in Rust: the site is the function that pushes, not the vector's inside.
+//! The same three paths in Rust: the site is the function that pushes, not code inside Vec.
 
 #[path = "../../../samples/common/pace.rs"]
 mod pace;
@@ -25,7 +25,7 @@ fn descend(depth: u32, tick: u32) -> Box<[u32]> {
     node
 }
 
-// Different code in each, or the three become one.
+// Each function has different code; otherwise the compiler merges the three.
 #[inline(never)]
 fn path_freed(tick: u32) -> Box<[u32]> {
     black_box(descend(24, tick + 1)) // freed at once

@@ -1,6 +1,6 @@
-/* Wrappers with every kind of frame, called by each other in every order: whose allocation it is may depend on none of it.
+/* Wrappers with every kind of frame call each other in every order. The site must be the same in every order.
  *
- * Small sizes go the fast way once all callers are known, large ones the slow way. */
+ * Small sizes take the fast path once all callers are known; large sizes take the slow path. */
 #include <stdlib.h>
 
 enum { KINDS = 4, DEEPEST = 4 };
@@ -9,10 +9,10 @@ typedef void *Wrapper(const unsigned char *inner, size_t size);
 static Wrapper *const wrappers[KINDS];
 static void *volatile sink;
 
-/* The next wrapper in, or malloc. */
+/* Calls the next inner wrapper, or malloc. */
 #define ALLOCATE(inner, size) (*(inner) < KINDS ? wrappers[*(inner)]((inner) + 1, size) : malloc(size))
 
-/* Found from rsp; rbp is nobody's. */
+/* The CFA is computed from rsp; rbp is not used. */
 static __attribute__((noipa)) void *wrap_plain(const unsigned char *inner, size_t size) {
     void *made = ALLOCATE(inner, size);
     sink = made; /* no tail call */
@@ -26,7 +26,7 @@ static __attribute__((noipa, optimize("no-omit-frame-pointer"))) void *wrap_fram
     return made;
 }
 
-/* Found from rsp; what lies in rbp leads nowhere. */
+/* The CFA is computed from rsp; rbp holds no frame address. */
 static __attribute__((noipa)) void *wrap_saved(const unsigned char *inner, size_t size) {
     __asm__ volatile("xor %%ebp, %%ebp" ::: "rbp");
     void *made = ALLOCATE(inner, size);
@@ -34,7 +34,7 @@ static __attribute__((noipa)) void *wrap_saved(const unsigned char *inner, size_
     return made;
 }
 
-/* Found from rbp, though not where a compiler would put it. */
+/* The CFA is computed from rbp, at an offset that compilers do not use. */
 void *wrap_other(const unsigned char *inner, size_t size);
 __asm__(".text\n"
         ".type wrap_other, @function\n"
@@ -67,7 +67,7 @@ __attribute__((noipa)) void *wrap_inner_of_other(const unsigned char *inner, siz
 
 static Wrapper *const wrappers[KINDS] = {wrap_plain, wrap_frame_pointer, wrap_saved, wrap_other};
 
-/* Who asks: one call for all of them. */
+/* The site: one call for all wrappers. */
 static __attribute__((noipa)) void ask(const unsigned char *order, size_t size) {
     free(wrappers[order[0]](order + 1, size));
 }

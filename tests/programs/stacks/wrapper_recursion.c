@@ -1,6 +1,6 @@
-/* A wrapper that calls itself: with few levels its caller is the site, with more than edleak looks at it is its own.
+/* A recursive wrapper: its caller is the site; beyond edleak's limit of levels the wrapper itself is the site.
  *
- * Small sizes go the fast way and large ones the slow way, and both must name the same site. */
+ * Small sizes take the fast path and large sizes the slow path; both must find the same site. */
 #include <stdlib.h>
 
 static void *volatile sink;
@@ -11,7 +11,7 @@ static __attribute__((noipa)) void *wrap_levels(int levels, size_t size) {
     return made;
 }
 
-/* The same call with any number of levels: what is known of it from few must not be found through many. */
+/* One call with any number of levels. After calls with few levels, the site with many must still be right. */
 static __attribute__((noipa)) void ask(int levels, size_t size) { free(wrap_levels(levels, size)); }
 
 int main(void) {

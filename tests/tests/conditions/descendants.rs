@@ -1,16 +1,16 @@
-//! Processes that a program starts and that are not recorded: whatever became of them, the trace of the program tells.
+//! Processes that a program starts and that are not recorded: the trace of the program must report them.
 
 use edleak_tests::programs::hosts;
 use edleak_tests::record::{Recorder, Recording, analyze};
 
-/// Records a shell script with an analysis that has slices enough for a verdict.
+/// Records a shell script with enough slices for a verdict.
 fn record(script: &str, options: &[&str]) -> Recording {
     let static_child = hosts().binaries();
     let recorder = Recorder::new("descendants").options(["--period", "20ms"]).options(options);
     recorder.env("PROGRAMS", static_child.to_str().expect("UTF-8")).record("bash", ["-c", script])
 }
 
-/// How many images the trace of the root process says are not recorded, and how many children nobody asked for.
+/// The numbers of unrecorded images and of children that the user did not ask for, from the root's trace.
 fn told(recording: &Recording) -> (u64, u64) {
     let report = recording.all_sites();
     (report.summary("unrecorded_images"), report.summary("unasked_children"))
@@ -49,7 +49,7 @@ fn children_that_are_all_recorded_are_not_told() {
 
 #[test]
 fn a_reparented_daemon_is_told() {
-    // The shell's child is gone before the daemon has run for long, and the shell never waits for the daemon.
+    // The shell's child ends before the daemon has run for long, and the shell never waits for the daemon.
     let script = "(env -u LD_PRELOAD setsid sleep 5 & echo $! > /dev/null); sleep 0.5; true";
     for (options, index) in [(&[][..], 1), (&["--children"], 0)] {
         let recording = record(script, options);
@@ -60,7 +60,7 @@ fn a_reparented_daemon_is_told() {
 
 #[test]
 fn a_short_child_that_nobody_asked_for_is_told() {
-    // Neither does the child allocate before it executes a program, nor has that the library.
+    // The child does not allocate before it executes a program, and that program lacks the library.
     let script = "import os, time; time.sleep(0.3); pid = os.posix_spawn('/bin/true', ['true'], {}); os.waitpid(pid, 0); time.sleep(0.3)";
     let recording = Recorder::new("spawn").options(["--period", "20ms"]).record("python3", ["-c", script]);
     assert!(told(&recording).1 >= 1, "{:?} {}", told(&recording), recording.outcome.stderr);
@@ -73,7 +73,7 @@ fn a_program_without_children_tells_of_none() {
     assert_eq!(told(&recording), (0, 0), "{}", recording.outcome.stderr);
 }
 
-/// A child that executed a program just when the recording ends is not called unrecorded: it has yet to begin.
+/// A child that has executed a program just before the end of the recording is not reported as unrecorded.
 #[test]
 fn a_child_that_has_just_executed_when_the_duration_is_over_is_not_told() {
     let script = "while :; do perl -e 'my @a = (1) x 100'; done";

@@ -1,4 +1,4 @@
-//! A /proc that hides processes: a thread that cannot be looked up is not a dead one.
+//! A /proc that hides processes: a thread that cannot be found there must not count as ended.
 
 use super::{as_nobody, is_root, may_unshare, share, share_tools};
 use edleak_tests::programs::programs;
@@ -6,7 +6,8 @@ use edleak_tests::report::Report;
 use edleak_tests::run::run;
 use edleak_tests::temp::TempDir;
 
-/// Records hidden_threads as nobody behind a /proc with hidepid=2, and compares the counts with what the program prints.
+/// Records hidden_threads as nobody behind a /proc with hidepid=2, and compares the counts with the program's
+/// output.
 fn assert_exact(arguments: &[&str]) {
     if !is_root() || !may_unshare(&["--mount", "--pid", "--fork"]) {
         eprintln!("skipped: only root can become another user behind another /proc");

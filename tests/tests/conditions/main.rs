@@ -1,6 +1,7 @@
-//! What a recording is started into and has not chosen: ignored signals, a session of its own, PID and mount namespaces, a /proc that
-//! hides, sticky directories, rights from a file. Each test makes the condition itself, and is skipped where it may not.
-#![allow(unsafe_code)] // what happens between fork and exec
+//! Conditions that the recorder inherits: ignored signals, its own session, PID and mount namespaces, a /proc
+//! that hides, sticky directories, privileges from a file. Each test creates its condition, and is skipped if
+//! it may not.
+#![allow(unsafe_code)] // code between fork and exec
 
 mod descendants;
 mod hidden;
@@ -19,7 +20,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The user who is nobody.
+/// The user ID of nobody.
 const NOBODY: u32 = 65534;
 
 fn is_root() -> bool {
@@ -27,7 +28,7 @@ fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
-/// Whether `unshare` may do this; otherwise the test that asks is skipped.
+/// Whether `unshare` is permitted with these options; otherwise the test is skipped.
 fn may_unshare(options: &[&str]) -> bool {
     let may = run(Command::new("unshare").args(options).arg("true")).code == 0;
     if !may {
@@ -40,7 +41,7 @@ fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, Permissions::from_mode(mode)).expect("it is ours");
 }
 
-/// Copies a file that others may read and execute into `dir`.
+/// Copies a file into `dir` so that other users may read and execute it.
 fn share(dir: &TempDir, file: &Path) -> PathBuf {
     let copy = dir.join(file.file_name().expect("a file has a name"));
     edleak_tests::run::copy_program(file, &copy);
@@ -48,14 +49,14 @@ fn share(dir: &TempDir, file: &Path) -> PathBuf {
     copy
 }
 
-/// edleak-record and its library where every user may read them, and a directory where every user may write.
+/// Copies edleak-record and its library into a directory that every user may read and write.
 fn share_tools(dir: &TempDir) -> PathBuf {
     set_mode(dir.path(), 0o777);
     share(dir, &tools().preload);
     share(dir, &tools().record)
 }
 
-/// `command` as the user who is nobody.
+/// Runs `command` as the user nobody.
 fn as_nobody() -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);

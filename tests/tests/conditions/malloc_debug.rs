@@ -1,4 +1,4 @@
-//! glibc's malloc debugging, which a program preloads, sees the program's calls also when they are counted.
+//! glibc's malloc debugging, which a program preloads, sees the program's calls even while they are counted.
 
 use edleak_tests::programs::programs;
 use edleak_tests::record::Recorder;
@@ -9,7 +9,7 @@ use std::process::Command;
 
 const DEBUG: &str = "libc_malloc_debug.so.0";
 
-/// The operations and sizes of a protocol of `mtrace`. Addresses differ from run to run.
+/// The operations and sizes in a log of `mtrace`. Addresses are left out because they differ between runs.
 fn operations(protocol: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(protocol).expect("mtrace has written it");
     let operation = |line: &str| {
@@ -21,7 +21,7 @@ fn operations(protocol: &Path) -> Vec<String> {
     text.lines().filter_map(operation).collect()
 }
 
-/// Runs malloc_debug plain and recorded; returns how both ended, and both protocols.
+/// Runs malloc_debug plain and recorded; returns both outcomes and both logs.
 fn both(dir: &TempDir, variables: &[(&str, &str)]) -> [(Outcome, Vec<String>); 2] {
     let program = programs().binary("malloc_debug");
     let run_one = |name: &str, mut command: Command| {

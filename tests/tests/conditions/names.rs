@@ -1,4 +1,5 @@
-//! Names of traces that others have, or take meanwhile: live recordings under derived names, links of other users, standard output.
+//! Trace names that are in use or are taken meanwhile: running recordings with derived names, links of other
+//! users, standard output.
 
 use super::{NOBODY, as_nobody, is_root, names_in, set_mode, share, share_tools};
 use edleak_tests::programs::hosts;
@@ -13,12 +14,12 @@ use std::os::unix::fs::{MetadataExt, chown, symlink};
 use std::path::Path;
 use std::process::Command;
 
-/// Starts a recording into `trace` that runs until it is told to end.
+/// Starts a recording into `trace` that runs until it is ended.
 fn start_recording(trace: &Path) -> Running {
     let mut command =
         Recorder::new("live").command(trace, "sh", ["-c", "printf 'rea%s\\n' dy; exec sleep 60"]);
     let mut running = Running::start(&mut command, b"");
-    // The message of the recorder names the script, so the word is not in it.
+    // The recorder's message contains the script, so the script must not contain this word.
     running.wait_for_text("ready");
     wait_for("a trace", || trace.metadata().is_ok_and(|file| file.len() > 0));
     running
@@ -60,7 +61,8 @@ fn a_trace_that_was_moved_away_is_not_called_by_its_name() {
     assert_eq!(Report::of(&elsewhere, &["--all"]).json["trace"]["complete"], true);
 }
 
-/// A recording that begins while symbols are embedded keeps its file. Embedding takes a while: there are many symbols.
+/// A recording that begins while symbols are embedded keeps its file. Embedding takes a while because of many
+/// symbols.
 #[test]
 fn embedding_does_not_replace_a_recording_that_has_begun_meanwhile() {
     let dir = TempDir::new("embed-race");
@@ -75,7 +77,7 @@ fn embedding_does_not_replace_a_recording_that_has_begun_meanwhile() {
         let live = start_recording(&output);
         let embedded = embedding.finish();
         let ended = end(live);
-        // Whoever was second was told. The recording is whole wherever it is.
+        // The second of the two got a message. The recording is complete, wherever it is.
         assert!(
             ended.stderr.contains("next: edleak-analyze") || embedded.code == 0,
             "{round}: {ended:?} {embedded:?}"
@@ -103,7 +105,7 @@ fn an_analysis_does_not_write_over_its_standard_input() {
     }
 }
 
-/// Where the output of the program goes is no place for a trace.
+/// A trace must not go to the file that receives the program's output.
 #[test]
 fn the_log_that_standard_output_goes_to_is_not_moved_away() {
     let dir = TempDir::new("dev-stdout");
@@ -120,7 +122,7 @@ fn the_log_that_standard_output_goes_to_is_not_moved_away() {
     }
 }
 
-/// A directory as /tmp is, with a link in it that nobody has put there, to a file of ours.
+/// A sticky directory like /tmp that contains a link of an unknown user to a file of this user.
 fn sticky(name: &str) -> Option<(TempDir, TempDir)> {
     if !is_root() {
         eprintln!("skipped: only root can give a link away");
@@ -150,7 +152,7 @@ fn a_recording_does_not_follow_a_strangers_link_in_a_sticky_directory() {
     let Some((shared, home)) = sticky("sticky-record") else { return };
     let refused = run(&mut Recorder::new("sticky").command(&shared.join("t.edl"), "true", [""; 0]));
     assert_untouched(&shared, &home, &refused);
-    // A link that leads to nothing makes no file, either.
+    // A link to a missing file must not create that file either.
     std::fs::rename(home.join("precious"), home.join("elsewhere")).expect("ours");
     let refused = run(&mut Recorder::new("sticky").command(&shared.join("t.edl"), "true", [""; 0]));
     assert!(refused.stderr.contains("another user's link"), "{refused:?}");
@@ -168,7 +170,7 @@ fn embedding_does_not_follow_a_strangers_link_in_a_sticky_directory() {
     }
 }
 
-/// An empty file that another user has put there would give that user the trace.
+/// An empty file of another user would give that user access to the trace.
 #[test]
 fn a_strangers_file_in_a_sticky_directory_is_not_written() {
     if !is_root() {
@@ -186,7 +188,7 @@ fn a_strangers_file_in_a_sticky_directory_is_not_written() {
     assert_eq!(trace.metadata().expect("it is there").len(), 0);
 }
 
-/// A name of a child's trace keeps bytes that are not UTF-8.
+/// The name of a child's trace keeps bytes that are not UTF-8.
 #[test]
 fn names_of_childrens_traces_keep_every_byte() {
     let dir = TempDir::new("bytes");
@@ -201,7 +203,7 @@ fn names_of_childrens_traces_keep_every_byte() {
     assert!(files.iter().all(|file| file.as_bytes().starts_with(b"t\xff\xfe.")), "{files:?}");
 }
 
-/// The run-time directory of another user, as `sudo -E` leaves it, is not written to.
+/// The run-time directory of another user, as left by `sudo -E`, is not written to.
 #[test]
 fn the_runtime_directory_of_another_user_stays_as_it_is() {
     if !is_root() {
@@ -214,7 +216,7 @@ fn the_runtime_directory_of_another_user_stays_as_it_is() {
     let mut command = Recorder::new("runtime").command(&dir.join("t.edl"), "true", [""; 0]);
     assert_eq!(run(command.env("XDG_RUNTIME_DIR", runtime.path())).code, 0);
     assert!(names_in(runtime.path()).is_empty(), "{:?}", names_in(runtime.path()));
-    // Its owner uses it.
+    // The directory's owner uses it.
     let record = share_tools(&dir);
     let program = share(&dir, Path::new("/bin/sh"));
     let mut command = as_nobody();

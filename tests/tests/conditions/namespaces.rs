@@ -1,4 +1,4 @@
-//! PID namespaces: who claims a session is looked up from outside, since numbers mean something else inside.
+//! PID namespaces: the owner of a session is looked up from outside, because PIDs differ inside.
 
 use super::may_unshare;
 use edleak_tests::programs::programs;
@@ -8,7 +8,7 @@ use edleak_tests::run::run;
 use edleak_tests::temp::TempDir;
 use std::process::Command;
 
-/// Records same_number in a PID namespace, where its number is small, and returns the reports of all traces.
+/// Records same_number in a PID namespace, where its PID is small, and returns the reports of all traces.
 fn record_same_number(dir: &TempDir, options: &[&str]) -> Option<Vec<Report>> {
     let unshare = ["--pid", "--fork", "--mount-proc"];
     if !may_unshare(&unshare) {
@@ -45,11 +45,11 @@ fn a_namesake_in_another_namespace_has_a_trace_of_its_own() {
     assert_eq!(impostors, 1, "{} traces", reports.len());
 }
 
-/// A process number comes again: the address of a session ends in a nonce that no other collector has.
+/// PIDs are reused: the address of a session ends in a nonce that no other collector has.
 #[test]
 fn a_target_of_a_dead_recorder_is_not_taken_by_its_namesake() {
     let dir = TempDir::new("nonce");
-    // The target hands its address, with another nonce, to a program that it executes.
+    // The target passes its address with another nonce to a program that it executes.
     let script = "case $EDLEAK_SESSION in *'#'????????????????) ;; *) exit 9;; esac; \
                   EDLEAK_SESSION=\"${EDLEAK_SESSION%????????????????}0000000000000000\" perl -e 'my @a = map { \"x\" x 100 } 1..1000'";
     let recorder = Recorder::new("nonce").options(["--children"]);

@@ -1,4 +1,4 @@
-//! An allocator that is linked into the program and has names of its own: nothing of it is seen, and that is said once, clearly.
+//! A linked allocator with its own function names: edleak sees none of its allocations, and says so once.
 
 use edleak_tests::programs::programs;
 use edleak_tests::record::{Recorder, analyze};

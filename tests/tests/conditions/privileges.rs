@@ -1,5 +1,5 @@
-//! The library in /etc/ld.so.preload, where the loader puts it into every program: also into those with more rights than who started
-//! them, and into edleak-record. Only inside a mount namespace, with a copy of /etc.
+//! The library in /etc/ld.so.preload: the loader puts it into every program, including privileged ones and
+//! edleak-record. Tested only inside a mount namespace with a copy of /etc.
 
 use super::{NOBODY, is_root, may_unshare, names_in, set_mode, share, share_tools};
 use edleak_tests::run::{Outcome, run, wait_for};
@@ -7,7 +7,7 @@ use edleak_tests::temp::TempDir;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A directory with the tools, in which everybody may write; `None`: the condition cannot be made here.
+/// A directory with the tools that every user may write to; `None`: this condition cannot be created here.
 fn prepared(name: &str) -> Option<(TempDir, PathBuf)> {
     if !is_root() || !may_unshare(&["--mount"]) {
         eprintln!("skipped: only root can mount another /etc");
@@ -21,16 +21,16 @@ fn prepared(name: &str) -> Option<(TempDir, PathBuf)> {
 /// Runs `script` in `dir` as nobody, with the library in /etc/ld.so.preload.
 fn run_preloaded(dir: &TempDir, script: &str) -> Outcome {
     let library = dir.join("libedleak_preload.so");
-    // What sets it up is not preloaded, and neither is what it starts before /etc is mounted.
+    // The setup commands run before /etc is mounted, so they are not preloaded.
     let prepare = "set -e; cp -a /etc \"$1/etc\"; echo \"$2\" > \"$1/etc/ld.so.preload\"; mount --bind \"$1/etc\" /etc; cd \"$1\"; \
                    exec setpriv --reuid=65534 --regid=65534 --clear-groups sh -c \"$3\"";
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", prepare, "sh"]).arg(dir.path()).arg(&library).arg(script);
-    // Nothing of the setting up is recorded.
+    // The setup is not recorded.
     run(command.env("EDLEAK_SESSION", ""))
 }
 
-/// A copy of a program that runs as root for whoever starts it.
+/// A copy of a program that always runs as root (set-user-ID).
 fn set_user_id(dir: &TempDir, program: &str) -> PathBuf {
     let copy = share(dir, Path::new(program));
     set_mode(&copy, 0o4755);
@@ -51,7 +51,7 @@ fn a_program_with_the_rights_of_its_file_uses_nothing_of_the_environment() {
     );
     let outcome = run_preloaded(&dir, &script);
     assert_eq!(outcome.stdout.matches("euid=0(root)").count(), 2, "the condition holds: {outcome:?}");
-    // The shell, mkfifo and cat start the recorder as nobody, each for itself. Nothing runs it as root.
+    // The shell, mkfifo and cat each start the recorder as nobody. No process starts it as root.
     let ran = std::fs::read_to_string(dir.join("ran")).unwrap_or_default();
     assert!(ran.lines().all(|user| user == NOBODY.to_string()), "{ran}");
     assert!(!names_in(dir.path()).contains(&"of-root.edl".to_owned()), "{:?}", names_in(dir.path()));
@@ -59,7 +59,7 @@ fn a_program_with_the_rights_of_its_file_uses_nothing_of_the_environment() {
     assert_eq!(opened, "endread\n", "the session of the environment was not opened");
 }
 
-/// The files that are not set up by the test.
+/// The traces in the directory.
 fn traces_in(dir: &TempDir) -> Vec<String> {
     names_in(dir.path()).into_iter().filter(|name| name.contains(".edl")).collect()
 }
@@ -71,14 +71,15 @@ fn a_recorder_in_ld_so_preload_does_not_record_itself() {
     let script = format!("unset EDLEAK_SESSION; exec {} -q -o t.edl /bin/true", record.display());
     let outcome = run_preloaded(&dir, &script);
     assert_eq!(outcome.code, 0, "{outcome:?}");
-    // The shell was recorded into trace.edl until it became the recorder, by a recorder that was preloaded, too, and recorded by none.
+    // The shell was recorded into trace.edl until it executed the recorder. That recording's collector had
+    // the library preloaded, too, but was not recorded.
     wait_for("the recorders to end", || recorders_of(&record) == 0);
     let traces = traces_in(&dir);
     assert!(traces.contains(&"t.edl".to_owned()), "{traces:?}");
     assert!(traces.len() <= 2, "{traces:?}");
 }
 
-/// Processes that run this file.
+/// Number of processes that run this file.
 fn recorders_of(record: &Path) -> usize {
     let processes = std::fs::read_dir("/proc").expect("Linux has it").flatten();
     let runs = |process: std::fs::DirEntry| {

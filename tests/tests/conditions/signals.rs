@@ -1,4 +1,4 @@
-//! Signals that were ignored or blocked when the recorder was started, and the session that it was started in.
+//! Signals that were ignored or blocked, and the terminal session, when the recorder was started.
 
 use edleak_tests::programs::programs;
 use edleak_tests::record::Recorder;
@@ -11,7 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command};
 
-/// `command` started with `signal` ignored.
+/// `command`, started with `signal` ignored.
 fn ignoring(command: &Command, signal: &str) -> Command {
     let mut shell = Command::new("python3");
     let script = "import os, signal, sys\nsignal.signal(getattr(signal, sys.argv[1]), signal.SIG_IGN)\nos.execvp(sys.argv[2], sys.argv[2:])";
@@ -19,7 +19,7 @@ fn ignoring(command: &Command, signal: &str) -> Command {
     shell
 }
 
-/// Prints the signals that it ignores as the kernel has them, and exits with 7.
+/// Prints its ignored signals from /proc, and exits with 7.
 const PRINT_IGNORED: [&str; 2] = ["-c", "grep SigIgn /proc/self/status; exit 7"];
 
 #[test]
@@ -42,7 +42,7 @@ fn a_target_gets_the_dispositions_that_its_recorder_inherited() {
     }
 }
 
-/// With SIGCHLD ignored the recorder still passes signals on, and to nobody but its target.
+/// With SIGCHLD ignored, the recorder still passes signals on, and only to its target.
 #[test]
 fn a_recorder_started_with_sigchld_ignored_passes_signals_on() {
     let dir = TempDir::new("sigchld-term");
@@ -56,7 +56,7 @@ fn a_recorder_started_with_sigchld_ignored_passes_signals_on() {
     assert!(outcome.stdout.contains("told"), "{outcome:?}");
 }
 
-/// A terminal: its master side, and a process that was started as the leader of a session with the other side.
+/// The master side of a terminal, and a process that leads a session on the other side.
 fn start_on_terminal(command: &mut Command) -> (File, Child) {
     let (mut master, mut slave) = (-1, -1);
     let nothing = std::ptr::null_mut();
@@ -65,7 +65,7 @@ fn start_on_terminal(command: &mut Command) -> (File, Child) {
         unsafe { libc::openpty(&raw mut master, &raw mut slave, nothing, nothing.cast(), nothing.cast()) };
     assert_eq!(made, 0, "a terminal can be had");
     let make_leader = move || {
-        // SAFETY: between fork and exec; the child needs its own side only.
+        // SAFETY: runs between fork and exec; the child needs only its own side.
         unsafe { libc::close(master) };
         // SAFETY: between fork and exec; the descriptor is that of the terminal.
         unsafe { libc::login_tty(slave) };
@@ -80,11 +80,11 @@ fn start_on_terminal(command: &mut Command) -> (File, Child) {
     (unsafe { File::from_raw_fd(master) }, child)
 }
 
-/// Reads what the program writes to its terminal up to `end`, or all of it.
+/// Reads the program's terminal output up to `end`, or to its end.
 fn read_until(terminal: &mut File, end: &str) -> String {
     let mut text = String::new();
     let mut buffer = [0; 1024];
-    // The kernel says EIO once the other side is closed.
+    // The kernel returns EIO once the other side is closed.
     while let Ok(read) = terminal.read(&mut buffer) {
         text.push_str(&String::from_utf8_lossy(&buffer[..read]));
         if read == 0 || text.contains(end) {
@@ -142,7 +142,7 @@ fn a_target_without_a_terminal_leads_its_session_as_without_a_recorder() {
     assert_eq!(leads(&recorded_leader(&dir, &[])).stdout, plain.stdout);
 }
 
-/// One that does not lead its session does not lead one when recorded, either.
+/// A target that does not lead its session does not lead one when recorded either.
 #[test]
 fn a_target_in_the_session_of_another_stays_there() {
     let dir = TempDir::new("no-leader");

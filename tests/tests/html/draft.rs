@@ -1,4 +1,4 @@
-//! Traces written for the tests: which site does what is said in literal numbers.
+//! Traces written by the tests, with literal counters for each site.
 
 use edleak_format::{
     AddressSymbols, Counters, End, EndReason, Epoch, Module, ModuleId, ModuleSymbols, Record, Site, SiteId,
@@ -7,10 +7,10 @@ use edleak_format::{
 use std::path::{Path, PathBuf};
 
 const BIAS: u64 = 0x5500_0000_0000;
-/// One slice each.
+/// The time of one slice.
 pub const PERIOD_NS: u64 = 100_000_000;
 
-/// A trace under construction: one slice every 100 ms.
+/// A trace to be written: one slice every 100 ms.
 pub struct Draft {
     pub command: Vec<String>,
     pub slices: u64,
@@ -39,17 +39,17 @@ pub fn counters(allocated_bytes: u64, allocs: u64, freed_bytes: u64, frees: u64)
     Counters { allocated_bytes, allocs, freed_bytes, frees }
 }
 
-/// 100 bytes in one allocation every slice, for ever.
+/// Allocates 100 bytes in every slice and never frees them.
 pub fn leaking(slice: u64) -> Counters {
     counters(100 * (slice + 1), slice + 1, 0, 0)
 }
 
-/// The same with 300 bytes.
+/// The same with 300 bytes per slice.
 pub fn leaking_fast(slice: u64) -> Counters {
     counters(300 * (slice + 1), slice + 1, 0, 0)
 }
 
-/// 1000 bytes a slice in ten allocations, of which all but the newest 1000 are free again.
+/// Allocates 1000 bytes per slice in ten allocations; only the newest 1000 bytes are not freed.
 pub fn churning(slice: u64) -> Counters {
     counters(1000 * (slice + 1), 10 * (slice + 1), 1000 * slice, 10 * slice)
 }
@@ -74,7 +74,7 @@ pub fn stack(parent: u32, names: &[&str], counters: fn(u64) -> Counters) -> Draf
 }
 
 impl Draft {
-    /// Two leaks, of which one is watched and has two stacks, a site that churns and one that stays.
+    /// Two leaks (one watched, with two stacks), a site with churn, and a constant one.
     pub fn usual() -> Draft {
         let nothing = |_| Counters::ZERO;
         Draft {

@@ -1,4 +1,4 @@
-//! Bad input gives a page that says so, and never an empty chart.
+//! Bad input gives a page with an error message, and never an empty chart.
 
 use super::{Draft, Page, write_page};
 use edleak_tests::browser::Browser;
@@ -43,7 +43,7 @@ fn a_damaged_or_short_trace_gives_a_page_that_says_so() {
 
     let page = Page::of(&Draft::usual(), &[]);
     let mut bytes = std::fs::read(&page.trace).expect("the trace was written");
-    // Behind the first page of 4096 bytes lies the first block.
+    // The first block follows the first page of 4096 bytes.
     bytes[4200..4216].fill(0x5a);
     std::fs::write(&page.trace, bytes).expect("the directory is writable");
     let target = page.dir.join("damaged.html");

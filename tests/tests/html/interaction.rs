@@ -1,4 +1,4 @@
-//! Sorting, filtering, ranges, the site's details, scatter and flame graph, by mouse and by keys.
+//! Sorting, filtering, ranges, a site's details, scatter plot and flame graph, by mouse and by keys.
 
 use super::{Draft, Page, cell, listed};
 use crate::draft::{DraftSite, counters, stack};
@@ -40,7 +40,7 @@ fn the_filter_takes_the_patterns_of_suppressions() {
         sites.sort();
         sites.join(" ")
     };
-    // Function, inner frames, file and module; anywhere, tied, and with `*` between.
+    // Filters match function, inner frames, file and module: anywhere, anchored, and with `*`.
     assert_eq!(sites_of("grow"), "0");
     assert_eq!(sites_of("^parse*json$"), "4");
     assert_eq!(sites_of("leak:warm_up"), "5");
@@ -80,9 +80,9 @@ fn everything_answers_for_the_range_that_is_dragged() {
     };
     assert_eq!(tile("allocated"), 1400.0 * slices);
     assert_eq!(tile("freed"), 1000.0 * slices);
-    // Of what the churning site allocated between nothing and the newest 1000 bytes are alive.
+    // Of the churning site's allocations, between 0 and the newest 1000 bytes are alive.
     assert_eq!((tile("kept-low"), tile("kept-high")), (400.0 * slices, 400.0 * slices + 1000.0));
-    // The flame graph weighs the same range.
+    // The flame graph uses the same range.
     browser.click("#flame button[data-value='grew']");
     assert_eq!(
         browser.number("Number(document.querySelector('#flame g.frame').dataset.total)"),
@@ -96,7 +96,7 @@ fn everything_answers_for_the_range_that_is_dragged() {
 
 #[test]
 fn birth_epochs_narrow_what_is_alive_of_a_range() {
-    // Frees as much as it allocates, and by its ages keeps 50 bytes of each slice.
+    // Frees half of its bytes: by the ages of survivors, 50 bytes of each slice are kept.
     fn half(slice: u64) -> edleak_format::Counters {
         counters(100 * (slice + 1), 2 * (slice + 1), 50 * (slice + 1), slice + 1)
     }
@@ -113,7 +113,7 @@ fn birth_epochs_narrow_what_is_alive_of_a_range() {
     let browser = Page::of(&draft, &[]).open();
     set_range(&browser, "10", "20");
     browser.wait_for("Number(document.querySelector('#range').dataset.from) === 10");
-    // Counters alone: at least 5000 it grew by, at most 10 000 it allocated; ages: ten epochs of 500.
+    // By counters alone, it grew by at least 5000 and allocated at most 10 000; by ages: ten epochs of 500.
     assert_eq!(
         browser.text("document.querySelector('tr[data-site=\"1\"] td[data-key=kept]').textContent"),
         "4.9 KiB"
@@ -197,7 +197,7 @@ fn a_frame_of_the_flame_graph_zooms_and_is_found() {
 #[test]
 fn the_scatter_is_gone_through_by_keys() {
     let browser = Page::of(&Draft::usual(), &[]).open();
-    // By falling growth: the first one is the stack that leaks fast.
+    // The order is by falling growth: the first is the fast leaking stack.
     browser.type_into("#scatter canvas", &format!("{RIGHT}{ENTER}"));
     browser.wait_for("document.querySelector('tr.selected') !== null");
     assert_eq!(browser.text("document.querySelector('tr.selected').dataset.site"), "4");

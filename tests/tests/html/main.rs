@@ -1,5 +1,5 @@
-//! The page of `--format html`, in a headless Chromium: what it shows is compared with what was written into the trace, and
-//! with the JSON report of the same trace.
+//! Tests the page of `--format html` in a headless Chromium: its content must equal the trace and the JSON
+//! report of the same trace.
 
 mod draft;
 mod input;
@@ -18,7 +18,7 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A page of a draft, and where it lies.
+/// The page of a draft, and its directory.
 struct Page {
     dir: TempDir,
     trace: PathBuf,
@@ -42,7 +42,7 @@ impl Page {
         browser
     }
 
-    /// The static page as it was written.
+    /// The static page as written.
     fn html(&self) -> String {
         std::fs::read_to_string(&self.page).expect("the page was written in UTF-8")
     }
@@ -59,14 +59,14 @@ fn write_page(page: &Path, options: &[&str], traces: &[&Path]) -> Outcome {
     run(Command::new(&tools().analyze).args(["--format", "html", "-o"]).arg(page).args(options).args(traces))
 }
 
-/// The exact number behind a cell of the table.
+/// The exact number of a table cell.
 fn cell(browser: &Browser, site: &str, column: &str) -> f64 {
     let cell =
         format!("document.querySelector('tr[data-site=\"{site}\"] td[data-key=\"{column}\"]').dataset.value");
     browser.text(&cell).parse().expect("a cell holds a number")
 }
 
-/// The sites of the table, in its order.
+/// The sites of the table, in order.
 fn listed(browser: &Browser) -> Vec<String> {
     let sites = browser
         .value("Array.from(document.querySelectorAll('#sites tr[data-site]'), row => row.dataset.site)");

@@ -1,4 +1,4 @@
-//! Names that anybody may have chosen stay text.
+//! Names from untrusted sources stay text.
 
 use super::{Draft, Page};
 use crate::draft::{caller, leaking};
@@ -38,7 +38,7 @@ fn hostile_names_stay_text() {
     ] {
         assert!(shown.contains(part), "`{part}` in {shown}");
     }
-    // A name of 4 kB does not widen the page.
+    // A name of 4 kB does not make the page wider.
     assert_eq!(browser.number("document.documentElement.scrollWidth"), 1280.0);
     let html = page.html();
     assert!(!html.contains("<script>document") && !html.contains("<img"), "the static part");

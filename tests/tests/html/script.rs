@@ -1,4 +1,4 @@
-//! The script is typed by its comments: the compiler of TypeScript checks it, and nothing is built.
+//! The script's types are in its comments: the TypeScript compiler checks them, and there is no build step.
 
 use edleak_tests::tools::{repository, target_dir};
 use std::process::Command;

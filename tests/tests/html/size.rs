@@ -1,4 +1,4 @@
-//! How large a page is: without data, and with more sites than a person can look at.
+//! The size of a page: without data, and with very many sites.
 
 use super::{Draft, write_page};
 use crate::draft::{caller, leaking};
@@ -21,7 +21,7 @@ fn page_and_script_are_small() {
     assert!(html.len() - data < 150_000, "{} bytes without the data", html.len() - data);
 }
 
-/// Half of the sites move in every slice, by amounts that do not compress.
+/// Half of the sites change in every slice, by amounts that do not compress.
 fn write_large(path: &Path) {
     let mut writer = TraceWriter::create(path, 512 << 20).expect("a trace of 512 MiB fits");
     let start =
@@ -84,14 +84,15 @@ fn a_hundred_thousand_sites_stay_under_20_mb_and_say_what_is_summed_up() {
     assert!(bytes < 20_000_000, "{bytes} bytes");
     let browser = Browser::start(1280, 1000);
     browser.open_page(&page);
-    // On a quiet machine it is usable within two seconds; how busy this one is, nobody knows.
+    // On a quiet machine the page is usable within two seconds; a busy machine needs longer, so the time is
+    // only printed.
     eprintln!("{bytes} bytes, usable after {} ms", browser.text("document.documentElement.dataset.usable"));
     let status = browser.text("document.querySelector('#sites [role=status]').textContent");
     assert!(
         status.contains("100,000 sites of 100,000") && status.contains("has no room for the counters of"),
         "{status}"
     );
-    // What is summed up is part of the totals: growth of rows and others is that of the process.
+    // Rows that are summed up count in the totals: the growth of all rows equals the growth of the process.
     browser.value("performance.mark('range')");
     browser.value(
         "(([from, to]) => { from.value = '100'; to.value = '400'; to.dispatchEvent(new Event('change')); })(document.querySelectorAll('#range input'))",
