@@ -22,6 +22,7 @@ packages=(
     python3-jsonschema python3-rfc3987 # tests/tests/gate.rs: an oracle for reports
     golang-go                    # tests/tests/pprof.rs: `go tool pprof`, an oracle for profiles
     python3-yaml systemd procps util-linux # tests/tests/automation.rs and containers.rs
+    prometheus python3-prometheus-client # tests/tests/metrics.rs: what reads the metrics
     mandoc groff zsh fish        # packaging/test.sh pages
     debuginfod                   # debuginfod-find, which --debuginfod runs
     python3 sqlite3 jq perl bash git redis-server redis-tools # the main end-to-end tests

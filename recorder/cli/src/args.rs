@@ -117,6 +117,16 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) embed_symbols: bool,
 
+    /// Keep metrics in FILE for Prometheus and others that read OpenMetrics: live bytes, leaks so far, losses.
+    ///
+    /// The file is replaced every 5 seconds and once more at the end.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metrics: Option<PathBuf>,
+
+    /// List at most N sites of each process in the metrics: leaks first, then by growth.
+    #[arg(long, value_name = "N", default_value_t = 20, requires = "metrics")]
+    pub(crate) metrics_top: usize,
+
     /// Add a leak of RATE (10KB/s, 1MB/min) to the counters, named `edleak_injected_leak`, to see that a gate
     /// can fail.
     ///

@@ -143,6 +143,15 @@ fn running() -> (Vec<Running>, Vec<String>) {
     (running, silent)
 }
 
+/// The recordings of this process.
+pub(crate) fn own_sessions() -> Vec<Progress> {
+    let own = format!("{}.sock", std::process::id());
+    let socket =
+        directories().into_iter().map(|directory| directory.join(&own)).find(|socket| socket.exists());
+    let list = socket.and_then(|socket| ask(&socket, &["list".to_owned()], SHORT_PATIENCE).ok());
+    list.iter().flat_map(|list| list.lines()).filter_map(Progress::parse).collect()
+}
+
 /// The current progress of the recording; `None`: it has ended or does not answer.
 pub(crate) fn progress_of(session: &Running) -> Option<Progress> {
     let list = ask(&session.socket, &["list".to_owned()], SHORT_PATIENCE).ok()?;

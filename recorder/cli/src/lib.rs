@@ -7,7 +7,9 @@ mod analysis;
 mod args;
 mod commands;
 mod doctor;
+mod metrics;
 mod run;
+mod snapshot;
 mod top;
 
 use args::{Args, CollectArgs, DoctorArgs, SessionsArgs, TopArgs, UnpackArgs, WatchArgs};

@@ -3,6 +3,7 @@
 use crate::LIBRARY;
 use crate::analysis;
 use crate::args::Args;
+use crate::metrics::Metrics;
 use edleak_analysis::site::INJECTED_NAME;
 use edleak_collector::follow::Outcome;
 use edleak_collector::recording::Summary;
@@ -21,13 +22,29 @@ use std::process::ExitCode;
 
 /// Records the program of `args`.
 pub(crate) fn run(args: &Args) -> ExitCode {
-    match options(args).and_then(|options| record(&options)).and_then(|recorded| finish(args, recorded)) {
+    match recorded(args) {
         Ok(code) => code,
         Err(Failed { exit_code, message }) => {
             say(message);
             ExitCode::from(exit_code)
         }
     }
+}
+
+fn recorded(args: &Args) -> Result<ExitCode, Failed> {
+    let options = options(args)?;
+    let metrics = args.metrics.clone().map(|file| Metrics::create(file, args.metrics_top));
+    let mut metrics = metrics.transpose().map_err(Failed::itself)?;
+    let recorded = record(&options, || {
+        if let Some(metrics) = &mut metrics {
+            metrics.start();
+        }
+    })?;
+    if let Some(metrics) = metrics {
+        let traces = in_place(&recorded.outcome.summaries);
+        metrics.finish(&traces.map(|summary| summary.path.as_path()).collect::<Vec<_>>());
+    }
+    finish(args, recorded)
 }
 
 /// The options of the run that the arguments describe.

@@ -1,9 +1,9 @@
 //! Draws the state on a terminal of at least 40 columns and 10 lines.
 
 use super::once::{figures, heading, line, title};
-use super::snapshot::Row;
 use super::state::{Page, State};
 use crate::args::SortArg;
+use crate::snapshot::Row;
 use edleak_model::classify::Verdict;
 use edleak_report::text::{Style as TextStyle, fill, printable};
 use edleak_text::units;

@@ -1,7 +1,6 @@
 //! `top`: a live view of a running recording.
 //!
 //! ```text
-//! snapshot   the current trace, judged: the process, and one row per site
 //! once       one snapshot as text or JSON, for a pipe or a script
 //! state      the rows to show, their order, and the actions of the keys
 //! draw       the state on a terminal
@@ -11,14 +10,13 @@
 
 mod draw;
 mod once;
-mod snapshot;
 mod state;
 
 use crate::args::{TopArgs, TopFormat};
 use crate::commands::{FAILED, Running, progress_of, select, watch_site};
+use crate::snapshot::Reader;
 use edleak_collector::sys::say::say;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
-use snapshot::Reader;
 use state::{Action, State};
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;

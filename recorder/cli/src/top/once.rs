@@ -1,6 +1,6 @@
 //! One snapshot, as text in 80 columns or as JSON for a script.
 
-use super::snapshot::{Row, Snapshot};
+use crate::snapshot::{Row, Snapshot};
 use edleak_analysis::frame::base_name;
 use edleak_collector::control::progress::Progress;
 use edleak_model::classify::Verdict;

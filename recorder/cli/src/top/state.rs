@@ -1,8 +1,8 @@
 //! The state of the view: the rows to show, their order, and the actions of the keys. This file does not
 //! depend on a terminal.
 
-use super::snapshot::{Row, Snapshot};
 use crate::args::SortArg;
+use crate::snapshot::{Row, Snapshot};
 use edleak_analysis::site::SiteLabel;
 use edleak_collector::control::progress::Progress;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};

@@ -85,11 +85,11 @@ impl Failed {
     }
 }
 
-/// Records a program to its end, or to the end of the recording.
+/// Records a program to its end, or to the end of the recording. Calls `started` as soon as the program runs.
 ///
 /// # Errors
 /// The program cannot be recorded, or nothing was recorded of it.
-pub fn record(options: &RunOptions) -> Result<Recorded, Failed> {
+pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, Failed> {
     let failed = Failed::itself;
     let [program, ..] = options.program.as_slice() else {
         return Err(failed("no program (name one)".into()));
@@ -164,6 +164,7 @@ pub fn record(options: &RunOptions) -> Result<Recorded, Failed> {
             ));
         }
     }
+    started();
     let outcome = Follower::new(&plan, stock, Root::Child(&child), Some(writer)).run(&mut signals);
     if options.then_terminate && outcome.ended.is_none() && !terminate(&child, &mut signals) {
         say(format_args!(

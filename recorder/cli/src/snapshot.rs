@@ -1,7 +1,7 @@
 //! The current trace, judged: the process, and one row per site.
 
 use crate::args::SortArg;
-use edleak_analysis::findings::Findings;
+use edleak_analysis::findings::{Findings, Summary};
 use edleak_analysis::frame::base_name;
 use edleak_analysis::judge::judge_recording;
 use edleak_analysis::load::{LoadOptions, load};
@@ -9,78 +9,89 @@ use edleak_analysis::naming::name_sites;
 use edleak_analysis::site::{JudgedSite, Kind, SiteLabel};
 use edleak_binary::{Options, Symbolizer};
 use edleak_model::classify::{Confidence, Judgement, Model, Verdict};
+use edleak_model::growth_kind::GrowthKind;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
 /// Number of columns of a curve.
-pub(super) const CURVE_COLUMNS: usize = 12;
+pub(crate) const CURVE_COLUMNS: usize = 12;
 /// Maximum number of sites with names. Symbolizing is most of the work, and no screen shows more sites.
 const NAMED_SITES: usize = 500;
 
 /// Reads one trace repeatedly.
-pub(super) struct Reader {
+#[derive(Debug)]
+pub(crate) struct Reader {
     trace: PathBuf,
     symbolizer: Symbolizer,
 }
 
 /// The process and its sites at one instant.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Snapshot {
-    pub(super) duration_s: f64,
-    pub(super) slices: u64,
-    pub(super) live_bytes: u64,
-    pub(super) live_count: u64,
-    pub(super) resident_bytes: u64,
+pub(crate) struct Snapshot {
+    pub(crate) duration_s: f64,
+    pub(crate) slices: u64,
+    pub(crate) live_bytes: u64,
+    pub(crate) live_count: u64,
+    pub(crate) resident_bytes: u64,
     /// Growth of live bytes since the first slice, per second.
-    pub(super) growth_bytes_per_s: f64,
+    pub(crate) growth_bytes_per_s: f64,
     /// Number of slices that were due but not taken.
-    pub(super) lost_slices: u64,
-    pub(super) rows: Vec<Row>,
+    pub(crate) lost_slices: u64,
+    pub(crate) pid: u32,
+    /// The file name of the program.
+    pub(crate) program: String,
+    pub(crate) allocated_bytes: u64,
+    pub(crate) allocs: u64,
+    /// `None` before the first reading.
+    pub(crate) growth_kind: Option<GrowthKind>,
+    /// Everything that the recorder lost, by kind.
+    pub(crate) losses: Vec<(&'static str, u64)>,
+    pub(crate) rows: Vec<Row>,
 }
 
 /// One site; a watched site includes its stacks.
 #[derive(Clone, Debug)]
-pub(super) struct Row {
-    pub(super) label: SiteLabel,
-    pub(super) verdict: Verdict,
-    pub(super) is_strict: bool,
-    pub(super) class: &'static str,
-    pub(super) live_bytes: u64,
-    pub(super) live_count: u64,
-    pub(super) allocs: u64,
+pub(crate) struct Row {
+    pub(crate) label: SiteLabel,
+    pub(crate) verdict: Verdict,
+    pub(crate) is_strict: bool,
+    pub(crate) class: &'static str,
+    pub(crate) live_bytes: u64,
+    pub(crate) live_count: u64,
+    pub(crate) allocs: u64,
     /// Growth of live bytes since the first slice.
-    pub(super) growth_bytes: f64,
+    pub(crate) growth_bytes: f64,
     /// For a leak: leaked bytes per second; otherwise the average growth over the recording.
-    pub(super) rate_bytes_per_s: f64,
-    pub(super) leak_bytes: u64,
-    pub(super) curve: Vec<f64>,
-    pub(super) function: String,
-    pub(super) file: String,
-    pub(super) line: u32,
-    pub(super) module: String,
-    pub(super) why: Vec<String>,
+    pub(crate) rate_bytes_per_s: f64,
+    pub(crate) leak_bytes: u64,
+    pub(crate) curve: Vec<f64>,
+    pub(crate) function: String,
+    pub(crate) file: String,
+    pub(crate) line: u32,
+    pub(crate) module: String,
+    pub(crate) why: Vec<String>,
     /// The site in the form that `watch` accepts; empty if it has no address.
-    pub(super) spec: String,
+    pub(crate) spec: String,
     /// The stacks in order of falling live bytes.
-    pub(super) stacks: Vec<StackRow>,
+    pub(crate) stacks: Vec<StackRow>,
 }
 
 /// One stack of a watched site: live bytes, live allocations, and one line per frame.
 #[derive(Clone, Debug)]
-pub(super) struct StackRow {
-    pub(super) live_bytes: u64,
-    pub(super) live_count: u64,
-    pub(super) frames: Vec<String>,
+pub(crate) struct StackRow {
+    pub(crate) live_bytes: u64,
+    pub(crate) live_count: u64,
+    pub(crate) frames: Vec<String>,
 }
 
 impl Reader {
-    pub(super) fn new(trace: PathBuf) -> Self {
+    pub(crate) fn new(trace: PathBuf) -> Self {
         Self { trace, symbolizer: Symbolizer::new(Options::default()) }
     }
 
     /// Reads the current trace.
-    pub(super) fn read(&mut self) -> Result<Snapshot, String> {
+    pub(crate) fn read(&mut self) -> Result<Snapshot, String> {
         let recording = load(&self.trace, LoadOptions::default()).map_err(|error| error.to_string())?;
         let mut findings = judge_recording(self.trace.display().to_string(), &recording, Model::Growth);
         let named: HashMap<SiteLabel, ()> = ranked(&findings).into_iter().take(NAMED_SITES).collect();
@@ -128,30 +139,23 @@ impl Snapshot {
             resident_bytes: last.resident_bytes,
             growth_bytes_per_s: if duration_s > 0.0 { grown / duration_s } else { 0.0 },
             lost_slices: findings.summary.lost_slices,
+            pid: findings.header.pid,
+            program: findings.header.command.first().map_or("", |path| base_name(path)).to_owned(),
+            allocated_bytes: findings.summary.allocated_bytes,
+            allocs: findings.summary.allocs,
+            growth_kind: Some(findings.growth.kind),
+            losses: losses(&findings.summary),
             rows,
         }
     }
 
     /// Sorts the rows; equal rows are sorted by label, so that they keep their places.
-    pub(super) fn sort(&mut self, by: SortArg) {
-        let rank = |row: &Row| match row.verdict {
-            Verdict::Leak => 0,
-            Verdict::Undecided | Verdict::NoLeak => 1,
-        };
-        self.rows.sort_by(|a, b| {
-            let order = match by {
-                SortArg::Growth => {
-                    rank(a).cmp(&rank(b)).then_with(|| falling(a.rate_bytes_per_s, b.rate_bytes_per_s))
-                }
-                SortArg::Live => b.live_bytes.cmp(&a.live_bytes),
-                SortArg::Allocs => b.allocs.cmp(&a.allocs),
-            };
-            order.then_with(|| a.label.cmp(&b.label))
-        });
+    pub(crate) fn sort(&mut self, by: SortArg) {
+        self.rows.sort_by(|a, b| Row::order(by, a, b));
     }
 
     /// Number of leaks so far.
-    pub(super) fn leaks(&self) -> usize {
+    pub(crate) fn leaks(&self) -> usize {
         self.rows.iter().filter(|row| row.verdict == Verdict::Leak).count()
     }
 }
@@ -160,7 +164,59 @@ fn falling(a: f64, b: f64) -> Ordering {
     b.total_cmp(&a)
 }
 
+fn losses(summary: &Summary) -> Vec<(&'static str, u64)> {
+    vec![
+        ("slices", summary.lost_slices),
+        ("stacks", summary.lost_stacks),
+        ("module_events", summary.lost_module_events),
+        ("unknown_frees", summary.unknown_frees),
+        ("untracked_allocations", summary.untracked_allocs),
+        ("allocations_beyond_the_site_table", summary.other_site_allocs),
+        ("unrecorded_programs", summary.unrecorded_images),
+    ]
+}
+
 impl Row {
+    /// The order of two rows; rows of the same rank go by label, so that they keep their places.
+    pub(crate) fn order(by: SortArg, a: &Row, b: &Row) -> Ordering {
+        let rank = |row: &Row| match row.verdict {
+            Verdict::Leak => 0,
+            Verdict::Undecided | Verdict::NoLeak => 1,
+        };
+        let order = match by {
+            SortArg::Growth => {
+                rank(a).cmp(&rank(b)).then_with(|| falling(a.rate_bytes_per_s, b.rate_bytes_per_s))
+            }
+            SortArg::Live => b.live_bytes.cmp(&a.live_bytes),
+            SortArg::Allocs => b.allocs.cmp(&a.allocs),
+        };
+        order.then_with(|| a.label.cmp(&b.label))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_test(id: u64) -> Self {
+        Self {
+            label: SiteLabel::Number(id),
+            verdict: Verdict::NoLeak,
+            is_strict: false,
+            class: "",
+            live_bytes: 0,
+            live_count: 0,
+            allocs: 0,
+            growth_bytes: 0.0,
+            rate_bytes_per_s: 0.0,
+            leak_bytes: 0,
+            curve: Vec::new(),
+            function: String::new(),
+            file: String::new(),
+            line: 0,
+            module: String::new(),
+            why: Vec::new(),
+            spec: String::new(),
+            stacks: Vec::new(),
+        }
+    }
+
     fn of(site: &JudgedSite, stacks: &[&JudgedSite], duration_s: f64) -> Self {
         let mut members: Vec<&JudgedSite> = stacks.to_vec();
         members.sort_by(|a, b| {
@@ -212,7 +268,7 @@ impl Row {
     }
 
     /// The word for the verdict so far.
-    pub(super) fn word(&self) -> &'static str {
+    pub(crate) fn word(&self) -> &'static str {
         match (self.verdict, self.is_strict) {
             (Verdict::Leak, true) => "LEAK",
             (Verdict::Leak, false) => "SUSPECT",
@@ -223,7 +279,7 @@ impl Row {
 
     /// Whether the row passes a filter: the filter's text is part of the function, the file or the module,
     /// ignoring case.
-    pub(super) fn matches(&self, filter: &str) -> bool {
+    pub(crate) fn matches(&self, filter: &str) -> bool {
         let filter = filter.to_lowercase();
         [&self.function, &self.file, &self.module].iter().any(|text| text.to_lowercase().contains(&filter))
     }

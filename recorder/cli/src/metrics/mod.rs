@@ -1,0 +1,168 @@
+//! `--metrics FILE`: the findings so far, for a monitoring system, in a text file that is always whole.
+//!
+//! ```text
+//! page    the findings of some recordings as one page in the text format of OpenMetrics and Prometheus
+//! mod     a thread that reads the traces of this recorder again and again and replaces the file
+//! ```
+//! The thread belongs to edleak-record. It reads the traces from their files, so the target and the collector's
+//! loop do not wait for it. A failure to write is told once; the recording goes on.
+
+mod page;
+
+use crate::commands::own_sessions;
+use crate::snapshot::{Reader, Snapshot};
+use edleak_collector::sys::say::say;
+use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// The first page comes after this time, so that a short run has one, too.
+const FIRST: Duration = Duration::from_secs(1);
+/// The pages after it come in this distance. Scrapers ask every 15 to 60 seconds.
+const REFRESH: Duration = Duration::from_secs(5);
+/// A refresh takes at most one part in so many of the thread's time, so a large trace is read less often.
+const MOST_BUSY: u32 = 10;
+
+/// One recorded process at one moment.
+#[derive(Debug)]
+pub(crate) struct Recorded {
+    /// The recording still runs.
+    pub(crate) is_running: bool,
+    pub(crate) snapshot: Snapshot,
+}
+
+/// Keeps the file current until it is dropped or [`finish`](Self::finish)ed.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    file: PathBuf,
+    most_sites: usize,
+    thread: Option<(Sender<()>, JoinHandle<Traces>)>,
+}
+
+/// The traces read so far. Symbols are read once for each.
+#[derive(Debug, Default)]
+struct Traces {
+    readers: HashMap<PathBuf, Reader>,
+    /// The last moment of every process, by trace.
+    last: HashMap<PathBuf, Recorded>,
+}
+
+impl Metrics {
+    /// Checks that `file` can be written, by writing an empty page.
+    ///
+    /// # Errors
+    /// The file cannot be written; the sentence says why and what to do.
+    pub(crate) fn create(file: PathBuf, most_sites: usize) -> Result<Self, String> {
+        replace(&file, &page::page(&[], most_sites)).map_err(|error| {
+            format!(
+                "cannot write metrics to `{}`: {error} (name a file in a directory of yours)",
+                file.display()
+            )
+        })?;
+        Ok(Self { file, most_sites, thread: None })
+    }
+
+    /// Starts the thread. The target has to be there already: a thread made before would take its signals.
+    pub(crate) fn start(&mut self) {
+        let (file, most_sites) = (self.file.clone(), self.most_sites);
+        let (stop, stopped) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("metrics".into()).spawn(move || {
+            let mut traces = Traces::default();
+            let mut has_failed = false;
+            let mut pause = FIRST;
+            while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                let began = Instant::now();
+                traces.refresh();
+                if let Err(error) = replace(&file, &page::page(&traces.in_order(), most_sites))
+                    && !has_failed
+                {
+                    has_failed = true;
+                    say(format_args!(
+                        "cannot write metrics to `{}`: {error} (the recording goes on; later pages are tried, too)",
+                        file.display()
+                    ));
+                }
+                pause = REFRESH.max(began.elapsed() * MOST_BUSY);
+            }
+            traces
+        });
+        match thread {
+            Ok(thread) => self.thread = Some((stop, thread)),
+            Err(error) => say(format_args!("no metrics are written: {error} (see `ulimit -u`)")),
+        }
+    }
+
+    /// Writes the last page: what the finished traces say.
+    pub(crate) fn finish(mut self, traces: &[&Path]) {
+        let Some((stop, thread)) = self.thread.take() else { return };
+        drop(stop);
+        let mut known = thread.join().unwrap_or_default();
+        for recorded in known.last.values_mut() {
+            recorded.is_running = false;
+        }
+        for path in traces {
+            known.read(path, false);
+        }
+        if let Err(error) = replace(&self.file, &page::page(&known.in_order(), self.most_sites)) {
+            say(format_args!("cannot write metrics to `{}`: {error}", self.file.display()));
+        }
+    }
+}
+
+impl Traces {
+    /// Reads the traces of this recorder that are being written.
+    fn refresh(&mut self) {
+        for recorded in self.last.values_mut() {
+            recorded.is_running = false;
+        }
+        for progress in own_sessions() {
+            self.read(&progress.trace, true);
+        }
+    }
+
+    /// Reads one trace; one that cannot be read keeps its last figures.
+    fn read(&mut self, trace: &Path, is_running: bool) {
+        let reader = self.readers.entry(trace.to_owned()).or_insert_with(|| Reader::new(trace.to_owned()));
+        match reader.read() {
+            Ok(snapshot) => {
+                self.last.insert(trace.to_owned(), Recorded { is_running, snapshot });
+            }
+            Err(_) => {
+                if let Some(recorded) = self.last.get_mut(trace) {
+                    recorded.is_running = is_running;
+                }
+            }
+        }
+    }
+
+    /// By process, so that the order of lines stays.
+    fn in_order(&self) -> Vec<&Recorded> {
+        let mut all: Vec<_> = self.last.values().collect();
+        all.sort_by(|a, b| {
+            a.snapshot.pid.cmp(&b.snapshot.pid).then_with(|| a.snapshot.program.cmp(&b.snapshot.program))
+        });
+        all
+    }
+}
+
+/// Replaces `file` by a new one with this text. A reader sees the old page or the new one.
+fn replace(file: &Path, text: &str) -> io::Result<()> {
+    // Beside the file, because a rename cannot cross file systems. The number keeps two recorders apart.
+    let mut name = file.file_name().ok_or(io::ErrorKind::IsADirectory)?.to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let new = file.with_file_name(name);
+    let write = || {
+        // A file of this name is left over from a recorder with our number that was killed.
+        let _ = std::fs::remove_file(&new);
+        // `create_new` follows no link that somebody else put there.
+        OpenOptions::new().write(true).create_new(true).open(&new)?.write_all(text.as_bytes())?;
+        std::fs::rename(&new, file)
+    };
+    write().inspect_err(|_| {
+        let _ = std::fs::remove_file(&new);
+    })
+}

@@ -1,0 +1,110 @@
+//! `--metrics FILE`, read by the parsers of Prometheus and of OpenMetrics, and compared with the JSON report.
+
+use edleak_tests::programs::samples;
+use edleak_tests::record::{Recorder, analyze};
+use edleak_tests::run::{Running, run, run_with_input, wait_for};
+use edleak_tests::temp::TempDir;
+use edleak_tests::tools::repository;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::process::Command;
+
+/// The samples of a page as Python's OpenMetrics parser reads them: name, labels, value. (Debian's Python has the parser.)
+fn samples_of(page: &str) -> Vec<(String, BTreeMap<String, String>, f64)> {
+    let script = "import json, sys\n\
+        from prometheus_client.openmetrics.parser import text_string_to_metric_families as read\n\
+        print(json.dumps([[s.name, s.labels, s.value] for f in read(sys.stdin.read()) for s in f.samples]))";
+    let read = run_with_input(Command::new("/usr/bin/python3").args(["-c", script]), page.as_bytes());
+    assert_eq!(read.code, 0, "{}\n{page}", read.stderr);
+    serde_json::from_str(&read.stdout).expect("json.dumps writes JSON")
+}
+
+/// `promtool check metrics` reads the page as Prometheus does.
+fn check_with_promtool(page: &str) {
+    let checked = run_with_input(Command::new("promtool").args(["check", "metrics"]), page.as_bytes());
+    assert_eq!((checked.code, checked.stderr.as_str()), (0, ""), "{}\n{page}", checked.stdout);
+}
+
+#[test]
+fn a_page_is_whole_at_any_time_and_the_last_one_says_the_numbers_of_the_report() {
+    let dir = TempDir::new("metrics");
+    let page = dir.path().join("edleak.prom");
+    let recorder = Recorder::new("metrics").options([
+        "--period",
+        "50ms",
+        "--metrics",
+        page.to_str().expect("UTF-8"),
+        "--metrics-top",
+        "10",
+    ]);
+    let trace = dir.path().join("trace.edl");
+    let mut command = recorder.command(&trace, samples().binary("leaker"), ["--seconds", "4"]);
+    let running = Running::start(&mut command, b"");
+    let read = || std::fs::read_to_string(&page).unwrap_or_default();
+    wait_for("a page of the running program", || {
+        let text = read();
+        assert!(text.is_empty() || text.ends_with("# EOF\n"), "half a page:\n{text}");
+        text.lines().any(|line| line.starts_with("edleak_recording{") && line.ends_with(" 1"))
+    });
+    check_with_promtool(&read());
+    let outcome = running.finish();
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+
+    let text = read();
+    check_with_promtool(&text);
+    let samples = samples_of(&text);
+    let value = |name: &str| {
+        let found: Vec<_> = samples.iter().filter(|(own, ..)| own == name).collect();
+        assert_eq!(found.len(), 1, "{name}\n{text}");
+        found[0].2
+    };
+    let report: Value = serde_json::from_str(&analyze(["--format", "json", "--all"], &trace).stdout)
+        .expect("a report is JSON");
+    let summary = &report["summary"];
+    assert_eq!(value("edleak_recording"), 0.0);
+    for (name, key) in [
+        ("edleak_live_bytes", "live_bytes"),
+        ("edleak_live_allocations", "live_count"),
+        ("edleak_allocated_bytes", "allocated_bytes"),
+        ("edleak_allocations", "allocs"),
+    ] {
+        assert_eq!(value(name), summary[key].as_f64().expect("a count"), "{name}\n{text}");
+    }
+    let leaks: BTreeMap<_, _> = samples
+        .iter()
+        .filter(|(name, _, leaked)| name == "edleak_site_leaked_bytes" && *leaked > 0.0)
+        .map(|(_, labels, leaked)| (labels["function"].clone(), *leaked))
+        .collect();
+    let sites = report["sites"].as_array().expect("sites");
+    let mut of_report: BTreeMap<String, f64> = BTreeMap::new();
+    for site in sites.iter().filter(|site| site["verdict"] == "leak") {
+        let function = site["name"].as_str().expect("named").to_owned();
+        *of_report.entry(function).or_default() += site["leak_bytes"].as_f64().expect("bytes");
+    }
+    assert_eq!(leaks, of_report, "{text}");
+    assert_eq!(leaks.len(), 7, "the sample has seven leaks\n{text}");
+    let listed = samples.iter().filter(|(name, ..)| name == "edleak_site_verdict").count();
+    assert_eq!(listed, 10, "{text}");
+}
+
+#[test]
+fn a_metrics_file_that_cannot_be_written_is_said_before_the_program_starts() {
+    let dir = TempDir::new("metrics-none");
+    let nowhere = dir.path().join("none/edleak.prom");
+    let recorder = Recorder::new("metrics-none").options(["--metrics", nowhere.to_str().expect("UTF-8")]);
+    let started = dir.path().join("started");
+    let trace = dir.path().join("trace.edl");
+    let outcome = run(&mut recorder.command(&trace, "/usr/bin/touch", [&started]));
+    assert_eq!(outcome.code, 125, "{}", outcome.stderr);
+    let line = outcome.stderr.lines().next().unwrap_or_default();
+    assert!(line.contains("none/edleak.prom") && line.ends_with(')'), "{line}");
+    assert!(!started.exists() && !trace.exists());
+}
+
+#[test]
+fn the_rules_for_prometheus_are_well_formed() {
+    let rules = repository().join("samples/prometheus/edleak.rules.yml");
+    let checked = run(Command::new("promtool").args(["check", "rules"]).arg(rules));
+    assert_eq!(checked.code, 0, "{}{}", checked.stdout, checked.stderr);
+    assert!(checked.stdout.contains("3 rules found"), "{}", checked.stdout);
+}
