@@ -380,7 +380,7 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Known child processes without a trace, when the user did not ask to record children.
+    /// Number of known child processes without a trace, if the user did not ask to record children.
     fn unasked(&self) -> u64 {
         let claimed = self.stock.others() + self.strangers;
         if self.plan.children {

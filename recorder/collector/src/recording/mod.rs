@@ -422,7 +422,7 @@ impl Recording {
         self.writer.take()
     }
 
-    /// Closes a trace after a slice could not be written. Earlier slices stay readable.
+    /// Closes a trace to which a slice could not be written. Earlier slices stay readable.
     pub fn abandon(mut self, error: &Error) -> Option<Summary> {
         let mut writer = self.writer.take()?;
         if error.kind() == ErrorKind::CutOff {

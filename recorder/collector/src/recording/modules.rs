@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-/// A module, and the range of module events in which it was loaded.
+/// A module, and the numbers of the first and the latest event that loaded it.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// The module as the trace stores it.

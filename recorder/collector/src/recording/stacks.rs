@@ -1,5 +1,6 @@
 //! The stacks of watched sites as the trace stores them: one child site per stack, and the birth times of its
-//! survivors.
+//! survivors (the allocations that are still live). A teardown is the phase in which an ending program frees
+//! everything.
 
 use crate::recording::modules::Modules;
 use crate::sys::shm::Session;

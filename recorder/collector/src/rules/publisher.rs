@@ -201,7 +201,7 @@ impl Publisher {
         Some(shared)
     }
 
-    /// Begins a change of the watch set. [`Publisher::make`] applies it; it need not be prepared by then.
+    /// Begins a change of the watch set. [`Publisher::make`] applies it, even before it is prepared.
     pub fn prepare_change(&self, watch: WatchSet, modules: &[Loaded]) -> Change {
         let watch = Arc::new(watch);
         let (set, compiled, code_options) =

@@ -2,7 +2,7 @@
 //!
 //! A walk does not trust a stack pointer beyond the end of its mapping. The target itself knows the stacks of
 //! the main thread and of libc's threads. Stacks of coroutines may lie anywhere, so the collector publishes
-//! the bounds.
+//! the bounds of all writable mappings.
 
 use crate::sys::shm::Session;
 use edleak_session::stack::{CUT, MAX_BOUNDS, MAX_STACKS};

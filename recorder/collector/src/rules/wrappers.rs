@@ -352,7 +352,7 @@ pub fn wrapper_functions(elf: &Elf<'_>, named: &FunctionTable<'_>, set: &Wrapper
 pub const WHOLE_FILE: Range<u32> = 0..u32::MAX;
 
 /// The code ranges of these functions that can be stepped over: sorted, without overlap, with calls and an
-/// unwind rule. Look up return address − 1.
+/// unwind rule. To test a return address, look up the address minus 1.
 ///
 /// A range may include code that contains no call. It says nothing about addresses that are not return
 /// addresses.

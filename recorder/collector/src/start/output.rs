@@ -176,8 +176,8 @@ pub(crate) fn reserve(path: &Path, capacity_bytes: u64) -> Result<(TraceWriter, 
 }
 
 impl Reserved {
-    /// Restores the earlier files, unless another process owns the name by now. For a recording that produced
-    /// nothing.
+    /// Restores the earlier files after a recording that produced nothing, unless another process owns the
+    /// name by now.
     pub(crate) fn give_back(&self) {
         if self.made.is_none() || made_at(&self.path) != self.made {
             return;

@@ -15,7 +15,7 @@ use core::ptr;
 const MARK: &[u8] = b"/memfd:edleak-session";
 const MAX_VARIABLES: usize = 4096;
 const RECORDER: &[u8] = b"edleak-record";
-/// A variable for the collector: it has no session itself.
+/// Set in the collector's environment, so that the collector itself finds no session.
 const NO_SESSION: &[u8] = b"EDLEAK_SESSION=\0";
 
 /// Starts a collector for this process and writes the address of its control page into `path`. `false`: it

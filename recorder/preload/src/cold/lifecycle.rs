@@ -10,9 +10,9 @@
 //! ```
 //!
 //! exec starts a new image, which begins at New and claims its own session. vfork and clone with shared
-//! memory change nothing: the child shares the parent's state until it executes a program. All code here runs
-//! before the first call of an entry point returns, usually while there is only one thread. It makes its
-//! system calls then.
+//! memory change nothing: the child shares the parent's state until it executes a program. All code here,
+//! with its system calls, runs before the first call of an entry point returns. Usually the process then has
+//! only one thread.
 #![allow(unsafe_code)]
 
 use crate::arch;

@@ -57,7 +57,7 @@ struct Pending {
 }
 
 /// A module that was loaded since the start, at one address. Modules that share an address in turn have one
-/// each.
+/// entry each.
 struct Known {
     /// The address of its `link_map`; 0: unloaded.
     map: AtomicUsize,

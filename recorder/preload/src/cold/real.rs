@@ -301,7 +301,7 @@ fn learn_dlerror() {
 
 /// Clears `dlerror`, so that the target does not see the error of a lookup that it did not make. Called
 /// twice: the first call returns the message, the second frees the memory that glibc keeps for it. Otherwise
-/// the target would not allocate this memory for its own error.
+/// an error of the target would reuse this memory, and its heap would differ from a run without edleak.
 fn forget_error() {
     let dlerror = DLERROR.load(Ordering::Relaxed);
     if !dlerror.is_null() {

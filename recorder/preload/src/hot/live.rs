@@ -259,8 +259,8 @@ pub(crate) fn insert(address: *const u8, allocation: Allocation) -> Result<Optio
     Ok(stale)
 }
 
-/// Forgets the large allocations whose memory or size entries the new allocation at `address` covers with its
-/// own. Their frees were not seen, and their memory was allocated again. Passes each to `visit`.
+/// Forgets earlier allocations whose entries or size entries the new allocation at `address` overwrites.
+/// Their frees were not seen, and their memory was allocated again. Passes each to `visit`.
 pub(crate) fn take_covered(address: *const u8, allocation: Allocation, mut visit: impl FnMut(Allocation)) {
     let is_small = !allocation.special && allocation.size < LARGE;
     let entries = if is_small || allocation.size < SLOW_LARGE { 1 } else { 1 + SIZE_ENTRIES };

@@ -7,8 +7,8 @@
 //! | 20..32 | `fp_words`  | the caller's fp lies at CFA − 8 · this; 0: this frame did not change fp  |
 //!
 //! "sp" is its value just after the call returned to this frame. The frame's own return address always lies
-//! [`RETURN_ADDRESS_TO_CFA`] bytes below the CFA; a frame for which this is not true has no rule. The collector compiles the
-//! rules from .eh_frame; the target only reads them.
+//! [`RETURN_ADDRESS_TO_CFA`] bytes below the CFA; a frame for which this is not true has no rule. The
+//! collector compiles the rules from .eh_frame; the target only reads them.
 
 #[cfg(target_arch = "x86_64")]
 mod x86_64;

@@ -13,7 +13,7 @@ mod frame {
     use core::ffi::c_void;
     use core::mem::offset_of;
 
-    /// Bytes on the stack for a `NewCall`, so many that the stack is aligned at the calls inside.
+    /// Bytes on the stack for a `NewCall`; the number keeps the stack aligned at the calls inside.
     const ROOM: usize = size_of::<NewCall>().next_multiple_of(16) + 8;
 
     core::arch::global_asm!(

@@ -82,8 +82,8 @@ macro_rules! own {
     };
 }
 
-/// Computes a caller's meaning from the address in r8 and the word at its index (`session::caller`). The
-/// flags show whether it is a site (below).
+/// Computes a caller's meaning from the address in r8 and the word at its index (`session::caller`).
+/// Afterwards the CPU flags tell whether the meaning is a site: then it is below `sites_end`.
 macro_rules! known {
     () => {
         "movzx ecx, r8w

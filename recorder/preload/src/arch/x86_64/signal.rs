@@ -1,4 +1,4 @@
-//! COLD: where the kernel leaves the registers of a frame that a signal interrupts.
+//! COLD: finds the registers of an interrupted frame in the memory that the kernel wrote for the signal.
 #![allow(unsafe_code)]
 
 use crate::hot::frame::Frame;

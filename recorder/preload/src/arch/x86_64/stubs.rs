@@ -89,8 +89,8 @@ macro_rules! reallocarray {
     };
 }
 
-/// operator new(size). While `$new_is` equals `$default`, the stub calls the real malloc instead. In all other
-/// cases, and if malloc fails, it jumps to `$real_new`.
+/// operator new(size). While `$new_is` equals `$default`, the stub calls the real malloc instead. In all
+/// other cases, and if malloc fails, it jumps to `$real_new`.
 macro_rules! new {
     ($new_is:path, $default:path, $malloc:path, $real_new:path) => {
         $crate::arch::note::note_in_stub!(
