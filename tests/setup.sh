@@ -19,8 +19,8 @@ install_typescript() {
 packages=(
     gcc g++ clang musl-tools     # the samples, and a musl-linked host
     binutils llvm dwz gdb valgrind libc6-dbg # what symbols, stacks and costs are compared with
-    python3-jsonschema python3-rfc3987 # tests/tests/gate.rs: an oracle for reports
-    golang-go                    # tests/tests/pprof.rs: `go tool pprof`, an oracle for profiles
+    python3-jsonschema python3-rfc3987 # tests/tests/gate.rs: a reference for reports
+    golang-go                    # tests/tests/pprof.rs: `go tool pprof`, a reference for profiles
     python3-yaml systemd procps util-linux # tests/tests/automation.rs and containers.rs
     prometheus python3-prometheus-client # tests/tests/metrics.rs: what reads the metrics
     mandoc groff zsh fish        # packaging/test.sh pages
