@@ -76,7 +76,7 @@ fn start_on_terminal(command: &mut Command) -> (File, Child) {
     let child = command.spawn().expect("it starts");
     // SAFETY: the child has its own.
     unsafe { libc::close(slave) };
-    // SAFETY: the descriptor is new and ours.
+    // SAFETY: the descriptor is new, and no other code has it.
     (unsafe { File::from_raw_fd(master) }, child)
 }
 

@@ -1,11 +1,12 @@
-//! `--metrics FILE`: the findings so far, for a monitoring system, in a text file that is always whole.
+//! `--metrics FILE`: writes the findings so far to a text file for a monitoring system; the file is always
+//! complete.
 //!
 //! ```text
-//! page    the findings of some recordings as one page in the text format of OpenMetrics and Prometheus
-//! mod     a thread that reads the traces of this recorder again and again and replaces the file
+//! page    the findings of some recordings, as one page in the text format of OpenMetrics and Prometheus
+//! mod     a thread that reads the traces of this recorder repeatedly and replaces the file
 //! ```
-//! The thread belongs to edleak-record. It reads the traces from their files, so the target and the collector's
-//! loop do not wait for it. A failure to write is told once; the recording goes on.
+//! The thread belongs to edleak-record. It reads the traces from their files, so neither the target nor the
+//! collector's loop waits for it. A write error is reported once, and the recording continues.
 
 mod page;
 
@@ -20,17 +21,17 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The first page comes after this time, so that a short run has one, too.
+/// Time before the first page, short enough for a short run.
 const FIRST: Duration = Duration::from_secs(1);
-/// The pages after it come in this distance. Scrapers ask every 15 to 60 seconds.
+/// Interval between later pages. Monitoring systems read the file every 15 to 60 seconds.
 const REFRESH: Duration = Duration::from_secs(5);
-/// A refresh takes at most one part in so many of the thread's time, so a large trace is read less often.
+/// A refresh takes at most 1/N of the thread's time with this N, so a large trace is read less often.
 const MOST_BUSY: u32 = 10;
 
-/// One recorded process at one moment.
+/// One recorded process at one instant.
 #[derive(Debug)]
 pub(crate) struct Recorded {
-    /// The recording still runs.
+    /// Whether the recording still runs.
     pub(crate) is_running: bool,
     pub(crate) snapshot: Snapshot,
 }
@@ -43,11 +44,11 @@ pub(crate) struct Metrics {
     thread: Option<(Sender<()>, JoinHandle<Traces>)>,
 }
 
-/// The traces read so far. Symbols are read once for each.
+/// The traces read so far. The symbols of each are read once.
 #[derive(Debug, Default)]
 struct Traces {
     readers: HashMap<PathBuf, Reader>,
-    /// The last moment of every process, by trace.
+    /// The latest state of every process, by trace.
     last: HashMap<PathBuf, Recorded>,
 }
 
@@ -55,7 +56,7 @@ impl Metrics {
     /// Checks that `file` can be written, by writing an empty page.
     ///
     /// # Errors
-    /// The file cannot be written; the sentence says why and what to do.
+    /// The file cannot be written; the message contains the reason and the remedy.
     pub(crate) fn create(file: PathBuf, most_sites: usize) -> Result<Self, String> {
         replace(&file, &page::page(&[], most_sites)).map_err(|error| {
             format!(
@@ -66,7 +67,8 @@ impl Metrics {
         Ok(Self { file, most_sites, thread: None })
     }
 
-    /// Starts the thread. The target has to be there already: a thread made before would take its signals.
+    /// Starts the thread. Call this after the target has started, because an earlier thread would receive the
+    /// target's signals.
     pub(crate) fn start(&mut self) {
         let (file, most_sites) = (self.file.clone(), self.most_sites);
         let (stop, stopped) = mpsc::channel();
@@ -96,7 +98,7 @@ impl Metrics {
         }
     }
 
-    /// Writes the last page: what the finished traces say.
+    /// Writes the last page, from the finished traces.
     pub(crate) fn finish(mut self, traces: &[&Path]) {
         let Some((stop, thread)) = self.thread.take() else { return };
         drop(stop);
@@ -114,7 +116,7 @@ impl Metrics {
 }
 
 impl Traces {
-    /// Reads the traces of this recorder that are being written.
+    /// Reads the unfinished traces of this recorder.
     fn refresh(&mut self) {
         for recorded in self.last.values_mut() {
             recorded.is_running = false;
@@ -124,7 +126,7 @@ impl Traces {
         }
     }
 
-    /// Reads one trace; one that cannot be read keeps its last figures.
+    /// Reads one trace. If that fails, its last figures stay.
     fn read(&mut self, trace: &Path, is_running: bool) {
         let reader = self.readers.entry(trace.to_owned()).or_insert_with(|| Reader::new(trace.to_owned()));
         match reader.read() {
@@ -139,7 +141,7 @@ impl Traces {
         }
     }
 
-    /// By process, so that the order of lines stays.
+    /// Sorted by process, so that the order of lines does not change.
     fn in_order(&self) -> Vec<&Recorded> {
         let mut all: Vec<_> = self.last.values().collect();
         all.sort_by(|a, b| {
@@ -149,16 +151,17 @@ impl Traces {
     }
 }
 
-/// Replaces `file` by a new one with this text. A reader sees the old page or the new one.
+/// Replaces `file` by a new one with this text. A reader sees either the old page or the new one.
 fn replace(file: &Path, text: &str) -> io::Result<()> {
-    // Beside the file, because a rename cannot cross file systems. The number keeps two recorders apart.
+    // The new file is beside the old one, because a rename cannot cross file systems. The PID keeps two
+    // recorders apart.
     let mut name = file.file_name().ok_or(io::ErrorKind::IsADirectory)?.to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let new = file.with_file_name(name);
     let write = || {
-        // A file of this name is left over from a recorder with our number that was killed.
+        // An earlier recorder with the same PID was killed and left this file behind.
         let _ = std::fs::remove_file(&new);
-        // `create_new` follows no link that somebody else put there.
+        // `create_new` does not follow a link that another user has put there.
         OpenOptions::new().write(true).create_new(true).open(&new)?.write_all(text.as_bytes())?;
         std::fs::rename(&new, file)
     };

@@ -1,7 +1,8 @@
 //! One page of metrics in the text format that OpenMetrics and Prometheus share.
 //!
-//! All metrics are gauges. (OpenMetrics wants counters to end in `_total` and their family not to; Prometheus' own
-//! parser, which the node exporter uses, wants both to be one name.) Figures are those of the record so far.
+//! All metrics are gauges. (OpenMetrics requires the suffix `_total` for counters, but not for the name of
+//! their family. Prometheus' own parser, which the node exporter uses, requires one name for both.) The
+//! figures are those of the recording so far.
 
 use super::Recorded;
 use crate::args::SortArg;
@@ -19,17 +20,17 @@ const GROWTH_KINDS: [GrowthKind; 6] = [
     GrowthKind::Unknown,
 ];
 
-/// One process' value of a metric, with the labels after the process' own.
+/// One process's value of a metric, with further labels besides the labels of the process.
 type Sample = (String, f64);
 
-/// A metric that has one or more values for each process.
+/// A metric with one or more values for each process.
 struct Family {
     name: &'static str,
     help: &'static str,
     samples: fn(&Recorded, &[&Row]) -> Vec<Sample>,
 }
 
-/// Of each process.
+/// The values of a process.
 const FAMILIES: &[Family] = &[
     Family {
         name: "edleak_recording",
@@ -125,7 +126,7 @@ const FAMILIES: &[Family] = &[
     },
 ];
 
-/// The page. Each process lists at most `most_sites` sites: leaks first, then by growth.
+/// Writes the page. For each process it lists at most `most_sites` sites: leaks first, then by growth.
 pub(super) fn page(recorded: &[&Recorded], most_sites: usize) -> String {
     let listed: Vec<Vec<&Row>> = recorded
         .iter()
@@ -159,7 +160,8 @@ fn plain(value: f64) -> Vec<Sample> {
     vec![(String::new(), value)]
 }
 
-/// The labels of a site. Lines of code are left out: they change with each build, and a graph should go on.
+/// The labels of a site. Source lines are left out, because they change with each build, and a graph should
+/// continue.
 fn site(row: &Row, verdict: Option<&str>) -> String {
     let id = row.label.to_string();
     let mut all = vec![
@@ -181,7 +183,7 @@ fn verdict(row: &Row) -> &'static str {
     }
 }
 
-/// Labels between the braces, with `\`, `"` and line ends escaped as the format wants it.
+/// The labels between the braces, with `\`, `"` and line ends escaped as the format requires.
 fn labels(pairs: &[(&str, &str)]) -> String {
     let escaped = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     pairs.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect::<Vec<_>>().join(",")

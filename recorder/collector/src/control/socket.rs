@@ -274,7 +274,7 @@ pub fn own_uid() -> u32 {
 fn peer_uid(stream: &UnixStream) -> Option<u32> {
     let mut peer = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
     let mut length = size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: a structure of ours and its length.
+    // SAFETY: a local structure and its length.
     let result = unsafe {
         libc::getsockopt(
             stream.as_raw_fd(),

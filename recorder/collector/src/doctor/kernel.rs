@@ -172,7 +172,7 @@ fn opens_in_a_child(path: &CStr) -> io::Result<()> {
         unsafe { libc::_exit(code) };
     }
     let mut status = 0;
-    // SAFETY: our own child, and room for its status.
+    // SAFETY: this process's own child, and room for its status.
     while unsafe { libc::waitpid(child, &mut status, 0) } < 0 {
         let error = io::Error::last_os_error();
         if error.kind() != io::ErrorKind::Interrupted {

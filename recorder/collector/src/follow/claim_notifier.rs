@@ -28,7 +28,7 @@ impl ClaimNotifier {
     pub(crate) fn of(page: &Arc<ControlPage>) -> Option<ClaimNotifier> {
         // SAFETY: no memory is passed.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        // SAFETY: the descriptor is new and ours.
+        // SAFETY: the descriptor is new, and no other code has it.
         let event = (fd >= 0).then(|| Arc::new(unsafe { File::from_raw_fd(fd) }))?;
         let is_over = Arc::new(AtomicBool::new(false));
         let claim_notifier = ClaimNotifier { event, page: Arc::clone(page), is_over };

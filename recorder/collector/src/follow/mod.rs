@@ -131,7 +131,7 @@ pub struct Follower<'a> {
     children: Vec<Child>,
     /// Claimed sessions that are not attached yet, each with the time of its claim.
     attaching: Vec<(Session, Instant)>,
-    /// The socket for requests. Without it nobody can ask this recording; everything else still works.
+    /// The socket for requests. Without it no program can ask this recording; everything else still works.
     control: Option<ControlSocket>,
     /// Becomes readable when a session is claimed.
     claim_notifier: Option<ClaimNotifier>,

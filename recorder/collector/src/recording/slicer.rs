@@ -139,7 +139,7 @@ mod tests {
         session.header().next_site.store(4, Ordering::Relaxed);
         let alive = owner_word(0x7000, pid);
         session.shards()[0].owner.store(alive, Ordering::Relaxed);
-        session.shards()[1].owner.store(owner_word(0x8000, 1), Ordering::Relaxed); // no thread of ours
+        session.shards()[1].owner.store(owner_word(0x8000, 1), Ordering::Relaxed); // not a thread of this process
         session.shards()[2].owner.store(owner_word(0x9000, 0), Ordering::Relaxed); // id not known
         session.counters(1, 4)[2].add_owned(64);
         let mut slicer = Slicer::new(16);

@@ -41,7 +41,7 @@ pub fn collect(args: &Request) -> ExitCode {
         }
         return ExitCode::FAILURE;
     };
-    // SAFETY: the preload made this descriptor for us.
+    // SAFETY: the preload made this descriptor for this process.
     let mut reply = unsafe { File::from_raw_fd(args.reply_fd) };
     // The requesting process waits for the parent to end. The collector is the child: it runs in its own
     // terminal session and keeps only the reply descriptor and the watch.

@@ -127,7 +127,7 @@ fn pipe() -> io::Result<(File, File)> {
     if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor is new and ours.
+    // SAFETY: the descriptor is new, and no other code has it.
     let read = unsafe { File::from_raw_fd(ends[0]) };
     // SAFETY: as above.
     let write = unsafe { File::from_raw_fd(ends[1]) };

@@ -25,7 +25,7 @@ const LEAST_DATA_BYTES: u64 = 20 << 20;
 /// edleak's tables. `None`: it leaves enough.
 pub(crate) fn too_little_data() -> Option<String> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: a structure of ours.
+    // SAFETY: a local structure.
     let is_known = unsafe { libc::getrlimit(libc::RLIMIT_DATA, &raw mut limit) } == 0;
     (is_known && limit.rlim_cur < LEAST_DATA_BYTES).then(|| {
         format!(

@@ -77,7 +77,7 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours and no reference outlives `self`.
+        // SAFETY: the mapping belongs to this value, and no reference outlives `self`.
         unsafe { libc::munmap(self.base.cast(), self.bytes) };
     }
 }

@@ -64,20 +64,20 @@ impl Signals {
         let mut original: libc::sigset_t = unsafe { zeroed() };
         let real_time = libc::SIGRTMIN()..=libc::SIGRTMAX();
         for number in PASSED_ON.into_iter().chain([libc::SIGCHLD]).chain(real_time) {
-            // SAFETY: a set of ours and a valid number.
+            // SAFETY: a local set and a valid signal number.
             unsafe { libc::sigaddset(&raw mut set, number) };
         }
-        // SAFETY: two sets of ours.
+        // SAFETY: two local sets.
         if unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, &raw mut original) } < 0 {
             return Err(io::Error::last_os_error());
         }
         unblock(libc::SIGBUS);
-        // SAFETY: a new descriptor for a set of ours.
+        // SAFETY: makes a new descriptor for a local set.
         let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the descriptor is new and ours.
+        // SAFETY: the descriptor is new, and no other code has it.
         let reader = unsafe { File::from_raw_fd(fd) };
         let ignored = PASSED_ON.into_iter().filter(|&number| is_ignored(number)).collect();
         let bus_action = survive_cut_files();
@@ -159,7 +159,7 @@ fn survive_cut_files() -> libc::sigaction {
     let mut before: libc::sigaction = unsafe { zeroed() };
     action.sa_sigaction = on_bus_error as *const () as usize;
     action.sa_flags = libc::SA_SIGINFO;
-    // SAFETY: two actions of ours; the handler makes one system call and nothing else.
+    // SAFETY: two local actions; the handler makes one system call and nothing else.
     unsafe { libc::sigaction(libc::SIGBUS, &raw const action, &raw mut before) };
     before
 }
@@ -208,7 +208,7 @@ fn set_action(number: libc::c_int, disposition: libc::sighandler_t) -> libc::sig
     // SAFETY: as above.
     let mut before: libc::sigaction = unsafe { zeroed() };
     action.sa_sigaction = disposition;
-    // SAFETY: two actions of ours.
+    // SAFETY: two local actions.
     unsafe { libc::sigaction(number, &raw const action, &raw mut before) };
     before
 }
@@ -217,9 +217,9 @@ fn set_action(number: libc::c_int, disposition: libc::sighandler_t) -> libc::sig
 fn unblock(number: libc::c_int) {
     // SAFETY: plain data that the next call fills in.
     let mut set: libc::sigset_t = unsafe { zeroed() };
-    // SAFETY: a set of ours and a valid number.
+    // SAFETY: a local set and a valid signal number.
     unsafe { libc::sigaddset(&raw mut set, number) };
-    // SAFETY: a set of ours.
+    // SAFETY: a local set.
     unsafe { libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut()) };
 }
 
@@ -248,7 +248,7 @@ impl Watch {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the descriptor is new and ours.
+        // SAFETY: the descriptor is new, and no other code has it.
         Ok(Watch(unsafe { File::from_raw_fd(fd as RawFd) }))
     }
 
@@ -267,7 +267,7 @@ impl Watch {
     /// Sends a signal to the process. An ended process gets none.
     pub fn send(&self, signal: i32) {
         let nothing = std::ptr::null::<libc::siginfo_t>();
-        // SAFETY: a descriptor of ours; no information goes with the signal.
+        // SAFETY: the descriptor belongs to this value; no information goes with the signal.
         unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.fd(), signal, nothing, 0) };
     }
 
@@ -283,7 +283,7 @@ pub(crate) fn wait_readable(fds: &[RawFd], at_most: std::time::Duration) -> bool
         fds.iter().map(|&fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect();
     let timeout =
         libc::timespec { tv_sec: at_most.as_secs() as i64, tv_nsec: i64::from(at_most.subsec_nanos()) };
-    // SAFETY: an array of ours and its length.
+    // SAFETY: a local array and its length.
     let ready = unsafe {
         libc::ppoll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, &raw const timeout, std::ptr::null())
     };

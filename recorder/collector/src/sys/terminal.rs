@@ -79,9 +79,9 @@ fn is_alone() -> bool {
 fn take_hangup() {
     // SAFETY: plain data that the call fills in.
     let mut hangup: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: a set of ours and a valid number.
+    // SAFETY: a local set and a valid signal number.
     unsafe { libc::sigaddset(&raw mut hangup, libc::SIGHUP) };
     let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a set and a time of ours.
+    // SAFETY: a local set and a local time.
     unsafe { libc::sigtimedwait(&raw const hangup, std::ptr::null_mut(), &raw const at_once) };
 }
