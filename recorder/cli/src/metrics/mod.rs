@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 const FIRST: Duration = Duration::from_secs(1);
 /// Interval between later pages. Monitoring systems read the file every 15 to 60 seconds.
 const REFRESH: Duration = Duration::from_secs(5);
-/// A refresh takes at most 1/N of the thread's time with this N, so a large trace is read less often.
+/// A refresh takes at most 1/`MOST_BUSY` of the thread's time, so a large trace is read less often.
 const MOST_BUSY: u32 = 10;
 
 /// One recorded process at one instant.

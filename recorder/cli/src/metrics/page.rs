@@ -30,7 +30,7 @@ struct Family {
     samples: fn(&Recorded, &[&Row]) -> Vec<Sample>,
 }
 
-/// The values of a process.
+/// The metrics of each process.
 const FAMILIES: &[Family] = &[
     Family {
         name: "edleak_recording",
