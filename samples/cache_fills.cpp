@@ -1,4 +1,5 @@
-// A cache that is filled in the first third of the run and then only read. It stays, but is no leak.
+// A cache that is filled in the first third of the run and then only read. The cache is never freed, but it
+// does not grow any more, so it is no leak.
 //
 //#Expect: no leak
 #include "pace.h"

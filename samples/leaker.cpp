@@ -41,7 +41,7 @@ NOINLINE void leak_calloc() {
     books[CALLOC].add(150);
 }
 
-// A buffer that is grown and never freed: realloc frees the small one, nothing frees the large one.
+// A buffer that realloc enlarges: realloc frees the small block, and the program never frees the large block.
 NOINLINE void leak_realloc() {
     void *small = keep(malloc(20));
     books[REALLOC].add(20);

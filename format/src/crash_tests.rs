@@ -95,7 +95,8 @@ fn killed_at_any_write_of_a_short_recording() {
 
 #[test]
 fn killed_at_any_write_while_blocks_are_sealed_merged_and_moved() {
-    // Long enough to be thinned three times; a step that is a prime meets every kind of write.
+    // The recording is long enough for three thinnings. The number of writes between two checks is a prime,
+    // so the checks meet every kind of write.
     let (checks, trace) = run("crash-long", 5_000, 37);
     assert!(trace.damage().is_sound(), "{:?}", trace.damage());
     assert!(trace.stride_ticks() > 1, "{checks} checks, {:?}", trace.grid());

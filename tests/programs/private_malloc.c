@@ -1,4 +1,5 @@
-// Allocates through its own linked allocator, which does not replace malloc, as with a static mimalloc.
+// Allocates through an allocator that is linked into the program and does not replace malloc, like a static
+// mimalloc.
 //
 // Recorded by tests/tests/conditions/own_allocator.rs.
 #include <stddef.h>

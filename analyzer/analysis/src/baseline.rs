@@ -49,13 +49,13 @@ pub struct Baseline {
 /// The change of a leak against the baseline.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Change {
-    /// Not in the baseline.
+    /// The baseline does not contain the leak.
     New,
-    /// In the baseline, with this rate, which is clearly lower.
+    /// The baseline contains the leak, with this clearly lower rate.
     Faster(f64),
-    /// In the baseline, with about this rate.
+    /// The baseline contains the leak, with this rate; the new rate is about the same.
     Same(f64),
-    /// In the baseline, with this rate, which is clearly higher.
+    /// The baseline contains the leak, with this clearly higher rate.
     Slower(f64),
 }
 

@@ -63,7 +63,7 @@ pub struct SiteHistory {
     pub live_count_at_peak: u64,
 }
 
-/// Every site over the record.
+/// The counters of every site over the record.
 #[derive(Clone, Default, Debug)]
 pub struct History {
     /// The instants, in time order.

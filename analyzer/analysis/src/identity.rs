@@ -8,7 +8,8 @@
 use crate::frame::{Address, GENERATED_NAME, base_name};
 use crate::site::{INJECTED_NAME, JudgedSite, Kind};
 
-/// The keys that recognize a site. Equal keys of one kind mean the same code.
+/// The keys that recognize a site in another recording. Each key is compared with the same key of the other
+/// site; equal keys mean the same code.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity {
     /// Build IDs and offsets of the stack; `None` if a module has no build ID.

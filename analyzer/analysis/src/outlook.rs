@@ -2,7 +2,7 @@
 
 use crate::findings::Findings;
 
-/// Round sizes that people plan with.
+/// The round sizes that the report may name.
 const SIZES: [u64; 12] = [
     16 << 20,
     64 << 20,

@@ -13,10 +13,10 @@ pub struct OwnHeap {
     pub remedy: String,
 }
 
-/// A known runtime: its program or one of its libraries gives it away.
+/// A known runtime, recognized by the file name of its program or of one of its libraries.
 struct Known {
     name: &'static str,
-    /// The beginnings of file names.
+    /// Prefixes of the file names of the runtime's program and libraries.
     files: &'static [&'static str],
     remedy: &'static str,
 }

@@ -12,7 +12,7 @@ use crate::slices::{Slices, counters_at};
 use edleak_format::{Counters, SiteId, Trace};
 use edleak_text::units;
 
-/// The instant of a profile.
+/// The slice that a profile shows.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum At {
     /// The slice with the most live bytes.

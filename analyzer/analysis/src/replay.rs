@@ -60,7 +60,7 @@ const RANGES_PER_THREAD: usize = 2;
 pub struct Replayed<T> {
     /// The result for each site that a slice names, by ascending id.
     pub sites: Vec<T>,
-    /// The process over time.
+    /// The memory of the process at each grid point.
     pub process: ProcessSeries,
     /// Bytes allocated from the first slice to the last.
     pub turnover_bytes: u64,

@@ -87,7 +87,8 @@ pub struct JudgedSite {
     pub survivors: Vec<Survivor>,
     /// The number of sites of the trace that were merged into this site: the same code at several addresses.
     pub addresses: u64,
-    /// The place of the site: return addresses, innermost first; one address for a caller.
+    /// The place of the site in the code: return addresses, innermost first. A caller has one address, a
+    /// stack has several.
     pub stack: Vec<Address>,
     /// The stack has more frames, but the walk stopped.
     pub is_stack_cut: bool,
@@ -136,7 +137,7 @@ pub enum Standing {
 }
 
 impl Standing {
-    /// The word for the standing in JSON.
+    /// The word that JSON reports use for this decision of the gate.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unlisted => "unlisted",

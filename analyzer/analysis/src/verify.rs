@@ -9,11 +9,11 @@ use std::io::{self, Write};
 pub struct Verification {
     /// Version of the format.
     pub format_version: u32,
-    /// Blocks of slices that decode.
+    /// Number of blocks whose slices decode.
     pub sound_blocks: u64,
     /// Slices in these blocks.
     pub slices: u64,
-    /// Blocks that do not decode: torn, or different from their header.
+    /// Number of blocks that do not decode: torn, or different from their header.
     pub damaged_blocks: u64,
     /// Bytes that belong to no sound block.
     pub damaged_bytes: u64,

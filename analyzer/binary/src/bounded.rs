@@ -11,15 +11,15 @@ use gimli::{EndianSlice, Error, Reader, ReaderOffsetId, Result, RunTimeEndian};
 use std::borrow::Cow;
 use std::cell::Cell;
 
-/// Reads allowed per byte of debug information. Sound files of C, C++ and Rust need fewer than one. Each read
-/// may leave some 20 bytes in memory.
+/// Number of reads that a lookup may make per byte of debug information. Sound files of C, C++ and Rust need
+/// fewer than one. Each read may leave some 20 bytes in memory.
 const READS_PER_BYTE: u64 = 8;
 
-/// Reads allowed for any file, however small.
+/// Number of reads that every file may take, even the smallest.
 const READS_AT_LEAST: u64 = 1 << 20;
 
-/// Characters of names and paths allowed per address, on average. They suffice for a hundred inlined frames
-/// of C++.
+/// Number of characters that the names and paths of one address may have, on average. It suffices for a
+/// hundred inlined frames of C++.
 const TEXT_PER_ADDRESS: u64 = 32 << 10;
 
 /// The greatest depth in the stack. addr2line recurses once per level of inlining. A thread has 2 MiB of

@@ -95,7 +95,8 @@ fn try_demangle(name: &str) -> Option<String> {
     demangle_other::go(name)
 }
 
-/// `_ZN…17h0123456789abcdefE` without a suffix of LLVM. Only the hash tells this form from C++.
+/// `_ZN…17h0123456789abcdefE` without a suffix of LLVM. C++ names have the same form without the hash, so
+/// only the hash marks a Rust name.
 fn rust_legacy(name: &str) -> Option<&str> {
     const HASH_DIGITS: usize = 16;
     if !name.starts_with("_ZN") {

@@ -68,7 +68,7 @@ pub struct UnwindTable<R> {
     pub bad_entries: usize,
 }
 
-/// A stretch of code with one rule, before sorting.
+/// A range of code that has one rule. The ranges are not sorted yet.
 #[derive(Clone, Copy)]
 struct Stretch<R> {
     start: u32,

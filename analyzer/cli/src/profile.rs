@@ -140,7 +140,7 @@ pub(crate) fn run(args: &ProfileArgs) -> Result<u8> {
         crate::refuse_overwriting(&args.trace, output)?;
     }
     let symbolizer = args.symbols.symbolizer();
-    // The profile decides which sites it lists, so all sites are named.
+    // Any site may appear in the profile, so the analysis must name all sites.
     let policy = Policy { all: true, ..Policy::default() };
     let (recording, analysis) =
         analyze(&args.trace, LoadOptions::default(), Model::Growth, &policy, &symbolizer)?;

@@ -52,7 +52,8 @@ impl Survivors {
             return None;
         }
         let at = |sixteenths: usize| epochs * sixteenths / 16;
-        // Allocations of the last three sixteenths are mostly churn that is not freed yet.
+        // Leave out the last three sixteenths of the epochs: most of their live allocations will still be
+        // freed.
         let bytes = cumulated(&births.epoch_live_bytes[..at(13)]);
         let count = cumulated(&births.epoch_live_count[..at(13)]);
         let middle = &births.epoch_live_count[at(2)..at(13)];

@@ -230,12 +230,13 @@ const LEAST_EVENTS: f64 = 8.0;
 /// curve.
 const ADJUSTED: Bar =
     Bar { rise_over_scatter: 4.0, pace: 0.15, largest_step: 0.87, second: 0.6, late_t: 4.0, bic: 0.0 };
-/// The bar for allocations that get larger rather than more numerous: only the bytes are read.
+/// The bar for sites whose allocations get larger but not more numerous. Only the curve of bytes must pass.
 const BIGGER: Bar =
     Bar { rise_over_scatter: 4.0, pace: 0.05, largest_step: 0.6, second: 0.6, late_t: 2.0, bic: 0.0 };
 const BIGGER_STRICT: Bar =
     Bar { rise_over_scatter: 8.0, pace: 0.3, largest_step: 0.3, second: 0.6, late_t: 4.0, bic: 2.0 };
-/// Growth so plain that, if a cache explains it as well, the site is undecided instead of no leak.
+/// The bar for plain growth. If a curve passes this bar, but a cache explains the curve as well as a leak,
+/// the site is undecided. Below this bar such a site is no leak.
 const PLAIN: Bar =
     Bar { rise_over_scatter: 4.0, pace: 0.35, largest_step: 0.5, second: 0.6, late_t: 2.5, bic: -1.5 };
 

@@ -76,7 +76,8 @@ struct Column {
     with_one: PerRho,
 }
 
-/// A constant and one or two columns, the growing column first. Products are without the constant's part.
+/// A model of a constant and one or two columns. The growing column comes first. The part of the constant is
+/// subtracted from all products.
 struct Design {
     growing: usize,
     own: PerRho,
@@ -359,8 +360,8 @@ mod tests {
     use super::*;
 
     fn contest(f: impl Fn(f64) -> f64) -> Contest {
-        // A little scatter without pattern, the same in every test. Without scatter, the floor of the
-        // residuals would decide.
+        // A little scatter without pattern, the same in every test. Without scatter, all residuals would be
+        // below [`LEAST_RESIDUAL`], and this limit would decide the contest.
         let scatter = |k: u32| f64::from(k.wrapping_mul(2_654_435_761) >> 16) / 65536.0 - 0.5;
         let curve = Curve::of_means((0..90).map(|k| f((f64::from(k) + 0.5) / 90.0) + scatter(k)).collect());
         models(90).contest(&curve)

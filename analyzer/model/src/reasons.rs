@@ -52,7 +52,7 @@ pub(crate) fn doubles() -> Vec<String> {
     ]
 }
 
-/// When and how the program stopped working.
+/// The quiet time in which the program does next to no work.
 pub struct Quiet {
     /// Length of the quiet time at the end, in seconds.
     pub seconds: f64,
@@ -173,7 +173,7 @@ pub(crate) fn fills(bic: f64) -> Vec<String> {
     }]
 }
 
-/// A curve that grows plainly, but that a cache explains as well.
+/// Plain growth that a cache explains as well as a leak.
 pub(crate) fn ambiguous(trend: &Trend) -> Vec<String> {
     vec![windows(trend), pace(trend), "a cache that is still filling would look the same so far".to_owned()]
 }

@@ -1,9 +1,9 @@
-//! Seasonal adjustment: takes the one regular wave that hides the trend out of a curve.
+//! Seasonal adjustment: removes from a curve the one regular wave that hides its trend.
 //!
-//! Load that comes in waves (day and night, a batch job every hour) moves a site far more than a leak does.
-//! The wave is fitted together with a parabola, so the wave cannot take the trend away. A wave counts only if
-//! it repeats often enough not to be a trend itself. A site that only waves is flat once its wave is gone, so
-//! the adjustment invents no growth.
+//! Load that comes in waves (day and night, a batch job every hour) changes a site's live bytes far more than
+//! a leak does. The wave is fitted together with a parabola, so the wave cannot take the trend away. A wave
+//! counts only if it repeats often enough not to be a trend itself. If a site has a wave and no trend, its
+//! curve is flat without the wave, so the adjustment invents no growth.
 
 use std::f64::consts::TAU;
 use std::sync::OnceLock;
@@ -11,14 +11,15 @@ use std::sync::OnceLock;
 use super::buckets::MOST;
 use super::curve::Curve;
 
-/// Fewest cycles in the record, in quarters of a cycle. With fewer than two and a quarter cycles, a wave may
-/// be a trend that turned.
+/// The smallest number of cycles that a wave must have in the record, in quarters of a cycle. With fewer than
+/// two and a quarter cycles, a wave may be a trend that changed its direction.
 const LEAST_QUARTERS: usize = 9;
 
-/// Fewest buckets per cycle: the means of the eighths average shorter waves away anyway.
+/// The smallest number of buckets in one cycle of a wave. Shorter waves need no adjustment: each eighth of
+/// the record averages over many of their cycles.
 const LEAST_BUCKETS: usize = 5;
 
-/// Share of the scatter about the parabola that the wave must explain.
+/// The wave must explain at least this share of the scatter about the parabola.
 const LEAST_SHARE: f64 = 0.6;
 
 /// The waves tried on curves of one length, and the parabola fitted together with them.

@@ -12,7 +12,8 @@ pub(crate) enum Shape {
     Fill(f64),
     /// ln(1 + k·x): distinct keys with a heavy-tailed distribution.
     Log(f64),
-    /// x^b: deduplication, Heaps' law. With b = 1 it is the straight line, with b > 1 an accelerating leak.
+    /// x^b. With b < 1, it is a set of distinct items that grows ever more slowly (Heaps' law). With b = 1 it
+    /// is the straight line, with b > 1 an accelerating leak.
     Power(f64),
     /// Zero until x = h, then a straight line: a leak that starts late.
     Hinge(f64),

@@ -92,11 +92,12 @@ fn most_share([most, _, sum]: [f64; 3]) -> f64 {
     if sum > 0.0 { most / sum } else { 1.0 }
 }
 
-/// The second greatest such step, as a share of all but the greatest: 1 if at most two jumps make up all of
-/// the growth.
+/// The second greatest step, as a share of the growth without the greatest step. The share is 1 if at most
+/// two jumps make up all of the growth.
 ///
-/// A leak may come with one event of another kind. The growth without that event must not be a single event
-/// again. New high-water marks of a pool, and things loaded at first use, come in ever rarer jumps.
+/// A leak may come with one large step of another cause. Without this step, the rest of the growth must not
+/// be a single step again. New high-water marks of a pool, and things loaded at first use, come in ever rarer
+/// steps.
 fn second_share([most, second, sum]: [f64; 3]) -> f64 {
     if sum > most { second / (sum - most) } else { 1.0 }
 }

@@ -22,7 +22,7 @@ fn series(live_bytes: &[u64]) -> Series {
     builder.finish()
 }
 
-/// Live bytes of every allocer from its first slice on.
+/// Live bytes of every "allocer" (edLeak's word for a site), from its first slice on.
 fn recorded() -> BTreeMap<u64, Vec<u64>> {
     let mut curves: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
     for slice in golden("edleak_leaker.json")["slice"].as_array().expect("slices") {

@@ -30,7 +30,7 @@ pub const CHUNK_SLICES: usize = 24;
 /// seven bytes suffice.
 const NAMED: u64 = 1 << 63;
 const CELL_BYTES: usize = 7;
-/// Numbers joined in one step.
+/// Number of values that one step joins from their bytes.
 pub(crate) const JOIN_STRIDE: usize = 16;
 /// The next tile begins in a cache line that is already loaded; the line after it is prefetched.
 const LINE_BYTES: usize = 64;

@@ -3,8 +3,9 @@
 //! When the capacity is used up, two neighbouring blocks are merged and every other slice is dropped. A level
 //! is a distance between slices of 2^level ticks. The level that takes the most space is thinned first,
 //! oldest blocks first. So all levels come to share the capacity evenly: recent history is fine and older
-//! history coarse. A longer recording costs only the logarithm of its length. A new coarsest level begins
-//! only while it leaves [`MIN_EVEN_SLICES`] slices over the whole recording.
+//! history coarse. A longer recording costs only the logarithm of its length. Thinning begins a new coarsest
+//! level only if this level still gives [`MIN_EVEN_SLICES`] slices over the whole recording, or if no other
+//! pair can be merged.
 
 use crate::ids::{AreaId, SiteId};
 use crate::layout::areas::Areas;

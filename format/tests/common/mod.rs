@@ -66,8 +66,8 @@ pub fn advance(counters: &mut [Counters], random: &mut Random) {
     }
 }
 
-/// Counters that do not compress. So few slices use up the capacity, and a test soon writes a thousand times
-/// as many.
+/// Advances the counters by random amounts that do not compress. So a few slices fill the file, and a short
+/// test can write many times its capacity.
 pub fn advance_wide(counters: &mut [Counters], random: &mut Random) {
     for site in counters {
         site.allocs += 1 + random.below(1 << 24);

@@ -117,7 +117,8 @@ fn check_against_readelf(path: &Path) -> Option<usize> {
         previous_end = stretch.end;
     }
     assert_eq!(table.lookup(offset(previous_end)), Rule::UNKNOWN, "{}, past the end", path.display());
-    // No row may begin where readelf has none: the rule must not change between two compared ranges.
+    // Each row must begin at the start or end of a range of readelf. So no rule changes inside a compared
+    // range.
     let starts: Vec<u32> = expected.iter().flat_map(|e| [offset(e.start), offset(e.end)]).collect();
     for row in table.rows.iter().skip(1) {
         assert!(

@@ -247,9 +247,9 @@ fn rust_callers_of_the_standard_library_are_blamed() {
     }
 }
 
-/// Checks every call that objdump finds in the C library, in which every function is a wrapper. Even after
-/// ranges are merged and reduced, each return address must have the rule of its row, or none if the row has
-/// none.
+/// Checks every call that objdump finds in the C library, in which every function is a wrapper.
+/// `wrapper_ranges` merges and drops ranges. Each return address must still have the rule of its row in the
+/// unwind table, or no rule if the row has none.
 #[test]
 fn every_call_of_the_c_library_keeps_its_rule() {
     let maps = std::fs::read_to_string("/proc/self/maps").expect("a process can read its own map");

@@ -150,12 +150,12 @@ pub fn publish(cache: &[AtomicU64], address: u64, slot: &SiteSlot, takes_over: i
     }
 }
 
-/// Withdraws the word of an address whose meaning in the table has just changed.
+/// Clears the cached word of `address`. Call this after the table's meaning of `address` has changed.
 pub fn withdraw(cache: &[AtomicU64], address: u64) {
     withdraw_if(cache, address, |_| true);
 }
 
-/// Withdraws the word of an address if `is_wrong` returns true for its meaning.
+/// Clears the cached word of `address` if `is_wrong` returns true for the meaning of this word.
 pub fn withdraw_if(cache: &[AtomicU64], address: u64, is_wrong: impl FnOnce(Caller) -> bool) {
     fence(Ordering::SeqCst);
     let Some(place) = cache.get(place(address)) else { return };

@@ -17,7 +17,8 @@ pub fn is_wanted(patterns: &[u8], file: &[u8]) -> bool {
 }
 
 /// Matches a pattern. At a mismatch the function returns to the last `*` and lets it match one more
-/// character. An earlier `*` never has to change, so the time is at most the product of both lengths.
+/// character. The function never returns to an earlier `*`, so the time is at most the product of both
+/// lengths.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut in_pattern, mut in_text) = (0, 0);
     let mut last_star = None;

@@ -149,7 +149,7 @@ pub fn intern<'t>(
         let slot = slots.get((first + probe) & (slots.len() - 1))?;
         let mut key = slot.key.load(Ordering::Acquire);
         if key == 0 {
-            // Write no key unless an id is left for it. Otherwise the table would fill with keys without ids.
+            // Write a key only while ids are left. Otherwise keys without an id would fill the table.
             if next_id.load(Ordering::Relaxed) as usize >= infos.len() {
                 return None;
             }

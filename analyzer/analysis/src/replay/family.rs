@@ -73,7 +73,8 @@ struct Family {
     crossing: Option<Crossing>,
 }
 
-/// A gap in the record that a family has begun to cross. All changes at its end belong to one slice.
+/// A gap in the record that a family has begun to cross. One slice ends the gap and brings all changes of the
+/// members.
 #[derive(Debug)]
 struct Crossing {
     tick: u64,
@@ -235,8 +236,8 @@ impl Family {
         self.crossing = Some(Crossing { tick, gap, live, moved: Vec::new() });
     }
 
-    /// Adds the points of the gap. All changes at its end are known now, so each point is the sum of the
-    /// members' straight lines.
+    /// Adds the points of the gap. Call this when all changes of the slice after the gap are known. Each
+    /// point is the sum of the members' straight lines.
     fn cross(&mut self) {
         let Some(Crossing { gap, live, moved, .. }) = self.crossing.take() else { return };
         for at in gap.points() {

@@ -9,7 +9,7 @@ pub(super) struct Opened {
     pub columns: Columns,
     /// For each slice, the point from which its values apply.
     pub steps: Vec<Step>,
-    /// The block could not be read after all. `columns` has the readable part.
+    /// The block could not be read to its end. `columns` holds the slices before the unreadable part.
     pub is_unreadable: bool,
 }
 

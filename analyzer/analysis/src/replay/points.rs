@@ -131,7 +131,7 @@ fn collect(trace: &Trace, grid: Grid, first: usize, ids: &[SiteId]) -> Vec<SiteP
     collector.sites.into_iter().enumerate().map(end).collect()
 }
 
-/// Watched sites together with their stacks.
+/// Sums over each watched site and its stacks.
 #[derive(Debug)]
 pub struct Families;
 

@@ -86,7 +86,7 @@ fn beginning(mut newest_first: impl Iterator<Item = Calls>, earliest: u64, strid
         if is_emptied || (frees > 0 && frees / FREES_PER_ALLOC >= allocs) {
             (before, idle) = (Some(calls.tick), 0);
         } else if is_missing && before.is_none() {
-            // The slices after the gap show only the end, so the record ends with the gap.
+            // The program did next to nothing after this gap, so the record ends with the gap.
             return later.tick.checked_sub(stride);
         } else if ((allocs, frees) == (0, 0) || is_farewell) && idle < MOST_IDLE {
             idle += 1;

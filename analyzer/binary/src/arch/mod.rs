@@ -37,8 +37,8 @@ impl Arch {
         }
     }
 
-    /// Whether a call may end in `code[from..]`. `is_code` tells whether the byte n after the start of `code`
-    /// is code of the file, as the destination of a call must be.
+    /// Whether a call may end in `code[from..]`. `is_code` tells whether the byte at an offset from the start
+    /// of `code` is code of the file. The destination of a call must be such a byte.
     pub(crate) fn may_call(self, code: &[u8], from: usize, is_code: impl Fn(i64) -> bool) -> bool {
         match self {
             Arch::X86_64 => x86_64::calls::may_call(code, from, is_code),

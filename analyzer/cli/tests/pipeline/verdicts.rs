@@ -222,7 +222,7 @@ fn a_gap_at_the_end_is_missing_like_any_other() {
     }
     let scratch = Scratch::new();
     let mut draft = leaker();
-    // The final slice lies outside the grid, or the recorder took another slice before it.
+    // The recorder took 0, 1 or 3 slices after the gap. Then the final slice follows, outside the grid.
     for after in [0, 1, 3] {
         for (grow, slices, missing, codes) in [
             (leaks_in_the_gap as fn(u64) -> Counters, 100, 30..100, &[1, 2][..]),

@@ -13,7 +13,8 @@ use flate2::write::ZlibEncoder;
 use serde_json::{Map, Value, json};
 use std::io::{self, Write};
 
-/// The greatest integer that a double holds exactly. Larger numbers become this one.
+/// The greatest integer that a double holds exactly. The payload stores this limit instead of a larger
+/// number.
 const MOST: u64 = (1 << 53) - 1;
 
 /// The columns collected so far.

@@ -11,9 +11,10 @@ use edleak_model::classify::{Confidence, Verdict};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
-/// Columns of the curve of a site, if its counters did not fit.
+/// Number of columns of a site's curve, if the site's counters did not fit into the page.
 const CURVE_COLUMNS: usize = 40;
-/// The limit of the reasons of sites that are no leak, because readers hardly ask for them.
+/// The page holds at most so many bytes of reasons for sites that are no leak. Readers hardly open these
+/// reasons.
 const MAX_WHY_BYTES: usize = 8 << 20;
 
 /// Adds the columns of `analysis`, under names that begin with `prefix`. Returns the recording's part of the

@@ -83,7 +83,7 @@ pub struct Plan {
     pub publisher: Publisher,
 }
 
-/// A trace that could not be written, or not to its end.
+/// The failure to write a trace, at its start or later.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Failure {
     /// The trace.

@@ -36,8 +36,8 @@ pub(crate) struct Event {
     pub number: u32,
 }
 
-/// Number of latest loads to remember, so that a site first seen between two loads gets the right module. It
-/// equals the number of events that the target can report between two slices.
+/// The collector remembers this number of latest loads, so that a site first seen between two loads gets the
+/// right module. The target can report at most this number of events between two slices.
 const MAX_LOADS: usize = edleak_session::event::MAX_EVENTS;
 
 /// The modules of one target.

@@ -163,7 +163,7 @@ pub(crate) struct Snapshots {
     /// At the latest slice.
     pub latest: Vec<Survivors>,
     kept: Vec<Survivors>,
-    /// Number of live allocations at the latest ends of epochs, newest first.
+    /// Number of live allocations at the end of each of the latest epochs, newest first.
     live: [u64; EPOCHS_OF_A_TEARDOWN],
 }
 

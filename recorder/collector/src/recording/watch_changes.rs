@@ -44,8 +44,8 @@ impl PendingRequests {
         self.waiting.push_back(wanted);
     }
 
-    /// Begins the next change, or applies the prepared one. After applying, returns the client to answer and
-    /// the answer.
+    /// Begins the next change, or applies the change that is prepared. If it has applied a change, it returns
+    /// the client of the request and the answer for this client.
     pub(crate) fn turn(
         &mut self,
         publisher: &mut Publisher,

@@ -85,8 +85,8 @@ impl Paths {
     }
 
     fn contains(&self, name: &str) -> bool {
-        // A prefix of the name directly precedes it in sorted order: any entry between them would begin with
-        // the prefix, too.
+        // If a prefix in the list begins the name, it is the last entry that does not sort after the name. An
+        // entry between the two would itself begin with that prefix.
         let before = self.prefixes.range(..=name).next_back();
         before.is_some_and(|prefix| name.starts_with(prefix)) || self.exact.contains(name)
     }
@@ -205,8 +205,8 @@ fn ends_a_word(rest: &str) -> bool {
     !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_')
 }
 
-/// Whether a Rust symbol may match: its crate has wrappers, or it implements an allocator. Only then is it
-/// demangled.
+/// Whether a Rust symbol may match: its crate has wrappers, or the symbol is a method of an allocator. Only
+/// such symbols are demangled.
 fn rust_may_match(raw: &str) -> bool {
     let Some(first) = rust_first_word(raw) else { return true };
     first.starts_with("_$LT$")

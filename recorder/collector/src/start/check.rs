@@ -1,8 +1,8 @@
 //! Finds programs that cannot be recorded before anything is started, and reports the reason and the remedy.
 //!
 //! The recorder is a preloaded library. So the program needs the dynamic loader of this system, and the
-//! loader must not run in secure mode, in which it ignores LD_PRELOAD. This check cannot find a program whose
-//! privileges a security module raises; its handshake fails instead.
+//! loader must not run in secure mode, in which it ignores LD_PRELOAD. If a security module raises the
+//! privileges of a program, this check does not notice it. The program then claims no session.
 #![allow(unsafe_code)] // a few questions to the kernel that std does not ask
 
 use edleak_binary::OwnMalloc;

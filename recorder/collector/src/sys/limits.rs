@@ -17,8 +17,8 @@ pub(crate) fn remedy(error: Option<i32>, otherwise: &str) -> String {
     }
 }
 
-/// The least data limit in bytes for any program with edleak's tables. Their upper level takes 16 MiB, and
-/// libc has data, too.
+/// The smallest data limit (`ulimit -d`) with which a program can be recorded, in bytes. The upper level of
+/// edleak's tables takes 16 MiB of data, and libc has data, too.
 const LEAST_DATA_BYTES: u64 = 20 << 20;
 
 /// The reason why the data limit (`ulimit -d`), which the target inherits, leaves too little room for

@@ -45,9 +45,9 @@ impl AutoWatch {
     }
 
     /// The sites that looked like a leak at two checks in a row: linear or exponential growth, not constant
-    /// or logarithmic. Empty between checks. The first check comes at 12 slices; each next one when the
-    /// number of slices has grown by a sixth. (Two checks, because a cache looks like a leak until it is
-    /// full.)
+    /// or logarithmic. Empty between checks. The first check comes at 12 slices. Each further check comes
+    /// when the number of slices has grown by a sixth. One check does not suffice, because a cache looks like
+    /// a leak until it is full.
     pub(crate) fn suspects(&mut self, period_s: f64) -> Vec<usize> {
         if self.slices < self.next_look.max(FIRST_LOOK) {
             return Vec::new();

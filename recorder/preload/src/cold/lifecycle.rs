@@ -395,7 +395,8 @@ impl Environment {
         self.variables().find_map(|variable| {
             // SAFETY: compares only up to the first difference, so not beyond the NUL.
             let same = name.iter().enumerate().all(|(i, &byte)| unsafe { *variable.wrapping_add(i) } == byte);
-            // SAFETY: the whole name matched, so this byte is at most the NUL.
+            // SAFETY: the whole name matched without a NUL, so the byte after the name is still inside the
+            // variable.
             (same && unsafe { *variable.wrapping_add(name.len()) } == b'=')
                 .then(|| variable.wrapping_add(name.len() + 1))
         })

@@ -1,9 +1,9 @@
-//! COLD to find, hot to call: the next malloc in symbol order, and memory until it is found.
+//! COLD to find, HOT to call: the real malloc, free and so on, which follow this library in symbol order.
 //!
-//! Every pointer starts as a function of this file that first runs `lifecycle::start`. While that looks up
-//! functions, `dlsym` may itself allocate, above all if it fails. A bump arena serves these allocations and
-//! never gets its memory back. The real functions are installed after the last lookup, so the target finds
-//! its heap as it would without edleak.
+//! Every pointer to a real function starts as a pointer to a function of this file, which first runs
+//! `lifecycle::start`. While `start` looks up functions, `dlsym` may itself allocate, above all if it fails.
+//! A bump arena serves these allocations and never gets its memory back. The real functions are installed
+//! after the last lookup, so the target finds its heap as it would without edleak.
 //!
 //! glibc's malloc keeps blocks 32 bytes apart. Any other malloc is asked for at least 32 bytes, because the
 //! side table has one entry per 32 bytes.
@@ -491,8 +491,8 @@ pub(crate) fn resolve() -> Option<Resolved> {
 
 impl Resolved {
     /// Whether allocations can be counted. They cannot if another malloc comes before this library: in the
-    /// program itself or in a library preloaded earlier. Then calls that arrive here must go where they would
-    /// have gone without edleak.
+    /// program itself or in a library preloaded earlier. In that case this library passes each call on to the
+    /// function that would run without edleak.
     pub(crate) fn is_countable(&self) -> bool {
         self.are_first
     }

@@ -87,8 +87,8 @@ unsafe fn note_counted(allocation: *mut u8, size: usize, caller: *const usize, f
 }
 
 /// Counts every live allocation as allocated in a forked child: the parent made it, and the child will free
-/// it. An allocation of a watched site is counted at the site, because only the parent's session has its
-/// stack.
+/// it. Only the parent's session holds the stacks of watched sites. So the child counts an inherited
+/// allocation at its site, not at its stack.
 ///
 /// # Safety
 /// `parents` are the tables of the parent's session, which is still mapped.
@@ -161,7 +161,7 @@ pub(crate) unsafe fn free(allocation: *mut u8) {
         // SAFETY: the caller guarantees this.
         unsafe { free_counted(allocation) };
     }
-    // SAFETY: the target's own call.
+    // SAFETY: passes on the target's own call.
     unsafe { real::free(allocation) }
 }
 
@@ -208,7 +208,7 @@ fn is_being_deleted(allocation: *mut u8) -> bool {
 pub(crate) unsafe fn reallocate(old: *mut u8, size: usize) -> *mut u8 {
     // SAFETY: the target passed `old`; null and unknown addresses are noted nowhere.
     let was = unsafe { take(old) };
-    // SAFETY: the target's own call.
+    // SAFETY: passes on the target's own call.
     let new = unsafe { real::realloc_any(old, size) };
     // SAFETY: the caller guarantees this.
     unsafe { reallocated(old, was, new, size) }

@@ -113,7 +113,7 @@ pub(crate) unsafe extern "C" fn on_posix_memalign(
     // SAFETY: the type of posix_memalign.
     let real: PosixMemalign = unsafe { transmute(real) };
     let call = || {
-        // SAFETY: the target's own call.
+        // SAFETY: passes on the target's own call.
         status = unsafe { real(out, align, real::spaced(size)) };
         // SAFETY: on success the function has stored the allocation there.
         if status == 0 { unsafe { *out } } else { ptr::null_mut() }
@@ -130,7 +130,7 @@ unsafe fn aligned(real: &Lazy, align: usize, size: usize, caller: *const usize, 
     }
     // SAFETY: the type of aligned_alloc and memalign.
     let real: Align = unsafe { transmute(real) };
-    // SAFETY: the target's own call.
+    // SAFETY: passes on the target's own call.
     let call = || unsafe { real(align, real::spaced(size)) };
     // SAFETY: `caller` and `fp` come from the stub.
     unsafe { counted(size, align, caller, fp, call) }
@@ -172,7 +172,7 @@ unsafe fn paged(real: &Lazy, size: usize, caller: *const usize, fp: usize) -> *m
     }
     // SAFETY: the type of valloc and pvalloc.
     let real: Page = unsafe { transmute(real) };
-    // SAFETY: the target's own call.
+    // SAFETY: passes on the target's own call.
     let call = || unsafe { real(real::spaced(size)) };
     // SAFETY: `caller` and `fp` come from the stub.
     unsafe { counted(size, PAGE, caller, fp, call) }
@@ -208,7 +208,7 @@ pub(crate) unsafe extern "C" fn reallocarray_overflow(old: *mut u8, count: usize
     }
     // SAFETY: the type of reallocarray.
     let real: ReallocArray = unsafe { transmute(real) };
-    // SAFETY: the target's own call, which must fail.
+    // SAFETY: passes on a call of the target, which must fail.
     unsafe { real(old, count, size) }
 }
 
@@ -450,7 +450,7 @@ unsafe fn delete_slow(form: usize, allocation: *mut u8, second: usize, third: us
     // SAFETY: a form of operator delete takes at most three arguments and ignores those it does not have.
     let real: Delete = unsafe { transmute(real) };
     if !real::is_other() {
-        // SAFETY: the target's own call. This operator delete frees through edleak's free.
+        // SAFETY: passes on the target's call. This operator delete frees through edleak's free.
         return unsafe { real(allocation, second, third) };
     }
     // SAFETY: the target passed `allocation`. Another allocator's operator delete may free on its own, or
@@ -458,7 +458,7 @@ unsafe fn delete_slow(form: usize, allocation: *mut u8, second: usize, third: us
     slow::count_taken(unsafe { slow::take(allocation) });
     // SAFETY: the only reference to this thread's state at this point.
     unsafe { thread::tls() }.deleting = allocation;
-    // SAFETY: the target's own call.
+    // SAFETY: passes on the target's own call.
     unsafe { real(allocation, second, third) };
     // SAFETY: as above.
     unsafe { thread::tls() }.deleting = ptr::null_mut();

@@ -31,7 +31,7 @@ pub(crate) unsafe fn on_free(allocation: *mut u8) {
     entry.clear();
     // SAFETY: the counters belong to this thread and are not null.
     unsafe { thread::count_free(counters, small) };
-    // SAFETY: the target's own call; only edleak's record of the address is gone.
+    // SAFETY: passes on the target's own call; only edleak's record of the address is gone.
     unsafe { real::free(allocation) }
 }
 
@@ -46,8 +46,8 @@ pub(crate) unsafe extern "C" fn reallocate(old: *mut u8, size: usize) -> *mut u8
         return unsafe { slow::reallocate(old, size) };
     };
     entry.clear();
-    // SAFETY: the target's own call; only edleak's record of the address is gone. A noted allocation is not
-    // in the arena, because the arena serves no call once anything is noted.
+    // SAFETY: passes on the target's own call; only edleak's record of the address is gone. A noted
+    // allocation is not in the arena, because the arena serves no call once anything is noted.
     let new = unsafe { real::realloc(old, size) };
     let counters = thread::counters();
     if counters.is_null() || new.is_null() {

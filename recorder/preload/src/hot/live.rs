@@ -39,8 +39,8 @@ const _: () = assert!(LARGE << SITE_BITS == SLOW as usize);
 const SLOW_SITE_BITS: u32 = 19;
 const _: () = assert!(MAX_SITES + MAX_CELLS <= 1 << SLOW_SITE_BITS);
 const SLOW_SIZE_BITS: u32 = 12;
-/// In slow entries, a size of at least this is stored in the next entries. An allocation of that size always
-/// covers them.
+/// A slow entry stores a size below this limit. Any other size goes into the next [`SIZE_ENTRIES`] entries,
+/// because an allocation of this size covers the memory of these entries.
 const SLOW_LARGE: usize = (1 << SLOW_SIZE_BITS) - 1;
 const SIZE_ENTRIES: usize = 4;
 const LARGE_IS_SPECIAL: usize = 1 << 47;
@@ -259,8 +259,9 @@ pub(crate) fn insert(address: *const u8, allocation: Allocation) -> Result<Optio
     Ok(stale)
 }
 
-/// Forgets earlier allocations whose entries or size entries the new allocation at `address` overwrites.
-/// Their frees were not seen, and their memory was allocated again. Passes each to `visit`.
+/// Forgets earlier allocations whose entries or size entries the new allocation at `address` overwrites, and
+/// passes each to `visit`. The library has missed the frees of these allocations, and malloc has given their
+/// memory out again.
 pub(crate) fn take_covered(address: *const u8, allocation: Allocation, mut visit: impl FnMut(Allocation)) {
     let is_small = !allocation.special && allocation.size < LARGE;
     let entries = if is_small || allocation.size < SLOW_LARGE { 1 } else { 1 + SIZE_ENTRIES };

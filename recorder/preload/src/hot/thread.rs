@@ -47,7 +47,8 @@ impl Tls {
     }
 }
 
-/// A running entry point that may call other entry points. The first of those that allocates counts for it.
+/// A running entry point that may call other entry points. The first inner entry point that allocates counts
+/// the allocation for this caller and size.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Pending {
@@ -57,8 +58,8 @@ pub(crate) struct Pending {
     pub fp: usize,
     /// The size that its caller requested.
     pub size: usize,
-    /// The number of bytes by which its own request to another entry point may be larger (alignment, at least
-    /// one byte).
+    /// The entry point may pass a larger size to an inner entry point. This is the greatest difference: the
+    /// alignment, at least one byte.
     pub slack: usize,
 }
 
