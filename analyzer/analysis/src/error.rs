@@ -48,6 +48,11 @@ impl Error {
         self
     }
 
+    /// The message, without the remedy.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The remedy, if there is one.
     pub fn remedy(&self) -> Option<&str> {
         self.remedy.as_deref()
@@ -78,6 +83,13 @@ impl std::error::Error for Error {}
 impl From<edleak_text::Error> for Error {
     fn from(error: edleak_text::Error) -> Self {
         Error::new(ErrorKind::Value, error.message()).with_remedy(error.remedy())
+    }
+}
+
+impl From<edleak_format::Error> for Error {
+    fn from(error: edleak_format::Error) -> Self {
+        let remedy = error.remedy().map(str::to_owned);
+        Self { kind: ErrorKind::Unreadable, message: error.message().to_owned(), remedy }
     }
 }
 

@@ -7,6 +7,7 @@ use edleak_analysis::load::{LoadOptions, load};
 use edleak_analysis::site::SiteLabel;
 use edleak_analysis::{analyze, rewrite};
 use edleak_binary::{Options, Symbolizer};
+use edleak_collector::{Error, ErrorKind};
 use edleak_format::Trace;
 use edleak_model::classify::Model;
 use edleak_report::progress::Stage;
@@ -16,32 +17,37 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 /// The sites of an earlier trace that leak, for `--watch-from`.
-pub(crate) fn leaks_of(path: &Path) -> Result<Vec<u32>, String> {
-    let recording = load(path, LoadOptions::default()).map_err(|error| error.to_string())?;
+pub(crate) fn leaks_of(path: &Path) -> Result<Vec<u32>, Error> {
+    let recording = load(path, LoadOptions::default()).map_err(earlier_trace)?;
     let analysis = judge_recording(path.display().to_string(), &recording, Model::Growth);
     let leaks = analysis.sites.iter().filter(|site| site.is_leak());
     let number = |label: &SiteLabel| if let SiteLabel::Number(id) = label { Some(*id as u32) } else { None };
     Ok(leaks.filter_map(|site| number(&site.label)).collect())
 }
 
+/// The error for a trace that cannot be read.
+pub(crate) fn earlier_trace(error: edleak_analysis::Error) -> Error {
+    let remedy = error.remedy().unwrap_or("name a trace of edleak-record").to_owned();
+    Error::new(ErrorKind::EarlierTrace, error.message()).with_remedy(remedy)
+}
+
 /// Embeds the symbols of all addresses into a trace. The file is replaced completely or not at all.
-pub(crate) fn embed(path: &Path) -> Result<(), String> {
+pub(crate) fn embed(path: &Path) -> edleak_analysis::Result<()> {
     let symbolizer = Symbolizer::new(Options::default());
-    let trace = Trace::open(path).map_err(|error| error.to_string())?;
+    let trace = Trace::open(path)?;
     let _stage = Stage::begin(format!("embedding the symbols of {}", path.display()));
-    rewrite::embed(&trace, path, &symbolizer).map(drop).map_err(|error| error.to_string())
+    rewrite::embed(&trace, path, &symbolizer).map(drop)
 }
 
 /// Prints edleak-analyze's report of these traces to stderr, because stdout belongs to the target.
-pub(crate) fn report(paths: &[&Path]) -> Result<(), String> {
+pub(crate) fn report(paths: &[&Path]) -> edleak_analysis::Result<()> {
     let symbolizer = Symbolizer::new(Options::default());
     let policy = Policy::default();
     let (mut recordings, mut analyses) = (Vec::new(), Vec::new());
     for path in paths {
         let _stage = Stage::begin(format!("analyzing {}", path.display()));
         let (recording, analysis) =
-            analyze(path, LoadOptions::default(), Model::Growth, &policy, &symbolizer)
-                .map_err(|error| error.to_string())?;
+            analyze(path, LoadOptions::default(), Model::Growth, &policy, &symbolizer)?;
         recordings.push(recording);
         analyses.push(analysis);
     }
@@ -50,7 +56,9 @@ pub(crate) fn report(paths: &[&Path]) -> Result<(), String> {
     let text = Text { style: Style::of_environment(io::stderr().is_terminal()) };
     // Written in one call, so that output of the target does not come in between.
     let mut bytes = Vec::new();
-    text.export(&report, &mut bytes).map_err(|error| error.to_string())?;
+    let unwritten =
+        |error: io::Error| edleak_analysis::Error::new(edleak_analysis::ErrorKind::Output, error.to_string());
+    text.export(&report, &mut bytes).map_err(unwritten)?;
     // If stderr is closed, the report is lost.
     let _ = io::stderr().write_all(&bytes);
     Ok(())

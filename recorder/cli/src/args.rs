@@ -3,6 +3,7 @@
 use clap::Parser;
 use edleak_collector::recording::period::Period;
 use edleak_collector::start::detached;
+use edleak_collector::{Error, ErrorKind};
 use edleak_text::units;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -286,10 +287,13 @@ impl CollectArgs {
 
 /// Reads a rate like edleak-analyze's `--budget`, in bytes per second. A rate of 0 is refused, because it
 /// would prove nothing.
-fn parse_leak(text: &str) -> Result<f64, String> {
-    match units::parse_rate(text).map_err(|error| error.to_string())? {
+fn parse_leak(text: &str) -> Result<f64, Error> {
+    match units::parse_rate(text)? {
         rate if rate > 0.0 => Ok(rate),
-        _ => Err("a leak of nothing is none (use for example 10KB/s)".into()),
+        _ => {
+            Err(Error::new(ErrorKind::Value, "a leak of nothing is none")
+                .with_remedy("use for example 10KB/s"))
+        }
     }
 }
 
@@ -323,7 +327,7 @@ mod tests {
         assert_eq!(parse_leak("10KB/s"), Ok(10_000.0));
         assert_eq!(parse_leak("6 MiB/min"), Ok(104_857.6));
         for text in ["", "10KB", "0B/s", "-1B/s", "10KB/fortnight"] {
-            assert!(parse_leak(text).is_err_and(|message| message.ends_with(')')), "{text}");
+            assert!(parse_leak(text).is_err_and(|error| error.remedy().is_some()), "{text}");
         }
     }
 }

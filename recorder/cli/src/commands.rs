@@ -7,6 +7,7 @@ use edleak_collector::control::socket::{PROTOCOL, directories, is_private, is_st
 use edleak_collector::start::unpack::copy_to;
 use edleak_collector::sys::say::say;
 use edleak_collector::watch::request::Request;
+use edleak_collector::{Error, ErrorKind};
 use edleak_text::units::{self, plural};
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -39,8 +40,8 @@ pub(crate) fn sessions() -> ExitCode {
 pub(crate) fn unpack(args: &UnpackArgs) -> ExitCode {
     match copy_to(&args.directory, LIBRARY.0) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            say(message);
+        Err(error) => {
+            say(error);
             ExitCode::from(FAILED)
         }
     }
@@ -53,14 +54,14 @@ pub(crate) fn watch(args: &WatchArgs, is_for: bool) -> ExitCode {
             let _ = writeln!(io::stdout(), "{answer}");
             ExitCode::SUCCESS
         }
-        Err(message) => {
-            say(message);
+        Err(error) => {
+            say(error);
             ExitCode::from(FAILED)
         }
     }
 }
 
-fn steer(args: &WatchArgs, is_for: bool) -> Result<String, String> {
+fn steer(args: &WatchArgs, is_for: bool) -> Result<String, Error> {
     // Parsed here and not by the collector, because names of traces are relative to this directory.
     let requests: Vec<_> = args.specs.iter().map(|spec| Request::parse(spec)).collect::<Result<_, _>>()?;
     let session = select(args.session)?;
@@ -71,22 +72,28 @@ fn steer(args: &WatchArgs, is_for: bool) -> Result<String, String> {
 }
 
 /// The running recording with this process, or the only one.
-pub(crate) fn select(session: Option<u32>) -> Result<Running, String> {
+pub(crate) fn select(session: Option<u32>) -> Result<Running, Error> {
     let (mut running, silent) = running();
     silent.iter().for_each(say);
     match (session, running.len()) {
-        (_, 0) if !silent.is_empty() => Err("no recording answers (see above)".into()),
-        (_, 0) => Err("no recording is running (start one: edleak-record PROGRAM)".into()),
+        (_, 0) if !silent.is_empty() => Err(control("no recording answers", "see above")),
+        (_, 0) => Err(control("no recording is running", "start one: edleak-record PROGRAM")),
         (None, 1) => Ok(running.remove(0)),
-        (None, _) => Err("more than one recording is running (say which with --session PID)".into()),
+        (None, _) => Err(control("more than one recording is running", "say which with --session PID")),
         (Some(pid), _) => running.into_iter().find(|session| session.is_called(pid)).ok_or_else(|| {
             if silent.is_empty() {
-                format!("process {pid} is not being recorded (list what is with `edleak-record sessions`)")
+                let message = format!("process {pid} is not being recorded");
+                control(&message, "list what is with `edleak-record sessions`")
             } else {
-                format!("no recording of process {pid} answers (see above)")
+                control(&format!("no recording of process {pid} answers"), "see above")
             }
         }),
     }
+}
+
+/// The error for a running recording that cannot be reached.
+fn control(message: &str, remedy: &str) -> Error {
+    Error::new(ErrorKind::Control, message).with_remedy(remedy)
 }
 
 /// A running recording, and the socket of its collector.
@@ -159,15 +166,17 @@ pub(crate) fn progress_of(session: &Running) -> Option<Progress> {
 }
 
 /// Asks a recording to watch or unwatch one site. The answer is a sentence.
-pub(crate) fn watch_site(session: &Running, spec: &str, is_for: bool) -> Result<String, String> {
+pub(crate) fn watch_site(session: &Running, spec: &str, is_for: bool) -> Result<String, Error> {
     let verb = if is_for { "watch" } else { "unwatch" };
     let words = [verb.to_owned(), session.progress.pid.to_string(), spec.to_owned()];
     ask(&session.socket, &words, PATIENCE)
 }
 
 /// Sends one request and waits at most this long for the answer.
-fn ask(socket: &Path, words: &[String], patience: Duration) -> Result<String, String> {
-    let failed = |error: io::Error| format!("failed to reach the recording: {error} (is it still running?)");
+fn ask(socket: &Path, words: &[String], patience: Duration) -> Result<String, Error> {
+    let failed = |error: io::Error| {
+        control(&format!("failed to reach the recording: {error}"), "is it still running?")
+    };
     let mut stream = UnixStream::connect(socket).map_err(failed)?;
     stream.set_read_timeout(Some(patience)).map_err(failed)?;
     stream.set_write_timeout(Some(patience)).map_err(failed)?;
@@ -177,8 +186,9 @@ fn ask(socket: &Path, words: &[String], patience: Duration) -> Result<String, St
     stream.read_to_string(&mut answer).map_err(failed)?;
     match answer.split_once('\n') {
         Some(("ok", text)) => Ok(text.trim_end().to_owned()),
-        Some(("error", text)) => Err(text.trim_end().to_owned()),
-        _ => Err("the recording ended before it answered (list what runs: edleak-record sessions)".into()),
+        // The collector's message has its remedy.
+        Some(("error", text)) => Err(Error::new(ErrorKind::Request, text.trim_end())),
+        _ => Err(control("the recording ended before it answered", "list what runs: edleak-record sessions")),
     }
 }
 

@@ -64,7 +64,8 @@ fn trial() -> Finding {
         Ok(output) => {
             let text = String::from_utf8_lossy(&output.stderr);
             let line = text.lines().last().unwrap_or("no trace was written");
-            Finding::of_message(SUBJECT, line.strip_prefix("edleak-record: ").unwrap_or(line))
+            let remedy = "do as the message says, then run `edleak-record doctor` again";
+            Finding::bad(SUBJECT, line.strip_prefix("edleak-record: ").unwrap_or(line), remedy)
         }
     }
 }

@@ -13,6 +13,7 @@ use edleak_collector::start::run::{Failed, Recorded, RunOptions, record};
 use edleak_collector::sys::own_child::Ended;
 use edleak_collector::sys::say::say;
 use edleak_collector::watch::request::WatchSet;
+use edleak_collector::{Error, ErrorKind};
 use edleak_format::{Losses, MIN_CAPACITY_BYTES};
 use edleak_session::ENV_ONLY;
 use edleak_text::units;
@@ -24,8 +25,8 @@ use std::process::ExitCode;
 pub(crate) fn run(args: &Args) -> ExitCode {
     match recorded(args) {
         Ok(code) => code,
-        Err(Failed { exit_code, message }) => {
-            say(message);
+        Err(Failed { exit_code, error }) => {
+            say(error);
             ExitCode::from(exit_code)
         }
     }
@@ -34,7 +35,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 fn recorded(args: &Args) -> Result<ExitCode, Failed> {
     let options = options(args)?;
     let metrics = args.metrics.clone().map(|file| Metrics::create(file, args.metrics_top));
-    let mut metrics = metrics.transpose().map_err(Failed::itself)?;
+    let mut metrics = metrics.transpose()?;
     let recorded = record(&options, || {
         if let Some(metrics) = &mut metrics {
             metrics.start();
@@ -48,19 +49,17 @@ fn recorded(args: &Args) -> Result<ExitCode, Failed> {
 }
 
 /// The options of the run that the arguments describe.
-fn options(args: &Args) -> Result<RunOptions, Failed> {
-    let failed = Failed::itself;
-    let [program, ..] = args.program.as_slice() else { return Err(failed("no program (name one)".into())) };
+fn options(args: &Args) -> Result<RunOptions, Error> {
+    let unusable = |message: &str, remedy: &str| Error::new(ErrorKind::Value, message).with_remedy(remedy);
+    let [program, ..] = args.program.as_slice() else { return Err(unusable("no program", "name one")) };
     if is_misspelt_option(program) {
         let program = program.display();
-        return Err(failed(format!(
-            "unknown option `{program}` (see --help; a program of that name is given as `-- {program}`)"
-        )));
+        let remedy = format!("see --help; a program of that name is given as `-- {program}`");
+        return Err(unusable(&format!("unknown option `{program}`"), &remedy));
     }
     if args.output == Path::new("-") {
-        return Err(failed(
-            "a trace cannot be written to standard output (name a file; one called `-` is `./-`)".into(),
-        ));
+        let message = "a trace cannot be written to standard output";
+        return Err(unusable(message, "name a file; one called `-` is `./-`"));
     }
     if args.size < MIN_CAPACITY_BYTES {
         let least = MIN_CAPACITY_BYTES >> 10;
@@ -69,7 +68,7 @@ fn options(args: &Args) -> Result<RunOptions, Failed> {
         } else {
             args.size.to_string()
         };
-        return Err(failed(format!("--size {asked} is too small (use at least {least}k)")));
+        return Err(unusable(&format!("--size {asked} is too small"), &format!("use at least {least}k")));
     }
     Ok(RunOptions {
         program: args.program.clone(),
@@ -78,9 +77,9 @@ fn options(args: &Args) -> Result<RunOptions, Failed> {
         duration: args.duration,
         then_terminate: args.then_terminate,
         children: args.children,
-        only: only(args).map_err(failed)?,
+        only: only(args)?,
         capacity_bytes: args.size,
-        code: code_options(args).map_err(failed)?,
+        code: code_options(args)?,
         auto_watch: args.auto_watch,
         inject_bytes_per_s: args.inject_leak,
         quiet: args.quiet,
@@ -89,7 +88,7 @@ fn options(args: &Args) -> Result<RunOptions, Failed> {
 }
 
 /// The patterns of `--only`, or else of EDLEAK_ONLY.
-fn only(args: &Args) -> Result<Vec<String>, String> {
+fn only(args: &Args) -> Result<Vec<String>, Error> {
     let mut patterns = args.only.clone();
     if patterns.is_empty() {
         let text = std::env::var(ENV_ONLY).unwrap_or_default();
@@ -97,7 +96,8 @@ fn only(args: &Args) -> Result<Vec<String>, String> {
     }
     match patterns.iter().find(|pattern| pattern.is_empty() || pattern.contains(':')) {
         Some(pattern) => {
-            Err(format!("`{pattern}` is no pattern for --only (repeat --only for each pattern)"))
+            let message = format!("`{pattern}` is no pattern for --only");
+            Err(Error::new(ErrorKind::Value, message).with_remedy("repeat --only for each pattern"))
         }
         None => Ok(patterns),
     }
@@ -118,9 +118,9 @@ fn finish(args: &Args, recorded: Recorded) -> Result<ExitCode, Failed> {
     let traces: Vec<&Path> = in_place(&outcome.summaries).map(|summary| summary.path.as_path()).collect();
     if args.report
         && !traces.is_empty()
-        && let Err(message) = analysis::report(&traces)
+        && let Err(error) = analysis::report(&traces)
     {
-        say(format_args!("no report: {message}"));
+        say(format_args!("no report: {error}"));
     }
     match blind {
         Some(failed) => Err(failed),
@@ -145,16 +145,16 @@ fn embed_symbols(summaries: &mut [Summary]) {
             Ok(()) => {
                 summary.bytes = std::fs::metadata(&summary.path).map_or(summary.bytes, |file| file.len())
             }
-            Err(message) => say(format_args!("no symbols embedded: {message}")),
+            Err(error) => say(format_args!("no symbols embedded: {error}")),
         }
     }
 }
 
 /// The wrappers and watches that the command line asks for.
-fn code_options(args: &Args) -> Result<CodeOptions, String> {
+fn code_options(args: &Args) -> Result<CodeOptions, Error> {
     let mut wrappers = if args.no_wrappers { WrapperSet::none() } else { WrapperSet::builtin() };
     for pattern in &args.wrapper {
-        wrappers.add(pattern).map_err(|error| error.to_string())?;
+        wrappers.add(pattern)?;
     }
     let mut watch = WatchSet::new();
     for spec in &args.watch {

@@ -8,6 +8,7 @@ use edleak_analysis::load::{LoadOptions, load};
 use edleak_analysis::naming::name_sites;
 use edleak_analysis::site::{JudgedSite, Kind, SiteLabel};
 use edleak_binary::{Options, Symbolizer};
+use edleak_collector::Error;
 use edleak_model::classify::{Confidence, Judgement, Model, Verdict};
 use edleak_model::growth_kind::GrowthKind;
 use std::cmp::Ordering;
@@ -91,8 +92,8 @@ impl Reader {
     }
 
     /// Reads the current trace.
-    pub(crate) fn read(&mut self) -> Result<Snapshot, String> {
-        let recording = load(&self.trace, LoadOptions::default()).map_err(|error| error.to_string())?;
+    pub(crate) fn read(&mut self) -> Result<Snapshot, Error> {
+        let recording = load(&self.trace, LoadOptions::default()).map_err(crate::analysis::earlier_trace)?;
         let mut findings = judge_recording(self.trace.display().to_string(), &recording, Model::Growth);
         let named: HashMap<SiteLabel, ()> = ranked(&findings).into_iter().take(NAMED_SITES).collect();
         let root = |site: &JudgedSite| site.parent.clone().unwrap_or_else(|| site.label.clone());

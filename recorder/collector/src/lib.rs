@@ -10,6 +10,7 @@
 //! watch      requests to record full stacks: from the user, from auto-watch, from a running session
 //! control    the socket of a running recording: the collector's end
 //! sys        the operating system: shared memory, /proc, signals, limits, stderr
+//! error      the errors of all of these
 //! ```
 //! A module uses only the modules after it: `doctor → start → follow → recording → {rules → watch, control} →
 //! sys`.
@@ -18,9 +19,12 @@
 
 pub mod control;
 pub mod doctor;
+mod error;
 pub mod follow;
 pub mod recording;
 pub mod rules;
 pub mod start;
 pub mod sys;
 pub mod watch;
+
+pub use error::{Error, ErrorKind};

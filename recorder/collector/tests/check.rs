@@ -5,24 +5,25 @@ mod common;
 
 use common::{run, scratch};
 use edleak_binary::OwnMalloc;
-use edleak_collector::start::check::{Program, Refusal, RefusalKind, check_program};
+use edleak_collector::start::check::{Program, check_program};
+use edleak_collector::{Error, ErrorKind};
 use std::ffi::OsStr;
 use std::fs::{Permissions, set_permissions, write};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-fn check(path: &Path) -> Result<Program, Refusal> {
+fn check(path: &Path) -> Result<Program, Error> {
     check_program(path.as_os_str(), None)
 }
 
 #[track_caller]
-fn refused(path: &Path, kind: RefusalKind) {
+fn refused(path: &Path, kind: ErrorKind) {
     let refusal = check(path).expect_err("this cannot be recorded");
-    assert_eq!(refusal.kind, kind, "{refusal}");
+    assert_eq!(refusal.kind(), kind, "{refusal}");
     let line = refusal.to_string();
     assert!(line.starts_with("cannot record `") && line.ends_with(')') && !line.contains('\n'), "{line}");
-    assert_eq!(refusal.exit_code(), if kind == RefusalKind::Missing { 127 } else { 126 });
+    assert_eq!(refusal.exit_code(), if kind == ErrorKind::Missing { 127 } else { 126 });
 }
 
 fn executable(path: PathBuf, content: impl AsRef<[u8]>) -> PathBuf {
@@ -57,26 +58,26 @@ fn an_ordinary_program_passes_by_path_and_by_path_variable() {
     assert_eq!(check_program(OsStr::new("plain"), Some(OsStr::new(&path_env))), Ok(expected));
     let missing =
         check_program(OsStr::new("plain"), Some(OsStr::new("/nowhere"))).expect_err("it is not there");
-    assert_eq!(missing.kind, RefusalKind::Missing);
+    assert_eq!(missing.kind(), ErrorKind::Missing);
     assert_eq!(
-        check_program(OsStr::new(""), None).map_err(|refusal| refusal.kind),
-        Err(RefusalKind::Missing)
+        check_program(OsStr::new(""), None).map_err(|refusal| refusal.kind()),
+        Err(ErrorKind::Missing)
     );
 }
 
 #[test]
 fn what_exec_would_refuse_is_refused() {
     let dir = scratch("check-exec");
-    refused(&dir.join("nothing"), RefusalKind::Missing);
-    refused(&dir, RefusalKind::NotAProgram);
+    refused(&dir.join("nothing"), ErrorKind::Missing);
+    refused(&dir, ErrorKind::NotAProgram);
     write(dir.join("data"), "data").expect("the scratch directory can be written");
-    refused(&dir.join("data"), RefusalKind::NotPermitted);
-    refused(&executable(dir.join("empty"), ""), RefusalKind::NotAProgram);
-    refused(&executable(dir.join("text"), "echo no shebang\n"), RefusalKind::NotAProgram);
-    refused(&executable(dir.join("dangling"), "#!/nowhere/interpreter\n"), RefusalKind::Missing);
+    refused(&dir.join("data"), ErrorKind::NotPermitted);
+    refused(&executable(dir.join("empty"), ""), ErrorKind::NotAProgram);
+    refused(&executable(dir.join("text"), "echo no shebang\n"), ErrorKind::NotAProgram);
+    refused(&executable(dir.join("dangling"), "#!/nowhere/interpreter\n"), ErrorKind::Missing);
     let forbidden =
         check_program(OsStr::new("data"), Some(dir.as_os_str())).expect_err("it is not executable");
-    assert_eq!(forbidden.kind, RefusalKind::NotPermitted);
+    assert_eq!(forbidden.kind(), ErrorKind::NotPermitted);
 }
 
 #[test]
@@ -87,7 +88,7 @@ fn scripts_are_judged_by_their_last_interpreter() {
     let second = executable(dir.join("second"), format!("#! {}\n", first.display()));
     assert_eq!(check(&second), Ok(Program { path: second, image: program, own_malloc: None }));
     let own = dir.join("own");
-    refused(&executable(own.clone(), format!("#!{}\n", own.display())), RefusalKind::NotAProgram);
+    refused(&executable(own.clone(), format!("#!{}\n", own.display())), ErrorKind::NotAProgram);
 }
 
 #[test]
@@ -95,14 +96,14 @@ fn files_no_library_can_be_loaded_into_are_refused() {
     let dir = scratch("check-static");
     for (name, flags) in [("static", &["-static"]), ("static-pie", &["-static-pie"])] {
         if let Some(program) = build(&dir, name, MAIN, flags) {
-            refused(&program, RefusalKind::Static);
+            refused(&program, ErrorKind::Static);
         }
     }
     let library = build(&dir, "library.so", "int f(void) { return 0; }", &["-shared", "-fPIC"]);
-    refused(&library.expect("cc can build a library"), RefusalKind::Static);
+    refused(&library.expect("cc can build a library"), ErrorKind::Static);
     let object = build(&dir, "object.o", MAIN, &["-c"]).expect("cc can compile");
     set_permissions(&object, Permissions::from_mode(0o755)).expect("it is our file");
-    refused(&object, RefusalKind::NotAProgram);
+    refused(&object, ErrorKind::NotAProgram);
 }
 
 #[test]
@@ -125,11 +126,11 @@ fn files_of_other_machines_are_refused() {
         bytes[at] = value;
         executable(dir.join(name), bytes)
     };
-    refused(&patched("32-bit", 4, 1), RefusalKind::Foreign);
-    refused(&patched("aarch64", 18, 183), RefusalKind::Foreign);
-    refused(&patched("big-endian", 5, 2), RefusalKind::Foreign);
+    refused(&patched("32-bit", 4, 1), ErrorKind::Foreign);
+    refused(&patched("aarch64", 18, 183), ErrorKind::Foreign);
+    refused(&patched("big-endian", 5, 2), ErrorKind::Foreign);
     if let Some(program) = build(&dir, "i386", MAIN, &["-m32"]) {
-        refused(&program, RefusalKind::Foreign);
+        refused(&program, ErrorKind::Foreign);
     }
 }
 
@@ -139,13 +140,13 @@ fn a_damaged_file_is_refused_wherever_it_was_cut() {
     let program = build(&dir, "whole", MAIN, &[]).expect("cc can build a program");
     let whole = std::fs::read(&program).expect("it was just built");
     for length in [4, 5, 19, 20, 63, 64, 100, 700, 4096, 8192] {
-        refused(&executable(dir.join(format!("cut{length}")), &whole[..length]), RefusalKind::NotAProgram);
+        refused(&executable(dir.join(format!("cut{length}")), &whole[..length]), ErrorKind::NotAProgram);
     }
     let mut garbage = whole.clone();
     for (i, byte) in garbage[6..].iter_mut().enumerate().filter(|(i, _)| !(10..14).contains(i)) {
         *byte = (i * 37 + 11) as u8;
     }
-    refused(&executable(dir.join("garbage"), &garbage), RefusalKind::NotAProgram);
+    refused(&executable(dir.join("garbage"), &garbage), ErrorKind::NotAProgram);
     // The kernel ignores section headers: without them the program runs and is recorded.
     let mut no_sections = whole;
     no_sections[40..48].fill(0xee);
@@ -158,7 +159,7 @@ fn a_damaged_file_is_refused_wherever_it_was_cut() {
 fn a_program_whose_loader_is_not_installed_is_refused() {
     let dir = scratch("check-loader");
     let flags = ["-Wl,--dynamic-linker=/nowhere/ld.so"];
-    refused(&build(&dir, "orphan", MAIN, &flags).expect("cc can build a program"), RefusalKind::Missing);
+    refused(&build(&dir, "orphan", MAIN, &flags).expect("cc can build a program"), ErrorKind::Missing);
 }
 
 #[test]
@@ -173,10 +174,10 @@ fn programs_that_gain_privileges_are_refused() {
         return;
     }
     set_permissions(&program, Permissions::from_mode(0o4755)).expect("we may do anything");
-    refused(&program, RefusalKind::Privileged);
+    refused(&program, ErrorKind::Privileged);
     // As an interpreter it gains privileges, too; but the kernel ignores set-id bits of a script.
     let script = executable(dir.join("script"), format!("#!{}\n", program.display()));
-    refused(&script, RefusalKind::Privileged);
+    refused(&script, ErrorKind::Privileged);
     let sudo = dir.join("sudo");
     symlink(&program, &sudo).expect("the scratch directory can be written");
     let refusal = check(&sudo).expect_err("it is setuid");
@@ -196,7 +197,7 @@ fn sanitized_programs_are_refused() {
         let mut command = Command::new(compiler);
         command.arg("-fsanitize=address").arg(&source).arg("-o").arg(&program);
         if command.output().is_ok_and(|output| output.status.success()) {
-            refused(&program, RefusalKind::Sanitizer);
+            refused(&program, ErrorKind::Sanitizer);
         }
     }
 }
@@ -213,7 +214,7 @@ fn an_allocator_of_its_own_is_noticed() {
     };
     let only_here = |symbol: &str| Some(OwnMalloc { symbol: symbol.into(), replaces_all: false });
     let exported = build(&dir, "exported", &allocator.replace("NAME", "malloc"), &["-rdynamic"]);
-    refused(&exported.expect("cc can build it"), RefusalKind::OwnMalloc);
+    refused(&exported.expect("cc can build it"), ErrorKind::OwnMalloc);
     assert_eq!(own_malloc("hidden", "malloc", &["-fvisibility=hidden"]), only_here("malloc"));
     assert_eq!(own_malloc("jemalloc", "_rjem_malloc", &[]), only_here("_rjem_malloc"));
     assert_eq!(own_malloc("mimalloc", "mi_malloc", &[]), only_here("mi_malloc"));

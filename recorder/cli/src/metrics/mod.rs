@@ -13,6 +13,7 @@ mod page;
 use crate::commands::own_sessions;
 use crate::snapshot::{Reader, Snapshot};
 use edleak_collector::sys::say::say;
+use edleak_collector::{Error, ErrorKind};
 use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -57,12 +58,10 @@ impl Metrics {
     ///
     /// # Errors
     /// The file cannot be written; the message contains the reason and the remedy.
-    pub(crate) fn create(file: PathBuf, most_sites: usize) -> Result<Self, String> {
+    pub(crate) fn create(file: PathBuf, most_sites: usize) -> Result<Self, Error> {
         replace(&file, &page::page(&[], most_sites)).map_err(|error| {
-            format!(
-                "cannot write metrics to `{}`: {error} (name a file in a directory of yours)",
-                file.display()
-            )
+            let message = format!("cannot write metrics to `{}`: {error}", file.display());
+            Error::new(ErrorKind::Output, message).with_remedy("name a file in a directory of yours")
         })?;
         Ok(Self { file, most_sites, thread: None })
     }

@@ -16,6 +16,7 @@ use crate::args::{TopArgs, TopFormat};
 use crate::commands::{FAILED, Running, progress_of, select, watch_site};
 use crate::snapshot::Reader;
 use edleak_collector::sys::say::say;
+use edleak_collector::{Error, ErrorKind};
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use state::{Action, State};
 use std::io::{self, IsTerminal, Write};
@@ -31,14 +32,14 @@ const MOST_BUSY: u32 = 10;
 pub(crate) fn run(args: &TopArgs) -> ExitCode {
     match show(args) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            say(message);
+        Err(error) => {
+            say(error);
             ExitCode::from(FAILED)
         }
     }
 }
 
-fn show(args: &TopArgs) -> Result<(), String> {
+fn show(args: &TopArgs) -> Result<(), Error> {
     let session = select(args.session)?;
     let mut reader = Reader::new(session.progress.trace.clone());
     let is_interactive = io::stdout().is_terminal() && io::stdin().is_terminal();
@@ -54,11 +55,14 @@ fn show(args: &TopArgs) -> Result<(), String> {
         return Ok(());
     }
     let state = State::new(args.sort, session.progress.clone());
-    let mut terminal = ratatui::try_init()
-        .map_err(|error| format!("the terminal cannot be set up: {error} (use `--once`)"))?;
+    let refused = |what: &str, error: io::Error| {
+        Error::new(ErrorKind::System, format!("{what}: {error}")).with_remedy("use `--once`")
+    };
+    let mut terminal =
+        ratatui::try_init().map_err(|error| refused("the terminal cannot be set up", error))?;
     let result = interact(&mut terminal, state, &session, &mut reader);
     ratatui::restore();
-    result.map_err(|error| format!("the terminal failed: {error} (use `--once`)"))
+    result.map_err(|error| refused("the terminal failed", error))
 }
 
 /// Draws, refreshes and handles keys until the user quits.
@@ -74,7 +78,7 @@ fn interact(
             let began = Instant::now();
             match (progress_of(session), reader.read()) {
                 (progress, Ok(snapshot)) => state.refresh(snapshot, progress),
-                (_, Err(message)) => state.tell(message),
+                (_, Err(error)) => state.tell(error.to_string()),
             }
             next = Instant::now() + REFRESH.max(began.elapsed() * MOST_BUSY);
         }
@@ -100,7 +104,7 @@ fn interact(
                 state.tell(match (answer, is_for) {
                     (Ok(_), true) => "stacks are recorded here from now on".to_owned(),
                     (Ok(_), false) => "stacks are no longer recorded here".to_owned(),
-                    (Err(message), _) => message,
+                    (Err(error), _) => error.to_string(),
                 });
                 next = Instant::now();
             }

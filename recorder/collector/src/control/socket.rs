@@ -8,6 +8,7 @@
 //! reads too slowly is dropped. Connections beyond the limit of clients are closed at once.
 #![allow(unsafe_code)] // user ids of this process and of clients
 
+use crate::error::Error;
 use std::fs::{DirBuilder, Metadata};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
@@ -64,6 +65,9 @@ pub struct ControlSocket {
 
 impl ControlSocket {
     /// Opens the socket of this process in the first directory in which that is possible.
+    ///
+    /// # Errors
+    /// No directory for the socket can be made, or another user owns it.
     pub fn open() -> io::Result<ControlSocket> {
         let mut failure = io::Error::from(ErrorKind::NotFound);
         for directory in directories() {
@@ -128,11 +132,11 @@ impl ControlSocket {
     }
 
     /// Answers a client, if it is still connected.
-    pub fn answer(&mut self, client: ClientId, text: Result<String, String>, now: Instant) {
+    pub fn answer(&mut self, client: ClientId, text: Result<String, Error>, now: Instant) {
         let Some(client) = self.clients.iter_mut().find(|one| one.id == client) else { return };
         let (verdict, text) = match text {
             Ok(text) => ("ok", text),
-            Err(text) => ("error", text),
+            Err(error) => ("error", error.to_string()),
         };
         client.state = State::Reading(format!("{verdict}\n{text}\n").into_bytes());
         client.since = now;

@@ -11,6 +11,7 @@
 mod kernel;
 mod surroundings;
 
+use crate::error::Error;
 use crate::start::check;
 use crate::start::library::Embedded;
 use std::ffi::OsStr;
@@ -53,12 +54,9 @@ impl Finding {
         Finding { subject, state: State::Bad, what: what.into(), remedy: remedy.into() }
     }
 
-    /// Splits a message that ends with its remedy in parentheses.
-    pub fn of_message(subject: &'static str, message: &str) -> Finding {
-        match message.strip_suffix(')').and_then(|message| message.rsplit_once(" (")) {
-            Some((what, remedy)) => Finding::bad(subject, what, remedy),
-            None => Finding::bad(subject, message, "see `dmesg`"),
-        }
+    /// An error prevents a recording.
+    fn of_error(subject: &'static str, error: &Error) -> Finding {
+        Finding::bad(subject, error.message(), error.remedy().unwrap_or("see `dmesg`"))
     }
 }
 
@@ -74,7 +72,7 @@ pub fn examine(embedded: Option<Embedded>, program: Option<&OsStr>) -> Vec<Findi
 fn target(program: &OsStr) -> Finding {
     const SUBJECT: &str = "target";
     match check::check_program(program, std::env::var_os("PATH").as_deref()) {
-        Err(refusal) => Finding::of_message(SUBJECT, &refusal.to_string()),
+        Err(error) => Finding::of_error(SUBJECT, &error),
         Ok(program) => match program.own_malloc {
             Some(own) => Finding::note(
                 SUBJECT,
@@ -93,14 +91,15 @@ fn target(program: &OsStr) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     #[test]
-    fn message_ends_with_its_remedy() {
-        let finding =
-            Finding::of_message("x", "cannot record `a (b)`: it is static (link it without `-static`)");
-        assert_eq!(finding.what, "cannot record `a (b)`: it is static");
+    fn error_becomes_a_finding_with_its_remedy() {
+        let error = Error::new(ErrorKind::Static, "cannot record `a (b)`: it is static (really)");
+        assert_eq!(Finding::of_error("x", &error).remedy, "see `dmesg`");
+        let finding = Finding::of_error("x", &error.with_remedy("link it without `-static`"));
+        assert_eq!(finding.what, "cannot record `a (b)`: it is static (really)");
         assert_eq!(finding.remedy, "link it without `-static`");
-        assert_eq!(Finding::of_message("x", "no way").remedy, "see `dmesg`");
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(super) fn examine(embedded: Option<Embedded>) -> Vec<Finding> {
 fn library(embedded: Option<Embedded>) -> Finding {
     const SUBJECT: &str = "library";
     match library::find(embedded) {
-        Err(message) => Finding::of_message(SUBJECT, &message),
+        Err(error) => Finding::of_error(SUBJECT, &error),
         Ok((path, origin)) => {
             let origin = match origin {
                 Origin::Variable => "EDLEAK_PRELOAD names it",
@@ -151,9 +151,9 @@ fn trace() -> Finding {
     const SUBJECT: &str = "trace";
     let path = PathBuf::from(format!(".edleak-doctor-{}.edl", std::process::id()));
     match output::reserve(&path, MIN_CAPACITY_BYTES) {
-        Err(refusal) => {
-            let finding = Finding::of_message(SUBJECT, &refusal.to_string());
-            Finding { remedy: "change to another directory, or name a trace with -o".into(), ..finding }
+        Err(error) => {
+            let remedy = "change to another directory, or name a trace with -o";
+            Finding::bad(SUBJECT, error.message(), remedy)
         }
         Ok((writer, reserved)) => {
             drop(writer);

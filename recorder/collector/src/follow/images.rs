@@ -2,10 +2,10 @@
 //! previous image.
 
 use super::trace_names::{beside, child_path};
-use super::{Child, Follower};
+use super::{Child, Follower, unwritten};
+use crate::error::{Error, ErrorKind};
 use crate::recording::{Others, Recording};
 use crate::start::output;
-use crate::sys::limits;
 use crate::sys::process;
 use crate::sys::shm::Session;
 use crate::sys::signals::Watch;
@@ -61,16 +61,12 @@ impl Follower<'_> {
         let reserved = if path == self.plan.output { self.reserved.take() } else { None };
         let begun = match taken_over.or(reserved.map(Ok)) {
             Some(writer) => writer,
-            None => output::reserve(&path, options.capacity_bytes)
-                .map(|(writer, _)| writer)
-                .map_err(|refusal| refusal.to_string()),
+            None => output::reserve(&path, options.capacity_bytes).map(|(writer, _)| writer),
         }
         .and_then(|writer| {
             let publisher = self.plan.publisher.for_another();
-            Recording::begin(session, pid, &path, writer, &options, publisher).map_err(|error| {
-                let remedy = limits::remedy(error.raw_os_error(), "choose another file with -o");
-                limits::with_remedy(&error, &remedy)
-            })
+            Recording::begin(session, pid, &path, writer, &options, publisher)
+                .map_err(|error| Error::output(&error, "choose another file with -o"))
         });
         match begun {
             Ok(recording) if is_root => {
@@ -84,9 +80,9 @@ impl Follower<'_> {
                 let watch = holder.and_then(Watch::of);
                 self.children.push(Child { recording, watch });
             }
-            Err(message) => {
+            Err(error) => {
                 self.unwritten += u64::from(!is_root);
-                self.outcome.fail(&self.plan.output, &message);
+                self.outcome.fail(&self.plan.output, error);
             }
         }
     }
@@ -115,26 +111,29 @@ impl Follower<'_> {
     /// Ends the recording of an image that executed another one. If it ran for [`WORTH_KEEPING`], it keeps
     /// its trace under another name; a shell that only starts a server does not. Returns the writer for the
     /// next image. The trace's name stays reserved: the file is either reused or replaced at once.
-    fn set_aside(&mut self, mut recording: Recording) -> Option<Result<TraceWriter, String>> {
+    fn set_aside(&mut self, mut recording: Recording) -> Option<Result<TraceWriter, Error>> {
         recording.set_followed();
         let path = recording.path().to_owned();
         if recording.began().elapsed() < WORTH_KEEPING {
             self.dismiss_clients(&recording);
             let writer = recording.into_writer()?;
-            return Some(writer.restart().map_err(|error| error.to_string()));
+            return Some(writer.restart().map_err(|error| unwritten(&error)));
         }
         self.executed += 1;
         let aside = beside(&path, &format!("exec{}", self.executed));
-        let moved = output::keep_old(&aside)
-            .map_err(|refusal| refusal.to_string())
-            .and_then(|_| recording.rename(&aside).map_err(|error| error.to_string()));
+        let moved = output::keep_old(&aside).and_then(|_| {
+            recording.rename(&aside).map_err(|error| {
+                Error::new(ErrorKind::Output, format!("failed to move `{}`: {error}", path.display()))
+                    .with_remedy("what was written can be read; record again")
+            })
+        });
         let next = output::reserve(&path, self.plan.options.capacity_bytes);
         self.finish(recording, EndReason::Executed, Others::default());
         if let Err(error) = moved {
-            self.outcome.fail(&aside, &error);
+            self.outcome.fail(&aside, error);
             return None;
         }
-        Some(next.map(|(writer, _)| writer).map_err(|refusal| refusal.to_string()))
+        Some(next.map(|(writer, _)| writer))
     }
 
     /// Ends the recordings of processes that have long run another program.

@@ -10,11 +10,11 @@ mod trace_names;
 mod unrecorded;
 
 use crate::control::socket::ControlSocket;
+use crate::error::{Error, ErrorKind};
 use crate::follow::claim_notifier::ClaimNotifier;
 use crate::follow::session_stock::SessionStock;
 use crate::recording::{Options, Others, Recording, Summary};
 use crate::rules::publisher::Publisher;
-use crate::sys::limits;
 use crate::sys::own_child::{Ended, OwnChild};
 use crate::sys::process;
 use crate::sys::say::say;
@@ -89,7 +89,7 @@ pub struct Failure {
     /// The trace.
     pub path: PathBuf,
     /// The reason, and the remedy.
-    pub message: String,
+    pub error: Error,
 }
 
 /// The result of a run.
@@ -106,11 +106,10 @@ pub struct Outcome {
 impl Outcome {
     /// Keeps a failure and prints it at once, because the program may run on for weeks. A repeated failure is
     /// printed once.
-    fn fail(&mut self, path: &Path, error: &dyn std::fmt::Display) {
-        let remedy = "(what was written can be read; record again)";
-        let failure = Failure { path: path.to_owned(), message: limits::with_remedy(error, remedy) };
+    fn fail(&mut self, path: &Path, error: Error) {
+        let failure = Failure { path: path.to_owned(), error };
         if !self.failures.contains(&failure) {
-            say(format_args!("the program is not disturbed, but {}", failure.message));
+            say(format_args!("the program is not disturbed, but {}", failure.error));
             self.failures.push(failure);
         }
     }
@@ -208,7 +207,7 @@ impl<'a> Follower<'a> {
             let stop = self.pass_on(signals);
             self.take_claims();
             if let Err(error) = self.stock.fill() {
-                self.outcome.fail(&self.plan.output, &no_session(&error));
+                self.outcome.fail(&self.plan.output, no_session(&error));
             }
             let now = Instant::now();
             self.serve(now);
@@ -291,7 +290,7 @@ impl<'a> Follower<'a> {
             Ok(sessions) => {
                 self.attaching.extend(sessions.into_iter().map(|session| (session, Instant::now())));
             }
-            Err(error) => self.outcome.fail(&self.plan.output, &no_session(&error)),
+            Err(error) => self.outcome.fail(&self.plan.output, no_session(&error)),
         }
         let too_many = self.attaching.len().saturating_sub(MAX_ATTACHING);
         self.unwritten += self.attaching.drain(..too_many).len() as u64;
@@ -329,7 +328,7 @@ impl<'a> Follower<'a> {
                     self.dismiss_clients(&recording);
                     let path = recording.path().to_owned();
                     self.outcome.summaries.extend(recording.abandon(&error));
-                    self.outcome.fail(&path, &error);
+                    self.outcome.fail(&path, unwritten(&error));
                 }
             }
         }
@@ -360,7 +359,7 @@ impl<'a> Follower<'a> {
             if self.plan.children {
                 self.unwritten += 1;
                 if self.seen_unrecorded <= MOST_NAMED {
-                    self.outcome.fail(&self.plan.output, &one.message());
+                    self.outcome.fail(&self.plan.output, one.error());
                 }
             }
         }
@@ -449,8 +448,9 @@ impl<'a> Follower<'a> {
         let unrecorded = self.stock.missed() + self.attaching.len() as u64;
         if !self.plan.only.is_empty() && unrecorded > 0 {
             let processes = plural(unrecorded, "process", "processes");
-            let message = format!("{processes} to record had no session (fewer may start at the same time)");
-            self.outcome.fail(&self.plan.output, &message);
+            let error = Error::new(ErrorKind::Unrecorded, format!("{processes} to record had no session"));
+            let remedy = "fewer may start at the same time";
+            self.outcome.fail(&self.plan.output, error.with_remedy(remedy));
         }
         self.outcome
     }
@@ -469,14 +469,19 @@ impl<'a> Follower<'a> {
         let path = recording.path().to_owned();
         match recording.finish(reason, others) {
             Ok(summary) => self.outcome.summaries.push(summary),
-            Err(error) => self.outcome.fail(&path, &error),
+            Err(error) => self.outcome.fail(&path, unwritten(&error)),
         }
     }
 }
 
-/// Message: edleak could not make a session, so an image that the target executes next may find none.
-fn no_session(error: &io::Error) -> String {
-    limits::explain("what it executes next may not be recorded", error, "see `ulimit -a`")
+/// The error for a trace that could not be written to its end.
+fn unwritten(error: &edleak_format::Error) -> Error {
+    Error::output(error, "what was written can be read; record again")
+}
+
+/// The error if edleak could not make a session: an image that the target executes next may find none.
+fn no_session(error: &io::Error) -> Error {
+    Error::system("what it executes next may not be recorded", error, "see `ulimit -a`")
 }
 
 #[cfg(test)]
@@ -487,10 +492,10 @@ mod tests {
     fn what_goes_wrong_again_and_again_is_kept_once() {
         let mut outcome = Outcome::default();
         for errno in [libc::EMFILE, libc::EMFILE, libc::ENOMEM, libc::EMFILE] {
-            outcome.fail(Path::new("a.edl"), &no_session(&io::Error::from_raw_os_error(errno)));
+            outcome.fail(Path::new("a.edl"), no_session(&io::Error::from_raw_os_error(errno)));
         }
-        outcome.fail(Path::new("b.edl"), &no_session(&io::Error::from_raw_os_error(libc::EMFILE)));
+        outcome.fail(Path::new("b.edl"), no_session(&io::Error::from_raw_os_error(libc::EMFILE)));
         assert_eq!(outcome.failures.len(), 3, "{:?}", outcome.failures);
-        assert!(outcome.failures[0].message.ends_with("(raise `ulimit -n`)"));
+        assert_eq!(outcome.failures[0].error.remedy(), Some("raise `ulimit -n`"));
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Follower;
 use crate::control::socket::ClientId;
+use crate::error::{Error, ErrorKind};
 use crate::recording::Recording;
 use crate::recording::watch_changes::WatchRequest;
 use crate::watch::request::Request;
@@ -28,7 +29,7 @@ impl Follower<'_> {
         &mut self,
         client: ClientId,
         words: Option<Vec<String>>,
-    ) -> Option<Result<String, String>> {
+    ) -> Option<Result<String, Error>> {
         let words = words.unwrap_or_default();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match words.as_slice() {
@@ -41,19 +42,21 @@ impl Follower<'_> {
                     specs.iter().map(|spec| Request::parse_plain(spec)).collect();
                 let requests = match requests {
                     Ok(requests) => requests,
-                    Err(message) => return Some(Err(message)),
+                    Err(error) => return Some(Err(error)),
                 };
                 let Some(recording) = self.recordings().find(|one| one.pid().to_string() == *pid) else {
-                    return Some(Err(format!("process {pid} is not being recorded (any more)")));
+                    let message = format!("process {pid} is not being recorded (any more)");
+                    return Some(Err(Error::new(ErrorKind::Request, message)));
                 };
                 recording.steer(WatchRequest { client, requests, is_for: *verb == "watch" });
                 None
             }
-            _ => Some(Err("unknown request (use edleak-record of the same version on both sides)".into())),
+            _ => Some(Err(Error::new(ErrorKind::Request, "unknown request")
+                .with_remedy("use edleak-record of the same version on both sides"))),
         }
     }
 
-    fn answer(&mut self, client: ClientId, answer: Result<String, String>, now: Instant) {
+    fn answer(&mut self, client: ClientId, answer: Result<String, Error>, now: Instant) {
         if let Some(control) = &mut self.control {
             control.answer(client, answer, now);
         }
@@ -62,7 +65,8 @@ impl Follower<'_> {
     /// Answers the waiting clients of a recording that is over.
     pub(super) fn dismiss_clients(&mut self, recording: &Recording) {
         for client in recording.clients().collect::<Vec<_>>() {
-            let over = format!("the recording of process {} is over (read its trace)", recording.pid());
+            let message = format!("the recording of process {} is over", recording.pid());
+            let over = Error::new(ErrorKind::Request, message).with_remedy("read its trace");
             self.answer(client, Err(over), Instant::now());
         }
     }

@@ -2,6 +2,7 @@
 //! chroot, as another user, or with another /proc. Some started without the library, and some ended too
 //! early. Without a report, such a run would look clean.
 
+use crate::error::{Error, ErrorKind};
 use crate::sys::process;
 use edleak_session::ENV_SESSION;
 use std::collections::{HashMap, HashSet};
@@ -31,19 +32,22 @@ pub(super) struct Unrecorded {
 }
 
 impl Unrecorded {
-    /// The message about this process.
-    pub(super) fn message(&self) -> String {
+    /// The error about this process.
+    pub(super) fn error(&self) -> Error {
         let Unrecorded { pid, name, is_out_of_reach } = self;
-        if *is_out_of_reach {
-            return format!(
-                "process {pid} (`{name}`) cannot reach edleak-record, so it is not recorded (start edleak-record in its place: \
-                 as its user, behind its /proc)"
-            );
-        }
-        format!(
-            "process {pid} (`{name}`) runs without edleak's library, so it is not recorded (it has to inherit LD_PRELOAD and \
-             {ENV_SESSION}, and to be linked dynamically)"
-        )
+        let process = format!("process {pid} (`{name}`)");
+        let (message, remedy) = if *is_out_of_reach {
+            (
+                format!("{process} cannot reach edleak-record, so it is not recorded"),
+                "start edleak-record in its place: as its user, behind its /proc".into(),
+            )
+        } else {
+            (
+                format!("{process} runs without edleak's library, so it is not recorded"),
+                format!("it has to inherit LD_PRELOAD and {ENV_SESSION}, and to be linked dynamically"),
+            )
+        };
+        Error::new(ErrorKind::Unrecorded, message).with_remedy(remedy)
     }
 }
 
@@ -227,9 +231,10 @@ mod tests {
             let _ = child.wait();
         }
         assert_eq!((found.len(), again.len()), (1, 0), "{found:?} {again:?}");
-        let message = found[0].message();
+        let error = found[0].error();
+        let message = error.message();
         assert!(message.starts_with(&format!("process {} (`sleep`) cannot reach", pids[0])), "{message}");
         assert_eq!(without_library.len(), 2, "{without_library:?}");
-        assert!(without_library.iter().all(|one| one.message().contains("without edleak's library")));
+        assert!(without_library.iter().all(|one| one.error().message().contains("without edleak's library")));
     }
 }

@@ -150,6 +150,9 @@ impl Recording {
     /// Begins the recording of the image that claimed `session`. Learns its modules, publishes the rules of
     /// its wrappers and takes the first slice. The slice goes into `writer`, which has just been created at
     /// `path`.
+    ///
+    /// # Errors
+    /// The trace cannot be written.
     pub fn begin(
         session: Session,
         pid: u32,
@@ -302,6 +305,9 @@ impl Recording {
     }
 
     /// Takes a slice if one is due. Slices that were due earlier but not taken count as missed.
+    ///
+    /// # Errors
+    /// The trace cannot be written any more.
     pub fn poll(&mut self, now: Instant) -> Result<(), Error> {
         if now < self.next_due() {
             return Ok(());
@@ -344,6 +350,9 @@ impl Recording {
     ///
     /// The destructors of an ending program free memory that it would otherwise have kept. So the survivors
     /// are taken from before the destructors ran.
+    ///
+    /// # Errors
+    /// The end of the trace cannot be written.
     pub fn finish(mut self, reason: EndReason, others: Others) -> Result<Summary, Error> {
         let runs_on = matches!(reason, EndReason::DurationReached | EndReason::Stopped);
         // If the process runs on, it may have executed a program just now that has not claimed a session yet.
@@ -395,6 +404,9 @@ impl Recording {
     }
 
     /// Renames the trace to `to`, where no file exists.
+    ///
+    /// # Errors
+    /// The operating system refuses to move the file.
     pub fn rename(&mut self, to: &Path) -> io::Result<()> {
         if self.writer.as_ref().is_some_and(|writer| !writer.is_at(&self.path)) {
             return Err(io::Error::new(io::ErrorKind::NotFound, "somebody has moved or deleted the trace"));

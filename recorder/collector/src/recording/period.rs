@@ -4,6 +4,7 @@
 //! tick, because it may come after the frees of the target's destructors. It gives the totals and is not a
 //! point of any curve.
 
+use crate::error::{Error, ErrorKind};
 use edleak_text::units;
 use std::time::Duration;
 
@@ -23,15 +24,15 @@ pub enum Period {
 }
 
 impl std::str::FromStr for Period {
-    type Err = String;
+    type Err = Error;
 
-    fn from_str(text: &str) -> Result<Period, String> {
+    fn from_str(text: &str) -> Result<Period, Error> {
         if text == "auto" {
             return Ok(Period::Auto);
         }
-        let period = units::parse_duration(text).map_err(|error| error.to_string())?;
+        let period = units::parse_duration(text)?;
         if period < Duration::from_millis(1) {
-            return Err("a period is at least 1ms".into());
+            return Err(Error::new(ErrorKind::Value, "a period is at least 1ms"));
         }
         Ok(Period::Every(period))
     }

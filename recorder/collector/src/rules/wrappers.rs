@@ -4,6 +4,7 @@
 //! form. For C++, the first words of the path stand unencoded at the front. Only Rust names and patterns of
 //! the user need demangling.
 
+use crate::error::{Error, ErrorKind};
 use crate::rules::unwind::UnwindTable;
 use crate::rules::wrapper_list as list;
 use edleak_binary::calls::Code;
@@ -14,7 +15,6 @@ use edleak_binary::names::{FunctionName, INLINE_NAMESPACES};
 use edleak_session::rule::{Kind, Rule};
 use edleak_text::globs::Glob;
 use std::collections::{BTreeSet, HashSet};
-use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,25 +48,6 @@ struct Pattern {
     glob: Glob,
     is_used: Arc<AtomicBool>,
 }
-
-/// A pattern that cannot be used.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct BadPattern {
-    pattern: String,
-}
-
-impl fmt::Display for BadPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = if self.pattern.is_empty() { "no" } else { "every" };
-        write!(
-            f,
-            "wrapper pattern `{}` means {what} function (name some, for example `my_alloc*`)",
-            self.pattern
-        )
-    }
-}
-
-impl std::error::Error for BadPattern {}
 
 /// Names to find by hashing, and prefixes (written with `*`). No prefix begins with another one.
 #[derive(Clone, Debug, Default)]
@@ -125,10 +106,17 @@ impl WrapperSet {
 
     /// Adds a user's pattern: a glob on the function's symbol, its demangled name, or its path without
     /// parameters and generic arguments.
-    pub fn add(&mut self, pattern: &str) -> Result<(), BadPattern> {
+    ///
+    /// # Errors
+    /// The pattern matches no function, or every function.
+    pub fn add(&mut self, pattern: &str) -> Result<(), Error> {
         let glob = Glob::new(pattern);
         if glob.is_empty() || glob.matches_everything() {
-            return Err(BadPattern { pattern: pattern.into() });
+            let which = if pattern.is_empty() { "no" } else { "every" };
+            let message = format!("wrapper pattern `{pattern}` means {which} function");
+            return Err(
+                Error::new(ErrorKind::Request, message).with_remedy("name some, for example `my_alloc*`")
+            );
         }
         self.patterns.push(Pattern { text: pattern.into(), glob, is_used: Arc::default() });
         Ok(())

@@ -5,6 +5,7 @@
 //! privileges of a program, this check does not notice it. The program then claims no session.
 #![allow(unsafe_code)] // a few questions to the kernel that std does not ask
 
+use crate::error::{Error, ErrorKind};
 use edleak_binary::OwnMalloc;
 use edleak_binary::elf::{Elf, ElfError};
 use edleak_binary::file_bytes::FileBytes;
@@ -26,56 +27,16 @@ pub struct Program {
     pub own_malloc: Option<OwnMalloc>,
 }
 
-/// The reason why a program cannot be recorded.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Refusal {
-    /// The kind of the reason.
-    pub kind: RefusalKind,
-    message: String,
+/// The error for a program that cannot be recorded, with the reason and the remedy.
+fn refused(
+    kind: ErrorKind,
+    path: impl AsRef<Path>,
+    reason: impl fmt::Display,
+    remedy: impl Into<String>,
+) -> Error {
+    let message = format!("cannot record `{}`: {reason}", path.as_ref().display());
+    Error::new(kind, message).with_remedy(remedy)
 }
-
-/// The kinds of reasons.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum RefusalKind {
-    /// There is no such program.
-    Missing,
-    /// The user may not execute or read the program.
-    NotPermitted,
-    /// Neither an ELF program nor a script, or a damaged one.
-    NotAProgram,
-    /// Statically linked.
-    Static,
-    /// Built for another machine or word size.
-    Foreign,
-    /// The program gains privileges when it starts, so the loader ignores LD_PRELOAD.
-    Privileged,
-    /// A script whose interpreter line drops the environment, including LD_PRELOAD.
-    CleanEnvironment,
-    /// Built with a sanitizer, which requires its own allocator.
-    Sanitizer,
-    /// The program exports its own `malloc`, which takes precedence over a preloaded one.
-    OwnMalloc,
-}
-
-impl Refusal {
-    fn new(kind: RefusalKind, path: impl AsRef<Path>, reason: impl fmt::Display) -> Refusal {
-        Refusal { kind, message: format!("cannot record `{}`: {reason}", path.as_ref().display()) }
-    }
-
-    /// The exit code that shells use: 127 for a missing program, 126 for a program that cannot be run.
-    pub fn exit_code(&self) -> u8 {
-        if self.kind == RefusalKind::Missing { 127 } else { 126 }
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Refusal {}
 
 /// The depth to which the kernel follows scripts as interpreters of scripts.
 const MAX_SCRIPTS: usize = 5;
@@ -83,15 +44,17 @@ const MAX_SCRIPTS: usize = 5;
 const MAX_SHEBANG: usize = 256;
 
 /// Finds `program` as `execvp` would, with `path_env` for PATH, and checks that it can be recorded.
-pub fn check_program(program: &OsStr, path_env: Option<&OsStr>) -> Result<Program, Refusal> {
+///
+/// # Errors
+/// The program is missing, or edleak cannot record it: the message has the reason, the error the remedy.
+pub fn check_program(program: &OsStr, path_env: Option<&OsStr>) -> Result<Program, Error> {
     let path = find(program, path_env)?;
     let mut image = path.clone();
     for _ in 0..=MAX_SCRIPTS {
         let metadata = check_file(&image)?;
         let bytes = FileBytes::open(&image).map_err(|error| {
-            let reason =
-                format_args!("it cannot be read: {} (make it readable)", words_of(&error)).to_string();
-            Refusal::new(RefusalKind::NotPermitted, &image, reason)
+            let reason = format!("it cannot be read: {}", words_of(&error));
+            refused(ErrorKind::NotPermitted, &image, reason, "make it readable")
         })?;
         if !bytes.starts_with(b"#!") {
             check_privileges(&image, &metadata)?;
@@ -100,16 +63,17 @@ pub fn check_program(program: &OsStr, path_env: Option<&OsStr>) -> Result<Progra
         }
         image = interpreter_of(&image, &bytes, path_env)?;
     }
-    Err(Refusal::new(
-        RefusalKind::NotAProgram,
+    Err(refused(
+        ErrorKind::NotAProgram,
         path,
-        "its interpreter is a script, and so on without end (record the program that interprets it)",
+        "its interpreter is a script, and so on without end",
+        "record the program that interprets it",
     ))
 }
 
 /// Finds the file of a program. A word with a slash is the path itself; otherwise the first executable file
 /// of that name in PATH.
-fn find(program: &OsStr, path_env: Option<&OsStr>) -> Result<PathBuf, Refusal> {
+fn find(program: &OsStr, path_env: Option<&OsStr>) -> Result<PathBuf, Error> {
     if program.as_bytes().contains(&b'/') {
         return Ok(PathBuf::from(program));
     }
@@ -133,47 +97,34 @@ fn find(program: &OsStr, path_env: Option<&OsStr>) -> Result<PathBuf, Refusal> {
     }
     let here = Path::new(program).is_file();
     let advice = if here { format!("write `./{}`", program.display()) } else { "give its path".into() };
-    Err(Refusal::new(
-        RefusalKind::Missing,
-        program,
-        format_args!("there is no such program in PATH ({advice})"),
-    ))
+    Err(refused(ErrorKind::Missing, program, "there is no such program in PATH", advice))
 }
 
 /// Refuses a file that exec would refuse.
-fn check_file(path: &Path) -> Result<Metadata, Refusal> {
+fn check_file(path: &Path) -> Result<Metadata, Error> {
     let metadata = std::fs::metadata(path).map_err(|error| {
         if error.kind() == io::ErrorKind::PermissionDenied {
-            let reason = "a directory of its path may not be searched (record as a user who may)";
-            return Refusal::new(RefusalKind::NotPermitted, path, reason);
+            let reason = "a directory of its path may not be searched";
+            return refused(ErrorKind::NotPermitted, path, reason, "record as a user who may");
         }
-        let reason = format_args!("{} (check the path)", words_of(&error)).to_string();
-        Refusal::new(RefusalKind::Missing, path, reason)
+        refused(ErrorKind::Missing, path, words_of(&error), "check the path")
     })?;
     if metadata.is_dir() {
-        let reason = "it is a directory (name the program in it)";
-        return Err(Refusal::new(RefusalKind::NotAProgram, path, reason));
+        return Err(refused(ErrorKind::NotAProgram, path, "it is a directory", "name the program in it"));
     }
     if !metadata.is_file() {
-        return Err(Refusal::new(
-            RefusalKind::NotAProgram,
-            path,
-            "it is not a regular file (name a program)",
-        ));
+        return Err(refused(ErrorKind::NotAProgram, path, "it is not a regular file", "name a program"));
     }
     if !may_execute(path) {
-        let reason = format_args!(
-            "it may not be executed (`chmod +x {}`, and check that its file system is not mounted noexec)",
-            path.display()
-        )
-        .to_string();
-        return Err(Refusal::new(RefusalKind::NotPermitted, path, reason));
+        let remedy =
+            format!("`chmod +x {}`, and check that its file system is not mounted noexec", path.display());
+        return Err(refused(ErrorKind::NotPermitted, path, "it may not be executed", remedy));
     }
     Ok(metadata)
 }
 
 /// The interpreter in the first line of a script. For `env`, the program that `env` will find.
-fn interpreter_of(script: &Path, bytes: &[u8], path_env: Option<&OsStr>) -> Result<PathBuf, Refusal> {
+fn interpreter_of(script: &Path, bytes: &[u8], path_env: Option<&OsStr>) -> Result<PathBuf, Error> {
     let line = &bytes[2..bytes.len().min(MAX_SHEBANG)];
     let line = line.split(|&byte| byte == b'\n').next().unwrap_or_default().trim_ascii();
     let (interpreter, argument) = match line.iter().position(|byte| matches!(byte, b' ' | b'\t')) {
@@ -181,23 +132,22 @@ fn interpreter_of(script: &Path, bytes: &[u8], path_env: Option<&OsStr>) -> Resu
         None => (line, &b""[..]),
     };
     if interpreter.is_empty() {
-        let reason = "its first line names no interpreter (write one behind `#!`)";
-        return Err(Refusal::new(RefusalKind::NotAProgram, script, reason));
+        let reason = "its first line names no interpreter";
+        return Err(refused(ErrorKind::NotAProgram, script, reason, "write one behind `#!`"));
     }
     let interpreter = PathBuf::from(OsStr::from_bytes(interpreter));
     if interpreter.file_name() == Some(OsStr::new("env")) && !argument.is_empty() {
         return find_for_env(script, argument, path_env);
     }
     if !interpreter.exists() {
-        let reason =
-            format!("its interpreter `{}` is not there (correct its first line)", interpreter.display());
-        return Err(Refusal::new(RefusalKind::Missing, script, reason));
+        let reason = format!("its interpreter `{}` is not there", interpreter.display());
+        return Err(refused(ErrorKind::Missing, script, reason, "correct its first line"));
     }
     Ok(interpreter)
 }
 
 /// The program that `#!/usr/bin/env ARGUMENT` runs. The kernel passes one argument; `env -S` splits it.
-fn find_for_env(script: &Path, argument: &[u8], path_env: Option<&OsStr>) -> Result<PathBuf, Refusal> {
+fn find_for_env(script: &Path, argument: &[u8], path_env: Option<&OsStr>) -> Result<PathBuf, Error> {
     let mut words: Vec<&[u8]> =
         match argument.strip_prefix(b"-S").or(argument.strip_prefix(b"--split-string=")) {
             Some(rest) => rest.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).collect(),
@@ -207,89 +157,74 @@ fn find_for_env(script: &Path, argument: &[u8], path_env: Option<&OsStr>) -> Res
     while let Some(word) = words.pop() {
         match word {
             b"-i" | b"-" | b"--ignore-environment" => {
-                let reason =
-                    "its first line starts it with `env -i`, which drops LD_PRELOAD (record its interpreter)";
-                return Err(Refusal::new(RefusalKind::CleanEnvironment, script, reason));
+                let reason = "its first line starts it with `env -i`, which drops LD_PRELOAD";
+                let remedy = "record its interpreter";
+                return Err(refused(ErrorKind::CleanEnvironment, script, reason, remedy));
             }
             b"-u" | b"--unset" | b"-C" | b"--chdir" => drop(words.pop()),
             _ if word.starts_with(b"-") || word.contains(&b'=') => {}
             _ => {
                 let name = OsStr::from_bytes(word);
-                return find(name, path_env).map_err(|refusal| {
-                    let reason = format!(
-                        "its first line asks for `{}`, which cannot be run (install it)",
-                        name.display()
-                    );
-                    Refusal::new(refusal.kind, script, reason)
+                return find(name, path_env).map_err(|error| {
+                    let reason = format!("its first line asks for `{}`, which cannot be run", name.display());
+                    refused(error.kind(), script, reason, "install it")
                 });
             }
         }
     }
-    Err(Refusal::new(
-        RefusalKind::NotAProgram,
-        script,
-        "its first line gives `env` no program (name one there)",
-    ))
+    let reason = "its first line gives `env` no program";
+    Err(refused(ErrorKind::NotAProgram, script, reason, "name one there"))
 }
 
 /// Refuses a program that a preloaded library cannot enter. Returns the allocator that the file contains.
-fn check_elf(path: &Path, bytes: &[u8]) -> Result<Option<OwnMalloc>, Refusal> {
-    let refuse = |kind, reason: &dyn fmt::Display| Err(Refusal::new(kind, path, reason));
+fn check_elf(path: &Path, bytes: &[u8]) -> Result<Option<OwnMalloc>, Error> {
+    let refuse = |kind, reason: &dyn fmt::Display, remedy: &str| Err(refused(kind, path, reason, remedy));
     let elf = match Elf::parse(bytes).and_then(|elf| elf.check_segments().map(|()| elf)) {
         Ok(elf) => elf,
         Err(ElfError::NotElf) => {
-            let reason = "it is neither an ELF file nor a script that starts with `#!` (record its interpreter: \
-                          `edleak-record sh …`)";
-            return refuse(RefusalKind::NotAProgram, &reason);
+            let reason = "it is neither an ELF file nor a script that starts with `#!`";
+            return refuse(ErrorKind::NotAProgram, &reason, "record its interpreter: `edleak-record sh …`");
         }
         Err(error @ ElfError::Foreign { .. }) => {
-            let reason = format!("it is {error} (build it for x86-64)");
-            return refuse(RefusalKind::Foreign, &reason);
+            return refuse(ErrorKind::Foreign, &format!("it is {error}"), "build it for x86-64");
         }
         Err(error) => {
-            return refuse(RefusalKind::NotAProgram, &format!("it is {error} (build or install it again)"));
+            return refuse(ErrorKind::NotAProgram, &format!("it is {error}"), "build or install it again");
         }
     };
     if !matches!(elf.file_type(), object::elf::ET_EXEC | object::elf::ET_DYN) {
-        return refuse(
-            RefusalKind::NotAProgram,
-            &"it is an object file or a core dump (link it, or name its program)",
-        );
+        let reason = "it is an object file or a core dump";
+        return refuse(ErrorKind::NotAProgram, &reason, "link it, or name its program");
     }
     match elf.interpreter() {
         Some(loader) if !loader.exists() => {
-            let reason = format!(
-                "its loader `{}` is not installed (install the libc it was built for)",
-                loader.display()
-            );
-            return refuse(RefusalKind::Missing, &reason);
+            let reason = format!("its loader `{}` is not installed", loader.display());
+            return refuse(ErrorKind::Missing, &reason, "install the libc it was built for");
         }
         Some(_) => {}
         // A loader can be run by hand (`ld.so ./program`); it needs no other loader and obeys LD_PRELOAD. In
         // musl the loader is also libc, and a preloaded `malloc` takes precedence over its own.
         None if elf.mentions("_dl_debug_state") => return Ok(None),
         None => {
-            let reason =
-                "it is statically linked, so no library can be loaded into it (link it without `-static`)";
-            return refuse(RefusalKind::Static, &reason);
+            let reason = "it is statically linked, so no library can be loaded into it";
+            return refuse(ErrorKind::Static, &reason, "link it without `-static`");
         }
     }
     let sanitizers = ["address", "hwaddress", "thread", "memory", "leak"];
     let inits = ["__asan_init", "__hwasan_init", "__tsan_init", "__msan_init", "__lsan_init"];
     if let Some((sanitizer, _)) = sanitizers.iter().zip(inits).find(|(_, init)| elf.mentions(init)) {
-        let reason = format!(
-            "it is built with a sanitizer that replaces the allocator (build it without `-fsanitize={sanitizer}`)"
-        );
-        return refuse(RefusalKind::Sanitizer, &reason);
+        let reason = "it is built with a sanitizer that replaces the allocator";
+        let remedy = format!("build it without `-fsanitize={sanitizer}`");
+        return refuse(ErrorKind::Sanitizer, &reason, &remedy);
     }
     let own_malloc = elf.own_malloc();
     if let Some(own) = own_malloc.as_ref().filter(|own| own.replaces_all) {
         let reason = format!(
-            "it brings its own `{}`, which comes before a preloaded one, so nothing would be seen (build it without, or \
-             with its allocator as a shared library)",
+            "it brings its own `{}`, which comes before a preloaded one, so nothing would be seen",
             own.symbol
         );
-        return refuse(RefusalKind::OwnMalloc, &reason);
+        let remedy = "build it without, or with its allocator as a shared library";
+        return refuse(ErrorKind::OwnMalloc, &reason, remedy);
     }
     Ok(own_malloc)
 }
@@ -303,7 +238,7 @@ struct Identity {
 
 /// Refuses a program whose file raises its privileges. The kernel then sets AT_SECURE, and the loader
 /// silently ignores LD_PRELOAD.
-fn check_privileges(path: &Path, metadata: &Metadata) -> Result<(), Refusal> {
+fn check_privileges(path: &Path, metadata: &Metadata) -> Result<(), Error> {
     // SAFETY: `getuid` has no preconditions.
     let uid = unsafe { libc::getuid() };
     // SAFETY: `getgid` has no preconditions.
@@ -323,8 +258,8 @@ fn check_privileges(path: &Path, metadata: &Metadata) -> Result<(), Refusal> {
     } else {
         "record a copy without them, or record as root".into()
     };
-    let reason = format!("it {gain}, and the loader ignores LD_PRELOAD in such programs ({advice})");
-    Err(Refusal::new(RefusalKind::Privileged, path, reason))
+    let reason = format!("it {gain}, and the loader ignores LD_PRELOAD in such programs");
+    Err(refused(ErrorKind::Privileged, path, reason, advice))
 }
 
 /// The privilege that a set-id file adds; `None` if its ids are the user's own.
@@ -409,23 +344,23 @@ mod tests {
     fn env_lines_lead_to_the_program_that_env_finds() {
         let path = Some(OsStr::new("/nowhere:/bin:/usr/bin"));
         let line = |text: &str| interpreter_of(Path::new("script"), text.as_bytes(), path);
-        let file_name = |found: Result<PathBuf, Refusal>| {
+        let file_name = |found: Result<PathBuf, Error>| {
             found
                 .map(|path| path.file_name().map(OsString::from).unwrap_or_default())
-                .map_err(|refusal| refusal.kind)
+                .map_err(|error| error.kind())
         };
         assert_eq!(line("#!/bin/sh\necho"), Ok("/bin/sh".into()));
         assert_eq!(line("#! /bin/sh -e\n"), Ok("/bin/sh".into()));
         assert_eq!(file_name(line("#!/usr/bin/env sh")), Ok("sh".into()));
         assert_eq!(file_name(line("#!/usr/bin/env -S A=1 -u B sh -e\n")), Ok("sh".into()));
-        assert_eq!(file_name(line("#!/usr/bin/env -S -i sh\n")), Err(RefusalKind::CleanEnvironment));
+        assert_eq!(file_name(line("#!/usr/bin/env -S -i sh\n")), Err(ErrorKind::CleanEnvironment));
         assert_eq!(
             file_name(line("#!/usr/bin/env sh -e\n")),
-            Err(RefusalKind::Missing),
+            Err(ErrorKind::Missing),
             "one word for the kernel"
         );
-        assert_eq!(file_name(line("#!/usr/bin/env -S\n")), Err(RefusalKind::NotAProgram));
-        assert_eq!(file_name(line("#!\n")), Err(RefusalKind::NotAProgram));
-        assert_eq!(file_name(line("#!/nowhere/sh\n")), Err(RefusalKind::Missing));
+        assert_eq!(file_name(line("#!/usr/bin/env -S\n")), Err(ErrorKind::NotAProgram));
+        assert_eq!(file_name(line("#!\n")), Err(ErrorKind::NotAProgram));
+        assert_eq!(file_name(line("#!/nowhere/sh\n")), Err(ErrorKind::Missing));
     }
 }

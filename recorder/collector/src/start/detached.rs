@@ -2,6 +2,7 @@
 //! background.
 #![allow(unsafe_code)] // fork
 
+use crate::error::{Error, ErrorKind};
 use crate::follow::session_stock::SessionStock;
 use crate::follow::{Follower, Plan, Root, child_path};
 use crate::recording::Options;
@@ -9,7 +10,7 @@ use crate::recording::period::Period;
 use crate::rules::code_options::CodeOptions;
 use crate::rules::publisher::Publisher;
 use crate::rules::wrappers::WrapperSet;
-use crate::start::output::{self, Refusal, Reserved};
+use crate::start::output::{self, Reserved};
 use crate::sys::process;
 use crate::sys::signals::{Signals, Watch};
 use crate::watch::request::WatchSet;
@@ -17,7 +18,7 @@ use edleak_format::{MIN_CAPACITY_BYTES, TraceWriter};
 use edleak_text::units;
 use std::ffi::CString;
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::FromRawFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -57,19 +58,19 @@ pub fn collect(args: &Request) -> ExitCode {
     let output = output::followed(Path::new(&output.unwrap_or_else(|| "trace.edl".into())));
     let output = match output {
         Ok(output) => output,
-        Err(refusal) => {
-            log(&format!("process {} is not recorded: {refusal}", args.pid));
+        Err(error) => {
+            log(&format!("process {} is not recorded: {error}", args.pid));
             return ExitCode::FAILURE;
         }
     };
     let period = setting("EDLEAK_PERIOD", str::parse).unwrap_or(Period::Auto);
-    let capacity_bytes =
-        setting("EDLEAK_SIZE", |text| match units::parse_size(text).map_err(|error| error.to_string())? {
-            bytes if bytes < MIN_CAPACITY_BYTES => {
-                Err(format!("it is less than {}k", MIN_CAPACITY_BYTES >> 10))
-            }
-            bytes => Ok(bytes),
-        });
+    let capacity_bytes = setting("EDLEAK_SIZE", |text| match units::parse_size(text)? {
+        bytes if bytes < MIN_CAPACITY_BYTES => {
+            let least = MIN_CAPACITY_BYTES >> 10;
+            Err(Error::new(ErrorKind::Value, format!("it is less than {least}k")))
+        }
+        bytes => Ok(bytes),
+    });
     let auto_watch = std::env::var("EDLEAK_AUTO_WATCH").is_ok_and(|value| value != "0");
     let code_options =
         CodeOptions { wrappers: WrapperSet::builtin(), watch: WatchSet::new(), walk_stacks: auto_watch };
@@ -88,15 +89,20 @@ pub fn collect(args: &Request) -> ExitCode {
         only: String::new(),
         publisher: Publisher::new(Arc::new(code_options)),
     };
-    let made = Signals::block().map_err(|error| error.to_string()).and_then(|signals| {
+    let refused = |what: &str, error: &io::Error| Error::system(what, error, "see `ulimit -a`");
+    let made = Signals::block().map_err(|error| refused("signals cannot be passed on to the target", &error));
+    let made = made.and_then(|signals| {
         let (path, writer, reserved) = reserve(&plan, args.pid)?;
-        let stock = SessionStock::create(false).inspect_err(|_| reserved.give_back());
-        Ok((signals, path, writer, reserved, stock.map_err(|error| error.to_string())?))
+        let stock = SessionStock::create(false).map_err(|error| {
+            reserved.give_back();
+            refused("no memory to share with the target", &error)
+        })?;
+        Ok((signals, path, writer, reserved, stock))
     });
     let (mut signals, path, writer, reserved, stock) = match made {
         Ok(made) => made,
-        Err(message) => {
-            log(&format!("process {} is not recorded: {message}", args.pid));
+        Err(error) => {
+            log(&format!("process {} is not recorded: {error}", args.pid));
             return ExitCode::FAILURE;
         }
     };
@@ -112,13 +118,13 @@ pub fn collect(args: &Request) -> ExitCode {
     if outcome.summaries.is_empty() && outcome.failures.is_empty() {
         reserved.give_back();
     }
-    outcome.failures.iter().for_each(|failure| log(&failure.message));
+    outcome.failures.iter().for_each(|failure| log(&failure.error.to_string()));
     if outcome.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Reserves the name of a trace. The name may belong to a recording that runs: of another process, or of this
 /// process before an exec. Then this process gets a trace named after its process ID.
-fn reserve(plan: &Plan, pid: u32) -> Result<(PathBuf, TraceWriter, Reserved), String> {
+fn reserve(plan: &Plan, pid: u32) -> Result<(PathBuf, TraceWriter, Reserved), Error> {
     const MOST: u32 = 100;
     let output = &plan.output;
     let numbered = |image| match image {
@@ -129,15 +135,16 @@ fn reserve(plan: &Plan, pid: u32) -> Result<(PathBuf, TraceWriter, Reserved), St
     for candidate in (0..MOST).map(numbered) {
         match output::reserve(&candidate, plan.options.capacity_bytes) {
             Ok((writer, reserved)) => return Ok((candidate, writer, reserved)),
-            Err(Refusal::InUse(_)) => {}
-            Err(Refusal::Failed(message)) => return Err(message),
+            Err(error) if error.kind() == ErrorKind::InUse => {}
+            Err(error) => return Err(error),
         }
     }
-    Err(format!("`{}` and all names like it are taken (set EDLEAK_OUTPUT to another)", output.display()))
+    let message = format!("`{}` and all names like it are taken", output.display());
+    Err(Error::new(ErrorKind::InUse, message).with_remedy("set EDLEAK_OUTPUT to another"))
 }
 
 /// A setting from the environment; an invalid value is logged, and the default applies.
-fn setting<T>(name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+fn setting<T>(name: &str, parse: impl Fn(&str) -> Result<T, Error>) -> Option<T> {
     let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
     let parsed = parse(&text);
     if let Err(why) = &parsed {

@@ -8,6 +8,7 @@
 //! | edleak-record's directory or `../lib/edleak` | no other user could write it, and it has this version |
 //! | the copy inside edleak-record                | otherwise; see [`crate::start::unpack`]               |
 
+use crate::error::{Error, ErrorKind};
 use crate::start::unpack;
 use edleak_session::IDENTITY;
 use std::ffi::OsString;
@@ -42,7 +43,7 @@ pub enum Origin {
 ///
 /// # Errors
 /// No usable library, and no place to unpack one to: the message names each place and what to set.
-pub fn find(embedded: Option<Embedded>) -> Result<(PathBuf, Origin), String> {
+pub fn find(embedded: Option<Embedded>) -> Result<(PathBuf, Origin), Error> {
     let here = std::env::current_exe().and_then(std::fs::canonicalize).unwrap_or_default();
     find_from(&here, std::env::var_os(VARIABLE), embedded)
 }
@@ -51,14 +52,13 @@ fn find_from(
     program: &Path,
     variable: Option<OsString>,
     embedded: Option<Embedded>,
-) -> Result<(PathBuf, Origin), String> {
+) -> Result<(PathBuf, Origin), Error> {
     if let Some(named) = variable.filter(|path| !path.is_empty()) {
-        let path = std::fs::canonicalize(&named)
-            .map_err(|error| error.to_string())
-            .and_then(|path| check(&path).map(|()| path));
-        let remedy = "name this version's library, or unset the variable";
+        let path =
+            std::fs::canonicalize(&named).map_err(library).and_then(|path| check(&path).map(|()| path));
         return path.map(|path| (path, Origin::Variable)).map_err(|why| {
-            format!("{VARIABLE} names `{}`, which cannot be used: {why} ({remedy})", named.display())
+            library(format!("{VARIABLE} names `{}`, which cannot be used: {why}", named.display()))
+                .with_remedy("name this version's library, or unset the variable")
         });
     }
     let here = program.parent().unwrap_or(Path::new("/"));
@@ -74,52 +74,60 @@ fn find_from(
         Some(Embedded(bytes)) => unpack::unpack(bytes).map(|path| (path, Origin::Unpacked)),
         None => {
             let why = unusable.unwrap_or_else(|| format!("`{NAME}` is not beside edleak-record"));
-            Err(format!("{why} (build it with `cargo build --release`, or set {VARIABLE})"))
+            let remedy = format!("build it with `cargo build --release`, or set {VARIABLE}");
+            Err(library(why).with_remedy(remedy))
         }
     }
 }
 
+/// The error for a library that cannot be used.
+pub(crate) fn library(why: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Library, why.to_string())
+}
+
 /// Whether the file at `path` can be loaded and belongs to this version.
-fn check(path: &Path) -> Result<(), String> {
+fn check(path: &Path) -> Result<(), Error> {
     can_be_named(path)?;
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    let metadata = file.metadata().map_err(|error| error.to_string())?;
+    let file = File::open(path).map_err(library)?;
+    let metadata = file.metadata().map_err(library)?;
     if !metadata.is_file() {
-        return Err("it is not a file".into());
+        return Err(library("it is not a file"));
     }
     let mut bytes = Vec::new();
-    file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(library)?;
     check_identity(&bytes)?;
     unpack::can_be_executed(path)
 }
 
 /// Whether LD_PRELOAD can express the path.
-pub(crate) fn can_be_named(path: &Path) -> Result<(), String> {
+pub(crate) fn can_be_named(path: &Path) -> Result<(), Error> {
     if path.as_os_str().as_bytes().iter().any(|byte| b" \t\n:;".contains(byte)) {
-        return Err("its path holds a space, a colon or a semicolon, which LD_PRELOAD cannot express".into());
+        return Err(library(
+            "its path holds a space, a colon or a semicolon, which LD_PRELOAD cannot express",
+        ));
     }
     Ok(())
 }
 
 /// Whether a library has the session layout and the version of this edleak-record.
-fn check_identity(bytes: &[u8]) -> Result<(), String> {
+fn check_identity(bytes: &[u8]) -> Result<(), Error> {
     const PREFIX: &[u8] = b"edleak-preload ";
     if !bytes.starts_with(b"\x7fELF") {
-        return Err("it is not a library".into());
+        return Err(library("it is not a library"));
     }
     if !has_all_sections(bytes) {
-        return Err("it is cut off".into());
+        return Err(library("it is cut off"));
     }
     let own = IDENTITY.trim_end_matches('\0');
     let found = bytes.windows(PREFIX.len()).position(|window| window == PREFIX);
     let Some(found) = found.and_then(|at| bytes[at..].split(|&byte| byte == 0).next()) else {
-        return Err("it is not edleak's library, or it is damaged".into());
+        return Err(library("it is not edleak's library, or it is damaged"));
     };
     if found == own.as_bytes() {
         return Ok(());
     }
     let shown = String::from_utf8_lossy(&found[PREFIX.len()..found.len().min(60)]);
-    Err(format!("it is of version {shown}, and this edleak-record is of {}", &own[PREFIX.len()..]))
+    Err(library(format!("it is of version {shown}, and this edleak-record is of {}", &own[PREFIX.len()..])))
 }
 
 /// Whether the file still has its section table, which linkers put at the end. A file that was cut off has
@@ -136,17 +144,17 @@ fn has_all_sections(bytes: &[u8]) -> bool {
 }
 
 /// Whether only root, this user or the owner of edleak-record could have written the file.
-fn is_trusted(path: &Path, program: &Path) -> Result<(), String> {
+fn is_trusted(path: &Path, program: &Path) -> Result<(), Error> {
     use std::os::unix::fs::MetadataExt;
-    let file = std::fs::metadata(path).map_err(|error| error.to_string())?;
+    let file = std::fs::metadata(path).map_err(library)?;
     let owner = std::fs::metadata(program).map_or(0, |program| program.uid());
     let (uid, gid) = unpack::effective_ids();
     if ![0, uid, owner].contains(&file.uid()) {
-        return Err(format!("it belongs to another user (uid {})", file.uid()));
+        return Err(library(format!("it belongs to another user (uid {})", file.uid())));
     }
     let is_open_to_group = file.mode() & 0o020 != 0 && ![0, gid].contains(&file.gid());
     if file.mode() & 0o002 != 0 || is_open_to_group {
-        return Err("other users may write to it".into());
+        return Err(library("other users may write to it"));
     }
     Ok(())
 }
@@ -165,12 +173,16 @@ mod tests {
     fn library_of_another_version_is_refused_by_name() {
         assert_eq!(check_identity(&library(IDENTITY.trim_end_matches('\0'))), Ok(()));
         let other = check_identity(&library("edleak-preload 0.0.1 (session layout 3)"));
-        assert!(other.is_err_and(|why| why.starts_with("it is of version 0.0.1 (session layout 3), and")));
-        assert!(check_identity(&library("x")).is_err_and(|why| why.contains("not edleak's")));
+        assert!(
+            other.is_err_and(|why| why
+                .message()
+                .starts_with("it is of version 0.0.1 (session layout 3), and"))
+        );
+        assert!(check_identity(&library("x")).is_err_and(|why| why.message().contains("not edleak's")));
         let mut cut_off = library(IDENTITY);
         cut_off[0x28] = 200;
-        assert!(check_identity(&cut_off).is_err_and(|why| why == "it is cut off"));
-        assert!(check_identity(b"text").is_err_and(|why| why.contains("not a library")));
+        assert!(check_identity(&cut_off).is_err_and(|why| why.message() == "it is cut off"));
+        assert!(check_identity(b"text").is_err_and(|why| why.message().contains("not a library")));
     }
 
     #[test]
@@ -189,7 +201,7 @@ mod tests {
     #[test]
     fn variable_that_names_no_library_is_an_error_with_its_remedy() {
         let found = find_from(Path::new("/bin/true"), Some("/nowhere/x.so".into()), None);
-        let message = found.expect_err("there is none");
+        let message = found.expect_err("there is none").to_string();
         assert!(message.starts_with("EDLEAK_PRELOAD names `/nowhere/x.so`"), "{message}");
         assert!(message.ends_with("or unset the variable)"), "{message}");
     }

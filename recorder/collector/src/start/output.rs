@@ -5,8 +5,8 @@
 //! name in use and moves nothing. The same holds for derived names: `t.edl.old` may itself be the trace of a
 //! running recording.
 
-use crate::sys::limits;
-use edleak_format::{ErrorKind, TraceWriter, place};
+use crate::error::{Error, ErrorKind};
+use edleak_format::{TraceWriter, place};
 use std::fmt;
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -14,6 +14,17 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 const ANOTHER: &str = "choose another file with -o";
+
+/// The error for a name that another recording uses.
+fn in_use(path: &Path) -> Error {
+    let message = format!("another recording is writing `{}`", path.display());
+    Error::new(ErrorKind::InUse, message).with_remedy(ANOTHER)
+}
+
+/// The error for a name that no trace can have.
+fn failed(message: String) -> Error {
+    Error::new(ErrorKind::Output, message).with_remedy(ANOTHER)
+}
 
 /// A name that is reserved for this recording until its trace is finished.
 #[derive(Debug)]
@@ -47,12 +58,10 @@ struct Held(Option<File>);
 
 impl Held {
     /// Locks the file at `path`; `None`: there is no file.
-    fn at(path: &Path) -> Result<Option<Held>, Refusal> {
-        let in_use =
-            || Refusal::InUse(format!("another recording is writing `{}` ({ANOTHER})", path.display()));
+    fn at(path: &Path) -> Result<Option<Held>, Error> {
         let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(None) };
         if !metadata.is_file() {
-            return Err(Refusal::Failed(format!("`{}` is not a file ({ANOTHER})", path.display())));
+            return Err(failed(format!("`{}` is not a file", path.display())));
         }
         let file = match place::open(path) {
             Ok(file) => file,
@@ -61,7 +70,7 @@ impl Held {
         };
         // The earlier owner of the lock may have moved the file and created its own trace in its place.
         if !place::lock(&file) || !place::is_at(&file, path) {
-            return Err(in_use());
+            return Err(in_use(path));
         }
         Ok(Some(Held(Some(file))))
     }
@@ -82,7 +91,7 @@ impl Held {
 
 impl Older {
     /// Moves the file `old` to an unused name; `None`: there is no such file.
-    fn of(old: &Path) -> Result<Option<Older>, Refusal> {
+    fn of(old: &Path) -> Result<Option<Older>, Error> {
         const MOST: u32 = 100;
         let Some(held) = Held::at(old)? else { return Ok(None) };
         let own = std::process::id();
@@ -93,10 +102,7 @@ impl Older {
                 Ok(()) if held.is_at(&path) => return Ok(Some(Older { path, held })),
                 Ok(()) => {
                     let _ = place::rename_new(&path, old);
-                    return Err(Refusal::InUse(format!(
-                        "another recording is writing `{}` ({ANOTHER})",
-                        old.display()
-                    )));
+                    return Err(in_use(old));
                 }
                 Err(failure) if failure.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(failure) => {
@@ -105,7 +111,7 @@ impl Older {
                 }
             }
         }
-        Err(Refusal::Failed(format!("failed to replace `{}`: {error} ({ANOTHER})", old.display())))
+        Err(failed(format!("failed to replace `{}`: {error}", old.display())))
     }
 
     fn remove(&self) {
@@ -127,26 +133,9 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// The reason why a name cannot be reserved.
-#[derive(Debug)]
-pub(crate) enum Refusal {
-    /// Another recording uses it.
-    InUse(String),
-    /// Any other error.
-    Failed(String),
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Refusal::InUse(message) | Refusal::Failed(message) => message.fmt(f),
-        }
-    }
-}
-
 /// Creates the trace `path` and keeps an existing file as `path.old`. Anything other than a regular file is
 /// refused.
-pub(crate) fn reserve(path: &Path, capacity_bytes: u64) -> Result<(TraceWriter, Reserved), Refusal> {
+pub(crate) fn reserve(path: &Path, capacity_bytes: u64) -> Result<(TraceWriter, Reserved), Error> {
     /// Another process may create a trace between the two steps, but hardly many times in a row.
     const ATTEMPTS: u32 = 8;
     let mut attempt = 0;
@@ -159,19 +148,20 @@ pub(crate) fn reserve(path: &Path, capacity_bytes: u64) -> Result<(TraceWriter, 
         reserved.made = made_at(path);
         let error = match created {
             Ok(writer) => return Ok((writer, reserved)),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists && attempt < ATTEMPTS => continue,
+            Err(error) if error.kind() == edleak_format::ErrorKind::AlreadyExists && attempt < ATTEMPTS => {
+                continue;
+            }
             Err(error) => error,
         };
-        let remedy = limits::remedy(error.raw_os_error(), ANOTHER);
-        let message = limits::with_remedy(&error, &remedy);
-        if matches!(error.kind(), ErrorKind::InUse | ErrorKind::AlreadyExists) {
-            return Err(Refusal::InUse(message));
+        let refused = Error::output(&error, ANOTHER);
+        if refused.kind() == ErrorKind::InUse {
+            return Err(refused);
         }
         if before.is_none() && fs::symlink_metadata(path).is_ok_and(|file| file.is_file() && file.len() == 0)
         {
             reserved.give_back();
         }
-        return Err(Refusal::Failed(message));
+        return Err(refused);
     }
 }
 
@@ -208,9 +198,9 @@ impl Reserved {
 }
 
 /// The file that a trace called `path` replaces. Links are followed, so the link itself stays.
-pub(crate) fn followed(path: &Path) -> Result<PathBuf, Refusal> {
+pub(crate) fn followed(path: &Path) -> Result<PathBuf, Error> {
     let refused = |reason: &dyn fmt::Display| {
-        Refusal::Failed(format!("a trace cannot be written to `{}`: {reason} ({ANOTHER})", path.display()))
+        failed(format!("a trace cannot be written to `{}`: {reason}", path.display()))
     };
     let place = place::followed(path).map_err(|error| refused(&error))?;
     if is_standard(&place) {
@@ -231,10 +221,7 @@ fn is_standard(path: &Path) -> bool {
 }
 
 /// Moves an existing file to `path.old`. An empty file is not kept.
-pub(crate) fn keep_old(path: &Path) -> Result<Option<Kept>, Refusal> {
-    let failed = |error: io::Error| {
-        Refusal::Failed(format!("failed to keep `{}` as `.old`: {error} ({ANOTHER})", path.display()))
-    };
+pub(crate) fn keep_old(path: &Path) -> Result<Option<Kept>, Error> {
     let Some(held) = Held::at(path)? else { return Ok(None) };
     if held.is_empty() {
         return Ok(None);
@@ -252,8 +239,8 @@ pub(crate) fn keep_old(path: &Path) -> Result<Option<Kept>, Refusal> {
     if let Some(older) = &older {
         let _ = place::rename_new(&older.path, &old);
     }
-    moved.map_err(failed)?;
-    Err(Refusal::InUse(format!("another recording is writing `{}` ({ANOTHER})", path.display())))
+    moved.map_err(|error| failed(format!("failed to keep `{}` as `.old`: {error}", path.display())))?;
+    Err(in_use(path))
 }
 
 fn made_at(path: &Path) -> Option<(u64, u64)> {
@@ -295,7 +282,7 @@ mod tests {
                 let all: Vec<_> =
                     threads.into_iter().map(|thread| thread.join().expect("no panic")).collect();
                 for refused in all.iter().filter_map(|reserved| reserved.as_ref().err()) {
-                    assert!(matches!(refused, Refusal::InUse(_)), "{refused}");
+                    assert_eq!(refused.kind(), ErrorKind::InUse, "{refused}");
                 }
             });
             assert_eq!(taken.into_inner(), 1, "round {round}");
@@ -312,7 +299,7 @@ mod tests {
         let (writer, _reserved) = reserve(&old, MIN_CAPACITY_BYTES).expect("nothing is there");
         fs::write(&path, "a trace").expect("it is ours");
         let refused = reserve(&path, MIN_CAPACITY_BYTES).map(drop).expect_err("it is being written");
-        assert!(matches!(&refused, Refusal::InUse(message) if message.contains("t.edl.old")), "{refused}");
+        assert!(refused.kind() == ErrorKind::InUse && refused.message().contains("t.edl.old"), "{refused}");
         assert!(writer.is_at(&old));
         assert_eq!(fs::read_to_string(&path).expect("it is kept"), "a trace");
         drop(writer);

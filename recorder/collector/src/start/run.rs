@@ -1,5 +1,6 @@
 //! One run: checks the program, starts it and follows it.
 
+use crate::error::{Error, ErrorKind};
 use crate::follow::session_stock::SessionStock;
 use crate::follow::{Follower, Outcome, Plan, Root};
 use crate::recording::period::Period;
@@ -21,8 +22,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// edleak-record itself failed.
-const FAILED: u8 = 125;
 /// Longest wait for a target to end after SIGTERM.
 const TERMINATION: Duration = Duration::from_secs(10);
 
@@ -72,16 +71,15 @@ pub struct Recorded {
 /// The reason why there is no recording, or an empty one.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Failed {
-    /// The exit code of edleak-record.
+    /// The exit code of edleak-record: the program's own if the program failed, too.
     pub exit_code: u8,
     /// The event, and the remedy.
-    pub message: String,
+    pub error: Error,
 }
 
-impl Failed {
-    /// edleak-record itself failed.
-    pub fn itself(message: String) -> Failed {
-        Failed { exit_code: FAILED, message }
+impl From<Error> for Failed {
+    fn from(error: Error) -> Failed {
+        Failed { exit_code: error.exit_code(), error }
     }
 }
 
@@ -90,36 +88,32 @@ impl Failed {
 /// # Errors
 /// The program cannot be recorded, or nothing was recorded of it.
 pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, Failed> {
-    let failed = Failed::itself;
     let [program, ..] = options.program.as_slice() else {
-        return Err(failed("no program (name one)".into()));
+        return Err(Error::new(ErrorKind::Value, "no program").with_remedy("name one").into());
     };
-    let checked = check::check_program(program, std::env::var_os("PATH").as_deref())
-        .map_err(|refusal| Failed { exit_code: refusal.exit_code(), message: refusal.to_string() })?;
-    if let Some(why) = limits::too_little_data() {
-        let message = format!("cannot record `{}`: {why}", checked.path.display());
-        return Err(Failed { exit_code: 126, message });
+    let checked = check::check_program(program, std::env::var_os("PATH").as_deref())?;
+    if let Some(error) = limits::too_little_data() {
+        return Err(error.context(format_args!("cannot record `{}`", checked.path.display())).into());
     }
     // A program that matches may be anywhere in the process tree.
     let follows_children = options.children || !options.only.is_empty();
     if follows_children && let Some(why) = Watch::unavailable() {
-        return Err(failed(format!("child processes cannot be followed: {why}")));
+        return Err(why.context("child processes cannot be followed").into());
     }
     let code_options = Arc::new(options.code.clone());
-    let preload = library::find(options.embedded).map_err(failed)?.0;
+    let preload = library::find(options.embedded)?.0;
     // Signals are blocked from here on: an earlier thread would receive the signals meant for the loop. A
     // file that reaches its size limit then gives an error instead of a fatal signal.
     let mut signals = Signals::block().map_err(|error| {
-        failed(limits::explain("signals cannot be passed on to the target", &error, "see `ulimit -a`"))
+        Error::system("signals cannot be passed on to the target", &error, "see `ulimit -a`")
     })?;
-    let output = output::followed(&options.output).map_err(|refusal| failed(refusal.to_string()))?;
+    let output = output::followed(&options.output)?;
     // Create the trace now: problems with its file show before the program starts, and no other process takes
     // its name.
-    let (writer, reserved) =
-        output::reserve(&output, options.capacity_bytes).map_err(|refusal| failed(refusal.to_string()))?;
+    let (writer, reserved) = output::reserve(&output, options.capacity_bytes)?;
     let stopped = |what: &str, error: &std::io::Error| {
         reserved.give_back();
-        failed(limits::explain(what, error, "see `ulimit -a`"))
+        Error::system(what, error, "see `ulimit -a`")
     };
     let publisher = Publisher::new(Arc::clone(&code_options));
     publisher.prepare(own_libc().into_iter().chain([checked.image.clone()]).collect());
@@ -147,8 +141,7 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
     stock.set_root(pid);
     let child = held.release().map_err(|error| {
         reserved.give_back();
-        let message = format!("failed to start `{}`: {error}", checked.path.display());
-        Failed { exit_code: 126, message }
+        Error::new(ErrorKind::Start, format!("failed to start `{}`: {error}", checked.path.display()))
     })?;
     reserved.settle();
     if !options.quiet {
@@ -195,34 +188,33 @@ fn own_libc() -> Option<PathBuf> {
 
 /// The error for a run that recorded nothing. Such a run must never look like one without leaks.
 fn blind(checked: &check::Program, only: &[String], ended: Option<Ended>) -> Failed {
-    let why = if only.is_empty() {
-        "the preload was never loaded, or found no session (a program that ends before main, drops its environment, or lives in another \
-         PID namespace; start edleak-record inside)"
-            .into()
+    let (why, remedy) = if only.is_empty() {
+        let remedy = "a program that ends before main, drops its environment, or lives in another PID namespace; start edleak-record \
+                      inside";
+        ("the preload was never loaded, or found no session".into(), remedy)
     } else {
         let patterns = only.iter().map(|pattern| format!("`{pattern}`")).collect::<Vec<_>>().join(", ");
-        format!(
-            "no program that ran is called {patterns} (--only looks at the names of files; `*` stands for any)"
-        )
+        let remedy = "--only looks at the names of files; `*` stands for any";
+        (format!("no program that ran is called {patterns}"), remedy)
     };
     let message = format!("nothing was recorded of `{}`: {why}", checked.path.display());
-    Failed { exit_code: unless_failed(ended, FAILED), message }
+    let error = Error::new(ErrorKind::Unrecorded, message).with_remedy(remedy);
+    Failed { exit_code: unless_failed(ended, error.exit_code()), error }
 }
 
 /// The error for a program that uses its own allocator: the trace exists but contains nothing about the
 /// program.
 fn foreign_allocator(checked: &check::Program, summary: &Summary, ended: Option<Ended>) -> Failed {
-    /// Exit code: the program cannot be recorded.
-    const REFUSED: u8 = 126;
     let symbol = checked.own_malloc.as_ref().map_or("malloc", |own| own.symbol.as_str());
     let message = format!(
-        "`{}` allocates through its own `{symbol}`, which edleak does not see: {} in `{}` tell nothing of its memory (build the program \
-         without that allocator, or with it as a shared library)",
+        "`{}` allocates through its own `{symbol}`, which edleak does not see: {} in `{}` tell nothing of its memory",
         checked.path.display(),
         units::plural(summary.slices, "slice", "slices"),
         summary.path.display()
     );
-    Failed { exit_code: unless_failed(ended, REFUSED), message }
+    let error = Error::new(ErrorKind::OwnMalloc, message)
+        .with_remedy("build the program without that allocator, or with it as a shared library");
+    Failed { exit_code: unless_failed(ended, error.exit_code()), error }
 }
 
 /// The exit code of the program if it failed, else `otherwise`.

@@ -4,7 +4,8 @@
 //! each child needs it. Each version has its own directory, so versions do not disturb each other.
 #![allow(unsafe_code)] // effective ids, and a trial mapping
 
-use crate::start::library::{NAME, can_be_named};
+use crate::error::Error;
+use crate::start::library::{NAME, can_be_named, library};
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
@@ -16,17 +17,17 @@ use std::path::{Path, PathBuf};
 ///
 /// # Errors
 /// There is no suitable directory: the message names each one that was tried, and what to set.
-pub(crate) fn unpack(bytes: &[u8]) -> Result<PathBuf, String> {
+pub(crate) fn unpack(bytes: &[u8]) -> Result<PathBuf, Error> {
     unpack_into(&places(|name| std::env::var_os(name), effective_ids().0), bytes)
 }
 
-fn unpack_into(places: &[Place], bytes: &[u8]) -> Result<PathBuf, String> {
+fn unpack_into(places: &[Place], bytes: &[u8]) -> Result<PathBuf, Error> {
     // One reason is printed for all directories that share it.
     let mut reasons: Vec<(String, Vec<String>)> = Vec::new();
     for place in places {
         let why = match place.unpack(bytes) {
             Ok(path) => return Ok(path),
-            Err(why) => why,
+            Err(why) => why.to_string(),
         };
         let shown = format!("`{}`", place.directory.display());
         match reasons.iter_mut().find(|(known, _)| *known == why) {
@@ -36,10 +37,9 @@ fn unpack_into(places: &[Place], bytes: &[u8]) -> Result<PathBuf, String> {
     }
     let reasons: Vec<_> =
         reasons.iter().map(|(why, places)| format!("{}: {why}", places.join(", "))).collect();
-    Err(format!(
-        "no place for `{NAME}`: {} (set XDG_CACHE_HOME to a directory of yours that allows writing and executing, or \
-         EDLEAK_PRELOAD to a library that `edleak-record unpack DIR` made)",
-        reasons.join("; ")
+    Err(library(format!("no place for `{NAME}`: {}", reasons.join("; "))).with_remedy(
+        "set XDG_CACHE_HOME to a directory of yours that allows writing and executing, or EDLEAK_PRELOAD to a library that \
+         `edleak-record unpack DIR` made",
     ))
 }
 
@@ -79,11 +79,11 @@ fn places(variable: impl Fn(&str) -> Option<OsString>, uid: u32) -> Vec<Place> {
 }
 
 impl Place {
-    fn unpack(&self, bytes: &[u8]) -> Result<PathBuf, String> {
+    fn unpack(&self, bytes: &[u8]) -> Result<PathBuf, Error> {
         can_be_named(&self.directory)?;
         make(&self.directory, self.makes_parents)?;
         // Use the real path from here on, so that no other user can exchange a part of it.
-        let directory = fs::canonicalize(&self.directory).map_err(|error| error.to_string())?;
+        let directory = fs::canonicalize(&self.directory).map_err(library)?;
         check_ancestors(&directory)?;
         let version = format!("{}-{:016x}", env!("CARGO_PKG_VERSION"), fnv1a(bytes));
         let directory = directory.join(version);
@@ -92,9 +92,9 @@ impl Place {
         let path = directory.join(NAME);
         can_be_named(&path)?;
         if !is_whole(&path, bytes) {
-            write(&path, bytes, 0o644).map_err(|error| error.to_string())?;
+            write(&path, bytes, 0o644).map_err(library)?;
             if !is_whole(&path, bytes) {
-                return Err("what was written there reads back differently".into());
+                return Err(library("what was written there reads back differently"));
             }
         }
         can_be_executed(&path)?;
@@ -103,18 +103,16 @@ impl Place {
 }
 
 /// Creates a directory that only this user may write to, unless it exists.
-fn make(directory: &Path, with_parents: bool) -> Result<(), String> {
+fn make(directory: &Path, with_parents: bool) -> Result<(), Error> {
     if with_parents && let Some(parent) = directory.parent() {
-        DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(|error| error.to_string())?;
+        DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(library)?;
     }
     let mode = if directory.starts_with("/var/cache") { 0o755 } else { 0o700 };
     match DirBuilder::new().mode(mode).create(directory) {
         // The umask may have removed mode bits.
-        Ok(()) => {
-            fs::set_permissions(directory, Permissions::from_mode(mode)).map_err(|error| error.to_string())
-        }
+        Ok(()) => fs::set_permissions(directory, Permissions::from_mode(mode)).map_err(library),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(library(error)),
     }
 }
 
@@ -128,38 +126,42 @@ pub(crate) fn effective_ids() -> (u32, u32) {
 }
 
 /// Refuses a path if another user could replace a part of it.
-fn check_ancestors(directory: &Path) -> Result<(), String> {
+fn check_ancestors(directory: &Path) -> Result<(), Error> {
     check_owner(directory)?;
     let mut path = directory.to_path_buf();
     while path.pop() {
         let Ok(metadata) = fs::symlink_metadata(&path) else {
-            return Err(format!("`{}` cannot be looked at", path.display()));
+            return Err(library(format!("`{}` cannot be looked at", path.display())));
         };
         let (uid, _) = effective_ids();
         // In a user namespace that maps only one user, root's directories belong to the overflow user.
         let is_roots = metadata.uid() == 0 || (is_well_known(&path) && metadata.uid() == overflow_uid());
         if !is_roots && metadata.uid() != uid {
-            return Err(format!("`{}` belongs to another user (uid {})", path.display(), metadata.uid()));
+            return Err(library(format!(
+                "`{}` belongs to another user (uid {})",
+                path.display(),
+                metadata.uid()
+            )));
         }
         // In a sticky directory a user cannot rename files of other users.
         if metadata.mode() & 0o022 != 0 && metadata.mode() & libc::S_ISVTX == 0 {
-            return Err(format!("other users may write to `{}`", path.display()));
+            return Err(library(format!("other users may write to `{}`", path.display())));
         }
     }
     Ok(())
 }
 
 /// Refuses a directory that belongs to, or can be written by, another user.
-fn check_owner(directory: &Path) -> Result<(), String> {
-    let metadata = fs::symlink_metadata(directory).map_err(|error| error.to_string())?;
+fn check_owner(directory: &Path) -> Result<(), Error> {
+    let metadata = fs::symlink_metadata(directory).map_err(library)?;
     if !metadata.is_dir() {
-        return Err("it is not a directory".into());
+        return Err(library("it is not a directory"));
     }
     if metadata.uid() != effective_ids().0 {
-        return Err(format!("it belongs to another user (uid {})", metadata.uid()));
+        return Err(library(format!("it belongs to another user (uid {})", metadata.uid())));
     }
     if metadata.mode() & 0o022 != 0 {
-        return Err("other users may write to it".into());
+        return Err(library("other users may write to it"));
     }
     Ok(())
 }
@@ -218,14 +220,15 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 }
 
 /// Whether the loader can map code from the file. It cannot on a file system that is mounted `noexec`.
-pub(crate) fn can_be_executed(path: &Path) -> Result<(), String> {
-    let file = File::open(path).map_err(|error| error.to_string())?;
+pub(crate) fn can_be_executed(path: &Path) -> Result<(), Error> {
+    let file = File::open(path).map_err(library)?;
     let (protection, flags) = (libc::PROT_READ | libc::PROT_EXEC, libc::MAP_PRIVATE);
     // SAFETY: a new mapping at an address that the kernel chooses; nothing is read from it.
     let mapped = unsafe { libc::mmap(std::ptr::null_mut(), 1, protection, flags, file.as_raw_fd(), 0) };
     if mapped == libc::MAP_FAILED {
         let error = io::Error::last_os_error();
-        return Err(format!("code cannot be loaded from there: {error} (is it mounted noexec?)"));
+        return Err(library(format!("code cannot be loaded from there: {error}"))
+            .with_remedy("is it mounted noexec?"));
     }
     // SAFETY: the mapping made above.
     unsafe { libc::munmap(mapped, 1) };
@@ -236,12 +239,16 @@ pub(crate) fn can_be_executed(path: &Path) -> Result<(), String> {
 ///
 /// # Errors
 /// A file cannot be written.
-pub fn copy_to(directory: &Path, bytes: &[u8]) -> Result<(), String> {
-    let failed = |path: &Path, error: io::Error| format!("failed to write `{}`: {error}", path.display());
+pub fn copy_to(directory: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let failed = |path: &Path, error: io::Error| {
+        library(format!("failed to write `{}`: {error}", path.display()))
+            .with_remedy("name another directory")
+    };
     fs::create_dir_all(directory).map_err(|error| failed(directory, error))?;
     let own = fs::read("/proc/self/exe").or_else(|_| fs::read(std::env::current_exe()?));
-    let own =
-        own.map_err(|error| format!("edleak-record cannot read its own program: {error} (copy it by hand)"))?;
+    let own = own.map_err(|error| {
+        library(format!("edleak-record cannot read its own program: {error}")).with_remedy("copy it by hand")
+    })?;
     for (name, bytes, mode) in [(NAME, bytes, 0o644), ("edleak-record", own.as_slice(), 0o755)] {
         let path = directory.join(name);
         write(&path, bytes, mode).map_err(|error| failed(&path, error))?;
@@ -337,12 +344,12 @@ mod tests {
         let place = dir.place("cache");
         fs::create_dir(&place.directory).expect("writable");
         fs::set_permissions(&place.directory, Permissions::from_mode(0o777)).expect("ours");
-        assert!(place.unpack(BYTES).is_err_and(|why| why.contains("other users may write")));
+        assert!(place.unpack(BYTES).is_err_and(|why| why.message().contains("other users may write")));
         fs::remove_dir(&place.directory).expect("ours");
 
         // A directory whose parent another user could rename is not used either.
         fs::set_permissions(&dir.0, Permissions::from_mode(0o777)).expect("ours");
-        assert!(place.unpack(BYTES).is_err_and(|why| why.contains("other users may write to `")));
+        assert!(place.unpack(BYTES).is_err_and(|why| why.message().contains("other users may write to `")));
         fs::set_permissions(&dir.0, Permissions::from_mode(0o1777)).expect("ours");
         assert!(place.unpack(BYTES).is_ok(), "in a sticky directory they cannot");
     }
@@ -359,7 +366,7 @@ mod tests {
         let next = dir.place("next");
         let found = unpack_into(&[place.clone(), next.clone()], BYTES).expect("the next one is ours");
         assert!(found.starts_with(&next.directory));
-        let message = unpack_into(&[place], BYTES).expect_err("there is no other");
+        let message = unpack_into(&[place], BYTES).expect_err("there is no other").to_string();
         assert!(message.contains("it belongs to another user (uid 65534)"), "{message}");
         assert!(message.contains("set XDG_CACHE_HOME") && message.ends_with(')'), "{message}");
         assert_eq!(message.lines().count(), 1);
@@ -370,7 +377,7 @@ mod tests {
         let full = Place { directory: "/proc/edleak".into(), makes_parents: false };
         assert!(full.unpack(BYTES).is_err());
         let spaced = Place { directory: "/tmp/a b".into(), makes_parents: false };
-        assert!(spaced.unpack(BYTES).is_err_and(|why| why.contains("LD_PRELOAD cannot express")));
+        assert!(spaced.unpack(BYTES).is_err_and(|why| why.message().contains("LD_PRELOAD cannot express")));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! but not for the target.
 #![allow(unsafe_code)]
 
+use crate::error::{Error, ErrorKind};
 use crate::sys::terminal::leads_session;
 use std::fs::File;
 use std::io::{self, Read};
@@ -254,9 +255,11 @@ impl Watch {
 
     /// The reason why no process can be watched: the kernel is older than 5.3, or a sandbox forbids it.
     /// `None`: watching works.
-    pub(crate) fn unavailable() -> Option<String> {
+    pub(crate) fn unavailable() -> Option<Error> {
         let error = Watch::open(std::process::id()).err()?;
-        Some(format!("`pidfd_open` failed: {error} (use Linux 5.3 or later, or allow it in the sandbox)"))
+        let message = format!("`pidfd_open` failed: {error}");
+        let remedy = "use Linux 5.3 or later, or allow it in the sandbox";
+        Some(Error::new(ErrorKind::System, message).with_remedy(remedy))
     }
 
     /// A descriptor that is readable once the process has ended.

@@ -1,7 +1,7 @@
 //! Watch requests: sites that record full stacks, named on the command line, in an old trace, or by a running
 //! session.
 
-use crate::sys::limits;
+use crate::error::{Error, ErrorKind};
 use edleak_binary::functions::FunctionTable;
 use edleak_binary::names::FunctionName;
 use edleak_format::{Module, SiteId, SiteKind, Trace};
@@ -38,7 +38,10 @@ const BUILD_ID: &str = "build-id:";
 impl Request {
     /// Reads a request as a user writes it. It is a pattern on function names, `module!offset` (hexadecimal),
     /// or `TRACE#id` for a site of an earlier trace.
-    pub fn parse(spec: &str) -> Result<Request, String> {
+    ///
+    /// # Errors
+    /// The request does not parse, or the earlier trace has no such site.
+    pub fn parse(spec: &str) -> Result<Request, Error> {
         match spec.rsplit_once('#').map(|(trace, id)| (trace, id.parse())) {
             Some((trace, Ok(id))) => site_of(Path::new(trace), SiteId(id)),
             _ => Request::parse_plain(spec),
@@ -46,23 +49,25 @@ impl Request {
     }
 
     /// Reads a request that [`fmt::Display`] wrote: any of the forms above except `TRACE#id`. Opens no file.
-    pub fn parse_plain(spec: &str) -> Result<Request, String> {
+    ///
+    /// # Errors
+    /// The request does not parse.
+    pub fn parse_plain(spec: &str) -> Result<Request, Error> {
         if spec.trim().is_empty() {
-            return Err(
-                "an empty watch means nothing (name a function, `module!0x1234`, or `old.edl#7`)".into()
-            );
+            return Err(Error::new(ErrorKind::Request, "an empty watch means nothing")
+                .with_remedy("name a function, `module!0x1234`, or `old.edl#7`"));
         }
         if spec.contains(char::is_control) {
-            return Err("a watch is one line without tabs (name a function, or `module!0x1234`)".into());
+            return Err(Error::new(ErrorKind::Request, "a watch is one line without tabs")
+                .with_remedy("name a function, or `module!0x1234`"));
         }
         if let Some((module, offset)) =
             spec.rsplit_once('!').filter(|(module, _)| !module.ends_with("operator"))
         {
             let digits = offset.trim_start_matches("0x");
             let offset = u64::from_str_radix(digits, 16).map_err(|_| {
-                format!(
-                    "`{offset}` in `{spec}` is no hexadecimal offset (use for example `libfoo.so!0x1a2b`)"
-                )
+                Error::new(ErrorKind::Request, format!("`{offset}` in `{spec}` is no hexadecimal offset"))
+                    .with_remedy("use for example `libfoo.so!0x1a2b`")
             })?;
             return Ok(match module.strip_prefix(BUILD_ID).and_then(from_hex) {
                 Some(build_id) => Request::Build { build_id, offset },
@@ -162,7 +167,10 @@ impl WatchSet {
     }
 
     /// Adds a request as a user writes it.
-    pub fn add(&mut self, spec: &str) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// As for [`Request::parse`].
+    pub fn add(&mut self, spec: &str) -> Result<(), Error> {
         self.ask(Request::parse(spec)?, true);
         Ok(())
     }
@@ -183,7 +191,10 @@ impl WatchSet {
     }
 
     /// Adds sites of an earlier trace by their ids. A site without a module is left out.
-    pub fn add_sites_of(&mut self, path: &Path, sites: &[u32]) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// The trace cannot be read.
+    pub fn add_sites_of(&mut self, path: &Path, sites: &[u32]) -> Result<(), Error> {
         let trace = open(path)?;
         for request in sites.iter().filter_map(|&id| request_for(&trace, SiteId(id))) {
             self.ask(request, true);
@@ -263,24 +274,21 @@ impl fmt::Display for WatchSet {
     }
 }
 
-fn open(path: &Path) -> Result<Trace, String> {
+fn open(path: &Path) -> Result<Trace, Error> {
+    // The message of the format names the trace.
     Trace::open(path).map_err(|error| {
-        let message = error.to_string();
-        let shown = path.display().to_string();
-        let message = if message.contains(&shown) { message } else { format!("`{shown}`: {message}") };
-        limits::with_remedy(&message, "(name a trace of edleak-record)")
+        Error::new(ErrorKind::EarlierTrace, error.message())
+            .with_remedy(error.remedy().unwrap_or("name a trace of edleak-record"))
     })
 }
 
 /// A request for one site of an earlier trace.
-fn site_of(path: &Path, id: SiteId) -> Result<Request, String> {
+fn site_of(path: &Path, id: SiteId) -> Result<Request, Error> {
     let trace = open(path)?;
     request_for(&trace, id).ok_or_else(|| {
         let shown = path.display();
-        format!(
-            "`{shown}` has no site {} with a module (list them with `edleak-analyze --all {shown}`)",
-            id.0
-        )
+        Error::new(ErrorKind::EarlierTrace, format!("`{shown}` has no site {} with a module", id.0))
+            .with_remedy(format!("list them with `edleak-analyze --all {shown}`"))
     })
 }
 
@@ -372,8 +380,9 @@ mod tests {
     fn nonsense_is_refused_with_a_remedy() {
         let mut watch = WatchSet::new();
         for spec in ["", "a\tb", "libfoo.so!xyz", "/no/such/trace.edl#3"] {
-            let message = watch.add(spec).expect_err(spec);
-            assert!(message.ends_with(')') && !message.ends_with("(os error 2)"), "{message}");
+            let error = watch.add(spec).expect_err(spec);
+            let message = error.to_string();
+            assert!(error.remedy().is_some(), "{message}");
             assert!(!spec.contains('#') || message.contains("`/no/such/trace.edl`"), "{message}");
         }
         assert!(watch.is_empty());

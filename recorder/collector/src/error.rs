@@ -1,0 +1,186 @@
+//! The errors of the collector: one type, sorted by kind, with the remedy as a field.
+//!
+//! A message is lowercase and quotes values in backticks. `Display` prints the remedy after the message, in
+//! parentheses.
+
+use std::{fmt, io};
+
+/// The kind of an error, for a caller that handles some kinds by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// There is no such program.
+    Missing,
+    /// The user may not execute or read the program.
+    NotPermitted,
+    /// Neither an ELF program nor a script, or a damaged one.
+    NotAProgram,
+    /// Statically linked.
+    Static,
+    /// Built for another machine or word size.
+    Foreign,
+    /// The program gains privileges when it starts, so the loader ignores LD_PRELOAD.
+    Privileged,
+    /// A script whose interpreter line drops the environment, including LD_PRELOAD.
+    CleanEnvironment,
+    /// Built with a sanitizer, which requires its own allocator.
+    Sanitizer,
+    /// The program exports its own `malloc`, which takes precedence over a preloaded one.
+    OwnMalloc,
+    /// The data limit leaves too little room for edleak's tables in the target.
+    DataLimit,
+    /// The program could not be started.
+    Start,
+    /// There is no usable preload library.
+    Library,
+    /// Another recording uses the name of the trace.
+    InUse,
+    /// The trace cannot be written, or not to its end.
+    Output,
+    /// The operating system refused something that a recording needs.
+    System,
+    /// A request to watch sites, or a pattern, does not parse.
+    Request,
+    /// A trace of an earlier recording cannot be used.
+    EarlierTrace,
+    /// A value that the user gave is not usable.
+    Value,
+    /// A process was not recorded, or nothing was.
+    Unrecorded,
+    /// A running recording cannot be reached, or there is none.
+    Control,
+}
+
+/// An error of the collector, and its remedy.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    remedy: Option<String>,
+}
+
+impl Error {
+    /// An error without a remedy.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
+        Error { kind, message: message.into(), remedy: None }
+    }
+
+    /// An error of the operating system. The remedy names the limit behind it; `otherwise` applies if the
+    /// error is not about a limit.
+    pub(crate) fn system(what: &str, error: &io::Error, otherwise: &str) -> Error {
+        let remedy = limit_to_raise(error.raw_os_error()).unwrap_or(otherwise);
+        Error::new(ErrorKind::System, format!("{what}: {error}")).with_remedy(remedy)
+    }
+
+    /// The error of a trace that cannot be written. The remedy is the error's own, the limit behind it, or
+    /// `otherwise`.
+    pub(crate) fn output(error: &edleak_format::Error, otherwise: &str) -> Error {
+        use edleak_format::ErrorKind as Kind;
+        let kind = match error.kind() {
+            Kind::InUse | Kind::AlreadyExists => ErrorKind::InUse,
+            _ => ErrorKind::Output,
+        };
+        let remedy = error.remedy().or(limit_to_raise(error.raw_os_error())).unwrap_or(otherwise);
+        Error::new(kind, error.message()).with_remedy(remedy)
+    }
+
+    /// Sets the remedy.
+    #[must_use]
+    pub fn with_remedy(mut self, remedy: impl Into<String>) -> Error {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// Puts the caller's context in front of the message.
+    #[must_use]
+    pub fn context(mut self, what: impl fmt::Display) -> Error {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
+    /// The kind of the error.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The message, without the remedy.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The action that the user can take, where known.
+    pub fn remedy(&self) -> Option<&str> {
+        self.remedy.as_deref()
+    }
+
+    /// The exit code that shells use for a program: 127 if it is missing, 126 if it cannot be run. 125:
+    /// edleak-record itself failed.
+    pub fn exit_code(&self) -> u8 {
+        match self.kind {
+            ErrorKind::Missing => 127,
+            ErrorKind::NotPermitted
+            | ErrorKind::NotAProgram
+            | ErrorKind::Static
+            | ErrorKind::Foreign
+            | ErrorKind::Privileged
+            | ErrorKind::CleanEnvironment
+            | ErrorKind::Sanitizer
+            | ErrorKind::OwnMalloc
+            | ErrorKind::DataLimit
+            | ErrorKind::Start => 126,
+            _ => 125,
+        }
+    }
+}
+
+/// The way to raise the limit behind an error number; `None`: the error is not about a limit.
+fn limit_to_raise(error: Option<i32>) -> Option<&'static str> {
+    match error? {
+        libc::EMFILE => Some("raise `ulimit -n`"),
+        libc::ENFILE => Some("raise the sysctl fs.file-max"),
+        libc::EFBIG => Some("raise `ulimit -f`"),
+        libc::EAGAIN => Some("raise `ulimit -u`, or the container's limit of processes"),
+        libc::ENOMEM => Some("raise `ulimit -v`, or free some memory"),
+        _ => None,
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        self.remedy.iter().try_for_each(|remedy| write!(f, " ({remedy})"))
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<edleak_text::Error> for Error {
+    fn from(error: edleak_text::Error) -> Error {
+        Error::new(ErrorKind::Value, error.message()).with_remedy(error.remedy())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remedy_names_the_limit_behind_the_error() {
+        let explain =
+            |errno| Error::system("no process", &io::Error::from_raw_os_error(errno), "see `dmesg`");
+        for (errno, limit) in [(libc::EMFILE, "-n"), (libc::EAGAIN, "-u"), (libc::ENOMEM, "-v")] {
+            let remedy = explain(errno).remedy().map(str::to_owned);
+            assert!(remedy.is_some_and(|remedy| remedy.starts_with(&format!("raise `ulimit {limit}`"))));
+        }
+        assert_eq!(explain(libc::EPERM).remedy(), Some("see `dmesg`"));
+    }
+
+    #[test]
+    fn remedy_of_the_format_comes_before_another() {
+        let path = std::path::Path::new("/no/such/directory/t.edl");
+        let missing = edleak_format::Trace::open(path).map(drop).expect_err("there is none");
+        let error = Error::output(&missing, "use -o");
+        assert_eq!(error.remedy(), Some(missing.remedy().unwrap_or("use -o")));
+        assert!(error.to_string().starts_with(missing.message()), "{error}");
+    }
+}
