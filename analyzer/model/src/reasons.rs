@@ -14,7 +14,7 @@ pub(crate) fn too_short(slices: u64, needed: u64) -> Vec<String> {
 
 /// A site that first appeared after the judged part of the record.
 pub(crate) fn unseen() -> Vec<String> {
-    vec!["it was not there before the very end of the record".to_owned()]
+    vec!["first seen at the very end of the record".to_owned()]
 }
 
 /// A site whose live bytes never changed.
@@ -31,14 +31,15 @@ pub(crate) fn grows(trend: &Trend, bic: f64) -> Vec<String> {
 
 /// A leak of allocations that get larger.
 pub(crate) fn bigger(trend: &Trend, bic: f64) -> Vec<String> {
-    let mut why = vec!["the same number of allocations gets bigger and bigger".to_owned(), pace(trend)];
+    let mut why =
+        vec!["the number of allocations stays the same, and their size grows".to_owned(), pace(trend)];
     why.extend(against_a_cache(bic));
     why
 }
 
 /// A leak that shows after `what` was taken out of the curve.
 pub(crate) fn beneath(what: &str, trend: &Trend, bic: f64) -> Vec<String> {
-    let mut why = vec![format!("grows beneath {what}"), pace(trend)];
+    let mut why = vec![format!("still grows when {what} is taken out of the curve"), pace(trend)];
     why.extend(against_a_cache(bic));
     why
 }
@@ -46,9 +47,8 @@ pub(crate) fn beneath(what: &str, trend: &Trend, bic: f64) -> Vec<String> {
 /// A buffer whose next doubling would come after the end of the record.
 pub(crate) fn doubles() -> Vec<String> {
     vec![
-        "its size goes up in ever larger steps, as that of a buffer to which something is added without end"
-            .to_owned(),
-        "the last of them came too late for the next one to show".to_owned(),
+        "its size rises in steps, each larger than the one before, like a buffer that doubles".to_owned(),
+        "the last step came so late that the record ends before the next one is due".to_owned(),
     ]
 }
 
@@ -78,30 +78,36 @@ pub(crate) fn quiet(quiet: &Quiet) -> Vec<String> {
         (true, _) if quiet.is_missing => format!("no slice was taken in the last {seconds}"),
         (true, false) => format!("the program did next to nothing in the last {seconds} ({pace})"),
         (true, true) => {
-            format!("most was freed when the program had stopped working, in the last {seconds} ({pace})")
+            format!(
+                "most of it was freed in the last {seconds}, when the program did next to nothing ({pace})"
+            )
         }
         (false, _) => format!("the program did next to nothing for {} of the record", percent(quiet.share)),
     };
-    vec![when, "while it worked, the site grew: a leak and a cache that is not full look the same".to_owned()]
+    vec![
+        when,
+        "the site grew while the program worked: a leak and a cache that is not full look the same"
+            .to_owned(),
+    ]
 }
 
 /// Allocations of 0 bytes.
 pub(crate) fn sizeless(block_bytes: f64) -> String {
     format!(
-        "its allocations ask for 0 bytes; glibc holds {block_bytes:.0} for each, which is what is counted here"
+        "its allocations ask for 0 bytes; the figures count the {block_bytes:.0} bytes that glibc holds for each"
     )
 }
 
 /// A busy program, most of whose live memory grew.
 pub fn batch() -> String {
-    "the program computed from start to end, and most of what it holds grew: a program that keeps what it works on until it ends \
-     looks the same"
+    "the program computed from start to end, and most of its live memory grew: a batch program that keeps its data until it \
+     ends looks the same"
         .to_owned()
 }
 
 /// Memory that a busy program kept until it ended.
 pub fn freed_at_exit() -> String {
-    "the program computed from start to end, and freed this when it ended".to_owned()
+    "the program computed from start to end, and freed these allocations when it ended".to_owned()
 }
 
 /// A leak that would be certain if the program had used more processor time.
@@ -111,24 +117,24 @@ pub fn little_processor_time(used_s: f64) -> String {
 
 /// Growth in fewer busy slices than a verdict needs.
 pub(crate) fn too_little_work(slices: usize) -> Vec<String> {
-    vec![format!("it worked for no more than {}", units::plural(slices as u64, "slice", "slices"))]
+    vec![format!("the program worked in only {}", units::plural(slices as u64, "slice", "slices"))]
 }
 
 /// A leak according to the survivors, but most of it was freed before the record ended.
 pub(crate) fn freed_before_the_end(survivors: &Survivors) -> Vec<String> {
     vec![
         format!(
-            "{} of what was allocated between an eighth and four fifths of the record stayed until nearly its end",
+            "{} of the allocations made between 1/8 and 4/5 of the record stayed until near its end",
             percent(survivors.kept)
         ),
-        "then most of it was freed, by the work or by a teardown".to_owned(),
+        "most of them were freed after that, by the work or by a teardown".to_owned(),
     ]
 }
 
 /// A verdict, either way, from the survivors' birth times.
 pub(crate) fn survivors(survivors: &Survivors, trend: &Trend, bic: f64) -> Vec<String> {
     let kept = format!(
-        "{} of what was allocated between an eighth and four fifths of the record is still alive",
+        "{} of the allocations made between 1/8 and 4/5 of the record are still alive",
         percent(survivors.kept)
     );
     let mut why = vec![kept, windows(trend)];
@@ -144,38 +150,38 @@ pub(crate) fn survivors(survivors: &Survivors, trend: &Trend, bic: f64) -> Vec<S
 /// A suspect that leaked less than a thousandth of the program's live memory.
 pub fn negligible(leak_bytes: u64) -> String {
     let leaked = units::bytes(leak_bytes as f64);
-    format!("but {leaked} are less than a thousandth of what is live, and so much may be chance")
+    format!("but {leaked} are less than a thousandth of the live memory, which may be chance")
 }
 
 /// Growth by a handful of allocations at a site that frees many.
 pub(crate) fn a_few(rise: f64, frees: u64) -> Vec<String> {
-    let kept = units::plural(rise.max(1.0) as u64, "allocation more is", "allocations more are");
-    vec![
-        format!("{kept} live than after a quarter of the record, of which a busier moment may be the cause"),
-        format!("{} freed", units::plural(frees, "was", "were")),
-    ]
+    let kept = units::plural(rise.max(1.0) as u64, "more allocation is", "more allocations are");
+    let freed = units::plural(frees, "was", "were");
+    vec![format!(
+        "{kept} live than after a quarter of the record, and {freed} freed: one busier moment explains this"
+    )]
 }
 
 /// A leak that would be certain if the record were longer.
 pub(crate) fn young(least_s: f64) -> String {
-    format!("in less than {least_s} s a program may still be starting")
+    format!("a record of less than {least_s} s may show only the start of the program")
 }
 
 /// A curve that a cache explains as well or better.
 pub(crate) fn fills(bic: f64) -> Vec<String> {
     vec![if bic < -0.7 {
         format!(
-            "a cache that fills, or growth that stops, explains the curve {} times as well as a leak",
+            "a cache that fills, or growth that stops, fits the curve {} times as well as a leak",
             odds(-bic)
         )
     } else {
-        "a cache that fills explains the curve as well as a leak".to_owned()
+        "a cache that fills fits the curve as well as a leak".to_owned()
     }]
 }
 
 /// Plain growth that a cache explains as well as a leak.
 pub(crate) fn ambiguous(trend: &Trend) -> Vec<String> {
-    vec![windows(trend), pace(trend), "a cache that is still filling would look the same so far".to_owned()]
+    vec![windows(trend), pace(trend), "a cache that is still filling looks the same so far".to_owned()]
 }
 
 /// The test that the curve failed most plainly.
@@ -183,13 +189,13 @@ pub(crate) fn weakest(trend: &Trend) -> Vec<String> {
     vec![if trend.rise() <= 0.0 {
         "it did not grow over the last three quarters of the record".to_owned()
     } else if trend.pace <= 0.15 {
-        "it grew, then stopped".to_owned()
+        "it grew, and then stopped".to_owned()
     } else if trend.largest_step >= 0.87 {
-        format!("one single step makes up {} of what it retained", percent(trend.largest_step))
+        format!("{} of its growth came in one step (a leak: less than 87 %)", percent(trend.largest_step))
     } else if trend.second >= 0.6 {
-        "two single steps make up most of what it retained".to_owned()
+        "two steps make up most of its growth".to_owned()
     } else {
-        "its rise is no more than its own ups and downs would show by chance".to_owned()
+        "its rise is within its own ups and downs".to_owned()
     }]
 }
 
@@ -201,28 +207,24 @@ fn windows(trend: &Trend) -> String {
     let rises =
         |from: usize| trend.eighths[from..].windows(2).filter(|pair| pair[1] - pair[0] > least).count();
     match (rises(0), rises(2)) {
-        (7, _) => "higher in every eighth of its time than in the one before".to_owned(),
-        (_, rose) => format!("higher in {rose} of the last 5 eighths of its time than in the one before"),
+        (7, _) => "rose from eighth to eighth of its time 7 of 7 times".to_owned(),
+        (_, rose) => format!("rose from eighth to eighth of its time {rose} of the last 5 times"),
     }
 }
 
 fn pace(trend: &Trend) -> String {
-    let ratio = trend.pace / (1.0 - trend.pace.min(0.999));
-    match trend.pace {
-        ..=0.01 => "its growth has stopped".to_owned(),
-        0.01..0.45 => format!("its pace fell to {} of what it was before", percent(ratio)),
-        0.45..0.6 => "in its last two fifths it grew about as much as in the two before".to_owned(),
-        0.6..0.95 => format!("its pace rose to {ratio:.1} times what it was before"),
-        _ => "it began to grow late and has not stopped".to_owned(),
-    }
+    // The pace is the late slope as a share of both; readers compare the late slope with the early one.
+    let ratio = trend.pace.max(0.0) / (1.0 - trend.pace.clamp(0.0, 0.999));
+    let now = match ratio {
+        ratio if ratio < 10.0 => percent(ratio),
+        _ => "over 10 times".to_owned(),
+    };
+    format!("pace of the last two fifths: {now} of the two before (a full cache: 0 %)")
 }
 
 fn against_a_cache(bic: f64) -> Option<String> {
     (bic > 0.7).then(|| {
-        format!(
-            "a leak explains the curve {} times as well as any cache that fills within the record",
-            odds(bic)
-        )
+        format!("a leak fits the curve {} times as well as a cache that fills within the record", odds(bic))
     })
 }
 
