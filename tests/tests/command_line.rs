@@ -136,7 +136,8 @@ fn a_limit_that_is_met_is_named_once() {
             format!("ulimit {limit}; exec {record} -o trace.edl bash -c 'read -t 0.3 <> <(:); exit 0'");
         run(Command::new("bash").args(["-c", &script]).current_dir(dir.path()))
     };
-    // The number of open descriptors at the start is unknown, so different operations fail first.
+    // The test does not know how many descriptors are open at the start. So it tries several limits, and a
+    // different operation fails first at each limit.
     let mut refused = 0;
     for descriptors in 6..=13 {
         let what = format!("{descriptors} descriptors");
@@ -385,8 +386,8 @@ fn what_is_no_trace_is_an_error_of_one_line() {
     }
 }
 
-/// A trace that is cut off anywhere, or has any byte changed, is read as far as it is valid, or refused: no
-/// panic, no invented growth.
+/// Cuts a trace off anywhere, or changes any of its bytes. edleak-analyze reads the trace as far as it is
+/// valid, or refuses it. It does not panic and does not invent growth.
 #[test]
 fn damaged_traces_are_read_as_far_as_they_are_sound() {
     let recorder = Recorder::new("damage").options(["--period", "5ms"]);

@@ -40,7 +40,8 @@ impl Image {
         Image { dir }
     }
 
-    /// Runs a script as root in its own mount and PID namespaces. `$E` is the directory.
+    /// Runs a script as root in its own mount and PID namespaces. In the script, `$E` is the directory of the
+    /// image.
     fn run(&self, script: &str) -> Outcome {
         run(Command::new("unshare")
             .args([

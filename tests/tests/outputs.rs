@@ -89,8 +89,8 @@ fn no_input_is_overwritten() {
     assert_eq!(traces_in(&recording.dir).len(), 5, "nothing else is left");
 }
 
-/// Symbols are embedded only in a finished trace. In a running one, later slices would go to a file without a
-/// name.
+/// `embed` refuses a trace whose recording still runs. `embed` would replace the file, and later slices would
+/// go to the old file, which has no name any more.
 #[test]
 fn a_trace_under_way_is_not_replaced() {
     let dir = TempDir::new("live");

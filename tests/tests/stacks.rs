@@ -97,7 +97,8 @@ fn auto_watch_ends_up_with_the_stack_that_leaks() {
     }
 }
 
-/// The leaks of one run are watched from the start of the next run, at other addresses.
+/// `--watch-from` watches the leaks of an earlier run from the start of the next run, although the addresses
+/// differ.
 #[test]
 fn the_leaks_of_an_earlier_trace_are_watched() {
     let earlier = Recorder::new("earlier").record(stacks().binary("paths_gcc"), [""; 0]);

@@ -273,8 +273,8 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
 
 /// The bytes of an undecided site that may have leaked.
 ///
-/// This is the number of bytes live at the end of the judged record, and no more than at the very end,
-/// because freed memory is no open question. If the site grew until the program stopped working, it is
+/// These are the site's live bytes at the end of the judged record, or at the end of the whole record if that
+/// is less: freed memory has not leaked. If the site grew until the program had no more work, these are its
 /// [`open_bytes`](edleak_model::classify::Judgement::open_bytes) instead.
 fn in_question(site: &JudgedSite) -> f64 {
     match site.judgement.open_bytes {

@@ -1,8 +1,8 @@
 //! The counters of every site at evenly spaced instants, the site's peak, and the process beside them.
 //!
 //! The verdicts rest on [`edleak_model::series`], which keeps no counters. But a page, a profile of an
-//! instant and a profile of a range need the counters. The history keeps them packed ([`Packed`]), at no more
-//! instants than a screen has columns.
+//! instant and a profile of a range need the counters. The history keeps these counters packed ([`Packed`]),
+//! for at most as many instants as a screen has columns.
 //!
 //! ```text
 //!   instants   0    1    2    3  …        evenly spaced; the last one is the last slice

@@ -1,8 +1,9 @@
 //! Growth that no site explains: sites that each grew only for a moment, summed up.
 //!
 //! A site that allocated once and never again is flat for nearly all of the record, so it is no leak. Some
-//! programs allocate at new sites all the time. Each of these sites is innocent, but memory grows. So the sum
-//! of such sites is judged like a site. The sum names no site, so the recording becomes undecided at best.
+//! programs allocate at new sites all the time. None of these sites leaks, but together their memory grows.
+//! So edleak judges the sum of these sites like one site. The sum names no site, so the recording becomes
+//! undecided at best.
 
 use crate::site::{JudgedSite, Kind, SiteLabel};
 use edleak_model::classify::{Model, Verdict, judge};

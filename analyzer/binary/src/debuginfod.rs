@@ -1,9 +1,9 @@
 //! Files from debuginfod servers, through the program `debuginfod-find` (Debian: package debuginfod).
 //!
-//! This program has its own transport, cache and time limits, which users have already configured. An HTTP
-//! and TLS client inside edleak would double the size of the analyzer. The program runs only if the user
-//! asked for it and `DEBUGINFOD_URLS` is set, because an analysis must not wait for the network without being
-//! asked.
+//! `debuginfod-find` has its own transport, cache and time limits, which users have already configured. An
+//! HTTP and TLS client inside edleak would double the size of the analyzer. edleak runs `debuginfod-find`
+//! only if the user gave `--debuginfod` and `DEBUGINFOD_URLS` is set. An analysis must not wait for the
+//! network unless the user asks for it.
 
 use super::binary_file::BinaryFile;
 use super::outcome::Hex;

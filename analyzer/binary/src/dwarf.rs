@@ -14,8 +14,8 @@ use typed_arena::Arena;
 
 /// The debug information of one module, for lookups on one thread.
 ///
-/// A unit is parsed when an address first falls into it. So ascending addresses are best shared out in runs:
-/// then nearly every unit is parsed by one thread only.
+/// A thread parses a unit when it first looks up an address in the unit. So give each thread a run of
+/// ascending addresses: then only one thread parses nearly every unit.
 pub(crate) struct Lines<'a> {
     opened: &'a Opened,
     context: Context<BoundedSlice<'a>>,

@@ -24,11 +24,11 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// A larger `.gnu_debugdata` is damaged: it holds only a symbol table.
+/// A `.gnu_debugdata` holds only a symbol table. Bytes beyond this limit are not read.
 const MAX_MINI_BYTES: u64 = 256 << 20;
 
-/// The greatest amount of memory to decompress it. A header may ask for 4 GiB; `xz -9` takes a little more
-/// than 64 MiB.
+/// The memory that the decompression of `.gnu_debugdata` may use, in KiB. A header may ask for 4 GiB; `xz -9`
+/// takes a little more than 64 MiB.
 const MAX_MINI_MEMORY_KB: u32 = 66 << 10;
 
 /// The directory in which the system keeps debug files.

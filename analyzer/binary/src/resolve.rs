@@ -166,7 +166,7 @@ struct Place {
     within: Option<(ModuleId, u64)>,
 }
 
-/// An address within a module's file, and the offset under which embedded symbols have it.
+/// An address in a module's file, and the offset of this address in the embedded symbols.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Lookup {
     address: u64,

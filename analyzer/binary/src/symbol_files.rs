@@ -15,8 +15,8 @@ pub(crate) struct Table<'a> {
 /// A module's debug file, its own file, and the file unpacked from `.gnu_debugdata`. Each may be missing.
 pub(crate) type Owners<'a> = [Option<&'a BinaryFile>; 3];
 
-/// The symbol tables that together give all names. Each is the index of its owner, and whether it is the
-/// dynamic table.
+/// The symbol tables that together give all names. Each entry is the index of a file in [`Owners`], and
+/// whether to read the dynamic table of this file.
 #[derive(Clone, Debug)]
 pub(crate) struct Tables(Vec<(usize, bool)>);
 

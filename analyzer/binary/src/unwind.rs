@@ -4,9 +4,9 @@
 //! entry, and for entries that a [`CallerRule`] cannot express. Such an entry takes the CFA from another
 //! register or from an expression, as in the PLT or in functions that realign their stack.
 //!
-//! The caller of this file decides how a rule is packed, because the tables of a large program hold a million
-//! rules. Rows apply to a pc. A walk looks up return address − 1; only the interrupted pc below a signal
-//! frame is looked up unchanged.
+//! The tables of a large program hold a million rules. So the type `R` of a packed rule is a parameter, and
+//! the caller chooses a compact type. Rows apply to a pc. A walk looks up return address − 1; only the
+//! interrupted pc below a signal frame is looked up unchanged.
 
 use crate::arch::Registers;
 use crate::elf::Elf;

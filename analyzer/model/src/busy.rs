@@ -133,7 +133,7 @@ mod tests {
     fn a_program_that_works_evenly_has_no_other_time() {
         let line = curve(80, |k| k as f64);
         assert_eq!(Busy::of(&line, &[30.0; 80]), None);
-        // Bursts of work do not stretch busy time either.
+        // A program that works in short bursts has no other time either.
         let work: Vec<f64> = (0..80).map(|k| if k % 9 == 0 { 3000.0 } else { 30.0 }).collect();
         assert_eq!(Busy::of(&line, &work), None);
     }

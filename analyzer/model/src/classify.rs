@@ -236,7 +236,8 @@ const BIGGER: Bar =
 const BIGGER_STRICT: Bar =
     Bar { rise_over_scatter: 8.0, pace: 0.3, largest_step: 0.3, second: 0.6, late_t: 4.0, bic: 2.0 };
 /// The bar for plain growth. If a curve passes this bar, but a cache explains the curve as well as a leak,
-/// the site is undecided. Below this bar such a site is no leak.
+/// the site is undecided. If the curve does not pass this bar, a cache that explains it makes the site no
+/// leak.
 const PLAIN: Bar =
     Bar { rise_over_scatter: 4.0, pace: 0.35, largest_step: 0.5, second: 0.6, late_t: 2.5, bic: -1.5 };
 

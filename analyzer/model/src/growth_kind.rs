@@ -382,7 +382,7 @@ mod tests {
         assert!(found.sentence().unwrap().contains("cannot tell"));
     }
 
-    /// The same figures, with what /proc said by kind.
+    /// The growth of a process with the same figures, and the bytes of each kind that /proc gave.
     fn of_kinds(kinds: impl Fn(u64) -> KindBytes) -> ProcessGrowth {
         let mut series = ProcessSeries::default();
         for i in 0..80 {

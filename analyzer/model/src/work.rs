@@ -1,7 +1,8 @@
 //! The work of the whole program over time, measured by its allocations: a second clock.
 //!
-//! The wall clock goes on while a program waits. Growth that stopped while the program worked on has stopped.
-//! Growth that stopped together with the work does not show what the next request would do (`busy`).
+//! The wall clock goes on while a program waits. If growth stops while the program works on, the site has
+//! really stopped growing. If growth stops together with the work, the site may grow again with the next
+//! request (`busy`).
 
 use crate::buckets::Buckets;
 

@@ -18,7 +18,7 @@ const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
 /// The SARIF exporter.
 #[derive(Clone, Debug)]
 pub struct Sarif {
-    /// The root of the repository. Paths below it are printed relative to `%SRCROOT%`.
+    /// The root of the repository. Paths of files in the repository are printed relative to `%SRCROOT%`.
     pub root: String,
 }
 
@@ -76,8 +76,9 @@ fn rule(id: &str, name: &str, text: &str) -> Value {
 
 /// The fingerprint of each site.
 ///
-/// Several sites may share one (two calls of malloc in one function). Their order in the code tells them
-/// apart. Their order in the report would not do: it follows the rates, which another run may reverse.
+/// Several sites may share a fingerprint (two calls of malloc in one function). The order of these sites in
+/// the code tells them apart. The order in the report cannot serve: it follows the rates, and another run may
+/// reverse them.
 fn fingerprints(sites: &[&JudgedSite]) -> Vec<String> {
     let mut order: Vec<usize> = (0..sites.len()).collect();
     order.sort_by_key(|&i| sites[i].stack.iter().map(|address| address.offset).collect::<Vec<_>>());

@@ -30,7 +30,7 @@ impl Areas {
         &self.now
     }
 
-    /// Starts a slice; until `decode` is called, it names no area.
+    /// Starts a slice. The slice has no changed areas until `decode` adds them.
     pub(crate) fn begin_slice(&mut self) {
         self.changed.clear();
     }

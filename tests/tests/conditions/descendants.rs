@@ -16,7 +16,7 @@ fn told(recording: &Recording) -> (u64, u64) {
     (report.summary("unrecorded_images"), report.summary("unasked_children"))
 }
 
-/// A process without the library, for half a second.
+/// Runs a process without the library for half a second.
 const WITHOUT_LIBRARY: &str = "env -u LD_PRELOAD sleep 0.5";
 
 #[test]

@@ -77,7 +77,8 @@ fn embedding_does_not_replace_a_recording_that_has_begun_meanwhile() {
         let live = start_recording(&output);
         let embedded = embedding.finish();
         let ended = end(live);
-        // The second of the two got a message. The recording is complete, wherever it is.
+        // The second program to create the file failed with a message. The recording is complete, under this
+        // name or another.
         assert!(
             ended.stderr.contains("next: edleak-analyze") || embedded.code == 0,
             "{round}: {ended:?} {embedded:?}"

@@ -80,7 +80,7 @@ fn for_each_single<E: From<Error>>(
     Ok(())
 }
 
-/// The summed points of merged sites, each by the site that represents them.
+/// The sums of the points of merged sites. The key of a sum is the site that represents its members.
 fn sums_of<E: From<Error>>(
     trace: &Trace,
     root_of: &BTreeMap<SiteId, SiteId>,

@@ -71,8 +71,9 @@ fn last_tick_before(trace: &Trace) -> Option<u64> {
 /// Searches slices from the newest to the oldest, which are due every `stride` ticks. Returns the tick of the
 /// newest slice before the teardown.
 ///
-/// A teardown that reaches back before `earliest` does not count, unless it lies in a gap, where it may have
-/// been short. If nothing happens after a gap at the end, the record ends with the gap.
+/// A teardown that seems to begin before `earliest` does not count. If its beginning lies in a gap, it
+/// counts, because it may have begun late in the gap. If the program does next to nothing after a gap at the
+/// end, the record ends with the gap.
 fn beginning(mut newest_first: impl Iterator<Item = Calls>, earliest: u64, stride: u64) -> Option<u64> {
     let mut later = newest_first.next()?;
     let (mut before, mut idle) = (None, 0);

@@ -457,7 +457,8 @@ pub const UNSEEN: &[Family] = &[
         w.noise(s, 0.0);
     }),
     ("high_water_pool", false, "log", |w| {
-        // A pool keeps its high-water mark. Demand scatters, so new records become rarer and rarer.
+        // A pool keeps the memory of its highest demand. Demand varies at random, so a new highest demand
+        // becomes ever rarer.
         let (mut high, demands) = (0.0, w.rng.scale(30.0, 600.0) as usize);
         for k in 0..demands {
             let demand = w.size * (1.0 + 0.25 * w.rng.normal()).max(0.0);

@@ -190,7 +190,7 @@ pub const HARDER: &[Family] = &[
         sawtooth(w, &c, size * 4.0, 0.0);
     }),
     ("rotation_by_size", false, "other", |w| {
-        // A log buffer is dropped when it is full. Lines come at an uneven pace.
+        // The program drops a log buffer when it is full. Log lines arrive at an uneven pace.
         let (mut at, mut ends) = (0.0, Vec::new());
         while at < 1.0 {
             at += w.rng.between(0.05, 0.3);

@@ -66,8 +66,8 @@ fn compare_all(program: &Path, addresses: &[u64]) {
         let place = |frame: &Frame| Frame { function: String::new(), ..frame.clone() };
         frames.iter().map(|frames| frames.first().map(place).into_iter().collect()).collect::<Vec<Vec<_>>>()
     };
-    // For some tables it also takes the file from the wrong entry. A line beyond the end of the file shows
-    // this.
+    // For some line tables, addr2line also takes the file from the wrong entry. The test notices this if the
+    // line lies beyond the end of the file.
     let mut lengths = HashMap::new();
     let mut is_possible = |frame: &Frame| {
         let count =

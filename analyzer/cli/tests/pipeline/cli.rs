@@ -78,8 +78,8 @@ fn one_that_cannot_be_read_hides_no_other() {
     );
 }
 
-/// Damage destroyed the record with the length of a tick. Then the slices give it, so that no rate becomes 0
-/// and passes a budget.
+/// Damage destroyed the record with the length of a tick. In that case edleak computes the length from the
+/// slices. With a length of 0, every rate would be 0 and would pass a budget.
 #[test]
 fn without_its_first_record_a_trace_has_its_rates() {
     let scratch = Scratch::new();

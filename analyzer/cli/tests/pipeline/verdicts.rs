@@ -164,7 +164,7 @@ fn what_is_freed_because_the_program_ends_hides_no_leak() {
     let scratch = Scratch::new();
     let mut draft = leaker();
     draft.sites[0].counters = ending;
-    // Any position of the last slices in the buckets gives the same result.
+    // The result does not depend on the place of the last slices in their bucket.
     for slices in 1000..=1012 {
         draft.slices = slices;
         let trace = draft.write(&scratch.path("t.edl"));

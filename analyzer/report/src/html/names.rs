@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 /// A longer name is cut: no person reads further, and the page must stay small.
 const MAX_NAME_BYTES: usize = 16 << 10;
-/// If all names together are longer, each further name is cut to [`SHORT_NAME_BYTES`].
+/// When all names together exceed this size, each further name is cut to [`SHORT_NAME_BYTES`].
 const MAX_ALL_BYTES: usize = 24 << 20;
 const SHORT_NAME_BYTES: usize = 120;
 const INLINED: u64 = 1;

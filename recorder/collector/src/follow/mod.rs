@@ -300,8 +300,9 @@ impl<'a> Follower<'a> {
             let left = limit.saturating_duration_since(Instant::now());
             let is_new = claimed.elapsed() < YOUNG;
             if header.state.load(Ordering::Acquire) == FRESH && is_new && !left.is_zero() {
-                // The process has claimed the session and is about to attach, so a short wait pays. The
-                // common limit keeps a process that never attaches from delaying the others.
+                // The process has claimed the session and is about to attach, so a short wait suffices. All
+                // sessions share one limit, so a process that never attaches does not delay the others for
+                // long.
                 wait(&header.state, FRESH, left);
             }
             if header.state.load(Ordering::Acquire) == ATTACHED {

@@ -264,8 +264,8 @@ impl Recording {
         self.began + self.schedule.start_of(self.schedule.due_after(self.last_tick))
     }
 
-    /// Handles requests and updates the ends of stacks; may be called at any time. Returns the client to
-    /// answer, and the answer.
+    /// Handles requests and updates the ends of stacks; may be called at any time. If a request is done,
+    /// returns its client and the answer.
     pub fn tend(&mut self, now: Instant) -> Option<(ClientId, String)> {
         let answer = self.pending_requests.turn(&mut self.publisher, &self.session, self.modules.all());
         if self.publisher.walks() {

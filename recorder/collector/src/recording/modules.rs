@@ -103,8 +103,8 @@ impl Modules {
         first_new
     }
 
-    /// Adds a module that the loader has mapped. Returns its index if it is new or was loaded again. `None`:
-    /// the module is known and was never unloaded.
+    /// Adds a module that the loader has mapped. Returns the index of the module if the module is new or was
+    /// loaded again. `None`: the module is known and was never unloaded.
     ///
     /// The name and build ID in the event identify the module. The memory map may show another module at that
     /// address by now.

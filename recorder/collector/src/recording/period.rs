@@ -91,7 +91,8 @@ impl Schedule {
         (due, (due.saturating_sub(last) / self.stride).saturating_sub(1))
     }
 
-    /// The tick of a final slice at `elapsed`, after the slice at `last`. It is never a due tick.
+    /// The tick of a final slice at `elapsed`, after the slice at `last`. This tick is odd, and due ticks are
+    /// even.
     pub fn final_tick(&self, last: u64, elapsed: Duration) -> u64 {
         self.tick_at(elapsed).max(last + 1) | 1
     }

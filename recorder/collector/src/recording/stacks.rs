@@ -28,9 +28,9 @@ impl Default for Epochs {
 }
 
 impl Epochs {
-    /// Begins a new epoch if the current one is over. The epoch length doubles as the recording grows: a long
-    /// recording begins few epochs (16 per doubling). An epoch never crosses a boundary of the longer epochs
-    /// in which it is reported.
+    /// Begins a new epoch if the current one is over. The epoch length doubles as the recording grows. So
+    /// even a long recording has few epochs: 16 more for each doubling of its length. An epoch never crosses
+    /// a boundary of the longer epochs in which it is reported.
     pub(crate) fn advance(&mut self, session: &Session, now_ns: u64) -> bool {
         while now_ns / self.length_ns >= MOST_EPOCHS {
             self.length_ns *= 2;
@@ -192,9 +192,9 @@ impl Snapshots {
         }
     }
 
-    /// The newest survivors from before the program began to free everything at its end. These are the latest
-    /// ones if they have nearly as many live allocations as the kept ones. If the heap shrank in normal work,
-    /// the kept ones are a few epochs old, which does no harm.
+    /// The newest survivors from before the program began to free everything at its end. The latest survivors
+    /// are returned if they have nearly as many live allocations as the kept survivors. If the heap shrank in
+    /// normal work, the kept survivors are a few epochs old, which does no harm.
     pub(crate) fn before_teardown(&self) -> &[Survivors] {
         if is_most(live(&self.latest), live(&self.kept)) { &self.latest } else { &self.kept }
     }

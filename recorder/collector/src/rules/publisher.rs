@@ -54,8 +54,8 @@ impl Change {
     }
 }
 
-/// Padding makes successive tables differ in length: at least this many tables in a row have different
-/// lengths.
+/// The number of different amounts of padding. Successive tables get different amounts, because a reader
+/// recognizes a new table by its length.
 const PADDING: usize = 8;
 
 impl Publisher {
@@ -64,7 +64,8 @@ impl Publisher {
         Publisher::with(code_options, Arc::default())
     }
 
-    /// A publisher for another target of the same run. It shares the options and the compiled code.
+    /// A publisher for another target of the same run. Both publishers share the options and the compiled
+    /// code.
     pub fn for_another(&self) -> Publisher {
         Publisher::with(Arc::clone(&self.code_options), Arc::clone(&self.compiled))
     }
@@ -342,8 +343,8 @@ impl Publisher {
         slots.filter(|slot| slot.action() == Action::WATCH).count()
     }
 
-    /// Publishes the unwind rules of loaded modules. Rows are only added, so a walk finds no rules only while
-    /// the short table of modules is written.
+    /// Publishes the unwind rules of loaded modules. New rows do not change the rows that are in use. So
+    /// walks miss the rules only during the short time in which the table of modules is written.
     fn publish_rules(&mut self, session: &Session, modules: &[Loaded]) {
         let is_loaded = |module: usize| modules[module].module.unloaded_ns == 0;
         let rows_of = |module: usize| {

@@ -472,11 +472,12 @@ pub(crate) const CPP_PATHS: &[&str] = &[
     "std::_Sp_counted_*",
     "std::enable_shared_from_this",
     "std::make_exception_ptr",
-    // Function objects: functions that store them, but not functions that call them.
+    // Function objects: the functions that store a function object are wrappers; the functions that call it
+    // are not.
     "std::function",
     "std::_Function_base",
     "std::__function::__value_func",
-    // Threads: only functions that start them.
+    // Threads: only the functions that start a thread are wrappers.
     "std::thread::thread",
     "std::thread::_M_start_thread",
     "std::thread::_S_make_state",
@@ -644,6 +645,6 @@ pub(crate) const LIBRARIES: &[&str] = &[
     "libunwind",
 ];
 
-/// Libraries whose exported functions are matched by name. Their internal functions, nameless once stripped,
-/// are wrappers.
+/// Libraries whose exported functions are matched by name. All internal functions of these libraries count as
+/// wrappers, because a stripped library has no names for them.
 pub(crate) const LIBRARIES_INSIDE: &[&str] = &["libglib-2", "libgobject-2"];

@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Code of a wrapper that has one unwind rule.
+/// A range of a wrapper's code in which one unwind rule applies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WrapperRange {
     /// Offset of its first byte.

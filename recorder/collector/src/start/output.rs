@@ -44,15 +44,16 @@ pub(crate) struct Kept {
     older: Option<Older>,
 }
 
-/// A file to be deleted, under a temporary name. It is locked while this value lives.
+/// An earlier `.old` file, renamed to a temporary name until it is deleted. The file is locked while this
+/// value lives.
 #[derive(Debug)]
 struct Older {
     path: PathBuf,
     held: Held,
 }
 
-/// A file that no recording writes while this value lives; `None`: edleak may not read the file and so cannot
-/// lock it. No recording of this user writes such a file.
+/// A file that no recording writes while this value lives. `None`: this user may not read the file, so edleak
+/// cannot lock it. No other recording of this user can write the file either.
 #[derive(Debug)]
 struct Held(Option<File>);
 

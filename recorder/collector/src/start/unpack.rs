@@ -256,8 +256,8 @@ pub fn copy_to(directory: &Path, bytes: &[u8]) -> Result<(), Error> {
     Ok(())
 }
 
-/// A hash that differs between two versions of the library, barring chance. The bytes decide whether a file
-/// is the right one.
+/// A hash that names the directory of one version of the library. Two versions may have the same hash by
+/// chance, so the caller also compares the bytes of the file.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes
         .iter()

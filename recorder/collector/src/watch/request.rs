@@ -126,7 +126,8 @@ struct Entry {
 /// A range of code, and the request for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RequestRange {
-    /// Offset of the first byte. For a return address: one byte before it.
+    /// Offset of the first byte. If the request names a return address, this is the byte before the return
+    /// address.
     pub start: u64,
     /// One past the last byte.
     pub end: u64,

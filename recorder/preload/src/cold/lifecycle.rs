@@ -65,7 +65,7 @@ fn start_slow() {
     PHASE.store(if counting { COUNTING } else { OFF }, Ordering::Release);
 }
 
-/// Whether nothing is ever counted here. An unrecorded process makes only this test in each call.
+/// Whether this process never counts anything. In such a process this test is all that edleak adds to a call.
 #[inline(always)]
 pub(crate) fn is_off() -> bool {
     PHASE.load(Ordering::Relaxed) == OFF
@@ -266,9 +266,10 @@ fn claim(address: &Path) -> Claim {
     let page = sys::map_shared(fd, control::BYTES);
     sys::close(fd);
     let Some(page) = page else { return Claim::Unreachable };
-    // SAFETY: the page is as long as a control page, and the collector keeps this length.
+    // SAFETY: the mapped page has the length of a control page, and the collector never shortens it.
     let control = unsafe { &*page.cast::<Control>() };
-    // Otherwise another collector has the PID of the one that this process was started for.
+    // A different nonce means that a later collector has got the same PID. This process does not belong to
+    // it.
     let is_ours = control.nonce.load(Ordering::Relaxed) == nonce;
     let session = if is_ours { claim_from(control, path, address) } else { None };
     sys::unmap(page, control::BYTES);
@@ -444,10 +445,10 @@ impl Environment {
             at = at.wrapping_add(1);
         }
         loop {
-            // SAFETY: pairs of words up to `AT_NULL`.
+            // SAFETY: the auxiliary vector consists of pairs of words, and the last pair is `AT_NULL`.
             match unsafe { *at } {
                 AT_NULL => return None,
-                // SAFETY: the value of this pair.
+                // SAFETY: each pair holds a kind and its value.
                 found if found == kind => return Some(unsafe { *at.wrapping_add(1) }),
                 _ => at = at.wrapping_add(2),
             }

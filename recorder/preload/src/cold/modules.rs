@@ -6,9 +6,9 @@
 //! unloaded. All code here runs on the thread inside dlopen or dlclose, under the loader's own lock.
 //! Therefore these tables need no lock.
 //!
-//! If another module replaces a module at the same addresses, it must not inherit its sites. The first bytes
-//! show whether it is another one: the ELF header, the program headers and, as linkers place it, the build
-//! ID.
+//! A new module may replace an old module at the same addresses. The new module must not inherit the sites of
+//! the old module. So this file compares the first bytes of both modules: the ELF header, the program headers
+//! and usually the build ID.
 #![allow(unsafe_code)]
 
 use crate::arch;
@@ -120,9 +120,9 @@ pub(crate) fn allocated(header: &Header, allocation: *mut u8, size: usize) {
     }
 }
 
-/// Checks the allocations of this thread's dlopen again. After the loader has filled in a `link_map`, it
-/// allocates more before any code of the module runs. A candidate that is not a `link_map` when the next
-/// candidate comes is dropped.
+/// Checks again the allocations that this thread made inside dlopen and that may be a `link_map`. After the
+/// loader has filled in a `link_map`, it makes more allocations before any code of the module runs. If a
+/// candidate is still no `link_map` when the next candidate comes, this function drops it.
 fn settle(header: &Header, me: usize, at_next_candidate: bool) {
     for pending in &PENDING {
         let map = pending.map.load(Ordering::Acquire);

@@ -138,14 +138,14 @@ static RAW_CALLOC: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 static RAW_REALLOC: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 
 unsafe extern "C" fn malloc_spaced(size: usize) -> *mut u8 {
-    // SAFETY: set before this function is.
+    // SAFETY: `install` stores the real function before it publishes this function.
     let real: Malloc = unsafe { transmute(RAW_MALLOC.load(Ordering::Relaxed)) };
     // SAFETY: the caller guarantees the contract.
     unsafe { real(size.max(SPACING)) }
 }
 
 unsafe extern "C" fn calloc_spaced(count: usize, size: usize) -> *mut u8 {
-    // SAFETY: set before this function is.
+    // SAFETY: `install` stores the real function before it publishes this function.
     let real: Calloc = unsafe { transmute(RAW_CALLOC.load(Ordering::Relaxed)) };
     let (count, size) = match count.checked_mul(size) {
         Some(bytes) if bytes < SPACING => (1, SPACING),
@@ -156,7 +156,7 @@ unsafe extern "C" fn calloc_spaced(count: usize, size: usize) -> *mut u8 {
 }
 
 unsafe extern "C" fn realloc_spaced(old: *mut u8, size: usize) -> *mut u8 {
-    // SAFETY: set before this function is.
+    // SAFETY: `install` stores the real function before it publishes this function.
     let real: Realloc = unsafe { transmute(RAW_REALLOC.load(Ordering::Relaxed)) };
     // SAFETY: the caller guarantees the contract. A size of 0 may mean free, so it stays 0.
     unsafe { real(old, if size == 0 && !old.is_null() { 0 } else { size.max(SPACING) }) }
@@ -424,9 +424,9 @@ pub(crate) fn seen_at(function: *mut c_void) -> Seen {
     let mut info =
         DlInfo { path: ptr::null(), base: ptr::null_mut(), symbol: ptr::null(), address: ptr::null_mut() };
     let mut symbol = ptr::null();
-    // SAFETY: an address, and places for both answers.
+    // SAFETY: passes an address, and writable memory for both answers.
     let is_known = unsafe { dladdr1(function, &mut info, &mut symbol, RTLD_DL_SYMENT) } != 0;
-    // SAFETY: an entry of a symbol table, which stays mapped as long as its module.
+    // SAFETY: `symbol` is an entry of a symbol table, which stays mapped as long as its module.
     let is_stub = is_known && !symbol.is_null() && unsafe { (*symbol).section } == 0;
     if is_stub { Seen::Stub } else { Seen::Foreign }
 }

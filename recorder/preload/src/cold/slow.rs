@@ -132,8 +132,8 @@ fn attribute(
     }
     thread_end_pending(tls);
     if caller >= pending.caller {
-        // The pending frame no longer exists: an exception or longjmp left it. It has nothing to do with this
-        // call.
+        // The pending frame no longer exists: an exception or longjmp left it. So this call does not belong
+        // to the pending entry point.
         return (caller, fp, size);
     }
     let asked = if size.wrapping_sub(pending.size) <= pending.slack { pending.size } else { size };

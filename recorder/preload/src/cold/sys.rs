@@ -18,7 +18,8 @@ const AT_FDCWD: usize = (-100isize).cast_unsigned();
 const O_RDWR: usize = 2;
 const O_CLOEXEC: usize = 0o2000000;
 
-/// Opens a file; `path` ends in NUL. The caller closes it before it returns to the target.
+/// Opens a file; `path` ends in NUL. The caller must close the descriptor before control returns to the
+/// target.
 pub(crate) fn open(path: &[u8], writable: bool) -> Option<usize> {
     debug_assert_eq!(path.last(), Some(&0));
     let flags = O_CLOEXEC | if writable { O_RDWR } else { 0 };

@@ -300,8 +300,9 @@ pub(crate) fn take(address: *const u8) -> Option<Allocation> {
     Some(was)
 }
 
-/// The set of existing leaves, so that no scan of the whole upper level is needed: one bit for each leaf, and
-/// one bit for each word of these. Bits are set before the leaf exists, and never cleared.
+/// The set of existing leaves: one bit for each leaf in `words`, and one bit for each of these words in
+/// `summary`. So no scan of the whole upper level is needed. The bits of a leaf are set before the leaf
+/// exists, and never cleared.
 struct Made {
     words: [AtomicU64; LEAVES / 64],
     summary: [AtomicU64; LEAVES / 64 / 64],

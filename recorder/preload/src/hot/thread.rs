@@ -29,7 +29,8 @@ pub(crate) struct Tls {
     pub pending: Pending,
     /// The address that a running operator delete has already counted as freed.
     pub deleting: *mut u8,
-    /// Number of slow allocations of a thread without a shard. It asks again for a shard from time to time.
+    /// Number of slow allocations of a thread without a shard. Every [`ASK_AGAIN`] such allocations, the
+    /// thread asks for a shard again.
     pub shared_calls: usize,
 }
 const _: () = assert!(size_of::<Tls>() == 64);
