@@ -205,7 +205,7 @@ fn the_newest_record_of_a_key_wins_in_a_trace_that_was_cut_short() {
     let mut writer = TraceWriter::create(&file.0, MIN_CAPACITY_BYTES).expect("a new file");
     let losses = |missed_slices| Record::Losses(Losses { missed_slices, ..Losses::default() });
     writer.slice(&header(0), &[Counters::ZERO; 1]).expect("there is room");
-    // So many records are written to a block of their own.
+    // The writer puts these 4,000 records into a block of their own.
     writer.record(&losses(1)).expect("there is room");
     (0..4_000).try_for_each(|id| writer.record(&Record::Site(site(id)))).expect("there is room");
     writer.slice(&header(1), &[Counters::ZERO; 1]).expect("there is room");

@@ -1,6 +1,6 @@
-// Prints the peak memory of the process in KiB. `memory heap`: two million small allocations. `memory
-// threads`: 1,000 live threads that have each allocated at 5,000 call sites. `memory threads SECONDS`: then
-// allocates at all of them in the main thread, fifty times a second for SECONDS.
+// Prints the peak memory of the process in KiB. `memory heap` makes two million small allocations. `memory
+// threads` starts 1,000 threads; each allocates at 5,000 call sites and lives on. `memory threads SECONDS`
+// also allocates at all call sites in the main thread, fifty times a second for SECONDS.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>

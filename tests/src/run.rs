@@ -132,7 +132,7 @@ impl Drop for Running {
 fn as_from_a_terminal() -> std::io::Result<()> {
     const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
     for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
-        // SAFETY: the default action, and no handler.
+        // SAFETY: sets the default action; there is no handler.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
     // SAFETY: `close_range` takes no pointers. It takes effect at exec, because the standard library still

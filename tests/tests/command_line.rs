@@ -516,8 +516,8 @@ fn a_full_disk_ends_the_recording_and_not_the_target() {
     }
 }
 
-/// A program that is executed without the preload is not recorded, however long it runs; then there is no
-/// verdict.
+/// The target executes a program without the preload, so edleak cannot record this program. Even if the
+/// program runs for long, the verdict is undecided.
 #[test]
 fn an_image_that_is_not_recorded_is_no_success() {
     let recording = Recorder::new("scrubbed").record("env", ["-i", "sleep", "2"]);

@@ -86,7 +86,8 @@ fn library_of_another_version_beside_the_program_is_not_used() {
     assert!(installed.records_with().ends_with("(it lies beside edleak-record)"));
     fs::write(installed.beside(), of_another_version(library.clone())).expect("writable");
     assert!(installed.records_with().ends_with("(unpacked from edleak-record)"));
-    // Half of the file. The note is in the first pages, so the beginning alone looks valid.
+    // The first half of the file looks valid, because the note with the version is in the first pages.
+    // edleak-record must refuse it.
     fs::write(installed.beside(), &library[..library.len() / 2]).expect("writable");
     assert!(installed.records_with().ends_with("(unpacked from edleak-record)"));
 }

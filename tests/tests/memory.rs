@@ -17,7 +17,8 @@ fn plain_and_recorded(mode: &str) -> (u64, u64) {
     (plain, recorded)
 }
 
-/// At most a fifth more memory with small allocations, for which the side table costs most.
+/// edleak adds at most a fifth to the memory of a program with small allocations. The side table costs most
+/// with these.
 #[test]
 fn a_heap_of_small_allocations_grows_by_a_fifth_at_most() {
     let (plain, recorded) = plain_and_recorded("heap");

@@ -145,8 +145,8 @@ impl Baseline {
                 }
             }
         }
-        // The remaining leaks may have been watched in only one of the recordings: compare all of a caller
-        // with all of it.
+        // Perhaps only one of the two recordings watched the caller of a remaining leak. So compare the sum
+        // of all leaks of this caller in both recordings.
         for &i in &order {
             if changes[i].is_some() {
                 continue;

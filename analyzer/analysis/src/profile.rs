@@ -87,7 +87,7 @@ pub struct Row {
 pub struct Moment {
     /// Seconds since the recording began.
     pub time_s: f64,
-    /// The time between slices around it, in seconds. Anything shorter is not visible.
+    /// The time between the slices around this moment, in seconds. The profile cannot show anything shorter.
     pub precision_s: f64,
 }
 

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use std::cell::Cell;
 
 /// Number of reads that a lookup may make per byte of debug information. Sound files of C, C++ and Rust need
-/// fewer than one. Each read may leave some 20 bytes in memory.
+/// less than one read per byte. Each read may leave some 20 bytes in memory.
 const READS_PER_BYTE: u64 = 8;
 
 /// Number of reads that every file may take, even the smallest.

@@ -38,8 +38,8 @@ pub(crate) fn split_sections(elf: &BinaryFile) -> DwarfSections<Piece> {
     sections
 }
 
-/// All sections of a package. Its index refers to every section, and a unit with a missing part counts as
-/// damaged.
+/// All sections of a package, also those that lookups do not read. The package's index refers to every
+/// section, and a unit with a missing part counts as damaged.
 pub(crate) fn package_sections(elf: &BinaryFile) -> DwarfPackageSections<Piece> {
     let sections = DwarfPackageSections::load(|id| {
         Ok::<_, gimli::Error>(id.dwo_name().map(|name| elf.piece(name)).unwrap_or_default())

@@ -44,8 +44,8 @@ impl Busy {
             share => share.min(1.0),
         };
         let mut weights: Vec<f64> = work.iter().map(weight).collect();
-        // The bucket in which the work ended, if the teardown also began in it: its mean mixes both, so its
-        // weight is 0.
+        // If the work ended and the teardown began in the same bucket, the mean of this bucket mixes both. So
+        // this bucket gets a weight of 0.
         if let Some(last) = weights.iter().rposition(|&weight| weight > 0.0)
             && last > 0
             && last + 1 < weights.len()

@@ -25,11 +25,12 @@ const LEAST_RESIDUAL: f64 = 1e-6;
 /// Half a BIC is clipped at this value. Beyond it one side has clearly won.
 const MOST_BIC: f64 = 10.0;
 
-/// Parameters that BIC counts for a step beside a constant (height, place, base), and for a line beside that
-/// step.
+/// Number of parameters that BIC counts for a model of a constant and a step (height, place, base), and for
+/// such a model with a line.
 const STEP: f64 = 3.0;
 const STEP_AND_LINE: f64 = 4.0;
-/// The same for a line beside a base that loads, plus two, because a bend at any place explains many a cache.
+/// Number of parameters for a line beside a base that loads. The number includes two extra, because many
+/// caches look like a curve with a bend at any place.
 const LOAD_AND_LINE: f64 = 6.0;
 
 /// Fills that may come before or beside a leak or a ramp.

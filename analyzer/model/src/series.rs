@@ -56,8 +56,8 @@ impl Births {
 
 /// Exact sums over the live bytes b at slice i (counted from the site's first slice), for edLeak's fit.
 ///
-/// Exact while Σ b·i² stays below 2¹²⁸, for example 2⁴⁷ bytes live for 2²⁷ slices. Beyond that, which only a
-/// forged trace reaches, the sums saturate.
+/// The sums are exact while Σ b·i² stays below 2¹²⁸, for example with 2⁴⁷ bytes live for 2²⁷ slices. Only a
+/// forged trace can exceed this limit; then the sums saturate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sums {
     /// Number of points.

@@ -1,10 +1,10 @@
 //! Takes surges out of a curve: requests that hold much memory for a short time and give all of it back.
 //!
-//! A surge many times the size of a leak hides the leak in every mean. A part of the curve that is narrower
-//! than a twentieth of the record and higher than its surroundings is cut off at their level. (The method is
-//! morphological opening: the least value near every bucket, then the greatest of these.) Steps, ramps and
-//! wide teeth stay, so the cut invents no growth. A rise at the very end may be a surge and is cut off as
-//! well.
+//! A surge many times the size of a leak hides the leak in every mean. If a part of the curve is higher than
+//! its surroundings and narrower than a twentieth of the record, it is cut off at their level. (The method is
+//! morphological opening: each bucket gets the least value near it, and then the greatest of these values
+//! near it.) Steps, ramps and wide teeth stay, so the cut invents no growth. A rise at the very end may be a
+//! surge and is cut off as well.
 
 use super::curve::Curve;
 use super::trend::{Line, greater, lesser};
@@ -39,13 +39,14 @@ pub(crate) fn adjusted(curve: &Curve) -> Option<Curve> {
     Some(Curve { min, max: opened.clone(), mean: opened })
 }
 
-/// The least value within `reach` of each bucket, then the greatest of these.
+/// Morphological opening: takes the least value within `reach` of each bucket, and then the greatest of these
+/// values within `reach`.
 fn opened(values: &[f64], reach: usize) -> Vec<f64> {
     nearby(&nearby(values, reach, lesser), reach, greater)
 }
 
-/// The best value within `reach` of each. The loop compares all values with their neighbours at one distance
-/// at a time.
+/// The best value within `reach` of each bucket. Each pass of the loop compares all values with their
+/// neighbours at one distance.
 fn nearby(values: &[f64], reach: usize, better: impl Fn(f64, f64) -> f64) -> Vec<f64> {
     let mut best = values.to_vec();
     for distance in 1..=reach.min(values.len().saturating_sub(1)) {

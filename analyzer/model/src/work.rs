@@ -48,7 +48,8 @@ impl Work {
         self.known
     }
 
-    /// Allocations after slice `from` up to and including slice `to`. Within a stretch, even work is assumed.
+    /// Allocations after slice `from` up to and including slice `to`. The function assumes that the work is
+    /// even within a stretch.
     pub fn between(&self, from: u64, to: u64) -> f64 {
         (self.up_to(to) - self.up_to(from)).max(0.0)
     }
@@ -82,8 +83,8 @@ impl WorkBuilder {
         Self { work, newest: None }
     }
 
-    /// Adds a slice; `allocs` allocations were made up to it. If slices before it are missing, even work is
-    /// assumed.
+    /// Adds a slice; `allocs` allocations were made up to it. If slices before this slice are missing, the
+    /// work in the gap is assumed to be even.
     pub fn push(&mut self, slice: u64, allocs: u64) {
         let (before, was) = *self.newest.get_or_insert((slice, allocs));
         if self.work.allocs.is_empty() {

@@ -68,7 +68,8 @@ impl<'a> Chunks<'a> {
         Chunks::from_index(salt, header, payload, 0)
     }
 
-    /// The chunks of a journal that begin at `payload`; the first of them has this index.
+    /// The chunks of a journal that begin at `payload`. The first of these chunks has the number `index` in
+    /// its journal.
     pub(crate) fn from_index(salt: u64, header: &BlockHeader, payload: &'a [u8], index: u32) -> Chunks<'a> {
         Chunks { salt, sequence: header.sequence, index, rest: payload }
     }

@@ -7,10 +7,10 @@ use crate::layout::header::FORMAT_VERSION;
 use crate::write::thin::{Candidate, Thinner, choose_pair};
 use crate::write::trace_writer::{CatalogBlock, SliceBlock, TraceWriter};
 
-/// The catalog may take one part in so many of the capacity. While it is merged, the file holds two copies of
-/// it, and slices need the rest.
+/// The catalog may take at most a third of the capacity. While the catalog is merged, the file holds two
+/// copies of it. Slices need the last third.
 const CATALOG_SHARE: u64 = 3;
-/// With slices 2^62 ticks apart, hardly a slice is left of a block.
+/// The coarsest level. At this level, slices are 2^62 ticks apart, so a block has at most a few slices.
 const MAX_LEVEL: u8 = 62;
 
 impl TraceWriter {
@@ -79,8 +79,8 @@ impl TraceWriter {
         let (oldest, newest) = (sources[0].header, sources[count - 1].header);
         let next_tick = match self.blocks.get(index + count) {
             Some(next) => next.header.first_tick,
-            // The next slice is the journal's first. Without one, this block holds the newest slice, which
-            // stays.
+            // The next slice is the first slice of the journal. If there is no journal, this block holds the
+            // newest slice of the trace, and thinning must not drop it.
             None => self.journal.and_then(|journal| journal.first_slice).unwrap_or(u64::MAX),
         };
         self.encoder.begin(oldest.from_tick);

@@ -106,8 +106,8 @@ fn only(args: &Args) -> Result<Vec<String>, Error> {
 /// After the recording: embeds symbols into the traces, prints the summary lines and the report.
 fn finish(args: &Args, recorded: Recorded) -> Result<ExitCode, Failed> {
     let Recorded { mut outcome, unused_wrappers, blind } = recorded;
-    // The trace contains nothing about the program. The failure message says so, and a summary line beside it
-    // would contradict.
+    // The trace contains nothing about the program. The failure message says this, so no summary line may
+    // follow that says the opposite.
     if blind.is_some() {
         outcome.summaries.pop();
     }

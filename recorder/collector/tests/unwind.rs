@@ -24,8 +24,8 @@ struct Expected {
 /// Reads `readelf --debug-dump=frames-interp`.
 fn readelf_rules(text: &str) -> Vec<Expected> {
     let hex = |word: &str| u64::from_str_radix(word, 16).expect("readelf prints addresses in hex");
-    // The rule of a CIE holds for its entries until they change it. `S` in its augmentation marks
-    // trampolines.
+    // Each entry of a CIE starts with the rule of the CIE and may change it. `S` in the augmentation of a CIE
+    // marks trampolines.
     let mut cies: HashMap<String, (Rule, bool)> = HashMap::new();
     let mut cie: Option<String> = None;
     let mut is_signal = false;

@@ -39,7 +39,7 @@ pub const fn meaning(id: u32, action: Action) -> u64 {
 }
 
 impl SiteSlot {
-    /// The site's id and action. The id is 0 if none is assigned yet or it has just been forgotten.
+    /// The site's id and action. The id is 0 if the site has no id yet, or has just lost its id.
     pub fn id_and_action(&self) -> (u32, Action) {
         let meaning = self.meaning.load(Ordering::Acquire);
         match meaning as u32 {

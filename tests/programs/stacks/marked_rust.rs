@@ -41,7 +41,7 @@ extern "C" fn compare(left: *const c_void, _right: *const c_void) -> c_int {
 #[inline(never)]
 fn sort_in_c(depth: u32) -> u32 {
     let mut values = [depth, 0];
-    // SAFETY: two items of four bytes.
+    // SAFETY: `values` has two items of four bytes.
     unsafe { qsort(values.as_mut_ptr().cast(), 2, 4, compare) };
     black_box(values[0])
 }

@@ -60,7 +60,7 @@ fn a_recorder_started_with_sigchld_ignored_passes_signals_on() {
 fn start_on_terminal(command: &mut Command) -> (File, Child) {
     let (mut master, mut slave) = (-1, -1);
     let nothing = std::ptr::null_mut();
-    // SAFETY: room for two descriptors, and no name, settings or size.
+    // SAFETY: passes writable memory for two descriptors, and null for the name, the settings and the size.
     let made =
         unsafe { libc::openpty(&raw mut master, &raw mut slave, nothing, nothing.cast(), nothing.cast()) };
     assert_eq!(made, 0, "a terminal can be had");
@@ -74,7 +74,7 @@ fn start_on_terminal(command: &mut Command) -> (File, Child) {
     // SAFETY: only system calls.
     unsafe { command.pre_exec(make_leader) };
     let child = command.spawn().expect("it starts");
-    // SAFETY: the child has its own.
+    // SAFETY: closes this process's descriptor; the child has its own copy.
     unsafe { libc::close(slave) };
     // SAFETY: the descriptor is new, and no other code has it.
     (unsafe { File::from_raw_fd(master) }, child)

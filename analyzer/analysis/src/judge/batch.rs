@@ -5,7 +5,7 @@
 //!
 //! - Most of the live memory grew late.
 //! - The program frees the leak when it ends.
-//! - The program used less processor time than a record for a strict leak must last.
+//! - The program used less than [`STRICT_SECONDS`] of processor time.
 
 use crate::site::{JudgedSite, Kind};
 use edleak_model::classify::{Confidence, STRICT_SECONDS};

@@ -332,7 +332,7 @@ mod tests {
         assert_eq!((last.live_count, last.live_bytes), (32 + 31, 32 * 107 + 31 * 108));
         assert_eq!((last.allocs, last.frees, of(7).counters.allocs), (63, 0, 63));
         assert_eq!((of(7).series.absent(), of(6).series.absent()), (8, 7));
-        // Printed point by point, the series are the same.
+        // The points that `for_each_site` gives for printing belong to the same series.
         let ids: Vec<SiteId> = sites.iter().map(|site| site.id).collect();
         let mut printed: Vec<SitePoints> = Vec::new();
         for_each_site(&trace, &merged, &ids, |points| {

@@ -218,7 +218,8 @@ fn point_of(counters: &Counters) -> Point {
 impl SliceVisitor for Collector<'_> {
     fn slice(&mut self, header: &SliceHeader, changed: &[(SiteId, Counters)]) {
         let found = self.grid.point_of(header.tick);
-        // After the last point, a slice only gives the value at the end of the gap before it.
+        // A slice after the last point counts only if there is a gap before it. The slice gives the values at
+        // the end of this gap.
         let point = found.unwrap_or(self.grid.points);
         let gap = self.newest.and_then(|newest| Gap::between(newest, point));
         if found.is_none() && gap.is_none() {

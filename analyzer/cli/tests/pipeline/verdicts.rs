@@ -184,8 +184,8 @@ fn what_is_freed_because_the_program_ends_hides_no_leak() {
     assert_eq!(line["live_bytes"].as_array().unwrap().last(), Some(&json!(0)));
 }
 
-/// A buffer that doubles, possibly for ever, is undecided. If it is freed before the end, it is no open
-/// question.
+/// A buffer that doubles, possibly for ever, is undecided. If the program frees the buffer before the end,
+/// the verdict does not stay undecided.
 #[test]
 fn what_is_free_in_the_end_is_no_open_question() {
     fn doubling(slice: u64) -> Counters {

@@ -235,7 +235,7 @@ fn words_of(line: &[u8]) -> Option<Vec<String>> {
 
 /// The possible directories of sockets, best first: the user's run-time directory, its usual place, and one
 /// below /tmp. The recorder and the client may have different environments. So the list includes every
-/// directory that either of them may use.
+/// directory that the recorder or the client may use.
 pub fn directories() -> Vec<PathBuf> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty());
     let runtime = runtime.map(|path| PathBuf::from(path).join("edleak"));

@@ -41,7 +41,7 @@ fn kernel() -> Finding {
     let mut names: libc::utsname = unsafe { std::mem::zeroed() };
     // SAFETY: room for the names.
     unsafe { libc::uname(&mut names) };
-    // SAFETY: the kernel ends it with NUL.
+    // SAFETY: the kernel ends the release name with NUL.
     let release = unsafe { CStr::from_ptr(names.release.as_ptr()) }.to_string_lossy().into_owned();
     match version(&release) {
         Some(found) if found < OLDEST => Finding::bad(
@@ -172,7 +172,7 @@ fn opens_in_a_child(path: &CStr) -> io::Result<()> {
         unsafe { libc::_exit(code) };
     }
     let mut status = 0;
-    // SAFETY: this process's own child, and room for its status.
+    // SAFETY: waits for this process's own child, and passes writable memory for its status.
     while unsafe { libc::waitpid(child, &mut status, 0) } < 0 {
         let error = io::Error::last_os_error();
         if error.kind() != io::ErrorKind::Interrupted {

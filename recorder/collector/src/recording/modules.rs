@@ -399,7 +399,7 @@ mod tests {
             turns.load(file, number);
         }
         let at = |events: u32| turns.modules.at(0x18_0000, events).map(|id| id.0);
-        // First by a module's first event, then by the latest load.
+        // The collector looks for a module with this first event, and then for the latest load before it.
         assert_eq!((at(1), at(3)), (Some(0), Some(1)));
         assert_eq!(
             (at(2), at(4), at(5), at(6), at(7), at(9)),

@@ -103,7 +103,7 @@ impl Signals {
             // SAFETY: the action that was in force before.
             unsafe { libc::sigaction(*number, &raw const *action, std::ptr::null_mut()) };
         }
-        // SAFETY: the set that was in force before.
+        // SAFETY: passes the signal set that was in force before.
         unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.original, std::ptr::null_mut()) };
     }
 
@@ -111,7 +111,7 @@ impl Signals {
     /// that arrived until now were meant for the target and are dropped.
     pub fn release(mut self) {
         self.take();
-        // SAFETY: the set that was in force before.
+        // SAFETY: passes the signal set that was in force before.
         unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.original, std::ptr::null_mut()) };
     }
 

@@ -11,7 +11,7 @@ unsafe extern "C" {
 }
 
 fn armed<T>(value: T) -> T {
-    // SAFETY: it sets a flag.
+    // SAFETY: `arm` only sets a flag.
     unsafe { arm() };
     value
 }

@@ -41,7 +41,8 @@ pub(crate) const OFF: u32 = 3;
 pub(crate) static PHASE: AtomicU32 = AtomicU32::new(NEW);
 static HEADER: AtomicPtr<Header> = AtomicPtr::new(ptr::null_mut());
 
-/// Starts the preload, once. A thread that comes while another one is starting it continues uncounted.
+/// Starts the preload, once. If another thread is starting the preload at this moment, the call returns at
+/// once, and this allocation is not counted.
 #[inline]
 pub(crate) fn start() {
     if PHASE.load(Ordering::Relaxed) == NEW {
@@ -368,7 +369,7 @@ impl Environment {
             // SAFETY: as above.
             argc.wrapping_add(1 + unsafe { *argc } + 1).cast()
         } else if !environ.is_null() {
-            // SAFETY: the type of `environ`.
+            // SAFETY: `environ` has this type.
             unsafe { *environ }
         } else {
             ptr::null()
@@ -438,9 +439,9 @@ impl Environment {
             return None;
         }
         let mut at = self.0.wrapping_add(self.variables().count()).cast::<usize>();
-        // SAFETY: the nulls are followed by the auxiliary vector, whose first kind is not 0. It follows the
-        // environment's null. The loader removes variables of a privileged program and leaves one more null
-        // for each.
+        // SAFETY: the auxiliary vector follows the nulls at the end of the environment, and its first kind is
+        // not 0. There may be several nulls: the loader leaves one for each variable that it removes from a
+        // privileged program.
         while unsafe { *at } == 0 {
             at = at.wrapping_add(1);
         }
@@ -459,7 +460,7 @@ impl Environment {
 /// A value of the auxiliary vector from libc; `None`: libc has no such function.
 fn of_libc(kind: usize) -> Option<usize> {
     let function = real::global(c"getauxval");
-    // SAFETY: the type of getauxval.
+    // SAFETY: getauxval has this type.
     let getauxval: Option<unsafe extern "C" fn(usize) -> usize> = unsafe { core::mem::transmute(function) };
     // SAFETY: getauxval accepts any number.
     getauxval.map(|getauxval| unsafe { getauxval(kind) })

@@ -217,7 +217,7 @@ fn find(handle: *mut c_void, name: &CStr) -> *mut c_void {
     let found = unsafe { dlsym(handle, name.as_ptr()) };
     let dlvsym = DLVSYM.load(Ordering::Relaxed);
     let Some(version) = arch::glibc_version(name).filter(|_| !dlvsym.is_null()) else { return found };
-    // SAFETY: the type of `dlvsym`.
+    // SAFETY: `dlvsym` has this type.
     let dlvsym: Dlvsym = unsafe { transmute(dlvsym) };
     // SAFETY: two NUL-terminated strings.
     let of_version = unsafe { dlvsym(handle, name.as_ptr(), version.as_ptr()) };
@@ -305,7 +305,7 @@ fn learn_dlerror() {
 fn forget_error() {
     let dlerror = DLERROR.load(Ordering::Relaxed);
     if !dlerror.is_null() {
-        // SAFETY: the type of `dlerror`.
+        // SAFETY: `dlerror` has this type.
         let dlerror: unsafe extern "C" fn() -> *const c_char = unsafe { transmute(dlerror) };
         for _ in 0..2 {
             // SAFETY: no arguments; the message belongs to libc.
@@ -328,7 +328,7 @@ pub(crate) fn module_of(function: *mut c_void) -> (*const c_char, *mut c_void) {
         DlInfo { path: ptr::null(), base: ptr::null_mut(), symbol: ptr::null(), address: ptr::null_mut() };
     let dladdr = global(c"dladdr");
     if !dladdr.is_null() {
-        // SAFETY: the type of dladdr.
+        // SAFETY: dladdr has this type.
         let dladdr: unsafe extern "C" fn(*const c_void, *mut DlInfo) -> i32 = unsafe { transmute(dladdr) };
         // SAFETY: an address, and a place for the answer, which stays unchanged if there is none.
         unsafe { dladdr(function, &mut info) };
@@ -418,7 +418,7 @@ pub(crate) fn seen_at(function: *mut c_void) -> Seen {
         forget_error();
         return Seen::Ours;
     }
-    // SAFETY: the type of dladdr1.
+    // SAFETY: dladdr1 has this type.
     let dladdr1: unsafe extern "C" fn(*const c_void, *mut DlInfo, *mut *const Symbol, i32) -> i32 =
         unsafe { transmute(dladdr1) };
     let mut info =
@@ -438,7 +438,7 @@ fn of_module(path: *const c_char, name: &CStr) -> *mut c_void {
     if dlopen.is_null() || path.is_null() {
         return ptr::null_mut();
     }
-    // SAFETY: the type of `dlopen`.
+    // SAFETY: `dlopen` has this type.
     let dlopen: unsafe extern "C" fn(*const c_char, i32) -> *mut c_void = unsafe { transmute(dlopen) };
     // SAFETY: looks for a library that is already loaded, and loads nothing.
     let handle = unsafe { dlopen(path, RTLD_LAZY_NOLOAD) };

@@ -93,7 +93,7 @@ pub(crate) fn wipe_on_fork(address: *const u8, bytes: usize) -> bool {
 /// Asks the kernel for small pages here. It does not matter if the kernel does not know the request.
 pub(crate) fn no_huge_pages(address: *const u8, bytes: usize) {
     const MADV_NOHUGEPAGE: usize = 15;
-    // SAFETY: this is only advice.
+    // SAFETY: this advice does not change the content of the memory.
     unsafe { syscall(numbers::MADVISE, [address as usize, bytes, MADV_NOHUGEPAGE, 0, 0, 0]) };
 }
 

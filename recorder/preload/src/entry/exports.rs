@@ -38,7 +38,7 @@ macro_rules! plain_entry {
         /// The contract of the C function of this name.
         #[cfg_attr(not(test), unsafe(no_mangle))]
         pub unsafe extern "C" fn $name($first: Pointer $(, $more: usize)*) {
-            // SAFETY: passed on.
+            // SAFETY: passes on the arguments of the caller.
             unsafe { $hook($first.cast() $(, $more)*) }
         }
     )*};

@@ -110,7 +110,7 @@ pub(crate) unsafe extern "C" fn on_posix_memalign(
     if real.is_null() {
         return status;
     }
-    // SAFETY: the type of posix_memalign.
+    // SAFETY: posix_memalign has this type.
     let real: PosixMemalign = unsafe { transmute(real) };
     let call = || {
         // SAFETY: passes on the target's own call.
@@ -128,7 +128,7 @@ unsafe fn aligned(real: &Lazy, align: usize, size: usize, caller: *const usize, 
     if real.is_null() {
         return ptr::null_mut();
     }
-    // SAFETY: the type of aligned_alloc and memalign.
+    // SAFETY: aligned_alloc and memalign have this type.
     let real: Align = unsafe { transmute(real) };
     // SAFETY: passes on the target's own call.
     let call = || unsafe { real(align, real::spaced(size)) };
@@ -146,7 +146,7 @@ pub(crate) unsafe extern "C" fn on_aligned_alloc(
     caller: *const usize,
     fp: usize,
 ) -> *mut u8 {
-    // SAFETY: passed on.
+    // SAFETY: passes on the arguments of the caller.
     unsafe { aligned(&ALIGNED_ALLOC, align, size, caller, fp) }
 }
 
@@ -160,7 +160,7 @@ pub(crate) unsafe extern "C" fn on_memalign(
     caller: *const usize,
     fp: usize,
 ) -> *mut u8 {
-    // SAFETY: passed on.
+    // SAFETY: passes on the arguments of the caller.
     unsafe { aligned(&MEMALIGN, align, size, caller, fp) }
 }
 
@@ -170,7 +170,7 @@ unsafe fn paged(real: &Lazy, size: usize, caller: *const usize, fp: usize) -> *m
     if real.is_null() {
         return ptr::null_mut();
     }
-    // SAFETY: the type of valloc and pvalloc.
+    // SAFETY: valloc and pvalloc have this type.
     let real: Page = unsafe { transmute(real) };
     // SAFETY: passes on the target's own call.
     let call = || unsafe { real(real::spaced(size)) };
@@ -183,7 +183,7 @@ unsafe fn paged(real: &Lazy, size: usize, caller: *const usize, fp: usize) -> *m
 /// # Safety
 /// See [`on_posix_memalign`].
 pub(crate) unsafe extern "C" fn on_valloc(size: usize, caller: *const usize, fp: usize) -> *mut u8 {
-    // SAFETY: passed on.
+    // SAFETY: passes on the arguments of the caller.
     unsafe { paged(&VALLOC, size, caller, fp) }
 }
 
@@ -192,7 +192,7 @@ pub(crate) unsafe extern "C" fn on_valloc(size: usize, caller: *const usize, fp:
 /// # Safety
 /// See [`on_posix_memalign`].
 pub(crate) unsafe extern "C" fn on_pvalloc(size: usize, caller: *const usize, fp: usize) -> *mut u8 {
-    // SAFETY: passed on.
+    // SAFETY: passes on the arguments of the caller.
     unsafe { paged(&PVALLOC, size, caller, fp) }
 }
 
@@ -206,7 +206,7 @@ pub(crate) unsafe extern "C" fn reallocarray_overflow(old: *mut u8, count: usize
     if real.is_null() {
         return ptr::null_mut();
     }
-    // SAFETY: the type of reallocarray.
+    // SAFETY: reallocarray has this type.
     let real: ReallocArray = unsafe { transmute(real) };
     // SAFETY: passes on a call of the target, which must fail.
     unsafe { real(old, count, size) }
@@ -343,7 +343,7 @@ unsafe extern "C" fn without_runtime(size: usize) -> *mut u8 {
 /// See [`on_posix_memalign`].
 #[cold]
 pub(crate) unsafe extern "C" fn new_slow(size: usize, caller: *const usize, fp: usize) -> *mut u8 {
-    // SAFETY: passed on.
+    // SAFETY: passes on the arguments of the caller.
     unsafe { new(NEW, size, 0, 0, caller, fp) }
 }
 
@@ -353,7 +353,7 @@ pub(crate) unsafe extern "C" fn new_slow(size: usize, caller: *const usize, fp: 
 /// See [`on_posix_memalign`].
 #[cold]
 pub(crate) unsafe extern "C" fn new_array_slow(size: usize, caller: *const usize, fp: usize) -> *mut u8 {
-    // SAFETY: passed on.
+    // SAFETY: passes on the arguments of the caller.
     unsafe { new(NEW_ARRAY, size, 0, 0, caller, fp) }
 }
 
@@ -380,7 +380,7 @@ macro_rules! new_with_one {
         /// # Safety
         /// See [`on_posix_memalign`].
         pub(crate) unsafe extern "C" fn $name(size: usize, second: usize, caller: *const usize, fp: usize) -> *mut u8 {
-            // SAFETY: passed on.
+            // SAFETY: passes on the arguments of the caller.
             unsafe { new($form, size, second, 0, caller, fp) }
         }
     )*};
@@ -399,7 +399,7 @@ macro_rules! new_with_two {
             caller: *const usize,
             fp: usize,
         ) -> *mut u8 {
-            // SAFETY: passed on.
+            // SAFETY: passes on the arguments of the caller.
             unsafe { new($form, size, second, third, caller, fp) }
         }
     )*};
@@ -473,10 +473,10 @@ macro_rules! delete {
         #[inline(always)]
         pub(crate) unsafe fn $name(allocation: *mut u8, second: usize, third: usize) {
             if new_is_malloc() {
-                // SAFETY: the default operator delete does no more.
+                // SAFETY: the default operator delete only calls free, so this does the same.
                 unsafe { free::on_free(allocation) }
             } else {
-                // SAFETY: passed on.
+                // SAFETY: passes on the arguments of the caller.
                 unsafe { delete_slow($form, allocation, second, third) }
             }
         }

@@ -1,10 +1,10 @@
 //! HOT: this thread's counters, and the entry point that runs on this thread.
 //!
-//! A thread's state is 64 bytes of initial-exec thread-local storage without a destructor. Its first word is
-//! not a pointer to its counters but the offset of an [`Own`] in [`Page`]. The kernel wipes that page in a
-//! forked child (`MADV_WIPEONFORK`). So in the child every thread finds zeros and leaves the fast path,
-//! without `pthread_atfork` and for every kind of fork. An offset of 0 leads to zeros, too: the thread has
-//! not started counting, or an entry point that calls others is running.
+//! A thread's state is 64 bytes of initial-exec thread-local storage without a destructor. The first word of
+//! the state is the offset of an [`Own`] in [`Page`], and not a pointer to the counters. The kernel wipes
+//! that page in a forked child (`MADV_WIPEONFORK`). So in the child every thread finds zeros and leaves the
+//! fast path, without `pthread_atfork` and for every kind of fork. An offset of 0 leads to zeros, too: the
+//! thread has not started counting, or an entry point that calls others is running.
 #![allow(unsafe_code)]
 
 use crate::arch;

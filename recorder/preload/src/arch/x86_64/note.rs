@@ -97,7 +97,7 @@ macro_rules! known {
 /// unknown. Needs `step_aside`.
 ///
 /// A rule is stored in the word of the address for which it was compiled, so the stack words that it names
-/// exist. A rule from rsp moves up the stack with each step.
+/// exist. Each step by a rule that starts from rsp moves up the stack.
 ///
 /// The end of a hand-made stack holds no address but a small number (`caller::LOWEST`). A comparison at the
 /// end distinguishes it from a site. If it looks like a rule, the walk leads nowhere and stops at the limit
@@ -251,8 +251,8 @@ pub(crate) unsafe extern "C" fn behind_wrappers() {
     ])
 }
 
-/// The same as in the stubs, for hooks that are functions. Notes an allocation that `caller` (with `rbp` from
-/// its stub) requested, and returns it.
+/// Notes an allocation that `caller` (with `rbp` from its stub) requested, and returns it. Hooks that are
+/// functions call this; the stubs contain the same code.
 ///
 /// # Safety
 /// `caller` and `rbp` come from an entry stub whose frame still exists.
