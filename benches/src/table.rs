@@ -60,11 +60,7 @@ pub fn times(value: f64) -> String {
 
 /// Bytes in a fitting unit.
 pub fn bytes(value: u64) -> String {
-    match value {
-        0..0x2800 => format!("{value} B"),
-        0x2800..0xA0_0000 => format!("{} KiB", value >> 10),
-        _ => format!("{} MiB", value >> 20),
-    }
+    edleak_text::units::bytes(value as f64)
 }
 
 /// The rows as Markdown.

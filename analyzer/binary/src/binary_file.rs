@@ -1,6 +1,7 @@
 //! An open ELF file: its path, its bytes, its build ID.
 
-use crate::elf::{Elf, ElfError, Piece};
+use crate::elf::{Elf, Piece};
+use crate::error::Error;
 use crate::file_bytes::FileBytes;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -28,7 +29,7 @@ impl BinaryFile {
     }
 
     /// An ELF file that was packed inside another file. It keeps the path of that file, for messages.
-    pub(crate) fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<BinaryFile, ElfError> {
+    pub(crate) fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<BinaryFile, Error> {
         BinaryFile::new(path.to_owned(), FileBytes::Owned(bytes))
     }
 
@@ -36,7 +37,7 @@ impl BinaryFile {
     ///
     /// # Errors
     /// If the bytes are no ELF file of a machine that edleak records on.
-    pub fn new(path: PathBuf, bytes: FileBytes) -> Result<BinaryFile, ElfError> {
+    pub fn new(path: PathBuf, bytes: FileBytes) -> Result<BinaryFile, Error> {
         let build_id = Elf::parse(&bytes)?.build_id().unwrap_or_default().to_vec();
         Ok(BinaryFile { path, bytes, build_id })
     }
@@ -45,7 +46,7 @@ impl BinaryFile {
     ///
     /// # Errors
     /// If another process overwrote the file since it was opened.
-    pub fn elf(&self) -> Result<Elf<'_>, ElfError> {
+    pub fn elf(&self) -> Result<Elf<'_>, Error> {
         Elf::parse(&self.bytes)
     }
 

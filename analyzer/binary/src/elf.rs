@@ -6,6 +6,7 @@
 //! asks for memory.
 
 use crate::arch::{self, Arch};
+use crate::error::{Error, ErrorKind};
 use object::elf::{self, FileHeader64, ProgramHeader64};
 use object::read::ReadRef;
 use object::read::elf::{Dyn, ElfFile64, FileHeader, ProgramHeader, SymbolTable};
@@ -24,43 +25,6 @@ const MAX_RATIO: u64 = 64;
 const FREE_BYTES: u64 = 16 << 20;
 /// No section may grow larger. Linkers never write more than 16 GiB of debug information.
 const MAX_SECTION_BYTES: u64 = 16 << 30;
-
-/// The reason why bytes are not a usable ELF file.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum ElfError {
-    /// The bytes do not begin with the ELF magic.
-    NotElf,
-    /// An ELF file for another machine, word size or byte order.
-    Foreign {
-        /// `EI_CLASS`: 1 is 32-bit, 2 is 64-bit.
-        class: u8,
-        /// `e_machine`.
-        machine: u16,
-    },
-    /// The file is cut short or inconsistent.
-    Damaged(String),
-}
-
-impl std::fmt::Display for ElfError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            ElfError::NotElf => f.write_str("not an ELF file"),
-            ElfError::Foreign { class, machine } => {
-                write!(f, "an ELF file for {}", arch::machine_name(*class, *machine))
-            }
-            ElfError::Damaged(how) => write!(f, "a damaged ELF file ({how})"),
-        }
-    }
-}
-
-impl std::error::Error for ElfError {}
-
-impl From<object::Error> for ElfError {
-    fn from(error: object::Error) -> ElfError {
-        ElfError::Damaged(error.to_string().to_lowercase())
-    }
-}
 
 pub(crate) const LE: LittleEndian = LittleEndian;
 type Header = FileHeader64<LittleEndian>;
@@ -115,12 +79,12 @@ impl<'data> Elf<'data> {
     ///
     /// # Errors
     /// If the bytes are no ELF file, belong to another machine, or have damaged headers.
-    pub fn parse(data: &'data [u8]) -> Result<Elf<'data>, ElfError> {
+    pub fn parse(data: &'data [u8]) -> Result<Elf<'data>, Error> {
         if !data.starts_with(&elf::ELFMAG) {
-            return Err(ElfError::NotElf);
+            return Err(Error::new(ErrorKind::NotElf, "not an ELF file"));
         }
         let (Some(&class), Some(machine)) = (data.get(4), data.get(18..20)) else {
-            return Err(ElfError::Damaged("its header is cut short".into()));
+            return Err(Error::damaged("its header is cut short"));
         };
         let machine = u16::from_le_bytes([machine[0], machine[1]]);
         let is_little_endian = data[5] == elf::ELFDATA2LSB.0;
@@ -128,7 +92,8 @@ impl<'data> Elf<'data> {
         let Some(arch) = arch else {
             // A file of another byte order has its machine number swapped.
             let machine = if is_little_endian { machine } else { machine.swap_bytes() };
-            return Err(ElfError::Foreign { class, machine });
+            let message = format!("an ELF file for {}", arch::machine_name(class, machine));
+            return Err(Error::new(ErrorKind::Foreign, message));
         };
         let header = Header::parse(data)?;
         let segments = header.program_headers(LE, data)?;
@@ -142,13 +107,13 @@ impl<'data> Elf<'data> {
     ///
     /// # Errors
     /// If a segment lies beyond the end of the file.
-    pub fn check_segments(&self) -> Result<(), ElfError> {
+    pub fn check_segments(&self) -> Result<(), Error> {
         let is_cut = |segment: &Segment| {
             let (offset, size) = segment.file_range(LE);
             segment.p_type(LE) == elf::PT_LOAD && self.data.read_bytes_at(offset, size).is_err()
         };
         match self.segments.iter().any(is_cut) {
-            true => Err(ElfError::Damaged("a segment lies beyond the end of the file".into())),
+            true => Err(Error::damaged("a segment lies beyond the end of the file")),
             false => Ok(()),
         }
     }
@@ -366,9 +331,10 @@ mod tests {
             bytes[18..20].copy_from_slice(&machine);
             Elf::parse(&bytes).map(|_| ()).expect_err("no program headers")
         };
-        assert_eq!(Elf::parse(b"#!/bin/sh").map(|_| ()), Err(ElfError::NotElf));
-        assert_eq!(Elf::parse(b"").map(|_| ()), Err(ElfError::NotElf));
-        assert!(matches!(Elf::parse(b"\x7fELF\x02\x01").map(|_| ()), Err(ElfError::Damaged(_))));
+        let kind_of = |bytes: &[u8]| Elf::parse(bytes).err().map(|error| error.kind());
+        assert_eq!(kind_of(b"#!/bin/sh"), Some(ErrorKind::NotElf));
+        assert_eq!(kind_of(b""), Some(ErrorKind::NotElf));
+        assert_eq!(kind_of(b"\x7fELF\x02\x01"), Some(ErrorKind::Damaged));
         assert_eq!(header(1, 1, [3, 0]).to_string(), "an ELF file for 32-bit x86");
         assert_eq!(header(2, 1, [183, 0]).to_string(), "an ELF file for aarch64");
         assert_eq!(header(2, 2, [0, 22]).to_string(), "an ELF file for s390");

@@ -30,6 +30,7 @@ mod dwarf;
 pub mod elf;
 pub mod embed;
 mod embedded;
+mod error;
 pub mod file_bytes;
 pub mod functions;
 #[cfg(feature = "fuzzing")]
@@ -48,6 +49,7 @@ pub mod unwind;
 
 pub use binary_file::BinaryFile;
 pub use demangle::demangle;
+pub use error::{Error, ErrorKind};
 pub use module::Options;
 pub use outcome::{Outcome, Source};
 pub use own_malloc::OwnMalloc;

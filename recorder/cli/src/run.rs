@@ -223,12 +223,12 @@ fn sentence(summary: &Summary) -> String {
         format!("next: edleak-analyze {path}")
     };
     let mut line = format!(
-        "{} of {} in {:.1} s; {} is {}{}; {next}",
+        "{} of {} in {}; {} is {}{}; {next}",
         units::plural(*slices, "slice", "slices"),
         units::plural(*sites as u64, "site", "sites"),
-        duration.as_secs_f64(),
+        units::duration(duration.as_secs_f64()),
         if *is_moved { "the trace" } else { &path },
-        size(*bytes),
+        units::bytes(*bytes as f64),
         missed(losses),
     );
     if *sites == 0 {
@@ -261,14 +261,6 @@ fn missed(losses: &Losses) -> String {
     ];
     let seen = parts.iter().filter(|(count, ..)| *count > 0);
     seen.map(|(count, one, many)| format!(", {}", units::plural(*count, one, many))).collect()
-}
-
-fn size(bytes: u64) -> String {
-    match bytes {
-        0..10_240 => format!("{bytes} bytes"),
-        10_240..10_485_760 => format!("{} KiB", bytes >> 10),
-        _ => format!("{} MiB", bytes >> 20),
-    }
 }
 
 /// A path quoted for a shell, on one line.

@@ -131,20 +131,10 @@ fn check_against_readelf(path: &Path) -> Option<usize> {
     Some(expected.len())
 }
 
-/// The file that this process has mapped under a name that begins with `name`.
-fn loaded_library(name: &str) -> PathBuf {
-    let maps = std::fs::read_to_string("/proc/self/maps").expect("a process can read its own map");
-    let paths = maps.lines().filter_map(|line| line.split_whitespace().nth(5));
-    let found = paths.map(Path::new).find(|path| {
-        path.file_name().and_then(|file| file.to_str()).is_some_and(|file| file.starts_with(name))
-    });
-    found.unwrap_or_else(|| panic!("no {name} in {maps}")).to_owned()
-}
-
 #[test]
 fn rows_equal_readelf_in_the_c_library_and_loader() {
     for name in ["libc.so", "ld-linux", "libgcc_s"] {
-        if let Some(stretches) = check_against_readelf(&loaded_library(name)) {
+        if let Some(stretches) = check_against_readelf(&common::loaded_library(name)) {
             assert!(stretches > 100, "{name}: only {stretches} stretches");
         }
     }

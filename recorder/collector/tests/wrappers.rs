@@ -252,14 +252,11 @@ fn rust_callers_of_the_standard_library_are_blamed() {
 /// unwind table, or no rule if the row has none.
 #[test]
 fn every_call_of_the_c_library_keeps_its_rule() {
-    let maps = std::fs::read_to_string("/proc/self/maps").expect("a process can read its own map");
-    let libc =
-        maps.lines().filter_map(|line| line.split_whitespace().nth(5)).find(|path| path.contains("/libc.so"));
-    let libc = Path::new(libc.expect("this test is linked with libc"));
-    let Some(text) = try_run(Command::new("objdump").args(["-d", "--no-show-raw-insn"]).arg(libc)) else {
+    let libc = common::loaded_library("libc.so");
+    let Some(text) = try_run(Command::new("objdump").args(["-d", "--no-show-raw-insn"]).arg(&libc)) else {
         return;
     };
-    let bytes = FileBytes::open(libc).expect("a mapped file can be read");
+    let bytes = FileBytes::open(&libc).expect("a mapped file can be read");
     let elf = Elf::parse(&bytes).expect("a mapped file is sound");
     let table = unwind::compile(&elf);
     let ranges = wrapper_ranges(

@@ -8,6 +8,7 @@ use crate::start::output;
 use edleak_binary::file_bytes::FileBytes;
 use edleak_format::MIN_CAPACITY_BYTES;
 use edleak_session::ENV_SESSION;
+use edleak_text::units;
 use std::ffi::{CString, OsStr};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -163,9 +164,9 @@ fn trace() -> Finding {
                 Some(free) if free < TRACE_BYTES => Finding::note(
                     SUBJECT,
                     format!(
-                        "{} MiB are free here, and a trace may grow to {} MiB",
-                        free >> 20,
-                        TRACE_BYTES >> 20
+                        "{} are free here, and a trace may grow to {}",
+                        units::bytes(free as f64),
+                        units::bytes(TRACE_BYTES as f64)
                     ),
                     "give --size, or -o with another directory",
                 ),

@@ -3,6 +3,7 @@
 //! early. Without a report, such a run would look clean.
 
 use crate::error::{Error, ErrorKind};
+use crate::sys::maps;
 use crate::sys::process;
 use edleak_session::ENV_SESSION;
 use std::collections::{HashMap, HashSet};
@@ -148,10 +149,10 @@ fn name_of(pid: u32) -> String {
 /// Whether a process has neither its own session nor its parent's. If this user may not read its map, the
 /// user ID decides: a program with a set-user-ID file has dropped every preload.
 fn is_without_session(pid: u32) -> bool {
-    match fs::read(format!("/proc/{pid}/maps")) {
+    match maps::text_of(pid) {
         // An ended process that its parent has not waited for has an empty map.
-        Ok(maps) => !maps.is_empty() && !process::has_session(&maps),
-        Err(_) => user(pid).is_some_and(|theirs| Some(theirs) != user(std::process::id())),
+        Some(map) => !map.is_empty() && !process::has_session(&map),
+        None => user(pid).is_some_and(|theirs| Some(theirs) != user(std::process::id())),
     }
 }
 
@@ -164,8 +165,8 @@ fn was_told(pid: u32, control: &str) -> bool {
 /// Whether a process has the address of the control page but cannot open it. A process that this user may not
 /// inspect counts as reachable.
 fn is_out_of_reach(pid: u32, control: &str) -> bool {
-    let Ok(maps) = fs::read(format!("/proc/{pid}/maps")) else { return false };
-    was_told(pid, control) && !process::has_session(&maps) && !can_reach(pid, control)
+    let Some(map) = maps::text_of(pid) else { return false };
+    was_told(pid, control) && !process::has_session(&map) && !can_reach(pid, control)
 }
 
 fn can_reach(pid: u32, control: &str) -> bool {

@@ -3,7 +3,7 @@
 use super::Recording;
 use crate::recording::modules::Event;
 use crate::recording::stacks::NewStack;
-use crate::sys::process;
+use crate::sys::maps;
 use edleak_format::{Error, ModuleId, Record, Site, SiteId, SiteKind, Stack};
 use edleak_session::event::{self, LOADED, MAX_EVENTS, ModuleEvent};
 use edleak_session::site::OTHER;
@@ -144,7 +144,7 @@ impl Recording {
 
     /// Finds modules whose loading caused no event, as with musl or a program's own loader.
     fn look_at_map(&mut self, now_ns: u64) -> Result<(), Error> {
-        let first_new = self.modules.add_maps(&process::read_maps(self.pid), now_ns);
+        let first_new = self.modules.add_maps(&maps::files_of(self.pid), now_ns);
         self.new_modules(first_new)
     }
 }

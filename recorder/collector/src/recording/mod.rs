@@ -19,6 +19,7 @@ use crate::recording::stacks::{Epochs, Snapshots, WatchedStacks};
 use crate::recording::watch_changes::{PendingRequests, WatchRequest};
 use crate::rules::publisher::Publisher;
 use crate::rules::stack_bounds::StackBounds;
+use crate::sys::maps;
 use crate::sys::memory::AreaReader;
 use crate::sys::process::{self, ProcessorTime, Size};
 use crate::sys::shm::Session;
@@ -163,7 +164,7 @@ impl Recording {
     ) -> Result<Recording, Error> {
         let began = Instant::now();
         let mut modules = Modules::new(pid);
-        modules.add_maps(&process::parse_maps(&session.maps()), 0);
+        modules.add_maps(&maps::files(&session.maps()), 0);
         publisher.publish(&session, modules.all());
         if options.auto_watch {
             publisher.enable_walks(&session, modules.all());

@@ -1,7 +1,9 @@
 //! The modules of a target and their address ranges, from its memory map and from the events of its loader.
 
-use crate::sys::process::{self, Mapping};
-use edleak_binary::elf::{Elf, ElfError};
+use crate::sys::maps::{self, Mapping};
+use crate::sys::process;
+use edleak_binary::ErrorKind;
+use edleak_binary::elf::Elf;
 use edleak_binary::file_bytes::FileBytes;
 use edleak_format::{Module, ModuleId};
 use std::collections::{HashMap, VecDeque};
@@ -131,7 +133,7 @@ impl Modules {
     /// file.
     fn path_of(&self, event: &Event) -> String {
         let asked = process::absolute_in(self.pid, &event.name);
-        let mapped = process::read_maps(self.pid);
+        let mapped = maps::files_of(self.pid);
         let at_start = mapped.iter().find(|mapping| mapping.start == event.load_bias && mapping.offset == 0);
         let Some(mapping) = at_start.filter(|mapping| mapping.path != asked) else { return asked };
         let identity = |path: &str| {
@@ -267,7 +269,7 @@ fn file_facts(path: &std::path::Path) -> Facts {
             build_id: elf.build_id().unwrap_or_default().to_vec(),
             link_base: elf.link_base(),
         }),
-        Err(ElfError::NotElf) => Facts::NotElf,
+        Err(error) if error.kind() == ErrorKind::NotElf => Facts::NotElf,
         Err(_) => Facts::Unreadable,
     }
 }
@@ -278,7 +280,7 @@ mod tests {
 
     fn own() -> Modules {
         let mut modules = Modules::new(std::process::id());
-        modules.add_maps(&process::read_maps(std::process::id()), 5);
+        modules.add_maps(&maps::files_of(std::process::id()), 5);
         modules
     }
 
@@ -324,7 +326,7 @@ mod tests {
     #[test]
     fn an_unloaded_module_keeps_its_own_name_where_another_is_mapped_now() {
         let mut modules = Modules::new(std::process::id());
-        let maps = process::read_maps(std::process::id());
+        let maps = maps::files_of(std::process::id());
         let libc = maps.iter().find(|mapping| mapping.path.contains("libc.so") && mapping.offset == 0);
         let libc = libc.expect("this test is dynamically linked");
         let gone = Event { end: libc.end, build_id: vec![7; 20], ..event("/plugins/liba.so", libc.start, 1) };
@@ -338,7 +340,7 @@ mod tests {
     fn a_symbolic_link_is_known_by_the_path_of_its_file() {
         let mut modules = Modules::new(std::process::id());
         let exe = std::env::current_exe().expect("Linux has /proc").display().to_string();
-        let maps = process::read_maps(std::process::id());
+        let maps = maps::files_of(std::process::id());
         let own = maps.iter().find(|mapping| mapping.path == exe && mapping.offset == 0).expect("it runs");
         let link = std::env::temp_dir().join(format!("edleak-link-{}", std::process::id()));
         std::os::unix::fs::symlink(&exe, &link).expect("a new name");
@@ -351,7 +353,7 @@ mod tests {
     fn a_map_read_twice_adds_nothing() {
         let mut modules = own();
         let count = modules.all().len();
-        assert_eq!(modules.add_maps(&process::read_maps(std::process::id()), 9), count);
+        assert_eq!(modules.add_maps(&maps::files_of(std::process::id()), 9), count);
         assert_eq!(modules.all().len(), count);
     }
 

@@ -4,6 +4,7 @@
 //! the main thread and of libc's threads. Stacks of coroutines may lie anywhere, so the collector publishes
 //! the bounds of all writable mappings.
 
+use crate::sys::maps::{self, Line};
 use crate::sys::shm::Session;
 use edleak_session::stack::{CUT, MAX_BOUNDS, MAX_STACKS};
 use std::sync::atomic::Ordering;
@@ -38,8 +39,8 @@ impl StackBounds {
         if !is_due {
             return;
         }
-        let Ok(text) = std::fs::read(format!("/proc/{pid}/maps")) else { return };
-        self.publish(session, writable(&String::from_utf8_lossy(&text)));
+        let Some(map) = maps::text_of(pid) else { return };
+        self.publish(session, writable(&map));
         self.saw_cut = false;
         self.cost = now.elapsed();
         self.read_at = Some(now);
@@ -77,26 +78,19 @@ impl StackBounds {
 
 /// The mappings that can be read and written, in order; adjacent ones are merged. If there are too many,
 /// mappings of files are left out, because no stack lies in them.
-fn writable(maps: &str) -> Vec<Range> {
-    let all = ranges(maps, |_| true);
-    let mut kept = if all.len() > MAX_BOUNDS { ranges(maps, |path| !path.starts_with('/')) } else { all };
+fn writable(map: &str) -> Vec<Range> {
+    let all = ranges(map, |_| true);
+    let mut kept = if all.len() > MAX_BOUNDS { ranges(map, |name| !name.starts_with('/')) } else { all };
     kept.truncate(MAX_BOUNDS);
     kept
 }
 
-fn ranges(maps: &str, is_wanted: impl Fn(&str) -> bool) -> Vec<Range> {
+fn ranges(map: &str, is_wanted: impl Fn(&str) -> bool) -> Vec<Range> {
     let mut ranges: Vec<Range> = Vec::new();
-    for line in maps.lines() {
-        // start-end perms offset dev inode path
-        let mut words = line.splitn(6, ' ');
-        let (Some(range), Some(permissions)) = (words.next(), words.next()) else { continue };
-        let path = words.nth(3).unwrap_or_default().trim_start();
-        if !permissions.starts_with("rw") || path.starts_with("/memfd:edleak") || !is_wanted(path) {
+    for Line { start, end, permissions, name, .. } in maps::lines(map) {
+        if !permissions.starts_with("rw") || name.starts_with("/memfd:edleak") || !is_wanted(name) {
             continue;
         }
-        let Some((start, end)) = range.split_once('-') else { continue };
-        let hex = |digits| u64::from_str_radix(digits, 16);
-        let (Ok(start), Ok(end)) = (hex(start), hex(end)) else { continue };
         match ranges.last_mut() {
             Some(last) if last.1 == start => last.1 = end,
             _ => ranges.push((start, end)),

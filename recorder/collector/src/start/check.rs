@@ -6,8 +6,9 @@
 #![allow(unsafe_code)] // a few questions to the kernel that std does not ask
 
 use crate::error::{Error, ErrorKind};
+use edleak_binary::ErrorKind as ElfErrorKind;
 use edleak_binary::OwnMalloc;
-use edleak_binary::elf::{Elf, ElfError};
+use edleak_binary::elf::Elf;
 use edleak_binary::file_bytes::FileBytes;
 use std::ffi::{CString, OsStr};
 use std::fs::Metadata;
@@ -181,16 +182,20 @@ fn check_elf(path: &Path, bytes: &[u8]) -> Result<Option<OwnMalloc>, Error> {
     let refuse = |kind, reason: &dyn fmt::Display, remedy: &str| Err(refused(kind, path, reason, remedy));
     let elf = match Elf::parse(bytes).and_then(|elf| elf.check_segments().map(|()| elf)) {
         Ok(elf) => elf,
-        Err(ElfError::NotElf) => {
-            let reason = "it is neither an ELF file nor a script that starts with `#!`";
-            return refuse(ErrorKind::NotAProgram, &reason, "record its interpreter: `edleak-record sh …`");
-        }
-        Err(error @ ElfError::Foreign { .. }) => {
-            return refuse(ErrorKind::Foreign, &format!("it is {error}"), "build it for x86-64");
-        }
-        Err(error) => {
-            return refuse(ErrorKind::NotAProgram, &format!("it is {error}"), "build or install it again");
-        }
+        Err(error) => match error.kind() {
+            ElfErrorKind::NotElf => {
+                let reason = "it is neither an ELF file nor a script that starts with `#!`";
+                let remedy = "record its interpreter: `edleak-record sh …`";
+                return refuse(ErrorKind::NotAProgram, &reason, remedy);
+            }
+            ElfErrorKind::Foreign => {
+                return refuse(ErrorKind::Foreign, &format!("it is {error}"), "build it for x86-64");
+            }
+            _ => {
+                let reason = format!("it is {error}");
+                return refuse(ErrorKind::NotAProgram, &reason, "build or install it again");
+            }
+        },
     };
     if !matches!(elf.file_type(), object::elf::ET_EXEC | object::elf::ET_DYN) {
         let reason = "it is an object file or a core dump";

@@ -12,8 +12,8 @@ use crate::start::launch;
 use crate::start::library::{self, Embedded};
 use crate::start::output;
 use crate::sys::limits;
+use crate::sys::maps;
 use crate::sys::own_child::{Ended, OwnChild};
-use crate::sys::process;
 use crate::sys::say::say;
 use crate::sys::signals::{self, Signal, Signals, Watch};
 use edleak_text::units;
@@ -180,7 +180,7 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
 fn own_libc() -> Option<PathBuf> {
     const USUAL: [&str; 3] =
         ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/libc.so.6", "/lib/ld-musl-x86_64.so.1"];
-    let maps = process::read_maps(std::process::id());
+    let maps = maps::files_of(std::process::id());
     let mut own = maps.into_iter().map(|mapping| PathBuf::from(mapping.path));
     let usual = || USUAL.into_iter().filter_map(|path| std::fs::canonicalize(path).ok()).next();
     own.find(|path| path.ends_with("libc.so.6")).or_else(usual)

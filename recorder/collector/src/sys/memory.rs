@@ -3,6 +3,7 @@
 //! The kernel holds the map lock of the process while it writes smaps. So readings are spaced such that they
 //! take less than a thousandth of the time.
 
+use crate::sys::maps::Line;
 use edleak_format::{AreaBytes, AreaId, AreaKind, MAX_AREAS, MemoryArea};
 use std::fs;
 use std::time::{Duration, Instant};
@@ -113,8 +114,9 @@ impl AreaReader {
 fn parse(text: &str) -> Vec<Mapping> {
     let mut mappings: Vec<Mapping> = Vec::new();
     for line in text.lines() {
-        if let Some(mapping) = parse_first_line(line) {
-            mappings.push(mapping);
+        if let Some(Line { start, end, permissions, name, .. }) = Line::parse(line) {
+            let (permissions, name) = (permissions.to_owned(), name.to_owned());
+            mappings.push(Mapping { start, end, permissions, name, ..Mapping::default() });
             continue;
         }
         let (Some(mapping), Some((field, value))) = (mappings.last_mut(), line.split_once(':')) else {
@@ -133,17 +135,6 @@ fn parse(text: &str) -> Vec<Mapping> {
         }
     }
     mappings
-}
-
-/// `start-end perms offset dev inode   name`
-fn parse_first_line(line: &str) -> Option<Mapping> {
-    let (range, rest) = line.split_once(' ')?;
-    let (start, end) = range.split_once('-')?;
-    let hex = |digits| u64::from_str_radix(digits, 16).ok();
-    let mut fields = rest.splitn(5, ' ');
-    let permissions = fields.next()?.to_owned();
-    let name = fields.nth(3).unwrap_or_default().trim().to_owned();
-    Some(Mapping { start: hex(start)?, end: hex(end)?, permissions, name, ..Mapping::default() })
 }
 
 fn areas_of(mappings: &[Mapping]) -> Vec<(AreaKind, String, AreaBytes)> {

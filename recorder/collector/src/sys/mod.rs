@@ -2,6 +2,7 @@
 //! standard descriptors, stderr.
 
 pub(crate) mod limits;
+pub(crate) mod maps;
 pub(crate) mod memory;
 pub mod own_child;
 pub(crate) mod process;

@@ -1,73 +1,37 @@
-//! Reads data about a process from /proc: memory map, size, threads. Asks the kernel whether the process
+//! Reads data about a process from /proc: sessions it has mapped, size, threads. Asks the kernel whether the process
 //! still exists.
 #![allow(unsafe_code)] // kill, tgkill
 
+use crate::sys::maps;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// One file mapped into a process.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Mapping {
-    /// First address.
-    pub start: u64,
-    /// One past the last address.
-    pub end: u64,
-    /// Offset of `start` in the file.
-    pub offset: u64,
-    /// The file's path, as the process sees it. The kernel's ` (deleted)` is removed.
-    pub path: String,
-}
-
-/// The mappings of files in the text of a memory map, in address order.
-pub(crate) fn parse_maps(text: &[u8]) -> Vec<Mapping> {
-    String::from_utf8_lossy(text).lines().filter_map(parse_mapping).collect()
-}
-
-fn parse_mapping(line: &str) -> Option<Mapping> {
-    // start-end perms offset dev inode path
-    let (range, rest) = line.split_once(' ')?;
-    let (start, end) = range.split_once('-')?;
-    let path = &rest[rest.find('/')?..];
-    let mut fields = rest.split(' ');
-    let (_permissions, offset) = (fields.next()?, fields.next()?);
-    let hex = |digits| u64::from_str_radix(digits, 16).ok();
-    let path = path.strip_suffix(" (deleted)").unwrap_or(path);
-    // The kernel escapes only line feeds; a backslash stands for itself.
-    let path = path.replace("\\012", "\n");
-    Some(Mapping { start: hex(start)?, end: hex(end)?, offset: hex(offset)?, path })
-}
-
-/// The mappings of a running process; empty if it has ended or this user may not inspect it.
-pub(crate) fn read_maps(pid: u32) -> Vec<Mapping> {
-    fs::read(format!("/proc/{pid}/maps")).map_or_else(|_| Vec::new(), |text| parse_maps(&text))
-}
-
 /// Whether any process has one of these sessions mapped. A forked child has its parent's session mapped until
 /// it claims its own.
 pub(crate) fn is_any_mapped(inodes: &[u64]) -> bool {
-    others().any(|pid| fs::read(format!("/proc/{pid}/maps")).is_ok_and(|maps| maps_session(&maps, inodes)))
+    others().any(|pid| maps::text_of(pid).is_some_and(|map| maps_session(&map, inodes)))
 }
 
 /// The process that has this session mapped and stored the PID `claimed` in it. It is found by its memory
 /// map, because in its own PID namespace a process has another PID. Here that PID may belong to another
 /// process. `None`: it has ended.
 pub(crate) fn holder_of(session: u64, claimed: u32) -> Option<u32> {
-    let maps_of = |pid: u32| fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
-    let maps = maps_of(claimed);
-    if maps_session(&maps, &[session]) {
+    let map_of = |pid: u32| maps::text_of(pid).unwrap_or_default();
+    let map = map_of(claimed);
+    if maps_session(&map, &[session]) {
         return Some(claimed);
     }
     // A forked child also has its parent's session mapped until it claims its own, but it has another PID.
     let holds = |pid: &u32| {
-        maps_session(&maps_of(*pid), &[session])
+        maps_session(&map_of(*pid), &[session])
             && fs::read_to_string(format!("/proc/{pid}/status"))
                 .is_ok_and(|status| own_number(&status) == Some(claimed))
     };
     // The map is unreadable, or the process has executed another program meanwhile. Then `claimed` is
     // accepted if that process began after the collector.
     let is_younger = || Some(start_ticks(claimed)? >= start_ticks(std::process::id())?);
-    let another = if maps.is_empty() { None } else { others().find(holds) };
+    let another = if map.is_empty() { None } else { others().find(holds) };
     another.or_else(|| is_younger()?.then_some(claimed))
 }
 
@@ -104,17 +68,12 @@ pub(crate) fn descendants(pid: u32) -> Vec<u32> {
 }
 
 /// Whether a memory map contains a session, the process's own or its parent's.
-pub(crate) fn has_session(maps: &[u8]) -> bool {
-    const NAME: &[u8] = b"/memfd:edleak-session";
-    maps.windows(NAME.len()).any(|window| window == NAME)
+pub(crate) fn has_session(map: &str) -> bool {
+    maps::lines(map).any(|line| line.is_session())
 }
 
-fn maps_session(maps: &[u8], inodes: &[u64]) -> bool {
-    // start-end perms offset dev inode path
-    let inode_of = |line: &str| line.split_whitespace().nth(4)?.parse().ok();
-    let text = String::from_utf8_lossy(maps);
-    let mut ours = text.lines().filter(|line| line.contains("/memfd:edleak-session"));
-    ours.any(|line| inode_of(line).is_some_and(|inode| inodes.contains(&inode)))
+fn maps_session(map: &str, inodes: &[u64]) -> bool {
+    maps::lines(map).any(|line| line.is_session() && inodes.contains(&line.inode))
 }
 
 /// The start of a process, in clock ticks since boot: the 22nd field of /proc/PID/stat.
@@ -311,28 +270,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mappings_of_files_are_read_and_others_left_out() {
-        let text = b"55d0-55e0 r--p 00002000 08:01 123   /usr/bin/a b\n\
-                     55e0-55f0 rw-p 00000000 00:00 0     [heap]\n\
-                     7f00-7f10 r-xp 00000000 08:01 9     /tmp/x.so (deleted)\n\
-                     7ffd-7ffe rw-p 00000000 00:00 0\n\
-                     broken line\n";
-        let maps = parse_maps(text);
-        assert_eq!(maps.len(), 2);
-        assert_eq!(
-            maps[0],
-            Mapping { start: 0x55d0, end: 0x55e0, offset: 0x2000, path: "/usr/bin/a b".into() }
-        );
-        assert_eq!(maps[1].path, "/tmp/x.so");
-    }
-
-    #[test]
-    fn a_line_feed_in_a_path_is_one() {
-        let maps = parse_maps(b"55d0-55e0 r-xp 00000000 08:01 123   /tmp/a\\012b/c\\d\n");
-        assert_eq!(maps[0].path, "/tmp/a\nb/c\\d");
-    }
-
-    #[test]
     fn a_relative_path_is_where_the_process_is() {
         let pid = std::process::id();
         let here = std::env::current_dir().expect("there is one").join("x.so").display().to_string();
@@ -384,7 +321,6 @@ mod tests {
     #[test]
     fn this_process_is_there() {
         let pid = std::process::id();
-        assert!(read_maps(pid).iter().any(|mapping| mapping.path.contains("/")));
         assert!(read_status(pid).is_some_and(|status| status.size.rss_anon_bytes > 0));
         assert!(has_thread(pid, pid));
         assert!(!has_thread(pid, 1));

@@ -37,3 +37,13 @@ pub fn try_run(command: &mut Command) -> Option<Vec<u8>> {
 pub fn run(command: &mut Command) -> Vec<u8> {
     try_run(command).unwrap_or_else(|| panic!("{} is needed", command.get_program().display()))
 }
+
+/// The file that this process has mapped under a name that begins with `name`.
+pub fn loaded_library(name: &str) -> PathBuf {
+    let map = std::fs::read_to_string("/proc/self/maps").expect("a process can read its own map");
+    let paths = map.lines().filter_map(|line| line.split_whitespace().nth(5));
+    let found = paths.map(Path::new).find(|path| {
+        path.file_name().and_then(|file| file.to_str()).is_some_and(|file| file.starts_with(name))
+    });
+    found.unwrap_or_else(|| panic!("no {name} in {map}")).to_owned()
+}

@@ -1,0 +1,52 @@
+//! The error for a file that is not a usable ELF file, by kind.
+
+use std::fmt;
+
+/// The kinds of [`Error`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The bytes do not begin with the ELF magic.
+    NotElf,
+    /// An ELF file for another machine, word size or byte order.
+    Foreign,
+    /// The file is cut short or inconsistent.
+    Damaged,
+}
+
+/// The reason why bytes are not a usable ELF file. The remedy depends on the use of the file, so the caller
+/// adds it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
+        Error { kind, message: message.into() }
+    }
+
+    pub(crate) fn damaged(how: impl fmt::Display) -> Error {
+        Error::new(ErrorKind::Damaged, format!("a damaged ELF file ({how})"))
+    }
+
+    /// The kind of the error.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<object::Error> for Error {
+    fn from(error: object::Error) -> Error {
+        Error::damaged(error.to_string().to_lowercase())
+    }
+}

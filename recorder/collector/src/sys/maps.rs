@@ -1,0 +1,138 @@
+//! The parser of memory maps: /proc/PID/maps, and the first line of each entry of /proc/PID/smaps.
+
+use std::fs;
+
+/// One line: `start-end perms offset dev inode   name`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Line<'a> {
+    /// First address.
+    pub(crate) start: u64,
+    /// One past the last address.
+    pub(crate) end: u64,
+    /// For example `rw-p`.
+    pub(crate) permissions: &'a str,
+    /// Offset of `start` in the file.
+    pub(crate) offset: u64,
+    /// The file's inode; 0 without a file.
+    pub(crate) inode: u64,
+    /// A path as the kernel writes it, a name in brackets, or nothing.
+    pub(crate) name: &'a str,
+}
+
+impl<'a> Line<'a> {
+    /// Parses one line; `None` if it has another form.
+    pub(crate) fn parse(line: &'a str) -> Option<Line<'a>> {
+        let mut fields = line.splitn(6, ' ');
+        let (start, end) = fields.next()?.split_once('-')?;
+        let (permissions, offset) = (fields.next()?, fields.next()?);
+        let (_device, inode) = (fields.next()?, fields.next()?);
+        let name = fields.next().unwrap_or_default().trim();
+        let hex = |digits| u64::from_str_radix(digits, 16).ok();
+        let (start, end, offset) = (hex(start)?, hex(end)?, hex(offset)?);
+        Some(Line { start, end, permissions, offset, inode: inode.parse().ok()?, name })
+    }
+
+    /// Whether the mapping is the shared memory of a recording.
+    pub(crate) fn is_session(&self) -> bool {
+        self.name.starts_with("/memfd:edleak-session")
+    }
+}
+
+/// The lines of a memory map, in address order.
+pub(crate) fn lines(map: &str) -> impl Iterator<Item = Line<'_>> {
+    map.lines().filter_map(Line::parse)
+}
+
+/// The memory map of a process as text; `None`: the process has ended, or this user may not inspect it.
+pub(crate) fn text_of(pid: u32) -> Option<String> {
+    let map = fs::read(format!("/proc/{pid}/maps")).ok()?;
+    Some(String::from_utf8_lossy(&map).into_owned())
+}
+
+/// One file mapped into a process.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Mapping {
+    /// First address.
+    pub(crate) start: u64,
+    /// One past the last address.
+    pub(crate) end: u64,
+    /// Offset of `start` in the file.
+    pub(crate) offset: u64,
+    /// The file's path, as the process sees it. The kernel's ` (deleted)` is removed.
+    pub(crate) path: String,
+}
+
+/// The mappings of files in a memory map, in address order.
+pub(crate) fn files(map: &[u8]) -> Vec<Mapping> {
+    let files = |line: Line<'_>| {
+        let path = line.name.strip_suffix(" (deleted)").unwrap_or(line.name);
+        // The kernel escapes only line feeds; a backslash stands for itself.
+        let path = path.replace("\\012", "\n");
+        path.starts_with('/').then_some(Mapping {
+            start: line.start,
+            end: line.end,
+            offset: line.offset,
+            path,
+        })
+    };
+    lines(&String::from_utf8_lossy(map)).filter_map(files).collect()
+}
+
+/// The files mapped into a running process; empty if it has ended or this user may not inspect it.
+pub(crate) fn files_of(pid: u32) -> Vec<Mapping> {
+    fs::read(format!("/proc/{pid}/maps")).map_or_else(|_| Vec::new(), |map| files(&map))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAP: &str = "55d0-55e0 r--p 00002000 08:01 123                        /usr/bin/a b\n\
+                       55e0-55f0 rw-p 00000000 00:00 0                          [heap]\n\
+                       7f00-7f10 r-xp 00000000 08:01 9                          /tmp/x.so (deleted)\n\
+                       7ffd-7ffe rw-p 00000000 00:00 0\n\
+                       7fff-8000 rw-s 00000000 00:01 7                          /memfd:edleak-session (deleted)\n\
+                       broken line\n";
+
+    #[test]
+    fn line_has_all_fields_and_a_broken_one_none() {
+        let lines: Vec<_> = lines(MAP).collect();
+        let first = Line {
+            start: 0x55d0,
+            end: 0x55e0,
+            permissions: "r--p",
+            offset: 0x2000,
+            inode: 123,
+            name: "/usr/bin/a b",
+        };
+        assert_eq!(lines[0], first);
+        assert_eq!(lines.iter().map(|line| line.name).nth(3), Some(""));
+        assert_eq!(
+            lines.iter().filter(|line| line.is_session()).map(|line| line.inode).collect::<Vec<_>>(),
+            [7]
+        );
+        assert_eq!(lines.len(), 5);
+        assert_eq!(Line::parse("VmFlags: rd wr mr mw me"), None);
+    }
+
+    #[test]
+    fn mappings_of_files_are_read_and_others_left_out() {
+        let files = files(MAP.as_bytes());
+        let paths: Vec<_> = files.iter().map(|file| file.path.as_str()).collect();
+        assert_eq!(paths, ["/usr/bin/a b", "/tmp/x.so", "/memfd:edleak-session"]);
+        assert_eq!((files[0].start, files[0].end, files[0].offset), (0x55d0, 0x55e0, 0x2000));
+    }
+
+    #[test]
+    fn a_line_feed_in_a_path_is_one() {
+        let files = files(b"55d0-55e0 r-xp 00000000 08:01 123   /tmp/a\\012b/c\\d\n");
+        assert_eq!(files[0].path, "/tmp/a\nb/c\\d");
+    }
+
+    #[test]
+    fn this_process_has_its_own_file() {
+        let own = std::env::current_exe().expect("a process knows its file").display().to_string();
+        assert!(files_of(std::process::id()).iter().any(|file| file.path == own));
+        assert_eq!(text_of(0), None);
+    }
+}
