@@ -31,13 +31,14 @@ impl Outcome {
     }
 }
 
-/// Runs `command` to its end with empty standard input. After [`DEADLINE`] it ends the command and panics.
+/// Runs `command` to its end with empty standard input. After [`DEADLINE`] this function ends the command and
+/// panics.
 pub fn run(command: &mut Command) -> Outcome {
     run_with_input(command, b"")
 }
 
-/// Runs `command` to its end with `input` on standard input. After [`DEADLINE`] it ends the command and
-/// panics.
+/// Runs `command` to its end with `input` on standard input. After [`DEADLINE`] this function ends the
+/// command and panics.
 pub fn run_with_input(command: &mut Command, input: &[u8]) -> Outcome {
     Running::start(command, input).finish()
 }

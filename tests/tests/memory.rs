@@ -18,7 +18,7 @@ fn plain_and_recorded(mode: &str) -> (u64, u64) {
 }
 
 /// edleak adds at most a fifth to the memory of a program with small allocations. The side table costs most
-/// with these.
+/// with small allocations.
 #[test]
 fn a_heap_of_small_allocations_grows_by_a_fifth_at_most() {
     let (plain, recorded) = plain_and_recorded("heap");

@@ -544,8 +544,8 @@ mod tests {
         };
         assert!(!is_leak(100, &[(900, Verdict::NoLeak, true)]));
         assert!(!is_leak(0, &[(500, Verdict::Undecided, true), (400, Verdict::NoLeak, false)]));
-        // The site stays a leak if the ages are not known, or known for too little of it, or if one of the
-        // stacks is the leak.
+        // The site stays a leak in three cases: the ages are not known, they are known for too few of its
+        // allocations, or one of its stacks is the leak.
         assert!(is_leak(100, &[(900, Verdict::NoLeak, false)]));
         assert!(is_leak(1000, &[(900, Verdict::NoLeak, true)]));
         assert!(is_leak(0, &[(900, Verdict::NoLeak, true), (5, Verdict::Leak, true)]));

@@ -442,7 +442,8 @@ impl<'a> Site<'a> {
         // At most the bytes that are live at the end can have leaked; a leak is at least one byte.
         let live = self.curves[0].max.last().copied().unwrap_or(0.0);
         let by_births = ruling.retained_bytes.filter(|retained| {
-            // A curve that seems to gain more than is live ends high in a wave; its growth is no lower bound.
+            // If the growth of the fitted model exceeds the live bytes, the record ends high in a wave. So
+            // this growth is no lower bound.
             let low = if contest.growth > live { 0.0 } else { 0.5 * contest.growth };
             class == Class::Linear && *retained > low && *retained < 2.0 * contest.growth
         });

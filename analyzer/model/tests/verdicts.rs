@@ -94,8 +94,8 @@ fn what_a_site_kept_that_never_freed_anything_is_no_estimate() {
     assert!((judged.leak_bytes as f64 - truth).abs() < 0.25 * truth, "{} of {truth}", judged.leak_bytes);
 }
 
-/// The survivors' ages, taken while all of the memory was live, show a leak; at the end nothing of it is
-/// left.
+/// The recorder took the survivors' ages while all of the memory was live, so these ages show a leak. At the
+/// end the program has freed all of this memory.
 #[test]
 fn what_survived_and_then_went_is_undecided() {
     let mut builder = SeriesBuilder::new();

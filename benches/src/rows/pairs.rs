@@ -12,8 +12,8 @@ use std::path::Path;
 const ROUNDS: usize = 7;
 
 /// The number of threads, of all live allocations and of pairs per thread, and the promise in ns. The number
-/// of live allocations is the same for any number of threads. More of them cost more because caches are too
-/// small; another row shows that.
+/// of live allocations is the same for any number of threads. More live allocations would not fit into the
+/// caches and would cost more. Another row shows this cost.
 struct Case {
     threads: u64,
     live: u64,

@@ -187,7 +187,7 @@ impl TraceWriter {
     }
 
     /// Replaces the catalog blocks from `first` on by one block that holds the newest record of each key.
-    /// Returns `false` if there is no room for old and new blocks together. Slices are thinned for it only if
+    /// Returns `false` if there is no room for old and new blocks together. Thins slices to make room only if
     /// `is_needed`.
     fn merge_catalog(&mut self, first: usize, is_needed: bool) -> Result<bool, Error> {
         let sources = self.catalog[first..].to_vec();

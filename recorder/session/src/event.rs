@@ -1,9 +1,9 @@
 //! Module events: ELF files that were loaded or unloaded after the target attached.
 //!
-//! The target writes them without hooking the loader. glibc's loader allocates every `link_map` with malloc,
-//! so the hooks see when a module is loaded (its `link_map` is filled in) and unloaded (its `link_map` is
-//! freed). With `SiteInfo::events_before` the collector knows which module contained an address when its site
-//! was first seen, even a short-lived one.
+//! The target writes these events without hooking the loader. glibc's loader allocates every `link_map` with
+//! malloc, so the hooks see when a module is loaded (its `link_map` is filled in) and unloaded (its
+//! `link_map` is freed). `SiteInfo::events_before` tells the collector which module contained an address when
+//! the site was first seen, even if this module was loaded only for a short time.
 
 use crate::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 

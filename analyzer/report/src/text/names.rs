@@ -21,7 +21,7 @@ pub(crate) fn fitted(style: Style, name: &str, width: usize) -> String {
                 .filter(|group| if pick { is_parameters(group) } else { group.opens_with == '<' })
                 .collect();
             let Some(deepest) = groups.iter().map(|group| group.depth).max() else { break };
-            // From the end, so that the earlier positions stay valid.
+            // Replace the last group first, so that the positions of the earlier groups stay valid.
             for group in groups.iter().rev().filter(|group| group.depth == deepest) {
                 name.splice(group.open + 1..group.close, ellipsis.iter().copied());
             }

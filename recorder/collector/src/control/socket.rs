@@ -246,8 +246,9 @@ pub fn directories() -> Vec<PathBuf> {
     all
 }
 
-/// Whether this user may create a directory in this one: it belongs to the user, or it is shared like /tmp.
-/// Under `sudo -E`, root's run-time directory is that of another user, who could not remove root's files.
+/// Whether this user may create a directory in `directory`: it belongs to the user, or all users share it,
+/// like /tmp. Under `sudo -E`, XDG_RUNTIME_DIR names the directory of another user. That user could not
+/// remove files of root from it.
 fn may_hold_ours(directory: &Path) -> bool {
     const SHARED: u32 = libc::S_ISVTX | libc::S_IWOTH;
     let may = |metadata: Metadata| metadata.uid() == own_uid() || metadata.mode() & SHARED == SHARED;

@@ -77,7 +77,7 @@ pub struct Plan {
     /// Record child processes, too.
     pub children: bool,
     /// Patterns of the programs to record, separated by colons; empty: all programs. Each target compares its
-    /// own name with them.
+    /// own name with the patterns.
     pub only: String,
     /// Publishes the rules that the targets get.
     pub publisher: Publisher,

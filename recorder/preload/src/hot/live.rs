@@ -84,8 +84,8 @@ impl Found {
         self.0 == 0
     }
 
-    /// The entry as a small one, if it is small. One comparison excludes absent, large and special entries.
-    /// `small` is [`SMALL`], or 0 if nothing may count as small.
+    /// The entry of a small allocation; `None` for any other entry. One comparison excludes absent, large and
+    /// special entries. `small` is [`SMALL`], or 0 if nothing may count as small.
     #[inline(always)]
     pub(crate) fn small(self, small: u32) -> Option<Small> {
         let less = self.0.wrapping_sub(1);
