@@ -129,13 +129,13 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_fails_is_no_measurement() {
+    fn failed_child_is_not_a_measurement() {
         assert!(cost(&mut Command::new("false")).is_err());
         cost(&mut Command::new("true")).expect("true succeeds");
     }
 
     #[test]
-    fn the_peak_is_the_childs_and_not_ours() {
+    fn peak_is_that_of_the_child() {
         let peak = |mebibytes: usize| {
             let script = format!("head -c {mebibytes}M /dev/zero | tail -c {mebibytes}M | tail -c 1");
             cost(Command::new("sh").args(["-c", &script])).expect("a shell").peak_bytes

@@ -174,7 +174,7 @@ fn every_block_begins_with_all_areas_of_memory() {
 }
 
 #[test]
-fn what_is_written_now_is_read_the_same() {
+fn current_writer_and_reader_agree_with_the_golden_file() {
     let (file, model) = fresh();
     assert_as_written(&Trace::open(&file.0).expect("a trace"), &model, VERSION);
 }

@@ -140,7 +140,7 @@ fn skipped_history_leaves_the_newest_block_with_all_counters() {
 }
 
 #[test]
-fn a_recording_that_begins_anew_is_told_and_read_from_its_beginning() {
+fn recording_that_starts_again_is_reported_and_read_from_its_start() {
     let file = TempFile::new("anew");
     let one = [Counters { allocs: 1, ..Counters::ZERO }];
     let two = [Counters { allocs: 2, ..Counters::ZERO }];

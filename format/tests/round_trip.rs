@@ -38,7 +38,7 @@ fn every_slice_is_read_back_before_and_after_finish() {
 /// Slices are two ticks apart; a final slice is at an odd tick. Five slices do not show that distance, and
 /// points between them would look like missing slices.
 #[test]
-fn few_slices_lie_as_far_apart_as_the_recorder_says() {
+fn few_slices_keep_the_period_of_the_recorder() {
     let ticks = [0, 2, 4, 6, 8, 10, 12, 14, 16];
     for count in 1..ticks.len() {
         let file = TempFile::new(&format!("few-{count}"));
@@ -119,7 +119,7 @@ fn a_writer_refuses_what_breaks_its_rules_and_goes_on() {
 }
 
 #[test]
-fn too_many_sites_for_the_capacity_is_said_and_what_was_written_stays() {
+fn too_many_sites_for_the_capacity_is_an_error_and_keeps_the_trace() {
     let file = TempFile::new("too-many");
     let mut writer = TraceWriter::create(&file.0, MIN_CAPACITY_BYTES).expect("a new file");
     writer.slice(&header(0), &[Counters { allocs: 1, ..Counters::ZERO }]).expect("there is room");
@@ -133,7 +133,7 @@ fn too_many_sites_for_the_capacity_is_said_and_what_was_written_stays() {
 }
 
 #[test]
-fn a_catalog_of_more_than_a_third_of_the_capacity_is_said_and_replacing_records_is_no_growth() {
+fn catalog_over_a_third_of_the_capacity_is_an_error_and_replaced_records_do_not_count() {
     let file = TempFile::new("catalog");
     let mut writer = TraceWriter::create(&file.0, MIN_CAPACITY_BYTES).expect("a new file");
     let module = |id: u32, number: u64| {

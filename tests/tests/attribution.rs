@@ -48,7 +48,7 @@ fn stacks_of_plugins_that_take_turns_stay_apart() {
 }
 
 #[test]
-fn leaks_of_an_unloaded_plugin_stay_its_own() {
+fn leaks_of_an_unloaded_plugin_keep_its_name() {
     let recording = recorded("unloaded_plugin", &[], &[]);
     let mut addresses = recording.outcome.stdout.lines();
     assert_eq!(addresses.next(), addresses.next(), "both plugins lie at one address, or nothing is tested");
@@ -76,7 +76,7 @@ fn frames_mapped_one_by_one_are_growth_outside_malloc_and_undecided() {
 }
 
 #[test]
-fn what_arenas_hold_is_retained_by_the_allocator() {
+fn memory_in_arenas_is_retained_by_the_allocator() {
     let recording = recorded("arenas", &[], &["320"]);
     let report = recording.leaks();
     assert_eq!(report.json["growth"]["kind"], "retained", "{}", report.json["growth"]);

@@ -110,7 +110,7 @@ fn a_trace_that_is_cut_off_is_an_error_and_not_a_crash() {
 
 /// A failed recording is reported at once, even with -q, and not again at the end.
 #[test]
-fn a_recording_that_fails_is_said_at_once_and_once() {
+fn failed_recording_is_reported_once_and_at_once() {
     let dir = TempDir::new("at-once");
     let (trace, go_on) = (dir.join("trace.edl"), dir.join("go-on"));
     let script = format!("while [ ! -e {} ]; do sleep 0.02; done", go_on.display());
@@ -170,7 +170,7 @@ fn a_limit_that_is_met_is_named_once() {
 }
 
 #[test]
-fn a_misspelt_option_is_no_program() {
+fn misspelt_option_is_not_run_as_a_program() {
     let outcome = run(Command::new(&tools().record).args(["--childern", "true"]));
     assert_refused(&outcome, "a misspelt option", &["unknown option `--childern`"]);
     assert_eq!(outcome.code, 125);
@@ -183,7 +183,7 @@ fn a_trace_on_standard_output_is_refused() {
 }
 
 #[test]
-fn a_watch_that_nothing_matches_is_said() {
+fn watch_without_a_match_is_reported() {
     let recorder = Recorder::new("nowhere").options(["--watch", "no_such_function", "--watch", "main"]);
     let recording = recorder.record("/bin/true", [""; 0]);
     let stderr = &recording.outcome.stderr;
@@ -281,7 +281,7 @@ fn assert_refused(outcome: &Outcome, what: &str, expected: &[&str]) {
 }
 
 #[test]
-fn what_cannot_be_recorded_is_refused() {
+fn unrecordable_programs_are_refused() {
     let dir = TempDir::new("refused");
     let record =
         |program: &Path| run(&mut Recorder::new("refused").command(&dir.join("t.edl"), program, [""; 0]));
@@ -362,7 +362,7 @@ fn bad_options_are_refused() {
 }
 
 #[test]
-fn what_is_no_trace_is_an_error_of_one_line() {
+fn file_that_is_not_a_trace_gets_one_line() {
     let dir = TempDir::new("no-trace");
     let file = |name: &str, bytes: &[u8]| {
         let path = dir.join(name);
@@ -519,7 +519,7 @@ fn a_full_disk_ends_the_recording_and_not_the_target() {
 /// The target executes a program without the preload, so edleak cannot record this program. Even if the
 /// program runs for long, the verdict is undecided.
 #[test]
-fn an_image_that_is_not_recorded_is_no_success() {
+fn unrecorded_image_is_not_a_success() {
     let recording = Recorder::new("scrubbed").record("env", ["-i", "sleep", "2"]);
     assert_eq!(recording.outcome.code, 0);
     let said = "the process became a program that is not recorded";
@@ -532,7 +532,7 @@ fn an_image_that_is_not_recorded_is_no_success() {
 /// A user who records the wrong process must be told about forked children and about children that executed a
 /// program.
 #[test]
-fn children_that_nobody_asked_for_are_told() {
+fn unrecorded_children_are_reported() {
     let told = |options: &[&str], script: &str| {
         let recording = Recorder::new("told").options(options).record("perl", ["-e", script]);
         let is_said =

@@ -173,7 +173,7 @@ fn a_stripped_program_gets_its_functions_and_lines_from_the_server() {
 }
 
 #[test]
-fn nobody_is_asked_unless_it_was_asked_for() {
+fn no_request_without_the_option() {
     let server = Server::start(Answer::File(recorded().debug.clone()));
     assert_unnamed(&analyze(&server.url(), &[]), "");
     assert_unnamed(&analyze("", &["--debuginfod"]), "DEBUGINFOD_URLS is not set");
@@ -181,20 +181,20 @@ fn nobody_is_asked_unless_it_was_asked_for() {
 }
 
 #[test]
-fn a_build_that_the_server_does_not_know_is_no_failure() {
+fn build_unknown_to_the_server_is_not_an_error() {
     let server = Server::start(Answer::NotFound);
     assert_unnamed(&analyze(&server.url(), &["--debuginfod"]), "");
     assert!(!server.requests().is_empty());
 }
 
 #[test]
-fn a_file_of_another_build_is_not_believed() {
+fn file_of_another_build_is_refused() {
     let server = Server::start(Answer::File(recorded().other.clone()));
     assert_unnamed(&analyze(&server.url(), &["--debuginfod"]), "of another build, or a damaged one");
 }
 
 #[test]
-fn half_a_file_is_no_file() {
+fn truncated_file_is_refused() {
     // debuginfod-find notices this itself and reports that the server does not have the file.
     let server = Server::start(Answer::Half(recorded().debug.clone()));
     assert_unnamed(&analyze(&server.url(), &["--debuginfod"]), "");

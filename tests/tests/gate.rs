@@ -203,7 +203,7 @@ fn reports_hold_what_their_schemas_ask_for() {
 }
 
 #[test]
-fn the_process_is_told_how_it_grows() {
+fn process_growth_is_reported() {
     let growth = |program: &str| {
         let recording = Recorder::new(program).record(programs().binary(program), [""; 0]);
         assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);

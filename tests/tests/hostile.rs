@@ -40,13 +40,13 @@ fn survive(mode: &str, options: &[&str]) {
 }
 
 #[test]
-fn rubbish_all_over_the_session_harms_nobody() {
+fn rubbish_in_the_session_does_not_crash_the_collector() {
     survive("all", &[]);
     survive("all", &["--auto-watch"]);
 }
 
 #[test]
-fn rubbish_in_the_header_harms_nobody() {
+fn rubbish_in_the_header_does_not_crash_the_collector() {
     survive("header", &[]);
     survive("header", &["--watch", "*"]);
 }

@@ -249,7 +249,7 @@ fn a_daemon_is_recorded_with_its_children() {
 
 /// A child that can open no file cannot be recorded; its parent's trace reports this.
 #[test]
-fn children_out_of_reach_are_told() {
+fn children_out_of_reach_are_reported() {
     let recorder = Recorder::new("out-of-reach").options(["--children"]);
     let recording = recorder.record(hosts().binary("unreachable_child"), [""; 0]);
     assert_eq!(recording.all_sites().summary("unrecorded_images"), 2, "{}", recording.outcome.stderr);
@@ -259,7 +259,7 @@ fn children_out_of_reach_are_told() {
 
 /// 5,000 modules are loaded and unloaded before the next slice, but only 4,096 events fit.
 #[test]
-fn module_events_beyond_the_ring_are_told_by_both_programs() {
+fn module_events_beyond_the_ring_are_reported_by_both_programs() {
     let recorder = Recorder::new("lost-events").options(["--period", "1h"]);
     let recording = recorder.record(hosts().binary("dlopen_loop"), ["2500", "0"]);
     assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
@@ -284,7 +284,7 @@ fn without_children_there_is_one_trace() {
 
 /// The recorder is killed: the target runs on undisturbed, and the earlier slices can be read.
 #[test]
-fn a_killed_collector_harms_nobody() {
+fn killed_collector_leaves_the_target_running() {
     let dir = TempDir::new("killed");
     let trace = dir.join("trace.edl");
     let mut command = Recorder::new("killed").command(&trace, hosts().binary("outlives"), [""; 0]);
@@ -338,7 +338,7 @@ fn a_bare_preload_records() {
 
 /// A static image after `exec` cannot be recorded: the verdict must not be clean.
 #[test]
-fn an_image_that_cannot_be_recorded_is_no_success() {
+fn image_that_cannot_be_recorded_is_not_a_success() {
     let recording = Recorder::new("exec_static").record(hosts().binary("exec_static"), [""; 0]);
     assert_eq!(recording.outcome.code, 3);
     let verdict = analyze([""; 0], &recording.trace);

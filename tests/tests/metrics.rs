@@ -26,7 +26,7 @@ fn check_with_promtool(page: &str) {
 }
 
 #[test]
-fn a_page_is_whole_at_any_time_and_the_last_one_says_the_numbers_of_the_report() {
+fn metrics_are_whole_at_any_time_and_the_last_equal_the_report() {
     let dir = TempDir::new("metrics");
     let page = dir.path().join("edleak.prom");
     let recorder = Recorder::new("metrics").options([
@@ -88,7 +88,7 @@ fn a_page_is_whole_at_any_time_and_the_last_one_says_the_numbers_of_the_report()
 }
 
 #[test]
-fn a_metrics_file_that_cannot_be_written_is_said_before_the_program_starts() {
+fn unwritable_metrics_file_is_an_error_before_the_program_starts() {
     let dir = TempDir::new("metrics-none");
     let nowhere = dir.path().join("none/edleak.prom");
     let recorder = Recorder::new("metrics-none").options(["--metrics", nowhere.to_str().expect("UTF-8")]);

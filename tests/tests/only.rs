@@ -104,7 +104,7 @@ fn script_matches_by_its_own_name_and_by_its_interpreter() {
 }
 
 #[test]
-fn pattern_without_a_match_is_no_clean_run() {
+fn pattern_without_a_match_is_not_a_clean_run() {
     let service = Service::new("only-none");
     let outcome = service.record(&["--only", "serv"], &[]);
     assert_eq!(outcome.code, 125, "{}", outcome.stderr);

@@ -28,7 +28,7 @@ fn traces_in(dir: &TempDir) -> Vec<PathBuf> {
 
 /// A link leads to the trace before and after; a path that is not a file stays unchanged.
 #[test]
-fn what_is_no_file_is_not_replaced() {
+fn output_that_is_not_a_regular_file_is_not_replaced() {
     let dir = TempDir::new("links");
     let (link, real, fifo) = (dir.join("link.edl"), dir.join("real.edl"), dir.join("fifo"));
     assert_eq!(run(Command::new("mkfifo").arg(&fifo)).code, 0);
@@ -186,7 +186,7 @@ fn bare_preloads_do_not_share_a_trace() {
 
 /// A service that executes itself again after a while keeps the trace of the earlier image.
 #[test]
-fn what_ran_before_an_exec_keeps_its_trace() {
+fn image_before_an_exec_keeps_its_trace() {
     let script =
         "my @kept; for (1..40) { push @kept, 'x' x 1000; select(undef, undef, undef, 0.04) } exec 'true'";
     let recording = Recorder::new("re-exec").record("perl", ["-e", script]);
@@ -255,7 +255,7 @@ fn an_exec_does_not_prolong_the_recording() {
 
 /// PIDs are reused: no child's trace replaces another one. Children without a trace are reported.
 #[test]
-fn every_child_has_a_trace_or_is_told() {
+fn every_child_has_a_trace_or_is_reported() {
     // A name that leaves no space for a PID.
     let dir = TempDir::new("long-name");
     let trace = dir.join(format!("{}.edl", "x".repeat(250)));
@@ -316,7 +316,7 @@ fn a_child_in_another_namespace_is_recorded_as_itself() {
 
 /// A child with its own /proc mount cannot find the collector and cannot report this.
 #[test]
-fn a_child_behind_its_own_proc_is_told() {
+fn child_behind_its_own_proc_is_reported() {
     let unshare = ["--pid", "--fork", "--mount-proc"];
     if run(Command::new("unshare").args(unshare).arg("true")).code != 0 {
         eprintln!("skipped: no right to make namespaces");
@@ -333,7 +333,7 @@ fn a_child_behind_its_own_proc_is_told() {
 
 /// A program with set-user-ID drops every preload. Its memory is unknown even if the user may not inspect it.
 #[test]
-fn a_set_user_id_program_is_no_verdict() {
+fn set_user_id_program_gets_no_verdict() {
     if !is_root() {
         eprintln!("skipped: only root can make such a program");
         return;
@@ -352,7 +352,7 @@ fn a_set_user_id_program_is_no_verdict() {
 /// A sandbox (for example Chromium's) becomes non-dumpable and enters a user namespace with all rights: it is
 /// still the same program.
 #[test]
-fn rights_in_a_namespace_of_its_own_are_no_other_program() {
+fn user_namespace_of_a_child_is_not_taken_for_an_exec() {
     if !is_root() {
         eprintln!("skipped: only root can become a user without rights");
         return;

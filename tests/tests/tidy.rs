@@ -41,7 +41,7 @@ fn has_word(code: &str, word: &str) -> bool {
 }
 
 #[test]
-fn every_file_begins_with_its_caption() {
+fn every_file_begins_with_a_caption() {
     for path in rust_files() {
         let text = read(&path);
         let first = text.lines().find(|line| !line.starts_with("#!/")).unwrap_or("");
@@ -117,7 +117,7 @@ fn hot_files_call_nothing_cold() {
 
 /// Checks the crates with `deny(unsafe_code)`, and the list of the excepted files.
 #[test]
-fn unsafe_code_is_where_the_map_says() {
+fn unsafe_code_is_only_in_the_listed_files() {
     for path in rust_files() {
         if path.starts_with("samples") || path.starts_with("benches") {
             continue;

@@ -40,7 +40,7 @@ fn once(dir: &Path) -> Option<Value> {
 }
 
 #[test]
-fn a_script_is_told_what_leaks_so_far() {
+fn json_of_top_lists_the_leaks_so_far() {
     let dir = TempDir::new("top-once");
     let running = recording(&dir);
     let mut json = Value::Null;

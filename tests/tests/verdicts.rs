@@ -59,7 +59,7 @@ fn a_leak_never_passes_because_the_load_ended() {
 }
 
 #[test]
-fn a_leak_never_passes_because_it_was_freed_in_the_end() {
+fn leak_freed_at_the_end_does_not_pass() {
     let programs: [&[&str]; 5] = [
         &["l:4", "f:0.2"],
         &["l:4", "f:0.5"],
@@ -71,7 +71,7 @@ fn a_leak_never_passes_because_it_was_freed_in_the_end() {
 }
 
 #[test]
-fn a_cache_is_no_leak_because_the_load_ended() {
+fn cache_is_not_a_leak_when_the_load_ends() {
     // The cache is full before the load ends, nearly full, or far from full; the last case may be undecided.
     each(&[&["c:5:1000", "i:2"], &["c:4:400", "h:2:20"], &["c:4:150", "i:3"]], |report| {
         report.leaks().next().map(|leak| format!("a leak: {leak:?}"))
@@ -121,7 +121,7 @@ fn allocations_of_no_bytes_that_leak_are_reported() {
 }
 
 #[test]
-fn the_list_of_a_batch_program_is_no_more_than_a_suspect() {
+fn list_of_a_batch_program_is_at_most_a_suspect() {
     for options in [&[][..], &["--auto-watch"]] {
         let recorder = Recorder::new("batch").options(["--period", "auto"]).options(options);
         let recording = recorder.record(programs().binary("batch"), [""; 0]);

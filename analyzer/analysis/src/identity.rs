@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_is_never_the_same() {
+    fn unknown_identities_never_match() {
         let unknown = Identity::of_stack(&[address("", 0x10, None)]);
         assert!(!unknown.is_same_code(&unknown.clone()) && !unknown.is_same_function(&unknown.clone()));
     }

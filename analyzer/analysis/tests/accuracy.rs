@@ -73,7 +73,7 @@ fn public_with_gaps(value: fn(u64, u64, f64) -> u64) -> ScoreReport {
 // The reason why a replay draws lines over missing slices, and why a gap of a fifth still allows a verdict
 // (`replay/gap.rs`, `gate.rs`).
 #[test]
-fn a_line_over_a_gap_tells_more_than_the_value_before_it() {
+fn line_over_a_gap_scores_better_than_a_constant() {
     let line = public_with_gaps(|was, is, way| (was as f64 + (is as f64 - was as f64) * way) as u64);
     let step = public_with_gaps(|was, _, _| was);
     let [line, step] = [&line, &step].map(|report| &report.all[CURVES]);
@@ -84,7 +84,7 @@ fn a_line_over_a_gap_tells_more_than_the_value_before_it() {
 }
 
 #[test]
-fn edleaks_formula_scores_what_was_published_of_it() {
+fn edleaks_formula_scores_its_published_figures() {
     let edleak = &public().all[EDLEAK];
     let rounded = |share: f64| (1000.0 * share).round() as u32;
     assert_eq!(rounded(edleak.precision()), 755);

@@ -52,7 +52,7 @@ mod tests {
 
     // The oracle: it asks about every byte of a stretch, one after the other.
     #[test]
-    fn a_stretch_may_call_exactly_where_one_of_its_bytes_ends_a_call() {
+    fn code_range_may_call_if_one_of_its_bytes_ends_a_call() {
         let file = BinaryFile::open(Path::new("/proc/self/exe")).expect("a process can read its own file");
         let elf = file.elf().expect("it runs, so it is sound");
         let (address, _) = elf.section(".text").expect("a program has code");

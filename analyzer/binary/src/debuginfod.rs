@@ -180,7 +180,7 @@ mod tests {
     use super::{Artifact, Servers};
 
     #[test]
-    fn a_program_that_is_missing_is_said_once() {
+    fn missing_debuginfod_find_is_reported_once() {
         let servers = Servers::new("/no/such/program", true);
         assert!(servers.fetch(Artifact::Executable, &[1]).is_none());
         let complaint = servers.complaint().expect("it is missing");
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_asked_without_a_server_or_a_build_id() {
+    fn no_request_without_a_server_or_a_build_id() {
         let unset = Servers::new("/no/such/program", false);
         assert!(unset.fetch(Artifact::Executable, &[1]).is_none());
         assert!(unset.complaint().is_some_and(|complaint| complaint.contains("DEBUGINFOD_URLS is not set")));

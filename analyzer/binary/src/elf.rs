@@ -323,7 +323,7 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn what_is_not_ours_is_told_apart() {
+    fn foreign_files_are_distinguished() {
         let header = |class: u8, order: u8, machine: [u8; 2]| {
             let mut bytes = vec![0u8; 64];
             bytes[..4].copy_from_slice(b"\x7fELF");

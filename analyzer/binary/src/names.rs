@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn the_noise_of_the_standard_library_goes() {
+    fn names_of_the_standard_library_are_shortened() {
         let string = "std::__cxx11::basic_string<char, std::char_traits<char>, std::allocator<char> >";
         assert_eq!(short(string), "std::string");
         assert_eq!(
@@ -307,14 +307,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_compiler_appended_does_not_count() {
+    fn compiler_suffixes_are_ignored() {
         let rust = "_ZN5alloc7raw_vec11finish_grow17h0123456789abcdefE.llvm.1";
         assert_eq!(FunctionName::new("_Z7xmallocm.part.0").path, "xmalloc");
         assert_eq!(FunctionName::new(rust).path, "alloc::raw_vec::finish_grow");
     }
 
     #[test]
-    fn no_text_makes_it_panic() {
+    fn no_text_makes_the_parser_panic() {
         for text in
             ["", "<", "(", "{", "<<<", "a<b", "operator", "::<", "<a as ", "é<ü>", " ", "[abi:", "->", "<->"]
         {

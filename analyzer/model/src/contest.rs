@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn what_saturates_is_explained_by_what_saturates() {
+    fn saturating_curve_is_explained_by_a_saturating_model() {
         assert!(contest(|x| 100.0 * (1.0 - (-x / 0.2).exp())).bic < -5.0);
         assert!(contest(|x| 20.0 * (60.0 * x).ln_1p()).bic < -5.0);
         assert!(contest(|x| 100.0 * x.sqrt()).bic < -5.0);
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_on_growing_wins_and_its_amount_excludes_fill_step_and_base() {
+    fn growing_model_wins_and_its_amount_excludes_fill_step_and_base() {
         type Growing = (&'static str, fn(f64) -> f64, f64);
         let growing: [Growing; 6] = [
             ("line", |x| 7e3 + 100.0 * x, 100.0),
@@ -400,14 +400,14 @@ mod tests {
     }
 
     #[test]
-    fn only_what_accelerates_bends() {
+    fn only_accelerating_curves_bend() {
         assert!(contest(|x| 100.0 * (4.0 * (x - 1.0)).exp()).bend > 2.0);
         assert!(contest(|x| 100.0 * x).bend < 0.0);
         assert!(contest(|x| 150.0 * (x - 0.45).max(0.0)).begins > 0.4);
     }
 
     #[test]
-    fn a_flat_curve_is_no_contest() {
+    fn flat_curve_has_no_contest() {
         let flat = models(20).contest(&Curve::of_means(vec![5.0; 20]));
         assert_eq!((flat.bic, flat.growth), (-MOST_BIC, 0.0));
     }

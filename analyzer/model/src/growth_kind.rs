@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_stopped_does_not_grow() {
+    fn growth_that_stopped_is_not_growth() {
         let loaded = |until: u64| {
             growth(|i| 10 * MB + i.min(until) * MB, |i| 20 * MB + i.min(until) * MB, 90 * MB).kind
         };
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn a_little_up_and_down_is_no_growth() {
+    fn scatter_is_not_growth() {
         let live = |i: u64| 140_000 + if i > 40 { 12_000 } else { 0 } + i * 7919 % 31_000;
         assert_eq!(growth(live, |_| 2 * MB, 40 * MB).kind, GrowthKind::None);
         assert_eq!(growth(|i| 140_000 + 300 * i, |_| 2 * MB, 40 * MB).kind, GrowthKind::Live);

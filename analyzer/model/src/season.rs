@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_side_by_side_are_those_one_after_the_other() {
+    fn vectorized_sums_equal_sequential_sums() {
         for len in [12, 57, 96, 113] {
             let rest: Vec<f64> = (0..len).map(|k| ((k * k) as f64 * 0.7).sin() * 1e6).collect();
             let waves = waves(len);

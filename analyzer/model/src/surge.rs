@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_steps_teeth_and_small_scatter_are_no_surges() {
+    fn lines_steps_teeth_and_small_scatter_are_not_surges() {
         assert_eq!(adjusted(&curve(|k| k as f64)), None);
         assert_eq!(adjusted(&curve(|k| f64::from(u8::from(k > 40)))), None);
         assert_eq!(adjusted(&curve(|k| (k % 20) as f64)), None);

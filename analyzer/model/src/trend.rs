@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_released_again_was_never_retained() {
+    fn released_memory_is_not_retained() {
         let sawtooth = trend(|x| (8.0 * x).fract());
         assert!(sawtooth.largest_step < 1.0 && sawtooth.rise_over_scatter < 2.2);
         assert_eq!(trend(|x| if x > 0.99 { 0.0 } else { x }).largest_step, 1.0);

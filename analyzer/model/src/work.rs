@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn work_that_ended_goes_on_at_nothing() {
+    fn work_that_ended_continues_at_zero() {
         // 500 slices are kept in stretches of four.
         let ended = work(500, |slice| 10 * slice, |slice| slice <= 199);
         assert_eq!((ended.between(0, 199), ended.between(199, 499)), (1990.0, 0.0));

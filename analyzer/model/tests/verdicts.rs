@@ -70,7 +70,7 @@ fn a_cache_that_fills_within_three_of_eight_seconds_is_not_a_leak() {
 }
 
 #[test]
-fn what_a_site_kept_that_never_freed_anything_is_no_estimate() {
+fn leaked_bytes_of_a_site_without_frees_are_exact() {
     // A small leak that is larger under load; the load comes in bursts.
     let load = |slice: u64| if (slice / 10).is_multiple_of(3) { 4 + slice % 5 } else { 1 };
     let bursts = |slice: u64| (0..=slice).map(load).sum();
@@ -97,7 +97,7 @@ fn what_a_site_kept_that_never_freed_anything_is_no_estimate() {
 /// The recorder took the survivors' ages while all of the memory was live, so these ages show a leak. At the
 /// end the program has freed all of this memory.
 #[test]
-fn what_survived_and_then_went_is_undecided() {
+fn survivors_freed_before_the_end_are_undecided() {
     let mut builder = SeriesBuilder::new();
     for slice in 0..500u64 {
         let live = if slice < 490 { slice } else { 0 };
@@ -125,7 +125,7 @@ fn a_buffer_allocated_once_is_constant() {
 }
 
 #[test]
-fn churn_in_balance_is_no_leak() {
+fn balanced_churn_is_not_a_leak() {
     for seed in 0..100u64 {
         let judged = of_hundred(80, |slice| 16 + (slice * 2_654_435_761 + seed * 40_503) % 5);
         assert_eq!(judged.verdict, Verdict::NoLeak, "seed {seed}: {:?}", judged.why);
@@ -212,7 +212,7 @@ fn nothing_is_beyond_doubt_in_a_second() {
 }
 
 #[test]
-fn a_sure_leak_is_strict_and_says_why() {
+fn sure_leak_is_strict_and_has_reasons() {
     let judged = of_hundred(600, |slice| 7 * slice);
     assert_eq!(judged.confidence, Some(Confidence::Strict));
     assert!(
@@ -313,7 +313,7 @@ fn hostile_counters_give_finite_figures() {
 }
 
 #[test]
-fn the_rate_is_that_of_the_time_since_it_began() {
+fn rate_counts_from_the_start_of_the_leak() {
     // 150 slices of 0.1 s at a kilobyte per slice, after 300 slices without the site.
     let mut builder = SeriesBuilder::new();
     builder.absent(300);
@@ -352,7 +352,7 @@ fn load(until: u64, then: u64) -> impl Fn(u64) -> u64 {
 }
 
 #[test]
-fn growth_that_stopped_with_the_work_is_undecided_and_says_so() {
+fn growth_that_stopped_with_the_work_is_undecided_with_the_reason() {
     for slices in [60u64, 100, 400, 1500] {
         for quiet in [15, 20, 33, 45, 60] {
             let busy = slices - slices * quiet / 100;
@@ -403,7 +403,7 @@ fn pauses_between_bursts_of_load_hide_nothing() {
 }
 
 #[test]
-fn what_was_freed_when_the_work_was_over_is_undecided_only_near_the_end() {
+fn frees_after_the_work_are_undecided_only_near_the_end() {
     // 300 slices of load, a teardown, and then next to nothing until the end.
     let freed = |teardown: u64| {
         move |slice: u64| match slice {
@@ -428,7 +428,7 @@ fn growth_in_fewer_slices_of_work_than_a_verdict_needs_is_undecided() {
 }
 
 #[test]
-fn a_burst_of_work_beside_one_jump_makes_no_leak_of_it() {
+fn burst_of_work_beside_one_jump_is_not_a_leak() {
     let judged = beside_work(
         400,
         |slice| if slice < 200 { 0 } else { 5000 },

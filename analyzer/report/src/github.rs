@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_would_end_a_property_is_escaped() {
+    fn delimiters_in_properties_are_escaped() {
         assert_eq!(property("a:b,c%\n"), "a%3Ab%2Cc%25%0A");
         assert_eq!(data("a:b,c%\n\u{1b}[m"), "a:b,c%25%0A?[m");
     }

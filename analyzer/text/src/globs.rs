@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stars_and_question_marks_match_what_they_say() {
+    fn stars_and_question_marks_match_as_documented() {
         for (pattern, text, expected) in [
             ("xmalloc", "xmalloc", true),
             ("xmalloc", "xmalloc2", false),

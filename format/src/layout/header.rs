@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_trace_says_why() {
+    fn file_that_is_not_a_trace_is_refused_with_the_reason() {
         let page = HEADER.to_page();
         assert_eq!(kind(&[]), ErrorKind::Empty);
         assert_eq!(kind(b"\x7fELF"), ErrorKind::NotATrace);

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_ways_lead_back_and_time_makes_it_smaller() {
+    fn both_levels_round_trip_and_the_slow_one_is_smaller() {
         // Two kinds of bytes, one after the other, like the planes of two columns.
         let mut state = 88_172_645_463_325_252u64;
         let mut random = move |below: u64| {

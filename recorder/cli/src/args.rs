@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_program_is_the_programs() {
+    fn words_after_the_program_belong_to_it() {
         let args = Args::try_parse_from(["edleak-record", "--period", "1s", "./x", "--period", "-o"])
             .expect("valid");
         assert_eq!(args.program, ["./x", "--period", "-o"]);

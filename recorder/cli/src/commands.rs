@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_recording_takes_two_lines_and_a_third_for_what_is_watched() {
+    fn recording_takes_two_lines_and_a_third_for_its_watches() {
         let mut progress = Progress {
             pid: 4711,
             seconds: 90,

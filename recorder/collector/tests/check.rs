@@ -66,7 +66,7 @@ fn an_ordinary_program_passes_by_path_and_by_path_variable() {
 }
 
 #[test]
-fn what_exec_would_refuse_is_refused() {
+fn program_that_exec_refuses_is_refused() {
     let dir = scratch("check-exec");
     refused(&dir.join("nothing"), ErrorKind::Missing);
     refused(&dir, ErrorKind::NotAProgram);
@@ -203,7 +203,7 @@ fn sanitized_programs_are_refused() {
 }
 
 #[test]
-fn an_allocator_of_its_own_is_noticed() {
+fn allocator_inside_the_program_is_noticed() {
     let dir = scratch("check-malloc");
     let allocator = "#include <stddef.h>\nstatic char pool[1 << 16]; static size_t used;\n\
                      void *NAME(size_t n) { used += n; return pool + used - n; }\n\

@@ -126,7 +126,7 @@ fn two_threads_with_one_stack_count_in_one_cell() {
 }
 
 #[test]
-fn a_ring_that_is_read_while_it_wraps_hands_out_every_event_whole() {
+fn ring_read_while_it_wraps_returns_whole_events() {
     const PLACES: usize = 2;
     const EVENTS: u32 = 3;
     struct Ring {

@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_published_is_found_and_nobody_else_finds_it() {
+    fn published_word_is_found_only_by_its_address() {
         let cache = empty_cache();
         let rule = Rule::pack(Kind::Sp, 48, Some(16)).expect("fits");
         for (address, id, action) in
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn every_rule_comes_back_and_is_told_from_a_site() {
+    fn packed_rule_is_unpacked_and_differs_from_a_site() {
         for kind in [Kind::Sp, Kind::Fp] {
             for cfa in [8, 16, 4096, (1 << CFA_BITS) - 8] {
                 for fp in [None, Some(8), Some(16), Some(MAX_FP_WORDS as i64 * 8)] {
@@ -245,12 +245,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_finds_no_rule_in_an_empty_place() {
+    fn small_numbers_find_no_rule_in_an_empty_word() {
         assert!((0..LOWEST as u64).all(|number| Caller::by(0, number).rule().is_none()));
     }
 
     #[test]
-    fn no_two_addresses_share_a_place_and_what_stands_in_it() {
+    fn two_addresses_differ_in_their_place_or_in_their_word() {
         let mut seen: Vec<(usize, u64)> =
             addresses().map(|address| (place(address), Caller(0).word(address))).collect();
         let mut all: Vec<u64> = addresses().collect();
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_word_cannot_say_is_never_published() {
+    fn rule_that_does_not_fit_a_word_is_not_published() {
         let cache = empty_cache();
         let address = 0x4000_1234;
         let stays = Action::step(Rule::pack(Kind::Sp, 0, None).expect("fits"));
@@ -302,7 +302,7 @@ mod tests {
     // Tests the other half of the module's guarantee. The meaning changes between the publisher's read of it
     // and its store of the word, so the withdrawal finds no word. `takes_over` is called at just this moment.
     #[test]
-    fn a_word_that_was_withdrawn_before_it_stood_there_does_not_stay() {
+    fn word_withdrawn_before_its_publication_does_not_stay() {
         let cache = empty_cache();
         let address = 0x5555_0000_4321;
         let rival = address + CALLERS as u64;

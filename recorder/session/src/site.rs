@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_table_says_so_and_keeps_serving_what_it_knows() {
+    fn full_table_reports_it_and_still_finds_known_sites() {
         let (slots, infos, next) = table(16);
         let known: Vec<u64> = (0..14).map(|i| 0x1000 + i * 16).collect();
         for &address in &known {
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_half_done_insertion_is_finished_by_whoever_meets_it() {
+    fn unfinished_insertion_is_finished_by_the_next_reader() {
         let (slots, infos, next) = table(16);
         slots[first_slot(0x4242) & 31].key.store(0x4242, Ordering::Relaxed);
         let slot = intern(&slots, &infos, &next, 0x4242, || (0, Action::WATCH)).expect("there is room");

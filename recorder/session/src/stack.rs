@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn full_tables_say_so_and_keep_serving_what_they_know() {
+    fn full_tables_report_it_and_still_find_known_stacks() {
         let owned = Owned::new(4);
         let cell = |n: u64, epoch| owned.get().cell(1, &[n], hash(1, &[n]), false, epoch);
         for n in 0..4 {

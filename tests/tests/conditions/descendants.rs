@@ -20,20 +20,20 @@ fn told(recording: &Recording) -> (u64, u64) {
 const WITHOUT_LIBRARY: &str = "env -u LD_PRELOAD sleep 0.5";
 
 #[test]
-fn a_child_that_lost_its_library_is_told() {
+fn child_without_the_library_is_reported() {
     let recording = record(&format!("sleep 0.3; {WITHOUT_LIBRARY}; sleep 0.3; true"), &["--children"]);
     assert!(told(&recording).0 >= 1, "{:?} {}", told(&recording), recording.outcome.stderr);
     assert_eq!(analyze([""; 0], &recording.trace).code, 2);
 }
 
 #[test]
-fn a_child_without_an_environment_is_told() {
+fn child_without_an_environment_is_reported() {
     let recording = record("sleep 0.3; env -i sleep 0.5; sleep 0.3; true", &["--children"]);
     assert!(told(&recording).0 >= 1, "{:?} {}", told(&recording), recording.outcome.stderr);
 }
 
 #[test]
-fn a_recorded_child_that_executed_a_program_without_the_library_is_told() {
+fn recorded_child_that_execs_without_the_library_is_reported() {
     let script = "perl -e 'my @kept = map { \"x\" x 100 } 1..1000; select undef, undef, undef, 0.3; delete $ENV{LD_PRELOAD}; \
                   exec \"sleep\", \"0.4\"'; sleep 0.3; true";
     let recording = record(script, &["--children"]);
@@ -41,14 +41,14 @@ fn a_recorded_child_that_executed_a_program_without_the_library_is_told() {
 }
 
 #[test]
-fn children_that_are_all_recorded_are_not_told() {
+fn recorded_children_are_not_reported_as_lost() {
     let recording =
         record("sleep 0.3; perl -e 'my @a = (1) x 1000'; (sleep 0.1); sleep 0.3; true", &["--children"]);
     assert_eq!(told(&recording), (0, 0), "{}", recording.outcome.stderr);
 }
 
 #[test]
-fn a_reparented_daemon_is_told() {
+fn reparented_daemon_is_reported() {
     // The shell's child ends before the daemon has run for long, and the shell never waits for the daemon.
     let script = "(env -u LD_PRELOAD setsid sleep 5 & echo $! > /dev/null); sleep 0.5; true";
     for (options, index) in [(&[][..], 1), (&["--children"], 0)] {
@@ -59,7 +59,7 @@ fn a_reparented_daemon_is_told() {
 }
 
 #[test]
-fn a_short_child_that_nobody_asked_for_is_told() {
+fn short_unrecorded_child_is_reported() {
     // The child does not allocate before it executes a program, and that program lacks the library.
     let script = "import os, time; time.sleep(0.3); pid = os.posix_spawn('/bin/true', ['true'], {}); os.waitpid(pid, 0); time.sleep(0.3)";
     let recording = Recorder::new("spawn").options(["--period", "20ms"]).record("python3", ["-c", script]);
@@ -75,7 +75,7 @@ fn a_program_without_children_tells_of_none() {
 
 /// A child that has executed a program just before the end of the recording is not reported as unrecorded.
 #[test]
-fn a_child_that_has_just_executed_when_the_duration_is_over_is_not_told() {
+fn child_that_execs_as_the_duration_ends_is_not_reported() {
     let script = "while :; do perl -e 'my @a = (1) x 100'; done";
     let recording = record(script, &["--children", "--duration", "1s", "--then-terminate"]);
     assert_eq!(told(&recording), (0, 0), "{}", recording.outcome.stderr);

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_document_gets_one_line_with_a_remedy() {
+    fn malformed_json_gets_one_line_with_a_remedy() {
         for text in ["{", "{}", r#"{"slice":3}"#, r#"{"slice":[[{"mem":-1,"alc":0}]]}"#, "{\"slice\":[]} x"] {
             let error = read(text.as_bytes(), LoadOptions::default()).err().map(|error| error.to_string());
             let error = error.unwrap_or_else(|| panic!("{text} was accepted"));

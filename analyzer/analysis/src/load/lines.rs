@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_series_is_named_with_its_line() {
+    fn malformed_series_is_named_with_its_line() {
         let good = r#"{"id":1,"live_bytes":[1]}"#;
         let cases = [
             (format!("{good}\n{{\"id\":2}}"), "line 2 is not a series: there is no `live_bytes`"),

@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn it_equals_the_series_built_point_by_point() {
+    fn grouped_replay_equals_replay_point_by_point() {
         for points in [1, 2, 12, 127, 128, 129, 255, 256, 257, 1000, 4097] {
             for first in [0, 1, points / 3, points - 1].into_iter().filter(|&first| first < points) {
                 let every: Vec<_> =

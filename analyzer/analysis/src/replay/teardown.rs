@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_teardown_is_what_frees_up_to_the_end() {
+    fn frees_up_to_the_end_are_a_teardown() {
         let work = [(100, 90), (100, 110), (100, 90)];
         let then = |end: &[(u64, u64)]| before(&[&work, end].concat(), 0);
         assert_eq!(then(&[]), None);
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_long_is_work() {
+    fn frees_that_take_long_are_work() {
         let slices = [&[(100, 50); 10][..], &[(0, 50); 10]].concat();
         assert_eq!((before(&slices, 9), before(&slices, 11)), (Some(10), None));
         // The slices show nothing but frees, from the beginning on.

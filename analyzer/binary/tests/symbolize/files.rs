@@ -125,7 +125,7 @@ fn debuglink_beside_the_program_and_in_dot_debug() {
 }
 
 #[test]
-fn debuglink_without_a_build_id_goes_by_checksum() {
+fn debuglink_without_a_build_id_is_checked_by_checksum() {
     let dir = directory("checksum");
     let program =
         compile(&dir, "prog", "gcc", &["-g", "-O2", "-Wl,--build-id=none"], &["inlined.c", "other.c"]);
@@ -324,7 +324,7 @@ fn a_rebuilt_program_is_never_used() {
 }
 
 #[test]
-fn a_trace_without_build_ids_says_that_it_is_unsure() {
+fn trace_without_build_ids_is_reported_as_unsure() {
     let whole = Whole::new("unverified", &["-g", "-O2"]);
     let unverified = Module { build_id: Vec::new(), ..whole.module.clone() };
     let resolution = resolve(&unverified, &[], &whole.addresses);
@@ -340,7 +340,7 @@ fn a_deleted_program_is_found_again_by_its_build_id() {
 }
 
 #[test]
-fn what_is_no_program_is_refused_and_does_not_block() {
+fn files_other_than_programs_are_refused_without_blocking() {
     let dir = directory("no_program");
     fs::write(dir.join("text"), "not an ELF file, but long enough to be taken for one by mistake")
         .expect("ours");

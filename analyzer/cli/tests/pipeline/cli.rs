@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 #[test]
-fn what_cannot_be_read_is_one_line_with_a_remedy() {
+fn unreadable_input_gets_one_line_with_a_remedy() {
     let scratch = Scratch::new();
     let mut cases = vec![scratch.path("missing.edl"), "/".into(), "/dev/null".into()];
     let texts: [&[u8]; 5] = [b"", b"hello", b"{}", b"{\"live_bytes\":3}", b"\x7fELF"];
@@ -35,7 +35,7 @@ fn wrong_use_exits_3_and_help_exits_0() {
 }
 
 #[test]
-fn what_would_mislead_is_refused() {
+fn misleading_options_are_refused() {
     let scratch = Scratch::new();
     let trace = leaker().write(&scratch.path("t.edl"));
     let path = trace.to_str().unwrap();
@@ -57,7 +57,7 @@ fn what_would_mislead_is_refused() {
 }
 
 #[test]
-fn one_that_cannot_be_read_hides_no_other() {
+fn unreadable_trace_does_not_hide_the_others() {
     let scratch = Scratch::new();
     let trace = leaker().write(&scratch.path("t.edl"));
     let missing = scratch.path("missing.edl");
@@ -197,7 +197,7 @@ fn embed_keeps_what_is_embedded_already() {
 }
 
 #[test]
-fn a_reader_that_leaves_early_is_no_error() {
+fn closed_pipe_is_not_an_error() {
     let scratch = Scratch::new();
     let mut draft = leaker();
     // Each site has an address of its own, because sites of one piece of code are merged.

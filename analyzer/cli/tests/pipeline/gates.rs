@@ -20,7 +20,7 @@ fn a_budget_is_for_all_leaks_together() {
 }
 
 #[test]
-fn what_was_not_recorded_is_no_success() {
+fn unrecorded_program_is_undecided() {
     let scratch = Scratch::new();
     let mut clean = leaker();
     clean.sites.remove(0);
@@ -70,7 +70,7 @@ fn suppressions_hide_within_their_budget_and_idle_rules_are_listed() {
 }
 
 #[test]
-fn a_baseline_forgives_what_is_no_faster() {
+fn baseline_accepts_leaks_that_are_not_faster() {
     let scratch = Scratch::new();
     let old = leaker().write(&scratch.path("old.edl"));
     let saved = scratch.file("old.json", run([old.as_os_str(), "--format=json".as_ref()]).out);
@@ -146,7 +146,7 @@ fn a_lower_class_shows_more_and_fails_nothing_more() {
 }
 
 #[test]
-fn a_diff_with_a_recording_that_says_too_little_is_undecided() {
+fn diff_with_a_short_recording_is_undecided() {
     let scratch = Scratch::new();
     let leaking = leaker().write(&scratch.path("leaking.edl"));
     let mut short = leaker();

@@ -116,7 +116,7 @@ fn a_name_of_templates_keeps_its_last_component() {
 }
 
 #[test]
-fn what_was_missed_is_said() {
+fn losses_are_reported() {
     let scratch = Scratch::new();
     let mut draft = leaker();
     draft.losses = Losses { unknown_frees: 12, missed_slices: 3, other_site_allocs: 1, ..Losses::default() };
@@ -152,7 +152,7 @@ fn a_long_gap_makes_figures_doubtful_and_a_clean_verdict_undecided() {
 }
 
 #[test]
-fn a_leak_that_began_late_says_when() {
+fn late_leak_is_reported_with_its_start() {
     let scratch = Scratch::new();
     let mut draft = leaker();
     draft.sites[0].counters = |slice| leaking(slice.max(39) - 39);
@@ -162,7 +162,7 @@ fn a_leak_that_began_late_says_when() {
 }
 
 #[test]
-fn the_kind_of_growth_is_told() {
+fn kind_of_growth_is_reported() {
     let scratch = Scratch::new();
     let mut draft = leaker();
     draft.resident = |slice| (4 << 20) + slice * (1 << 20);
@@ -181,7 +181,7 @@ fn without_utf8_the_report_is_ascii() {
 }
 
 #[test]
-fn a_clean_recording_says_so() {
+fn clean_recording_reports_no_leak() {
     let scratch = Scratch::new();
     let mut draft = leaker();
     draft.sites.remove(0);

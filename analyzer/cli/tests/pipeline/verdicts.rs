@@ -154,7 +154,7 @@ fn a_straight_line_leads_over_missing_slices() {
 }
 
 #[test]
-fn what_is_freed_because_the_program_ends_hides_no_leak() {
+fn frees_at_the_end_of_the_program_do_not_hide_a_leak() {
     /// Grows for 1,000 slices, and is then freed within twelve.
     fn ending(slice: u64) -> Counters {
         let kept = slice.min(999);
@@ -187,7 +187,7 @@ fn what_is_freed_because_the_program_ends_hides_no_leak() {
 /// A buffer that doubles, possibly for ever, is undecided. If the program frees the buffer before the end,
 /// the verdict does not stay undecided.
 #[test]
-fn what_is_free_in_the_end_is_no_open_question() {
+fn memory_freed_at_the_end_does_not_make_the_gate_undecided() {
     fn doubling(slice: u64) -> Counters {
         let steps = [6, 12, 25, 50].iter().filter(|&&step| slice >= step).count() as u64;
         let replaced = (1 << steps) - 1;
@@ -210,7 +210,7 @@ fn what_is_free_in_the_end_is_no_open_question() {
 
 /// The recorder got no processor time from the middle of the record until the program had ended.
 #[test]
-fn a_gap_at_the_end_is_missing_like_any_other() {
+fn gap_at_the_end_counts_as_missing() {
     fn leaks_in_the_gap(slice: u64) -> Counters {
         constant(slice).plus(if slice < 30 { Counters::ZERO } else { leaking(slice - 30) })
     }
@@ -292,7 +292,7 @@ fn growth_that_stopped_with_the_work_is_undecided_from_a_trace_and_from_lines() 
 
 /// A program that computes throughout keeps its data as a leak keeps memory.
 #[test]
-fn what_a_busy_program_keeps_is_no_more_than_a_suspect() {
+fn memory_kept_by_a_busy_program_is_at_most_a_suspect() {
     let scratch = Scratch::new();
     let mut draft = leaker();
     let confidence = |draft: &Draft| {
@@ -332,7 +332,7 @@ fn what_a_busy_program_keeps_is_no_more_than_a_suspect() {
 
 /// Of a thousand sites some look like a small leak by chance. A strict leak is reported however small it is.
 #[test]
-fn a_suspect_has_to_matter() {
+fn negligible_suspect_is_undecided() {
     let scratch = Scratch::new();
     let suspected = |slice: u64| counters(100 * (slice / 8), slice / 8, 0, 0);
     let beyond_doubt = |slice: u64| counters(slice, slice, 0, 0);
@@ -361,7 +361,7 @@ fn a_suspect_has_to_matter() {
 
 /// A starved recorder took only eight slices. Straight lines between them do not make a record.
 #[test]
-fn lines_are_no_slices() {
+fn interpolated_points_do_not_count_as_slices() {
     let scratch = Scratch::new();
     let mut draft = leaker();
     draft.slices = 24;
@@ -374,7 +374,7 @@ fn lines_are_no_slices() {
 }
 
 #[test]
-fn a_site_that_no_slice_moves_keeps_its_value_through_missing_slices() {
+fn unchanged_site_keeps_its_value_through_missing_slices() {
     let scratch = Scratch::new();
     let mut draft = leaker();
     draft.sites = vec![

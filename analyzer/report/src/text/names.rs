@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn operators_and_strange_names_are_no_brackets() {
+    fn brackets_in_operators_and_strange_names_are_not_brackets() {
         let of = |name: &str, width| fitted(UNICODE, name, width);
         assert_eq!(of("ns::operator<<(std::ostream&, ns::Value const&)", 30), "ns::operator<<(…)");
         assert_eq!(of("(anonymous namespace)::f<Something>(int)", 35), "(anonymous namespace)::f<…>(…)");

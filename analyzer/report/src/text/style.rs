@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_keeps_the_telling_end() {
+    fn clipped_text_keeps_its_end() {
         assert_eq!(UNICODE.clip_end("a_long_function", 7), "a_long…");
         assert_eq!(UNICODE.clip_start("/very/long/path/file.c:12", 10), "…file.c:12");
         assert_eq!(ASCII.clip_end("a_long_function", 9), "a_long...");

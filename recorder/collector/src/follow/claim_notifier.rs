@@ -76,7 +76,7 @@ mod tests {
     use crate::sys::signals::wait_readable;
 
     #[test]
-    fn it_rings_at_a_claim_and_then_no_more() {
+    fn notifier_reports_each_claim_once() {
         let page = Arc::new(ControlPage::create(true).expect("memory files can be made"));
         let claim_notifier = ClaimNotifier::of(&page).expect("threads can be had");
         let has_rung = |at_most| wait_readable(&[claim_notifier.fd()], at_most);

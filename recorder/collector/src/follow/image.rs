@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_the_image_that_it_was_until_it_is_another() {
+    fn process_keeps_its_image_until_exec() {
         let pid = std::process::id();
         let own = image(pid).expect("this process is there").stack_start;
         let (now, later) = (Instant::now(), Instant::now() + 2 * CLAIM_TIME);

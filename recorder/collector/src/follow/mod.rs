@@ -490,7 +490,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_goes_wrong_again_and_again_is_kept_once() {
+    fn repeated_failure_is_kept_once() {
         let mut outcome = Outcome::default();
         for errno in [libc::EMFILE, libc::EMFILE, libc::ENOMEM, libc::EMFILE] {
             outcome.fail(Path::new("a.edl"), no_session(&io::Error::from_raw_os_error(errno)));

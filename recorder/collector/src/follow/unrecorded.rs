@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_told_and_does_not_see_us_is_lost() {
+    fn child_with_the_address_and_without_the_collector_is_lost() {
         if user(std::process::id()) != Some(0) {
             eprintln!("skipped: only root can become another user");
             return;

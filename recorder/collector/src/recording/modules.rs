@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn code_of_this_test_lies_in_its_own_module() {
+    fn code_of_a_program_lies_in_its_module() {
         let modules = own();
         let here = own as *const () as u64 + 1;
         let id = modules.at(here, 0).expect("this function is somewhere");

@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_that_claims_absurdly_many_sites_gets_what_there_is() {
+    fn target_that_claims_too_many_sites_gets_the_table_size() {
         let session = Session::create(16, 0).expect("memory files can be made");
         session.header().next_site.store(u32::MAX, Ordering::Relaxed);
         let mut slicer = Slicer::new(16);

@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_destructors_free_survives_in_the_snapshot_before() {
+    fn frees_by_destructors_are_absent_from_the_snapshot_before() {
         let all = |live_count: u64| {
             let epochs =
                 vec![Epoch { from_ns: 0, to_ns: 1, live_bytes: live_count, live_count, allocs: live_count }];

@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_heard_over_a_function_if_it_was_asked_later() {
+    fn later_request_for_an_address_wins_over_its_function() {
         let asked = |start, end, is_for, serial| RequestRange { start, end, is_for, serial };
         let mut all = vec![asked(10, 20, false, 2), asked(30, 40, false, 5)];
         for single in
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_watched_is_heard_over_what_is_stepped_over() {
+    fn watch_wins_over_wrapper() {
         const STEP: Action = Action(1);
         const WATCH: Action = Action::WATCH;
         let below = [code_range(0, 10, STEP), code_range(20, 30, STEP), code_range(40, 50, STEP)];

@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_published_is_what_was_read_last() {
+    fn published_bounds_are_those_read_last() {
         let session = Session::create(16, 0).expect("memory files can be made");
         let mut bounds = StackBounds::default();
         for ranges in [

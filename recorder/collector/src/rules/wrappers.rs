@@ -487,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_that_matched_nothing_are_told() {
+    fn patterns_without_a_match_are_reported() {
         let mut set = WrapperSet::builtin();
         for pattern in ["pool_*", "xmalloc", "nobody"] {
             set.add(pattern).expect("a good pattern");
@@ -498,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_that_say_nothing_are_refused() {
+    fn empty_patterns_are_refused() {
         for pattern in ["", "  ", "*", "**"] {
             let refusal = WrapperSet::builtin().add(pattern).expect_err("it names no function");
             assert!(refusal.to_string().ends_with("(name some, for example `my_alloc*`)"), "{refusal}");

@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_back_is_as_it_was() {
+    fn reserved_name_that_is_given_back_is_unchanged() {
         let directory = directory("back");
         let path = directory.join("t.edl");
         let names = || fs::read_dir(&directory).expect("it is there").count();

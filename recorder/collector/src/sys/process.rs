@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_a_session_is_found_by_its_file() {
+    fn holder_of_a_session_is_found_by_its_file() {
         // No process has this session mapped. Process 1 began before this test, a child begins after it.
         let none = u64::MAX;
         assert_eq!(holder_of(none, 1), None);

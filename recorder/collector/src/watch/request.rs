@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn written_request_is_parsed_unchanged() {
         for spec in
             ["*", "ns::f(*)", "libfoo.so!0x10", "build-id:00ff!0x10", "operator!=*", "operator new(*)"]
         {

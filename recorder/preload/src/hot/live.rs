@@ -468,7 +468,7 @@ mod tests {
 
     // A large block was freed unseen, and its memory was allocated again a little further on.
     #[test]
-    fn the_size_of_what_is_gone_is_no_allocation() {
+    fn size_word_of_a_freed_block_is_not_an_allocation() {
         let address = BASE + 0xa0_0000;
         assert_eq!(insert(at(address), allocation(8, 0x1234_5678_9abc)), Ok(None));
         for n in 1..8 {
@@ -514,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn an_allocation_that_nobody_freed_is_reported_when_its_address_comes_again() {
+    fn unfreed_allocation_is_reported_when_its_address_returns() {
         let address = at(BASE + 0x80_0000);
         assert_eq!(insert(address, allocation(3, 100)), Ok(None));
         assert_eq!(insert(address, allocation(4, 50_000)), Ok(Some(allocation(3, 100))));

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn fields_that_do_not_fit_are_refused() {
         assert_eq!(Rule::pack(Kind::Sp, -8, None), None);
         assert_eq!(Rule::pack(Kind::Sp, 12, None), None);
         assert_eq!(Rule::pack(Kind::Sp, 8 << CFA_BITS, None), None);
