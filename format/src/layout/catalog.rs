@@ -1,9 +1,11 @@
 //! The catalog: everything in a trace that is not a slice. Of each key, the newest record counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use crate::layout::block::MAX_RAW_BYTES;
 use crate::layout::delta::MAX_SITES;
+use crate::layout::header::FORMAT_VERSION;
 use crate::layout::record_v1::RecordV1;
 use crate::record::Record;
 
@@ -61,7 +63,12 @@ pub(crate) fn encode(record: &Record, out: &mut Vec<u8>) {
 
 /// Reads consecutive records of one format version. Stops at the first unsound record and returns `None`; the
 /// records before it are kept.
-pub(crate) fn decode(mut bytes: &[u8], version: u32, records: &mut Records) -> Option<()> {
+pub(crate) fn decode(bytes: &[u8], version: u32, records: &mut Records) -> Option<()> {
+    each(bytes, version, |record, _| _ = records.insert(Key::of(&record), record))
+}
+
+/// Calls `visit` with each record, decoded and encoded.
+fn each(mut bytes: &[u8], version: u32, mut visit: impl FnMut(Record, &[u8])) -> Option<()> {
     while !bytes.is_empty() {
         let (record, used) = match version {
             1 => {
@@ -70,22 +77,65 @@ pub(crate) fn decode(mut bytes: &[u8], version: u32, records: &mut Records) -> O
             }
             _ => bincode::decode_from_slice::<Record, _>(bytes, config()).ok()?,
         };
-        bytes = bytes.get(used..).filter(|_| used > 0)?;
-        let key = Key::of(&record);
-        let is_sound = match key {
+        let (encoded, rest) = bytes.split_at_checked(used).filter(|_| used > 0)?;
+        let is_sound = match Key::of(&record) {
             Key::Site(id) | Key::Survivors(id) => (id as usize) < MAX_SITES,
             _ => true,
         };
         is_sound.then_some(())?;
-        records.insert(key, record);
+        visit(record, encoded);
+        bytes = rest;
     }
     Some(())
+}
+
+/// The newest record of each key, encoded. A decoded catalog takes several times its size in memory.
+#[derive(Default)]
+pub(crate) struct EncodedRecords {
+    bytes: Vec<u8>,
+    /// The place of each key's record in `bytes`.
+    places: BTreeMap<Key, Range<usize>>,
+}
+
+impl EncodedRecords {
+    /// Adds encoded records that are newer than the present ones. `None`: a record is unsound; those before
+    /// it are added.
+    pub(crate) fn add(&mut self, encoded: &[u8]) -> Option<()> {
+        each(encoded, FORMAT_VERSION, |record, bytes| self.push(Key::of(&record), bytes))
+    }
+
+    /// Adds those of the older encoded records whose keys are not present.
+    pub(crate) fn add_older(&mut self, encoded: &[u8]) -> Option<()> {
+        let newer: BTreeSet<Key> = self.places.keys().copied().collect();
+        each(encoded, FORMAT_VERSION, |record, bytes| {
+            let key = Key::of(&record);
+            if !newer.contains(&key) {
+                self.push(key, bytes);
+            }
+        })
+    }
+
+    fn push(&mut self, key: Key, record: &[u8]) {
+        let begin = self.bytes.len();
+        self.bytes.extend_from_slice(record);
+        self.places.insert(key, begin..self.bytes.len());
+    }
+
+    /// Whether no record was added.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// The records, in the order of their keys.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let records = self.places.values().filter_map(|place| self.bytes.get(place.clone()));
+        records.flatten().copied().collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layout::header::FORMAT_VERSION;
     use crate::record::{End, EndReason, Losses};
 
     #[test]
@@ -101,6 +151,29 @@ mod tests {
         assert_eq!(records[&Key::Losses], Record::Losses(Losses { unknown_frees: 2, ..Losses::default() }));
         bytes.truncate(bytes.len() - 1);
         assert_eq!(decode(&bytes, FORMAT_VERSION, &mut Records::new()), None);
+    }
+
+    #[test]
+    fn encoded_records_are_what_decoding_and_encoding_them_gives() {
+        let losses = |unknown_frees| Record::Losses(Losses { unknown_frees, ..Losses::default() });
+        let end = |status| Record::End(End { reason: EndReason::Exited(status), at_ns: 9 });
+        let encoded = |records: &[Record]| {
+            let mut bytes = Vec::new();
+            records.iter().for_each(|record| encode(record, &mut bytes));
+            bytes
+        };
+        let mut records = EncodedRecords::default();
+        records.add(&encoded(&[end(1), losses(1), losses(70_000)])).expect("sound");
+        assert_eq!(records.to_bytes(), encoded(&[losses(70_000), end(1)]));
+        records.add_older(&encoded(&[losses(2), end(2)])).expect("sound");
+        assert_eq!(records.to_bytes(), encoded(&[losses(70_000), end(1)]));
+        records.add(&encoded(&[losses(3)])).expect("sound");
+        assert_eq!(records.to_bytes(), encoded(&[losses(3), end(1)]));
+        let mut records = EncodedRecords::default();
+        records.add(&encoded(&[end(1)])).expect("sound");
+        records.add_older(&encoded(&[losses(2), losses(5)])).expect("sound");
+        assert_eq!(records.to_bytes(), encoded(&[losses(5), end(1)]));
+        assert_eq!(records.add(&[250, 250]), None);
     }
 
     #[test]

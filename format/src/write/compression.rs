@@ -6,7 +6,7 @@
 //! sizes and 25 % smaller for steady sites. Compressing takes fourteen times as long.
 
 use std::io;
-use zstd::bulk::Compressor;
+use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::{CParameter, Strategy};
 
 /// The level if slices follow each other closely; compressing costs 4 ns per byte.
@@ -18,13 +18,17 @@ const DENSE_NS: u64 = 40;
 const SHARE: u64 = 2;
 
 /// Compresses payloads into single zstd frames.
+///
+/// A compressor is set up at its first use, because the trace of a child that lives for a millisecond has one
+/// block.
+#[derive(Default)]
 pub(crate) struct PayloadCompressor {
-    quick: Compressor<'static>,
-    dense: Compressor<'static>,
+    quick: Option<Compressor<'static>>,
+    dense: Option<Compressor<'static>>,
 }
 
 impl PayloadCompressor {
-    pub(crate) fn new() -> io::Result<PayloadCompressor> {
+    fn dense() -> io::Result<Compressor<'static>> {
         let mut dense = Compressor::new(LEVEL)?;
         for parameter in [
             CParameter::Strategy(Strategy::ZSTD_btopt),
@@ -36,14 +40,34 @@ impl PayloadCompressor {
         ] {
             dense.set_parameter(parameter)?;
         }
-        Ok(PayloadCompressor { quick: Compressor::new(LEVEL)?, dense })
+        Ok(dense)
     }
 
     /// Compresses `raw`. The next slice is due about `pause_ns` after the last one.
     pub(crate) fn compress(&mut self, raw: &[u8], pause_ns: u64) -> io::Result<Vec<u8>> {
         let is_quick = raw.len() as u64 * DENSE_NS > pause_ns / SHARE;
-        let way = if is_quick { &mut self.quick } else { &mut self.dense };
-        way.compress(raw)
+        let (way, make): (_, fn() -> _) = match is_quick {
+            true => (&mut self.quick, || Compressor::new(LEVEL)),
+            false => (&mut self.dense, PayloadCompressor::dense),
+        };
+        match way {
+            Some(way) => way.compress(raw),
+            None => way.insert(make()?).compress(raw),
+        }
+    }
+}
+
+/// Decompresses payloads; set up at the first use.
+#[derive(Default)]
+pub(crate) struct PayloadDecompressor(Option<Decompressor<'static>>);
+
+impl PayloadDecompressor {
+    /// The `raw_bytes` bytes that were compressed to `payload`.
+    pub(crate) fn decompress(&mut self, payload: &[u8], raw_bytes: usize) -> io::Result<Vec<u8>> {
+        match &mut self.0 {
+            Some(decompressor) => decompressor.decompress(payload, raw_bytes),
+            None => self.0.insert(Decompressor::new()?).decompress(payload, raw_bytes),
+        }
     }
 }
 
@@ -62,7 +86,7 @@ mod tests {
             (state % below) as u8
         };
         let raw: Vec<u8> = (0..200_000).map(|at| if at < 70_000 { random(3) } else { random(200) }).collect();
-        let mut compressor = PayloadCompressor::new().expect("memory");
+        let mut compressor = PayloadCompressor::default();
         let quick = compressor.compress(&raw, 0).expect("memory to memory");
         let dense = compressor.compress(&raw, 1_000_000_000).expect("memory to memory");
         for frame in [&quick, &dense] {

@@ -3,9 +3,8 @@
 use crate::error::Error;
 use crate::layout::areas::Areas;
 use crate::layout::block::{BlockHeader, BlockKind, HEADER_BYTES, MAX_RAW_BYTES, extent_bytes, payload_sum};
-use crate::layout::catalog::{self, Records};
+use crate::layout::catalog::EncodedRecords;
 use crate::layout::chunk::{self, CHUNK_HEADER_BYTES, ChunkKind, Chunks};
-use crate::layout::header::FORMAT_VERSION;
 use crate::layout::stride::Stride;
 use crate::write::trace_writer::{SliceBlock, TraceWriter};
 
@@ -68,7 +67,7 @@ impl TraceWriter {
         Ok(())
     }
 
-    fn most_journal_bytes(&self) -> u64 {
+    pub(crate) fn most_journal_bytes(&self) -> u64 {
         (self.ring.capacity() / 8).min(MAX_JOURNAL_BYTES)
     }
 
@@ -134,11 +133,10 @@ impl TraceWriter {
         };
         let payload = self.ring.read(journal.at + HEADER_BYTES as u64, journal.used as usize).to_vec();
         if journal.has_records {
-            let mut records = Records::new();
+            let mut records = EncodedRecords::default();
             for chunk in Chunks::new(self.ring.salt(), &journal.header, &payload) {
                 if chunk.kind == ChunkKind::Records {
-                    catalog::decode(chunk.content, FORMAT_VERSION, &mut records)
-                        .expect("the writer encoded them");
+                    records.add(chunk.content).expect("the writer encoded them");
                 }
             }
             self.add_catalog(&records)?;

@@ -2,14 +2,16 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::layout::block::{BlockHeader, BlockKind, HEADER_BYTES, MAX_RAW_BYTES, payload_sum};
-use crate::layout::catalog::{self, Records};
-use crate::layout::header::FORMAT_VERSION;
+use crate::layout::catalog::EncodedRecords;
 use crate::write::thin::{Candidate, Thinner, choose_pair};
 use crate::write::trace_writer::{CatalogBlock, SliceBlock, TraceWriter};
 
 /// The catalog may take at most a third of the capacity. While the catalog is merged, the file holds two
 /// copies of it. Slices need the last third.
 const CATALOG_SHARE: u64 = 3;
+/// Catalog blocks that are larger than this together are merged only if space is needed: a merge takes a few
+/// times its size in memory.
+const MAX_MERGED_BYTES: usize = 8 << 20;
 /// The coarsest level. At this level, slices are 2^62 ticks apart, so a block has at most a few slices.
 const MAX_LEVEL: u8 = 62;
 
@@ -135,7 +137,7 @@ impl TraceWriter {
     /// Adds records to the catalog blocks, and merges the newest blocks while they are of similar size. So
     /// the number of blocks grows only with the logarithm of the catalog's size, and so does the number of
     /// times that a record is rewritten.
-    pub(crate) fn add_catalog(&mut self, records: &Records) -> Result<(), Error> {
+    pub(crate) fn add_catalog(&mut self, records: &EncodedRecords) -> Result<(), Error> {
         if records.is_empty() {
             return Ok(());
         }
@@ -154,7 +156,7 @@ impl TraceWriter {
         self.catalog.push(CatalogBlock { at, header });
         while let [.., older, newer] = self.catalog[..]
             && newer.header.payload_bytes * 2 >= older.header.payload_bytes
-            && (newer.header.raw_bytes + older.header.raw_bytes) as usize <= MAX_RAW_BYTES / 2
+            && (newer.header.raw_bytes + older.header.raw_bytes) as usize <= MAX_MERGED_BYTES
             && self.merge_catalog(self.catalog.len() - 2, false)?
         {}
         Ok(())
@@ -169,16 +171,18 @@ impl TraceWriter {
         })
     }
 
+    /// Whether the catalog takes more than half of its share of the capacity.
+    pub(crate) fn is_catalog_nearly_full(&self) -> bool {
+        self.catalog_bytes() > self.ring.capacity() / CATALOG_SHARE / 2
+    }
+
     /// Number of catalog blocks in the file, plus `more`.
     fn catalog_blocks(&self, more: usize) -> u16 {
         u16::try_from(self.catalog.len() + more).unwrap_or(u16::MAX)
     }
 
-    fn encode_catalog(&mut self, records: &Records) -> Result<(BlockHeader, Vec<u8>), Error> {
-        let mut raw = Vec::new();
-        for record in records.values() {
-            catalog::encode(record, &mut raw);
-        }
+    fn encode_catalog(&mut self, records: &EncodedRecords) -> Result<(BlockHeader, Vec<u8>), Error> {
+        let raw = records.to_bytes();
         if raw.len() > MAX_RAW_BYTES {
             return Err(self.catalog_too_large(raw.len() as u64));
         }
@@ -194,22 +198,20 @@ impl TraceWriter {
         let [_, .., newest] = sources[..] else {
             return Ok(false);
         };
-        let mut records = Records::new();
-        for CatalogBlock { at, header } in &sources {
+        let mut records = EncodedRecords::default();
+        // The newest block first, so that replaced records are never kept.
+        for CatalogBlock { at, header } in sources.iter().rev() {
             let payload = self.ring.read(at + HEADER_BYTES as u64, header.payload_bytes as usize);
             let raw = self
                 .decompressor
                 .decompress(payload, header.raw_bytes as usize)
                 .map_err(|error| Error::io("cannot read back the catalog", error))?;
-            catalog::decode(&raw, FORMAT_VERSION, &mut records).ok_or_else(|| {
+            records.add_older(&raw).ok_or_else(|| {
                 Error::new(ErrorKind::Io, "the catalog in the file was damaged")
                     .with_remedy("let no other program write to it")
             })?;
         }
-        let mut raw = Vec::new();
-        for record in records.values() {
-            catalog::encode(record, &mut raw);
-        }
+        let raw = records.to_bytes();
         // Take the sequence of the newest source block: records in an open journal are newer than this block.
         let next = self.next_header(BlockKind::Catalog, 0);
         let header = BlockHeader {

@@ -4,12 +4,10 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use zstd::bulk::Decompressor;
-
 use crate::error::{self, Error, ErrorKind};
 use crate::layout::areas::Areas;
-use crate::layout::block::{BlockHeader, MAX_RAW_BYTES};
-use crate::layout::catalog::{self, Key, Records};
+use crate::layout::block::BlockHeader;
+use crate::layout::catalog::{self, EncodedRecords, Key, Records};
 use crate::layout::chunk::{self, ChunkKind};
 use crate::layout::delta::{Decoder, Encoder, MAX_SITES};
 use crate::layout::header::{FORMAT_VERSION, Header};
@@ -18,7 +16,7 @@ use crate::memory::AreaBytes;
 use crate::place;
 use crate::record::Record;
 use crate::slice::{Counters, SliceHeader};
-use crate::write::compression::PayloadCompressor;
+use crate::write::compression::{PayloadCompressor, PayloadDecompressor};
 use crate::write::journal::Journal;
 use crate::write::ring::Ring;
 
@@ -33,6 +31,10 @@ const FIRST_JOURNAL_BYTES: u64 = 32 << 10;
 /// Bytes that a journal keeps free for the end of the recording, so that the end can be recorded on a full
 /// disk. A `Losses` and an `End` record with the largest numbers take 93 bytes.
 const LAST_WORDS_BYTES: usize = 128;
+/// Compressing takes at most half of this share of the recorded time.
+const YOUNG_SHARE: u64 = 32;
+/// Number of bytes of records from which they are written.
+const MAX_PENDING_BYTES: usize = 2 << 20;
 /// Records larger than one part in so many of a journal go into their own block.
 const JOURNAL_RECORDS_SHARE: u64 = 4;
 
@@ -74,7 +76,7 @@ pub struct TraceWriter {
     pub(crate) pause_ns: u64,
     last_ns: u64,
     pub(crate) decoder: Decoder,
-    pub(crate) decompressor: Decompressor<'static>,
+    pub(crate) decompressor: PayloadDecompressor,
     content: Vec<u8>,
 }
 
@@ -165,9 +167,6 @@ impl TraceWriter {
     fn on(file: File, path: &Path, capacity: u64) -> Result<TraceWriter, Error> {
         let salt = random_salt();
         let page = Header { version: FORMAT_VERSION, capacity_bytes: capacity, salt }.to_page();
-        let zstd = |error| Error::io("cannot set up zstd", error);
-        let compressor = PayloadCompressor::new().map_err(zstd)?;
-        let decompressor = Decompressor::new().map_err(zstd)?;
         Ok(TraceWriter {
             ring: Ring::new(file, capacity, salt, &page)?,
             path: path.to_owned(),
@@ -187,11 +186,11 @@ impl TraceWriter {
             last_tick: None,
             from_tick: 0,
             encoder: Encoder::new(),
-            compressor,
+            compressor: PayloadCompressor::default(),
             pause_ns: 0,
             last_ns: 0,
             decoder: Decoder::default(),
-            decompressor,
+            decompressor: PayloadDecompressor::default(),
             content: Vec::new(),
         })
     }
@@ -209,7 +208,19 @@ impl TraceWriter {
             return Err(self.named(too_many_sites(site.id.0 as usize + 1)));
         }
         catalog::encode(record, &mut self.pending);
-        if self.pending.len() >= MAX_RAW_BYTES / 4 { self.sync() } else { Ok(()) }
+        if self.pending.len() >= MAX_PENDING_BYTES { self.sync() } else { Ok(()) }
+    }
+
+    /// Number of sites for which a slice of whole values surely has room. More of them may end the recording.
+    pub fn most_sites(&self) -> usize {
+        /// A site's number and its four counters, longer than most.
+        const BYTES: u64 = 24;
+        usize::try_from(self.most_journal_bytes() / BYTES).unwrap_or(usize::MAX)
+    }
+
+    /// Whether many more records, above all stacks, would end the recording for lack of space.
+    pub fn is_nearly_full(&self) -> bool {
+        self.is_catalog_nearly_full()
     }
 
     /// Sets the sizes of the memory areas for the next slice and later ones; `areas[i]` belongs to
@@ -249,7 +260,9 @@ impl TraceWriter {
             .with_remedy("let ticks increase"));
         }
         self.ring.check_length()?;
-        self.pause_ns = header.time_ns.saturating_sub(self.last_ns);
+        // A recording that has just begun may end at once, as that of a shell's child does: compressing it
+        // takes a small share of its time.
+        self.pause_ns = header.time_ns.saturating_sub(self.last_ns).min(header.time_ns / YOUNG_SHARE);
         self.last_ns = header.time_ns;
         self.flush_records(LAST_WORDS_BYTES)?;
         let mut content = std::mem::take(&mut self.content);
@@ -342,8 +355,8 @@ impl TraceWriter {
         if encoded.len() as u64 > self.journal_bytes / JOURNAL_RECORDS_SHARE {
             // The journal's records are older than these and must not replace them.
             self.close_journal()?;
-            let mut records = Records::new();
-            catalog::decode(encoded, FORMAT_VERSION, &mut records).expect("the writer encoded them");
+            let mut records = EncodedRecords::default();
+            records.add(encoded).expect("the writer encoded them");
             self.add_catalog(&records)?;
             // Records in the open journal must count as newer than this block.
             self.renew_empty_journal();
