@@ -315,3 +315,37 @@ fn wrappers_are_stepped_over_whatever_their_frames_are_like() {
     assert_eq!(report.counts_of("ask").allocs, 2 * 20 * 4 * 256, "{}", report.describe());
     assert_eq!(report.sites_in("ask").count(), 1, "{}", report.describe());
 }
+
+/// The most memory that a process had so far, in KiB; `None`: it has ended.
+fn peak_kib(pid: i32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().trim_end_matches(" kB").parse().ok()
+}
+
+// It was 1,500 MiB, and a catalog without room ended the recording.
+#[test]
+fn tens_of_thousands_of_stacks_take_bounded_memory_and_end_no_recording() {
+    for (size, are_all_kept) in [("64m", true), ("1m", false)] {
+        let recorder = Recorder::new("many_stacks").options(["--watch", "*", "--size", size]);
+        let dir = TempDir::new("many_stacks");
+        let trace = dir.join("trace.edl");
+        let mut command = recorder.command(&trace, stacks().binary("many_stacks"), ["12"]);
+        let running = Running::start(&mut command, b"");
+        let (pid, mut peak) = (running.pid(), 0);
+        wait_for("the end of the recording", || match peak_kib(pid) {
+            Some(now) => {
+                peak = now;
+                false
+            }
+            None => true,
+        });
+        let outcome = running.finish();
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (0, "ok\n"), "{}", outcome.stderr);
+        assert!(peak < 160 << 10, "{peak} KiB with --size {size}");
+        let report = Report::of(&trace, &["--all", "--min-class", "constant"]);
+        assert_eq!(report.json["trace"]["complete"], true);
+        let told = report.sites.iter().filter(|site| site.kind == "stack").count();
+        assert_eq!(told > 20_000, are_all_kept, "{told} stacks with --size {size}");
+    }
+}

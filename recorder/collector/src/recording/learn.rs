@@ -4,7 +4,7 @@ use super::Recording;
 use crate::recording::modules::Event;
 use crate::recording::stacks::NewStack;
 use crate::sys::maps;
-use edleak_format::{Error, ModuleId, Record, Site, SiteId, SiteKind, Stack};
+use edleak_format::{Error, ModuleId, Record, Site, SiteId, SiteKind, Stack, TraceWriter};
 use edleak_session::event::{self, LOADED, MAX_EVENTS, ModuleEvent};
 use edleak_session::site::OTHER;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
@@ -111,6 +111,13 @@ impl Recording {
     pub(super) fn learn_stacks(&mut self, now_ns: u64) -> Result<(), Error> {
         let ends_nowhere =
             |stack: &Stack| stack.is_cut && stack.frames.last().is_some_and(|f| f.module.is_none());
+        // Slices are worth more than further stacks, and a full catalog would end the recording.
+        if self.writer.as_ref().is_some_and(TraceWriter::is_nearly_full) {
+            self.stacks.close();
+        }
+        if self.stacks.is_closed() {
+            return Ok(());
+        }
         let mut new = self.new_stacks();
         if new.iter().any(|new| ends_nowhere(&new.stack)) {
             // The stack ends in code whose mapping caused no module event. Its rules are published for later
@@ -118,7 +125,12 @@ impl Recording {
             self.look_at_map(now_ns)?;
             new = self.new_stacks();
         }
+        let most = self.writer.as_ref().map_or(0, TraceWriter::most_sites);
         for NewStack { stack, parent } in new {
+            if self.sites as usize >= most {
+                self.stacks.close();
+                break;
+            }
             let id = SiteId(self.sites);
             self.sites += 1;
             self.stacks.name(id);

@@ -15,7 +15,7 @@ use crate::recording::inject::Injected;
 use crate::recording::modules::{Loaded, Modules};
 use crate::recording::period::{Period, Schedule};
 use crate::recording::slicer::Slicer;
-use crate::recording::stacks::{Epochs, Snapshots, WatchedStacks};
+use crate::recording::stacks::{Epochs, Snapshot, Snapshots, WatchedStacks};
 use crate::recording::watch_changes::{PendingRequests, WatchRequest};
 use crate::rules::publisher::Publisher;
 use crate::rules::stack_bounds::StackBounds;
@@ -34,8 +34,13 @@ use edleak_format::{
 use edleak_session::site::OTHER;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
+
+/// Limit for survivor records at the end of an epoch: those of the stacks with the most live bytes. Writing
+/// tens of thousands would cost slices. The end of the recording writes all of them.
+const SURVIVORS_AT_ONCE: usize = 1024;
 
 /// Settings that all recordings of one run share.
 #[derive(Clone, Debug)]
@@ -384,9 +389,8 @@ impl Recording {
         let before = self.survivors.clone();
         self.take_slice(tick)?;
         let survivors = if runs_on { &self.survivors } else { &before };
-        for survivors in survivors.before_teardown().to_vec() {
-            self.record(&Record::Survivors(survivors))?;
-        }
+        let survivors = Arc::clone(survivors.before_teardown());
+        self.record_survivors(&survivors, usize::MAX)?;
         if let Some([(from_ns, first), (to_ns, last)]) = self.processor {
             self.record(&Record::Processor(Processor {
                 span_ns: to_ns - from_ns,
@@ -495,12 +499,11 @@ impl Recording {
         self.learn_stacks(learning_ns)?;
         // Learning may take a while, so the time of the slice is taken just before its counters are read.
         let now_ns = self.began.elapsed().as_nanos() as u64;
-        self.slicer.read(&self.session, self.stacks.sites().len());
-        self.survivors.latest = self.stacks.survivors(&self.session, &self.epochs, now_ns);
+        self.slicer.read(&self.session, self.stacks.in_slice(&self.session));
+        self.survivors.latest = Arc::new(self.stacks.snapshot(&self.session, &self.epochs, now_ns));
         if self.epochs.advance(&self.session, now_ns) {
-            for survivors in self.survivors.latest.clone() {
-                self.record(&Record::Survivors(survivors))?;
-            }
+            let latest = Arc::clone(&self.survivors.latest);
+            self.record_survivors(&latest, SURVIVORS_AT_ONCE)?;
             self.survivors.keep();
         }
         self.gather_counters(now_ns);
@@ -589,6 +592,16 @@ impl Recording {
         for (id, counters) in of_sites.chain(of_stacks) {
             self.counters[id.0 as usize] = *counters;
         }
+        // The stacks that the trace does not take count at their call sites.
+        let named = self.stacks.sites().len();
+        let others = self.session.stack_infos().iter().zip(self.slicer.stacks()).skip(named);
+        for (info, counters) in others {
+            let site = info.site.load(Ordering::Relaxed).wrapping_sub(OTHER) as usize;
+            if let Some(id) = self.trace_ids.get(site) {
+                let sum = &mut self.counters[id.0 as usize];
+                *sum = sum_of(*sum, *counters);
+            }
+        }
         if let Some(injected) = self.injected {
             self.counters[injected.site.0 as usize] = injected.counters(now_ns);
         }
@@ -618,6 +631,12 @@ impl Recording {
         }
     }
 
+    /// Records the birth times of survivors, for at most `most` stacks.
+    fn record_survivors(&mut self, survivors: &Snapshot, most: usize) -> Result<(), Error> {
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        survivors.each(self.stacks.sites(), &self.epochs, most, |one| writer.record(&Record::Survivors(one)))
+    }
+
     fn read_losses(&mut self) -> Result<(), Error> {
         let header = self.session.header();
         let losses = Losses {
@@ -625,7 +644,8 @@ impl Recording {
             lost_module_events: u64::from(header.events_lost.load(Ordering::Relaxed)),
             other_site_allocs: header.other_site_allocs.load(Ordering::Relaxed),
             untracked_allocs: header.untracked_allocs.load(Ordering::Relaxed),
-            lost_stacks: header.lost_stacks.load(Ordering::Relaxed),
+            lost_stacks: header.lost_stacks.load(Ordering::Relaxed)
+                + self.stacks.without_site(&self.session) as u64,
             missed_slices: self.losses.missed_slices,
             unrecorded_images: self.losses.unrecorded_images,
         };

@@ -7,6 +7,7 @@ use crate::sys::shm::Session;
 use edleak_format::{Epoch, SiteId, Stack, StackFrame, StackId, Survivors};
 use edleak_session::stack::{CUT, Cell, MAX_ADDRESSES, MAX_CELLS, MAX_FRAMES, MAX_STACKS};
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Maximum number of epochs in a recording; an old enough recording has at least half as many.
@@ -67,13 +68,15 @@ pub(crate) struct NewStack {
 pub(crate) struct WatchedStacks {
     /// Site ids of the trace, by stack.
     sites: Vec<SiteId>,
+    /// The trace takes no more stacks.
+    is_closed: bool,
 }
 
 impl WatchedStacks {
     /// The new stacks that belong to these sites, in order. Each is then given a site with
     /// [`WatchedStacks::name`].
     pub(crate) fn learn(&self, session: &Session, modules: &Modules, sites: Range<u32>) -> Vec<NewStack> {
-        let made = (session.header().stacks.stack.load(Ordering::Acquire) as usize).min(MAX_STACKS);
+        let made = made(session);
         let mut new = Vec::new();
         // Stacks do not share addresses, so their total number is limited.
         let mut room = MAX_ADDRESSES;
@@ -104,6 +107,26 @@ impl WatchedStacks {
         new
     }
 
+    /// The trace takes no more stacks. Allocations of a stack without a site then count at its call site.
+    pub(crate) fn close(&mut self) {
+        self.is_closed = true;
+    }
+
+    /// Whether the trace takes no more stacks.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    /// Number of stacks whose counters a slice reads.
+    pub(crate) fn in_slice(&self, session: &Session) -> usize {
+        if self.is_closed { made(session) } else { self.sites.len() }
+    }
+
+    /// Number of stacks that have no site and will not get one.
+    pub(crate) fn without_site(&self, session: &Session) -> usize {
+        self.in_slice(session).saturating_sub(self.sites.len())
+    }
+
     /// Assigns a site to the next stack.
     pub(crate) fn name(&mut self, site: SiteId) {
         self.sites.push(site);
@@ -114,46 +137,131 @@ impl WatchedStacks {
         &self.sites
     }
 
-    /// The birth times of every stack's survivors, in epochs of equal length from the start until now.
-    pub(crate) fn survivors(&self, session: &Session, epochs: &Epochs, now_ns: u64) -> Vec<Survivors> {
-        let count = (now_ns / epochs.length_ns + 1) as usize;
-        let empty = |index: usize| Epoch {
-            from_ns: index as u64 * epochs.length_ns,
-            to_ns: ((index as u64 + 1) * epochs.length_ns).min(now_ns),
-            live_bytes: 0,
-            live_count: 0,
-            allocs: 0,
-        };
-        let mut all: Vec<_> = self
-            .sites
-            .iter()
-            .map(|&site| Survivors {
-                site,
-                epochs: (0..count).map(empty).collect(),
-                last_free_ns: 0,
-                max_age_at_free_ns: 0,
-            })
-            .collect();
-        for (stack, cell) in cells(session) {
-            let Some(survivors) = all.get_mut(stack) else { continue };
-            let born = epochs.start_of(cell.epoch.load(Ordering::Relaxed));
-            if let Some(freed_in) = cell.freed_in.load(Ordering::Relaxed).checked_sub(1) {
-                let freed = epochs.end_of(freed_in, now_ns);
-                survivors.last_free_ns = survivors.last_free_ns.max(freed);
-                survivors.max_age_at_free_ns = survivors.max_age_at_free_ns.max(freed.saturating_sub(born));
-            }
-            let Some(epoch) = survivors.epochs.get_mut((born / epochs.length_ns) as usize) else { continue };
+    /// The survivors at this instant, by stack and birth epoch.
+    pub(crate) fn snapshot(&self, session: &Session, epochs: &Epochs, now_ns: u64) -> Snapshot {
+        let mut snapshot = Snapshot { now_ns, length_ns: epochs.length_ns, ..Snapshot::default() };
+        for (stack, cell) in cells(session).filter(|&(stack, _)| stack < self.sites.len()) {
             let counters = &cell.counters;
             // Read frees first, as in a slice, so that no difference is negative.
             let (frees, freed) =
                 (counters.frees.load(Ordering::Acquire), counters.freed_bytes.load(Ordering::Acquire));
             let allocs = counters.allocs.load(Ordering::Acquire);
-            epoch.allocs = epoch.allocs.saturating_add(allocs);
-            epoch.live_count = epoch.live_count.saturating_add(allocs.saturating_sub(frees));
             let allocated = counters.allocated_bytes.load(Ordering::Acquire);
-            epoch.live_bytes = epoch.live_bytes.saturating_add(allocated.saturating_sub(freed));
+            let live_count = allocs.saturating_sub(frees);
+            snapshot.live_count = snapshot.live_count.saturating_add(live_count);
+            snapshot.cells.push(CellState {
+                stack: stack as u32,
+                epoch: cell.epoch.load(Ordering::Relaxed),
+                freed_in: cell.freed_in.load(Ordering::Relaxed),
+                live_bytes: allocated.saturating_sub(freed),
+                live_count,
+                allocs,
+            });
         }
-        all
+        snapshot
+    }
+}
+
+/// One cell at one instant.
+#[derive(Clone, Copy, Debug)]
+struct CellState {
+    stack: u32,
+    epoch: u32,
+    freed_in: u32,
+    live_bytes: u64,
+    live_count: u64,
+    allocs: u64,
+}
+
+/// The survivors at one instant, as a copy of the cells. The epochs that a trace stores take ten times the
+/// memory.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Snapshot {
+    now_ns: u64,
+    length_ns: u64,
+    live_count: u64,
+    cells: Vec<CellState>,
+}
+
+impl Snapshot {
+    /// Calls `visit` with the birth times of every stack's survivors, in epochs of equal length from the
+    /// start until this snapshot. If there are more than `most` stacks: only those with the most live bytes.
+    pub(crate) fn each<E>(
+        &self,
+        sites: &[SiteId],
+        epochs: &Epochs,
+        most: usize,
+        mut visit: impl FnMut(Survivors) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut order: Vec<u32> = (0..self.cells.len() as u32).collect();
+        let stack_of = |index: &u32| self.cells[*index as usize].stack;
+        order.sort_unstable_by_key(stack_of);
+        let is_wanted = self.largest(sites.len(), most);
+        let mut cells = order.as_slice();
+        for (stack, &site) in sites.iter().enumerate() {
+            let count = cells.iter().take_while(|index| stack_of(index) as usize == stack).count();
+            let (own, rest) = cells.split_at(count);
+            cells = rest;
+            if is_wanted(stack) {
+                visit(self.survivors(site, own.iter().map(|&index| &self.cells[index as usize]), epochs))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells of a stack whether it is among the `most` stacks with the most live bytes.
+    fn largest(&self, stacks: usize, most: usize) -> impl Fn(usize) -> bool + use<> {
+        let mut wanted = Vec::new();
+        if stacks > most {
+            let mut live = vec![(0u64, 0u32); stacks];
+            live.iter_mut().zip(0..).for_each(|(live, stack)| live.1 = stack);
+            for cell in &self.cells {
+                if let Some(live) = live.get_mut(cell.stack as usize) {
+                    live.0 = live.0.saturating_add(cell.live_bytes);
+                }
+            }
+            wanted = vec![false; stacks];
+            live.sort_unstable_by(|a, b| b.cmp(a));
+            live.iter().take(most).for_each(|(_, stack)| wanted[*stack as usize] = true);
+        }
+        move |stack| wanted.get(stack).copied().unwrap_or(true)
+    }
+
+    fn survivors<'c>(
+        &self,
+        site: SiteId,
+        cells: impl Iterator<Item = &'c CellState>,
+        epochs: &Epochs,
+    ) -> Survivors {
+        let count = self.now_ns / self.length_ns.max(1) + 1;
+        let empty = |index: u64| Epoch {
+            from_ns: index * self.length_ns,
+            to_ns: ((index + 1) * self.length_ns).min(self.now_ns),
+            live_bytes: 0,
+            live_count: 0,
+            allocs: 0,
+        };
+        let mut survivors = Survivors {
+            site,
+            epochs: (0..count).map(empty).collect(),
+            last_free_ns: 0,
+            max_age_at_free_ns: 0,
+        };
+        for cell in cells {
+            let born = epochs.start_of(cell.epoch);
+            if let Some(freed_in) = cell.freed_in.checked_sub(1) {
+                let freed = epochs.end_of(freed_in, self.now_ns);
+                survivors.last_free_ns = survivors.last_free_ns.max(freed);
+                survivors.max_age_at_free_ns = survivors.max_age_at_free_ns.max(freed.saturating_sub(born));
+            }
+            let Some(epoch) = survivors.epochs.get_mut((born / self.length_ns.max(1)) as usize) else {
+                continue;
+            };
+            epoch.allocs = epoch.allocs.saturating_add(cell.allocs);
+            epoch.live_count = epoch.live_count.saturating_add(cell.live_count);
+            epoch.live_bytes = epoch.live_bytes.saturating_add(cell.live_bytes);
+        }
+        survivors
     }
 }
 
@@ -161,19 +269,14 @@ impl WatchedStacks {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshots {
     /// At the latest slice.
-    pub latest: Vec<Survivors>,
-    kept: Vec<Survivors>,
+    pub latest: Arc<Snapshot>,
+    kept: Arc<Snapshot>,
     /// Number of live allocations at the end of each of the latest epochs, newest first.
     live: [u64; EPOCHS_OF_A_TEARDOWN],
 }
 
 /// A teardown lasts at most a tenth of the recording; an epoch lasts between 1/32 and 1/16 of it.
 const EPOCHS_OF_A_TEARDOWN: usize = 5;
-
-/// Number of live allocations of all sites.
-fn live(all: &[Survivors]) -> u64 {
-    all.iter().flat_map(|one| &one.epochs).map(|epoch| epoch.live_count).sum()
-}
 
 /// Whether `live` is at least 15/16 of `most`.
 fn is_most(live: u64, most: u64) -> bool {
@@ -186,18 +289,23 @@ impl Snapshots {
     /// longer than a teardown lasts, its normal work has freed the memory.
     pub(crate) fn keep(&mut self) {
         self.live.rotate_right(1);
-        self.live[0] = live(&self.latest);
+        self.live[0] = self.latest.live_count;
         if is_most(self.live[0], self.live.into_iter().max().unwrap_or(0)) {
-            self.kept.clone_from(&self.latest);
+            self.kept = Arc::clone(&self.latest);
         }
     }
 
     /// The newest survivors from before the program began to free everything at its end. The latest survivors
     /// are returned if they have nearly as many live allocations as the kept survivors. If the heap shrank in
     /// normal work, the kept survivors are a few epochs old, which does no harm.
-    pub(crate) fn before_teardown(&self) -> &[Survivors] {
-        if is_most(live(&self.latest), live(&self.kept)) { &self.latest } else { &self.kept }
+    pub(crate) fn before_teardown(&self) -> &Arc<Snapshot> {
+        if is_most(self.latest.live_count, self.kept.live_count) { &self.latest } else { &self.kept }
     }
+}
+
+/// Number of stacks that the target has met.
+fn made(session: &Session) -> usize {
+    (session.header().stacks.stack.load(Ordering::Acquire) as usize).min(MAX_STACKS)
 }
 
 /// The cells that are in use, each with the index of its stack.
@@ -215,16 +323,11 @@ mod tests {
 
     #[test]
     fn frees_by_destructors_are_absent_from_the_snapshot_before() {
-        let all = |live_count: u64| {
-            let epochs =
-                vec![Epoch { from_ns: 0, to_ns: 1, live_bytes: live_count, live_count, allocs: live_count }];
-            vec![Survivors { site: SiteId(1), epochs, last_free_ns: 0, max_age_at_free_ns: 0 }]
-        };
         let mut snapshots = Snapshots::default();
-        for (live, expected) in [(10, 10), (20, 20), (30, 30), (29, 29), (18, 29), (0, 29)] {
-            snapshots.latest = all(live);
-            assert_eq!(snapshots.before_teardown()[0].epochs[0].live_count, expected, "after {live}");
-            if live > 18 {
+        for (live_count, expected) in [(10, 10), (20, 20), (30, 30), (29, 29), (18, 29), (0, 29)] {
+            snapshots.latest = Arc::new(Snapshot { live_count, ..Snapshot::default() });
+            assert_eq!(snapshots.before_teardown().live_count, expected, "after {live_count}");
+            if live_count > 18 {
                 snapshots.keep();
             }
         }
@@ -234,16 +337,58 @@ mod tests {
     fn a_teardown_over_four_epochs_keeps_the_snapshot_before_it_and_work_does_not() {
         let mut snapshots = Snapshots::default();
         let mut survivors_after = |live_count: u64| {
-            let epochs = vec![Epoch { from_ns: 0, to_ns: 1, live_bytes: 0, live_count, allocs: 0 }];
-            snapshots.latest =
-                vec![Survivors { site: SiteId(1), epochs, last_free_ns: 0, max_age_at_free_ns: 0 }];
+            snapshots.latest = Arc::new(Snapshot { live_count, ..Snapshot::default() });
             snapshots.keep();
-            snapshots.before_teardown()[0].epochs[0].live_count
+            snapshots.before_teardown().live_count
         };
         let ends = [100, 80, 60, 30, 5].map(&mut survivors_after);
         assert_eq!(ends, [100; 5]);
         // The program ran on with less memory for longer than a teardown lasts.
         assert_eq!([5; EPOCHS_OF_A_TEARDOWN - 1].map(&mut survivors_after).last(), Some(&5));
+    }
+
+    #[test]
+    fn survivors_of_every_stack_are_told_and_of_the_largest_where_there_are_too_many() {
+        let sites: Vec<SiteId> = (10..14).map(SiteId).collect();
+        let cell = |stack, epoch, freed_in, live_bytes, allocs| CellState {
+            stack,
+            epoch,
+            freed_in,
+            live_bytes,
+            live_count: live_bytes / 10,
+            allocs,
+        };
+        let snapshot = Snapshot {
+            now_ns: 250,
+            length_ns: 100,
+            live_count: 8,
+            cells: vec![
+                cell(2, 0, 0, 40, 7),
+                cell(0, 1, 2, 10, 3),
+                cell(2, 1, 3, 20, 2),
+                cell(1, 0, 0, 0, 0),
+                cell(3, 2, 0, 10, 1),
+            ],
+        };
+        let epochs = Epochs { starts: vec![0, 100, 200], length_ns: 100 };
+        let told = |most| {
+            let mut all = Vec::new();
+            let done: Result<(), ()> = snapshot.each(&sites, &epochs, most, |survivors| {
+                all.push(survivors);
+                Ok(())
+            });
+            done.expect("nothing fails here");
+            all
+        };
+        let all = told(4);
+        assert_eq!(all.iter().map(|one| one.site).collect::<Vec<_>>(), sites);
+        let live = |at: usize| all[at].epochs.iter().map(|epoch| epoch.live_bytes).collect::<Vec<_>>();
+        assert_eq!([live(0), live(1), live(2), live(3)], [[0, 10, 0], [0; 3], [40, 20, 0], [0, 0, 10]]);
+        assert_eq!((all[2].last_free_ns, all[2].max_age_at_free_ns), (250, 150));
+        assert_eq!((all[0].last_free_ns, all[0].max_age_at_free_ns), (200, 100));
+        assert_eq!((all[2].epochs[0].allocs, all[2].epochs[2].to_ns), (7, 250));
+        let largest: Vec<_> = told(2).iter().map(|one| one.site.0).collect();
+        assert_eq!(largest, [12, 13]);
     }
 
     #[test]
