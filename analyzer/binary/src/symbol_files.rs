@@ -75,6 +75,13 @@ impl SymbolFiles {
         self.binary
     }
 
+    /// A number that differs between files of one build ID that name different functions: a stripped one, one
+    /// with a debug file.
+    pub fn version(&self) -> u64 {
+        let debug = self.debug.as_ref().map_or(0, |debug| debug.bytes().len());
+        self.binary.bytes().len() as u64 | (debug as u64).rotate_left(32)
+    }
+
     /// The functions of the module.
     pub fn functions(&self) -> FunctionTable<'_> {
         let owners = [self.debug.as_ref(), Some(&self.binary), self.mini.as_ref()];

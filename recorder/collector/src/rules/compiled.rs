@@ -1,5 +1,6 @@
 //! The wrappers and unwind rules of files, compiled once per file for all processes of the run.
 
+use crate::rules::cache::{CACHE, Known};
 use crate::rules::code_options::CodeOptions;
 use crate::rules::code_range::CodeRange;
 use crate::rules::unwind::{self, UnwindTable};
@@ -19,6 +20,8 @@ pub(crate) struct FileCode {
     pub link_base: u64,
     /// The file as it was opened, for rules that are compiled later. By then another file may have its path.
     file: Option<BinaryFile>,
+    /// Tells the versions of a file of one build ID apart.
+    version: u64,
     rules: OnceLock<UnwindTable>,
 }
 
@@ -39,12 +42,21 @@ pub(crate) struct Compiled {
 impl Compiled {
     /// The code of a file. Waits if another thread is compiling it.
     pub(crate) fn code(&self, key: FileKey, file: &Path, code_options: &CodeOptions) -> Shared<FileCode> {
-        let path = key.0.clone();
+        let (path, build_id) = key.clone();
         let place = {
             let mut code = self.code.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(code.entry(key).or_default())
         };
-        place.get_or_init(|| FileCode::compile(&path, file, code_options));
+        let mut is_new = false;
+        let code = place.get_or_init(|| {
+            let (code, is_known) = FileCode::compile(&path, file, &build_id, code_options);
+            is_new = !is_known;
+            code
+        });
+        // After everybody who waits for it was let go.
+        if is_new {
+            code.keep(&build_id);
+        }
         place
     }
 
@@ -71,13 +83,23 @@ impl Compiled {
 }
 
 impl FileCode {
-    /// Compiles the file of the module at `path`, which is opened at `file`.
-    fn compile(path: &str, file: &Path, code_options: &CodeOptions) -> FileCode {
+    /// Compiles the file of the module at `path`, which is opened at `file`, or takes its rules from the
+    /// cache. Returns `true` if there is nothing to keep in the cache.
+    fn compile(path: &str, file: &Path, build_id: &[u8], code_options: &CodeOptions) -> (FileCode, bool) {
         let rules = OnceLock::new();
-        let nothing = FileCode { wrappers: Vec::new(), link_base: 0, file: None, rules: OnceLock::new() };
-        let Ok(binary) = BinaryFile::open(file) else { return nothing };
+        let nothing =
+            FileCode { wrappers: Vec::new(), link_base: 0, file: None, version: 0, rules: OnceLock::new() };
+        let Ok(binary) = BinaryFile::open(file) else { return (nothing, true) };
         let files = SymbolFiles::find(path, binary, &Options::default());
-        let Ok(elf) = files.binary().elf() else { return nothing };
+        // A user's patterns note which functions they match, so these have to be looked for.
+        let is_usual = code_options.wrappers.is_only_builtin() && !code_options.walk_stacks;
+        let cache = CACHE.as_ref().filter(|_| is_usual && files.binary().build_id() == build_id);
+        let version = files.version();
+        if let Some(Known { wrappers, link_base }) = cache.and_then(|cache| cache.load(build_id, version)) {
+            let file = Some(files.into_binary());
+            return (FileCode { wrappers, link_base, file, version, rules }, true);
+        }
+        let Ok(elf) = files.binary().elf() else { return (nothing, true) };
         let functions = wrapper_functions(&elf, &files.functions(), &code_options.wrappers);
         let some;
         let table = if code_options.walk_stacks || functions == [WHOLE_FILE] {
@@ -94,7 +116,15 @@ impl FileCode {
         let wrappers = wrapper_ranges(&elf, table, &functions).into_iter().map(code_range).collect();
         let link_base = elf.link_base();
         let file = rules.get().is_none().then(|| files.into_binary());
-        FileCode { wrappers, link_base, file, rules }
+        (FileCode { wrappers, link_base, file, version, rules }, cache.is_none())
+    }
+
+    /// Keeps what was compiled for the next run.
+    fn keep(&self, build_id: &[u8]) {
+        if let Some(cache) = CACHE.as_ref() {
+            let known = Known { wrappers: self.wrappers.clone(), link_base: self.link_base };
+            cache.store(build_id, self.version, &known);
+        }
     }
 
     /// The unwind rules for the whole file. They are compiled at the first call, when stacks are first
@@ -122,7 +152,7 @@ mod tests {
         std::fs::write(&path, &own).expect("writable");
         let code_options =
             CodeOptions { wrappers: WrapperSet::builtin(), watch: WatchSet::new(), walk_stacks: false };
-        let code = FileCode::compile(&path.display().to_string(), &path, &code_options);
+        let (code, _) = FileCode::compile(&path.display().to_string(), &path, &[], &code_options);
         assert!(code.rules.get().is_none(), "nobody walks yet");
         let newer = path.with_extension("new");
         std::fs::write(&newer, b"not even a program").expect("writable");

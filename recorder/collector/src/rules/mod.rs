@@ -1,5 +1,6 @@
 //! The rules that the target gets for its code: callers to step over, callers to watch, and unwind rules.
 
+mod cache;
 pub mod code_options;
 pub(crate) mod code_range;
 pub(crate) mod compiled;

@@ -80,6 +80,11 @@ impl Paths {
 }
 
 impl WrapperSet {
+    /// Whether this is the built-in list alone, which is the same in every run.
+    pub(crate) fn is_only_builtin(&self) -> bool {
+        self.has_libraries && self.patterns.is_empty()
+    }
+
     /// The wrappers that edleak knows.
     pub fn builtin() -> WrapperSet {
         WrapperSet {
