@@ -74,12 +74,17 @@ impl Slot {
 }
 
 impl Control {
-    /// Claims a free session: returns its file descriptor in the collector. Lock-free; every session is
-    /// claimed once.
-    pub fn claim(&self) -> Option<u32> {
+    /// Claims a free session: returns its file descriptor in the collector and the number of the claim.
+    /// Lock-free; every session is claimed once.
+    pub fn claim(&self) -> Option<(u32, u32)> {
         let claimed = self.slots.iter().find_map(Slot::claim);
         let counter = if claimed.is_some() { &self.claims } else { &self.missed };
-        counter.fetch_add(1, Ordering::Release);
-        claimed
+        let number = counter.fetch_add(1, Ordering::Release).wrapping_add(1);
+        claimed.map(|session| (session, number))
+    }
+
+    /// Sessions on offer now.
+    pub fn on_offer(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.0.load(Ordering::Relaxed) >= FREE).count()
     }
 }

@@ -33,11 +33,16 @@ pub struct Header {
     pub watch_all: AtomicU32,
     /// The current birth epoch of watched allocations.
     pub epoch: AtomicU32,
+    /// The number of this session among all sessions of its collector; never 0.
+    pub serial: AtomicU64,
 
     /// [`FRESH`] or [`ATTACHED`]; a futex.
     pub state: AtomicU32,
     /// The process ID as in the collector's /proc.
     pub pid: AtomicU32,
+    /// The number of the claim of this session. Of two images of one process, the later one has the higher
+    /// number.
+    pub claim: AtomicU32,
     /// Bytes of the memory map in `maps`.
     pub maps_bytes: AtomicU32,
     /// 1: the thread ids of shard owners are the kernel's, so the collector can recognize ended owners.
@@ -59,6 +64,11 @@ pub struct Header {
     pub has_forked: AtomicU32,
     /// Number of forked children that were to be recorded but could not reach the collector.
     pub lost_children: AtomicU32,
+    /// `serial` of the session of the process that forked this one; 0: no recorded process forked it.
+    pub parent: AtomicU64,
+    /// Module events of the parent up to the fork. If `maps` is empty, this process has the modules that its
+    /// parent had then.
+    pub parent_events: AtomicU32,
     /// The start of the image's first stack, as in /proc/PID/stat (`startstack`); 0: unknown.
     pub stack_start: AtomicU64,
 

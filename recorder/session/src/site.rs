@@ -13,8 +13,15 @@ pub const MAX_SITES: usize = 1 << 16;
 pub const OTHER: u32 = 1;
 /// The first id that is assigned to a caller.
 pub const FIRST: u32 = 2;
-/// Number of slots to probe before the table counts as full for this address.
-pub const MAX_PROBES: usize = 64;
+/// Bits of a slot index in the near region. Every search begins there, so the sites of a small program lie on
+/// few pages of the table.
+const NEAR_BITS: u32 = 10;
+const NEAR: usize = 1 << NEAR_BITS;
+const _: () = assert!(NEAR < SLOTS / 2);
+/// Number of slots to probe in the near region before the search goes on beyond it.
+const NEAR_PROBES: usize = 8;
+/// Number of slots to probe beyond the near region before the table counts as full for this address.
+const MAX_PROBES: usize = 64;
 const _: () = assert!(SLOTS >= 2 * MAX_SITES);
 
 /// One slot: a return address and its meaning. A reader that sees a key without an id has found an unfinished
@@ -122,11 +129,35 @@ impl Action {
     }
 }
 
-/// The slot at which the search for a return address begins. Uses Fibonacci hashing: neighbouring call sites
+/// The possible slots of a return address, in search order. Uses Fibonacci hashing: neighbouring call sites
 /// differ only in low bits, and the hash spreads these over the whole index.
-#[inline(always)]
-pub fn first_slot(address: u64) -> usize {
-    (address.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - SLOT_BITS)) as usize
+fn places(slots: &[SiteSlot], address: u64) -> impl Iterator<Item = &SiteSlot> {
+    let hash = address.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let first_of = |bits: u32| (hash >> (64 - bits)) as usize;
+    let near = first_of(NEAR_BITS);
+    let near = (0..NEAR_PROBES).map(move |probe| (near + probe) % NEAR);
+    // The near region becomes full as a whole, so no search goes on there.
+    let first = first_of(SLOT_BITS);
+    let first = if first < NEAR { first + SLOTS / 2 } else { first };
+    let beyond =
+        (first..first + MAX_PROBES).map(|index| if index < SLOTS { index } else { index - SLOTS + NEAR });
+    near.chain(beyond).filter_map(|index| slots.get(index & slots.len().wrapping_sub(1)))
+}
+
+/// The slot of a return address; `None`: the target never met this address.
+pub fn find(slots: &[SiteSlot], address: u64) -> Option<&SiteSlot> {
+    let key = |slot: &&SiteSlot| slot.key.load(Ordering::Acquire);
+    places(slots, address).take_while(|slot| key(slot) != 0).find(|slot| key(slot) == address)
+}
+
+/// Puts a return address and its meaning into a table that no other thread uses yet, unless the address is
+/// there already.
+pub fn copy_into(slots: &[SiteSlot], address: u64, meaning: u64) {
+    let place = places(slots, address).find(|slot| [0, address].contains(&slot.key.load(Ordering::Relaxed)));
+    if let Some(slot) = place.filter(|slot| slot.key.load(Ordering::Relaxed) == 0) {
+        slot.key.store(address, Ordering::Relaxed);
+        slot.meaning.store(meaning, Ordering::Relaxed);
+    }
 }
 
 /// Finds the slot of `address` or creates one with an id from `next_id`.
@@ -144,9 +175,7 @@ pub fn intern<'t>(
     address: u64,
     on_new: impl Fn() -> (u32, Action),
 ) -> Option<&'t SiteSlot> {
-    let first = first_slot(address);
-    for probe in 0..MAX_PROBES {
-        let slot = slots.get((first + probe) & (slots.len() - 1))?;
+    for slot in places(slots, address) {
         let mut key = slot.key.load(Ordering::Acquire);
         if key == 0 {
             // Write a key only while ids are left. Otherwise keys without an id would fill the table.
@@ -277,7 +306,8 @@ mod tests {
     #[test]
     fn unfinished_insertion_is_finished_by_the_next_reader() {
         let (slots, infos, next) = table(16);
-        slots[first_slot(0x4242) & 31].key.store(0x4242, Ordering::Relaxed);
+        let first = places(&slots, 0x4242).next().expect("a table has slots");
+        first.key.store(0x4242, Ordering::Relaxed);
         let slot = intern(&slots, &infos, &next, 0x4242, || (0, Action::WATCH)).expect("there is room");
         assert_eq!(slot.id(), FIRST);
         assert_eq!(slot.action(), Action::WATCH);
@@ -311,6 +341,50 @@ mod tests {
         }
         infos[FIRST as usize].same_address.store(99, Ordering::Relaxed);
         assert!(intern(&slots, &infos, &next, 0x4242, || (5, Action::COUNT)).is_some());
+    }
+
+    #[test]
+    fn sites_of_a_small_program_lie_on_few_pages() {
+        let slots: Vec<_> = (0..SLOTS).map(|_| SiteSlot::default()).collect();
+        let infos: Vec<_> = (0..MAX_SITES).map(|_| SiteInfo::default()).collect();
+        let next = AtomicU32::new(FIRST);
+        let mut state = 7u64;
+        let addresses: Vec<u64> = (0..20_001)
+            .map(|i| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                0x7000_0000_0000 + (state >> 40 << 16) + i // no two are the same
+            })
+            .collect();
+        let address = |i: u64| addresses[i as usize];
+        for i in 0..300 {
+            intern(&slots, &infos, &next, address(i), || (0, Action::COUNT)).expect("there is room");
+        }
+        let used =
+            slots.iter().rposition(|slot| slot.key.load(Ordering::Relaxed) != 0).expect("there are sites");
+        assert!(used < NEAR, "{used}");
+        for i in 300..20_000 {
+            intern(&slots, &infos, &next, address(i), || (0, Action::COUNT)).expect("there is room");
+        }
+        for i in 0..20_000 {
+            assert_eq!(find(&slots, address(i)).map(SiteSlot::id), Some(FIRST + i as u32));
+        }
+        assert!(find(&slots, address(20_000)).is_none());
+    }
+
+    #[test]
+    fn a_copied_table_has_every_site_once() {
+        let (slots, infos, next) = table(64);
+        let (copy, ..) = table(64);
+        for address in [0x1000, 0x2000, 0x3000] {
+            let slot = intern(&slots, &infos, &next, address, || (0, Action::WATCH)).expect("there is room");
+            copy_into(&copy, address, slot.meaning.load(Ordering::Relaxed));
+            copy_into(&copy, address, 0);
+        }
+        for address in [0x1000, 0x2000, 0x3000] {
+            let (from, to) = (find(&slots, address).expect("met"), find(&copy, address).expect("copied"));
+            assert_eq!(from.id_and_action(), to.id_and_action());
+        }
+        assert_eq!(copy.iter().filter(|slot| slot.key.load(Ordering::Relaxed) != 0).count(), 3);
     }
 
     #[test]

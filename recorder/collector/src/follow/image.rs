@@ -1,7 +1,8 @@
 //! Checks whether a process still runs the recorded image. After an exec of a program that is not recorded,
 //! the counters of its session no longer change.
 
-use crate::sys::process::{self, Privileges};
+use crate::sys::proc_file;
+use crate::sys::process::{self, Privileges, Status};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
@@ -26,7 +27,7 @@ struct Image {
 /// The current image of a process; `None`: it has ended, or this user may not inspect it.
 fn image(pid: u32) -> Option<Image> {
     let file = fs::metadata(format!("/proc/{pid}/exe")).ok()?;
-    let stack_start = stack_start(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+    let stack_start = stack_start(&proc_file::read_text(format!("/proc/{pid}/stat")).ok()?)?;
     Some(Image { device: file.dev(), inode: file.ino(), stack_start })
 }
 
@@ -44,9 +45,9 @@ struct Rights {
 }
 
 /// `None`: the process has ended.
-fn rights(pid: u32) -> Option<Rights> {
-    let privileges = process::read_status(pid)?.privileges;
-    Some(Rights { privileges, users: fs::read(format!("/proc/{pid}/uid_map")).ok()? })
+fn rights(pid: u32, status: Option<Status>) -> Option<Rights> {
+    let privileges = status?.privileges;
+    Some(Rights { privileges, users: proc_file::read(format!("/proc/{pid}/uid_map")).ok()? })
 }
 
 /// Watches the image of one recording.
@@ -62,11 +63,11 @@ pub(crate) struct ImageWatch {
 
 impl ImageWatch {
     /// `stack_start` belongs to the image that attached; 0 if that image did not know it. The process may run
-    /// the next image by now.
-    pub(crate) fn new(pid: u32, stack_start: u64) -> ImageWatch {
+    /// the next image by now. `status` is the process's; `None`: it has ended.
+    pub(crate) fn new(pid: u32, stack_start: u64, status: Option<Status>) -> ImageWatch {
         let (recorded, looked_at) = (image(pid), Instant::now());
         let is_another = recorded.is_some_and(|image| stack_start != 0 && image.stack_start != stack_start);
-        let rights = rights(pid).unwrap_or_default();
+        let rights = rights(pid, status).unwrap_or_default();
         ImageWatch {
             pid,
             recorded,
@@ -93,7 +94,8 @@ impl ImageWatch {
             // non-dumpable has unchanged privileges.
             None => {
                 let is_given = |now: Rights| now != self.rights && now.users == self.rights.users;
-                self.rights.privileges.capabilities == 0 && rights(self.pid).is_some_and(is_given)
+                self.rights.privileges.capabilities == 0
+                    && rights(self.pid, process::read_status(self.pid)).is_some_and(is_given)
             }
         };
         if is_another {
@@ -132,14 +134,14 @@ mod tests {
         let own = image(pid).expect("this process is there").stack_start;
         let (now, later) = (Instant::now(), Instant::now() + 2 * CLAIM_TIME);
         for (said, is_left) in [(own, false), (0, false), (own + 16, true)] {
-            let mut watch = ImageWatch::new(pid, said);
+            let mut watch = ImageWatch::new(pid, said, process::read_status(pid));
             watch.look(later);
             assert_eq!(
                 (watch.is_left(), watch.is_over(now), watch.is_over(later)),
                 (is_left, false, is_left)
             );
         }
-        let mut watch = ImageWatch::new(pid, own);
+        let mut watch = ImageWatch::new(pid, own, process::read_status(pid));
         watch.recorded = watch.recorded.map(|image| Image { inode: image.inode + 1, ..image });
         watch.look(later);
         assert!(watch.is_left() && !watch.is_over(later) && watch.is_over(later + CLAIM_TIME));

@@ -4,14 +4,13 @@
 use super::trace_names::{beside, child_path};
 use super::{Child, Follower, unwritten};
 use crate::error::{Error, ErrorKind};
-use crate::recording::{Others, Recording};
+use crate::recording::{KnownCode, Others, Recording};
 use crate::start::output;
 use crate::sys::process;
 use crate::sys::shm::Session;
 use crate::sys::signals::Watch;
 use edleak_format::{EndReason, TraceWriter};
-use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -33,15 +32,26 @@ impl Follower<'_> {
         }
         // An ended process is not inspected, since another process may have its ID. PID 0 means that the
         // owner is unknown.
-        let pid = holder.unwrap_or(if process::is_there(claimed_pid) { 0 } else { claimed_pid });
+        let pid = holder.unwrap_or_else(|| if process::is_there(claimed_pid) { 0 } else { claimed_pid });
         let own_number = if pid == 0 { claimed_pid } else { pid };
+        let (known, parents_command) = self.known_of_parent(&session);
         // A PID can be reused: close the ended child's recording first.
         self.end_children();
+        let index = self.children.iter().position(|child| pid != 0 && child.recording.pid() == pid);
+        let now = match index {
+            _ if is_root => self.recording.as_ref(),
+            Some(index) => Some(&self.children[index].recording),
+            None => None,
+        };
+        let claim = session.header().claim.load(Ordering::Relaxed);
+        if now.is_some_and(|now| now.claim().wrapping_sub(claim) as i32 > 0) {
+            // This image executed the recorded one; its session is seen only now.
+            return;
+        }
         // After an exec, the new image gets the trace's name.
         let before = if is_root {
             self.recording.take()
         } else {
-            let index = self.children.iter().position(|child| child.recording.pid() == pid);
             index.map(|index| self.children.swap_remove(index).recording)
         };
         let path = match &before {
@@ -57,6 +67,10 @@ impl Follower<'_> {
         let mut options = self.plan.options.clone();
         if !is_root {
             options.command = process::command_line(pid);
+            if options.command.is_empty() {
+                // The process has ended already. A forked child runs its parent's program.
+                options.command = parents_command.unwrap_or_default();
+            }
         }
         let reserved = if path == self.plan.output { self.reserved.take() } else { None };
         let begun = match taken_over.or(reserved.map(Ok)) {
@@ -64,8 +78,7 @@ impl Follower<'_> {
             None => output::reserve(&path, options.capacity_bytes).map(|(writer, _)| writer),
         }
         .and_then(|writer| {
-            let publisher = self.plan.publisher.for_another();
-            Recording::begin(session, pid, &path, writer, &options, publisher)
+            Recording::begin(session, pid, &path, writer, &options, known)
                 .map_err(|error| Error::output(&error, "choose another file with -o"))
         });
         match begun {
@@ -93,19 +106,30 @@ impl Follower<'_> {
         if self.plan.only.is_empty() { is_root } else { self.reserved.is_some() }
     }
 
+    /// The code that is known of the process that claimed a session, and its parent's command line. Both come
+    /// from the recording of the process that forked it, if there is one.
+    fn known_of_parent(&mut self, session: &Session) -> (KnownCode, Option<Vec<String>>) {
+        let header = session.header();
+        let serial = header.parent.load(Ordering::Relaxed);
+        let events = header.parent_events.load(Ordering::Relaxed);
+        if let Some(parent) = self.recordings().find(|recording| recording.serial() == serial) {
+            return (parent.code_for_child(events), Some(parent.command().to_vec()));
+        }
+        let publisher = self.plan.publisher.for_another();
+        let parent = self.finished.iter().find(|parent| parent.serial == serial);
+        let modules = parent.map(|parent| parent.modules.at_fork(events));
+        (KnownCode { publisher, modules }, parent.map(|parent| parent.command.clone()))
+    }
+
     /// The trace of a child: `NAME.PID.edl`. If this run already used that name, because PIDs are reused, a
     /// number follows. A trace of an earlier run is kept as `.old`, like the root's.
-    fn child_output(&self, pid: u32) -> PathBuf {
-        let finished = self.outcome.summaries.iter().map(|summary| summary.path.as_path());
-        let running = self.children.iter().map(|child| child.recording.path());
-        let taken: HashSet<&Path> = finished.chain(running).collect();
-        let mut path = child_path(&self.plan.output, pid);
-        let mut times = 1;
-        while taken.contains(path.as_path()) {
-            times += 1;
-            path = beside(&self.plan.output, &format!("{pid}.{times}"));
+    fn child_output(&mut self, pid: u32) -> PathBuf {
+        let times = self.child_numbers.entry(pid).or_insert(0);
+        *times += 1;
+        match *times {
+            1 => child_path(&self.plan.output, pid),
+            times => beside(&self.plan.output, &format!("{pid}.{times}")),
         }
-        path
     }
 
     /// Ends the recording of an image that executed another one. If it ran for [`WORTH_KEEPING`], it keeps

@@ -13,7 +13,7 @@ use crate::control::socket::ControlSocket;
 use crate::error::{Error, ErrorKind};
 use crate::follow::claim_notifier::ClaimNotifier;
 use crate::follow::session_stock::SessionStock;
-use crate::recording::{Options, Others, Recording, Summary};
+use crate::recording::{Options, Others, Recording, Remains, Summary};
 use crate::rules::publisher::Publisher;
 use crate::sys::own_child::{Ended, OwnChild};
 use crate::sys::process;
@@ -23,7 +23,7 @@ use crate::sys::signals::{self, Signals, Watch};
 use edleak_format::{EndReason, TraceWriter};
 use edleak_session::header::{ATTACHED, FRESH};
 use edleak_text::units::plural;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -48,6 +48,10 @@ const ATTACH_WAIT: Duration = Duration::from_millis(5);
 /// Limit for claimed sessions that are not attached yet. If a target claims more, the oldest claims are
 /// dropped.
 const MAX_ATTACHING: usize = 64;
+
+/// Number of finished recordings that are kept for their children: a child may claim its session just before
+/// its parent ends.
+const MAX_FINISHED: usize = 64;
 
 /// The process that is followed.
 pub enum Root<'a> {
@@ -137,8 +141,12 @@ pub struct Follower<'a> {
     outcome: Outcome,
     began: Instant,
     /// Sessions that a child may have inherited.
-    inherited: Vec<u64>,
+    inherited: HashSet<u64>,
     looked_at: Option<Instant>,
+    /// The recordings that finished last, the newest at the end.
+    finished: VecDeque<Remains>,
+    /// Number of children so far, by PID.
+    child_numbers: HashMap<u32, u32>,
     /// Number of images whose traces were set aside.
     executed: u32,
     /// The trace of the root process. It is created and locked early, so that no other process takes its
@@ -178,8 +186,10 @@ impl<'a> Follower<'a> {
             control: ControlSocket::open().ok(),
             outcome: Outcome::default(),
             began: Instant::now(),
-            inherited: Vec::new(),
+            inherited: HashSet::new(),
             looked_at: None,
+            finished: VecDeque::new(),
+            child_numbers: HashMap::new(),
             executed: 0,
             reserved,
             recorded_since: None,
@@ -294,6 +304,7 @@ impl<'a> Follower<'a> {
         }
         let too_many = self.attaching.len().saturating_sub(MAX_ATTACHING);
         self.unwritten += self.attaching.drain(..too_many).len() as u64;
+        let mut attached = Vec::new();
         let limit = Instant::now() + ATTACH_WAIT;
         for (session, claimed) in std::mem::take(&mut self.attaching) {
             let header = session.header();
@@ -306,9 +317,21 @@ impl<'a> Follower<'a> {
                 wait(&header.state, FRESH, left);
             }
             if header.state.load(Ordering::Acquire) == ATTACHED {
-                self.begin(session);
+                attached.push(session);
             } else {
                 self.attaching.push((session, claimed));
+            }
+        }
+        attached.sort_by_key(|session| session.header().claim.load(Ordering::Relaxed));
+        // A child that executes a program at once claims a session for both images. The first one has counted
+        // next to nothing and is not recorded.
+        let number = |session: &Session| session.header().pid.load(Ordering::Relaxed);
+        let is_executed = |session: &Session| session.header().parent.load(Ordering::Relaxed) == 0;
+        while !attached.is_empty() {
+            let session = attached.remove(0);
+            let mut later = attached.iter().filter(|later| number(later) == number(&session));
+            if !later.any(is_executed) {
+                self.begin(session);
             }
         }
     }
@@ -467,6 +490,11 @@ impl<'a> Follower<'a> {
     fn finish(&mut self, recording: Recording, reason: EndReason, others: Others) {
         let others = Others { children_are_recorded: self.plan.children, ..others };
         self.dismiss_clients(&recording);
+        if self.plan.children {
+            self.finished.push_back(recording.remains());
+            let too_many = self.finished.len().saturating_sub(MAX_FINISHED);
+            self.finished.drain(..too_many);
+        }
         let path = recording.path().to_owned();
         match recording.finish(reason, others) {
             Ok(summary) => self.outcome.summaries.push(summary),

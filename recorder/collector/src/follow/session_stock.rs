@@ -107,7 +107,7 @@ mod tests {
         for _ in 0..3 {
             stock.fill().expect("memory files can be made");
             let fds: Vec<u32> =
-                (0..STOCK).map(|_| stock.page.get().claim().expect("the sessions is full")).collect();
+                (0..STOCK).map(|_| stock.page.get().claim().expect("the sessions is full").0).collect();
             assert_eq!(stock.page.get().claim(), None);
             let sessions = stock.claimed().expect("memory files can be made");
             assert_eq!(sessions.iter().map(|session| session.fd() as u32).collect::<Vec<_>>(), fds);

@@ -29,7 +29,7 @@ impl Recording {
                     let record = Record::Module(self.modules.all()[index].module.clone());
                     self.record(&record)?;
                 }
-            } else if let Some(module) = self.modules.unloaded(bias, now_ns) {
+            } else if let Some(module) = self.modules.unloaded(bias, number.wrapping_add(1), now_ns) {
                 let record = Record::Module(module.clone());
                 self.record(&record)?;
             }

@@ -21,7 +21,7 @@ use crate::rules::publisher::Publisher;
 use crate::rules::stack_bounds::StackBounds;
 use crate::sys::maps;
 use crate::sys::memory::AreaReader;
-use crate::sys::process::{self, ProcessorTime, Size};
+use crate::sys::process::{self, ProcessorTime, Size, Status};
 use crate::sys::shm::Session;
 use crate::watch::auto_watch::AutoWatch;
 use edleak_binary::elf::Elf;
@@ -62,7 +62,7 @@ pub struct Options {
 /// One image being recorded.
 pub struct Recording {
     pid: u32,
-    command: String,
+    command: Vec<String>,
     session: Session,
     writer: Option<TraceWriter>,
     path: PathBuf,
@@ -141,6 +141,24 @@ pub struct Summary {
     pub children: Children,
 }
 
+/// The code of an image, as far as it is known before its recording begins.
+pub(crate) struct KnownCode {
+    /// Publishes the rules.
+    pub publisher: Publisher,
+    /// The modules at the fork, if a recorded process forked the image.
+    pub modules: Option<Modules>,
+}
+
+/// The part of a finished recording that is kept for the children of its process.
+pub(crate) struct Remains {
+    /// The serial number of its session.
+    pub serial: u64,
+    /// Its modules.
+    pub modules: Modules,
+    /// The program and its arguments.
+    pub command: Vec<String>,
+}
+
 /// Images that have no trace of their own.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Others {
@@ -159,17 +177,29 @@ impl Recording {
     ///
     /// # Errors
     /// The trace cannot be written.
-    pub fn begin(
+    pub(crate) fn begin(
         session: Session,
         pid: u32,
         path: &Path,
         mut writer: TraceWriter,
         options: &Options,
-        mut publisher: Publisher,
+        known: KnownCode,
     ) -> Result<Recording, Error> {
         let began = Instant::now();
-        let mut modules = Modules::new(pid);
-        modules.add_maps(&maps::files(&session.maps()), 0);
+        let KnownCode { mut publisher, modules } = known;
+        let is_map_copied = session.header().maps_bytes.load(Ordering::Acquire) > 0;
+        let mut modules = match modules {
+            Some(parents) if !is_map_copied => parents.of_process(pid),
+            _ => {
+                publisher = publisher.for_another();
+                Modules::new(pid)
+            }
+        };
+        if is_map_copied {
+            modules.add_maps(&maps::files(&session.maps()), 0);
+        } else if modules.all().is_empty() {
+            modules.add_maps(&maps::files_of(pid), 0);
+        }
         publisher.publish(&session, modules.all());
         if options.auto_watch {
             publisher.enable_walks(&session, modules.all());
@@ -196,10 +226,11 @@ impl Recording {
         // entry of a memory map.
         let image = image.or(modules.all().first()).map(|loaded| loaded.module.id);
         let slicer = Slicer::new(session.shards().len());
-        let image_watch = ImageWatch::new(pid, session.header().stack_start.load(Ordering::Relaxed));
+        let status = process::read_status(pid);
+        let image_watch = ImageWatch::new(pid, session.header().stack_start.load(Ordering::Relaxed), status);
         let mut recording = Recording {
             pid,
-            command: options.command.join(" "),
+            command: options.command.clone(),
             session,
             writer: Some(writer),
             path: path.to_owned(),
@@ -242,7 +273,8 @@ impl Recording {
         if recording.publisher.walks() {
             recording.bounds.refresh(&recording.session, pid, began);
         }
-        recording.take_slice(0)?;
+        recording.note_size(status);
+        recording.write_slice(0)?;
         // The target waits for this flag, so the first slice shows its state before it runs.
         let ready = &recording.session.header().ready;
         ready.store(1, Ordering::Release);
@@ -253,6 +285,35 @@ impl Recording {
     /// The process.
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// The serial number of its session.
+    pub(crate) fn serial(&self) -> u64 {
+        self.session.header().serial.load(Ordering::Relaxed)
+    }
+
+    /// The code of a child that this process forked after `events` module events.
+    pub(crate) fn code_for_child(&self, events: u32) -> KnownCode {
+        let modules = self.modules.at_fork(events);
+        // The publisher numbers modules as this recording does.
+        let is_same = modules.all().len() == self.modules.all().len();
+        let publisher = if is_same { self.publisher.for_child() } else { self.publisher.for_another() };
+        KnownCode { publisher, modules: Some(modules) }
+    }
+
+    /// The part to keep once this recording is finished.
+    pub(crate) fn remains(&self) -> Remains {
+        Remains { serial: self.serial(), modules: self.modules.clone(), command: self.command.clone() }
+    }
+
+    /// The number of the claim with which it began.
+    pub(crate) fn claim(&self) -> u32 {
+        self.session.header().claim.load(Ordering::Relaxed)
+    }
+
+    /// The program and its arguments.
+    pub(crate) fn command(&self) -> &[String] {
+        &self.command
     }
 
     /// The trace.
@@ -306,7 +367,7 @@ impl Recording {
             watched: self.publisher.watch().to_string(),
             picked: self.publisher.picked(),
             trace: std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone()),
-            command: self.command.clone(),
+            command: self.command.join(" "),
         }
     }
 
@@ -493,6 +554,19 @@ impl Recording {
     }
 
     fn take_slice(&mut self, tick: u64) -> Result<(), Error> {
+        self.note_size(process::read_status(self.pid));
+        self.write_slice(tick)
+    }
+
+    /// Notes the size of the process. After its end the last size stays.
+    fn note_size(&mut self, status: Option<Status>) {
+        if let Some(status) = status.filter(|status| status.size != Size::default()) {
+            self.size = status.size;
+            self.own_pid_namespace = Some(status.own_pid_namespace);
+        }
+    }
+
+    fn write_slice(&mut self, tick: u64) -> Result<(), Error> {
         let learning_ns = self.began.elapsed().as_nanos() as u64;
         self.read_events(learning_ns)?;
         self.learn_sites(learning_ns)?;
@@ -507,12 +581,6 @@ impl Recording {
             self.survivors.keep();
         }
         self.gather_counters(now_ns);
-        if let Some(status) = process::read_status(self.pid)
-            && status.size != Size::default()
-        {
-            self.size = status.size;
-            self.own_pid_namespace = Some(status.own_pid_namespace);
-        }
         if let Some(time) = process::processor_time(self.pid) {
             let [_, newest] = self.processor.get_or_insert([(now_ns, time); 2]);
             *newest = (now_ns, time);

@@ -7,8 +7,10 @@ use edleak_binary::elf::Elf;
 use edleak_binary::file_bytes::FileBytes;
 use edleak_format::{Module, ModuleId};
 use std::collections::{HashMap, VecDeque};
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 /// A module, and the numbers of the first and the latest event that loaded it.
 #[derive(Clone, Debug)]
@@ -19,6 +21,8 @@ pub struct Loaded {
     first_event: u32,
     /// The number of the latest event that loaded it.
     pub latest_event: u32,
+    /// The number of the latest event that unloaded it.
+    unloaded_event: u32,
     /// The path through which its file can be read while the process lives.
     pub file: PathBuf,
 }
@@ -43,12 +47,13 @@ pub(crate) struct Event {
 const MAX_LOADS: usize = edleak_session::event::MAX_EVENTS;
 
 /// The modules of one target.
+#[derive(Clone)]
 pub(crate) struct Modules {
     pid: u32,
     loaded: Vec<Loaded>,
     /// The latest loads, oldest first: the event's number and the index of the module.
     loads: VecDeque<(u32, usize)>,
-    /// Mapped paths that are not modules: fonts, locales, databases.
+    /// Mapped paths that are not modules.
     not_elf: HashMap<String, ()>,
 }
 
@@ -64,11 +69,13 @@ struct Found<'a> {
 }
 
 /// The facts about a file that are needed here.
+#[derive(Clone)]
 struct FileFacts {
     build_id: Vec<u8>,
     link_base: u64,
 }
 
+#[derive(Clone)]
 enum Facts {
     Elf(FileFacts),
     NotElf,
@@ -79,6 +86,31 @@ impl Modules {
     /// A list without modules.
     pub(crate) fn new(pid: u32) -> Modules {
         Modules { pid, loaded: Vec::new(), loads: VecDeque::new(), not_elf: HashMap::new() }
+    }
+
+    /// The modules of a child that this process forked after `events` module events. The child's own session
+    /// starts without module events.
+    pub(crate) fn at_fork(&self, events: u32) -> Modules {
+        let is_before = |event: u32| events.wrapping_sub(event) as i32 >= 0;
+        let is_there = |one: &&Loaded| {
+            is_before(one.first_event) && (one.module.unloaded_ns == 0 || !is_before(one.unloaded_event))
+        };
+        let of_child = |(index, one): (usize, &Loaded)| {
+            let id = ModuleId(index as u32);
+            let module = Module { id, loaded_ns: 0, unloaded_ns: 0, ..one.module.clone() };
+            Loaded { module, first_event: 0, latest_event: 0, unloaded_event: 0, file: one.file.clone() }
+        };
+        let loaded = self.loaded.iter().filter(is_there).enumerate().map(of_child).collect();
+        Modules { pid: self.pid, loaded, loads: VecDeque::new(), not_elf: self.not_elf.clone() }
+    }
+
+    /// The same modules, of the process `pid`.
+    pub(crate) fn of_process(mut self, pid: u32) -> Modules {
+        self.pid = pid;
+        for one in &mut self.loaded {
+            one.file = process::path_in(pid, &one.module.path);
+        }
+        self
     }
 
     /// All modules, by id.
@@ -97,7 +129,9 @@ impl Modules {
             rest = after;
             let end = group.iter().map(|mapping| mapping.end).max().unwrap_or(first.end);
             let is_file = !first.path.starts_with("/memfd:");
-            if is_file && first.offset == 0 && !self.not_elf.contains_key(&first.path) {
+            // Files without code (fonts, locales, databases) are not modules and are not opened.
+            let has_code = group.iter().any(|mapping| mapping.is_code);
+            if is_file && has_code && first.offset == 0 && !self.not_elf.contains_key(&first.path) {
                 let found = Found { path: &first.path, start: first.start, bias: None, end, event: 0 };
                 self.add(&found, None, now_ns);
             }
@@ -146,11 +180,12 @@ impl Modules {
         }
     }
 
-    /// Marks the module with this load bias as unloaded.
-    pub(crate) fn unloaded(&mut self, load_bias: u64, now_ns: u64) -> Option<&Module> {
+    /// Marks the module with this load bias as unloaded by the module event number `event`.
+    pub(crate) fn unloaded(&mut self, load_bias: u64, event: u32, now_ns: u64) -> Option<&Module> {
         let here = self.loaded.iter_mut().filter(|loaded| loaded.module.load_bias == load_bias);
         let loaded = here.max_by_key(|loaded| (loaded.latest_event, loaded.module.id.0))?;
         loaded.module.unloaded_ns = now_ns;
+        loaded.unloaded_event = event;
         Some(&loaded.module)
     }
 
@@ -235,7 +270,7 @@ impl Modules {
             loaded_ns: now_ns,
             unloaded_ns: 0,
         };
-        self.loaded.push(Loaded { module, first_event: event, latest_event: event, file });
+        self.loaded.push(Loaded { module, first_event: event, latest_event: event, unloaded_event: 0, file });
         if event != 0 {
             self.note_load(event, self.loaded.len() - 1);
         }
@@ -255,24 +290,63 @@ impl Modules {
     }
 }
 
-fn file_facts(path: &std::path::Path) -> Facts {
+fn file_facts(path: &Path) -> Facts {
     // Never open a mapped device or pipe: that may block or have side effects.
-    let is_file = std::fs::metadata(path).map(|metadata| metadata.is_file());
-    let bytes = match is_file {
-        Ok(true) => FileBytes::open(path),
-        Ok(false) => return Facts::NotElf,
+    let file = match std::fs::metadata(path) {
+        Ok(file) if file.is_file() => file,
+        Ok(_) => return Facts::NotElf,
         Err(_) => return Facts::Unreadable,
     };
-    let Ok(bytes) = bytes else { return Facts::Unreadable };
-    match Elf::parse(&bytes) {
+    let version = FileVersion::of(&file);
+    let known = || KNOWN_FILES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(facts) = known().get(&version) {
+        return facts.clone();
+    }
+    let Ok(bytes) = FileBytes::open(path) else { return Facts::Unreadable };
+    let facts = match Elf::parse(&bytes) {
         Ok(elf) => Facts::Elf(FileFacts {
             build_id: elf.build_id().unwrap_or_default().to_vec(),
             link_base: elf.link_base(),
         }),
         Err(error) if error.kind() == ErrorKind::NotElf => Facts::NotElf,
         Err(_) => Facts::Unreadable,
+    };
+    let mut known = known();
+    if known.len() >= MAX_KNOWN_FILES {
+        known.clear();
+    }
+    known.insert(version, facts.clone());
+    facts
+}
+
+/// A file in its current version. Another file of the same name has another version, and a change of the
+/// content makes one.
+#[derive(PartialEq, Eq, Hash)]
+struct FileVersion {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    /// Seconds and nanoseconds of the last change of the content.
+    modified: (i64, i64),
+    /// The same of the last change of any kind.
+    changed: (i64, i64),
+}
+
+impl FileVersion {
+    fn of(file: &Metadata) -> FileVersion {
+        FileVersion {
+            device: file.dev(),
+            inode: file.ino(),
+            bytes: file.len(),
+            modified: (file.mtime(), file.mtime_nsec()),
+            changed: (file.ctime(), file.ctime_nsec()),
+        }
     }
 }
+
+/// Facts about files that were read before: a shell starts the same few programs thousands of times.
+static KNOWN_FILES: LazyLock<Mutex<HashMap<FileVersion, Facts>>> = LazyLock::new(Mutex::default);
+const MAX_KNOWN_FILES: usize = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -382,9 +456,9 @@ mod tests {
         let mut turns = Turns::new();
         for round in 0..100 {
             for file in 0..2 {
-                let index = turns.load(file, 4 * round + 2 * file as u32 + 1);
-                assert_eq!(index, Some(file), "round {round}");
-                turns.modules.unloaded(0x10_0000, 9);
+                let number = 4 * round + 2 * file as u32 + 1;
+                assert_eq!(turns.load(file, number), Some(file), "round {round}");
+                turns.modules.unloaded(0x10_0000, number + 1, 9);
             }
         }
         assert_eq!(turns.modules.all().len(), 2);
@@ -392,6 +466,24 @@ mod tests {
         assert_eq!(turns.load(0, 402), None, "it was never away");
         let is_loaded = |index: usize| turns.modules.all()[index].module.unloaded_ns == 0;
         assert_eq!((is_loaded(0), is_loaded(1)), (true, false));
+    }
+
+    #[test]
+    fn a_forked_child_has_the_modules_that_its_parent_had_then() {
+        let mut turns = Turns::new();
+        turns.load(0, 1);
+        turns.modules.unloaded(0x10_0000, 2, 9);
+        turns.load(1, 3);
+        let at_fork = |events: u32| {
+            let modules = turns.modules.at_fork(events);
+            let ids = modules.all().iter().map(|one| one.module.id.0 as usize);
+            assert!(ids.eq(0..modules.all().len()), "ids are places in the list");
+            modules.all().iter().map(|one| one.module.path.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(at_fork(0), Vec::<String>::new());
+        assert_eq!(at_fork(1), turns.files[..1]);
+        assert_eq!(at_fork(2), Vec::<String>::new());
+        assert_eq!(at_fork(3), turns.files[1..]);
     }
 
     #[test]

@@ -70,6 +70,17 @@ impl Publisher {
         Publisher::with(Arc::clone(&self.code_options), Arc::clone(&self.compiled))
     }
 
+    /// The same for a forked child of the target with the same modules: nothing has to be learnt again.
+    /// Watches that were requested since the start stay with the parent.
+    pub(crate) fn for_child(&self) -> Publisher {
+        let mut child = self.for_another();
+        if !self.walks && !child.walks {
+            (child.code, child.code_ranges) = (self.code.clone(), self.code_ranges.clone());
+            child.refused = self.refused.clone();
+        }
+        child
+    }
+
     fn with(code_options: Arc<CodeOptions>, compiled: Arc<Compiled>) -> Publisher {
         let watch = Arc::new(code_options.watch.clone());
         Publisher {
@@ -330,7 +341,7 @@ impl Publisher {
             let (now, wanted) = (slot.action(), self.action_at(address));
             if now != wanted && now != Action::LOADER {
                 change(session, address, slot, wanted);
-            } else if now != Action::COUNT {
+            } else if now != Action::COUNT && self.publications > 1 {
                 // The thread that should have withdrawn the caller word may have been interrupted in the
                 // middle, for example by a longjmp out of a signal handler.
                 caller::withdraw_if(session.callers(), address, |caller| caller.site().is_some());
@@ -411,13 +422,7 @@ fn known_addresses(session: &Session) -> impl Iterator<Item = u64> {
 
 /// The slot of a return address in the site table, if the target has met this address.
 pub(crate) fn slot_of(session: &Session, address: u64) -> Option<&SiteSlot> {
-    use edleak_session::site::{MAX_PROBES, first_slot};
-    let slots = session.slots();
-    let first = first_slot(address);
-    (0..MAX_PROBES)
-        .map(|probe| &slots[(first + probe) & (slots.len() - 1)])
-        .take_while(|slot| slot.key.load(Ordering::Acquire) != 0)
-        .find(|slot| slot.key.load(Ordering::Acquire) == address)
+    edleak_session::site::find(session.slots(), address)
 }
 
 /// Changes the action for a return address.

@@ -1,6 +1,6 @@
 //! The parser of memory maps: /proc/PID/maps, and the first line of each entry of /proc/PID/smaps.
 
-use std::fs;
+use crate::sys::proc_file;
 
 /// One line: `start-end perms offset dev inode   name`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,8 +45,7 @@ pub(crate) fn lines(map: &str) -> impl Iterator<Item = Line<'_>> {
 
 /// The memory map of a process as text; `None`: the process has ended, or this user may not inspect it.
 pub(crate) fn text_of(pid: u32) -> Option<String> {
-    let map = fs::read(format!("/proc/{pid}/maps")).ok()?;
-    Some(String::from_utf8_lossy(&map).into_owned())
+    proc_file::read_text(format!("/proc/{pid}/maps")).ok()
 }
 
 /// One file mapped into a process.
@@ -60,6 +59,8 @@ pub(crate) struct Mapping {
     pub(crate) offset: u64,
     /// The file's path, as the process sees it. The kernel's ` (deleted)` is removed.
     pub(crate) path: String,
+    /// The process may execute it.
+    pub(crate) is_code: bool,
 }
 
 /// The mappings of files in a memory map, in address order.
@@ -73,6 +74,7 @@ pub(crate) fn files(map: &[u8]) -> Vec<Mapping> {
             end: line.end,
             offset: line.offset,
             path,
+            is_code: line.permissions.contains('x'),
         })
     };
     lines(&String::from_utf8_lossy(map)).filter_map(files).collect()
@@ -80,7 +82,7 @@ pub(crate) fn files(map: &[u8]) -> Vec<Mapping> {
 
 /// The files mapped into a running process; empty if it has ended or this user may not inspect it.
 pub(crate) fn files_of(pid: u32) -> Vec<Mapping> {
-    fs::read(format!("/proc/{pid}/maps")).map_or_else(|_| Vec::new(), |map| files(&map))
+    proc_file::read(format!("/proc/{pid}/maps")).map_or_else(|_| Vec::new(), |map| files(&map))
 }
 
 #[cfg(test)]
@@ -121,6 +123,7 @@ mod tests {
         let paths: Vec<_> = files.iter().map(|file| file.path.as_str()).collect();
         assert_eq!(paths, ["/usr/bin/a b", "/tmp/x.so", "/memfd:edleak-session"]);
         assert_eq!((files[0].start, files[0].end, files[0].offset), (0x55d0, 0x55e0, 0x2000));
+        assert_eq!((files[0].is_code, files[1].is_code), (false, true));
     }
 
     #[test]

@@ -3,41 +3,25 @@
 #![allow(unsafe_code)] // kill, tgkill
 
 use crate::sys::maps;
+use crate::sys::proc_file::{has_line, read, read_text};
+use std::collections::HashSet;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// Whether any process has one of these sessions mapped. A forked child has its parent's session mapped until
 /// it claims its own.
-pub(crate) fn is_any_mapped(inodes: &[u64]) -> bool {
-    others().any(|pid| maps::text_of(pid).is_some_and(|map| maps_session(&map, inodes)))
+pub(crate) fn is_any_mapped(inodes: &HashSet<u64>) -> bool {
+    others().any(|pid| maps_session(pid, |inode| inodes.contains(&inode)))
 }
 
-/// The process that has this session mapped and stored the PID `claimed` in it. It is found by its memory
-/// map, because in its own PID namespace a process has another PID. Here that PID may belong to another
-/// process. `None`: it has ended.
+/// The process that stored the PID `claimed` in this session; `None`: it has ended. A process stores the PID
+/// that the collector's own /proc shows for it. If its map does not show the session, it has executed another
+/// program meanwhile; then `claimed` is accepted if that process began after the collector.
 pub(crate) fn holder_of(session: u64, claimed: u32) -> Option<u32> {
-    let map_of = |pid: u32| maps::text_of(pid).unwrap_or_default();
-    let map = map_of(claimed);
-    if maps_session(&map, &[session]) {
-        return Some(claimed);
-    }
-    // A forked child also has its parent's session mapped until it claims its own, but it has another PID.
-    let holds = |pid: &u32| {
-        maps_session(&map_of(*pid), &[session])
-            && fs::read_to_string(format!("/proc/{pid}/status"))
-                .is_ok_and(|status| own_number(&status) == Some(claimed))
-    };
-    // The map is unreadable, or the process has executed another program meanwhile. Then `claimed` is
-    // accepted if that process began after the collector.
+    let maps_it = || maps_session(claimed, |inode| inode == session);
     let is_younger = || Some(start_ticks(claimed)? >= start_ticks(std::process::id())?);
-    let another = if map.is_empty() { None } else { others().find(holds) };
-    another.or_else(|| is_younger()?.then_some(claimed))
-}
-
-/// The PID of a process in its own PID namespace.
-fn own_number(status: &str) -> Option<u32> {
-    status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().last()?.parse().ok()
+    (maps_it() || is_younger() == Some(true)).then_some(claimed)
 }
 
 fn others() -> impl Iterator<Item = u32> {
@@ -58,7 +42,7 @@ pub(crate) fn descendants(pid: u32) -> Vec<u32> {
     while let Some(parent) = parents.pop() {
         let threads = fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
         for thread in threads {
-            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            let children = read_text(thread.path().join("children")).unwrap_or_default();
             let children: Vec<u32> = children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
             parents.extend(&children);
             all.extend(&children);
@@ -72,13 +56,16 @@ pub(crate) fn has_session(map: &str) -> bool {
     maps::lines(map).any(|line| line.is_session())
 }
 
-fn maps_session(map: &str, inodes: &[u64]) -> bool {
-    maps::lines(map).any(|line| line.is_session() && inodes.contains(&line.inode))
+/// Whether a process has a wanted session mapped.
+fn maps_session(pid: u32, is_wanted: impl Fn(u64) -> bool) -> bool {
+    let is_wanted_session =
+        |line: &str| maps::Line::parse(line).is_some_and(|line| line.is_session() && is_wanted(line.inode));
+    has_line(format!("/proc/{pid}/maps"), is_wanted_session) == Some(true)
 }
 
 /// The start of a process, in clock ticks since boot: the 22nd field of /proc/PID/stat.
 pub(crate) fn start_ticks(pid: u32) -> Option<u64> {
-    stat_field(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?, 22)
+    stat_field(&read_text(format!("/proc/{pid}/stat")).ok()?, 22)
 }
 
 /// The age of a process; `None`: it has ended.
@@ -210,7 +197,7 @@ pub(crate) struct Privileges {
 
 /// Reads /proc/PID/status; `None` if the process has ended.
 pub(crate) fn read_status(pid: u32) -> Option<Status> {
-    Some(parse_status(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?))
+    Some(parse_status(&read_text(format!("/proc/{pid}/status")).ok()?))
 }
 
 fn parse_status(text: &str) -> Status {
@@ -237,7 +224,7 @@ fn parse_status(text: &str) -> Status {
 
 /// The program and arguments of a process; empty if it has ended.
 pub(crate) fn command_line(pid: u32) -> Vec<String> {
-    let text = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let text = read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let arguments = text.strip_suffix(b"\0").unwrap_or(&text).split(|&byte| byte == 0);
     arguments.map(|argument| String::from_utf8_lossy(argument).into_owned()).collect()
 }
@@ -287,7 +274,6 @@ mod tests {
         assert_eq!(status.size, Size { rss_anon_bytes: 1 << 20, swap_bytes: 8 << 10 });
         assert!(status.own_pid_namespace);
         assert!(!parse_status("NSpid:\t812\n").own_pid_namespace);
-        assert_eq!(own_number("Pid:\t812\nNSpid:\t812\t31\t3\n"), Some(3));
     }
 
     #[test]

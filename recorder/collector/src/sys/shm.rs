@@ -126,7 +126,9 @@ impl Session {
     /// attaches.
     pub fn create(shards: usize, patience_us: u32) -> io::Result<Session> {
         let session = Session { memory: Memory::create(c"edleak-session", total_bytes(shards))?, shards };
+        static SERIAL: AtomicU64 = AtomicU64::new(1);
         let header = session.header();
+        header.serial.store(SERIAL.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
         header.version.store(VERSION, Ordering::Relaxed);
         header.shards.store(shards as u32, Ordering::Relaxed);
         header.total_bytes.store(total_bytes(shards) as u64, Ordering::Relaxed);

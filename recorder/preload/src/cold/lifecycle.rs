@@ -106,14 +106,17 @@ fn forked() -> Option<&'static Header> {
         unsafe { &*parents.cast::<Header>() }.lost_children.fetch_add(1, Ordering::Relaxed);
     }
     let own = claimed.session().is_some_and(|base| {
-        sites::inherit(parents.wrapping_add(SLOTS_AT).cast(), base.wrapping_add(SLOTS_AT).cast());
+        // SAFETY: the parent's session is still mapped here.
+        let parent = unsafe { &*parents.cast::<Header>() };
+        let next = parent.next_site.load(Ordering::Acquire);
+        // SAFETY: as above, and `base` is the child's.
+        unsafe { sites::inherit(parents, base, next) };
+        sites::ask_parent(parents);
         modules::begin_child();
-        publish(base, &Environment::known(), |header| {
-            // The child inherited the parent's live allocations, and will free them itself.
-            let parent = parents.cast::<Header>();
-            // SAFETY: the parent's session is still mapped here.
-            let next = unsafe { &*parent }.next_site.load(Ordering::Relaxed);
+        publish(base, &Environment::known(), Some(parent), |header| {
             header.next_site.store(next, Ordering::Relaxed);
+            header.parent.store(parent.serial.load(Ordering::Relaxed), Ordering::Relaxed);
+            // What the parent had allocated lives on in the child, and the child will free it.
             // SAFETY: as above.
             unsafe { slow::inherit(header, &parents_stacks) };
         })
@@ -172,19 +175,27 @@ fn attach(environment: &Environment) -> bool {
         return false;
     }
     let Some(base) = claim(&path).session() else { return false };
-    publish(base, environment, |_| {})
+    publish(base, environment, None, |_| {})
 }
 
-/// Stores the tables of a claimed session and waits briefly for its rules. `prepare` runs last before the
-/// collector sees the session. `false`: a forked child could not be distinguished from its parent.
-fn publish(base: *mut u8, environment: &Environment, prepare: impl FnOnce(&Header)) -> bool {
+/// Stores the tables of a claimed session and waits briefly for its rules. `parent` is the session of the
+/// process that forked this one. `prepare` runs last before the collector sees the session. `false`: a forked
+/// child could not be distinguished from its parent.
+fn publish(
+    base: *mut u8,
+    environment: &Environment,
+    parent: Option<&Header>,
+    prepare: impl FnOnce(&Header),
+) -> bool {
     // SAFETY: a session begins with its header.
     let header = unsafe { &*base.cast::<Header>() };
     let shards = (header.shards.load(Ordering::Relaxed) as usize).clamp(1, MAX_SHARDS);
-    let page = &raw const TABLES.page;
-    live::keep_small();
-    if !sys::wipe_on_fork(page.cast(), size_of::<thread::Page>()) {
-        return false; // a kernel before 4.14 does not wipe pages in a forked child
+    if parent.is_none() {
+        // A forked child inherits both settings.
+        live::keep_small();
+        if !sys::wipe_on_fork((&raw const TABLES.page).cast(), size_of::<thread::Page>()) {
+            return false; // a kernel before 4.14 does not wipe pages in a forked child
+        }
     }
     let tid_offset = tid_offset();
     header.pid.store(own_number(), Ordering::Relaxed);
@@ -192,7 +203,11 @@ fn publish(base: *mut u8, environment: &Environment, prepare: impl FnOnce(&Heade
     header.tids_known.store(u32::from(tid_offset != 0), Ordering::Relaxed);
     // SAFETY: all these offsets lie inside the session.
     let at = |offset: usize| unsafe { base.add(offset) };
-    copy_maps(header, at(MAPS_AT));
+    let shared_code = parent.and_then(shared_code);
+    match shared_code {
+        Some(events) => header.parent_events.store(events, Ordering::Relaxed),
+        None => copy_maps(header, at(MAPS_AT)),
+    }
     if let Some((start, end)) = environment.loader() {
         modules::set_loader(start, end, at(EVENTS_AT).cast());
     }
@@ -217,13 +232,33 @@ fn publish(base: *mut u8, environment: &Environment, prepare: impl FnOnce(&Heade
     prepare(header);
     header.state.store(ATTACHED, Ordering::Release);
     sys::wake(&header.state);
-    if header.ready.load(Ordering::Acquire) == 0 {
+    let needs_rules = shared_code.is_none() || ON_OFFER.load(Ordering::Relaxed) < control::SLOTS / 2;
+    if header.ready.load(Ordering::Acquire) == 0 && needs_rules {
         // Waits once and briefly: the collector compiles the rules of the modules in the copied memory map.
         sys::wait(&header.ready, 0, header.patience_us.load(Ordering::Relaxed));
     }
     TABLES.page.alive.store(1, Ordering::Release);
     true
 }
+
+/// The number of module events of `parent` if the collector has read all of them. The forked child then
+/// begins with the modules and rules of `parent`. `None`: the child waits for its own rules. It also waits
+/// while stacks are walked, because that takes more tables.
+fn shared_code(parent: &Header) -> Option<u32> {
+    let events = parent.events_written.load(Ordering::Acquire);
+    let is_known = modules::are_all_told()
+        && parent.events_read.load(Ordering::Acquire) == events
+        && parent.events_lost.load(Ordering::Relaxed) == 0
+        && parent.ready.load(Ordering::Acquire) != 0
+        && parent.rule_tables.load(Ordering::Relaxed) == 0
+        && parent.watch_all.load(Ordering::Relaxed) == 0;
+    is_known.then_some(events)
+}
+
+/// Number of sessions that were left on the control page when this process claimed one. If few are left,
+/// every child waits. That slows down a parent that forks faster than the collector follows, and every child
+/// gets a session.
+static ON_OFFER: AtomicUsize = AtomicUsize::new(0);
 
 /// The result of an attempt to get a session.
 enum Claim {
@@ -292,7 +327,8 @@ fn claim_from(control: &Control, path: &Path, address: &Path) -> Option<*mut u8>
     if children && CHILDREN.path().is_none() {
         CHILDREN.set(address);
     }
-    let session = control.claim()?;
+    let (session, number) = control.claim()?;
+    ON_OFFER.store(control.on_offer(), Ordering::Relaxed);
     sys::wake(&control.claims);
     let mut path = path.parent();
     path.push_number(session);
@@ -306,7 +342,9 @@ fn claim_from(control: &Control, path: &Path, address: &Path) -> Option<*mut u8>
             && known.version.load(Ordering::Relaxed) == VERSION
             && bytes == total_bytes(known.shards.load(Ordering::Relaxed) as usize);
         sys::unmap(header, 4096);
-        if sound { sys::map_shared(fd, bytes) } else { None }
+        let base = if sound { sys::map_shared(fd, bytes) } else { None };
+        // SAFETY: a session begins with its header.
+        base.inspect(|&base| unsafe { &*base.cast::<Header>() }.claim.store(number, Ordering::Relaxed))
     });
     sys::close(fd);
     base

@@ -32,6 +32,11 @@ pub(crate) fn set_loader(start: usize, end: usize, events: *mut ModuleEvent) {
     LOADER_START.store(start, Ordering::Release);
 }
 
+/// Whether every module that the program loads or unloads causes a module event.
+pub(crate) fn are_all_told() -> bool {
+    LOADER_END.load(Ordering::Relaxed) > LOADER_START.load(Ordering::Acquire)
+}
+
 /// Whether a return address lies in the dynamic loader.
 pub(crate) fn is_loader(address: usize) -> bool {
     address > LOADER_START.load(Ordering::Acquire) && address <= LOADER_END.load(Ordering::Relaxed)

@@ -8,8 +8,8 @@ use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use edleak_session::caller::{self, CALLERS};
 use edleak_session::header::Header;
-use edleak_session::layout::{INFOS_AT, SLOTS_AT};
-use edleak_session::site::{Action, MAX_SITES, OTHER, SLOTS, SiteInfo, SiteSlot, intern};
+use edleak_session::layout::{INFOS_AT, SLOTS_AT, WRAPPERS_AT};
+use edleak_session::site::{Action, MAX_SITES, OTHER, SLOTS, SiteInfo, SiteSlot, copy_into, find, intern};
 use edleak_session::wrapper::{self, MAX_RANGES, WrapperRange};
 
 static TABLE: AtomicPtr<SiteSlot> = AtomicPtr::new(ptr::null_mut());
@@ -17,6 +17,13 @@ static INFOS: AtomicPtr<SiteInfo> = AtomicPtr::new(ptr::null_mut());
 /// See [`caller`]; set together with all other tables.
 pub(crate) static CALLER_CACHE: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
 static WRAPPERS: AtomicPtr<WrapperRange> = AtomicPtr::new(ptr::null_mut());
+/// The parent's session, in a forked child: until the child's own rules are there, the parent's hold.
+static PARENT: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
+
+/// Lets the rules of the session at `parents` hold until those of this process are there.
+pub(crate) fn ask_parent(parents: *mut u8) {
+    PARENT.store(parents, Ordering::Relaxed);
+}
 
 /// Stores the tables of a session. Called once, before any thread counts.
 pub(crate) fn set_tables(
@@ -109,10 +116,16 @@ fn first_action(header: &Header, address: usize) -> Action {
         return Action::LOADER;
     }
     let otherwise = if header.watch_all.load(Ordering::Relaxed) != 0 { Action::WATCH } else { Action::COUNT };
+    let parents = PARENT.load(Ordering::Relaxed);
+    let (header, ranges) = if header.ready.load(Ordering::Acquire) == 0 && !parents.is_null() {
+        // SAFETY: a session begins with its header, and the parent's stays mapped in a forked child.
+        (unsafe { &*parents.cast::<Header>() }, parents.wrapping_add(WRAPPERS_AT).cast())
+    } else {
+        (header, WRAPPERS.load(Ordering::Relaxed))
+    };
     let count = header.wrapper_ranges.load(Ordering::Acquire) as usize;
     // SAFETY: the session holds `MAX_RANGES` ranges.
-    let ranges =
-        unsafe { core::slice::from_raw_parts(WRAPPERS.load(Ordering::Relaxed), count.min(MAX_RANGES)) };
+    let ranges = unsafe { core::slice::from_raw_parts(ranges, count.min(MAX_RANGES)) };
     match wrapper::find(ranges, address as u64) {
         // A table that was replaced meanwhile may have returned a wrong action. The collector checks every
         // new site anyway.
@@ -125,44 +138,50 @@ fn first_action(header: &Header, address: usize) -> Action {
 /// be blamed for allocations of the earlier module. The collector still reports the old ids; a module that
 /// returns gets its ids again.
 pub(crate) fn forget(start: usize, end: usize) {
-    if lifecycle::header().is_none() {
-        return;
-    }
-    // SAFETY: an attached session has its tables set.
+    let Some(header) = lifecycle::header() else { return };
+    // SAFETY: an attached session has its tables set, with `SLOTS` slots.
     let slots = unsafe { core::slice::from_raw_parts(TABLE.load(Ordering::Acquire), SLOTS) };
-    for slot in slots {
-        let key = slot.key.load(Ordering::Relaxed) as usize;
-        if key > start && key <= end {
+    // SAFETY: as above, with `MAX_SITES` infos.
+    let infos = unsafe { core::slice::from_raw_parts(INFOS.load(Ordering::Relaxed), MAX_SITES) };
+    for (_, address) in addresses(infos, header.next_site.load(Ordering::Acquire)) {
+        if address as usize > start
+            && address as usize <= end
+            && let Some(slot) = find(slots, address)
+        {
             slot.forget();
-            caller::withdraw(caller_cache(), key as u64);
+            caller::withdraw(caller_cache(), address);
         }
     }
 }
 
-/// Copies the site table of the parent's session into the session of its forked child, so that the ids in the
-/// side table stay valid.
-pub(crate) fn inherit(from: *const SiteSlot, to: *const SiteSlot) {
-    let infos = INFOS.load(Ordering::Relaxed);
-    let own_infos = to.cast::<u8>().wrapping_add(INFOS_AT - SLOTS_AT).cast::<SiteInfo>();
-    // SAFETY: both sessions hold `SLOTS` slots and `MAX_SITES` infos, and everything in them is atomic.
-    let from = unsafe { core::slice::from_raw_parts(from, SLOTS) };
+/// The id and address of each site that was met. Most slots of the site table are empty, and reading them
+/// would allocate their pages.
+fn addresses(infos: &[SiteInfo], next_site: u32) -> impl Iterator<Item = (usize, u64)> {
+    let met = infos.get(..(next_site as usize).min(infos.len())).unwrap_or_default();
+    let addresses = met.iter().map(|info| info.address.load(Ordering::Acquire)).enumerate();
+    addresses.filter(|&(_, address)| address != 0)
+}
+
+/// Copies the sites below `next_site` from the parent's session into the session of its forked child, so that
+/// the ids in the side table stay valid.
+///
+/// # Safety
+/// A session is mapped at both addresses.
+pub(crate) unsafe fn inherit(parents: *const u8, own: *const u8, next_site: u32) {
+    // SAFETY: as the caller says; a session holds `SLOTS` slots, and everything in it is atomic.
+    let from =
+        unsafe { core::slice::from_raw_parts(parents.wrapping_add(SLOTS_AT).cast::<SiteSlot>(), SLOTS) };
     // SAFETY: as above.
-    let to = unsafe { core::slice::from_raw_parts(to, SLOTS) };
-    for (from, to) in from.iter().zip(to) {
-        let key = from.key.load(Ordering::Acquire);
-        if key != 0 {
-            to.key.store(key, Ordering::Relaxed);
-            to.meaning.store(from.meaning.load(Ordering::Acquire), Ordering::Relaxed);
-        }
-    }
+    let to = unsafe { core::slice::from_raw_parts(own.wrapping_add(SLOTS_AT).cast::<SiteSlot>(), SLOTS) };
+    let infos_at = |base: *const u8| base.wrapping_add(INFOS_AT).cast::<SiteInfo>();
+    // SAFETY: as above; it holds `MAX_SITES` infos.
+    let infos = unsafe { core::slice::from_raw_parts(infos_at(parents), MAX_SITES) };
     // SAFETY: as above.
-    let infos = unsafe { core::slice::from_raw_parts(infos, MAX_SITES) };
-    // SAFETY: as above.
-    let own_infos = unsafe { core::slice::from_raw_parts(own_infos, MAX_SITES) };
-    for (from, to) in infos.iter().zip(own_infos) {
-        let address = from.address.load(Ordering::Acquire);
-        if address != 0 {
-            to.address.store(address, Ordering::Relaxed);
+    let own_infos = unsafe { core::slice::from_raw_parts(infos_at(own), MAX_SITES) };
+    for (id, address) in addresses(infos, next_site) {
+        if let (Some(slot), Some(info)) = (find(from, address), own_infos.get(id)) {
+            copy_into(to, address, slot.meaning.load(Ordering::Acquire));
+            info.address.store(address, Ordering::Relaxed);
         }
     }
 }
