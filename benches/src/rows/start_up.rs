@@ -6,6 +6,7 @@ use crate::measure::{self, median};
 use crate::table::{Row, number};
 use crate::tools;
 use anyhow::{Context, Result};
+use std::ffi::OsStr;
 
 /// The rows.
 pub fn rows(bench: &mut Bench) -> Result<()> {
@@ -16,7 +17,7 @@ pub fn rows(bench: &mut Bench) -> Result<()> {
         Ok(measure::cost(&mut command)?.wall.as_secs_f64() * 1e3)
     })?;
     let medians: Vec<f64> = figures.iter().map(|values| median(values)).collect();
-    let mut row = Row::at_most("ms added to /bin/true, trace written", 10.0, medians[2] - medians[0], " ms");
+    let mut row = Row::at_most("ms added to /bin/true, trace written", 3.0, medians[2] - medians[0], " ms");
     row = row.beside("untraced", format!("{} ms", number(medians[0])));
     for (contender, value) in
         contenders.iter().zip(&medians).filter(|(c, _)| !matches!(c, Contender::Untraced | Contender::Edleak))
@@ -24,25 +25,51 @@ pub fn rows(bench: &mut Bench) -> Result<()> {
         row = row.beside(contender.name(), format!("{:+.1} ms", value - medians[0]));
     }
     bench.add(row);
-    forks(bench)
+    forks(bench)?;
+    shell(bench)
 }
 
-/// The cost of a child that is forked, allocates and ends: the difference between no and many children.
+/// The cost of a child of a shell: one that is forked and ends, and one that executes a program. A shell has
+/// more sites and a larger heap than `forks.c`, and it forks before it allocates.
+fn shell(bench: &mut Bench) -> Result<()> {
+    for (what, one, most) in [
+        ("ms added to a fork of bash, `(:)`, --children", "(:)", 0.4),
+        ("ms added to a fork and exec of bash, `/bin/true`, --children", "/bin/true", 2.0),
+    ] {
+        let [untraced, edleak] = child_costs(bench, "bash", 300, |children| {
+            vec!["-c".to_owned(), format!("for ((i = 0; i < {children}; i++)); do {one}; done")]
+        })?;
+        let row = Row::at_most(what, most, edleak - untraced, " ms");
+        bench.add(row.beside("untraced", format!("{} ms", number(untraced))));
+    }
+    Ok(())
+}
+
+/// The cost of a child that is forked, allocates and ends.
 fn forks(bench: &mut Bench) -> Result<()> {
-    const FORKS: u32 = 200;
     let program = bench.dir.join("forks");
     tools::compile(&tools::source("forks.c"), &program, &["-O2"])?;
-    let figures = measure::rounds(7, &[Contender::Untraced, Contender::EdleakChildren], |contender| {
-        let wall = |forks: u32| {
-            let mut command = bench.starter.command(contender, &program).context("installed")?;
-            Ok::<f64, anyhow::Error>(measure::cost(command.arg(forks.to_string()))?.wall.as_secs_f64())
-        };
-        Ok((wall(FORKS)? - wall(0)?) * 1e3 / f64::from(FORKS))
-    })?;
-    let [untraced, edleak] = [median(&figures[0]), median(&figures[1])];
+    let [untraced, edleak] = child_costs(bench, &program, 200, |forks| vec![forks.to_string()])?;
     bench.add(
-        Row::plain("ms added to a fork, --children", format!("{} ms", number(edleak - untraced)))
+        Row::at_most("ms added to a fork, --children", 0.4, edleak - untraced, " ms")
             .beside("untraced", format!("{} ms", number(untraced))),
     );
     Ok(())
+}
+
+/// Milliseconds a child, untraced and with every child recorded: the difference of none and many.
+fn child_costs(
+    bench: &Bench,
+    program: impl AsRef<OsStr> + Copy,
+    children: u32,
+    arguments: impl Fn(u32) -> Vec<String>,
+) -> Result<[f64; 2]> {
+    let figures = measure::rounds(7, &[Contender::Untraced, Contender::EdleakChildren], |contender| {
+        let wall = |children: u32| {
+            let mut command = bench.starter.command(contender, program).context("installed")?;
+            Ok::<f64, anyhow::Error>(measure::cost(command.args(arguments(children)))?.wall.as_secs_f64())
+        };
+        Ok((wall(children)? - wall(0)?) * 1e3 / f64::from(children))
+    })?;
+    Ok([median(&figures[0]), median(&figures[1])])
 }
