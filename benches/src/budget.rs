@@ -1,7 +1,7 @@
 //! The regression gate: compares the instructions per pair with `budget.txt`. Counts are exact; the tolerance
 //! only covers differences between compilers.
 
-use crate::Bench;
+use crate::bench::Bench;
 use crate::rows::instructions::{self, KINDS};
 use anyhow::{Context, Result, bail};
 use edleak_tests::tools::repository;

@@ -3,6 +3,7 @@
 //! `cargo run --release -p edleak-benches` measures everything and prints one table. `-- budget` compares the
 //! instructions of the hot path with `budget.txt` in a few seconds; CI runs this command.
 
+mod bench;
 mod budget;
 mod contender;
 mod measure;
@@ -11,8 +12,8 @@ mod table;
 mod tools;
 
 use anyhow::Result;
+use bench::Bench;
 use clap::{Parser, Subcommand};
-use edleak_tests::temp::TempDir;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -41,32 +42,6 @@ enum Task {
         #[arg(long)]
         update: bool,
     },
-}
-
-/// Shared by all rows.
-pub struct Bench {
-    /// edleak's programs.
-    pub tools: tools::Tools,
-    /// The commands that start the contenders.
-    pub starter: contender::Starter,
-    /// The directory for all temporary files.
-    pub dir: TempDir,
-    rows: Vec<table::Row>,
-}
-
-impl Bench {
-    fn new() -> Result<Bench> {
-        let tools = tools::Tools::build()?;
-        let dir = TempDir::new("bench");
-        let starter = contender::Starter::new(&tools, dir.path())?;
-        Ok(Bench { tools, starter, dir, rows: Vec::new() })
-    }
-
-    /// Adds a row to the table and prints it.
-    pub fn add(&mut self, row: table::Row) {
-        table::print(&row);
-        self.rows.push(row);
-    }
 }
 
 type Group = (&'static str, fn(&mut Bench) -> Result<()>);

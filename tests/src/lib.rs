@@ -7,6 +7,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod analyze;
 pub mod browser;
 pub mod directives;
 pub mod ledger;

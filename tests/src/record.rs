@@ -1,7 +1,7 @@
 //! Records a program into a temporary trace and analyzes the trace.
 
 use crate::report::Report;
-use crate::run::{Outcome, Running, run};
+use crate::run::{Outcome, Running};
 use crate::temp::TempDir;
 use crate::tools::tools;
 use std::ffi::OsStr;
@@ -109,9 +109,4 @@ impl Recording {
     pub fn leaks(&self) -> Report {
         Report::of(&self.trace, &[])
     }
-}
-
-/// Runs `edleak-analyze OPTIONS TRACE`.
-pub fn analyze<S: AsRef<OsStr>>(options: impl IntoIterator<Item = S>, trace: &Path) -> Outcome {
-    run(Command::new(&tools().analyze).args(options).arg(trace))
 }

@@ -1,6 +1,6 @@
 //! Reads the JSON report of edleak-analyze strictly: a missing documented field fails the test.
 
-use crate::record::analyze;
+use crate::analyze::analyze;
 use serde_json::Value;
 use std::path::Path;
 

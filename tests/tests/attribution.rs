@@ -1,7 +1,8 @@
 //! Attribution: modules that are loaded and unloaded, code without a module, and one bug at many sites.
 
+use edleak_tests::analyze::analyze;
 use edleak_tests::programs::attribution;
-use edleak_tests::record::{Recorder, Recording, analyze};
+use edleak_tests::record::{Recorder, Recording};
 use edleak_tests::report::Site;
 
 /// Records a program of tests/programs/attribution in its directory, which contains its plugins.

@@ -1,7 +1,8 @@
 //! The recorder's command line: exit codes, signals, files, refusals, images and children.
 
+use edleak_tests::analyze::analyze;
 use edleak_tests::programs::{programs, samples};
-use edleak_tests::record::{Recorder, analyze};
+use edleak_tests::record::Recorder;
 use edleak_tests::report::Report;
 use edleak_tests::run::{DEADLINE, Outcome, Running, run, wait_for};
 use edleak_tests::temp::TempDir;

@@ -4,8 +4,8 @@
 //! Each test is a row of docs/containers.md. Namespaces replace containers, because no image can be fetched
 //! here.
 
+use edleak_tests::analyze::analyze;
 use edleak_tests::programs::{hosts, samples};
-use edleak_tests::record::analyze;
 use edleak_tests::report::Report;
 use edleak_tests::run::{Outcome, run, wait_for};
 use edleak_tests::temp::TempDir;

@@ -1,8 +1,9 @@
 //! The main job, end to end: record a program, analyze the trace, find the leak by name, and disturb nothing.
 
+use edleak_tests::analyze::analyze;
 use edleak_tests::directives::{Directives, Expectation};
 use edleak_tests::programs::{name_of, samples};
-use edleak_tests::record::{Recorder, Recording, analyze};
+use edleak_tests::record::{Recorder, Recording};
 use edleak_tests::report::Report;
 use edleak_tests::run::{Outcome, Running, run, run_with_input, wait_for};
 use edleak_tests::temp::TempDir;

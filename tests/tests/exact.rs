@@ -73,7 +73,7 @@ fn no_slice_is_negative() {
     let recording =
         Recorder::new("negative").options(["--period", "2ms"]).record(programs().binary("exact"), args);
     assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
-    let series = edleak_tests::record::analyze(["--format", "series"], &recording.trace);
+    let series = edleak_tests::analyze::analyze(["--format", "series"], &recording.trace);
     let mut slices = 0;
     for line in series.stdout.lines() {
         let json: Value = serde_json::from_str(line).expect("a series is one JSON object a line");

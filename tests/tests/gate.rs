@@ -1,8 +1,9 @@
 //! A pipeline's gate, end to end: it passes programs without leaks, fails on leaks, can prove it, and
 //! recognizes known leaks.
 
+use edleak_tests::analyze::analyze;
 use edleak_tests::programs::{programs, samples};
-use edleak_tests::record::{Recorder, Recording, analyze};
+use edleak_tests::record::{Recorder, Recording};
 use edleak_tests::report::Report;
 use edleak_tests::run::{Outcome, run, run_with_input};
 use edleak_tests::temp::TempDir;

@@ -3,8 +3,9 @@
 
 #![allow(unsafe_code)] // geteuid(2)
 
+use edleak_tests::analyze::analyze;
 use edleak_tests::programs::{programs, samples};
-use edleak_tests::record::{Recorder, analyze};
+use edleak_tests::record::Recorder;
 use edleak_tests::run::{Running, run, wait_for};
 use edleak_tests::temp::TempDir;
 use std::path::{Path, PathBuf};

@@ -4,9 +4,10 @@
 //! line per run), `//#Record: OPTIONS`, `//#Env: NAME=VALUE`, `//#Needs: root`, and `//#Trace: FUNCTION
 //! allocs=N frees=N …`, the expected counters of one function.
 
+use edleak_tests::analyze::analyze;
 use edleak_tests::directives::Directives;
 use edleak_tests::programs::{hosts, name_of};
-use edleak_tests::record::{Recorder, analyze};
+use edleak_tests::record::Recorder;
 use edleak_tests::report::{Counts, Report};
 use edleak_tests::run::{Outcome, Running, run, wait_for};
 use edleak_tests::temp::TempDir;

@@ -1,7 +1,7 @@
 //! Which preload library edleak-record uses: never one of another version, a damaged one, or one that another
 //! user could have written.
 
-use edleak_tests::record::analyze;
+use edleak_tests::analyze::analyze;
 use edleak_tests::run::{Outcome, run};
 use edleak_tests::temp::TempDir;
 use edleak_tests::tools::tools;

@@ -1,7 +1,8 @@
 //! `--metrics FILE`, read by the parsers of Prometheus and of OpenMetrics, and compared with the JSON report.
 
+use edleak_tests::analyze::analyze;
 use edleak_tests::programs::samples;
-use edleak_tests::record::{Recorder, analyze};
+use edleak_tests::record::Recorder;
 use edleak_tests::run::{Running, run, run_with_input, wait_for};
 use edleak_tests::temp::TempDir;
 use edleak_tests::tools::repository;

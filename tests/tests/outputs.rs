@@ -1,8 +1,9 @@
 //! Destinations of traces and messages: links, devices, traces of running recordings, a full stderr. Also
 //! tests other recorded processes.
 
+use edleak_tests::analyze::analyze;
 use edleak_tests::programs::{hosts, samples};
-use edleak_tests::record::{Recorder, analyze};
+use edleak_tests::record::Recorder;
 use edleak_tests::report::Report;
 use edleak_tests::run::{Outcome, Running, run, wait_for};
 use edleak_tests::temp::TempDir;

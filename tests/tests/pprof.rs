@@ -1,8 +1,9 @@
 //! Compares `--format pprof` with Google's reader: `go tool pprof` must print the same bytes and counts as
 //! `--format json`.
 
+use edleak_tests::analyze::analyze;
 use edleak_tests::programs::samples;
-use edleak_tests::record::{Recorder, analyze};
+use edleak_tests::record::Recorder;
 use edleak_tests::run::run;
 use edleak_tests::temp::TempDir;
 use edleak_tests::tools::tools;

@@ -1,7 +1,8 @@
 //! Verdicts on programs whose work stops before the recording ends: no leaking program passes a gate.
 
+use edleak_tests::analyze::analyze;
 use edleak_tests::programs::programs;
-use edleak_tests::record::{Recorder, Recording, analyze};
+use edleak_tests::record::{Recorder, Recording};
 use edleak_tests::report::Report;
 use edleak_tests::run::Running;
 use edleak_tests::temp::TempDir;

@@ -1,8 +1,8 @@
-//! `edleak-analyze profile`, and the options for the part of a trace that a profile covers.
+//! `edleak-analyze profile`, and the pprof format of a report.
 
-use crate::{AnalyzeArgs, Format, SymbolArgs, complain, write_out};
+use crate::args::{AnalyzeArgs, By, ProfileArgs, ProfileFormat};
+use crate::output::{complain, refuse_overwriting, write_out};
 use anyhow::{Context, Result, bail};
-use clap::{Args, ValueEnum};
 use edleak_analysis::analyze;
 use edleak_analysis::findings::Findings;
 use edleak_analysis::gate::Policy;
@@ -13,107 +13,8 @@ use edleak_model::classify::Model;
 use edleak_report::pprof::{Pprof, write_pprof};
 use edleak_report::profile::ProfileReport;
 use edleak_report::text::Style;
-use edleak_text::units;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
-
-#[derive(Args)]
-pub(crate) struct ProfileArgs {
-    /// The trace.
-    trace: PathBuf,
-    /// The figure that ranks the sites.
-    #[arg(long, value_enum, default_value_t = By::Live)]
-    by: By,
-    #[command(flatten)]
-    span: SpanArgs,
-    /// The format of the profile.
-    #[arg(long, value_enum, default_value_t = ProfileFormat::Text)]
-    format: ProfileFormat,
-    /// List at most this many sites; text lists 20 and sums up the others, JSON lists all.
-    #[arg(long, value_name = "N")]
-    top: Option<usize>,
-    /// Write the profile here.
-    #[arg(short, long, value_name = "FILE")]
-    output: Option<PathBuf>,
-    #[command(flatten)]
-    symbols: SymbolArgs,
-}
-
-/// The part of the record that a profile covers.
-#[derive(Args)]
-pub(crate) struct SpanArgs {
-    /// Profile this instant: `peak`, `end`, or a time since the recording began, like 90s [default: end;
-    /// `profile`: peak].
-    #[arg(long, value_name = "WHEN", value_parser = parse_at, conflicts_with_all = ["from", "to"])]
-    at: Option<At>,
-    /// Profile the change from this time on.
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    from: Option<u64>,
-    /// ... up to this time.
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    to: Option<u64>,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum By {
-    /// Live bytes; for a range, their growth.
-    Live,
-    /// Bytes allocated.
-    Allocated,
-    /// Live allocations; for a range, their growth.
-    Count,
-    /// Allocations that were freed before the next slice.
-    Churn,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum ProfileFormat {
-    /// For a person.
-    Text,
-    /// For a program.
-    Json,
-    /// For `go tool pprof`.
-    Pprof,
-}
-
-fn parse_at(text: &str) -> Result<At, String> {
-    match text {
-        "peak" => Ok(At::Peak),
-        "end" => Ok(At::End),
-        time => match parse_time(time) {
-            Ok(time_ns) => Ok(At::Time(time_ns)),
-            Err(_) => Err(format!("`{text}` is no instant (write peak, end, or a time such as 90s)")),
-        },
-    }
-}
-
-fn parse_time(text: &str) -> Result<u64, edleak_text::Error> {
-    // A time beyond 584 years lies outside every record.
-    units::parse_duration(text).map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
-}
-
-impl SpanArgs {
-    fn is_given(&self) -> bool {
-        self.at.is_some() || self.from.is_some() || self.to.is_some()
-    }
-
-    fn span(&self, default: At) -> Span {
-        match (self.from, self.to) {
-            (None, None) => Span::Instant(self.at.unwrap_or(default)),
-            (from_ns, to_ns) => Span::Range { from_ns, to_ns },
-        }
-    }
-
-    /// Refuses a span for the other formats, because they cover the whole record.
-    pub(crate) fn only_for(&self, format: Format) -> Result<()> {
-        if self.is_given() && format != Format::Pprof {
-            bail!(
-                "`--at`, `--from` and `--to` belong to a profile (use `--format pprof`, or `edleak-analyze profile`)"
-            );
-        }
-        Ok(())
-    }
-}
 
 /// Refuses several traces: a pprof file covers one process.
 pub(crate) fn refuse_several(traces: &[PathBuf]) -> Result<()> {
@@ -137,7 +38,7 @@ pub(crate) fn run(args: &ProfileArgs) -> Result<u8> {
         refuse_terminal(args.output.as_deref())?;
     }
     if let Some(output) = &args.output {
-        crate::refuse_overwriting(&args.trace, output)?;
+        refuse_overwriting(&args.trace, output)?;
     }
     let symbolizer = args.symbols.symbolizer();
     // Any site may appear in the profile, so the analysis must name all sites.

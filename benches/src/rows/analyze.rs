@@ -1,7 +1,7 @@
 //! edleak-analyze on 100,000 sites × 3,600 slices, beside the time that zstd alone needs to decompress the
 //! file.
 
-use crate::Bench;
+use crate::bench::Bench;
 use crate::measure::{self, median};
 use crate::table::{Row, bytes, number};
 use anyhow::{Context, Result};

@@ -1,6 +1,6 @@
 //! The collector beside a program with 5,000 active sites: its share of a core, and the size of its trace.
 
-use crate::Bench;
+use crate::bench::Bench;
 use crate::contender::Contender;
 use crate::measure;
 use crate::table::{Row, bytes, number};

@@ -4,7 +4,7 @@
 //! Each count is the difference of two runs that differ only in the number of pairs, so the start-up cancels
 //! out. The count of the untraced program is subtracted; the rest is what edleak adds.
 
-use crate::Bench;
+use crate::bench::Bench;
 use crate::contender::Contender;
 use crate::table::Row;
 use crate::tools;

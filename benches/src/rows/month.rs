@@ -1,6 +1,6 @@
 //! A month of recording, written as fast as possible: the file must keep its size, and the writer its memory.
 
-use crate::Bench;
+use crate::bench::Bench;
 use crate::table::{Row, bytes, number};
 use anyhow::{Context, Result};
 use edleak_format::{Counters, Record, SliceHeader, Start, Trace, TraceWriter};

@@ -1,6 +1,6 @@
 //! Nanoseconds added per malloc+free pair: one thread, several, many live allocations.
 
-use crate::Bench;
+use crate::bench::Bench;
 use crate::contender::{Contender, PEERS};
 use crate::measure::{self, median};
 use crate::table::{Row, number};

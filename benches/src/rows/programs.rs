@@ -1,6 +1,6 @@
 //! Whole programs of about one second each: wall time and peak memory as ratios to the untraced run.
 
-use crate::Bench;
+use crate::bench::Bench;
 use crate::contender::Contender;
 use crate::measure::{self, Cost, HIDDEN, median};
 use crate::table::{Row, number, times};

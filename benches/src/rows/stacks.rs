@@ -2,7 +2,7 @@
 
 use super::framehop::Framehop;
 use super::pairs::reported;
-use crate::Bench;
+use crate::bench::Bench;
 use crate::contender::Contender;
 use crate::measure::{self, median};
 use crate::table::Row;

@@ -1,6 +1,6 @@
 //! The cost of recording a program that does nothing: start, writing the trace, and forks.
 
-use crate::Bench;
+use crate::bench::Bench;
 use crate::contender::Contender;
 use crate::measure::{self, median};
 use crate::table::{Row, number};

@@ -1,6 +1,6 @@
 //! Symbolizes 10,000 addresses of a large program with DWARF, beside llvm-symbolizer and addr2line.
 
-use crate::Bench;
+use crate::bench::Bench;
 use crate::measure::{self, median};
 use crate::table::{Row, number};
 use crate::tools::{self, Run};

@@ -9,8 +9,10 @@ use crate::ids::{AreaId, SiteId};
 use crate::layout::delta::{COLUMNS, Encoder, MAX_SITES, PLANES, Plan, parse_plans};
 use crate::layout::varint::take;
 use crate::memory::AreaBytes;
-use crate::read::tiles::JOIN_STRIDE;
 use crate::slice::{Counters, SliceHeader, SliceVisitor};
+
+/// Number of values that one step of a tile joins from their bytes. The buffer is padded by so many bytes.
+pub(crate) const JOIN_STRIDE: usize = 16;
 
 /// One decompressed block. The buffers are reused for the next block.
 #[derive(Default)]

@@ -14,7 +14,7 @@
 
 use crate::layout::delta::PLANES;
 use crate::layout::varint::unzigzag;
-use crate::read::columns::{Columns, byte_sum};
+use crate::read::columns::{Columns, JOIN_STRIDE, byte_sum};
 use crate::read::prefetch::prefetch;
 use crate::slice::Counters;
 
@@ -30,8 +30,6 @@ pub const CHUNK_SLICES: usize = 24;
 /// seven bytes suffice.
 const NAMED: u64 = 1 << 63;
 const CELL_BYTES: usize = 7;
-/// Number of values that one step joins from their bytes.
-pub(crate) const JOIN_STRIDE: usize = 16;
 /// The next tile begins in a cache line that is already loaded; the line after it is prefetched.
 const LINE_BYTES: usize = 64;
 /// Columns without the ids.

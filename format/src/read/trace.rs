@@ -17,10 +17,9 @@ use crate::layout::header::{Header, PAGE_BYTES};
 use crate::layout::stride::Grid;
 use crate::lock;
 use crate::memory::MemoryArea;
-use crate::read::columns::Columns;
+use crate::read::columns::{Columns, JOIN_STRIDE};
 use crate::read::index::{Damage, Found, Index, index};
 use crate::read::source::Source;
-use crate::read::tiles::JOIN_STRIDE;
 use crate::record::{
     Allocator, Children, CpuTime, End, Losses, Module, ModuleSymbols, Processor, Record, Site, Stack, Start,
     Survivors,

@@ -6,7 +6,8 @@ use crate::layout::block::{BlockHeader, BlockKind, HEADER_BYTES, MAX_RAW_BYTES, 
 use crate::layout::catalog::EncodedRecords;
 use crate::layout::chunk::{self, CHUNK_HEADER_BYTES, ChunkKind, Chunks};
 use crate::layout::stride::Stride;
-use crate::write::trace_writer::{SliceBlock, TraceWriter};
+use crate::write::blocks::{Journal, SliceBlock};
+use crate::write::trace_writer::TraceWriter;
 
 /// Largest journal: compressing one takes a few times its size in memory.
 const MAX_JOURNAL_BYTES: u64 = 16 << 20;
@@ -15,26 +16,6 @@ const MAX_JOURNAL_BYTES: u64 = 16 << 20;
 const JOURNAL_FULL_SLICES: u64 = 24;
 /// A journal with few changing sites need not be larger: such a block already holds thousands of slices.
 const MAX_STEADY_JOURNAL_BYTES: u64 = 256 << 10;
-
-/// The open journal.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Journal {
-    pub at: u64,
-    pub header: BlockHeader,
-    pub used: u64,
-    pub chunks: u32,
-    pub slices: u32,
-    /// Tick of the first slice.
-    pub first_slice: Option<u64>,
-    pub has_records: bool,
-}
-
-impl Journal {
-    /// Whether a chunk with this much content and the zeros after it fit.
-    pub(crate) fn has_room(&self, content: usize) -> bool {
-        self.used + (content + 2 * CHUNK_HEADER_BYTES) as u64 <= self.header.payload_bytes
-    }
-}
 
 impl TraceWriter {
     /// Makes sure that a journal with room for `content` more bytes is open. Called only if no journal is

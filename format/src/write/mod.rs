@@ -1,5 +1,6 @@
 //! Writing a trace: the journal of the newest slices, the compressed blocks, and the space for them.
 
+pub(crate) mod blocks;
 pub(crate) mod compression;
 pub(crate) mod journal;
 pub(crate) mod rewrite;

@@ -3,8 +3,9 @@
 use crate::error::{Error, ErrorKind};
 use crate::layout::block::{BlockHeader, BlockKind, HEADER_BYTES, MAX_RAW_BYTES, payload_sum};
 use crate::layout::catalog::EncodedRecords;
+use crate::write::blocks::{CatalogBlock, SliceBlock};
 use crate::write::thin::{Candidate, Thinner, choose_pair};
-use crate::write::trace_writer::{CatalogBlock, SliceBlock, TraceWriter};
+use crate::write::trace_writer::TraceWriter;
 
 /// The catalog may take at most a third of the capacity. While the catalog is merged, the file holds two
 /// copies of it. Slices need the last third.

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{self, Error, ErrorKind};
 use crate::layout::areas::Areas;
-use crate::layout::block::BlockHeader;
 use crate::layout::catalog::{self, EncodedRecords, Key, Records};
 use crate::layout::chunk::{self, ChunkKind};
 use crate::layout::delta::{Decoder, Encoder, MAX_SITES};
@@ -16,8 +15,8 @@ use crate::memory::AreaBytes;
 use crate::place;
 use crate::record::Record;
 use crate::slice::{Counters, SliceHeader};
+use crate::write::blocks::{CatalogBlock, Journal, SliceBlock};
 use crate::write::compression::{PayloadCompressor, PayloadDecompressor};
-use crate::write::journal::Journal;
 use crate::write::ring::Ring;
 
 /// The default capacity of a trace: 64 MiB.
@@ -78,20 +77,6 @@ pub struct TraceWriter {
     pub(crate) decoder: Decoder,
     pub(crate) decompressor: PayloadDecompressor,
     content: Vec<u8>,
-}
-
-/// A compressed block of slices in the file.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct SliceBlock {
-    pub at: u64,
-    pub header: BlockHeader,
-}
-
-/// A compressed block of records in the file.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct CatalogBlock {
-    pub at: u64,
-    pub header: BlockHeader,
 }
 
 impl TraceWriter {

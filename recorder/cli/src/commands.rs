@@ -1,7 +1,7 @@
 //! `sessions`, `watch` and `unwatch`: the client's end of the control socket.
 
-use crate::LIBRARY;
 use crate::args::{UnpackArgs, WatchArgs};
+use crate::embedded::LIBRARY;
 use edleak_collector::control::progress::Progress;
 use edleak_collector::control::socket::{PROTOCOL, directories, is_private, is_stale};
 use edleak_collector::start::unpack::copy_to;

@@ -1,7 +1,7 @@
 //! `doctor`: prints the findings of the collector's probes, and records a short program as a trial.
 
-use crate::LIBRARY;
 use crate::args::DoctorArgs;
+use crate::embedded::LIBRARY;
 use edleak_collector::doctor::{Finding, State, examine};
 use edleak_collector::start::check::check_program;
 use std::io::{self, Write};

@@ -7,6 +7,7 @@ mod analysis;
 mod args;
 mod commands;
 mod doctor;
+mod embedded;
 mod metrics;
 mod run;
 mod snapshot;
@@ -15,11 +16,7 @@ mod top;
 use args::{Args, CollectArgs, DoctorArgs, SessionsArgs, TopArgs, UnpackArgs, WatchArgs};
 use clap::{CommandFactory, Parser};
 use edleak_collector::start::detached;
-use edleak_collector::start::library::Embedded;
 use std::process::ExitCode;
-
-/// The library for the target, built by the build script.
-const LIBRARY: Embedded = Embedded(include_bytes!(concat!(env!("OUT_DIR"), "/libedleak_preload.so")));
 
 /// The command lines of edleak-record and of its commands, for manual pages and completions.
 pub fn commands() -> Vec<clap::Command> {

@@ -1,8 +1,8 @@
 //! One run of edleak-record: turns arguments into a recording, and prints its result at the end.
 
-use crate::LIBRARY;
 use crate::analysis;
 use crate::args::Args;
+use crate::embedded::LIBRARY;
 use crate::metrics::Metrics;
 use edleak_analysis::site::INJECTED_NAME;
 use edleak_collector::follow::Outcome;

@@ -1,7 +1,8 @@
 //! Processes that a program starts and that are not recorded: the trace of the program must report them.
 
+use edleak_tests::analyze::analyze;
 use edleak_tests::programs::hosts;
-use edleak_tests::record::{Recorder, Recording, analyze};
+use edleak_tests::record::{Recorder, Recording};
 
 /// Records a shell script with enough slices for a verdict.
 fn record(script: &str, options: &[&str]) -> Recording {

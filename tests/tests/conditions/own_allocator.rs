@@ -1,7 +1,8 @@
 //! A linked allocator with its own function names: edleak sees none of its allocations, and says so once.
 
+use edleak_tests::analyze::analyze;
 use edleak_tests::programs::programs;
-use edleak_tests::record::{Recorder, analyze};
+use edleak_tests::record::Recorder;
 
 #[test]
 fn a_program_with_a_private_allocator_is_not_called_recorded() {

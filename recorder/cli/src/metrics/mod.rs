@@ -11,7 +11,7 @@
 mod page;
 
 use crate::commands::own_sessions;
-use crate::snapshot::{Reader, Snapshot};
+use crate::snapshot::Reader;
 use edleak_collector::sys::say::say;
 use edleak_collector::{Error, ErrorKind};
 use std::collections::HashMap;
@@ -22,20 +22,14 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use page::Recorded;
+
 /// Time before the first page, short enough for a short run.
 const FIRST: Duration = Duration::from_secs(1);
 /// Interval between later pages. Monitoring systems read the file every 15 to 60 seconds.
 const REFRESH: Duration = Duration::from_secs(5);
 /// A refresh takes at most 1/`MOST_BUSY` of the thread's time, so a large trace is read less often.
 const MOST_BUSY: u32 = 10;
-
-/// One recorded process at one instant.
-#[derive(Debug)]
-pub(crate) struct Recorded {
-    /// Whether the recording still runs.
-    pub(crate) is_running: bool,
-    pub(crate) snapshot: Snapshot,
-}
 
 /// Keeps the file current until it is dropped or [`finish`](Self::finish)ed.
 #[derive(Debug)]

@@ -4,12 +4,19 @@
 //! their family. Prometheus' own parser, which the node exporter uses, requires one name for both.) The
 //! figures are those of the recording so far.
 
-use super::Recorded;
 use crate::args::SortArg;
-use crate::snapshot::Row;
+use crate::snapshot::{Row, Snapshot};
 use edleak_model::classify::Verdict;
 use edleak_model::growth_kind::GrowthKind;
 use std::fmt::Write;
+
+/// One recorded process at one instant.
+#[derive(Debug)]
+pub(crate) struct Recorded {
+    /// Whether the recording still runs.
+    pub(crate) is_running: bool,
+    pub(crate) snapshot: Snapshot,
+}
 
 const GROWTH_KINDS: [GrowthKind; 6] = [
     GrowthKind::Live,

@@ -1,7 +1,7 @@
 //! Checks the kernel by trying each operation that a recording needs.
 #![allow(unsafe_code)] // the system calls of a recording, one by one
 
-use super::Finding;
+use super::finding::Finding;
 use crate::sys::shm::ControlPage;
 use crate::sys::signals::Watch;
 use std::ffi::{CStr, CString};

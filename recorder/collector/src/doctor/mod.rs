@@ -8,57 +8,15 @@
 //! surroundings  the user's setup: limits, libraries that are preloaded already, directories to write to
 //! ```
 
+mod finding;
 mod kernel;
 mod surroundings;
 
-use crate::error::Error;
 use crate::start::check;
 use crate::start::library::Embedded;
 use std::ffi::OsStr;
 
-/// The result of one probe.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Finding {
-    /// The subject of the probe, in a word or two.
-    pub subject: &'static str,
-    /// Whether the result prevents a recording.
-    pub state: State,
-    /// The result in words.
-    pub what: String,
-    /// The remedy; empty where none is needed.
-    pub remedy: String,
-}
-
-/// Whether a finding prevents a recording.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum State {
-    /// No problem.
-    Good,
-    /// A recording works, but the user should know this.
-    Note,
-    /// A recording fails or is incomplete.
-    Bad,
-}
-
-impl Finding {
-    fn good(subject: &'static str, what: impl Into<String>) -> Finding {
-        Finding { subject, state: State::Good, what: what.into(), remedy: String::new() }
-    }
-
-    fn note(subject: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Finding {
-        Finding { subject, state: State::Note, what: what.into(), remedy: remedy.into() }
-    }
-
-    /// A finding that prevents a recording.
-    pub fn bad(subject: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Finding {
-        Finding { subject, state: State::Bad, what: what.into(), remedy: remedy.into() }
-    }
-
-    /// An error prevents a recording.
-    fn of_error(subject: &'static str, error: &Error) -> Finding {
-        Finding::bad(subject, error.message(), error.remedy().unwrap_or("see `dmesg`"))
-    }
-}
+pub use finding::{Finding, State};
 
 /// Runs all probes, and checks `program` if one is given.
 pub fn examine(embedded: Option<Embedded>, program: Option<&OsStr>) -> Vec<Finding> {
@@ -91,16 +49,6 @@ fn target(program: &OsStr) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ErrorKind;
-
-    #[test]
-    fn error_becomes_a_finding_with_its_remedy() {
-        let error = Error::new(ErrorKind::Static, "cannot record `a (b)`: it is static (really)");
-        assert_eq!(Finding::of_error("x", &error).remedy, "see `dmesg`");
-        let finding = Finding::of_error("x", &error.with_remedy("link it without `-static`"));
-        assert_eq!(finding.what, "cannot record `a (b)`: it is static (really)");
-        assert_eq!(finding.remedy, "link it without `-static`");
-    }
 
     #[test]
     fn missing_target_is_bad_and_dynamic_target_good() {

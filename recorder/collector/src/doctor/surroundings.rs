@@ -1,7 +1,7 @@
 //! Checks the user's setup: limits, libraries that are preloaded already, directories to write to.
 #![allow(unsafe_code)] // limits and free space
 
-use super::Finding;
+use super::finding::Finding;
 use crate::control::socket::ControlSocket;
 use crate::start::library::{self, Embedded, Origin};
 use crate::start::output;

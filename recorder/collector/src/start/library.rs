@@ -8,17 +8,15 @@
 //! | edleak-record's directory or `../lib/edleak` | no other user could write it, and it has this version |
 //! | the copy inside edleak-record                | otherwise; see [`crate::start::unpack`]               |
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
+use crate::start::loadable::{NAME, can_be_executed, can_be_named, library};
 use crate::start::unpack;
 use edleak_session::IDENTITY;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// The file name of the library.
-pub const NAME: &str = "libedleak_preload.so";
 /// The variable that names a library to use instead of any other.
 const VARIABLE: &str = "EDLEAK_PRELOAD";
 /// The largest accepted file. The library itself is about 100 KiB long.
@@ -80,11 +78,6 @@ fn find_from(
     }
 }
 
-/// The error for a library that cannot be used.
-pub(crate) fn library(why: impl std::fmt::Display) -> Error {
-    Error::new(ErrorKind::Library, why.to_string())
-}
-
 /// Whether the file at `path` can be loaded and belongs to this version.
 fn check(path: &Path) -> Result<(), Error> {
     can_be_named(path)?;
@@ -96,17 +89,7 @@ fn check(path: &Path) -> Result<(), Error> {
     let mut bytes = Vec::new();
     file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(library)?;
     check_identity(&bytes)?;
-    unpack::can_be_executed(path)
-}
-
-/// Whether LD_PRELOAD can express the path.
-pub(crate) fn can_be_named(path: &Path) -> Result<(), Error> {
-    if path.as_os_str().as_bytes().iter().any(|byte| b" \t\n:;".contains(byte)) {
-        return Err(library(
-            "its path holds a space, a colon or a semicolon, which LD_PRELOAD cannot express",
-        ));
-    }
-    Ok(())
+    can_be_executed(path)
 }
 
 /// Whether a library has the session layout and the version of this edleak-record.

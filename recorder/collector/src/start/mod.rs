@@ -4,6 +4,7 @@ pub mod check;
 pub mod detached;
 pub(crate) mod launch;
 pub mod library;
+mod loadable;
 pub(crate) mod output;
 pub mod run;
 pub mod unpack;

@@ -2,14 +2,13 @@
 //!
 //! The copy stays after the recording: a program that runs on still names it in LD_PRELOAD, and the loader of
 //! each child needs it. Each version has its own directory, so versions do not disturb each other.
-#![allow(unsafe_code)] // effective ids, and a trial mapping
+#![allow(unsafe_code)] // effective ids
 
 use crate::error::Error;
-use crate::start::library::{NAME, can_be_named, library};
+use crate::start::loadable::{NAME, can_be_executed, can_be_named, library};
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -217,22 +216,6 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         let _ = fs::remove_file(&new);
     }
     moved
-}
-
-/// Whether the loader can map code from the file. It cannot on a file system that is mounted `noexec`.
-pub(crate) fn can_be_executed(path: &Path) -> Result<(), Error> {
-    let file = File::open(path).map_err(library)?;
-    let (protection, flags) = (libc::PROT_READ | libc::PROT_EXEC, libc::MAP_PRIVATE);
-    // SAFETY: a new mapping at an address that the kernel chooses; nothing is read from it.
-    let mapped = unsafe { libc::mmap(std::ptr::null_mut(), 1, protection, flags, file.as_raw_fd(), 0) };
-    if mapped == libc::MAP_FAILED {
-        let error = io::Error::last_os_error();
-        return Err(library(format!("code cannot be loaded from there: {error}"))
-            .with_remedy("is it mounted noexec?"));
-    }
-    // SAFETY: the mapping made above.
-    unsafe { libc::munmap(mapped, 1) };
-    Ok(())
 }
 
 /// Copies edleak-record and its library into `directory`, for a container image or a shared volume.

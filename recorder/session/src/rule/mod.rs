@@ -13,7 +13,9 @@
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 #[cfg(target_arch = "x86_64")]
-pub use x86_64::{FRAME_POINTER_RULE, RETURN_ADDRESS_TO_CFA};
+pub use x86_64::RETURN_ADDRESS_TO_CFA;
+#[cfg(target_arch = "x86_64")]
+use x86_64::{FRAME_POINTER_CFA_OFFSET, FRAME_POINTER_FP_OFFSET};
 
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("edleak's unwind rules know x86-64 only (add a file beside rule/x86_64.rs)");
@@ -46,6 +48,13 @@ const FP_SHIFT: u32 = CFA_SHIFT + CFA_BITS;
 const CFA_MASK: u32 = ((1 << CFA_BITS) - 1) << CFA_SHIFT;
 const _: () = assert!(1 << CFA_SHIFT == size_of::<u64>());
 const _: () = assert!(FP_SHIFT + FP_BITS == 32);
+
+/// The rule of a frame with a frame pointer.
+pub const FRAME_POINTER_RULE: Rule =
+    match Rule::pack(Kind::Fp, FRAME_POINTER_CFA_OFFSET, Some(FRAME_POINTER_FP_OFFSET)) {
+        Some(rule) => rule,
+        None => panic!("these offsets fit"),
+    };
 
 impl Rule {
     /// No rule.

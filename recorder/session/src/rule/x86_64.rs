@@ -1,12 +1,9 @@
-//! x86-64: the place of a frame's return address, and the rule of a frame with a frame pointer.
-
-use super::{Kind, Rule};
+//! x86-64: the place of a frame's return address, and the offsets of a frame with a frame pointer.
 
 /// Bytes from a frame's return address up to its CFA: the call instruction pushes the return address (psABI).
 pub const RETURN_ADDRESS_TO_CFA: usize = 8;
 
-/// The rule after `push rbp; mov rbp, rsp`: CFA = rbp + 16, and the caller's rbp is saved at rbp.
-pub const FRAME_POINTER_RULE: Rule = match Rule::pack(Kind::Fp, 16, Some(16)) {
-    Some(rule) => rule,
-    None => panic!("these offsets fit"),
-};
+/// After `push rbp; mov rbp, rsp`: bytes from fp up to the CFA.
+pub(super) const FRAME_POINTER_CFA_OFFSET: i64 = 16;
+/// After `push rbp; mov rbp, rsp`: bytes from the caller's fp, saved on the stack, up to the CFA.
+pub(super) const FRAME_POINTER_FP_OFFSET: i64 = 16;

@@ -1,0 +1,62 @@
+//! The result of one probe of doctor.
+
+use crate::error::Error;
+
+/// The result of one probe.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    /// The subject of the probe, in a word or two.
+    pub subject: &'static str,
+    /// Whether the result prevents a recording.
+    pub state: State,
+    /// The result in words.
+    pub what: String,
+    /// The remedy; empty where none is needed.
+    pub remedy: String,
+}
+
+/// Whether a finding prevents a recording.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// No problem.
+    Good,
+    /// A recording works, but the user should know this.
+    Note,
+    /// A recording fails or is incomplete.
+    Bad,
+}
+
+impl Finding {
+    pub(crate) fn good(subject: &'static str, what: impl Into<String>) -> Finding {
+        Finding { subject, state: State::Good, what: what.into(), remedy: String::new() }
+    }
+
+    pub(crate) fn note(subject: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Finding {
+        Finding { subject, state: State::Note, what: what.into(), remedy: remedy.into() }
+    }
+
+    /// A finding that prevents a recording.
+    pub fn bad(subject: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Finding {
+        Finding { subject, state: State::Bad, what: what.into(), remedy: remedy.into() }
+    }
+
+    /// An error prevents a recording.
+    pub(crate) fn of_error(subject: &'static str, error: &Error) -> Finding {
+        Finding::bad(subject, error.message(), error.remedy().unwrap_or("see `dmesg`"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn error_becomes_a_finding_with_its_remedy() {
+        let error = Error::new(ErrorKind::Static, "cannot record `a (b)`: it is static (really)");
+        assert_eq!(Finding::of_error("x", &error).remedy, "see `dmesg`");
+        let finding = Finding::of_error("x", &error.with_remedy("link it without `-static`"));
+        assert_eq!(finding.what, "cannot record `a (b)`: it is static (really)");
+        assert_eq!(finding.remedy, "link it without `-static`");
+    }
+}

@@ -1,0 +1,44 @@
+//! The conditions for a preload library: its path must fit into LD_PRELOAD, and the loader must be able to map
+//! it.
+#![allow(unsafe_code)] // a trial mapping
+
+use crate::error::{Error, ErrorKind};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// The file name of the library.
+pub(crate) const NAME: &str = "libedleak_preload.so";
+
+/// The error for a library that cannot be used.
+pub(crate) fn library(why: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Library, why.to_string())
+}
+
+/// Whether LD_PRELOAD can express the path.
+pub(crate) fn can_be_named(path: &Path) -> Result<(), Error> {
+    if path.as_os_str().as_bytes().iter().any(|byte| b" \t\n:;".contains(byte)) {
+        return Err(library(
+            "its path holds a space, a colon or a semicolon, which LD_PRELOAD cannot express",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether the loader can map code from the file. It cannot on a file system that is mounted `noexec`.
+pub(crate) fn can_be_executed(path: &Path) -> Result<(), Error> {
+    let file = File::open(path).map_err(library)?;
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_EXEC, libc::MAP_PRIVATE);
+    // SAFETY: a new mapping at an address that the kernel chooses; nothing is read from it.
+    let mapped = unsafe { libc::mmap(std::ptr::null_mut(), 1, protection, flags, file.as_raw_fd(), 0) };
+    if mapped == libc::MAP_FAILED {
+        let error = io::Error::last_os_error();
+        return Err(library(format!("code cannot be loaded from there: {error}"))
+            .with_remedy("is it mounted noexec?"));
+    }
+    // SAFETY: the mapping made above.
+    unsafe { libc::munmap(mapped, 1) };
+    Ok(())
+}
