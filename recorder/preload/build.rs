@@ -2,7 +2,8 @@
 //! bound at load time.
 
 fn main() {
-    // The build script of edleak-record reads the same file for the copy that it embeds.
+    // The build script of edleak-record reads the same file when it builds the copy of this library that
+    // edleak-record embeds.
     for argument in include_str!("link-arguments").lines() {
         println!("cargo:rustc-cdylib-link-arg={argument}");
     }

@@ -3,7 +3,7 @@
 //! A return address has 48 bits. The lower 16 bits choose one of [`CALLERS`] words, and the upper 32 bits are
 //! part of the word. So a word and its index identify one address. One comparison shows that the word belongs
 //! to the address and that the allocation only has to be counted. The lower bits serve as well as a hash:
-//! callers lie everywhere in the code, and neighbours get different words of one cache line.
+//! callers lie everywhere in the code, and neighbouring callers get different words of one cache line.
 //!
 //! A word is the meaning of its address xor the address, which is rotated so that its upper 32 bits are on
 //! top. Meanings:
@@ -19,9 +19,9 @@
 //! |               |               | N = bits 16..32 − `0x1020`; if N is 0, fp is still the caller's    |
 //! | anything else |               | the word belongs to another address, or is empty                   |
 //!
-//! An empty word is 0. With it an address yields its own rotated bits: 2³² or more, which is no meaning.
+//! An empty word is 0. The xor of an address with an empty word gives 2³² or more, which is not a meaning.
 //! There are two exceptions. Programs have code at 2⁴⁸ or above only if they ask a kernel with five-level
-//! page tables for it. Below [`LOWEST`] there is no code; such an address yields a value whose lower 16 bits
+//! page tables for it. Below [`LOWEST`] there is no code. Such an address yields a value whose lower 16 bits
 //! are 0, which may be the meaning of a site but not of a rule.
 //!
 //! The words are a cache of the site table ([`crate::site`]), which is complete: for a caller without a word,
@@ -35,10 +35,11 @@ use crate::rule::{FRAME_POINTER_RULE, Kind, Rule};
 use crate::site::{Action, MAX_SITES, SiteSlot};
 
 const PLACE_BITS: u32 = 16;
-/// Number of words: 512 KiB. A program touches only the pages of its own callers.
+/// Number of words in the caller cache; together the words take 512 KiB. A program touches only the pages of
+/// its own callers.
 pub const CALLERS: usize = 1 << PLACE_BITS;
-/// No code lies below this address (`vm.mmap_min_addr`), so nothing is known about a lower address. Values
-/// from the stack are compared with this.
+/// No code lies below this address (`vm.mmap_min_addr`), so nothing is known about a lower address. The hook
+/// compares each value from the stack with this limit.
 pub const LOWEST: usize = 1 << PLACE_BITS;
 
 const ADDRESS_BITS: u32 = 48;
@@ -53,11 +54,11 @@ const _: () = assert!(SiteOffset::END.is_multiple_of(1 << CFA_BITS));
 const MAX_FP_WORDS: u64 = 4095;
 /// The first value of the upper bits for rules that compute the CFA from sp and restore fp from the stack.
 pub const SAVED_FROM: u64 = FRAME >> CFA_BITS;
-/// The last meaning of such a rule.
+/// The last meaning of a rule that computes the CFA from sp and restores fp from the stack.
 pub const LAST_SAVED: u64 = ((SAVED_FROM + MAX_FP_WORDS + 1) << CFA_BITS) - 1;
 /// The first value of the upper bits for the other rules.
 pub const OTHERS_FROM: u64 = (LAST_SAVED + 1) >> CFA_BITS;
-/// The largest meaning.
+/// The largest meaning of a word in the caller cache.
 pub const LAST: u64 = ((OTHERS_FROM + MAX_FP_WORDS + 1) << CFA_BITS) - 1;
 const _: () = assert!(LAST < 1 << (TURN + PLACE_BITS) && LAST <= i32::MAX as u64);
 
@@ -161,7 +162,7 @@ pub fn withdraw_if(cache: &[AtomicU64], address: u64, is_wrong: impl FnOnce(Call
     let Some(place) = cache.get(place(address)) else { return };
     let now = place.load(Ordering::Relaxed);
     if is_about(now, address) && is_wrong(Caller::by(now, address)) {
-        // If the word has changed meanwhile, the thread that changed it reads the table after this.
+        // If another thread has changed the word meanwhile, that thread reads the table after this.
         let _ = place.compare_exchange(now, 0, Ordering::SeqCst, Ordering::Relaxed);
     }
 }
@@ -200,7 +201,8 @@ mod tests {
         })
     }
 
-    // The lowest and the highest address for every index: an empty word could mislead these first.
+    // The lowest and the highest address for every index: an empty word could most easily be mistaken for a
+    // word of these addresses.
     fn extremes() -> impl Iterator<Item = u64> {
         (0..CALLERS as u64)
             .flat_map(move |place| [LOWEST as u64 | place, ((1 << ADDRESS_BITS) - CALLERS as u64) | place])
@@ -300,7 +302,8 @@ mod tests {
     }
 
     // Tests the other half of the module's guarantee. The meaning changes between the publisher's read of it
-    // and its store of the word, so the withdrawal finds no word. `takes_over` is called at just this moment.
+    // and its store of the word, so the withdrawal finds no word. The test calls `takes_over` at just this
+    // moment.
     #[test]
     fn word_withdrawn_before_its_publication_does_not_stay() {
         let cache = empty_cache();

@@ -20,7 +20,8 @@ pub struct Control {
     pub magic: AtomicU64,
     /// [`crate::VERSION`].
     pub version: AtomicU32,
-    /// The process ID to record, as in the collector's /proc; 0: the first process that claims.
+    /// The process ID to record, as in the collector's /proc; 0: record the first process that claims a
+    /// session.
     pub root_pid: AtomicU32,
     /// 1: child processes are recorded, too.
     pub children: AtomicU32,
@@ -28,8 +29,8 @@ pub struct Control {
     pub missed: AtomicU32,
     /// Incremented at every claim, which wakes threads that wait on it.
     pub claims: AtomicU32,
-    /// Number of images of other processes. They are not recorded, because the user did not ask to record
-    /// children.
+    /// Number of images of other processes. The preload leaves these processes unrecorded, because the user
+    /// did not ask to record children.
     pub others: AtomicU32,
     /// The number at the end of the page's address. PIDs are reused, so a target that has another nonce in
     /// its address has found the wrong collector.
@@ -46,7 +47,7 @@ const _: () = assert!(core::mem::size_of::<Control>() <= BYTES);
 #[repr(transparent)]
 pub struct Slot(AtomicU64);
 
-/// The collector has not filled this slot yet.
+/// The value of a slot that the collector has not filled yet.
 const EMPTY: u64 = 0;
 /// An image claimed the session.
 const CLAIMED: u64 = 1;
@@ -60,14 +61,15 @@ impl Slot {
         self.0.store(FREE + u64::from(fd), Ordering::Release);
     }
 
-    /// Empties the slot if an image has claimed its session. Returns whether it has.
+    /// Empties the slot if an image has claimed its session. Returns whether an image had claimed the
+    /// session.
     pub fn take_claimed(&self) -> bool {
         self.0.compare_exchange(CLAIMED, EMPTY, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     fn claim(&self) -> Option<u32> {
         let word = self.0.load(Ordering::Acquire);
-        // File descriptors are ints.
+        // a file descriptor is an int, so it fits
         let fd = word.checked_sub(FREE)? as u32;
         self.0.compare_exchange(word, CLAIMED, Ordering::AcqRel, Ordering::Relaxed).is_ok().then_some(fd)
     }

@@ -3,13 +3,13 @@
 use crate::atomic::{AtomicU64, Ordering};
 use crate::site::MAX_SITES;
 
-/// Cumulative since the target attached. Half a cache line long, so that one allocation touches one line of
-/// counters.
+/// The counters are cumulative since the target attached. They take half a cache line, so that one allocation
+/// touches one line of counters.
 ///
-/// A shard has one writer, which uses plain adds. Only the last shard, which several threads share, is
-/// updated with atomic adds. The collector reads all `frees` of a slice before any `allocs`. An allocation is
-/// counted before malloc returns its address, so every free that the collector reads has its allocation read,
-/// too. Therefore the live count is never negative.
+/// A shard has one writer, which uses plain adds. Several threads share the last shard, so they update it
+/// with atomic adds. The collector reads all `frees` of a slice before any `allocs`. The target counts an
+/// allocation before malloc returns its address. So for every free that the collector has read, it also reads
+/// the allocation. Therefore the live count is never negative.
 #[repr(C, align(32))]
 #[derive(Default)]
 pub struct Counters {
@@ -25,8 +25,8 @@ pub struct Counters {
 #[cfg(not(edleak_loom))]
 const _: () = assert!(core::mem::size_of::<Counters>() == 32);
 
-/// The byte offset of a site's counters from the start of a shard. It stands for the site's id and saves the
-/// hot path the multiplication.
+/// The byte offset of a site's counters from the start of a shard. The hot path uses the offset instead of
+/// the site's id and saves the multiplication.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SiteOffset(usize);
 

@@ -1,23 +1,24 @@
 //! Module events: ELF files that were loaded or unloaded after the target attached.
 //!
 //! The target writes these events without hooking the loader. glibc's loader allocates every `link_map` with
-//! malloc, so the hooks see when a module is loaded (its `link_map` is filled in) and unloaded (its
-//! `link_map` is freed). `SiteInfo::events_before` tells the collector which module contained an address when
-//! the site was first seen, even if this module was loaded only for a short time.
+//! malloc and frees it with free. So the hooks see when the loader fills a `link_map` in (the module is
+//! loaded) and when it frees the `link_map` (the module is unloaded). `SiteInfo::events_before` tells the
+//! collector which module contained an address when the target first saw the site. This is known even if the
+//! module was loaded only for a short time.
 
 use crate::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// Number of events in the ring that the collector empties.
 pub const MAX_EVENTS: usize = 1 << 12;
-/// Maximum number of path bytes that are kept.
+/// Maximum number of bytes of a module's path that the target stores in an event.
 pub const NAME_BYTES: usize = 448;
-/// Maximum number of build ID bytes that are kept; linkers write at most 20 (SHA-1).
+/// Maximum number of bytes of a build ID that the target stores; linkers write at most 20 (SHA-1).
 pub const BUILD_ID_BYTES: usize = 28;
 
 /// One module loaded or unloaded.
 #[repr(C)]
 pub struct ModuleEvent {
-    /// [`LOADED`] or [`UNLOADED`]; stored last.
+    /// [`LOADED`] or [`UNLOADED`]; the target stores this field last.
     pub kind: AtomicU32,
     /// Number of used bytes in `name`.
     pub name_len: AtomicU32,
@@ -28,8 +29,8 @@ pub struct ModuleEvent {
     pub end: AtomicU64,
     /// Number of used bytes in `build_id`; 0: the module has none.
     pub build_id_len: AtomicU32,
-    /// The module's GNU build ID, read from memory. When the collector looks, the file may be deleted or
-    /// replaced.
+    /// The module's GNU build ID, read from memory. The target reads it because the file may be deleted or
+    /// replaced before the collector looks.
     pub build_id: [AtomicU8; BUILD_ID_BYTES],
     /// The path that the loader opened.
     pub name: [AtomicU8; NAME_BYTES],
@@ -46,7 +47,7 @@ pub const UNLOADED: u32 = 2;
 /// read the oldest event. Only one thread writes at a time.
 pub fn next_place(written: &AtomicU32, read: &AtomicU32, places: usize) -> Option<usize> {
     let number = written.load(Ordering::Relaxed);
-    // Writing to this place must come after the collector's reads from it.
+    // The target may write to this place only after the collector has read the old event from it.
     let waiting = number.wrapping_sub(read.load(Ordering::Acquire)) as usize;
     (waiting < places).then_some(number as usize % places)
 }

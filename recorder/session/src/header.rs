@@ -15,21 +15,22 @@ pub struct Header {
     pub magic: AtomicU64,
     /// [`crate::VERSION`].
     pub version: AtomicU32,
-    /// Number of shards. The last one is shared by the threads that found no free shard.
+    /// Number of shards. The threads that found no free shard share the last one.
     pub shards: AtomicU32,
     /// Size of the whole session in bytes.
     pub total_bytes: AtomicU64,
     /// Longest wait of the target for `ready`, once, when it attaches; in microseconds.
     pub patience_us: AtomicU32,
-    /// The collector sets this when the wrapper ranges of the modules in `maps` are published; a futex.
+    /// A futex. The collector sets it to 1 after it has published the wrapper ranges of the modules in
+    /// `maps`.
     pub ready: AtomicU32,
-    /// Number of ranges in the wrapper table. The table is replaced only while this is 0.
+    /// Number of ranges in the wrapper table. The collector replaces the table only while this is 0.
     pub wrapper_ranges: AtomicU32,
-    /// Number of modules in the table of unwind rules. The table is replaced only while this is 0.
+    /// Number of modules in the table of unwind rules. The collector replaces the table only while this is 0.
     pub rule_tables: AtomicU32,
-    /// Number of published mapped ranges. They are replaced only while this is 0.
+    /// Number of published mapped ranges. The collector replaces these ranges only while this is 0.
     pub bounds: AtomicU32,
-    /// 1: every site is watched from its first allocation.
+    /// 1: the target records the stacks of every site from the first allocation on.
     pub watch_all: AtomicU32,
     /// The current birth epoch of watched allocations.
     pub epoch: AtomicU32,
@@ -45,7 +46,8 @@ pub struct Header {
     pub claim: AtomicU32,
     /// Bytes of the memory map in `maps`.
     pub maps_bytes: AtomicU32,
-    /// 1: the thread ids of shard owners are the kernel's, so the collector can recognize ended owners.
+    /// 1: the thread ids of shard owners are the kernel's thread ids, so the collector can recognize ended
+    /// owners.
     pub tids_known: AtomicU32,
     /// The next unused site id.
     pub next_site: AtomicU32,
@@ -57,12 +59,12 @@ pub struct Header {
     pub events_lost: AtomicU32,
     /// The next unused stack, return address and cell.
     pub stacks: Next,
-    /// 1: some thread counts in the shared shard. Until then nothing has touched this shard, and reading it
-    /// would allocate its memory pages.
+    /// 1: some thread counts in the shared shard. While this is 0, no thread has touched this shard, and the
+    /// collector must not read it: reading would allocate its memory pages.
     pub shared_in_use: AtomicU32,
     /// 1: a forked child that is not recorded has allocated memory.
     pub has_forked: AtomicU32,
-    /// Number of forked children that were to be recorded but could not reach the collector.
+    /// Number of forked children that should be recorded but could not reach the collector.
     pub lost_children: AtomicU32,
     /// `serial` of the session of the process that forked this one; 0: no recorded process forked it.
     pub parent: AtomicU64,
@@ -76,7 +78,7 @@ pub struct Header {
     pub unknown_frees: AtomicU64,
     /// Number of allocations whose site found no free slot in the site table.
     pub other_site_allocs: AtomicU64,
-    /// Number of allocations that could not be noted in the side table.
+    /// Number of allocations for which the side table had no memory.
     pub untracked_allocs: AtomicU64,
     /// Number of distinct stacks that found no free slot in the stack table.
     pub lost_stacks: AtomicU64,

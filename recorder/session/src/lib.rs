@@ -18,7 +18,7 @@
 //!    stacks    the stacks of watched sites, and the unwind rules
 //! ```
 //!
-//! All of this is plain memory with a fixed layout. The target trusts its content, but the collector does
+//! The session is plain memory with a fixed layout. The target trusts its content, but the collector does
 //! not, because a broken target may have written anything. The collector keeps its own sizes and checks every
 //! index that it reads.
 #![cfg_attr(not(test), no_std)]
@@ -44,8 +44,8 @@ macro_rules! version {
     };
 }
 
-/// Changes with every layout change in this crate. A preload and a collector of different versions refuse
-/// each other.
+/// The version of all layouts in this crate; it changes with every layout. A preload and a collector of
+/// different versions refuse each other.
 pub const VERSION: u32 = version!();
 
 /// The version text that the preload library stores in an ELF note. edleak-record checks it before it uses a

@@ -1,4 +1,5 @@
-//! Chooses the programs to record among all that inherit the preload: patterns on the names of their files.
+//! Chooses the programs to record among all programs that inherit the preload: compares patterns with the
+//! names of their files.
 //!
 //! | pattern        | is compared with                       | matches                       |
 //! |----------------|----------------------------------------|-------------------------------|

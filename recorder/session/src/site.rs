@@ -7,9 +7,9 @@ use crate::rule::Rule;
 pub const SLOT_BITS: u32 = 17;
 /// Number of slots in the table.
 pub const SLOTS: usize = 1 << SLOT_BITS;
-/// Limit of call site ids: 0 means no site, 1 is [`OTHER`].
+/// Upper limit of site ids. Id 0 means no site; id 1 is [`OTHER`].
 pub const MAX_SITES: usize = 1 << 16;
-/// The site for allocations whose caller found no free slot in the table.
+/// The site that counts all allocations whose caller found no free slot in the table.
 pub const OTHER: u32 = 1;
 /// The first id that is assigned to a caller.
 pub const FIRST: u32 = 2;
@@ -32,9 +32,9 @@ pub struct SiteSlot {
     /// The return address; 0: the slot is empty. Once written, the key never changes, so a reader cannot
     /// confuse two addresses.
     pub key: AtomicU64,
-    /// The site's id (low half; 0: none) and an [`Action`] (high half; 0: count here). Below 2³² exactly if
-    /// the action is to count. Without an id, the high half is the id that the address had when another
-    /// module was there; 0: it never had one.
+    /// The site's id (low half; 0: none) and an [`Action`] (high half; 0: count here). The meaning is below
+    /// 2³² if and only if the action is to count. If the slot has no id, the high half is the id that the
+    /// address had when another module was there; 0: it never had an id.
     pub meaning: AtomicU64,
 }
 #[cfg(not(edleak_loom))]
@@ -60,13 +60,13 @@ impl SiteSlot {
         self.id_and_action().0
     }
 
-    /// The action at this address.
+    /// The action for allocations that this address requests.
     pub fn action(&self) -> Action {
         self.id_and_action().1
     }
 
-    /// Makes the next allocation from this address a site of the module that is there now. The old id is kept
-    /// for the case that the earlier module returns.
+    /// Makes the next allocation from this address a site of the module that is there now. The slot keeps the
+    /// old id, because the earlier module may return.
     pub fn forget(&self) {
         let id = self.id();
         if id != 0 {
@@ -93,24 +93,25 @@ impl SiteSlot {
 pub struct SiteInfo {
     /// The return address; 0 until the id is in use.
     pub address: AtomicU64,
-    /// The number of the event that first loaded the module of this site. If unknown: the number of events
-    /// before the site's first allocation. Shows which module contained the address.
+    /// The number of the event that first loaded the module of this site. If that number is unknown: the
+    /// number of events before the site's first allocation. The collector learns from this number which
+    /// module contained the address.
     pub events_before: AtomicU32,
-    /// Another id of the same address, from a time when another module was there. The ids of an address form
-    /// a ring; 0: there is no other id.
+    /// Another id of the same address, from a time when another module was there. The ids of one address form
+    /// a ring; 0: the address has no other id.
     pub same_address: AtomicU32,
 }
 #[cfg(not(edleak_loom))]
 const _: () = assert!(core::mem::size_of::<SiteInfo>() == 16);
 
-/// The action of a hook for a return address.
+/// The action that a hook takes for a return address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Action(pub u32);
 
 impl Action {
-    /// Count here.
+    /// The hook counts the allocation at this return address.
     pub const COUNT: Action = Action(0);
-    /// Record the full stack. The value is none of the kinds that [`Rule`] uses.
+    /// The hook records the full stack. The value is none of the kinds that [`Rule`] uses.
     pub const WATCH: Action = Action(5);
     /// The dynamic loader allocates here, perhaps a `link_map`.
     pub const LOADER: Action = Action(6);
@@ -162,9 +163,10 @@ pub fn copy_into(slots: &[SiteSlot], address: u64, meaning: u64) {
 
 /// Finds the slot of `address` or creates one with an id from `next_id`.
 ///
-/// Lock-free, and safe in a signal handler that interrupted an insertion. A thread that finds a key without
-/// an id assigns one, and the first thread to do so wins. (An id may be lost this way; it stays without
-/// allocations.) `None`: the table is full, and the allocation belongs to [`OTHER`].
+/// The function is lock-free. A signal handler may call it, even if the signal interrupted an insertion. A
+/// thread that finds a key without an id assigns an id, and the first thread that assigns one wins. (The id
+/// of another thread is then lost: it stays without allocations.) `None`: the table is full, and the
+/// allocation belongs to [`OTHER`].
 ///
 /// For a site without an id, `on_new` returns the module at the address (see [`SiteInfo::events_before`]) and
 /// the action. If the same module was at the address before, the site gets its old id again.
@@ -178,7 +180,8 @@ pub fn intern<'t>(
     for slot in places(slots, address) {
         let mut key = slot.key.load(Ordering::Acquire);
         if key == 0 {
-            // Write a key only while ids are left. Otherwise keys without an id would fill the table.
+            // Write a key only while ids are left. If keys were written without ids left, keys without an id
+            // would fill the table.
             if next_id.load(Ordering::Relaxed) as usize >= infos.len() {
                 return None;
             }
@@ -236,8 +239,8 @@ fn give_id(
 
 /// The id that `address` had when `module` was there before, searched in the ring of `last`.
 fn id_of_module(infos: &[SiteInfo], last: u32, address: u64, module: u32) -> Option<u32> {
-    /// More than the number of modules that ever share one address. It also ends the search in a ring that
-    /// the target has damaged.
+    /// The maximum number of ids that the search visits. No address is shared by this many modules. The limit
+    /// also ends the search in a ring that the target has damaged.
     const MOST: usize = 64;
     let mut id = last;
     for _ in 0..MOST {

@@ -11,16 +11,16 @@
 //!  bounds  mapped memory ranges that may contain a stack
 //! ```
 //!
-//! There is one cell per birth epoch. At an allocation this costs no more than one cell per stack, and the
-//! live bytes of a cell show the age of the survivors. The side table stores the id of the cell for a watched
-//! allocation: [`MAX_SITES`] or more.
+//! There is one cell per birth epoch. An allocation then updates only one cell, and the live bytes of each
+//! cell show the age of the survivors. The side table stores the id of the cell for a watched allocation:
+//! [`MAX_SITES`] or more.
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::counters::Counters;
 use crate::rule::{Kind, Rule};
 use crate::site::MAX_SITES;
 
-/// Maximum number of return addresses of a stack; a deeper stack is cut.
+/// Maximum number of return addresses of a stack; the library cuts a deeper stack.
 pub const MAX_FRAMES: usize = 128;
 /// Maximum number of distinct stacks.
 pub const MAX_STACKS: usize = 1 << 15;
@@ -48,31 +48,31 @@ pub struct StackInfo {
     pub current: AtomicU64,
     /// The watched site.
     pub site: AtomicU32,
-    /// The index of its first frame.
+    /// The index of the stack's first frame in the table of frames.
     pub frames_at: AtomicU32,
-    /// Its number of frames; the highest bit means that the walk was cut.
+    /// The stack's number of frames; the highest bit means that the walk was cut.
     pub frames: AtomicU32,
-    /// The number of module events before the stack was first seen. Shows which modules contained its
-    /// addresses.
+    /// The number of module events before the library first saw the stack. The collector learns from this
+    /// number which modules contained the stack's addresses.
     pub events_before: AtomicU32,
 }
 #[cfg(not(edleak_loom))]
 const _: () = assert!(core::mem::size_of::<StackInfo>() == 32);
 
-/// In [`StackInfo::frames`]: the walk was cut.
+/// A bit of [`StackInfo::frames`]: the walk was cut before the outermost frame.
 pub const CUT: u32 = 1 << 31;
 
 /// The allocations of one stack in one birth epoch.
 #[repr(C, align(64))]
 #[derive(Default)]
 pub struct Cell {
-    /// The allocations of the epoch, and their frees until now.
+    /// The counters of the allocations of this epoch, and of their frees until now.
     pub counters: Counters,
-    /// Index of the stack plus 1; stored last when a cell is created.
+    /// Index of the stack plus 1; the library stores this field last when it creates a cell.
     pub stack: AtomicU32,
-    /// The birth epoch.
+    /// The birth epoch of the cell's allocations.
     pub epoch: AtomicU32,
-    /// Epoch of the latest free, plus 1; 0: no free yet.
+    /// Epoch of the latest free, plus 1; 0: no allocation of the cell was freed yet.
     pub freed_in: AtomicU32,
     _reserved: u32,
 }
@@ -85,11 +85,11 @@ const _: () = assert!(core::mem::size_of::<Cell>() == 64);
 pub struct RuleTable {
     /// First address of the module.
     pub start: AtomicU64,
-    /// One past its last address.
+    /// One past the last address of the module.
     pub end: AtomicU64,
-    /// The index of its first row.
+    /// The index of the module's first row in the table of rows.
     pub rows_at: AtomicU32,
-    /// Its number of rows.
+    /// The module's number of rows.
     pub rows: AtomicU32,
 }
 
@@ -107,7 +107,7 @@ pub struct RuleRow {
 pub struct Bound {
     /// First address.
     pub start: AtomicU64,
-    /// One past the last address.
+    /// One past the last address of the range.
     pub end: AtomicU64,
 }
 
@@ -143,7 +143,7 @@ pub struct Next {
     pub stack: AtomicU32,
     /// Return addresses.
     pub address: AtomicU32,
-    /// Cells. The first cell is never used, so that 0 can mean "none".
+    /// Cells. The first cell stays unused, so that 0 can mean "none".
     pub cell: AtomicU32,
 }
 
@@ -167,7 +167,7 @@ impl Stacks<'_> {
             let new = u64::from(epoch) << 32 | u64::from(cell);
             match info.current.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return Some(cell),
-                // Another thread was first; this cell stays without allocations.
+                // Another thread stored its cell first; the cell of this thread stays without allocations.
                 Err(theirs) => current = theirs,
             }
         }
@@ -213,7 +213,7 @@ impl Stacks<'_> {
         info.frames_at.store(at, Ordering::Relaxed);
         info.frames.store(frames.len() as u32 | if cut { CUT } else { 0 }, Ordering::Relaxed);
         info.events_before.store(self.module_events.load(Ordering::Relaxed), Ordering::Relaxed);
-        // The collector counts a stack as complete once its site is set.
+        // The collector counts a stack as complete once the library has set its site.
         info.site.store(site, Ordering::Release);
         Some(index)
     }
@@ -229,12 +229,12 @@ fn give(next: &AtomicU32, count: u32, all: usize) -> Option<u32> {
     (first as usize + count as usize <= all).then_some(first)
 }
 
-/// The rule for a pc, from the published tables. `None`: no module contains the pc, or its rows do not cover
-/// it.
+/// The rule for a pc, from the published tables. `None`: no module contains the pc, or the module's rows do
+/// not cover it.
 ///
 /// The byte before a function, if it is not code, gets [`Rule::END`]. No call returns to the first byte of a
-/// function, so such an address was put on the stack by hand as the start of a stack. (makecontext does this,
-/// and glibc's own rules for it lead nowhere.)
+/// function. So the program itself has put such an address on the stack, as the start of a hand-made stack.
+/// (makecontext does this, and glibc's own rules for this address are wrong.)
 pub fn find_rule(tables: &[RuleTable], rows: &[RuleRow], pc: u64) -> Option<Rule> {
     let after = tables.partition_point(|table| table.start.load(Ordering::Relaxed) <= pc);
     let table = tables.get(after.checked_sub(1)?)?;

@@ -1,5 +1,5 @@
-//! Sorted code ranges of allocation wrappers and of watched functions. A new site in such a range is stepped
-//! over or watched from its first allocation.
+//! Sorted code ranges of allocation wrappers and of watched functions. For a new site in such a range, the
+//! library steps over the caller or records the stack from the first allocation on.
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::site::Action;
@@ -22,10 +22,10 @@ pub struct WrapperRange {
 const _: () = assert!(core::mem::size_of::<WrapperRange>() == 24);
 
 /// The action of the range that contains `address`. A return address belongs to the call before it, so the
-/// lookup uses `address - 1`.
+/// search uses `address - 1`.
 ///
-/// `ranges` is sorted by `start`, without overlap. It may be replaced during the search: the caller compares
-/// the number of ranges before and after.
+/// `ranges` is sorted by `start`, without overlap. The collector may replace `ranges` during the search, so
+/// the caller compares the number of ranges before and after.
 pub fn find(ranges: &[WrapperRange], address: u64) -> Option<Action> {
     let pc = address.wrapping_sub(1);
     let after = ranges.partition_point(|range| range.start.load(Ordering::Relaxed) <= pc);

@@ -1,10 +1,10 @@
 //! COLD: a bare LD_PRELOAD starts its own collector, once per image, for the outermost process only.
 //!
-//! The collector is `edleak-record`: in the directory of this library, in `../../bin`, or as named by
-//! `EDLEAK_RECORD`. It gets the PID of this process, creates the session, sends the path of its control page
-//! through a pipe, and detaches itself. A process with a recorded ancestor starts no collector: the memory
-//! map of a recorded process names the session. A recorder starts none either; it has this library loaded if
-//! /etc/ld.so.preload names it.
+//! The collector is `edleak-record`. The library looks for it in the library's own directory, in `../../bin`,
+//! or at the path in `EDLEAK_RECORD`. The collector gets the PID of this process, creates the session, sends
+//! the path of its control page through a pipe, and detaches itself. A process with a recorded ancestor
+//! starts no collector: the memory map of a recorded process names the session. A recorder starts no
+//! collector either; it has this library loaded if /etc/ld.so.preload names the library.
 #![allow(unsafe_code)]
 
 use crate::arch;
@@ -15,11 +15,11 @@ use core::ptr;
 const MARK: &[u8] = b"/memfd:edleak-session";
 const MAX_VARIABLES: usize = 4096;
 const RECORDER: &[u8] = b"edleak-record";
-/// Set in the collector's environment, so that the collector itself finds no session.
+/// The library sets this in the collector's environment, so that the collector itself finds no session.
 const NO_SESSION: &[u8] = b"EDLEAK_SESSION=\0";
 
-/// Starts a collector for this process and writes the address of its control page into `path`. `false`: it
-/// failed.
+/// Starts a collector for this process and writes the address of its control page into `path`. `false`: no
+/// collector was started.
 pub(crate) fn start(environment: &Environment, path: &mut Path) -> bool {
     if ancestor_is_recorded() {
         return false;
@@ -56,7 +56,7 @@ pub(crate) fn start(environment: &Environment, path: &mut Path) -> bool {
             // SAFETY: `scratch` has room for `MAX_VARIABLES` and a null, which is there already.
             unsafe { variables.wrapping_add(index).write(variable) };
         }
-        // SAFETY: all three end in a null or NUL.
+        // SAFETY: the path ends in NUL, and both arrays end in a null pointer.
         let child = unsafe { arch::spawn(program.as_ptr().cast(), arguments.as_ptr(), variables) };
         sys::close(write_end);
         let answered = child > 0 && read_answer(read_end, path);
@@ -82,11 +82,12 @@ fn read_answer(fd: usize, path: &mut Path) -> bool {
 }
 
 fn is_preload(variable: *const u8) -> bool {
-    // SAFETY: compares only up to the first difference, so not beyond the NUL.
+    // SAFETY: the loop compares only up to the first difference, so it does not read beyond the NUL.
     b"LD_PRELOAD=".iter().enumerate().all(|(i, &byte)| unsafe { *variable.wrapping_add(i) } == byte)
 }
 
-/// Whether this process is a recorder: by its name, or because it is the program that would be started.
+/// Whether this process is a recorder: it has the recorder's name, or it runs the file that would be started
+/// as the collector.
 fn is_recorder(program: &Path) -> bool {
     let mut link = [0; 512];
     let length = sys::read_link(b"/proc/self/exe\0", &mut link);
@@ -186,8 +187,8 @@ fn contains(line: &[u8], what: &[u8]) -> bool {
     line.windows(what.len()).any(|window| window == what)
 }
 
-/// Passes every line of a file to `visit` until it returns true. Returns whether it did. Lines over 1,024
-/// bytes are cut.
+/// Passes every line of a file to `visit` until it returns true. Returns whether `visit` returned true.
+/// `visit` gets only the first 1,024 bytes of a longer line.
 fn for_each_line(path: &[u8], mut visit: impl FnMut(&[u8]) -> bool) -> bool {
     let Some(fd) = sys::open(path, false) else { return false };
     let mut line = [0u8; 1024];

@@ -1,7 +1,7 @@
 //! COLD: stores the version of this library in an ELF note; `readelf --notes` shows it.
 //!
-//! edleak-record reads the note before it uses a library. It is a note because linkers keep notes even if
-//! nothing refers to them.
+//! edleak-record reads the note before it uses a library. The version is in a note because linkers keep notes
+//! even if no code refers to them.
 #![allow(unsafe_code)] // a section name
 
 use edleak_session::IDENTITY;
@@ -10,7 +10,7 @@ use edleak_session::IDENTITY;
 #[used]
 static NOTE: Note = Note::of_version();
 
-/// Lengths and kind, then owner and text, each a multiple of four bytes long.
+/// An ELF note: lengths and kind, then owner and text, each a multiple of four bytes long.
 #[repr(C)]
 struct Note {
     owner_bytes: u32,

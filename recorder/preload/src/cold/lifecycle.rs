@@ -9,10 +9,10 @@
 //!                                     └────────────────────────────────▶ ( Off ) ◀── forked child, not recorded
 //! ```
 //!
-//! exec starts a new image, which begins at New and claims its own session. vfork and clone with shared
-//! memory change nothing: the child shares the parent's state until it executes a program. All code here,
-//! with its system calls, runs before the first call of an entry point returns. Usually the process then has
-//! only one thread.
+//! An exec starts a new image, which begins at the phase New and claims its own session. vfork and clone with
+//! shared memory change nothing: the child shares the parent's state until it executes a program. All code
+//! here, with its system calls, runs before the first call of an entry point returns. Usually the process
+//! then has only one thread.
 #![allow(unsafe_code)]
 
 use crate::arch;
@@ -35,7 +35,7 @@ use edleak_session::{ENV_SESSION, VERSION};
 const NEW: u32 = 0;
 const STARTING: u32 = 1;
 const COUNTING: u32 = 2;
-/// Nothing is ever counted in this process.
+/// The phase in which the library never counts anything in this process.
 pub(crate) const OFF: u32 = 3;
 /// The phase of this process. Entry stubs compare it with [`OFF`].
 pub(crate) static PHASE: AtomicU32 = AtomicU32::new(NEW);
@@ -66,7 +66,7 @@ fn start_slow() {
     PHASE.store(if counting { COUNTING } else { OFF }, Ordering::Release);
 }
 
-/// Whether this process never counts anything. In such a process this test is all that edleak adds to a call.
+/// Whether this process never counts anything. In such a process, edleak adds only this test to each call.
 #[inline(always)]
 pub(crate) fn is_off() -> bool {
     PHASE.load(Ordering::Relaxed) == OFF
@@ -81,12 +81,13 @@ pub(crate) fn header() -> Option<&'static Header> {
     if TABLES.page.alive.load(Ordering::Relaxed) == 0 {
         return forked();
     }
-    // SAFETY: set before the phase, and mapped for the life of the process.
+    // SAFETY: the pointer is set before the phase, and the session stays mapped for the life of the process.
     Some(unsafe { &*HEADER.load(Ordering::Relaxed) })
 }
 
-/// Handles the first entry point in a forked child. The known session is the parent's. The child claims its
-/// own if children are recorded, and otherwise turns itself off.
+/// Handles the first entry point in a forked child. At this time the known session is the parent's session.
+/// If children are recorded, the child claims its own session; if not, the library turns itself off in the
+/// child.
 #[cold]
 fn forked() -> Option<&'static Header> {
     let Some(path) = CHILDREN.path() else {
@@ -122,7 +123,7 @@ fn forked() -> Option<&'static Header> {
         })
     });
     PHASE.store(if own { COUNTING } else { OFF }, Ordering::Relaxed);
-    // SAFETY: as in `header`.
+    // SAFETY: the header is set before the phase, and the session stays mapped for the life of the process.
     own.then(|| unsafe { &*HEADER.load(Ordering::Relaxed) })
 }
 
@@ -136,13 +137,13 @@ static CHILDREN: ChildrenPath = ChildrenPath(UnsafeCell::new(Path::new()));
 
 impl ChildrenPath {
     fn path(&self) -> Option<&Path> {
-        // SAFETY: no thread writes any more.
+        // SAFETY: the path was written before this, and no thread writes it any more.
         let path = unsafe { &*self.0.get() };
         (path.length > 0).then_some(path)
     }
 
     fn set(&self, path: &Path) {
-        // SAFETY: this is the only write, by the only thread that starts.
+        // SAFETY: this is the only write, and only the one thread that starts the preload makes it.
         let own = unsafe { &mut *self.0.get() };
         if !own.push_all(path.as_c().strip_suffix(b"\0").unwrap_or(b"")) {
             *own = Path::new();
@@ -155,13 +156,15 @@ impl ChildrenPath {
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = constructor;
 
-// For a program whose first allocation comes after its constructors, or never: it is recorded, too.
+// Starts the preload in a program whose first allocation comes after its constructors, or never. So edleak
+// records such a program, too.
 #[cfg(not(test))]
 extern "C" fn constructor() {
     start();
 }
 
-/// Finds and maps the session for this process, and stores its tables. `false`: there is none.
+/// Finds and maps the session for this process, and stores its tables. `false`: there is no session for this
+/// process.
 fn attach(environment: &Environment) -> bool {
     if environment.is_secure() || !only::is_wanted(environment) {
         return false;
@@ -404,10 +407,10 @@ impl Environment {
             // it.
             let argc = unsafe { *stack_end };
             STACK_START.store(argc as usize, Ordering::Relaxed);
-            // SAFETY: as above.
+            // SAFETY: argc lies at this address; the arguments, a null and the environment follow it.
             argc.wrapping_add(1 + unsafe { *argc } + 1).cast()
         } else if !environ.is_null() {
-            // SAFETY: `environ` has this type.
+            // SAFETY: libc's `environ` has this type.
             unsafe { *environ }
         } else {
             ptr::null()
@@ -452,7 +455,7 @@ impl Environment {
         }
     }
 
-    /// The path with which this program was executed; `None`: libc does not provide it.
+    /// The path with which the kernel executed this program; `None`: libc does not provide it.
     pub(crate) fn executed_file(&self) -> Option<*const u8> {
         const AT_EXECFN: usize = 31;
         let file = self.auxiliary(AT_EXECFN).or_else(|| of_libc(AT_EXECFN))?;
@@ -495,10 +498,10 @@ impl Environment {
     }
 }
 
-/// A value of the auxiliary vector from libc; `None`: libc has no such function.
+/// Asks libc for a value of the auxiliary vector; `None`: libc has no such function.
 fn of_libc(kind: usize) -> Option<usize> {
     let function = real::global(c"getauxval");
-    // SAFETY: getauxval has this type.
+    // SAFETY: libc's getauxval has this type.
     let getauxval: Option<unsafe extern "C" fn(usize) -> usize> = unsafe { core::mem::transmute(function) };
     // SAFETY: getauxval accepts any number.
     getauxval.map(|getauxval| unsafe { getauxval(kind) })
@@ -516,7 +519,7 @@ impl Path {
         Path { bytes: [0; 512], length: 0 }
     }
 
-    /// Appends a byte. `false`: it does not fit.
+    /// Appends a byte. `false`: the byte does not fit.
     pub(crate) fn push(&mut self, byte: u8) -> bool {
         match self.bytes.get_mut(self.length) {
             Some(place) if self.length + 1 < 512 => {
@@ -528,7 +531,7 @@ impl Path {
         }
     }
 
-    /// Appends a NUL-terminated string. `false`: it does not fit.
+    /// Appends a NUL-terminated string. `false`: the string does not fit.
     pub(crate) fn push_c(&mut self, mut from: *const u8) -> bool {
         loop {
             // SAFETY: the string is NUL-terminated, and the loop ends there.
@@ -540,7 +543,7 @@ impl Path {
         }
     }
 
-    /// Appends bytes. `false`: they do not fit.
+    /// Appends bytes. `false`: the bytes do not fit.
     pub(crate) fn push_all(&mut self, bytes: &[u8]) -> bool {
         bytes.iter().all(|&byte| self.push(byte))
     }

@@ -25,7 +25,7 @@ static LOADER_END: AtomicUsize = AtomicUsize::new(0);
 static EVENTS: AtomicPtr<ModuleEvent> = AtomicPtr::new(ptr::null_mut());
 
 /// Stores the loader's code range and the session's events. musl's loader is also libc and never unloads a
-/// module; it gets an empty range.
+/// module, so its range is empty.
 pub(crate) fn set_loader(start: usize, end: usize, events: *mut ModuleEvent) {
     EVENTS.store(events, Ordering::Relaxed);
     LOADER_END.store(end, Ordering::Relaxed);
@@ -51,7 +51,7 @@ struct LinkMap {
     dynamic: usize,
     next: *const LinkMap,
     previous: *const LinkMap,
-    /// Points to the `link_map` itself (in other namespaces to the real one).
+    /// Points to the `link_map` itself (in other namespaces to the real `link_map`).
     real: *const LinkMap,
 }
 
@@ -61,20 +61,20 @@ struct Pending {
     thread: AtomicUsize,
 }
 
-/// A module that was loaded since the start, at one address. Modules that share an address in turn have one
-/// entry each.
+/// A module that the loader has loaded since the start, at one address. Modules that take turns at an address
+/// have one entry each.
 struct Known {
-    /// The address of its `link_map`; 0: unloaded.
+    /// The address of the module's `link_map`; 0: the module is unloaded.
     map: AtomicUsize,
     start: AtomicUsize,
-    /// 0: this entry is free.
+    /// One past the last address of the module; 0: this entry is free.
     end: AtomicUsize,
     identity: AtomicU64,
-    /// The number of the event that first loaded it.
+    /// The number of the event that first loaded the module.
     events: AtomicU32,
-    /// Whether the sites in its range belong to it: no other module was loaded there since.
+    /// Whether the sites in the module's range belong to it: no other module was loaded there since.
     is_current: AtomicBool,
-    /// Whether another module was loaded at its addresses before or after it.
+    /// Whether another module was loaded at the same addresses before or after this one.
     is_contested: AtomicBool,
 }
 
@@ -105,8 +105,8 @@ fn known() -> &'static [Known] {
 
 /// Handles an allocation of the loader.
 pub(crate) fn allocated(header: &Header, allocation: *mut u8, size: usize) {
-    // Every `link_map` is larger (glibc 2.17: 1,080 bytes), and few other allocations of the loader are as
-    // large.
+    // The least size of a `link_map`; the smallest one, of glibc 2.17, has 1,080 bytes. Few other allocations
+    // of the loader are as large.
     const SMALLEST: usize = 1000;
     let me = arch::thread_pointer();
     if PENDING_COUNT.load(Ordering::Relaxed) > 0 {
@@ -163,7 +163,7 @@ fn loaded(header: &Header, map: usize, link_map: &LinkMap) {
     // address 0; every linker lays out a shared object like this.
     let Some((end, mut identity)) = (unsafe { extent(link_map) }) else { return };
     let start = link_map.bias;
-    // SAFETY: as above.
+    // SAFETY: the loader has mapped the module from `start` to `end`.
     if unsafe { build_id_at(start, end) }.is_none() {
         // SAFETY: the loader's name is NUL-terminated. Without a build ID two modules may have the same first
         // bytes, so the name is added.
@@ -253,8 +253,9 @@ pub(crate) fn events_up_to(header: &Header, address: usize) -> u32 {
     )
 }
 
-/// A value that distinguishes the stacks of modules that share an address in turn. It is mixed into a stack's
-/// hash, so that stacks with the same addresses stay apart. 0 if no two modules ever shared an address.
+/// A value that distinguishes the stacks of modules that share an address in turn. The library mixes this
+/// value into a stack's hash, so that stacks with the same addresses stay apart. 0: no two modules ever
+/// shared an address.
 #[inline]
 pub(crate) fn mark_of_stack(frames: &[u64]) -> u64 {
     if IS_CONTESTED.load(Ordering::Relaxed) { mark_slow(frames) } else { 0 }
@@ -291,7 +292,7 @@ pub(crate) fn freed(header: &Header, allocation: *mut u8) {
     for known in known() {
         if known.map.load(Ordering::Relaxed) == allocation as usize {
             known.map.store(0, Ordering::Relaxed);
-            // SAFETY: the loader's allocation is still there; it is freed after this read.
+            // SAFETY: the loader's allocation is still there; the library frees it only after this read.
             let link_map = unsafe { allocation.cast::<LinkMap>().read() };
             write_event(header, UNLOADED, &LinkMap { name: ptr::null(), ..link_map }, 0);
         }
@@ -335,12 +336,12 @@ fn write_event(header: &Header, kind: u32, link_map: &LinkMap, end: usize) {
 /// # Safety
 /// The module is mapped.
 unsafe fn extent(link_map: &LinkMap) -> Option<(usize, u64)> {
-    // SAFETY: the caller guarantees the mapping.
+    // SAFETY: the caller of this function guarantees that the module is mapped.
     unsafe { elf_extent(link_map.bias) }.filter(|&(end, _)| (link_map.bias..end).contains(&link_map.dynamic))
 }
 
-/// Whether an address lies in this library. Its symbols cannot show this: if a program defines the same
-/// symbols, the loader binds them to the program's.
+/// Whether an address lies in this library. The library's symbols cannot show this: if a program defines the
+/// same symbols, the loader binds them to the program's.
 pub(crate) fn is_own(address: usize) -> bool {
     unsafe extern "C" {
         static __ehdr_start: u8;
@@ -355,7 +356,7 @@ pub(crate) fn is_own(address: usize) -> bool {
 /// # Safety
 /// The module at `base` is mapped up to `end`.
 unsafe fn copy_build_id(base: usize, end: usize, to: &[AtomicU8; BUILD_ID_BYTES]) -> u32 {
-    // SAFETY: the caller guarantees the mapping.
+    // SAFETY: the caller of this function guarantees that the module is mapped.
     let Some((at, length)) = (unsafe { build_id_at(base, end) }) else { return 0 };
     for (index, byte) in to.iter().enumerate().take(length) {
         // SAFETY: `build_id_at` has found this many bytes in a readable segment.
@@ -376,7 +377,7 @@ unsafe fn build_id_at(base: usize, end: usize) -> Option<(usize, usize)> {
     const NOTE_HEADER_BYTES: usize = 16; // with the name `GNU`
     // SAFETY: all reads are in the first page, or in a note that lies in a segment.
     let half = |at: usize| unsafe { (at as *const u32).read_unaligned() };
-    // SAFETY: as above.
+    // SAFETY: all reads are in the first page, or in a note that lies in a segment.
     let word = |at: usize| unsafe { (at as *const usize).read_unaligned() };
     let headers = word(base + 32);
     let count = half(base + 56) as usize & 0xffff;
@@ -425,7 +426,7 @@ unsafe fn build_id_at(base: usize, end: usize) -> Option<(usize, usize)> {
 pub(crate) unsafe fn elf_extent(base: usize) -> Option<(usize, u64)> {
     const HASHED: usize = 1024;
     let byte = |offset: usize| {
-        // SAFETY: stays within the page at `base` (see the callers below).
+        // SAFETY: the offset stays within the page at `base`, which the caller guarantees is mapped.
         unsafe { ((base + offset) as *const u8).read() }
     };
     let word = |offset: usize| (0..8).fold(0u64, |word, i| word | u64::from(byte(offset + i)) << (8 * i));

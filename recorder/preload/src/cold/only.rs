@@ -8,7 +8,7 @@ use crate::cold::lifecycle::Environment;
 use crate::cold::sys;
 use edleak_session::{ENV_ONLY, only};
 
-/// Whether this program is to be recorded if it finds a session.
+/// Whether the user wants this program recorded, if it finds a session.
 pub(super) fn is_wanted(environment: &Environment) -> bool {
     let Some(patterns) = environment.get(ENV_ONLY.as_bytes()) else { return true };
     // SAFETY: the value of a variable ends in NUL.

@@ -1,12 +1,13 @@
-//! COLD to find, HOT to call: the real malloc, free and so on, which follow this library in symbol order.
+//! COLD to find, HOT to call: the real malloc, free and so on, which come after this library in the loader's
+//! search order.
 //!
 //! Every pointer to a real function starts as a pointer to a function of this file, which first runs
 //! `lifecycle::start`. While `start` looks up functions, `dlsym` may itself allocate, above all if it fails.
-//! A bump arena serves these allocations and never gets its memory back. The real functions are installed
-//! after the last lookup, so the target finds its heap as it would without edleak.
+//! A bump arena serves these allocations and never reuses its memory. The library starts to use the real
+//! functions after the last lookup, so the target finds its heap as it would without edleak.
 //!
-//! glibc's malloc keeps blocks 32 bytes apart. Any other malloc is asked for at least 32 bytes, because the
-//! side table has one entry per 32 bytes.
+//! glibc's malloc keeps blocks 32 bytes apart. From any other malloc the library requests at least 32 bytes,
+//! because the side table has one entry per 32 bytes.
 #![allow(unsafe_code)]
 
 use crate::arch;
@@ -22,9 +23,9 @@ type Calloc = unsafe extern "C" fn(usize, usize) -> *mut u8;
 type Realloc = unsafe extern "C" fn(*mut u8, usize) -> *mut u8;
 type Free = unsafe extern "C" fn(*mut u8);
 
-/// The next malloc. The entry stub calls through it.
+/// The malloc that comes next after this library. The entry stub calls malloc through this pointer.
 pub(crate) static MALLOC: AtomicPtr<()> = AtomicPtr::new(malloc_first as *mut ());
-/// The next calloc, likewise.
+/// The calloc that comes next after this library; the entry stub calls calloc through this pointer.
 pub(crate) static CALLOC: AtomicPtr<()> = AtomicPtr::new(calloc_first as *mut ());
 static REALLOC: AtomicPtr<()> = AtomicPtr::new(realloc_first as *mut ());
 static FREE: AtomicPtr<()> = AtomicPtr::new(free_first as *mut ());
@@ -32,12 +33,12 @@ static FREE: AtomicPtr<()> = AtomicPtr::new(free_first as *mut ());
 /// Calls the real malloc.
 ///
 /// # Safety
-/// As for the C function; the same holds for every function here.
+/// The caller must keep the contract of the C function; the same holds for every function here.
 #[inline(always)]
 pub(crate) unsafe fn malloc(size: usize) -> *mut u8 {
     // SAFETY: the pointer is a malloc: a function of this file or the real one.
     let real: Malloc = unsafe { transmute(MALLOC.load(Ordering::Relaxed)) };
-    // SAFETY: the caller guarantees the contract.
+    // SAFETY: the caller keeps the contract of malloc.
     unsafe { real(size) }
 }
 
@@ -47,9 +48,9 @@ pub(crate) unsafe fn malloc(size: usize) -> *mut u8 {
 /// See [`malloc`].
 #[inline(always)]
 pub(crate) unsafe fn calloc(count: usize, size: usize) -> *mut u8 {
-    // SAFETY: the pointer is a calloc.
+    // SAFETY: the pointer is a calloc: a function of this file or the real one.
     let real: Calloc = unsafe { transmute(CALLOC.load(Ordering::Relaxed)) };
-    // SAFETY: the caller guarantees the contract.
+    // SAFETY: the caller keeps the contract of calloc.
     unsafe { real(count, size) }
 }
 
@@ -59,9 +60,9 @@ pub(crate) unsafe fn calloc(count: usize, size: usize) -> *mut u8 {
 /// See [`malloc`]; `old` is not in the arena.
 #[inline(always)]
 pub(crate) unsafe fn realloc(old: *mut u8, size: usize) -> *mut u8 {
-    // SAFETY: the pointer is a realloc.
+    // SAFETY: the pointer is a realloc: a function of this file or the real one.
     let real: Realloc = unsafe { transmute(REALLOC.load(Ordering::Relaxed)) };
-    // SAFETY: the caller guarantees the contract.
+    // SAFETY: the caller keeps the contract of realloc.
     unsafe { real(old, size) }
 }
 
@@ -75,7 +76,7 @@ pub(crate) unsafe fn realloc_any(old: *mut u8, size: usize) -> *mut u8 {
         // SAFETY: `old` comes from the arena.
         return unsafe { move_out_of_arena(old, size) };
     }
-    // SAFETY: the caller guarantees the contract.
+    // SAFETY: the caller keeps the contract of realloc.
     unsafe { realloc(old, size) }
 }
 
@@ -85,9 +86,9 @@ pub(crate) unsafe fn realloc_any(old: *mut u8, size: usize) -> *mut u8 {
 /// See [`malloc`].
 #[inline(always)]
 pub(crate) unsafe fn free(allocation: *mut u8) {
-    // SAFETY: the pointer is a free.
+    // SAFETY: the pointer is a free: a function of this file or the real one.
     let real: Free = unsafe { transmute(FREE.load(Ordering::Relaxed)) };
-    // SAFETY: the caller guarantees the contract.
+    // SAFETY: the caller keeps the contract of free.
     unsafe { real(allocation) }
 }
 
@@ -95,7 +96,7 @@ unsafe extern "C" fn malloc_first(size: usize) -> *mut u8 {
     lifecycle::start();
     match MALLOC.load(Ordering::Acquire) {
         first if first == malloc_first as *mut () => arena_alloc(size, 16),
-        // SAFETY: the real malloc is known now.
+        // SAFETY: the pointer leads to the real malloc now, which accepts any size.
         _ => unsafe { malloc(size) },
     }
 }
@@ -103,11 +104,11 @@ unsafe extern "C" fn malloc_first(size: usize) -> *mut u8 {
 unsafe extern "C" fn calloc_first(count: usize, size: usize) -> *mut u8 {
     lifecycle::start();
     match CALLOC.load(Ordering::Acquire) {
-        // Memory of the arena is zeroed: it was never used before.
+        // Memory of the arena is zeroed, because the arena never hands out memory twice.
         first if first == calloc_first as *mut () => {
             count.checked_mul(size).map_or(ptr::null_mut(), |size| arena_alloc(size, 16))
         }
-        // SAFETY: the real calloc is known now.
+        // SAFETY: the pointer leads to the real calloc now, and the caller keeps its contract.
         _ => unsafe { calloc(count, size) },
     }
 }
@@ -117,7 +118,7 @@ unsafe extern "C" fn realloc_first(old: *mut u8, size: usize) -> *mut u8 {
     match REALLOC.load(Ordering::Acquire) {
         first if first == realloc_first as *mut () && old.is_null() => arena_alloc(size, 16),
         first if first == realloc_first as *mut () => ptr::null_mut(),
-        // SAFETY: the real realloc is known now.
+        // SAFETY: the pointer leads to the real realloc now, and the caller keeps its contract.
         _ => unsafe { realloc_any(old, size) },
     }
 }
@@ -125,12 +126,13 @@ unsafe extern "C" fn realloc_first(old: *mut u8, size: usize) -> *mut u8 {
 unsafe extern "C" fn free_first(allocation: *mut u8) {
     lifecycle::start();
     if FREE.load(Ordering::Acquire) != free_first as *mut () && !in_arena(allocation) {
-        // SAFETY: the real free is known now.
+        // SAFETY: the pointer leads to the real free now, and the caller keeps its contract.
         unsafe { free(allocation) }
     }
 }
 
-// The least size that other allocators are asked for, so that their blocks lie 32 bytes apart.
+// The least size that edleak requests from an allocator other than glibc's, so that its blocks lie 32 bytes
+// apart.
 const SPACING: usize = 32;
 
 static RAW_MALLOC: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
@@ -140,7 +142,7 @@ static RAW_REALLOC: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 unsafe extern "C" fn malloc_spaced(size: usize) -> *mut u8 {
     // SAFETY: `install` stores the real function before it publishes this function.
     let real: Malloc = unsafe { transmute(RAW_MALLOC.load(Ordering::Relaxed)) };
-    // SAFETY: the caller guarantees the contract.
+    // SAFETY: the caller keeps the contract of malloc.
     unsafe { real(size.max(SPACING)) }
 }
 
@@ -151,20 +153,20 @@ unsafe extern "C" fn calloc_spaced(count: usize, size: usize) -> *mut u8 {
         Some(bytes) if bytes < SPACING => (1, SPACING),
         _ => (count, size),
     };
-    // SAFETY: the caller guarantees the contract.
+    // SAFETY: the caller keeps the contract of calloc.
     unsafe { real(count, size) }
 }
 
 unsafe extern "C" fn realloc_spaced(old: *mut u8, size: usize) -> *mut u8 {
     // SAFETY: `install` stores the real function before it publishes this function.
     let real: Realloc = unsafe { transmute(RAW_REALLOC.load(Ordering::Relaxed)) };
-    // SAFETY: the caller guarantees the contract. A size of 0 may mean free, so it stays 0.
+    // SAFETY: the caller keeps the contract of realloc. A size of 0 may mean free, so it stays 0.
     unsafe { real(old, if size == 0 && !old.is_null() { 0 } else { size.max(SPACING) }) }
 }
 
 /// The program's allocator.
 static ALLOCATOR: AtomicU32 = AtomicU32::new(NOT_COUNTED);
-/// Unknown so far, or an allocator that comes before edleak's library.
+/// The allocator is not known yet, or it comes before edleak's library.
 const NOT_COUNTED: u32 = 0;
 const GLIBC: u32 = 1;
 const OTHER: u32 = 2;
@@ -174,8 +176,8 @@ pub(crate) fn is_glibc() -> bool {
     ALLOCATOR.load(Ordering::Relaxed) == GLIBC
 }
 
-/// Whether the allocator comes after edleak's library and is not glibc's. It may have its own operator new
-/// that does not call malloc.
+/// Whether the allocator comes after edleak's library in the search order and is not glibc's. It may have its
+/// own operator new that does not call malloc.
 pub(crate) fn is_other() -> bool {
     ALLOCATOR.load(Ordering::Relaxed) == OTHER
 }
@@ -197,29 +199,29 @@ unsafe fn dlsym(_: *mut c_void, _: *const c_char) -> *mut c_void {
 const RTLD_DEFAULT: *mut c_void = ptr::null_mut();
 const RTLD_NEXT: *mut c_void = ptr::without_provenance_mut(usize::MAX);
 
-/// The next definition of a symbol after this library's; null: there is none.
+/// The next definition of a symbol after this library's; null: no later library defines it.
 pub(crate) fn next(name: &CStr) -> *mut c_void {
     find(RTLD_NEXT, name)
 }
 
-/// The definition of a symbol that the whole program uses; null: there is none.
+/// The definition of a symbol that the whole program uses; null: the program has no such symbol.
 pub(crate) fn global(name: &CStr) -> *mut c_void {
     find(RTLD_DEFAULT, name)
 }
 
-/// Finds a symbol as a program linked with glibc does, which asks for malloc functions by version.
-/// `libc_malloc_debug.so` defines only these versions and no default, so a lookup without a version skips it.
-/// Other allocators define no versions, so a lookup with a version skips them. Therefore its result is used
-/// only in place of glibc's own function.
+/// Finds a symbol in the way of a program that is linked with glibc: such a program asks for malloc functions
+/// by version. `libc_malloc_debug.so` defines only these versions and no default, so a lookup without a
+/// version skips it. Other allocators define no versions, so a lookup with a version skips them. Therefore
+/// the function uses the result of a lookup with a version only in place of glibc's own function.
 fn find(handle: *mut c_void, name: &CStr) -> *mut c_void {
-    // SAFETY: a NUL-terminated name. `dlsym` may allocate and free through edleak's entry points; every
+    // SAFETY: `name` is NUL-terminated. `dlsym` may allocate and free through edleak's entry points; every
     // caller of this function allows that.
     let found = unsafe { dlsym(handle, name.as_ptr()) };
     let dlvsym = DLVSYM.load(Ordering::Relaxed);
     let Some(version) = arch::glibc_version(name).filter(|_| !dlvsym.is_null()) else { return found };
     // SAFETY: `dlvsym` has this type.
     let dlvsym: Dlvsym = unsafe { transmute(dlvsym) };
-    // SAFETY: two NUL-terminated strings.
+    // SAFETY: both strings are NUL-terminated.
     let of_version = unsafe { dlvsym(handle, name.as_ptr(), version.as_ptr()) };
     let is_other = !of_version.is_null() && of_version != found;
     if is_other && is_glibcs_own(found) { of_version } else { found }
@@ -227,7 +229,7 @@ fn find(handle: *mut c_void, name: &CStr) -> *mut c_void {
 
 type Dlvsym = unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char) -> *mut c_void;
 
-/// glibc's `dlvsym`; null in other libcs.
+/// glibc's `dlvsym`; null: the libc has no such function.
 static DLVSYM: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 
 fn learn_versions() {
@@ -238,7 +240,8 @@ fn learn_versions() {
     DLVSYM.store(dlvsym, Ordering::Relaxed);
 }
 
-/// A symbol that is looked up at its first use. 0: not yet, 1: not found, else its address.
+/// A symbol that the library looks up at its first use. 0: not looked up yet; 1: not found; any other value:
+/// its address.
 pub(crate) struct Lazy {
     name: &'static CStr,
     address: AtomicUsize,
@@ -250,7 +253,7 @@ impl Lazy {
         Lazy { name, address: AtomicUsize::new(0) }
     }
 
-    /// The symbol; null: there is none.
+    /// The address of the symbol; null: no library has it.
     pub(crate) fn get(&self) -> *mut c_void {
         match self.address.load(Ordering::Relaxed) {
             0 if self.is_there() => self.get(),
@@ -267,8 +270,8 @@ impl Lazy {
         }
     }
 
-    /// Looks the symbol up in later libraries in advance, so that `get` need not: a lookup clears the pending
-    /// message of `dlerror`.
+    /// Looks the symbol up in later libraries in advance. So `get` makes no lookup, which would clear the
+    /// pending message of `dlerror`.
     pub(crate) fn is_there(&self) -> bool {
         let found = next(self.name);
         if found.is_null() {
@@ -279,8 +282,8 @@ impl Lazy {
         !found.is_null()
     }
 
-    // A C program may load a C++ plugin whose libstdc++ belongs only to the plugin. Then `next` finds
-    // nothing, although the plugin would have found the function without edleak.
+    // A C program may load a C++ plugin whose libstdc++ belongs only to the plugin. In such a program `next`
+    // finds nothing, although the plugin would find the function without edleak.
     fn in_a_loaded_library(&self) -> *mut c_void {
         if !self.name.to_bytes().starts_with(b"_Z") {
             return ptr::null_mut();
@@ -293,22 +296,23 @@ impl Lazy {
 
 static DLERROR: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 
-/// Finds `dlerror` before any lookup fails. Finding it afterwards would clear the message but keep the memory
-/// for the next one.
+/// Finds `dlerror` before any lookup fails. A lookup of `dlerror` after a failure would clear the message but
+/// keep the memory for the next message.
 fn learn_dlerror() {
     DLERROR.store(global(c"dlerror"), Ordering::Relaxed);
 }
 
 /// Clears `dlerror`, so that the target does not see the error of a lookup that it did not make. Called
-/// twice: the first call returns the message, the second frees the memory that glibc keeps for it. Otherwise
-/// an error of the target would reuse this memory, and its heap would differ from a run without edleak.
+/// twice: the first call returns the message, the second frees the memory that glibc keeps for it. Without
+/// the second call, an error of the target would reuse this memory, and its heap would differ from a run
+/// without edleak.
 fn forget_error() {
     let dlerror = DLERROR.load(Ordering::Relaxed);
     if !dlerror.is_null() {
         // SAFETY: `dlerror` has this type.
         let dlerror: unsafe extern "C" fn() -> *const c_char = unsafe { transmute(dlerror) };
         for _ in 0..2 {
-            // SAFETY: no arguments; the message belongs to libc.
+            // SAFETY: `dlerror` takes no arguments; the message belongs to libc.
             unsafe { dlerror() };
         }
     }
@@ -322,7 +326,7 @@ struct DlInfo {
     address: *mut c_void,
 }
 
-/// The path and the base address of the module that contains a function; nulls: unknown.
+/// The path and the base address of the module that contains a function; null pointers: unknown.
 pub(crate) fn module_of(function: *mut c_void) -> (*const c_char, *mut c_void) {
     let mut info =
         DlInfo { path: ptr::null(), base: ptr::null_mut(), symbol: ptr::null(), address: ptr::null_mut() };
@@ -330,7 +334,8 @@ pub(crate) fn module_of(function: *mut c_void) -> (*const c_char, *mut c_void) {
     if !dladdr.is_null() {
         // SAFETY: dladdr has this type.
         let dladdr: unsafe extern "C" fn(*const c_void, *mut DlInfo) -> i32 = unsafe { transmute(dladdr) };
-        // SAFETY: an address, and a place for the answer, which stays unchanged if there is none.
+        // SAFETY: the call passes an address and a place for the answer, which stays unchanged if there is no
+        // answer.
         unsafe { dladdr(function, &mut info) };
     }
     (info.path, info.base)
@@ -353,7 +358,7 @@ pub(crate) fn is_named(path: *const c_char, names: &[&[u8]]) -> bool {
         at = at.wrapping_add(1);
     }
     names.iter().any(|prefix| {
-        // SAFETY: compares only up to the first difference, so not beyond the NUL.
+        // SAFETY: the loop compares only up to the first difference, so it does not read beyond the NUL.
         prefix.iter().enumerate().all(|(i, &byte)| unsafe { *name.wrapping_add(i) } == byte)
     })
 }
@@ -372,7 +377,7 @@ fn is_in_glibc(malloc: *mut c_void) -> bool {
         return false;
     }
     let (path, base) = module_of(malloc);
-    // glibc's own library that checks a program's use of malloc; its blocks are glibc's.
+    // This library of glibc checks a program's use of malloc; its blocks are glibc's.
     if is_named(path, &[b"libc_malloc_debug.so"]) {
         return true;
     }
@@ -390,16 +395,16 @@ fn is_in_glibc(malloc: *mut c_void) -> bool {
 /// The place where the program finds a function with the name of one of edleak's.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Seen {
-    /// In this library, or unknown.
+    /// The function is in this library, or its place is unknown.
     Ours,
-    /// In a stub of the program that leads to the first definition. The program was linked at a fixed address
-    /// and uses the address of the function. A lookup by name finds the stub.
+    /// The function is a stub of the program that leads to the first definition. The program was linked at a
+    /// fixed address and uses the address of the function. A lookup by name finds this stub.
     Stub,
-    /// In the program, or in a library that comes before this one.
+    /// The function is in the program, or in a library that comes before this one.
     Foreign,
 }
 
-/// Returns where an address that `global` found lies.
+/// Returns the kind of place that holds an address, which `global` has found.
 pub(crate) fn seen_at(function: *mut c_void) -> Seen {
     const RTLD_DL_SYMENT: i32 = 1;
     /// The beginning of an `Elf64_Sym`.
@@ -438,28 +443,29 @@ fn of_module(path: *const c_char, name: &CStr) -> *mut c_void {
     if dlopen.is_null() || path.is_null() {
         return ptr::null_mut();
     }
-    // SAFETY: `dlopen` has this type.
+    // SAFETY: libc's `dlopen` has this type.
     let dlopen: unsafe extern "C" fn(*const c_char, i32) -> *mut c_void = unsafe { transmute(dlopen) };
-    // SAFETY: looks for a library that is already loaded, and loads nothing.
+    // SAFETY: this call only looks for a library that is already loaded; it loads nothing.
     let handle = unsafe { dlopen(path, RTLD_LAZY_NOLOAD) };
     if handle.is_null() {
         return ptr::null_mut();
     }
-    // SAFETY: a handle from `dlopen`. It is kept open, so that the function cannot be unloaded.
+    // SAFETY: the handle comes from `dlopen`. The handle stays open, so that the loader cannot unload the
+    // function.
     unsafe { dlsym(handle, name.as_ptr()) }
 }
 
-/// The next malloc, calloc, realloc and free: found but not yet in use.
+/// The next malloc, calloc, realloc and free: the library has found them but does not use them yet.
 pub(crate) struct Resolved {
     functions: [*mut c_void; 4],
-    /// The result of `is_countable`.
+    /// The result of [`Resolved::is_countable`].
     are_first: bool,
     allocator: u32,
 }
 
-/// Finds the real functions. The thread that starts the preload calls this once. Until [`Resolved::install`],
-/// the arena serves the allocations of this and other lookups, so the target's first allocations find an
-/// unused heap. `None`: no later library has a malloc.
+/// Finds the real malloc, calloc, realloc and free. The thread that starts the preload calls this once. Until
+/// [`Resolved::install`], the arena serves the allocations of this and other lookups, so the target's first
+/// allocations find an unused heap. `None`: no later library has a malloc.
 pub(crate) fn resolve() -> Option<Resolved> {
     learn_dlerror();
     learn_versions();
@@ -490,14 +496,14 @@ pub(crate) fn resolve() -> Option<Resolved> {
 }
 
 impl Resolved {
-    /// Whether allocations can be counted. They cannot if another malloc comes before this library: in the
-    /// program itself or in a library preloaded earlier. In that case this library passes each call on to the
-    /// function that would run without edleak.
+    /// Whether the library can count allocations. It cannot if another malloc comes before this library: in
+    /// the program itself or in a library preloaded earlier. In that case this library passes each call on to
+    /// the function that would run without edleak.
     pub(crate) fn is_countable(&self) -> bool {
         self.are_first
     }
 
-    /// Sends every call to the real functions from now on.
+    /// Makes the entry points call the real functions from now on.
     pub(crate) fn install(&self) {
         let [malloc, calloc, realloc, free] = self.functions.map(|function| function.cast::<()>());
         if self.allocator == OTHER {
@@ -522,13 +528,13 @@ const ARENA_BYTES: usize = 64 << 10;
 #[repr(align(64))]
 struct Arena(UnsafeCell<[u8; ARENA_BYTES]>);
 
-// SAFETY: `arena_alloc` gives every byte to one caller only.
+// SAFETY: `arena_alloc` gives every byte of the arena to one caller only.
 unsafe impl Sync for Arena {}
 
 static ARENA: Arena = Arena(UnsafeCell::new([0; ARENA_BYTES]));
 static ARENA_USED: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether an allocation comes from the arena, which was used before the real malloc was known.
+/// Whether an allocation comes from the arena, which serves requests until the real malloc is known.
 #[inline(always)]
 pub(crate) fn in_arena(allocation: *const u8) -> bool {
     (allocation as usize).wrapping_sub(ARENA.0.get() as usize) < ARENA_BYTES
@@ -547,7 +553,7 @@ fn arena_alloc(size: usize, align: usize) -> *mut u8 {
     allocation
 }
 
-/// realloc of memory from the arena.
+/// Moves memory of the arena into a real allocation, as realloc does.
 ///
 /// # Safety
 /// `old` comes from `arena_alloc`.
@@ -558,7 +564,7 @@ unsafe fn move_out_of_arena(old: *mut u8, size: usize) -> *mut u8 {
     // SAFETY: malloc accepts any size.
     let new = unsafe { malloc(size) };
     if !new.is_null() {
-        // SAFETY: both are at least this long, and a new allocation overlaps nothing.
+        // SAFETY: both allocations are at least this long, and a new allocation overlaps nothing.
         unsafe { ptr::copy_nonoverlapping(old, new, old_size.min(size)) };
     }
     new

@@ -14,7 +14,8 @@ use edleak_session::wrapper::{self, MAX_RANGES, WrapperRange};
 
 static TABLE: AtomicPtr<SiteSlot> = AtomicPtr::new(ptr::null_mut());
 static INFOS: AtomicPtr<SiteInfo> = AtomicPtr::new(ptr::null_mut());
-/// See [`caller`]; set together with all other tables.
+/// The words of the caller cache ([`caller`]); `set_tables` stores this pointer together with all other
+/// tables.
 pub(crate) static CALLER_CACHE: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
 static WRAPPERS: AtomicPtr<WrapperRange> = AtomicPtr::new(ptr::null_mut());
 /// The parent's session, in a forked child: until the child's own rules are there, the parent's hold.
@@ -25,7 +26,7 @@ pub(crate) fn ask_parent(parents: *mut u8) {
     PARENT.store(parents, Ordering::Relaxed);
 }
 
-/// Stores the tables of a session. Called once, before any thread counts.
+/// Stores the tables of a session. The library calls this once, before any thread counts.
 pub(crate) fn set_tables(
     slots: *mut SiteSlot,
     infos: *mut SiteInfo,
@@ -41,11 +42,12 @@ pub(crate) fn set_tables(
 /// Publishes the table's meaning of an address in the caller cache.
 fn publish(address: usize, slot: &SiteSlot) {
     // A word of another caller at the same index mostly stays, so that two alternating callers do not both
-    // come here each time. It is replaced sometimes, so that the word of an unused caller disappears.
+    // take the slow path each time. Sometimes the new caller replaces the word, so that the word of an unused
+    // caller disappears.
     static RIVALS: AtomicU32 = AtomicU32::new(0);
     let takes_over = || {
         let rivals = RIVALS.load(Ordering::Relaxed).wrapping_add(1);
-        RIVALS.store(rivals, Ordering::Relaxed); // one more or less does not matter
+        RIVALS.store(rivals, Ordering::Relaxed); // a lost update does not matter
         rivals.is_multiple_of(16)
     };
     caller::publish(caller_cache(), address as u64, slot, takes_over);
@@ -61,15 +63,15 @@ fn caller_cache() -> &'static [AtomicU64] {
 pub(crate) struct Place {
     /// The site's id.
     pub site: u32,
-    /// The action besides counting: `COUNT`, `WATCH` or `LOADER`.
+    /// The action of the hook besides counting: `COUNT`, `WATCH` or `LOADER`.
     pub action: Action,
     /// The frame of the site.
     pub frame: Frame,
 }
 
-/// Maximum number of callers to examine for one allocation. If all of them are wrappers, the last one is the
-/// site. The limit is more than an unoptimized program with nested generics needs, and few enough for a
-/// wrapper that recurses.
+/// Maximum number of callers that the library examines for one allocation. If all of them are wrappers, the
+/// last one is the site. An unoptimized program with nested generics needs fewer callers than this. The limit
+/// also ends the search soon in a wrapper that recurses.
 pub(crate) const MAX_CALLERS: usize = 64;
 
 /// Finds the site of an allocation: the first caller that is not a wrapper.
@@ -100,8 +102,8 @@ pub(crate) unsafe fn place(header: &Header, mut frame: Frame) -> Place {
         // SAFETY: the collector compiled the rule for exactly this address.
         let caller = unsafe { frame.caller(rule) };
         if caller.address == 0 || caller.sp <= frame.sp || forward::is_ours(caller.address) {
-            // The wrapper itself is the site in three cases: it is the outermost frame, the rule leads
-            // nowhere, or operator new allocates an exception in a call that is not counted.
+            // The wrapper itself is the site in three cases. It is the outermost frame; the rule leads
+            // nowhere; or operator new allocates an exception in a call that edleak does not count.
             break;
         }
         frame = caller;
@@ -110,7 +112,7 @@ pub(crate) unsafe fn place(header: &Header, mut frame: Frame) -> Place {
     place
 }
 
-/// The action at a site that is seen for the first time.
+/// The action at a site that the library sees for the first time.
 fn first_action(header: &Header, address: usize) -> Action {
     if modules::is_loader(address) {
         return Action::LOADER;
@@ -127,16 +129,16 @@ fn first_action(header: &Header, address: usize) -> Action {
     // SAFETY: the session holds `MAX_RANGES` ranges.
     let ranges = unsafe { core::slice::from_raw_parts(ranges, count.min(MAX_RANGES)) };
     match wrapper::find(ranges, address as u64) {
-        // A table that was replaced meanwhile may have returned a wrong action. The collector checks every
-        // new site anyway.
+        // If the collector has replaced the table meanwhile, the search may have returned a wrong action. The
+        // collector checks every new site anyway.
         Some(action) if header.wrapper_ranges.load(Ordering::Acquire) as usize == count => action,
         _ => otherwise,
     }
 }
 
-/// Forgets every site with a return address in `start..end`, because another module is there now. It must not
-/// be blamed for allocations of the earlier module. The collector still reports the old ids; a module that
-/// returns gets its ids again.
+/// Forgets every site with a return address in `start..end`, because another module is there now. The new
+/// module must not get the counts of the earlier module. The collector still reports the old ids; a module
+/// that returns gets its ids again.
 pub(crate) fn forget(start: usize, end: usize) {
     let Some(header) = lifecycle::header() else { return };
     // SAFETY: an attached session has its tables set, with `SLOTS` slots.

@@ -1,5 +1,5 @@
-//! COLD: handles every case that the fast path leaves out: first calls, large sizes, callers without a word,
-//! threads without a shard, nested entry points, forked children, unknown addresses.
+//! COLD: handles every case that the fast path leaves out. Examples: first calls, large sizes, callers
+//! without a word, nested entry points, forked children, unknown addresses.
 #![allow(unsafe_code)]
 
 use crate::cold::sites::{self, bump};
@@ -24,15 +24,16 @@ pub(crate) unsafe extern "C" fn note(
     caller: *const usize,
     fp: usize,
 ) -> *mut u8 {
-    // Nothing is saved on the stack before this test, because an unrecorded process makes it in each call.
+    // The stub saves nothing on the stack before this test, because an unrecorded process makes the test in
+    // each call.
     if lifecycle::is_off() {
         return allocation;
     }
-    // SAFETY: the caller guarantees the frame.
+    // SAFETY: the caller guarantees that the frame comes from a stub.
     unsafe { note_counted(allocation, size, caller, fp) }
 }
 
-/// [`note`] in a process that is or may be recorded.
+/// Does the work of [`note`] in a process that is or may be recorded.
 ///
 /// # Safety
 /// See [`note`].
@@ -48,7 +49,7 @@ unsafe fn note_counted(allocation: *mut u8, size: usize, caller: *const usize, f
     let counting = thread::counting(header, tls);
     // SAFETY: the stub's frame, or the frame of the entry point around it, which is still running.
     let frame = unsafe { Frame::of_caller(caller, fp) };
-    // SAFETY: as above.
+    // SAFETY: the frame is that of an entry point that is still running.
     let place = unsafe { sites::place(header, frame) };
     let mut noted = Allocation { site: place.site, size, special: false };
     let mut cell = None;
@@ -69,7 +70,8 @@ unsafe fn note_counted(allocation: *mut u8, size: usize, caller: *const usize, f
     live::take_covered(allocation, noted, |stale| count_free(header, counting, stale));
     match live::insert(allocation, noted) {
         Ok(stale) => {
-            // The free of the earlier allocation at this address was not seen; count it now.
+            // The hooks did not see the free of the earlier allocation at this address, so count that free
+            // now.
             if let Some(stale) = stale {
                 count_free(header, counting, stale);
             }
@@ -100,7 +102,7 @@ pub(crate) unsafe fn inherit(header: &Header, parents: &walk::Tables) {
             // SAFETY: the caller guarantees the tables.
             let site = unsafe { parents.site_of(number) }.unwrap_or(OTHER);
             allocation = Allocation { site, special: false, ..allocation };
-            // The leaf exists, so this cannot fail.
+            // The leaf exists, so the insertion cannot fail.
             let _ = live::insert(address, allocation);
         }
         counting.alloc(allocation.site, allocation.size);
@@ -147,7 +149,7 @@ pub(crate) fn thread_end_pending(tls: &mut thread::Tls) {
     tls.pending.caller = ptr::null();
 }
 
-/// free, for the cases that the fast path leaves out.
+/// Frees an allocation in the cases that the fast path leaves out.
 ///
 /// # Safety
 /// The target passed `allocation`.
@@ -155,10 +157,10 @@ pub(crate) fn thread_end_pending(tls: &mut thread::Tls) {
 #[inline(never)]
 pub(crate) unsafe fn free(allocation: *mut u8) {
     if real::in_arena(allocation) {
-        return; // memory from before the real malloc was known
+        return; // the arena never frees its memory
     }
     if !lifecycle::is_off() {
-        // SAFETY: the caller guarantees this.
+        // SAFETY: the caller guarantees that the target passed `allocation`.
         unsafe { free_counted(allocation) };
     }
     // SAFETY: passes on the target's own call.
@@ -171,7 +173,7 @@ pub(crate) unsafe fn free(allocation: *mut u8) {
 /// See [`free`].
 #[inline(never)]
 unsafe fn free_counted(allocation: *mut u8) {
-    // SAFETY: the caller guarantees this.
+    // SAFETY: the caller guarantees that the target passed `allocation`.
     let was = unsafe { take(allocation) };
     count_taken(was);
 }
@@ -199,26 +201,26 @@ fn is_being_deleted(allocation: *mut u8) -> bool {
     unsafe { thread::tls() }.deleting == allocation
 }
 
-/// realloc up to the new allocation, for the cases that the fast path leaves out.
+/// Does the work of realloc up to the new allocation, in the cases that the fast path leaves out.
 ///
 /// # Safety
 /// The target passed `old`.
 #[cold]
 #[inline(never)]
 pub(crate) unsafe fn reallocate(old: *mut u8, size: usize) -> *mut u8 {
-    // SAFETY: the target passed `old`; null and unknown addresses are noted nowhere.
+    // SAFETY: the target passed `old`; the side table has no entry for null and unknown addresses.
     let was = unsafe { take(old) };
     // SAFETY: passes on the target's own call.
     let new = unsafe { real::realloc_any(old, size) };
-    // SAFETY: the caller guarantees this.
+    // SAFETY: the caller guarantees that the target passed `old`, and `take` came before the real call.
     unsafe { reallocated(old, was, new, size) }
 }
 
-/// Counts the free of the old allocation unless the real realloc failed. Returns the new allocation, which is
-/// still to be noted.
+/// Counts the free of the old allocation unless the real realloc failed. Returns the new allocation, which
+/// the caller must still note.
 ///
 /// # Safety
-/// As for [`reallocate`]; `was` was taken before the real call.
+/// The target passed `old`, and the caller took `was` before the real call.
 #[cold]
 #[inline(never)]
 pub(crate) unsafe fn reallocated(
@@ -248,7 +250,7 @@ unsafe fn restore(allocation: *mut u8, was: Option<Allocation>) {
     }
 }
 
-/// Counts an allocation that `take` returned as freed.
+/// Counts as freed an allocation that `take` returned.
 pub(crate) fn count_taken(was: Option<Allocation>) {
     let Some(was) = was else { return };
     let Some(header) = lifecycle::header() else { return };

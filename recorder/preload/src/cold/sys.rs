@@ -10,8 +10,8 @@ const MAP_SHARED: usize = 0x01;
 const MAP_PRIVATE: usize = 0x02;
 const MAP_ANONYMOUS: usize = 0x20;
 const MAP_NORESERVE: usize = 0x4000;
-/// Tells kernels since 6.7 not to use huge pages, without a second system call for madvise. A small program
-/// must not pay 2 MiB for its first entry.
+/// Tells kernels since 6.7 not to use huge pages, without a second system call for madvise. A huge page would
+/// cost a small program 2 MiB for its first entry.
 const MAP_STACK: usize = 0x20000;
 /// Makes `openat` and `readlinkat` start a relative path at the working directory.
 const AT_FDCWD: usize = (-100isize).cast_unsigned();
@@ -34,7 +34,7 @@ pub(crate) fn close(fd: usize) {
     unsafe { syscall(numbers::CLOSE, [fd, 0, 0, 0, 0, 0]) };
 }
 
-/// Reads once. Returns the number of bytes read; 0 at the end or on an error.
+/// Reads from a file once. Returns the number of bytes read; 0 at the end or on an error.
 pub(crate) fn read(fd: usize, into: &mut [u8]) -> usize {
     // SAFETY: the buffer belongs to the caller.
     let read = unsafe { syscall(numbers::READ, [fd, into.as_mut_ptr() as usize, into.len(), 0, 0, 0]) };
@@ -52,13 +52,13 @@ pub(crate) fn read_at(fd: usize, into: &mut [u8], offset: usize) -> usize {
 /// A pipe: its read end and its write end. A child inherits both.
 pub(crate) fn pipe() -> Option<[usize; 2]> {
     let mut ends = [0i32; 2];
-    // SAFETY: room for two descriptors.
+    // SAFETY: `ends` has room for two descriptors.
     let made = unsafe { syscall(numbers::PIPE2, [ends.as_mut_ptr() as usize, 0, 0, 0, 0, 0]) };
     (made == 0).then(|| ends.map(|end| end as usize))
 }
 
 fn map(bytes: usize, flags: usize, fd: usize) -> Option<*mut u8> {
-    // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+    // SAFETY: the kernel chooses the address, so the new mapping covers no existing memory.
     let address = unsafe { syscall(numbers::MMAP, [0, bytes, PROT_READ_WRITE, flags, fd, 0]) };
     if (-4095..0).contains(&address) {
         None
@@ -77,7 +77,7 @@ pub(crate) fn map_shared(fd: usize, bytes: usize) -> Option<*mut u8> {
     map(bytes, MAP_SHARED | MAP_NORESERVE, fd)
 }
 
-/// Unmaps memory that the preload mapped.
+/// Unmaps memory that the preload itself has mapped.
 pub(crate) fn unmap(address: *mut u8, bytes: usize) {
     // SAFETY: the preload made the mapping, and the caller has no reference into it.
     unsafe { syscall(numbers::MUNMAP, [address as usize, bytes, 0, 0, 0, 0]) };
@@ -90,7 +90,7 @@ pub(crate) fn wipe_on_fork(address: *const u8, bytes: usize) -> bool {
     unsafe { syscall(numbers::MADVISE, [address as usize, bytes, MADV_WIPEONFORK, 0, 0, 0]) == 0 }
 }
 
-/// Asks the kernel for small pages here. It does not matter if the kernel does not know the request.
+/// Asks the kernel for small pages here. If the kernel does not know this advice, nothing changes.
 pub(crate) fn no_huge_pages(address: *const u8, bytes: usize) {
     const MADV_NOHUGEPAGE: usize = 15;
     // SAFETY: this advice does not change the content of the memory.
@@ -112,14 +112,14 @@ pub(crate) fn read_link(path: &[u8], into: &mut [u8]) -> usize {
 
 /// Whether the effective user or group differs from the real one.
 pub(crate) fn has_other_ids() -> bool {
-    // SAFETY: no arguments.
+    // SAFETY: these system calls take no arguments.
     let id = |number| unsafe { syscall(number, [0; 6]) };
     id(numbers::GETUID) != id(numbers::GETEUID) || id(numbers::GETGID) != id(numbers::GETEGID)
 }
 
 /// The ID of this process in its own PID namespace.
 pub(crate) fn getpid() -> u32 {
-    // SAFETY: no arguments.
+    // SAFETY: the system call takes no arguments.
     unsafe { syscall(numbers::GETPID, [0; 6]) as u32 }
 }
 
@@ -127,7 +127,7 @@ pub(crate) fn getpid() -> u32 {
 pub(crate) fn wait_for(pid: usize) {
     const WALL: usize = 0x4000_0000;
     const EINTR: isize = -4;
-    // SAFETY: no memory is passed.
+    // SAFETY: the call passes no memory to the kernel.
     while unsafe { syscall(numbers::WAIT4, [pid, 0, WALL, 0, 0, 0]) } == EINTR {}
 }
 
@@ -138,7 +138,7 @@ pub(crate) fn wake(word: &AtomicU32) {
     unsafe { syscall(numbers::FUTEX, [word.as_ptr() as usize, FUTEX_WAKE, i32::MAX as usize, 0, 0, 0]) };
 }
 
-/// Waits until a word of shared memory may differ from `value`, at most this long.
+/// Waits until a word of shared memory may differ from `value`, for at most `timeout_us` microseconds.
 pub(crate) fn wait(word: &AtomicU32, value: u32, timeout_us: u32) {
     const FUTEX_WAIT: usize = 0;
     let timeout = [i64::from(timeout_us / 1_000_000), i64::from(timeout_us % 1_000_000) * 1000];

@@ -1,9 +1,10 @@
 //! HOT: the exported C symbols; no other file exports symbols.
 //!
 //! Every allocating entry point is a naked stub; the assembly is the architecture's ([`crate::arch::stubs`]).
-//! The frequent stubs call the real function and note the result. The others add two arguments, the address
-//! of their return address and the frame pointer, through which the hook finds its caller. Then they jump to
-//! the hook, which returns to the caller directly. Freeing entry points need no caller.
+//! The frequent stubs call the real function and note the allocation that it returns. The others add two
+//! arguments, the address of their return address and the frame pointer, through which the hook finds its
+//! caller. Then they jump to the hook, which returns to the caller directly. Freeing entry points need no
+//! caller.
 #![allow(unsafe_code)]
 #![allow(unreachable_pub, reason = "the linker exports these, no other file names them")]
 #![allow(non_snake_case)] // names of the C++ ABI
@@ -14,13 +15,13 @@ use crate::entry::forward;
 use crate::hot::free;
 use core::ffi::c_void;
 
-/// `name(arguments) => hook`.
+/// Defines an entry point: `name(arguments) => hook`.
 macro_rules! entry {
     ($($name:ident ( $($argument:ident : $kind:ty),* ) $(-> $result:ty)? => $hook:path;)*) => {$(
         #[doc = concat!("`", stringify!($name), "`: jumps to its hook with its caller added to the arguments.")]
         ///
         /// # Safety
-        /// The contract of the C function of this name.
+        /// The caller keeps the contract of the C function of this name.
         #[cfg_attr(not(test), unsafe(no_mangle))]
         #[unsafe(naked)]
         pub unsafe extern "C" fn $name($($argument: $kind),*) $(-> $result)? {
@@ -29,13 +30,13 @@ macro_rules! entry {
     )*};
 }
 
-/// `name(arguments) => hook`, without a stub: freeing entry points need no caller.
+/// Defines an entry point without a stub: `name(arguments) => hook`. Freeing entry points need no caller.
 macro_rules! plain_entry {
     ($($name:ident ( $first:ident $(, $more:ident)* ) => $hook:path;)*) => {$(
         #[doc = concat!("`", stringify!($name), "`: what its hook does.")]
         ///
         /// # Safety
-        /// The contract of the C function of this name.
+        /// The caller keeps the contract of the C function of this name.
         #[cfg_attr(not(test), unsafe(no_mangle))]
         pub unsafe extern "C" fn $name($first: Pointer $(, $more: usize)*) {
             // SAFETY: passes on the arguments of the caller.
@@ -49,7 +50,7 @@ type Pointer = *mut c_void;
 /// `malloc`.
 ///
 /// # Safety
-/// The contract of the C function of this name.
+/// The caller keeps the contract of the C function of this name.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 #[unsafe(naked)]
 pub(super) unsafe extern "C" fn malloc(size: usize) -> Pointer {
@@ -59,7 +60,7 @@ pub(super) unsafe extern "C" fn malloc(size: usize) -> Pointer {
 /// `calloc`.
 ///
 /// # Safety
-/// The contract of the C function of this name.
+/// The caller keeps the contract of the C function of this name.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 #[unsafe(naked)]
 pub(super) unsafe extern "C" fn calloc(count: usize, size: usize) -> Pointer {
@@ -69,7 +70,7 @@ pub(super) unsafe extern "C" fn calloc(count: usize, size: usize) -> Pointer {
 /// `realloc`.
 ///
 /// # Safety
-/// The contract of the C function of this name.
+/// The caller keeps the contract of the C function of this name.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 #[unsafe(naked)]
 pub(super) unsafe extern "C" fn realloc(old: Pointer, size: usize) -> Pointer {
@@ -79,22 +80,22 @@ pub(super) unsafe extern "C" fn realloc(old: Pointer, size: usize) -> Pointer {
 /// `reallocarray`: realloc with a product as size.
 ///
 /// # Safety
-/// The contract of the C function of this name.
+/// The caller keeps the contract of the C function of this name.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 #[unsafe(naked)]
 pub(super) unsafe extern "C" fn reallocarray(old: Pointer, count: usize, size: usize) -> Pointer {
     stubs::reallocarray!(free::reallocate, forward::reallocarray_overflow)
 }
 
-/// operator new. The default one is malloc (of one byte for size 0) plus an exception. While it is the
-/// default one, the stub calls malloc instead (see `forward`). If malloc fails, the real operator new calls
-/// the new-handler and throws.
+/// operator new. The default operator new is malloc (of one byte for size 0) plus an exception. While
+/// operator new is the default one, the stub calls malloc instead (see `forward`). If malloc fails, the real
+/// operator new calls the new-handler and throws.
 macro_rules! new_entry {
     ($($name:ident => $slow:path;)*) => {$(
         #[doc = concat!("`", stringify!($name), "`.")]
         ///
         /// # Safety
-        /// The contract of the C++ function of this name.
+        /// The caller keeps the contract of the C++ function of this name.
         #[cfg_attr(not(test), unsafe(no_mangle))]
         #[unsafe(naked)]
         pub unsafe extern "C" fn $name(size: usize) -> Pointer {

@@ -3,12 +3,13 @@
 //!
 //! musl's posix_memalign calls aligned_alloc, libstdc++'s operator new calls malloc, but jemalloc's does not.
 //! So while such a real function runs, its caller is *pending*. The first entry point inside it that
-//! allocates counts for that caller. If none did, the outer entry point counts for itself. So every
-//! allocation is counted once, at the outer caller.
+//! allocates counts for that caller. If no inner entry point allocates, the outer entry point counts for
+//! itself. So edleak counts every allocation once, at the outer caller.
 //!
-//! operator new is too frequent for that. The default one (libstdc++'s or libc++'s, with no form replaced by
-//! the program) is malloc plus an exception, and delete is free. So the hooks call malloc and free
-//! themselves. If a program replaces any form, its own functions are always called.
+//! The default operator new is too frequent for this pending state. The default one (libstdc++'s or libc++'s,
+//! with no form replaced by the program) is malloc plus an exception, and delete is free. So for the default
+//! operators, the hooks call malloc and free themselves. If a program replaces any form, its own functions
+//! are always called.
 #![allow(unsafe_code)]
 
 use crate::arch::{call_new, note};
@@ -32,8 +33,8 @@ static VALLOC: Lazy = Lazy::new(c"valloc");
 static PVALLOC: Lazy = Lazy::new(c"pvalloc");
 static REALLOCARRAY: Lazy = Lazy::new(c"reallocarray");
 
-/// Looks up the real functions early, while the lookup has no side effect for the program. A C++ runtime that
-/// is loaded later is looked up at its first use.
+/// Looks up the real functions early, while a lookup has no side effect for the program. If the program loads
+/// a C++ runtime later, the library looks up its operators at their first use.
 pub(crate) fn resolve() {
     for real in [&POSIX_MEMALIGN, &ALIGNED_ALLOC, &MEMALIGN, &VALLOC, &PVALLOC, &REALLOCARRAY] {
         real.get();
@@ -63,7 +64,7 @@ unsafe fn counted(
     unsafe { note::note(allocation, size, caller, fp) }
 }
 
-/// Makes `caller` pending. `false`: another caller is pending already, or nothing is counted.
+/// Makes `caller` pending. `false`: another caller is pending already, or this process counts nothing.
 fn begin(size: usize, slack: usize, caller: *const usize, fp: usize) -> bool {
     if lifecycle::header().is_none() {
         return false;
@@ -74,7 +75,7 @@ fn begin(size: usize, slack: usize, caller: *const usize, fp: usize) -> bool {
         if caller < tls.pending.caller {
             return false;
         }
-        slow::thread_end_pending(tls); // its frame no longer exists: an exception or longjmp left it
+        slow::thread_end_pending(tls); // the pending caller's frame no longer exists
     }
     tls.hidden_offset = tls.offset;
     tls.offset = 0;
@@ -82,7 +83,7 @@ fn begin(size: usize, slack: usize, caller: *const usize, fp: usize) -> bool {
     true
 }
 
-/// Ends the state that `begin` began. `false`: an entry point inside has already counted for it.
+/// Ends the state that `begin` began. `false`: an entry point inside has already counted for this caller.
 fn end(caller: *const usize) -> bool {
     // SAFETY: the only reference to this thread's state in this call.
     let tls = unsafe { thread::tls() };
@@ -115,7 +116,7 @@ pub(crate) unsafe extern "C" fn on_posix_memalign(
     let call = || {
         // SAFETY: passes on the target's own call.
         status = unsafe { real(out, align, real::spaced(size)) };
-        // SAFETY: on success the function has stored the allocation there.
+        // SAFETY: on success, posix_memalign has stored the allocation at `out`.
         if status == 0 { unsafe { *out } } else { ptr::null_mut() }
     };
     // SAFETY: `caller` and `fp` come from the stub.
@@ -196,7 +197,7 @@ pub(crate) unsafe extern "C" fn on_pvalloc(size: usize, caller: *const usize, fp
     unsafe { paged(&PVALLOC, size, caller, fp) }
 }
 
-/// reallocarray with a product that overflows. The real function fails and sets errno.
+/// Handles reallocarray with a product that overflows. The real function then fails and sets errno.
 ///
 /// # Safety
 /// See [`on_posix_memalign`].
@@ -215,7 +216,7 @@ pub(crate) unsafe extern "C" fn reallocarray_overflow(old: *mut u8, count: usize
 // ---- operator new ----
 
 const UNKNOWN: u32 = 0;
-/// See [`NEW_IS`].
+/// The value of [`NEW_IS`] for the default operator new.
 pub(crate) const DEFAULT: u32 = 1;
 const REPLACED: u32 = 2;
 /// Whether operator new is the default one ([`DEFAULT`]: malloc plus an exception) or the program's.
@@ -229,7 +230,7 @@ fn new_is_malloc() -> bool {
 #[cold]
 fn learn_new() {
     // The symbols that the program sees must be edleak's, and the next definitions must be a C++ runtime's.
-    // Otherwise an operator new of the program would be skipped.
+    // Without this check, edleak could skip an operator new of the program.
     let forms = [
         c"_Znwm",
         c"_Znam",
@@ -302,9 +303,9 @@ pub(crate) fn is_ours(address: usize) -> bool {
 /// Only `edleak_call_new` calls this function.
 #[cfg_attr(test, allow(dead_code))] // the test build has no assembly that calls it
 pub(crate) unsafe extern "C" fn new_begins(call: *mut NewCall) -> *mut c_void {
-    // SAFETY: `edleak_call_new` has laid it out on its stack.
+    // SAFETY: `edleak_call_new` has laid `call` out on its stack.
     let call = unsafe { &mut *call };
-    // SAFETY: a form of `FORMS`.
+    // SAFETY: `call.form` is a form of `FORMS`.
     let form = unsafe { &*call.form };
     let slack = if form.takes_align { call.second } else { 1 };
     call.real_size = real::spaced(call.size);
@@ -319,11 +320,11 @@ pub(crate) unsafe extern "C" fn new_begins(call: *mut NewCall) -> *mut c_void {
 /// Only `edleak_call_new` calls this function.
 #[cfg_attr(test, allow(dead_code))] // the test build has no assembly that calls it
 pub(crate) unsafe extern "C" fn new_ends(call: *const NewCall, allocation: *mut u8) -> *mut u8 {
-    // SAFETY: as in `new_begins`.
+    // SAFETY: `edleak_call_new` has laid `call` out on its stack.
     let call = unsafe { &*call };
-    // glibc's malloc was not called: operator new used a pool of the program, whose own allocations are
-    // counted when it makes them. Another allocator may have its own operator new, which needs no malloc;
-    // then this is the allocation.
+    // With glibc's malloc, no inner call means that operator new used a pool of the program. edleak counts
+    // the pool's own allocations when the pool makes them. Another allocator may have its own operator new
+    // that does not call malloc; then the result is itself the allocation.
     if end(call.caller) && real::is_other() {
         // SAFETY: `caller` and `fp` come from the stub.
         return unsafe { note::note(allocation, call.size, call.caller, call.fp) };
@@ -331,13 +332,14 @@ pub(crate) unsafe extern "C" fn new_ends(call: *const NewCall, allocation: *mut 
     allocation
 }
 
-// No library has an operator new, but the program called it. Memory without the exception is the best answer.
+// No library has an operator new, but the program called it. In this case, memory without the exception is
+// the best answer.
 unsafe extern "C" fn without_runtime(size: usize) -> *mut u8 {
     // SAFETY: malloc accepts any size.
     unsafe { real::malloc(size.max(1)) }
 }
 
-/// The real operator new, with the new-handler and the exception.
+/// Calls the real operator new, with the new-handler and the exception.
 ///
 /// # Safety
 /// See [`on_posix_memalign`].
@@ -347,7 +349,7 @@ pub(crate) unsafe extern "C" fn new_slow(size: usize, caller: *const usize, fp: 
     unsafe { new(NEW, size, 0, 0, caller, fp) }
 }
 
-/// The real operator new[].
+/// Calls the real operator new[].
 ///
 /// # Safety
 /// See [`on_posix_memalign`].
@@ -369,7 +371,7 @@ unsafe fn new(
     if NEW_IS.load(Ordering::Relaxed) == UNKNOWN {
         learn_new();
     }
-    // SAFETY: a form of `FORMS`, and what the stub passed.
+    // SAFETY: the form is one of `FORMS`, and the other arguments come from the stub.
     unsafe { call_new::edleak_call_new(size, second, third, caller, fp, (&raw const FORMS[form]).cast()) }
 }
 
@@ -450,23 +452,23 @@ unsafe fn delete_slow(form: usize, allocation: *mut u8, second: usize, third: us
     // SAFETY: a form of operator delete takes at most three arguments and ignores those it does not have.
     let real: Delete = unsafe { transmute(real) };
     if !real::is_other() {
-        // SAFETY: passes on the target's call. This operator delete frees through edleak's free.
+        // SAFETY: passes on the target's own call. This operator delete frees through edleak's free.
         return unsafe { real(allocation, second, third) };
     }
     // SAFETY: the target passed `allocation`. Another allocator's operator delete may free on its own, or
-    // through edleak's free. `deleting` tells that free that the address is counted already.
+    // through edleak's free. `deleting` tells edleak's free that the address is already counted as freed.
     slow::count_taken(unsafe { slow::take(allocation) });
     // SAFETY: the only reference to this thread's state at this point.
     unsafe { thread::tls() }.deleting = allocation;
     // SAFETY: passes on the target's own call.
     unsafe { real(allocation, second, third) };
-    // SAFETY: as above.
+    // SAFETY: this is the only reference to this thread's state at this point.
     unsafe { thread::tls() }.deleting = ptr::null_mut();
 }
 
 macro_rules! delete {
     ($($name:ident, $form:literal;)*) => {$(
-        /// A form of operator delete. It is free while operator new is malloc.
+        /// A form of operator delete. While operator new is malloc, this form calls free.
         ///
         /// # Safety
         /// See [`on_posix_memalign`].

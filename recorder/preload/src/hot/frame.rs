@@ -8,9 +8,9 @@ use edleak_session::rule::{Kind, RETURN_ADDRESS_TO_CFA, Rule};
 pub(crate) struct Frame {
     /// The return address into the frame.
     pub address: usize,
-    /// sp just after the return.
+    /// The stack pointer just after the return.
     pub sp: usize,
-    /// fp just after the return.
+    /// The frame pointer just after the return.
     pub fp: usize,
 }
 
@@ -27,7 +27,7 @@ impl Frame {
     /// The frame that called this one.
     ///
     /// # Safety
-    /// `rule` is the unwind rule at `self.address`, so the words that it names are on the stack.
+    /// `rule` is the unwind rule at `self.address`, so the words that the rule names are on the stack.
     pub(crate) unsafe fn caller(self, rule: Rule) -> Frame {
         let base = if rule.kind() == Kind::Fp { self.fp } else { self.sp };
         let cfa = base.wrapping_add(rule.cfa_offset());
@@ -35,7 +35,7 @@ impl Frame {
         let address = unsafe { *(cfa.wrapping_sub(RETURN_ADDRESS_TO_CFA) as *const usize) };
         let fp = match rule.fp_offset() {
             0 => self.fp,
-            // SAFETY: as above, for the saved fp.
+            // SAFETY: the caller guarantees the rule, so the saved fp lies on the stack.
             offset => unsafe { *(cfa.wrapping_sub(offset) as *const usize) },
         };
         Frame { address, sp: cfa, fp }

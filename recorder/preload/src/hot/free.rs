@@ -7,7 +7,8 @@ use crate::cold::{real, slow};
 use crate::hot::{live, thread};
 use edleak_session::counters::Counters;
 
-/// The small allocation at an address, its entry, and the counters for its free. `None`: leave the fast path.
+/// The entry of the small allocation at an address, its content, and the counters for its free. `None`: leave
+/// the fast path.
 #[inline(always)]
 fn small_at(address: *mut u8) -> Option<(live::Entry, live::Small, *const Counters)> {
     let own = thread::own();
@@ -17,8 +18,8 @@ fn small_at(address: *mut u8) -> Option<(live::Entry, live::Small, *const Counte
     Some((entry, small, counters))
 }
 
-/// free. Forgets the address before the real call, because another thread may get the address once that call
-/// returns.
+/// free. The hook removes the address from the side table before the real call, because another thread may
+/// get the address once that call returns.
 ///
 /// # Safety
 /// `allocation` is what the target passed to an entry point, as for every hook here.
@@ -35,8 +36,8 @@ pub(crate) unsafe fn on_free(allocation: *mut u8) {
     unsafe { real::free(allocation) }
 }
 
-/// realloc, up to the new allocation that is to be noted, or null. Forgets the old address before the real
-/// call; it is alive again if that call fails.
+/// Does the work of realloc up to the new allocation or null; the stub notes the new allocation. The hook
+/// removes the old address from the side table before the real call, and puts it back if that call fails.
 ///
 /// # Safety
 /// See [`on_free`].
@@ -51,7 +52,7 @@ pub(crate) unsafe extern "C" fn reallocate(old: *mut u8, size: usize) -> *mut u8
     let new = unsafe { real::realloc(old, size) };
     let counters = thread::counters();
     if counters.is_null() || new.is_null() {
-        // SAFETY: as above, after the real call.
+        // SAFETY: passes on the result of the target's own call, after the real realloc.
         return unsafe { slow::reallocated(old, Some(small.into()), new, size) };
     }
     // SAFETY: the counters belong to this thread and are not null.

@@ -1,9 +1,9 @@
 //! HOT: the side table: address → (site, size) of every live allocation.
 //!
-//! Two levels: 2²¹ pointers, one per 64 MiB of address space, to leaves with one 4-byte entry per 32 bytes.
-//! glibc's blocks are at least 32 bytes apart, and other allocators are asked for at least 32 bytes (`real`),
-//! so an entry belongs to one allocation. The table takes at most an eighth of the heap's size, and only
-//! where there is heap.
+//! The table has two levels: 2²¹ pointers, one per 64 MiB of address space, lead to leaves with one 4-byte
+//! entry per 32 bytes. glibc's blocks are at least 32 bytes apart, and edleak requests at least 32 bytes from
+//! other allocators (`real`). So an entry belongs to one allocation. The table takes at most an eighth of the
+//! heap's size, and only where there is heap.
 //!
 //! | bits   | field | content for a small allocation, whose free only has to be counted                     |
 //! |--------|-------|---------------------------------------------------------------------------------------|
@@ -17,9 +17,9 @@
 //! | 19..31 | size  | requested bytes; 4,095: that many or more, the size is in the next four entries       |
 //! | 31     | slow  | 1                                                                                     |
 //!
-//! These four entries are slow entries of site 0, which no allocation has. Each holds twelve bits of the
-//! size; bit 47 of the size marks a special allocation. So a leftover size entry is never taken for an
-//! allocation.
+//! These four entries are slow entries of site 0, and no allocation has site 0. Each holds twelve bits of the
+//! size; bit 47 of the size marks a special allocation. So the library never takes a leftover size entry for
+//! an allocation.
 #![allow(unsafe_code)]
 
 use crate::cold::sys;
@@ -73,12 +73,13 @@ pub(crate) struct Entry(*const AtomicU32);
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Found(u32);
 
-/// A small entry minus 1. Its site is never 0, so absent and slow entries give the greatest values.
+/// A small entry minus 1. The site in a small entry is never 0, so absent and slow entries give the greatest
+/// values.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Small(u32);
 
 impl Found {
-    /// Whether no allocation is noted here.
+    /// Whether the side table holds no allocation in this entry.
     #[inline(always)]
     pub(crate) fn is_absent(self) -> bool {
         self.0 == 0
@@ -108,8 +109,8 @@ impl Found {
         self.is_slow() && self.slow_size() == SLOW_LARGE
     }
 
-    /// The allocation at `address` with this entry, if it is an allocation. The size of a large one is in the
-    /// entries after it.
+    /// The allocation at `address` with this entry; `None`: the entry belongs to no allocation. The size of a
+    /// large allocation is in the entries after this one.
     fn allocation_at(self, address: usize) -> Option<Allocation> {
         if self.is_absent() {
             return None;
@@ -118,7 +119,7 @@ impl Found {
             return Some(small.into());
         }
         if self.slow_site() == 0 {
-            return None; // a part of a size, or the mark of null
+            return None; // a part of a size, or the entry of null
         }
         if !self.is_large() {
             return Some(Allocation { site: self.slow_site(), size: self.slow_size(), special: true });
@@ -169,7 +170,7 @@ impl Entry {
     /// Forgets a small allocation.
     #[inline(always)]
     pub(crate) fn clear(self) {
-        // SAFETY: as in `load`.
+        // SAFETY: an `Entry` lies in a leaf, and leaves are never unmapped.
         unsafe { &*self.0 }.store(0, Ordering::Relaxed);
     }
 
@@ -181,13 +182,13 @@ impl Entry {
 
     #[inline(always)]
     fn store(self, raw: u32) {
-        // SAFETY: as in `load`.
+        // SAFETY: an `Entry` lies in a leaf, and leaves are never unmapped.
         unsafe { &*self.0 }.store(raw, Ordering::Relaxed);
     }
 }
 
-/// The entry of an address, if its leaf exists. Null and any other number that a target passes to free is
-/// treated as an address.
+/// The entry of an address, if its leaf exists. The library treats null, and any other number that a target
+/// passes to free, as an address.
 #[inline(always)]
 pub(crate) fn entry_of(allocation: *const u8) -> Option<Entry> {
     let address = allocation as usize;
@@ -209,8 +210,8 @@ fn entry_or_leaf(address: usize) -> Option<Entry> {
     let top = &TABLES.top.0[(address >> LEAF_SHIFT) & (LEAVES - 1)];
     let leaf = sys::map_private(LEAF_BYTES)?.cast::<AtomicU32>();
     if address >> LEAF_SHIFT == 0 {
-        // A program at a fixed low address may have its heap here. Null is in this leaf, too. It must never
-        // look like a small allocation or like a free entry.
+        // A program at a fixed low address may have its heap here. Null is in this leaf, too. The entry of
+        // null must never look like a small allocation or like a free entry.
         Entry(leaf).store(SLOW);
     }
     MADE.add((address >> LEAF_SHIFT) & (LEAVES - 1));
@@ -221,7 +222,7 @@ fn entry_or_leaf(address: usize) -> Option<Entry> {
     entry_of(address as *const u8)
 }
 
-/// Keeps the kernel from using huge pages for the top level, because a program with few allocations touches
+/// Asks the kernel not to use huge pages for the top level, because a program with few allocations touches
 /// little of it.
 pub(crate) fn keep_small() {
     sys::no_huge_pages((&raw const TABLES.top).cast(), size_of::<Top>());
@@ -238,8 +239,8 @@ pub(crate) struct Allocation {
     pub special: bool,
 }
 
-/// Notes an allocation of any size. Returns the allocation that was still noted at this address: its free was
-/// not seen by any hook. `Err`: there is no memory for the table.
+/// Notes an allocation of any size. Returns the allocation that was still noted at this address, because no
+/// hook saw its free. `Err`: there is no memory for the table.
 pub(crate) fn insert(address: *const u8, allocation: Allocation) -> Result<Option<Allocation>, ()> {
     let entry = entry_or_leaf(address as usize).ok_or(())?;
     let stale = take(address);
@@ -300,9 +301,9 @@ pub(crate) fn take(address: *const u8) -> Option<Allocation> {
     Some(was)
 }
 
-/// The set of existing leaves: one bit for each leaf in `words`, and one bit for each of these words in
-/// `summary`. So no scan of the whole upper level is needed. The bits of a leaf are set before the leaf
-/// exists, and never cleared.
+/// The set of existing leaves: one bit for each leaf in `words`, and one bit in `summary` for each word of
+/// `words`. So no scan of the whole upper level is needed. The library sets the bit of a leaf before the leaf
+/// exists, and never clears it.
 struct Made {
     words: [AtomicU64; LEAVES / 64],
     summary: [AtomicU64; LEAVES / 64 / 64],
@@ -333,8 +334,8 @@ fn ones(at: usize, bits: &AtomicU64) -> impl Iterator<Item = usize> + use<> {
 }
 
 /// Passes every allocation in the table and its address to `visit`, which may insert it again. A leaf has 8
-/// MiB, of which a small heap has touched only some pages. Reading the others would map them all, so the
-/// kernel is asked which pages exist.
+/// MiB, but a small heap has touched only some of its pages. Reading the other pages would map them all, so
+/// the library asks the kernel which pages exist.
 pub(crate) fn for_each(mut visit: impl FnMut(*const u8, Allocation)) {
     let pagemap = sys::open(b"/proc/self/pagemap\0", false);
     for region in MADE.regions() {
@@ -427,8 +428,8 @@ mod tests {
         assert_eq!(take(address), Some(allocation(9, 50_000)));
     }
 
-    // As in a forked child with the allocations of its parent. The size of one that ends a leaf lies in the
-    // next leaf.
+    // Models a forked child with the allocations of its parent. The size entries of an allocation at the end
+    // of a leaf lie in the next leaf.
     #[test]
     fn every_allocation_is_shown_once_and_may_be_inserted_anew() {
         let base = BASE + (9 << LEAF_SHIFT);
@@ -466,7 +467,7 @@ mod tests {
         assert_eq!(take(at(0x40_0000)), Some(allocation(2, 64)));
     }
 
-    // A large block was freed unseen, and its memory was allocated again a little further on.
+    // The hooks missed the free of a large block, and malloc gave out its memory again a little further on.
     #[test]
     fn size_word_of_a_freed_block_is_not_an_allocation() {
         let address = BASE + 0xa0_0000;
@@ -491,12 +492,13 @@ mod tests {
             assert_eq!(covered(base + 32 * n, allocation(9, 20)), [large], "part {n}");
             assert_eq!(take(at(base)), None);
         }
-        // A new large allocation whose size entries would cover those of the other one, and a small one.
+        // The size entries of the new large allocation would cover those of the other large allocation, and a
+        // small allocation.
         assert_eq!(insert(at(base + 64), large), Ok(None));
         assert_eq!(insert(at(base + 32), allocation(7, 5)), Ok(None));
         assert_eq!(covered(base, allocation(9, 50_000)), [allocation(7, 5), large]);
         assert_eq!(covered(base, allocation(9, 50_000)), []);
-        // Allocations beyond the covered range are not affected.
+        // Allocations beyond the covered range stay noted.
         assert_eq!(insert(at(base + 160), large), Ok(None));
         assert_eq!(covered(base, allocation(9, 50_000)), []);
         assert_eq!(covered(base + 320, allocation(9, 20)), []);

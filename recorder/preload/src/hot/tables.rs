@@ -3,7 +3,7 @@
 use crate::hot::live::Top;
 use crate::hot::thread::Page;
 
-/// See [`TABLES`].
+/// The only instance is [`TABLES`].
 #[repr(C)]
 pub(crate) struct Tables {
     /// The counters and limits of each thread.
@@ -15,5 +15,5 @@ pub(crate) struct Tables {
 // The hot path adds a thread's offset in the page to the address of this object.
 const _: () = assert!(core::mem::offset_of!(Tables, page) == 0);
 
-/// The only instance.
+/// The only instance of [`Tables`].
 pub(crate) static TABLES: Tables = Tables { page: Page::new(), top: Top::new() };

@@ -3,8 +3,8 @@
 //! A thread's state is 64 bytes of initial-exec thread-local storage without a destructor. The first word of
 //! the state is the offset of an [`Own`] in [`Page`], and not a pointer to the counters. The kernel wipes
 //! that page in a forked child (`MADV_WIPEONFORK`). So in the child every thread finds zeros and leaves the
-//! fast path, without `pthread_atfork` and for every kind of fork. An offset of 0 leads to zeros, too: the
-//! thread has not started counting, or an entry point that calls others is running.
+//! fast path. This needs no `pthread_atfork` and works for every kind of fork. An offset of 0 leads to zeros,
+//! too: the thread has not started counting, or an entry point that calls others is running.
 #![allow(unsafe_code)]
 
 use crate::arch;
@@ -29,14 +29,14 @@ pub(crate) struct Tls {
     pub pending: Pending,
     /// The address that a running operator delete has already counted as freed.
     pub deleting: *mut u8,
-    /// Number of slow allocations of a thread without a shard. Every [`ASK_AGAIN`] such allocations, the
-    /// thread asks for a shard again.
+    /// Number of slow allocations of a thread without a shard. After every [`ASK_AGAIN`] of these
+    /// allocations, the thread asks for a shard again.
     pub shared_calls: usize,
 }
 const _: () = assert!(size_of::<Tls>() == 64);
 
 impl Tls {
-    /// The state of a new thread, as in fresh thread-local storage.
+    /// The state of a new thread; it equals fresh thread-local storage.
     pub(crate) const fn new() -> Tls {
         Tls {
             offset: 0,
@@ -53,23 +53,23 @@ impl Tls {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Pending {
-    /// Its caller; null: no such entry point is running.
+    /// The caller of the pending entry point; null: no such entry point is running.
     pub caller: *const usize,
-    /// The frame pointer of its caller.
+    /// The frame pointer of that caller.
     pub fp: usize,
-    /// The size that its caller requested.
+    /// The size that the caller requested.
     pub size: usize,
-    /// The entry point may pass a larger size to an inner entry point. This is the greatest difference: the
-    /// alignment, at least one byte.
+    /// The entry point may pass a larger size to an inner entry point. `slack` is the greatest difference:
+    /// the alignment, at least one byte.
     pub slack: usize,
 }
 
 /// The counters and limits of a thread on the fast path. If the thread must not count, all limits are zero.
 /// So one comparison checks whether the size is small and whether there are counters.
 ///
-/// One thread writes these when it attaches the process to a session, before any thread has its offset; so
-/// they are read plainly. In a forked child they are wiped, which may happen between two reads if a signal
-/// handler forks.
+/// One thread writes these fields when it attaches the process to a session, before any thread has its
+/// offset. So plain reads are safe. In a forked child the kernel wipes the fields. If a signal handler forks,
+/// this may happen between two reads.
 #[repr(C)]
 pub(crate) struct Own {
     /// This thread's shard; null: leave the fast path.
@@ -85,9 +85,9 @@ const _: () = assert!(size_of::<Own>() == 32);
 impl Own {
     const NONE: Own = Own { counters: ptr::null(), size_limit: 0, small: 0, reserved: [0; 3] };
 
-    /// The small allocation in `found`, and the counters for its free; `None` if it is not small or this
-    /// thread may not count. Reads the counters before the limit, so that they are valid whenever the limit
-    /// lets an allocation pass.
+    /// The small allocation in `found`, and the counters for its free; `None`: the allocation is not small,
+    /// or this thread may not count. The function reads the counters before the limit, so the counters are
+    /// valid whenever the limit lets an allocation pass.
     ///
     /// # Safety
     /// `own` comes from [`own`].
@@ -96,13 +96,13 @@ impl Own {
         own: *const Own,
         found: live::Found,
     ) -> Option<(live::Small, *const Counters)> {
-        // SAFETY: the caller guarantees this.
+        // SAFETY: the caller guarantees that `own` comes from `own()`, so the field exists.
         let counters = unsafe { &raw const (*own).counters };
-        // SAFETY: as above. The read is volatile; otherwise the compiler moves it after the read of the
-        // limit.
+        // SAFETY: `own` comes from `own()`, so the field exists. The read is volatile, because the compiler
+        // would move a plain read after the read of the limit.
         let counters = unsafe { counters.read_volatile() };
         compiler_fence(Ordering::SeqCst);
-        // SAFETY: as above.
+        // SAFETY: `own` comes from `own()`, so the field exists.
         found.small(unsafe { (*own).small }).map(|small| (small, counters))
     }
 }
@@ -112,7 +112,7 @@ impl Own {
 pub(crate) struct Page {
     /// Entry 0 stays zero; entry n belongs to the owner of shard n − 1.
     own: [UnsafeCell<Own>; MAX_SHARDS + 1],
-    /// 1 once the session is attached; 0 again in a forked child.
+    /// 1 once the session is attached; in a forked child the kernel has wiped it to 0.
     pub alive: AtomicU32,
     fill: UnsafeCell<[u8; FILL]>,
 }
@@ -150,7 +150,7 @@ pub(crate) fn own() -> *const Own {
 /// This thread's counters; null: leave the fast path.
 #[inline(always)]
 pub(crate) fn counters() -> *const Counters {
-    // SAFETY: see `own`.
+    // SAFETY: `own` returns an entry of the page, which exists for the life of the process.
     unsafe { (*own()).counters }
 }
 
@@ -169,9 +169,9 @@ pub(crate) unsafe fn count_free(counters: *const Counters, small: live::Small) {
 /// The counters for a thread that has left the fast path.
 #[derive(Clone, Copy)]
 pub(crate) enum Counting {
-    /// In a shard of its own.
+    /// This thread counts in a shard of its own.
     Owned(*const Counters),
-    /// The last shard, shared with other threads.
+    /// This thread counts in the last shard, together with other threads.
     Shared(*const Counters),
 }
 
@@ -182,7 +182,7 @@ impl Counting {
         match self {
             // SAFETY: both variants hold a whole shard, and `site` is an id of the table.
             Counting::Owned(base) => unsafe { &*base.wrapping_add(site as usize) }.add_owned(size as u64),
-            // SAFETY: as above.
+            // SAFETY: both variants hold a whole shard, and `site` is an id of the table.
             Counting::Shared(base) => unsafe { &*base.wrapping_add(site as usize) }.add_shared(size as u64),
         }
     }
@@ -191,9 +191,9 @@ impl Counting {
     pub(crate) fn free(self, site: u32, size: usize) {
         debug_assert!((site as usize) < MAX_SITES);
         match self {
-            // SAFETY: as in `alloc`.
+            // SAFETY: both variants hold a whole shard, and `site` is an id of the table.
             Counting::Owned(base) => unsafe { &*base.wrapping_add(site as usize) }.sub_owned(size as u64),
-            // SAFETY: as in `alloc`.
+            // SAFETY: both variants hold a whole shard, and `site` is an id of the table.
             Counting::Shared(base) => unsafe { &*base.wrapping_add(site as usize) }.sub_shared(size as u64),
         }
     }
@@ -205,14 +205,15 @@ static SHARD_COUNT: AtomicU32 = AtomicU32::new(0);
 /// Offset of the thread id from the thread pointer; 0: unknown (see `lifecycle`).
 static TID_OFFSET: AtomicU64 = AtomicU64::new(0);
 
-/// Stores the shards of a session. Called once for each session, before [`Page::alive`] is set.
+/// Stores the shards of a session. The library calls this once for each session, before it sets
+/// [`Page::alive`].
 pub(crate) fn set_shards(shards: *mut Shard, counters: *mut Counters, count: usize, tid_offset: usize) {
     let count = count.clamp(1, MAX_SHARDS);
     for (index, own) in TABLES.page.own.iter().skip(1).take(count).enumerate() {
         let counters = counters.wrapping_add(index * MAX_SITES);
         let all = Own { counters, size_limit: live::LARGE, small: live::SMALL, reserved: [0; 3] };
-        // SAFETY: no thread has the offset of this entry before the store of `SHARD_COUNT` below; the only
-        // thread of a forked child no longer has one.
+        // SAFETY: no thread has the offset of this entry before the store of `SHARD_COUNT` below. The only
+        // thread of a forked child has lost its offset.
         unsafe { own.get().write(all) };
     }
     SHARDS.store(shards, Ordering::Relaxed);
@@ -220,10 +221,10 @@ pub(crate) fn set_shards(shards: *mut Shard, counters: *mut Counters, count: usi
     SHARD_COUNT.store(count as u32, Ordering::Release);
 }
 
-/// Number of slow calls of a thread without a shard before it asks for one again.
+/// Number of slow calls that a thread without a shard makes before it asks for a shard again.
 const ASK_AGAIN: usize = 1024;
 
-/// The counters of a thread that has left the fast path. Needs an attached session.
+/// The counters of a thread that has left the fast path. The function needs an attached session.
 pub(crate) fn counting(header: &Header, tls: &mut Tls) -> Counting {
     let offset = if tls.pending.caller.is_null() { tls.offset } else { tls.hidden_offset };
     if offset != 0 {
@@ -246,8 +247,8 @@ pub(crate) fn counting(header: &Header, tls: &mut Tls) -> Counting {
     Counting::Shared(TABLES.page.counters(count - 1))
 }
 
-/// Takes a shard for this thread alone: first the shard of an ended thread with the same thread pointer, else
-/// a free one.
+/// Takes a shard for this thread alone: first the shard of an ended thread with the same thread pointer, then
+/// a free shard.
 fn take_shard(owned: usize) -> Option<usize> {
     let shards = SHARDS.load(Ordering::Relaxed);
     // SAFETY: the session has `SHARD_COUNT` shards, of which `owned` is fewer.
@@ -281,8 +282,8 @@ fn tid() -> u32 {
 /// This thread's state, for cold code.
 ///
 /// # Safety
-/// The reference must not outlive the call in which it was made, nor exist twice; cold code makes one at its
-/// entry.
+/// The reference must not outlive the call in which it was made, and only one may exist at a time. Cold code
+/// makes one at its entry.
 #[inline]
 pub(crate) unsafe fn tls<'a>() -> &'a mut Tls {
     // SAFETY: thread-local storage is zeroed at a thread's start, and zero is a valid `Tls`.

@@ -1,9 +1,9 @@
 //! HOT where a site is watched: walks the stack by the rules that the collector compiled.
 //!
 //! A frame costs one probe of a cache (return address → rule) and one or two loads from the stack. A rule
-//! that is not in the cache is searched in the published tables. If it is not there either, the walk ends,
-//! and the stack is marked as cut. There is no loader lock, no DWARF and no fault: every load lies below the
-//! known end of the stack's memory.
+//! that is not in the cache is searched in the published tables. If the published tables have no rule for the
+//! address either, the walk ends, and the library marks the stack as cut. The walk takes no loader lock,
+//! reads no DWARF and causes no fault: every load lies below the known end of the stack's memory.
 #![allow(unsafe_code)]
 
 use crate::arch;
@@ -56,7 +56,7 @@ impl Tables {
         // SAFETY: the caller guarantees the mapping; the layout of the session fixes the number of cells.
         let cells = unsafe { core::slice::from_raw_parts(self.cells, stack::MAX_CELLS) };
         let stack = cells.get(number as usize)?.stack.load(Ordering::Acquire).checked_sub(1)?;
-        // SAFETY: as above.
+        // SAFETY: the caller guarantees the mapping; the layout of the session fixes the number of stacks.
         let infos = unsafe { core::slice::from_raw_parts(self.infos, stack::MAX_STACKS) };
         Some(infos.get(stack as usize)?.site.load(Ordering::Relaxed))
     }
@@ -69,10 +69,10 @@ static CELLS: AtomicPtr<Cell> = AtomicPtr::new(ptr::null_mut());
 static TABLES: AtomicPtr<RuleTable> = AtomicPtr::new(ptr::null_mut());
 static ROWS: AtomicPtr<RuleRow> = AtomicPtr::new(ptr::null_mut());
 static BOUNDS: AtomicPtr<Bound> = AtomicPtr::new(ptr::null_mut());
-/// End of the main thread's stack; 0: unknown.
+/// End address of the main thread's stack; 0: unknown.
 static MAIN_STACK_END: AtomicUsize = AtomicUsize::new(0);
 
-/// Stores the tables of a session. Called once, before any allocation is counted.
+/// Stores the tables of a session. The library calls this once, before it counts any allocation.
 pub(crate) fn set_tables(tables: &Tables, main_stack_end: usize) {
     SLOTS.store(tables.slots, Ordering::Relaxed);
     INFOS.store(tables.infos, Ordering::Relaxed);
@@ -84,10 +84,10 @@ pub(crate) fn set_tables(tables: &Tables, main_stack_end: usize) {
     MAIN_STACK_END.store(main_stack_end, Ordering::Relaxed);
 }
 
-/// A table of the session that holds `count` values.
+/// A region of the attached session that holds `count` values.
 fn table<T>(at: &AtomicPtr<T>, count: usize) -> &'static [T] {
-    // SAFETY: set from the layout of the session, whose tables are this long, before any allocation is
-    // counted; the session is mapped for the life of the process.
+    // SAFETY: `set_tables` has set the address from the layout of the session, whose tables are this long,
+    // before any allocation was counted. The session is mapped for the life of the process.
     unsafe { core::slice::from_raw_parts(at.load(Ordering::Relaxed), count) }
 }
 
@@ -97,7 +97,7 @@ pub(crate) fn cell(number: u32) -> Option<&'static Cell> {
 }
 
 /// Walks the stack of an allocation at a watched site and finds its cell. `None`: there is no room for
-/// another stack, and the allocation is counted at the site.
+/// another stack, so the caller counts the allocation at the site.
 ///
 /// # Safety
 /// `frame` is the frame of the site on this thread's stack, and its function is still running.
@@ -122,14 +122,14 @@ pub(crate) unsafe fn record(header: &Header, site: u32, frame: Frame) -> Option<
 }
 
 struct Walked<'f> {
-    /// Return addresses, innermost first.
+    /// The return addresses of the walked frames, innermost first.
     frames: &'f [u64],
     hash: u64,
     is_cut: bool,
 }
 
-/// Buffer for the return addresses of one stack. It is not zeroed, because that would cost as much as walking
-/// three frames.
+/// Buffer for the return addresses of one stack. The walk does not zero the buffer, because that would cost
+/// as much as walking three frames.
 type Frames = [MaybeUninit<u64>; MAX_FRAMES];
 
 /// Each frame depends on the one below it only through one load from the stack, one load from the cache, and
@@ -137,8 +137,8 @@ type Frames = [MaybeUninit<u64>; MAX_FRAMES];
 #[inline(always)]
 unsafe fn walk<'f>(header: &Header, site: u32, start: Frame, frames: &'f mut Frames) -> Walked<'f> {
     let bound = bound_of(header, start.sp);
-    // The frame is split into three variables. As one value it would live in memory, and each frame would
-    // wait until the one below it was stored.
+    // The frame is split into three variables. As one value, the frame would live in memory, and each frame
+    // would wait until the frame below it was stored.
     let Frame { mut address, mut sp, mut fp } = start;
     let mut hash = u64::from(site);
     let mut is_cut = true;
@@ -164,9 +164,9 @@ unsafe fn walk<'f>(header: &Header, site: u32, start: Frame, frames: &'f mut Fra
                 place.write(interrupted.address as u64);
                 hash = mix(hash, interrupted.address as u64);
                 count += 1;
-                // This is not a return address, so the pc itself is looked up.
+                // The interrupted address is not a return address, so the code looks up the pc itself.
                 let rule = rule_slow(header, interrupted.address);
-                // SAFETY: as above; a rule of any other kind yields `None`.
+                // SAFETY: `caller` checks the bounds; a rule of any other kind yields `None`.
                 unsafe { caller(interrupted, rule, bound) }
             }
         };
@@ -177,7 +177,8 @@ unsafe fn walk<'f>(header: &Header, site: u32, start: Frame, frames: &'f mut Fra
         }
         Frame { address, sp, fp } = next;
     }
-    // SAFETY: the first `count` were written, and a `MaybeUninit<u64>` is laid out as a `u64`.
+    // SAFETY: the walk has written the first `count` elements, and a `MaybeUninit<u64>` is laid out as a
+    // `u64`.
     let frames = unsafe { core::slice::from_raw_parts(frames.as_ptr().cast(), count) };
     Walked { frames, hash, is_cut }
 }
@@ -202,7 +203,7 @@ unsafe fn caller(frame: Frame, rule: Rule, bound: usize) -> Option<Frame> {
     Some(unsafe { frame.caller(rule) })
 }
 
-/// The number of bytes that may be read if nothing else is known about the stack.
+/// The number of bytes above sp that the walk may read if nothing else is known about the stack.
 const PAGE: usize = 4096;
 
 /// The end of the memory that contains the stack with this sp.
@@ -231,11 +232,12 @@ fn bound_of(header: &Header, sp: usize) -> usize {
 const CACHE_BITS: u32 = 15;
 
 /// The upper bits of the address (high half) and the rule (low half), so that one load reads both; 0: empty.
-/// The two parts hold all bits of an address of a program, so an entry is never taken for another address.
+/// The two parts hold all bits of a program's address, so the walk never takes an entry for another address.
 static CACHE: [AtomicU64; 1 << CACHE_BITS] = [const { AtomicU64::new(0) }; 1 << CACHE_BITS];
 const _: () = assert!(CACHE_BITS + 32 >= arch::ADDRESS_BITS);
 
-/// Whether any rule was ever cached. Most programs never walk, and then the 256 KiB need not be scanned.
+/// Whether any thread has ever cached a rule. Most programs never walk a stack; then `forget_rules` need not
+/// scan the 256 KiB.
 static IS_CACHE_USED: AtomicBool = AtomicBool::new(false);
 
 /// The rule at a return address.
@@ -249,7 +251,7 @@ fn rule_at(header: &Header, address: usize) -> Rule {
     learn(header, address)
 }
 
-/// The rule at a return address, from the published tables; it is then stored in the cache.
+/// The rule at a return address, from the published tables; the function then stores it in the cache.
 #[cold]
 #[inline(never)]
 fn learn(header: &Header, address: usize) -> Rule {
@@ -269,19 +271,19 @@ fn rule_slow(header: &Header, pc: usize) -> Rule {
     let count = header.rule_tables.load(Ordering::Acquire);
     let tables = table(&TABLES, (count as usize).min(stack::MAX_TABLES));
     let rule = stack::find_rule(tables, table(&ROWS, stack::MAX_ROWS), pc as u64).unwrap_or(Rule::UNKNOWN);
-    // A table that was replaced meanwhile may have returned a wrong rule.
+    // If the collector has replaced a table meanwhile, the search may have returned a wrong rule.
     if header.rule_tables.load(Ordering::Acquire) != count {
         return Rule::UNKNOWN;
     }
     rule
 }
 
-/// Forgets every cached rule, because other code may lie at the same addresses now.
+/// Removes every rule from the cache, because other code may lie at the same addresses now.
 pub(crate) fn forget_rules() {
     if !IS_CACHE_USED.load(Ordering::Relaxed) {
         return;
     }
-    // The test avoids writes: pages that were never written remain the kernel's shared page of zeros.
+    // The test avoids writes: a page that was never written remains the kernel's shared page of zeros.
     for entry in CACHE.iter().filter(|entry| entry.load(Ordering::Relaxed) != 0) {
         entry.store(0, Ordering::Relaxed);
     }

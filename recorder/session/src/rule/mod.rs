@@ -6,9 +6,9 @@
 //! | 3..20  | `cfa_words`  | CFA = sp (or fp) + 8 · this; at most 1 MiB − 8                           |
 //! | 20..32 | `fp_words`  | the caller's fp lies at CFA − 8 · this; 0: this frame did not change fp  |
 //!
-//! "sp" is its value just after the call returned to this frame. The frame's own return address always lies
-//! [`RETURN_ADDRESS_TO_CFA`] bytes below the CFA; a frame for which this is not true has no rule. The
-//! collector compiles the rules from .eh_frame; the target only reads them.
+//! "sp" is the stack pointer just after the call returned to this frame. The frame's own return address
+//! always lies [`RETURN_ADDRESS_TO_CFA`] bytes below the CFA; the collector makes no rule for a frame where
+//! it lies elsewhere. The collector compiles the rules from .eh_frame; the target only reads them.
 
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
@@ -20,7 +20,7 @@ use x86_64::{FRAME_POINTER_CFA_OFFSET, FRAME_POINTER_FP_OFFSET};
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("edleak's unwind rules know x86-64 only (add a file beside rule/x86_64.rs)");
 
-/// The base of the CFA, or why there is none.
+/// The register from which the rule computes the CFA, or the reason why the rule computes no CFA.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Kind {
@@ -57,11 +57,11 @@ pub const FRAME_POINTER_RULE: Rule =
     };
 
 impl Rule {
-    /// No rule.
+    /// The rule that stops the walk: nothing is known about the frame.
     pub const UNKNOWN: Rule = Rule(Kind::Unknown as u32);
-    /// The outermost frame.
+    /// The rule of the outermost frame: the walk is complete.
     pub const END: Rule = Rule(Kind::End as u32);
-    /// A signal trampoline.
+    /// The rule of a signal trampoline.
     pub const SIGNAL: Rule = Rule(Kind::Signal as u32);
 
     /// Packs a rule; `None` if an offset is negative, not a multiple of 8, or too large.

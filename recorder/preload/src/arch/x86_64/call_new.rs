@@ -13,7 +13,8 @@ mod frame {
     use core::ffi::c_void;
     use core::mem::offset_of;
 
-    /// Bytes on the stack for a `NewCall`; the number keeps the stack aligned at the calls inside.
+    /// Bytes that this function reserves on the stack for a `NewCall`; the number keeps the stack aligned at
+    /// the calls inside.
     const ROOM: usize = size_of::<NewCall>().next_multiple_of(16) + 8;
 
     core::arch::global_asm!(
@@ -71,7 +72,7 @@ mod frame {
         static edleak_call_new_return: u8;
     }
 
-    /// The return address of the call inside.
+    /// The return address of the call that `edleak_call_new` makes.
     pub(crate) fn return_address() -> usize {
         (&raw const edleak_call_new_return) as usize
     }

@@ -13,8 +13,8 @@ use crate::hot::thread::Tls;
 use core::arch::{asm, global_asm};
 use core::ffi::CStr;
 
-// Initial-exec thread-local storage: one load of an offset, no call, no lazy allocation, no destructor. It
-// uses the surplus that every libc keeps for libraries loaded at start.
+// Initial-exec thread-local storage: one load of an offset, no call, no lazy allocation, no destructor. The
+// thread-local storage uses the surplus that every libc keeps for libraries loaded at start.
 global_asm!(
     ".section .tbss,\"awT\",@nobits",
     ".p2align 6",
@@ -27,7 +27,7 @@ global_asm!(
     size = const size_of::<Tls>(),
 );
 
-// `core` is compiled with unwinding and names this symbol in tables that nothing reads. The memory functions
+// `core` is compiled with unwinding and names this symbol in tables that no code reads. The memory functions
 // are here because a compiler may call them, and this library must not depend on the target's libc.
 #[cfg(not(test))]
 global_asm!(
@@ -75,7 +75,7 @@ global_asm!(
     ".popsection",
 );
 
-/// Bits of an address in a program that does not ask the kernel for more.
+/// Number of bits of an address in a program that does not ask the kernel for larger addresses.
 pub(crate) const ADDRESS_BITS: u32 = 47;
 
 /// This thread's state.
@@ -99,7 +99,8 @@ pub(crate) fn tls() -> *mut Tls {
 #[inline(always)]
 pub(crate) fn tls_first_word() -> usize {
     let word: usize;
-    // SAFETY: as in `tls`; the first word of `Tls` is a plain integer that only this thread writes.
+    // SAFETY: the relocation yields the offset as in `tls`; the first word of `Tls` is a plain integer that
+    // only this thread writes.
     unsafe {
         asm!(
             "mov {0}, qword ptr [rip + edleak_tls@GOTTPOFF]",
@@ -111,8 +112,8 @@ pub(crate) fn tls_first_word() -> usize {
     word
 }
 
-/// This thread's thread pointer. Live threads have different ones; a new thread may reuse the one of an ended
-/// thread.
+/// This thread's thread pointer. Live threads have different thread pointers; a new thread may get the
+/// pointer of an ended thread.
 #[inline(always)]
 pub(crate) fn thread_pointer() -> usize {
     let pointer: usize;
@@ -123,8 +124,7 @@ pub(crate) fn thread_pointer() -> usize {
     pointer
 }
 
-/// The symbol version of a function of glibc's malloc; `None`: another function, or one that has only a
-/// default version.
+/// The symbol version of a function of glibc's malloc; `None`: the function has no such version.
 pub(crate) fn glibc_version(name: &CStr) -> Option<&'static CStr> {
     match name.to_bytes() {
         b"malloc" | b"calloc" | b"realloc" | b"free" | b"posix_memalign" | b"memalign" | b"valloc"
@@ -157,11 +157,11 @@ pub(crate) unsafe fn syscall(number: usize, arguments: [usize; 6]) -> isize {
 
 /// Executes a program in a child that shares this process's memory and stack while the parent waits.
 ///
-/// Returns the child's pid, or −errno. The kernel sends no signal when the child ends (exit signal 0), so the
+/// Returns the child's PID, or −errno. The kernel sends no signal when the child ends (exit signal 0), so the
 /// target's SIGCHLD handling never sees it. Wait for the child with `__WALL`.
 ///
 /// # Safety
-/// `path`, `argv` and `envp` as for `execve`.
+/// `path`, `argv` and `envp` must be valid for `execve`.
 pub(crate) unsafe fn spawn(path: *const u8, argv: *const *const u8, envp: *const *const u8) -> isize {
     const CLONE_VM: usize = 0x100;
     const CLONE_VFORK: usize = 0x4000;
@@ -198,6 +198,6 @@ pub(crate) unsafe fn spawn(path: *const u8, argv: *const *const u8, envp: *const
 /// Ends the process at once.
 #[cfg(not(test))]
 pub(crate) fn trap() -> ! {
-    // SAFETY: executes an undefined instruction, which ends the process; that is the purpose.
+    // SAFETY: the undefined instruction ends the process, as the caller wants; it touches no memory.
     unsafe { asm!("ud2", options(noreturn, nostack)) }
 }

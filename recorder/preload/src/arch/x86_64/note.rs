@@ -1,13 +1,13 @@
 //! HOT: notes a new allocation: the whole fast path of an allocation, in assembly, in the entry stub itself.
 //!
-//! No lock, no system call, no allocation by the preload. Every other case ends in
-//! [`crate::cold::slow::note`], which handles all cases: not started, forked, inside another entry point, the
-//! caller unknown or watched or without a word, the size not small, no leaf, a stale entry.
+//! No lock, no system call, no allocation by the preload. In every other case the stub jumps to
+//! [`crate::cold::slow::note`], which handles all cases. Examples: the process is not started or was forked,
+//! the caller has no word, the size is large, the entry is stale.
 //!
-//! Assembly, because the stub has everything it needs in place. The return address is at rsp, rbp is still
-//! the caller's, and the allocation stays in rax until the stub returns. A compiler would copy all this into
-//! other registers, for most calls without need, and it does not fold an atomic load into a comparison. A
-//! pair of malloc and free would take 73 instructions instead of 61.
+//! The code is assembly because the stub already has every value in its place. The return address is at rsp,
+//! rbp is still the caller's, and the allocation stays in rax until the stub returns. A compiler would copy
+//! all these values into other registers, for most calls without need. A compiler also does not fold an
+//! atomic load into a comparison. A pair of malloc and free would take 73 instructions instead of 61.
 //!
 //! | register | content                               | register | content, behind wrappers               |
 //! |----------|---------------------------------------|----------|----------------------------------------|
@@ -19,8 +19,8 @@
 //! | r8       | a caller's address, then its meaning  | rdx      | the tables, while an entry is searched |
 //! | r9       | this thread's counters                |          |                                        |
 //!
-//! All unusual cases jump to label 2. (The assembler would find a missing label in the next function, so each
-//! macro names the labels that it needs.)
+//! In all unusual cases the code jumps to label 2. (The assembler would find a missing label in the next
+//! function, so each macro names the labels that it needs.)
 #![allow(unsafe_code)]
 
 /// An assembly function with all operands that the macros below name. (A named operand must be used, hence
@@ -99,9 +99,9 @@ macro_rules! known {
 /// A rule is stored in the word of the address for which it was compiled, so the stack words that it names
 /// exist. Each step by a rule that starts from rsp moves up the stack.
 ///
-/// The end of a hand-made stack holds no address but a small number (`caller::LOWEST`). A comparison at the
-/// end distinguishes it from a site. If it looks like a rule, the walk leads nowhere and stops at the limit
-/// of callers.
+/// A hand-made stack ends with a small number instead of an address (`caller::LOWEST`). A comparison at the
+/// end distinguishes this number from a site. If the number looks like a rule, the walk goes on with wrong
+/// values and stops at the limit of callers.
 macro_rules! step_over {
     () => {
         concat!(
@@ -237,7 +237,7 @@ pub(crate) use {assembly, call_keeping, give_up, known, note_in_stub, own, remem
 /// The continuation of the stubs if their caller is a wrapper or unknown.
 ///
 /// # Safety
-/// Only the stubs jump here, with registers as above.
+/// Only the stubs jump here, with the registers of the table at the head of this file.
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn behind_wrappers() {
     assembly!([

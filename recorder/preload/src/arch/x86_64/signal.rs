@@ -7,7 +7,7 @@ use crate::hot::frame::Frame;
 /// `None`: the registers do not lie below `bound`, or the interrupted frame is not on this stack.
 ///
 /// # Safety
-/// `frame` is that of a running signal trampoline, and its stack is mapped up to `bound`.
+/// `frame` is the frame of a running signal trampoline, and its stack is mapped up to `bound`.
 #[cold]
 #[inline(never)]
 pub(crate) unsafe fn interrupted(frame: Frame, bound: usize) -> Option<Frame> {
@@ -18,10 +18,10 @@ pub(crate) unsafe fn interrupted(frame: Frame, bound: usize) -> Option<Frame> {
     if frame.sp.checked_add(RIP + 8)? > bound {
         return None;
     }
-    // SAFETY: inside the stack on which the signal was delivered.
+    // SAFETY: the word lies inside the stack on which the kernel delivered the signal.
     let word = |offset: usize| unsafe { ((frame.sp + offset) as *const usize).read() };
     let next = Frame { address: word(RIP), sp: word(RSP), fp: word(RBP) };
-    // The interrupted frame may be on another stack (sigaltstack), whose end is not known here. On the same
-    // stack it lies above the handler's frame.
+    // The interrupted frame may be on another stack (sigaltstack), whose end is not known here. If it is on
+    // the same stack, it lies above the handler's frame.
     (next.sp > frame.sp && next.sp <= bound).then_some(next)
 }
