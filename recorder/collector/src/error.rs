@@ -5,49 +5,49 @@
 
 use std::{fmt, io};
 
-/// The kind of an error, for a caller that handles some kinds by itself.
+/// The kind of an error, for a caller that handles some kinds itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// There is no such program.
+    /// The program does not exist.
     Missing,
     /// The user may not execute or read the program.
     NotPermitted,
-    /// Neither an ELF program nor a script, or a damaged one.
+    /// The file is neither an ELF program nor a script, or it is damaged.
     NotAProgram,
-    /// Statically linked.
+    /// The program is statically linked.
     Static,
-    /// Built for another machine or word size.
+    /// The program is built for another machine or word size.
     Foreign,
     /// The program gains privileges when it starts, so the loader ignores LD_PRELOAD.
     Privileged,
-    /// A script whose interpreter line drops the environment, including LD_PRELOAD.
+    /// The program is a script whose interpreter line drops the environment, including LD_PRELOAD.
     CleanEnvironment,
-    /// Built with a sanitizer, which requires its own allocator.
+    /// The program is built with a sanitizer, which requires its own allocator.
     Sanitizer,
-    /// The program exports its own `malloc`, which takes precedence over a preloaded one.
+    /// The program exports its own `malloc`, which takes precedence over the `malloc` of a preloaded library.
     OwnMalloc,
     /// The data limit leaves too little room for edleak's tables in the target.
     DataLimit,
-    /// The program could not be started.
+    /// The operating system could not start the program.
     Start,
-    /// There is no usable preload library.
+    /// edleak-record found no usable preload library.
     Library,
     /// Another recording uses the name of the trace.
     InUse,
-    /// The trace cannot be written, or not to its end.
+    /// edleak-record cannot write the trace, or not to its end.
     Output,
-    /// The operating system refused something that a recording needs.
+    /// The operating system refused an operation that a recording needs.
     System,
-    /// A request to watch sites, or a pattern, does not parse.
+    /// A request to watch sites, or a pattern, has a wrong form.
     Request,
-    /// A trace of an earlier recording cannot be used.
+    /// edleak-record cannot use a trace of an earlier recording.
     EarlierTrace,
     /// A value that the user gave is not usable.
     Value,
-    /// A process was not recorded, or nothing was.
+    /// edleak recorded nothing, or did not record a process that it should record.
     Unrecorded,
-    /// A running recording cannot be reached, or there is none.
+    /// A client cannot reach a running recording, or no recording runs.
     Control,
 }
 
@@ -60,20 +60,20 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error without a remedy.
+    /// Makes an error without a remedy.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
         Error { kind, message: message.into(), remedy: None }
     }
 
-    /// An error of the operating system. The remedy names the limit behind it; `otherwise` applies if the
-    /// error is not about a limit.
+    /// Makes an error from an error of the operating system. The remedy names the limit that caused the
+    /// error; if no limit caused it, the remedy is `otherwise`.
     pub(crate) fn system(what: &str, error: &io::Error, otherwise: &str) -> Error {
         let remedy = limit_to_raise(error.raw_os_error()).unwrap_or(otherwise);
         Error::new(ErrorKind::System, format!("{what}: {error}")).with_remedy(remedy)
     }
 
-    /// The error of a trace that cannot be written. The remedy is the error's own, the limit behind it, or
-    /// `otherwise`.
+    /// Makes the error of a trace that cannot be written. The remedy is the remedy of `error`, or the limit
+    /// that caused it, or `otherwise`.
     pub(crate) fn output(error: &edleak_format::Error, otherwise: &str) -> Error {
         use edleak_format::ErrorKind as Kind;
         let kind = match error.kind() {
@@ -108,7 +108,7 @@ impl Error {
         &self.message
     }
 
-    /// The action that the user can take, where known.
+    /// The action that the user can take, if edleak knows one.
     pub fn remedy(&self) -> Option<&str> {
         self.remedy.as_deref()
     }
@@ -133,7 +133,7 @@ impl Error {
     }
 }
 
-/// The way to raise the limit behind an error number; `None`: the error is not about a limit.
+/// The way to raise the limit that caused an error number; `None`: no limit caused the error.
 fn limit_to_raise(error: Option<i32>) -> Option<&'static str> {
     match error? {
         libc::EMFILE => Some("raise `ulimit -n`"),

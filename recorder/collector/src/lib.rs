@@ -12,8 +12,8 @@
 //! sys        the operating system: shared memory, /proc, signals, limits, stderr
 //! error      the errors of all of these
 //! ```
-//! A module uses only the modules after it: `doctor → start → follow → recording → {rules → watch, control} →
-//! sys`.
+//! Each module uses only the modules after it in this list: `doctor → start → follow → recording → {rules →
+//! watch, control} → sys`.
 #![deny(unsafe_code)]
 #![warn(unreachable_pub)]
 

@@ -1,5 +1,5 @@
-//! Programs that the collector refuses to record, as real files. Tests the kind of the reason, and that the
-//! message is one line that ends with the remedy.
+//! Tests the programs that the collector refuses to record, with real files. The tests check the kind of the
+//! error, and that the message is one line that ends with the remedy.
 
 mod common;
 
@@ -32,7 +32,7 @@ fn executable(path: PathBuf, content: impl AsRef<[u8]>) -> PathBuf {
     path
 }
 
-/// Compiles C source with `cc`; `None` if the compiler cannot (no static or no 32-bit libc).
+/// Compiles C source with `cc`; `None`: the compiler cannot do it (no static or no 32-bit libc).
 fn build(dir: &Path, name: &str, source: &str, flags: &[&str]) -> Option<PathBuf> {
     let file = dir.join(format!("{name}.c"));
     write(&file, source).expect("the scratch directory can be written");
@@ -147,7 +147,7 @@ fn a_damaged_file_is_refused_wherever_it_was_cut() {
         *byte = (i * 37 + 11) as u8;
     }
     refused(&executable(dir.join("garbage"), &garbage), ErrorKind::NotAProgram);
-    // The kernel ignores section headers: without them the program runs and is recorded.
+    // The kernel ignores section headers, so without them the program runs and edleak records it.
     let mut no_sections = whole;
     no_sections[40..48].fill(0xee);
     let no_sections = executable(dir.join("no-sections"), no_sections);
@@ -175,7 +175,7 @@ fn programs_that_gain_privileges_are_refused() {
     }
     set_permissions(&program, Permissions::from_mode(0o4755)).expect("we may do anything");
     refused(&program, ErrorKind::Privileged);
-    // As an interpreter it gains privileges, too; but the kernel ignores set-id bits of a script.
+    // As an interpreter the program gains privileges, too; but the kernel ignores set-id bits of a script.
     let script = executable(dir.join("script"), format!("#!{}\n", program.display()));
     refused(&script, ErrorKind::Privileged);
     let sudo = dir.join("sudo");

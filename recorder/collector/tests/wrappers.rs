@@ -1,8 +1,8 @@
-//! Tests which function is blamed for an allocation. Programs allocate once below each wrapper; the first
-//! function that is not a wrapper must be blamed.
+//! Tests which function edleak blames for an allocation. Programs allocate once below each wrapper; edleak
+//! must blame the first function that is not a wrapper.
 //!
-//! The test takes the same steps as the hot path. It starts at the return address of `malloc` and steps over
-//! every frame in a wrapper range, by that range's rule.
+//! The test takes the same steps as the hot path. The walk starts at the return address of `malloc` and steps
+//! over every frame in a wrapper range, by that range's rule.
 
 mod common;
 
@@ -55,7 +55,7 @@ impl<'set> Modules<'set> {
         })
     }
 
-    /// The function blamed for the captured allocation, and the frames stepped over on the way.
+    /// The function that is blamed for the captured allocation, and the frames that the walk stepped over.
     fn blamed(&mut self, stack: &Captured) -> (String, Vec<String>) {
         let (frames, _) = stack.walk();
         let mut stepped = Vec::new();
@@ -83,7 +83,7 @@ impl<'set> Modules<'set> {
     }
 }
 
-/// Runs every case and collects the cases in which another function is blamed.
+/// Runs every case and collects the cases in which edleak blames another function.
 fn assert_cases_are_blamed(program: &Path, what: &str, set: &WrapperSet, prefix: &str, cases: &[&str]) {
     let mut modules = Modules::new(set);
     let mut wrong = Vec::new();

@@ -6,21 +6,21 @@ use std::path::PathBuf;
 /// The progress of a running recording.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Progress {
-    /// The target.
+    /// The process ID of the target.
     pub pid: u32,
-    /// Seconds since the recording began.
+    /// Number of seconds since the recording began.
     pub seconds: u64,
-    /// Number of slices taken.
+    /// Number of slices taken so far.
     pub slices: u64,
-    /// Number of sites seen.
+    /// Number of sites seen so far.
     pub sites: usize,
-    /// Number of watched stacks seen.
+    /// Number of watched stacks seen so far.
     pub stacks: usize,
     /// Number of sites that are watched because they look like a leak.
     pub picked: usize,
     /// The watch requests as the user wrote them; empty: none.
     pub watched: String,
-    /// The trace.
+    /// The path of the trace.
     pub trace: PathBuf,
     /// The target's command line.
     pub command: String,

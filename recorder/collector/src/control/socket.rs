@@ -4,9 +4,10 @@
 //! line and reads the answer to its end. Tabs separate the words of a request: `edleak-1 list`, `edleak-1
 //! watch PID SPEC…`, `edleak-1 unwatch PID SPEC…`. The first line of an answer is `ok` or `error`.
 //!
-//! The socket never blocks the collector's loop: every call here returns at once. A client that sends or
-//! reads too slowly is dropped. Connections beyond the limit of clients are closed at once.
-#![allow(unsafe_code)] // user ids of this process and of clients
+//! The socket never blocks the collector's loop: every call here returns at once. The collector drops a
+//! client that sends or reads too slowly. The collector closes connections beyond the limit of clients at
+//! once.
+#![allow(unsafe_code)] // calls libc for the user ids of this process and of clients
 
 use crate::error::Error;
 use std::fs::{DirBuilder, Metadata};
@@ -23,7 +24,7 @@ pub const PROTOCOL: &str = "edleak-1";
 const MAX_CLIENTS: usize = 16;
 /// Length of the longest request in bytes.
 const MAX_REQUEST: usize = 64 << 10;
-/// Longest time for a client to send its line, and again to read its answer.
+/// Longest time that a client may take to send its line, and again to read its answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Identifies a connected client.
@@ -35,13 +36,13 @@ pub struct ClientId(u64);
 pub struct Line {
     /// The client that sent the request.
     pub client: ClientId,
-    /// The words after [`PROTOCOL`]; `None`: the request has another protocol.
+    /// The words of the request after [`PROTOCOL`]; `None`: the request has another protocol.
     pub words: Option<Vec<String>>,
 }
 
 enum State {
     Asking(Vec<u8>),
-    /// The answer is not known yet.
+    /// The client waits for an answer that the collector does not know yet.
     Waiting,
     Reading(Vec<u8>),
 }
@@ -59,15 +60,15 @@ pub struct ControlSocket {
     path: PathBuf,
     clients: Vec<Client>,
     next_id: u64,
-    /// Accepting failed (no free descriptors): do not try before this time.
+    /// After a failed accept (no free descriptors), the collector accepts no client before this time.
     deaf_until: Option<Instant>,
 }
 
 impl ControlSocket {
-    /// Opens the socket of this process in the first directory in which that is possible.
+    /// Opens the socket of this process, in the first directory of [`directories`] that allows it.
     ///
     /// # Errors
-    /// No directory for the socket can be made, or another user owns it.
+    /// edleak cannot make a directory for the socket, or another user owns the directory.
     pub fn open() -> io::Result<ControlSocket> {
         let mut failure = io::Error::from(ErrorKind::NotFound);
         for directory in directories() {
@@ -91,8 +92,8 @@ impl ControlSocket {
             return Err(io::Error::new(ErrorKind::PermissionDenied, message));
         }
         let path = directory.join(format!("{}.sock", std::process::id()));
-        // A killed collector with the same PID left its socket behind. A collector with this PID in another
-        // PID namespace may still run.
+        // A killed collector with the same PID may have left its socket behind. A collector with this PID in
+        // another PID namespace may still run.
         if is_stale(&path) {
             std::fs::remove_file(&path)?;
         }
@@ -131,7 +132,7 @@ impl ControlSocket {
         lines
     }
 
-    /// Answers a client, if it is still connected.
+    /// Sends the answer to a client, if the client is still connected.
     pub fn answer(&mut self, client: ClientId, text: Result<String, Error>, now: Instant) {
         let Some(client) = self.clients.iter_mut().find(|one| one.id == client) else { return };
         let (verdict, text) = match text {
@@ -182,7 +183,7 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        // An error means that the file is gone already.
+        // An error means that another process has already removed the file.
         let _ = std::fs::remove_file(&self.path);
     }
 }
@@ -246,16 +247,16 @@ pub fn directories() -> Vec<PathBuf> {
     all
 }
 
-/// Whether this user may create a directory in `directory`: it belongs to the user, or all users share it,
-/// like /tmp. Under `sudo -E`, XDG_RUNTIME_DIR names the directory of another user. That user could not
-/// remove files of root from it.
+/// Whether this user may create a directory in `directory`. It must belong to the user, or all users must
+/// share it, like /tmp. Under `sudo -E`, XDG_RUNTIME_DIR names the directory of another user. That user could
+/// not remove files of root from it.
 fn may_hold_ours(directory: &Path) -> bool {
     const SHARED: u32 = libc::S_ISVTX | libc::S_IWOTH;
     let may = |metadata: Metadata| metadata.uid() == own_uid() || metadata.mode() & SHARED == SHARED;
     std::fs::metadata(directory).is_ok_and(may)
 }
 
-/// Whether the path is a real directory (no link) that belongs to this user and is closed to all others.
+/// Whether the path is a real directory (not a link) that belongs to this user and is closed to all others.
 /// Another user who could write there could pretend to be a recording.
 pub fn is_private(directory: &Path) -> bool {
     let is_ours =
@@ -271,7 +272,7 @@ pub fn is_stale(path: &Path) -> bool {
 
 /// The effective user ID.
 pub fn own_uid() -> u32 {
-    // SAFETY: no preconditions.
+    // SAFETY: geteuid takes no arguments and cannot fail.
     unsafe { libc::geteuid() }
 }
 
@@ -279,7 +280,7 @@ pub fn own_uid() -> u32 {
 fn peer_uid(stream: &UnixStream) -> Option<u32> {
     let mut peer = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
     let mut length = size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: a local structure and its length.
+    // SAFETY: the call passes a local structure and its length.
     let result = unsafe {
         libc::getsockopt(
             stream.as_raw_fd(),

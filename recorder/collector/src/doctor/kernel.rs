@@ -1,5 +1,5 @@
 //! Checks the kernel by trying each operation that a recording needs.
-#![allow(unsafe_code)] // the system calls of a recording, one by one
+#![allow(unsafe_code)] // makes the system calls of a recording, one by one
 
 use super::finding::Finding;
 use crate::sys::shm::ControlPage;
@@ -9,7 +9,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// The oldest kernel with MADV_WIPEONFORK, through which a child knows that it was forked.
+/// The oldest kernel that edleak needs. It has MADV_WIPEONFORK, through which a child knows that it was
+/// forked.
 const OLDEST: (u32, u32) = (4, 14);
 
 pub(super) fn examine() -> Vec<Finding> {
@@ -37,9 +38,9 @@ fn remedy(call: &str, error: &io::Error) -> String {
 
 fn kernel() -> Finding {
     const SUBJECT: &str = "kernel";
-    // SAFETY: plain bytes, for which zeros are valid.
+    // SAFETY: `utsname` consists of plain bytes, for which zeros are valid.
     let mut names: libc::utsname = unsafe { std::mem::zeroed() };
-    // SAFETY: room for the names.
+    // SAFETY: `names` has room for the answer.
     unsafe { libc::uname(&mut names) };
     // SAFETY: the kernel ends the release name with NUL.
     let release = unsafe { CStr::from_ptr(names.release.as_ptr()) }.to_string_lossy().into_owned();
@@ -74,16 +75,16 @@ fn wipe_on_fork() -> Finding {
     const SUBJECT: &str = "fork";
     const BYTES: usize = 4096;
     let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-    // SAFETY: a new mapping at an address of the kernel's choice.
+    // SAFETY: the kernel chooses the address, so the new mapping covers no existing memory.
     let page = unsafe { libc::mmap(std::ptr::null_mut(), BYTES, protection, flags, -1, 0) };
     if page == libc::MAP_FAILED {
         let error = io::Error::last_os_error();
         return Finding::bad(SUBJECT, format!("no memory: {error}"), remedy("mmap", &error));
     }
-    // SAFETY: the mapping made above.
+    // SAFETY: the page is the mapping made above.
     let result = unsafe { libc::madvise(page, BYTES, libc::MADV_WIPEONFORK) };
     let error = io::Error::last_os_error();
-    // SAFETY: as above; nothing refers to it.
+    // SAFETY: the page is the mapping made above, and no reference to it exists.
     unsafe { libc::munmap(page, BYTES) };
     if result == 0 {
         Finding::good(SUBJECT, "a forked child can be told from its parent")
@@ -130,7 +131,7 @@ fn proc() -> Finding {
     }
 }
 
-/// Checks that memory can be shared, and that a child process can open it through /proc as a target does.
+/// Checks that edleak can share memory, and that a child process can open it through /proc as a target does.
 fn memory_and_handshake() -> Vec<Finding> {
     const MEMORY: &str = "memfd";
     const HANDSHAKE: &str = "handshake";
@@ -142,7 +143,7 @@ fn memory_and_handshake() -> Vec<Finding> {
         }
     };
     let address = page.address();
-    // A nonce follows the path.
+    // In an address, the nonce follows the path after a `#`.
     let path = address.split('#').next().unwrap_or_default();
     let path = CString::new(path).expect("a path without NUL");
     let handshake = match opens_in_a_child(&path) {
@@ -164,15 +165,15 @@ fn opens_in_a_child(path: &CStr) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     if child == 0 {
-        // SAFETY: a NUL-terminated path.
+        // SAFETY: `path` is a NUL-terminated path.
         let opened = unsafe { libc::open(path.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
         let code =
             if opened >= 0 { 0 } else { io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO) };
-        // SAFETY: ends the process without running any exit handler of the parent.
+        // SAFETY: the call ends the process without running any exit handler of the parent.
         unsafe { libc::_exit(code) };
     }
     let mut status = 0;
-    // SAFETY: waits for this process's own child, and passes writable memory for its status.
+    // SAFETY: the call waits for this process's own child, and passes writable memory for its status.
     while unsafe { libc::waitpid(child, &mut status, 0) } < 0 {
         let error = io::Error::last_os_error();
         if error.kind() != io::ErrorKind::Interrupted {
@@ -186,7 +187,7 @@ fn opens_in_a_child(path: &CStr) -> io::Result<()> {
     }
 }
 
-/// Reports the ptrace scope. A recording does not use ptrace; users look for this information.
+/// Reports the kernel's ptrace scope. A recording does not use ptrace, but users look for this information.
 fn ptrace_scope(scope: Option<&str>) -> Finding {
     const SUBJECT: &str = "ptrace";
     match scope.map(str::trim) {

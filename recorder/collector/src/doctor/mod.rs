@@ -1,7 +1,7 @@
 //! Checks this machine and lists the reasons why a recording would fail, each with its remedy.
 //!
-//! Where possible, a probe performs the same operation as a recording. So it also finds obstacles that no
-//! list names, such as a security module or a seccomp filter.
+//! Where possible, a probe performs the same operation as a recording. So the probes also find obstacles that
+//! no list names, such as a security module or a seccomp filter.
 //!
 //! ```text
 //! kernel        needs from the kernel: memory files, process file descriptors, the handshake through /proc
@@ -26,7 +26,7 @@ pub fn examine(embedded: Option<Embedded>, program: Option<&OsStr>) -> Vec<Findi
     findings
 }
 
-/// Whether edleak can record a program, as far as its file tells.
+/// Checks whether edleak can record a program, as far as the program's file shows.
 fn target(program: &OsStr) -> Finding {
     const SUBJECT: &str = "target";
     match check::check_program(program, std::env::var_os("PATH").as_deref()) {

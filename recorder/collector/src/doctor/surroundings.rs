@@ -1,5 +1,5 @@
 //! Checks the user's setup: limits, libraries that are preloaded already, directories to write to.
-#![allow(unsafe_code)] // limits and free space
+#![allow(unsafe_code)] // calls libc for limits and free space
 
 use super::finding::Finding;
 use crate::control::socket::ControlSocket;
@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 
 /// Address space in bytes that the library needs in the target, plus room for the heap.
 const ADDRESS_BYTES: u64 = 256 << 20;
-/// Descriptors that a recording needs: sessions for eight images, and those of any process.
+/// Number of file descriptors that a recording needs: sessions for eight images, and the descriptors of any
+/// process.
 const DESCRIPTORS: u64 = 32;
 /// The default maximum size of a trace.
 const TRACE_BYTES: u64 = edleak_format::DEFAULT_CAPACITY_BYTES;
@@ -46,7 +47,7 @@ fn library(embedded: Option<Embedded>) -> Finding {
     }
 }
 
-/// Libraries that are already preloaded by the environment or the system.
+/// Reports the libraries that the environment or the system already preloads.
 fn preloaded() -> Vec<Finding> {
     const SUBJECT: &str = "preload";
     let mut findings = Vec::new();
@@ -92,7 +93,7 @@ fn preload(origin: &str, library: &Path) -> Finding {
             format!("remove it from {origin}"),
         ),
         Ok(bytes) => {
-            // The dynamic symbol table of a library contains the name if it defines or calls malloc.
+            // If a library defines or calls malloc, its dynamic symbol table contains this name.
             let has_malloc = bytes.windows(8).any(|window| window == b"\0malloc\0");
             let what = if has_malloc { ", which uses or replaces malloc" } else { "" };
             Finding::note(SUBJECT, format!("{origin} has `{shown}`{what}"), remedy)
@@ -132,7 +133,7 @@ fn limits() -> Vec<Finding> {
 /// A limit of this process; `None`: unlimited.
 fn soft_limit(resource: libc::__rlimit_resource_t) -> Option<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: room for one limit.
+    // SAFETY: `limit` has room for one limit.
     let known = unsafe { libc::getrlimit(resource, &mut limit) } == 0;
     (known && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
@@ -178,14 +179,15 @@ fn trace() -> Finding {
 
 fn free_bytes(directory: &Path) -> Option<u64> {
     let path = CString::new(directory.as_os_str().as_bytes()).ok()?;
-    // SAFETY: plain numbers, for which zeros are valid.
+    // SAFETY: `statvfs` consists of plain numbers, for which zeros are valid.
     let mut space: libc::statvfs = unsafe { std::mem::zeroed() };
-    // SAFETY: a NUL-terminated path, and room for the answer.
+    // SAFETY: `path` is NUL-terminated, and `space` has room for the answer.
     let known = unsafe { libc::statvfs(path.as_ptr(), &mut space) } == 0;
     known.then(|| space.f_bavail.saturating_mul(space.f_frsize))
 }
 
-/// A recording works without its socket, but cannot be asked.
+/// Checks the directory of the control socket. A recording works without its socket, but other programs
+/// cannot ask it for its progress.
 fn requests() -> Finding {
     const SUBJECT: &str = "requests";
     match ControlSocket::open() {

@@ -1,8 +1,9 @@
 //! Wakes the collector when an image claims a session. The image waits for the rules of its wrappers, so a
-//! collector that only polls would delay its start.
+//! collector that only polls would delay the image's start.
 //!
 //! The claim counter lies in shared memory, but the main loop waits for descriptors. So a thread waits for
-//! the counter and writes to an eventfd. If no thread can be created, the loop finds claims by polling.
+//! the counter and writes to an calls libc for the eventfd. If the collector cannot create a thread, the main
+//! loop finds claims by polling.
 #![allow(unsafe_code)] // eventfd
 
 use crate::sys::shm::{self, ControlPage};
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// The thread notices at the latest after this time that its notifier was dropped.
+/// Longest time until the thread notices that its notifier was dropped.
 const LOOK: Duration = Duration::from_secs(10);
 
 /// Notifies of claims on one control page.
@@ -26,7 +27,7 @@ pub(crate) struct ClaimNotifier {
 impl ClaimNotifier {
     /// Notifies of every claim from now on; `None`: no eventfd or no thread is available.
     pub(crate) fn of(page: &Arc<ControlPage>) -> Option<ClaimNotifier> {
-        // SAFETY: no memory is passed.
+        // SAFETY: the call passes no memory.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
         // SAFETY: the descriptor is new, and no other code has it.
         let event = (fd >= 0).then(|| Arc::new(unsafe { File::from_raw_fd(fd) }))?;
@@ -42,7 +43,8 @@ impl ClaimNotifier {
                 let now = claims.load(Ordering::Acquire);
                 if now != seen {
                     seen = now;
-                    // This fails only if the event counter is full; then the descriptor is readable anyway.
+                    // This write fails only if the event counter is full; then the descriptor is readable
+                    // anyway.
                     let _ = (&*event).write_all(&1u64.to_ne_bytes());
                 }
             }
@@ -58,7 +60,7 @@ impl ClaimNotifier {
 
     /// Makes the descriptor unreadable until the next claim.
     pub(crate) fn reset(&self) {
-        // The read fails if there was no claim; that is no error.
+        // The read fails if no image has claimed a session; that changes nothing.
         let _ = (&*self.event).read(&mut [0; 8]);
     }
 }

@@ -7,12 +7,12 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-/// Interval between checks of a process. A young process is checked more often, because a shell's child soon
-/// executes another program ...
+/// Interval between checks of a process. The collector checks a young process more often, because a shell's
+/// child soon executes another program.
 const LOOK: Duration = Duration::from_millis(100);
 const YOUNG_LOOK: Duration = Duration::from_millis(20);
 const YOUNG: Duration = Duration::from_secs(1);
-/// ... and the next image has this long to claim a session of its own.
+/// Longest time for the next image to claim its own session, after the collector has noticed the exec.
 const CLAIM_TIME: Duration = Duration::from_secs(1);
 
 /// Distinguishes one image of a process from the next: by its file and the start of its first stack. The
@@ -24,14 +24,15 @@ struct Image {
     stack_start: u64,
 }
 
-/// The current image of a process; `None`: it has ended, or this user may not inspect it.
+/// The current image of a process; `None`: the process has ended, or this user may not inspect it.
 fn image(pid: u32) -> Option<Image> {
     let file = fs::metadata(format!("/proc/{pid}/exe")).ok()?;
     let stack_start = stack_start(&proc_file::read_text(format!("/proc/{pid}/stat")).ok()?)?;
     Some(Image { device: file.dev(), inode: file.ino(), stack_start })
 }
 
-/// The 28th field of /proc/PID/stat. The kernel shows 0 to users who may not inspect the process.
+/// The start of the process's stack: the 28th field of /proc/PID/stat. The kernel shows 0 to users who may
+/// not inspect the process.
 fn stack_start(stat: &str) -> Option<u64> {
     process::stat_field(stat, 28).filter(|&address| address != 0)
 }
@@ -57,7 +58,7 @@ pub(crate) struct ImageWatch {
     rights: Rights,
     began: Instant,
     looked_at: Instant,
-    /// The time at which the process was first seen with another image.
+    /// The time at which the collector first saw the process with another image.
     left_at: Option<Instant>,
 }
 
@@ -78,7 +79,7 @@ impl ImageWatch {
         }
     }
 
-    /// Checks again if the interval is over.
+    /// Checks the process again if [`LOOK`] has passed since the last check.
     pub(crate) fn look(&mut self, now: Instant) {
         let is_young = now.saturating_duration_since(self.began) < YOUNG;
         let pause = if is_young { YOUNG_LOOK } else { LOOK };
@@ -89,9 +90,9 @@ impl ImageWatch {
         let Some(recorded) = self.recorded else { return };
         let is_another = match image(self.pid) {
             Some(image) => image != recorded,
-            // This user may no longer inspect the process. A process without privileges that has other ones
-            // now got them from the file of a program (set-user-ID, capabilities). A process that only became
-            // non-dumpable has unchanged privileges.
+            // This user may no longer inspect the process. If the process had no privileges and has other
+            // privileges now, it got them from the file of a program (set-user-ID, capabilities). If the
+            // process has only become non-dumpable, its privileges are unchanged.
             None => {
                 let is_given = |now: Rights| now != self.rights && now.users == self.rights.users;
                 self.rights.privileges.capabilities == 0
@@ -103,7 +104,7 @@ impl ImageWatch {
         }
     }
 
-    /// The next image is recorded, too, so no counters are missing.
+    /// Notes that another recording counts for the next image, so no counters are missing.
     pub(crate) fn set_followed(&mut self) {
         (self.recorded, self.left_at) = (None, None);
     }
@@ -113,7 +114,7 @@ impl ImageWatch {
         self.left_at.is_some()
     }
 
-    /// Whether the process has run another image for at least `least`.
+    /// Whether the process has run another image for at least the time `least`.
     pub(crate) fn is_left_for(&self, now: Instant, least: Duration) -> bool {
         self.left_at.is_some_and(|left| now.saturating_duration_since(left) >= least)
     }

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// An image that ran for this long before it executed another one keeps its trace.
+/// An image that ran for at least this time before it executed another image keeps its trace.
 const WORTH_KEEPING: Duration = Duration::from_secs(1);
 
 impl Follower<'_> {
@@ -100,8 +100,8 @@ impl Follower<'_> {
         }
     }
 
-    /// Whether the process to be recorded gets the plan's own trace name. Without `--only` this is the root
-    /// process; with it, the first process that matches.
+    /// Whether the process to record gets the trace name of the plan. Without `--only` the root process gets
+    /// this name. With `--only`, the first process that matches gets it.
     fn takes_output(&self, is_root: bool) -> bool {
         if self.plan.only.is_empty() { is_root } else { self.reserved.is_some() }
     }
@@ -132,9 +132,10 @@ impl Follower<'_> {
         }
     }
 
-    /// Ends the recording of an image that executed another one. If it ran for [`WORTH_KEEPING`], it keeps
-    /// its trace under another name; a shell that only starts a server does not. Returns the writer for the
-    /// next image. The trace's name stays reserved: the file is either reused or replaced at once.
+    /// Ends the recording of an image that executed another one. If the image ran for [`WORTH_KEEPING`], it
+    /// keeps its trace under another name. A shell that only starts a server runs for less. Returns the
+    /// writer for the next image. The trace's name stays reserved: the collector either reuses the file or
+    /// replaces it at once.
     fn set_aside(&mut self, mut recording: Recording) -> Option<Result<TraceWriter, Error>> {
         recording.set_followed();
         let path = recording.path().to_owned();

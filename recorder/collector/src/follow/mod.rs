@@ -1,5 +1,5 @@
-//! Follows every image of a run from its claim to its end. One thread does this; signals, claims and the
-//! clock wake it.
+//! Follows every image of a run from its claim to its end, in one thread. Signals, claims and the clock wake
+//! this thread.
 
 pub(crate) mod claim_notifier;
 pub(crate) mod image;
@@ -35,18 +35,18 @@ use unrecorded::{Unrecorded, UnrecordedProcesses};
 
 /// Interval between checks for claims while the target is young and may wait for its rules.
 const YOUNG_POLL: Duration = Duration::from_micros(500);
-/// Interval between checks for claims later.
+/// Interval between checks for claims once the target is no longer young.
 const POLL: Duration = Duration::from_millis(20);
 /// Interval between checks of a request that is in preparation.
 const BUSY_POLL: Duration = Duration::from_millis(2);
-/// Interval between scans for children that have not allocated yet, once no other process is left.
+/// Interval between scans for children that have not allocated yet, when no other process is left.
 const LOOK_FOR_CHILDREN: Duration = Duration::from_millis(200);
 /// A target counts as young for this time after the run began.
 const YOUNG: Duration = Duration::from_millis(200);
 /// Longest wait in each pass for processes that have claimed a session but are not attached yet.
 const ATTACH_WAIT: Duration = Duration::from_millis(5);
-/// Limit for claimed sessions that are not attached yet. If a target claims more, the oldest claims are
-/// dropped.
+/// Limit for claimed sessions that are not attached yet. If a target claims more sessions, the collector
+/// drops the oldest claims.
 const MAX_ATTACHING: usize = 64;
 
 /// Number of finished recordings that are kept for their children: a child may claim its session just before
@@ -55,7 +55,7 @@ const MAX_FINISHED: usize = 64;
 
 /// The process that is followed.
 pub enum Root<'a> {
-    /// Our own child.
+    /// A child process that this collector started.
     Child(&'a OwnChild),
     /// A process that started this collector.
     Other(u32, Watch),
@@ -76,9 +76,9 @@ pub struct Plan {
     pub options: Options,
     /// The trace of the root process.
     pub output: PathBuf,
-    /// End the recording after this time.
+    /// The recording ends after this time.
     pub duration: Option<Duration>,
-    /// Record child processes, too.
+    /// Whether to record child processes, too.
     pub children: bool,
     /// Patterns of the programs to record, separated by colons; empty: all programs. Each target compares its
     /// own name with the patterns.
@@ -90,7 +90,7 @@ pub struct Plan {
 /// The failure to write a trace, at its start or later.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Failure {
-    /// The trace.
+    /// The path of the trace.
     pub path: PathBuf,
     /// The reason, and the remedy.
     pub error: Error,
@@ -103,13 +103,14 @@ pub struct Outcome {
     pub ended: Option<Ended>,
     /// The finished traces; the root's trace is the last.
     pub summaries: Vec<Summary>,
-    /// Failures of traces, each once. They are printed already, and the target ran on undisturbed.
+    /// Failures of traces, each once. The collector has already printed them, and the target ran on
+    /// undisturbed.
     pub failures: Vec<Failure>,
 }
 
 impl Outcome {
-    /// Keeps a failure and prints it at once, because the program may run on for weeks. A repeated failure is
-    /// printed once.
+    /// Keeps a failure and prints it at once, because the program may run on for weeks. The collector prints
+    /// a repeated failure only once.
     fn fail(&mut self, path: &Path, error: Error) {
         let failure = Failure { path: path.to_owned(), error };
         if !self.failures.contains(&failure) {
@@ -119,7 +120,7 @@ impl Outcome {
     }
 }
 
-/// A child process that is recorded, and the watch that notices its end.
+/// A recorded child process, and the watch that notices its end.
 struct Child {
     recording: Recording,
     watch: Option<Watch>,
@@ -136,7 +137,7 @@ pub struct Follower<'a> {
     attaching: Vec<(Session, Instant)>,
     /// The socket for requests. Without it no program can ask this recording; everything else still works.
     control: Option<ControlSocket>,
-    /// Becomes readable when a session is claimed.
+    /// A notifier whose descriptor is readable after an image claims a session.
     claim_notifier: Option<ClaimNotifier>,
     outcome: Outcome,
     began: Instant,
@@ -149,26 +150,27 @@ pub struct Follower<'a> {
     child_numbers: HashMap<u32, u32>,
     /// Number of images whose traces were set aside.
     executed: u32,
-    /// The trace of the root process. It is created and locked early, so that no other process takes its
-    /// name.
+    /// The trace of the root process. The collector creates and locks the trace early, so that no other
+    /// process takes its name.
     reserved: Option<TraceWriter>,
     /// When the first recording of the root process began.
     recorded_since: Option<Instant>,
     /// Finds descendants that have no recording.
     unrecorded: UnrecordedProcesses,
-    /// Number of descendants without a recording that were seen.
+    /// Number of descendants without a recording that the collector saw.
     seen_unrecorded: u64,
     /// Processes that have or had a recording.
     recorded: HashSet<u32>,
-    /// Number of children without a trace: it could not be created, or they never attached to their sessions.
+    /// Number of children without a trace: the collector could not create their trace, or they never attached
+    /// to their sessions.
     unwritten: u64,
     /// Number of processes that claimed a session of the root process but are not the root process.
     strangers: u64,
 }
 
 impl<'a> Follower<'a> {
-    /// Follows `root`, whose images claim their sessions from `stock`. `reserved` is the plan's output if it
-    /// exists already.
+    /// Follows `root`, whose images claim their sessions from `stock`. `reserved` is the writer of the plan's
+    /// output, if the file exists already.
     pub fn new(
         plan: &'a Plan,
         stock: SessionStock,
@@ -212,7 +214,8 @@ impl<'a> Follower<'a> {
             fds.extend(self.control.iter().flat_map(ControlSocket::fds));
             fds.extend(self.claim_notifier.as_ref().map(ClaimNotifier::fd));
             signals::wait_readable(&fds, self.time_to_wait());
-            // Reset before taking claims: a later claim then makes the descriptor readable again.
+            // The loop resets the notifier before it takes claims, so a later claim makes the descriptor
+            // readable again.
             self.claim_notifier.iter().for_each(ClaimNotifier::reset);
             let stop = self.pass_on(signals);
             self.take_claims();
@@ -376,7 +379,8 @@ impl<'a> Follower<'a> {
     }
 
     fn add_unrecorded(&mut self, found: &[Unrecorded]) {
-        /// Further processes are only counted.
+        /// The collector names at most this many processes without a recording; it only counts further
+        /// processes.
         const MOST_NAMED: u64 = 5;
         for one in found {
             self.seen_unrecorded += 1;
@@ -389,11 +393,11 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Counts the unrecorded processes that the ended root process leaves behind. They have another parent by
-    /// now; children that the root waited for no longer exist.
+    /// Counts the unrecorded processes that the ended root process leaves behind. They have another parent
+    /// now. Children that the root waited for no longer exist.
     fn look_at_legacy(&mut self) {
         let lasted = self.recorded_since.is_some_and(|began| began.elapsed() >= YOUNG);
-        // A program that ran so briefly gets no verdict.
+        // A program that runs for such a short time gets no verdict.
         if let (Root::Child(_), true, true) = (&self.root, lasted, self.plan.only.is_empty()) {
             let found = unrecorded::told_about_us(&self.stock.address(), &self.recorded, self.plan.children);
             self.add_unrecorded(&found);
@@ -456,8 +460,8 @@ impl<'a> Follower<'a> {
             self.look_at_legacy();
         }
         if let Some(recording) = self.recording.take() {
-            // A process that claimed a session but never attached failed or has ended. If the program runs
-            // on, a new claim may still attach.
+            // A process that claimed a session but never attached failed or has ended. If the program still
+            // runs, a new claim may still attach.
             let could_not = |(_, claimed): &&(Session, Instant)| !runs_on || claimed.elapsed() >= YOUNG;
             let unattached = self.attaching.iter().filter(could_not).count() as u64;
             let unrecorded = self.stock.missed() + self.unwritten + unattached;
@@ -486,7 +490,7 @@ impl<'a> Follower<'a> {
         self.end_root(reason);
     }
 
-    /// Only the trace of the root process reports `others`; for a child they are empty.
+    /// Only the trace of the root process reports `others`; for a child `others` is empty.
     fn finish(&mut self, recording: Recording, reason: EndReason, others: Others) {
         let others = Others { children_are_recorded: self.plan.children, ..others };
         self.dismiss_clients(&recording);
@@ -508,7 +512,7 @@ fn unwritten(error: &edleak_format::Error) -> Error {
     Error::output(error, "what was written can be read; record again")
 }
 
-/// The error if edleak could not make a session: an image that the target executes next may find none.
+/// The error if edleak could not make a session. An image that the target executes next may then find none.
 fn no_session(error: &io::Error) -> Error {
     Error::system("what it executes next may not be recorded", error, "see `ulimit -a`")
 }

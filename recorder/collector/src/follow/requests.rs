@@ -9,7 +9,7 @@ use crate::watch::request::Request;
 use std::time::Instant;
 
 impl Follower<'_> {
-    /// Reads new requests, and answers earlier ones that are done.
+    /// Reads new requests, and answers earlier requests that are done.
     pub(super) fn serve(&mut self, now: Instant) {
         let mut answers = Vec::new();
         for recording in self.recordings() {

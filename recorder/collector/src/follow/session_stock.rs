@@ -7,12 +7,14 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Longest wait of a target, once at its start, for the wrapper rules of its modules.
+/// Longest wait of a target for the wrapper rules of its modules, in microseconds; the target waits once, at
+/// its start.
 const PATIENCE_US: u32 = 50_000;
-/// Slots that are kept filled. An image takes one when it starts; the collector refills them several times a
-/// second.
+/// Number of slots that the collector keeps filled. An image takes one session when it starts; the collector
+/// refills the slots several times a second.
 const STOCK: usize = 8;
-/// Slots that are filled before the target starts; the others follow while it starts.
+/// Number of slots that the collector fills before the target starts; it fills the others while the target
+/// starts.
 const FIRST_STOCK: usize = 2;
 /// Number of slots when child processes are recorded, too.
 const STOCK_WITH_CHILDREN: usize = control::SLOTS;
@@ -33,8 +35,8 @@ impl SessionStock {
         let mut stock = SessionStock {
             page: Arc::new(ControlPage::create(children)?),
             sessions: (0..sessions).map(|_| None).collect(),
-            // More shards than threads that can run at once, so that threads seldom share one. Each shard
-            // costs address space.
+            // There are more shards than threads that can run at once, so that threads seldom share a shard.
+            // Each shard costs address space.
             shards: (8 * cores).clamp(16, MAX_SHARDS),
         };
         stock.refill(first)?;
@@ -66,7 +68,7 @@ impl SessionStock {
         u64::from(self.page.get().others.load(Ordering::Relaxed))
     }
 
-    /// The sessions that were claimed since the last call, in slot order. Their slots stay empty until
+    /// The sessions that images have claimed since the last call, in slot order. Their slots stay empty until
     /// [`SessionStock::fill`].
     pub fn claimed(&mut self) -> io::Result<Vec<Session>> {
         let mut claimed = Vec::new();

@@ -1,6 +1,6 @@
-//! Finds descendants of the root process that have no recording. Some cannot reach the collector: after a
-//! chroot, as another user, or with another /proc. Some started without the library, and some ended too
-//! early. Without a report, such a run would look clean.
+//! Finds descendants of the root process that have no recording. Some descendants cannot reach the collector:
+//! after a chroot, as another user, or with another /proc. Some started without the library, and some ended
+//! too early. Without a report, such a run would look clean.
 
 use crate::error::{Error, ErrorKind};
 use crate::sys::maps;
@@ -13,14 +13,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-/// The time of the first scan of the process tree, and the longest usual pause between scans. A scan reads
-/// about two files of every process in the tree. A process that starts and ends between two scans is not
-/// seen.
+/// The time of the first scan of the process tree after the start; also the longest usual pause between
+/// scans. A scan reads about two files of every process in the tree. The collector does not see a process
+/// that starts and ends between two scans.
 const FIRST_LOOK: Duration = Duration::from_millis(20);
 const LEAST_OFTEN: Duration = Duration::from_secs(1);
-/// The pause between two scans is at least this many times as long as a scan takes.
+/// The pause between two scans is at least this many times the duration of a scan.
 const REST: u32 = 50;
-/// An image has this long to claim a session. After that it counts as started without the library.
+/// Longest time for an image to claim a session. After this time, the collector counts the image as started
+/// without the library.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// A process without a recording.
@@ -52,7 +53,7 @@ impl Unrecorded {
     }
 }
 
-/// A process that was seen without a session.
+/// A process that the collector saw without a session.
 struct Seen {
     since: Instant,
     name: String,
@@ -71,9 +72,9 @@ impl UnrecordedProcesses {
         UnrecordedProcesses { seen: HashMap::new(), next: now + FIRST_LOOK, pause: FIRST_LOOK }
     }
 
-    /// Scans the descendants of `root`, when a scan is due, and earlier finds that have another parent now.
-    /// `control` is the address of the control page. `recorded` processes, which have or had a recording, are
-    /// skipped, as are unwanted ones. Returns the newly found processes.
+    /// Scans the descendants of `root`, when a scan is due, and descendants found earlier that have another
+    /// parent now. `control` is the address of the control page. The scan skips `recorded` processes, which
+    /// have or had a recording, and processes that the user does not want. Returns the newly found processes.
     pub(super) fn look(
         &mut self,
         now: Instant,
@@ -131,8 +132,9 @@ impl UnrecordedProcesses {
     }
 }
 
-/// The processes without a recording that have the address of the control page. This finds a daemon, which
-/// has left the process tree. With `only_old`, a process that may still claim a session is left out.
+/// The processes without a recording that have the address of the control page. So the collector finds a
+/// daemon, which has left the process tree. With `only_old`, the list omits a process that may still claim a
+/// session.
 pub(super) fn told_about_us(control: &str, recorded: &HashSet<u32>, only_old: bool) -> Vec<Unrecorded> {
     let told = process::all().filter(|pid| !recorded.contains(pid) && was_told(*pid, control));
     let counts = |pid: &u32| !only_old || (is_without_session(*pid) && process::age(*pid) >= Some(GRACE));
@@ -220,7 +222,7 @@ mod tests {
         let mut unrecorded = UnrecordedProcesses::new(Instant::now());
         let later = Instant::now() + FIRST_LOOK;
         let own = std::process::id();
-        // Other tests have child processes, too.
+        // The test ignores child processes of other tests.
         let others: HashSet<u32> =
             process::descendants(own).into_iter().filter(|pid| !pids.contains(pid)).collect();
         assert!(unrecorded.look(Instant::now(), own, &control, &others, |_| true).is_empty(), "not yet");

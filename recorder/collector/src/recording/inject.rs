@@ -1,14 +1,14 @@
-//! The artificial leak of `--inject-leak`. It adds to the counters without allocating, so that a user can see
-//! a gate fail.
+//! The artificial leak of `--inject-leak`. The leak adds to the counters without allocating memory, so that a
+//! user can see a gate fail.
 
 use edleak_format::{Counters, SiteId};
 
 /// The artificial leak of `--inject-leak`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Injected {
-    /// Its site in the trace.
+    /// The site of the leak in the trace.
     pub site: SiteId,
-    /// Its growth rate.
+    /// The growth rate of the leak.
     pub bytes_per_s: f64,
 }
 

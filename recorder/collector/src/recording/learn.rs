@@ -93,7 +93,7 @@ impl Recording {
         address: u64,
         module: Option<ModuleId>,
     ) -> Result<(), Error> {
-        // The target may have met this site while the rule tables were being replaced.
+        // The target may have met this site while the collector was replacing the rule tables.
         self.publisher.tell(&self.session, address);
         if module.is_some() && module == self.image {
             self.image_sites.push((id - OTHER) as usize);
@@ -120,8 +120,8 @@ impl Recording {
         }
         let mut new = self.new_stacks();
         if new.iter().any(|new| ends_nowhere(&new.stack)) {
-            // The stack ends in code whose mapping caused no module event. Its rules are published for later
-            // walks.
+            // The stack ends in code whose mapping caused no module event. Publish the rules of that code for
+            // later walks.
             self.look_at_map(now_ns)?;
             new = self.new_stacks();
         }
@@ -154,7 +154,7 @@ impl Recording {
         self.stacks.learn(&self.session, &self.modules, sites)
     }
 
-    /// Finds modules whose loading caused no event, as with musl or a program's own loader.
+    /// Finds modules whose loading caused no event, for example with musl or with a program's own loader.
     fn look_at_map(&mut self, now_ns: u64) -> Result<(), Error> {
         let first_new = self.modules.add_maps(&maps::files_of(self.pid), now_ns);
         self.new_modules(first_new)

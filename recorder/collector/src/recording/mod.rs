@@ -55,7 +55,7 @@ pub struct Options {
     pub auto_watch: bool,
     /// Add an artificial leak of so many bytes per second to the counters.
     pub inject_bytes_per_s: Option<f64>,
-    /// The program's file, if it contains an allocator of its own.
+    /// The program's file, if the file contains its own allocator.
     pub own_allocator: Option<PathBuf>,
 }
 
@@ -73,9 +73,9 @@ pub struct Recording {
     slicer: Slicer,
     modules: Modules,
     publisher: Publisher,
-    /// Trace ids, indexed by session id. A site gets the next trace id when it is first seen.
+    /// Trace ids, indexed by session id. A site gets the next trace id when the collector first sees it.
     trace_ids: Vec<SiteId>,
-    /// Session ids whose address was not stored yet.
+    /// Session ids whose address the target had not stored yet.
     late_sites: Vec<u32>,
     /// Number of sites in the trace: call sites and stacks.
     sites: u32,
@@ -114,7 +114,7 @@ pub struct Recording {
 /// The result of a finished recording.
 #[derive(Clone, Debug)]
 pub struct Summary {
-    /// The trace.
+    /// The path of the trace.
     pub path: PathBuf,
     /// The size of the trace in bytes.
     pub bytes: u64,
@@ -130,12 +130,12 @@ pub struct Summary {
     pub injected_bytes_per_s: Option<f64>,
     /// Requests to watch a name that no module has.
     pub unmatched_watches: Vec<String>,
-    /// The process executed a program that is not recorded.
+    /// Whether the process executed a program that is not recorded.
     pub is_replaced: bool,
-    /// Almost nothing of the program was counted, because it has an allocator of its own.
+    /// Whether edleak counted almost nothing of the program, because the program has its own allocator.
     pub is_blind: bool,
-    /// Another process moved or deleted the trace during the recording: its name now belongs to another file
-    /// or to none.
+    /// Whether another process moved or deleted the trace during the recording, so that its name now belongs
+    /// to another file or to none.
     pub is_moved: bool,
     /// Child processes without a trace.
     pub children: Children,
@@ -222,8 +222,8 @@ impl Recording {
         }
         let program = process::program(pid).map(|path| path.display().to_string());
         let image = modules.all().iter().find(|loaded| Some(&loaded.module.path) == program.as_ref());
-        // For a process that has ended already, /proc has no link to the program. The program is the first
-        // entry of a memory map.
+        // For a process that has ended already, /proc has no link to the program. In that case, the first
+        // entry of the memory map is the program.
         let image = image.or(modules.all().first()).map(|loaded| loaded.module.id);
         let slicer = Slicer::new(session.shards().len());
         let status = process::read_status(pid);
@@ -282,7 +282,7 @@ impl Recording {
         Ok(recording)
     }
 
-    /// The process.
+    /// The ID of the recorded process.
     pub fn pid(&self) -> u32 {
         self.pid
     }
@@ -331,8 +331,8 @@ impl Recording {
         self.began + self.schedule.start_of(self.schedule.due_after(self.last_tick))
     }
 
-    /// Handles requests and updates the ends of stacks; may be called at any time. If a request is done,
-    /// returns its client and the answer.
+    /// Handles requests and updates the ends of stacks. The caller may call it at any time. If a request is
+    /// done, the function returns the request's client and the answer.
     pub fn tend(&mut self, now: Instant) -> Option<(ClientId, String)> {
         let answer = self.pending_requests.turn(&mut self.publisher, &self.session, self.modules.all());
         if self.publisher.walks() {
@@ -371,10 +371,10 @@ impl Recording {
         }
     }
 
-    /// Takes a slice if one is due. Slices that were due earlier but not taken count as missed.
+    /// Takes a slice if one is due. Due slices that the collector has not taken count as missed.
     ///
     /// # Errors
-    /// The trace cannot be written any more.
+    /// The collector cannot write the trace any more.
     pub fn poll(&mut self, now: Instant) -> Result<(), Error> {
         if now < self.next_due() {
             return Ok(());
@@ -396,7 +396,7 @@ impl Recording {
         self.image_watch.look(now);
     }
 
-    /// Notes that the process now runs another image, and that this image is recorded, too.
+    /// Notes that the process now runs another image, which another recording counts.
     pub fn set_followed(&mut self) {
         self.image_watch.set_followed();
     }
@@ -407,7 +407,8 @@ impl Recording {
         self.image_watch.is_left_for(now, WHILE)
     }
 
-    /// Whether the process has long run another image that is not recorded. No more counters will change.
+    /// Whether the process has long run another image that is not recorded. The counters of this recording no
+    /// longer change.
     pub fn is_left(&self, now: Instant) -> bool {
         self.image_watch.is_over(now)
     }
@@ -415,14 +416,14 @@ impl Recording {
     /// Takes the final slice, closes the trace and returns a summary. If the process ended as an image that
     /// was not recorded, the trace says so as its end reason (`Replaced`).
     ///
-    /// The destructors of an ending program free memory that it would otherwise have kept. So the survivors
-    /// are taken from before the destructors ran.
+    /// The destructors of an ending program free memory that it would otherwise have kept. So the collector
+    /// takes the survivors from before the destructors ran.
     ///
     /// # Errors
-    /// The end of the trace cannot be written.
+    /// The collector cannot write the end of the trace.
     pub fn finish(mut self, reason: EndReason, others: Others) -> Result<Summary, Error> {
         let runs_on = matches!(reason, EndReason::DurationReached | EndReason::Stopped);
-        // If the process runs on, it may have executed a program just now that has not claimed a session yet.
+        // If the process still runs, it may just have executed a program that has not claimed a session yet.
         let is_replaced =
             if runs_on { self.image_watch.is_over(Instant::now()) } else { self.image_watch.is_left() };
         let reason = if is_replaced { EndReason::Replaced } else { reason };
@@ -430,7 +431,7 @@ impl Recording {
         let is_blind = self.is_blind();
         self.losses.unrecorded_images = others.unrecorded + u64::from(lost_children) + u64::from(is_blind);
         let forked = self.session.header().has_forked.load(Ordering::Relaxed);
-        // A forked child sets a flag in the session; nothing counts the children.
+        // A forked child sets a flag in the session, but no code counts the children there.
         self.look_at_children();
         // A child that lost LD_PRELOAD claims no session and sets no flag, but the kernel knows that it
         // existed.
@@ -482,8 +483,9 @@ impl Recording {
         Ok(())
     }
 
-    /// Whether almost nothing was counted for the program itself, because it has an allocator of its own.
-    /// Then only the memory that libc allocates for it (file buffers) went through `malloc`.
+    /// Whether edleak counted almost nothing for the program itself, because the program has its own
+    /// allocator. Then only the memory that libc allocates for the program (file buffers) went through
+    /// `malloc`.
     fn is_blind(&self) -> bool {
         const NOISE_ALLOCS: u64 = 16;
         const NOISE_BYTES: u64 = 64 << 10;
@@ -504,7 +506,7 @@ impl Recording {
     pub fn abandon(mut self, error: &Error) -> Option<Summary> {
         let mut writer = self.writer.take()?;
         if error.kind() == ErrorKind::CutOff {
-            return None; // there is nothing to close
+            return None; // no trace to close
         }
         if error.kind() == ErrorKind::NoSpace {
             let at_ns = self.began.elapsed().as_nanos() as u64;
@@ -571,7 +573,7 @@ impl Recording {
         self.read_events(learning_ns)?;
         self.learn_sites(learning_ns)?;
         self.learn_stacks(learning_ns)?;
-        // Learning may take a while, so the time of the slice is taken just before its counters are read.
+        // Learning sites may take a while, so the time of the slice is read just before the counters.
         let now_ns = self.began.elapsed().as_nanos() as u64;
         self.slicer.read(&self.session, self.stacks.in_slice(&self.session));
         self.survivors.latest = Arc::new(self.stacks.snapshot(&self.session, &self.epochs, now_ns));
@@ -607,7 +609,7 @@ impl Recording {
         Ok(())
     }
 
-    /// Reads the memory by kind of mapping, and checks for children, when this is due.
+    /// Reads the memory by kind of mapping, and checks for children, when a reading is due.
     fn read_areas(&mut self) -> Result<(), Error> {
         let now = Instant::now();
         if !self.areas.is_due(now) {
@@ -635,8 +637,8 @@ impl Recording {
         self.cpu.children_ns = self.cpu.children_ns.max(cpu.waited_ns + of_living);
     }
 
-    /// The allocators that modules contain. Searched for only if anonymous memory grew, since malloc may not
-    /// have asked for that memory.
+    /// The allocators that modules contain. The collector searches for them only if anonymous memory grew,
+    /// because the program may not have requested that memory through malloc.
     fn allocators(&self) -> Vec<Allocator> {
         const NOTICEABLE_BYTES: u64 = 512 << 10;
         let first = self.first_anonymous_bytes.unwrap_or(u64::MAX);
@@ -685,7 +687,8 @@ impl Recording {
         }
     }
 
-    /// Number of sites with counters other than zero. Call sites that are only stepped over do not count.
+    /// Number of sites with counters other than zero. A call site that the library only steps over does not
+    /// count.
     fn seen_sites(&self) -> usize {
         let injected = self.injected.map(|injected| injected.site.0 as usize);
         let counted = self.counters.iter().enumerate().filter(|(_, counters)| **counters != Counters::ZERO);
@@ -725,7 +728,8 @@ impl Recording {
     }
 }
 
-/// The name of a function that shows that this file contains an allocator, other than a whole libc.
+/// The name of a function that shows that this file contains an allocator; `None`: it contains none, or it is
+/// a whole libc.
 fn own_allocator(file: &Path) -> Option<String> {
     const FUNCTIONS: [&str; 13] = [
         "je_malloc",

@@ -12,14 +12,15 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-/// A module, and the numbers of the first and the latest event that loaded it.
+/// A module, and the numbers of the first event and the latest event that loaded it.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// The module as the trace stores it.
     pub module: Module,
-    /// The number of the first event that loaded it; 0 if it was found in the memory map.
+    /// The number of the first event that loaded the module; 0: the collector found the module in the memory
+    /// map.
     first_event: u32,
-    /// The number of the latest event that loaded it.
+    /// The number of the latest event that loaded the module.
     pub latest_event: u32,
     /// The number of the latest event that unloaded it.
     unloaded_event: u32,
@@ -30,20 +31,20 @@ pub struct Loaded {
 /// The target's report of a module that its loader has mapped.
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
-    /// The name that the loader opened; it may be relative.
+    /// The name that the loader opened; the name may be relative.
     pub name: String,
     /// Runtime address minus link-time address.
     pub load_bias: u64,
-    /// One past its last address; 0: unknown.
+    /// One past the last address of the module; 0: unknown.
     pub end: u64,
-    /// Its build ID; empty if it has none.
+    /// The build ID of the module; empty: it has none.
     pub build_id: Vec<u8>,
     /// The number of this event.
     pub number: u32,
 }
 
-/// The collector remembers this number of latest loads, so that a site first seen between two loads gets the
-/// right module. The target can report at most this number of events between two slices.
+/// Number of latest loads that the collector remembers, so that a site first seen between two loads gets the
+/// right module. The target can report at most this many events between two slices.
 const MAX_LOADS: usize = edleak_session::event::MAX_EVENTS;
 
 /// The modules of one target.
@@ -61,10 +62,10 @@ pub(crate) struct Modules {
 struct Found<'a> {
     path: &'a str,
     start: u64,
-    /// The load bias, if it is known without the file.
+    /// The load bias; `None`: only the file shows it.
     bias: Option<u64>,
     end: u64,
-    /// The number of the event that reported it; 0: it was found in the memory map.
+    /// The number of the event that reported the module; 0: the collector found the module in the memory map.
     event: u32,
 }
 
@@ -83,7 +84,7 @@ enum Facts {
 }
 
 impl Modules {
-    /// A list without modules.
+    /// Makes a list without modules.
     pub(crate) fn new(pid: u32) -> Modules {
         Modules { pid, loaded: Vec::new(), loads: VecDeque::new(), not_elf: HashMap::new() }
     }
@@ -118,7 +119,8 @@ impl Modules {
         &self.loaded
     }
 
-    /// Adds the modules of a memory map that are not known yet. Returns the index of the first new one.
+    /// Adds the modules of a memory map that the collector does not know yet. Returns the index of the first
+    /// new module.
     pub(crate) fn add_maps(&mut self, maps: &[Mapping], now_ns: u64) -> usize {
         let first_new = self.loaded.len();
         let mut rest = maps;
@@ -142,8 +144,8 @@ impl Modules {
     /// Adds a module that the loader has mapped. Returns the index of the module if the module is new or was
     /// loaded again. `None`: the module is known and was never unloaded.
     ///
-    /// The name and build ID in the event identify the module. The memory map may show another module at that
-    /// address by now.
+    /// The name and build ID in the event identify the module. The memory map may already show another module
+    /// at that address.
     pub(crate) fn add_loaded(&mut self, event: &Event, now_ns: u64) -> Option<usize> {
         let path = self.path_of(event);
         let end = match event.end {
@@ -163,8 +165,8 @@ impl Modules {
     }
 
     /// The path of the module in an event. The loader knows a module by the requested name, which may be
-    /// relative or a symbolic link. The memory map has the real path, which is used only if both are the same
-    /// file.
+    /// relative or a symbolic link. The memory map has the real path. The function returns that path only if
+    /// both paths lead to the same file.
     fn path_of(&self, event: &Event) -> String {
         let asked = process::absolute_in(self.pid, &event.name);
         let mapped = maps::files_of(self.pid);
@@ -207,26 +209,26 @@ impl Modules {
         Some(by_name.or_else(by_load).or_else(by_age).unwrap_or(first).module.id)
     }
 
-    /// `build_id` comes from the memory of the target, if the event has it.
+    /// `build_id` comes from the memory of the target; `None`: the event has none.
     fn add(&mut self, found: &Found<'_>, build_id: Option<Vec<u8>>, now_ns: u64) -> Option<usize> {
         let Found { path, start, bias, end, event } = *found;
         let file = process::path_in(self.pid, path);
         let mut facts = match file_facts(&file) {
             Facts::Elf(facts) => facts,
-            // The loader maps only ELF files, even if another file has the name by now.
+            // The loader maps only ELF files, so another file must have the name now.
             Facts::NotElf if build_id.is_none() => {
                 self.not_elf.insert(path.to_owned(), ());
                 return None;
             }
-            // The file was deleted meanwhile. The module is still recorded, so that its addresses get its
-            // name.
+            // Another process has deleted the file meanwhile. The collector still records the module, so that
+            // its addresses get its name.
             Facts::NotElf | Facts::Unreadable => FileFacts { build_id: Vec::new(), link_base: 0 },
         };
         facts.build_id = build_id.unwrap_or(facts.build_id);
         let load_bias = bias.unwrap_or(start.wrapping_sub(facts.link_base));
-        // A module that is still loaded or was loaded again needs no new record. Otherwise a program that
-        // reloads plugins for weeks would add one record per load. A copy of a plugin under another name
-        // counts as the same module.
+        // A module that is still loaded or was loaded again needs no new record. If each load added a record,
+        // a program that reloads plugins for weeks would fill the trace with records. A copy of a plugin
+        // under another name counts as the same module.
         let is_same = |old: &Loaded| {
             let Module { path: old_path, build_id, start: old_start, .. } = &old.module;
             let is_same_file = match facts.build_id.is_empty() {

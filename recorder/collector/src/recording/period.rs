@@ -1,23 +1,24 @@
 //! Decides when a slice is due: at a fixed period, or at one that doubles as the recording grows.
 //!
 //! A tick is half of the shortest period, so regular slices lie on even ticks. The final slice gets an odd
-//! tick, because it may come after the frees of the target's destructors. It gives the totals and is not a
-//! point of any curve.
+//! tick, because it may come after the frees of the target's destructors. The final slice gives the totals
+//! and is not a point of any curve.
 
 use crate::error::{Error, ErrorKind};
 use edleak_text::units;
 use std::time::Duration;
 
-/// The period at which an automatic one begins.
+/// The period at which an automatic period begins.
 pub const FINEST: Duration = Duration::from_millis(20);
-/// An automatic period keeps at most this many slices before it doubles. After the doubling, half of them lie
-/// on the new grid.
+/// Number of slices that an automatic period keeps at most before the period doubles. After the doubling,
+/// half of these slices lie on the grid of the new period.
 const MOST_SLICES: u64 = 1024;
 
 /// The interval between slices.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Period {
-    /// Begins at [`FINEST`] and doubles, so that any run ends with several hundred evenly spaced slices.
+    /// The period begins at [`FINEST`] and doubles, so that any run ends with several hundred evenly spaced
+    /// slices.
     Auto,
     /// The interval that the user asked for.
     Every(Duration),
@@ -80,12 +81,13 @@ impl Schedule {
         (elapsed.as_nanos() / self.tick.as_nanos().max(1)) as u64
     }
 
-    /// The first due tick after `tick`.
+    /// The first tick after `tick` at which a slice is due.
     pub fn due_after(&self, tick: u64) -> u64 {
         (tick / self.stride + 1) * self.stride
     }
 
-    /// The newest due tick that is not after `tick`, and the number of due ticks skipped since `last`.
+    /// The newest due tick that is not after `tick`, and the number of due ticks that were skipped since
+    /// `last`.
     pub fn due_at(&self, last: u64, tick: u64) -> (u64, u64) {
         let due = tick / self.stride * self.stride;
         (due, (due.saturating_sub(last) / self.stride).saturating_sub(1))

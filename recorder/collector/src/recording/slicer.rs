@@ -19,7 +19,7 @@ pub(crate) struct Slicer {
 }
 
 impl Slicer {
-    /// A slicer for a session with this many shards.
+    /// Makes a slicer for a session with this many shards.
     pub(crate) fn new(shards: usize) -> Slicer {
         Slicer { used: vec![false; shards], sites: Vec::new(), stacks: Vec::new() }
     }
@@ -36,9 +36,9 @@ impl Slicer {
 
     /// Reads all counters of the site ids in use, and of the first `stacks` watched stacks.
     ///
-    /// Reads all free counters first and all alloc counters after them. The target counts an allocation
-    /// before malloc returns its address. So every free that is read has its allocation read, too, and the
-    /// live count is never negative.
+    /// The function reads all free counters first and all alloc counters after them. The target counts an
+    /// allocation before malloc returns its address. So for every free that the collector reads, it also
+    /// reads the allocation, and the live count is never negative.
     pub(crate) fn read(&mut self, session: &Session, stacks: usize) {
         let sites = session.sites_in_use();
         self.sites.clear();
@@ -72,10 +72,10 @@ impl Slicer {
     }
 
     /// Frees the shards of ended threads, so that later threads need not share one. The counts in the shard
-    /// stay.
+    /// stay for the next thread.
     ///
-    /// Works only if the shards hold the kernel's thread ids. A shard taken from a living thread would have
-    /// two writers.
+    /// The function works only if the shards hold the kernel's thread ids. A shard taken from a living thread
+    /// would have two writers.
     pub(crate) fn reclaim(&self, session: &Session, pid: u32) {
         if session.header().tids_known.load(Ordering::Relaxed) == 0 {
             return;
@@ -117,7 +117,7 @@ mod tests {
             session.counters(shard, 5)[4].add_owned(bytes);
             session.counters(shard, 5)[4].sub_owned(bytes / 2);
         }
-        session.counters(9, 5)[4].add_owned(1_000_000); // no thread owns it
+        session.counters(9, 5)[4].add_owned(1_000_000); // a shard without an owner
         let mut slicer = Slicer::new(16);
         slicer.read(&session, 0);
         assert_eq!(slicer.sites().len(), 5);
@@ -139,8 +139,9 @@ mod tests {
         session.header().next_site.store(4, Ordering::Relaxed);
         let alive = owner_word(0x7000, pid);
         session.shards()[0].owner.store(alive, Ordering::Relaxed);
-        session.shards()[1].owner.store(owner_word(0x8000, 1), Ordering::Relaxed); // not a thread of this process
-        session.shards()[2].owner.store(owner_word(0x9000, 0), Ordering::Relaxed); // id not known
+        // this id is no thread of this process
+        session.shards()[1].owner.store(owner_word(0x8000, 1), Ordering::Relaxed);
+        session.shards()[2].owner.store(owner_word(0x9000, 0), Ordering::Relaxed); // the thread id is unknown
         session.counters(1, 4)[2].add_owned(64);
         let mut slicer = Slicer::new(16);
         slicer.read(&session, 0);

@@ -1,6 +1,6 @@
 //! The stacks of watched sites as the trace stores them: one child site per stack, and the birth times of its
-//! survivors (the allocations that are still live). A teardown is the phase in which an ending program frees
-//! everything.
+//! survivors. A survivor is an allocation that is still live. A teardown is the phase in which an ending
+//! program frees everything.
 
 use crate::recording::modules::Modules;
 use crate::sys::shm::Session;
@@ -10,12 +10,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Maximum number of epochs in a recording; an old enough recording has at least half as many.
+/// Maximum number of epochs in a recording; a long recording has at least half as many.
 const MOST_EPOCHS: u64 = 32;
-/// Length of each epoch at the start.
+/// Length of each epoch at the start, in nanoseconds.
 const FIRST_EPOCH_NS: u64 = 20_000_000;
 
-/// The birth epochs of a recording. The target gets only the number of an epoch; its time is known here.
+/// The birth epochs of a recording. The target gets only the number of an epoch; the collector keeps the
+/// epoch's time here.
 #[derive(Clone, Debug)]
 pub(crate) struct Epochs {
     starts: Vec<u64>,
@@ -31,7 +32,7 @@ impl Default for Epochs {
 impl Epochs {
     /// Begins a new epoch if the current one is over. The epoch length doubles as the recording grows. So
     /// even a long recording has few epochs: 16 more for each doubling of its length. An epoch never crosses
-    /// a boundary of the longer epochs in which it is reported.
+    /// a boundary of the longer epochs in which the collector reports it.
     pub(crate) fn advance(&mut self, session: &Session, now_ns: u64) -> bool {
         while now_ns / self.length_ns >= MOST_EPOCHS {
             self.length_ns *= 2;
@@ -57,7 +58,7 @@ impl Epochs {
 
 /// A stack seen for the first time.
 pub(crate) struct NewStack {
-    /// The stack.
+    /// The stack as the trace stores it.
     pub stack: Stack,
     /// The session id of the watched site.
     pub parent: u32,
@@ -73,7 +74,7 @@ pub(crate) struct WatchedStacks {
 }
 
 impl WatchedStacks {
-    /// The new stacks that belong to these sites, in order. Each is then given a site with
+    /// The new stacks that belong to these sites, in order. The caller then gives each of them a site with
     /// [`WatchedStacks::name`].
     pub(crate) fn learn(&self, session: &Session, modules: &Modules, sites: Range<u32>) -> Vec<NewStack> {
         let made = made(session);
@@ -84,7 +85,7 @@ impl WatchedStacks {
             let info = &session.stack_infos()[index];
             let parent = info.site.load(Ordering::Acquire);
             if !sites.contains(&parent) {
-                break; // still being made, or of a newer site; the next slice learns it
+                break; // incomplete, or of a newer site: the next slice learns it
             }
             let at = (info.frames_at.load(Ordering::Relaxed) as usize).min(MAX_ADDRESSES);
             let frames = info.frames.load(Ordering::Relaxed);
@@ -142,7 +143,7 @@ impl WatchedStacks {
         let mut snapshot = Snapshot { now_ns, length_ns: epochs.length_ns, ..Snapshot::default() };
         for (stack, cell) in cells(session).filter(|&(stack, _)| stack < self.sites.len()) {
             let counters = &cell.counters;
-            // Read frees first, as in a slice, so that no difference is negative.
+            // Read frees before allocations, as in a slice, so that no difference is negative.
             let (frees, freed) =
                 (counters.frees.load(Ordering::Acquire), counters.freed_bytes.load(Ordering::Acquire));
             let allocs = counters.allocs.load(Ordering::Acquire);
@@ -284,9 +285,9 @@ fn is_most(live: u64, most: u64) -> bool {
 }
 
 impl Snapshots {
-    /// Keeps the latest survivors at the end of an epoch, unless a teardown has begun since the kept ones.
-    /// Survivors from the middle of a teardown would hide part of a leak. If the program has held less for
-    /// longer than a teardown lasts, its normal work has freed the memory.
+    /// Keeps the latest survivors at the end of an epoch, unless a teardown has begun since the kept
+    /// survivors were taken. Survivors from the middle of a teardown would hide part of a leak. If the
+    /// program has held less memory for longer than a teardown lasts, its normal work has freed the memory.
     pub(crate) fn keep(&mut self) {
         self.live.rotate_right(1);
         self.live[0] = self.latest.live_count;
@@ -343,7 +344,7 @@ mod tests {
         };
         let ends = [100, 80, 60, 30, 5].map(&mut survivors_after);
         assert_eq!(ends, [100; 5]);
-        // The program ran on with less memory for longer than a teardown lasts.
+        // The program continued with less memory for longer than a teardown lasts.
         assert_eq!([5; EPOCHS_OF_A_TEARDOWN - 1].map(&mut survivors_after).last(), Some(&5));
     }
 

@@ -1,5 +1,5 @@
-//! Watch requests to one running recording. Each is prepared in the background; they are applied one after
-//! the other.
+//! Watch requests to one running recording. The collector prepares each request in the background and applies
+//! the requests one after the other.
 
 use crate::control::socket::ClientId;
 use crate::recording::modules::Loaded;
@@ -9,7 +9,7 @@ use crate::watch::request::Request;
 use edleak_text::units::plural;
 use std::collections::VecDeque;
 
-/// A request of a client.
+/// A request of a client to watch or unwatch sites.
 #[derive(Debug)]
 pub struct WatchRequest {
     /// The client that waits for the answer.
@@ -20,7 +20,7 @@ pub struct WatchRequest {
     pub is_for: bool,
 }
 
-/// The requests that are not answered yet.
+/// The requests that the collector has not answered yet.
 #[derive(Default)]
 pub(crate) struct PendingRequests {
     waiting: VecDeque<WatchRequest>,
@@ -28,7 +28,7 @@ pub(crate) struct PendingRequests {
 }
 
 impl PendingRequests {
-    /// Whether a request waits or is being prepared.
+    /// Whether a request waits or is in preparation.
     pub(crate) fn is_busy(&self) -> bool {
         self.under_way.is_some() || !self.waiting.is_empty()
     }
@@ -44,8 +44,8 @@ impl PendingRequests {
         self.waiting.push_back(wanted);
     }
 
-    /// Begins the next change, or applies the change that is prepared. If it has applied a change, it returns
-    /// the client of the request and the answer for this client.
+    /// Begins the next change, or applies the change that is prepared. If the function has applied a change,
+    /// it returns the client of the request and the answer for this client.
     pub(crate) fn turn(
         &mut self,
         publisher: &mut Publisher,

@@ -10,6 +10,6 @@ pub struct CodeOptions {
     pub wrappers: WrapperSet,
     /// Sites to watch.
     pub watch: WatchSet,
-    /// Whether stacks are walked from the start, or may be walked at any time.
+    /// Whether the library walks stacks from the start, or may walk them at any time.
     pub walk_stacks: bool,
 }

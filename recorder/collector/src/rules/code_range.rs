@@ -15,7 +15,8 @@ pub(crate) struct CodeRange {
     pub action: Action,
 }
 
-/// Inserts the request for one address. It replaces a request for the surrounding function if it is newer.
+/// Inserts the request for one address. The request for the address replaces a request for the surrounding
+/// function if the function's request is older.
 pub(crate) fn insert_request(asked: &mut Vec<RequestRange>, single: RequestRange) {
     let after = asked.partition_point(|one| one.start <= single.start);
     let covering = after.checked_sub(1).filter(|&index| single.start < asked[index].end);
@@ -34,7 +35,7 @@ pub(crate) fn insert_request(asked: &mut Vec<RequestRange>, single: RequestRange
     }
 }
 
-/// Overlays `below` with `top`: where both cover an address, `top` wins. Both are sorted.
+/// Overlays `below` with `top`: where both cover an address, `top` wins. Both lists are sorted by address.
 pub(crate) fn overlay(below: impl Iterator<Item = CodeRange>, top: &[CodeRange]) -> Vec<CodeRange> {
     let mut merged: Vec<CodeRange> = Vec::new();
     for code_range in top {

@@ -12,13 +12,13 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// The compiled code of one file, in offsets from its first byte.
+/// The code of one file, compiled to ranges and rules; all offsets count from the file's first byte.
 pub(crate) struct FileCode {
-    /// The ranges to step over.
+    /// The ranges of wrappers.
     pub wrappers: Vec<CodeRange>,
-    /// The link-time address of its first byte.
+    /// The link-time address of the file's first byte.
     pub link_base: u64,
-    /// The file as it was opened, for rules that are compiled later. By then another file may have its path.
+    /// The file that was opened, for rules that are compiled later. Another file may have its path by then.
     file: Option<BinaryFile>,
     /// Tells the versions of a file of one build ID apart.
     version: u64,
@@ -40,7 +40,7 @@ pub(crate) struct Compiled {
 }
 
 impl Compiled {
-    /// The code of a file. Waits if another thread is compiling it.
+    /// The code of a file. The function waits if another thread is compiling the file.
     pub(crate) fn code(&self, key: FileKey, file: &Path, code_options: &CodeOptions) -> Shared<FileCode> {
         let (path, build_id) = key.clone();
         let place = {
@@ -68,7 +68,7 @@ impl Compiled {
         };
         place.get_or_init(|| {
             if !watch.names_functions() {
-                return Vec::new(); // the usual case; the file need not be opened
+                return Vec::new(); // the usual case: opens no file
             }
             let Ok(binary) = BinaryFile::open(file) else { return Vec::new() };
             watch.functions_in(&SymbolFiles::find(&key.0, binary, &Options::default()).functions())
@@ -127,8 +127,8 @@ impl FileCode {
         }
     }
 
-    /// The unwind rules for the whole file. They are compiled at the first call, when stacks are first
-    /// walked.
+    /// The unwind rules for the whole file. The collector compiles them at the first call, when the library
+    /// first walks stacks.
     pub(crate) fn rules(&self) -> &UnwindTable {
         self.rules.get_or_init(|| {
             let elf = self.file.as_ref().and_then(|file| file.elf().ok());

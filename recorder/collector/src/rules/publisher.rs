@@ -1,8 +1,8 @@
 //! Publishes rules about the target's code: callers to step over, callers to watch, and unwind rules.
 //!
-//! The rules are compiled from the files of the modules, once per file, and published into the session as
-//! sorted tables. To replace a table, the publisher first declares it empty. A target that reads meanwhile
-//! finds no entry and asks again at the next new site.
+//! The publisher compiles the rules from the files of the modules, once per file, and publishes them into the
+//! session as sorted tables. To replace a table, the publisher first declares it empty. A target that
+//! searches the table meanwhile finds no entry and asks again at the next new site.
 
 use crate::recording::modules::Loaded;
 use crate::rules::code_options::CodeOptions;
@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
-/// The state of the rules that one target has.
+/// The rules that one target has at present.
 pub struct Publisher {
     code_options: Arc<CodeOptions>,
     watch: Arc<WatchSet>,
@@ -54,18 +54,18 @@ impl Change {
     }
 }
 
-/// The number of different amounts of padding. Successive tables get different amounts, because a reader
-/// recognizes a new table by its length.
+/// Number of different lengths of padding at the end of a table. Successive tables get different lengths of
+/// padding, because a reader recognizes a new table by its length.
 const PADDING: usize = 8;
 
 impl Publisher {
-    /// A publisher that has published nothing yet.
+    /// Makes a publisher that has published nothing yet.
     pub fn new(code_options: Arc<CodeOptions>) -> Publisher {
         Publisher::with(code_options, Arc::default())
     }
 
-    /// A publisher for another target of the same run. Both publishers share the options and the compiled
-    /// code.
+    /// Makes a publisher for another target of the same run. Both publishers share the options and the
+    /// compiled code.
     pub fn for_another(&self) -> Publisher {
         Publisher::with(Arc::clone(&self.code_options), Arc::clone(&self.compiled))
     }
@@ -113,8 +113,8 @@ impl Publisher {
         self.walks
     }
 
-    /// Compiles files that the target will load, in the background, while the target starts. If no thread can
-    /// be created, [`Publisher::publish`] compiles them later.
+    /// Compiles files that the target will load, in the background, while the target starts. If the collector
+    /// cannot create a thread, [`Publisher::publish`] compiles them later.
     pub fn prepare(&self, files: Vec<PathBuf>) {
         let (code_options, watch, compiled) =
             (Arc::clone(&self.code_options), Arc::clone(&self.watch), Arc::clone(&self.compiled));
@@ -204,7 +204,7 @@ impl Publisher {
             code_ranges.sort_by_key(|code_range| code_range.start);
             code_ranges = overlay(refused.iter().map(with(Action::COUNT)), &code_ranges);
         }
-        // Another module was at these addresses before; its code is no longer there.
+        // Another module was at these addresses before; its code has gone.
         let is_outside = |start, end| end <= loaded.module.start || start >= loaded.module.end;
         self.code_ranges.retain(|code_range| is_outside(code_range.start, code_range.end));
         self.refused.retain(|asked| is_outside(asked.start, asked.end));
@@ -235,8 +235,8 @@ impl Publisher {
         Change { watch, worker: worker.ok() }
     }
 
-    /// Applies a change: existing and future sites are watched or no longer watched. Returns the number of
-    /// existing sites that changed.
+    /// Applies a change: from now on the library watches the sites, or no longer watches them. This holds for
+    /// existing and future sites. Returns the number of existing sites that changed.
     pub fn make(&mut self, change: Change, session: &Session, modules: &[Loaded]) -> usize {
         let old = std::mem::replace(&mut self.watch, change.watch);
         self.code.clear();
@@ -244,7 +244,7 @@ impl Publisher {
         self.refused.clear();
         self.walks |= !self.watch.is_empty();
         if self.walks {
-            // Publish the unwind rules first, so that no stack is cut because they are missing.
+            // Publish the unwind rules first, so that no walk is cut because rules are missing.
             for loaded in modules {
                 self.learn(loaded);
             }
@@ -254,7 +254,7 @@ impl Publisher {
         for loaded in modules.get(self.code.len()..).unwrap_or_default() {
             self.learn(loaded);
         }
-        // Of modules that share an address, the one loaded last is there.
+        // Among modules that share an address, the latest loaded module is mapped now.
         let mut latest: Vec<&Loaded> = modules.iter().filter(|loaded| loaded.latest_event > 0).collect();
         latest.sort_by_key(|loaded| loaded.latest_event);
         latest.into_iter().for_each(|loaded| drop(self.lay(loaded)));
@@ -378,7 +378,7 @@ impl Publisher {
         for module in (0..known).filter(|&module| is_loaded(module)) {
             let rows = rows_of(module);
             if self.rows_at.contains_key(&module) || self.rows_used + rows.len() > MAX_ROWS {
-                continue; // without room, stacks are cut where they pass through this module
+                continue; // without room, the library cuts stacks at this module
             }
             for (cell, row) in session.rule_rows()[self.rows_used..].iter().zip(rows) {
                 let word = u64::from(row.start) | u64::from(row.rule.0) << 32;
@@ -399,7 +399,7 @@ impl Publisher {
             .collect();
         tables.sort_unstable();
         tables.truncate(MAX_TABLES - PADDING);
-        // As with the ranges, the length must change.
+        // As with the ranges of wrappers, the length must change.
         tables.extend(std::iter::repeat_n((u64::MAX, u64::MAX, 0, 0), self.publications % PADDING));
         session.header().rule_tables.store(0, Ordering::Release);
         for (table, (start, end, rows_at, rows)) in session.rule_tables().iter().zip(&tables) {
@@ -412,8 +412,8 @@ impl Publisher {
     }
 }
 
-/// The return addresses of the sites that the target has met. Reads by site id, because most slots are empty,
-/// and reading them would allocate their memory pages.
+/// The return addresses of the sites that the target has met. The function reads by site id, because most
+/// slots are empty, and reading them would allocate their memory pages.
 fn known_addresses(session: &Session) -> impl Iterator<Item = u64> {
     let addresses =
         session.infos()[..session.sites_in_use()].iter().map(|info| info.address.load(Ordering::Acquire));

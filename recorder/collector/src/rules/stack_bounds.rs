@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 /// Longest interval between reads of the memory map. New stacks may use memory that held other data before.
 const PERIOD: Duration = Duration::from_secs(1);
-/// A cut stack may lie in a new mapping. Then the map is read at once, but reading takes at most 1/`SHARE` of
-/// the time.
+/// A cut stack may lie in a new mapping. In that case the collector reads the map at once, but spends at most
+/// 1/`SHARE` of its time on reading.
 const SHARE: u32 = 50;
 
-/// First address, and one past the last.
+/// The first address of a range, and one past its last.
 type Range = (u64, u64);
 
 /// The published part of a target's memory map.
@@ -25,13 +25,13 @@ pub(crate) struct StackBounds {
     published: Vec<Range>,
     read_at: Option<Instant>,
     cost: Duration,
-    /// Number of stacks that were checked for cuts.
+    /// Number of stacks that the collector has checked for cuts.
     stacks: usize,
     saw_cut: bool,
 }
 
 impl StackBounds {
-    /// Reads and publishes the memory map if that is due. An ended process has no map.
+    /// Reads and publishes the memory map if a reading is due. An ended process has no map.
     pub(crate) fn refresh(&mut self, session: &Session, pid: u32, now: Instant) {
         self.look_for_cuts(session);
         let since = self.read_at.map(|at| now.saturating_duration_since(at));
@@ -53,8 +53,8 @@ impl StackBounds {
         self.stacks = made;
     }
 
-    /// Replaces the entries that differ. A walk that reads meanwhile may find an end of 0, which bounds
-    /// nothing. It never combines the start of one mapping with the end of another.
+    /// Replaces the entries that differ. A walk that reads meanwhile may find an end of 0, and then the entry
+    /// contains no address. A walk never combines the start of one mapping with the end of another.
     fn publish(&mut self, session: &Session, ranges: Vec<Range>) {
         let same = ranges.iter().zip(&self.published).take_while(|(new, old)| new == old).count();
         if same == ranges.len() && same == self.published.len() {
@@ -76,8 +76,8 @@ impl StackBounds {
     }
 }
 
-/// The mappings that can be read and written, in order; adjacent ones are merged. If there are too many,
-/// mappings of files are left out, because no stack lies in them.
+/// The mappings that can be read and written, in order; adjacent mappings are merged. If there are too many
+/// mappings, the list omits mappings of files, because no stack lies in them.
 fn writable(map: &str) -> Vec<Range> {
     let all = ranges(map, |_| true);
     let mut kept = if all.len() > MAX_BOUNDS { ranges(map, |name| !name.starts_with('/')) } else { all };

@@ -13,12 +13,13 @@ pub fn compile(elf: &Elf<'_>) -> UnwindTable {
     UnwindTable::compile(elf, pack)
 }
 
-/// The rules of the given functions, and perhaps of others. `functions` are sorted ranges without overlap.
+/// The rules of the given functions; the table may also hold rules of other functions. `functions` are sorted
+/// ranges without overlap.
 pub fn compile_in(elf: &Elf<'_>, functions: &[Range<u32>]) -> UnwindTable {
     UnwindTable::compile_in(elf, functions, pack)
 }
 
-/// Packs a rule. A rule that does not fit into the bits becomes unknown.
+/// Packs a rule. A rule that does not fit into the 32 bits becomes unknown.
 pub fn pack(rule: CallerRule) -> Rule {
     match rule {
         CallerRule::Unknown => Rule::UNKNOWN,

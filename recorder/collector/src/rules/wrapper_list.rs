@@ -3,9 +3,9 @@
 //!
 //! Deliberately absent: functions that run a function of the caller inside themselves (`std::sort`, the start
 //! of a `std::thread`, `FnOnce::call_once`, `catch_unwind`). The compiler may inline the caller's function
-//! there; then the frame belongs to the user's code.
+//! into these functions; then the frame belongs to the user's code.
 
-/// Common names of programs' own wrappers, in C or C++. In C++ they may be in a namespace or a class:
+/// Common names of programs' own wrappers, in C or C++. In C++ the wrappers may be in a namespace or a class:
 /// xmalloc, xxrealloc, x2nrealloc, safe_malloc, emalloc, zmalloc, …
 pub(crate) const OWN_FUNCTIONS: &[&str] = &[
     "xmalloc*",
@@ -55,7 +55,7 @@ pub(crate) const OWN_FUNCTIONS: &[&str] = &[
 
 /// Functions with C names. A `*` stands for any run of characters.
 pub(crate) const C_FUNCTIONS: &[&str] = &[
-    // The allocation functions themselves: one may call another, or a program may define its own.
+    // The allocation functions themselves: one may call another, and a program may define its own.
     "malloc",
     "calloc",
     "realloc",
@@ -243,7 +243,7 @@ pub(crate) const C_FUNCTIONS: &[&str] = &[
     "objspace_xmalloc*",
     "objspace_xcalloc",
     "objspace_xrealloc*",
-    // PostgreSQL: memory contexts, as the server and its extensions call them.
+    // PostgreSQL: memory contexts; the server and its extensions call these functions.
     "palloc*",
     "repalloc*",
     "pstrdup",
@@ -319,8 +319,8 @@ pub(crate) const C_FUNCTIONS: &[&str] = &[
     "av_memdup",
 ];
 
-/// C++: namespaces, classes (with all members) and functions, by the first words of their path. Inline
-/// namespaces of the standard libraries are left out. A `*` may end a name.
+/// C++: the first words of the paths of namespaces, classes (with all members) and functions. The inline
+/// namespaces of the standard libraries do not appear in these paths. A `*` may end a word.
 pub(crate) const CPP_PATHS: &[&str] = &[
     "operator new",
     "operator new[]",
@@ -549,8 +549,8 @@ pub(crate) const CPP_PATHS: &[&str] = &[
 /// C++: members of any class in namespace `std`; other members of these classes run the user's code.
 pub(crate) const CPP_STD_MEMBERS: &[&str] = &["_M_manager"];
 
-/// Rust: crates, modules and functions by the first words of their path, and types whose trait
-/// implementations count.
+/// Rust: the first words of the paths of crates, modules and functions, and types whose trait implementations
+/// count as wrappers.
 pub(crate) const RUST_PATHS: &[&str] = &[
     "__rustc",
     "__rust_alloc",
@@ -612,22 +612,22 @@ pub(crate) const RUST_PATHS: &[&str] = &[
     "core::alloc",
 ];
 
-/// Rust: modules that run a closure only below the function that passed it. So even closures in them are
-/// wrappers.
+/// Rust: modules that run a closure only below the function that passed it. So even the closures in these
+/// modules are wrappers.
 pub(crate) const RUST_CLOSURE_PATHS: &[&str] =
     &["alloc", "hashbrown", "indexmap", "core::iter", "core::option", "core::result"];
 
-/// Rust: traits whose implementations count for every type: `GlobalAlloc` for a program's own allocator, and
-/// the blanket implementations of `alloc` and `core`.
+/// Rust: traits whose implementations count as wrappers for every type. `GlobalAlloc` stands for a program's
+/// own allocator; the others are blanket implementations of `alloc` and `core`.
 pub(crate) const RUST_TRAITS: &[&str] =
     &["alloc", "core::alloc", "core::convert::Into", "core::convert::TryInto"];
 
 /// Rust: traits whose implementations run the user's code, for every type.
 pub(crate) const RUST_CALL_TRAITS: &[&str] = &["core::ops::function", "core::future", "core::ops::drop"];
 
-/// Libraries, by soname up to the first dot, in which every function allocates for its caller. User code
-/// cannot be inlined there, and callbacks have frames of their own. The dynamic loader is not one of these
-/// libraries.
+/// Libraries in which every function allocates for its caller; the entries are sonames up to the first dot.
+/// The compiler cannot inline user code into these libraries, and callbacks have their own frames. The
+/// dynamic loader is not one of these libraries.
 pub(crate) const LIBRARIES: &[&str] = &[
     "libc",
     "libm",
@@ -645,6 +645,6 @@ pub(crate) const LIBRARIES: &[&str] = &[
     "libunwind",
 ];
 
-/// Libraries whose exported functions are matched by name. All internal functions of these libraries count as
-/// wrappers, because a stripped library has no names for them.
+/// Libraries whose exported functions are wrappers only if a name in the lists matches. All internal
+/// functions of these libraries count as wrappers, because a stripped library has no names for them.
 pub(crate) const LIBRARIES_INSIDE: &[&str] = &["libglib-2", "libgobject-2"];

@@ -1,8 +1,8 @@
 //! Decides which functions are allocation wrappers, and finds the ranges of their code.
 //!
-//! Every symbol of every module is checked while the target starts, so names are checked in their mangled
-//! form. For C++, the first words of the path stand unencoded at the front. Only Rust names and patterns of
-//! the user need demangling.
+//! The collector checks every symbol of every module while the target starts, so it checks names in their
+//! mangled form. In a mangled C++ name, the first words of the path stand unencoded at the front. Only Rust
+//! names and patterns of the user need demangling.
 
 use crate::error::{Error, ErrorKind};
 use crate::rules::unwind::UnwindTable;
@@ -22,11 +22,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// A range of a wrapper's code in which one unwind rule applies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WrapperRange {
-    /// Offset of its first byte.
+    /// Offset of the first byte of the range.
     pub start: u32,
-    /// Offset one past its last byte.
+    /// Offset one past the last byte of the range.
     pub end: u32,
-    /// The rule to step over the frame of a call in this range. Its kind is always `Sp` or `Fp`.
+    /// The rule to step over the frame of a call in this range. The kind of this rule is always `Sp` or `Fp`.
     pub rule: Rule,
 }
 
@@ -49,7 +49,7 @@ struct Pattern {
     is_used: Arc<AtomicBool>,
 }
 
-/// Names to find by hashing, and prefixes (written with `*`). No prefix begins with another one.
+/// Names that are found by hashing, and prefixes (written with `*`). No prefix begins with another prefix.
 #[derive(Clone, Debug, Default)]
 struct Paths {
     exact: HashSet<&'static str>,
@@ -67,7 +67,7 @@ impl Paths {
 
     fn contains(&self, name: &str) -> bool {
         // If a prefix in the list begins the name, it is the last entry that does not sort after the name. An
-        // entry between the two would itself begin with that prefix.
+        // entry between the two would itself begin with that prefix, which [`Paths`] excludes.
         let before = self.prefixes.range(..=name).next_back();
         before.is_some_and(|prefix| name.starts_with(prefix)) || self.exact.contains(name)
     }
@@ -97,7 +97,7 @@ impl WrapperSet {
         }
     }
 
-    /// An empty set: every site is the direct caller.
+    /// An empty set: every site is the direct caller of the entry point.
     pub fn none() -> WrapperSet {
         WrapperSet {
             c_functions: Paths::default(),
@@ -133,7 +133,7 @@ impl WrapperSet {
         unused.map(|pattern| pattern.text.as_str())
     }
 
-    /// Whether the function whose symbol is `raw` is a wrapper.
+    /// Whether the function with the symbol `raw` is a wrapper.
     pub fn matches(&self, raw: &str) -> bool {
         // Check the user's patterns first, and all of them: a pattern counts as used even if a builtin name
         // matches as well.
@@ -198,8 +198,8 @@ fn ends_a_word(rest: &str) -> bool {
     !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_')
 }
 
-/// Whether a Rust symbol may match: its crate has wrappers, or the symbol is a method of an allocator. Only
-/// such symbols are demangled.
+/// Whether a Rust symbol may be a wrapper: its crate has wrappers, or the symbol is a method of an allocator.
+/// The collector demangles only such symbols.
 fn rust_may_match(raw: &str) -> bool {
     let Some(first) = rust_first_word(raw) else { return true };
     first.starts_with("_$LT$")
@@ -207,20 +207,20 @@ fn rust_may_match(raw: &str) -> bool {
         || raw.contains("GlobalAlloc")
 }
 
-/// The first word of a mangled Rust path: its crate, or a legacy name's type.
+/// The first word of a mangled Rust path: the name of its crate, or the type in a legacy name.
 fn rust_first_word(raw: &str) -> Option<&str> {
     let word = |text: &'_ str| -> Option<Range<usize>> {
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let length: usize = text[..digits].parse().ok()?;
-        // v0 mangling separates the length from a name that begins with a digit or `_`.
+        // v0 mangling puts a `_` between the length and a name that begins with a digit or `_`.
         let start = digits + usize::from(raw.starts_with("_R") && text[digits..].starts_with('_'));
         (start + length <= text.len()).then_some(start..start + length)
     };
     if let Some(rest) = raw.strip_prefix("_ZN") {
         return rest.get(word(rest)?);
     }
-    // A crate is `C`, an optional number in `s…_`, and its name. Other items also contain a `C`, but no name
-    // after it.
+    // A crate is encoded as `C`, an optional number in `s…_`, and its name. Other items also contain a `C`,
+    // but no name after it.
     raw.match_indices('C').find_map(|(at, _)| {
         let rest = &raw[at + 1..];
         let rest = match rest.strip_prefix('s') {
@@ -240,7 +240,7 @@ fn is_foreign_closure(path: &str) -> bool {
 }
 
 /// The first words of a mangled C++ path, up to its first template arguments: `std::vector` for
-/// `std::vector<int>::push_back`. `None` for a name that is not C++, and for code local to a function.
+/// `std::vector<int>::push_back`. `None`: the name is not a C++ name, or the code is local to a function.
 fn cpp_leading_path(raw: &str) -> Option<String> {
     let mut rest = raw.strip_prefix("_Z")?;
     let mut words: Vec<&str> = Vec::new();
@@ -257,7 +257,7 @@ fn cpp_leading_path(raw: &str) -> Option<String> {
         let (word, length) = next_word(rest)?;
         words.extend(word);
         rest = &rest[length..];
-        // `St` is followed by one more word even outside `N…E`.
+        // `St` is followed by one more word, even outside `N…E`.
         if length == 0 || !is_nested && word != Some("std") {
             break;
         }
@@ -276,8 +276,8 @@ fn cpp_leading_path(raw: &str) -> Option<String> {
     Some(path)
 }
 
-/// The first word of `rest` and its length in bytes. The length is 0 where the name cannot be read further
-/// without demangling. `None` if this is not a path.
+/// The first word of `rest` and its length in bytes. The length is 0 where the function cannot read further
+/// without demangling. `None`: `rest` is not a path.
 fn next_word(rest: &str) -> Option<(Option<&str>, usize)> {
     const ABBREVIATIONS: [(&str, &str); 7] = [
         ("St", "std"),
@@ -311,17 +311,17 @@ fn next_word(rest: &str) -> Option<(Option<&str>, usize)> {
     }
 }
 
-/// The wrappers among the `named` functions of a file: sorted, without overlap.
+/// The wrappers among the `named` functions of a file, as sorted ranges without overlap.
 pub fn wrapper_functions(elf: &Elf<'_>, named: &FunctionTable<'_>, set: &WrapperSet) -> Vec<Range<u32>> {
     if set.has_whole(elf) {
         return vec![WHOLE_FILE];
     }
     let has_nameless = set.has_nameless(elf, named);
     let mut found = Vec::new();
-    let mut end = 0; // of what is decided
+    let mut end = 0; // end of the code that is decided
     let mut rest = named.functions.as_slice();
     while let Some(first) = rest.first() {
-        // A function may have several names; each of them may make it a wrapper.
+        // A function may have several names, and each of these names may make it a wrapper.
         let same = rest.iter().take_while(|other| other.start == first.start).count();
         let (names, later) = rest.split_at(same);
         rest = later;
@@ -344,10 +344,10 @@ pub fn wrapper_functions(elf: &Elf<'_>, named: &FunctionTable<'_>, set: &Wrapper
 /// A file in which every function is a wrapper.
 pub const WHOLE_FILE: Range<u32> = 0..u32::MAX;
 
-/// The code ranges of these functions that can be stepped over: sorted, without overlap, with calls and an
-/// unwind rule. To test a return address, look up the address minus 1.
+/// The code ranges of these functions that the library can step over: sorted, without overlap, with calls and
+/// an unwind rule. To test a return address, look up the address minus 1.
 ///
-/// A range may include code that contains no call. It says nothing about addresses that are not return
+/// A range may include code that contains no call. The ranges say nothing about addresses that are not return
 /// addresses.
 pub fn wrapper_ranges(elf: &Elf<'_>, table: &UnwindTable, functions: &[Range<u32>]) -> Vec<WrapperRange> {
     let mut ranges = Ranges { table, code: Code::new(elf), done: Vec::new() };
@@ -365,7 +365,7 @@ struct Ranges<'elf, 'data> {
 
 impl Ranges<'_, '_> {
     /// Adds the parts of `start..end` that contain a call and have a rule. Adjacent parts with the same rule
-    /// are merged if no call lies between them, which halves their number.
+    /// are merged if no call lies between them. This halves the number of ranges.
     fn push(&mut self, start: u32, end: u32) {
         for (start, end, rule) in self.table.known_in(start, end) {
             if !matches!(rule.kind(), Kind::Sp | Kind::Fp) || !self.code.may_call(start, end) {

@@ -1,9 +1,10 @@
-//! Finds programs that cannot be recorded before anything is started, and reports the reason and the remedy.
+//! Before anything is started, finds programs that edleak cannot record, and reports the reason and the
+//! remedy.
 //!
-//! The recorder is a preloaded library. So the program needs the dynamic loader of this system, and the
-//! loader must not run in secure mode, in which it ignores LD_PRELOAD. If a security module raises the
-//! privileges of a program, this check does not notice it. The program then claims no session.
-#![allow(unsafe_code)] // a few questions to the kernel that std does not ask
+//! The recorder is a preloaded library. So the program needs the dynamic loader of this system. The loader
+//! must not run in secure mode, in which it ignores LD_PRELOAD. If a security module raises the privileges of
+//! a program, this check does not notice it. Such a program claims no session.
+#![allow(unsafe_code)] // asks the kernel some questions that std cannot ask
 
 use crate::error::{Error, ErrorKind};
 use edleak_binary::ErrorKind as ElfErrorKind;
@@ -17,18 +18,19 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
-/// A program that can be recorded, as far as its files tell.
+/// A program that edleak can record, as far as its files tell.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Program {
     /// The file to execute: the given path, or the file found in PATH.
     pub path: PathBuf,
     /// The ELF file that the process will run: `path`, or the last interpreter of a script.
     pub image: PathBuf,
-    /// The allocator that `image` contains for its own use. Allocations through it are not seen.
+    /// The allocator that `image` contains for its own use. edleak does not see allocations through this
+    /// allocator.
     pub own_malloc: Option<OwnMalloc>,
 }
 
-/// The error for a program that cannot be recorded, with the reason and the remedy.
+/// The error for a program that edleak cannot record, with the reason and the remedy.
 fn refused(
     kind: ErrorKind,
     path: impl AsRef<Path>,
@@ -39,15 +41,15 @@ fn refused(
     Error::new(kind, message).with_remedy(remedy)
 }
 
-/// The depth to which the kernel follows scripts as interpreters of scripts.
+/// Maximum number of scripts that the kernel follows, each the interpreter of the one before.
 const MAX_SCRIPTS: usize = 5;
-/// The kernel reads the first line of a script up to this many bytes.
+/// Number of bytes of a script's first line that the kernel reads.
 const MAX_SHEBANG: usize = 256;
 
-/// Finds `program` as `execvp` would, with `path_env` for PATH, and checks that it can be recorded.
+/// Finds `program` as `execvp` would, with `path_env` for PATH, and checks that edleak can record it.
 ///
 /// # Errors
-/// The program is missing, or edleak cannot record it: the message has the reason, the error the remedy.
+/// The program is missing, or edleak cannot record it. The message has the reason, the error has the remedy.
 pub fn check_program(program: &OsStr, path_env: Option<&OsStr>) -> Result<Program, Error> {
     let path = find(program, path_env)?;
     let mut image = path.clone();
@@ -72,8 +74,8 @@ pub fn check_program(program: &OsStr, path_env: Option<&OsStr>) -> Result<Progra
     ))
 }
 
-/// Finds the file of a program. A word with a slash is the path itself; otherwise the first executable file
-/// of that name in PATH.
+/// Finds the file of a program. A word with a slash is the path itself. A word without a slash means the
+/// first executable file of that name in PATH.
 fn find(program: &OsStr, path_env: Option<&OsStr>) -> Result<PathBuf, Error> {
     if program.as_bytes().contains(&b'/') {
         return Ok(PathBuf::from(program));
@@ -124,7 +126,7 @@ fn check_file(path: &Path) -> Result<Metadata, Error> {
     Ok(metadata)
 }
 
-/// The interpreter in the first line of a script. For `env`, the program that `env` will find.
+/// The interpreter in the first line of a script. If this is `env`: the program that `env` will find.
 fn interpreter_of(script: &Path, bytes: &[u8], path_env: Option<&OsStr>) -> Result<PathBuf, Error> {
     let line = &bytes[2..bytes.len().min(MAX_SHEBANG)];
     let line = line.split(|&byte| byte == b'\n').next().unwrap_or_default().trim_ascii();
@@ -147,7 +149,8 @@ fn interpreter_of(script: &Path, bytes: &[u8], path_env: Option<&OsStr>) -> Resu
     Ok(interpreter)
 }
 
-/// The program that `#!/usr/bin/env ARGUMENT` runs. The kernel passes one argument; `env -S` splits it.
+/// The program that `#!/usr/bin/env ARGUMENT` runs. The kernel passes all words as one argument; `env -S`
+/// splits it.
 fn find_for_env(script: &Path, argument: &[u8], path_env: Option<&OsStr>) -> Result<PathBuf, Error> {
     let mut words: Vec<&[u8]> =
         match argument.strip_prefix(b"-S").or(argument.strip_prefix(b"--split-string=")) {
@@ -177,7 +180,7 @@ fn find_for_env(script: &Path, argument: &[u8], path_env: Option<&OsStr>) -> Res
     Err(refused(ErrorKind::NotAProgram, script, reason, "name one there"))
 }
 
-/// Refuses a program that a preloaded library cannot enter. Returns the allocator that the file contains.
+/// Refuses a program into which no library can be preloaded. Returns the allocator that the file contains.
 fn check_elf(path: &Path, bytes: &[u8]) -> Result<Option<OwnMalloc>, Error> {
     let refuse = |kind, reason: &dyn fmt::Display, remedy: &str| Err(refused(kind, path, reason, remedy));
     let elf = match Elf::parse(bytes).and_then(|elf| elf.check_segments().map(|()| elf)) {
@@ -207,8 +210,9 @@ fn check_elf(path: &Path, bytes: &[u8]) -> Result<Option<OwnMalloc>, Error> {
             return refuse(ErrorKind::Missing, &reason, "install the libc it was built for");
         }
         Some(_) => {}
-        // A loader can be run by hand (`ld.so ./program`); it needs no other loader and obeys LD_PRELOAD. In
-        // musl the loader is also libc, and a preloaded `malloc` takes precedence over its own.
+        // A user can run a loader by hand (`ld.so ./program`). The loader itself needs no other loader and
+        // obeys LD_PRELOAD. In musl the loader is also libc, and a preloaded `malloc` takes precedence over
+        // its own.
         None if elf.mentions("_dl_debug_state") => return Ok(None),
         None => {
             let reason = "it is statically linked, so no library can be loaded into it";
@@ -234,7 +238,7 @@ fn check_elf(path: &Path, bytes: &[u8]) -> Result<Option<OwnMalloc>, Error> {
     Ok(own_malloc)
 }
 
-/// The user and group that start the program.
+/// The user and group IDs with which this process starts the program.
 #[derive(Clone, Copy)]
 struct Identity {
     uid: u32,
@@ -244,9 +248,9 @@ struct Identity {
 /// Refuses a program whose file raises its privileges. The kernel then sets AT_SECURE, and the loader
 /// silently ignores LD_PRELOAD.
 fn check_privileges(path: &Path, metadata: &Metadata) -> Result<(), Error> {
-    // SAFETY: `getuid` has no preconditions.
+    // SAFETY: `getuid` takes no arguments and cannot fail.
     let uid = unsafe { libc::getuid() };
-    // SAFETY: `getgid` has no preconditions.
+    // SAFETY: `getgid` takes no arguments and cannot fail.
     let gid = unsafe { libc::getgid() };
     let us = Identity { uid, gid };
     let gain = gained_id(metadata.mode(), metadata.uid(), metadata.gid(), us);
@@ -272,7 +276,7 @@ fn gained_id(mode: u32, owner: u32, group: u32, us: Identity) -> Option<&'static
     if mode & libc::S_ISUID != 0 && owner != us.uid {
         return Some("is setuid");
     }
-    // Without the group's execute bit, S_ISGID meant mandatory locking in the past; it raises no privilege.
+    // S_ISGID without the group's execute bit raises no privilege; in the past it meant mandatory locking.
     (mode & libc::S_ISGID != 0 && mode & libc::S_IXGRP != 0 && group != us.gid).then_some("is setgid")
 }
 
@@ -280,16 +284,15 @@ fn c_path(path: &Path) -> Option<CString> {
     CString::new(path.as_os_str().as_bytes()).ok()
 }
 
-/// Whether exec would be permitted. One call checks mode, access lists and `noexec`, by the effective ids, as
-/// exec does.
+/// Whether exec would permit the file. One call checks the mode, access lists and `noexec`. It uses the
+/// effective ids, as exec does.
 fn may_execute(path: &Path) -> bool {
     let Some(path) = c_path(path) else { return false };
     // SAFETY: `path` is a string that ends in NUL and outlives the call.
     let result = unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) };
     if result != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EPERM) {
         // A seccomp profile from before 2020 does not know faccessat2 and refuses it. The older call checks
-        // the real ids.
-        // SAFETY: as above.
+        // the real ids instead. SAFETY: `path` is a string that ends in NUL and outlives the call.
         return unsafe { libc::access(path.as_ptr(), libc::X_OK) } == 0;
     }
     result == 0
@@ -298,7 +301,7 @@ fn may_execute(path: &Path) -> bool {
 /// Whether the file has capabilities of its own.
 fn has_capabilities(path: &Path) -> bool {
     let Some(path) = c_path(path) else { return false };
-    // SAFETY: both names end in NUL and outlive the call; a null buffer of size 0 asks for the length only.
+    // SAFETY: both names end in NUL and outlive the call; a null buffer of size 0 only asks for the length.
     let length =
         unsafe { libc::getxattr(path.as_ptr(), c"security.capability".as_ptr(), std::ptr::null_mut(), 0) };
     length > 0
@@ -310,19 +313,19 @@ fn is_nosuid(path: &Path) -> bool {
     let mut stat = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
     // SAFETY: `path` ends in NUL and `stat` is as large as the kernel's answer.
     let result = unsafe { libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) };
-    // SAFETY: all zeros is a valid `statvfs`, and the call wrote nothing else but one.
+    // SAFETY: all zeros is a valid `statvfs`, and the call wrote at most a `statvfs` there.
     let stat = unsafe { stat.assume_init() };
     result == 0 && stat.f_flag & libc::ST_NOSUID != 0
 }
 
-/// Whether this process and the processes that it starts cannot gain privileges at all.
+/// Whether neither this process nor any process that it starts can gain privileges.
 fn has_no_new_privileges() -> bool {
     // SAFETY: this option only reads a flag of the process.
     let flag = unsafe { libc::prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) };
     flag == 1
 }
 
-/// The text of a system error without its number.
+/// The text of a system error, without the error number.
 fn words_of(error: &io::Error) -> String {
     let text = error.to_string().to_lowercase();
     text.split(" (os error").next().unwrap_or_default().to_owned()

@@ -1,6 +1,6 @@
 //! The collector for a bare LD_PRELOAD: creates the session, replies to the process, and continues in the
 //! background.
-#![allow(unsafe_code)] // fork
+#![allow(unsafe_code)] // calls fork
 
 use crate::error::{Error, ErrorKind};
 use crate::follow::session_stock::SessionStock;
@@ -44,14 +44,14 @@ pub fn collect(args: &Request) -> ExitCode {
     };
     // SAFETY: the preload made this descriptor for this process.
     let mut reply = unsafe { File::from_raw_fd(args.reply_fd) };
-    // The requesting process waits for the parent to end. The collector is the child: it runs in its own
-    // terminal session and keeps only the reply descriptor and the watch.
-    // SAFETY: this process has one thread.
+    // The requesting process waits until the parent of the fork ends. The collector is the child: it runs in
+    // its own terminal session and keeps only the reply descriptor and the watch. SAFETY: this process has
+    // only one thread.
     let child = unsafe { libc::fork() };
     if child != 0 {
         return if child > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    // SAFETY: no arguments.
+    // SAFETY: `setsid` takes no arguments.
     unsafe { libc::setsid() };
     drop_inherited(&[args.reply_fd, watch.fd()]);
     let output = std::env::var_os("EDLEAK_OUTPUT").filter(|path| !path.is_empty());
@@ -122,8 +122,8 @@ pub fn collect(args: &Request) -> ExitCode {
     if outcome.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Reserves the name of a trace. The name may belong to a recording that runs: of another process, or of this
-/// process before an exec. Then this process gets a trace named after its process ID.
+/// Reserves the name of a trace. The name may belong to a running recording: of another process, or of this
+/// process before an exec. In that case this process gets a trace named after its process ID.
 fn reserve(plan: &Plan, pid: u32) -> Result<(PathBuf, TraceWriter, Reserved), Error> {
     const MOST: u32 = 100;
     let output = &plan.output;
@@ -143,7 +143,7 @@ fn reserve(plan: &Plan, pid: u32) -> Result<(PathBuf, TraceWriter, Reserved), Er
     Err(Error::new(ErrorKind::InUse, message).with_remedy("set EDLEAK_OUTPUT to another"))
 }
 
-/// A setting from the environment; an invalid value is logged, and the default applies.
+/// Reads a setting from the environment. If a value is invalid, the collector logs it and uses the default.
 fn setting<T>(name: &str, parse: impl Fn(&str) -> Result<T, Error>) -> Option<T> {
     let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
     let parsed = parse(&text);
@@ -156,12 +156,12 @@ fn setting<T>(name: &str, parse: impl Fn(&str) -> Result<T, Error>) -> Option<T>
 /// Writes a message to the system log. If there is no log, the message is lost.
 fn log(message: &str) {
     let Ok(line) = CString::new(format!("edleak-record: {message}")) else { return };
-    // SAFETY: a format with one string, and that string.
+    // SAFETY: the format takes one string, and the call passes that string.
     unsafe { libc::syslog(libc::LOG_USER | libc::LOG_WARNING, c"%s".as_ptr(), line.as_ptr()) };
 }
 
-/// Closes every descriptor except `kept` and opens /dev/null as the standard ones. Otherwise the collector
-/// would hold open a pipe that the target's parent reads to its end.
+/// Closes every descriptor except `kept` and opens /dev/null as the standard ones. If the collector kept
+/// them, it would hold open a pipe that the target's parent reads to its end.
 fn drop_inherited(kept: &[i32]) {
     let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")
         .map(|entries| {
@@ -172,6 +172,6 @@ fn drop_inherited(kept: &[i32]) {
         // SAFETY: no code of this process uses the other descriptors.
         unsafe { libc::close(fd) };
     }
-    // SAFETY: a NUL-terminated path.
+    // SAFETY: the path is NUL-terminated.
     while (0..3).contains(&unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) }) {}
 }

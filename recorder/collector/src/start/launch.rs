@@ -1,6 +1,6 @@
-//! Starts the target as its parent would: with the same arguments, descriptors, signals and limits. Its
-//! environment has two more variables, or three if patterns choose the recorded programs.
-#![allow(unsafe_code)] // fork and exec
+//! Starts the target as its parent would: with the same arguments, descriptors, signals and limits. The
+//! target's environment has two more variables, or three if patterns choose the recorded programs.
+#![allow(unsafe_code)] // calls fork and exec
 
 use crate::sys::own_child::OwnChild;
 use crate::sys::signals::Signals;
@@ -28,7 +28,7 @@ fn environment(preload: &Path, control: &str, only: &str) -> Vec<CString> {
         (OsString::from(ENV_ONLY), OsString::from(only)),
     ];
     let kept = std::env::vars_os().filter(|(name, _)| ours.iter().all(|(ours, _)| ours != name));
-    // Without patterns, leave their variable out.
+    // Without patterns, the variable for them is left out.
     let set = ours.iter().filter(|(_, value)| !value.is_empty()).cloned();
     kept.chain(set)
         .filter_map(|(name, value)| {
@@ -67,52 +67,52 @@ pub(crate) fn hold(
     let (go_read, go) = pipe()?;
     let (failure, failure_write) = pipe()?;
     let leadership = Leadership::give_up();
-    // SAFETY: this process has one thread here, and the child calls only async-signal-safe functions before
-    // it executes the program or exits.
+    // SAFETY: this process has one thread here. The child calls only async-signal-safe functions before it
+    // executes the program or exits.
     let pid = unsafe { libc::fork() };
     if pid < 0 {
         return Err(io::Error::last_os_error());
     }
     if pid == 0 {
-        // Close the child's copy of the write end. Otherwise the read would never see the end of the pipe if
-        // the collector is killed before the release.
-        // SAFETY: no code of this process uses this descriptor.
+        // Close the child's copy of the write end. With that copy open, the read would never see the end of
+        // the pipe if the collector is killed before the release. SAFETY: no code of this process uses this
+        // descriptor.
         unsafe { libc::close(go.as_raw_fd()) };
         let mut byte = 0u8;
-        // SAFETY: reads one byte into a local variable.
+        // SAFETY: the call reads one byte into a local variable.
         let released = unsafe { libc::read(go_read.as_raw_fd(), (&raw mut byte).cast(), 1) };
         if released == 1 {
             let is_hung_up = leadership.is_some_and(|leadership| !leadership.take_over());
             signals.restore();
             stdio::restore();
             if is_hung_up {
-                // SAFETY: no memory is passed.
+                // SAFETY: the call passes no memory.
                 unsafe { libc::raise(libc::SIGHUP) };
             }
-            // SAFETY: three null-terminated arrays made before the fork.
+            // SAFETY: the call passes the path and two null-terminated arrays, all made before the fork.
             unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
             let error = io::Error::last_os_error().raw_os_error().unwrap_or(libc::ENOEXEC).to_ne_bytes();
-            // SAFETY: writes four bytes of a local variable.
+            // SAFETY: the call writes four bytes of a local variable.
             unsafe { libc::write(failure_write.as_raw_fd(), error.as_ptr().cast(), error.len()) };
         }
-        // SAFETY: ends the process without running any exit handler of the parent.
+        // SAFETY: the call ends the process without running any exit handler of the parent.
         unsafe { libc::_exit(127) };
     }
     Ok(Held { child: OwnChild::new(pid as u32), go, failure })
 }
 
 impl Held {
-    /// The process ID; the program keeps it.
+    /// The process ID; it stays the same when the process executes the program.
     pub(crate) fn pid(&self) -> u32 {
         self.child.pid()
     }
 
-    /// Lets the process execute the program. The error is the error of `execve`.
+    /// Lets the process execute the program. Returns the error of `execve`, if it failed.
     pub(crate) fn release(mut self) -> io::Result<OwnChild> {
         self.go.write_all(&[1])?;
         drop(self.go);
         let mut error = Vec::new();
-        self.failure.read_to_end(&mut error)?; // ends when execve closes the write end
+        self.failure.read_to_end(&mut error)?; // the pipe ends when execve closes the write end
         match <[u8; 4]>::try_from(error.as_slice()) {
             Ok(code) => Err(io::Error::from_raw_os_error(i32::from_ne_bytes(code))),
             Err(_) => Ok(self.child),
@@ -129,7 +129,7 @@ fn pipe() -> io::Result<(File, File)> {
     }
     // SAFETY: the descriptor is new, and no other code has it.
     let read = unsafe { File::from_raw_fd(ends[0]) };
-    // SAFETY: as above.
+    // SAFETY: the second descriptor is new, too, and no other code has it.
     let write = unsafe { File::from_raw_fd(ends[1]) };
     Ok((read, write))
 }

@@ -1,4 +1,4 @@
-//! Finds the library that is loaded into the target, and checks that it belongs to this edleak-record.
+//! Finds the library to load into the target, and checks that it belongs to this edleak-record.
 //!
 //! The search order:
 //!
@@ -19,28 +19,29 @@ use std::path::{Path, PathBuf};
 
 /// The variable that names a library to use instead of any other.
 const VARIABLE: &str = "EDLEAK_PRELOAD";
-/// The largest accepted file. The library itself is about 100 KiB long.
+/// The largest size of a library that edleak-record accepts, in bytes. The library itself has about 100 KiB.
 const MAX_BYTES: u64 = 16 << 20;
 
 /// The copy of the library inside edleak-record.
 #[derive(Clone, Copy, Debug)]
 pub struct Embedded(pub &'static [u8]);
 
-/// Where the library was found.
+/// The place where edleak-record found the library.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Origin {
     /// `EDLEAK_PRELOAD` names it.
     Variable,
-    /// In the directory of edleak-record, or in `../lib/edleak`.
+    /// The library is in the directory of edleak-record, or in `../lib/edleak`.
     Beside,
-    /// Unpacked from the copy inside edleak-record.
+    /// edleak-record unpacked the library from the copy inside itself.
     Unpacked,
 }
 
-/// Finds the library, and unpacks it if needed.
+/// Finds the library. Unpacks it if no other is usable.
 ///
 /// # Errors
-/// No usable library, and no place to unpack one to: the message names each place and what to set.
+/// There is no usable library, and no place to unpack it. The message names each place and the variable to
+/// set.
 pub fn find(embedded: Option<Embedded>) -> Result<(PathBuf, Origin), Error> {
     let here = std::env::current_exe().and_then(std::fs::canonicalize).unwrap_or_default();
     find_from(&here, std::env::var_os(VARIABLE), embedded)

@@ -1,6 +1,7 @@
-//! Reserves the name of a trace: an older file is kept beside it, and no other process can take the name.
+//! Reserves the name of a trace: keeps an older file beside the new trace, and prevents other processes from
+//! taking the name.
 //!
-//! A collector reserves a name by creating and locking the file, before there is anything to write. To move a
+//! To reserve a name, a collector creates and locks the file before it has anything to write. To move a
 //! finished trace away, a collector first locks it. If two collectors do this at once, the second finds the
 //! name in use and moves nothing. The same holds for derived names: `t.edl.old` may itself be the trace of a
 //! running recording.
@@ -21,7 +22,7 @@ fn in_use(path: &Path) -> Error {
     Error::new(ErrorKind::InUse, message).with_remedy(ANOTHER)
 }
 
-/// The error for a name that no trace can have.
+/// The error for a name that edleak cannot use for a trace.
 fn failed(message: String) -> Error {
     Error::new(ErrorKind::Output, message).with_remedy(ANOTHER)
 }
@@ -30,17 +31,17 @@ fn failed(message: String) -> Error {
 #[derive(Debug)]
 pub(crate) struct Reserved {
     path: PathBuf,
-    /// The file that this process created: device and inode.
+    /// The file that this process created, as device and inode.
     made: Option<(u64, u64)>,
     kept: Option<Kept>,
 }
 
-/// The file that was moved away to `.old`. Dropping this deletes the older file that had the `.old` name
-/// before.
+/// The file that edleak-record moved away to `.old`. Dropping this deletes the older file that had the `.old`
+/// name before.
 #[derive(Debug)]
 pub(crate) struct Kept {
     old: PathBuf,
-    /// The earlier `.old` file. It is kept until the new recording has started successfully.
+    /// The earlier `.old` file. edleak-record keeps it until the new recording has started successfully.
     older: Option<Older>,
 }
 
@@ -81,7 +82,7 @@ impl Held {
     }
 
     fn release(&self) {
-        // File systems without locks have none to release.
+        // A file system without locks has no lock to release.
         let _ = self.0.as_ref().map(File::unlock);
     }
 
@@ -134,10 +135,11 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Creates the trace `path` and keeps an existing file as `path.old`. Anything other than a regular file is
-/// refused.
+/// Creates the trace `path` and keeps an existing file as `path.old`. The function refuses every file that is
+/// not a regular file.
 pub(crate) fn reserve(path: &Path, capacity_bytes: u64) -> Result<(TraceWriter, Reserved), Error> {
-    /// Another process may create a trace between the two steps, but hardly many times in a row.
+    /// Maximum number of attempts. Another process may create a trace between the two steps, but hardly many
+    /// times in a row.
     const ATTEMPTS: u32 = 8;
     let mut attempt = 0;
     loop {
@@ -167,8 +169,8 @@ pub(crate) fn reserve(path: &Path, capacity_bytes: u64) -> Result<(TraceWriter, 
 }
 
 impl Reserved {
-    /// Restores the earlier files after a recording that produced nothing, unless another process owns the
-    /// name by now.
+    /// After a recording that produced nothing, restores the earlier files, unless another process owns the
+    /// name now.
     pub(crate) fn give_back(&self) {
         if self.made.is_none() || made_at(&self.path) != self.made {
             return;
@@ -177,7 +179,7 @@ impl Reserved {
             let _ = fs::remove_file(&self.path);
             return;
         };
-        // One atomic step, so that no other process takes the name in between.
+        // The exchange is one atomic step, so that no other process takes the name in between.
         let is_back = match place::exchange(&self.path, old) {
             Ok(()) if made_at(old) == self.made => fs::remove_file(old).is_ok(),
             Ok(()) => {
@@ -198,7 +200,8 @@ impl Reserved {
     }
 }
 
-/// The file that a trace called `path` replaces. Links are followed, so the link itself stays.
+/// The path of the file that a trace at `path` replaces. The function follows links, so the link itself
+/// stays.
 pub(crate) fn followed(path: &Path) -> Result<PathBuf, Error> {
     let refused = |reason: &dyn fmt::Display| {
         failed(format!("a trace cannot be written to `{}`: {reason}", path.display()))
@@ -221,7 +224,7 @@ fn is_standard(path: &Path) -> bool {
     })
 }
 
-/// Moves an existing file to `path.old`. An empty file is not kept.
+/// Moves an existing file to `path.old`. An empty file is deleted instead.
 pub(crate) fn keep_old(path: &Path) -> Result<Option<Kept>, Error> {
     let Some(held) = Held::at(path)? else { return Ok(None) };
     if held.is_empty() {
@@ -233,7 +236,7 @@ pub(crate) fn keep_old(path: &Path) -> Result<Option<Kept>, Error> {
     if moved.is_ok() && held.is_at(&old) {
         return Ok(Some(Kept { old, older }));
     }
-    // Another process gave the name to another file meanwhile.
+    // Another process has put another file under this name meanwhile.
     if moved.is_ok() {
         let _ = place::rename_new(&old, path);
     }
@@ -342,18 +345,18 @@ mod tests {
         reserved.give_back();
         let text = |path: &Path| fs::read_to_string(path).expect("it is back");
         assert_eq!((names(), text(&path).as_str(), text(&before).as_str()), (2, "old", "older"));
-        // After the recording has started, the earlier `.old` file is replaced.
+        // Once the recording has started, the new `.old` file replaces the earlier `.old` file.
         let (writer, reserved) = reserve(&path, MIN_CAPACITY_BYTES).expect("it is moved");
         reserved.settle();
         assert_eq!((names(), text(&before).as_str()), (2, "old"));
-        // A name that another process has taken meanwhile is not restored.
+        // `give_back` does not restore a name that another process has taken meanwhile.
         fs::remove_file(&path).expect("it is there");
         fs::write(&path, "theirs").expect("it is ours");
         drop(writer);
         reserved.give_back();
         assert_eq!((names(), text(&path).as_str()), (2, "theirs"));
         fs::remove_file(&before).expect("it is there");
-        // An empty file, as mktemp creates it.
+        // An empty file, as mktemp creates it, is already there.
         fs::write(&path, "").expect("it is ours");
         let taken = reserve(&path, MIN_CAPACITY_BYTES).expect("an empty file may be written");
         assert_eq!(names(), 1);

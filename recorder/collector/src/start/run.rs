@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Longest wait for a target to end after SIGTERM.
+/// Longest wait for a target to end after edleak-record has sent SIGTERM.
 const TERMINATION: Duration = Duration::from_secs(10);
 
 /// The settings of a recording.
@@ -30,28 +30,28 @@ const TERMINATION: Duration = Duration::from_secs(10);
 pub struct RunOptions {
     /// The program and its arguments.
     pub program: Vec<OsString>,
-    /// The trace.
+    /// The path of the trace.
     pub output: PathBuf,
     /// The interval between slices.
     pub period: Period,
-    /// End the recording after this time; the program runs on.
+    /// The recording ends after this time; the program runs on.
     pub duration: Option<Duration>,
-    /// After `duration`, send the program SIGTERM and wait for its end.
+    /// After `duration`, edleak-record sends the program SIGTERM and waits for its end.
     pub then_terminate: bool,
-    /// Record child processes, too.
+    /// Whether to record child processes, too.
     pub children: bool,
-    /// Record only programs whose files match one of these patterns ([`edleak_session::only`]), anywhere in
-    /// the process tree; empty: the program itself.
+    /// Patterns of the files of the programs to record ([`edleak_session::only`]), anywhere in the process
+    /// tree; empty: record the program itself.
     pub only: Vec<String>,
     /// The maximum size of the trace.
     pub capacity_bytes: u64,
     /// Functions to step over, and sites to watch.
     pub code: CodeOptions,
-    /// Watch sites that look like leaks.
+    /// Whether to watch sites that look like leaks.
     pub auto_watch: bool,
     /// Add an artificial leak of so many bytes per second to the counters.
     pub inject_bytes_per_s: Option<f64>,
-    /// Print only errors.
+    /// Whether to print only errors.
     pub quiet: bool,
     /// The copy of the preload library inside this program, if it has one.
     pub embedded: Option<Embedded>,
@@ -64,16 +64,16 @@ pub struct Recorded {
     pub outcome: Outcome,
     /// Patterns of wrappers that matched no function of any module.
     pub unused_wrappers: Vec<String>,
-    /// The reason, if almost nothing of the program was counted.
+    /// The failure, if edleak counted almost nothing of the program.
     pub blind: Option<Failed>,
 }
 
 /// The reason why there is no recording, or an empty one.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Failed {
-    /// The exit code of edleak-record: the program's own if the program failed, too.
+    /// The exit code of edleak-record; if the program failed, too, this is the program's exit code.
     pub exit_code: u8,
-    /// The event, and the remedy.
+    /// The error that says what happened, with the remedy.
     pub error: Error,
 }
 
@@ -83,10 +83,11 @@ impl From<Error> for Failed {
     }
 }
 
-/// Records a program to its end, or to the end of the recording. Calls `started` as soon as the program runs.
+/// Records a program until the program ends or the duration is over. Calls `started` as soon as the program
+/// runs.
 ///
 /// # Errors
-/// The program cannot be recorded, or nothing was recorded of it.
+/// edleak cannot record the program, or it recorded nothing of it.
 pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, Failed> {
     let [program, ..] = options.program.as_slice() else {
         return Err(Error::new(ErrorKind::Value, "no program").with_remedy("name one").into());
@@ -95,15 +96,16 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
     if let Some(error) = limits::too_little_data() {
         return Err(error.context(format_args!("cannot record `{}`", checked.path.display())).into());
     }
-    // A program that matches may be anywhere in the process tree.
+    // The program that matches may be anywhere in the process tree.
     let follows_children = options.children || !options.only.is_empty();
     if follows_children && let Some(why) = Watch::unavailable() {
         return Err(why.context("child processes cannot be followed").into());
     }
     let code_options = Arc::new(options.code.clone());
     let preload = library::find(options.embedded)?.0;
-    // Signals are blocked from here on: an earlier thread would receive the signals meant for the loop. A
-    // file that reaches its size limit then gives an error instead of a fatal signal.
+    // Signals are blocked from here on, because a thread created earlier would receive the signals meant for
+    // the main loop. When a file reaches its size limit, the write then returns an error, and no fatal signal
+    // comes.
     let mut signals = Signals::block().map_err(|error| {
         Error::system("signals cannot be passed on to the target", &error, "see `ulimit -a`")
     })?;
@@ -175,8 +177,8 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
     Ok(Recorded { outcome, unused_wrappers, blind })
 }
 
-/// The collector's own libc, which is probably the target's, too. A static edleak-record has no libc.so.6 and
-/// tries the usual paths.
+/// The path of the collector's own libc, which is probably the target's libc, too. A static edleak-record has
+/// no libc.so.6 and tries the usual paths.
 fn own_libc() -> Option<PathBuf> {
     const USUAL: [&str; 3] =
         ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/libc.so.6", "/lib/ld-musl-x86_64.so.1"];
@@ -226,8 +228,8 @@ fn unless_failed(ended: Option<Ended>, otherwise: u8) -> u8 {
     }
 }
 
-/// Asks the target to end. Returns whether it ended before the time limit and before the user interrupted the
-/// wait.
+/// Asks the target to end, and waits. Returns whether the target ended before the time limit and before the
+/// user interrupted the wait.
 fn terminate(child: &OwnChild, signals: &mut Signals) -> bool {
     child.send(libc::SIGTERM);
     let limit = Instant::now() + TERMINATION;

@@ -15,13 +15,13 @@ use std::path::{Path, PathBuf};
 /// Unpacks `bytes`, unless an earlier call did so, and returns the path of the library.
 ///
 /// # Errors
-/// There is no suitable directory: the message names each one that was tried, and what to set.
+/// There is no suitable directory. The message names each tried directory, and the variable to set.
 pub(crate) fn unpack(bytes: &[u8]) -> Result<PathBuf, Error> {
     unpack_into(&places(|name| std::env::var_os(name), effective_ids().0), bytes)
 }
 
 fn unpack_into(places: &[Place], bytes: &[u8]) -> Result<PathBuf, Error> {
-    // One reason is printed for all directories that share it.
+    // The message gives a reason once for all directories that share it.
     let mut reasons: Vec<(String, Vec<String>)> = Vec::new();
     for place in places {
         let why = match place.unpack(bytes) {
@@ -46,7 +46,8 @@ fn unpack_into(places: &[Place], bytes: &[u8]) -> Result<PathBuf, Error> {
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Place {
     directory: PathBuf,
-    /// Whether missing parent directories are created: yes for a cache directory, no for a temporary one.
+    /// Whether edleak-record creates missing parent directories: yes for a cache directory, no for a
+    /// temporary directory.
     makes_parents: bool,
 }
 
@@ -81,7 +82,7 @@ impl Place {
     fn unpack(&self, bytes: &[u8]) -> Result<PathBuf, Error> {
         can_be_named(&self.directory)?;
         make(&self.directory, self.makes_parents)?;
-        // Use the real path from here on, so that no other user can exchange a part of it.
+        // The real path is used from here on, so that no other user can exchange a part of it.
         let directory = fs::canonicalize(&self.directory).map_err(library)?;
         check_ancestors(&directory)?;
         let version = format!("{}-{:016x}", env!("CARGO_PKG_VERSION"), fnv1a(bytes));
@@ -115,12 +116,12 @@ fn make(directory: &Path, with_parents: bool) -> Result<(), Error> {
     }
 }
 
-/// The effective user and group IDs. They can differ from the real ones, and the kernel checks files by the
-/// effective ones.
+/// The effective user and group IDs. The effective IDs can differ from the real ones, and the kernel checks
+/// files by the effective IDs.
 pub(crate) fn effective_ids() -> (u32, u32) {
-    // SAFETY: no preconditions.
+    // SAFETY: geteuid takes no arguments and cannot fail.
     let uid = unsafe { libc::geteuid() };
-    // SAFETY: no preconditions.
+    // SAFETY: getegid takes no arguments and cannot fail.
     (uid, unsafe { libc::getegid() })
 }
 
@@ -190,15 +191,15 @@ fn is_whole(path: &Path, bytes: &[u8]) -> bool {
     file.take(bytes.len() as u64 + 1).read_to_end(&mut found).is_ok() && found == bytes
 }
 
-/// Writes a file under another name and renames it into place. No process sees a half-written file, and a
-/// process that has the old file loaded keeps it.
+/// Writes a file under another name and renames it into place. So no process sees a half-written file, and a
+/// process that has loaded the old file keeps it.
 fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let new = path.with_file_name(format!(".{name}.{}", std::process::id()));
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(mode);
     let file = match options.open(&new) {
-        // An earlier process with the same ID ended while writing.
+        // An earlier process with the same ID ended while it was writing.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             fs::remove_file(&new).and_then(|()| options.open(&new))
         }
@@ -221,7 +222,7 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 /// Copies edleak-record and its library into `directory`, for a container image or a shared volume.
 ///
 /// # Errors
-/// A file cannot be written.
+/// edleak-record cannot write a file.
 pub fn copy_to(directory: &Path, bytes: &[u8]) -> Result<(), Error> {
     let failed = |path: &Path, error: io::Error| {
         library(format!("failed to write `{}`: {error}", path.display()))
@@ -330,7 +331,7 @@ mod tests {
         assert!(place.unpack(BYTES).is_err_and(|why| why.message().contains("other users may write")));
         fs::remove_dir(&place.directory).expect("ours");
 
-        // A directory whose parent another user could rename is not used either.
+        // edleak-record also refuses a directory if another user could rename its parent.
         fs::set_permissions(&dir.0, Permissions::from_mode(0o777)).expect("ours");
         assert!(place.unpack(BYTES).is_err_and(|why| why.message().contains("other users may write to `")));
         fs::set_permissions(&dir.0, Permissions::from_mode(0o1777)).expect("ours");

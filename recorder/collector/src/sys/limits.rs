@@ -1,18 +1,18 @@
 //! The data limit of this process, which the target inherits.
 
-#![allow(unsafe_code)] // getrlimit
+#![allow(unsafe_code)] // calls getrlimit
 
 use crate::error::{Error, ErrorKind};
 
-/// The smallest data limit (`ulimit -d`) with which a program can be recorded, in bytes. The upper level of
+/// The smallest data limit (`ulimit -d`) with which edleak can record a program, in bytes. The upper level of
 /// edleak's tables takes 16 MiB of data, and libc has data, too.
 const LEAST_DATA_BYTES: u64 = 20 << 20;
 
-/// The error if the data limit (`ulimit -d`) leaves too little room for edleak's tables in the target. `None`:
-/// it leaves enough.
+/// The error if the data limit (`ulimit -d`) leaves too little room for edleak's tables in the target.
+/// `None`: the limit leaves enough room.
 pub(crate) fn too_little_data() -> Option<Error> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: a local structure.
+    // SAFETY: the call fills a local structure.
     let is_known = unsafe { libc::getrlimit(libc::RLIMIT_DATA, &raw mut limit) } == 0;
     (is_known && limit.rlim_cur < LEAST_DATA_BYTES).then(|| {
         let message = format!(

@@ -2,25 +2,25 @@
 
 use crate::sys::proc_file;
 
-/// One line: `start-end perms offset dev inode   name`.
+/// One line of a map: `start-end perms offset dev inode name`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Line<'a> {
-    /// First address.
+    /// First address of the mapping.
     pub(crate) start: u64,
-    /// One past the last address.
+    /// One past the last address of the mapping.
     pub(crate) end: u64,
-    /// For example `rw-p`.
+    /// The permissions, for example `rw-p`.
     pub(crate) permissions: &'a str,
     /// Offset of `start` in the file.
     pub(crate) offset: u64,
-    /// The file's inode; 0 without a file.
+    /// The inode number of the file; 0: the mapping has no file.
     pub(crate) inode: u64,
-    /// A path as the kernel writes it, a name in brackets, or nothing.
+    /// The path as the kernel writes it, a name in brackets, or an empty text.
     pub(crate) name: &'a str,
 }
 
 impl<'a> Line<'a> {
-    /// Parses one line; `None` if it has another form.
+    /// Parses one line; `None`: the line has another form.
     pub(crate) fn parse(line: &'a str) -> Option<Line<'a>> {
         let mut fields = line.splitn(6, ' ');
         let (start, end) = fields.next()?.split_once('-')?;
@@ -51,9 +51,9 @@ pub(crate) fn text_of(pid: u32) -> Option<String> {
 /// One file mapped into a process.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Mapping {
-    /// First address.
+    /// First address of the mapping.
     pub(crate) start: u64,
-    /// One past the last address.
+    /// One past the last address of the mapping.
     pub(crate) end: u64,
     /// Offset of `start` in the file.
     pub(crate) offset: u64,
@@ -80,7 +80,7 @@ pub(crate) fn files(map: &[u8]) -> Vec<Mapping> {
     lines(&String::from_utf8_lossy(map)).filter_map(files).collect()
 }
 
-/// The files mapped into a running process; empty if it has ended or this user may not inspect it.
+/// The files that a running process has mapped; empty: it has ended, or this user may not inspect it.
 pub(crate) fn files_of(pid: u32) -> Vec<Mapping> {
     proc_file::read(format!("/proc/{pid}/maps")).map_or_else(|_| Vec::new(), |map| files(&map))
 }

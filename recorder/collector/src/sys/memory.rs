@@ -1,38 +1,38 @@
 //! The memory of a process by kind of mapping, from /proc/PID/smaps.
 //!
-//! The kernel holds the map lock of the process while it writes smaps. So readings are spaced such that they
-//! take less than a thousandth of the time.
+//! The kernel holds the map lock of the process while it writes smaps. So the collector spaces the readings
+//! such that they take less than a thousandth of the time.
 
 use crate::sys::maps::Line;
 use edleak_format::{AreaBytes, AreaId, AreaKind, MAX_AREAS, MemoryArea};
 use std::fs;
 use std::time::{Duration, Instant};
 
-/// The pause after a reading is this many times as long as the reading took.
+/// The pause after a reading is this many times the duration of the reading.
 const PAUSE_PER_READING: u32 = 1000;
-/// The shortest pause.
+/// The shortest pause between two readings.
 const LEAST_PAUSE: Duration = Duration::from_millis(50);
-/// An arena of glibc begins at a multiple of this size and is at most this long (`HEAP_MAX_SIZE`).
+/// An arena of glibc begins at a multiple of this size and has at most this many bytes (`HEAP_MAX_SIZE`).
 const ARENA_BYTES: u64 = 64 << 20;
 /// The size of one leaf of the preload library's side table.
 const LEAF_BYTES: u64 = 8 << 20;
-/// A mapping without access that is larger than this is not the guard of a thread's stack.
+/// The largest guard of a thread's stack, in bytes. A larger mapping without access is not such a guard.
 const LARGEST_GUARD_BYTES: u64 = 64 << 10;
 
-/// One mapping.
+/// One mapping of the process.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 struct Mapping {
     start: u64,
     end: u64,
-    /// For example `rw-p`.
+    /// The permissions, for example `rw-p`.
     permissions: String,
-    /// A path, a name in brackets, or nothing.
+    /// A path, a name in brackets, or an empty text.
     name: String,
     resident_bytes: u64,
     proportional_bytes: u64,
     swapped_bytes: u64,
     huge_bytes: u64,
-    /// Mapped with `MAP_NORESERVE`.
+    /// Whether the mapping was made with `MAP_NORESERVE`.
     is_unreserved: bool,
 }
 
@@ -50,7 +50,7 @@ impl AreaReader {
         self.next.is_none_or(|next| now >= next)
     }
 
-    /// Reads the areas if due; returns the new ones.
+    /// Reads the areas if a reading is due; returns the new areas.
     pub(crate) fn refresh(&mut self, pid: u32, now: Instant) -> Vec<MemoryArea> {
         if !self.is_due(now) {
             return Vec::new();
@@ -60,7 +60,7 @@ impl AreaReader {
         let took = began.elapsed();
         self.next = Some(now + (took * PAUSE_PER_READING).max(LEAST_PAUSE));
         let mappings = parse(&String::from_utf8_lossy(&text));
-        // An ended process has no mappings; keep the latest areas.
+        // An ended process has no mappings, so the latest areas stay.
         if mappings.is_empty() {
             return Vec::new();
         }
@@ -93,7 +93,7 @@ impl AreaReader {
         let found = self.kinds.iter().position(|(one, of)| *one == kind && *of == name);
         let index = match found {
             Some(index) => index,
-            // Beyond the limit, memory with other names counts as anonymous memory.
+            // Beyond the limit of areas, memory with other names counts as anonymous memory.
             None if self.kinds.len() + 1 >= MAX_AREAS && kind == AreaKind::Named => {
                 return self.add(AreaKind::Anonymous, String::new(), bytes);
             }
@@ -159,7 +159,8 @@ fn areas_of(mappings: &[Mapping]) -> Vec<(AreaKind, String, AreaBytes)> {
     areas
 }
 
-/// The kind of a mapping, and its name if names of that kind are kept apart. `None` for pages of the kernel.
+/// The kind of a mapping; also its name, if edleak keeps names of that kind apart. `None`: the mapping
+/// belongs to the kernel.
 fn kind_of<'m>(
     mapping: &'m Mapping,
     before: Option<&Mapping>,
@@ -189,8 +190,8 @@ fn kind_of<'m>(
     if mapping.permissions.starts_with("---") {
         return of(AreaKind::Anonymous);
     }
-    // The unused rest of an arena's 64 MiB is mapped without access, and adjacent full arenas are one
-    // mapping.
+    // The kernel shows the unused rest of an arena's 64 MiB as a mapping without access, and adjacent full
+    // arenas as one mapping.
     let whole_end = next_to.map_or(mapping.end, |rest| rest.end);
     if mapping.is_unreserved
         && mapping.start.is_multiple_of(ARENA_BYTES)
@@ -208,7 +209,7 @@ fn kind_of<'m>(
     of(AreaKind::Anonymous)
 }
 
-/// The working set of the process's control group (version 2), if it has one.
+/// The working set of the process's control group (version 2); `None`: it has no such group.
 fn control_group(pid: u32) -> Option<(AreaKind, String, AreaBytes)> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
@@ -296,7 +297,7 @@ Rss:                  32 kB
         let resident = reader.bytes_of(AreaKind::Heap) + reader.bytes_of(AreaKind::Anonymous);
         assert!(resident > 0);
         let before = reader.areas().to_vec();
-        // For an ended process the latest values are kept.
+        // For an ended process, the reader keeps the latest values.
         assert!(reader.refresh(u32::MAX, now + Duration::from_secs(3600)).is_empty());
         assert_eq!(reader.areas(), before);
     }

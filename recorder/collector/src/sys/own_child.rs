@@ -1,31 +1,32 @@
-//! The target as a child process: sends signals to it, and learns how it ended.
+//! The target as a child process: sends signals to the target, and learns how it ended.
 //!
-//! A signal goes through a descriptor of the process (pidfd). If the kernel has no such descriptors, the PID
-//! is used, and only before the child is waited for. After that the PID may belong to another process.
-#![allow(unsafe_code)] // waitpid, kill, pidfd_send_signal
+//! A signal goes through a descriptor of the process (pidfd). If the kernel has no such descriptors, the
+//! collector uses the PID, and only before it has waited for the child. After that the PID may belong to
+//! another process.
+#![allow(unsafe_code)] // calls waitpid, kill, pidfd_send_signal
 
 use crate::sys::process;
 use crate::sys::signals::Watch;
 use std::cell::Cell;
 use std::process::ExitCode;
 
-/// The exit code of edleak-record if the target's is unknown.
+/// The exit code of edleak-record if the target's exit code is unknown.
 const FAILED: u8 = 125;
 
 /// The way a process ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ended {
-    /// It exited with this status.
+    /// The process exited with this status.
     Exited(i32),
-    /// This signal killed it.
+    /// This signal killed the process.
     Killed(i32),
-    /// It has ended, but another waiter has taken its status.
+    /// The process has ended, but another waiter has taken its status.
     Unknown,
 }
 
 impl Ended {
-    /// The exit code that a shell would report: the status, or 128 + the signal. An unknown status counts as
-    /// a failure of edleak-record.
+    /// The exit code that a shell would report: the status, or 128 + the signal. An unknown status gives
+    /// edleak-record's own failure code, 125.
     pub fn exit_code(self) -> ExitCode {
         match self {
             Ended::Exited(status) => ExitCode::from(status as u8),
@@ -39,7 +40,7 @@ impl Ended {
 #[derive(Debug)]
 pub struct OwnChild {
     pid: u32,
-    /// `None`: the kernel has no descriptors of processes.
+    /// The descriptor of the process; `None`: the kernel has no such descriptors.
     watch: Option<Watch>,
     ended: Cell<Option<Ended>>,
     has_had_children: Cell<bool>,
@@ -63,15 +64,17 @@ impl OwnChild {
         }
         match &self.watch {
             Some(watch) => watch.send(signal),
-            // SAFETY: no memory is passed. The child has not been waited for, so the PID is still its own.
+            // SAFETY: the call passes no memory. This process has not waited for the child, so the PID is
+            // still the child's.
             None => _ = unsafe { libc::kill(self.pid as libc::pid_t, signal) },
         }
     }
 
-    /// Whether the child has ended, and how. The first call that returns `Some` has waited for it.
+    /// Whether the child has ended, and how. Once a call has returned `Some`, this process has waited for the
+    /// child.
     pub fn ended(&self) -> Option<Ended> {
         if self.ended.get().is_none() {
-            // The kernel forgets this once the child has been waited for.
+            // The kernel forgets this value once the child has been waited for.
             if self.watch.as_ref().is_some_and(Watch::has_ended) {
                 self.has_had_children.set(process::has_waited_for_children(self.pid).unwrap_or(false));
             }
@@ -80,7 +83,7 @@ impl OwnChild {
         self.ended.get()
     }
 
-    /// Whether the child has waited for children of its own. Known after its end.
+    /// Whether the child has waited for children of its own. This is known only after the child's end.
     pub fn has_had_children(&self) -> bool {
         self.has_had_children.get()
     }
@@ -88,7 +91,7 @@ impl OwnChild {
 
 fn wait_for(pid: u32) -> Option<Ended> {
     let mut status = 0;
-    // SAFETY: passes a local variable for the status.
+    // SAFETY: the call passes a local variable for the status.
     let waited = unsafe { libc::waitpid(pid as libc::pid_t, &raw mut status, libc::WNOHANG) };
     match waited {
         0 => None,

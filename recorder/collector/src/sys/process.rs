@@ -1,6 +1,6 @@
 //! Reads data about a process from /proc: sessions it has mapped, size, threads. Asks the kernel whether the process
 //! still exists.
-#![allow(unsafe_code)] // kill, tgkill
+#![allow(unsafe_code)] // calls kill and tgkill
 
 use crate::sys::maps;
 use crate::sys::proc_file::{has_line, read, read_text};
@@ -70,7 +70,7 @@ pub(crate) fn start_ticks(pid: u32) -> Option<u64> {
 
 /// The age of a process; `None`: it has ended.
 pub(crate) fn age(pid: u32) -> Option<Duration> {
-    // SAFETY: only reads a setting.
+    // SAFETY: the call only reads a setting.
     let ticks_per_s =
         u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).ok().filter(|&ticks| ticks > 0)?;
     let uptime = fs::read_to_string("/proc/uptime").ok()?;
@@ -79,7 +79,7 @@ pub(crate) fn age(pid: u32) -> Option<Duration> {
     Some(Duration::from_secs_f64((uptime - began).max(0.0)))
 }
 
-/// Whether a process has waited for children (which had page faults); `None`: it has ended.
+/// Whether a process has waited for children, as the page faults of its children show; `None`: it has ended.
 pub(crate) fn has_waited_for_children(pid: u32) -> Option<bool> {
     const CHILDRENS_MINOR_FAULTS: usize = 11;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -96,13 +96,13 @@ pub(crate) fn stat_field(stat: &str, number: usize) -> Option<u64> {
 /// Processor time of a process since its start.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct ProcessorTime {
-    /// Time used by all its threads.
+    /// Processor time that all threads of the process have used, in nanoseconds.
     pub used_ns: u64,
-    /// Time that its main thread was ready to run but waited.
+    /// Time for which the main thread was ready to run but waited, in nanoseconds.
     pub waited_ns: u64,
 }
 
-/// Reads the processor time; `None` if the process has ended.
+/// Reads the processor time; `None`: the process has ended.
 pub(crate) fn processor_time(pid: u32) -> Option<ProcessorTime> {
     /// Linux reports these times in units of 1/100 s, whatever the clock rate of the kernel.
     const NS_PER_TICK: u64 = 1_000_000_000 / 100;
@@ -117,15 +117,15 @@ pub(crate) fn processor_time(pid: u32) -> Option<ProcessorTime> {
 /// Processor time as the kernel reports it.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Cpu {
-    /// Time of the process itself.
+    /// Processor time of the process itself, in nanoseconds.
     pub own_ns: u64,
-    /// Time of the children that it has waited for.
+    /// Processor time of the children that the process has waited for, in nanoseconds.
     pub waited_ns: u64,
-    /// Whether it has waited for a child.
+    /// Whether the process has waited for a child.
     pub has_waited: bool,
 }
 
-/// Processor time of a process; `None` if it has ended.
+/// Processor time of a process; `None`: it has ended.
 pub(crate) fn cpu(pid: u32) -> Option<Cpu> {
     parse_cpu(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
@@ -138,27 +138,27 @@ fn parse_cpu(stat: &str) -> Option<Cpu> {
     Some(Cpu {
         own_ns: time(field(14)?, field(15)?),
         waited_ns: time(field(16)?, field(17)?),
-        // A process cannot run without a page fault.
+        // A process cannot run without a page fault, so page faults of children mean that a child ran.
         has_waited: field(11)? > 0,
     })
 }
 
-/// The path through which a file of a process can be opened, even if it is in a chroot or a container. After
-/// the end of the process: the path itself.
+/// The path through which the collector can open a file of a process, even in a chroot or a container. After
+/// the end of the process, this is the path itself.
 pub(crate) fn path_in(pid: u32, path: &str) -> PathBuf {
     let inside = PathBuf::from(format!("/proc/{pid}/root{path}"));
     if inside.exists() { inside } else { PathBuf::from(path) }
 }
 
-/// The absolute form of a path that may be relative to the process's working directory, as seen from its
-/// root. After the end of the process: the path itself.
+/// The absolute form of a path that may be relative to the process's working directory, as the process sees
+/// it from its root. After the end of the process, this is the path itself.
 pub(crate) fn absolute_in(pid: u32, path: &str) -> String {
     if path.starts_with('/') || path.is_empty() {
         return path.to_owned();
     }
     match fs::read_link(format!("/proc/{pid}/cwd")) {
         Ok(cwd) if cwd.is_absolute() => {
-            // `./plugin.so` and `plugin.so` are the same file; the map names it without the dot.
+            // `./plugin.so` and `plugin.so` are the same file; the memory map names it without the dot.
             cwd.join(path).components().collect::<PathBuf>().display().to_string()
         }
         _ => path.to_owned(),
@@ -179,23 +179,24 @@ pub(crate) struct Size {
 pub(crate) struct Status {
     /// The size of the process; 0 after its end.
     pub size: Size,
-    /// Whether it lives in its own PID namespace. Then the thread ids that it knows differ from those the
-    /// collector sees.
+    /// Whether the process lives in its own PID namespace. In its own namespace, the process knows other
+    /// thread ids than the collector.
     pub own_pid_namespace: bool,
     /// The privileges of the process.
     pub privileges: Privileges,
 }
 
-/// Shows whether a program got privileges from its file. The kernel shows these values to every user.
+/// Privileges that show whether a program got more rights from its file. The kernel shows these values to
+/// every user.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Privileges {
-    /// Effective user and group.
+    /// The effective user ID and group ID.
     pub ids: [u32; 2],
-    /// The capabilities that it may use (permitted set).
+    /// The capabilities that the process may use (permitted set).
     pub capabilities: u64,
 }
 
-/// Reads /proc/PID/status; `None` if the process has ended.
+/// Reads /proc/PID/status; `None`: the process has ended.
 pub(crate) fn read_status(pid: u32) -> Option<Status> {
     Some(parse_status(&read_text(format!("/proc/{pid}/status")).ok()?))
 }
@@ -222,7 +223,7 @@ fn parse_status(text: &str) -> Status {
     status
 }
 
-/// The program and arguments of a process; empty if it has ended.
+/// The program and arguments of a process; empty: it has ended.
 pub(crate) fn command_line(pid: u32) -> Vec<String> {
     let text = read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let arguments = text.strip_suffix(b"\0").unwrap_or(&text).split(|&byte| byte == 0);
@@ -234,20 +235,21 @@ pub(crate) fn program(pid: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/exe")).ok()
 }
 
-/// Whether a process with this PID exists. Asks the kernel, because /proc may hide processes (`hidepid`).
+/// Whether a process with this PID exists. The function asks the kernel, because /proc may hide processes
+/// (`hidepid`).
 pub(crate) fn is_there(pid: u32) -> bool {
-    // SAFETY: no memory is passed, and signal 0 sends nothing.
+    // SAFETY: the call passes no memory, and signal 0 sends no signal.
     is_known(unsafe { libc::kill(pid as libc::pid_t, 0) })
 }
 
-/// Whether a thread of a process still exists. Asks the kernel, because /proc hides a process that is not
-/// dumpable.
+/// Whether a thread of a process still exists. The function asks the kernel, because /proc hides a process
+/// that is not dumpable.
 pub(crate) fn has_thread(pid: u32, tid: u32) -> bool {
-    // SAFETY: no memory is passed, and signal 0 sends nothing.
+    // SAFETY: the call passes no memory, and signal 0 sends no signal.
     is_known(unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, 0) as libc::c_int })
 }
 
-/// The result of sending signal 0. Only ESRCH means that the process or thread does not exist.
+/// Interprets the result of sending signal 0. Only ESRCH means that the process or thread does not exist.
 fn is_known(answer: libc::c_int) -> bool {
     answer == 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
 }
@@ -286,7 +288,8 @@ mod tests {
 
     #[test]
     fn holder_of_a_session_is_found_by_its_file() {
-        // No process has this session mapped. Process 1 began before this test, a child begins after it.
+        // The number of a session that no process has mapped. Process 1 began before this test; a child
+        // begins after it.
         let none = u64::MAX;
         assert_eq!(holder_of(none, 1), None);
         let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("it is installed");

@@ -1,9 +1,9 @@
-//! Memory shared with a target. The collector creates and maps it, and distrusts its contents.
+//! Memory shared with a target. The collector creates and maps this memory, and does not trust its contents.
 //!
 //! Files in memory (`memfd_create`) leave no name behind and need no file system. The target opens them
 //! through `/proc/COLLECTOR/fd/N`, which the kernel allows only to the same user. The contents are atomics,
-//! so a shared reference is sound whatever the target writes. Every index read from them is checked, and the
-//! file length is sealed.
+//! so a shared reference is sound whatever the target writes. The collector checks every index that it reads
+//! from the memory, and seals the length of the file.
 #![allow(unsafe_code)]
 
 use edleak_session::VERSION;
@@ -31,7 +31,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A mapped file in memory.
+/// A file in memory, mapped into this process.
 struct Memory {
     file: File,
     base: *mut u8,
@@ -40,7 +40,7 @@ struct Memory {
 
 impl Memory {
     fn create(name: &CStr, bytes: usize) -> io::Result<Memory> {
-        // SAFETY: a NUL-terminated name.
+        // SAFETY: the name is NUL-terminated.
         let fd = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
@@ -49,8 +49,8 @@ impl Memory {
         let file = unsafe { File::from_raw_fd(fd) };
         file.set_permissions(Permissions::from_mode(0o600))?;
         file.set_len(bytes as u64)?;
-        // Seal the length. A target that shortened the file would kill the collector with SIGBUS; one that
-        // extended it would use memory on the collector's account.
+        // Seal the length of the file. A target that shortened the file would kill the collector with SIGBUS.
+        // A target that extended the file would use memory on the collector's account.
         let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
         // SAFETY: the descriptor is open; the command takes no pointer.
         if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) } != 0 {
@@ -58,7 +58,7 @@ impl Memory {
         }
         let (protection, flags) =
             (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_NORESERVE);
-        // SAFETY: a new mapping at an address of the kernel's choice.
+        // SAFETY: the kernel chooses the address, so the new mapping covers no existing memory.
         let base = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, file.as_raw_fd(), 0) };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
@@ -66,11 +66,11 @@ impl Memory {
         Ok(Memory { file, base: base.cast(), bytes })
     }
 
-    /// `count` values of a type made of atomics at `offset`.
+    /// `count` values at `offset`, of a type that consists of atomics.
     fn slice<T>(&self, offset: usize, count: usize) -> &[T] {
         assert!(offset + count * size_of::<T>() <= self.bytes && offset.is_multiple_of(align_of::<T>()));
-        // SAFETY: inside the mapping and aligned (checked above); every type used here consists of atomics
-        // and is valid for any bits. The file keeps its length, which is sealed.
+        // SAFETY: the values lie inside the mapping and are aligned (checked above). Every type used here
+        // consists of atomics and is valid for any bits. The seal keeps the length of the file.
         unsafe { std::slice::from_raw_parts(self.base.wrapping_add(offset).cast(), count) }
     }
 }
@@ -84,7 +84,7 @@ impl Drop for Memory {
 
 // SAFETY: the mapping belongs to the value, and its contents are atomic.
 unsafe impl Send for Memory {}
-// SAFETY: as above.
+// SAFETY: the contents are atomic, so threads may share references to them.
 unsafe impl Sync for Memory {}
 
 /// The control page.
@@ -102,7 +102,7 @@ impl ControlPage {
         Ok(page)
     }
 
-    /// The page.
+    /// The control page itself.
     pub fn get(&self) -> &Control {
         &self.0.slice::<Control>(0, 1)[0]
     }
@@ -144,7 +144,7 @@ impl Session {
         self.memory.file.as_raw_fd()
     }
 
-    /// The inode number of the session's file. A memory map identifies the file by it.
+    /// The inode number of the session's file. A memory map identifies the file by this number.
     pub fn inode(&self) -> Option<u64> {
         Some(self.memory.file.metadata().ok()?.ino())
     }
@@ -235,7 +235,7 @@ impl Session {
 
 /// Wakes all threads that wait on a word of shared memory.
 pub(crate) fn wake(word: &std::sync::atomic::AtomicU32) {
-    // SAFETY: the word is mapped; FUTEX_WAKE reads and writes no memory.
+    // SAFETY: the word is mapped, and FUTEX_WAKE reads and writes no memory.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
 }
 

@@ -10,9 +10,9 @@ use std::mem::{MaybeUninit, zeroed};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Signals that a user may send to edleak-record but that are meant for the target. Signals that stop and
-/// continue a process are left out, because a terminal sends them to both. Real-time signals are added in
-/// [`Signals::block`].
+/// Signals that a user may send to edleak-record but that the user means for the target. The list omits
+/// signals that stop and continue a process, because a terminal sends them to both processes.
+/// [`Signals::block`] adds the real-time signals.
 const PASSED_ON: [libc::c_int; 12] = [
     libc::SIGHUP,
     libc::SIGINT,
@@ -28,7 +28,7 @@ const PASSED_ON: [libc::c_int; 12] = [
     libc::SIGWINCH,
 ];
 
-/// The blocked signals of this process, read one by one.
+/// The blocked signals of this process, which it reads one by one.
 pub struct Signals {
     original: libc::sigset_t,
     /// The inherited dispositions that the collector changed for itself.
@@ -41,11 +41,11 @@ pub struct Signals {
 /// A signal that arrived.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Signal {
-    /// Its number.
+    /// The number of the signal.
     pub number: i32,
-    /// Whether only edleak-record got the signal. A terminal sends it to the target, too.
+    /// Whether only edleak-record got the signal. A terminal sends its signals to the target, too.
     pub is_ours_alone: bool,
-    /// Whether the parent process set it to be ignored, as `nohup` does.
+    /// Whether the parent process set the signal to be ignored, as `nohup` does.
     pub is_ignored: bool,
 }
 
@@ -57,23 +57,23 @@ impl Signal {
 }
 
 impl Signals {
-    /// Blocks every signal that is to be passed on, and SIGCHLD.
+    /// Blocks SIGCHLD and every signal that edleak-record passes on.
     pub fn block() -> io::Result<Signals> {
-        // SAFETY: plain data that the calls below fill in.
+        // SAFETY: a signal set is plain data; the calls below fill it in.
         let mut set: libc::sigset_t = unsafe { zeroed() };
-        // SAFETY: as above.
+        // SAFETY: a signal set is plain data; the calls below fill it in.
         let mut original: libc::sigset_t = unsafe { zeroed() };
         let real_time = libc::SIGRTMIN()..=libc::SIGRTMAX();
         for number in PASSED_ON.into_iter().chain([libc::SIGCHLD]).chain(real_time) {
-            // SAFETY: a local set and a valid signal number.
+            // SAFETY: the call passes a local set and a valid signal number.
             unsafe { libc::sigaddset(&raw mut set, number) };
         }
-        // SAFETY: two local sets.
+        // SAFETY: the call passes two local sets.
         if unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, &raw mut original) } < 0 {
             return Err(io::Error::last_os_error());
         }
         unblock(libc::SIGBUS);
-        // SAFETY: makes a new descriptor for a local set.
+        // SAFETY: the call makes a new descriptor for a local set.
         let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
@@ -86,7 +86,7 @@ impl Signals {
         let mut pipe_action = set_action(libc::SIGPIPE, libc::SIG_IGN);
         pipe_action.sa_sigaction = SIGPIPE_AT_START.load(Ordering::Relaxed);
         let size_action = set_action(libc::SIGXFSZ, libc::SIG_IGN);
-        // With SIGCHLD ignored the kernel reaps the target, and its exit status is lost.
+        // If SIGCHLD were ignored, the kernel would reap the target, and its exit status would be lost.
         let child_action = set_action(libc::SIGCHLD, libc::SIG_DFL);
         let inherited = [
             (libc::SIGBUS, bus_action),
@@ -97,21 +97,21 @@ impl Signals {
         Ok(Signals { original, inherited, ignored, reader })
     }
 
-    /// Undoes these changes in a forked child. Async-signal-safe.
+    /// Undoes the changes of `block` in a forked child. The function is async-signal-safe.
     pub fn restore(&self) {
         for (number, action) in &self.inherited {
-            // SAFETY: the action that was in force before.
+            // SAFETY: the call restores the action that was in force before.
             unsafe { libc::sigaction(*number, &raw const *action, std::ptr::null_mut()) };
         }
-        // SAFETY: passes the signal set that was in force before.
+        // SAFETY: the call passes the signal set that was in force before.
         unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.original, std::ptr::null_mut()) };
     }
 
     /// Unblocks all signals: there is no target left, and the user may interrupt the remaining work. Signals
-    /// that arrived until now were meant for the target and are dropped.
+    /// that have arrived until now were meant for the target; the function discards them.
     pub fn release(mut self) {
         self.take();
-        // SAFETY: passes the signal set that was in force before.
+        // SAFETY: the call passes the signal set that was in force before.
         unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.original, std::ptr::null_mut()) };
     }
 
@@ -127,11 +127,12 @@ impl Signals {
         let mut buffer = [0u8; BYTES];
         while self.reader.read_exact(&mut buffer).is_ok() {
             let mut info = MaybeUninit::<libc::signalfd_siginfo>::uninit();
-            // SAFETY: both are `BYTES` long.
+            // SAFETY: both buffers are `BYTES` long.
             unsafe { std::ptr::copy_nonoverlapping(buffer.as_ptr(), info.as_mut_ptr().cast::<u8>(), BYTES) };
-            // SAFETY: plain data, filled in completely.
+            // SAFETY: the structure is plain data, and the copy has filled it completely.
             let info = unsafe { info.assume_init() };
-            // SI_USER, SI_QUEUE and SI_TKILL are not positive; the kernel's own codes are.
+            // SI_USER, SI_QUEUE and SI_TKILL are not positive; the codes of signals from the kernel are
+            // positive.
             let from_process = info.ssi_code <= 0;
             let number = info.ssi_signo as i32;
             let to_both = match number {
@@ -154,13 +155,13 @@ impl Signals {
 /// handler maps memory in place of the missing part, so the collector does not die. Returns the previous
 /// action.
 fn survive_cut_files() -> libc::sigaction {
-    // SAFETY: plain data; all zero is the default action with an empty mask.
+    // SAFETY: an action is plain data; all zero is the default action with an empty mask.
     let mut action: libc::sigaction = unsafe { zeroed() };
-    // SAFETY: as above.
+    // SAFETY: an action is plain data; all zero is the default action with an empty mask.
     let mut before: libc::sigaction = unsafe { zeroed() };
     action.sa_sigaction = on_bus_error as *const () as usize;
     action.sa_flags = libc::SA_SIGINFO;
-    // SAFETY: two local actions; the handler makes one system call and nothing else.
+    // SAFETY: the call passes two local actions; the handler makes only one system call.
     unsafe { libc::sigaction(libc::SIGBUS, &raw const action, &raw mut before) };
     before
 }
@@ -176,17 +177,18 @@ extern "C" fn on_bus_error(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
     if info.si_code == BUS_ADRERR {
         // SAFETY: a SIGBUS has an address.
         let page = unsafe { info.si_addr() } as usize & !(PAGE - 1);
-        // SAFETY: the page belonged to a file mapping, and the file no longer has this part.
+        // SAFETY: the page belonged to a file mapping, and the file no longer has this part, so no reference
+        // reads it.
         is_replaced =
             unsafe { libc::mmap(page as *mut _, PAGE, protection, flags, -1, 0) } != libc::MAP_FAILED;
     }
     if !is_replaced {
-        // SAFETY: restores the default action; the fault occurs again and ends this process.
+        // SAFETY: the call restores the default action; the fault occurs again and ends this process.
         unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
     }
 }
 
-/// The disposition of SIGPIPE before Rust's runtime ignored it. The target inherits this one.
+/// The disposition of SIGPIPE before Rust's runtime ignored it. The target inherits this disposition.
 static SIGPIPE_AT_START: AtomicUsize = AtomicUsize::new(libc::SIG_DFL);
 
 #[used]
@@ -194,9 +196,9 @@ static SIGPIPE_AT_START: AtomicUsize = AtomicUsize::new(libc::SIG_DFL);
 static NOTE_SIGPIPE: extern "C" fn() = note_sigpipe;
 
 extern "C" fn note_sigpipe() {
-    // SAFETY: plain data that the call fills in.
+    // SAFETY: an action is plain data; the call fills it in.
     let mut action: libc::sigaction = unsafe { zeroed() };
-    // SAFETY: only reads the current action.
+    // SAFETY: the call only reads the current action.
     if unsafe { libc::sigaction(libc::SIGPIPE, std::ptr::null(), &raw mut action) } == 0 {
         SIGPIPE_AT_START.store(action.sa_sigaction, Ordering::Relaxed);
     }
@@ -204,36 +206,36 @@ extern "C" fn note_sigpipe() {
 
 /// Sets a signal to be ignored or to its default action; returns the previous action.
 fn set_action(number: libc::c_int, disposition: libc::sighandler_t) -> libc::sigaction {
-    // SAFETY: plain data; all zero is the default action with an empty mask.
+    // SAFETY: an action is plain data; all zero is the default action with an empty mask.
     let mut action: libc::sigaction = unsafe { zeroed() };
-    // SAFETY: as above.
+    // SAFETY: an action is plain data; all zero is the default action with an empty mask.
     let mut before: libc::sigaction = unsafe { zeroed() };
     action.sa_sigaction = disposition;
-    // SAFETY: two local actions.
+    // SAFETY: the call passes two local actions.
     unsafe { libc::sigaction(number, &raw const action, &raw mut before) };
     before
 }
 
 /// Unblocks a signal that the parent process had blocked.
 fn unblock(number: libc::c_int) {
-    // SAFETY: plain data that the next call fills in.
+    // SAFETY: a signal set is plain data; the next call fills it in.
     let mut set: libc::sigset_t = unsafe { zeroed() };
-    // SAFETY: a local set and a valid signal number.
+    // SAFETY: the call passes a local set and a valid signal number.
     unsafe { libc::sigaddset(&raw mut set, number) };
-    // SAFETY: a local set.
+    // SAFETY: the call passes a local set.
     unsafe { libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut()) };
 }
 
 fn is_ignored(number: libc::c_int) -> bool {
-    // SAFETY: plain data that the call fills in.
+    // SAFETY: an action is plain data; the call fills it in.
     let mut action: libc::sigaction = unsafe { zeroed() };
-    // SAFETY: only reads the current action.
+    // SAFETY: the call only reads the current action.
     let known = unsafe { libc::sigaction(number, std::ptr::null(), &raw mut action) } == 0;
     known && action.sa_sigaction == libc::SIG_IGN
 }
 
-/// A descriptor of a process (pidfd). It shows whether the process still runs, and always means this process
-/// even if the PID is reused.
+/// A descriptor of a process (pidfd). The descriptor shows whether the process still runs. It always means
+/// this process, even if the PID is reused.
 #[derive(Debug)]
 pub struct Watch(File);
 
@@ -244,7 +246,7 @@ impl Watch {
     }
 
     fn open(pid: u32) -> io::Result<Watch> {
-        // SAFETY: no memory is passed.
+        // SAFETY: the call passes no memory.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
@@ -253,8 +255,8 @@ impl Watch {
         Ok(Watch(unsafe { File::from_raw_fd(fd as RawFd) }))
     }
 
-    /// The reason why no process can be watched: the kernel is older than 5.3, or a sandbox forbids it.
-    /// `None`: watching works.
+    /// The reason why the collector cannot watch a process: the kernel is older than 5.3, or a sandbox
+    /// forbids pidfd_open. `None`: watching works.
     pub(crate) fn unavailable() -> Option<Error> {
         let error = Watch::open(std::process::id()).err()?;
         let message = format!("`pidfd_open` failed: {error}");
@@ -267,10 +269,11 @@ impl Watch {
         self.0.as_raw_fd()
     }
 
-    /// Sends a signal to the process. An ended process gets none.
+    /// Sends a signal to the process. A process that has ended gets no signal.
     pub fn send(&self, signal: i32) {
         let nothing = std::ptr::null::<libc::siginfo_t>();
-        // SAFETY: the descriptor belongs to this value; no information goes with the signal.
+        // SAFETY: the descriptor belongs to this value, and a null pointer means that no information goes
+        // with the signal.
         unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.fd(), signal, nothing, 0) };
     }
 
@@ -280,13 +283,14 @@ impl Watch {
     }
 }
 
-/// Waits until one of the descriptors is readable, at most this long. Returns whether one is readable.
+/// Waits until one of the descriptors is readable, for at most the time `at_most`. Returns whether a
+/// descriptor is readable.
 pub(crate) fn wait_readable(fds: &[RawFd], at_most: std::time::Duration) -> bool {
     let mut polled: Vec<_> =
         fds.iter().map(|&fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect();
     let timeout =
         libc::timespec { tv_sec: at_most.as_secs() as i64, tv_nsec: i64::from(at_most.subsec_nanos()) };
-    // SAFETY: a local array and its length.
+    // SAFETY: the call passes a local array and its length.
     let ready = unsafe {
         libc::ppoll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, &raw const timeout, std::ptr::null())
     };

@@ -1,10 +1,10 @@
-//! The session and terminal of the target. If edleak-record leads its terminal session, the target must lead
-//! one, too, as it would without edleak. Only the session leader learns from the kernel that the terminal
-//! hung up.
+//! The session and terminal of the target. If edleak-record leads its terminal session, the target must also
+//! lead a session, as it would without edleak. Only the session leader learns from the kernel that the
+//! terminal hung up.
 //!
-//! Any other process in the session would lose the terminal by this, and might get SIGHUP. So if
-//! edleak-record is not alone in the session, nothing changes, and SIGHUP is passed on.
-#![allow(unsafe_code)] // setsid, ioctl
+//! Any other process in the session would thereby lose the terminal, and might get SIGHUP. So if
+//! edleak-record is not alone in the session, it changes nothing and passes SIGHUP on.
+#![allow(unsafe_code)] // calls setsid and ioctl
 
 use crate::sys::process;
 use std::fs::{self, File, OpenOptions};
@@ -33,7 +33,7 @@ impl Leadership {
             .open("/dev/tty")
             .ok();
         let given_up = terminal.filter(|terminal| {
-            // SAFETY: an open descriptor, and no memory.
+            // SAFETY: the call passes an open descriptor and no memory.
             unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCNOTTY) == 0 }
         });
         if given_up.is_some() {
@@ -42,13 +42,13 @@ impl Leadership {
         Some(Leadership { terminal: given_up })
     }
 
-    /// Makes this process the session leader, with the terminal. Called in the forked child;
+    /// Makes this process the session leader, with the terminal. The forked child calls this function; it is
     /// async-signal-safe. `false`: the terminal has hung up meanwhile, and the program must get a SIGHUP.
     pub(crate) fn take_over(&self) -> bool {
-        // SAFETY: no memory is passed.
+        // SAFETY: the call passes no memory.
         unsafe { libc::setsid() };
         let Some(terminal) = &self.terminal else { return true };
-        // SAFETY: an open descriptor, and a number.
+        // SAFETY: the call passes an open descriptor and a number.
         let taken = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) };
         taken == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EIO)
     }
@@ -56,13 +56,13 @@ impl Leadership {
 
 /// Whether this process is the first of its session, as with `ssh -t host edleak-record`.
 pub(crate) fn leads_session() -> bool {
-    // SAFETY: no memory is passed.
+    // SAFETY: the call passes no memory.
     let session = unsafe { libc::getsid(0) };
-    // SAFETY: as above.
+    // SAFETY: `getpid` takes no arguments.
     session == unsafe { libc::getpid() }
 }
 
-/// Whether no other process is in this session. Processes that /proc hides are not seen.
+/// Whether no other process is in this session. The function does not see processes that /proc hides.
 fn is_alone() -> bool {
     let own = std::process::id();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -75,13 +75,13 @@ fn is_alone() -> bool {
     !others.any(|pid| session_of(pid) == Some(u64::from(own)))
 }
 
-/// Takes the SIGHUP that giving up the terminal caused.
+/// Removes the pending SIGHUP that giving up the terminal caused.
 fn take_hangup() {
-    // SAFETY: plain data that the call fills in.
+    // SAFETY: a signal set is plain data; the call fills it in.
     let mut hangup: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: a local set and a valid signal number.
+    // SAFETY: the call passes a local set and a valid signal number.
     unsafe { libc::sigaddset(&raw mut hangup, libc::SIGHUP) };
     let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a local set and a local time.
+    // SAFETY: the call passes a local set and a local time.
     unsafe { libc::sigtimedwait(&raw const hangup, std::ptr::null_mut(), &raw const at_once) };
 }

@@ -5,10 +5,10 @@ use edleak_model::classify::{Model, Verdict, judge};
 use edleak_model::regression::Class;
 use edleak_model::series::{Point, SeriesBuilder};
 
-/// Number of slices before sites are first checked.
+/// Number of slices before the collector first checks the sites.
 const FIRST_LOOK: u64 = 12;
 
-/// The series of every site so far. Its memory grows with the number of sites.
+/// The series of every site so far. The memory of these series grows with the number of sites.
 #[derive(Default)]
 pub(crate) struct AutoWatch {
     series: Vec<SeriesBuilder>,
@@ -16,8 +16,8 @@ pub(crate) struct AutoWatch {
     next_look: u64,
     /// Sites that looked like a leak at the previous check.
     suspected: Vec<usize>,
-    /// Live bytes of every site now and at the previous check. A site that has not grown since then is not
-    /// checked.
+    /// Live bytes of every site now and at the previous check. The collector does not check a site that has
+    /// not grown since then.
     live_bytes: Vec<u64>,
     looked_at_bytes: Vec<u64>,
 }
@@ -45,9 +45,9 @@ impl AutoWatch {
     }
 
     /// The sites that looked like a leak at two checks in a row: linear or exponential growth, not constant
-    /// or logarithmic. Empty between checks. The first check comes at 12 slices. Each further check comes
-    /// when the number of slices has grown by a sixth. One check does not suffice, because a cache looks like
-    /// a leak until it is full.
+    /// or logarithmic. Between checks the list is empty. The first check comes at 12 slices. Each further
+    /// check comes when the number of slices has grown by a sixth. One check does not suffice, because a
+    /// cache looks like a leak until it is full.
     pub(crate) fn suspects(&mut self, period_s: f64) -> Vec<usize> {
         if self.slices < self.next_look.max(FIRST_LOOK) {
             return Vec::new();

@@ -1,5 +1,5 @@
-//! Watch requests: sites that record full stacks, named on the command line, in an old trace, or by a running
-//! session.
+//! Watch requests: the sites that record full stacks. A user names them on the command line, by an old trace,
+//! or through a running recording.
 
 use crate::error::{Error, ErrorKind};
 use edleak_binary::functions::FunctionTable;
@@ -13,20 +13,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// One request: the sites that it names.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request {
-    /// Every site.
+    /// The request names every site.
     Everything,
-    /// Every function whose symbol, demangled name, or path without parameters matches.
+    /// The request names every function whose symbol, demangled name, or path without parameters matches.
     Function(Glob),
-    /// A return address in a module named by its file name or path.
+    /// The request names a return address in a module, which the user gives by file name or path.
     Offset {
-        /// The name or path.
+        /// The name or path of the module.
         module: String,
         /// The address, relative to the module's load bias.
         offset: u64,
     },
-    /// A return address in the same build of a module.
+    /// The request names a return address in the same build of a module.
     Build {
-        /// Its build ID.
+        /// The build ID of the module.
         build_id: Vec<u8>,
         /// The address, relative to the module's load bias.
         offset: u64,
@@ -36,11 +36,11 @@ pub enum Request {
 const BUILD_ID: &str = "build-id:";
 
 impl Request {
-    /// Reads a request as a user writes it. It is a pattern on function names, `module!offset` (hexadecimal),
-    /// or `TRACE#id` for a site of an earlier trace.
+    /// Reads a request as a user writes it. The request is a pattern on function names, `module!offset`
+    /// (hexadecimal), or `TRACE#id` for a site of an earlier trace.
     ///
     /// # Errors
-    /// The request does not parse, or the earlier trace has no such site.
+    /// The request has a wrong form, or the earlier trace has no such site.
     pub fn parse(spec: &str) -> Result<Request, Error> {
         match spec.rsplit_once('#').map(|(trace, id)| (trace, id.parse())) {
             Some((trace, Ok(id))) => site_of(Path::new(trace), SiteId(id)),
@@ -48,10 +48,11 @@ impl Request {
         }
     }
 
-    /// Reads a request that [`fmt::Display`] wrote: any of the forms above except `TRACE#id`. Opens no file.
+    /// Reads a request that [`fmt::Display`] wrote: any of the forms above except `TRACE#id`. The function
+    /// opens no file.
     ///
     /// # Errors
-    /// The request does not parse.
+    /// The request has a wrong form.
     pub fn parse_plain(spec: &str) -> Result<Request, Error> {
         if spec.trim().is_empty() {
             return Err(Error::new(ErrorKind::Request, "an empty watch means nothing")
@@ -78,7 +79,7 @@ impl Request {
         Ok(if glob.matches_everything() { Request::Everything } else { Request::Function(glob) })
     }
 
-    /// The return address that the request names in a module; `None` if it does not name exactly one.
+    /// The return address that the request names in a module; `None`: it does not name exactly one.
     fn address_in(&self, module: &Module) -> Option<u64> {
         let offset = match self {
             Request::Everything | Request::Function(_) => return None,
@@ -115,7 +116,8 @@ fn from_hex(digits: &str) -> Option<Vec<u8>> {
     pairs.map(|pair| u8::from_str_radix(pair?, 16).ok()).collect()
 }
 
-/// A request, and whether it starts or stops watching. If two name the same site, the later one applies.
+/// A request, and whether it starts or stops watching. If two requests name the same site, the later request
+/// applies.
 #[derive(Clone, Debug)]
 struct Entry {
     request: Request,
@@ -126,10 +128,10 @@ struct Entry {
 /// A range of code, and the request for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RequestRange {
-    /// Offset of the first byte. If the request names a return address, this is the byte before the return
-    /// address.
+    /// Offset of the first byte of the range. If the request names a return address, this is the byte before
+    /// the return address.
     pub start: u64,
-    /// One past the last byte.
+    /// Offset one past the last byte of the range.
     pub end: u64,
     /// Whether to watch the range.
     pub is_for: bool,
@@ -147,17 +149,17 @@ pub struct WatchSet {
 }
 
 impl WatchSet {
-    /// An empty set.
+    /// Makes an empty set.
     pub fn new() -> WatchSet {
         WatchSet::default()
     }
 
-    /// Whether nothing is watched.
+    /// Whether the set watches nothing.
     pub fn is_empty(&self) -> bool {
         !self.everything && self.entries.iter().all(|entry| !entry.is_for)
     }
 
-    /// Whether every site is watched, except those that the user excluded.
+    /// Whether the set watches every site, except those that the user excluded.
     pub fn is_everything(&self) -> bool {
         self.everything
     }
@@ -170,7 +172,7 @@ impl WatchSet {
     /// Adds a request as a user writes it.
     ///
     /// # Errors
-    /// As for [`Request::parse`].
+    /// The same errors as for [`Request::parse`].
     pub fn add(&mut self, spec: &str) -> Result<(), Error> {
         self.ask(Request::parse(spec)?, true);
         Ok(())
@@ -191,10 +193,10 @@ impl WatchSet {
         self.last_serial
     }
 
-    /// Adds sites of an earlier trace by their ids. A site without a module is left out.
+    /// Adds sites of an earlier trace by their ids. The function leaves out a site without a module.
     ///
     /// # Errors
-    /// The trace cannot be read.
+    /// The earlier trace cannot be read.
     pub fn add_sites_of(&mut self, path: &Path, sites: &[u32]) -> Result<(), Error> {
         let trace = open(path)?;
         for request in sites.iter().filter_map(|&id| request_for(&trace, SiteId(id))) {
@@ -222,7 +224,7 @@ impl WatchSet {
             let (start, end) = (u64::from(function.start), u64::from(function.end));
             let new = RequestRange { start, end, is_for: entry.is_for, serial: entry.serial };
             match found.last_mut() {
-                // One function has two names.
+                // Two names of one function match.
                 Some(last) if last.start == start => {
                     last.end = last.end.max(end);
                     if new.serial > last.serial {
@@ -276,7 +278,7 @@ impl fmt::Display for WatchSet {
 }
 
 fn open(path: &Path) -> Result<Trace, Error> {
-    // The message of the format names the trace.
+    // The error of the format names the trace.
     Trace::open(path).map_err(|error| {
         Error::new(ErrorKind::EarlierTrace, error.message())
             .with_remedy(error.remedy().unwrap_or("name a trace of edleak-record"))
@@ -293,9 +295,9 @@ fn site_of(path: &Path, id: SiteId) -> Result<Request, Error> {
     })
 }
 
-/// A request for a site of a trace, by build ID and offset, so that it stays valid across restarts and
-/// address randomization. If the file has no build ID, the path is used. For a stack, the request names the
-/// site of its caller.
+/// The request names the site by build ID and offset, so it stays valid across restarts and address
+/// randomization. If the file has no build ID, the request names the path instead. For a stack, the request
+/// names the site of its caller.
 fn request_for(trace: &Trace, id: SiteId) -> Option<Request> {
     let mut site = trace.site(id)?;
     if site.kind == SiteKind::Stack {

@@ -107,8 +107,8 @@ impl Captured {
                 Kind::Sp => rsp + rule.cfa_offset() as u64,
                 Kind::Fp => rbp + rule.cfa_offset() as u64,
                 Kind::Signal => {
-                    // ucontext: uc_mcontext.gregs begins 40 bytes in; rbp, rsp and rip are the 11th, 16th and
-                    // 17th.
+                    // In a ucontext, uc_mcontext.gregs begins at byte 40; rbp, rsp and rip are the 11th, 16th
+                    // and 17th.
                     let register = |index: u64| self.word(rsp + 40 + 8 * index);
                     let (Some(to_rbp), Some(to_rsp), Some(to_pc)) =
                         (register(10), register(15), register(16))

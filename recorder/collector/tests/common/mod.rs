@@ -1,12 +1,12 @@
 //! Compiles the programs of `tests/programs` while the tests run.
-#![allow(dead_code)] // each test file uses a part of it
+#![allow(dead_code)] // each test file uses only a part of these functions
 
 pub mod captured;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The directory for the compiled programs of the test `name`; it is emptied first.
+/// The directory for the compiled programs of the test `name`; the function empties it first.
 pub fn scratch(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = std::fs::remove_dir_all(&path);
@@ -19,7 +19,7 @@ pub fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name)
 }
 
-/// Runs a tool to its end and returns its output; `None` if it is not installed.
+/// Runs a tool to its end and returns its output; `None`: the tool is not installed.
 pub fn try_run(command: &mut Command) -> Option<Vec<u8>> {
     let output = match command.output() {
         Ok(output) => output,

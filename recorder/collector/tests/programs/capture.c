@@ -1,5 +1,5 @@
-// A library for the test programs. At the chosen point it writes the registers, the bytes of the stack, the
-// memory map, and the frames that libgcc's unwinder finds.
+// A library for the test programs. At the chosen point the library writes the registers, the bytes of the
+// stack, the memory map, and the frames that libgcc's unwinder finds.
 //
 //   regs RIP RSP RBP
 //   stack START LENGTH

@@ -1,5 +1,5 @@
-// Stacks of every kind, chosen by the first argument: recursion with many saved registers, variable-length
-// frames, a callback through libc, a thread, a signal handler on the interrupted stack.
+// Stacks of every kind; the first argument chooses one. Kinds: recursion with many saved registers,
+// variable-length frames, a callback through libc, a thread, a signal handler on the interrupted stack.
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
@@ -9,7 +9,8 @@
 void capture(void);
 volatile uint64_t sink;
 
-// Enough values are in use across the call that every callee-saved register is pushed, including rbp.
+// So many values are in use across the call that the compiler pushes every callee-saved register, including
+// rbp.
 __attribute__((noinline)) static uint64_t recurse(int depth, uint64_t a, uint64_t b, uint64_t c, uint64_t d,
                                                   void (*then)(void)) {
     uint64_t e = a * b + sink, f = c ^ d, g = a + d;

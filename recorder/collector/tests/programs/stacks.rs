@@ -21,7 +21,7 @@ impl Node for Leaf {
     fn visit(&self, depth: u32) -> u64 {
         let mut values = self.0.clone();
         values.sort_by(|left, right| {
-            // SAFETY: `capture` is sound to call anywhere; it does not return.
+            // SAFETY: any code may call `capture`; it does not return.
             unsafe { capture() };
             (left ^ depth).cmp(right)
         });
