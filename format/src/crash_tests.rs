@@ -1,4 +1,5 @@
-//! A writer killed at any instant loses nothing that it had acknowledged, even in the middle of a write.
+//! Tests that a writer killed at any instant loses nothing that it had acknowledged, even in the middle of a
+//! write.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,15 +11,15 @@ use crate::{Counters, End, EndReason, MIN_CAPACITY_BYTES, Record, Trace, TraceWr
 #[derive(Default)]
 struct Promised {
     slices: Slices,
-    /// Sites whose records are durable.
+    /// Number of sites whose records the writer has acknowledged.
     sites: usize,
     writes: u64,
     checks: u64,
 }
 
 impl Promised {
-    /// Checks one state of the file. Every slice read must be a slice that was written. The first and the
-    /// newest must be there, and all slices as long as nothing was thinned.
+    /// Checks one state of the file. Every slice in the file must be a slice that was written. The first and
+    /// the newest slice must be in the file; while nothing was thinned, all slices must be there.
     fn check(&mut self, file: &[u8], writing: Option<u64>) {
         self.checks += 1;
         let trace = Trace::from_bytes(file.to_vec()).expect("the first page was written before");
@@ -118,8 +119,8 @@ fn the_memory_of_a_writer_does_not_grow_with_the_recording() {
             }
         })
     };
-    // The first round fills the capacity and meets every kind of work. Ten times as many slices after it need
-    // no more memory.
+    // The first round fills the capacity, so every kind of work occurs. The next round writes ten times as
+    // many slices and needs no more memory.
     let first = write(4_000);
     let later = write(40_000);
     assert!(later <= first, "{later} bytes at the peak after {first}");

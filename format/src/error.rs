@@ -1,11 +1,11 @@
 //! Errors of trace files: one error type, sorted by kind.
 //!
-//! Damage inside a trace is data and not an error, see [`Damage`](crate::Damage). An `Error` means that
-//! nothing can be read, or that nothing more can be written.
+//! Damage inside a trace is data and not an error; see [`Damage`](crate::Damage). An `Error` means that the
+//! reader cannot read anything, or that the writer cannot write any more.
 
 use std::{fmt, io, path::Path};
 
-/// The kind of an error, for a caller that handles some kinds by itself.
+/// The kind of an error, for a caller that handles some kinds itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -13,21 +13,22 @@ pub enum ErrorKind {
     Io,
     /// The file holds no bytes.
     Empty,
-    /// The file does not begin like a trace.
+    /// The file does not begin as a trace does.
     NotATrace,
     /// The file ends inside its first page.
     TruncatedHeader,
     /// A later format version wrote the file.
     NewerVersion,
-    /// No room for the trace: disk full, quota, or file size limit. The trace written so far stays readable.
+    /// There is no room for the trace: the disk is full, or a quota or the file size limit is reached. The
+    /// trace written so far stays readable.
     NoSpace,
     /// Another writer is writing this file.
     InUse,
     /// A file with this name already exists.
     AlreadyExists,
-    /// Another process truncated the file while it was being written. The data behind the cut is lost.
+    /// Another process truncated the file while the writer was writing it. The data behind the cut is lost.
     CutOff,
-    /// The capacity asked for cannot hold a trace of this many sites.
+    /// The requested capacity cannot hold a trace of this many sites.
     CapacityTooSmall,
     /// Modules, sites, stacks and symbols need more than a third of the capacity.
     CatalogTooLarge,
@@ -38,7 +39,7 @@ pub enum ErrorKind {
     ChangedWhileRead,
 }
 
-/// Why a trace cannot be read or written, and the remedy.
+/// The reason why a trace cannot be read or written, and the remedy.
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,
@@ -52,8 +53,8 @@ impl Error {
         Error { kind, message: message.into(), remedy: None, source: None }
     }
 
-    /// An error of the operating system. Lack of room has its own kind, because the recording then ends in
-    /// order.
+    /// Makes an error of the operating system. Lack of room has its own kind, because the recording then ends
+    /// in an orderly way.
     pub(crate) fn io(what: &str, source: io::Error) -> Error {
         let (kind, remedy) = match source.raw_os_error() {
             Some(libc::EFBIG) => (ErrorKind::NoSpace, Some("raise `ulimit -f`, or use a smaller --size")),
@@ -93,7 +94,7 @@ impl Error {
         &self.message
     }
 
-    /// What the user can do, where known.
+    /// The action that the user can take, if edleak knows one.
     pub fn remedy(&self) -> Option<&str> {
         self.remedy.as_deref()
     }
@@ -124,7 +125,8 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        // The message already contains the source. A printer that walks the chain must not print it twice.
+        // The message already contains the source. So a printer that walks the chain of sources does not
+        // print the source twice.
         None
     }
 }

@@ -1,5 +1,5 @@
-//! For the fuzz targets and their deterministic run: reads a whole trace, and makes files with sound
-//! checksums.
+//! Functions for the fuzz targets and for the test that runs their corpus: they read a whole trace, and make
+//! files with sound checksums.
 
 use crate::ids::SiteId;
 use crate::layout::block::{BlockHeader, BlockKind, MAX_RAW_BYTES, extent_bytes, payload_sum};
@@ -10,7 +10,7 @@ use crate::slice::{Counters, SliceHeader, SliceVisitor};
 
 const SALT: u64 = 0x5a17;
 
-/// Opens `file` as a trace, reads all of it and checks the promises of [`SliceVisitor`]. Returns the number
+/// Opens `file` as a trace, reads all of it and checks the guarantees of [`SliceVisitor`]. Returns the number
 /// of slices.
 pub fn read_everything(file: Vec<u8>) -> u64 {
     let Ok(trace) = Trace::from_bytes(file) else { return 0 };
@@ -47,8 +47,8 @@ impl SliceVisitor for Check {
 }
 
 /// Makes a file with sound checksums and with the blocks that `input` describes. For each block, `input`
-/// holds a byte for its kind, one for its level, one for its ticks, two for the length of the content, and
-/// the uncompressed content.
+/// holds a byte for its kind, a byte for its level, and a byte for its ticks. Two bytes for the length of the
+/// content follow, and then the uncompressed content.
 pub fn file_of(mut input: &[u8]) -> Vec<u8> {
     let header = Header { version: FORMAT_VERSION, capacity_bytes: 1 << 20, salt: SALT };
     let mut file = header.to_page();

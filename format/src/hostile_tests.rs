@@ -1,4 +1,5 @@
-//! Hostile files: the reader does not panic and takes no memory that the size of the file does not justify.
+//! Tests hostile files: the reader does not panic, and takes no memory that the size of the file does not
+//! justify.
 
 #![allow(unsafe_code, reason = "an allocator that counts")]
 
@@ -13,7 +14,8 @@ use crate::layout::delta::MAX_SITES;
 use crate::layout::header::{FORMAT_VERSION, Header};
 use crate::layout::varint::put;
 
-/// Counts the allocations of this thread only, so parallel tests do not disturb.
+/// An allocator that counts the allocations of this thread only, so that parallel tests do not disturb the
+/// count.
 struct Counting;
 
 thread_local! {
@@ -30,13 +32,13 @@ fn note(bytes: isize) {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note(layout.size() as isize);
-        // SAFETY: the caller's contract is the same.
+        // SAFETY: the caller keeps the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
         note(-(layout.size() as isize));
-        // SAFETY: the caller's contract is the same.
+        // SAFETY: the caller keeps the contract of `dealloc`.
         unsafe { System.dealloc(ptr, layout) }
     }
 }
@@ -44,7 +46,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// The greatest number of bytes that `work` had allocated at one time.
+/// The greatest number of bytes that `work` had allocated at the same time.
 pub(crate) fn peak_bytes_of(work: impl FnOnce()) -> isize {
     let before = LIVE.get();
     PEAK.set(before);
@@ -80,12 +82,12 @@ fn one_block(kind: BlockKind, slices: u32, raw: &[u8]) -> Vec<u8> {
 fn a_small_file_does_not_ask_for_much_memory() {
     const LIMIT: isize = 160 << 20;
     let mut slices = Vec::new();
-    // One change, of the site with the highest valid id.
+    // A block with one change, of the site with the highest valid id.
     let mut headers = vec![0, 0, 0, 0, 1, 3, 0, 0];
     put(&mut slices, headers.len() as u64);
     slices.append(&mut headers);
     slices.extend(&(MAX_SITES as u32 - 1).to_le_bytes()[..3]);
-    // A change of every valid site, compressed to a run of zeros.
+    // A block with a change of every valid site; zstd compresses it to a run of zeros.
     let mut every = Vec::new();
     let mut headers = vec![0, 0, 0, 0];
     put(&mut headers, MAX_SITES as u64);

@@ -1,8 +1,8 @@
 //! SiteId, ModuleId, AreaId, StackId: the numbers of the catalog's entries.
 //!
 //! The recorder numbers entries in order of first appearance, so tables indexed by an id stay dense. An id is
-//! valid within one trace only. Across traces, a site is matched by build ID and offset, or by function and
-//! stack.
+//! valid within one trace only. Across traces, the analyzer matches sites by build ID and offset, or by
+//! function and stack.
 
 use bincode::{Decode, Encode};
 

@@ -1,4 +1,4 @@
-//! The lock of a trace: the collector holds it while it writes.
+//! The lock of a trace: the collector holds it while it writes the trace.
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
@@ -22,8 +22,9 @@ fn ask(path: &Path) -> Option<Result<(), TryLockError>> {
     is_file.then(|| File::open(path).ok()).flatten().map(|file| file.try_lock_shared())
 }
 
-/// Takes the lock for writing. A reader that checks ([`is_being_written`]) holds the lock for an instant, so
-/// `take` tries ten times. Returns `true` on a file system without locks: the writer then works without one.
+/// Takes the lock for writing; `false`: another writer holds it. A reader that checks ([`is_being_written`])
+/// holds the lock for an instant, so `take` tries ten times. On a file system without locks it returns
+/// `true`, and the writer then works without a lock.
 pub fn take(file: &File) -> bool {
     const ATTEMPTS: u32 = 10;
     (0..ATTEMPTS).any(|attempt| {

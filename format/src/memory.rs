@@ -7,7 +7,7 @@
 use crate::ids::AreaId;
 use bincode::{Decode, Encode};
 
-/// Most areas that a trace can have: ids are below this.
+/// Maximum number of areas in a trace; ids are below this number.
 pub const MAX_AREAS: usize = 256;
 
 /// One area of the process's memory.
@@ -21,7 +21,7 @@ pub struct MemoryArea {
     pub name: String,
 }
 
-/// The kind of an area's mappings.
+/// The kind of mappings that an area has.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Encode, Decode)]
 pub enum AreaKind {
     /// The heap that grows by `brk`; the main arena of glibc's malloc lies there.
@@ -33,13 +33,13 @@ pub enum AreaKind {
     Anonymous,
     /// Anonymous memory that the program named (`PR_SET_VMA_ANON_NAME`).
     Named,
-    /// Stacks: the main thread's stack, and other threads' stacks as far as they can be recognized.
+    /// Stacks: the main thread's stack, and the stacks of other threads as far as edleak recognizes them.
     Stack,
     /// Shared memory: System V, /dev/shm, memfd, shared anonymous.
     SharedMemory,
     /// Mappings of files.
     File,
-    /// Huge pages of any mapping. They are counted in another area as well.
+    /// Huge pages of any mapping. Another area also counts these pages.
     HugePages,
     /// Memory that edleak needs in the process: the side table and the session.
     Recorder,
@@ -50,14 +50,14 @@ pub enum AreaKind {
 /// The size of an area.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct AreaBytes {
-    /// Address space.
+    /// Bytes of address space.
     pub mapped_bytes: u64,
-    /// Resident memory.
+    /// Resident bytes.
     pub resident_bytes: u64,
-    /// Proportional set size: resident memory, with each shared page divided by the number of processes that
-    /// share it.
+    /// Proportional set size in bytes: resident memory, with each shared page divided by the number of
+    /// processes that share it.
     pub proportional_bytes: u64,
-    /// Swapped-out memory.
+    /// Swapped-out bytes.
     pub swapped_bytes: u64,
 }
 

@@ -1,8 +1,8 @@
-//! The name of a file: safe following of links, locks, and renames that replace nothing.
+//! Safe use of a file by its name: following of links, locks, and renames that replace nothing.
 //!
-//! A check and a later act may see different files under one name. So the caller holds a file by a descriptor
-//! and a lock. After each rename the caller checks that it moved the file that it holds.
-#![allow(unsafe_code)] // renameat2, geteuid
+//! A check and a later action may see different files under one name. So the caller holds a file by a
+//! descriptor and a lock. After each rename the caller checks that it moved the file that it holds.
+#![allow(unsafe_code)] // calls renameat2 and geteuid
 
 pub use crate::lock::take as lock;
 use std::ffi::CString;
@@ -12,11 +12,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Longest chain of links to links; the kernel has the same limit.
+/// Maximum number of links that lead to each other; the kernel has the same limit.
 const MAX_LINKS: u32 = 40;
 
-/// The name of the file that `path` leads to. Links are followed, so a link stays a link and the file at its
-/// end is replaced. The file need not exist yet.
+/// The name of the file that `path` leads to. The function follows links, so a link stays a link and only the
+/// file at its end is replaced. The file need not exist yet.
 ///
 /// # Errors
 /// `PermissionDenied` for two kinds of link:
@@ -44,10 +44,11 @@ pub fn followed(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// Whether a file belongs to another user and lies in a sticky directory that everybody may write to. That
-/// user may have put the file there to trick us into using it. The owner of the directory is trusted.
+/// user may have put the file there to trick us into using it. The function trusts the owner of the
+/// directory.
 pub fn is_foreign(path: &Path, file: &Metadata) -> bool {
     const SHARED: u32 = libc::S_ISVTX | libc::S_IWOTH;
-    // SAFETY: no preconditions.
+    // SAFETY: geteuid takes no arguments and cannot fail.
     let own = unsafe { libc::geteuid() };
     let is_shared = |directory: Metadata| {
         directory.mode() & SHARED == SHARED && directory.uid() != file.uid() && file.uid() != own
@@ -68,7 +69,7 @@ pub fn identity(file: &Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
 }
 
-/// Whether the name `path` refers to this very file.
+/// Whether the name `path` now leads to this open file.
 pub fn is_at(file: &File, path: &Path) -> bool {
     match (file.metadata(), fs::symlink_metadata(path)) {
         (Ok(file), Ok(there)) => identity(&file) == identity(&there),
@@ -79,7 +80,7 @@ pub fn is_at(file: &File, path: &Path) -> bool {
 /// Opens a file in order to hold it. A link is an error, and the call never waits.
 ///
 /// # Errors
-/// As for opening a file.
+/// The same errors as for opening a file.
 pub fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)
 }
@@ -90,7 +91,7 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// `AlreadyExists` if the name `to` is taken.
 pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match rename_with(from, to, libc::RENAME_NOREPLACE) {
-        // A hard link does not replace a file either.
+        // A hard link does not replace a file either, so it is the fallback.
         Err(error) if is_unsupported(&error) => fs::hard_link(from, to).and_then(|()| fs::remove_file(from)),
         done => done,
     }
@@ -109,7 +110,7 @@ pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
 fn rename_with(from: &Path, to: &Path, flags: libc::c_uint) -> io::Result<()> {
     let [from, to] = [from, to].map(|path| CString::new(path.as_os_str().as_bytes()));
     let (from, to) = (from?, to?);
-    // SAFETY: two NUL-terminated paths.
+    // SAFETY: both paths are NUL-terminated.
     let renamed = unsafe {
         libc::syscall(libc::SYS_renameat2, libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), flags)
     };

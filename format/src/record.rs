@@ -1,7 +1,7 @@
 //! The kinds of record in a catalog block: everything in a trace that is not a slice.
 //!
 //! A later record with the same key replaces the earlier one. `Module`, `Site`, `Stack`, `Survivors`,
-//! `Symbols`, `MemoryArea` and `Allocator` have an id as their key; of each other kind, the trace keeps one
+//! `Symbols`, `MemoryArea` and `Allocator` have an id as their key. Of each other kind, the trace keeps one
 //! record. Times are nanoseconds of a monotonic clock since the recording began. Addresses are addresses in
 //! the target.
 
@@ -27,21 +27,21 @@ pub enum Record {
     Symbols(ModuleSymbols),
     /// Events that the recording missed.
     Losses(Losses),
-    /// How the recording ended. A trace without this record was cut short or is still being written.
+    /// The end of the recording. A trace without this record was cut short or is still being written.
     End(End),
     /// Number of child processes without a trace.
     Children(Children),
-    /// An area of the process's memory. Slices hold its size. Since version 3.
+    /// An area of the process's memory. The slices hold the area's size. This record exists since version 3.
     MemoryArea(MemoryArea),
-    /// A module with its own allocator. Since version 3.
+    /// A module with its own allocator. This record exists since version 3.
     Allocator(Allocator),
-    /// Processor time of the process and of its children. Since version 3.
+    /// Processor time of the process and of its children. This record exists since version 3.
     CpuTime(CpuTime),
-    /// Processor time that the target used and waited for. Since version 3.
+    /// Processor time that the target used and waited for. This record exists since version 3.
     Processor(Processor),
 }
 
-/// The recorded process and the clock of the recording. The first record of every trace.
+/// The recorded process and the clock of the recording. This is the first record of every trace.
 #[derive(Clone, PartialEq, Debug, Default, Encode, Decode)]
 pub struct Start {
     /// The program and its arguments; bytes that are not UTF-8 are replaced.
@@ -50,7 +50,7 @@ pub struct Start {
     pub pid: u32,
     /// Wall-clock time at which the recording began, nanoseconds since 1970.
     pub started_unix_ns: u64,
-    /// Length of one tick. A slice's `tick` is the number of ticks since the start.
+    /// Length of one tick in nanoseconds. A slice's `tick` is the number of ticks since the start.
     pub tick_ns: u64,
     /// The period at the start of the recording, in ticks: a power of two. The period may have doubled since.
     /// 0 means unknown.
@@ -68,10 +68,10 @@ pub struct Module {
     pub id: ModuleId,
     /// Path as the target's memory map names it.
     pub path: String,
-    /// The GNU build ID, empty where the file has none.
+    /// The GNU build ID; empty if the file has none.
     pub build_id: Vec<u8>,
-    /// Runtime address minus link-time address. A runtime address minus this is an address in the file's
-    /// symbol table.
+    /// Runtime address minus link-time address. A runtime address minus this value is an address in the
+    /// file's symbol table.
     pub load_bias: u64,
     /// First address of the mapping.
     pub start: u64,
@@ -90,7 +90,7 @@ pub enum SiteKind {
     Caller,
     /// One full stack of a watched site.
     Stack,
-    /// All allocations whose site found no place in the site table.
+    /// The site for all allocations whose own site found no place in the site table.
     Other,
     /// The leak that `--inject-leak` makes; it has no code in the target.
     Injected,
@@ -105,9 +105,9 @@ pub struct Site {
     pub kind: SiteKind,
     /// The caller's site; only for a stack of a watched site.
     pub parent: Option<SiteId>,
-    /// The return address in the caller; 0 where there is none (`Other`, `Injected`).
+    /// The return address in the caller; 0 if there is none (`Other`, `Injected`).
     pub address: u64,
-    /// The module that holds the address, where known.
+    /// The module that holds the address; `None`: unknown.
     pub module: Option<ModuleId>,
     /// The full stack; only for a stack of a watched site.
     pub stack: Option<StackId>,
@@ -120,7 +120,7 @@ pub struct Stack {
     pub id: StackId,
     /// The frames, innermost first.
     pub frames: Vec<StackFrame>,
-    /// The walk stopped early: the stack is deeper than the limit, or a frame has no unwind rule.
+    /// Whether the walk stopped early: the stack is deeper than the limit, or a frame has no unwind rule.
     pub is_cut: bool,
 }
 
@@ -129,7 +129,7 @@ pub struct Stack {
 pub struct StackFrame {
     /// The return address.
     pub address: u64,
-    /// The module that holds the address, where known.
+    /// The module that holds the address; `None`: unknown.
     pub module: Option<ModuleId>,
 }
 
@@ -140,13 +140,13 @@ pub struct Survivors {
     pub site: SiteId,
     /// The epochs, oldest first; consecutive and without gaps.
     pub epochs: Vec<Epoch>,
-    /// Time at which the collector last saw a free at this site; 0 if never.
+    /// Time at which the collector last saw a free at this site; 0: never.
     pub last_free_ns: u64,
     /// Upper bound of the age of the oldest allocation that was freed.
     pub max_age_at_free_ns: u64,
 }
 
-/// One birth epoch: a span of time in which allocations were made.
+/// One birth epoch: the allocations that were made in one span of time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct Epoch {
     /// Start of the epoch.
@@ -186,38 +186,39 @@ pub struct SymbolFrame {
     pub function: Option<String>,
     /// The source file.
     pub file: Option<String>,
-    /// The line, from 1; 0 where it is unknown.
+    /// The line number, counted from 1; 0: unknown.
     pub line: u32,
-    /// The function was inlined into the next frame.
+    /// Whether the function was inlined into the next frame.
     pub is_inlined: bool,
 }
 
 /// Events that the recording missed. Every number is a count since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Encode, Decode)]
 pub struct Losses {
-    /// Frees of addresses that no hook handed out.
+    /// Number of frees of addresses that no hook returned.
     pub unknown_frees: u64,
-    /// Modules loaded or unloaded while the session had no room for the event: sites in them may have no
-    /// name.
+    /// Number of modules loaded or unloaded while the session had no room for the event. Sites in these
+    /// modules may have no name.
     pub lost_module_events: u64,
-    /// Allocations whose site found no place in the site table. The site of kind `Other` counts them.
+    /// Number of allocations whose site found no place in the site table. The site of kind `Other` counts
+    /// them.
     pub other_site_allocs: u64,
-    /// Allocations that found no place in the side table, because no memory was left for it. They are not
-    /// counted.
+    /// Number of allocations that found no place in the side table, because no memory was left for it. The
+    /// library did not count these allocations.
     pub untracked_allocs: u64,
-    /// Slices that the collector did not take in time because the machine stalled.
+    /// Number of slices that the collector did not take in time because the machine stalled.
     pub missed_slices: u64,
-    /// Distinct stacks that found no place in the stack table. Their allocations are counted at the parent
-    /// site.
+    /// Number of distinct stacks that found no place in the stack table. The library counted their
+    /// allocations at the parent site.
     pub lost_stacks: u64,
-    /// Images (after `exec`) and child processes that could not be recorded.
+    /// Number of images (after `exec`) and child processes that edleak could not record.
     pub unrecorded_images: u64,
 }
 
-/// Child processes that allocated memory and were not recorded, because `--children` was not given.
+/// Child processes that allocated memory and were not recorded, because the user did not give `--children`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct Children {
-    /// Lower bound of their number.
+    /// Lower bound of the number of these processes.
     pub unasked: u64,
 }
 
@@ -258,13 +259,13 @@ pub enum EndReason {
     Exited(i32),
     /// This signal killed the target.
     Killed(i32),
-    /// The target ended in an unknown way: it was not a child of the recorder.
+    /// The target ended in an unknown way, because it was not a child of the recorder.
     Gone,
     /// The time of `--duration` was over; the target may run on.
     DurationReached,
-    /// The collector was asked to stop; the target may run on.
+    /// A user or a signal asked the collector to stop; the target may run on.
     Stopped,
-    /// No room was left for the trace.
+    /// The disk had no room left for the trace.
     DiskFull,
     /// The process executed a program that is not recorded.
     Replaced,
@@ -275,8 +276,8 @@ pub enum EndReason {
 /// How the recording ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct End {
-    /// The reason.
+    /// The reason for the end.
     pub reason: EndReason,
-    /// The time.
+    /// Time of the end, in nanoseconds since the recording began.
     pub at_ns: u64,
 }

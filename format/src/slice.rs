@@ -5,8 +5,8 @@ use crate::memory::AreaBytes;
 
 /// The counters of one site since the recording began.
 ///
-/// The target can write to the shared memory that the numbers come from, so they may have any value.
-/// Arithmetic on them wraps or saturates and never panics.
+/// The numbers come from shared memory that the target can write to, so they may have any value. Arithmetic
+/// on them wraps or saturates and never panics.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Counters {
     /// Requested bytes of all allocations.
@@ -51,17 +51,17 @@ pub struct SliceHeader {
     pub tick: u64,
     /// Time at which the slice was really taken, in nanoseconds since the recording began.
     pub time_ns: u64,
-    /// RssAnon of the process.
+    /// RssAnon of the process, in bytes.
     pub rss_anon_bytes: u64,
-    /// VmSwap of the process.
+    /// VmSwap of the process, in bytes.
     pub swap_bytes: u64,
 }
 
 /// Receives the slices of one block, in order.
 pub trait SliceVisitor {
     /// The memory areas of the next slice, with absolute values. For the first slice of a block, `changed`
-    /// holds every area that is not zero; for later slices, the areas that changed. Not called if `changed`
-    /// would be empty.
+    /// holds every area that is not zero. For later slices, it holds the areas that changed. The reader does
+    /// not call this if `changed` would be empty.
     fn memory(&mut self, header: &SliceHeader, changed: &[(AreaId, AreaBytes)]) {
         let _not_wanted = (header, changed);
     }

@@ -1,4 +1,5 @@
-//! A file cut anywhere, and any flipped bit: sound data is read, damage is counted, and nothing panics.
+//! Tests a file that is cut anywhere, and a file with any flipped bit: the reader reads sound data, counts
+//! damage, and never panics.
 
 mod common;
 
@@ -25,7 +26,7 @@ fn open() -> (Vec<u8>, Slices) {
     (bytes, model)
 }
 
-/// Checks that every slice read was written like this.
+/// Checks that every slice that was read equals the slice that was written.
 fn assert_sound_slices(trace: &Trace, model: &Slices) -> usize {
     let found = read(trace);
     for (tick, slice) in &found {
@@ -43,8 +44,8 @@ fn a_file_cut_at_any_byte_reads_up_to_the_cut() {
                 assert!(length < 4096, "cut at {length}");
                 continue;
             };
-            // Decoding everything at every length shows nothing new. The lengths at which the number of
-            // slices grows matter.
+            // Decoding the file at every length would show nothing new. Only the lengths at which the number
+            // of slices grows matter.
             let slices: usize = trace.blocks().iter().map(|block| block.slices as usize).sum();
             assert!(slices >= most, "fewer slices at {length}");
             if slices > most || length % 1009 == 0 {
@@ -91,8 +92,8 @@ fn lost_slices_are_counted() {
         flipped[at] ^= 1;
         let trace = Trace::from_bytes(flipped).expect("sound first page");
         let missing = (model.len() - assert_sound_slices(&trace, &model)) as u64;
-        // Only its own header shows that the newest block existed. Of earlier blocks, the ticks show the
-        // loss.
+        // If the newest block is lost, only its own header shows that it existed. If an earlier block is
+        // lost, the ticks of its neighbours show the loss.
         if trace.blocks().last().map(|block| block.last_tick) == Some(1499) || trace.damage().lost_slices > 0
         {
             assert_eq!(trace.damage().lost_slices, missing, "byte {at}");

@@ -1,4 +1,4 @@
-//! A really full file system: a tmpfs of 200 KB, in its own mount namespace.
+//! Tests a file system that is really full: a tmpfs of 200 KB, in its own mount namespace.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! One golden trace for each version of the format. All of them stay readable.
+//! One golden trace for each version of the format. All golden traces stay readable.
 
 mod common;
 
@@ -19,7 +19,7 @@ fn golden(name: &str) -> PathBuf {
 /// The version that the writer writes now.
 const VERSION: u32 = 3;
 
-/// One record of every kind in a version, with every kind of field.
+/// Records of every kind in a format version, with every kind of field.
 fn records(version: u32) -> Vec<Record> {
     let mut records = records_of_version_1();
     if version >= 3 {
@@ -203,7 +203,7 @@ fn write_corpus() {
             writer.finish().expect("there is room");
         }
         let mut bytes = std::fs::read(&file.0).expect("it is there");
-        // Reserved and unused bytes are of no use to a fuzzer.
+        // Reserved and unused bytes do not help a fuzzer.
         let used = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
         bytes.truncate(used.next_multiple_of(64).max(4096));
         std::fs::write(corpus.join(name), bytes).expect("the directory is there");

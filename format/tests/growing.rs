@@ -10,7 +10,7 @@ use edleak_format::{
     SliceVisitor, Trace, TraceWriter, Update,
 };
 
-/// Collects slices and checks that each comes once, in order, and with exactly its changes.
+/// Collects slices and checks that each slice comes once, in order, and with exactly its changes.
 #[derive(Default)]
 struct Follow {
     slices: Slices,
@@ -30,7 +30,8 @@ impl SliceVisitor for Follow {
     }
 }
 
-/// Writes slices and refreshes after at most `most_between` of them. Returns the written and the seen slices.
+/// Writes slices and refreshes after at most `most_between` of them. Returns the slices that were written and
+/// the slices that were seen.
 fn followed(
     name: &str,
     slices: u64,
@@ -103,7 +104,7 @@ fn a_refresh_reads_what_is_new_and_not_the_whole_file() {
     }
     let length = std::fs::metadata(&file.0).expect("it is there").len();
     assert!(length > 4 << 20, "{length}");
-    // One slice, one read of the journal, or the block that was made from the journal.
+    // The refresh may read one slice, one step of the journal, or the block that was made from the journal.
     assert!(worst < length / 8, "{worst} of {length}");
     let before = growing.bytes_read();
     assert_eq!(growing.refresh(&mut follow).expect("it can be read"), Update::default());

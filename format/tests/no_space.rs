@@ -17,7 +17,7 @@ fn a_file_size_limit_is_an_error_and_not_a_signal() {
     let mut writer = TraceWriter::create(&file.0, DEFAULT_CAPACITY_BYTES).expect("a page fits");
     let mut last = 0;
     let error = loop {
-        // `write` starts again from a new number each time; only its end counts.
+        // `write` starts again with a new number each time; only the end of the numbers counts.
         match write(&mut writer, 300, last..last + 50) {
             Ok(_) => last += 50,
             Err(error) => break error,

@@ -1,4 +1,4 @@
-//! Everything written is read back, at every size boundary.
+//! Tests that every slice and record that is written is read back, at every size boundary.
 
 mod common;
 
@@ -36,7 +36,7 @@ fn every_slice_is_read_back_before_and_after_finish() {
 }
 
 /// Slices are two ticks apart; a final slice is at an odd tick. Five slices do not show that distance, and
-/// points between them would look like missing slices.
+/// the points between them would look like missing slices.
 #[test]
 fn few_slices_keep_the_period_of_the_recorder() {
     let ticks = [0, 2, 4, 6, 8, 10, 12, 14, 16];

@@ -1,4 +1,5 @@
-//! A recording much longer than the capacity keeps an even history since the start, and its whole catalog.
+//! Tests that a recording much longer than the capacity keeps an even history since the start, and its whole
+//! catalog.
 
 mod common;
 
@@ -88,7 +89,7 @@ fn no_mix_of_sites_and_capacity_ends_a_recording() {
             let mut writer = TraceWriter::create(&file.0, capacity).expect("a new file");
             let mut random = Random(sites);
             let mut counters = vec![Counters::ZERO; sites as usize];
-            // Long enough for everything in the file to be thinned several times.
+            // The recording is so long that everything in the file is thinned several times.
             let slices = 4 * slices_until_thinned(capacity, sites);
             for tick in 0..slices {
                 churn(&mut counters, tick, &mut random);
@@ -110,7 +111,7 @@ fn slices_until_thinned(capacity: u64, sites: u64) -> u64 {
     capacity / (sites / 10 * 3)
 }
 
-/// A tenth of the sites allocates and frees; in each slice it is another tenth.
+/// A tenth of the sites allocates and frees; each slice takes another tenth of the sites.
 fn churn(counters: &mut [Counters], tick: u64, random: &mut Random) {
     for counter in counters.iter_mut().skip(tick as usize % 10).step_by(10) {
         let count = random.below(16);

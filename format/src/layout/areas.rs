@@ -1,7 +1,8 @@
 //! The memory areas in a slice: the areas that changed since the slice before.
 //!
-//! A row of varints: first the number of changed areas. Then, for each, its id minus the previous id minus 1
-//! (for the first: its id), and the zig-zag differences of mapped, resident, proportional and swapped bytes.
+//! The areas are a row of varints: first the number of changed areas. For each changed area its id follows,
+//! minus the previous id minus 1 (for the first area: its id). After the id follow the zig-zag differences of
+//! mapped, resident, proportional and swapped bytes.
 
 use crate::ids::AreaId;
 use crate::layout::varint::{put, take, unzigzag, zigzag};
@@ -21,7 +22,7 @@ impl Areas {
         self.changed.clear();
     }
 
-    /// The areas that the slice read last has named.
+    /// The areas that the latest slice names.
     pub(crate) fn changed(&self) -> &[(AreaId, AreaBytes)] {
         &self.changed
     }
@@ -77,8 +78,8 @@ impl Areas {
         true
     }
 
-    /// The inverse of [`Areas::encode`], for a slice in which `encode` wrote something. `None` if the bytes
-    /// are not sound.
+    /// The inverse of [`Areas::encode`], for a slice in which `encode` wrote something. `None`: the bytes are
+    /// not sound.
     pub(crate) fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
         self.changed.clear();
         let mut next = 0u64;

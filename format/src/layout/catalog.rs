@@ -1,4 +1,5 @@
-//! The catalog: everything in a trace that is not a slice. Of each key, the newest record counts.
+//! The catalog: everything in a trace that is not a slice. If several records have the same key, the newest
+//! record counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -9,8 +10,8 @@ use crate::layout::header::FORMAT_VERSION;
 use crate::layout::record_v1::RecordV1;
 use crate::record::Record;
 
-/// The subject of a record. A later record with the same key replaces the earlier one. Records are written in
-/// this order.
+/// The subject of a record. A later record with the same key replaces the earlier one. The writer writes
+/// records in the order of these variants.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Key {
     Start,
@@ -51,7 +52,8 @@ impl Key {
 /// The newest record of each key.
 pub(crate) type Records = BTreeMap<Key, Record>;
 
-// The limit bounds the memory that bincode reserves for one length field before it reads the items.
+// The configuration of bincode; its limit bounds the memory that bincode reserves for one length field before
+// it reads the items.
 fn config() -> impl bincode::config::Config {
     bincode::config::standard().with_limit::<MAX_RAW_BYTES>()
 }
@@ -198,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_hostile_length_is_an_unsound_record() {
-        // A stack that claims 2^60 frames.
+        // A stack whose length field claims 2^60 frames.
         let bytes = [3, 0, 253, 0, 0, 0, 0, 0, 0, 0, 16];
         assert_eq!(decode(&bytes, FORMAT_VERSION, &mut Records::new()), None);
     }

@@ -9,12 +9,12 @@
 //! | 8..12  | `kind`     | 1 slice, 2 records                                                          |
 //! | 12..16 | `index`    | number of the chunk in this journal; an earlier journal's chunk cannot pass |
 //!
-//! Sixteen zero bytes follow the last chunk; other bytes there are a torn chunk.
+//! Sixteen zero bytes follow the last chunk; other bytes at this place are a torn chunk.
 //!
 //! A slice is a row of varints: tick, time, RssAnon, VmSwap, and the number of changed sites. Each changed
 //! site follows with its id minus the previous id minus 1, and the zig-zag differences of allocations, frees,
-//! allocated and freed bytes. Differences are from the previous slice in this journal, so the first slice
-//! holds whole values. If memory areas changed size, they follow ([`Areas`]).
+//! allocated and freed bytes. Differences are relative to the previous slice in this journal, so the first
+//! slice holds whole values. If memory areas changed size, they follow ([`Areas`]).
 
 use crate::ids::SiteId;
 use crate::layout::areas::Areas;
@@ -24,7 +24,8 @@ use crate::layout::varint::{put, take, unzigzag, zigzag};
 use crate::memory::AreaBytes;
 use crate::slice::{Counters, SliceHeader};
 
-/// Bytes of a chunk before its content. After the last chunk follow as many zeros.
+/// Number of bytes of a chunk before its content. After the last chunk, the same number of zero bytes
+/// follows.
 pub(crate) const CHUNK_HEADER_BYTES: usize = 16;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,8 +75,8 @@ impl<'a> Chunks<'a> {
         Chunks { salt, sequence: header.sequence, index, rest: payload }
     }
 
-    /// Whether the journal ends in a torn chunk: the zeros that end a journal are missing. Valid after the
-    /// last chunk.
+    /// Whether the journal ends in a torn chunk: the zeros that end a journal are missing. The answer is
+    /// valid only after the last chunk.
     pub(crate) fn is_torn(&self) -> bool {
         !self.rest.get(..CHUNK_HEADER_BYTES).is_some_and(|end| end.iter().all(|&byte| byte == 0))
     }
@@ -130,7 +131,7 @@ pub(crate) fn encode_slice(
     areas.encode(memory, out);
 }
 
-/// Reads the numbers that come before the sites.
+/// Reads the numbers of a slice that come before its sites.
 pub(crate) fn decode_slice_header(content: &mut &[u8]) -> Option<SliceHeader> {
     Some(SliceHeader {
         tick: take(content)?,
@@ -140,8 +141,8 @@ pub(crate) fn decode_slice_header(content: &mut &[u8]) -> Option<SliceHeader> {
     })
 }
 
-/// Reads a slice. `table` and `areas` hold the values of the slice before and are updated. `changed` receives
-/// the sites that changed.
+/// Reads a slice. `table` and `areas` hold the values of the slice before; the function updates them.
+/// `changed` receives the sites that changed.
 pub(crate) fn decode_slice(
     mut content: &[u8],
     table: &mut Vec<Counters>,
@@ -242,7 +243,7 @@ mod tests {
             torn[at] ^= 0x40;
             assert_eq!(walk(&torn), (1, true), "byte {at}");
         }
-        // Chunks of an earlier journal in the same place do not pass the checksum.
+        // Chunks of an earlier journal at the same place in the file do not pass the checksum.
         let later = BlockHeader { sequence: 6, ..header };
         assert_eq!(Chunks::new(1, &later, &payload).count(), 0);
     }

@@ -4,10 +4,10 @@
 //! payload = header_bytes | slice headers | planes
 //! ```
 //! `header_bytes` and the slice headers are varints. A slice header is the tick, then time, RssAnon and
-//! VmSwap, then the number of changed sites. The tick is stored minus the previous tick, the first minus the
-//! block's `from_tick`. The next three are zig-zag differences; for time, the difference of the difference.
-//! Three bytes follow with the widths of the five columns, low nibble first. The last nibble is 1 if changed
-//! memory areas follow ([`Areas`]), else 0.
+//! VmSwap, then the number of changed sites. The tick is stored as its difference to the previous tick; the
+//! first tick, as its difference to the block's `from_tick`. The next three numbers are zig-zag differences;
+//! the time is a difference of differences. Three bytes follow with the widths of the five columns, low
+//! nibble first. The last nibble is 1 if changed memory areas follow ([`Areas`]), else 0.
 //!
 //! A column holds one number for each changed site. The first column holds the site id minus the previous id
 //! minus 1. The other four hold allocations, frees, allocated bytes and freed bytes as zig-zag differences
@@ -21,27 +21,31 @@ use crate::layout::varint::{put, take, unzigzag, zigzag};
 use crate::memory::AreaBytes;
 use crate::slice::{Counters, SliceHeader, SliceVisitor};
 
-/// Ids from this limit on are unsound. The limit bounds the memory of a reader.
+/// Limit of site ids: a block with an id at or above this limit is unsound. The limit bounds the memory of a
+/// reader.
 pub(crate) const MAX_SITES: usize = 1 << 20;
 
 pub(crate) const COLUMNS: usize = 5;
 pub(crate) const PLANES: usize = 8;
-/// Numbers of one column that are decoded in one step. Five such tiles fit in the first-level cache.
+/// Number of numbers of one column that the decoder decodes in one step. Five such tiles fit in the
+/// first-level cache.
 const TILE: usize = 256;
 
 /// The state of a site after the previous slices; it predicts the next slice.
 #[derive(Clone, Copy, Default)]
 struct SiteState {
     counters: Counters,
-    /// Allocations in the last slice in which the site changed. A steady site repeats this number.
+    /// Allocations in the last slice in which the site changed. A steady site allocates this number again in
+    /// each slice.
     step: u64,
-    /// Mean size of an allocation, computed again whenever the number of allocations gains a bit. So
-    /// divisions are rare, and for a site whose allocations all have one size the prediction is exact.
+    /// Mean size of an allocation. The encoder computes it again whenever the number of allocations gains a
+    /// bit. So divisions are rare. If all allocations of a site have one size, the prediction is exact.
     mean_bytes: u64,
 }
 
 impl SiteState {
-    /// Predicts no frees for a site that never freed, and else as many frees as allocations.
+    /// Predicts the number of frees: none for a site that has never freed, and as many as allocations for any
+    /// other site.
     #[inline]
     fn expected_frees(&self, allocs: u64) -> u64 {
         select(self.counters.frees == 0, 0, allocs)
@@ -58,7 +62,8 @@ impl SiteState {
         self.step = allocs;
     }
 
-    /// Predicts the freed bytes. With as many frees as allocations, the same allocations were probably freed.
+    /// Predicts the freed bytes. If there are as many frees as allocations, the program probably freed the
+    /// same allocations.
     #[inline]
     fn expected_freed_bytes(&self, allocs: u64, bytes: u64, frees: u64) -> u64 {
         select(frees == allocs, bytes, frees.wrapping_mul(self.mean_bytes))
@@ -103,14 +108,15 @@ impl SiteState {
     }
 }
 
-/// `if which { a } else { b }` without a branch. A branch here would be mispredicted half the time.
+/// Computes `if which { a } else { b }` without a branch. The processor would mispredict a branch here half
+/// the time.
 #[inline]
 fn select(which: bool, a: u64, b: u64) -> u64 {
     let mask = u64::from(which).wrapping_neg();
     (a & mask) | (b & !mask)
 }
 
-/// Whether the highest set bit differs.
+/// Whether the highest set bit of `after` differs from that of `before`.
 #[inline]
 fn gained_a_bit(before: u64, after: u64) -> bool {
     (before ^ after) > (before & after)
@@ -187,7 +193,7 @@ impl Encoder {
         self.memory.extend_from_slice(all);
     }
 
-    /// The same; only the changed areas are given.
+    /// Does the same as [`Encoder::memory`]; the caller gives only the changed areas.
     pub(crate) fn memory_changed(&mut self, changed: &[(AreaId, AreaBytes)]) {
         for &(AreaId(id), bytes) in changed {
             let index = id as usize;
@@ -222,7 +228,7 @@ impl Encoder {
         for (column, numbers) in self.columns.iter().enumerate() {
             let all_bits = numbers.iter().fold(0, |bits, number| bits | number);
             let width = (64 - all_bits.leading_zeros()).div_ceil(8) as usize;
-            // Ids take at least one byte. So every change costs a byte of payload, which bounds the memory
+            // An id takes at least one byte. So every change costs a byte of payload, which bounds the memory
             // that a payload can demand from a reader.
             let width = if column == 0 && !numbers.is_empty() { width.max(1) } else { width };
             widths[column] = width as u8;
@@ -292,7 +298,8 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// Passes every slice to `visitor`. Returns `None` for an unsound payload, possibly after some slices.
+    /// Passes every slice to `visitor`. Returns `None` for an unsound payload, perhaps after it has passed on
+    /// some slices.
     pub(crate) fn decode<V: SliceVisitor + ?Sized>(
         &mut self,
         payload: &[u8],
@@ -360,7 +367,7 @@ impl Decoder {
     }
 }
 
-/// Parses the slice headers into plans. `None` if one is unsound: the positions of the planes are then
+/// Parses the slice headers into plans. `None`: a header is unsound, so the positions of the planes are
 /// unknown.
 pub(crate) fn parse_plans(
     mut headers: &[u8],
@@ -407,7 +414,8 @@ pub(crate) fn parse_plans(
     Some(())
 }
 
-/// Splits the planes of a payload. Their lengths follow from the slice headers and must add up.
+/// Splits the planes of a payload. Their lengths follow from the slice headers. If the lengths do not add up
+/// to the payload, the function returns `None`.
 fn split_planes<'a>(mut bytes: &'a [u8], plans: &[Plan]) -> Option<[&'a [u8]; COLUMNS * PLANES]> {
     let mut lengths = [0usize; COLUMNS * PLANES];
     for plan in plans {
@@ -488,7 +496,7 @@ mod tests {
         ) {
             let from_tick = from_tick.min(u64::MAX - 100_000);
             let mut encoder = Encoder::new();
-            // Data of an earlier block must not show.
+            // The encoder must not show data of an earlier block.
             encoder.slice(&SliceHeader::default(), [(SiteId(5), Counters { allocs: 9, ..Counters::ZERO })].into_iter());
             encoder.begin(from_tick);
             let mut tick = from_tick;
@@ -546,7 +554,7 @@ mod tests {
         }
         assert_eq!(decode(&encoder.finish(), 10, 15).0, Some(2));
         assert_eq!(decode(&encoder.finish(), 10, 14).0, None);
-        // Two slices of the same tick.
+        // Two slices have the same tick.
         encoder.slice(&SliceHeader { tick: 15, ..SliceHeader::default() }, std::iter::empty());
         assert_eq!(decode(&encoder.finish(), 10, 15).0, None);
     }
@@ -557,7 +565,7 @@ mod tests {
         encoder.begin(0);
         let mut before = 0;
         for tick in 0..20u64 {
-            // From 2^9 allocations on, sixteen more never gain a bit within these slices.
+            // From 2^9 allocations on, sixteen more never add a bit within these slices.
             let allocs = 512 + 16 * tick;
             let now =
                 Counters { allocated_bytes: allocs * 48, allocs, freed_bytes: allocs * 48, frees: allocs };

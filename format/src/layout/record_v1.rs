@@ -1,4 +1,4 @@
-//! Records of format version 1: three more fields, which no reader uses.
+//! Records of format version 1: they have three more fields, which no reader uses.
 
 use crate::ids::{ModuleId, SiteId, StackId};
 use crate::record::{

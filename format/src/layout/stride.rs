@@ -1,9 +1,10 @@
-//! The distance between slices, a power of two of ticks, and the even grid that follows from it.
+//! The distance between slices, a power of two of ticks, and the grid of evenly spaced points that follows
+//! from it.
 
-/// Tracks the distance between slices as they are taken.
+/// Tracks the distance between slices while they are taken.
 ///
-/// The level rises to l once four distances in a row are at least 2^l. So a doubled period is noticed after
-/// four slices. A stalled machine leaves only one wide gap and does not raise the level. The level never
+/// The level rises to l when four distances in a row are at least 2^l. So a doubled period is noticed after
+/// four slices. A stalled machine causes only one wide gap, which does not raise the level. The level never
 /// falls: a trace is only as fine as its coarsest part.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stride {
@@ -33,7 +34,8 @@ impl Stride {
     }
 }
 
-/// Most points of a grid. More points do not help a reader, and a hostile file could claim any number.
+/// Maximum number of points of a grid. More points do not help a reader, and a hostile file could claim any
+/// number.
 const MAX_POINTS: u64 = 16_384;
 
 /// The evenly spaced points of a trace: the multiples of `stride_ticks` from the first slice to the last.
@@ -51,7 +53,8 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// Doubles the stride until the grid has at most four points per slice and at most [`MAX_POINTS`] points.
+    /// Makes a grid: doubles the stride until the grid has at most four points per slice and at most
+    /// [`MAX_POINTS`] points.
     pub(crate) fn new(stride_ticks: u64, first_slice: u64, last_slice: u64, slices: u64) -> Grid {
         let most = slices.saturating_mul(4).min(MAX_POINTS);
         let mut stride_ticks = stride_ticks;
@@ -80,8 +83,8 @@ impl Grid {
         grid
     }
 
-    /// The first point at which a slice of this tick is in effect. If several slices have the same point, the
-    /// last one counts. `None` after the last point.
+    /// The first point at which the value of a slice with this tick is in effect. If several slices have the
+    /// same point, the last slice counts. `None`: the tick is after the last point.
     pub fn point_of(&self, tick: u64) -> Option<usize> {
         let index = tick.saturating_sub(self.first_tick).div_ceil(self.stride_ticks);
         usize::try_from(index).ok().filter(|&index| index < self.points)

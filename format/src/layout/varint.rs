@@ -11,8 +11,8 @@ pub(crate) fn put(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// Removes one number from the front. `None` if the bytes end inside the number or it does not fit in 64
-/// bits.
+/// Removes one number from the front of `bytes`. `None`: the bytes end inside the number, or the number does
+/// not fit in 64 bits.
 #[inline]
 pub(crate) fn take(bytes: &mut &[u8]) -> Option<u64> {
     let (&first, rest) = bytes.split_first()?;

@@ -1,8 +1,8 @@
 //! A block of slices, opened for reading by site: its sound slices and the positions of their numbers.
 //!
 //! A payload is laid out by column and plane, and a plane holds the bytes of all slices in order
-//! ([`crate::layout::delta`]). To read a few sites of every slice, a reader must know where each slice's part
-//! of each plane begins. So there is one offset for each slice and plane in use. A plane in use holds at
+//! ([`crate::layout::delta`]). To read a few sites of every slice, a reader must know the start of each slice
+//! in each plane. So `offsets` has one entry for each slice and each plane in use. A plane in use holds at
 //! least one byte of that slice, so the offsets take at most four times the memory of the payload.
 
 use crate::ids::{AreaId, SiteId};
@@ -27,7 +27,7 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// Number of slices that can be read.
+    /// Number of slices that the reader can read.
     pub fn slices(&self) -> usize {
         self.plans.len()
     }
@@ -35,26 +35,26 @@ impl Columns {
     /// The header of a slice.
     ///
     /// # Panics
-    /// If there is no slice of this index.
+    /// Panics if there is no slice with this index.
     pub fn header(&self, slice: usize) -> &SliceHeader {
         &self.plans[slice].header
     }
 
-    /// The memory areas that a slice names. The first slice names every area that is not zero, later slices
-    /// the areas that changed.
+    /// The memory areas that a slice names. The first slice names every area that is not zero; each later
+    /// slice names the areas that changed.
     ///
     /// # Panics
-    /// If there is no slice of this index.
+    /// Panics if there is no slice with this index.
     pub fn memory(&self, slice: usize) -> &[(AreaId, AreaBytes)] {
         &self.plans[slice].areas
     }
 
-    /// One more than the greatest id of a site in this block.
+    /// One more than the greatest site id in this block.
     pub fn sites(&self) -> usize {
         self.sites
     }
 
-    /// Leaves no slice to read.
+    /// Removes all slices.
     pub(crate) fn clear(&mut self) {
         self.raw.clear();
         self.plans.clear();
@@ -72,7 +72,7 @@ impl Columns {
         let mut encoding = Encoding { encoder: Encoder::new(), last_tick: from_tick };
         encoding.encoder.begin(from_tick);
         let done = replay(&mut encoding);
-        // An offset has 32 bits, which is far more than a journal needs.
+        // An offset has 32 bits, but a journal needs far fewer.
         if u32::try_from(encoding.encoder.raw_bytes()).is_ok() {
             self.raw = encoding.encoder.finish();
             self.locate(from_tick, encoding.last_tick);
@@ -155,7 +155,7 @@ impl SliceVisitor for Encoding {
     }
 }
 
-/// The beginning of each plane in the payload. `None` if the planes do not fill the payload exactly.
+/// The beginning of each plane in the payload. `None`: the planes do not fill the payload exactly.
 fn plane_starts(first: usize, end: usize, plans: &[Plan]) -> Option<[usize; COLUMNS * PLANES]> {
     let mut lengths = [0usize; COLUMNS * PLANES];
     for plan in plans {
@@ -174,7 +174,7 @@ fn plane_starts(first: usize, end: usize, plans: &[Plan]) -> Option<[usize; COLU
     (at == end).then_some(lengths)
 }
 
-/// One more than the last id of a slice; `None` if the id is beyond the limit.
+/// One more than the last site id of a slice; `None`: the id is beyond the limit.
 fn sites_of(raw: &[u8], id_planes: &[u32], changes: usize) -> Option<usize> {
     let mut sum = changes as u128;
     for (plane, &start) in id_planes.iter().enumerate() {
@@ -184,7 +184,7 @@ fn sites_of(raw: &[u8], id_planes: &[u32], changes: usize) -> Option<usize> {
     (sum <= MAX_SITES as u128).then_some(sum as usize)
 }
 
-/// The sum of rows of 256 bytes fits in 16 bits, so the compiler can use vector instructions.
+/// The sum of 256 bytes fits in 16 bits, so the compiler can use vector instructions.
 pub(crate) fn byte_sum(bytes: &[u8]) -> u64 {
     let short = |row: &[u8]| u64::from(row.iter().map(|&byte| u16::from(byte)).sum::<u16>());
     bytes.chunks(256).map(short).sum()

@@ -1,8 +1,8 @@
 //! Reads a trace that is still being written, again and again, without reading all of it each time.
 //!
 //! A refresh walks the headers of all blocks (64 bytes each). Of the payloads it reads only the new ones: the
-//! end of the journal, blocks of slices after the newest slice seen, and catalog blocks written since. Data
-//! that the recorder moves or thins meanwhile is old and is not read again.
+//! end of the journal, blocks of slices after the newest slice seen, and catalog blocks written since. If the
+//! recorder moves or thins blocks meanwhile, their data is old, and the refresh does not read it again.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -24,50 +24,51 @@ use crate::read::source::Source;
 use crate::record::{Children, End, Losses, Module, Record, Site, Stack, Start};
 use crate::slice::{Counters, SliceHeader, SliceVisitor};
 
-/// The recorder may move blocks during a read. After so many attempts, a refresh goes on without the missing
-/// block.
+/// The recorder may move blocks during a read. Number of attempts to read a block; after the last attempt,
+/// the refresh continues without the missing block.
 const ATTEMPTS: usize = 4;
-/// Bytes of the journal read in one step.
+/// Number of bytes of the journal that one step reads.
 const JOURNAL_READ_BYTES: u64 = 64 << 10;
-/// Bytes read in one step of the search for the next sound header.
+/// Number of bytes that one step of the search for the next sound header reads.
 const SEARCH_BYTES: u64 = 64 << 10;
 
 /// The result of a refresh.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Update {
-    /// Slices passed to the visitor.
+    /// Number of slices that the visitor got.
     pub slices: u64,
-    /// Catalog records that are new or replaced.
+    /// Number of catalog records that are new or replaced.
     pub records: u64,
     /// The file holds another recording than at the last refresh; the reader has dropped all earlier data.
     pub is_new_recording: bool,
-    /// Blocks that could not be read; their slices are missing.
+    /// Number of blocks that the refresh could not read; their slices are missing.
     pub torn_blocks: u64,
 }
 
-/// A trace that is being written. Reading it never disturbs the recorder; dropping this closes the file.
+/// A trace that is being written. Reading a growing trace never disturbs the recorder. Dropping this value
+/// closes the file.
 pub struct GrowingTrace {
     path: PathBuf,
     file: File,
     /// Device and inode of the file, to detect that another file has taken its name.
     identity: (u64, u64),
     header: Header,
-    /// The first refresh begins with the newest block.
+    /// Whether the first refresh begins with the newest block.
     skips_history: bool,
     journal: Option<OpenJournal>,
-    /// Catalog blocks up to this sequence were read.
+    /// The sequence up to which catalog blocks were read.
     catalog_sequence: u64,
     /// Bytes that decompressed catalog blocks may still take in this refresh.
     catalog_raw_left: u64,
     records: Records,
-    /// Slices before this tick were read.
+    /// The tick up to which slices were read; the slice at this tick was not read.
     next_tick: u64,
     /// The counters of every site at the newest slice that was read.
     known: Vec<Counters>,
     bytes_read: u64,
 }
 
-/// The part of the journal that was read.
+/// The part of the journal that earlier refreshes have read.
 struct OpenJournal {
     sequence: u64,
     used_bytes: u64,
@@ -81,7 +82,7 @@ struct OpenJournal {
 struct Headers {
     slices: Vec<Found>,
     catalogs: Vec<Found>,
-    /// The header of the block that was written last.
+    /// The header of the block that the recorder wrote last.
     newest: Option<BlockHeader>,
 }
 
@@ -92,7 +93,7 @@ impl GrowingTrace {
     /// Opens a trace and reads only its first page.
     ///
     /// # Errors
-    /// As [`Trace::open`](crate::Trace::open).
+    /// The same errors as for [`Trace::open`](crate::Trace::open).
     pub fn open(path: &Path) -> Result<GrowingTrace, Error> {
         let (file, identity, header) =
             open_file(path).map_err(|error| error.context(error::opening(path)))?;
@@ -112,14 +113,14 @@ impl GrowingTrace {
         })
     }
 
-    /// Makes the first refresh begin with the newest block of slices, without the older ones. Call this
+    /// Makes the first refresh begin with the newest block of slices and skip the older blocks. Call this
     /// before the first refresh.
     pub fn skip_history(&mut self) {
         self.skips_history = true;
     }
 
-    /// Reads everything new. `visitor` gets every slice once, by ascending tick. `changed` holds the sites
-    /// that changed since the previous slice that `visitor` got.
+    /// Reads all data that is new since the last refresh. `visitor` gets every slice once, by ascending tick.
+    /// `changed` holds the sites that changed since the previous slice that `visitor` got.
     ///
     /// # Errors
     /// `Io`; if another file has taken the name, also the errors of [`GrowingTrace::open`].
@@ -149,7 +150,7 @@ impl GrowingTrace {
                     self.forget(header);
                     return Ok(true);
                 }
-                // The next recording has not written its first page yet.
+                // The next recording has not yet written its first page.
                 Err(error) if matches!(error.kind(), ErrorKind::Empty | ErrorKind::TruncatedHeader) => {}
                 Err(error) => return Err(error),
             }
@@ -214,13 +215,13 @@ impl GrowingTrace {
         let mut cover = newest_cover(slices);
         cover.retain(|block| block.header.last_tick >= self.next_tick);
         if self.skips_history {
-            // The journal may have no slice yet; then the block before it holds the newest slice.
+            // The journal may still have no slice; then the block before it holds the newest slice.
             let closed = cover.iter().rposition(|block| block.header.kind == BlockKind::Slices);
             cover.drain(..closed.unwrap_or(0));
             self.next_tick = self.next_tick.max(cover.first().map_or(0, |block| block.header.from_tick));
         }
         for block in cover {
-            // A block begins where the previous block ends, so a block between these two is missing.
+            // A block begins where the previous block ends, so here a block between the two is missing.
             if block.header.from_tick > self.next_tick {
                 if !is_last {
                     return Ok(Err(Changed));
@@ -314,7 +315,7 @@ impl GrowingTrace {
         Ok(Ok(()))
     }
 
-    /// Adds encoded records to the catalog and returns how many are new or replaced.
+    /// Adds encoded records to the catalog; returns the number of records that are new or replaced.
     fn take_records(&mut self, encoded: &[u8]) -> u64 {
         let mut found = Records::new();
         // An unsound record ends the reading; the records before it count.
@@ -410,7 +411,7 @@ impl GrowingTrace {
         Ok(Ok(()))
     }
 
-    /// The recorded process; `None` before this record was read.
+    /// The recorded process; `None`: the reader has not read this record yet.
     pub fn start(&self) -> Option<&Start> {
         match self.records.get(&Key::Start) {
             Some(Record::Start(start)) => Some(start),
@@ -418,7 +419,7 @@ impl GrowingTrace {
         }
     }
 
-    /// How the recording ended; `None` while it goes on, or if it was cut short.
+    /// The end of the recording; `None`: it still runs, or it was cut short.
     pub fn end(&self) -> Option<&End> {
         match self.records.get(&Key::End) {
             Some(Record::End(end)) => Some(end),
@@ -466,7 +467,7 @@ impl GrowingTrace {
         }
     }
 
-    /// All records that were read; of each key, the newest.
+    /// All records that were read; for each key, only the newest record.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.records.values()
     }
@@ -502,8 +503,8 @@ impl<'a, V: SliceVisitor + ?Sized> NewSlices<'a, V> {
 
 impl<V: SliceVisitor + ?Sized> SliceVisitor for NewSlices<'_, V> {
     fn memory(&mut self, header: &SliceHeader, changed: &[(AreaId, AreaBytes)]) {
-        // A later slice of a block names only areas that changed since; the visitor has the other values
-        // already.
+        // A later slice of a block names only the areas that changed since; the visitor already has the other
+        // values.
         if header.tick >= self.next_tick {
             self.visitor.memory(header, changed);
         }

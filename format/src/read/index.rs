@@ -12,12 +12,13 @@ use crate::read::source::Source;
 /// The damage of a trace.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Damage {
-    /// Blocks that do not match their checksum, that extend past the end of the file, or that are known to be
-    /// missing. A torn last slice counts as one block.
+    /// Number of damaged blocks: their checksum does not match, they extend past the end of the file, or they
+    /// are known to be missing. A torn last slice counts as one block.
     pub torn_blocks: u64,
     /// Bytes that belong to no sound block.
     pub skipped_bytes: u64,
-    /// Slices known to be lost. If only a missing span of ticks is known, the slices that were due in it.
+    /// Number of slices known to be lost. If only a missing span of ticks is known, this is the number of
+    /// slices that were due in the span.
     pub lost_slices: u64,
 }
 
@@ -32,27 +33,27 @@ impl Damage {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {
     pub at: u64,
-    /// For a journal, `slices`, ticks and level come from its sound chunks.
+    /// For a journal, `slices`, the ticks and the level come from the sound chunks.
     pub header: BlockHeader,
 }
 
 /// The sound blocks of a trace.
 #[derive(Default)]
 pub(crate) struct Index {
-    /// By ascending tick, not overlapping.
+    /// The blocks by ascending tick; they do not overlap.
     pub slices: Vec<Found>,
     pub records: Records,
     pub damage: Damage,
 }
 
-/// Bytes read in one step of the search for the next sound header.
+/// Number of bytes that one step of the search for the next sound header reads.
 const SEARCH_BYTES: u64 = 64 << 10;
-/// The decompressed catalog may take this many bytes plus `MAX_CATALOG_RATIO` times the length of the file.
-/// Real catalogs need a twentieth of this. The limit bounds the memory that a hostile file can demand.
+/// The decompressed catalog may take this number of bytes plus `MAX_CATALOG_RATIO` times the length of the
+/// file. Real catalogs need a twentieth of this. The limit bounds the memory that a hostile file can demand.
 const MIN_CATALOG_RAW_BYTES: u64 = 4 << 20;
 const MAX_CATALOG_RATIO: u64 = 64;
 
-/// Most bytes that the decompressed catalog of a file of this length may take.
+/// Maximum number of bytes that the decompressed catalog of a file of this length may take.
 pub(crate) fn raw_limit(file_bytes: u64) -> u64 {
     file_bytes.saturating_mul(MAX_CATALOG_RATIO).saturating_add(MIN_CATALOG_RAW_BYTES)
 }
@@ -105,8 +106,8 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// Returns the position of the next sound header, or the end of the file. Zeros were never written and
-    /// are not counted as skipped.
+    /// Returns the position of the next sound header, or the end of the file. Zeros were never written, so
+    /// they do not count as skipped.
     fn search(&mut self, mut at: u64) -> io::Result<u64> {
         let mut buffer = Vec::new();
         loop {
@@ -126,8 +127,8 @@ impl Scan<'_> {
         }
     }
 
-    /// Reads one block and returns the position of the next. `buffer` is reused: allocating several megabytes
-    /// for each block would cost a thousand page faults.
+    /// Reads one block and returns the position of the next block. The function reuses `buffer`: allocating
+    /// several megabytes for each block would cost a thousand page faults.
     fn block(&mut self, at: u64, header: BlockHeader, buffer: &mut Vec<u8>) -> io::Result<u64> {
         let next = at.saturating_add(header.extent_bytes());
         if header.kind == BlockKind::Free {
@@ -219,7 +220,8 @@ impl Scan<'_> {
     }
 }
 
-/// Of blocks that cover the same ticks, keeps the block written last, which was made from the others.
+/// If several blocks cover the same ticks, keeps the block that was written last, because the writer made it
+/// from the others.
 pub(crate) fn newest_cover(mut blocks: Vec<Found>) -> Vec<Found> {
     blocks.sort_by_key(|block| std::cmp::Reverse(block.header.sequence));
     let mut cover: std::collections::BTreeMap<u64, Found> = std::collections::BTreeMap::new();
@@ -232,7 +234,7 @@ pub(crate) fn newest_cover(mut blocks: Vec<Found>) -> Vec<Found> {
     cover.into_values().collect()
 }
 
-/// Slices that were due in ticks without a sound block.
+/// Number of slices that were due in ticks without a sound block.
 fn lost_slices(cover: &[Found], torn: &[Found]) -> u64 {
     let mut lost = 0u64;
     let mut from = 0;

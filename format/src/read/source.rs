@@ -6,9 +6,9 @@ use std::os::unix::fs::FileExt;
 
 /// The source of a trace's bytes.
 ///
-/// A file is read, not mapped: each block is decoded from a copy whose checksum was just verified. So a
-/// recorder that still writes, a truncated file or a failing disk leads to an error and never to a signal.
-/// Compared with decompression, the copy costs next to nothing.
+/// The reader reads a file and does not map it: it decodes each block from a copy whose checksum it has just
+/// verified. So a recorder that still writes, a truncated file or a failing disk leads to an error and never
+/// to a signal. Compared with decompression, the copy takes almost no time.
 pub(crate) enum Source {
     File { file: File, length: u64 },
     Bytes(Vec<u8>),

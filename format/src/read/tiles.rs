@@ -1,5 +1,4 @@
-//! HOT: reads sixteen neighbouring sites through many slices at once. Most of a trace's reading time is spent
-//! here.
+//! HOT: reads sixteen neighbouring sites through many slices at once. A reader spends most of its time here.
 //!
 //! ```text
 //!   slices  ▒▒░▒ ░▒▒░ …   place: each slice's numbers for a tile of sites become a row of cells;
@@ -18,16 +17,16 @@ use crate::read::columns::{Columns, JOIN_STRIDE, byte_sum};
 use crate::read::prefetch::prefetch;
 use crate::slice::Counters;
 
-/// Sites side by side: two vectors of eight. With only one vector, each step would wait for the previous
-/// step.
+/// Number of sites side by side: two vectors of eight. With only one vector, each step would wait for the
+/// previous step.
 pub const LANES: usize = 16;
-/// Sites whose cells are placed in one step.
+/// Number of sites whose cells one step places.
 pub const TILE_SITES: usize = 128;
-/// Slices whose cells are placed in one step. With a tile of sites they take 24 KiB, so other data still fits
-/// in the innermost cache.
+/// Number of slices whose cells one step places. With a tile of sites these cells take 24 KiB, so other data
+/// still fits in the innermost cache.
 pub const CHUNK_SLICES: usize = 24;
-/// Set in a cell if the slice names the site. The bits below hold the numbers of the site's four columns, if
-/// seven bytes suffice.
+/// The bit that is set in a cell if the slice names the site. If seven bytes suffice, the bits below hold the
+/// numbers of the site's four columns.
 const NAMED: u64 = 1 << 63;
 const CELL_BYTES: usize = 7;
 /// The next tile begins in a cache line that is already loaded; the line after it is prefetched.
@@ -42,14 +41,15 @@ pub type Lanes = [u64; LANES];
 #[derive(Clone, Copy, Default, Debug)]
 #[repr(align(64))]
 pub struct Row {
-    /// All ones if the slice names the site, else zero. For a site with zero, the other fields do not count.
+    /// All ones if the slice names the site, else zero. For a site whose value is zero, the other fields have
+    /// no meaning.
     pub named: Lanes,
     /// Bytes allocated and not yet freed.
     pub live_bytes: Lanes,
     /// Allocations not yet freed.
     pub live_count: Lanes,
-    /// Allocations of all sixteen sites since the slice before. In the first slice of a block: all
-    /// allocations since the start.
+    /// Allocations of all sixteen sites since the slice before. In the first slice of a block, this is the
+    /// number of all allocations since the start.
     pub allocs: u64,
 }
 
@@ -94,13 +94,13 @@ enum Layout {
 /// The layout of a row without cells.
 const NOTHING: Layout = Layout::Packed { shifts: [0; NUMBERS], masks: [0; NUMBERS] };
 
-/// One number for each site of a tile. Aligned, because a vector that straddles two cache lines costs as much
-/// as two vectors.
+/// One number for each site of a tile. The row is aligned, because a vector that straddles two cache lines
+/// costs as much as two vectors.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 struct CellRow([u64; TILE_SITES]);
 
-/// Reads one block tile by tile; each tile from its first slice to its last.
+/// Reads one block tile by tile, and each tile from its first slice to its last.
 pub struct TileReader<'a> {
     columns: &'a Columns,
     first_site: usize,
@@ -194,8 +194,8 @@ fn skip(columns: &Columns, slice: usize, first_site: usize) -> Cursor {
     cursor
 }
 
-/// The ids of one slice, as gaps between them. They are checked: no sum of gaps leads to an id beyond the
-/// limit.
+/// The site ids of one slice, as gaps between them. The ids are checked: no sum of gaps leads to an id beyond
+/// the limit.
 struct Gaps<'a> {
     raw: &'a [u8],
     planes: &'a [u32],
@@ -322,8 +322,8 @@ fn sites_in_tile(
     named
 }
 
-/// Builds numbers from their bytes, low bytes first, and combines each with `start`. Reads whole strides: the
-/// buffer is padded, and no caller uses the numbers after the last.
+/// Builds numbers from their bytes, low bytes first, and combines each with `start`. The function reads whole
+/// strides: the buffer is padded, and no caller uses the numbers after the last.
 #[inline(always)]
 fn join(raw: &[u8], planes: &[usize], numbers: usize, start: u64) -> CellRow {
     let mut joined = CellRow([0; TILE_SITES]);

@@ -1,4 +1,4 @@
-//! Turns a file into slices and records: sound data is returned, damage is counted.
+//! Turns a file into slices and records. The reader returns sound data and counts damage.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -26,9 +26,9 @@ use crate::record::{
 };
 use crate::slice::{Counters, SliceVisitor};
 
-/// A trace that is still being written is first read into memory, if it is no longer than this.
+/// Largest trace, in bytes, that the reader first reads into memory while a recorder still writes it.
 const MAX_SNAPSHOT_BYTES: u64 = 1 << 30;
-/// The recorder may move blocks while a snapshot is taken; the reader takes at most this many snapshots.
+/// Maximum number of snapshots that the reader takes, because the recorder may move blocks during a snapshot.
 const SNAPSHOTS: usize = 3;
 
 /// A sound block of slices. Blocks can be replayed in any order and in parallel.
@@ -83,8 +83,8 @@ struct Scratch {
 }
 
 thread_local! {
-    // Taken while a block is replayed. A visitor that replays another block finds the cell empty and gets new
-    // buffers.
+    // The thread takes the buffers out of the cell while it replays a block. If a visitor replays another
+    // block, it finds the cell empty and gets new buffers.
     static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
 }
 
@@ -92,8 +92,8 @@ impl Trace {
     /// Opens a trace. A recorder may still be writing it.
     ///
     /// # Errors
-    /// `Empty`, `NotATrace`, `TruncatedHeader`, `NewerVersion`, `Io`. Damage after the first page is no
-    /// error.
+    /// `Empty`, `NotATrace`, `TruncatedHeader`, `NewerVersion`, `Io`. Damage after the first page does not
+    /// cause an error.
     pub fn open(path: &Path) -> Result<Trace, Error> {
         Self::open_inner(path).map_err(|error| error.context(error::opening(path)))
     }
@@ -133,7 +133,7 @@ impl Trace {
     /// Reads a trace from memory.
     ///
     /// # Errors
-    /// As [`Trace::open`].
+    /// The same errors as for [`Trace::open`].
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Trace, Error> {
         Self::from_source(Source::Bytes(bytes))
     }
@@ -155,7 +155,7 @@ impl Trace {
         &self.catalog.start
     }
 
-    /// How the recording ended; `None` if it was cut short or goes on.
+    /// The end of the recording; `None`: it was cut short or still runs.
     pub fn end(&self) -> Option<&End> {
         self.catalog.end.as_ref()
     }
@@ -195,7 +195,8 @@ impl Trace {
         &self.catalog.modules
     }
 
-    /// Sites, by ascending id. A site that slices name is missing here if its record is lost.
+    /// Sites, by ascending id. If the record of a site is lost, the site is missing here, although slices
+    /// name it.
     pub fn sites(&self) -> &[Site] {
         &self.catalog.sites
     }
@@ -230,7 +231,7 @@ impl Trace {
         by_key(&self.catalog.stacks, id, |stack| stack.id)
     }
 
-    /// All records of the catalog; of each key, the newest. `Start` comes first, `End` last.
+    /// All records of the catalog; for each key, only the newest record. `Start` comes first, `End` last.
     pub fn records(&self) -> Vec<Record> {
         let catalog = &self.catalog;
         let mut records = vec![Record::Start(catalog.start.clone())];
@@ -259,10 +260,10 @@ impl Trace {
     /// Passes the slices of one block to `visitor`.
     ///
     /// # Errors
-    /// `ChangedWhileRead` if the block is not as it was when the trace was opened; `Io`.
+    /// `ChangedWhileRead` if the block has changed since the trace was opened; `Io`.
     ///
     /// # Panics
-    /// If there is no block of this index.
+    /// Panics if there is no block with this index.
     pub fn replay_block<V: SliceVisitor>(&self, index: usize, visitor: &mut V) -> Result<(), Error> {
         let mut scratch = SCRATCH.take().unwrap_or_default();
         let done = self.replay_with(&self.found[index], &mut scratch, visitor);
@@ -273,15 +274,15 @@ impl Trace {
     /// Opens one block for reading by site.
     ///
     /// # Errors
-    /// As [`Trace::replay_block`]; `columns` then holds the slices that could be read.
+    /// The same errors as for [`Trace::replay_block`]; `columns` then holds the slices that could be read.
     ///
     /// # Panics
-    /// If there is no block of this index.
+    /// Panics if there is no block with this index.
     pub fn columns(&self, index: usize, columns: &mut Columns) -> Result<(), Error> {
         columns.clear();
         let found = &self.found[index];
         if found.header.kind == BlockKind::Journal {
-            // A journal is short, and at most the last block of a trace.
+            // A journal is short, and a trace has at most one, as its last block.
             return columns.encode(found.header.from_tick, |visitor| self.replay_block(index, visitor));
         }
         let mut scratch = SCRATCH.take().unwrap_or_default();
@@ -297,7 +298,7 @@ impl Trace {
         self.found[index].header
     }
 
-    /// A complete block as it lies in the file; `None` for a journal.
+    /// A complete block as the file holds it; `None`: the block is a journal.
     pub(crate) fn sealed_block(&self, index: usize) -> Result<Option<(BlockHeader, Vec<u8>)>, Error> {
         let Found { at, header } = self.found[index];
         if header.kind == BlockKind::Journal {
@@ -345,8 +346,8 @@ impl Trace {
         block.get(HEADER_BYTES..).ok_or_else(changed_while_read)
     }
 
-    /// Decompresses a complete block. `false` if zstd rejects the payload although its checksum holds: then
-    /// it was written like this.
+    /// Decompresses a complete block. `false`: zstd rejects the payload although its checksum holds, so it
+    /// was written like this.
     fn inflate(&self, found: &Found, scratch: &mut Scratch, raw: &mut Vec<u8>) -> Result<bool, Error> {
         let Scratch { file, zstd, .. } = scratch;
         let header = &found.header;
@@ -407,8 +408,8 @@ impl Trace {
 
     /// The evenly spaced points of this trace.
     pub fn grid(&self) -> Grid {
-        /// Five slices are four distances, and only more of them show the stride. Before that, use the period
-        /// of `Start`.
+        /// Greatest number of slices that do not yet show the stride: five slices have only four distances.
+        /// Up to this number, the period of `Start` is used.
         const FEW: u64 = 5;
         let mut slices = 0u64;
         let mut stride_ticks = 1;

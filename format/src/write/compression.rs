@@ -1,4 +1,4 @@
-//! The compression of payloads: as strong as the time between two slices allows.
+//! Compresses payloads, as strongly as the time between two slices allows.
 //!
 //! Random counters have random single bytes, so longer matches gain little. Most gain comes from the places
 //! at which zstd begins a new Huffman table. Its optimal parser chooses them well, even with a small hash
@@ -9,12 +9,12 @@ use std::io;
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::{CParameter, Strategy};
 
-/// The level if slices follow each other closely; compressing costs 4 ns per byte.
+/// The compression level of zstd if slices follow each other closely; compressing costs 4 ns per byte.
 const LEVEL: i32 = 3;
-/// Assumed cost of dense compression, in nanoseconds per byte. (Measured: 40 to 50; half of the pause is left
-/// for the rest.)
+/// Assumed cost of dense compression, in nanoseconds per byte. (Measured: 40 to 50; half of the pause stays
+/// free for other work.)
 const DENSE_NS: u64 = 40;
-/// Compressing may take one part in so many of the time to the next slice.
+/// Compressing may take at most 1/`SHARE` of the time to the next slice.
 const SHARE: u64 = 2;
 
 /// Compresses payloads into single zstd frames.

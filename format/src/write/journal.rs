@@ -9,17 +9,17 @@ use crate::layout::stride::Stride;
 use crate::write::blocks::{Journal, SliceBlock};
 use crate::write::trace_writer::TraceWriter;
 
-/// Largest journal: compressing one takes a few times its size in memory.
+/// Largest journal in bytes. Compressing a journal takes a few times its size in memory.
 const MAX_JOURNAL_BYTES: u64 = 16 << 20;
-/// A journal should have room for this many slices of whole values. Then a block repeats whole values rarely
-/// enough.
+/// Number of slices of whole values for which a journal should have room. Then a block repeats whole values
+/// rarely enough.
 const JOURNAL_FULL_SLICES: u64 = 24;
-/// A journal with few changing sites need not be larger: such a block already holds thousands of slices.
+/// Largest journal in bytes if few sites change: a block of this size already holds thousands of slices.
 const MAX_STEADY_JOURNAL_BYTES: u64 = 256 << 10;
 
 impl TraceWriter {
-    /// Makes sure that a journal with room for `content` more bytes is open. Called only if no journal is
-    /// open or the open one is empty.
+    /// Makes sure that a journal with room for `content` more bytes is open. The writer calls this only if no
+    /// journal is open or the open journal is empty.
     pub(crate) fn open_journal(&mut self, content: usize) -> Result<(), Error> {
         if self.journal.is_some_and(|journal| journal.has_room(content)) {
             return Ok(());
@@ -35,8 +35,8 @@ impl TraceWriter {
         self.place_journal(payload)
     }
 
-    /// Opens a journal of the least possible size, for the end of a recording on a full disk. It may fit in
-    /// free space that is too small for a normal journal.
+    /// Opens a journal of the least possible size, for the end of a recording on a full disk. This journal
+    /// may fit in free space that is too small for a normal journal.
     pub(crate) fn open_last_journal(&mut self, content: usize) -> Result<(), Error> {
         self.place_journal((content + 2 * CHUNK_HEADER_BYTES) as u64)
     }
@@ -52,7 +52,8 @@ impl TraceWriter {
         (self.ring.capacity() / 8).min(MAX_JOURNAL_BYTES)
     }
 
-    /// A size with which whole values are repeated rarely, but a small share of the capacity.
+    /// The size for a new journal: whole values are repeated rarely, but the journal takes only a small share
+    /// of the capacity.
     pub(crate) fn wanted_journal_bytes(&self) -> u64 {
         let full_slice = (self.full_slice_bytes + CHUNK_HEADER_BYTES) as u64;
         let ample = (full_slice * JOURNAL_FULL_SLICES).min(self.ring.capacity() / 16);
@@ -222,8 +223,8 @@ impl TraceWriter {
         self.place_block(header, payload)?.ok_or_else(|| self.too_small())
     }
 
-    /// Writes a block where it fits. The payload is written before the header, so a block is in the file
-    /// whole or not at all.
+    /// Writes a block at a place where it fits. The payload is written before the header, so a block is in
+    /// the file whole or not at all.
     pub(crate) fn place_block(&mut self, header: &BlockHeader, payload: &[u8]) -> Result<Option<u64>, Error> {
         let Some(at) = self.ring.allocate(header.extent_bytes())? else {
             return Ok(None);

@@ -12,13 +12,14 @@ use crate::slice::{Counters, SliceHeader, SliceVisitor};
 use crate::write::trace_writer::TraceWriter;
 
 /// Copies `from` to the file `to` and returns the length of the new file. Every record passes through `map`,
-/// which drops it by returning `None`; the records of `extra` follow. Blocks of slices are copied unchanged.
+/// and `map` drops a record by returning `None`. The records of `extra` follow. Blocks of slices are copied
+/// unchanged.
 ///
-/// `capacity_bytes` must be enough for all of it. The length of the file `from` plus
+/// `capacity_bytes` must be enough for the whole copy. The length of the file `from` plus
 /// [`DEFAULT_CAPACITY_BYTES`](crate::DEFAULT_CAPACITY_BYTES) is always enough for the slices.
 ///
 /// # Errors
-/// As for reading `from` and writing `to`.
+/// The same errors as for reading `from` and writing `to`.
 pub fn rewrite(
     from: &Trace,
     to: &Path,

@@ -1,10 +1,10 @@
 //! The extents of the file: the file never outgrows its capacity, and disk space is reserved before use.
 //!
 //! Extents lie side by side without gaps, from the end of the first page to the highest byte ever used. A
-//! free extent begins with a header of kind free. Any free extent that is large enough is reused, so in a
-//! file that has reached its capacity the newest blocks lie among the oldest. A block's payload is written
-//! before its header, and the blocks that it replaces are released only then. So the file is sound at every
-//! instant.
+//! free extent begins with a header of kind free. The writer reuses any free extent that is large enough. So
+//! in a file that has reached its capacity, the newest blocks lie among the oldest. The writer writes a
+//! block's payload before its header, and only then releases the blocks that it replaces. So the file is
+//! sound at every instant.
 
 #![allow(unsafe_code)]
 
@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind};
 use crate::layout::block::{ALIGN_BYTES, BlockHeader, BlockKind, HEADER_BYTES};
 use crate::layout::header::PAGE_BYTES;
 
-/// The file grows by at least this much, so it grows rarely.
+/// Least number of bytes by which the file grows, so that it grows rarely.
 const GROW_BYTES: u64 = 64 << 10;
 const OS_PAGE_BYTES: u64 = 4096;
 
@@ -32,13 +32,13 @@ pub(crate) struct Ring {
     map: MmapMut,
     salt: u64,
     capacity: u64,
-    /// Length of the file. All of it is backed by disk space.
+    /// Length of the file. Disk space backs all of it.
     reserved: u64,
     /// One past the highest byte ever used.
     end: u64,
     /// Extents in use: position and length.
     live: BTreeMap<u64, u64>,
-    /// Called with the file as a kill at this instant would leave it.
+    /// A test's function that gets the file as a kill at this instant would leave it.
     #[cfg(test)]
     pub(crate) after_write: Option<Watcher>,
 }
@@ -47,8 +47,8 @@ impl Ring {
     /// Takes over an empty file and writes its first page.
     pub(crate) fn new(file: File, capacity: u64, salt: u64, page: &[u8]) -> Result<Ring, Error> {
         let length = usize::try_from(capacity).map_err(|_| too_large(capacity))?;
-        // SAFETY: no one can promise that no other process truncates the file. A truncation ends in SIGBUS,
-        // which kills the process unless it has a handler that puts memory in place of the file
+        // SAFETY: no one can promise that no other process truncates the file. A truncation ends in SIGBUS.
+        // The signal kills the process unless it has a handler that puts memory in place of the file
         // (edleak-record has one). Bytes beyond `reserved` are mapped but never touched.
         let map = unsafe { MmapOptions::new().len(length).map_mut(&file) }
             .map_err(|error| Error::io("cannot map the file", error))?;
@@ -68,7 +68,7 @@ impl Ring {
         Ok(ring)
     }
 
-    /// The file.
+    /// The file of the trace.
     pub(crate) fn file(&self) -> &File {
         &self.file
     }
@@ -123,7 +123,8 @@ impl Ring {
         assert!(at + bytes.len() as u64 <= self.reserved, "writing below what is reserved");
         #[cfg(test)]
         if let Some(hook) = &mut self.after_write {
-            // A writer that is killed half-way through, and one killed just after the write.
+            // A test sees the file of a writer that is killed half-way through, and of a writer that is
+            // killed just after the write.
             let half = bytes.len() / 2;
             self.map[at as usize..at as usize + half].copy_from_slice(&bytes[..half]);
             hook(&self.map[..self.reserved as usize]);
@@ -139,7 +140,7 @@ impl Ring {
         self.write(at, &bytes);
     }
 
-    /// Free extents with position and length. The last one reaches to the capacity.
+    /// Free extents with position and length. The last free extent reaches to the capacity.
     pub(crate) fn gaps(&self) -> impl Iterator<Item = (u64, u64)> {
         let begins =
             std::iter::once(PAGE_BYTES as u64).chain(self.live.iter().map(|(at, length)| at + length));
@@ -165,7 +166,7 @@ impl Ring {
         is_placed && is_spare_left
     }
 
-    /// Allocates the lowest free extent of `length` bytes; `None` if there is none within the capacity.
+    /// Allocates the lowest free extent of `length` bytes; `None`: there is none within the capacity.
     pub(crate) fn allocate(&mut self, length: u64) -> Result<Option<u64>, Error> {
         debug_assert!(length.is_multiple_of(ALIGN_BYTES));
         let Some((at, gap)) = self.gaps().find(|&(_, gap)| gap >= length) else {
@@ -203,7 +204,7 @@ impl Ring {
         let ample = (self.reserved + (self.reserved / 2).max(GROW_BYTES))
             .next_multiple_of(OS_PAGE_BYTES)
             .clamp(at_least, self.capacity);
-        // A disk that is nearly full may still have the bytes needed now.
+        // A nearly full disk may still have the bytes that are needed now.
         match fallocate(&self.file, self.reserved, ample) {
             Ok(()) => self.reserved = ample,
             Err(_) => {
@@ -222,7 +223,7 @@ impl Ring {
         // which holds every byte written.
         let advised =
             unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, 0, self.reserved as usize) };
-        // If the kernel refuses, the pages stay resident, which only costs memory.
+        // If the kernel refuses the advice, the pages stay resident, which only costs memory.
         drop(advised);
     }
 
@@ -242,10 +243,10 @@ fn too_large(capacity: u64) -> Error {
 
 /// Reserves disk space from `from` to `to` and extends the file to `to`.
 fn fallocate(file: &File, from: u64, to: u64) -> io::Result<()> {
-    // The kernel answers a write beyond this limit with a signal that kills the process, so check the limit
-    // first.
+    // If a write exceeds this limit, the kernel sends a signal that kills the process. So the function checks
+    // the limit first.
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a valid rlimit to write to.
+    // SAFETY: `limit` is a valid rlimit, and the call writes to it.
     let got = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) };
     if got == 0 && to > limit.rlim_cur {
         return Err(io::Error::from_raw_os_error(libc::EFBIG));

@@ -17,10 +17,10 @@ const MAX_MERGED_BYTES: usize = 8 << 20;
 const MAX_LEVEL: u8 = 62;
 
 impl TraceWriter {
-    /// Makes sure that an extent of `length` bytes is free; thins old slices if necessary.
+    /// Makes sure that an extent of `length` bytes is free; thins old slices if needed.
     ///
-    /// Twice the largest block of slices stays free in addition. A merged block is written before the two old
-    /// blocks are released, and a block that moves onto itself is first copied elsewhere.
+    /// Twice the largest block of slices stays free in addition. The writer writes a merged block before it
+    /// releases the two old blocks. A block that moves onto itself is first copied elsewhere.
     pub(crate) fn make_room(&mut self, length: u64, is_for_slices: bool) -> Result<(), Error> {
         let largest = self.largest_extent().max(if is_for_slices { length } else { 0 });
         let spare = 2 * largest;
@@ -47,8 +47,8 @@ impl TraceWriter {
         self.blocks.iter().map(|block| block.header.extent_bytes()).max().unwrap_or(0)
     }
 
-    /// Merges one pair of neighbours. If both together would be too large, thins the finer block instead.
-    /// Returns `false` if nothing can be merged.
+    /// Merges one pair of neighbours. If both blocks together would be too large, the function thins the
+    /// finer block instead. Returns `false` if no blocks can be merged.
     fn merge_once(&mut self) -> Result<bool, Error> {
         let candidates: Vec<Candidate> = self
             .blocks
@@ -64,8 +64,8 @@ impl TraceWriter {
             return Ok(true);
         }
         let finer = if candidates[older].level < level { older } else { older + 1 };
-        // Half the slices may take as many bytes: a site that changes only in every second slice changes in
-        // each slice that is left. So try coarser levels too.
+        // Half the slices may take as many bytes: a site that changes only in every second slice then changes
+        // in every remaining slice. So the loop tries coarser levels too.
         for level in level..=MAX_LEVEL {
             if self.thin(finer, 1, level)? {
                 return Ok(true);
@@ -75,8 +75,8 @@ impl TraceWriter {
     }
 
     /// Replaces `count` blocks from `index` on by one block at `level` or coarser. Returns `false` if there
-    /// is no place for the new block, or if it would be larger than a new block from a journal can be. This
-    /// limit bounds the memory of thinning and keeps blocks small compared with the capacity.
+    /// is no place for the new block, or if it would be larger than the largest block that a journal can
+    /// give. This limit bounds the memory of thinning and keeps blocks small compared with the capacity.
     fn thin(&mut self, index: usize, count: usize, level: u8) -> Result<bool, Error> {
         let sources: Vec<SliceBlock> = self.blocks[index..index + count].to_vec();
         let (oldest, newest) = (sources[0].header, sources[count - 1].header);
@@ -95,7 +95,8 @@ impl TraceWriter {
                 .decompress(payload, header.raw_bytes as usize)
                 .map_err(|error| Error::io("cannot read back a block", error))?;
             thinner.begin_block();
-            // If another process has damaged a block, its slices are lost and the recording goes on.
+            // If another process has damaged a block, the slices of that block are lost and the recording
+            // goes on.
             let _damaged = self.decoder.decode(&raw, header.from_tick, header.last_tick, &mut thinner);
         }
         thinner.finish(next_tick);
@@ -116,7 +117,7 @@ impl TraceWriter {
             self.pack()?;
         }
         let placed = self.place_block(&header, &payload)?;
-        // Free space may be fragmented. A single block that became shorter fits into its own old place.
+        // Free space may be fragmented. But a single block that became shorter fits into its own old place.
         if placed.is_none() && (count > 1 || length > oldest.extent_bytes()) {
             return Ok(false);
         }
@@ -124,9 +125,9 @@ impl TraceWriter {
         for source in index..index + count {
             self.ring.release(self.blocks[source].at);
         }
-        // A catalog too large to be moved can leave fragmented free space. Then the source blocks are
-        // released first: if the recorder is killed before the next line, their span is lost. The alternative
-        // is to end the recording.
+        // If the catalog is too large to be moved, free space can stay fragmented. Then the writer releases
+        // the source blocks first: if the recorder is killed before the next line, the slices of these blocks
+        // are lost. The only alternative is to end the recording.
         let at = match placed {
             Some(at) => at,
             None => self.place_block(&header, &payload)?.ok_or_else(|| self.too_small())?,
@@ -192,8 +193,8 @@ impl TraceWriter {
     }
 
     /// Replaces the catalog blocks from `first` on by one block that holds the newest record of each key.
-    /// Returns `false` if there is no room for old and new blocks together. Thins slices to make room only if
-    /// `is_needed`.
+    /// Returns `false` if there is no room for old and new blocks together. The function thins slices to make
+    /// room only if `is_needed`.
     fn merge_catalog(&mut self, first: usize, is_needed: bool) -> Result<bool, Error> {
         let sources = self.catalog[first..].to_vec();
         let [_, .., newest] = sources[..] else {
@@ -249,9 +250,9 @@ impl TraceWriter {
         ).with_remedy("use a larger --size")
     }
 
-    /// Moves every block down: into the lowest free extent that is large enough, or else over the free extent
-    /// just below it. A block that would overlap its old place is copied elsewhere first, so a sound copy is
-    /// in the file at every instant. If there is no room for that copy, the block stays.
+    /// Moves every block down: into the lowest free extent that is large enough, or over the free extent just
+    /// below the block. If a block would overlap its old place, it is first copied elsewhere, so a sound copy
+    /// is in the file at every instant. If there is no room for that copy, the block stays.
     pub(crate) fn pack(&mut self) -> Result<(), Error> {
         let mut end = crate::layout::header::PAGE_BYTES as u64;
         let mut has_gaps = false;

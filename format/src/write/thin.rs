@@ -1,11 +1,11 @@
 //! Thinning: halves the resolution of old history by merging blocks and dropping slices.
 //!
-//! When the capacity is used up, two neighbouring blocks are merged and every other slice is dropped. A level
-//! is a distance between slices of 2^level ticks. The level that takes the most space is thinned first,
-//! oldest blocks first. So all levels come to share the capacity evenly: recent history is fine and older
-//! history coarse. A longer recording costs only the logarithm of its length. Thinning begins a new coarsest
-//! level only if this level still gives [`MIN_EVEN_SLICES`] slices over the whole recording, or if no other
-//! pair can be merged.
+//! When the capacity is used up, the writer merges two neighbouring blocks and drops every other slice. A
+//! level is a distance between slices of 2^level ticks. The writer first thins the level that takes the most
+//! space, oldest blocks first. So all levels come to share the capacity evenly: recent history is fine and
+//! older history coarse. The number of levels grows only with the logarithm of the recording's length.
+//! Thinning begins a new coarsest level only in two cases. Either this level still gives [`MIN_EVEN_SLICES`]
+//! slices over the whole recording, or no other pair can be merged.
 
 use crate::ids::{AreaId, SiteId};
 use crate::layout::areas::Areas;
@@ -13,17 +13,18 @@ use crate::layout::delta::Encoder;
 use crate::memory::AreaBytes;
 use crate::slice::{Counters, SliceHeader, SliceVisitor};
 
-/// Evenly spaced slices that every recording keeps, if the capacity can hold so many.
+/// Least number of evenly spaced slices that every recording keeps, if the capacity can hold so many.
 pub(crate) const MIN_EVEN_SLICES: u64 = 256;
 
-/// The properties of a block that matter to the choice.
+/// The properties of a block that the choice of a pair depends on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Candidate {
     pub level: u8,
     pub bytes: u64,
 }
 
-/// Chooses two neighbours to merge and returns the index of the older. `None` with fewer than two blocks.
+/// Chooses two neighbours to merge and returns the index of the older block. `None`: there are fewer than two
+/// blocks.
 ///
 /// `span_ticks` is the time from the first slice to the newest.
 pub(crate) fn choose_pair(blocks: &[Candidate], span_ticks: u64) -> Option<usize> {
@@ -33,8 +34,8 @@ pub(crate) fn choose_pair(blocks: &[Candidate], span_ticks: u64) -> Option<usize
         bytes_of_level[block.level as usize] += block.bytes;
     }
     let pairs = || blocks.windows(2).enumerate().map(|(index, pair)| (index, pair[0].level, pair[1].level));
-    // The best pair has the level with most bytes, then the finest level, then equal levels, then the oldest
-    // blocks.
+    // The best pair is on the level with most bytes. If levels tie, the finest level comes first, then equal
+    // levels, then the oldest blocks.
     let best = |may_begin_level: bool| {
         pairs()
             .filter(|&(_, a, b)| may_begin_level || a.min(b) < coarsest)
@@ -56,7 +57,7 @@ pub(crate) struct Thinner<'a> {
     stride_ticks: u64,
     /// The first slice of the trace always stays.
     first_tick: u64,
-    /// The newest slice; the next slice decides whether it stays.
+    /// The newest slice that was received; the next slice decides whether it stays.
     waiting: Option<SliceHeader>,
     table: Vec<Counters>,
     is_dirty: Vec<bool>,
@@ -94,7 +95,7 @@ impl<'a> Thinner<'a> {
         tick.div_ceil(self.stride_ticks)
     }
 
-    /// Passes the waiting slice on unless the next slice replaces it.
+    /// Passes on the waiting slice, unless the next slice replaces it.
     fn settle(&mut self, next_tick: u64) {
         let Some(header) = self.waiting.take() else { return };
         if self.span(header.tick) == self.span(next_tick) && header.tick != self.first_tick {
@@ -109,8 +110,8 @@ impl<'a> Thinner<'a> {
         }
     }
 
-    /// Settles the previous slice. At the beginning of a block, clears all values: the block holds whole
-    /// values.
+    /// Decides on the waiting slice when the next slice arrives. At the beginning of a block, the function
+    /// clears all values, because the block holds whole values.
     fn next(&mut self, header: &SliceHeader) {
         self.settle(header.tick);
         if !std::mem::take(&mut self.begins_block) {

@@ -24,11 +24,11 @@ pub const DEFAULT_CAPACITY_BYTES: u64 = 64 << 20;
 /// The smallest capacity that holds a useful trace: 256 KiB.
 pub const MIN_CAPACITY_BYTES: u64 = 256 << 10;
 
-/// Size of the first journal. The size doubles for later ones, so a short recording leaves a small file even
-/// if it is killed.
+/// Size of the first journal. The size doubles for each later journal, so a short recording leaves a small
+/// file even if it is killed.
 const FIRST_JOURNAL_BYTES: u64 = 32 << 10;
-/// Bytes that a journal keeps free for the end of the recording, so that the end can be recorded on a full
-/// disk. A `Losses` and an `End` record with the largest numbers take 93 bytes.
+/// Number of bytes that a journal keeps free, so that a full disk can still hold the records of the end. A
+/// `Losses` and an `End` record with the largest numbers take 93 bytes.
 const LAST_WORDS_BYTES: usize = 128;
 /// Compressing takes at most half of this share of the recorded time.
 const YOUNG_SHARE: u64 = 32;
@@ -40,8 +40,8 @@ const JOURNAL_RECORDS_SHARE: u64 = 4;
 /// Writes a trace.
 ///
 /// Every slice is in the file when [`TraceWriter::slice`] returns: a writer killed at any instant loses at
-/// most the slice it was writing. Memory is proportional to the number of sites and does not grow with the
-/// length of the recording.
+/// most the slice it was writing. The memory of the writer is proportional to the number of sites. It does
+/// not grow with the length of the recording.
 pub struct TraceWriter {
     pub(crate) ring: Ring,
     path: PathBuf,
@@ -80,7 +80,7 @@ pub struct TraceWriter {
 }
 
 impl TraceWriter {
-    /// Creates a trace that only its owner can read. The file must not exist or must be empty.
+    /// Creates a trace that only its owner can read. If the file exists, it must be empty.
     ///
     /// # Errors
     /// `CapacityTooSmall` below [`MIN_CAPACITY_BYTES`]; `InUse`; `AlreadyExists`; `NoSpace` if not even the
@@ -129,11 +129,11 @@ impl TraceWriter {
         Self::on(file, path, capacity_bytes / 4096 * 4096)
     }
 
-    /// Empties the trace and starts it again: used if an image executed another program at once. The file
+    /// Empties the trace and starts it again, for an image that executed another program at once. The file
     /// keeps its name and its lock.
     ///
     /// # Errors
-    /// As for [`create`](Self::create).
+    /// The same errors as for [`create`](Self::create).
     pub fn restart(self) -> Result<TraceWriter, Error> {
         let TraceWriter { ring, path, .. } = self;
         let (file, capacity) = ring.into_file();
@@ -143,7 +143,7 @@ impl TraceWriter {
             .map_err(|error| error.context(error::writing(&path)))
     }
 
-    /// Whether the file still has this name: another process may have moved or deleted it.
+    /// Whether the file still has the name `path`: another process may have moved or deleted it.
     pub fn is_at(&self, path: &Path) -> bool {
         place::is_at(self.ring.file(), path)
     }
@@ -184,8 +184,8 @@ impl TraceWriter {
     /// file.
     ///
     /// # Errors
-    /// `InvalidInput` for a site whose id is not below 2^20. Else as for `sync`, because a large batch of
-    /// records is written at once.
+    /// `InvalidInput` for a site whose id is not below 2^20. Other errors are those of `sync`, because the
+    /// writer writes a large batch of records at once.
     pub fn record(&mut self, record: &Record) -> Result<(), Error> {
         if let Record::Site(site) = record
             && site.id.0 as usize >= MAX_SITES
@@ -209,14 +209,14 @@ impl TraceWriter {
     }
 
     /// Sets the sizes of the memory areas for the next slice and later ones; `areas[i]` belongs to
-    /// `AreaId(i)`. Areas beyond [`MAX_AREAS`](crate::MAX_AREAS) are left out.
+    /// `AreaId(i)`. The writer leaves out areas beyond [`MAX_AREAS`](crate::MAX_AREAS).
     pub fn memory(&mut self, areas: &[AreaBytes]) {
         self.memory.clear();
         self.memory.extend_from_slice(&areas[..areas.len().min(crate::MAX_AREAS)]);
     }
 
-    /// Writes one slice; `counters[i]` belongs to `SiteId(i)`. The number of sites never falls, and ticks
-    /// increase.
+    /// Writes one slice; `counters[i]` belongs to `SiteId(i)`. The number of sites must never fall, and ticks
+    /// must increase.
     ///
     /// # Errors
     /// `NoSpace`: this slice is not in the trace; everything before it is. `CutOff`: another process
@@ -284,7 +284,8 @@ impl TraceWriter {
         self.flush_records(LAST_WORDS_BYTES).map_err(|error| self.named(error))
     }
 
-    /// Length of the file if it were finished now. The journal counts with its size before compression.
+    /// Length that the file would have if the writer finished it now. The journal counts with its size before
+    /// compression.
     pub fn bytes(&self) -> u64 {
         let spare = self.journal.map_or(0, |journal| journal.header.payload_bytes - journal.used);
         self.ring.capacity() - self.ring.free_bytes() - spare
@@ -294,8 +295,8 @@ impl TraceWriter {
     /// file.
     ///
     /// # Errors
-    /// `NoSpace` if the last records found no room. A disk too full to compress the journal is no error: the
-    /// journal stays as it is, and readable.
+    /// `NoSpace` if the last records found no room. If the disk is too full to compress the journal, the
+    /// journal stays as it is, and readable; this does not cause an error.
     pub fn finish(mut self) -> Result<u64, Error> {
         let path = std::mem::take(&mut self.path);
         let flushed = self.flush_records(0).inspect_err(|_| self.say_last_words());
@@ -338,12 +339,12 @@ impl TraceWriter {
 
     fn write_records(&mut self, encoded: &[u8], keep_bytes: usize) -> Result<(), Error> {
         if encoded.len() as u64 > self.journal_bytes / JOURNAL_RECORDS_SHARE {
-            // The journal's records are older than these and must not replace them.
+            // The journal's records are older than the pending records and must not replace them.
             self.close_journal()?;
             let mut records = EncodedRecords::default();
             records.add(encoded).expect("the writer encoded them");
             self.add_catalog(&records)?;
-            // Records in the open journal must count as newer than this block.
+            // Records in the open journal must count as newer than the records of this block.
             self.renew_empty_journal();
             return Ok(());
         }
@@ -389,7 +390,7 @@ impl TraceWriter {
     }
 }
 
-/// Most memory that stays allocated for pending records after a large batch.
+/// Maximum number of bytes that stay allocated for pending records after a large batch.
 const MAX_PENDING_KEPT_BYTES: usize = 64 << 10;
 
 fn too_many_sites(sites: usize) -> Error {
@@ -397,7 +398,7 @@ fn too_many_sites(sites: usize) -> Error {
         .with_remedy(format!("merge some, at most {MAX_SITES}"))
 }
 
-/// A number that differs from trace to trace. It need not be secret.
+/// A number that differs from trace to trace. The number need not be secret.
 fn random_salt() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(std::process::id())

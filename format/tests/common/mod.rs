@@ -10,7 +10,7 @@ use edleak_format::{
     Counters, Error, Record, Site, SiteId, SiteKind, SliceHeader, SliceVisitor, Start, Trace, TraceWriter,
 };
 
-/// Counters of every non-zero site, by tick.
+/// The counters of every site that is not zero, by tick.
 pub type Slices = BTreeMap<u64, (SliceHeader, BTreeMap<u32, Counters>)>;
 
 /// A file name that no other test uses. The file is removed on drop.
