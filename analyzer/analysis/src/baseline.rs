@@ -1,9 +1,9 @@
-//! A baseline: the leaks of an earlier recording. With a baseline, the gate reports only leaks that are new
-//! or faster.
+//! A baseline: the leaks of an earlier recording, with which the gate compares. With a baseline, the gate
+//! reports only leaks that are new or faster.
 //!
-//! The baseline is a recording, which is analyzed again with today's model, or a report saved with `--format
-//! json`. A site may be recorded by caller in one recording and by stack in the other. Such sites are
-//! compared by caller, with the rates of the caller's stacks added up.
+//! The baseline is a recording, which edleak-analyze analyzes again with today's model, or a report saved
+//! with `--format json`. A site may be recorded by caller in one recording and by stack in the other. Such
+//! sites are compared by caller, and the rates of the caller's stacks are added up.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::Findings;
@@ -16,11 +16,11 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Version of the JSON report: `report` writes this report and a baseline reads it. A change that breaks a
-/// reader raises the version.
+/// Version of the JSON report: the crate `report` writes the report, and a baseline reads it. A change that
+/// breaks a reader raises the version.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// A leak is faster than in the baseline if its rate is more than this factor times the old rate.
+/// Least ratio of the new rate to the old rate at which a leak counts as faster than in the baseline.
 ///
 /// Two estimates of the same leak differ by up to a quarter in either direction. So a rate 1.5 times as high
 /// is a real difference.
@@ -31,18 +31,18 @@ pub const FASTER: f64 = 1.5;
 pub struct KnownLeak {
     /// The key that finds this leak again in another recording.
     pub identity: Identity,
-    /// Its name, for people.
+    /// The name of the leak, for people.
     pub name: String,
-    /// Its rate in the earlier recording.
+    /// The rate of the leak in the earlier recording.
     pub rate_bytes_per_s: f64,
-    /// Its offset in its module, which gives the order in the code.
+    /// The offset of the leak in its module; it gives the order in the code.
     offset: u64,
 }
 
 /// The leaks of an earlier recording.
 #[derive(Clone, Default, Debug)]
 pub struct Baseline {
-    /// The leaks, in order of their place in the code.
+    /// The leaks, ordered by their place in the code.
     pub leaks: Vec<KnownLeak>,
 }
 
@@ -75,8 +75,8 @@ impl Change {
 }
 
 impl Baseline {
-    /// The leaks of an analyzed recording. They must be symbolized, so that they can be found again after a
-    /// rebuild.
+    /// The leaks of an analyzed recording. The leaks must be symbolized, so that they can be found again
+    /// after a rebuild.
     pub fn of(analysis: &Findings) -> Self {
         Self::of_leaks(analysis.sites.iter().filter(|site| site.is_leak()).map(known_leak))
     }
@@ -87,7 +87,7 @@ impl Baseline {
         Self { leaks }
     }
 
-    /// Reads a saved report; `None` if the file is something else.
+    /// Reads a saved report; `None`: the file is not a saved report.
     pub fn read_json(path: &Path) -> Option<Result<Self>> {
         let mut start = [0; 4096];
         let mut file = File::open(path).ok()?;
@@ -101,7 +101,7 @@ impl Baseline {
     /// Reads the text of a saved report.
     ///
     /// # Errors
-    /// If the text is not a whole report, or if its format is newer.
+    /// The text is not a whole report, or its format is newer.
     pub fn from_json(text: &[u8]) -> Result<Self> {
         let report: SavedReport = serde_json::from_slice(text).map_err(|error| {
             Error::new(ErrorKind::Baseline, format!("not a whole report: {error}"))
@@ -129,8 +129,8 @@ impl Baseline {
         let mut changes = vec![None; leaks.len()];
         let mut met = vec![false; self.leaks.len()];
 
-        // Exact matches first: a function name that several sites share must not take the place of another
-        // site.
+        // Exact matches come first: a function name that several sites share must not take the place of
+        // another site.
         for is_same in [Identity::is_same_code, Identity::is_same_function] {
             for &i in &order {
                 let is_match =
@@ -145,8 +145,8 @@ impl Baseline {
                 }
             }
         }
-        // Perhaps only one of the two recordings watched the caller of a remaining leak. So compare the sum
-        // of all leaks of this caller in both recordings.
+        // Perhaps only one of the two recordings watched the caller of a remaining leak. So the function
+        // compares the sum of all leaks of this caller in both recordings.
         for &i in &order {
             if changes[i].is_some() {
                 continue;
@@ -189,8 +189,8 @@ fn known_leak(site: &JudgedSite) -> KnownLeak {
     }
 }
 
-/// The part of a saved report that a baseline needs. Unknown fields are skipped, because reports of later
-/// versions add some.
+/// The part of a saved report that a baseline needs. The parser skips unknown fields, because reports of
+/// later versions add some.
 #[derive(Deserialize)]
 struct SavedReport {
     format_version: u32,

@@ -1,8 +1,8 @@
 //! The errors of the analyzer, by kind.
 //!
 //! A message is lowercase and quotes values in backticks. The remedy is a separate field, printed after the
-//! message in parentheses. `context` puts knowledge of the caller in front of the message. A damaged block of
-//! a trace is not an error: it is counted and reported.
+//! message in parentheses. `context` puts the caller's knowledge in front of the message. A damaged block of
+//! a trace does not cause an error: the analyzer counts and reports it.
 
 use std::fmt;
 
@@ -22,11 +22,11 @@ pub enum ErrorKind {
     Io,
     /// The input is neither a trace nor another readable recording.
     Unreadable,
-    /// A suppression file does not parse.
+    /// A suppression file has a wrong form.
     Suppressions,
-    /// A baseline cannot be used.
+    /// The analyzer cannot use a baseline.
     Baseline,
-    /// A value given by the user does not parse.
+    /// A value given by the user has a wrong form.
     Value,
     /// A report could not be written.
     Output,
@@ -36,7 +36,7 @@ pub enum ErrorKind {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error of this kind, without a remedy.
+    /// Makes an error of this kind, without a remedy.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), remedy: None }
     }
@@ -53,7 +53,7 @@ impl Error {
         &self.message
     }
 
-    /// The remedy, if there is one.
+    /// The remedy; `None`: there is no remedy.
     pub fn remedy(&self) -> Option<&str> {
         self.remedy.as_deref()
     }

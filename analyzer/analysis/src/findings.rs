@@ -28,44 +28,44 @@ pub struct Findings {
     /// Runtimes and allocators in the process that take their memory from elsewhere than malloc, each with a
     /// remedy.
     pub own_heaps: Vec<OwnHeap>,
-    /// The children of the process used most of the processor time.
+    /// Whether the children of the process used most of the processor time.
     pub children_did_the_work: bool,
-    /// Every site: leaks first, by falling rate; equal rates in order of their label.
+    /// Every site: leaks first, by falling rate. Sites with equal rates are in order of their label.
     pub sites: Vec<JudgedSite>,
-    /// The modules of the target, with their load addresses; empty if the input does not name modules.
+    /// The modules of the target, with their load addresses; empty: the input does not name modules.
     pub modules: Vec<LoadedModule>,
-    /// Live and resident bytes of the process over the record; empty if the input does not have them.
+    /// Live and resident bytes of the process over the record; empty: the input does not have them.
     pub process: ProcessSeries,
     /// The work of the whole program over the record.
     pub work: Arc<Work>,
     /// The debug files that gave the names of the reported addresses, by module.
     pub outcomes: Vec<Outcome>,
-    /// The counters of every site over the record, if a report asks for them.
+    /// The counters of every site over the record; `None`: no report asks for them.
     pub history: Option<Box<History>>,
 }
 
 /// The program, the duration and the end of one recording.
 #[derive(Clone, Default, PartialEq, Debug)]
 pub struct Header {
-    /// The program and its arguments; empty if the input does not name them.
+    /// The program and its arguments; empty: the input does not name them.
     pub command: Vec<String>,
-    /// The PID; 0 if the input does not give it.
+    /// The process ID; 0: the input does not give it.
     pub pid: u32,
-    /// Wall-clock start, nanoseconds since 1970; 0 if the input does not give it.
+    /// Wall-clock start in nanoseconds since 1970; 0: the input does not give it.
     pub started_unix_ns: u64,
     /// Seconds from the start to the last slice.
     pub duration_s: f64,
-    /// Slices in the input.
+    /// Number of slices in the input.
     pub slices: u64,
-    /// The evenly spaced slices that the verdicts rest on.
+    /// Number of evenly spaced slices that the verdicts rest on.
     pub judged_slices: u64,
-    /// Seconds between two of these slices.
+    /// Seconds between two of the judged slices.
     pub period_s: f64,
-    /// The recording ended in order, and no part of it is damaged.
+    /// Whether the recording ended in an orderly way, and no part of it is damaged.
     pub complete: bool,
     /// The end of the recording, in words.
     pub end: Option<String>,
-    /// The recording ended because the process executed a program that was not recorded.
+    /// Whether the recording ended because the process executed a program that was not recorded.
     pub is_replaced: bool,
     /// Version of the edleak-record that wrote the trace; empty if the input does not give it.
     pub recorder: String,
@@ -78,47 +78,48 @@ pub struct Header {
 pub struct Summary {
     /// Number of sites.
     pub sites: u64,
-    /// Sites without a verdict.
+    /// Number of sites without a verdict.
     pub undecided: u64,
     /// Live bytes of all sites at the end.
     pub live_bytes: u64,
     /// Live allocations of all sites at the end.
     pub live_count: u64,
-    /// Bytes allocated.
+    /// Bytes that all sites allocated.
     pub allocated_bytes: u64,
-    /// Bytes freed.
+    /// Bytes that all sites freed.
     pub freed_bytes: u64,
     /// Allocations.
     pub allocs: u64,
     /// Frees.
     pub frees: u64,
-    /// Frees of addresses that no entry point had returned.
+    /// Number of frees of addresses that no entry point had returned.
     pub unknown_frees: u64,
-    /// Slices that were due and not taken.
+    /// Number of slices that were due but that the recorder did not take.
     pub lost_slices: u64,
     /// Share of the record without slices, 0 to 1. A straight line replaces the missing slices.
     pub missing_share: f64,
     /// Share of the record that the longest single gap takes, 0 to 1.
     pub longest_gap_share: f64,
-    /// Allocations that were not counted, because the tables had no memory for them.
+    /// Number of allocations that the recorder did not count, because the side table had no memory for them.
     pub untracked_allocs: u64,
-    /// Modules that were loaded or unloaded unseen. Sites in these modules may have no name.
+    /// Number of modules that were loaded or unloaded without an event in the trace. Sites in these modules
+    /// may have no name.
     pub lost_module_events: u64,
-    /// Allocations beyond the site table; they are counted at the site of kind `Other`.
+    /// Number of allocations beyond the site table; the site of kind `Other` counts them.
     pub other_site_allocs: u64,
-    /// Stacks of watched sites that did not fit into the session.
+    /// Number of stacks of watched sites that did not fit into the session.
     pub lost_stacks: u64,
-    /// Images and child processes that could not be recorded.
+    /// Number of images and child processes that edleak could not record.
     pub unrecorded_images: u64,
-    /// The least number of child processes that were not recorded, because the options did not ask for them.
+    /// Least number of child processes that edleak did not record, because the user did not ask for them.
     pub unasked_children: u64,
-    /// Blocks of the trace that were damaged and skipped.
+    /// Number of blocks of the trace that were damaged and skipped.
     pub damaged_blocks: u64,
-    /// Bytes that belong to no sound block.
+    /// Number of bytes that belong to no sound block.
     pub damaged_bytes: u64,
-    /// Reported addresses without a function name.
+    /// Number of reported addresses without a function name.
     pub unresolved_addresses: u64,
-    /// Reported addresses.
+    /// Number of reported addresses.
     pub reported_addresses: u64,
 }
 
@@ -127,26 +128,27 @@ pub struct Summary {
 pub struct LoadedModule {
     /// The module that [`Address::module_id`](crate::frame::Address::module_id) names.
     pub id: ModuleId,
-    /// Its path.
+    /// The path of the module.
     pub path: String,
-    /// Its build ID in hexadecimal, empty where it has none.
+    /// The module's build ID in hexadecimal; empty: it has none.
     pub build_id: String,
     /// First address of the mapping.
     pub start: u64,
-    /// One past its last address.
+    /// One past the last address of the mapping.
     pub end: u64,
     /// Runtime address minus link-time address.
     pub load_bias: u64,
 }
 
 impl Findings {
-    /// The stacks that were judged together with `site` and that have a share in the leak, by falling share.
+    /// The stacks that have a share in the leak of `site`, if `site` was judged together with its stacks; by
+    /// falling share.
     pub fn parts_of<'a>(&'a self, site: &'a JudgedSite) -> Vec<&'a JudgedSite> {
         site::parts_of(&self.sites, site)
     }
 
     /// Groups the leaks in `listed` as a person counts them: a watched caller and its stacks are one leak.
-    /// `listed` comes by falling rate.
+    /// The sites in `listed` come by falling rate.
     pub fn groups<'a>(&'a self, listed: impl Iterator<Item = &'a JudgedSite>) -> Vec<Group<'a>> {
         group::groups(&self.sites, listed)
     }
@@ -154,7 +156,7 @@ impl Findings {
     /// The stacks that hold a site's leaked bytes.
     ///
     /// If the site was judged together with its stacks, these are the stacks by falling share. The site
-    /// itself then has the bytes that it allocated while it was not watched. Otherwise there is only the
+    /// itself then has the bytes that it allocated while it was not watched. If not, the result is only the
     /// site's own stack.
     pub fn leaked_by_stack<'a>(&'a self, site: &'a JudgedSite) -> Vec<(&'a JudgedSite, u64)> {
         let bytes = site.judgement.leak_bytes;
@@ -162,10 +164,10 @@ impl Findings {
         if parts.is_empty() {
             return vec![(site, bytes)];
         }
-        // The shares are of the growth of all stacks together. A cast from float to integer saturates.
+        // The shares refer to the growth of all stacks together. A cast from float to integer saturates.
         let share = |part: &JudgedSite| (part.leak_share.unwrap_or(0.0) * bytes as f64).round() as u64;
         let mut all: Vec<_> = parts.into_iter().map(|part| (part, share(part))).collect();
-        // Each share is rounded, so the sum may be off by one byte per share.
+        // The function rounds each share, so the sum may differ by one byte per share.
         let rest = bytes.saturating_sub(all.iter().map(|(_, bytes)| bytes).sum());
         if rest > all.len() as u64 {
             all.push((site, rest));
@@ -179,12 +181,12 @@ impl Findings {
         self.modules.iter().find(|module| module.id == id)
     }
 
-    /// The number of sites with this standing.
+    /// The number of sites with this decision of the gate ([`Standing`]).
     pub fn count_standing(&self, is: impl Fn(Standing) -> bool) -> u64 {
         self.sites.iter().filter(|site| is(site.standing)).count() as u64
     }
 
-    /// The number of leaks below the bar of `--min-class` or `--strict`.
+    /// The number of leaks that `--min-class` or `--strict` excludes from the list.
     pub fn unlisted_leaks(&self) -> u64 {
         let is_unlisted = |site: &&JudgedSite| site.is_leak() && site.standing == Standing::Unlisted;
         self.sites.iter().filter(is_unlisted).count() as u64

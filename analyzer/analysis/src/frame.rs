@@ -3,12 +3,12 @@
 use edleak_format::{ModuleId, SymbolFrame};
 use std::sync::Arc;
 
-/// One return address. It is symbolized only if it is reported.
+/// One return address in the target. The analyzer symbolizes the address only if it is reported.
 #[derive(Clone, Default, PartialEq, Debug)]
 pub struct Address {
     /// The return address in the target.
     pub address: u64,
-    /// The module that holds the address, if the input is a trace.
+    /// The module that holds the address; `None`: unknown, or the input is not a trace.
     pub module_id: Option<ModuleId>,
     /// The path of this module.
     pub module: Option<String>,
@@ -16,7 +16,8 @@ pub struct Address {
     pub build_id: String,
     /// The return address minus the module's load bias.
     pub offset: Option<u64>,
-    /// The input names modules, but the address lies in none of them: the program generated this code.
+    /// Whether the program generated this code: the input names modules, but the address lies in none of
+    /// them.
     pub is_generated: bool,
     /// The frames, innermost first, inlined frames included; empty if no symbol is known.
     pub frames: Arc<[SymbolFrame]>,
@@ -38,7 +39,7 @@ pub fn frames(stack: &[Address]) -> impl Iterator<Item = SiteFrame<'_>> + Clone 
 pub struct SiteFrame<'a> {
     /// The return address.
     pub address: &'a Address,
-    /// The frame; `None` where no symbol is known.
+    /// The frame; `None`: no symbol is known.
     pub frame: Option<&'a SymbolFrame>,
 }
 
@@ -69,7 +70,8 @@ impl<'a> SiteFrame<'a> {
             "/library/alloc/src/",
             "/library/std/src/",
             "/usr/include/c++/",
-            // glibc's headers inline getline, asprintf and others when they fortify.
+            // The headers of glibc inline getline, asprintf and others in programs built with
+            // `_FORTIFY_SOURCE`.
             "-linux-gnu/bits/",
             "/usr/include/bits/",
             "/include/rtld-malloc.h",
@@ -86,7 +88,7 @@ impl<'a> SiteFrame<'a> {
         Some((frame.file.as_deref()?, frame.line))
     }
 
-    /// A name for the frame: the function, else `module+0x12`, else [`GENERATED_NAME`], else the bare
+    /// A name for the frame: the function; without one `module+0x12`, then [`GENERATED_NAME`], then the bare
     /// address.
     pub fn name(self) -> String {
         match (self.function(), &self.address.module, self.address.offset) {

@@ -11,28 +11,29 @@ use edleak_model::classify::{Confidence, LEAST_POINTS, Verdict};
 use edleak_model::growth_kind::GrowthKind;
 use edleak_model::regression::Class;
 
-/// Undecided sites stop a gate if they hold more than this share of the live bytes ...
+/// Undecided sites stop a gate if they hold more than this share of the live bytes. They must also hold more
+/// than `UNDECIDED_BYTES`.
 const UNDECIDED_SHARE: f64 = 0.05;
-/// ... and also more than this many bytes.
+/// Least number of bytes with which undecided sites stop a gate.
 const UNDECIDED_BYTES: f64 = 4096.0;
 
-/// If a larger share of the record is missing, the report says so.
+/// Share of the record without slices above which the report says so.
 pub const MUCH_MISSING: f64 = 0.05;
-/// A longer single gap may hide a leak. A gap of this length costs two and a half points of F1
-/// (`replay/gap.rs`). Short gaps in several places hide nothing.
+/// Share of the record that one gap may take; a longer gap may hide a leak. A gap of this length lowers F1 by
+/// two and a half points (`replay/gap.rs`). Short gaps in several places hide nothing.
 const LONG_GAP: f64 = 0.2;
 
 /// The options of the gate.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// Leaks of a lower class are not listed. Below `linear`, growing sites without a leak are listed as
-    /// well.
+    /// The lowest class of leaks that are listed. If this class is below `linear`, growing sites that do not
+    /// leak are listed as well.
     pub min_class: Class,
-    /// List only leaks beyond reasonable doubt.
+    /// Whether to list only strict leaks.
     pub strict: bool,
-    /// List every site.
+    /// Whether to list every site.
     pub all: bool,
-    /// Tolerate leaks whose rates add up to no more than this.
+    /// Leaks are tolerated if their rates add up to no more than this rate.
     pub budget_bytes_per_s: Option<f64>,
     /// The leaks of an earlier recording.
     pub baseline: Option<Baseline>,
@@ -71,12 +72,13 @@ pub enum RuleUse {
     Unused,
     /// The rule hid every leak that it matched.
     Used,
-    /// In one of the recordings, the leaks that the rule matched exceeded its budget. They are reported.
+    /// In one of the recordings, the leaks that the rule matched exceeded the rule's budget. So these leaks
+    /// are reported.
     Exceeded,
 }
 
 impl Outcome {
-    /// The exit code.
+    /// The exit code of edleak-analyze for this result.
     pub fn exit_code(self) -> u8 {
         match self {
             Self::Clean => 0,
@@ -95,7 +97,7 @@ impl Policy {
             && (!self.strict || site.judgement.confidence == Some(Confidence::Strict))
     }
 
-    /// Whether the site is listed although it is no leak.
+    /// Whether the site is listed although it is not a leak.
     fn wants_shown(&self, site: &JudgedSite) -> bool {
         let is_growing = !site.is_leak() && site.judgement.class >= self.min_class;
         self.all || (self.min_class < Class::Linear && is_growing)
@@ -106,7 +108,7 @@ impl Policy {
         self.wants_leak(site) || self.wants_shown(site)
     }
 
-    /// Decides the standing of every site. A budget applies to each recording, that is to each process.
+    /// Decides the standing of every site. A budget applies to each recording, and so to each process.
     /// Returns the effect of each suppression rule.
     pub fn apply(&self, analyses: &mut [Findings]) -> Vec<RuleUse> {
         let mut uses = vec![RuleUse::Unused; self.suppressions.rules.len()];
@@ -200,7 +202,7 @@ pub fn outcome(analysis: &Findings) -> Outcome {
     if too_little(analysis).is_some() { Outcome::Undecided } else { Outcome::Clean }
 }
 
-/// The reason why the recording does not suffice for a verdict, with the remedy; `None` if it suffices.
+/// The reason why the recording does not suffice for a verdict, with the remedy; `None`: it suffices.
 pub fn too_little(analysis: &Findings) -> Option<String> {
     let slices = analysis.header.judged_slices;
     if analysis.summary.unrecorded_images > 0 {
@@ -236,7 +238,7 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
             if slices == 1 { "1 slice is".to_owned() } else { format!("{slices} slices are") }
         ));
     }
-    // A leak that grew only within the gap leaves no trace there but a straight line.
+    // If a leak grew only within the gap, the record shows only a straight line there.
     let gap = analysis.summary.longest_gap_share;
     let is_strict = |site: &JudgedSite| {
         let passes = matches!(site.standing, Standing::Tolerated | Standing::Known | Standing::Suppressed(_));
@@ -273,9 +275,10 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
 
 /// The bytes of an undecided site that may have leaked.
 ///
-/// These are the site's live bytes at the end of the judged record, or at the end of the whole record if that
-/// is less: freed memory has not leaked. If the site grew until the program had no more work, these are its
-/// [`open_bytes`](edleak_model::classify::Judgement::open_bytes) instead.
+/// These bytes are the site's live bytes at the end of the judged record. If fewer bytes are live at the end
+/// of the whole record, the function takes that number: freed memory has not leaked. If the site grew until
+/// the program had no more work, these are its [`open_bytes`](edleak_model::classify::Judgement::open_bytes)
+/// instead.
 fn in_question(site: &JudgedSite) -> f64 {
     match site.judgement.open_bytes {
         0 => site.judged_bytes().min(site.totals.live_bytes as f64),
@@ -283,8 +286,8 @@ fn in_question(site: &JudgedSite) -> f64 {
     }
 }
 
-/// The reason why the recording did not see the growth: it happened in children, outside malloc, or at too
-/// many sites to judge any of them.
+/// The reason why the recording did not see the growth. The growth happened in children, outside malloc, or
+/// at too many sites to judge any of them.
 fn unmeasured(analysis: &Findings) -> Option<String> {
     use edleak_text::units;
     let size = |bytes: u64| units::bytes(bytes as f64);
@@ -321,7 +324,7 @@ fn unmeasured(analysis: &Findings) -> Option<String> {
     ))
 }
 
-/// Whether no site changed after the first quarter of the record: the process only waited.
+/// Whether no site changed after the first quarter of the record, because the process only waited.
 fn did_nothing_after_the_start(analysis: &Findings) -> bool {
     const COLUMNS: usize = 40;
     analysis.sites.iter().all(|site| {

@@ -5,7 +5,7 @@ use edleak_model::classify::Verdict;
 use edleak_model::levels::Levels;
 use std::collections::HashMap;
 
-/// A smaller share of a leak gets no line.
+/// Least share of a leak that gets its own line.
 const LEAST_SHARE: f64 = 0.005;
 
 /// A caller with its stacks, or a single site.
@@ -13,7 +13,7 @@ const LEAST_SHARE: f64 = 0.005;
 pub struct Group<'a> {
     /// The caller.
     pub site: &'a JudgedSite,
-    /// The member with the highest rate: its verdict stands for the group.
+    /// The member with the highest rate; its verdict is the verdict of the group.
     pub lead: &'a JudgedSite,
     /// The rate of all members together.
     pub rate_bytes_per_s: f64,
@@ -23,7 +23,7 @@ pub struct Group<'a> {
     pub leak_bytes: f64,
     /// Live allocations of the caller and all its stacks, listed or not, at the last judged slice.
     pub live_count: Option<u64>,
-    /// When the recording ended, less than half of the leaked bytes was still live.
+    /// Whether less than half of the leaked bytes was still live when the recording ended.
     pub is_freed_at_end: bool,
     /// Live bytes of all members together, over the record.
     pub levels: &'a Levels,
@@ -36,7 +36,7 @@ pub struct Group<'a> {
 pub struct Share<'a> {
     /// The stack; `None` stands for the bytes that the caller leaked while it was not watched.
     pub site: Option<&'a JudgedSite>,
-    /// Its share of the leaked bytes, 0 to 1.
+    /// The stack's share of the leaked bytes, 0 to 1.
     pub of_leaked: f64,
 }
 

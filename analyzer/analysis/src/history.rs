@@ -1,4 +1,5 @@
-//! The counters of every site at evenly spaced instants, the site's peak, and the process beside them.
+//! The counters of every site at evenly spaced instants, with the peak of each site and the totals of the
+//! process.
 //!
 //! The verdicts rest on [`edleak_model::series`], which keeps no counters. But a page, a profile of an
 //! instant and a profile of a range need the counters. The history keeps these counters packed ([`Packed`]),
@@ -12,7 +13,8 @@
 //! ```
 //!
 //! A counter at an instant is the counter of the newest slice that is not after the instant. If no slice was
-//! taken since the previous instant, the instant is missing and has the counters of the slice before it.
+//! taken since the previous instant, the instant is missing, and its counters are those of the slice before
+//! it.
 
 mod build;
 mod of_lines;
@@ -29,13 +31,13 @@ use edleak_format::Counters;
 pub struct Instant {
     /// Seconds since the recording began.
     pub at_s: f64,
-    /// No slice was taken since the previous instant.
+    /// Whether no slice was taken since the previous instant.
     pub is_missing: bool,
     /// The counters of all sites together.
     pub counters: Counters,
     /// RssAnon; 0 if it was not recorded.
     pub resident_bytes: u64,
-    /// VmSwap.
+    /// VmSwap, in bytes.
     pub swap_bytes: u64,
 }
 
@@ -53,13 +55,13 @@ pub struct Peak {
 pub struct SiteHistory {
     /// The site.
     pub label: SiteLabel,
-    /// Its counters at the instants; `None` if they did not fit and are part of [`History::others`].
+    /// The site's counters at the instants; `None`: they did not fit and are part of [`History::others`].
     pub packed: Option<Packed>,
-    /// Its own peak.
+    /// The peak of the site.
     pub peak: Peak,
-    /// Its live bytes when the process had its peak.
+    /// The site's live bytes when the process had its peak.
     pub live_bytes_at_peak: u64,
-    /// Its live allocations when the process had its peak.
+    /// The site's live allocations when the process had its peak.
     pub live_count_at_peak: u64,
 }
 
@@ -70,17 +72,18 @@ pub struct History {
     pub instants: Vec<Instant>,
     /// The sites, in the order of [`Findings::sites`](crate::findings::Findings::sites).
     pub sites: Vec<SiteHistory>,
-    /// The sum of the sites without their own counters, at the instants.
+    /// The sum, at the instants, of all sites that have no counters of their own here.
     pub others: Packed,
-    /// Number of sites in that sum.
+    /// Number of sites in [`History::others`].
     pub others_sites: u64,
     /// The peak of the process.
     pub peak: Peak,
-    /// The end of the judged record. After it, the program freed everything because it ended.
+    /// The end of the judged record, in seconds. After this time, the program freed everything because it
+    /// ended.
     pub judged_until_s: f64,
-    /// The input gives the allocated and freed bytes, not only the live bytes.
+    /// Whether the input gives the allocated and freed bytes, and not only the live bytes.
     pub has_turnover: bool,
-    /// The input gives the resident memory of the process.
+    /// Whether the input gives the resident memory of the process.
     pub has_resident: bool,
 }
 
@@ -108,8 +111,8 @@ impl History {
                     packed.add_to(&mut others);
                     self.sites[site].packed = None;
                     self.others_sites += 1;
-                    // A smaller site further down would fit. But only the rank may decide which sites are
-                    // kept.
+                    // A smaller site further down the list might fit. But only the rank may decide which
+                    // sites are kept.
                     left = 0;
                 }
             }

@@ -1,22 +1,23 @@
 //! Decides whether two sites of different recordings are the same piece of code.
 //!
 //! The exact key is the build ID and the offset of every return address; it survives restarts and ASLR. A
-//! rebuilt binary has another build ID and other offsets. Then the functions of the whole stack are compared,
-//! with the names of their modules, so a moved line or a new directory changes nothing. If several sites
-//! share even these (two calls of malloc in one function), their order in the code tells them apart.
+//! rebuilt binary has another build ID and other offsets. In that case the functions of the whole stack are
+//! compared, with the names of their modules. So a moved line or a new directory changes nothing. If several
+//! sites share even these functions (two calls of malloc in one function), their order in the code tells them
+//! apart.
 
 use crate::frame::{Address, GENERATED_NAME, base_name};
 use crate::site::{INJECTED_NAME, JudgedSite, Kind};
 
 /// The keys that recognize a site in another recording. Each key is compared with the same key of the other
-/// site; equal keys mean the same code.
+/// site; if a key is equal, both sites are the same code.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity {
-    /// Build IDs and offsets of the stack; `None` if a module has no build ID.
+    /// Build IDs and offsets of the stack; `None`: a module has no build ID.
     pub code: Option<String>,
-    /// Modules and functions of the stack; `None` if the innermost function is unknown.
+    /// Modules and functions of the stack; `None`: the innermost function is unknown.
     pub names: Option<String>,
-    /// The keys of the caller alone, if the site is one stack of a caller.
+    /// The keys of the caller alone; `None`: the site is not a stack of a caller.
     pub caller: Option<Box<Identity>>,
 }
 
@@ -57,17 +58,18 @@ impl Identity {
         Self { code, names, caller: None }
     }
 
-    /// Whether both are the same code of the same build.
+    /// Whether both sites are the same code of the same build.
     pub fn is_same_code(&self, other: &Self) -> bool {
         self.code.is_some() && self.code == other.code
     }
 
-    /// Whether both are the same functions, possibly of different builds.
+    /// Whether both sites are the same functions, possibly of different builds.
     pub fn is_same_function(&self, other: &Self) -> bool {
         self.names.is_some() && self.names == other.names
     }
 
-    /// A short name for the code, the same on every machine. Tools use it to follow results over time.
+    /// A short hash that identifies the code; it is the same on every machine. Tools use the fingerprint to
+    /// follow results over time.
     pub fn fingerprint(&self) -> String {
         let key = self.names.as_deref().or(self.code.as_deref()).unwrap_or_default();
         format!("{:016x}", fnv1a(key.as_bytes()))
@@ -84,7 +86,8 @@ fn names_of(address: &Address) -> String {
     format!("{module}!{}", if functions.is_empty() { "?".into() } else { functions.join("<") })
 }
 
-/// FNV-1a. Its result is the same across machines, builds and versions; `std`'s hasher does not promise this.
+/// The hash FNV-1a. Its result is the same across machines, builds and versions; `std`'s hasher does not
+/// guarantee this.
 pub fn fnv1a(bytes: &[u8]) -> u64 {
     bytes
         .iter()

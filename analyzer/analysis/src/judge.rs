@@ -1,4 +1,4 @@
-//! Phase 3: from series to verdicts, for every site of a recording. Symbols are not needed yet.
+//! Phase 3: from series to verdicts, for every site of a recording. This phase needs no symbols yet.
 
 mod batch;
 
@@ -122,8 +122,8 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     }
 }
 
-/// Small live allocations take more resident memory than they ask for. This surplus belongs to the program:
-/// it is neither retained by the allocator nor outside malloc.
+/// Small live allocations take more resident memory than the program requested. This surplus belongs to the
+/// program: the allocator does not retain it, and it is not outside malloc.
 fn explain_by_small_blocks(growth: &mut ProcessGrowth, sites: &[JudgedSite]) {
     let by = |from: u64, to: u64| to.saturating_sub(from) as f64;
     let unexplained = by(growth.resident_from_bytes, growth.resident_to_bytes)
@@ -134,8 +134,8 @@ fn explain_by_small_blocks(growth: &mut ProcessGrowth, sites: &[JudgedSite]) {
     }
 }
 
-/// A program is busy if it ran, or waited for a processor, for this share of the time. A slow machine does
-/// not change this.
+/// Least share of the time that a busy program ran or waited for a processor. A slow machine does not change
+/// this share.
 const BUSY_SHARE: f64 = 0.6;
 
 fn is_busy(processor: &Processor) -> bool {
@@ -143,8 +143,8 @@ fn is_busy(processor: &Processor) -> bool {
     processor.span_ns > 0 && ready_ns >= BUSY_SHARE * processor.span_ns as f64
 }
 
-/// The number of points that are known to be missing after the last slice. They are missing if the recording
-/// ended later, or if blocks are damaged and none of their slices is left.
+/// The number of points that are missing after the last slice. Points are missing if the recording ended
+/// later, or if blocks are damaged and no slice of them is left.
 fn lost_at_the_end<T>(trace: &Trace, replayed: &Replayed<T>, period_s: f64) -> u64 {
     let behind_s = trace.end().map_or(0.0, |end| end.at_ns.saturating_sub(replayed.last_ns) as f64 / 1e9);
     // The recording ends less than a period after its last slice.
@@ -208,8 +208,8 @@ fn judge_site(replayed: &ReplayedSite, period_s: f64, model: Model) -> JudgedSit
     JudgedSite { totals, ..judged(label, &replayed.series, replayed.with_stacks.as_ref(), period_s, model) }
 }
 
-/// The verdict on one site. If the site has stacks, the judgement of the site together with its stacks is
-/// kept beside it, for [`settle_families`].
+/// The verdict on one site. If the site has stacks, the function keeps the judgement of the site together
+/// with its stacks beside it, for [`settle_families`].
 fn judged(
     label: SiteLabel,
     series: &Series,
@@ -242,10 +242,11 @@ fn judged(
 
 /// Scales the leaks of stacks to the whole record.
 ///
-/// A site is often watched late, when it begins to look like a leak. Its stacks then know only the part after
-/// that. So each stack gets its share of the leak of caller and stacks together: its own leaked bytes, scaled
-/// to the longer time. The sum never exceeds the leak of caller and stacks together. That leak alone does not
-/// suffice: it would include the last tooth of a sawtooth, which the stacks describe better.
+/// A site is often watched late, when it begins to look like a leak. Its stacks then know only the part of
+/// the record after that. So each stack gets a share of the leak of caller and stacks together: its own
+/// leaked bytes, scaled to the longer time. The sum of these shares never exceeds the leak of caller and
+/// stacks together. The leak of caller and stacks together does not suffice alone: it would include the last
+/// tooth of a sawtooth, which the stacks describe better.
 fn share_out(sites: &mut [JudgedSite]) {
     let mut known: HashMap<SiteLabel, (u64, f64)> = HashMap::new();
     for site in sites.iter().filter(|site| site.is_leak()) {
@@ -286,7 +287,7 @@ fn share_out(sites: &mut [JudgedSite]) {
 /// - The site is a leak alone. Its own curve then has a hole for the time in which it was watched.
 ///
 /// The share of each stack in the leak is the share of its growth. The site's own growth counts in the same
-/// way.
+/// way as that of a stack.
 fn settle_families(sites: &mut [JudgedSite]) {
     acquit(sites);
     let is_leak_together = |site: &JudgedSite| {
@@ -329,7 +330,7 @@ fn settle_families(sites: &mut [JudgedSite]) {
 }
 
 /// A watched site becomes undecided together with its stacks, if the program stopped working while they grew.
-/// This applies only if no member alone is a leak or undecided for this reason.
+/// This rule applies only if no member alone is a leak, or undecided for this reason.
 fn leave_open(sites: &mut [JudgedSite]) {
     let is_answered = |site: &JudgedSite| site.is_leak() || site.judgement.open_bytes > 0;
     let family = |site: &JudgedSite| site.parent.clone().unwrap_or_else(|| site.label.clone());
@@ -343,8 +344,8 @@ fn leave_open(sites: &mut [JudgedSite]) {
 
 /// Withdraws the judgement of a site together with its stacks, if the ages of survivors contradict it.
 ///
-/// This needs two conditions: the ages are known for most allocations of the site, and by these ages no stack
-/// is a leak. The curve of the sum knows no ages, so it does not overrule them.
+/// The withdrawal needs two conditions: the ages are known for most allocations of the site, and by these
+/// ages no stack is a leak. The curve of the sum does not know ages, so it does not overrule them.
 fn acquit(sites: &mut [JudgedSite]) {
     #[derive(Default)]
     struct Family {
@@ -384,8 +385,8 @@ fn acquit(sites: &mut [JudgedSite]) {
     }
 }
 
-/// A suspect that leaked less than this share of the live bytes, together with the stacks of the same caller,
-/// becomes undecided.
+/// Least share of the live bytes that a suspect must have leaked; the stacks of the same caller count
+/// together. With less, the suspect becomes undecided.
 const NEGLIGIBLE: f64 = 0.001;
 
 /// Turns negligible suspects into undecided sites.
@@ -544,8 +545,8 @@ mod tests {
         };
         assert!(!is_leak(100, &[(900, Verdict::NoLeak, true)]));
         assert!(!is_leak(0, &[(500, Verdict::Undecided, true), (400, Verdict::NoLeak, false)]));
-        // The site stays a leak in three cases: the ages are not known, they are known for too few of its
-        // allocations, or one of its stacks is the leak.
+        // The site stays a leak in three cases. The ages are not known; they are known for too few of its
+        // allocations; or one of its stacks is the leak.
         assert!(is_leak(100, &[(900, Verdict::NoLeak, false)]));
         assert!(is_leak(1000, &[(900, Verdict::NoLeak, true)]));
         assert!(is_leak(0, &[(900, Verdict::NoLeak, true), (5, Verdict::Leak, true)]));
@@ -553,7 +554,7 @@ mod tests {
 
     #[test]
     fn stacks_that_were_known_late_have_leaked_as_long_as_their_caller() {
-        // The stacks are known for 20 s of 40 s, at 2 B/s. The sum cannot have leaked more than its curve
+        // The ages of the stacks cover 20 s of 40 s, at 2 B/s. The sum cannot have leaked more than its curve
         // shows.
         for (whole, whole_rate, bytes, rate) in [(120, 3.0, 80, 2.0), (50, 1.25, 50, 1.25)] {
             let family = caller(0, judgement(Verdict::Leak, whole, whole_rate, false));

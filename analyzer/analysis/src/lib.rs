@@ -1,4 +1,4 @@
-//! From a trace to findings: which sites leak, how fast, by which stack.
+//! From a trace to findings: which sites leak, how fast, and through which stack.
 //!
 //! ```text
 //! 1 load       a trace (mapped, indexed), edLeak's JSON slices, or series lines
@@ -9,7 +9,7 @@
 //!   profile    the memory of each site at one instant, or its change in a range; only if asked
 //! ```
 //!
-//! Each phase borrows the result of the previous phase and uses nothing of a later phase.
+//! Each phase borrows the result of the previous phase and uses no code of a later phase.
 #![deny(unsafe_code)]
 #![warn(unreachable_pub)]
 
@@ -50,7 +50,7 @@ use std::path::Path;
 /// ([`Policy::apply`]).
 ///
 /// # Errors
-/// If the recording cannot be read.
+/// The recording cannot be read.
 pub fn analyze(
     path: &Path,
     options: LoadOptions,

@@ -1,7 +1,8 @@
 //! Phase 1: opens an input, which is a trace, edLeak's JSON slices, or series lines.
 //!
-//! The content of the input decides its kind, never its name. A trace is mapped and indexed, but not read.
-//! Each series of a text input is condensed while it is read, so memory grows with the number of sites.
+//! The content of the input decides its kind; its name does not matter. Opening a trace indexes its blocks
+//! but decodes no slice. Each series of a text input is condensed while it is read, so memory grows with the
+//! number of sites.
 
 pub mod edleak_json;
 pub mod line_series;
@@ -15,11 +16,12 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-/// A trace on stdin must be held in memory. A larger trace is refused; as a file it would be mapped instead.
+/// Maximum number of bytes of a trace on stdin, because edleak-analyze must hold it in memory. A larger trace
+/// is refused; the user can give it as a file instead.
 const MAX_STDIN_BYTES: u64 = 4 << 30;
-/// These first bytes suffice to recognize a trace.
+/// Number of first bytes that suffice to recognize a trace.
 const PROBED_BYTES: u64 = 1 << 16;
-/// The first character that is not white space must be among these bytes.
+/// Number of first bytes that must contain a character other than white space.
 const SNIFFED_BYTES: usize = 4096;
 
 /// An opened input.
@@ -42,7 +44,7 @@ impl std::fmt::Debug for Recording {
 /// Opens the input at `path`; `-` is stdin.
 ///
 /// # Errors
-/// If the input cannot be read, or is no recording.
+/// The input cannot be read, or is not a recording.
 pub fn load(path: &Path, options: LoadOptions) -> Result<Recording> {
     let failed = |error: Error| error.context(format_args!("failed to read `{}`", path.display()));
     if path.as_os_str() == "-" {
@@ -77,7 +79,7 @@ fn load_stream(mut reader: impl BufRead, options: LoadOptions) -> Result<Recordi
     }
     let mut bytes = Vec::new();
     read_up_to(&mut reader, PROBED_BYTES, &mut bytes)?;
-    // Refuse an input that is no trace before all of it is read, because an endless pipe never ends.
+    // Check whether the input is a trace before all of it is read, because an endless pipe never ends.
     Trace::from_bytes(bytes.clone()).map_err(|error| trace_error(&error))?;
     read_up_to(&mut reader, MAX_STDIN_BYTES + 1, &mut bytes)?;
     if bytes.len() as u64 > MAX_STDIN_BYTES {
@@ -93,7 +95,8 @@ fn read_up_to(reader: &mut impl Read, bytes: u64, into: &mut Vec<u8>) -> Result<
     reader.take(bytes).read_to_end(into).map(|_| ()).map_err(|error| io_error(&error))
 }
 
-/// Text inputs are JSON objects, so they begin with `{`. The trace reader accepts or refuses everything else.
+/// Text inputs are JSON objects, so they begin with `{`. Everything else goes to the trace reader, which
+/// accepts or refuses it.
 fn is_text(start: &[u8]) -> bool {
     start.iter().take(SNIFFED_BYTES).find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{')
 }

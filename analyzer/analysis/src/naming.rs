@@ -7,8 +7,8 @@ use crate::site::{JudgedSite, SiteLabel};
 use edleak_binary::{Request, Symbolizer};
 use std::collections::HashSet;
 
-/// Symbolizes every `wanted` site, the callers of wanted stacks, and the stacks that a wanted site was judged
-/// with.
+/// Symbolizes every `wanted` site, the callers of wanted stacks, and the stacks with which a wanted site was
+/// judged.
 pub fn name_sites(
     analysis: &mut Findings,
     recording: &Recording,

@@ -1,4 +1,4 @@
-//! The time until the process holds a round size, if everything leaks on at the same rate.
+//! The time until the process holds a round size, if all leaks continue at the same rate.
 
 use crate::findings::Findings;
 
@@ -17,10 +17,10 @@ const SIZES: [u64; 12] = [
     16 << 40,
     64 << 40,
 ];
-/// The size must be at least this many times the memory that the process holds. A smaller size is of no use
-/// to a reader.
+/// Least ratio of the round size to the memory that the process holds. A smaller size is of no use to a
+/// reader.
 const LEAST_FACTOR: u64 = 2;
-/// Beyond ten years, today's rate predicts nothing.
+/// Longest time that the outlook looks ahead: ten years. Beyond it, today's rate predicts nothing.
 const MOST_SECONDS: f64 = 10.0 * 365.0 * 86400.0;
 
 /// The next round size and the time until the process holds it.
@@ -31,13 +31,13 @@ pub struct Outlook {
     pub holds_bytes: u64,
     /// The round size.
     pub reaches_bytes: u64,
-    /// Seconds from the end of the record until then.
+    /// Seconds from the end of the record until the process holds the round size.
     pub in_s: f64,
 }
 
 impl Outlook {
-    /// The outlook at a leak rate of `rate_bytes_per_s`; `None` if nothing leaks, or if the size is not
-    /// reached within ten years.
+    /// The outlook at a leak rate of `rate_bytes_per_s`; `None`: nothing leaks, or the process does not reach
+    /// the size within ten years.
     pub fn of(analysis: &Findings, rate_bytes_per_s: f64) -> Option<Self> {
         let growth = &analysis.growth;
         let holds_bytes = growth.resident_to_bytes.max(growth.live_to_bytes).max(analysis.summary.live_bytes);

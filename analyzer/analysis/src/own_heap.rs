@@ -1,5 +1,5 @@
-//! Runtimes and allocators that take memory from the kernel instead of malloc, and the switch that makes each
-//! use malloc.
+//! Runtimes and allocators that take memory from the kernel instead of malloc, and the setting that makes
+//! each of them use malloc.
 
 use crate::frame::base_name;
 use edleak_format::Trace;
@@ -9,7 +9,7 @@ use edleak_format::Trace;
 pub struct OwnHeap {
     /// The name of the runtime or allocator.
     pub name: String,
-    /// The way to make its allocations visible, or another place to look.
+    /// The way to make the allocations visible, or another place to look.
     pub remedy: String,
 }
 

@@ -1,7 +1,7 @@
 //! A memory profile of a trace: the memory of each site at one instant, or its changes in a range of time.
 //!
 //! The instant is a slice, so its counters are exact. A range goes from the newest slice at its start to the
-//! newest slice at its end; all figures of a range are differences of these two slices. The rows add up to
+//! newest slice at its end. All figures of a range are differences of these two slices. The rows add up to
 //! the total to the byte, because an allocation is counted either at its site or at one of its stacks.
 
 use crate::error::{Error, ErrorKind, Result};
@@ -27,14 +27,14 @@ pub enum At {
 /// The part of a trace that a profile covers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Span {
-    /// One instant; the figures count from the start of the record up to it.
+    /// One instant: the figures count from the start of the record up to it.
     Instant(At),
-    /// From one time to another, in nanoseconds since the recording began. A missing end is the end of the
-    /// record.
+    /// A range from one time to another, in nanoseconds since the recording began. A missing end is the end
+    /// of the record.
     Range {
-        /// The start.
+        /// The start; `None`: the start of the record.
         from_ns: Option<u64>,
-        /// The end.
+        /// The end; `None`: the end of the record.
         to_ns: Option<u64>,
     },
 }
@@ -94,7 +94,7 @@ pub struct Moment {
 /// A profile.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Profile {
-    /// The span that was asked for.
+    /// The span that the user asked for.
     pub span: Span,
     /// The figure that ranks the rows.
     pub order: Order,
@@ -104,7 +104,8 @@ pub struct Profile {
     pub to: Moment,
     /// All sites together.
     pub total: Figures,
-    /// Every site with figures, by the falling ranking figure; equal figures in the order of their label.
+    /// Every site with figures, in falling order of the figure that ranks them. Sites with equal figures are
+    /// in order of their label.
     pub rows: Vec<Row>,
 }
 
@@ -240,7 +241,7 @@ fn bounds(slices: &Slices, span: Span) -> Result<(Option<usize>, usize)> {
     }
 }
 
-/// A time to the millisecond, so that a printed bound can be given back as an option.
+/// A time to the millisecond, so that the user can give a printed bound back as an option.
 fn exact(time_ns: u64) -> String {
     format!("{}.{:03}s", time_ns / 1_000_000_000, time_ns / 1_000_000 % 1000)
 }

@@ -8,10 +8,10 @@
 //!   sites     [0..) [4096..) [8192..) …       sixteen in one [`Group`]
 //! ```
 //!
-//! The slices of a trace may have several distances, because older slices are further apart. A series must be
-//! even, so it follows the trace's [`Grid`]. The value at a grid point is that of the newest slice that is
-//! not after it. If slices are missing, a straight line gives the values (`gap`). The series ends where the
-//! program began to free everything ([`teardown`]).
+//! The distance between the slices of a trace can differ, because older slices are further apart. A series
+//! must be even, so it follows the trace's [`Grid`]. The value at a grid point is the value of the newest
+//! slice that is not after it. If slices are missing, a straight line gives the values (`gap`). The series
+//! ends where the program began to free everything at its end ([`teardown`]).
 //!
 //! All sums are of integers, and each series sees its points in order of time. So the result is the same to
 //! the bit for any number of threads.
@@ -51,8 +51,8 @@ use std::sync::Arc;
 use sums::PowerSums;
 use window::{Condensed, GROUPS_PER_TILE, Range};
 
-/// Ranges of sites per thread. With more than one, other threads take over the work of a thread that was held
-/// up.
+/// Number of ranges of sites per thread. With more than one range, other threads take over the work of a
+/// thread that was held up.
 const RANGES_PER_THREAD: usize = 2;
 
 /// The result of a replay.
@@ -64,19 +64,19 @@ pub struct Replayed<T> {
     pub process: ProcessSeries,
     /// Bytes allocated from the first slice to the last.
     pub turnover_bytes: u64,
-    /// Slices read.
+    /// Number of slices that were read.
     pub slices: u64,
     /// Time of the last slice since the recording began.
     pub last_ns: u64,
     /// The work of the whole program over the record.
     pub work: Arc<Work>,
-    /// Grid points without a slice, whose values lie on a straight line.
+    /// Number of grid points without a slice; their values lie on a straight line.
     pub missing_points: u64,
-    /// Points without a slice after the end of the grid, up to the end of the record.
+    /// Number of points without a slice after the end of the grid, up to the end of the record.
     pub missing_behind: u64,
-    /// The greatest number of such points in a row.
+    /// The greatest number of points without a slice in a row.
     pub longest_gap: u64,
-    /// Blocks that were sound when the trace was opened and that can no longer be read.
+    /// Number of blocks that were sound when the trace was opened and that can no longer be read.
     pub unreadable_blocks: u64,
 }
 
@@ -87,9 +87,9 @@ pub struct ReplayedSite {
     pub id: SiteId,
     /// The series.
     pub series: Series,
-    /// The series of the site together with all its stacks, if it has stacks.
+    /// The series of the site together with all its stacks; `None`: it has no stacks.
     pub with_stacks: Option<Series>,
-    /// The newest counters, even if that slice is on no grid point.
+    /// The newest counters, even if their slice lies on no grid point.
     pub counters: Counters,
 }
 
@@ -147,9 +147,9 @@ struct States {
     powers: PowerSums,
     /// Bytes allocated by all sites at the first slice.
     first_allocated_bytes: Option<u64>,
-    /// Points of the grid up to the newest slice.
+    /// Number of points of the grid up to the newest slice.
     covered: usize,
-    /// Points of the whole record up to the newest slice. The grid may end before the record.
+    /// Number of points of the whole record up to the newest slice. The grid may end before the record.
     all_covered: usize,
     whole: Grid,
     work: WorkBuilder,
@@ -307,7 +307,7 @@ impl States {
             let series = together.map(|series| series.clone().with_totals(counters.allocs, counters.frees));
             let with_stacks =
                 sums.with_stacks.get(&id).cloned().map(|series| series.beside(Arc::clone(&work)));
-            // A caller that was watched from the start has counted nothing itself, so no slice names it.
+            // If a caller was watched from the start, it has counted nothing itself, so no slice names it.
             let silent = || {
                 let whole = with_stacks.as_ref();
                 let mut builder = SeriesBuilder::new();

@@ -1,5 +1,5 @@
-//! Writes a trace to another trace, with symbols embedded or with its names replaced. The slices are copied
-//! unchanged.
+//! Writes a trace to another trace, with symbols embedded or with its names replaced. The new trace gets the
+//! slices unchanged.
 
 use crate::error::reason;
 use crate::error::{Error, ErrorKind, Result};
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 /// read from.
 ///
 /// # Errors
-/// If the new trace cannot be written.
+/// The new trace cannot be written.
 pub fn embed(from: &Trace, to: &Path, symbolizer: &Symbolizer) -> Result<Resolution> {
     let (symbols, resolution) = build_trace(symbolizer, from);
     let keep = |record| (!matches!(record, Record::Symbols(_))).then_some(record);
@@ -31,7 +31,7 @@ pub fn embed(from: &Trace, to: &Path, symbolizer: &Symbolizer) -> Result<Resolut
 /// confirm it.
 ///
 /// # Errors
-/// If the new trace cannot be written.
+/// The new trace cannot be written.
 pub fn anonymize(from: &Trace, to: &Path, key: &str) -> Result<()> {
     let hash = |text: &str| pseudonym(key, text.as_bytes());
     let path = |text: &str| format!("/{}", hash(text));
@@ -68,8 +68,8 @@ pub fn anonymize(from: &Trace, to: &Path, key: &str) -> Result<()> {
 
 /// Sixteen hexadecimal digits for a name.
 ///
-/// This uses SipHash-2-4, not a hash of key and name joined. Names like `main` are in every trace. Their
-/// hashes must not help anyone to confirm a guess of another name.
+/// The function uses SipHash-2-4, not a hash of key and name joined. Names like `main` are in every trace.
+/// Their hashes must not help anyone to confirm a guess of another name.
 fn pseudonym(key: &str, name: &[u8]) -> String {
     let key = SipHasher24::new().hash(key.as_bytes());
     format!("{:016x}", SipHasher24::new_with_key(&key.as_bytes()).hash(name).as_u64().0)
@@ -102,14 +102,14 @@ fn replace(
         .map_err(|error| failed(&error.to_string()))
         .and_then(|_| {
             if let Some(old) = held.as_ref().and_then(|file| file.metadata().ok()) {
-                // A user who may not give a file away keeps it: the trace itself is complete.
+                // A user who may not give a file away stays its owner; the trace itself is complete.
                 let _ = std::os::unix::fs::fchown(&made, Some(old.uid()), Some(old.gid()));
                 let _ = made.set_permissions(old.permissions());
             }
             put_in_place(&beside, &place, held.as_ref()).map_err(|error| failed(&reason(&error)))
         });
     if written.is_err() && place::is_at(&made, &beside) {
-        // This run made the file, and nothing in it is worth keeping.
+        // This run made the file, and no part of it is worth keeping.
         let _ = std::fs::remove_file(&beside);
     }
     written
@@ -131,7 +131,7 @@ fn put_in_place(beside: &Path, place: &Path, held: Option<&File>) -> io::Result<
             Err(taken())
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(taken()),
-        // On a file system that cannot exchange two names, check first and then rename.
+        // On a file system that cannot exchange two names, the function checks first and then renames.
         Err(_) if place::is_at(held, place) => std::fs::rename(beside, place),
         Err(_) => Err(taken()),
     }

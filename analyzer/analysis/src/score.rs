@@ -14,7 +14,8 @@ use edleak_model::classify::{Confidence, Judgement, Model, Verdict, judge};
 use edleak_model::regression::Class;
 use edleak_model::series::{Births, Point, Series, SeriesBuilder};
 
-/// One labelled series. Unknown fields are ignored. The births may be in this line or in a separate file.
+/// One labelled series. The reader ignores unknown fields. The births may be in this line or in a separate
+/// file.
 #[derive(Debug, Deserialize)]
 struct Curve {
     id: String,
@@ -72,26 +73,26 @@ struct BirthLine {
 /// One series of the corpus, ready to be judged.
 #[derive(Debug)]
 pub struct Case {
-    /// Its id in the corpus.
+    /// The id of the series in the corpus.
     pub id: String,
     /// The mechanism that produced the series.
     pub family: String,
     /// Whether the series is a leak.
     pub leaks: bool,
-    /// Its kind of growth, in the corpus' words.
+    /// The kind of growth, in the words of the corpus.
     pub shape: String,
     /// Seconds between two slices.
     pub period_s: f64,
     /// The true number of leaked bytes, if the corpus gives it.
     pub leak_bytes: Option<f64>,
-    /// The series without births, and with them.
+    /// The series without births, and the series with births.
     pub series: [Series; 2],
 }
 
 /// Reads a labelled corpus, joined with births by id.
 ///
 /// # Errors
-/// If the corpus cannot be read, or a line of it does not parse.
+/// The corpus cannot be read, or a line of it has a wrong form.
 pub fn read(corpus: &Path, births: Option<&Path>) -> Result<Vec<Case>> {
     let mut known: HashMap<String, BirthLine> = HashMap::new();
     if let Some(path) = births {
@@ -148,19 +149,20 @@ fn lines<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Vec<T>> {
 /// The result of a method on a corpus or a part of it.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    /// Leaks that were reported.
+    /// Number of leaks that were reported.
     pub found: u32,
-    /// Leaks that were not reported.
+    /// Number of leaks that were not reported.
     pub missed: u32,
-    /// Non-leaks that were reported.
+    /// Number of non-leaks that were reported.
     pub false_alarms: u32,
-    /// Non-leaks that were not reported.
+    /// Number of non-leaks that were not reported.
     pub quiet: u32,
-    /// Strict reports: first the right ones, then the wrong ones.
+    /// Number of strict reports: first the right reports, then the wrong ones.
     pub strict: [u32; 2],
-    /// Undecided series.
+    /// Number of undecided series.
     pub undecided: u32,
-    /// Reported leaks whose true amount is known; then those estimated within a quarter of it.
+    /// Number of reported leaks whose true amount is known; then the number of these whose estimate is within
+    /// a quarter of it.
     pub amounts: [u32; 2],
     /// Number of series by true shape (constant, log, linear, exp) and by the class that the method gave.
     pub shapes: [[u32; 4]; 4],
@@ -236,12 +238,12 @@ pub const METHODS: [&str; 3] = ["edleak formula", "curves only", "with births"];
 /// The scores of every method on a corpus, whole and in parts.
 #[derive(Debug, Default)]
 pub struct ScoreReport {
-    /// The scores on the whole corpus, in the order of [`METHODS`]. The last one is empty if there are no
+    /// The scores on the whole corpus, in the order of [`METHODS`]. The last entry is empty if there are no
     /// births.
     pub all: [Tally; 3],
-    /// By family.
+    /// The scores by family.
     pub families: BTreeMap<String, [Tally; 3]>,
-    /// By number of slices.
+    /// The scores by number of slices.
     pub lengths: BTreeMap<u64, [Tally; 3]>,
     /// Whether every series had births.
     pub has_births: bool,
@@ -250,7 +252,7 @@ pub struct ScoreReport {
 /// Scores a corpus of labelled series. Births in a separate file are joined by id.
 ///
 /// # Errors
-/// If the corpus cannot be read, or holds no series.
+/// The corpus cannot be read, or holds no series.
 pub fn run(corpus: &Path, births: Option<&Path>) -> Result<ScoreReport> {
     let cases = read(corpus, births)?;
     if cases.is_empty() {
@@ -260,7 +262,7 @@ pub fn run(corpus: &Path, births: Option<&Path>) -> Result<ScoreReport> {
     Ok(score(&cases))
 }
 
-/// Scores cases.
+/// Scores the cases of a corpus.
 pub fn score(cases: &[Case]) -> ScoreReport {
     let judged: Vec<[Judgement; 3]> = cases
         .par_iter()

@@ -1,4 +1,4 @@
-//! One site of a recording: its place, its counters, its verdict, and its standing at the gate.
+//! One site of a recording: its place, its counters, its verdict, and the decision of the gate.
 
 use crate::frame::{Address, SiteFrame, frames};
 use edleak_model::classify::{Judgement, Verdict};
@@ -58,21 +58,21 @@ pub enum Kind {
 /// One site and its verdict.
 #[derive(Clone, Debug)]
 pub struct JudgedSite {
-    /// Its name.
+    /// The name of the site in its input.
     pub label: SiteLabel,
-    /// The caller, for a stack of a watched site.
+    /// The label of the caller; only for a stack of a watched site.
     pub parent: Option<SiteLabel>,
     /// The kind of the site.
     pub kind: Kind,
     /// The verdict.
     pub judgement: Judgement,
-    /// The leak factor, if edLeak's formula judged.
+    /// The leak factor; only if edLeak's formula judged.
     pub leak_factor: Option<LeakFactor>,
     /// The judgement of a watched site together with its stacks.
     pub with_stacks: Option<Box<WithStacks>>,
-    /// The verdict is that of the site together with its stacks.
+    /// Whether the verdict is that of the site together with its stacks.
     pub judged_with_stacks: bool,
-    /// The stack's share of the leaked bytes, 0 to 1, if its caller was judged together with its stacks.
+    /// The stack's share of the leaked bytes, 0 to 1; only if its caller was judged together with its stacks.
     pub leak_share: Option<f64>,
     /// Counters at the end.
     pub totals: Totals,
@@ -90,7 +90,7 @@ pub struct JudgedSite {
     /// The place of the site in the code: return addresses, innermost first. A caller has one address, a
     /// stack has several.
     pub stack: Vec<Address>,
-    /// The stack has more frames, but the walk stopped.
+    /// Whether the walk stopped although the stack has more frames.
     pub is_stack_cut: bool,
     /// The decision of the gate.
     pub standing: Standing,
@@ -124,15 +124,15 @@ pub enum Standing {
     /// The options do not ask for this site.
     #[default]
     Unlisted,
-    /// Listed because the options ask for it. The site does not fail the gate.
+    /// The site is listed because the options ask for it. The site does not fail the gate.
     Shown,
-    /// A leak that fails the gate.
+    /// The site is a leak that fails the gate.
     Reported,
-    /// A leak that is also in the baseline and not faster now.
+    /// The site is a leak that is also in the baseline and not faster now.
     Known,
-    /// A leak hidden by this rule of the suppressions.
+    /// The site is a leak that this rule of the suppressions hides.
     Suppressed(usize),
-    /// A leak within the budget.
+    /// The site is a leak within the budget.
     Tolerated,
 }
 
@@ -182,8 +182,8 @@ impl JudgedSite {
         }
     }
 
-    /// The frame to look at first: the innermost frame that is not part of a language's runtime. (A leak is
-    /// never in the inside of a `Vec` or a `std::string` that was inlined into the program.)
+    /// The frame to look at first: the innermost frame that is not part of a language's runtime. (A leak
+    /// never lies inside a `Vec` or a `std::string` that was inlined into the program.)
     pub fn headline(&self) -> Option<SiteFrame<'_>> {
         let is_own = |frame: &SiteFrame<'_>| !frame.is_runtime();
         self.frames().find(is_own).or_else(|| self.frames().next())
@@ -193,8 +193,8 @@ impl JudgedSite {
 /// The name of the known leak of `--inject-leak`.
 pub const INJECTED_NAME: &str = "edleak_injected_leak";
 
-/// The stacks among `sites` that `site` was judged together with and that have a share in the leak, by
-/// falling share.
+/// The stacks among `sites` that have a share in the leak of `site`, if `site` was judged together with its
+/// stacks; by falling share.
 pub(crate) fn parts_of<'a>(sites: &'a [JudgedSite], site: &'a JudgedSite) -> Vec<&'a JudgedSite> {
     if !site.judged_with_stacks {
         return Vec::new();

@@ -11,9 +11,10 @@ use edleak_format::{Counters, SiteId, SliceHeader, SliceVisitor, Trace};
 use rayon::prelude::*;
 use std::ops::RangeInclusive;
 
-/// A site id far beyond the catalog is forged, and would only cost memory.
+/// Factor between the catalog's number of sites and the limit of site ids: an id far beyond the catalog is
+/// forged.
 const SLACK: usize = 4;
-/// A damaged catalog must not hide the slices of a sound trace.
+/// Least limit of site ids: a damaged catalog must not hide the slices of a sound trace.
 const MIN_ID_LIMIT: usize = 1 << 16;
 
 /// The whole program at one slice.
@@ -31,14 +32,14 @@ pub struct Instant {
     pub swap_bytes: u64,
 }
 
-/// The allocations of one site that were freed before the next slice; the numbers are a lower bound. If a
-/// site frees more between two slices than it held at the first, the difference was allocated and freed
+/// The allocations of one site that were freed before the next slice; both numbers are lower bounds. If a
+/// site frees more between two slices than it held at the first slice, the difference was allocated and freed
 /// between them.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Temporaries {
     /// Allocations.
     pub allocs: u64,
-    /// Their bytes.
+    /// The bytes of these allocations.
     pub bytes: u64,
 }
 
@@ -50,9 +51,9 @@ pub struct Slices {
 }
 
 impl Slices {
-    /// Reads every slice. Temporary allocations are counted between the slices whose ticks lie in `ticks`.
+    /// Reads every slice. Temporary allocations count between the slices whose ticks lie in `ticks`.
     ///
-    /// A block that can no longer be read is left out: replay has counted it as damage.
+    /// The function leaves out a block that can no longer be read: the replay has counted it as damage.
     pub fn of(trace: &Trace, merged: &Merged, ticks: RangeInclusive<u64>) -> Slices {
         let limit = id_limit(trace);
         let mut slices = Slices::default();
@@ -82,13 +83,13 @@ impl Slices {
         self.temporaries.get(id.0 as usize).copied().unwrap_or_default()
     }
 
-    /// The first slice at which the most bytes were live; `None` if there is no slice.
+    /// The index of the first slice at which the most bytes were live; `None`: there is no slice.
     pub fn peak(&self) -> Option<usize> {
         let most = self.instants.iter().map(|instant| instant.total.live_bytes()).max()?;
         self.instants.iter().position(|instant| instant.total.live_bytes() == most)
     }
 
-    /// The newest slice that is not after `time_ns`; `None` if there is none.
+    /// The newest slice that is not after `time_ns`; `None`: there is none.
     pub fn newest_at(&self, time_ns: u64) -> Option<usize> {
         self.instants.partition_point(|instant| instant.time_ns <= time_ns).checked_sub(1)
     }

@@ -22,7 +22,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// A longer file is refused, because it is no suppression file.
+/// Maximum size of a file in bytes; a larger file is not a suppression file.
 const MAX_FILE_BYTES: usize = 16 << 20;
 
 /// One `leak:` line.
@@ -30,9 +30,9 @@ const MAX_FILE_BYTES: usize = 16 << 20;
 pub struct Rule {
     /// The line as written, without the budget.
     pub text: String,
-    /// Its line number, from 1.
+    /// The line number, counted from 1.
     pub line: usize,
-    /// The limit of the rule, if it has one.
+    /// The limit of the rule; `None`: it has no limit.
     pub budget: Option<Budget>,
     pattern: Glob,
 }
@@ -67,7 +67,7 @@ impl Suppressions {
     /// Reads a suppression file.
     ///
     /// # Errors
-    /// If the file cannot be read, or a line of it is no rule.
+    /// The file cannot be read, or a line of it is not a rule.
     pub fn read(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
         let mut text = Vec::new();
@@ -84,7 +84,7 @@ impl Suppressions {
     /// Reads the text of a suppression file; `name` is its path, for messages.
     ///
     /// # Errors
-    /// If a line is no rule.
+    /// A line is not a rule.
     pub fn parse(name: &str, text: &[u8]) -> Result<Self> {
         let invalid = |line: usize, what: &str, remedy: &str| {
             let message = format!("{name}:{line}: {what}");
@@ -100,7 +100,7 @@ impl Suppressions {
         let Ok(text) = std::str::from_utf8(text) else {
             return invalid(1, "not a text file", "give a file of `leak:pattern` lines in UTF-8");
         };
-        // Some editors begin a file with an invisible mark.
+        // Some editors begin a file with an invisible mark (a BOM).
         let text = text.trim_start_matches('\u{feff}');
         let mut rules = Vec::new();
         for (index, raw) in text.lines().enumerate() {

@@ -1,24 +1,24 @@
 //! Growth that no site explains: sites that each grew only for a moment, summed up.
 //!
-//! A site that allocated once and never again is flat for nearly all of the record, so it is no leak. Some
-//! programs allocate at new sites all the time. None of these sites leaks, but together their memory grows.
-//! So edleak judges the sum of these sites like one site. The sum names no site, so the recording becomes
-//! undecided at best.
+//! If a site allocated once and never again, its curve is flat for nearly all of the record, so it is not a
+//! leak. Some programs allocate at new sites all the time. None of these sites leaks, but together their
+//! memory grows. So edleak judges the sum of these sites like one site. The sum names no site, so the
+//! recording becomes undecided at best.
 
 use crate::site::{JudgedSite, Kind, SiteLabel};
 use edleak_model::classify::{Model, Verdict, judge};
 use edleak_model::series::{Point, SeriesBuilder};
 use std::collections::HashSet;
 
-/// The sum is judged at this number of instants.
+/// Number of instants at which the sum is judged.
 const COLUMNS: usize = 64;
-/// A site that rose at more of these instants has a curve of its own.
+/// Maximum number of instants at which such a site may rise; a site with more rises has a curve of its own.
 const MOST_RISES: usize = 3;
-/// The rule needs at least this many sites.
+/// Least number of sites for the rule.
 const LEAST_SITES: usize = 12;
-/// The growth matters if it exceeds this share of the live bytes ...
+/// Least growth for the rule, as a share of the live bytes. The growth must also exceed `LEAST_BYTES`.
 const LEAST_SHARE: f64 = 0.05;
-/// ... and also this many bytes.
+/// Least growth for the rule in bytes.
 const LEAST_BYTES: f64 = 4096.0;
 
 /// Growth of sites that each grew only for a moment.

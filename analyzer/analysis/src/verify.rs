@@ -25,7 +25,7 @@ pub struct Verification {
     pub modules: u64,
     /// Stacks in the catalog.
     pub stacks: u64,
-    /// The recording was ended in order.
+    /// Whether the recording was ended in an orderly way.
     pub is_ended: bool,
 }
 
@@ -74,7 +74,7 @@ impl Verification {
     /// Writes the result in a few lines.
     ///
     /// # Errors
-    /// If `out` cannot be written to.
+    /// `out` cannot be written to.
     pub fn write(&self, name: &str, out: &mut dyn Write) -> io::Result<()> {
         let state = match (self.is_sound(), self.is_ended) {
             (true, true) => "sound and complete",

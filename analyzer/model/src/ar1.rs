@@ -2,15 +2,15 @@
 //!
 //! Least squares under AR(1) noise fits prewhitened vectors: the first entry times √(1−ρ²), each later entry
 //! minus ρ times the entry before it. The product of two such vectors is a polynomial in ρ, and its
-//! coefficients are plain sums. So no vector is ever prewhitened, and seven values of ρ cost as much as one.
+//! coefficients are plain sums. So the code prewhitens no vector, and seven values of ρ cost as much as one.
 
-/// The autocorrelations that are tried; the likeliest is used.
+/// The autocorrelations that the contest tries; it uses the likeliest of them.
 pub(crate) const RHO: [f64; 7] = [0.0, 0.25, 0.5, 0.7, 0.85, 0.93, 0.97];
 
 /// One number for each entry of [`RHO`].
 pub(crate) type PerRho = [f64; RHO.len()];
 
-/// ⟨a, b⟩ = `full + ρ²·inner − ρ·lag`.
+/// The parts of an inner product: ⟨a, b⟩ = `full + ρ²·inner − ρ·lag`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Inner {
     full: f64,

@@ -1,24 +1,24 @@
 //! Birth times of the survivors: a leak's curve without churn, and the share of allocations that survives.
 //!
 //! The live curve of a busy site is mostly allocations that will soon be freed. The survivors, counted by
-//! birth time, are the curve without them: an allocation left from an old epoch has outlived everything
-//! around it. The score is the logistic score of the labelled benchmark. It reads the live count, not
-//! whichever of bytes and count looks more like a leak: sizes only add scatter to the question whether
-//! allocations are retained.
+//! birth time, are the curve without these allocations: an allocation left from an old epoch has outlived
+//! everything around it. The score is the logistic score of the labelled benchmark. The score reads the live
+//! count, and not the one of bytes and count that looks more like a leak. Sizes only add scatter to the
+//! question whether the site retains allocations.
 
 use super::contest::{Contest, models};
 use super::curve::Curve;
 use super::trend::{self, Trend};
 use crate::series::Births;
 
-/// Fewest epochs for a conclusion.
+/// Least number of epochs for a conclusion.
 const LEAST_EPOCHS: usize = 16;
 
 /// Each statistic is clipped to ± this value, as it was when the score was fitted.
 const CLIP: f64 = 8.0;
 
-/// Half a BIC below which the live curve has stopped growing, even if the survivors show a leak: odds of 20
-/// to 1.
+/// If half the BIC of the live curve is below this value, the curve has stopped growing, even if the
+/// survivors show a leak: odds of 20 to 1.
 const STOPPED: f64 = -3.0;
 
 /// The score of the survivors, and the share of survivors for the report.
@@ -36,7 +36,7 @@ pub(crate) struct Survivors {
 pub(crate) struct Live<'a> {
     /// The curves of live bytes and of live count.
     pub(crate) curves: [&'a Curve; 2],
-    /// Their trends.
+    /// The trends of both curves.
     pub(crate) trends: [&'a Trend; 2],
     /// The contest of models on live count.
     pub(crate) contest: Contest,
@@ -45,7 +45,7 @@ pub(crate) struct Live<'a> {
 }
 
 impl Survivors {
-    /// The score, if there are enough epochs.
+    /// The score of a site; `None`: there are too few epochs.
     pub(crate) fn of(births: &Births, live: &Live<'_>) -> Option<Self> {
         let epochs = births.epochs();
         if epochs < LEAST_EPOCHS {

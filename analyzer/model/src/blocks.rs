@@ -2,8 +2,8 @@
 
 use crate::series::Series;
 
-/// glibc's malloc: 8 bytes for each allocation, in steps of 16, and at least 32 in all. Other allocators hold
-/// about as much.
+/// glibc's malloc adds 8 bytes to each allocation, rounds up to a multiple of 16, and takes at least 32
+/// bytes. Other allocators hold about as much.
 fn held_bytes(asked: f64) -> f64 {
     const BESIDE: f64 = 8.0;
     const STEP: f64 = 16.0;

@@ -3,18 +3,18 @@
 use crate::bucket::{Bucket, Extent};
 use crate::packed::Packed;
 
-/// Most buckets. When a further bucket would open, pairs merge and the width doubles. So a record of 64
-/// slices or more has 64 to 128 buckets. With half as many, F1 falls by a tenth of a point; with twice as
-/// many, it rises by as much.
+/// Maximum number of buckets. When the curve needs a further bucket, pairs merge and the width doubles. So a
+/// record of 64 slices or more has 64 to 128 buckets. With half as many buckets, F1 falls by a tenth of a
+/// point; with twice as many, it rises by as much.
 pub const MOST: usize = 128;
 
 /// The buckets of one series.
 #[derive(Clone, Debug)]
 pub struct Buckets {
     buckets: Packed,
-    /// Slices in a full bucket, a power of two.
+    /// Number of slices in a full bucket, a power of two.
     width: u64,
-    /// Slices in the last bucket.
+    /// Number of slices in the last bucket.
     filled: u64,
 }
 
@@ -33,7 +33,8 @@ impl PartialEq for Buckets {
 impl Eq for Buckets {}
 
 impl Buckets {
-    /// Buckets that were filled elsewhere: the last has `filled` slices, all others have `width`.
+    /// Takes buckets that other code has filled: the last bucket has `filled` slices, all others have
+    /// `width`.
     pub fn from_parts(buckets: Packed, width: u64, filled: u64) -> Self {
         Self { buckets, width, filled }
     }
@@ -43,8 +44,8 @@ impl Buckets {
         slices.div_ceil(MOST as u64).max(1).next_power_of_two()
     }
 
-    /// Adds `repeat` slices with these values. The result equals `repeat` single pushes to the bit; each
-    /// bucket is touched once.
+    /// Adds `repeat` slices with these values. The result equals `repeat` single pushes to the bit; the
+    /// function touches each bucket only once.
     pub fn push_run(&mut self, live_bytes: u64, live_count: u64, repeat: u64) {
         let mut left = repeat;
         while left > 0 {
@@ -63,8 +64,8 @@ impl Buckets {
         }
     }
 
-    /// Buckets in order of time. The last one may hold fewer slices than the others; [`Buckets::full`] then
-    /// leaves it out.
+    /// The buckets in order of time. The last bucket may hold fewer slices than the others; [`Buckets::full`]
+    /// then leaves it out.
     pub fn all(&self) -> impl ExactSizeIterator<Item = Bucket> + Clone + '_ {
         self.first(self.buckets.len())
     }
@@ -84,18 +85,18 @@ impl Buckets {
         (0..buckets).map(|index| self.buckets.get(index))
     }
 
-    /// Least and greatest live bytes of all buckets.
+    /// The least and the greatest live bytes of all buckets.
     pub fn extreme_bytes(&self) -> (u64, u64) {
         self.all()
             .fold((u64::MAX, 0), |(min, max), bucket| (min.min(bucket.bytes.min), max.max(bucket.bytes.max)))
     }
 
-    /// Slices in a full bucket.
+    /// Number of slices in a full bucket.
     pub fn width(&self) -> u64 {
         self.width
     }
 
-    /// Slices in the last bucket.
+    /// Number of slices in the last bucket.
     pub fn filled(&self) -> u64 {
         self.filled
     }

@@ -1,18 +1,19 @@
 //! A curve over busy time: the record without the time in which the program did next to nothing.
 //!
-//! Each bucket is weighted by the program's allocations in it, relative to those made while the site grew. No
-//! weight exceeds 1, so busy time is only ever shorter than the record: a burst of work does not stretch the
-//! curve. For a program that works evenly, busy time is the same as the record, and there is no `Busy`.
+//! The weight of a bucket is the number of the program's allocations in it, relative to the buckets in which
+//! the site grew. No weight exceeds 1, so busy time is only ever shorter than the record: a burst of work
+//! does not stretch the curve. For a program that works evenly, busy time equals the record, and the function
+//! returns no `Busy`.
 
 use crate::curve::Curve;
 use crate::trend::{greater, lesser};
 
-/// A bucket with less than this share of the work done while the site grew has weight 0. Such work is health
-/// checks or a timer.
+/// Least share of work for a weight above 0, relative to the work done while the site grew. Less work than
+/// this comes from health checks or a timer.
 const LEAST_SHARE: f64 = 0.25;
-/// If less than this share of the record was quiet, the wall clock suffices.
+/// Least share of quiet time in the record; with less, the wall clock suffices.
 const LEAST_QUIET: f64 = 0.02;
-/// Growth is over once this share of it is reached.
+/// Share of the growth after which the growth counts as over.
 const GROWN: f64 = 0.95;
 
 /// The weight of each bucket of a curve.
@@ -25,7 +26,7 @@ pub(crate) struct Busy {
 }
 
 impl Busy {
-    /// Weights for the curve from the program's allocations in each of its buckets. `None` if the program was
+    /// Weights for the curve from the program's allocations in each of its buckets. `None`: the program was
     /// never quiet.
     pub(crate) fn of(curve: &Curve, work: &[f64]) -> Option<Self> {
         let mut high = *curve.mean.first()?;
@@ -133,7 +134,7 @@ mod tests {
     fn a_program_that_works_evenly_has_no_other_time() {
         let line = curve(80, |k| k as f64);
         assert_eq!(Busy::of(&line, &[30.0; 80]), None);
-        // A program that works in short bursts has no other time either.
+        // A program that works in short bursts has no busy time of its own.
         let work: Vec<f64> = (0..80).map(|k| if k % 9 == 0 { 3000.0 } else { 30.0 }).collect();
         assert_eq!(Busy::of(&line, &work), None);
     }

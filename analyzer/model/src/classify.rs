@@ -15,10 +15,10 @@ mod quiet;
 /// The model that judges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Model {
-    /// edleak's own model: robust statistics, competing growth models, and the age of survivors where known.
+    /// edleak's own model: robust statistics, competing growth models, and the ages of survivors if known.
     #[default]
     Growth,
-    /// edLeak's leak factor of 2014, exactly.
+    /// edLeak's leak factor of 2014, computed exactly as edLeak did.
     Edleak,
 }
 
@@ -36,9 +36,9 @@ pub enum Verdict {
 /// The confidence in a leak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Confidence {
-    /// Worth a look: the default bar.
+    /// The curve passes the default thresholds: the site is worth a look.
     Suspect,
-    /// Enough to fail a build: at most one false report in 300 sites that do not leak.
+    /// The evidence is enough to fail a build: at most one false report in 300 sites that do not leak.
     Strict,
 }
 
@@ -51,29 +51,29 @@ pub struct Judgement {
     pub verdict: Verdict,
     /// The confidence; only for a leak.
     pub confidence: Option<Confidence>,
-    /// Bytes leaked over the record; 0 unless the site leaks.
+    /// Bytes leaked over the record; 0 if the site does not leak.
     pub leak_bytes: u64,
-    /// Leaked bytes per second while the site leaked; 0 unless it leaks.
+    /// Leaked bytes per second while the site leaked; 0 if it does not leak.
     pub rate_bytes_per_s: f64,
-    /// Seconds from the start of the record to the beginning of the leak; 0 unless the site leaks and began
-    /// later.
+    /// Seconds from the start of the record to the beginning of the leak; 0 if the site does not leak, or
+    /// leaked from the start.
     pub began_s: f64,
     /// The statistics that decided, in words.
     pub why: Vec<String>,
-    /// If undecided: how many more seconds to record.
+    /// For an undecided site: the number of seconds for which to record longer.
     pub record_longer_s: Option<f64>,
-    /// The ages of the survivors were known and decided.
+    /// Whether the ages of the survivors were known and decided.
     pub by_survivors: bool,
-    /// If undecided because the program stopped working while the site grew: the bytes in question, even if
-    /// they were freed later.
+    /// For a site that is undecided because the program stopped working while the site grew: the bytes that
+    /// may have leaked, even if they were freed later.
     pub open_bytes: u64,
 }
 
-/// Fewest slices for a verdict.
+/// Least number of slices for a verdict.
 pub const LEAST_POINTS: u64 = 12;
 
-/// A site that was present for less than one part in so many of the record is judged over the whole record.
-/// Growth seen only at the very end does not show that the site will go on growing.
+/// If a site was present for less than 1/`LEAST_PRESENCE` of the record, the model judges it over the whole
+/// record. Growth seen only at the very end does not show that the site will go on growing.
 const LEAST_PRESENCE: u64 = 8;
 
 /// Judges one site of a record whose slices are `period_s` seconds apart.
@@ -85,7 +85,7 @@ pub fn judge(series: &Series, period_s: f64, model: Model) -> Judgement {
 }
 
 impl Judgement {
-    /// The judgement on a stack of a caller that leaks as a whole.
+    /// The judgement on a stack, if its caller leaks as a whole.
     pub fn part_of_a_leak(class: Class) -> Self {
         Self::no_leak(class, vec!["a part of its caller's leak".into()])
     }
@@ -135,7 +135,8 @@ fn judge_growth(series: &Series, period_s: f64) -> Judgement {
         let before = series.absent() / buckets.width();
         (bytes, count) = (bytes.after_absence(before), count.after_absence(before));
     }
-    // Allocations of 0 bytes: the memory that the allocator holds for them grows nevertheless.
+    // The site allocates 0 bytes each time, but the memory that the allocator holds for these allocations
+    // grows.
     let is_sizeless = bytes.full() <= 1.0 && count.full() > 1.0;
     if is_sizeless {
         bytes = count.scaled(SMALLEST_BLOCK_BYTES);
@@ -170,13 +171,14 @@ struct Site<'a> {
 struct Ruling {
     verdict: Verdict,
     strict: bool,
-    /// The survivors' birth times were known and decided.
+    /// Whether the survivors' birth times were known and decided.
     by_survivors: bool,
     /// The leaked bytes according to the survivors.
     retained_bytes: Option<f64>,
-    /// If the verdict rests on an adjusted curve: live bytes without the wave or surges that hid the leak.
+    /// Live bytes without the wave or surges that hid the leak; only if the verdict rests on such an adjusted
+    /// curve.
     adjusted_bytes: Option<Curve>,
-    /// The bytes in question, even if some of them may have been freed.
+    /// The bytes that may have leaked, even if the program may have freed some of them.
     open_bytes: f64,
     why: Vec<String>,
 }
@@ -199,7 +201,7 @@ impl Ruling {
     }
 }
 
-/// The values that a trend must reach, all of them. docs/leak-factor.md explains the statistics.
+/// The thresholds that a trend must reach, all of them.
 struct Bar {
     rise_over_scatter: f64,
     pace: f64,
@@ -209,49 +211,51 @@ struct Bar {
     bic: f64,
 }
 
-/// The default bar: bytes and count together must pass, and the contest on the count.
+/// The default thresholds: bytes and count together must pass, and the contest on the count.
 const SUSPECT: Bar =
     Bar { rise_over_scatter: 2.2, pace: 0.15, largest_step: 0.87, second: 0.6, late_t: 1.3, bic: -0.3 };
-/// The bar for a verdict that may fail a build.
+/// The thresholds of a verdict that may fail a build.
 const STRICT: Bar =
     Bar { rise_over_scatter: 5.0, pace: 0.42, largest_step: 0.4, second: 0.6, late_t: 3.0, bic: 3.5 };
-/// Allocations that a strict leak must have kept, at least. Fewer, however even, may be a few things that
-/// each happened once.
+/// Least number of allocations that a strict leak must have kept. Fewer allocations, however even, may be a
+/// few events that each happened once.
 const STRICT_EVENTS: f64 = 12.0;
 /// Memory that an allocator holds for its smallest allocation: 32 bytes with glibc's malloc.
 const SMALLEST_BLOCK_BYTES: f64 = 32.0;
-/// Seconds that a record needs for a strict leak. A younger program may still be building up, steadily, the
-/// memory it needs.
+/// Seconds that a record needs for a strict leak. A younger program may still build up, steadily, the memory
+/// that it needs.
 pub const STRICT_SECONDS: f64 = 2.0;
-/// If a site freed more allocations than it kept, its live count must have risen by this much. A smaller rest
-/// may come from one busier moment.
+/// Least rise of the live count at a site that freed more allocations than it kept. A smaller rise may come
+/// from one busier moment.
 const LEAST_EVENTS: f64 = 8.0;
-/// The bar after a wave or surges were taken out: stricter, because the adjustment was chosen to fit this
-/// curve.
+/// The thresholds after the model removed a wave or surges. They are stricter, because the adjustment was
+/// chosen to fit this curve.
 const ADJUSTED: Bar =
     Bar { rise_over_scatter: 4.0, pace: 0.15, largest_step: 0.87, second: 0.6, late_t: 4.0, bic: 0.0 };
-/// The bar for sites whose allocations get larger but not more numerous. Only the curve of bytes must pass.
+/// The thresholds for sites whose allocations get larger but not more numerous. Only the curve of bytes must
+/// pass.
 const BIGGER: Bar =
     Bar { rise_over_scatter: 4.0, pace: 0.05, largest_step: 0.6, second: 0.6, late_t: 2.0, bic: 0.0 };
 const BIGGER_STRICT: Bar =
     Bar { rise_over_scatter: 8.0, pace: 0.3, largest_step: 0.3, second: 0.6, late_t: 4.0, bic: 2.0 };
-/// The bar for plain growth. If a curve passes this bar, but a cache explains the curve as well as a leak,
-/// the site is undecided. If the curve does not pass this bar, a cache that explains it makes the site no
-/// leak.
+/// The thresholds of plain growth. If a curve reaches these thresholds, but a cache explains the curve as
+/// well as a leak does, the site is undecided. If a curve does not reach them and a cache explains it, the
+/// site is not a leak.
 const PLAIN: Bar =
     Bar { rise_over_scatter: 4.0, pace: 0.35, largest_step: 0.5, second: 0.6, late_t: 2.5, bic: -1.5 };
 
-/// Log odds of the survivors' score. Up to the first value the site is no leak, between the first two it is
-/// undecided, and above the second it is a suspect. Above the third the verdict may fail a build.
+/// Limits of the log odds of the survivors' score. Up to the first limit the site is not a leak. Between the
+/// first two it is undecided, and above the second it is a suspect. Above the third limit the verdict may
+/// fail a build.
 const SURVIVORS_NO_LEAK: f64 = -0.9;
 const SURVIVORS_SUSPECT: f64 = 0.4;
 const SURVIVORS_STRICT: f64 = 4.8;
-/// If less than this share of the bytes that the survivors show as retained is live at the end, the rest was
-/// freed meanwhile, and the site is undecided. A user could not find such a leak, and the release may not be
+/// Least share of the retained bytes that must be live at the end. If less is live, the program freed the
+/// rest meanwhile, and the site is undecided. A user could not find such a leak, and the frees may not be
 /// part of the program's work.
 const LEAST_LEFT: f64 = 0.25;
-/// A strict leak by survivors needs this result of the contest on the live count, and also a steady pace.
-/// Growth that stops late leaves the same survivors as a leak.
+/// Least result of the contest on the live count for a strict leak by survivors; the leak also needs a steady
+/// pace. Growth that stops late leaves the same survivors as a leak.
 const SURVIVORS_STRICT_BIC: f64 = 2.0;
 
 impl Bar {
@@ -263,8 +267,8 @@ impl Bar {
             && t.late_t > self.late_t
     }
 
-    /// Bytes and count together: of each statistic the smaller of the two values is tested. Late t is tested
-    /// on the bytes only.
+    /// The test takes bytes and count together: of each statistic it tests the smaller of the two values. It
+    /// tests late t on the bytes only.
     fn trends(&self, b: &Trend, c: &Trend) -> bool {
         b.rise_over_scatter.min(c.rise_over_scatter) > self.rise_over_scatter
             && b.pace.min(c.pace) > self.pace
@@ -275,7 +279,7 @@ impl Bar {
 }
 
 impl<'a> Site<'a> {
-    /// For curves of 12 buckets or more.
+    /// The function takes curves of 12 buckets or more.
     fn new(curves: [&'a Curve; 2], series: &'a Series, is_sizeless: bool) -> Self {
         Self { bytes: Trend::of(curves[0]), count: Trend::of(curves[1]), curves, series, is_sizeless }
     }
@@ -350,7 +354,7 @@ impl<'a> Site<'a> {
         self.count.rise() < LEAST_EVENTS && last.frees > last.allocs.saturating_sub(last.frees)
     }
 
-    /// Cheap tests come first: the contest of models costs more than everything else together.
+    /// The cheap tests come first: the contest of models costs more than all other tests together.
     fn rule_of_curves(&self) -> Ruling {
         let (b, c) = (&self.bytes, &self.count);
         let mut bic = None;
@@ -380,8 +384,8 @@ impl<'a> Site<'a> {
         }
     }
 
-    /// Rules on the curve after a regular wave, or else short surges, were taken out. Either of them can hide
-    /// a leak.
+    /// Rules on the curve without its regular wave; if it has none, on the curve without its short surges. A
+    /// wave or surges can hide a leak.
     fn rule_without_waves_and_surges(&self) -> Option<Ruling> {
         let adjust = |by: fn(&Curve) -> Option<Curve>, name: &str| {
             let (bytes, count) = (by(self.curves[0])?, by(self.curves[1])?);
@@ -405,8 +409,8 @@ impl<'a> Site<'a> {
         models(self.curves[of].len()).contest(self.curves[of])
     }
 
-    /// The exact number of bytes allocated since `begins` (0…1 of the curve); only if the site has never
-    /// freed anything.
+    /// The exact number of bytes allocated since `begins` (0…1 of the curve); `None`: the site has freed
+    /// something.
     fn kept_since(&self, begins: f64) -> Option<f64> {
         let last = self.series.last();
         if last.allocs == 0 || last.frees > 0 || self.is_sizeless {
@@ -414,14 +418,15 @@ impl<'a> Site<'a> {
         }
         let least = &self.curves[0].min;
         let before = match (begins * least.len() as f64) as usize {
-            // All memory of a site that appears during the record is new.
+            // If a site appears during the record, all its memory is new.
             0 if self.series.absent() > 0 => 0.0,
             bucket => *least.get(bucket)?,
         };
         Some(last.live_bytes as f64 - before)
     }
 
-    /// `curve_points` is the number of slices that the curves span: the site's own, or the whole record's.
+    /// `curve_points` is the number of slices that the curves span: the slices of the site, or those of the
+    /// whole record.
     fn judgement(&self, ruling: &Ruling, curve_points: f64, period_s: f64) -> Judgement {
         let record = self.series.points().saturating_add(self.series.absent()) as f64;
         let why = ruling.why.clone();
@@ -439,11 +444,11 @@ impl<'a> Site<'a> {
         let bytes = ruling.adjusted_bytes.as_ref().unwrap_or(self.curves[0]);
         let contest = models(bytes.len()).contest(bytes);
         let class = if contest.bend > 0.0 && self.bytes.pace > 0.6 { Class::Exp } else { Class::Linear };
-        // At most the bytes that are live at the end can have leaked; a leak is at least one byte.
+        // The leaked bytes are at most the bytes that are live at the end; a leak has at least one byte.
         let live = self.curves[0].max.last().copied().unwrap_or(0.0);
         let by_births = ruling.retained_bytes.filter(|retained| {
-            // If the growth of the fitted model exceeds the live bytes, the record ends high in a wave. So
-            // this growth is no lower bound.
+            // If the growth of the fitted model exceeds the live bytes, the record ends high in a wave. In
+            // this case the growth is not a lower bound.
             let low = if contest.growth > live { 0.0 } else { 0.5 * contest.growth };
             class == Class::Linear && *retained > low && *retained < 2.0 * contest.growth
         });
@@ -473,8 +478,8 @@ impl<'a> Site<'a> {
     }
 }
 
-/// Whether all kept bytes may be the leak. If they exceed the estimate by half, a base that loaded is part of
-/// them.
+/// Whether all kept bytes may be the leak. If the kept bytes exceed the estimate by half, they include a base
+/// that loaded.
 fn is_near(kept: f64, estimated: f64) -> bool {
     kept > estimated / 1.5 && kept < estimated * 1.5
 }

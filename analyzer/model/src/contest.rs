@@ -1,7 +1,7 @@
 //! Competing models of a curve: models that stop growing against models that go on.
 //!
 //! Every model is a constant plus one or two fixed shapes, fitted by generalised least squares under AR(1)
-//! noise ([`super::ar1`]). The main result is half the difference between the best BIC of either side. The
+//! noise ([`super::ar1`]). The main result is half the difference between the best BIC of the two sides. The
 //! contest does most of the work of telling a leak from a filling cache. A rising curve alone says little. A
 //! rising curve that no saturating shape explains says much.
 //!
@@ -19,38 +19,38 @@ use super::shapes::Shape;
 /// noise, plain least squares loses little.
 const ESTIMATE: usize = 0;
 
-/// A residual below this share of the curve's variance counts as this share: no model is meant to be exact.
+/// Least share of the curve's variance that counts as a residual: no model is meant to be exact.
 const LEAST_RESIDUAL: f64 = 1e-6;
 
-/// Half a BIC is clipped at this value. Beyond it one side has clearly won.
+/// Limit at which half a BIC is clipped. Beyond it one side has clearly won.
 const MOST_BIC: f64 = 10.0;
 
-/// Number of parameters that BIC counts for a model of a constant and a step (height, place, base), and for
-/// such a model with a line.
+/// Number of parameters that BIC counts for a model of a constant and a step: height, place, base. The number
+/// also holds for such a model with a line.
 const STEP: f64 = 3.0;
 const STEP_AND_LINE: f64 = 4.0;
-/// Number of parameters for a line beside a base that loads. The number includes two extra, because many
-/// caches look like a curve with a bend at any place.
+/// Number of parameters for a line beside a base that loads. The number includes two extra parameters,
+/// because many caches look like a curve with a bend at any place.
 const LOAD_AND_LINE: f64 = 6.0;
 
-/// Fills that may come before or beside a leak or a ramp.
+/// Saturating shapes that may come before or beside a leak or a ramp.
 const FILLS: [Shape; 3] = [Shape::Fill(0.025), Shape::Fill(0.05), Shape::Fill(0.1)];
 
-/// A base that loads beside a leak must rise at least this many times as fast as the leak. With less, the
-/// bend between the two is the bend of a curve that slackens all along, such as √t or ln t.
+/// Least ratio of the pace of a base that loads to the pace of the leak beside it. With a smaller ratio, the
+/// bend between the two looks like that of a curve that slackens all along, such as √t or ln t.
 const LOAD_PACE: f64 = 5.0;
 
 /// The result of the contest on one curve.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Contest {
     /// Half the BIC by which the best leaking model beats the best model that stops; negative if it loses.
-    /// Within ±10.
+    /// The value lies within ±10.
     pub(crate) bic: f64,
-    /// The same for the best accelerating model among the leaking ones, against the best that does not
-    /// accelerate.
+    /// The same difference between the best accelerating model among the leaking models and the best model
+    /// that does not accelerate.
     pub(crate) bend: f64,
-    /// Gain of the leaking models' growing term over the record, averaged by their likelihood. Fill, step and
-    /// base are not in it.
+    /// Gain of the leaking models' growing term over the record, averaged by their likelihood. The gain does
+    /// not include fill, step and base.
     pub(crate) growth: f64,
     /// Position in the record, 0…1, at which this growth begins according to the best leaking model.
     pub(crate) begins: f64,
@@ -65,7 +65,7 @@ pub(crate) struct Models {
     /// Index of the straight line in `columns`, and its product with itself without the constant's part.
     line: usize,
     line_own: PerRho,
-    /// ⟨1, 1⟩.
+    /// The product ⟨1, 1⟩.
     one: PerRho,
     steps: Vec<Step>,
 }
@@ -77,15 +77,15 @@ struct Column {
     with_one: PerRho,
 }
 
-/// A model of a constant and one or two columns. The growing column comes first. The part of the constant is
-/// subtracted from all products.
+/// A model that consists of a constant and one or two columns. The growing column comes first. The products
+/// are without the part that the constant explains.
 struct Design {
     growing: usize,
     own: PerRho,
     beside: Option<Beside>,
     parameters: f64,
     leaks: bool,
-    /// The growing column stands beside a base that loads: see [`LOAD_PACE`].
+    /// Whether the growing column stands beside a base that loads: see [`LOAD_PACE`].
     beside_load: bool,
 }
 
@@ -104,13 +104,14 @@ struct Step {
     with_line: PerRho,
 }
 
-/// The models for curves of `len` buckets, 2 to 128.
+/// The models for curves of `len` buckets; `len` is 2 to 128.
 pub(crate) fn models(len: usize) -> &'static Models {
     static MODELS: [OnceLock<Models>; MOST + 1] = [const { OnceLock::new() }; MOST + 1];
     MODELS[len].get_or_init(|| Models::new(len))
 }
 
-/// Ramps that end within the first 35 % of the record and span two buckets or more. A shorter ramp is a step.
+/// Ramps that end within the first 35 % of the record and span two buckets or more. A shorter ramp would be a
+/// step.
 fn loads(len: usize) -> impl Iterator<Item = Shape> {
     let ends = (1..=14).map(|fortieths| f64::from(fortieths) / 40.0);
     ends.filter(move |end| end * len as f64 >= 2.0).map(Shape::Ramp)
@@ -202,7 +203,7 @@ impl Models {
         }
         let len = self.len;
         let mut values: Vec<f64> = (0..len).map(|k| shape.value((k as f64 + 0.5) / len as f64)).collect();
-        // Every model has the constant, so centring changes no fit; it only reduces rounding errors.
+        // Every model has the constant, so centring does not change a fit; it only reduces rounding errors.
         let mid = mean(&values);
         values.iter_mut().for_each(|v| *v -= mid);
         let with_one = Inner::of(&values, &vec![1.0; len]).all();
@@ -215,7 +216,7 @@ impl Models {
         self.free_of_constant(Inner::of(&a.values, &b.values), &a.with_one, &b.with_one)
     }
 
-    /// ⟨a, b⟩ − ⟨a, 1⟩⟨b, 1⟩/⟨1, 1⟩: the part of a product that the constant does not explain.
+    /// Returns ⟨a, b⟩ − ⟨a, 1⟩⟨b, 1⟩/⟨1, 1⟩: the part of a product that the constant does not explain.
     fn free_of_constant(&self, ab: Inner, a: &PerRho, b: &PerRho) -> PerRho {
         let ab = ab.all();
         std::array::from_fn(|r| ab[r] - a[r] * b[r] / self.one[r])
@@ -289,8 +290,8 @@ struct Leaking {
 }
 
 impl Leaking {
-    /// The result of all leaking models together against `stops`, the best model that stops. `spread` undoes
-    /// the scaling of the curve.
+    /// The result of all leaking models together against `stops`, the best model that stops. `spread`
+    /// reverses the scaling of the curve.
     fn contest(all: &[Self], stops: f64, spread: f64) -> Contest {
         let least = |accelerates: Option<bool>| {
             let some = all.iter().filter(|l| accelerates.is_none_or(|a| l.shape.accelerates() == a));
@@ -317,7 +318,7 @@ impl Design {
     }
 }
 
-/// The residual of a model for each ρ, and the coefficients of its growing column and of its second column.
+/// The residual of a model for each ρ, and the coefficients of its one or two columns.
 struct Fit {
     residual: PerRho,
     coefficient: f64,
@@ -330,7 +331,7 @@ impl Fit {
     }
 }
 
-/// Least squares on one or two columns, from their products. `growing` holds the products of the growing
+/// Fits one or two columns by least squares, from their products. `growing` holds the products of the growing
 /// column with itself and with the curve. `beside` holds the products of the second column with itself, with
 /// the growing column and with the curve. `yy` is the product of the curve with itself.
 fn least_squares(
@@ -375,7 +376,7 @@ mod tests {
         assert!(contest(|x| 100.0 * x.sqrt()).bic < -5.0);
         assert!(contest(|x| 100.0 * x.min(0.7)).bic < -5.0);
         assert!(contest(|x| 100.0 * (x - 0.5).clamp(0.0, 0.2)).bic < -5.0);
-        // A line without slope beside a step fits a step as well: only the number of parameters tells them
+        // A line without slope beside a step fits as well as a step: only the number of parameters tells them
         // apart.
         assert!(contest(|x| 100.0 * f64::from(u8::from(x > 0.6))).bic < -1.5);
         assert!(contest(|_| 0.0).bic < 0.0);

@@ -6,7 +6,7 @@ use super::buckets::{Buckets, MOST};
 /// A curve of evenly spaced buckets.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Curve {
-    /// Mean of each bucket.
+    /// The mean of each bucket.
     pub(crate) mean: Vec<f64>,
     /// Least value in each bucket.
     pub(crate) min: Vec<f64>,
@@ -56,8 +56,8 @@ impl Curve {
         self.max.push(max);
     }
 
-    /// The same curve as part of a longer record: for `buckets` buckets before it the site was absent and had
-    /// nothing live.
+    /// Makes the same curve as part of a longer record: for `buckets` buckets before it, the site was absent
+    /// and had no live memory.
     pub(crate) fn after_absence(&self, buckets: u64) -> Self {
         let len = self.len() as u64;
         let mut group = 1u64;
@@ -107,21 +107,21 @@ impl Curve {
         })
     }
 
-    /// The bucket after `fraction` of the record.
+    /// The index of the bucket after `fraction` of the record.
     pub(crate) fn at(&self, fraction: f64) -> usize {
         (fraction * self.len() as f64) as usize
     }
 }
 
-/// The greatest or the least of some values. Eight candidates are compared in parallel; the order does not
-/// matter.
+/// The greatest or the least of `values`; `better` chooses between two. The loop compares eight candidates in
+/// parallel; their order does not matter.
 fn extreme(values: &[f64], start: f64, better: impl Fn(f64, f64) -> f64) -> f64 {
     let (rows, rest) = values.as_chunks::<8>();
     let best = rows.iter().fold([start; 8], |best, row| std::array::from_fn(|l| better(best[l], row[l])));
     best.into_iter().chain(rest.iter().copied()).fold(start, better)
 }
 
-/// The mean; 0 if there are no values.
+/// The mean of `values`; 0 if there are none.
 pub(crate) fn mean(values: &[f64]) -> f64 {
     if values.is_empty() { 0.0 } else { values.iter().sum::<f64>() / values.len() as f64 }
 }

@@ -1,9 +1,9 @@
 //! The kind of growth of the whole process: live memory compared with the kernel's resident memory.
 //!
-//! Three causes look the same from outside ("RSS grows"). The program keeps more and more allocations, the
-//! allocator keeps memory that the program freed, or memory grows that never went through malloc. Live bytes
-//! and resident bytes tell the causes apart. (Resident bytes are RssAnon + VmSwap, so swapping hides
-//! nothing.)
+//! Growth of RSS has three possible causes. The program keeps more and more allocations, the allocator keeps
+//! memory that the program freed, or memory grows that never went through malloc. Live bytes and resident
+//! bytes together tell the causes apart. (Resident bytes are RssAnon + VmSwap, so they include swapped
+//! memory.)
 //!
 //! | live bytes | resident − live | cause |
 //! |---|---|---|
@@ -11,34 +11,34 @@
 //! | flat | grows; live bytes were higher before, or turnover fragments the heap | the allocator retains |
 //! | flat | grows, and malloc cannot account for it | memory grows outside malloc |
 //!
-//! If the slices carry memory by kind of mapping, the kinds decide: memory of malloc lies in the heap and in
-//! arenas, all other memory in other anonymous mappings and in stacks. Without kinds only the clear cases are
-//! told apart; the others are unclear.
+//! If the slices contain memory by kind of mapping, the kinds decide. Memory of malloc lies in the heap and
+//! in arenas; all other memory lies in other anonymous mappings and in stacks. Without kinds, the function
+//! tells only the clear cases apart; all others are unclear.
 //!
-//! From and to are the medians of the second and of the last eighth of the recording. The first eighth is the
-//! start-up, and a median is not decided by one slice at an unusual instant. Growth that ended in the first
-//! half, as when tables are loaded, does not count.
+//! "From" and "to" are the medians of the second eighth and of the last eighth of the recording. The first
+//! eighth is the start-up. A median does not depend on one slice at an unusual instant. Growth that ended in
+//! the first half, as when tables are loaded, does not count.
 
 use edleak_text::units;
 
-/// Smaller growth is not worth a sentence: an arena of glibc grows in steps of 132 KiB.
+/// Least growth that the report mentions, in bytes: an arena of glibc grows in steps of 132 KiB.
 const NOTICEABLE_BYTES: f64 = 512.0 * 1024.0;
-/// Growth below this share of the resident memory is not worth a sentence either.
+/// Least growth that the report mentions, as a share of the resident memory.
 const NOTICEABLE_SHARE: f64 = 0.03;
-/// Live bytes are exact, so smaller growth is noticed.
+/// Least growth of live bytes that the report mentions: live bytes are exact, so the limit is lower.
 const NOTICEABLE_LIVE_BYTES: f64 = 4096.0;
 const NOTICEABLE_LIVE_SHARE: f64 = 0.05;
-/// The share used instead if live bytes in the last eighth fall back to the level after the start-up:
-/// scatter.
+/// The limit instead of `NOTICEABLE_SHARE`, if live bytes in the last eighth fall back to the level after the
+/// start-up: such growth may be scatter.
 const SCATTER_SHARE: f64 = 0.25;
-/// Growth has stopped if less than this share of it came in the second half; steady growth has half of it
-/// there.
+/// Least share of the growth that must come in the second half; with less, the growth has stopped. Steady
+/// growth has half of it there.
 const LATE_SHARE: f64 = 0.15;
 /// Resident memory that edleak adds to the target (the side table), as a share of the heap.
 const SIDE_TABLE_SHARE: f64 = 0.125;
-/// With fewer points, the growth is unknown.
+/// Least number of points; with fewer, the kind of growth is unknown.
 const MIN_POINTS: usize = 4;
-/// Most points kept; when they are full, pairs merge.
+/// Maximum number of points. When the series is full, pairs of points merge.
 const MAX_POINTS: usize = 256;
 
 /// The process at one instant.
@@ -48,7 +48,7 @@ pub struct ProcessPoint {
     pub live_bytes: u64,
     /// RssAnon + VmSwap; 0 if not recorded.
     pub resident_bytes: u64,
-    /// The same by kind of mapping, where it was recorded.
+    /// Resident and swapped bytes by kind of mapping; `None`: not recorded.
     pub kinds: Option<KindBytes>,
 }
 
@@ -67,7 +67,7 @@ pub struct KindBytes {
     pub shared: u64,
 }
 
-/// The process over time, in bounded memory: each point stands for the same number of slices.
+/// The process over time, in bounded memory: each point covers the same number of slices.
 #[derive(Clone, Debug)]
 pub struct ProcessSeries {
     points: Vec<ProcessPoint>,
@@ -83,7 +83,7 @@ impl Default for ProcessSeries {
 }
 
 impl ProcessSeries {
-    /// Adds one slice. The last of the slices that share a point replaces the others.
+    /// Adds one slice. If several slices share a point, the last slice replaces the others.
     pub fn push(&mut self, point: ProcessPoint) {
         self.peak_live_bytes = self.peak_live_bytes.max(point.live_bytes);
         if self.points.is_empty() || self.in_last == self.per_point {
@@ -99,7 +99,7 @@ impl ProcessSeries {
         self.in_last += 1;
     }
 
-    /// The points kept, in order of time.
+    /// The points of the series, in order of time.
     pub fn points(&self) -> &[ProcessPoint] {
         &self.points
     }
@@ -123,7 +123,7 @@ pub enum GrowthKind {
 }
 
 impl GrowthKind {
-    /// The word in JSON.
+    /// The word for this kind in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Live => "live",
@@ -153,13 +153,14 @@ pub struct ProcessGrowth {
     pub resident_to_bytes: u64,
     /// Bytes allocated from the first slice to the last.
     pub turnover_bytes: u64,
-    /// Memory by kind of mapping after the start-up and at the end, where both were recorded.
+    /// Memory by kind of mapping, after the start-up and at the end; `None`: not recorded at both times.
     pub kinds: Option<[KindBytes; 2]>,
-    /// Resident memory still grew in the second half.
+    /// Whether resident memory still grew in the second half.
     pub resident_goes_on: bool,
 }
 
-/// Determines the cause of growth. `turnover_bytes` were allocated from the first slice to the last.
+/// Determines the cause of growth. `turnover_bytes` is the number of bytes allocated from the first slice to
+/// the last.
 pub fn growth_of(series: &ProcessSeries, turnover_bytes: u64) -> ProcessGrowth {
     let points = series.points();
     let eighth = points.len() / 8;
@@ -195,14 +196,14 @@ pub fn growth_of(series: &ProcessSeries, turnover_bytes: u64) -> ProcessGrowth {
     growth
 }
 
-/// `is_above`: live bytes in the last eighth never fell to the level after the start-up; otherwise small
+/// `is_above`: live bytes in the last eighth never fell to the level after the start-up. If they did, small
 /// growth is scatter. `goes_on`: growth did not stop in the first half.
 fn kind_of(growth: &ProcessGrowth, is_above: bool, goes_on: bool) -> GrowthKind {
     let by = |from: u64, to: u64| to as f64 - from as f64;
     let live = by(growth.live_from_bytes, growth.live_to_bytes);
     let resident = by(growth.resident_from_bytes, growth.resident_to_bytes);
     let noticeable = NOTICEABLE_BYTES.max(NOTICEABLE_SHARE * growth.resident_to_bytes as f64);
-    // The side table grows with the highest heap so far. The table belongs to edleak and not to the program.
+    // The side table grows with the highest heap so far. This table belongs to edleak and not to the program.
     let side_table = SIDE_TABLE_SHARE * by(growth.live_from_bytes, growth.live_peak_bytes).max(0.0);
     let unexplained = resident - live.max(0.0) - side_table;
     let share = if is_above { NOTICEABLE_LIVE_SHARE } else { SCATTER_SHARE };
@@ -213,12 +214,13 @@ fn kind_of(growth: &ProcessGrowth, is_above: bool, goes_on: bool) -> GrowthKind 
     if let Some([from, to]) = growth.kinds {
         let in_malloc = by(from.heap + from.arenas, to.heap + to.arenas);
         let elsewhere = by(from.anonymous + from.stacks, to.anonymous + to.stacks);
-        // Live memory is in the heap as far as that grew, else in large allocations, which are mapped one by one.
+        // Live memory is in the heap as far as the heap grew. The rest is in large allocations, which the
+        // kernel maps one by one.
         let retained = (in_malloc - live.max(0.0)).max(0.0);
         let outside = (elsewhere - (live.max(0.0) - in_malloc.max(0.0)).max(0.0)).max(0.0);
         return if retained >= outside { GrowthKind::Retained } else { GrowthKind::Outside };
     }
-    // Live bytes were higher before: the allocator can still hold the memory that was freed then.
+    // Live bytes were higher before, so the allocator can still hold the memory that the program freed then.
     let was_freed = by(growth.live_to_bytes, growth.live_peak_bytes);
     // Fragmentation rarely costs more than twice the peak of live bytes, and needs a turnover of several
     // times its own size.
@@ -261,7 +263,7 @@ impl ProcessGrowth {
 }
 
 impl ProcessGrowth {
-    /// By how many times resident memory is what it was after the start-up.
+    /// The ratio of resident memory at the end to resident memory after the start-up.
     pub fn times(&self) -> f64 {
         self.resident_to_bytes as f64 / self.resident_from_bytes.max(1) as f64
     }
@@ -300,7 +302,7 @@ impl ProcessGrowth {
     }
 }
 
-/// The kinds at the median of resident memory.
+/// The memory by kind at the point with the median of resident memory.
 fn kinds_of(points: &[ProcessPoint]) -> Option<KindBytes> {
     let kinds: Vec<KindBytes> = points.iter().filter_map(|point| point.kinds).collect();
     if kinds.is_empty() {
@@ -351,7 +353,7 @@ mod tests {
             growth(|i| 10 * MB + i.min(until) * MB, |i| 20 * MB + i.min(until) * MB, 90 * MB).kind
         };
         assert_eq!((loaded(40), loaded(80)), (GrowthKind::None, GrowthKind::Live));
-        // Growth that slackens without an end does go on.
+        // Growth that slackens but never ends counts as going on.
         let slackens =
             growth(|i| 10 * MB * (i + 2).ilog2() as u64, |i| 20 * MB * (i + 2).ilog2() as u64, 90 * MB);
         assert_eq!(slackens.kind, GrowthKind::Live);
@@ -382,7 +384,7 @@ mod tests {
         assert!(found.sentence().unwrap().contains("cannot tell"));
     }
 
-    /// The growth of a process with the same figures, and the bytes of each kind that /proc gave.
+    /// The growth of a process with the same figures, and with the bytes of each kind from /proc.
     fn of_kinds(kinds: impl Fn(u64) -> KindBytes) -> ProcessGrowth {
         let mut series = ProcessSeries::default();
         for i in 0..80 {

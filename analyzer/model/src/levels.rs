@@ -5,13 +5,13 @@ use crate::series::Series;
 /// Live bytes over the record: a mean for each bucket of a series.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Levels {
-    /// Slices before the site was first seen.
+    /// Number of slices before the site was first seen.
     absent: u64,
-    /// Slices since then.
+    /// Number of slices since the site was first seen.
     points: u64,
-    /// Slices per bucket; the last bucket may hold fewer.
+    /// Number of slices per bucket; the last bucket may hold fewer.
     width: u64,
-    /// One mean if the site never changed, else one for each bucket.
+    /// One mean if the site never changed; for any other site, one mean for each bucket.
     means: Box<[f64]>,
 }
 
@@ -32,7 +32,7 @@ impl Levels {
     }
 
     /// Live bytes at `columns` equally spaced instants of the record; 0 before the site was first seen. The
-    /// last column is the last bucket. Empty if there is no slice.
+    /// last column is the last bucket. The list is empty if there is no slice.
     pub fn at(&self, columns: usize) -> Vec<f64> {
         let Some(last) = self.means.len().checked_sub(1) else { return Vec::new() };
         let record = u128::from(self.absent) + u128::from(self.points);
@@ -58,7 +58,7 @@ impl Levels {
         self.means.last().copied().unwrap_or(0.0)
     }
 
-    /// Greatest mean of a bucket; 0 if there is none.
+    /// The greatest mean of a bucket; 0 if there is no bucket.
     pub fn highest(&self) -> f64 {
         self.means.iter().copied().fold(0.0, f64::max)
     }

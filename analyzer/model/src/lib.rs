@@ -1,4 +1,5 @@
-//! The leak model: turns a series of live bytes into a verdict. Pure functions, without input or output.
+//! The leak model: turns a series of live bytes into a verdict. The functions are pure: they have no input or
+//! output besides arguments and results.
 //!
 //! ```text
 //! series       one site's counters over time, condensed to a constant size

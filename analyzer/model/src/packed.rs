@@ -1,10 +1,10 @@
-//! A row of buckets that takes four bytes per number as long as all its numbers fit.
+//! A row of buckets that takes four bytes per number while all its numbers fit.
 //!
-//! A replay's memory is mostly buckets, and almost no site has a sum of 4 GiB or more within one bucket.
+//! Most of a replay's memory is buckets, and almost no site has a sum of 4 GiB or more within one bucket.
 
 use super::bucket::{Bucket, Extent};
 
-/// Sum, least and greatest value of the bytes, then of the count.
+/// Sum, least and greatest value of the bytes, then the same of the count.
 pub type Narrow = [u32; 6];
 
 /// A row of buckets.
@@ -34,7 +34,7 @@ impl Packed {
     /// The bucket with this index.
     ///
     /// # Panics
-    /// If there is no bucket of this index.
+    /// Panics if there is no bucket with this index.
     #[inline]
     pub(crate) fn get(&self, index: usize) -> Bucket {
         match self {
@@ -46,7 +46,7 @@ impl Packed {
     /// Replaces the bucket with this index.
     ///
     /// # Panics
-    /// If there is no bucket of this index.
+    /// Panics if there is no bucket with this index.
     pub(crate) fn set(&mut self, index: usize, bucket: Bucket) {
         match (&mut *self, narrowed(&bucket)) {
             (Self::Narrow(row), Some(narrow)) => row[index] = narrow,
@@ -87,14 +87,14 @@ impl Packed {
     }
 }
 
-/// The bucket with eight bytes per number.
+/// The same bucket with eight bytes per number.
 #[inline]
 pub fn widened(&[sum, min, max, count_sum, count_min, count_max]: &Narrow) -> Bucket {
     let extent = |sum, min, max| Extent { sum: u64::from(sum), min: u64::from(min), max: u64::from(max) };
     Bucket { bytes: extent(sum, min, max), count: extent(count_sum, count_min, count_max) }
 }
 
-/// The bucket with four bytes per number; `None` if a number needs more.
+/// The same bucket with four bytes per number; `None`: a number needs more.
 #[inline]
 pub fn narrowed(bucket: &Bucket) -> Option<Narrow> {
     let Bucket { bytes, count } = bucket;

@@ -1,35 +1,36 @@
-//! Reasons in words: the two or three statistics that decided, for a reader who does not know the model.
+//! Reasons of a verdict in words, for a reader who does not know the model: the two or three statistics that
+//! decided.
 
 use super::births::Survivors;
 use super::trend::Trend;
 use edleak_text::units;
 
-/// An eighth has grown if it gained at least this share of the whole rise.
+/// Least gain of an eighth that counts as growth, as a share of the whole rise.
 const LEAST_RISE: f64 = 0.02;
 
-/// A record too short for a verdict.
+/// The reason for a record that is too short for a verdict.
 pub(crate) fn too_short(slices: u64, needed: u64) -> Vec<String> {
     vec![format!("the record has {slices} of the {needed} slices that a verdict needs")]
 }
 
-/// A site that first appeared after the judged part of the record.
+/// The reason for a site that first appeared after the judged part of the record.
 pub(crate) fn unseen() -> Vec<String> {
     vec!["first seen at the very end of the record".to_owned()]
 }
 
-/// A site whose live bytes never changed.
+/// The reason for a site whose live bytes never changed.
 pub(crate) fn unmoved(slices: u64) -> Vec<String> {
     vec![format!("live bytes stayed the same in all {slices} slices")]
 }
 
-/// A leak, judged by its curve.
+/// The reasons for a leak that was judged by its curve.
 pub(crate) fn grows(trend: &Trend, bic: f64) -> Vec<String> {
     let mut why = vec![windows(trend), pace(trend)];
     why.extend(against_a_cache(bic));
     why
 }
 
-/// A leak of allocations that get larger.
+/// The reasons for a leak of allocations that get larger.
 pub(crate) fn bigger(trend: &Trend, bic: f64) -> Vec<String> {
     let mut why =
         vec!["the number of allocations stays the same, and their size grows".to_owned(), pace(trend)];
@@ -37,14 +38,14 @@ pub(crate) fn bigger(trend: &Trend, bic: f64) -> Vec<String> {
     why
 }
 
-/// A leak that shows after `what` was taken out of the curve.
+/// The reasons for a leak that shows after the model removed `what` from the curve.
 pub(crate) fn beneath(what: &str, trend: &Trend, bic: f64) -> Vec<String> {
     let mut why = vec![format!("still grows when {what} is taken out of the curve"), pace(trend)];
     why.extend(against_a_cache(bic));
     why
 }
 
-/// A buffer whose next doubling would come after the end of the record.
+/// The reasons for a buffer whose next doubling would come after the end of the record.
 pub(crate) fn doubles() -> Vec<String> {
     vec![
         "its size rises in steps, each larger than the one before, like a buffer that doubles".to_owned(),
@@ -52,22 +53,22 @@ pub(crate) fn doubles() -> Vec<String> {
     ]
 }
 
-/// The quiet time in which the program does next to no work.
+/// The quiet time: the program does almost no work in it.
 pub struct Quiet {
     /// Length of the quiet time at the end, in seconds.
     pub seconds: f64,
-    /// Pace of the quiet time as a share of the pace while the site grew. If the record ends busy: the share
-    /// of the record that was quiet.
+    /// Pace of the quiet time as a share of the pace while the site grew. If the record ends busy, this is
+    /// the share of the record that was quiet.
     pub share: f64,
-    /// The record ends with quiet time.
+    /// Whether the record ends with quiet time.
     pub is_over: bool,
-    /// No slice was taken in the quiet time at the end.
+    /// Whether the recorder took no slice in the quiet time at the end.
     pub is_missing: bool,
-    /// Most of the growth was freed.
+    /// Whether the program freed most of the growth.
     pub is_released: bool,
 }
 
-/// Growth that stopped together with the work of the whole program.
+/// The reasons for growth that stopped together with the work of the whole program.
 pub(crate) fn quiet(quiet: &Quiet) -> Vec<String> {
     let pace = match quiet.share {
         share if share <= 0.0 => "no allocation".to_owned(),
@@ -91,36 +92,36 @@ pub(crate) fn quiet(quiet: &Quiet) -> Vec<String> {
     ]
 }
 
-/// Allocations of 0 bytes.
+/// The reason for allocations of 0 bytes.
 pub(crate) fn sizeless(block_bytes: f64) -> String {
     format!(
         "its allocations ask for 0 bytes; the figures count the {block_bytes:.0} bytes that glibc holds for each"
     )
 }
 
-/// A busy program, most of whose live memory grew.
+/// The reason for a busy program in which most of the live memory grew.
 pub fn batch() -> String {
     "the program computed from start to end, and most of its live memory grew: a batch program that keeps its data until it \
      ends looks the same"
         .to_owned()
 }
 
-/// Memory that a busy program kept until it ended.
+/// The reason for memory that a busy program kept until it ended.
 pub fn freed_at_exit() -> String {
     "the program computed from start to end, and freed these allocations when it ended".to_owned()
 }
 
-/// A leak that would be certain if the program had used more processor time.
+/// The reason for a leak that would be strict if the program had used more processor time.
 pub fn little_processor_time(used_s: f64) -> String {
     format!("the program used {} of processor time, so it may still be starting", units::duration(used_s))
 }
 
-/// Growth in fewer busy slices than a verdict needs.
+/// The reasons for growth in fewer busy slices than a verdict needs.
 pub(crate) fn too_little_work(slices: usize) -> Vec<String> {
     vec![format!("the program worked in only {}", units::plural(slices as u64, "slice", "slices"))]
 }
 
-/// A leak according to the survivors, but most of it was freed before the record ended.
+/// The reasons for a leak by the survivors of which the program freed most before the record ended.
 pub(crate) fn freed_before_the_end(survivors: &Survivors) -> Vec<String> {
     vec![
         format!(
@@ -131,7 +132,7 @@ pub(crate) fn freed_before_the_end(survivors: &Survivors) -> Vec<String> {
     ]
 }
 
-/// A verdict, either way, from the survivors' birth times.
+/// The reasons for a verdict, leak or not, from the survivors' birth times.
 pub(crate) fn survivors(survivors: &Survivors, trend: &Trend, bic: f64) -> Vec<String> {
     let kept = format!(
         "{} of the allocations made between 1/8 and 4/5 of the record are still alive",
@@ -147,13 +148,13 @@ pub(crate) fn survivors(survivors: &Survivors, trend: &Trend, bic: f64) -> Vec<S
     why
 }
 
-/// A suspect that leaked less than a thousandth of the program's live memory.
+/// The reason for a suspect that leaked less than a thousandth of the program's live memory.
 pub fn negligible(leak_bytes: u64) -> String {
     let leaked = units::bytes(leak_bytes as f64);
     format!("but {leaked} are less than a thousandth of the live memory, which may be chance")
 }
 
-/// Growth by a handful of allocations at a site that frees many.
+/// The reasons for growth by a handful of allocations at a site that frees many.
 pub(crate) fn a_few(rise: f64, frees: u64) -> Vec<String> {
     let kept = units::plural(rise.max(1.0) as u64, "more allocation is", "more allocations are");
     let freed = units::plural(frees, "was", "were");
@@ -162,12 +163,12 @@ pub(crate) fn a_few(rise: f64, frees: u64) -> Vec<String> {
     )]
 }
 
-/// A leak that would be certain if the record were longer.
+/// The reason for a leak that would be strict if the record were longer.
 pub(crate) fn young(least_s: f64) -> String {
     format!("a record of less than {least_s} s may show only the start of the program")
 }
 
-/// A curve that a cache explains as well or better.
+/// The reasons for a curve that a cache explains as well as a leak, or better.
 pub(crate) fn fills(bic: f64) -> Vec<String> {
     vec![if bic < -0.7 {
         format!(
@@ -179,12 +180,12 @@ pub(crate) fn fills(bic: f64) -> Vec<String> {
     }]
 }
 
-/// Plain growth that a cache explains as well as a leak.
+/// The reasons for plain growth that a cache explains as well as a leak.
 pub(crate) fn ambiguous(trend: &Trend) -> Vec<String> {
     vec![windows(trend), pace(trend), "a cache that is still filling looks the same so far".to_owned()]
 }
 
-/// The test that the curve failed most plainly.
+/// The reason that names the test which the curve failed most plainly.
 pub(crate) fn weakest(trend: &Trend) -> Vec<String> {
     vec![if trend.rise() <= 0.0 {
         "it did not grow over the last three quarters of the record".to_owned()
@@ -199,10 +200,10 @@ pub(crate) fn weakest(trend: &Trend) -> Vec<String> {
     }]
 }
 
-/// Compares the means of the eighths, so variation within an eighth does not count: bursty growth still rises
+/// Compares the means of the eighths. Variation within an eighth does not count, so bursty growth still rises
 /// from eighth to eighth.
 fn windows(trend: &Trend) -> String {
-    // A few bytes more are no growth.
+    // A few bytes more do not count as growth.
     let least = LEAST_RISE * trend.rise().max(0.0);
     let rises =
         |from: usize| trend.eighths[from..].windows(2).filter(|pair| pair[1] - pair[0] > least).count();
@@ -213,7 +214,8 @@ fn windows(trend: &Trend) -> String {
 }
 
 fn pace(trend: &Trend) -> String {
-    // The pace is the late slope as a share of both; readers compare the late slope with the early one.
+    // The pace is the late slope as a share of both slopes; readers compare the late slope with the early
+    // slope.
     let ratio = trend.pace.max(0.0) / (1.0 - trend.pace.clamp(0.0, 0.999));
     let now = match ratio {
         ratio if ratio < 10.0 => percent(ratio),

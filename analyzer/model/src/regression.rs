@@ -13,7 +13,7 @@ use crate::series::Sums;
 /// The kind of growth, in the order of `--min-class`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
-    /// No growth.
+    /// The site does not grow.
     Constant,
     /// Growth that slows down, such as a cache that fills.
     Log,
@@ -38,7 +38,7 @@ impl Class {
 /// The result of edLeak's formula for one site.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LeakFactor {
-    /// c0, c1, c2.
+    /// The coefficients c0, c1 and c2.
     pub coef: [f64; 3],
     /// Least live bytes.
     pub min_bytes: u64,
@@ -53,7 +53,8 @@ pub struct LeakFactor {
 /// Curvature beyond which growth slows down (below −0.2) or accelerates (above +0.2).
 const BEND: f64 = 0.2;
 
-/// Fits the leak factor. With fewer than three points there is no parabola: the result is zeros and constant.
+/// Fits the leak factor. With fewer than three points there is no parabola: all numbers are zero and the
+/// class is constant.
 pub fn leak_factor(sums: &Sums) -> LeakFactor {
     let max_bytes = if sums.max > sums.min { sums.max } else { sums.min.saturating_add(1) };
     let flat =
@@ -64,7 +65,7 @@ pub fn leak_factor(sums: &Sums) -> LeakFactor {
     let n = sums.n as f64;
     let (s1, s2) = projections(sums);
     let range = (max_bytes - sums.min) as f64;
-    // Amplitudes of P1 and P2 in the fit of b over i; then the same parabola as y over x.
+    // The amplitudes of P1 and P2 in the fit of b over i give the same parabola as y over x.
     let a0 = sums.b.saturating_sub(u128::from(sums.n) * u128::from(sums.min)) as f64 / n;
     let a1 = 3.0 * s1.float / (n * (n * n - 1.0));
     let a2 = 5.0 * s2.float / (n * (n * n - 1.0) * (n * n - 4.0));
@@ -89,7 +90,7 @@ struct Projection {
     float: f64,
 }
 
-/// S1 and S2.
+/// The projections S1 and S2.
 fn projections(sums: &Sums) -> (Projection, Projection) {
     let m = u128::from(sums.n - 1);
     let exact = |plus: &[(u128, u128)], minus: &[(u128, u128)]| {

@@ -1,9 +1,9 @@
-//! Seasonal adjustment: removes from a curve the one regular wave that hides its trend.
+//! Seasonal adjustment: removes a regular wave from a curve, because the wave hides the trend.
 //!
 //! Load that comes in waves (day and night, a batch job every hour) changes a site's live bytes far more than
-//! a leak does. The wave is fitted together with a parabola, so the wave cannot take the trend away. A wave
-//! counts only if it repeats often enough not to be a trend itself. If a site has a wave and no trend, its
-//! curve is flat without the wave, so the adjustment invents no growth.
+//! a leak does. The model fits the wave together with a parabola, so the wave cannot take the trend away. A
+//! wave counts only if it repeats so often that it cannot be a trend itself. If a site has a wave and no
+//! trend, its curve is flat without the wave, so the adjustment invents no growth.
 
 use std::f64::consts::TAU;
 use std::sync::OnceLock;
@@ -22,12 +22,12 @@ const LEAST_BUCKETS: usize = 5;
 /// The wave must explain at least this share of the scatter about the parabola.
 const LEAST_SHARE: f64 = 0.6;
 
-/// The waves tried on curves of one length, and the parabola fitted together with them.
+/// The waves that the model tries on curves of one length, and the parabola that it fits with them.
 struct Waves {
     parabola: Vec<Vec<f64>>,
     waves: Vec<Wave>,
     /// The cosine units of all waves and then their sine units, [`ABREAST`] in parallel, bucket by bucket. So
-    /// the sums do not wait for each other's last addition. Every sum is the same to the bit.
+    /// no sum waits for the last addition of another sum. Every sum is the same to the bit.
     units: Vec<Vec<[f64; ABREAST]>>,
 }
 
@@ -44,7 +44,7 @@ impl Waves {
         };
         let shares: Vec<f64> = self.units.iter().flat_map(sums).collect();
         let (cosines, sines) = shares.split_at(self.waves.len());
-        // After the last sine come the zeros that fill its row.
+        // After the last sine, zeros fill its row.
         cosines.iter().zip(sines).map(|(cosine, sine)| cosine * cosine + sine * sine).collect()
     }
 }
@@ -80,7 +80,7 @@ impl Wave {
     }
 }
 
-/// The curve without its wave; `None` if it has no clear wave.
+/// The curve without its wave; `None`: it has no clear wave.
 pub(crate) fn adjusted(curve: &Curve) -> Option<Curve> {
     let waves = waves(curve.len());
     let mut rest = curve.mean.clone();
@@ -134,7 +134,7 @@ fn remove(basis: &[Vec<f64>], values: &mut [f64]) {
     }
 }
 
-/// Scales to length 1 and returns the former length.
+/// Scales a vector to length 1 and returns its former length.
 fn normalize(vector: &mut [f64]) -> f64 {
     let length = dot(vector, vector).sqrt();
     vector.iter_mut().for_each(|v| *v /= length);

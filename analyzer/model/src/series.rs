@@ -1,16 +1,16 @@
 //! One site's series: live bytes and live count over the record, condensed in one pass and in bounded memory.
 //!
-//! The kept data has the same size whatever the length of the record:
+//! The size of a series does not depend on the length of the record. A series holds:
 //!
-//! - exact integer sums of the live bytes for edLeak's quadratic fit, so that fit loses no digit
-//!   ([`crate::regression`]); only if that model is used;
-//! - 64 to 128 buckets of the curve ([`crate::buckets`]), from which all other statistics are computed;
+//! - exact integer sums of the live bytes for edLeak's quadratic fit, so that the fit loses no digit
+//!   ([`crate::regression`]); only if edLeak's model is used;
+//! - 64 to 128 buckets of the curve ([`crate::buckets`]); all other statistics are computed from them;
 //! - the last point, and, if recorded, the birth times of the survivors;
-//! - for all series of a record together, how much the whole program worked ([`crate::work`]).
+//! - for all series of a record together, the work of the whole program ([`crate::work`]).
 //!
-//! A site whose live bytes and count never change has no buckets; other sites take 3 KB, or 6 KB if a number
-//! needs more than 32 bits. Deliberately absent: the points themselves, and any dependence on how pushes were
-//! grouped. `push_run(p, 5)` equals five `push(p)` to the bit.
+//! A site whose live bytes and count never change has no buckets. Any other site takes 3 KB, or 6 KB if a
+//! number needs more than 32 bits. A series deliberately contains neither the points themselves nor any trace
+//! of the grouping of pushes. `push_run(p, 5)` equals five `push(p)` to the bit.
 
 use crate::buckets::Buckets;
 use crate::work::Work;
@@ -29,7 +29,7 @@ pub struct Point {
     pub frees: u64,
 }
 
-/// Birth times of a site's survivors: the record is cut into equal epochs, oldest first.
+/// Birth times of a site's survivors. The record is cut into equal epochs, oldest first.
 ///
 /// The three vectors have one entry per epoch. Times are in slices since the first point and may be
 /// fractions.
@@ -91,7 +91,7 @@ impl Sums {
     }
 }
 
-/// Σ i for i in 0..n. As n is below 2⁶⁵, the product could reach 2¹³⁰ in theory; it saturates there.
+/// Σ i for i in 0..n. As n is below 2⁶⁵, the product could reach 2¹³⁰ in theory, so it saturates.
 fn sum_i(n: u128) -> u128 {
     n.saturating_mul(n.saturating_sub(1)) / 2
 }
@@ -109,7 +109,7 @@ fn sum_ii(n: u128) -> u128 {
 pub struct SeriesBuilder {
     absent: u64,
     sums: Sums,
-    /// The newest point. `pending` is the number of equal points in a row that are not in a bucket yet.
+    /// The newest point. `pending` is the number of equal points in a row that no bucket contains yet.
     last: Point,
     pending: u64,
     buckets: Option<Box<Buckets>>,
@@ -125,13 +125,13 @@ impl SeriesBuilder {
 
     /// Sets the number of slices that the record had before the site was first seen.
     ///
-    /// Pushed points begin at the site's first slice. With this number the model knows the length of the
-    /// record. So a site that appears late in a long record does not look like a short record.
+    /// Pushed points begin at the site's first slice. This number tells the model the length of the record.
+    /// So a site that appears late in a long record does not look like a short record.
     pub fn absent(&mut self, slices: u64) {
         self.absent = slices;
     }
 
-    /// Adds the next slice.
+    /// Adds one slice.
     pub fn push(&mut self, p: Point) {
         self.push_run(p, 1);
     }
@@ -206,7 +206,7 @@ pub struct Series {
 }
 
 impl Series {
-    /// A series that was condensed elsewhere by the same rules.
+    /// Takes a series that other code has condensed by the same rules.
     pub fn from_parts(
         absent: u64,
         points: u64,
@@ -228,37 +228,37 @@ impl Series {
         Self { last: Point { allocs, frees, ..self.last }, ..self }
     }
 
-    /// Slices since the site was first seen.
+    /// Number of slices since the site was first seen.
     pub fn points(&self) -> u64 {
         self.points
     }
 
-    /// Slices of the record before the site was first seen.
+    /// Number of slices of the record before the site was first seen.
     pub fn absent(&self) -> u64 {
         self.absent
     }
 
-    /// The counters at the last slice; zeros if there is none.
+    /// The counters at the last slice; zeros if there is no slice.
     pub fn last(&self) -> Point {
         self.last
     }
 
-    /// The exact sums for edLeak's fit; `None` if the series was condensed for another model.
+    /// The exact sums for edLeak's fit; `None`: the series was condensed for another model.
     pub fn sums(&self) -> Option<&Sums> {
         self.sums.as_ref()
     }
 
-    /// Birth times of the survivors, if recorded.
+    /// Birth times of the survivors; `None`: not recorded.
     pub fn survivors(&self) -> Option<&Births> {
         self.births.as_ref()
     }
 
-    /// The work of the whole program, if recorded.
+    /// The work of the whole program; `None`: not recorded.
     pub fn work(&self) -> Option<&Work> {
         self.work.as_deref()
     }
 
-    /// The buckets; `None` if neither live bytes nor live count ever changed.
+    /// The buckets; `None`: neither live bytes nor live count ever changed.
     pub fn buckets(&self) -> Option<&Buckets> {
         self.buckets.as_deref()
     }

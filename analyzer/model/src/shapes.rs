@@ -1,4 +1,4 @@
-//! Shapes that explain growth: shapes that saturate, and shapes that do not.
+//! Shapes that explain growth: some saturate, some do not.
 
 /// A growing shape over x in 0…1, the elapsed fraction of the record.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -12,8 +12,8 @@ pub(crate) enum Shape {
     Fill(f64),
     /// ln(1 + k·x): distinct keys with a heavy-tailed distribution.
     Log(f64),
-    /// x^b. With b < 1, it is a set of distinct items that grows ever more slowly (Heaps' law). With b = 1 it
-    /// is the straight line, with b > 1 an accelerating leak.
+    /// The power x^b. With b < 1, the power describes a set of distinct items that grows ever more slowly
+    /// (Heaps' law). With b = 1 the power is the straight line, with b > 1 an accelerating leak.
     Power(f64),
     /// Zero until x = h, then a straight line: a leak that starts late.
     Hinge(f64),
@@ -38,12 +38,12 @@ impl Shape {
         }
     }
 
-    /// Gain over the record.
+    /// The gain of the shape over the record.
     pub(crate) fn range(self) -> f64 {
         self.value(1.0) - self.value(0.0)
     }
 
-    /// Whether the shape gets steeper all along.
+    /// Whether the shape gets steeper over the whole record.
     pub(crate) fn accelerates(self) -> bool {
         matches!(self, Self::Exp(_)) || matches!(self, Self::Power(b) if b > 1.0)
     }

@@ -1,25 +1,26 @@
-//! Takes surges out of a curve: requests that hold much memory for a short time and give all of it back.
+//! Removes surges from a curve. A surge is a group of requests that hold much memory for a short time and
+//! give all of it back.
 //!
 //! A surge many times the size of a leak hides the leak in every mean. If a part of the curve is higher than
-//! its surroundings and narrower than a twentieth of the record, it is cut off at their level. (The method is
-//! morphological opening: each bucket gets the least value near it, and then the greatest of these values
-//! near it.) Steps, ramps and wide teeth stay, so the cut invents no growth. A rise at the very end may be a
-//! surge and is cut off as well.
+//! its surroundings and narrower than a twentieth of the record, it is a surge. The model cuts it off at the
+//! level of its surroundings. (The method is morphological opening: each bucket gets the least value near it,
+//! and then the greatest of these values near it.) Steps, ramps and wide teeth stay, so the cut invents no
+//! growth. A rise at the very end may be a surge, so the model cuts it off as well.
 
 use super::curve::Curve;
 use super::trend::{Line, greater, lesser};
 
-/// Width of the widest surge that is cut off, as a share of the record.
+/// Width of the widest surge that the model cuts off, as a share of the record.
 const WIDEST: f64 = 0.05;
 
 /// Share of the scatter about a line that the surges must explain.
 const LEAST_SHARE: f64 = 0.6;
 
-/// Between surges the curve must be quiet: half of its buckets exceed their surroundings by less than this
-/// share of the greatest surge.
+/// Limit of the curve between surges, as a share of the greatest surge: half of the buckets exceed their
+/// surroundings by less than this.
 const MOST_BETWEEN: f64 = 0.1;
 
-/// The curve without its surges; `None` if it has no clear surges.
+/// The curve without its surges; `None`: it has no clear surges.
 pub(crate) fn adjusted(curve: &Curve) -> Option<Curve> {
     let reach = (curve.at(WIDEST) / 2).max(1);
     let opened = opened(&curve.mean, reach);

@@ -12,15 +12,15 @@ pub(crate) struct Trend {
     pub(crate) eighths: [f64; 8],
     /// Greatest minus least value.
     pub(crate) full: f64,
-    /// See [`rise_over_scatter`].
+    /// The result of [`rise_over_scatter`].
     pub(crate) rise_over_scatter: f64,
-    /// See [`pace`].
+    /// The result of [`pace`].
     pub(crate) pace: f64,
-    /// See `most_share`.
+    /// The result of `most_share`.
     pub(crate) largest_step: f64,
-    /// See `second_share`.
+    /// The result of `second_share`.
     pub(crate) second: f64,
-    /// See [`t_after`], after the first quarter.
+    /// The result of [`t_after`], after the first quarter.
     pub(crate) late_t: f64,
     /// Kendall's τ of the last six eighths.
     pub(crate) tau: f64,
@@ -56,7 +56,7 @@ pub(crate) fn late_rise(curve: &Curve) -> f64 {
 }
 
 /// Rise over scatter: the slope of a line through the means of the last six eighths, divided by its standard
-/// error. Within ±15.
+/// error. The value lies within ±15.
 ///
 /// The error is at least 0.4 % of the curve's full range, so a perfectly smooth curve is not infinitely
 /// significant.
@@ -73,10 +73,11 @@ fn rise_over_scatter_of(eighths: &[f64; 8], full: f64) -> f64 {
     ratio(slope, error).clamp(-15.0, 15.0)
 }
 
-/// The pace: the slope of the last two fifths, divided by the sum of two absolute slopes, of the last two
-/// fifths and of the two fifths before.
+/// The pace: the slope of the last two fifths, divided by a sum of absolute slopes. The sum is over the last
+/// two fifths and the two fifths before.
 ///
-/// 0.5 is steady, 0 has stopped, negative falls, and 2/3 is twice as steep as before.
+/// 0.5 means steady growth, and 0 means that growth has stopped. A negative pace falls; 2/3 is twice as steep
+/// as before.
 pub(crate) fn pace(curve: &Curve) -> f64 {
     let early = slope(&curve.mean[curve.at(0.2)..curve.at(0.6)]);
     let late = slope(&curve.mean[curve.at(0.6)..]);
@@ -115,8 +116,8 @@ fn retained_steps(curve: &Curve) -> [f64; 3] {
 }
 
 /// Whether the curve rises like a buffer that doubles: in steps that get larger and rarer, at least fourfold
-/// since the first eighth. The last step came so late that the next one, after twice the time, would not have
-/// come yet. Such a buffer looks the same whether the program still adds to it or not.
+/// since the first eighth. The last step came so late that the next step, after twice the time, would not
+/// have come yet. Such a buffer looks the same whether the program still adds to it or not.
 pub(crate) fn doubles_late(curve: &Curve) -> bool {
     const STEP: f64 = 1.4;
     const GROWTH: f64 = 4.0;
@@ -124,27 +125,29 @@ pub(crate) fn doubles_late(curve: &Curve) -> bool {
     let Some((&end, early)) = mean.last().zip(mean.get(curve.at(0.125))) else { return false };
     let last_step = (1..max.len()).rev().find(|&k| max[k] >= STEP * max[k - 1]);
     let is_late = last_step.is_some_and(|k| 2 * k >= max.len());
-    // A curve that also grows without steps is judged by that growth.
+    // If a curve also grows without steps, that growth decides.
     let is_flat_behind =
         last_step.is_some_and(|k| max[k + 1..].iter().all(|&v| v <= max[k] && v >= 0.9 * end));
     is_late && is_flat_behind && *early > 0.0 && end >= GROWTH * early
 }
 
-/// `f64::min` for numbers. The NaN handling of `f64::min` would take longer than the rest of a step.
+/// Does the work of `f64::min` for two numbers. The NaN handling of `f64::min` would take longer than the
+/// rest of a step.
 pub(crate) fn lesser(a: f64, b: f64) -> f64 {
     if a < b { a } else { b }
 }
 
-/// `f64::max` for numbers.
+/// Does the work of `f64::max` for two numbers.
 pub(crate) fn greater(a: f64, b: f64) -> f64 {
     if a > b { a } else { b }
 }
 
-/// t of the slope over the part of the record after `from`, corrected for autocorrelation of the residuals.
+/// The t statistic of the slope over the part of the record after `from`, corrected for autocorrelation of
+/// the residuals.
 ///
-/// Successive buckets of a real program are alike, so an ordinary t is far too large. The standard error is
-/// multiplied by √((1+ρ)/(1−ρ)), where ρ is the residuals' autocorrelation, corrected for its bias and kept
-/// within 0…0.95.
+/// Successive buckets of a real program are alike, so an ordinary t would be far too large. So the standard
+/// error is multiplied by √((1+ρ)/(1−ρ)). Here ρ is the residuals' autocorrelation, corrected for its bias
+/// and kept within 0…0.95.
 pub(crate) fn t_after(curve: &Curve, from: f64) -> f64 {
     let line = Line::through(&curve.mean[curve.at(from)..]);
     ratio(line.slope, line.slope_error()).clamp(-1e3, 1e3)
@@ -152,7 +155,7 @@ pub(crate) fn t_after(curve: &Curve, from: f64) -> f64 {
 
 /// An ordinary least-squares line, with the spread and the autocorrelation of its residuals.
 pub(crate) struct Line {
-    /// Rise per bucket.
+    /// The rise of the line per bucket.
     pub(crate) slope: f64,
     /// Root mean square of the residuals.
     pub(crate) spread: f64,
@@ -162,11 +165,11 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// Fits equally spaced `values`.
+    /// Fits a line to equally spaced `values`.
     pub(crate) fn through(values: &[f64]) -> Self {
         let n = values.len() as f64;
         let centre = (n - 1.0) / 2.0;
-        // Two sums in parallel: neither waits for the other's last addition.
+        // The loop computes two sums in parallel: neither waits for the last addition of the other.
         let (sum, rise) = values
             .iter()
             .enumerate()
@@ -210,8 +213,8 @@ fn mean_of(sum: f64, n: f64) -> f64 {
     if n == 0.0 { 0.0 } else { sum / n }
 }
 
-/// Kendall's τ of `values` against their order: 1 if they only rise, −1 if they only fall. Ties count for
-/// neither.
+/// Kendall's τ of `values` against their order: 1 if they only rise, −1 if they only fall. Ties count neither
+/// way.
 pub(crate) fn kendall(values: &[f64]) -> f64 {
     let n = values.len();
     let mut balance = 0i64;
@@ -223,7 +226,7 @@ pub(crate) fn kendall(values: &[f64]) -> f64 {
     if n < 2 { 0.0 } else { balance as f64 / (n * (n - 1) / 2) as f64 }
 }
 
-/// a/b. 0/0 is 0, and a/0 is the largest float, so no infinity or NaN is ever returned.
+/// The quotient a/b.
 pub(crate) fn ratio(a: f64, b: f64) -> f64 {
     if a == 0.0 || a.is_nan() || b.is_nan() {
         0.0

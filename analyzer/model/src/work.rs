@@ -1,4 +1,5 @@
-//! The work of the whole program over time, measured by its allocations: a second clock.
+//! The work of the whole program over time, measured by its allocations. It is a second clock beside the wall
+//! clock.
 //!
 //! The wall clock goes on while a program waits. If growth stops while the program works on, the site has
 //! really stopped growing. If growth stops together with the work, the site may grow again with the next
@@ -9,30 +10,31 @@ use crate::buckets::Buckets;
 /// Allocations of the whole program over a record, in bounded memory: at most 129 numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Work {
-    /// Slices from one number to the next.
+    /// Number of slices from one number to the next.
     width: u64,
-    /// Slices of the record.
+    /// Number of slices of the record.
     slices: u64,
-    /// Allocations up to the first slice, then up to the last slice of each stretch of `width` slices.
+    /// Allocations up to the first slice, then up to the last slice of each stretch. A stretch is a run of
+    /// `width` slices.
     allocs: Vec<u64>,
-    /// Slices of the record that were taken: later ones are missing.
+    /// Number of slices of the record that the recorder took; later slices are missing.
     known: u64,
 }
 
 impl Work {
-    /// Rebuilds a `Work` from [`Work::width`], the number of slices and [`Work::allocs`]; `None` if they do
-    /// not fit together.
+    /// Rebuilds a `Work` from [`Work::width`], the number of slices and [`Work::allocs`]; `None`: they do not
+    /// fit together.
     pub fn from_parts(width: u64, slices: u64, allocs: Vec<u64>) -> Option<Self> {
         let fits = width > 0 && slices.div_ceil(width).checked_add(1) == Some(allocs.len() as u64);
         (fits && allocs.is_sorted()).then_some(Self { width, slices, allocs, known: slices })
     }
 
-    /// Slices from one number to the next.
+    /// Number of slices from one number to the next.
     pub fn width(&self) -> u64 {
         self.width
     }
 
-    /// Slices of the record.
+    /// Number of slices of the record.
     pub fn slices(&self) -> u64 {
         self.slices
     }
@@ -43,7 +45,7 @@ impl Work {
         &self.allocs
     }
 
-    /// One past the last slice that was taken: the slices after it are missing.
+    /// One past the last slice that the recorder took; the slices after it are missing.
     pub fn known(&self) -> u64 {
         self.known
     }
@@ -77,14 +79,14 @@ pub struct WorkBuilder {
 }
 
 impl WorkBuilder {
-    /// For a record of this many slices.
+    /// Makes a builder for a record of this many slices.
     pub fn new(slices: u64) -> Self {
         let work = Work { width: Buckets::width_for(slices), slices, allocs: Vec::new(), known: 0 };
         Self { work, newest: None }
     }
 
-    /// Adds a slice; `allocs` allocations were made up to it. If slices before this slice are missing, the
-    /// work in the gap is assumed to be even.
+    /// Adds a slice; `allocs` is the number of allocations up to it. If slices before this slice are missing,
+    /// the function assumes that the work in the gap was even.
     pub fn push(&mut self, slice: u64, allocs: u64) {
         let (before, was) = *self.newest.get_or_insert((slice, allocs));
         if self.work.allocs.is_empty() {
@@ -108,7 +110,8 @@ impl WorkBuilder {
         (open < slices.div_ceil(*width)).then(|| ((open + 1) * width).min(*slices) - 1)
     }
 
-    /// Ends the record. After the newest slice no allocation is known, so none is counted.
+    /// Ends the record and returns the work. After the newest slice no allocation is known, so none is
+    /// counted.
     pub fn finish(mut self) -> Work {
         let (_, allocs) = self.newest.unwrap_or_default();
         if self.work.allocs.is_empty() {
@@ -153,7 +156,7 @@ mod tests {
 
     #[test]
     fn work_that_ended_continues_at_zero() {
-        // 500 slices are kept in stretches of four.
+        // Each stretch of these 500 slices has four slices.
         let ended = work(500, |slice| 10 * slice, |slice| slice <= 199);
         assert_eq!((ended.between(0, 199), ended.between(199, 499)), (1990.0, 0.0));
         assert_eq!(ended.known(), 200);

@@ -86,7 +86,7 @@ fn leaked_bytes_of_a_site_without_frees_are_exact() {
         "{:?}",
         judged.why
     );
-    // A base that loads first is not counted as leaked.
+    // A base that loads first does not count as leaked.
     let loads = |slice: u64| 60 * slice.min(8) + slice * 2;
     let judged = of_hundred(300, loads);
     let truth = 100.0 * 2.0 * 300.0;
@@ -144,8 +144,8 @@ fn a_buffer_that_is_reallocated_ever_larger_is_a_leak_though_its_count_never_mov
     assert_eq!(capped.verdict, Verdict::NoLeak, "{:?}", capped.why);
 }
 
-/// A buffer that grows for ever and a buffer that was loaded and then stays look the same until the next
-/// doubling is due.
+/// A buffer that grows for ever looks like a buffer that was loaded and then stays, until the next doubling
+/// is due.
 #[test]
 fn a_buffer_that_doubles_is_undecided_while_its_next_doubling_may_come() {
     for slices in [100u64, 600, 3000] {
@@ -167,7 +167,7 @@ fn growth_that_feeds_itself_is_exponential() {
     assert_eq!((judged.verdict, judged.class), (Verdict::Leak, Class::Exp));
 }
 
-/// As recorded from a web server on node: about ten live allocations at first, about fourteen after the first
+/// The series of a web server on node: about ten live allocations at first, about fourteen after the first
 /// wave of requests.
 #[test]
 fn a_handful_more_amid_much_churn_is_undecided() {
@@ -193,12 +193,13 @@ fn a_handful_more_amid_much_churn_is_undecided() {
     let few = judged(1, 4);
     assert_eq!(few.verdict, Verdict::Undecided, "{:?}", few.why);
     assert!(few.why[0].starts_with("5 more allocations are live"), "{:?}", few.why);
-    // The same curve with ten times as many allocations is a leak, and so is a handful if nothing is freed.
+    // The same curve with ten times as many allocations is a leak. A handful of allocations is also a leak if
+    // the site frees none.
     assert_eq!(judged(10, 4).verdict, Verdict::Leak);
     assert_eq!(judged(1, 0).verdict, Verdict::Leak);
 }
 
-/// A program that ran for a second may do everything in it because it is starting.
+/// A program that ran for a second may only have been starting up.
 #[test]
 fn nothing_is_beyond_doubt_in_a_second() {
     let at = |period_s: f64| {
@@ -321,7 +322,7 @@ fn rate_counts_from_the_start_of_the_leak() {
         builder.push(Point { live_bytes: 1000 * slice, live_count: slice, allocs: slice, frees: 0 });
     }
     let unseen = judge(&builder.finish(), 0.1, Model::Growth);
-    // The same growth at a site that was present all along.
+    // The same growth at a site that was present from the start.
     let hinged = of_hundred(450, |slice| 20 + 10 * slice.saturating_sub(300));
     for (judged, most) in [(unseen, 0.1), (hinged, 0.25)] {
         assert_eq!(judged.verdict, Verdict::Leak, "{:?}", judged.why);
@@ -346,7 +347,8 @@ fn beside_work(slices: u64, count: impl Fn(u64) -> u64, pace: impl Fn(u64) -> u6
     judge(&site, 0.02, Model::Growth)
 }
 
-/// Load for some slices: three allocations for every kept allocation.
+/// Load for `until` slices, with three allocations for every kept allocation; then `then` allocations per
+/// slice.
 fn load(until: u64, then: u64) -> impl Fn(u64) -> u64 {
     move |slice| if slice < until { 3 } else { then }
 }
@@ -447,7 +449,7 @@ fn allocations_of_no_bytes_leak_by_their_count() {
     assert!(judged.why.iter().any(|why| why.contains("ask for 0 bytes")), "{:?}", judged.why);
     let full = judge(&series(200, |_| 0, |slice| 50 * slice.min(80)), 0.02, Model::Growth);
     assert_eq!(full.verdict, Verdict::NoLeak, "{:?}", full.why);
-    // A single allocation of 0 bytes is no growth.
+    // A single allocation of 0 bytes does not count as growth.
     let once = judge(&series(200, |_| 0, |slice| u64::from(slice > 90)), 0.02, Model::Growth);
     assert_eq!(once.verdict, Verdict::NoLeak, "{:?}", once.why);
 }

@@ -5,8 +5,8 @@ use crate::load::Recording;
 use crate::site::JudgedSite;
 
 impl History {
-    /// The history of a judged recording. `judged` names the sites; the least important of them may become
-    /// part of the others.
+    /// The history of a judged recording. `judged` names the sites; the least important sites may become part
+    /// of the others.
     pub fn of(recording: &Recording, judged: &[JudgedSite], options: HistoryOptions) -> Self {
         let mut history = match recording {
             Recording::Trace(trace) => of_trace::history_of(trace, judged, options),

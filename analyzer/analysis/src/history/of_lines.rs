@@ -1,4 +1,4 @@
-//! The history of series lines: live bytes and count of each slice, as far as the input was kept.
+//! The history of series lines: live bytes and count of each slice, as far as the loader kept the input.
 //!
 //! Series lines do not give the bytes that were allocated and freed between two slices. Live bytes rise by
 //! allocations and fall by frees. So the history uses the least numbers of both that explain the curve, and

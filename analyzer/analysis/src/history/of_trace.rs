@@ -8,10 +8,10 @@ use crate::site::{JudgedSite, SiteLabel};
 use edleak_format::{Counters, SiteId, SliceHeader, SliceVisitor, Trace};
 use edleak_text::meter;
 
-/// The limit of all packed counters while they are collected. If more sites exist, the rest is summed up from
-/// the start.
+/// Limit of the bytes of all packed counters while they are collected. If more sites exist, the rest goes
+/// into the sum of the others from the start.
 const COLLECTED_BYTES: usize = 256 << 20;
-/// Bytes that the counters of one instant take, about.
+/// Approximate number of bytes that the counters of one instant take.
 const BYTES_PER_CHANGE: usize = 10;
 const UNKNOWN: u32 = u32::MAX;
 
@@ -30,7 +30,7 @@ pub(super) fn history_of(trace: &Trace, judged: &[JudgedSite], options: HistoryO
     for block in 0..blocks.len() {
         meter::advance(1);
         pass.block = block;
-        // If a block can no longer be read, the loss was counted when the verdicts were made.
+        // If a block can no longer be read, the replay has already counted the loss.
         let _ = trace.replay_block(block, &mut merged.visitor(&mut pass));
     }
     pass.end();
@@ -99,7 +99,7 @@ struct PassSite {
 struct Pass {
     ticks: Vec<u64>,
     tick_s: f64,
-    /// Index into `sites`, by site id.
+    /// The index into `sites`, by site id.
     index_of: Vec<u32>,
     sites: Vec<PassSite>,
     dirty: Vec<u32>,
@@ -120,7 +120,7 @@ impl Pass {
         let mut index_of = Vec::new();
         for (index, site) in judged.iter().enumerate() {
             let SiteLabel::Number(number) = site.label else { continue };
-            // The label was made from a `SiteId`.
+            // The number fits, because the label was made from a `SiteId`.
             let number = number as usize;
             if index_of.len() <= number {
                 index_of.resize(number + 1, UNKNOWN);
@@ -221,7 +221,7 @@ impl SliceVisitor for Pass {
 }
 
 fn add_change(sum: &mut Counters, was: &Counters, is: &Counters) {
-    // A hostile target can write anything into its counters. A sum of such numbers must not panic.
+    // A hostile target can write anything into its counters. So the sums wrap and never panic.
     let moved = |sum: u64, was: u64, is: u64| sum.wrapping_sub(was).wrapping_add(is);
     sum.allocated_bytes = moved(sum.allocated_bytes, was.allocated_bytes, is.allocated_bytes);
     sum.freed_bytes = moved(sum.freed_bytes, was.freed_bytes, is.freed_bytes);

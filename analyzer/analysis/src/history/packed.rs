@@ -1,16 +1,17 @@
-//! The counters of one site at the instants, packed as differences, only where they changed.
+//! The counters of one site at the instants, packed as differences. A difference is stored only where a
+//! counter changed.
 //!
 //! | field | meaning |
 //! |---|---|
 //! | skip | instants since the last change, less one (before the first change: the instant's index) |
 //! | allocated bytes, freed bytes, allocations, frees | the increase since the last change |
 //!
-//! Each field is a LEB128 number. If a hostile target lets a counter fall, the history keeps the old value. A
-//! browser reads these numbers as doubles, so no number exceeds 2⁵³ − 1.
+//! Each field is a LEB128 number. If a hostile target makes a counter fall, the history keeps the old value.
+//! A browser reads these numbers as doubles, so no number exceeds 2⁵³ − 1.
 
 use edleak_format::Counters;
 
-/// The greatest integer that a double holds exactly.
+/// The greatest integer up to which a double holds every integer exactly.
 const MOST: u64 = (1 << 53) - 1;
 
 /// The counters of one site at the instants.
@@ -107,7 +108,7 @@ fn put(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// Takes one number off the front. Only [`put`] wrote these numbers, and all are below 2⁵³.
+/// Removes one number from the front of `bytes`. Only [`put`] wrote these numbers, and all are below 2⁵³.
 fn take(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for shift in (0..56).step_by(7) {

@@ -1,4 +1,4 @@
-//! Programs that compute from start to end: a compiler, a converter, a debugger's batch.
+//! Programs that compute from start to end: a compiler, a converter, a debugger that runs a script.
 //!
 //! Such a program builds up its data as steadily as a leak, until it ends. No curve tells the two apart, and
 //! a slow machine only makes the curve longer. So a strict leak becomes a suspect in each of three cases:
@@ -11,9 +11,10 @@ use crate::site::{JudgedSite, Kind};
 use edleak_model::classify::{Confidence, STRICT_SECONDS};
 use edleak_model::reasons;
 
-/// The rule applies if at least this share of the live bytes grew over the last three quarters of the record.
+/// Least share of the live bytes that must have grown over the last three quarters of the record for the rule
+/// to apply.
 const GROWN_SHARE: f64 = 0.6;
-/// The program freed a site's leak when it ended, if no more than this share of the leak is left.
+/// Greatest share of a site's leak that may be left at the end, if the program freed the leak when it ended.
 const LEFT_SHARE: f64 = 0.5;
 
 /// Turns strict leaks into suspects. `used_s` is the processor time of the program, which was busy

@@ -1,5 +1,5 @@
-//! edLeak's own JSON: a document of slices with the live bytes of every allocer (a site in edLeak), and of
-//! the allocers' stacks.
+//! edLeak's own JSON: a document of slices with the live bytes of every allocer, and of the allocers' stacks.
+//! (An allocer is a site in edLeak.)
 //!
 //! ```json
 //! {"slice": [[{"mem":384,"alc":0}, {"mem":248,"alc":1}], …],
@@ -7,8 +7,8 @@
 //! ```
 //!
 //! The document does not give the time between two slices (one second is assumed) nor the number of live
-//! allocations. An allocer that a slice does not name keeps its bytes. A late allocer starts at its first
-//! slice, as in edLeak.
+//! allocations. If a slice does not name an allocer, the allocer keeps its bytes. A late allocer starts at
+//! its first slice, as in edLeak.
 
 use super::line_series::{KeptPoints, LineSeries, LoadOptions, address_of, short};
 use crate::error::{Error, ErrorKind, Result};
@@ -61,7 +61,7 @@ impl Growing {
 /// Reads a document.
 ///
 /// # Errors
-/// If the document is not what edLeak writes.
+/// The document is not of the form that edLeak writes.
 pub fn read(reader: impl Read, options: LoadOptions) -> Result<Vec<LineSeries>> {
     let document: Document = serde_json::from_reader(BufReader::new(reader)).map_err(|error| {
         Error::new(

@@ -5,52 +5,52 @@ use crate::site::{SiteLabel, Survivor, Totals};
 use edleak_format::SymbolFrame;
 use edleak_model::series::{Births, Point, Series};
 
-/// The parts of an input to keep while loading.
+/// The parts of an input that the loader keeps.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct LoadOptions {
-    /// Keep the points of text inputs, so that they can be printed as series again. Memory then grows with
-    /// the size of the input.
+    /// Whether to keep the points of text inputs, so that they can be printed as series again. Memory then
+    /// grows with the size of the input.
     pub keep_points: bool,
 }
 
 /// One site of a text input.
 #[derive(Clone, Debug)]
 pub struct LineSeries {
-    /// Its name.
+    /// The label of the site.
     pub label: SiteLabel,
-    /// The caller, for a stack of a watched site.
+    /// The label of the caller; only for a stack of a watched site.
     pub parent: Option<SiteLabel>,
     /// Seconds between two slices.
     pub period_s: f64,
     /// The series, condensed.
     pub series: Series,
-    /// The series of the site together with all its stacks, if it has stacks.
+    /// The series of the site together with all its stacks; `None`: it has no stacks.
     pub with_stacks: Option<Series>,
-    /// The newest counters.
+    /// The newest counters of the site.
     pub totals: Totals,
     /// The place of the site, innermost frame first, as far as the line gives it.
     pub stack: Vec<Address>,
     /// The survivors by their time of birth, in seconds.
     pub survivors: Vec<Survivor>,
-    /// The points of the input, if they were to be kept.
+    /// The points of the input; `None`: the options did not ask for them.
     pub kept: Option<KeptPoints>,
 }
 
 /// The numbers of a text input, kept to print them again.
 #[derive(Clone, Default, Debug)]
 pub struct KeptPoints {
-    /// Each point with the number of slices in a row that have it, so that a short input cannot ask for much
+    /// Each point, with the number of consecutive slices that have it. So a short input cannot ask for much
     /// memory.
     pub runs: Vec<(Point, u64)>,
-    /// The input gave the number of live allocations.
+    /// Whether the input gave the number of live allocations.
     pub has_counts: bool,
-    /// The points of the site together with its stacks, as given.
+    /// The points of the site together with its stacks, as the input gives them.
     pub with_stacks: Option<Vec<(Point, u64)>>,
-    /// Births as given.
+    /// The births, as the input gives them.
     pub births: Option<Births>,
 }
 
-/// serde_json's message without its position, which counts lines within this one line.
+/// The message of serde_json without its position, which counts lines within this one line.
 pub(super) fn short(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.split(" at line ").next().unwrap_or(&text).to_owned()

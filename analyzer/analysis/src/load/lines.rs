@@ -1,15 +1,15 @@
-//! Series lines: one JSON object a line, one site a line (`--format series` prints them).
+//! Series lines: one JSON object per line describes one site (`--format series` prints such lines).
 //!
 //! ```json
 //! {"id":7,"period_s":1.0,"live_bytes":[0,96,192],"live_count":[0,1,2],"allocs":[0,1,2],"frees":[0,0,0]}
 //! ```
 //!
-//! Only `live_bytes` is required. Unknown fields are skipped. If counts are missing, the bytes replace them,
-//! so every condition on counts gives the result of the bytes. The fields of [`Births`] are read under their
-//! own names.
+//! Only `live_bytes` is required. The reader skips unknown fields. If counts are missing, the bytes replace
+//! them. Every condition on counts then gives the result of the bytes. The fields of [`Births`] are read
+//! under their own names.
 //!
-//! Each line is condensed as soon as it is read, and then dropped. So memory grows with the number of lines,
-//! not with their length.
+//! The reader condenses each line as soon as it is read, and then drops it. So memory grows with the number
+//! of lines, not with their length.
 
 use super::edleak_json;
 use super::line_series::{KeptPoints, LineSeries, LoadOptions, address_of, short};
@@ -21,11 +21,11 @@ use serde::Deserialize;
 use std::io::{BufRead, Read};
 use std::sync::Arc;
 
-/// The longest line in bytes; a longer line is refused. 64 MiB hold two million slices.
+/// Maximum length of a line in bytes; the reader refuses a longer line.
 const MAX_LINE_BYTES: u64 = 64 << 20;
 
-/// One line as written. Every field is optional here, so that a foreign line gets a helpful message and not a
-/// type error.
+/// One line as written. Every field is optional here, so that the user of another tool gets a helpful message
+/// and not a type error.
 #[derive(Deserialize)]
 struct Line {
     id: Option<Id>,
@@ -71,7 +71,7 @@ impl From<Id> for SiteLabel {
 /// Reads series lines, or edLeak's JSON document if the input turns out to be one.
 ///
 /// # Errors
-/// If a line cannot be read, or is no series.
+/// A line cannot be read, or is not a series.
 pub fn read(mut reader: impl BufRead, options: LoadOptions) -> Result<Vec<LineSeries>> {
     let mut all = Vec::new();
     let mut text = Vec::new();
@@ -94,8 +94,8 @@ pub fn read(mut reader: impl BufRead, options: LoadOptions) -> Result<Vec<LineSe
                         .map_err(|error| error.context(format_args!("line {number}")))?,
                 );
             }
-            // The first line of a document of many lines is no complete JSON. The line of a document of one
-            // line has no `live_bytes`.
+            // If a document has many lines, its first line is not complete JSON. If a document has one line,
+            // this line has no `live_bytes`.
             _ if all.is_empty() => return edleak_json::read((&text[..]).chain(reader), options),
             Ok(_) => return Err(not_a_series(number, "there is no `live_bytes`")),
             Err(error) => return Err(not_a_series(number, &short(&error))),

@@ -25,8 +25,8 @@ impl BirthTable {
         }
     }
 
-    /// The births of a site that has its first slice at grid point `absent`. Epochs before this slice are
-    /// left out.
+    /// The births of a site that has its first slice at grid point `absent`. The function leaves out epochs
+    /// before this slice.
     pub fn of(&self, site: SiteId, absent: usize) -> Option<Births> {
         let survivors = self.survivors.get(&site)?;
         if survivors.epochs.is_empty() || self.period_ns <= 0.0 {
@@ -36,7 +36,7 @@ impl BirthTable {
         // A slice shows the allocations of the period before it.
         let own = survivors.epochs.iter().filter(|epoch| epoch.to_ns as f64 > began_ns - self.period_ns);
         let last_free_slice = match survivors.last_free_ns {
-            // The site never freed anything; the labelled corpora use the same value.
+            // The site never freed anything; the labelled corpora use the same value for this.
             0 => -1.0,
             freed_ns => ((freed_ns as f64 - began_ns) / self.period_ns).max(0.0),
         };

@@ -1,4 +1,4 @@
-//! The closed buckets of neighbouring sites, in rows: bucket k of all sites lies together.
+//! The closed buckets of neighbouring sites, in rows: a row holds bucket k of all sites.
 //!
 //! The sites of a group close their buckets at nearly the same time. So the memory that one site writes is in
 //! the cache when the next site writes, and each group allocates once. A site that never changes has no
@@ -20,7 +20,7 @@ pub(super) struct Place {
     lane: usize,
     /// Number of closed buckets.
     closed: u32,
-    /// Every closed bucket held only these values, and none of them is in the rows.
+    /// The values of all closed buckets, if they are the same; then none of these buckets is in the rows.
     flat: Option<(u64, u64)>,
     /// All closed buckets, if one of them does not fit into a row.
     wide: Option<Box<Packed>>,
@@ -45,7 +45,7 @@ impl Place {
 }
 
 impl BucketRows {
-    /// Adds the next bucket of a site. Buckets are `width` points wide; there will be at most `most` rows.
+    /// Adds the next bucket of a site. Each bucket is `width` points wide; there will be at most `most` rows.
     #[inline]
     pub(super) fn put(&mut self, place: &mut Place, bucket: &Bucket, width: u32, most: u32) {
         if place.stays_flat(bucket) {
@@ -95,7 +95,7 @@ impl BucketRows {
         }
     }
 
-    /// All buckets of a site, including the open bucket; `None` if the site's values never changed.
+    /// All buckets of a site, including the open bucket; `None`: the site's values never changed.
     pub(super) fn take(&self, place: Place, open: &Bucket, width: u32) -> Option<Packed> {
         if place.stays_flat(open) {
             return None;

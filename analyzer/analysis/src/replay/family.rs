@@ -1,8 +1,8 @@
 //! Sums of sites: a watched site with its stacks, and sites that are merged ([`Merged`]).
 //!
-//! A site that becomes watched hands its allocations over to its stacks. Its own series flattens, and those
-//! of the stacks begin late. A leak that is spread over many stacks may show in none of them. The sum of all
-//! has neither problem. Only the members of a sum cost extra time.
+//! A site that becomes watched hands its allocations over to its stacks. Its own series flattens, and the
+//! series of the stacks begin late. A leak that is spread over many stacks may show in none of them. The sum
+//! of caller and stacks has neither problem. Only the members of a sum cost extra time.
 
 use super::gap::Gap;
 use super::ids::{MIN_ID_LIMIT, SLACK};
@@ -26,7 +26,7 @@ pub(super) struct FamilyMove {
 #[derive(Debug)]
 pub(super) struct Families {
     grid: Grid,
-    /// The member of a sum, by site id; `NONE` for other sites. Empty if there is no sum.
+    /// The index of the member of a sum, by site id; `NONE` for other sites. Empty if there is no sum.
     member_of: Vec<u32>,
     members: Vec<Member>,
     families: Vec<Family>,
@@ -35,9 +35,9 @@ pub(super) struct Families {
 /// The series of each sum, by the site that represents it.
 #[derive(Debug, Default)]
 pub(super) struct Sums {
-    /// Watched sites with their stacks.
+    /// The series of watched sites with their stacks.
     pub with_stacks: HashMap<SiteId, Series>,
-    /// Merged sites.
+    /// The series of merged sites.
     pub merged: HashMap<SiteId, Series>,
 }
 
@@ -51,7 +51,7 @@ struct Member {
     is_seen: bool,
 }
 
-/// The reason for a sum.
+/// The reason why a sum exists.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Of {
     CallerWithStacks,
@@ -66,7 +66,7 @@ struct Family {
     builder: SeriesBuilder,
     live_bytes: u64,
     live_count: u64,
-    /// Grid points before the first one.
+    /// Number of grid points before the first point of the sum.
     absent: usize,
     covered: usize,
     is_seen: bool,
@@ -125,7 +125,7 @@ impl Families {
         this
     }
 
-    /// Whether there is no sum.
+    /// Whether there is no sum to compute.
     pub(super) fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
@@ -237,7 +237,7 @@ impl Family {
     }
 
     /// Adds the points of the gap. Call this when all changes of the slice after the gap are known. Each
-    /// point is the sum of the members' straight lines.
+    /// added point is the sum of the members' straight lines.
     fn cross(&mut self) {
         let Some(Crossing { gap, live, moved, .. }) = self.crossing.take() else { return };
         for at in gap.points() {

@@ -1,10 +1,10 @@
-//! Sixteen neighbouring sites on their way through the slices. HOT: a replay spends most of its time here.
+//! Takes sixteen neighbouring sites through the slices. HOT: a replay spends most of its time here.
 //!
 //! A [`Series`] that is built point by point does not know its final length. So it starts with narrow buckets
 //! and merges them. Here the length is known, so each bucket has its final width from the start. At each
 //! point the values of all sixteen sites are added to their open buckets, changed or not. This takes a few
 //! vector instructions and no branch that the processor could mispredict. All sums are exact, so both ways
-//! give the same series, to the bit.
+//! give the same series to the bit.
 
 use super::bucket_rows::{BucketRows, Place};
 use super::gap::Gap;
@@ -29,7 +29,7 @@ struct Quantity {
 
 const NEW: Quantity = Quantity { now: [0; LANES], sum: [0; LANES], min: [u64::MAX; LANES], max: [0; LANES] };
 
-/// Sixteen sites. `now` applies from grid point `covered` on; all points before are in the buckets.
+/// Sixteen sites. `now` applies from grid point `covered` on; all points before it are in the buckets.
 #[derive(Clone, Debug)]
 pub(super) struct Group {
     bytes: Quantity,
@@ -57,7 +57,7 @@ struct Site {
 }
 
 impl Group {
-    /// `exact` adds the sums of edLeak's fit.
+    /// `exact`: also compute the sums of edLeak's fit.
     pub(super) fn new(exact: bool) -> Self {
         Self {
             bytes: NEW,
@@ -73,7 +73,7 @@ impl Group {
         }
     }
 
-    /// Adds some slices. Adds the live bytes of all sites after each slice to `live_bytes`.
+    /// Adds some slices to the series. Adds to `live_bytes` the live bytes of all sites after each slice.
     #[inline(always)]
     pub(super) fn take(
         &mut self,
@@ -145,9 +145,9 @@ impl Group {
         self.find_next_edge();
     }
 
-    /// Adds every point before `point`, with the current values. If slices are missing before `next`, adds
-    /// the points on the straight line to the values of `next`. After the last grid point, `next` is not a
-    /// point itself; the series ends with the last point on the line.
+    /// Adds every point before `point`, with the current values. If slices are missing before `next`, the
+    /// function adds the points on the straight line to the values of `next`. After the last grid point,
+    /// `next` is not a point itself; the series ends with the last point on the line.
     #[inline(never)]
     fn cover(&mut self, point: u32, next: &Row, powers: &PowerSums) {
         let (from, to) = (self.covered as usize, point as usize);
@@ -175,7 +175,7 @@ impl Group {
     }
 
     /// The values after the last point, if slices are missing before them. A program frees its memory when it
-    /// ends. So a lower value there counts as held until the end.
+    /// ends. So a lower value after the last point counts as held until the end.
     fn at_the_end(&self, row: &Row) -> Row {
         let higher = |is: &Lanes, was: &Lanes| std::array::from_fn(|l| is[l].max(was[l]));
         let live_bytes = higher(&row.live_bytes, &self.bytes.now);
@@ -247,8 +247,8 @@ impl Group {
     }
 }
 
-/// `one` where the mask is all ones, `other` where it is zero. The result is built as one value: sixteen
-/// single stores could not be forwarded to the vector load that follows.
+/// Chooses `one` where the mask is all ones, and `other` where it is zero. The code builds the result as one
+/// value: the processor could not forward sixteen single stores to the vector load that follows.
 #[inline(always)]
 fn chosen(mask: &Lanes, one: &Lanes, other: &Lanes) -> Lanes {
     std::array::from_fn(|l| (one[l] & mask[l]) | (other[l] & !mask[l]))
@@ -316,8 +316,8 @@ mod tests {
         ended
     }
 
-    /// Builds the same series point by point: the newest change, or between two slices a straight line to the
-    /// later value.
+    /// Builds the same series point by point: from the newest change, or on a straight line between two
+    /// slices.
     fn built(points: usize, moves: &[Move], slices: &BTreeSet<usize>) -> Series {
         let mut builder = SeriesBuilder::new();
         let first = moves[0].0.min(points);
@@ -369,7 +369,7 @@ mod tests {
                     every.iter().copied().filter(|(i, ..)| *i == first || i % 37 == 5).collect();
                 let late = vec![(first, 5, 1), (points.max(first + 1), 6, 2)];
                 assert_same(points, &[every.clone(), some.clone(), vec![(first, 5, 1)], late]);
-                // Alone, this site has no slice at most points.
+                // Without other sites, this site has no slice at most points.
                 assert_same(points, &[some]);
                 assert_same(points, &[vec![(first, 5, 1), (points - 1, 1 << 47, 9)]]);
                 // The site stays flat for some buckets, and then changes.

@@ -6,7 +6,7 @@ use edleak_model::growth_kind::KindBytes;
 /// The memory areas at the newest slice.
 #[derive(Debug)]
 pub(super) struct Memory {
-    /// The kind of each area, by its id; `None` if the catalog does not name the area.
+    /// The kind of each area, by its id; `None`: the catalog does not name the area.
     kinds: Vec<Option<AreaKind>>,
     areas: Vec<AreaBytes>,
 }
@@ -36,7 +36,7 @@ impl Memory {
         }
     }
 
-    /// Resident and swapped bytes by kind; `None` before the first reading.
+    /// Resident and swapped bytes by kind; `None`: before the first reading.
     pub(super) fn kinds(&self) -> Option<KindBytes> {
         if self.areas.is_empty() {
             return None;

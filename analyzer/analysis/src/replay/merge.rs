@@ -1,9 +1,9 @@
 //! Merges sites that are one piece of code at several addresses.
 //!
-//! A trace has one site per return address. One piece of code has many return addresses in three cases: a
-//! plugin is loaded at another address each time, a copy of it is loaded under another name, or a program
-//! generates code for every query. Each of these sites is too small to judge. So sites are merged if they
-//! share
+//! A trace has one site per return address. One piece of code has many return addresses in three cases. A
+//! plugin is loaded at another address each time; a copy of the plugin is loaded under another name; or a
+//! program generates code for every query. Each of these sites is too small to judge. So the analyzer merges
+//! sites if they share
 //!
 //! | sites | shared |
 //! |---|---|
@@ -11,7 +11,7 @@
 //! | callers in no module | the missing module: all generated code is one site |
 //! | stacks | the caller, and for every frame the same as for a caller |
 //!
-//! The site with the lowest id represents all of them.
+//! In each group, the site with the lowest id represents all others.
 
 use edleak_format::{
     Counters, Epoch, Module, ModuleId, Site, SiteId, SiteKind, SliceHeader, SliceVisitor, StackFrame,
@@ -29,7 +29,8 @@ pub struct Merged {
     members: HashMap<SiteId, Vec<SiteId>>,
 }
 
-/// Passes slices on with merged sites. Only the representing site is named, with the sum of all counters.
+/// Passes slices on with merged sites. A slice names only the representing site, with the sum of all
+/// counters.
 #[derive(Debug)]
 pub struct MergingVisitor<'a, V> {
     merged: &'a Merged,
@@ -130,18 +131,18 @@ impl Merged {
         self.root_of.contains_key(&site)
     }
 
-    /// The sites that `root` represents, if there are others.
+    /// The sites that `root` represents; `None`: only itself.
     pub fn members(&self, root: SiteId) -> Option<&[SiteId]> {
         self.members.get(&root).map(Vec::as_slice)
     }
 
-    /// Every site that represents others, with all of them.
+    /// Every site that represents others, with all sites that it represents.
     pub fn groups(&self) -> impl Iterator<Item = (SiteId, &[SiteId])> {
         self.members.iter().map(|(root, members)| (*root, members.as_slice()))
     }
 
-    /// The survivors of every site, those of merged sites added up. If not all members have the same epochs,
-    /// the merged site has no survivors.
+    /// The survivors of every site; for merged sites, the sums. If the members do not all have the same
+    /// epochs, the merged site has no survivors.
     pub fn survivors(&self, trace: &Trace) -> HashMap<SiteId, Survivors> {
         let known: HashMap<SiteId, &Survivors> =
             trace.survivors().iter().map(|survivors| (survivors.site, survivors)).collect();
@@ -268,8 +269,8 @@ mod tests {
         groups
     }
 
-    /// One plugin at two addresses and under two names, another build of it, a module without a build ID, and
-    /// generated code.
+    /// The plugins: one at two addresses and under two names, another build of it, a module without a build
+    /// ID, and generated code.
     fn plugins() -> Vec<Record> {
         let mut records = vec![
             module(0, "/p.so", &[1], 0x1000),

@@ -7,17 +7,17 @@ use edleak_format::{Columns, Grid, SliceHeader, Trace};
 pub(super) struct Opened {
     /// Its slices.
     pub columns: Columns,
-    /// For each slice, the point from which its values apply.
+    /// For each slice of the block, the point from which its values apply.
     pub steps: Vec<Step>,
-    /// The block could not be read to its end. `columns` holds the slices before the unreadable part.
+    /// Whether the block could not be read to its end. `columns` holds the slices before the unreadable part.
     pub is_unreadable: bool,
 }
 
 /// The point from which the values of a slice apply.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Step {
-    /// The values apply from this grid point on. For a slice after the last point it is the number of points;
-    /// only the totals of such a slice count.
+    /// The values apply from this grid point on. For a slice after the last point, this is the number of
+    /// points; only the totals of such a slice count.
     pub point: u32,
     /// Whether the slice lies on the grid.
     pub counts: bool,

@@ -1,7 +1,7 @@
 //! Every point of a few sites at a time, to print them.
 //!
-//! The points of all sites do not fit into memory. So the trace is replayed once per group of sites that
-//! fits. Groups are replayed in parallel and passed on in order.
+//! The points of all sites do not fit into memory. So the trace is replayed once for each group of sites that
+//! fits. Threads replay the groups in parallel; the results are passed on in order.
 
 use super::gap::Gap;
 use super::merge::Merged;
@@ -12,34 +12,34 @@ use edleak_model::series::Point;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, HashMap};
 
-/// Memory for the points of the groups that are being replayed.
+/// Number of bytes for the points of all groups that are replayed at the same time.
 const POINTS_BYTES: usize = 512 << 20;
-/// A longer grid is forged: a year of seconds has 32 million points.
+/// Maximum number of points. A longer grid is forged: a year of seconds has 32 million points.
 const MAX_POINTS: usize = 1 << 26;
 
-/// All points of one site: runs of (point, repetitions), from the site's first point on.
+/// All points of one site, as runs of (point, repetitions), from the site's first point on.
 #[derive(Debug)]
 pub struct SitePoints {
     /// The site, as an index into the ids given.
     pub index: usize,
-    /// Grid points before the site's first point.
+    /// Number of grid points before the site's first point.
     pub absent: usize,
     /// The runs.
     pub runs: Vec<(Point, u64)>,
 }
 
 impl SitePoints {
-    /// Points from the site's first one on.
+    /// Number of points from the site's first point on.
     pub fn points(&self) -> u64 {
         self.runs.iter().map(|(_, times)| times).sum()
     }
 }
 
 /// Calls `each` with the points of every site, in the order of `ids`, which ascend. The points of merged
-/// sites are summed.
+/// sites are summed up.
 ///
 /// # Errors
-/// If the record is too long to print, or `each` fails.
+/// The record is too long to print, or `each` fails.
 pub fn for_each_site<E: From<Error>>(
     trace: &Trace,
     merged: &Merged,
@@ -119,7 +119,7 @@ fn collect(trace: &Trace, grid: Grid, first: usize, ids: &[SiteId]) -> Vec<SiteP
     let sites = ids.iter().map(|_| Collected::default()).collect();
     let mut collector = Collector { grid, ids, newest: None, sites };
     for block in 0..trace.blocks().len() {
-        // If a block can no longer be read, the loss was counted when the verdicts were made.
+        // If a block can no longer be read, the replay has already counted the loss.
         let _ = trace.replay_block(block, &mut collector);
     }
     let end = |(i, mut site): (usize, Collected)| {
@@ -139,7 +139,7 @@ impl Families {
     /// The sum over each watched site and its stacks, if both are among `ids`.
     ///
     /// # Errors
-    /// If the record is too long to print.
+    /// The record is too long to print.
     pub fn of<E: From<Error>>(
         trace: &Trace,
         merged: &Merged,
@@ -164,7 +164,7 @@ impl Families {
 struct Collector<'a> {
     grid: Grid,
     ids: &'a [SiteId],
-    /// Point of the newest slice.
+    /// The point of the newest slice.
     newest: Option<usize>,
     sites: Vec<Collected>,
 }

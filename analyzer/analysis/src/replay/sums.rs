@@ -3,8 +3,8 @@
 use edleak_format::Grid;
 use edleak_model::series::Sums;
 
-/// Σ i and Σ i² for i below each grid point. The contribution of a run of equal values is a difference of two
-/// of these sums.
+/// Σ i and Σ i² for i below each grid point. For a run of equal values, the contribution is a difference of
+/// two of these sums.
 #[derive(Debug)]
 pub(super) struct PowerSums(Vec<(u64, u64)>);
 

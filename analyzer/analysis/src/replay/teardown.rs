@@ -1,22 +1,23 @@
-//! Finds the slice at which a program began to free everything because it was about to end.
+//! Finds the slice at which a program began to free everything because it was about to end (the teardown).
 //!
-//! Memory that grew until then grew without bound, whatever destructors and exit handlers free later. A fall
-//! at the very end of a curve would hide this growth. So a record is judged up to the teardown. In each slice
-//! of a teardown, the program frees at least four times as often as it allocates; this tells a teardown from
-//! work.
+//! Memory that grew until the teardown grew without bound, whatever destructors and exit handlers free later.
+//! A fall at the very end of a curve would hide this growth. So a record is judged up to the teardown. In
+//! each slice of a teardown, the program makes at least four times as many frees as allocations; this tells a
+//! teardown from work.
 //!
-//! If a phase of work is taken for a teardown, nothing is lost: the record only ends a little earlier.
+//! If the analyzer takes a phase of work for a teardown, the only effect is that the record ends a little
+//! earlier.
 
 use edleak_format::{Counters, EndReason, Grid, SiteId, SliceHeader, SliceVisitor, Trace};
 
-/// In a teardown, frees are at least this many times the allocations.
+/// Least ratio of frees to allocations in a slice of a teardown.
 const FREES_PER_ALLOC: u64 = 4;
-/// A teardown may contain this many slices in a row without calls, because the program waits for its threads.
+/// Maximum number of slices in a row without calls in a teardown, because the program may wait for its
+/// threads.
 const MOST_IDLE: usize = 3;
-/// A slice after the teardown may have this many allocations and still count as idle, because programs print
-/// a farewell.
+/// Maximum number of allocations in an idle slice after the teardown, because programs print a farewell.
 const FAREWELL_ALLOCS: u64 = 8;
-/// A teardown takes at most one part in this many of the record. Longer freeing is work.
+/// A teardown takes at most 1/`MOST_OF_RECORD` of the record. Frees that take longer are work.
 const MOST_OF_RECORD: u64 = 10;
 
 /// The grid of a trace up to the slice before the teardown, if the program ended by itself.
@@ -52,28 +53,29 @@ impl Calls {
     }
 }
 
-/// The newest slice before the teardown; `None` if there is none.
+/// The newest slice before the teardown; `None`: there is no teardown.
 fn last_tick_before(trace: &Trace) -> Option<u64> {
     let blocks = trace.blocks();
     let (first, last) = (blocks.first()?.first_tick, blocks.last()?.last_tick);
     let earliest = last - (last - first) / MOST_OF_RECORD;
     let stride = trace.grid().stride_ticks;
-    // Newest slice first, one block at a time: the last block nearly always suffices.
+    // The search begins with the newest slice and reads one block at a time: the last block nearly always
+    // suffices.
     let calls = (0..blocks.len()).rev().flat_map(|block| {
         let mut of_block = OfBlock::default();
-        // The unsound part of the block was counted elsewhere.
+        // The index has already counted the unsound part of the block.
         let _ = trace.replay_block(block, &mut of_block);
         of_block.calls.into_iter().rev()
     });
     beginning(calls, earliest, stride)
 }
 
-/// Searches slices from the newest to the oldest, which are due every `stride` ticks. Returns the tick of the
-/// newest slice before the teardown.
+/// Searches slices from the newest to the oldest; a slice is due every `stride` ticks. Returns the tick of
+/// the newest slice before the teardown.
 ///
-/// A teardown that seems to begin before `earliest` does not count. If its beginning lies in a gap, it
-/// counts, because it may have begun late in the gap. If the program does next to nothing after a gap at the
-/// end, the record ends with the gap.
+/// If the teardown seems to begin before `earliest`, it does not count. But if its beginning lies in a gap,
+/// it counts, because it may have begun late in the gap. If the program makes almost no calls after a gap at
+/// the end, the record ends with the gap.
 fn beginning(mut newest_first: impl Iterator<Item = Calls>, earliest: u64, stride: u64) -> Option<u64> {
     let mut later = newest_first.next()?;
     let (mut before, mut idle) = (None, 0);
@@ -87,7 +89,7 @@ fn beginning(mut newest_first: impl Iterator<Item = Calls>, earliest: u64, strid
         if is_emptied || (frees > 0 && frees / FREES_PER_ALLOC >= allocs) {
             (before, idle) = (Some(calls.tick), 0);
         } else if is_missing && before.is_none() {
-            // The program did next to nothing after this gap, so the record ends with the gap.
+            // The program made almost no calls after this gap, so the record ends with the gap.
             return later.tick.checked_sub(stride);
         } else if ((allocs, frees) == (0, 0) || is_farewell) && idle < MOST_IDLE {
             idle += 1;
@@ -161,7 +163,7 @@ mod tests {
         // A program that always allocates this little is at work.
         assert_eq!(before(&[(1, 0), (1, 0), (1, 0), (1, 0), (0, 500)], 0), Some(4));
         assert_eq!(then(&[(0, 500), (1, 0), (1, 0), (1, 0), (1, 0)]), None);
-        // The program frees, and works on.
+        // The program frees memory, and continues its work.
         assert_eq!(then(&[(0, 500), (100, 90)]), None);
         assert_eq!(then(&[(200, 500)]), None);
     }
@@ -170,11 +172,11 @@ mod tests {
     fn frees_that_take_long_are_work() {
         let slices = [&[(100, 50); 10][..], &[(0, 50); 10]].concat();
         assert_eq!((before(&slices, 9), before(&slices, 11)), (Some(10), None));
-        // The slices show nothing but frees, from the beginning on.
+        // All slices show nothing but frees.
         assert_eq!(before(&[(0, 5); 8], 0), None);
     }
 
-    /// The same with a gap of 30 ticks, followed by `after` slices without calls.
+    /// The same search with a gap of 30 ticks, followed by `after` slices without calls.
     fn before_a_gap(in_gap: (u64, u64), after: usize, earliest: u64) -> Option<u64> {
         let mut sum = Calls { tick: 0, allocs: 0, frees: 0 };
         let mut calls = vec![sum];

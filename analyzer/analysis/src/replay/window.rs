@@ -1,4 +1,4 @@
-//! One range of sites on its way through the slices of a window.
+//! Takes one range of sites through the slices of a window.
 
 use super::family::{Families, FamilyMove};
 use super::group::Group;
@@ -17,7 +17,7 @@ pub(super) struct Condensed {
     pub(super) allocs: Vec<u64>,
     /// Bytes allocated at the first slice.
     pub(super) first_allocated_bytes: u64,
-    /// The newest counters, if this is the last window.
+    /// The newest counters; empty if this is not the last window.
     pub(super) totals: Vec<Counters>,
     pub(super) family_moves: Vec<FamilyMove>,
 }
@@ -32,8 +32,8 @@ pub(super) struct Range<'a> {
 }
 
 impl Range<'_> {
-    /// Takes a range of sites, which begins with `first_site`, through all slices of the window. It goes one
-    /// tile of sites at a time, so that a tile stays in the innermost caches.
+    /// Takes a range of sites, which begins with `first_site`, through all slices of the window. The function
+    /// takes one tile of sites at a time, so that the tile stays in the innermost caches.
     #[inline(always)]
     pub(super) fn condense(&self, first_site: usize, groups: &mut [Group]) -> Condensed {
         let mut condensed = Condensed::default();

@@ -43,14 +43,15 @@ pub fn levels(w: &mut World, path: &[(f64, f64)]) {
     }
 }
 
-/// Looks up random keys and allocates each unknown key. A `skew` of 0 is uniform.
+/// Models a cache: looks up random keys and allocates memory for each unknown key. A `skew` of 0 makes all
+/// keys equally likely.
 fn cache(w: &mut World, keys: f64, rate_of_new: impl Fn(f64) -> f64) {
     let noise = w.size;
     w.arrivals(keys, rate_of_new, |_, _| FOREVER);
     w.noise(noise, 0.0);
 }
 
-/// Fills at a steady rate, and drops all but the share `left` at each of `ends`.
+/// Fills memory at a steady rate, and frees all but the share `left` at each of `ends`.
 pub fn sawtooth(w: &mut World, ends: &[f64], per_record: f64, left: f64) {
     let ends = ends.to_vec();
     let kept = w.arrivals(

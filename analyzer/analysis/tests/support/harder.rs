@@ -5,13 +5,15 @@ use super::families::{Family, beside_noise, cycles, follow, levels, sawtooth, st
 use super::world::{FOREVER, World};
 use std::f64::consts::TAU;
 
-/// A base that is `times` as large as the leak. It loads in a straight line over `share` of the record.
+/// Adds a base that is `times` as large as the leak. The base loads in a straight line over `share` of the
+/// record.
 fn slow_base(w: &mut World, share: f64, times: f64) {
     let base = w.size * times;
     follow(w, base, |x| (x / share).min(1.0));
 }
 
-/// A pool that grows in chunks of allocations. It serves a demand that grows from 0 to 1 of `size`.
+/// Adds a pool that grows in chunks of allocations. The pool serves a demand that grows from 0 to 1 of
+/// `size`.
 fn in_chunks(w: &mut World, size: f64, chunks: usize, demand: impl Fn(f64) -> f64) {
     let mut held = 0;
     for k in 0..2000 {
@@ -127,7 +129,7 @@ pub const HARDER: &[Family] = &[
         beside_noise(w, size);
     }),
     ("leak_two_sites", true, "linear", |w| {
-        // Two leaks behind one caller: one of few large allocations, one of many small ones.
+        // Two leaks have one caller: one leak of few large allocations, one of many small allocations.
         let size = w.size;
         steady(w, 0.7);
         let (times, unit) = (w.rng.between(10.0, 40.0), w.unit_bytes());
@@ -150,7 +152,7 @@ pub const HARDER: &[Family] = &[
         beside_noise(w, count);
     }),
     ("leak_flushed_once", true, "linear", |w| {
-        // The site drops all its allocations once, early. Then it goes on.
+        // The site drops all its allocations once, early, and then continues. Then it goes on.
         let (at, size) = (w.rng.between(0.03, 0.2), w.size);
         w.arrivals(size * at, |x| f64::from(u8::from(x < at)), |_, born| at - born);
         w.leak(size, |x| f64::from(u8::from(x > at)));
@@ -201,7 +203,7 @@ pub const HARDER: &[Family] = &[
         w.noise(size * 0.5, 0.0);
     }),
     ("table_doubles", false, "log", |w| {
-        // A hash table beside the entries that it holds. The entries saturate, and the table doubles.
+        // A hash table lies beside the entries that it holds. The entries saturate, and the table doubles.
         let t = w.rng.between(0.05, 0.25);
         let (entries, unit) = (w.size, w.unit_bytes());
         follow(w, entries, |x| 1.0 - (-x / t).exp());

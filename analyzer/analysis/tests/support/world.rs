@@ -6,10 +6,10 @@
 use edleak_analysis::score::Case;
 use edleak_model::series::{Births, Point, SeriesBuilder};
 
-/// Epochs over the record.
+/// Number of birth epochs over the record.
 const EPOCHS: usize = 16;
 
-/// splitmix64: small, seedable, the same on every machine.
+/// The random numbers of splitmix64: small, seedable, the same on every machine.
 pub struct Rng(pub u64);
 
 impl Rng {
@@ -21,7 +21,7 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// Uniform in [0, 1).
+    /// A number that is uniform in [0, 1).
     pub fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
@@ -30,7 +30,7 @@ impl Rng {
         low + (high - low) * self.unit()
     }
 
-    /// Log-uniform in [low, high).
+    /// A number that is log-uniform in [low, high).
     pub fn scale(&mut self, low: f64, high: f64) -> f64 {
         self.between(low.ln(), high.ln()).exp()
     }
@@ -48,7 +48,7 @@ impl Rng {
     }
 }
 
-/// A number of allocations of `bytes` each, alive from `birth` to `death`, in fractions of the record.
+/// A number of allocations of `bytes` bytes each, alive from `birth` to `death`, in fractions of the record.
 struct Group {
     birth: f64,
     death: f64,
@@ -59,7 +59,7 @@ struct Group {
 /// One site during one record.
 pub struct World {
     pub rng: Rng,
-    /// Slices.
+    /// Number of slices.
     pub n: usize,
     /// Level of noise, 0 to 2.
     pub noise: usize,
@@ -100,7 +100,7 @@ impl World {
         }
     }
 
-    /// Adds `count` allocations, alive from `birth` to `death`. A fraction of an allocation is rounded at
+    /// Adds `count` allocations, alive from `birth` to `death`. If `count` has a fraction, it is rounded at
     /// random.
     pub fn add(&mut self, birth: f64, death: f64, count: f64) -> f64 {
         let whole = (count + self.rng.unit()).floor().max(0.0) as u64;
@@ -120,7 +120,7 @@ impl World {
     }
 
     /// Adds random arrivals over the record: `total` of them if `rate` is 1 throughout. `life` gives the
-    /// lifetime of each. Returns the bytes of the allocations that are never freed.
+    /// lifetime of each arrival. Returns the bytes of the allocations that are never freed.
     pub fn arrivals(
         &mut self,
         total: f64,
@@ -171,7 +171,7 @@ impl World {
     /// Adds noise at the world's level beside a movement of `moved` allocations.
     ///
     /// A leak must stay visible: its growth is at least `visible` times the standard error of the growth that
-    /// noise alone would show. A `visible` of 0 sets no limit.
+    /// noise alone would show. If `visible` is 0, there is no limit.
     pub fn noise(&mut self, moved: f64, visible: f64) {
         let share = match self.noise {
             0 => self.rng.between(0.003, 0.015),

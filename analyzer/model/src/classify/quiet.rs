@@ -1,28 +1,28 @@
 //! Growth that stopped together with the work of the whole program.
 //!
 //! A leak stops when the load stops, and so does a cache that is not full. The curve cannot tell them apart,
-//! so the site is undecided and the reason says why. A cache that was full before the work stopped is no
-//! leak, as always. Memory freed after the work stopped, shortly before the end, was freed by a teardown or
-//! by another phase of the work: also undecided.
+//! so the site is undecided and the reason says why. A cache that was full before the work stopped is not a
+//! leak, as always. If memory is freed after the work stopped, shortly before the end, a teardown or another
+//! phase of the work may have freed it. This is undecided, too.
 
 use super::{LEAST_EVENTS, LEAST_POINTS, Ruling, Site, Verdict};
 use crate::busy::Busy;
 use crate::curve::Curve;
 use crate::reasons;
 
-/// Growth that was over before this share of the record belongs to the start of the program, however quiet
-/// the program was later.
+/// If the growth was over before this share of the record, it belongs to the start of the program, however
+/// quiet the program was later.
 const LEAST_GROWING: f64 = 0.36;
-/// Memory freed before this share of the record was freed by the work; memory freed later was perhaps freed
-/// by a teardown.
+/// If memory was freed before this share of the record, the program's work freed it; a teardown may have
+/// freed it later.
 const LATE_RELEASE: f64 = 0.65;
-/// The growth was released if this share of it is gone.
+/// Share of the growth that must be gone for the growth to count as released.
 const RELEASED: f64 = 0.5;
-/// With few slices, the site grew to the end if this share of its growth came in the last third.
+/// Least share of the growth in the last third of the busy time; only for a site with few slices.
 const LATE_GROWTH: f64 = 0.2;
 
 impl Site<'_> {
-    /// The ruling on the curve over busy time. `None` if that curve is no leak either, or if busy time is as
+    /// The ruling on the curve over busy time. `None`: that curve is not a leak either, or busy time is as
     /// long as the record.
     pub(super) fn rule_of_busy_time(&self, period_s: f64) -> Option<Ruling> {
         let (work, width) = (self.series.work()?, self.series.buckets()?.width());
@@ -72,8 +72,8 @@ impl Site<'_> {
     }
 }
 
-/// Whether a site with too few buckets for a verdict also grew in the last third of them, and by enough
-/// allocations.
+/// Whether a site with too few buckets for a verdict also grew in the last third of its buckets, and by
+/// enough allocations.
 fn grows_to_the_end([bytes, count]: &[Curve; 2]) -> bool {
     let rise = |curve: &Curve, from: usize| {
         curve.mean.last().zip(curve.mean.get(from)).map_or(0.0, |(last, from)| last - from)

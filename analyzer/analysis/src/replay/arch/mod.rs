@@ -1,5 +1,5 @@
-//! Chooses the loops of a replay for the machine that runs edleak-analyze. A machine without its own folder
-//! uses the plain loops.
+//! Chooses the loops of a replay for the processor that runs edleak-analyze. On a machine without its own
+//! folder, the plain loops run.
 
 #[cfg(target_arch = "x86_64")]
 mod x86_64;

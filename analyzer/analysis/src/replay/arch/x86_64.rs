@@ -1,5 +1,5 @@
-//! The loops of a replay compiled for AVX2 and AVX-512. The choice is made when the program runs.
-#![allow(unsafe_code)] // functions for CPU features that were detected before
+//! The loops of a replay compiled for AVX2 and AVX-512. The program chooses between them when it runs.
+#![allow(unsafe_code)] // calls functions for CPU features that were detected before
 
 use crate::replay::group::Group;
 use crate::replay::window::{Condensed, Range};
@@ -11,7 +11,7 @@ pub(crate) fn condense(range: &Range<'_>, first_site: usize, groups: &mut [Group
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512vl")
     {
-        // SAFETY: the detection above shows that this machine has the features the function needs.
+        // SAFETY: the detection above shows that this machine has the features that the function needs.
         return unsafe { condense_avx512(range, first_site, groups) };
     }
     if is_x86_feature_detected!("avx2") {
