@@ -1,16 +1,17 @@
 //! Builds the preload library that edleak-record contains, from the sources of `recorder/preload` and
 //! `recorder/session`.
 //!
-//! These sources are links under `embedded/`, and `cargo package` stores the files themselves there. So an
+//! These sources are links under `embedded/`. `cargo package` stores the files themselves there. So an
 //! installation from a checkout or from crates.io needs no further step and no network.
 //!
 //! The script calls the compiler without cargo, for three reasons. The library must abort on panic in every
-//! profile of the programs. `RUSTFLAGS` are meant for the programs: a library built for coverage, with a
-//! sanitizer or for a static libc could not be loaded into other programs. And a second cargo would wait for
-//! the lock of the first.
+//! profile of the programs. `RUSTFLAGS` are meant for the programs. A library built with coverage, with a
+//! sanitizer or for a static libc could not be loaded into other programs. A second cargo would wait for the
+//! lock of the first cargo.
 //!
-//! The result is kept in the target directory under a hash of its inputs. `cargo check`, `clippy` and each
-//! profile run this script again, but the library is compiled only once for all of them.
+//! The script keeps the library in the target directory, under a hash of the library's inputs. `cargo check`,
+//! `clippy` and each profile run this script again, but the script compiles the library only once for all of
+//! them.
 
 use std::env;
 use std::ffi::OsString;
@@ -42,11 +43,11 @@ fn main() {
     if fs::copy(&kept, &finished).is_ok() {
         return;
     }
-    // A source path that is the same everywhere makes the library the same everywhere.
+    // The real path is the same for every build, so the library is the same, too.
     build.sources = fs::canonicalize(&build.sources).expect("a directory of this package");
     build.compile_session();
     build.link_preload();
-    // Another build may do the same now, so both rename complete files into place.
+    // Another build may run at the same time, so both builds rename complete files into place.
     let new = kept.with_extension(format!("{}", std::process::id()));
     let _ = kept.parent().map(fs::create_dir_all);
     if fs::copy(&finished, &new).and_then(|_| fs::rename(&new, &kept)).is_err() {
@@ -97,7 +98,8 @@ impl Build {
         self.run(&mut rustc);
     }
 
-    /// The compiler itself. A wrapper in `RUSTC_WRAPPER` applies only to cargo's own compilations.
+    /// The command for the compiler itself. A wrapper in `RUSTC_WRAPPER` applies only to cargo's own
+    /// compilations.
     fn rustc(&self, name: &str, directory: &str) -> Command {
         let mut rustc = Command::new(&self.rustc);
         rustc.args(["--edition", "2024", "--crate-name", name, "--target", &self.target]);
@@ -148,7 +150,8 @@ fn variable(name: &str) -> String {
     env::var(name).unwrap_or_else(|_| panic!("cargo sets {name} for build scripts"))
 }
 
-/// A path in the target directory that all profiles share; `OUT_DIR` itself if that directory is not found.
+/// A path in the target directory that all profiles share; `OUT_DIR` itself if the script does not find that
+/// directory.
 fn kept_at(out: &Path, hash: u64) -> PathBuf {
     let target = out.ancestors().find(|directory| directory.join("CACHEDIR.TAG").is_file()).unwrap_or(out);
     target.join("embedded-preload").join(format!("{hash:016x}.so"))

@@ -1,5 +1,5 @@
-//! The parts that need the analyzer: leaks of an earlier trace, symbols for finished traces, the printed
-//! report.
+//! The parts of edleak-record that need the analyzer: leaks of an earlier trace, symbols for finished traces,
+//! the printed report.
 
 use edleak_analysis::gate::Policy;
 use edleak_analysis::judge::judge_recording;
@@ -16,7 +16,7 @@ use edleak_report::{Exporter, Report};
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
-/// The sites of an earlier trace that leak, for `--watch-from`.
+/// The sites that leak in an earlier trace, for `--watch-from`.
 pub(crate) fn leaks_of(path: &Path) -> Result<Vec<u32>, Error> {
     let recording = load(path, LoadOptions::default()).map_err(earlier_trace)?;
     let analysis = judge_recording(path.display().to_string(), &recording, Model::Growth);
@@ -25,13 +25,13 @@ pub(crate) fn leaks_of(path: &Path) -> Result<Vec<u32>, Error> {
     Ok(leaks.filter_map(|site| number(&site.label)).collect())
 }
 
-/// The error for a trace that cannot be read.
+/// The error for an earlier trace that edleak-record cannot read.
 pub(crate) fn earlier_trace(error: edleak_analysis::Error) -> Error {
     let remedy = error.remedy().unwrap_or("name a trace of edleak-record").to_owned();
     Error::new(ErrorKind::EarlierTrace, error.message()).with_remedy(remedy)
 }
 
-/// Embeds the symbols of all addresses into a trace. The file is replaced completely or not at all.
+/// Embeds the symbols of all addresses into a trace. The trace file is replaced completely or not at all.
 pub(crate) fn embed(path: &Path) -> edleak_analysis::Result<()> {
     let symbolizer = Symbolizer::new(Options::default());
     let trace = Trace::open(path)?;
@@ -54,7 +54,7 @@ pub(crate) fn report(paths: &[&Path]) -> edleak_analysis::Result<()> {
     let rule_uses = policy.apply(&mut analyses);
     let report = Report { analyses: &analyses, recordings: &recordings, rules: &[], rule_uses, top: None };
     let text = Text { style: Style::of_environment(io::stderr().is_terminal()) };
-    // Written in one call, so that output of the target does not come in between.
+    // The report is written in one call, so that no output of the target comes in between.
     let mut bytes = Vec::new();
     let unwritten =
         |error: io::Error| edleak_analysis::Error::new(edleak_analysis::ErrorKind::Output, error.to_string());

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 /// The exit code of a failed command, as for a recording.
 pub(crate) const FAILED: u8 = 125;
-/// Longest wait for a collector to handle a request; it may have to read the symbols of a large program.
+/// Longest wait for a collector to handle a request: it may have to read the symbols of a large program.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Longest wait for the progress, which a collector always knows.
 const SHORT_PATIENCE: Duration = Duration::from_secs(2);
@@ -62,7 +62,8 @@ pub(crate) fn watch(args: &WatchArgs, is_for: bool) -> ExitCode {
 }
 
 fn steer(args: &WatchArgs, is_for: bool) -> Result<String, Error> {
-    // Parsed here and not by the collector, because names of traces are relative to this directory.
+    // The client parses the requests, not the collector, because names of traces are relative to the client's
+    // directory.
     let requests: Vec<_> = args.specs.iter().map(|spec| Request::parse(spec)).collect::<Result<_, _>>()?;
     let session = select(args.session)?;
     let verb = if is_for { "watch" } else { "unwatch" };
@@ -71,7 +72,7 @@ fn steer(args: &WatchArgs, is_for: bool) -> Result<String, Error> {
     ask(&session.socket, &words, PATIENCE)
 }
 
-/// The running recording with this process, or the only one.
+/// The running recording of the process `session`; without a PID, the only running recording.
 pub(crate) fn select(session: Option<u32>) -> Result<Running, Error> {
     let (mut running, silent) = running();
     silent.iter().for_each(say);
@@ -91,7 +92,7 @@ pub(crate) fn select(session: Option<u32>) -> Result<Running, Error> {
     }
 }
 
-/// The error for a running recording that cannot be reached.
+/// The error for a running recording that the client cannot reach.
 fn control(message: &str, remedy: &str) -> Error {
     Error::new(ErrorKind::Control, message).with_remedy(remedy)
 }
@@ -110,7 +111,7 @@ impl Running {
     }
 }
 
-/// All recordings of this user, sorted by PID, and messages about those that could not be asked.
+/// All recordings of this user, sorted by PID, and messages about recordings that did not answer.
 fn running() -> (Vec<Running>, Vec<String>) {
     let (mut running, mut silent) = (Vec::new(), Vec::new());
     for directory in directories() {
@@ -127,8 +128,8 @@ fn running() -> (Vec<Running>, Vec<String>) {
                 continue;
             }
             if is_stale(&socket) {
-                // The collector was killed. An error means that another process has removed the socket
-                // already.
+                // The collector of this socket was killed. An error means that another process has removed
+                // the socket already.
                 let _ = std::fs::remove_file(&socket);
                 continue;
             }
@@ -150,7 +151,7 @@ fn running() -> (Vec<Running>, Vec<String>) {
     (running, silent)
 }
 
-/// The recordings of this process.
+/// The recordings that this process itself makes.
 pub(crate) fn own_sessions() -> Vec<Progress> {
     let own = format!("{}.sock", std::process::id());
     let socket =
@@ -172,7 +173,7 @@ pub(crate) fn watch_site(session: &Running, spec: &str, is_for: bool) -> Result<
     ask(&session.socket, &words, PATIENCE)
 }
 
-/// Sends one request and waits at most this long for the answer.
+/// Sends one request and waits for the answer, for at most the time `patience`.
 fn ask(socket: &Path, words: &[String], patience: Duration) -> Result<String, Error> {
     let failed = |error: io::Error| {
         control(&format!("failed to reach the recording: {error}"), "is it still running?")
@@ -192,8 +193,8 @@ fn ask(socket: &Path, words: &[String], patience: Duration) -> Result<String, Er
     }
 }
 
-/// The list as text. On a terminal a command line is cut at the end of the line; the PID identifies the
-/// recording.
+/// The list of recordings as text. On a terminal, the function cuts a command line at the end of the line;
+/// the PID still identifies the recording.
 fn table(running: &[Running], is_for_a_person: bool) -> String {
     // Five columns of figures come before the command.
     const COMMAND_COLUMNS: usize = 80 - 43;

@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode, Stdio};
 /// Runs all probes. The exit code is 1 if a finding prevents a recording.
 pub(crate) fn run(args: &DoctorArgs) -> ExitCode {
     let mut findings = examine(Some(LIBRARY), args.program.as_deref());
-    // If a probe shows that a recording fails, the trial adds nothing.
+    // If a probe already shows that a recording fails, a trial adds nothing.
     if !findings.iter().any(|finding| finding.state == State::Bad && finding.subject != "target") {
         findings.push(trial());
     }

@@ -32,7 +32,7 @@ pub fn commands() -> Vec<clap::Command> {
 
 /// Runs edleak-record with the arguments of this process.
 pub fn main() -> ExitCode {
-    // A command is recognized only as the first word. A program with the name of a command is given as
+    // Only the first word can be a command. To record a program with the name of a command, the user writes
     // ./collect.
     let arguments: Vec<_> = std::env::args_os().collect();
     let of_command = arguments.get(1..).unwrap_or_default();

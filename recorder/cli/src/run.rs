@@ -87,7 +87,7 @@ fn options(args: &Args) -> Result<RunOptions, Error> {
     })
 }
 
-/// The patterns of `--only`, or else of EDLEAK_ONLY.
+/// The patterns of `--only`; without that option, the patterns of EDLEAK_ONLY.
 fn only(args: &Args) -> Result<Vec<String>, Error> {
     let mut patterns = args.only.clone();
     if patterns.is_empty() {
@@ -106,8 +106,8 @@ fn only(args: &Args) -> Result<Vec<String>, Error> {
 /// After the recording: embeds symbols into the traces, prints the summary lines and the report.
 fn finish(args: &Args, recorded: Recorded) -> Result<ExitCode, Failed> {
     let Recorded { mut outcome, unused_wrappers, blind } = recorded;
-    // The trace contains nothing about the program. The failure message says this, so no summary line may
-    // follow that says the opposite.
+    // The trace contains nothing about the program. The failure message says so, and a summary line would say
+    // the opposite.
     if blind.is_some() {
         outcome.summaries.pop();
     }
@@ -134,7 +134,7 @@ fn is_misspelt_option(program: &OsStr) -> bool {
     is_option && !std::env::args_os().take_while(|word| word != program).any(|word| word == "--")
 }
 
-/// The traces that still have their names.
+/// The traces that no other process has moved or deleted.
 fn in_place(summaries: &[Summary]) -> impl Iterator<Item = &Summary> {
     summaries.iter().filter(|summary| !summary.is_moved)
 }
@@ -184,7 +184,8 @@ fn report(args: &Args, outcome: &Outcome, unused_wrappers: &[String]) {
     }
 }
 
-/// Reports watch requests that match nothing in any of the recorded programs. The trace does not show them.
+/// Reports watch requests that match nothing in any of the recorded programs. The trace does not show these
+/// requests.
 fn say_unmatched(summaries: &[Summary]) {
     let [first, rest @ ..] = summaries else { return };
     let is_nowhere = |spec: &&String| rest.iter().all(|other| other.unmatched_watches.contains(spec));
@@ -280,7 +281,7 @@ fn shell_word(path: &Path) -> String {
     format!("'{dot}{}'", text.replace('\'', r"'\''"))
 }
 
-/// A control character as written between `$'` and `'`.
+/// A control character in the form that a shell reads between `$'` and `'`.
 fn escaped(c: char) -> String {
     if c.is_control() { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() }
 }

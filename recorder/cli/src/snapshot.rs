@@ -1,4 +1,4 @@
-//! The current trace, judged: the process, and one row per site.
+//! The current trace and its findings: the process, and one row per site.
 
 use crate::args::SortArg;
 use edleak_analysis::findings::{Findings, Summary};
@@ -37,14 +37,14 @@ pub(crate) struct Snapshot {
     pub(crate) resident_bytes: u64,
     /// Growth of live bytes since the first slice, per second.
     pub(crate) growth_bytes_per_s: f64,
-    /// Number of slices that were due but not taken.
+    /// Number of due slices that the collector did not take.
     pub(crate) lost_slices: u64,
     pub(crate) pid: u32,
     /// The file name of the program.
     pub(crate) program: String,
     pub(crate) allocated_bytes: u64,
     pub(crate) allocs: u64,
-    /// `None` before the first reading.
+    /// The kind of growth; `None` before the first reading.
     pub(crate) growth_kind: Option<GrowthKind>,
     /// Everything that the recorder lost, by kind.
     pub(crate) losses: Vec<(&'static str, u64)>,
@@ -72,7 +72,7 @@ pub(crate) struct Row {
     pub(crate) line: u32,
     pub(crate) module: String,
     pub(crate) why: Vec<String>,
-    /// The site in the form that `watch` accepts; empty if it has no address.
+    /// The site in the form that `watch` accepts; empty: the site has no address.
     pub(crate) spec: String,
     /// The stacks in order of falling live bytes.
     pub(crate) stacks: Vec<StackRow>,
@@ -178,7 +178,7 @@ fn losses(summary: &Summary) -> Vec<(&'static str, u64)> {
 }
 
 impl Row {
-    /// The order of two rows; rows of the same rank go by label, so that they keep their places.
+    /// The order of two rows; rows of the same rank are sorted by label, so that they keep their places.
     pub(crate) fn order(by: SortArg, a: &Row, b: &Row) -> Ordering {
         let rank = |row: &Row| match row.verdict {
             Verdict::Leak => 0,
@@ -224,7 +224,7 @@ impl Row {
             b.totals.live_bytes.cmp(&a.totals.live_bytes).then_with(|| a.label.cmp(&b.label))
         });
         let all = || std::iter::once(site).chain(stacks.iter().copied());
-        // The verdict of the member that leaks fastest is used for all members.
+        // All members get the verdict of the member that leaks fastest.
         let leak = all()
             .filter(|site| site.is_leak())
             .max_by(|a, b| a.judgement.rate_bytes_per_s.total_cmp(&b.judgement.rate_bytes_per_s));
@@ -278,7 +278,7 @@ impl Row {
         }
     }
 
-    /// Whether the row passes a filter: the filter's text is part of the function, the file or the module,
+    /// Whether the row passes a filter: the function, the file or the module contains the filter's text,
     /// ignoring case.
     pub(crate) fn matches(&self, filter: &str) -> bool {
         let filter = filter.to_lowercase();

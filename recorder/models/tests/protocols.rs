@@ -8,7 +8,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use loom::thread;
 
-/// Its lower 16 bits, which choose the word in the caller cache, are 0.
+/// A return address whose lower 16 bits are 0; they choose the word in the caller cache.
 const ADDRESS: u64 = 0x5555_0001_0000;
 
 struct Sites {
@@ -69,7 +69,8 @@ fn an_action_changed_while_a_site_is_met_is_never_lost() {
                 caller::publish(&sites.cache, ADDRESS, slot, || true);
             })
         };
-        // The collector watches the site: it changes the meaning first, then the word in the cache.
+        // The collector watches the site: it changes the meaning in the site table first, then the word in
+        // the cache.
         let slot = sites.slots.iter().find(|slot| slot.key.load(Ordering::Acquire) == ADDRESS);
         slot.expect("it was just made").set_action(Action::WATCH);
         caller::withdraw(&sites.cache, ADDRESS);
@@ -130,18 +131,18 @@ fn ring_read_while_it_wraps_returns_whole_events() {
     const PLACES: usize = 2;
     const EVENTS: u32 = 3;
     struct Ring {
-        /// Plain memory: loom reports every access that the two counters do not order.
+        /// The events are plain memory: loom reports every access that the two counters do not order.
         events: Vec<UnsafeCell<u64>>,
         written: AtomicU32,
         read: AtomicU32,
     }
-    // SAFETY: the model is to show that no two threads access an event at the same time.
+    // SAFETY: the model checks that no two threads access an event at the same time.
     unsafe impl Sync for Ring {}
-    /// Reads the waiting events; returns the total number of events read.
+    /// Reads the waiting events; returns the number of all events read so far.
     fn look(ring: &Ring, seen: u32) -> u32 {
         let waiting = event::waiting(&ring.written, seen, PLACES);
         for number in seen..seen + waiting {
-            // SAFETY: as above.
+            // SAFETY: loom reports an error if another thread accesses this event at the same time.
             let event = ring.events[number as usize % PLACES].with(|event| unsafe { *event });
             assert_eq!(event, u64::from(number) + 1);
         }
@@ -163,7 +164,7 @@ fn ring_read_while_it_wraps_returns_whole_events() {
             // If the ring is full, the event is lost.
             let Some(place) = event::next_place(&ring.written, &ring.read, PLACES) else { continue };
             number += 1;
-            // SAFETY: as above.
+            // SAFETY: loom reports an error if another thread accesses this event at the same time.
             ring.events[place].with_mut(|event| unsafe { *event = number });
             event::publish_next(&ring.written);
         }

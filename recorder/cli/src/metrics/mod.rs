@@ -5,8 +5,8 @@
 //! page    the findings of some recordings, as one page in the text format of OpenMetrics and Prometheus
 //! mod     a thread that reads the traces of this recorder repeatedly and replaces the file
 //! ```
-//! The thread belongs to edleak-record. It reads the traces from their files, so neither the target nor the
-//! collector's loop waits for it. A write error is reported once, and the recording continues.
+//! The thread belongs to edleak-record. The thread reads the traces from their files, so neither the target
+//! nor the collector's loop waits for it. The thread reports a write error once, and the recording continues.
 
 mod page;
 
@@ -28,7 +28,7 @@ use page::Recorded;
 const FIRST: Duration = Duration::from_secs(1);
 /// Interval between later pages. Monitoring systems read the file every 15 to 60 seconds.
 const REFRESH: Duration = Duration::from_secs(5);
-/// A refresh takes at most 1/`MOST_BUSY` of the thread's time, so a large trace is read less often.
+/// A refresh takes at most 1/`MOST_BUSY` of the thread's time, so the thread reads a large trace less often.
 const MOST_BUSY: u32 = 10;
 
 /// Keeps the file current until it is dropped or [`finish`](Self::finish)ed.
@@ -39,7 +39,7 @@ pub(crate) struct Metrics {
     thread: Option<(Sender<()>, JoinHandle<Traces>)>,
 }
 
-/// The traces read so far. The symbols of each are read once.
+/// The traces read so far. The thread reads the symbols of each trace once.
 #[derive(Debug, Default)]
 struct Traces {
     readers: HashMap<PathBuf, Reader>,
@@ -51,7 +51,7 @@ impl Metrics {
     /// Checks that `file` can be written, by writing an empty page.
     ///
     /// # Errors
-    /// The file cannot be written; the message contains the reason and the remedy.
+    /// edleak-record cannot write the file. The message contains the reason and the remedy.
     pub(crate) fn create(file: PathBuf, most_sites: usize) -> Result<Self, Error> {
         replace(&file, &page::page(&[], most_sites)).map_err(|error| {
             let message = format!("cannot write metrics to `{}`: {error}", file.display());
@@ -119,7 +119,7 @@ impl Traces {
         }
     }
 
-    /// Reads one trace. If that fails, its last figures stay.
+    /// Reads one trace. If the read fails, the last figures stay.
     fn read(&mut self, trace: &Path, is_running: bool) {
         let reader = self.readers.entry(trace.to_owned()).or_insert_with(|| Reader::new(trace.to_owned()));
         match reader.read() {
@@ -134,7 +134,7 @@ impl Traces {
         }
     }
 
-    /// Sorted by process, so that the order of lines does not change.
+    /// The processes sorted by PID, so that the order of lines does not change.
     fn in_order(&self) -> Vec<&Recorded> {
         let mut all: Vec<_> = self.last.values().collect();
         all.sort_by(|a, b| {
@@ -144,10 +144,10 @@ impl Traces {
     }
 }
 
-/// Replaces `file` by a new one with this text. A reader sees either the old page or the new one.
+/// Replaces `file` by a new file with this text. A reader sees either the old page or the new page.
 fn replace(file: &Path, text: &str) -> io::Result<()> {
-    // The new file is beside the old one, because a rename cannot cross file systems. The PID keeps two
-    // recorders apart.
+    // The new file is beside the old one, because a rename cannot cross file systems. The PID in its name
+    // keeps two recorders apart.
     let mut name = file.file_name().ok_or(io::ErrorKind::IsADirectory)?.to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let new = file.with_file_name(name);

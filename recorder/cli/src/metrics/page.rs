@@ -1,8 +1,8 @@
 //! One page of metrics in the text format that OpenMetrics and Prometheus share.
 //!
 //! All metrics are gauges. (OpenMetrics requires the suffix `_total` for counters, but not for the name of
-//! their family. Prometheus' own parser, which the node exporter uses, requires one name for both.) The
-//! figures are those of the recording so far.
+//! their family. The parser of Prometheus, which the node exporter uses, requires one name for both.) The
+//! figures describe the recording so far.
 
 use crate::args::SortArg;
 use crate::snapshot::{Row, Snapshot};
@@ -133,7 +133,8 @@ const FAMILIES: &[Family] = &[
     },
 ];
 
-/// Writes the page. For each process it lists at most `most_sites` sites: leaks first, then by growth.
+/// Writes the page of metrics. For each process the page lists at most `most_sites` sites: leaks first, then
+/// by growth.
 pub(super) fn page(recorded: &[&Recorded], most_sites: usize) -> String {
     let listed: Vec<Vec<&Row>> = recorded
         .iter()
@@ -167,8 +168,8 @@ fn plain(value: f64) -> Vec<Sample> {
     vec![(String::new(), value)]
 }
 
-/// The labels of a site. Source lines are left out, because they change with each build, and a graph should
-/// continue.
+/// The labels of a site. The labels do not contain source lines: these change with each build, and a graph
+/// should continue.
 fn site(row: &Row, verdict: Option<&str>) -> String {
     let id = row.label.to_string();
     let mut all = vec![

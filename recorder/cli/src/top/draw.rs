@@ -38,7 +38,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State) {
     frame.render_widget(Line::styled(text, ink.faint()), keys);
 }
 
-/// The third line: the last answer, or what differs from the normal view.
+/// The third line: the last answer, or the settings that differ from the normal view.
 fn status(state: &State) -> String {
     let mut parts = Vec::new();
     if !state.message.is_empty() {

@@ -5,8 +5,8 @@
 //! state      the rows to show, their order, and the actions of the keys
 //! draw       the state on a terminal
 //! ```
-//! The viewer reads the trace file and asks the collector for one line per refresh. So the target pays
-//! nothing, and a viewer that dies disturbs no process.
+//! The viewer reads the trace file and asks the collector for one line per refresh. So the view costs the
+//! target nothing, and a viewer that dies disturbs no process.
 
 mod draw;
 mod once;
@@ -25,10 +25,10 @@ use std::time::{Duration, Instant};
 
 /// Shortest interval between reads of the trace.
 const REFRESH: Duration = Duration::from_secs(1);
-/// A refresh takes at most 1/`MOST_BUSY` of the viewer's time, so a large trace is read less often.
+/// A refresh takes at most 1/`MOST_BUSY` of the viewer's time, so the viewer reads a large trace less often.
 const MOST_BUSY: u32 = 10;
 
-/// Shows the recording until the user quits, or prints it once.
+/// Shows the recording until the user quits, or prints it once and exits.
 pub(crate) fn run(args: &TopArgs) -> ExitCode {
     match show(args) {
         Ok(()) => ExitCode::SUCCESS,

@@ -50,7 +50,7 @@ pub(super) fn heading() -> &'static str {
     "so far        live        rate  curve         function"
 }
 
-/// One row of at most `width` columns. File and line are shown if the function leaves room for them.
+/// One row of at most `width` columns. The row shows file and line if the function leaves room for them.
 pub(super) fn line(style: Style, row: &Row, width: usize) -> String {
     let figures = format!(
         "{:<8} {:>9}  {:>10}  {}  ",

@@ -12,9 +12,9 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 pub(super) enum Action {
     None,
     Leave,
-    /// Read the trace again now.
+    /// The main loop reads the trace again now.
     Refresh,
-    /// Watch or unwatch a site.
+    /// The main loop asks the collector to watch or unwatch a site.
     Watch {
         spec: String,
         is_for: bool,
@@ -68,7 +68,8 @@ impl State {
         self.is_paused
     }
 
-    /// Takes new data. Without progress the recording has ended; the last data stay on the screen.
+    /// Takes a new snapshot. If there is no progress, the recording has ended, and the last snapshot stays on
+    /// the screen.
     pub(super) fn refresh(&mut self, mut snapshot: Snapshot, progress: Option<Progress>) {
         snapshot.sort(self.sort);
         self.snapshot = snapshot;

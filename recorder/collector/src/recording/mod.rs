@@ -728,8 +728,8 @@ impl Recording {
     }
 }
 
-/// The name of a function that shows that this file contains an allocator; `None`: it contains none, or it is
-/// a whole libc.
+/// The first name of the list below that the file defines: it shows that the file contains an allocator. The
+/// list has no function of libc's own malloc.
 fn own_allocator(file: &Path) -> Option<String> {
     const FUNCTIONS: [&str; 13] = [
         "je_malloc",

@@ -224,7 +224,7 @@ fn is_standard(path: &Path) -> bool {
     })
 }
 
-/// Moves an existing file to `path.old`. An empty file is deleted instead.
+/// Moves an existing file to `path.old`. The function leaves an empty file in place.
 pub(crate) fn keep_old(path: &Path) -> Result<Option<Kept>, Error> {
     let Some(held) = Held::at(path)? else { return Ok(None) };
     if held.is_empty() {
