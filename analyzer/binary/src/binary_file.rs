@@ -17,18 +17,19 @@ pub struct BinaryFile {
 impl BinaryFile {
     /// Maps the file at `path`.
     ///
-    /// The path may come from a trace or from debug information. So anything but a regular file is refused:
-    /// to open a FIFO would wait for ever.
+    /// The path may come from a trace or from debug information. So the function refuses everything but a
+    /// regular file: opening a FIFO would wait for ever.
     ///
     /// # Errors
-    /// If the file cannot be read, or is no ELF file of a machine that edleak records on.
+    /// The file cannot be read, or is not an ELF file of a machine that edleak records on.
     pub fn open(path: &Path) -> io::Result<BinaryFile> {
         let bytes = FileBytes::open(path)?;
         let file = BinaryFile::new(path.to_owned(), bytes);
         file.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
-    /// An ELF file that was packed inside another file. It keeps the path of that file, for messages.
+    /// An ELF file that was packed inside another file. The file keeps the path of the outer file, for
+    /// messages.
     pub(crate) fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<BinaryFile, Error> {
         BinaryFile::new(path.to_owned(), FileBytes::Owned(bytes))
     }
@@ -36,16 +37,16 @@ impl BinaryFile {
     /// An ELF file from bytes in memory; `path` names their origin.
     ///
     /// # Errors
-    /// If the bytes are no ELF file of a machine that edleak records on.
+    /// The bytes are not an ELF file of a machine that edleak records on.
     pub fn new(path: PathBuf, bytes: FileBytes) -> Result<BinaryFile, Error> {
         let build_id = Elf::parse(&bytes)?.build_id().unwrap_or_default().to_vec();
         Ok(BinaryFile { path, bytes, build_id })
     }
 
-    /// Reads the headers. They are borrowed, so it is cheap to read them again.
+    /// Reads the headers. The result borrows the headers, so reading them again is cheap.
     ///
     /// # Errors
-    /// If another process overwrote the file since it was opened.
+    /// Another process overwrote the file since it was opened.
     pub fn elf(&self) -> Result<Elf<'_>, Error> {
         Elf::parse(&self.bytes)
     }
@@ -74,11 +75,11 @@ impl BinaryFile {
 
     /// Whether the file holds DWARF, complete or split.
     pub(crate) fn has_dwarf(&self) -> bool {
-        // The name also finds `.zdebug_info`.
+        // This name also finds `.zdebug_info`.
         self.elf().is_ok_and(|elf| elf.has_section(".debug_info"))
     }
 
-    /// The section called `name`, decompressed; empty if it is missing or damaged.
+    /// The section called `name`, decompressed; empty: it is missing or damaged.
     pub(crate) fn piece(&self, name: &str) -> Piece {
         self.elf().ok().and_then(|elf| elf.piece(name)).unwrap_or_default()
     }

@@ -1,11 +1,11 @@
 //! A reader of DWARF with a budget, so that a damaged or hostile file cannot cost more than its size
 //! justifies.
 //!
-//! In DWARF a few bytes can ask for much work: a thousand units share one range list, or a tree of inlined
-//! functions nests as deep as the section is long. addr2line does all its work by reading. So each read costs
-//! one unit of the budget, and a read that is too deep in the stack fails. The lookup then ends with an
-//! error, as for any damaged unit, and its address falls back to the symbol table. A sound file uses an
-//! eighth of its budget.
+//! In DWARF a few bytes can ask for much work. For example, a thousand units share one range list, or a tree
+//! of inlined functions nests as deep as the section is long. addr2line does all its work by reading. So each
+//! read costs one unit of the budget, and a read that is too deep in the stack fails. The lookup then ends
+//! with an error, as for any damaged unit, and the symbol table gives the name of its address. A sound file
+//! uses an eighth of its budget.
 
 use gimli::{EndianSlice, Error, Reader, ReaderOffsetId, Result, RunTimeEndian};
 use std::borrow::Cow;
@@ -15,15 +15,15 @@ use std::cell::Cell;
 /// less than one read per byte. Each read may leave some 20 bytes in memory.
 const READS_PER_BYTE: u64 = 8;
 
-/// Number of reads that every file may take, even the smallest.
+/// Least number of reads in the budget of a file, even the smallest.
 const READS_AT_LEAST: u64 = 1 << 20;
 
-/// Number of characters that the names and paths of one address may have, on average. It suffices for a
-/// hundred inlined frames of C++.
+/// Number of characters that the names and paths of one address may have, as an average over all addresses.
+/// This number suffices for a hundred inlined frames of C++.
 const TEXT_PER_ADDRESS: u64 = 32 << 10;
 
-/// The greatest depth in the stack. addr2line recurses once per level of inlining. A thread has 2 MiB of
-/// stack, and a lookup begins near its top.
+/// The greatest depth in the stack, in bytes. addr2line recurses once per level of inlining. A thread has 2
+/// MiB of stack, and a lookup begins near its top.
 const MAX_STACK_BYTES: usize = 768 << 10;
 
 /// The budget of one addr2line context, shared by all its readers.
@@ -35,8 +35,8 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// A guard for lookups of `addresses` addresses. The lookups must run on the same thread, at about the
-    /// same depth in its stack.
+    /// Makes a guard for lookups of `addresses` addresses. The lookups must run on the same thread, at about
+    /// the same depth in its stack.
     pub(crate) fn new(addresses: usize) -> Self {
         Guard {
             reads_left: Cell::new(READS_AT_LEAST),
@@ -81,12 +81,12 @@ impl Guard {
 #[cold]
 #[inline(never)]
 fn spent_slow(guard: &Guard) -> Error {
-    // The rest of the budget goes too, so that smaller reads also fail at once.
+    // The failed read also uses up the rest of the budget, so that smaller reads fail at once.
     guard.reads_left.set(0);
     Error::UnexpectedEof(ReaderOffsetId(0))
 }
 
-/// An address within the current stack frame.
+/// The address of a variable in the current stack frame.
 #[inline]
 fn stack_address() -> usize {
     let here = 0_u8;
@@ -105,7 +105,7 @@ impl<'a> BoundedSlice<'a> {
         BoundedSlice { slice: EndianSlice::new(bytes, endian), guard }
     }
 
-    /// The bytes, which live as long as the file is open.
+    /// The bytes of the slice, which live as long as the file is open.
     pub(crate) fn bytes(&self) -> &'a [u8] {
         self.slice.slice()
     }
@@ -130,8 +130,8 @@ impl Reader for BoundedSlice<'_> {
         self.slice.is_empty()
     }
 
-    // Every entry of a tree begins with a LEB128 number, and so with this read: the one place to check the
-    // depth.
+    // Every entry of a tree begins with a LEB128 number, and so with this read. So this is the one place to
+    // check the depth.
     #[inline]
     fn read_u8(&mut self) -> Result<u8> {
         self.guard.charge(1)?;

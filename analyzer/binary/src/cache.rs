@@ -1,5 +1,5 @@
-//! Opened modules, kept for the next batch. Files are found, sections decompressed and symbol tables sorted
-//! only once.
+//! Keeps opened modules for the next batch. So files are found, sections decompressed and symbol tables
+//! sorted only once.
 
 use super::binary_file::BinaryFile;
 use super::debuginfod::Servers;
@@ -14,11 +14,12 @@ use gimli::{DwarfPackageSections, DwarfSections};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// The modules opened so far. A file that is mapped twice, or unloaded and loaded again, is opened once.
+/// The modules opened so far. If a file is mapped twice, or unloaded and loaded again, the cache opens it
+/// once.
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
     opened: Mutex<HashMap<Key, Arc<Opened>>>,
-    /// The debuginfod servers, if the options ask for them.
+    /// The debuginfod servers; only if the options ask for them.
     servers: OnceLock<Servers>,
 }
 
@@ -26,8 +27,9 @@ pub(crate) struct Cache {
 pub(crate) type Key = (String, Vec<u8>);
 
 impl Cache {
-    /// The files of `module`. The lock is not held while the files are opened, because callers usually work
-    /// on different modules. If two callers open the same module, the result of the first is kept.
+    /// The files of `module`. The function does not hold the lock while it opens the files, because callers
+    /// usually work on different modules. If two callers open the same module, both get the files of the
+    /// first.
     pub(crate) fn open(&self, module: &Module, options: &Options) -> Arc<Opened> {
         let key = key_of(module);
         let known = self.opened.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
@@ -38,7 +40,7 @@ impl Cache {
         })
     }
 
-    /// A message about failed requests to the servers, if there are any.
+    /// A message about failed requests to the servers; `None`: no request failed.
     pub(crate) fn complaint(&self) -> Option<String> {
         self.servers.get()?.complaint()
     }
@@ -101,7 +103,7 @@ impl Opened {
         self.files.binary.is_some() || self.files.debug.is_some()
     }
 
-    /// The source of the names, for the user.
+    /// The source of the module's names, for messages to the user.
     pub(crate) fn source(&self) -> Source {
         if let Some(elf) = self.files.dwarf() {
             return Source::DebugInfo(elf.path().to_owned());

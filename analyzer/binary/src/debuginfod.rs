@@ -16,12 +16,12 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Seconds without progress after which a file is given up, unless the user sets another time. (The default
-/// of the program is 90.)
+/// Seconds without progress after which `debuginfod-find` gives a file up, unless the user sets another time.
+/// (The default of the program is 90.)
 const TIMEOUT_S: &str = "30";
 
-/// If a request takes this long and then fails, no further request is made: a trace may name hundreds of
-/// modules.
+/// If a request takes longer than this and then fails, edleak makes no further request: a trace may name
+/// hundreds of modules.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The kind of file to fetch.
@@ -39,7 +39,7 @@ pub(crate) struct Servers {
     record: Mutex<Record>,
 }
 
-/// The failures to report at the end: once, not for every module.
+/// The failures that are reported at the end: once, not for every module.
 #[derive(Default, Debug)]
 struct Record {
     has_no_program: bool,
@@ -50,7 +50,7 @@ struct Record {
     reason: String,
 }
 
-/// The reason why there is no file.
+/// The reason why `debuginfod-find` returned no file.
 enum Refusal {
     /// The servers do not know the build ID. This is a normal answer.
     Unknown,
@@ -71,7 +71,7 @@ impl Servers {
     }
 
     /// Fetches a file of the build `build_id`, or finds it in the program's cache. `None` stands for every
-    /// failure, because the caller then looks elsewhere anyway.
+    /// failure, because the caller then looks elsewhere in any case.
     pub(crate) fn fetch(&self, artifact: Artifact, build_id: &[u8]) -> Option<BinaryFile> {
         if build_id.is_empty() || !self.is_configured || self.record().has_given_up {
             return None;
@@ -194,7 +194,7 @@ mod tests {
         assert!(servers.fetch(Artifact::DebugInfo, &[0xac]).is_none());
         let complaint = servers.complaint().expect("both failed");
         assert!(complaint.starts_with("debuginfod: 2 requests failed: no reason given"), "{complaint}");
-        // The output of `echo` is not the path of a file.
+        // `echo` prints text that is not the path of a file.
         let servers = Servers::new("echo", true);
         assert!(servers.fetch(Artifact::DebugInfo, &[0xab]).is_none());
         let complaint = servers.complaint().expect("it was no use");

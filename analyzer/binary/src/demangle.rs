@@ -1,27 +1,29 @@
 //! Turns mangled names into source names: C++ (Itanium) and Rust (legacy and v0, without the hash).
 //! `demangle_other` does the same for D and Go.
 //!
-//! Return types are left out, so that a pattern such as `ns::max_of*` matches a function whether or not it is
-//! a template. A name stays unchanged if it is not mangled, or if it cannot be demangled within the limits.
+//! The source names have no return types. So a pattern such as `ns::max_of*` matches a function, whether or
+//! not it is a template. A name stays unchanged if it is not mangled, or if it cannot be demangled within the
+//! limits.
 
 use crate::demangle_other;
 use std::borrow::Cow;
 use std::fmt;
 
-/// A longer mangled name is not tried. Real names stay below a tenth of this.
+/// Maximum length of a mangled name in bytes; a longer name stays mangled. Real names are shorter than a
+/// tenth of this.
 const MAX_MANGLED_BYTES: usize = 64 << 10;
 
-/// A longer demangled name is given up: substitutions let a short hostile name expand without end.
+/// Maximum length of a demangled name in bytes: substitutions let a short hostile name expand without end.
 const MAX_DEMANGLED_BYTES: usize = 64 << 10;
 
 /// gcc's form of `std::is_array<T>::value` and similar names in an expression.
 ///
-/// cpp_demangle 0.5 expects the form of the C++ ABI, and stops there. This happens in the return type of
-/// functions that use `enable_if`, such as `std::make_shared` up to C++17. At that point cpp_demangle has the
-/// function's name with its template arguments, but without its parameters.
+/// cpp_demangle 0.5 expects the form of the C++ ABI, and stops at this text. This happens in the return type
+/// of functions that use `enable_if`, such as `std::make_shared` up to C++17. When cpp_demangle stops, it has
+/// the function's name with its template arguments, but without its parameters.
 const GCC_STD_IN_EXPRESSION: &str = "srSt";
 
-/// The source name of `name`, or `name` itself.
+/// The source name of `name`; `name` itself if it is not mangled.
 pub fn demangle(name: &str) -> Cow<'_, str> {
     let name = plain(name);
     match try_demangle(name) {
@@ -33,7 +35,7 @@ pub fn demangle(name: &str) -> Cow<'_, str> {
 /// A symbol without the suffix that a compiler or linker added: `f.part.0`, `f.cold`, `f@@V_1`.
 pub fn plain(name: &str) -> &str {
     if memchr::memchr2(b'@', b'.', name.as_bytes()).is_none() {
-        return name; // most names of a large program
+        return name; // most names of a large program end here
     }
     let name = name.split_once('@').map_or(name, |(name, _)| name);
     // The dots in a legacy Rust name, as in `alloc..vec`, belong to the name.
@@ -86,7 +88,7 @@ fn try_demangle(name: &str) -> Option<String> {
         };
         let mut out = Bounded(String::new());
         parsed.structured_demangle(&mut out, &options).ok()?;
-        // An empty pack leaves its comma behind.
+        // An empty parameter pack leaves its comma behind.
         return Some(out.0.replace(", >", ">").replace(", )", ")"));
     }
     if name.starts_with("_D") {
@@ -95,8 +97,8 @@ fn try_demangle(name: &str) -> Option<String> {
     demangle_other::go(name)
 }
 
-/// `_ZN…17h0123456789abcdefE` without a suffix of LLVM. C++ names have the same form without the hash, so
-/// only the hash marks a Rust name.
+/// A legacy Rust name, `_ZN…17h0123456789abcdefE`, without a suffix of LLVM. C++ names have the same form
+/// without the hash, so only the hash identifies a Rust name.
 fn rust_legacy(name: &str) -> Option<&str> {
     const HASH_DIGITS: usize = 16;
     if !name.starts_with("_ZN") {
@@ -148,7 +150,7 @@ mod tests {
     fn names_become_source_names() {
         for (mangled, expected) in [
             ("_ZN2ns5outer4growEi", "ns::outer::grow(int)"),
-            // The mangled name of a template holds its return type, which is left out.
+            // The mangled name of a template holds its return type, which the source name does not show.
             ("_ZN2ns6max_ofIiEET_S1_S1_", "ns::max_of<int>(int, int)"),
             (
                 "_ZNSt6vectorIiSaIiEE9push_backERKi",
@@ -201,7 +203,7 @@ mod tests {
         }
         doubling.push('E');
         let _ = demangle(&doubling);
-        // Empty packs of empty packs take exponential work and print next to nothing.
+        // Empty packs of empty packs take exponential work and print almost no text.
         let mut packs = String::from("_Z1fI");
         for i in 0..30_u32 {
             packs.push_str(&format!(

@@ -1,4 +1,5 @@
-//! Turns names of D (`_D…`) and of Go into source names. Types of parameters are left out.
+//! Turns names of D (`_D…`) and of Go into source names. The source names do not show the types of
+//! parameters.
 //!
 //! D's rules are in its specification ("Name Mangling"). A name is `_D` and a row of names, each with its
 //! length in front. A name may also be a back reference `Q` to an earlier name, a template instance `__T…Z`,
@@ -7,9 +8,9 @@
 //! Go's linker writes names unchanged, except `%2e` for a dot in the last part of an import path. gccgo
 //! writes `..z2e`, `..u00b7` and similar codes.
 
-/// The greatest depth of back references.
+/// Maximum depth of back references.
 const MAX_DEPTH: usize = 32;
-/// A longer result is given up.
+/// Maximum length of a result in bytes; a longer result is given up.
 const MAX_BYTES: usize = 4096;
 
 /// The qualified name of a D symbol.
@@ -30,7 +31,7 @@ struct D<'a> {
 }
 
 impl D<'_> {
-    /// Reads names from `at` on, joined by dots. Returns the end of the last one.
+    /// Reads names from `at` on, joined by dots. Returns the end of the last name.
     fn qualified(&mut self, mut at: usize, depth: usize) -> Option<usize> {
         let begin = at;
         while let Some(next) = self.symbol(at, at > begin, depth) {
@@ -39,7 +40,7 @@ impl D<'_> {
         (at > begin).then_some(at)
     }
 
-    /// Reads one name; `None` if there is no name at `at`.
+    /// Reads one name; `None`: there is no name at `at`.
     fn symbol(&mut self, at: usize, has_dot: bool, depth: usize) -> Option<usize> {
         if depth > MAX_DEPTH || self.out.len() > MAX_BYTES {
             return None;
@@ -48,7 +49,7 @@ impl D<'_> {
         if let Some(reference) = rest.strip_prefix('Q') {
             let (distance, length) = base26(reference)?;
             let target = at.checked_sub(distance)?;
-            // A reference to a type ends the names.
+            // If the back reference leads to a type, the names end here.
             self.text.get(target..)?.starts_with(|c: char| c.is_ascii_digit()).then_some(())?;
             self.symbol(target, has_dot, depth + 1)?;
             return Some(at + 1 + length);
@@ -112,7 +113,7 @@ impl D<'_> {
             } else if bytes[at].is_ascii_digit() {
                 let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
                 let length: usize = rest[..digits].parse().ok()?;
-                // The name of a nested template is read; any other name is skipped.
+                // The code reads the name of a nested template and skips any other name.
                 let name = rest.get(digits..)?;
                 at += digits + if name.starts_with("__T") { 0 } else { length };
             } else {
@@ -132,7 +133,7 @@ impl D<'_> {
     }
 }
 
-/// Reads a back reference: digits `A`–`Z`, the last one in lower case.
+/// Reads a back reference: digits `A`–`Z`, the last digit in lower case.
 fn base26(text: &str) -> Option<(usize, usize)> {
     let mut value = 0usize;
     for (index, letter) in text.bytes().enumerate() {
@@ -145,7 +146,7 @@ fn base26(text: &str) -> Option<(usize, usize)> {
     None
 }
 
-/// A Go name with the original characters in place of the linker's or gccgo's codes; `None` if there are no
+/// A Go name with the original characters in place of the linker's or gccgo's codes; `None`: the name has no
 /// codes.
 pub(crate) fn go(name: &str) -> Option<String> {
     if let Some(rest) = name.strip_prefix("_cgo_") {

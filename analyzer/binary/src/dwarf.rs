@@ -21,13 +21,13 @@ pub(crate) struct Lines<'a> {
     context: Context<BoundedSlice<'a>>,
     split: Loader<'a>,
     guard: &'a Guard,
-    /// Demangled names. A long C++ name takes as long to demangle as the lookup takes, and the same function
-    /// occurs again and again.
+    /// The demangled names so far. Demangling a long C++ name takes as long as the lookup itself, and the
+    /// same function occurs again and again.
     names: HashMap<&'a [u8], String>,
 }
 
 impl<'a> Lines<'a> {
-    /// Reads the headers of all units. `None` if there is no debug information, or if it is damaged.
+    /// Reads the headers of all units. `None`: there is no debug information, or it is damaged.
     pub(crate) fn new(
         opened: &'a Opened,
         debug_dirs: &'a [PathBuf],
@@ -59,15 +59,16 @@ impl<'a> Lines<'a> {
         Some(Lines { opened, context, split, guard, names: HashMap::new() })
     }
 
-    /// The frames at `address`, inlined frames first, the function itself last. Empty if nothing is known.
+    /// The frames at `address`, inlined frames first, the function itself last. The list is empty if the
+    /// debug information has no function at `address`.
     pub(crate) fn frames(&mut self, address: u64) -> Vec<SymbolFrame> {
         if address == u64::MAX {
-            return Vec::new(); // addr2line adds one
+            return Vec::new(); // addr2line adds one, which would overflow
         }
         self.try_frames(address).unwrap_or_default()
     }
 
-    /// IDs of the units that needed a split debug file which was not found.
+    /// The IDs of units that needed a split debug file which was not found.
     pub(crate) fn into_missing_dwo(self) -> BTreeSet<u64> {
         self.split.missing
     }

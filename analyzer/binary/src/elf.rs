@@ -18,12 +18,14 @@ use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// A compressed section may grow to this many times its size. Debug information grows up to 10 times. A
-/// hostile file could grow 1,032 times (deflate): gigabytes from a few megabytes.
+/// Greatest ratio of a decompressed section to its compressed size. Debug information grows by a factor of up
+/// to 10. A hostile file could grow by a factor of 1,032 (deflate): gigabytes from a few megabytes.
 const MAX_RATIO: u64 = 64;
-/// Every section may grow to this size, however small it is, because tables of zeros compress better.
+/// Size in bytes that every decompressed section may reach, however small it is, because tables of zeros
+/// compress better.
 const FREE_BYTES: u64 = 16 << 20;
-/// No section may grow larger. Linkers never write more than 16 GiB of debug information.
+/// Maximum size of a decompressed section in bytes. Linkers never write more than 16 GiB of debug
+/// information.
 const MAX_SECTION_BYTES: u64 = 16 << 30;
 
 pub(crate) const LE: LittleEndian = LittleEndian;
@@ -59,7 +61,7 @@ impl Default for Piece {
 }
 
 impl Piece {
-    /// The number of bytes of memory or address space that it takes.
+    /// The number of bytes of memory or address space that the piece takes.
     pub(crate) fn len(&self) -> usize {
         match self {
             Piece::Within(range) => range.len(),
@@ -78,7 +80,7 @@ impl<'data> Elf<'data> {
     /// Reads the headers of a file.
     ///
     /// # Errors
-    /// If the bytes are no ELF file, belong to another machine, or have damaged headers.
+    /// The bytes are not an ELF file, belong to another machine, or have damaged headers.
     pub fn parse(data: &'data [u8]) -> Result<Elf<'data>, Error> {
         if !data.starts_with(&elf::ELFMAG) {
             return Err(Error::new(ErrorKind::NotElf, "not an ELF file"));
@@ -90,7 +92,7 @@ impl<'data> Elf<'data> {
         let is_little_endian = data[5] == elf::ELFDATA2LSB.0;
         let arch = Arch::of(machine).filter(|_| class == elf::ELFCLASS64.0 && is_little_endian);
         let Some(arch) = arch else {
-            // A file of another byte order has its machine number swapped.
+            // In a file of the other byte order, the bytes of the machine number are swapped.
             let machine = if is_little_endian { machine } else { machine.swap_bytes() };
             let message = format!("an ELF file for {}", arch::machine_name(class, machine));
             return Err(Error::new(ErrorKind::Foreign, message));
@@ -102,11 +104,11 @@ impl<'data> Elf<'data> {
         Ok(Elf { data, header, segments, file: ElfFile64::parse(data).ok(), arch, base })
     }
 
-    /// Checks that the file has all bytes that a loader maps. A file with only debug information does not
-    /// have them.
+    /// Checks that the file has all bytes that a loader maps. A file that only holds debug information does
+    /// not have these bytes.
     ///
     /// # Errors
-    /// If a segment lies beyond the end of the file.
+    /// A segment lies beyond the end of the file.
     pub fn check_segments(&self) -> Result<(), Error> {
         let is_cut = |segment: &Segment| {
             let (offset, size) = segment.file_range(LE);
@@ -118,8 +120,8 @@ impl<'data> Elf<'data> {
         }
     }
 
-    /// Whether the table of sections is sound. A file that was cut short has lost it, because the table lies
-    /// at the end.
+    /// Whether the table of sections is sound. A file that was cut short has lost this table, because the
+    /// table lies at the end.
     pub(crate) fn has_sections(&self) -> bool {
         self.file.is_some()
     }
@@ -156,7 +158,7 @@ impl<'data> Elf<'data> {
         self.header.e_type(LE)
     }
 
-    /// The dynamic loader that the file asks for. A program without one is statically linked.
+    /// The dynamic loader that the file asks for. A program that names no loader is statically linked.
     pub fn interpreter(&self) -> Option<PathBuf> {
         let path =
             self.segments.iter().find_map(|segment| segment.interpreter(LE, self.data).ok().flatten())?;
@@ -174,7 +176,7 @@ impl<'data> Elf<'data> {
             }
             None
         });
-        // A file that several others share (dwz) has no segments.
+        // A file that several others share (dwz) has no segments, so its section gives the build ID.
         in_segment.or_else(|| self.file.as_ref()?.build_id().ok().flatten())
     }
 
@@ -251,7 +253,7 @@ impl<'data> Elf<'data> {
             .is_some_and(|section| is_code(&section))
     }
 
-    /// The full symbol table, or the dynamic one.
+    /// The full symbol table; the dynamic symbol table if `is_dynamic`.
     pub(crate) fn symbols(&self, is_dynamic: bool) -> Option<&Symbols<'data>> {
         let file = self.file.as_ref()?;
         Some(if is_dynamic { file.elf_dynamic_symbol_table() } else { file.elf_symbol_table() })
@@ -260,7 +262,7 @@ impl<'data> Elf<'data> {
     /// The debug file that this file names.
     pub(crate) fn debuglink(&self) -> Option<Debuglink> {
         let (name, crc) = self.file.as_ref()?.gnu_debuglink().ok().flatten()?;
-        // A link names a file, not a directory, so only the last part of a path counts.
+        // A link names a file, not a directory, so the code uses only the last part of a path.
         let name = PathBuf::from(OsStr::from_bytes(name)).file_name()?.to_owned();
         Some(Debuglink { name: name.into(), crc })
     }
@@ -302,7 +304,7 @@ fn is_code<'data>(section: &impl ObjectSection<'data>) -> bool {
     }
 }
 
-/// Whether a section is uncompressed, or decompresses to a size that a sound file would have.
+/// Whether a section is uncompressed, or decompresses to a size that a sound file could have.
 pub(crate) fn may_unpack(range: &object::CompressedFileRange) -> bool {
     let limit = range.compressed_size.saturating_mul(MAX_RATIO).clamp(FREE_BYTES, MAX_SECTION_BYTES);
     range.format == CompressionFormat::None || range.uncompressed_size <= limit

@@ -21,7 +21,8 @@ pub fn build_trace(symbolizer: &Symbolizer, trace: &Trace) -> (Vec<ModuleSymbols
 /// The symbols to embed: the frames of each of `requests` that can be resolved. Also returns the source of
 /// each module's symbols.
 ///
-/// Symbols that are already embedded stay. So to embed a second time, without the binaries, loses nothing.
+/// Symbols that are already embedded stay in the trace. So embedding a second time, without the binaries,
+/// loses no symbol.
 pub fn build(
     symbolizer: &Symbolizer,
     modules: &[Module],

@@ -8,7 +8,7 @@ use std::fmt;
 pub enum ErrorKind {
     /// The bytes do not begin with the ELF magic.
     NotElf,
-    /// An ELF file for another machine, word size or byte order.
+    /// The file is an ELF file for another machine, word size or byte order.
     Foreign,
     /// The file is cut short or inconsistent.
     Damaged,

@@ -1,5 +1,5 @@
-//! The bytes of a file, mapped.
-#![allow(unsafe_code)] // mapping a file
+//! The bytes of a file, mapped into memory.
+#![allow(unsafe_code)] // maps a file
 
 use memmap2::Mmap;
 use std::fs::File;
@@ -13,7 +13,7 @@ use std::path::Path;
 pub enum FileBytes {
     /// A mapped file: the kernel reads only the pages that are used.
     Mapped(Mmap),
-    /// Bytes copied from elsewhere.
+    /// Bytes that were copied from elsewhere.
     Owned(Vec<u8>),
 }
 
@@ -21,19 +21,19 @@ impl FileBytes {
     /// Maps the file at `path`.
     ///
     /// # Errors
-    /// If it is no regular file, or cannot be opened or mapped.
+    /// The path is not a regular file, or the file cannot be opened or mapped.
     pub fn open(path: &Path) -> io::Result<FileBytes> {
-        // A target may name a pipe as its module. To open a pipe would wait, so only regular files are
-        // opened.
+        // A target may name a pipe as its module. Opening a pipe would wait, so the function opens only
+        // regular files.
         if !std::fs::metadata(path)?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
         let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
         if file.metadata()?.len() == 0 {
-            return Ok(FileBytes::Owned(Vec::new())); // an empty mapping is an error, an empty file is not
+            return Ok(FileBytes::Owned(Vec::new())); // mmap refuses length 0, but an empty file is valid
         }
-        // SAFETY: the mapping is private and read-only. Nobody can promise that no other process truncates
-        // the file while it is read (the result would be SIGBUS); package managers and linkers replace files
+        // SAFETY: the mapping is private and read-only. Nobody can guarantee that no other process truncates
+        // the file while it is read; the result would be SIGBUS. Package managers and linkers replace files
         // instead.
         let map = unsafe { Mmap::map(&file) }?;
         Ok(FileBytes::Mapped(map))

@@ -1,5 +1,5 @@
-//! The functions that a symbol table names: the single list from which reports, `--watch` and `--wrapper`
-//! take names.
+//! The functions that a symbol table names. Reports, `--watch` and `--wrapper` all take their names from this
+//! list.
 //!
 //! A symbol names the addresses that it covers, and no others. In a stripped library, the nearest exported
 //! function before an address is usually not the function of that address. Only a symbol without a size
@@ -9,7 +9,7 @@ use crate::elf::{Elf, LE};
 use object::elf;
 use object::read::elf::Sym;
 
-/// A longer name is damaged.
+/// Maximum length of a name in bytes; a longer name is damaged.
 const MAX_NAME_BYTES: usize = 64 << 10;
 
 /// A symbol that names code, in link-time addresses.
@@ -17,7 +17,8 @@ const MAX_NAME_BYTES: usize = 64 << 10;
 pub(crate) struct CodeSymbol<'data> {
     pub(crate) start: u64,
     pub(crate) end: u64,
-    /// 0 global, 1 weak, 2 local. If several names have the same place, the lowest rank is preferred.
+    /// The rank of the name: 0 global, 1 weak, 2 local. If several names have the same place, the name with
+    /// the lowest rank is used.
     pub(crate) rank: u8,
     pub(crate) name: &'data [u8],
 }
@@ -25,11 +26,11 @@ pub(crate) struct CodeSymbol<'data> {
 /// A function, in offsets from the first byte of its file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Function<'data> {
-    /// Offset of its first byte.
+    /// Offset of the function's first byte.
     pub start: u32,
-    /// Offset one past its last byte.
+    /// Offset one past the function's last byte.
     pub end: u32,
-    /// Its name, as the linker knows it.
+    /// The function's name, as the linker knows it.
     pub name: &'data str,
 }
 
@@ -38,18 +39,18 @@ pub struct Function<'data> {
 pub struct FunctionTable<'data> {
     /// The functions, by offset.
     pub functions: Vec<Function<'data>>,
-    /// The list has every function of the file, not only the exported ones.
+    /// Whether the list has every function of the file, not only the exported functions.
     pub is_full: bool,
 }
 
 impl<'data> FunctionTable<'data> {
-    /// The functions that a file names itself.
+    /// The functions that a file itself names.
     pub fn of(elf: &Elf<'data>) -> FunctionTable<'data> {
         let is_full = elf.has_symbols(false);
         FunctionTable::new(elf, elf.code_symbols(!is_full), is_full)
     }
 
-    /// A table of `symbols`, which come from the file `binary` or from its debug files.
+    /// Makes a table of `symbols`, which come from the file `binary` or from its debug files.
     pub(crate) fn new(binary: &Elf<'_>, symbols: Vec<CodeSymbol<'data>>, is_full: bool) -> Self {
         let function = |symbol: CodeSymbol<'data>| {
             let (start, end) = (binary.offset_of(symbol.start)?, binary.offset_of(symbol.end)?);
@@ -65,7 +66,7 @@ impl<'data> Elf<'data> {
         self.symbols(is_dynamic).is_some_and(|table| !table.is_empty())
     }
 
-    /// The code symbols of the full symbol table, or of the dynamic one: sorted, each with an end.
+    /// The code symbols of the full symbol table, or of the dynamic symbol table: sorted, each with an end.
     pub(crate) fn code_symbols(&self, is_dynamic: bool) -> Vec<CodeSymbol<'data>> {
         let Some(table) = self.symbols(is_dynamic) else { return Vec::new() };
         let strings = table.strings();
@@ -73,7 +74,8 @@ impl<'data> Elf<'data> {
         for (index, symbol) in table.enumerate() {
             let names_code = || match symbol.st_type() {
                 elf::STT_FUNC | elf::STT_GNU_IFUNC => true,
-                // A label of assembly code. Data labels have the same type, so the section decides.
+                // The symbol is a label of assembly code. Data labels have the same type, so the section
+                // decides.
                 elf::STT_NOTYPE => {
                     let section = table.symbol_section(LE, symbol, index).ok().flatten();
                     section.is_some_and(|section| self.is_code(section))
@@ -85,7 +87,7 @@ impl<'data> Elf<'data> {
             }
             let Ok(name) = symbol.name(LE, strings) else { continue };
             if name.is_empty() || name.len() > MAX_NAME_BYTES || name.starts_with(b"$") {
-                continue; // `$x`, `$d`: marks between code and data, not functions
+                continue; // `$x` and `$d` mark the border of code and data
             }
             let rank = match symbol.st_bind() {
                 elf::STB_WEAK => 1,

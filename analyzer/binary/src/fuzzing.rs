@@ -1,4 +1,4 @@
-//! The fuzz target `symbols`: all look-ups, in files that exist only in memory.
+//! The fuzz target `symbols`: makes every kind of lookup, in files that exist only in memory.
 
 use super::binary_file::BinaryFile;
 use super::cache::Opened;
@@ -8,11 +8,11 @@ use edleak_format::ModuleId;
 use object::{Object, ObjectSection, ObjectSymbol};
 use std::path::Path;
 
-/// The greatest number of symbols and of sections to ask about. It suffices to reach every unit and every
+/// Maximum number of symbols and of sections to look up. This number suffices to reach every unit and every
 /// table of a small file.
 const MAX_ADDRESSES: usize = 64;
 
-/// Looks up addresses in `input` and returns how many got a name.
+/// Looks up addresses in `input` and returns the number of addresses that got a name.
 ///
 /// `input` is a program. A second ELF file may follow; it then serves as debug file, as shared debug file and
 /// as package.

@@ -13,8 +13,8 @@
 //! outcome                         the source of a module's symbols, for the user
 //! ```
 //!
-//! Each line uses only the lines above it. Return addresses become frames offline, from the files of the
-//! recorded build that can be found.
+//! In the list below, each module uses only the modules above it. Return addresses become frames after the
+//! recording, from the files of the recorded build.
 #![deny(unsafe_code)]
 #![warn(unreachable_pub)]
 

@@ -1,8 +1,8 @@
 //! The files of a module: its binary, and the debug files that were split off it.
 //!
-//! A file counts only if it is the recorded build. Its build ID decides; without a build ID, the checksum in
-//! `.gnu_debuglink` decides. The user's directories come first, then the usual places of distributions and
-//! debuggers:
+//! edleak uses a file only if it is the recorded build. Its build ID decides; without a build ID, the
+//! checksum in `.gnu_debuglink` decides. edleak searches the user's directories first, then the usual places
+//! of distributions and debuggers:
 //!
 //! | place                          | for a module `/usr/bin/prog`, build ID abcdef…, directory DIR   |
 //! |--------------------------------|-----------------------------------------------------------------|
@@ -12,7 +12,7 @@
 //! | this system                    | `/usr/lib/debug/.build-id/…`, `/usr/lib/debug/usr/bin/…`        |
 //! | beside the binary              | `/usr/bin/…`, `/usr/bin/.debug/…`                               |
 //!
-//! Subdirectories are not searched: a build tree may hold a million files.
+//! edleak does not search subdirectories: a build tree may hold a million files.
 
 use super::binary_file::BinaryFile;
 use super::debuginfod::{Artifact, Servers};
@@ -24,7 +24,7 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// A `.gnu_debugdata` holds only a symbol table. Bytes beyond this limit are not read.
+/// A `.gnu_debugdata` holds only a symbol table. edleak does not read its bytes beyond this limit.
 const MAX_MINI_BYTES: u64 = 256 << 20;
 
 /// The memory that the decompression of `.gnu_debugdata` may use, in KiB. A header may ask for 4 GiB; `xz -9`
@@ -40,7 +40,7 @@ pub struct Options {
     /// Directories of the user. Each may be a tree of build IDs, a plain directory, or the root of another
     /// system.
     pub debug_dirs: Vec<PathBuf>,
-    /// Also ask a debuginfod server, if `DEBUGINFOD_URLS` is set. Runs `debuginfod-find`.
+    /// Also ask a debuginfod server, if `DEBUGINFOD_URLS` is set. edleak runs `debuginfod-find` for this.
     pub debuginfod: bool,
 }
 
@@ -49,20 +49,20 @@ pub struct Options {
 pub(crate) struct Files {
     /// The binary.
     pub(crate) binary: Option<BinaryFile>,
-    /// A separate file with debug information; `None` if the binary has its own, or if there is none.
+    /// A separate file with debug information; `None`: the binary has its own, or there is none.
     pub(crate) debug: Option<BinaryFile>,
-    /// The file that several debug files share (dwz).
+    /// The debug file that several debug files share (dwz).
     pub(crate) shared: Option<BinaryFile>,
-    /// The split debug files, packed into one.
+    /// The package of split debug files.
     pub(crate) package: Option<BinaryFile>,
     /// The symbol table unpacked from `.gnu_debugdata`.
     pub(crate) mini: Option<BinaryFile>,
-    /// The reason why there is no binary.
+    /// The reason why there is no binary; `None`: there is one.
     pub(crate) missing: Option<Source>,
 }
 
 impl Files {
-    /// The file with the debug information to use.
+    /// The file whose debug information edleak uses.
     pub(crate) fn dwarf(&self) -> Option<&BinaryFile> {
         self.debug.iter().chain(&self.binary).find(|elf| elf.has_dwarf())
     }
@@ -87,7 +87,7 @@ pub(crate) fn find_debug(path: &str, binary: &BinaryFile, options: &Options) -> 
     finder.debug(Some(binary))
 }
 
-/// The path of a module's file, if it had one. `[vdso]` and anonymous mappings have none.
+/// The path of a module's file; `None`: the module has no file. `[vdso]` and anonymous mappings have no file.
 fn binary_path(path: &str) -> Option<&Path> {
     let path = path.strip_suffix(" (deleted)").unwrap_or(path);
     let is_none = path.is_empty() || path.starts_with('[') || path.starts_with("/memfd:");
@@ -95,7 +95,7 @@ fn binary_path(path: &str) -> Option<&Path> {
 }
 
 struct Finder<'a> {
-    /// Empty if the trace has none.
+    /// The build ID in the trace; empty: the trace has none.
     build_id: &'a [u8],
     path: Option<&'a Path>,
     options: &'a Options,
@@ -104,8 +104,8 @@ struct Finder<'a> {
 
 impl Finder<'_> {
     fn binary(&self) -> (Option<BinaryFile>, Option<Source>) {
-        // A relative path was relative to the target's directory, not to this process's. So it is only used
-        // with the user's directories.
+        // A relative path was relative to the target's directory, not to the directory of this process. So
+        // edleak uses a relative path only in the user's directories.
         let own = self.path.filter(|path| path.is_absolute());
         let mut candidates: Vec<PathBuf> = own.map(Path::to_owned).into_iter().collect();
         for dir in &self.options.debug_dirs {
@@ -118,7 +118,7 @@ impl Finder<'_> {
                 Ok(elf) if self.build_id.is_empty() || elf.build_id() == self.build_id => {
                     return (Some(elf), None);
                 }
-                // The first complaint is about the module's own path, so it is the one to report.
+                // The first complaint is about the module's own path, so edleak reports this one.
                 Ok(elf) => {
                     missing.get_or_insert_with(|| Source::Rebuilt {
                         file: path,
@@ -170,8 +170,8 @@ impl Finder<'_> {
             .or_else(|| self.fetch(Artifact::DebugInfo))
     }
 
-    /// Whether `elf` is the recorded build. A debug file with another build ID is refused even if the link
-    /// names it.
+    /// Whether `elf` is the recorded build. edleak refuses a debug file with another build ID, even if the
+    /// link names the file.
     fn is_same_build(&self, elf: &BinaryFile, link: Option<&Debuglink>) -> bool {
         if !self.build_id.is_empty() && !elf.build_id().is_empty() {
             return elf.build_id() == self.build_id;
@@ -201,8 +201,8 @@ impl Finder<'_> {
             .find(|elf| elf.build_id() == build_id)
     }
 
-    /// The package of split debug files. A package has no build ID; the unit IDs inside it are checked one by
-    /// one when they are used.
+    /// The package of split debug files. A package has no build ID. When edleak uses a unit of the package,
+    /// it checks the ID of the unit.
     fn package(&self, binary: Option<&BinaryFile>, debug: Option<&BinaryFile>) -> Option<BinaryFile> {
         let mut candidates = Vec::new();
         for dir in &self.options.debug_dirs {
@@ -226,7 +226,7 @@ impl Finder<'_> {
         self.servers?.fetch(artifact, self.build_id)
     }
 
-    /// The paths in `dir`, taken as a plain directory and as the root of another system.
+    /// The paths to try in `dir`, both as a plain directory and as the root of another system.
     fn in_directory(&self, dir: &Path, suffix: &str) -> Vec<PathBuf> {
         let Some(path) = self.path else { return Vec::new() };
         let mut name = path.as_os_str().to_owned();
@@ -242,7 +242,7 @@ impl Finder<'_> {
             .collect()
     }
 
-    /// The name in the link, in the module's own directory below `root`.
+    /// The path of the link's name in the module's own directory, below `root`.
     fn linked(&self, link: Option<&Debuglink>, root: &Path) -> Option<PathBuf> {
         Some(below(root, self.path?.parent()?).join(&link?.name))
     }

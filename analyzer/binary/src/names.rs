@@ -1,4 +1,4 @@
-//! Names of functions: mangled, demangled, and as a bare path without parameters and generic arguments.
+//! The names of a function: mangled, demangled, and as a path without parameters and generic arguments.
 
 use crate::demangle::{demangle, plain};
 use edleak_text::globs::Glob;
@@ -35,8 +35,8 @@ impl<'raw> FunctionName<'raw> {
     }
 }
 
-/// A demangled name without parameters and generic arguments. Inline namespaces of the standard libraries are
-/// left out.
+/// A demangled name without parameters and generic arguments. The path does not show the inline namespaces of
+/// the standard libraries.
 pub fn path_of(demangled: &str) -> String {
     let mut path = String::with_capacity(demangled.len().min(128));
     let mut rest = demangled;
@@ -114,7 +114,7 @@ const DEFAULTS: [&str; 6] = [
     "std::equal_to<",
     "std::default_delete<",
 ];
-/// Names of the standard library as people write them. The ABI namespaces come first.
+/// Names of the standard library as people write them. The names with ABI namespaces come first.
 const ALIASES: [(&str, &str); 6] = [
     ("std::__cxx11::", "std::"),
     ("std::__1::", "std::"),
@@ -123,7 +123,7 @@ const ALIASES: [(&str, &str); 6] = [
     ("std::basic_ostream<char>", "std::ostream"),
     ("std::basic_istream<char>", "std::istream"),
 ];
-/// The name with default template arguments left out and standard names shortened.
+/// The name without default template arguments, and with shortened standard names.
 pub fn short(name: &str) -> String {
     let [abi @ .., _, _, _, _] = &ALIASES;
     let mut name = abi.iter().fold(name.to_owned(), |name, (from, to)| name.replace(from, to));
@@ -149,7 +149,7 @@ pub fn short(name: &str) -> String {
     ALIASES.iter().fold(name, |name, (from, to)| name.replace(from, to))
 }
 
-/// Namespaces that people do not write: libstdc++'s and libc++'s.
+/// Namespaces that people do not write: the inline namespaces of libstdc++ and libc++.
 pub const INLINE_NAMESPACES: [&str; 5] = ["::__cxx11::", "::__1::", "::__ndk1::", "::__debug::", "::_V2::"];
 
 fn ends_in_word(path: &str) -> bool {
@@ -185,7 +185,7 @@ fn operator_symbol(rest: &str) -> &str {
     symbol
 }
 
-/// The text between the bracket at the start of `text` and its counterpart; all of it, if there is no
+/// The text between the bracket at the start of `text` and its counterpart; all of the text if there is no
 /// counterpart.
 fn bracketed(text: &str) -> &str {
     let mut depth = 0_u32;
@@ -221,7 +221,7 @@ fn push_qualified(path: &mut String, inside: &str) {
     }
 }
 
-/// A type without generic arguments. A type that is no path (`[T]`, `&T`, `(A, B)`, `dyn Trait`) stays
+/// A type without generic arguments. A type that is not a path (`[T]`, `&T`, `(A, B)`, `dyn Trait`) stays
 /// unchanged.
 fn path_of_type(name: &str) -> String {
     if name.starts_with(|c: char| c.is_alphanumeric() || c == '_') && !name.contains(' ')
@@ -235,7 +235,7 @@ fn path_of_type(name: &str) -> String {
     name.to_owned()
 }
 
-/// Splits at the outermost ` as `.
+/// Splits a text at the outermost ` as `.
 fn split_as(inside: &str) -> Option<(&str, &str)> {
     inside.match_indices(" as ").map(|(at, _)| (&inside[..at], &inside[at + 4..])).find(|(before, _)| {
         let opened = before.matches('<').count();

@@ -10,17 +10,18 @@ use std::path::PathBuf;
 pub struct Outcome {
     /// The module.
     pub module: ModuleId,
-    /// Its path in the trace.
+    /// The path of the module in the trace.
     pub path: String,
-    /// The source of its names.
+    /// The source of the module's names.
     pub source: Source,
-    /// The trace has no build ID for the module, so it is unknown whether the file was rebuilt since.
+    /// Whether the trace has no build ID for the module, so that edleak cannot tell whether the file was
+    /// rebuilt since.
     pub is_unverified: bool,
-    /// Distinct addresses asked for.
+    /// Number of distinct addresses in the requests.
     pub addresses: usize,
-    /// Addresses among these without a function name.
+    /// Number of these addresses without a function name.
     pub unresolved: usize,
-    /// Split debug files (.dwo) that were needed and not found.
+    /// Number of split debug files (.dwo) that were needed and not found.
     pub missing_dwo: usize,
 }
 
@@ -28,30 +29,30 @@ pub struct Outcome {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Source {
-    /// Symbols embedded in the trace.
+    /// The trace has embedded symbols of the module.
     Embedded,
-    /// Debug information in this file.
+    /// This file has debug information.
     DebugInfo(PathBuf),
-    /// The full symbol table of this file: functions, but no lines.
+    /// This file has a full symbol table: functions, but no lines.
     SymbolTable(PathBuf),
-    /// Only the exported functions of this stripped file.
+    /// This file is stripped and names only its exported functions.
     ExportedOnly(PathBuf),
-    /// The file exists, but has no symbols.
+    /// This file has no symbols.
     NoSymbols(PathBuf),
-    /// A file exists, but it is another build.
+    /// This file exists, but it is another build.
     Rebuilt {
         /// The file.
         file: PathBuf,
-        /// Its build ID; empty if it has none.
+        /// The build ID of the file; empty: it has none.
         found: Vec<u8>,
         /// The build ID in the trace.
         expected: Vec<u8>,
     },
-    /// The module never was a file: the kernel's `[vdso]`, or generated code.
+    /// The module was never a file: it is the kernel's `[vdso]`, or generated code.
     NoFile,
-    /// The file does not exist.
+    /// The file of the module does not exist.
     Missing {
-        /// The build ID in the trace; empty if it has none.
+        /// The build ID in the trace; empty: the trace has none.
         build_id: Vec<u8>,
     },
     /// A file exists, but cannot be read.
@@ -75,7 +76,7 @@ impl Outcome {
     }
 }
 
-/// Whether `edleak-analyze anonymize` made this path. No such file exists.
+/// Whether `edleak-analyze anonymize` made this path. No file with such a path exists.
 fn is_pseudonym(path: &str) -> bool {
     path.strip_prefix('/')
         .is_some_and(|name| name.len() == 16 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))

@@ -1,4 +1,4 @@
-//! Finds an allocator inside a program, if its symbols show one.
+//! Finds an allocator inside a program, if the program's symbols show one.
 
 use crate::elf::{Elf, LE, Symbols};
 use crate::functions::is_defined_function;
@@ -7,16 +7,16 @@ use object::read::elf::Sym;
 /// An allocator inside a program.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OwnMalloc {
-    /// The function that shows it.
+    /// The function that shows the allocator.
     pub symbol: String,
-    /// Every module of the process calls it: the program exports it as `malloc`, and the program comes before
-    /// any preloaded library. Otherwise only code that was linked with it calls it.
+    /// Whether every module of the process calls it: the program exports it as `malloc`, and the program
+    /// comes before any preloaded library. If false, only code that was linked with the allocator calls it.
     pub replaces_all: bool,
 }
 
 impl Elf<'_> {
-    /// The allocator inside the program, if its symbols show one. Allocators in its libraries do not count,
-    /// because a preloaded library comes before them.
+    /// The allocator inside the program; `None`: the program's symbols show none. Allocators in the program's
+    /// libraries do not count, because a preloaded library comes before them.
     pub fn own_malloc(&self) -> Option<OwnMalloc> {
         let dynamic = self.symbols(true)?;
         if own_malloc_in(dynamic, &["malloc"]).is_some() {
@@ -37,8 +37,8 @@ fn own_malloc_in(table: &Symbols<'_>, names: &[&'static str]) -> Option<&'static
 }
 
 /// The names that an allocator's `malloc` may have inside a program. The list covers jemalloc (with its
-/// default prefix, and the prefixes of Rust, ClickHouse and Redis), mimalloc, tcmalloc, snmalloc, rpmalloc,
-/// musl's mallocng linked in by hand, Hoard and scudo.
+/// default prefix, and the prefixes of Rust, ClickHouse and Redis), mimalloc, tcmalloc and snmalloc. It also
+/// covers rpmalloc, musl's mallocng linked in by hand, Hoard and scudo.
 const OWN_MALLOCS: [&str; 14] = [
     "malloc",
     "je_malloc",

@@ -1,5 +1,5 @@
-//! Turns a batch of addresses into frames. The batch is shared out by module and by run of addresses; each
-//! distinct address is looked up once.
+//! Turns a batch of addresses into frames. Threads share the batch by module and by run of addresses, and
+//! each distinct address is looked up once.
 
 use super::bounded::Guard;
 use super::cache::{Cache, Opened, key_of};
@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use typed_arena::Arena;
 
-/// The shortest run for a thread. For a shorter run it does not pay that another thread reads the headers of
-/// all units.
+/// Least number of addresses in a run for one thread. For a shorter run, it takes too long that another
+/// thread reads the headers of all units.
 const MIN_RUN: usize = 256;
 
 /// An address to look up.
@@ -22,10 +22,10 @@ const MIN_RUN: usize = 256;
 pub struct Request {
     /// The address in the target.
     pub address: u64,
-    /// The module that holds the address, if it is known.
+    /// The module that holds the address; `None`: unknown.
     pub module: Option<ModuleId>,
-    /// The address is that of an instruction, not a return address. So it is looked up unchanged, not one
-    /// byte before.
+    /// Whether the address is that of an instruction, and not a return address. In that case the lookup uses
+    /// the address unchanged, not one byte before it.
     pub is_exact: bool,
 }
 
@@ -38,9 +38,10 @@ impl From<StackFrame> for Request {
 /// The result for one address.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Resolved {
-    /// Inlined frames first, innermost first; the function itself last. Empty if the address is unresolved.
+    /// Inlined frames first, from the innermost outwards; the function itself last. The list is empty if the
+    /// address is unresolved.
     pub frames: Arc<[SymbolFrame]>,
-    /// The address minus the module's load bias; the address itself if the module is not known.
+    /// The address minus the module's load bias; the address itself if the module is unknown.
     pub offset: u64,
 }
 
@@ -62,7 +63,7 @@ impl Resolution {
     }
 }
 
-/// Resolves addresses. Keeps its opened files for the next batch.
+/// Resolves addresses. The symbolizer keeps its opened files for the next batch.
 #[derive(Debug, Default)]
 pub struct Symbolizer {
     options: Options,
@@ -75,7 +76,8 @@ impl Symbolizer {
         Symbolizer { options, cache: Cache::default() }
     }
 
-    /// The problem with the debuginfod servers, in one line. Ask once, after all batches.
+    /// The problem with the debuginfod servers, in one line; `None`: there was no problem. Call this once,
+    /// after all batches.
     pub fn complaint(&self) -> Option<String> {
         self.cache.complaint()
     }
@@ -142,8 +144,8 @@ impl Symbolizer {
         Resolution { resolved, outcomes, without_module: without_module.len() }
     }
 
-    /// Opens the files of every module whose symbols are not all embedded. A file with several module ids is
-    /// opened once.
+    /// Opens the files of every module whose symbols are not all embedded. The function opens a file with
+    /// several module ids only once.
     fn open_all(&self, groups: &BTreeMap<ModuleId, Group<'_>>) -> HashMap<ModuleId, Arc<Opened>> {
         let mut distinct: BTreeMap<_, Vec<&Group<'_>>> = BTreeMap::new();
         for group in groups.values().filter(|group| !group.is_complete()) {
@@ -166,14 +168,14 @@ struct Place {
     within: Option<(ModuleId, u64)>,
 }
 
-/// An address in a module's file, and the offset of this address in the embedded symbols.
+/// An address in a module's file, and its offset in the embedded symbols.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Lookup {
     address: u64,
     offset: u64,
 }
 
-/// The lookups for one module, and the answers so far, by lookup address.
+/// The lookups for one module, and the results so far, by lookup address.
 struct Group<'a> {
     module: &'a Module,
     lookups: BTreeSet<Lookup>,

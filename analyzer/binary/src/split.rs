@@ -1,7 +1,7 @@
 //! Split debug information: the .dwo file of each unit, or the .dwp package of many units.
 //!
-//! Neither has a build ID. Instead each unit has an ID, a hash that its skeleton in the binary repeats. A
-//! file without this ID belongs to another build and is not used.
+//! Neither file has a build ID. Instead each unit has an ID, a hash that its skeleton in the binary repeats.
+//! If a file does not have this ID, it belongs to another build, and edleak does not use it.
 
 use super::binary_file::BinaryFile;
 use super::bounded::{BoundedSlice, Guard};
@@ -23,15 +23,15 @@ pub(crate) struct SplitFile {
     sections: DwarfSections<Piece>,
 }
 
-/// Finds the split part of a unit when a lookup needs it first.
+/// Finds the split part of a unit when a lookup first needs it.
 pub(crate) struct Loader<'a> {
     package: Option<DwarfPackage<BoundedSlice<'a>>>,
-    /// The owner of the opened files, so that data borrowed from them can outlive the lookup.
+    /// The owner of the opened files. It lets data that is borrowed from the files outlive the lookup.
     files: &'a Arena<SplitFile>,
     debug_dirs: &'a [PathBuf],
     beside: Option<&'a Path>,
     guard: &'a Guard,
-    /// IDs of the units whose split part was not found.
+    /// The IDs of units whose split part was not found.
     pub(crate) missing: BTreeSet<u64>,
 }
 
@@ -44,8 +44,8 @@ impl<'a> Loader<'a> {
         guard: &'a Guard,
     ) -> Self {
         let package = opened.package().and_then(|(elf, sections)| {
-            // The budget must cover the units that are read. A split file adds its size when it is opened; a
-            // package counts as one file.
+            // The budget must cover the units that the lookup reads. A split file adds its size when it is
+            // opened; a package counts as one file.
             guard.admit(elf.bytes().len() as u64);
             let empty = BoundedSlice::new(&[], RunTimeEndian::Little, guard);
             sections
@@ -64,7 +64,7 @@ impl<'a> Loader<'a> {
         if found.is_none() {
             self.missing.insert(load.dwo_id.0);
         }
-        // It is shared within this thread only, but the interface of addr2line needs an `Arc`.
+        // Only this thread shares the part, but the interface of addr2line needs an `Arc`.
         #[allow(clippy::arc_with_non_send_sync)]
         found.map(Arc::new)
     }

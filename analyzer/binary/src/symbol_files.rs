@@ -1,28 +1,29 @@
-//! The symbol tables that name a module's functions: its own, that of its debug file, and the one in
-//! `.gnu_debugdata`.
+//! The symbol tables that name a module's functions: the module's own table, the table of its debug file, and
+//! the table in `.gnu_debugdata`.
 
 use crate::binary_file::BinaryFile;
 use crate::functions::FunctionTable;
 use crate::module::{self, Options};
 
-/// A file of a module, and which of its symbol tables to read.
+/// A file of a module, and the symbol table of it that edleak reads.
 #[derive(Clone, Copy)]
 pub(crate) struct Table<'a> {
     pub(crate) file: &'a BinaryFile,
     pub(crate) is_dynamic: bool,
 }
 
-/// A module's debug file, its own file, and the file unpacked from `.gnu_debugdata`. Each may be missing.
+/// A module's debug file, its own file, and the file unpacked from `.gnu_debugdata`. Each of these files may
+/// be missing.
 pub(crate) type Owners<'a> = [Option<&'a BinaryFile>; 3];
 
-/// The symbol tables that together give all names. Each entry is the index of a file in [`Owners`], and
-/// whether to read the dynamic table of this file.
+/// The symbol tables that together give all names. Each entry has the index of a file in [`Owners`]. It also
+/// says whether edleak reads the dynamic table of this file.
 #[derive(Clone, Debug)]
 pub(crate) struct Tables(Vec<(usize, bool)>);
 
 impl Tables {
-    /// Chooses the tables. A full table includes the symbols of the dynamic table; the table in
-    /// `.gnu_debugdata` leaves them out.
+    /// Chooses the tables that edleak reads. A full table includes the symbols of the dynamic table, but the
+    /// table in `.gnu_debugdata` omits them.
     pub(crate) fn choose(owners: Owners<'_>) -> Tables {
         let [debug, own, mini] = [0, 1, 2];
         let is_filled = |(owner, is_dynamic): &(usize, bool)| {
@@ -36,7 +37,7 @@ impl Tables {
         Tables([(mini, false), (own, true)].into_iter().filter(is_filled).collect())
     }
 
-    /// The tables, from the same owners that `choose` got.
+    /// The chosen tables, from the same owners that `choose` got.
     pub(crate) fn of<'a>(&self, owners: Owners<'a>) -> Vec<Table<'a>> {
         let table = |&(owner, is_dynamic): &(usize, bool)| Some(Table { file: owners[owner]?, is_dynamic });
         self.0.iter().filter_map(table).collect()
@@ -54,8 +55,8 @@ pub struct SymbolFiles {
 impl SymbolFiles {
     /// Finds the files in the same way as a report. `path` is the module's path in its process.
     pub fn find(path: &str, binary: BinaryFile, options: &Options) -> SymbolFiles {
-        // The debug file was made from this file before it was stripped. So it has no more names than a full
-        // table.
+        // The debug file was made from this file before it was stripped. So the debug file has no more names
+        // than a full table.
         let has_all = binary.elf().is_ok_and(|elf| elf.has_symbols(false));
         if has_all {
             return SymbolFiles { binary, debug: None, mini: None };

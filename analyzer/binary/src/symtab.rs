@@ -3,10 +3,11 @@
 use crate::demangle::{demangle, is_mangled};
 use crate::symbol_files::Table;
 
-/// Symbols may overlap. A lookup walks back over at most this many symbols that end before the address.
+/// Symbols may overlap. Maximum number of symbols over which a lookup walks back, if they end before the
+/// address.
 const MAX_STEPS_BACK: usize = 64;
 
-/// The greatest number of names for one place that are compared. With more names the choice does not matter.
+/// Maximum number of names for one place that are compared. With more names the choice does not matter.
 const MAX_ALIASES: usize = 32;
 
 /// The functions of one module, by address.
@@ -19,11 +20,12 @@ pub(crate) struct Symtab {
 struct Symbol {
     start: u64,
     end: u64,
-    /// 0 global, 1 weak, 2 local. If several names have the same place, the lowest rank is preferred.
+    /// The rank of the name: 0 global, 1 weak, 2 local. If several names have the same place, the name with
+    /// the lowest rank is used.
     rank: u8,
-    /// The index of its table, in the order given to `new`.
+    /// The index of the symbol's table, in the order given to `new`.
     table: u8,
-    /// The place of the name in its file.
+    /// The position of the name in its file.
     name: (usize, usize),
 }
 
@@ -52,11 +54,11 @@ impl Symtab {
 
     /// The full name of the function at `address`, if debug information only gives `plain`. gcc does so for
     /// members of anonymous namespaces. Several functions may share code, so only a name that contains
-    /// `plain` counts.
+    /// `plain` is used.
     pub(crate) fn find_full(&self, tables: &[Table<'_>], address: u64, plain: &str) -> Option<String> {
         let base = plain.split('<').next().unwrap_or_default().trim_start_matches('~');
         let part = format!("{}{base}", base.len());
-        // Operators are mangled as codes and not by their names.
+        // A mangled operator is a code and not its name.
         let has_part = |name: &[u8]| {
             base.starts_with("operator") || name.windows(part.len()).any(|window| window == part.as_bytes())
         };

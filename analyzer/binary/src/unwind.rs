@@ -1,12 +1,13 @@
-//! Compiles .eh_frame into rules: a sorted table from code offset to the rule that finds the caller there.
+//! Compiles .eh_frame into rules: a sorted table that leads from a code offset to the rule that finds the
+//! caller there.
 //!
-//! A row applies from its offset to that of the next row. [`CallerRule::Unknown`] stands for code without an
-//! entry, and for entries that a [`CallerRule`] cannot express. Such an entry takes the CFA from another
-//! register or from an expression, as in the PLT or in functions that realign their stack.
+//! A row applies from its offset to the offset of the next row. [`CallerRule::Unknown`] stands for code
+//! without an entry, and for entries that a [`CallerRule`] cannot express. Such an entry takes the CFA from
+//! another register or from an expression, as in the PLT or in functions that realign their stack.
 //!
 //! The tables of a large program hold a million rules. So the type `R` of a packed rule is a parameter, and
-//! the caller chooses a compact type. Rows apply to a pc. A walk looks up return address − 1; only the
-//! interrupted pc below a signal frame is looked up unchanged.
+//! the caller chooses a compact type. Each row applies to a range of pc values. A walk looks up the return
+//! address − 1. Only the interrupted pc below a signal frame is looked up unchanged.
 
 use crate::arch::Registers;
 use crate::elf::Elf;
@@ -21,16 +22,16 @@ use std::ops::Range;
 
 type Bytes<'data> = EndianSlice<'data, LittleEndian>;
 
-/// The way to find the caller of a frame.
+/// The way from a frame to the frame of its caller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CallerRule {
-    /// Not known.
+    /// The way to the caller is not known.
     Unknown,
-    /// The outermost frame: there is no caller.
+    /// The frame is the outermost: there is no caller.
     End,
-    /// A signal trampoline: the interrupted registers lie on the stack.
+    /// The frame is a signal trampoline: the interrupted registers lie on the stack.
     Signal,
-    /// The frame begins at its CFA.
+    /// The caller's frame begins at the CFA of this frame.
     Cfa {
         /// The register that the CFA is computed from.
         from: Base,
@@ -53,7 +54,7 @@ pub enum Base {
 /// One row: the rule from `start` on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Row<R> {
-    /// Offset from the file's link-time base.
+    /// Offset of the row from the file's link-time base.
     pub start: u32,
     /// The way to find the caller of a frame whose pc lies in this row.
     pub rule: R,
@@ -68,7 +69,7 @@ pub struct UnwindTable<R> {
     pub bad_entries: usize,
 }
 
-/// A range of code that has one rule. The ranges are not sorted yet.
+/// A range of code that has one rule. The compiler has not sorted these ranges yet.
 #[derive(Clone, Copy)]
 struct Stretch<R> {
     start: u32,
@@ -95,10 +96,10 @@ impl<R: Copy + PartialEq + Default> UnwindTable<R> {
     }
 
     /// Compiles the rules of some functions only: sorted ranges without overlap. The table may have more
-    /// rules, and they are correct too.
+    /// rules, which are correct, too.
     ///
-    /// The sorted index of a large program leads to the entries of a few functions, in a fraction of the time
-    /// to read all. Without an index all entries are read.
+    /// The sorted index of a large program leads to the entries of a few functions. This takes a fraction of
+    /// the time to read all entries. Without an index, the function reads all entries.
     pub fn compile_in(elf: &Elf<'_>, functions: &[Range<u32>], pack: impl Fn(CallerRule) -> R) -> Self {
         let listed = listed_entries(elf, functions).zip(elf.section(".eh_frame"));
         let Some((offsets, (address, data))) = listed else { return Self::compile(elf, pack) };
@@ -116,7 +117,7 @@ impl<R: Copy + PartialEq + Default> UnwindTable<R> {
         after.checked_sub(1).and_then(|row| self.rows.get(row)).map_or_else(R::default, |row| row.rule)
     }
 
-    /// The stretches of `start..end` with a known rule.
+    /// The parts of `start..end` with a known rule.
     pub fn known_in(&self, start: u32, end: u32) -> impl Iterator<Item = (u32, u32, R)> + '_ {
         let first = self.rows.partition_point(|row| row.start <= start).saturating_sub(1);
         let rows = self.rows.get(first..).unwrap_or_default();
@@ -147,7 +148,7 @@ fn eh_frame_from_header<'data>(elf: &Elf<'data>) -> Option<(u64, &'data [u8])> {
     Some((eh_frame, elf.loaded_from(eh_frame)?))
 }
 
-/// The entries that overlap some functions, from the index in .eh_frame_hdr; `None` if there is no index.
+/// The entries that overlap some functions, from the index in .eh_frame_hdr; `None`: there is no index.
 fn listed_entries(elf: &Elf<'_>, functions: &[Range<u32>]) -> Option<Vec<EhFrameOffset>> {
     let address = elf.eh_frame_hdr()?;
     let (eh_frame, _) = elf.section(".eh_frame")?;
@@ -160,7 +161,7 @@ fn listed_entries(elf: &Elf<'_>, functions: &[Range<u32>]) -> Option<Vec<EhFrame
     let mut entry = entries.next().ok()?;
     while let Some((start, pointer)) = entry {
         let next = entries.next().ok()?;
-        // An entry ends before the next one begins. The length of the last one does not matter.
+        // An entry ends before the next one begins. The end of the last entry does not matter.
         let start = elf.offset_of(start.direct().ok()?)?;
         let end = match &next {
             Some((next, _)) => elf.offset_of(next.direct().ok()?)?,
@@ -177,7 +178,7 @@ fn listed_entries(elf: &Elf<'_>, functions: &[Range<u32>]) -> Option<Vec<EhFrame
     Some(found)
 }
 
-/// The common entry at an offset, parsed once for all entries that refer to it.
+/// The common entry (CIE) at an offset, parsed once for all entries that refer to it.
 fn common_entry<'section, S>(
     known: &mut HashMap<S::Offset, CommonInformationEntry<Bytes<'section>>>,
     section: &S,
@@ -238,8 +239,8 @@ where
         }
     }
 
-    /// Compiles the listed entries. `None` if they are longer than their section together: then the index is
-    /// damaged.
+    /// Compiles the listed entries. `None`: all entries together are longer than their section, so the index
+    /// is damaged.
     fn run_listed(
         &mut self,
         section: &EhFrame<Bytes<'_>>,
@@ -293,7 +294,7 @@ where
                 }
                 Ok(None) => break,
                 Err(_) => {
-                    // A partial entry must not be trusted, so its rows are dropped.
+                    // A partly read entry must not be trusted, so its rows are dropped.
                     self.stretches.truncate(first);
                     self.bad_entries += 1;
                     break;

@@ -23,7 +23,7 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // `--help` and `--version` also arrive here and are no errors. If stderr is closed, nobody can
+            // `--help` and `--version` also arrive here, but are not errors. If stderr is closed, nobody can
             // read the message.
             let _ = error.print();
             return if error.use_stderr() { ExitCode::from(EXIT_ERROR) } else { ExitCode::SUCCESS };
@@ -46,7 +46,7 @@ pub fn main() -> ExitCode {
     };
     match code {
         Ok(code) => ExitCode::from(code),
-        // The reader of the output has seen enough, as `head` does.
+        // The reader of the output has closed the pipe early, as `head` does.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             say(format_args!("{error:#}"));

@@ -52,7 +52,7 @@ pub(crate) fn run(args: &ProfileArgs) -> Result<u8> {
         By::Count => Order::Count,
         By::Churn => Order::Churn,
     };
-    // Totals over time are asked for the whole record, not for an instant.
+    // For totals over time, the default is the whole record, not one instant.
     let default = match args.by {
         By::Live | By::Count => At::Peak,
         By::Allocated | By::Churn => At::End,

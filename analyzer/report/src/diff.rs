@@ -7,10 +7,10 @@ use edleak_text::units;
 use serde_json::json;
 use std::io::{self, Write};
 
-/// Writes one line per leak, the worst first.
+/// Writes one line per leak, the worst leak first.
 ///
 /// # Errors
-/// If `out` cannot be written to.
+/// `out` cannot be written to.
 pub fn write_text(diff: &Diff<'_>, style: Style, out: &mut dyn Write) -> io::Result<()> {
     let mut lines: Vec<(u8, String)> = diff
         .leaks
@@ -36,10 +36,11 @@ pub fn write_text(diff: &Diff<'_>, style: Style, out: &mut dyn Write) -> io::Res
     undecided.flat_map(|why| fill(&why, "", "  ", WIDTH)).try_for_each(|line| writeln!(out, "{line}"))
 }
 
-/// Writes one object: `undecided`, and `leaks` with `change`, `was_bytes_per_s` and `is_bytes_per_s` each.
+/// Writes one object with `undecided` and `leaks`. Each leak has `change`, `was_bytes_per_s` and
+/// `is_bytes_per_s`.
 ///
 /// # Errors
-/// If `out` cannot be written to.
+/// `out` cannot be written to.
 pub fn write_json(diff: &Diff<'_>, out: &mut dyn Write) -> io::Result<()> {
     let now = diff.leaks.iter().map(|(site, change)| {
         let (_, word, was) = word_of(*change);
@@ -67,7 +68,7 @@ pub fn write_json(diff: &Diff<'_>, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out)
 }
 
-/// The rank for sorting, the word for the change, and the earlier rate.
+/// The rank of a change for sorting, the word for it, and the earlier rate.
 fn word_of(change: Change) -> (u8, &'static str, Option<f64>) {
     match change {
         Change::New => (0, "new", None),

@@ -34,7 +34,7 @@ fn folded(site: &JudgedSite) -> String {
     names.join(";")
 }
 
-/// Replaces a semicolon, which would end the frame, and a line break, which would end the stack.
+/// Replaces semicolons, which would end the frame, and line breaks, which would end the stack.
 fn clean(name: &str) -> String {
     name.chars().map(|c| if c == ';' || c.is_control() { ':' } else { c }).collect()
 }

@@ -1,5 +1,5 @@
-//! GitHub annotations: `::error file=src/list.c,line=42,title=…::…`, one per leak. A pull request shows each
-//! beside its line.
+//! GitHub annotations, one per leak: `::error file=src/list.c,line=42,title=…::…`. A pull request shows each
+//! annotation beside its line.
 
 use super::{Exporter, Report, source_path, stack_text, why};
 use edleak_analysis::findings::Findings;
@@ -11,7 +11,8 @@ use std::io::{self, Write};
 /// The exporter of annotations.
 #[derive(Clone, Debug)]
 pub struct Github {
-    /// The root of the repository. Paths below it are printed relative to it, as GitHub expects.
+    /// The root of the repository. The exporter prints paths below the root relative to it, as GitHub
+    /// expects.
     pub root: String,
 }
 
@@ -53,8 +54,7 @@ fn message(analysis: &Findings, site: &JudgedSite) -> String {
     text + &stack_text(analysis, site)
 }
 
-/// Replaces control characters, which may occur in names. Line breaks stay, because only they have a meaning
-/// in a log.
+/// Replaces control characters, which may occur in names, and encodes line breaks in GitHub's way.
 fn data(text: &str) -> String {
     let text = text.replace(|c: char| c.is_control() && c != '\n' && c != '\r', "?");
     text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")

@@ -1,5 +1,5 @@
-//! HTML: one page that opens anywhere. The verdict comes first, then the evidence. The page needs no server,
-//! makes no request, and is written without a build step.
+//! HTML: one page that any browser can open. The page shows the verdict first, then the evidence. The page
+//! needs no server, makes no request, and is written without a build step.
 //!
 //! ```text
 //!   data         Findings and History ──▶ payload (JSON header, binary columns) ──▶ deflate ──▶ base 64
@@ -17,7 +17,7 @@
 //! | `html/page.css`, `html/*.js` | the style, and the script: one function, of the files in the order of `SCRIPT` |
 //!
 //! The policy in the page's head allows this script and this style, by their hashes, and nothing else. If a
-//! name became markup by mistake, it could neither run nor load anything.
+//! name became markup by mistake, the browser would neither run it nor load anything for it.
 
 mod chart;
 mod escape;
@@ -41,7 +41,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::io::{self, Write};
 
-/// The script, as one function: the files share one scope, and no name leaves it.
+/// The parts of the script, which is one function: the files share one scope, and no name leaves it.
 const SCRIPT: [&str; 13] = [
     include_str!("html/format.js"),
     include_str!("html/dom.js"),
@@ -59,13 +59,14 @@ const SCRIPT: [&str; 13] = [
 ];
 const STYLE: &str = include_str!("html/page.css");
 
-/// Instants on a page: about as many as a screen has columns.
+/// Number of instants on a page: about as many as a screen has columns.
 pub const INSTANTS: usize = 500;
-/// Packed counters that a history keeps for a page; the page itself may keep less.
+/// Bytes of packed counters that a history keeps for a page; the page itself may keep less.
 pub const PACKED_BYTES: usize = 48 << 20;
-/// The limit of a page's data, in base 64. With script and static parts the page stays under 20 MB.
+/// Maximum number of bytes of a page's data, in base 64. With script and static parts the page stays under 20
+/// MB.
 const MAX_DATA_BYTES: usize = 18_500_000;
-/// The greatest number of rows on a page.
+/// Maximum number of rows on a page.
 const MAX_ROWS: usize = 100_000;
 
 /// The HTML exporter.
@@ -89,7 +90,7 @@ impl Exporter for Html {
             [before, after] => Some(Diff::of(before, after)),
             _ => None,
         };
-        // If there are two recordings, the second one is shown.
+        // If there are two recordings, the page shows the second one.
         let shown = report.analyses.len() - 1;
         let headlines: Vec<Headline> = report
             .analyses
@@ -295,7 +296,8 @@ fn data(
     let most = MAX_DATA_BYTES / 4 * 3;
     let mut bytes = made(None)?;
     if bytes.len() > most {
-        // All other data stays. The counters compress about evenly.
+        // All other data stays on the page. The number of bytes is about proportional to the number of sites
+        // with counters.
         let fixed = made(Some(0))?.len();
         let mut kept: usize = histories.iter().map(|history| history.packed_bytes()).sum();
         while bytes.len() > most && kept > 0 {

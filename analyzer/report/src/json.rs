@@ -1,9 +1,9 @@
-//! JSON: a contract. Names never change; new names may be added.
+//! JSON: a stable format. Names never change; new names may be added.
 //!
 //! One recording is one object. Several recordings are `{"format_version":1,"traces":[…]}` with one such
 //! object each. All sizes are exact integers; a value that the input does not give is null. Without `--all`
-//! only the listed sites appear. After a site that was judged together with its stacks come the stacks with a
-//! share in the leak, each with its `parent` and `leak_share`.
+//! only the listed sites appear. A site that was judged together with its stacks is followed by the stacks
+//! that have a share in the leak. Each of them has its `parent` and `leak_share`.
 
 use super::{CURVE_COLUMNS, Exporter, Report};
 use edleak_analysis::baseline::FORMAT_VERSION;
@@ -154,7 +154,7 @@ struct SiteJson<'a> {
     allocated_bytes: Option<u64>,
     freed_bytes: Option<u64>,
     curve: Vec<u64>,
-    /// The most live bytes at any slice, and its time.
+    /// The greatest number of live bytes at any slice; null: unknown.
     peak_bytes: Option<u64>,
     peak_s: Option<f64>,
     survivors: Vec<SurvivorJson>,
@@ -163,7 +163,7 @@ struct SiteJson<'a> {
     stack: Vec<FrameJson<'a>>,
 }
 
-/// edLeak's coefficients: those of c0·x² + c1·x + c2 over the scaled series, and the factors of the scaling.
+/// edLeak's coefficients of c0·x² + c1·x + c2 over the scaled series, and the factors of the scaling.
 #[derive(Serialize)]
 struct LeakFactorJson {
     coef: [f64; 3],
@@ -212,7 +212,7 @@ impl<'a> TraceJson<'a> {
             end,
             recorder,
             machine,
-            is_replaced: _, // in `end` and `too_little`, in words
+            is_replaced: _, // is part of `end` and `too_little`, in words
         } = &analysis.header;
         let histories = analysis.history.iter().flat_map(|history| &history.sites);
         let peaks: HashMap<&SiteLabel, Peak> = histories.map(|known| (&known.label, known.peak)).collect();
@@ -339,7 +339,7 @@ impl<'a> SiteJson<'a> {
             record_longer_s: judgement.record_longer_s,
             judged_with_stacks: site.judged_with_stacks,
             leak_share: site.leak_share,
-            // edLeak's formula gives leaked bytes for every class, and negative ones if memory shrank.
+            // edLeak's formula gives leaked bytes for every class, and negative bytes if memory shrank.
             leak_bytes: site
                 .leak_factor
                 .map_or(i128::from(judgement.leak_bytes), |factor| factor.leak_bytes.into()),
@@ -356,7 +356,7 @@ impl<'a> SiteJson<'a> {
             frees: totals.frees,
             allocated_bytes: totals.allocated_bytes,
             freed_bytes: totals.freed_bytes,
-            // These are means of buckets. A cast from float to integer saturates.
+            // The values are means of buckets. A cast from float to integer saturates.
             curve: site.levels.at(CURVE_COLUMNS).iter().map(|bytes| bytes.round() as u64).collect(),
             peak_bytes: peak.map(|peak| peak.live_bytes),
             peak_s: peak.map(|peak| peak.at_s),

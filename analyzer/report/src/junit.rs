@@ -80,7 +80,7 @@ fn suite(analysis: &Findings, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "  </testsuite>")
 }
 
-/// Escapes a text. XML 1.0 cannot represent most control characters at all.
+/// Escapes a text. XML 1.0 cannot represent most control characters.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {

@@ -23,21 +23,21 @@ use edleak_analysis::suppressions::Rule;
 use std::collections::HashSet;
 use std::io::{self, Write};
 
-/// Columns of a site's curve in text and in JSON.
+/// Number of columns of a site's curve in text and in JSON.
 pub(crate) const CURVE_COLUMNS: usize = 40;
 
 /// The data of a report.
 #[derive(Debug)]
 pub struct Report<'a> {
-    /// The recordings, judged, in the order given.
+    /// The judged recordings, in the order in which the user gave them.
     pub analyses: &'a [Findings],
     /// The recordings themselves, for exporters that print their numbers.
     pub recordings: &'a [Recording],
-    /// Rules of the suppressions, by their index.
+    /// The rules of the suppressions, by their index.
     pub rules: &'a [Rule],
     /// The effect of each rule.
     pub rule_uses: Vec<RuleUse>,
-    /// At most this many sites of each recording.
+    /// Maximum number of sites to list of each recording.
     pub top: Option<usize>,
 }
 
@@ -46,7 +46,7 @@ pub trait Exporter {
     /// Writes the whole report.
     ///
     /// # Errors
-    /// If `out` cannot be written to.
+    /// `out` cannot be written to.
     fn export(&self, report: &Report<'_>, out: &mut dyn Write) -> io::Result<()>;
 }
 
@@ -69,8 +69,8 @@ impl Report<'_> {
         analysis.sites.iter().filter(is_listed).take(self.top.unwrap_or(usize::MAX))
     }
 
-    /// The sites to list, in order. After a site that was judged together with its stacks come the stacks
-    /// with a share in the leak.
+    /// The sites to list, in order. A site that was judged together with its stacks is followed by the stacks
+    /// that have a share in the leak.
     pub fn with_parts<'a>(&self, analysis: &'a Findings) -> impl Iterator<Item = &'a JudgedSite> {
         let listed: HashSet<&SiteLabel> = self.listed(analysis).map(|site| &site.label).collect();
         let parts = move |site: &'a JudgedSite| {
@@ -87,8 +87,8 @@ impl Report<'_> {
     }
 }
 
-/// The stacks of a leak, each with a heading. A leak has a single stack without a heading, unless it was
-/// judged together with its stacks.
+/// The stacks of a leak, each with a heading. If a leak was not judged together with its stacks, it has a
+/// single stack without a heading.
 pub(crate) fn stacks_of<'a>(
     analysis: &'a Findings,
     site: &'a JudgedSite,
@@ -117,7 +117,7 @@ pub(crate) fn stack_text(analysis: &Findings, site: &JudgedSite) -> String {
     text
 }
 
-/// The reasons of a site in one line.
+/// The reasons of a site's verdict, in one line.
 pub(crate) fn why(site: &JudgedSite) -> String {
     site.judgement.why.join("; ")
 }

@@ -1,9 +1,9 @@
 //! A gzipped pprof profile, for `go tool pprof` and every viewer that reads this format.
 //!
-//! A site is one sample with one address. A stack of a watched site is a sample with all its frames. The
-//! sample types are those of a heap profile, and `leaked_space`: the leaked bytes of the verdict, which
-//! belong to the whole record and not to an instant. All other values belong to the instant or range of the
-//! profile. They are exact and add up to the totals of the trace.
+//! A caller is one sample with one address. A stack of a watched site is a sample with all its frames. The
+//! sample types are those of a heap profile, and `leaked_space`. `leaked_space` has the leaked bytes of the
+//! verdict, which belong to the whole record and not to an instant. All other values belong to the instant or
+//! range of the profile. These values are exact and add up to the totals of the trace.
 
 mod message;
 
@@ -53,7 +53,7 @@ impl Exporter for Pprof {
 /// Writes the profile of one trace. The sites of `analysis` must be symbolized.
 ///
 /// # Errors
-/// If `out` cannot be written to.
+/// `out` cannot be written to.
 pub fn write_pprof(
     analysis: &Findings,
     trace: &Trace,
@@ -80,8 +80,8 @@ pub fn write_pprof(
     gzip.finish().map(|_| ())
 }
 
-/// The leaked bytes of each site. If a watched site was judged together with its stacks, its leak is shared
-/// out among them.
+/// The leaked bytes of each site. If a watched site was judged together with its stacks, its leak is divided
+/// among them.
 fn leaked_bytes(analysis: &Findings) -> Vec<u64> {
     let index: HashMap<_, usize> = (0..).zip(&analysis.sites).map(|(i, site)| (&site.label, i)).collect();
     let mut leaked = vec![0u64; analysis.sites.len()];
@@ -95,14 +95,14 @@ fn leaked_bytes(analysis: &Findings) -> Vec<u64> {
     leaked
 }
 
-/// The indices of everything that is already part of the message, by content.
+/// The indices, by content, of every item that is already part of the message.
 #[derive(Default)]
 struct Tables {
     strings: HashMap<String, i64>,
     mappings: HashMap<ModuleId, u64>,
     functions: HashMap<(i64, i64), u64>,
     locations: HashMap<(Option<ModuleId>, u64), u64>,
-    /// Locations of sites without an address.
+    /// The locations of sites without an address, by name.
     named: HashMap<String, u64>,
 }
 
@@ -119,7 +119,7 @@ impl Builder<'_> {
             self.message.sample_type.push(value_type);
         }
         self.message.default_sample_type = self.string("inuse_space");
-        // The period is 1 byte, because every byte is counted.
+        // The period is 1 byte, because edleak counts every byte.
         self.message.period_type =
             Some(ValueType { r#type: self.string("space"), unit: self.string("bytes") });
         self.message.period = 1;
@@ -150,7 +150,7 @@ impl Builder<'_> {
         self.message.sample.push(Sample { location_id, value: values.map(saturated).to_vec(), label });
     }
 
-    /// The index of a text in the string table; adds the text if it is new.
+    /// The index of a text in the string table; a new text is added.
     fn string(&mut self, text: &str) -> i64 {
         if let Some(&index) = self.tables.strings.get(text) {
             return index;
@@ -182,13 +182,14 @@ impl Builder<'_> {
             mapping.has_filenames |= has_lines;
             mapping.has_line_numbers |= has_lines;
         }
-        // One byte less lies inside the call: the return address itself may belong to the next function.
+        // The address minus one lies inside the call; the return address itself may belong to the next
+        // function.
         let id = self.push_location(mapping_id, address.address.saturating_sub(1), line);
         self.tables.locations.insert(key, id);
         id
     }
 
-    /// The location of a site without an address, under its name.
+    /// The location of a site without an address, which has only a name.
     fn named_location(&mut self, name: &str) -> u64 {
         if let Some(&id) = self.tables.named.get(name) {
             return id;
@@ -236,7 +237,7 @@ impl Builder<'_> {
     }
 }
 
-/// Limits a value to the 63 bits of pprof. A hostile target can write anything into its counters.
+/// Limits a value to the 63 bits that pprof can store. A hostile target can write anything into its counters.
 fn saturated(value: i128) -> i64 {
     i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX })
 }

@@ -1,5 +1,5 @@
-//! A memory profile as text and as JSON: sites by the memory that they hold, by allocations, or by temporary
-//! allocations.
+//! A memory profile as text and as JSON: sites ranked by the memory that they hold, by allocations, or by
+//! temporary allocations.
 
 mod json;
 mod text;
@@ -16,11 +16,11 @@ pub struct ProfileReport<'a> {
     pub analysis: &'a Findings,
     /// The profile.
     pub profile: &'a Profile,
-    /// At most this many sites.
+    /// Maximum number of sites to list; `None`: the default of the format.
     pub top: Option<usize>,
 }
 
-/// The word for the ranking figure in JSON.
+/// The word in JSON for the figure that ranks the sites.
 fn order_name(order: Order) -> &'static str {
     match order {
         Order::Live => "live",

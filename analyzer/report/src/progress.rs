@@ -1,5 +1,5 @@
 //! Progress on a terminal, for work that takes longer than a second: the stage, its progress, and its time so
-//! far. A pipe gets nothing.
+//! far. If the output is a pipe, no progress is written.
 
 use edleak_text::{meter, units};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -8,18 +8,18 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// A stage that ends sooner is not shown.
+/// Least duration of a stage that is shown.
 const PATIENCE: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(100);
 
-/// A stage of the work. It is shown until it is dropped.
+/// A stage of the work. The stage is shown until this value is dropped.
 #[derive(Debug)]
 pub struct Stage {
     shown: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
 impl Stage {
-    /// Begins a stage. It writes only to stderr, and only if stderr is a terminal.
+    /// Begins a stage. The stage writes only to stderr, and only if stderr is a terminal.
     pub fn begin(name: impl Into<String>) -> Self {
         meter::begin(0);
         if !io::stderr().is_terminal() {
@@ -27,7 +27,7 @@ impl Stage {
         }
         let (sender, receiver) = channel();
         let name = name.into();
-        // Without a thread there is no progress display; nothing else changes.
+        // If no thread can be created, there is no progress display; nothing else changes.
         let thread =
             std::thread::Builder::new().name("progress".into()).spawn(move || show(&name, &receiver));
         Self { shown: thread.ok().map(|thread| (sender, thread)) }

@@ -18,7 +18,8 @@ const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
 /// The SARIF exporter.
 #[derive(Clone, Debug)]
 pub struct Sarif {
-    /// The root of the repository. Paths of files in the repository are printed relative to `%SRCROOT%`.
+    /// The root of the repository. The exporter prints paths of files in the repository relative to
+    /// `%SRCROOT%`.
     pub root: String,
 }
 
@@ -55,8 +56,8 @@ impl Exporter for Sarif {
     }
 }
 
-/// The notification for a recording that shows too little, which is neither clean nor leaking. SARIF has a
-/// separate place for it.
+/// The notification for a recording that shows too little: it is neither clean nor leaking. SARIF has a
+/// separate place for such a notification.
 fn notification(analysis: &Findings) -> Option<Value> {
     let why = too_little(analysis)?;
     Some(
@@ -77,8 +78,8 @@ fn rule(id: &str, name: &str, text: &str) -> Value {
 /// The fingerprint of each site.
 ///
 /// Several sites may share a fingerprint (two calls of malloc in one function). The order of these sites in
-/// the code tells them apart. The order in the report cannot serve: it follows the rates, and another run may
-/// reverse them.
+/// the code tells them apart. The order in the report cannot serve for this: it follows the rates, and
+/// another run may reverse them.
 fn fingerprints(sites: &[&JudgedSite]) -> Vec<String> {
     let mut order: Vec<usize> = (0..sites.len()).collect();
     order.sort_by_key(|&i| sites[i].stack.iter().map(|address| address.offset).collect::<Vec<_>>());

@@ -11,8 +11,8 @@
 //! | `program_allocs`, `program_allocs_every` | allocations of the whole program, cumulated: at the recording's first slice, then after every so many slices |
 //! | `epoch_*`, `last_free_slice`, `max_age_at_free` | births of the survivors, if they were recorded |
 //!
-//! The points of all sites never are in memory together: the trace is replayed for as many sites at a time as
-//! fit.
+//! The points of all sites do not fit in memory together, so the exporter replays the trace for as many sites
+//! at a time as fit.
 
 use super::{Exporter, Report};
 use edleak_analysis::findings::Findings;
@@ -150,7 +150,7 @@ fn of_trace(trace: &Trace, analysis: &Findings, out: &mut dyn Write) -> io::Resu
         let together = families.get(&id);
         let silent;
         let (absent, runs) = match together.filter(|_| points.runs.is_empty()) {
-            // A caller that was watched from the start has no slice of its own: its counters stayed 0.
+            // If a caller was watched from the start, it has no slice of its own: its counters stayed 0.
             Some(together) => {
                 silent = [(Point::default(), together.points())];
                 (together.absent, &silent[..])

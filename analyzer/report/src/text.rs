@@ -1,7 +1,7 @@
 //! Text for a person, in 80 columns.
 //!
-//! First come the leaks by falling rate; a watched caller and its stacks are one leak. Then come the totals,
-//! the losses, and the next step if there is one.
+//! The report begins with the leaks by falling rate; a watched caller and its stacks are one leak. The
+//! totals, the losses, and the next step, if there is one, follow.
 
 mod names;
 mod style;
@@ -22,11 +22,11 @@ use edleak_text::units;
 use std::io::{self, Write};
 use style::Ink;
 
-/// The greatest number of frames shown of a stack.
+/// Maximum number of frames that the report shows of a stack.
 const MAX_FRAMES: usize = 32;
-/// The greatest number of stacks shown of a leak.
+/// Maximum number of stacks that the report shows of a leak.
 const MAX_STACKS: usize = 8;
-/// If a leak began after this share of the record, the report gives the time.
+/// Share of the record after which a leak began late; the report then gives the time.
 const BEGAN_LATE: f64 = 0.05;
 const INDENT: &str = "   ";
 
@@ -114,7 +114,7 @@ impl Text {
         writeln!(out, "{title}{:gap$}{figures}", "")?;
 
         self.place(group.site, out)?;
-        // The last level may lie in a teardown. At least the leaked bytes were live before it.
+        // The last level may lie in a teardown. Before the teardown, at least the leaked bytes were live.
         let (from, last) = (group.levels.first(), group.levels.last());
         let to = if last < group.leak_bytes { group.levels.highest() } else { last };
         let figures = format!("{} to {} live", units::bytes(from), units::bytes(to));
@@ -141,8 +141,8 @@ impl Text {
         self.stacks(&group.shares, out)
     }
 
-    /// Writes function, file and line, and module. If the allocation was made in an inlined function, writes
-    /// this function too.
+    /// Writes function, file and line, and module. If an inlined function made the allocation, writes this
+    /// function, too.
     fn place(&self, site: &JudgedSite, out: &mut dyn Write) -> io::Result<()> {
         let Some(frame) = site.headline() else {
             return writeln!(out, "{INDENT}{}", self.style.paint(Ink::Strong, &printable(&site.name())));
@@ -156,7 +156,7 @@ impl Text {
             let text = format!("through {}, inlined", self.fitted(&inner.name(), width));
             writeln!(out, "{INDENT}{}", self.style.paint(Ink::Faint, &text))?;
         }
-        // The number for `edleak-record --watch TRACE#NUMBER`.
+        // The user passes this number to `edleak-record --watch TRACE#NUMBER`.
         let number = match site.label {
             SiteLabel::Number(number) => format!("site {number}"),
             SiteLabel::Text(_) => String::new(),
@@ -180,7 +180,7 @@ impl Text {
         names::fitted(self.style, &printable(name), width)
     }
 
-    /// `function at file:line` in one line, or in two if one is too short.
+    /// `function at file:line` in one line; in two lines if one line is too short.
     fn frame_lines(&self, frame: SiteFrame<'_>, width: usize) -> Vec<String> {
         let name = printable(&frame.name());
         let (function, fitted) = (short(&name), || self.fitted(&name, width));
@@ -241,8 +241,8 @@ impl Text {
         Ok(())
     }
 
-    /// The lines of a stack. A frame that repeats, as in recursion, gets one line with its count. A row of
-    /// runtime frames gets one line with the outermost of them.
+    /// The lines of a stack. A frame that repeats, as in recursion, gets one line with its count. Several
+    /// runtime frames in a row get one line with the outermost of them.
     fn stack_lines(&self, stack: &[Address], is_cut: bool, width: usize) -> Vec<String> {
         let mut runs: Vec<(SiteFrame<'_>, Run)> = Vec::new();
         for frame in frames(stack) {
@@ -334,9 +334,9 @@ fn shared_tail(one: &[Address], other: &[Address]) -> usize {
 /// Several frames on one line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Run {
-    /// The same frame, repeated this many times.
+    /// The same frame, repeated this number of times.
     Repeated(usize),
-    /// A frame of a language's runtime, with this many runtime frames inside it.
+    /// A frame of a language's runtime, with this number of runtime frames inside it.
     Runtime(usize),
 }
 

@@ -1,8 +1,8 @@
-//! The error for a value that does not parse; it tells how to write the value.
+//! The error for a value with a wrong form; it tells how to write the value.
 
 use std::fmt;
 
-/// A value that does not parse.
+/// The error for a value with a wrong form.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Error {
     kind: ErrorKind,
@@ -40,7 +40,7 @@ impl Error {
         &self.message
     }
 
-    /// How to write the value.
+    /// The right way to write the value.
     pub fn remedy(&self) -> &str {
         &self.remedy
     }

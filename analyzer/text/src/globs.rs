@@ -9,9 +9,9 @@
 //! on whole names, blanks count only between words: `vector<int, A<int> >` and `vector<int,A<int>>` are the
 //! same name.
 //!
-//! Each piece between two `*` is matched where it is first found. A later `*` never needs an earlier one to
-//! match differently. So the time is at most the length of the name times the length of the longest piece,
-//! however many `*` there are.
+//! Each piece between two `*` is matched where it is first found. No earlier `*` ever needs to match
+//! differently because of a later `*`. So the time is at most the length of the name times the length of the
+//! longest piece, however many `*` the pattern has.
 
 use std::borrow::Cow;
 
@@ -19,23 +19,23 @@ use std::borrow::Cow;
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Glob {
     text: String,
-    /// The texts between the `*`.
+    /// The texts between the `*` characters.
     pieces: Vec<Piece>,
     at_start: bool,
     at_end: bool,
     skips_blanks: bool,
 }
 
-/// Text without `*`.
+/// A text without `*`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Piece {
     text: String,
-    /// `?` stands for any one character.
+    /// Whether the text has a `?`, which stands for any one character.
     has_any: bool,
 }
 
 impl Glob {
-    /// A pattern on whole names.
+    /// Makes a pattern on whole names.
     pub fn new(pattern: &str) -> Glob {
         let text = without_idle_blanks(pattern.trim()).into_owned();
         let piece = |piece: &str| Piece { text: piece.to_owned(), has_any: piece.contains('?') };
@@ -43,8 +43,8 @@ impl Glob {
         Glob { text, pieces, at_start: true, at_end: true, skips_blanks: true }
     }
 
-    /// A pattern on parts of names; `^` at its start or `$` at its end ties it to the start or end of the
-    /// name.
+    /// Makes a pattern on parts of names; `^` at its start or `$` at its end ties it to the start or end of
+    /// the name.
     pub fn part(pattern: &str) -> Glob {
         let (inner, at_start) = pattern.strip_prefix('^').map_or((pattern, false), |rest| (rest, true));
         let (inner, at_end) = inner.strip_suffix('$').map_or((inner, false), |rest| (rest, true));

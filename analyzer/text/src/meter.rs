@@ -1,8 +1,8 @@
 //! The progress of a long piece of work: the work counts its parts, and the program shows the count to its
 //! user.
 //!
-//! One process does one such piece of work at a time, so there is one meter. Counting costs one addition for
-//! each block or file.
+//! One process does one such piece of work at a time, so there is only one meter. Counting costs one addition
+//! for each block or file.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -11,7 +11,7 @@ static DONE: AtomicU64 = AtomicU64::new(0);
 static ALL: AtomicU64 = AtomicU64::new(0);
 static AWAITED: Mutex<Option<String>> = Mutex::new(None);
 
-/// Begins a piece of work of `all` parts. 0: the number of parts is not known.
+/// Begins a piece of work of `all` parts; 0: the number of parts is not known.
 pub fn begin(all: u64) {
     ALL.store(0, Ordering::Relaxed);
     DONE.store(0, Ordering::Relaxed);
@@ -23,7 +23,7 @@ pub fn advance(parts: u64) {
     DONE.fetch_add(parts, Ordering::Relaxed);
 }
 
-/// The share that is done, 0 to 1; `None` if the number of parts is not known.
+/// The share of the work that is done, 0 to 1; `None`: the number of parts is not known.
 pub fn share() -> Option<f64> {
     let all = ALL.load(Ordering::Relaxed);
     (all > 0).then(|| (DONE.load(Ordering::Relaxed) as f64 / all as f64).min(1.0))
@@ -34,7 +34,7 @@ pub fn wait_for(what: Option<String>) {
     *AWAITED.lock().unwrap_or_else(PoisonError::into_inner) = what;
 }
 
-/// The thing outside of this process that the work waits for.
+/// The thing outside of this process that the work waits for; `None`: the work does not wait.
 pub fn awaited() -> Option<String> {
     AWAITED.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }

@@ -1,14 +1,14 @@
 //! Bytes, rates and durations, as people read and write them.
 //!
 //! Printed sizes are binary (KiB = 1024), like the sizes of allocators and of `/proc`. Sizes that are read
-//! follow their unit: `KB` is 1000 bytes, `KiB` is 1024, and so is a bare `k`, as with dd.
+//! follow their unit: `KB` is 1000 bytes; `KiB` is 1024 bytes, and so is a bare `k`, as in dd.
 
 use crate::error::{Error, ErrorKind, Result};
 use std::time::Duration;
 
 const BINARY: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
 
-/// A size: `17 B`, `9.4 KiB`, `312 MiB`.
+/// Prints a size: `17 B`, `9.4 KiB`, `312 MiB`.
 pub fn bytes(bytes: f64) -> String {
     let mut value = bytes.abs();
     let mut unit = 0;
@@ -25,7 +25,7 @@ pub fn bytes(bytes: f64) -> String {
     }
 }
 
-/// A rate in the largest unit of time that keeps it readable: `1.2 KiB/s`, `34 B/min`, `5 B/day`.
+/// Prints a rate in the largest unit of time that keeps it readable: `1.2 KiB/s`, `34 B/min`, `5 B/day`.
 pub fn rate(bytes_per_s: f64) -> String {
     const UNITS: [(&str, f64); 4] = [("s", 1.0), ("min", 60.0), ("h", 3600.0), ("day", 86400.0)];
     let (unit, seconds) = UNITS
@@ -35,7 +35,7 @@ pub fn rate(bytes_per_s: f64) -> String {
     format!("{}/{unit}", bytes(bytes_per_s * seconds))
 }
 
-/// A duration in at most two units: `80 ms`, `8 s`, `1 min 20 s`, `3 h 12 min`, `5 d 2 h`.
+/// Prints a duration in at most two units: `80 ms`, `8 s`, `1 min 20 s`, `3 h 12 min`, `5 d 2 h`.
 pub fn duration(seconds: f64) -> String {
     if seconds < 0.9995 {
         return format!("{:.0} ms", seconds * 1e3);
@@ -43,7 +43,7 @@ pub fn duration(seconds: f64) -> String {
     if seconds < 9.95 && (seconds - seconds.round()).abs() >= 0.05 {
         return format!("{seconds:.1} s");
     }
-    // Far longer than any recording; the limit keeps the cast exact.
+    // The limit is far longer than any recording and keeps the cast exact.
     let whole = seconds.round().min(1e15) as u64;
     let (major, minor) = match whole {
         0..60 => return format!("{whole} s"),
@@ -58,7 +58,7 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// A count with commas between thousands, in every locale: `1,234,567`.
+/// Prints a count with commas between thousands, in every locale: `1,234,567`.
 pub fn count(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
@@ -71,7 +71,7 @@ pub fn count(count: u64) -> String {
     text
 }
 
-/// `1 site`, `2 sites`.
+/// Prints a number with its noun: `1 site`, `2 sites`.
 pub fn plural(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { many })
 }
@@ -79,7 +79,7 @@ pub fn plural(number: u64, one: &str, many: &str) -> String {
 /// Reads a size: `512`, `10KB`, `1.5 MiB`, `64M`. `KB` is 1000 bytes, `KiB` and a bare `k` are 1024.
 ///
 /// # Errors
-/// If it is not a number with a unit.
+/// The text is not a number with a unit.
 pub fn parse_bytes(text: &str) -> Result<f64> {
     let (number, unit) = number_and_unit(text);
     let scale = match unit.to_ascii_lowercase().as_str() {
@@ -106,8 +106,8 @@ pub fn parse_bytes(text: &str) -> Result<f64> {
 /// Reads a size in whole bytes, as [`parse_bytes`] does.
 ///
 /// # Errors
-/// If the text is not a size, or if the size is 8 PiB or more: a float is not exact beyond that, and no file
-/// is so large.
+/// The text is not a size, or the size is 8 PiB or more. A float is not exact beyond that, and no file is so
+/// large.
 pub fn parse_size(text: &str) -> Result<u64> {
     let bytes = parse_bytes(text)?;
     if bytes < 2f64.powi(53) {
@@ -119,7 +119,7 @@ pub fn parse_size(text: &str) -> Result<u64> {
 /// Reads a rate in bytes per second: `10KB/min`, `1 MiB/h`, `64/s`.
 ///
 /// # Errors
-/// If it is not a size, a slash and a unit of time.
+/// The text is not a size, a slash and a unit of time.
 pub fn parse_rate(text: &str) -> Result<f64> {
     let invalid = || {
         Error::new(
@@ -143,7 +143,7 @@ pub fn parse_rate(text: &str) -> Result<f64> {
 /// Reads a duration: `100ms`, `1s`, `1.5 m`, `2h`, `7d`; a bare number is in seconds.
 ///
 /// # Errors
-/// If it is not a number with a unit of time, or if it is too long for [`Duration`].
+/// The text is not a number with a unit of time, or the time is too long for [`Duration`].
 pub fn parse_duration(text: &str) -> Result<Duration> {
     let (number, unit) = number_and_unit(text);
     let seconds = if unit.is_empty() { Some(1.0) } else { seconds_of(unit) };

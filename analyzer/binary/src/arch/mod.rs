@@ -1,4 +1,5 @@
-//! The machines that edleak records on. All code about registers and machine code is below this folder.
+//! The machines that edleak records on. All code about registers and machine code is in the folders beside
+//! this file.
 //!
 //! To add a machine, add a folder beside `x86_64` and a variant of [`Arch`].
 
@@ -9,7 +10,7 @@ use object::elf;
 pub(crate) use registers::Registers;
 use std::borrow::Cow;
 
-/// A machine.
+/// A machine that edleak records on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Arch {
     X86_64,
@@ -30,7 +31,7 @@ impl Arch {
         }
     }
 
-    /// Bytes of its longest call.
+    /// Length in bytes of the machine's longest call.
     pub(crate) fn max_call(self) -> usize {
         match self {
             Arch::X86_64 => x86_64::calls::MAX_CALL,

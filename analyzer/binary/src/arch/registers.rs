@@ -5,7 +5,7 @@ use gimli::Register;
 /// The registers of one machine for unwinding.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Registers {
-    /// The register column that stands for the return address.
+    /// The register column of DWARF that stands for the return address.
     pub(crate) return_address: Register,
     pub(crate) sp: Register,
     pub(crate) fp: Register,

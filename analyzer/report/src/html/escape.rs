@@ -1,9 +1,9 @@
-//! Escapes text for a page, because anybody may have chosen a name; and encodes bytes as text.
+//! Escapes text for a page, because anybody may have chosen a name. Also encodes bytes as text.
 
 use std::fmt::Write;
 
 /// Escapes text between tags or inside a quoted attribute. Invisible characters, and characters that change
-/// the direction of text, become their number.
+/// the direction of text, are replaced by their number.
 pub(super) fn text(raw: &str) -> String {
     let mut out = String::with_capacity(raw.len() + raw.len() / 8);
     for c in raw.chars() {

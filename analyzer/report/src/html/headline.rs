@@ -1,4 +1,5 @@
-//! The verdict as answers: is it the heap, which site leaks, how fast, when does it matter, what was missed.
+//! The verdict as answers to questions: is it the heap, which site leaks, how fast, when does it matter, what
+//! was missed.
 
 use crate::text::summary;
 use edleak_analysis::diff::Diff;
@@ -10,18 +11,18 @@ use edleak_analysis::site::Standing;
 use edleak_model::growth_kind::GrowthKind;
 use edleak_text::units::{self, plural};
 
-/// A text, and whether it is a name.
+/// A text, and whether the text is a name.
 pub(super) type Piece = (String, bool);
 
 /// The headline of a recording.
 pub(super) struct Headline {
-    /// `leak`, `undecided` or `clean`: selects the mark beside it.
+    /// `leak`, `undecided` or `clean`; it selects the mark beside the verdict.
     pub mark: &'static str,
     /// The verdict in a sentence.
     pub verdict: String,
     /// Questions and answers. An answer is a row of texts, some of which are names.
     pub answers: Vec<(&'static str, Vec<Piece>)>,
-    /// The losses, one line each; empty if nothing was missed.
+    /// The losses, one line each; empty if the recording missed nothing.
     pub missed: Vec<String>,
 }
 

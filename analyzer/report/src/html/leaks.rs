@@ -1,4 +1,5 @@
-//! The list of leaks without a script: figures, reasons and stacks, as rows of the table of sites.
+//! The list of leaks for a browser without script: figures, reasons and stacks, as rows of the table of
+//! sites.
 
 use super::chart::sparkline;
 use super::escape::text;
@@ -9,12 +10,12 @@ use edleak_analysis::site::JudgedSite;
 use edleak_model::classify::Confidence;
 use edleak_text::units;
 
-/// The greatest number of leaks. A longer list needs sorting and filtering.
+/// Maximum number of leaks in the list. A longer list needs sorting and filtering.
 const MAX_LEAKS: usize = 40;
 const MAX_STACKS: usize = 8;
 const MAX_FRAMES: usize = 64;
 
-/// Writes the table. `leaks` come by falling rate.
+/// Writes the table. The leaks in `leaks` come by falling rate.
 pub(super) fn table(leaks: &[Group<'_>]) -> String {
     if leaks.is_empty() {
         return "<p class=\"empty\">No site is reported as a leak.</p>".into();

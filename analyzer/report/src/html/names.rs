@@ -5,7 +5,8 @@ use edleak_analysis::frame::SiteFrame;
 use edleak_analysis::site::JudgedSite;
 use std::collections::HashMap;
 
-/// A longer name is cut: no person reads further, and the page must stay small.
+/// Maximum length of a name in bytes. A longer name is cut, because no person reads further and the page must
+/// stay small.
 const MAX_NAME_BYTES: usize = 16 << 10;
 /// When all names together exceed this size, each further name is cut to [`SHORT_NAME_BYTES`].
 const MAX_ALL_BYTES: usize = 24 << 20;
@@ -13,7 +14,7 @@ const SHORT_NAME_BYTES: usize = 120;
 const INLINED: u64 = 1;
 const RUNTIME: u64 = 2;
 
-/// Names by number. Number 0 is no name.
+/// The names, by number. Number 0 means "no name".
 #[derive(Default)]
 pub(super) struct Names {
     numbers: HashMap<String, u64>,
@@ -46,7 +47,7 @@ fn cut(name: &str, most: usize) -> String {
 }
 
 impl Names {
-    /// The number of a name; adds the name if it is new.
+    /// The number of a name; a new name is added.
     pub(super) fn number(&mut self, name: &str) -> u64 {
         if name.is_empty() {
             return 0;

@@ -13,8 +13,8 @@ use flate2::write::ZlibEncoder;
 use serde_json::{Map, Value, json};
 use std::io::{self, Write};
 
-/// The greatest integer that a double holds exactly. The payload stores this limit instead of a larger
-/// number.
+/// The greatest integer up to which a double holds every integer exactly. The payload stores this limit
+/// instead of a larger number.
 const MOST: u64 = (1 << 53) - 1;
 
 /// The columns collected so far.
@@ -46,8 +46,8 @@ impl Payload {
         self.bytes(name, &bytes);
     }
 
-    /// Adds a column of numbers that may be unknown. 0 means unknown; otherwise the column holds the number
-    /// plus 1.
+    /// Adds a column of numbers that may be unknown. In the column, 0 means unknown; any other entry is the
+    /// number plus 1.
     pub(super) fn options(&mut self, name: impl Into<String>, numbers: impl Iterator<Item = Option<u64>>) {
         self.numbers(name, numbers.map(|number| number.map_or(0, |number| number.min(MOST - 1) + 1)));
     }

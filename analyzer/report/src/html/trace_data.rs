@@ -13,7 +13,7 @@ use std::collections::HashMap;
 
 /// Number of columns of a site's curve, if the site's counters did not fit into the page.
 const CURVE_COLUMNS: usize = 40;
-/// The page holds at most so many bytes of reasons for sites that are no leak. Readers hardly open these
+/// Maximum number of bytes on a page of reasons for sites that do not leak. Readers hardly open these
 /// reasons.
 const MAX_WHY_BYTES: usize = 8 << 20;
 
@@ -128,8 +128,8 @@ fn write_figures(
     payload.numbers(format!("{prefix}bytes_at_peak"), past().map(|site| site.live_bytes_at_peak));
     payload.numbers(format!("{prefix}count_at_peak"), past().map(|site| site.live_count_at_peak));
 
-    // The weights of a flame graph are those of the folded stacks: the leak of a caller with stacks belongs
-    // to its stacks.
+    // The weights of the flame graph equal those of the folded stacks: the leak of a caller with stacks
+    // belongs to its stacks.
     let mut leaked: HashMap<&SiteLabel, u64> = HashMap::new();
     for site in analysis.sites.iter().filter(|site| site.is_leak()) {
         for (part, bytes) in analysis.leaked_by_stack(site) {

@@ -1,8 +1,8 @@
 //! The messages of a pprof profile, with the field numbers of the format's description.
 //!
 //! Every text is an index into one string table, whose first entry is empty. Ids of mappings, locations and
-//! functions are positive. The frames of a location go from the innermost inlined function to the function
-//! itself.
+//! functions are positive. The frames of a location are ordered from the innermost inlined function to the
+//! function itself.
 
 use prost::Message;
 
@@ -28,15 +28,15 @@ pub(super) struct Profile {
     pub(super) period_type: Option<ValueType>,
     #[prost(int64, tag = "12")]
     pub(super) period: i64,
-    /// Indices of strings.
+    /// Indices into the string table.
     #[prost(int64, repeated, tag = "13")]
     pub(super) comment: Vec<i64>,
-    /// Index of a string.
+    /// An index into the string table.
     #[prost(int64, tag = "14")]
     pub(super) default_sample_type: i64,
 }
 
-/// Indices of two strings.
+/// Two indices into the string table.
 #[derive(Clone, Copy, PartialEq, Message)]
 pub(super) struct ValueType {
     #[prost(int64, tag = "1")]
@@ -57,7 +57,7 @@ pub(super) struct Sample {
     pub(super) label: Vec<Label>,
 }
 
-/// A key and a text, both indices of strings.
+/// A key and a text, both as indices into the string table.
 #[derive(Clone, Copy, PartialEq, Message)]
 pub(super) struct Label {
     #[prost(int64, tag = "1")]
@@ -92,7 +92,7 @@ pub(super) struct Mapping {
 pub(super) struct Location {
     #[prost(uint64, tag = "1")]
     pub(super) id: u64,
-    /// 0: no mapping.
+    /// The id of the mapping; 0: no mapping.
     #[prost(uint64, tag = "2")]
     pub(super) mapping_id: u64,
     #[prost(uint64, tag = "3")]

@@ -1,4 +1,5 @@
-//! The profile for a program. Names never change; new names may be added. All sizes are exact integers.
+//! The profile for a program, as JSON. Names never change; new names may be added. All sizes are exact
+//! integers.
 
 use super::{ProfileReport, order_name};
 use crate::json::{FrameJson, LabelJson};
@@ -15,7 +16,7 @@ struct Document<'a> {
     command: &'a [String],
     pid: u32,
     duration_s: f64,
-    /// `peak`, `end`, `time` or `range`.
+    /// The kind of the span: `peak`, `end`, `time` or `range`.
     at: &'static str,
     by: &'static str,
     from_s: Option<f64>,
@@ -43,7 +44,7 @@ struct RowJson<'a> {
     id: LabelJson<'a>,
     parent: Option<LabelJson<'a>>,
     name: String,
-    /// The share of the ranking figure, 0 to 1; null if the total is not positive.
+    /// The site's share of the figure that ranks the sites, 0 to 1; null: the total is not positive.
     share: Option<f64>,
     #[serde(flatten)]
     figures: FiguresJson,
@@ -80,7 +81,7 @@ impl ProfileReport<'_> {
     /// Writes one JSON object.
     ///
     /// # Errors
-    /// If `out` cannot be written to.
+    /// `out` cannot be written to.
     pub fn write_json(&self, out: &mut dyn Write) -> io::Result<()> {
         let (profile, analysis) = (self.profile, self.analysis);
         let total = profile.total.by(profile.order);

@@ -10,20 +10,20 @@ use edleak_text::units;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 
-/// The number of sites listed, unless the user asks for another number.
+/// Number of sites that are listed, unless the user asks for another number.
 const SITES: usize = 20;
-/// A frame with a smaller share of the total is not shown.
+/// Least share of the total for a frame to be shown.
 const LEAST_SHARE: f64 = 0.01;
-/// The greatest number of lines of the tree.
+/// Maximum number of lines of the tree.
 const MOST_LINES: usize = 60;
-/// Deeper branches get no more indent.
+/// Maximum indent of a branch in columns; deeper branches get no more.
 const DEEPEST_INDENT: usize = 24;
 
 impl ProfileReport<'_> {
     /// Writes the table. If stacks were recorded, writes the tree as well.
     ///
     /// # Errors
-    /// If `out` cannot be written to.
+    /// `out` cannot be written to.
     pub fn write_text(&self, style: Style, out: &mut dyn Write) -> io::Result<()> {
         let header = &self.analysis.header;
         let command = match header.command.is_empty() {
@@ -91,8 +91,8 @@ impl ProfileReport<'_> {
         Ok(())
     }
 
-    /// The rows by the falling ranking figure, without rows whose figure is 0. A watched site and its stacks
-    /// are one row.
+    /// The rows in falling order of the figure that ranks them, without rows whose figure is 0. A watched
+    /// site and its stacks are one row.
     fn callers(&self) -> Vec<(&JudgedSite, Figures)> {
         let order = self.profile.order;
         let sites = &self.analysis.sites;
@@ -177,7 +177,8 @@ fn cells(value: i128, [first, second]: [i128; 2], order: Order, all: i128) -> St
     format!("{share:>8}  {first:>12}  {second:>12}")
 }
 
-/// Function, file and line, in at most `width` columns. If the function name is too long, it is shortened.
+/// Function, file and line, in at most `width` columns. If the function name is too long, the function
+/// shortens it.
 fn place(style: Style, site: &JudgedSite, width: usize) -> String {
     let Some(frame) = site.headline() else { return style.clip_end(&printable(&site.name()), width) };
     let line = frame.place().map(|(file, line)| format!(" {}:{line}", printable(base_name(file))));

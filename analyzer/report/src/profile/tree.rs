@@ -5,7 +5,7 @@ use std::collections::HashMap;
 /// One frame and everything that it called.
 #[derive(Debug, Default)]
 pub(super) struct Node {
-    /// The function, or module and offset.
+    /// The function; without a name, module and offset.
     pub(super) name: String,
     /// The weight of all stacks through this frame.
     pub(super) weight: i128,
@@ -32,7 +32,7 @@ impl Node {
         }
     }
 
-    /// Sorts all levels by falling weight; equal weights by name.
+    /// Sorts all levels by falling weight, and nodes of equal weight by name.
     pub(super) fn sort(&mut self) {
         self.by_name.clear();
         self.children.sort_by(|a, b| b.weight.cmp(&a.weight).then_with(|| a.name.cmp(&b.name)));

@@ -1,14 +1,15 @@
-//! Shortens function names to fit. The least telling part of a name goes first; its last component stays.
+//! Shortens function names to fit. The part of a name that says least goes first; the last component of the
+//! name stays.
 
 use super::style::{Style, columns};
 use edleak_binary::names::short;
 
-/// Operators whose angle characters are no brackets. A longer operator comes before the operators that it
-/// begins with.
+/// Operators that contain angle characters which are not brackets. A longer operator comes before the
+/// operators that it begins with.
 const OPERATORS: [&str; 12] = ["<=>", "<<=", ">>=", "->*", "<<", ">>", "<=", ">=", "->", "()", "<", ">"];
 
-/// The name in at most `width` columns. First the parameters go, then the template arguments, innermost
-/// first. If the name is still too long, it is cut in the middle.
+/// Shortens a name to at most `width` columns. First the function removes the parameters, then the template
+/// arguments, innermost first. If the name is still too long, the function cuts it in the middle.
 pub(crate) fn fitted(style: Style, name: &str, width: usize) -> String {
     let mut name: Vec<char> = short(name).chars().collect();
     let ellipsis: Vec<char> = style.ellipsis().chars().collect();
@@ -36,7 +37,7 @@ pub(crate) fn fitted(style: Style, name: &str, width: usize) -> String {
     }
     let kept = width.saturating_sub(columns(style.ellipsis()));
     let tail = &name[name.len() - (kept - kept / 3)..];
-    // The remains of emptied brackets are no use to the reader.
+    // What remains of emptied brackets does not help the reader.
     let rest = tail.iter().position(|c| !"<.…>".contains(*c)).unwrap_or(0);
     name[..kept / 3].iter().chain(&ellipsis).chain(&tail[rest..]).collect()
 }

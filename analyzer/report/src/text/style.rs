@@ -2,7 +2,7 @@
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// Columns of a line.
+/// Number of columns of a line.
 pub const WIDTH: usize = 80;
 
 /// The characters that may be printed.
@@ -34,8 +34,8 @@ pub enum Ink {
 }
 
 impl Style {
-    /// The style for this environment. Colour is used on a terminal unless NO_COLOR is set, block characters
-    /// if the locale has them.
+    /// The style for this environment. On a terminal it uses colour unless NO_COLOR is set, and block
+    /// characters if the locale has them.
     pub fn of_environment(is_terminal: bool) -> Style {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let locale =
@@ -68,7 +68,7 @@ impl Style {
         if self.unicode { "…" } else { "..." }
     }
 
-    /// A curve in one line. It spans the rows from the curve's least to its greatest value, because the shape
+    /// A curve in one line. The rows span the curve from its least to its greatest value, because the shape
     /// matters; the figures are beside it.
     pub fn sparkline(self, curve: &[f64]) -> String {
         const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -83,7 +83,7 @@ impl Style {
         curve.iter().map(|value| rows[row(value).min(rows.len() - 1)]).collect()
     }
 
-    /// The text, cut at its end to fit.
+    /// The text, cut at its end to at most `width` columns.
     pub fn clip_end(self, text: &str, width: usize) -> String {
         if columns(text) <= width {
             return text.to_owned();
@@ -94,7 +94,8 @@ impl Style {
         text[..end].to_owned() + self.ellipsis()
     }
 
-    /// The text, cut at its start to fit. This is for paths: the end names the file.
+    /// The text, cut at its start to at most `width` columns. This is for paths, because the end of a path
+    /// names the file.
     pub fn clip_start(self, text: &str, width: usize) -> String {
         if columns(text) <= width {
             return text.to_owned();
@@ -106,7 +107,7 @@ impl Style {
     }
 }
 
-/// The columns up to and including each character.
+/// The number of columns up to and including each character.
 fn running_width(characters: impl Iterator<Item = char>) -> impl Iterator<Item = usize> {
     characters.scan(0, |width, c| {
         *width += c.width().unwrap_or(0);
@@ -114,8 +115,8 @@ fn running_width(characters: impl Iterator<Item = char>) -> impl Iterator<Item =
     })
 }
 
-/// The columns that the text takes on a terminal. A character of a wide script takes two, a combining accent
-/// takes none.
+/// The number of columns that the text takes on a terminal. A character of a wide script takes two columns, a
+/// combining accent takes none.
 pub(crate) fn columns(text: &str) -> usize {
     text.width()
 }

@@ -11,7 +11,7 @@ use edleak_model::growth_kind::GrowthKind;
 use edleak_text::units::{self, plural};
 use std::io::{self, Write};
 
-/// The greatest number of hints about symbols. More hints would hide the result.
+/// Maximum number of hints about symbols. More hints would hide the result.
 const MAX_HINTS: usize = 4;
 
 pub(super) fn write(
@@ -87,7 +87,7 @@ fn result(analysis: &Findings) -> (Ink, String) {
     match (outcome(analysis), too_little(analysis)) {
         (Outcome::Leaks, _) => {
             let reported = || analysis.sites.iter().filter(|site| site.standing == Standing::Reported);
-            // Count as the list does: a caller with its stacks is one leak.
+            // The summary counts as the list does: a caller with its stacks is one leak.
             let groups = analysis.groups(reported());
             let is_suspect =
                 |group: &&Group<'_>| group.lead.judgement.confidence == Some(Confidence::Suspect);
@@ -175,7 +175,7 @@ fn percent(share: f64) -> String {
     format!("{:.0} %", 100.0 * share)
 }
 
-/// The leaks that fail nothing, with the reasons.
+/// The number of leaks that fail nothing, with the reasons; `None`: there are none.
 pub(crate) fn passed(analysis: &Findings) -> Option<String> {
     let count = |is: fn(Standing) -> bool| {
         analysis.groups(analysis.sites.iter().filter(|site| is(site.standing))).len() as u64
@@ -198,7 +198,7 @@ fn hidden_by_top(analysis: &Findings, top: usize) -> Option<String> {
     let is_listed = |site: &&JudgedSite| {
         matches!(site.standing, Standing::Reported | Standing::Tolerated | Standing::Shown)
     };
-    // Count as the list does: a caller with its stacks is one leak.
+    // The hint counts as the list does: a caller with its stacks is one leak.
     let entries = |top: usize| {
         let listed = analysis.sites.iter().filter(is_listed).take(top);
         let (shown, leaks): (Vec<&JudgedSite>, Vec<&JudgedSite>) =

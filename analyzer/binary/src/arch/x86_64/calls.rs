@@ -12,7 +12,7 @@ pub(crate) fn may_call(code: &[u8], from: usize, is_code: impl Fn(i64) -> bool) 
 }
 
 /// The possible lengths of a call at the start of `code`, which lies `at` bytes after the start of the
-/// searched code. Empty if there is no call.
+/// searched code. The list is empty if no call begins there.
 fn call_lengths(code: &[u8], at: i64, is_code: impl Fn(i64) -> bool) -> &'static [usize] {
     match *code {
         [CALL, a, b, c, d, ..] => {
@@ -29,10 +29,11 @@ fn call_lengths(code: &[u8], at: i64, is_code: impl Fn(i64) -> bool) -> &'static
 const CALL: u8 = 0xe8;
 /// The opcode of indirect calls, jumps and pushes; ModRM tells them apart.
 const GROUP_5: u8 = 0xff;
-/// Bytes of the longest call: FF, ModRM, SIB and a displacement of four. (Prefixes come before it.)
+/// Length of the longest call in bytes: FF, ModRM, SIB and a displacement of four. (Prefixes come before
+/// these bytes.)
 pub(crate) const MAX_CALL: usize = 7;
-/// Lengths of FF /2 by the mode bits of ModRM: no displacement (or four bytes, for rip and for no base), one
-/// byte, four bytes, a register. Each with and without SIB.
+/// Lengths of FF /2 by the mode bits of ModRM. The modes are: no displacement (or four bytes, for rip and for
+/// no base), one byte, four bytes, a register. Each mode exists with and without SIB.
 const INDIRECT_LENGTHS: [&[usize]; 4] = [&[2, 3, 6, 7], &[3, 4], &[6, 7], &[2]];
 
 #[cfg(test)]
@@ -63,7 +64,7 @@ mod tests {
             assert!(is_call(call), "{call:x?}");
         }
         for other in [
-            &[0xe8, 0, 0, 0, 0x70][..], // far outside of the file
+            &[0xe8, 0, 0, 0, 0x70][..], // beyond the end of the file
             &[0xff, 0xe0],              // jmp rax
             &[0xff, 0x25, 0, 0, 0, 0],  // jmp [rip]
             &[0x55, 0x48, 0x89, 0xe5],  // push rbp; mov rbp, rsp
