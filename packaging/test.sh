@@ -14,7 +14,8 @@
 #
 # EDLEAK_BUILT=1 tests the existing packages in target/packages.
 #
-# CI runs pages and install (.ci/run). The others rebuild everything or fetch a Debian, so run them for releases.
+# CI runs pages and install (.ci/run). The other tests rebuild everything or fetch a Debian, so run them for
+# releases.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export EDLEAK_PROFILE=${EDLEAK_PROFILE:-release}
@@ -54,7 +55,7 @@ leaker() { # COMPILER OUTPUT FLAGS...
     "$compiler" -O1 -g -D_GNU_SOURCE "$@" -Isamples/common samples/c_leaker.c -o "$output" -pthread
 }
 
-# Records and analyzes the leaker. PREFIX stands before every program: `chroot ROOT`, `env -i`, a path.
+# Records and analyzes the leaker. PREFIX comes before every program: `chroot ROOT`, `env -i`, a path.
 records_and_analyzes() { # WHERE BIN LEAKER TRACE PREFIX...
     local where=$1 bin=$2 program=$3 trace=$4 code=0
     shift 4
@@ -67,7 +68,7 @@ records_and_analyzes() { # WHERE BIN LEAKER TRACE PREFIX...
     say "$where: recorded, analyzed, examined"
 }
 
-# A Debian of this suite, kept for later runs.
+# The path of a Debian system of this suite, kept for later runs.
 debian() { # SUITE
     local suite=$1 tree=$target/debootstrap/$1
     if [ ! -e "$tree/.complete" ]; then
@@ -147,7 +148,7 @@ PYTHON
 install() {
     local clone=$work/clone prefix=$work/prefix program=$work/leaker user
     git clone --quiet . "$clone"
-    # Compiled files are reused; the prefix and the clone are empty.
+    # The test reuses compiled files; the prefix and the clone are empty.
     for crate in recorder/cli analyzer/cli; do
         cargo install --quiet --path "$clone/$crate" --root "$prefix" --target-dir "$target" \
             --profile "$EDLEAK_PROFILE" --locked
@@ -163,7 +164,7 @@ install() {
 }
 
 crates() {
-    # Without the test crates, whose packages would build everything again for each crate.
+    # The loop omits the test crates, because it would build everything again for each of them.
     cargo package --workspace --exclude edleak-tests --exclude edleak-benches --exclude edleak-pages --locked \
         --allow-dirty
     say "crates: each one can be packaged and built from its package"
@@ -223,10 +224,11 @@ tarball() {
     records_and_analyzes "tarball under musl" "/opt/$name/bin/" /tmp/leaker /tmp/trace.edl \
         chroot "$musl" sh -c 'cd /tmp && exec "$@"' sh
 
-    # The library needs one unversioned symbol, and the programs need no libc. So test with the oldest available glibc.
+    # The library needs one unversioned symbol, and the programs need no libc. So the test uses the oldest
+    # available glibc.
     debian "${EDLEAK_OLD_SUITE:-bullseye}"
     tar -C "$root/opt" -xf "$archive"
-    # This system has no compiler for the leaker, so record perl instead.
+    # This system has no compiler for the leaker, so the test records perl instead.
     chroot "$root" env -C /tmp "/opt/$name/bin/edleak-record" -q -o /tmp/trace.edl perl -e \
         'my @kept; for (1..60) { push @kept, "x" x 5000; select undef, undef, undef, 0.02 }' ||
         fail "nothing is recorded with the glibc of ${EDLEAK_OLD_SUITE:-bullseye}"

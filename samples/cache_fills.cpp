@@ -1,5 +1,5 @@
 // A cache that is filled in the first third of the run and then only read. The cache is never freed, but it
-// does not grow any more, so it is no leak.
+// stops growing, so it is not a leak.
 //
 //#Expect: no leak
 #include "pace.h"

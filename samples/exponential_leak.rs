@@ -20,7 +20,7 @@ fn main() {
     let mut pace = pace::Pace::new(5.0, 50);
     let mut subscribers = Vec::with_capacity(100_000);
     while pace.wait() {
-        // Grows by a factor of e eight times over the run.
+        // The number of subscribers grows by a factor of e eight times over the run.
         let wanted = (8.0 * pace.fraction()).exp() as usize;
         while subscribers.len() < wanted {
             subscribers.push(subscribe());

@@ -1,4 +1,4 @@
-// Appends to one log buffer and never writes it out: no new allocations, but the same one grows.
+// Appends to one log buffer and never writes it out: there are no new allocations, but this one grows.
 //
 //#Expect: Leak in append_line
 //#Expect: nothing else

@@ -16,7 +16,7 @@
 #include <malloc.h>
 #include <new>
 
-// The exact totals that each function allocated and freed: requested bytes, as the recorder counts them.
+// The exact totals of each function: requested bytes allocated and freed, as the recorder counts them.
 struct ledger {
     const char *function;
     uint64_t allocs, allocated_bytes, frees, freed_bytes;
@@ -85,7 +85,7 @@ static void cache_lookup(unsigned slot) {
     if (!cache[slot]) cache_insert(slot);
 }
 
-// Requests in progress: each lives for a few periods.
+// Requests in progress: each request lives for a few periods.
 enum { IN_FLIGHT = 16 };
 static struct { void *p; size_t size; } in_flight[IN_FLIGHT];
 

@@ -1,4 +1,4 @@
-// Collects lines in memory. At 150 lines the older of two logs is dropped and a new one begun.
+// Collects lines in memory. At 150 lines the program drops the older of its two logs and begins a new log.
 //
 //#Expect: no leak
 #include "pace.h"

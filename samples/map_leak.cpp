@@ -6,7 +6,7 @@
 #include <map>
 
 struct session { char data[200]; };
-// Never destroyed, as in services: an orderly exit would free everything and hide the leak.
+// The map is never destroyed, as in services: an orderly exit would free everything and hide the leak.
 static auto &sessions = *new std::map<long, session>;
 
 NOINLINE void login(long user) { sessions[user].data[0] = 1; }

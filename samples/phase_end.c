@@ -1,4 +1,4 @@
-// A job that collects results for most of the run, then frees them all and runs on idle.
+// A job that collects results for most of the run, then frees all of them and stays idle.
 //
 //#Expect: no leak
 #include "pace.h"

@@ -34,7 +34,7 @@ impl Service {
         self.history.push(black_box(Box::new([0; 96])));
     }
 
-    /// Holds at most 64 pages; the page that was loaded first is dropped.
+    /// The cache holds at most 64 pages; the program drops the page that was loaded first.
     #[inline(never)]
     fn cache_page(&mut self, page: u32) {
         if self.cache.contains_key(&page) {

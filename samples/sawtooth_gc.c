@@ -1,4 +1,4 @@
-// Garbage collects, and about three times a second all of it is freed.
+// Garbage collects, and about three times a second the program frees all of it.
 //
 //#Expect: no leak
 #include "pace.h"

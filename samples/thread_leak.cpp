@@ -1,4 +1,5 @@
-// Four workers; each keeps a trace of every job in its own list, which the program never reads.
+// Four worker threads; each worker keeps a record of every job in its own list, which the program never
+// reads.
 //
 //#Expect: Leak in remember_job
 //#Expect: nothing else

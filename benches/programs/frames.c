@@ -1,5 +1,6 @@
 /* `frames DEPTH COUNT malloc|unwind`: below DEPTH frames of sixteen functions, COUNT times an allocation with its free, or
- * one walk of the stack by libunwind. Writes the nanoseconds for each to the file $BENCH_OUT. */
+ * one walk of the stack by libunwind. The program writes the nanoseconds of
+ * each walk to the file $BENCH_OUT. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,4 +1,5 @@
-// `pair malloc|calloc|realloc|new|array|wrapped COUNT`: COUNT pairs. Runs with two counts differ only in the pairs.
+// `pair malloc|calloc|realloc|new|array|wrapped COUNT`: COUNT pairs. The instructions of two runs with
+// different counts differ only by the pairs.
 #include <cstdlib>
 #include <cstring>
 #include <new>

@@ -1,8 +1,9 @@
 /* `pairs THREADS LIVE PAIRS`: each thread frees a random one of LIVE allocations and makes another, PAIRS times.
  *
- * With several threads, every fourth exchange uses another thread's allocations. So a quarter of the frees happen in a
- * thread that did not make the allocation. Writes the nanoseconds of thread CPU time per pair to the file $BENCH_OUT. It
- * is CPU time because the machine may have fewer cores than threads. */
+ * With several threads, every fourth exchange uses another thread's allocations. So a quarter of the frees
+ * happen in a thread that did not make the allocation. The program writes the nanoseconds of thread CPU time
+ * per pair to the file $BENCH_OUT. The program measures CPU time because the machine may have fewer cores
+ * than threads. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdint.h>

@@ -9,7 +9,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Instructions by which a pair may exceed its recorded budget.
+/// Maximum number of instructions by which a pair may exceed its recorded budget.
 const TOLERANCE: f64 = 2.0;
 
 fn file() -> PathBuf {

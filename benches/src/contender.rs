@@ -1,4 +1,5 @@
-//! The contenders: the untraced program, the forward-only preload, edleak, and the installed peers.
+//! The contenders: the program without any tool, with the forward-only preload, with edleak, and with other
+//! installed tools (the peers).
 
 use crate::tools::{self, Tools};
 use anyhow::Result;
@@ -9,32 +10,32 @@ use std::process::Command;
 /// One way to run a program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Contender {
-    /// The program without any tool.
+    /// The program runs without any tool.
     Untraced,
-    /// Under a preload that only forwards: the lowest possible cost of a preload.
+    /// The program runs under a preload that only forwards: the lowest possible cost of a preload.
     Forward,
-    /// Under edleak-record.
+    /// The program runs under edleak-record.
     Edleak,
-    /// Under edleak-record with every stack recorded.
+    /// The program runs under edleak-record with every stack recorded.
     EdleakWatchAll,
-    /// Under edleak-record, which also records child processes.
+    /// The program runs under edleak-record, which also records child processes.
     EdleakChildren,
-    /// Under heaptrack.
+    /// The program runs under heaptrack.
     Heaptrack,
-    /// With jemalloc in place of malloc: the baseline for its profiler.
+    /// The program runs with jemalloc in place of malloc: the baseline for its profiler.
     Jemalloc,
-    /// With jemalloc and its sampling profiler.
+    /// The program runs with jemalloc and its sampling profiler.
     JemallocProfiling,
-    /// With tcmalloc in place of malloc.
+    /// The program runs with tcmalloc in place of malloc.
     Tcmalloc,
-    /// With tcmalloc's heap profiler.
+    /// The program runs with tcmalloc's heap profiler.
     Gperftools,
-    /// Under valgrind's dhat.
+    /// The program runs under valgrind's dhat.
     Dhat,
 }
 
 impl Contender {
-    /// Its name in the table.
+    /// The name of the contender in the table.
     pub fn name(self) -> &'static str {
         match self {
             Contender::Untraced => "untraced",
@@ -51,7 +52,7 @@ impl Contender {
         }
     }
 
-    /// The contender to which its cost is compared.
+    /// The contender to which this contender's cost is compared.
     pub fn baseline(self) -> Contender {
         match self {
             Contender::JemallocProfiling => Contender::Jemalloc,
@@ -60,7 +61,7 @@ impl Contender {
         }
     }
 
-    /// The factor by which it gets less work, so that a run ends in reasonable time.
+    /// The factor by which this contender gets less work, so that a run ends in reasonable time.
     pub fn slower(self) -> u64 {
         match self {
             Contender::Heaptrack | Contender::Gperftools | Contender::EdleakWatchAll => 10,
@@ -70,16 +71,16 @@ impl Contender {
     }
 }
 
-/// The peers to compare with. Peers that are not installed are left out.
+/// The other tools that are compared with edleak. The list omits tools that are not installed.
 pub const PEERS: [Contender; 4] =
     [Contender::Heaptrack, Contender::JemallocProfiling, Contender::Gperftools, Contender::Dhat];
 
 /// The commands that start each contender on this machine.
 ///
-/// The preloads are copied anew for each round. Some copies of the same file are slower than others, by up to
-/// ten nanoseconds per pair behind wrappers: it depends on the physical pages of the file, which stay the
-/// same while the file is cached. A new copy in each round evens this out, for the forward-only preload as
-/// for edleak.
+/// The bench copies the preloads anew for each round. Some copies of the same file are slower than others, by
+/// up to ten nanoseconds per pair behind wrappers. The cause is the physical pages of the file, which stay
+/// the same while the file is cached. A new copy in each round evens this effect out, for the forward-only
+/// preload as for edleak.
 pub struct Starter {
     record: PathBuf,
     preload: Preload,
@@ -108,7 +109,8 @@ impl Preload {
 }
 
 impl Starter {
-    /// Finds the peers and builds the forward-only preload in `dir`, where their output goes, too.
+    /// Finds the other tools and builds the forward-only preload in `dir`, where the output of the tools
+    /// goes, too.
     pub fn new(tools: &Tools, dir: &Path) -> Result<Starter> {
         let forward = Preload { original: dir.join("forward.so"), copy: dir.join("forward-copy.so") };
         tools::compile(&tools::source("forward.c"), &forward.original, &["-O2", "-shared", "-fPIC", "-ldl"])?;
@@ -134,7 +136,7 @@ impl Starter {
         self.command(contender, "true").is_some()
     }
 
-    /// The names of the peers that are not installed.
+    /// The names of the other tools that are not installed.
     pub fn absent(&self) -> Vec<&'static str> {
         PEERS.into_iter().filter(|&peer| !self.has(peer)).map(Contender::name).collect()
     }

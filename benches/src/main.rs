@@ -1,4 +1,4 @@
-//! edleak-bench: measures every figure that edleak claims, beside the untraced program and edleak's peers.
+//! edleak-bench: measures every figure that edleak claims, beside the untraced program and other tools.
 //!
 //! `cargo run --release -p edleak-benches` measures everything and prints one table. `-- budget` compares the
 //! instructions of the hot path with `budget.txt` in a few seconds; CI runs this command.
@@ -50,8 +50,8 @@ const GROUPS: &[Group] = &[
     ("instructions", rows::instructions::rows),
     ("pairs", rows::pairs::rows),
     ("start-up", rows::start_up::rows),
-    // These run before the groups that make this process large: a child's peak below the peak of this process
-    // is not visible.
+    // These groups run before the groups that make this process large: a child's peak is only visible above
+    // the peak of this process.
     ("programs", rows::programs::rows),
     ("collector", rows::collector::rows),
     ("stacks", rows::stacks::rows),
@@ -81,7 +81,7 @@ fn main() -> Result<ExitCode> {
             continue;
         }
         if let Err(error) = rows(&mut bench) {
-            // The other groups are still useful.
+            // The figures of the other groups are still useful.
             eprintln!("{name}: {error:#}");
             is_whole = false;
         }
@@ -92,7 +92,7 @@ fn main() -> Result<ExitCode> {
     Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The machine, the date, the command, and the missing peers.
+/// The machine, the date, the command, and the tools that are not installed.
 fn header(starter: &contender::Starter) -> Vec<String> {
     let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");

@@ -14,8 +14,8 @@ pub const HIDDEN: &str =
 pub struct Cost {
     /// The time from start to end.
     pub wall: Duration,
-    /// The largest resident memory of the process or of any process that it waited for. `None` if it was not
-    /// larger than the peak of this process: a child is a copy of its parent before it executes a program,
+    /// The largest resident memory of the process or of any process that it waited for. `None`: it was not
+    /// larger than the peak of this process. A child is a copy of its parent before it executes a program,
     /// and that copy counts.
     pub peak_bytes: Option<u64>,
 }
@@ -40,20 +40,21 @@ pub fn cost(command: &mut Command) -> Result<Cost> {
 }
 
 fn peak_of_this_process() -> u64 {
-    // SAFETY: a `rusage` is plain numbers, valid as zeros.
+    // SAFETY: a `rusage` consists of plain numbers, for which zeros are valid.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: writes into a local variable.
+    // SAFETY: the call writes into a local variable.
     unsafe { libc::getrusage(libc::RUSAGE_SELF, &mut usage) };
     usage.ru_maxrss as u64 * 1024
 }
 
-/// Waits with `wait4`, because the standard library does not return the resource usage of the child.
+/// The bench waits with `wait4`, because the standard library does not return the resource usage of the
+/// child.
 fn wait(child: &Child) -> Result<(ExitStatus, libc::rusage)> {
     let mut status = 0;
-    // SAFETY: a `rusage` is plain numbers, valid as zeros.
+    // SAFETY: a `rusage` consists of plain numbers, for which zeros are valid.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     loop {
-        // SAFETY: waits for this process's own child and writes into two local variables.
+        // SAFETY: the call waits for this process's own child and writes into two local variables.
         let pid = unsafe { libc::wait4(child.id() as i32, &mut status, 0, &mut usage) };
         if pid == child.id() as i32 {
             return Ok((ExitStatus::from_raw(status), usage));
@@ -68,7 +69,7 @@ fn wait(child: &Child) -> Result<(ExitStatus, libc::rusage)> {
 /// The median of some numbers.
 ///
 /// # Panics
-/// If there are none.
+/// Panics if there are no numbers.
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -76,14 +77,15 @@ pub fn median(values: &[f64]) -> f64 {
     if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
 }
 
-/// The ratio to a baseline: the median of the ratios within each round, whose runs are adjacent in time.
+/// The ratio to a baseline: the median of the ratios within each round, because the runs of a round are
+/// adjacent in time.
 pub fn ratio(values: &[f64], baseline: &[f64]) -> f64 {
     let ratios: Vec<f64> = values.iter().zip(baseline).map(|(value, base)| value / base).collect();
     median(&ratios)
 }
 
 /// Measures several things in alternating rounds, so that a slow phase of the machine affects all of them.
-/// Returns one series of values for each.
+/// Returns one series of values for each measured thing.
 pub fn rounds<T: Copy>(
     rounds: usize,
     things: &[T],
@@ -92,7 +94,8 @@ pub fn rounds<T: Copy>(
     let mut values = vec![Vec::with_capacity(rounds); things.len()];
     for round in 0..rounds {
         for at in 0..things.len() {
-            // Every other round runs in reverse order, so that no contender always follows the same one.
+            // Every other round runs in reverse order, so that no contender always follows the same
+            // contender.
             let at = if round % 2 == 0 { at } else { things.len() - 1 - at };
             values[at].push(one(things[at])?);
         }
@@ -112,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_ratio_is_taken_within_each_round() {
-        // The machine became ten times slower half way.
+        // The machine became ten times slower after half of the rounds.
         assert_eq!(ratio(&[1.1, 1.2, 11.0, 10.0, 12.0], &[1.0, 1.0, 10.0, 10.0, 10.0]), 1.1);
     }
 

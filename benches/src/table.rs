@@ -1,5 +1,4 @@
-//! The table: one row per measure, with the promised value, the measured value, and the contenders of the
-//! same run.
+//! The table: one row per measure, with the promise, the measured value, and the contenders of the same run.
 
 use std::fmt::Write;
 
@@ -8,18 +7,18 @@ use std::fmt::Write;
 pub struct Row {
     /// The name of the measure.
     pub measure: String,
-    /// The promise in words; empty if there is none.
+    /// The promise in words; empty: there is none.
     pub promise: String,
     /// The cost of edleak.
     pub edleak: String,
-    /// Whether the promise is kept.
+    /// Whether edleak keeps the promise; `None`: there is no promise.
     pub is_kept: Option<bool>,
     /// The other contenders' figures from the same run.
     pub others: Vec<(String, String)>,
 }
 
 impl Row {
-    /// A row with a promise of at most `most`; `unit` follows every number.
+    /// Makes a row with a promise of at most `most`; `unit` follows every number.
     pub fn at_most(measure: &str, most: f64, measured: f64, unit: &str) -> Row {
         Row {
             measure: measure.to_owned(),
@@ -30,7 +29,7 @@ impl Row {
         }
     }
 
-    /// A row without a promise.
+    /// Makes a row without a promise.
     pub fn plain(measure: &str, measured: String) -> Row {
         let (measure, edleak) = (measure.to_owned(), measured);
         Row { measure, promise: String::new(), edleak, is_kept: None, others: Vec::new() }
@@ -43,7 +42,7 @@ impl Row {
     }
 }
 
-/// A number with its significant digits only.
+/// A number, printed with its significant digits only.
 pub fn number(value: f64) -> String {
     let digits = match value.abs() {
         v if v >= 99.5 || v == 0.0 => 0,
@@ -53,12 +52,12 @@ pub fn number(value: f64) -> String {
     format!("{value:.digits$}")
 }
 
-/// A ratio.
+/// A ratio as text.
 pub fn times(value: f64) -> String {
     format!("×{value:.2}")
 }
 
-/// Bytes in a fitting unit.
+/// Bytes as text, in a fitting unit.
 pub fn bytes(value: u64) -> String {
     edleak_text::units::bytes(value as f64)
 }

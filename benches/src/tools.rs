@@ -8,14 +8,15 @@ use std::process::{Command, Stdio};
 
 /// The paths of edleak's programs.
 pub struct Tools {
-    /// `edleak-record`; the preload is in the same directory.
+    /// The path of `edleak-record`; the preload is in the same directory.
     pub record: PathBuf,
-    /// `edleak-analyze`.
+    /// The path of `edleak-analyze`.
     pub analyze: PathBuf,
 }
 
 impl Tools {
-    /// Builds the release profile, unless `EDLEAK_BIN_DIR` names the directory of the programs.
+    /// Builds the release profile. If `EDLEAK_BIN_DIR` names the directory of the programs, it uses those
+    /// programs instead.
     pub fn build() -> Result<Tools> {
         let dir = match std::env::var_os("EDLEAK_BIN_DIR") {
             Some(dir) => PathBuf::from(dir),

@@ -1,7 +1,8 @@
-//! One function per fuzz target. The inputs stand for files from untrusted sources.
+//! One function for each fuzz target. The inputs stand for files from untrusted sources.
 //!
-//! cargo-fuzz runs them through `fuzz_targets/`: `cargo +nightly fuzz run series`. CI runs them on stable
-//! Rust, on the corpus and a fixed set of mutants: `tests/tests/fuzz.rs` includes this file.
+//! cargo-fuzz runs the functions through `fuzz_targets/`: `cargo +nightly fuzz run series`. CI runs the
+//! targets on stable Rust, on the corpus and a fixed set of mutants: `tests/tests/fuzz.rs` includes this
+//! file.
 
 use edleak_analysis::gate::Policy;
 use edleak_analysis::judge::judge_recording;
@@ -23,7 +24,7 @@ use edleak_report::{Exporter, Report, folded, github, json, junit, sarif, series
 /// Processes one input.
 pub type Target = fn(&[u8]);
 
-/// The targets by name, to run all of them.
+/// All fuzz targets, by name.
 pub const TARGETS: [(&str, Target); 7] = [
     ("reader", reader),
     ("content", content),

@@ -2,7 +2,7 @@
 //!
 //! A sample works by ticks, not by elapsed time. If the machine stalls, the sample is late and then makes the
 //! missed ticks at once. So the totals of two runs are equal to the byte.
-#![allow(dead_code)] // each sample uses a part of it
+#![allow(dead_code)] // each sample uses only a part of this file
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// `hz` ticks per second for `seconds`, or for N seconds with the arguments `--seconds N`.
+    /// Makes `hz` ticks per second for `seconds`, or for N seconds with the arguments `--seconds N`.
     pub fn new(seconds: f64, hz: u32) -> Pace {
         let mut args = std::env::args().skip_while(|arg| arg != "--seconds").skip(1);
         let seconds = args.next().and_then(|n| n.parse().ok()).unwrap_or(seconds);
@@ -39,7 +39,7 @@ impl Pace {
     }
 }
 
-/// The same sequence in every run (xorshift64).
+/// Random numbers with the same sequence in every run (xorshift64).
 pub struct Random(u64);
 
 impl Random {

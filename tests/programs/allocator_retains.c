@@ -1,4 +1,5 @@
-// A big job of small allocations in the middle of the run. One in a hundred stays and pins its page.
+// A big job of small allocations in the middle of the run. One allocation in a hundred stays and pins its
+// page.
 #include "pace.h"
 
 int main(int argc, char **argv) {

@@ -21,14 +21,14 @@
 #include <unistd.h>
 
 #define NOINLINE __attribute__((noinline, noclone))
-// Prevents a tail call before this: the result of the call is used here.
+// Prevents a tail call before this: the function uses the result of the call here.
 #define KEEP(p) __asm__ volatile("" : "+r"(p) : : "memory")
 
-// C23 functions, in no glibc before 2.43: called if a library provides them.
+// C23 functions, which no glibc before 2.43 has; the program calls them if a library provides them.
 extern "C" void free_sized(void *, size_t) __attribute__((weak));
 extern "C" void free_aligned_sized(void *, size_t, size_t) __attribute__((weak));
 #ifdef __GLIBC__
-// Removed for new programs in glibc 2.26, but still available to old ones.
+// glibc 2.26 removed this function for new programs, but old programs can still use it.
 extern "C" void cfree(void *);
 __asm__(".symver cfree,cfree@GLIBC_2.2.5");
 #else
@@ -123,7 +123,7 @@ NOINLINE void *site_new_array_aligned_nothrow(size_t n) {
 NOINLINE void *site_strdup(const char *s) { void *p = strdup(s); KEEP(p); return p; }
 NOINLINE void *site_strndup(const char *s, size_t n) { void *p = strndup(s, n); KEEP(p); return p; }
 
-// libc's allocations here are not checked; all of them are freed in the end.
+// The ledger does not check libc's own allocations here; all of them are freed in the end.
 NOINLINE void balanced_asprintf(int n) {
     char *text = nullptr;
     if (asprintf(&text, "%0*d", n, 7) != n) fail("asprintf returned a wrong length");
@@ -139,7 +139,7 @@ NOINLINE void balanced_getline(FILE *file) {
     KEEP(line);
 }
 
-// Calls that must fail, change nothing, and set errno as specified.
+// These calls must fail, change nothing, and set errno as specified.
 NOINLINE void site_fail(unsigned kind) {
     static volatile size_t huge = SIZE_MAX / 2 + 4096, half = SIZE_MAX / 2 + 2;
     void *p = nullptr, *untouched = (void *)0x1234;
@@ -357,7 +357,8 @@ int main(int argc, char **argv) {
     if (!lines) fail("tmpfile");
     fprintf(lines, "%0300d\n", 1);
 
-    // Four generations of threads: each one frees the allocations that the previous one left.
+    // There are four generations of threads; each thread frees the allocations that the previous generation
+    // left.
     enum { GENERATIONS = 4 };
     for (int i = 0; i < threads; i++) workers[i].random_state = seed * 0x9e3779b97f4a7c15u + (uint64_t)i * 0xbf58476d1ce4e5b9u + 1;
     for (int generation = 0; generation < GENERATIONS; generation++) {

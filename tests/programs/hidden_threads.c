@@ -1,7 +1,6 @@
-// hidden_threads [private]: groups of threads, one after the other, that allocate, free and end.
-// With `private`, the process is not dumpable, so /proc with hidepid=2 hides it from its own user.
-// Prints how many allocations `site_a` made; each was freed. Recorded by
-// tests/tests/conditions/hidden.rs.
+// hidden_threads [private]: groups of threads, one after the other, that allocate, free and end. With
+// `private`, the process is not dumpable, so /proc with hidepid=2 hides it from its own user. Prints how many
+// allocations `site_a` made; each was freed. tests/tests/conditions/hidden.rs records this program.
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 // Tests glibc's malloc debugging of a recorded program: its log of allocations, and the sizes of its blocks.
 //
-// Recorded by tests/tests/conditions/malloc_debug.rs with LD_PRELOAD=libc_malloc_debug.so.0.
+// tests/tests/conditions/malloc_debug.rs records this program with LD_PRELOAD=libc_malloc_debug.so.0.
 #include <malloc.h>
 #include <mcheck.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 // Allocates through an allocator that is linked into the program and does not replace malloc, like a static
 // mimalloc.
 //
-// Recorded by tests/tests/conditions/own_allocator.rs.
+// tests/tests/conditions/own_allocator.rs records this program.
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 // A process in another PID namespace whose PID there equals the recorded process's PID here.
 //
-// Exits with 77 if it may not create namespaces. Recorded by tests/tests/conditions/namespaces.rs.
+// Exits with 77 if it may not create namespaces. tests/tests/conditions/namespaces.rs records this program.
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +26,7 @@ static void allocate(void *(*work)(void), int count) {
 int main(int argc, char **argv) {
     int wanted = getpid();
     if (argc > 1) {
-        // Executed by the other process, so that it claims a session as its own image.
+        // The other process executes this, so that it claims a session as its own image.
         allocate(impostor_work, 300);
         usleep(300000);
         return argv[1][0] == 'x' ? 0 : 1;

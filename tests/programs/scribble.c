@@ -4,7 +4,7 @@
 // cuts off the memory while the collector uses it. Mode `claim` claims every session again and
 // again.
 //
-// Recorded by tests/tests/hostile.rs.
+// tests/tests/hostile.rs records this program.
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdint.h>

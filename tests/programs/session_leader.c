@@ -1,8 +1,8 @@
-// session_leader [wait]: reports whether it leads its session and its process group, and whether it has a
-// terminal and is in its foreground. With `wait`, it then waits until the terminal hangs up, and writes
-// HUNG-UP to the file that HUP_FILE names.
+// session_leader [wait]: reports whether it leads its session and its process group. It also reports whether
+// it has a terminal and is in its foreground. With `wait`, it then waits until the terminal hangs up, and
+// writes HUNG-UP to the file that HUP_FILE names.
 //
-// Recorded by tests/tests/conditions/signals.rs.
+// tests/tests/conditions/signals.rs records this program.
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>

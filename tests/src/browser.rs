@@ -21,7 +21,7 @@ pub struct Browser {
     driver: Child,
     port: u16,
     session: String,
-    /// Kept open because the driver may still write to it.
+    /// The file stays open because the driver may still write to it.
     _output: BufReader<ChildStdout>,
     _profile: TempDir,
 }
@@ -65,7 +65,7 @@ impl Browser {
         browser.session = session["sessionId"].as_str().expect("a session has an id").to_owned();
         let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
         browser.devtools("Emulation.setDeviceMetricsOverride", metrics);
-        // The first window shows a page of the browser itself; its requests are dropped.
+        // The first window shows a page of the browser itself, so the log drops its requests.
         browser.command("url", &json!({ "url": "about:blank" }));
         browser.requests();
         browser
@@ -244,7 +244,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Ending the session closes the browser. If no session was begun, there is no browser.
+        // The end of the session closes the browser. If no session was begun, there is no browser.
         let _ = self.exchange("DELETE", &format!("/session/{}", self.session), None);
         let _ = self.driver.kill();
         let _ = self.driver.wait();

@@ -4,8 +4,9 @@ use crate::report::{Counts, Report};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Functions of libc that allocate for their caller, by the caller's name in the program. Until libc's site
-/// is known to be a wrapper (after at most one period), their allocations are counted at libc's function.
+/// Functions of libc that allocate for their caller, by the caller's name in the program. Until edleak knows
+/// that libc's function is a wrapper (after at most one period), it counts their allocations at libc's
+/// function.
 const WRAPPERS: &[(&str, &[&str])] = &[
     ("site_strdup", &["strdup", "__strdup", "__GI___strdup"]),
     ("site_strndup", &["strndup", "__strndup", "__GI___strndup"]),
@@ -51,7 +52,7 @@ fn counted(report: &Report, ledger: &Ledger) -> Ledger {
     ledger.keys().map(counts_of).collect()
 }
 
-/// Asserts that trace and ledger are equal to the byte; the message shows only differences.
+/// Asserts that trace and ledger are equal to the byte; on a failure, the message shows only the differences.
 pub fn assert_equal(report: &Report, ledger: &Ledger) {
     let (trace, ledger) = (lines(&counted(report, ledger)), lines(ledger));
     let differing: Vec<_> =

@@ -43,7 +43,7 @@ pub fn stacks() -> &'static Programs {
 }
 
 impl Programs {
-    /// A failed build is remembered, because it would fail again for every other test.
+    /// A failed build is stored, because it would fail again for every other test.
     fn built(cell: &'static OnceLock<Result<Programs, String>>, directory: &str) -> &'static Programs {
         cell.get_or_init(|| Programs::build(directory)).as_ref().unwrap_or_else(|reason| panic!("{reason}"))
     }

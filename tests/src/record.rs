@@ -11,7 +11,7 @@ use std::process::Command;
 /// A finished recording.
 #[derive(Debug)]
 pub struct Recording {
-    /// The end of edleak-record.
+    /// The exit of edleak-record.
     pub outcome: Outcome,
     /// The trace.
     pub trace: PathBuf,

@@ -18,13 +18,13 @@ pub struct Report {
 /// The counters of a site.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
-    /// Number of allocations.
+    /// Number of allocations at the site.
     pub allocs: u64,
-    /// Their requested bytes.
+    /// Requested bytes of all allocations at the site.
     pub allocated_bytes: u64,
-    /// Number of frees.
+    /// Number of frees of the site's allocations.
     pub frees: u64,
-    /// Their bytes.
+    /// Requested bytes of these frees.
     pub freed_bytes: u64,
 }
 
@@ -41,17 +41,17 @@ impl Counts {
 /// One site.
 #[derive(Debug)]
 pub struct Site {
-    /// Its id in the trace.
+    /// The id of the site in the trace.
     pub id: u64,
-    /// The site of which this one is a stack.
+    /// The id of the site of which this site is a stack.
     pub parent: Option<u64>,
-    /// `caller`, `stack`, `other` or `injected`.
+    /// The kind: `caller`, `stack`, `other` or `injected`.
     pub kind: String,
     /// Whether the stack continues beyond its last frame.
     pub is_stack_cut: bool,
-    /// `leak`, `no-leak` or `undecided`.
+    /// The verdict: `leak`, `no-leak` or `undecided`.
     pub verdict: String,
-    /// `constant`, `log`, `linear` or `exp`.
+    /// The class: `constant`, `log`, `linear` or `exp`.
     pub class: String,
     /// The counters.
     pub counts: Counts,
@@ -72,7 +72,7 @@ pub struct Frame {
     pub file: String,
     /// Line; 0 if unknown.
     pub line: u64,
-    /// Whether the frame is inlined into the next one.
+    /// Whether the frame is inlined into the next frame.
     pub inlined: bool,
 }
 
@@ -94,7 +94,7 @@ impl Report {
         Report { code: outcome.code, json, sites }
     }
 
-    /// A number from the summary.
+    /// A number from the summary of the report.
     pub fn summary(&self, field: &str) -> u64 {
         number(&self.json["summary"], field)
     }
@@ -163,7 +163,7 @@ impl Site {
         self.stack.iter().any(|frame| is_named(&frame.function, function))
     }
 
-    /// The innermost frame that is not inlined, which is the function that made the call.
+    /// The innermost frame that is not inlined; its function made the call.
     pub fn caller(&self) -> Option<&Frame> {
         self.stack.iter().find(|frame| !frame.inlined)
     }
@@ -182,8 +182,8 @@ impl Frame {
     }
 }
 
-/// Whether the demangled `function` is the source's function `name`. Namespaces, parameters and the hash at
-/// the end of a Rust name are ignored.
+/// Whether the demangled `function` is the source's function `name`. The comparison ignores namespaces,
+/// parameters and the hash at the end of a Rust name.
 pub fn is_named(function: &str, name: &str) -> bool {
     let without_parameters = function.split('(').next().expect("split gives at least one part");
     let is_hash = |part: &str| {

@@ -1,6 +1,6 @@
 //! Runs a program with a deadline and collects its output.
 
-#![allow(unsafe_code)] // kill(2), and a step between fork and exec
+#![allow(unsafe_code)] // calls kill(2), and runs a step between fork and exec
 
 use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -9,7 +9,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-/// Long enough for every program here on a loaded machine; a test that reaches it has failed.
+/// Longest wait for a program. It suffices for every program here on a loaded machine, so a test that reaches
+/// it has failed.
 pub const DEADLINE: Duration = Duration::from_secs(120);
 
 /// The exit code and the output of a program.
@@ -17,14 +18,14 @@ pub const DEADLINE: Duration = Duration::from_secs(120);
 pub struct Outcome {
     /// The exit code, or 128 + N if signal N killed it, as in a shell.
     pub code: i32,
-    /// Its standard output.
+    /// The program's standard output.
     pub stdout: String,
-    /// Its standard error.
+    /// The program's standard error.
     pub stderr: String,
 }
 
 impl Outcome {
-    /// The lines of standard error without edleak's own.
+    /// The lines of standard error without the lines of edleak.
     pub fn stderr_of_target(&self) -> String {
         let ours = |line: &&str| !line.starts_with("edleak");
         self.stderr.lines().filter(ours).flat_map(|line| [line, "\n"]).collect()
@@ -43,7 +44,7 @@ pub fn run_with_input(command: &mut Command, input: &[u8]) -> Outcome {
     Running::start(command, input).finish()
 }
 
-/// A program in its own process group. If this is dropped before the program's end, the whole group is
+/// A program in its own process group. If this value is dropped before the program's end, the whole group is
 /// killed.
 pub struct Running {
     child: Child,
@@ -60,7 +61,7 @@ impl Running {
         let description = format!("{command:?}");
         command.stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() });
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        // SAFETY: only system calls are made between fork and exec.
+        // SAFETY: the child makes only system calls between fork and exec.
         unsafe { command.pre_exec(as_from_a_terminal) };
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {description}: {error}"));
         if let Some(mut stdin) = child.stdin.take() {
@@ -80,7 +81,7 @@ impl Running {
 
     /// Sends `signal` to the process, but not to its group.
     pub fn signal(&self, signal: i32) {
-        // SAFETY: `kill` takes no pointers; the child is not reaped, so its ID is its own.
+        // SAFETY: `kill` takes no pointers; the child is not reaped, so its ID still belongs to it.
         unsafe { libc::kill(self.pid(), signal) };
     }
 
@@ -97,7 +98,8 @@ impl Running {
     /// Waits for the end of the program.
     pub fn finish(mut self) -> Outcome {
         let limit = self.started + DEADLINE;
-        // The pipes are closed at the program's end at the latest: wait for that, then reap it.
+        // The pipes are closed at the program's end at the latest, so the function waits for that and then
+        // reaps the program.
         let in_time = self.stdout.collect_until(limit) && self.stderr.collect_until(limit);
         if !in_time {
             panic!(
@@ -129,17 +131,19 @@ impl Drop for Running {
 }
 
 /// Closes descriptors that the environment of the tests left open, and resets signals that it ignores (a
-/// shell's background job, nohup). Neither may affect the tested programs.
+/// shell's background job, nohup). Neither descriptors nor signals may affect the tested programs.
 fn as_from_a_terminal() -> std::io::Result<()> {
     const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
     for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
-        // SAFETY: sets the default action; there is no handler.
+        // SAFETY: the call sets the default action, so there is no handler.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
-    // SAFETY: `close_range` takes no pointers. It takes effect at exec, because the standard library still
-    // has a descriptor open.
+    // SAFETY: `close_range` takes no pointers. The call takes effect at exec, because the standard library
+    // still has a descriptor open.
     unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) };
-    Ok(()) // A kernel without it (before 5.11) leaves them open, and `mirror` fails where there are any.
+    // A kernel without close_range (before 5.11) leaves the descriptors open, and the test `mirror` fails if
+    // there are any.
+    Ok(())
 }
 
 /// An exit status as a shell reports it.
@@ -147,8 +151,9 @@ pub fn exit_code(status: ExitStatus) -> i32 {
     status.code().or_else(|| status.signal().map(|signal| 128 + signal)).expect("exited or killed")
 }
 
-/// Copies a program that will be executed. Another process makes the copy: a child that another test starts
-/// meanwhile would inherit the copy open for writing, and then it could not be executed.
+/// Copies a program that will be executed. Another process makes the copy. If this process made it, a child
+/// that another test starts meanwhile would inherit the copy open for writing, and the copy could not be
+/// executed.
 pub fn copy_program(from: &Path, to: &Path) {
     let copied = run(Command::new("cp").arg("--preserve=mode").arg(from).arg(to));
     assert_eq!(copied.code, 0, "{}", copied.stderr);
@@ -190,7 +195,7 @@ impl Output {
         }
     }
 
-    /// Takes all output up to the end of the pipe; false if `limit` comes first.
+    /// Takes all output up to the end of the pipe; `false`: `limit` came first.
     fn collect_until(&mut self, limit: Instant) -> bool {
         loop {
             match self.chunks.recv_timeout(limit.saturating_duration_since(Instant::now())) {

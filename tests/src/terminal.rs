@@ -1,6 +1,6 @@
 //! Runs a program on a pseudo-terminal and reads its screen.
 
-#![allow(unsafe_code)] // openpty(3), the controlling terminal of a child
+#![allow(unsafe_code)] // calls openpty(3), and sets the controlling terminal of a child
 
 use crate::run::wait_for;
 use std::fs::File;
@@ -24,7 +24,7 @@ impl Terminal {
         let (ours, theirs) = open(rows, columns);
         let own = |fd: &OwnedFd| Stdio::from(fd.try_clone().expect("a descriptor is free"));
         command.stdin(own(&theirs)).stdout(own(&theirs)).stderr(own(&theirs)).env("TERM", "xterm-256color");
-        // SAFETY: between fork and exec only system calls are made.
+        // SAFETY: the child makes only system calls between fork and exec.
         unsafe { command.pre_exec(take_terminal) };
         let child = command.spawn().expect("the program is there");
         drop(theirs);
@@ -33,7 +33,7 @@ impl Terminal {
         let shown = Arc::clone(&screen);
         std::thread::spawn(move || {
             let mut buffer = [0; 16384];
-            // Reading the terminal of an ended program gives an error, not an end of file.
+            // A read from the terminal of an ended program gives an error, not an end of file.
             while let Ok(n @ 1..) = output.read(&mut buffer) {
                 shown.lock().expect("no reader panics").process(&buffer[..n]);
             }
@@ -94,7 +94,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // It is no error if the program has ended already.
+        // If the program has ended already, this error has no effect.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -107,7 +107,7 @@ fn cells(number: u16) -> NonZero<u16> {
 fn open(rows: u16, columns: u16) -> (OwnedFd, OwnedFd) {
     let (mut ours, mut theirs) = (-1, -1);
     let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: all pointers are to locals or null.
+    // SAFETY: all pointers are null or lead to local variables.
     let done =
         unsafe { libc::openpty(&mut ours, &mut theirs, std::ptr::null_mut(), std::ptr::null(), &size) };
     assert_eq!(done, 0, "a pseudo-terminal is free: {}", std::io::Error::last_os_error());
@@ -117,18 +117,18 @@ fn open(rows: u16, columns: u16) -> (OwnedFd, OwnedFd) {
     }
     // SAFETY: openpty made `ours`, and no other code has it.
     let ours = unsafe { OwnedFd::from_raw_fd(ours) };
-    // SAFETY: as above.
+    // SAFETY: openpty made `theirs`, and no other code has it.
     let theirs = unsafe { OwnedFd::from_raw_fd(theirs) };
     (ours, theirs)
 }
 
 /// In the child: starts a session with the terminal on descriptor 0.
 fn take_terminal() -> std::io::Result<()> {
-    // SAFETY: takes no pointers.
+    // SAFETY: `setsid` takes no pointers.
     if unsafe { libc::setsid() } < 0 {
         return Err(std::io::Error::last_os_error());
     }
-    // SAFETY: takes no pointers.
+    // SAFETY: this `ioctl` takes no pointers.
     if unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } < 0 {
         return Err(std::io::Error::last_os_error());
     }

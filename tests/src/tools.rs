@@ -7,17 +7,17 @@ use std::sync::OnceLock;
 /// The programs under test.
 #[derive(Debug)]
 pub struct Tools {
-    /// `edleak-record`.
+    /// The path of `edleak-record`.
     pub record: PathBuf,
-    /// `edleak-analyze`.
+    /// The path of `edleak-analyze`.
     pub analyze: PathBuf,
-    /// `libedleak_preload.so`.
+    /// The path of `libedleak_preload.so`.
     pub preload: PathBuf,
 }
 
-/// The tested programs. The first call builds them, unless `EDLEAK_BIN_DIR` names their directory.
+/// The tested programs. The first call builds the programs, unless `EDLEAK_BIN_DIR` names their directory.
 pub fn tools() -> &'static Tools {
-    // A failed build is remembered, because it would fail again for every other test.
+    // A failed build is stored, because it would fail again for every other test.
     static TOOLS: OnceLock<Result<Tools, String>> = OnceLock::new();
     let tools = TOOLS.get_or_init(|| {
         let dir = match std::env::var_os("EDLEAK_BIN_DIR") {
@@ -46,7 +46,7 @@ pub fn repository() -> &'static Path {
 
 /// The directory into which cargo builds: `CARGO_TARGET_DIR`, or the directory of this test.
 pub fn target_dir() -> PathBuf {
-    // An empty variable counts as unset: programs must not go into the repository's root.
+    // An empty variable counts as unset, because programs must not go into the repository's root.
     if let Some(dir) = std::env::var_os("CARGO_TARGET_DIR").filter(|dir| !dir.is_empty()) {
         return repository().join(dir);
     }

@@ -40,7 +40,7 @@ fn stacks_of_plugins_that_take_turns_stay_apart() {
         let allocs: u64 = stacks.iter().map(|site| site.counts.allocs).sum();
         let allocated: u64 = stacks.iter().map(|site| site.counts.allocated_bytes).sum();
         assert_eq!((allocs, allocated), (100, 100 * bytes), "{library}:\n{}", all.describe());
-        // The caller of the plugin's own frame is in the same library. If the program closes a plugin at
+        // The caller of the plugin's own frame lies in the same library. If the program closes a plugin at
         // once, the collector may not have published the plugin's rules. In that case the walk ends at the
         // plugin's first frame.
         let is_own = |site: &&Site| site.stack.get(1).is_none_or(|frame| frame.module.ends_with(library));
@@ -99,7 +99,7 @@ fn a_launcher_whose_child_did_the_work_is_undecided() {
         arguments.extend([service.clone().into_os_string(), "150".into()]);
         Recorder::new("launcher").options(options).record("sh", arguments)
     };
-    // A child although the user did not ask for children, and a child that lost LD_PRELOAD.
+    // The shell starts a child although the user did not ask for children, and a child that lost LD_PRELOAD.
     for clean in [false, true] {
         let recording = launch(&[], clean);
         let report = recording.leaks();

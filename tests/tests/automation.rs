@@ -41,7 +41,8 @@ fn environment(step: &Value, inputs: &[(&str, &str)]) -> Vec<(String, String)> {
     environment.iter().map(|(name, value)| (name.clone(), text(value))).collect()
 }
 
-/// Runs the steps of the action up to the upload, as a runner does. Returns the gate's exit code, too.
+/// Runs the steps of the action up to the upload, as a runner does. The function also returns the gate's exit
+/// code.
 fn run_action(dir: &Path, program: &str, tests: &str) -> (Outcome, Outcome, String) {
     let action = yaml("samples/ci/github-action/action.yml");
     assert_eq!(action["runs"]["using"], "composite");
@@ -122,7 +123,8 @@ fn gitlab_job_fails_on_a_leak_and_keeps_its_reports() {
     assert!(dir.join(junit).is_file() && dir.join("edleak-report/leaks.html").is_file());
 }
 
-/// systemd reads the drop-in without a warning. A shell with its variables records only the service.
+/// systemd must read the drop-in without a warning. A shell with the variables of the drop-in must record
+/// only the service.
 #[test]
 fn systemd_drop_in_is_read_and_records_the_service() {
     let dir = TempDir::new("systemd");

@@ -73,7 +73,8 @@ fn an_existing_trace_is_kept_as_old() {
     assert!(first == kept, "trace.edl.old is the first trace, unchanged");
 }
 
-/// Two recordings into one file: the second is refused, and the first one's trace is complete.
+/// Two recordings into one file: edleak-record refuses the second one, and the trace of the first is
+/// complete.
 #[test]
 fn two_recordings_do_not_share_a_trace() {
     let dir = TempDir::new("shared");
@@ -91,7 +92,7 @@ fn two_recordings_do_not_share_a_trace() {
     assert!(Report::of(&trace, &["--all"]).summary("allocs") > 100);
 }
 
-/// If another process cuts off the trace, the recording ends with a reason; the target runs on.
+/// If another process cuts off the trace, the recording ends with a reason, and the target runs on.
 #[test]
 fn a_trace_that_is_cut_off_is_an_error_and_not_a_crash() {
     let dir = TempDir::new("cut");
@@ -100,7 +101,7 @@ fn a_trace_that_is_cut_off_is_an_error_and_not_a_crash() {
         Recorder::new("cut").command(&trace, samples().binary("leaker"), ["--seconds", "2", "--ledger"]);
     let recording = Running::start(&mut command, b"");
     let slices = || Report::of(&trace, &[]).json["trace"]["slices"].as_u64();
-    // Wait for slices: the empty file is created before the recording starts.
+    // Wait for slices, because edleak-record creates the empty file before the recording starts.
     wait_for("slices", || analyze(["verify"], &trace).code == 0 && slices() > Some(3));
     std::fs::write(&trace, b"").expect("it is ours");
     let outcome = recording.finish();
@@ -109,7 +110,7 @@ fn a_trace_that_is_cut_off_is_an_error_and_not_a_crash() {
     assert!(outcome.stderr.contains("somebody cut it off"), "{}", outcome.stderr);
 }
 
-/// A failed recording is reported at once, even with -q, and not again at the end.
+/// edleak-record reports a failed recording at once, even with -q, and not again at the end.
 #[test]
 fn failed_recording_is_reported_once_and_at_once() {
     let dir = TempDir::new("at-once");
@@ -118,7 +119,7 @@ fn failed_recording_is_reported_once_and_at_once() {
     let mut command = Recorder::new("at-once").options(["-q"]).command(&trace, "bash", ["-c", &script]);
     let mut recording = Running::start(&mut command, b"");
     let slices = || Report::of(&trace, &[]).json["trace"]["slices"].as_u64();
-    // Wait for slices: the empty file is created before the recording starts.
+    // Wait for slices, because edleak-record creates the empty file before the recording starts.
     wait_for("slices", || analyze(["verify"], &trace).code == 0 && slices() > Some(3));
     std::fs::write(&trace, b"").expect("it is ours");
     recording.wait_for_text("somebody cut it off");
@@ -137,8 +138,8 @@ fn a_limit_that_is_met_is_named_once() {
             format!("ulimit {limit}; exec {record} -o trace.edl bash -c 'read -t 0.3 <> <(:); exit 0'");
         run(Command::new("bash").args(["-c", &script]).current_dir(dir.path()))
     };
-    // The test does not know how many descriptors are open at the start. So it tries several limits, and a
-    // different operation fails first at each limit.
+    // The test does not know how many descriptors are open at the start. So the test tries several limits; at
+    // each limit a different operation fails first.
     let mut refused = 0;
     for descriptors in 6..=13 {
         let what = format!("{descriptors} descriptors");
@@ -165,7 +166,7 @@ fn a_limit_that_is_met_is_named_once() {
     let outcome = limited("-f 0");
     assert_refused(&outcome, "-f 0", &["(raise `ulimit -f`"]);
     assert!(!dir.join("trace.edl").exists(), "nothing was recorded");
-    // Too little memory for a thread's stack.
+    // There is too little memory for a thread's stack.
     let outcome = limited("-d 1000");
     assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
 }
@@ -269,7 +270,7 @@ fn arguments_reach_the_target_unchanged() {
 
 // ---------------------------------------------------------------- bad use
 
-/// Asserts one clear line, no panic, and that nothing was started.
+/// Asserts that there is one clear line and no panic, and that nothing was started.
 fn assert_refused(outcome: &Outcome, what: &str, expected: &[&str]) {
     assert!(outcome.code != 0 && outcome.code < 128, "{what}: exit code {}", outcome.code);
     assert_eq!(outcome.stdout, "", "{what}");
@@ -321,7 +322,7 @@ fn unrecordable_programs_are_refused() {
         }
     }
 
-    // A program for another machine: the header names AArch64.
+    // A program for another machine: its header names AArch64.
     let foreign = compile("foreign", &[]);
     let mut bytes = std::fs::read(&foreign).expect("just built");
     bytes[18] = 183;
@@ -413,7 +414,8 @@ fn damaged_traces_are_read_as_far_as_they_are_sound() {
         true
     };
     let used = bytes.iter().rposition(|&byte| byte != 0).expect("a trace is not all zeros") + 1;
-    // The first page describes the file; a trace needs it. Beyond it, every prefix is a trace.
+    // The first page describes the file, so a trace needs it. Every prefix of the file that is longer than
+    // this page is a trace.
     const FIRST_PAGE: usize = 4096;
     assert!(used > 2 * FIRST_PAGE, "a trace of {used} bytes is too short to be cut in pieces");
     for at in (0..FIRST_PAGE).step_by(256) {
@@ -449,7 +451,7 @@ fn after_exec_the_trace_is_that_of_the_new_image() {
     assert!(!modules.iter().any(|module| module.ends_with("/bash")), "{modules:?}");
 }
 
-/// A script is recorded as its interpreter.
+/// edleak records a script as its interpreter.
 #[test]
 fn a_script_is_recorded_as_its_interpreter() {
     let dir = TempDir::new("script");
@@ -473,7 +475,7 @@ fn a_child_that_stays_does_not_hold_the_recorder() {
         release.display(),
         done.display()
     );
-    // Made before the clock starts, because the first test that needs the recorder builds it.
+    // This runs before the clock starts, because the first test that needs the recorder builds it.
     let mut command = Recorder::new("orphan").command(&dir.join("t.edl"), "bash", ["-c", &script]);
     let started = std::time::Instant::now();
     let outcome = run(&mut command);
@@ -505,8 +507,8 @@ fn a_full_disk_ends_the_recording_and_not_the_target() {
     let analyzed = analyze(["--all"], &trace);
     let unmounted = Command::new("umount").arg(dir.path()).output();
     assert!(unmounted.is_ok_and(|output| output.status.success()), "our own file system can be unmounted");
-    // The recorder refuses at the start or ends in the middle, for lack of space. Both give a reason, and
-    // neither a SIGBUS.
+    // The recorder refuses at the start or ends in the middle, for lack of space. In both cases edleak-record
+    // gives a reason, and no SIGBUS kills it.
     assert!(outcome.stderr.contains("space") || outcome.stderr.contains("full"), "{}", outcome.stderr);
     if outcome.code == 0 {
         assert!(outcome.stdout.contains("leak_malloc"), "the target came to its end: {}", outcome.stdout);
@@ -558,8 +560,8 @@ fn children_of_a_shell_are_recorded_on_request() {
     let plain = run(Command::new("bash").args(["-c", script]));
     let recording = Recorder::new("shell").options(["--children"]).record("bash", ["-c", script]);
     assert_eq!((recording.outcome.code, &recording.outcome.stdout), (plain.code, &plain.stdout));
-    // The traces are recognized by modules, not by command lines: `perl` was executed in a process started as
-    // `bash`.
+    // The test recognizes the traces by modules, not by command lines: `perl` was executed in a process
+    // started as `bash`.
     let mut modules = Vec::new();
     for entry in std::fs::read_dir(recording.dir.path()).expect("it is ours") {
         let report = Report::of(&entry.expect("it is ours").path(), &["--all", "--min-class", "constant"]);
@@ -571,7 +573,7 @@ fn children_of_a_shell_are_recorded_on_request() {
     }
 }
 
-/// A closed descriptor stays closed: the first file that the program opens must get its number.
+/// A closed descriptor stays closed, so the first file that the program opens must get its number.
 #[test]
 fn closed_descriptors_stay_closed() {
     let dir = TempDir::new("closed");

@@ -1,8 +1,8 @@
-//! Restrictions in containers: a read-only root, no home, no root user, no /proc/sys, forbidden system calls,
-//! missing capabilities, no space.
+//! Restrictions in containers. Examples: a read-only root, no home, no root user, no /proc/sys, forbidden
+//! system calls, missing capabilities, no space.
 //!
-//! Each test is a row of docs/containers.md. Namespaces replace containers, because no image can be fetched
-//! here.
+//! Each test is a row of docs/containers.md. Namespaces replace containers, because the tests cannot fetch an
+//! image.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::{hosts, samples};
@@ -14,8 +14,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-/// A directory like a container image: edleak-record and edleak-analyze without a library beside them, the
-/// library in its own volume, the sample leaker, and a volume for traces.
+/// A directory like a container image: edleak-record and edleak-analyze without a library beside them, and
+/// the sample leaker. The library is in its own volume, and a further volume is for traces.
 struct Image {
     dir: TempDir,
 }
@@ -60,7 +60,7 @@ impl Image {
             .env("E", self.dir.path()))
     }
 
-    /// Whether the leaker's trace exists and names its leak.
+    /// Whether the leaker's trace exists and names the leak.
     fn has_leak(&self, trace: &str) -> bool {
         let trace = self.dir.join("traces").join(trace);
         trace.is_file() && analyze(["--min-class", "linear"], &trace).code == 1
@@ -77,8 +77,8 @@ const RECORD: &str =
     "$E/bin/edleak-record -q --period 50ms -o $E/traces/trace.edl $E/bin/server --seconds 2 >/dev/null";
 const PRELOAD: &str =
     "env LD_PRELOAD=$E/shared/libedleak_preload.so EDLEAK_OUTPUT=$E/traces/trace.edl EDLEAK_PERIOD=50ms";
-/// Waits for the collector of a bare preload, which ends after its target. Otherwise the end of the namespace
-/// would kill it.
+/// Waits for the collector of a bare preload, which ends after its target. Without this wait, the end of the
+/// namespace would kill the collector.
 const WAIT: &str = "for i in $(seq 400); do pgrep -x edleak-record >/dev/null || break; sleep 0.05; done";
 /// Makes everything read-only except the volume for traces and explicit mounts. An image has no writable
 /// /dev/shm either.
@@ -113,7 +113,7 @@ rows! {
     service_script_with_only_is_recorded:
         format!("{PRELOAD} EDLEAK_ONLY='server*' sh -c 'mkdir -p $E/traces/d; $E/bin/server --seconds 2; ls / ' >/dev/null; {WAIT}");
     read_only_root_unpacks_to_dev_shm:
-        // A user without an unpacked copy on this machine.
+        // A user who has no unpacked copy of the library on this machine.
         format!("{READ_ONLY}; mount -t tmpfs tmpfs /dev/shm; setpriv --reuid=54321 --regid=54321 --clear-groups {RECORD}; \
                  test -n \"$(ls -d /dev/shm/edleak-54321/*)\"");
     read_only_root_with_the_shared_volume_is_recorded: format!("{READ_ONLY}; {PRELOAD} $E/bin/server --seconds 2 >/dev/null; {WAIT}");
@@ -150,12 +150,13 @@ fn places_without_execution_are_refused_with_the_remedy() {
     for part in ["`/run/home/edleak`", "`/dev/shm/edleak-0`", "noexec", "set XDG_CACHE_HOME"] {
         assert!(outcome.stderr.contains(part), "no {part}: {}", outcome.stderr);
     }
-    // Follow the remedy in the message.
+    // The user follows the remedy in the message.
     let script = script.replace(RECORD, &format!("mkdir /mnt/cache; XDG_CACHE_HOME=/mnt/cache {RECORD}"));
     assert_eq!(image.run(&script).code, 0);
 }
 
-/// The disk fills up while the library is written: the next place is used, and no partial library stays.
+/// The disk fills up while edleak-record writes the library: it uses the next place and leaves no partial
+/// library.
 #[test]
 fn full_disk_leads_to_the_next_place() {
     if !can_make_namespaces() {

@@ -1,5 +1,5 @@
-//! Symbols from a debuginfod server: requested only if the user asks, used only if the build matches, and
-//! skipped quickly if the server fails.
+//! Symbols from a debuginfod server. edleak requests them only if the user asks, uses them only if the build
+//! matches, and gives up quickly if the server fails.
 
 use edleak_tests::programs::samples;
 use edleak_tests::record::Recorder;
@@ -21,11 +21,11 @@ use std::time::{Duration, Instant};
 enum Answer {
     File(Vec<u8>),
     NotFound,
-    /// Announces the length of the whole file and sends half of it.
+    /// The server announces the length of the whole file and sends half of it.
     Half(Vec<u8>),
-    /// Sends half of the file and announces no length.
+    /// The server sends half of the file and announces no length.
     Less(Vec<u8>),
-    /// Accepts the connection and never answers.
+    /// The server accepts the connection and never answers.
     Silence,
 }
 
@@ -69,7 +69,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Release);
-        let _ = TcpStream::connect(self.address); // ends its wait
+        let _ = TcpStream::connect(self.address); // the connection ends the wait of the server
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }
@@ -97,7 +97,8 @@ fn serve(mut stream: TcpStream, answer: &Answer, log: &Mutex<Vec<String>>) -> Op
     None
 }
 
-/// A stripped program, recorded while it leaked; its separate debug information, and that of another program.
+/// A stripped program that was recorded while it leaked; its separate debug information, and the debug
+/// information of another program.
 struct Recorded {
     _dir: TempDir,
     trace: PathBuf,
@@ -149,7 +150,7 @@ fn is_named(outcome: &Outcome) -> bool {
     outcome.stdout.contains("grow_list at ") && outcome.stdout.contains("linear_leak.c:")
 }
 
-/// Asserts that no name was found, that the report says so, and that one line gives the reason.
+/// Asserts that edleak found no name, that the report says so, and that one line gives the reason.
 fn assert_unnamed(outcome: &Outcome, why: &str) {
     assert!(!is_named(outcome), "{}", outcome.stdout);
     assert!(outcome.stdout.contains("linear_leak+0x"), "module and offset:\n{}", outcome.stdout);
@@ -195,7 +196,7 @@ fn file_of_another_build_is_refused() {
 
 #[test]
 fn truncated_file_is_refused() {
-    // debuginfod-find notices this itself and reports that the server does not have the file.
+    // debuginfod-find notices this error itself and reports that the server does not have the file.
     let server = Server::start(Answer::Half(recorded().debug.clone()));
     assert_unnamed(&analyze(&server.url(), &["--debuginfod"]), "");
     let server = Server::start(Answer::Less(recorded().debug.clone()));

@@ -1,9 +1,9 @@
 //! Programs of a Linux distribution, run plain and recorded: output, status and files must be equal.
 //!
-//! By default only the commands marked `*` run; with `EDLEAK_DISTRO=all` all of them. A program that is not
-//! installed is skipped and counted (tests/setup.sh installs those that Debian's base system lacks). Not
-//! listed are programs that print their environment (`env`) or the present state (`ps`, `df`), and programs
-//! that edleak refuses.
+//! By default the test runs only the commands marked `*`; with `EDLEAK_DISTRO=all` it runs all of them. The
+//! test skips and counts a program that is not installed (tests/setup.sh installs programs that Debian's base
+//! system lacks). The list does not contain programs that print their environment (`env`) or the present
+//! state (`ps`, `df`), and programs that edleak refuses.
 
 use edleak_tests::record::Recorder;
 use edleak_tests::run::{Outcome, run_with_input};
@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
-/// One command per line: `*` marks the default selection, `< FILE` is standard input. Run in a directory that
-/// `fixture` fills.
+/// One command per line: `*` marks the default selection, `< FILE` is standard input. Each command runs in a
+/// directory that `fixture` fills.
 const COMMANDS: &str = "
 * sort -n words.txt
   sort --parallel=4 -S 1M -r words.txt
@@ -244,7 +244,7 @@ const COMMANDS: &str = "
   memcached -V
 ";
 
-/// Files for the commands, the same in every run.
+/// Files for the commands; they are the same in every run.
 fn fixture() -> BTreeMap<&'static str, String> {
     let words: String = (0..3000).map(|i| format!("word-{}-x {}\n", i * 7919 % 3001, i % 17)).collect();
     let objects: Vec<_> = (0..300)
@@ -283,7 +283,7 @@ fn fill(dir: &Path) {
         std::fs::create_dir_all(path.parent().expect("a file has a directory")).expect("writable");
         std::fs::write(&path, content).expect("writable");
         let file = std::fs::File::options().append(true).open(&path).expect("just written");
-        // Some programs print file times, so they are the same in every run.
+        // Some programs print file times, so these times are the same in every run.
         let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_234_567_890);
         file.set_modified(time).expect("it is ours");
     }
@@ -321,7 +321,7 @@ fn is_installed(program: &str) -> bool {
 type Effects = (Outcome, BTreeMap<PathBuf, Vec<u8>>);
 
 fn effects(work: &Path, input: Option<&str>, command: &mut Command) -> Effects {
-    // The same path in every run, because some programs print it or write it into files.
+    // The path is the same in every run, because some programs print it or write it into files.
     let _ = std::fs::remove_dir_all(work);
     fill(work);
     let input =
@@ -332,7 +332,7 @@ fn effects(work: &Path, input: Option<&str>, command: &mut Command) -> Effects {
     (outcome, files_in(work))
 }
 
-/// Runs one command twice plain and once recorded. `Ok(false)` if the plain runs already differ.
+/// Runs one command twice plain and once recorded. Returns `Ok(false)` if the plain runs already differ.
 fn compare(line: &str) -> Result<bool, String> {
     let (command, input) = match line.split_once(" < ") {
         Some((command, input)) => (command, Some(input.trim())),

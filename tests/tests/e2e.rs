@@ -45,7 +45,7 @@ fn every_leak_of_the_leaker_is_named_with_its_line() {
         for site in sites {
             let frame = site.caller().expect("a site has a caller");
             assert!(frame.file.ends_with("samples/leaker.cpp"), "{function} is in `{}`", frame.file);
-            // The line must be the line of the call, not of the next statement.
+            // The line must be that of the call, not of the next statement.
             let line = source.lines().nth(frame.line as usize - 1).unwrap_or("");
             let calls = ["malloc(", "calloc(", "realloc(", "memalign(", "new "];
             assert!(

@@ -26,7 +26,7 @@ fn assert_exact(threads: u32, seed: u32) -> Recording {
     let recording = Recorder::new("exact").record(programs().binary("exact"), &args);
     assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
     let ledger = read_ledger(&recording.outcome.stdout);
-    // Check the reference itself: it must have used every entry point, except the calls that fail.
+    // Checks the ledger itself: the program must have used every entry point, except the calls that fail.
     for (function, counts) in &ledger {
         assert_eq!(
             counts.allocs > 1000,

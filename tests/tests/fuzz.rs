@@ -1,7 +1,7 @@
 //! Runs the fuzz targets on stable Rust: every input of the corpus, and the same mutants of it in every run.
 //!
 //! No input may make a target panic, work for seconds, or request memory that its size does not justify.
-#![allow(unsafe_code)] // an allocator
+#![allow(unsafe_code)] // implements an allocator
 
 #[path = "../../fuzz/src/lib.rs"]
 mod targets;
@@ -11,14 +11,15 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// The inputs are at most a few kilobytes long, so none justifies a request of this size.
+/// Largest request of memory that any input may cause, in bytes: the inputs have at most a few kilobytes.
 const MOST_BYTES: usize = 256 << 20;
-/// Far more than any input needs, even on a busy machine.
+/// Longest time for one input: far more than any input needs, even on a busy machine.
 const MOST_TIME: Duration = Duration::from_secs(10);
-/// The mutants of one target. Their content does not depend on the elapsed time, only their number does.
+/// The mutants of one target. The content of the mutants does not depend on the elapsed time; only their
+/// number does.
 const MUTANTS: usize = 10_000;
 
-/// Refuses too large requests; the test then fails with the requested size.
+/// An allocator that refuses too large requests; the test then fails with the requested size.
 struct Limited;
 
 // SAFETY: every call is passed on unchanged to the system's allocator, or refused, as allocators may.
@@ -27,12 +28,12 @@ unsafe impl GlobalAlloc for Limited {
         if layout.size() > MOST_BYTES {
             return std::ptr::null_mut();
         }
-        // SAFETY: the caller's contract is the same.
+        // SAFETY: the caller keeps the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: the caller's contract is the same.
+        // SAFETY: the caller keeps the contract of `dealloc`.
         unsafe { System.dealloc(ptr, layout) }
     }
 }
@@ -40,7 +41,7 @@ unsafe impl GlobalAlloc for Limited {
 #[global_allocator]
 static LIMITED: Limited = Limited;
 
-/// xorshift64: the same numbers in every run.
+/// The generator xorshift64: it gives the same numbers in every run.
 struct Dice(u64);
 
 impl Dice {
@@ -127,7 +128,7 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
         .map(|entry| entry.expect("a directory that was opened can be read").path())
         .collect();
     paths.sort();
-    // A fuzzer names its findings by a hash; those are not in the repository.
+    // A fuzzer names its findings by a hash; the repository does not contain them under these names.
     let is_ours = |path: &Path| path.file_name().is_some_and(|name| name.len() < 40);
     paths.retain(|path| is_ours(path));
     paths.iter().map(|path| std::fs::read(path).expect("a file")).collect()

@@ -1,5 +1,5 @@
-//! A pipeline's gate, end to end: it passes programs without leaks, fails on leaks, can prove it, and
-//! recognizes known leaks.
+//! Tests a pipeline's gate from end to end. It passes programs without leaks, fails on leaks, can prove that
+//! it fails, and recognizes known leaks.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::{programs, samples};
@@ -45,7 +45,7 @@ fn an_injected_leak_within_the_budget_passes() {
         assert_eq!(gate.code, code, "{budget}: {}", gate.stdout);
         assert_eq!(gate.stdout.contains("1. LEAK"), code == 1, "{budget}: {}", gate.stdout);
     }
-    // An injected leak can be suppressed and stored in a baseline like any other.
+    // A user can suppress an injected leak or store it in a baseline like any other leak.
     let rules = injected.dir.join("rules");
     std::fs::write(&rules, "leak:edleak_injected_leak budget=30KB/s\n").expect("writable");
     let rules = rules.to_str().expect("UTF-8");
@@ -127,7 +127,8 @@ fn validate(report: &str) -> Outcome {
     let script = "import json, sys, jsonschema as j\n\
         j.Draft7Validator(json.load(open(sys.argv[1])), format_checker=j.FormatChecker()).validate(json.load(sys.stdin))";
     let schema = repository().join("tests/schema/sarif-2.1.0.json");
-    // Debian's Python, whatever is in PATH: tests/setup.sh installs the modules that the script imports.
+    // The path of Debian's Python, whatever is in PATH: tests/setup.sh installs the modules that the script
+    // imports.
     run_with_input(Command::new("/usr/bin/python3").args(["-c", script]).arg(schema), report.as_bytes())
 }
 
@@ -198,7 +199,7 @@ fn reports_hold_what_their_schemas_ask_for() {
         let checked = run_with_input(Command::new("/usr/bin/python3").args(["-c", script]), junit.as_bytes());
         assert_eq!(checked.code, 0, "{}\n{junit}", checked.stderr);
     }
-    // Check the validator itself: it must find an error in a wrong report.
+    // Checks the validator itself: it must find an error in a wrong report.
     let wrong = sarif(&[], &traces[..1]).to_string().replace("\"startLine\":", "\"startLine\":-");
     assert_ne!(validate(&wrong).code, 0);
 }

@@ -1,7 +1,7 @@
 //! Hostile targets that attack the recording, and other users who try to reach it. The collector must not
 //! crash or hang, must not use more memory than usual, and must write only its own trace.
 
-#![allow(unsafe_code)] // geteuid(2)
+#![allow(unsafe_code)] // calls geteuid(2)
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::{programs, samples};
@@ -11,7 +11,7 @@ use edleak_tests::temp::TempDir;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Maximum private memory of the collector in KiB; it needs a tenth of it.
+/// Maximum private memory of the collector in KiB; the collector needs a tenth of it.
 const MOST_KB: u32 = 400 << 10;
 
 /// Records `scribble MODE` and asserts that the collector survives.
@@ -73,7 +73,7 @@ fn memory_files(pid: i32) -> Vec<PathBuf> {
 
 #[test]
 fn another_user_reaches_neither_session_nor_trace() {
-    // SAFETY: `geteuid` has no preconditions.
+    // SAFETY: `geteuid` takes no arguments and cannot fail.
     if unsafe { libc::geteuid() } != 0 {
         eprintln!("skipped: only root can become another user");
         return;

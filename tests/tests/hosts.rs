@@ -1,8 +1,8 @@
 //! Hostile programs, run plain and recorded: output and status must be equal, and the trace correct.
 //!
-//! Each program of tests/programs/hosts/ checks its own behaviour and has directives: `//#Run: ARGS` (one
-//! line per run), `//#Record: OPTIONS`, `//#Env: NAME=VALUE`, `//#Needs: root`, and `//#Trace: FUNCTION
-//! allocs=N frees=N …`, the expected counters of one function.
+//! Each program of tests/programs/hosts/ checks its own behaviour and has directives. They are `//#Run: ARGS`
+//! (one line per run), `//#Record: OPTIONS`, `//#Env: NAME=VALUE`, `//#Needs: root`, and `//#Trace: FUNCTION
+//! allocs=N frees=N …`. `Trace` gives the expected counters of one function.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::directives::Directives;
@@ -15,7 +15,7 @@ use edleak_tests::tools::repository;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// One test per program, and a test that every program has one.
+/// There is one test per program, and a test that every program has one.
 macro_rules! hosts {
     ($($name:ident)*) => {
         const TESTED: &[&str] = &[$(stringify!($name)),*];
@@ -32,7 +32,7 @@ hosts! {
     static_child static_tls tls_destructors unreachable_child usable_size user_preload vfork_spawn
 }
 
-/// These programs have their own tests below.
+/// These programs have their own tests further down.
 const SPECIAL: &[&str] = &["many_sites", "own_malloc"];
 
 #[test]
@@ -50,7 +50,7 @@ fn source_of(name: &str) -> PathBuf {
 }
 
 fn is_root() -> bool {
-    // SAFETY: `geteuid` has no preconditions.
+    // SAFETY: `geteuid` takes no arguments and cannot fail.
     unsafe { libc::geteuid() == 0 }
 }
 
@@ -142,8 +142,8 @@ fn field_of(counts: &Counts, field: &str) -> u64 {
     }
 }
 
-/// More call sites than the table holds: nothing is lost, the others are counted as one site, and both
-/// programs say so.
+/// The program has more call sites than the table holds: no count is lost, one site counts the others, and
+/// both programs say so.
 #[test]
 fn many_sites() {
     let recording = Recorder::new("many_sites").record(hosts().binary("many_sites"), [""; 0]);
@@ -180,7 +180,7 @@ fn own_malloc() {
         let verdict = analyze([""; 0], &recording.trace);
         assert!([2, 3].contains(&verdict.code), "never an empty success: {verdict:?}");
     } else {
-        // Refused before the start.
+        // edleak-record refuses the program before the start.
         assert!(
             recording.outcome.code != 0 && recording.outcome.stdout.is_empty(),
             "{:?}",
@@ -195,8 +195,8 @@ fn children_have_their_own_traces() {
     assert_children_have_their_own_traces(&["--children"]);
 }
 
-/// In the child, a parent's allocation at a watched site is counted at the site, because the stacks stay in
-/// the parent's session.
+/// In the child, an inherited allocation of a watched site counts at the site, because the stacks stay in the
+/// parent's session.
 #[test]
 fn children_of_a_watched_program_have_their_own_traces() {
     assert_children_have_their_own_traces(&["--children", "--watch", "*"]);
@@ -222,7 +222,7 @@ fn assert_children_have_their_own_traces(options: &[&str]) {
         };
         let report = Report::of(&path, &["--all", "--min-class", "constant"]);
         assert_eq!(report.json["trace"]["pid"].as_u64(), Some(pid), "{name}");
-        // Twenty allocations of its own, and one inherited from its parent, which it frees.
+        // The child makes twenty allocations, and frees one that it inherited from its parent.
         let counts = report.counts_of("in_parent");
         assert_eq!((counts.allocs, counts.frees), (21, 1), "{name}:\n{}", report.describe());
         assert_eq!(report.summary("unknown_frees"), 0, "{name}:\n{}", report.describe());
@@ -248,7 +248,7 @@ fn a_daemon_is_recorded_with_its_children() {
     assert_eq!(report.counts_of("in_daemon").allocs, 40, "{}", report.describe());
 }
 
-/// A child that can open no file cannot be recorded; its parent's trace reports this.
+/// edleak cannot record a child that can open no file; the parent's trace reports this.
 #[test]
 fn children_out_of_reach_are_reported() {
     let recorder = Recorder::new("out-of-reach").options(["--children"]);
@@ -300,7 +300,7 @@ fn killed_collector_leaves_the_target_running() {
     assert_eq!(report.json["trace"]["complete"], false);
 }
 
-/// The recorder is stopped for a while: the target runs on, and the missing slices are counted.
+/// The recorder is stopped for a while: the target runs on, and edleak counts the missing slices.
 #[test]
 fn a_stopped_collector_loses_slices_and_nothing_else() {
     let dir = TempDir::new("stopped");
@@ -337,7 +337,7 @@ fn a_bare_preload_records() {
     assert_trace(&report, "outlives", "works allocs=100 allocated_bytes=10000 frees=0");
 }
 
-/// A static image after `exec` cannot be recorded: the verdict must not be clean.
+/// edleak cannot record a static image after `exec`: the verdict must not be clean.
 #[test]
 fn image_that_cannot_be_recorded_is_not_a_success() {
     let recording = Recorder::new("exec_static").record(hosts().binary("exec_static"), [""; 0]);

@@ -1,5 +1,5 @@
-//! Which preload library edleak-record uses: never one of another version, a damaged one, or one that another
-//! user could have written.
+//! Tests which preload library edleak-record uses. It never uses a library of another version, a damaged
+//! library, or a library that another user could have written.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::run::{Outcome, run};
@@ -37,7 +37,7 @@ impl Installed {
             .envs(variables.iter().copied()))
     }
 
-    /// Records a program and returns the library that was used, according to `doctor`.
+    /// Records a program and returns the library that edleak-record used, according to `doctor`.
     fn records_with(&self) -> String {
         let recorded = self.run(&["-q", "-o", "trace.edl", "--", "ls", "/"], &[]);
         assert_eq!(recorded.code, 0, "{recorded:?}");

@@ -26,7 +26,7 @@ fn a_heap_of_small_allocations_grows_by_a_fifth_at_most() {
     assert!(recorded * 5 <= plain * 6, "{recorded} KiB recorded, {plain} KiB plain");
 }
 
-/// 1,000 threads that each use 5,000 sites: less than 64 MiB for counters, and 8 MiB for everything else of
+/// 1,000 threads that each use 5,000 sites: less than 64 MiB for counters, and 8 MiB for all other memory of
 /// fixed size.
 #[test]
 fn counters_are_bounded_with_threads() {

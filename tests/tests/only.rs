@@ -137,8 +137,8 @@ fn bare_preload_records_the_program_that_matches() {
     assert_eq!(service.recorded(), [("trace.edl".into(), "server-1".into())]);
 }
 
-/// Instructions per malloc+free pair that a non-matching program pays for the preload. A library that only
-/// forwards costs 14, a recorded program pays 59.
+/// Number of instructions per malloc+free pair that a non-matching program pays for the preload. A library
+/// that only forwards costs 14, a recorded program pays 59.
 #[test]
 fn program_that_does_not_match_pays_little_more_than_a_forwarded_call() {
     const MOST: f64 = 34.0;

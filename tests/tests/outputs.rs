@@ -1,5 +1,5 @@
-//! Destinations of traces and messages: links, devices, traces of running recordings, a full stderr. Also
-//! tests other recorded processes.
+//! Destinations of traces and messages: links, devices, traces of running recordings, a full stderr. The file
+//! also tests other recorded processes.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::{hosts, samples};
@@ -18,7 +18,7 @@ fn analyzer(arguments: &[&str], files: &[&Path]) -> Outcome {
 }
 
 fn is_root() -> bool {
-    // SAFETY: `geteuid` has no preconditions.
+    // SAFETY: `geteuid` takes no arguments and cannot fail.
     unsafe { libc::geteuid() == 0 }
 }
 
@@ -52,7 +52,7 @@ fn output_that_is_not_a_regular_file_is_not_replaced() {
         run(&mut Recorder::new("links").command(&to_fifo, "true", [""; 0])),
         analyzer(&["embed", "-o", output], &[&real]),
         analyzer(&["anonymize", "-o", output], &[&real]),
-        // A FIFO stands for any device: writing to it harms nothing.
+        // A FIFO stands for any device, because writing to it harms nothing.
         analyzer(&["anonymize", "-o", fifo.to_str().expect("UTF-8")], &[&real]),
     ] {
         assert!(refused.code != 0 && refused.stderr.lines().count() == 1, "{refused:?}");
@@ -82,7 +82,7 @@ fn no_input_is_overwritten() {
     let refused = analyzer(&["-o", second_name.to_str().expect("UTF-8")], &[&recording.trace]);
     assert!(refused.code == 3 && refused.stderr.contains("would be overwritten"), "{refused:?}");
 
-    // A file with a similar name beside it is kept, too.
+    // edleak keeps a file with a similar name beside the trace, too.
     let beside = recording.dir.join("baseline.edl.new");
     std::fs::write(&beside, "precious").expect("writable");
     assert_eq!(analyzer(&["embed"], &[&baseline]).code, 0);
@@ -90,8 +90,8 @@ fn no_input_is_overwritten() {
     assert_eq!(traces_in(&recording.dir).len(), 5, "nothing else is left");
 }
 
-/// `embed` refuses a trace whose recording still runs. `embed` would replace the file, and later slices would
-/// go to the old file, which has no name any more.
+/// `embed` refuses a trace whose recording still runs. If `embed` replaced the file, later slices would go to
+/// the old file, which has no name any more.
 #[test]
 fn a_trace_under_way_is_not_replaced() {
     let dir = TempDir::new("live");
@@ -126,7 +126,7 @@ fn a_stderr_that_takes_nothing_changes_nothing() {
     assert_eq!(status.expect("it starts").code(), Some(127));
 }
 
-/// A stopped recorder hides no other recording, and no command waits for it.
+/// A stopped recorder does not hide other recordings, and no command waits for it.
 #[test]
 fn a_stopped_recorder_is_named() {
     let dir = TempDir::new("stopped");
@@ -156,8 +156,8 @@ fn a_stopped_recorder_is_named() {
     assert!(asked.stderr.contains("answers (see above)"), "{asked:?}");
 }
 
-/// With a bare preload, programs that start in one directory at the same time get a trace each. So do the
-/// programs that they execute.
+/// With a bare preload, programs that start in one directory at the same time get a trace each. The same
+/// holds for the programs that they execute.
 #[test]
 fn bare_preloads_do_not_share_a_trace() {
     let dir = TempDir::new("bare-many");
@@ -172,7 +172,7 @@ fn bare_preloads_do_not_share_a_trace() {
     for running in [start(&direct), start(&direct)] {
         assert_eq!(running.finish().code, 0);
     }
-    // Two shells, and the programs that they execute.
+    // The test starts two shells, and each executes a program.
     let complete = || {
         let traces = traces_in(&dir);
         let whole = |trace: &PathBuf| {
@@ -205,7 +205,7 @@ fn image_before_an_exec_keeps_its_trace() {
     assert!(recording.all_sites().summary("live_bytes") < 40_000);
 }
 
-/// ... and the same trace name is kept from image to image.
+/// The trace keeps the same name from image to image.
 #[test]
 fn no_recorder_takes_a_name_between_two_images() {
     let dir = TempDir::new("between");
@@ -225,7 +225,7 @@ fn no_recorder_takes_a_name_between_two_images() {
     assert!(!dir.join("trace.edl.old").exists());
 }
 
-/// The name is reserved from the start, even before anything is written.
+/// The name is reserved from the start, even before the recorder writes anything.
 #[test]
 fn two_recorders_do_not_share_a_trace() {
     let dir = TempDir::new("two");
@@ -236,7 +236,7 @@ fn two_recorders_do_not_share_a_trace() {
     let refused = run(&mut Recorder::new("two").command(&trace, "true", [""; 0]));
     assert!(refused.code != 0 && refused.stderr.contains("another recording is writing"), "{refused:?}");
     assert_eq!(running.finish().code, 0);
-    // Afterwards the name is free again, and the first trace is kept.
+    // Afterwards the name is free again, and edleak keeps the first trace.
     assert_eq!(run(&mut Recorder::new("two").command(&trace, "true", [""; 0])).code, 0);
     let mut traces = traces_in(&dir);
     traces.sort();
@@ -254,10 +254,10 @@ fn an_exec_does_not_prolong_the_recording() {
     assert!(traces.len() <= 2, "{traces:?}: {recording:?}");
 }
 
-/// PIDs are reused: no child's trace replaces another one. Children without a trace are reported.
+/// PIDs are reused: no child's trace replaces another one. The report mentions children without a trace.
 #[test]
 fn every_child_has_a_trace_or_is_reported() {
-    // A name that leaves no space for a PID.
+    // The name is so long that it leaves no space for a PID.
     let dir = TempDir::new("long-name");
     let trace = dir.join(format!("{}.edl", "x".repeat(250)));
     let leaker = "my @kept = map { 'x' x 1000 } 1..40";
@@ -278,7 +278,7 @@ fn every_child_has_a_trace_or_is_reported() {
     }
     let dir = TempDir::new("numbers");
     let trace = dir.join("trace.edl");
-    // The next child begins after the previous trace is finished, and so no longer locked.
+    // The next child begins after the previous trace is finished, and so is no longer locked.
     let finished = "until [ -e $trace ] && flock -ns $trace true; do sleep 0.02; done";
     let script = format!(
         "for trace in trace.21.edl trace.21.2.edl trace.21.3.edl; do echo 20 > {last_pid}; perl -e \"{leaker}\" & wait; {finished}; done"

@@ -16,7 +16,7 @@ fn go_pprof(arguments: &[&str], profile: &Path) -> String {
         .args(["tool", "pprof"])
         .args(arguments)
         .arg(profile)
-        // Prevents copies in a home directory.
+        // This setting prevents copies in a home directory.
         .env("PPROF_TMPDIR", profile.parent().expect("the profile lies in a directory"))
         .env("HOME", profile.parent().expect("the profile lies in a directory")));
     assert_eq!(outcome.code, 0, "{}", outcome.stderr);
@@ -77,7 +77,7 @@ fn google_s_reader_tells_the_numbers_of_the_json_report() {
     let leaked = sites.iter().filter(|site| site["verdict"] == "leak");
     let leaked: i64 = leaked.map(|site| site["leak_bytes"].as_i64().expect("bytes")).sum();
     assert_eq!(sum(&samples, 4), leaked, "{raw}");
-    // For each function: the bytes of all sites with this innermost frame.
+    // For each function, the bytes of all sites with this innermost frame.
     for function in ["leak_calloc", "leak_new", "cache_insert", "startup_table"] {
         let of_json: i64 = sites
             .iter()

@@ -1,4 +1,4 @@
-//! Work of more than a second shows progress on a terminal, but never in a pipe.
+//! Tests that work of more than a second shows progress on a terminal, but never in a pipe.
 
 use edleak_tests::run::DEADLINE;
 use edleak_tests::temp::TempDir;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 const LINE: &str = r#"{"id":7,"period_s":1.0,"live_bytes":[0,96,192,288]}"#;
 
-/// A named pipe: the analysis waits until a writer opens it.
+/// The input is a named pipe: the analysis waits until a writer opens it.
 fn pipe(dir: &TempDir) -> PathBuf {
     let pipe = dir.join("lines.jsonl");
     let made = Command::new("mkfifo").arg(&pipe).status().expect("mkfifo is part of coreutils");
@@ -60,7 +60,7 @@ fn long_work_shows_nothing_in_a_pipe() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("edleak-analyze was built");
-    // Longer than the delay before the first progress line.
+    // This time is longer than the delay before the first progress line.
     sleep(Duration::from_millis(1500));
     write_line(&pipe);
     let output = child.wait_with_output().expect("it was started");

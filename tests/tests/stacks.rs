@@ -1,4 +1,5 @@
-//! Watched stacks: they are correct, watching loses no counts, and a running recording answers requests.
+//! Tests watched stacks: they are correct, watching loses no counts, and a running recording answers
+//! requests.
 
 use edleak_tests::ledger::{assert_equal, read_ledger};
 use edleak_tests::programs::{programs, samples, stacks};
@@ -18,7 +19,7 @@ fn line_of(source: &str, comment: &str) -> u64 {
     at.unwrap_or_else(|| panic!("no line of {source} ends with `{comment}`")) as u64 + 1
 }
 
-/// The child sites, and the leaking ones among them.
+/// The child sites, and the leaking child sites among them.
 fn children(report: &Report) -> (Vec<&Site>, Vec<&Site>) {
     let children: Vec<&Site> = report.sites.iter().filter(|site| site.kind == "stack").collect();
     let leaks = children.iter().copied().filter(|site| site.verdict == "leak").collect();
@@ -108,8 +109,8 @@ fn the_leaks_of_an_earlier_trace_are_watched() {
     assert_one_of_three_paths_leaks("paths_gcc", "paths.h", &later);
 }
 
-/// The frames that gdb shows at the allocation of `size` bytes: module and offset of the real frames, and
-/// functions and lines of the frames in the program's own source.
+/// The frames that gdb shows at the allocation of `size` bytes. They are the module and offset of the real
+/// frames, and the functions and lines of the frames in the program's own source.
 fn backtrace(program: &Path, size: u64, source: &str) -> (Vec<String>, Vec<String>) {
     let script = repository().join("tests/programs/stacks/backtrace.py");
     let mut gdb = Command::new("gdb");
@@ -191,12 +192,12 @@ fn the_stacks_of_coroutines_are_walked_to_their_end() {
     assert_eq!(leaks.len(), 1, "{}", report.describe());
 }
 
-/// `edleak-record WORDS`.
+/// Runs `edleak-record WORDS`.
 fn command(words: &[&str]) -> Outcome {
     run(Command::new(&tools().record).args(words))
 }
 
-/// The pid of the recording into `trace`, once `sessions` lists it.
+/// The PID of the recording into `trace`, once `sessions` lists it.
 fn session_of(trace: &Path) -> String {
     let mut pid = None;
     wait_for("the recording to be listed", || {
@@ -209,8 +210,8 @@ fn session_of(trace: &Path) -> String {
     pid.expect("waited for")
 }
 
-/// Eight threads allocate while all functions, or some, are watched and unwatched again and again. The totals
-/// of every caller, with its stacks, must equal the program's own ledger.
+/// Eight threads allocate while all functions, or some of them, are watched and unwatched again and again.
+/// The totals of every caller, with its stacks, must equal the program's own ledger.
 #[test]
 fn watches_set_and_removed_while_eight_threads_allocate_lose_nothing() {
     let dir = TempDir::new("watch-storm");

@@ -59,7 +59,7 @@ fn symbols_are_exported_in_one_file() {
     assert_eq!(exporting, [PathBuf::from("recorder/preload/src/entry/exports.rs")]);
 }
 
-/// `no_std` gives the preload none of these, and it must not build its own.
+/// `no_std` gives the preload none of these, and the preload must not define its own.
 #[test]
 fn the_preload_allocates_and_locks_nothing() {
     let banned =
@@ -157,7 +157,7 @@ fn unsafe_code_is_only_in_the_listed_files() {
     }
 }
 
-/// bincode is no longer developed and may have to be replaced, so only format/ names it.
+/// The crate bincode is no longer developed and may have to be replaced, so only format/ names it.
 #[test]
 fn only_format_names_bincode() {
     for path in rust_files() {
@@ -184,8 +184,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// preload → session ← collector → {format, binary, model, text}; report → analysis → {format, binary, model,
-/// text}
+/// The dependencies: preload → session ← collector → {format, binary, model, text}; report → analysis →
+/// {format, binary, model, text}.
 ///
 /// Checks the dependencies that cargo resolves, not only the manifests: indirect dependencies count, too.
 #[test]
@@ -216,8 +216,8 @@ fn dependencies_of(package: &str) -> BTreeSet<String> {
     text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
 }
 
-/// No file uses a file that uses it, directly or indirectly, so a reader can read the files of a crate in
-/// order.
+/// No file uses another file that uses it, directly or indirectly, so a reader can read the files of a crate
+/// in order.
 #[test]
 fn no_file_of_a_crate_is_in_a_circle() {
     const ROOMS: &[&str] = &[
@@ -317,7 +317,7 @@ fn module_of(path: &[&str], files: &BTreeMap<String, PathBuf>) -> Option<String>
     (0..=path.len()).rev().map(|end| path[..end].join("::")).find(|module| files.contains_key(module))
 }
 
-/// All paths that `text` begins with, one for each name in its braces.
+/// All paths at the start of `text`, one for each name in its braces.
 fn leaves(base: &[&str], text: &str, found: &mut dyn FnMut(&[&str])) {
     let text = text.trim_start();
     if let Some(inside) = text.strip_prefix('{') {
@@ -370,7 +370,7 @@ fn tool(program: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("binutils print text")
 }
 
-/// Functions that allocate or free: the preload may export only these.
+/// Functions that allocate or free memory: the preload may export only these.
 fn is_allocation_symbol(name: &str) -> bool {
     const C: &[&str] = &[
         "malloc",

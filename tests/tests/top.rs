@@ -58,7 +58,7 @@ fn json_of_top_lists_the_leaks_so_far() {
     assert_ne!(find("startup_table").expect("it allocates")["verdict"], "leak");
     let live: u64 = sites.iter().map(|site| site["live_bytes"].as_u64().expect("bytes")).sum();
     assert_eq!(json["process"]["live_bytes"], live, "rows add up to the process");
-    // Without a terminal one screen is printed, and every line fits.
+    // Without a terminal, `top` prints one screen, and every line fits.
     let text = run(&mut top(dir.path(), &[])).stdout;
     assert!(text.lines().count() <= 24 + 1 && text.contains("leak_malloc"), "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");

@@ -1,4 +1,4 @@
-//! Verdicts on programs whose work stops before the recording ends: no leaking program passes a gate.
+//! Verdicts on programs whose work stops before the recording ends: a leaking program never passes a gate.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::programs;
@@ -16,8 +16,8 @@ fn phases(options: &[&str], words: &[&str]) -> Recording {
     recording
 }
 
-/// The errors that `check` finds in any program, each recorded plain and with `--auto-watch`. The programs
-/// mostly sleep.
+/// The errors that `check` finds in any of the programs; each program is recorded plain and with
+/// `--auto-watch`. The programs mostly sleep.
 fn each(programs: &[&[&str]], check: impl Fn(&Report) -> Option<String> + Sync) {
     let cases: Vec<(&[&str], &[&str])> =
         programs.iter().flat_map(|&words| [(words, &[][..]), (words, &["--auto-watch"][..])]).collect();

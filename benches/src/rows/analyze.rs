@@ -18,8 +18,8 @@ const SITES: usize = 100_000;
 const SLICES: u64 = 3_600;
 const CAPACITY: u64 = 4 << 30;
 
-/// In each slice half of the sites change, each by a few allocations, most of which are freed again. One site
-/// in a thousand leaks.
+/// In each slice half of the sites change, each by a few allocations, and the program frees most of these
+/// again. One site in a thousand leaks.
 fn write(path: &Path, sites: usize, slices: u64) -> Result<u64> {
     let mut writer = TraceWriter::create(path, CAPACITY)?;
     writer.record(&Record::Start(Start { tick_ns: 1_000_000_000, period_ticks: 1, ..Start::default() }))?;
@@ -62,7 +62,7 @@ fn write(path: &Path, sites: usize, slices: u64) -> Result<u64> {
     Ok(writer.finish()?)
 }
 
-/// The zstd frames of a file: found by their magic number, and valid to their end.
+/// The zstd frames of a file: the bench finds them by their magic number, and each is valid to its end.
 fn frames(file: &[u8]) -> Vec<&[u8]> {
     const MAGIC: [u8; 4] = 0xFD2F_B528u32.to_le_bytes();
     let mut found = Vec::new();
@@ -115,7 +115,8 @@ pub fn rows(bench: &mut Bench) -> Result<()> {
             anyhow::ensure!(raw > length, "these are not the blocks of the trace");
             return Ok(start.elapsed().as_secs_f64());
         }
-        // The usual report of leaks. Without --exit-zero the exit code would report the leaks.
+        // edleak-analyze prints its usual report of leaks. With --exit-zero, its exit code does not report
+        // the leaks.
         let cost = measure::cost(
             Command::new(&bench.tools.analyze).args(["--exit-zero", "--format", "json"]).arg(&path),
         )?;
@@ -139,7 +140,8 @@ pub fn rows(bench: &mut Bench) -> Result<()> {
     drop(frames);
     drop(file);
     std::fs::remove_file(&path)?;
-    // With a quarter of the slices: the difference shows memory that is not proportional to sites.
+    // The second run reads a quarter of the slices: the difference shows memory that is not proportional to
+    // sites.
     write(&path, SITES, SLICES / 4)?;
     let quarter = measure::cost(
         Command::new(&bench.tools.analyze).args(["--exit-zero", "--format", "json"]).arg(&path),

@@ -17,9 +17,9 @@ const SITES: usize = 5_000;
 
 /// A C program with 5,000 call sites: `sites SECONDS BURST`. Every 20 ms each site frees its allocation and
 /// makes a new one, with a probability that differs from site to site (1 to 1/8). One site in sixteen keeps
-/// some allocations for ever. Two in three allocate a fixed size, like `new` of one type; the others random
-/// sizes, like strings and buffers. BURST repeats the pair of an active site, for more allocations without
-/// more active sites.
+/// some allocations for ever. Two of three sites allocate a fixed size, like `new` of one type; the others
+/// allocate random sizes, like strings and buffers. BURST repeats the pair of an active site, for more
+/// allocations without more active sites.
 fn generate(bench: &Bench) -> Result<PathBuf> {
     let mut text = String::from(
         "#define _GNU_SOURCE\n#include <stdint.h>\n#include <stdlib.h>\n#include <time.h>\n\
@@ -97,7 +97,8 @@ pub fn rows(bench: &mut Bench) -> Result<()> {
 }
 
 fn share_of_a_core(bench: &mut Bench, program: &Path) -> Result<()> {
-    // The promise is for a period of 1 s; `auto` would be shorter. Modules are compiled in the first second.
+    // The promise is for a period of 1 s; `auto` would be shorter. edleak-record compiles the modules in the
+    // first second, which does not count.
     let mut child = Command::new(&bench.tools.record)
         .args(["-q", "--period", "1s", "-o"])
         .arg(bench.starter.trace())
@@ -117,8 +118,8 @@ fn share_of_a_core(bench: &mut Bench, program: &Path) -> Result<()> {
     Ok(())
 }
 
-/// CPU time of the collector per slice, beside 1,000 threads that have each allocated at 5,000 sites, all of
-/// which change.
+/// CPU time of the collector per slice, beside 1,000 threads. Each thread has allocated at 5,000 sites, all
+/// of which change.
 fn time_of_a_slice(bench: &mut Bench) -> Result<()> {
     const PERIOD: Duration = Duration::from_millis(20);
     const SLICES: u32 = 150;

@@ -1,5 +1,5 @@
-//! framehop walks stacks of this program, like a profiler that lives in its target.
-#![allow(unsafe_code)] // registers and the stack
+//! framehop walks stacks of this program, as a profiler inside its target does.
+#![allow(unsafe_code)] // reads registers and the stack
 
 use anyhow::{Context, Result};
 use framehop::x86_64::{CacheX86_64, UnwindRegsX86_64, UnwinderX86_64};
@@ -47,7 +47,7 @@ impl Framehop {
         Ok(Framehop { unwinder, cache: RefCell::new(CacheX86_64::new()) })
     }
 
-    /// Nanoseconds per walk from `depth` frames down.
+    /// Nanoseconds per walk that begins `depth` frames down.
     pub fn ns_per_walk(&self, depth: usize, count: u64) -> f64 {
         descend(depth, &|| {
             let frames = self.walk();
@@ -63,7 +63,7 @@ impl Framehop {
     /// Walks the stack of its caller; returns the number of frames.
     fn walk(&self) -> usize {
         let (ip, sp, bp): (u64, u64, u64);
-        // SAFETY: reads three registers.
+        // SAFETY: the code reads three registers.
         unsafe {
             asm!("lea {}, [rip]", "mov {}, rsp", "mov {}, rbp", out(reg) ip, out(reg) sp, out(reg) bp,
                  options(nomem, nostack, preserves_flags));

@@ -2,7 +2,7 @@
 //! machine.
 //!
 //! Each count is the difference of two runs that differ only in the number of pairs, so the start-up cancels
-//! out. The count of the untraced program is subtracted; the rest is what edleak adds.
+//! out. From it the bench subtracts the count of the untraced program; the rest is what edleak adds.
 
 use crate::bench::Bench;
 use crate::contender::Contender;
@@ -21,7 +21,7 @@ pub const KINDS: [(&str, &str); 6] = [
     ("array", "instructions added per new[]+delete[]"),
     ("wrapped", "instructions added per malloc+free behind three wrappers"),
 ];
-/// Even the shorter run ends after all first calls are done.
+/// The shorter run is so long that it includes all first calls.
 const FEW: u64 = 2_000;
 const MANY: u64 = 12_000;
 

@@ -40,7 +40,7 @@ pub fn rows(bench: &mut Bench) -> Result<()> {
         counters[0].allocated_bytes += 100;
         let header = SliceHeader { tick, time_ns: tick * 1_000_000_000, ..SliceHeader::default() };
         writer.slice(&header, &counters)?;
-        // The ring is full after five days; from then on, thinning needs its memory.
+        // The file is full after five days; from then on, thinning needs its memory.
         if tick == SLICES / 3 {
             early = resident_bytes()?;
         }

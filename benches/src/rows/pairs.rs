@@ -1,4 +1,5 @@
-//! Nanoseconds added per malloc+free pair: one thread, several, many live allocations.
+//! Nanoseconds that edleak adds per malloc+free pair: with one thread, several threads, and many live
+//! allocations.
 
 use crate::bench::Bench;
 use crate::contender::{Contender, PEERS};
@@ -11,9 +12,9 @@ use std::path::Path;
 
 const ROUNDS: usize = 7;
 
-/// The number of threads, of all live allocations and of pairs per thread, and the promise in ns. The number
-/// of live allocations is the same for any number of threads. More live allocations would not fit into the
-/// caches and would cost more. Another row shows this cost.
+/// For each row: the number of threads, of all live allocations and of pairs per thread, and the promise in
+/// ns. The number of live allocations is the same for any number of threads. More live allocations would not
+/// fit into the caches and would cost more. Another row shows the cost of more live allocations.
 struct Case {
     threads: u64,
     live: u64,
@@ -71,7 +72,8 @@ pub fn rows(bench: &mut Bench) -> Result<()> {
         let slow_figures = measure::rounds(2, &slow, one)?;
         figures.extend(slow.iter().map(|contender| contender.name()).zip(slow_figures));
 
-        // The difference of the medians. Both series alternate, so slow changes of the machine affect both.
+        // The result is the difference of the medians. Both series alternate, so slow changes of the machine
+        // affect both.
         let above = |contender: Contender| {
             let mine = figures.get(contender.name())?;
             Some(median(mine) - median(figures.get(contender.baseline().name())?))

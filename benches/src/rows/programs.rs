@@ -138,7 +138,7 @@ fn ratios(bench: &Bench, name: &'static str, one: impl Fn(Contender) -> Result<C
     for contender in slow {
         match measured(contender) {
             Ok(seconds) => wall.push((contender, seconds / untraced_s)),
-            // If a peer fails on this program, the other figures are still useful.
+            // If another tool fails on this program, the other figures are still useful.
             Err(error) if contender == Contender::Heaptrack => eprintln!("{error:#}"),
             Err(error) => return Err(error),
         }
@@ -210,12 +210,12 @@ fn report(bench: &mut Bench, ratios: &Ratios) {
     bench.add(row);
 }
 
-/// Ends a server after the measurement, even a failed one.
+/// Ends a server after the measurement, even after a failed one.
 struct Server(Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // The server may have ended already; that is no error.
+        // The server may have ended already, and then the error has no effect.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -250,7 +250,7 @@ fn redis(bench: &Bench, contender: Contender) -> Result<Cost> {
     let info = client(&["info", "server"])?;
     let pid = info.lines().find_map(|line| line.strip_prefix("process_id:")).context("no process_id")?;
     let peak_bytes = peak_of(Path::new("/proc").join(pid.trim()).join("status"))?;
-    // redis closes the connection instead of answering `shutdown`.
+    // redis closes the connection; it does not answer `shutdown`.
     let _ = client(&["shutdown", "nosave"]);
     server.0.wait()?;
     Ok(Cost { wall, peak_bytes: Some(peak_bytes) })

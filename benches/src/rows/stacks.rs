@@ -17,7 +17,7 @@ const FRAMEHOP: &str = "framehop";
 /// The rows.
 pub fn rows(bench: &mut Bench) -> Result<()> {
     let program = bench.dir.join("frames");
-    // Without frame pointers, so that the unwind rules do all the work.
+    // The program is compiled without frame pointers, so that the unwind rules do all the work.
     let flags = ["-O2", "-fno-builtin", "-fomit-frame-pointer"];
     let with_libunwind: Vec<&str> = flags.iter().copied().chain(["-DHAVE_LIBUNWIND", "-lunwind"]).collect();
     let source = tools::source("frames.c");

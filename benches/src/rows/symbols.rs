@@ -115,7 +115,7 @@ pub fn rows(bench: &mut Bench) -> Result<()> {
     let figures = measure::rounds(3, &who, |name| match name {
         "llvm-symbolizer" => timed(Command::new(name).arg("--inlining").arg("--obj").arg(&program)),
         "addr2line" => timed(Command::new(name).args(["-f", "-i", "-C", "-e"]).arg(&program)),
-        // The whole run: opening the trace, judging every site, printing 10,000 of them.
+        // The whole run counts: opening the trace, judging every site, printing 10,000 of them.
         _ => timed(
             Command::new(&bench.tools.analyze).args(["--all", "--exit-zero", "--format", "json"]).arg(&trace),
         ),

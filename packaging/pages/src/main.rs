@@ -47,7 +47,7 @@ fn write(directory: &Path, date: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// A page for the command and one for each of its commands: `edleak-analyze diff` is described in
+/// Writes a page for the command and one for each of its subcommands: `edleak-analyze diff` is described in
 /// `edleak-analyze-diff(1)`.
 fn write_manuals(command: &Command, pages: &Pages) -> io::Result<()> {
     // The other commands have their own pages.
@@ -83,7 +83,7 @@ fn write_manual(command: Command, name: &str, pages: &Pages) -> io::Result<()> {
     fs::write(pages.manuals.join(format!("{name}.1")), text)
 }
 
-/// Removes line breaks beside vertical space: they have no effect, and mandoc warns about them.
+/// Removes line breaks beside vertical space, because they have no effect and mandoc warns about them.
 fn without_idle_breaks(text: &str) -> String {
     text.replace(".br\n\n.br\n", ".sp\n")
 }
@@ -105,20 +105,20 @@ fn sections(help: &str) -> String {
     text
 }
 
-/// A line printed as it is, whatever its first character.
+/// A line that is printed unchanged, whatever its first character.
 fn escaped(line: &str) -> String {
     let text = line.replace('\\', "\\e").replace('-', "\\-");
     let guard = if text.starts_with(['.', '\'']) { "\\&" } else { "" };
     format!("{guard}{text}\n")
 }
 
-/// clap needs names that live as long as the program; the program is short-lived, so they are leaked.
+/// clap needs names that live as long as the program. The program is short-lived, so it leaks them.
 fn kept(name: &str) -> &'static str {
     name.to_owned().leak()
 }
 
-/// edleak-record takes either a program or a command. To complete both, the commands become subcommands
-/// beside the positional program, whose own arguments are files.
+/// edleak-record takes either a program or a command. To complete both, the generator makes the commands
+/// subcommands beside the positional program, whose own arguments are files.
 fn with_commands(commands: Vec<Command>) -> Command {
     let mut commands = commands.into_iter();
     let record = commands.next().expect("the first is the program itself");

@@ -1,4 +1,4 @@
-// A plugin that is loaded at the former address of libunloaded_a.so.
+// A plugin that the loader loads at the former address of libunloaded_a.so.
 #include <stdlib.h>
 #include <string.h>
 void *innocent(void) {

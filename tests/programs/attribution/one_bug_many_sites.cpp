@@ -1,6 +1,7 @@
 //#Expect: one finding with its parts
 //#Build: -lssl -lcrypto
-// A TLS server and client in one process over memory BIOs. The server forgets SSL_free if the peer resets.
+// A TLS server and client in one process over memory BIOs. The server forgets to call SSL_free if the peer
+// resets the connection.
 #include <openssl/ssl.h>
 #include <openssl/err.h>
 #include <openssl/x509.h>

@@ -1,4 +1,5 @@
-// One thread frees an address that another gets at once: only the old owner's record must be removed.
+// One thread frees an address that another thread gets at once: edleak must remove only the record of the old
+// owner.
 //#Trace: produced live_bytes=0
 //#Trace: moved live_bytes=0
 #include "check.h"

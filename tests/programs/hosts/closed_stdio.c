@@ -1,4 +1,5 @@
-// Started with standard input, output and error closed: the first file that it opens is number 0.
+// A program that starts with standard input, output and error closed: the first file that it opens gets
+// number 0.
 //#Run: first
 #include "check.h"
 #include <fcntl.h>

@@ -1,4 +1,5 @@
-// A plugin frees a counted allocation unseen. Its address is allocated again: the first record must go.
+// A plugin frees a counted allocation unseen by edleak. Its address is allocated again, so edleak must remove
+// the first record.
 //#Build: -ldl -Wl,-rpath,$OUT
 //#Trace: second allocs=500 allocated_bytes=50000 frees=500
 #include "check.h"

@@ -1,4 +1,5 @@
-// Two plugins are loaded in turn, mostly at the same address: each must be blamed for its own allocations.
+// The program loads two plugins in turn, mostly at the same address: edleak must blame each for its own
+// allocations.
 //#Build: -ldl -Wl,-rpath,$OUT
 //#Run: 12 120
 //#Trace: plugin_a_makes allocs=600 allocated_bytes=60000 frees=0

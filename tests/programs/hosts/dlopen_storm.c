@@ -1,4 +1,4 @@
-// Two threads call dlopen and dlclose as fast as possible, while a third one allocates.
+// Two threads call dlopen and dlclose as fast as possible, while a third thread allocates.
 //#Build: -ldl -Wl,-rpath,$OUT
 #include "check.h"
 #include <dlfcn.h>

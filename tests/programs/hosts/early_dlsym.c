@@ -1,4 +1,4 @@
-// Calls dlsym in the very first constructor, first for a missing symbol: the error message is allocated.
+// Calls dlsym in the very first constructor, first for a missing symbol: libc allocates the error message.
 //#Build: -ldl
 #include "check.h"
 #include <dlfcn.h>

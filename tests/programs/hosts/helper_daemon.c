@@ -1,4 +1,5 @@
-// Becomes a daemon: the parent ends at once, the daemon allocates later. Used by tests/tests/hosts.rs.
+// Becomes a daemon: the parent ends at once, the daemon allocates later. tests/tests/hosts.rs uses this
+// program.
 #include "check.h"
 #include <unistd.h>
 

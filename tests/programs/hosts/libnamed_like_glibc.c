@@ -1,5 +1,6 @@
 // An allocator with glibc's names: its malloc is `__libc_malloc`, small blocks are 16 bytes apart, and
-// operator new does not call malloc. A thread reuses its blocks at once. The recorder runs with it, too.
+// operator new does not call malloc. A thread reuses its blocks at once. The loader puts this library into
+// the recorder, too.
 #include <errno.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -1,4 +1,4 @@
-// An allocator that is safe in a signal handler: it only advances a pointer. Frees are ignored.
+// An allocator that is safe in a signal handler: it only advances a pointer. The allocator ignores frees.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdatomic.h>

@@ -1,4 +1,5 @@
-// A musl program: musl's posix_memalign and memalign call the hooked aligned_alloc. Each must count once.
+// A musl program: musl's posix_memalign and memalign call the hooked aligned_alloc. Each allocation must
+// count once.
 //#Compiler: musl-gcc
 //#Trace: by_malloc allocs=100 allocated_bytes=10000 frees=100
 //#Trace: by_calloc allocs=100 allocated_bytes=12000 frees=100

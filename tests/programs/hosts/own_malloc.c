@@ -1,4 +1,4 @@
-// A program with its own linked allocator: nothing can be counted, and edleak must report this.
+// A program with its own linked allocator: edleak can count nothing, and must report this.
 #include "check.h"
 
 static char arena[64 << 20];

@@ -1,4 +1,5 @@
-// A program that traces its child, and one that checks that it has no tracer: edleak must not trace it.
+// A program that traces its child, and a program that checks that it has no tracer: edleak must not trace
+// either.
 #include "check.h"
 #include <signal.h>
 #include <sys/ptrace.h>

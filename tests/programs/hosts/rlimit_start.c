@@ -1,4 +1,5 @@
-// The same limits, set before the image starts: the dynamic linker and all libraries must work within them.
+// The same limits as in rlimit_as.c, set before the image starts: the dynamic linker and all libraries must
+// work within them.
 //#Run: as
 //#Run: nofile
 //#Run: fsize

@@ -1,4 +1,4 @@
-// exec with an empty environment: the new image is not recorded, and must run undisturbed.
+// An exec with an empty environment: edleak does not record the new image, which must run undisturbed.
 //#Run: first
 #include "check.h"
 

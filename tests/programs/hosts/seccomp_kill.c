@@ -1,4 +1,5 @@
-// A sandbox that allows read, write, exit, futex, brk, mmap, munmap and clocks, and kills otherwise.
+// A sandbox that allows read, write, exit, futex, brk, mmap, munmap and clocks, and kills the process at any
+// other call.
 //#Trace: sandboxed allocs=20000 allocated_bytes=40000000 frees=20000
 #include "check.h"
 #include <linux/audit.h>
@@ -34,7 +35,7 @@ int main(void) {
     void *calloced = keep(calloc(1000, 1000));
     void *grown = keep(realloc(calloced, 5000000));
     free(grown);
-    // A first call runs code that has not run before, in the program and in edleak.
+    // The first call runs code that has not run before, in the program and in edleak.
     free(keep(aligned_alloc(64, 640)));
     say("ok\n");
     _exit(7);

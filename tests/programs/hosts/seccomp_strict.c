@@ -1,4 +1,5 @@
-// The strictest seccomp mode: read, write, exit, sigreturn. malloc can then use only memory that it has.
+// The strictest seccomp mode: it allows read, write, exit and sigreturn, so malloc can use only memory that
+// it already has.
 #include "check.h"
 #include <linux/seccomp.h>
 #include <sys/prctl.h>

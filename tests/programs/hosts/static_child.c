@@ -1,4 +1,4 @@
-// A recorded program starts a child that cannot be recorded. The recorded program runs on.
+// A recorded program starts a child that edleak cannot record. The recorded program continues to run.
 //#Trace: afterwards allocs=10 allocated_bytes=1000 frees=0
 #include "check.h"
 #include <limits.h>

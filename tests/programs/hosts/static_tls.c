@@ -1,4 +1,4 @@
-// A library that needs most of the spare static TLS must still load.
+// A library that needs most of the spare static TLS must still load beside edleak's library.
 //#Build: -ldl -Wl,-rpath,$OUT
 #include "check.h"
 #include <dlfcn.h>

@@ -25,7 +25,7 @@ fn descend(depth: u32, tick: u32) -> Box<[u32]> {
     node
 }
 
-// Each function has different code; otherwise the compiler merges the three.
+// Each function has different code, because the compiler would merge equal functions.
 #[inline(never)]
 fn path_freed(tick: u32) -> Box<[u32]> {
     black_box(descend(24, tick + 1)) // freed at once

@@ -61,7 +61,7 @@ fn reparented_daemon_is_reported() {
 
 #[test]
 fn short_unrecorded_child_is_reported() {
-    // The child does not allocate before it executes a program, and that program lacks the library.
+    // The child does not allocate before it executes a program, and that program does not load the library.
     let script = "import os, time; time.sleep(0.3); pid = os.posix_spawn('/bin/true', ['true'], {}); os.waitpid(pid, 0); time.sleep(0.3)";
     let recording = Recorder::new("spawn").options(["--period", "20ms"]).record("python3", ["-c", script]);
     assert!(told(&recording).1 >= 1, "{:?} {}", told(&recording), recording.outcome.stderr);
@@ -74,7 +74,8 @@ fn a_program_without_children_tells_of_none() {
     assert_eq!(told(&recording), (0, 0), "{}", recording.outcome.stderr);
 }
 
-/// A child that has executed a program just before the end of the recording is not reported as unrecorded.
+/// If a child has executed a program just before the end of the recording, edleak does not report it as
+/// unrecorded.
 #[test]
 fn child_that_execs_as_the_duration_ends_is_not_reported() {
     let script = "while :; do perl -e 'my @a = (1) x 100'; done";

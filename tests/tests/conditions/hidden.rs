@@ -1,4 +1,4 @@
-//! A /proc that hides processes: a thread that cannot be found there must not count as ended.
+//! A /proc that hides processes: if edleak cannot find a thread there, the thread must not count as ended.
 
 use super::{as_nobody, is_root, may_unshare, share, share_tools};
 use edleak_tests::programs::programs;

@@ -1,7 +1,7 @@
-//! Conditions that the recorder inherits: ignored signals, its own session, PID and mount namespaces, a /proc
-//! that hides, sticky directories, privileges from a file. Each test creates its condition, and is skipped if
-//! it may not.
-#![allow(unsafe_code)] // code between fork and exec
+//! Conditions that the recorder inherits. Examples: ignored signals, its own session, PID and mount
+//! namespaces, a /proc that hides processes, sticky directories, privileges from a file. Each test creates
+//! its condition; a test that may not create it is skipped.
+#![allow(unsafe_code)] // runs code between fork and exec
 
 mod descendants;
 mod hidden;
@@ -24,11 +24,11 @@ use std::process::Command;
 const NOBODY: u32 = 65534;
 
 fn is_root() -> bool {
-    // SAFETY: `geteuid` has no preconditions.
+    // SAFETY: `geteuid` takes no arguments and cannot fail.
     unsafe { libc::geteuid() == 0 }
 }
 
-/// Whether `unshare` is permitted with these options; otherwise the test is skipped.
+/// Whether `unshare` is permitted with these options; if not, the test is skipped.
 fn may_unshare(options: &[&str]) -> bool {
     let may = run(Command::new("unshare").args(options).arg("true")).code == 0;
     if !may {
@@ -41,7 +41,7 @@ fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, Permissions::from_mode(mode)).expect("it is ours");
 }
 
-/// Copies a file into `dir` so that other users may read and execute it.
+/// Copies a file into `dir`, so that other users may read and execute it.
 fn share(dir: &TempDir, file: &Path) -> PathBuf {
     let copy = dir.join(file.file_name().expect("a file has a name"));
     edleak_tests::run::copy_program(file, &copy);

@@ -9,7 +9,8 @@ use std::process::Command;
 
 const DEBUG: &str = "libc_malloc_debug.so.0";
 
-/// The operations and sizes in a log of `mtrace`. Addresses are left out because they differ between runs.
+/// The operations and sizes in a log of `mtrace`. The function omits addresses, because they differ between
+/// runs.
 fn operations(protocol: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(protocol).expect("mtrace has written it");
     let operation = |line: &str| {

@@ -1,5 +1,5 @@
-//! Trace names that are in use or are taken meanwhile: running recordings with derived names, links of other
-//! users, standard output.
+//! Trace names that are in use, or that another process takes meanwhile: running recordings with derived
+//! names, links of other users, standard output.
 
 use super::{NOBODY, as_nobody, is_root, names_in, set_mode, share, share_tools};
 use edleak_tests::programs::hosts;
@@ -77,8 +77,8 @@ fn embedding_does_not_replace_a_recording_that_has_begun_meanwhile() {
         let live = start_recording(&output);
         let embedded = embedding.finish();
         let ended = end(live);
-        // The second program to create the file failed with a message. The recording is complete, under this
-        // name or another.
+        // The second program that creates the file fails with a message. The recording is complete, under
+        // this name or another name.
         assert!(
             ended.stderr.contains("next: edleak-analyze") || embedded.code == 0,
             "{round}: {ended:?} {embedded:?}"
@@ -171,7 +171,7 @@ fn embedding_does_not_follow_a_strangers_link_in_a_sticky_directory() {
     }
 }
 
-/// An empty file of another user would give that user access to the trace.
+/// If the trace used an empty file of another user, that user could read the trace.
 #[test]
 fn a_strangers_file_in_a_sticky_directory_is_not_written() {
     if !is_root() {
@@ -204,7 +204,7 @@ fn names_of_childrens_traces_keep_every_byte() {
     assert!(files.iter().all(|file| file.as_bytes().starts_with(b"t\xff\xfe.")), "{files:?}");
 }
 
-/// The run-time directory of another user, as left by `sudo -E`, is not written to.
+/// edleak-record does not write to the run-time directory of another user, as left by `sudo -E`.
 #[test]
 fn the_runtime_directory_of_another_user_stays_as_it_is() {
     if !is_root() {
@@ -217,7 +217,7 @@ fn the_runtime_directory_of_another_user_stays_as_it_is() {
     let mut command = Recorder::new("runtime").command(&dir.join("t.edl"), "true", [""; 0]);
     assert_eq!(run(command.env("XDG_RUNTIME_DIR", runtime.path())).code, 0);
     assert!(names_in(runtime.path()).is_empty(), "{:?}", names_in(runtime.path()));
-    // The directory's owner uses it.
+    // The owner of the directory uses it.
     let record = share_tools(&dir);
     let program = share(&dir, Path::new("/bin/sh"));
     let mut command = as_nobody();

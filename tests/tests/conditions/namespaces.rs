@@ -1,4 +1,4 @@
-//! PID namespaces: the owner of a session is looked up from outside, because PIDs differ inside.
+//! PID namespaces: the collector looks up the owner of a session from outside, because PIDs differ inside.
 
 use super::may_unshare;
 use edleak_tests::programs::programs;

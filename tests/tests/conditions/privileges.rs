@@ -1,5 +1,5 @@
 //! The library in /etc/ld.so.preload: the loader puts it into every program, including privileged ones and
-//! edleak-record. Tested only inside a mount namespace with a copy of /etc.
+//! edleak-record. The test runs only inside a mount namespace with a copy of /etc.
 
 use super::{NOBODY, is_root, may_unshare, names_in, set_mode, share, share_tools};
 use edleak_tests::run::{Outcome, run, wait_for};
@@ -7,7 +7,8 @@ use edleak_tests::temp::TempDir;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A directory with the tools that every user may write to; `None`: this condition cannot be created here.
+/// A directory with the tools that every user may write to; `None`: the test cannot create this condition
+/// here.
 fn prepared(name: &str) -> Option<(TempDir, PathBuf)> {
     if !is_root() || !may_unshare(&["--mount"]) {
         eprintln!("skipped: only root can mount another /etc");
@@ -21,12 +22,12 @@ fn prepared(name: &str) -> Option<(TempDir, PathBuf)> {
 /// Runs `script` in `dir` as nobody, with the library in /etc/ld.so.preload.
 fn run_preloaded(dir: &TempDir, script: &str) -> Outcome {
     let library = dir.join("libedleak_preload.so");
-    // The setup commands run before /etc is mounted, so they are not preloaded.
+    // The setup commands run before /etc is mounted, so they do not load the library.
     let prepare = "set -e; cp -a /etc \"$1/etc\"; echo \"$2\" > \"$1/etc/ld.so.preload\"; mount --bind \"$1/etc\" /etc; cd \"$1\"; \
                    exec setpriv --reuid=65534 --regid=65534 --clear-groups sh -c \"$3\"";
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", prepare, "sh"]).arg(dir.path()).arg(&library).arg(script);
-    // The setup is not recorded.
+    // edleak does not record the setup.
     run(command.env("EDLEAK_SESSION", ""))
 }
 
@@ -67,7 +68,7 @@ fn traces_in(dir: &TempDir) -> Vec<String> {
 #[test]
 fn a_recorder_in_ld_so_preload_does_not_record_itself() {
     let Some((dir, record)) = prepared("chain") else { return };
-    // EDLEAK_RECORD is not set: the recorder beside the library is found.
+    // EDLEAK_RECORD is not set, so the library finds the recorder beside itself.
     let script = format!("unset EDLEAK_SESSION; exec {} -q -o t.edl /bin/true", record.display());
     let outcome = run_preloaded(&dir, &script);
     assert_eq!(outcome.code, 0, "{outcome:?}");
@@ -79,7 +80,7 @@ fn a_recorder_in_ld_so_preload_does_not_record_itself() {
     assert!(traces.len() <= 2, "{traces:?}");
 }
 
-/// Number of processes that run this file.
+/// The number of processes that run this file.
 fn recorders_of(record: &Path) -> usize {
     let processes = std::fs::read_dir("/proc").expect("Linux has it").flatten();
     let runs = |process: std::fs::DirEntry| {

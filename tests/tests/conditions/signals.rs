@@ -19,7 +19,7 @@ fn ignoring(command: &Command, signal: &str) -> Command {
     shell
 }
 
-/// Prints its ignored signals from /proc, and exits with 7.
+/// The program prints its ignored signals from /proc, and exits with 7.
 const PRINT_IGNORED: [&str; 2] = ["-c", "grep SigIgn /proc/self/status; exit 7"];
 
 #[test]
@@ -60,27 +60,28 @@ fn a_recorder_started_with_sigchld_ignored_passes_signals_on() {
 fn start_on_terminal(command: &mut Command) -> (File, Child) {
     let (mut master, mut slave) = (-1, -1);
     let nothing = std::ptr::null_mut();
-    // SAFETY: passes writable memory for two descriptors, and null for the name, the settings and the size.
+    // SAFETY: the call passes writable memory for two descriptors, and null for the name, the settings and
+    // the size.
     let made =
         unsafe { libc::openpty(&raw mut master, &raw mut slave, nothing, nothing.cast(), nothing.cast()) };
     assert_eq!(made, 0, "a terminal can be had");
     let make_leader = move || {
-        // SAFETY: runs between fork and exec; the child needs only its own side.
+        // SAFETY: the code runs between fork and exec; the child needs only its own side.
         unsafe { libc::close(master) };
-        // SAFETY: between fork and exec; the descriptor is that of the terminal.
+        // SAFETY: the code runs between fork and exec; the descriptor is that of the terminal.
         unsafe { libc::login_tty(slave) };
         Ok(())
     };
-    // SAFETY: only system calls.
+    // SAFETY: the child makes only system calls.
     unsafe { command.pre_exec(make_leader) };
     let child = command.spawn().expect("it starts");
-    // SAFETY: closes this process's descriptor; the child has its own copy.
+    // SAFETY: the call closes this process's descriptor; the child has its own copy.
     unsafe { libc::close(slave) };
     // SAFETY: the descriptor is new, and no other code has it.
     (unsafe { File::from_raw_fd(master) }, child)
 }
 
-/// Reads the program's terminal output up to `end`, or to its end.
+/// Reads the program's terminal output up to `end`, or to the end of the output.
 fn read_until(terminal: &mut File, end: &str) -> String {
     let mut text = String::new();
     let mut buffer = [0; 1024];

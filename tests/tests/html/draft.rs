@@ -7,10 +7,10 @@ use edleak_format::{
 use std::path::{Path, PathBuf};
 
 const BIAS: u64 = 0x5500_0000_0000;
-/// The time of one slice.
+/// The time from slice to slice.
 pub const PERIOD_NS: u64 = 100_000_000;
 
-/// A trace to be written: one slice every 100 ms.
+/// A trace that a test writes: one slice every 100 ms.
 pub struct Draft {
     pub command: Vec<String>,
     pub slices: u64,
@@ -39,22 +39,22 @@ pub fn counters(allocated_bytes: u64, allocs: u64, freed_bytes: u64, frees: u64)
     Counters { allocated_bytes, allocs, freed_bytes, frees }
 }
 
-/// Allocates 100 bytes in every slice and never frees them.
+/// The site allocates 100 bytes in every slice and never frees them.
 pub fn leaking(slice: u64) -> Counters {
     counters(100 * (slice + 1), slice + 1, 0, 0)
 }
 
-/// The same with 300 bytes per slice.
+/// The site allocates 300 bytes in every slice and never frees them.
 pub fn leaking_fast(slice: u64) -> Counters {
     counters(300 * (slice + 1), slice + 1, 0, 0)
 }
 
-/// Allocates 1000 bytes per slice in ten allocations; only the newest 1000 bytes are not freed.
+/// The site allocates 1000 bytes per slice in ten allocations, and keeps only the newest 1000 bytes.
 pub fn churning(slice: u64) -> Counters {
     counters(1000 * (slice + 1), 10 * (slice + 1), 1000 * slice, 10 * slice)
 }
 
-/// One allocation that stays.
+/// The site makes one allocation that stays.
 pub fn constant(_slice: u64) -> Counters {
     counters(4096, 1, 0, 0)
 }
@@ -74,7 +74,7 @@ pub fn stack(parent: u32, names: &[&str], counters: fn(u64) -> Counters) -> Draf
 }
 
 impl Draft {
-    /// Two leaks (one watched, with two stacks), a site with churn, and a constant one.
+    /// Two leaks (one is watched, with two stacks), a site with churn, and a constant site.
     pub fn usual() -> Draft {
         let nothing = |_| Counters::ZERO;
         Draft {

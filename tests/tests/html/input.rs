@@ -1,4 +1,4 @@
-//! Bad input gives a page with an error message, and never an empty chart.
+//! Tests that bad input gives a page with an error message, and never an empty chart.
 
 use super::{Draft, Page, write_page};
 use edleak_tests::browser::Browser;

@@ -40,7 +40,7 @@ fn the_filter_takes_the_patterns_of_suppressions() {
         sites.sort();
         sites.join(" ")
     };
-    // Filters match function, inner frames, file and module: anywhere, anchored, and with `*`.
+    // A filter matches function, inner frames, file and module: anywhere, anchored, and with `*`.
     assert_eq!(sites_of("grow"), "0");
     assert_eq!(sites_of("^parse*json$"), "4");
     assert_eq!(sites_of("leak:warm_up"), "5");
@@ -66,7 +66,7 @@ fn everything_answers_for_the_range_that_is_dragged() {
     };
     let (from, to) = (second("from"), second("to"));
     assert!((from - 5.0).abs() < 0.3 && (to - 15.0).abs() < 0.3, "{from} to {to} of 20 s");
-    // Slice i was taken after (i + 1) / 10 s: see the draft.
+    // Slice i was taken after (i + 1) / 10 s; see `draft.rs`.
     let slices = (10.0 * (to - from)).round();
     assert_eq!(cell(&browser, "0", "grew"), 100.0 * slices);
     assert_eq!(cell(&browser, "0", "kept"), 100.0 * slices, "nothing was freed, so all of it is alive");
@@ -96,7 +96,7 @@ fn everything_answers_for_the_range_that_is_dragged() {
 
 #[test]
 fn birth_epochs_narrow_what_is_alive_of_a_range() {
-    // Frees half of its bytes: by the ages of survivors, 50 bytes of each slice are kept.
+    // The site frees half of its bytes: by the ages of survivors, 50 bytes of each slice are kept.
     fn half(slice: u64) -> edleak_format::Counters {
         counters(100 * (slice + 1), 2 * (slice + 1), 50 * (slice + 1), slice + 1)
     }
@@ -113,7 +113,8 @@ fn birth_epochs_narrow_what_is_alive_of_a_range() {
     let browser = Page::of(&draft, &[]).open();
     set_range(&browser, "10", "20");
     browser.wait_for("Number(document.querySelector('#range').dataset.from) === 10");
-    // By counters alone, it grew by at least 5000 and allocated at most 10 000; by ages: ten epochs of 500.
+    // By counters alone, the site grew by at least 5000 and allocated at most 10 000 bytes. By ages, it kept
+    // ten epochs of 500 bytes.
     assert_eq!(
         browser.text("document.querySelector('tr[data-site=\"1\"] td[data-key=kept]').textContent"),
         "4.9 KiB"
@@ -197,7 +198,7 @@ fn a_frame_of_the_flame_graph_zooms_and_is_found() {
 #[test]
 fn the_scatter_is_gone_through_by_keys() {
     let browser = Page::of(&Draft::usual(), &[]).open();
-    // The order is by falling growth: the first is the fast leaking stack.
+    // The order is by falling growth: the first site is the stack that leaks fastest.
     browser.type_into("#scatter canvas", &format!("{RIGHT}{ENTER}"));
     browser.wait_for("document.querySelector('tr.selected') !== null");
     assert_eq!(browser.text("document.querySelector('tr.selected').dataset.site"), "4");

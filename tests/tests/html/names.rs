@@ -1,4 +1,4 @@
-//! Names from untrusted sources stay text.
+//! Tests that names from untrusted sources stay text.
 
 use super::{Draft, Page};
 use crate::draft::{caller, leaking};

@@ -1,4 +1,4 @@
-//! The page shows the numbers of the JSON report, makes no requests, and logs nothing.
+//! Tests that the page shows the numbers of the JSON report, makes no requests, and logs nothing.
 
 use super::{Draft, Page, cell, listed, write_page};
 use crate::draft::{caller, churning, constant, counters, leaking, leaking_fast};
@@ -109,7 +109,7 @@ fn two_traces_are_a_comparison() {
 
 #[test]
 fn a_peak_between_two_instants_is_not_lost() {
-    // Live for one of 1200 slices; the page keeps at most 500.
+    // The allocation lives for one of 1200 slices; the page keeps at most 500 instants.
     fn burst(slice: u64) -> edleak_format::Counters {
         counters(
             1_000_000 * u64::from(slice >= 601),

@@ -84,15 +84,15 @@ fn a_hundred_thousand_sites_stay_under_20_mb_and_say_what_is_summed_up() {
     assert!(bytes < 20_000_000, "{bytes} bytes");
     let browser = Browser::start(1280, 1000);
     browser.open_page(&page);
-    // On a quiet machine the page is usable within two seconds; a busy machine needs longer, so the time is
-    // only printed.
+    // On a quiet machine the page is usable within two seconds. A busy machine needs longer, so the test only
+    // prints the time.
     eprintln!("{bytes} bytes, usable after {} ms", browser.text("document.documentElement.dataset.usable"));
     let status = browser.text("document.querySelector('#sites [role=status]').textContent");
     assert!(
         status.contains("100,000 sites of 100,000") && status.contains("has no room for the counters of"),
         "{status}"
     );
-    // Rows that are summed up count in the totals: the growth of all rows equals the growth of the process.
+    // The totals include rows that are summed up: the growth of all rows equals the growth of the process.
     browser.value("performance.mark('range')");
     browser.value(
         "(([from, to]) => { from.value = '100'; to.value = '400'; to.dispatchEvent(new Event('change')); })(document.querySelectorAll('#range input'))",

@@ -1,5 +1,5 @@
 //! Damaged and hostile programs. A lookup may fail, but it must not panic, run without end, or take more
-//! memory than the file justifies.
+//! memory than the size of the file justifies.
 
 use crate::programs::{
     all_addresses, build_id, compile, compile_c, directory, frames, module, outcome, resolve, run,
@@ -8,7 +8,7 @@ use edleak_binary::Source;
 use std::fs;
 use std::path::Path;
 
-/// xorshift64: the same damage in every run.
+/// The generator xorshift64: it makes the same damage in every run.
 struct Dice(u64);
 
 impl Dice {
@@ -20,7 +20,7 @@ impl Dice {
     }
 }
 
-/// Asks about every 7th address of the damaged copy. Any answer is right, as long as there is one.
+/// Looks up every 7th address of the damaged copy. Any result is right, if the lookup returns one.
 fn survive(dir: &Path, damaged: &[u8], addresses: &[u64]) {
     let copy = dir.join("damaged");
     fs::write(&copy, damaged).expect("it is the test's");
@@ -74,7 +74,7 @@ fn a_section_that_claims_to_unpack_to_a_terabyte() {
         run(&dir, "objcopy", [&format!("--compress-debug-sections={pack}"), "prog"]);
         let mut bytes = fs::read(&program).expect("it was built");
         let at = section_offset(&bytes, ".debug_info");
-        // Elf64_Chdr: type, reserved, size of the unpacked data, alignment.
+        // The fields of Elf64_Chdr: type, reserved, size of the unpacked data, alignment.
         bytes[at + 8..at + 16].copy_from_slice(&(1_u64 << 40).to_le_bytes());
         fs::write(&program, bytes).expect("it is the test's");
         let resolution = resolve(&module(&program, build_id(&program)), &[], &addresses);

@@ -1,5 +1,5 @@
-//! A program and its debug information, separated in every usual way. The frames must be the same as before,
-//! or the reason must be clear.
+//! A program and its debug information, separated in every usual way. The frames must be the same as before
+//! the separation, or the reason must be clear.
 
 use crate::programs::{
     all_addresses, build_id, compile, compile_c, directory, exact, frames, functions, module, outcome,
@@ -35,7 +35,7 @@ impl Whole {
         Whole { dir, program, module, addresses, frames: frames(&resolution) }
     }
 
-    /// Asserts that the debug information is found in `file` and gives the same frames as before.
+    /// Asserts that edleak finds the debug information in `file`, and that the frames are the same as before.
     fn is_same_from(&self, file: &Path, debug_dirs: &[&Path]) {
         let resolution = resolve(&self.module, debug_dirs, &self.addresses);
         assert_eq!(outcome(&resolution).source, Source::DebugInfo(file.to_owned()));
@@ -166,7 +166,7 @@ fn build_id_trees() {
     let file = whole.build_id_file(&tree.join(".build-id"));
     whole.part(&file);
     whole.is_same_from(&file, &[&tree]);
-    // Without the program, the debug information suffices.
+    // Without the program's file, the debug information suffices.
     fs::remove_file(&whole.program).expect("it is the test's");
     whole.is_same_from(&file, &[&tree]);
 
@@ -221,7 +221,7 @@ fn split_debug_information() {
         let program = compile_c(&dir, &[version, "-O2", "-gsplit-dwarf"]);
         let split = Whole::of(dir, program);
         assert_eq!(split.addresses, whole.addresses, "the code is the same");
-        // No path here contains the directory of compilation, because all sources have absolute paths.
+        // No path here depends on the directory of compilation, because all sources have absolute paths.
         assert_eq!(split.frames, whole.frames);
 
         let dwo: Vec<PathBuf> = fs::read_dir(&split.dir)
@@ -236,7 +236,7 @@ fn split_debug_information() {
         for path in &dwo {
             fs::rename(path, moved.join(path.file_name().expect("it is a file"))).expect("it is the test's");
         }
-        split.is_same_from(&split.program, &[]); // found by means of the package
+        split.is_same_from(&split.program, &[]); // the package leads to this file
         fs::remove_file(split.dir.join("prog.dwp")).expect("it is the test's");
         split.is_same_from(&split.program, &[&moved]);
 
@@ -247,7 +247,7 @@ fn split_debug_information() {
         assert_eq!(names(&frames(&resolution)), names(&whole.frames), "the symbol table names functions");
         assert!(frames(&resolution).iter().flatten().any(|frame| frame.line > 0), "lines are in the program");
 
-        // Files of another build under the same names.
+        // Files of another build have the same names.
         let other = directory(&format!("split_other{version}"));
         compile_c(&other, &[version, "-O0", "-gsplit-dwarf"]);
         let resolution = resolve(&split.module, &[&other], &split.addresses);
@@ -317,7 +317,7 @@ fn a_rebuilt_program_is_never_used() {
     // With the old file the frames are complete.
     whole.is_same_from(&old.join("prog"), &[&old]);
 
-    // A build without an ID is also another build.
+    // A build without a build ID also counts as another build.
     compile(&whole.dir, "prog", "gcc", &["-g", "-O2", "-Wl,--build-id=none"], &["inlined.c", "other.c"]);
     let resolution = resolve(&whole.module, &[], &whole.addresses);
     assert!(matches!(&outcome(&resolution).source, Source::Rebuilt { found, .. } if found.is_empty()));
@@ -370,7 +370,7 @@ fn files_other_than_programs_are_refused_without_blocking() {
 #[test]
 fn embedded_symbols_replace_all_files() {
     let whole = Whole::new("embedded", &["-g", "-O2"]);
-    // The module was unloaded and loaded again elsewhere: the same file under a second id.
+    // The module was unloaded and loaded again elsewhere, so the same file has a second id.
     let again = Module { id: ModuleId(9), load_bias: 0x7000_0000, ..whole.module.clone() };
     let modules = [whole.module.clone(), again.clone()];
     let mut requests = exact(&whole.module, &whole.addresses);
@@ -387,7 +387,7 @@ fn embedded_symbols_replace_all_files() {
     assert!(from_trace.outcomes.iter().all(|outcome| outcome.source == Source::Embedded));
     assert!(!from_trace.outcomes.iter().any(|outcome| outcome.needs_attention()));
 
-    // To embed again without the program loses nothing.
+    // Embedding again without the program loses no symbol.
     let (again, _) = embed::build(&without, &modules, &symbols, &requests[..3]);
     assert_eq!(again, symbols);
     let nothing = without.resolve(&modules, &[], &requests);

@@ -1,4 +1,4 @@
-//! Every address of small programs: edleak and the oracles must give the same frames.
+//! For every address of small programs, edleak and the reference tools must give the same frames.
 
 use crate::oracle::{self, Frame};
 use crate::programs::{
@@ -23,7 +23,7 @@ fn ours(program: &Path, addresses: &[u64]) -> Vec<Vec<Frame>> {
         .collect()
 }
 
-/// Compares every address and reports a few of those that differ.
+/// Compares every address and reports a few of the addresses that differ.
 fn compare(program: &Path, addresses: &[u64], oracle: &str, ours: &[Vec<Frame>], theirs: &[Vec<Frame>]) {
     let differing: Vec<String> = addresses
         .iter()
@@ -47,7 +47,7 @@ fn compare_all(program: &Path, addresses: &[u64]) {
     let aliases = aliases(program);
     let is_alias = |address: &u64| aliases.iter().any(|range| range.contains(address));
 
-    // If the linker folded equal functions into one, the choice of the name is arbitrary.
+    // If the linker has merged equal functions, any of their names is right.
     let unnamed = |frames: Vec<Vec<Frame>>| {
         let unname = |(address, mut frames): (&u64, Vec<Frame>)| {
             if let Some(last) = frames.last_mut().filter(|_| is_alias(address)) {
@@ -60,8 +60,8 @@ fn compare_all(program: &Path, addresses: &[u64]) {
     let theirs = oracle::llvm(program, addresses);
     compare(program, addresses, "llvm", &unnamed(ours.clone()), &unnamed(theirs));
 
-    // GNU addr2line drops or merges frames of deeper inlining, and prints bare names. Only its lines are
-    // compared.
+    // GNU addr2line drops or merges frames of deeper inlining, and prints bare names. So the test compares
+    // only its lines.
     let innermost = |frames: Vec<Vec<Frame>>| {
         let place = |frame: &Frame| Frame { function: String::new(), ..frame.clone() };
         frames.iter().map(|frames| frames.first().map(place).into_iter().collect()).collect::<Vec<Vec<_>>>()
@@ -89,7 +89,7 @@ fn compare_all(program: &Path, addresses: &[u64]) {
     compare(program, &kept.0, "gnu", &kept.1, &kept.2);
 }
 
-/// The ranges that several functions share.
+/// The address ranges that several functions share.
 fn aliases(program: &Path) -> Vec<std::ops::Range<u64>> {
     let functions = functions(program);
     let shared =
@@ -154,7 +154,7 @@ fn rust_inlined() {
 fn rust(test: &str, flags: &[&str]) {
     let flags: Vec<&str> = flags.iter().copied().chain(["--edition=2021"]).collect();
     let program = compile(&directory(test), "prog", "rustc", &flags, &["generic.rs"]);
-    // All of the program's own code, and a few addresses of each function of the standard library.
+    // The addresses: all of the program's own code, and a few of each function of the standard library.
     let addresses: Vec<u64> = functions(&program)
         .iter()
         .flat_map(|function| {

@@ -1,4 +1,4 @@
-//! Patterns match the names that a report prints, wherever a module's symbols are.
+//! Tests that patterns match the names that a report prints, wherever a module's symbols are.
 
 use crate::programs::{compile, directory, exact, functions, module, run};
 use edleak_binary::functions::FunctionTable;
@@ -29,8 +29,8 @@ fn stripped(test: &str, keep: impl Fn(&Path)) -> Stripped {
 }
 
 impl Stripped {
-    /// Asserts that every name in a report is known at its address, and that the stripped file alone does not
-    /// know them.
+    /// Asserts two things: every name in a report is known at its address, and the stripped file alone does
+    /// not know these names.
     fn knows_what_a_report_prints(&self) {
         let files = || BinaryFile::open(&self.program).expect("it is there");
         let options = Options::default();

@@ -1,4 +1,4 @@
-//! The answers of other symbolizers about an address.
+//! The frames that other symbolizers give for an address.
 
 use crate::programs::run;
 use edleak_binary::demangle;
@@ -6,8 +6,8 @@ use std::fmt::Write;
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// A frame in a form that all tools agree on: demangled by edleak, file without `.` and `..`, line 0 if it is
-/// unknown.
+/// A frame in a form in which all tools agree: demangled by edleak, the file without `.` and `..`, line 0 if
+/// it is unknown.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Frame {
     pub function: String,
@@ -23,7 +23,7 @@ impl Frame {
     }
 }
 
-/// The path without `.` and `..`.
+/// The path with `.` and `..` removed.
 fn clean(path: &str) -> String {
     let mut clean = PathBuf::new();
     for part in Path::new(path).components() {
@@ -49,7 +49,7 @@ pub fn gnu(program: &Path, addresses: &[u64]) -> Vec<Vec<Frame>> {
     ask("addr2line", &["-e", &program.display().to_string(), "-a", "-i", "-f"], addresses)
 }
 
-/// The answers of one tool. Both tools begin each answer with the address itself.
+/// The output of one tool. Both tools begin the output for each address with the address itself.
 fn ask(tool: &str, arguments: &[&str], addresses: &[u64]) -> Vec<Vec<Frame>> {
     let text = converse(tool, arguments, addresses);
     let mut blocks: Vec<String> = Vec::new();
@@ -64,7 +64,7 @@ fn ask(tool: &str, arguments: &[&str], addresses: &[u64]) -> Vec<Vec<Frame>> {
     blocks.iter().map(|block| parse(block)).collect()
 }
 
-/// Parses lines in pairs: a function's raw name, then `file:line`, possibly with more text after it.
+/// Parses pairs of lines: a function's raw name, then `file:line`, perhaps with more text after it.
 fn parse(block: &str) -> Vec<Frame> {
     let lines: Vec<&str> = block.lines().filter(|line| !line.is_empty()).collect();
     lines
@@ -89,8 +89,8 @@ fn converse(tool: &str, arguments: &[&str], addresses: &[u64]) -> String {
         .expect("it ran a moment ago");
     let mut stdin = child.stdin.take().expect("it was asked for");
     let questions: String = addresses.iter().map(|address| format!("{address:#x}\n")).collect();
-    // The questions come from a separate thread: the tool answers while more questions are written, and a
-    // full pipe would block both.
+    // A separate thread writes the addresses: the tool prints results meanwhile, and a full pipe would block
+    // both.
     let asking = std::thread::spawn(move || stdin.write_all(questions.as_bytes()));
     let output = child.wait_with_output().expect("it was started");
     asking.join().expect("writing does not panic").expect("the tool reads all questions");

@@ -46,14 +46,14 @@ pub fn compile_c(dir: &Path, flags: &[&str]) -> PathBuf {
     compile(dir, "prog", "gcc", &flags, &["inlined.c", "other.c"])
 }
 
-/// A function of a program, from its full symbol table.
+/// A function of a program, as its full symbol table gives it.
 pub struct Function {
     pub name: String,
     pub start: u64,
     pub end: u64,
 }
 
-/// The functions of `program` by address, without those of the C start files.
+/// The functions of `program` by address, without the functions of the C start files.
 pub fn functions(program: &Path) -> Vec<Function> {
     let bytes = std::fs::read(program).expect("the program was just built");
     let file = object::File::parse(bytes.as_slice()).expect("a linker wrote it");
@@ -107,7 +107,7 @@ pub fn exact(module: &Module, addresses: &[u64]) -> Vec<Request> {
     addresses.iter().map(request).collect()
 }
 
-/// Resolves link-time addresses of the program, exactly as given.
+/// Resolves link-time addresses of the program, each exactly as given.
 pub fn resolve(module: &Module, debug_dirs: &[&Path], addresses: &[u64]) -> Resolution {
     let debug_dirs = debug_dirs.iter().map(|dir| dir.to_path_buf()).collect();
     let symbolizer = Symbolizer::new(Options { debug_dirs, debuginfod: false });

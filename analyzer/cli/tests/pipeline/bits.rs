@@ -1,4 +1,4 @@
-//! One flipped bit anywhere in a trace: no panic, and no invented growth.
+//! Tests one flipped bit anywhere in a trace: edleak-analyze must not panic and must not invent growth.
 
 use crate::traces::{Scratch, leaker};
 use edleak_analysis::judge::judge_recording;
@@ -27,13 +27,13 @@ fn a_flipped_bit_never_invents_growth() {
     for bit in 0..whole.len() * 8 {
         let mut damaged = whole.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
-        // An input that is no longer a trace is refused, which invents nothing either.
+        // If the input is no longer a trace, edleak-analyze refuses it, and so invents no growth.
         let Some((found, bytes)) = leaks(damaged) else { continue };
         lost += usize::from(found.is_empty());
         assert!(found.is_empty() || found == leaking, "bit {bit}: {found:?}");
         assert!(bytes <= most, "bit {bit}: {bytes} bytes of {most}");
     }
-    // All slices lie in one block here, so a flipped bit in this block loses them all. A flipped bit
-    // elsewhere loses nothing.
+    // All slices lie in one block here, so a flipped bit in this block loses all of them. A flipped bit
+    // elsewhere loses no slice.
     assert!(lost < whole.len() * 8 / 2, "{lost}");
 }

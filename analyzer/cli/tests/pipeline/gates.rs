@@ -1,4 +1,4 @@
-//! The gate: class, confidence, budget, suppressions, baseline.
+//! Tests the gate: class, confidence, budget, suppressions, baseline.
 
 use crate::programs::run;
 use crate::traces::{Scratch, caller, counters, leaker, leaking, watched};
@@ -161,6 +161,6 @@ fn diff_with_a_short_recording_is_undecided() {
             run([OsStr::new("diff"), "--format=json".as_ref(), before.as_os_str(), after.as_os_str()]).json();
         assert!(json["undecided"].as_array().is_some_and(|all| !all.is_empty()), "{json}");
     }
-    // The diff still reports a leak that is worse, although the earlier recording is too short.
+    // Although the earlier recording is too short, the diff still reports a leak that is worse.
     assert_eq!(run([OsStr::new("diff"), short.as_os_str(), leaking.as_os_str()]).code, 1);
 }

@@ -1,4 +1,4 @@
-//! The pipeline from trace to report and exit code, on small traces with known answers.
+//! Tests the pipeline from trace to report and exit code, on small traces with known results.
 
 mod bits;
 mod cli;

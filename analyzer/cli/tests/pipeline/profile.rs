@@ -36,7 +36,7 @@ fn figure(profile: &Value, key: &str) -> Vec<(String, i64)> {
 
 #[test]
 fn the_peak_is_the_slice_with_the_most_live_bytes() {
-    // Slice i is taken at (i + 1) × 100 ms. At slice 40: 41 × 1000 + 41 × 100 + 500 + 0.
+    // Slice i is taken at (i + 1) × 100 ms. At slice 40 the live bytes are 41 × 1000 + 41 × 100 + 500 + 0.
     let peak = profile(&hump(), &[]);
     assert_eq!(
         (&peak["at"], &peak["to_s"], &peak["precision_s"]),
@@ -88,7 +88,7 @@ fn a_range_counts_what_happened_between_its_two_slices() {
 fn churn_is_what_a_site_frees_beyond_what_it_held() {
     let churn = profile(&hump(), &["--by=churn"]);
     // `format` frees all its allocations within each slice. `scratch` frees the bytes that it held at the
-    // slice before, so none of them is certainly temporary.
+    // slice before, so no allocation of it is certainly temporary.
     let expected = [("format", 400), ("buffer", 0), ("leak", 0), ("scratch", 0)];
     let mut seen = figure(&churn, "temporary_allocs");
     seen[1..].sort();
@@ -145,7 +145,7 @@ from the outermost frame inward; sites without recorded stacks stand alone:
 #[test]
 fn one_piece_of_code_at_two_addresses_is_one_row() {
     let mut draft = hump();
-    // The same offset of the same build, recorded as another site.
+    // The site has the same offset in the same build, but another id.
     draft.sites[2] = caller(0x1020, "leak", 20, |i| counters(7 * (i + 1), i + 1, 0, 0));
     let end = profile(&draft, &["--at=end", "--by=allocated"]);
     assert_eq!(figure(&end, "live_bytes").iter().find(|(name, _)| name == "leak").unwrap().1, 80 * 107);

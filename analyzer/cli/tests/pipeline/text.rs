@@ -1,4 +1,4 @@
-//! The text report, as a person sees it.
+//! Tests the text report.
 
 use crate::programs::{command, finish, run};
 use crate::traces::{Scratch, frame, leaker, leaking, watched};
@@ -9,7 +9,7 @@ fn fits(text: &str) {
     text.lines().for_each(|line| assert_eq!(line, line.trim_end(), "trailing space"));
 }
 
-/// The report without the model's reasons, whose words may improve.
+/// The report without the model's reasons, because their words may change.
 fn without_reasons(text: &str) -> String {
     let mut in_reason = false;
     let mut kept = String::new();
@@ -45,7 +45,7 @@ edleak: ./leaker --fast                                                 pid 4242
     assert!(report.ends_with("missed: nothing\n"), "{text}");
 }
 
-/// The curve covers the whole record, also for a site that did not exist at first.
+/// The curve covers the whole record, even for a site that did not exist at first.
 #[test]
 fn a_late_leak_has_its_beginning_in_the_middle_of_the_line() {
     let scratch = Scratch::new();
@@ -111,7 +111,7 @@ fn a_name_of_templates_keeps_its_last_component() {
         "{}",
         ran.out
     );
-    // The table has the site numbers, too.
+    // The table shows the site numbers, too.
     assert!(ran.out.contains(" id  site") && ran.out.contains("    2  Reg"), "{}", ran.out);
 }
 

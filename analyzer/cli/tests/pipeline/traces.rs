@@ -1,4 +1,4 @@
-//! Traces written for the tests. Literal numbers give the counters of each site.
+//! Traces written for the tests. Literal numbers are the counters of each site.
 
 use edleak_format::{
     AddressSymbols, Counters, End, EndReason, Epoch, Losses, Module, ModuleId, ModuleSymbols, Processor,
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The load address of the program.
 pub const BIAS: u64 = 0x5500_0000_0000;
-/// Its build ID.
+/// The build ID of the program.
 pub const BUILD_ID: [u8; 4] = [0xab, 0xcd, 0x12, 0x34];
 
 /// A directory that is removed after the test.
@@ -52,11 +52,11 @@ pub struct Draft {
     pub end: Option<EndReason>,
     pub losses: Losses,
     pub sites: Vec<DraftSite>,
-    /// One more slice, this many ticks after the last regular slice.
+    /// Adds one more slice, this number of ticks after the last regular slice.
     pub off_grid: Option<u64>,
-    /// Slices that are missing.
+    /// The slices that are missing from the trace.
     pub missing: std::ops::Range<u64>,
-    /// Processor time that the program used.
+    /// Processor time that the program used, in seconds.
     pub processor: Option<Processor>,
     /// RssAnon at slice i.
     pub resident: fn(u64) -> u64,
@@ -67,7 +67,7 @@ pub struct Draft {
 pub struct DraftSite {
     pub kind: SiteKind,
     pub parent: Option<u32>,
-    /// Return addresses minus the load bias, and their frames; innermost first.
+    /// Return addresses minus the load bias, with their frames; innermost first.
     pub stack: Vec<(u64, Vec<SymbolFrame>)>,
     /// Counters at slice i, from 0.
     pub counters: fn(u64) -> Counters,
@@ -139,7 +139,7 @@ pub fn leaker() -> Draft {
     }
 }
 
-/// A watched caller with allocations from before the watch, and two stacks, of which one leaks.
+/// A watched caller with allocations from before it was watched, and two stacks, of which one leaks.
 pub fn watched() -> Draft {
     let mut draft = leaker();
     let main = (0x2000, vec![frame("main", "/src/leaker.c", 90)]);

@@ -1,5 +1,5 @@
-//! Verdicts are the same from a trace, from its series lines, on any number of threads, and at any distance
-//! of slices.
+//! Tests that verdicts do not depend on the input (trace or series lines), the number of threads, and the
+//! distance of slices.
 
 use crate::programs::{command, finish, run, run_with_input};
 use crate::traces::{
@@ -77,7 +77,7 @@ fn series_lines_read_back_with_the_verdicts_of_the_trace() {
             assert_eq!(from_trace.code, from_lines.code, "{name}");
             let (mut expected, mut found) = (verdicts(&from_trace.json()), verdicts(&from_lines.json()));
             if name == "uneven" {
-                // The slice outside the grid counts in the totals and in no series.
+                // The slice outside the grid counts only in the totals.
                 for totals in expected.values_mut().chain(found.values_mut()) {
                     for key in ["live_bytes", "live_count", "allocs", "frees"] {
                         totals[key] = Value::Null;
@@ -123,7 +123,7 @@ fn a_straight_line_leads_over_missing_slices() {
         let trace = draft.write(&scratch.path("t.edl"));
         let series = run([trace.as_os_str(), "--format=series".as_ref()]).out;
         let json = run([trace.as_os_str(), "--format=json".as_ref()]).json();
-        // The printed lines are judged the same.
+        // The printed lines give the same verdicts.
         let lines = scratch.path("lines.jsonl");
         std::fs::write(&lines, &series).unwrap();
         let reread = run([lines.as_os_str(), "--format=json".as_ref()]).json();
@@ -135,7 +135,8 @@ fn a_straight_line_leads_over_missing_slices() {
         }
         (series, json["sites"].clone())
     };
-    // A site that grows by the same amount in every slice lies on the line, alone and spread over stacks.
+    // A site that grows by the same amount in every slice lies on the line, alone and when it is spread over
+    // stacks.
     let mut draft = watched();
     draft.sites.push(caller(0x30, "shrink", 3, |slice| counters(80_000, 80, 1000 * slice, slice)));
     draft.sites[2].counters = leaking;
@@ -145,7 +146,7 @@ fn a_straight_line_leads_over_missing_slices() {
         draft.missing = missing;
         assert!(series_and_sites(&draft) == whole, "{:?}", draft.missing);
     }
-    // A site that begins in a gap begins after it.
+    // If a site begins in a gap, its series begins after the gap.
     draft.missing = 20..40;
     draft.sites[2].counters = |slice| if slice < 30 { Counters::ZERO } else { leaking(slice) };
     let series = series_and_sites(&draft).0;
@@ -155,7 +156,7 @@ fn a_straight_line_leads_over_missing_slices() {
 
 #[test]
 fn frees_at_the_end_of_the_program_do_not_hide_a_leak() {
-    /// Grows for 1,000 slices, and is then freed within twelve.
+    /// The site grows for 1,000 slices, and is then freed within twelve slices.
     fn ending(slice: u64) -> Counters {
         let kept = slice.min(999);
         let freed = (slice - kept).min(12) * 1000 / 12;
@@ -172,12 +173,13 @@ fn frees_at_the_end_of_the_program_do_not_hide_a_leak() {
         assert!(ran.code == 1 && ran.out.contains("98 KiB leaked"), "{slices}: {}", ran.out);
         let said = ran.out.contains("most of it was freed when the program ended");
         assert_eq!(said, slices > 1006, "{slices}: {}", ran.out);
-        // The printed series ends there, too.
+        // The printed series ends at the same slice.
         let series = run([trace.as_os_str(), "--format=series".as_ref()]).out;
         let line: Value = serde_json::from_str(series.lines().next().unwrap()).unwrap();
         assert_eq!(line["live_bytes"].as_array().unwrap().last(), Some(&json!(100_000)), "{slices}");
     }
-    // If the recording stopped in the middle of the frees, the program has not ended, and they may be work.
+    // If the recording stopped in the middle of the frees, the program has not ended, and the frees may be
+    // work.
     (draft.slices, draft.end) = (1012, Some(EndReason::Stopped));
     let series = run([draft.write(&scratch.path("t.edl")).as_os_str(), "--format=series".as_ref()]).out;
     let line: Value = serde_json::from_str(series.lines().next().unwrap()).unwrap();
@@ -185,7 +187,7 @@ fn frees_at_the_end_of_the_program_do_not_hide_a_leak() {
 }
 
 /// A buffer that doubles, possibly for ever, is undecided. If the program frees the buffer before the end,
-/// the verdict does not stay undecided.
+/// the site does not stay undecided.
 #[test]
 fn memory_freed_at_the_end_does_not_make_the_gate_undecided() {
     fn doubling(slice: u64) -> Counters {
@@ -222,11 +224,11 @@ fn gap_at_the_end_counts_as_missing() {
     }
     let scratch = Scratch::new();
     let mut draft = leaker();
-    // The recorder took 0, 1 or 3 slices after the gap. Then the final slice follows, outside the grid.
+    // The recorder took 0, 1 or 3 slices after the gap. The final slice follows, outside the grid.
     for after in [0, 1, 3] {
         for (grow, slices, missing, codes) in [
             (leaks_in_the_gap as fn(u64) -> Counters, 100, 30..100, &[1, 2][..]),
-            // Too few slices are left, whatever the line over the gap looks like.
+            // Too few slices are left for a verdict, whatever the line over the gap looks like.
             (leaks, 12, 5..12, &[2]),
             (leaks, 100, 85..100, &[1]),
             (leaks_and_is_freed, 100, 85..100, &[1]),
@@ -242,7 +244,7 @@ fn gap_at_the_end_counts_as_missing() {
             let share = report["summary"]["missing_share"].as_f64().unwrap();
             let expected = draft.missing.clone().count() as f64 / (slices + after) as f64;
             assert!((share - expected).abs() < 0.06, "{share} and {expected}");
-            // The printed lines are judged the same.
+            // The printed lines give the same verdicts.
             let series = run([trace.as_os_str(), "--format=series".as_ref()]);
             let lines = run_with_input(&["-", "--format=json", "--all"], series.out.as_bytes()).json();
             for (site, again) in
@@ -256,7 +258,7 @@ fn gap_at_the_end_counts_as_missing() {
     }
 }
 
-/// The blocks with the last slices are lost. The record's end shows that it went on.
+/// The blocks with the last slices are lost. The end record shows that the recording continued.
 #[test]
 fn a_record_that_ended_long_after_its_last_slice_is_undecided() {
     let scratch = Scratch::new();
@@ -285,7 +287,7 @@ fn growth_that_stopped_with_the_work_is_undecided_from_a_trace_and_from_lines() 
     assert!(said.contains("the program did next to nothing in the last 9.6 s (no allocation)"), "{said}");
     let series = run([trace.as_os_str(), "--format=series".as_ref()]);
     assert_eq!(run_with_input(&["-"], series.out.as_bytes()).code, 2);
-    // Beside work that goes on, the same growth is that of a cache.
+    // If the program's work continues, the same growth is that of a cache.
     draft.sites[1].counters = churning;
     assert_eq!(run([draft.write(&scratch.path("t.edl"))]).code, 0);
 }
@@ -316,7 +318,8 @@ fn memory_kept_by_a_busy_program_is_at_most_a_suspect() {
         draft.processor = processor(used_s, waited_s);
         assert_eq!(confidence(&draft), "suspect");
     }
-    // Most of its memory existed from the start, and it worked long enough: then the leak is strict.
+    // Most of the program's memory existed from the start, and the program worked long enough. In that case
+    // the leak is strict.
     draft.sites.push(caller(0x30, "start", 3, |_| counters(1 << 20, 1, 0, 0)));
     assert_eq!(confidence(&draft), "strict");
     draft.processor = processor(1, 6);
@@ -330,7 +333,8 @@ fn memory_kept_by_a_busy_program_is_at_most_a_suspect() {
     assert_eq!(confidence(&draft), "suspect");
 }
 
-/// Of a thousand sites some look like a small leak by chance. A strict leak is reported however small it is.
+/// Among a thousand sites, some look like a small leak by chance. But a strict leak is reported, however
+/// small it is.
 #[test]
 fn negligible_suspect_is_undecided() {
     let scratch = Scratch::new();
@@ -359,7 +363,8 @@ fn negligible_suspect_is_undecided() {
     }
 }
 
-/// A starved recorder took only eight slices. Straight lines between them do not make a record.
+/// A recorder without processor time took only eight slices. Straight lines between so few slices do not
+/// suffice for a verdict.
 #[test]
 fn interpolated_points_do_not_count_as_slices() {
     let scratch = Scratch::new();
@@ -394,7 +399,7 @@ fn a_leak_spread_over_many_stacks_is_the_callers() {
     let scratch = Scratch::new();
     let mut draft = watched();
     let stack = draft.sites[1].clone();
-    // Each stack allocates five times in a row, one stack after the other, so none grows for long.
+    // Each stack allocates five times in a row, one stack after the other, so no stack grows for long.
     draft.sites.truncate(1);
     draft.sites.extend((0..16).map(|i| {
         let mut stack = stack.clone();
@@ -406,7 +411,7 @@ fn a_leak_spread_over_many_stacks_is_the_callers() {
     let report = run([trace.as_os_str(), "--format=json".as_ref()]).json();
     let sites = report["sites"].as_array().unwrap();
     assert_eq!((&sites[0]["id"], &sites[0]["judged_with_stacks"]), (&json!(0), &json!(true)));
-    // The stacks are listed with it in every format, with their names and shares.
+    // Every format lists the stacks after the site, with their names and shares.
     assert_eq!(sites.len(), 17, "{report:#}");
     let shares: f64 = sites[1..].iter().map(|stack| stack["leak_share"].as_f64().unwrap()).sum();
     assert!((shares - 1.0).abs() < 1e-9, "{report:#}");
@@ -428,8 +433,8 @@ fn a_leak_spread_over_many_stacks_is_the_callers() {
     assert!((bytes - leaked).abs() <= 16.0, "{bytes} of {leaked}");
 }
 
-/// The caller allocates 100 bytes a slice. From slice 30 or 72 on its stack allocates instead, for a while or
-/// to the end.
+/// The caller allocates 100 bytes a slice. From slice 30 or 72 on, its stack allocates instead, for a while
+/// or to the end.
 #[test]
 fn a_site_watched_for_a_while_leaks_as_it_does_unwatched() {
     let with = |own: fn(u64) -> edleak_format::Counters, of_stack: fn(u64) -> edleak_format::Counters| {
