@@ -4,7 +4,7 @@
 # Compiles every *.c, *.cpp, *.S and *.rs of SOURCE_DIR (this directory) to a program of the same name, with
 # -O2 -g. A source named lib*.c becomes a shared library. `//#Build: FLAGS` in a source adds flags; $OUT means
 # OUTPUT_DIR. `//#Compiler: NAME` chooses another compiler. The script builds only programs that are older
-# than their source, the common files or this script. It runs one build per processor.
+# than their source, the common files or this script. The script runs one build per processor.
 set -euo pipefail
 
 self=$(readlink -f "$0")

@@ -6,8 +6,8 @@
 #   TESTS    the command that tests it
 #
 # The script writes the files to archive into OUTPUT_DIR: service.edl (which can be read later without a
-# binary), leaks.sarif and leaks.txt. It exits with edleak-analyze's code (0 no leak, 1 leaks, 2 undecided)
-# unless the tests failed.
+# binary), leaks.sarif and leaks.txt. The script exits with edleak-analyze's code (0 no leak, 1 leaks, 2
+# undecided) unless the tests failed.
 #
 # EDLEAK_BIN is the directory of edleak's programs. EDLEAK_GATE holds further options of the gate:
 # --baseline main.edl, --suppressions leaks.supp, --budget 10KB/min, --strict.

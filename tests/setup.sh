@@ -6,7 +6,7 @@
 set -euo pipefail
 target=${CARGO_TARGET_DIR:-$(dirname "$(readlink -f "$0")")/../target}
 
-# Installs the TypeScript compiler from npm into target/. It checks the types of the page's script
+# Installs the TypeScript compiler from npm into target/. The compiler checks the types of the page's script
 # (tests/tests/html/script.rs).
 install_typescript() {
     [ -e "$target/npm/node_modules/typescript/bin/tsc" ] && return

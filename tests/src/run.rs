@@ -9,8 +9,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-/// Longest wait for a program. It suffices for every program here on a loaded machine, so a test that reaches
-/// it has failed.
+/// Longest wait for a program. This time suffices for every program here on a loaded machine, so a test that
+/// reaches it has failed.
 pub const DEADLINE: Duration = Duration::from_secs(120);
 
 /// The exit code and the output of a program.
@@ -151,9 +151,8 @@ pub fn exit_code(status: ExitStatus) -> i32 {
     status.code().or_else(|| status.signal().map(|signal| 128 + signal)).expect("exited or killed")
 }
 
-/// Copies a program that will be executed. Another process makes the copy. If this process made it, a child
-/// that another test starts meanwhile would inherit the copy open for writing, and the copy could not be
-/// executed.
+/// Copies a program that will be executed. Another process makes the copy. If this process made it, another
+/// test's child would inherit the copy open for writing, and then no process could execute the copy.
 pub fn copy_program(from: &Path, to: &Path) {
     let copied = run(Command::new("cp").arg("--preserve=mode").arg(from).arg(to));
     assert_eq!(copied.code, 0, "{}", copied.stderr);

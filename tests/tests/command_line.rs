@@ -389,7 +389,7 @@ fn file_that_is_not_a_trace_gets_one_line() {
 }
 
 /// Cuts a trace off anywhere, or changes any of its bytes. edleak-analyze reads the trace as far as it is
-/// valid, or refuses it. It does not panic and does not invent growth.
+/// valid, or refuses it. edleak-analyze does not panic and does not invent growth.
 #[test]
 fn damaged_traces_are_read_as_far_as_they_are_sound() {
     let recorder = Recorder::new("damage").options(["--period", "5ms"]);

@@ -1,5 +1,5 @@
-//! Symbols from a debuginfod server. edleak requests them only if the user asks, uses them only if the build
-//! matches, and gives up quickly if the server fails.
+//! Symbols from a debuginfod server. edleak requests symbols only if the user asks, uses only those of the
+//! same build, and gives up quickly if the server fails.
 
 use edleak_tests::programs::samples;
 use edleak_tests::record::Recorder;

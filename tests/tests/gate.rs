@@ -1,5 +1,5 @@
-//! Tests a pipeline's gate from end to end. It passes programs without leaks, fails on leaks, can prove that
-//! it fails, and recognizes known leaks.
+//! Tests a pipeline's gate from end to end. The gate passes programs without leaks, fails on leaks, can prove
+//! that it fails, and recognizes known leaks.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::{programs, samples};

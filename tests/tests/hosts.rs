@@ -1,8 +1,8 @@
 //! Hostile programs, run plain and recorded: output and status must be equal, and the trace correct.
 //!
-//! Each program of tests/programs/hosts/ checks its own behaviour and has directives. They are `//#Run: ARGS`
-//! (one line per run), `//#Record: OPTIONS`, `//#Env: NAME=VALUE`, `//#Needs: root`, and `//#Trace: FUNCTION
-//! allocs=N frees=N …`. `Trace` gives the expected counters of one function.
+//! Each program of tests/programs/hosts/ checks its own behaviour and has directives. The directives are
+//! `//#Run: ARGS` (one line per run), `//#Record: OPTIONS`, `//#Env: NAME=VALUE`, `//#Needs: root`, and
+//! `//#Trace: FUNCTION allocs=N frees=N …`. `Trace` gives the expected counters of one function.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::directives::Directives;

@@ -1,5 +1,5 @@
-//! Tests which preload library edleak-record uses. It never uses a library of another version, a damaged
-//! library, or a library that another user could have written.
+//! Tests which preload library edleak-record uses. edleak-record never uses a library of another version, a
+//! damaged library, or a library that another user could have written.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::run::{Outcome, run};

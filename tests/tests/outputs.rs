@@ -332,7 +332,8 @@ fn child_behind_its_own_proc_is_reported() {
     assert_eq!(analyze([""; 0], &recording.trace).code, 2);
 }
 
-/// A program with set-user-ID drops every preload. Its memory is unknown even if the user may not inspect it.
+/// A program with set-user-ID drops every preload. The memory of such a program is unknown even if the user
+/// may not inspect it.
 #[test]
 fn set_user_id_program_gets_no_verdict() {
     if !is_root() {

@@ -109,8 +109,8 @@ fn the_leaks_of_an_earlier_trace_are_watched() {
     assert_one_of_three_paths_leaks("paths_gcc", "paths.h", &later);
 }
 
-/// The frames that gdb shows at the allocation of `size` bytes. They are the module and offset of the real
-/// frames, and the functions and lines of the frames in the program's own source.
+/// The frames that gdb shows at the allocation of `size` bytes. A frame has the module and offset of a real
+/// frame, or the function and line of a frame in the program's own source.
 fn backtrace(program: &Path, size: u64, source: &str) -> (Vec<String>, Vec<String>) {
     let script = repository().join("tests/programs/stacks/backtrace.py");
     let mut gdb = Command::new("gdb");
@@ -317,14 +317,14 @@ fn wrappers_are_stepped_over_whatever_their_frames_are_like() {
     assert_eq!(report.sites_in("ask").count(), 1, "{}", report.describe());
 }
 
-/// The most memory that a process had so far, in KiB; `None`: it has ended.
+/// The greatest memory that a process has had so far, in KiB; `None`: the process has ended.
 fn peak_kib(pid: i32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim().trim_end_matches(" kB").parse().ok()
 }
 
-// It was 1,500 MiB, and a catalog without room ended the recording.
+// Before, the collector took 1,500 MiB, and a catalog without room ended the recording.
 #[test]
 fn tens_of_thousands_of_stacks_take_bounded_memory_and_end_no_recording() {
     for (size, are_all_kept) in [("64m", true), ("1m", false)] {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
 
-/// A running recording of the leaker. Its collector and every `top` share a directory of sockets.
+/// A running recording of the leaker. The recording's collector and every `top` share a directory of sockets.
 fn recording(dir: &TempDir) -> Running {
     let trace = dir.join("trace.edl");
     let recorder = Recorder::new("top").env("XDG_RUNTIME_DIR", &dir.path().to_string_lossy());

@@ -11,8 +11,8 @@ use edleak_model::classify::{Confidence, LEAST_POINTS, Verdict};
 use edleak_model::growth_kind::GrowthKind;
 use edleak_model::regression::Class;
 
-/// Undecided sites stop a gate if they hold more than this share of the live bytes. They must also hold more
-/// than `UNDECIDED_BYTES`.
+/// Undecided sites stop a gate if they hold more than this share of the live bytes. The undecided sites must
+/// also hold more than `UNDECIDED_BYTES`.
 const UNDECIDED_SHARE: f64 = 0.05;
 /// Least number of bytes with which undecided sites stop a gate.
 const UNDECIDED_BYTES: f64 = 4096.0;

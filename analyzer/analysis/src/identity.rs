@@ -86,7 +86,7 @@ fn names_of(address: &Address) -> String {
     format!("{module}!{}", if functions.is_empty() { "?".into() } else { functions.join("<") })
 }
 
-/// The hash FNV-1a. Its result is the same across machines, builds and versions; `std`'s hasher does not
+/// The hash FNV-1a. The hash is the same across machines, builds and versions; `std`'s hasher does not
 /// guarantee this.
 pub fn fnv1a(bytes: &[u8]) -> u64 {
     bytes

@@ -242,11 +242,11 @@ fn judged(
 
 /// Scales the leaks of stacks to the whole record.
 ///
-/// A site is often watched late, when it begins to look like a leak. Its stacks then know only the part of
-/// the record after that. So each stack gets a share of the leak of caller and stacks together: its own
-/// leaked bytes, scaled to the longer time. The sum of these shares never exceeds the leak of caller and
-/// stacks together. The leak of caller and stacks together does not suffice alone: it would include the last
-/// tooth of a sawtooth, which the stacks describe better.
+/// A site is often watched late, when it begins to look like a leak. The stacks of such a site then know only
+/// the part of the record after that. So each stack gets a share of the leak of caller and stacks together:
+/// its own leaked bytes, scaled to the longer time. The sum of these shares never exceeds the leak of caller
+/// and stacks together. The leak of caller and stacks together does not suffice alone: it would include the
+/// last tooth of a sawtooth, which the stacks describe better.
 fn share_out(sites: &mut [JudgedSite]) {
     let mut known: HashMap<SiteLabel, (u64, f64)> = HashMap::new();
     for site in sites.iter().filter(|site| site.is_leak()) {
@@ -284,7 +284,8 @@ fn share_out(sites: &mut [JudgedSite]) {
 /// Judges a watched site together with its stacks, if they leak together. There are two cases:
 ///
 /// - Neither the site nor any of its stacks is a leak alone.
-/// - The site is a leak alone. Its own curve then has a hole for the time in which it was watched.
+/// - The site is a leak alone. In that case the site's own curve has a hole for the time in which it was
+///   watched.
 ///
 /// The share of each stack in the leak is the share of its growth. The site's own growth counts in the same
 /// way as that of a stack.

@@ -115,7 +115,7 @@ fn replace(
     written
 }
 
-/// Renames the file `beside` to `place`. It replaces the file `held`, and no other file.
+/// Renames the file `beside` to `place`. The rename replaces the file `held`, and no other file.
 fn put_in_place(beside: &Path, place: &Path, held: Option<&File>) -> io::Result<()> {
     let taken = || io::Error::new(io::ErrorKind::AlreadyExists, "another file has taken its name meanwhile");
     let Some(held) = held else {

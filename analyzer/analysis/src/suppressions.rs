@@ -11,9 +11,9 @@
 //! As in LeakSanitizer, a pattern is searched anywhere in the function, the file or the module of every
 //! frame. `*` stands for any text; `^` and `$` match the start and the end.
 //!
-//! A budget limits the leaks that a rule may hide. It is a number of bytes leaked over the recording or, with
-//! `/s`, `/min`, `/h` or `/day`, a rate. All leaks that a rule matches count together; if they exceed the
-//! budget, all of them are reported.
+//! A budget limits the leaks that a rule may hide. A budget is a number of bytes leaked over the recording
+//! or, with `/s`, `/min`, `/h` or `/day`, a rate. All leaks that a rule matches count together; if they
+//! exceed the budget, all of them are reported.
 
 use crate::error::{Error, ErrorKind, Result};
 use edleak_text::globs::Glob;

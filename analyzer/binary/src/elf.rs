@@ -219,8 +219,8 @@ impl<'data> Elf<'data> {
         match range.format {
             CompressionFormat::None => Some(Piece::Within(start..end)),
             CompressionFormat::Zstandard => {
-                // Use the C library of zstd, which also decompresses the blocks of traces. It is several
-                // times as fast as the decoder in the crate `object`.
+                // Use the C library of zstd, which also decompresses the blocks of traces. The C library is
+                // several times as fast as the decoder in the crate `object`.
                 let reader = zstd::stream::read::Decoder::with_buffer(packed).ok()?;
                 read_exactly(reader, range.uncompressed_size).map(Piece::Unpacked)
             }

@@ -1,8 +1,8 @@
 //! The files of a module: its binary, and the debug files that were split off it.
 //!
-//! edleak uses a file only if it is the recorded build. Its build ID decides; without a build ID, the
-//! checksum in `.gnu_debuglink` decides. edleak searches the user's directories first, then the usual places
-//! of distributions and debuggers:
+//! edleak uses a file only if it is the recorded build. The build ID of a file decides; without a build ID,
+//! the checksum in `.gnu_debuglink` decides. edleak searches the user's directories first, then the usual
+//! places of distributions and debuggers:
 //!
 //! | place                          | for a module `/usr/bin/prog`, build ID abcdef…, directory DIR   |
 //! |--------------------------------|-----------------------------------------------------------------|

@@ -37,8 +37,8 @@ fn own_malloc_in(table: &Symbols<'_>, names: &[&'static str]) -> Option<&'static
 }
 
 /// The names that an allocator's `malloc` may have inside a program. The list covers jemalloc (with its
-/// default prefix, and the prefixes of Rust, ClickHouse and Redis), mimalloc, tcmalloc and snmalloc. It also
-/// covers rpmalloc, musl's mallocng linked in by hand, Hoard and scudo.
+/// default prefix, and the prefixes of Rust, ClickHouse and Redis), mimalloc, tcmalloc and snmalloc. The list
+/// also covers rpmalloc, musl's mallocng linked in by hand, Hoard and scudo.
 const OWN_MALLOCS: [&str; 14] = [
     "malloc",
     "je_malloc",

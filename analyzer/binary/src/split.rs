@@ -26,7 +26,7 @@ pub(crate) struct SplitFile {
 /// Finds the split part of a unit when a lookup first needs it.
 pub(crate) struct Loader<'a> {
     package: Option<DwarfPackage<BoundedSlice<'a>>>,
-    /// The owner of the opened files. It lets data that is borrowed from the files outlive the lookup.
+    /// The owner of the opened files. The owner lets data that is borrowed from the files outlive the lookup.
     files: &'a Arena<SplitFile>,
     debug_dirs: &'a [PathBuf],
     beside: Option<&'a Path>,

@@ -16,8 +16,8 @@ pub(crate) struct Table<'a> {
 /// be missing.
 pub(crate) type Owners<'a> = [Option<&'a BinaryFile>; 3];
 
-/// The symbol tables that together give all names. Each entry has the index of a file in [`Owners`]. It also
-/// says whether edleak reads the dynamic table of this file.
+/// The symbol tables that together give all names. Each entry has the index of a file in [`Owners`]. The
+/// entry also says whether edleak reads the dynamic table of this file.
 #[derive(Clone, Debug)]
 pub(crate) struct Tables(Vec<(usize, bool)>);
 
@@ -76,8 +76,8 @@ impl SymbolFiles {
         self.binary
     }
 
-    /// A number that differs between files of one build ID that name different functions: a stripped one, one
-    /// with a debug file.
+    /// A number that differs between files of one build ID that name different functions. Examples are a
+    /// stripped file and a file with a debug file.
     pub fn version(&self) -> u64 {
         let debug = self.debug.as_ref().map_or(0, |debug| debug.bytes().len());
         self.binary.bytes().len() as u64 | (debug as u64).rotate_left(32)

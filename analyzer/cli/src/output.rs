@@ -45,7 +45,7 @@ pub(crate) fn refuse_overwriting(input: &Path, output: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Opens a trace; other recordings are refused.
+/// Opens a trace; refuses other kinds of recordings.
 pub(crate) fn open_trace(path: &Path) -> Result<Trace> {
     match load(path, LoadOptions::default())? {
         Recording::Trace(trace) => Ok(*trace),

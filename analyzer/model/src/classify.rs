@@ -65,7 +65,7 @@ pub struct Judgement {
     /// Whether the ages of the survivors were known and decided.
     pub by_survivors: bool,
     /// For a site that is undecided because the program stopped working while the site grew: the bytes that
-    /// may have leaked, even if they were freed later.
+    /// may have leaked. Bytes that were freed later count, too.
     pub open_bytes: u64,
 }
 
@@ -228,8 +228,8 @@ pub const STRICT_SECONDS: f64 = 2.0;
 /// Least rise of the live count at a site that freed more allocations than it kept. A smaller rise may come
 /// from one busier moment.
 const LEAST_EVENTS: f64 = 8.0;
-/// The thresholds after the model removed a wave or surges. They are stricter, because the adjustment was
-/// chosen to fit this curve.
+/// The thresholds after the model removed a wave or surges. These thresholds are stricter, because the
+/// adjustment was chosen to fit this curve.
 const ADJUSTED: Bar =
     Bar { rise_over_scatter: 4.0, pace: 0.15, largest_step: 0.87, second: 0.6, late_t: 4.0, bic: 0.0 };
 /// The thresholds for sites whose allocations get larger but not more numerous. Only the curve of bytes must
@@ -267,8 +267,8 @@ impl Bar {
             && t.late_t > self.late_t
     }
 
-    /// The test takes bytes and count together: of each statistic it tests the smaller of the two values. It
-    /// tests late t on the bytes only.
+    /// The test takes bytes and count together: of each statistic it tests the smaller of the two values. The
+    /// test uses late t of the bytes only.
     fn trends(&self, b: &Trend, c: &Trend) -> bool {
         b.rise_over_scatter.min(c.rise_over_scatter) > self.rise_over_scatter
             && b.pace.min(c.pace) > self.pace

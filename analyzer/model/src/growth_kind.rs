@@ -181,8 +181,8 @@ pub fn growth_of(series: &ProcessSeries, turnover_bytes: u64) -> ProcessGrowth {
     };
     let most_then = first.iter().map(|p| p.live_bytes).max();
     let is_above = last.iter().map(|p| p.live_bytes).min() > most_then;
-    // A recording with fewer than eight points cannot be cut into eighths. Its middle is 0, so all its growth
-    // counts as late.
+    // A recording with fewer than eight points cannot be cut into eighths. The middle of such a recording is
+    // 0, so all its growth counts as late.
     let middle = median(&points[4 * eighth..5 * eighth], |p| p.live_bytes);
     let late = growth.live_to_bytes.saturating_sub(middle) as f64;
     let goes_on = late >= LATE_SHARE * growth.live_to_bytes.saturating_sub(growth.live_from_bytes) as f64;

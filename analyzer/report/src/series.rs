@@ -11,8 +11,8 @@
 //! | `program_allocs`, `program_allocs_every` | allocations of the whole program, cumulated: at the recording's first slice, then after every so many slices |
 //! | `epoch_*`, `last_free_slice`, `max_age_at_free` | births of the survivors, if they were recorded |
 //!
-//! The points of all sites do not fit in memory together, so the exporter replays the trace for as many sites
-//! at a time as fit.
+//! The points of all sites do not fit in memory together. So the exporter replays the trace several times,
+//! each time for as many sites as fit.
 
 use super::{Exporter, Report};
 use edleak_analysis::findings::Findings;

@@ -29,8 +29,8 @@ pub fn rows(bench: &mut Bench) -> Result<()> {
     shell(bench)
 }
 
-/// The cost of a child of a shell: one that is forked and ends, and one that executes a program. A shell has
-/// more sites and a larger heap than `forks.c`, and it forks before it allocates.
+/// The cost of two kinds of children of a shell: a child that is forked and ends, and a child that executes a
+/// program. A shell has more sites and a larger heap than `forks.c`, and it forks before it allocates.
 fn shell(bench: &mut Bench) -> Result<()> {
     for (what, one, most) in [
         ("ms added to a fork of bash, `(:)`, --children", "(:)", 0.4),
@@ -57,7 +57,8 @@ fn forks(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// Milliseconds a child, untraced and with every child recorded: the difference of none and many.
+/// Milliseconds per child, untraced and with every child recorded, as the difference between no and many
+/// children.
 fn child_costs(
     bench: &Bench,
     program: impl AsRef<OsStr> + Copy,

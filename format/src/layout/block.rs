@@ -69,7 +69,7 @@ impl BlockHeader {
 
     /// The sequence at which the block was written; the highest such sequence belongs to the newest block. A
     /// merged catalog block keeps the `sequence` of the newest block that it replaces, because records in an
-    /// open journal are newer than its records. Its own sequence is in `first_tick`.
+    /// open journal are newer than its records. The block's own sequence is in `first_tick`.
     pub(crate) fn written(&self) -> u64 {
         match self.kind {
             BlockKind::Catalog => self.sequence.max(self.first_tick),

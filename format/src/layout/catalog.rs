@@ -69,7 +69,7 @@ pub(crate) fn decode(bytes: &[u8], version: u32, records: &mut Records) -> Optio
     each(bytes, version, |record, _| _ = records.insert(Key::of(&record), record))
 }
 
-/// Calls `visit` with each record, decoded and encoded.
+/// Calls `visit` with each record, in decoded and in encoded form.
 fn each(mut bytes: &[u8], version: u32, mut visit: impl FnMut(Record, &[u8])) -> Option<()> {
     while !bytes.is_empty() {
         let (record, used) = match version {
@@ -91,7 +91,8 @@ fn each(mut bytes: &[u8], version: u32, mut visit: impl FnMut(Record, &[u8])) ->
     Some(())
 }
 
-/// The newest record of each key, encoded. A decoded catalog takes several times its size in memory.
+/// The newest record of each key, in encoded form. A decoded catalog would take several times its size in
+/// memory.
 #[derive(Default)]
 pub(crate) struct EncodedRecords {
     bytes: Vec<u8>,
@@ -100,13 +101,13 @@ pub(crate) struct EncodedRecords {
 }
 
 impl EncodedRecords {
-    /// Adds encoded records that are newer than the present ones. `None`: a record is unsound; those before
-    /// it are added.
+    /// Adds encoded records that are newer than the present records. `None`: a record is unsound; the records
+    /// before it are added.
     pub(crate) fn add(&mut self, encoded: &[u8]) -> Option<()> {
         each(encoded, FORMAT_VERSION, |record, bytes| self.push(Key::of(&record), bytes))
     }
 
-    /// Adds those of the older encoded records whose keys are not present.
+    /// Adds the older encoded records whose keys are not present.
     pub(crate) fn add_older(&mut self, encoded: &[u8]) -> Option<()> {
         let newer: BTreeSet<Key> = self.places.keys().copied().collect();
         each(encoded, FORMAT_VERSION, |record, bytes| {
@@ -123,7 +124,7 @@ impl EncodedRecords {
         self.places.insert(key, begin..self.bytes.len());
     }
 
-    /// Whether no record was added.
+    /// Whether the catalog has no record.
     pub(crate) fn is_empty(&self) -> bool {
         self.places.is_empty()
     }

@@ -11,7 +11,8 @@ use crate::layout::varint::take;
 use crate::memory::AreaBytes;
 use crate::slice::{Counters, SliceHeader, SliceVisitor};
 
-/// Number of values that one step of a tile joins from their bytes. The buffer is padded by so many bytes.
+/// Number of values that one step of a tile joins from their bytes. The buffer is padded by this number of
+/// bytes.
 pub(crate) const JOIN_STRIDE: usize = 16;
 
 /// One decompressed block. The buffers are reused for the next block.

@@ -1,9 +1,9 @@
 //! Compresses payloads, as strongly as the time between two slices allows.
 //!
 //! Random counters have random single bytes, so longer matches gain little. Most gain comes from the places
-//! at which zstd begins a new Huffman table. Its optimal parser chooses them well, even with a small hash
-//! table and few searches. Compared with level 3, payloads become 16 % smaller for sites that allocate random
-//! sizes and 25 % smaller for steady sites. Compressing takes fourteen times as long.
+//! at which zstd begins a new Huffman table. zstd's optimal parser chooses these places well, even with a
+//! small hash table and few searches. Compared with level 3, payloads become 16 % smaller for sites that
+//! allocate random sizes and 25 % smaller for steady sites. Compressing takes fourteen times as long.
 
 use std::io;
 use zstd::bulk::{Compressor, Decompressor};
@@ -19,8 +19,8 @@ const SHARE: u64 = 2;
 
 /// Compresses payloads into single zstd frames.
 ///
-/// A compressor is set up at its first use, because the trace of a child that lives for a millisecond has one
-/// block.
+/// The compressor is set up at its first use, because the trace of a child that lives for a millisecond has
+/// only one block.
 #[derive(Default)]
 pub(crate) struct PayloadCompressor {
     quick: Option<Compressor<'static>>,
@@ -57,12 +57,12 @@ impl PayloadCompressor {
     }
 }
 
-/// Decompresses payloads; set up at the first use.
+/// Decompresses payloads; it is set up at its first use.
 #[derive(Default)]
 pub(crate) struct PayloadDecompressor(Option<Decompressor<'static>>);
 
 impl PayloadDecompressor {
-    /// The `raw_bytes` bytes that were compressed to `payload`.
+    /// Decompresses `payload` to its `raw_bytes` bytes.
     pub(crate) fn decompress(&mut self, payload: &[u8], raw_bytes: usize) -> io::Result<Vec<u8>> {
         match &mut self.0 {
             Some(decompressor) => decompressor.decompress(payload, raw_bytes),

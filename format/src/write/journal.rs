@@ -11,8 +11,8 @@ use crate::write::trace_writer::TraceWriter;
 
 /// Largest journal in bytes. Compressing a journal takes a few times its size in memory.
 const MAX_JOURNAL_BYTES: u64 = 16 << 20;
-/// Number of slices of whole values for which a journal should have room. Then a block repeats whole values
-/// rarely enough.
+/// Number of slices of whole values for which a journal should have room. With so much room, a block repeats
+/// whole values rarely enough.
 const JOURNAL_FULL_SLICES: u64 = 24;
 /// Largest journal in bytes if few sites change: a block of this size already holds thousands of slices.
 const MAX_STEADY_JOURNAL_BYTES: u64 = 256 << 10;

@@ -182,7 +182,8 @@ impl Ring {
         Ok(Some(at))
     }
 
-    /// Releases an extent. Its bytes stay until they are overwritten, but readers do not see them any more.
+    /// Releases an extent. The extent's bytes stay until they are overwritten, but readers do not see them
+    /// any more.
     pub(crate) fn release(&mut self, at: u64) {
         self.live.remove(&at).expect("only extents in use are released");
         let begin = self.end_before(at);

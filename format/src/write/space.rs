@@ -10,8 +10,8 @@ use crate::write::trace_writer::TraceWriter;
 /// The catalog may take at most a third of the capacity. While the catalog is merged, the file holds two
 /// copies of it. Slices need the last third.
 const CATALOG_SHARE: u64 = 3;
-/// Catalog blocks that are larger than this together are merged only if space is needed: a merge takes a few
-/// times its size in memory.
+/// Catalog blocks whose bytes together exceed this limit are merged only if space is needed: a merge takes a
+/// few times its size in memory.
 const MAX_MERGED_BYTES: usize = 8 << 20;
 /// The coarsest level. At this level, slices are 2^62 ticks apart, so a block has at most a few slices.
 const MAX_LEVEL: u8 = 62;
@@ -75,8 +75,9 @@ impl TraceWriter {
     }
 
     /// Replaces `count` blocks from `index` on by one block at `level` or coarser. Returns `false` if there
-    /// is no place for the new block, or if it would be larger than the largest block that a journal can
-    /// give. This limit bounds the memory of thinning and keeps blocks small compared with the capacity.
+    /// is no place for the new block. Also returns `false` if the block would be larger than the largest
+    /// block that a journal can give. This limit bounds the memory of thinning and keeps blocks small
+    /// compared with the capacity.
     fn thin(&mut self, index: usize, count: usize, level: u8) -> Result<bool, Error> {
         let sources: Vec<SliceBlock> = self.blocks[index..index + count].to_vec();
         let (oldest, newest) = (sources[0].header, sources[count - 1].header);
@@ -125,9 +126,9 @@ impl TraceWriter {
         for source in index..index + count {
             self.ring.release(self.blocks[source].at);
         }
-        // If the catalog is too large to be moved, free space can stay fragmented. Then the writer releases
-        // the source blocks first: if the recorder is killed before the next line, the slices of these blocks
-        // are lost. The only alternative is to end the recording.
+        // If the catalog is too large to be moved, free space can stay fragmented. In that case the writer
+        // releases the source blocks first: if the recorder is killed before the next line, the slices of
+        // these blocks are lost. The only alternative is to end the recording.
         let at = match placed {
             Some(at) => at,
             None => self.place_block(&header, &payload)?.ok_or_else(|| self.too_small())?,
@@ -137,8 +138,8 @@ impl TraceWriter {
     }
 
     /// Adds records to the catalog blocks, and merges the newest blocks while they are of similar size. So
-    /// the number of blocks grows only with the logarithm of the catalog's size, and so does the number of
-    /// times that a record is rewritten.
+    /// the number of blocks grows only with the logarithm of the catalog's size. The number of times that a
+    /// record is rewritten grows in the same way.
     pub(crate) fn add_catalog(&mut self, records: &EncodedRecords) -> Result<(), Error> {
         if records.is_empty() {
             return Ok(());
@@ -201,7 +202,7 @@ impl TraceWriter {
             return Ok(false);
         };
         let mut records = EncodedRecords::default();
-        // The newest block first, so that replaced records are never kept.
+        // The newest block comes first, so that replaced records are never kept.
         for CatalogBlock { at, header } in sources.iter().rev() {
             let payload = self.ring.read(at + HEADER_BYTES as u64, header.payload_bytes as usize);
             let raw = self

@@ -32,7 +32,7 @@ const FIRST_JOURNAL_BYTES: u64 = 32 << 10;
 const LAST_WORDS_BYTES: usize = 128;
 /// Compressing takes at most half of this share of the recorded time.
 const YOUNG_SHARE: u64 = 32;
-/// Number of bytes of records from which they are written.
+/// Number of bytes of waiting records at which the writer writes them to the file at once.
 const MAX_PENDING_BYTES: usize = 2 << 20;
 /// Records larger than one part in so many of a journal go into their own block.
 const JOURNAL_RECORDS_SHARE: u64 = 4;
@@ -40,8 +40,8 @@ const JOURNAL_RECORDS_SHARE: u64 = 4;
 /// Writes a trace.
 ///
 /// Every slice is in the file when [`TraceWriter::slice`] returns: a writer killed at any instant loses at
-/// most the slice it was writing. The memory of the writer is proportional to the number of sites. It does
-/// not grow with the length of the recording.
+/// most the slice it was writing. The memory of the writer is proportional to the number of sites. The memory
+/// does not grow with the length of the recording.
 pub struct TraceWriter {
     pub(crate) ring: Ring,
     path: PathBuf,
@@ -196,9 +196,10 @@ impl TraceWriter {
         if self.pending.len() >= MAX_PENDING_BYTES { self.sync() } else { Ok(()) }
     }
 
-    /// Number of sites for which a slice of whole values surely has room. More of them may end the recording.
+    /// Number of sites for which a slice of whole values surely has room. A larger number of sites may end
+    /// the recording.
     pub fn most_sites(&self) -> usize {
-        /// A site's number and its four counters, longer than most.
+        /// Bytes reserved for a site's number and its four counters; most sites need fewer.
         const BYTES: u64 = 24;
         usize::try_from(self.most_journal_bytes() / BYTES).unwrap_or(usize::MAX)
     }
@@ -245,8 +246,8 @@ impl TraceWriter {
             .with_remedy("let ticks increase"));
         }
         self.ring.check_length()?;
-        // A recording that has just begun may end at once, as that of a shell's child does: compressing it
-        // takes a small share of its time.
+        // A recording that has just begun may end at once, like that of a shell's child. Compressing its
+        // records takes a small share of its time.
         self.pause_ns = header.time_ns.saturating_sub(self.last_ns).min(header.time_ns / YOUNG_SHARE);
         self.last_ns = header.time_ns;
         self.flush_records(LAST_WORDS_BYTES)?;

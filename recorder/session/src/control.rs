@@ -76,7 +76,7 @@ impl Slot {
 }
 
 impl Control {
-    /// Claims a free session: returns its file descriptor in the collector and the number of the claim.
+    /// Claims a free session: returns its file descriptor in the collector, and the number of the claim.
     /// Lock-free; every session is claimed once.
     pub fn claim(&self) -> Option<(u32, u32)> {
         let claimed = self.slots.iter().find_map(Slot::claim);
@@ -85,7 +85,7 @@ impl Control {
         claimed.map(|session| (session, number))
     }
 
-    /// Sessions on offer now.
+    /// Number of free sessions that the control page offers now.
     pub fn on_offer(&self) -> usize {
         self.slots.iter().filter(|slot| slot.0.load(Ordering::Relaxed) >= FREE).count()
     }

@@ -3,8 +3,8 @@
 use crate::atomic::{AtomicU64, Ordering};
 use crate::site::MAX_SITES;
 
-/// The counters are cumulative since the target attached. They take half a cache line, so that one allocation
-/// touches one line of counters.
+/// The counters are cumulative since the target attached. The four counters take half a cache line, so that
+/// one allocation touches one line of counters.
 ///
 /// A shard has one writer, which uses plain adds. Several threads share the last shard, so they update it
 /// with atomic adds. The collector reads all `frees` of a slice before any `allocs`. The target counts an

@@ -41,8 +41,8 @@ pub struct Header {
     pub state: AtomicU32,
     /// The process ID as in the collector's /proc.
     pub pid: AtomicU32,
-    /// The number of the claim of this session. Of two images of one process, the later one has the higher
-    /// number.
+    /// The number of the claim with which an image got this session. Of two images of one process, the later
+    /// image has the higher number.
     pub claim: AtomicU32,
     /// Bytes of the memory map in `maps`.
     pub maps_bytes: AtomicU32,
@@ -66,10 +66,10 @@ pub struct Header {
     pub has_forked: AtomicU32,
     /// Number of forked children that should be recorded but could not reach the collector.
     pub lost_children: AtomicU32,
-    /// `serial` of the session of the process that forked this one; 0: no recorded process forked it.
+    /// The `serial` of the session of the process that forked this one; 0: no recorded process forked it.
     pub parent: AtomicU64,
-    /// Module events of the parent up to the fork. If `maps` is empty, this process has the modules that its
-    /// parent had then.
+    /// Number of module events of the parent up to the fork. If `maps` is empty, this process has the modules
+    /// that its parent had at that time.
     pub parent_events: AtomicU32,
     /// The start of the image's first stack, as in /proc/PID/stat (`startstack`); 0: unknown.
     pub stack_start: AtomicU64,

@@ -78,8 +78,8 @@ pub const TABLES_AT: usize = page(CELLS_AT + stack::MAX_CELLS * size_of::<Cell>(
 pub const ROWS_AT: usize = page(TABLES_AT + stack::MAX_TABLES * size_of::<RuleTable>());
 /// Offset of the mapped ranges.
 pub const BOUNDS_AT: usize = page(ROWS_AT + stack::MAX_ROWS * size_of::<RuleRow>());
-/// Offset of the counters, which are indexed by shard and then by site. They are the last region because only
-/// their size varies.
+/// Offset of the counters, which are indexed by shard and then by site. The counters are the last region
+/// because only their size varies.
 pub const COUNTERS_AT: usize = page(BOUNDS_AT + stack::MAX_BOUNDS * size_of::<Bound>());
 
 /// Size of a session with this many shards.

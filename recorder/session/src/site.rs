@@ -13,14 +13,15 @@ pub const MAX_SITES: usize = 1 << 16;
 pub const OTHER: u32 = 1;
 /// The first id that is assigned to a caller.
 pub const FIRST: u32 = 2;
-/// Bits of a slot index in the near region. Every search begins there, so the sites of a small program lie on
-/// few pages of the table.
+/// Number of bits of a slot index in the near region, which is the first part of the site table. Every search
+/// begins in the near region, so the sites of a small program lie on few pages of the table.
 const NEAR_BITS: u32 = 10;
 const NEAR: usize = 1 << NEAR_BITS;
 const _: () = assert!(NEAR < SLOTS / 2);
-/// Number of slots to probe in the near region before the search goes on beyond it.
+/// Number of slots in the near region that a search probes before it continues beyond the region.
 const NEAR_PROBES: usize = 8;
-/// Number of slots to probe beyond the near region before the table counts as full for this address.
+/// Number of slots beyond the near region that a search probes before the table counts as full for this
+/// address.
 const MAX_PROBES: usize = 64;
 const _: () = assert!(SLOTS >= 2 * MAX_SITES);
 
@@ -137,7 +138,7 @@ fn places(slots: &[SiteSlot], address: u64) -> impl Iterator<Item = &SiteSlot> {
     let first_of = |bits: u32| (hash >> (64 - bits)) as usize;
     let near = first_of(NEAR_BITS);
     let near = (0..NEAR_PROBES).map(move |probe| (near + probe) % NEAR);
-    // The near region becomes full as a whole, so no search goes on there.
+    // The near region becomes full as a whole, so the further probes skip it.
     let first = first_of(SLOT_BITS);
     let first = if first < NEAR { first + SLOTS / 2 } else { first };
     let beyond =
@@ -145,14 +146,14 @@ fn places(slots: &[SiteSlot], address: u64) -> impl Iterator<Item = &SiteSlot> {
     near.chain(beyond).filter_map(|index| slots.get(index & slots.len().wrapping_sub(1)))
 }
 
-/// The slot of a return address; `None`: the target never met this address.
+/// The slot of a return address; `None`: the target has never met this address.
 pub fn find(slots: &[SiteSlot], address: u64) -> Option<&SiteSlot> {
     let key = |slot: &&SiteSlot| slot.key.load(Ordering::Acquire);
     places(slots, address).take_while(|slot| key(slot) != 0).find(|slot| key(slot) == address)
 }
 
-/// Puts a return address and its meaning into a table that no other thread uses yet, unless the address is
-/// there already.
+/// Puts a return address and its meaning into a table that no other thread uses yet. Does nothing if the
+/// address is there already.
 pub fn copy_into(slots: &[SiteSlot], address: u64, meaning: u64) {
     let place = places(slots, address).find(|slot| [0, address].contains(&slot.key.load(Ordering::Relaxed)));
     if let Some(slot) = place.filter(|slot| slot.key.load(Ordering::Relaxed) == 0) {

@@ -1,5 +1,5 @@
-// A plugin frees a counted allocation unseen by edleak. Its address is allocated again, so edleak must remove
-// the first record.
+// A plugin frees a counted allocation unseen by edleak. The program allocates the address again, so edleak
+// must remove the first record.
 //#Build: -ldl -Wl,-rpath,$OUT
 //#Trace: second allocs=500 allocated_bytes=50000 frees=500
 #include "check.h"

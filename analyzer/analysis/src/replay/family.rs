@@ -1,8 +1,8 @@
 //! Sums of sites: a watched site with its stacks, and sites that are merged ([`Merged`]).
 //!
-//! A site that becomes watched hands its allocations over to its stacks. Its own series flattens, and the
-//! series of the stacks begin late. A leak that is spread over many stacks may show in none of them. The sum
-//! of caller and stacks has neither problem. Only the members of a sum cost extra time.
+//! A site that becomes watched hands its allocations over to its stacks. The site's own series flattens, and
+//! the series of the stacks begin late. A leak that is spread over many stacks may show in none of them. The
+//! sum of caller and stacks has neither problem. Only the members of a sum cost extra time.
 
 use super::gap::Gap;
 use super::ids::{MIN_ID_LIMIT, SLACK};

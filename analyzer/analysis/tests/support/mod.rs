@@ -1,5 +1,5 @@
-//! A simulator of sites. It is independent of the labelled corpus: it has its own code, parameters and
-//! families.
+//! A simulator of sites. The simulator is independent of the labelled corpus: it has its own code, parameters
+//! and families.
 
 mod families;
 mod harder;

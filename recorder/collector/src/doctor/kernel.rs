@@ -9,8 +9,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// The oldest kernel that edleak needs. It has MADV_WIPEONFORK, through which a child knows that it was
-/// forked.
+/// The oldest kernel that edleak needs. Older kernels lack MADV_WIPEONFORK, through which a child knows that
+/// it was forked.
 const OLDEST: (u32, u32) = (4, 14);
 
 pub(super) fn examine() -> Vec<Finding> {

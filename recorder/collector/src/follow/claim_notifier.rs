@@ -2,8 +2,8 @@
 //! collector that only polls would delay the image's start.
 //!
 //! The claim counter lies in shared memory, but the main loop waits for descriptors. So a thread waits for
-//! the counter and writes to an calls libc for the eventfd. If the collector cannot create a thread, the main
-//! loop finds claims by polling.
+//! the counter and writes to an eventfd. If the collector cannot create a thread, the main loop finds claims
+//! by polling.
 #![allow(unsafe_code)] // eventfd
 
 use crate::sys::shm::{self, ControlPage};

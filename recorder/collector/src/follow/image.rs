@@ -64,7 +64,7 @@ pub(crate) struct ImageWatch {
 
 impl ImageWatch {
     /// `stack_start` belongs to the image that attached; 0 if that image did not know it. The process may run
-    /// the next image by now. `status` is the process's; `None`: it has ended.
+    /// the next image by now. `status` is that of the process; `None`: the process has ended.
     pub(crate) fn new(pid: u32, stack_start: u64, status: Option<Status>) -> ImageWatch {
         let (recorded, looked_at) = (image(pid), Instant::now());
         let is_another = recorded.is_some_and(|image| stack_start != 0 && image.stack_start != stack_start);

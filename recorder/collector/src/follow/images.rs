@@ -45,7 +45,7 @@ impl Follower<'_> {
         };
         let claim = session.header().claim.load(Ordering::Relaxed);
         if now.is_some_and(|now| now.claim().wrapping_sub(claim) as i32 > 0) {
-            // This image executed the recorded one; its session is seen only now.
+            // This image executed the recorded image, but the collector sees its session only now.
             return;
         }
         // After an exec, the new image gets the trace's name.
@@ -106,8 +106,9 @@ impl Follower<'_> {
         if self.plan.only.is_empty() { is_root } else { self.reserved.is_some() }
     }
 
-    /// The code that is known of the process that claimed a session, and its parent's command line. Both come
-    /// from the recording of the process that forked it, if there is one.
+    /// The code that the collector knows of the process that claimed a session, and the command line of the
+    /// process that forked it. Both come from the recording of that parent; without such a recording, both
+    /// are unknown.
     fn known_of_parent(&mut self, session: &Session) -> (KnownCode, Option<Vec<String>>) {
         let header = session.header();
         let serial = header.parent.load(Ordering::Relaxed);

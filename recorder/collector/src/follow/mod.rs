@@ -49,8 +49,8 @@ const ATTACH_WAIT: Duration = Duration::from_millis(5);
 /// drops the oldest claims.
 const MAX_ATTACHING: usize = 64;
 
-/// Number of finished recordings that are kept for their children: a child may claim its session just before
-/// its parent ends.
+/// Number of finished recordings that the collector keeps for their children: a child may claim its session
+/// just before its parent ends.
 const MAX_FINISHED: usize = 64;
 
 /// The process that is followed.
@@ -144,9 +144,9 @@ pub struct Follower<'a> {
     /// Sessions that a child may have inherited.
     inherited: HashSet<u64>,
     looked_at: Option<Instant>,
-    /// The recordings that finished last, the newest at the end.
+    /// The recordings that finished last; the newest is at the end.
     finished: VecDeque<Remains>,
-    /// Number of children so far, by PID.
+    /// Number of children so far, by their PID.
     child_numbers: HashMap<u32, u32>,
     /// Number of images whose traces were set aside.
     executed: u32,
@@ -326,8 +326,8 @@ impl<'a> Follower<'a> {
             }
         }
         attached.sort_by_key(|session| session.header().claim.load(Ordering::Relaxed));
-        // A child that executes a program at once claims a session for both images. The first one has counted
-        // next to nothing and is not recorded.
+        // A child that executes a program at once claims a session for both of its images. The first image
+        // has counted almost nothing, so the collector does not record it.
         let number = |session: &Session| session.header().pid.load(Ordering::Relaxed);
         let is_executed = |session: &Session| session.header().parent.load(Ordering::Relaxed) == 0;
         while !attached.is_empty() {
@@ -393,8 +393,8 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Counts the unrecorded processes that the ended root process leaves behind. They have another parent
-    /// now. Children that the root waited for no longer exist.
+    /// Counts the unrecorded processes that the ended root process leaves behind. These processes have
+    /// another parent now. Children that the root waited for no longer exist.
     fn look_at_legacy(&mut self) {
         let lasted = self.recorded_since.is_some_and(|began| began.elapsed() >= YOUNG);
         // A program that runs for such a short time gets no verdict.

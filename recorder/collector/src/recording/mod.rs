@@ -38,8 +38,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-/// Limit for survivor records at the end of an epoch: those of the stacks with the most live bytes. Writing
-/// tens of thousands would cost slices. The end of the recording writes all of them.
+/// Maximum number of stacks with survivor records at the end of an epoch: the stacks with the most live
+/// bytes. Writing the records of tens of thousands of stacks would cost slices. At the end of the recording,
+/// the collector writes the records of all stacks.
 const SURVIVORS_AT_ONCE: usize = 1024;
 
 /// Settings that all recordings of one run share.
@@ -141,19 +142,19 @@ pub struct Summary {
     pub children: Children,
 }
 
-/// The code of an image, as far as it is known before its recording begins.
+/// The rules and modules of an image, as far as they are known before its recording begins.
 pub(crate) struct KnownCode {
-    /// Publishes the rules.
+    /// Publishes the rules to the target.
     pub publisher: Publisher,
-    /// The modules at the fork, if a recorded process forked the image.
+    /// The modules at the fork; `None`: no recorded process forked the image.
     pub modules: Option<Modules>,
 }
 
 /// The part of a finished recording that is kept for the children of its process.
 pub(crate) struct Remains {
-    /// The serial number of its session.
+    /// The serial number of the session of the finished recording.
     pub serial: u64,
-    /// Its modules.
+    /// The modules of the finished recording.
     pub modules: Modules,
     /// The program and its arguments.
     pub command: Vec<String>,
@@ -287,12 +288,12 @@ impl Recording {
         self.pid
     }
 
-    /// The serial number of its session.
+    /// The serial number of this recording's session.
     pub(crate) fn serial(&self) -> u64 {
         self.session.header().serial.load(Ordering::Relaxed)
     }
 
-    /// The code of a child that this process forked after `events` module events.
+    /// The rules and modules of a child that this process forked after `events` module events.
     pub(crate) fn code_for_child(&self, events: u32) -> KnownCode {
         let modules = self.modules.at_fork(events);
         // The publisher numbers modules as this recording does.
@@ -301,12 +302,12 @@ impl Recording {
         KnownCode { publisher, modules: Some(modules) }
     }
 
-    /// The part to keep once this recording is finished.
+    /// The part to keep for the children, once this recording is finished.
     pub(crate) fn remains(&self) -> Remains {
         Remains { serial: self.serial(), modules: self.modules.clone(), command: self.command.clone() }
     }
 
-    /// The number of the claim with which it began.
+    /// The number of the claim with which this recording began.
     pub(crate) fn claim(&self) -> u32 {
         self.session.header().claim.load(Ordering::Relaxed)
     }
@@ -484,8 +485,8 @@ impl Recording {
     }
 
     /// Whether edleak counted almost nothing for the program itself, because the program has its own
-    /// allocator. Then only the memory that libc allocates for the program (file buffers) went through
-    /// `malloc`.
+    /// allocator. In that case only the memory that libc allocates for the program (file buffers) went
+    /// through `malloc`.
     fn is_blind(&self) -> bool {
         const NOISE_ALLOCS: u64 = 16;
         const NOISE_BYTES: u64 = 64 << 10;
@@ -560,7 +561,7 @@ impl Recording {
         self.write_slice(tick)
     }
 
-    /// Notes the size of the process. After its end the last size stays.
+    /// Stores the size of the process. After the end of the process, the last size stays.
     fn note_size(&mut self, status: Option<Status>) {
         if let Some(status) = status.filter(|status| status.size != Size::default()) {
             self.size = status.size;
@@ -662,7 +663,7 @@ impl Recording {
         for (id, counters) in of_sites.chain(of_stacks) {
             self.counters[id.0 as usize] = *counters;
         }
-        // The stacks that the trace does not take count at their call sites.
+        // If the trace takes no more stacks, the further stacks count at their call sites.
         let named = self.stacks.sites().len();
         let others = self.session.stack_infos().iter().zip(self.slicer.stacks()).skip(named);
         for (info, counters) in others {

@@ -22,7 +22,7 @@ pub struct Loaded {
     first_event: u32,
     /// The number of the latest event that loaded the module.
     pub latest_event: u32,
-    /// The number of the latest event that unloaded it.
+    /// The number of the latest event that unloaded the module.
     unloaded_event: u32,
     /// The path through which its file can be read while the process lives.
     pub file: PathBuf,
@@ -105,7 +105,7 @@ impl Modules {
         Modules { pid: self.pid, loaded, loads: VecDeque::new(), not_elf: self.not_elf.clone() }
     }
 
-    /// The same modules, of the process `pid`.
+    /// Copies the list for the process `pid`, which has the same modules.
     pub(crate) fn of_process(mut self, pid: u32) -> Modules {
         self.pid = pid;
         for one in &mut self.loaded {
@@ -131,7 +131,8 @@ impl Modules {
             rest = after;
             let end = group.iter().map(|mapping| mapping.end).max().unwrap_or(first.end);
             let is_file = !first.path.starts_with("/memfd:");
-            // Files without code (fonts, locales, databases) are not modules and are not opened.
+            // A file without code (fonts, locales, databases) is not a module, and the collector does not
+            // open it.
             let has_code = group.iter().any(|mapping| mapping.is_code);
             if is_file && has_code && first.offset == 0 && !self.not_elf.contains_key(&first.path) {
                 let found = Found { path: &first.path, start: first.start, bias: None, end, event: 0 };
@@ -321,8 +322,8 @@ fn file_facts(path: &Path) -> Facts {
     facts
 }
 
-/// A file in its current version. Another file of the same name has another version, and a change of the
-/// content makes one.
+/// The version of a file at present. Another file of the same name has another version. A change of the
+/// content also makes another version.
 #[derive(PartialEq, Eq, Hash)]
 struct FileVersion {
     device: u64,
@@ -330,7 +331,7 @@ struct FileVersion {
     bytes: u64,
     /// Seconds and nanoseconds of the last change of the content.
     modified: (i64, i64),
-    /// The same of the last change of any kind.
+    /// Seconds and nanoseconds of the last change of any kind.
     changed: (i64, i64),
 }
 
@@ -346,7 +347,8 @@ impl FileVersion {
     }
 }
 
-/// Facts about files that were read before: a shell starts the same few programs thousands of times.
+/// Facts about files that the collector has read before: a shell starts the same few programs thousands of
+/// times.
 static KNOWN_FILES: LazyLock<Mutex<HashMap<FileVersion, Facts>>> = LazyLock::new(Mutex::default);
 const MAX_KNOWN_FILES: usize = 4096;
 

@@ -139,7 +139,7 @@ mod tests {
         session.header().next_site.store(4, Ordering::Relaxed);
         let alive = owner_word(0x7000, pid);
         session.shards()[0].owner.store(alive, Ordering::Relaxed);
-        // this id is no thread of this process
+        // no thread of this process has this id
         session.shards()[1].owner.store(owner_word(0x8000, 1), Ordering::Relaxed);
         session.shards()[2].owner.store(owner_word(0x9000, 0), Ordering::Relaxed); // the thread id is unknown
         session.counters(1, 4)[2].add_owned(64);

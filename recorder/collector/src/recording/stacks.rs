@@ -69,7 +69,7 @@ pub(crate) struct NewStack {
 pub(crate) struct WatchedStacks {
     /// Site ids of the trace, by stack.
     sites: Vec<SiteId>,
-    /// The trace takes no more stacks.
+    /// Whether the trace takes no more stacks.
     is_closed: bool,
 }
 
@@ -108,7 +108,8 @@ impl WatchedStacks {
         new
     }
 
-    /// The trace takes no more stacks. Allocations of a stack without a site then count at its call site.
+    /// From now on, the trace takes no more stacks. The allocations of a stack without a site then count at
+    /// its call site.
     pub(crate) fn close(&mut self) {
         self.is_closed = true;
     }
@@ -123,7 +124,7 @@ impl WatchedStacks {
         if self.is_closed { made(session) } else { self.sites.len() }
     }
 
-    /// Number of stacks that have no site and will not get one.
+    /// Number of stacks that have no site and will not get a site.
     pub(crate) fn without_site(&self, session: &Session) -> usize {
         self.in_slice(session).saturating_sub(self.sites.len())
     }
@@ -174,8 +175,8 @@ struct CellState {
     allocs: u64,
 }
 
-/// The survivors at one instant, as a copy of the cells. The epochs that a trace stores take ten times the
-/// memory.
+/// The survivors at one instant, as a copy of the cells. The epochs in the form of a trace would take ten
+/// times the memory.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
     now_ns: u64,
@@ -186,7 +187,8 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     /// Calls `visit` with the birth times of every stack's survivors, in epochs of equal length from the
-    /// start until this snapshot. If there are more than `most` stacks: only those with the most live bytes.
+    /// start until this snapshot. If there are more than `most` stacks, it visits only the `most` stacks with
+    /// the most live bytes.
     pub(crate) fn each<E>(
         &self,
         sites: &[SiteId],
@@ -210,7 +212,7 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Tells of a stack whether it is among the `most` stacks with the most live bytes.
+    /// A test whether a stack is among the `most` stacks with the most live bytes.
     fn largest(&self, stacks: usize, most: usize) -> impl Fn(usize) -> bool + use<> {
         let mut wanted = Vec::new();
         if stacks > most {

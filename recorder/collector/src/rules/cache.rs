@@ -1,10 +1,10 @@
-//! The rule cache: compiled rules of libraries, kept for the next run. Without it a program that lives for a
-//! millisecond waits several milliseconds for the wrappers of libc.
+//! The rule cache: compiled rules of libraries, kept for the next run. Without the cache, a program that
+//! lives for a millisecond waits several milliseconds for the wrappers of libc.
 //!
 //! The cache has one small file for each build ID, below `$XDG_CACHE_HOME/edleak` or `~/.cache/edleak`.
-//! `EDLEAK_CACHE_DIR` names another place; if it is empty, there is no cache. A wrong rule would make the
-//! target read beside its stack. So a file is used only if recorder, build ID, version and checksum match,
-//! and a directory that other users can write to is not used.
+//! `EDLEAK_CACHE_DIR` names another directory; if the variable is empty, edleak-record uses no cache. A wrong
+//! rule would make the target read outside its stack. So edleak-record uses a file only if recorder, build
+//! ID, version and checksum match. It never uses a directory that other users can write to.
 
 use crate::rules::code_range::CodeRange;
 use edleak_session::site::Action;
@@ -16,9 +16,9 @@ use std::sync::LazyLock;
 
 /// "edlrules", little-endian.
 const MAGIC: u64 = u64::from_le_bytes(*b"edlrules");
-/// Limit for files in the cache. At this number the cache is emptied.
+/// Maximum number of files in the cache. When the cache has this number of files, edleak-record empties it.
 const MOST_FILES: usize = 1024;
-/// The largest file that is read.
+/// Maximum size of a cache file in bytes; a larger file is not read.
 const MOST_BYTES: u64 = 8 << 20;
 const RANGE_BYTES: usize = 12;
 const HEAD_BYTES: usize = 40;
@@ -26,7 +26,7 @@ const HEAD_BYTES: usize = 40;
 /// The compiled rules of a file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Known {
-    /// The code to step over.
+    /// The ranges of wrappers in the file.
     pub wrappers: Vec<CodeRange>,
     /// The link-time address of the file's first byte.
     pub link_base: u64,
@@ -35,11 +35,12 @@ pub(crate) struct Known {
 /// A cache in a directory, for one version of edleak-record.
 pub(crate) struct RuleCache {
     directory: PathBuf,
-    /// Tells versions of edleak-record apart: another one may compile other rules.
+    /// A number that differs between versions of edleak-record, because another version may compile other
+    /// rules.
     recorder: u64,
 }
 
-/// The cache of this process; `None`: there is no safe place for one.
+/// The cache of this process; `None`: no directory is safe for it.
 pub(crate) static CACHE: LazyLock<Option<RuleCache>> = LazyLock::new(RuleCache::open);
 
 impl RuleCache {
@@ -62,12 +63,12 @@ impl RuleCache {
         if !directory.is_absolute() {
             return None;
         }
-        // It may exist already.
+        // The directory may exist already.
         let _ = fs::DirBuilder::new().mode(0o700).create(&directory);
         is_ours_alone(&directory).then_some(RuleCache { directory, recorder })
     }
 
-    /// The rules of a file with this build ID and version.
+    /// The rules of a file with this build ID and version; `None`: the cache does not have them.
     pub(crate) fn load(&self, build_id: &[u8], version: u64) -> Option<Known> {
         let file = File::open(self.path(build_id)?).ok()?;
         if file.metadata().ok()?.len() > MOST_BYTES {
@@ -78,7 +79,7 @@ impl RuleCache {
         self.decode(&bytes, build_id, version)
     }
 
-    /// Keeps compiled rules. If that fails, the next run compiles them again.
+    /// Stores compiled rules in the cache. If writing fails, the next run compiles the rules again.
     pub(crate) fn store(&self, build_id: &[u8], version: u64, known: &Known) {
         let Some(path) = self.path(build_id) else { return };
         let Some(bytes) = self.encode(build_id, version, known) else { return };
@@ -87,7 +88,8 @@ impl RuleCache {
                 let _ = fs::remove_file(file.path());
             }
         }
-        // Written under its own name first, so that no other process reads half a file.
+        // The function writes the file under another name and renames it, so that no other process reads half
+        // a file.
         let draft = self.directory.join(format!("draft.{}.{:x}", std::process::id(), checksum(build_id)));
         let written = File::options()
             .write(true)
@@ -158,8 +160,8 @@ fn is_ours_alone(directory: &Path) -> bool {
     })
 }
 
-/// A checksum in the manner of FNV-1a, of eight bytes at a time. It finds files that a failing disk or a
-/// killed program left behind.
+/// A checksum in the manner of FNV-1a, of eight bytes at a time. The checksum finds files that a failing disk
+/// or a killed program left behind.
 fn checksum(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
     let mix = |sum: u64, word: u64| (sum ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);

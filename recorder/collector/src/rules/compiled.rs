@@ -20,7 +20,7 @@ pub(crate) struct FileCode {
     pub link_base: u64,
     /// The file that was opened, for rules that are compiled later. Another file may have its path by then.
     file: Option<BinaryFile>,
-    /// Tells the versions of a file of one build ID apart.
+    /// A number that differs between versions of a file with one build ID.
     version: u64,
     rules: OnceLock<UnwindTable>,
 }
@@ -53,7 +53,7 @@ impl Compiled {
             is_new = !is_known;
             code
         });
-        // After everybody who waits for it was let go.
+        // This is done after all threads that wait for the code have continued.
         if is_new {
             code.keep(&build_id);
         }
@@ -83,7 +83,7 @@ impl Compiled {
 }
 
 impl FileCode {
-    /// Compiles the file of the module at `path`, which is opened at `file`, or takes its rules from the
+    /// Compiles the file of the module at `path`, which is opened at `file`; or takes its rules from the
     /// cache. Returns `true` if there is nothing to keep in the cache.
     fn compile(path: &str, file: &Path, build_id: &[u8], code_options: &CodeOptions) -> (FileCode, bool) {
         let rules = OnceLock::new();
@@ -91,7 +91,8 @@ impl FileCode {
             FileCode { wrappers: Vec::new(), link_base: 0, file: None, version: 0, rules: OnceLock::new() };
         let Ok(binary) = BinaryFile::open(file) else { return (nothing, true) };
         let files = SymbolFiles::find(path, binary, &Options::default());
-        // A user's patterns note which functions they match, so these have to be looked for.
+        // A user's patterns record which functions they match, so the collector must search for these
+        // functions in each run.
         let is_usual = code_options.wrappers.is_only_builtin() && !code_options.walk_stacks;
         let cache = CACHE.as_ref().filter(|_| is_usual && files.binary().build_id() == build_id);
         let version = files.version();
@@ -119,7 +120,7 @@ impl FileCode {
         (FileCode { wrappers, link_base, file, version, rules }, cache.is_none())
     }
 
-    /// Keeps what was compiled for the next run.
+    /// Stores the compiled code in the cache, for the next run.
     fn keep(&self, build_id: &[u8]) {
         if let Some(cache) = CACHE.as_ref() {
             let known = Known { wrappers: self.wrappers.clone(), link_base: self.link_base };

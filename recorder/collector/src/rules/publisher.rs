@@ -70,8 +70,8 @@ impl Publisher {
         Publisher::with(Arc::clone(&self.code_options), Arc::clone(&self.compiled))
     }
 
-    /// The same for a forked child of the target with the same modules: nothing has to be learnt again.
-    /// Watches that were requested since the start stay with the parent.
+    /// Makes a publisher for a forked child of the target with the same modules, so that it need not learn
+    /// the modules again. Watches that a client requested after the start apply only to the parent.
     pub(crate) fn for_child(&self) -> Publisher {
         let mut child = self.for_another();
         if !self.walks && !child.walks {
@@ -342,8 +342,8 @@ impl Publisher {
             if now != wanted && now != Action::LOADER {
                 change(session, address, slot, wanted);
             } else if now != Action::COUNT && self.publications > 1 {
-                // The thread that should have withdrawn the caller word may have been interrupted in the
-                // middle, for example by a longjmp out of a signal handler.
+                // The thread that should have withdrawn the caller word may have been interrupted. For
+                // example, a longjmp out of a signal handler may have ended the withdrawal.
                 caller::withdraw_if(session.callers(), address, |caller| caller.site().is_some());
             }
         }

@@ -80,7 +80,7 @@ impl Paths {
 }
 
 impl WrapperSet {
-    /// Whether this is the built-in list alone, which is the same in every run.
+    /// Whether this is only the built-in list, which is the same in every run.
     pub(crate) fn is_only_builtin(&self) -> bool {
         self.has_libraries && self.patterns.is_empty()
     }

@@ -284,7 +284,7 @@ fn c_path(path: &Path) -> Option<CString> {
     CString::new(path.as_os_str().as_bytes()).ok()
 }
 
-/// Whether exec would permit the file. One call checks the mode, access lists and `noexec`. It uses the
+/// Whether exec would permit the file. One call checks the mode, access lists and `noexec`. The call uses the
 /// effective ids, as exec does.
 fn may_execute(path: &Path) -> bool {
     let Some(path) = c_path(path) else { return false };
@@ -292,7 +292,8 @@ fn may_execute(path: &Path) -> bool {
     let result = unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) };
     if result != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EPERM) {
         // A seccomp profile from before 2020 does not know faccessat2 and refuses it. The older call checks
-        // the real ids instead. SAFETY: `path` is a string that ends in NUL and outlives the call.
+        // the real ids instead.
+        // SAFETY: `path` is a string that ends in NUL and outlives the call.
         return unsafe { libc::access(path.as_ptr(), libc::X_OK) } == 0;
     }
     result == 0

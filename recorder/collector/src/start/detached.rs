@@ -45,8 +45,8 @@ pub fn collect(args: &Request) -> ExitCode {
     // SAFETY: the preload made this descriptor for this process.
     let mut reply = unsafe { File::from_raw_fd(args.reply_fd) };
     // The requesting process waits until the parent of the fork ends. The collector is the child: it runs in
-    // its own terminal session and keeps only the reply descriptor and the watch. SAFETY: this process has
-    // only one thread.
+    // its own terminal session and keeps only the reply descriptor and the watch.
+    // SAFETY: this process has only one thread.
     let child = unsafe { libc::fork() };
     if child != 0 {
         return if child > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };

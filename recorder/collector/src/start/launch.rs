@@ -75,8 +75,8 @@ pub(crate) fn hold(
     }
     if pid == 0 {
         // Close the child's copy of the write end. With that copy open, the read would never see the end of
-        // the pipe if the collector is killed before the release. SAFETY: no code of this process uses this
-        // descriptor.
+        // the pipe if the collector is killed before the release.
+        // SAFETY: no code of this process uses this descriptor.
         unsafe { libc::close(go.as_raw_fd()) };
         let mut byte = 0u8;
         // SAFETY: the call reads one byte into a local variable.

@@ -1,6 +1,6 @@
 //! The conditions for a preload library: its path must fit into LD_PRELOAD, and the loader must be able to map
 //! it.
-#![allow(unsafe_code)] // a trial mapping
+#![allow(unsafe_code)] // makes a trial mapping
 
 use crate::error::{Error, ErrorKind};
 use std::fs::File;
@@ -27,7 +27,8 @@ pub(crate) fn can_be_named(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether the loader can map code from the file. It cannot on a file system that is mounted `noexec`.
+/// Whether the loader can map code from the file. The loader cannot do so on a file system that is mounted
+/// `noexec`.
 pub(crate) fn can_be_executed(path: &Path) -> Result<(), Error> {
     let file = File::open(path).map_err(library)?;
     let (protection, flags) = (libc::PROT_READ | libc::PROT_EXEC, libc::MAP_PRIVATE);

@@ -2,7 +2,7 @@
 //!
 //! The copy stays after the recording: a program that runs on still names it in LD_PRELOAD, and the loader of
 //! each child needs it. Each version has its own directory, so versions do not disturb each other.
-#![allow(unsafe_code)] // effective ids
+#![allow(unsafe_code)] // calls libc for the effective ids
 
 use crate::error::Error;
 use crate::start::loadable::{NAME, can_be_executed, can_be_named, library};

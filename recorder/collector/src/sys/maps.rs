@@ -59,7 +59,7 @@ pub(crate) struct Mapping {
     pub(crate) offset: u64,
     /// The file's path, as the process sees it. The kernel's ` (deleted)` is removed.
     pub(crate) path: String,
-    /// The process may execute it.
+    /// Whether the process may execute the mapping.
     pub(crate) is_code: bool,
 }
 

@@ -1,11 +1,11 @@
-//! Reads files of /proc in few system calls. The standard library asks for the size, which is 0, and begins with
-//! 32 bytes: ten calls instead of three.
+//! Reads files of /proc with few system calls. The standard library asks for the size of such a file, which
+//! is 0, and begins with 32 bytes. It makes ten calls instead of three.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
-/// Bytes of the first read; the kernel fills at most a page of a long file at once.
+/// Number of bytes of the first read; of a long file the kernel fills at most a page at once.
 const PAGE: usize = 4096;
 
 /// The content of a file of /proc.
@@ -27,13 +27,13 @@ pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The content as text.
+/// The content of a file as text.
 pub(crate) fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
     read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Whether any line is wanted. The kernel makes a long file page by page, so the pages after the wanted line cost
-/// nothing. `None`: the file is missing or empty.
+/// Whether `is_wanted` is true for any line of a file. The kernel makes a long file page by page, so the
+/// pages after the wanted line cost no time. `None`: the file is missing or empty.
 pub(crate) fn has_line(path: impl AsRef<Path>, is_wanted: impl Fn(&str) -> bool) -> Option<bool> {
     let mut file = File::open(path).ok()?;
     let mut is_empty = true;

@@ -16,8 +16,9 @@ pub(crate) fn is_any_mapped(inodes: &HashSet<u64>) -> bool {
 }
 
 /// The process that stored the PID `claimed` in this session; `None`: it has ended. A process stores the PID
-/// that the collector's own /proc shows for it. If its map does not show the session, it has executed another
-/// program meanwhile; then `claimed` is accepted if that process began after the collector.
+/// that the collector's own /proc shows for it. If the process's map does not show the session, it has
+/// executed another program meanwhile. In that case the function accepts `claimed` if that process began
+/// after the collector.
 pub(crate) fn holder_of(session: u64, claimed: u32) -> Option<u32> {
     let maps_it = || maps_session(claimed, |inode| inode == session);
     let is_younger = || Some(start_ticks(claimed)? >= start_ticks(std::process::id())?);
@@ -56,7 +57,7 @@ pub(crate) fn has_session(map: &str) -> bool {
     maps::lines(map).any(|line| line.is_session())
 }
 
-/// Whether a process has a wanted session mapped.
+/// Whether a process has mapped a session that `is_wanted` accepts.
 fn maps_session(pid: u32, is_wanted: impl Fn(u64) -> bool) -> bool {
     let is_wanted_session =
         |line: &str| maps::Line::parse(line).is_some_and(|line| line.is_session() && is_wanted(line.inode));

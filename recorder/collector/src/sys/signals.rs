@@ -234,8 +234,8 @@ fn is_ignored(number: libc::c_int) -> bool {
     known && action.sa_sigaction == libc::SIG_IGN
 }
 
-/// A descriptor of a process (pidfd). The descriptor shows whether the process still runs. It always means
-/// this process, even if the PID is reused.
+/// A descriptor of a process (pidfd). The descriptor shows whether the process still runs. The descriptor
+/// always means this process, even if the PID is reused.
 #[derive(Debug)]
 pub struct Watch(File);
 

@@ -110,15 +110,15 @@ fn forked() -> Option<&'static Header> {
         // SAFETY: the parent's session is still mapped here.
         let parent = unsafe { &*parents.cast::<Header>() };
         let next = parent.next_site.load(Ordering::Acquire);
-        // SAFETY: as above, and `base` is the child's.
+        // SAFETY: the parent's session and the child's session (`base`) are both mapped here.
         unsafe { sites::inherit(parents, base, next) };
         sites::ask_parent(parents);
         modules::begin_child();
         publish(base, &Environment::known(), Some(parent), |header| {
             header.next_site.store(next, Ordering::Relaxed);
             header.parent.store(parent.serial.load(Ordering::Relaxed), Ordering::Relaxed);
-            // What the parent had allocated lives on in the child, and the child will free it.
-            // SAFETY: as above.
+            // The allocations of the parent live on in the child, and the child will free them.
+            // SAFETY: the parent's session is still mapped here, with its stacks.
             unsafe { slow::inherit(header, &parents_stacks) };
         })
     });
@@ -244,9 +244,9 @@ fn publish(
     true
 }
 
-/// The number of module events of `parent` if the collector has read all of them. The forked child then
-/// begins with the modules and rules of `parent`. `None`: the child waits for its own rules. It also waits
-/// while stacks are walked, because that takes more tables.
+/// The number of module events of `parent`; `None`: the collector has not read all of them. The forked child
+/// then begins with the modules and rules of `parent`. With `None`, the child waits for its own rules. The
+/// child also waits while stacks are walked, because a walk needs more tables.
 fn shared_code(parent: &Header) -> Option<u32> {
     let events = parent.events_written.load(Ordering::Acquire);
     let is_known = modules::are_all_told()
@@ -258,9 +258,9 @@ fn shared_code(parent: &Header) -> Option<u32> {
     is_known.then_some(events)
 }
 
-/// Number of sessions that were left on the control page when this process claimed one. If few are left,
-/// every child waits. That slows down a parent that forks faster than the collector follows, and every child
-/// gets a session.
+/// Number of free sessions that were left on the control page when this process claimed its session. If few
+/// are left, every forked child waits. This wait slows down a parent that forks faster than the collector can
+/// follow, so every child gets a session.
 static ON_OFFER: AtomicUsize = AtomicUsize::new(0);
 
 /// The result of an attempt to get a session.
@@ -445,8 +445,8 @@ impl Environment {
         })
     }
 
-    /// Whether the kernel gave this process privileges from its file (set-user-ID, capabilities). Its
-    /// environment then comes from a user with fewer rights and must not be used.
+    /// Whether the kernel gave this process privileges from its file (set-user-ID, capabilities). The
+    /// environment of such a process comes from a user with fewer rights, and the library must not use it.
     fn is_secure(&self) -> bool {
         const AT_SECURE: usize = 23;
         match self.auxiliary(AT_SECURE).or_else(|| of_libc(AT_SECURE)) {

@@ -1,8 +1,8 @@
 //! COLD: notices the modules that the loader loads and unloads, without hooking the loader.
 //!
 //! glibc's loader allocates a `link_map` for every module with calloc, and frees it when the module is
-//! unloaded. Both calls go through edleak's entry points. So allocations of the loader are special: an
-//! allocation that turns out to be a `link_map` means a loaded module, and its free means that the module was
+//! unloaded. Both calls go through edleak's entry points. So allocations of the loader are special. If such
+//! an allocation turns out to be a `link_map`, a module was loaded. When the loader frees it, the module was
 //! unloaded. All code here runs on the thread inside dlopen or dlclose, under the loader's own lock.
 //! Therefore these tables need no lock.
 //!
@@ -159,8 +159,8 @@ fn forget_pending(pending: &Pending) {
 }
 
 fn loaded(header: &Header, map: usize, link_map: &LinkMap) {
-    // SAFETY: the loader has mapped the module. Its first segment begins with the ELF header at link-time
-    // address 0; every linker lays out a shared object like this.
+    // SAFETY: the loader has mapped the module. The module's first segment begins with the ELF header at
+    // link-time address 0; every linker lays out a shared object like this.
     let Some((end, mut identity)) = (unsafe { extent(link_map) }) else { return };
     let start = link_map.bias;
     // SAFETY: the loader has mapped the module from `start` to `end`.

@@ -176,8 +176,8 @@ pub(crate) fn is_glibc() -> bool {
     ALLOCATOR.load(Ordering::Relaxed) == GLIBC
 }
 
-/// Whether the allocator comes after edleak's library in the search order and is not glibc's. It may have its
-/// own operator new that does not call malloc.
+/// Whether the allocator comes after edleak's library in the search order and is not glibc's. Such an
+/// allocator may have its own operator new that does not call malloc.
 pub(crate) fn is_other() -> bool {
     ALLOCATOR.load(Ordering::Relaxed) == OTHER
 }
@@ -496,9 +496,9 @@ pub(crate) fn resolve() -> Option<Resolved> {
 }
 
 impl Resolved {
-    /// Whether the library can count allocations. It cannot if another malloc comes before this library: in
-    /// the program itself or in a library preloaded earlier. In that case this library passes each call on to
-    /// the function that would run without edleak.
+    /// Whether the library can count allocations. The library cannot count if another malloc comes before it:
+    /// in the program itself or in a library preloaded earlier. In that case this library passes each call on
+    /// to the function that would run without edleak.
     pub(crate) fn is_countable(&self) -> bool {
         self.are_first
     }

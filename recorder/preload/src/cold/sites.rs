@@ -18,10 +18,11 @@ static INFOS: AtomicPtr<SiteInfo> = AtomicPtr::new(ptr::null_mut());
 /// tables.
 pub(crate) static CALLER_CACHE: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
 static WRAPPERS: AtomicPtr<WrapperRange> = AtomicPtr::new(ptr::null_mut());
-/// The parent's session, in a forked child: until the child's own rules are there, the parent's hold.
+/// In a forked child, the parent's session: until the child's own rules are published, the child uses the
+/// parent's rules.
 static PARENT: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
 
-/// Lets the rules of the session at `parents` hold until those of this process are there.
+/// Makes this process use the rules of the session at `parents` until its own rules are published.
 pub(crate) fn ask_parent(parents: *mut u8) {
     PARENT.store(parents, Ordering::Relaxed);
 }
@@ -102,8 +103,8 @@ pub(crate) unsafe fn place(header: &Header, mut frame: Frame) -> Place {
         // SAFETY: the collector compiled the rule for exactly this address.
         let caller = unsafe { frame.caller(rule) };
         if caller.address == 0 || caller.sp <= frame.sp || forward::is_ours(caller.address) {
-            // The wrapper itself is the site in three cases. It is the outermost frame; the rule leads
-            // nowhere; or operator new allocates an exception in a call that edleak does not count.
+            // The wrapper itself is the site in three cases. The wrapper is the outermost frame; the rule
+            // leads nowhere; or operator new allocates an exception in a call that edleak does not count.
             break;
         }
         frame = caller;
@@ -120,7 +121,7 @@ fn first_action(header: &Header, address: usize) -> Action {
     let otherwise = if header.watch_all.load(Ordering::Relaxed) != 0 { Action::WATCH } else { Action::COUNT };
     let parents = PARENT.load(Ordering::Relaxed);
     let (header, ranges) = if header.ready.load(Ordering::Acquire) == 0 && !parents.is_null() {
-        // SAFETY: a session begins with its header, and the parent's stays mapped in a forked child.
+        // SAFETY: a session begins with its header, and the parent's session stays mapped in a forked child.
         (unsafe { &*parents.cast::<Header>() }, parents.wrapping_add(WRAPPERS_AT).cast())
     } else {
         (header, WRAPPERS.load(Ordering::Relaxed))
@@ -143,7 +144,7 @@ pub(crate) fn forget(start: usize, end: usize) {
     let Some(header) = lifecycle::header() else { return };
     // SAFETY: an attached session has its tables set, with `SLOTS` slots.
     let slots = unsafe { core::slice::from_raw_parts(TABLE.load(Ordering::Acquire), SLOTS) };
-    // SAFETY: as above, with `MAX_SITES` infos.
+    // SAFETY: the attached session holds `MAX_SITES` infos.
     let infos = unsafe { core::slice::from_raw_parts(INFOS.load(Ordering::Relaxed), MAX_SITES) };
     for (_, address) in addresses(infos, header.next_site.load(Ordering::Acquire)) {
         if address as usize > start
@@ -156,27 +157,27 @@ pub(crate) fn forget(start: usize, end: usize) {
     }
 }
 
-/// The id and address of each site that was met. Most slots of the site table are empty, and reading them
-/// would allocate their pages.
+/// The id and the address of each site that the target has met. The function reads these by id: most slots of
+/// the site table are empty, and reading them would allocate their pages.
 fn addresses(infos: &[SiteInfo], next_site: u32) -> impl Iterator<Item = (usize, u64)> {
     let met = infos.get(..(next_site as usize).min(infos.len())).unwrap_or_default();
     let addresses = met.iter().map(|info| info.address.load(Ordering::Acquire)).enumerate();
     addresses.filter(|&(_, address)| address != 0)
 }
 
-/// Copies the sites below `next_site` from the parent's session into the session of its forked child, so that
-/// the ids in the side table stay valid.
+/// Copies the sites below `next_site` from the parent's session into the session of its forked child. So the
+/// ids in the side table stay valid.
 ///
 /// # Safety
-/// A session is mapped at both addresses.
+/// A session must be mapped at both addresses.
 pub(crate) unsafe fn inherit(parents: *const u8, own: *const u8, next_site: u32) {
-    // SAFETY: as the caller says; a session holds `SLOTS` slots, and everything in it is atomic.
+    // SAFETY: the caller guarantees the sessions; each holds `SLOTS` slots, and everything in it is atomic.
     let from =
         unsafe { core::slice::from_raw_parts(parents.wrapping_add(SLOTS_AT).cast::<SiteSlot>(), SLOTS) };
     // SAFETY: as above.
     let to = unsafe { core::slice::from_raw_parts(own.wrapping_add(SLOTS_AT).cast::<SiteSlot>(), SLOTS) };
     let infos_at = |base: *const u8| base.wrapping_add(INFOS_AT).cast::<SiteInfo>();
-    // SAFETY: as above; it holds `MAX_SITES` infos.
+    // SAFETY: the parent's session holds `MAX_SITES` infos, which are atomic.
     let infos = unsafe { core::slice::from_raw_parts(infos_at(parents), MAX_SITES) };
     // SAFETY: as above.
     let own_infos = unsafe { core::slice::from_raw_parts(infos_at(own), MAX_SITES) };

@@ -1,4 +1,4 @@
-//! COLD: the raw system calls of the preload. They leave the target's errno untouched.
+//! COLD: the raw system calls of the preload. These calls leave the target's errno untouched.
 #![allow(unsafe_code)]
 
 use crate::arch::{numbers, syscall};

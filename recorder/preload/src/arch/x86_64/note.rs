@@ -20,7 +20,7 @@
 //! | r9       | this thread's counters                |          |                                        |
 //!
 //! In all unusual cases the code jumps to label 2. (The assembler would find a missing label in the next
-//! function, so each macro names the labels that it needs.)
+//! function. So each macro names the labels that it needs.)
 #![allow(unsafe_code)]
 
 /// An assembly function with all operands that the macros below name. (A named operand must be used, hence

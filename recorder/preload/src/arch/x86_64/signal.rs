@@ -3,8 +3,8 @@
 
 use crate::hot::frame::Frame;
 
-/// The frame that a signal interrupted. Its registers are in the `ucontext` that the kernel stored at sp.
-/// `None`: the registers do not lie below `bound`, or the interrupted frame is not on this stack.
+/// The frame that a signal interrupted. The frame's registers are in the `ucontext` that the kernel stored at
+/// sp. `None`: the registers do not lie below `bound`, or the interrupted frame is not on this stack.
 ///
 /// # Safety
 /// `frame` is the frame of a running signal trampoline, and its stack is mapped up to `bound`.
