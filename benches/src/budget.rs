@@ -31,7 +31,7 @@ fn parse(text: &str) -> Result<Vec<(&str, f64)>> {
 }
 
 /// Compares every kind with its budget. With `update`, records the present cost instead.
-pub fn check(bench: &Bench, update: bool) -> Result<ExitCode> {
+pub(crate) fn check(bench: &Bench, update: bool) -> Result<ExitCode> {
     let program = instructions::program(bench)?;
     let text = std::fs::read_to_string(file()).unwrap_or_default();
     let budget = parse(&text)?;

@@ -9,7 +9,7 @@ use std::process::Command;
 
 /// One way to run a program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Contender {
+pub(crate) enum Contender {
     /// The program runs without any tool.
     Untraced,
     /// The program runs under a preload that only forwards: the lowest possible cost of a preload.
@@ -36,7 +36,7 @@ pub enum Contender {
 
 impl Contender {
     /// The name of the contender in the table.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Contender::Untraced => "untraced",
             Contender::Forward => "forward-only",
@@ -53,7 +53,7 @@ impl Contender {
     }
 
     /// The contender to which this contender's cost is compared.
-    pub fn baseline(self) -> Contender {
+    pub(crate) fn baseline(self) -> Contender {
         match self {
             Contender::JemallocProfiling => Contender::Jemalloc,
             Contender::Gperftools => Contender::Tcmalloc,
@@ -62,7 +62,7 @@ impl Contender {
     }
 
     /// The factor by which this contender gets less work, so that a run ends in reasonable time.
-    pub fn slower(self) -> u64 {
+    pub(crate) fn slower(self) -> u64 {
         match self {
             Contender::Heaptrack | Contender::Gperftools | Contender::EdleakWatchAll => 10,
             Contender::Dhat => 30,
@@ -72,7 +72,7 @@ impl Contender {
 }
 
 /// The other tools that are compared with edleak. The list omits tools that are not installed.
-pub const PEERS: [Contender; 4] =
+pub(crate) const PEERS: [Contender; 4] =
     [Contender::Heaptrack, Contender::JemallocProfiling, Contender::Gperftools, Contender::Dhat];
 
 /// The commands that start each contender on this machine.
@@ -81,7 +81,7 @@ pub const PEERS: [Contender; 4] =
 /// up to ten nanoseconds per pair behind wrappers. The cause is the physical pages of the file, which stay
 /// the same while the file is cached. A new copy in each round evens this effect out, for the forward-only
 /// preload as for edleak.
-pub struct Starter {
+pub(crate) struct Starter {
     record: PathBuf,
     preload: Preload,
     forward: Preload,
@@ -111,7 +111,7 @@ impl Preload {
 impl Starter {
     /// Finds the other tools and builds the forward-only preload in `dir`, where the output of the tools
     /// goes, too.
-    pub fn new(tools: &Tools, dir: &Path) -> Result<Starter> {
+    pub(crate) fn new(tools: &Tools, dir: &Path) -> Result<Starter> {
         let forward = Preload { original: dir.join("forward.so"), copy: dir.join("forward-copy.so") };
         tools::compile(&tools::source("forward.c"), &forward.original, &["-O2", "-shared", "-fPIC", "-ldl"])?;
         let record = dir.join("edleak-record");
@@ -132,22 +132,22 @@ impl Starter {
     }
 
     /// Whether a contender is installed.
-    pub fn has(&self, contender: Contender) -> bool {
+    pub(crate) fn has(&self, contender: Contender) -> bool {
         self.command(contender, "true").is_some()
     }
 
     /// The names of the other tools that are not installed.
-    pub fn absent(&self) -> Vec<&'static str> {
+    pub(crate) fn absent(&self) -> Vec<&'static str> {
         PEERS.into_iter().filter(|&peer| !self.has(peer)).map(Contender::name).collect()
     }
 
     /// The path of the trace of edleak-record's last run.
-    pub fn trace(&self) -> PathBuf {
+    pub(crate) fn trace(&self) -> PathBuf {
         self.dir.join("bench.edl")
     }
 
     /// A command that starts `program`. The caller adds arguments and environment.
-    pub fn command(&self, contender: Contender, program: impl AsRef<OsStr>) -> Option<Command> {
+    pub(crate) fn command(&self, contender: Contender, program: impl AsRef<OsStr>) -> Option<Command> {
         let preload = |library: &Path| {
             let mut command = Command::new(program.as_ref());
             command.env("LD_PRELOAD", library);

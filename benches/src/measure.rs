@@ -6,22 +6,22 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// The reason why a child's peak is unknown.
-pub const HIDDEN: &str =
+pub(crate) const HIDDEN: &str =
     "its peak memory is hidden behind that of this process (run this group alone, with --only)";
 
 /// The cost of one run.
 #[derive(Clone, Copy, Debug)]
-pub struct Cost {
+pub(crate) struct Cost {
     /// The time from start to end.
-    pub wall: Duration,
+    pub(crate) wall: Duration,
     /// The largest resident memory of the process or of any process that it waited for. `None`: it was not
     /// larger than the peak of this process. A child is a copy of its parent before it executes a program,
     /// and that copy counts.
-    pub peak_bytes: Option<u64>,
+    pub(crate) peak_bytes: Option<u64>,
 }
 
 /// Runs a command to its end and drops its output.
-pub fn cost(command: &mut Command) -> Result<Cost> {
+pub(crate) fn cost(command: &mut Command) -> Result<Cost> {
     let name = command.get_program().to_string_lossy().into_owned();
     let start = Instant::now();
     let child = command
@@ -70,7 +70,7 @@ fn wait(child: &Child) -> Result<(ExitStatus, libc::rusage)> {
 ///
 /// # Panics
 /// Panics if there are no numbers.
-pub fn median(values: &[f64]) -> f64 {
+pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
@@ -79,14 +79,14 @@ pub fn median(values: &[f64]) -> f64 {
 
 /// The ratio to a baseline: the median of the ratios within each round, because the runs of a round are
 /// adjacent in time.
-pub fn ratio(values: &[f64], baseline: &[f64]) -> f64 {
+pub(crate) fn ratio(values: &[f64], baseline: &[f64]) -> f64 {
     let ratios: Vec<f64> = values.iter().zip(baseline).map(|(value, base)| value / base).collect();
     median(&ratios)
 }
 
 /// Measures several things in alternating rounds, so that a slow phase of the machine affects all of them.
 /// Returns one series of values for each measured thing.
-pub fn rounds<T: Copy>(
+pub(crate) fn rounds<T: Copy>(
     rounds: usize,
     things: &[T],
     mut one: impl FnMut(T) -> Result<f64>,

@@ -4,22 +4,22 @@ use std::fmt::Write;
 
 /// One row.
 #[derive(Clone, Debug)]
-pub struct Row {
+pub(crate) struct Row {
     /// The name of the measure.
-    pub measure: String,
+    pub(crate) measure: String,
     /// The promise in words; empty: there is none.
-    pub promise: String,
+    pub(crate) promise: String,
     /// The cost of edleak.
-    pub edleak: String,
+    pub(crate) edleak: String,
     /// Whether edleak keeps the promise; `None`: there is no promise.
-    pub is_kept: Option<bool>,
+    pub(crate) is_kept: Option<bool>,
     /// The other contenders' figures from the same run.
-    pub others: Vec<(String, String)>,
+    pub(crate) others: Vec<(String, String)>,
 }
 
 impl Row {
     /// Makes a row with a promise of at most `most`; `unit` follows every number.
-    pub fn at_most(measure: &str, most: f64, measured: f64, unit: &str) -> Row {
+    pub(crate) fn at_most(measure: &str, most: f64, measured: f64, unit: &str) -> Row {
         Row {
             measure: measure.to_owned(),
             promise: format!("{}{unit}", number(most)),
@@ -30,20 +30,20 @@ impl Row {
     }
 
     /// Makes a row without a promise.
-    pub fn plain(measure: &str, measured: String) -> Row {
+    pub(crate) fn plain(measure: &str, measured: String) -> Row {
         let (measure, edleak) = (measure.to_owned(), measured);
         Row { measure, promise: String::new(), edleak, is_kept: None, others: Vec::new() }
     }
 
     /// Adds the figure of another contender.
-    pub fn beside(mut self, who: &str, figure: String) -> Row {
+    pub(crate) fn beside(mut self, who: &str, figure: String) -> Row {
         self.others.push((who.to_owned(), figure));
         self
     }
 }
 
 /// A number, printed with its significant digits only.
-pub fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     let digits = match value.abs() {
         v if v >= 99.5 || v == 0.0 => 0,
         v if v >= 9.95 => 1,
@@ -53,17 +53,17 @@ pub fn number(value: f64) -> String {
 }
 
 /// A ratio as text.
-pub fn times(value: f64) -> String {
+pub(crate) fn times(value: f64) -> String {
     format!("×{value:.2}")
 }
 
 /// Bytes as text, in a fitting unit.
-pub fn bytes(value: u64) -> String {
+pub(crate) fn bytes(value: u64) -> String {
     edleak_text::units::bytes(value as f64)
 }
 
 /// The rows as Markdown.
-pub fn markdown(header: &[String], rows: &[Row]) -> String {
+pub(crate) fn markdown(header: &[String], rows: &[Row]) -> String {
     let mut text = String::new();
     for line in header {
         let _ = writeln!(text, "{line}  ");
@@ -85,7 +85,7 @@ pub fn markdown(header: &[String], rows: &[Row]) -> String {
 }
 
 /// Prints one row on a terminal as soon as it is measured.
-pub fn print(row: &Row) {
+pub(crate) fn print(row: &Row) {
     let kept = row.is_kept.map_or("    ", |kept| if kept { "kept" } else { "OVER" });
     let promise = if row.promise.is_empty() { String::new() } else { format!("(at most {})", row.promise) };
     println!("{kept} {:<62} {:>14} {promise}", row.measure, row.edleak);

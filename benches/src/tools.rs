@@ -7,17 +7,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The paths of edleak's programs.
-pub struct Tools {
+pub(crate) struct Tools {
     /// The path of `edleak-record`; the preload is in the same directory.
-    pub record: PathBuf,
+    pub(crate) record: PathBuf,
     /// The path of `edleak-analyze`.
-    pub analyze: PathBuf,
+    pub(crate) analyze: PathBuf,
 }
 
 impl Tools {
     /// Builds the release profile. If `EDLEAK_BIN_DIR` names the directory of the programs, it uses those
     /// programs instead.
-    pub fn build() -> Result<Tools> {
+    pub(crate) fn build() -> Result<Tools> {
         let dir = match std::env::var_os("EDLEAK_BIN_DIR") {
             Some(dir) => PathBuf::from(dir),
             None => {
@@ -39,14 +39,14 @@ impl Tools {
 }
 
 /// The directory into which cargo builds.
-pub fn target_dir() -> Result<PathBuf> {
+pub(crate) fn target_dir() -> Result<PathBuf> {
     let me = std::env::current_exe().context("a running program has a path")?;
     // TARGET/release/edleak-bench
     Ok(me.ancestors().nth(2).context("this program is not where cargo puts programs")?.to_path_buf())
 }
 
 /// A cargo command for the same workspace and target directory.
-pub fn cargo(arguments: &[&str]) -> Command {
+pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).arg("--quiet").current_dir(repository());
     if let Ok(target) = target_dir() {
@@ -56,12 +56,12 @@ pub fn cargo(arguments: &[&str]) -> Command {
 }
 
 /// The source file of a helper.
-pub fn source(name: &str) -> PathBuf {
+pub(crate) fn source(name: &str) -> PathBuf {
     repository().join("benches/programs").join(name)
 }
 
 /// Compiles one file with the compiler for its extension.
-pub fn compile(source: &Path, output: &Path, flags: &[&str]) -> Result<()> {
+pub(crate) fn compile(source: &Path, output: &Path, flags: &[&str]) -> Result<()> {
     let compiler = match source.extension().and_then(OsStr::to_str) {
         Some("rs") => "rustc",
         Some("cpp") => "c++",
@@ -74,13 +74,13 @@ pub fn compile(source: &Path, output: &Path, flags: &[&str]) -> Result<()> {
 }
 
 /// The path of an installed program.
-pub fn installed(name: &str) -> Option<PathBuf> {
+pub(crate) fn installed(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
 }
 
 /// The path of an installed shared library.
-pub fn library(name: &str) -> Option<PathBuf> {
+pub(crate) fn library(name: &str) -> Option<PathBuf> {
     ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/lib"]
         .iter()
         .map(|dir| Path::new(dir).join(name))
@@ -88,7 +88,7 @@ pub fn library(name: &str) -> Option<PathBuf> {
 }
 
 /// Runs commands to their end.
-pub trait Run {
+pub(crate) trait Run {
     /// Runs the command; an error contains its stderr.
     fn run(&mut self) -> Result<()>;
     /// Runs the command and returns its output.

@@ -22,7 +22,6 @@
 //! place    file names: links, locks, renames
 //! ```
 #![deny(unsafe_code)]
-#![warn(unreachable_pub)]
 
 #[cfg(test)]
 mod crash_tests;

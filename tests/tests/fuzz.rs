@@ -3,6 +3,7 @@
 //! No input may make a target panic, work for seconds, or request memory that its size does not justify.
 #![allow(unsafe_code)] // implements an allocator
 
+#[allow(unreachable_pub, reason = "a crate of its own in fuzz/")]
 #[path = "../../fuzz/src/lib.rs"]
 mod targets;
 

@@ -11,7 +11,6 @@
 //!
 //! Each phase borrows the result of the previous phase and uses no code of a later phase.
 #![deny(unsafe_code)]
-#![warn(unreachable_pub)]
 
 pub mod baseline;
 pub mod diff;

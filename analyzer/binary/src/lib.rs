@@ -16,7 +16,6 @@
 //! In the list below, each module uses only the modules above it. Return addresses become frames after the
 //! recording, from the files of the recorded build.
 #![deny(unsafe_code)]
-#![warn(unreachable_pub)]
 
 mod arch;
 mod binary_file;

@@ -16,7 +16,6 @@
 //! growth_kind  the part of the whole process's memory that grows
 //! ```
 #![forbid(unsafe_code)]
-#![warn(unreachable_pub)]
 
 mod ar1;
 mod births;

@@ -1,6 +1,5 @@
 //! Turns findings into text and into every machine-readable format: one exporter per file, one trait.
 #![forbid(unsafe_code)]
-#![warn(unreachable_pub)]
 
 pub mod diff;
 pub mod folded;

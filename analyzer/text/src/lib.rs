@@ -1,6 +1,5 @@
 //! Sizes, rates, durations and patterns as people write them: one grammar for both programs.
 #![forbid(unsafe_code)]
-#![warn(unreachable_pub)]
 
 pub mod error;
 pub mod globs;

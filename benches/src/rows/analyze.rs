@@ -100,7 +100,7 @@ fn decompress(frames: &[&[u8]]) -> Result<u64> {
 }
 
 /// The rows.
-pub fn rows(bench: &mut Bench) -> Result<()> {
+pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let path = bench.dir.join("large.edl");
     let started = Instant::now();
     let length = write(&path, SITES, SLICES)?;

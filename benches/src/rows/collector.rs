@@ -89,7 +89,7 @@ fn contents(path: &Path) -> Result<(u64, u64)> {
 }
 
 /// The rows.
-pub fn rows(bench: &mut Bench) -> Result<()> {
+pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let program = generate(bench)?;
     share_of_a_core(bench, &program)?;
     time_of_a_slice(bench)?;

@@ -11,14 +11,14 @@ use std::hint::black_box;
 use std::time::Instant;
 
 /// An unwinder with the unwind tables of this program.
-pub struct Framehop {
+pub(crate) struct Framehop {
     unwinder: UnwinderX86_64<Vec<u8>>,
     cache: RefCell<CacheX86_64>,
 }
 
 impl Framehop {
     /// Reads the unwind tables of the running program.
-    pub fn of_this_program() -> Result<Framehop> {
+    pub(crate) fn of_this_program() -> Result<Framehop> {
         let path = std::env::current_exe()?;
         let bytes = std::fs::read(&path)?;
         let file = object::File::parse(&*bytes)?;
@@ -48,7 +48,7 @@ impl Framehop {
     }
 
     /// Nanoseconds per walk that begins `depth` frames down.
-    pub fn ns_per_walk(&self, depth: usize, count: u64) -> f64 {
+    pub(crate) fn ns_per_walk(&self, depth: usize, count: u64) -> f64 {
         descend(depth, &|| {
             let frames = self.walk();
             assert!(frames >= depth, "framehop found {frames} of {depth} frames");

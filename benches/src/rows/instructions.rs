@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 /// The kinds of pairs in `pair.cpp`, and their names in the table.
-pub const KINDS: [(&str, &str); 6] = [
+pub(crate) const KINDS: [(&str, &str); 6] = [
     ("malloc", "instructions added per malloc+free"),
     ("calloc", "instructions added per calloc+free"),
     ("realloc", "instructions added per realloc in place"),
@@ -26,7 +26,12 @@ const FEW: u64 = 2_000;
 const MANY: u64 = 12_000;
 
 /// Instructions per pair under one contender; `None`: the contender or valgrind is not installed.
-pub fn per_pair(bench: &Bench, contender: Contender, program: &Path, kind: &str) -> Result<Option<f64>> {
+pub(crate) fn per_pair(
+    bench: &Bench,
+    contender: Contender,
+    program: &Path,
+    kind: &str,
+) -> Result<Option<f64>> {
     if tools::installed("valgrind").is_none() {
         return Ok(None);
     }
@@ -49,21 +54,21 @@ pub fn per_pair(bench: &Bench, contender: Contender, program: &Path, kind: &str)
 }
 
 /// Compiles `pair.cpp`.
-pub fn program(bench: &Bench) -> Result<std::path::PathBuf> {
+pub(crate) fn program(bench: &Bench) -> Result<std::path::PathBuf> {
     let program = bench.dir.join("pair");
     tools::compile(&tools::source("pair.cpp"), &program, &["-O1", "-fno-builtin"])?;
     Ok(program)
 }
 
 /// Instructions that edleak adds to one kind of pair; `None`: valgrind is not installed.
-pub fn added(bench: &Bench, program: &Path, kind: &str) -> Result<Option<f64>> {
+pub(crate) fn added(bench: &Bench, program: &Path, kind: &str) -> Result<Option<f64>> {
     let untraced = per_pair(bench, Contender::Untraced, program, kind)?;
     let traced = per_pair(bench, Contender::Edleak, program, kind)?;
     Ok(untraced.zip(traced).map(|(untraced, traced)| traced - untraced))
 }
 
 /// The rows.
-pub fn rows(bench: &mut Bench) -> Result<()> {
+pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let program = program(bench)?;
     for (kind, measure) in KINDS {
         let Some(added) = added(bench, &program, kind)? else {

@@ -1,12 +1,12 @@
 //! The rows of the table, one file per group.
 
-pub mod analyze;
-pub mod collector;
-pub mod framehop;
-pub mod instructions;
-pub mod month;
-pub mod pairs;
-pub mod programs;
-pub mod stacks;
-pub mod start_up;
-pub mod symbols;
+pub(crate) mod analyze;
+pub(crate) mod collector;
+pub(crate) mod framehop;
+pub(crate) mod instructions;
+pub(crate) mod month;
+pub(crate) mod pairs;
+pub(crate) mod programs;
+pub(crate) mod stacks;
+pub(crate) mod start_up;
+pub(crate) mod symbols;

@@ -18,7 +18,7 @@ fn resident_bytes() -> Result<u64> {
 }
 
 /// The rows.
-pub fn rows(bench: &mut Bench) -> Result<()> {
+pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let path = bench.dir.join("month.edl");
     let mut writer = TraceWriter::create(&path, CAPACITY)?;
     writer.record(&Record::Start(Start { tick_ns: 1_000_000_000, period_ticks: 1, ..Start::default() }))?;

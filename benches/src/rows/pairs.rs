@@ -33,7 +33,7 @@ const CASES: [Case; 6] = [
 ];
 
 /// Runs a helper that writes one number to the file in `BENCH_OUT`.
-pub fn reported(
+pub(crate) fn reported(
     bench: &Bench,
     contender: Contender,
     program: &Path,
@@ -48,7 +48,7 @@ pub fn reported(
 }
 
 /// The rows.
-pub fn rows(bench: &mut Bench) -> Result<()> {
+pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let program = bench.dir.join("pairs");
     tools::compile(&tools::source("pairs.c"), &program, &["-O2", "-fno-builtin", "-pthread"])?;
     let mut one_thread = None;

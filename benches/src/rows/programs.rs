@@ -152,7 +152,7 @@ fn ratios(bench: &Bench, name: &'static str, one: impl Fn(Contender) -> Result<C
 }
 
 /// The rows.
-pub fn rows(bench: &mut Bench) -> Result<()> {
+pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let mut all = Vec::new();
     for work in works(bench)? {
         all.push(ratios(bench, work.name, |contender| {

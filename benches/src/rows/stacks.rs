@@ -15,7 +15,7 @@ const COUNT: u64 = 100_000;
 const FRAMEHOP: &str = "framehop";
 
 /// The rows.
-pub fn rows(bench: &mut Bench) -> Result<()> {
+pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let program = bench.dir.join("frames");
     // The program is compiled without frame pointers, so that the unwind rules do all the work.
     let flags = ["-O2", "-fno-builtin", "-fomit-frame-pointer"];

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use std::ffi::OsStr;
 
 /// The rows.
-pub fn rows(bench: &mut Bench) -> Result<()> {
+pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let mut contenders = vec![Contender::Untraced, Contender::Forward, Contender::Edleak];
     contenders.extend([Contender::Heaptrack, Contender::Dhat].iter().filter(|&&c| bench.starter.has(c)));
     let figures = measure::rounds(21, &contenders, |contender| {

@@ -91,7 +91,7 @@ fn write(path: &Path, program: &Path, addresses: &[u64]) -> Result<()> {
 }
 
 /// The rows.
-pub fn rows(bench: &mut Bench) -> Result<()> {
+pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let program = build()?;
     let addresses = addresses(&program)?;
     let trace = bench.dir.join("symbols.edl");

@@ -11,13 +11,13 @@ use edleak_format::{
 };
 
 /// The counters of every site that is not zero, by tick.
-pub type Slices = BTreeMap<u64, (SliceHeader, BTreeMap<u32, Counters>)>;
+pub(crate) type Slices = BTreeMap<u64, (SliceHeader, BTreeMap<u32, Counters>)>;
 
 /// A file name that no other test uses. The file is removed on drop.
-pub struct TempFile(pub PathBuf);
+pub(crate) struct TempFile(pub PathBuf);
 
 impl TempFile {
-    pub fn new(name: &str) -> TempFile {
+    pub(crate) fn new(name: &str) -> TempFile {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let pid = std::process::id();
@@ -32,23 +32,23 @@ impl Drop for TempFile {
 }
 
 /// A deterministic source of numbers (xorshift64*).
-pub struct Random(pub u64);
+pub(crate) struct Random(pub u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    pub fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 }
 
 /// Four kinds of sites in turn: a leak, a steady site, a noisy site, and a site that rarely allocates.
-pub fn advance(counters: &mut [Counters], random: &mut Random) {
+pub(crate) fn advance(counters: &mut [Counters], random: &mut Random) {
     for (index, site) in counters.iter_mut().enumerate() {
         let allocs = match index % 4 {
             0 => 1 + index as u64 % 5,
@@ -68,7 +68,7 @@ pub fn advance(counters: &mut [Counters], random: &mut Random) {
 
 /// Advances the counters by random amounts that do not compress. So a few slices fill the file, and a short
 /// test can write many times its capacity.
-pub fn advance_wide(counters: &mut [Counters], random: &mut Random) {
+pub(crate) fn advance_wide(counters: &mut [Counters], random: &mut Random) {
     for site in counters {
         site.allocs += 1 + random.below(1 << 24);
         site.frees += random.below(1 << 24);
@@ -77,7 +77,7 @@ pub fn advance_wide(counters: &mut [Counters], random: &mut Random) {
     }
 }
 
-pub fn header(tick: u64) -> SliceHeader {
+pub(crate) fn header(tick: u64) -> SliceHeader {
     SliceHeader {
         tick,
         time_ns: tick * 1_000_000_000 + tick * 7919 % 50_000,
@@ -86,11 +86,11 @@ pub fn header(tick: u64) -> SliceHeader {
     }
 }
 
-pub fn non_zero(counters: &[Counters]) -> BTreeMap<u32, Counters> {
+pub(crate) fn non_zero(counters: &[Counters]) -> BTreeMap<u32, Counters> {
     (0..).zip(counters.iter().copied()).filter(|(_, counters)| *counters != Counters::ZERO).collect()
 }
 
-pub fn site(id: u32) -> Site {
+pub(crate) fn site(id: u32) -> Site {
     Site {
         id: SiteId(id),
         kind: SiteKind::Caller,
@@ -101,7 +101,7 @@ pub fn site(id: u32) -> Site {
     }
 }
 
-pub fn start() -> Record {
+pub(crate) fn start() -> Record {
     Record::Start(Start {
         command: vec!["leaker".into(), "--fast".into()],
         pid: 42,
@@ -112,7 +112,7 @@ pub fn start() -> Record {
 }
 
 /// Writes `slices` slices of `sites` sites and returns the slices that a reader must find.
-pub fn write(
+pub(crate) fn write(
     writer: &mut TraceWriter,
     sites: u32,
     ticks: impl Iterator<Item = u64>,
@@ -134,7 +134,7 @@ pub fn write(
 
 /// Collects the slices of a block and checks the rules of [`SliceVisitor`].
 #[derive(Default)]
-pub struct Collect {
+pub(crate) struct Collect {
     pub slices: Slices,
     table: BTreeMap<u32, Counters>,
 }
@@ -153,7 +153,7 @@ impl SliceVisitor for Collect {
 }
 
 /// Every slice of a trace.
-pub fn read(trace: &Trace) -> Slices {
+pub(crate) fn read(trace: &Trace) -> Slices {
     let mut slices = Slices::new();
     for (index, block) in trace.blocks().iter().enumerate() {
         let mut collect = Collect::default();

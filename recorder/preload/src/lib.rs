@@ -32,7 +32,6 @@
 //! initialization the only system call is the `mmap` of a side-table leaf.
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]
-#![warn(unreachable_pub)]
 #![cfg_attr(test, allow(dead_code))]
 
 mod arch;

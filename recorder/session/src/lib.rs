@@ -23,7 +23,6 @@
 //! index that it reads.
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]
-#![warn(unreachable_pub)]
 
 mod atomic;
 pub mod caller;

@@ -8,25 +8,25 @@ use std::path::{Path, PathBuf};
 
 const BIAS: u64 = 0x5500_0000_0000;
 /// The time from slice to slice.
-pub const PERIOD_NS: u64 = 100_000_000;
+pub(crate) const PERIOD_NS: u64 = 100_000_000;
 
 /// A trace that a test writes: one slice every 100 ms.
-pub struct Draft {
-    pub command: Vec<String>,
-    pub slices: u64,
-    pub missing: std::ops::Range<u64>,
-    pub sites: Vec<DraftSite>,
+pub(crate) struct Draft {
+    pub(crate) command: Vec<String>,
+    pub(crate) slices: u64,
+    pub(crate) missing: std::ops::Range<u64>,
+    pub(crate) sites: Vec<DraftSite>,
 }
 
 /// One site: its stack, innermost first, and its counters at slice i, from 0.
-pub struct DraftSite {
-    pub stack: Vec<SymbolFrame>,
-    pub parent: Option<u32>,
-    pub counters: fn(u64) -> Counters,
-    pub epochs: Vec<Epoch>,
+pub(crate) struct DraftSite {
+    pub(crate) stack: Vec<SymbolFrame>,
+    pub(crate) parent: Option<u32>,
+    pub(crate) counters: fn(u64) -> Counters,
+    pub(crate) epochs: Vec<Epoch>,
 }
 
-pub fn frame(function: &str) -> SymbolFrame {
+pub(crate) fn frame(function: &str) -> SymbolFrame {
     SymbolFrame {
         function: Some(function.into()),
         file: Some("/src/app.c".into()),
@@ -35,36 +35,36 @@ pub fn frame(function: &str) -> SymbolFrame {
     }
 }
 
-pub fn counters(allocated_bytes: u64, allocs: u64, freed_bytes: u64, frees: u64) -> Counters {
+pub(crate) fn counters(allocated_bytes: u64, allocs: u64, freed_bytes: u64, frees: u64) -> Counters {
     Counters { allocated_bytes, allocs, freed_bytes, frees }
 }
 
 /// The site allocates 100 bytes in every slice and never frees them.
-pub fn leaking(slice: u64) -> Counters {
+pub(crate) fn leaking(slice: u64) -> Counters {
     counters(100 * (slice + 1), slice + 1, 0, 0)
 }
 
 /// The site allocates 300 bytes in every slice and never frees them.
-pub fn leaking_fast(slice: u64) -> Counters {
+pub(crate) fn leaking_fast(slice: u64) -> Counters {
     counters(300 * (slice + 1), slice + 1, 0, 0)
 }
 
 /// The site allocates 1000 bytes per slice in ten allocations, and keeps only the newest 1000 bytes.
-pub fn churning(slice: u64) -> Counters {
+pub(crate) fn churning(slice: u64) -> Counters {
     counters(1000 * (slice + 1), 10 * (slice + 1), 1000 * slice, 10 * slice)
 }
 
 /// The site makes one allocation that stays.
-pub fn constant(_slice: u64) -> Counters {
+pub(crate) fn constant(_slice: u64) -> Counters {
     counters(4096, 1, 0, 0)
 }
 
-pub fn caller(name: &str, counters: fn(u64) -> Counters) -> DraftSite {
+pub(crate) fn caller(name: &str, counters: fn(u64) -> Counters) -> DraftSite {
     DraftSite { stack: vec![frame(name)], parent: None, counters, epochs: Vec::new() }
 }
 
 /// A stack of a watched caller.
-pub fn stack(parent: u32, names: &[&str], counters: fn(u64) -> Counters) -> DraftSite {
+pub(crate) fn stack(parent: u32, names: &[&str], counters: fn(u64) -> Counters) -> DraftSite {
     DraftSite {
         stack: names.iter().map(|name| frame(name)).collect(),
         parent: Some(parent),
@@ -75,7 +75,7 @@ pub fn stack(parent: u32, names: &[&str], counters: fn(u64) -> Counters) -> Draf
 
 impl Draft {
     /// Two leaks (one is watched, with two stacks), a site with churn, and a constant site.
-    pub fn usual() -> Draft {
+    pub(crate) fn usual() -> Draft {
         let nothing = |_| Counters::ZERO;
         Draft {
             command: vec!["./server".into(), "--secret=hunter2".into()],
@@ -92,11 +92,11 @@ impl Draft {
         }
     }
 
-    pub fn with_sites(sites: Vec<DraftSite>) -> Draft {
+    pub(crate) fn with_sites(sites: Vec<DraftSite>) -> Draft {
         Draft { sites, ..Draft::usual() }
     }
 
-    pub fn write(&self, path: &Path) -> PathBuf {
+    pub(crate) fn write(&self, path: &Path) -> PathBuf {
         let mut writer = TraceWriter::create(path, 16 << 20).expect("a trace of 16 MiB fits");
         self.records().iter().for_each(|record| writer.record(record).expect("the record is sound"));
         for i in (0..self.slices).filter(|i| !self.missing.contains(i)) {

@@ -7,21 +7,21 @@ use super::world::{FOREVER, World};
 use std::f64::consts::TAU;
 
 /// A mechanism: its name, whether it leaks, its shape, and the function that fills a world.
-pub type Family = (&'static str, bool, &'static str, fn(&mut World));
+pub(crate) type Family = (&'static str, bool, &'static str, fn(&mut World));
 
 /// Noise that does not hide a leak of `moved` allocations.
-pub fn beside_noise(w: &mut World, moved: f64) {
+pub(crate) fn beside_noise(w: &mut World, moved: f64) {
     let visible = w.rng.between(6.0, 14.0);
     w.noise(moved, visible);
 }
 
-pub fn steady(w: &mut World, share: f64) {
+pub(crate) fn steady(w: &mut World, share: f64) {
     let size = w.size * share;
     w.leak(size, |_| 1.0);
 }
 
 /// Grows along `curve`, from 0 to 1, in `size` allocations that stay.
-pub fn follow(w: &mut World, size: f64, curve: impl Fn(f64) -> f64) {
+pub(crate) fn follow(w: &mut World, size: f64, curve: impl Fn(f64) -> f64) {
     let steps = 400.min(2 * w.n).max(60);
     let at = |k: usize| k as f64 / steps as f64;
     let mut owed = 0.0;
@@ -36,7 +36,7 @@ pub fn follow(w: &mut World, size: f64, curve: impl Fn(f64) -> f64) {
 }
 
 /// Replaces one population by another at each instant of `path`: (instant, level).
-pub fn levels(w: &mut World, path: &[(f64, f64)]) {
+pub(crate) fn levels(w: &mut World, path: &[(f64, f64)]) {
     for (i, &(at, level)) in path.iter().enumerate() {
         let until = path.get(i + 1).map_or(FOREVER, |next| next.0);
         w.add(at, until, level);
@@ -52,7 +52,7 @@ fn cache(w: &mut World, keys: f64, rate_of_new: impl Fn(f64) -> f64) {
 }
 
 /// Fills memory at a steady rate, and frees all but the share `left` at each of `ends`.
-pub fn sawtooth(w: &mut World, ends: &[f64], per_record: f64, left: f64) {
+pub(crate) fn sawtooth(w: &mut World, ends: &[f64], per_record: f64, left: f64) {
     let ends = ends.to_vec();
     let kept = w.arrivals(
         per_record,
@@ -65,7 +65,7 @@ pub fn sawtooth(w: &mut World, ends: &[f64], per_record: f64, left: f64) {
     w.leaked += kept;
 }
 
-pub fn cycles(w: &mut World, low: f64, high: f64, jitter: f64) -> Vec<f64> {
+pub(crate) fn cycles(w: &mut World, low: f64, high: f64, jitter: f64) -> Vec<f64> {
     let (period, mut at, mut ends) = (1.0 / w.rng.between(low, high), 0.0, Vec::new());
     at -= period * w.rng.unit();
     while at < 1.0 {
@@ -76,7 +76,7 @@ pub fn cycles(w: &mut World, low: f64, high: f64, jitter: f64) -> Vec<f64> {
 }
 
 /// The mechanisms of the published benchmark, written again from scratch.
-pub const KNOWN: &[Family] = &[
+pub(crate) const KNOWN: &[Family] = &[
     ("leak_linear", true, "linear", |w| {
         steady(w, 1.0);
         let s = w.size;
@@ -351,7 +351,7 @@ pub const KNOWN: &[Family] = &[
 ];
 
 /// Mechanisms that the published benchmark does not have.
-pub const UNSEEN: &[Family] = &[
+pub(crate) const UNSEEN: &[Family] = &[
     ("leak_timer", true, "linear", |w| {
         // The leak adds a fixed amount at a fixed period, as few as twelve times, in any phase.
         let (times, phase) = (w.rng.scale(12.0, 60.0), w.rng.unit());

@@ -26,7 +26,7 @@ fn in_chunks(w: &mut World, size: f64, chunks: usize, demand: impl Fn(f64) -> f6
 }
 
 /// Mechanisms harder than those of the benchmark.
-pub const HARDER: &[Family] = &[
+pub(crate) const HARDER: &[Family] = &[
     ("leak_slow_base", true, "linear", |w| {
         let (share, times) = (w.rng.between(0.05, 0.3), w.rng.scale(0.5, 20.0));
         slow_base(w, share, times);

@@ -6,13 +6,13 @@ mod harder;
 mod world;
 
 use edleak_analysis::score::Case;
-pub use families::{Family, KNOWN, UNSEEN};
-pub use harder::HARDER;
+pub(crate) use families::{Family, KNOWN, UNSEEN};
+pub(crate) use harder::HARDER;
 use rayon::prelude::*;
 use world::World;
 
 /// Simulates `each` records of every family, with each length and each level of noise in turn.
-pub fn simulate(families: &[Family], lengths: &[usize], each: usize, seed: u64) -> Vec<Case> {
+pub(crate) fn simulate(families: &[Family], lengths: &[usize], each: usize, seed: u64) -> Vec<Case> {
     let work: Vec<(usize, usize)> =
         (0..families.len()).flat_map(|f| (0..each).map(move |k| (f, k))).collect();
     work.par_iter()

@@ -10,10 +10,10 @@ use edleak_model::series::{Births, Point, SeriesBuilder};
 const EPOCHS: usize = 16;
 
 /// The random numbers of splitmix64: small, seedable, the same on every machine.
-pub struct Rng(pub u64);
+pub(crate) struct Rng(pub u64);
 
 impl Rng {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -22,28 +22,28 @@ impl Rng {
     }
 
     /// A number that is uniform in [0, 1).
-    pub fn unit(&mut self) -> f64 {
+    pub(crate) fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    pub fn between(&mut self, low: f64, high: f64) -> f64 {
+    pub(crate) fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.unit()
     }
 
     /// A number that is log-uniform in [low, high).
-    pub fn scale(&mut self, low: f64, high: f64) -> f64 {
+    pub(crate) fn scale(&mut self, low: f64, high: f64) -> f64 {
         self.between(low.ln(), high.ln()).exp()
     }
 
-    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[(self.unit() * of.len() as f64) as usize]
     }
 
-    pub fn exponential(&mut self, mean: f64) -> f64 {
+    pub(crate) fn exponential(&mut self, mean: f64) -> f64 {
         -mean * (1.0 - self.unit()).ln()
     }
 
-    pub fn normal(&mut self) -> f64 {
+    pub(crate) fn normal(&mut self) -> f64 {
         (-2.0 * (1.0 - self.unit()).ln()).sqrt() * (std::f64::consts::TAU * self.unit()).cos()
     }
 }
@@ -57,7 +57,7 @@ struct Group {
 }
 
 /// One site during one record.
-pub struct World {
+pub(crate) struct World {
     pub rng: Rng,
     /// Number of slices.
     pub n: usize,
@@ -73,10 +73,10 @@ pub struct World {
     groups: Vec<Group>,
 }
 
-pub const FOREVER: f64 = f64::INFINITY;
+pub(crate) const FOREVER: f64 = f64::INFINITY;
 
 impl World {
-    pub fn new(seed: u64, n: usize, noise: usize) -> Self {
+    pub(crate) fn new(seed: u64, n: usize, noise: usize) -> Self {
         let mut rng = Rng(seed.wrapping_mul(0xD129_0D3B_21A7_9C55) ^ 0x5851_F42D);
         rng.next();
         let (size, bytes) =
@@ -102,26 +102,26 @@ impl World {
 
     /// Adds `count` allocations, alive from `birth` to `death`. If `count` has a fraction, it is rounded at
     /// random.
-    pub fn add(&mut self, birth: f64, death: f64, count: f64) -> f64 {
+    pub(crate) fn add(&mut self, birth: f64, death: f64, count: f64) -> f64 {
         let whole = (count + self.rng.unit()).floor().max(0.0) as u64;
         let bytes = (self.bytes * (self.spread * self.rng.normal()).exp()).max(1.0) as u64;
         self.add_sized(birth, death, whole, bytes);
         (whole * bytes) as f64
     }
 
-    pub fn add_sized(&mut self, birth: f64, death: f64, count: u64, bytes: u64) {
+    pub(crate) fn add_sized(&mut self, birth: f64, death: f64, count: u64, bytes: u64) {
         if count > 0 && death > birth && birth < 1.0 && death > 0.0 {
             self.groups.push(Group { birth: birth.max(0.0), death, bytes, count });
         }
     }
 
-    pub fn unit_bytes(&self) -> f64 {
+    pub(crate) fn unit_bytes(&self) -> f64 {
         self.bytes
     }
 
     /// Adds random arrivals over the record: `total` of them if `rate` is 1 throughout. `life` gives the
     /// lifetime of each arrival. Returns the bytes of the allocations that are never freed.
-    pub fn arrivals(
+    pub(crate) fn arrivals(
         &mut self,
         total: f64,
         rate: impl Fn(f64) -> f64,
@@ -146,14 +146,14 @@ impl World {
     }
 
     /// Adds a leak of `total` allocations at a relative `rate`.
-    pub fn leak(&mut self, total: f64, rate: impl Fn(f64) -> f64) {
+    pub(crate) fn leak(&mut self, total: f64, rate: impl Fn(f64) -> f64) {
         let kept = self.arrivals(total, rate, |_, _| FOREVER);
         self.leaked += kept;
     }
 
     /// Adds a population in balance, whose size scatters by `sd` allocations. `life` is its mean lifetime in
     /// fractions of the record.
-    pub fn churn(&mut self, sd: f64, life: f64) {
+    pub(crate) fn churn(&mut self, sd: f64, life: f64) {
         let batch = (sd * sd / self.size.max(1.0)).max(1.0).min(sd.max(1.0));
         let groups = (sd / batch).powi(2).clamp(1.0, 400.0);
         let (kind, mut at) = (self.rng.pick(&[0, 1, 2]), -6.0 * life);
@@ -172,7 +172,7 @@ impl World {
     ///
     /// A leak must stay visible: its growth is at least `visible` times the standard error of the growth that
     /// noise alone would show. If `visible` is 0, there is no limit.
-    pub fn noise(&mut self, moved: f64, visible: f64) {
+    pub(crate) fn noise(&mut self, moved: f64, visible: f64) {
         let share = match self.noise {
             0 => self.rng.between(0.003, 0.015),
             1 => self.rng.between(0.02, 0.06),
@@ -187,7 +187,7 @@ impl World {
     }
 
     /// The data that a recorder would have written.
-    pub fn record(self, id: String, family: &str, leaks: bool, shape: &str) -> Case {
+    pub(crate) fn record(self, id: String, family: &str, leaks: bool, shape: &str) -> Case {
         let n = self.n;
         let slice_of = |at: f64| ((at * n as f64).ceil().max(1.0) as usize) - 1;
         let mut change = vec![[0i64; 4]; n + 1];

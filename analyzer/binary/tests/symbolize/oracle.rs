@@ -9,14 +9,14 @@ use std::process::{Command, Stdio};
 /// A frame in a form in which all tools agree: demangled by edleak, the file without `.` and `..`, line 0 if
 /// it is unknown.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Frame {
+pub(crate) struct Frame {
     pub function: String,
     pub file: String,
     pub line: u32,
 }
 
 impl Frame {
-    pub fn new(function: Option<&str>, file: Option<&str>, line: u32) -> Frame {
+    pub(crate) fn new(function: Option<&str>, file: Option<&str>, line: u32) -> Frame {
         // For an unknown line a tool prints nothing, 0 or `?`, with or without the file.
         let file = if line == 0 { String::new() } else { file.map(clean).unwrap_or_default() };
         Frame { function: function.unwrap_or("??").to_owned(), file, line }
@@ -39,13 +39,13 @@ fn clean(path: &str) -> String {
 }
 
 /// The frames that `llvm-symbolizer` gives, for each address.
-pub fn llvm(program: &Path, addresses: &[u64]) -> Vec<Vec<Frame>> {
+pub(crate) fn llvm(program: &Path, addresses: &[u64]) -> Vec<Vec<Frame>> {
     let object = format!("--obj={}", program.display());
     ask("llvm-symbolizer", &[&object, "-a", "-i", "-f", "--no-demangle", "--output-style=GNU"], addresses)
 }
 
 /// The frames that GNU `addr2line` gives, for each address.
-pub fn gnu(program: &Path, addresses: &[u64]) -> Vec<Vec<Frame>> {
+pub(crate) fn gnu(program: &Path, addresses: &[u64]) -> Vec<Vec<Frame>> {
     ask("addr2line", &["-e", &program.display().to_string(), "-a", "-i", "-f"], addresses)
 }
 

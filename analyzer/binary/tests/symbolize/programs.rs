@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// An empty directory for one test.
-pub fn directory(test: &str) -> PathBuf {
+pub(crate) fn directory(test: &str) -> PathBuf {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("symbolize").join(test);
     let _ = std::fs::remove_dir_all(&dir);
     std::fs::create_dir_all(&dir).expect("the test directory can be made");
@@ -16,13 +16,17 @@ pub fn directory(test: &str) -> PathBuf {
 }
 
 /// The path of a source file of the tests.
-pub fn source(name: &str) -> PathBuf {
+pub(crate) fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/symbolize/programs").join(name)
 }
 
 /// Runs a tool in `dir` and returns its output. A missing tool fails the test; tests/setup.sh installs the
 /// tools.
-pub fn run<A: AsRef<OsStr>>(dir: &Path, tool: &str, arguments: impl IntoIterator<Item = A>) -> Vec<u8> {
+pub(crate) fn run<A: AsRef<OsStr>>(
+    dir: &Path,
+    tool: &str,
+    arguments: impl IntoIterator<Item = A>,
+) -> Vec<u8> {
     let output = Command::new(tool).args(arguments).current_dir(dir).output().unwrap_or_else(|error| {
         panic!("`{tool}` cannot be run: {error} (install the packages that CONTRIBUTING.md lists)")
     });
@@ -31,7 +35,7 @@ pub fn run<A: AsRef<OsStr>>(dir: &Path, tool: &str, arguments: impl IntoIterator
 }
 
 /// Compiles sources of the tests to `dir/name`.
-pub fn compile(dir: &Path, name: &str, compiler: &str, flags: &[&str], sources: &[&str]) -> PathBuf {
+pub(crate) fn compile(dir: &Path, name: &str, compiler: &str, flags: &[&str], sources: &[&str]) -> PathBuf {
     let program = dir.join(name);
     let mut arguments: Vec<PathBuf> = flags.iter().map(PathBuf::from).collect();
     arguments.extend(["-o".into(), program.clone()]);
@@ -41,20 +45,20 @@ pub fn compile(dir: &Path, name: &str, compiler: &str, flags: &[&str], sources: 
 }
 
 /// Compiles the C program with gcc and a build ID.
-pub fn compile_c(dir: &Path, flags: &[&str]) -> PathBuf {
+pub(crate) fn compile_c(dir: &Path, flags: &[&str]) -> PathBuf {
     let flags: Vec<&str> = flags.iter().copied().chain(["-Wl,--build-id"]).collect();
     compile(dir, "prog", "gcc", &flags, &["inlined.c", "other.c"])
 }
 
 /// A function of a program, as its full symbol table gives it.
-pub struct Function {
-    pub name: String,
-    pub start: u64,
-    pub end: u64,
+pub(crate) struct Function {
+    pub(crate) name: String,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
 }
 
 /// The functions of `program` by address, without the functions of the C start files.
-pub fn functions(program: &Path) -> Vec<Function> {
+pub(crate) fn functions(program: &Path) -> Vec<Function> {
     let bytes = std::fs::read(program).expect("the program was just built");
     let file = object::File::parse(bytes.as_slice()).expect("a linker wrote it");
     let mut functions: Vec<Function> = file
@@ -72,18 +76,18 @@ pub fn functions(program: &Path) -> Vec<Function> {
 }
 
 /// Every address of every function.
-pub fn all_addresses(program: &Path) -> Vec<u64> {
+pub(crate) fn all_addresses(program: &Path) -> Vec<u64> {
     functions(program).iter().flat_map(|function| function.start..function.end).collect()
 }
 
-pub fn build_id(program: &Path) -> Vec<u8> {
+pub(crate) fn build_id(program: &Path) -> Vec<u8> {
     let bytes = std::fs::read(program).expect("the program was just built");
     let file = object::File::parse(bytes.as_slice()).expect("a linker wrote it");
     file.build_id().expect("its notes are sound").expect("it was linked with --build-id").to_vec()
 }
 
 /// A module with a load bias that is not zero.
-pub fn module(path: &Path, build_id: Vec<u8>) -> Module {
+pub(crate) fn module(path: &Path, build_id: Vec<u8>) -> Module {
     Module {
         id: ModuleId(3),
         path: path.to_str().expect("test paths are UTF-8").to_owned(),
@@ -96,9 +100,9 @@ pub fn module(path: &Path, build_id: Vec<u8>) -> Module {
     }
 }
 
-pub const BIAS: u64 = 0x5555_5000_0000;
+pub(crate) const BIAS: u64 = 0x5555_5000_0000;
 
-pub fn exact(module: &Module, addresses: &[u64]) -> Vec<Request> {
+pub(crate) fn exact(module: &Module, addresses: &[u64]) -> Vec<Request> {
     let request = |address: &u64| Request {
         address: address + module.load_bias,
         module: Some(module.id),
@@ -108,17 +112,17 @@ pub fn exact(module: &Module, addresses: &[u64]) -> Vec<Request> {
 }
 
 /// Resolves link-time addresses of the program, each exactly as given.
-pub fn resolve(module: &Module, debug_dirs: &[&Path], addresses: &[u64]) -> Resolution {
+pub(crate) fn resolve(module: &Module, debug_dirs: &[&Path], addresses: &[u64]) -> Resolution {
     let debug_dirs = debug_dirs.iter().map(|dir| dir.to_path_buf()).collect();
     let symbolizer = Symbolizer::new(Options { debug_dirs, debuginfod: false });
     symbolizer.resolve(std::slice::from_ref(module), &[], &exact(module, addresses))
 }
 
-pub fn frames(resolution: &Resolution) -> Vec<Vec<SymbolFrame>> {
+pub(crate) fn frames(resolution: &Resolution) -> Vec<Vec<SymbolFrame>> {
     resolution.resolved.iter().map(|resolved| resolved.frames.to_vec()).collect()
 }
 
-pub fn outcome(resolution: &Resolution) -> &Outcome {
+pub(crate) fn outcome(resolution: &Resolution) -> &Outcome {
     let [outcome] = resolution.outcomes.as_slice() else { panic!("one module was asked about") };
     outcome
 }

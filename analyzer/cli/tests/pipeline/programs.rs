@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-pub struct Ran {
+pub(crate) struct Ran {
     pub code: i32,
     pub out: String,
     pub err: String,
@@ -12,22 +12,22 @@ pub struct Ran {
 
 impl Ran {
     /// The report as JSON.
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}{}", self.out, self.err))
     }
 }
 
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_edleak-analyze"));
     command.env_clear().env("LANG", "C.UTF-8").env("GITHUB_WORKSPACE", "/src");
     command
 }
 
-pub fn run<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Ran {
+pub(crate) fn run<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Ran {
     finish(command().args(arguments))
 }
 
-pub fn finish(command: &mut Command) -> Ran {
+pub(crate) fn finish(command: &mut Command) -> Ran {
     let output = command.output().expect("edleak-analyze was built with this test");
     Ran {
         code: output.status.code().expect("it exits by itself"),
@@ -36,7 +36,7 @@ pub fn finish(command: &mut Command) -> Ran {
     }
 }
 
-pub fn run_with_input(arguments: &[&str], input: &[u8]) -> Ran {
+pub(crate) fn run_with_input(arguments: &[&str], input: &[u8]) -> Ran {
     let mut child = command()
         .args(arguments)
         .stdin(Stdio::piped())

@@ -9,15 +9,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The load address of the program.
-pub const BIAS: u64 = 0x5500_0000_0000;
+pub(crate) const BIAS: u64 = 0x5500_0000_0000;
 /// The build ID of the program.
-pub const BUILD_ID: [u8; 4] = [0xab, 0xcd, 0x12, 0x34];
+pub(crate) const BUILD_ID: [u8; 4] = [0xab, 0xcd, 0x12, 0x34];
 
 /// A directory that is removed after the test.
-pub struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("edleak-pipeline-{}-{number}", std::process::id()));
@@ -25,11 +25,11 @@ impl Scratch {
         Self(path)
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
-    pub fn file(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn file(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, text).expect("the temporary directory is writable");
         path
@@ -44,70 +44,70 @@ impl Drop for Scratch {
 
 /// A trace under construction.
 #[derive(Clone)]
-pub struct Draft {
-    pub slices: u64,
-    pub tick_ns: u64,
-    pub ticks_per_slice: u64,
-    pub build_id: Vec<u8>,
-    pub end: Option<EndReason>,
-    pub losses: Losses,
-    pub sites: Vec<DraftSite>,
+pub(crate) struct Draft {
+    pub(crate) slices: u64,
+    pub(crate) tick_ns: u64,
+    pub(crate) ticks_per_slice: u64,
+    pub(crate) build_id: Vec<u8>,
+    pub(crate) end: Option<EndReason>,
+    pub(crate) losses: Losses,
+    pub(crate) sites: Vec<DraftSite>,
     /// Adds one more slice, this number of ticks after the last regular slice.
-    pub off_grid: Option<u64>,
+    pub(crate) off_grid: Option<u64>,
     /// The slices that are missing from the trace.
-    pub missing: std::ops::Range<u64>,
+    pub(crate) missing: std::ops::Range<u64>,
     /// Processor time that the program used, in seconds.
-    pub processor: Option<Processor>,
+    pub(crate) processor: Option<Processor>,
     /// RssAnon at slice i.
-    pub resident: fn(u64) -> u64,
+    pub(crate) resident: fn(u64) -> u64,
 }
 
 /// One site: its place and its counters.
 #[derive(Clone)]
-pub struct DraftSite {
-    pub kind: SiteKind,
-    pub parent: Option<u32>,
+pub(crate) struct DraftSite {
+    pub(crate) kind: SiteKind,
+    pub(crate) parent: Option<u32>,
     /// Return addresses minus the load bias, with their frames; innermost first.
-    pub stack: Vec<(u64, Vec<SymbolFrame>)>,
+    pub(crate) stack: Vec<(u64, Vec<SymbolFrame>)>,
     /// Counters at slice i, from 0.
-    pub counters: fn(u64) -> Counters,
-    pub survivors: Option<Vec<(u64, u64, u64)>>,
+    pub(crate) counters: fn(u64) -> Counters,
+    pub(crate) survivors: Option<Vec<(u64, u64, u64)>>,
 }
 
-pub fn frame(function: &str, file: &str, line: u32) -> SymbolFrame {
+pub(crate) fn frame(function: &str, file: &str, line: u32) -> SymbolFrame {
     SymbolFrame { function: Some(function.into()), file: Some(file.into()), line, is_inlined: false }
 }
 
-pub fn counters(allocated_bytes: u64, allocs: u64, freed_bytes: u64, frees: u64) -> Counters {
+pub(crate) fn counters(allocated_bytes: u64, allocs: u64, freed_bytes: u64, frees: u64) -> Counters {
     Counters { allocated_bytes, allocs, freed_bytes, frees }
 }
 
 /// Allocates 100 bytes every slice and never frees them.
-pub fn leaking(slice: u64) -> Counters {
+pub(crate) fn leaking(slice: u64) -> Counters {
     counters(100 * (slice + 1), slice + 1, 0, 0)
 }
 
 /// Fills up to 20 allocations, and then stays constant.
-pub fn filling(slice: u64) -> Counters {
+pub(crate) fn filling(slice: u64) -> Counters {
     let kept = (slice + 1).min(20);
     counters(64 * kept, kept, 0, 0)
 }
 
 /// One allocation that is never freed.
-pub fn constant(_slice: u64) -> Counters {
+pub(crate) fn constant(_slice: u64) -> Counters {
     counters(4096, 1, 0, 0)
 }
 
 /// Allocates ten times a slice, and frees all allocations of the slice before.
-pub fn churning(slice: u64) -> Counters {
+pub(crate) fn churning(slice: u64) -> Counters {
     counters(1000 * (slice + 1), 10 * (slice + 1), 1000 * slice, 10 * slice)
 }
 
-pub fn nothing(_slice: u64) -> Counters {
+pub(crate) fn nothing(_slice: u64) -> Counters {
     Counters::ZERO
 }
 
-pub fn caller(offset: u64, name: &str, line: u32, counters: fn(u64) -> Counters) -> DraftSite {
+pub(crate) fn caller(offset: u64, name: &str, line: u32, counters: fn(u64) -> Counters) -> DraftSite {
     DraftSite {
         kind: SiteKind::Caller,
         parent: None,
@@ -118,7 +118,7 @@ pub fn caller(offset: u64, name: &str, line: u32, counters: fn(u64) -> Counters)
 }
 
 /// A leak, a cache, a constant and a churning site over 80 slices of 100 ms.
-pub fn leaker() -> Draft {
+pub(crate) fn leaker() -> Draft {
     Draft {
         slices: 80,
         tick_ns: 100_000_000,
@@ -140,7 +140,7 @@ pub fn leaker() -> Draft {
 }
 
 /// A watched caller with allocations from before it was watched, and two stacks, of which one leaks.
-pub fn watched() -> Draft {
+pub(crate) fn watched() -> Draft {
     let mut draft = leaker();
     let main = (0x2000, vec![frame("main", "/src/leaker.c", 90)]);
     let stack = |through: &str, offset: u64, line: u32, counters: fn(u64) -> Counters| DraftSite {
@@ -163,7 +163,7 @@ pub fn watched() -> Draft {
 }
 
 impl Draft {
-    pub fn write(&self, path: &Path) -> PathBuf {
+    pub(crate) fn write(&self, path: &Path) -> PathBuf {
         // Several tests write their next trace to the same path.
         let _ = std::fs::remove_file(path);
         let mut writer = TraceWriter::create(path, 16 << 20).expect("a trace of 16 MiB fits");

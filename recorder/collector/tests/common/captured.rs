@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The output of `capture()`.
-pub struct Captured {
+pub(crate) struct Captured {
     pub rip: u64,
     pub rsp: u64,
     pub rbp: u64,
@@ -27,7 +27,7 @@ pub struct Captured {
     pub tables: RefCell<HashMap<PathBuf, UnwindTable>>,
 }
 
-pub struct Mapped {
+pub(crate) struct Mapped {
     pub base: u64,
     pub end: u64,
     pub path: PathBuf,
@@ -35,7 +35,7 @@ pub struct Mapped {
 
 impl Captured {
     /// Reads the output of `capture()`.
-    pub fn read(output: &[u8]) -> Captured {
+    pub(crate) fn read(output: &[u8]) -> Captured {
         let end_of_text =
             output.windows(2).position(|pair| pair == b"\n\n").expect("an empty line ends the map");
         let text = std::str::from_utf8(&output[..end_of_text]).expect("addresses and paths are text here");
@@ -97,7 +97,7 @@ impl Captured {
     }
 
     /// Return addresses, innermost first, and how the walk ended.
-    pub fn walk(&self) -> (Vec<u64>, Kind) {
+    pub(crate) fn walk(&self) -> (Vec<u64>, Kind) {
         let (mut pc, mut rsp, mut rbp) = (self.rip, self.rsp, self.rbp);
         let mut frames = Vec::new();
         let mut is_exact = true;
@@ -136,7 +136,7 @@ impl Captured {
 }
 
 /// The library with `capture()`, in a directory of its own.
-pub fn capture_library(name: &str) -> PathBuf {
+pub(crate) fn capture_library(name: &str) -> PathBuf {
     let dir = scratch(name);
     run(Command::new("cc")
         .args(["-O2", "-fomit-frame-pointer", "-shared", "-fPIC", "-o"])
@@ -146,7 +146,7 @@ pub fn capture_library(name: &str) -> PathBuf {
 }
 
 /// Runs a program that calls `capture()`.
-pub fn captured(program: &Path, argument: &str) -> Captured {
+pub(crate) fn captured(program: &Path, argument: &str) -> Captured {
     let dir = program.parent().expect("programs lie in their directory");
     Captured::read(&run(Command::new(program).arg(argument).env("LD_LIBRARY_PATH", dir)))
 }

@@ -1,13 +1,13 @@
 //! Compiles the programs of `tests/programs` while the tests run.
 #![allow(dead_code)] // each test file uses only a part of these functions
 
-pub mod captured;
+pub(crate) mod captured;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The directory for the compiled programs of the test `name`; the function empties it first.
-pub fn scratch(name: &str) -> PathBuf {
+pub(crate) fn scratch(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = std::fs::remove_dir_all(&path);
     std::fs::create_dir_all(&path).expect("cargo's directory for tests can be written");
@@ -15,12 +15,12 @@ pub fn scratch(name: &str) -> PathBuf {
 }
 
 /// A file of `tests/programs`.
-pub fn source(name: &str) -> PathBuf {
+pub(crate) fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name)
 }
 
 /// Runs a tool to its end and returns its output; `None`: the tool is not installed.
-pub fn try_run(command: &mut Command) -> Option<Vec<u8>> {
+pub(crate) fn try_run(command: &mut Command) -> Option<Vec<u8>> {
     let output = match command.output() {
         Ok(output) => output,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -34,12 +34,12 @@ pub fn try_run(command: &mut Command) -> Option<Vec<u8>> {
 }
 
 /// Runs a tool that the build needs anyway.
-pub fn run(command: &mut Command) -> Vec<u8> {
+pub(crate) fn run(command: &mut Command) -> Vec<u8> {
     try_run(command).unwrap_or_else(|| panic!("{} is needed", command.get_program().display()))
 }
 
 /// The file that this process has mapped under a name that begins with `name`.
-pub fn loaded_library(name: &str) -> PathBuf {
+pub(crate) fn loaded_library(name: &str) -> PathBuf {
     let map = std::fs::read_to_string("/proc/self/maps").expect("a process can read its own map");
     let paths = map.lines().filter_map(|line| line.split_whitespace().nth(5));
     let found = paths.map(Path::new).find(|path| {
