@@ -1,4 +1,5 @@
-// Collects records and flushes them three times a second, but misses every tenth: a leak below a sawtooth.
+// Collects records and flushes them three times a second, but misses every tenth record: a leak below a
+// sawtooth.
 //
 //#Expect: Leak in make_record
 //#Expect: nothing else

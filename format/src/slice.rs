@@ -6,7 +6,7 @@ use crate::memory::AreaBytes;
 /// The counters of one site since the recording began.
 ///
 /// The numbers come from shared memory that the target can write to, so they may have any value. Arithmetic
-/// on them wraps or saturates and never panics.
+/// on the counters wraps or saturates and never panics.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Counters {
     /// Requested bytes of all allocations.

@@ -24,8 +24,8 @@ fn survive(mode: &str, options: &[&str]) {
     limited.args(["-c", &format!("ulimit -d {MOST_KB}; exec \"$@\""), "sh"]);
     limited.arg(recording.get_program()).args(recording.get_args());
     let outcome = run(&mut limited);
-    // The target walks its stack by rules in this memory, so its random data may kill it. No other process is
-    // affected.
+    // The target walks its stack by rules in the shared memory, so its own random data may kill it. No other
+    // process is affected.
     const SEGMENTATION_FAULT: i32 = 128 + libc::SIGSEGV;
     let is_own_doing = mode == "all" && outcome.code == SEGMENTATION_FAULT;
     let is_done = (outcome.code, &*outcome.stdout) == (0, "done\n");

@@ -185,7 +185,7 @@ impl Policy {
     }
 }
 
-/// Every name that a pattern of a suppression may match.
+/// Every name of the site that a pattern of a suppression may match.
 fn names_of(site: &JudgedSite) -> Vec<&str> {
     let frames = site.frames().filter_map(|frame| frame.frame);
     let functions = frames.clone().filter_map(|frame| frame.function.as_deref());

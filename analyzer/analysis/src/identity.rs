@@ -1,10 +1,10 @@
 //! Decides whether two sites of different recordings are the same piece of code.
 //!
 //! The exact key is the build ID and the offset of every return address; it survives restarts and ASLR. A
-//! rebuilt binary has another build ID and other offsets. In that case the functions of the whole stack are
-//! compared, with the names of their modules. So a moved line or a new directory changes nothing. If several
-//! sites share even these functions (two calls of malloc in one function), their order in the code tells them
-//! apart.
+//! rebuilt binary has another build ID and other offsets. If the build IDs differ, the functions of the whole
+//! stack are compared, with the names of their modules. So a moved line or a new directory changes nothing.
+//! If several sites share even these functions (two calls of malloc in one function), their order in the code
+//! tells them apart.
 
 use crate::frame::{Address, GENERATED_NAME, base_name};
 use crate::site::{INJECTED_NAME, JudgedSite, Kind};

@@ -284,8 +284,7 @@ fn share_out(sites: &mut [JudgedSite]) {
 /// Judges a watched site together with its stacks, if they leak together. There are two cases:
 ///
 /// - Neither the site nor any of its stacks is a leak alone.
-/// - The site is a leak alone. In that case the site's own curve has a hole for the time in which it was
-///   watched.
+/// - The site is a leak alone. So the site's own curve has a hole for the time in which it was watched.
 ///
 /// The share of each stack in the leak is the share of its growth. The site's own growth counts in the same
 /// way as that of a stack.
@@ -387,7 +386,7 @@ fn acquit(sites: &mut [JudgedSite]) {
 }
 
 /// Least share of the live bytes that a suspect must have leaked; the stacks of the same caller count
-/// together. With less, the suspect becomes undecided.
+/// together. If a suspect leaked less, it becomes undecided.
 const NEGLIGIBLE: f64 = 0.001;
 
 /// Turns negligible suspects into undecided sites.

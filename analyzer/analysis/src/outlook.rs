@@ -20,7 +20,7 @@ const SIZES: [u64; 12] = [
 /// Least ratio of the round size to the memory that the process holds. A smaller size is of no use to a
 /// reader.
 const LEAST_FACTOR: u64 = 2;
-/// Longest time that the outlook looks ahead: ten years. Beyond it, today's rate predicts nothing.
+/// Longest time that the outlook looks ahead: ten years. Beyond ten years, today's rate predicts nothing.
 const MOST_SECONDS: f64 = 10.0 * 365.0 * 86400.0;
 
 /// The next round size and the time until the process holds it.

@@ -3,8 +3,8 @@
 //!
 //! The series of `replay` are condensed for the model, and a `history` is condensed for a screen. A profile
 //! asks about one slice (which sites held the memory at the peak) or about all slices (which sites free at
-//! once). So it reads the slices themselves. Blocks are read in parallel and joined in order of time. Memory
-//! grows with sites and with slices, but not with their product.
+//! once). So a profile reads the slices themselves. Blocks are read in parallel and joined in order of time.
+//! Memory grows with sites and with slices, but not with their product.
 
 use crate::replay::Merged;
 use edleak_format::{Counters, SiteId, SliceHeader, SliceVisitor, Trace};

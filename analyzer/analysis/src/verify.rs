@@ -13,7 +13,7 @@ pub struct Verification {
     pub sound_blocks: u64,
     /// Slices in these blocks.
     pub slices: u64,
-    /// Number of blocks that do not decode: torn, or different from their header.
+    /// Number of blocks that do not decode: they are torn, or differ from their header.
     pub damaged_blocks: u64,
     /// Bytes that belong to no sound block.
     pub damaged_bytes: u64,

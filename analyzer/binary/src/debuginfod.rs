@@ -152,7 +152,7 @@ impl Servers {
         }
         let path = output.stdout.strip_suffix(b"\n").unwrap_or(&output.stdout);
         let elf = BinaryFile::open(Path::new(OsStr::from_bytes(path))).map_err(|_| Refusal::Unusable)?;
-        // A server sends complete files. A file that was cut short on the way keeps its build ID but loses
+        // A server sends complete files. If a file was cut short on the way, it keeps its build ID but loses
         // its sections.
         let is_whole = elf.elf().is_ok_and(|elf| elf.has_sections());
         if is_whole && elf.build_id() == build_id { Ok(elf) } else { Err(Refusal::Unusable) }

@@ -18,9 +18,9 @@ const MAX_DEMANGLED_BYTES: usize = 64 << 10;
 
 /// gcc's form of `std::is_array<T>::value` and similar names in an expression.
 ///
-/// cpp_demangle 0.5 expects the form of the C++ ABI, and stops at this text. This happens in the return type
-/// of functions that use `enable_if`, such as `std::make_shared` up to C++17. When cpp_demangle stops, it has
-/// the function's name with its template arguments, but without its parameters.
+/// cpp_demangle 0.5 expects the form of the C++ ABI, and stops at this text. This text occurs in the return
+/// type of functions that use `enable_if`, such as `std::make_shared` up to C++17. When cpp_demangle stops,
+/// it has the function's name with its template arguments, but without its parameters.
 const GCC_STD_IN_EXPRESSION: &str = "srSt";
 
 /// The source name of `name`; `name` itself if it is not mangled.

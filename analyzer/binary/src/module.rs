@@ -37,8 +37,8 @@ const SYSTEM_DEBUG: &str = "/usr/lib/debug";
 /// Places to look for symbols, beyond the module's own file and the system's debug files.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Directories of the user. Each may be a tree of build IDs, a plain directory, or the root of another
-    /// system.
+    /// Directories of the user. Each directory may be a tree of build IDs, a plain directory, or the root of
+    /// another system.
     pub debug_dirs: Vec<PathBuf>,
     /// Also ask a debuginfod server, if `DEBUGINFOD_URLS` is set. edleak runs `debuginfod-find` for this.
     pub debuginfod: bool,

@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use typed_arena::Arena;
 
-/// Least number of addresses in a run for one thread. For a shorter run, it takes too long that another
-/// thread reads the headers of all units.
+/// Least number of addresses in a run for one thread. For a shorter run, a second thread does not pay off,
+/// because it must read the headers of all units.
 const MIN_RUN: usize = 256;
 
 /// An address to look up.
@@ -24,8 +24,8 @@ pub struct Request {
     pub address: u64,
     /// The module that holds the address; `None`: unknown.
     pub module: Option<ModuleId>,
-    /// Whether the address is that of an instruction, and not a return address. In that case the lookup uses
-    /// the address unchanged, not one byte before it.
+    /// Whether the address is that of an instruction, and not a return address. If so, the lookup uses the
+    /// address unchanged, not one byte before it.
     pub is_exact: bool,
 }
 

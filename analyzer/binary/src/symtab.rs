@@ -7,7 +7,8 @@ use crate::symbol_files::Table;
 /// address.
 const MAX_STEPS_BACK: usize = 64;
 
-/// Maximum number of names for one place that are compared. With more names the choice does not matter.
+/// Maximum number of names for one place that are compared. If a place has more names, the choice does not
+/// matter.
 const MAX_ALIASES: usize = 32;
 
 /// The functions of one module, by address.

@@ -78,8 +78,8 @@ struct Stretch<R> {
 }
 
 impl<R: Copy + PartialEq + Default> UnwindTable<R> {
-    /// Compiles the unwind information of `elf`: .eh_frame, or .debug_frame if there is no .eh_frame. The
-    /// table is empty if both are missing. `pack` turns a rule into the form that the caller keeps.
+    /// Compiles the unwind information of `elf`: .eh_frame, or .debug_frame if there is no .eh_frame. If both
+    /// sections are missing, the table is empty. `pack` turns a rule into the form that the caller keeps.
     pub fn compile(elf: &Elf<'_>, pack: impl Fn(CallerRule) -> R) -> Self {
         let mut compiler = Compiler::new(elf, &pack);
         if let Some((address, data)) = elf.section(".eh_frame").filter(|(_, data)| data.len() > 4) {
@@ -98,8 +98,8 @@ impl<R: Copy + PartialEq + Default> UnwindTable<R> {
     /// Compiles the rules of some functions only: sorted ranges without overlap. The table may have more
     /// rules, which are correct, too.
     ///
-    /// The sorted index of a large program leads to the entries of a few functions. This takes a fraction of
-    /// the time to read all entries. Without an index, the function reads all entries.
+    /// The sorted index of a large program leads to the entries of a few functions. This lookup takes a
+    /// fraction of the time to read all entries. Without an index, the function reads all entries.
     pub fn compile_in(elf: &Elf<'_>, functions: &[Range<u32>], pack: impl Fn(CallerRule) -> R) -> Self {
         let listed = listed_entries(elf, functions).zip(elf.section(".eh_frame"));
         let Some((offsets, (address, data))) = listed else { return Self::compile(elf, pack) };

@@ -22,7 +22,7 @@ pub(crate) fn say(message: impl Display) {
     let _ = writeln!(io::stderr(), "edleak-analyze: {message}");
 }
 
-/// Reports symbols that were asked for and could not be had.
+/// Reports symbols that the user asked for and that edleak could not get.
 pub(crate) fn complain(symbolizer: &Symbolizer) {
     if let Some(complaint) = symbolizer.complaint() {
         say(complaint);

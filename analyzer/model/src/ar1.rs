@@ -52,7 +52,7 @@ impl Inner {
         (1..len).map(step).collect()
     }
 
-    /// The product at one ρ.
+    /// The inner product at one ρ.
     pub(crate) fn at(self, rho: f64) -> f64 {
         self.full + rho * rho * self.inner - rho * self.lag
     }

@@ -22,7 +22,7 @@ const ESTIMATE: usize = 0;
 /// Least share of the curve's variance that counts as a residual: no model is meant to be exact.
 const LEAST_RESIDUAL: f64 = 1e-6;
 
-/// Limit at which half a BIC is clipped. Beyond it one side has clearly won.
+/// Limit at which half a BIC is clipped. Beyond this value, one side has clearly won.
 const MOST_BIC: f64 = 10.0;
 
 /// Number of parameters that BIC counts for a model of a constant and a step: height, place, base. The number

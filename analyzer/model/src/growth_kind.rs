@@ -31,8 +31,8 @@ const NOTICEABLE_LIVE_SHARE: f64 = 0.05;
 /// The limit instead of `NOTICEABLE_SHARE`, if live bytes in the last eighth fall back to the level after the
 /// start-up: such growth may be scatter.
 const SCATTER_SHARE: f64 = 0.25;
-/// Least share of the growth that must come in the second half; with less, the growth has stopped. Steady
-/// growth has half of it there.
+/// Least share of the growth that must come in the second half; if less came there, the growth has stopped.
+/// Steady growth has half of its growth in the second half.
 const LATE_SHARE: f64 = 0.15;
 /// Resident memory that edleak adds to the target (the side table), as a share of the heap.
 const SIDE_TABLE_SHARE: f64 = 0.125;
@@ -196,8 +196,8 @@ pub fn growth_of(series: &ProcessSeries, turnover_bytes: u64) -> ProcessGrowth {
     growth
 }
 
-/// `is_above`: live bytes in the last eighth never fell to the level after the start-up. If they did, small
-/// growth is scatter. `goes_on`: growth did not stop in the first half.
+/// `is_above`: live bytes in the last eighth never fell to the level after the start-up. If live bytes did
+/// fall to that level, small growth is scatter. `goes_on`: growth did not stop in the first half.
 fn kind_of(growth: &ProcessGrowth, is_above: bool, goes_on: bool) -> GrowthKind {
     let by = |from: u64, to: u64| to as f64 - from as f64;
     let live = by(growth.live_from_bytes, growth.live_to_bytes);

@@ -96,9 +96,8 @@ fn most_share([most, _, sum]: [f64; 3]) -> f64 {
 /// The second greatest step, as a share of the growth without the greatest step. The share is 1 if at most
 /// two jumps make up all of the growth.
 ///
-/// A leak may come with one large step of another cause. Without this step, the rest of the growth must not
-/// be a single step again. New high-water marks of a pool, and things loaded at first use, come in ever rarer
-/// steps.
+/// A leak may come with one large step of another cause. The rest of the growth must not be a single step
+/// again. New high-water marks of a pool, and things loaded at first use, come in ever rarer steps.
 fn second_share([most, second, sum]: [f64; 3]) -> f64 {
     if sum > most { second / (sum - most) } else { 1.0 }
 }

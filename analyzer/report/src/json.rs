@@ -3,7 +3,7 @@
 //! One recording is one object. Several recordings are `{"format_version":1,"traces":[…]}` with one such
 //! object each. All sizes are exact integers; a value that the input does not give is null. Without `--all`
 //! only the listed sites appear. A site that was judged together with its stacks is followed by the stacks
-//! that have a share in the leak. Each of them has its `parent` and `leak_share`.
+//! that have a share in the leak. Each of these stacks has its `parent` and `leak_share`.
 
 use super::{CURVE_COLUMNS, Exporter, Report};
 use edleak_analysis::baseline::FORMAT_VERSION;

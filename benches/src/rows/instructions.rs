@@ -2,7 +2,7 @@
 //! machine.
 //!
 //! Each count is the difference of two runs that differ only in the number of pairs, so the start-up cancels
-//! out. From it the bench subtracts the count of the untraced program; the rest is what edleak adds.
+//! out. The bench subtracts the count of the untraced program; the rest is the cost of edleak.
 
 use crate::bench::Bench;
 use crate::contender::Contender;

@@ -38,8 +38,9 @@ struct SiteState {
     /// Allocations in the last slice in which the site changed. A steady site allocates this number again in
     /// each slice.
     step: u64,
-    /// Mean size of an allocation. The encoder computes it again whenever the number of allocations gains a
-    /// bit. So divisions are rare. If all allocations of a site have one size, the prediction is exact.
+    /// Mean size of an allocation. The encoder computes the mean again whenever the number of allocations
+    /// gains a bit. So divisions are rare. If all allocations of a site have one size, the prediction is
+    /// exact.
     mean_bytes: u64,
 }
 

@@ -87,7 +87,7 @@ struct Headers {
     newest: Option<BlockHeader>,
 }
 
-/// A block changed while it was being read.
+/// The error that a block changed while the reader was reading it.
 struct Changed;
 
 impl GrowingTrace {

@@ -41,8 +41,8 @@ pub type Lanes = [u64; LANES];
 #[derive(Clone, Copy, Default, Debug)]
 #[repr(align(64))]
 pub struct Row {
-    /// All ones if the slice names the site, else zero. For a site whose value is zero, the other fields have
-    /// no meaning.
+    /// All ones if the slice names the site; zero if it does not. For a site whose value is zero, the other
+    /// fields have no meaning.
     pub named: Lanes,
     /// Bytes allocated and not yet freed.
     pub live_bytes: Lanes,

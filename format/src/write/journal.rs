@@ -107,8 +107,8 @@ impl TraceWriter {
         self.ring.write(at, &header);
     }
 
-    /// Turns the journal into compressed blocks and starts an empty journal in its place. Until then the file
-    /// holds both; readers use the compressed blocks, which have the higher sequence.
+    /// Turns the journal into compressed blocks and starts an empty journal in its place. Until the blocks
+    /// are complete, the file holds both; readers use the compressed blocks, which have the higher sequence.
     pub(crate) fn close_journal(&mut self) -> Result<(), Error> {
         let Some(journal) = self.journal.filter(|journal| journal.chunks > 0) else {
             return Ok(());

@@ -50,8 +50,8 @@ pub fn main() -> ExitCode {
     code.unwrap_or_else(|code| code)
 }
 
-/// Parses a command line. A mistake in it is a failure of edleak-record, so it never looks like the target's
-/// exit code.
+/// Parses a command line. A mistake in the command line is a failure of edleak-record, so its exit code never
+/// looks like the target's.
 fn parse<T: Parser>(arguments: &[std::ffi::OsString]) -> Result<T, ExitCode> {
     const FAILED: u8 = 125;
     T::try_parse_from(arguments).map_err(|error| {

@@ -26,8 +26,8 @@
 //!
 //! The words are a cache of the site table ([`crate::site`]), which is complete: for a caller without a word,
 //! the hook searches the table. A thread that changes a meaning in the table withdraws the word afterwards. A
-//! thread that publishes a word reads the table again afterwards. Both use a full barrier in between, so at
-//! least one of them sees the change of the other.
+//! thread that publishes a word reads the table again afterwards. Both threads use a full barrier in between,
+//! so at least one of them sees the change of the other.
 
 use crate::atomic::{AtomicU64, Ordering, fence};
 use crate::counters::SiteOffset;
@@ -47,7 +47,7 @@ const ADDRESS_BITS: u32 = 48;
 pub const TURN: u32 = 64 - ADDRESS_BITS;
 /// Lower bits of a rule's meaning: the offset of the CFA in bytes, a multiple of 8.
 pub const CFA_BITS: u32 = 16;
-/// The rule of a frame with a frame pointer. Meanings between those of sites and this one are rules that
+/// The rule of a frame with a frame pointer. Meanings between those of sites and this rule are rules that
 /// compute the CFA from sp and leave fp unchanged. Meanings above are all other rules.
 pub const FRAME: u64 = SiteOffset::END as u64 | ((1 << CFA_BITS) - 1);
 const _: () = assert!(SiteOffset::END.is_multiple_of(1 << CFA_BITS));

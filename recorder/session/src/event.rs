@@ -3,8 +3,8 @@
 //! The target writes these events without hooking the loader. glibc's loader allocates every `link_map` with
 //! malloc and frees it with free. So the hooks see when the loader fills a `link_map` in (the module is
 //! loaded) and when it frees the `link_map` (the module is unloaded). `SiteInfo::events_before` tells the
-//! collector which module contained an address when the target first saw the site. This is known even if the
-//! module was loaded only for a short time.
+//! collector which module contained an address when the target first saw the site. The module is known even
+//! if it was loaded only for a short time.
 
 use crate::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
@@ -29,8 +29,8 @@ pub struct ModuleEvent {
     pub end: AtomicU64,
     /// Number of used bytes in `build_id`; 0: the module has none.
     pub build_id_len: AtomicU32,
-    /// The module's GNU build ID, read from memory. The target reads it because the file may be deleted or
-    /// replaced before the collector looks.
+    /// The module's GNU build ID, read from memory. The target reads the build ID because the file may be
+    /// deleted or replaced before the collector looks.
     pub build_id: [AtomicU8; BUILD_ID_BYTES],
     /// The path that the loader opened.
     pub name: [AtomicU8; NAME_BYTES],

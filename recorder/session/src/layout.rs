@@ -22,9 +22,9 @@ pub const SHARD_BYTES: usize = MAX_SITES * size_of::<Counters>();
 /// The owner of a shard: the thread pointer (bits 22..64, shifted right by 6) and the thread id (bits 0..22).
 /// 0: no owner.
 ///
-/// Two live threads never have the same thread pointer. So if a thread finds its own pointer here, the owner
-/// is dead, and the thread takes the shard over. The collector uses the thread id to free the shards of ended
-/// threads.
+/// Two live threads never have the same thread pointer. So if a thread finds its own thread pointer in the
+/// owner word, the owner is dead, and the thread takes the shard over. The collector uses the thread id to
+/// free the shards of ended threads.
 #[repr(C, align(64))]
 #[derive(Default)]
 pub struct Shard {

@@ -19,8 +19,8 @@
 //! ```
 //!
 //! The session is plain memory with a fixed layout. The target trusts its content, but the collector does
-//! not, because a broken target may have written anything. The collector keeps its own sizes and checks every
-//! index that it reads.
+//! not, because a broken target may have written anything. The collector stores its own copy of all sizes and
+//! checks every index that it reads.
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]
 

@@ -164,10 +164,10 @@ pub fn copy_into(slots: &[SiteSlot], address: u64, meaning: u64) {
 
 /// Finds the slot of `address` or creates one with an id from `next_id`.
 ///
-/// The function is lock-free. A signal handler may call it, even if the signal interrupted an insertion. A
-/// thread that finds a key without an id assigns an id, and the first thread that assigns one wins. (The id
-/// of another thread is then lost: it stays without allocations.) `None`: the table is full, and the
-/// allocation belongs to [`OTHER`].
+/// The function is lock-free. A signal handler may call the function, even if the signal interrupted an
+/// insertion. A thread that finds a key without an id assigns an id, and the first thread that assigns one
+/// wins. (The id of another thread is then lost: it stays without allocations.) `None`: the table is full,
+/// and the allocation belongs to [`OTHER`].
 ///
 /// For a site without an id, `on_new` returns the module at the address (see [`SiteInfo::events_before`]) and
 /// the action. If the same module was at the address before, the site gets its old id again.

@@ -223,7 +223,7 @@ impl Stacks<'_> {
 fn give(next: &AtomicU32, count: u32, all: usize) -> Option<u32> {
     let first = next.load(Ordering::Relaxed);
     if first as usize + count as usize > all {
-        return None; // checked first, so that a full table does not count on until it wraps
+        return None; // tested before the add, so that a full table does not count further
     }
     let first = next.fetch_add(count, Ordering::Relaxed);
     (first as usize + count as usize <= all).then_some(first)

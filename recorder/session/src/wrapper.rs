@@ -13,7 +13,7 @@ pub const MAX_RANGES: usize = 1 << 15;
 pub struct WrapperRange {
     /// First byte of the code.
     pub start: AtomicU64,
-    /// One past its last byte.
+    /// One past the last byte of the range.
     pub end: AtomicU64,
     /// An [`Action`].
     pub action: AtomicU32,

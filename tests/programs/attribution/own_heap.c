@@ -1,5 +1,6 @@
 //#Expect: memory grows outside malloc
-// A runtime with its own heap, like PHP: memory comes from mmap in chunks, only a table from malloc.
+// A runtime with its own heap, like PHP: its memory comes from mmap in chunks, and only a table comes from
+// malloc.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,6 @@
 //#Expect: Leak in load_config
-// Reloads its plugins again and again, as proxies and game engines do. The plugins leak their configuration.
+// A program that reloads its plugins again and again, as proxies and game engines do. The plugins leak their
+// configuration.
 
 #include <dlfcn.h>
 #include <stdio.h>

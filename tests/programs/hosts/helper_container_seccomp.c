@@ -24,7 +24,8 @@ static const int refused[] = {
     SYS_io_uring_register,
 };
 
-// Calls that are newer than such a profile. Such a profile refused process_vm_* and ptrace before Linux 4.8.
+// Calls that are newer than a profile from before 2020. Such a profile refused process_vm_* and ptrace before
+// Linux 4.8.
 static const int unknown_to_old[] = {
     SYS_pidfd_open, SYS_pidfd_send_signal, SYS_clone3, SYS_close_range, SYS_openat2, SYS_faccessat2,
     SYS_process_vm_readv, SYS_process_vm_writev, SYS_ptrace,

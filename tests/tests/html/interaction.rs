@@ -113,8 +113,8 @@ fn birth_epochs_narrow_what_is_alive_of_a_range() {
     let browser = Page::of(&draft, &[]).open();
     set_range(&browser, "10", "20");
     browser.wait_for("Number(document.querySelector('#range').dataset.from) === 10");
-    // By counters alone, the site grew by at least 5000 and allocated at most 10 000 bytes. By ages, it kept
-    // ten epochs of 500 bytes.
+    // By counters alone, the site grew by at least 5000 and allocated at most 10 000 bytes. By ages, the site
+    // kept ten epochs of 500 bytes.
     assert_eq!(
         browser.text("document.querySelector('tr[data-site=\"1\"] td[data-key=kept]').textContent"),
         "4.9 KiB"

@@ -2,9 +2,9 @@
 //!
 //! A [`Series`] that is built point by point does not know its final length. So it starts with narrow buckets
 //! and merges them. Here the length is known, so each bucket has its final width from the start. At each
-//! point the values of all sixteen sites are added to their open buckets, changed or not. This takes a few
-//! vector instructions and no branch that the processor could mispredict. All sums are exact, so both ways
-//! give the same series to the bit.
+//! point the values of all sixteen sites are added to their open buckets, changed or not. This addition takes
+//! a few vector instructions and no branch that the processor could mispredict. All sums are exact, so both
+//! ways give the same series to the bit.
 
 use super::bucket_rows::{BucketRows, Place};
 use super::gap::Gap;

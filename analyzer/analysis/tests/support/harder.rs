@@ -152,7 +152,7 @@ pub(crate) const HARDER: &[Family] = &[
         beside_noise(w, count);
     }),
     ("leak_flushed_once", true, "linear", |w| {
-        // The site drops all its allocations once, early, and then continues. After that, the site continues.
+        // The site drops all its allocations once, early. After that, the site continues to grow.
         let (at, size) = (w.rng.between(0.03, 0.2), w.size);
         w.arrivals(size * at, |x| f64::from(u8::from(x < at)), |_, born| at - born);
         w.leak(size, |x| f64::from(u8::from(x > at)));

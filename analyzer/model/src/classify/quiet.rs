@@ -1,9 +1,9 @@
 //! Growth that stopped together with the work of the whole program.
 //!
-//! A leak stops when the load stops, and so does a cache that is not full. The curve cannot tell them apart,
-//! so the site is undecided and the reason says why. A cache that was full before the work stopped is not a
-//! leak, as always. If memory is freed after the work stopped, shortly before the end, a teardown or another
-//! phase of the work may have freed it. This is undecided, too.
+//! A leak stops when the load stops, and so does a cache that is not full. The curve cannot tell a leak from
+//! such a cache, so the site is undecided, and the reason says why. A cache that was full before the work
+//! stopped is not a leak, as always. If memory is freed after the work stopped, shortly before the end, a
+//! teardown or another phase of the work may have freed it. Such a site is undecided, too.
 
 use super::{LEAST_EVENTS, LEAST_POINTS, Ruling, Site, Verdict};
 use crate::busy::Busy;

@@ -34,7 +34,7 @@ pub enum Ink {
 }
 
 impl Style {
-    /// The style for this environment. On a terminal it uses colour unless NO_COLOR is set, and block
+    /// The style for this environment. On a terminal the style has colour unless NO_COLOR is set, and block
     /// characters if the locale has them.
     pub fn of_environment(is_terminal: bool) -> Style {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -94,8 +94,8 @@ impl Style {
         text[..end].to_owned() + self.ellipsis()
     }
 
-    /// The text, cut at its start to at most `width` columns. This is for paths, because the end of a path
-    /// names the file.
+    /// The text, cut at its start to at most `width` columns. This function is for paths, because the end of
+    /// a path names the file.
     pub fn clip_start(self, text: &str, width: usize) -> String {
         if columns(text) <= width {
             return text.to_owned();

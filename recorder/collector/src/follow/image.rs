@@ -37,7 +37,7 @@ fn stack_start(stat: &str) -> Option<u64> {
     process::stat_field(stat, 28).filter(|&address| address != 0)
 }
 
-/// The privileges of a process and the user mapping of its namespace. In its own user namespace a process has
+/// The privileges of a process and the user mapping of its namespace. A process in its own user namespace has
 /// all privileges without having executed another image.
 #[derive(PartialEq, Eq, Default, Debug)]
 struct Rights {

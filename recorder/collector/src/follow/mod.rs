@@ -53,7 +53,7 @@ const MAX_ATTACHING: usize = 64;
 /// just before its parent ends.
 const MAX_FINISHED: usize = 64;
 
-/// The process that is followed.
+/// The process whose images the collector follows.
 pub enum Root<'a> {
     /// A child process that this collector started.
     Child(&'a OwnChild),
@@ -135,7 +135,8 @@ pub struct Follower<'a> {
     children: Vec<Child>,
     /// Claimed sessions that are not attached yet, each with the time of its claim.
     attaching: Vec<(Session, Instant)>,
-    /// The socket for requests. Without it no program can ask this recording; everything else still works.
+    /// The socket for requests. Without the socket, no program can ask this recording; everything else still
+    /// works.
     control: Option<ControlSocket>,
     /// A notifier whose descriptor is readable after an image claims a session.
     claim_notifier: Option<ClaimNotifier>,

@@ -113,7 +113,7 @@ impl UnrecordedProcesses {
                 new.push(Unrecorded { pid, name: name_of(pid), is_out_of_reach });
             }
         }
-        // The process ended before it was clear whether it would claim a session.
+        // The process ended before the collector could tell whether it would claim a session.
         self.seen.retain(|key, seen| {
             let is_there = there.contains(key);
             if !is_there && !seen.is_told && !recorded.contains(&key.0) {

@@ -223,8 +223,8 @@ impl Recording {
         }
         let program = process::program(pid).map(|path| path.display().to_string());
         let image = modules.all().iter().find(|loaded| Some(&loaded.module.path) == program.as_ref());
-        // For a process that has ended already, /proc has no link to the program. In that case, the first
-        // entry of the memory map is the program.
+        // For a process that has ended already, /proc has no link to the program. For such a process, the
+        // first entry of the memory map is the program.
         let image = image.or(modules.all().first()).map(|loaded| loaded.module.id);
         let slicer = Slicer::new(session.shards().len());
         let status = process::read_status(pid);
@@ -485,8 +485,8 @@ impl Recording {
     }
 
     /// Whether edleak counted almost nothing for the program itself, because the program has its own
-    /// allocator. In that case only the memory that libc allocates for the program (file buffers) went
-    /// through `malloc`.
+    /// allocator. If so, only the memory that libc allocates for the program (file buffers) went through
+    /// `malloc`.
     fn is_blind(&self) -> bool {
         const NOISE_ALLOCS: u64 = 16;
         const NOISE_BYTES: u64 = 64 << 10;
@@ -511,7 +511,8 @@ impl Recording {
         }
         if error.kind() == ErrorKind::NoSpace {
             let at_ns = self.began.elapsed().as_nanos() as u64;
-            // The writer keeps room for this record. Without it the trace is still readable up to this point.
+            // The writer keeps room for this record. Without this record, the trace is still readable up to
+            // this point.
             let _ = writer.record(&Record::End(End { reason: EndReason::DiskFull, at_ns }));
         }
         let bytes = writer.finish().or_else(|_| std::fs::metadata(&self.path).map(|file| file.len()));
@@ -638,8 +639,8 @@ impl Recording {
         self.cpu.children_ns = self.cpu.children_ns.max(cpu.waited_ns + of_living);
     }
 
-    /// The allocators that modules contain. The collector searches for them only if anonymous memory grew,
-    /// because the program may not have requested that memory through malloc.
+    /// The allocators that modules contain. The collector searches for allocators only if anonymous memory
+    /// grew, because the program may not have requested that memory through malloc.
     fn allocators(&self) -> Vec<Allocator> {
         const NOTICEABLE_BYTES: u64 = 512 << 10;
         let first = self.first_anonymous_bytes.unwrap_or(u64::MAX);

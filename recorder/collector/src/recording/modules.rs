@@ -69,7 +69,7 @@ struct Found<'a> {
     event: u32,
 }
 
-/// The facts about a file that are needed here.
+/// The facts about a file that the list of modules needs.
 #[derive(Clone)]
 struct FileFacts {
     build_id: Vec<u8>,

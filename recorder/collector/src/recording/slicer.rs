@@ -84,8 +84,8 @@ impl Slicer {
             let owner = shard.owner.load(Ordering::Acquire);
             let tid = owner_tid(owner);
             if owner != 0 && tid != 0 && !process::has_thread(pid, tid) {
-                // A new thread with the same thread pointer may have taken the shard meanwhile. In that case
-                // the exchange fails, and the new thread keeps the shard.
+                // A new thread with the same thread pointer may have taken the shard meanwhile. If so, the
+                // exchange fails, and the new thread keeps the shard.
                 let _ = shard.owner.compare_exchange(owner, 0, Ordering::AcqRel, Ordering::Relaxed);
             }
         }

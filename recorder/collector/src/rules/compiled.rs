@@ -53,7 +53,7 @@ impl Compiled {
             is_new = !is_known;
             code
         });
-        // This is done after all threads that wait for the code have continued.
+        // The thread keeps the code in the cache after all threads that wait for the code have continued.
         if is_new {
             code.keep(&build_id);
         }
@@ -128,8 +128,8 @@ impl FileCode {
         }
     }
 
-    /// The unwind rules for the whole file. The collector compiles them at the first call, when the library
-    /// first walks stacks.
+    /// The unwind rules for the whole file. The collector compiles these rules at the first call, when the
+    /// library first walks stacks.
     pub(crate) fn rules(&self) -> &UnwindTable {
         self.rules.get_or_init(|| {
             let elf = self.file.as_ref().and_then(|file| file.elf().ok());

@@ -235,8 +235,8 @@ impl Publisher {
         Change { watch, worker: worker.ok() }
     }
 
-    /// Applies a change: from now on the library watches the sites, or no longer watches them. This holds for
-    /// existing and future sites. Returns the number of existing sites that changed.
+    /// Applies a change: from now on the library watches the sites, or no longer watches them. The change
+    /// applies to existing and future sites. Returns the number of existing sites that changed.
     pub fn make(&mut self, change: Change, session: &Session, modules: &[Loaded]) -> usize {
         let old = std::mem::replace(&mut self.watch, change.watch);
         self.code.clear();

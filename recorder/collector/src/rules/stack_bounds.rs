@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 /// Longest interval between reads of the memory map. New stacks may use memory that held other data before.
 const PERIOD: Duration = Duration::from_secs(1);
-/// A cut stack may lie in a new mapping. In that case the collector reads the map at once, but spends at most
-/// 1/`SHARE` of its time on reading.
+/// A cut stack may lie in a new mapping. After such a cut, the collector reads the map at once, but spends at
+/// most 1/`SHARE` of its time on reading.
 const SHARE: u32 = 50;
 
 /// The first address of a range, and one past its last.

@@ -123,7 +123,7 @@ pub fn collect(args: &Request) -> ExitCode {
 }
 
 /// Reserves the name of a trace. The name may belong to a running recording: of another process, or of this
-/// process before an exec. In that case this process gets a trace named after its process ID.
+/// process before an exec. If so, this process gets a trace named after its process ID.
 fn reserve(plan: &Plan, pid: u32) -> Result<(PathBuf, TraceWriter, Reserved), Error> {
     const MOST: u32 = 100;
     let output = &plan.output;

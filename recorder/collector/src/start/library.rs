@@ -37,7 +37,7 @@ pub enum Origin {
     Unpacked,
 }
 
-/// Finds the library. Unpacks it if no other is usable.
+/// Finds the library. Unpacks the embedded copy if no other library is usable.
 ///
 /// # Errors
 /// There is no usable library, and no place to unpack it. The message names each place and the variable to
@@ -114,8 +114,8 @@ fn check_identity(bytes: &[u8]) -> Result<(), Error> {
     Err(library(format!("it is of version {shown}, and this edleak-record is of {}", &own[PREFIX.len()..])))
 }
 
-/// Whether the file still has its section table, which linkers put at the end. A file that was cut off has
-/// none.
+/// Whether the file still has its section table, which linkers put at the end. A file that was cut off has no
+/// section table.
 fn has_all_sections(bytes: &[u8]) -> bool {
     let field = |at: usize, length: usize| {
         let bytes = bytes.get(at..at + length)?;

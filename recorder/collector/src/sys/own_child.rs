@@ -1,8 +1,8 @@
 //! The target as a child process: sends signals to the target, and learns how it ended.
 //!
 //! A signal goes through a descriptor of the process (pidfd). If the kernel has no such descriptors, the
-//! collector uses the PID, and only before it has waited for the child. After that the PID may belong to
-//! another process.
+//! collector uses the PID, and only before it has waited for the child. After the child has been waited for,
+//! the PID may belong to another process.
 #![allow(unsafe_code)] // calls waitpid, kill, pidfd_send_signal
 
 use crate::sys::process;
@@ -83,7 +83,7 @@ impl OwnChild {
         self.ended.get()
     }
 
-    /// Whether the child has waited for children of its own. This is known only after the child's end.
+    /// Whether the child has waited for children of its own. The answer is known only after the child's end.
     pub fn has_had_children(&self) -> bool {
         self.has_had_children.get()
     }

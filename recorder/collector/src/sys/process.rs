@@ -17,8 +17,8 @@ pub(crate) fn is_any_mapped(inodes: &HashSet<u64>) -> bool {
 
 /// The process that stored the PID `claimed` in this session; `None`: it has ended. A process stores the PID
 /// that the collector's own /proc shows for it. If the process's map does not show the session, it has
-/// executed another program meanwhile. In that case the function accepts `claimed` if that process began
-/// after the collector.
+/// executed another program meanwhile. If so, the function accepts `claimed` if that process began after the
+/// collector.
 pub(crate) fn holder_of(session: u64, claimed: u32) -> Option<u32> {
     let maps_it = || maps_session(claimed, |inode| inode == session);
     let is_younger = || Some(start_ticks(claimed)? >= start_ticks(std::process::id())?);
@@ -180,7 +180,7 @@ pub(crate) struct Size {
 pub(crate) struct Status {
     /// The size of the process; 0 after its end.
     pub size: Size,
-    /// Whether the process lives in its own PID namespace. In its own namespace, the process knows other
+    /// Whether the process lives in its own PID namespace. In its own PID namespace, the process knows other
     /// thread ids than the collector.
     pub own_pid_namespace: bool,
     /// The privileges of the process.

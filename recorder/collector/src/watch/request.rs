@@ -1,5 +1,5 @@
-//! Watch requests: the sites that record full stacks. A user names them on the command line, by an old trace,
-//! or through a running recording.
+//! Watch requests: the sites that record full stacks. A user names these sites on the command line, by an old
+//! trace, or through a running recording.
 
 use crate::error::{Error, ErrorKind};
 use edleak_binary::functions::FunctionTable;

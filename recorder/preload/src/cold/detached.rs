@@ -1,9 +1,9 @@
 //! COLD: a bare LD_PRELOAD starts its own collector, once per image, for the outermost process only.
 //!
-//! The collector is `edleak-record`. The library looks for it in the library's own directory, in `../../bin`,
-//! or at the path in `EDLEAK_RECORD`. The collector gets the PID of this process, creates the session, sends
-//! the path of its control page through a pipe, and detaches itself. A process with a recorded ancestor
-//! starts no collector: the memory map of a recorded process names the session. A recorder starts no
+//! The collector is `edleak-record`. The library looks for `edleak-record` in the library's own directory, in
+//! `../../bin`, or at the path in `EDLEAK_RECORD`. The collector gets the PID of this process, creates the
+//! session, sends the path of its control page through a pipe, and detaches itself. A process with a recorded
+//! ancestor starts no collector: the memory map of a recorded process names the session. A recorder starts no
 //! collector either; it has this library loaded if /etc/ld.so.preload names the library.
 #![allow(unsafe_code)]
 

@@ -282,8 +282,8 @@ impl Claim {
     }
 }
 
-/// The ID of this process in the collector's /proc. In its own PID namespace a process has another ID, which
-/// may there be the ID of the process to record.
+/// The ID of this process in the collector's /proc. A process in its own PID namespace has another ID there,
+/// which may equal the ID of the process to record.
 fn own_number() -> u32 {
     let mut link = [0; 16];
     let length = sys::read_link(b"/proc/self\0", &mut link);

@@ -497,8 +497,8 @@ pub(crate) fn resolve() -> Option<Resolved> {
 
 impl Resolved {
     /// Whether the library can count allocations. The library cannot count if another malloc comes before it:
-    /// in the program itself or in a library preloaded earlier. In that case this library passes each call on
-    /// to the function that would run without edleak.
+    /// in the program itself or in a library preloaded earlier. If so, this library passes each call on to
+    /// the function that would run without edleak.
     pub(crate) fn is_countable(&self) -> bool {
         self.are_first
     }

@@ -70,9 +70,9 @@ pub(crate) struct Place {
     pub frame: Frame,
 }
 
-/// Maximum number of callers that the library examines for one allocation. If all of them are wrappers, the
-/// last one is the site. An unoptimized program with nested generics needs fewer callers than this. The limit
-/// also ends the search soon in a wrapper that recurses.
+/// Maximum number of callers that the library examines for one allocation. If all of these callers are
+/// wrappers, the last one is the site. An unoptimized program with nested generics needs fewer callers than
+/// this. The limit also ends the search soon in a wrapper that recurses.
 pub(crate) const MAX_CALLERS: usize = 64;
 
 /// Finds the site of an allocation: the first caller that is not a wrapper.

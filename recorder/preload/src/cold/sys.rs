@@ -97,7 +97,8 @@ pub(crate) fn no_huge_pages(address: *const u8, bytes: usize) {
     unsafe { syscall(numbers::MADVISE, [address as usize, bytes, MADV_NOHUGEPAGE, 0, 0, 0]) };
 }
 
-/// Reads a symbolic link. Returns its number of bytes; 0 on an error. `path` ends in NUL.
+/// Reads a symbolic link. Returns the number of bytes of the target's name; 0 on an error. `path` ends in
+/// NUL.
 pub(crate) fn read_link(path: &[u8], into: &mut [u8]) -> usize {
     debug_assert_eq!(path.last(), Some(&0));
     // SAFETY: a NUL-terminated path, and the caller's buffer.

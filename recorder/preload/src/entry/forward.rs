@@ -2,9 +2,9 @@
 //! delete.
 //!
 //! musl's posix_memalign calls aligned_alloc, libstdc++'s operator new calls malloc, but jemalloc's does not.
-//! So while such a real function runs, its caller is *pending*. The first entry point inside it that
-//! allocates counts for that caller. If no inner entry point allocates, the outer entry point counts for
-//! itself. So edleak counts every allocation once, at the outer caller.
+//! So while such a real function runs, its caller is *pending*. The first entry point inside the real
+//! function that allocates counts for that caller. If no inner entry point allocates, the outer entry point
+//! counts for itself. So edleak counts every allocation once, at the outer caller.
 //!
 //! The default operator new is too frequent for this pending state. The default one (libstdc++'s or libc++'s,
 //! with no form replaced by the program) is malloc plus an exception, and delete is free. So for the default
@@ -279,7 +279,8 @@ static FORMS: [Form; 8] = [
     Form { real: Lazy::new(c"_ZnamSt11align_val_tRKSt9nothrow_t"), takes_align: true },
 ];
 
-/// The arguments of a call of a real operator new. [`call_new::edleak_call_new`] lays them out on its stack.
+/// The arguments of a call of a real operator new. [`call_new::edleak_call_new`] lays these arguments out on
+/// its stack.
 #[repr(C)]
 pub(crate) struct NewCall {
     pub(crate) size: usize,
@@ -332,7 +333,7 @@ pub(crate) unsafe extern "C" fn new_ends(call: *const NewCall, allocation: *mut 
     allocation
 }
 
-// No library has an operator new, but the program called it. In this case, memory without the exception is
+// No library has an operator new, but the program called it. For such a call, memory without the exception is
 // the best answer.
 unsafe extern "C" fn without_runtime(size: usize) -> *mut u8 {
     // SAFETY: malloc accepts any size.

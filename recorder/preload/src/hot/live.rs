@@ -231,11 +231,11 @@ pub(crate) fn keep_small() {
 /// An allocation as stored in the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Allocation {
-    /// The id of its site.
+    /// The id of the allocation's site.
     pub site: u32,
     /// Requested bytes.
     pub size: usize,
-    /// Whether its free needs more than counting.
+    /// Whether the free of this allocation needs more than counting.
     pub special: bool,
 }
 

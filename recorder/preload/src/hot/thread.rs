@@ -3,8 +3,8 @@
 //! A thread's state is 64 bytes of initial-exec thread-local storage without a destructor. The first word of
 //! the state is the offset of an [`Own`] in [`Page`], and not a pointer to the counters. The kernel wipes
 //! that page in a forked child (`MADV_WIPEONFORK`). So in the child every thread finds zeros and leaves the
-//! fast path. This needs no `pthread_atfork` and works for every kind of fork. An offset of 0 leads to zeros,
-//! too: the thread has not started counting, or an entry point that calls others is running.
+//! fast path. This method needs no `pthread_atfork` and works for every kind of fork. An offset of 0 leads to
+//! zeros, too: the thread has not started counting, or an entry point that calls others is running.
 #![allow(unsafe_code)]
 
 use crate::arch;
@@ -283,7 +283,7 @@ fn tid() -> u32 {
 ///
 /// # Safety
 /// The reference must not outlive the call in which it was made, and only one may exist at a time. Cold code
-/// makes one at its entry.
+/// makes one reference at its entry.
 #[inline]
 pub(crate) unsafe fn tls<'a>() -> &'a mut Tls {
     // SAFETY: thread-local storage is zeroed at a thread's start, and zero is a valid `Tls`.

@@ -1,9 +1,9 @@
 //! HOT where a site is watched: walks the stack by the rules that the collector compiled.
 //!
-//! A frame costs one probe of a cache (return address → rule) and one or two loads from the stack. A rule
-//! that is not in the cache is searched in the published tables. If the published tables have no rule for the
-//! address either, the walk ends, and the library marks the stack as cut. The walk takes no loader lock,
-//! reads no DWARF and causes no fault: every load lies below the known end of the stack's memory.
+//! A frame costs one probe of a cache (return address → rule) and one or two loads from the stack. If a rule
+//! is not in the cache, the walk searches it in the published tables. If the published tables have no rule
+//! for the address either, the walk ends, and the library marks the stack as cut. The walk takes no loader
+//! lock, reads no DWARF and causes no fault: every load lies below the known end of the stack's memory.
 #![allow(unsafe_code)]
 
 use crate::arch;

@@ -187,7 +187,7 @@ macro_rules! remember {
 }
 
 /// The exit of a stub to `slow::note`. In a process that is not recorded, the stub returns to its caller
-/// instead.
+/// without noting the allocation.
 macro_rules! give_up {
     () => {
         "2: cmp dword ptr [rip + {phase}], {off}

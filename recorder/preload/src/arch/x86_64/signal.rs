@@ -21,7 +21,7 @@ pub(crate) unsafe fn interrupted(frame: Frame, bound: usize) -> Option<Frame> {
     // SAFETY: the word lies inside the stack on which the kernel delivered the signal.
     let word = |offset: usize| unsafe { ((frame.sp + offset) as *const usize).read() };
     let next = Frame { address: word(RIP), sp: word(RSP), fp: word(RBP) };
-    // The interrupted frame may be on another stack (sigaltstack), whose end is not known here. If it is on
-    // the same stack, it lies above the handler's frame.
+    // The interrupted frame may be on another stack (sigaltstack), whose end is not known here. If the
+    // interrupted frame is on the same stack, it lies above the handler's frame.
     (next.sp > frame.sp && next.sp <= bound).then_some(next)
 }
