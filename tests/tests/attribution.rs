@@ -3,7 +3,7 @@
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::attribution;
 use edleak_tests::record::{Recorder, Recording};
-use edleak_tests::report::Site;
+use edleak_tests::report::{Report, Site};
 
 /// Records a program of tests/programs/attribution in its directory, which contains its plugins.
 fn recorded(name: &str, options: &[&str], args: &[&str]) -> Recording {
@@ -83,6 +83,7 @@ fn memory_in_arenas_is_retained_by_the_allocator() {
     assert_eq!(report.json["growth"]["kind"], "retained", "{}", report.json["growth"]);
     let sentence = report.json["growth"]["sentence"].as_str().expect("there is one");
     assert!(sentence.contains("in arenas of its threads"), "{sentence}");
+    assert_ne!(report.code, 1, "{}", report.describe());
 }
 
 #[test]
@@ -119,4 +120,85 @@ fn generated_code_is_one_site_and_a_leak() {
     assert_eq!((leaks[0].counts.allocs, leaks[0].counts.allocated_bytes), (1000, 600_000));
     let text = analyze([] as [&str; 0], &recording.trace).stdout;
     assert!(text.contains("   generated code\n"), "{text}");
+}
+
+/// The leaks of a report as it lists them: name, bytes, allocations, places.
+fn findings(report: &Report) -> Vec<(String, u64, u64, usize)> {
+    let findings = report.json["findings"].as_array().expect("`findings` is an array").iter();
+    let all: Vec<_> = findings
+        .map(|finding| {
+            let number =
+                |field: &str| finding[field].as_u64().unwrap_or_else(|| panic!("{field} of {finding}"));
+            let name = finding["name"].as_str().expect("a name").to_owned();
+            let places = finding["parts"].as_array().expect("parts").len();
+            (name, number("leak_bytes"), number("leak_count"), places)
+        })
+        .collect();
+    assert_eq!(report.summary("leaks"), all.len() as u64, "the number said is the number listed");
+    all
+}
+
+/// The number that the program printed behind `ledger: `.
+fn ledger(recording: &Recording) -> u64 {
+    let line = recording.outcome.stdout.lines().find_map(|line| line.strip_prefix("ledger: "));
+    let number = line.and_then(|line| line.split(' ').next()).expect("a ledger");
+    number.parse().expect("a number")
+}
+
+#[test]
+fn one_mistake_at_many_sites_is_one_finding_with_its_parts() {
+    for options in [&[][..], &["--watch", "*"]] {
+        let recording = recorded("one_bug_many_sites", options, &["300"]);
+        let report = recording.leaks();
+        let found = findings(&report);
+        let (first, bytes, _, places) = &found[0];
+        assert!(first == "serve_one(bool)" && *places > 20, "{options:?}: {found:?}");
+        let all: u64 = found.iter().map(|(_, bytes, ..)| bytes).sum();
+        assert!(*bytes as f64 > 0.97 * all as f64, "{options:?}: {found:?}");
+        // What it lists leaked as many objects as the program counted, or a multiple of that.
+        let objects = ledger(&recording);
+        let parts = report.json["findings"][0]["parts"].as_array().expect("parts");
+        let ssl =
+            parts.iter().find(|part| part["name"] == "SSL_new" || part["name"] == "accept_connection()");
+        let count = ssl.and_then(|part| part["leak_count"].as_u64()).expect("the object itself is a part");
+        assert!(count.abs_diff(objects) <= 3, "{count} of {objects} SSL objects");
+        // Every format says it once, and the text says each shared frame once.
+        let text = analyze([] as [&str; 0], &recording.trace).stdout;
+        assert!(text.contains(" places grow together by ") && text.lines().count() < 200, "{text}");
+        for format in ["sarif", "junit", "github"] {
+            let out = analyze(["--format", format], &recording.trace).stdout;
+            let results = ["\"ruleId\"", "<failure", "::error"].map(|result| out.matches(result).count());
+            assert_eq!(results.iter().sum::<usize>(), found.len(), "{format}: {out}");
+            assert!(out.contains("grow together"), "{format}: {out}");
+        }
+    }
+}
+
+#[test]
+fn a_pool_that_one_caller_leaks_through_is_not_blamed() {
+    for options in [["--watch", "pool_get"], ["--watch", "*"]] {
+        let recording = recorded("pool_get", &options, &["600", "2"]);
+        let found = findings(&recording.leaks());
+        let [(name, bytes, count, 1)] = found.as_slice() else { panic!("{found:?}") };
+        let leaked = ledger(&recording);
+        assert_eq!(name, "open_session");
+        assert!(count.abs_diff(leaked) <= 3 && bytes.abs_diff(300 * leaked) <= 900, "{found:?} of {leaked}");
+        let text = analyze([] as [&str; 0], &recording.trace).stdout;
+        assert!(text.contains("   open_session at ") && text.contains("   through pool_get\n"), "{text}");
+    }
+}
+
+#[test]
+fn two_mistakes_that_share_nothing_but_main_are_two_findings() {
+    for options in [&[][..], &["--watch", "*"]] {
+        let recording = recorded("two_bugs", options, &["300"]);
+        let mut found = findings(&recording.leaks());
+        found.sort();
+        let names: Vec<_> = found.iter().map(|(name, _, _, places)| (name.as_str(), *places)).collect();
+        assert_eq!(names, [("open_log", 1), ("read_config", 1)], "{options:?}");
+        for (_, bytes, count, _) in &found {
+            let each = bytes / count;
+            assert!((each == 120 || each == 700) && count.abs_diff(300) <= 3, "{found:?}");
+        }
+    }
 }

@@ -1,10 +1,12 @@
 //! The findings of one recording: all data that the gate and the reports need, so that no report computes
 //! anything.
 
-use crate::group::{self, Group};
+use crate::finding::{self, Finding};
+use crate::group;
 use crate::history::History;
 use crate::own_heap::OwnHeap;
 use crate::site::{self, JudgedSite, Standing};
+use crate::steps::Steps;
 use crate::unexplained::Unexplained;
 use edleak_binary::Outcome;
 use edleak_format::ModuleId;
@@ -40,6 +42,8 @@ pub struct Findings {
     pub work: Arc<Work>,
     /// The debug files that gave the names of the reported addresses, by module.
     pub outcomes: Vec<Outcome>,
+    /// The growth of the leaking sites, slice by slice.
+    pub steps: Steps,
     /// The counters of every site over the record; `None`: no report asks for them.
     pub history: Option<Box<History>>,
 }
@@ -147,10 +151,15 @@ impl Findings {
         site::parts_of(&self.sites, site)
     }
 
-    /// Groups the leaks in `listed` as a person counts them: a watched caller and its stacks are one leak.
-    /// The sites in `listed` come by falling rate.
-    pub fn groups<'a>(&'a self, listed: impl Iterator<Item = &'a JudgedSite>) -> Vec<Group<'a>> {
-        group::groups(&self.sites, listed)
+    /// Groups the leaks in `listed` as a person counts them: a watched caller and its stacks are one leak,
+    /// and so are places that leak in step below one function. The sites in `listed` come by falling rate.
+    pub fn of_leaks<'a>(&'a self, listed: impl Iterator<Item = &'a JudgedSite>) -> Vec<Finding<'a>> {
+        finding::findings(group::groups(&self.sites, listed), &self.steps)
+    }
+
+    /// The findings among the leaks whose standing is one of these.
+    pub fn with_standing(&self, is: impl Fn(Standing) -> bool) -> Vec<Finding<'_>> {
+        self.of_leaks(self.sites.iter().filter(|site| is(site.standing)))
     }
 
     /// The stacks that hold a site's leaked bytes.
@@ -179,11 +188,6 @@ impl Findings {
     /// The module with this id.
     pub fn module(&self, id: ModuleId) -> Option<&LoadedModule> {
         self.modules.iter().find(|module| module.id == id)
-    }
-
-    /// The number of sites with this decision of the gate ([`Standing`]).
-    pub fn count_standing(&self, is: impl Fn(Standing) -> bool) -> u64 {
-        self.sites.iter().filter(|site| is(site.standing)).count() as u64
     }
 
     /// The number of leaks that `--min-class` or `--strict` excludes from the list.

@@ -1,38 +1,46 @@
-//! Groups leaks as a person counts them: a watched caller and its stacks are one leak.
+//! A group is one place that leaks: a caller, a watched caller with its stacks, or some of its stacks, which
+//! part from the others at one frame.
 
+use crate::frame::{SiteFrame, frames};
+use crate::parting::{Branch, branches};
 use crate::site::{JudgedSite, SiteLabel, parts_of};
 use edleak_model::classify::Verdict;
 use edleak_model::levels::Levels;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Least share of a leak that gets its own line.
 const LEAST_SHARE: f64 = 0.005;
 
 /// A caller with its stacks, or a single site.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Group<'a> {
     /// The caller.
     pub site: &'a JudgedSite,
     /// The member with the highest rate; its verdict is the verdict of the group.
     pub lead: &'a JudgedSite,
+    /// The sites that are listed, by falling rate.
+    pub members: Vec<&'a JudgedSite>,
+    /// The index of the frame to blame, counted from the allocating frame. 0 is the caller itself. Otherwise
+    /// it is the first frame that the leaking stacks do not share with the stacks that do not leak.
+    pub depth: usize,
     /// The rate of all members together.
     pub rate_bytes_per_s: f64,
     /// Seconds from the start of the record to the beginning of the leak.
     pub began_s: f64,
     /// The leaked bytes of all members together.
     pub leak_bytes: f64,
-    /// Live allocations of the caller and all its stacks, listed or not, at the last judged slice.
-    pub live_count: Option<u64>,
+    /// Leaked allocations; `None` if the allocations only got larger, or if only bytes are known.
+    pub leak_count: Option<u64>,
     /// Whether less than half of the leaked bytes was still live when the recording ended.
     pub is_freed_at_end: bool,
     /// Live bytes of all members together, over the record.
-    pub levels: &'a Levels,
+    pub levels: LevelSum<'a>,
     /// The share of each stack, by falling share; empty if there are no stacks.
     pub shares: Vec<Share<'a>>,
 }
 
 /// The share of one stack in a leak.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Share<'a> {
     /// The stack; `None` stands for the bytes that the caller leaked while it was not watched.
     pub site: Option<&'a JudgedSite>,
@@ -40,37 +48,121 @@ pub struct Share<'a> {
     pub of_leaked: f64,
 }
 
+/// Live bytes of several sites over the record.
+#[derive(Clone, Default, Debug)]
+pub struct LevelSum<'a>(Vec<&'a Levels>);
+
+impl<'a> LevelSum<'a> {
+    /// The sum of these sums.
+    pub(crate) fn of<'b>(sums: impl Iterator<Item = &'b LevelSum<'a>>) -> Self
+    where
+        'a: 'b,
+    {
+        Self(sums.flat_map(|sum| sum.0.iter().copied()).collect())
+    }
+
+    /// Live bytes at the beginning of the record.
+    pub fn first(&self) -> f64 {
+        self.0.iter().map(|levels| levels.first()).sum()
+    }
+
+    /// Live bytes at the end of the judged part of the record.
+    pub fn last(&self) -> f64 {
+        self.0.iter().map(|levels| levels.last()).sum()
+    }
+
+    /// The greatest live bytes.
+    pub fn highest(&self) -> f64 {
+        const COLUMNS: usize = 64;
+        match self.0.as_slice() {
+            [levels] => levels.highest(),
+            _ => self.at(COLUMNS).into_iter().fold(0.0, f64::max),
+        }
+    }
+
+    /// Live bytes at `columns` equally spaced instants of the record.
+    pub fn at(&self, columns: usize) -> Vec<f64> {
+        let mut sum = Vec::new();
+        for levels in self.0.iter().map(|levels| levels.at(columns)).filter(|levels| !levels.is_empty()) {
+            if sum.is_empty() {
+                sum = levels;
+            } else {
+                sum.iter_mut().zip(levels).for_each(|(sum, level)| *sum += level);
+            }
+        }
+        sum
+    }
+}
+
+impl<'a> Group<'a> {
+    /// The frame to look at first.
+    pub fn headline(&self) -> Option<SiteFrame<'a>> {
+        let from_part = || {
+            let stack = &self.shares.iter().find_map(|share| share.site)?.stack;
+            let outer = || frames(stack.get(self.depth..).unwrap_or_default());
+            outer().find(|frame| !frame.is_runtime()).or_else(|| outer().next())
+        };
+        match self.depth {
+            0 => self.site.headline(),
+            _ => from_part().or_else(|| self.site.headline()),
+        }
+    }
+
+    /// What a person calls it.
+    pub fn name(&self) -> String {
+        match self.depth {
+            0 => self.site.name(),
+            _ => self.headline().map_or_else(|| self.site.name(), SiteFrame::name),
+        }
+    }
+
+    /// The stacks that leak.
+    pub fn stacks(&self) -> impl Iterator<Item = &'a JudgedSite> + Clone {
+        // A stack whose caller is not in the input stands for itself.
+        let own = self.shares.is_empty().then_some(self.site);
+        let stacks = self.shares.iter().filter_map(|share| share.site).chain(own);
+        stacks.filter(|site| site.stack.len() > 1)
+    }
+}
+
 /// The listed leaks as groups, by falling rate.
 pub(crate) fn groups<'a>(
     sites: &'a [JudgedSite],
     listed: impl Iterator<Item = &'a JudgedSite>,
 ) -> Vec<Group<'a>> {
-    let by_label: HashMap<&SiteLabel, &JudgedSite> = sites.iter().map(|site| (&site.label, site)).collect();
+    let listed: Vec<&JudgedSite> = listed.collect();
+    if listed.is_empty() {
+        return Vec::new();
+    }
+    let roots: HashSet<&SiteLabel> =
+        listed.iter().map(|site| site.parent.as_ref().unwrap_or(&site.label)).collect();
+    let by_label: HashMap<&SiteLabel, &JudgedSite> =
+        sites.iter().filter(|site| roots.contains(&site.label)).map(|site| (&site.label, site)).collect();
     let mut stacks_of: HashMap<&SiteLabel, Vec<&JudgedSite>> = HashMap::new();
     for site in sites {
-        if let Some(parent) = &site.parent {
+        if let Some(parent) = site.parent.as_ref().filter(|parent| roots.contains(parent)) {
             stacks_of.entry(parent).or_default().push(site);
         }
     }
     // Listed sites come by falling rate, so the first member of a group is its lead.
-    let mut order: Vec<&SiteLabel> = Vec::new();
+    let mut order: Vec<&JudgedSite> = Vec::new();
     let mut members: HashMap<&SiteLabel, Vec<&JudgedSite>> = HashMap::new();
     for site in listed {
-        let root = site.parent.as_ref().filter(|parent| by_label.contains_key(parent)).unwrap_or(&site.label);
+        let root = site.parent.as_ref().and_then(|parent| by_label.get(parent).copied()).unwrap_or(site);
         members
-            .entry(root)
+            .entry(&root.label)
             .or_insert_with(|| {
                 order.push(root);
                 Vec::new()
             })
             .push(site);
     }
-    let group = |root: &SiteLabel| {
-        let members = members.get(root)?;
-        let stacks = stacks_of.get(root).map_or(&[][..], Vec::as_slice);
-        Some(group_of(sites, by_label.get(root)?, members, stacks))
+    let groups_of = |root: &'a JudgedSite| {
+        let members = members.remove(&root.label).unwrap_or_default();
+        let stacks = stacks_of.get(&root.label).map_or(&[][..], Vec::as_slice);
+        parted(group_of(sites, root, members, stacks), stacks)
     };
-    let mut groups: Vec<Group<'_>> = order.into_iter().filter_map(group).collect();
+    let mut groups: Vec<Group<'_>> = order.into_iter().flat_map(groups_of).collect();
     groups.sort_by(|a, b| b.rate_bytes_per_s.total_cmp(&a.rate_bytes_per_s));
     groups
 }
@@ -78,37 +170,39 @@ pub(crate) fn groups<'a>(
 fn group_of<'a>(
     sites: &'a [JudgedSite],
     site: &'a JudgedSite,
-    members: &[&'a JudgedSite],
+    members: Vec<&'a JudgedSite>,
     stacks: &[&'a JudgedSite],
 ) -> Group<'a> {
     let own_bytes: f64 = members.iter().map(|member| member.judgement.leak_bytes as f64).sum();
     let own_rate: f64 = members.iter().map(|member| member.judgement.rate_bytes_per_s).sum();
+    let own_count = members.iter().map(|member| member.judgement.leak_count).sum();
     // The sum over caller and stacks also holds the bytes that leaked before the stacks were watched.
     let together = site.with_stacks.as_deref();
-    let (leak_bytes, rate_bytes_per_s, began_s) = match together.map(|family| &family.judgement) {
+    let (leak_bytes, leak_count, rate_bytes_per_s, began_s) = match together.map(|family| &family.judgement) {
         Some(judgement) if judgement.verdict == Verdict::Leak => {
-            (judgement.leak_bytes as f64, judgement.rate_bytes_per_s, judgement.began_s)
+            (judgement.leak_bytes as f64, judgement.leak_count, judgement.rate_bytes_per_s, judgement.began_s)
         }
         _ => {
             let began = members.iter().map(|member| member.judgement.began_s);
-            (own_bytes, own_rate, began.fold(f64::INFINITY, f64::min))
+            (own_bytes, own_count, own_rate, began.fold(f64::INFINITY, f64::min))
         }
     };
-    let family = || std::iter::once(site).chain(stacks.iter().copied());
-    let live_count = family().filter_map(|site| site.judged_count).reduce(u64::saturating_add);
     let levels = together.map_or(&site.levels, |family| &family.levels);
-    let judged_bytes = levels.last();
-    let final_bytes: f64 = family().map(|site| site.totals.live_bytes as f64).sum();
+    let family = std::iter::once(site).chain(stacks.iter().copied());
+    let final_bytes: f64 = family.map(|site| site.totals.live_bytes as f64).sum();
+    let shares = if stacks.is_empty() { Vec::new() } else { shares_of(sites, site, &members, own_bytes) };
     Group {
         site,
-        lead: members[0],
+        lead: members.first().copied().unwrap_or(site),
+        members,
+        depth: 0,
         rate_bytes_per_s,
         began_s,
         leak_bytes,
-        live_count,
-        is_freed_at_end: final_bytes < leak_bytes.min(judged_bytes) / 2.0,
-        levels,
-        shares: if stacks.is_empty() { Vec::new() } else { shares_of(sites, site, members, own_bytes) },
+        leak_count,
+        is_freed_at_end: final_bytes < leak_bytes.min(levels.last()) / 2.0,
+        levels: LevelSum(vec![levels]),
+        shares,
     }
 }
 
@@ -139,4 +233,82 @@ fn shares_of<'a>(
     };
     shares.sort_by(|a, b| b.of_leaked.total_cmp(&a.of_leaked));
     shares
+}
+
+/// Splits a group at each frame at which its leaking stacks part from the others. The bytes that leaked
+/// before the stacks were watched are shared out in the same proportion.
+fn parted<'a>(group: Group<'a>, stacks: &[&'a JudgedSite]) -> Vec<Group<'a>> {
+    let leaking: Vec<&JudgedSite> = group.stacks().filter(|stack| is_plain_share(&group, stack)).collect();
+    let is_leaking: HashSet<&SiteLabel> = group.stacks().map(|stack| &stack.label).collect();
+    let healthy: Vec<&JudgedSite> =
+        stacks.iter().copied().filter(|stack| !is_leaking.contains(&stack.label)).collect();
+    let branches = if leaking.is_empty() { Vec::new() } else { branches(&leaking, &healthy) };
+    match branches.as_slice() {
+        [] | [Branch { depth: 0, .. }] => vec![group],
+        _ => {
+            let known: f64 = branches.iter().map(|branch| share_of(&group, branch)).sum();
+            let mut parts: Vec<Group<'_>> =
+                branches.iter().map(|branch| part_of(&group, branch, known)).collect();
+            parts.sort_by(|a, b| b.leak_bytes.total_cmp(&a.leak_bytes));
+            hand_out_members(&group, &mut parts);
+            parts
+        }
+    }
+}
+
+/// Whether the stack leaks alone, or has a share that is worth a finding.
+fn is_plain_share(group: &Group<'_>, stack: &JudgedSite) -> bool {
+    const PLAIN_SHARE: f64 = 0.02;
+    stack.is_leak()
+        || group.shares.iter().any(|share| {
+            share.of_leaked >= PLAIN_SHARE && share.site.is_some_and(|site| site.label == stack.label)
+        })
+}
+
+fn share_of(group: &Group<'_>, branch: &Branch<'_>) -> f64 {
+    let is_part = |share: &&Share<'_>| {
+        share.site.is_some_and(|site| branch.stacks.iter().any(|stack| stack.label == site.label))
+    };
+    group.shares.iter().filter(is_part).map(|share| share.of_leaked).sum()
+}
+
+fn part_of<'a>(group: &Group<'a>, branch: &Branch<'a>, known: f64) -> Group<'a> {
+    let own = share_of(group, branch);
+    let of_group = if known > 0.0 { own / known } else { 0.0 };
+    let mut shares = Vec::new();
+    for share in &group.shares {
+        match share.site {
+            None => shares.push(*share),
+            Some(site) if branch.stacks.iter().any(|stack| stack.label == site.label) => {
+                shares.push(Share { of_leaked: share.of_leaked / of_group.max(f64::MIN_POSITIVE), ..*share });
+            }
+            Some(_) => {}
+        }
+    }
+    let leak_bytes = group.leak_bytes * of_group;
+    let levels = LevelSum(branch.stacks.iter().map(|stack| &stack.levels).collect());
+    let final_bytes: f64 = branch.stacks.iter().map(|stack| stack.totals.live_bytes as f64).sum();
+    Group {
+        depth: branch.depth,
+        rate_bytes_per_s: group.rate_bytes_per_s * of_group,
+        leak_bytes,
+        leak_count: group.leak_count.map(|count| (count as f64 * of_group).round() as u64),
+        is_freed_at_end: final_bytes < leak_bytes.min(levels.last()) / 2.0,
+        levels,
+        shares,
+        members: Vec::new(),
+        ..group.clone()
+    }
+}
+
+/// Gives each listed stack to its part, and the caller to the largest part.
+fn hand_out_members<'a>(group: &Group<'a>, parts: &mut [Group<'a>]) {
+    for &member in &group.members {
+        let has = |part: &Group<'_>| part.stacks().any(|stack| stack.label == member.label);
+        let owner = parts.iter().position(has).unwrap_or(0);
+        parts[owner].members.push(member);
+    }
+    for part in parts {
+        part.lead = part.members.first().copied().unwrap_or(group.lead);
+    }
 }

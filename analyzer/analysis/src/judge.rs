@@ -1,6 +1,7 @@
 //! Phase 3: from series to verdicts, for every site of a recording. This phase needs no symbols yet.
 
 mod batch;
+mod doubt;
 
 use crate::findings::{Findings, Header, LoadedModule, Summary};
 use crate::frame::Address;
@@ -9,14 +10,14 @@ use crate::load::line_series::LineSeries;
 use crate::replay::teardown::judged_grid;
 use crate::replay::{Merged, Replayed, ReplayedSite, clock, replay};
 use crate::site::{JudgedSite, Kind, SiteLabel, Standing, Survivor, Totals, WithStacks};
+use crate::steps::Steps;
 use crate::{own_heap, unexplained};
 use edleak_format::{EndReason, Module, Processor, Site, SiteId, SiteKind, StackFrame, Survivors, Trace};
 use edleak_model::blocks::growth_beyond_asked;
-use edleak_model::classify::{Confidence, Judgement, LEAST_POINTS, Model, Verdict, judge};
+use edleak_model::classify::{Judgement, LEAST_POINTS, Model, Verdict, judge};
 use edleak_model::growth_kind::{GrowthKind, ProcessGrowth, ProcessSeries, growth_of};
 use edleak_model::levels::Levels;
-use edleak_model::reasons;
-use edleak_model::regression::{Class, leak_factor};
+use edleak_model::regression::leak_factor;
 use edleak_model::series::Series;
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
@@ -64,7 +65,8 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     }
     settle_families(&mut sites);
     if model == Model::Growth {
-        doubt_what_is_negligible(&mut sites, grid.points as f64 * period_s);
+        doubt::what_is_negligible(&mut sites, grid.points as f64 * period_s);
+        doubt::few_freed_at_the_end(&mut sites, grid.points as f64 * period_s);
         if let Some(processor) = trace.processor().filter(|processor| is_busy(processor)) {
             batch::doubt(&mut sites, processor.used_ns as f64 / 1e9);
         }
@@ -118,6 +120,7 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
         process: replayed.process,
         work: replayed.work,
         outcomes: Vec::new(),
+        steps: Steps::default(),
         history: None,
     }
 }
@@ -190,6 +193,7 @@ fn judge_lines(source: String, lines: &[LineSeries], model: Model) -> Findings {
         process: ProcessSeries::default(),
         outcomes: Vec::new(),
         work: Arc::default(),
+        steps: Steps::default(),
         history: None,
     }
 }
@@ -275,6 +279,8 @@ fn share_out(sites: &mut [JudgedSite]) {
         {
             let own = site.judgement.leak_bytes as f64;
             site.judgement.leak_bytes = (own * times) as u64;
+            let count = site.judgement.leak_count.map(|count| (count as f64 * times).round() as u64);
+            site.judgement.leak_count = count;
             site.judgement.rate_bytes_per_s = own * per_second;
             site.judgement.began_s = began_s;
         }
@@ -385,36 +391,6 @@ fn acquit(sites: &mut [JudgedSite]) {
     }
 }
 
-/// Least share of the live bytes that a suspect must have leaked; the stacks of the same caller count
-/// together. If a suspect leaked less, it becomes undecided.
-const NEGLIGIBLE: f64 = 0.001;
-
-/// Turns negligible suspects into undecided sites.
-///
-/// Of the sites that do not leak, about one in fifty becomes a suspect. A large program has thousands of
-/// sites, most of them small. So every large program would have one or two small suspects. A strict leak is
-/// reported however small it is. A real leak does not stay negligible for long.
-fn doubt_what_is_negligible(sites: &mut [JudgedSite], record_s: f64) {
-    let live: f64 = sites.iter().map(JudgedSite::judged_bytes).sum();
-    let family = |site: &JudgedSite| site.parent.clone().unwrap_or_else(|| site.label.clone());
-    let mut leaked: HashMap<SiteLabel, f64> = HashMap::new();
-    for site in sites.iter().filter(|site| site.is_leak()) {
-        *leaked.entry(family(site)).or_default() += match site.judgement.confidence {
-            Some(Confidence::Strict) => f64::INFINITY,
-            _ => site.judgement.leak_bytes as f64,
-        };
-    }
-    let is_negligible = |site: &JudgedSite| {
-        let is_leak = site.is_leak() && site.kind != Kind::Injected;
-        is_leak && leaked.get(&family(site)).is_some_and(|&leaked| leaked < NEGLIGIBLE * live)
-    };
-    for site in sites.iter_mut().filter(|site| is_negligible(site)) {
-        let mut why = std::mem::take(&mut site.judgement.why);
-        why.push(reasons::negligible(site.judgement.leak_bytes));
-        site.judgement = Judgement::undecided(Class::Log, record_s, why);
-    }
-}
-
 fn survivors_of(survivors: &Survivors) -> Vec<Survivor> {
     let seconds = |ns: u64| ns as f64 / 1e9;
     let of = |epoch: &edleak_format::Epoch| Survivor {
@@ -511,13 +487,19 @@ fn in_words(reason: EndReason) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use edleak_model::regression::Class;
 
-    fn judgement(verdict: Verdict, leak_bytes: u64, rate_bytes_per_s: f64, by_survivors: bool) -> Judgement {
+    pub(super) fn judgement(
+        verdict: Verdict,
+        leak_bytes: u64,
+        rate_bytes_per_s: f64,
+        by_survivors: bool,
+    ) -> Judgement {
         let nothing = judge(&Series::default(), 1.0, Model::Growth);
         Judgement { class: Class::Linear, verdict, leak_bytes, rate_bytes_per_s, by_survivors, ..nothing }
     }
 
-    fn site(number: u64, parent: Option<u64>, allocs: u64, judgement: Judgement) -> JudgedSite {
+    pub(super) fn site(number: u64, parent: Option<u64>, allocs: u64, judgement: Judgement) -> JudgedSite {
         let blank = judged(SiteLabel::Number(number), &Series::default(), None, 1.0, Model::Growth);
         let totals = Totals { allocs: Some(allocs), ..Totals::default() };
         JudgedSite { parent: parent.map(SiteLabel::Number), totals, judgement, ..blank }

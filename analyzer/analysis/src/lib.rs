@@ -6,6 +6,7 @@
 //! 3 judge      series to verdicts, by the model; each watched site is settled with its stacks
 //! 4 gate       which sites are listed, and which fail the build: class, suppressions, baseline, budget
 //! 5 naming     return addresses to frames, only of sites that may be listed
+//!   steps      which leaks grow in step, and so are one finding
 //!   profile    the memory of each site at one instant, or its change in a range; only if asked
 //! ```
 //!
@@ -13,8 +14,10 @@
 #![deny(unsafe_code)]
 
 pub mod baseline;
+mod common_function;
 pub mod diff;
 pub mod error;
+pub mod finding;
 pub mod findings;
 pub mod frame;
 pub mod gate;
@@ -26,12 +29,14 @@ pub mod load;
 pub mod naming;
 pub mod outlook;
 pub mod own_heap;
+mod parting;
 pub mod profile;
 pub mod replay;
 pub mod rewrite;
 pub mod score;
 pub mod site;
 pub mod slices;
+pub mod steps;
 pub mod suppressions;
 pub mod unexplained;
 pub mod verify;
@@ -60,5 +65,6 @@ pub fn analyze(
     let recording = load::load(path, options)?;
     let mut findings = judge::judge_recording(path.display().to_string(), &recording, model);
     naming::name_sites(&mut findings, &recording, symbolizer, |site| policy.wants(site));
+    findings.steps = steps::Steps::of(&recording, &findings.sites);
     Ok((recording, findings))
 }

@@ -53,6 +53,8 @@ pub struct Judgement {
     pub confidence: Option<Confidence>,
     /// Bytes leaked over the record; 0 if the site does not leak.
     pub leak_bytes: u64,
+    /// Allocations leaked over the record; 0 if the site does not leak; `None`: only its bytes are known.
+    pub leak_count: Option<u64>,
     /// Leaked bytes per second while the site leaked; 0 if it does not leak.
     pub rate_bytes_per_s: f64,
     /// Seconds from the start of the record to the beginning of the leak; 0 if the site does not leak, or
@@ -102,6 +104,7 @@ impl Judgement {
             verdict: Verdict::NoLeak,
             confidence: None,
             leak_bytes: 0,
+            leak_count: Some(0),
             rate_bytes_per_s: 0.0,
             began_s: 0.0,
             why,
@@ -222,6 +225,8 @@ const STRICT: Bar =
 const STRICT_EVENTS: f64 = 12.0;
 /// Memory that an allocator holds for its smallest allocation: 32 bytes with glibc's malloc.
 const SMALLEST_BLOCK_BYTES: f64 = 32.0;
+/// A site leaked all that it holds if this share of its live bytes leaked: the rest is the error of the estimate.
+const LEAKED_ALL: f64 = 0.97;
 /// Seconds that a record needs for a strict leak. A younger program may still build up, steadily, the memory
 /// that it needs.
 pub const STRICT_SECONDS: f64 = 2.0;
@@ -409,20 +414,35 @@ impl<'a> Site<'a> {
         models(self.curves[of].len()).contest(self.curves[of])
     }
 
-    /// The exact number of bytes allocated since `begins` (0…1 of the curve); `None`: the site has freed
+    /// The exact numbers of bytes and allocations since `begins` (0…1 of the curve); `None`: the site has freed
     /// something.
-    fn kept_since(&self, begins: f64) -> Option<f64> {
+    fn kept_since(&self, begins: f64) -> Option<[f64; 2]> {
         let last = self.series.last();
         if last.allocs == 0 || last.frees > 0 || self.is_sizeless {
             return None;
         }
-        let least = &self.curves[0].min;
-        let before = match (begins * least.len() as f64) as usize {
+        let bucket = (begins * self.curves[0].min.len() as f64) as usize;
+        let before = |of: usize| match bucket {
             // If a site appears during the record, all its memory is new.
-            0 if self.series.absent() > 0 => 0.0,
-            bucket => *least.get(bucket)?,
+            0 if self.series.absent() > 0 => Some(0.0),
+            bucket => self.curves[of].min.get(bucket).copied(),
         };
-        Some(last.live_bytes as f64 - before)
+        Some([last.live_bytes as f64 - before(0)?, last.live_count as f64 - before(1)?])
+    }
+
+    /// The number of allocations that `leaked` bytes consist of, at the average size of the allocations by which
+    /// the live count grew. `None` if the count did not grow: then the same allocations got larger.
+    fn leaked_count(&self, leaked: f64) -> Option<u64> {
+        let live = self.curves[1].max.last().copied().unwrap_or(0.0);
+        let (bytes, count) = (self.bytes.rise(), self.count.rise());
+        if self.is_size_driven() || bytes <= 0.0 || count <= 0.0 {
+            return None;
+        }
+        // A site that holds nothing but its leak leaked all that it holds.
+        let held = self.curves[0].max.last().copied().unwrap_or(0.0);
+        let all = leaked >= LEAKED_ALL * held;
+        let leaked = if all { live } else { (leaked * count / bytes).clamp(1.0, live.max(1.0)) };
+        Some(leaked.round() as u64)
     }
 
     /// `curve_points` is the number of slices that the curves span: the slices of the site, or those of the
@@ -453,8 +473,8 @@ impl<'a> Site<'a> {
             class == Class::Linear && *retained > low && *retained < 2.0 * contest.growth
         });
         let estimated = by_births.unwrap_or(contest.growth).clamp(1.0, live.max(1.0));
-        let leaked =
-            self.kept_since(contest.begins).filter(|kept| is_near(*kept, estimated)).unwrap_or(estimated);
+        let kept = self.kept_since(contest.begins).filter(|[bytes, _]| is_near(*bytes, estimated));
+        let leaked = kept.map_or(estimated, |[bytes, _]| bytes);
         // A rate that included the time before the leak began would let a fast, late leak pass a gate.
         let window = ((1.0 - contest.begins) * curve_points).min(self.series.points() as f64);
         let window_s = window * period_s;
@@ -465,6 +485,10 @@ impl<'a> Site<'a> {
         }
         Judgement {
             leak_bytes: leaked as u64,
+            leak_count: match kept {
+                Some([_, count]) => Some(count as u64),
+                None => self.leaked_count(leaked),
+            },
             rate_bytes_per_s: if window_s > 0.0 { leaked / window_s } else { 0.0 },
             began_s: (record - window) * period_s,
             confidence: Some(match ruling.strict && !is_young {
@@ -499,6 +523,7 @@ fn judge_edleak(series: &Series, period_s: f64) -> Judgement {
         verdict,
         confidence: leak.then_some(Confidence::Suspect),
         leak_bytes,
+        leak_count: (!leak).then_some(0),
         rate_bytes_per_s: if span_s > 0.0 { leak_bytes as f64 / span_s } else { 0.0 },
         began_s: if leak { series.absent() as f64 * period_s } else { 0.0 },
         why: vec![format!(

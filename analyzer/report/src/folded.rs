@@ -14,7 +14,7 @@ impl Exporter for Folded {
     fn export(&self, report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
         let mut weights: BTreeMap<String, u64> = BTreeMap::new();
         for analysis in report.analyses {
-            for site in report.listed(analysis).filter(|site| site.judgement.leak_bytes > 0) {
+            for site in report.listed(analysis).into_iter().filter(|site| site.judgement.leak_bytes > 0) {
                 for (stack, bytes) in analysis.leaked_by_stack(site) {
                     let weight = weights.entry(folded(stack)).or_default();
                     *weight = weight.saturating_add(bytes);

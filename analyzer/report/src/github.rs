@@ -1,10 +1,9 @@
 //! GitHub annotations, one per leak: `::error file=src/list.c,line=42,title=…::…`. A pull request shows each
 //! annotation beside its line.
 
-use super::{Exporter, Report, source_path, stack_text, why};
-use edleak_analysis::findings::Findings;
+use super::{Exporter, Report, source_path, stack_text, why_of};
+use edleak_analysis::finding::Finding;
 use edleak_analysis::gate::too_little;
-use edleak_analysis::site::JudgedSite;
 use edleak_text::units;
 use std::io::{self, Write};
 
@@ -19,22 +18,18 @@ pub struct Github {
 impl Exporter for Github {
     fn export(&self, report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
         for analysis in report.analyses {
-            for site in report.reported(analysis) {
-                let place = site.headline().and_then(|frame| frame.place()).map_or_else(
+            let findings = report.reported(analysis);
+            for finding in &findings {
+                let place = finding.headline().and_then(|frame| frame.place()).map_or_else(
                     String::new,
                     |(file, line)| {
                         format!("file={},line={},", property(source_path(file, &self.root)), line.max(1))
                     },
                 );
-                let title = format!("memory leak in {}", site.name());
-                writeln!(
-                    out,
-                    "::error {place}title={}::{}",
-                    property(&title),
-                    data(&message(analysis, site))
-                )?;
+                let title = format!("memory leak in {}", finding.name());
+                writeln!(out, "::error {place}title={}::{}", property(&title), data(&message(finding)))?;
             }
-            if let Some(why) = too_little(analysis).filter(|_| report.reported(analysis).next().is_none()) {
+            if let Some(why) = too_little(analysis).filter(|_| findings.is_empty()) {
                 writeln!(out, "::warning title=edleak::{}", data(&format!("undecided: {why}")))?;
             }
         }
@@ -42,16 +37,15 @@ impl Exporter for Github {
     }
 }
 
-fn message(analysis: &Findings, site: &JudgedSite) -> String {
-    let judgement = &site.judgement;
+fn message(finding: &Finding<'_>) -> String {
     let text = format!(
         "{} growth, {}, {} leaked: {}",
-        judgement.class.name(),
-        units::rate(judgement.rate_bytes_per_s),
-        units::bytes(judgement.leak_bytes as f64),
-        why(site)
+        finding.lead().judgement.class.name(),
+        units::rate(finding.rate_bytes_per_s()),
+        units::bytes(finding.leak_bytes()),
+        why_of(finding)
     );
-    text + &stack_text(analysis, site)
+    text + &stack_text(finding)
 }
 
 /// Replaces control characters, which may occur in names, and encodes line breaks in GitHub's way.

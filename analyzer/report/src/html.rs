@@ -208,7 +208,8 @@ fn page_body(
     for (id, heading, content) in [
         ("timeline", "Memory over time", chart::timeline(history)),
         ("range", "Range", format!("<p class=\"empty\">{}</p>", text(&whole_range(analysis)))),
-        ("sites", "Sites", leaks::table(&leaks)),
+        ("leaks", "Leaks", leaks::table(&leaks)),
+        ("sites", "Sites", empty("The table of all sites")),
         ("scatter", "Size against growth", empty("The scatter")),
         ("flame", "Flame graph", empty("The flame graph")),
     ] {

@@ -5,11 +5,13 @@
 //! only the listed sites appear. A site that was judged together with its stacks is followed by the stacks
 //! that have a share in the leak. Each of these stacks has its `parent` and `leak_share`.
 
-use super::{CURVE_COLUMNS, Exporter, Report};
+use super::{CURVE_COLUMNS, Exporter, Report, why_of};
 use edleak_analysis::baseline::FORMAT_VERSION;
+use edleak_analysis::finding::{Finding, Together};
 use edleak_analysis::findings::{Findings, Header, Summary};
 use edleak_analysis::frame::{GENERATED_NAME, frames};
 use edleak_analysis::gate::{Outcome, RuleUse, outcome, too_little};
+use edleak_analysis::group::Group;
 use edleak_analysis::history::Peak;
 use edleak_analysis::site::{JudgedSite, Kind, SiteLabel, Standing};
 use edleak_model::classify::{Confidence, Verdict};
@@ -58,7 +60,45 @@ struct TraceJson<'a> {
     summary: SummaryJson<'a>,
     growth: GrowthJson,
     damage: DamageJson,
+    findings: Vec<FindingJson<'a>>,
     sites: Vec<SiteJson<'a>>,
+}
+
+/// A leak as a person counts it: what the text report gives a number.
+#[derive(Serialize)]
+struct FindingJson<'a> {
+    name: String,
+    /// `step` where several places are one finding because they grow at the same instants, else null.
+    together: Option<&'static str>,
+    /// The function that all parts lie below, where it is known.
+    below: Option<FrameJson<'a>>,
+    headline: Option<FrameJson<'a>>,
+    class: &'static str,
+    confidence: Option<&'static str>,
+    standing: &'static str,
+    why: String,
+    leak_bytes: u64,
+    leak_count: Option<u64>,
+    rate_bytes_per_s: f64,
+    began_s: f64,
+    freed_at_end: bool,
+    fingerprint: String,
+    parts: Vec<PartJson<'a>>,
+}
+
+/// A place of a finding.
+#[derive(Serialize)]
+struct PartJson<'a> {
+    name: String,
+    headline: Option<FrameJson<'a>>,
+    /// The caller.
+    site: LabelJson<'a>,
+    /// Those of its stacks that leak here.
+    stacks: Vec<LabelJson<'a>>,
+    share: f64,
+    leak_bytes: u64,
+    leak_count: Option<u64>,
+    rate_bytes_per_s: f64,
 }
 
 #[derive(Serialize)]
@@ -144,6 +184,7 @@ struct SiteJson<'a> {
     judged_with_stacks: bool,
     leak_share: Option<f64>,
     leak_bytes: i128,
+    leak_count: Option<u64>,
     leak_factor: Option<LeakFactorJson>,
     rate_bytes_per_s: f64,
     began_s: f64,
@@ -237,8 +278,10 @@ impl<'a> TraceJson<'a> {
                 blocks: analysis.summary.damaged_blocks,
                 bytes: analysis.summary.damaged_bytes,
             },
+            findings: report.findings(analysis).iter().map(FindingJson::of).collect(),
             sites: report
                 .with_parts(analysis)
+                .into_iter()
                 .map(|site| SiteJson::of(site, peaks.get(&site.label).copied()))
                 .collect(),
         }
@@ -251,9 +294,10 @@ fn summary_of<'a>(report: &'a Report<'_>, analysis: &'a Findings) -> SummaryJson
         sites, undecided, live_bytes, live_count, allocated_bytes, freed_bytes, allocs, frees, ..
     } = analysis.summary;
     let summary = &analysis.summary;
+    let entries = |is: fn(Standing) -> bool| analysis.with_standing(is).len() as u64;
     SummaryJson {
         sites,
-        leaks: analysis.count_standing(|standing| standing == Standing::Reported),
+        leaks: entries(|standing| standing == Standing::Reported),
         undecided,
         outcome: match outcome(analysis) {
             Outcome::Clean => "no-leak",
@@ -280,9 +324,9 @@ fn summary_of<'a>(report: &'a Report<'_>, analysis: &'a Findings) -> SummaryJson
         unrecorded_images: summary.unrecorded_images,
         unasked_children: summary.unasked_children,
         unresolved_addresses: summary.unresolved_addresses,
-        known_leaks: analysis.count_standing(|standing| standing == Standing::Known),
-        suppressed_leaks: analysis.count_standing(|standing| matches!(standing, Standing::Suppressed(_))),
-        tolerated_leaks: analysis.count_standing(|standing| standing == Standing::Tolerated),
+        known_leaks: entries(|standing| standing == Standing::Known),
+        suppressed_leaks: entries(|standing| matches!(standing, Standing::Suppressed(_))),
+        tolerated_leaks: entries(|standing| standing == Standing::Tolerated),
         unlisted_leaks: analysis.unlisted_leaks(),
         unused_suppressions: texts(RuleUse::Unused),
         exceeded_suppressions: texts(RuleUse::Exceeded),
@@ -327,10 +371,7 @@ impl<'a> SiteJson<'a> {
             name: site.name(),
             class: judgement.class.name(),
             verdict: verdict_name(judgement.verdict),
-            confidence: judgement.confidence.map(|confidence| match confidence {
-                Confidence::Suspect => "suspect",
-                Confidence::Strict => "strict",
-            }),
+            confidence: judgement.confidence.map(confidence_name),
             standing: match site.standing {
                 Standing::Unlisted if site.leak_share.is_some() => "part",
                 standing => standing.as_str(),
@@ -343,6 +384,7 @@ impl<'a> SiteJson<'a> {
             leak_bytes: site
                 .leak_factor
                 .map_or(i128::from(judgement.leak_bytes), |factor| factor.leak_bytes.into()),
+            leak_count: judgement.leak_count,
             leak_factor: site.leak_factor.map(|factor| LeakFactorJson {
                 coef: factor.coef,
                 min_bytes: factor.min_bytes,
@@ -381,6 +423,51 @@ impl<'a> FrameJson<'a> {
             line: frame.frame.map_or(0, |frame| frame.line),
             inlined: frame.frame.is_some_and(|frame| frame.is_inlined),
         }
+    }
+}
+
+impl<'a> FindingJson<'a> {
+    fn of(finding: &Finding<'a>) -> Self {
+        let lead = finding.lead();
+        // A float to integer cast saturates.
+        let bytes = |bytes: f64| bytes.round() as u64;
+        let part = |part: &Group<'a>| PartJson {
+            name: part.name(),
+            headline: part.headline().map(FrameJson::of),
+            site: (&part.site.label).into(),
+            stacks: part.shares.iter().filter_map(|share| Some((&share.site?.label).into())).collect(),
+            share: part.leak_bytes / finding.leak_bytes().max(1.0),
+            leak_bytes: bytes(part.leak_bytes),
+            leak_count: part.leak_count,
+            rate_bytes_per_s: part.rate_bytes_per_s,
+        };
+        Self {
+            name: finding.name(),
+            together: finding.together.map(|_| "step"),
+            below: match finding.together {
+                Some(Together::Below(frame)) => Some(FrameJson::of(frame)),
+                _ => None,
+            },
+            headline: finding.headline().map(FrameJson::of),
+            class: lead.judgement.class.name(),
+            confidence: lead.judgement.confidence.map(confidence_name),
+            standing: lead.standing.as_str(),
+            why: why_of(finding),
+            leak_bytes: bytes(finding.leak_bytes()),
+            leak_count: finding.leak_count(),
+            rate_bytes_per_s: finding.rate_bytes_per_s(),
+            began_s: finding.began_s(),
+            freed_at_end: finding.is_freed_at_end(),
+            fingerprint: finding.fingerprint(),
+            parts: finding.parts.iter().map(part).collect(),
+        }
+    }
+}
+
+fn confidence_name(confidence: Confidence) -> &'static str {
+    match confidence {
+        Confidence::Suspect => "suspect",
+        Confidence::Strict => "strict",
     }
 }
 

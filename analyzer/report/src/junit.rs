@@ -3,7 +3,8 @@
 //! A leak is a failed test, and a leak that the gate lets pass is a skipped test. A recording that shows too
 //! little is an error. A clean recording is a passed test.
 
-use super::{Exporter, Report, stack_text, why};
+use super::{Exporter, Report, stack_text, why_of};
+use edleak_analysis::finding::Finding;
 use edleak_analysis::findings::Findings;
 use edleak_analysis::gate::{Outcome, outcome, too_little};
 use edleak_analysis::site::Standing;
@@ -23,10 +24,17 @@ impl Exporter for Junit {
     }
 }
 
+/// The standings of leaks that fail nothing.
+const PASSING: [fn(Standing) -> bool; 3] = [
+    |standing| standing == Standing::Known,
+    |standing| matches!(standing, Standing::Suppressed(_)),
+    |standing| standing == Standing::Tolerated,
+];
+
 fn suite(analysis: &Findings, out: &mut dyn Write) -> io::Result<()> {
-    let with = |is: fn(Standing) -> bool| analysis.sites.iter().filter(move |site| is(site.standing));
-    let failed = || with(|standing| standing == Standing::Reported);
-    let skipped = || with(|s| matches!(s, Standing::Known | Standing::Suppressed(_) | Standing::Tolerated));
+    let failed = analysis.with_standing(|standing| standing == Standing::Reported);
+    let skipped: Vec<Finding<'_>> =
+        PASSING.iter().flat_map(|&passes| analysis.with_standing(passes)).collect();
     let undecided = too_little(analysis).filter(|_| outcome(analysis) == Outcome::Undecided);
     let class = if analysis.header.command.is_empty() {
         analysis.source.clone()
@@ -37,10 +45,10 @@ fn suite(analysis: &Findings, out: &mut dyn Write) -> io::Result<()> {
         out,
         r#"  <testsuite name="{}" tests="{}" failures="{}" errors="{}" skipped="{}" time="{:.3}">"#,
         escape(&analysis.source),
-        1 + failed().count() + skipped().count(),
-        failed().count(),
+        1 + failed.len() + skipped.len(),
+        failed.len(),
         u8::from(undecided.is_some()),
-        skipped().count(),
+        skipped.len(),
         analysis.header.duration_s,
     )?;
     write!(out, r#"    <testcase classname="{}" name="enough to judge""#, escape(&class))?;
@@ -50,28 +58,27 @@ fn suite(analysis: &Findings, out: &mut dyn Write) -> io::Result<()> {
             writeln!(out, "><error type=\"undecided\" message=\"{}\"/></testcase>", escape(&reason))?
         }
     }
-    for site in failed() {
-        let judgement = &site.judgement;
+    for finding in &failed {
         let message = format!(
             "{} leak of {}: {} leaked. {}",
-            judgement.class.name(),
-            units::rate(judgement.rate_bytes_per_s),
-            units::bytes(judgement.leak_bytes as f64),
-            why(site)
+            finding.lead().judgement.class.name(),
+            units::rate(finding.rate_bytes_per_s()),
+            units::bytes(finding.leak_bytes()),
+            why_of(finding)
         );
-        let (class, name) = (escape(&class), escape(&format!("no leak in {}", site.name())));
+        let (class, name) = (escape(&class), escape(&format!("no leak in {}", finding.name())));
         writeln!(out, r#"    <testcase classname="{class}" name="{name}">"#)?;
         writeln!(
             out,
             "      <failure type=\"leak\" message=\"{}\">{}</failure>",
             escape(&message),
-            escape(&stack_text(analysis, site))
+            escape(&stack_text(finding))
         )?;
         writeln!(out, "    </testcase>")?;
     }
-    for site in skipped() {
-        let (class, name) = (escape(&class), escape(&format!("no leak in {}", site.name())));
-        let reason = site.standing.as_str();
+    for finding in &skipped {
+        let (class, name) = (escape(&class), escape(&format!("no leak in {}", finding.name())));
+        let reason = finding.lead().standing.as_str();
         writeln!(
             out,
             r#"    <testcase classname="{class}" name="{name}"><skipped message="{reason}"/></testcase>"#

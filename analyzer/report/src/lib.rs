@@ -14,11 +14,14 @@ pub mod sarif;
 pub mod series;
 pub mod text;
 
+use edleak_analysis::finding::{Finding, Together};
 use edleak_analysis::findings::Findings;
+use edleak_analysis::frame::frames;
 use edleak_analysis::gate::{Outcome, RuleUse, outcome};
 use edleak_analysis::load::Recording;
 use edleak_analysis::site::{JudgedSite, SiteLabel, Standing};
 use edleak_analysis::suppressions::Rule;
+use edleak_text::units;
 use std::collections::HashSet;
 use std::io::{self, Write};
 
@@ -36,7 +39,7 @@ pub struct Report<'a> {
     pub rules: &'a [Rule],
     /// The effect of each rule.
     pub rule_uses: Vec<RuleUse>,
-    /// Maximum number of sites to list of each recording.
+    /// Maximum number of entries to list of each recording: leaks as a person counts them, then other sites.
     pub top: Option<usize>,
 }
 
@@ -60,60 +63,139 @@ impl Report<'_> {
         self.analyses.iter().map(outcome).max().unwrap_or(Outcome::Undecided)
     }
 
+    /// The leaks to list, by falling rate, at most as many as `--top` says.
+    pub fn findings<'a>(&self, analysis: &'a Findings) -> Vec<Finding<'a>> {
+        let mut findings =
+            analysis.with_standing(|standing| matches!(standing, Standing::Reported | Standing::Tolerated));
+        findings.truncate(self.top.unwrap_or(usize::MAX));
+        findings
+    }
+
+    /// The leaks that fail the gate, of those to list.
+    pub fn reported<'a>(&self, analysis: &'a Findings) -> Vec<Finding<'a>> {
+        let mut findings = analysis.with_standing(|standing| standing == Standing::Reported);
+        findings.truncate(self.top.unwrap_or(usize::MAX));
+        findings
+    }
+
+    /// The sites that are listed although they fail nothing, as far as `--top` leaves room for them.
+    pub fn shown<'a>(&self, analysis: &'a Findings) -> Vec<&'a JudgedSite> {
+        let shown = analysis.sites.iter().filter(|site| site.standing == Standing::Shown);
+        let room = self.top.map_or(usize::MAX, |top| top - self.findings(analysis).len());
+        shown.take(room).collect()
+    }
+
     /// The sites to list, in order.
-    pub fn listed<'a>(&self, analysis: &'a Findings) -> impl Iterator<Item = &'a JudgedSite> + Clone {
+    pub fn listed<'a>(&self, analysis: &'a Findings) -> Vec<&'a JudgedSite> {
         let is_listed = |site: &&JudgedSite| {
             matches!(site.standing, Standing::Reported | Standing::Tolerated | Standing::Shown)
         };
-        analysis.sites.iter().filter(is_listed).take(self.top.unwrap_or(usize::MAX))
+        let all = analysis.sites.iter().filter(is_listed);
+        if self.top.is_none() {
+            return all.collect();
+        }
+        let findings = self.findings(analysis);
+        let leaks = findings.iter().flat_map(Finding::sites).map(|site| &site.label);
+        let kept: HashSet<&SiteLabel> =
+            leaks.chain(self.shown(analysis).iter().map(|site| &site.label)).collect();
+        all.filter(|site| kept.contains(&site.label)).collect()
     }
 
     /// The sites to list, in order. A site that was judged together with its stacks is followed by the stacks
     /// that have a share in the leak.
-    pub fn with_parts<'a>(&self, analysis: &'a Findings) -> impl Iterator<Item = &'a JudgedSite> {
-        let listed: HashSet<&SiteLabel> = self.listed(analysis).map(|site| &site.label).collect();
-        let parts = move |site: &'a JudgedSite| {
+    pub fn with_parts<'a>(&self, analysis: &'a Findings) -> Vec<&'a JudgedSite> {
+        let listed = self.listed(analysis);
+        let labels: HashSet<&SiteLabel> = listed.iter().map(|site| &site.label).collect();
+        let parts = |site: &'a JudgedSite| {
             let mut parts = analysis.parts_of(site);
-            parts.retain(|part| !listed.contains(&part.label));
+            parts.retain(|part| !labels.contains(&part.label));
             std::iter::once(site).chain(parts)
         };
-        self.listed(analysis).flat_map(parts)
-    }
-
-    /// The leaks that fail the gate, in order.
-    pub fn reported<'a>(&self, analysis: &'a Findings) -> impl Iterator<Item = &'a JudgedSite> + Clone {
-        self.listed(analysis).filter(|site| site.standing == Standing::Reported)
+        listed.into_iter().flat_map(parts).collect()
     }
 }
 
-/// The stacks of a leak, each with a heading. If a leak was not judged together with its stacks, it has a
-/// single stack without a heading.
-pub(crate) fn stacks_of<'a>(
-    analysis: &'a Findings,
-    site: &'a JudgedSite,
-) -> Vec<(Option<String>, &'a JudgedSite)> {
-    let parts = analysis.parts_of(site);
-    if parts.is_empty() {
-        return vec![(None, site)];
+/// The stacks of a finding, each with a heading. A single stack has no heading.
+pub(crate) fn stacks_of<'a>(finding: &Finding<'a>) -> Vec<(Option<String>, &'a JudgedSite)> {
+    let mut all = Vec::new();
+    for part in &finding.parts {
+        let of_finding = part.leak_bytes / finding.leak_bytes().max(1.0);
+        let mut stacks: Vec<(f64, &JudgedSite)> = part
+            .shares
+            .iter()
+            .filter_map(|share| Some((share.of_leaked * of_finding, share.site?)))
+            .collect();
+        if stacks.is_empty() {
+            stacks.push((of_finding, part.site));
+        }
+        all.extend(stacks);
     }
-    let heading =
-        |part: &JudgedSite| format!("{:.0} % of the leaked bytes:", 100.0 * part.leak_share.unwrap_or(0.0));
-    parts.into_iter().map(|part| (Some(heading(part)), part)).collect()
+    if let [(_, only)] = all.as_slice() {
+        return vec![(None, only)];
+    }
+    let heading = |share: f64| format!("{:.0} % of the leaked bytes:", 100.0 * share);
+    all.into_iter().map(|(share, site)| (Some(heading(share)), site)).collect()
 }
 
-/// The stacks of a leak, one line per frame. Each line begins with a line break.
-pub(crate) fn stack_text(analysis: &Findings, site: &JudgedSite) -> String {
+/// The stacks of a finding, one line per frame. Each line begins with a line break.
+pub(crate) fn stack_text(finding: &Finding<'_>) -> String {
     let mut text = String::new();
-    for (heading, stack) in stacks_of(analysis, site) {
+    let shared = finding.shared_tail();
+    for (i, (heading, stack)) in stacks_of(finding).into_iter().enumerate() {
         if let Some(heading) = heading {
             text += &format!("\n{heading}");
         }
-        for frame in stack.frames() {
+        // Only the first stack has the callers that all stacks share.
+        let own = if i == 0 {
+            stack.stack.len()
+        } else {
+            (stack.stack.len() - shared.min(stack.stack.len())).max(1)
+        };
+        for frame in frames(&stack.stack[..own.min(stack.stack.len())]) {
             let place = frame.place().map_or_else(String::new, |(file, line)| format!(" at {file}:{line}"));
             text += &format!("\n{}{place}", frame.name());
         }
+        if own < stack.stack.len() {
+            text += &format!("\nthen {} as above", units::plural(shared as u64, "caller", "callers"));
+        }
     }
     text
+}
+
+/// The reason why several places are one finding; `None` for a single place.
+pub(crate) fn in_step(finding: &Finding<'_>) -> Option<String> {
+    let grow = grow_together(finding);
+    match finding.together? {
+        Together::Below(frame) => {
+            let place = frame.place().map_or_else(String::new, |(file, line)| format!(" at {file}:{line}"));
+            Some(format!("{grow} below {}{place}", frame.name()))
+        }
+        Together::ByStep => Some(format!("{grow}; {CALLER_IS_UNKNOWN}")),
+    }
+}
+
+/// The places of a finding without known stacks have no function in common that the report could name.
+pub(crate) const CALLER_IS_UNKNOWN: &str = "their common caller is not known (record with --auto-watch)";
+
+/// The number of places, and the number of allocations that each leaked.
+pub(crate) fn grow_together(finding: &Finding<'_>) -> String {
+    let by = match finding.counts_of_parts() {
+        Some((one, all)) if one == all => {
+            format!(" by {} each", units::plural(one, "allocation", "allocations"))
+        }
+        Some((least, most)) => {
+            format!(" by {} to {} allocations each", units::count(least), units::count(most))
+        }
+        None => String::new(),
+    };
+    let places = units::plural(finding.parts.len() as u64, "place", "places");
+    format!("{places} grow together{by}")
+}
+
+/// The reasons of a finding in one line: the reason why it is one finding, and those of its lead.
+pub(crate) fn why_of(finding: &Finding<'_>) -> String {
+    let why = why(finding.lead());
+    in_step(finding).map_or_else(|| why.clone(), |together| format!("{together}; {why}"))
 }
 
 /// The reasons of a site's verdict, in one line.

@@ -1,10 +1,11 @@
 //! SARIF 2.1.0: one result per leak, with its place, its stack, and a fingerprint that survives rebuilds.
 
-use super::{Exporter, Report, source_path, stacks_of, why};
+use super::{Exporter, Report, source_path, stacks_of, why_of};
+use edleak_analysis::finding::Finding;
 use edleak_analysis::findings::Findings;
 use edleak_analysis::frame::SiteFrame;
 use edleak_analysis::gate::too_little;
-use edleak_analysis::identity::Identity;
+use edleak_analysis::group::Group;
 use edleak_analysis::site::JudgedSite;
 use edleak_model::classify::Confidence;
 use edleak_text::units;
@@ -27,9 +28,9 @@ impl Exporter for Sarif {
     fn export(&self, report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
         let mut results = Vec::new();
         for analysis in report.analyses {
-            let sites: Vec<&JudgedSite> = report.reported(analysis).collect();
-            for (site, fingerprint) in sites.iter().zip(fingerprints(&sites)) {
-                results.push(self.result(analysis, site, &fingerprint));
+            let findings = report.reported(analysis);
+            for (finding, fingerprint) in findings.iter().zip(fingerprints(&findings)) {
+                results.push(self.result(analysis, finding, &fingerprint));
             }
         }
         let notifications: Vec<Value> = report.analyses.iter().filter_map(notification).collect();
@@ -75,18 +76,21 @@ fn rule(id: &str, name: &str, text: &str) -> Value {
     })
 }
 
-/// The fingerprint of each site.
+/// The fingerprint of each finding.
 ///
-/// Several sites may share a fingerprint (two calls of malloc in one function). The order of these sites in
+/// Several findings may share a fingerprint (two calls of malloc in one function). The order of their sites in
 /// the code tells them apart. The order in the report cannot serve for this: it follows the rates, and
 /// another run may reverse them.
-fn fingerprints(sites: &[&JudgedSite]) -> Vec<String> {
-    let mut order: Vec<usize> = (0..sites.len()).collect();
-    order.sort_by_key(|&i| sites[i].stack.iter().map(|address| address.offset).collect::<Vec<_>>());
+fn fingerprints(findings: &[Finding<'_>]) -> Vec<String> {
+    let mut order: Vec<usize> = (0..findings.len()).collect();
+    let offsets = |finding: &Finding<'_>| {
+        finding.largest().lead.stack.iter().map(|address| address.offset).collect::<Vec<_>>()
+    };
+    order.sort_by_key(|&i| offsets(&findings[i]));
     let mut seen: HashMap<String, usize> = HashMap::new();
-    let mut all = vec![String::new(); sites.len()];
+    let mut all = vec![String::new(); findings.len()];
     for i in order {
-        let fingerprint = Identity::of(sites[i]).fingerprint();
+        let fingerprint = findings[i].fingerprint();
         let ordinal = seen.entry(fingerprint.clone()).and_modify(|seen| *seen += 1).or_insert(1);
         all[i] = format!("{fingerprint}:{ordinal}");
     }
@@ -94,18 +98,19 @@ fn fingerprints(sites: &[&JudgedSite]) -> Vec<String> {
 }
 
 impl Sarif {
-    fn result(&self, analysis: &Findings, site: &JudgedSite, fingerprint: &str) -> Value {
-        let judgement = &site.judgement;
+    fn result(&self, analysis: &Findings, finding: &Finding<'_>, fingerprint: &str) -> Value {
+        let judgement = &finding.lead().judgement;
         let rule = if judgement.confidence == Some(Confidence::Strict) { "leak" } else { "suspect" };
         let message = format!(
             "{} leaks {} ({} growth, {} leaked in {}): {}",
-            site.name(),
-            units::rate(judgement.rate_bytes_per_s),
+            finding.name(),
+            units::rate(finding.rate_bytes_per_s()),
             judgement.class.name(),
-            units::bytes(judgement.leak_bytes as f64),
+            units::bytes(finding.leak_bytes()),
             units::duration(analysis.header.duration_s),
-            why(site)
+            why_of(finding)
         );
+        let live_bytes: u64 = finding.sites().map(|site| site.totals.live_bytes).fold(0, u64::saturating_add);
         let mut result = json!({
             "ruleId": rule,
             "ruleIndex": if rule == "leak" { 0 } else { 1 },
@@ -114,21 +119,31 @@ impl Sarif {
             "partialFingerprints": { "edleakSite/v1": fingerprint },
             "properties": {
                 "class": judgement.class.name(),
-                "leak_bytes": judgement.leak_bytes,
-                "rate_bytes_per_s": judgement.rate_bytes_per_s,
-                "live_bytes": site.totals.live_bytes,
+                // A float to integer cast saturates.
+                "leak_bytes": finding.leak_bytes().round() as u64,
+                "leak_count": finding.leak_count(),
+                "rate_bytes_per_s": finding.rate_bytes_per_s(),
+                "live_bytes": live_bytes,
+                "parts": finding.parts.len(),
                 "trace": analysis.source,
             },
         });
-        let location = site.headline().map(|frame| self.location(frame, &message));
+        let location = finding.headline().map(|frame| self.location(frame, &message));
         result["locations"] = location.into_iter().collect();
+        if finding.together.is_some() {
+            let part = |part: &Group<'_>| {
+                let text = format!("{}: {} leaked", part.name(), units::bytes(part.leak_bytes));
+                part.headline().map(|frame| self.location(frame, &text))
+            };
+            result["relatedLocations"] = finding.parts.iter().filter_map(part).collect();
+        }
         let stack = |(heading, stack): (Option<String>, &JudgedSite)| {
             let frame = |frame: SiteFrame<'_>| json!({ "location": self.location(frame, &frame.name()) });
             let frames: Vec<Value> = stack.frames().map(frame).collect();
             let heading = heading.unwrap_or_else(|| "where it is allocated, innermost first".into());
             (!frames.is_empty()).then(|| json!({ "message": { "text": heading }, "frames": frames }))
         };
-        let stacks: Vec<Value> = stacks_of(analysis, site).into_iter().filter_map(stack).collect();
+        let stacks: Vec<Value> = stacks_of(finding).into_iter().filter_map(stack).collect();
         if !stacks.is_empty() {
             result["stacks"] = stacks.into();
         }

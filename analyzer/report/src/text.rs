@@ -11,11 +11,12 @@ pub(crate) use names::fitted;
 pub(crate) use style::columns;
 pub use style::{Style, WIDTH, fill, printable};
 
-use super::{CURVE_COLUMNS, Exporter, Report, why};
+use super::{CALLER_IS_UNKNOWN, CURVE_COLUMNS, Exporter, Report, grow_together, why};
+use edleak_analysis::finding::{Finding, Together};
 use edleak_analysis::findings::Findings;
 use edleak_analysis::frame::{Address, SiteFrame, frames};
 use edleak_analysis::group::{Group, Share};
-use edleak_analysis::site::{JudgedSite, SiteLabel, Standing};
+use edleak_analysis::site::{SiteLabel, Standing};
 use edleak_binary::names::short;
 use edleak_model::classify::Confidence;
 use edleak_text::units;
@@ -26,6 +27,8 @@ use style::Ink;
 const MAX_FRAMES: usize = 32;
 /// Maximum number of stacks that the report shows of a leak.
 const MAX_STACKS: usize = 8;
+/// The greatest number of parts shown of a finding: few of many hold nearly all of it.
+const MAX_PARTS: usize = 12;
 /// Share of the record after which a leak began late; the report then gives the time.
 const BEGAN_LATE: f64 = 0.05;
 const INDENT: &str = "   ";
@@ -82,30 +85,35 @@ impl Text {
     }
 
     fn leaks(&self, report: &Report<'_>, analysis: &Findings, out: &mut dyn Write) -> io::Result<()> {
-        let leaks = |site: &&JudgedSite| site.standing != Standing::Shown;
-        for (i, group) in analysis.groups(report.listed(analysis).filter(leaks)).iter().enumerate() {
+        for (i, finding) in report.findings(analysis).iter().enumerate() {
             writeln!(out)?;
-            self.leak(i + 1, group, analysis.header.duration_s, out)?;
+            self.leak(i + 1, finding, analysis.header.duration_s, out)?;
         }
         Ok(())
     }
 
-    fn leak(&self, number: usize, group: &Group<'_>, duration_s: f64, out: &mut dyn Write) -> io::Result<()> {
-        let lead = group.lead;
+    fn leak(
+        &self,
+        number: usize,
+        finding: &Finding<'_>,
+        duration_s: f64,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        let lead = finding.lead();
         let (word, ink) = match (lead.standing, lead.judgement.confidence) {
             (Standing::Tolerated, _) => ("TOLERATED", Ink::Faint),
             (_, Some(Confidence::Suspect)) => ("SUSPECT", Ink::Warning),
             _ => ("LEAK", Ink::Alarm),
         };
         let class = lead.judgement.class.name();
+        let leak_bytes = finding.leak_bytes();
         let figures = format!(
             "{:>11}  {:>16}  {:>22}",
-            units::rate(group.rate_bytes_per_s),
-            format!("{} leaked", units::bytes(group.leak_bytes)),
-            group.live_count.map_or_else(String::new, |count| units::plural(
-                count,
-                "live allocation",
-                "live allocations"
+            units::rate(finding.rate_bytes_per_s()),
+            format!("{} leaked", units::bytes(leak_bytes)),
+            finding.leak_count().map_or_else(String::new, |count| format!(
+                "in {}",
+                units::plural(count, "allocation", "allocations")
             )),
         );
         let title = format!("{number}. {} {class}", self.style.paint(ink, word));
@@ -113,17 +121,34 @@ impl Text {
         let figures = self.style.paint(Ink::Strong, figures.trim_end());
         writeln!(out, "{title}{:gap$}{figures}", "")?;
 
-        self.place(group.site, out)?;
+        match finding.together {
+            None => self.place(finding.largest(), out)?,
+            Some(Together::Below(frame)) => {
+                for line in self.frame_lines(frame, WIDTH - INDENT.len()) {
+                    writeln!(out, "{INDENT}{line}")?;
+                }
+                writeln!(out, "{INDENT}{} below this function", grow_together(finding))?;
+            }
+            Some(Together::ByStep) => {
+                if let Some(frame) = finding.headline() {
+                    for line in self.frame_lines(frame, WIDTH - INDENT.len()) {
+                        writeln!(out, "{INDENT}{line}")?;
+                    }
+                }
+                let text = format!("{}; {CALLER_IS_UNKNOWN}", grow_together(finding));
+                self.paragraph(&text, INDENT, INDENT, out)?;
+            }
+        }
         // The last level may lie in a teardown. Before the teardown, at least the leaked bytes were live.
-        let (from, last) = (group.levels.first(), group.levels.last());
-        let to = if last < group.leak_bytes { group.levels.highest() } else { last };
+        let (from, last) = (finding.levels.first(), finding.levels.last());
+        let to = if last < leak_bytes { finding.levels.highest() } else { last };
         let figures = format!("{} to {} live", units::bytes(from), units::bytes(to));
         writeln!(
             out,
             "{INDENT}{}  {figures}",
-            self.style.paint(ink, &self.style.sparkline(&group.levels.at(CURVE_COLUMNS)))
+            self.style.paint(ink, &self.style.sparkline(&finding.levels.at(CURVE_COLUMNS)))
         )?;
-        if group.is_freed_at_end {
+        if finding.is_freed_at_end() {
             // An exit handler or a destructor may free memory that grew without bound until then.
             writeln!(
                 out,
@@ -132,26 +157,37 @@ impl Text {
             )?;
         }
         let mut reason = printable(&why(lead));
-        if group.began_s > BEGAN_LATE * duration_s {
-            reason = format!("began at {}; {reason}", units::duration(group.began_s));
+        if finding.began_s() > BEGAN_LATE * duration_s {
+            reason = format!("began at {}; {reason}", units::duration(finding.began_s()));
         }
-        fill(&reason, &format!("{INDENT}why: "), &format!("{INDENT}     "), WIDTH)
-            .iter()
-            .try_for_each(|line| writeln!(out, "{line}"))?;
-        self.stacks(&group.shares, out)
+        self.paragraph(&reason, &format!("{INDENT}why: "), &format!("{INDENT}     "), out)?;
+        match finding.together {
+            Some(_) => self.parts(finding, out),
+            None => self.stacks(&finding.largest().shares, out),
+        }
+    }
+
+    fn paragraph(&self, text: &str, first: &str, rest: &str, out: &mut dyn Write) -> io::Result<()> {
+        fill(text, first, rest, WIDTH).iter().try_for_each(|line| writeln!(out, "{line}"))
     }
 
     /// Writes function, file and line, and module. If an inlined function made the allocation, writes this
     /// function, too.
-    fn place(&self, site: &JudgedSite, out: &mut dyn Write) -> io::Result<()> {
-        let Some(frame) = site.headline() else {
+    fn place(&self, part: &Group<'_>, out: &mut dyn Write) -> io::Result<()> {
+        let site = part.site;
+        let Some(frame) = part.headline() else {
             return writeln!(out, "{INDENT}{}", self.style.paint(Ink::Strong, &printable(&site.name())));
         };
         for line in self.frame_lines(frame, WIDTH - INDENT.len()) {
             writeln!(out, "{INDENT}{line}")?;
         }
+        if part.depth > 0 {
+            let width = WIDTH - INDENT.len() - "through ".len();
+            let text = format!("through {}", self.fitted(&site.name(), width));
+            writeln!(out, "{INDENT}{}", self.style.paint(Ink::Faint, &text))?;
+        }
         let inner = site.frames().take_while(|inner| !is_same(*inner, frame)).last();
-        if let Some(inner) = inner.filter(|_| site.stack.len() == 1) {
+        if let Some(inner) = inner.filter(|_| part.depth == 0 && site.stack.len() == 1) {
             let width = WIDTH - INDENT.len() - "through , inlined".len();
             let text = format!("through {}, inlined", self.fitted(&inner.name(), width));
             writeln!(out, "{INDENT}{}", self.style.paint(Ink::Faint, &text))?;
@@ -241,6 +277,74 @@ impl Text {
         Ok(())
     }
 
+    /// Writes the parts of a finding, each with the frames of its first stack. The outer frames that all
+    /// stacks share come once, at the end.
+    fn parts(&self, finding: &Finding<'_>, out: &mut dyn Write) -> io::Result<()> {
+        let style = self.style;
+        writeln!(out, "{INDENT}parts, by share of the leaked bytes:")?;
+        let tail = finding.shared_tail();
+        let has_tail = tail > 0;
+        let shown = finding.parts.len().min(MAX_PARTS);
+        for (i, part) in finding.parts[..shown].iter().enumerate() {
+            let is_last = i + 1 == shown && shown == finding.parts.len() && !has_tail;
+            let (branch, stem) = match (style.unicode, is_last) {
+                (true, false) => ("├─", "│ "),
+                (true, true) => ("└─", "  "),
+                (false, false) => ("|-", "| "),
+                (false, true) => ("`-", "  "),
+            };
+            let share = (100.0 * part.leak_bytes / finding.leak_bytes().max(1.0)).round();
+            let first = format!("{INDENT}{branch}{share:>4} %  ");
+            let rest = format!("{INDENT}{stem}{:>8}", "");
+            for (j, line) in self.part_lines(part, tail, WIDTH - columns(&rest)).iter().enumerate() {
+                writeln!(out, "{}{line}", if j == 0 { &first } else { &rest })?;
+            }
+        }
+        let (branch, stem) = if style.unicode { ("└─", "  ") } else { ("`-", "  ") };
+        let more = finding.parts.len() - shown;
+        if more > 0 {
+            let branch = match (has_tail, style.unicode) {
+                (true, true) => "├─",
+                (true, false) => "|-",
+                (false, _) => branch,
+            };
+            writeln!(out, "{INDENT}{branch} {} more (`--format json` has them)", units::count(more as u64))?;
+        }
+        let stack = finding.parts.iter().find_map(|part| part.stacks().next());
+        if let Some(stack) = stack.filter(|_| has_tail) {
+            writeln!(out, "{INDENT}{branch} all below:")?;
+            let outer = &stack.stack[stack.stack.len() - tail..];
+            let rest = format!("{INDENT}{stem}{:>8}", "");
+            let lines = self.stack_lines(outer, stack.is_stack_cut, WIDTH - columns(&rest));
+            lines.iter().try_for_each(|line| writeln!(out, "{rest}{line}"))?;
+        }
+        Ok(())
+    }
+
+    /// A part's size and place, then the frames of its first stack up to those that all parts share.
+    fn part_lines(&self, part: &Group<'_>, tail: usize, width: usize) -> Vec<String> {
+        let count = part.leak_count.map_or_else(String::new, |count| format!(" in {}", units::count(count)));
+        let number = match part.site.label {
+            SiteLabel::Number(number) => format!(", site {number}"),
+            SiteLabel::Text(_) => String::new(),
+        };
+        let note = format!("{}{count}{number}", units::bytes(part.leak_bytes));
+        let stack = part.stacks().next();
+        let own =
+            stack.map_or(&part.site.stack[..], |stack| &stack.stack[..(stack.stack.len() - tail).max(1)]);
+        let mut lines = vec![self.style.paint(Ink::Faint, &note)];
+        lines.extend(self.stack_lines(own, false, width));
+        if lines.len() == 1 {
+            lines.push(self.fitted(&part.name(), width));
+        }
+        let others = part.stacks().count().saturating_sub(1);
+        if others > 0 {
+            let text = format!("and {} of it", units::plural(others as u64, "other stack", "other stacks"));
+            lines.push(self.style.paint(Ink::Faint, &text));
+        }
+        lines
+    }
+
     /// The lines of a stack. A frame that repeats, as in recursion, gets one line with its count. Several
     /// runtime frames in a row get one line with the outermost of them.
     fn stack_lines(&self, stack: &[Address], is_cut: bool, width: usize) -> Vec<String> {
@@ -286,8 +390,8 @@ impl Text {
 
     /// Writes one line for each site that is listed although it fails nothing.
     fn shown(&self, report: &Report<'_>, analysis: &Findings, out: &mut dyn Write) -> io::Result<()> {
-        let mut shown = report.listed(analysis).filter(|site| site.standing == Standing::Shown).peekable();
-        if shown.peek().is_none() {
+        let shown = report.shown(analysis);
+        if shown.is_empty() {
             return Ok(());
         }
         writeln!(out)?;

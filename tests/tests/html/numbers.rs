@@ -64,7 +64,7 @@ fn headline_and_leaks_are_there_without_scripts() {
         "grow_list",
         "handle_request",
         "<svg class=\"plain\"",
-        "data-site=\"0\"",
+        "data-leak=\"0\"",
     ] {
         assert!(document.contains(part), "`{part}` is missing");
     }

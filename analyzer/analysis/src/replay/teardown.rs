@@ -18,7 +18,7 @@ const MOST_IDLE: usize = 3;
 /// Maximum number of allocations in an idle slice after the teardown, because programs print a farewell.
 const FAREWELL_ALLOCS: u64 = 8;
 /// A teardown takes at most 1/`MOST_OF_RECORD` of the record. Frees that take longer are work.
-const MOST_OF_RECORD: u64 = 10;
+const MOST_OF_RECORD: u64 = 8;
 
 /// The grid of a trace up to the slice before the teardown, if the program ended by itself.
 pub fn judged_grid(trace: &Trace) -> Grid {

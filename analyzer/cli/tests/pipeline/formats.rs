@@ -159,7 +159,7 @@ fn sarif_has_one_result_per_leak_with_a_place_a_stack_and_a_stable_fingerprint()
     let place = &results[0]["locations"][0]["physicalLocation"];
     assert_eq!(
         place,
-        &json!({"artifactLocation": {"uri": "leaker.c", "uriBaseId": "%SRCROOT%"}, "region": {"startLine": 42}})
+        &json!({"artifactLocation": {"uri": "leaker.c", "uriBaseId": "%SRCROOT%"}, "region": {"startLine": 77}})
     );
     assert_eq!(results[0]["stacks"][0]["frames"].as_array().map(Vec::len), Some(3));
     let rule = results[0]["ruleIndex"].as_u64().unwrap() as usize;

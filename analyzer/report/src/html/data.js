@@ -110,6 +110,7 @@ class Trace {
     this.file = numbers("file");
     this.line = numbers("line");
     this.module = numbers("module");
+    this.finding = numbers("finding");
     this.leakBytes = numbers("leak_bytes");
     this.leakedHere = numbers("leaked_here");
     this.leakShare = doubles("leak_share");

@@ -3,9 +3,9 @@
 
 use crate::text::summary;
 use edleak_analysis::diff::Diff;
+use edleak_analysis::finding::Finding;
 use edleak_analysis::findings::Findings;
 use edleak_analysis::gate::{Outcome, outcome, too_little};
-use edleak_analysis::group::Group;
 use edleak_analysis::outlook::Outlook;
 use edleak_analysis::site::Standing;
 use edleak_model::growth_kind::GrowthKind;
@@ -27,15 +27,15 @@ pub(super) struct Headline {
 }
 
 /// The leaks that fail the gate, grouped as a person counts them.
-pub(super) fn reported(analysis: &Findings) -> Vec<Group<'_>> {
-    analysis.groups(analysis.sites.iter().filter(|site| site.standing == Standing::Reported))
+pub(super) fn reported(analysis: &Findings) -> Vec<Finding<'_>> {
+    analysis.with_standing(|standing| standing == Standing::Reported)
 }
 
 pub(super) fn headline(analysis: &Findings, diff: Option<&Diff<'_>>) -> Headline {
     let leaks = reported(analysis);
-    let number = analysis.sites.iter().filter(|site| site.standing == Standing::Reported).count() as u64;
-    let rate: f64 = leaks.iter().map(|leak| leak.rate_bytes_per_s).sum();
-    let leaked: f64 = leaks.iter().map(|leak| leak.leak_bytes).sum();
+    let number = leaks.len() as u64;
+    let rate: f64 = leaks.iter().map(Finding::rate_bytes_per_s).sum();
+    let leaked: f64 = leaks.iter().map(Finding::leak_bytes).sum();
     let (mark, verdict) = match (outcome(analysis), too_little(analysis)) {
         (Outcome::Leaks, _) => {
             ("leak", format!("{}: {}", plural(number, "leak", "leaks"), rates(rate, number)))
@@ -87,13 +87,16 @@ fn plain(text: String) -> Vec<Piece> {
     vec![(text, false)]
 }
 
-fn who(worst: &Group<'_>) -> Vec<Piece> {
-    let mut pieces = vec![(worst.site.name(), true)];
-    if let Some((file, line)) = worst.site.headline().and_then(|frame| frame.place()) {
+fn who(worst: &Finding<'_>) -> Vec<Piece> {
+    let mut pieces = vec![(worst.name(), true)];
+    if let Some((file, line)) = worst.headline().and_then(|frame| frame.place()) {
         let line = if line == 0 { String::new() } else { format!(":{line}") };
         pieces.extend([(" at ".into(), false), (format!("{file}{line}"), true)]);
     }
-    pieces.push((format!(" leaks most: {}", units::rate(worst.rate_bytes_per_s)), false));
+    if worst.together.is_some() {
+        pieces.push((format!(", at {} places in step,", worst.parts.len()), false));
+    }
+    pieces.push((format!(" leaks most: {}", units::rate(worst.rate_bytes_per_s())), false));
     pieces
 }
 

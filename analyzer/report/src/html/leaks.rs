@@ -1,9 +1,9 @@
-//! The list of leaks for a browser without script: figures, reasons and stacks, as rows of the table of
-//! sites.
+//! The list of leaks without a script: figures, reasons and stacks, one row for each finding.
 
 use super::chart::sparkline;
 use super::escape::text;
-use crate::CURVE_COLUMNS;
+use crate::{CURVE_COLUMNS, in_step};
+use edleak_analysis::finding::Finding;
 use edleak_analysis::frame::SiteFrame;
 use edleak_analysis::group::{Group, Share};
 use edleak_analysis::site::JudgedSite;
@@ -13,10 +13,11 @@ use edleak_text::units;
 /// Maximum number of leaks in the list. A longer list needs sorting and filtering.
 const MAX_LEAKS: usize = 40;
 const MAX_STACKS: usize = 8;
+const MAX_PARTS: usize = 64;
 const MAX_FRAMES: usize = 64;
 
-/// Writes the table. The leaks in `leaks` come by falling rate.
-pub(super) fn table(leaks: &[Group<'_>]) -> String {
+/// Writes the table. `leaks` come by falling rate.
+pub(super) fn table(leaks: &[Finding<'_>]) -> String {
     if leaks.is_empty() {
         return "<p class=\"empty\">No site is reported as a leak.</p>".into();
     }
@@ -24,10 +25,9 @@ pub(super) fn table(leaks: &[Group<'_>]) -> String {
     let more = leaks.len().saturating_sub(MAX_LEAKS);
     let more = match more {
         0 => String::new(),
-        more => format!(
-            "<p class=\"note\">{} more leaks are shown with JavaScript.</p>",
-            units::count(more as u64)
-        ),
+        more => {
+            format!("<p class=\"note\">{} more leaks are among the sites.</p>", units::count(more as u64))
+        }
     };
     format!(
         "<table><thead><tr><th scope=\"col\">Verdict</th><th scope=\"col\">Site</th><th scope=\"col\">Rate</th>\
@@ -36,30 +36,60 @@ pub(super) fn table(leaks: &[Group<'_>]) -> String {
     )
 }
 
-fn row(leak: &Group<'_>) -> String {
-    let (site, judgement) = (leak.site, &leak.lead.judgement);
+fn row(leak: &Finding<'_>) -> String {
+    let judgement = &leak.lead().judgement;
     let word = if judgement.confidence == Some(Confidence::Suspect) { "suspect" } else { "leak" };
-    let place = site.headline().and_then(|frame| frame.place()).map_or_else(String::new, |(file, line)| {
-        format!("<br><bdi class=\"place\">{}:{line}</bdi>", text(file))
-    });
+    let together = in_step(leak).map_or_else(String::new, |together| format!("<li>{}</li>", text(&together)));
     let reasons: String = judgement.why.iter().map(|why| format!("<li>{}</li>", text(why))).collect();
     let (from, to) = (leak.levels.first(), leak.levels.last());
     let label = format!("live bytes from {} to {}", units::bytes(from), units::bytes(to));
     format!(
-        "<tr data-site=\"{id}\"><td><span class=\"verdict leak\">{word}</span> {class}</td>\
+        "<tr data-leak=\"{id}\"><td><span class=\"verdict leak\">{word}</span> {class}</td>\
          <td><bdi class=\"name\">{name}</bdi>{place}\
-         <details><summary>Why, and the stacks</summary><ul>{reasons}</ul>{stacks}</details></td>\
+         <details><summary>{summary}</summary><ul>{together}{reasons}</ul>{parts}</details></td>\
          <td class=\"figure\">{rate}</td><td class=\"figure\">{leaked}</td><td class=\"figure\">{live}</td>\
          <td>{curve}</td></tr>",
-        id = text(&site.label.to_string()),
+        id = text(&leak.largest().site.label.to_string()),
         class = judgement.class.name(),
-        name = text(&site.name()),
-        stacks = stacks(leak),
-        rate = text(&units::rate(leak.rate_bytes_per_s)),
-        leaked = text(&units::bytes(leak.leak_bytes)),
+        name = text(&leak.name()),
+        place = place(leak.headline()),
+        summary = match leak.parts.len() {
+            1 => "Why, and the stacks".to_owned(),
+            parts => format!("{parts} places that leak in step: why, and the stacks"),
+        },
+        parts = parts(leak),
+        rate = text(&units::rate(leak.rate_bytes_per_s())),
+        leaked = text(&units::bytes(leak.leak_bytes())),
         live = text(&units::bytes(to)),
         curve = sparkline(&leak.levels.at(CURVE_COLUMNS), &label),
     )
+}
+
+fn place(frame: Option<SiteFrame<'_>>) -> String {
+    frame.and_then(SiteFrame::place).map_or_else(String::new, |(file, line)| {
+        format!("<br><bdi class=\"place\">{}:{line}</bdi>", text(file))
+    })
+}
+
+/// The stacks of a place by itself; of several places each with its share and its stacks.
+fn parts(leak: &Finding<'_>) -> String {
+    if leak.together.is_none() {
+        return stacks(leak.largest());
+    }
+    let part = |part: &Group<'_>| {
+        let share = 100.0 * part.leak_bytes / leak.leak_bytes().max(1.0);
+        let count = part.leak_count.map_or_else(String::new, |count| {
+            format!(" in {}", units::plural(count, "allocation", "allocations"))
+        });
+        format!(
+            "<p>{share:.0} %: {}{count} by <bdi class=\"name\">{}</bdi>{}</p>{}",
+            text(&units::bytes(part.leak_bytes)),
+            text(&part.name()),
+            place(part.headline()),
+            stacks(part)
+        )
+    };
+    leak.parts.iter().take(MAX_PARTS).map(part).collect()
 }
 
 fn stacks(leak: &Group<'_>) -> String {

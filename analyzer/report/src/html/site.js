@@ -33,6 +33,8 @@ function figureList(view, site) {
     ["allocated", known(trace.allocatedBytes[site], formatBytes) + ", " + known(trace.allocs[site], (n) => plural(n, "time", "times"))],
     ["freed", known(trace.freedBytes[site], formatBytes) + ", " + known(trace.frees[site], (n) => plural(n, "time", "times"))],
   ];
+  const others = sitesOfFinding(trace, site) - 1;
+  if (others > 0) rows.push(["finding", "leak " + trace.finding[site] + ", with " + plural(others, "other site", "other sites") + " that leak in step"]);
   if (trace.verdict[site] === 0 && trace.began[site] > 0) rows.push(["began after", formatDuration(trace.began[site])]);
   if (trace.leakShare[site] > 0) rows.push(["share of its caller's leak", formatShare(trace.leakShare[site])]);
   if (trace.recordLonger[site] > 0) rows.push(["undecided", "record " + formatDuration(trace.recordLonger[site]) + " longer"]);
@@ -49,6 +51,12 @@ function figureList(view, site) {
     );
   }
   return el("dl", { class: "figures" }, ...rows.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
+}
+
+/** How many sites the finding has that this site belongs to. @param {Trace} trace @param {number} site */
+function sitesOfFinding(trace, site) {
+  const finding = trace.finding[site];
+  return finding === 0 ? 0 : trace.finding.filter((other) => other === finding).length;
 }
 
 /** @param {View} view @param {number} site */

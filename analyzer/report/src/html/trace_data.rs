@@ -6,7 +6,7 @@ use edleak_analysis::baseline::Change;
 use edleak_analysis::diff::Diff;
 use edleak_analysis::findings::Findings;
 use edleak_analysis::history::History;
-use edleak_analysis::site::{JudgedSite, Kind, SiteLabel};
+use edleak_analysis::site::{JudgedSite, Kind, SiteLabel, Standing};
 use edleak_model::classify::{Confidence, Verdict};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -107,6 +107,13 @@ fn write_figures(
     number("leak_bytes", &|site| site.judgement.leak_bytes);
     number("live_bytes", &|site| site.totals.live_bytes);
     number("flags", &|site| u64::from(site.is_stack_cut) + 2 * u64::from(site.judged_with_stacks));
+    // The leaks as the list counts them, from 1: sites with one number are one finding.
+    let findings = analysis.with_standing(|standing| standing == Standing::Reported);
+    let finding_of: HashMap<&SiteLabel, u64> = (1..)
+        .zip(&findings)
+        .flat_map(|(number, finding)| finding.sites().map(move |site| (&site.label, number)))
+        .collect();
+    number("finding", &|site| finding_of.get(&site.label).copied().unwrap_or(0));
     let parent = |site: &JudgedSite| site.parent.as_ref().and_then(|parent| place.get(parent).copied());
     payload.options(format!("{prefix}parent"), sites().map(parent));
     payload.options(format!("{prefix}live_count"), sites().map(|site| site.totals.live_count));

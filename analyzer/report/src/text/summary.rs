@@ -2,10 +2,10 @@
 
 use super::super::Report;
 use super::style::{Ink, Style, WIDTH, fill, printable};
+use edleak_analysis::finding::Finding;
 use edleak_analysis::findings::{Findings, Summary};
 use edleak_analysis::gate::{MUCH_MISSING, Outcome, RuleUse, outcome, too_little};
-use edleak_analysis::group::Group;
-use edleak_analysis::site::{JudgedSite, Standing};
+use edleak_analysis::site::Standing;
 use edleak_model::classify::Confidence;
 use edleak_model::growth_kind::GrowthKind;
 use edleak_text::units::{self, plural};
@@ -41,7 +41,7 @@ pub(super) fn write(
     if let Some(passed) = passed(analysis) {
         paragraph(Ink::Faint, "passed: ", &passed)?;
     }
-    if let Some(hidden) = report.top.and_then(|top| hidden_by_top(analysis, top)) {
+    if let Some(hidden) = report.top.and_then(|top| hidden_by_top(report, analysis, top)) {
         paragraph(Ink::Faint, "hidden: ", &hidden)?;
     }
     if analysis.summary.missing_share > MUCH_MISSING {
@@ -86,15 +86,14 @@ fn result(analysis: &Findings) -> (Ink, String) {
         format!("{} over {}", plural(header.slices, "slice", "slices"), units::duration(header.duration_s));
     match (outcome(analysis), too_little(analysis)) {
         (Outcome::Leaks, _) => {
-            let reported = || analysis.sites.iter().filter(|site| site.standing == Standing::Reported);
-            // The summary counts as the list does: a caller with its stacks is one leak.
-            let groups = analysis.groups(reported());
+            // The summary counts as the list does: several places in step are one leak.
+            let findings = analysis.with_standing(|standing| standing == Standing::Reported);
             let is_suspect =
-                |group: &&Group<'_>| group.lead.judgement.confidence == Some(Confidence::Suspect);
-            let suspects = groups.iter().filter(is_suspect).count();
-            let leaks = groups.len() as u64;
-            let rate: f64 = groups.iter().map(|group| group.rate_bytes_per_s).sum();
-            let leaked: f64 = groups.iter().map(|group| group.leak_bytes).sum();
+                |finding: &&Finding<'_>| finding.lead().judgement.confidence == Some(Confidence::Suspect);
+            let suspects = findings.iter().filter(is_suspect).count();
+            let leaks = findings.len() as u64;
+            let rate: f64 = findings.iter().map(Finding::rate_bytes_per_s).sum();
+            let leaked: f64 = findings.iter().map(Finding::leak_bytes).sum();
             let among = match (suspects as u64, leaks) {
                 (0, _) => String::new(),
                 (1, 1) => ", a suspect".into(),
@@ -177,9 +176,7 @@ fn percent(share: f64) -> String {
 
 /// The number of leaks that fail nothing, with the reasons; `None`: there are none.
 pub(crate) fn passed(analysis: &Findings) -> Option<String> {
-    let count = |is: fn(Standing) -> bool| {
-        analysis.groups(analysis.sites.iter().filter(|site| is(site.standing))).len() as u64
-    };
+    let count = |is: fn(Standing) -> bool| analysis.with_standing(is).len() as u64;
     let parts = [
         (count(|standing| standing == Standing::Known), "in the baseline"),
         (count(|standing| matches!(standing, Standing::Suppressed(_))), "suppressed"),
@@ -194,17 +191,14 @@ pub(crate) fn passed(analysis: &Findings) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
-fn hidden_by_top(analysis: &Findings, top: usize) -> Option<String> {
-    let is_listed = |site: &&JudgedSite| {
-        matches!(site.standing, Standing::Reported | Standing::Tolerated | Standing::Shown)
-    };
-    // The hint counts as the list does: a caller with its stacks is one leak.
-    let entries = |top: usize| {
-        let listed = analysis.sites.iter().filter(is_listed).take(top);
-        let (shown, leaks): (Vec<&JudgedSite>, Vec<&JudgedSite>) =
-            listed.partition(|site| site.standing == Standing::Shown);
-        shown.len() + analysis.groups(leaks.into_iter()).len()
-    };
-    let hidden = entries(usize::MAX).saturating_sub(entries(top)) as u64;
-    (hidden > 0).then(|| format!("{} beyond --top {top}", plural(hidden, "site", "sites")))
+fn hidden_by_top(report: &Report<'_>, analysis: &Findings, top: usize) -> Option<String> {
+    let leaks =
+        analysis.with_standing(|standing| matches!(standing, Standing::Reported | Standing::Tolerated)).len();
+    let shown = analysis.sites.iter().filter(|site| site.standing == Standing::Shown).count();
+    let leaks = leaks - report.findings(analysis).len();
+    let sites = shown - report.shown(analysis).len();
+    let parts = [(leaks, "leak", "leaks"), (sites, "site", "sites")];
+    let parts = parts.into_iter().filter(|(number, ..)| *number > 0);
+    let parts: Vec<String> = parts.map(|(number, one, many)| plural(number as u64, one, many)).collect();
+    (!parts.is_empty()).then(|| format!("{} beyond --top {top}", parts.join(" and ")))
 }

@@ -1,0 +1,104 @@
+//! The function that the stacks of several leaks have in common: the innermost frame of their shared outer
+//! end.
+//!
+//! `main` is no common function, nor is the function that a thread starts with: everything lies below them.
+
+use crate::frame::{SiteFrame, base_name, frames};
+use crate::group::Group;
+use crate::site::JudgedSite;
+
+/// The outer frames that stacks share.
+#[derive(Clone, Debug)]
+pub(crate) struct Common<'a> {
+    /// Outermost first. The first frame is the program's own outermost function.
+    frames: Vec<SiteFrame<'a>>,
+}
+
+impl<'a> Common<'a> {
+    /// The shared frames of the stacks of one group.
+    pub(crate) fn of(group: &Group<'a>) -> Option<Self> {
+        let mut stacks = group.stacks();
+        let first = Self { frames: own_frames(stacks.next()?) };
+        stacks.try_fold(first, |common, stack| common.with_stack(stack))
+    }
+
+    /// The frames that the stacks of this group share, too; `None` if they share only the outermost function.
+    pub(crate) fn with(&self, group: &Group<'a>) -> Option<Self> {
+        group.stacks().try_fold(self.clone(), |common, stack| common.with_stack(stack))
+    }
+
+    /// The frames that this stack shares, too. If both are in one function at different lines, this function
+    /// is the last shared frame.
+    fn with_stack(&self, stack: &'a JudgedSite) -> Option<Self> {
+        let own = own_frames(stack);
+        let same_place =
+            self.frames.iter().zip(&own).take_while(|(one, other)| is_same_place(**one, **other));
+        let mut shared = same_place.count();
+        let is_same = |(one, other): (&SiteFrame<'_>, &SiteFrame<'_>)| {
+            one.function().is_some() && one.function() == other.function()
+        };
+        if self.frames.get(shared).zip(own.get(shared)).is_some_and(is_same) {
+            shared += 1;
+        }
+        // All work of a thread shares the outermost function.
+        (shared > 1).then(|| Self { frames: self.frames[..shared].to_vec() })
+    }
+
+    /// The innermost shared function.
+    pub(crate) fn frame(&self) -> SiteFrame<'a> {
+        let own = self.frames[1..].iter().rev().find(|frame| !frame.is_runtime());
+        own.copied().unwrap_or(self.frames[self.frames.len() - 1])
+    }
+}
+
+/// The frames of a stack, outermost first, beginning with the program's own outermost function.
+fn own_frames(stack: &JudgedSite) -> Vec<SiteFrame<'_>> {
+    let mut all: Vec<SiteFrame<'_>> = frames(&stack.stack).collect();
+    all.reverse();
+    let entry = entry_frames(&all, stack.is_stack_cut);
+    all.split_off(entry)
+}
+
+fn is_same_place(one: SiteFrame<'_>, other: SiteFrame<'_>) -> bool {
+    (one.address.address, one.address.module_id) == (other.address.address, other.address.module_id)
+        && (one.function(), one.place()) == (other.function(), other.place())
+}
+
+/// The number of frames, outermost first, before the program's own outermost function: `_start`, the start of
+/// a thread, the runtime of a language.
+fn entry_frames(frames: &[SiteFrame<'_>], is_cut: bool) -> usize {
+    if is_cut {
+        return 0;
+    }
+    let is_before = |frame: &SiteFrame<'_>| {
+        let module = frame.address.module.as_deref().map_or("", base_name);
+        let is_libc = ["libc.so", "libc-", "libpthread", "ld-linux", "ld-musl", "libstdc++"].iter();
+        frame.is_runtime()
+            || frame.function().is_some_and(|function| function != "main" && is_entry(function))
+            || is_libc.clone().any(|name| module.starts_with(name))
+    };
+    let mut entry = frames.iter().take_while(|frame| is_before(frame)).count();
+    // Rust's `main` calls the runtime, and that the program's `main`.
+    let is_main = |at: usize| frames.get(at).is_some_and(|frame| frame.function() == Some("main"));
+    if is_main(entry) && frames.get(entry + 1).is_some_and(is_before) {
+        entry += 1;
+        entry += frames[entry..].iter().take_while(|frame| is_before(frame)).count();
+    }
+    entry
+}
+
+/// Whether a program or a thread begins in this function.
+pub(crate) fn is_entry(function: &str) -> bool {
+    const NAMES: [&str; 9] = [
+        "main",
+        "_start",
+        "__libc_start_main",
+        "__libc_start_main_impl",
+        "__libc_start_call_main",
+        "start_thread",
+        "clone",
+        "__clone3",
+        "execute_native_thread_routine",
+    ];
+    NAMES.contains(&function)
+}

@@ -1,0 +1,116 @@
+//! Leaks that are too small, or too few allocations, to be told from chance. They become undecided.
+
+use crate::site::{JudgedSite, Kind, SiteLabel};
+use edleak_model::classify::{Confidence, Judgement};
+use edleak_model::reasons;
+use edleak_model::regression::Class;
+use std::collections::HashMap;
+
+/// Least share of the live bytes that a suspect must have leaked; the stacks of the same caller count
+/// together. With less, the suspect becomes undecided.
+const NEGLIGIBLE: f64 = 0.001;
+
+/// Turns negligible suspects into undecided sites.
+///
+/// Of the sites that do not leak, about one in fifty becomes a suspect. A large program has thousands of
+/// sites, most of them small. So every large program would have one or two small suspects. A strict leak is
+/// reported however small it is. A real leak does not stay negligible for long.
+pub(super) fn what_is_negligible(sites: &mut [JudgedSite], record_s: f64) {
+    let live: f64 = sites.iter().map(JudgedSite::judged_bytes).sum();
+    let family = |site: &JudgedSite| site.parent.clone().unwrap_or_else(|| site.label.clone());
+    let mut leaked: HashMap<SiteLabel, f64> = HashMap::new();
+    for site in sites.iter().filter(|site| site.is_leak()) {
+        *leaked.entry(family(site)).or_default() += match site.judgement.confidence {
+            Some(Confidence::Strict) => f64::INFINITY,
+            _ => site.judgement.leak_bytes as f64,
+        };
+    }
+    let is_negligible = |site: &JudgedSite| {
+        let is_leak = site.is_leak() && site.kind != Kind::Injected;
+        is_leak && leaked.get(&family(site)).is_some_and(|&leaked| leaked < NEGLIGIBLE * live)
+    };
+    for site in sites.iter_mut().filter(|site| is_negligible(site)) {
+        let mut why = std::mem::take(&mut site.judgement.why);
+        why.push(reasons::negligible(site.judgement.leak_bytes));
+        site.judgement = Judgement::undecided(Class::Log, record_s, why);
+    }
+}
+
+/// A leak of fewer allocations becomes undecided if the program freed nearly all of them when it ended ...
+const FEW_FREED: u64 = 32;
+/// ... if no more than this share of them is left ...
+const FEW_LEFT: f64 = 0.25;
+/// ... and if it was less than this share of the live bytes.
+const FEW_SHARE: f64 = 0.1;
+
+/// Turns leaks of few allocations, which the program freed when it ended, into undecided sites.
+///
+/// A queue for each thread, a table that gets a page for each new kind of request: such a structure grows in
+/// even steps until all its parts were used once, and its destructor frees it. A short record ends before
+/// that. More memory, or more allocations, stay a leak: the program may hold them until its end by mistake.
+pub(super) fn few_freed_at_the_end(sites: &mut [JudgedSite], record_s: f64) {
+    #[derive(Default)]
+    struct Leaked {
+        bytes: f64,
+        count: Option<u64>,
+        live_at_the_end: f64,
+    }
+    let live: f64 = sites.iter().map(JudgedSite::judged_bytes).sum();
+    let family = |site: &JudgedSite| site.parent.clone().unwrap_or_else(|| site.label.clone());
+    let mut leaked: HashMap<SiteLabel, Leaked> = HashMap::new();
+    for site in sites.iter().filter(|site| site.is_leak() && site.kind != Kind::Injected) {
+        let known =
+            leaked.entry(family(site)).or_insert_with(|| Leaked { count: Some(0), ..Leaked::default() });
+        known.bytes += site.judgement.leak_bytes as f64;
+        known.count =
+            known.count.zip(site.judgement.leak_count).map(|(sum, count)| sum.saturating_add(count));
+    }
+    for site in &*sites {
+        if let Some(known) = leaked.get_mut(&family(site)) {
+            known.live_at_the_end += site.totals.live_bytes as f64;
+        }
+    }
+    leaked.retain(|_, known| {
+        known.count.is_some_and(|count| count < FEW_FREED)
+            && known.live_at_the_end < FEW_LEFT * known.bytes
+            && known.bytes < FEW_SHARE * live
+    });
+    for site in sites.iter_mut().filter(|site| site.is_leak()) {
+        let Some(count) = leaked.get(&family(site)).and_then(|known| known.count) else { continue };
+        let mut why = std::mem::take(&mut site.judgement.why);
+        why.push(reasons::few_freed_at_exit(count));
+        site.judgement = Judgement::undecided(Class::Log, record_s, why);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::tests::{judgement, site};
+    use crate::site::Totals;
+    use edleak_model::classify::Verdict;
+    use edleak_model::levels::Levels;
+    use edleak_model::series::{Point, SeriesBuilder};
+
+    #[test]
+    fn few_allocations_freed_at_the_end_are_undecided_and_more_of_them_are_a_leak() {
+        let is_leak = |count: u64, bytes: u64, left: u64, others: u64| {
+            let judged = Judgement { leak_count: Some(count), ..judgement(Verdict::Leak, bytes, 1.0, false) };
+            let held = |bytes: u64| {
+                let mut series = SeriesBuilder::new();
+                series.push(Point { live_bytes: bytes, ..Default::default() });
+                Levels::of(&series.finish())
+            };
+            let totals = Totals { live_bytes: left, ..Totals::default() };
+            let leak = JudgedSite { levels: held(bytes), totals, ..site(1, None, count, judged) };
+            let other = site(2, None, 1, judgement(Verdict::NoLeak, 0, 0.0, false));
+            let mut sites = [leak, JudgedSite { levels: held(others), ..other }];
+            few_freed_at_the_end(&mut sites, 10.0);
+            sites[0].is_leak()
+        };
+        assert!(!is_leak(15, 8_000, 0, 200_000));
+        assert!(is_leak(15, 8_000, 8_000, 200_000), "still live at the end");
+        assert!(is_leak(500, 8_000, 0, 200_000), "many allocations");
+        assert!(is_leak(15, 80_000, 0, 200_000), "a large part of the live memory");
+    }
+}

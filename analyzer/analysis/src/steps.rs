@@ -1,0 +1,292 @@
+//! Decides whether leaks grow in step. One mistake in the program leaks at all of its places at the same
+//! time.
+//!
+//! Two steady leaks are both straight lines, so their curves do not show a common cause. The slices do. The
+//! places of one mistake keep new allocations in the same slices; the places of two mistakes do not. So the
+//! growth of two places is compared slice by slice, and again with one of them moved in time. Growth that
+//! fits much better unmoved is evidence. If every slice holds many allocations, growth fits moved and
+//! unmoved: then nothing speaks for a common cause, and nothing against it.
+
+use crate::error::Error;
+use crate::load::Recording;
+use crate::replay::Merged;
+use crate::replay::points::for_each_site;
+use crate::replay::teardown::judged_grid;
+use crate::site::{JudgedSite, SiteLabel};
+use edleak_format::{SiteId, Trace};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Instants that are kept of each site.
+const MOST_INSTANTS: usize = 2048;
+/// Leaking sites that are compared, by falling rate.
+const MOST_SITES: usize = 400;
+/// A trace with more sites times slices is not read once more for this.
+const MOST_COUNTERS: usize = 60_000_000;
+/// The fewest allocations that show a pattern.
+const LEAST_KEPT: f64 = 6.0;
+/// The share of the growth that may fall into different slices: a slice may be taken in the middle of an
+/// event.
+const MOST_APART: f64 = 0.3;
+/// Growth moved in time must fit this many times worse.
+const LEAST_CONTRAST: f64 = 2.0;
+/// The share of the growth that may differ if the slices show no pattern.
+const MOST_UNLIKE: f64 = 0.05;
+/// Then the ratio of the numbers of allocations must also be a whole number, with this error.
+const RATIO_ERROR: f64 = 0.03;
+/// Growth is moved by these numbers of slices.
+const MOVES: [usize; 8] = [1, 2, 3, 5, 8, 13, 21, 34];
+
+/// Live allocations of the leaking sites, slice by slice.
+#[derive(Clone, Default, Debug)]
+pub struct Steps {
+    live_counts: HashMap<SiteLabel, Box<[u64]>>,
+    /// The results of earlier comparisons: a report lists the same leaks several times.
+    compared: Arc<Mutex<HashMap<(u64, u64), Step>>>,
+}
+
+/// Whether two growths have a common cause.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Step {
+    /// They are not in step.
+    Apart,
+    /// They may be in step: every slice holds so many allocations that it shows no pattern.
+    Possible,
+    /// They are in step.
+    Together,
+}
+
+impl Steps {
+    /// Reads the leaking sites, their callers and their stacks once more. The result is empty if the input
+    /// is no trace, is too large, or has nothing to compare.
+    pub fn of(recording: &Recording, sites: &[JudgedSite]) -> Self {
+        let Recording::Trace(trace) = recording else { return Self::default() };
+        let leaking: Vec<&JudgedSite> = sites.iter().filter(|site| site.is_leak()).take(MOST_SITES).collect();
+        let together: HashSet<&SiteLabel> =
+            leaking.iter().filter(|site| site.judged_with_stacks).map(|site| &site.label).collect();
+        let parts = sites.iter().filter(|site| {
+            site.leak_share.is_some() && site.parent.as_ref().is_some_and(|parent| together.contains(parent))
+        });
+        let parents = leaking.iter().filter_map(|site| site.parent.as_ref());
+        let labels = leaking.iter().map(|site| &site.label).chain(parents);
+        let labels = labels.chain(parts.take(MOST_SITES).map(|part| &part.label));
+        let ids: BTreeSet<SiteId> = labels.filter_map(id_of).collect();
+        let is_affordable = trace.sites().len().saturating_mul(judged_grid(trace).points) <= MOST_COUNTERS;
+        if leaking.len() < 2 && together.is_empty() || !is_affordable {
+            return Self::default();
+        }
+        let live_counts = live_counts(trace, &ids.into_iter().collect::<Vec<_>>());
+        Self { live_counts, ..Self::default() }
+    }
+
+    /// Sites that grow by one of several patterns, which fit only themselves.
+    #[cfg(test)]
+    pub(crate) fn of_patterns<'a>(sites: impl Iterator<Item = (&'a SiteLabel, u64)>) -> Self {
+        let counts = |pattern: u64| {
+            let mut live = 0;
+            let count = |slice: u64| {
+                live += u64::from((slice + 3 * pattern).is_multiple_of(7) && !slice.is_multiple_of(5));
+                live
+            };
+            (0..400).map(count).collect()
+        };
+        let live_counts = sites.map(|(label, pattern)| (label.clone(), counts(pattern))).collect();
+        Self { live_counts, ..Self::default() }
+    }
+
+    /// The growth of these sites together; `None` if none of them is known.
+    pub(crate) fn growth_of<'a>(&self, labels: impl Iterator<Item = &'a SiteLabel>) -> Option<Growth> {
+        let mut sum: Vec<u64> = Vec::new();
+        let mut hasher = DefaultHasher::new();
+        for label in labels {
+            let Some(live_counts) = self.live_counts.get(label) else { continue };
+            label.hash(&mut hasher);
+            if sum.is_empty() {
+                sum = live_counts.to_vec();
+            } else {
+                sum.iter_mut().zip(live_counts).for_each(|(sum, count)| *sum = sum.saturating_add(*count));
+            }
+        }
+        (!sum.is_empty()).then(|| Growth { id: hasher.finish(), ..Growth::of(sum) })
+    }
+
+    /// Compares two growths, once.
+    pub(crate) fn step(&self, one: &Growth, other: &Growth) -> Step {
+        let key = (one.id.min(other.id), one.id.max(other.id));
+        let compared = || self.compared.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(&step) = compared().get(&key) {
+            return step;
+        }
+        let step = one.step_with(other);
+        compared().insert(key, step);
+        step
+    }
+}
+
+fn id_of(label: &SiteLabel) -> Option<SiteId> {
+    match label {
+        SiteLabel::Number(number) => u32::try_from(*number).ok().map(SiteId),
+        SiteLabel::Text(_) => None,
+    }
+}
+
+fn live_counts(trace: &Trace, ids: &[SiteId]) -> HashMap<SiteLabel, Box<[u64]>> {
+    let every = judged_grid(trace).points.div_ceil(MOST_INSTANTS).max(1);
+    let instants = judged_grid(trace).points.div_ceil(every);
+    let mut all = HashMap::new();
+    let merged = Merged::of(trace);
+    // A record that is too long to print has no steps.
+    let _: Result<(), Error> = for_each_site(trace, &merged, ids, |site| {
+        let mut counts = vec![0; instants];
+        let mut from = site.absent;
+        for (point, times) in &site.runs {
+            let to = from.saturating_add(usize::try_from(*times).unwrap_or(usize::MAX));
+            for count in counts.iter_mut().take(to.div_ceil(every)).skip(from.div_ceil(every)) {
+                *count = point.live_count;
+            }
+            from = to;
+        }
+        all.insert(SiteLabel::Number(u64::from(ids[site.index].0)), counts.into_boxed_slice());
+        Ok(())
+    });
+    all
+}
+
+/// Allocations that stay until the end, by the slice in which they are made.
+#[derive(Debug)]
+pub(crate) struct Growth {
+    /// A hash of the labels of the sites.
+    id: u64,
+    kept: Vec<f64>,
+    /// The first slice with a live allocation.
+    from: usize,
+}
+
+impl Growth {
+    /// The growth of a number of live allocations. Allocations that are freed again are no growth.
+    fn of(mut live_counts: Vec<u64>) -> Self {
+        let from = live_counts.iter().position(|&count| count > 0).unwrap_or(live_counts.len());
+        let mut least = u64::MAX;
+        for count in live_counts.iter_mut().rev() {
+            least = least.min(*count);
+            *count = least;
+        }
+        let risen = live_counts.windows(2).map(|pair| (pair[1] - pair[0]) as f64);
+        let kept = std::iter::once(0.0).chain(risen).collect();
+        Self { id: 0, kept, from }
+    }
+
+    /// Compares two growths over the slices in which both are known.
+    fn step_with(&self, other: &Self) -> Step {
+        let from = self.from.max(other.from).min(self.kept.len().min(other.kept.len()));
+        let (one, two) = (&self.kept[from..], &other.kept[from..]);
+        let (all_one, all_two): (f64, f64) = (one.iter().sum(), two.iter().sum());
+        if all_one < LEAST_KEPT || all_two < LEAST_KEPT {
+            return Step::Apart;
+        }
+        let share = |kept: &[f64], all: f64| kept.iter().map(|kept| kept / all).collect::<Vec<f64>>();
+        let (one, two) = (share(one, all_one), share(two, all_two));
+        if is_pattern(&one, &two, apart) || is_pattern(&one, &two, apart_by_more_than_a_slice) {
+            return Step::Together;
+        }
+        let ratio = (all_one / all_two).max(all_two / all_one);
+        let is_whole = (ratio - ratio.round()).abs() <= RATIO_ERROR * ratio;
+        if is_whole && apart(&one, &two, 0) <= MOST_UNLIKE { Step::Possible } else { Step::Apart }
+    }
+}
+
+/// Whether two growths fit, and fit much worse where one is moved in time.
+fn is_pattern(one: &[f64], two: &[f64], apart: fn(&[f64], &[f64], usize) -> f64) -> bool {
+    let here = apart(one, two, 0);
+    // A straight line also fits if it is moved.
+    if here > MOST_APART
+        || MOVES[2..5].iter().all(|&by| by >= one.len() || apart(one, two, by) <= MOST_UNLIKE)
+    {
+        return false;
+    }
+    let moves = MOVES.iter().filter(|&&by| by < one.len() / 4).flat_map(|&by| [by, one.len() - by]);
+    let mut elsewhere: Vec<f64> = moves.map(|by| apart(one, two, by)).collect();
+    elsewhere.sort_by(f64::total_cmp);
+    let usual = elsewhere.get(elsewhere.len() / 2).copied().unwrap_or(0.0);
+    usual > MOST_UNLIKE && here * LEAST_CONTRAST <= usual
+}
+
+/// The share of the growth that falls into different slices, with `two` moved by so many of them.
+fn apart(one: &[f64], two: &[f64], by: usize) -> f64 {
+    let moved = two.iter().cycle().skip(by);
+    one.iter().zip(moved).map(|(one, two)| (one - two).abs()).sum::<f64>() / 2.0
+}
+
+/// The same, but growth also fits in the slice before or after. An allocation that is freed a slice later can
+/// hide for one slice that another allocation stays.
+fn apart_by_more_than_a_slice(one: &[f64], two: &[f64], by: usize) -> f64 {
+    let moved = two.iter().cycle().skip(by);
+    let (mut one_left, mut two_left): (Vec<f64>, Vec<f64>) =
+        one.iter().zip(moved).map(|(one, two)| (one - one.min(*two), two - one.min(*two))).unzip();
+    for at in 1..one_left.len() {
+        for (one_at, two_at) in [(at - 1, at), (at, at - 1)] {
+            let matched = one_left[one_at].min(two_left[two_at]);
+            one_left[one_at] -= matched;
+            two_left[two_at] -= matched;
+        }
+    }
+    one_left.iter().sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Live allocations of a site that keeps `size` of them at each slice that `is_event` names.
+    fn growing(slices: u64, size: u64, is_event: impl Fn(u64) -> bool) -> Growth {
+        let mut live = 0;
+        let count = |slice| {
+            live += if is_event(slice) { size } else { 0 };
+            live
+        };
+        Growth::of((0..slices).map(count).collect())
+    }
+
+    #[test]
+    fn sites_of_one_mistake_are_in_step_and_those_of_two_are_not() {
+        let one = |size| growing(400, size, |slice| slice % 7 < 2 && slice % 5 != 0);
+        assert_eq!(one(1).step_with(&one(3)), Step::Together);
+        // As often, and as steadily, but at other times.
+        let other = growing(400, 1, |slice| (slice + 3) % 7 < 2 && slice % 5 != 0);
+        assert_eq!(one(1).step_with(&other), Step::Apart);
+        // In turn.
+        let [even, odd] = [0, 1].map(|of| growing(400, 1, |slice| slice % 2 == of));
+        assert_eq!(even.step_with(&odd), Step::Apart);
+        assert_eq!(even.step_with(&even), Step::Together);
+    }
+
+    #[test]
+    fn lines_without_a_pattern_prove_nothing() {
+        let steady = |size| growing(400, size, |_| true);
+        assert_eq!(steady(50).step_with(&steady(100)), Step::Possible);
+        // Not so many of one for each of the other.
+        assert_eq!(steady(50).step_with(&steady(71)), Step::Apart);
+        // Next to nothing.
+        assert_eq!(steady(50).step_with(&growing(400, 1, |slice| slice > 395)), Step::Apart);
+    }
+
+    #[test]
+    fn what_comes_and_goes_is_no_growth() {
+        let leak = growing(400, 1, |slice| slice % 4 == 0);
+        let mut live = 0;
+        let busy = (0..400u64).map(|slice| {
+            live += u64::from(slice % 4 == 0);
+            live + slice * slice % 11
+        });
+        assert_eq!(leak.step_with(&Growth::of(busy.collect())), Step::Apart);
+        // Work in every other slice moves what stays by a slice.
+        let leak = growing(400, 1, |slice| slice % 9 == 0);
+        let mut live = 0;
+        let at_work = (0..400u64).map(|slice| {
+            live += u64::from(slice % 9 == 0);
+            live + 5 * u64::from(slice % 2 == 1)
+        });
+        assert_eq!(leak.step_with(&Growth::of(at_work.collect())), Step::Together);
+    }
+}
