@@ -68,7 +68,7 @@ fn run(name: &str, slices: u64, nth: u64) -> (u64, Trace) {
     let mut counters = Vec::new();
     writer.record(&start()).expect("there is room");
     for tick in 0..slices {
-        // Sites appear as the recording goes on.
+        // Sites appear as the recording continues.
         if counters.len() < SITES && tick.is_multiple_of(3) {
             writer.record(&Record::Site(site(counters.len() as u32))).expect("there is room");
             counters.push(Counters::ZERO);

@@ -1,4 +1,4 @@
-//! A trace read while it grows: every slice is seen once, and only new data is read.
+//! Tests the reader of a growing trace: it passes on every slice once, and reads only new data.
 
 mod common;
 

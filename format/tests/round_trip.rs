@@ -137,7 +137,7 @@ fn catalog_over_a_third_of_the_capacity_is_an_error_and_replaced_records_do_not_
     let file = TempFile::new("catalog");
     let mut writer = TraceWriter::create(&file.0, MIN_CAPACITY_BYTES).expect("a new file");
     let module = |id: u32, number: u64| {
-        // Names that hardly compress.
+        // Names that compress little.
         let words = (0..8).map(|word| (number * 8 + word).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         Record::Module(edleak_format::Module {
             id: edleak_format::ModuleId(id),

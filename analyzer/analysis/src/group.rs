@@ -42,7 +42,7 @@ pub struct Group<'a> {
 /// The share of one stack in a leak.
 #[derive(Clone, Copy, Debug)]
 pub struct Share<'a> {
-    /// The stack; `None` stands for the bytes that the caller leaked while it was not watched.
+    /// The stack; `None`: the bytes that the caller leaked while it was not watched.
     pub site: Option<&'a JudgedSite>,
     /// The stack's share of the leaked bytes, 0 to 1.
     pub of_leaked: f64,

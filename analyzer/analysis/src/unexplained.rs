@@ -2,8 +2,8 @@
 //!
 //! If a site allocated once and never again, its curve is flat for nearly all of the record, so it is not a
 //! leak. Some programs allocate at new sites all the time. None of these sites leaks, but together their
-//! memory grows. So edleak judges the sum of these sites like one site. The sum names no site, so the
-//! recording becomes undecided at best.
+//! memory grows. So edleak judges the sum of these sites like one site. The sum names no site, so it can make
+//! the recording undecided but not a leak.
 
 use crate::site::{JudgedSite, Kind, SiteLabel};
 use edleak_model::classify::{Model, Verdict, judge};
@@ -26,7 +26,7 @@ const LEAST_BYTES: f64 = 4096.0;
 pub struct Unexplained {
     /// Number of these sites.
     pub sites: u64,
-    /// Their growth in bytes, all together.
+    /// The growth of all these sites together, in bytes.
     pub bytes: u64,
 }
 

@@ -66,7 +66,7 @@ impl Verification {
         }
     }
 
-    /// Whether nothing is damaged. A recording that was cut short is also sound.
+    /// Whether the trace has no damage. A recording that was cut short is also sound.
     pub fn is_sound(&self) -> bool {
         self.damaged_blocks == 0 && self.damaged_bytes == 0 && self.lost_slices == 0
     }

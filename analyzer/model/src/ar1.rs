@@ -57,7 +57,7 @@ impl Inner {
         self.full + rho * rho * self.inner - rho * self.lag
     }
 
-    /// The product at every ρ.
+    /// The inner product at every ρ.
     pub(crate) fn all(self) -> PerRho {
         RHO.map(|rho| self.at(rho))
     }

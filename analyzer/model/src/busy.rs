@@ -1,4 +1,4 @@
-//! A curve over busy time: the record without the time in which the program did next to nothing.
+//! A curve over busy time: the record without the time in which the program made almost no allocations.
 //!
 //! The weight of a bucket is the number of the program's allocations in it, relative to the buckets in which
 //! the site grew. No weight exceeds 1, so busy time is only ever shorter than the record: a burst of work

@@ -233,8 +233,8 @@ pub const STRICT_SECONDS: f64 = 2.0;
 /// Least rise of the live count at a site that freed more allocations than it kept. A smaller rise may come
 /// from one busier moment.
 const LEAST_EVENTS: f64 = 8.0;
-/// The thresholds after the model removed a wave or surges. These thresholds are stricter, because the
-/// adjustment was chosen to fit this curve.
+/// The thresholds for a curve from which the model has removed a wave or surges. These thresholds are
+/// stricter, because the adjustment was chosen to fit this curve.
 const ADJUSTED: Bar =
     Bar { rise_over_scatter: 4.0, pace: 0.15, largest_step: 0.87, second: 0.6, late_t: 4.0, bic: 0.0 };
 /// The thresholds for sites whose allocations get larger but not more numerous. Only the curve of bytes must

@@ -2,8 +2,8 @@
 //!
 //! Every model is a constant plus one or two fixed shapes, fitted by generalised least squares under AR(1)
 //! noise ([`super::ar1`]). The main result is half the difference between the best BIC of the two sides. The
-//! contest does most of the work of telling a leak from a filling cache. A rising curve alone says little. A
-//! rising curve that no saturating shape explains says much.
+//! contest does most of the work of telling a leak from a filling cache. A rising curve alone says little.
+//! But if no saturating shape explains a rising curve, this is strong evidence of a leak.
 //!
 //! No model has more than one step. With two or more steps, a model could explain a bursty leak away.
 
@@ -37,7 +37,7 @@ const LOAD_AND_LINE: f64 = 6.0;
 const FILLS: [Shape; 3] = [Shape::Fill(0.025), Shape::Fill(0.05), Shape::Fill(0.1)];
 
 /// Least ratio of the pace of a base that loads to the pace of the leak beside it. With a smaller ratio, the
-/// bend between the two looks like that of a curve that slackens all along, such as √t or ln t.
+/// bend between the two looks like that of a curve that slackens the whole time, such as √t or ln t.
 const LOAD_PACE: f64 = 5.0;
 
 /// The result of the contest on one curve.

@@ -121,7 +121,7 @@ pub(crate) fn too_little_work(slices: usize) -> Vec<String> {
     vec![format!("the program worked in only {}", units::plural(slices as u64, "slice", "slices"))]
 }
 
-/// The reasons for a leak by the survivors of which the program freed most before the record ended.
+/// The reasons for a leak by the survivors, if the program freed most of it before the record ended.
 pub(crate) fn freed_before_the_end(survivors: &Survivors) -> Vec<String> {
     vec![
         format!(

@@ -1,7 +1,7 @@
 //! The work of the whole program over time, measured by its allocations. The work is a second clock beside
 //! the wall clock.
 //!
-//! The wall clock goes on while a program waits. If growth stops while the program works on, the site has
+//! The wall clock continues while a program waits. If growth stops while the program works on, the site has
 //! really stopped growing. If growth stops together with the work, the site may grow again with the next
 //! request (`busy`).
 

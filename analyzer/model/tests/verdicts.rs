@@ -406,7 +406,7 @@ fn pauses_between_bursts_of_load_hide_nothing() {
 
 #[test]
 fn frees_after_the_work_are_undecided_only_near_the_end() {
-    // 300 slices of load, a teardown, and then next to nothing until the end.
+    // 300 slices of load, a teardown, and then almost no work until the end.
     let freed = |teardown: u64| {
         move |slice: u64| match slice {
             ..300 => slice,

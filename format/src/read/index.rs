@@ -23,7 +23,7 @@ pub struct Damage {
 }
 
 impl Damage {
-    /// Whether nothing is damaged.
+    /// Whether the trace has no damage.
     pub fn is_sound(&self) -> bool {
         *self == Damage::default()
     }

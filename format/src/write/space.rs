@@ -97,7 +97,7 @@ impl TraceWriter {
                 .map_err(|error| Error::io("cannot read back a block", error))?;
             thinner.begin_block();
             // If another process has damaged a block, the slices of that block are lost and the recording
-            // goes on.
+            // continues.
             let _damaged = self.decoder.decode(&raw, header.from_tick, header.last_tick, &mut thinner);
         }
         thinner.finish(next_tick);

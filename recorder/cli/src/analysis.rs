@@ -31,7 +31,8 @@ pub(crate) fn earlier_trace(error: edleak_analysis::Error) -> Error {
     Error::new(ErrorKind::EarlierTrace, error.message()).with_remedy(remedy)
 }
 
-/// Embeds the symbols of all addresses into a trace. The trace file is replaced completely or not at all.
+/// Embeds the symbols of all addresses into a trace. edleak-record replaces the trace file completely or not
+/// at all.
 pub(crate) fn embed(path: &Path) -> edleak_analysis::Result<()> {
     let symbolizer = Symbolizer::new(Options::default());
     let trace = Trace::open(path)?;
@@ -54,7 +55,7 @@ pub(crate) fn report(paths: &[&Path]) -> edleak_analysis::Result<()> {
     let rule_uses = policy.apply(&mut analyses);
     let report = Report { analyses: &analyses, recordings: &recordings, rules: &[], rule_uses, top: None };
     let text = Text { style: Style::of_environment(io::stderr().is_terminal()) };
-    // The report is written in one call, so that no output of the target comes in between.
+    // edleak-record writes the report in one call, so that no output of the target comes in between.
     let mut bytes = Vec::new();
     let unwritten =
         |error: io::Error| edleak_analysis::Error::new(edleak_analysis::ErrorKind::Output, error.to_string());

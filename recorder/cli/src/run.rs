@@ -174,7 +174,7 @@ fn report(args: &Args, outcome: &Outcome, unused_wrappers: &[String]) {
         say(sentence(summary));
     }
     say_unmatched(&outcome.summaries);
-    // If nothing was recorded, no module was searched for these patterns.
+    // If edleak recorded nothing, it has searched no module for these patterns.
     let unused: Vec<_> = unused_wrappers.iter().map(|pattern| format!("`{pattern}`")).collect();
     if !unused.is_empty() && !outcome.summaries.is_empty() {
         say(format_args!(

@@ -72,8 +72,8 @@ impl Error {
         Error::new(ErrorKind::System, format!("{what}: {error}")).with_remedy(remedy)
     }
 
-    /// Makes the error of a trace that cannot be written. The remedy is the remedy of `error`, or the limit
-    /// that caused it, or `otherwise`.
+    /// Makes the error of a trace that edleak-record cannot write. The remedy is the remedy of `error`, or
+    /// the limit that caused it, or `otherwise`.
     pub(crate) fn output(error: &edleak_format::Error, otherwise: &str) -> Error {
         use edleak_format::ErrorKind as Kind;
         let kind = match error.kind() {

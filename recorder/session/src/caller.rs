@@ -2,7 +2,7 @@
 //!
 //! A return address has 48 bits. The lower 16 bits choose one of [`CALLERS`] words, and the upper 32 bits are
 //! part of the word. So a word and its index identify one address. One comparison shows that the word belongs
-//! to the address and that the allocation only has to be counted. The lower bits serve as well as a hash:
+//! to the address and that the hook only has to count the allocation. The lower bits serve as well as a hash:
 //! callers lie everywhere in the code, and neighbouring callers get different words of one cache line.
 //!
 //! A word is the meaning of its address xor the address, which is rotated so that its upper 32 bits are on
@@ -85,7 +85,7 @@ impl Caller {
         address.rotate_left(TURN) ^ self.0
     }
 
-    /// The caller's site, if the allocation only has to be counted.
+    /// The caller's site, if the hook only has to count the allocation.
     #[inline(always)]
     pub const fn site(self) -> Option<SiteOffset> {
         SiteOffset::from_bytes(self.0 as usize)
@@ -130,8 +130,8 @@ impl Caller {
     }
 }
 
-/// Publishes the table's meaning of an address. A word of another address is replaced only if `takes_over`
-/// returns true.
+/// Publishes the table's meaning of an address. The function replaces a word of another address only if
+/// `takes_over` returns true.
 pub fn publish(cache: &[AtomicU64], address: u64, slot: &SiteSlot, takes_over: impl FnOnce() -> bool) {
     let meaning = slot.meaning.load(Ordering::Acquire);
     let Some(caller) = Caller::of(meaning as u32, Action((meaning >> 32) as u32)) else { return };

@@ -23,7 +23,7 @@ pub struct Control {
     /// The process ID to record, as in the collector's /proc; 0: record the first process that claims a
     /// session.
     pub root_pid: AtomicU32,
-    /// 1: child processes are recorded, too.
+    /// 1: the collector records child processes, too.
     pub children: AtomicU32,
     /// Number of images that found no free session.
     pub missed: AtomicU32,

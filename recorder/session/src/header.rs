@@ -62,9 +62,9 @@ pub struct Header {
     /// 1: some thread counts in the shared shard. While this is 0, no thread has touched this shard, and the
     /// collector must not read it: reading would allocate its memory pages.
     pub shared_in_use: AtomicU32,
-    /// 1: a forked child that is not recorded has allocated memory.
+    /// 1: a forked child without a recording has allocated memory.
     pub has_forked: AtomicU32,
-    /// Number of forked children that should be recorded but could not reach the collector.
+    /// Number of forked children that the collector should record but that could not reach it.
     pub lost_children: AtomicU32,
     /// The `serial` of the session of the process that forked this one; 0: no recorded process forked it.
     pub parent: AtomicU64,

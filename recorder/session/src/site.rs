@@ -181,8 +181,8 @@ pub fn intern<'t>(
     for slot in places(slots, address) {
         let mut key = slot.key.load(Ordering::Acquire);
         if key == 0 {
-            // Write a key only while ids are left. If keys were written without ids left, keys without an id
-            // would fill the table.
+            // Write a key only while ids are left. If the library wrote keys without ids left, keys without
+            // an id would fill the table.
             if next_id.load(Ordering::Relaxed) as usize >= infos.len() {
                 return None;
             }
@@ -232,7 +232,7 @@ fn give_id(
             info.same_address.store(if next == 0 { last } else { next }, Ordering::Relaxed);
             before.same_address.store(id, Ordering::Release);
         }
-        // The collector counts an id as used once its address is set, so this store comes last.
+        // The collector counts an id as used once the library has set its address, so this store comes last.
         info.address.store(address, Ordering::Release);
     }
     Some(())

@@ -50,7 +50,7 @@ pub struct StackInfo {
     pub site: AtomicU32,
     /// The index of the stack's first frame in the table of frames.
     pub frames_at: AtomicU32,
-    /// The stack's number of frames; the highest bit means that the walk was cut.
+    /// The stack's number of frames; the highest bit means that the library cut the walk.
     pub frames: AtomicU32,
     /// The number of module events before the library first saw the stack. The collector learns from this
     /// number which modules contained the stack's addresses.
@@ -59,7 +59,7 @@ pub struct StackInfo {
 #[cfg(not(edleak_loom))]
 const _: () = assert!(core::mem::size_of::<StackInfo>() == 32);
 
-/// A bit of [`StackInfo::frames`]: the walk was cut before the outermost frame.
+/// A bit of [`StackInfo::frames`]: the library cut the walk before the outermost frame.
 pub const CUT: u32 = 1 << 31;
 
 /// The allocations of one stack in one birth epoch.
@@ -111,8 +111,8 @@ pub struct Bound {
     pub end: AtomicU64,
 }
 
-/// Adds a frame to the hash of a stack, with one multiplication and one rotation. Two stacks with equal
-/// hashes would be counted as one. With at most 2¹⁵ stacks and 64 bits this practically never happens.
+/// Adds a frame to the hash of a stack, with one multiplication and one rotation. The library would count two
+/// stacks with equal hashes as one. With at most 2¹⁵ stacks and 64 bits this practically never happens.
 #[inline(always)]
 pub fn mix(hash: u64, word: u64) -> u64 {
     (hash ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29)

@@ -17,8 +17,8 @@ const GROWN_SHARE: f64 = 0.6;
 /// Greatest share of a site's leak that may be left at the end, if the program freed the leak when it ended.
 const LEFT_SHARE: f64 = 0.5;
 
-/// Turns strict leaks into suspects. `used_s` is the processor time of the program, which was busy
-/// throughout.
+/// Turns strict leaks into suspects. `used_s` is the processor time of the program, which was busy the whole
+/// time.
 pub(super) fn doubt(sites: &mut [JudgedSite], used_s: f64) {
     let live: f64 = sites.iter().map(JudgedSite::judged_bytes).sum();
     let grown: f64 = sites.iter().map(late_growth).sum();

@@ -292,7 +292,7 @@ fn growth_that_stopped_with_the_work_is_undecided_from_a_trace_and_from_lines() 
     assert_eq!(run([draft.write(&scratch.path("t.edl"))]).code, 0);
 }
 
-/// A program that computes throughout keeps its data as a leak keeps memory.
+/// A program that computes the whole time keeps its data as a leak keeps memory.
 #[test]
 fn memory_kept_by_a_busy_program_is_at_most_a_suspect() {
     let scratch = Scratch::new();

@@ -20,7 +20,7 @@ pub(super) struct Headline {
     pub mark: &'static str,
     /// The verdict in a sentence.
     pub verdict: String,
-    /// Questions and answers. An answer is a row of texts, some of which are names.
+    /// Questions and answers. An answer is a list of texts; some of the texts are names.
     pub answers: Vec<(&'static str, Vec<Piece>)>,
     /// The losses, one line each; empty if the recording missed nothing.
     pub missed: Vec<String>,

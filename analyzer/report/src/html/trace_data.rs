@@ -13,7 +13,7 @@ use std::collections::HashMap;
 
 /// Number of columns of a site's curve, if the site's counters did not fit into the page.
 const CURVE_COLUMNS: usize = 40;
-/// Maximum number of bytes on a page of reasons for sites that do not leak. Readers hardly open these
+/// Maximum number of bytes on a page of reasons for sites that do not leak. Readers rarely open these
 /// reasons.
 const MAX_WHY_BYTES: usize = 8 << 20;
 

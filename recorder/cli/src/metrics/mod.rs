@@ -48,7 +48,7 @@ struct Traces {
 }
 
 impl Metrics {
-    /// Checks that `file` can be written, by writing an empty page.
+    /// Checks that edleak-record can write `file`, by writing an empty page.
     ///
     /// # Errors
     /// edleak-record cannot write the file. The message contains the reason and the remedy.

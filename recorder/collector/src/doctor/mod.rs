@@ -18,7 +18,7 @@ use std::ffi::OsStr;
 
 pub use finding::{Finding, State};
 
-/// Runs all probes, and checks `program` if one is given.
+/// Runs all probes, and checks `program` if the user gives one.
 pub fn examine(embedded: Option<Embedded>, program: Option<&OsStr>) -> Vec<Finding> {
     let mut findings = kernel::examine();
     findings.extend(surroundings::examine(embedded));

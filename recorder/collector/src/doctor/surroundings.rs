@@ -138,7 +138,7 @@ fn soft_limit(resource: libc::__rlimit_resource_t) -> Option<u64> {
     (known && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 
-/// With strict accounting the kernel counts even memory that is only reserved.
+/// With strict accounting, the kernel counts even memory that a process only reserves.
 fn overcommit(mode: Option<&str>) -> Option<Finding> {
     (mode?.trim() == "2").then(|| {
         Finding::note(

@@ -123,7 +123,7 @@ impl Follower<'_> {
     }
 
     /// The trace of a child: `NAME.PID.edl`. If this run already used that name, because PIDs are reused, a
-    /// number follows. A trace of an earlier run is kept as `.old`, like the root's.
+    /// number follows. edleak keeps a trace of an earlier run as `.old`, like the root's trace.
     fn child_output(&mut self, pid: u32) -> PathBuf {
         let times = self.child_numbers.entry(pid).or_insert(0);
         *times += 1;

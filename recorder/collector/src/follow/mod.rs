@@ -149,7 +149,7 @@ pub struct Follower<'a> {
     finished: VecDeque<Remains>,
     /// Number of children so far, by their PID.
     child_numbers: HashMap<u32, u32>,
-    /// Number of images whose traces were set aside.
+    /// Number of images whose traces the collector set aside under another name.
     executed: u32,
     /// The trace of the root process. The collector creates and locks the trace early, so that no other
     /// process takes its name.
@@ -508,7 +508,7 @@ impl<'a> Follower<'a> {
     }
 }
 
-/// The error for a trace that could not be written to its end.
+/// The error for a trace that edleak could not write to its end.
 fn unwritten(error: &edleak_format::Error) -> Error {
     Error::output(error, "what was written can be read; record again")
 }

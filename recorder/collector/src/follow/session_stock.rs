@@ -16,7 +16,7 @@ const STOCK: usize = 8;
 /// Number of slots that the collector fills before the target starts; it fills the others while the target
 /// starts.
 const FIRST_STOCK: usize = 2;
-/// Number of slots when child processes are recorded, too.
+/// Number of slots that the collector keeps filled when it also records child processes.
 const STOCK_WITH_CHILDREN: usize = control::SLOTS;
 
 /// The stock of sessions for the images of one run.

@@ -126,7 +126,7 @@ impl UnrecordedProcesses {
         new
     }
 
-    /// Whether processes without a session were seen, reported or not.
+    /// Whether the collector saw processes without a session, reported or not.
     pub(super) fn are_there(&self) -> bool {
         !self.seen.is_empty()
     }

@@ -150,7 +150,7 @@ pub(crate) struct KnownCode {
     pub modules: Option<Modules>,
 }
 
-/// The part of a finished recording that is kept for the children of its process.
+/// The part of a finished recording that the collector keeps for the children of its process.
 pub(crate) struct Remains {
     /// The serial number of the session of the finished recording.
     pub serial: u64,
@@ -167,14 +167,13 @@ pub struct Others {
     pub unrecorded: u64,
     /// Number of children that the user did not ask to record.
     pub unasked: u64,
-    /// Whether each child is recorded into a trace of its own.
+    /// Whether the collector records each child into its own trace.
     pub children_are_recorded: bool,
 }
 
 impl Recording {
     /// Begins the recording of the image that claimed `session`. Learns its modules, publishes the rules of
-    /// its wrappers and takes the first slice. The slice goes into `writer`, which has just been created at
-    /// `path`.
+    /// its wrappers and takes the first slice. The slice goes into `writer`, whose file at `path` is new.
     ///
     /// # Errors
     /// The trace cannot be written.
@@ -357,7 +356,7 @@ impl Recording {
         self.pending_requests.clients()
     }
 
-    /// The progress so far.
+    /// The progress of the recording so far.
     pub fn progress(&self) -> Progress {
         Progress {
             pid: self.pid,
@@ -415,7 +414,7 @@ impl Recording {
     }
 
     /// Takes the final slice, closes the trace and returns a summary. If the process ended as an image that
-    /// was not recorded, the trace says so as its end reason (`Replaced`).
+    /// edleak did not record, the trace says so as its end reason (`Replaced`).
     ///
     /// The destructors of an ending program free memory that it would otherwise have kept. So the collector
     /// takes the survivors from before the destructors ran.
@@ -503,7 +502,7 @@ impl Recording {
         self.writer.take()
     }
 
-    /// Closes a trace to which a slice could not be written. Earlier slices stay readable.
+    /// Closes a trace to which the collector could not write a slice. Earlier slices stay readable.
     pub fn abandon(mut self, error: &Error) -> Option<Summary> {
         let mut writer = self.writer.take()?;
         if error.kind() == ErrorKind::CutOff {
@@ -575,7 +574,8 @@ impl Recording {
         self.read_events(learning_ns)?;
         self.learn_sites(learning_ns)?;
         self.learn_stacks(learning_ns)?;
-        // Learning sites may take a while, so the time of the slice is read just before the counters.
+        // Learning sites may take a while, so the collector reads the time of the slice just before the
+        // counters.
         let now_ns = self.began.elapsed().as_nanos() as u64;
         self.slicer.read(&self.session, self.stacks.in_slice(&self.session));
         self.survivors.latest = Arc::new(self.stacks.snapshot(&self.session, &self.epochs, now_ns));

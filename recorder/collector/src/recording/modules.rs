@@ -24,7 +24,7 @@ pub struct Loaded {
     pub latest_event: u32,
     /// The number of the latest event that unloaded the module.
     unloaded_event: u32,
-    /// The path through which its file can be read while the process lives.
+    /// The path through which the collector can read the module's file while the process lives.
     pub file: PathBuf,
 }
 

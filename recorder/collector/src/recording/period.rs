@@ -86,7 +86,7 @@ impl Schedule {
         (tick / self.stride + 1) * self.stride
     }
 
-    /// The newest due tick that is not after `tick`, and the number of due ticks that were skipped since
+    /// The newest due tick that is not after `tick`, and the number of due ticks without a slice since
     /// `last`.
     pub fn due_at(&self, last: u64, tick: u64) -> (u64, u64) {
         let due = tick / self.stride * self.stride;

@@ -44,8 +44,8 @@ impl PendingRequests {
         self.waiting.push_back(wanted);
     }
 
-    /// Begins the next change, or applies the change that is prepared. If the function has applied a change,
-    /// it returns the client of the request and the answer for this client.
+    /// Begins the next change, or applies a change whose preparation is done. If the function has applied a
+    /// change, it returns the client of the request and the answer for this client.
     pub(crate) fn turn(
         &mut self,
         publisher: &mut Publisher,

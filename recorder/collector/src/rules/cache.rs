@@ -18,7 +18,7 @@ use std::sync::LazyLock;
 const MAGIC: u64 = u64::from_le_bytes(*b"edlrules");
 /// Maximum number of files in the cache. When the cache has this number of files, edleak-record empties it.
 const MOST_FILES: usize = 1024;
-/// Maximum size of a cache file in bytes; a larger file is not read.
+/// Maximum size of a cache file in bytes; edleak-record does not read a larger file.
 const MOST_BYTES: u64 = 8 << 20;
 const RANGE_BYTES: usize = 12;
 const HEAD_BYTES: usize = 40;

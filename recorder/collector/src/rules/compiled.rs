@@ -18,7 +18,7 @@ pub(crate) struct FileCode {
     pub wrappers: Vec<CodeRange>,
     /// The link-time address of the file's first byte.
     pub link_base: u64,
-    /// The file that was opened, for rules that are compiled later. Another file may have its path by then.
+    /// The opened file, for rules that the collector compiles later. Another file may have its path by then.
     file: Option<BinaryFile>,
     /// A number that differs between versions of a file with one build ID.
     version: u64,
@@ -83,8 +83,8 @@ impl Compiled {
 }
 
 impl FileCode {
-    /// Compiles the file of the module at `path`, which is opened at `file`; or takes its rules from the
-    /// cache. Returns `true` if there is nothing to keep in the cache.
+    /// Compiles the module at `path` from its file at `file`, or takes the module's rules from the cache.
+    /// Returns `true` if there is nothing to keep in the cache.
     fn compile(path: &str, file: &Path, build_id: &[u8], code_options: &CodeOptions) -> (FileCode, bool) {
         let rules = OnceLock::new();
         let nothing =

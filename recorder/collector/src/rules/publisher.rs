@@ -40,15 +40,15 @@ pub struct Publisher {
     publications: usize,
 }
 
-/// A change of the watch set that is prepared in the background, because searching the symbols of every
-/// module takes a while.
+/// A change of the watch set. The collector prepares it in the background, because searching the symbols of
+/// every module takes a while.
 pub struct Change {
     watch: Arc<WatchSet>,
     worker: Option<JoinHandle<()>>,
 }
 
 impl Change {
-    /// Whether the change can be applied without delay.
+    /// Whether the preparation of the change is done.
     pub fn is_prepared(&self) -> bool {
         self.worker.as_ref().is_none_or(JoinHandle::is_finished)
     }
@@ -213,7 +213,8 @@ impl Publisher {
         Some(shared)
     }
 
-    /// Begins a change of the watch set. [`Publisher::make`] applies it, even before it is prepared.
+    /// Begins a change of the watch set. [`Publisher::make`] applies the change, even before its preparation
+    /// is done.
     pub fn prepare_change(&self, watch: WatchSet, modules: &[Loaded]) -> Change {
         let watch = Arc::new(watch);
         let (set, compiled, code_options) =
@@ -244,7 +245,7 @@ impl Publisher {
         self.refused.clear();
         self.walks |= !self.watch.is_empty();
         if self.walks {
-            // Publish the unwind rules first, so that no walk is cut because rules are missing.
+            // Publish the unwind rules first, so that the library cuts no walk because rules are missing.
             for loaded in modules {
                 self.learn(loaded);
             }
@@ -321,7 +322,7 @@ impl Publisher {
         }
     }
 
-    /// Updates the sites that the target met before their rules were published or changed.
+    /// Updates the sites that the target met before the collector published or changed their rules.
     fn tell_known_sites(&mut self, session: &Session) {
         let refused = std::mem::take(&mut self.refused);
         self.picked.retain(|&address| {
@@ -355,7 +356,7 @@ impl Publisher {
     }
 
     /// Publishes the unwind rules of loaded modules. New rows do not change the rows that are in use. So
-    /// walks miss the rules only during the short time in which the table of modules is written.
+    /// walks miss the rules only during the short time in which the collector writes the table of modules.
     fn publish_rules(&mut self, session: &Session, modules: &[Loaded]) {
         let is_loaded = |module: usize| modules[module].module.unloaded_ns == 0;
         let rows_of = |module: usize| {
@@ -399,7 +400,7 @@ impl Publisher {
             .collect();
         tables.sort_unstable();
         tables.truncate(MAX_TABLES - PADDING);
-        // As with the ranges of wrappers, the length must change.
+        // The length of this table must change, too, because a reader recognizes a new table by it.
         tables.extend(std::iter::repeat_n((u64::MAX, u64::MAX, 0, 0), self.publications % PADDING));
         session.header().rule_tables.store(0, Ordering::Release);
         for (table, (start, end, rows_at, rows)) in session.rule_tables().iter().zip(&tables) {

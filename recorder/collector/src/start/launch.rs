@@ -28,7 +28,7 @@ fn environment(preload: &Path, control: &str, only: &str) -> Vec<CString> {
         (OsString::from(ENV_ONLY), OsString::from(only)),
     ];
     let kept = std::env::vars_os().filter(|(name, _)| ours.iter().all(|(ours, _)| ours != name));
-    // Without patterns, the variable for them is left out.
+    // Without patterns, the collector does not set their variable.
     let set = ours.iter().filter(|(_, value)| !value.is_empty()).cloned();
     kept.chain(set)
         .filter_map(|(name, value)| {

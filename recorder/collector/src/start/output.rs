@@ -27,7 +27,7 @@ fn failed(message: String) -> Error {
     Error::new(ErrorKind::Output, message).with_remedy(ANOTHER)
 }
 
-/// A name that is reserved for this recording until its trace is finished.
+/// A name that this recording has reserved until its trace is finished.
 #[derive(Debug)]
 pub(crate) struct Reserved {
     path: PathBuf,
@@ -45,8 +45,8 @@ pub(crate) struct Kept {
     older: Option<Older>,
 }
 
-/// An earlier `.old` file, renamed to a temporary name until it is deleted. The file is locked while this
-/// value lives.
+/// An earlier `.old` file, renamed to a temporary name until it is deleted. edleak-record locks the file
+/// while this value lives.
 #[derive(Debug)]
 struct Older {
     path: PathBuf,

@@ -103,9 +103,9 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
     }
     let code_options = Arc::new(options.code.clone());
     let preload = library::find(options.embedded)?.0;
-    // Signals are blocked from here on, because a thread created earlier would receive the signals meant for
-    // the main loop. When a file reaches its size limit, the write then returns an error, and no fatal signal
-    // comes.
+    // edleak-record blocks signals from here on, because a thread created earlier would receive the signals
+    // meant for the main loop. When a file reaches its size limit, the write then returns an error, and no
+    // fatal signal comes.
     let mut signals = Signals::block().map_err(|error| {
         Error::system("signals cannot be passed on to the target", &error, "see `ulimit -a`")
     })?;

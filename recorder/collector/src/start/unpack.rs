@@ -82,7 +82,7 @@ impl Place {
     fn unpack(&self, bytes: &[u8]) -> Result<PathBuf, Error> {
         can_be_named(&self.directory)?;
         make(&self.directory, self.makes_parents)?;
-        // The real path is used from here on, so that no other user can exchange a part of it.
+        // From here on, the code uses the real path, so that no other user can exchange a part of it.
         let directory = fs::canonicalize(&self.directory).map_err(library)?;
         check_ancestors(&directory)?;
         let version = format!("{}-{:016x}", env!("CARGO_PKG_VERSION"), fnv1a(bytes));

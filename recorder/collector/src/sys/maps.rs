@@ -57,7 +57,7 @@ pub(crate) struct Mapping {
     pub(crate) end: u64,
     /// Offset of `start` in the file.
     pub(crate) offset: u64,
-    /// The file's path, as the process sees it. The kernel's ` (deleted)` is removed.
+    /// The file's path, as the process sees it. The path does not contain the kernel's ` (deleted)`.
     pub(crate) path: String,
     /// Whether the process may execute the mapping.
     pub(crate) is_code: bool,

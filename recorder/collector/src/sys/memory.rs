@@ -45,7 +45,7 @@ pub(crate) struct AreaReader {
 }
 
 impl AreaReader {
-    /// Whether the next reading is due.
+    /// Whether the next reading of the areas is due.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
         self.next.is_none_or(|next| now >= next)
     }

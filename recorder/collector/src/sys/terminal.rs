@@ -2,8 +2,8 @@
 //! lead a session, as it would without edleak. Only the session leader learns from the kernel that the
 //! terminal hung up.
 //!
-//! Any other process in the session would thereby lose the terminal, and might get SIGHUP. So if
-//! edleak-record is not alone in the session, it changes nothing and passes SIGHUP on.
+//! Any other process in the session would then lose the terminal, and might get SIGHUP. So if edleak-record
+//! is not alone in the session, it changes nothing and passes SIGHUP on.
 #![allow(unsafe_code)] // calls setsid and ioctl
 
 use crate::sys::process;

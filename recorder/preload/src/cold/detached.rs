@@ -49,7 +49,7 @@ pub(crate) fn start(environment: &Environment, path: &mut Path) -> bool {
     let bytes = (MAX_VARIABLES + 1) * size_of::<*const u8>();
     let answered = sys::map_private(bytes).is_some_and(|scratch| {
         let variables = scratch.cast::<*const u8>();
-        // The collector must not be recorded.
+        // The collector must run without the preload library, so that no recording of it begins.
         let kept = environment.variables().filter(|&variable| !is_preload(variable));
         let all = core::iter::once(NO_SESSION.as_ptr()).chain(kept).take(MAX_VARIABLES);
         for (index, variable) in all.enumerate() {
@@ -145,7 +145,7 @@ fn range(line: &[u8]) -> Option<(usize, usize)> {
 
 fn ancestor_is_recorded() -> bool {
     const GENERATIONS: usize = 64;
-    // The kernel's getppid is not used: in a PID namespace its result differs from /proc.
+    // The library does not use the kernel's getppid: in a PID namespace its result differs from /proc.
     let mut pid = parent_in(b"/proc/self/status\0");
     for _ in 0..GENERATIONS {
         if pid <= 1 {

@@ -42,7 +42,7 @@ pub(crate) static PHASE: AtomicU32 = AtomicU32::new(NEW);
 static HEADER: AtomicPtr<Header> = AtomicPtr::new(ptr::null_mut());
 
 /// Starts the preload, once. If another thread is starting the preload at this moment, the call returns at
-/// once, and this allocation is not counted.
+/// once, and the library does not count this allocation.
 #[inline]
 pub(crate) fn start() {
     if PHASE.load(Ordering::Relaxed) == NEW {
@@ -72,7 +72,7 @@ pub(crate) fn is_off() -> bool {
     PHASE.load(Ordering::Relaxed) == OFF
 }
 
-/// The header of the attached session; `None`: nothing is counted here.
+/// The header of the attached session; `None`: the library counts nothing in this process.
 #[inline]
 pub(crate) fn header() -> Option<&'static Header> {
     if PHASE.load(Ordering::Acquire) != COUNTING {
@@ -86,7 +86,7 @@ pub(crate) fn header() -> Option<&'static Header> {
 }
 
 /// Handles the first entry point in a forked child. At this time the known session is the parent's session.
-/// If children are recorded, the child claims its own session; if not, the library turns itself off in the
+/// If edleak records children, the child claims its own session; if not, the library turns itself off in the
 /// child.
 #[cold]
 fn forked() -> Option<&'static Header> {
@@ -127,7 +127,7 @@ fn forked() -> Option<&'static Header> {
     own.then(|| unsafe { &*HEADER.load(Ordering::Relaxed) })
 }
 
-/// The address through which a forked child finds a session; empty: children are not recorded.
+/// The address through which a forked child finds a session; empty: edleak does not record children.
 struct ChildrenPath(UnsafeCell<Path>);
 
 // SAFETY: written once, before any allocation is counted, and only read after that.

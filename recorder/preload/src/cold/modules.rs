@@ -94,7 +94,7 @@ static KNOWN: [Known; MAX_KNOWN] = [const {
         is_contested: AtomicBool::new(false),
     }
 }; MAX_KNOWN];
-/// Entries from this index on were never used.
+/// The library has never used an entry from this index on.
 static KNOWN_END: AtomicUsize = AtomicUsize::new(0);
 /// Whether two modules were ever loaded at one address.
 static IS_CONTESTED: AtomicBool = AtomicBool::new(false);

@@ -1,7 +1,7 @@
 //! COLD: decides whether the user wants the program of this process recorded (`EDLEAK_ONLY`).
 //!
-//! The patterns are compared with the executed name and with the running file. These differ for a script,
-//! which runs as its interpreter, and for a link.
+//! The library compares the patterns with the executed name and with the running file. These differ for a
+//! script, which runs as its interpreter, and for a link.
 #![allow(unsafe_code)]
 
 use crate::cold::lifecycle::Environment;

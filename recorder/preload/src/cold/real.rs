@@ -248,7 +248,7 @@ pub(crate) struct Lazy {
 }
 
 impl Lazy {
-    /// A symbol that is not looked up yet.
+    /// A symbol that the library has not looked up yet.
     pub(crate) const fn new(name: &'static CStr) -> Lazy {
         Lazy { name, address: AtomicUsize::new(0) }
     }

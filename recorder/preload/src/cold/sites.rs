@@ -18,11 +18,12 @@ static INFOS: AtomicPtr<SiteInfo> = AtomicPtr::new(ptr::null_mut());
 /// tables.
 pub(crate) static CALLER_CACHE: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
 static WRAPPERS: AtomicPtr<WrapperRange> = AtomicPtr::new(ptr::null_mut());
-/// In a forked child, the parent's session: until the child's own rules are published, the child uses the
-/// parent's rules.
+/// In a forked child, the parent's session: until the collector has published the child's own rules, the
+/// child uses the parent's rules.
 static PARENT: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
 
-/// Makes this process use the rules of the session at `parents` until its own rules are published.
+/// Makes this process use the rules of the session at `parents` until the collector has published its own
+/// rules.
 pub(crate) fn ask_parent(parents: *mut u8) {
     PARENT.store(parents, Ordering::Relaxed);
 }

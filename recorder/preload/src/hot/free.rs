@@ -48,7 +48,7 @@ pub(crate) unsafe extern "C" fn reallocate(old: *mut u8, size: usize) -> *mut u8
     };
     entry.clear();
     // SAFETY: passes on the target's own call; only edleak's record of the address is gone. A noted
-    // allocation is not in the arena, because the arena serves no call once anything is noted.
+    // allocation is not in the arena, because the arena serves no call once the library notes allocations.
     let new = unsafe { real::realloc(old, size) };
     let counters = thread::counters();
     if counters.is_null() || new.is_null() {

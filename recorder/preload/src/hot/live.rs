@@ -46,7 +46,7 @@ const SIZE_ENTRIES: usize = 4;
 const LARGE_IS_SPECIAL: usize = 1 << 47;
 const _: () = assert!(LARGE_IS_SPECIAL << 1 == 1 << (SIZE_ENTRIES as u32 * SLOW_SIZE_BITS));
 const _: () = assert!(SIZE_ENTRIES << GRANULE_SHIFT < SLOW_LARGE);
-/// A small entry minus 1 is less than this.
+/// Limit of a small entry minus 1: one comparison with it finds a small entry.
 pub(crate) const SMALL: u32 = SLOW - 1;
 pub(crate) const GRANULE_SHIFT: usize = 5;
 pub(crate) const LEAF_SHIFT: usize = 26;

@@ -76,7 +76,8 @@ pub(crate) struct Own {
     pub counters: *const Counters,
     /// Sizes below this are small: [`live::LARGE`], or 0.
     pub size_limit: usize,
-    /// The limit for [`live::Found::small`]: [`live::SMALL`], or 0.
+    /// The limit that [`live::Found::small`] compares with: [`live::SMALL`], or 0 if this thread must not
+    /// count.
     small: u32,
     reserved: [u32; 3],
 }
@@ -251,7 +252,7 @@ pub(crate) fn counting(header: &Header, tls: &mut Tls) -> Counting {
 /// a free shard.
 fn take_shard(owned: usize) -> Option<usize> {
     let shards = SHARDS.load(Ordering::Relaxed);
-    // SAFETY: the session has `SHARD_COUNT` shards, of which `owned` is fewer.
+    // SAFETY: the session has `SHARD_COUNT` shards, and `owned` is less than that.
     let shards = unsafe { core::slice::from_raw_parts(shards, owned) };
     let me = owner_word(arch::thread_pointer() as u64, tid());
     for (index, shard) in shards.iter().enumerate() {

@@ -100,7 +100,7 @@ macro_rules! known {
 /// exist. Each step by a rule that starts from rsp moves up the stack.
 ///
 /// A hand-made stack ends with a small number instead of an address (`caller::LOWEST`). A comparison at the
-/// end distinguishes this number from a site. If the number looks like a rule, the walk goes on with wrong
+/// end distinguishes this number from a site. If the number looks like a rule, the walk continues with wrong
 /// values and stops at the limit of callers.
 macro_rules! step_over {
     () => {
