@@ -138,7 +138,7 @@ fn findings(report: &Report) -> Vec<(String, u64, u64, usize)> {
     all
 }
 
-/// The number that the program printed behind `ledger: `.
+/// The number that the program printed after `ledger: `.
 fn ledger(recording: &Recording) -> u64 {
     let line = recording.outcome.stdout.lines().find_map(|line| line.strip_prefix("ledger: "));
     let number = line.and_then(|line| line.split(' ').next()).expect("a ledger");
@@ -155,14 +155,14 @@ fn one_mistake_at_many_sites_is_one_finding_with_its_parts() {
         assert!(first == "serve_one(bool)" && *places > 20, "{options:?}: {found:?}");
         let all: u64 = found.iter().map(|(_, bytes, ..)| bytes).sum();
         assert!(*bytes as f64 > 0.97 * all as f64, "{options:?}: {found:?}");
-        // What it lists leaked as many objects as the program counted, or a multiple of that.
+        // The listed leak has as many objects as the program counted, or a multiple of that.
         let objects = ledger(&recording);
         let parts = report.json["findings"][0]["parts"].as_array().expect("parts");
         let ssl =
             parts.iter().find(|part| part["name"] == "SSL_new" || part["name"] == "accept_connection()");
         let count = ssl.and_then(|part| part["leak_count"].as_u64()).expect("the object itself is a part");
         assert!(count.abs_diff(objects) <= 3, "{count} of {objects} SSL objects");
-        // Every format says it once, and the text says each shared frame once.
+        // Every format lists the leak once, and the text prints each shared frame once.
         let text = analyze([] as [&str; 0], &recording.trace).stdout;
         assert!(text.contains(" places grow together by ") && text.lines().count() < 200, "{text}");
         for format in ["sarif", "junit", "github"] {

@@ -1,7 +1,8 @@
 //! The function that the stacks of several leaks have in common: the innermost frame of their shared outer
 //! end.
 //!
-//! `main` is no common function, nor is the function that a thread starts with: everything lies below them.
+//! `main` does not count as a common function, and neither does the function that a thread starts with: all
+//! code lies below them.
 
 use crate::frame::{SiteFrame, base_name, frames};
 use crate::group::Group;
@@ -10,7 +11,7 @@ use crate::site::JudgedSite;
 /// The outer frames that stacks share.
 #[derive(Clone, Debug)]
 pub(crate) struct Common<'a> {
-    /// Outermost first. The first frame is the program's own outermost function.
+    /// The shared frames, outermost first. The first frame is the program's own outermost function.
     frames: Vec<SiteFrame<'a>>,
 }
 
@@ -22,12 +23,12 @@ impl<'a> Common<'a> {
         stacks.try_fold(first, |common, stack| common.with_stack(stack))
     }
 
-    /// The frames that the stacks of this group share, too; `None` if they share only the outermost function.
+    /// The frames that the stacks of this group share, too; `None`: they share only the outermost function.
     pub(crate) fn with(&self, group: &Group<'a>) -> Option<Self> {
         group.stacks().try_fold(self.clone(), |common, stack| common.with_stack(stack))
     }
 
-    /// The frames that this stack shares, too. If both are in one function at different lines, this function
+    /// The frames that this stack shares, too. If this stack has the function at another line, this function
     /// is the last shared frame.
     fn with_stack(&self, stack: &'a JudgedSite) -> Option<Self> {
         let own = own_frames(stack);
@@ -78,7 +79,7 @@ fn entry_frames(frames: &[SiteFrame<'_>], is_cut: bool) -> usize {
             || is_libc.clone().any(|name| module.starts_with(name))
     };
     let mut entry = frames.iter().take_while(|frame| is_before(frame)).count();
-    // Rust's `main` calls the runtime, and that the program's `main`.
+    // Rust's `main` calls the runtime, and the runtime calls the program's `main`.
     let is_main = |at: usize| frames.get(at).is_some_and(|frame| frame.function() == Some("main"));
     if is_main(entry) && frames.get(entry + 1).is_some_and(is_before) {
         entry += 1;

@@ -1,6 +1,7 @@
-//! A finding is one entry of the list of leaks: a single place, or several places that leak in step.
+//! A finding is one entry of the list of leaks: a single place, or several places that leak in step (at the
+//! same times).
 //!
-//! Places in step come from one mistake in the program. These rules decide:
+//! Places that leak in step come from one mistake in the program. These rules decide:
 //!
 //! | two places in step | result |
 //! |---|---|
@@ -18,9 +19,10 @@ use crate::site::{JudgedSite, Kind};
 use crate::steps::{Growth, Step, Steps};
 use edleak_model::classify::Confidence;
 
-/// Fewer places in shared libraries are no finding by step alone.
+/// Least number of places in shared libraries that become one finding without stacks, only because they grow
+/// in step.
 const LEAST_BY_STEP: usize = 3;
-/// A place is compared with so many of those that are one finding already.
+/// Maximum number of places of a finding with which a further place is compared.
 const MOST_COMPARED: usize = 3;
 
 /// One entry of the list of leaks.
@@ -28,18 +30,18 @@ const MOST_COMPARED: usize = 3;
 pub struct Finding<'a> {
     /// The places that leak, by falling leaked bytes; there is at least one.
     pub parts: Vec<Group<'a>>,
-    /// Why several places are one finding.
+    /// The reason why several places are one finding; `None`: there is only one place.
     pub together: Option<Together<'a>>,
     /// Live bytes of all parts over the record.
     pub levels: LevelSum<'a>,
 }
 
-/// Why several places are one finding.
+/// The reason why several places are one finding.
 #[derive(Clone, Copy, Debug)]
 pub enum Together<'a> {
-    /// They leak in step below this function.
+    /// The places leak in step below this function.
     Below(SiteFrame<'a>),
-    /// They leak in step, and their stacks are not known.
+    /// The places leak in step, and their stacks are not known.
     ByStep,
 }
 
@@ -49,8 +51,8 @@ impl<'a> Finding<'a> {
         &self.parts[0]
     }
 
-    /// The site whose verdict stands for the finding: the first strict leak, else the lead of the largest
-    /// part.
+    /// The site whose verdict is the verdict of the finding: the first strict leak; without one, the lead of
+    /// the largest part.
     pub fn lead(&self) -> &'a JudgedSite {
         let leads = self.parts.iter().map(|part| part.lead);
         let is_strict = |site: &JudgedSite| site.judgement.confidence == Some(Confidence::Strict);
@@ -68,12 +70,12 @@ impl<'a> Finding<'a> {
         }
     }
 
-    /// The part in the program itself, where the others lie in shared libraries; else the largest.
+    /// The part in the program itself, if the others lie in shared libraries; if not, the largest part.
     fn own_part(&self) -> &Group<'a> {
         self.parts.iter().find(|part| !is_in_library(part)).unwrap_or(self.largest())
     }
 
-    /// What a person calls it.
+    /// The name of the finding, for people.
     pub fn name(&self) -> String {
         match self.together {
             Some(Together::Below(frame)) => frame.name(),
@@ -96,36 +98,35 @@ impl<'a> Finding<'a> {
         self.parts.iter().map(|part| part.leak_bytes).sum()
     }
 
-    /// Allocations leaked; `None` if that is not known of every part.
+    /// Number of leaked allocations; `None`: it is not known for every part.
     pub fn leak_count(&self) -> Option<u64> {
         self.parts.iter().map(|part| part.leak_count).sum()
     }
 
-    /// When the first part began, from the start of the record.
+    /// Seconds from the start of the record to the beginning of the first part.
     pub fn began_s(&self) -> f64 {
         self.parts.iter().map(|part| part.began_s).fold(f64::INFINITY, f64::min)
     }
 
-    /// Most of it was freed when the program ended.
+    /// Whether the program freed most of the leaked bytes when it ended.
     pub fn is_freed_at_end(&self) -> bool {
         let freed = self.parts.iter().filter(|part| part.is_freed_at_end).map(|part| part.leak_bytes);
         freed.sum::<f64>() > self.leak_bytes() / 2.0
     }
 
-    /// Least and greatest number of allocations that a part leaked; `None` unless the number of every part is
-    /// known.
+    /// The least and the greatest number of allocations that a part leaked; `None`: the number is not known
+    /// for every part.
     pub fn counts_of_parts(&self) -> Option<(u64, u64)> {
         let counts: Vec<u64> = self.parts.iter().map(|part| part.leak_count).collect::<Option<_>>()?;
         Some((*counts.iter().min()?, *counts.iter().max()?))
     }
 
-    /// A short stable name, the same in every run and after a rebuild, for tools that track results over
-    /// time.
+    /// A short hash for tools that track results over time: it is the same in every run and after a rebuild.
     pub fn fingerprint(&self) -> String {
         if let ([part], None) = (self.parts.as_slice(), self.together) {
             return Identity::of(part.lead).fingerprint();
         }
-        // Which part is the largest is up to chance.
+        // Chance decides which part is the largest, so the order of the parts must not matter.
         let parts = self.parts.iter().map(|part| Identity::of(part.lead).fingerprint());
         match (self.together, self.parts.iter().find_map(|part| part.stacks().next())) {
             (Some(Together::Below(frame)), Some(stack)) => {
@@ -175,18 +176,19 @@ pub(crate) fn findings<'a>(mut groups: Vec<Group<'a>>, steps: &Steps) -> Vec<Fin
     findings
 }
 
-/// What a group grew by, where all of it is known.
+/// The growth of a group; `None`: not all of it is known.
 fn growth_of(group: &Group<'_>, steps: &Steps) -> Option<Growth> {
     if !matches!(group.site.kind, Kind::Caller | Kind::Stack) {
         return None;
     }
-    // Where stacks part, the caller's own counters are those of the others as well.
+    // If the stacks of a caller are split into groups, the caller's own counters belong to all of them, so
+    // they are not used.
     let caller = (group.depth == 0).then_some(&group.site.label);
     let stacks = group.shares.iter().filter_map(|share| share.site).map(|stack| &stack.label);
     steps.growth_of(caller.into_iter().chain(stacks))
 }
 
-/// The groups in step with `seed`, and why they are one finding.
+/// The groups that grow in step with `seed`, and the reason why they are one finding.
 fn in_step<'a>(
     seed: usize,
     others: &[usize],
@@ -203,7 +205,7 @@ fn in_step<'a>(
         let compared = members.iter().take(MOST_COMPARED).map(step);
         compared.fold(Step::Apart, Step::max)
     };
-    // The stacks decide first: they cost nothing.
+    // The code compares stacks first, because this costs almost no time.
     let may_be_by_step = |other: usize| {
         (!has_stacks(seed) || !has_stacks(other))
             && (is_in_library(&groups[seed])
@@ -245,8 +247,8 @@ fn in_step<'a>(
     (members, together)
 }
 
-/// Selects groups in step without known stacks that are one finding with the members. They lie in shared
-/// libraries. Groups in the program join them only if all of these are one function.
+/// Selects groups that grow in step, have no known stacks, and are one finding with the members. Such groups
+/// lie in shared libraries. A group in the program is selected only if all such groups are in one function.
 fn by_step_alone(members: &[usize], rest: &[usize], groups: &[Group<'_>]) -> Vec<usize> {
     let (libraries, program): (Vec<usize>, Vec<usize>) =
         rest.iter().copied().partition(|&other| is_in_library(&groups[other]));
@@ -360,7 +362,7 @@ mod tests {
             site(3, 100, below_main("log_line", "serve_one", 29)),
         ];
         assert_eq!(found(&sites, &[0, 0, 0]), [("serve_one".to_owned(), 3)]);
-        // One that grows at other times is another mistake, wherever it is called.
+        // A site that grows at other times comes from another mistake, wherever the program calls it.
         let names = |found: Vec<(String, usize)>| found.into_iter().collect::<Vec<_>>();
         assert_eq!(
             names(found(&sites, &[0, 0, 1])),
@@ -404,7 +406,8 @@ mod tests {
             let own = (4..).zip(names).map(|(number, name)| in_module(number, "/bin/server", name));
             libraries.iter().cloned().chain(own).collect::<Vec<_>>()
         };
-        // The one function of the program in step with them names the finding; of two nobody knows which.
+        // If one function of the program grows in step with them, it names the finding. If there are two such
+        // functions, the name is unknown.
         assert_eq!(found(&own(["serve", "serve"]), &[0; 5]), [("serve".to_owned(), 5)]);
         assert_eq!(found(&own(["serve", "parse"]), &[0; 5]).len(), 3);
     }

@@ -151,13 +151,14 @@ impl Findings {
         site::parts_of(&self.sites, site)
     }
 
-    /// Groups the leaks in `listed` as a person counts them: a watched caller and its stacks are one leak,
-    /// and so are places that leak in step below one function. The sites in `listed` come by falling rate.
+    /// Groups the leaks in `listed` as a person counts them. A watched caller and its stacks are one leak.
+    /// Places that leak in step below one function are also one leak. The sites in `listed` come by falling
+    /// rate.
     pub fn of_leaks<'a>(&'a self, listed: impl Iterator<Item = &'a JudgedSite>) -> Vec<Finding<'a>> {
         finding::findings(group::groups(&self.sites, listed), &self.steps)
     }
 
-    /// The findings among the leaks whose standing is one of these.
+    /// The findings among the leaks for which the gate has made one of these decisions.
     pub fn with_standing(&self, is: impl Fn(Standing) -> bool) -> Vec<Finding<'_>> {
         self.of_leaks(self.sites.iter().filter(|site| is(site.standing)))
     }

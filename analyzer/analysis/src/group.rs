@@ -1,5 +1,5 @@
-//! A group is one place that leaks: a caller, a watched caller with its stacks, or some of its stacks, which
-//! part from the others at one frame.
+//! A group is one place that leaks. This is a caller, a watched caller with its stacks, or some of its
+//! stacks, which part from the others at one frame.
 
 use crate::frame::{SiteFrame, frames};
 use crate::parting::{Branch, branches};
@@ -18,10 +18,11 @@ pub struct Group<'a> {
     pub site: &'a JudgedSite,
     /// The member with the highest rate; its verdict is the verdict of the group.
     pub lead: &'a JudgedSite,
-    /// The sites that are listed, by falling rate.
+    /// The listed sites of the group, by falling rate.
     pub members: Vec<&'a JudgedSite>,
-    /// The index of the frame to blame, counted from the allocating frame. 0 is the caller itself. Otherwise
-    /// it is the first frame that the leaking stacks do not share with the stacks that do not leak.
+    /// The index of the frame to blame, counted from the allocating frame. 0 is the caller itself. For any
+    /// other index, the frame is the first that the leaking stacks do not share with the stacks that do not
+    /// leak.
     pub depth: usize,
     /// The rate of all members together.
     pub rate_bytes_per_s: f64,
@@ -29,7 +30,7 @@ pub struct Group<'a> {
     pub began_s: f64,
     /// The leaked bytes of all members together.
     pub leak_bytes: f64,
-    /// Leaked allocations; `None` if the allocations only got larger, or if only bytes are known.
+    /// Number of leaked allocations; `None`: the allocations only got larger, or only bytes are known.
     pub leak_count: Option<u64>,
     /// Whether less than half of the leaked bytes was still live when the recording ended.
     pub is_freed_at_end: bool,
@@ -53,7 +54,7 @@ pub struct Share<'a> {
 pub struct LevelSum<'a>(Vec<&'a Levels>);
 
 impl<'a> LevelSum<'a> {
-    /// The sum of these sums.
+    /// Adds up these sums.
     pub(crate) fn of<'b>(sums: impl Iterator<Item = &'b LevelSum<'a>>) -> Self
     where
         'a: 'b,
@@ -108,7 +109,7 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// What a person calls it.
+    /// The name of the group, for people.
     pub fn name(&self) -> String {
         match self.depth {
             0 => self.site.name(),
@@ -118,7 +119,7 @@ impl<'a> Group<'a> {
 
     /// The stacks that leak.
     pub fn stacks(&self) -> impl Iterator<Item = &'a JudgedSite> + Clone {
-        // A stack whose caller is not in the input stands for itself.
+        // If the caller of a stack is not in the input, the stack itself is the group.
         let own = self.shares.is_empty().then_some(self.site);
         let stacks = self.shares.iter().filter_map(|share| share.site).chain(own);
         stacks.filter(|site| site.stack.len() > 1)
@@ -236,7 +237,7 @@ fn shares_of<'a>(
 }
 
 /// Splits a group at each frame at which its leaking stacks part from the others. The bytes that leaked
-/// before the stacks were watched are shared out in the same proportion.
+/// before the stacks were watched are divided in the same proportion.
 fn parted<'a>(group: Group<'a>, stacks: &[&'a JudgedSite]) -> Vec<Group<'a>> {
     let leaking: Vec<&JudgedSite> = group.stacks().filter(|stack| is_plain_share(&group, stack)).collect();
     let is_leaking: HashSet<&SiteLabel> = group.stacks().map(|stack| &stack.label).collect();
@@ -256,7 +257,7 @@ fn parted<'a>(group: Group<'a>, stacks: &[&'a JudgedSite]) -> Vec<Group<'a>> {
     }
 }
 
-/// Whether the stack leaks alone, or has a share that is worth a finding.
+/// Whether the stack leaks alone, or has a share that is large enough for a finding.
 fn is_plain_share(group: &Group<'_>, stack: &JudgedSite) -> bool {
     const PLAIN_SHARE: f64 = 0.02;
     stack.is_leak()

@@ -1,15 +1,15 @@
 //! Finds the frame at which the leaking stacks of one caller part from its other stacks.
 //!
-//! If some stacks of a caller leak and others do not, the caller only hands out memory. The same holds if
-//! its stacks ask for different sizes. Then the leak is in the first frame that the leaking stacks do not
-//! share with the others, and each such frame is a leak of its own.
+//! If some stacks of a caller leak and others do not, the caller only hands out memory. The same holds if its
+//! stacks request different sizes. In that case the leak is in the first frame that the leaking stacks do not
+//! share with the others. Each such frame is a leak of its own.
 
 use crate::site::JudgedSite;
 use std::collections::BTreeMap;
 
-/// Stacks that do not leak count if they make more than this share of all allocations.
+/// Least share of all allocations that stacks without a leak must make to count.
 const HEALTHY_SHARE: f64 = 0.1;
-/// If the average sizes of two stacks differ by more than this factor, the caller hands out memory.
+/// Ratio of the average sizes of two stacks above which the caller counts as only handing out memory.
 const SIZES_DIFFER: f64 = 2.0;
 
 /// Leaking stacks that part from all others at one frame.
@@ -78,7 +78,7 @@ mod tests {
     use edleak_model::levels::Levels;
     use edleak_model::series::Series;
 
-    /// A stack of these addresses, from the inside out, with so many allocations of one size.
+    /// A stack of these addresses, from the inside out, with `allocs` allocations of one size.
     fn stack(number: u64, addresses: &[u64], allocs: u64, size: u64) -> JudgedSite {
         let address = |&address: &u64| Address { address, ..Address::default() };
         JudgedSite {
@@ -116,10 +116,10 @@ mod tests {
     fn a_pool_that_one_caller_leaks_through_is_not_to_blame() {
         let (leaks, uses) = (stack(1, &[10, 20, 90], 500, 64), stack(2, &[10, 30, 90], 500, 64));
         assert_eq!(parted(&[&leaks], &[&uses]), [(1, 20)]);
-        // A wrapper of the pool is shared as well.
+        // A wrapper of the pool is shared by both stacks, too.
         let (leaks, uses) = (stack(1, &[10, 11, 20, 90], 500, 64), stack(2, &[10, 11, 30, 90], 500, 64));
         assert_eq!(parted(&[&leaks], &[&uses]), [(2, 20)]);
-        // A few allocations at the start are no other use.
+        // A few allocations at the start do not count as another use.
         let warm_up = stack(2, &[10, 30, 90], 5, 64);
         assert_eq!(parted(&[&leaks], &[&warm_up]), [(0, 10)]);
     }
@@ -128,7 +128,7 @@ mod tests {
     fn an_allocation_function_whose_callers_all_leak_has_a_finding_for_each() {
         let (small, large) = (stack(1, &[10, 20, 90], 500, 64), stack(2, &[10, 30, 90], 500, 400));
         assert_eq!(parted(&[&small, &large], &[]), [(1, 20), (1, 30)]);
-        // Objects of one size are the function's own.
+        // If all objects have one size, they belong to the function itself.
         let same = stack(2, &[10, 30, 90], 500, 64);
         assert_eq!(parted(&[&small, &same], &[]), [(0, 10)]);
     }

@@ -1,11 +1,12 @@
 //! Decides whether leaks grow in step. One mistake in the program leaks at all of its places at the same
-//! time.
+//! times.
 //!
-//! Two steady leaks are both straight lines, so their curves do not show a common cause. The slices do. The
-//! places of one mistake keep new allocations in the same slices; the places of two mistakes do not. So the
-//! growth of two places is compared slice by slice, and again with one of them moved in time. Growth that
-//! fits much better unmoved is evidence. If every slice holds many allocations, growth fits moved and
-//! unmoved: then nothing speaks for a common cause, and nothing against it.
+//! Two steady leaks are both straight lines, so their curves do not show a common cause. But the slices show
+//! it. The places of one mistake keep new allocations in the same slices; the places of two mistakes do not.
+//! So the analyzer compares the growth of two places slice by slice. It then compares them again with one of
+//! them moved in time. If the growth fits much better without the move, this is evidence of a common cause.
+//! If every slice holds many allocations, the growth fits with and without the move. This is no evidence for
+//! or against a common cause.
 
 use crate::error::Error;
 use crate::load::Recording;
@@ -18,24 +19,25 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Instants that are kept of each site.
+/// Maximum number of instants for each site.
 const MOST_INSTANTS: usize = 2048;
-/// Leaking sites that are compared, by falling rate.
+/// Maximum number of leaking sites that are compared; the sites with the highest rates come first.
 const MOST_SITES: usize = 400;
-/// A trace with more sites times slices is not read once more for this.
+/// Maximum number of sites times slices; a larger trace is not read a second time for the comparison.
 const MOST_COUNTERS: usize = 60_000_000;
-/// The fewest allocations that show a pattern.
+/// Least number of allocations that can show a pattern.
 const LEAST_KEPT: f64 = 6.0;
-/// The share of the growth that may fall into different slices: a slice may be taken in the middle of an
-/// event.
+/// Greatest share of the growth that may fall into different slices, because a slice may be taken in the
+/// middle of an event.
 const MOST_APART: f64 = 0.3;
-/// Growth moved in time must fit this many times worse.
+/// Least ratio by which growth that is moved in time must fit worse.
 const LEAST_CONTRAST: f64 = 2.0;
-/// The share of the growth that may differ if the slices show no pattern.
+/// Greatest share of the growth that may differ if the slices show no pattern.
 const MOST_UNLIKE: f64 = 0.05;
-/// Then the ratio of the numbers of allocations must also be a whole number, with this error.
+/// If the slices show no pattern, the ratio of the numbers of allocations must also be a whole number, with
+/// this error.
 const RATIO_ERROR: f64 = 0.03;
-/// Growth is moved by these numbers of slices.
+/// Numbers of slices by which growth is moved in time.
 const MOVES: [usize; 8] = [1, 2, 3, 5, 8, 13, 21, 34];
 
 /// Live allocations of the leaking sites, slice by slice.
@@ -49,17 +51,17 @@ pub struct Steps {
 /// Whether two growths have a common cause.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Step {
-    /// They are not in step.
+    /// The two growths are not in step.
     Apart,
-    /// They may be in step: every slice holds so many allocations that it shows no pattern.
+    /// The two growths may be in step: every slice holds so many allocations that it shows no pattern.
     Possible,
-    /// They are in step.
+    /// The two growths are in step.
     Together,
 }
 
 impl Steps {
-    /// Reads the leaking sites, their callers and their stacks once more. The result is empty if the input
-    /// is no trace, is too large, or has nothing to compare.
+    /// Reads the counters of the leaking sites, their callers and their stacks once more. The result is empty
+    /// if the input is not a trace, is too large, or has no sites to compare.
     pub fn of(recording: &Recording, sites: &[JudgedSite]) -> Self {
         let Recording::Trace(trace) = recording else { return Self::default() };
         let leaking: Vec<&JudgedSite> = sites.iter().filter(|site| site.is_leak()).take(MOST_SITES).collect();
@@ -80,7 +82,7 @@ impl Steps {
         Self { live_counts, ..Self::default() }
     }
 
-    /// Sites that grow by one of several patterns, which fit only themselves.
+    /// Makes sites that grow by one of several patterns; a pattern fits only itself.
     #[cfg(test)]
     pub(crate) fn of_patterns<'a>(sites: impl Iterator<Item = (&'a SiteLabel, u64)>) -> Self {
         let counts = |pattern: u64| {
@@ -95,7 +97,7 @@ impl Steps {
         Self { live_counts, ..Self::default() }
     }
 
-    /// The growth of these sites together; `None` if none of them is known.
+    /// The growth of these sites together; `None`: none of them is known.
     pub(crate) fn growth_of<'a>(&self, labels: impl Iterator<Item = &'a SiteLabel>) -> Option<Growth> {
         let mut sum: Vec<u64> = Vec::new();
         let mut hasher = DefaultHasher::new();
@@ -111,7 +113,7 @@ impl Steps {
         (!sum.is_empty()).then(|| Growth { id: hasher.finish(), ..Growth::of(sum) })
     }
 
-    /// Compares two growths, once.
+    /// Compares two growths; a repeated comparison returns the stored result.
     pub(crate) fn step(&self, one: &Growth, other: &Growth) -> Step {
         let key = (one.id.min(other.id), one.id.max(other.id));
         let compared = || self.compared.lock().unwrap_or_else(PoisonError::into_inner);
@@ -136,7 +138,7 @@ fn live_counts(trace: &Trace, ids: &[SiteId]) -> HashMap<SiteLabel, Box<[u64]>> 
     let instants = judged_grid(trace).points.div_ceil(every);
     let mut all = HashMap::new();
     let merged = Merged::of(trace);
-    // A record that is too long to print has no steps.
+    // If a record is too long to print, the result has no steps.
     let _: Result<(), Error> = for_each_site(trace, &merged, ids, |site| {
         let mut counts = vec![0; instants];
         let mut from = site.absent;
@@ -164,7 +166,7 @@ pub(crate) struct Growth {
 }
 
 impl Growth {
-    /// The growth of a number of live allocations. Allocations that are freed again are no growth.
+    /// The growth of a number of live allocations. Allocations that are freed again do not count as growth.
     fn of(mut live_counts: Vec<u64>) -> Self {
         let from = live_counts.iter().position(|&count| count > 0).unwrap_or(live_counts.len());
         let mut least = u64::MAX;
@@ -196,10 +198,10 @@ impl Growth {
     }
 }
 
-/// Whether two growths fit, and fit much worse where one is moved in time.
+/// Whether two growths fit, and fit much worse if one of them is moved in time.
 fn is_pattern(one: &[f64], two: &[f64], apart: fn(&[f64], &[f64], usize) -> f64) -> bool {
     let here = apart(one, two, 0);
-    // A straight line also fits if it is moved.
+    // A straight line also fits after a move.
     if here > MOST_APART
         || MOVES[2..5].iter().all(|&by| by >= one.len() || apart(one, two, by) <= MOST_UNLIKE)
     {
@@ -212,14 +214,14 @@ fn is_pattern(one: &[f64], two: &[f64], apart: fn(&[f64], &[f64], usize) -> f64)
     usual > MOST_UNLIKE && here * LEAST_CONTRAST <= usual
 }
 
-/// The share of the growth that falls into different slices, with `two` moved by so many of them.
+/// The share of the growth that falls into different slices, with `two` moved by `by` slices.
 fn apart(one: &[f64], two: &[f64], by: usize) -> f64 {
     let moved = two.iter().cycle().skip(by);
     one.iter().zip(moved).map(|(one, two)| (one - two).abs()).sum::<f64>() / 2.0
 }
 
-/// The same, but growth also fits in the slice before or after. An allocation that is freed a slice later can
-/// hide for one slice that another allocation stays.
+/// The same share, but growth also fits in the slice before or after. An allocation that is freed a slice
+/// later can hide, for one slice, another allocation that stays.
 fn apart_by_more_than_a_slice(one: &[f64], two: &[f64], by: usize) -> f64 {
     let moved = two.iter().cycle().skip(by);
     let (mut one_left, mut two_left): (Vec<f64>, Vec<f64>) =
@@ -238,7 +240,7 @@ fn apart_by_more_than_a_slice(one: &[f64], two: &[f64], by: usize) -> f64 {
 mod tests {
     use super::*;
 
-    /// Live allocations of a site that keeps `size` of them at each slice that `is_event` names.
+    /// Live allocations of a site that keeps `size` new allocations at each slice that `is_event` names.
     fn growing(slices: u64, size: u64, is_event: impl Fn(u64) -> bool) -> Growth {
         let mut live = 0;
         let count = |slice| {
@@ -252,10 +254,10 @@ mod tests {
     fn sites_of_one_mistake_are_in_step_and_those_of_two_are_not() {
         let one = |size| growing(400, size, |slice| slice % 7 < 2 && slice % 5 != 0);
         assert_eq!(one(1).step_with(&one(3)), Step::Together);
-        // As often, and as steadily, but at other times.
+        // This site grows as often and as steadily, but at other times.
         let other = growing(400, 1, |slice| (slice + 3) % 7 < 2 && slice % 5 != 0);
         assert_eq!(one(1).step_with(&other), Step::Apart);
-        // In turn.
+        // The two sites grow in turn.
         let [even, odd] = [0, 1].map(|of| growing(400, 1, |slice| slice % 2 == of));
         assert_eq!(even.step_with(&odd), Step::Apart);
         assert_eq!(even.step_with(&even), Step::Together);
@@ -265,9 +267,9 @@ mod tests {
     fn lines_without_a_pattern_prove_nothing() {
         let steady = |size| growing(400, size, |_| true);
         assert_eq!(steady(50).step_with(&steady(100)), Step::Possible);
-        // Not so many of one for each of the other.
+        // The ratio of the two numbers of allocations is not a whole number.
         assert_eq!(steady(50).step_with(&steady(71)), Step::Apart);
-        // Next to nothing.
+        // The second site has almost no growth.
         assert_eq!(steady(50).step_with(&growing(400, 1, |slice| slice > 395)), Step::Apart);
     }
 
@@ -280,7 +282,7 @@ mod tests {
             live + slice * slice % 11
         });
         assert_eq!(leak.step_with(&Growth::of(busy.collect())), Step::Apart);
-        // Work in every other slice moves what stays by a slice.
+        // Work in every other slice can move the growth by one slice.
         let leak = growing(400, 1, |slice| slice % 9 == 0);
         let mut live = 0;
         let at_work = (0..400u64).map(|slice| {

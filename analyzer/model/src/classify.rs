@@ -225,7 +225,8 @@ const STRICT: Bar =
 const STRICT_EVENTS: f64 = 12.0;
 /// Memory that an allocator holds for its smallest allocation: 32 bytes with glibc's malloc.
 const SMALLEST_BLOCK_BYTES: f64 = 32.0;
-/// A site leaked all that it holds if this share of its live bytes leaked: the rest is the error of the estimate.
+/// Least share of a site's live bytes that must have leaked for all of them to count as leaked: the rest is
+/// the error of the estimate.
 const LEAKED_ALL: f64 = 0.97;
 /// Seconds that a record needs for a strict leak. A younger program may still build up, steadily, the memory
 /// that it needs.
@@ -430,15 +431,15 @@ impl<'a> Site<'a> {
         Some([last.live_bytes as f64 - before(0)?, last.live_count as f64 - before(1)?])
     }
 
-    /// The number of allocations that `leaked` bytes consist of, at the average size of the allocations by which
-    /// the live count grew. `None` if the count did not grow: then the same allocations got larger.
+    /// The number of allocations that make up `leaked` bytes, at the average size of the allocations by which
+    /// the live count grew. `None`: the count did not grow, so the same allocations got larger.
     fn leaked_count(&self, leaked: f64) -> Option<u64> {
         let live = self.curves[1].max.last().copied().unwrap_or(0.0);
         let (bytes, count) = (self.bytes.rise(), self.count.rise());
         if self.is_size_driven() || bytes <= 0.0 || count <= 0.0 {
             return None;
         }
-        // A site that holds nothing but its leak leaked all that it holds.
+        // If a site holds only its leak, it leaked all that it holds.
         let held = self.curves[0].max.last().copied().unwrap_or(0.0);
         let all = leaked >= LEAKED_ALL * held;
         let leaked = if all { live } else { (leaked * count / bytes).clamp(1.0, live.max(1.0)) };

@@ -154,7 +154,7 @@ pub fn negligible(leak_bytes: u64) -> String {
     format!("but {leaked} are less than a thousandth of the live memory, which may be chance")
 }
 
-/// Growth by few allocations that the program freed when it ended.
+/// The reason for growth by few allocations that the program freed when it ended.
 pub fn few_freed_at_exit(count: u64) -> String {
     let few = units::plural(count, "allocation", "allocations");
     format!(
@@ -162,7 +162,7 @@ pub fn few_freed_at_exit(count: u64) -> String {
     )
 }
 
-/// Growth by a handful of allocations at a site that frees many.
+/// The reason for growth by a handful of allocations at a site that frees many.
 pub(crate) fn a_few(rise: f64, frees: u64) -> Vec<String> {
     let kept = units::plural(rise.max(1.0) as u64, "more allocation is", "more allocations are");
     let freed = units::plural(frees, "was", "were");

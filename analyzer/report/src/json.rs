@@ -64,13 +64,14 @@ struct TraceJson<'a> {
     sites: Vec<SiteJson<'a>>,
 }
 
-/// A leak as a person counts it: what the text report gives a number.
+/// A leak as a person counts it; the text report gives it a number.
 #[derive(Serialize)]
 struct FindingJson<'a> {
     name: String,
-    /// `step` where several places are one finding because they grow at the same instants, else null.
+    /// `step` if several places are one finding because they grow at the same instants; null for a single
+    /// place.
     together: Option<&'static str>,
-    /// The function that all parts lie below, where it is known.
+    /// The function below which all parts lie; null: unknown.
     below: Option<FrameJson<'a>>,
     headline: Option<FrameJson<'a>>,
     class: &'static str,
@@ -93,7 +94,7 @@ struct PartJson<'a> {
     headline: Option<FrameJson<'a>>,
     /// The caller.
     site: LabelJson<'a>,
-    /// Those of its stacks that leak here.
+    /// The stacks of the place that leak here.
     stacks: Vec<LabelJson<'a>>,
     share: f64,
     leak_bytes: u64,

@@ -24,7 +24,7 @@ impl Exporter for Junit {
     }
 }
 
-/// The standings of leaks that fail nothing.
+/// The decisions of the gate for leaks that fail nothing.
 const PASSING: [fn(Standing) -> bool; 3] = [
     |standing| standing == Standing::Known,
     |standing| matches!(standing, Standing::Suppressed(_)),

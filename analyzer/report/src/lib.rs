@@ -63,7 +63,7 @@ impl Report<'_> {
         self.analyses.iter().map(outcome).max().unwrap_or(Outcome::Undecided)
     }
 
-    /// The leaks to list, by falling rate, at most as many as `--top` says.
+    /// The leaks to list, by falling rate; `--top` limits their number.
     pub fn findings<'a>(&self, analysis: &'a Findings) -> Vec<Finding<'a>> {
         let mut findings =
             analysis.with_standing(|standing| matches!(standing, Standing::Reported | Standing::Tolerated));
@@ -71,14 +71,14 @@ impl Report<'_> {
         findings
     }
 
-    /// The leaks that fail the gate, of those to list.
+    /// The leaks among these that fail the gate.
     pub fn reported<'a>(&self, analysis: &'a Findings) -> Vec<Finding<'a>> {
         let mut findings = analysis.with_standing(|standing| standing == Standing::Reported);
         findings.truncate(self.top.unwrap_or(usize::MAX));
         findings
     }
 
-    /// The sites that are listed although they fail nothing, as far as `--top` leaves room for them.
+    /// The sites that are listed although they fail nothing; `--top` limits their number.
     pub fn shown<'a>(&self, analysis: &'a Findings) -> Vec<&'a JudgedSite> {
         let shown = analysis.sites.iter().filter(|site| site.standing == Standing::Shown);
         let room = self.top.map_or(usize::MAX, |top| top - self.findings(analysis).len());
@@ -145,7 +145,7 @@ pub(crate) fn stack_text(finding: &Finding<'_>) -> String {
         if let Some(heading) = heading {
             text += &format!("\n{heading}");
         }
-        // Only the first stack has the callers that all stacks share.
+        // Only the first stack shows the callers that all stacks share.
         let own = if i == 0 {
             stack.stack.len()
         } else {
@@ -162,7 +162,7 @@ pub(crate) fn stack_text(finding: &Finding<'_>) -> String {
     text
 }
 
-/// The reason why several places are one finding; `None` for a single place.
+/// The reason why several places are one finding; `None`: there is only one place.
 pub(crate) fn in_step(finding: &Finding<'_>) -> Option<String> {
     let grow = grow_together(finding);
     match finding.together? {
@@ -192,7 +192,7 @@ pub(crate) fn grow_together(finding: &Finding<'_>) -> String {
     format!("{places} grow together{by}")
 }
 
-/// The reasons of a finding in one line: the reason why it is one finding, and those of its lead.
+/// The reasons of a finding in one line: the reason why it is one finding, and the reasons of its lead.
 pub(crate) fn why_of(finding: &Finding<'_>) -> String {
     let why = why(finding.lead());
     in_step(finding).map_or_else(|| why.clone(), |together| format!("{together}; {why}"))

@@ -27,7 +27,7 @@ use style::Ink;
 const MAX_FRAMES: usize = 32;
 /// Maximum number of stacks that the report shows of a leak.
 const MAX_STACKS: usize = 8;
-/// The greatest number of parts shown of a finding: few of many hold nearly all of it.
+/// Maximum number of parts that the report shows of a finding: a few of the parts hold nearly all of it.
 const MAX_PARTS: usize = 12;
 /// Share of the record after which a leak began late; the report then gives the time.
 const BEGAN_LATE: f64 = 0.05;
@@ -278,7 +278,7 @@ impl Text {
     }
 
     /// Writes the parts of a finding, each with the frames of its first stack. The outer frames that all
-    /// stacks share come once, at the end.
+    /// stacks share are written once, at the end.
     fn parts(&self, finding: &Finding<'_>, out: &mut dyn Write) -> io::Result<()> {
         let style = self.style;
         writeln!(out, "{INDENT}parts, by share of the leaked bytes:")?;
@@ -321,7 +321,7 @@ impl Text {
         Ok(())
     }
 
-    /// A part's size and place, then the frames of its first stack up to those that all parts share.
+    /// A part's size and place, then the frames of its first stack up to the frames that all parts share.
     fn part_lines(&self, part: &Group<'_>, tail: usize, width: usize) -> Vec<String> {
         let count = part.leak_count.map_or_else(String::new, |count| format!(" in {}", units::count(count)));
         let number = match part.site.label {

@@ -1,5 +1,6 @@
 //#Expect: the leak is blamed on `open_session`, which forgets to give back what it gets; `parse_request` shares the pool and is clean
-// A program's own allocation function, whose name is on no list, serves two callers. Arguments: requests, every how many one is forgotten.
+// A program's own allocation function, whose name is on no list, serves two callers. Arguments: the number of
+// requests, and N: every Nth request is forgotten.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-//! Leaks that are too small, or too few allocations, to be told from chance. They become undecided.
+//! Leaks that are so small, or of so few allocations, that they may be chance. Such leaks become undecided.
 
 use crate::site::{JudgedSite, Kind, SiteLabel};
 use edleak_model::classify::{Confidence, Judgement};
@@ -7,7 +7,7 @@ use edleak_model::regression::Class;
 use std::collections::HashMap;
 
 /// Least share of the live bytes that a suspect must have leaked; the stacks of the same caller count
-/// together. With less, the suspect becomes undecided.
+/// together. If a suspect leaked less, it becomes undecided.
 const NEGLIGIBLE: f64 = 0.001;
 
 /// Turns negligible suspects into undecided sites.
@@ -36,18 +36,20 @@ pub(super) fn what_is_negligible(sites: &mut [JudgedSite], record_s: f64) {
     }
 }
 
-/// A leak of fewer allocations becomes undecided if the program freed nearly all of them when it ended ...
+/// A leak of fewer allocations than this becomes undecided under two conditions: `FEW_LEFT` and `FEW_SHARE`.
 const FEW_FREED: u64 = 32;
-/// ... if no more than this share of them is left ...
+/// The first condition: no more than this share of the allocations is left, because the program freed them
+/// when it ended.
 const FEW_LEFT: f64 = 0.25;
-/// ... and if it was less than this share of the live bytes.
+/// The second condition: the leak is less than this share of the live bytes.
 const FEW_SHARE: f64 = 0.1;
 
 /// Turns leaks of few allocations, which the program freed when it ended, into undecided sites.
 ///
-/// A queue for each thread, a table that gets a page for each new kind of request: such a structure grows in
-/// even steps until all its parts were used once, and its destructor frees it. A short record ends before
-/// that. More memory, or more allocations, stay a leak: the program may hold them until its end by mistake.
+/// Examples are a queue for each thread, and a table that gets a page for each new kind of request. Such a
+/// structure grows in even steps until the program has used all its parts, and its destructor frees it. A
+/// short record ends before the program has used all parts. A leak of more memory, or of more allocations,
+/// stays a leak: the program may hold them until its end by mistake.
 pub(super) fn few_freed_at_the_end(sites: &mut [JudgedSite], record_s: f64) {
     #[derive(Default)]
     struct Leaked {

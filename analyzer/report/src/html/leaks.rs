@@ -1,4 +1,4 @@
-//! The list of leaks without a script: figures, reasons and stacks, one row for each finding.
+//! The list of leaks for a browser without script: figures, reasons and stacks, one row for each finding.
 
 use super::chart::sparkline;
 use super::escape::text;
@@ -16,7 +16,7 @@ const MAX_STACKS: usize = 8;
 const MAX_PARTS: usize = 64;
 const MAX_FRAMES: usize = 64;
 
-/// Writes the table. `leaks` come by falling rate.
+/// Writes the table. The leaks come by falling rate.
 pub(super) fn table(leaks: &[Finding<'_>]) -> String {
     if leaks.is_empty() {
         return "<p class=\"empty\">No site is reported as a leak.</p>".into();
@@ -71,7 +71,7 @@ fn place(frame: Option<SiteFrame<'_>>) -> String {
     })
 }
 
-/// The stacks of a place by itself; of several places each with its share and its stacks.
+/// The stacks of a single place; for several places, the share and the stacks of each.
 fn parts(leak: &Finding<'_>) -> String {
     if leak.together.is_none() {
         return stacks(leak.largest());

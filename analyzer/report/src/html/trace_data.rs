@@ -107,7 +107,7 @@ fn write_figures(
     number("leak_bytes", &|site| site.judgement.leak_bytes);
     number("live_bytes", &|site| site.totals.live_bytes);
     number("flags", &|site| u64::from(site.is_stack_cut) + 2 * u64::from(site.judged_with_stacks));
-    // The leaks as the list counts them, from 1: sites with one number are one finding.
+    // The numbers of the leaks in the list, from 1: sites with the same number are one finding.
     let findings = analysis.with_standing(|standing| standing == Standing::Reported);
     let finding_of: HashMap<&SiteLabel, u64> = (1..)
         .zip(&findings)

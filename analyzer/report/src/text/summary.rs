@@ -86,7 +86,7 @@ fn result(analysis: &Findings) -> (Ink, String) {
         format!("{} over {}", plural(header.slices, "slice", "slices"), units::duration(header.duration_s));
     match (outcome(analysis), too_little(analysis)) {
         (Outcome::Leaks, _) => {
-            // The summary counts as the list does: several places in step are one leak.
+            // The summary counts as the list does: several places that grow in step are one leak.
             let findings = analysis.with_standing(|standing| standing == Standing::Reported);
             let is_suspect =
                 |finding: &&Finding<'_>| finding.lead().judgement.confidence == Some(Confidence::Suspect);

@@ -39,7 +39,7 @@ pub(crate) fn can_be_executed(path: &Path) -> Result<(), Error> {
         return Err(library(format!("code cannot be loaded from there: {error}"))
             .with_remedy("is it mounted noexec?"));
     }
-    // SAFETY: the mapping made above.
+    // SAFETY: the page is the mapping made above.
     unsafe { libc::munmap(mapped, 1) };
     Ok(())
 }

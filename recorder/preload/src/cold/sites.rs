@@ -175,12 +175,12 @@ pub(crate) unsafe fn inherit(parents: *const u8, own: *const u8, next_site: u32)
     // SAFETY: the caller guarantees the sessions; each holds `SLOTS` slots, and everything in it is atomic.
     let from =
         unsafe { core::slice::from_raw_parts(parents.wrapping_add(SLOTS_AT).cast::<SiteSlot>(), SLOTS) };
-    // SAFETY: as above.
+    // SAFETY: the child's session holds `SLOTS` slots, which are atomic.
     let to = unsafe { core::slice::from_raw_parts(own.wrapping_add(SLOTS_AT).cast::<SiteSlot>(), SLOTS) };
     let infos_at = |base: *const u8| base.wrapping_add(INFOS_AT).cast::<SiteInfo>();
     // SAFETY: the parent's session holds `MAX_SITES` infos, which are atomic.
     let infos = unsafe { core::slice::from_raw_parts(infos_at(parents), MAX_SITES) };
-    // SAFETY: as above.
+    // SAFETY: the child's session holds `MAX_SITES` infos, which are atomic.
     let own_infos = unsafe { core::slice::from_raw_parts(infos_at(own), MAX_SITES) };
     for (id, address) in addresses(infos, next_site) {
         if let (Some(slot), Some(info)) = (find(from, address), own_infos.get(id)) {

@@ -101,7 +101,7 @@ pub(crate) fn no_huge_pages(address: *const u8, bytes: usize) {
 /// NUL.
 pub(crate) fn read_link(path: &[u8], into: &mut [u8]) -> usize {
     debug_assert_eq!(path.last(), Some(&0));
-    // SAFETY: a NUL-terminated path, and the caller's buffer.
+    // SAFETY: `path` is NUL-terminated, and the buffer belongs to the caller.
     let read = unsafe {
         syscall(
             numbers::READLINKAT,
