@@ -181,8 +181,8 @@ fn growth_of(group: &Group<'_>, steps: &Steps) -> Option<Growth> {
     if !matches!(group.site.kind, Kind::Caller | Kind::Stack) {
         return None;
     }
-    // If the stacks of a caller are split into groups, the caller's own counters belong to all of them, so
-    // they are not used.
+    // If the stacks of a caller are split into groups, its own counters belong to all of these groups, so the
+    // code does not use them.
     let caller = (group.depth == 0).then_some(&group.site.label);
     let stacks = group.shares.iter().filter_map(|share| share.site).map(|stack| &stack.label);
     steps.growth_of(caller.into_iter().chain(stacks))
@@ -377,7 +377,7 @@ mod tests {
         };
         let sites = [site(1, 900, in_main("leak_a", 10)), site(2, 500, in_main("leak_bb", 20))];
         assert_eq!(found(&sites, &[0, 0]).len(), 2);
-        // The function that a thread runs is its main.
+        // The function that a thread starts with counts as the thread's `main`.
         let in_thread = |function: &str, line| {
             vec![
                 frame("/bin/server", function, 5),

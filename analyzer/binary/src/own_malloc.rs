@@ -10,7 +10,8 @@ pub struct OwnMalloc {
     /// The function that shows the allocator.
     pub symbol: String,
     /// Whether every module of the process calls it: the program exports it as `malloc`, and the program
-    /// comes before any preloaded library. If false, only code that was linked with the allocator calls it.
+    /// comes before any preloaded library. If this is false, only code that was linked with the allocator
+    /// calls the allocator.
     pub replaces_all: bool,
 }
 

@@ -17,8 +17,8 @@ const LEAST_EPOCHS: usize = 16;
 /// Each statistic is clipped to ± this value, as it was when the score was fitted.
 const CLIP: f64 = 8.0;
 
-/// Limit of half the BIC of the live curve: below it, the curve has stopped growing, even if the survivors
-/// show a leak (odds of 20 to 1).
+/// Limit of half the BIC of the live curve. Below this limit, the curve has stopped growing, even if the
+/// survivors show a leak (odds of 20 to 1).
 const STOPPED: f64 = -3.0;
 
 /// The score of the survivors, and the share of survivors for the report.

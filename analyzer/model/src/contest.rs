@@ -37,7 +37,7 @@ const LOAD_AND_LINE: f64 = 6.0;
 const FILLS: [Shape; 3] = [Shape::Fill(0.025), Shape::Fill(0.05), Shape::Fill(0.1)];
 
 /// Least ratio of the pace of a base that loads to the pace of the leak beside it. With a smaller ratio, the
-/// bend between the two looks like that of a curve that slackens the whole time, such as √t or ln t.
+/// bend between base and leak looks like that of a curve that slackens the whole time, such as √t or ln t.
 const LOAD_PACE: f64 = 5.0;
 
 /// The result of the contest on one curve.

@@ -3,7 +3,7 @@
 //! The size of a series does not depend on the length of the record. A series holds:
 //!
 //! - exact integer sums of the live bytes for edLeak's quadratic fit, so that the fit loses no digit
-//!   ([`crate::regression`]); only if edLeak's model is used;
+//!   ([`crate::regression`]); only if the user chose edLeak's model;
 //! - 64 to 128 buckets of the curve ([`crate::buckets`]); all other statistics are computed from them;
 //! - the last point, and, if recorded, the birth times of the survivors;
 //! - for all series of a record together, the work of the whole program ([`crate::work`]).

@@ -114,9 +114,9 @@ fn retained_steps(curve: &Curve) -> [f64; 3] {
     })
 }
 
-/// Whether the curve rises like a buffer that doubles: in steps that get larger and rarer, at least fourfold
-/// since the first eighth. The last step came so late that the next step, after twice the time, would not
-/// have come yet. Such a buffer looks the same whether the program still adds to it or not.
+/// Whether the curve rises like a buffer that doubles. Its steps get larger and rarer, and it grew at least
+/// fourfold since the first eighth. The last step came so late that the next step, after twice the time,
+/// would not have come yet. Such a buffer looks the same whether the program still adds to it or not.
 pub(crate) fn doubles_late(curve: &Curve) -> bool {
     const STEP: f64 = 1.4;
     const GROWTH: f64 = 4.0;

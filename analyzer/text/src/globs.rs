@@ -43,7 +43,7 @@ impl Glob {
         Glob { text, pieces, at_start: true, at_end: true, skips_blanks: true }
     }
 
-    /// Makes a pattern on parts of names; `^` at its start or `$` at its end ties it to the start or end of
+    /// Makes a pattern on parts of names. `^` at its start or `$` at its end ties it to the start or end of
     /// the name.
     pub fn part(pattern: &str) -> Glob {
         let (inner, at_start) = pattern.strip_prefix('^').map_or((pattern, false), |rest| (rest, true));
@@ -191,7 +191,7 @@ mod tests {
         }
     }
 
-    /// The definition of a match: for each star, some number of characters makes the rest match.
+    /// Matches by the definition: tries every number of characters for each star.
     fn matches_by_trial(pattern: &[char], name: &[char]) -> bool {
         match (pattern.split_first(), name.split_first()) {
             (None, _) => name.is_empty(),

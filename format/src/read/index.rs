@@ -49,7 +49,8 @@ pub(crate) struct Index {
 /// Number of bytes that one step of the search for the next sound header reads.
 const SEARCH_BYTES: u64 = 64 << 10;
 /// The decompressed catalog may take this number of bytes plus `MAX_CATALOG_RATIO` times the length of the
-/// file. Real catalogs need a twentieth of this. The limit bounds the memory that a hostile file can demand.
+/// file. Catalogs of real programs need a twentieth of this limit. The limit bounds the memory that a hostile
+/// file can demand.
 const MIN_CATALOG_RAW_BYTES: u64 = 4 << 20;
 const MAX_CATALOG_RATIO: u64 = 64;
 

@@ -391,7 +391,7 @@ impl Trace {
         if seen < header.slices { Err(changed_while_read()) } else { Ok(()) }
     }
 
-    /// The damage of this trace.
+    /// The damaged and lost parts of this trace.
     pub fn damage(&self) -> &Damage {
         &self.damage
     }

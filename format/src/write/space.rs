@@ -64,8 +64,9 @@ impl TraceWriter {
             return Ok(true);
         }
         let finer = if candidates[older].level < level { older } else { older + 1 };
-        // Half the slices may take as many bytes: a site that changes only in every second slice then changes
-        // in every remaining slice. So the loop tries coarser levels too.
+        // After half of the slices are dropped, the rest may take as many bytes as before. For example, a
+        // site that changed in every second slice then changes in every remaining slice. So the loop tries
+        // coarser levels too.
         for level in level..=MAX_LEVEL {
             if self.thin(finer, 1, level)? {
                 return Ok(true);
@@ -127,7 +128,7 @@ impl TraceWriter {
             self.ring.release(self.blocks[source].at);
         }
         // If the catalog is too large to be moved, free space can stay fragmented. In that case the writer
-        // releases the source blocks first: if the recorder is killed before the next line, the slices of
+        // releases the source blocks first. If the recorder is killed before the next line, the slices of
         // these blocks are lost. The only alternative is to end the recording.
         let at = match placed {
             Some(at) => at,

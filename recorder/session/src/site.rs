@@ -35,7 +35,7 @@ pub struct SiteSlot {
     pub key: AtomicU64,
     /// The site's id (low half; 0: none) and an [`Action`] (high half; 0: count here). The meaning is below
     /// 2³² if and only if the action is to count. If the slot has no id, the high half is the id that the
-    /// address had when another module was there; 0: it never had an id.
+    /// address had when another module was there. 0: the address never had an id.
     pub meaning: AtomicU64,
 }
 #[cfg(not(edleak_loom))]

@@ -112,7 +112,8 @@ pub struct Bound {
 }
 
 /// Adds a frame to the hash of a stack, with one multiplication and one rotation. The library would count two
-/// stacks with equal hashes as one. With at most 2¹⁵ stacks and 64 bits this practically never happens.
+/// stacks with equal hashes as one. With at most 2¹⁵ stacks and hashes of 64 bits, two equal hashes are
+/// extremely unlikely.
 #[inline(always)]
 pub fn mix(hash: u64, word: u64) -> u64 {
     (hash ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29)

@@ -1,7 +1,7 @@
 //! Merges sites that are one piece of code at several addresses.
 //!
 //! A trace has one site per return address. One piece of code has many return addresses in three cases. A
-//! plugin is loaded at another address each time; a copy of the plugin is loaded under another name; or a
+//! plugin is loaded at another address each time. A copy of the plugin is loaded under another name. A
 //! program generates code for every query. Each of these sites is too small to judge. So the analyzer merges
 //! sites if they share
 //!

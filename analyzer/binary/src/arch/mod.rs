@@ -38,8 +38,8 @@ impl Arch {
         }
     }
 
-    /// Whether a call may end in `code[from..]`. `is_code` tells whether the byte at an offset from the start
-    /// of `code` is code of the file. The destination of a call must be such a byte.
+    /// Whether the last byte of a call may lie in `code[from..]`. `is_code` tells whether the byte at an
+    /// offset from the start of `code` is code of the file. The destination of a call must be such a byte.
     pub(crate) fn may_call(self, code: &[u8], from: usize, is_code: impl Fn(i64) -> bool) -> bool {
         match self {
             Arch::X86_64 => x86_64::calls::may_call(code, from, is_code),

@@ -67,8 +67,8 @@ pub(crate) fn hold(
     let (go_read, go) = pipe()?;
     let (failure, failure_write) = pipe()?;
     let leadership = Leadership::give_up();
-    // SAFETY: this process has one thread here. The child calls only async-signal-safe functions before it
-    // executes the program or exits.
+    // SAFETY: this process has only one thread at this point. The child calls only async-signal-safe
+    // functions before it executes the program or exits.
     let pid = unsafe { libc::fork() };
     if pid < 0 {
         return Err(io::Error::last_os_error());

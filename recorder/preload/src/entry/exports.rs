@@ -1,10 +1,10 @@
 //! HOT: the exported C symbols; no other file exports symbols.
 //!
 //! Every allocating entry point is a naked stub; the assembly is the architecture's ([`crate::arch::stubs`]).
-//! The frequent stubs call the real function and note the allocation that it returns. The others add two
-//! arguments, the address of their return address and the frame pointer, through which the hook finds its
-//! caller. After that, they jump to the hook, which returns to the caller directly. Freeing entry points need
-//! no caller.
+//! The frequent stubs call the real function and note the allocation that it returns. The other stubs add two
+//! arguments, from which the hook finds its caller: the address of their return address, and the frame
+//! pointer. After that, they jump to the hook, which returns to the caller directly. Freeing entry points
+//! need no caller.
 #![allow(unsafe_code)]
 #![allow(unreachable_pub, reason = "the linker exports these, no other file names them")]
 #![allow(non_snake_case)] // names of the C++ ABI

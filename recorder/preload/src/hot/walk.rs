@@ -132,8 +132,8 @@ struct Walked<'f> {
 /// as much as walking three frames.
 type Frames = [MaybeUninit<u64>; MAX_FRAMES];
 
-/// Each frame depends on the one below it only through one load from the stack, one load from the cache, and
-/// two additions. Rare cases are function calls, so that the values of the common case stay in registers.
+/// Each frame depends on the frame below it only through one load from the stack, one load from the cache,
+/// and two additions. Rare cases are function calls, so that the values of the common case stay in registers.
 #[inline(always)]
 unsafe fn walk<'f>(header: &Header, site: u32, start: Frame, frames: &'f mut Frames) -> Walked<'f> {
     let bound = bound_of(header, start.sp);

@@ -2,8 +2,8 @@
 
 use memchr::memchr2_iter;
 
-/// Whether a call may end in `code[from..]`. `is_code(n)` tells whether the byte n after the first byte of
-/// `code` is code of the file.
+/// Whether the last byte of a call may lie in `code[from..]`. `is_code(n)` tells whether the byte n after the
+/// first byte of `code` is code of the file.
 pub(crate) fn may_call(code: &[u8], from: usize, is_code: impl Fn(i64) -> bool) -> bool {
     memchr2_iter(CALL, GROUP_5, code).any(|i| {
         let lengths = call_lengths(&code[i..], i as i64, &is_code);
