@@ -1,12 +1,13 @@
 //! The kinds of record in a catalog block: everything in a trace that is not a slice.
 //!
 //! A later record with the same key replaces the earlier one. `Module`, `Site`, `Stack`, `Survivors`,
-//! `Symbols`, `MemoryArea` and `Allocator` have an id as their key. Of each other kind, the trace keeps one
+//! `Symbols`, `MemoryArea`, `Allocator`, `Mark` and `MarkSlice` have an id as their key. Of each other kind, the trace keeps one
 //! record. Times are nanoseconds of a monotonic clock since the recording began. Addresses are addresses in
 //! the target.
 
-use crate::ids::{ModuleId, SiteId, StackId};
+use crate::ids::{MarkId, ModuleId, SiteId, StackId};
 use crate::memory::MemoryArea;
+use crate::slice::Counters;
 use bincode::{Decode, Encode};
 
 /// One record of the catalog.
@@ -39,6 +40,12 @@ pub enum Record {
     CpuTime(CpuTime),
     /// Processor time that the target used and waited for. This record exists since version 3.
     Processor(Processor),
+    /// A name that the target, or a user, gave to instants. Since version 3.
+    Mark(Mark),
+    /// The counters at one of these instants. Since version 3.
+    MarkSlice(MarkSlice),
+    /// Marks without a name or a slice. Since version 3.
+    MarkLosses(MarkLosses),
 }
 
 /// The recorded process and the clock of the recording. This is the first record of every trace.
@@ -250,6 +257,51 @@ pub struct Processor {
     pub used_ns: u64,
     /// Time in which the main thread was ready to run and waited for a processor.
     pub waited_ns: u64,
+}
+
+/// All instants of one name: calls of `edleak_mark`, or of `edleak-record mark`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct Mark {
+    /// The mark's id.
+    pub id: MarkId,
+    /// The name. Bytes that are not UTF-8, and control characters, are written as `\xNN`.
+    pub name: String,
+    /// The name was longer; its end is missing.
+    pub is_cut: bool,
+    /// How often the mark was set, as far as this is known: the newest record is from the end of the recording.
+    pub count: u64,
+}
+
+/// The counters of the sites at one mark. Not every mark has a slice: of each name the first 64 have one, then
+/// 32 in each doubling of the count.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct MarkSlice {
+    /// Numbers the slices of all marks of a trace in order, from 0.
+    pub number: u32,
+    /// The mark.
+    pub mark: MarkId,
+    /// How often the mark had been set, this time included.
+    pub count: u64,
+    /// The first slice of the recording after the mark: the mark was set between that one and the one before.
+    pub tick: u64,
+    /// Time at which the collector read the counters, at most one period after the mark.
+    pub read_ns: u64,
+    /// The rest of the sites follow in the slice with the next number.
+    pub goes_on: bool,
+    /// The sites that changed since the slice before, of whatever mark, with absolute counters, by ascending id.
+    pub sites: Vec<(SiteId, Counters)>,
+}
+
+/// Marks that are not in the trace.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct MarkLosses {
+    /// Marks whose name found no place: a recording has room for 256 names.
+    pub unnamed: u64,
+    /// Due slices that were taken later, or never: another thread was taking one, or the collector had not read
+    /// the slices before.
+    pub put_off: u64,
+    /// Slices that were left out because slices of marks may take an eighth of the trace.
+    pub left_out: u64,
 }
 
 /// Why a recording ended.

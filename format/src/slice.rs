@@ -2,12 +2,13 @@
 
 use crate::ids::{AreaId, SiteId};
 use crate::memory::AreaBytes;
+use bincode::{Decode, Encode};
 
 /// The counters of one site since the recording began.
 ///
 /// The numbers come from shared memory that the target can write to, so they may have any value. Arithmetic
 /// on the counters wraps or saturates and never panics.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Encode, Decode)]
 pub struct Counters {
     /// Requested bytes of all allocations.
     pub allocated_bytes: u64,

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use common::{Slices, TempFile, read, site, write};
 use edleak_format::{
     AddressSymbols, Allocator, AreaBytes, AreaId, AreaKind, Columns, Counters, CpuTime,
-    DEFAULT_CAPACITY_BYTES, End, EndReason, Epoch, Error, Losses, MemoryArea, Module, ModuleId,
-    ModuleSymbols, Record, Site, SiteId, SiteKind, Stack, StackFrame, StackId, Survivors, SymbolFrame, Trace,
-    TraceWriter, rewrite,
+    DEFAULT_CAPACITY_BYTES, End, EndReason, Epoch, Error, Losses, MIN_CAPACITY_BYTES, Mark, MarkId,
+    MarkLosses, MarkSlice, MemoryArea, Module, ModuleId, ModuleSymbols, Record, Site, SiteId, SiteKind,
+    Stack, StackFrame, StackId, Survivors, SymbolFrame, Trace, TraceWriter, rewrite,
 };
 
 fn golden(name: &str) -> PathBuf {
@@ -186,6 +186,48 @@ fn current_writer_and_reader_agree_with_the_golden_file() {
 fn write_golden() {
     let (file, _) = fresh();
     std::fs::copy(&file.0, golden(&format!("v{VERSION}.edl"))).expect("the directory is there");
+}
+
+/// A mark, and two slices of it; the second takes two records.
+fn mark_records() -> Vec<Record> {
+    let counters = Counters { allocated_bytes: 1 << 40, allocs: 300, freed_bytes: 70_000, frees: 299 };
+    let slice = |number, count, goes_on, sites: &[(SiteId, Counters)]| {
+        let (mark, sites) = (MarkId(2), sites.to_vec());
+        Record::MarkSlice(MarkSlice { number, mark, count, tick: 5, read_ns: 1 << 33, goes_on, sites })
+    };
+    vec![
+        Record::Mark(Mark { id: MarkId(2), name: "request \\xff".into(), is_cut: true, count: 1 << 20 }),
+        slice(0, 1, false, &[]),
+        slice(1, 64, true, &[(SiteId(1), counters)]),
+        slice(2, 64, false, &[(SiteId(3), Counters::ZERO)]),
+        Record::MarkLosses(MarkLosses { unnamed: 1, put_off: 300, left_out: 70_000 }),
+    ]
+}
+
+#[test]
+fn marks_are_read_for_ever() {
+    let trace = Trace::open(&golden("marks.edl")).expect("the golden trace");
+    let found = trace.records();
+    let expected = mark_records();
+    assert!(trace.damage().is_sound());
+    assert_eq!(
+        found.iter().filter(|record| expected.contains(record)).cloned().collect::<Vec<_>>(),
+        expected
+    );
+    assert_eq!((trace.marks().len(), trace.mark_slices().len()), (1, 3));
+    assert_eq!(trace.mark_losses().left_out, 70_000);
+}
+
+/// `cargo test -p edleak-format --test golden -- --ignored write_marks`
+#[test]
+#[ignore = "writes the golden trace with marks"]
+fn write_marks() {
+    let file = TempFile::new("marks");
+    let mut writer = TraceWriter::create(&file.0, MIN_CAPACITY_BYTES).expect("a new file");
+    write(&mut writer, 4, 0..10).expect("there is room");
+    mark_records().iter().try_for_each(|record| writer.record(record)).expect("there is room");
+    writer.finish().expect("there is room");
+    std::fs::copy(&file.0, golden("marks.edl")).expect("the directory is there");
 }
 
 /// Small complete files for the fuzz target `reader`.

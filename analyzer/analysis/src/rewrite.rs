@@ -60,6 +60,10 @@ pub fn anonymize(from: &Trace, to: &Path, key: &str) -> Result<()> {
                 }
                 Record::Symbols(symbols)
             }
+            Record::Mark(mut mark) => {
+                mark.name = format!("mark_{}", hash(&mark.name));
+                Record::Mark(mark)
+            }
             other => other,
         })
     };

@@ -26,6 +26,9 @@ pub(crate) enum Key {
     Allocator(u32),
     CpuTime,
     Processor,
+    Mark(u32),
+    MarkSlice(u32),
+    MarkLosses,
     End,
 }
 
@@ -44,6 +47,9 @@ impl Key {
             Record::Allocator(allocator) => Key::Allocator(allocator.module.0),
             Record::CpuTime(_) => Key::CpuTime,
             Record::Processor(_) => Key::Processor,
+            Record::Mark(mark) => Key::Mark(mark.id.0),
+            Record::MarkSlice(slice) => Key::MarkSlice(slice.number),
+            Record::MarkLosses(_) => Key::MarkLosses,
             Record::End(_) => Key::End,
         }
     }
@@ -80,8 +86,10 @@ fn each(mut bytes: &[u8], version: u32, mut visit: impl FnMut(Record, &[u8])) ->
             _ => bincode::decode_from_slice::<Record, _>(bytes, config()).ok()?,
         };
         let (encoded, rest) = bytes.split_at_checked(used).filter(|_| used > 0)?;
-        let is_sound = match Key::of(&record) {
-            Key::Site(id) | Key::Survivors(id) => (id as usize) < MAX_SITES,
+        let is_site = |id: u32| (id as usize) < MAX_SITES;
+        let is_sound = match (Key::of(&record), &record) {
+            (Key::Site(id) | Key::Survivors(id), _) => is_site(id),
+            (_, Record::MarkSlice(slice)) => slice.sites.iter().all(|(site, _)| is_site(site.0)),
             _ => true,
         };
         is_sound.then_some(())?;

@@ -21,8 +21,8 @@ use crate::read::columns::{Columns, JOIN_STRIDE};
 use crate::read::index::{Damage, Found, Index, index};
 use crate::read::source::Source;
 use crate::record::{
-    Allocator, Children, CpuTime, End, Losses, Module, ModuleSymbols, Processor, Record, Site, Stack, Start,
-    Survivors,
+    Allocator, Children, CpuTime, End, Losses, Mark, MarkLosses, MarkSlice, Module, ModuleSymbols, Processor,
+    Record, Site, Stack, Start, Survivors,
 };
 use crate::slice::{Counters, SliceVisitor};
 
@@ -64,6 +64,9 @@ struct Catalog {
     allocators: Vec<Allocator>,
     cpu_time: Option<CpuTime>,
     processor: Option<Processor>,
+    marks: Vec<Mark>,
+    mark_slices: Vec<MarkSlice>,
+    mark_losses: Option<MarkLosses>,
     modules: Vec<Module>,
     sites: Vec<Site>,
     stacks: Vec<Stack>,
@@ -185,6 +188,21 @@ impl Trace {
         self.catalog.processor.as_ref()
     }
 
+    /// The marks, by ascending id.
+    pub fn marks(&self) -> &[Mark] {
+        &self.catalog.marks
+    }
+
+    /// The slices of all marks, in the order of their numbers.
+    pub fn mark_slices(&self) -> &[MarkSlice] {
+        &self.catalog.mark_slices
+    }
+
+    /// Marks that are not in the trace.
+    pub fn mark_losses(&self) -> MarkLosses {
+        self.catalog.mark_losses.unwrap_or_default()
+    }
+
     /// Events that the recording missed.
     pub fn losses(&self) -> &Losses {
         &self.catalog.losses
@@ -248,6 +266,9 @@ impl Trace {
             records.push(Record::Children(catalog.children));
         }
         records.extend(catalog.processor.map(Record::Processor));
+        records.extend(catalog.marks.iter().cloned().map(Record::Mark));
+        records.extend(catalog.mark_slices.iter().cloned().map(Record::MarkSlice));
+        records.extend(catalog.mark_losses.map(Record::MarkLosses));
         records.extend(catalog.end.map(Record::End));
         records
     }
@@ -447,6 +468,9 @@ impl Catalog {
                 Record::Allocator(allocator) => catalog.allocators.push(allocator),
                 Record::CpuTime(time) => catalog.cpu_time = Some(time),
                 Record::Processor(processor) => catalog.processor = Some(processor),
+                Record::Mark(mark) => catalog.marks.push(mark),
+                Record::MarkSlice(slice) => catalog.mark_slices.push(slice),
+                Record::MarkLosses(losses) => catalog.mark_losses = Some(losses),
                 Record::End(end) => catalog.end = Some(end),
             }
         }
