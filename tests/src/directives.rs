@@ -42,7 +42,8 @@ impl Directives {
         self.all(name).flat_map(str::split_whitespace).map(str::to_owned).collect()
     }
 
-    /// The content of the `Expect` directives. Panics if there are none, or if one is unknown.
+    /// The content of the `Expect` directives. Panics if there are no `Expect` directives, or if one is
+    /// unknown.
     pub fn expectation(&self) -> Expectation {
         let mut expectation = Expectation { leaks: Vec::new(), nothing_else: false };
         for line in self.all("Expect") {

@@ -3,10 +3,10 @@
 //!
 //! Two steady leaks are both straight lines, so their curves do not show a common cause. But the slices show
 //! it. The places of one mistake keep new allocations in the same slices; the places of two mistakes do not.
-//! So the analyzer compares the growth of two places slice by slice. It then compares them again with one of
-//! them moved in time. If the growth fits much better without the move, this is evidence of a common cause.
-//! If every slice holds many allocations, the growth fits with and without the move. This is no evidence for
-//! or against a common cause.
+//! So the analyzer compares the growth of two places slice by slice. After that, the analyzer compares the
+//! two again, with one of them moved in time. If the growth fits much better without the move, this is
+//! evidence of a common cause. If every slice holds many allocations, the growth fits with and without the
+//! move. This is no evidence for or against a common cause.
 
 use crate::error::Error;
 use crate::load::Recording;

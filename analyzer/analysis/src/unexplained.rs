@@ -16,7 +16,7 @@ const COLUMNS: usize = 64;
 const MOST_RISES: usize = 3;
 /// Least number of sites for the rule.
 const LEAST_SITES: usize = 12;
-/// Least growth for the rule, as a share of the live bytes. The growth must also exceed `LEAST_BYTES`.
+/// Least growth for the rule, as a share of the live bytes. This growth must also exceed `LEAST_BYTES`.
 const LEAST_SHARE: f64 = 0.05;
 /// Least growth for the rule in bytes.
 const LEAST_BYTES: f64 = 4096.0;

@@ -13,7 +13,7 @@ pub struct Extent {
 }
 
 impl Extent {
-    /// The extent of no slices.
+    /// The extent of a bucket without slices.
     pub const EMPTY: Self = Self { sum: 0, min: u64::MAX, max: 0 };
 
     /// Adds `repeat` slices with this value.

@@ -23,7 +23,7 @@ fn build() -> Result<PathBuf> {
     Ok(tools::target_dir()?.join("debug/edleak-analyze"))
 }
 
-/// Addresses inside its functions, spread evenly over all of them, in random order.
+/// Addresses inside the functions of the program, spread evenly over all functions, in random order.
 fn addresses(program: &Path) -> Result<Vec<u64>> {
     let listed = Command::new("nm").args(["-S", "--defined-only"]).arg(program).read()?;
     let functions: Vec<(u64, u64)> = listed

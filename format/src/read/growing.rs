@@ -1,9 +1,9 @@
 //! Reads a trace that is still being written, again and again, without reading all of it each time.
 //!
 //! A refresh walks the headers of all blocks (64 bytes each). Of the payloads the refresh reads only the new
-//! ones. These are the end of the journal, blocks of slices after the newest slice seen, and catalog blocks
-//! written since. If the recorder moves or thins blocks meanwhile, their data is old, and the refresh does
-//! not read it again.
+//! ones. New payloads are the end of the journal, blocks of slices after the newest slice seen, and catalog
+//! blocks written since. If the recorder moves or thins blocks meanwhile, their data is old, and the refresh
+//! does not read it again.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -222,7 +222,7 @@ mod tests {
         let wrapper = 0x7f12_3456_789a;
         publish(&cache, wrapper, &slot(wrapper, 9, Action::step(rule)), || false);
         assert_eq!((known(&cache, wrapper).site(), known(&cache, wrapper).rule()), (None, Some(rule)));
-        // Addresses that differ from a known one in a single bit, for each bit.
+        // Addresses that differ from a known address in a single bit, for each bit.
         let near = [0x5555_5555_1234, 0x7fff_f7e0_0011, wrapper]
             .map(|address| (0..ADDRESS_BITS).map(move |bit| address ^ 1 << bit));
         for other in addresses().chain(extremes()).chain(near.into_iter().flatten()) {

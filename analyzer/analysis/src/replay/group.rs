@@ -255,7 +255,7 @@ fn chosen(mask: &Lanes, one: &Lanes, other: &Lanes) -> Lanes {
 }
 
 impl Quantity {
-    /// Adds the current values at one more point.
+    /// Adds the current values of all sixteen sites for one more grid point.
     #[inline(always)]
     fn add(&mut self) {
         for l in 0..LANES {

@@ -1,5 +1,5 @@
-//! Damaged and hostile programs. A lookup may fail, but it must not panic, run without end, or take more
-//! memory than the size of the file justifies.
+//! Tests lookups in damaged and hostile programs. A lookup may fail, but it must not panic, run without end,
+//! or take more memory than the size of the file justifies.
 
 use crate::programs::{
     all_addresses, build_id, compile, compile_c, directory, frames, module, outcome, resolve, run,

@@ -109,7 +109,7 @@ impl ImageWatch {
         (self.recorded, self.left_at) = (None, None);
     }
 
-    /// Whether the process runs another image now.
+    /// Whether the process now runs another image than the recorded one.
     pub(crate) fn is_left(&self) -> bool {
         self.left_at.is_some()
     }

@@ -182,8 +182,8 @@ fn attach(environment: &Environment) -> bool {
 }
 
 /// Stores the tables of a claimed session and waits briefly for its rules. `parent` is the session of the
-/// process that forked this one. `prepare` runs last before the collector sees the session. `false`: a forked
-/// child could not be distinguished from its parent.
+/// process that forked this one. `prepare` runs last before the collector sees the session. `false`: the
+/// library could not tell a forked child from its parent.
 fn publish(
     base: *mut u8,
     environment: &Environment,

@@ -253,9 +253,9 @@ pub(crate) fn events_up_to(header: &Header, address: usize) -> u32 {
     )
 }
 
-/// A value that distinguishes the stacks of modules that share an address in turn. The library mixes this
-/// value into a stack's hash, so that stacks with the same addresses stay apart. 0: no two modules ever
-/// shared an address.
+/// A value that distinguishes stacks of different modules that were loaded at one address, one after the
+/// other. The library mixes this value into a stack's hash, so that stacks with the same addresses stay
+/// apart. 0: no two modules ever shared an address.
 #[inline]
 pub(crate) fn mark_of_stack(frames: &[u64]) -> u64 {
     if IS_CONTESTED.load(Ordering::Relaxed) { mark_slow(frames) } else { 0 }

@@ -302,8 +302,8 @@ pub(crate) fn take(address: *const u8) -> Option<Allocation> {
 }
 
 /// The set of existing leaves: one bit for each leaf in `words`, and one bit in `summary` for each word of
-/// `words`. So no scan of the whole upper level is needed. The library sets the bit of a leaf before the leaf
-/// exists, and never clears it.
+/// `words`. So the library need not scan the whole upper level. The library sets the bit of a leaf before the
+/// leaf exists, and never clears it.
 struct Made {
     words: [AtomicU64; LEAVES / 64],
     summary: [AtomicU64; LEAVES / 64 / 64],
