@@ -16,6 +16,8 @@ pub(crate) enum Contender {
     Forward,
     /// The program runs under edleak-record.
     Edleak,
+    /// The program waits, idle, for edleak-record.
+    EdleakIdle,
     /// The program runs under edleak-record with every stack recorded.
     EdleakWatchAll,
     /// The program runs under edleak-record, which also records child processes.
@@ -41,6 +43,7 @@ impl Contender {
             Contender::Untraced => "untraced",
             Contender::Forward => "forward-only",
             Contender::Edleak => "edleak",
+            Contender::EdleakIdle => "edleak --idle",
             Contender::EdleakWatchAll => "edleak --watch '*'",
             Contender::EdleakChildren => "edleak --children",
             Contender::Heaptrack => "heaptrack",
@@ -168,6 +171,7 @@ impl Starter {
             Contender::Untraced => Command::new(program.as_ref()),
             Contender::Forward => preload(self.forward.fresh()),
             Contender::Edleak => under(recorder(), &record),
+            Contender::EdleakIdle => under(recorder(), &[OsStr::new("--idle")]),
             Contender::EdleakWatchAll => {
                 let watch = [OsStr::new("--watch"), OsStr::new("*")];
                 under(recorder(), &[&record[..], &watch[..]].concat())

@@ -46,6 +46,8 @@ pub enum Record {
     MarkSlice(MarkSlice),
     /// Marks without a name or a slice. Since version 3.
     MarkLosses(MarkLosses),
+    /// The process ran before its recording began. Since version 3.
+    Attached(Attached),
 }
 
 /// The recorded process and the clock of the recording. This is the first record of every trace.
@@ -302,6 +304,26 @@ pub struct MarkLosses {
     pub put_off: u64,
     /// Slices that were left out because slices of marks may take an eighth of the trace.
     pub left_out: u64,
+}
+
+/// A process that ran before its recording began. The recording does not know its earlier allocations.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct Attached {
+    /// Age of the process when the recording began.
+    pub age_ns: u64,
+    /// Resident anonymous memory of the process when the recording began (RssAnon).
+    pub resident_bytes: u64,
+    /// Number of frees of earlier allocations, at a few instants, by ascending time.
+    pub earlier_frees: Vec<EarlierFrees>,
+}
+
+/// Number of frees of earlier allocations up to one instant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct EarlierFrees {
+    /// Time since the recording began.
+    pub at_ns: u64,
+    /// Number of frees since the recording began.
+    pub frees: u64,
 }
 
 /// Why a recording ended.

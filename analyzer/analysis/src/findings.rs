@@ -75,6 +75,17 @@ pub struct Header {
     pub recorder: String,
     /// Machine of the target, as in `uname -m`; empty if the input does not give it.
     pub machine: String,
+    /// The process when its recording began; `None`: the recording began with the process.
+    pub before: Option<Before>,
+}
+
+/// A process that ran before its recording began.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Before {
+    /// Seconds that the process had run.
+    pub age_s: f64,
+    /// Its resident anonymous memory.
+    pub resident_bytes: u64,
 }
 
 /// The totals of a recording, and its losses.
@@ -98,6 +109,8 @@ pub struct Summary {
     pub frees: u64,
     /// Number of frees of addresses that no entry point had returned.
     pub unknown_frees: u64,
+    /// Frees of allocations from before the recording, of a process that ran before.
+    pub earlier_frees: u64,
     /// Number of slices that were due but that the recorder did not take.
     pub lost_slices: u64,
     /// Share of the record without slices, 0 to 1. A straight line replaces the missing slices.

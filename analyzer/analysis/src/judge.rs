@@ -1,9 +1,10 @@
 //! Phase 3: from series to verdicts, for every site of a recording. This phase needs no symbols yet.
 
+mod attached;
 mod batch;
 mod doubt;
 
-use crate::findings::{Findings, Header, LoadedModule, Summary};
+use crate::findings::{Before, Findings, Header, LoadedModule, Summary};
 use crate::frame::Address;
 use crate::load::Recording;
 use crate::load::line_series::LineSeries;
@@ -70,6 +71,9 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
         if let Some(processor) = trace.processor().filter(|processor| is_busy(processor)) {
             batch::doubt(&mut sites, processor.used_ns as f64 / 1e9);
         }
+        if let Some(attached) = trace.attached() {
+            attached::doubt(&mut sites, attached, grid.points as f64 * period_s);
+        }
     }
 
     let record_s = grid.points as f64 * period_s;
@@ -77,7 +81,11 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
 
     let (losses, damage) = (trace.losses(), trace.damage());
     let mut summary = summarize(&sites);
-    summary.unknown_frees = losses.unknown_frees;
+    // If the process ran before, frees of earlier allocations are expected. They are no loss.
+    match trace.attached() {
+        Some(_) => summary.earlier_frees = losses.unknown_frees,
+        None => summary.unknown_frees = losses.unknown_frees,
+    }
     summary.lost_slices = losses.missed_slices.saturating_add(damage.lost_slices);
     let lost = lost_at_the_end(trace, &replayed, period_s);
     let missing = replayed.missing_points.saturating_add(replayed.missing_behind.max(lost));
@@ -109,6 +117,10 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
             is_replaced: trace.end().is_some_and(|end| end.reason == EndReason::Replaced),
             recorder: start.recorder.clone(),
             machine: start.machine.clone(),
+            before: trace.attached().map(|attached| Before {
+                age_s: attached.age_ns as f64 / 1e9,
+                resident_bytes: attached.resident_bytes,
+            }),
         },
         summary,
         growth,

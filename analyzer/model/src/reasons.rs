@@ -116,6 +116,16 @@ pub fn little_processor_time(used_s: f64) -> String {
     format!("the program used {} of processor time, so it may still be starting", units::duration(used_s))
 }
 
+/// The reason for growth that frees of allocations from before the recording may explain.
+pub fn may_replace_earlier(growth: f64, frees: f64) -> String {
+    format!(
+        "the process ran before: in the second half of the record, it freed {} from before, and this site grew by about \
+         {}; the growth may only replace them",
+        units::plural(frees as u64, "allocation", "allocations"),
+        units::plural(growth as u64, "allocation", "allocations"),
+    )
+}
+
 /// The reasons for growth in fewer busy slices than a verdict needs.
 pub(crate) fn too_little_work(slices: usize) -> Vec<String> {
     vec![format!("the program worked in only {}", units::plural(slices as u64, "slice", "slices"))]

@@ -13,14 +13,17 @@ use std::path::Path;
 use std::process::Stdio;
 
 /// The kinds of pairs in `pair.cpp`, and their names in the table.
-pub(crate) const KINDS: [(&str, &str); 6] = [
+pub(crate) const KINDS: [(&str, &str); 7] = [
     ("malloc", "instructions added per malloc+free"),
     ("calloc", "instructions added per calloc+free"),
     ("realloc", "instructions added per realloc in place"),
     ("new", "instructions added per new+delete"),
     ("array", "instructions added per new[]+delete[]"),
     ("wrapped", "instructions added per malloc+free behind three wrappers"),
+    (IDLE, "instructions added per malloc+free while edleak waits"),
 ];
+/// A pair of malloc and free in a process that waits for a recording.
+const IDLE: &str = "idle";
 /// The shorter run is so long that it includes all first calls.
 const FEW: u64 = 2_000;
 const MANY: u64 = 12_000;
@@ -62,8 +65,12 @@ pub(crate) fn program(bench: &Bench) -> Result<std::path::PathBuf> {
 
 /// Instructions that edleak adds to one kind of pair; `None`: valgrind is not installed.
 pub(crate) fn added(bench: &Bench, program: &Path, kind: &str) -> Result<Option<f64>> {
+    let (kind, contender) = match kind {
+        IDLE => ("malloc", Contender::EdleakIdle),
+        kind => (kind, Contender::Edleak),
+    };
     let untraced = per_pair(bench, Contender::Untraced, program, kind)?;
-    let traced = per_pair(bench, Contender::Edleak, program, kind)?;
+    let traced = per_pair(bench, contender, program, kind)?;
     Ok(untraced.zip(traced).map(|(untraced, traced)| traced - untraced))
 }
 
@@ -76,6 +83,10 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
             continue;
         };
         let mut row = match kind {
+            IDLE => {
+                bench.add(Row::at_most(measure, 15.0, added, ""));
+                continue;
+            }
             "malloc" => Row::at_most(measure, 90.0, added, ""),
             _ => Row::plain(measure, format!("{added:.0}")),
         };

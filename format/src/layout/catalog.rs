@@ -29,6 +29,7 @@ pub(crate) enum Key {
     Mark(u32),
     MarkSlice(u32),
     MarkLosses,
+    Attached,
     End,
 }
 
@@ -50,6 +51,7 @@ impl Key {
             Record::Mark(mark) => Key::Mark(mark.id.0),
             Record::MarkSlice(slice) => Key::MarkSlice(slice.number),
             Record::MarkLosses(_) => Key::MarkLosses,
+            Record::Attached(_) => Key::Attached,
             Record::End(_) => Key::End,
         }
     }

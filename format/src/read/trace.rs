@@ -21,8 +21,8 @@ use crate::read::columns::{Columns, JOIN_STRIDE};
 use crate::read::index::{Damage, Found, Index, index};
 use crate::read::source::Source;
 use crate::record::{
-    Allocator, Children, CpuTime, End, Losses, Mark, MarkLosses, MarkSlice, Module, ModuleSymbols, Processor,
-    Record, Site, Stack, Start, Survivors,
+    Allocator, Attached, Children, CpuTime, End, Losses, Mark, MarkLosses, MarkSlice, Module, ModuleSymbols,
+    Processor, Record, Site, Stack, Start, Survivors,
 };
 use crate::slice::{Counters, SliceVisitor};
 
@@ -67,6 +67,7 @@ struct Catalog {
     marks: Vec<Mark>,
     mark_slices: Vec<MarkSlice>,
     mark_losses: Option<MarkLosses>,
+    attached: Option<Attached>,
     modules: Vec<Module>,
     sites: Vec<Site>,
     stacks: Vec<Stack>,
@@ -203,6 +204,11 @@ impl Trace {
         self.catalog.mark_losses.unwrap_or_default()
     }
 
+    /// The state of the process when the recording began, if the process ran before.
+    pub fn attached(&self) -> Option<&Attached> {
+        self.catalog.attached.as_ref()
+    }
+
     /// Events that the recording missed.
     pub fn losses(&self) -> &Losses {
         &self.catalog.losses
@@ -269,6 +275,7 @@ impl Trace {
         records.extend(catalog.marks.iter().cloned().map(Record::Mark));
         records.extend(catalog.mark_slices.iter().cloned().map(Record::MarkSlice));
         records.extend(catalog.mark_losses.map(Record::MarkLosses));
+        records.extend(catalog.attached.clone().map(Record::Attached));
         records.extend(catalog.end.map(Record::End));
         records
     }
@@ -471,6 +478,7 @@ impl Catalog {
                 Record::Mark(mark) => catalog.marks.push(mark),
                 Record::MarkSlice(slice) => catalog.mark_slices.push(slice),
                 Record::MarkLosses(losses) => catalog.mark_losses = Some(losses),
+                Record::Attached(attached) => catalog.attached = Some(attached),
                 Record::End(end) => catalog.end = Some(end),
             }
         }

@@ -19,6 +19,8 @@ use std::time::Duration;
     version,
     max_term_width = 80,
     override_usage = "edleak-record [OPTIONS] [--] PROGRAM [ARGUMENT]...
+       edleak-record [OPTIONS] --pid PID
+       edleak-record --idle [--] PROGRAM [ARGUMENT]...
        edleak-record sessions
        edleak-record top [--session PID] [--once]
        edleak-record watch|unwatch [--session PID] SPEC...
@@ -31,6 +33,8 @@ use std::time::Duration;
   edleak-record --auto-watch --report ./server
                                             and say at the end who leaks, by which stack
   edleak-record --only 'server*' ./start.sh record the server, not the script and what else it runs
+  edleak-record --idle ./server             start it ready to be recorded; until then nothing is counted
+  edleak-record --pid 4711 --duration 1h    record it now, while it runs; it runs on
   edleak-record sessions                    list what is being recorded
   edleak-record top                         watch it grow: sites, curves, verdicts so far
   edleak-record watch --session PID 'parse_*'
@@ -64,6 +68,21 @@ pub(crate) struct Args {
     /// After --duration, send the program SIGTERM and wait for its end; the exit code is 0.
     #[arg(long, requires = "duration")]
     pub(crate) then_terminate: bool,
+
+    /// Record the process PID, which runs already; Ctrl-C or --duration ends the recording, and the process runs
+    /// on.
+    ///
+    /// The process must have been started with edleak's library: by --idle, or with EDLEAK_IDLE=1 and LD_PRELOAD.
+    /// Allocations from before the recording are unknown. The same process can be recorded any number of times.
+    #[arg(long, value_name = "PID", conflicts_with_all = ["program", "only", "then_terminate", "idle"])]
+    pub(crate) pid: Option<u32>,
+
+    /// Start PROGRAM ready to be recorded later by --pid. Until then nothing is counted, and calls are only
+    /// forwarded.
+    ///
+    /// edleak-record executes the program in its own place. EDLEAK_IDLE=1 with LD_PRELOAD has the same effect.
+    #[arg(long, conflicts_with_all = ["then_terminate", "duration", "children", "only", "watch", "watch_from", "auto_watch", "report", "embed_symbols", "metrics", "inject_leak"])]
+    pub(crate) idle: bool,
 
     /// Record child processes, too, each into its own trace NAME.PID.edl.
     #[arg(long)]
@@ -140,7 +159,12 @@ pub(crate) struct Args {
     pub(crate) quiet: bool,
 
     /// The program and its arguments.
-    #[arg(trailing_var_arg = true, required = true, value_name = "PROGRAM", allow_hyphen_values = true)]
+    #[arg(
+        trailing_var_arg = true,
+        required_unless_present = "pid",
+        value_name = "PROGRAM",
+        allow_hyphen_values = true
+    )]
     pub(crate) program: Vec<OsString>,
 }
 

@@ -9,7 +9,8 @@ use edleak_collector::follow::Outcome;
 use edleak_collector::recording::Summary;
 use edleak_collector::rules::code_options::CodeOptions;
 use edleak_collector::rules::wrappers::WrapperSet;
-use edleak_collector::start::run::{Failed, Recorded, RunOptions, record};
+use edleak_collector::start::attach::record_process;
+use edleak_collector::start::run::{Failed, Recorded, RunOptions, record, start_idle};
 use edleak_collector::sys::own_child::Ended;
 use edleak_collector::sys::say::say;
 use edleak_collector::watch::request::WatchSet;
@@ -33,14 +34,22 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 }
 
 fn recorded(args: &Args) -> Result<ExitCode, Failed> {
+    if args.idle {
+        check_program_word(args)?;
+        return Err(start_idle(&args.program, Some(LIBRARY)).into());
+    }
     let options = options(args)?;
     let metrics = args.metrics.clone().map(|file| Metrics::create(file, args.metrics_top));
     let mut metrics = metrics.transpose()?;
-    let recorded = record(&options, || {
+    let started = || {
         if let Some(metrics) = &mut metrics {
             metrics.start();
         }
-    })?;
+    };
+    let recorded = match args.pid {
+        Some(pid) => record_process(pid, &options, started)?,
+        None => record(&options, started)?,
+    };
     if let Some(metrics) = metrics {
         let traces = in_place(&recorded.outcome.summaries);
         metrics.finish(&traces.map(|summary| summary.path.as_path()).collect::<Vec<_>>());
@@ -48,14 +57,24 @@ fn recorded(args: &Args) -> Result<ExitCode, Failed> {
     finish(args, recorded)
 }
 
-/// The options of the run that the arguments describe.
-fn options(args: &Args) -> Result<RunOptions, Error> {
-    let unusable = |message: &str, remedy: &str| Error::new(ErrorKind::Value, message).with_remedy(remedy);
-    let [program, ..] = args.program.as_slice() else { return Err(unusable("no program", "name one")) };
+/// Refuses a command line whose first word after the options is no program.
+fn check_program_word(args: &Args) -> Result<(), Error> {
+    let [program, ..] = args.program.as_slice() else {
+        return Err(Error::new(ErrorKind::Value, "no program").with_remedy("name one"));
+    };
     if is_misspelt_option(program) {
         let program = program.display();
         let remedy = format!("see --help; a program of that name is given as `-- {program}`");
-        return Err(unusable(&format!("unknown option `{program}`"), &remedy));
+        return Err(Error::new(ErrorKind::Value, format!("unknown option `{program}`")).with_remedy(remedy));
+    }
+    Ok(())
+}
+
+/// The options of the run that the arguments describe.
+fn options(args: &Args) -> Result<RunOptions, Error> {
+    let unusable = |message: &str, remedy: &str| Error::new(ErrorKind::Value, message).with_remedy(remedy);
+    if args.pid.is_none() {
+        check_program_word(args)?;
     }
     if args.output == Path::new("-") {
         let message = "a trace cannot be written to standard output";
@@ -215,9 +234,12 @@ fn sentence(summary: &Summary) -> String {
         is_replaced,
         is_moved,
         children,
+        attached,
         ..
     } = summary;
     let path = shell_word(path);
+    // Frees of allocations from before the recording are expected.
+    let losses = Losses { unknown_frees: if *attached { 0 } else { losses.unknown_frees }, ..*losses };
     let next = if *is_moved {
         format!("{path} is not this trace any more: it was moved or deleted while it was written")
     } else {
@@ -230,10 +252,13 @@ fn sentence(summary: &Summary) -> String {
         units::duration(duration.as_secs_f64()),
         if *is_moved { "the trace" } else { &path },
         units::bytes(*bytes as f64),
-        missed(losses),
+        missed(&losses),
     );
     if *sites == 0 {
         line.push_str(" (no allocation was seen)");
+    }
+    if *attached {
+        line.push_str(" (the process ran before: allocations from before are unknown)");
     }
     if children.unasked > 0 {
         line.push_str(" (its child processes were not recorded; --children would)");

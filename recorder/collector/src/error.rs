@@ -31,6 +31,8 @@ pub enum ErrorKind {
     DataLimit,
     /// The operating system could not start the program.
     Start,
+    /// edleak-record cannot record a process that already runs.
+    Process,
     /// edleak-record found no usable preload library.
     Library,
     /// Another recording uses the name of the trace.
@@ -127,7 +129,8 @@ impl Error {
             | ErrorKind::Sanitizer
             | ErrorKind::OwnMalloc
             | ErrorKind::DataLimit
-            | ErrorKind::Start => 126,
+            | ErrorKind::Start
+            | ErrorKind::Process => 126,
             _ => 125,
         }
     }

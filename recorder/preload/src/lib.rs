@@ -23,6 +23,7 @@
 //!       real        the next malloc in symbol order, and memory until it is found
 //!       lifecycle   start, fork, exec as a state machine; attaching to a session
 //!       detached    a bare LD_PRELOAD starts its own collector
+//!       idle        waiting for a recording, and beginning it in a running process
 //!       sys         the system calls of the preload
 //!       identity    the version, in an ELF note
 //!       only        whether the user wants this program recorded

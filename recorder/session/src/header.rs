@@ -36,6 +36,8 @@ pub struct Header {
     pub epoch: AtomicU32,
     /// The number of this session among all sessions of its collector; never 0.
     pub serial: AtomicU64,
+    /// The process ID of the collector in its own PID namespace.
+    pub collector: AtomicU32,
 
     /// [`FRESH`] or [`ATTACHED`]; a futex.
     pub state: AtomicU32,
@@ -62,6 +64,8 @@ pub struct Header {
     /// 1: some thread counts in the shared shard. While this is 0, no thread has touched this shard, and the
     /// collector must not read it: reading would allocate its memory pages.
     pub shared_in_use: AtomicU32,
+    /// 1: the process ran before it attached, so it has allocations that were never counted.
+    pub attached: AtomicU32,
     /// 1: a forked child without a recording has allocated memory.
     pub has_forked: AtomicU32,
     /// Number of forked children that the collector should record but that could not reach it.

@@ -18,6 +18,8 @@
 //!    stacks    the stacks of watched sites, and the unwind rules
 //! ```
 //!
+//! The state of a library that waits for a recording lies in the target's own memory ([`idle`]).
+//!
 //! The session is plain memory with a fixed layout. The target trusts its content, but the collector does
 //! not, because a broken target may have written anything. The collector stores its own copy of all sizes and
 //! checks every index that it reads.
@@ -30,6 +32,7 @@ pub mod control;
 pub mod counters;
 pub mod event;
 pub mod header;
+pub mod idle;
 pub mod layout;
 pub mod only;
 pub mod rule;
@@ -39,7 +42,7 @@ pub mod wrapper;
 
 macro_rules! version {
     () => {
-        8
+        9
     };
 }
 
@@ -58,3 +61,6 @@ pub const ENV_SESSION: &str = "EDLEAK_SESSION";
 /// The environment variable with the patterns of the programs to record, separated by colons; unset: all
 /// programs.
 pub const ENV_ONLY: &str = "EDLEAK_ONLY";
+
+/// The environment variable that makes the library wait for a recording: any value but `0` and the empty one.
+pub const ENV_IDLE: &str = "EDLEAK_IDLE";

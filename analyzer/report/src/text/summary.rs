@@ -3,7 +3,7 @@
 use super::super::Report;
 use super::style::{Ink, Style, WIDTH, fill, printable};
 use edleak_analysis::finding::Finding;
-use edleak_analysis::findings::{Findings, Summary};
+use edleak_analysis::findings::{Before, Findings, Summary};
 use edleak_analysis::gate::{MUCH_MISSING, Outcome, RuleUse, outcome, too_little};
 use edleak_analysis::site::Standing;
 use edleak_model::classify::Confidence;
@@ -51,6 +51,9 @@ pub(super) fn write(
         );
         paragraph(Ink::Faint, "note:   ", &note)?;
     }
+    if let Some(before) = &analysis.header.before {
+        paragraph(Ink::Faint, "note:   ", &ran_before(before, &analysis.summary))?;
+    }
     if analysis.summary.unasked_children > 0 {
         paragraph(
             Ink::Faint,
@@ -64,6 +67,17 @@ pub(super) fn write(
         paragraph(Ink::Faint, "note:   ", &hint.to_string())?;
     }
     Ok(())
+}
+
+/// The note about a process that ran before its recording.
+fn ran_before(before: &Before, summary: &Summary) -> String {
+    format!(
+        "the process had run for {} and held {} of anonymous memory when the recording began; allocations from before are \
+         unknown ({} of them freed since)",
+        units::duration(before.age_s),
+        units::bytes(before.resident_bytes as f64),
+        units::count(summary.earlier_frees)
+    )
 }
 
 /// Writes the suppression rules that matched nothing in any recording, and those whose budget was exceeded.

@@ -23,7 +23,12 @@ impl Follower<'_> {
         let root = self.root.pid();
         // The root process may have ended already. No other process can have its ID before the collector has
         // waited for it.
-        let holder = session.inode().and_then(|inode| process::holder_of(inode, claimed_pid));
+        let is_attached = matches!(self.root, super::Root::Attached(_));
+        let holder = session.inode().and_then(|inode| {
+            // An attached process may have another ID in its own PID namespace.
+            let is_roots = is_attached && process::maps_this_session(root, inode);
+            if is_roots { Some(root) } else { process::holder_of(inode, claimed_pid) }
+        });
         let holder = holder.or((claimed_pid == root).then_some(root));
         let is_root = holder == Some(root);
         if !is_root && !self.plan.children {

@@ -1,6 +1,7 @@
 //! Follows every image of a run from its claim to its end, in one thread. Signals, claims and the clock wake
 //! this thread.
 
+pub(crate) mod attached;
 pub(crate) mod claim_notifier;
 pub(crate) mod image;
 mod images;
@@ -11,6 +12,7 @@ mod unrecorded;
 
 use crate::control::socket::ControlSocket;
 use crate::error::{Error, ErrorKind};
+use crate::follow::attached::Attached;
 use crate::follow::claim_notifier::ClaimNotifier;
 use crate::follow::session_stock::SessionStock;
 use crate::recording::{Options, Others, Recording, Remains, Summary};
@@ -59,13 +61,25 @@ pub enum Root<'a> {
     Child(&'a OwnChild),
     /// A process that started this collector.
     Other(u32, Watch),
+    /// A process that ran before its recording.
+    Attached(Box<Attached>),
 }
 
 impl Root<'_> {
+    /// The watch of a process that is not a child.
+    fn watch(&self) -> Option<&Watch> {
+        match self {
+            Root::Child(_) => None,
+            Root::Other(_, watch) => Some(watch),
+            Root::Attached(attached) => Some(&attached.watch),
+        }
+    }
+
     fn pid(&self) -> u32 {
         match self {
             Root::Child(child) => child.pid(),
             Root::Other(pid, _) => *pid,
+            Root::Attached(attached) => attached.library.pid(),
         }
     }
 }
@@ -209,8 +223,8 @@ impl<'a> Follower<'a> {
         loop {
             let mut fds = vec![signals.fd()];
             fds.extend(self.children.iter().filter_map(|child| child.watch.as_ref().map(Watch::fd)));
-            if let (Root::Other(_, watch), None) = (&self.root, self.outcome.ended) {
-                fds.push(watch.fd());
+            if self.outcome.ended.is_none() {
+                fds.extend(self.root.watch().map(Watch::fd));
             }
             fds.extend(self.control.iter().flat_map(ControlSocket::fds));
             fds.extend(self.claim_notifier.as_ref().map(ClaimNotifier::fd));
@@ -224,6 +238,7 @@ impl<'a> Follower<'a> {
                 self.outcome.fail(&self.plan.output, no_session(&error));
             }
             let now = Instant::now();
+            let is_impossible = self.look_after_attached(now);
             self.serve(now);
             self.take_slices(now);
             self.look_at_images(now);
@@ -244,10 +259,13 @@ impl<'a> Follower<'a> {
                 return self.ended();
             }
             if self.is_over(now) {
+                self.set_idle();
                 self.end_all(EndReason::DurationReached);
                 return self.ended();
             }
-            if stop && self.outcome.ended.is_some() {
+            let is_attached = matches!(self.root, Root::Attached(_));
+            if is_impossible || (stop && (self.outcome.ended.is_some() || is_attached)) {
+                self.set_idle();
                 self.end_all(EndReason::Stopped);
                 return self.ended();
             }
@@ -447,11 +465,16 @@ impl<'a> Follower<'a> {
                 self.outcome.ended.is_some()
             }
             Root::Other(_, watch) => watch.has_ended(),
+            Root::Attached(attached) => attached.watch.has_ended(),
         }
     }
 
     fn is_over(&self, now: Instant) -> bool {
-        let began = self.recorded_since.unwrap_or(self.began);
+        // The time of an attached process begins with its first allocation.
+        let began = match (&self.root, self.recorded_since) {
+            (Root::Attached(_), None) => return false,
+            (_, since) => since.unwrap_or(self.began),
+        };
         self.plan.duration.is_some_and(|duration| now.duration_since(began) >= duration)
     }
 

@@ -1,5 +1,6 @@
 //! The stock of sessions: the control page and fresh sessions, refilled as images claim them.
 
+use crate::sys::descriptor_keeper::{self, DescriptorKeeper, Owner};
 use crate::sys::shm::{ControlPage, Session};
 use edleak_session::control::{self, Slot};
 use edleak_session::layout::MAX_SHARDS;
@@ -24,11 +25,32 @@ pub struct SessionStock {
     page: Arc<ControlPage>,
     sessions: Vec<Option<Session>>,
     shards: usize,
+    /// The user of the target, if it is another user than that of this process.
+    owner: Option<Owner>,
+    keeper: Option<DescriptorKeeper>,
 }
 
 impl SessionStock {
     /// Creates the control page and the first sessions.
     pub fn create(children: bool) -> io::Result<SessionStock> {
+        SessionStock::create_with(children, None, None)
+    }
+
+    /// The same for a process that runs already. If this process may not show it its descriptors, a keeper does.
+    pub(crate) fn create_for(pid: u32, children: bool) -> io::Result<SessionStock> {
+        if !descriptor_keeper::is_needed_for(pid) {
+            return SessionStock::create(children);
+        }
+        let owner = Owner::of(pid).ok_or(io::ErrorKind::NotFound)?;
+        let keeper = DescriptorKeeper::start(pid, owner)?;
+        SessionStock::create_with(children, Some(owner), Some(keeper))
+    }
+
+    fn create_with(
+        children: bool,
+        owner: Option<Owner>,
+        keeper: Option<DescriptorKeeper>,
+    ) -> io::Result<SessionStock> {
         let first = if children { STOCK_WITH_CHILDREN } else { FIRST_STOCK };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let sessions = if children { STOCK_WITH_CHILDREN } else { STOCK };
@@ -38,7 +60,10 @@ impl SessionStock {
             // There are more shards than threads that can run at once, so that threads seldom share a shard.
             // Each shard costs address space.
             shards: (8 * cores).clamp(16, MAX_SHARDS),
+            owner,
+            keeper,
         };
+        owner.map_or(Ok(()), |owner| stock.page.give_to(owner))?;
         stock.refill(first)?;
         Ok(stock)
     }
@@ -50,7 +75,10 @@ impl SessionStock {
 
     /// The path through which a target finds the control page.
     pub fn address(&self) -> String {
-        self.page.address()
+        match &self.keeper {
+            Some(keeper) => self.page.address_through(keeper.pid_there),
+            None => self.page.address(),
+        }
     }
 
     /// Stores the ID of the process to record, before it executes its program.
@@ -90,6 +118,7 @@ impl SessionStock {
         for (slot, place) in slots.iter().zip(&mut self.sessions).take(places) {
             if place.is_none() {
                 let session = Session::create(self.shards, PATIENCE_US)?;
+                self.owner.map_or(Ok(()), |owner| session.give_to(owner))?;
                 slot.offer(session.fd() as u32);
                 *place = Some(session);
             }

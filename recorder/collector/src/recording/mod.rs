@@ -1,5 +1,6 @@
 //! The recording of one image: reads its session and writes slice after slice into its trace.
 
+mod attached;
 pub(crate) mod inject;
 mod learn;
 pub(crate) mod modules;
@@ -28,8 +29,8 @@ use edleak_binary::elf::Elf;
 use edleak_binary::file_bytes::FileBytes;
 use edleak_binary::functions::FunctionTable;
 use edleak_format::{
-    Allocator, AreaKind, Children, Counters, CpuTime, End, EndReason, Error, ErrorKind, Losses, ModuleId,
-    Processor, Record, Site, SiteId, SiteKind, SliceHeader, Start, TraceWriter, place,
+    Allocator, AreaKind, Attached, Children, Counters, CpuTime, End, EndReason, Error, ErrorKind, Losses,
+    ModuleId, Processor, Record, Site, SiteId, SiteKind, SliceHeader, Start, TraceWriter, place,
 };
 use edleak_session::site::OTHER;
 use std::io;
@@ -110,6 +111,10 @@ pub struct Recording {
     /// does not say.
     own_pid_namespace: Option<bool>,
     image_watch: ImageWatch,
+    /// The state of the process when its recording began, if it ran before.
+    attached: Option<Attached>,
+    /// Whether the target counts no more, so that the memory of its session can be given back.
+    is_idle: bool,
 }
 
 /// The result of a finished recording.
@@ -140,6 +145,8 @@ pub struct Summary {
     pub is_moved: bool,
     /// Child processes without a trace.
     pub children: Children,
+    /// The process ran before its recording, so earlier allocations are unknown.
+    pub attached: bool,
 }
 
 /// The rules and modules of an image, as far as they are known before its recording begins.
@@ -226,6 +233,7 @@ impl Recording {
         // first entry of the memory map is the program.
         let image = image.or(modules.all().first()).map(|loaded| loaded.module.id);
         let slicer = Slicer::new(session.shards().len());
+        let is_attached = session.header().attached.load(Ordering::Relaxed) != 0;
         let status = process::read_status(pid);
         let image_watch = ImageWatch::new(pid, session.header().stack_start.load(Ordering::Relaxed), status);
         let mut recording = Recording {
@@ -266,6 +274,8 @@ impl Recording {
             has_children: false,
             own_pid_namespace: None,
             image_watch,
+            attached: is_attached.then(|| attached::begin(pid)),
+            is_idle: false,
         };
         if let Some(bytes_per_s) = options.inject_bytes_per_s {
             recording.inject(bytes_per_s)?;
@@ -319,6 +329,16 @@ impl Recording {
     /// The trace.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Number of shards of the session.
+    pub fn shards(&self) -> usize {
+        self.session.shards().len()
+    }
+
+    /// Notes that the library in the target was set idle.
+    pub fn set_idle(&mut self) {
+        self.is_idle = true;
     }
 
     /// The start of the recording.
@@ -460,12 +480,16 @@ impl Recording {
                 waited_ns: last.waited_ns.saturating_sub(first.waited_ns),
             }))?;
         }
+        self.note_earlier_frees(elapsed.as_nanos() as u64, true)?;
         let mut bytes = 0;
         let mut is_moved = false;
         if let Some(mut writer) = self.writer.take() {
             writer.record(&Record::End(End { reason, at_ns: elapsed.as_nanos() as u64 }))?;
             is_moved = !writer.is_at(&self.path);
             bytes = writer.finish()?;
+        }
+        if self.is_idle {
+            self.session.give_back();
         }
         Ok(Summary { is_replaced, is_blind, is_moved, children, ..self.summary(bytes) })
     }
@@ -532,6 +556,7 @@ impl Recording {
             is_blind: false,
             is_moved: false,
             children: Children::default(),
+            attached: self.attached.is_some(),
         }
     }
 
@@ -590,6 +615,7 @@ impl Recording {
             *newest = (now_ns, time);
         }
         self.read_losses()?;
+        self.note_earlier_frees(now_ns, false)?;
         self.read_areas()?;
         let header = SliceHeader {
             tick,

@@ -6,7 +6,7 @@ use crate::sys::own_child::OwnChild;
 use crate::sys::signals::Signals;
 use crate::sys::stdio;
 use crate::sys::terminal::Leadership;
-use edleak_session::{ENV_ONLY, ENV_SESSION};
+use edleak_session::{ENV_IDLE, ENV_ONLY, ENV_SESSION};
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -15,20 +15,23 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 /// The environment of the target: the collector's, with the preload first in LD_PRELOAD and the path of the
-/// control page.
+/// control page. It does not wait for a recording as a process with `EDLEAK_IDLE` does.
 fn environment(preload: &Path, control: &str, only: &str) -> Vec<CString> {
+    let ours = [(ENV_SESSION, control), (ENV_ONLY, only), (ENV_IDLE, "")];
+    environment_with(preload, &ours)
+}
+
+/// The environment of this process with the preload first in LD_PRELOAD and these variables. A variable
+/// without a value is left out.
+fn environment_with(preload: &Path, ours: &[(&str, &str)]) -> Vec<CString> {
     let mut preloads = preload.as_os_str().to_owned();
     if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
         preloads.push(":");
         preloads.push(others);
     }
-    let ours = [
-        (OsString::from("LD_PRELOAD"), preloads),
-        (OsString::from(ENV_SESSION), OsString::from(control)),
-        (OsString::from(ENV_ONLY), OsString::from(only)),
-    ];
+    let ours = ours.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    let ours: Vec<_> = [(OsString::from("LD_PRELOAD"), preloads)].into_iter().chain(ours).collect();
     let kept = std::env::vars_os().filter(|(name, _)| ours.iter().all(|(ours, _)| ours != name));
-    // Without patterns, the collector does not set their variable.
     let set = ours.iter().filter(|(_, value)| !value.is_empty()).cloned();
     kept.chain(set)
         .filter_map(|(name, value)| {
@@ -38,6 +41,36 @@ fn environment(preload: &Path, control: &str, only: &str) -> Vec<CString> {
             CString::new(variable).ok()
         })
         .collect()
+}
+
+/// Executes a program in place of this process. Its library waits for a recording. Returns only the error.
+pub(crate) fn execute_idle(
+    program: &Path,
+    arguments: &[OsString],
+    preload: &Path,
+    signals: &Signals,
+) -> io::Error {
+    let c_string = |text: &OsStr| CString::new(text.as_bytes()).map_err(io::Error::other);
+    let path = match c_string(program.as_os_str()) {
+        Ok(path) => path,
+        Err(error) => return error,
+    };
+    let arguments = match arguments.iter().map(|argument| c_string(argument)).collect::<io::Result<Vec<_>>>()
+    {
+        Ok(arguments) => arguments,
+        Err(error) => return error,
+    };
+    let environment = environment_with(preload, &[(ENV_IDLE, "1"), (ENV_SESSION, "")]);
+    let (argv, envp) = (pointers(&arguments), pointers(&environment));
+    signals.restore();
+    stdio::restore();
+    // SAFETY: a string and two null-terminated arrays that outlive the call.
+    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+    strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
 }
 
 /// A target process that exists but waits for [`Held::release`].
@@ -60,9 +93,6 @@ pub(crate) fn hold(
     let path = c_string(program.as_os_str())?;
     let arguments = arguments.iter().map(|argument| c_string(argument)).collect::<io::Result<Vec<_>>>()?;
     let environment = environment(preload, control, only);
-    let pointers = |strings: &[CString]| {
-        strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>()
-    };
     let (argv, envp) = (pointers(&arguments), pointers(&environment));
     let (go_read, go) = pipe()?;
     let (failure, failure_write) = pipe()?;

@@ -1,5 +1,6 @@
 //! Starts a recording: checks the program, reserves the name of the trace, creates the target's process.
 
+pub mod attach;
 pub mod check;
 pub mod detached;
 pub(crate) mod launch;

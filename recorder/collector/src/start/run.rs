@@ -83,6 +83,24 @@ impl From<Error> for Failed {
     }
 }
 
+/// Executes a program in place of this process. The program waits, uncounted, for a recording by its process
+/// ID. Returns only the reason why the program could not be started.
+pub fn start_idle(program: &[OsString], embedded: Option<Embedded>) -> Error {
+    let start = || {
+        let [name, ..] = program else {
+            return Err(Error::new(ErrorKind::Value, "no program").with_remedy("name one"));
+        };
+        let checked = check::check_program(name, std::env::var_os("PATH").as_deref())?;
+        let preload = library::find(embedded)?.0;
+        let signals = Signals::block()
+            .map_err(|error| Error::system("signals cannot be set up", &error, "see `ulimit -a`"))?;
+        let error = launch::execute_idle(&checked.path, program, &preload, &signals);
+        let message = format!("failed to start `{}`: {error}", checked.path.display());
+        Ok(Error::new(ErrorKind::Start, message))
+    };
+    start().unwrap_or_else(|error| error)
+}
+
 /// Records a program until the program ends or the duration is over. Calls `started` as soon as the program
 /// runs.
 ///

@@ -1,12 +1,16 @@
 //! The operating system: shared memory, /proc, signals, the target as a child process, its terminal, limits,
-//! standard descriptors, stderr.
+//! standard descriptors, stderr. The memory of other processes, and edleak's library in them.
 
+pub(crate) mod descriptor_keeper;
+pub(crate) mod idle;
 pub(crate) mod limits;
 pub(crate) mod maps;
 pub(crate) mod memory;
 pub mod own_child;
 pub(crate) mod proc_file;
 pub(crate) mod process;
+pub(crate) mod quiescence;
+pub(crate) mod remote;
 pub mod say;
 pub(crate) mod shm;
 pub(crate) mod signals;

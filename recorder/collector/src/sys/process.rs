@@ -64,6 +64,17 @@ fn maps_session(pid: u32, is_wanted: impl Fn(u64) -> bool) -> bool {
     has_line(format!("/proc/{pid}/maps"), is_wanted_session) == Some(true)
 }
 
+/// The inode number of the session that a process has mapped at an address.
+pub(crate) fn session_at(pid: u32, address: u64) -> Option<u64> {
+    let map = maps::text_of(pid)?;
+    maps::lines(&map).find(|line| line.is_session() && line.start == address).map(|line| line.inode)
+}
+
+/// Whether a process has this session mapped.
+pub(crate) fn maps_this_session(pid: u32, session: u64) -> bool {
+    maps_session(pid, |inode| inode == session)
+}
+
 /// The start of a process, in clock ticks since boot: the 22nd field of /proc/PID/stat.
 pub(crate) fn start_ticks(pid: u32) -> Option<u64> {
     stat_field(&read_text(format!("/proc/{pid}/stat")).ok()?, 22)
@@ -185,6 +196,12 @@ pub(crate) struct Status {
     pub own_pid_namespace: bool,
     /// The privileges of the process.
     pub privileges: Privileges,
+    /// The process ID in its own PID namespace.
+    pub own_number: u32,
+    /// The ID of the process to which this thread belongs.
+    pub group: u32,
+    /// Number of seccomp filters; 1 if the kernel only says that there are some.
+    pub seccomp_filters: u32,
 }
 
 /// Privileges that show whether a program got more rights from its file. The kernel shows these values to
@@ -217,7 +234,15 @@ fn parse_status(text: &str) -> Status {
             Some(("CapPrm", value)) => {
                 status.privileges.capabilities = u64::from_str_radix(value.trim(), 16).unwrap_or(0)
             }
-            Some(("NSpid", value)) => status.own_pid_namespace = value.split_whitespace().count() > 1,
+            Some(("Tgid", value)) => status.group = value.trim().parse().unwrap_or(0),
+            // Linux before 5.9 tells only whether there are filters; the line with their number follows.
+            Some(("Seccomp", value)) => status.seccomp_filters = u32::from(value.trim() != "0"),
+            Some(("Seccomp_filters", value)) => status.seccomp_filters = value.trim().parse().unwrap_or(0),
+            Some(("NSpid", value)) => {
+                status.own_pid_namespace = value.split_whitespace().count() > 1;
+                status.own_number =
+                    value.split_whitespace().last().and_then(|id| id.parse().ok()).unwrap_or(0);
+            }
             _ => {}
         }
     }

@@ -6,6 +6,7 @@
 //! from the memory, and seals the length of the file.
 #![allow(unsafe_code)]
 
+use crate::sys::descriptor_keeper::Owner;
 use edleak_session::VERSION;
 use edleak_session::caller::CALLERS;
 use edleak_session::control::{self, Control};
@@ -75,6 +76,12 @@ impl Memory {
     }
 }
 
+impl Memory {
+    fn give_to(&self, owner: Owner) -> io::Result<()> {
+        std::os::unix::fs::fchown(&self.file, Some(owner.user), Some(owner.group))
+    }
+}
+
 impl Drop for Memory {
     fn drop(&mut self) {
         // SAFETY: the mapping belongs to this value, and no reference outlives `self`.
@@ -110,8 +117,18 @@ impl ControlPage {
     /// The address under which a target of the same user opens the page: a path, and a nonce that no other
     /// collector's page has.
     pub fn address(&self) -> String {
+        self.address_through(std::process::id())
+    }
+
+    /// The address through a process that shares the descriptors of this process.
+    pub fn address_through(&self, pid: u32) -> String {
         let nonce = self.get().nonce.load(Ordering::Relaxed);
-        format!("/proc/{}/fd/{}#{nonce:016x}", std::process::id(), self.0.file.as_raw_fd())
+        format!("/proc/{pid}/fd/{}#{nonce:016x}", self.0.file.as_raw_fd())
+    }
+
+    /// Gives the page to the user of a target.
+    pub(crate) fn give_to(&self, owner: Owner) -> io::Result<()> {
+        self.0.give_to(owner)
     }
 }
 
@@ -133,10 +150,26 @@ impl Session {
         header.shards.store(shards as u32, Ordering::Relaxed);
         header.total_bytes.store(total_bytes(shards) as u64, Ordering::Relaxed);
         header.patience_us.store(patience_us, Ordering::Relaxed);
+        header.collector.store(std::process::id(), Ordering::Relaxed);
         header.next_site.store(FIRST, Ordering::Relaxed);
         header.stacks.cell.store(1, Ordering::Relaxed); // cell 0 means "none"
         header.magic.store(header::MAGIC, Ordering::Release);
         Ok(session)
+    }
+
+    /// Gives the memory of the session back to the system, after its target counts no more. The first pages
+    /// stay: the next session of the process takes over the owners of the shards.
+    pub fn give_back(&self) {
+        let (from, bytes) = (SLOTS_AT as i64, (self.memory.bytes - SLOTS_AT) as i64);
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        // SAFETY: no memory is passed; the length of the file stays. If it fails, the memory is given back
+        // when the process begins again or ends.
+        unsafe { libc::fallocate(self.fd(), mode, from, bytes) };
+    }
+
+    /// Gives the session to the user of a target.
+    pub(crate) fn give_to(&self, owner: Owner) -> io::Result<()> {
+        self.memory.give_to(owner)
     }
 
     /// The session's descriptor, whose number the control page holds.

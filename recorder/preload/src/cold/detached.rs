@@ -164,15 +164,18 @@ fn parent_in(status: &[u8]) -> u32 {
     let mut parent = 0;
     for_each_line(status, |line| match line.strip_prefix(b"PPid:") {
         Some(rest) => {
-            parent = rest
-                .iter()
-                .filter(|byte| byte.is_ascii_digit())
-                .fold(0u32, |number, &byte| number.wrapping_mul(10).wrapping_add(u32::from(byte - b'0')));
+            parent = number_in(rest);
             true
         }
         None => false,
     });
     parent
+}
+
+/// The decimal number in a line of /proc.
+pub(super) fn number_in(line: &[u8]) -> u32 {
+    let digits = line.iter().filter(|byte| byte.is_ascii_digit());
+    digits.fold(0u32, |number, &byte| number.wrapping_mul(10).wrapping_add(u32::from(byte - b'0')))
 }
 
 fn process_file(pid: u32, name: &[u8]) -> Path {
@@ -189,7 +192,7 @@ fn contains(line: &[u8], what: &[u8]) -> bool {
 
 /// Passes every line of a file to `visit` until it returns true. Returns whether `visit` returned true.
 /// `visit` gets only the first 1,024 bytes of a longer line.
-fn for_each_line(path: &[u8], mut visit: impl FnMut(&[u8]) -> bool) -> bool {
+pub(super) fn for_each_line(path: &[u8], mut visit: impl FnMut(&[u8]) -> bool) -> bool {
     let Some(fd) = sys::open(path, false) else { return false };
     let mut line = [0u8; 1024];
     let mut used = 0;

@@ -2,9 +2,26 @@
 //!
 //! edleak-record reads the note before it uses a library. The version is in a note because linkers keep notes
 //! even if no code refers to them.
+//!
+//! A second note leads to the object through which a collector begins a recording ([`crate::cold::idle`]). The
+//! collector finds it in the memory of the process, even if the file was replaced.
 #![allow(unsafe_code)] // a section name
 
 use edleak_session::IDENTITY;
+
+#[cfg(not(test))]
+core::arch::global_asm!(
+    ".pushsection .note.edleak,\"a\",@note",
+    ".p2align 2",
+    ".long {owner_bytes}, 4, {kind}",
+    ".asciz \"edleak\"",
+    ".p2align 2",
+    ".long {idle} - .",
+    ".popsection",
+    owner_bytes = const edleak_session::idle::NOTE_OWNER.len(),
+    kind = const edleak_session::idle::NOTE_TYPE,
+    idle = sym crate::cold::idle::IDLE,
+);
 
 #[cfg_attr(not(test), unsafe(link_section = ".note.edleak"))]
 #[used]

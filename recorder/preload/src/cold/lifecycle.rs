@@ -9,6 +9,9 @@
 //!                                     └────────────────────────────────▶ ( Off ) ◀── forked child, not recorded
 //! ```
 //!
+//! A collector may ask for a recording of a process that is Off, and end the recording of a process that
+//! counts ([`idle`]).
+//!
 //! An exec starts a new image, which begins at the phase New and claims its own session. vfork and clone with
 //! shared memory change nothing: the child shares the parent's state until it executes a program. All code
 //! here, with its system calls, runs before the first call of an entry point returns. Usually the process
@@ -16,7 +19,7 @@
 #![allow(unsafe_code)]
 
 use crate::arch;
-use crate::cold::{detached, modules, only, real, sites, slow, sys};
+use crate::cold::{detached, idle, modules, only, real, sites, slow, sys};
 use crate::entry::forward;
 use crate::hot::tables::TABLES;
 use crate::hot::{live, thread, walk};
@@ -26,20 +29,30 @@ use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use edleak_session::control::{self, Control};
 use edleak_session::header::{ATTACHED, Header, MAGIC};
+use edleak_session::idle::{BEGINNING, COUNTING, NEW, STARTING, WAKE};
 use edleak_session::layout::{
     BOUNDS_AT, CALLERS_AT, CELLS_AT, COUNTERS_AT, EVENTS_AT, FRAMES_AT, INFOS_AT, MAPS_AT, MAPS_BYTES,
     MAX_SHARDS, ROWS_AT, SHARDS_AT, SLOTS_AT, STACK_SLOTS_AT, STACKS_AT, TABLES_AT, WRAPPERS_AT, total_bytes,
 };
-use edleak_session::{ENV_SESSION, VERSION};
+use edleak_session::{ENV_IDLE, ENV_SESSION, VERSION};
 
-const NEW: u32 = 0;
-const STARTING: u32 = 1;
-const COUNTING: u32 = 2;
-/// The phase in which the library never counts anything in this process.
-pub(crate) const OFF: u32 = 3;
+/// The phase in which the library counts nothing in this process.
+pub(crate) const OFF: u32 = edleak_session::idle::OFF;
 /// The phase of this process. Entry stubs compare it with [`OFF`].
 pub(crate) static PHASE: AtomicU32 = AtomicU32::new(NEW);
 static HEADER: AtomicPtr<Header> = AtomicPtr::new(ptr::null_mut());
+/// Bytes of the mapping at [`HEADER`].
+static SESSION_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+/// The session that is or was attached last; null: there was none.
+pub(crate) fn session() -> *mut Header {
+    HEADER.load(Ordering::Relaxed)
+}
+
+/// Bytes of the mapping of [`session`].
+pub(super) fn session_bytes() -> usize {
+    SESSION_BYTES.load(Ordering::Relaxed)
+}
 
 /// Starts the preload, once. If another thread is starting the preload at this moment, the call returns at
 /// once, and the library does not count this allocation.
@@ -61,12 +74,21 @@ fn start_slow() {
     if let Some(found) = &found {
         found.install();
     }
-    let is_countable = found.is_some_and(|found| found.is_countable());
-    let counting = is_countable && attach(&environment);
+    let is_countable = found.is_some_and(|found| found.is_countable()) && !environment.is_secure();
+    let waits = environment.get(ENV_IDLE.as_bytes()).is_some_and(is_set);
+    idle::describe(is_countable, waits);
+    let counting = is_countable && !waits && attach(&environment);
     PHASE.store(if counting { COUNTING } else { OFF }, Ordering::Release);
 }
 
-/// Whether this process never counts anything. In such a process, edleak adds only this test to each call.
+/// Whether a variable has a value other than `0`.
+fn is_set(value: *const u8) -> bool {
+    // SAFETY: the value ends in NUL, and no byte after the NUL is read.
+    let byte = |index: usize| unsafe { value.wrapping_add(index).read() };
+    byte(0) != 0 && (byte(0) != b'0' || byte(1) != 0)
+}
+
+/// Whether this process counts nothing now. In such a process, edleak adds only this test to each call.
 #[inline(always)]
 pub(crate) fn is_off() -> bool {
     PHASE.load(Ordering::Relaxed) == OFF
@@ -75,14 +97,39 @@ pub(crate) fn is_off() -> bool {
 /// The header of the attached session; `None`: the library counts nothing in this process.
 #[inline]
 pub(crate) fn header() -> Option<&'static Header> {
-    if PHASE.load(Ordering::Acquire) != COUNTING {
-        return None;
+    let phase = PHASE.load(Ordering::Acquire);
+    if phase != COUNTING {
+        return uncounted(phase);
     }
     if TABLES.page.alive.load(Ordering::Relaxed) == 0 {
         return forked();
     }
     // SAFETY: the pointer is set before the phase, and the session stays mapped for the life of the process.
     Some(unsafe { &*HEADER.load(Ordering::Relaxed) })
+}
+
+/// Handles an entry point in a process that does not count. Begins a recording if a collector asks for one.
+#[cold]
+fn uncounted(phase: u32) -> Option<&'static Header> {
+    let page = &TABLES.page;
+    if phase == BEGINNING && page.alive.load(Ordering::Relaxed) == 0 {
+        // This is a forked child, and the thread that began is in the parent.
+        PHASE.store(OFF, Ordering::Relaxed);
+    }
+    if phase != WAKE {
+        return None;
+    }
+    // From here on a forked child is recognized by the wiped page.
+    if !sys::wipe_on_fork((&raw const *page).cast(), size_of::<thread::Page>()) {
+        PHASE.store(OFF, Ordering::Relaxed);
+        return None;
+    }
+    page.alive.store(1, Ordering::Release);
+    PHASE.compare_exchange(WAKE, BEGINNING, Ordering::AcqRel, Ordering::Relaxed).ok()?;
+    let begun = idle::IDLE.is_countable.load(Ordering::Relaxed) != 0 && idle::begin();
+    PHASE.store(if begun { COUNTING } else { OFF }, Ordering::Release);
+    // SAFETY: as in `header`.
+    begun.then(|| unsafe { &*HEADER.load(Ordering::Relaxed) })
 }
 
 /// Handles the first entry point in a forked child. At this time the known session is the parent's session.
@@ -114,13 +161,15 @@ fn forked() -> Option<&'static Header> {
         unsafe { sites::inherit(parents, base, next) };
         sites::ask_parent(parents);
         modules::begin_child();
-        publish(base, &Environment::known(), Some(parent), |header| {
+        let published = publish(base, &Environment::known(), Some(parent), |header| {
             header.next_site.store(next, Ordering::Relaxed);
             header.parent.store(parent.serial.load(Ordering::Relaxed), Ordering::Relaxed);
             // The allocations of the parent live on in the child, and the child will free them.
             // SAFETY: the parent's session is still mapped here, with its stacks.
             unsafe { slow::inherit(header, &parents_stacks) };
-        })
+        });
+        thread::open();
+        published
     });
     PHASE.store(if own { COUNTING } else { OFF }, Ordering::Relaxed);
     // SAFETY: the header is set before the phase, and the session stays mapped for the life of the process.
@@ -143,8 +192,9 @@ impl ChildrenPath {
     }
 
     fn set(&self, path: &Path) {
-        // SAFETY: this is the only write, and only the one thread that starts the preload makes it.
+        // SAFETY: only the one thread that starts the preload or begins a recording writes.
         let own = unsafe { &mut *self.0.get() };
+        *own = Path::new();
         if !own.push_all(path.as_c().strip_suffix(b"\0").unwrap_or(b"")) {
             *own = Path::new();
         }
@@ -163,10 +213,15 @@ extern "C" fn constructor() {
     start();
 }
 
+/// Forgets the address at which forked children found a session of the last recording.
+pub(super) fn forget_children() {
+    CHILDREN.set(&Path::new());
+}
+
 /// Finds and maps the session for this process, and stores its tables. `false`: there is no session for this
 /// process.
 fn attach(environment: &Environment) -> bool {
-    if environment.is_secure() || !only::is_wanted(environment) {
+    if !only::is_wanted(environment) {
         return false;
     }
     let mut path = Path::new();
@@ -178,13 +233,16 @@ fn attach(environment: &Environment) -> bool {
         return false;
     }
     let Some(base) = claim(&path).session() else { return false };
-    publish(base, environment, None, |_| {})
+    let published = publish(base, environment, None, |_| {});
+    thread::open();
+    published
 }
 
 /// Stores the tables of a claimed session and waits briefly for its rules. `parent` is the session of the
 /// process that forked this one. `prepare` runs last before the collector sees the session. `false`: the
-/// library could not tell a forked child from its parent.
-fn publish(
+/// library could not tell a forked child from its parent. Threads take the slow
+/// path until [`thread::open`].
+pub(super) fn publish(
     base: *mut u8,
     environment: &Environment,
     parent: Option<&Header>,
@@ -232,6 +290,8 @@ fn publish(
     };
     walk::set_tables(&tables, environment.0 as usize);
     HEADER.store(base.cast(), Ordering::Relaxed);
+    SESSION_BYTES.store(total_bytes(shards), Ordering::Relaxed);
+    idle::IDLE.header.store(base as u64, Ordering::Relaxed);
     prepare(header);
     header.state.store(ATTACHED, Ordering::Release);
     sys::wake(&header.state);
@@ -264,7 +324,7 @@ fn shared_code(parent: &Header) -> Option<u32> {
 static ON_OFFER: AtomicUsize = AtomicUsize::new(0);
 
 /// The result of an attempt to get a session.
-enum Claim {
+pub(super) enum Claim {
     /// The session is mapped here.
     Mapped(*mut u8),
     /// There is no session for this process, and the collector knows of the attempt.
@@ -274,7 +334,7 @@ enum Claim {
 }
 
 impl Claim {
-    fn session(self) -> Option<*mut u8> {
+    pub(super) fn session(self) -> Option<*mut u8> {
         match self {
             Claim::Mapped(base) => Some(base),
             Claim::Refused | Claim::Unreachable => None,
@@ -298,7 +358,7 @@ fn decimal(number: u32, &byte: &u8) -> Option<u32> {
 }
 
 /// Claims a session from the control page at `address` (`/proc/COLLECTOR/fd/N#NONCE`) and maps it.
-fn claim(address: &Path) -> Claim {
+pub(super) fn claim(address: &Path) -> Claim {
     let Some((path, nonce)) = address.split_nonce() else { return Claim::Refused };
     let path = &path;
     let Some(fd) = sys::open(path.as_c(), true) else { return Claim::Unreachable };
@@ -375,12 +435,12 @@ fn copy_maps(header: &Header, to: *mut u8) {
 fn tid_offset() -> usize {
     const GLIBC: usize = 0x2d0;
     const MUSL: usize = 0x30;
-    let (pid, pointer) = (sys::getpid(), arch::thread_pointer());
+    let (tid, pointer) = (sys::gettid(), arch::thread_pointer());
     [GLIBC, MUSL]
         .into_iter()
         // SAFETY: the control block of glibc is over 2,000 bytes long, and that of musl's main thread lies in
         // its data.
-        .find(|offset| unsafe { ((pointer + offset) as *const u32).read_volatile() } == pid)
+        .find(|offset| unsafe { ((pointer + offset) as *const u32).read_volatile() } == tid)
         .unwrap_or(0)
 }
 
@@ -394,7 +454,7 @@ static STACK_START: AtomicUsize = AtomicUsize::new(0);
 impl Environment {
     /// The environment found at the start. A forked child looks up nothing, because the fork may have
     /// interrupted a `dlsym`.
-    fn known() -> Environment {
+    pub(super) fn known() -> Environment {
         Environment(VARIABLES.load(Ordering::Relaxed))
     }
 

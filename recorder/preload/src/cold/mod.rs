@@ -2,6 +2,7 @@
 
 pub(crate) mod detached;
 mod identity;
+pub(crate) mod idle;
 pub(crate) mod lifecycle;
 pub(crate) mod modules;
 mod only;

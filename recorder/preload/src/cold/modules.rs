@@ -187,6 +187,11 @@ fn loaded(header: &Header, map: usize, link_map: &LinkMap) {
             walk::forget_rules();
         }
     }
+    if own.is_none() && header.attached.load(Ordering::Relaxed) != 0 {
+        // A module that was there before the recording began may have left these addresses unseen.
+        sites::forget(start, end);
+        walk::forget_rules();
+    }
     write_event(header, LOADED, link_map, end);
     if let Some(known) = own {
         known.map.store(map, Ordering::Relaxed);
@@ -280,6 +285,23 @@ pub(crate) fn begin_child() {
             known.end.store(0, Ordering::Relaxed);
         }
     }
+}
+
+/// Forgets all modules before another session of the same process. Modules may have been loaded and unloaded
+/// since the last one ended.
+pub(crate) fn begin_running() {
+    for pending in PENDING.iter().filter(|pending| pending.thread.load(Ordering::Relaxed) != 0) {
+        pending.map.store(0, Ordering::Relaxed);
+        pending.thread.store(0, Ordering::Release);
+    }
+    PENDING_COUNT.store(0, Ordering::Relaxed);
+    for known in known() {
+        known.is_current.store(false, Ordering::Relaxed);
+        known.is_contested.store(false, Ordering::Relaxed);
+        known.map.store(0, Ordering::Relaxed);
+        known.end.store(0, Ordering::Relaxed);
+    }
+    IS_CONTESTED.store(false, Ordering::Relaxed);
 }
 
 /// Handles a free of the loader's memory.

@@ -9,6 +9,7 @@ use crate::hot::live::{self, Allocation};
 use crate::hot::{thread, walk};
 use core::ptr;
 use core::sync::atomic::Ordering;
+use edleak_session::counters::Counters;
 use edleak_session::header::Header;
 use edleak_session::site::{Action, MAX_SITES, OTHER};
 
@@ -208,12 +209,34 @@ fn is_being_deleted(allocation: *mut u8) -> bool {
 #[cold]
 #[inline(never)]
 pub(crate) unsafe fn reallocate(old: *mut u8, size: usize) -> *mut u8 {
+    let session = lifecycle::session();
     // SAFETY: the target passed `old`; the side table has no entry for null and unknown addresses.
     let was = unsafe { take(old) };
     // SAFETY: passes on the target's own call.
     let new = unsafe { real::realloc_any(old, size) };
-    // SAFETY: the caller guarantees that the target passed `old`, and `take` came before the real call.
+    // The real call may take long. An allocation of the last session means nothing in the next one.
+    let was = was.filter(|_| lifecycle::session() == session);
+    // SAFETY: the caller guarantees this.
     unsafe { reallocated(old, was, new, size) }
+}
+
+/// [`reallocated`] for an allocation that the fast path took while `before` were the thread's counters.
+///
+/// # Safety
+/// As for [`reallocated`].
+#[cold]
+#[inline(never)]
+pub(crate) unsafe fn reallocated_after(
+    before: *const Counters,
+    old: *mut u8,
+    was: Allocation,
+    new: *mut u8,
+    size: usize,
+) -> *mut u8 {
+    // Another session began during the real call, unless the counters are the same or a fork wiped them.
+    let is_same = thread::counters() == before || thread::is_wiped();
+    // SAFETY: the caller guarantees this.
+    unsafe { reallocated(old, is_same.then_some(was), new, size) }
 }
 
 /// Counts the free of the old allocation unless the real realloc failed. Returns the new allocation, which

@@ -124,6 +124,19 @@ pub(crate) fn getpid() -> u32 {
     unsafe { syscall(numbers::GETPID, [0; 6]) as u32 }
 }
 
+/// The ID of this thread in the PID namespace of its process.
+pub(crate) fn gettid() -> u32 {
+    // SAFETY: no arguments.
+    unsafe { syscall(numbers::GETTID, [0; 6]) as u32 }
+}
+
+/// Gives the content of private pages back to the kernel; they read as zeros afterwards.
+pub(crate) fn clear_pages(address: *mut u8, bytes: usize) {
+    const MADV_DONTNEED: usize = 4;
+    // SAFETY: the pages belong to the preload, and losing their content is the purpose.
+    unsafe { syscall(numbers::MADVISE, [address as usize, bytes, MADV_DONTNEED, 0, 0, 0]) };
+}
+
 /// Waits for a child that `arch::spawn` started.
 pub(crate) fn wait_for(pid: usize) {
     const WALL: usize = 0x4000_0000;

@@ -42,7 +42,7 @@ pub(crate) unsafe fn on_free(allocation: *mut u8) {
 /// # Safety
 /// See [`on_free`].
 pub(crate) unsafe extern "C" fn reallocate(old: *mut u8, size: usize) -> *mut u8 {
-    let Some((entry, small, _)) = small_at(old) else {
+    let Some((entry, small, before)) = small_at(old) else {
         // SAFETY: the target passed `old` and `size`.
         return unsafe { slow::reallocate(old, size) };
     };
@@ -51,9 +51,9 @@ pub(crate) unsafe extern "C" fn reallocate(old: *mut u8, size: usize) -> *mut u8
     // allocation is not in the arena, because the arena serves no call once the library notes allocations.
     let new = unsafe { real::realloc(old, size) };
     let counters = thread::counters();
-    if counters.is_null() || new.is_null() {
-        // SAFETY: passes on the result of the target's own call, after the real realloc.
-        return unsafe { slow::reallocated(old, Some(small.into()), new, size) };
+    if counters != before || new.is_null() {
+        // SAFETY: as above, after the real call.
+        return unsafe { slow::reallocated_after(before, old, small.into(), new, size) };
     }
     // SAFETY: the counters belong to this thread and are not null.
     unsafe { thread::count_free(counters, small) };

@@ -209,17 +209,34 @@ fn entry_or_leaf(address: usize) -> Option<Entry> {
     }
     let top = &TABLES.top.0[(address >> LEAF_SHIFT) & (LEAVES - 1)];
     let leaf = sys::map_private(LEAF_BYTES)?.cast::<AtomicU32>();
-    if address >> LEAF_SHIFT == 0 {
-        // A program at a fixed low address may have its heap here. Null is in this leaf, too. The entry of
-        // null must never look like a small allocation or like a free entry.
-        Entry(leaf).store(SLOW);
-    }
+    // A program at a fixed low address may have its heap in the leaf of null.
+    mark_null(leaf, (address >> LEAF_SHIFT) & (LEAVES - 1));
     MADE.add((address >> LEAF_SHIFT) & (LEAVES - 1));
     if let Err(theirs) = top.compare_exchange(ptr::null_mut(), leaf, Ordering::AcqRel, Ordering::Acquire) {
         debug_assert!(!theirs.is_null());
         sys::unmap(leaf.cast(), LEAF_BYTES);
     }
     entry_of(address as *const u8)
+}
+
+/// Forgets every allocation, while no thread counts. The leaves stay mapped.
+#[cold]
+pub(crate) fn clear() {
+    for region in MADE.regions() {
+        let leaf = TABLES.top.0[region].load(Ordering::Acquire);
+        if !leaf.is_null() {
+            sys::clear_pages(leaf.cast(), LEAF_BYTES);
+            mark_null(leaf, region);
+        }
+    }
+}
+
+/// Writes the entry of null if this leaf contains it. Null must never look like a small allocation or like a
+/// free entry.
+fn mark_null(leaf: *const AtomicU32, region: usize) {
+    if region == 0 {
+        Entry(leaf).store(SLOW);
+    }
 }
 
 /// Asks the kernel not to use huge pages for the top level, because a program with few allocations touches

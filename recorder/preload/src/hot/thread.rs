@@ -11,10 +11,12 @@ use crate::arch;
 use crate::hot::live;
 use crate::hot::tables::TABLES;
 use core::cell::UnsafeCell;
+use core::mem::offset_of;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence};
 use edleak_session::counters::Counters;
 use edleak_session::header::Header;
+use edleak_session::idle::{LIMITS_AT, LIMITS_STRIDE, Limits};
 use edleak_session::layout::{MAX_SHARDS, Shard, owner_thread, owner_word};
 use edleak_session::site::MAX_SITES;
 
@@ -68,7 +70,8 @@ pub(crate) struct Pending {
 /// So one comparison checks whether the size is small and whether there are counters.
 ///
 /// One thread writes these fields when it attaches the process to a session, before any thread has its
-/// offset. So plain reads are safe. In a forked child the kernel wipes the fields. If a signal handler forks,
+/// offset or while all limits are 0. The collector opens and closes the limits of a process that is attached
+/// again ([`edleak_session::idle`]). So plain reads are safe. In a forked child the kernel wipes the fields. If a signal handler forks,
 /// this may happen between two reads.
 #[repr(C)]
 pub(crate) struct Own {
@@ -120,8 +123,8 @@ pub(crate) struct Page {
 const FILL: usize = 4096 - (MAX_SHARDS + 1) * size_of::<Own>() - 4;
 const _: () = assert!(size_of::<Page>() == 4096);
 
-// SAFETY: in each process one thread writes the entries of `own`, before any other has an offset; `fill` is
-// never used; `alive` is atomic.
+// SAFETY: in each process one thread writes the entries of `own`, before any other has an offset or while all
+// limits are 0; `fill` is never used; `alive` is atomic.
 unsafe impl Sync for Page {}
 
 impl Page {
@@ -206,16 +209,77 @@ static SHARD_COUNT: AtomicU32 = AtomicU32::new(0);
 /// Offset of the thread id from the thread pointer; 0: unknown (see `lifecycle`).
 static TID_OFFSET: AtomicU64 = AtomicU64::new(0);
 
-/// Stores the shards of a session. The library calls this once for each session, before it sets
-/// [`Page::alive`].
+/// The owners of the shards in earlier sessions. A thread keeps its offset for its life, so its shard of the
+/// next session must not go to another thread.
+static OWNERS: [AtomicU64; MAX_SHARDS] = [const { AtomicU64::new(0) }; MAX_SHARDS];
+
+/// The shards of the attached session that threads may own.
+#[cold]
+fn owned_shards() -> &'static [Shard] {
+    let owned = (SHARD_COUNT.load(Ordering::Acquire) as usize).saturating_sub(1);
+    let shards = SHARDS.load(Ordering::Relaxed);
+    // SAFETY: the session has more shards than `owned`, and it is mapped as long as another does not replace
+    // it.
+    if owned == 0 { &[] } else { unsafe { core::slice::from_raw_parts(shards, owned) } }
+}
+
+/// Remembers the owners of the shards before another session replaces this one.
+#[cold]
+pub(crate) fn keep_owners() {
+    for (kept, shard) in OWNERS.iter().zip(owned_shards()) {
+        kept.store(shard.owner.load(Ordering::Acquire), Ordering::Relaxed);
+    }
+}
+
+/// Gives each shard of the attached session to its owner in the sessions before, while no thread counts.
+#[cold]
+pub(crate) fn restore_owners() {
+    for (kept, shard) in OWNERS.iter().zip(owned_shards()) {
+        shard.owner.store(kept.load(Ordering::Relaxed), Ordering::Release);
+    }
+}
+
+/// The address of the limits of the first thread, which the collector may change.
+pub(crate) fn first_limits() -> usize {
+    (&raw const TABLES.page) as usize + size_of::<Own>() + offset_of!(Own, size_limit)
+}
+const _: () = assert!(size_of::<Own>() == LIMITS_STRIDE && offset_of!(Own, size_limit) == LIMITS_AT);
+const _: () = assert!(offset_of!(Own, small) == LIMITS_AT + 8);
+const _: () = assert!(Limits::OPEN.size == live::LARGE as u64 && Limits::OPEN.small == live::SMALL);
+
+/// Whether a fork has wiped the page of counters.
+#[cold]
+pub(crate) fn is_wiped() -> bool {
+    TABLES.page.alive.load(Ordering::Relaxed) == 0
+}
+
+/// Lets every thread with its own shard use the fast path. No thread may hold a pointer to counters of an
+/// earlier session.
+pub(crate) fn open() {
+    let owned = (SHARD_COUNT.load(Ordering::Acquire) as usize).saturating_sub(1);
+    for own in TABLES.page.own.iter().skip(1).take(owned) {
+        let own = own.get();
+        // SAFETY: the entry belongs to this page.
+        let small = unsafe { &raw mut (*own).small };
+        // SAFETY: as above.
+        let size_limit = unsafe { &raw mut (*own).size_limit };
+        // SAFETY: only this thread writes limits now.
+        unsafe { small.write_volatile(live::SMALL) };
+        // SAFETY: as above.
+        unsafe { size_limit.write_volatile(live::LARGE) };
+    }
+}
+
+/// Stores the shards of a session, before [`Page::alive`] is set. Threads use them on the slow path until
+/// [`open`].
 pub(crate) fn set_shards(shards: *mut Shard, counters: *mut Counters, count: usize, tid_offset: usize) {
     let count = count.clamp(1, MAX_SHARDS);
-    for (index, own) in TABLES.page.own.iter().skip(1).take(count).enumerate() {
-        let counters = counters.wrapping_add(index * MAX_SITES);
-        let all = Own { counters, size_limit: live::LARGE, small: live::SMALL, reserved: [0; 3] };
-        // SAFETY: no thread has the offset of this entry before the store of `SHARD_COUNT` below. The only
-        // thread of a forked child has lost its offset.
-        unsafe { own.get().write(all) };
+    for (index, own) in TABLES.page.own.iter().skip(1).enumerate() {
+        let counters = if index < count { counters.wrapping_add(index * MAX_SITES) } else { ptr::null() };
+        // SAFETY: the entry belongs to this page.
+        let place = unsafe { &raw mut (*own.get()).counters };
+        // SAFETY: the limits are 0, so a thread that has the offset of this entry does not use its counters.
+        unsafe { place.write_volatile(counters) };
     }
     SHARDS.store(shards, Ordering::Relaxed);
     TID_OFFSET.store(tid_offset as u64, Ordering::Relaxed);
@@ -227,11 +291,15 @@ const ASK_AGAIN: usize = 1024;
 
 /// The counters of a thread that has left the fast path. The function needs an attached session.
 pub(crate) fn counting(header: &Header, tls: &mut Tls) -> Counting {
-    let offset = if tls.pending.caller.is_null() { tls.offset } else { tls.hidden_offset };
-    if offset != 0 {
-        return Counting::Owned(TABLES.page.counters((offset / size_of::<Own>()).wrapping_sub(1)));
-    }
+    let offset = if tls.pending.caller.is_null() { &mut tls.offset } else { &mut tls.hidden_offset };
     let count = SHARD_COUNT.load(Ordering::Acquire) as usize;
+    if *offset != 0 {
+        let index = (*offset / size_of::<Own>()).wrapping_sub(1);
+        if index < count - 1 {
+            return Counting::Owned(TABLES.page.counters(index));
+        }
+        *offset = 0; // an earlier session had more shards
+    }
     if tls.shared_calls.is_multiple_of(ASK_AGAIN)
         && let Some(index) = take_shard(count - 1)
     {

@@ -15,6 +15,7 @@ pub(crate) const GETUID: usize = 102;
 pub(crate) const GETGID: usize = 104;
 pub(crate) const GETEUID: usize = 107;
 pub(crate) const GETEGID: usize = 108;
+pub(crate) const GETTID: usize = 186;
 pub(crate) const FUTEX: usize = 202;
 pub(crate) const EXIT_GROUP: usize = 231;
 pub(crate) const OPENAT: usize = 257;

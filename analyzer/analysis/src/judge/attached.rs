@@ -1,0 +1,66 @@
+//! Recordings of a process that ran before.
+//!
+//! Such a recording begins without the allocations that exist already. A site with a steady number of live
+//! allocations frees them one by one and allocates others, so its curve rises from zero until none of the
+//! earlier ones is left. Until then the curve looks like a leak. But each step up has its counterpart: a free
+//! of an earlier allocation, which the recording counts without its site. So growth is proved only where it
+//! exceeds these frees.
+
+use crate::site::{JudgedSite, Kind};
+use edleak_format::Attached;
+use edleak_model::classify::Judgement;
+use edleak_model::reasons;
+use edleak_model::regression::Class;
+
+/// Share of a site's growth that frees of earlier allocations must reach to explain it.
+const EXPLAINED: f64 = 0.8;
+
+/// Makes leaks undecided if frees of earlier allocations may explain their growth in the second half of the
+/// record.
+pub(super) fn doubt(sites: &mut [JudgedSite], attached: &Attached, record_s: f64) {
+    let frees = late_frees(attached, record_s);
+    let is_leak = |site: &&mut JudgedSite| site.is_leak() && site.kind != Kind::Injected;
+    for site in sites.iter_mut().filter(is_leak) {
+        let growth = late_growth(site);
+        if frees >= EXPLAINED * growth {
+            let mut why = std::mem::take(&mut site.judgement.why);
+            why.push(reasons::may_replace_earlier(growth, frees));
+            site.judgement = Judgement::undecided(Class::Log, record_s, why);
+        }
+    }
+}
+
+/// Number of earlier allocations that were freed in the second half of the record.
+fn late_frees(attached: &Attached, record_s: f64) -> f64 {
+    let half_ns = (record_s / 2.0 * 1e9) as u64;
+    let last = attached.earlier_frees.last().map_or(0, |sample| sample.frees);
+    let before = attached.earlier_frees.iter().rev().find(|sample| sample.at_ns <= half_ns);
+    last.saturating_sub(before.map_or(0, |sample| sample.frees)) as f64
+}
+
+/// The growth of a site in the second half of the record, in allocations of its usual size.
+fn late_growth(site: &JudgedSite) -> f64 {
+    // The second of two columns is the end of the record; of four, the third begins in the middle.
+    let middle = site.levels.at(4).get(2).copied().unwrap_or(0.0);
+    let bytes = (site.levels.last() - middle).max(0.0);
+    match (site.totals.allocated_bytes, site.totals.allocs) {
+        (Some(allocated), Some(allocs)) if allocated > 0 => bytes * allocs as f64 / allocated as f64,
+        _ => bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use edleak_format::EarlierFrees;
+
+    #[test]
+    fn only_frees_of_the_second_half_count() {
+        let sample = |at_s: u64, frees| EarlierFrees { at_ns: at_s * 1_000_000_000, frees };
+        let samples = vec![sample(1, 10), sample(4, 50), sample(6, 70), sample(10, 90)];
+        let attached = Attached { earlier_frees: samples, ..Attached::default() };
+        assert!((late_frees(&attached, 10.0) - 40.0).abs() < 1e-9);
+        assert!((late_frees(&attached, 1.0) - 90.0).abs() < 1e-9);
+        assert!((late_frees(&Attached::default(), 1.0)).abs() < 1e-9);
+    }
+}

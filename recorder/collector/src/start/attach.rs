@@ -1,0 +1,272 @@
+//! Begins the recording of a process that already runs with edleak's library, idle or not recorded.
+
+use crate::error::{Error, ErrorKind};
+use crate::follow::attached::Attached;
+use crate::follow::session_stock::SessionStock;
+use crate::follow::{Follower, Plan, Root};
+use crate::recording::Options;
+use crate::rules::publisher::Publisher;
+use crate::start::library;
+use crate::start::loadable;
+use crate::start::output;
+use crate::start::run::{Failed, Recorded, RunOptions};
+use crate::sys::idle::{self, Library, NotFound};
+use crate::sys::process;
+use crate::sys::quiescence::Quiescence;
+use crate::sys::remote;
+use crate::sys::say::say;
+use crate::sys::signals::{Signals, Watch};
+use edleak_binary::elf::Elf;
+use edleak_binary::file_bytes::FileBytes;
+use edleak_session::header::Header;
+use edleak_session::idle::{COUNTING, WAKE};
+use std::fs;
+use std::io;
+use std::mem::offset_of;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Longest wait for threads that may still be inside an earlier recording, and for a thread that attaches.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Records the process `pid` until it ends, the duration is over, or a signal asks for the end. The process
+/// runs on. Calls `started` once the process was asked to begin.
+///
+/// # Errors
+/// edleak cannot record the process, or it recorded nothing of it.
+pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, Failed> {
+    let of_process = |error: Error| error.context(format_args!("cannot record process {pid}"));
+    check_process(pid).map_err(of_process)?;
+    let watch = Watch::of(pid).ok_or_else(|| {
+        let ended = || refusal("it has just ended", "name one that runs");
+        of_process(Watch::unavailable().unwrap_or_else(ended))
+    })?;
+    let library = Library::find(pid).map_err(|why| of_process(explain(pid, &why, options)))?;
+    check_library(&library).map_err(of_process)?;
+    let code_options = Arc::new(options.code.clone());
+    let mut signals = Signals::block()
+        .map_err(|error| Error::system("signals cannot be received", &error, "see `ulimit -a`"))?;
+    let output = output::followed(&options.output)?;
+    let (writer, reserved) = output::reserve(&output, options.capacity_bytes)?;
+    let plan = Plan {
+        options: Options {
+            command: process::command_line(pid),
+            period: options.period,
+            capacity_bytes: options.capacity_bytes,
+            auto_watch: options.auto_watch,
+            inject_bytes_per_s: options.inject_bytes_per_s,
+            own_allocator: None,
+        },
+        output: output.clone(),
+        duration: options.duration,
+        children: options.children,
+        only: String::new(),
+        publisher: Publisher::new(Arc::clone(&code_options)),
+    };
+    let no_memory = |error| {
+        let remedy =
+            "see `ulimit -a`, or start edleak-record as the user of the process, in its PID namespace";
+        of_process(Error::system("it cannot share memory with edleak-record", &error, remedy))
+    };
+    let begun = SessionStock::create_for(pid, options.children).map_err(no_memory).and_then(|stock| {
+        let number = process::read_status(pid).map_or(0, |status| status.own_number);
+        stock.set_root(if number == 0 { pid } else { number });
+        leave_earlier_session(&library).map_err(of_process)?;
+        let attached = Attached::wake(library, watch, stock.address(), options.quiet);
+        let attached = attached.map_err(|error| of_process(inaccessible(pid, &error)))?;
+        Ok((stock, attached))
+    });
+    let (stock, attached) = begun.inspect_err(|_| reserved.give_back())?;
+    reserved.settle();
+    if !options.quiet {
+        let command = plan.options.command.join(" ").replace(char::is_control, "?");
+        let command: String = command.chars().take(40).collect();
+        say(format_args!("recording process {pid} ({command}) into {}", options.output.display()));
+    }
+    started();
+    let root = Root::Attached(Box::new(attached));
+    let outcome = Follower::new(&plan, stock, root, Some(writer)).run(&mut signals);
+    signals.release();
+    if outcome.summaries.is_empty() {
+        reserved.give_back();
+        let message = format!("nothing was recorded of process {pid}");
+        let remedy = "it allocated nothing: give it work, or record for longer";
+        let nothing = || Error::new(ErrorKind::Unrecorded, message).with_remedy(remedy);
+        let failure = outcome.failures.into_iter().next().map(|failure| failure.error);
+        return Err(failure.unwrap_or_else(nothing).into());
+    }
+    let unused_wrappers = code_options.wrappers.unused().map(str::to_owned).collect();
+    Ok(Recorded { outcome, unused_wrappers, blind: None })
+}
+
+fn refusal(message: impl Into<String>, remedy: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Process, message).with_remedy(remedy)
+}
+
+/// Refuses a process that does not exist or that cannot allocate.
+fn check_process(pid: u32) -> Result<(), Error> {
+    if pid == 0 || !process::is_there(pid) {
+        let message = "there is no such process";
+        return Err(Error::new(ErrorKind::Missing, message).with_remedy("name one that runs"));
+    }
+    if pid == std::process::id() {
+        return Err(refusal("it is this edleak-record", "name another one"));
+    }
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return Err(refusal("/proc does not show it", "mount /proc without hidepid, or record as root"));
+    };
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    if matches!(state, Some('Z' | 'X')) {
+        return Err(refusal("it has ended, but its parent has not waited for it", "name one that runs"));
+    }
+    match process::read_status(pid) {
+        Some(status) if status.group != pid => {
+            Err(refusal(format!("it is a thread of process {}", status.group), "name that process"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The reason why no library was found in a process, and the remedy.
+fn explain(pid: u32, why: &NotFound, options: &RunOptions) -> Error {
+    match why {
+        NotFound::Memory(error) => inaccessible(pid, error),
+        NotFound::Version(theirs) => refusal(
+            format!("it has the library of another version: {theirs}"),
+            "use the edleak-record of that version, or start the process again with this one",
+        ),
+        NotFound::Absent => explain_absence(pid, options),
+    }
+}
+
+fn explain_absence(pid: u32, options: &RunOptions) -> Error {
+    let file = format!("/proc/{pid}/exe");
+    let Ok(program) = fs::read_link(&file) else {
+        return refusal("it is a thread of the kernel", "name a program");
+    };
+    let is_static = FileBytes::open(Path::new(&file))
+        .is_ok_and(|bytes| Elf::parse(&bytes).is_ok_and(|elf| elf.interpreter().is_none()));
+    if is_static {
+        let message = "it is statically linked, so no library can be loaded into it";
+        return refusal(message, "link it without `-static`");
+    }
+    let library = library::find(options.embedded).map_or(loadable::NAME.into(), |(path, _)| path);
+    let remedy = format!(
+        "start it with `edleak-record --idle {}`, or with EDLEAK_IDLE=1 LD_PRELOAD={} in its environment",
+        program.display(),
+        library.display()
+    );
+    refusal("it runs without edleak's library", remedy)
+}
+
+/// The reason why this user may not read or write the memory of a process.
+fn inaccessible(pid: u32, error: &io::Error) -> Error {
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return refusal(format!("its memory cannot be read or written: {error}"), "does it still run?");
+    }
+    let user = |pid| process::read_status(pid).map(|status| status.privileges.ids[0]);
+    let (theirs, ours) = (user(pid), user(std::process::id()));
+    if ours != Some(0) && theirs != ours {
+        return refusal("it belongs to another user", "start edleak-record as that user");
+    }
+    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    match scope.trim() {
+        scope @ ("1" | "2") => refusal(
+            format!("kernel.yama.ptrace_scope is {scope}"),
+            "start edleak-record as root, or `sysctl kernel.yama.ptrace_scope=0`",
+        ),
+        "3" => refusal(
+            "kernel.yama.ptrace_scope is 3, so no process may be traced until the next boot",
+            "start the process with `edleak-record PROGRAM`",
+        ),
+        _ => refusal(
+            "this user may not trace it: it has privileges, or is not dumpable",
+            "start edleak-record as root",
+        ),
+    }
+}
+
+/// Refuses a process whose library cannot begin, or that another edleak-record records.
+fn check_library(library: &Library) -> Result<(), Error> {
+    let pid = library.pid();
+    if !library.is_countable {
+        return Err(refusal(
+            "another allocator comes before edleak's library, or the kernel gave the process privileges",
+            "start it without that allocator, or without the privileges",
+        ));
+    }
+    check_seccomp(library)?;
+    let limit = Instant::now() + PATIENCE;
+    loop {
+        let phase = library.phase().map_err(|error| inaccessible(pid, &error))?;
+        if phase == COUNTING || phase == WAKE {
+            if let Some(recorder) = recorder_of(library, phase) {
+                let message = format!("edleak-record (pid {recorder}) records it already");
+                return Err(refusal(message, "end that recording, or use its trace"));
+            }
+            // That recorder was killed.
+            library.end().map_err(|error| inaccessible(pid, &error))?;
+        }
+        if !idle::is_starting(phase) {
+            return Ok(());
+        }
+        if Instant::now() > limit {
+            return Err(refusal("its library is still starting", "is the process stopped? Try again"));
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Refuses a process that has forbidden itself system calls since its library started. A filter may kill it
+/// for a call that the library needs to begin.
+fn check_seccomp(library: &Library) -> Result<(), Error> {
+    let filters = |pid| process::read_status(pid).map_or(0, |status| status.seccomp_filters);
+    let most = library.filters.unwrap_or_else(|| filters(std::process::id()));
+    if filters(library.pid()) > most {
+        return Err(refusal(
+            "it has forbidden itself system calls since it started (seccomp), and the kernel might kill it for one \
+             that the library needs",
+            "start it recorded: `edleak-record PROGRAM`",
+        ));
+    }
+    Ok(())
+}
+
+/// The running edleak-record that records a process or has asked for it.
+fn recorder_of(library: &Library, phase: u32) -> Option<u32> {
+    let pid = library.pid();
+    let is_recorder = |candidate: &u32| {
+        let program = || process::program(*candidate).unwrap_or_default();
+        *candidate != std::process::id() && program().to_string_lossy().contains("edleak-record")
+    };
+    if phase == WAKE {
+        let address = library.control().ok()?;
+        let asked: u32 = address.strip_prefix("/proc/")?.split('/').next()?.parse().ok()?;
+        return Some(asked).filter(is_recorder);
+    }
+    let header = library.header().ok()??;
+    let session = process::session_at(pid, header)?;
+    let named = remote::read_u32(pid, header + offset_of!(Header, collector) as u64).ok();
+    let mut candidates = named.into_iter().chain(process::all()).filter(is_recorder);
+    candidates.find(|candidate| process::maps_this_session(*candidate, session))
+}
+
+/// Waits until no thread of the process is inside an earlier session.
+fn leave_earlier_session(library: &Library) -> Result<(), Error> {
+    if !matches!(library.header(), Ok(Some(_))) {
+        return Ok(());
+    }
+    let mut quiescence = Quiescence::new(library.pid(), library.range.clone());
+    let limit = Instant::now() + PATIENCE;
+    while !quiescence.is_reached() {
+        if Instant::now() > limit {
+            let thread = quiescence.thread().unwrap_or_default();
+            let message = format!("its thread {thread} has not run since the last recording ended");
+            return Err(refusal(message, "is it stopped? Try again"));
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! A child process that makes the collector's descriptors visible to a target of another user, or in another
+//! PID namespace.
+//!
+//! A target opens its session through `/proc/COLLECTOR/fd/N`. The kernel allows that only to a process of the
+//! same user that sees the collector in its own /proc. For any other target, the keeper stands in: it shares
+//! the table of descriptors with the collector (`CLONE_FILES`), has the user of the target and no privileges,
+//! and lives in the PID namespace of the target. The keeper does nothing and ends with the collector.
+#![allow(unsafe_code)] // clone, setns, setresuid
+
+use crate::sys::process;
+use crate::sys::signals::wait_readable;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::time::Duration;
+
+/// Longest wait for the child.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The user that owns the memory files of a target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Owner {
+    /// Its user ID.
+    pub(crate) user: u32,
+    /// Its group ID.
+    pub(crate) group: u32,
+}
+
+/// The child process.
+#[derive(Debug)]
+pub(crate) struct DescriptorKeeper {
+    pid: libc::pid_t,
+    /// Its process ID as the target sees it.
+    pub(crate) pid_there: u32,
+}
+
+/// Whether a process can open the descriptors of this process itself.
+pub(crate) fn is_needed_for(pid: u32) -> bool {
+    let user = |pid| process::read_status(pid).map(|status| status.privileges.ids);
+    let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let own = std::process::id();
+    user(pid) != user(own) || namespace(pid) != namespace(own)
+}
+
+impl Owner {
+    /// The user and the group of a process; `None`: the process has ended.
+    pub(crate) fn of(pid: u32) -> Option<Owner> {
+        let [user, group] = process::read_status(pid)?.privileges.ids;
+        Some(Owner { user, group })
+    }
+}
+
+impl DescriptorKeeper {
+    /// Starts a keeper for a process. This process must have one thread.
+    pub(crate) fn start(pid: u32, owner: Owner) -> io::Result<DescriptorKeeper> {
+        let theirs = File::open(format!("/proc/{pid}/ns/pid"))?;
+        let own = File::open("/proc/self/ns/pid")?;
+        let (mut ready, ready_write) = pipe()?;
+        enter(&theirs)?;
+        // SAFETY: no CLONE_VM, so the child has its own memory, as after a fork. It makes only system calls.
+        let child = unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_FILES | libc::SIGCHLD, 0, 0, 0, 0) };
+        if child == 0 {
+            keep(owner, ready_write.as_raw_fd());
+        }
+        let failed = io::Error::last_os_error();
+        enter(&own)?;
+        if child < 0 {
+            return Err(failed);
+        }
+        let mut keeper = DescriptorKeeper { pid: child as libc::pid_t, pid_there: 0 };
+        // The child writes its process ID, or 0 and the number of an error.
+        let mut answer = [0; 8];
+        // The write end is shared with the child, so the end of the child would not end the read.
+        if !wait_readable(&[ready.as_raw_fd()], PATIENCE) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        ready.read_exact(&mut answer)?;
+        let answer = u64::from_ne_bytes(answer);
+        let (pid_there, error) = (answer as u32, (answer >> 32) as i32);
+        keeper.pid_there = pid_there;
+        if pid_there == 0 { Err(io::Error::from_raw_os_error(error)) } else { Ok(keeper) }
+    }
+}
+
+impl Drop for DescriptorKeeper {
+    fn drop(&mut self) {
+        // SAFETY: the child is not waited for yet, so the ID is its own.
+        unsafe { libc::kill(self.pid, libc::SIGKILL) };
+        // SAFETY: no memory is passed.
+        unsafe { libc::waitpid(self.pid, std::ptr::null_mut(), 0) };
+    }
+}
+
+/// The whole life of the child. It makes raw system calls only, because another thread of this process may hold
+/// a lock of libc.
+fn keep(owner: Owner, ready: libc::c_int) -> ! {
+    let (user, group) = (libc::c_long::from(owner.user), libc::c_long::from(owner.group));
+    // SAFETY: an empty list of groups.
+    let set_groups = || unsafe { libc::syscall(libc::SYS_setgroups, 0, 0) };
+    // SAFETY: no memory is passed.
+    let set_group = || unsafe { libc::syscall(libc::SYS_setresgid, group, group, group) };
+    // SAFETY: no memory is passed.
+    let set_user = || unsafe { libc::syscall(libc::SYS_setresuid, user, user, user) };
+    // A change of the user makes a process undumpable, and then only root could open its descriptors.
+    // SAFETY: no memory is passed.
+    let set_dumpable = || unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
+    let done = set_groups() == 0
+        && set_group() == 0
+        && set_user() == 0
+        && drop_capabilities() == 0
+        && set_dumpable() == 0;
+    let failed = !done;
+    let error = if failed { io::Error::last_os_error().raw_os_error().unwrap_or(libc::EPERM) } else { 0 };
+    // SAFETY: takes a number. It is set after the change of the user, which would clear it.
+    unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
+    // SAFETY: no arguments.
+    let own = unsafe { libc::syscall(libc::SYS_getpid) } as u32;
+    let answer = (u64::from(if failed { 0 } else { own }) | (error as u64) << 32).to_ne_bytes();
+    // SAFETY: eight bytes of a local array.
+    let written = unsafe { libc::syscall(libc::SYS_write, ready, answer.as_ptr(), answer.len()) };
+    if written > 0 && !failed {
+        loop {
+            // SAFETY: no descriptors and no timeout: waits for a signal.
+            unsafe { libc::syscall(libc::SYS_ppoll, 0, 0, 0, 0, 0) };
+        }
+    }
+    // SAFETY: ends the child without running any code of the parent.
+    unsafe { libc::_exit(0) }
+}
+
+fn drop_capabilities() -> libc::c_long {
+    const VERSION_3: u32 = 0x2008_0522;
+    let (header, none) = ([VERSION_3, 0], [0u32; 6]);
+    // SAFETY: the kernel reads a header and three sets of two words.
+    unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) }
+}
+
+/// Makes later children of this process begin in a PID namespace.
+fn enter(namespace: &File) -> io::Result<()> {
+    // SAFETY: the descriptor is open; no memory is passed.
+    match unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWPID) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn pipe() -> io::Result<(File, File)> {
+    let mut ends = [0; 2];
+    // SAFETY: the array has room for two descriptors.
+    if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new, and no other code has it.
+    let read = unsafe { File::from_raw_fd(ends[0]) };
+    // SAFETY: as above.
+    let write = unsafe { File::from_raw_fd(ends[1]) };
+    Ok((read, write))
+}

@@ -1,0 +1,293 @@
+//! The library in a process that already runs: found in its memory, asked to begin, and set idle again.
+//!
+//! The ELF notes of the mapped library give its version and the place of its state
+//! ([`edleak_session::idle`]). They are read from the memory of the process, so the file may be deleted or
+//! replaced, or lie in another mount namespace.
+
+use crate::sys::maps;
+use crate::sys::proc_file;
+use crate::sys::remote;
+use edleak_session::idle::{
+    ADDRESS_BYTES, BEGINNING, COUNTING, Idle, LIMITS_STRIDE, Limits, MAGIC, NOTE_OWNER, NOTE_TYPE, OFF,
+    STARTING, WAKE,
+};
+use edleak_session::layout::MAX_SHARDS;
+use edleak_session::{IDENTITY, VERSION};
+use std::io;
+use std::mem::offset_of;
+use std::ops::Range;
+
+/// The library in the memory of a process.
+#[derive(Clone, Debug)]
+pub(crate) struct Library {
+    pid: u32,
+    /// The addresses at which the library is mapped.
+    pub(crate) range: Range<u64>,
+    idle: u64,
+    phase: u64,
+    limits: u64,
+    /// Whether allocations of the process can be counted.
+    pub(crate) is_countable: bool,
+    /// Number of seccomp filters when the library started; `None`: unknown.
+    pub(crate) filters: Option<u32>,
+}
+
+/// Why no library can be used.
+#[derive(Debug)]
+pub(crate) enum NotFound {
+    /// The memory of the process cannot be read.
+    Memory(io::Error),
+    /// No library is mapped, or it has not started.
+    Absent,
+    /// The library has another version.
+    Version(String),
+}
+
+impl From<io::Error> for NotFound {
+    fn from(error: io::Error) -> NotFound {
+        NotFound::Memory(error)
+    }
+}
+
+impl Library {
+    /// Finds the library of a process.
+    pub(crate) fn find(pid: u32) -> Result<Library, NotFound> {
+        let maps = maps::files(&proc_file::read(format!("/proc/{pid}/maps"))?);
+        let mut other_version = None;
+        for first in maps.iter().filter(|mapping| mapping.offset == 0) {
+            // The name may be any, but almost always it is this one.
+            if !first.path.contains("edleak") {
+                continue;
+            }
+            let same = maps.iter().filter(|mapping| mapping.path == first.path);
+            let end = same.map(|mapping| mapping.end).max().unwrap_or(first.end);
+            match notes_of(pid, first.start, end)? {
+                Some(Notes { identity, .. }) if identity != IDENTITY.trim_end_matches('\0') => {
+                    other_version = Some(identity);
+                }
+                Some(Notes { idle: Some(idle), .. }) => return Library::at(pid, idle, first.start..end),
+                _ => {}
+            }
+        }
+        Err(other_version.map_or(NotFound::Absent, NotFound::Version))
+    }
+
+    fn at(pid: u32, idle: u64, range: Range<u64>) -> Result<Library, NotFound> {
+        let u64_at = |offset: usize| {
+            let mut bytes = [0; 8];
+            remote::read(pid, idle + offset as u64, &mut bytes).map(|()| u64::from_ne_bytes(bytes))
+        };
+        let u32_at = |offset: usize| remote::read_u32(pid, idle + offset as u64);
+        if u64_at(offset_of!(Idle, magic))? != MAGIC || u32_at(offset_of!(Idle, version))? != VERSION {
+            return Err(NotFound::Absent); // it has not started yet
+        }
+        let filters = u32_at(offset_of!(Idle, filters))?;
+        Ok(Library {
+            pid,
+            range,
+            idle,
+            phase: u64_at(offset_of!(Idle, phase))?,
+            limits: u64_at(offset_of!(Idle, limits))?,
+            is_countable: u32_at(offset_of!(Idle, is_countable))? != 0,
+            filters: (filters != u32::MAX).then_some(filters),
+        })
+    }
+
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// What the library does.
+    pub(crate) fn phase(&self) -> io::Result<u32> {
+        remote::read_u32(self.pid, self.phase)
+    }
+
+    /// Why the last attempt to begin failed.
+    pub(crate) fn failure(&self) -> io::Result<u32> {
+        remote::read_u32(self.pid, self.idle + offset_of!(Idle, failure) as u64)
+    }
+
+    /// The address of the control page of the last request.
+    pub(crate) fn control(&self) -> io::Result<String> {
+        let mut bytes = [0; ADDRESS_BYTES];
+        remote::read(self.pid, self.idle + offset_of!(Idle, address) as u64, &mut bytes)?;
+        let text = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
+        Ok(String::from_utf8_lossy(text).into_owned())
+    }
+
+    /// The address of the header of the session that is or was attached last; `None`: there was none.
+    pub(crate) fn header(&self) -> io::Result<Option<u64>> {
+        let mut bytes = [0; 8];
+        remote::read(self.pid, self.idle + offset_of!(Idle, header) as u64, &mut bytes)?;
+        Ok(Some(u64::from_ne_bytes(bytes)).filter(|&address| address != 0))
+    }
+
+    /// Asks the library to begin a recording whose control page has this address.
+    pub(crate) fn wake(&self, control: &str) -> io::Result<()> {
+        let mut address = control.as_bytes().to_vec();
+        address.push(0);
+        if address.len() > ADDRESS_BYTES {
+            return Err(io::Error::other("the path of the control page is too long"));
+        }
+        let place = self.idle + offset_of!(Idle, address) as u64;
+        remote::write(self.pid, &[(place, &address)])?;
+        remote::write(self.pid, &[(self.phase, &WAKE.to_ne_bytes())])
+    }
+
+    /// Takes back a request that no call of the process has seen yet.
+    pub(crate) fn cancel(&self) -> io::Result<()> {
+        if self.phase()? == WAKE {
+            remote::write(self.pid, &[(self.phase, &OFF.to_ne_bytes())])?;
+        }
+        Ok(())
+    }
+
+    /// Sets the library idle: from now on every entry point only forwards. Returns whether it was counting.
+    /// A thread that is inside an entry point may still count once.
+    pub(crate) fn end(&self) -> io::Result<bool> {
+        match self.phase()? {
+            COUNTING => {}
+            WAKE => return self.cancel().map(|()| false),
+            _ => return Ok(false),
+        }
+        remote::write(self.pid, &[(self.phase, &OFF.to_ne_bytes())])?;
+        self.write_limits(Limits::default())?;
+        Ok(true)
+    }
+
+    /// Lets the threads of an attached process use the fast path. Call it only if no thread can hold a
+    /// pointer into an earlier session.
+    pub(crate) fn open(&self, shards: usize) -> io::Result<()> {
+        if self.phase()? != COUNTING {
+            return Ok(());
+        }
+        // The last shard has no owner.
+        self.write_limits_of(Limits::OPEN, shards.saturating_sub(1))
+    }
+
+    fn write_limits(&self, limits: Limits) -> io::Result<()> {
+        self.write_limits_of(limits, MAX_SHARDS)
+    }
+
+    fn write_limits_of(&self, limits: Limits, threads: usize) -> io::Result<()> {
+        let bytes = limits.to_bytes();
+        let place = |index: usize| self.limits + (index * LIMITS_STRIDE) as u64;
+        let pieces: Vec<_> =
+            (0..threads.min(MAX_SHARDS)).map(|index| (place(index), bytes.as_slice())).collect();
+        remote::write(self.pid, &pieces)
+    }
+}
+
+/// Whether a thread of the process is about to attach.
+pub(crate) fn is_starting(phase: u32) -> bool {
+    matches!(phase, STARTING | BEGINNING)
+}
+
+/// edleak's notes in a mapped file.
+struct Notes {
+    /// The version text.
+    identity: String,
+    /// The address of the state; `None`: the library is older.
+    idle: Option<u64>,
+}
+
+/// The notes of the ELF file that is mapped at `start`; `None`: it is not edleak's library.
+fn notes_of(pid: u32, start: u64, end: u64) -> io::Result<Option<Notes>> {
+    const PAGE: usize = 4096;
+    const PT_NOTE: u32 = 4;
+    const PROGRAM_HEADER_BYTES: usize = 56;
+    const MOST_NOTE_BYTES: u64 = 1 << 16;
+    let mut head = vec![0; PAGE.min((end - start) as usize)];
+    remote::read(pid, start, &mut head)?;
+    if !head.starts_with(b"\x7fELF\x02") {
+        return Ok(None);
+    }
+    let (headers, count) = (word_at(&head, 32) as usize, word_at(&head, 56) as u16 as usize);
+    let mut notes = Notes { identity: String::new(), idle: None };
+    for index in 0..count {
+        let at = headers.saturating_add(index * PROGRAM_HEADER_BYTES);
+        let Some(header) = head.get(at..at.saturating_add(PROGRAM_HEADER_BYTES)) else { break };
+        let (address, bytes) = (word_at(header, 16), word_at(header, 32));
+        let is_inside = address.checked_add(bytes).is_some_and(|note_end| note_end <= end - start);
+        if word_at(header, 0) as u32 != PT_NOTE || !is_inside || bytes > MOST_NOTE_BYTES {
+            continue;
+        }
+        let mut content = vec![0; bytes as usize];
+        remote::read(pid, start + address, &mut content)?;
+        read_notes(&content, start + address, &mut notes);
+    }
+    Ok(Some(notes).filter(|notes| notes.identity.starts_with("edleak-preload ")))
+}
+
+/// Reads edleak's notes in a segment of notes that lies at `address`.
+fn read_notes(segment: &[u8], address: u64, notes: &mut Notes) {
+    const IDENTITY_TYPE: u32 = 1;
+    const HEADER_BYTES: usize = 12;
+    let number = |at: usize| {
+        let bytes = segment.get(at..at + 4)?;
+        Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+    };
+    let mut at = 0;
+    while let (Some(owner_bytes), Some(bytes), Some(kind)) = (number(at), number(at + 4), number(at + 8)) {
+        let owner_at = at + HEADER_BYTES;
+        let content_at = owner_at + (owner_bytes as usize).next_multiple_of(4);
+        let owner = segment.get(owner_at..owner_at + owner_bytes as usize);
+        let content = segment.get(content_at..content_at + bytes as usize);
+        let (Some(owner), Some(content)) = (owner, content) else { return };
+        if owner == NOTE_OWNER {
+            if kind == IDENTITY_TYPE {
+                let text = content.split(|&byte| byte == 0).next().unwrap_or_default();
+                notes.identity = String::from_utf8_lossy(text).into_owned();
+            } else if kind == NOTE_TYPE
+                && let Some(distance) = number(content_at)
+            {
+                let place = address + content_at as u64;
+                notes.idle = place.checked_add_signed(i64::from(distance.cast_signed()));
+            }
+        }
+        at = content_at + (bytes as usize).next_multiple_of(4);
+    }
+}
+
+/// The word at an offset; 0: beyond the end.
+fn word_at(bytes: &[u8], at: usize) -> u64 {
+    let word = bytes.get(at..at.saturating_add(8)).and_then(|word| word.try_into().ok());
+    word.map_or(0, u64::from_ne_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(owner: &[u8], kind: u32, content: &[u8]) -> Vec<u8> {
+        let mut note = Vec::new();
+        for number in [owner.len() as u32, content.len() as u32, kind] {
+            note.extend(number.to_ne_bytes());
+        }
+        for part in [owner, content] {
+            note.extend(part);
+            note.resize(note.len().next_multiple_of(4), 0);
+        }
+        note
+    }
+
+    #[test]
+    fn notes_give_version_and_place() {
+        let mut segment = note(b"GNU\0", 3, &[1; 20]);
+        segment.extend(note(NOTE_OWNER, 1, b"edleak-preload 1.2\0\0\0\0"));
+        let place = 0x7000 + segment.len() as u64 + 20;
+        segment.extend(note(NOTE_OWNER, NOTE_TYPE, &(-0x100i32).to_ne_bytes()));
+        let mut notes = Notes { identity: String::new(), idle: None };
+        read_notes(&segment, 0x7000, &mut notes);
+        assert_eq!((notes.identity.as_str(), notes.idle), ("edleak-preload 1.2", Some(place - 0x100)));
+        for cut in 0..segment.len() {
+            read_notes(&segment[..cut], 0x7000, &mut Notes { identity: String::new(), idle: None });
+        }
+    }
+
+    #[test]
+    fn process_without_the_library_has_none() {
+        assert!(matches!(Library::find(std::process::id()), Err(NotFound::Absent)));
+    }
+}

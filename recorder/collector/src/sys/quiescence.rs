@@ -1,0 +1,130 @@
+//! Waits until no thread of a process can be inside the library any more, without stopping a thread.
+//!
+//! A thread may be suspended anywhere, also between two instructions that use the counters of a session that
+//! has ended. A thread has left the library since a given instant if one of these holds:
+//!
+//! | seen in /proc                                                   | because                                    |
+//! |-----------------------------------------------------------------|--------------------------------------------|
+//! | it has ended                                                    |                                            |
+//! | it waits in the kernel, and its program counter is elsewhere    | the library waits for nothing in the calls |
+//! |                                                                 | that use counters                          |
+//! | it has used [`ENOUGH`] of processor time since then             | a call of the library takes microseconds   |
+//!
+//! One case remains: a signal handler interrupts a call of the library and then waits, or runs for so long.
+//! Such a thread is taken to have left. It harms nothing but exactness, because the memory of the last two
+//! sessions stays mapped.
+
+use std::collections::HashMap;
+use std::fs;
+use std::ops::Range;
+use std::time::Duration;
+
+/// More than a call of the library takes, and more than the kernel's delay until it accounts the time of a
+/// running thread.
+const ENOUGH: Duration = Duration::from_millis(20);
+
+/// The threads that may still be inside the library.
+#[derive(Debug)]
+pub(crate) struct Quiescence {
+    pid: u32,
+    library: Range<u64>,
+    /// Each with the processor time that it had used when the wait began.
+    inside: HashMap<u32, Duration>,
+}
+
+impl Quiescence {
+    /// Begins to wait now.
+    pub(crate) fn new(pid: u32, library: Range<u64>) -> Quiescence {
+        let inside = threads(pid).map(|tid| (tid, used(pid, tid).unwrap_or_default())).collect();
+        Quiescence { pid, library, inside }
+    }
+
+    /// Looks at the threads again. Returns whether all have left the library.
+    pub(crate) fn is_reached(&mut self) -> bool {
+        let Quiescence { pid, library, inside } = self;
+        inside.retain(|&tid, before| {
+            let Some(now) = used(*pid, tid) else { return false };
+            let waits_elsewhere =
+                || program_counter(*pid, tid).is_some_and(|counter| !library.contains(&counter));
+            now.saturating_sub(*before) < ENOUGH && !waits_elsewhere()
+        });
+        inside.is_empty()
+    }
+
+    /// One of the threads that have not left yet.
+    pub(crate) fn thread(&self) -> Option<u32> {
+        self.inside.keys().min().copied()
+    }
+}
+
+fn threads(pid: u32) -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// The processor time of a thread; `None`: it has ended.
+fn used(pid: u32, tid: u32) -> Option<Duration> {
+    if let Ok(text) = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat")) {
+        return Some(Duration::from_nanos(text.split_whitespace().next()?.parse().ok()?));
+    }
+    // A kernel without scheduler statistics: hundredths of a second, which is coarse but enough.
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).ok()?;
+    let field = |number| super::process::stat_field(&stat, number);
+    Some(TICK * u32::try_from(field(14)?.saturating_add(field(15)?)).ok()?)
+}
+
+/// The program counter of a thread that waits; `None`: it runs or wants to run.
+fn program_counter(pid: u32, tid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall")).ok()?;
+    u64::from_str_radix(text.split_whitespace().last()?.strip_prefix("0x")?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Instant;
+
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    fn is_reached_in_time(quiescence: &mut Quiescence) -> bool {
+        let limit = Instant::now() + DEADLINE;
+        while Instant::now() < limit {
+            if quiescence.is_reached() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        false
+    }
+
+    #[test]
+    fn sleeping_process_has_left_and_one_in_the_library_has_not() {
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().expect("it is installed");
+        let pid = child.id();
+        assert!(is_reached_in_time(&mut Quiescence::new(pid, 0..1)));
+        let mut inside = Quiescence::new(pid, 0..u64::MAX);
+        assert!(!inside.is_reached() && !inside.is_reached());
+        assert_eq!(inside.thread(), Some(pid));
+        let _ = child.kill();
+        let _ = child.wait();
+        assert!(is_reached_in_time(&mut inside), "it has ended");
+    }
+
+    #[test]
+    fn running_thread_has_left_after_a_while() {
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+            let mut quiescence = Quiescence::new(std::process::id(), 0..1);
+            let is_reached = is_reached_in_time(&mut quiescence);
+            is_over.store(true, Ordering::Relaxed);
+            assert!(is_reached, "{quiescence:?}");
+        });
+    }
+}

@@ -1,0 +1,112 @@
+//! COLD: waits for a recording (`EDLEAK_IDLE`), and begins one in a process that already runs.
+//!
+//! The collector writes `WAKE` into the phase ([`edleak_session::idle`]). The next call of an entry point
+//! begins, on its own thread; all other threads continue uncounted until the process is attached:
+//!
+//! ```text
+//!   ( Off ) ──▶ ( Wake ) ──▶ ( Beginning ) ──▶ ( Counting ) ──▶ ( Off )
+//!   collector    first call    its thread        collector
+//!                              └──▶ ( Off ) with the reason in `failure`, if no session can be had
+//! ```
+//!
+//! A process may begin any number of times. What an earlier session leaves behind:
+//!
+//! | left behind                      | what happens with it                                                |
+//! |----------------------------------|---------------------------------------------------------------------|
+//! | offsets in thread-local storage  | stay valid: the next session takes over the owners of the shards    |
+//! | entries of the side table        | are cleared, so a free of an earlier allocation is unknown          |
+//! | known modules, cached rules      | are cleared, because modules may have changed unseen                |
+//! | the mapping of the last session  | is kept, the one before it is unmapped                              |
+//! | limits of the fast path          | stay 0 until the collector has seen that no thread is inside a call |
+//!
+//! The last row matters for exact counts. A thread may be suspended between two instructions of the fast path
+//! with a pointer to the counters of the last session. So before the collector asks for another session, and
+//! again before it opens the limits, it waits until no thread can be at such a place
+//! (`collector/sys/quiescence.rs`). Until the limits are open, every call takes the slow path.
+#![allow(unsafe_code)]
+
+use crate::cold::lifecycle::{self, Claim, Environment, Path};
+use crate::cold::{detached, modules, sites, sys};
+use crate::hot::{live, thread, walk};
+use core::sync::atomic::{AtomicUsize, Ordering};
+use edleak_session::header::Header;
+use edleak_session::idle::{Idle, NO_FAILURE, NO_SESSION, UNREACHABLE};
+
+/// The only instance; the note in `identity` leads to it.
+pub(crate) static IDLE: Idle = Idle::new();
+
+/// Stores the addresses that a collector needs, after the real functions are known.
+pub(super) fn describe(is_countable: bool, waits: bool) {
+    /// The number of filters was not read.
+    const UNKNOWN: u32 = u32::MAX;
+    IDLE.is_countable.store(u32::from(is_countable), Ordering::Relaxed);
+    IDLE.phase.store((&raw const lifecycle::PHASE) as u64, Ordering::Relaxed);
+    IDLE.limits.store(thread::first_limits() as u64, Ordering::Relaxed);
+    IDLE.filters.store(if waits { seccomp_filters() } else { UNKNOWN }, Ordering::Relaxed);
+    IDLE.publish();
+}
+
+/// Number of seccomp filters of this process. If it has more later, it has forbidden itself system calls that
+/// a begin may need.
+fn seccomp_filters() -> u32 {
+    let mut filters = 0;
+    detached::for_each_line(b"/proc/self/status\0", |line| match line.strip_prefix(b"Seccomp_filters:") {
+        Some(rest) => {
+            filters = detached::number_in(rest);
+            true
+        }
+        None => false,
+    });
+    filters
+}
+
+/// Attaches this process to the session of the collector that asked for it. `false`: it failed, and the
+/// reason is stored. Only one thread is here at a time.
+pub(super) fn begin() -> bool {
+    let mut address = Path::new();
+    let bytes = IDLE.address.iter().map(|byte| byte.load(Ordering::Relaxed)).take_while(|&byte| byte != 0);
+    for byte in bytes {
+        address.push(byte);
+    }
+    let is_again = !lifecycle::session().is_null();
+    if is_again {
+        retire();
+        thread::keep_owners();
+        live::clear();
+        modules::begin_running();
+        walk::forget_rules();
+        sites::ask_parent(core::ptr::null_mut());
+    }
+    lifecycle::forget_children();
+    let claimed = lifecycle::claim(&address);
+    let failure = match claimed {
+        Claim::Unreachable => UNREACHABLE,
+        Claim::Refused => NO_SESSION,
+        Claim::Mapped(_) => NO_FAILURE,
+    };
+    IDLE.failure.store(failure, Ordering::Relaxed);
+    let Some(base) = claimed.session() else { return false };
+    let begins = |header: &Header| header.attached.store(1, Ordering::Relaxed);
+    let published = lifecycle::publish(base, &Environment::known(), None, begins);
+    if is_again {
+        thread::restore_owners();
+    } else {
+        thread::open();
+    }
+    published
+}
+
+/// The mapping of the session before the last one.
+static OLDER: AtomicUsize = AtomicUsize::new(0);
+static OLDER_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+/// Unmaps the session before the last one, and keeps the last one mapped: a signal handler may have
+/// interrupted a thread that holds a pointer into it.
+fn retire() {
+    let (base, bytes) = (OLDER.load(Ordering::Relaxed), OLDER_BYTES.load(Ordering::Relaxed));
+    if bytes > 0 {
+        sys::unmap(core::ptr::with_exposed_provenance_mut(base), bytes);
+    }
+    OLDER.store(lifecycle::session().expose_provenance(), Ordering::Relaxed);
+    OLDER_BYTES.store(lifecycle::session_bytes(), Ordering::Relaxed);
+}

@@ -1,0 +1,128 @@
+//! The state of the library in a process: whether it waits, begins, counts or only forwards. The collector
+//! finds this state in the memory of a process that already runs, and changes it to begin and end a recording.
+//!
+//! ```text
+//!  edleak note of the library ──▶ Idle      addresses of the phase, of the limits and of the session
+//!  (type 2: distance to Idle)                the address of a control page, written by the collector
+//! ```
+//!
+//! To begin, the collector writes the address of its control page, then [`WAKE`] into the phase. The next
+//! call of an entry point sees that the phase is not [`OFF`], and attaches to a session as at program start.
+//! To end, the collector writes [`OFF`] into the phase and zeros into the limits of every thread.
+
+use crate::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+/// "edlkidle", little-endian.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"edlkidle");
+/// The type of the ELF note that tells where the [`Idle`] of a library lies. Its content is the distance from
+/// the content itself to the object, in four bytes.
+pub const NOTE_TYPE: u32 = 2;
+/// The owner of edleak's ELF notes.
+pub const NOTE_OWNER: &[u8; 7] = b"edleak\0";
+
+/// The library has not started yet.
+pub const NEW: u32 = 0;
+/// A thread starts the library.
+pub const STARTING: u32 = 1;
+/// The process is attached to a session.
+pub const COUNTING: u32 = 2;
+/// Nothing is counted: entry points only forward. A collector may write [`WAKE`].
+pub const OFF: u32 = 3;
+/// A collector asks for a recording. The next call of an entry point begins it.
+pub const WAKE: u32 = 4;
+/// A thread attaches the running process to a session.
+pub const BEGINNING: u32 = 5;
+
+/// The last attempt to begin has not failed.
+pub const NO_FAILURE: u32 = 0;
+/// The control page could not be opened.
+pub const UNREACHABLE: u32 = 1;
+/// The control page gave no session, or the session could not be mapped.
+pub const NO_SESSION: u32 = 2;
+
+/// The longest address of a control page, with its NUL.
+pub const ADDRESS_BYTES: usize = 512;
+
+/// The addresses that a collector needs. All fields are plain memory of the process; the collector reads and
+/// writes them from outside.
+#[repr(C)]
+pub struct Idle {
+    /// [`MAGIC`], stored last.
+    pub magic: AtomicU64,
+    /// [`crate::VERSION`].
+    pub version: AtomicU32,
+    /// 1: allocations of this process can be counted. 0: another allocator comes first, or the kernel gave
+    /// the process privileges from its file.
+    pub is_countable: AtomicU32,
+    /// The address of the phase, four bytes.
+    pub phase: AtomicU64,
+    /// The address of the first [`Limits`] that a thread may have.
+    pub limits: AtomicU64,
+    /// The header of the session that is or was attached last; 0: there was none.
+    pub header: AtomicU64,
+    /// Why the last attempt to begin failed.
+    pub failure: AtomicU32,
+    /// Number of seccomp filters when the library started.
+    pub filters: AtomicU32,
+    /// The address of a control page, NUL-terminated.
+    pub address: [AtomicU8; ADDRESS_BYTES],
+}
+
+impl Idle {
+    /// An object that describes nothing yet.
+    pub const fn new() -> Idle {
+        Idle {
+            magic: AtomicU64::new(0),
+            version: AtomicU32::new(0),
+            is_countable: AtomicU32::new(0),
+            phase: AtomicU64::new(0),
+            limits: AtomicU64::new(0),
+            header: AtomicU64::new(0),
+            failure: AtomicU32::new(NO_FAILURE),
+            filters: AtomicU32::new(0),
+            address: [const { AtomicU8::new(0) }; ADDRESS_BYTES],
+        }
+    }
+
+    /// Publishes the object after all other fields are stored.
+    pub fn publish(&self) {
+        self.version.store(crate::VERSION, Ordering::Relaxed);
+        self.magic.store(MAGIC, Ordering::Release);
+    }
+}
+
+impl Default for Idle {
+    fn default() -> Idle {
+        Idle::new()
+    }
+}
+
+/// Distance between the counters and limits of two threads.
+pub const LIMITS_STRIDE: usize = 32;
+/// Offset of the limits from the start of a thread's entry; its pointer to counters comes first.
+pub const LIMITS_AT: usize = 8;
+
+/// The limits of the fast path of one thread; 0: the thread leaves the fast path.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Limits {
+    /// Sizes below this are small.
+    pub size: u64,
+    /// Entries of the side table below this are small.
+    pub small: u32,
+}
+/// Bytes of [`Limits`] that the collector writes.
+pub const LIMITS_BYTES: usize = 12;
+
+impl Limits {
+    /// The limits of a thread that counts on the fast path.
+    pub const OPEN: Limits = Limits { size: 1 << 15, small: (1 << 31) - 1 };
+
+    /// The bytes in the memory of the process.
+    pub fn to_bytes(self) -> [u8; LIMITS_BYTES] {
+        let mut bytes = [0; LIMITS_BYTES];
+        bytes[..8].copy_from_slice(&self.size.to_ne_bytes());
+        bytes[8..].copy_from_slice(&self.small.to_ne_bytes());
+        bytes
+    }
+}

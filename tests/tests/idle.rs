@@ -1,0 +1,364 @@
+//! A process that waits, idle, and is recorded while it runs: `edleak-record --idle` and `--pid`.
+
+use edleak_tests::analyze::analyze;
+use edleak_tests::ledger::{Ledger, assert_equal, read_ledger};
+use edleak_tests::programs::{programs, samples};
+use edleak_tests::report::Report;
+use edleak_tests::run::{Outcome, Running, run, wait_for};
+use edleak_tests::temp::TempDir;
+use edleak_tests::tools::tools;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+/// tests/programs/idle_ledger.cpp, started idle, driven by its commands.
+struct Target {
+    child: Child,
+    commands: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Target {
+    fn start(threads: u32) -> Target {
+        let mut command = Command::new(&tools().record);
+        command.args(["--idle", "--"]).arg(programs().binary("idle_ledger")).arg(threads.to_string());
+        Target::of(command)
+    }
+
+    fn of(mut command: Command) -> Target {
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("edleak-record starts");
+        let commands = child.stdin.take().expect("piped above");
+        let answers = BufReader::new(child.stdout.take().expect("piped above"));
+        Target { child, commands, answers }
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a command and returns its answer without `done`.
+    fn tell(&mut self, command: &str) -> String {
+        writeln!(self.commands, "{command}").expect("the program reads");
+        let mut answer = String::new();
+        loop {
+            let before = answer.len();
+            let read = self.answers.read_line(&mut answer).expect("the program answers in UTF-8");
+            assert!(read > 0, "the program ended at `{command}`: {:?}", self.child.try_wait());
+            if &answer[before..] == "done\n" {
+                answer.truncate(before);
+                return answer;
+            }
+        }
+    }
+
+    fn ledger(&mut self) -> Ledger {
+        read_ledger(&self.tell("print"))
+    }
+
+    /// The lines of /proc/PID/maps with a session.
+    fn mapped_sessions(&self) -> usize {
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", self.pid())).expect("it runs");
+        maps.lines().filter(|line| line.contains("edleak-session")).count()
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `edleak-record --pid PID` with a period of 20 ms.
+fn recorder(pid: u32, trace: &Path, options: &[&str]) -> Command {
+    let mut command = Command::new(&tools().record);
+    command.arg("-o").arg(trace).args(["--period", "20ms", "--pid", &pid.to_string()]).args(options);
+    command
+}
+
+/// Starts a recorder and waits until it has asked the process to begin.
+fn ask(pid: u32, trace: &Path, options: &[&str]) -> Running {
+    let mut running = Running::start(&mut recorder(pid, trace, options), b"");
+    running.wait_for_text(&format!("recording process {pid}"));
+    running
+}
+
+/// Waits until a recorder lists the process.
+fn wait_for_recording(pid: u32) {
+    wait_for(&format!("the recording of process {pid}"), || {
+        let sessions = run(Command::new(&tools().record).arg("sessions"));
+        sessions.stdout.lines().any(|line| line.split_whitespace().any(|word| word == pid.to_string()))
+    });
+}
+
+fn stop(recorder: Running) -> Outcome {
+    recorder.signal(libc::SIGINT);
+    let outcome = recorder.finish();
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    outcome
+}
+
+fn report_of(trace: &Path) -> Report {
+    Report::of(trace, &["--all", "--min-class", "constant"])
+}
+
+fn phases_are_exact(threads: u32, cycles: usize) {
+    let dir = TempDir::new("idle-exact");
+    let mut target = Target::start(threads);
+    assert_eq!(target.mapped_sessions(), 0, "an idle process has no session");
+    for cycle in 0..cycles {
+        let trace = dir.join(format!("{cycle}.edl"));
+        target.tell("go");
+        target.tell("pause");
+        target.tell("reset");
+        let recorder = ask(target.pid(), &trace, &[]);
+        target.tell("tick");
+        target.tell("go");
+        // Long enough for the limits of the fast path to be opened in some cycles.
+        std::thread::sleep(std::time::Duration::from_millis(20 * (cycle as u64 % 4)));
+        target.tell("pause");
+        let ledger = target.ledger();
+        stop(recorder);
+        let report = report_of(&trace);
+        assert_equal(&report, &ledger);
+        assert_eq!(report.json["trace"]["attached"], true);
+        assert_eq!(report.json["trace"]["complete"], true);
+        assert!(target.mapped_sessions() <= 2, "the session before the last one is unmapped");
+    }
+}
+
+#[test]
+fn counters_of_one_thread_equal_its_ledger_in_each_recording() {
+    phases_are_exact(1, 6);
+}
+
+#[test]
+fn counters_of_eight_threads_equal_their_ledger_in_each_recording() {
+    phases_are_exact(8, 6);
+}
+
+/// Every recording begins and ends while all threads allocate. At the end of each, every block that was
+/// allocated in it is freed, so allocations and frees of each site must be equal to the byte.
+fn cycles_under_load_are_exact(threads: u32, cycles: usize) {
+    let dir = TempDir::new("idle-load");
+    let mut target = Target::start(threads);
+    target.tell("go");
+    for cycle in 0..cycles {
+        let trace: PathBuf = dir.join(format!("{cycle}.edl"));
+        let recorder = ask(target.pid(), &trace, &[]);
+        wait_for_recording(target.pid());
+        std::thread::sleep(std::time::Duration::from_millis(10 * (cycle as u64 % 5)));
+        if cycle % 2 == 1 {
+            // Ends under load; the next recording shows whether anything of this one is left.
+            stop(recorder);
+            continue;
+        }
+        target.tell("drain");
+        stop(recorder);
+        target.tell("go");
+        let report = report_of(&trace);
+        for site in &report.sites {
+            let counts = &site.counts;
+            let (allocated, freed) =
+                ((counts.allocs, counts.allocated_bytes), (counts.frees, counts.freed_bytes));
+            assert_eq!(allocated, freed, "cycle {cycle}: {site:?}");
+        }
+        assert!(report.sites_in("site_malloc").next().is_some(), "cycle {cycle}: {}", report.describe());
+    }
+}
+
+#[test]
+fn recordings_that_begin_and_end_under_load_are_exact() {
+    cycles_under_load_are_exact(8, 12);
+}
+
+/// The check of the issue: over 100 cycles. It runs for a minute.
+#[test]
+#[ignore = "a minute long; run it with --ignored"]
+fn hundred_recordings_under_load_are_exact() {
+    cycles_under_load_are_exact(8, 120);
+    cycles_under_load_are_exact(1, 20);
+}
+
+/// Whatever the recorder does when it is killed, the process runs on, and the next recording is exact.
+#[test]
+fn killed_recorder_leaves_the_process_running_and_the_next_recording_exact() {
+    let dir = TempDir::new("idle-killed");
+    let mut target = Target::start(4);
+    target.tell("go");
+    for step in 0..8u64 {
+        let trace = dir.join(format!("killed{step}.edl"));
+        let killed = Running::start(&mut recorder(target.pid(), &trace, &[]), b"");
+        // Before it finds the process, while it waits, and while it records.
+        std::thread::sleep(std::time::Duration::from_millis(4 * step * step));
+        killed.signal(libc::SIGKILL);
+        assert_eq!(killed.finish().code, 128 + libc::SIGKILL);
+        target.tell("pause");
+        target.tell("go");
+    }
+    let trace = dir.join("after.edl");
+    target.tell("pause");
+    target.tell("reset");
+    let recorder = ask(target.pid(), &trace, &[]);
+    target.tell("tick");
+    target.tell("go");
+    target.tell("pause");
+    let ledger = target.ledger();
+    stop(recorder);
+    assert_equal(&report_of(&trace), &ledger);
+}
+
+#[test]
+fn second_recorder_is_refused_and_the_first_goes_on() {
+    let dir = TempDir::new("idle-second");
+    let mut target = Target::start(2);
+    target.tell("go");
+    let first = ask(target.pid(), &dir.join("first.edl"), &[]);
+    wait_for_recording(target.pid());
+    let second = run(&mut recorder(target.pid(), &dir.join("second.edl"), &[]));
+    assert_eq!(second.code, 126, "{}", second.stderr);
+    let names_it = format!("edleak-record (pid {}) records it already", first.pid());
+    assert!(second.stderr.contains(&names_it), "{}", second.stderr);
+    assert!(!dir.join("second.edl").exists(), "a refused recording leaves no trace");
+    target.tell("drain");
+    stop(first);
+    assert_eq!(report_of(&dir.join("first.edl")).json["trace"]["complete"], true);
+}
+
+#[test]
+fn process_that_does_not_allocate_is_recorded_once_it_does() {
+    let dir = TempDir::new("idle-silent");
+    let mut target = Target::start(1);
+    let mut recorder = ask(target.pid(), &dir.join("trace.edl"), &[]);
+    recorder.wait_for_text("has not allocated yet");
+    target.tell("tick");
+    wait_for_recording(target.pid());
+    stop(recorder);
+    let silent = Running::start(&mut self::recorder(target.pid(), &dir.join("none.edl"), &[]), b"");
+    let mut silent = silent;
+    silent.wait_for_text("has not allocated yet");
+    silent.signal(libc::SIGINT);
+    let outcome = silent.finish();
+    assert_eq!(outcome.code, 125, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("nothing was recorded"), "{}", outcome.stderr);
+    // The request was taken back, so an allocation now begins nothing.
+    target.tell("tick");
+    let sessions = run(Command::new(&tools().record).arg("sessions"));
+    assert!(!sessions.stdout.contains(&target.pid().to_string()), "{}", sessions.stdout);
+}
+
+#[test]
+fn process_that_cannot_be_recorded_is_refused_with_the_reason() {
+    let dir = TempDir::new("idle-refused");
+    let refused = |pid: u32, code: i32, why: &str| {
+        let trace = dir.join("trace.edl");
+        let outcome = run(&mut recorder(pid, &trace, &[]));
+        assert_eq!(outcome.code, code, "{}", outcome.stderr);
+        assert!(outcome.stderr.contains(why) && outcome.stderr.contains('('), "{}", outcome.stderr);
+        assert!(!trace.exists(), "a refused recording leaves no trace");
+    };
+    refused(0, 127, "there is no such process");
+    refused(4_194_304, 127, "there is no such process");
+    let mut plain = Command::new("sleep").arg("600").spawn().expect("it is installed");
+    refused(plain.id(), 126, "it runs without edleak's library (start it with `edleak-record --idle");
+    plain.kill().expect("it runs");
+    // It is a zombie until this process waits for it.
+    wait_for("a zombie", || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", plain.id())).unwrap_or_default();
+        stat.contains(") Z ")
+    });
+    refused(plain.id(), 126, "it has ended");
+    plain.wait().expect("ours");
+}
+
+/// A forked child of an idle process is idle, and so is a program that it executes.
+#[test]
+fn children_of_an_idle_process_are_idle() {
+    let mut command = Command::new(&tools().record);
+    let forked = "(n=0; while read -r line; do case $line in *edleak-session*) n=1;; esac; done \
+                  < /proc/$BASHPID/maps; echo $n)";
+    let script =
+        format!("{forked}; grep -c libedleak /proc/self/maps; grep -c edleak-session /proc/self/maps; :");
+    command.args(["--idle", "--", "bash", "-c", &script]);
+    let outcome = run(&mut command);
+    let numbers: Vec<u32> = outcome.stdout.lines().filter_map(|line| line.parse().ok()).collect();
+    assert!(matches!(numbers[..], [0, library, 0] if library > 0), "{outcome:?}");
+}
+
+/// A site that only replaces blocks from before the recording grows from zero, but it is no leak.
+#[test]
+fn steady_site_of_an_attached_process_is_no_leak() {
+    let dir = TempDir::new("idle-steady");
+    let mut command = Command::new(&tools().record);
+    command.args(["--idle", "--"]).arg(programs().binary("steady_pool")).args(["60", "12000", "2"]);
+    let mut running = Running::start(&mut command, b"");
+    running.wait_for_text("full");
+    let trace = dir.join("trace.edl");
+    let options = ["--duration", "4s"];
+    let recorded = run(&mut recorder(running.pid() as u32, &trace, &options));
+    assert_eq!(recorded.code, 0, "{}", recorded.stderr);
+    let report = report_of(&trace);
+    let pool: Vec<_> = report.sites_in("site_pool").collect();
+    assert_eq!(pool.len(), 1, "{}", report.describe());
+    assert_ne!(pool[0].verdict, "leak", "{}", report.describe());
+    let earlier = report.json["summary"]["earlier_frees"].as_u64();
+    assert!(earlier > Some(1000) && report.summary("unknown_frees") == 0, "{earlier:?}");
+}
+
+#[test]
+fn leak_of_an_attached_process_is_found() {
+    let dir = TempDir::new("idle-leak");
+    let mut command = Command::new(&tools().record);
+    command.args(["--idle", "--"]).arg(samples().binary("leaker")).args(["--seconds", "60"]);
+    let running = Running::start(&mut command, b"");
+    let comm = format!("/proc/{}/comm", running.pid());
+    wait_for("the program", || std::fs::read_to_string(&comm).is_ok_and(|name| name == "leaker\n"));
+    let trace = dir.join("trace.edl");
+    let recorded = run(&mut recorder(running.pid() as u32, &trace, &["--duration", "6s", "--auto-watch"]));
+    assert_eq!(recorded.code, 0, "{}", recorded.stderr);
+    let outcome = analyze::<&str>([], &trace);
+    assert_eq!(outcome.code, 1, "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("the process had run for"), "{}", outcome.stdout);
+}
+
+/// A web server answers every request while recordings begin and end.
+#[test]
+fn web_server_answers_all_requests_while_recordings_begin_and_end() {
+    let dir = TempDir::new("idle-web");
+    std::fs::write(dir.join("page"), "hello").expect("writable");
+    let mut command = Command::new(&tools().record);
+    command.args(["--idle", "--", "/usr/bin/python3", "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]);
+    command.current_dir(dir.path()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut server = command.spawn().expect("edleak-record starts");
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().expect("piped")).read_line(&mut line).expect("it tells its port");
+    let port = line.split("port ").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("a port");
+    let address = format!("127.0.0.1:{port}");
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let requests = scope.spawn(|| {
+            let mut answered = 0;
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                let mut stream = std::net::TcpStream::connect(&address).expect("the server listens");
+                stream.write_all(b"GET /page HTTP/1.0\r\n\r\n").expect("the server reads");
+                let mut answer = String::new();
+                std::io::Read::read_to_string(&mut stream, &mut answer).expect("the server answers");
+                assert!(answer.starts_with("HTTP/1.0 200") && answer.ends_with("hello"), "{answer}");
+                answered += 1;
+            }
+            answered
+        });
+        for cycle in 0..6 {
+            let trace = dir.join(format!("{cycle}.edl"));
+            let recorder = ask(server.id(), &trace, &[]);
+            wait_for_recording(server.id());
+            stop(recorder);
+            assert_eq!(report_of(&trace).json["trace"]["attached"], true);
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(requests.join().expect("no request failed") > 10);
+    });
+    let _ = server.kill();
+    let _ = server.wait();
+}
