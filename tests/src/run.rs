@@ -151,6 +151,13 @@ pub fn exit_code(status: ExitStatus) -> i32 {
     status.code().or_else(|| status.signal().map(|signal| 128 + signal)).expect("exited or killed")
 }
 
+/// Reports that this machine cannot create the condition of a test. CI must be able to run every test, so
+/// there the test fails.
+pub fn cannot_run(why: &str) {
+    assert!(std::env::var_os("CI").is_none(), "CI must run every test: {why}");
+    eprintln!("not run: {why}");
+}
+
 /// Copies a program that will be executed. Another process makes the copy. If this process made it, another
 /// test's child would inherit the copy open for writing, and then no process could execute the copy.
 pub fn copy_program(from: &Path, to: &Path) {

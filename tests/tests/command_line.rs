@@ -4,7 +4,7 @@ use edleak_tests::analyze::analyze;
 use edleak_tests::programs::{programs, samples};
 use edleak_tests::record::Recorder;
 use edleak_tests::report::Report;
-use edleak_tests::run::{DEADLINE, Outcome, Running, run, wait_for};
+use edleak_tests::run::{DEADLINE, Outcome, Running, cannot_run, run, wait_for};
 use edleak_tests::temp::TempDir;
 use edleak_tests::tools::tools;
 use std::os::unix::fs::PermissionsExt;
@@ -492,8 +492,7 @@ fn a_full_disk_ends_the_recording_and_not_the_target() {
     let mounted =
         Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"]).arg(dir.path()).output();
     if !mounted.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: no right to mount a small file system");
-        return;
+        return cannot_run("no right to mount a small file system");
     }
     // A filler that leaves only a little free space.
     std::fs::write(dir.join("filler"), vec![1; 200 << 10]).expect("there is room for it");

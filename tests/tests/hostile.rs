@@ -6,7 +6,7 @@
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::{programs, samples};
 use edleak_tests::record::Recorder;
-use edleak_tests::run::{Running, run, wait_for};
+use edleak_tests::run::{Running, cannot_run, run, wait_for};
 use edleak_tests::temp::TempDir;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -75,8 +75,7 @@ fn memory_files(pid: i32) -> Vec<PathBuf> {
 fn another_user_reaches_neither_session_nor_trace() {
     // SAFETY: `geteuid` takes no arguments and cannot fail.
     if unsafe { libc::geteuid() } != 0 {
-        eprintln!("skipped: only root can become another user");
-        return;
+        return cannot_run("only root can become another user");
     }
     let dir = TempDir::new("another-user");
     let trace = dir.join("trace.edl");

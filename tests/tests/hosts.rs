@@ -9,7 +9,7 @@ use edleak_tests::directives::Directives;
 use edleak_tests::programs::{hosts, name_of};
 use edleak_tests::record::Recorder;
 use edleak_tests::report::{Counts, Report};
-use edleak_tests::run::{Outcome, Running, run, wait_for};
+use edleak_tests::run::{Outcome, Running, cannot_run, run, wait_for};
 use edleak_tests::temp::TempDir;
 use edleak_tests::tools::repository;
 use std::path::PathBuf;
@@ -58,8 +58,7 @@ fn is_root() -> bool {
 fn undisturbed(name: &str) {
     let directives = Directives::read(&source_of(name));
     if directives.all("Needs").any(|need| need == "root") && !is_root() {
-        eprintln!("{name}: skipped, it needs root");
-        return;
+        return cannot_run(&format!("{name} needs root"));
     }
     let mut runs: Vec<_> = directives.all("Run").collect();
     if runs.is_empty() {
@@ -172,7 +171,7 @@ fn own_malloc() {
     let recording = Recorder::new("own_malloc").record(hosts().binary("own_malloc"), [""; 0]);
     let stderr = &recording.outcome.stderr;
     assert!(
-        stderr.contains("alloc") && stderr.contains("own"),
+        stderr.contains("brings its own `malloc`"),
         "says that the program has its own allocator: {stderr}"
     );
     if recording.trace.exists() {

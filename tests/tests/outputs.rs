@@ -5,7 +5,7 @@ use edleak_tests::analyze::analyze;
 use edleak_tests::programs::{hosts, samples};
 use edleak_tests::record::Recorder;
 use edleak_tests::report::Report;
-use edleak_tests::run::{Outcome, Running, run, wait_for};
+use edleak_tests::run::{Outcome, Running, cannot_run, run, wait_for};
 use edleak_tests::temp::TempDir;
 use edleak_tests::tools::tools;
 use std::fs::{File, OpenOptions, Permissions};
@@ -273,8 +273,7 @@ fn every_child_has_a_trace_or_is_reported() {
     let unshare = ["--pid", "--fork", "--mount-proc"];
     let can_choose = format!("echo 20 > {last_pid}");
     if run(Command::new("unshare").args(unshare).args(["sh", "-c", &can_choose])).code != 0 {
-        eprintln!("skipped: no right to choose the numbers of processes");
-        return;
+        return cannot_run("no right to choose the numbers of processes");
     }
     let dir = TempDir::new("numbers");
     let trace = dir.join("trace.edl");
@@ -300,8 +299,7 @@ fn every_child_has_a_trace_or_is_reported() {
 fn a_child_in_another_namespace_is_recorded_as_itself() {
     let unshare = ["--pid", "--fork"];
     if run(Command::new("unshare").args(unshare).arg("true")).code != 0 {
-        eprintln!("skipped: no right to make namespaces");
-        return;
+        return cannot_run("no right to make namespaces");
     }
     let leaker = samples().binary("leaker").display().to_string();
     let arguments = unshare.iter().copied().chain([leaker.as_str(), "--seconds", "2"]);
@@ -320,8 +318,7 @@ fn a_child_in_another_namespace_is_recorded_as_itself() {
 fn child_behind_its_own_proc_is_reported() {
     let unshare = ["--pid", "--fork", "--mount-proc"];
     if run(Command::new("unshare").args(unshare).arg("true")).code != 0 {
-        eprintln!("skipped: no right to make namespaces");
-        return;
+        return cannot_run("no right to make namespaces");
     }
     let leaker = samples().binary("leaker").display().to_string();
     let arguments = unshare.iter().copied().chain([leaker.as_str(), "--seconds", "2"]);
@@ -337,8 +334,7 @@ fn child_behind_its_own_proc_is_reported() {
 #[test]
 fn set_user_id_program_gets_no_verdict() {
     if !is_root() {
-        eprintln!("skipped: only root can make such a program");
-        return;
+        return cannot_run("only root can make such a program");
     }
     let dir = TempDir::new("set-uid");
     let program = dir.join("sleeps");
@@ -356,8 +352,7 @@ fn set_user_id_program_gets_no_verdict() {
 #[test]
 fn user_namespace_of_a_child_is_not_taken_for_an_exec() {
     if !is_root() {
-        eprintln!("skipped: only root can become a user without rights");
-        return;
+        return cannot_run("only root can become a user without rights");
     }
     // prctl(PR_SET_DUMPABLE, 0), unshare(CLONE_NEWUSER)
     let script = "syscall(157, 4, 0, 0, 0, 0); exit 9 if syscall(272, 0x10000000); \
@@ -365,8 +360,7 @@ fn user_namespace_of_a_child_is_not_taken_for_an_exec() {
     let dir = TempDir::new("sandbox");
     let (recorded, trace) = record_as_nobody(&dir, "perl", script);
     if recorded.code == 9 {
-        eprintln!("skipped: no right to make namespaces");
-        return;
+        return cannot_run("no right to make namespaces");
     }
     assert_eq!(recorded.code, 0, "{recorded:?}");
     assert!(!recorded.stderr.contains("not recorded"), "{recorded:?}");

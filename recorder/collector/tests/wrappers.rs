@@ -189,7 +189,7 @@ fn cpp_callers_of_the_standard_library_are_blamed() {
         command.args(["-lcapture", "-pthread"]);
         if flags.contains(&"-stdlib=libc++") && !command.output().is_ok_and(|output| output.status.success())
         {
-            eprintln!("skipped: no libc++");
+            eprintln!("without libc++: it is not installed");
             continue;
         }
         if try_run(&mut command).is_some() {

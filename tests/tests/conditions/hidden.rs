@@ -3,15 +3,14 @@
 use super::{as_nobody, is_root, may_unshare, share, share_tools};
 use edleak_tests::programs::programs;
 use edleak_tests::report::Report;
-use edleak_tests::run::run;
+use edleak_tests::run::{cannot_run, run};
 use edleak_tests::temp::TempDir;
 
 /// Records hidden_threads as nobody behind a /proc with hidepid=2, and compares the counts with the program's
 /// output.
 fn assert_exact(arguments: &[&str]) {
     if !is_root() || !may_unshare(&["--mount", "--pid", "--fork"]) {
-        eprintln!("skipped: only root can become another user behind another /proc");
-        return;
+        return cannot_run("only root can become another user behind another /proc");
     }
     let dir = TempDir::new("hidden");
     let record = share_tools(&dir);

@@ -12,7 +12,7 @@ mod own_allocator;
 mod privileges;
 mod signals;
 
-use edleak_tests::run::run;
+use edleak_tests::run::{cannot_run, run};
 use edleak_tests::temp::TempDir;
 use edleak_tests::tools::tools;
 use std::fs::Permissions;
@@ -32,7 +32,7 @@ fn is_root() -> bool {
 fn may_unshare(options: &[&str]) -> bool {
     let may = run(Command::new("unshare").args(options).arg("true")).code == 0;
     if !may {
-        eprintln!("skipped: no right to `unshare {}`", options.join(" "));
+        cannot_run(&format!("no right to `unshare {}`", options.join(" ")));
     }
     may
 }

@@ -5,7 +5,7 @@ use super::{NOBODY, as_nobody, is_root, names_in, set_mode, share, share_tools};
 use edleak_tests::programs::hosts;
 use edleak_tests::record::Recorder;
 use edleak_tests::report::Report;
-use edleak_tests::run::{Outcome, Running, run, wait_for};
+use edleak_tests::run::{Outcome, Running, cannot_run, run, wait_for};
 use edleak_tests::temp::TempDir;
 use edleak_tests::tools::tools;
 use std::fs::File;
@@ -126,7 +126,7 @@ fn the_log_that_standard_output_goes_to_is_not_moved_away() {
 /// A sticky directory like /tmp that contains a link of an unknown user to a file of this user.
 fn sticky(name: &str) -> Option<(TempDir, TempDir)> {
     if !is_root() {
-        eprintln!("skipped: only root can give a link away");
+        cannot_run("only root can give a link away");
         return None;
     }
     let (shared, home) = (TempDir::new(name), TempDir::new(&format!("{name}-home")));
@@ -175,8 +175,7 @@ fn embedding_does_not_follow_a_strangers_link_in_a_sticky_directory() {
 #[test]
 fn a_strangers_file_in_a_sticky_directory_is_not_written() {
     if !is_root() {
-        eprintln!("skipped: only root can give a file away");
-        return;
+        return cannot_run("only root can give a file away");
     }
     let shared = TempDir::new("sticky-file");
     set_mode(shared.path(), 0o1777);
@@ -208,8 +207,7 @@ fn names_of_childrens_traces_keep_every_byte() {
 #[test]
 fn the_runtime_directory_of_another_user_stays_as_it_is() {
     if !is_root() {
-        eprintln!("skipped: only root may write there");
-        return;
+        return cannot_run("only root may write there");
     }
     let (dir, runtime) = (TempDir::new("runtime"), TempDir::new("runtime-of-nobody"));
     chown(runtime.path(), Some(NOBODY), Some(NOBODY)).expect("we are root");

@@ -2,7 +2,7 @@
 //! edleak-record. The test runs only inside a mount namespace with a copy of /etc.
 
 use super::{NOBODY, is_root, may_unshare, names_in, set_mode, share, share_tools};
-use edleak_tests::run::{Outcome, run, wait_for};
+use edleak_tests::run::{Outcome, cannot_run, run, wait_for};
 use edleak_tests::temp::TempDir;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +11,7 @@ use std::process::Command;
 /// here.
 fn prepared(name: &str) -> Option<(TempDir, PathBuf)> {
     if !is_root() || !may_unshare(&["--mount"]) {
-        eprintln!("skipped: only root can mount another /etc");
+        cannot_run("only root can mount another /etc");
         return None;
     }
     let dir = TempDir::new(name);

@@ -19,12 +19,19 @@ pub(crate) fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name)
 }
 
+/// Reports that this machine lacks something that a test needs. CI must be able to run every test, so there
+/// the test fails.
+pub(crate) fn cannot_run(why: &str) {
+    assert!(std::env::var_os("CI").is_none(), "CI must run every test: {why}");
+    eprintln!("not run: {why}");
+}
+
 /// Runs a tool to its end and returns its output; `None`: the tool is not installed.
 pub(crate) fn try_run(command: &mut Command) -> Option<Vec<u8>> {
     let output = match command.output() {
         Ok(output) => output,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            eprintln!("skipped: {} is not installed", command.get_program().display());
+            cannot_run(&format!("{} is not installed", command.get_program().display()));
             return None;
         }
         Err(error) => panic!("{command:?}: {error}"),

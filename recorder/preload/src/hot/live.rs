@@ -207,6 +207,11 @@ fn entry_or_leaf(address: usize) -> Option<Entry> {
     if let Some(entry) = entry_of(address as *const u8) {
         return Some(entry);
     }
+    entry_in_new_leaf(address)
+}
+
+#[cold]
+fn entry_in_new_leaf(address: usize) -> Option<Entry> {
     let top = &TABLES.top.0[(address >> LEAF_SHIFT) & (LEAVES - 1)];
     let leaf = sys::map_private(LEAF_BYTES)?.cast::<AtomicU32>();
     // A program at a fixed low address may have its heap in the leaf of null.
@@ -241,6 +246,7 @@ fn mark_null(leaf: *const AtomicU32, region: usize) {
 
 /// Asks the kernel not to use huge pages for the top level, because a program with few allocations touches
 /// little of it.
+#[cold]
 pub(crate) fn keep_small() {
     sys::no_huge_pages((&raw const TABLES.top).cast(), size_of::<Top>());
 }
@@ -353,6 +359,7 @@ fn ones(at: usize, bits: &AtomicU64) -> impl Iterator<Item = usize> + use<> {
 /// Passes every allocation in the table and its address to `visit`, which may insert it again. A leaf has 8
 /// MiB, but a small heap has touched only some of its pages. Reading the other pages would map them all, so
 /// the library asks the kernel which pages exist.
+#[cold]
 pub(crate) fn for_each(mut visit: impl FnMut(*const u8, Allocation)) {
     let pagemap = sys::open(b"/proc/self/pagemap\0", false);
     for region in MADE.regions() {
@@ -391,6 +398,7 @@ const _: () = assert!(LEAF_PAGES.is_multiple_of(PAGES_AT_A_TIME));
 const THERE: u64 = 3 << 62;
 
 /// The kernel's flags for [`PAGES_AT_A_TIME`] pages from `from` on; `None` if the kernel does not give them.
+#[cold]
 fn page_flags(pagemap: Option<usize>, from: *const AtomicU32) -> Option<[u64; PAGES_AT_A_TIME]> {
     const BYTES: usize = size_of::<u64>();
     let mut bytes = [0; PAGES_AT_A_TIME * BYTES];
