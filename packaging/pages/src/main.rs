@@ -146,7 +146,7 @@ mod tests {
     fn commands_of_the_recorder_are_completed_beside_a_program() {
         let command = with_commands(edleak_record::commands());
         let names: Vec<_> = command.get_subcommands().map(Command::get_name).collect();
-        for name in ["sessions", "watch", "unwatch", "unpack", "doctor"] {
+        for name in ["sessions", "watch", "unwatch", "mark", "unpack", "doctor"] {
             assert!(names.contains(&name), "{names:?}");
         }
         command.debug_assert();

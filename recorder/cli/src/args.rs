@@ -24,6 +24,7 @@ use std::time::Duration;
        edleak-record sessions
        edleak-record top [--session PID] [--once]
        edleak-record watch|unwatch [--session PID] SPEC...
+       edleak-record mark [--session PID] NAME
        edleak-record doctor [PROGRAM]
        edleak-record unpack DIR",
     after_help = "Examples:
@@ -40,6 +41,7 @@ use std::time::Duration;
   edleak-record watch --session PID 'parse_*'
                                             record full stacks there, in a running recording
                                             (unwatch: no longer)
+  edleak-record mark --session PID deployed  name this instant in the trace
   LD_PRELOAD=/path/to/libedleak_preload.so ./server
                                             the same without edleak-record; EDLEAK_OUTPUT, EDLEAK_PERIOD,
                                             EDLEAK_SIZE, EDLEAK_AUTO_WATCH and EDLEAK_ONLY apply
@@ -191,13 +193,38 @@ pub(crate) struct WatchArgs {
     pub(crate) specs: Vec<String>,
 }
 
+/// `mark`: names an instant of a running recording.
+#[derive(Parser, Clone, Debug)]
+#[command(
+    name = "edleak-record mark",
+    bin_name = "edleak-record mark",
+    max_term_width = 80,
+    about = "Names this instant in the trace of a running recording.",
+    after_help = "Examples:
+  edleak-record mark deployed                   the only recording that runs
+  edleak-record mark --session 4711 request     the one of process 4711
+  edleak-analyze --per-mark request trace.edl   what each request left behind
+
+A program sets marks itself with edleak_mark(\"NAME\") of edleak.h, which
+`edleak-record unpack DIR` writes; those are exact to the allocation."
+)]
+pub(crate) struct MarkArgs {
+    /// The recorded process; may be left out while only one is.
+    #[arg(short, long, value_name = "PID")]
+    pub(crate) session: Option<u32>,
+
+    /// The name; the first 96 bytes count.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: OsString,
+}
+
 /// `unpack`: copies edleak-record and its library, for a container image or a volume.
 #[derive(Parser, Clone, Debug)]
 #[command(
     name = "edleak-record unpack",
     bin_name = "edleak-record unpack",
     max_term_width = 80,
-    about = "Writes edleak-record and libedleak_preload.so into DIR: all that a target needs.",
+    about = "Writes edleak-record, libedleak_preload.so and edleak.h into DIR: all that a target needs.",
     after_help = "Examples:
   edleak-record unpack /shared/edleak           into a volume that a container mounts
   LD_PRELOAD=/shared/edleak/libedleak_preload.so ./server
@@ -331,6 +358,7 @@ mod tests {
         Args::command().debug_assert();
         CollectArgs::command().debug_assert();
         WatchArgs::command().debug_assert();
+        MarkArgs::command().debug_assert();
         SessionsArgs::command().debug_assert();
         TopArgs::command().debug_assert();
         UnpackArgs::command().debug_assert();

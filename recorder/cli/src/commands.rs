@@ -1,15 +1,17 @@
-//! `sessions`, `watch` and `unwatch`: the client's end of the control socket.
+//! `sessions`, `watch`, `unwatch` and `mark`: the client's end of the control socket.
 
-use crate::args::{UnpackArgs, WatchArgs};
-use crate::embedded::LIBRARY;
+use crate::args::{MarkArgs, UnpackArgs, WatchArgs};
+use crate::embedded::{HEADER, LIBRARY};
 use edleak_collector::control::progress::Progress;
 use edleak_collector::control::socket::{PROTOCOL, directories, is_private, is_stale};
+use edleak_collector::recording::marks::{MAX_NAME_BYTES, printable};
 use edleak_collector::start::unpack::copy_to;
 use edleak_collector::sys::say::say;
 use edleak_collector::watch::request::Request;
 use edleak_collector::{Error, ErrorKind};
 use edleak_text::units::{self, plural};
 use std::io::{self, IsTerminal, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -38,7 +40,7 @@ pub(crate) fn sessions() -> ExitCode {
 
 /// Writes edleak-record and its library into a directory.
 pub(crate) fn unpack(args: &UnpackArgs) -> ExitCode {
-    match copy_to(&args.directory, LIBRARY.0) {
+    match copy_to(&args.directory, LIBRARY.0, HEADER) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(error);
@@ -70,6 +72,31 @@ fn steer(args: &WatchArgs, is_for: bool) -> Result<String, Error> {
     let mut words = vec![verb.to_owned(), session.progress.pid.to_string()];
     words.extend(requests.iter().map(Request::to_string));
     ask(&session.socket, &words, PATIENCE)
+}
+
+/// Names an instant of a running recording.
+pub(crate) fn mark(args: &MarkArgs) -> ExitCode {
+    match set_mark(args) {
+        Ok(answer) => {
+            let _ = writeln!(io::stdout(), "{answer}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            say(error);
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn set_mark(args: &MarkArgs) -> Result<String, Error> {
+    let bytes = args.name.as_bytes();
+    if bytes.is_empty() {
+        return Err(Error::new(ErrorKind::Value, "the mark has no name")
+            .with_remedy("give one, like `edleak-record mark deployed`"));
+    }
+    let name = printable(&bytes[..bytes.len().min(MAX_NAME_BYTES)]);
+    let session = select(args.session)?;
+    ask(&session.socket, &["mark".to_owned(), session.progress.pid.to_string(), name], PATIENCE)
 }
 
 /// The running recording of the process `session`; without a PID, the only running recording.

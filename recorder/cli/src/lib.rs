@@ -13,7 +13,7 @@ mod run;
 mod snapshot;
 mod top;
 
-use args::{Args, CollectArgs, DoctorArgs, SessionsArgs, TopArgs, UnpackArgs, WatchArgs};
+use args::{Args, CollectArgs, DoctorArgs, MarkArgs, SessionsArgs, TopArgs, UnpackArgs, WatchArgs};
 use clap::{CommandFactory, Parser};
 use edleak_collector::start::detached;
 use std::process::ExitCode;
@@ -25,6 +25,7 @@ pub fn commands() -> Vec<clap::Command> {
         SessionsArgs::command(),
         TopArgs::command(),
         WatchArgs::command(),
+        MarkArgs::command(),
         UnpackArgs::command(),
         DoctorArgs::command(),
     ]
@@ -41,6 +42,7 @@ pub fn main() -> ExitCode {
         Some("collect") => parse::<CollectArgs>(of_command).map(|args| detached::collect(&args.request())),
         Some("doctor") => parse::<DoctorArgs>(of_command).map(|args| doctor::run(&args)),
         Some("unpack") => parse::<UnpackArgs>(of_command).map(|args| commands::unpack(&args)),
+        Some("mark") => parse::<MarkArgs>(of_command).map(|args| commands::mark(&args)),
         Some("sessions") => parse::<SessionsArgs>(of_command).map(|SessionsArgs {}| commands::sessions()),
         Some("top") => parse::<TopArgs>(of_command).map(|args| top::run(&args)),
         Some("watch") => parse::<WatchArgs>(of_command).map(|args| commands::watch(&args, true)),

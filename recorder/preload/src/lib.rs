@@ -20,6 +20,7 @@
 //! cold  slow        everything that the fast path leaves out
 //!       sites       return address → site; stepping over wrappers
 //!       modules     modules that the loader loads and unloads
+//!       marks       edleak_mark: named instants, and the slices taken at them
 //!       real        the next malloc in symbol order, and memory until it is found
 //!       lifecycle   start, fork, exec as a state machine; attaching to a session
 //!       detached    a bare LD_PRELOAD starts its own collector

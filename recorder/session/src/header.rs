@@ -66,6 +66,8 @@ pub struct Header {
     pub shared_in_use: AtomicU32,
     /// 1: the process ran before it attached, so it has allocations that were never counted.
     pub attached: AtomicU32,
+    /// Shards that a thread has ever owned, up to the last of them: the others are untouched.
+    pub shards_used: AtomicU32,
     /// 1: a forked child without a recording has allocated memory.
     pub has_forked: AtomicU32,
     /// Number of forked children that the collector should record but that could not reach it.

@@ -7,6 +7,7 @@ use crate::atomic::AtomicU64;
 use crate::caller::CALLERS;
 use crate::counters::Counters;
 use crate::event::{MAX_EVENTS, ModuleEvent};
+use crate::mark::{MAX_IDS, MAX_NAMES, MarkName, MarkState, RING_WORDS, Seen};
 use crate::site::{MAX_SITES, SLOTS, SiteInfo, SiteSlot};
 use crate::stack::{self, Bound, Cell, RuleRow, RuleTable, StackInfo};
 use crate::wrapper::{MAX_RANGES, WrapperRange};
@@ -78,9 +79,17 @@ pub const TABLES_AT: usize = page(CELLS_AT + stack::MAX_CELLS * size_of::<Cell>(
 pub const ROWS_AT: usize = page(TABLES_AT + stack::MAX_TABLES * size_of::<RuleTable>());
 /// Offset of the mapped ranges.
 pub const BOUNDS_AT: usize = page(ROWS_AT + stack::MAX_ROWS * size_of::<RuleRow>());
+/// Offset of the state of the marks.
+pub const MARKS_AT: usize = page(BOUNDS_AT + stack::MAX_BOUNDS * size_of::<Bound>());
+/// Offset of the names of the marks.
+pub const MARK_NAMES_AT: usize = page(MARKS_AT + size_of::<MarkState>());
+/// Offset of the counters that slices of marks have told so far.
+pub const MARK_SEEN_AT: usize = page(MARK_NAMES_AT + MAX_NAMES * size_of::<MarkName>());
+/// Offset of the ring of slices taken at marks.
+pub const MARK_RING_AT: usize = page(MARK_SEEN_AT + MAX_IDS * size_of::<Seen>());
 /// Offset of the counters, which are indexed by shard and then by site. The counters are the last region
 /// because only their size varies.
-pub const COUNTERS_AT: usize = page(BOUNDS_AT + stack::MAX_BOUNDS * size_of::<Bound>());
+pub const COUNTERS_AT: usize = page(MARK_RING_AT + RING_WORDS * size_of::<AtomicU64>());
 
 /// Size of a session with this many shards.
 pub const fn total_bytes(shards: usize) -> usize {

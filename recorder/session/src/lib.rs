@@ -16,6 +16,7 @@
 //!    maps      the target's memory map at the time it attached
 //!    events    modules loaded and unloaded since then
 //!    stacks    the stacks of watched sites, and the unwind rules
+//!    marks     names of marks and how often each was set, and the slices taken at marks
 //! ```
 //!
 //! The state of a library that waits for a recording lies in the target's own memory ([`idle`]).
@@ -34,6 +35,7 @@ pub mod event;
 pub mod header;
 pub mod idle;
 pub mod layout;
+pub mod mark;
 pub mod only;
 pub mod rule;
 pub mod site;
@@ -42,7 +44,7 @@ pub mod wrapper;
 
 macro_rules! version {
     () => {
-        9
+        10
     };
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Each collector has one socket, `PID.sock`, in a directory that only its user can enter. A client sends one
 //! line and reads the answer to its end. Tabs separate the words of a request: `edleak-1 list`, `edleak-1
-//! watch PID SPEC…`, `edleak-1 unwatch PID SPEC…`. The first line of an answer is `ok` or `error`.
+//! watch PID SPEC…`, `edleak-1 unwatch PID SPEC…`, `edleak-1 mark PID NAME`. The first line of an answer is
+//! `ok` or `error`.
 //!
 //! The socket never blocks the collector's loop: every call here returns at once. The collector drops a
 //! client that sends or reads too slowly. The collector closes connections beyond the limit of clients at

@@ -51,6 +51,17 @@ impl Follower<'_> {
                 recording.steer(WatchRequest { client, requests, is_for: *verb == "watch" });
                 None
             }
+            ["mark", pid, name] => {
+                let Some(recording) = self.recordings().find(|one| one.pid().to_string() == *pid) else {
+                    let message = format!("process {pid} is not being recorded (any more)");
+                    return Some(Err(Error::new(ErrorKind::Request, message)));
+                };
+                Some(match recording.mark(name) {
+                    Ok(count) => Ok(format!("marked {name} in process {pid}: {count} so far")),
+                    Err(error) => Err(Error::output(&error, "see why the recording ended")
+                        .context("failed to write the mark")),
+                })
+            }
             _ => Some(Err(Error::new(ErrorKind::Request, "unknown request")
                 .with_remedy("use edleak-record of the same version on both sides"))),
         }

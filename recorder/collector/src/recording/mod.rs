@@ -3,6 +3,8 @@
 mod attached;
 pub(crate) mod inject;
 mod learn;
+mod marking;
+pub mod marks;
 pub(crate) mod modules;
 pub mod period;
 pub(crate) mod slicer;
@@ -13,6 +15,7 @@ use crate::control::progress::Progress;
 use crate::control::socket::ClientId;
 use crate::follow::image::ImageWatch;
 use crate::recording::inject::Injected;
+use crate::recording::marks::Marks;
 use crate::recording::modules::{Loaded, Modules};
 use crate::recording::period::{Period, Schedule};
 use crate::recording::slicer::Slicer;
@@ -83,6 +86,8 @@ pub struct Recording {
     sites: u32,
     stacks: WatchedStacks,
     epochs: Epochs,
+    marks: Marks,
+    capacity_bytes: u64,
     survivors: Snapshots,
     auto_watch: Option<AutoWatch>,
     bounds: StackBounds,
@@ -254,6 +259,8 @@ impl Recording {
             sites: 0,
             stacks: WatchedStacks::default(),
             epochs: Epochs::default(),
+            marks: Marks::default(),
+            capacity_bytes: options.capacity_bytes,
             survivors: Snapshots::default(),
             auto_watch: options.auto_watch.then(AutoWatch::default),
             bounds: StackBounds::default(),
@@ -470,6 +477,7 @@ impl Recording {
         let tick = self.schedule.final_tick(self.last_tick, elapsed);
         let before = self.survivors.clone();
         self.take_slice(tick)?;
+        self.record_marks(true)?;
         let survivors = if runs_on { &self.survivors } else { &before };
         let survivors = Arc::clone(survivors.before_teardown());
         self.record_survivors(&survivors, usize::MAX)?;
@@ -595,10 +603,12 @@ impl Recording {
     }
 
     fn write_slice(&mut self, tick: u64) -> Result<(), Error> {
+        let marked_until = Marks::written(&self.session);
         let learning_ns = self.began.elapsed().as_nanos() as u64;
         self.read_events(learning_ns)?;
         self.learn_sites(learning_ns)?;
         self.learn_stacks(learning_ns)?;
+        self.read_marks(marked_until, tick)?;
         // Learning sites may take a while, so the collector reads the time of the slice just before the
         // counters.
         let now_ns = self.began.elapsed().as_nanos() as u64;

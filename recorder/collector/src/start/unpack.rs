@@ -219,11 +219,11 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     moved
 }
 
-/// Copies edleak-record and its library into `directory`, for a container image or a shared volume.
+/// Copies edleak-record, its library and the header for marks into `directory`, for a container image or a shared volume.
 ///
 /// # Errors
 /// edleak-record cannot write a file.
-pub fn copy_to(directory: &Path, bytes: &[u8]) -> Result<(), Error> {
+pub fn copy_to(directory: &Path, bytes: &[u8], header: &str) -> Result<(), Error> {
     let failed = |path: &Path, error: io::Error| {
         library(format!("failed to write `{}`: {error}", path.display()))
             .with_remedy("name another directory")
@@ -233,7 +233,12 @@ pub fn copy_to(directory: &Path, bytes: &[u8]) -> Result<(), Error> {
     let own = own.map_err(|error| {
         library(format!("edleak-record cannot read its own program: {error}")).with_remedy("copy it by hand")
     })?;
-    for (name, bytes, mode) in [(NAME, bytes, 0o644), ("edleak-record", own.as_slice(), 0o755)] {
+    let files = [
+        (NAME, bytes, 0o644),
+        ("edleak.h", header.as_bytes(), 0o644),
+        ("edleak-record", own.as_slice(), 0o755),
+    ];
+    for (name, bytes, mode) in files {
         let path = directory.join(name);
         write(&path, bytes, mode).map_err(|error| failed(&path, error))?;
     }

@@ -15,8 +15,10 @@ use edleak_session::event::{MAX_EVENTS, ModuleEvent};
 use edleak_session::header::{self, Header};
 use edleak_session::layout::{
     BOUNDS_AT, CALLERS_AT, CELLS_AT, COUNTERS_AT, EVENTS_AT, FRAMES_AT, INFOS_AT, MAPS_AT, MAPS_BYTES,
-    ROWS_AT, SHARD_BYTES, SHARDS_AT, SLOTS_AT, STACKS_AT, Shard, TABLES_AT, WRAPPERS_AT, total_bytes,
+    MARK_NAMES_AT, MARK_RING_AT, MARKS_AT, ROWS_AT, SHARD_BYTES, SHARDS_AT, SLOTS_AT, STACKS_AT, Shard,
+    TABLES_AT, WRAPPERS_AT, total_bytes,
 };
+use edleak_session::mark::{MAX_NAMES, MarkName, MarkState, RING_WORDS};
 use edleak_session::site::{FIRST, MAX_SITES, SLOTS, SiteInfo, SiteSlot};
 use edleak_session::stack::{
     Bound, Cell, MAX_ADDRESSES, MAX_BOUNDS, MAX_CELLS, MAX_ROWS, MAX_STACKS, MAX_TABLES, RuleRow, RuleTable,
@@ -256,6 +258,21 @@ impl Session {
     /// Mapped ranges that may contain a stack.
     pub fn bounds(&self) -> &[Bound] {
         self.memory.slice(BOUNDS_AT, MAX_BOUNDS)
+    }
+
+    /// What all marks share.
+    pub fn mark_state(&self) -> &MarkState {
+        &self.memory.slice::<MarkState>(MARKS_AT, 1)[0]
+    }
+
+    /// The names of marks.
+    pub fn mark_names(&self) -> &[MarkName] {
+        self.memory.slice(MARK_NAMES_AT, MAX_NAMES)
+    }
+
+    /// The slices taken at marks.
+    pub fn mark_ring(&self) -> &[AtomicU64] {
+        self.memory.slice(MARK_RING_AT, RING_WORDS)
     }
 
     /// The target's memory map at the time it attached.

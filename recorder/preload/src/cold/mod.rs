@@ -4,6 +4,7 @@ pub(crate) mod detached;
 mod identity;
 pub(crate) mod idle;
 pub(crate) mod lifecycle;
+pub(crate) mod marks;
 pub(crate) mod modules;
 mod only;
 pub(crate) mod real;

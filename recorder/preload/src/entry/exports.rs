@@ -10,7 +10,7 @@
 #![allow(non_snake_case)] // names of the C++ ABI
 
 use crate::arch::stubs;
-use crate::cold::real;
+use crate::cold::{marks, real};
 use crate::entry::forward;
 use crate::hot::free;
 use core::ffi::c_void;
@@ -131,6 +131,8 @@ plain_entry! {
     cfree(allocation) => free::on_free;
     free_sized(allocation) => free::on_free;
     free_aligned_sized(allocation) => free::on_free;
+
+    edleak_set_mark(name) => marks::on_mark;
 
     _ZdlPv(allocation, second, third) => forward::on_delete;
     _ZdaPv(allocation, second, third) => forward::on_delete_array;

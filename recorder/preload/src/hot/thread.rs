@@ -303,6 +303,7 @@ pub(crate) fn counting(header: &Header, tls: &mut Tls) -> Counting {
     if tls.shared_calls.is_multiple_of(ASK_AGAIN)
         && let Some(index) = take_shard(count - 1)
     {
+        header.shards_used.fetch_max(index as u32 + 1, Ordering::Relaxed);
         let offset = (index + 1) * size_of::<Own>();
         if tls.pending.caller.is_null() {
             tls.offset = offset;

@@ -1,0 +1,65 @@
+//! Marks of one recording: those of the target, read with each slice, and those of `edleak-record mark`.
+
+use super::Recording;
+use crate::recording::marks::{Marks, ReadAt, TraceSites};
+use edleak_format::{Error, MarkSlice, Record};
+use edleak_session::site::OTHER;
+
+impl Recording {
+    /// Reads the slices that the target took at marks up to `until`; the sites that they name are known.
+    pub(super) fn read_marks(&mut self, until: u64, tick: u64) -> Result<(), Error> {
+        let at = self.read_at(tick);
+        let sites = TraceSites { callers: &self.trace_ids, stacks: self.stacks.sites() };
+        let slices = self.marks.read(&self.session, until, sites, at, self.capacity_bytes);
+        self.record_slices(slices)
+    }
+
+    /// Sets a mark at the request of a user, and returns how often it was set.
+    ///
+    /// # Errors
+    /// If the trace cannot be written.
+    pub fn mark(&mut self, name: &str) -> Result<u64, Error> {
+        let marked_until = Marks::written(&self.session);
+        let now_ns = self.began.elapsed().as_nanos() as u64;
+        self.read_events(now_ns)?;
+        self.learn_sites(now_ns)?;
+        self.learn_stacks(now_ns)?;
+        let tick = self.last_tick + 1;
+        self.read_marks(marked_until, tick)?;
+        self.slicer.read(&self.session, self.stacks.sites().len());
+        let callers = self.slicer.sites().get(OTHER as usize..).unwrap_or_default();
+        let counters = self
+            .trace_ids
+            .iter()
+            .zip(callers)
+            .chain(self.stacks.sites().iter().zip(self.slicer.stacks()))
+            .map(|(id, counters)| (*id, *counters));
+        let at = self.read_at(tick);
+        let (count, slices) = self.marks.set(name, counters, at, self.capacity_bytes);
+        self.record_slices(slices)?;
+        Ok(count)
+    }
+
+    /// Tells the trace of names; in the end, how often each mark was set.
+    pub(super) fn record_marks(&mut self, is_end: bool) -> Result<(), Error> {
+        for mark in self.marks.names(&self.session, is_end) {
+            self.record(&Record::Mark(mark))?;
+        }
+        match self.marks.losses(&self.session) {
+            Some(losses) => self.record(&Record::MarkLosses(losses)),
+            None => Ok(()),
+        }
+    }
+
+    fn read_at(&self, tick: u64) -> ReadAt {
+        ReadAt { tick, ns: self.began.elapsed().as_nanos() as u64 }
+    }
+
+    fn record_slices(&mut self, slices: Vec<MarkSlice>) -> Result<(), Error> {
+        if slices.is_empty() {
+            return Ok(());
+        }
+        self.record_marks(false)?;
+        slices.into_iter().try_for_each(|slice| self.record(&Record::MarkSlice(slice)))
+    }
+}

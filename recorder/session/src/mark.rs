@@ -1,0 +1,424 @@
+//! Marks: named instants of the target, and the slices that marking threads take at some of them.
+//!
+//! A mark adds one to the count of its name. At a due count the marking thread also copies the counters of all sites that
+//! changed since the slice of a mark before into a ring, which the collector reads. So the counters of a mark are those of
+//! the instant itself, however short an iteration is. Due are the first 64 counts of a name, and then 32 in each doubling:
+//! a million marks take about 500 slices.
+//!
+//! A mark never waits. If another thread is taking a slice, or the ring is full, the slice is put off to the next mark of
+//! that name: counters are cumulative, so a later slice loses resolution and nothing else.
+//!
+//! | word of a slice in the ring | content |
+//! |---|---|
+//! | 0 | index of the name (low half), number of changed ids (high half) |
+//! | 1 | count of the name |
+//! | 2 + 5 n | id: a site, or [`MAX_SITES`] plus the number of a cell |
+//! | 3 + 5 n .. 7 + 5 n | allocations, frees, allocated bytes, freed bytes |
+
+use crate::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use crate::counters::Counters;
+use crate::site::MAX_SITES;
+use crate::stack::{Cell, MAX_CELLS};
+
+/// Names that fit.
+pub const MAX_NAMES: usize = 256;
+/// Bytes of a name that are kept.
+pub const MAX_NAME_BYTES: usize = 96;
+/// Ids that a slice may name: sites, then cells.
+pub const MAX_IDS: usize = MAX_SITES + MAX_CELLS;
+/// Words of the ring.
+pub const RING_WORDS: usize = 1 << 19;
+/// Words before the ids of a slice.
+pub const HEAD_WORDS: usize = 2;
+/// Words of one id.
+pub const ID_WORDS: usize = 5;
+/// Marks of a name that are all due.
+const ALL_DUE: u64 = 64;
+/// Due counts in each doubling after that.
+const DUE_IN_A_DOUBLING: u64 = 32;
+
+/// The count at which the next slice is due, after a slice at `count`, where each doubling has `in_a_doubling` slices.
+pub const fn due_after(count: u64, in_a_doubling: u64) -> u64 {
+    if count < ALL_DUE {
+        return count + 1;
+    }
+    let stride = (1 << count.ilog2()) / in_a_doubling;
+    (count / stride + 1) * stride
+}
+
+/// What all marks of a session share.
+#[repr(C)]
+#[derive(Default)]
+pub struct MarkState {
+    /// 1: a thread is taking a slice.
+    pub busy: AtomicU32,
+    _reserved: u32,
+    /// Words of the ring written so far.
+    pub written: AtomicU64,
+    /// Words of the ring that the collector has read.
+    pub read: AtomicU64,
+    /// `read`, plus 1, as it was when a slice found too little room: until the collector reads on, none is tried again.
+    pub full_at: AtomicU64,
+    /// Marks whose name found no place.
+    pub unnamed: AtomicU64,
+    /// Due slices that were put off.
+    pub put_off: AtomicU64,
+}
+
+/// One name.
+#[repr(C, align(64))]
+pub struct MarkName {
+    /// Hash of the name, which is its identity; 0: the place is free.
+    pub hash: AtomicU64,
+    /// How often the mark was set.
+    pub count: AtomicU64,
+    /// The count at which the next slice is due.
+    pub due: AtomicU64,
+    /// Bytes of the name that are kept, plus 1; stored last, so 0 while the name is being written.
+    pub length: AtomicU32,
+    /// 1: the name is longer.
+    pub is_cut: AtomicU32,
+    /// The bytes.
+    pub bytes: [AtomicU8; MAX_NAME_BYTES],
+}
+#[cfg(not(edleak_loom))]
+const _: () = assert!(core::mem::size_of::<MarkName>() == 128);
+
+/// The counts of one id as the latest slice has them.
+#[repr(C)]
+#[derive(Default)]
+pub struct Seen {
+    /// Allocations.
+    pub allocs: AtomicU64,
+    /// Frees.
+    pub frees: AtomicU64,
+}
+
+/// A name as the caller of `edleak_mark` has it, for as far as it is kept.
+#[derive(Clone, Copy)]
+pub struct GivenName<'n> {
+    /// Its bytes, at most [`MAX_NAME_BYTES`].
+    pub bytes: &'n [u8],
+    /// Hash of `bytes`: longer names that begin alike are one mark.
+    pub hash: u64,
+    /// There is more of it.
+    pub is_cut: bool,
+}
+
+/// Adds a byte to the hash of a name.
+#[inline(always)]
+pub fn mix(hash: u64, byte: u8) -> u64 {
+    (hash ^ byte as u64).wrapping_mul(0x0100_0000_01B3)
+}
+
+/// The hash of no bytes.
+pub const EMPTY_HASH: u64 = 0xCBF2_9CE4_8422_2325;
+
+/// The tables of marks.
+#[derive(Clone, Copy)]
+pub struct Marks<'s> {
+    /// What all marks share.
+    pub state: &'s MarkState,
+    /// The names.
+    pub names: &'s [MarkName],
+    /// What the latest slice has told.
+    pub seen: &'s [Seen],
+    /// The ring.
+    pub ring: &'s [AtomicU64],
+}
+
+/// The counters that a slice is made of.
+#[derive(Clone, Copy)]
+pub struct Counted<'s> {
+    /// Counters of all shards in use, [`MAX_SITES`] a shard.
+    pub shards: &'s [Counters],
+    /// Counters of the last shard, if several threads share it.
+    pub shared: &'s [Counters],
+    /// Sites in use.
+    pub sites: usize,
+    /// Cells in use.
+    pub cells: &'s [Cell],
+}
+
+/// The sums of one id over the shards.
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    allocs: u64,
+    frees: u64,
+    allocated_bytes: u64,
+    freed_bytes: u64,
+}
+
+impl Sum {
+    /// All frees first: an allocation is counted before its address leaves malloc, so live is never negative.
+    fn of<'c>(all: impl Iterator<Item = &'c Counters> + Clone) -> Sum {
+        let mut sum = Sum::default();
+        for counters in all.clone() {
+            sum.frees = sum.frees.wrapping_add(counters.frees.load(Ordering::Acquire));
+            sum.freed_bytes = sum.freed_bytes.wrapping_add(counters.freed_bytes.load(Ordering::Acquire));
+        }
+        for counters in all {
+            sum.allocs = sum.allocs.wrapping_add(counters.allocs.load(Ordering::Acquire));
+            sum.allocated_bytes =
+                sum.allocated_bytes.wrapping_add(counters.allocated_bytes.load(Ordering::Acquire));
+        }
+        sum
+    }
+}
+
+impl Counted<'_> {
+    fn sum(&self, id: usize) -> Sum {
+        match id.checked_sub(MAX_SITES) {
+            Some(cell) => Sum::of(self.cells.get(cell).map(|cell| &cell.counters).into_iter()),
+            None => {
+                let owned = self.shards.chunks(MAX_SITES).filter_map(|shard| shard.get(id));
+                Sum::of(owned.chain(self.shared.get(id)))
+            }
+        }
+    }
+
+    fn ids(&self) -> impl Iterator<Item = usize> {
+        (0..self.sites).chain((0..self.cells.len()).map(|cell| MAX_SITES + cell))
+    }
+}
+
+impl Marks<'_> {
+    /// Sets a mark. Lock-free; `counted` is asked only where a slice is due.
+    pub fn set<'c>(&self, name: GivenName<'_>, counted: impl FnOnce() -> Counted<'c>) {
+        let Some((index, place)) = self.place(name) else {
+            self.state.unnamed.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let count = place.count.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        if count < place.due.load(Ordering::Relaxed) {
+            return;
+        }
+        if !self.take_slice(index, place, count, counted) {
+            self.state.put_off.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The place of a name; makes it if need be. `None`: there is no room.
+    fn place(&self, name: GivenName<'_>) -> Option<(usize, &MarkName)> {
+        let hash = name.hash.max(1);
+        for probe in 0..self.names.len() {
+            let index = (hash as usize).wrapping_add(probe) % self.names.len();
+            let place = self.names.get(index)?;
+            let mut found = place.hash.load(Ordering::Acquire);
+            if found == 0 {
+                match place.hash.compare_exchange(0, hash, Ordering::AcqRel, Ordering::Acquire) {
+                    Ok(_) => {
+                        for (to, &byte) in place.bytes.iter().zip(name.bytes) {
+                            to.store(byte, Ordering::Relaxed);
+                        }
+                        place.is_cut.store(u32::from(name.is_cut), Ordering::Relaxed);
+                        place.length.store(name.bytes.len() as u32 + 1, Ordering::Release);
+                        return Some((index, place));
+                    }
+                    Err(theirs) => found = theirs,
+                }
+            }
+            if found == hash {
+                return Some((index, place));
+            }
+        }
+        None
+    }
+
+    /// Takes a slice, unless that would mean to wait. `false`: it is put off.
+    fn take_slice<'c>(
+        &self,
+        index: usize,
+        place: &MarkName,
+        count: u64,
+        counted: impl FnOnce() -> Counted<'c>,
+    ) -> bool {
+        let state = self.state;
+        let read = state.read.load(Ordering::Acquire);
+        if state.full_at.load(Ordering::Relaxed) == read.wrapping_add(1)
+            || state.busy.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err()
+        {
+            return false;
+        }
+        // A later mark of this name may have been faster.
+        let is_due = count >= place.due.load(Ordering::Relaxed);
+        let is_taken = !is_due || self.write_slice(index, count, read, &counted());
+        if is_due && is_taken {
+            place.due.store(due_after(count, DUE_IN_A_DOUBLING), Ordering::Relaxed);
+        }
+        state.busy.store(0, Ordering::Release);
+        is_taken
+    }
+
+    /// `false`: the ring has no room for the slice; then nothing of it is published.
+    fn write_slice(&self, index: usize, count: u64, read: u64, counted: &Counted<'_>) -> bool {
+        let state = self.state;
+        let start = state.written.load(Ordering::Relaxed);
+        let room = (self.ring.len() as u64).saturating_sub(start.wrapping_sub(read));
+        let word = |at: u64| self.ring.get(at as usize % self.ring.len().max(1));
+        let mut at = HEAD_WORDS as u64;
+        for id in counted.ids() {
+            let Some(seen) = self.seen.get(id) else { break };
+            let sum = counted.sum(id);
+            if sum.allocs == seen.allocs.load(Ordering::Relaxed)
+                && sum.frees == seen.frees.load(Ordering::Relaxed)
+            {
+                continue;
+            }
+            if at + ID_WORDS as u64 > room {
+                state.full_at.store(read.wrapping_add(1), Ordering::Relaxed);
+                return false;
+            }
+            let words = [id as u64, sum.allocs, sum.frees, sum.allocated_bytes, sum.freed_bytes];
+            for (offset, value) in words.into_iter().enumerate() {
+                if let Some(word) = word(start.wrapping_add(at + offset as u64)) {
+                    word.store(value, Ordering::Relaxed);
+                }
+            }
+            at += ID_WORDS as u64;
+        }
+        if at > room {
+            state.full_at.store(read.wrapping_add(1), Ordering::Relaxed);
+            return false;
+        }
+        let ids = (at - HEAD_WORDS as u64) / ID_WORDS as u64;
+        for (offset, value) in [index as u64 | ids << 32, count].into_iter().enumerate() {
+            if let Some(word) = word(start.wrapping_add(offset as u64)) {
+                word.store(value, Ordering::Relaxed);
+            }
+        }
+        let load = |at: u64| word(start.wrapping_add(at)).map_or(0, |word| word.load(Ordering::Relaxed));
+        for nth in 0..ids {
+            let at = HEAD_WORDS as u64 + nth * ID_WORDS as u64;
+            if let Some(seen) = self.seen.get(load(at) as usize) {
+                seen.allocs.store(load(at + 1), Ordering::Relaxed);
+                seen.frees.store(load(at + 2), Ordering::Relaxed);
+            }
+        }
+        state.written.store(start.wrapping_add(at), Ordering::Release);
+        true
+    }
+}
+
+#[cfg(all(test, not(edleak_loom)))]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    struct Owned {
+        state: MarkState,
+        names: Vec<MarkName>,
+        seen: Vec<Seen>,
+        ring: Vec<AtomicU64>,
+        counters: Vec<Counters>,
+    }
+
+    impl Owned {
+        fn new(names: usize, ring_words: usize) -> Owned {
+            let name = || MarkName {
+                hash: 0.into(),
+                count: 0.into(),
+                due: 0.into(),
+                length: 0.into(),
+                is_cut: 0.into(),
+                bytes: [const { AtomicU8::new(0) }; MAX_NAME_BYTES],
+            };
+            Owned {
+                state: MarkState::default(),
+                names: (0..names).map(|_| name()).collect(),
+                seen: (0..MAX_SITES).map(|_| Seen::default()).collect(),
+                ring: (0..ring_words).map(|_| AtomicU64::new(0)).collect(),
+                counters: (0..2 * MAX_SITES).map(|_| Counters::default()).collect(),
+            }
+        }
+
+        fn set(&self, name: &str) {
+            let hash = name.bytes().fold(EMPTY_HASH, mix);
+            let marks = Marks { state: &self.state, names: &self.names, seen: &self.seen, ring: &self.ring };
+            let counted = || Counted { shards: &self.counters, shared: &[], sites: 8, cells: &[] };
+            marks.set(GivenName { bytes: name.as_bytes(), hash, is_cut: false }, counted);
+        }
+
+        /// The slices in the ring: count and, for each id, live bytes.
+        fn read(&self) -> Vec<(u64, Vec<(u64, u64)>)> {
+            let mut all = Vec::new();
+            let mut at = self.state.read.load(Ordering::Relaxed);
+            let word = |at: u64| self.ring[at as usize % self.ring.len()].load(Ordering::Relaxed);
+            while at < self.state.written.load(Ordering::Acquire) {
+                let ids = word(at) >> 32;
+                let of = |nth: u64| at + HEAD_WORDS as u64 + nth * ID_WORDS as u64;
+                let live = (0..ids).map(|nth| (word(of(nth)), word(of(nth) + 3) - word(of(nth) + 4)));
+                all.push((word(at + 1), live.collect()));
+                at = of(ids);
+            }
+            self.state.read.store(at, Ordering::Release);
+            all
+        }
+    }
+
+    #[test]
+    fn the_first_marks_are_all_due_and_later_ones_32_in_each_doubling() {
+        let due: Vec<u64> = std::iter::successors(Some(1), |&count| Some(due_after(count, 32)))
+            .take_while(|&n| n <= 1 << 20)
+            .collect();
+        assert_eq!(due[..64], (1..=64).collect::<Vec<_>>());
+        assert_eq!(due[64..67], [66, 68, 70]);
+        assert_eq!(due.len(), 64 + 14 * 32);
+        assert!(due.ends_with(&[1 << 20]));
+    }
+
+    #[test]
+    fn a_slice_has_the_counters_of_the_instant_summed_over_shards() {
+        let owned = Owned::new(16, 1024);
+        owned.counters[3].add_owned(100);
+        owned.counters[MAX_SITES + 3].add_owned(20);
+        owned.set("a");
+        owned.counters[3].sub_owned(100);
+        owned.counters[5].add_owned(7);
+        owned.set("a");
+        owned.set("a");
+        let expected = [(1, vec![(3, 120)]), (2, vec![(3, 20), (5, 7)]), (3, vec![])];
+        assert_eq!(owned.read(), expected);
+    }
+
+    #[test]
+    fn a_full_ring_puts_slices_off_and_loses_no_count() {
+        let owned = Owned::new(16, 16);
+        for _ in 0..10 {
+            owned.counters[3].add_owned(1);
+            owned.set("a");
+        }
+        let first = owned.read();
+        assert_eq!(first, [(1, vec![(3, 1)]), (2, vec![(3, 2)])]);
+        assert_eq!(owned.state.put_off.load(Ordering::Relaxed), 8);
+        owned.set("a");
+        assert_eq!(owned.read(), [(11, vec![(3, 10)])]);
+    }
+
+    #[test]
+    fn names_beyond_the_table_are_counted_and_those_in_it_go_on() {
+        let owned = Owned::new(2, 1024);
+        for name in ["a", "b", "c", "a"] {
+            owned.set(name);
+        }
+        assert_eq!(owned.state.unnamed.load(Ordering::Relaxed), 1);
+        let mut counts: Vec<_> = owned.names.iter().map(|name| name.count.load(Ordering::Relaxed)).collect();
+        counts.sort_unstable();
+        assert_eq!(counts, [1, 2]);
+    }
+
+    #[test]
+    fn threads_that_mark_at_once_lose_no_mark() {
+        let owned = Owned::new(16, 1 << 16);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..1000).for_each(|_| owned.set("a")));
+            }
+        });
+        let count: u64 = owned.names.iter().map(|name| name.count.load(Ordering::Relaxed)).sum();
+        assert_eq!(count, 4000);
+        let slices = owned.read();
+        assert!(slices.is_sorted_by_key(|(count, _)| *count), "each slice is later than the one before");
+        assert!(slices.last().is_some_and(|(count, _)| *count > 3000));
+    }
+}
