@@ -36,9 +36,9 @@ build_one() {
     compiler=$(sed -n 's|^//#Compiler: *||p' "$source")
     # shellcheck disable=SC2086 # flags are words
     case $base in
-        lib*.c) ${compiler:-${CC:-gcc}} -O2 -g -Wall -fno-builtin-malloc -fPIC -shared -I"$here/common" "$source" -o "$new" $flags ;;
-        *.c | *.S) ${compiler:-${CC:-gcc}} -O2 -g -Wall -D_GNU_SOURCE -I"$here/common" "$source" -o "$new" $flags -pthread ;;
-        *.cpp) ${compiler:-${CXX:-g++}} -std=c++17 -O2 -g -Wall -I"$here/common" "$source" -o "$new" $flags -pthread ;;
+        lib*.c) ${compiler:-${CC:-gcc}} -O2 -g -Wall -fno-builtin-malloc -fPIC -shared -I"$here/common" -I"$here/../recorder/cli/include" "$source" -o "$new" $flags ;;
+        *.c | *.S) ${compiler:-${CC:-gcc}} -O2 -g -Wall -D_GNU_SOURCE -I"$here/common" -I"$here/../recorder/cli/include" "$source" -o "$new" $flags -pthread ;;
+        *.cpp) ${compiler:-${CXX:-g++}} -std=c++17 -O2 -g -Wall -I"$here/common" -I"$here/../recorder/cli/include" "$source" -o "$new" $flags -pthread ;;
         *.rs) ${RUSTC:-rustc} --edition 2024 -O -g --crate-name "$name" "$source" -o "$new" $flags ;;
     esac
     mv "$new" "$result"

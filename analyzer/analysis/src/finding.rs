@@ -326,6 +326,7 @@ mod tests {
             with_stacks: None,
             judged_with_stacks: false,
             leak_share: None,
+            per_mark: None,
             totals: Totals::default(),
             judged_count: None,
             levels: Levels::default(),

@@ -5,6 +5,7 @@ use crate::finding::{self, Finding};
 use crate::group;
 use crate::history::History;
 use crate::own_heap::OwnHeap;
+use crate::per_mark::{MarkSeen, PerMark};
 use crate::site::{self, JudgedSite, Standing};
 use crate::steps::Steps;
 use crate::unexplained::Unexplained;
@@ -46,6 +47,10 @@ pub struct Findings {
     pub steps: Steps,
     /// The counters of every site over the record; `None`: no report asks for them.
     pub history: Option<Box<History>>,
+    /// The marks of the trace.
+    pub marks: Vec<MarkSeen>,
+    /// The marks that the verdicts are by, where they are not by time.
+    pub per_mark: Option<PerMark>,
 }
 
 /// The program, the duration and the end of one recording.

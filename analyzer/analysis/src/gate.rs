@@ -5,6 +5,7 @@
 
 use crate::baseline::Baseline;
 use crate::findings::Findings;
+use crate::per_mark::PerMarkOptions;
 use crate::site::{JudgedSite, Standing};
 use crate::suppressions::Suppressions;
 use edleak_model::classify::{Confidence, LEAST_POINTS, Verdict};
@@ -39,6 +40,8 @@ pub struct Policy {
     pub baseline: Option<Baseline>,
     /// The leaks that the user accepts.
     pub suppressions: Suppressions,
+    /// Judge by these marks and not by time.
+    pub per_mark: Option<PerMarkOptions>,
 }
 
 impl Default for Policy {
@@ -50,6 +53,7 @@ impl Default for Policy {
             budget_bytes_per_s: None,
             baseline: None,
             suppressions: Suppressions::default(),
+            per_mark: None,
         }
     }
 }
@@ -230,6 +234,9 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
              and to be linked dynamically)"
                 .into(),
         );
+    }
+    if let Some(per_mark) = &analysis.per_mark {
+        return per_mark.undecided(&analysis.sites, &analysis.marks);
     }
     if slices < LEAST_POINTS && analysis.sites.iter().any(|site| site.judgement.verdict == Verdict::Undecided)
     {

@@ -12,7 +12,7 @@ use crate::replay::teardown::judged_grid;
 use crate::replay::{Merged, Replayed, ReplayedSite, clock, replay};
 use crate::site::{JudgedSite, Kind, SiteLabel, Standing, Survivor, Totals, WithStacks};
 use crate::steps::Steps;
-use crate::{own_heap, unexplained};
+use crate::{own_heap, per_mark, unexplained};
 use edleak_format::{EndReason, Module, Processor, Site, SiteId, SiteKind, StackFrame, Survivors, Trace};
 use edleak_model::blocks::growth_beyond_asked;
 use edleak_model::classify::{Judgement, LEAST_POINTS, Model, Verdict, judge};
@@ -134,6 +134,8 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
         outcomes: Vec::new(),
         steps: Steps::default(),
         history: None,
+        marks: per_mark::marks_of(trace),
+        per_mark: None,
     }
 }
 
@@ -207,6 +209,8 @@ fn judge_lines(source: String, lines: &[LineSeries], model: Model) -> Findings {
         work: Arc::default(),
         steps: Steps::default(),
         history: None,
+        marks: Vec::new(),
+        per_mark: None,
     }
 }
 
@@ -244,6 +248,7 @@ fn judged(
         }),
         judged_with_stacks: false,
         leak_share: None,
+        per_mark: None,
         totals: Totals::default(),
         judged_count: Some(series.last().live_count),
         levels: Levels::of(series),

@@ -4,6 +4,7 @@
 //! 1 load       a trace (mapped, indexed), edLeak's JSON slices, or series lines
 //! 2 replay     blocks to one series per site, in parallel, memory proportional to sites
 //! 3 judge      series to verdicts, by the model; each watched site is settled with its stacks
+//!   per_mark   verdicts by the iterations of a mark instead of by time; only if asked
 //! 4 gate       which sites are listed, and which fail the build: class, suppressions, baseline, budget
 //! 5 naming     return addresses to frames, only of sites that may be listed
 //!   steps      which leaks grow in step, and so are one finding
@@ -30,6 +31,7 @@ pub mod naming;
 pub mod outlook;
 pub mod own_heap;
 mod parting;
+pub mod per_mark;
 pub mod profile;
 pub mod replay;
 pub mod rewrite;
@@ -64,6 +66,9 @@ pub fn analyze(
 ) -> Result<(Recording, Findings)> {
     let recording = load::load(path, options)?;
     let mut findings = judge::judge_recording(path.display().to_string(), &recording, model);
+    if let Some(options) = &policy.per_mark {
+        per_mark::judge_by_marks(&mut findings, &recording, options);
+    }
     naming::name_sites(&mut findings, &recording, symbolizer, |site| policy.wants(site));
     findings.steps = steps::Steps::of(&recording, &findings.sites);
     Ok((recording, findings))

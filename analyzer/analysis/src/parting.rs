@@ -90,6 +90,7 @@ mod tests {
             with_stacks: None,
             judged_with_stacks: false,
             leak_share: None,
+            per_mark: None,
             totals: Totals {
                 allocs: Some(allocs),
                 allocated_bytes: Some(allocs * size),

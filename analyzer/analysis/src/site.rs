@@ -1,6 +1,7 @@
 //! One site of a recording: its place, its counters, its verdict, and the decision of the gate.
 
 use crate::frame::{Address, SiteFrame, frames};
+use crate::per_mark::SitePerMark;
 use edleak_model::classify::{Judgement, Verdict};
 use edleak_model::levels::Levels;
 use edleak_model::regression::LeakFactor;
@@ -74,6 +75,8 @@ pub struct JudgedSite {
     pub judged_with_stacks: bool,
     /// The stack's share of the leaked bytes, 0 to 1; only if its caller was judged together with its stacks.
     pub leak_share: Option<f64>,
+    /// What the iterations of a mark leave behind, if a mark judged the site.
+    pub per_mark: Option<Box<SitePerMark>>,
     /// Counters at the end.
     pub totals: Totals,
     /// Live allocations at the last judged slice. The very last slice may come after the program freed

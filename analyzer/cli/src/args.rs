@@ -16,6 +16,7 @@ Examples:
   edleak-analyze --budget 10KB/min trace.edl   tolerate a slow leak
   edleak-analyze --format sarif -o edleak.sarif trace.edl
   edleak-analyze --format html -o report.html trace.edl   a page to look at
+  edleak-analyze --per-mark request trace.edl  what each request leaves behind
   edleak-analyze diff before.edl after.edl     what changed
   edleak-analyze embed trace.edl               make it need no binaries
 
@@ -128,6 +129,16 @@ pub(crate) struct AnalyzeArgs {
     /// List at most this many sites of each recording.
     #[arg(long, value_name = "N")]
     pub(crate) top: Option<usize>,
+    /// Judge by the iterations between marks of this name (`*` and `?`), not by time: the report tells what
+    /// each iteration leaves behind.
+    ///
+    /// The program sets marks with `edleak_mark("NAME")` of edleak.h, or `edleak-record mark NAME` sets them.
+    /// A verdict takes at least eight iterations.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["budget", "baseline", "at", "from", "to"])]
+    pub(crate) per_mark: Option<String>,
+    /// Do not judge the first N iterations, in which caches fill [default: a third of all].
+    #[arg(long, value_name = "N", requires = "per_mark")]
+    pub(crate) warm_up: Option<u64>,
     /// Write the report here.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,

@@ -11,6 +11,7 @@ use edleak_analysis::gate::{Policy, too_little};
 use edleak_analysis::history::{History, HistoryOptions};
 use edleak_analysis::load::{LoadOptions, Recording};
 use edleak_analysis::naming::name_the_rest;
+use edleak_analysis::per_mark::PerMarkOptions;
 use edleak_analysis::suppressions::Suppressions;
 use edleak_binary::Symbolizer;
 use edleak_model::classify::Model;
@@ -39,6 +40,9 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<u8> {
     }
     if args.format == Format::Html && args.output.is_none() && io::stdout().is_terminal() {
         bail!("a page is nothing for a terminal (say where to write it, like `-o report.html`)");
+    }
+    if args.per_mark.is_some() && matches!(args.model, ModelArg::Edleak) {
+        bail!("`--model edleak` judges by time (leave out `--per-mark`)");
     }
     if args.title.is_some() && args.format != Format::Html {
         bail!("only a page has a title (add `--format html`, or leave out `--title`)");
@@ -69,6 +73,7 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<u8> {
         budget_bytes_per_s: args.budget,
         baseline: args.baseline.as_deref().map(|path| read_baseline(path, model, &symbolizer)).transpose()?,
         suppressions: args.suppressions.as_deref().map(Suppressions::read).transpose()?.unwrap_or_default(),
+        per_mark: args.per_mark.clone().map(|pattern| PerMarkOptions { pattern, warm_up: args.warm_up }),
     };
     let is_html = args.format == Format::Html;
     let options = LoadOptions { keep_points: is_html || args.format == Format::Series };

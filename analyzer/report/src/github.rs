@@ -1,7 +1,7 @@
 //! GitHub annotations, one per leak: `::error file=src/list.c,line=42,title=…::…`. A pull request shows each
 //! annotation beside its line.
 
-use super::{Exporter, Report, source_path, stack_text, why_of};
+use super::{Exporter, Report, pace, source_path, stack_text, why_of};
 use edleak_analysis::finding::Finding;
 use edleak_analysis::gate::too_little;
 use edleak_text::units;
@@ -41,7 +41,7 @@ fn message(finding: &Finding<'_>) -> String {
     let text = format!(
         "{} growth, {}, {} leaked: {}",
         finding.lead().judgement.class.name(),
-        units::rate(finding.rate_bytes_per_s()),
+        pace(finding),
         units::bytes(finding.leak_bytes()),
         why_of(finding)
     );

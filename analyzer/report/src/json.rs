@@ -13,9 +13,11 @@ use edleak_analysis::frame::{GENERATED_NAME, frames};
 use edleak_analysis::gate::{Outcome, RuleUse, outcome, too_little};
 use edleak_analysis::group::Group;
 use edleak_analysis::history::Peak;
+use edleak_analysis::per_mark::{JudgedMark, MarkSeen, PerMark, SitePerMark};
 use edleak_analysis::site::{JudgedSite, Kind, SiteLabel, Standing};
 use edleak_model::classify::{Confidence, Verdict};
 use edleak_model::growth_kind::ProcessGrowth;
+use edleak_model::iterations::Verdict as OfIterations;
 use serde::Serialize;
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -60,6 +62,9 @@ struct TraceJson<'a> {
     summary: SummaryJson<'a>,
     growth: GrowthJson,
     damage: DamageJson,
+    marks: Vec<MarkJson<'a>>,
+    /// The marks that the verdicts are by; null: they are by time.
+    per_mark: Option<PerMarkJson<'a>>,
     findings: Vec<FindingJson<'a>>,
     sites: Vec<SiteJson<'a>>,
 }
@@ -167,6 +172,45 @@ struct GrowthJson {
 }
 
 #[derive(Serialize)]
+struct MarkJson<'a> {
+    name: &'a str,
+    name_cut: bool,
+    count: u64,
+    slices: u64,
+    first_s: f64,
+    last_s: f64,
+}
+
+#[derive(Serialize)]
+struct PerMarkJson<'a> {
+    pattern: &'a str,
+    unnamed_marks: u64,
+    marks: Vec<JudgedMarkJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct JudgedMarkJson<'a> {
+    name: &'a str,
+    iterations: u64,
+    warm_up: u64,
+    too_few: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct SitePerMarkJson<'a> {
+    mark: &'a str,
+    verdict: &'static str,
+    exact: bool,
+    judged_iterations: u64,
+    bytes_per_iteration: f64,
+    allocations_per_iteration: f64,
+    left_bytes: u64,
+    left_allocations: u64,
+    why: &'a str,
+    needed_iterations: Option<u64>,
+}
+
+#[derive(Serialize)]
 struct DamageJson {
     blocks: u64,
     bytes: u64,
@@ -185,6 +229,8 @@ struct SiteJson<'a> {
     why: &'a [String],
     record_longer_s: Option<f64>,
     judged_with_stacks: bool,
+    /// What each iteration leaves behind, where the verdict is by a mark.
+    per_mark: Option<SitePerMarkJson<'a>>,
     leak_share: Option<f64>,
     leak_bytes: i128,
     leak_count: Option<u64>,
@@ -283,6 +329,8 @@ impl<'a> TraceJson<'a> {
                 blocks: analysis.summary.damaged_blocks,
                 bytes: analysis.summary.damaged_bytes,
             },
+            marks: analysis.marks.iter().map(MarkJson::of).collect(),
+            per_mark: analysis.per_mark.as_ref().map(PerMarkJson::of),
             findings: report.findings(analysis).iter().map(FindingJson::of).collect(),
             sites: report
                 .with_parts(analysis)
@@ -361,6 +409,51 @@ impl<'a> From<&'a SiteLabel> for LabelJson<'a> {
     }
 }
 
+impl<'a> MarkJson<'a> {
+    fn of(mark: &'a MarkSeen) -> Self {
+        let MarkSeen { name, is_cut, count, slices, first_s, last_s } = mark;
+        Self { name, name_cut: *is_cut, count: *count, slices: *slices, first_s: *first_s, last_s: *last_s }
+    }
+}
+
+impl<'a> PerMarkJson<'a> {
+    fn of(per_mark: &'a PerMark) -> Self {
+        let judged = |mark: &'a JudgedMark| JudgedMarkJson {
+            name: &mark.name,
+            iterations: mark.iterations,
+            warm_up: mark.warm_up,
+            too_few: mark.too_few.as_deref(),
+        };
+        Self {
+            pattern: &per_mark.pattern,
+            unnamed_marks: per_mark.unnamed,
+            marks: per_mark.marks.iter().map(judged).collect(),
+        }
+    }
+}
+
+impl<'a> SitePerMarkJson<'a> {
+    fn of(per_mark: &'a SitePerMark) -> Self {
+        let found = &per_mark.iterations;
+        Self {
+            mark: &per_mark.mark,
+            verdict: match found.verdict {
+                OfIterations::Leak => "leak",
+                OfIterations::Undecided => "undecided",
+                OfIterations::Clean => "no-leak",
+            },
+            exact: found.is_exact,
+            judged_iterations: found.judged,
+            bytes_per_iteration: found.bytes,
+            allocations_per_iteration: found.allocations,
+            left_bytes: found.left_bytes,
+            left_allocations: found.left_count,
+            why: &found.why,
+            needed_iterations: found.needed,
+        }
+    }
+}
+
 impl<'a> SiteJson<'a> {
     fn of(site: &'a JudgedSite, peak: Option<Peak>) -> Self {
         let (judgement, totals) = (&site.judgement, &site.totals);
@@ -385,6 +478,7 @@ impl<'a> SiteJson<'a> {
             why: &judgement.why,
             record_longer_s: judgement.record_longer_s,
             judged_with_stacks: site.judged_with_stacks,
+            per_mark: site.per_mark.as_deref().map(SitePerMarkJson::of),
             leak_share: site.leak_share,
             // edLeak's formula gives leaked bytes for every class, and negative bytes if memory shrank.
             leak_bytes: site

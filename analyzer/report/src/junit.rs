@@ -3,7 +3,7 @@
 //! A leak is a failed test, and a leak that the gate lets pass is a skipped test. A recording that shows too
 //! little is an error. A clean recording is a passed test.
 
-use super::{Exporter, Report, stack_text, why_of};
+use super::{Exporter, Report, pace, stack_text, why_of};
 use edleak_analysis::finding::Finding;
 use edleak_analysis::findings::Findings;
 use edleak_analysis::gate::{Outcome, outcome, too_little};
@@ -62,7 +62,7 @@ fn suite(analysis: &Findings, out: &mut dyn Write) -> io::Result<()> {
         let message = format!(
             "{} leak of {}: {} leaked. {}",
             finding.lead().judgement.class.name(),
-            units::rate(finding.rate_bytes_per_s()),
+            pace(finding),
             units::bytes(finding.leak_bytes()),
             why_of(finding)
         );

@@ -21,6 +21,7 @@ use edleak_analysis::gate::{Outcome, RuleUse, outcome};
 use edleak_analysis::load::Recording;
 use edleak_analysis::site::{JudgedSite, SiteLabel, Standing};
 use edleak_analysis::suppressions::Rule;
+use edleak_model::iterations::per_iteration;
 use edleak_text::units;
 use std::collections::HashSet;
 use std::io::{self, Write};
@@ -196,6 +197,30 @@ pub(crate) fn grow_together(finding: &Finding<'_>) -> String {
 pub(crate) fn why_of(finding: &Finding<'_>) -> String {
     let why = why(finding.lead());
     in_step(finding).map_or_else(|| why.clone(), |together| format!("{together}; {why}"))
+}
+
+/// What each iteration leaves behind at these findings: bytes and allocations; `None`: time was the judge.
+pub(crate) fn by_iteration(findings: &[Finding<'_>]) -> Option<(f64, f64)> {
+    let parts = findings.iter().flat_map(|finding| &finding.parts);
+    let of_parts = parts.filter_map(|part| {
+        let found = &part.lead.per_mark.as_ref()?.iterations;
+        // A part may have only some of the stacks that the verdict is about.
+        let all = part.lead.judgement.leak_bytes as f64;
+        let share = if all > 0.0 { part.leak_bytes / all } else { 1.0 };
+        Some((found.bytes * share, found.allocations * share))
+    });
+    of_parts.reduce(|sum, one| {
+        let ((bytes, allocations), (more_bytes, more_allocations)) = (sum, one);
+        (bytes + more_bytes, allocations + more_allocations)
+    })
+}
+
+/// How fast a finding leaks: by time, or by iteration if a mark was the judge.
+pub(crate) fn pace(finding: &Finding<'_>) -> String {
+    match by_iteration(std::slice::from_ref(finding)) {
+        Some((bytes, allocations)) => per_iteration(bytes, allocations),
+        None => units::rate(finding.rate_bytes_per_s()),
+    }
 }
 
 /// The reasons of a site's verdict, in one line.

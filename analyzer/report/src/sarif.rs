@@ -1,6 +1,6 @@
 //! SARIF 2.1.0: one result per leak, with its place, its stack, and a fingerprint that survives rebuilds.
 
-use super::{Exporter, Report, source_path, stacks_of, why_of};
+use super::{Exporter, Report, pace, source_path, stacks_of, why_of};
 use edleak_analysis::finding::Finding;
 use edleak_analysis::findings::Findings;
 use edleak_analysis::frame::SiteFrame;
@@ -104,7 +104,7 @@ impl Sarif {
         let message = format!(
             "{} leaks {} ({} growth, {} leaked in {}): {}",
             finding.name(),
-            units::rate(finding.rate_bytes_per_s()),
+            pace(finding),
             judgement.class.name(),
             units::bytes(finding.leak_bytes()),
             units::duration(analysis.header.duration_s),

@@ -11,7 +11,7 @@ pub(crate) use names::fitted;
 pub(crate) use style::columns;
 pub use style::{Style, WIDTH, fill, printable};
 
-use super::{CALLER_IS_UNKNOWN, CURVE_COLUMNS, Exporter, Report, grow_together, why};
+use super::{CALLER_IS_UNKNOWN, CURVE_COLUMNS, Exporter, Report, grow_together, pace, why};
 use edleak_analysis::finding::{Finding, Together};
 use edleak_analysis::findings::Findings;
 use edleak_analysis::frame::{Address, SiteFrame, frames};
@@ -105,17 +105,20 @@ impl Text {
             (_, Some(Confidence::Suspect)) => ("SUSPECT", Ink::Warning),
             _ => ("LEAK", Ink::Alarm),
         };
-        let class = lead.judgement.class.name();
+        let class = if lead.per_mark.is_some() { "" } else { lead.judgement.class.name() };
         let leak_bytes = finding.leak_bytes();
-        let figures = format!(
-            "{:>11}  {:>16}  {:>22}",
-            units::rate(finding.rate_bytes_per_s()),
-            format!("{} leaked", units::bytes(leak_bytes)),
-            finding.leak_count().map_or_else(String::new, |count| format!(
-                "in {}",
-                units::plural(count, "allocation", "allocations")
-            )),
-        );
+        let by_time = || {
+            format!(
+                "{:>11}  {:>16}  {:>22}",
+                units::rate(finding.rate_bytes_per_s()),
+                format!("{} leaked", units::bytes(leak_bytes)),
+                finding.leak_count().map_or_else(String::new, |count| format!(
+                    "in {}",
+                    units::plural(count, "allocation", "allocations")
+                )),
+            )
+        };
+        let figures = if lead.per_mark.is_some() { pace(finding) } else { by_time() };
         let title = format!("{number}. {} {class}", self.style.paint(ink, word));
         let gap = (WIDTH - columns(&figures)).saturating_sub(columns(&format!("{number}. {word} {class}")));
         let figures = self.style.paint(Ink::Strong, figures.trim_end());
@@ -143,11 +146,14 @@ impl Text {
         let (from, last) = (finding.levels.first(), finding.levels.last());
         let to = if last < leak_bytes { finding.levels.highest() } else { last };
         let figures = format!("{} to {} live", units::bytes(from), units::bytes(to));
-        writeln!(
-            out,
-            "{INDENT}{}  {figures}",
-            self.style.paint(ink, &self.style.sparkline(&finding.levels.at(CURVE_COLUMNS)))
-        )?;
+        // A record of few slices has no curve.
+        if lead.per_mark.is_none() || to > 0.0 {
+            writeln!(
+                out,
+                "{INDENT}{}  {figures}",
+                self.style.paint(ink, &self.style.sparkline(&finding.levels.at(CURVE_COLUMNS)))
+            )?;
+        }
         if finding.is_freed_at_end() {
             // An exit handler or a destructor may free memory that grew without bound until then.
             writeln!(

@@ -1,6 +1,7 @@
 //! The verdict as answers to questions: is it the heap, which site leaks, how fast, when does it matter, what
 //! was missed.
 
+use crate::pace;
 use crate::text::summary;
 use edleak_analysis::diff::Diff;
 use edleak_analysis::finding::Finding;
@@ -37,11 +38,15 @@ pub(super) fn headline(analysis: &Findings, diff: Option<&Diff<'_>>) -> Headline
     let rate: f64 = leaks.iter().map(Finding::rate_bytes_per_s).sum();
     let leaked: f64 = leaks.iter().map(Finding::leak_bytes).sum();
     let (mark, verdict) = match (outcome(analysis), too_little(analysis)) {
+        (Outcome::Leaks, _) if analysis.per_mark.is_some() => ("leak", by_iteration(analysis, &leaks)),
         (Outcome::Leaks, _) => {
             ("leak", format!("{}: {}", plural(number, "leak", "leaks"), rates(rate, number)))
         }
         (_, Some(why)) => ("undecided", format!("Undecided: {why}")),
-        (_, None) => ("clean", "No leak".to_owned()),
+        (_, None) => match &analysis.per_mark {
+            Some(per_mark) => ("clean", format!("No leak in {}", per_mark.judged())),
+            None => ("clean", "No leak".to_owned()),
+        },
     };
     let mut answers = vec![("Is it the heap?", plain(is_it_the_heap(analysis)))];
     if let Some(worst) = leaks.first() {
@@ -52,17 +57,29 @@ pub(super) fn headline(analysis: &Findings, diff: Option<&Diff<'_>>) -> Headline
             units::bytes(leaked),
             units::duration(analysis.header.duration_s)
         );
-        answers.push(("How fast?", plain(amount)));
-        answers.push(("When does it matter?", plain(when(analysis, rate))));
+        if analysis.per_mark.is_some() {
+            answers.push(("How fast?", plain(by_iteration(analysis, &leaks))));
+        } else {
+            answers.push(("How fast?", plain(amount)));
+            answers.push(("When does it matter?", plain(when(analysis, rate))));
+        }
     }
     if let Some(diff) = diff {
         answers.insert(0, ("What changed?", plain(what_changed(diff))));
+    }
+    if let Some(marks) = summary::marks(analysis) {
+        answers.push(("What was marked?", plain(marks)));
     }
     answers.push(("What was seen?", plain(summary::seen(&analysis.summary))));
     if let Some(passed) = summary::passed(analysis) {
         answers.push(("What passed?", plain(passed)));
     }
     Headline { mark, verdict, answers, missed: missed(analysis) }
+}
+
+fn by_iteration(analysis: &Findings, leaks: &[Finding<'_>]) -> String {
+    let by = |per_mark| summary::leaks_per_iteration(per_mark, leaks, "");
+    analysis.per_mark.as_ref().map_or_else(String::new, by)
 }
 
 fn rates(rate: f64, number: u64) -> String {
@@ -96,7 +113,7 @@ fn who(worst: &Finding<'_>) -> Vec<Piece> {
     if worst.together.is_some() {
         pieces.push((format!(", at {} places in step,", worst.parts.len()), false));
     }
-    pieces.push((format!(" leaks most: {}", units::rate(worst.rate_bytes_per_s())), false));
+    pieces.push((format!(" leaks most: {}", pace(worst)), false));
     pieces
 }
 

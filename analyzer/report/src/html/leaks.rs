@@ -2,7 +2,7 @@
 
 use super::chart::sparkline;
 use super::escape::text;
-use crate::{CURVE_COLUMNS, in_step};
+use crate::{CURVE_COLUMNS, in_step, pace};
 use edleak_analysis::finding::Finding;
 use edleak_analysis::frame::SiteFrame;
 use edleak_analysis::group::{Group, Share};
@@ -50,7 +50,7 @@ fn row(leak: &Finding<'_>) -> String {
          <td class=\"figure\">{rate}</td><td class=\"figure\">{leaked}</td><td class=\"figure\">{live}</td>\
          <td>{curve}</td></tr>",
         id = text(&leak.largest().site.label.to_string()),
-        class = judgement.class.name(),
+        class = if leak.lead().per_mark.is_some() { "" } else { judgement.class.name() },
         name = text(&leak.name()),
         place = place(leak.headline()),
         summary = match leak.parts.len() {
@@ -58,7 +58,7 @@ fn row(leak: &Finding<'_>) -> String {
             parts => format!("{parts} places that leak in step: why, and the stacks"),
         },
         parts = parts(leak),
-        rate = text(&units::rate(leak.rate_bytes_per_s())),
+        rate = text(&pace(leak)),
         leaked = text(&units::bytes(leak.leak_bytes())),
         live = text(&units::bytes(to)),
         curve = sparkline(&leak.levels.at(CURVE_COLUMNS), &label),

@@ -1,13 +1,15 @@
 //! The end of the text report: the result, the totals, the losses, and the next step.
 
-use super::super::Report;
+use super::super::{Report, by_iteration};
 use super::style::{Ink, Style, WIDTH, fill, printable};
 use edleak_analysis::finding::Finding;
 use edleak_analysis::findings::{Before, Findings, Summary};
 use edleak_analysis::gate::{MUCH_MISSING, Outcome, RuleUse, outcome, too_little};
+use edleak_analysis::per_mark::{MarkSeen, PerMark};
 use edleak_analysis::site::Standing;
 use edleak_model::classify::Confidence;
 use edleak_model::growth_kind::GrowthKind;
+use edleak_model::iterations::{LEAST_ITERATIONS, per_iteration};
 use edleak_text::units::{self, plural};
 use std::io::{self, Write};
 
@@ -35,6 +37,9 @@ pub(super) fn write(
     paragraph(ink, "edleak: ", &result)?;
     paragraph(Ink::Faint, "seen:   ", &seen(&analysis.summary))?;
     paragraph(Ink::Faint, "missed: ", &missed(&analysis.summary))?;
+    if let Some(marks) = marks(analysis) {
+        paragraph(Ink::Faint, "marks:  ", &marks)?;
+    }
     if let Some(sentence) = analysis.growth.sentence().filter(|_| analysis.growth.kind != GrowthKind::None) {
         paragraph(Ink::Faint, "growth: ", &sentence)?;
     }
@@ -114,12 +119,45 @@ fn result(analysis: &Findings) -> (Ink, String) {
                 (suspects, leaks) if suspects == leaks => ", all suspects".into(),
                 (suspects, _) => format!(" ({})", plural(suspects, "suspect", "suspects")),
             };
+            if let Some(per_mark) = &analysis.per_mark {
+                return (Ink::Alarm, leaks_per_iteration(per_mark, &findings, &among));
+            }
             let total = format!("{} together, {} leaked", units::rate(rate), units::bytes(leaked));
             (Ink::Alarm, format!("{}{among} in {over}; {total}", plural(leaks, "leak", "leaks")))
         }
         (_, Some(why)) => (Ink::Warning, format!("undecided: {why}")),
-        (_, None) => (Ink::Calm, format!("no leak in {over}{}", growth_beside_no_leak(analysis))),
+        (_, None) => match &analysis.per_mark {
+            Some(per_mark) => (Ink::Calm, format!("no leak in {}", per_mark.judged())),
+            None => (Ink::Calm, format!("no leak in {over}{}", growth_beside_no_leak(analysis))),
+        },
     }
+}
+
+/// What the iterations of a mark leave behind at all reported sites.
+pub(crate) fn leaks_per_iteration(per_mark: &PerMark, leaks: &[Finding<'_>], among: &str) -> String {
+    let (bytes, allocations) = by_iteration(leaks).unwrap_or_default();
+    let number = plural(leaks.len() as u64, "leak", "leaks");
+    let together = if leaks.len() > 1 { " together" } else { "" };
+    format!("{number}{among}: {}{together}, in {}", per_iteration(bytes, allocations), per_mark.judged())
+}
+
+/// The marks of a trace that was judged by time, with the way to judge by them.
+pub(crate) fn marks(analysis: &Findings) -> Option<String> {
+    const SHOWN: usize = 8;
+    let first = analysis.marks.first()?;
+    let one = |mark: &MarkSeen| format!("`{}` ({})", mark.name, plural(mark.count, "time", "times"));
+    let shown: Vec<_> = analysis.marks.iter().take(SHOWN).map(one).collect();
+    let more = match analysis.marks.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {}", plural(more as u64, "more", "more")),
+    };
+    let hint = match &analysis.per_mark {
+        None if first.count > LEAST_ITERATIONS => {
+            format!("; judge by iterations: --per-mark '{}'", first.name)
+        }
+        _ => String::new(),
+    };
+    Some(format!("{}{more}{hint}", shown.join(", ")))
 }
 
 /// The reason why resident memory grows although no site leaks.

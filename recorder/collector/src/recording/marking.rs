@@ -2,8 +2,7 @@
 
 use super::Recording;
 use crate::recording::marks::{Marks, ReadAt, TraceSites};
-use edleak_format::{Error, MarkSlice, Record};
-use edleak_session::site::OTHER;
+use edleak_format::{Error, MarkSlice, Record, SiteId};
 
 impl Recording {
     /// Reads the slices that the target took at marks up to `until`; the sites that they name are known.
@@ -26,14 +25,11 @@ impl Recording {
         self.learn_stacks(now_ns)?;
         let tick = self.last_tick + 1;
         self.read_marks(marked_until, tick)?;
-        self.slicer.read(&self.session, self.stacks.sites().len());
-        let callers = self.slicer.sites().get(OTHER as usize..).unwrap_or_default();
-        let counters = self
-            .trace_ids
-            .iter()
-            .zip(callers)
-            .chain(self.stacks.sites().iter().zip(self.slicer.stacks()))
-            .map(|(id, counters)| (*id, *counters));
+        self.slicer.read(&self.session, self.stacks.in_slice(&self.session));
+        self.gather_counters(now_ns);
+        let injected = self.injected.map(|injected| injected.site);
+        let counters = (0..).map(SiteId).zip(self.counters.iter().copied());
+        let counters = counters.filter(|(site, _)| Some(*site) != injected);
         let at = self.read_at(tick);
         let (count, slices) = self.marks.set(name, counters, at, self.capacity_bytes);
         self.record_slices(slices)?;

@@ -83,9 +83,12 @@ pub(crate) struct Marks {
     read: u64,
     /// The target has written something that is no slice into the ring.
     is_broken: bool,
-    /// The counters of each cell that a slice has named.
-    cells: BTreeMap<usize, Counters>,
-    stacks: Vec<Counters>,
+    /// The counters of each cell that a slice has named, and the site of the trace that they count at.
+    cells: BTreeMap<usize, (SiteId, Counters)>,
+    /// The counters of each call site itself.
+    callers: BTreeMap<SiteId, Counters>,
+    /// The sums of the cells, by the site that they count at.
+    of_cells: BTreeMap<SiteId, Counters>,
     /// By site of the trace, as of the latest mark.
     current: Vec<Counters>,
     /// Sites that changed since the latest slice that the trace has.
@@ -197,35 +200,36 @@ impl Marks {
         })
     }
 
-    /// Takes what a slice says of one id.
+    /// Takes the counters of one id from a slice.
     fn apply(&mut self, session: &Session, id: usize, counters: Counters, sites: TraceSites<'_>) {
+        let caller = |id: usize| id.checked_sub(OTHER as usize).and_then(|index| sites.callers.get(index));
         let Some(cell) = id.checked_sub(MAX_SITES) else {
-            if let Some(&site) = id.checked_sub(OTHER as usize).and_then(|index| sites.callers.get(index)) {
-                self.change(site, counters);
+            if let Some(&site) = caller(id) {
+                self.callers.insert(site, counters);
+                self.sum_up(site);
             }
             return;
         };
         let Some(in_session) = session.cells().get(cell) else { return };
-        let stack = (in_session.stack.load(Ordering::Acquire) as usize).checked_sub(1);
-        let Some((stack, &site)) = stack.and_then(|stack| Some((stack, sites.stacks.get(stack)?))) else {
-            // The trace does not know the stack yet: the cell counts from its next change on.
-            return;
-        };
-        let before = self.cells.insert(cell, counters).unwrap_or(Counters::ZERO);
-        if self.stacks.len() <= stack {
-            self.stacks.resize(stack + 1, Counters::ZERO);
+        let Some(stack) = in_session.stack.load(Ordering::Acquire).checked_sub(1) else { return };
+        // A stack without a site in the trace counts at its call site, as in a slice.
+        let parent =
+            || session.stack_infos().get(stack as usize)?.site.load(Ordering::Acquire).try_into().ok();
+        let site = sites.stacks.get(stack as usize).or_else(|| caller(parent()?));
+        let Some(&site) = site else { return };
+        if let Some((before, was)) = self.cells.insert(cell, (site, counters)) {
+            let sum = self.of_cells.entry(before).or_default();
+            *sum = difference(*sum, was);
+            self.sum_up(before);
         }
-        let sum = &mut self.stacks[stack];
-        *sum = Counters {
-            allocs: sum.allocs.wrapping_add(counters.allocs.wrapping_sub(before.allocs)),
-            frees: sum.frees.wrapping_add(counters.frees.wrapping_sub(before.frees)),
-            allocated_bytes: sum
-                .allocated_bytes
-                .wrapping_add(counters.allocated_bytes.wrapping_sub(before.allocated_bytes)),
-            freed_bytes: sum.freed_bytes.wrapping_add(counters.freed_bytes.wrapping_sub(before.freed_bytes)),
-        };
-        let sum = *sum;
-        self.change(site, sum);
+        let sum = self.of_cells.entry(site).or_default();
+        *sum = sum.plus(counters);
+        self.sum_up(site);
+    }
+
+    fn sum_up(&mut self, site: SiteId) {
+        let of = |all: &BTreeMap<SiteId, Counters>| all.get(&site).copied().unwrap_or(Counters::ZERO);
+        self.change(site, of(&self.callers).plus(of(&self.of_cells)));
     }
 
     fn change(&mut self, site: SiteId, counters: Counters) {
@@ -307,6 +311,15 @@ impl Marks {
             });
         }
         records
+    }
+}
+
+fn difference(sum: Counters, part: Counters) -> Counters {
+    Counters {
+        allocs: sum.allocs.wrapping_sub(part.allocs),
+        frees: sum.frees.wrapping_sub(part.frees),
+        allocated_bytes: sum.allocated_bytes.wrapping_sub(part.allocated_bytes),
+        freed_bytes: sum.freed_bytes.wrapping_sub(part.freed_bytes),
     }
 }
 

@@ -1,0 +1,480 @@
+//! From the counters at the instants of one mark to a verdict: what each iteration leaves behind.
+//!
+//! The x-axis is the count of the mark, so time and the length of an iteration play no part. The first third of the
+//! iterations is warm-up and is not judged. Of the others, the **kept** level counts: the lowest that the site had at this
+//! mark or a later one. What an iteration allocates and a later one frees is not in it. At the end of the record that
+//! is not known yet, so as many iterations are left out as the site ever had more than its kept level in a row.
+//!
+//! | the kept level | verdict |
+//! |---|---|
+//! | does not rise, or rises once | no leak |
+//! | rises by the same in every iteration | leak |
+//! | rises in each quarter of the judged iterations, at a pace that does not diminish | leak |
+//! | has not risen for a long time, compared with the gaps between its rises | no leak |
+//! | rises once in the last quarter, and in the second half by at most 35 % of the first | no leak |
+//! | belongs to a buffer that doubles, and each doubling came when the pace before it said | leak |
+//! | else | undecided, with the number of iterations that would decide |
+
+use edleak_text::units;
+
+/// Fewest iterations for a verdict: three of warm-up, and five that are judged.
+pub const LEAST_ITERATIONS: u64 = 8;
+/// Fewest slices that show the pace of the judged iterations.
+pub const LEAST_SLICES: usize = 6;
+/// Fewest rises that show a pace.
+const LEAST_RISES: u64 = 5;
+/// A gap that is so many times longer than all before it is the end of a growth.
+const LONG_GAP: f64 = 2.5;
+/// A buffer that doubles grows by at least this factor.
+const LEAST_FACTOR: f64 = 1.2;
+/// Two doublings follow one pace if that differs by no more. A slice may come 1/32 of the count late.
+const SAME_PACE: f64 = 0.2;
+
+/// The counters of a site at one slice of the mark.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct AtMark {
+    /// How often the mark had been set.
+    pub count: u64,
+    /// Live bytes.
+    pub live_bytes: u64,
+    /// Live allocations.
+    pub live_count: u64,
+}
+
+/// The verdict on a site in the iterations of one mark.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Verdict {
+    /// The iterations leave nothing behind.
+    Clean,
+    /// More iterations are needed.
+    Undecided,
+    /// The iterations leave something behind.
+    Leak,
+}
+
+/// What the iterations leave behind at one site.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Iterations {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The same remains of every judged iteration.
+    pub is_exact: bool,
+    /// Beyond reasonable doubt; only for a leak.
+    pub is_strict: bool,
+    /// Judged iterations.
+    pub judged: u64,
+    /// Bytes that they left behind together.
+    pub left_bytes: u64,
+    /// Allocations that they left behind together.
+    pub left_count: u64,
+    /// Bytes of each iteration, on average.
+    pub bytes: f64,
+    /// Allocations of each iteration, on average.
+    pub allocations: f64,
+    /// Why.
+    pub why: String,
+    /// If undecided: how many iterations would decide.
+    pub needed: Option<u64>,
+}
+
+/// The warm-up for so many iterations, unless the user says otherwise.
+pub fn warm_up(iterations: u64) -> u64 {
+    (iterations / 3).max(3)
+}
+
+/// Judges one site. `points` are its counters at all slices of the mark, by rising count; the first `skipped` of them
+/// belong to the warm-up.
+pub fn judge(points: &[AtMark], skipped: usize) -> Iterations {
+    let judged = points.get(skipped..).unwrap_or_default();
+    let (Some(first), Some(last)) = (judged.first(), judged.last()) else {
+        return Iterations::clean(0, "no iteration was judged".into());
+    };
+    let mut bytes = Kept::of(judged, |point| point.live_bytes);
+    let mut allocations = Kept::of(judged, |point| point.live_count);
+    // At the end, what a later iteration would have freed looks kept.
+    let until = last.count - bytes.longest_use.max(allocations.longest_use);
+    bytes.end_at(until);
+    allocations.end_at(until);
+    let iterations = bytes.span();
+    let left = |verdict: Verdict, why: String| Iterations {
+        verdict,
+        judged: iterations,
+        left_bytes: bytes.growth(),
+        left_count: allocations.growth(),
+        bytes: bytes.growth() as f64 / iterations as f64,
+        allocations: allocations.growth() as f64 / iterations as f64,
+        ..Iterations::clean(iterations, why)
+    };
+    let leak = |is_exact: bool, is_strict: bool, why: String| Iterations {
+        is_exact,
+        is_strict,
+        ..left(Verdict::Leak, why)
+    };
+    // Allocations of 0 bytes: memory that the allocator keeps for them grows nevertheless.
+    let kept = if bytes.growth() == 0 { &allocations } else { &bytes };
+    if kept.growth() > 0
+        && iterations > 0
+        && bytes.is_even()
+        && allocations.is_even()
+        && kept.rises.len() as u64 >= LEAST_RISES
+    {
+        let why =
+            format!("the same remains of each of {} iterations after the warm-up", units::count(iterations));
+        return leak(true, true, why);
+    }
+    if let Some(pace) = doubling(points) {
+        let why =
+            "its buffer grows in steps, each when the iterations before it had filled the one before".into();
+        return Iterations { bytes: pace, ..leak(false, false, why) };
+    }
+    if kept.growth() == 0 {
+        return Iterations::clean(iterations, "nothing remains of the iterations after the warm-up".into());
+    }
+    let rises = kept.rises.len() as u64;
+    let last_rise = kept.rises.last().copied().unwrap_or(first.count);
+    if rises == 1 {
+        return Iterations::clean(iterations, format!("grew once, at iteration {}", units::count(last_rise)));
+    }
+    if let Some(steady) = kept.steady(allocations.growth()) {
+        let why = format!(
+            "grew in each quarter of {} iterations after the warm-up; pace steady (second half = {:.2} × the first half)",
+            units::count(iterations),
+            steady.late_pace
+        );
+        return leak(false, steady.is_linear, why);
+    }
+    let gaps = kept.rises.windows(2).map(|pair| pair[1] - pair[0]);
+    let longest_gap = gaps.max().unwrap_or(0) as f64;
+    let quiet = (first.count + iterations).saturating_sub(last_rise);
+    if quiet as f64 >= (LONG_GAP * longest_gap).max(iterations as f64 / 4.0) {
+        let why = format!(
+            "grew last at iteration {}, and in none of the {} iterations after it",
+            units::count(last_rise),
+            units::count(quiet)
+        );
+        return Iterations::clean(iterations, why);
+    }
+    if kept.dies_away() {
+        return Iterations::clean(
+            iterations,
+            "its growth dies away, as that of a cache that has filled".into(),
+        );
+    }
+    let all = last.count.saturating_sub(points.first().map_or(0, |point| point.count));
+    let (why, times) = if rises < LEAST_RISES {
+        (
+            format!("grew only {rises} times, {LEAST_RISES} are the least for a pace"),
+            LEAST_RISES.div_ceil(rises) + 1,
+        )
+    } else if kept.slows_down() {
+        ("its growth slows down, as that of a cache which fills".to_owned(), 3)
+    } else {
+        ("it grew unevenly".to_owned(), 3)
+    };
+    Iterations { needed: Some(all.saturating_mul(times)), ..left(Verdict::Undecided, why) }
+}
+
+impl Iterations {
+    fn clean(judged: u64, why: String) -> Iterations {
+        Iterations {
+            verdict: Verdict::Clean,
+            is_exact: false,
+            is_strict: false,
+            judged,
+            left_bytes: 0,
+            left_count: 0,
+            bytes: 0.0,
+            allocations: 0.0,
+            why,
+            needed: None,
+        }
+    }
+
+    /// What each iteration leaves behind, in words: `1,024 bytes in 1 allocation per iteration`.
+    pub fn per_iteration(&self) -> String {
+        per_iteration(self.bytes, self.allocations)
+    }
+}
+
+/// So many bytes and allocations of each iteration, in words: `1,024 bytes in 1 allocation per iteration`.
+pub fn per_iteration(bytes: f64, allocations: f64) -> String {
+    let (bytes, allocations) = (number(bytes), number(allocations));
+    let bytes = if bytes == "1" { "1 byte".into() } else { format!("{bytes} bytes") };
+    match allocations.as_str() {
+        "0" => format!("{bytes} per iteration, in an allocation that grows"),
+        "1" => format!("{bytes} in 1 allocation per iteration"),
+        many => format!("{bytes} in {many} allocations per iteration"),
+    }
+}
+
+/// A number for a person: whole where it is, else with one digit, or the two that matter.
+fn number(value: f64) -> String {
+    if (value - value.round()).abs() < 1e-9 {
+        // Far below the precision of a float.
+        return units::count(value as u64);
+    }
+    if value >= 9.95 {
+        let tenths = (value * 10.0).round() as u64;
+        return format!("{}.{}", units::count(tenths / 10), tenths % 10);
+    }
+    let digits = (1.0 - value.log10().floor()).clamp(1.0, 6.0) as usize;
+    format!("{value:.digits$}")
+}
+
+/// The kept level of one figure.
+struct Kept {
+    counts: Vec<u64>,
+    levels: Vec<u64>,
+    /// The counts at which it has risen.
+    rises: Vec<u64>,
+    /// The most iterations in a row in which the site had more than this level.
+    longest_use: u64,
+}
+
+/// A pace that does not diminish.
+struct Steady {
+    late_pace: f64,
+    is_linear: bool,
+}
+
+impl Kept {
+    fn of(points: &[AtMark], value: impl Fn(&AtMark) -> u64) -> Kept {
+        let counts = points.iter().map(|point| point.count).collect();
+        let mut levels: Vec<u64> = points.iter().map(&value).collect();
+        for at in (1..levels.len()).rev() {
+            levels[at - 1] = levels[at - 1].min(levels[at]);
+        }
+        let is_rise = |pair: &[u64]| pair[1] > pair[0];
+        let rises = points[1..].iter().zip(levels.windows(2)).filter(|(_, pair)| is_rise(pair));
+        let rises = rises.map(|(point, _)| point.count).collect();
+        let at_level = points.iter().zip(&levels).filter(|(point, level)| value(point) == **level);
+        let at_level: Vec<u64> = at_level.map(|(point, _)| point.count).collect();
+        let uses =
+            points.windows(2).zip(levels.windows(2)).filter(|(points, levels)| value(&points[0]) > levels[0]);
+        let use_of = |count: u64| {
+            let after = at_level.partition_point(|&at| at <= count);
+            let end = at_level.get(after).copied().unwrap_or(count);
+            end - after.checked_sub(1).map_or(count, |before| at_level[before])
+        };
+        let longest_use = uses.map(|(points, _)| use_of(points[0].count)).max().unwrap_or(0);
+        Kept { rises, counts, levels, longest_use }
+    }
+
+    /// Leaves out what comes after this count.
+    fn end_at(&mut self, count: u64) {
+        let end = self.counts.partition_point(|&at| at <= count).max(1);
+        self.counts.truncate(end);
+        self.levels.truncate(end);
+        self.rises.retain(|&at| at <= count);
+    }
+
+    fn growth(&self) -> u64 {
+        match (self.levels.first(), self.levels.last()) {
+            (Some(first), Some(last)) => last - first,
+            _ => 0,
+        }
+    }
+
+    fn span(&self) -> u64 {
+        match (self.counts.first(), self.counts.last()) {
+            (Some(first), Some(last)) => last - first,
+            _ => 0,
+        }
+    }
+
+    /// Whether it has grown by the same in every iteration.
+    fn is_even(&self) -> bool {
+        let (growth, span) = (u128::from(self.growth()), u128::from(self.span()));
+        let steps = self.counts.windows(2).zip(self.levels.windows(2));
+        let is_even = |(counts, levels): (&[u64], &[u64])| {
+            u128::from(levels[1] - levels[0]) * span == u128::from(counts[1] - counts[0]) * growth
+        };
+        span > 0 && growth % span == 0 && steps.into_iter().all(is_even)
+    }
+
+    /// The level at a share of the span, on a straight line between two slices.
+    fn at(&self, share: f64) -> f64 {
+        let Some(&first) = self.counts.first() else { return 0.0 };
+        let x = first as f64 + share * self.span() as f64;
+        let after = self.counts.partition_point(|&count| count as f64 <= x);
+        let Some(before) = after.checked_sub(1) else { return self.levels[0] as f64 };
+        let (from, to) = (before, after.min(self.counts.len() - 1));
+        let width = self.counts[to] as f64 - self.counts[from] as f64;
+        let share = if width > 0.0 { (x - self.counts[from] as f64) / width } else { 0.0 };
+        self.levels[from] as f64 + share * (self.levels[to] as f64 - self.levels[from] as f64)
+    }
+
+    fn quarters(&self) -> [f64; 4] {
+        [0, 1, 2, 3].map(|n| self.at(f64::from(n + 1) / 4.0) - self.at(f64::from(n) / 4.0))
+    }
+
+    fn late_pace(&self) -> f64 {
+        let [a, b, c, d] = self.quarters();
+        (c + d) / (a + b).max(f64::MIN_POSITIVE)
+    }
+
+    /// `left_count` allocations were left behind: the more there are, the less chance there is in the pace.
+    fn steady(&self, left_count: u64) -> Option<Steady> {
+        let events = (self.rises.len() as u64).max(left_count.min(self.growth()));
+        let quarters = self.quarters();
+        let mean = quarters.iter().sum::<f64>() / 4.0;
+        let least = quarters.iter().copied().fold(f64::INFINITY, f64::min);
+        let chance = 1.0 / (events as f64).sqrt();
+        let late_pace = self.late_pace();
+        let is_steady = self.rises.len() as u64 >= LEAST_RISES
+            && least > 0.0
+            && least >= mean * (0.75 - chance)
+            && late_pace >= 0.92 - 1.5 * chance;
+        const MANY: u64 = 20;
+        const LINEAR: f64 = 0.98;
+        is_steady.then(|| Steady { late_pace, is_linear: events >= MANY && self.line_fit() >= LINEAR })
+    }
+
+    /// The second half has little of the growth, and the last quarter one rise at most.
+    fn dies_away(&self) -> bool {
+        const LATE_SHARE: f64 = 0.35;
+        let last_quarter = self.counts.first().map_or(0, |first| first + self.span() * 3 / 4);
+        let late = self.rises.iter().filter(|&&at| at > last_quarter).count();
+        self.late_pace() <= LATE_SHARE && late <= 1
+    }
+
+    fn slows_down(&self) -> bool {
+        self.late_pace() < 0.9
+    }
+
+    /// The share of the level's variance that a straight line explains.
+    fn line_fit(&self) -> f64 {
+        let n = self.counts.len() as f64;
+        let mean = |values: &[u64]| values.iter().map(|&value| value as f64).sum::<f64>() / n;
+        let (x_mean, y_mean) = (mean(&self.counts), mean(&self.levels));
+        let (mut xx, mut xy, mut yy) = (0.0, 0.0, 0.0);
+        for (&x, &y) in self.counts.iter().zip(&self.levels) {
+            let (x, y) = (x as f64 - x_mean, y as f64 - y_mean);
+            (xx, xy, yy) = (xx + x * x, xy + x * y, yy + y * y);
+        }
+        if xx > 0.0 && yy > 0.0 { xy * xy / (xx * yy) } else { 0.0 }
+    }
+}
+
+/// The bytes that each iteration adds to a buffer which grows in large steps, like a vector that doubles; `None`: it is no
+/// such buffer, or the next step is overdue.
+///
+/// A step comes when the buffer is full. So the bytes of one step, divided by the iterations up to the next, are the pace at
+/// which it is filled, and that has to be the same twice.
+fn doubling(points: &[AtMark]) -> Option<f64> {
+    const LEAST_STEPS: usize = 4;
+    const FEW: u64 = 8;
+    let last = points.last().filter(|last| (1..=FEW).contains(&last.live_count))?;
+    let steps: Vec<_> = points
+        .windows(2)
+        .filter(|pair| pair[1].live_bytes != pair[0].live_bytes)
+        .map(|pair| (pair[1].count, pair[0].live_bytes, pair[1].live_bytes))
+        .collect();
+    let grown = steps
+        .iter()
+        .rev()
+        .take_while(|(_, before, after)| *before > 0 && *after as f64 >= LEAST_FACTOR * *before as f64);
+    if grown.count() < LEAST_STEPS {
+        return None;
+    }
+    let [.., a, b, c] = steps.as_slice() else { return None };
+    let pace = |one: &(u64, u64, u64), next: &(u64, u64, u64)| {
+        (one.2 - one.1) as f64 / (next.0.saturating_sub(one.0)).max(1) as f64
+    };
+    let (before, pace) = (pace(a, b), pace(b, c));
+    let is_same = (pace / before - 1.0).abs() <= SAME_PACE;
+    let next = c.0 as f64 + (c.2 - c.1) as f64 / pace * (1.0 + SAME_PACE);
+    (is_same && (last.count as f64) < next).then_some(pace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Judges a site with these live bytes and allocations at each mark from the first on.
+    fn judged(iterations: u64, live: impl Fn(u64) -> (u64, u64)) -> Iterations {
+        let point = |n: u64| {
+            let (live_bytes, live_count) = live(n);
+            AtMark { count: n + 1, live_bytes, live_count }
+        };
+        let points: Vec<_> = (0..=iterations).map(point).collect();
+        judge(&points, warm_up(iterations) as usize)
+    }
+
+    #[test]
+    fn a_leak_in_each_iteration_is_exact_from_eight_iterations_on() {
+        for iterations in [8, 9, 30, 1000] {
+            let found = judged(iterations, |n| (5000 + 1024 * n, 7 + n));
+            assert_eq!((found.verdict, found.is_exact, found.is_strict), (Verdict::Leak, true, true));
+            assert_eq!(found.per_iteration(), "1,024 bytes in 1 allocation per iteration");
+        }
+        assert_eq!(
+            judged(30, |n| (100 * n, 1)).per_iteration(),
+            "100 bytes per iteration, in an allocation that grows"
+        );
+        assert_eq!(judged(30, |n| (0, n)).per_iteration(), "0 bytes in 1 allocation per iteration");
+    }
+
+    #[test]
+    fn a_leak_in_every_tenth_iteration_takes_five_of_them() {
+        let leak = |n: u64| (640 * (n / 10), n / 10);
+        let found = judged(100, leak);
+        assert_eq!((found.verdict, found.is_exact), (Verdict::Leak, false), "{}", found.why);
+        assert!((found.bytes - 64.0).abs() < 10.0, "{}", found.bytes);
+        let few = judged(40, leak);
+        assert_eq!(few.verdict, Verdict::Undecided, "{}", few.why);
+        assert!(few.needed.is_some_and(|needed| judged(needed, leak).verdict == Verdict::Leak), "{few:?}");
+    }
+
+    #[test]
+    fn a_cache_that_fills_is_no_leak() {
+        assert_eq!(judged(100, |n| (48 * n.min(30), n.min(30))).verdict, Verdict::Clean);
+        assert_eq!(judged(100, |n| (48 * n.min(60), n.min(60))).verdict, Verdict::Clean);
+        // Keys at random: ever fewer are new.
+        let filled = |n: u64, size: f64| (size * (1.0 - (-(n as f64) / size).exp())) as u64;
+        for size in [5.0, 20.0, 60.0] {
+            let found = judged(300, |n| (48 * filled(n, size), filled(n, size)));
+            assert_eq!(found.verdict, Verdict::Clean, "{size}: {}", found.why);
+        }
+        let found = judged(300, |n| (48 * filled(n, 200.0), filled(n, 200.0)));
+        assert_eq!(found.verdict, Verdict::Undecided, "{}", found.why);
+    }
+
+    #[test]
+    fn a_vector_that_doubles_for_ever_is_a_leak_and_one_that_stopped_is_none() {
+        let doubling = |n: u64| ((8 * n).next_power_of_two().max(32), 1);
+        for iterations in [100, 250, 300, 1000] {
+            let found = judged(iterations, doubling);
+            assert_eq!(found.verdict, Verdict::Leak, "{iterations}: {}", found.why);
+            assert!((found.bytes - 8.0).abs() < 1.0, "{}", found.bytes);
+        }
+        for iterations in [100, 1000] {
+            assert_eq!(judged(iterations, |n| doubling(n.min(20))).verdict, Verdict::Clean);
+        }
+    }
+
+    #[test]
+    fn temporary_memory_and_one_step_are_no_leak() {
+        for verdict in [
+            judged(100, |_| (4096, 3)),
+            judged(100, |n| (1000 * (n % 7), n % 7)),
+            judged(100, |n| (if n < 50 { 0 } else { 1 << 20 }, 1)),
+            judged(100, |n| (1024 * n.min(10), n.min(10))),
+            judged(100, |n| (100_000 - 1000 * n, 100 - n)),
+        ] {
+            assert_eq!(verdict.verdict, Verdict::Clean, "{}", verdict.why);
+        }
+    }
+
+    #[test]
+    fn a_leak_shows_below_temporary_memory() {
+        let found = judged(200, |n| (64 * n + 100_000 * (n % 5), n + n % 5));
+        assert_eq!(found.verdict, Verdict::Leak, "{}", found.why);
+    }
+
+    #[test]
+    fn averages_are_told_with_the_digits_that_matter() {
+        let told = [102.4, 0.1, 12_345.67, 0.034, 3.0].map(number);
+        assert_eq!(told, ["102.4", "0.10", "12,345.7", "0.034", "3"]);
+    }
+}
