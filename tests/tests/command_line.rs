@@ -524,11 +524,11 @@ fn a_full_disk_ends_the_recording_and_not_the_target() {
 fn unrecorded_image_is_not_a_success() {
     let recording = Recorder::new("scrubbed").record("env", ["-i", "sleep", "2"]);
     assert_eq!(recording.outcome.code, 0);
-    let said = "the process became a program that is not recorded";
+    let said = "the process executed a program that is not recorded";
     assert!(recording.outcome.stderr.contains(said), "{}", recording.outcome.stderr);
     let analyzed = analyze([""; 0], &recording.trace);
     assert_eq!(analyzed.code, 2, "{analyzed:?}");
-    assert!(analyzed.stdout.contains("undecided: the process became a program"), "{}", analyzed.stdout);
+    assert!(analyzed.stdout.contains("undecided: the process executed a program"), "{}", analyzed.stdout);
 }
 
 /// A user who records the wrong process must be told about forked children and about children that executed a
@@ -537,8 +537,10 @@ fn unrecorded_image_is_not_a_success() {
 fn unrecorded_children_are_reported() {
     let told = |options: &[&str], script: &str| {
         let recording = Recorder::new("told").options(options).record("perl", ["-e", script]);
-        let is_said =
-            recording.outcome.stderr.contains("its child processes were not recorded; --children would");
+        let is_said = recording
+            .outcome
+            .stderr
+            .contains("its child processes were not recorded; --children records them");
         // A user who has only the trace is told, too.
         let noted =
             analyze([""; 0], &recording.trace).stdout.contains("its child processes were not recorded");

@@ -178,7 +178,7 @@ fn doctor_names_what_a_container_lacks() {
     let image = Image::new("doctor");
     let doctor = "cd $E/traces; $E/bin/edleak-record doctor";
     let cases = [
-        (format!("{doctor} $E/bin/server"), 0, "all is well"),
+        (format!("{doctor} $E/bin/server"), 0, "no problem found"),
         (format!("mount -t tmpfs tmpfs /proc; {doctor}"), 1, "mount -t proc proc /proc"),
         (format!("ulimit -n 20; {doctor}"), 1, "raise `ulimit -n`"),
         (format!("ulimit -v 200000; {doctor}"), 1, "raise `ulimit -v`"),

@@ -171,7 +171,7 @@ fn own_malloc() {
     let recording = Recorder::new("own_malloc").record(hosts().binary("own_malloc"), [""; 0]);
     let stderr = &recording.outcome.stderr;
     assert!(
-        stderr.contains("brings its own `malloc`"),
+        stderr.contains("contains its own `malloc`"),
         "says that the program has its own allocator: {stderr}"
     );
     if recording.trace.exists() {

@@ -262,7 +262,7 @@ fn a_running_recording_is_listed_and_can_be_asked() {
 
     let said = command(&["watch", "--session", &pid, "leak_new*"]);
     assert_eq!((said.code, &*said.stderr), (0, ""));
-    assert!(said.stdout.starts_with("watching leak_new*: that is 2 functions"), "{}", said.stdout);
+    assert!(said.stdout.starts_with("watching leak_new*: 2 functions"), "{}", said.stdout);
     assert_eq!(listed().1.trim(), "watching leak_new*");
     wait_for("stacks of leak_new", || {
         let report = Report::of(&trace, &["--all", "--min-class", "constant"]);

@@ -230,8 +230,7 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
     }
     if analysis.header.is_replaced {
         return Some(
-            "the process became a program that was not recorded (record that one itself: it has to inherit LD_PRELOAD and EDLEAK_SESSION, \
-             and to be linked dynamically)"
+            "the process executed a program that was not recorded (record that program itself: it must inherit LD_PRELOAD and EDLEAK_SESSION, and be linked dynamically)"
                 .into(),
         );
     }

@@ -497,7 +497,7 @@ fn in_words(reason: EndReason) -> String {
         EndReason::Stopped => "the recording was stopped".into(),
         EndReason::DiskFull => "the disk was full".into(),
         EndReason::Executed => "the process went on as another program, in another trace".into(),
-        EndReason::Replaced => "the process became a program that was not recorded".into(),
+        EndReason::Replaced => "the process executed a program that was not recorded".into(),
     }
 }
 

@@ -32,12 +32,12 @@ use std::time::Duration;
   edleak-record -o run.edl --duration 1h -- ./server
                                             end the recording after an hour; the server runs on
   edleak-record --auto-watch --report ./server
-                                            and say at the end who leaks, by which stack
-  edleak-record --only 'server*' ./start.sh record the server, not the script and what else it runs
+                                            and print the leaks and their stacks at the end
+  edleak-record --only 'server*' ./start.sh record the server, not the script or other programs
   edleak-record --idle ./server             start it ready to be recorded; until then nothing is counted
   edleak-record --pid 4711 --duration 1h    record it now, while it runs; it runs on
-  edleak-record sessions                    list what is being recorded
-  edleak-record top                         watch it grow: sites, curves, verdicts so far
+  edleak-record sessions                    list the running recordings
+  edleak-record top                         show a recording: sites, curves, verdicts so far
   edleak-record watch --session PID 'parse_*'
                                             record full stacks there, in a running recording
                                             (unwatch: no longer)
@@ -178,9 +178,9 @@ pub(crate) struct Args {
     max_term_width = 80,
     about = "Records full stacks at these sites of a running recording from now on (unwatch: no longer).",
     after_help = "Examples:
-  edleak-record sessions                        what is being recorded
+  edleak-record sessions                        the running recordings
   edleak-record watch --session 4711 'parse_*'  full stacks of every function whose name begins with parse_
-  edleak-record unwatch --session 4711 '*'      no stacks any more, whoever asked for them"
+  edleak-record unwatch --session 4711 '*'      no stacks any more, for any request"
 )]
 pub(crate) struct WatchArgs {
     /// The recorded process; not needed if only one is recorded.
@@ -242,12 +242,12 @@ pub(crate) struct UnpackArgs {
     name = "edleak-record doctor",
     bin_name = "edleak-record doctor",
     max_term_width = 80,
-    about = "Checks what of this machine stands in the way of a recording, and says what to do about it.",
+    about = "Checks whether this machine can record, and names a remedy for each problem.",
     after_help = "Examples:
   edleak-record doctor                          this machine, this user, this directory
   edleak-record doctor ./server                 and whether this program can be recorded
 
-Exit code: 0 when all is well, 1 when something is in the way, 125 edleak-record failed."
+Exit code: 0 no problem, 1 a problem prevents a recording, 125 edleak-record failed."
 )]
 pub(crate) struct DoctorArgs {
     /// A program to check as well.
@@ -268,7 +268,7 @@ s sorts, p pauses, q leaves. The recording goes on.
 Examples:
   edleak-record top                             the only recording that runs
   edleak-record top --session 4711              the one of process 4711
-  edleak-record top --once --format json        what leaks so far, for a script"
+  edleak-record top --once --format json        the leaks so far, for a script"
 )]
 pub(crate) struct TopArgs {
     /// The recorded process; not needed if only one is recorded.
@@ -342,7 +342,7 @@ fn parse_leak(text: &str) -> Result<f64, Error> {
     match units::parse_rate(text)? {
         rate if rate > 0.0 => Ok(rate),
         _ => {
-            Err(Error::new(ErrorKind::Value, "a leak of nothing is none")
+            Err(Error::new(ErrorKind::Value, "a rate of 0 adds no leak")
                 .with_remedy("use for example 10KB/s"))
         }
     }

@@ -104,16 +104,16 @@ pub(crate) fn select(session: Option<u32>) -> Result<Running, Error> {
     let (mut running, silent) = running();
     silent.iter().for_each(say);
     match (session, running.len()) {
-        (_, 0) if !silent.is_empty() => Err(control("no recording answers", "see above")),
+        (_, 0) if !silent.is_empty() => Err(control("no recording responds", "see above")),
         (_, 0) => Err(control("no recording is running", "start one: edleak-record PROGRAM")),
         (None, 1) => Ok(running.remove(0)),
-        (None, _) => Err(control("more than one recording is running", "say which with --session PID")),
+        (None, _) => Err(control("more than one recording is running", "choose one with --session PID")),
         (Some(pid), _) => running.into_iter().find(|session| session.is_called(pid)).ok_or_else(|| {
             if silent.is_empty() {
                 let message = format!("process {pid} is not being recorded");
-                control(&message, "list what is with `edleak-record sessions`")
+                control(&message, "list the recorded ones with `edleak-record sessions`")
             } else {
-                control(&format!("no recording of process {pid} answers"), "see above")
+                control(&format!("no recording of process {pid} responds"), "see above")
             }
         }),
     }
@@ -144,7 +144,7 @@ fn running() -> (Vec<Running>, Vec<String>) {
     for directory in directories() {
         if directory.exists() && !is_private(&directory) {
             silent.push(format!(
-                "recordings may be running that cannot be asked: `{}` belongs to somebody else (remove it)",
+                "`{}` belongs to another user, so recordings in it cannot be listed (remove it)",
                 directory.display()
             ));
             continue;
@@ -216,7 +216,10 @@ fn ask(socket: &Path, words: &[String], patience: Duration) -> Result<String, Er
         Some(("ok", text)) => Ok(text.trim_end().to_owned()),
         // The collector's message has its remedy.
         Some(("error", text)) => Err(Error::new(ErrorKind::Request, text.trim_end())),
-        _ => Err(control("the recording ended before it answered", "list what runs: edleak-record sessions")),
+        _ => Err(control(
+            "the recording ended before it answered",
+            "list the running recordings: edleak-record sessions",
+        )),
     }
 }
 

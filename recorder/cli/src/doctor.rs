@@ -18,9 +18,9 @@ pub(crate) fn run(args: &DoctorArgs) -> ExitCode {
     let in_the_way = findings.iter().filter(|finding| finding.state == State::Bad).count();
     let mut text: String = findings.iter().map(lines).collect();
     text.push_str(&match in_the_way {
-        0 => "all is well\n".to_owned(),
-        1 => "1 thing is in the way\n".to_owned(),
-        count => format!("{count} things are in the way\n"),
+        0 => "no problem found\n".to_owned(),
+        1 => "1 problem prevents a recording\n".to_owned(),
+        count => format!("{count} problems prevent a recording\n"),
     });
     let _ = io::stdout().write_all(text.as_bytes());
     if in_the_way == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -44,7 +44,7 @@ fn trial() -> Finding {
     let Some(program) =
         ["/bin/true", "/usr/bin/true", "/bin/sh"].into_iter().find(|path| is_recordable(path))
     else {
-        let what = "not made: neither /bin/true nor /bin/sh is here as a dynamic program".to_owned();
+        let what = "not made: neither /bin/true nor /bin/sh is a dynamically linked program here".to_owned();
         return Finding { subject: SUBJECT, state: State::Note, what, remedy: String::new() };
     };
     let trace = std::env::temp_dir().join(format!(".edleak-doctor-trial-{}.edl", std::process::id()));

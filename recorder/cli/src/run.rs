@@ -214,8 +214,8 @@ fn say_unmatched(summaries: &[Summary]) {
     if !shown.is_empty() {
         let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
         say(format_args!(
-            "nothing to watch at {}{more}: no module has it (an inlined function has no address of its own: \
-             watch its caller; a site of an older build is another one now)",
+            "nothing to watch at {}{more}: no module contains it (an inlined function has no address: watch its \
+             caller; offsets of an older build no longer apply: record again, or name the function)",
             shown.join(", ")
         ));
     }
@@ -241,7 +241,7 @@ fn sentence(summary: &Summary) -> String {
     // Frees of allocations from before the recording are expected.
     let losses = Losses { unknown_frees: if *attached { 0 } else { losses.unknown_frees }, ..*losses };
     let next = if *is_moved {
-        format!("{path} is not this trace any more: it was moved or deleted while it was written")
+        format!("{path} is not this trace: the trace was moved or deleted during the recording")
     } else {
         format!("next: edleak-analyze {path}")
     };
@@ -261,16 +261,15 @@ fn sentence(summary: &Summary) -> String {
         line.push_str(" (the process ran before: allocations from before are unknown)");
     }
     if children.unasked > 0 {
-        line.push_str(" (its child processes were not recorded; --children would)");
+        line.push_str(" (its child processes were not recorded; --children records them)");
     }
     if *is_replaced {
         line.push_str(
-            " (then the process became a program that is not recorded: record that one itself; it has to inherit LD_PRELOAD and \
-             EDLEAK_SESSION, and to be linked dynamically)",
+            " (then the process executed a program that is not recorded: record that program itself; it must inherit LD_PRELOAD and EDLEAK_SESSION, and be linked dynamically)",
         );
     }
     if let Some(rate) = injected_bytes_per_s {
-        line.push_str(&format!(" ({INJECTED_NAME} of {} was added, as asked for)", units::rate(*rate)));
+        line.push_str(&format!(" (--inject-leak added {INJECTED_NAME} of {})", units::rate(*rate)));
     }
     line
 }

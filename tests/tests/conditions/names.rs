@@ -56,7 +56,7 @@ fn a_trace_that_was_moved_away_is_not_called_by_its_name() {
     let live = start_recording(&trace);
     std::fs::rename(&trace, &elsewhere).expect("it is ours");
     let outcome = end(live);
-    assert!(outcome.stderr.contains("is not this trace any more"), "{outcome:?}");
+    assert!(outcome.stderr.contains("is not this trace: "), "{outcome:?}");
     assert!(!outcome.stderr.contains("next: edleak-analyze"), "{outcome:?}");
     assert_eq!(Report::of(&elsewhere, &["--all"]).json["trace"]["complete"], true);
 }
@@ -83,7 +83,7 @@ fn embedding_does_not_replace_a_recording_that_has_begun_meanwhile() {
             ended.stderr.contains("next: edleak-analyze") || embedded.code == 0,
             "{round}: {ended:?} {embedded:?}"
         );
-        assert!(!ended.stderr.contains("is not this trace any more"), "{round}: {ended:?} {embedded:?}");
+        assert!(!ended.stderr.contains("is not this trace: "), "{round}: {ended:?} {embedded:?}");
         let pid = Report::of(&output, &["--all"]).json["trace"]["command"].to_string();
         assert!(pid.contains("sleep") || ended.code == 125, "{round}: {pid} {ended:?}");
     }

@@ -29,7 +29,7 @@ fn unrecorded_program_is_undecided() {
     replaced.end = Some(edleak_format::EndReason::Replaced);
     clean.losses.unrecorded_images = 3;
     for (draft, why) in [
-        (replaced, "the process became a program that was not recorded"),
+        (replaced, "the process executed a program that was not recorded"),
         (clean, "3 child processes were not recorded"),
     ] {
         let ran = run([&draft.write(&scratch.path("t.edl"))]);

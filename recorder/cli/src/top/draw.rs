@@ -73,7 +73,7 @@ fn sites(frame: &mut Frame<'_>, state: &State, ink: Ink, area: Rect) {
     let rows = state.rows();
     if rows.is_empty() {
         let text = match state.filter.is_empty() {
-            true => "no site has counted anything yet",
+            true => "no site has an allocation yet",
             false => "no site matches the filter (Esc in the filter clears it)",
         };
         return frame.render_widget(Line::raw(text), body);

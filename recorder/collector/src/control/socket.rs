@@ -89,7 +89,7 @@ impl ControlSocket {
         let made = DirBuilder::new().mode(0o700).create(directory);
         made.or_else(|error| if error.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(error) })?;
         if !is_private(directory) {
-            let message = format!("`{}` belongs to somebody else (remove it)", directory.display());
+            let message = format!("`{}` belongs to another user (remove it)", directory.display());
             return Err(io::Error::new(ErrorKind::PermissionDenied, message));
         }
         let path = directory.join(format!("{}.sock", std::process::id()));

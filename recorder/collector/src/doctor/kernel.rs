@@ -125,9 +125,9 @@ fn proc() -> Finding {
         (Err(error), _) => failed("/proc/self/maps", error),
         (_, Err(error)) => failed("/proc/self/exe", error),
         _ if !Path::new("/proc/sys").exists() => {
-            Finding::note(SUBJECT, "it is there; `/proc/sys` is not, which edleak does not need", "")
+            Finding::note(SUBJECT, "it is mounted without `/proc/sys`, which edleak does not need", "")
         }
-        _ => Finding::good(SUBJECT, "what a recording reads there can be read"),
+        _ => Finding::good(SUBJECT, "a recording can read all files that it needs there"),
     }
 }
 
@@ -147,7 +147,7 @@ fn memory_and_handshake() -> Vec<Finding> {
     let path = address.split('#').next().unwrap_or_default();
     let path = CString::new(path).expect("a path without NUL");
     let handshake = match opens_in_a_child(&path) {
-        Ok(()) => Finding::good(HANDSHAKE, "a target can open what edleak-record shares with it"),
+        Ok(()) => Finding::good(HANDSHAKE, "a target can open the memory that edleak-record shares"),
         Err(error) => Finding::bad(
             HANDSHAKE,
             format!("a child process cannot open `{}`: {error}", path.to_string_lossy()),

@@ -35,7 +35,7 @@ fn target(program: &OsStr) -> Finding {
             Some(own) => Finding::note(
                 SUBJECT,
                 format!(
-                    "`{}` brings an allocator: what it allocates through `{}` is not seen",
+                    "`{}` contains an allocator: edleak does not see allocations through `{}`",
                     program.image.display(),
                     own.symbol
                 ),

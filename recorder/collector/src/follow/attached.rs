@@ -68,7 +68,7 @@ impl Attached {
             if failure == UNREACHABLE {
                 let message =
                     format!("process {pid} cannot open the memory of edleak-record at `{}`", self.control);
-                let remedy = "start edleak-record as its user, behind its /proc";
+                let remedy = "start edleak-record as the user of the process, with the /proc of the process";
                 return Err(Error::new(ErrorKind::Process, message).with_remedy(remedy));
             }
             if self.attempts > MOST_ATTEMPTS {

@@ -155,7 +155,7 @@ impl Follower<'_> {
         let moved = output::keep_old(&aside).and_then(|_| {
             recording.rename(&aside).map_err(|error| {
                 Error::new(ErrorKind::Output, format!("failed to move `{}`: {error}", path.display()))
-                    .with_remedy("what was written can be read; record again")
+                    .with_remedy("the slices so far can be read; record again")
             })
         });
         let next = output::reserve(&path, self.plan.options.capacity_bytes);

@@ -500,8 +500,11 @@ impl<'a> Follower<'a> {
         let unrecorded = self.stock.missed() + self.attaching.len() as u64;
         if !self.plan.only.is_empty() && unrecorded > 0 {
             let processes = plural(unrecorded, "process", "processes");
-            let error = Error::new(ErrorKind::Unrecorded, format!("{processes} to record had no session"));
-            let remedy = "fewer may start at the same time";
+            let error = Error::new(
+                ErrorKind::Unrecorded,
+                format!("{processes} could not be recorded, because no session was free"),
+            );
+            let remedy = "start fewer at the same time";
             self.outcome.fail(&self.plan.output, error.with_remedy(remedy));
         }
         self.outcome
@@ -533,12 +536,12 @@ impl<'a> Follower<'a> {
 
 /// The error for a trace that edleak could not write to its end.
 fn unwritten(error: &edleak_format::Error) -> Error {
-    Error::output(error, "what was written can be read; record again")
+    Error::output(error, "the slices so far can be read; record again")
 }
 
 /// The error if edleak could not make a session. An image that the target executes next may then find none.
 fn no_session(error: &io::Error) -> Error {
-    Error::system("what it executes next may not be recorded", error, "see `ulimit -a`")
+    Error::system("the program that it executes next may not be recorded", error, "see `ulimit -a`")
 }
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ impl Follower<'_> {
                     Err(error) => return Some(Err(error)),
                 };
                 let Some(recording) = self.recordings().find(|one| one.pid().to_string() == *pid) else {
-                    let message = format!("process {pid} is not being recorded (any more)");
+                    let message = format!("process {pid} is not being recorded, or no longer");
                     return Some(Err(Error::new(ErrorKind::Request, message)));
                 };
                 recording.steer(WatchRequest { client, requests, is_for: *verb == "watch" });

@@ -41,12 +41,12 @@ impl Unrecorded {
         let (message, remedy) = if *is_out_of_reach {
             (
                 format!("{process} cannot reach edleak-record, so it is not recorded"),
-                "start edleak-record in its place: as its user, behind its /proc".into(),
+                "start edleak-record as the user of the process, with the /proc of the process".into(),
             )
         } else {
             (
                 format!("{process} runs without edleak's library, so it is not recorded"),
-                format!("it has to inherit LD_PRELOAD and {ENV_SESSION}, and to be linked dynamically"),
+                format!("it must inherit LD_PRELOAD and {ENV_SESSION}, and be linked dynamically"),
             )
         };
         Error::new(ErrorKind::Unrecorded, message).with_remedy(remedy)

@@ -508,7 +508,10 @@ impl Recording {
     /// The operating system refuses to move the file.
     pub fn rename(&mut self, to: &Path) -> io::Result<()> {
         if self.writer.as_ref().is_some_and(|writer| !writer.is_at(&self.path)) {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "somebody has moved or deleted the trace"));
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "another process moved or deleted the trace",
+            ));
         }
         place::rename_new(&self.path, to)?;
         self.path = to.to_owned();

@@ -73,9 +73,9 @@ fn answer(wanted: &WatchRequest, meant: usize, changed: usize) -> String {
     let what = if wanted.requests.contains(&Request::Everything) {
         "everything".into()
     } else if meant == 0 {
-        "nothing that is loaded yet".into()
+        "no code that is loaded yet".into()
     } else {
         plural(meant as u64, "function or address", "functions and addresses")
     };
-    format!("{verb} {}: that is {what}; {changed}", specs.join(" "))
+    format!("{verb} {}: {what}; {changed}", specs.join(" "))
 }

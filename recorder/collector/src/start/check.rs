@@ -69,7 +69,7 @@ pub fn check_program(program: &OsStr, path_env: Option<&OsStr>) -> Result<Progra
     Err(refused(
         ErrorKind::NotAProgram,
         path,
-        "its interpreter is a script, and so on without end",
+        "its interpreters are scripts without end",
         "record the program that interprets it",
     ))
 }
@@ -143,7 +143,7 @@ fn interpreter_of(script: &Path, bytes: &[u8], path_env: Option<&OsStr>) -> Resu
         return find_for_env(script, argument, path_env);
     }
     if !interpreter.exists() {
-        let reason = format!("its interpreter `{}` is not there", interpreter.display());
+        let reason = format!("its interpreter `{}` does not exist", interpreter.display());
         return Err(refused(ErrorKind::Missing, script, reason, "correct its first line"));
     }
     Ok(interpreter)
@@ -170,7 +170,7 @@ fn find_for_env(script: &Path, argument: &[u8], path_env: Option<&OsStr>) -> Res
             _ => {
                 let name = OsStr::from_bytes(word);
                 return find(name, path_env).map_err(|error| {
-                    let reason = format!("its first line asks for `{}`, which cannot be run", name.display());
+                    let reason = format!("its first line names `{}`, which cannot be run", name.display());
                     refused(error.kind(), script, reason, "install it")
                 });
             }
@@ -229,7 +229,7 @@ fn check_elf(path: &Path, bytes: &[u8]) -> Result<Option<OwnMalloc>, Error> {
     let own_malloc = elf.own_malloc();
     if let Some(own) = own_malloc.as_ref().filter(|own| own.replaces_all) {
         let reason = format!(
-            "it brings its own `{}`, which comes before a preloaded one, so nothing would be seen",
+            "it contains its own `{}`, which takes precedence over a preloaded one, so edleak would see nothing",
             own.symbol
         );
         let remedy = "build it without, or with its allocator as a shared library";

@@ -139,7 +139,7 @@ fn reserve(plan: &Plan, pid: u32) -> Result<(PathBuf, TraceWriter, Reserved), Er
             Err(error) => return Err(error),
         }
     }
-    let message = format!("`{}` and all names like it are taken", output.display());
+    let message = format!("`{}` and all numbered names after it are in use", output.display());
     Err(Error::new(ErrorKind::InUse, message).with_remedy("set EDLEAK_OUTPUT to another"))
 }
 

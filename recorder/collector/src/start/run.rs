@@ -172,7 +172,7 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
         ));
         if let Some(own) = &checked.own_malloc {
             say(format_args!(
-                "it brings an allocator of its own: allocations through `{}` are not seen (build it without)",
+                "it contains an allocator of its own: edleak does not see allocations through `{}` (build it without)",
                 own.symbol
             ));
         }
@@ -227,7 +227,7 @@ fn blind(checked: &check::Program, only: &[String], ended: Option<Ended>) -> Fai
 fn foreign_allocator(checked: &check::Program, summary: &Summary, ended: Option<Ended>) -> Failed {
     let symbol = checked.own_malloc.as_ref().map_or("malloc", |own| own.symbol.as_str());
     let message = format!(
-        "`{}` allocates through its own `{symbol}`, which edleak does not see: {} in `{}` tell nothing of its memory",
+        "`{}` allocates through its own `{symbol}`, which edleak does not see: {} in `{}` say nothing about its memory",
         checked.path.display(),
         units::plural(summary.slices, "slice", "slices"),
         summary.path.display()

@@ -94,7 +94,7 @@ impl Place {
         if !is_whole(&path, bytes) {
             write(&path, bytes, 0o644).map_err(library)?;
             if !is_whole(&path, bytes) {
-                return Err(library("what was written there reads back differently"));
+                return Err(library("the file that was written there reads back differently"));
             }
         }
         can_be_executed(&path)?;
@@ -131,7 +131,7 @@ fn check_ancestors(directory: &Path) -> Result<(), Error> {
     let mut path = directory.to_path_buf();
     while path.pop() {
         let Ok(metadata) = fs::symlink_metadata(&path) else {
-            return Err(library(format!("`{}` cannot be looked at", path.display())));
+            return Err(library(format!("`{}` cannot be inspected", path.display())));
         };
         let (uid, _) = effective_ids();
         // In a user namespace that maps only one user, root's directories belong to the overflow user.

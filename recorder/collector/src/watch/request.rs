@@ -55,7 +55,7 @@ impl Request {
     /// The request has a wrong form.
     pub fn parse_plain(spec: &str) -> Result<Request, Error> {
         if spec.trim().is_empty() {
-            return Err(Error::new(ErrorKind::Request, "an empty watch means nothing")
+            return Err(Error::new(ErrorKind::Request, "an empty watch names no site")
                 .with_remedy("name a function, `module!0x1234`, or `old.edl#7`"));
         }
         if spec.contains(char::is_control) {
