@@ -107,7 +107,7 @@ fn a_trace_that_is_cut_off_is_an_error_and_not_a_crash() {
     let outcome = recording.finish();
     assert_eq!(outcome.code, 0, "{}", outcome.stderr);
     assert!(outcome.stdout.contains("leak_malloc"), "the target came to its end: {}", outcome.stdout);
-    assert!(outcome.stderr.contains("somebody cut it off"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("another process truncated it"), "{}", outcome.stderr);
 }
 
 /// edleak-record reports a failed recording at once, even with -q, and not again at the end.
@@ -122,7 +122,7 @@ fn failed_recording_is_reported_once_and_at_once() {
     // Wait for slices, because edleak-record creates the empty file before the recording starts.
     wait_for("slices", || analyze(["verify"], &trace).code == 0 && slices() > Some(3));
     std::fs::write(&trace, b"").expect("it is ours");
-    recording.wait_for_text("somebody cut it off");
+    recording.wait_for_text("another process truncated it");
     std::fs::write(&go_on, "").expect("writable");
     let outcome = recording.finish();
     assert_eq!((outcome.code, outcome.stderr.lines().count()), (0, 1), "{}", outcome.stderr);

@@ -104,7 +104,7 @@ impl Baseline {
     /// The text is not a whole report, or its format is newer.
     pub fn from_json(text: &[u8]) -> Result<Self> {
         let report: SavedReport = serde_json::from_slice(text).map_err(|error| {
-            Error::new(ErrorKind::Baseline, format!("not a whole report: {error}"))
+            Error::new(ErrorKind::Baseline, format!("the report is incomplete: {error}"))
                 .with_remedy("save it again with `--format json`")
         })?;
         let version = report.format_version;

@@ -333,7 +333,7 @@ fn settle_families(sites: &mut [JudgedSite]) {
         let Some(all) = site.with_stacks.clone() else { continue };
         grown.insert(site.label.clone(), site.growth().max(0.0));
         let why = match site.is_leak() {
-            true => "judged together with its stacks, which have what it allocated while it was watched",
+            true => "judged together with its stacks, which count its allocations while it was watched",
             false => "judged together with its stacks, none of which leaks enough alone",
         };
         site.judgement = all.judgement;

@@ -71,7 +71,7 @@ pub fn load(path: &Path, options: LoadOptions) -> Result<Recording> {
 fn load_stream(mut reader: impl BufRead, options: LoadOptions) -> Result<Recording> {
     let start = reader.fill_buf().map_err(|error| io_error(&error))?;
     if is_report(start) {
-        return Err(Error::new(ErrorKind::Unreadable, "it is a saved report and no recording")
+        return Err(Error::new(ErrorKind::Unreadable, "it is a saved report, not a recording")
             .with_remedy("give the recording here, and the report with `--baseline`"));
     }
     if is_text(start) {
@@ -111,7 +111,7 @@ pub(crate) fn is_report(start: &[u8]) -> bool {
 fn io_error(error: &std::io::Error) -> Error {
     let remedy = match error.kind() {
         std::io::ErrorKind::NotFound => {
-            "check the path; edleak-record writes `trace.edl` unless told otherwise"
+            "check the path; edleak-record writes `trace.edl` unless -o names another file"
         }
         std::io::ErrorKind::PermissionDenied => {
             "traces are readable by their owner only; run as that user or change the mode"

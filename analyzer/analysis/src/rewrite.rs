@@ -94,7 +94,7 @@ fn replace(
     let place = place::followed(to).map_err(|error| failed(&reason(&error)))?;
     // This lock is held until the new file is in place, so that no recording takes the name meanwhile.
     let held = match std::fs::symlink_metadata(&place) {
-        Ok(there) if !there.is_file() => return Err(failed("it is no file")),
+        Ok(there) if !there.is_file() => return Err(failed("it is not a file")),
         Ok(_) => Some(place::open(&place).map_err(|error| failed(&reason(&error)))?),
         Err(_) => None,
     };
@@ -121,7 +121,7 @@ fn replace(
 
 /// Renames the file `beside` to `place`. The rename replaces the file `held`, and no other file.
 fn put_in_place(beside: &Path, place: &Path, held: Option<&File>) -> io::Result<()> {
-    let taken = || io::Error::new(io::ErrorKind::AlreadyExists, "another file has taken its name meanwhile");
+    let taken = || io::Error::new(io::ErrorKind::AlreadyExists, "another file has its name now");
     let Some(held) = held else {
         return place::rename_new(beside, place).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => taken(),

@@ -91,11 +91,7 @@ impl Suppressions {
             Err(Error::new(ErrorKind::Suppressions, message).with_remedy(remedy))
         };
         if text.len() > MAX_FILE_BYTES {
-            return invalid(
-                1,
-                "more than 16 MiB is no suppression file",
-                "give a file of `leak:pattern` lines",
-            );
+            return invalid(1, "the file is larger than 16 MiB", "give a file of `leak:pattern` lines");
         }
         let Ok(text) = std::str::from_utf8(text) else {
             return invalid(1, "not a text file", "give a file of `leak:pattern` lines in UTF-8");
@@ -111,14 +107,14 @@ impl Suppressions {
             let Some((kind, rest)) = body.split_once(':') else {
                 return invalid(
                     line,
-                    &format!("`{body}` is no rule"),
+                    &format!("`{body}` is not a rule"),
                     "write `leak:pattern`, or `#` before a comment",
                 );
             };
             if kind.trim() != "leak" {
                 return invalid(
                     line,
-                    &format!("`{kind}:` is no kind of rule"),
+                    &format!("`{kind}:` is not a kind of rule"),
                     "only `leak:pattern` is understood",
                 );
             }
@@ -180,8 +176,8 @@ mod tests {
     #[test]
     fn errors_name_the_line_and_the_remedy() {
         let cases: [(&[u8], &str); 6] = [
-            (b"leak:ok\nrace:x", "r.txt:2: `race:` is no kind of rule (only"),
-            (b"oops", "r.txt:1: `oops` is no rule (write"),
+            (b"leak:ok\nrace:x", "r.txt:2: `race:` is not a kind of rule (only"),
+            (b"oops", "r.txt:1: `oops` is not a rule (write"),
             (b"#\n\nleak:x budget=lots", "r.txt:3: `lots` is not a size (write"),
             (b"leak:x budget=1KB/eon", "r.txt:1: `1KB/eon` is not a rate (write"),
             (b"leak: ", "r.txt:1: the pattern is empty (name"),

@@ -9,20 +9,20 @@ use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
-  edleak-analyze trace.edl                     who leaks, how fast, where
+  edleak-analyze trace.edl                     the leaks, their rates and stacks
   edleak-analyze --all trace.edl               every site, leaking or not
   edleak-analyze --format json trace.edl       the same for a program
-  edleak-analyze --baseline main.edl new.edl   only what is new or faster
+  edleak-analyze --baseline main.edl new.edl   only leaks that are new or faster
   edleak-analyze --budget 10KB/min trace.edl   tolerate a slow leak
   edleak-analyze --format sarif -o edleak.sarif trace.edl
   edleak-analyze --format html -o report.html trace.edl   a page to look at
   edleak-analyze --per-mark request trace.edl  what each request leaves behind
-  edleak-analyze diff before.edl after.edl     what changed
-  edleak-analyze embed trace.edl               make it need no binaries
+  edleak-analyze diff before.edl after.edl     the differences
+  edleak-analyze embed trace.edl               store the symbols in the trace
 
-Exit codes: 0 no leak, 1 leaks listed, 2 undecided (too little data, or sites
-that cannot be told yet hold a good part of the memory), 3 error.
-A trace called like a command is given with its directory: ./diff";
+Exit codes: 0 no leak, 1 leaks listed, 2 undecided (too little data, or
+undecided sites hold a good part of the memory), 3 error.
+For a trace with the name of a command, give its directory: ./diff";
 
 /// Reads a recording of edleak-record and reports which sites leak, how fast, and by which stack.
 ///
@@ -276,7 +276,7 @@ fn parse_at(text: &str) -> Result<At, String> {
         "end" => Ok(At::End),
         time => match parse_time(time) {
             Ok(time_ns) => Ok(At::Time(time_ns)),
-            Err(_) => Err(format!("`{text}` is no instant (write peak, end, or a time such as 90s)")),
+            Err(_) => Err(format!("`{text}` is not an instant (write peak, end, or a time such as 90s)")),
         },
     }
 }

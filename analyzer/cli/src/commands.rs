@@ -58,7 +58,7 @@ pub(crate) fn verify(paths: &[PathBuf]) -> Result<u8> {
 /// Puts symbols into a trace.
 pub(crate) fn embed(path: &Path, output: Option<&Path>, symbols: SymbolArgs) -> Result<u8> {
     if output.is_none() && path.as_os_str() == "-" {
-        bail!("stdin cannot be changed in place (say where to write with `-o`)");
+        bail!("stdin cannot be changed in place (give a file with `-o`)");
     }
     let trace = open_trace(path)?;
     let symbolizer = symbols.symbolizer();

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 /// Refuses several traces: a pprof file covers one process.
 pub(crate) fn refuse_several(traces: &[PathBuf]) -> Result<()> {
     if traces.len() > 1 {
-        bail!("a pprof profile is about one trace (give one, and one output each)");
+        bail!("a pprof profile covers one trace (run edleak-analyze once for each trace)");
     }
     Ok(())
 }

@@ -36,19 +36,19 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<u8> {
         inputs.into_iter().try_for_each(|input| refuse_overwriting(input, output))?;
     }
     if args.strict && matches!(args.model, ModelArg::Edleak) {
-        bail!("`--model edleak` has nothing beyond reasonable doubt (leave out `--strict`)");
+        bail!("`--model edleak` has no level beyond reasonable doubt (leave out `--strict`)");
     }
     if args.format == Format::Html && args.output.is_none() && io::stdout().is_terminal() {
-        bail!("a page is nothing for a terminal (say where to write it, like `-o report.html`)");
+        bail!("a page cannot be shown on a terminal (give a file, like `-o report.html`)");
     }
     if args.per_mark.is_some() && matches!(args.model, ModelArg::Edleak) {
         bail!("`--model edleak` judges by time (leave out `--per-mark`)");
     }
     if args.title.is_some() && args.format != Format::Html {
-        bail!("only a page has a title (add `--format html`, or leave out `--title`)");
+        bail!("`--title` is only for a page (add `--format html`, or leave it out)");
     }
     if args.traces.iter().filter(|trace| trace.as_os_str() == "-").count() > 1 {
-        bail!("stdin can be read once (save it to a file, and name that)");
+        bail!("stdin can be given only once (save it to a file, and give that file)");
     }
     args.span.only_for(args.format)?;
     if args.format == Format::Pprof {

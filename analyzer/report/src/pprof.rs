@@ -43,9 +43,9 @@ impl Exporter for Pprof {
             ([analysis, ..], [Recording::Trace(trace), ..]) => {
                 write_pprof(analysis, trace, &self.profile, out)
             }
-            _ => Err(io::Error::other(
-                "a pprof profile is about a trace (give a file that edleak-record wrote)",
-            )),
+            _ => {
+                Err(io::Error::other("a pprof profile covers a trace (give a file that edleak-record wrote)"))
+            }
         }
     }
 }

@@ -108,7 +108,7 @@ impl Trace {
             let file = File::open(path).map_err(io)?;
             let metadata = file.metadata().map_err(io)?;
             if metadata.is_dir() {
-                return Err(Error::new(ErrorKind::NotATrace, "a directory is no trace")
+                return Err(Error::new(ErrorKind::NotATrace, "a directory is not a trace")
                     .with_remedy("give the file in it"));
             }
             // A FIFO has no length and cannot be read twice.

@@ -83,8 +83,8 @@ impl Ring {
     pub(crate) fn check_length(&self) -> Result<(), Error> {
         match self.file.metadata() {
             Ok(metadata) if metadata.len() < self.reserved => {
-                Err(Error::new(ErrorKind::CutOff, "somebody cut it off while it was written")
-                    .with_remedy("leave it alone until then"))
+                Err(Error::new(ErrorKind::CutOff, "another process truncated it while it was written")
+                    .with_remedy("do not change it while it is recorded"))
             }
             _ => Ok(()),
         }

@@ -114,7 +114,7 @@ impl TraceWriter {
         if !place::lock(&file) {
             return Err(Error::new(ErrorKind::InUse, "another recording is writing it"));
         }
-        let made = file.metadata().map_err(|error| Error::io("cannot look at the file", error))?;
+        let made = file.metadata().map_err(|error| Error::io("cannot inspect the file", error))?;
         if place::is_foreign(path, &made) {
             let reason = "it belongs to another user, in a directory that everybody may write to (choose another file)";
             return Err(Error::new(ErrorKind::Io, reason));

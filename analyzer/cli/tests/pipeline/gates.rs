@@ -66,7 +66,7 @@ fn suppressions_hide_within_their_budget_and_idle_rules_are_listed() {
     assert!(ran.out.contains("suppression `leak:idle` (line 4) matched nothing"), "{}", ran.out);
     let ran = with("leak:grow\nnonsense\n");
     assert_eq!((ran.code, ran.err.lines().count()), (3, 1));
-    assert!(ran.err.contains("rules:2: `nonsense` is no rule (write"), "{}", ran.err);
+    assert!(ran.err.contains("rules:2: `nonsense` is not a rule (write"), "{}", ran.err);
 }
 
 #[test]
@@ -123,7 +123,11 @@ fn a_baseline_that_is_none_is_an_error() {
         assert!(ran.err.starts_with("edleak-analyze: failed to use baseline `"), "{}", ran.err);
         assert!(ran.err.trim_end().ends_with(')'), "{}", ran.err);
         if text == half {
-            assert!(ran.err.contains("not a whole report: ") && ran.err.contains("line 1 "), "{}", ran.err);
+            assert!(
+                ran.err.contains("the report is incomplete: ") && ran.err.contains("line 1 "),
+                "{}",
+                ran.err
+            );
         }
     }
 }

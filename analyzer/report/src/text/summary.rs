@@ -51,7 +51,7 @@ pub(super) fn write(
     }
     if analysis.summary.missing_share > MUCH_MISSING {
         let note = format!(
-            "slices are missing for {} of the record; straight lines stand in for them",
+            "slices are missing for {} of the record; straight lines replace them",
             percent(analysis.summary.missing_share)
         );
         paragraph(Ink::Faint, "note:   ", &note)?;
@@ -63,7 +63,7 @@ pub(super) fn write(
         paragraph(
             Ink::Faint,
             "note:   ",
-            "its child processes were not recorded, so nothing is known of them (`edleak-record --children` records each into a trace of its own)",
+            "its child processes were not recorded, so this report does not cover them (`edleak-record --children` records each into a trace of its own)",
         )?;
     }
     let hints =
@@ -163,7 +163,7 @@ pub(crate) fn marks(analysis: &Findings) -> Option<String> {
 /// The reason why resident memory grows although no site leaks.
 fn growth_beside_no_leak(analysis: &Findings) -> String {
     let growth = &analysis.growth;
-    let by = format!("resident memory grows {:.1} times all the same", growth.times());
+    let by = format!("resident memory still grows {:.1} times", growth.times());
     match growth.kind {
         GrowthKind::Retained if growth.resident_goes_on => {
             let remedy = "try MALLOC_ARENA_MAX=2, or malloc_trim";

@@ -62,7 +62,7 @@ fn status(state: &State) -> String {
     };
     parts.extend(sort.map(str::to_owned));
     if state.snapshot.lost_slices > 0 {
-        parts.push(units::plural(state.snapshot.lost_slices, "slice missed", "slices missed"));
+        parts.push(units::plural(state.snapshot.lost_slices, "lost slice", "lost slices"));
     }
     parts.join(", ")
 }
