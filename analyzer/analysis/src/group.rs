@@ -286,14 +286,28 @@ fn part_of<'a>(group: &Group<'a>, branch: &Branch<'a>, known: f64) -> Group<'a> 
             Some(_) => {}
         }
     }
-    let leak_bytes = group.leak_bytes * of_group;
+    // A stack that leaks by itself has figures of its own. The caller's figures also hold the scatter of the
+    // stacks that do not leak.
+    let judgements = || branch.stacks.iter().map(|stack| &stack.judgement);
+    let (leak_bytes, rate_bytes_per_s, leak_count) = match branch.stacks.iter().all(|stack| stack.is_leak()) {
+        true => (
+            judgements().map(|own| own.leak_bytes as f64).sum(),
+            judgements().map(|own| own.rate_bytes_per_s).sum(),
+            judgements().map(|own| own.leak_count).sum(),
+        ),
+        false => (
+            group.leak_bytes * of_group,
+            group.rate_bytes_per_s * of_group,
+            group.leak_count.map(|count| (count as f64 * of_group).round() as u64),
+        ),
+    };
     let levels = LevelSum(branch.stacks.iter().map(|stack| &stack.levels).collect());
     let final_bytes: f64 = branch.stacks.iter().map(|stack| stack.totals.live_bytes as f64).sum();
     Group {
         depth: branch.depth,
-        rate_bytes_per_s: group.rate_bytes_per_s * of_group,
+        rate_bytes_per_s,
         leak_bytes,
-        leak_count: group.leak_count.map(|count| (count as f64 * of_group).round() as u64),
+        leak_count,
         is_freed_at_end: final_bytes < leak_bytes.min(levels.last()) / 2.0,
         levels,
         shares,
