@@ -18,6 +18,7 @@ use edleak_collector::{Error, ErrorKind};
 use edleak_format::{Losses, MIN_CAPACITY_BYTES};
 use edleak_session::ENV_ONLY;
 use edleak_text::units;
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -291,7 +292,6 @@ fn missed(losses: &Losses) -> String {
 /// A path quoted for a shell, on one line.
 fn shell_word(path: &Path) -> String {
     let text = path.to_string_lossy();
-    let is_plain = |c: char| c.is_alphanumeric() || "_-./+,:=@%".contains(c);
     let dot = if text.starts_with('-') { "./" } else { "" };
     if text.contains(char::is_control) {
         return format!(
@@ -299,10 +299,8 @@ fn shell_word(path: &Path) -> String {
             text.replace('\\', "\\\\").replace('\'', "\\'").chars().map(escaped).collect::<String>()
         );
     }
-    if text.chars().all(is_plain) {
-        return format!("{dot}{text}");
-    }
-    format!("'{dot}{}'", text.replace('\'', r"'\''"))
+    let path = format!("{dot}{text}");
+    shlex::try_quote(&path).map(Cow::into_owned).unwrap_or_else(|_| path.clone())
 }
 
 /// A control character in the form that a shell reads between `$'` and `'`.

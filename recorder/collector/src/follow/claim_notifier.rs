@@ -4,12 +4,12 @@
 //! The claim counter lies in shared memory, but the main loop waits for descriptors. So a thread waits for
 //! the counter and writes to an eventfd. If the collector cannot create a thread, the main loop finds claims
 //! by polling.
-#![allow(unsafe_code)] // eventfd
 
 use crate::sys::shm::{self, ControlPage};
+use rustix::event::{EventfdFlags, eventfd};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -27,10 +27,8 @@ pub(crate) struct ClaimNotifier {
 impl ClaimNotifier {
     /// Notifies of every claim from now on; `None`: no eventfd or no thread is available.
     pub(crate) fn of(page: &Arc<ControlPage>) -> Option<ClaimNotifier> {
-        // SAFETY: the call passes no memory.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        // SAFETY: the descriptor is new, and no other code has it.
-        let event = (fd >= 0).then(|| Arc::new(unsafe { File::from_raw_fd(fd) }))?;
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok()?;
+        let event = Arc::new(File::from(event));
         let is_over = Arc::new(AtomicBool::new(false));
         let claim_notifier = ClaimNotifier { event, page: Arc::clone(page), is_over };
         let (event, page, is_over) =

@@ -301,11 +301,8 @@ fn may_execute(path: &Path) -> bool {
 
 /// Whether the file has capabilities of its own.
 fn has_capabilities(path: &Path) -> bool {
-    let Some(path) = c_path(path) else { return false };
-    // SAFETY: both names end in NUL and outlive the call; a null buffer of size 0 only asks for the length.
-    let length =
-        unsafe { libc::getxattr(path.as_ptr(), c"security.capability".as_ptr(), std::ptr::null_mut(), 0) };
-    length > 0
+    // An empty buffer asks for the length only.
+    rustix::fs::getxattr(path, "security.capability", &mut [0u8; 0]).is_ok_and(|length| length > 0)
 }
 
 /// Whether the file system ignores set-id bits and capabilities.

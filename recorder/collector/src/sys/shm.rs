@@ -25,11 +25,12 @@ use edleak_session::stack::{
     StackInfo,
 };
 use edleak_session::wrapper::{MAX_RANGES, WrapperRange};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use std::ffi::CStr;
 use std::fs::{File, Permissions};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,22 +44,12 @@ struct Memory {
 
 impl Memory {
     fn create(name: &CStr, bytes: usize) -> io::Result<Memory> {
-        // SAFETY: the name is NUL-terminated.
-        let fd = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the descriptor is new, and no other code has it.
-        let file = unsafe { File::from_raw_fd(fd) };
+        let file = File::from(memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
         file.set_permissions(Permissions::from_mode(0o600))?;
         file.set_len(bytes as u64)?;
         // Seal the length of the file. A target that shortened the file would kill the collector with SIGBUS.
         // A target that extended the file would use memory on the collector's account.
-        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
-        // SAFETY: the descriptor is open; the command takes no pointer.
-        if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
+        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         let (protection, flags) =
             (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_NORESERVE);
         // SAFETY: the kernel chooses the address, so the new mapping covers no existing memory.

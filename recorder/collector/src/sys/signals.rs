@@ -4,6 +4,7 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::sys::terminal::leads_session;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::fs::File;
 use std::io::{self, Read};
 use std::mem::{MaybeUninit, zeroed};
@@ -246,13 +247,8 @@ impl Watch {
     }
 
     fn open(pid: u32) -> io::Result<Watch> {
-        // SAFETY: the call passes no memory.
-        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the descriptor is new, and no other code has it.
-        Ok(Watch(unsafe { File::from_raw_fd(fd as RawFd) }))
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(Watch(pidfd_open(pid, PidfdFlags::empty())?.into()))
     }
 
     /// The reason why the collector cannot watch a process: the kernel is older than 5.3, or a sandbox
