@@ -45,6 +45,17 @@ pub enum AreaKind {
     Recorder,
     /// The working set of the control group: all its processes, including the active page cache.
     ControlGroup,
+    /// Everything that recorded calls have mapped: the live bytes of all sites of kind `Mapping` and
+    /// `AllocatorMapping`, in every slice. Counted in other areas as well. Since version 4.
+    Counted,
+    /// Anonymous memory that no recorded call has mapped, other than the heap, arenas, stacks and edleak's own.
+    /// Counted in another area as well. Since version 4.
+    Unseen,
+    /// The mappings of one site, whose id is the name. Counted in another area as well. Since version 4.
+    Site,
+    /// Anonymous memory that allocators have mapped for themselves. Counted in another area as well. Since
+    /// version 4.
+    Allocators,
 }
 
 /// The size of an area.

@@ -48,6 +48,8 @@ pub enum Record {
     MarkLosses(MarkLosses),
     /// The process ran before its recording began. Since version 3.
     Attached(Attached),
+    /// The calls that map memory were recorded. Since version 4.
+    Mappings(Mappings),
 }
 
 /// The recorded process and the clock of the recording. This is the first record of every trace.
@@ -93,7 +95,7 @@ pub struct Module {
 }
 
 /// The kind of a site.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Encode, Decode)]
 pub enum SiteKind {
     /// The first caller that is not an allocation wrapper.
     Caller,
@@ -103,6 +105,11 @@ pub enum SiteKind {
     Other,
     /// The leak that `--inject-leak` makes; it has no code in the target.
     Injected,
+    /// A caller that maps memory by mmap or its kin: its own domain, with bytes of address space. Since version 4.
+    Mapping,
+    /// An allocator that maps memory for itself. The sites that ask it for memory are counted, so this memory is
+    /// not counted again. Since version 4.
+    AllocatorMapping,
 }
 
 /// A site and its address.
@@ -114,7 +121,7 @@ pub struct Site {
     pub kind: SiteKind,
     /// The caller's site; only for a stack of a watched site.
     pub parent: Option<SiteId>,
-    /// The return address in the caller; 0 if there is none (`Other`, `Injected`).
+    /// The return address in the caller; 0 where there is none (`Other`, `Injected`, a mapping beyond the table).
     pub address: u64,
     /// The module that holds the address; `None`: unknown.
     pub module: Option<ModuleId>,
@@ -324,6 +331,15 @@ pub struct EarlierFrees {
     pub at_ns: u64,
     /// Number of frees since the recording began.
     pub frees: u64,
+}
+
+/// The calls that map memory (mmap and its kin) were recorded, and how well.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct Mappings {
+    /// Calls that were lost: figures of the domain are then lower bounds.
+    pub lost_events: u64,
+    /// Bytes mapped by recorded calls that a call nobody saw has unmapped.
+    pub unmapped_unseen_bytes: u64,
 }
 
 /// Why a recording ended.

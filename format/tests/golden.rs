@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use common::{Slices, TempFile, read, site, write};
 use edleak_format::{
     AddressSymbols, Allocator, AreaBytes, AreaId, AreaKind, Columns, Counters, CpuTime,
-    DEFAULT_CAPACITY_BYTES, End, EndReason, Epoch, Error, Losses, MIN_CAPACITY_BYTES, Mark, MarkId,
+    DEFAULT_CAPACITY_BYTES, End, EndReason, Epoch, Error, Losses, MIN_CAPACITY_BYTES, Mappings, Mark, MarkId,
     MarkLosses, MarkSlice, MemoryArea, Module, ModuleId, ModuleSymbols, Record, Site, SiteId, SiteKind,
     Stack, StackFrame, StackId, Survivors, SymbolFrame, Trace, TraceWriter, rewrite,
 };
@@ -17,7 +17,7 @@ fn golden(name: &str) -> PathBuf {
 }
 
 /// The version that the writer writes now.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// Records of every kind in a format version, with every kind of field.
 fn records(version: u32) -> Vec<Record> {
@@ -28,6 +28,19 @@ fn records(version: u32) -> Vec<Record> {
             Record::MemoryArea(MemoryArea { id: AreaId(3), kind: AreaKind::Named, name: "jit code".into() }),
             Record::Allocator(Allocator { module: ModuleId(0), symbol: "mi_malloc".into() }),
             Record::CpuTime(CpuTime { own_ns: 70_000_000, children_ns: 1 << 40 }),
+        ]);
+    }
+    if version >= 4 {
+        let area =
+            |id, kind, name: &str| Record::MemoryArea(MemoryArea { id: AreaId(id), kind, name: name.into() });
+        records.extend([
+            Record::Site(Site { kind: SiteKind::Mapping, ..site(10) }),
+            Record::Site(Site { kind: SiteKind::AllocatorMapping, ..site(11) }),
+            area(4, AreaKind::Counted, ""),
+            area(5, AreaKind::Unseen, "jit code"),
+            area(6, AreaKind::Site, "10"),
+            area(7, AreaKind::Allocators, ""),
+            Record::Mappings(Mappings { lost_events: 3, unmapped_unseen_bytes: 1 << 20 }),
         ]);
     }
     records
@@ -161,7 +174,7 @@ fn a_trace_of_version_1_is_rewritten_in_the_current_version() {
 
 #[test]
 fn every_block_begins_with_all_areas_of_memory() {
-    let trace = Trace::open(&golden("v3.edl")).expect("the golden trace");
+    let trace = Trace::open(&golden("v4.edl")).expect("the golden trace");
     let expected = vec![(AreaId(0), MEMORY[0]), (AreaId(3), MEMORY[3])];
     let (mut columns, blocks) = (Columns::default(), trace.blocks().len());
     assert!(blocks > 0);

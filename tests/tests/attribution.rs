@@ -63,20 +63,6 @@ fn leaks_of_an_unloaded_plugin_keep_its_name() {
 }
 
 #[test]
-fn frames_mapped_one_by_one_are_growth_outside_malloc_and_undecided() {
-    for (program, argument) in [("mapped_growth", "5"), ("own_heap", "400")] {
-        let recording = recorded(program, &[], &[argument]);
-        let report = recording.leaks();
-        assert_eq!(report.json["growth"]["kind"], "outside-malloc", "{program}: {}", report.json["growth"]);
-        assert_eq!(report.code, 2, "{program}: {}", report.json["summary"]);
-        let text = analyze([] as [&str; 0], &recording.trace).stdout;
-        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(text.contains("undecided: resident memory grew from"), "{program}: {text}");
-        assert!(text.contains("memory grows outside malloc"), "{program}: {text}");
-    }
-}
-
-#[test]
 fn memory_in_arenas_is_retained_by_the_allocator() {
     let recording = recorded("arenas", &[], &["320"]);
     let report = recording.leaks();

@@ -412,6 +412,12 @@ fn is_allocation_symbol(name: &str) -> bool {
         "memalign",
         "valloc",
         "pvalloc",
+        "mmap",
+        "mmap64",
+        "munmap",
+        "mremap",
+        "shmat",
+        "shmdt",
         "free_sized",
         "free_aligned_sized",
     ];

@@ -329,6 +329,7 @@ mod tests {
             per_mark: None,
             totals: Totals::default(),
             judged_count: None,
+            resident_bytes: None,
             levels: Levels::default(),
             block_growth_bytes: 0.0,
             survivors: Vec::new(),

@@ -4,6 +4,7 @@
 use crate::finding::{self, Finding};
 use crate::group;
 use crate::history::History;
+use crate::mapped::Mapped;
 use crate::own_heap::OwnHeap;
 use crate::per_mark::{MarkSeen, PerMark};
 use crate::site::{self, JudgedSite, Standing};
@@ -26,6 +27,8 @@ pub struct Findings {
     pub summary: Summary,
     /// The kind of growth of the process.
     pub growth: ProcessGrowth,
+    /// The domain of mapped memory; `None`: it was not recorded.
+    pub mapped: Option<Mapped>,
     /// Growth that no site explains.
     pub unexplained: Option<Unexplained>,
     /// Runtimes and allocators in the process that take their memory from elsewhere than malloc, each with a

@@ -6,7 +6,7 @@
 use crate::baseline::Baseline;
 use crate::findings::Findings;
 use crate::per_mark::PerMarkOptions;
-use crate::site::{JudgedSite, Standing};
+use crate::site::{Domain, JudgedSite, Standing};
 use crate::suppressions::Suppressions;
 use edleak_model::classify::{Confidence, LEAST_POINTS, Verdict};
 use edleak_model::growth_kind::GrowthKind;
@@ -218,7 +218,8 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
             }
         ));
     }
-    if analysis.sites.is_empty() {
+    let is_of_heap = |site: &&JudgedSite| site.domain() == Domain::Heap;
+    if !analysis.sites.iter().any(|site| is_of_heap(&site) || site.is_leak()) {
         return Some(match slices {
             0 => "the recording holds no slice (was it ended before its first period?)".into(),
             _ => {
@@ -259,9 +260,15 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
     if let Some(why) = unmeasured(analysis) {
         return Some(why);
     }
-    let undecided = || analysis.sites.iter().filter(|site| site.judgement.verdict == Verdict::Undecided);
+    // Mappings are address space. They are in question only while memory outside malloc grows.
+    let grows_outside = analysis.growth.kind == GrowthKind::Outside && analysis.growth.resident_goes_on;
+    let counts = |site: &&JudgedSite| is_of_heap(site) || grows_outside;
+    let undecided = || {
+        let undecided = |site: &&JudgedSite| site.judgement.verdict == Verdict::Undecided;
+        analysis.sites.iter().filter(undecided).filter(counts)
+    };
     let held: f64 = undecided().map(in_question).sum();
-    let live: f64 = analysis.sites.iter().map(JudgedSite::judged_bytes).sum();
+    let live: f64 = analysis.sites.iter().filter(counts).map(JudgedSite::judged_bytes).sum();
     let is_much = held > UNDECIDED_BYTES && held > UNDECIDED_SHARE * live;
     is_much.then(|| {
         let longest = undecided().filter_map(|site| site.judgement.record_longer_s).fold(0.0, f64::max);
@@ -314,7 +321,7 @@ fn unmeasured(analysis: &Findings) -> Option<String> {
         ));
     }
     let growth = &analysis.growth;
-    if growth.kind != GrowthKind::Outside || !growth.resident_goes_on {
+    if growth.kind != GrowthKind::Outside || !growth.resident_goes_on || growth.is_seen_outside() {
         return None;
     }
     let remedy = match analysis.own_heaps.as_slice() {

@@ -10,9 +10,9 @@ use crate::load::Recording;
 use crate::load::line_series::LineSeries;
 use crate::replay::teardown::judged_grid;
 use crate::replay::{Merged, Replayed, ReplayedSite, clock, replay};
-use crate::site::{JudgedSite, Kind, SiteLabel, Standing, Survivor, Totals, WithStacks};
+use crate::site::{Domain, JudgedSite, Kind, SiteLabel, Standing, Survivor, Totals, WithStacks};
 use crate::steps::Steps;
-use crate::{own_heap, per_mark, unexplained};
+use crate::{mapped, own_heap, per_mark, unexplained};
 use edleak_format::{EndReason, Module, Processor, Site, SiteId, SiteKind, StackFrame, Survivors, Trace};
 use edleak_model::blocks::growth_beyond_asked;
 use edleak_model::classify::{Judgement, LEAST_POINTS, Model, Verdict, judge};
@@ -66,6 +66,7 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     }
     settle_families(&mut sites);
     if model == Model::Growth {
+        mapped::settle(&mut sites, &replayed.memory, &merged);
         doubt::what_is_negligible(&mut sites, grid.points as f64 * period_s);
         doubt::few_freed_at_the_end(&mut sites, grid.points as f64 * period_s);
         if let Some(processor) = trace.processor().filter(|processor| is_busy(processor)) {
@@ -79,6 +80,7 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     let record_s = grid.points as f64 * period_s;
     let unexplained = if model == Model::Growth { unexplained::growth_of(&sites, record_s) } else { None };
 
+    let mapped = mapped::of_trace(trace, &sites, &replayed.memory, &growth, record_s);
     let (losses, damage) = (trace.losses(), trace.damage());
     let mut summary = summarize(&sites);
     // If the process ran before, frees of earlier allocations are expected. They are no loss.
@@ -125,6 +127,7 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
         summary,
         growth,
         unexplained,
+        mapped,
         own_heaps: own_heap::of_trace(trace),
         children_did_the_work: children_did_the_work(trace),
         sites,
@@ -145,7 +148,8 @@ fn explain_by_small_blocks(growth: &mut ProcessGrowth, sites: &[JudgedSite]) {
     let by = |from: u64, to: u64| to.saturating_sub(from) as f64;
     let unexplained = by(growth.resident_from_bytes, growth.resident_to_bytes)
         - by(growth.live_from_bytes, growth.live_to_bytes);
-    let blocks: f64 = sites.iter().map(|site| site.block_growth_bytes).sum();
+    let blocks: f64 =
+        sites.iter().filter(|site| site.domain() == Domain::Heap).map(|site| site.block_growth_bytes).sum();
     if matches!(growth.kind, GrowthKind::Outside | GrowthKind::Retained) && blocks >= unexplained / 2.0 {
         growth.kind = GrowthKind::Live;
     }
@@ -200,6 +204,7 @@ fn judge_lines(source: String, lines: &[LineSeries], model: Model) -> Findings {
         summary: summarize(&sites),
         growth: growth_of(&ProcessSeries::default(), 0),
         unexplained: None,
+        mapped: None,
         own_heaps: Vec::new(),
         children_did_the_work: false,
         sites,
@@ -251,6 +256,7 @@ fn judged(
         per_mark: None,
         totals: Totals::default(),
         judged_count: Some(series.last().live_count),
+        resident_bytes: None,
         levels: Levels::of(series),
         block_growth_bytes: growth_beyond_asked(series),
         survivors: Vec::new(),
@@ -428,6 +434,8 @@ fn locate(site: &mut JudgedSite, known: &Site, trace: &Trace, merged: &Merged) {
         SiteKind::Stack => Kind::Stack,
         SiteKind::Other => Kind::Other,
         SiteKind::Injected => Kind::Injected,
+        SiteKind::Mapping => Kind::Mapping,
+        SiteKind::AllocatorMapping => Kind::Allocator,
     };
     let address_of = |frame: &StackFrame| {
         let module = frame.module.and_then(|id| trace.module(id));
@@ -472,12 +480,13 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn summarize(sites: &[JudgedSite]) -> Summary {
+    let heap = || sites.iter().filter(|site| site.domain() == Domain::Heap);
     let sum = |value: fn(&Totals) -> Option<u64>| {
-        sites.iter().filter_map(|site| value(&site.totals)).fold(0u64, u64::saturating_add)
+        heap().filter_map(|site| value(&site.totals)).fold(0u64, u64::saturating_add)
     };
     Summary {
-        sites: sites.len() as u64,
-        undecided: sites.iter().filter(|site| site.judgement.verdict == Verdict::Undecided).count() as u64,
+        sites: heap().count() as u64,
+        undecided: heap().filter(|site| site.judgement.verdict == Verdict::Undecided).count() as u64,
         live_bytes: sum(|totals| Some(totals.live_bytes)),
         live_count: sum(|totals| totals.live_count),
         allocated_bytes: sum(|totals| totals.allocated_bytes),

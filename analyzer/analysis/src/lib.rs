@@ -27,6 +27,7 @@ pub mod history;
 pub mod identity;
 pub mod judge;
 pub mod load;
+pub mod mapped;
 pub mod naming;
 pub mod outlook;
 pub mod own_heap;

@@ -97,6 +97,7 @@ mod tests {
                 ..Totals::default()
             },
             judged_count: None,
+            resident_bytes: None,
             levels: Levels::default(),
             block_growth_bytes: 0.0,
             survivors: Vec::new(),

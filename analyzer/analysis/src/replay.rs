@@ -24,7 +24,7 @@ mod family;
 mod gap;
 mod group;
 mod ids;
-mod memory;
+pub(crate) mod memory;
 mod merge;
 mod opened;
 pub mod points;
@@ -42,7 +42,7 @@ use family::{Families, FamilyMove};
 use gap::Gap;
 use group::Group;
 use ids::{MIN_ID_LIMIT, SLACK};
-use memory::Memory;
+use memory::{Memory, MemoryEnds};
 pub use merge::{Merged, MergingVisitor};
 use opened::{Opened, Step};
 use rayon::prelude::*;
@@ -76,6 +76,8 @@ pub struct Replayed<T> {
     pub missing_behind: u64,
     /// The greatest number of points without a slice in a row.
     pub longest_gap: u64,
+    /// What the ends of the record say of single areas of memory.
+    pub memory: MemoryEnds,
     /// Number of blocks that were sound when the trace was opened and that can no longer be read.
     pub unreadable_blocks: u64,
 }
@@ -116,6 +118,7 @@ pub fn replay<T: Send>(
         missing_points: 0,
         missing_behind: 0,
         longest_gap: 0,
+        memory: MemoryEnds::default(),
         unreadable_blocks: 0,
     };
     let mut window: Vec<Opened> = Vec::new();
@@ -218,7 +221,9 @@ impl States {
                     ranges.iter().fold(0u64, |sum, range| sum.wrapping_add(of(range)[slice]))
                 };
                 allocs = allocs.wrapping_add(sum(|range| &range.allocs));
-                let live_bytes = sum(|range| &range.live_bytes);
+                // The memory that calls have mapped is another domain.
+                let counted = self.memory.counted_bytes();
+                let live_bytes = sum(|range| &range.live_bytes).saturating_sub(counted);
                 self.note(header, *step, live_bytes, allocs, replayed);
                 if self.first_allocated_bytes.is_none() {
                     let allocated = ranges.iter().map(|range| range.first_allocated_bytes);
@@ -267,6 +272,7 @@ impl States {
         // The work of the program in a gap at the end is unknown, so it does not count as work.
         if step.counts {
             self.work.push(point as u64, allocs);
+            self.memory.count();
             replayed.process.push(now);
             self.newest = now;
         }
@@ -292,6 +298,7 @@ impl States {
             self.totals.iter().fold(0u64, |sum, counters| sum.wrapping_add(counters.allocated_bytes));
         replayed.turnover_bytes = allocated.saturating_sub(self.first_allocated_bytes.unwrap_or(0));
 
+        replayed.memory = self.memory.ends();
         let work = Arc::new(std::mem::take(&mut self.work).finish());
         replayed.work = Arc::clone(&work);
         let points = self.grid.points;

@@ -54,6 +54,30 @@ pub enum Kind {
     Other,
     /// The known leak of `--inject-leak`.
     Injected,
+    /// A caller that maps memory.
+    Mapping,
+    /// An allocator that maps memory for itself.
+    Allocator,
+}
+
+/// What is counted at a site.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub enum Domain {
+    /// Allocations, in requested bytes.
+    #[default]
+    Heap,
+    /// Mappings, in bytes of address space.
+    Mapping,
+}
+
+impl Domain {
+    /// The word in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Heap => "heap",
+            Self::Mapping => "mapping",
+        }
+    }
 }
 
 /// One site and its verdict.
@@ -82,6 +106,9 @@ pub struct JudgedSite {
     /// Live allocations at the last judged slice. The very last slice may come after the program freed
     /// everything.
     pub judged_count: Option<u64>,
+    /// Of a site that maps memory: resident and swapped bytes at the end, by their share at the last reading of
+    /// /proc; `None` if there is none.
+    pub resident_bytes: Option<u64>,
     /// Live bytes over the judged record.
     pub levels: Levels,
     /// The growth of the allocator's overhead for this site, in bytes.
@@ -159,6 +186,14 @@ impl JudgedSite {
         self.judgement.verdict == Verdict::Leak
     }
 
+    /// What is counted here.
+    pub fn domain(&self) -> Domain {
+        match self.kind {
+            Kind::Mapping | Kind::Allocator => Domain::Mapping,
+            Kind::Caller | Kind::Stack | Kind::Other | Kind::Injected => Domain::Heap,
+        }
+    }
+
     /// Live bytes at the end of the judged record.
     pub fn judged_bytes(&self) -> f64 {
         self.levels.last()
@@ -179,7 +214,7 @@ impl JudgedSite {
         match self.kind {
             Kind::Injected => INJECTED_NAME.into(),
             Kind::Other => "(sites beyond the site table)".into(),
-            Kind::Caller | Kind::Stack => {
+            Kind::Caller | Kind::Stack | Kind::Mapping | Kind::Allocator => {
                 self.headline().map_or_else(|| format!("site {}", self.label), |frame| frame.name())
             }
         }

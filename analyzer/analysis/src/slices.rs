@@ -63,7 +63,7 @@ impl Slices {
         for window in blocks.chunks(rayon::current_num_threads()) {
             let read = |&block: &usize| {
                 let mut reader = BlockReader::new(limit, ticks.clone());
-                let _ = trace.replay_block(block, &mut merged.visitor(&mut reader));
+                let _ = trace.replay_block(block, &mut merged.heap_visitor(&mut reader));
                 reader
             };
             for block in window.par_iter().map(read).collect::<Vec<_>>() {
@@ -146,7 +146,7 @@ pub fn counters_at(trace: &Trace, merged: &Merged, tick: u64) -> Vec<Counters> {
     let block = trace.blocks().partition_point(|block| block.first_tick <= tick);
     let Some(block) = block.checked_sub(1) else { return Vec::new() };
     let mut counters = CountersAt { tick, limit: id_limit(trace), now: Vec::new() };
-    let _ = trace.replay_block(block, &mut merged.visitor(&mut counters));
+    let _ = trace.replay_block(block, &mut merged.heap_visitor(&mut counters));
     counters.now
 }
 

@@ -13,7 +13,7 @@ use crate::load::Recording;
 use crate::replay::Merged;
 use crate::replay::points::for_each_site;
 use crate::replay::teardown::judged_grid;
-use crate::site::{JudgedSite, SiteLabel};
+use crate::site::{Domain, JudgedSite, SiteLabel};
 use edleak_format::{SiteId, Trace};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -64,7 +64,9 @@ impl Steps {
     /// if the input is not a trace, is too large, or has no sites to compare.
     pub fn of(recording: &Recording, sites: &[JudgedSite]) -> Self {
         let Recording::Trace(trace) = recording else { return Self::default() };
-        let leaking: Vec<&JudgedSite> = sites.iter().filter(|site| site.is_leak()).take(MOST_SITES).collect();
+        // A mapping and an allocation are no steps of one kind.
+        let leaking = sites.iter().filter(|site| site.is_leak() && site.domain() == Domain::Heap);
+        let leaking: Vec<&JudgedSite> = leaking.take(MOST_SITES).collect();
         let together: HashSet<&SiteLabel> =
             leaking.iter().filter(|site| site.judged_with_stacks).map(|site| &site.label).collect();
         let parts = sites.iter().filter(|site| {

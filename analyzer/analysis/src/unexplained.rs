@@ -5,7 +5,7 @@
 //! memory grows. So edleak judges the sum of these sites like one site. The sum names no site, so it can make
 //! the recording undecided but not a leak.
 
-use crate::site::{JudgedSite, Kind, SiteLabel};
+use crate::site::{Domain, JudgedSite, Kind, SiteLabel};
 use edleak_model::classify::{Model, Verdict, judge};
 use edleak_model::series::{Point, SeriesBuilder};
 use std::collections::HashSet;
@@ -38,6 +38,7 @@ pub(crate) fn growth_of(sites: &[JudgedSite], record_s: f64) -> Option<Unexplain
         site.parent.is_none()
             && !site.is_leak()
             && site.kind != Kind::Injected
+            && site.domain() == Domain::Heap
             && !leaking.contains(&site.label)
     });
     let mut sum = vec![(0.0, 0u64); COLUMNS];

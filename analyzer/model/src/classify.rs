@@ -92,6 +92,11 @@ impl Judgement {
         Self::no_leak(class, vec!["a part of its caller's leak".into()])
     }
 
+    /// The judgement on a site that maps memory without holding any of its own.
+    pub fn without_memory(class: Class, why: String) -> Self {
+        Self::no_leak(class, vec![why])
+    }
+
     /// The judgement on every site of a record with fewer than [`LEAST_POINTS`] slices.
     pub fn too_short(slices: u64, period_s: f64) -> Self {
         let missing = LEAST_POINTS.saturating_sub(slices).max(1);

@@ -65,6 +65,34 @@ pub struct KindBytes {
     pub stacks: u64,
     /// Shared memory.
     pub shared: u64,
+    /// Of the anonymous memory: mapped by allocators for themselves.
+    pub allocators: u64,
+    /// Of the anonymous memory: mapped by no recorded call.
+    pub unseen: u64,
+    /// The calls that map memory were recorded, so that `allocators` and `unseen` are known.
+    pub has_calls: bool,
+}
+
+/// Anonymous memory that no recorded call has mapped, less what live allocations explain: libc maps the large ones
+/// one by one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UnseenBytes {
+    /// At the end.
+    pub bytes: u64,
+    /// More than after the start-up.
+    pub grown_bytes: u64,
+}
+
+impl KindBytes {
+    /// Memory of malloc: libc's, or that of allocators that are known to map for themselves.
+    fn of_malloc(&self) -> u64 {
+        self.heap.saturating_add(self.arenas).saturating_add(self.allocators)
+    }
+
+    /// Other anonymous memory and stacks.
+    fn elsewhere(&self) -> u64 {
+        self.anonymous.saturating_sub(self.allocators).saturating_add(self.stacks)
+    }
 }
 
 /// The process over time, in bounded memory: each point covers the same number of slices.
@@ -157,6 +185,8 @@ pub struct ProcessGrowth {
     pub kinds: Option<[KindBytes; 2]>,
     /// Whether resident memory still grew in the second half.
     pub resident_goes_on: bool,
+    /// Anonymous memory that no recorded call has mapped; `None`: the calls were not recorded.
+    pub unseen: Option<UnseenBytes>,
 }
 
 /// Determines the cause of growth. `turnover_bytes` is the number of bytes allocated from the first slice to
@@ -178,7 +208,9 @@ pub fn growth_of(series: &ProcessSeries, turnover_bytes: u64) -> ProcessGrowth {
         turnover_bytes,
         kinds: kinds_of(first).zip(kinds_of(last)).map(|(from, to)| [from, to]),
         resident_goes_on: false,
+        unseen: None,
     };
+    growth.unseen = growth.unseen_bytes();
     let most_then = first.iter().map(|p| p.live_bytes).max();
     let is_above = last.iter().map(|p| p.live_bytes).min() > most_then;
     // A recording with fewer than eight points cannot be cut into eighths. The middle of such a recording is
@@ -212,8 +244,8 @@ fn kind_of(growth: &ProcessGrowth, is_above: bool, goes_on: bool) -> GrowthKind 
         return if live_grows { GrowthKind::Live } else { GrowthKind::None };
     }
     if let Some([from, to]) = growth.kinds {
-        let in_malloc = by(from.heap + from.arenas, to.heap + to.arenas);
-        let elsewhere = by(from.anonymous + from.stacks, to.anonymous + to.stacks);
+        let in_malloc = by(from.of_malloc(), to.of_malloc());
+        let elsewhere = by(from.elsewhere(), to.elsewhere());
         // Live memory is in the heap as far as the heap grew. The rest is in large allocations, which the
         // kernel maps one by one.
         let retained = (in_malloc - live.max(0.0)).max(0.0);
@@ -268,6 +300,24 @@ impl ProcessGrowth {
         self.resident_to_bytes as f64 / self.resident_from_bytes.max(1) as f64
     }
 
+    /// Memory grows outside malloc, and nearly all of it was mapped by recorded calls.
+    pub fn is_seen_outside(&self) -> bool {
+        let noticeable = NOTICEABLE_BYTES.max(NOTICEABLE_SHARE * self.resident_to_bytes as f64);
+        let stacks = self.grown().map_or(0, |grown| grown.stacks);
+        let unseen = self.unseen.map(|unseen| unseen.grown_bytes.saturating_add(stacks));
+        unseen.is_some_and(|unseen| (unseen as f64) < noticeable)
+    }
+
+    fn unseen_bytes(&self) -> Option<UnseenBytes> {
+        let [from, to] = self.kinds.filter(|kinds| kinds.iter().all(|kinds| kinds.has_calls))?;
+        let beyond_malloc = |kinds: &KindBytes, live: u64| {
+            kinds.unseen.saturating_sub(live.saturating_sub(kinds.of_malloc()))
+        };
+        let bytes = beyond_malloc(&to, self.live_to_bytes);
+        let grown_bytes = bytes.saturating_sub(beyond_malloc(&from, self.live_from_bytes));
+        Some(UnseenBytes { bytes, grown_bytes })
+    }
+
     /// Growth of each kind of mapping, in bytes.
     fn grown(&self) -> Option<KindBytes> {
         let [from, to] = self.kinds?;
@@ -277,6 +327,9 @@ impl ProcessGrowth {
             anonymous: to.anonymous.saturating_sub(from.anonymous),
             stacks: to.stacks.saturating_sub(from.stacks),
             shared: to.shared.saturating_sub(from.shared),
+            allocators: to.allocators.saturating_sub(from.allocators),
+            unseen: to.unseen.saturating_sub(from.unseen),
+            has_calls: from.has_calls && to.has_calls,
         })
     }
 
@@ -292,6 +345,16 @@ impl ProcessGrowth {
     fn what_outside(&self) -> String {
         let Some(grown) = self.grown() else { return "mmap, stacks, another allocator".into() };
         let size = |bytes: u64| units::bytes(bytes as f64);
+        if let (Some(unseen), false) = (self.unseen, grown.stacks > grown.anonymous) {
+            let seen = grown.anonymous.saturating_sub(grown.unseen).saturating_sub(grown.allocators);
+            return match unseen.grown_bytes > seen {
+                true => format!(
+                    "{} more of anonymous memory that was mapped by no call that edleak saw",
+                    size(unseen.grown_bytes)
+                ),
+                false => "mapped by calls of mmap and its kin: see the sites of mapped memory".into(),
+            };
+        }
         match grown.stacks > grown.anonymous {
             true => format!("{} more in stacks of threads", size(grown.stacks)),
             false => format!(
@@ -319,6 +382,9 @@ fn kinds_of(points: &[ProcessPoint]) -> Option<KindBytes> {
         anonymous: median(|kinds| kinds.anonymous),
         stacks: median(|kinds| kinds.stacks),
         shared: median(|kinds| kinds.shared),
+        allocators: median(|kinds| kinds.allocators),
+        unseen: median(|kinds| kinds.unseen),
+        has_calls: kinds.iter().all(|kinds| kinds.has_calls),
     })
 }
 
@@ -410,6 +476,25 @@ mod tests {
         let stacks = of_kinds(|i| KindBytes { heap: 22 * MB, stacks: grown(i), ..KindBytes::default() });
         assert_eq!(stacks.kind, GrowthKind::Outside);
         assert!(stacks.sentence().unwrap().contains("in stacks of threads"));
+    }
+
+    #[test]
+    fn calls_tell_which_memory_outside_malloc_was_seen() {
+        let grown = |i: u64| i * MB / 5;
+        let traced =
+            |anonymous: u64| KindBytes { heap: 22 * MB, anonymous, has_calls: true, ..KindBytes::default() };
+        let seen = of_kinds(|i| traced(grown(i)));
+        assert_eq!((seen.kind, seen.is_seen_outside()), (GrowthKind::Outside, true));
+        assert!(seen.sentence().unwrap().contains("mapped by calls of mmap"), "{:?}", seen.sentence());
+        let unseen = of_kinds(|i| KindBytes { unseen: grown(i), ..traced(grown(i)) });
+        assert_eq!((unseen.kind, unseen.is_seen_outside()), (GrowthKind::Outside, false));
+        assert!(unseen.sentence().unwrap().contains("no call that edleak saw"), "{:?}", unseen.sentence());
+        // An allocator's own mappings are malloc's.
+        let allocator = of_kinds(|i| KindBytes { heap: 22 * MB, allocators: grown(i), ..traced(grown(i)) });
+        assert_eq!(allocator.kind, GrowthKind::Retained);
+        // Large live allocations are mapped by libc itself.
+        let large = of_kinds(|i| KindBytes { heap: 0, unseen: 20 * MB, ..traced(20 * MB + grown(i)) });
+        assert_eq!(large.unseen, Some(UnseenBytes { bytes: 0, grown_bytes: 0 }));
     }
 
     #[test]

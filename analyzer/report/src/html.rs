@@ -27,11 +27,14 @@ mod names;
 mod payload;
 mod trace_data;
 
+use super::text::summary::mapped_in_words;
 use super::{Exporter, Report};
 use edleak_analysis::diff::Diff;
+use edleak_analysis::finding::Finding;
 use edleak_analysis::findings::Findings;
 use edleak_analysis::frame::base_name;
 use edleak_analysis::history::History;
+use edleak_analysis::site::Domain;
 use edleak_text::units;
 use escape::text;
 use headline::{Headline, headline, reported};
@@ -203,16 +206,21 @@ fn page_body(
         "<p id=\"notice\" class=\"note\" role=\"status\">This page shows more with JavaScript: every site, ranges of time, \
          and flame graphs. The verdict and the leaks are complete without it.</p>"
     )?;
-    let leaks = reported(analysis);
+    let (leaks, mapped): (Vec<_>, Vec<_>) =
+        reported(analysis).into_iter().partition(|leak| leak.lead().domain() == Domain::Heap);
     let empty = |what: &str| format!("<p class=\"empty\">{what} needs JavaScript.</p>");
     for (id, heading, content) in [
         ("timeline", "Memory over time", chart::timeline(history)),
         ("range", "Range", format!("<p class=\"empty\">{}</p>", text(&whole_range(analysis)))),
         ("leaks", "Leaks", leaks::table(&leaks)),
         ("sites", "Sites", empty("The table of all sites")),
+        ("mapped", "Mapped memory", mapped_memory(analysis, &mapped)),
         ("scatter", "Size against growth", empty("The scatter")),
         ("flame", "Flame graph", empty("The flame graph")),
     ] {
+        if content.is_empty() {
+            continue;
+        }
         writeln!(out, "<section id=\"{id}\" aria-labelledby=\"{id}-h\"><h2 id=\"{id}-h\">{heading}</h2>")?;
         if id == "sites" {
             writeln!(
@@ -228,6 +236,26 @@ fn page_body(
         "</main><footer><p>Written by edleak-analyze {}. Sizes are binary: 1 KiB is 1024 bytes. Live bytes are what the \
          program asked for and has not freed.</p></footer>",
         env!("CARGO_PKG_VERSION")
+    )
+}
+
+/// The domain of mapped memory: its totals, its leaks, and memory that no call mapped; empty without any.
+fn mapped_memory(analysis: &Findings, leaks: &[Finding<'_>]) -> String {
+    let Some(mapped) = &analysis.mapped else { return String::new() };
+    if mapped.sites == 0 && mapped.unseen.is_none() {
+        return String::new();
+    }
+    let unseen = mapped
+        .unseen
+        .as_ref()
+        .map_or_else(String::new, |unseen| format!("<p>{}.</p>", text(&unseen.sentence())));
+    let leaks = match leaks {
+        [] => "<p class=\"empty\">No site that maps memory is reported as a leak.</p>".to_owned(),
+        leaks => leaks::table(leaks),
+    };
+    format!(
+        "<p>Calls of mmap and its kin, in bytes of address space: {}.</p>{unseen}{leaks}",
+        text(&mapped_in_words(mapped))
     )
 }
 
@@ -320,7 +348,10 @@ fn payload(
     let shown = report.analyses.len() - 1;
     let mut traces = Vec::new();
     for (i, (analysis, history)) in report.analyses.iter().zip(histories).enumerate() {
-        let rows: Vec<usize> = (0..analysis.sites.len().min(MAX_ROWS).min(history.sites.len())).collect();
+        // Rows are of the heap; mapped memory has a section of its own.
+        let rows: Vec<usize> = (0..analysis.sites.len().min(MAX_ROWS).min(history.sites.len()))
+            .filter(|&row| analysis.sites[row].domain() == Domain::Heap)
+            .collect();
         let diff = diff.filter(|_| i == shown);
         let prefix = format!("{i}.");
         let mut trace = trace_data::write(&mut payload, &mut names, &prefix, analysis, history, diff, &rows);

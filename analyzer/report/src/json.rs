@@ -16,6 +16,7 @@ use edleak_analysis::frame::{GENERATED_NAME, frames};
 use edleak_analysis::gate::{Outcome, RuleUse, outcome, too_little};
 use edleak_analysis::group::Group;
 use edleak_analysis::history::Peak;
+use edleak_analysis::mapped::{Mapped, Unseen};
 use edleak_analysis::per_mark::{JudgedMark, MarkSeen, PerMark, SitePerMark};
 use edleak_analysis::site::{JudgedSite, Kind, SiteLabel, Standing};
 use edleak_model::classify::{Confidence, Verdict};
@@ -64,6 +65,8 @@ struct TraceJson<'a> {
     trace: HeaderJson<'a>,
     summary: SummaryJson<'a>,
     growth: GrowthJson,
+    /// The domain of mapped memory; null: it was not recorded.
+    mapped: Option<MappedJson<'a>>,
     damage: DamageJson,
     marks: Vec<MarkJson<'a>>,
     /// The marks that the verdicts are by; null: they are by time.
@@ -214,6 +217,26 @@ struct SitePerMarkJson<'a> {
 }
 
 #[derive(Serialize)]
+struct MappedJson<'a> {
+    sites: u64,
+    live_bytes: u64,
+    live_count: u64,
+    resident_bytes: u64,
+    allocator_bytes: u64,
+    lost_events: u64,
+    unseen_bytes: u64,
+    unseen_rate_bytes_per_s: f64,
+    unseen_names: Vec<NamedJson<'a>>,
+    unseen_sentence: Option<String>,
+}
+
+#[derive(Serialize)]
+struct NamedJson<'a> {
+    name: &'a str,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
 struct DamageJson {
     blocks: u64,
     bytes: u64,
@@ -224,6 +247,8 @@ struct SiteJson<'a> {
     id: LabelJson<'a>,
     parent: Option<LabelJson<'a>>,
     kind: &'static str,
+    /// `heap`, or `mapping`: then bytes are address space, and allocations are mappings.
+    domain: &'static str,
     name: String,
     class: &'static str,
     verdict: &'static str,
@@ -246,6 +271,8 @@ struct SiteJson<'a> {
     frees: Option<u64>,
     allocated_bytes: Option<u64>,
     freed_bytes: Option<u64>,
+    /// Of a mapping: resident and swapped bytes at the end, if they are known.
+    resident_bytes: Option<u64>,
     curve: Vec<u64>,
     /// The greatest number of live bytes at any slice; null: unknown.
     peak_bytes: Option<u64>,
@@ -328,6 +355,7 @@ impl<'a> TraceJson<'a> {
             },
             summary: summary_of(report, analysis),
             growth: growth_of(&analysis.growth),
+            mapped: analysis.mapped.as_ref().map(mapped_of),
             damage: DamageJson {
                 blocks: analysis.summary.damaged_blocks,
                 bytes: analysis.summary.damaged_bytes,
@@ -403,6 +431,23 @@ fn growth_of(growth: &ProcessGrowth) -> GrowthJson {
     }
 }
 
+fn mapped_of(mapped: &Mapped) -> MappedJson<'_> {
+    let unseen = mapped.unseen.as_ref();
+    let names = unseen.map_or(&[][..], |unseen| &unseen.names);
+    MappedJson {
+        sites: mapped.sites,
+        live_bytes: mapped.live_bytes,
+        live_count: mapped.live_count,
+        resident_bytes: mapped.resident_bytes,
+        allocator_bytes: mapped.allocator_bytes,
+        lost_events: mapped.lost_events,
+        unseen_bytes: unseen.map_or(0, |unseen| unseen.bytes),
+        unseen_rate_bytes_per_s: unseen.map_or(0.0, |unseen| unseen.rate_bytes_per_s),
+        unseen_names: names.iter().map(|(name, bytes)| NamedJson { name, bytes: *bytes }).collect(),
+        unseen_sentence: unseen.map(Unseen::sentence),
+    }
+}
+
 impl<'a> From<&'a SiteLabel> for LabelJson<'a> {
     fn from(label: &'a SiteLabel) -> Self {
         match label {
@@ -470,6 +515,7 @@ impl<'a> SiteJson<'a> {
             id: (&site.label).into(),
             parent: site.parent.as_ref().map(LabelJson::from),
             kind: kind_name(site.kind),
+            domain: site.domain().as_str(),
             name: site.name(),
             class: judgement.class.name(),
             verdict: verdict_name(judgement.verdict),
@@ -501,6 +547,7 @@ impl<'a> SiteJson<'a> {
             frees: totals.frees,
             allocated_bytes: totals.allocated_bytes,
             freed_bytes: totals.freed_bytes,
+            resident_bytes: site.resident_bytes,
             // The values are means of buckets. A cast from float to integer saturates.
             curve: site.levels.at(CURVE_COLUMNS).iter().map(|bytes| bytes.round() as u64).collect(),
             peak_bytes: peak.map(|peak| peak.live_bytes),
@@ -580,6 +627,8 @@ fn kind_name(kind: Kind) -> &'static str {
         Kind::Stack => "stack",
         Kind::Other => "other",
         Kind::Injected => "injected",
+        Kind::Mapping => "mapping",
+        Kind::Allocator => "allocator",
     }
 }
 

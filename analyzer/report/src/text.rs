@@ -16,9 +16,10 @@ use edleak_analysis::finding::{Finding, Together};
 use edleak_analysis::findings::Findings;
 use edleak_analysis::frame::{Address, SiteFrame, frames};
 use edleak_analysis::group::{Group, Share};
-use edleak_analysis::site::{SiteLabel, Standing};
+use edleak_analysis::site::{Domain, SiteLabel, Standing};
 use edleak_binary::names::short;
 use edleak_model::classify::Confidence;
+use edleak_model::growth_kind::GrowthKind;
 use edleak_text::units;
 use std::io::{self, Write};
 use style::Ink;
@@ -81,13 +82,38 @@ impl Text {
             None if header.pid != 0 => recorded += "; the recording was cut short, or still runs",
             None => {}
         }
-        fill(&recorded, "", "", WIDTH).iter().try_for_each(|line| writeln!(out, "{line}"))
+        fill(&recorded, "", "", WIDTH).iter().try_for_each(|line| writeln!(out, "{line}"))?;
+        let growth = analysis.growth.sentence().filter(|_| analysis.growth.kind != GrowthKind::None);
+        let unseen = analysis.mapped.as_ref().and_then(|mapped| mapped.unseen.as_ref());
+        let lines = growth.into_iter().chain(unseen.map(|unseen| unseen.sentence()));
+        for sentence in lines {
+            fill(&printable(&sentence), "growth: ", "        ", WIDTH)
+                .iter()
+                .try_for_each(|line| writeln!(out, "{line}"))?;
+        }
+        Ok(())
     }
 
     fn leaks(&self, report: &Report<'_>, analysis: &Findings, out: &mut dyn Write) -> io::Result<()> {
-        for (i, finding) in report.findings(analysis).iter().enumerate() {
-            writeln!(out)?;
-            self.leak(i + 1, finding, analysis.header.duration_s, out)?;
+        let mut number = 0;
+        for domain in [Domain::Heap, Domain::Mapping] {
+            let all = report.findings(analysis).into_iter();
+            let findings: Vec<_> = all.filter(|finding| finding.lead().domain() == domain).collect();
+            if domain == Domain::Mapping && !findings.is_empty() {
+                let lost = analysis.mapped.as_ref().map_or(0, |mapped| mapped.lost_events);
+                let least = match lost {
+                    0 => String::new(),
+                    lost => format!(", at least: {} lost", units::plural(lost, "call was", "calls were")),
+                };
+                let heading = format!("Mapped memory (mmap and its kin, bytes of address space{least}):");
+                writeln!(out)?;
+                writeln!(out, "{}", self.style.paint(Ink::Strong, &heading))?;
+            }
+            for finding in &findings {
+                number += 1;
+                writeln!(out)?;
+                self.leak(number, finding, analysis.header.duration_s, out)?;
+            }
         }
         Ok(())
     }
@@ -112,10 +138,10 @@ impl Text {
                 "{:>11}  {:>16}  {:>22}",
                 units::rate(finding.rate_bytes_per_s()),
                 format!("{} leaked", units::bytes(leak_bytes)),
-                finding.leak_count().map_or_else(String::new, |count| format!(
-                    "in {}",
-                    units::plural(count, "allocation", "allocations")
-                )),
+                finding.leak_count().map_or_else(String::new, |count| match lead.domain() {
+                    Domain::Heap => format!("in {}", units::plural(count, "allocation", "allocations")),
+                    Domain::Mapping => format!("in {}", units::plural(count, "mapping", "mappings")),
+                }),
             )
         };
         let figures = if lead.per_mark.is_some() { pace(finding) } else { by_time() };

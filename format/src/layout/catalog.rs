@@ -30,6 +30,7 @@ pub(crate) enum Key {
     MarkSlice(u32),
     MarkLosses,
     Attached,
+    Mappings,
     End,
 }
 
@@ -52,6 +53,7 @@ impl Key {
             Record::MarkSlice(slice) => Key::MarkSlice(slice.number),
             Record::MarkLosses(_) => Key::MarkLosses,
             Record::Attached(_) => Key::Attached,
+            Record::Mappings(_) => Key::Mappings,
             Record::End(_) => Key::End,
         }
     }

@@ -16,7 +16,7 @@
 use crate::error::{Error, ErrorKind};
 
 /// The version that this crate writes, and the highest version that it reads.
-pub(crate) const FORMAT_VERSION: u32 = 3;
+pub(crate) const FORMAT_VERSION: u32 = 4;
 /// Bytes before the first block.
 pub(crate) const PAGE_BYTES: usize = 4096;
 
@@ -126,9 +126,9 @@ mod tests {
         for length in [1, 7, 8, 31, 32, 1024, PAGE_BYTES - 1] {
             assert_eq!(kind(&page[..length]), ErrorKind::TruncatedHeader, "{length} bytes");
         }
-        let newer = Header { version: 4, ..HEADER }.to_page();
-        let error = Header::from_page(&newer).expect_err("version 4");
+        let newer = Header { version: FORMAT_VERSION + 1, ..HEADER }.to_page();
+        let error = Header::from_page(&newer).expect_err("a version to come");
         assert_eq!(error.kind(), ErrorKind::NewerVersion);
-        assert_eq!(error.to_string(), "format 4 is newer than 3 (use a newer edleak-analyze)");
+        assert_eq!(error.to_string(), "format 5 is newer than 4 (use a newer edleak-analyze)");
     }
 }

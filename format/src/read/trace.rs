@@ -21,8 +21,8 @@ use crate::read::columns::{Columns, JOIN_STRIDE};
 use crate::read::index::{Damage, Found, Index, index};
 use crate::read::source::Source;
 use crate::record::{
-    Allocator, Attached, Children, CpuTime, End, Losses, Mark, MarkLosses, MarkSlice, Module, ModuleSymbols,
-    Processor, Record, Site, Stack, Start, Survivors,
+    Allocator, Attached, Children, CpuTime, End, Losses, Mappings, Mark, MarkLosses, MarkSlice, Module,
+    ModuleSymbols, Processor, Record, Site, Stack, Start, Survivors,
 };
 use crate::slice::{Counters, SliceVisitor};
 
@@ -68,6 +68,7 @@ struct Catalog {
     mark_slices: Vec<MarkSlice>,
     mark_losses: Option<MarkLosses>,
     attached: Option<Attached>,
+    mappings: Option<Mappings>,
     modules: Vec<Module>,
     sites: Vec<Site>,
     stacks: Vec<Stack>,
@@ -209,6 +210,11 @@ impl Trace {
         self.catalog.attached.as_ref()
     }
 
+    /// What is known of the calls that map memory; `None`: they were not recorded.
+    pub fn mappings(&self) -> Option<&Mappings> {
+        self.catalog.mappings.as_ref()
+    }
+
     /// Events that the recording missed.
     pub fn losses(&self) -> &Losses {
         &self.catalog.losses
@@ -276,6 +282,7 @@ impl Trace {
         records.extend(catalog.mark_slices.iter().cloned().map(Record::MarkSlice));
         records.extend(catalog.mark_losses.map(Record::MarkLosses));
         records.extend(catalog.attached.clone().map(Record::Attached));
+        records.extend(catalog.mappings.map(Record::Mappings));
         records.extend(catalog.end.map(Record::End));
         records
     }
@@ -479,6 +486,7 @@ impl Catalog {
                 Record::MarkSlice(slice) => catalog.mark_slices.push(slice),
                 Record::MarkLosses(losses) => catalog.mark_losses = Some(losses),
                 Record::Attached(attached) => catalog.attached = Some(attached),
+                Record::Mappings(mappings) => catalog.mappings = Some(mappings),
                 Record::End(end) => catalog.end = Some(end),
             }
         }

@@ -1,6 +1,7 @@
 //! The command line of edleak-record.
 
 use clap::Parser;
+use edleak_collector::recording::Domains;
 use edleak_collector::recording::period::Period;
 use edleak_collector::start::detached;
 use edleak_collector::{Error, ErrorKind};
@@ -44,7 +45,8 @@ use std::time::Duration;
   edleak-record mark --session PID deployed  name this instant in the trace
   LD_PRELOAD=/path/to/libedleak_preload.so ./server
                                             the same without edleak-record; EDLEAK_OUTPUT, EDLEAK_PERIOD,
-                                            EDLEAK_SIZE, EDLEAK_AUTO_WATCH and EDLEAK_ONLY apply
+                                            EDLEAK_SIZE, EDLEAK_AUTO_WATCH, EDLEAK_DOMAINS
+                                            and EDLEAK_ONLY apply
 
 EDLEAK_PRELOAD names the library to load, EDLEAK_RECORD the recorder that a bare LD_PRELOAD starts.
 
@@ -104,6 +106,12 @@ pub(crate) struct Args {
     /// history coarser.
     #[arg(long, value_name = "BYTES", default_value = "64M", value_parser = units::parse_size)]
     pub(crate) size: u64,
+
+    /// Record these domains of memory: heap, mapping (mmap, mremap, shmat), or all; separated by commas.
+    ///
+    /// The heap is always recorded. With `heap` alone no call of mmap is looked at.
+    #[arg(long, value_name = "LIST", default_value = "all")]
+    pub(crate) domains: Domains,
 
     /// Also step over functions that match PATTERN (`*` and `?`), so that their callers become the sites;
     /// repeatable.

@@ -102,6 +102,7 @@ fn options(args: &Args) -> Result<RunOptions, Error> {
         code: code_options(args)?,
         auto_watch: args.auto_watch,
         inject_bytes_per_s: args.inject_leak,
+        domains: args.domains,
         quiet: args.quiet,
         embedded: Some(LIBRARY),
     })

@@ -13,6 +13,8 @@ pub mod caller;
 pub mod counters;
 #[path = "../../session/src/event.rs"]
 pub mod event;
+#[path = "../../session/src/mapping.rs"]
+pub mod mapping;
 #[path = "../../session/src/rule/mod.rs"]
 pub mod rule;
 #[path = "../../session/src/site.rs"]

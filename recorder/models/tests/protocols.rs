@@ -1,5 +1,6 @@
 //! Runs each protocol of the shared memory in every order that the memory model allows.
 
+use edleak_session_models::mapping::{MappingEvent, MappingRing, MappingSlot, Operation};
 use edleak_session_models::site::{Action, FIRST, SiteInfo, SiteSlot, intern};
 use edleak_session_models::stack::{Cell, Next, StackInfo, Stacks};
 use edleak_session_models::{caller, event};
@@ -170,5 +171,93 @@ fn ring_read_while_it_wraps_returns_whole_events() {
         }
         let seen = collector.join().expect("it does not panic");
         assert_eq!(u64::from(look(&ring, seen)), number, "every event that found a place was read");
+    });
+}
+
+/// Two threads hand a range on to each other, as the kernel would: one unmaps it, then the other gets it from mmap.
+#[test]
+fn a_range_that_changes_hands_is_unmapped_before_it_is_mapped_again() {
+    const PLACES: usize = 2;
+    struct Memory {
+        slots: Vec<MappingSlot>,
+        written: AtomicU32,
+        read: AtomicU32,
+        /// The kernel's view: whether the range is mapped.
+        is_mapped: AtomicU32,
+    }
+    fn ring(memory: &Memory) -> MappingRing<'_> {
+        MappingRing { slots: &memory.slots, written: &memory.written, read: &memory.read }
+    }
+    let event =
+        |operation| MappingEvent { operation, flags: 0, address: 4096, length: 8, site: 2, direct: 2 };
+    loom::model(move || {
+        let memory = Arc::new(Memory {
+            slots: (0..PLACES).map(|_| MappingSlot::default()).collect(),
+            written: AtomicU32::new(0),
+            read: AtomicU32::new(0),
+            is_mapped: AtomicU32::new(1),
+        });
+        let unmapper = {
+            let memory = Arc::clone(&memory);
+            thread::spawn(move || {
+                ring(&memory).push(event(Operation::Unmap)).expect("there is room");
+                memory.is_mapped.store(0, Ordering::Release);
+            })
+        };
+        let mapper = {
+            let memory = Arc::clone(&memory);
+            thread::spawn(move || {
+                // The kernel gives the range only once it is free.
+                let is_given = memory.is_mapped.load(Ordering::Acquire) == 0;
+                is_given.then(|| ring(&memory).push(event(Operation::Map)).expect("there is room"))
+            })
+        };
+        // The collector reads in between: it sees whole events or none, in order.
+        let early = ring(&memory).get(0);
+        assert!(early.is_none_or(|found| found == event(Operation::Unmap)));
+        unmapper.join().expect("it does not panic");
+        let mapped = mapper.join().expect("it does not panic");
+        assert_eq!(ring(&memory).get(0), Some(event(Operation::Unmap)));
+        if mapped.is_some() {
+            assert_eq!((mapped, ring(&memory).get(1)), (Some(1), Some(event(Operation::Map))));
+        }
+    });
+}
+
+#[test]
+fn a_full_mapping_ring_refuses_and_overwrites_nothing_unread() {
+    loom::model(|| {
+        let slots: Vec<MappingSlot> = vec![MappingSlot::default()];
+        let memory = Arc::new((slots, AtomicU32::new(0), AtomicU32::new(0)));
+        let event = |address| MappingEvent {
+            operation: Operation::Map,
+            flags: 0,
+            address,
+            length: 8,
+            site: 2,
+            direct: 2,
+        };
+        let producers: Vec<_> = [10, 20]
+            .into_iter()
+            .map(|address| {
+                let memory = Arc::clone(&memory);
+                thread::spawn(move || {
+                    let (slots, written, read) = &*memory;
+                    MappingRing { slots, written, read }.push(event(address))
+                })
+            })
+            .collect();
+        let (slots, written, read) = &*memory;
+        let ring = MappingRing { slots, written, read };
+        let first = ring.get(0);
+        if first.is_some() {
+            read.store(1, Ordering::Release);
+        }
+        let numbers: Vec<_> = producers.into_iter().map(|one| one.join().expect("no panic")).collect();
+        let accepted = numbers.iter().flatten().count();
+        assert!(accepted == 1 || (accepted == 2 && first.is_some()), "{numbers:?}");
+        if first.is_none() {
+            assert!(ring.get(0).is_some_and(|found| [10, 20].contains(&found.address)));
+        }
     });
 }

@@ -5,6 +5,7 @@
 //! ```text
 //! entry exports     the exported C symbols
 //!       forward     entry points that may call other entry points; operator new and delete
+//!       mapping     mmap and its kin: forwarded, and told to the collector
 //! arch  x86_64      all code that names a register or a system call number
 //!       stubs       the entry stubs
 //!       note        the fast path of an allocation, in the entry stub

@@ -61,6 +61,10 @@ pub struct Header {
     pub events_lost: AtomicU32,
     /// The next unused stack, return address and cell.
     pub stacks: Next,
+    /// Numbers of mapping events given out.
+    pub mappings_written: AtomicU32,
+    /// Mapping events that the collector has read.
+    pub mappings_read: AtomicU32,
     /// 1: some thread counts in the shared shard. While this is 0, no thread has touched this shard, and the
     /// collector must not read it: reading would allocate its memory pages.
     pub shared_in_use: AtomicU32,
@@ -88,6 +92,8 @@ pub struct Header {
     pub untracked_allocs: AtomicU64,
     /// Number of distinct stacks that found no free slot in the stack table.
     pub lost_stacks: AtomicU64,
+    /// Mapping events that found the ring full.
+    pub lost_mappings: AtomicU64,
 }
 const _: () = assert!(core::mem::size_of::<Header>() <= 4096);
 

@@ -7,6 +7,7 @@ use crate::atomic::AtomicU64;
 use crate::caller::CALLERS;
 use crate::counters::Counters;
 use crate::event::{MAX_EVENTS, ModuleEvent};
+use crate::mapping::{self, MappingSlot};
 use crate::mark::{MAX_IDS, MAX_NAMES, MarkName, MarkState, RING_WORDS, Seen};
 use crate::site::{MAX_SITES, SLOTS, SiteInfo, SiteSlot};
 use crate::stack::{self, Bound, Cell, RuleRow, RuleTable, StackInfo};
@@ -87,9 +88,11 @@ pub const MARK_NAMES_AT: usize = page(MARKS_AT + size_of::<MarkState>());
 pub const MARK_SEEN_AT: usize = page(MARK_NAMES_AT + MAX_NAMES * size_of::<MarkName>());
 /// Offset of the ring of slices taken at marks.
 pub const MARK_RING_AT: usize = page(MARK_SEEN_AT + MAX_IDS * size_of::<Seen>());
+/// Offset of the ring of mapping events.
+pub const MAPPINGS_AT: usize = page(MARK_RING_AT + RING_WORDS * size_of::<AtomicU64>());
 /// Offset of the counters, which are indexed by shard and then by site. The counters are the last region
 /// because only their size varies.
-pub const COUNTERS_AT: usize = page(MARK_RING_AT + RING_WORDS * size_of::<AtomicU64>());
+pub const COUNTERS_AT: usize = page(MAPPINGS_AT + mapping::MAX_EVENTS * size_of::<MappingSlot>());
 
 /// Size of a session with this many shards.
 pub const fn total_bytes(shards: usize) -> usize {

@@ -17,6 +17,7 @@
 //!    events    modules loaded and unloaded since then
 //!    stacks    the stacks of watched sites, and the unwind rules
 //!    marks     names of marks and how often each was set, and the slices taken at marks
+//!    mappings  a ring of events: the ranges of address space that the program mapped and unmapped
 //! ```
 //!
 //! The state of a library that waits for a recording lies in the target's own memory ([`idle`]).
@@ -35,6 +36,7 @@ pub mod event;
 pub mod header;
 pub mod idle;
 pub mod layout;
+pub mod mapping;
 pub mod mark;
 pub mod only;
 pub mod rule;
@@ -44,7 +46,7 @@ pub mod wrapper;
 
 macro_rules! version {
     () => {
-        10
+        11
     };
 }
 

@@ -4,7 +4,7 @@ use super::{History, HistoryOptions, Instant, PackedBuilder, Peak, SiteHistory, 
 use crate::replay::Merged;
 use crate::replay::clock;
 use crate::replay::teardown::judged_grid;
-use crate::site::{JudgedSite, SiteLabel};
+use crate::site::{Domain, JudgedSite, SiteLabel};
 use edleak_format::{Counters, SiteId, SliceHeader, SliceVisitor, Trace};
 use edleak_text::meter;
 
@@ -54,7 +54,11 @@ pub(super) fn history_of(trace: &Trace, judged: &[JudgedSite], options: HistoryO
     let is_whole = judged_part.points == grid.points;
     let last_s = pass.instants.last().map_or(0.0, |instant| instant.at_s);
     History {
-        others_sites: sites.iter().filter(|site| site.packed.is_none()).count() as u64,
+        others_sites: judged
+            .iter()
+            .zip(&sites)
+            .filter(|(judged, site)| judged.domain() == Domain::Heap && site.packed.is_none())
+            .count() as u64,
         others: super::Packed::of(&pass.others),
         has_resident: pass.instants.iter().any(|instant| instant.resident_bytes > 0),
         judged_until_s: if is_whole { last_s } else { (judged_until as f64 * tick_s).min(last_s) },
@@ -93,6 +97,8 @@ struct PassSite {
     now: Counters,
     peak: Peak,
     is_dirty: bool,
+    /// Sums are those of the heap.
+    is_of_heap: bool,
     builder: Option<PackedBuilder>,
 }
 
@@ -128,10 +134,18 @@ impl Pass {
             index_of[number] = index as u32;
         }
         let most = (COLLECTED_BYTES / BYTES_PER_CHANGE / ticks.len().max(1)).max(1);
-        let site = || PassSite { now: Counters::ZERO, peak: Peak::default(), is_dirty: false, builder: None };
-        let mut sites: Vec<PassSite> = judged.iter().map(|_| site()).collect();
+        let site = |site: &JudgedSite| PassSite {
+            now: Counters::ZERO,
+            peak: Peak::default(),
+            is_dirty: false,
+            is_of_heap: site.domain() == Domain::Heap,
+            builder: None,
+        };
+        let mut sites: Vec<PassSite> = judged.iter().map(site).collect();
         for &index in by_importance(judged).iter().take(most) {
-            sites[index].builder = Some(PackedBuilder::default());
+            if sites[index].is_of_heap {
+                sites[index].builder = Some(PackedBuilder::default());
+            }
         }
         Self {
             ticks,
@@ -198,8 +212,10 @@ impl SliceVisitor for Pass {
             if site.now == *counters {
                 continue;
             }
-            add_change(&mut self.sum, &site.now, counters);
-            if site.builder.is_none() {
+            if site.is_of_heap {
+                add_change(&mut self.sum, &site.now, counters);
+            }
+            if site.is_of_heap && site.builder.is_none() {
                 add_change(&mut self.others_now, &site.now, counters);
             }
             site.now = *counters;

@@ -1,6 +1,6 @@
 //! Leaks that are so small, or of so few allocations, that they may be chance. Such leaks become undecided.
 
-use crate::site::{JudgedSite, Kind, SiteLabel};
+use crate::site::{Domain, JudgedSite, Kind, SiteLabel};
 use edleak_model::classify::{Confidence, Judgement};
 use edleak_model::reasons;
 use edleak_model::regression::Class;
@@ -16,7 +16,11 @@ const NEGLIGIBLE: f64 = 0.001;
 /// sites, most of them small. So every large program would have one or two small suspects. A strict leak is
 /// reported however small it is. A real leak does not stay negligible for long.
 pub(super) fn what_is_negligible(sites: &mut [JudgedSite], record_s: f64) {
-    let live: f64 = sites.iter().map(JudgedSite::judged_bytes).sum();
+    let live_in = |domain: Domain| -> f64 {
+        sites.iter().filter(|site| site.domain() == domain).map(JudgedSite::judged_bytes).sum()
+    };
+    let (heap, mapping) = (live_in(Domain::Heap), live_in(Domain::Mapping));
+    let live = |domain: Domain| if domain == Domain::Heap { heap } else { mapping };
     let family = |site: &JudgedSite| site.parent.clone().unwrap_or_else(|| site.label.clone());
     let mut leaked: HashMap<SiteLabel, f64> = HashMap::new();
     for site in sites.iter().filter(|site| site.is_leak()) {
@@ -27,7 +31,7 @@ pub(super) fn what_is_negligible(sites: &mut [JudgedSite], record_s: f64) {
     }
     let is_negligible = |site: &JudgedSite| {
         let is_leak = site.is_leak() && site.kind != Kind::Injected;
-        is_leak && leaked.get(&family(site)).is_some_and(|&leaked| leaked < NEGLIGIBLE * live)
+        is_leak && leaked.get(&family(site)).is_some_and(|&leaked| leaked < NEGLIGIBLE * live(site.domain()))
     };
     for site in sites.iter_mut().filter(|site| is_negligible(site)) {
         let mut why = std::mem::take(&mut site.judgement.why);

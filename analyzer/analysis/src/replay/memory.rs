@@ -3,25 +3,61 @@
 use edleak_format::{AreaBytes, AreaId, AreaKind, Trace};
 use edleak_model::growth_kind::KindBytes;
 
+/// The mappings of a site at one reading.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct SiteBytes {
+    /// Address space.
+    pub mapped: u64,
+    /// Resident and swapped bytes.
+    pub held: u64,
+}
+
+impl SiteBytes {
+    /// The sum of both.
+    pub fn plus(self, other: SiteBytes) -> SiteBytes {
+        SiteBytes {
+            mapped: self.mapped.saturating_add(other.mapped),
+            held: self.held.saturating_add(other.held),
+        }
+    }
+}
+
+/// What the first and the last reading within the judged record say of single sites and of unseen memory:
+/// resident and swapped bytes.
+#[derive(Clone, Default, Debug)]
+pub struct MemoryEnds {
+    /// By id of the site; 0 at the start for a site that was too small for an area then.
+    pub sites: Vec<(u32, [SiteBytes; 2])>,
+    /// Unseen anonymous memory at the end, by name.
+    pub unseen: Vec<(String, u64)>,
+}
+
 /// The memory areas at the newest slice.
 #[derive(Debug)]
 pub(super) struct Memory {
     /// The kind of each area, by its id; `None`: the catalog does not name the area.
     kinds: Vec<Option<AreaKind>>,
+    names: Vec<String>,
     areas: Vec<AreaBytes>,
+    /// The calls that map memory were recorded.
+    has_calls: bool,
+    /// Each area at the first and at the newest slice that counts; `None` before it.
+    ends: Option<[Vec<SiteBytes>; 2]>,
 }
 
 impl Memory {
     pub(super) fn new(trace: &Trace) -> Self {
-        let mut kinds = Vec::new();
+        let (mut kinds, mut names) = (Vec::new(), Vec::new());
         for area in trace.memory_areas() {
             let index = area.id.0 as usize;
             if index < edleak_format::MAX_AREAS {
                 kinds.resize(kinds.len().max(index + 1), None);
                 kinds[index] = Some(area.kind);
+                names.resize(kinds.len(), String::new());
+                names[index].clone_from(&area.name);
             }
         }
-        Self { kinds, areas: Vec::new() }
+        Self { kinds, names, areas: Vec::new(), has_calls: trace.mappings().is_some(), ends: None }
     }
 
     /// Adds the areas of a slice. The first slice of a block names every area.
@@ -36,12 +72,57 @@ impl Memory {
         }
     }
 
+    /// Notes that the newest slice counts.
+    pub(super) fn count(&mut self) {
+        if !self.is_read() {
+            return;
+        }
+        let of = |bytes: &AreaBytes| SiteBytes { mapped: bytes.mapped_bytes, held: held(bytes) };
+        let now: Vec<SiteBytes> = self.areas.iter().map(of).collect();
+        match &mut self.ends {
+            Some([_, last]) => *last = now,
+            None => self.ends = Some([now.clone(), now]),
+        }
+    }
+
+    /// What the first and the last slice that counted say.
+    pub(super) fn ends(&self) -> MemoryEnds {
+        let mut ends = MemoryEnds::default();
+        let Some([first, last]) = &self.ends else { return ends };
+        for (index, kind) in self.kinds.iter().enumerate() {
+            let at = |all: &[SiteBytes]| all.get(index).copied().unwrap_or_default();
+            let name = self.names.get(index).map_or("", String::as_str);
+            match kind {
+                Some(AreaKind::Site) => {
+                    ends.sites.extend(name.parse().ok().map(|id: u32| (id, [at(first), at(last)])));
+                }
+                Some(AreaKind::Unseen) => ends.unseen.push((name.to_owned(), at(last).held)),
+                _ => {}
+            }
+        }
+        ends
+    }
+
+    /// Whether /proc was read, and not only the calls.
+    fn is_read(&self) -> bool {
+        let of_proc =
+            self.kinds.iter().zip(&self.areas).filter(|(kind, _)| **kind != Some(AreaKind::Counted));
+        of_proc.into_iter().any(|(_, bytes)| *bytes != AreaBytes::ZERO)
+    }
+
+    /// Live bytes of the domain of mapped memory.
+    pub(super) fn counted_bytes(&self) -> u64 {
+        let counted =
+            self.kinds.iter().zip(&self.areas).filter(|(kind, _)| **kind == Some(AreaKind::Counted));
+        counted.map(|(_, bytes)| bytes.mapped_bytes).sum()
+    }
+
     /// Resident and swapped bytes by kind; `None`: before the first reading.
     pub(super) fn kinds(&self) -> Option<KindBytes> {
-        if self.areas.is_empty() {
+        if !self.is_read() {
             return None;
         }
-        let mut sum = KindBytes::default();
+        let mut sum = KindBytes { has_calls: self.has_calls, ..KindBytes::default() };
         for (kind, bytes) in self.kinds.iter().zip(&self.areas) {
             let field = match kind {
                 Some(AreaKind::Heap) => &mut sum.heap,
@@ -49,10 +130,17 @@ impl Memory {
                 Some(AreaKind::Anonymous | AreaKind::Named) => &mut sum.anonymous,
                 Some(AreaKind::Stack) => &mut sum.stacks,
                 Some(AreaKind::SharedMemory) => &mut sum.shared,
+                Some(AreaKind::Unseen) => &mut sum.unseen,
+                Some(AreaKind::Allocators) => &mut sum.allocators,
                 _ => continue,
             };
-            *field = field.saturating_add(bytes.resident_bytes).saturating_add(bytes.swapped_bytes);
+            *field = field.saturating_add(held(bytes));
         }
         Some(sum)
     }
+}
+
+/// Resident and swapped bytes.
+fn held(bytes: &AreaBytes) -> u64 {
+    bytes.resident_bytes.saturating_add(bytes.swapped_bytes)
 }

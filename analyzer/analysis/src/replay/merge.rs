@@ -17,7 +17,7 @@ use edleak_format::{
     Counters, Epoch, Module, ModuleId, Site, SiteId, SiteKind, SliceHeader, SliceVisitor, StackFrame,
     Survivors, Trace,
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// The merged sites of a trace.
 #[derive(Debug, Default)]
@@ -27,6 +27,8 @@ pub struct Merged {
     /// All sites that a site represents, itself included, ascending. A site that represents only itself has
     /// no entry.
     members: HashMap<SiteId, Vec<SiteId>>,
+    /// Sites of the domain of mapped memory.
+    mapping: HashSet<SiteId>,
 }
 
 /// Passes slices on with merged sites. A slice names only the representing site, with the sum of all
@@ -35,6 +37,8 @@ pub struct Merged {
 pub struct MergingVisitor<'a, V> {
     merged: &'a Merged,
     visitor: &'a mut V,
+    /// Only sites of the heap are named.
+    is_of_heap: bool,
     /// Counters of the merged sites.
     now: HashMap<SiteId, Counters>,
     changed: Vec<(SiteId, Counters)>,
@@ -42,11 +46,12 @@ pub struct MergingVisitor<'a, V> {
 
 impl<V: SliceVisitor> SliceVisitor for MergingVisitor<'_, V> {
     fn slice(&mut self, header: &SliceHeader, changed: &[(SiteId, Counters)]) {
-        if self.merged.members.is_empty() {
+        let leaves_out = |id: SiteId| self.is_of_heap && self.merged.mapping.contains(&id);
+        if self.merged.members.is_empty() && !changed.iter().any(|&(id, _)| leaves_out(id)) {
             return self.visitor.slice(header, changed);
         }
         self.changed.clear();
-        for &(id, counters) in changed {
+        for &(id, counters) in changed.iter().filter(|&&(id, _)| !leaves_out(id)) {
             let root = self.merged.root(id);
             if self.merged.members(root).is_some() {
                 self.now.insert(id, counters);
@@ -77,7 +82,7 @@ enum Place<'a> {
 
 #[derive(PartialEq, Eq, Hash)]
 enum Key<'a> {
-    Caller(Place<'a>),
+    Caller(SiteKind, Place<'a>),
     Stack(SiteId, Vec<Place<'a>>),
 }
 
@@ -87,7 +92,9 @@ impl Merged {
         let modules: HashMap<ModuleId, &Module> =
             trace.modules().iter().map(|module| (module.id, module)).collect();
         let place = |frame: &StackFrame| place_of(frame, &modules);
-        let mut merged = Self::default();
+        let is_mapping = |site: &&Site| matches!(site.kind, SiteKind::Mapping | SiteKind::AllocatorMapping);
+        let mapping = trace.sites().iter().filter(is_mapping).map(|site| site.id).collect();
+        let mut merged = Self { mapping, ..Self::default() };
         let callers = trace.sites().iter().filter(|site| site.parent.is_none());
         merged.group(callers.filter_map(|site| Some((site.id, caller_key(site, place)?))));
         let stacks = trace.sites().iter().filter_map(|site| {
@@ -118,7 +125,12 @@ impl Merged {
 
     /// A visitor of one block's slices that sees merged sites as one site.
     pub fn visitor<'a, V: SliceVisitor>(&'a self, visitor: &'a mut V) -> MergingVisitor<'a, V> {
-        MergingVisitor { merged: self, visitor, now: HashMap::new(), changed: Vec::new() }
+        MergingVisitor { merged: self, visitor, is_of_heap: false, now: HashMap::new(), changed: Vec::new() }
+    }
+
+    /// The same, without the sites of mapped memory.
+    pub fn heap_visitor<'a, V: SliceVisitor>(&'a self, visitor: &'a mut V) -> MergingVisitor<'a, V> {
+        MergingVisitor { is_of_heap: true, ..self.visitor(visitor) }
     }
 
     /// The site that represents `site`.
@@ -159,8 +171,9 @@ impl Merged {
 }
 
 fn caller_key<'a>(site: &Site, place: impl Fn(&StackFrame) -> Place<'a>) -> Option<Key<'a>> {
-    let is_caller = site.kind == SiteKind::Caller && site.address != 0;
-    is_caller.then(|| Key::Caller(place(&StackFrame { address: site.address, module: site.module })))
+    let is_caller = matches!(site.kind, SiteKind::Caller | SiteKind::Mapping | SiteKind::AllocatorMapping);
+    (is_caller && site.address != 0)
+        .then(|| Key::Caller(site.kind, place(&StackFrame { address: site.address, module: site.module })))
 }
 
 fn place_of<'a>(frame: &StackFrame, modules: &HashMap<ModuleId, &'a Module>) -> Place<'a> {

@@ -93,6 +93,8 @@ fn write_figures(
         Kind::Stack => 1,
         Kind::Other => 2,
         Kind::Injected => 3,
+        Kind::Mapping => 4,
+        Kind::Allocator => 5,
     });
     number("verdict", &|site| match site.judgement.verdict {
         Verdict::Leak => 0,

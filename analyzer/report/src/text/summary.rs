@@ -5,6 +5,7 @@ use super::style::{Ink, Style, WIDTH, fill, printable};
 use edleak_analysis::finding::Finding;
 use edleak_analysis::findings::{Before, Findings, Summary};
 use edleak_analysis::gate::{MUCH_MISSING, Outcome, RuleUse, outcome, too_little};
+use edleak_analysis::mapped::Mapped;
 use edleak_analysis::per_mark::{MarkSeen, PerMark};
 use edleak_analysis::site::Standing;
 use edleak_model::classify::Confidence;
@@ -40,8 +41,8 @@ pub(super) fn write(
     if let Some(marks) = marks(analysis) {
         paragraph(Ink::Faint, "marks:  ", &marks)?;
     }
-    if let Some(sentence) = analysis.growth.sentence().filter(|_| analysis.growth.kind != GrowthKind::None) {
-        paragraph(Ink::Faint, "growth: ", &sentence)?;
+    if let Some(mapped) = analysis.mapped.as_ref().filter(|mapped| mapped.sites > 0) {
+        paragraph(Ink::Faint, "mapped: ", &mapped_in_words(mapped))?;
     }
     if let Some(passed) = passed(analysis) {
         paragraph(Ink::Faint, "passed: ", &passed)?;
@@ -188,6 +189,26 @@ pub(crate) fn seen(summary: &Summary) -> String {
     }
     if summary.undecided > 0 {
         text += &format!("; {} undecided", plural(summary.undecided, "site", "sites"));
+    }
+    text
+}
+
+/// The domain of mapped memory in a line.
+pub(crate) fn mapped_in_words(mapped: &Mapped) -> String {
+    let size = |bytes: u64| units::bytes(bytes as f64);
+    let least = if mapped.lost_events > 0 { "at least " } else { "" };
+    let mut text = format!(
+        "{}; {least}{} live in {}, {} of it resident",
+        plural(mapped.sites, "site", "sites"),
+        size(mapped.live_bytes),
+        plural(mapped.live_count, "mapping", "mappings"),
+        size(mapped.resident_bytes)
+    );
+    if mapped.allocator_bytes > 0 {
+        text += &format!("; {} more by allocators for themselves", size(mapped.allocator_bytes));
+    }
+    if mapped.lost_events > 0 {
+        text += &format!("; {} lost", plural(mapped.lost_events, "call", "calls"));
     }
     text
 }

@@ -4,6 +4,7 @@
 use super::trace_names::{beside, child_path};
 use super::{Child, Follower, unwritten};
 use crate::error::{Error, ErrorKind};
+use crate::recording::mappings::Mappings;
 use crate::recording::{KnownCode, Others, Recording};
 use crate::start::output;
 use crate::sys::process;
@@ -39,6 +40,7 @@ impl Follower<'_> {
         // owner is unknown.
         let pid = holder.unwrap_or_else(|| if process::is_there(claimed_pid) { 0 } else { claimed_pid });
         let own_number = if pid == 0 { claimed_pid } else { pid };
+        let inherited = self.inherited_mappings(&session, pid);
         let (known, parents_command) = self.known_of_parent(&session);
         // A PID can be reused: close the ended child's recording first.
         self.end_children();
@@ -83,7 +85,7 @@ impl Follower<'_> {
             None => output::reserve(&path, options.capacity_bytes).map(|(writer, _)| writer),
         }
         .and_then(|writer| {
-            Recording::begin(session, pid, &path, writer, &options, known)
+            Recording::begin(session, pid, &path, writer, &options, known, inherited)
                 .map_err(|error| Error::output(&error, "choose another file with -o"))
         });
         match begun {
@@ -103,6 +105,13 @@ impl Follower<'_> {
                 self.outcome.fail(&self.plan.output, error);
             }
         }
+    }
+
+    /// The ranges that a forked child has from its parent, if the parent is still recorded.
+    fn inherited_mappings(&mut self, child: &Session, pid: u32) -> Option<Mappings> {
+        let serial = child.header().parent.load(Ordering::Relaxed);
+        let parent = self.recordings().find(|recording| serial != 0 && recording.serial() == serial)?;
+        parent.mappings_of_child(child, pid)
     }
 
     /// Whether the process to record gets the trace name of the plan. Without `--only` the root process gets

@@ -293,7 +293,8 @@ impl<'a> Follower<'a> {
         let recordings = self.recording.iter().chain(self.children.iter().map(|child| &child.recording));
         let due = recordings.map(|recording| {
             let due = recording.next_due().saturating_duration_since(now);
-            if recording.is_busy() { due.min(BUSY_POLL) } else { due }
+            let due = if recording.is_busy() { due.min(BUSY_POLL) } else { due };
+            recording.next_turn().map_or(due, |turn| due.min(turn))
         });
         let due = due.min();
         // If no child can claim a session and the target is no longer young, sleep until the next slice.

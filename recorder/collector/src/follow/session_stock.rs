@@ -86,6 +86,11 @@ impl SessionStock {
         self.page.get().root_pid.store(pid, Ordering::Release);
     }
 
+    /// Tells the targets which domains of memory to record beside the heap, before the first one starts.
+    pub fn set_domains(&self, domains: u32) {
+        self.page.get().domains.store(domains, Ordering::Release);
+    }
+
     /// Number of images that found no session.
     pub fn missed(&self) -> u64 {
         u64::from(self.page.get().missed.load(Ordering::Relaxed))

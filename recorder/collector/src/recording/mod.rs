@@ -1,8 +1,11 @@
 //! The recording of one image: reads its session and writes slice after slice into its trace.
 
 mod attached;
+mod domains;
 pub(crate) mod inject;
 mod learn;
+mod mapped;
+pub(crate) mod mappings;
 mod marking;
 pub mod marks;
 pub(crate) mod modules;
@@ -14,7 +17,9 @@ pub(crate) mod watch_changes;
 use crate::control::progress::Progress;
 use crate::control::socket::ClientId;
 use crate::follow::image::ImageWatch;
+pub use crate::recording::domains::Domains;
 use crate::recording::inject::Injected;
+use crate::recording::mappings::Mappings;
 use crate::recording::marks::Marks;
 use crate::recording::modules::{Loaded, Modules};
 use crate::recording::period::{Period, Schedule};
@@ -62,6 +67,8 @@ pub struct Options {
     pub inject_bytes_per_s: Option<f64>,
     /// The program's file, if the file contains its own allocator.
     pub own_allocator: Option<PathBuf>,
+    /// The domains of memory to record.
+    pub domains: Domains,
 }
 
 /// One image being recorded.
@@ -107,6 +114,10 @@ pub struct Recording {
     /// The first and the newest reading of the processor time, each with the time since the start.
     processor: Option<[(u64, ProcessorTime); 2]>,
     areas: AreaReader,
+    /// The calls that map memory; `None`: they are not recorded.
+    mappings: Option<Mappings>,
+    unmapped_unseen_bytes: u64,
+    recorded_mappings: Option<edleak_format::Mappings>,
     /// Anonymous memory at the first reading, in bytes.
     first_anonymous_bytes: Option<u64>,
     cpu: CpuTime,
@@ -186,6 +197,7 @@ pub struct Others {
 impl Recording {
     /// Begins the recording of the image that claimed `session`. Learns its modules, publishes the rules of
     /// its wrappers and takes the first slice. The slice goes into `writer`, whose file at `path` is new.
+    /// `inherited`: the ranges that a forked child has from its parent.
     ///
     /// # Errors
     /// The trace cannot be written.
@@ -196,6 +208,7 @@ impl Recording {
         mut writer: TraceWriter,
         options: &Options,
         known: KnownCode,
+        inherited: Option<Mappings>,
     ) -> Result<Recording, Error> {
         let began = Instant::now();
         let KnownCode { mut publisher, modules } = known;
@@ -275,7 +288,10 @@ impl Recording {
             recorded_losses: Losses::default(),
             size: Size::default(),
             processor: None,
-            areas: AreaReader::default(),
+            areas: if options.domains.mapping { AreaReader::with_calls() } else { AreaReader::default() },
+            mappings: options.domains.mapping.then(|| inherited.unwrap_or_default()),
+            unmapped_unseen_bytes: 0,
+            recorded_mappings: None,
             first_anonymous_bytes: None,
             cpu: CpuTime::default(),
             has_children: false,
@@ -289,6 +305,9 @@ impl Recording {
         }
         if recording.publisher.walks() {
             recording.bounds.refresh(&recording.session, pid, began);
+        }
+        for area in recording.areas.first_areas() {
+            recording.record(&Record::MemoryArea(area))?;
         }
         recording.note_size(status);
         recording.write_slice(0)?;
@@ -404,6 +423,7 @@ impl Recording {
     /// The collector cannot write the trace any more.
     pub fn poll(&mut self, now: Instant) -> Result<(), Error> {
         if now < self.next_due() {
+            self.read_mappings();
             return Ok(());
         }
         let tick = self.schedule.tick_at(now.duration_since(self.began));
@@ -467,6 +487,7 @@ impl Recording {
         if children.unasked > 0 {
             self.record(&Record::CpuTime(self.cpu))?;
         }
+        self.settle_allocators()?;
         for allocator in self.allocators() {
             self.record(&Record::Allocator(allocator))?;
         }
@@ -612,6 +633,8 @@ impl Recording {
         self.learn_sites(learning_ns)?;
         self.learn_stacks(learning_ns)?;
         self.read_marks(marked_until, tick)?;
+        self.read_mappings();
+        self.learn_mapping_sites()?;
         // Learning sites may take a while, so the collector reads the time of the slice just before the
         // counters.
         let now_ns = self.began.elapsed().as_nanos() as u64;
@@ -623,12 +646,14 @@ impl Recording {
             self.survivors.keep();
         }
         self.gather_counters(now_ns);
+        self.gather_mappings();
         if let Some(time) = process::processor_time(self.pid) {
             let [_, newest] = self.processor.get_or_insert([(now_ns, time); 2]);
             *newest = (now_ns, time);
         }
         self.read_losses()?;
         self.note_earlier_frees(now_ns, false)?;
+        self.record_mapping_losses()?;
         self.read_areas()?;
         let header = SliceHeader {
             tick,
@@ -647,23 +672,6 @@ impl Recording {
             let with_stacks = call_sites(&self.trace_ids, &self.slicer, &self.session);
             auto_watch.push(&with_stacks);
         }
-        Ok(())
-    }
-
-    /// Reads the memory by kind of mapping, and checks for children, when a reading is due.
-    fn read_areas(&mut self) -> Result<(), Error> {
-        let now = Instant::now();
-        if !self.areas.is_due(now) {
-            return Ok(());
-        }
-        for area in self.areas.refresh(self.pid, now) {
-            self.record(&Record::MemoryArea(area))?;
-        }
-        if !self.areas.areas().is_empty() {
-            let anonymous = self.areas.bytes_of(AreaKind::Anonymous);
-            self.first_anonymous_bytes.get_or_insert(anonymous);
-        }
-        self.look_at_children();
         Ok(())
     }
 

@@ -58,6 +58,7 @@ pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) ->
             auto_watch: options.auto_watch,
             inject_bytes_per_s: options.inject_bytes_per_s,
             own_allocator: None,
+            domains: options.domains,
         },
         output: output.clone(),
         duration: options.duration,
@@ -72,6 +73,7 @@ pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) ->
     };
     let begun = SessionStock::create_for(pid, options.children).map_err(no_memory).and_then(|stock| {
         let number = process::read_status(pid).map_or(0, |status| status.own_number);
+        stock.set_domains(options.domains.flags());
         stock.set_root(if number == 0 { pid } else { number });
         leave_earlier_session(&library).map_err(of_process)?;
         let attached = Attached::wake(library, watch, stock.address(), options.quiet);

@@ -5,8 +5,8 @@
 use crate::error::{Error, ErrorKind};
 use crate::follow::session_stock::SessionStock;
 use crate::follow::{Follower, Plan, Root, child_path};
-use crate::recording::Options;
 use crate::recording::period::Period;
+use crate::recording::{Domains, Options};
 use crate::rules::code_options::CodeOptions;
 use crate::rules::publisher::Publisher;
 use crate::rules::wrappers::WrapperSet;
@@ -81,6 +81,7 @@ pub fn collect(args: &Request) -> ExitCode {
             capacity_bytes: capacity_bytes.unwrap_or(edleak_format::DEFAULT_CAPACITY_BYTES),
             inject_bytes_per_s: None,
             own_allocator: None,
+            domains: setting("EDLEAK_DOMAINS", str::parse).unwrap_or(Domains::ALL),
             auto_watch,
         },
         output,
@@ -107,6 +108,7 @@ pub fn collect(args: &Request) -> ExitCode {
         }
     };
     plan.output = path;
+    stock.set_domains(plan.options.domains.flags());
     stock.set_root(args.pid);
     if reply.write_all(stock.address().as_bytes()).is_err() {
         reserved.give_back();

@@ -4,7 +4,7 @@ use crate::error::{Error, ErrorKind};
 use crate::follow::session_stock::SessionStock;
 use crate::follow::{Follower, Outcome, Plan, Root};
 use crate::recording::period::Period;
-use crate::recording::{Options, Summary};
+use crate::recording::{Domains, Options, Summary};
 use crate::rules::code_options::CodeOptions;
 use crate::rules::publisher::Publisher;
 use crate::start::check;
@@ -51,6 +51,8 @@ pub struct RunOptions {
     pub auto_watch: bool,
     /// Add an artificial leak of so many bytes per second to the counters.
     pub inject_bytes_per_s: Option<f64>,
+    /// The domains of memory to record.
+    pub domains: Domains,
     /// Whether to print only errors.
     pub quiet: bool,
     /// The copy of the preload library inside this program, if it has one.
@@ -143,6 +145,7 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
             period: options.period,
             capacity_bytes: options.capacity_bytes,
             auto_watch: options.auto_watch,
+            domains: options.domains,
             inject_bytes_per_s: options.inject_bytes_per_s,
             own_allocator: checked.own_malloc.as_ref().and(std::fs::canonicalize(&checked.image).ok()),
         },
@@ -159,6 +162,7 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
             .map_err(|error| stopped("no process for the target", &error))?;
     let pid = held.pid();
     stock.set_root(pid);
+    stock.set_domains(options.domains.flags());
     let child = held.release().map_err(|error| {
         reserved.give_back();
         Error::new(ErrorKind::Start, format!("failed to start `{}`: {error}", checked.path.display()))

@@ -48,6 +48,11 @@ pub(crate) fn text_of(pid: u32) -> Option<String> {
     proc_file::read_text(format!("/proc/{pid}/maps")).ok()
 }
 
+/// Every mapped range in a memory map, in address order.
+pub(crate) fn ranges(map: &str) -> Vec<(u64, u64)> {
+    lines(map).map(|line| (line.start, line.end)).collect()
+}
+
 /// One file mapped into a process.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Mapping {

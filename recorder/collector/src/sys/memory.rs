@@ -1,15 +1,18 @@
-//! The memory of a process by kind of mapping, from /proc/PID/smaps.
+//! The memory of a process by kind of mapping, from /proc/PID/smaps and /proc/PID/maps.
 //!
-//! The kernel holds the map lock of the process while it writes smaps. So the collector spaces the readings
-//! such that they take less than a thousandth of the time.
+//! The kernel holds the map lock of the process while it writes these files. So readings are spaced such that
+//! all of them together take less than a thousandth of the time. smaps costs a look at every page, so in a large
+//! process it is read seldom; maps, which has sizes and no resident memory, is read in between.
 
 use crate::sys::maps::Line;
-use edleak_format::{AreaBytes, AreaId, AreaKind, MAX_AREAS, MemoryArea};
+use edleak_format::{AreaBytes, AreaId, AreaKind, MAX_AREAS, MemoryArea, SiteId};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::{Duration, Instant};
 
-/// The pause after a reading is this many times the duration of the reading.
-const PAUSE_PER_READING: u32 = 1000;
+/// The pause after a reading is this many times as long as the reading took. smaps and maps have half of a
+/// thousandth each.
+const PAUSE_PER_READING: u32 = 2000;
 /// The shortest pause between two readings.
 const LEAST_PAUSE: Duration = Duration::from_millis(50);
 /// An arena of glibc begins at a multiple of this size and has at most this many bytes (`HEAP_MAX_SIZE`).
@@ -18,6 +21,25 @@ const ARENA_BYTES: u64 = 64 << 20;
 const LEAF_BYTES: u64 = 8 << 20;
 /// The largest guard of a thread's stack, in bytes. A larger mapping without access is not such a guard.
 const LARGEST_GUARD_BYTES: u64 = 64 << 10;
+
+/// Smaller sites get no area of their own.
+const LEAST_SITE_BYTES: u64 = 64 << 10;
+/// Sites with an area of their own.
+const MOST_SITE_AREAS: usize = 128;
+
+/// A part of a range that recorded calls of one site have mapped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Part {
+    /// Its length.
+    pub bytes: u64,
+    /// The site, if the trace has it already.
+    pub site: Option<SiteId>,
+    /// The site is an allocator's.
+    pub is_allocator: bool,
+}
+
+/// The recorded parts of the range from a start to an end.
+pub(crate) type Calls<'a> = &'a dyn Fn(u64, u64) -> Vec<Part>;
 
 /// One mapping of the process.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -42,32 +64,93 @@ pub(crate) struct AreaReader {
     kinds: Vec<(AreaKind, String)>,
     areas: Vec<AreaBytes>,
     next: Option<Instant>,
+    next_full: Option<Instant>,
+    /// Starts of the mappings with `MAP_NORESERVE`, which only smaps tells.
+    unreserved: BTreeSet<u64>,
+}
+
+/// One reading of /proc.
+pub(crate) struct Reading {
+    mappings: Vec<Mapping>,
+    /// Of smaps: with resident memory.
+    is_full: bool,
+}
+
+impl Reading {
+    /// Every mapped range, ascending.
+    pub(crate) fn ranges(&self) -> Vec<(u64, u64)> {
+        self.mappings.iter().map(|mapping| (mapping.start, mapping.end)).collect()
+    }
 }
 
 impl AreaReader {
+    /// A reader that also keeps the live bytes of recorded calls, in an area of their own.
+    pub(crate) fn with_calls() -> AreaReader {
+        let mut reader = AreaReader::default();
+        reader.add(AreaKind::Counted, String::new(), AreaBytes::ZERO);
+        reader
+    }
+
+    /// Sets the live bytes of all recorded calls.
+    pub(crate) fn set_counted(&mut self, live_bytes: u64) {
+        if let (Some((AreaKind::Counted, _)), Some(area)) = (self.kinds.first(), self.areas.first_mut()) {
+            area.mapped_bytes = live_bytes;
+        }
+    }
+
     /// Whether the next reading of the areas is due.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
         self.next.is_none_or(|next| now >= next)
     }
 
-    /// Reads the areas if a reading is due; returns the new areas.
-    pub(crate) fn refresh(&mut self, pid: u32, now: Instant) -> Vec<MemoryArea> {
+    /// Reads /proc if it is due. `None` also for an ended process, which has no mappings: the latest areas stay.
+    pub(crate) fn read(&mut self, pid: u32, now: Instant) -> Option<Reading> {
         if !self.is_due(now) {
-            return Vec::new();
+            return None;
         }
+        let is_full = self.next_full.is_none_or(|next| now >= next);
         let began = Instant::now();
-        let text = fs::read(format!("/proc/{pid}/smaps")).unwrap_or_default();
-        let took = began.elapsed();
-        self.next = Some(now + (took * PAUSE_PER_READING).max(LEAST_PAUSE));
-        let mappings = parse(&String::from_utf8_lossy(&text));
-        // An ended process has no mappings, so the latest areas stay.
-        if mappings.is_empty() {
-            return Vec::new();
+        let file = if is_full { "smaps" } else { "maps" };
+        let text = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let pause = (began.elapsed() * PAUSE_PER_READING).max(LEAST_PAUSE);
+        if is_full {
+            self.next_full = Some(now + pause);
+            // maps takes a small part of the time of smaps; the next reading shows it.
+            self.next = Some(now + LEAST_PAUSE);
+        } else {
+            self.next = Some(now + pause);
         }
+        let mut mappings = parse(&String::from_utf8_lossy(&text));
+        if mappings.is_empty() {
+            return None;
+        }
+        if is_full {
+            let unreserved = mappings.iter().filter(|mapping| mapping.is_unreserved);
+            self.unreserved = unreserved.map(|mapping| mapping.start).collect();
+        }
+        for mapping in &mut mappings {
+            mapping.is_unreserved = self.unreserved.contains(&mapping.start);
+        }
+        Some(Reading { mappings, is_full })
+    }
+
+    /// Takes a reading in; returns the areas that are new.
+    pub(crate) fn take(&mut self, reading: &Reading, pid: u32, calls: Option<Calls<'_>>) -> Vec<MemoryArea> {
         let known = self.kinds.len();
+        let before = self.areas.clone();
         self.areas.fill(AreaBytes::ZERO);
-        for (kind, name, bytes) in areas_of(&mappings).into_iter().chain(control_group(pid)) {
+        let group = if reading.is_full { control_group(pid) } else { None };
+        for (kind, name, bytes) in areas_of(&reading.mappings, calls).into_iter().chain(group) {
             self.add(kind, name, bytes);
+        }
+        for ((was, now), (kind, _)) in before.iter().zip(&mut self.areas).zip(&self.kinds) {
+            // The resident share of a site is that of one reading.
+            let keeps_all = matches!(kind, AreaKind::ControlGroup | AreaKind::HugePages | AreaKind::Site);
+            if *kind == AreaKind::Counted || (!reading.is_full && keeps_all) {
+                *now = *was;
+            } else if !reading.is_full {
+                *now = AreaBytes { mapped_bytes: now.mapped_bytes, ..*was };
+            }
         }
         let new = self.kinds.iter().enumerate().skip(known);
         new.map(|(index, (kind, name))| MemoryArea {
@@ -76,6 +159,18 @@ impl AreaReader {
             name: name.clone(),
         })
         .collect()
+    }
+
+    /// The areas that the trace has to be told before the first slice.
+    pub(crate) fn first_areas(&self) -> Vec<MemoryArea> {
+        let first = self.kinds.iter().enumerate();
+        first
+            .map(|(index, (kind, name))| MemoryArea {
+                id: AreaId(index as u32),
+                kind: *kind,
+                name: name.clone(),
+            })
+            .collect()
     }
 
     /// All areas at the latest reading, by id.
@@ -93,6 +188,10 @@ impl AreaReader {
         let found = self.kinds.iter().position(|(one, of)| *one == kind && *of == name);
         let index = match found {
             Some(index) => index,
+            None if kind == AreaKind::Site && !self.has_room_for_site(bytes) => return,
+            None if self.kinds.len() + 1 >= MAX_AREAS && kind == AreaKind::Unseen && !name.is_empty() => {
+                return self.add(AreaKind::Unseen, String::new(), bytes);
+            }
             // Beyond the limit of areas, memory with other names counts as anonymous memory.
             None if self.kinds.len() + 1 >= MAX_AREAS && kind == AreaKind::Named => {
                 return self.add(AreaKind::Anonymous, String::new(), bytes);
@@ -108,6 +207,15 @@ impl AreaReader {
         sum.resident_bytes += bytes.resident_bytes;
         sum.proportional_bytes += bytes.proportional_bytes;
         sum.swapped_bytes += bytes.swapped_bytes;
+    }
+}
+
+impl AreaReader {
+    fn has_room_for_site(&self, bytes: AreaBytes) -> bool {
+        let of_sites = self.kinds.iter().filter(|(kind, _)| *kind == AreaKind::Site).count();
+        bytes.mapped_bytes >= LEAST_SITE_BYTES
+            && of_sites < MOST_SITE_AREAS
+            && self.kinds.len() + 2 < MAX_AREAS
     }
 }
 
@@ -137,26 +245,61 @@ fn parse(text: &str) -> Vec<Mapping> {
     mappings
 }
 
-fn areas_of(mappings: &[Mapping]) -> Vec<(AreaKind, String, AreaBytes)> {
+fn areas_of(mappings: &[Mapping], calls: Option<Calls<'_>>) -> Vec<(AreaKind, String, AreaBytes)> {
     let mut areas = Vec::new();
+    let mut sites: BTreeMap<SiteId, AreaBytes> = BTreeMap::new();
     let mut huge_bytes = 0;
     for (index, mapping) in mappings.iter().enumerate() {
         let before = index.checked_sub(1).and_then(|index| mappings.get(index));
         let Some((kind, name)) = kind_of(mapping, before, mappings.get(index + 1)) else { continue };
-        let bytes = AreaBytes {
-            mapped_bytes: mapping.end - mapping.start.min(mapping.end),
-            resident_bytes: mapping.resident_bytes,
-            proportional_bytes: mapping.proportional_bytes,
-            swapped_bytes: mapping.swapped_bytes,
-        };
-        areas.push((kind, name.to_owned(), bytes));
+        let all = mapping.end - mapping.start.min(mapping.end);
         huge_bytes += mapping.huge_bytes;
+        let parts = calls.map(|calls| calls(mapping.start, mapping.end)).unwrap_or_default();
+        let seen = parts.iter().map(|part| part.bytes).sum::<u64>().min(all);
+        // A mapping known from calls is neither an arena of glibc nor ours, however it looks.
+        let is_guess = matches!(kind, AreaKind::Arena | AreaKind::Recorder) && mapping.name.is_empty();
+        let kind = if is_guess && seen > all / 2 { AreaKind::Anonymous } else { kind };
+        areas.push((kind, name.to_owned(), mapping.share(all, all)));
+        if matches!(kind, AreaKind::Anonymous | AreaKind::Named) && calls.is_some() {
+            if seen < all {
+                areas.push((AreaKind::Unseen, name.to_owned(), mapping.share(all - seen, all)));
+            }
+            let of_allocators = parts.iter().filter(|part| part.is_allocator).map(|part| part.bytes).sum();
+            if of_allocators > 0 {
+                areas.push((AreaKind::Allocators, String::new(), mapping.share(of_allocators, all)));
+            }
+        }
+        for part in &parts {
+            if let Some(site) = part.site {
+                let share = mapping.share(part.bytes, all);
+                let sum = sites.entry(site).or_insert(AreaBytes::ZERO);
+                sum.mapped_bytes += share.mapped_bytes;
+                sum.resident_bytes += share.resident_bytes;
+                sum.proportional_bytes += share.proportional_bytes;
+                sum.swapped_bytes += share.swapped_bytes;
+            }
+        }
     }
+    areas.extend(sites.into_iter().map(|(site, bytes)| (AreaKind::Site, site.0.to_string(), bytes)));
     if huge_bytes > 0 {
         let bytes = AreaBytes { mapped_bytes: huge_bytes, resident_bytes: huge_bytes, ..AreaBytes::ZERO };
         areas.push((AreaKind::HugePages, String::new(), bytes));
     }
     areas
+}
+
+impl Mapping {
+    /// The sizes of a part of it: the kernel tells resident memory of the whole mapping only, so a part has as
+    /// much of it as it has of the length.
+    fn share(&self, part: u64, all: u64) -> AreaBytes {
+        let of = |bytes: u64| (u128::from(bytes) * u128::from(part) / u128::from(all.max(1))) as u64;
+        AreaBytes {
+            mapped_bytes: part,
+            resident_bytes: of(self.resident_bytes),
+            proportional_bytes: of(self.proportional_bytes),
+            swapped_bytes: of(self.swapped_bytes),
+        }
+    }
 }
 
 /// The kind of a mapping; also its name, if edleak keeps names of that kind apart. `None`: the mapping
@@ -227,7 +370,7 @@ mod tests {
     use super::*;
 
     fn kinds(text: &str) -> Vec<(AreaKind, String, u64)> {
-        let areas = areas_of(&parse(text)).into_iter();
+        let areas = areas_of(&parse(text), None).into_iter();
         areas.map(|(kind, name, bytes)| (kind, name, bytes.resident_bytes)).collect()
     }
 
@@ -290,15 +433,72 @@ Rss:                  32 kB
     fn readings_are_a_thousandth_of_the_time_and_add_up_to_the_process() {
         let (mut reader, pid) = (AreaReader::default(), std::process::id());
         let now = Instant::now();
-        let new = reader.refresh(pid, now);
-        assert!(new.iter().any(|area| area.kind == AreaKind::File), "{new:?}");
-        assert!(reader.refresh(pid, now + LEAST_PAUSE / 2).is_empty());
-        assert!(reader.next.is_some_and(|next| next >= now + LEAST_PAUSE));
+        let reading = reader.read(pid, now).expect("the first one is due");
+        let new = reader.take(&reading, pid, None);
+        assert!(reading.is_full && new.iter().any(|area| area.kind == AreaKind::File), "{new:?}");
+        assert!(reader.read(pid, now + LEAST_PAUSE / 2).is_none());
+        assert!(reader.next_full.is_some_and(|next| next >= now + LEAST_PAUSE));
         let resident = reader.bytes_of(AreaKind::Heap) + reader.bytes_of(AreaKind::Anonymous);
         assert!(resident > 0);
         let before = reader.areas().to_vec();
-        // For an ended process, the reader keeps the latest values.
-        assert!(reader.refresh(u32::MAX, now + Duration::from_secs(3600)).is_empty());
+        // For an ended process the latest values are kept.
+        assert!(reader.read(u32::MAX, now + Duration::from_secs(3600)).is_none());
         assert_eq!(reader.areas(), before);
+    }
+
+    #[test]
+    fn between_readings_of_smaps_only_sizes_change() {
+        let (mut reader, pid) = (AreaReader::default(), std::process::id());
+        let now = Instant::now();
+        let reading = reader.read(pid, now).expect("the first one is due");
+        reader.take(&reading, pid, None);
+        reader.next_full = Some(now + Duration::from_secs(3600));
+        let resident =
+            |reader: &AreaReader| reader.areas().iter().map(|area| area.resident_bytes).sum::<u64>();
+        let before = resident(&reader);
+        let reading = reader.read(pid, now + Duration::from_secs(60)).expect("maps is due");
+        assert!(!reading.is_full && reading.mappings.iter().all(|mapping| mapping.resident_bytes == 0));
+        reader.take(&reading, pid, None);
+        assert_eq!(resident(&reader), before);
+        assert!(reader.areas().iter().any(|area| area.mapped_bytes > 0));
+    }
+
+    #[test]
+    fn parts_that_calls_have_mapped_are_told_from_the_rest() {
+        let text = "\
+7f0000000000-7f0000100000 rw-p 00000000 00:00 0
+Rss:                 512 kB
+7f1000000000-7f1004000000 rw-p 00000000 00:00 0
+Rss:                1024 kB
+VmFlags: rd wr mr mw me nr
+7f2000000000-7f2000100000 rw-p 00000000 00:00 0                          [anon:jit]
+Rss:                 256 kB
+7f3000000000-7f3000100000 rw-s 00000000 00:05 7                          /dev/shm/x
+Rss:                 128 kB
+";
+        let part = |bytes, site, is_allocator| Part { bytes, site: Some(SiteId(site)), is_allocator };
+        let calls = |start: u64, _: u64| match start >> 36 {
+            0x7f0 => vec![part(0x40000, 7, false), part(0x40000, 9, true)],
+            0x7f1 => vec![part(0x4000000, 7, false)],
+            0x7f3 => vec![part(0x80000, 8, false)],
+            _ => Vec::new(),
+        };
+        let areas = areas_of(&parse(text), Some(&calls));
+        let mut sums: BTreeMap<(String, String), (u64, u64)> = BTreeMap::new();
+        for (kind, name, bytes) in areas {
+            let sum = sums.entry((format!("{kind:?}"), name)).or_default();
+            *sum = (sum.0 + (bytes.mapped_bytes >> 10), sum.1 + (bytes.resident_bytes >> 10));
+        }
+        let found = |kind: &str, name: &str| sums.get(&(kind.to_owned(), name.to_owned())).copied();
+        assert_eq!(
+            found("Anonymous", ""),
+            Some((1024 + 65536, 512 + 1024)),
+            "an arena by looks, and mapped by calls"
+        );
+        assert_eq!(found("Arena", ""), None);
+        assert_eq!((found("Unseen", ""), found("Unseen", "jit")), (Some((512, 256)), Some((1024, 256))));
+        assert_eq!(found("Allocators", ""), Some((256, 128)));
+        assert_eq!(found("Site", "7"), Some((256 + 65536, 128 + 1024)));
+        assert_eq!((found("Site", "8"), found("Site", "9")), (Some((512, 64)), Some((256, 128))));
     }
 }

@@ -14,10 +14,11 @@ use edleak_session::counters::Counters;
 use edleak_session::event::{MAX_EVENTS, ModuleEvent};
 use edleak_session::header::{self, Header};
 use edleak_session::layout::{
-    BOUNDS_AT, CALLERS_AT, CELLS_AT, COUNTERS_AT, EVENTS_AT, FRAMES_AT, INFOS_AT, MAPS_AT, MAPS_BYTES,
-    MARK_NAMES_AT, MARK_RING_AT, MARKS_AT, ROWS_AT, SHARD_BYTES, SHARDS_AT, SLOTS_AT, STACKS_AT, Shard,
-    TABLES_AT, WRAPPERS_AT, total_bytes,
+    BOUNDS_AT, CALLERS_AT, CELLS_AT, COUNTERS_AT, EVENTS_AT, FRAMES_AT, INFOS_AT, MAPPINGS_AT, MAPS_AT,
+    MAPS_BYTES, MARK_NAMES_AT, MARK_RING_AT, MARKS_AT, ROWS_AT, SHARD_BYTES, SHARDS_AT, SLOTS_AT, STACKS_AT,
+    Shard, TABLES_AT, WRAPPERS_AT, total_bytes,
 };
+use edleak_session::mapping::{self, MappingRing};
 use edleak_session::mark::{MAX_NAMES, MarkName, MarkState, RING_WORDS};
 use edleak_session::site::{FIRST, MAX_SITES, SLOTS, SiteInfo, SiteSlot};
 use edleak_session::stack::{
@@ -219,6 +220,16 @@ impl Session {
     /// The module events.
     pub fn events(&self) -> &[ModuleEvent] {
         self.memory.slice(EVENTS_AT, MAX_EVENTS)
+    }
+
+    /// The ring of mapping events.
+    pub fn mappings(&self) -> MappingRing<'_> {
+        let header = self.header();
+        MappingRing {
+            slots: self.memory.slice(MAPPINGS_AT, mapping::MAX_EVENTS),
+            written: &header.mappings_written,
+            read: &header.mappings_read,
+        }
     }
 
     /// The watched stacks.

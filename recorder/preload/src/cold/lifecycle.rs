@@ -20,7 +20,7 @@
 
 use crate::arch;
 use crate::cold::{detached, idle, modules, only, real, sites, slow, sys};
-use crate::entry::forward;
+use crate::entry::{forward, mapping};
 use crate::hot::tables::TABLES;
 use crate::hot::{live, thread, walk};
 use core::cell::UnsafeCell;
@@ -31,8 +31,9 @@ use edleak_session::control::{self, Control};
 use edleak_session::header::{ATTACHED, Header, MAGIC};
 use edleak_session::idle::{BEGINNING, COUNTING, NEW, STARTING, WAKE};
 use edleak_session::layout::{
-    BOUNDS_AT, CALLERS_AT, CELLS_AT, COUNTERS_AT, EVENTS_AT, FRAMES_AT, INFOS_AT, MAPS_AT, MAPS_BYTES,
-    MAX_SHARDS, ROWS_AT, SHARDS_AT, SLOTS_AT, STACK_SLOTS_AT, STACKS_AT, TABLES_AT, WRAPPERS_AT, total_bytes,
+    BOUNDS_AT, CALLERS_AT, CELLS_AT, COUNTERS_AT, EVENTS_AT, FRAMES_AT, INFOS_AT, MAPPINGS_AT, MAPS_AT,
+    MAPS_BYTES, MAX_SHARDS, ROWS_AT, SHARDS_AT, SLOTS_AT, STACK_SLOTS_AT, STACKS_AT, TABLES_AT, WRAPPERS_AT,
+    total_bytes,
 };
 use edleak_session::{ENV_IDLE, ENV_SESSION, VERSION};
 
@@ -54,6 +55,9 @@ pub(super) fn session_bytes() -> usize {
     SESSION_BYTES.load(Ordering::Relaxed)
 }
 
+/// The domains of memory to record beside the heap, as the control page says.
+static DOMAINS: AtomicU32 = AtomicU32::new(0);
+
 /// Starts the preload, once. If another thread is starting the preload at this moment, the call returns at
 /// once, and the library does not count this allocation.
 #[inline]
@@ -70,6 +74,7 @@ fn start_slow() {
     }
     let found = real::resolve();
     forward::resolve();
+    mapping::resolve();
     let environment = Environment::of_process();
     if let Some(found) = &found {
         found.install();
@@ -130,6 +135,14 @@ fn uncounted(phase: u32) -> Option<&'static Header> {
     PHASE.store(if begun { COUNTING } else { OFF }, Ordering::Release);
     // SAFETY: as in `header`.
     begun.then(|| unsafe { &*HEADER.load(Ordering::Relaxed) })
+}
+
+/// The same, for calls that only give memory back: a forked child that is not recorded makes them without
+/// counting as a child that used memory.
+pub(crate) fn header_unless_unrecorded_child() -> Option<&'static Header> {
+    let is_child =
+        PHASE.load(Ordering::Acquire) == COUNTING && TABLES.page.alive.load(Ordering::Relaxed) == 0;
+    if is_child && CHILDREN.path().is_none() { None } else { header() }
 }
 
 /// Handles the first entry point in a forked child. At this time the known session is the parent's session.
@@ -289,6 +302,8 @@ pub(super) fn publish(
         bounds: at(BOUNDS_AT).cast(),
     };
     walk::set_tables(&tables, environment.0 as usize);
+    let records_mappings = DOMAINS.load(Ordering::Relaxed) & control::DOMAIN_MAPPING != 0;
+    mapping::set_ring(if records_mappings { at(MAPPINGS_AT).cast() } else { ptr::null_mut() });
     HEADER.store(base.cast(), Ordering::Relaxed);
     SESSION_BYTES.store(total_bytes(shards), Ordering::Relaxed);
     idle::IDLE.header.store(base as u64, Ordering::Relaxed);
@@ -387,6 +402,7 @@ fn claim_from(control: &Control, path: &Path, address: &Path) -> Option<*mut u8>
         control.others.fetch_add(1, Ordering::Relaxed);
         return None;
     }
+    DOMAINS.store(control.domains.load(Ordering::Acquire), Ordering::Relaxed);
     if children && CHILDREN.path().is_none() {
         CHILDREN.set(address);
     }

@@ -69,6 +69,8 @@ pub(crate) struct Place {
     pub action: Action,
     /// The frame of the site.
     pub frame: Frame,
+    /// The id of the direct caller, which may be a wrapper that was stepped over.
+    pub direct: u32,
 }
 
 /// Maximum number of callers that the library examines for one allocation. If all of these callers are
@@ -86,20 +88,21 @@ pub(crate) unsafe fn place(header: &Header, mut frame: Frame) -> Place {
     let slots = unsafe { core::slice::from_raw_parts(slots, SLOTS) };
     // SAFETY: the session holds `MAX_SITES` infos.
     let infos = unsafe { core::slice::from_raw_parts(INFOS.load(Ordering::Relaxed), MAX_SITES) };
-    let mut place = Place { site: OTHER, action: Action::COUNT, frame };
+    let mut place = Place { site: OTHER, action: Action::COUNT, frame, direct: 0 };
     for _ in 0..MAX_CALLERS {
         let address = frame.address;
         let Some(slot) = intern(slots, infos, &header.next_site, address as u64, || {
             (modules::events_up_to(header, address), first_action(header, address))
         }) else {
             bump(&header.other_site_allocs);
-            return Place { site: OTHER, action: Action::COUNT, frame };
+            return Place { site: OTHER, action: Action::COUNT, frame, ..place };
         };
         if !forward::is_ours(address) {
             publish(address, slot);
         }
         let (id, action) = slot.id_and_action();
-        place = Place { site: if id == 0 { OTHER } else { id }, action, frame };
+        let direct = if place.direct == 0 { id } else { place.direct };
+        place = Place { site: if id == 0 { OTHER } else { id }, action, frame, direct };
         let Some(rule) = place.action.as_step() else { return place };
         // SAFETY: the collector compiled the rule for exactly this address.
         let caller = unsafe { frame.caller(rule) };

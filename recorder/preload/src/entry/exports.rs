@@ -11,7 +11,7 @@
 
 use crate::arch::stubs;
 use crate::cold::{marks, real};
-use crate::entry::forward;
+use crate::entry::{forward, mapping};
 use crate::hot::free;
 use core::ffi::c_void;
 
@@ -146,4 +146,49 @@ plain_entry! {
     _ZdaPvmSt11align_val_t(allocation, second, third) => forward::on_delete_array_sized_aligned;
     _ZdlPvSt11align_val_tRKSt9nothrow_t(allocation, second, third) => forward::on_delete_aligned_nothrow;
     _ZdaPvSt11align_val_tRKSt9nothrow_t(allocation, second, third) => forward::on_delete_array_aligned_nothrow;
+}
+
+/// `name => hook`, for a function of up to six arguments: the hook gets its caller as two more.
+macro_rules! entry_of_six {
+    ($($name:ident => $hook:path;)*) => {$(
+        #[doc = concat!("`", stringify!($name), "`: calls its hook with its caller added to the arguments.")]
+        ///
+        /// # Safety
+        /// The contract of the C function of this name.
+        #[cfg_attr(not(test), unsafe(no_mangle))]
+        #[unsafe(naked)]
+        pub unsafe extern "C" fn $name() -> Pointer {
+            stubs::call_with_caller!($hook)
+        }
+    )*};
+}
+
+entry_of_six! {
+    mmap => mapping::on_mmap;
+    mmap64 => mapping::on_mmap64;
+    mremap => mapping::on_mremap;
+}
+
+entry! {
+    shmat(segment: i32, address: Pointer, flags: i32) -> Pointer => mapping::on_shmat;
+}
+
+/// `munmap`: what its hook does; what unmaps needs no caller.
+///
+/// # Safety
+/// The contract of the C function of this name.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn munmap(address: Pointer, length: usize) -> i32 {
+    // SAFETY: passed on.
+    unsafe { mapping::on_munmap(address, length) }
+}
+
+/// `shmdt`: what its hook does.
+///
+/// # Safety
+/// The contract of the C function of this name.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn shmdt(address: Pointer) -> i32 {
+    // SAFETY: passed on.
+    unsafe { mapping::on_shmdt(address) }
 }

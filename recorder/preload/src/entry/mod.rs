@@ -2,3 +2,4 @@
 
 mod exports;
 pub(crate) mod forward;
+pub(crate) mod mapping;

@@ -116,4 +116,27 @@ macro_rules! new {
     };
 }
 
-pub(crate) use {calloc, jump_with_caller, malloc, new, realloc, reallocarray};
+/// Calls a hook of six arguments with the caller's frame and frame pointer as the seventh and eighth, which the
+/// calling convention passes on the stack.
+macro_rules! call_with_caller {
+    ($hook:path) => {
+        core::arch::naked_asm!(
+            ".cfi_startproc",
+            "mov rax, rsp",
+            "sub rsp, 8",
+            ".cfi_adjust_cfa_offset 8",
+            "push rbp",
+            ".cfi_adjust_cfa_offset 8",
+            "push rax",
+            ".cfi_adjust_cfa_offset 8",
+            "call {hook}",
+            "add rsp, 24",
+            ".cfi_adjust_cfa_offset -24",
+            "ret",
+            ".cfi_endproc",
+            hook = sym $hook,
+        )
+    };
+}
+
+pub(crate) use {call_with_caller, calloc, jump_with_caller, malloc, new, realloc, reallocarray};

@@ -1,0 +1,180 @@
+//! The domain of mapped memory: how much of it is resident, and how much anonymous memory no recorded call has
+//! mapped.
+//!
+//! A mapping is address space. It costs memory only where it is resident or swapped out: a garbage collector
+//! reserves far more than it uses. So growth of address space alone is no leak.
+
+use crate::replay::Merged;
+use crate::replay::memory::{MemoryEnds, SiteBytes};
+use crate::site::{Domain, JudgedSite, Kind, SiteLabel};
+use edleak_format::{SiteId, Trace};
+use edleak_model::classify::Judgement;
+use edleak_model::growth_kind::{ProcessGrowth, UnseenBytes};
+use edleak_text::units;
+use std::collections::HashMap;
+
+/// A site whose resident memory grew by less than this share of its address space leaks address space only.
+const LEAST_RESIDENT_SHARE: f64 = 0.01;
+/// One page.
+const LEAST_RESIDENT_BYTES: f64 = 4096.0;
+/// Unseen memory below this is not worth a sentence: the stacks and tables of the C library.
+const NOTICEABLE_BYTES: u64 = 4 << 20;
+/// Growth of it below this rate is scatter.
+const NOTICEABLE_RATE: f64 = 1024.0;
+
+/// What is known of the domain.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Mapped {
+    /// Sites that map memory.
+    pub sites: u64,
+    /// Address space mapped by them at the end.
+    pub live_bytes: u64,
+    /// Their mappings at the end.
+    pub live_count: u64,
+    /// Resident and swapped memory in them, by their shares at the last reading, as far as it is known by site.
+    pub resident_bytes: u64,
+    /// Address space that allocators have mapped for themselves.
+    pub allocator_bytes: u64,
+    /// Calls that were lost: all figures of the domain are lower bounds then.
+    pub lost_events: u64,
+    /// Anonymous memory that no recorded call has mapped; `None`: not noticeable.
+    pub unseen: Option<Unseen>,
+}
+
+/// Anonymous memory that no recorded call has mapped.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Unseen {
+    /// Resident and swapped memory at the end.
+    pub bytes: u64,
+    /// Its growth over the record.
+    pub rate_bytes_per_s: f64,
+    /// How much of it has which name (`[anon:NAME]`), largest first.
+    pub names: Vec<(String, u64)>,
+}
+
+impl Unseen {
+    /// In one sentence.
+    pub fn sentence(&self) -> String {
+        let mut text = format!(
+            "{} of anonymous memory was mapped by no call that edleak saw",
+            units::bytes(self.bytes as f64)
+        );
+        if self.rate_bytes_per_s >= NOTICEABLE_RATE {
+            text += &format!("; growing {}", units::rate(self.rate_bytes_per_s));
+        }
+        let names: Vec<String> = self
+            .names
+            .iter()
+            .take(3)
+            .map(|(name, bytes)| format!("{} in [anon:{name}]", units::bytes(*bytes as f64)))
+            .collect();
+        if !names.is_empty() {
+            text += &format!(" ({})", names.join(", "));
+        }
+        text
+    }
+}
+
+/// Notes what of each site is resident, and acquits sites that hold no memory or hold it for others.
+pub(crate) fn settle(sites: &mut [JudgedSite], ends: &MemoryEnds, merged: &Merged) {
+    let mut readings: HashMap<SiteLabel, [SiteBytes; 2]> = HashMap::new();
+    for (id, [from, to]) in &ends.sites {
+        let root = SiteLabel::Number(u64::from(merged.root(SiteId(*id)).0));
+        let sum = readings.entry(root).or_default();
+        *sum = [sum[0].plus(*from), sum[1].plus(*to)];
+    }
+    for site in sites.iter_mut().filter(|site| site.domain() == Domain::Mapping) {
+        let class = site.judgement.class;
+        if site.kind == Kind::Allocator {
+            let why = "an allocator maps it for itself; the sites that ask it for memory are counted";
+            site.judgement = Judgement::without_memory(class, why.into());
+        }
+        let Some(&[from, to]) = readings.get(&site.label) else { continue };
+        // The last reading is older than the last slice, so its share counts and not its bytes.
+        let live = site.totals.live_bytes as f64;
+        site.resident_bytes = Some((share_of(SiteBytes::default(), to).unwrap_or(0.0) * live) as u64);
+        let Some(share) = share_of(from, to).filter(|_| site.is_leak()) else { continue };
+        let leaked = site.judgement.leak_bytes as f64;
+        let grown = share * leaked;
+        if grown < (LEAST_RESIDENT_SHARE * leaked).max(LEAST_RESIDENT_BYTES) {
+            let why = format!(
+                "{} more of address space, of which {} are resident",
+                units::bytes(leaked),
+                units::bytes(grown)
+            );
+            site.judgement = Judgement::without_memory(class, why);
+        } else if share < 0.5 {
+            site.judgement.why.push(format!("about {} of it are resident", units::bytes(grown)));
+        }
+    }
+}
+
+/// The resident share of the address space that was added between two readings; `None`: none was.
+fn share_of(from: SiteBytes, to: SiteBytes) -> Option<f64> {
+    let mapped = to.mapped.checked_sub(from.mapped).filter(|mapped| *mapped > 0)?;
+    Some((to.held.saturating_sub(from.held) as f64 / mapped as f64).min(1.0))
+}
+
+/// Sums the domain up; `None`: it was not recorded.
+pub(crate) fn of_trace(
+    trace: &Trace,
+    sites: &[JudgedSite],
+    ends: &MemoryEnds,
+    growth: &ProcessGrowth,
+    record_s: f64,
+) -> Option<Mapped> {
+    let lost_events = trace.mappings()?.lost_events;
+    let mut mapped = Mapped { lost_events, ..Mapped::default() };
+    for site in sites.iter().filter(|site| site.domain() == Domain::Mapping) {
+        if site.kind == Kind::Allocator {
+            mapped.allocator_bytes = mapped.allocator_bytes.saturating_add(site.totals.live_bytes);
+            continue;
+        }
+        mapped.sites += 1;
+        mapped.live_bytes = mapped.live_bytes.saturating_add(site.totals.live_bytes);
+        mapped.live_count = mapped.live_count.saturating_add(site.totals.live_count.unwrap_or(0));
+        mapped.resident_bytes = mapped.resident_bytes.saturating_add(site.resident_bytes.unwrap_or(0));
+    }
+    // What a process mapped before its recording was seen by nobody, so only its growth is told.
+    let ran_before = trace.attached().is_some();
+    let bytes = |unseen: &UnseenBytes| if ran_before { unseen.grown_bytes } else { unseen.bytes };
+    mapped.unseen = growth.unseen.filter(|unseen| bytes(unseen) >= NOTICEABLE_BYTES).map(|unseen| {
+        let mut names: Vec<_> = ends.unseen.iter().filter(|(name, _)| !name.is_empty()).cloned().collect();
+        names.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        names.retain(|(_, bytes)| *bytes > 0);
+        // From the median of the second eighth of the record to that of the last one.
+        let rate_bytes_per_s = unseen.grown_bytes as f64 / (0.75 * record_s).max(1e-9);
+        Unseen { bytes: bytes(&unseen), rate_bytes_per_s, names }
+    });
+    Some(mapped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn share_is_that_of_the_added_address_space() {
+        let bytes = |mapped, held| SiteBytes { mapped, held };
+        assert_eq!(share_of(bytes(1000, 1000), bytes(3000, 2000)), Some(0.5));
+        assert_eq!(share_of(bytes(0, 0), bytes(4000, 9000)), Some(1.0));
+        assert_eq!(share_of(bytes(4000, 0), bytes(4000, 9000)), None);
+        assert_eq!(share_of(bytes(4000, 50), bytes(5000, 0)), Some(0.0));
+    }
+
+    #[test]
+    fn unseen_memory_is_told_with_its_growth_and_its_names() {
+        let unseen = Unseen {
+            bytes: 312 << 20,
+            rate_bytes_per_s: 1.2 * 1048576.0,
+            names: vec![("jit code".into(), 300 << 20)],
+        };
+        assert_eq!(
+            unseen.sentence(),
+            "312 MiB of anonymous memory was mapped by no call that edleak saw; growing 1.2 MiB/s (300 MiB in \
+             [anon:jit code])"
+        );
+        let calm = Unseen { rate_bytes_per_s: 10.0, names: Vec::new(), ..unseen };
+        assert_eq!(calm.sentence(), "312 MiB of anonymous memory was mapped by no call that edleak saw");
+    }
+}

@@ -1,0 +1,174 @@
+//! The domain of mapped memory in a recording: events are read between slices, sites of it get ids of the trace, and
+//! memory by kind of mapping is compared with the ranges.
+
+use super::Recording;
+use crate::recording::mappings::{Mappings, Source, allocators};
+use crate::sys::maps;
+use crate::sys::memory::Part;
+use crate::sys::shm::Session;
+use edleak_format::{AreaKind, Error, ModuleId, Record, Site, SiteId, SiteKind, TraceWriter};
+use edleak_session::site::OTHER;
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Smaller sites are not worth the search for the name of their function when the recording ends.
+const LEAST_NAMED_BYTES: u64 = 64 << 10;
+
+impl Recording {
+    /// Reads the events so far. Tells whether none is left.
+    pub(super) fn read_mappings(&mut self) -> bool {
+        let source = Source { pid: self.pid, session: &self.session, modules: &self.modules };
+        self.mappings.as_mut().is_none_or(|mappings| mappings.turn(&source))
+    }
+
+    /// How long the ring of events may be left alone; `None`: until the next slice.
+    pub fn next_turn(&self) -> Option<Duration> {
+        self.mappings.as_ref()?.next_turn()
+    }
+
+    /// The ranges that a forked child has from its parent, which this recording is of.
+    pub(crate) fn mappings_of_child(&mut self, child: &Session, pid: u32) -> Option<Mappings> {
+        self.read_mappings();
+        let ranges = maps::ranges(&maps::text_of(pid)?);
+        Some(self.mappings.as_ref()?.inherited(&self.session, child, &ranges))
+    }
+
+    /// Tells the trace of sites of this domain that are new.
+    pub(super) fn learn_mapping_sites(&mut self) -> Result<(), Error> {
+        let Some(mappings) = &self.mappings else { return Ok(()) };
+        let unnamed = |(owner, site): (usize, &super::mappings::MappingSite)| {
+            site.in_trace.is_none().then_some((owner, *site))
+        };
+        let new: Vec<_> = mappings.sites().iter().enumerate().filter_map(unnamed).collect();
+        for (owner, site) in new {
+            let Some(info) = self.session.infos().get(site.id as usize) else { continue };
+            let address = info.address.load(Ordering::Acquire);
+            if address == 0 && site.id > OTHER {
+                continue; // its insertion is under way
+            }
+            let module = self.modules.at(address, info.events_before.load(Ordering::Relaxed));
+            let most = self.writer.as_ref().map_or(0, TraceWriter::most_sites);
+            if self.sites as usize >= most {
+                return Ok(());
+            }
+            let id = SiteId(self.sites);
+            self.sites += 1;
+            self.record_mapping_site(id, site.is_allocator, address, module)?;
+            if let Some(mappings) = &mut self.mappings {
+                mappings.name(owner, id);
+            }
+        }
+        Ok(())
+    }
+
+    fn record_mapping_site(
+        &mut self,
+        id: SiteId,
+        is_allocator: bool,
+        address: u64,
+        module: Option<ModuleId>,
+    ) -> Result<(), Error> {
+        let kind = if is_allocator { SiteKind::AllocatorMapping } else { SiteKind::Mapping };
+        self.record(&Record::Site(Site { id, kind, parent: None, address, module, stack: None }))
+    }
+
+    /// Puts the counters of this domain where the trace has their sites.
+    pub(super) fn gather_mappings(&mut self) {
+        let Some(mappings) = &self.mappings else { return };
+        let mut live_bytes = 0;
+        for (id, counters) in mappings.counters() {
+            live_bytes += counters.live_bytes();
+            if let Some(place) = self.counters.get_mut(id.0 as usize) {
+                *place = counters;
+            }
+        }
+        self.areas.set_counted(live_bytes);
+    }
+
+    /// Reads memory by kind of mapping if it is due, compares it with the ranges, and looks for children.
+    pub(super) fn read_areas(&mut self) -> Result<(), Error> {
+        let now = Instant::now();
+        if !self.areas.is_due(now) {
+            return Ok(());
+        }
+        let was_complete = self.read_mappings();
+        let mark = self.mappings.as_ref().map_or(0, |mappings| mappings.ledger().mark());
+        if let Some(reading) = self.areas.read(self.pid, now) {
+            let is_complete = self.read_mappings() && was_complete;
+            if let Some(mappings) = self.mappings.as_mut().filter(|_| is_complete) {
+                self.unmapped_unseen_bytes += mappings.retain_mapped(&reading.ranges(), mark);
+            }
+            let mappings = self.mappings.as_ref();
+            let parts =
+                |start: u64, end: u64| mappings.map_or_else(Vec::new, |all| parts_of(all, start, end));
+            let calls = mappings.map(|_| &parts as &dyn Fn(u64, u64) -> Vec<Part>);
+            for area in self.areas.take(&reading, self.pid, calls) {
+                self.record(&Record::MemoryArea(area))?;
+            }
+            let anonymous = self.areas.bytes_of(AreaKind::Anonymous);
+            self.first_anonymous_bytes.get_or_insert(anonymous);
+        }
+        self.look_at_children();
+        Ok(())
+    }
+
+    /// Tells the trace what was lost of this domain, if that is news.
+    pub(super) fn record_mapping_losses(&mut self) -> Result<(), Error> {
+        let Some(mappings) = &self.mappings else { return Ok(()) };
+        let now = edleak_format::Mappings {
+            lost_events: mappings.lost(&self.session),
+            unmapped_unseen_bytes: self.unmapped_unseen_bytes,
+        };
+        if self.recorded_mappings == Some(now) {
+            return Ok(());
+        }
+        self.recorded_mappings = Some(now);
+        self.record(&Record::Mappings(now))
+    }
+
+    /// Tells the trace which sites turned out to be functions of an allocator that is linked into a module. Their
+    /// names are searched once, at the end.
+    pub(super) fn settle_allocators(&mut self) -> Result<(), Error> {
+        let Some(mappings) = &self.mappings else { return Ok(()) };
+        let mut by_module: BTreeMap<u32, Vec<(SiteId, u64)>> = BTreeMap::new();
+        for (site, counters) in mappings.sites().iter().zip(mappings.ledger().counters()) {
+            let Some(id) = site.in_trace.filter(|_| !site.is_allocator) else { continue };
+            let Some(info) = self.session.infos().get(site.id as usize) else { continue };
+            let address = info.address.load(Ordering::Acquire);
+            let module = self.modules.at(address, info.events_before.load(Ordering::Relaxed));
+            if let Some(module) = module.filter(|_| counters.allocated_bytes >= LEAST_NAMED_BYTES) {
+                by_module.entry(module.0).or_default().push((id, address));
+            }
+        }
+        for (module, sites) in by_module {
+            let Some(loaded) = self.modules.all().get(module as usize) else { continue };
+            let bias = loaded.module.load_bias;
+            let offsets: Vec<u64> = sites.iter().map(|(_, address)| address.wrapping_sub(bias)).collect();
+            let of_allocator = allocators::offsets_in_allocator(&loaded.file, &offsets);
+            for ((id, address), offset) in sites.into_iter().zip(offsets) {
+                if of_allocator.contains(&offset) {
+                    self.record_mapping_site(id, true, address, Some(ModuleId(module)))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn parts_of(mappings: &Mappings, start: u64, end: u64) -> Vec<Part> {
+    let mut parts: Vec<Part> = Vec::new();
+    for (from, to, owner) in mappings.ledger().pieces_in(start, end) {
+        let Some(site) = mappings.sites().get(owner) else { continue };
+        let found = parts
+            .iter_mut()
+            .find(|part| part.site == site.in_trace && part.is_allocator == site.is_allocator);
+        match found {
+            Some(part) => part.bytes += to - from,
+            None => {
+                parts.push(Part { bytes: to - from, site: site.in_trace, is_allocator: site.is_allocator })
+            }
+        }
+    }
+    parts
+}

@@ -1,0 +1,541 @@
+//! The exact ranges that a program has mapped, and which site mapped each: the kernel's list of mappings, kept
+//! from the calls alone.
+//!
+//! A **mapping** is what one call has mapped. Later calls may cut holes into it, replace parts of it or move parts
+//! away, so it lies in one or more **pieces**. It counts as one allocation, and as one free once nothing of it is
+//! left; its bytes count as freed piece by piece. All ranges are whole pages, as the kernel rounds them.
+
+use edleak_format::Counters;
+use std::collections::{BTreeMap, VecDeque};
+
+const PAGE: u64 = 4096;
+/// Bits of an event's number by which a later event refers to it.
+const NUMBER_MASK: u32 = (1 << edleak_session::mapping::FLAG_BITS) - 1;
+/// Calls of munmap that can still be taken back: a call that fails says so at once.
+const MOST_UNDOABLE: usize = 256;
+/// With more mappings than this, neighbours of one site are taken together, so that memory stays bounded.
+const MOST_MAPPINGS: usize = 1 << 20;
+/// Calls of mremap that can be under way: one for each thread.
+const MOST_MOVES: usize = 4096;
+
+/// The site that maps, as its index in [`Ledger::counters`].
+pub(crate) type Owner = usize;
+
+/// A range with a mapping in it, keyed by its start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Piece {
+    end: u64,
+    mapping: u64,
+}
+
+/// What one call has mapped.
+#[derive(Clone, Copy, Debug)]
+struct Mapping {
+    owner: Owner,
+    live_bytes: u64,
+    /// Calls that it stands for: one, unless there are too many mappings to tell them apart.
+    calls: u64,
+    /// One past the end of a System V segment, which shmdt names by its address; 0: it is none.
+    attached_end: u64,
+}
+
+/// A piece that was removed.
+#[derive(Clone, Copy, Debug)]
+struct Removed {
+    start: u64,
+    end: u64,
+    mapping: u64,
+    owner: Owner,
+}
+
+/// The ranges of one address space.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Ledger {
+    /// By start; they do not overlap.
+    pieces: BTreeMap<u64, Piece>,
+    /// By serial number.
+    mappings: BTreeMap<u64, Mapping>,
+    next_mapping: u64,
+    counters: Vec<Counters>,
+    /// The newest calls of munmap and shmdt, in case one of them fails.
+    undoable: VecDeque<(u32, Vec<Removed>)>,
+    /// Calls of mremap under way: their old pieces are in no place and still live.
+    moving: VecDeque<(u32, Vec<Removed>)>,
+}
+
+/// The pages that a range covers; `None`: none, or it ends beyond the address space.
+fn pages(start: u64, length: u64) -> Option<(u64, u64)> {
+    let end = start.checked_add(length)?.checked_next_multiple_of(PAGE)?;
+    let start = start - start % PAGE;
+    (length > 0).then_some((start, end))
+}
+
+impl Ledger {
+    /// What each owner has mapped and unmapped.
+    pub(crate) fn counters(&self) -> &[Counters] {
+        &self.counters
+    }
+
+    /// Live bytes of all owners.
+    #[cfg(test)]
+    pub(crate) fn live_bytes(&self) -> u64 {
+        self.counters.iter().map(Counters::live_bytes).sum()
+    }
+
+    /// Live pieces that overlap `start..end`, cut to it, with their owners.
+    pub(crate) fn pieces_in(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64, Owner)> {
+        let before = self.pieces.range(..start).next_back();
+        let before = before.filter(|(_, piece)| piece.end > start);
+        let inside = self.pieces.range(start..end.max(start));
+        before.into_iter().chain(inside).filter_map(move |(&from, piece)| {
+            let owner = self.mappings.get(&piece.mapping)?.owner;
+            Some((from.max(start), piece.end.min(end), owner))
+        })
+    }
+
+    /// A mark in time: mappings made before it are older than those made after it.
+    pub(crate) fn mark(&self) -> u64 {
+        self.next_mapping
+    }
+
+    /// A range was mapped over whatever was there.
+    pub(crate) fn map(&mut self, start: u64, length: u64, owner: Owner) {
+        self.insert(start, length, owner, 0);
+    }
+
+    /// A System V segment was attached.
+    pub(crate) fn attach(&mut self, start: u64, length: u64, owner: Owner) {
+        self.insert(start, length, owner, start.saturating_add(length).saturating_add(PAGE - 1));
+    }
+
+    fn insert(&mut self, start: u64, length: u64, owner: Owner, attached_end: u64) {
+        let Some((start, end)) = pages(start, length) else { return };
+        let replaced = self.take(start, end);
+        self.count_freed(&replaced);
+        if self.mappings.len() < MOST_MAPPINGS || !self.extend(start, end, owner) {
+            let mapping = self.create(owner, end - start, attached_end);
+            self.pieces.insert(start, Piece { end, mapping });
+        }
+        let counters = &mut self.counters[owner];
+        counters.allocs += 1;
+        counters.allocated_bytes = counters.allocated_bytes.wrapping_add(end - start);
+    }
+
+    /// Adds a range to the mapping of the same owner that ends where it begins.
+    fn extend(&mut self, start: u64, end: u64, owner: Owner) -> bool {
+        let Some((_, piece)) = self.pieces.range_mut(..start).next_back() else { return false };
+        let Some(mapping) = self.mappings.get_mut(&piece.mapping) else { return false };
+        let is_same = piece.end == start && mapping.owner == owner && mapping.attached_end == 0;
+        if is_same {
+            piece.end = end;
+            mapping.live_bytes += end - start;
+            mapping.calls += 1;
+        }
+        is_same
+    }
+
+    fn create(&mut self, owner: Owner, live_bytes: u64, attached_end: u64) -> u64 {
+        if self.counters.len() <= owner {
+            self.counters.resize(owner + 1, Counters::ZERO);
+        }
+        let serial = self.next_mapping;
+        self.next_mapping += 1;
+        self.mappings.insert(serial, Mapping { owner, live_bytes, calls: 1, attached_end });
+        serial
+    }
+
+    /// A range is being unmapped by the call with this number.
+    pub(crate) fn unmap(&mut self, number: u32, start: u64, length: u64) {
+        let Some((start, end)) = pages(start, length) else { return };
+        let removed = self.take(start, end);
+        self.free_undoably(number, removed);
+    }
+
+    /// The segment at this address is being detached by the call with this number.
+    pub(crate) fn detach(&mut self, number: u32, start: u64) {
+        let Some(piece) = self.pieces.get(&start).copied() else { return };
+        let end = self.mappings.get(&piece.mapping).map_or(0, |mapping| mapping.attached_end);
+        // The kernel detaches what is left of the segment, around holes; of another mapping, nothing.
+        let starts = self.pieces.range(start..end.max(start));
+        let starts = starts.filter(|(_, other)| other.mapping == piece.mapping);
+        let starts: Vec<(u64, u64)> = starts.map(|(&start, piece)| (start, piece.end)).collect();
+        let removed = starts.into_iter().flat_map(|(start, end)| self.take(start, end)).collect();
+        self.free_undoably(number, removed);
+    }
+
+    fn free_undoably(&mut self, number: u32, removed: Vec<Removed>) {
+        self.count_freed(&removed);
+        if self.undoable.len() == MOST_UNDOABLE {
+            self.undoable.pop_front();
+        }
+        self.undoable.push_back((number & NUMBER_MASK, removed));
+    }
+
+    /// mremap, by the call with this number, is about to take the range from its place.
+    pub(crate) fn begin_move(&mut self, number: u32, start: u64, length: u64) {
+        let Some((start, end)) = pages(start, length) else { return };
+        let removed = self.take(start, end);
+        if self.moving.len() == MOST_MOVES {
+            // Its end was lost.
+            let lost = self.moving.pop_front();
+            lost.into_iter().for_each(|(_, lost)| self.count_freed(&lost));
+        }
+        self.moving.push_back((number & NUMBER_MASK, removed));
+    }
+
+    /// The mremap with this number has succeeded: its range is freed, and the new one is `owner`'s.
+    pub(crate) fn end_move(&mut self, number: u32, start: u64, length: u64, owner: Owner) {
+        if let Some(index) = self.moving.iter().position(|(of, _)| *of == number & NUMBER_MASK) {
+            let moved = self.moving.remove(index).map_or_else(Vec::new, |(_, moved)| moved);
+            self.count_freed(&moved);
+        }
+        self.insert(start, length, owner, 0);
+    }
+
+    /// The call with this number has failed: everything is as before.
+    pub(crate) fn fail(&mut self, number: u32) {
+        let number = number & NUMBER_MASK;
+        if let Some(index) = self.moving.iter().position(|(of, _)| *of == number) {
+            let kept = self.moving.remove(index).map_or_else(Vec::new, |(_, kept)| kept);
+            for piece in kept {
+                if self.is_free(piece) {
+                    self.pieces.insert(piece.start, Piece { end: piece.end, mapping: piece.mapping });
+                } else {
+                    self.count_freed(&[piece]);
+                }
+            }
+        } else if let Some(index) = self.undoable.iter().rposition(|(of, _)| *of == number) {
+            let removed = self.undoable.remove(index).map_or_else(Vec::new, |(_, removed)| removed);
+            self.restore(&removed);
+        }
+    }
+
+    /// Nothing lies where this piece lay. A damaged ring may say otherwise.
+    fn is_free(&self, piece: Removed) -> bool {
+        self.pieces_in(piece.start, piece.end).next().is_none()
+    }
+
+    /// Takes back that pieces were freed.
+    fn restore(&mut self, removed: &[Removed]) {
+        let mut again: BTreeMap<u64, u64> = BTreeMap::new();
+        for &piece in removed {
+            if !self.is_free(piece) {
+                continue;
+            }
+            let bytes = piece.end - piece.start;
+            let serial = again.get(&piece.mapping).copied().unwrap_or(piece.mapping);
+            let serial = if let Some(mapping) = self.mappings.get_mut(&serial) {
+                mapping.live_bytes += bytes;
+                serial
+            } else {
+                // Its last piece is among these, so it counted as freed.
+                let serial = self.create(piece.owner, bytes, 0);
+                again.insert(piece.mapping, serial);
+                self.counters[piece.owner].frees = self.counters[piece.owner].frees.saturating_sub(1);
+                serial
+            };
+            let freed = &mut self.counters[piece.owner].freed_bytes;
+            *freed = freed.wrapping_sub(bytes);
+            self.pieces.insert(piece.start, Piece { end: piece.end, mapping: serial });
+        }
+    }
+
+    /// Removes everything in `start..end` from its place, cutting pieces that reach beyond. The bytes stay live.
+    fn take(&mut self, start: u64, end: u64) -> Vec<Removed> {
+        let mut removed = Vec::new();
+        self.cut_at(start);
+        self.cut_at(end);
+        while let Some((&at, &piece)) = self.pieces.range(start..end).next() {
+            self.pieces.remove(&at);
+            let owner = self.mappings.get(&piece.mapping).map_or(0, |mapping| mapping.owner);
+            removed.push(Removed { start: at, end: piece.end, mapping: piece.mapping, owner });
+        }
+        removed
+    }
+
+    /// Cuts the piece that spans an address in two.
+    fn cut_at(&mut self, address: u64) {
+        let Some((_, piece)) = self.pieces.range_mut(..address).next_back() else { return };
+        if piece.end > address {
+            let behind = *piece;
+            piece.end = address;
+            self.pieces.insert(address, behind);
+        }
+    }
+
+    fn count_freed(&mut self, removed: &[Removed]) {
+        for piece in removed {
+            let Some(mapping) = self.mappings.get_mut(&piece.mapping) else { continue };
+            let bytes = piece.end - piece.start;
+            let counters = &mut self.counters[mapping.owner];
+            counters.freed_bytes = counters.freed_bytes.wrapping_add(bytes);
+            mapping.live_bytes = mapping.live_bytes.saturating_sub(bytes);
+            if mapping.live_bytes == 0 {
+                counters.frees += mapping.calls;
+                self.mappings.remove(&piece.mapping);
+            }
+        }
+    }
+
+    /// Frees the parts of mappings older than `mark` that lie in none of the ranges, which are sorted: a call that
+    /// nobody saw has unmapped them. Returns how many bytes.
+    ///
+    /// `mark` was taken after all events so far had been read, then the ranges were read, and then all events once
+    /// more: so a range that is missing among them was unmapped before, by a call that left no event.
+    pub(crate) fn retain_mapped(&mut self, ranges: &[(u64, u64)], mark: u64) -> u64 {
+        let mut gone = Vec::new();
+        for (&start, piece) in self.pieces.iter().filter(|(_, piece)| piece.mapping < mark) {
+            let mut at = start;
+            let first = ranges.partition_point(|range| range.1 <= start);
+            for &(from, to) in ranges[first..].iter().take_while(|range| range.0 < piece.end) {
+                if from > at {
+                    gone.push((at, from));
+                }
+                at = at.max(to);
+            }
+            if at < piece.end {
+                gone.push((at, piece.end));
+            }
+        }
+        let mut bytes = 0;
+        for (start, end) in gone {
+            let removed = self.take(start, end);
+            bytes += removed.iter().map(|piece| piece.end - piece.start).sum::<u64>();
+            self.count_freed(&removed);
+        }
+        bytes
+    }
+
+    /// The ledger of a forked child: everything that lies in `ranges`, its memory map, and that `owner_of` keeps.
+    /// What it inherited counts as mapped.
+    pub(crate) fn inherited(
+        &self,
+        ranges: &[(u64, u64)],
+        mut owner_of: impl FnMut(Owner) -> Option<Owner>,
+    ) -> Ledger {
+        let mut child = Ledger::default();
+        let mut serials: BTreeMap<u64, u64> = BTreeMap::new();
+        for &(start, end) in ranges {
+            let before = self.pieces.range(..start).next_back().filter(|(_, piece)| piece.end > start);
+            for (&from, piece) in before.into_iter().chain(self.pieces.range(start..end.max(start))) {
+                let Some(mapping) = self.mappings.get(&piece.mapping) else { continue };
+                let Some(owner) = owner_of(mapping.owner) else { continue };
+                let (from, to) = (from.max(start), piece.end.min(end));
+                let serial = *serials.entry(piece.mapping).or_insert_with(|| {
+                    let serial = child.create(owner, 0, mapping.attached_end);
+                    child.counters[owner].allocs += 1;
+                    serial
+                });
+                if let Some(mapping) = child.mappings.get_mut(&serial) {
+                    mapping.live_bytes += to - from;
+                }
+                let counters = &mut child.counters[owner];
+                counters.allocated_bytes = counters.allocated_bytes.wrapping_add(to - from);
+                child.pieces.insert(from, Piece { end: to, mapping: serial });
+            }
+        }
+        child
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One owner a page, and the number of the mapping that put it there: the naive list of pages.
+    #[derive(Clone, Default, Debug)]
+    struct Pages {
+        owners: BTreeMap<u64, (Owner, u64)>,
+        counters: Vec<Counters>,
+        mappings: u64,
+    }
+
+    impl Pages {
+        fn new(owners: usize) -> Pages {
+            Pages { counters: vec![Counters::ZERO; owners], ..Pages::default() }
+        }
+
+        fn drop_page(&mut self, page: u64) {
+            let Some((owner, mapping)) = self.owners.remove(&page) else { return };
+            self.counters[owner].freed_bytes += PAGE;
+            let is_last = self.owners.values().all(|(_, other)| *other != mapping);
+            self.counters[owner].frees += u64::from(is_last);
+        }
+
+        fn map(&mut self, first: u64, count: u64, owner: Owner) {
+            (first..first + count).for_each(|page| self.drop_page(page));
+            self.mappings += 1;
+            for page in first..first + count {
+                self.owners.insert(page, (owner, self.mappings));
+            }
+            self.counters[owner].allocs += 1;
+            self.counters[owner].allocated_bytes += count * PAGE;
+        }
+
+        fn unmap(&mut self, first: u64, count: u64) {
+            (first..first + count).for_each(|page| self.drop_page(page));
+        }
+    }
+
+    fn assert_same(ledger: &Ledger, pages: &Pages) {
+        let mut found = BTreeMap::new();
+        for (start, end, owner) in ledger.pieces_in(0, u64::MAX) {
+            for page in start / PAGE..end / PAGE {
+                assert_eq!(found.insert(page, owner), None, "page {page} twice");
+            }
+        }
+        let expected: BTreeMap<u64, Owner> =
+            pages.owners.iter().map(|(page, (owner, _))| (*page, *owner)).collect();
+        assert_eq!(found, expected);
+        for (owner, counters) in pages.counters.iter().enumerate() {
+            let counted = ledger.counters().get(owner).copied().unwrap_or(Counters::ZERO);
+            assert_eq!(counted, *counters, "owner {owner}");
+        }
+    }
+
+    /// A generator of numbers below a limit.
+    fn below(state: &mut u64, limit: u64) -> u64 {
+        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (*state >> 33) % limit
+    }
+
+    #[test]
+    fn any_row_of_calls_leaves_the_pages_that_a_list_of_pages_has() {
+        const SPACE: u64 = 40;
+        const OWNERS: usize = 5;
+        for seed in 0..300u64 {
+            let mut state = seed;
+            let (mut ledger, mut pages) = (Ledger::default(), Pages::new(OWNERS));
+            for number in 0..120u32 {
+                let first = below(&mut state, SPACE);
+                let count = 1 + below(&mut state, 9);
+                let owner = below(&mut state, OWNERS as u64) as Owner;
+                // Lengths that the kernel rounds up.
+                let length = count * PAGE - below(&mut state, PAGE);
+                match below(&mut state, 8) {
+                    0..3 => {
+                        ledger.map(first * PAGE, length, owner);
+                        pages.map(first, count, owner);
+                    }
+                    3..5 => {
+                        ledger.unmap(number, first * PAGE, length);
+                        pages.unmap(first, count);
+                    }
+                    5 => {
+                        // It fails, and other calls came before it was known.
+                        ledger.unmap(number, first * PAGE, length);
+                        ledger.fail(number);
+                    }
+                    6 => {
+                        let to = SPACE + 20 + below(&mut state, SPACE);
+                        let new = 1 + below(&mut state, 12);
+                        ledger.begin_move(number, first * PAGE, length);
+                        pages.unmap(first, count);
+                        ledger.end_move(number, to * PAGE, new * PAGE, owner);
+                        pages.map(to, new, owner);
+                    }
+                    _ => {
+                        ledger.begin_move(number, first * PAGE, length);
+                        ledger.fail(number);
+                    }
+                }
+                assert_same(&ledger, &pages);
+            }
+        }
+    }
+
+    #[test]
+    fn a_hole_leaves_two_pieces_of_one_mapping() {
+        let mut ledger = Ledger::default();
+        ledger.map(10 * PAGE, 10 * PAGE, 0);
+        ledger.unmap(1, 13 * PAGE, 2 * PAGE);
+        let pieces: Vec<_> = ledger.pieces_in(0, u64::MAX).collect();
+        assert_eq!(pieces, [(10 * PAGE, 13 * PAGE, 0), (15 * PAGE, 20 * PAGE, 0)]);
+        let counters = ledger.counters()[0];
+        assert_eq!((counters.allocs, counters.frees, counters.live_bytes()), (1, 0, 8 * PAGE));
+        ledger.unmap(2, 0, 100 * PAGE);
+        assert_eq!((ledger.counters()[0].frees, ledger.live_bytes()), (1, 0));
+    }
+
+    #[test]
+    fn a_move_in_place_grows_and_shrinks_and_its_bytes_stay_live_meanwhile() {
+        let mut ledger = Ledger::default();
+        ledger.map(10 * PAGE, 4 * PAGE, 0);
+        ledger.begin_move(7, 10 * PAGE, 4 * PAGE);
+        assert_eq!(ledger.live_bytes(), 4 * PAGE);
+        // Another thread is given pages that lie behind.
+        ledger.map(20 * PAGE, PAGE, 1);
+        ledger.end_move(7, 10 * PAGE, 6 * PAGE, 2);
+        assert_eq!(ledger.pieces_in(0, u64::MAX).count(), 2);
+        assert_eq!((ledger.counters()[0].live_bytes(), ledger.counters()[2].live_bytes()), (0, 6 * PAGE));
+        ledger.begin_move(8, 10 * PAGE, 6 * PAGE);
+        ledger.end_move(8, 10 * PAGE, PAGE, 2);
+        assert_eq!(ledger.counters()[2].live_bytes(), PAGE);
+        assert_eq!((ledger.counters()[2].allocs, ledger.counters()[2].frees), (2, 1));
+    }
+
+    #[test]
+    fn a_range_given_away_while_its_move_is_under_way_stays_with_its_new_owner() {
+        let mut ledger = Ledger::default();
+        ledger.map(10 * PAGE, 4 * PAGE, 0);
+        ledger.begin_move(7, 10 * PAGE, 4 * PAGE);
+        // The kernel has moved it away; another thread's mmap is told before the move's end.
+        ledger.map(10 * PAGE, 4 * PAGE, 1);
+        ledger.end_move(7, 50 * PAGE, 4 * PAGE, 0);
+        let pieces: Vec<_> = ledger.pieces_in(0, u64::MAX).collect();
+        assert_eq!(pieces, [(10 * PAGE, 14 * PAGE, 1), (50 * PAGE, 54 * PAGE, 0)]);
+    }
+
+    #[test]
+    fn detach_takes_a_segment_with_holes_and_nothing_else() {
+        let mut ledger = Ledger::default();
+        ledger.attach(10 * PAGE, 5 * PAGE, 0);
+        ledger.map(15 * PAGE, PAGE, 1);
+        ledger.unmap(1, 12 * PAGE, PAGE);
+        ledger.detach(2, 15 * PAGE);
+        assert_eq!(ledger.counters()[1].live_bytes(), PAGE, "shmdt of another mapping fails");
+        ledger.detach(3, 10 * PAGE);
+        assert_eq!((ledger.counters()[0].live_bytes(), ledger.counters()[0].frees), (0, 1));
+        ledger.fail(3);
+        assert_eq!((ledger.counters()[0].live_bytes(), ledger.counters()[0].frees), (4 * PAGE, 0));
+    }
+
+    #[test]
+    fn pieces_that_the_kernel_does_not_have_are_freed_unless_they_are_newer() {
+        let mut ledger = Ledger::default();
+        ledger.map(10 * PAGE, 10 * PAGE, 0);
+        let mark = ledger.mark();
+        ledger.map(40 * PAGE, PAGE, 1);
+        let mapped = [(0, 12 * PAGE), (14 * PAGE, 15 * PAGE), (18 * PAGE, 19 * PAGE)];
+        assert_eq!(ledger.retain_mapped(&mapped, mark), 6 * PAGE);
+        let pieces: Vec<_> =
+            ledger.pieces_in(0, u64::MAX).map(|(start, end, _)| (start / PAGE, end / PAGE)).collect();
+        assert_eq!(pieces, [(10, 12), (14, 15), (18, 19), (40, 41)]);
+        assert_eq!(ledger.counters()[0].freed_bytes, 6 * PAGE);
+    }
+
+    #[test]
+    fn a_forked_child_begins_with_what_its_map_still_has() {
+        let mut ledger = Ledger::default();
+        ledger.map(10 * PAGE, 10 * PAGE, 0);
+        ledger.unmap(1, 12 * PAGE, PAGE);
+        ledger.map(30 * PAGE, PAGE, 1);
+        let ranges = [(0, 11 * PAGE), (11 * PAGE, 15 * PAGE), (30 * PAGE, 31 * PAGE)];
+        let mut child = ledger.inherited(&ranges, |owner| (owner == 0).then_some(3));
+        let counters = child.counters()[3];
+        assert_eq!((counters.allocs, counters.allocated_bytes, counters.frees), (1, 4 * PAGE, 0));
+        child.unmap(1, 0, 100 * PAGE);
+        assert_eq!((child.counters()[3].frees, child.live_bytes()), (1, 0));
+    }
+
+    #[test]
+    fn ranges_of_nothing_or_beyond_the_address_space_are_ignored() {
+        let mut ledger = Ledger::default();
+        ledger.map(PAGE, 0, 0);
+        ledger.map(u64::MAX - PAGE, 8 * PAGE, 0);
+        ledger.unmap(1, u64::MAX - 1, u64::MAX);
+        ledger.end_move(99, 0, 0, 0);
+        ledger.fail(12);
+        assert_eq!((ledger.live_bytes(), ledger.pieces_in(0, u64::MAX).count()), (0, 0));
+    }
+}

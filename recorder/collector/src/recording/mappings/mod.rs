@@ -1,0 +1,266 @@
+//! The domain of mapped memory: events of the ring become exact ranges, and ranges become the counters of sites.
+
+pub(crate) mod allocators;
+pub(crate) mod ledger;
+mod segments;
+
+use crate::recording::modules::Modules;
+use crate::sys::shm::Session;
+use edleak_format::{Counters, SiteId};
+use edleak_session::mapping::{self, MappingEvent, Operation};
+use ledger::{Ledger, Owner};
+use segments::Segments;
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// An event that is not published for so long is passed over: its thread was stopped, or left it by a longjmp.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// After so many events in one turn, the next turn comes soon.
+const MANY: usize = mapping::MAX_EVENTS / 16;
+const SOON: Duration = Duration::from_millis(2);
+/// After a few events, it comes after this time: the ring then holds more calls than eight threads can make.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A site that maps memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct MappingSite {
+    /// Its id in the session.
+    pub id: u32,
+    /// An allocator's: it maps memory for itself, and its allocations are counted at the sites that ask for them.
+    pub is_allocator: bool,
+    /// Its id in the trace, once it has one.
+    pub in_trace: Option<SiteId>,
+}
+
+/// What was read of the ring so far, and what it amounts to.
+#[derive(Default)]
+pub(crate) struct Mappings {
+    ledger: Ledger,
+    /// By owner in the ledger.
+    sites: Vec<MappingSite>,
+    owners: HashMap<(u32, bool), Owner>,
+    /// By id of a direct caller: whether it lies in an allocator.
+    in_allocator: Vec<Option<bool>>,
+    read: u32,
+    /// The event that the ring waits for, and since when.
+    unpublished: Option<(u32, Instant)>,
+    passed_over: u64,
+    segments: Segments,
+    /// Events that the latest turn found.
+    found: usize,
+}
+
+/// What the events of a turn are about.
+pub(crate) struct Source<'a> {
+    /// The process.
+    pub pid: u32,
+    /// Its session.
+    pub session: &'a Session,
+    /// Its modules.
+    pub modules: &'a Modules,
+}
+
+impl Mappings {
+    /// Those of a forked child: what of its parent's its own memory map still has.
+    pub(crate) fn inherited(&self, parent: &Session, child: &Session, ranges: &[(u64, u64)]) -> Mappings {
+        let mut own = Mappings::default();
+        let address = |session: &Session, id: u32| {
+            session.infos().get(id as usize).map_or(0, |info| info.address.load(Ordering::Acquire))
+        };
+        let Mappings { sites, owners, .. } = &mut own;
+        let ledger = self.ledger.inherited(ranges, |owner| {
+            let site = self.sites.get(owner)?;
+            // The child has the sites that its parent had when it forked; newer mappings are not its own.
+            let is_same = address(child, site.id) == address(parent, site.id);
+            is_same.then(|| owner_of(sites, owners, site.id, site.is_allocator))
+        });
+        own.ledger = ledger;
+        own
+    }
+
+    /// The ranges.
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The sites, by owner in the ledger.
+    pub(crate) fn sites(&self) -> &[MappingSite] {
+        &self.sites
+    }
+
+    /// Gives a site its id in the trace.
+    pub(crate) fn name(&mut self, owner: Owner, id: SiteId) {
+        self.sites[owner].in_trace = Some(id);
+    }
+
+    /// The sites of the trace, each with its counters.
+    pub(crate) fn counters(&self) -> impl Iterator<Item = (SiteId, Counters)> {
+        let all = self.sites.iter().zip(self.ledger.counters());
+        all.filter_map(|(site, counters)| Some((site.in_trace?, *counters)))
+    }
+
+    /// Events that were lost: the ring was full, or a thread never finished one.
+    pub(crate) fn lost(&self, session: &Session) -> u64 {
+        session.header().lost_mappings.load(Ordering::Relaxed).saturating_add(self.passed_over)
+    }
+
+    /// How long the next turn may be put off; `None`: no events come in.
+    pub(crate) fn next_turn(&self) -> Option<Duration> {
+        match self.found {
+            0 => None,
+            MANY.. => Some(SOON),
+            _ => Some(PAUSE),
+        }
+    }
+
+    /// Reads every event that is published. Tells whether none is left.
+    pub(crate) fn turn(&mut self, source: &Source<'_>) -> bool {
+        let ring = source.session.mappings();
+        let written = ring.written.load(Ordering::Acquire);
+        let waiting = (written.wrapping_sub(self.read) as usize).min(mapping::MAX_EVENTS);
+        self.found = waiting;
+        for _ in 0..waiting {
+            match ring.get(self.read) {
+                Some(event) => self.apply(self.read, event, source),
+                None if self.is_to_be_passed_over() => self.passed_over += 1,
+                None => break,
+            }
+            self.read = self.read.wrapping_add(1);
+        }
+        ring.read.store(self.read, Ordering::Release);
+        self.read == written
+    }
+
+    /// The next event has not been published for a long time.
+    fn is_to_be_passed_over(&mut self) -> bool {
+        let now = Instant::now();
+        match self.unpublished {
+            Some((number, since)) if number == self.read => now.duration_since(since) >= LONGEST_WAIT,
+            _ => {
+                self.unpublished = Some((self.read, now));
+                false
+            }
+        }
+    }
+
+    fn apply(&mut self, number: u32, event: MappingEvent, source: &Source<'_>) {
+        let MappingEvent { operation, flags, address, length, .. } = event;
+        match operation {
+            Operation::Map => {
+                let owner = self.owner(&event, source);
+                self.ledger.map(address, length, owner);
+            }
+            Operation::Unmap => self.ledger.unmap(number, address, length),
+            Operation::Move => self.ledger.begin_move(number, address, length),
+            Operation::Moved => {
+                let owner = self.owner(&event, source);
+                self.ledger.end_move(flags, address, length, owner);
+            }
+            Operation::Failed => self.ledger.fail(flags),
+            Operation::Attach => {
+                let owner = self.owner(&event, source);
+                let bytes = self.segments.bytes_of(source.pid, address, length as u32);
+                self.ledger.attach(address, bytes, owner);
+            }
+            Operation::Detach => self.ledger.detach(number, address),
+        }
+    }
+
+    /// Whose the range of an event is: the allocator's that called, else the site's.
+    fn owner(&mut self, event: &MappingEvent, source: &Source<'_>) -> Owner {
+        let is_allocator = self.is_in_allocator(event.direct, source);
+        let id = if is_allocator { event.direct } else { event.site };
+        owner_of(&mut self.sites, &mut self.owners, id, is_allocator)
+    }
+
+    fn is_in_allocator(&mut self, direct: u32, source: &Source<'_>) -> bool {
+        if let Some(Some(known)) = self.in_allocator.get(direct as usize) {
+            return *known;
+        }
+        let Some(info) = source.session.infos().get(direct as usize) else { return false };
+        let address = info.address.load(Ordering::Acquire);
+        let module = source.modules.at(address, info.events_before.load(Ordering::Relaxed));
+        let module = module.and_then(|id| source.modules.all().get(id.0 as usize));
+        // A module that is not known yet will be.
+        let Some(module) = module else { return false };
+        let is_allocator = allocators::is_library(&module.module.path);
+        let index = direct as usize;
+        self.in_allocator.resize(self.in_allocator.len().max(index + 1), None);
+        self.in_allocator[index] = Some(is_allocator);
+        is_allocator
+    }
+
+    /// Frees what the kernel does not have. `mark` was taken between two turns that left nothing, and `ranges`
+    /// were read between them.
+    pub(crate) fn retain_mapped(&mut self, ranges: &[(u64, u64)], mark: u64) -> u64 {
+        self.ledger.retain_mapped(ranges, mark)
+    }
+}
+
+fn owner_of(
+    sites: &mut Vec<MappingSite>,
+    owners: &mut HashMap<(u32, bool), Owner>,
+    id: u32,
+    is_allocator: bool,
+) -> Owner {
+    *owners.entry((id, is_allocator)).or_insert_with(|| {
+        sites.push(MappingSite { id, is_allocator, in_trace: None });
+        sites.len() - 1
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: u64 = 4096;
+
+    fn event(operation: Operation, flags: u32, address: u64, length: u64) -> MappingEvent {
+        MappingEvent { operation, flags, address: address * PAGE, length: length * PAGE, site: 5, direct: 5 }
+    }
+
+    #[test]
+    fn events_of_the_ring_become_counters_and_unpublished_ones_hold_the_rest_back() {
+        let session = Session::create(16, 0).expect("memory files can be made");
+        let modules = Modules::new(std::process::id());
+        let source = Source { pid: std::process::id(), session: &session, modules: &modules };
+        let mut mappings = Mappings::default();
+        let ring = session.mappings();
+        ring.push(event(Operation::Map, 0, 16, 8)).expect("there is room");
+        let number = ring.push(event(Operation::Move, 0, 16, 2)).expect("there is room");
+        ring.push(event(Operation::Moved, number, 64, 4)).expect("there is room");
+        let failed = ring.push(event(Operation::Unmap, 0, 20, 1)).expect("there is room");
+        ring.push(event(Operation::Failed, failed, 0, 0)).expect("there is room");
+        assert!(mappings.turn(&source));
+        mappings.name(0, SiteId(9));
+        let expected = Counters { allocs: 2, allocated_bytes: 12 * PAGE, frees: 0, freed_bytes: 2 * PAGE };
+        assert_eq!(mappings.counters().collect::<Vec<_>>(), [(SiteId(9), expected)]);
+        // A producer has taken a number and was stopped.
+        ring.written.fetch_add(1, Ordering::AcqRel);
+        ring.push(event(Operation::Unmap, 0, 64, 4)).expect("there is room");
+        assert!(!mappings.turn(&source));
+        assert_eq!((mappings.ledger().live_bytes(), mappings.lost(&session)), (10 * PAGE, 0));
+        mappings.unpublished = Some((mappings.read, Instant::now() - LONGEST_WAIT));
+        assert!(mappings.turn(&source));
+        assert_eq!((mappings.ledger().live_bytes(), mappings.lost(&session)), (6 * PAGE, 1));
+    }
+
+    #[test]
+    fn a_child_inherits_what_it_has_mapped_at_sites_that_both_know() {
+        let sessions = [(); 2].map(|()| Session::create(16, 0).expect("memory files can be made"));
+        let [parent, child] = &sessions;
+        for session in &sessions {
+            session.infos()[5].address.store(0x1234, Ordering::Release);
+        }
+        parent.infos()[6].address.store(0x5678, Ordering::Release);
+        let mut mappings = Mappings::default();
+        for (id, start) in [(5, 16), (6, 32)] {
+            let owner = owner_of(&mut mappings.sites, &mut mappings.owners, id, false);
+            mappings.ledger.map(start * PAGE, 4 * PAGE, owner);
+        }
+        let own = mappings.inherited(parent, child, &[(0, 18 * PAGE), (32 * PAGE, 36 * PAGE)]);
+        assert_eq!((own.sites().len(), own.sites()[0].id), (1, 5));
+        assert_eq!(own.ledger().live_bytes(), 2 * PAGE);
+    }
+}

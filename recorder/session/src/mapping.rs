@@ -1,0 +1,221 @@
+//! Mapping events: the ranges of address space that a program maps and unmaps, in a ring with many producers.
+//!
+//! A producer takes a number with one compare-and-swap, fills the event at that place and publishes it by
+//! storing the number into the event. It never waits, so a signal handler may produce in the middle of another
+//! event. The collector reads events in the order of their numbers and stops at one that is not published yet.
+//!
+//! # Order
+//!
+//! The kernel executes the calls of one address space one after the other. The numbers must lead to the same
+//! state, so each call takes its number on the side of the kernel's work where it is safe:
+//!
+//! | call | number taken | why |
+//! |---|---|---|
+//! | munmap, shmdt, the old range of mremap | before the kernel's work | once the kernel has unmapped a range, another thread may get it from mmap, and take a number for it |
+//! | mmap, shmat, the new range of mremap | after the kernel's work | until the call returns, no other thread knows the range, so no call about it can have a lower number |
+//!
+//! If thread A unmaps a range and the kernel then gives it to thread B, A's number was taken before the kernel's
+//! work for A, and B's after the kernel's work for B: A's is lower. If B maps a range and A then unmaps it, A
+//! learned the address after B's call had returned: B's is lower. `MAP_FIXED` replaces mappings that nobody else
+//! may be given meanwhile, so it counts as mmap. A call that fails after its number was taken says so in a second
+//! event, which names the number.
+
+use crate::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Events that the ring holds.
+pub const MAX_EVENTS: usize = 1 << 17;
+
+/// One event in the ring.
+#[repr(C)]
+#[derive(Default)]
+pub struct MappingSlot {
+    /// The event's number plus 1 in the low half, stored last; operation and flags in the high half.
+    head: AtomicU64,
+    address: AtomicU64,
+    length: AtomicU64,
+    /// The site in the low half, the site of the direct caller in the high half.
+    sites: AtomicU64,
+}
+#[cfg(not(edleak_loom))]
+const _: () = assert!(core::mem::size_of::<MappingSlot>() == 32);
+
+/// The kind of a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Operation {
+    /// mmap has mapped the range. `flags` are the call's.
+    Map = 1,
+    /// munmap is about to unmap the range.
+    Unmap = 2,
+    /// mremap is about to move, shrink or grow the range.
+    Move = 3,
+    /// mremap has succeeded. The range is the new one; `flags` hold the number of its `Move`.
+    Moved = 4,
+    /// The call whose number `flags` hold has failed.
+    Failed = 5,
+    /// shmat has attached a segment. `length` is the segment's id.
+    Attach = 6,
+    /// shmdt is about to detach the segment at the address.
+    Detach = 7,
+}
+
+impl Operation {
+    fn of(number: u8) -> Option<Operation> {
+        use Operation::{Attach, Detach, Failed, Map, Move, Moved, Unmap};
+        [Map, Unmap, Move, Moved, Failed, Attach, Detach].into_iter().find(|one| *one as u8 == number)
+    }
+}
+
+/// Bits of [`MappingEvent::flags`] that the ring keeps.
+pub const FLAG_BITS: u32 = 24;
+
+/// An event as producer and collector see it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MappingEvent {
+    /// The kind of the call.
+    pub operation: Operation,
+    /// The lower [`FLAG_BITS`] of the call's flags, or of the number of an earlier event.
+    pub flags: u32,
+    /// First address of the range.
+    pub address: u64,
+    /// Length in bytes, as the program passed it.
+    pub length: u64,
+    /// Id of the call's site; 0: none.
+    pub site: u32,
+    /// Id of the site of the direct caller, which may be a wrapper; 0: none.
+    pub direct: u32,
+}
+
+/// The ring in the session.
+#[derive(Clone, Copy)]
+pub struct MappingRing<'s> {
+    /// The events.
+    pub slots: &'s [MappingSlot],
+    /// Numbers given out.
+    pub written: &'s AtomicU32,
+    /// Events that the collector has read.
+    pub read: &'s AtomicU32,
+}
+
+impl MappingRing<'_> {
+    /// Adds an event and returns its number. `None`: the ring is full. Lock-free; safe in a signal handler.
+    pub fn push(&self, event: MappingEvent) -> Option<u32> {
+        let mut number = self.written.load(Ordering::Relaxed);
+        loop {
+            let waiting = number.wrapping_sub(self.read.load(Ordering::Acquire));
+            // Below 0 while `number` is an old value that the collector has passed meanwhile.
+            if waiting as i32 >= 0 && waiting as usize >= self.slots.len() {
+                return None;
+            }
+            let next = number.wrapping_add(1);
+            match self.written.compare_exchange(number, next, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => break,
+                Err(now) => number = now,
+            }
+        }
+        let slot = self.slots.get(number as usize % self.slots.len())?;
+        slot.address.store(event.address, Ordering::Relaxed);
+        slot.length.store(event.length, Ordering::Relaxed);
+        slot.sites.store(u64::from(event.direct) << 32 | u64::from(event.site), Ordering::Relaxed);
+        let call = u64::from(event.operation as u8) | u64::from(event.flags << 8);
+        slot.head.store(call << 32 | u64::from(number.wrapping_add(1)), Ordering::Release);
+        Some(number)
+    }
+
+    /// Reads the event of this number. `None`: it is not published yet. For the collector, which stores `read`
+    /// behind the events it has taken.
+    pub fn get(&self, number: u32) -> Option<MappingEvent> {
+        let slot = self.slots.get(number as usize % self.slots.len())?;
+        let head = slot.head.load(Ordering::Acquire);
+        if head as u32 != number.wrapping_add(1) {
+            return None;
+        }
+        let call = (head >> 32) as u32;
+        let sites = slot.sites.load(Ordering::Relaxed);
+        Some(MappingEvent {
+            operation: Operation::of(call as u8)?,
+            flags: call >> 8,
+            address: slot.address.load(Ordering::Relaxed),
+            length: slot.length.load(Ordering::Relaxed),
+            site: sites as u32,
+            direct: (sites >> 32) as u32,
+        })
+    }
+}
+
+#[cfg(all(test, not(edleak_loom)))]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    fn event(address: u64) -> MappingEvent {
+        MappingEvent { operation: Operation::Moved, flags: 0xabcdef, address, length: 7, site: 3, direct: 9 }
+    }
+
+    struct Memory {
+        slots: Vec<MappingSlot>,
+        written: AtomicU32,
+        read: AtomicU32,
+    }
+
+    impl Memory {
+        fn new(places: usize, first: u32) -> Memory {
+            let slots = (0..places).map(|_| MappingSlot::default()).collect();
+            Memory { slots, written: first.into(), read: first.into() }
+        }
+
+        fn ring(&self) -> MappingRing<'_> {
+            MappingRing { slots: &self.slots, written: &self.written, read: &self.read }
+        }
+    }
+
+    #[test]
+    fn events_come_back_in_order_and_a_full_ring_refuses() {
+        let memory = Memory::new(4, u32::MAX - 5);
+        let ring = memory.ring();
+        let mut next = u32::MAX - 5;
+        for round in 0..5u64 {
+            for i in 0..4 {
+                assert_eq!(ring.push(event(round * 4 + i)), Some(next.wrapping_add(i as u32)));
+            }
+            assert_eq!(ring.push(event(99)), None);
+            for i in 0..4 {
+                assert_eq!(ring.get(next), Some(event(round * 4 + i)));
+                next = next.wrapping_add(1);
+            }
+            assert_eq!(ring.get(next), None, "an event of the round before is not read again");
+            memory.read.store(next, Ordering::Release);
+        }
+    }
+
+    #[test]
+    fn threads_lose_no_event() {
+        const EACH: u64 = 20_000;
+        let memory = Memory::new(64, 0);
+        let (mut seen, mut next) = ([0u64; 4], 0u32);
+        std::thread::scope(|scope| {
+            for thread in 0..4u64 {
+                let ring = memory.ring();
+                scope.spawn(move || {
+                    for i in 0..EACH {
+                        while ring.push(event(thread << 32 | i)).is_none() {
+                            std::thread::yield_now();
+                        }
+                    }
+                });
+            }
+            while seen != [EACH; 4] {
+                let Some(found) = memory.ring().get(next) else {
+                    std::thread::yield_now();
+                    continue;
+                };
+                let thread = (found.address >> 32) as usize;
+                assert_eq!(found, event((thread as u64) << 32 | seen[thread]), "in the order of its thread");
+                seen[thread] += 1;
+                next = next.wrapping_add(1);
+                memory.read.store(next, Ordering::Release);
+            }
+        });
+        assert_eq!(u64::from(next), 4 * EACH);
+    }
+}

@@ -1,0 +1,42 @@
+// A timer fires every 50 µs, and its handler maps and unmaps in the middle of any call, also of mmap.
+//#Trace: in_handler allocs=3000 frees=3000
+#include "check.h"
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/time.h>
+
+static volatile sig_atomic_t handled;
+
+NOINLINE static char *in_handler(void) {
+    return keep(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+}
+NOINLINE static char *in_main(size_t length) {
+    return keep(mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+}
+
+static void handler(int signal) {
+    (void)signal;
+    int saved = errno;
+    if (handled < 3000) {
+        char *p = in_handler();
+        CHECK(p != MAP_FAILED && munmap(p, 4096) == 0);
+        handled++;
+    }
+    errno = saved;
+}
+
+int main(void) {
+    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
+    CHECK(sigaction(SIGALRM, &action, NULL) == 0);
+    struct itimerval fast = {{0, 50}, {0, 50}}, off = {{0, 0}, {0, 0}};
+    CHECK(setitimer(ITIMER_REAL, &fast, NULL) == 0);
+    for (unsigned i = 1; handled < 3000; i++) {
+        size_t length = 4096 * (1 + i % 7);
+        char *p = in_main(length);
+        CHECK(p != MAP_FAILED);
+        p[length - 1] = 1;
+        CHECK(munmap(p, length) == 0);
+    }
+    CHECK(setitimer(ITIMER_REAL, &off, NULL) == 0);
+    say("ok\n");
+}

@@ -1,0 +1,178 @@
+// The oracle of mapped memory: random mmap, munmap, mremap, MAP_FIXED and shmat, and a ledger of its own, printed as JSON.
+//
+//   mappings THREADS OPERATIONS [SEED]
+//
+// Each kind of call is made from exactly one function, so that a site of the trace is a line of the ledger. The ledger is
+// a list of pages: which function mapped each, and in which call. Threads share it under a lock, so that ranges change
+// hands between threads; the calls themselves are made outside the lock where that is possible. At the end everything but
+// a few mappings is still there.
+//
+//#Build: -O1
+#include <atomic>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <pthread.h>
+#include <sys/ipc.h>
+#include <sys/mman.h>
+#include <sys/shm.h>
+#include <vector>
+
+#define NOINLINE __attribute__((noinline, noclone))
+// The call before this is a real call: its result is used here, after it.
+#define KEEP(p) __asm__ volatile("" : "+r"(p) : : "memory")
+
+enum site { MMAP, MMAP64, FIXED, MREMAP, SHMAT, SITES };
+static const char *const NAMES[SITES] = { "site_mmap", "site_mmap64", "site_fixed", "site_mremap", "site_shmat" };
+static const uintptr_t PAGE = 4096;
+
+struct counts { uint64_t allocs, allocated_bytes, frees, freed_bytes; };
+static counts books[SITES];
+struct page { int site; uint64_t call; };
+static std::map<uintptr_t, page> pages;          // by page number
+static std::map<uint64_t, uint64_t> left;        // pages that are left of each call's mapping
+static uint64_t calls;
+static std::mutex lock;
+
+static void forget(uintptr_t first, size_t count) {
+    for (uintptr_t p = first; p < first + count; p++) {
+        auto found = pages.find(p);
+        if (found == pages.end()) continue;
+        counts &of = books[found->second.site];
+        of.freed_bytes += PAGE;
+        if (--left[found->second.call] == 0) { of.frees++; left.erase(found->second.call); }
+        pages.erase(found);
+    }
+}
+static void remember(int site, uintptr_t first, size_t count) {
+    forget(first, count);
+    calls++;
+    for (uintptr_t p = first; p < first + count; p++) pages[p] = { site, calls };
+    left[calls] = count;
+    books[site].allocs++;
+    books[site].allocated_bytes += count * PAGE;
+}
+
+static const int ANON = MAP_PRIVATE | MAP_ANONYMOUS;
+NOINLINE void *site_mmap(size_t n) { void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, ANON, -1, 0); KEEP(p); return p; }
+NOINLINE void *site_mmap64(size_t n) { void *p = mmap64(NULL, n, PROT_NONE, ANON | MAP_NORESERVE, -1, 0); KEEP(p); return p; }
+NOINLINE void *site_fixed(void *at, size_t n) { void *p = mmap(at, n, PROT_READ, ANON | MAP_FIXED, -1, 0); KEEP(p); return p; }
+NOINLINE void *site_mremap(void *old, size_t n, size_t m, int flags, void *to) { void *p = mremap(old, n, m, flags, to); KEEP(p); return p; }
+NOINLINE void *site_shmat(int id) { void *p = shmat(id, NULL, 0); KEEP(p); return p; }
+
+static int segment;
+enum { SEGMENT_PAGES = 5 };
+
+struct worker { uint64_t state; uint64_t operations; pthread_t thread; };
+static uint64_t below(worker *w, uint64_t limit) {
+    w->state = w->state * 6364136223846793005u + 1442695040888963407u;
+    return (w->state >> 33) % limit;
+}
+static void need(bool holds, const char *what) { if (!holds) { perror(what); exit(99); } }
+
+// A run of pages that the ledger has, of one call, at most `most` long, around a random place; count 0: there is none.
+static uintptr_t some_run(worker *w, size_t most, size_t *count) {
+    *count = 0;
+    if (pages.empty()) return 0;
+    auto from = pages.begin();
+    uintptr_t first = from->first, last = pages.rbegin()->first;
+    auto at = pages.lower_bound(first + below(w, last - first + 1));
+    if (at == pages.end()) at = from;
+    uintptr_t start = at->first;
+    while (at != pages.end() && at->first == start + *count && at->second.call == pages[start].call && *count < most) ++at, ++*count;
+    return start;
+}
+
+static void *work(void *argument) {
+    worker *w = (worker *)argument;
+    std::vector<void *> attached;
+    for (uint64_t i = 0; i < w->operations; i++) {
+        size_t count = 1 + below(w, 24);
+        size_t length = count * PAGE - below(w, PAGE);     // the kernel rounds up
+        switch (below(w, 9)) {
+        case 0: case 1: {
+            bool wide = below(w, 2);
+            char *p = (char *)(wide ? site_mmap64(length) : site_mmap(length));
+            need(p != MAP_FAILED, "mmap");
+            std::lock_guard<std::mutex> guard(lock);
+            remember(wide ? MMAP64 : MMAP, (uintptr_t)p / PAGE, count);
+            break;
+        }
+        case 2: case 3: {                                  // munmap of a part: the range may go to another thread at once
+            size_t n;
+            uintptr_t run;
+            { std::lock_guard<std::mutex> guard(lock); run = some_run(w, count, &n); if (n) forget(run, n); }
+            if (n) need(munmap((void *)(run * PAGE), n * PAGE - below(w, PAGE)) == 0, "munmap");
+            break;
+        }
+        case 4: {                                          // over what is there; under the lock, or it hits another's
+            std::lock_guard<std::mutex> guard(lock);
+            size_t n;
+            uintptr_t run = some_run(w, count, &n);
+            if (!n) break;
+            need(site_fixed((void *)(run * PAGE), n * PAGE) == (void *)(run * PAGE), "mmap fixed");
+            remember(FIXED, run, n);
+            break;
+        }
+        case 5: case 6: {                                  // grow, move or shrink a part
+            std::lock_guard<std::mutex> guard(lock);
+            size_t n;
+            uintptr_t run = some_run(w, 8, &n);
+            if (!n) break;
+            char *p = (char *)site_mremap((void *)(run * PAGE), n * PAGE, length, MREMAP_MAYMOVE, NULL);
+            if (p == MAP_FAILED) break;                    // of a segment it may not grow
+            forget(run, n);
+            remember(MREMAP, (uintptr_t)p / PAGE, count);
+            break;
+        }
+        case 7: {                                          // calls that fail change nothing
+            need(mmap(NULL, 0, PROT_READ, ANON, -1, 0) == MAP_FAILED, "mmap of nothing");
+            need(munmap((void *)PAGE, 0) != 0, "munmap of nothing");
+            need(munmap((void *)(PAGE + 1), PAGE) != 0, "munmap of no page");
+            need(site_mremap((void *)PAGE, PAGE, 2 * PAGE, 0, NULL) == MAP_FAILED, "mremap of nothing");
+            need(shmdt((void *)PAGE) != 0, "shmdt of nothing");
+            break;
+        }
+        default:
+            if (attached.size() < 4) {
+                char *p = (char *)site_shmat(segment);
+                need(p != (char *)-1, "shmat");
+                std::lock_guard<std::mutex> guard(lock);
+                books[SHMAT].allocs++;
+                books[SHMAT].allocated_bytes += SEGMENT_PAGES * PAGE;
+                attached.push_back(p);
+            } else {
+                need(shmdt(attached.back()) == 0, "shmdt");
+                attached.pop_back();
+                std::lock_guard<std::mutex> guard(lock);
+                books[SHMAT].frees++;
+                books[SHMAT].freed_bytes += SEGMENT_PAGES * PAGE;
+            }
+        }
+    }
+    return NULL;
+}
+
+int main(int argc, char **argv) {
+    if (argc < 3) return 99;
+    int threads = atoi(argv[1]);
+    uint64_t operations = strtoull(argv[2], NULL, 10), seed = argc > 3 ? strtoull(argv[3], NULL, 10) : 1;
+    segment = shmget(IPC_PRIVATE, SEGMENT_PAGES * PAGE, IPC_CREAT | 0600);
+    need(segment >= 0, "shmget");
+    std::vector<worker> workers(threads);
+    for (int i = 0; i < threads; i++) workers[i] = { seed * 1000 + i, operations / threads, 0 };
+    if (threads == 1) work(&workers[0]);
+    else {
+        for (worker &w : workers) need(pthread_create(&w.thread, NULL, work, &w) == 0, "pthread_create");
+        for (worker &w : workers) pthread_join(w.thread, NULL);
+    }
+    shmctl(segment, IPC_RMID, NULL);
+    for (int i = 0; i < SITES; i++)
+        printf("{\"function\":\"%s\",\"allocs\":%llu,\"allocated_bytes\":%llu,\"frees\":%llu,\"freed_bytes\":%llu}\n", NAMES[i],
+               (unsigned long long)books[i].allocs, (unsigned long long)books[i].allocated_bytes,
+               (unsigned long long)books[i].frees, (unsigned long long)books[i].freed_bytes);
+    return 0;
+}

@@ -1,0 +1,15 @@
+// Address space that grows and is never touched, as a runtime reserves it, beside a heap that does not grow.
+#include "pace.h"
+#include <sys/mman.h>
+
+__attribute__((noinline)) static void *reserve(void) {
+    return mmap(NULL, 1 << 20, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+}
+
+int main(int argc, char **argv) {
+    keep(malloc(100000));
+    for (struct pace p = pace_start(argc, argv, 2, 100); pace_next(&p);) {
+        keep(reserve());
+        free(keep(malloc(100)));
+    }
+}
