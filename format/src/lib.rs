@@ -56,7 +56,7 @@ pub use memory::{AreaBytes, AreaKind, MAX_AREAS, MemoryArea};
 pub use read::columns::Columns;
 pub use read::growing::{GrowingTrace, Update};
 pub use read::index::Damage;
-pub use read::tiles::{CHUNK_SLICES, LANES, Lanes, Row, TILE_SITES, TileReader};
+pub use read::tiles::{CHUNK_SLICES, GROUP_SITES, GroupValues, Row, TILE_SITES, TileReader};
 pub use read::trace::{BlockInfo, Trace};
 pub use record::*;
 pub use slice::{Counters, SliceHeader, SliceVisitor};

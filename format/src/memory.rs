@@ -42,7 +42,7 @@ pub enum AreaKind {
     /// Huge pages of any mapping. Another area also counts these pages.
     HugePages,
     /// Memory that edleak needs in the process: the side table and the session.
-    Recorder,
+    Edleak,
     /// The working set of the control group: all its processes, including the active page cache.
     ControlGroup,
     /// Everything that recorded calls have mapped: the live bytes of all sites of kind `Mapping` and

@@ -37,9 +37,9 @@ pub enum Record {
     /// A module with its own allocator. This record exists since version 3.
     Allocator(Allocator),
     /// Processor time of the process and of its children. This record exists since version 3.
-    CpuTime(CpuTime),
+    CpuTotals(CpuTotals),
     /// Processor time that the target used and waited for. This record exists since version 3.
-    Processor(Processor),
+    CpuUse(CpuUse),
     /// A name that the target, or a user, gave to instants. Since version 3.
     Mark(Mark),
     /// The counters at one of these instants. Since version 3.
@@ -235,7 +235,7 @@ pub struct Losses {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct Children {
     /// Lower bound of the number of these processes.
-    pub unasked: u64,
+    pub unrequested: u64,
 }
 
 /// A module with its own allocator, which takes memory from the kernel and not from malloc.
@@ -249,7 +249,7 @@ pub struct Allocator {
 
 /// Processor time as read from /proc when the recording ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
-pub struct CpuTime {
+pub struct CpuTotals {
     /// Processor time of the process itself.
     pub own_ns: u64,
     /// Processor time of its children without a trace: ended children that it waited for, and children still
@@ -259,7 +259,7 @@ pub struct CpuTime {
 
 /// Processor time of the target between the first and the last slice in which it was alive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
-pub struct Processor {
+pub struct CpuUse {
     /// Time from the first reading of the processor time to the last.
     pub span_ns: u64,
     /// Processor time of all threads together.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use common::{Slices, TempFile, read, site, write};
 use edleak_format::{
-    AddressSymbols, Allocator, AreaBytes, AreaId, AreaKind, Columns, Counters, CpuTime,
+    AddressSymbols, Allocator, AreaBytes, AreaId, AreaKind, Columns, Counters, CpuTotals,
     DEFAULT_CAPACITY_BYTES, End, EndReason, Epoch, Error, Losses, MIN_CAPACITY_BYTES, Mappings, Mark, MarkId,
     MarkLosses, MarkSlice, MemoryArea, Module, ModuleId, ModuleSymbols, Record, Site, SiteId, SiteKind,
     Stack, StackFrame, StackId, Survivors, SymbolFrame, Trace, TraceWriter, rewrite,
@@ -27,7 +27,7 @@ fn records(version: u32) -> Vec<Record> {
             Record::MemoryArea(MemoryArea { id: AreaId(0), kind: AreaKind::Heap, name: String::new() }),
             Record::MemoryArea(MemoryArea { id: AreaId(3), kind: AreaKind::Named, name: "jit code".into() }),
             Record::Allocator(Allocator { module: ModuleId(0), symbol: "mi_malloc".into() }),
-            Record::CpuTime(CpuTime { own_ns: 70_000_000, children_ns: 1 << 40 }),
+            Record::CpuTotals(CpuTotals { own_ns: 70_000_000, children_ns: 1 << 40 }),
         ]);
     }
     if version >= 4 {

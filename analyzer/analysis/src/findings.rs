@@ -137,7 +137,7 @@ pub struct Summary {
     /// Number of images and child processes that edleak could not record.
     pub unrecorded_images: u64,
     /// Least number of child processes that edleak did not record, because the user did not ask for them.
-    pub unasked_children: u64,
+    pub unrequested_children: u64,
     /// Number of blocks of the trace that were damaged and skipped.
     pub damaged_blocks: u64,
     /// Number of bytes that belong to no sound block.

@@ -304,7 +304,7 @@ fn in_question(site: &JudgedSite) -> f64 {
 fn unmeasured(analysis: &Findings) -> Option<String> {
     use edleak_text::units;
     let size = |bytes: u64| units::bytes(bytes as f64);
-    let has_children = analysis.summary.unasked_children > 0;
+    let has_children = analysis.summary.unrequested_children > 0;
     if has_children && (analysis.children_did_the_work || did_nothing_after_the_start(analysis)) {
         return Some(
             "the program's child processes did the work, and they were not recorded (`edleak-record --children` records each into a trace \

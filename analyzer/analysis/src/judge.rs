@@ -13,7 +13,7 @@ use crate::replay::{Merged, Replayed, ReplayedSite, clock, replay};
 use crate::site::{Domain, JudgedSite, Kind, SiteLabel, Standing, Survivor, Totals, WithStacks};
 use crate::steps::Steps;
 use crate::{mapped, own_heap, per_mark, unexplained};
-use edleak_format::{EndReason, Module, Processor, Site, SiteId, SiteKind, StackFrame, Survivors, Trace};
+use edleak_format::{CpuUse, EndReason, Module, Site, SiteId, SiteKind, StackFrame, Survivors, Trace};
 use edleak_model::blocks::growth_beyond_asked;
 use edleak_model::classify::{Judgement, LEAST_POINTS, Model, Verdict, judge};
 use edleak_model::growth_kind::{GrowthKind, ProcessGrowth, ProcessSeries, growth_of};
@@ -69,7 +69,7 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
         mapped::settle(&mut sites, &replayed.memory, &merged);
         doubt::what_is_negligible(&mut sites, grid.points as f64 * period_s);
         doubt::few_freed_at_the_end(&mut sites, grid.points as f64 * period_s);
-        if let Some(processor) = trace.processor().filter(|processor| is_busy(processor)) {
+        if let Some(processor) = trace.cpu_use().filter(|processor| is_busy(processor)) {
             batch::doubt(&mut sites, processor.used_ns as f64 / 1e9);
         }
         if let Some(attached) = trace.attached() {
@@ -100,7 +100,7 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     summary.other_site_allocs = losses.other_site_allocs;
     summary.lost_stacks = losses.lost_stacks;
     summary.unrecorded_images = losses.unrecorded_images;
-    summary.unasked_children = trace.children().unasked;
+    summary.unrequested_children = trace.children().unrequested;
     summary.damaged_blocks = damage.torn_blocks.saturating_add(replayed.unreadable_blocks);
     summary.damaged_bytes = damage.skipped_bytes;
     let end_ns = trace.end().map_or(replayed.last_ns, |end| end.at_ns.max(replayed.last_ns));
@@ -159,7 +159,7 @@ fn explain_by_small_blocks(growth: &mut ProcessGrowth, sites: &[JudgedSite]) {
 /// this share.
 const BUSY_SHARE: f64 = 0.6;
 
-fn is_busy(processor: &Processor) -> bool {
+fn is_busy(processor: &CpuUse) -> bool {
     let ready_ns = processor.used_ns.saturating_add(processor.waited_ns) as f64;
     processor.span_ns > 0 && ready_ns >= BUSY_SHARE * processor.span_ns as f64
 }
@@ -461,7 +461,7 @@ fn locate(site: &mut JudgedSite, known: &Site, trace: &Trace, merged: &Merged) {
 /// Whether the children without a trace used more processor time than the process itself, and at least 20 ms.
 fn children_did_the_work(trace: &Trace) -> bool {
     const LEAST_NS: u64 = 20_000_000;
-    trace.cpu_time().is_some_and(|time| time.children_ns >= LEAST_NS && time.children_ns > time.own_ns)
+    trace.cpu_totals().is_some_and(|time| time.children_ns >= LEAST_NS && time.children_ns > time.own_ns)
 }
 
 fn loaded(module: &Module) -> LoadedModule {

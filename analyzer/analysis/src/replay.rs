@@ -33,7 +33,7 @@ pub mod teardown;
 mod window;
 
 pub use births::BirthTable;
-use edleak_format::{Counters, Grid, LANES, SiteId, SliceHeader, TILE_SITES, Trace};
+use edleak_format::{Counters, GROUP_SITES, Grid, SiteId, SliceHeader, TILE_SITES, Trace};
 use edleak_model::growth_kind::{ProcessPoint, ProcessSeries};
 use edleak_model::series::{Point, Series, SeriesBuilder};
 use edleak_model::work::{Work, WorkBuilder};
@@ -196,7 +196,7 @@ impl States {
         replayed: &mut Replayed<T>,
     ) -> Vec<FamilyMove> {
         let sites = window.iter().map(|opened| opened.columns.sites()).max().unwrap_or(0).min(self.id_limit);
-        let groups = sites.next_multiple_of(TILE_SITES) / LANES;
+        let groups = sites.next_multiple_of(TILE_SITES) / GROUP_SITES;
         if groups > self.groups.len() {
             self.groups.resize_with(groups, || Group::new(self.exact));
         }
@@ -330,10 +330,10 @@ impl States {
             .into_par_iter()
             .enumerate()
             .map(|(group, sites)| {
-                let first = group * LANES;
+                let first = group * GROUP_SITES;
                 // The number fits, because ids came from a `SiteId`.
                 let id = |lane: usize| SiteId((first + lane) as u32);
-                let mut made = Vec::with_capacity(LANES);
+                let mut made = Vec::with_capacity(GROUP_SITES);
                 let facts = |lane: usize, absent| {
                     let counters = totals(first + lane);
                     (counters.allocs, counters.frees, births.of(id(lane), absent))

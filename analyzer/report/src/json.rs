@@ -407,7 +407,7 @@ fn summary_of<'a>(report: &'a Report<'_>, analysis: &'a Findings) -> SummaryJson
         other_site_allocs: summary.other_site_allocs,
         lost_stacks: summary.lost_stacks,
         unrecorded_images: summary.unrecorded_images,
-        unasked_children: summary.unasked_children,
+        unasked_children: summary.unrequested_children,
         unresolved_addresses: summary.unresolved_addresses,
         known_leaks: entries(|standing| standing == Standing::Known),
         suppressed_leaks: entries(|standing| matches!(standing, Standing::Suppressed(_))),

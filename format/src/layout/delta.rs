@@ -271,7 +271,7 @@ impl Encoder {
 }
 
 /// One parsed slice header with the widths of its columns.
-pub(crate) struct Plan {
+pub(crate) struct SliceShape {
     pub header: SliceHeader,
     pub changes: usize,
     pub widths: [u8; COLUMNS],
@@ -282,7 +282,7 @@ pub(crate) struct Plan {
 /// Turns the payload of one block into slices. The buffers are reused for the next block.
 pub(crate) struct Decoder {
     states: Vec<SiteState>,
-    plans: Vec<Plan>,
+    shapes: Vec<SliceShape>,
     changed: Vec<(SiteId, Counters)>,
     tiles: Box<[[u64; TILE]; COLUMNS]>,
 }
@@ -291,7 +291,7 @@ impl Default for Decoder {
     fn default() -> Decoder {
         Decoder {
             states: Vec::new(),
-            plans: Vec::new(),
+            shapes: Vec::new(),
             changed: Vec::new(),
             tiles: Box::new([[0; TILE]; COLUMNS]),
         }
@@ -311,24 +311,24 @@ impl Decoder {
         let mut rest = payload;
         let header_bytes = usize::try_from(take(&mut rest)?).ok()?;
         let (headers, planes) = rest.split_at_checked(header_bytes)?;
-        parse_plans(headers, from_tick, last_tick, &mut self.plans)?;
-        let mut planes = split_planes(planes, &self.plans)?;
+        parse_shapes(headers, from_tick, last_tick, &mut self.shapes)?;
+        let mut planes = split_planes(planes, &self.shapes)?;
         self.states.fill(SiteState::default());
-        for index in 0..self.plans.len() {
+        for index in 0..self.shapes.len() {
             self.slice(index, &mut planes)?;
-            let Plan { header, areas, .. } = &self.plans[index];
+            let SliceShape { header, areas, .. } = &self.shapes[index];
             if !areas.is_empty() {
                 visitor.memory(header, areas);
             }
             visitor.slice(header, &self.changed);
         }
-        u32::try_from(self.plans.len()).ok()
+        u32::try_from(self.shapes.len()).ok()
     }
 
     /// Decodes the changes of one slice into `self.changed` and removes its numbers from the front of the
     /// planes.
     fn slice(&mut self, index: usize, planes: &mut [&[u8]; COLUMNS * PLANES]) -> Option<()> {
-        let Plan { changes, widths, .. } = self.plans[index];
+        let SliceShape { changes, widths, .. } = self.shapes[index];
         self.changed.resize(changes, (SiteId(0), Counters::ZERO));
         let mut done = 0;
         let mut next_id = 0;
@@ -368,15 +368,15 @@ impl Decoder {
     }
 }
 
-/// Parses the slice headers into plans. `None`: a header is unsound, so the positions of the planes are
+/// Parses the slice headers into shapes. `None`: a header is unsound, so the positions of the planes are
 /// unknown.
-pub(crate) fn parse_plans(
+pub(crate) fn parse_shapes(
     mut headers: &[u8],
     from_tick: u64,
     last_tick: u64,
-    plans: &mut Vec<Plan>,
+    shapes: &mut Vec<SliceShape>,
 ) -> Option<()> {
-    plans.clear();
+    shapes.clear();
     let mut clock = Clock::default();
     clock.header.tick = from_tick;
     let mut areas = Areas::default();
@@ -401,7 +401,7 @@ pub(crate) fn parse_plans(
             _ => return None,
         }
         let is_sound = header.tick <= last_tick
-            && (gap > 0 || plans.is_empty())
+            && (gap > 0 || shapes.is_empty())
             && changes <= MAX_SITES
             && widths.iter().all(|&width| width as usize <= PLANES)
             && (changes == 0 || widths[0] > 0);
@@ -409,7 +409,7 @@ pub(crate) fn parse_plans(
         // A slice without changes has no bytes in any plane, even if its widths say otherwise. So set the
         // widths to 0.
         let widths = if changes == 0 { [0; COLUMNS] } else { widths };
-        plans.push(Plan { header, changes, widths, areas: areas.changed().to_vec() });
+        shapes.push(SliceShape { header, changes, widths, areas: areas.changed().to_vec() });
         clock = Clock { header, time_step };
     }
     Some(())
@@ -417,12 +417,12 @@ pub(crate) fn parse_plans(
 
 /// Splits the planes of a payload. Their lengths follow from the slice headers. If the lengths do not add up
 /// to the payload, the function returns `None`.
-fn split_planes<'a>(mut bytes: &'a [u8], plans: &[Plan]) -> Option<[&'a [u8]; COLUMNS * PLANES]> {
+fn split_planes<'a>(mut bytes: &'a [u8], shapes: &[SliceShape]) -> Option<[&'a [u8]; COLUMNS * PLANES]> {
     let mut lengths = [0usize; COLUMNS * PLANES];
-    for plan in plans {
-        for (column, &width) in plan.widths.iter().enumerate() {
+    for shape in shapes {
+        for (column, &width) in shape.widths.iter().enumerate() {
             for length in &mut lengths[column * PLANES..][..width as usize] {
-                *length = length.checked_add(plan.changes)?;
+                *length = length.checked_add(shape.changes)?;
             }
         }
     }

@@ -6,7 +6,7 @@
 //! least one byte of that slice, so the offsets take at most four times the memory of the payload.
 
 use crate::ids::{AreaId, SiteId};
-use crate::layout::delta::{COLUMNS, Encoder, MAX_SITES, PLANES, Plan, parse_plans};
+use crate::layout::delta::{COLUMNS, Encoder, MAX_SITES, PLANES, SliceShape, parse_shapes};
 use crate::layout::varint::take;
 use crate::memory::AreaBytes;
 use crate::slice::{Counters, SliceHeader, SliceVisitor};
@@ -19,7 +19,7 @@ pub(crate) const JOIN_STRIDE: usize = 16;
 #[derive(Default)]
 pub struct Columns {
     pub(crate) raw: Vec<u8>,
-    plans: Vec<Plan>,
+    shapes: Vec<SliceShape>,
     /// For each slice, the index of its first entry in `offsets`.
     first_offset: Vec<u32>,
     /// Positions in `raw`: one for each plane in use, slice by slice.
@@ -30,7 +30,7 @@ pub struct Columns {
 impl Columns {
     /// Number of slices that the reader can read.
     pub fn slices(&self) -> usize {
-        self.plans.len()
+        self.shapes.len()
     }
 
     /// The header of a slice.
@@ -38,7 +38,7 @@ impl Columns {
     /// # Panics
     /// Panics if there is no slice with this index.
     pub fn header(&self, slice: usize) -> &SliceHeader {
-        &self.plans[slice].header
+        &self.shapes[slice].header
     }
 
     /// The memory areas that a slice names. The first slice names every area that is not zero; each later
@@ -47,7 +47,7 @@ impl Columns {
     /// # Panics
     /// Panics if there is no slice with this index.
     pub fn memory(&self, slice: usize) -> &[(AreaId, AreaBytes)] {
-        &self.plans[slice].areas
+        &self.shapes[slice].areas
     }
 
     /// One more than the greatest site id in this block.
@@ -58,7 +58,7 @@ impl Columns {
     /// Removes all slices.
     pub(crate) fn clear(&mut self) {
         self.raw.clear();
-        self.plans.clear();
+        self.shapes.clear();
         self.first_offset.clear();
         self.offsets.clear();
         self.sites = 0;
@@ -87,7 +87,7 @@ impl Columns {
         self.offsets.clear();
         self.sites = 0;
         if self.try_locate(from_tick, last_tick).is_none() {
-            self.plans.clear();
+            self.shapes.clear();
         }
         // Readers may read a whole stride from the end of the last plane.
         self.raw.resize(self.raw.len() + JOIN_STRIDE, 0);
@@ -97,20 +97,20 @@ impl Columns {
         let mut rest = &self.raw[..];
         let header_bytes = usize::try_from(take(&mut rest)?).ok()?;
         let (headers, planes) = rest.split_at_checked(header_bytes)?;
-        parse_plans(headers, from_tick, last_tick, &mut self.plans)?;
-        let mut next = plane_starts(self.raw.len() - planes.len(), self.raw.len(), &self.plans)?;
-        for (index, plan) in self.plans.iter().enumerate() {
+        parse_shapes(headers, from_tick, last_tick, &mut self.shapes)?;
+        let mut next = plane_starts(self.raw.len() - planes.len(), self.raw.len(), &self.shapes)?;
+        for (index, shape) in self.shapes.iter().enumerate() {
             let first = self.offsets.len();
-            for (column, &width) in plan.widths.iter().enumerate() {
+            for (column, &width) in shape.widths.iter().enumerate() {
                 for start in &mut next[column * PLANES..][..width as usize] {
                     // 32 bits suffice: a payload is at most 64 MiB.
                     self.offsets.push(*start as u32);
-                    *start += plan.changes;
+                    *start += shape.changes;
                 }
             }
-            let ids = &self.offsets[first..][..plan.widths[0] as usize];
-            let Some(sites) = sites_of(&self.raw, ids, plan.changes) else {
-                self.plans.truncate(index);
+            let ids = &self.offsets[first..][..shape.widths[0] as usize];
+            let Some(sites) = sites_of(&self.raw, ids, shape.changes) else {
+                self.shapes.truncate(index);
                 return Some(());
             };
             self.sites = self.sites.max(sites);
@@ -122,12 +122,12 @@ impl Columns {
     /// Number of sites that a slice names.
     #[inline]
     pub(crate) fn changes(&self, slice: usize) -> usize {
-        self.plans[slice].changes
+        self.shapes[slice].changes
     }
 
     #[inline]
     pub(crate) fn widths(&self, slice: usize) -> &[u8; COLUMNS] {
-        &self.plans[slice].widths
+        &self.shapes[slice].widths
     }
 
     /// The beginnings of a slice's planes, column by column. `widths` holds the number of planes of each
@@ -157,12 +157,12 @@ impl SliceVisitor for Encoding {
 }
 
 /// The beginning of each plane in the payload. `None`: the planes do not fill the payload exactly.
-fn plane_starts(first: usize, end: usize, plans: &[Plan]) -> Option<[usize; COLUMNS * PLANES]> {
+fn plane_starts(first: usize, end: usize, shapes: &[SliceShape]) -> Option<[usize; COLUMNS * PLANES]> {
     let mut lengths = [0usize; COLUMNS * PLANES];
-    for plan in plans {
-        for (column, &width) in plan.widths.iter().enumerate() {
+    for shape in shapes {
+        for (column, &width) in shape.widths.iter().enumerate() {
             for length in &mut lengths[column * PLANES..][..width as usize] {
-                *length = length.checked_add(plan.changes)?;
+                *length = length.checked_add(shape.changes)?;
             }
         }
     }

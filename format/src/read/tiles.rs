@@ -19,7 +19,7 @@ use crate::slice::Counters;
 
 /// Number of sites side by side: two vectors of eight. With only one vector, each step would wait for the
 /// previous step.
-pub const LANES: usize = 16;
+pub const GROUP_SITES: usize = 16;
 /// Number of sites whose cells one step places.
 pub const TILE_SITES: usize = 128;
 /// Number of slices whose cells one step places. With a tile of sites these cells take 24 KiB, so other data
@@ -35,7 +35,7 @@ const LINE_BYTES: usize = 64;
 const NUMBERS: usize = 4;
 
 /// One number for each of sixteen sites.
-pub type Lanes = [u64; LANES];
+pub type GroupValues = [u64; GROUP_SITES];
 
 /// The numbers of sixteen sites in one slice.
 #[derive(Clone, Copy, Default, Debug)]
@@ -43,11 +43,11 @@ pub type Lanes = [u64; LANES];
 pub struct Row {
     /// All ones if the slice names the site; zero if it does not. For a site whose value is zero, the other
     /// fields have no meaning.
-    pub named: Lanes,
+    pub named: GroupValues,
     /// Bytes allocated and not yet freed.
-    pub live_bytes: Lanes,
+    pub live_bytes: GroupValues,
     /// Allocations not yet freed.
-    pub live_count: Lanes,
+    pub live_count: GroupValues,
     /// Allocations of all sixteen sites since the slice before. In the first slice of a block, this is the
     /// number of all allocations since the start.
     pub allocs: u64,
@@ -55,20 +55,24 @@ pub struct Row {
 
 impl Row {
     /// A row in which no site is named.
-    pub const NOTHING: Row =
-        Row { named: [0; LANES], live_bytes: [0; LANES], live_count: [0; LANES], allocs: 0 };
+    pub const NOTHING: Row = Row {
+        named: [0; GROUP_SITES],
+        live_bytes: [0; GROUP_SITES],
+        live_count: [0; GROUP_SITES],
+        allocs: 0,
+    };
 }
 
 /// The state of sixteen sites after the slices of this block read so far.
 #[derive(Clone, Copy, Default)]
 #[repr(align(64))]
 struct States {
-    allocs: Lanes,
-    frees: Lanes,
-    allocated_bytes: Lanes,
-    freed_bytes: Lanes,
-    step: Lanes,
-    mean_bytes: Lanes,
+    allocs: GroupValues,
+    frees: GroupValues,
+    allocated_bytes: GroupValues,
+    freed_bytes: GroupValues,
+    step: GroupValues,
+    mean_bytes: GroupValues,
 }
 
 /// The position at which to continue reading a slice.
@@ -105,7 +109,7 @@ pub struct TileReader<'a> {
     columns: &'a Columns,
     first_site: usize,
     cursors: Vec<Cursor>,
-    states: [States; TILE_SITES / LANES],
+    states: [States; TILE_SITES / GROUP_SITES],
     layouts: Vec<Layout>,
     cells: Vec<CellRow>,
     wide: Vec<[CellRow; NUMBERS]>,
@@ -119,7 +123,7 @@ impl<'a> TileReader<'a> {
             columns,
             first_site,
             cursors,
-            states: [States::default(); TILE_SITES / LANES],
+            states: [States::default(); TILE_SITES / GROUP_SITES],
             layouts: Vec::new(),
             cells: Vec::new(),
             wide: Vec::new(),
@@ -129,7 +133,7 @@ impl<'a> TileReader<'a> {
     /// Moves on to the next tile. The caller has read all slices of this tile.
     pub fn next_tile(&mut self) {
         self.first_site += TILE_SITES;
-        self.states = [States::default(); TILE_SITES / LANES];
+        self.states = [States::default(); TILE_SITES / GROUP_SITES];
     }
 
     /// Places the cells of `slices` slices, at most [`CHUNK_SLICES`], from slice `first` on.
@@ -150,13 +154,13 @@ impl<'a> TileReader<'a> {
     #[inline(always)]
     pub fn rows(&mut self, group: usize, rows: &mut Vec<Row>) {
         rows.resize(self.layouts.len(), Row::default());
-        advance(&mut self.states[group], &self.layouts, &self.cells, &self.wide, group * LANES, rows);
+        advance(&mut self.states[group], &self.layouts, &self.cells, &self.wide, group * GROUP_SITES, rows);
     }
 
     /// The counters of one site of the tile after the slices read so far; zeros if no slice of this block has
     /// named it yet.
     pub fn counters(&self, site: usize) -> Counters {
-        let (states, lane) = (&self.states[site / LANES], site % LANES);
+        let (states, lane) = (&self.states[site / GROUP_SITES], site % GROUP_SITES);
         Counters {
             allocated_bytes: states.allocated_bytes[lane],
             allocs: states.allocs[lane],
@@ -360,7 +364,7 @@ fn advance(
     lane: usize,
     rows: &mut [Row],
 ) {
-    let group_of = |cells: &CellRow| -> Lanes {
+    let group_of = |cells: &CellRow| -> GroupValues {
         *cells.0[lane..].first_chunk().expect("a tile is a whole number of groups")
     };
     for ((layout, cells), row) in layouts.iter().zip(cells).zip(rows) {
@@ -369,11 +373,11 @@ fn advance(
             *row = Row::NOTHING;
             continue;
         }
-        let mut numbers = [[0; LANES]; NUMBERS];
+        let mut numbers = [[0; GROUP_SITES]; NUMBERS];
         match layout {
             Layout::Packed { shifts, masks } => {
                 for (numbers, (shift, mask)) in numbers.iter_mut().zip(shifts.iter().zip(masks)) {
-                    for l in 0..LANES {
+                    for l in 0..GROUP_SITES {
                         numbers[l] = (cells[l] >> shift) & mask;
                     }
                 }
@@ -390,12 +394,12 @@ fn advance(
 
 /// Advances sixteen sites through one slice. The numbers of a site that is not named are masked to zero.
 #[inline(always)]
-fn step(states: &mut States, cells: &Lanes, numbers: &[Lanes; NUMBERS], row: &mut Row) {
+fn step(states: &mut States, cells: &GroupValues, numbers: &[GroupValues; NUMBERS], row: &mut Row) {
     let [allocs_column, frees_column, bytes_column, freed_column] = numbers;
-    let mut named = [0u64; LANES];
-    let (mut allocs, mut bytes) = ([0u64; LANES], [0u64; LANES]);
+    let mut named = [0u64; GROUP_SITES];
+    let (mut allocs, mut bytes) = ([0u64; GROUP_SITES], [0u64; GROUP_SITES]);
     let mut has_gained = 0u64;
-    for l in 0..LANES {
+    for l in 0..GROUP_SITES {
         let is_named = ((cells[l] as i64) >> 63) as u64;
         let step = unzigzag(allocs_column[l]).wrapping_add(states.step[l]) & is_named;
         let size = unzigzag(bytes_column[l]).wrapping_add(step.wrapping_mul(states.mean_bytes[l])) & is_named;
@@ -410,7 +414,7 @@ fn step(states: &mut States, cells: &Lanes, numbers: &[Lanes; NUMBERS], row: &mu
     if has_gained != 0 {
         renew_means(states, &allocs);
     }
-    for l in 0..LANES {
+    for l in 0..GROUP_SITES {
         let had_frees = u64::from(states.frees[l] == 0).wrapping_sub(1);
         let frees = unzigzag(frees_column[l]).wrapping_add(had_frees & allocs[l]) & named[l];
         let same = u64::from(frees != allocs[l]).wrapping_sub(1);
@@ -428,7 +432,7 @@ fn step(states: &mut States, cells: &Lanes, numbers: &[Lanes; NUMBERS], row: &mu
 /// doubling.
 #[cold]
 #[inline(never)]
-fn renew_means(states: &mut States, steps: &Lanes) {
+fn renew_means(states: &mut States, steps: &GroupValues) {
     for (l, step) in steps.iter().enumerate() {
         let (before, after) = (states.allocs[l].wrapping_sub(*step), states.allocs[l]);
         if (before ^ after) > (before & after) {
@@ -476,12 +480,12 @@ mod tests {
         for tile in (first_site..columns.sites()).step_by(TILE_SITES) {
             for first in (0..columns.slices()).step_by(CHUNK_SLICES) {
                 reader.place(first, CHUNK_SLICES.min(columns.slices() - first));
-                for group in 0..TILE_SITES / LANES {
+                for group in 0..TILE_SITES / GROUP_SITES {
                     reader.rows(group, &mut rows);
                     for (slice, row) in rows.iter().enumerate() {
                         allocs[first + slice] = allocs[first + slice].wrapping_add(row.allocs);
-                        for lane in (0..LANES).filter(|&lane| row.named[lane] != 0) {
-                            let id = (tile + group * LANES + lane) as u32;
+                        for lane in (0..GROUP_SITES).filter(|&lane| row.named[lane] != 0) {
+                            let id = (tile + group * GROUP_SITES + lane) as u32;
                             live.insert((first + slice, id), (row.live_bytes[lane], row.live_count[lane]));
                         }
                     }

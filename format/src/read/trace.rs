@@ -21,8 +21,8 @@ use crate::read::columns::{Columns, JOIN_STRIDE};
 use crate::read::index::{Damage, Found, Index, index};
 use crate::read::source::Source;
 use crate::record::{
-    Allocator, Attached, Children, CpuTime, End, Losses, Mappings, Mark, MarkLosses, MarkSlice, Module,
-    ModuleSymbols, Processor, Record, Site, Stack, Start, Survivors,
+    Allocator, Attached, Children, CpuTotals, CpuUse, End, Losses, Mappings, Mark, MarkLosses, MarkSlice,
+    Module, ModuleSymbols, Record, Site, Stack, Start, Survivors,
 };
 use crate::slice::{Counters, SliceVisitor};
 
@@ -62,8 +62,8 @@ struct Catalog {
     children: Children,
     areas: Vec<MemoryArea>,
     allocators: Vec<Allocator>,
-    cpu_time: Option<CpuTime>,
-    processor: Option<Processor>,
+    cpu_time: Option<CpuTotals>,
+    processor: Option<CpuUse>,
     marks: Vec<Mark>,
     mark_slices: Vec<MarkSlice>,
     mark_losses: Option<MarkLosses>,
@@ -181,12 +181,12 @@ impl Trace {
     }
 
     /// Processor time of the process and its children, if recorded.
-    pub fn cpu_time(&self) -> Option<CpuTime> {
+    pub fn cpu_totals(&self) -> Option<CpuTotals> {
         self.catalog.cpu_time
     }
 
     /// Processor time of the target, if recorded.
-    pub fn processor(&self) -> Option<&Processor> {
+    pub fn cpu_use(&self) -> Option<&CpuUse> {
         self.catalog.processor.as_ref()
     }
 
@@ -272,12 +272,12 @@ impl Trace {
         records.extend(catalog.symbols.iter().cloned().map(Record::Symbols));
         records.extend(catalog.areas.iter().cloned().map(Record::MemoryArea));
         records.extend(catalog.allocators.iter().cloned().map(Record::Allocator));
-        records.extend(catalog.cpu_time.map(Record::CpuTime));
+        records.extend(catalog.cpu_time.map(Record::CpuTotals));
         records.push(Record::Losses(catalog.losses));
         if catalog.children != Children::default() {
             records.push(Record::Children(catalog.children));
         }
-        records.extend(catalog.processor.map(Record::Processor));
+        records.extend(catalog.processor.map(Record::CpuUse));
         records.extend(catalog.marks.iter().cloned().map(Record::Mark));
         records.extend(catalog.mark_slices.iter().cloned().map(Record::MarkSlice));
         records.extend(catalog.mark_losses.map(Record::MarkLosses));
@@ -334,7 +334,7 @@ impl Trace {
     }
 
     /// A complete block as the file holds it; `None`: the block is a journal.
-    pub(crate) fn sealed_block(&self, index: usize) -> Result<Option<(BlockHeader, Vec<u8>)>, Error> {
+    pub(crate) fn compressed_block(&self, index: usize) -> Result<Option<(BlockHeader, Vec<u8>)>, Error> {
         let Found { at, header } = self.found[index];
         if header.kind == BlockKind::Journal {
             return Ok(None);
@@ -480,8 +480,8 @@ impl Catalog {
                 Record::Children(children) => catalog.children = children,
                 Record::MemoryArea(area) => catalog.areas.push(area),
                 Record::Allocator(allocator) => catalog.allocators.push(allocator),
-                Record::CpuTime(time) => catalog.cpu_time = Some(time),
-                Record::Processor(processor) => catalog.processor = Some(processor),
+                Record::CpuTotals(time) => catalog.cpu_time = Some(time),
+                Record::CpuUse(processor) => catalog.processor = Some(processor),
                 Record::Mark(mark) => catalog.marks.push(mark),
                 Record::MarkSlice(slice) => catalog.mark_slices.push(slice),
                 Record::MarkLosses(losses) => catalog.mark_losses = Some(losses),

@@ -33,7 +33,7 @@ pub fn rewrite(
     }
     writer.sync()?;
     for index in 0..from.blocks().len() {
-        match from.sealed_block(index)? {
+        match from.compressed_block(index)? {
             Some((header, payload)) => writer.copy_sealed(&header, &payload)?,
             None => {
                 let header = from.block_header(index);

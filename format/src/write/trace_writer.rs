@@ -300,7 +300,7 @@ impl TraceWriter {
     /// journal stays as it is, and readable; this does not cause an error.
     pub fn finish(mut self) -> Result<u64, Error> {
         let path = std::mem::take(&mut self.path);
-        let flushed = self.flush_records(0).inspect_err(|_| self.say_last_words());
+        let flushed = self.flush_records(0).inspect_err(|_| self.keep_losses_and_end());
         let done = flushed.and_then(|()| match self.close_journal() {
             Err(error) if error.kind() != ErrorKind::NoSpace => Err(error),
             _ => Ok(()),
@@ -364,7 +364,7 @@ impl TraceWriter {
     }
 
     /// If there is no room for all pending records, writes only `Losses` and `End`.
-    fn say_last_words(&mut self) {
+    fn keep_losses_and_end(&mut self) {
         let mut records = Records::new();
         catalog::decode(&self.pending, FORMAT_VERSION, &mut records).expect("the writer encoded them");
         let mut words = Vec::new();

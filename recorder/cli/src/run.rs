@@ -262,7 +262,7 @@ fn sentence(summary: &Summary) -> String {
     if *attached {
         line.push_str(" (the process ran before: allocations from before are unknown)");
     }
-    if children.unasked > 0 {
+    if children.unrequested > 0 {
         line.push_str(" (its child processes were not recorded; --children records them)");
     }
     if *is_replaced {

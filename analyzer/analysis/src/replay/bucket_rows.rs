@@ -4,14 +4,14 @@
 //! the cache when the next site writes, and each group allocates once. A site that never changes has no
 //! bucket here, and a group of such sites has no row.
 
-use edleak_format::LANES;
+use edleak_format::GROUP_SITES;
 use edleak_model::bucket::{Bucket, Extent};
 use edleak_model::packed::{Narrow, Packed, narrowed, widened};
 
 /// The rows of one group.
 #[derive(Clone, Debug, Default)]
 pub(super) struct BucketRows {
-    rows: Vec<[Narrow; LANES]>,
+    rows: Vec<[Narrow; GROUP_SITES]>,
 }
 
 /// The place of one site in the rows.
@@ -81,7 +81,7 @@ impl BucketRows {
                     if self.rows.is_empty() {
                         self.rows.reserve_exact(most as usize);
                     }
-                    self.rows.resize(index + 1, [[0; 6]; LANES]);
+                    self.rows.resize(index + 1, [[0; 6]; GROUP_SITES]);
                 }
                 self.rows[index][place.lane] = narrow;
             }

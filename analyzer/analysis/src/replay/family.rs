@@ -7,7 +7,7 @@
 use super::gap::Gap;
 use super::ids::{MIN_ID_LIMIT, SLACK};
 use super::merge::Merged;
-use edleak_format::{Columns, Grid, LANES, Row, Site, SiteId};
+use edleak_format::{Columns, GROUP_SITES, Grid, Row, Site, SiteId};
 use edleak_model::series::{Births, Point, Series, SeriesBuilder};
 use std::collections::{HashMap, HashSet};
 
@@ -140,7 +140,7 @@ impl Families {
         first_slice: usize,
         moves: &mut Vec<FamilyMove>,
     ) {
-        for lane in 0..LANES {
+        for lane in 0..GROUP_SITES {
             let Some(&member) = self.member_of.get(first_site + lane).filter(|&&member| member != NONE)
             else {
                 continue;

@@ -10,7 +10,7 @@ use super::bucket_rows::{BucketRows, Place};
 use super::gap::Gap;
 use super::opened::Step;
 use super::sums::{ExactSums, PowerSums};
-use edleak_format::{LANES, Lanes, Row};
+use edleak_format::{GROUP_SITES, GroupValues, Row};
 use edleak_model::bucket::{Bucket, Extent};
 use edleak_model::buckets::Buckets;
 use edleak_model::series::{Births, Point, Series};
@@ -21,13 +21,18 @@ use std::ops::Range;
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
 struct Quantity {
-    now: Lanes,
-    sum: Lanes,
-    min: Lanes,
-    max: Lanes,
+    now: GroupValues,
+    sum: GroupValues,
+    min: GroupValues,
+    max: GroupValues,
 }
 
-const NEW: Quantity = Quantity { now: [0; LANES], sum: [0; LANES], min: [u64::MAX; LANES], max: [0; LANES] };
+const NEW: Quantity = Quantity {
+    now: [0; GROUP_SITES],
+    sum: [0; GROUP_SITES],
+    min: [u64::MAX; GROUP_SITES],
+    max: [0; GROUP_SITES],
+};
 
 /// Sixteen sites. `now` applies from grid point `covered` on; all points before it are in the buckets.
 #[derive(Clone, Debug)]
@@ -35,17 +40,17 @@ pub(super) struct Group {
     bytes: Quantity,
     count: Quantity,
     /// All ones for sites that no slice has named yet.
-    unseen: Lanes,
+    unseen: GroupValues,
     covered: u32,
     /// The point at which the first of the open buckets ends.
     next_edge: u32,
     /// The point at which each open bucket ends; `u32::MAX` for sites not seen yet.
-    edges: [u32; LANES],
-    sites: [Site; LANES],
+    edges: [u32; GROUP_SITES],
+    sites: [Site; GROUP_SITES],
     bucket_rows: BucketRows,
     /// The greatest number of buckets that any of the sites will have.
     most: u32,
-    exact: Option<Box<[ExactSums; LANES]>>,
+    exact: Option<Box<[ExactSums; GROUP_SITES]>>,
 }
 
 /// The fields of one site that are rarely used.
@@ -64,11 +69,11 @@ impl Group {
             count: NEW,
             covered: 0,
             next_edge: u32::MAX,
-            edges: [u32::MAX; LANES],
+            edges: [u32::MAX; GROUP_SITES],
             sites: std::array::from_fn(|lane| Site { absent: 0, width: 0, place: Place::new(lane) }),
             bucket_rows: BucketRows::default(),
             most: 0,
-            unseen: [u64::MAX; LANES],
+            unseen: [u64::MAX; GROUP_SITES],
             exact: exact.then(Box::default),
         }
     }
@@ -81,7 +86,7 @@ impl Group {
         steps: &[Step],
         points: u32,
         powers: &PowerSums,
-        live_bytes: &mut [Lanes],
+        live_bytes: &mut [GroupValues],
     ) {
         for ((row, step), sum) in rows.iter().zip(steps).zip(live_bytes) {
             if step.point > self.covered {
@@ -98,7 +103,7 @@ impl Group {
                     self.cover(step.point, &self.at_the_end(row), powers);
                 }
             }
-            let begins = (0..LANES).fold(0, |any, l| any | (row.named[l] & self.unseen[l]));
+            let begins = (0..GROUP_SITES).fold(0, |any, l| any | (row.named[l] & self.unseen[l]));
             if begins != 0 {
                 self.begin(row, step.point, points);
             }
@@ -114,7 +119,7 @@ impl Group {
     #[cold]
     #[inline(never)]
     fn begin(&mut self, row: &Row, point: u32, points: u32) {
-        for l in 0..LANES {
+        for l in 0..GROUP_SITES {
             if row.named[l] & self.unseen[l] == 0 {
                 continue;
             }
@@ -137,7 +142,7 @@ impl Group {
     /// Closes the buckets that end at this point.
     #[inline(never)]
     fn close_buckets(&mut self) {
-        for l in 0..LANES {
+        for l in 0..GROUP_SITES {
             if self.edges[l] == self.covered {
                 self.close_bucket(l);
             }
@@ -152,7 +157,7 @@ impl Group {
     fn cover(&mut self, point: u32, next: &Row, powers: &PowerSums) {
         let (from, to) = (self.covered as usize, point as usize);
         let gap = Gap::between(from, to);
-        for l in 0..LANES {
+        for l in 0..GROUP_SITES {
             if self.unseen[l] != 0 {
                 continue;
             }
@@ -177,7 +182,7 @@ impl Group {
     /// The values after the last point, if slices are missing before them. A program frees its memory when it
     /// ends. So a lower value after the last point counts as held until the end.
     fn at_the_end(&self, row: &Row) -> Row {
-        let higher = |is: &Lanes, was: &Lanes| std::array::from_fn(|l| is[l].max(was[l]));
+        let higher = |is: &GroupValues, was: &GroupValues| std::array::from_fn(|l| is[l].max(was[l]));
         let live_bytes = higher(&row.live_bytes, &self.bytes.now);
         Row { live_bytes, live_count: higher(&row.live_count, &self.count.now), ..*row }
     }
@@ -250,7 +255,7 @@ impl Group {
 /// Chooses `one` where the mask is all ones, and `other` where it is zero. The code builds the result as one
 /// value: the processor could not forward sixteen single stores to the vector load that follows.
 #[inline(always)]
-fn chosen(mask: &Lanes, one: &Lanes, other: &Lanes) -> Lanes {
+fn chosen(mask: &GroupValues, one: &GroupValues, other: &GroupValues) -> GroupValues {
     std::array::from_fn(|l| (one[l] & mask[l]) | (other[l] & !mask[l]))
 }
 
@@ -258,7 +263,7 @@ impl Quantity {
     /// Adds the current values of all sixteen sites for one more grid point.
     #[inline(always)]
     fn add(&mut self) {
-        for l in 0..LANES {
+        for l in 0..GROUP_SITES {
             self.sum[l] = self.sum[l].saturating_add(self.now[l]);
             self.min[l] = self.min[l].min(self.now[l]);
             self.max[l] = self.max[l].max(self.now[l]);
@@ -308,7 +313,7 @@ mod tests {
         let rows: Vec<Row> = rows.into_values().collect();
         let mut group = Group::new(exact);
         for (rows, steps) in rows.chunks(5).zip(steps.chunks(5)) {
-            let mut live = [[0; LANES]; 5];
+            let mut live = [[0; GROUP_SITES]; 5];
             group.take(rows, steps, points as u32, &powers, &mut live[..rows.len()]);
         }
         let mut ended = Vec::new();

@@ -4,9 +4,9 @@ use super::family::{Families, FamilyMove};
 use super::group::Group;
 use super::opened::Opened;
 use super::sums::PowerSums;
-use edleak_format::{CHUNK_SLICES, Counters, LANES, Row, TILE_SITES, TileReader};
+use edleak_format::{CHUNK_SLICES, Counters, GROUP_SITES, Row, TILE_SITES, TileReader};
 
-pub(super) const GROUPS_PER_TILE: usize = TILE_SITES / LANES;
+pub(super) const GROUPS_PER_TILE: usize = TILE_SITES / GROUP_SITES;
 
 /// The sums over the sites of one range, for each slice of a window.
 #[derive(Default)]
@@ -54,7 +54,7 @@ impl Range<'_> {
                     reader.place(first, end - first);
                     let sums = &mut condensed.live_bytes[slices + first..slices + end];
                     let allocs = &mut condensed.allocs[slices + first..slices + end];
-                    let live_bytes = &mut [[0; LANES]; CHUNK_SLICES][..end - first];
+                    let live_bytes = &mut [[0; GROUP_SITES]; CHUNK_SLICES][..end - first];
                     for (i, group) in groups.iter_mut().enumerate() {
                         reader.rows(i, &mut rows);
                         group.take(&rows, &opened.steps[first..end], self.points, self.powers, live_bytes);
@@ -63,7 +63,7 @@ impl Range<'_> {
                         }
                         if !self.families.is_empty() {
                             let moves = &mut condensed.family_moves;
-                            self.families.note(site + i * LANES, &rows, &opened.columns, first, moves);
+                            self.families.note(site + i * GROUP_SITES, &rows, &opened.columns, first, moves);
                         }
                     }
                     for (sum, lanes) in sums.iter_mut().zip(live_bytes) {

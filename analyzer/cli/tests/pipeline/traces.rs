@@ -1,8 +1,8 @@
 //! Traces written for the tests. Literal numbers are the counters of each site.
 
 use edleak_format::{
-    AddressSymbols, Counters, End, EndReason, Epoch, Losses, Module, ModuleId, ModuleSymbols, Processor,
-    Record, Site, SiteId, SiteKind, SliceHeader, Stack, StackFrame, StackId, Start, Survivors, SymbolFrame,
+    AddressSymbols, Counters, CpuUse, End, EndReason, Epoch, Losses, Module, ModuleId, ModuleSymbols, Record,
+    Site, SiteId, SiteKind, SliceHeader, Stack, StackFrame, StackId, Start, Survivors, SymbolFrame,
     TraceWriter,
 };
 use std::path::{Path, PathBuf};
@@ -57,7 +57,7 @@ pub(crate) struct Draft {
     /// The slices that are missing from the trace.
     pub(crate) missing: std::ops::Range<u64>,
     /// Processor time that the program used, in seconds.
-    pub(crate) processor: Option<Processor>,
+    pub(crate) processor: Option<CpuUse>,
     /// RssAnon at slice i.
     pub(crate) resident: fn(u64) -> u64,
 }
@@ -246,7 +246,7 @@ impl Draft {
         symbols.dedup_by_key(|symbol| symbol.offset);
         records.push(Record::Symbols(ModuleSymbols { module, addresses: symbols }));
         records.push(Record::Losses(self.losses));
-        records.extend(self.processor.map(Record::Processor));
+        records.extend(self.processor.map(Record::CpuUse));
         records
     }
 

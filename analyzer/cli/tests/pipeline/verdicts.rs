@@ -5,7 +5,7 @@ use crate::programs::{command, finish, run, run_with_input};
 use crate::traces::{
     Draft, Scratch, caller, churning, constant, counters, filling, leaker, leaking, nothing, watched,
 };
-use edleak_format::{Counters, EndReason, Processor};
+use edleak_format::{Counters, CpuUse, EndReason};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -303,7 +303,7 @@ fn memory_kept_by_a_busy_program_is_at_most_a_suspect() {
         report["sites"][0]["confidence"].as_str().unwrap_or("none").to_owned()
     };
     let processor = |used_s: u64, waited_s: u64| {
-        Some(Processor {
+        Some(CpuUse {
             span_ns: 8_000_000_000,
             used_ns: used_s * 1_000_000_000,
             waited_ns: waited_s * 1_000_000_000,

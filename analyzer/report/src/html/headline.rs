@@ -163,7 +163,7 @@ fn missed(analysis: &Findings) -> Vec<String> {
     if !analysis.header.complete {
         lines.push("the recording was cut short, still runs, or is damaged".to_owned());
     }
-    if analysis.summary.unasked_children > 0 {
+    if analysis.summary.unrequested_children > 0 {
         lines.push("child processes were not recorded (`edleak-record --children` records them)".to_owned());
     }
     let hints =

@@ -60,7 +60,7 @@ pub(super) fn write(
     if let Some(before) = &analysis.header.before {
         paragraph(Ink::Faint, "note:   ", &ran_before(before, &analysis.summary))?;
     }
-    if analysis.summary.unasked_children > 0 {
+    if analysis.summary.unrequested_children > 0 {
         paragraph(
             Ink::Faint,
             "note:   ",

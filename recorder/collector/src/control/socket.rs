@@ -62,7 +62,7 @@ pub struct ControlSocket {
     clients: Vec<Client>,
     next_id: u64,
     /// After a failed accept (no free descriptors), the collector accepts no client before this time.
-    deaf_until: Option<Instant>,
+    paused_until: Option<Instant>,
 }
 
 impl ControlSocket {
@@ -100,13 +100,13 @@ impl ControlSocket {
         }
         let listener = UnixListener::bind(&path)?;
         listener.set_nonblocking(true)?;
-        Ok(ControlSocket { listener, path, clients: Vec::new(), next_id: 0, deaf_until: None })
+        Ok(ControlSocket { listener, path, clients: Vec::new(), next_id: 0, paused_until: None })
     }
 
     /// The descriptors to wait for: new clients, and clients that send a request.
     pub fn fds(&self) -> impl Iterator<Item = RawFd> {
         let asking = self.clients.iter().filter(|client| matches!(client.state, State::Asking(_)));
-        let listener = self.deaf_until.is_none().then(|| self.listener.as_raw_fd());
+        let listener = self.paused_until.is_none().then(|| self.listener.as_raw_fd());
         listener.into_iter().chain(asking.map(|client| client.stream.as_raw_fd()))
     }
 
@@ -153,11 +153,11 @@ impl ControlSocket {
     }
 
     fn accept(&mut self, now: Instant) {
-        const DEAF: Duration = Duration::from_secs(1);
-        if self.deaf_until.is_some_and(|until| now < until) {
+        const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+        if self.paused_until.is_some_and(|until| now < until) {
             return;
         }
-        self.deaf_until = None;
+        self.paused_until = None;
         for _ in 0..MAX_CLIENTS {
             match self.listener.accept() {
                 Ok((stream, _)) => {
@@ -173,7 +173,7 @@ impl ControlSocket {
                     if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
                 Err(error) => {
                     if error.kind() != ErrorKind::WouldBlock {
-                        self.deaf_until = Some(now + DEAF);
+                        self.paused_until = Some(now + ACCEPT_PAUSE);
                     }
                     return;
                 }

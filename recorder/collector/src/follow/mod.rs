@@ -85,7 +85,7 @@ impl Root<'_> {
 }
 
 /// The settings of a run.
-pub struct Plan {
+pub struct RunSettings {
     /// Settings that all recordings of the run share.
     pub options: Options,
     /// The trace of the root process.
@@ -142,7 +142,7 @@ struct Child {
 
 /// A run that is in progress.
 pub struct Follower<'a> {
-    plan: &'a Plan,
+    plan: &'a RunSettings,
     stock: SessionStock,
     root: Root<'a>,
     recording: Option<Recording>,
@@ -187,7 +187,7 @@ impl<'a> Follower<'a> {
     /// Follows `root`, whose images claim their sessions from `stock`. `reserved` is the writer of the plan's
     /// output, if the file exists already.
     pub fn new(
-        plan: &'a Plan,
+        plan: &'a RunSettings,
         stock: SessionStock,
         root: Root<'a>,
         reserved: Option<TraceWriter>,
@@ -428,7 +428,7 @@ impl<'a> Follower<'a> {
     }
 
     /// Number of known child processes without a trace, if the user did not ask to record children.
-    fn unasked(&self) -> u64 {
+    fn unrequested(&self) -> u64 {
         let claimed = self.stock.others() + self.strangers;
         if self.plan.children {
             return claimed;
@@ -490,7 +490,7 @@ impl<'a> Follower<'a> {
             let could_not = |(_, claimed): &&(Session, Instant)| !runs_on || claimed.elapsed() >= YOUNG;
             let unattached = self.attaching.iter().filter(could_not).count() as u64;
             let unrecorded = self.stock.missed() + self.unwritten + unattached;
-            let others = Others { unrecorded, unasked: self.unasked(), ..Others::default() };
+            let others = Others { unrecorded, unrequested: self.unrequested(), ..Others::default() };
             self.finish(recording, reason, others);
         }
     }

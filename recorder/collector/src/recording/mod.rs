@@ -37,8 +37,8 @@ use edleak_binary::elf::Elf;
 use edleak_binary::file_bytes::FileBytes;
 use edleak_binary::functions::FunctionTable;
 use edleak_format::{
-    Allocator, AreaKind, Attached, Children, Counters, CpuTime, End, EndReason, Error, ErrorKind, Losses,
-    ModuleId, Processor, Record, Site, SiteId, SiteKind, SliceHeader, Start, TraceWriter, place,
+    Allocator, AreaKind, Attached, Children, Counters, CpuTotals, CpuUse, End, EndReason, Error, ErrorKind,
+    Losses, ModuleId, Record, Site, SiteId, SiteKind, SliceHeader, Start, TraceWriter, place,
 };
 use edleak_session::site::OTHER;
 use std::io;
@@ -120,7 +120,7 @@ pub struct Recording {
     recorded_mappings: Option<edleak_format::Mappings>,
     /// Anonymous memory at the first reading, in bytes.
     first_anonymous_bytes: Option<u64>,
-    cpu: CpuTime,
+    cpu: CpuTotals,
     /// Whether the process has had a child.
     has_children: bool,
     /// Whether the target sees other thread ids than the collector (its own PID namespace); `None`: /proc
@@ -189,7 +189,7 @@ pub struct Others {
     /// Number of images that found no session.
     pub unrecorded: u64,
     /// Number of children that the user did not ask to record.
-    pub unasked: u64,
+    pub unrequested: u64,
     /// Whether the collector records each child into its own trace.
     pub children_are_recorded: bool,
 }
@@ -293,7 +293,7 @@ impl Recording {
             unmapped_unseen_bytes: 0,
             recorded_mappings: None,
             first_anonymous_bytes: None,
-            cpu: CpuTime::default(),
+            cpu: CpuTotals::default(),
             has_children: false,
             own_pid_namespace: None,
             image_watch,
@@ -483,15 +483,15 @@ impl Recording {
         // A child that lost LD_PRELOAD claims no session and sets no flag, but the kernel knows that it
         // existed.
         let seen = u64::from(self.has_children && !others.children_are_recorded);
-        let children = Children { unasked: others.unasked.max(u64::from(forked)).max(seen) };
-        if children.unasked > 0 {
-            self.record(&Record::CpuTime(self.cpu))?;
+        let children = Children { unrequested: others.unrequested.max(u64::from(forked)).max(seen) };
+        if children.unrequested > 0 {
+            self.record(&Record::CpuTotals(self.cpu))?;
         }
         self.settle_allocators()?;
         for allocator in self.allocators() {
             self.record(&Record::Allocator(allocator))?;
         }
-        if children.unasked > 0 {
+        if children.unrequested > 0 {
             self.record(&Record::Children(children))?;
         }
         let elapsed = self.began.elapsed();
@@ -503,7 +503,7 @@ impl Recording {
         let survivors = Arc::clone(survivors.before_teardown());
         self.record_survivors(&survivors, usize::MAX)?;
         if let Some([(from_ns, first), (to_ns, last)]) = self.processor {
-            self.record(&Record::Processor(Processor {
+            self.record(&Record::CpuUse(CpuUse {
                 span_ns: to_ns - from_ns,
                 used_ns: last.used_ns.saturating_sub(first.used_ns),
                 waited_ns: last.waited_ns.saturating_sub(first.waited_ns),

@@ -3,7 +3,7 @@
 use crate::error::{Error, ErrorKind};
 use crate::follow::attached::Attached;
 use crate::follow::session_stock::SessionStock;
-use crate::follow::{Follower, Plan, Root};
+use crate::follow::{Follower, Root, RunSettings};
 use crate::recording::Options;
 use crate::rules::publisher::Publisher;
 use crate::start::library;
@@ -50,7 +50,7 @@ pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) ->
         .map_err(|error| Error::system("signals cannot be received", &error, "see `ulimit -a`"))?;
     let output = output::followed(&options.output)?;
     let (writer, reserved) = output::reserve(&output, options.capacity_bytes)?;
-    let plan = Plan {
+    let plan = RunSettings {
         options: Options {
             command: process::command_line(pid),
             period: options.period,

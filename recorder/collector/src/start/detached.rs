@@ -4,7 +4,7 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::follow::session_stock::SessionStock;
-use crate::follow::{Follower, Plan, Root, child_path};
+use crate::follow::{Follower, Root, RunSettings, child_path};
 use crate::recording::period::Period;
 use crate::recording::{Domains, Options};
 use crate::rules::code_options::CodeOptions;
@@ -74,7 +74,7 @@ pub fn collect(args: &Request) -> ExitCode {
     let auto_watch = std::env::var("EDLEAK_AUTO_WATCH").is_ok_and(|value| value != "0");
     let code_options =
         CodeOptions { wrappers: WrapperSet::builtin(), watch: WatchSet::new(), walk_stacks: auto_watch };
-    let mut plan = Plan {
+    let mut plan = RunSettings {
         options: Options {
             command: process::command_line(args.pid),
             period,
@@ -126,7 +126,7 @@ pub fn collect(args: &Request) -> ExitCode {
 
 /// Reserves the name of a trace. The name may belong to a running recording: of another process, or of this
 /// process before an exec. If so, this process gets a trace named after its process ID.
-fn reserve(plan: &Plan, pid: u32) -> Result<(PathBuf, TraceWriter, Reserved), Error> {
+fn reserve(plan: &RunSettings, pid: u32) -> Result<(PathBuf, TraceWriter, Reserved), Error> {
     const MOST: u32 = 100;
     let output = &plan.output;
     let numbered = |image| match image {

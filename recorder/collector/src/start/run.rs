@@ -2,7 +2,7 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::follow::session_stock::SessionStock;
-use crate::follow::{Follower, Outcome, Plan, Root};
+use crate::follow::{Follower, Outcome, Root, RunSettings};
 use crate::recording::period::Period;
 use crate::recording::{Domains, Options, Summary};
 use crate::rules::code_options::CodeOptions;
@@ -139,7 +139,7 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
     };
     let publisher = Publisher::new(Arc::clone(&code_options));
     publisher.prepare(own_libc().into_iter().chain([checked.image.clone()]).collect());
-    let plan = Plan {
+    let plan = RunSettings {
         options: Options {
             command: options.program.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
             period: options.period,

@@ -257,7 +257,7 @@ fn areas_of(mappings: &[Mapping], calls: Option<Calls<'_>>) -> Vec<(AreaKind, St
         let parts = calls.map(|calls| calls(mapping.start, mapping.end)).unwrap_or_default();
         let seen = parts.iter().map(|part| part.bytes).sum::<u64>().min(all);
         // A mapping known from calls is neither an arena of glibc nor ours, however it looks.
-        let is_guess = matches!(kind, AreaKind::Arena | AreaKind::Recorder) && mapping.name.is_empty();
+        let is_guess = matches!(kind, AreaKind::Arena | AreaKind::Edleak) && mapping.name.is_empty();
         let kind = if is_guess && seen > all / 2 { AreaKind::Anonymous } else { kind };
         areas.push((kind, name.to_owned(), mapping.share(all, all)));
         if matches!(kind, AreaKind::Anonymous | AreaKind::Named) && calls.is_some() {
@@ -320,7 +320,7 @@ fn kind_of<'m>(
             return Some((AreaKind::Named, name.trim_start_matches("[anon:").trim_end_matches(']')));
         }
         _ if name.starts_with('[') => return None,
-        _ if name.starts_with("/memfd:edleak-session") => return of(AreaKind::Recorder),
+        _ if name.starts_with("/memfd:edleak-session") => return of(AreaKind::Edleak),
         _ => {
             let shared = ["/memfd:", "/dev/shm/", "/dev/zero", "/SYSV", "/anon_hugepage"];
             let is_shared = shared.iter().any(|start| name.starts_with(start));
@@ -343,7 +343,7 @@ fn kind_of<'m>(
         return of(AreaKind::Arena);
     }
     if mapping.is_unreserved && size > 0 && size.is_multiple_of(LEAF_BYTES) {
-        return of(AreaKind::Recorder);
+        return of(AreaKind::Edleak);
     }
     let guard = before.filter(is_without_access).filter(|guard| guard.end == mapping.start);
     if guard.is_some_and(|guard| guard.end - guard.start <= LARGEST_GUARD_BYTES) {
@@ -415,14 +415,14 @@ Rss:                  32 kB
                 plain(AreaKind::Heap, 100),
                 plain(AreaKind::Arena, 60),
                 plain(AreaKind::Anonymous, 0),
-                plain(AreaKind::Recorder, 12),
+                plain(AreaKind::Edleak, 12),
                 plain(AreaKind::Anonymous, 0),
                 plain(AreaKind::Stack, 16),
                 plain(AreaKind::Anonymous, 4),
                 (AreaKind::Named, "jit code".into(), 20 << 10),
                 plain(AreaKind::SharedMemory, 24),
                 plain(AreaKind::File, 28),
-                plain(AreaKind::Recorder, 0),
+                plain(AreaKind::Edleak, 0),
                 plain(AreaKind::Stack, 32),
                 plain(AreaKind::HugePages, 2048),
             ]
