@@ -29,6 +29,7 @@ packages=(
     bzip2 xz-utils zstd zip unzip cpio file bc m4 make gawk mawk tcl lua5.4 # tests/tests/distro.rs
     libssl-dev                   # tests/programs/attribution/one_bug_many_sites.cpp
     chromium chromium-driver     # tests/tests/html: the page of --format html in a browser
+    libjemalloc-dev libgoogle-perftools-dev # tests/programs/allocators
     diffutils patch less openssl nodejs openjdk-17-jre-headless postgresql nginx-light
 )
 

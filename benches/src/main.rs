@@ -49,6 +49,7 @@ type Group = (&'static str, fn(&mut Bench) -> Result<()>);
 const GROUPS: &[Group] = &[
     ("instructions", rows::instructions::rows),
     ("pairs", rows::pairs::rows),
+    ("detours", rows::detours::rows),
     ("start-up", rows::start_up::rows),
     // These groups run before the groups that make this process large: a child's peak is only visible above
     // the peak of this process.

@@ -1,9 +1,10 @@
 //! The programs to record: samples/ and tests/programs/, built once by samples/build.sh.
 
 use crate::tools::{repository, target_dir};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// A directory of sources, and the directory of their programs.
 #[derive(Debug)]
@@ -28,6 +29,29 @@ pub fn programs() -> &'static Programs {
 pub fn hosts() -> &'static Programs {
     static HOSTS: OnceLock<Result<Programs, String>> = OnceLock::new();
     Programs::built(&HOSTS, "tests/programs/hosts")
+}
+
+/// tests/programs/allocators/
+pub fn allocators() -> &'static Programs {
+    static ALLOCATORS: OnceLock<Result<Programs, String>> = OnceLock::new();
+    Programs::built(&ALLOCATORS, "tests/programs/allocators")
+}
+
+/// A Rust program of tests/programs/allocators/rust, built by cargo with this profile.
+pub fn rust_allocator(name: &str, profile: &str) -> PathBuf {
+    static BUILT: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let target = target_dir().join("test-programs").join("allocators-rust");
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if built.insert(profile.to_owned()) {
+        let manifest = repository().join("tests/programs/allocators/rust/Cargo.toml");
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.args(["build", "--quiet", "--locked", "--profile", profile, "--manifest-path"]).arg(manifest);
+        // The allocators are C: they need none of what this build was told about its own code.
+        cargo.arg("--target-dir").arg(&target).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
+        let status = cargo.status().expect("cargo must be there to build the programs");
+        assert!(status.success(), "the programs of tests/programs/allocators/rust do not build");
+    }
+    target.join(profile).join(name)
 }
 
 /// tests/programs/attribution/

@@ -280,6 +280,21 @@ impl<'data> Elf<'data> {
         })
     }
 
+    /// The bytes of all segments that are loaded.
+    pub(crate) fn loaded_data(&self) -> impl Iterator<Item = &'data [u8]> + '_ {
+        let loads = self.segments.iter().filter(|segment| segment.p_type(LE) == elf::PT_LOAD);
+        loads.filter_map(|segment| segment.data(LE, self.data).ok())
+    }
+
+    /// The segments with code: link-time address and bytes.
+    pub fn code_segments(&self) -> impl Iterator<Item = (u64, &'data [u8])> + '_ {
+        let loads = self
+            .segments
+            .iter()
+            .filter(|segment| segment.p_type(LE) == elf::PT_LOAD && segment.p_flags(LE).contains(elf::PF_X));
+        loads.filter_map(|segment| Some((segment.p_vaddr(LE), segment.data(LE, self.data).ok()?)))
+    }
+
     /// Address of the segment that locates `.eh_frame`.
     pub fn eh_frame_hdr(&self) -> Option<u64> {
         let segment = self.segments.iter().find(|segment| segment.p_type(LE) == elf::PT_GNU_EH_FRAME)?;

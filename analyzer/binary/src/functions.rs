@@ -101,6 +101,37 @@ impl<'data> Elf<'data> {
         symbols
     }
 
+    /// The functions that other modules can call by name: offset and name.
+    pub fn exported_functions(&self) -> Vec<(u32, &'data str)> {
+        let symbols = self.code_symbols(true);
+        let hidden = self.hidden_symbols();
+        let exported =
+            symbols.into_iter().filter(|symbol| symbol.rank < 2 && !hidden.contains(&symbol.start));
+        exported
+            .filter_map(|symbol| {
+                Some((self.offset_of(symbol.start)?, std::str::from_utf8(symbol.name).ok()?))
+            })
+            .collect()
+    }
+
+    /// Addresses of dynamic symbols that other modules cannot bind to.
+    fn hidden_symbols(&self) -> Vec<u64> {
+        let Some(table) = self.symbols(true) else { return Vec::new() };
+        let is_hidden = |symbol: &&elf::Sym64<object::LittleEndian>| {
+            matches!(symbol.st_visibility(), elf::STV_HIDDEN | elf::STV_INTERNAL)
+        };
+        table.iter().filter(is_hidden).map(|symbol| symbol.st_value(LE)).collect()
+    }
+
+    /// Offsets of functions that are chosen while the module is loaded (IFUNC): their symbols name the code
+    /// that chooses.
+    pub fn load_time_choices(&self) -> Vec<u32> {
+        let tables = [false, true].into_iter().filter_map(|is_dynamic| self.symbols(is_dynamic));
+        let symbols = tables.flat_map(|table| table.iter());
+        let chosen = symbols.filter(|symbol| symbol.st_type() == elf::STT_GNU_IFUNC && is_defined(symbol));
+        chosen.filter_map(|symbol| self.offset_of(symbol.st_value(LE))).collect()
+    }
+
     /// Sorts the symbols. Extends each symbol without a size to the next symbol, or to the end of its
     /// section.
     fn close_open_ends(&self, symbols: &mut [CodeSymbol<'_>]) {

@@ -29,6 +29,21 @@ impl Elf<'_> {
     }
 }
 
+impl Elf<'_> {
+    /// An allocator in a program without a symbol table, which its messages give away.
+    pub fn nameless_allocator(&self) -> Option<&'static str> {
+        const MESSAGES: [(&str, &str); 3] =
+            [("jemalloc", "<jemalloc>: "), ("mimalloc", "mimalloc: "), ("tcmalloc", "tcmalloc: ")];
+        if self.has_symbols(false) {
+            return None;
+        }
+        let holds = |message: &str| {
+            self.loaded_data().any(|bytes| memchr::memmem::find(bytes, message.as_bytes()).is_some())
+        };
+        MESSAGES.iter().find(|(_, message)| holds(message)).map(|(name, _)| *name)
+    }
+}
+
 /// The first function of the table with one of these names.
 fn own_malloc_in(table: &Symbols<'_>, names: &[&'static str]) -> Option<&'static str> {
     table.iter().filter(|symbol| is_defined_function(symbol)).find_map(|symbol| {

@@ -2,6 +2,7 @@
 
 pub(crate) mod analyze;
 pub(crate) mod collector;
+pub(crate) mod detours;
 pub(crate) mod framehop;
 pub(crate) mod instructions;
 pub(crate) mod month;

@@ -123,6 +123,13 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) no_wrappers: bool,
 
+    /// Also count an allocator inside a module whose functions begin with PREFIX, as `my_*`; repeatable.
+    ///
+    /// The known ones (malloc in the program itself, je_, _rjem_, mi_, tc_, rpmalloc, sn_ and others) need no
+    /// option.
+    #[arg(long, value_name = "PREFIX*")]
+    pub(crate) allocator: Vec<String>,
+
     /// Record full stacks at these sites; repeatable.
     ///
     /// SPEC is a pattern on function names (`*` watches everything), a return address as `module!offset`, or

@@ -5,6 +5,7 @@ use crate::args::Args;
 use crate::embedded::LIBRARY;
 use crate::metrics::Metrics;
 use edleak_analysis::site::INJECTED_NAME;
+use edleak_collector::detour::Prefixes;
 use edleak_collector::follow::Outcome;
 use edleak_collector::recording::Summary;
 use edleak_collector::rules::code_options::CodeOptions;
@@ -177,6 +178,10 @@ fn code_options(args: &Args) -> Result<CodeOptions, Error> {
     for pattern in &args.wrapper {
         wrappers.add(pattern)?;
     }
+    let mut allocators = Prefixes::default();
+    for prefix in &args.allocator {
+        allocators.add(prefix)?;
+    }
     let mut watch = WatchSet::new();
     for spec in &args.watch {
         watch.add(spec)?;
@@ -184,7 +189,7 @@ fn code_options(args: &Args) -> Result<CodeOptions, Error> {
     for trace in &args.watch_from {
         watch.add_sites_of(trace, &analysis::leaks_of(trace)?)?;
     }
-    Ok(CodeOptions { wrappers, walk_stacks: args.auto_watch || !watch.is_empty(), watch })
+    Ok(CodeOptions { wrappers, allocators, walk_stacks: args.auto_watch || !watch.is_empty(), watch })
 }
 
 fn report(args: &Args, outcome: &Outcome, unused_wrappers: &[String]) {

@@ -7,16 +7,18 @@
 //! follow     every image of the run: from its claim of a session, over exec and fork, to its end
 //! recording  one image: reads its session and writes slice after slice into its trace
 //! rules      the rules that the target gets: callers to step over, callers to watch, unwind rules
+//! detour     allocators inside a module: the jumps and stubs for their entry points
 //! watch      requests to record full stacks: from the user, from auto-watch, from a running session
 //! control    the socket of a running recording: the collector's end
 //! sys        the operating system: shared memory, /proc, signals, limits, stderr
 //! error      the errors of all of these
 //! ```
 //! Each module uses only the modules after it in this list: `doctor → start → follow → recording → {rules →
-//! watch, control} → sys`.
+//! {watch, detour}, control} → sys`.
 #![deny(unsafe_code)]
 
 pub mod control;
+pub mod detour;
 pub mod doctor;
 mod error;
 pub mod follow;

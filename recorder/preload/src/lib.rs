@@ -6,9 +6,11 @@
 //! entry exports     the exported C symbols
 //!       forward     entry points that may call other entry points; operator new and delete
 //!       mapping     mmap and its kin: forwarded, and told to the collector
+//!       detour      functions of an allocator inside a module, which stubs lead here
 //! arch  x86_64      all code that names a register or a system call number
 //!       stubs       the entry stubs
 //!       note        the fast path of an allocation, in the entry stub
+//!       detour      the hooks of detoured functions
 //!       call_new    the frame that calls a real operator new
 //!       signal      the registers of a frame that a signal interrupts
 //!       numbers     the numbers of system calls
@@ -23,6 +25,7 @@
 //!       modules     modules that the loader loads and unloads
 //!       marks       edleak_mark: named instants, and the slices taken at them
 //!       real        the next malloc in symbol order, and memory until it is found
+//!       detours     the jumps that are written over entry points while the library starts
 //!       lifecycle   start, fork, exec as a state machine; attaching to a session
 //!       detached    a bare LD_PRELOAD starts its own collector
 //!       idle        waiting for a recording, and beginning it in a running process

@@ -38,6 +38,8 @@ pub struct Header {
     pub serial: AtomicU64,
     /// The process ID of the collector in its own PID namespace.
     pub collector: AtomicU32,
+    /// Modules with detours; they are there before `ready` is set.
+    pub detour_modules: AtomicU32,
 
     /// [`FRESH`] or [`ATTACHED`]; a futex.
     pub state: AtomicU32,
@@ -81,6 +83,10 @@ pub struct Header {
     /// Number of module events of the parent up to the fork. If `maps` is empty, this process has the modules
     /// that its parent had at that time.
     pub parent_events: AtomicU32,
+    /// 1: this forked child has the detours of its parent.
+    pub has_detours: AtomicU32,
+    /// 1: the target has applied its detours, as far as it could. 2: they came too late for it.
+    pub detours_done: AtomicU32,
     /// The start of the image's first stack, as in /proc/PID/stat (`startstack`); 0: unknown.
     pub stack_start: AtomicU64,
 

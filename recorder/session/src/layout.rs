@@ -6,6 +6,7 @@
 use crate::atomic::AtomicU64;
 use crate::caller::CALLERS;
 use crate::counters::Counters;
+use crate::detour::{self, DetourModule, Patch};
 use crate::event::{MAX_EVENTS, ModuleEvent};
 use crate::mapping::{self, MappingSlot};
 use crate::mark::{MAX_IDS, MAX_NAMES, MarkName, MarkState, RING_WORDS, Seen};
@@ -90,9 +91,16 @@ pub const MARK_SEEN_AT: usize = page(MARK_NAMES_AT + MAX_NAMES * size_of::<MarkN
 pub const MARK_RING_AT: usize = page(MARK_SEEN_AT + MAX_IDS * size_of::<Seen>());
 /// Offset of the ring of mapping events.
 pub const MAPPINGS_AT: usize = page(MARK_RING_AT + RING_WORDS * size_of::<AtomicU64>());
+/// Offset of the modules with detours.
+pub const DETOUR_MODULES_AT: usize = page(MAPPINGS_AT + mapping::MAX_EVENTS * size_of::<MappingSlot>());
+/// Offset of their jumps.
+pub const DETOUR_PATCHES_AT: usize =
+    page(DETOUR_MODULES_AT + detour::MAX_MODULES * size_of::<DetourModule>());
+/// Offset of the code that the jumps lead to.
+pub const DETOUR_CODE_AT: usize = page(DETOUR_PATCHES_AT + detour::MAX_PATCHES * size_of::<Patch>());
 /// Offset of the counters, which are indexed by shard and then by site. The counters are the last region
 /// because only their size varies.
-pub const COUNTERS_AT: usize = page(MAPPINGS_AT + mapping::MAX_EVENTS * size_of::<MappingSlot>());
+pub const COUNTERS_AT: usize = page(DETOUR_CODE_AT + detour::CODE_BYTES);
 
 /// Size of a session with this many shards.
 pub const fn total_bytes(shards: usize) -> usize {

@@ -15,6 +15,7 @@
 //!    wrappers  sorted pc ranges whose frames are stepped over
 //!    maps      the target's memory map at the time it attached
 //!    events    modules loaded and unloaded since then
+//!    detours   jumps for the entry points of allocators, and the code that they lead to
 //!    stacks    the stacks of watched sites, and the unwind rules
 //!    marks     names of marks and how often each was set, and the slices taken at marks
 //!    mappings  a ring of events: the ranges of address space that the program mapped and unmapped
@@ -32,6 +33,7 @@ mod atomic;
 pub mod caller;
 pub mod control;
 pub mod counters;
+pub mod detour;
 pub mod event;
 pub mod header;
 pub mod idle;
@@ -46,7 +48,7 @@ pub mod wrapper;
 
 macro_rules! version {
     () => {
-        11
+        12
     };
 }
 

@@ -1,9 +1,12 @@
-// A program with its own linked allocator: edleak can count nothing, and must report this.
+// A program that defines malloc and its kin itself, so simple that the compiler knows which registers they change.
 #include "check.h"
 
 static char arena[64 << 20];
 static size_t used;
-void *malloc(size_t size) {
+// Calls of inlined functions are seen by nobody.
+#define NOINLINE __attribute__((noinline, noclone))
+
+NOINLINE void *malloc(size_t size) {
     size_t whole = (size + 31) & ~(size_t)15;
     if (used + whole > sizeof arena) return NULL;
     char *p = arena + used;
@@ -11,9 +14,9 @@ void *malloc(size_t size) {
     memcpy(p, &size, sizeof size);
     return p + 16;
 }
-void free(void *p) { (void)p; }
-void *calloc(size_t n, size_t m) { return malloc(n * m); }
-void *realloc(void *old, size_t size) {
+NOINLINE void free(void *p) { (void)p; }
+NOINLINE void *calloc(size_t n, size_t m) { return malloc(n * m); }
+NOINLINE void *realloc(void *old, size_t size) {
     char *p = malloc(size);
     if (p && old) {
         size_t before;

@@ -32,14 +32,9 @@ fn target(program: &OsStr) -> Finding {
     match check::check_program(program, std::env::var_os("PATH").as_deref()) {
         Err(error) => Finding::of_error(SUBJECT, &error),
         Ok(program) => match program.own_malloc {
-            Some(own) => Finding::note(
+            Some(own) => Finding::good(
                 SUBJECT,
-                format!(
-                    "`{}` contains an allocator: edleak does not see allocations through `{}`",
-                    program.image.display(),
-                    own.symbol
-                ),
-                "build it without, or with the allocator as a shared library",
+                format!("`{}` can be recorded, with its own `{}`", program.image.display(), own.symbol),
             ),
             None => Finding::good(SUBJECT, format!("`{}` can be recorded", program.image.display())),
         },

@@ -7,10 +7,12 @@ use edleak_session::layout::MAX_SHARDS;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-/// Longest wait of a target for the wrapper rules of its modules, in microseconds; the target waits once, at
-/// its start.
-const PATIENCE_US: u32 = 50_000;
+/// How long a target may wait, once, at its start, for the wrapper rules of its modules.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(50);
+/// The same for a program that has an allocator of its own: without its detours nothing of it is counted.
+pub(crate) const PATIENCE_FOR_DETOURS: Duration = Duration::from_secs(2);
 /// Number of slots that the collector keeps filled. An image takes one session when it starts; the collector
 /// refills the slots several times a second.
 const STOCK: usize = 8;
@@ -28,26 +30,28 @@ pub struct SessionStock {
     /// The user of the target, if it is another user than that of this process.
     owner: Option<Owner>,
     keeper: Option<DescriptorKeeper>,
+    patience_us: u32,
 }
 
 impl SessionStock {
     /// Creates the control page and the first sessions.
-    pub fn create(children: bool) -> io::Result<SessionStock> {
-        SessionStock::create_with(children, None, None)
+    pub fn create(children: bool, patience: Duration) -> io::Result<SessionStock> {
+        SessionStock::create_with(children, patience, None, None)
     }
 
     /// The same for a process that runs already. If this process may not show it its descriptors, a keeper does.
     pub(crate) fn create_for(pid: u32, children: bool) -> io::Result<SessionStock> {
         if !descriptor_keeper::is_needed_for(pid) {
-            return SessionStock::create(children);
+            return SessionStock::create(children, PATIENCE);
         }
         let owner = Owner::of(pid).ok_or(io::ErrorKind::NotFound)?;
         let keeper = DescriptorKeeper::start(pid, owner)?;
-        SessionStock::create_with(children, Some(owner), Some(keeper))
+        SessionStock::create_with(children, PATIENCE, Some(owner), Some(keeper))
     }
 
     fn create_with(
         children: bool,
+        patience: Duration,
         owner: Option<Owner>,
         keeper: Option<DescriptorKeeper>,
     ) -> io::Result<SessionStock> {
@@ -59,6 +63,7 @@ impl SessionStock {
             sessions: (0..sessions).map(|_| None).collect(),
             // There are more shards than threads that can run at once, so that threads seldom share a shard.
             // Each shard costs address space.
+            patience_us: u32::try_from(patience.as_micros()).unwrap_or(u32::MAX),
             shards: (8 * cores).clamp(16, MAX_SHARDS),
             owner,
             keeper,
@@ -122,7 +127,7 @@ impl SessionStock {
         let slots: &[Slot] = &self.page.get().slots;
         for (slot, place) in slots.iter().zip(&mut self.sessions).take(places) {
             if place.is_none() {
-                let session = Session::create(self.shards, PATIENCE_US)?;
+                let session = Session::create(self.shards, self.patience_us)?;
                 self.owner.map_or(Ok(()), |owner| session.give_to(owner))?;
                 slot.offer(session.fd() as u32);
                 *place = Some(session);
@@ -138,7 +143,7 @@ mod tests {
 
     #[test]
     fn every_session_is_claimed_once_and_its_place_refilled() {
-        let mut stock = SessionStock::create(false).expect("memory files can be made");
+        let mut stock = SessionStock::create(false, PATIENCE).expect("memory files can be made");
         let mut seen = Vec::new();
         for _ in 0..3 {
             stock.fill().expect("memory files can be made");

@@ -1,6 +1,7 @@
 //! The recording of one image: reads its session and writes slice after slice into its trace.
 
 mod attached;
+mod detours;
 mod domains;
 pub(crate) mod inject;
 mod learn;
@@ -17,6 +18,7 @@ pub(crate) mod watch_changes;
 use crate::control::progress::Progress;
 use crate::control::socket::ClientId;
 use crate::follow::image::ImageWatch;
+use crate::recording::detours::{Detours, Surroundings, Unseen};
 pub use crate::recording::domains::Domains;
 use crate::recording::inject::Injected;
 use crate::recording::mappings::Mappings;
@@ -31,6 +33,7 @@ use crate::rules::stack_bounds::StackBounds;
 use crate::sys::maps;
 use crate::sys::memory::AreaReader;
 use crate::sys::process::{self, ProcessorTime, Size, Status};
+use crate::sys::say::say;
 use crate::sys::shm::Session;
 use crate::watch::auto_watch::AutoWatch;
 use edleak_binary::elf::Elf;
@@ -103,6 +106,9 @@ pub struct Recording {
     /// The module of the program itself.
     image: Option<ModuleId>,
     own_allocator: Option<PathBuf>,
+    detours: Detours,
+    /// The user was told of allocators that are not counted.
+    is_unseen_told: bool,
     image_sites: Vec<usize>,
     /// The counters of a slice, indexed by trace site.
     counters: Vec<Counters>,
@@ -226,6 +232,17 @@ impl Recording {
             modules.add_maps(&maps::files_of(pid), 0);
         }
         publisher.publish(&session, modules.all());
+        let program = process::program(pid).map(|path| path.display().to_string());
+        let image = modules.all().iter().find(|loaded| Some(&loaded.module.path) == program.as_ref());
+        // For a process that has ended already, /proc has no link to the program. The program is the first
+        // entry of a memory map.
+        let image = image.or(modules.all().first()).map(|loaded| loaded.module.id);
+        let surroundings = Surroundings {
+            maps: &session.maps(),
+            program: image,
+            has_one_thread: process::threads(pid) == Some(1),
+        };
+        let detours = Detours::publish(&session, modules.all(), &publisher, &surroundings);
         if options.auto_watch {
             publisher.enable_walks(&session, modules.all());
         }
@@ -245,11 +262,6 @@ impl Recording {
         for loaded in modules.all() {
             writer.record(&Record::Module(loaded.module.clone()))?;
         }
-        let program = process::program(pid).map(|path| path.display().to_string());
-        let image = modules.all().iter().find(|loaded| Some(&loaded.module.path) == program.as_ref());
-        // For a process that has ended already, /proc has no link to the program. For such a process, the
-        // first entry of the memory map is the program.
-        let image = image.or(modules.all().first()).map(|loaded| loaded.module.id);
         let slicer = Slicer::new(session.shards().len());
         let is_attached = session.header().attached.load(Ordering::Relaxed) != 0;
         let status = process::read_status(pid);
@@ -281,6 +293,8 @@ impl Recording {
             injected: None,
             image,
             own_allocator: options.own_allocator.clone(),
+            detours,
+            is_unseen_told: false,
             image_sites: Vec::new(),
             counters: Vec::new(),
             events_read: 0,
@@ -432,10 +446,28 @@ impl Recording {
         self.take_slice(due)?;
         self.schedule.taken(due);
         self.watch_suspects();
+        if self.session.header().detours_done.load(Ordering::Acquire) != 0 {
+            self.tell_unseen();
+        }
         if self.own_pid_namespace == Some(false) {
             self.slicer.reclaim(&self.session, self.pid);
         }
         Ok(())
+    }
+
+    /// Says once which allocators are not counted, as soon as the target has had the time to lead their
+    /// functions to hooks.
+    fn tell_unseen(&mut self) {
+        if !std::mem::replace(&mut self.is_unseen_told, true) {
+            for unseen in self.unseen() {
+                say(format_args!("{}", unseen.message));
+            }
+        }
+    }
+
+    /// The allocators that are not counted, or not in full.
+    fn unseen(&self) -> Vec<Unseen> {
+        self.detours.unseen(&self.session, self.modules.all(), &self.publisher)
     }
 
     /// Checks whether the process still runs the recorded image.
@@ -476,6 +508,7 @@ impl Recording {
         let reason = if is_replaced { EndReason::Replaced } else { reason };
         let lost_children = self.session.header().lost_children.load(Ordering::Relaxed);
         let is_blind = self.is_blind();
+        self.tell_unseen();
         self.losses.unrecorded_images = others.unrecorded + u64::from(lost_children) + u64::from(is_blind);
         let forked = self.session.header().has_forked.load(Ordering::Relaxed);
         // A forked child sets a flag in the session, but no code counts the children there.
@@ -548,8 +581,10 @@ impl Recording {
         let Some(own_allocator) = &self.own_allocator else { return false };
         let image = self.image.and_then(|id| self.modules.all().get(id.0 as usize));
         let counted = self.counted_in_image();
-        image.is_some_and(|image| Path::new(&image.module.path) == own_allocator)
-            && counted.allocs <= NOISE_ALLOCS
+        image.is_some_and(|image| {
+            Path::new(&image.module.path) == own_allocator
+                && !self.detours.is_counted(&self.session, image.module.id)
+        }) && counted.allocs <= NOISE_ALLOCS
             && counted.allocated_bytes <= NOISE_BYTES
     }
 
@@ -698,7 +733,15 @@ impl Recording {
             let symbol = own_allocator(&loaded.file)?;
             Some(Allocator { module: loaded.module.id, symbol })
         };
-        self.modules.all().iter().filter_map(of_module).collect()
+        let is_uncounted = |loaded: &&Loaded| !self.detours.is_counted(&self.session, loaded.module.id);
+        let mut found: Vec<Allocator> =
+            self.modules.all().iter().filter(is_uncounted).filter_map(of_module).collect();
+        for unseen in self.unseen() {
+            if !found.iter().any(|allocator| allocator.module == unseen.module) {
+                found.push(Allocator { module: unseen.module, symbol: unseen.symbol });
+            }
+        }
+        found
     }
 
     /// Copies the counters of the session to the indices of their sites in the trace.

@@ -1,5 +1,6 @@
 //! The user's options about code: functions to step over, sites to watch.
 
+use crate::detour::Prefixes;
 use crate::rules::wrappers::WrapperSet;
 use crate::watch::request::WatchSet;
 
@@ -8,6 +9,8 @@ use crate::watch::request::WatchSet;
 pub struct CodeOptions {
     /// Functions to step over.
     pub wrappers: WrapperSet,
+    /// Prefixes of allocators' functions, beyond those of the table.
+    pub allocators: Prefixes,
     /// Sites to watch.
     pub watch: WatchSet,
     /// Whether the library walks stacks from the start, or may walk them at any time.

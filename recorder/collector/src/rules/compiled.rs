@@ -1,5 +1,7 @@
 //! The wrappers and unwind rules of files, compiled once per file for all processes of the run.
 
+use crate::detour::Prefixes;
+use crate::detour::entries::FileEntries;
 use crate::rules::cache::{CACHE, Known};
 use crate::rules::code_options::CodeOptions;
 use crate::rules::code_range::CodeRange;
@@ -16,6 +18,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 pub(crate) struct FileCode {
     /// The ranges of wrappers.
     pub wrappers: Vec<CodeRange>,
+    /// The functions of allocators that the file defines.
+    pub entries: FileEntries,
     /// The link-time address of the file's first byte.
     pub link_base: u64,
     /// The opened file, for rules that the collector compiles later. Another file may have its path by then.
@@ -87,21 +91,31 @@ impl FileCode {
     /// Returns `true` if there is nothing to keep in the cache.
     fn compile(path: &str, file: &Path, build_id: &[u8], code_options: &CodeOptions) -> (FileCode, bool) {
         let rules = OnceLock::new();
-        let nothing =
-            FileCode { wrappers: Vec::new(), link_base: 0, file: None, version: 0, rules: OnceLock::new() };
+        let nothing = FileCode {
+            wrappers: Vec::new(),
+            entries: FileEntries::default(),
+            link_base: 0,
+            file: None,
+            version: 0,
+            rules: OnceLock::new(),
+        };
         let Ok(binary) = BinaryFile::open(file) else { return (nothing, true) };
         let files = SymbolFiles::find(path, binary, &Options::default());
         // A user's patterns record which functions they match, so the collector must search for these
         // functions in each run.
-        let is_usual = code_options.wrappers.is_only_builtin() && !code_options.walk_stacks;
+        let is_usual = code_options.wrappers.is_only_builtin()
+            && code_options.allocators == Prefixes::default()
+            && !code_options.walk_stacks;
         let cache = CACHE.as_ref().filter(|_| is_usual && files.binary().build_id() == build_id);
         let version = files.version();
         if let Some(Known { wrappers, link_base }) = cache.and_then(|cache| cache.load(build_id, version)) {
-            let file = Some(files.into_binary());
-            return (FileCode { wrappers, link_base, file, version, rules }, true);
+            let (entries, file) = (FileEntries::default(), Some(files.into_binary()));
+            return (FileCode { wrappers, entries, link_base, file, version, rules }, true);
         }
         let Ok(elf) = files.binary().elf() else { return (nothing, true) };
-        let functions = wrapper_functions(&elf, &files.functions(), &code_options.wrappers);
+        let named = files.functions();
+        let functions = wrapper_functions(&elf, &named, &code_options.wrappers);
+        let entries = FileEntries::of_module(&elf, &named, &code_options.allocators);
         let some;
         let table = if code_options.walk_stacks || functions == [WHOLE_FILE] {
             rules.get_or_init(|| unwind::compile(&elf))
@@ -117,7 +131,9 @@ impl FileCode {
         let wrappers = wrapper_ranges(&elf, table, &functions).into_iter().map(code_range).collect();
         let link_base = elf.link_base();
         let file = rules.get().is_none().then(|| files.into_binary());
-        (FileCode { wrappers, link_base, file, version, rules }, cache.is_none())
+        // The cache has no place for the functions of an allocator, so a file with some is compiled anew.
+        let is_kept = cache.is_some() && entries.entries.is_empty();
+        (FileCode { wrappers, entries, link_base, file, version, rules }, !is_kept)
     }
 
     /// Stores the compiled code in the cache, for the next run.
@@ -151,8 +167,12 @@ mod tests {
         let expected = unwind::compile(&Elf::parse(&own).expect("it runs, so it is sound"));
         let path = std::env::temp_dir().join(format!("edleak-upgrade-{}", std::process::id()));
         std::fs::write(&path, &own).expect("writable");
-        let code_options =
-            CodeOptions { wrappers: WrapperSet::builtin(), watch: WatchSet::new(), walk_stacks: false };
+        let code_options = CodeOptions {
+            wrappers: WrapperSet::builtin(),
+            allocators: Prefixes::default(),
+            watch: WatchSet::new(),
+            walk_stacks: false,
+        };
         let (code, _) = FileCode::compile(&path.display().to_string(), &path, &[], &code_options);
         assert!(code.rules.get().is_none(), "nobody walks yet");
         let newer = path.with_extension("new");

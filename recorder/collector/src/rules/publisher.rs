@@ -4,6 +4,7 @@
 //! session as sorted tables. To replace a table, the publisher first declares it empty. A target that
 //! searches the table meanwhile finds no entry and asks again at the next new site.
 
+use crate::detour::entries::FileEntries;
 use crate::recording::modules::Loaded;
 use crate::rules::code_options::CodeOptions;
 use crate::rules::code_range::{CodeRange, insert_request, overlay};
@@ -264,6 +265,11 @@ impl Publisher {
             self.compiled.forget(old.version());
         }
         before.abs_diff(self.watched_sites(session))
+    }
+
+    /// The functions of allocators that a module defines; `None`: its file was not read.
+    pub(crate) fn entries_of(&self, module: usize) -> Option<&FileEntries> {
+        Some(&self.code.get(module)?.get()?.entries)
     }
 
     /// Number of functions and addresses in the modules that requests with these serial numbers name.

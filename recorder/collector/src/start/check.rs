@@ -6,6 +6,8 @@
 //! a program, this check does not notice it. Such a program claims no session.
 #![allow(unsafe_code)] // asks the kernel some questions that std cannot ask
 
+use crate::detour::Prefixes;
+use crate::detour::entries::allocator_of;
 use crate::error::{Error, ErrorKind};
 use edleak_binary::ErrorKind as ElfErrorKind;
 use edleak_binary::OwnMalloc;
@@ -226,16 +228,18 @@ fn check_elf(path: &Path, bytes: &[u8]) -> Result<Option<OwnMalloc>, Error> {
         let remedy = format!("build it without `-fsanitize={sanitizer}`");
         return refuse(ErrorKind::Sanitizer, &reason, &remedy);
     }
-    let own_malloc = elf.own_malloc();
-    if let Some(own) = own_malloc.as_ref().filter(|own| own.replaces_all) {
-        let reason = format!(
-            "it contains its own `{}`, which takes precedence over a preloaded one, so edleak would see nothing",
-            own.symbol
-        );
-        let remedy = "build it without, or with its allocator as a shared library";
-        return refuse(ErrorKind::OwnMalloc, &reason, remedy);
-    }
-    Ok(own_malloc)
+    Ok(own_malloc_in(&elf))
+}
+
+/// The allocator inside a program file that runs already.
+pub(crate) fn own_malloc_of(program: &Path) -> Option<OwnMalloc> {
+    let bytes = FileBytes::open(program).ok()?;
+    own_malloc_in(&Elf::parse(&bytes).ok()?)
+}
+
+fn own_malloc_in(elf: &Elf<'_>) -> Option<OwnMalloc> {
+    let by_table = || allocator_of(elf, &Prefixes::default());
+    elf.own_malloc().or_else(|| by_table().map(|symbol| OwnMalloc { symbol, replaces_all: false }))
 }
 
 /// The user and group IDs with which this process starts the program.

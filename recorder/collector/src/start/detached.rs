@@ -2,14 +2,16 @@
 //! background.
 #![allow(unsafe_code)] // calls fork
 
+use crate::detour::Prefixes;
 use crate::error::{Error, ErrorKind};
-use crate::follow::session_stock::SessionStock;
+use crate::follow::session_stock::{PATIENCE, PATIENCE_FOR_DETOURS, SessionStock};
 use crate::follow::{Follower, Root, RunSettings, child_path};
 use crate::recording::period::Period;
 use crate::recording::{Domains, Options};
 use crate::rules::code_options::CodeOptions;
 use crate::rules::publisher::Publisher;
 use crate::rules::wrappers::WrapperSet;
+use crate::start::check;
 use crate::start::output::{self, Reserved};
 use crate::sys::process;
 use crate::sys::signals::{Signals, Watch};
@@ -72,15 +74,28 @@ pub fn collect(args: &Request) -> ExitCode {
         bytes => Ok(bytes),
     });
     let auto_watch = std::env::var("EDLEAK_AUTO_WATCH").is_ok_and(|value| value != "0");
-    let code_options =
-        CodeOptions { wrappers: WrapperSet::builtin(), watch: WatchSet::new(), walk_stacks: auto_watch };
+    let allocators = setting("EDLEAK_ALLOCATOR", |text| {
+        let mut allocators = Prefixes::default();
+        text.split(':').try_for_each(|prefix| allocators.add(prefix)).map(|()| allocators)
+    });
+    let allocators = allocators.unwrap_or_default();
+    let code_options = CodeOptions {
+        wrappers: WrapperSet::builtin(),
+        allocators,
+        watch: WatchSet::new(),
+        walk_stacks: auto_watch,
+    };
+    let program = process::program(args.pid);
+    let own_allocator = program.filter(|program| check::own_malloc_of(program).is_some());
+    let has_allocator = own_allocator.is_some() || code_options.allocators != Prefixes::default();
+    let patience = if has_allocator { PATIENCE_FOR_DETOURS } else { PATIENCE };
     let mut plan = RunSettings {
         options: Options {
             command: process::command_line(args.pid),
             period,
             capacity_bytes: capacity_bytes.unwrap_or(edleak_format::DEFAULT_CAPACITY_BYTES),
             inject_bytes_per_s: None,
-            own_allocator: None,
+            own_allocator: own_allocator.clone(),
             domains: setting("EDLEAK_DOMAINS", str::parse).unwrap_or(Domains::ALL),
             auto_watch,
         },
@@ -94,7 +109,7 @@ pub fn collect(args: &Request) -> ExitCode {
     let made = Signals::block().map_err(|error| refused("signals cannot be passed on to the target", &error));
     let made = made.and_then(|signals| {
         let (path, writer, reserved) = reserve(&plan, args.pid)?;
-        let stock = SessionStock::create(false).map_err(|error| {
+        let stock = SessionStock::create(false, patience).map_err(|error| {
             reserved.give_back();
             refused("no memory to share with the target", &error)
         })?;

@@ -1,7 +1,8 @@
 //! One run: checks the program, starts it and follows it.
 
+use crate::detour::Prefixes;
 use crate::error::{Error, ErrorKind};
-use crate::follow::session_stock::SessionStock;
+use crate::follow::session_stock::{PATIENCE, PATIENCE_FOR_DETOURS, SessionStock};
 use crate::follow::{Follower, Outcome, Root, RunSettings};
 use crate::recording::period::Period;
 use crate::recording::{Domains, Options, Summary};
@@ -155,7 +156,11 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
         only: options.only.join(":"),
         publisher,
     };
-    let stock = SessionStock::create(follows_children)
+    // The functions of an allocator inside the program are led to hooks before its first allocation, or
+    // never.
+    let has_allocator = checked.own_malloc.is_some() || code_options.allocators != Prefixes::default();
+    let patience = if has_allocator { PATIENCE_FOR_DETOURS } else { PATIENCE };
+    let stock = SessionStock::create(follows_children, patience)
         .map_err(|error| stopped("no memory to share with the target", &error))?;
     let held =
         launch::hold(&checked.path, &options.program, &preload, &stock.address(), &plan.only, &signals)
@@ -174,12 +179,6 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
             shown(&options.program),
             options.output.display()
         ));
-        if let Some(own) = &checked.own_malloc {
-            say(format_args!(
-                "it contains an allocator of its own: edleak does not see allocations through `{}` (build it without)",
-                own.symbol
-            ));
-        }
     }
     started();
     let outcome = Follower::new(&plan, stock, Root::Child(&child), Some(writer)).run(&mut signals);

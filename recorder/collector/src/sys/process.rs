@@ -9,6 +9,11 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// How many threads a process has; `None`: it is gone.
+pub(crate) fn threads(pid: u32) -> Option<usize> {
+    Some(fs::read_dir(format!("/proc/{pid}/task")).ok()?.count())
+}
+
 /// Whether any process has one of these sessions mapped. A forked child has its parent's session mapped until
 /// it claims its own.
 pub(crate) fn is_any_mapped(inodes: &HashSet<u64>) -> bool {

@@ -11,12 +11,13 @@ use edleak_session::VERSION;
 use edleak_session::caller::CALLERS;
 use edleak_session::control::{self, Control};
 use edleak_session::counters::Counters;
+use edleak_session::detour::{self, DetourModule, Patch};
 use edleak_session::event::{MAX_EVENTS, ModuleEvent};
 use edleak_session::header::{self, Header};
 use edleak_session::layout::{
-    BOUNDS_AT, CALLERS_AT, CELLS_AT, COUNTERS_AT, EVENTS_AT, FRAMES_AT, INFOS_AT, MAPPINGS_AT, MAPS_AT,
-    MAPS_BYTES, MARK_NAMES_AT, MARK_RING_AT, MARKS_AT, ROWS_AT, SHARD_BYTES, SHARDS_AT, SLOTS_AT, STACKS_AT,
-    Shard, TABLES_AT, WRAPPERS_AT, total_bytes,
+    BOUNDS_AT, CALLERS_AT, CELLS_AT, COUNTERS_AT, DETOUR_CODE_AT, DETOUR_MODULES_AT, DETOUR_PATCHES_AT,
+    EVENTS_AT, FRAMES_AT, INFOS_AT, MAPPINGS_AT, MAPS_AT, MAPS_BYTES, MARK_NAMES_AT, MARK_RING_AT, MARKS_AT,
+    ROWS_AT, SHARD_BYTES, SHARDS_AT, SLOTS_AT, STACKS_AT, Shard, TABLES_AT, WRAPPERS_AT, total_bytes,
 };
 use edleak_session::mapping::{self, MappingRing};
 use edleak_session::mark::{MAX_NAMES, MarkName, MarkState, RING_WORDS};
@@ -34,7 +35,7 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// A file in memory, mapped into this process.
 struct Memory {
@@ -275,6 +276,21 @@ impl Session {
     /// The slices taken at marks.
     pub fn mark_ring(&self) -> &[AtomicU64] {
         self.memory.slice(MARK_RING_AT, RING_WORDS)
+    }
+
+    /// The modules with detours.
+    pub fn detour_modules(&self) -> &[DetourModule] {
+        self.memory.slice(DETOUR_MODULES_AT, detour::MAX_MODULES)
+    }
+
+    /// Their jumps.
+    pub fn detour_patches(&self) -> &[Patch] {
+        self.memory.slice(DETOUR_PATCHES_AT, detour::MAX_PATCHES)
+    }
+
+    /// The code that the jumps lead to.
+    pub fn detour_code(&self) -> &[AtomicU8] {
+        self.memory.slice(DETOUR_CODE_AT, detour::CODE_BYTES)
     }
 
     /// The target's memory map at the time it attached.

@@ -19,7 +19,7 @@
 #![allow(unsafe_code)]
 
 use crate::arch;
-use crate::cold::{detached, idle, modules, only, real, sites, slow, sys};
+use crate::cold::{detached, detours, idle, modules, only, real, sites, slow, sys};
 use crate::entry::{forward, mapping};
 use crate::hot::tables::TABLES;
 use crate::hot::{live, thread, walk};
@@ -31,9 +31,9 @@ use edleak_session::control::{self, Control};
 use edleak_session::header::{ATTACHED, Header, MAGIC};
 use edleak_session::idle::{BEGINNING, COUNTING, NEW, STARTING, WAKE};
 use edleak_session::layout::{
-    BOUNDS_AT, CALLERS_AT, CELLS_AT, COUNTERS_AT, EVENTS_AT, FRAMES_AT, INFOS_AT, MAPPINGS_AT, MAPS_AT,
-    MAPS_BYTES, MAX_SHARDS, ROWS_AT, SHARDS_AT, SLOTS_AT, STACK_SLOTS_AT, STACKS_AT, TABLES_AT, WRAPPERS_AT,
-    total_bytes,
+    BOUNDS_AT, CALLERS_AT, CELLS_AT, COUNTERS_AT, DETOUR_CODE_AT, DETOUR_MODULES_AT, DETOUR_PATCHES_AT,
+    EVENTS_AT, FRAMES_AT, INFOS_AT, MAPPINGS_AT, MAPS_AT, MAPS_BYTES, MAX_SHARDS, ROWS_AT, SHARDS_AT,
+    SLOTS_AT, STACK_SLOTS_AT, STACKS_AT, TABLES_AT, WRAPPERS_AT, total_bytes,
 };
 use edleak_session::{ENV_IDLE, ENV_SESSION, VERSION};
 
@@ -79,10 +79,12 @@ fn start_slow() {
     if let Some(found) = &found {
         found.install();
     }
-    let is_countable = found.is_some_and(|found| found.is_countable()) && !environment.is_secure();
+    let is_secure = environment.is_secure();
+    let is_countable = found.as_ref().is_some_and(real::Resolved::is_countable) && !is_secure;
     let waits = environment.get(ENV_IDLE.as_bytes()).is_some_and(is_set);
     idle::describe(is_countable, waits);
-    let counting = is_countable && !waits && attach(&environment);
+    let may_start = !waits && !is_secure;
+    let counting = may_start && found.is_some_and(|found| start_counting(&found, &environment));
     PHASE.store(if counting { COUNTING } else { OFF }, Ordering::Release);
 }
 
@@ -91,6 +93,20 @@ fn is_set(value: *const u8) -> bool {
     // SAFETY: the value ends in NUL, and no byte after the NUL is read.
     let byte = |index: usize| unsafe { value.wrapping_add(index).read() };
     byte(0) != 0 && (byte(0) != b'0' || byte(1) != 0)
+}
+
+/// Attaches to a session, if allocations can be counted. An allocator of the program's own is called without
+/// this library. Its allocations are counted only where detours lead here.
+fn start_counting(found: &real::Resolved, environment: &Environment) -> bool {
+    if found.is_countable() {
+        return attach(environment);
+    }
+    let counts =
+        found.is_in_program(environment.program_headers()) && attach(environment) && detours::are_in_place();
+    if counts {
+        found.install_behind_program();
+    }
+    counts
 }
 
 /// Whether this process counts nothing now. In such a process, edleak adds only this test to each call.
@@ -307,6 +323,7 @@ pub(super) fn publish(
     HEADER.store(base.cast(), Ordering::Relaxed);
     SESSION_BYTES.store(total_bytes(shards), Ordering::Relaxed);
     idle::IDLE.header.store(base as u64, Ordering::Relaxed);
+    header.has_detours.store(u32::from(detours::are_in_place()), Ordering::Relaxed);
     prepare(header);
     header.state.store(ATTACHED, Ordering::Release);
     sys::wake(&header.state);
@@ -315,6 +332,20 @@ pub(super) fn publish(
         // Waits once and briefly: the collector compiles the rules of the modules in the copied memory map.
         sys::wait(&header.ready, 0, header.patience_us.load(Ordering::Relaxed));
     }
+    let is_ready = header.ready.load(Ordering::Acquire) != 0;
+    // A process that runs already may have threads. A forked child has its parent's detours. Without any, it
+    // may have allocations that no stub has made larger.
+    if is_ready && parent.is_none() && PHASE.load(Ordering::Relaxed) == STARTING {
+        detours::apply(
+            header,
+            &detours::Regions {
+                modules: at(DETOUR_MODULES_AT).cast(),
+                patches: at(DETOUR_PATCHES_AT).cast(),
+                code: at(DETOUR_CODE_AT).cast(),
+            },
+        );
+    }
+    header.detours_done.store(if is_ready { 1 } else { 2 }, Ordering::Release);
     TABLES.page.alive.store(1, Ordering::Release);
     true
 }
@@ -538,10 +569,16 @@ impl Environment {
         (file != 0).then_some(file as *const u8)
     }
 
+    /// The address of the program's own headers, which lie in its first page.
+    fn program_headers(&self) -> Option<usize> {
+        const AT_PHDR: usize = 3;
+        self.auxiliary(AT_PHDR).or_else(|| of_libc(AT_PHDR))
+    }
+
     /// The code range of the dynamic loader, from the auxiliary vector; `None` if the loader is also libc.
     fn loader(&self) -> Option<(usize, usize)> {
         const AT_BASE: usize = 7;
-        if !real::is_glibc() {
+        if !real::has_glibcs_loader() {
             return None;
         }
         let base = self.auxiliary(AT_BASE)?;

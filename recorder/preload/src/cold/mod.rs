@@ -1,6 +1,7 @@
 //! Everything that is not on the fast path.
 
 pub(crate) mod detached;
+pub(crate) mod detours;
 mod identity;
 pub(crate) mod idle;
 pub(crate) mod lifecycle;

@@ -12,11 +12,12 @@
 
 use crate::arch;
 use crate::cold::{lifecycle, modules};
+use crate::entry::detour;
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char, c_void};
 use core::mem::transmute;
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
 type Malloc = unsafe extern "C" fn(usize) -> *mut u8;
 type Calloc = unsafe extern "C" fn(usize, usize) -> *mut u8;
@@ -170,6 +171,8 @@ static ALLOCATOR: AtomicU32 = AtomicU32::new(NOT_COUNTED);
 const NOT_COUNTED: u32 = 0;
 const GLIBC: u32 = 1;
 const OTHER: u32 = 2;
+/// An allocator in the program itself, whose functions are detoured.
+const PROGRAMS: u32 = 3;
 
 /// Whether the allocator is glibc's: its blocks lie 32 bytes apart, and every allocation goes through malloc.
 pub(crate) fn is_glibc() -> bool {
@@ -181,6 +184,19 @@ pub(crate) fn is_glibc() -> bool {
 pub(crate) fn is_other() -> bool {
     ALLOCATOR.load(Ordering::Relaxed) == OTHER
 }
+
+/// Whether the program itself defines malloc and its functions are detoured.
+pub(crate) fn is_programs() -> bool {
+    ALLOCATOR.load(Ordering::Relaxed) == PROGRAMS
+}
+
+/// Whether glibc's loader takes its memory from functions that are counted here.
+pub(crate) fn has_glibcs_loader() -> bool {
+    is_glibc() || BEHIND_PROGRAM_IS_GLIBC.load(Ordering::Relaxed)
+}
+
+/// The program's own malloc is used, and libc is glibc.
+static BEHIND_PROGRAM_IS_GLIBC: AtomicBool = AtomicBool::new(false);
 
 /// The size to request from the real allocator, for entry points in other files.
 pub(crate) fn spaced(size: usize) -> usize {
@@ -486,6 +502,8 @@ pub(crate) fn resolve() -> Option<Resolved> {
         return None;
     }
     let are_first = foreign.is_none();
+    let of_glibc = if are_first { ptr::null_mut() } else { global(c"gnu_get_libc_version") };
+    BEHIND_PROGRAM_IS_GLIBC.store(!of_glibc.is_null(), Ordering::Relaxed);
     let allocator = match functions {
         _ if !are_first => NOT_COUNTED,
         [malloc, ..] if is_in_glibc(malloc) => GLIBC,
@@ -501,6 +519,33 @@ impl Resolved {
     /// the function that would run without edleak.
     pub(crate) fn is_countable(&self) -> bool {
         self.are_first
+    }
+
+    /// Whether the malloc that comes before this library lies in the program itself, whose program headers
+    /// lie at `headers`.
+    pub(crate) fn is_in_program(&self, headers: Option<usize>) -> bool {
+        let page = headers.unwrap_or(0) & !4095;
+        // SAFETY: the kernel has mapped the page with the program headers.
+        let extent = if page == 0 { None } else { unsafe { modules::elf_extent(page) } };
+        extent.is_some_and(|(end, _)| (page..end).contains(&(self.functions[0] as usize)))
+    }
+
+    /// The program's own malloc is detoured. A call that arrives here goes on to it, and is counted here. A
+    /// call that the program's malloc makes goes to the next definition, and is not counted: the call around
+    /// it is.
+    pub(crate) fn install_behind_program(&self) {
+        let names = [c"malloc", c"calloc", c"realloc", c"free"];
+        for ((index, function), name) in self.functions.iter().enumerate().zip(names) {
+            let following = next(name);
+            let following = if following.is_null() { *function } else { following };
+            PROGRAM[index].store(function.cast(), Ordering::Relaxed);
+            FOLLOWING[index].store(following.cast(), Ordering::Relaxed);
+        }
+        ALLOCATOR.store(PROGRAMS, Ordering::Relaxed);
+        CALLOC.store(calloc_of_program as *mut (), Ordering::Release);
+        REALLOC.store(realloc_of_program as *mut (), Ordering::Release);
+        FREE.store(free_of_program as *mut (), Ordering::Release);
+        MALLOC.store(malloc_of_program as *mut (), Ordering::Release);
     }
 
     /// Makes the entry points call the real functions from now on.
@@ -521,6 +566,37 @@ impl Resolved {
             MALLOC.store(malloc, Ordering::Release);
         }
     }
+}
+
+/// malloc, calloc, realloc and free of the program, and what it finds as the next definition of each.
+static PROGRAM: [AtomicPtr<()>; 4] = [const { AtomicPtr::new(ptr::null_mut()) }; 4];
+static FOLLOWING: [AtomicPtr<()>; 4] = [const { AtomicPtr::new(ptr::null_mut()) }; 4];
+
+unsafe fn of_program(index: usize, first: usize, second: usize) -> *mut u8 {
+    let (program, following) =
+        (PROGRAM[index].load(Ordering::Relaxed), FOLLOWING[index].load(Ordering::Relaxed));
+    // SAFETY: both are the function that the caller names by its index, with its arguments.
+    unsafe { detour::call_or_next(program, following, first, second) }
+}
+
+unsafe extern "C" fn malloc_of_program(size: usize) -> *mut u8 {
+    // SAFETY: the caller guarantees the contract.
+    unsafe { of_program(0, size, 0) }
+}
+
+unsafe extern "C" fn calloc_of_program(count: usize, size: usize) -> *mut u8 {
+    // SAFETY: the caller guarantees the contract.
+    unsafe { of_program(1, count, size) }
+}
+
+unsafe extern "C" fn realloc_of_program(old: *mut u8, size: usize) -> *mut u8 {
+    // SAFETY: the caller guarantees the contract.
+    unsafe { of_program(2, old as usize, size) }
+}
+
+unsafe extern "C" fn free_of_program(allocation: *mut u8) {
+    // SAFETY: the caller guarantees the contract.
+    unsafe { of_program(3, allocation as usize, 0) };
 }
 
 const ARENA_BYTES: usize = 64 << 10;

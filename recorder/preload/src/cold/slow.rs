@@ -4,6 +4,7 @@
 
 use crate::cold::sites::{self, bump};
 use crate::cold::{lifecycle, modules, real};
+use crate::entry::detour;
 use crate::hot::frame::Frame;
 use crate::hot::live::{self, Allocation};
 use crate::hot::{thread, walk};
@@ -43,6 +44,9 @@ unsafe fn note_counted(allocation: *mut u8, size: usize, caller: *const usize, f
     let Some(header) = lifecycle::header() else { return allocation };
     // SAFETY: the only reference to this thread's state from here on.
     let tls = unsafe { thread::tls() };
+    if detour::is_inside(tls, caller as usize) {
+        return allocation; // the detoured function around this entry point counts
+    }
     let (caller, fp, size) = attribute(tls, caller, fp, size);
     if allocation.is_null() {
         return allocation;
@@ -145,7 +149,7 @@ fn attribute(
 
 /// Ends the pending entry point of this thread.
 pub(crate) fn thread_end_pending(tls: &mut thread::Tls) {
-    tls.offset = tls.hidden_offset;
+    tls.offset = tls.hidden_offset.into();
     tls.hidden_offset = 0;
     tls.pending.caller = ptr::null();
 }
@@ -188,12 +192,33 @@ pub(crate) unsafe fn take(allocation: *mut u8) -> Option<Allocation> {
     let was = live::take(allocation);
     match was {
         Some(was) if was.special && (was.site as usize) < MAX_SITES => modules::freed(header, allocation),
-        None if !allocation.is_null() && !real::in_arena(allocation) && !is_being_deleted(allocation) => {
+        None if !allocation.is_null() && !real::in_arena(allocation) && !is_expected_free(allocation) => {
             bump(&header.unknown_frees);
         }
         _ => {}
     }
     was
+}
+
+/// Forgets an allocation that a detoured function is about to free or move. Returns what it was. Unknown
+/// addresses are no surprise there: the allocator may have given them out before its functions were detoured.
+pub(crate) fn take_known(allocation: *mut u8) -> Option<Allocation> {
+    let header = lifecycle::header()?;
+    let was = live::take(allocation);
+    if was.is_some_and(|was| was.special && (was.site as usize) < MAX_SITES) {
+        modules::freed(header, allocation);
+    }
+    was
+}
+
+/// Whether an unknown address is no surprise: an entry point around this one has counted its free, or the
+/// program's own allocator gave it out before its functions were detoured.
+fn is_expected_free(allocation: *mut u8) -> bool {
+    let here = 0u8;
+    is_being_deleted(allocation)
+        || real::is_programs()
+        // SAFETY: the only reference to this thread's state in this statement.
+        || detour::is_inside(unsafe { thread::tls() }, (&raw const here) as usize)
 }
 
 /// Whether a running operator delete of this thread has already counted this allocation as freed.
@@ -266,7 +291,7 @@ pub(crate) unsafe fn reallocated(
 /// # Safety
 /// This thread took `allocation` and did not free it.
 #[cold]
-unsafe fn restore(allocation: *mut u8, was: Option<Allocation>) {
+pub(crate) unsafe fn restore(allocation: *mut u8, was: Option<Allocation>) {
     if let Some(was) = was {
         // The allocation was noted in this leaf, so the leaf exists and this cannot fail.
         let _ = live::insert(allocation, was);

@@ -77,6 +77,33 @@ pub(crate) fn map_shared(fd: usize, bytes: usize) -> Option<*mut u8> {
     map(bytes, MAP_SHARED | MAP_NORESERVE, fd)
 }
 
+/// Maps private zeroed memory at this very address. `None`: something else is there, or the kernel refuses.
+pub(crate) fn map_at(address: usize, bytes: usize) -> Option<*mut u8> {
+    // A kernel before 4.17 takes the address as a wish.
+    const MAP_FIXED_NOREPLACE: usize = 0x100000;
+    let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
+    // SAFETY: a new mapping replaces nothing that exists.
+    let mapped = unsafe { syscall(numbers::MMAP, [address, bytes, PROT_READ_WRITE, flags, usize::MAX, 0]) };
+    if mapped as usize == address {
+        return Some(ptr::with_exposed_provenance_mut(address));
+    }
+    if !(-4095..0).contains(&mapped) {
+        unmap(ptr::with_exposed_provenance_mut(mapped as usize), bytes);
+    }
+    None
+}
+
+/// For [`protect`].
+pub(crate) const READ_EXECUTE: usize = 5;
+/// For [`protect`].
+pub(crate) const READ_WRITE_EXECUTE: usize = 7;
+
+/// Sets what may be done with pages: 0, or −errno.
+pub(crate) fn protect(address: usize, bytes: usize, allowed: usize) -> isize {
+    // SAFETY: reading stays allowed everywhere.
+    unsafe { syscall(numbers::MPROTECT, [address, bytes, allowed, 0, 0, 0]) }
+}
+
 /// Unmaps memory that the preload itself has mapped.
 pub(crate) fn unmap(address: *mut u8, bytes: usize) {
     // SAFETY: the preload made the mapping, and the caller has no reference into it.

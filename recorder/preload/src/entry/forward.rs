@@ -15,6 +15,7 @@
 use crate::arch::{call_new, note};
 use crate::cold::real::{self, Lazy, Seen};
 use crate::cold::{lifecycle, slow};
+use crate::entry::detour;
 use crate::hot::{free, thread};
 use core::ffi::c_void;
 use core::mem::transmute;
@@ -71,13 +72,16 @@ fn begin(size: usize, slack: usize, caller: *const usize, fp: usize) -> bool {
     }
     // SAFETY: the only reference to this thread's state in this call.
     let tls = unsafe { thread::tls() };
+    if detour::is_inside(tls, caller as usize) {
+        return false;
+    }
     if !tls.pending.caller.is_null() {
         if caller < tls.pending.caller {
             return false;
         }
         slow::thread_end_pending(tls); // the pending caller's frame no longer exists
     }
-    tls.hidden_offset = tls.offset;
+    tls.hidden_offset = tls.offset as u16;
     tls.offset = 0;
     tls.pending = thread::Pending { caller, fp, size, slack };
     true

@@ -26,14 +26,17 @@ pub(crate) struct Tls {
     /// Offset in [`Page`] of this thread's [`Own`]; 0: leave the fast path.
     pub offset: usize,
     /// The saved `offset` while `pending` sets it to 0.
-    pub hidden_offset: usize,
+    pub hidden_offset: u16,
+    /// The saved `offset` while a detoured function sets it to 0.
+    pub outer_offset: u16,
+    /// Number of slow allocations of a thread without a shard. It asks again for a shard from time to time.
+    pub shared_calls: u32,
     /// The entry point that runs on this thread and may call other entry points.
     pub pending: Pending,
     /// The address that a running operator delete has already counted as freed.
     pub deleting: *mut u8,
-    /// Number of slow allocations of a thread without a shard. After every [`ASK_AGAIN`] of these
-    /// allocations, the thread asks for a shard again.
-    pub shared_calls: usize,
+    /// rsp where the detoured function was called that runs on this thread; 0: none runs.
+    pub inside: usize,
 }
 const _: () = assert!(size_of::<Tls>() == 64);
 
@@ -43,9 +46,11 @@ impl Tls {
         Tls {
             offset: 0,
             hidden_offset: 0,
+            outer_offset: 0,
+            shared_calls: 0,
             pending: Pending { caller: ptr::null(), fp: 0, size: 0, slack: 0 },
             deleting: ptr::null_mut(),
-            shared_calls: 0,
+            inside: 0,
         }
     }
 }
@@ -66,6 +71,19 @@ pub(crate) struct Pending {
     pub slack: usize,
 }
 
+/// A detoured function begins to run: `sp` is rsp at its call.
+pub(crate) fn enter(tls: &mut Tls, sp: usize) {
+    tls.inside = sp;
+    tls.outer_offset = tls.offset as u16;
+    tls.offset = 0;
+}
+
+/// The detoured function that ran on this thread has ended.
+pub(crate) fn leave(tls: &mut Tls) {
+    tls.inside = 0;
+    tls.offset = tls.outer_offset.into();
+}
+
 /// The counters and limits of a thread on the fast path. If the thread must not count, all limits are zero.
 /// So one comparison checks whether the size is small and whether there are counters.
 ///
@@ -81,7 +99,7 @@ pub(crate) struct Own {
     pub size_limit: usize,
     /// The limit that [`live::Found::small`] compares with: [`live::SMALL`], or 0 if this thread must not
     /// count.
-    small: u32,
+    pub small: u32,
     reserved: [u32; 3],
 }
 const _: () = assert!(size_of::<Own>() == 32);
@@ -122,6 +140,7 @@ pub(crate) struct Page {
 }
 const FILL: usize = 4096 - (MAX_SHARDS + 1) * size_of::<Own>() - 4;
 const _: () = assert!(size_of::<Page>() == 4096);
+const _: () = assert!((MAX_SHARDS + 1) * size_of::<Own>() <= u16::MAX as usize, "an offset fits 16 bits");
 
 // SAFETY: in each process one thread writes the entries of `own`, before any other has an offset or while all
 // limits are 0; `fill` is never used; `alive` is atomic.
@@ -287,34 +306,43 @@ pub(crate) fn set_shards(shards: *mut Shard, counters: *mut Counters, count: usi
 }
 
 /// Number of slow calls that a thread without a shard makes before it asks for a shard again.
-const ASK_AGAIN: usize = 1024;
+const ASK_AGAIN: u32 = 1024;
 
 /// The counters of a thread that has left the fast path. The function needs an attached session.
 pub(crate) fn counting(header: &Header, tls: &mut Tls) -> Counting {
-    let offset = if tls.pending.caller.is_null() { &mut tls.offset } else { &mut tls.hidden_offset };
+    let offset = match (tls.pending.caller.is_null(), tls.inside) {
+        (false, _) => usize::from(tls.hidden_offset),
+        (true, 0) => tls.offset,
+        (true, _) => usize::from(tls.outer_offset),
+    };
     let count = SHARD_COUNT.load(Ordering::Acquire) as usize;
-    if *offset != 0 {
-        let index = (*offset / size_of::<Own>()).wrapping_sub(1);
+    if offset != 0 {
+        let index = (offset / size_of::<Own>()).wrapping_sub(1);
         if index < count - 1 {
             return Counting::Owned(TABLES.page.counters(index));
         }
-        *offset = 0; // an earlier session had more shards
+        set_offset(tls, 0); // an earlier session had more shards
     }
     if tls.shared_calls.is_multiple_of(ASK_AGAIN)
         && let Some(index) = take_shard(count - 1)
     {
         header.shards_used.fetch_max(index as u32 + 1, Ordering::Relaxed);
         let offset = (index + 1) * size_of::<Own>();
-        if tls.pending.caller.is_null() {
-            tls.offset = offset;
-        } else {
-            tls.hidden_offset = offset;
-        }
+        set_offset(tls, offset);
         return Counting::Owned(TABLES.page.counters(index));
     }
     tls.shared_calls = tls.shared_calls.wrapping_add(1);
     header.shared_in_use.store(1, Ordering::Relaxed);
     Counting::Shared(TABLES.page.counters(count - 1))
+}
+
+/// Stores the offset of this thread's [`Own`] where it is kept now.
+fn set_offset(tls: &mut Tls, offset: usize) {
+    match (tls.pending.caller.is_null(), tls.inside) {
+        (false, _) => tls.hidden_offset = offset as u16,
+        (true, 0) => tls.offset = offset,
+        (true, _) => tls.outer_offset = offset as u16,
+    }
 }
 
 /// Takes a shard for this thread alone: first the shard of an ended thread with the same thread pointer, then

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod call_new;
+pub(crate) mod detour;
 pub(crate) mod note;
 pub(crate) mod numbers;
 mod signal;

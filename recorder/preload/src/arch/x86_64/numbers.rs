@@ -4,6 +4,7 @@
 pub(crate) const READ: usize = 0;
 pub(crate) const CLOSE: usize = 3;
 pub(crate) const MMAP: usize = 9;
+pub(crate) const MPROTECT: usize = 10;
 pub(crate) const MUNMAP: usize = 11;
 pub(crate) const PREAD64: usize = 17;
 pub(crate) const MADVISE: usize = 28;

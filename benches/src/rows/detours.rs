@@ -1,0 +1,66 @@
+//! An allocator inside the program, whose functions are detoured, beside the same allocator in a shared
+//! library, which edleak's library comes before.
+
+use crate::Bench;
+use crate::contender::Contender;
+use crate::measure::{self, median};
+use crate::rows::{instructions, pairs};
+use crate::table::{Row, number};
+use crate::tools;
+use anyhow::{Context, Result};
+use std::path::PathBuf;
+
+const ROUNDS: usize = 7;
+/// What a pair through a detour may cost more than a pair through an exported function, in ns.
+const MOST_MORE_NS: f64 = 3.0;
+
+/// How jemalloc gets into the program.
+const LINKED: [&str; 2] = ["-l:libjemalloc.a", "-ljemalloc"];
+
+fn programs(bench: &Bench, source: &str) -> Result<[PathBuf; 2]> {
+    let build = |name: &str, library: &str| {
+        let program = bench.dir.join(format!("{source}-{name}"));
+        let flags = ["-O2", "-fno-builtin", "-pthread", library, "-lstdc++", "-ldl", "-lm"];
+        tools::compile(&tools::source(source), &program, &flags).map(|()| program)
+    };
+    Ok([build("inside", LINKED[0])?, build("shared", LINKED[1])?])
+}
+
+/// The rows.
+pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
+    let Ok([inside, shared]) = programs(bench, "pair.cpp") else {
+        bench.add(Row::plain("detours", "libjemalloc-dev is absent".to_owned()));
+        return Ok(());
+    };
+    for (kind, what) in [
+        ("malloc", "malloc+free"),
+        ("calloc", "calloc+free"),
+        ("realloc", "realloc in place"),
+        ("new", "new+delete"),
+    ] {
+        let measure = format!("instructions added per {what}, jemalloc inside the program");
+        let Some(added) = instructions::added(bench, &inside, kind)? else { continue };
+        let beside = instructions::added(bench, &shared, kind)?.context("valgrind was there")?;
+        bench.add(
+            Row::plain(&measure, format!("{added:.0}"))
+                .beside("jemalloc as a library", format!("+{beside:.0}")),
+        );
+    }
+    let [inside, shared] = programs(bench, "pairs.c")?;
+    let contenders = [Contender::Untraced, Contender::Edleak];
+    let added = |program: &PathBuf| -> Result<f64> {
+        let figures = measure::rounds(ROUNDS, &contenders, |contender| {
+            let arguments = [1, 1_000, 3_000_000].map(|n: u64| n.to_string());
+            pairs::reported(bench, contender, program, &arguments)?.context("edleak is here")
+        })?;
+        Ok(median(&figures[1]) - median(&figures[0]))
+    };
+    let (detoured, preloaded) = (added(&inside)?, added(&shared)?);
+    let measure = "ns that a pair costs more with jemalloc inside the program than with it as a library";
+    let row = Row::at_most(measure, MOST_MORE_NS, detoured - preloaded, " ns");
+    bench.add(
+        row.beside("inside", format!("+{} ns", number(detoured)))
+            .beside("library", format!("+{} ns", number(preloaded))),
+    );
+    Ok(())
+}

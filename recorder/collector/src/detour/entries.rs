@@ -1,0 +1,148 @@
+//! Which functions of allocators a file defines, and whether each can be moved.
+
+use crate::detour::table::{self, Family, Known, Owner, Prefixes, Shape};
+use crate::detour::x86_64::branches::Branches;
+use crate::detour::x86_64::prologue::{Displaced, Obstacle, displaced};
+use edleak_binary::elf::Elf;
+use edleak_binary::functions::{Function, FunctionTable};
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+/// A function of an allocator.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    /// The name that it is known by.
+    pub(crate) name: String,
+    pub(crate) shape: Shape,
+    pub(crate) owner: Owner,
+    pub(crate) family: Family,
+    /// It is an operator of C++.
+    pub(crate) is_operator: bool,
+    /// Other modules can call it by one of its names.
+    pub(crate) is_exported: bool,
+    /// What a jump takes the place of, or why none can.
+    pub(crate) displaced: Result<Displaced, Obstacle>,
+}
+
+/// What one file has of allocators, in link-time addresses.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FileEntries {
+    /// Its functions, by address.
+    pub(crate) entries: Vec<Entry>,
+    /// It exports a `malloc`: in a shared library that is what a preloaded library takes the place of.
+    pub(crate) exports_malloc: bool,
+}
+
+impl FileEntries {
+    /// Those of a module, without what a preloaded library takes the place of: nearly all of a shared
+    /// allocator such as libc.
+    pub(crate) fn of_module(elf: &Elf<'_>, functions: &FunctionTable<'_>, own: &Prefixes) -> FileEntries {
+        let is_shared = elf.soname().is_some() && exports_malloc(elf);
+        FileEntries::find(elf, functions, own, |known| !is_shared || known.owner == Owner::Jemalloc)
+    }
+
+    /// Finds those that are wanted in `elf`, whose functions are `functions`.
+    pub(crate) fn find(
+        elf: &Elf<'_>,
+        functions: &FunctionTable<'_>,
+        own: &Prefixes,
+        is_wanted: impl Fn(&Known) -> bool,
+    ) -> FileEntries {
+        let known: Vec<(&Function<'_>, Known)> = functions
+            .functions
+            .iter()
+            .filter_map(|function| Some((function, table::lookup(function.name, own).filter(&is_wanted)?)))
+            .collect();
+        if known.is_empty() {
+            return FileEntries::default();
+        }
+        let exported = elf.exported_functions();
+        let exported_at: HashSet<u32> = exported.iter().map(|(start, _)| *start).collect();
+        let chosen: HashSet<u32> = elf.load_time_choices().into_iter().collect();
+        let starts: BTreeSet<u32> = functions.functions.iter().map(|function| function.start).collect();
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut rest = known.as_slice();
+        while let Some((first, _)) = rest.first() {
+            let same = rest.iter().take_while(|(other, _)| other.start == first.start).count();
+            let (names, later) = rest.split_at(same);
+            rest = later;
+            let start = first.start;
+            let (name, known, is_clear) = one_of(names);
+            let displaced = if chosen.contains(&start) {
+                Err(Obstacle::LoadTimeChoice)
+            } else if !is_clear {
+                Err(Obstacle::Ambiguous)
+            } else {
+                let end = names.iter().map(|(function, _)| function.end).max().unwrap_or(start);
+                let next = starts.range(start + 1..).next().copied().unwrap_or(u32::MAX);
+                let base = elf.link_base();
+                let at = |offset: u32| base + u64::from(offset);
+                let bytes = elf.loaded_from(at(start)).ok_or(Obstacle::NoCode);
+                bytes.and_then(|bytes| displaced(bytes, at(start), at(end), at(next)))
+            };
+            entries.push(Entry {
+                name: name.to_owned(),
+                shape: known.shape,
+                owner: known.owner,
+                family: known.family,
+                is_operator: names.iter().all(|(function, _)| table::is_operator(function.name)),
+                is_exported: exported_at.contains(&start),
+                displaced,
+            });
+        }
+        let places: BTreeSet<u64> =
+            entries.iter().filter_map(|entry| Some(entry.displaced.as_ref().ok()?.at)).collect();
+        let branches = Branches::of(elf, functions);
+        let jumped_into = branches.behind(&places);
+        for entry in &mut entries {
+            if entry.displaced.as_ref().is_ok_and(|displaced| !branches.calls_unknown(displaced.at)) {
+                entry.displaced = Err(Obstacle::Closed);
+            }
+            if entry.displaced.as_ref().is_ok_and(|displaced| jumped_into.contains(&displaced.at)) {
+                entry.displaced = Err(Obstacle::BranchInto);
+            }
+        }
+        FileEntries { entries, exports_malloc: exports_malloc(elf) }
+    }
+}
+
+fn exports_malloc(elf: &Elf<'_>) -> bool {
+    elf.exported_functions().iter().any(|(_, name)| *name == "malloc")
+}
+
+/// A function by which a program is known to have an allocator of its own.
+pub(crate) fn allocator_of(elf: &Elf<'_>, own: &Prefixes) -> Option<String> {
+    let table = FunctionTable::of(elf);
+    let allocates = |name: &str| {
+        let known = table::lookup(name, own).filter(|_| !table::is_operator(name));
+        known.is_some_and(|known| matches!(known.shape, Shape::Allocate(_)))
+    };
+    table.functions.iter().map(|function| function.name).find(|name| allocates(name)).map(str::to_owned)
+}
+
+/// What a function with several names is: name, meaning, and whether the names agree.
+fn one_of<'a>(names: &[(&Function<'a>, Known)]) -> (&'a str, Known, bool) {
+    let mut shapes: HashMap<&str, Known> = HashMap::new();
+    for (function, known) in names {
+        shapes.insert(function.name, *known);
+    }
+    // The names of the C library are the ones people know.
+    let best = names.iter().min_by_key(|(function, known)| {
+        let rank = match known.owner {
+            Owner::Standard if !table::is_operator(function.name) => 0,
+            Owner::Jemalloc => 1,
+            Owner::Private => 2,
+            Owner::Standard => 3,
+        };
+        (rank, function.name.len(), function.name)
+    });
+    let Some((best, mut known)) = best.map(|(function, known)| (function.name, *known)) else {
+        unreachable!("a group has a first name")
+    };
+    // A free that believes no size may have the name of one that could, too.
+    let is_plain = names.iter().any(|(_, other)| other.shape == Shape::Free);
+    if is_plain && known.shape.frees() {
+        known.shape = Shape::Free;
+    }
+    let agrees = |other: &Known| other.shape == known.shape || is_plain && other.shape.frees();
+    (best, known, shapes.values().all(agrees))
+}

@@ -1,0 +1,79 @@
+//! Free memory near a module, as its process's memory map has it.
+
+/// How far a jump reaches, with room for the module's own size and for the stubs.
+const REACH: u64 = (1 << 31) - (16 << 20);
+/// The kernel gives nobody what lies below.
+const LOWEST: u64 = 1 << 16;
+/// Pages between a mapping and ours, so that neither grows into the other.
+const DISTANCE: u64 = 16 << 12;
+const PAGE: u64 = 4096;
+
+/// The ranges of all mappings in the text of a memory map, in address order.
+pub(crate) fn ranges_of(maps: &[u8]) -> Vec<(u64, u64)> {
+    let text = String::from_utf8_lossy(maps);
+    let range = |line: &str| {
+        let (start, end) = line.split(' ').next()?.split_once('-')?;
+        Some((u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?))
+    };
+    text.lines().filter_map(range).collect()
+}
+
+/// An address for `bytes` bytes near the module at `start..end`: below it, where nothing grows (the heap of a
+/// program lies above it). `None`: there is none.
+pub(crate) fn near(mapped: &[(u64, u64)], start: u64, end: u64, bytes: u64) -> Option<u64> {
+    let bytes = bytes.next_multiple_of(PAGE);
+    let lowest = end.saturating_sub(REACH).max(LOWEST);
+    let mut below: Vec<(u64, u64)> = mapped.iter().copied().filter(|mapping| mapping.0 <= start).collect();
+    below.sort_unstable();
+    // The gaps below, from the module downwards.
+    let mut gap_end = start;
+    for &(mapping_start, mapping_end) in below.iter().rev() {
+        if let Some(place) = fits(mapping_end, gap_end, bytes).filter(|&place| place >= lowest) {
+            return Some(place);
+        }
+        gap_end = gap_end.min(mapping_start);
+    }
+    fits(lowest, gap_end, bytes).filter(|&place| place >= lowest)
+}
+
+/// The upper end of a gap, at some distance from what bounds it.
+fn fits(gap_start: u64, gap_end: u64, bytes: u64) -> Option<u64> {
+    let place = gap_end.checked_sub(DISTANCE)?.checked_sub(bytes)? & !(PAGE - 1);
+    (place >= gap_start.checked_add(DISTANCE)?).then_some(place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_lies_in_the_gap_below() {
+        let mapped = [(0x1000_0000, 0x1000_1000), (0x2000_0000, 0x2001_0000), (0x2001_0000, 0x2002_0000)];
+        let place = near(&mapped, 0x2000_0000, 0x2002_0000, 5000).expect("there is room");
+        assert!(place + 8192 <= 0x2000_0000 && place >= 0x1fff_0000 - 8192, "{place:#x}");
+        assert!(place.is_multiple_of(4096));
+    }
+
+    #[test]
+    fn a_gap_that_is_too_small_is_passed_over() {
+        let mapped = [(0x1fff_0000, 0x1fff_f000), (0x2000_0000, 0x2001_0000)];
+        let place = near(&mapped, 0x2000_0000, 0x2001_0000, 4096).expect("there is room");
+        assert!(place < 0x1fff_0000, "{place:#x}");
+    }
+
+    #[test]
+    fn no_place_is_out_of_reach() {
+        let start = 0x7000_0000_0000;
+        let wall = (start - (3 << 30), start - 4096);
+        assert_eq!(near(&[wall, (start, start + 4096)], start, start + 4096, 4096), None);
+        // A program at a fixed low address has room between it and what the kernel keeps.
+        let low = near(&[(0x40_0000, 0x41_0000)], 0x40_0000, 0x41_0000, 4096).expect("there is room");
+        assert!((LOWEST..0x40_0000).contains(&low));
+    }
+
+    #[test]
+    fn ranges_are_read_from_a_memory_map() {
+        let maps = b"00400000-00401000 r-xp 00000000 08:01 1 /bin/x\n7ffd1000-7ffd2000 rw-p 00000000 00:00 0 [stack]\ncut";
+        assert_eq!(ranges_of(maps), [(0x40_0000, 0x40_1000), (0x7ffd_1000, 0x7ffd_2000)]);
+    }
+}

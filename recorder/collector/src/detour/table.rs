@@ -1,0 +1,462 @@
+//! Names of allocators' functions, and how each passes size and address.
+//!
+//! A name is a prefix and a base name: `_rjem_` and `mallocx`. The families differ in their bases: every
+//! prefix of the first list goes with the C functions and with those of jemalloc, mimalloc and tcmalloc have
+//! bases of their own.
+
+use crate::error::{Error, ErrorKind};
+
+/// How a function of an allocator passes what is counted. Arguments are numbered from 0.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Shape {
+    /// Returns a new allocation, or null.
+    Allocate(Size),
+    /// `posix_memalign(out, alignment, size)`: returns 0 and stores the allocation.
+    PosixMemalign,
+    /// Moves the allocation of argument `old` and returns it; null: it failed.
+    Reallocate {
+        /// The argument with the old address.
+        old: u8,
+        /// The new size.
+        size: Size,
+        /// A failure frees the old allocation, too.
+        frees_on_failure: bool,
+    },
+    /// `xallocx(allocation, size, extra, flags)`: resizes in place, returns the size it has.
+    Resize,
+    /// Frees argument 0.
+    Free,
+    /// Frees argument 0, and believes the size that it is told.
+    FreeSized {
+        /// The argument with the size.
+        size: u8,
+        /// The argument behind it that a plain free takes, too (jemalloc's flags).
+        flags: Option<u8>,
+    },
+}
+
+/// Where a function is told the size.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Size {
+    /// One argument.
+    Argument(u8),
+    /// The product of two.
+    Product(u8, u8),
+}
+
+impl Shape {
+    /// It makes allocations that were not there before.
+    pub(crate) fn allocates(self) -> bool {
+        matches!(self, Shape::Allocate(_) | Shape::PosixMemalign)
+    }
+
+    /// It frees, and nothing else.
+    pub(crate) fn frees(self) -> bool {
+        matches!(self, Shape::Free | Shape::FreeSized { .. })
+    }
+}
+
+const fn allocate(size: u8) -> Shape {
+    Shape::Allocate(Size::Argument(size))
+}
+
+const fn allocate_product(count: u8, size: u8) -> Shape {
+    Shape::Allocate(Size::Product(count, size))
+}
+
+const fn reallocate(old: u8, size: u8) -> Shape {
+    Shape::Reallocate { old, size: Size::Argument(size), frees_on_failure: false }
+}
+
+const fn reallocate_product(old: u8, count: u8, size: u8) -> Shape {
+    Shape::Reallocate { old, size: Size::Product(count, size), frees_on_failure: false }
+}
+
+const fn free_sized(size: u8) -> Shape {
+    Shape::FreeSized { size, flags: None }
+}
+
+type Base = (&'static str, Shape);
+
+/// The functions of the C library.
+const C_FUNCTIONS: &[Base] = &[
+    ("malloc", allocate(0)),
+    ("calloc", allocate_product(0, 1)),
+    ("realloc", reallocate(0, 1)),
+    ("reallocarray", reallocate_product(0, 1, 2)),
+    ("free", Shape::Free),
+    ("cfree", Shape::Free),
+    ("free_sized", free_sized(1)),
+    ("free_aligned_sized", free_sized(2)),
+    ("posix_memalign", Shape::PosixMemalign),
+    ("aligned_alloc", allocate(1)),
+    ("memalign", allocate(1)),
+    ("valloc", allocate(0)),
+    ("pvalloc", allocate(0)),
+];
+
+/// What jemalloc adds to them.
+const JEMALLOC_FUNCTIONS: &[Base] = &[
+    ("mallocx", allocate(0)),
+    ("rallocx", reallocate(0, 1)),
+    ("xallocx", Shape::Resize),
+    ("sdallocx", Shape::FreeSized { size: 1, flags: Some(2) }),
+    ("dallocx", Shape::Free),
+];
+
+/// What tcmalloc adds to them.
+const TCMALLOC_FUNCTIONS: &[Base] = &[
+    ("malloc_skip_new_handler", allocate(0)),
+    ("new", allocate(0)),
+    ("newarray", allocate(0)),
+    ("new_nothrow", allocate(0)),
+    ("newarray_nothrow", allocate(0)),
+    ("new_aligned", allocate(0)),
+    ("newarray_aligned", allocate(0)),
+    ("new_aligned_nothrow", allocate(0)),
+    ("newarray_aligned_nothrow", allocate(0)),
+    ("delete", Shape::Free),
+    ("deletearray", Shape::Free),
+    ("delete_nothrow", Shape::Free),
+    ("deletearray_nothrow", Shape::Free),
+    ("delete_aligned", Shape::Free),
+    ("deletearray_aligned", Shape::Free),
+    ("delete_aligned_nothrow", Shape::Free),
+    ("deletearray_aligned_nothrow", Shape::Free),
+    ("delete_sized", free_sized(1)),
+    ("deletearray_sized", free_sized(1)),
+    ("delete_sized_aligned", free_sized(1)),
+    ("deletearray_sized_aligned", free_sized(1)),
+];
+
+/// mimalloc's.
+const MIMALLOC_FUNCTIONS: &[Base] = &[
+    ("malloc", allocate(0)),
+    ("malloc_small", allocate(0)),
+    ("zalloc", allocate(0)),
+    ("zalloc_small", allocate(0)),
+    ("calloc", allocate_product(0, 1)),
+    ("mallocn", allocate_product(0, 1)),
+    ("malloc_aligned", allocate(0)),
+    ("malloc_aligned_at", allocate(0)),
+    ("zalloc_aligned", allocate(0)),
+    ("zalloc_aligned_at", allocate(0)),
+    ("calloc_aligned", allocate_product(0, 1)),
+    ("calloc_aligned_at", allocate_product(0, 1)),
+    ("new", allocate(0)),
+    ("new_aligned", allocate(0)),
+    ("new_nothrow", allocate(0)),
+    ("new_aligned_nothrow", allocate(0)),
+    ("new_n", allocate_product(0, 1)),
+    ("posix_memalign", Shape::PosixMemalign),
+    ("memalign", allocate(1)),
+    ("aligned_alloc", allocate(1)),
+    ("valloc", allocate(0)),
+    ("pvalloc", allocate(0)),
+    ("heap_malloc", allocate(1)),
+    ("heap_malloc_small", allocate(1)),
+    ("heap_zalloc", allocate(1)),
+    ("heap_calloc", allocate_product(1, 2)),
+    ("heap_mallocn", allocate_product(1, 2)),
+    ("heap_malloc_aligned", allocate(1)),
+    ("heap_malloc_aligned_at", allocate(1)),
+    ("heap_zalloc_aligned", allocate(1)),
+    ("heap_zalloc_aligned_at", allocate(1)),
+    ("heap_calloc_aligned", allocate_product(1, 2)),
+    ("heap_calloc_aligned_at", allocate_product(1, 2)),
+    ("heap_alloc_new", allocate(1)),
+    ("heap_alloc_new_n", allocate_product(1, 2)),
+    ("realloc", reallocate(0, 1)),
+    ("rezalloc", reallocate(0, 1)),
+    ("reallocn", reallocate_product(0, 1, 2)),
+    ("recalloc", reallocate_product(0, 1, 2)),
+    ("reallocarray", reallocate_product(0, 1, 2)),
+    ("reallocf", Shape::Reallocate { old: 0, size: Size::Argument(1), frees_on_failure: true }),
+    ("realloc_aligned", reallocate(0, 1)),
+    ("realloc_aligned_at", reallocate(0, 1)),
+    ("rezalloc_aligned", reallocate(0, 1)),
+    ("rezalloc_aligned_at", reallocate(0, 1)),
+    ("recalloc_aligned", reallocate_product(0, 1, 2)),
+    ("recalloc_aligned_at", reallocate_product(0, 1, 2)),
+    ("new_realloc", reallocate(0, 1)),
+    ("new_reallocn", reallocate_product(0, 1, 2)),
+    ("expand", reallocate(0, 1)),
+    ("heap_realloc", reallocate(1, 2)),
+    ("heap_rezalloc", reallocate(1, 2)),
+    ("heap_reallocn", reallocate_product(1, 2, 3)),
+    ("heap_recalloc", reallocate_product(1, 2, 3)),
+    ("heap_reallocf", Shape::Reallocate { old: 1, size: Size::Argument(2), frees_on_failure: true }),
+    ("heap_realloc_aligned", reallocate(1, 2)),
+    ("heap_realloc_aligned_at", reallocate(1, 2)),
+    ("heap_rezalloc_aligned", reallocate(1, 2)),
+    ("heap_recalloc_aligned", reallocate_product(1, 2, 3)),
+    ("free", Shape::Free),
+    ("cfree", Shape::Free),
+    ("free_aligned", Shape::Free),
+    ("free_size", free_sized(1)),
+    ("free_size_aligned", free_sized(1)),
+];
+
+/// snmalloc's functions for Rust.
+const SNMALLOC_FUNCTIONS: &[Base] = &[
+    ("rust_alloc", allocate(1)),
+    ("rust_alloc_zeroed", allocate(1)),
+    ("rust_dealloc", free_sized(2)),
+    ("rust_realloc", reallocate(0, 3)),
+];
+
+/// rpmalloc's, with their own spelling.
+const RPMALLOC_FUNCTIONS: &[Base] = &[
+    ("malloc", allocate(0)),
+    ("zalloc", allocate(0)),
+    ("calloc", allocate_product(0, 1)),
+    ("realloc", reallocate(0, 1)),
+    ("free", Shape::Free),
+    ("memalign", allocate(1)),
+    ("posix_memalign", Shape::PosixMemalign),
+    ("aligned_alloc", allocate(1)),
+    ("aligned_zalloc", allocate(1)),
+    ("aligned_calloc", allocate_product(1, 2)),
+    ("aligned_realloc", reallocate(0, 2)),
+];
+
+/// TBB's, beyond those of the C library.
+const SCALABLE_FUNCTIONS: &[Base] =
+    &[("aligned_malloc", allocate(0)), ("aligned_realloc", reallocate(0, 1)), ("aligned_free", Shape::Free)];
+
+/// Google's tcmalloc inside, which `malloc` and `operator new` are other names of.
+const TCMALLOC_INTERNAL_FUNCTIONS: &[Base] = &[
+    ("Malloc", allocate(0)),
+    ("Calloc", allocate_product(0, 1)),
+    ("Realloc", reallocate(0, 1)),
+    ("Memalign", allocate(1)),
+    ("AlignedAlloc", allocate(1)),
+    ("PosixMemalign", Shape::PosixMemalign),
+    ("New", allocate(0)),
+    ("NewArray", allocate(0)),
+    ("NewNothrow", allocate(0)),
+    ("NewArrayNothrow", allocate(0)),
+    ("NewAligned", allocate(0)),
+    ("Free", Shape::Free),
+    ("Cfree", Shape::Free),
+    ("Delete", Shape::Free),
+    ("DeleteArray", Shape::Free),
+    ("DeleteSized", free_sized(1)),
+    ("DeleteArraySized", free_sized(1)),
+    ("DeleteSizedAligned", free_sized(1)),
+    ("Sdallocx", Shape::FreeSized { size: 1, flags: Some(2) }),
+];
+
+/// Operator new and delete of C++, as the linker knows them.
+const OPERATORS: &[Base] = &[
+    ("_Znwm", allocate(0)),
+    ("_Znam", allocate(0)),
+    ("_ZnwmRKSt9nothrow_t", allocate(0)),
+    ("_ZnamRKSt9nothrow_t", allocate(0)),
+    ("_ZnwmSt11align_val_t", allocate(0)),
+    ("_ZnamSt11align_val_t", allocate(0)),
+    ("_ZnwmSt11align_val_tRKSt9nothrow_t", allocate(0)),
+    ("_ZnamSt11align_val_tRKSt9nothrow_t", allocate(0)),
+    ("_ZdlPv", Shape::Free),
+    ("_ZdaPv", Shape::Free),
+    ("_ZdlPvRKSt9nothrow_t", Shape::Free),
+    ("_ZdaPvRKSt9nothrow_t", Shape::Free),
+    ("_ZdlPvSt11align_val_t", Shape::Free),
+    ("_ZdaPvSt11align_val_t", Shape::Free),
+    ("_ZdlPvSt11align_val_tRKSt9nothrow_t", Shape::Free),
+    ("_ZdaPvSt11align_val_tRKSt9nothrow_t", Shape::Free),
+    ("_ZdlPvm", free_sized(1)),
+    ("_ZdaPvm", free_sized(1)),
+    ("_ZdlPvmSt11align_val_t", free_sized(1)),
+    ("_ZdaPvmSt11align_val_t", free_sized(1)),
+];
+
+/// Prefixes, and the bases that go with each. Longer ones stand before those that they begin with.
+const PREFIXES: &[(&str, &[&[Base]])] = &[
+    ("_rjem_je_", &[C_FUNCTIONS, JEMALLOC_FUNCTIONS]),
+    ("_rjem_", &[C_FUNCTIONS, JEMALLOC_FUNCTIONS]),
+    ("__je_", &[C_FUNCTIONS, JEMALLOC_FUNCTIONS]),
+    ("je_arrow_private_je_", &[C_FUNCTIONS, JEMALLOC_FUNCTIONS]),
+    ("je_arrow_", &[C_FUNCTIONS, JEMALLOC_FUNCTIONS]),
+    ("je_", &[C_FUNCTIONS, JEMALLOC_FUNCTIONS]),
+    ("duckdb_je_", &[C_FUNCTIONS, JEMALLOC_FUNCTIONS]),
+    ("mi_", &[MIMALLOC_FUNCTIONS]),
+    ("tc_", &[C_FUNCTIONS, TCMALLOC_FUNCTIONS]),
+    ("TCMallocInternal", &[TCMALLOC_INTERNAL_FUNCTIONS]),
+    ("__sn_", &[C_FUNCTIONS, SNMALLOC_FUNCTIONS]),
+    ("sn_", &[C_FUNCTIONS, SNMALLOC_FUNCTIONS]),
+    ("rp", &[RPMALLOC_FUNCTIONS]),
+    ("scalable_", &[C_FUNCTIONS, SCALABLE_FUNCTIONS]),
+    ("scalloc_", &[C_FUNCTIONS]),
+    ("scudo_", &[C_FUNCTIONS]),
+    ("xx", &[C_FUNCTIONS]),
+];
+
+/// Whom a name belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Owner {
+    /// The C library's own name, or C++'s: in a shared library that exports it, calls go to whoever defines
+    /// it first.
+    Standard,
+    /// jemalloc's own interface without a prefix, which nobody else defines.
+    Jemalloc,
+    /// An allocator with names of its own.
+    Private,
+}
+
+/// What a user adds to the table: prefixes that go with the functions of the C library and of jemalloc.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Prefixes(Vec<String>);
+
+impl Prefixes {
+    /// Adds one, written as `prefix*`.
+    ///
+    /// # Errors
+    /// If it names no prefix.
+    pub fn add(&mut self, pattern: &str) -> Result<(), Error> {
+        let is_of_names =
+            |prefix: &&str| prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        let prefix = pattern.strip_suffix('*').filter(|prefix| !prefix.is_empty());
+        let Some(prefix) = prefix.filter(is_of_names) else {
+            let message = format!("`{pattern}` is no prefix of the functions of an allocator");
+            let remedy = "end it in `*`: 'my_*' stands for my_malloc, my_free and the like";
+            return Err(Error::new(ErrorKind::Value, message).with_remedy(remedy));
+        };
+        self.0.push(prefix.to_owned());
+        Ok(())
+    }
+}
+
+fn find(bases: &[&[Base]], name: &str) -> Option<Shape> {
+    bases.iter().copied().flatten().find(|(base, _)| *base == name).map(|(_, shape)| *shape)
+}
+
+/// Functions of one allocator in one module have the same: the place of their prefix in the table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Family(usize);
+
+impl Family {
+    /// The C library's names and C++'s, those of tcmalloc, which are others for the same functions, and
+    /// jemalloc's own without a prefix.
+    pub(crate) const STANDARD: Family = Family(0);
+}
+
+/// What the table says of a name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Known {
+    pub(crate) shape: Shape,
+    pub(crate) owner: Owner,
+    pub(crate) family: Family,
+}
+
+/// What a function of this name does, if the table has it.
+pub(crate) fn lookup(name: &str, own: &Prefixes) -> Option<Known> {
+    // Symbol versions are no part of the name.
+    let name = name.split('@').next().unwrap_or(name);
+    // Most functions of a module are turned down here.
+    if !may_be_allocators(name) && own.0.is_empty() {
+        return None;
+    }
+    let standard = |owner| move |shape| Known { shape, owner, family: Family::STANDARD };
+    let of_standard = find(&[C_FUNCTIONS, OPERATORS], name).map(standard(Owner::Standard));
+    let of_jemalloc = || find(&[JEMALLOC_FUNCTIONS], name).map(standard(Owner::Jemalloc));
+    let private = |family| move |shape| Known { shape, owner: Owner::Private, family };
+    let of_users = || {
+        own.0.iter().enumerate().find_map(|(index, prefix)| {
+            let base = name.strip_prefix(prefix.as_str())?;
+            let shape = find(&[C_FUNCTIONS, JEMALLOC_FUNCTIONS, TCMALLOC_FUNCTIONS], base)?;
+            Some(private(Family(1 + PREFIXES.len() + index))(shape))
+        })
+    };
+    let of_table = || {
+        PREFIXES.iter().enumerate().find_map(|(index, (prefix, bases))| {
+            let shape = find(bases, name.strip_prefix(prefix)?)?;
+            let is_tcmalloc = matches!(*prefix, "tc_" | "TCMallocInternal");
+            Some(private(if is_tcmalloc { Family::STANDARD } else { Family(1 + index) })(shape))
+        })
+    };
+    of_standard.or_else(of_jemalloc).or_else(of_users).or_else(of_table)
+}
+
+/// Whether a name is that of an operator new or delete.
+pub(crate) fn is_operator(name: &str) -> bool {
+    OPERATORS.iter().any(|(operator, _)| *operator == name)
+}
+
+fn may_be_allocators(name: &str) -> bool {
+    match name.as_bytes() {
+        [b'_', b'Z', b'n' | b'd', ..] => true,
+        [b'_', b'Z', ..] => false,
+        _ => ["lloc", "free", "lign", "new", "delete", "expand", "TCMalloc"]
+            .iter()
+            .any(|part| name.contains(part)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_known_allocators_have_their_shapes() {
+        let none = Prefixes::default();
+        let shape = |name: &str| lookup(name, &none).map(|known| (known.shape, known.owner));
+        let private = |shape| Some((shape, Owner::Private));
+        assert_eq!(shape("malloc"), Some((allocate(0), Owner::Standard)));
+        assert_eq!(shape("malloc@@GLIBC_2.2.5"), Some((allocate(0), Owner::Standard)));
+        assert_eq!(shape("mallocx"), Some((allocate(0), Owner::Jemalloc)));
+        assert_eq!(shape("_rjem_mallocx"), private(allocate(0)));
+        assert_eq!(shape("_rjem_je_calloc"), private(allocate_product(0, 1)));
+        assert_eq!(shape("duckdb_je_rallocx"), private(reallocate(0, 1)));
+        assert_eq!(shape("je_arrow_xallocx"), private(Shape::Resize));
+        assert_eq!(shape("je_sdallocx"), private(Shape::FreeSized { size: 1, flags: Some(2) }));
+        assert_eq!(shape("mi_heap_malloc_aligned"), private(allocate(1)));
+        assert_eq!(shape("mi_malloc_aligned"), private(allocate(0)));
+        assert_eq!(shape("tc_deletearray_sized"), private(free_sized(1)));
+        assert_eq!(shape("rpaligned_realloc"), private(reallocate(0, 2)));
+        assert_eq!(shape("sn_rust_realloc"), private(reallocate(0, 3)));
+        assert_eq!(shape("scalloc_malloc"), private(allocate(0)));
+        assert_eq!(shape("_ZdlPvm"), Some((free_sized(1), Owner::Standard)));
+        for other in [
+            "main",
+            "xmalloc",
+            "je_malloc_usable_size",
+            "mi_heap_new",
+            "_Znwm.cold",
+            "free_list",
+            "mi_usable_size",
+            "rpnew",
+        ] {
+            assert_eq!(shape(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn every_name_of_the_table_is_found() {
+        let none = Prefixes::default();
+        for (prefix, bases) in PREFIXES {
+            for (base, expected) in bases.iter().copied().flatten() {
+                let name = format!("{prefix}{base}");
+                let known = lookup(&name, &none).map(|known| (known.shape, known.owner));
+                assert_eq!(known, Some((*expected, Owner::Private)), "{name}");
+            }
+        }
+        for (name, expected) in [C_FUNCTIONS, OPERATORS].into_iter().flatten() {
+            let known = lookup(name, &none).map(|known| (known.shape, known.owner));
+            assert_eq!(known, Some((*expected, Owner::Standard)), "{name}");
+        }
+    }
+
+    #[test]
+    fn prefixes_of_the_user_add_to_the_table() {
+        let mut own = Prefixes::default();
+        own.add("acme_").expect_err("no star");
+        own.add("*").expect_err("every function");
+        own.add("a?c*").expect_err("more than a prefix");
+        own.add("acme_*").expect("a good prefix");
+        let shape = |name: &str| lookup(name, &own).map(|known| (known.shape, known.owner));
+        assert_eq!(shape("acme_malloc"), Some((allocate(0), Owner::Private)));
+        assert_eq!(shape("acme_dallocx"), Some((Shape::Free, Owner::Private)));
+        assert_eq!(shape("acme_main"), None);
+    }
+}

@@ -1,0 +1,222 @@
+//! Code for detours: trampolines, stubs and jumps.
+//!
+//! A stub may use rax, r10 and r11, which no argument is passed in. It hands to its hook:
+//!
+//! | register | holds                                                    |
+//! |----------|----------------------------------------------------------|
+//! | r11      | the trampoline to call in place of the function          |
+//! | r10      | the requested size, where something is allocated         |
+//! | rax      | the old address, or where the new one is to be stored    |
+
+use crate::detour::table::{Shape, Size};
+use crate::detour::x86_64::prologue::{Displaced, JUMP_BYTES, call_as_jump};
+use edleak_session::detour::{Hook, SPACING};
+use iced_x86::{
+    BlockEncoder, BlockEncoderOptions, Code, IcedError, Instruction, InstructionBlock, MemoryOperand,
+    Mnemonic, Register,
+};
+
+const ARGUMENTS: [Register; 6] =
+    [Register::RDI, Register::RSI, Register::RDX, Register::RCX, Register::R8, Register::R9];
+const ARGUMENTS_32: [Register; 6] =
+    [Register::EDI, Register::ESI, Register::EDX, Register::ECX, Register::R8D, Register::R9D];
+
+/// Labels stand at addresses that no code has.
+const LABELS: u64 = 0xffff_f000_0000_0000;
+
+/// Instructions to encode at one address.
+struct Block {
+    instructions: Vec<Instruction>,
+    labels: u64,
+}
+
+impl Block {
+    fn new() -> Block {
+        Block { instructions: Vec::new(), labels: 0 }
+    }
+
+    fn add(&mut self, instruction: Result<Instruction, IcedError>) -> Result<(), IcedError> {
+        self.instructions.push(instruction?);
+        Ok(())
+    }
+
+    /// A place to jump to, at the next instruction that is added after [`Block::place`].
+    fn label(&mut self) -> u64 {
+        self.labels += 1;
+        LABELS + self.labels
+    }
+
+    fn branch(&mut self, code: Code, to: u64) -> Result<(), IcedError> {
+        self.add(Instruction::with_branch(code, to))
+    }
+
+    /// Adds an instruction at a label.
+    fn add_at(&mut self, label: u64, instruction: Result<Instruction, IcedError>) -> Result<(), IcedError> {
+        let mut instruction = instruction?;
+        instruction.set_ip(label);
+        self.instructions.push(instruction);
+        Ok(())
+    }
+
+    fn encode(&self, address: u64) -> Result<Vec<u8>, IcedError> {
+        let block = InstructionBlock::new(&self.instructions, address);
+        Ok(BlockEncoder::encode(64, block, BlockEncoderOptions::NONE)?.code_buffer)
+    }
+}
+
+/// The memory at an address that is near.
+fn at(address: u64) -> MemoryOperand {
+    MemoryOperand::with_base_displ(Register::RIP, address as i64)
+}
+
+/// Bytes from the beginning of a trampoline to the return address that it may push.
+const RETURN_ADDRESS_AT: usize = 64;
+
+/// The displaced instructions, which lay at `original`, for `address`, and a jump to what follows them.
+/// `None`: one has no encoding there.
+pub(crate) fn trampoline(displaced: &Displaced, original: u64, address: u64) -> Option<Vec<u8>> {
+    let mut block = Block::new();
+    let rest = original + displaced.moved as u64;
+    let mut calls = false;
+    for instruction in displaced.instructions(original) {
+        if instruction.mnemonic() != Mnemonic::Call {
+            block.instructions.push(instruction);
+            continue;
+        }
+        // The address that the call would have pushed lies behind the trampoline's code.
+        calls = true;
+        let mut push = Instruction::with1(Code::Push_rm64, at(address + RETURN_ADDRESS_AT as u64)).ok()?;
+        push.set_ip(instruction.ip());
+        block.instructions.push(push);
+        let mut jump = call_as_jump(&instruction)?;
+        jump.set_ip(0);
+        block.instructions.push(jump);
+    }
+    if !calls && !displaced.ends {
+        block.branch(Code::Jmp_rel32_64, rest).ok()?;
+    }
+    let mut code = block.encode(address).ok()?;
+    if calls {
+        if code.len() > RETURN_ADDRESS_AT {
+            return None;
+        }
+        code.resize(RETURN_ADDRESS_AT, 0xcc);
+        code.extend(rest.to_le_bytes());
+    }
+    Some(code)
+}
+
+/// Where a sized free of less than [`SPACING`] goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum SmallFree {
+    /// To the trampoline of a plain free.
+    Plain(u64),
+    /// To its own, with the size that stubs have asked for.
+    Raised,
+}
+
+/// The stub for a function of this shape. `hooks`: the address of the table of hooks.
+pub(crate) fn stub(
+    shape: Shape,
+    trampoline: u64,
+    small_free: SmallFree,
+    hooks: u64,
+    address: u64,
+) -> Result<Vec<u8>, IcedError> {
+    let mut block = Block::new();
+    let end = block.label();
+    let hook = match shape {
+        Shape::Allocate(size) => {
+            raise(&mut block, size, None, end)?;
+            Hook::Allocate
+        }
+        Shape::PosixMemalign => {
+            block.add(Instruction::with2(Code::Mov_r64_rm64, Register::RAX, ARGUMENTS[0]))?;
+            raise(&mut block, Size::Argument(2), None, end)?;
+            Hook::PosixMemalign
+        }
+        Shape::Reallocate { old, size, frees_on_failure } => {
+            let old = ARGUMENTS[usize::from(old)];
+            block.add(Instruction::with2(Code::Mov_r64_rm64, Register::RAX, old))?;
+            raise(&mut block, size, Some(Register::RAX), end)?;
+            if frees_on_failure { Hook::ReallocateOrFree } else { Hook::Reallocate }
+        }
+        Shape::Resize => {
+            block.add(Instruction::with2(Code::Mov_r64_rm64, Register::RAX, ARGUMENTS[0]))?;
+            block.add(Instruction::with2(Code::Mov_r64_rm64, Register::R10, ARGUMENTS[1]))?;
+            Hook::Resize
+        }
+        Shape::Free => Hook::Free,
+        Shape::FreeSized { size, flags } => {
+            let (size, size_32) = (usize::from(size), usize::from(size));
+            block.add(Instruction::with2(Code::Cmp_rm64_imm8, ARGUMENTS[size], SPACING as i32))?;
+            block.branch(Code::Jae_rel8_64, end)?;
+            match small_free {
+                SmallFree::Raised => {
+                    block.add(Instruction::with2(
+                        Code::Mov_r32_imm32,
+                        ARGUMENTS_32[size_32],
+                        SPACING as i32,
+                    ))?;
+                }
+                SmallFree::Plain(plain) => {
+                    if let Some(flags) = flags {
+                        let flags = ARGUMENTS_32[usize::from(flags)];
+                        block.add(Instruction::with2(Code::Mov_r32_rm32, ARGUMENTS_32[size_32], flags))?;
+                    }
+                    block.add(Instruction::with2(Code::Lea_r64_m, Register::R11, at(plain)))?;
+                    let hook = hooks + 8 * Hook::Free as u64;
+                    block.add(Instruction::with1(Code::Jmp_rm64, at(hook)))?;
+                }
+            }
+            Hook::Free
+        }
+    };
+    block.add_at(end, Instruction::with2(Code::Lea_r64_m, Register::R11, at(trampoline)))?;
+    block.add(Instruction::with1(Code::Jmp_rm64, at(hooks + 8 * hook as u64)))?;
+    block.encode(address)
+}
+
+/// Puts the requested size into r10, and raises the argument to what keeps blocks apart; jumps to `end` where
+/// there is nothing to raise. `old`: the register with the old address, if this reallocates. With one, a size
+/// of 0 may mean a free.
+fn raise(block: &mut Block, size: Size, old: Option<Register>, end: u64) -> Result<(), IcedError> {
+    let (Size::Argument(first) | Size::Product(first, _)) = size;
+    let first = usize::from(first);
+    block.add(Instruction::with2(Code::Mov_r64_rm64, Register::R10, ARGUMENTS[first]))?;
+    if let Size::Product(_, second) = size {
+        block.add(Instruction::with2(Code::Imul_r64_rm64, Register::R10, ARGUMENTS[usize::from(second)]))?;
+        block.branch(Code::Jo_rel8_64, end)?;
+    }
+    block.add(Instruction::with2(Code::Cmp_rm64_imm8, Register::R10, SPACING as i32))?;
+    block.branch(Code::Jae_rel8_64, end)?;
+    if matches!(size, Size::Product(..)) {
+        // A small signed product of two huge numbers has overflowed and must fail.
+        block.add(Instruction::with2(Code::Test_rm64_r64, ARGUMENTS[first], ARGUMENTS[first]))?;
+        block.branch(Code::Js_rel8_64, end)?;
+    }
+    let raised = block.label();
+    if let Some(old) = old {
+        block.add(Instruction::with2(Code::Test_rm64_r64, Register::R10, Register::R10))?;
+        block.branch(Code::Jne_rel8_64, raised)?;
+        block.add(Instruction::with2(Code::Test_rm64_r64, old, old))?;
+        block.branch(Code::Jne_rel8_64, end)?;
+    }
+    match size {
+        Size::Argument(_) => {
+            block.add_at(raised, Instruction::with2(Code::Mov_r32_imm32, ARGUMENTS_32[first], SPACING as i32))
+        }
+        Size::Product(_, second) => {
+            let second = ARGUMENTS_32[usize::from(second)];
+            block.add_at(raised, Instruction::with2(Code::Mov_r32_imm32, ARGUMENTS_32[first], 1))?;
+            block.add(Instruction::with2(Code::Mov_r32_imm32, second, SPACING as i32))
+        }
+    }
+}
+
+/// The jump from an entry to its stub; `None`: it does not reach so far.
+pub(crate) fn jump(from: u64, to: u64) -> Option<[u8; JUMP_BYTES as usize]> {
+    let displacement = i32::try_from(to.wrapping_sub(from + JUMP_BYTES) as i64).ok()?;
+    let [a, b, c, d] = displacement.to_le_bytes();
+    Some([0xe9, a, b, c, d])
+}

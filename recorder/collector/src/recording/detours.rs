@@ -1,0 +1,286 @@
+//! The detours of one target: compiles them for its modules, publishes them in the session and reads what
+//! became of them.
+
+use crate::detour::entries::FileEntries;
+use crate::detour::module::{self, Compiled};
+use crate::detour::place;
+use crate::recording::modules::Loaded;
+use crate::rules::publisher::Publisher;
+use crate::sys::shm::Session;
+use edleak_binary::elf::Elf;
+use edleak_binary::file_bytes::FileBytes;
+use edleak_format::ModuleId;
+use edleak_session::detour::{self, DetourModule, EXPECTED_BYTES};
+use std::cell::OnceCell;
+use std::io;
+use std::sync::atomic::Ordering;
+
+/// The detours of one target.
+#[derive(Default)]
+pub(crate) struct Detours {
+    modules: Vec<ModuleDetours>,
+    patches: usize,
+    code_bytes: usize,
+    /// So many modules were there when the target waited for its detours.
+    modules_at_start: usize,
+    program: Option<ModuleId>,
+    /// An allocator of the program whose functions have no names, once it was looked for.
+    nameless: OnceCell<Option<Unseen>>,
+}
+
+/// The allocator of one module.
+struct ModuleDetours {
+    id: ModuleId,
+    path: String,
+    /// The function that it is known by.
+    symbol: String,
+    /// Its place in the session; `None`: nothing was published.
+    place: Option<usize>,
+    /// A forked child has the detours of its parent.
+    is_inherited: bool,
+    /// Functions that are not led to a hook although the others are, and the first reason.
+    missing: Vec<String>,
+    reason: String,
+}
+
+/// An allocator, or some functions of one, whose allocations are not counted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Unseen {
+    /// The module.
+    pub module: ModuleId,
+    /// A function of it.
+    pub symbol: String,
+    /// Nothing of it is counted.
+    pub is_whole: bool,
+    /// The sentence for the user.
+    pub message: String,
+}
+
+/// What a target's memory map and process say that detours depend on.
+pub(crate) struct Surroundings<'a> {
+    /// The text of its memory map.
+    pub maps: &'a [u8],
+    /// The module of the program itself.
+    pub program: Option<ModuleId>,
+    /// It has one thread, so that nothing else can run in the code that is changed.
+    pub has_one_thread: bool,
+}
+
+impl Detours {
+    /// Compiles and publishes the detours of all `modules`. The target waits, and applies them once it is
+    /// told that all is ready.
+    pub(crate) fn publish(
+        session: &Session,
+        modules: &[Loaded],
+        publisher: &Publisher,
+        surroundings: &Surroundings<'_>,
+    ) -> Detours {
+        let mut detours =
+            Detours { modules_at_start: modules.len(), program: surroundings.program, ..Detours::default() };
+        let mut mapped = place::ranges_of(surroundings.maps);
+        for (index, loaded) in modules.iter().enumerate() {
+            detours.add(session, loaded, index, publisher, surroundings, &mut mapped);
+        }
+        let published = detours.modules.iter().filter(|module| module.place.is_some()).count();
+        session.header().detour_modules.store(published as u32, Ordering::Release);
+        detours
+    }
+
+    fn add(
+        &mut self,
+        session: &Session,
+        loaded: &Loaded,
+        index: usize,
+        publisher: &Publisher,
+        surroundings: &Surroundings<'_>,
+        mapped: &mut Vec<(u64, u64)>,
+    ) {
+        let Some(entries) = publisher.entries_of(index) else { return };
+        let is_program = surroundings.program == Some(loaded.module.id);
+        let selection = module::select(entries, is_program);
+        let Some(first) =
+            selection.led.first().copied().or(selection.unseen.first().map(|(entry, _)| *entry))
+        else {
+            return;
+        };
+        let allocating =
+            selection.led.iter().copied().chain(selection.unseen.iter().map(|(entry, _)| *entry));
+        let allocating = allocating.filter(|entry| entry.shape.allocates() && !entry.is_operator);
+        let symbol =
+            allocating.map(|entry| &entry.name).min_by_key(|name| name.len()).unwrap_or(&first.name).clone();
+        let mut own = ModuleDetours {
+            id: loaded.module.id,
+            path: loaded.module.path.clone(),
+            symbol,
+            place: None,
+            is_inherited: false,
+            missing: selection.unseen.iter().map(|(entry, _)| entry.name.clone()).collect(),
+            reason: selection
+                .unseen
+                .first()
+                .map(|(entry, why)| format!("`{}` {why}", entry.name))
+                .unwrap_or_default(),
+        };
+        if !selection.led.is_empty() {
+            let module = &loaded.module;
+            let bytes = module::most_bytes(&selection.led);
+            let place = place::near(mapped, module.start, module.end, bytes);
+            let compiled = place.and_then(|place| module::compile(&selection.led, module.load_bias, place));
+            let is_code = |compiled: &Compiled| lies_in_code(surroundings.maps, compiled);
+            if session.header().has_detours.load(Ordering::Relaxed) != 0 {
+                own.is_inherited = true;
+                return self.modules.push(own);
+            }
+            let result = match compiled {
+                _ if !surroundings.has_one_thread => Err(
+                    "the process had several threads by then (record again when the machine is less busy)",
+                ),
+                None => Err("there is no free memory near it"),
+                Some(compiled) if !is_code(&compiled) => {
+                    Err("its functions do not lie in one stretch of code")
+                }
+                Some(compiled) => self.write(session, &compiled).ok_or("it has too many functions"),
+            };
+            match result {
+                Ok(place) => {
+                    own.place = Some(place);
+                    let at = session.detour_modules()[place].address.load(Ordering::Relaxed);
+                    mapped.push((at, at + bytes));
+                }
+                Err(why) => why.clone_into(&mut own.reason),
+            }
+        }
+        self.modules.push(own);
+    }
+
+    /// Writes the detours of a module into the session; `None`: there is no room.
+    fn write(&mut self, session: &Session, compiled: &Compiled) -> Option<usize> {
+        let place = self.modules.iter().filter(|module| module.place.is_some()).count();
+        let patches = session.detour_patches().get(self.patches..)?.get(..compiled.patches.len())?;
+        let code = session.detour_code().get(self.code_bytes..)?.get(..compiled.code.len())?;
+        let module = session.detour_modules().get(place)?;
+        if compiled.patches.iter().any(|patch| patch.expected.len() > EXPECTED_BYTES) {
+            return None;
+        }
+        for (byte, value) in code.iter().zip(&compiled.code) {
+            byte.store(*value, Ordering::Relaxed);
+        }
+        for (patch, own) in patches.iter().zip(&compiled.patches) {
+            patch.address.store(own.address, Ordering::Relaxed);
+            patch.expected_bytes.store(own.expected.len() as u32, Ordering::Relaxed);
+            patch
+                .expected
+                .iter()
+                .zip(&own.expected)
+                .for_each(|(byte, value)| byte.store(*value, Ordering::Relaxed));
+            patch.jump.iter().zip(&own.jump).for_each(|(byte, value)| byte.store(*value, Ordering::Relaxed));
+        }
+        module.address.store(compiled.address, Ordering::Relaxed);
+        module.code_at.store(self.code_bytes as u32, Ordering::Relaxed);
+        module.code_bytes.store(compiled.code.len() as u32, Ordering::Relaxed);
+        module.first_patch.store(self.patches as u32, Ordering::Relaxed);
+        module.patches.store(compiled.patches.len() as u32, Ordering::Relaxed);
+        self.patches += compiled.patches.len();
+        self.code_bytes += compiled.code.len();
+        Some(place)
+    }
+
+    /// The allocators that are not counted, or not in full, as far as the target has come.
+    pub(crate) fn unseen(&self, session: &Session, modules: &[Loaded], publisher: &Publisher) -> Vec<Unseen> {
+        let mut unseen: Vec<Unseen> =
+            self.modules.iter().filter_map(|module| module.unseen(session.detour_modules())).collect();
+        let later = modules.iter().enumerate().skip(self.modules_at_start);
+        unseen.extend(later.filter_map(|(index, loaded)| loaded_later(loaded, publisher.entries_of(index)?)));
+        let program = self.program.filter(|id| !self.modules.iter().any(|module| module.id == *id));
+        let program = program.and_then(|id| modules.iter().find(|loaded| loaded.module.id == id));
+        unseen.extend(program.and_then(|loaded| self.nameless.get_or_init(|| nameless(loaded)).clone()));
+        unseen
+    }
+
+    /// Whether a module has an allocator whose functions lead to hooks.
+    pub(crate) fn is_counted(&self, session: &Session, id: ModuleId) -> bool {
+        let of_module = self.modules.iter().find(|module| module.id == id);
+        of_module.is_some_and(|module| module.is_led(session.detour_modules()))
+    }
+}
+
+impl ModuleDetours {
+    fn is_led(&self, published: &[DetourModule]) -> bool {
+        let result = self
+            .place
+            .and_then(|place| published.get(place))
+            .map(|module| module.result.load(Ordering::Acquire));
+        self.is_inherited || matches!(result, Some(detour::DONE | detour::UNPROTECTED))
+    }
+
+    fn unseen(&self, published: &[DetourModule]) -> Option<Unseen> {
+        let is_whole = !self.is_led(published);
+        if !is_whole && self.missing.is_empty() {
+            return None;
+        }
+        let reason =
+            self.place.and_then(|place| published.get(place)).map_or_else(|| self.reason.clone(), why);
+        let message = if is_whole {
+            format!("allocations through `{}` of `{}` are not counted: {reason}", self.symbol, self.path)
+        } else {
+            let names = self.missing.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+            format!("allocations through {names} of `{}` are not counted: {}", self.path, self.reason)
+        };
+        Some(Unseen { module: self.id, symbol: self.symbol.clone(), is_whole, message })
+    }
+}
+
+/// The allocator of a module that was loaded while the program ran.
+fn loaded_later(loaded: &Loaded, entries: &FileEntries) -> Option<Unseen> {
+    let selection = module::select(entries, false);
+    let first = selection.led.first().copied().or(selection.unseen.first().map(|(entry, _)| *entry))?;
+    let path = &loaded.module.path;
+    let message = format!(
+        "allocations through `{}` of `{path}` are not counted: it was loaded while the program ran (have it loaded at the start, with \
+         `LD_PRELOAD={path}`)",
+        first.name
+    );
+    Some(Unseen { module: loaded.module.id, symbol: first.name.clone(), is_whole: true, message })
+}
+
+/// The allocator in a program without a symbol table.
+fn nameless(loaded: &Loaded) -> Option<Unseen> {
+    let bytes = FileBytes::open(&loaded.file).ok()?;
+    let name = Elf::parse(&bytes).ok()?.nameless_allocator()?;
+    let message = format!(
+        "`{}` has {name} in it, whose functions have no names: their allocations are not counted (keep the symbol table, or install the \
+         program's debug file)",
+        loaded.module.path
+    );
+    Some(Unseen { module: loaded.module.id, symbol: name.to_owned(), is_whole: true, message })
+}
+
+/// Why the target has not led the functions of a module to hooks, with the remedy.
+fn why(module: &DetourModule) -> String {
+    let error = io::Error::from_raw_os_error(module.errno.load(Ordering::Relaxed) as i32);
+    match module.result.load(Ordering::Acquire) {
+        detour::NO_PLACE => "the memory near it was taken meanwhile (record again)".into(),
+        detour::NO_NEW_CODE | detour::NO_CHANGE => format!(
+            "this system does not allow a program to change its code: {error} (link the allocator as a shared library, or allow \
+             the process to change memory with code, for example `MemoryDenyWriteExecute=no`)"
+        ),
+        detour::OTHER_BYTES => {
+            "its code in memory is another than in its file (record without what changes it)".into()
+        }
+        _ => "the rules for it came too late (record again when the machine is less busy)".into(),
+    }
+}
+
+/// Whether all jumps lie in one mapping that can be executed and read.
+fn lies_in_code(maps: &[u8], compiled: &Compiled) -> bool {
+    let (Some(first), Some(last)) = (compiled.patches.first(), compiled.patches.last()) else { return false };
+    let end = last.address + last.expected.len() as u64;
+    String::from_utf8_lossy(maps).lines().any(|line| {
+        let mut fields = line.split(' ');
+        let range = fields.next().and_then(|range| range.split_once('-'));
+        let hex = |digits: &str| u64::from_str_radix(digits, 16).ok();
+        let range = range.and_then(|(start, end)| Some((hex(start)?, hex(end)?)));
+        let is_code = fields.next().is_some_and(|permissions| permissions.starts_with("r-x"));
+        is_code && range.is_some_and(|(start, mapping_end)| start <= first.address && end <= mapping_end)
+    })
+}

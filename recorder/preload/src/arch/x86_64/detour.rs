@@ -1,0 +1,306 @@
+//! HOT: the hooks that the stubs of detoured functions lead to, in assembly.
+//!
+//! A stub (`collector/detour/x86_64/code.rs`) leaves the arguments in place and adds three registers:
+//!
+//! | register | content                                                |
+//! |----------|--------------------------------------------------------|
+//! | r11      | the trampoline: the function without its detour        |
+//! | r10      | the requested size, where the function allocates       |
+//! | rax      | the old address, or the place of the new one           |
+//!
+//! Functions of one allocator call each other. While a trampoline runs, the thread is *inside*: its word
+//! `inside` holds rsp at the call, and its offset is hidden, so that every other entry point leaves the fast
+//! path. A hook that finds itself below that rsp calls its trampoline and counts nothing. An exception may
+//! leave the word behind. So it counts only while the word below that rsp is a return address of one of these
+//! calls.
+#![allow(unsafe_code)]
+
+use crate::arch::note::{assembly, give_up, known, own, remember};
+use crate::entry::detour;
+use crate::hot::thread::Tls;
+use core::mem::offset_of;
+
+/// How far below the call of a trampoline a function inside can be. A word that is further away was left by
+/// an exception.
+pub(crate) const DEPTH: usize = 64 << 10;
+
+/// A function that returns an allocation.
+///
+/// # Safety
+/// Jumped to by stubs only, with registers as above.
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn allocate() {
+    assembly!([
+        "push r10",
+        ".cfi_adjust_cfa_offset 8",
+        "mov rax, qword ptr [rip + edleak_tls@GOTTPOFF]",
+        "cmp rsp, qword ptr fs:[rax + {inside}]",
+        "jb 5f",
+        "6: mov qword ptr fs:[rax + {inside}], rsp",
+        "mov r10, qword ptr fs:[rax]",
+        "mov word ptr fs:[rax + {outer_offset}], r10w",
+        "mov qword ptr fs:[rax], 0",
+        "call r11",
+        ".globl edleak_allocate_return",
+        ".hidden edleak_allocate_return",
+        "edleak_allocate_return:",
+        "pop rsi",
+        ".cfi_adjust_cfa_offset -8",
+        "mov rcx, qword ptr [rip + edleak_tls@GOTTPOFF]",
+        "movzx edx, word ptr fs:[rcx + {outer_offset}]",
+        "mov qword ptr fs:[rcx], rdx",
+        "mov qword ptr fs:[rcx + {inside}], 0",
+        own!(),
+        "mov r8, qword ptr [rsp]",
+        "mov rdi, qword ptr [rip + {caller_cache}]",
+        known!(),
+        "jae {behind_wrappers}",
+        remember!(),
+        "ret",
+        give_up!(),
+        // Below a call that is marked: inside another function, unless an exception has left the mark.
+        ".cfi_adjust_cfa_offset 8",
+        "5: mov r10, qword ptr fs:[rax + {inside}]",
+        "push rcx",
+        ".cfi_adjust_cfa_offset 8",
+        "mov rcx, r10",
+        "sub rcx, rsp",
+        "cmp rcx, {depth}",
+        "jae 51f",
+        "mov r10, qword ptr [r10 - 8]",
+        "lea rcx, [rip + edleak_allocate_return]",
+        "cmp r10, rcx",
+        "je 52f",
+        "lea rcx, [rip + edleak_detour_return]",
+        "cmp r10, rcx",
+        "je 52f",
+        "lea rcx, [rip + edleak_inside_return]",
+        "cmp r10, rcx",
+        "je 52f",
+        "51: pop rcx",
+        ".cfi_adjust_cfa_offset -8",
+        "jmp 6b",
+        ".cfi_adjust_cfa_offset 8",
+        "52: pop rcx",
+        ".cfi_adjust_cfa_offset -8",
+        "pop r10",
+        ".cfi_adjust_cfa_offset -8",
+        "jmp r11",
+    ]
+        inside = const offset_of!(Tls, inside),
+        outer_offset = const offset_of!(Tls, outer_offset),
+        depth = const DEPTH,
+    )
+}
+
+/// A function that frees its first argument. Counts the free as [`crate::hot::free::on_free`] does, with
+/// registers that carry no argument, and jumps to the trampoline.
+///
+/// # Safety
+/// See [`allocate`].
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn free() {
+    core::arch::naked_asm!(
+        ".cfi_startproc",
+        "mov rax, qword ptr [rip + edleak_tls@GOTTPOFF]",
+        "mov rax, qword ptr fs:[rax]",
+        "lea r8, [rip + {tables}]",
+        // The counters before the limit, as in `note`.
+        "mov r9, qword ptr [rax + r8 + {counters}]",
+        "mov r10d, dword ptr [rax + r8 + {small}]",
+        "mov rax, rdi",
+        "shr rax, {leaf_shift}",
+        "and eax, {last_leaf}",
+        "mov rax, qword ptr [r8 + 8 * rax + {top}]",
+        "test rax, rax",
+        "jz 2f",
+        "mov r8d, edi",
+        "shr r8d, {granule_shift}",
+        "and r8d, {last_entry}",
+        "lea rax, [rax + 4 * r8]",
+        "mov r8d, dword ptr [rax]",
+        "dec r8d",
+        "cmp r8d, r10d",
+        "jae 2f",
+        "mov dword ptr [rax], 0",
+        "movzx eax, r8w",
+        "inc eax",
+        "shr r8d, {site_bits}",
+        "shl rax, {counters_shift}",
+        "add qword ptr [r9 + rax + {freed_bytes}], r8",
+        "inc qword ptr [r9 + rax + {frees}]",
+        "jmp r11",
+        "2: push rdi",
+        ".cfi_adjust_cfa_offset 8",
+        "push rsi",
+        ".cfi_adjust_cfa_offset 8",
+        "push rdx",
+        ".cfi_adjust_cfa_offset 8",
+        "push rcx",
+        ".cfi_adjust_cfa_offset 8",
+        "push r11",
+        ".cfi_adjust_cfa_offset 8",
+        "call {slow}",
+        "pop r11",
+        ".cfi_adjust_cfa_offset -8",
+        "pop rcx",
+        ".cfi_adjust_cfa_offset -8",
+        "pop rdx",
+        ".cfi_adjust_cfa_offset -8",
+        "pop rsi",
+        ".cfi_adjust_cfa_offset -8",
+        "pop rdi",
+        ".cfi_adjust_cfa_offset -8",
+        "jmp r11",
+        ".cfi_endproc",
+        tables = sym crate::hot::tables::TABLES,
+        top = const offset_of!(crate::hot::tables::Tables, top),
+        counters = const offset_of!(crate::hot::thread::Own, counters),
+        small = const offset_of!(crate::hot::thread::Own, small),
+        leaf_shift = const crate::hot::live::LEAF_SHIFT,
+        last_leaf = const crate::hot::live::LEAVES - 1,
+        granule_shift = const crate::hot::live::GRANULE_SHIFT,
+        last_entry = const crate::hot::live::LEAF_ENTRIES - 1,
+        site_bits = const crate::hot::live::SITE_BITS,
+        counters_shift = const size_of::<edleak_session::counters::Counters>().trailing_zeros(),
+        freed_bytes = const offset_of!(edleak_session::counters::Counters, freed_bytes),
+        frees = const offset_of!(edleak_session::counters::Counters, frees),
+        slow = sym detour::free_slow,
+    )
+}
+
+macro_rules! call_hook {
+    ($($name:ident => $hook:expr;)*) => {$(
+        /// A function of this kind, called by [`call`].
+        ///
+        /// # Safety
+        /// See [`allocate`].
+        #[unsafe(naked)]
+        pub(crate) unsafe extern "C" fn $name() {
+            core::arch::naked_asm!(
+                ".cfi_startproc",
+                "push {kind}",
+                ".cfi_adjust_cfa_offset 8",
+                "jmp {call}",
+                ".cfi_endproc",
+                kind = const $hook as usize,
+                call = sym call,
+            )
+        }
+    )*};
+}
+
+call_hook! {
+    posix_memalign => edleak_session::detour::Hook::PosixMemalign;
+    reallocate => edleak_session::detour::Hook::Reallocate;
+    reallocate_or_free => edleak_session::detour::Hook::ReallocateOrFree;
+    resize => edleak_session::detour::Hook::Resize;
+}
+
+/// The functions that are called with more to do: lays out a [`detour::Call`] on the stack, whose first word
+/// is where the trampoline is called.
+///
+/// # Safety
+/// See [`allocate`]; the kind is on the stack.
+#[unsafe(naked)]
+unsafe extern "C" fn call() {
+    core::arch::naked_asm!(
+        ".cfi_startproc",
+        ".cfi_def_cfa_offset 16",
+        "sub rsp, {room}",
+        ".cfi_adjust_cfa_offset {room}",
+        "mov [rsp + {trampoline}], r11",
+        "mov [rsp + {pointer}], rax",
+        "mov [rsp + {size}], r10",
+        "mov [rsp + {arguments}], rdi",
+        "mov [rsp + {arguments} + 8], rsi",
+        "mov [rsp + {arguments} + 16], rdx",
+        "mov [rsp + {arguments} + 24], rcx",
+        "mov [rsp + {arguments} + 32], r8",
+        "mov [rsp + {arguments} + 40], r9",
+        "mov rdi, rsp",
+        "call {begins}",
+        "mov r11, [rsp + {trampoline}]",
+        "mov rdi, [rsp + {arguments}]",
+        "mov rsi, [rsp + {arguments} + 8]",
+        "mov rdx, [rsp + {arguments} + 16]",
+        "mov rcx, [rsp + {arguments} + 24]",
+        "mov r8, [rsp + {arguments} + 32]",
+        "mov r9, [rsp + {arguments} + 40]",
+        "test al, al",
+        "jz 2f",
+        "call r11",
+        ".globl edleak_detour_return",
+        ".hidden edleak_detour_return",
+        "edleak_detour_return:",
+        "mov rdi, rsp",
+        "mov rsi, rax",
+        "mov rdx, rbp",
+        "call {ends}",
+        "add rsp, {room} + 8",
+        ".cfi_adjust_cfa_offset -({room} + 8)",
+        "ret",
+        ".cfi_adjust_cfa_offset {room} + 8",
+        "2: add rsp, {room} + 8",
+        ".cfi_adjust_cfa_offset -({room} + 8)",
+        "jmp r11",
+        ".cfi_endproc",
+        room = const offset_of!(detour::Call, kind),
+        trampoline = const offset_of!(detour::Call, trampoline),
+        pointer = const offset_of!(detour::Call, pointer),
+        size = const offset_of!(detour::Call, size),
+        arguments = const offset_of!(detour::Call, arguments),
+        begins = sym detour::begins,
+        ends = sym detour::ends,
+    )
+}
+const _: () = assert!(offset_of!(detour::Call, kind) % 16 == 0, "the stack is aligned at the calls");
+
+/// Calls `function` with two arguments, inside: other entry points count nothing meanwhile.
+///
+/// # Safety
+/// The function takes these arguments.
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn call_inside(function: *const (), first: usize, second: usize) -> *mut u8 {
+    core::arch::naked_asm!(
+        ".cfi_startproc",
+        "sub rsp, 8",
+        ".cfi_adjust_cfa_offset 8",
+        "mov rax, qword ptr [rip + edleak_tls@GOTTPOFF]",
+        "mov qword ptr fs:[rax + {inside}], rsp",
+        "mov r10, qword ptr fs:[rax]",
+        "mov word ptr fs:[rax + {outer_offset}], r10w",
+        "mov qword ptr fs:[rax], 0",
+        "mov r11, rdi",
+        "mov rdi, rsi",
+        "mov rsi, rdx",
+        "call r11",
+        ".globl edleak_inside_return",
+        ".hidden edleak_inside_return",
+        "edleak_inside_return:",
+        "mov rcx, qword ptr [rip + edleak_tls@GOTTPOFF]",
+        "movzx edx, word ptr fs:[rcx + {outer_offset}]",
+        "mov qword ptr fs:[rcx], rdx",
+        "mov qword ptr fs:[rcx + {inside}], 0",
+        "add rsp, 8",
+        ".cfi_adjust_cfa_offset -8",
+        "ret",
+        ".cfi_endproc",
+        inside = const offset_of!(Tls, inside),
+        outer_offset = const offset_of!(Tls, outer_offset),
+    )
+}
+
+/// The return addresses of the calls that mark a thread as inside.
+pub(crate) fn return_addresses() -> [usize; 3] {
+    unsafe extern "C" {
+        static edleak_allocate_return: u8;
+        static edleak_detour_return: u8;
+        static edleak_inside_return: u8;
+    }
+    [
+        (&raw const edleak_allocate_return) as usize,
+        (&raw const edleak_detour_return) as usize,
+        (&raw const edleak_inside_return) as usize,
+    ]
+}

@@ -1,0 +1,140 @@
+//! COLD: applies the detours that the collector has compiled, once, while the process has one thread.
+//!
+//! For each module: maps memory where its stubs were compiled for, fills it, makes it code; compares what
+//! stands at every entry with what the file has there; then makes the code writable, writes all jumps, and
+//! protects it again. Whatever the system refuses leaves the module as it was.
+#![allow(unsafe_code)]
+
+use crate::cold::sys;
+use crate::entry::detour;
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use edleak_session::detour::{
+    CODE_BYTES, DONE, DetourModule, EXPECTED_BYTES, MAX_MODULES, MAX_PATCHES, NO_CHANGE, NO_NEW_CODE,
+    NO_PLACE, OTHER_BYTES, Patch, UNPROTECTED,
+};
+use edleak_session::header::Header;
+
+const PAGE: usize = 4096;
+
+/// Detours are in place: those of this image, or those that a forked child has from its parent.
+static IN_PLACE: AtomicBool = AtomicBool::new(false);
+
+/// Whether any module has its detours.
+pub(crate) fn are_in_place() -> bool {
+    IN_PLACE.load(Ordering::Relaxed)
+}
+
+/// The regions of a session that hold detours.
+pub(crate) struct Regions {
+    /// [`MAX_MODULES`] modules.
+    pub modules: *const DetourModule,
+    /// [`MAX_PATCHES`] jumps.
+    pub patches: *const Patch,
+    /// [`CODE_BYTES`] bytes.
+    pub code: *const AtomicU8,
+}
+
+/// Why a module stays as it is: a result, and the error of a system call.
+struct Failure(u32, isize);
+
+/// Applies all detours.
+pub(crate) fn apply(header: &Header, regions: &Regions) {
+    let count = header.detour_modules.load(Ordering::Acquire) as usize;
+    // SAFETY: the session holds so many.
+    let modules = unsafe { core::slice::from_raw_parts(regions.modules, MAX_MODULES) };
+    for module in modules.iter().take(count) {
+        let result = match apply_one(module, regions) {
+            Ok(result) => {
+                IN_PLACE.store(true, Ordering::Relaxed);
+                result
+            }
+            Err(Failure(result, errno)) => {
+                module.errno.store(errno.unsigned_abs() as u32, Ordering::Relaxed);
+                result
+            }
+        };
+        module.result.store(result, Ordering::Release);
+    }
+}
+
+fn apply_one(module: &DetourModule, regions: &Regions) -> Result<u32, Failure> {
+    // SAFETY: the session holds so many.
+    let patches = unsafe { core::slice::from_raw_parts(regions.patches, MAX_PATCHES) };
+    let first = module.first_patch.load(Ordering::Relaxed) as usize;
+    let patches = patches.get(first..).unwrap_or_default();
+    let patches = patches.get(..module.patches.load(Ordering::Relaxed) as usize).unwrap_or_default();
+    let (Some(lowest), Some(highest)) = (patches.first(), patches.last()) else {
+        return Err(Failure(NO_PLACE, 0));
+    };
+    if !patches.iter().all(is_as_expected) {
+        return Err(Failure(OTHER_BYTES, 0));
+    }
+    let stubs = map_stubs(module, regions)?;
+    let start = lowest.address.load(Ordering::Relaxed) as usize & !(PAGE - 1);
+    let end = (highest.address.load(Ordering::Relaxed) as usize + EXPECTED_BYTES).next_multiple_of(PAGE);
+    // The last jump may end before a page that is not mapped.
+    let end = end.min((highest.address.load(Ordering::Relaxed) as usize + JUMP_BYTES).next_multiple_of(PAGE));
+    // Executable throughout: this code may be what runs, and a system that refuses refuses before anything
+    // has changed.
+    let opened = sys::protect(start, end - start, sys::READ_WRITE_EXECUTE);
+    if opened < 0 {
+        sys::unmap(stubs.0, stubs.1);
+        return Err(Failure(NO_CHANGE, opened));
+    }
+    patches.iter().for_each(write);
+    let closed = sys::protect(start, end - start, sys::READ_EXECUTE);
+    module.errno.store(closed.unsigned_abs() as u32, Ordering::Relaxed);
+    Ok(if closed < 0 { UNPROTECTED } else { DONE })
+}
+
+const JUMP_BYTES: usize = 5;
+
+/// Maps and fills the stubs of a module; their address and size.
+fn map_stubs(module: &DetourModule, regions: &Regions) -> Result<(*mut u8, usize), Failure> {
+    let (at, bytes) =
+        (module.code_at.load(Ordering::Relaxed) as usize, module.code_bytes.load(Ordering::Relaxed) as usize);
+    let hooks = detour::hooks();
+    if at + bytes > CODE_BYTES || bytes < size_of_val(&hooks) {
+        return Err(Failure(NO_PLACE, 0));
+    }
+    let size = bytes.next_multiple_of(PAGE);
+    let Some(stubs) = sys::map_at(module.address.load(Ordering::Relaxed) as usize, size) else {
+        return Err(Failure(NO_PLACE, 0));
+    };
+    for offset in 0..bytes {
+        // SAFETY: within the region of code.
+        let byte = unsafe { &*regions.code.wrapping_add(at + offset) }.load(Ordering::Relaxed);
+        // SAFETY: within the new mapping.
+        unsafe { stubs.wrapping_add(offset).write(byte) };
+    }
+    for (index, hook) in hooks.into_iter().enumerate() {
+        // SAFETY: the code begins with room for them, and a mapping is aligned.
+        unsafe { stubs.cast::<usize>().wrapping_add(index).write(hook) };
+    }
+    let closed = sys::protect(stubs as usize, size, sys::READ_EXECUTE);
+    if closed < 0 {
+        sys::unmap(stubs, size);
+        return Err(Failure(NO_NEW_CODE, closed));
+    }
+    Ok((stubs, size))
+}
+
+/// Whether the bytes of the file stand where a jump is to be written.
+fn is_as_expected(patch: &Patch) -> bool {
+    let address = patch.address.load(Ordering::Relaxed) as *const u8;
+    let length = patch.expected_bytes.load(Ordering::Relaxed) as usize;
+    let expected = patch.expected.iter().take(length).enumerate();
+    expected.into_iter().all(|(offset, byte)| {
+        // SAFETY: the collector found the code of a module there, in a mapping that can be read.
+        let found = unsafe { address.wrapping_add(offset).read_volatile() };
+        found == byte.load(Ordering::Relaxed)
+    })
+}
+
+fn write(patch: &Patch) {
+    let address = patch.address.load(Ordering::Relaxed) as *mut u8;
+    for (offset, byte) in patch.jump.iter().take(JUMP_BYTES).enumerate() {
+        // SAFETY: made writable by `apply_one`; no thread but this one runs.
+        unsafe { address.wrapping_add(offset).write_volatile(byte.load(Ordering::Relaxed)) };
+    }
+}

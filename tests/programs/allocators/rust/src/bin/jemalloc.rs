@@ -1,0 +1,8 @@
+//! The operations of the library with jemalloc as the global allocator.
+
+#[global_allocator]
+static GLOBAL: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() {
+    allocators::main();
+}

@@ -1,0 +1,8 @@
+//! The operations of the library with mimalloc as the global allocator.
+
+#[global_allocator]
+static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() {
+    allocators::main();
+}

@@ -1,0 +1,148 @@
+//! Random operations on boxes, vectors and strings, and a ledger of them, printed as JSON; `THREADS ROUNDS`.
+//!
+//! Each kind of allocation is made in one function, which calls the global allocator itself, so that a site
+//! of the trace is a line of the ledger. (Each has a number in it: functions alike become one.) Slots are
+//! shared: most allocations are freed by another thread.
+
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const SITES: usize = 5;
+const NAMES: [&str; SITES] = ["site_alloc", "site_zeroed", "site_aligned", "site_realloc", "site_large"];
+
+static BOOKS: [[AtomicU64; 4]; SITES] = [const { [const { AtomicU64::new(0) }; 4] }; SITES];
+
+struct Slot {
+    address: usize,
+    layout: Layout,
+    site: usize,
+}
+
+static SLOTS: [Mutex<Option<Slot>>; 2048] = [const { Mutex::new(None) }; 2048];
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn site_alloc(layout: &Layout) -> usize {
+    let address = unsafe { alloc(*layout) };
+    std::hint::black_box(0);
+    std::hint::black_box(address) as usize
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn site_zeroed(layout: &Layout) -> usize {
+    let address = unsafe { alloc_zeroed(*layout) };
+    std::hint::black_box(1);
+    std::hint::black_box(address) as usize
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn site_aligned(layout: &Layout) -> usize {
+    let address = unsafe { alloc(*layout) };
+    std::hint::black_box(2);
+    std::hint::black_box(address) as usize
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn site_large(layout: &Layout) -> usize {
+    let address = unsafe { alloc(*layout) };
+    std::hint::black_box(3);
+    std::hint::black_box(address) as usize
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn site_realloc(old: usize, layout: &Layout, size: usize) -> usize {
+    let address = unsafe { realloc(old as *mut u8, *layout, size) };
+    std::hint::black_box(4);
+    std::hint::black_box(address) as usize
+}
+
+fn add(site: usize, size: usize) {
+    BOOKS[site][0].fetch_add(1, Ordering::Relaxed);
+    BOOKS[site][1].fetch_add(size as u64, Ordering::Relaxed);
+}
+
+fn sub(site: usize, size: usize) {
+    BOOKS[site][2].fetch_add(1, Ordering::Relaxed);
+    BOOKS[site][3].fetch_add(size as u64, Ordering::Relaxed);
+}
+
+fn fill(slot: &Slot, value: u8) {
+    unsafe { std::ptr::write_bytes(slot.address as *mut u8, value, slot.layout.size()) };
+}
+
+fn check(slot: &Slot, size: usize, value: u8) {
+    let bytes = unsafe { std::slice::from_raw_parts(slot.address as *const u8, size) };
+    assert!(bytes.iter().all(|&byte| byte == value), "somebody wrote into an allocation");
+    assert!(slot.address.is_multiple_of(slot.layout.align()), "not aligned");
+}
+
+fn work(mut state: u64, rounds: u64) {
+    for _ in 0..rounds {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let index = state as usize % SLOTS.len();
+        let how = (state >> 20) % 8;
+        let size = 1 + ((state >> 32) % 300) as usize;
+        let value = index as u8;
+        let mut place = SLOTS[index].lock().unwrap();
+        match place.take() {
+            None => {
+                let (site, layout) = match how {
+                    0 => (4, Layout::from_size_align(size * 1000, 16)),
+                    1 | 2 => (2, Layout::from_size_align(size, 1 << (5 + state % 6))),
+                    3 | 4 => (1, Layout::from_size_align(size, 8)),
+                    _ => (0, Layout::from_size_align(size, 1 << (state % 4))),
+                };
+                let layout = layout.unwrap();
+                let allocate = [site_alloc, site_zeroed, site_aligned, site_alloc, site_large][site];
+                let slot = Slot { address: allocate(&layout), layout, site };
+                assert_ne!(slot.address, 0);
+                if site == 1 {
+                    check(&slot, layout.size(), 0);
+                }
+                add(site, layout.size());
+                fill(&slot, value);
+                *place = Some(slot);
+            }
+            Some(slot) if how < 3 => {
+                check(&slot, slot.layout.size(), value);
+                sub(slot.site, slot.layout.size());
+                let address = site_realloc(slot.address, &slot.layout, size);
+                let kept = size.min(slot.layout.size());
+                let slot =
+                    Slot { address, layout: Layout::from_size_align(size, slot.layout.align()).unwrap(), site: 3 };
+                check(&slot, kept, value);
+                add(3, size);
+                fill(&slot, value);
+                *place = Some(slot);
+            }
+            Some(slot) => {
+                check(&slot, slot.layout.size(), value);
+                sub(slot.site, slot.layout.size());
+                unsafe { dealloc(slot.address as *mut u8, slot.layout) };
+            }
+        }
+    }
+}
+
+pub fn main() {
+    let mut arguments = std::env::args().skip(1).map(|word| word.parse::<u64>().expect("a number"));
+    let (threads, rounds) = (arguments.next().unwrap_or(1), arguments.next().unwrap_or(10_000));
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            scope.spawn(move || work(88_172_645_463_325_252 + thread * 7919, rounds));
+        }
+    });
+    for (name, book) in NAMES.iter().zip(&BOOKS) {
+        let [allocs, allocated, frees, freed] = book.each_ref().map(|count| count.load(Ordering::Relaxed));
+        println!(
+            "{{\"function\":\"{name}\",\"allocs\":{allocs},\"allocated_bytes\":{allocated},\"frees\":{frees},\"freed_bytes\":{freed}}}"
+        );
+    }
+}

@@ -1,0 +1,127 @@
+//! Allocators inside the program or a library, against the ledgers of programs that use them: every
+//! allocation is counted once, byte for byte, at its caller.
+
+use edleak_tests::analyze::analyze;
+use edleak_tests::ledger::{Ledger, assert_equal, read_ledger};
+use edleak_tests::programs::{allocators, rust_allocator};
+use edleak_tests::record::{Recorder, Recording};
+use edleak_tests::run::run;
+use std::path::Path;
+use std::process::Command;
+
+/// Records a program that prints its ledger, and compares.
+fn assert_exact(name: &str, program: &Path, args: &[&str]) -> (Recording, Ledger) {
+    let recording = Recorder::new(name).record(program, args);
+    assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
+    assert!(!recording.outcome.stderr.contains("not counted"), "{}", recording.outcome.stderr);
+    let ledger = read_ledger(&recording.outcome.stdout);
+    let report = recording.all_sites();
+    assert_equal(&report, &ledger);
+    for site in &report.sites {
+        assert!(
+            site.stack.iter().all(|frame| !frame.module.contains("libedleak")),
+            "a site of our own: {site:?}"
+        );
+    }
+    (recording, ledger)
+}
+
+#[test]
+fn jemalloc_in_a_cpp_program_is_exact() {
+    let program = allocators().binary("exact_jemalloc");
+    assert_exact("jemalloc-1", &program, &["1", "1000000", "1"]);
+    assert_exact("jemalloc-8", &program, &["8", "1000000", "2"]);
+}
+
+#[test]
+fn tcmalloc_in_a_cpp_program_is_exact() {
+    let program = allocators().binary("exact_tcmalloc");
+    assert_exact("tcmalloc-1", &program, &["1", "1000000", "1"]);
+    assert_exact("tcmalloc-8", &program, &["8", "1000000", "2"]);
+}
+
+#[test]
+fn flags_and_sizes_in_place_of_jemalloc_are_exact() {
+    let (_, ledger) = assert_exact("extended", &allocators().binary("extended_jemalloc"), &["400000"]);
+    assert!(ledger.values().all(|counts| counts.allocs > 1000), "every function did its work: {ledger:?}");
+}
+
+#[test]
+fn a_library_with_a_private_jemalloc_is_exact_beside_libc() {
+    let (_, ledger) = assert_exact("private", &allocators().binary("private_library"), &["400000"]);
+    assert!(ledger.values().all(|counts| counts.allocs > 1000), "both allocators did their work: {ledger:?}");
+}
+
+#[test]
+fn jemalloc_of_a_rust_program_is_exact() {
+    for profile in ["release", "lto"] {
+        let program = rust_allocator("jemalloc", profile);
+        assert_exact("rust-jemalloc-1", &program, &["1", "1000000"]);
+        assert_exact("rust-jemalloc-8", &program, &["8", "200000"]);
+    }
+}
+
+#[test]
+fn mimalloc_of_a_rust_program_is_exact() {
+    for profile in ["release", "lto"] {
+        let program = rust_allocator("mimalloc", profile);
+        assert_exact("rust-mimalloc-1", &program, &["1", "1000000"]);
+        assert_exact("rust-mimalloc-8", &program, &["8", "200000"]);
+    }
+}
+
+#[test]
+fn watched_stacks_reach_through_an_allocator_of_the_program() {
+    let recording = Recorder::new("watched-jemalloc")
+        .options(["--watch", "*"])
+        .record(allocators().binary("exact_jemalloc"), ["2", "200000", "3"]);
+    assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
+    assert_equal(&recording.all_sites(), &read_ledger(&recording.outcome.stdout));
+}
+
+#[test]
+fn a_stripped_allocator_is_told_and_leaves_no_verdict() {
+    let dir = edleak_tests::temp::TempDir::new("stripped-allocator");
+    let stripped = dir.path().join("stripped");
+    let strip =
+        Command::new("strip").arg(rust_allocator("jemalloc", "release")).arg("-o").arg(&stripped).status();
+    assert!(strip.expect("binutils are there").success());
+    let plain = run(Command::new(&stripped).args(["1", "300000"]));
+    let recording = Recorder::new("stripped-allocator").record(&stripped, ["1", "300000"]);
+    assert_eq!(recording.outcome.stdout, plain.stdout);
+    let stderr = &recording.outcome.stderr;
+    assert!(stderr.contains("has jemalloc in it, whose functions have no names"), "{stderr}");
+    assert_eq!(analyze([""; 0], &recording.trace).code, 2, "nothing of the program was seen");
+}
+
+// A system that lets no process change its code: what systemd's MemoryDenyWriteExecute does, by the kernel's
+// own means.
+#[test]
+fn a_system_that_forbids_new_code_is_told_and_leaves_the_program_alone() {
+    let program = allocators().binary("hardened_jemalloc");
+    let plain = run(&mut Command::new(&program));
+    let recording = Recorder::new("hardened").record(&program, [""; 0]);
+    assert_eq!(recording.outcome.stdout, plain.stdout, "{}", recording.outcome.stderr);
+    let stderr = &recording.outcome.stderr;
+    if plain.stdout.contains("allowed") {
+        return eprintln!("skipped: this kernel has no such rule (PR_SET_MDWE, Linux 6.3)");
+    }
+    assert!(stderr.contains("does not allow a program to change its code"), "{stderr}");
+    assert_ne!(recording.outcome.code, 0, "an empty recording is no success");
+}
+
+#[test]
+fn a_forked_child_counts_on_with_the_detours_of_its_parent() {
+    let recording = Recorder::new("forked-jemalloc")
+        .options(["--children"])
+        .record(allocators().binary("forked_jemalloc"), ["2000"]);
+    assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
+    assert!(!recording.outcome.stderr.contains("not counted"), "{}", recording.outcome.stderr);
+    let traces = recording.dir.path().read_dir().expect("the directory of the trace").flatten();
+    let child = traces
+        .map(|entry| entry.path())
+        .find(|path| *path != recording.trace && path.extension().is_some_and(|e| e == "edl"));
+    let report = edleak_tests::report::Report::of(&child.expect("a trace of the child"), &["--all"]);
+    assert_eq!(report.counts_of("site_child").allocs, 2000);
+    assert_eq!(report.counts_of("site_child").frees, 2000);
+}
