@@ -1,0 +1,32 @@
+// A plugin frees large blocks without edleak. Their memory comes again in pieces that begin in the middle of
+// the entries of each block. A block counts as freed once and with its own size, and so do the pieces.
+//#Build: -ldl -Wl,-rpath,$OUT
+//#Trace: first allocs=100 allocated_bytes=4000000 frees=100 freed_bytes=4000000
+//#Trace: piece allocs=4000 allocated_bytes=288000 frees=4000 freed_bytes=288000
+#include "check.h"
+#include <dlfcn.h>
+
+NOINLINE void *before(void) { return keep(malloc(2000)); }
+NOINLINE void *first(void) { return keep(malloc(40000)); }
+NOINLINE void *piece(void) { return keep(malloc(72)); }
+
+int main(void) {
+    void *plugin = dlopen("libplugin_a.so", RTLD_NOW | RTLD_DEEPBIND);
+    CHECK(plugin);
+    void (*release)(void *) = (void (*)(void *))dlsym(plugin, "release");
+    int reused = 0;
+    for (int round = 0; round < 100; round++) {
+        char *p = before(), *large = first();
+        CHECK(large - p == 2016); // otherwise this program shows nothing
+        free(p);
+        release(large);
+        char *pieces[40];
+        for (int i = 0; i < 40; i++) {
+            pieces[i] = piece();
+            reused += pieces[i] > large && pieces[i] < large + 160;
+        }
+        for (int i = 0; i < 40; i++) free(pieces[i]);
+    }
+    CHECK(reused > 0);
+    say("ok\n");
+}
