@@ -50,6 +50,8 @@ pub enum Record {
     Attached(Attached),
     /// The calls that map memory were recorded. Since version 4.
     Mappings(Mappings),
+    /// A caller that starts threads. Since version 4.
+    ThreadStart(ThreadStart),
 }
 
 /// The recorded process and the clock of the recording. This is the first record of every trace.
@@ -311,6 +313,13 @@ pub struct MarkLosses {
     pub put_off: u64,
     /// Slices that were left out because slices of marks may take an eighth of the trace.
     pub left_out: u64,
+}
+
+/// A caller whose allocations libc makes for new threads: the site is a call of `pthread_create`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct ThreadStart {
+    /// The site.
+    pub site: SiteId,
 }
 
 /// A process that ran before its recording began. The recording does not know its earlier allocations.

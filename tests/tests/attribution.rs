@@ -188,3 +188,18 @@ fn two_mistakes_that_share_nothing_but_main_are_two_findings() {
         }
     }
 }
+
+/// libc allocates for a new thread inside the loader. The caller of pthread_create gets the allocation.
+#[test]
+fn threads_that_nobody_joins_are_a_leak_of_the_caller_of_pthread_create() {
+    let recording = recorded("forgotten_threads", &[], &["200"]);
+    let all = recording.all_sites();
+    assert_eq!(all.counts_of("start_and_forget").allocs, 200, "{}", all.describe());
+    let report = recording.leaks();
+    let leaks: Vec<_> = report.leaks().collect();
+    assert_eq!((report.code, leaks.len()), (1, 1), "{}", report.describe());
+    assert!(leaks[0].is_in("start_and_forget"), "{}", report.describe());
+    let text = analyze([] as [&str; 0], &recording.trace).stdout;
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.contains("neither joined nor detached"), "{text}");
+}

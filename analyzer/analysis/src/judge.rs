@@ -77,6 +77,8 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
         }
     }
 
+    explain_threads(&mut sites, trace, &merged);
+
     let record_s = grid.points as f64 * period_s;
     let unexplained = if model == Model::Growth { unexplained::growth_of(&sites, record_s) } else { None };
 
@@ -423,6 +425,22 @@ fn survivors_of(survivors: &Survivors) -> Vec<Survivor> {
         count: epoch.live_count,
     };
     survivors.epochs.iter().map(of).collect()
+}
+
+/// Adds the reason to the sites whose allocations libc makes for threads. libc frees the memory of a thread, or
+/// gives it to the next one, after the thread was joined or detached.
+fn explain_threads(sites: &mut [JudgedSite], trace: &Trace, merged: &Merged) {
+    const REASON: &str = "libc allocated this for threads; some were neither joined nor detached, here or at \
+                          another call of pthread_create";
+    let starts = trace.thread_starts().iter().map(|&site| SiteLabel::Number(u64::from(merged.root(site).0)));
+    let starts: HashSet<SiteLabel> = starts.collect();
+    let starts_threads = |site: &&mut JudgedSite| {
+        let of = |label: &SiteLabel| starts.contains(label);
+        site.is_leak() && (of(&site.label) || site.parent.as_ref().is_some_and(of))
+    };
+    for site in sites.iter_mut().filter(starts_threads) {
+        site.judgement.why.insert(0, REASON.into());
+    }
 }
 
 /// Fills in the place of the site: addresses, modules and offsets.

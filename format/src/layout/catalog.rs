@@ -31,6 +31,7 @@ pub(crate) enum Key {
     MarkLosses,
     Attached,
     Mappings,
+    ThreadStart(u32),
     End,
 }
 
@@ -54,6 +55,7 @@ impl Key {
             Record::MarkLosses(_) => Key::MarkLosses,
             Record::Attached(_) => Key::Attached,
             Record::Mappings(_) => Key::Mappings,
+            Record::ThreadStart(start) => Key::ThreadStart(start.site.0),
             Record::End(_) => Key::End,
         }
     }
@@ -92,7 +94,7 @@ fn each(mut bytes: &[u8], version: u32, mut visit: impl FnMut(Record, &[u8])) ->
         let (encoded, rest) = bytes.split_at_checked(used).filter(|_| used > 0)?;
         let is_site = |id: u32| (id as usize) < MAX_SITES;
         let is_sound = match (Key::of(&record), &record) {
-            (Key::Site(id) | Key::Survivors(id), _) => is_site(id),
+            (Key::Site(id) | Key::Survivors(id) | Key::ThreadStart(id), _) => is_site(id),
             (_, Record::MarkSlice(slice)) => slice.sites.iter().all(|(site, _)| is_site(site.0)),
             _ => true,
         };

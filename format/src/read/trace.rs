@@ -22,7 +22,7 @@ use crate::read::index::{Damage, Found, Index, index};
 use crate::read::source::Source;
 use crate::record::{
     Allocator, Attached, Children, CpuTotals, CpuUse, End, Losses, Mappings, Mark, MarkLosses, MarkSlice,
-    Module, ModuleSymbols, Record, Site, Stack, Start, Survivors,
+    Module, ModuleSymbols, Record, Site, Stack, Start, Survivors, ThreadStart,
 };
 use crate::slice::{Counters, SliceVisitor};
 
@@ -69,6 +69,7 @@ struct Catalog {
     mark_losses: Option<MarkLosses>,
     attached: Option<Attached>,
     mappings: Option<Mappings>,
+    thread_starts: Vec<SiteId>,
     modules: Vec<Module>,
     sites: Vec<Site>,
     stacks: Vec<Stack>,
@@ -180,6 +181,11 @@ impl Trace {
         &self.catalog.allocators
     }
 
+    /// The sites that start threads, by ascending id: each allocation belongs to one thread.
+    pub fn thread_starts(&self) -> &[SiteId] {
+        &self.catalog.thread_starts
+    }
+
     /// Processor time of the process and its children, if recorded.
     pub fn cpu_totals(&self) -> Option<CpuTotals> {
         self.catalog.cpu_time
@@ -283,6 +289,8 @@ impl Trace {
         records.extend(catalog.mark_losses.map(Record::MarkLosses));
         records.extend(catalog.attached.clone().map(Record::Attached));
         records.extend(catalog.mappings.map(Record::Mappings));
+        let starts = catalog.thread_starts.iter().map(|&site| Record::ThreadStart(ThreadStart { site }));
+        records.extend(starts);
         records.extend(catalog.end.map(Record::End));
         records
     }
@@ -487,6 +495,7 @@ impl Catalog {
                 Record::MarkLosses(losses) => catalog.mark_losses = Some(losses),
                 Record::Attached(attached) => catalog.attached = Some(attached),
                 Record::Mappings(mappings) => catalog.mappings = Some(mappings),
+                Record::ThreadStart(start) => catalog.thread_starts.push(start.site),
                 Record::End(end) => catalog.end = Some(end),
             }
         }

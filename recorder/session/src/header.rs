@@ -87,6 +87,8 @@ pub struct Header {
     pub has_detours: AtomicU32,
     /// 1: the target has applied its detours, as far as it could. 2: they came too late for it.
     pub detours_done: AtomicU32,
+    /// Sites that are calls of `pthread_create`; 0: no more.
+    pub thread_starts: [AtomicU32; 32],
     /// The start of the image's first stack, as in /proc/PID/stat (`startstack`); 0: unknown.
     pub stack_start: AtomicU64,
 

@@ -4,7 +4,7 @@ use super::Recording;
 use crate::recording::modules::Event;
 use crate::recording::stacks::NewStack;
 use crate::sys::maps;
-use edleak_format::{Error, ModuleId, Record, Site, SiteId, SiteKind, Stack, TraceWriter};
+use edleak_format::{Error, ModuleId, Record, Site, SiteId, SiteKind, Stack, ThreadStart, TraceWriter};
 use edleak_session::event::{self, LOADED, MAX_EVENTS, ModuleEvent};
 use edleak_session::site::OTHER;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
@@ -82,6 +82,20 @@ impl Recording {
                 module = self.modules.at(address, events);
             }
             self.record_site(id, SiteKind::Caller, address, module)?;
+        }
+        Ok(())
+    }
+
+    /// Records the sites that start threads and are not recorded yet.
+    pub(super) fn learn_thread_starts(&mut self) -> Result<(), Error> {
+        while let Some(noted) = self.session.header().thread_starts.get(self.thread_starts) {
+            let id = noted.load(Ordering::Acquire);
+            let Some(&site) = id.checked_sub(OTHER).and_then(|index| self.trace_ids.get(index as usize))
+            else {
+                break; // no more, or a site that the next slice learns
+            };
+            self.thread_starts += 1;
+            self.record(&Record::ThreadStart(ThreadStart { site }))?;
         }
         Ok(())
     }

@@ -92,6 +92,8 @@ pub struct Recording {
     trace_ids: Vec<SiteId>,
     /// Session ids whose address the target had not stored yet.
     late_sites: Vec<u32>,
+    /// Number of sites that start threads, of those in the session's header, that the trace has.
+    thread_starts: usize,
     /// Number of sites in the trace: call sites and stacks.
     sites: u32,
     stacks: WatchedStacks,
@@ -281,6 +283,7 @@ impl Recording {
             publisher,
             trace_ids: Vec::new(),
             late_sites: Vec::new(),
+            thread_starts: 0,
             sites: 0,
             stacks: WatchedStacks::default(),
             epochs: Epochs::default(),
@@ -666,6 +669,7 @@ impl Recording {
         let learning_ns = self.began.elapsed().as_nanos() as u64;
         self.read_events(learning_ns)?;
         self.learn_sites(learning_ns)?;
+        self.learn_thread_starts()?;
         self.learn_stacks(learning_ns)?;
         self.read_marks(marked_until, tick)?;
         self.read_mappings();

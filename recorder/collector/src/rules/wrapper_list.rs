@@ -634,6 +634,8 @@ pub(crate) const LIBRARIES: &[&str] = &[
     "libdl",
     "librt",
     "libpthread",
+    // The loader: only its frames between malloc and pthread_create are stepped over.
+    "ld-linux-x86-64",
     "libresolv",
     "libnsl",
     "libanl",

@@ -471,6 +471,17 @@ fn of_module(path: *const c_char, name: &CStr) -> *mut c_void {
     unsafe { dlsym(handle, name.as_ptr()) }
 }
 
+/// The start of libc's `pthread_create`; 0: there is none.
+static PTHREAD_CREATE: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether a return address lies in libc's `pthread_create`. Its length is not known: glibc's has 3 KB, and no
+/// function in the next KB uses the loader.
+pub(crate) fn is_in_pthread_create(address: usize) -> bool {
+    const MOST_BYTES: usize = 4 << 10;
+    let start = PTHREAD_CREATE.load(Ordering::Relaxed);
+    start != 0 && (start + 1..start + MOST_BYTES).contains(&address)
+}
+
 /// The next malloc, calloc, realloc and free: the library has found them but does not use them yet.
 pub(crate) struct Resolved {
     functions: [*mut c_void; 4],
@@ -485,6 +496,7 @@ pub(crate) struct Resolved {
 pub(crate) fn resolve() -> Option<Resolved> {
     learn_dlerror();
     learn_versions();
+    PTHREAD_CREATE.store(next(c"pthread_create").addr(), Ordering::Relaxed);
     let names = [c"malloc", c"calloc", c"realloc", c"free"];
     let found = names.map(global);
     let seen = found.map(seen_at);

@@ -1,7 +1,7 @@
 //! COLD: return address → site; stepping over wrappers; filling the caller cache.
 #![allow(unsafe_code)]
 
-use crate::cold::{lifecycle, modules};
+use crate::cold::{lifecycle, modules, real};
 use crate::entry::forward;
 use crate::hot::frame::Frame;
 use core::ptr;
@@ -88,6 +88,9 @@ pub(crate) unsafe fn place(header: &Header, mut frame: Frame) -> Place {
     let slots = unsafe { core::slice::from_raw_parts(slots, SLOTS) };
     // SAFETY: the session holds `MAX_SITES` infos.
     let infos = unsafe { core::slice::from_raw_parts(INFOS.load(Ordering::Relaxed), MAX_SITES) };
+    // SAFETY: the caller guarantees the frame.
+    let thread_creator = unsafe { thread_creator(header, frame) };
+    frame = thread_creator.unwrap_or(frame);
     let mut place = Place { site: OTHER, action: Action::COUNT, frame, direct: 0 };
     for _ in 0..MAX_CALLERS {
         let address = frame.address;
@@ -103,7 +106,12 @@ pub(crate) unsafe fn place(header: &Header, mut frame: Frame) -> Place {
         let (id, action) = slot.id_and_action();
         let direct = if place.direct == 0 { id } else { place.direct };
         place = Place { site: if id == 0 { OTHER } else { id }, action, frame, direct };
-        let Some(rule) = place.action.as_step() else { return place };
+        let Some(rule) = place.action.as_step() else {
+            if thread_creator.is_some() {
+                note_thread_start(header, place.site);
+            }
+            return place;
+        };
         // SAFETY: the collector compiled the rule for exactly this address.
         let caller = unsafe { frame.caller(rule) };
         if caller.address == 0 || caller.sp <= frame.sp || forward::is_ours(caller.address) {
@@ -123,6 +131,11 @@ fn first_action(header: &Header, address: usize) -> Action {
         return Action::LOADER;
     }
     let otherwise = if header.watch_all.load(Ordering::Relaxed) != 0 { Action::WATCH } else { Action::COUNT };
+    published_action(header, address).unwrap_or(otherwise)
+}
+
+/// The action that the collector published for an address; `None`: nothing was published for it.
+fn published_action(header: &Header, address: usize) -> Option<Action> {
     let parents = PARENT.load(Ordering::Relaxed);
     let (header, ranges) = if header.ready.load(Ordering::Acquire) == 0 && !parents.is_null() {
         // SAFETY: a session begins with its header, and the parent's session stays mapped in a forked child.
@@ -133,11 +146,49 @@ fn first_action(header: &Header, address: usize) -> Action {
     let count = header.wrapper_ranges.load(Ordering::Acquire) as usize;
     // SAFETY: the session holds `MAX_RANGES` ranges.
     let ranges = unsafe { core::slice::from_raw_parts(ranges, count.min(MAX_RANGES)) };
-    match wrapper::find(ranges, address as u64) {
-        // If the collector has replaced the table meanwhile, the search may have returned a wrong action. The
-        // collector checks every new site anyway.
-        Some(action) if header.wrapper_ranges.load(Ordering::Acquire) as usize == count => action,
-        _ => otherwise,
+    // If the collector has replaced the table meanwhile, the search may have returned a wrong action. The
+    // collector checks every new site anyway.
+    wrapper::find(ranges, address as u64)
+        .filter(|_| header.wrapper_ranges.load(Ordering::Acquire) as usize == count)
+}
+
+/// The frame of `pthread_create`, if it asked the loader for the thread-local storage of a new thread. The
+/// allocation then belongs to the caller of `pthread_create`.
+///
+/// # Safety
+/// `frame` is the frame of the caller of a running entry point.
+unsafe fn thread_creator(header: &Header, mut frame: Frame) -> Option<Frame> {
+    /// glibc needs two: `allocate_dtv` and `_dl_allocate_tls`.
+    const MOST_FRAMES: usize = 4;
+    for _ in 0..MOST_FRAMES {
+        if !modules::is_loader(frame.address) {
+            break;
+        }
+        let rule = published_action(header, frame.address)?.as_step()?;
+        // SAFETY: the collector compiled the rule for exactly this address.
+        let caller = unsafe { frame.caller(rule) };
+        if caller.sp <= frame.sp {
+            return None;
+        }
+        frame = caller;
+        if real::is_in_pthread_create(frame.address) {
+            return Some(frame);
+        }
+    }
+    None
+}
+
+/// Notes that a site is a call of `pthread_create`. Of more than 32 such sites the others are not noted.
+fn note_thread_start(header: &Header, site: u32) {
+    if site == OTHER {
+        return;
+    }
+    for noted in &header.thread_starts {
+        match noted.compare_exchange(0, site, Ordering::Release, Ordering::Relaxed) {
+            Ok(_) => return,
+            Err(one) if one == site => return,
+            Err(_) => {}
+        }
     }
 }
 
