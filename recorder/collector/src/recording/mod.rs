@@ -220,6 +220,11 @@ impl Recording {
     ) -> Result<Recording, Error> {
         let began = Instant::now();
         let KnownCode { mut publisher, modules } = known;
+        let areas = match modules {
+            _ if options.domains.mapping => AreaReader::with_calls(),
+            Some(_) => AreaReader::after_pause(began),
+            None => AreaReader::default(),
+        };
         let is_map_copied = session.header().maps_bytes.load(Ordering::Acquire) > 0;
         let mut modules = match modules {
             Some(parents) if !is_map_copied => parents.of_process(pid),
@@ -305,7 +310,7 @@ impl Recording {
             recorded_losses: Losses::default(),
             size: Size::default(),
             processor: None,
-            areas: if options.domains.mapping { AreaReader::with_calls() } else { AreaReader::default() },
+            areas,
             mappings: options.domains.mapping.then(|| inherited.unwrap_or_default()),
             unmapped_unseen_bytes: 0,
             recorded_mappings: None,
@@ -328,10 +333,6 @@ impl Recording {
         }
         recording.note_size(status);
         recording.write_slice(0)?;
-        // The target waits for this flag, so the first slice shows its state before it runs.
-        let ready = &recording.session.header().ready;
-        ready.store(1, Ordering::Release);
-        crate::sys::shm::wake(ready);
         Ok(recording)
     }
 
@@ -656,6 +657,16 @@ impl Recording {
         self.write_slice(tick)
     }
 
+    /// Lets the target run, which waits for its rules. The collector has read the counters of the first slice,
+    /// so this slice shows the state before the target runs. Writing the slice takes longer.
+    fn let_target_go(&self) {
+        let ready = &self.session.header().ready;
+        if ready.load(Ordering::Relaxed) == 0 {
+            ready.store(1, Ordering::Release);
+            crate::sys::shm::wake(ready);
+        }
+    }
+
     /// Stores the size of the process. After the end of the process, the last size stays.
     fn note_size(&mut self, status: Option<Status>) {
         if let Some(status) = status.filter(|status| status.size != Size::default()) {
@@ -686,6 +697,8 @@ impl Recording {
         }
         self.gather_counters(now_ns);
         self.gather_mappings();
+        self.read_areas()?;
+        self.let_target_go();
         if let Some(time) = process::processor_time(self.pid) {
             let [_, newest] = self.processor.get_or_insert([(now_ns, time); 2]);
             *newest = (now_ns, time);
@@ -693,7 +706,6 @@ impl Recording {
         self.read_losses()?;
         self.note_earlier_frees(now_ns, false)?;
         self.record_mapping_losses()?;
-        self.read_areas()?;
         let header = SliceHeader {
             tick,
             time_ns: now_ns,

@@ -91,6 +91,12 @@ impl AreaReader {
         reader
     }
 
+    /// A reader for a process that may end at once, as a shell's child does: the first reading is due after a
+    /// pause.
+    pub(crate) fn after_pause(now: Instant) -> AreaReader {
+        AreaReader { next: Some(now + LEAST_PAUSE), ..AreaReader::default() }
+    }
+
     /// Sets the live bytes of all recorded calls.
     pub(crate) fn set_counted(&mut self, live_bytes: u64) {
         if let (Some((AreaKind::Counted, _)), Some(area)) = (self.kinds.first(), self.areas.first_mut()) {

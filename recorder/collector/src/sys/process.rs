@@ -123,10 +123,10 @@ pub(crate) struct ProcessorTime {
 pub(crate) fn processor_time(pid: u32) -> Option<ProcessorTime> {
     /// Linux reports these times in units of 1/100 s, whatever the clock rate of the kernel.
     const NS_PER_TICK: u64 = 1_000_000_000 / 100;
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = read_text(format!("/proc/{pid}/stat")).ok()?;
     let ticks = stat_field(&stat, 14)?.saturating_add(stat_field(&stat, 15)?);
     // A kernel without scheduler statistics has no such file.
-    let schedule = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
+    let schedule = read_text(format!("/proc/{pid}/schedstat")).unwrap_or_default();
     let waited = schedule.split_whitespace().nth(1).and_then(|field| field.parse().ok());
     Some(ProcessorTime { used_ns: ticks.saturating_mul(NS_PER_TICK), waited_ns: waited.unwrap_or(0) })
 }
@@ -144,7 +144,7 @@ pub(crate) struct Cpu {
 
 /// Processor time of a process; `None`: it has ended.
 pub(crate) fn cpu(pid: u32) -> Option<Cpu> {
-    parse_cpu(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    parse_cpu(&read_text(format!("/proc/{pid}/stat")).ok()?)
 }
 
 fn parse_cpu(stat: &str) -> Option<Cpu> {
