@@ -689,6 +689,7 @@ impl Recording {
         // counters.
         let now_ns = self.began.elapsed().as_nanos() as u64;
         self.slicer.read(&self.session, self.stacks.in_slice(&self.session));
+        self.epochs.grow(now_ns);
         self.survivors.latest = Arc::new(self.stacks.snapshot(&self.session, &self.epochs, now_ns));
         if self.epochs.advance(&self.session, now_ns) {
             let latest = Arc::clone(&self.survivors.latest);

@@ -34,9 +34,7 @@ impl Epochs {
     /// even a long recording has few epochs: 16 more for each doubling of its length. An epoch never crosses
     /// a boundary of the longer epochs in which the collector reports it.
     pub(crate) fn advance(&mut self, session: &Session, now_ns: u64) -> bool {
-        while now_ns / self.length_ns >= MOST_EPOCHS {
-            self.length_ns *= 2;
-        }
+        self.grow(now_ns);
         let current = self.starts.last().copied().unwrap_or(0);
         if now_ns / self.length_ns == current / self.length_ns {
             return false;
@@ -44,6 +42,14 @@ impl Epochs {
         self.starts.push(now_ns / self.length_ns * self.length_ns);
         session.header().epoch.store(self.starts.len() as u32 - 1, Ordering::Relaxed);
         true
+    }
+
+    /// Doubles the epoch length until the recording has at most [`MOST_EPOCHS`]. A snapshot needs that first: if
+    /// slices were lost, it would otherwise have hundreds of epochs for each stack.
+    pub(crate) fn grow(&mut self, now_ns: u64) {
+        while now_ns / self.length_ns >= MOST_EPOCHS {
+            self.length_ns *= 2;
+        }
     }
 
     fn start_of(&self, epoch: u32) -> u64 {
@@ -392,6 +398,20 @@ mod tests {
         assert_eq!((all[2].epochs[0].allocs, all[2].epochs[2].to_ns), (7, 250));
         let largest: Vec<_> = told(2).iter().map(|one| one.site.0).collect();
         assert_eq!(largest, [12, 13]);
+    }
+
+    #[test]
+    fn snapshot_after_a_long_gap_has_few_epochs() {
+        let session = Session::create(16, 0).expect("memory files can be made");
+        let (mut epochs, mut stacks) = (Epochs::default(), WatchedStacks::default());
+        stacks.name(SiteId(7));
+        let now_ns = 600_000_000_000;
+        epochs.grow(now_ns);
+        let snapshot = stacks.snapshot(&session, &epochs, now_ns);
+        let done: Result<(), usize> =
+            snapshot.each(stacks.sites(), &epochs, 1, |survivors| Err(survivors.epochs.len()));
+        let count = done.expect_err("one stack has survivors");
+        assert!((16..=32).contains(&(count as u64)), "{count}");
     }
 
     #[test]
