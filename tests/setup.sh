@@ -21,6 +21,7 @@ packages=(
     binutils llvm dwz gdb valgrind libc6-dbg # what symbols, stacks and costs are compared with
     python3-jsonschema python3-rfc3987 # tests/tests/gate.rs: a reference for reports
     golang-go                    # tests/tests/pprof.rs: `go tool pprof`, a reference for profiles
+    python3-pytest cmake # tests/tests/test_runners.rs: test runners
     python3-yaml systemd procps util-linux # tests/tests/automation.rs and containers.rs
     prometheus python3-prometheus-client # tests/tests/metrics.rs: what reads the metrics
     mandoc groff zsh fish        # packaging/test.sh pages
@@ -29,7 +30,6 @@ packages=(
     bzip2 xz-utils zstd zip unzip cpio file bc m4 make gawk mawk tcl lua5.4 # tests/tests/distro.rs
     libssl-dev                   # tests/programs/attribution/one_bug_many_sites.cpp
     chromium chromium-driver     # tests/tests/html: the page of --format html in a browser
-    libjemalloc-dev libgoogle-perftools-dev # tests/programs/allocators
     diffutils patch less openssl nodejs openjdk-17-jre-headless postgresql nginx-light
 )
 
