@@ -28,6 +28,7 @@ pub mod identity;
 pub mod judge;
 pub mod load;
 pub mod mapped;
+mod marks;
 pub mod naming;
 pub mod outlook;
 pub mod own_heap;

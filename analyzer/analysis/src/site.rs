@@ -1,7 +1,7 @@
 //! One site of a recording: its place, its counters, its verdict, and the decision of the gate.
 
 use crate::frame::{Address, SiteFrame, frames};
-use crate::per_mark::SitePerMark;
+use crate::marks::SitePerMark;
 use edleak_model::classify::{Judgement, Verdict};
 use edleak_model::levels::Levels;
 use edleak_model::regression::LeakFactor;

@@ -4,9 +4,8 @@
 //!  wake ──▶ the next allocation of the process attaches ──▶ open, once no thread is inside an earlier session
 //! ```
 
-use super::Follower;
 use crate::error::{Error, ErrorKind};
-use crate::sys::idle::{self, Library};
+use crate::sys::idle::Library;
 use crate::sys::quiescence::Quiescence;
 use crate::sys::say::say;
 use crate::sys::signals::Watch;
@@ -16,13 +15,6 @@ use std::time::{Duration, Instant};
 
 /// After this time without an allocation the user is told.
 const SILENCE: Duration = Duration::from_secs(3);
-/// Longest wait at the end for threads that are inside the library. Only counts in the last slice depend on it.
-const LAST_CALLS: Duration = Duration::from_millis(500);
-/// Longest wait at the end for a thread that attaches.
-const LAST_ATTACH: Duration = Duration::from_secs(1);
-/// Pause between two looks at the end.
-const PAUSE: Duration = Duration::from_millis(2);
-
 /// The process and its library.
 pub struct Attached {
     pub(crate) library: Library,
@@ -57,7 +49,7 @@ impl Attached {
     }
 
     /// Looks after a request that the process has not answered yet. An error ends the recording.
-    fn look_after_request(&mut self, now: Instant) -> Result<(), Error> {
+    pub(super) fn look_after_request(&mut self, now: Instant) -> Result<(), Error> {
         const MOST_ATTEMPTS: u32 = 50;
         let pid = self.library.pid();
         // If the memory cannot be read, the process has ended; the watch shows it.
@@ -87,7 +79,7 @@ impl Attached {
     }
 
     /// Opens the fast path of the process once no thread can hold a pointer into an earlier session.
-    fn open(&mut self, shards: usize) {
+    pub(super) fn open(&mut self, shards: usize) {
         if !self.is_again || self.library.phase().ok() != Some(COUNTING) {
             return;
         }
@@ -98,59 +90,6 @@ impl Attached {
             self.is_again = false;
             // It fails only if the process has ended.
             let _ = library.open(shards);
-        }
-    }
-}
-
-impl Follower<'_> {
-    /// Looks after the attached process. Returns whether its recording is impossible.
-    pub(super) fn look_after_attached(&mut self, now: Instant) -> bool {
-        let super::Root::Attached(attached) = &mut self.root else { return false };
-        match &self.recording {
-            Some(recording) => attached.open(recording.shards()),
-            None if self.recorded_since.is_none() && self.attaching.is_empty() => {
-                if let Err(error) = attached.look_after_request(now) {
-                    self.outcome.fail(&self.plan.output, error);
-                    return true;
-                }
-            }
-            None => {}
-        }
-        false
-    }
-
-    /// Sets the library idle in every recorded process that runs on, so that its calls are only forwarded.
-    pub(super) fn set_idle(&mut self) {
-        if let super::Root::Attached(attached) = &self.root
-            && self.recording.is_none()
-        {
-            let _ = end(&attached.library);
-        }
-        let limit = Instant::now() + LAST_CALLS;
-        for recording in self.recordings() {
-            let Ok(library) = Library::find(recording.pid()) else { continue };
-            if end(&library).is_ok_and(|was_counting| was_counting) {
-                let mut quiescence = Quiescence::new(library.pid(), library.range.clone());
-                while !quiescence.is_reached() && Instant::now() < limit {
-                    std::thread::sleep(PAUSE);
-                }
-                recording.set_idle();
-            }
-        }
-    }
-}
-
-/// Ends the recording of a process or takes back a request. Waits for a thread that attaches just now.
-fn end(library: &Library) -> io::Result<bool> {
-    let limit = Instant::now() + LAST_ATTACH;
-    let mut was_counting = false;
-    loop {
-        was_counting |= library.end()?;
-        // A thread may have seen the request before it was taken back.
-        std::thread::sleep(PAUSE);
-        let phase = library.phase()?;
-        if phase == OFF || (Instant::now() >= limit && idle::is_starting(phase)) {
-            return Ok(was_counting);
         }
     }
 }

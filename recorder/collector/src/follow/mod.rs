@@ -3,6 +3,7 @@
 
 pub(crate) mod attached;
 pub(crate) mod claim_notifier;
+mod idle;
 pub(crate) mod image;
 mod images;
 mod requests;

@@ -1,10 +1,8 @@
 //! Notes about a process that ran before its recording: its state at the beginning, and the frees of its
 //! earlier allocations over time.
 
-use super::Recording;
 use crate::sys::process;
-use edleak_format::{Attached, EarlierFrees, Error, Record};
-use std::sync::atomic::Ordering;
+use edleak_format::{Attached, EarlierFrees};
 
 /// At most so many instants are kept. The distance between two of them is at least 1/16 of the time so far.
 const MOST: usize = 64;
@@ -16,21 +14,8 @@ pub(super) fn begin(pid: u32) -> Attached {
     Attached { age_ns, resident_bytes, earlier_frees: Vec::new() }
 }
 
-impl Recording {
-    /// Notes how many earlier allocations were freed so far, if this is due or `is_last`.
-    pub(super) fn note_earlier_frees(&mut self, now_ns: u64, is_last: bool) -> Result<(), Error> {
-        let frees = self.session.header().unknown_frees.load(Ordering::Relaxed);
-        let Some(attached) = &mut self.attached else { return Ok(()) };
-        if add(&mut attached.earlier_frees, EarlierFrees { at_ns: now_ns, frees }, is_last) {
-            let record = Record::Attached(attached.clone());
-            self.record(&record)?;
-        }
-        Ok(())
-    }
-}
-
 /// Adds a sample if it is due or `is_last`. Returns whether it was added.
-fn add(samples: &mut Vec<EarlierFrees>, sample: EarlierFrees, is_last: bool) -> bool {
+pub(super) fn add(samples: &mut Vec<EarlierFrees>, sample: EarlierFrees, is_last: bool) -> bool {
     let is_due = samples.last().is_none_or(|last| sample.at_ns > last.at_ns + last.at_ns / 16);
     if !is_due && !is_last {
         return false;

@@ -1,10 +1,12 @@
 //! Learns the modules, sites and watched stacks that are new since the previous slice.
 
-use super::Recording;
+use super::{Recording, attached};
 use crate::recording::modules::Event;
 use crate::recording::stacks::NewStack;
 use crate::sys::maps;
-use edleak_format::{Error, ModuleId, Record, Site, SiteId, SiteKind, Stack, ThreadStart, TraceWriter};
+use edleak_format::{
+    EarlierFrees, Error, ModuleId, Record, Site, SiteId, SiteKind, Stack, ThreadStart, TraceWriter,
+};
 use edleak_session::event::{self, LOADED, MAX_EVENTS, ModuleEvent};
 use edleak_session::site::OTHER;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
@@ -186,5 +188,18 @@ fn event_of(event: &ModuleEvent, number: u32) -> Event {
         end: event.end.load(Ordering::Relaxed),
         build_id: bytes(&event.build_id, &event.build_id_len),
         number,
+    }
+}
+
+impl Recording {
+    /// Notes how many earlier allocations were freed so far, if this is due or `is_last`.
+    pub(super) fn note_earlier_frees(&mut self, now_ns: u64, is_last: bool) -> Result<(), Error> {
+        let frees = self.session.header().unknown_frees.load(Ordering::Relaxed);
+        let Some(before) = &mut self.attached else { return Ok(()) };
+        if attached::add(&mut before.earlier_frees, EarlierFrees { at_ns: now_ns, frees }, is_last) {
+            let record = Record::Attached(before.clone());
+            self.record(&record)?;
+        }
+        Ok(())
     }
 }
