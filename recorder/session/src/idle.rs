@@ -8,7 +8,7 @@
 //!
 //! To begin, the collector writes the address of its control page, then [`WAKE`] into the phase. The next
 //! call of an entry point sees that the phase is not [`OFF`], and attaches to a session as at program start.
-//! To end, the collector writes [`OFF`] into the phase and zeros into the limits of every thread.
+//! To end, the collector writes [`ENDING`] into the phase and zeros into the limits of every thread.
 
 use crate::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
@@ -32,6 +32,9 @@ pub const OFF: u32 = 3;
 pub const WAKE: u32 = 4;
 /// A thread attaches the running process to a session.
 pub const BEGINNING: u32 = 5;
+
+/// The recording has ended. The next call of an entry point makes this [`OFF`].
+pub const ENDING: u32 = 6;
 
 /// The last attempt to begin has not failed.
 pub const NO_FAILURE: u32 = 0;

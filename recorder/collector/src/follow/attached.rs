@@ -5,11 +5,11 @@
 //! ```
 
 use crate::error::{Error, ErrorKind};
-use crate::sys::idle::Library;
+use crate::sys::idle::{self, Library};
 use crate::sys::quiescence::Quiescence;
 use crate::sys::say::say;
 use crate::sys::signals::Watch;
-use edleak_session::idle::{COUNTING, NO_FAILURE, OFF, UNREACHABLE, WAKE};
+use edleak_session::idle::{COUNTING, NO_FAILURE, UNREACHABLE, WAKE};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -54,7 +54,7 @@ impl Attached {
         let pid = self.library.pid();
         // If the memory cannot be read, the process has ended; the watch shows it.
         let Ok(phase) = self.library.phase() else { return Ok(()) };
-        if phase == OFF {
+        if idle::is_off(phase) {
             let failure = self.library.failure().unwrap_or(NO_FAILURE);
             self.attempts += 1;
             if failure == UNREACHABLE {

@@ -3,11 +3,10 @@
 use super::{Follower, Root};
 use crate::sys::idle::{self, Library};
 use crate::sys::quiescence::Quiescence;
-use edleak_session::idle::OFF;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// Longest wait at the end for threads that are inside the library. Only counts in the last slice depend on it.
+/// Longest wait at the end for threads that are inside the library. Only the last counts depend on it.
 const LAST_CALLS: Duration = Duration::from_millis(500);
 /// Longest wait at the end for a thread that attaches.
 const LAST_ATTACH: Duration = Duration::from_secs(1);
@@ -29,6 +28,14 @@ impl Follower<'_> {
             None => {}
         }
         false
+    }
+
+    /// Asks the idle library of a descendant to begin. Returns whether it was asked. A descendant is idle if it
+    /// executed a program and inherited EDLEAK_IDLE.
+    pub(super) fn wake_idle(&mut self, pid: u32) -> bool {
+        let Ok(library) = Library::find(pid) else { return false };
+        let is_new = || library.is_countable && matches!(library.header(), Ok(None));
+        library.phase().is_ok_and(idle::is_off) && is_new() && library.wake(&self.stock.address()).is_ok()
     }
 
     /// Sets the library idle in every recorded process that runs on, so that its calls are only forwarded.
@@ -61,7 +68,7 @@ fn end(library: &Library) -> io::Result<bool> {
         // A thread may have seen the request before it was taken back.
         std::thread::sleep(PAUSE);
         let phase = library.phase()?;
-        if phase == OFF || (Instant::now() >= limit && idle::is_starting(phase)) {
+        if idle::is_off(phase) || (Instant::now() >= limit && idle::is_starting(phase)) {
             return Ok(was_counting);
         }
     }

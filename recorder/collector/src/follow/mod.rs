@@ -404,6 +404,9 @@ impl<'a> Follower<'a> {
         /// processes.
         const MOST_NAMED: u64 = 5;
         for one in found {
+            if self.plan.children && self.wake_idle(one.pid()) {
+                continue;
+            }
             self.seen_unrecorded += 1;
             if self.plan.children {
                 self.unwritten += 1;

@@ -34,6 +34,11 @@ pub(super) struct Unrecorded {
 }
 
 impl Unrecorded {
+    /// The process.
+    pub(super) fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// The error about this process.
     pub(super) fn error(&self) -> Error {
         let Unrecorded { pid, name, is_out_of_reach } = self;

@@ -260,6 +260,7 @@ fn leave_earlier_session(library: &Library) -> Result<(), Error> {
     if !matches!(library.header(), Ok(Some(_))) {
         return Ok(());
     }
+    library.settle().map_err(|error| inaccessible(library.pid(), &error))?;
     let mut quiescence = Quiescence::new(library.pid(), library.range.clone());
     let limit = Instant::now() + PATIENCE;
     while !quiescence.is_reached() {

@@ -8,8 +8,8 @@ use crate::sys::maps;
 use crate::sys::proc_file;
 use crate::sys::remote;
 use edleak_session::idle::{
-    ADDRESS_BYTES, BEGINNING, COUNTING, Idle, LIMITS_STRIDE, Limits, MAGIC, NOTE_OWNER, NOTE_TYPE, OFF,
-    STARTING, WAKE,
+    ADDRESS_BYTES, BEGINNING, COUNTING, ENDING, Idle, LIMITS_STRIDE, Limits, MAGIC, NOTE_OWNER, NOTE_TYPE,
+    OFF, STARTING, WAKE,
 };
 use edleak_session::layout::MAX_SHARDS;
 use edleak_session::{IDENTITY, VERSION};
@@ -143,6 +143,15 @@ impl Library {
         Ok(())
     }
 
+    /// Completes the end of a recording in place of a call of the process. From now on no further thread sees
+    /// that the recording ends.
+    pub(crate) fn settle(&self) -> io::Result<()> {
+        if self.phase()? == ENDING {
+            remote::write(self.pid, &[(self.phase, &OFF.to_ne_bytes())])?;
+        }
+        Ok(())
+    }
+
     /// Sets the library idle: from now on every entry point only forwards. Returns whether it was counting.
     /// A thread that is inside an entry point may still count once.
     pub(crate) fn end(&self) -> io::Result<bool> {
@@ -151,7 +160,7 @@ impl Library {
             WAKE => return self.cancel().map(|()| false),
             _ => return Ok(false),
         }
-        remote::write(self.pid, &[(self.phase, &OFF.to_ne_bytes())])?;
+        remote::write(self.pid, &[(self.phase, &ENDING.to_ne_bytes())])?;
         self.write_limits(Limits::default())?;
         Ok(true)
     }
@@ -177,6 +186,11 @@ impl Library {
             (0..threads.min(MAX_SHARDS)).map(|index| (place(index), bytes.as_slice())).collect();
         remote::write(self.pid, &pieces)
     }
+}
+
+/// Whether nothing is counted, and a recording may begin.
+pub(crate) fn is_off(phase: u32) -> bool {
+    matches!(phase, OFF | ENDING)
 }
 
 /// Whether a thread of the process is about to attach.

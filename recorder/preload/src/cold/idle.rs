@@ -31,6 +31,7 @@ use crate::hot::{live, thread, walk};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use edleak_session::header::Header;
 use edleak_session::idle::{Idle, NO_FAILURE, NO_SESSION, UNREACHABLE};
+use edleak_session::layout::SLOTS_AT;
 
 /// The only instance; the note in `identity` leads to it.
 pub(crate) static IDLE: Idle = Idle::new();
@@ -70,8 +71,8 @@ pub(super) fn begin() -> bool {
     }
     let is_again = !lifecycle::session().is_null();
     if is_again {
-        retire();
         thread::keep_owners();
+        retire();
         live::clear();
         modules::begin_running();
         walk::forget_rules();
@@ -107,6 +108,13 @@ fn retire() {
     if bytes > 0 {
         sys::unmap(core::ptr::with_exposed_provenance_mut(base), bytes);
     }
-    OLDER.store(lifecycle::session().expose_provenance(), Ordering::Relaxed);
+    let session = lifecycle::session();
+    if lifecycle::is_of_this_process(session) {
+        // The collector gives this memory back at the end, unless it was killed. The header and the owners of
+        // the shards stay.
+        let pages = session.cast::<u8>().wrapping_add(SLOTS_AT);
+        sys::remove_pages(pages, lifecycle::session_bytes() - SLOTS_AT);
+    }
+    OLDER.store(session.expose_provenance(), Ordering::Relaxed);
     OLDER_BYTES.store(lifecycle::session_bytes(), Ordering::Relaxed);
 }

@@ -22,14 +22,14 @@ use crate::arch;
 use crate::cold::{detached, detours, idle, modules, only, real, sites, slow, sys};
 use crate::entry::{forward, mapping};
 use crate::hot::tables::TABLES;
-use crate::hot::{live, thread, walk};
+use crate::hot::{free, live, thread, walk};
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use edleak_session::control::{self, Control};
 use edleak_session::header::{ATTACHED, Header, MAGIC};
-use edleak_session::idle::{BEGINNING, COUNTING, NEW, STARTING, WAKE};
+use edleak_session::idle::{BEGINNING, COUNTING, ENDING, NEW, STARTING, WAKE};
 use edleak_session::layout::{
     BOUNDS_AT, CALLERS_AT, CELLS_AT, COUNTERS_AT, DETOUR_CODE_AT, DETOUR_MODULES_AT, DETOUR_PATCHES_AT,
     EVENTS_AT, FRAMES_AT, INFOS_AT, MAPPINGS_AT, MAPS_AT, MAPS_BYTES, MAX_SHARDS, ROWS_AT, SHARDS_AT,
@@ -48,6 +48,12 @@ static SESSION_BYTES: AtomicUsize = AtomicUsize::new(0);
 /// The session that is or was attached last; null: there was none.
 pub(crate) fn session() -> *mut Header {
     HEADER.load(Ordering::Relaxed)
+}
+
+/// Whether a session belongs to this process. A forked child has its parent's session mapped.
+pub(super) fn is_of_this_process(session: *mut Header) -> bool {
+    // SAFETY: the session is mapped, and its first page keeps its content.
+    !session.is_null() && unsafe { &*session }.pid.load(Ordering::Relaxed) == own_number()
 }
 
 /// Bytes of the mapping of [`session`].
@@ -83,8 +89,14 @@ fn start_slow() {
     let is_countable = found.as_ref().is_some_and(real::Resolved::is_countable) && !is_secure;
     let waits = environment.get(ENV_IDLE.as_bytes()).is_some_and(is_set);
     idle::describe(is_countable, waits);
+    if waits {
+        tid_offset(); // another thread may begin a recording
+    }
     let may_start = !waits && !is_secure;
     let counting = may_start && found.is_some_and(|found| start_counting(&found, &environment));
+    if !counting {
+        free::forward();
+    }
     PHASE.store(if counting { COUNTING } else { OFF }, Ordering::Release);
 }
 
@@ -137,6 +149,11 @@ fn uncounted(phase: u32) -> Option<&'static Header> {
         // This is a forked child, and the thread that began is in the parent.
         PHASE.store(OFF, Ordering::Relaxed);
     }
+    if phase == ENDING {
+        free::forward();
+        // Fails if a collector asks for the next recording already.
+        let _ = PHASE.compare_exchange(ENDING, OFF, Ordering::AcqRel, Ordering::Relaxed);
+    }
     if phase != WAKE {
         return None;
     }
@@ -147,7 +164,11 @@ fn uncounted(phase: u32) -> Option<&'static Header> {
     }
     page.alive.store(1, Ordering::Release);
     PHASE.compare_exchange(WAKE, BEGINNING, Ordering::AcqRel, Ordering::Relaxed).ok()?;
+    free::hook();
     let begun = idle::IDLE.is_countable.load(Ordering::Relaxed) != 0 && idle::begin();
+    if !begun {
+        free::forward();
+    }
     PHASE.store(if begun { COUNTING } else { OFF }, Ordering::Release);
     // SAFETY: as in `header`.
     begun.then(|| unsafe { &*HEADER.load(Ordering::Relaxed) })
@@ -167,6 +188,7 @@ pub(crate) fn header_unless_unrecorded_child() -> Option<&'static Header> {
 #[cold]
 fn forked() -> Option<&'static Header> {
     let Some(path) = CHILDREN.path() else {
+        free::forward();
         PHASE.store(OFF, Ordering::Relaxed);
         // SAFETY: the parent's session is still mapped here.
         unsafe { &*HEADER.load(Ordering::Relaxed) }.has_forked.store(1, Ordering::Relaxed);
@@ -478,17 +500,28 @@ fn copy_maps(header: &Header, to: *mut u8) {
 }
 
 /// The offset of libc's thread id from the thread pointer: the layouts of glibc and musl, checked with the
-/// known id of this thread. 0: neither layout matches.
+/// known id of the main thread. 0: neither layout matches, or the main thread never asked.
 fn tid_offset() -> usize {
     const GLIBC: usize = 0x2d0;
     const MUSL: usize = 0x30;
+    const UNKNOWN: usize = usize::MAX;
+    static KNOWN: AtomicUsize = AtomicUsize::new(UNKNOWN);
+    let known = KNOWN.load(Ordering::Relaxed);
+    if known != UNKNOWN {
+        return known;
+    }
     let (tid, pointer) = (sys::gettid(), arch::thread_pointer());
-    [GLIBC, MUSL]
+    if tid != sys::getpid() {
+        return 0;
+    }
+    let offset = [GLIBC, MUSL]
         .into_iter()
         // SAFETY: the control block of glibc is over 2,000 bytes long, and that of musl's main thread lies in
         // its data.
         .find(|offset| unsafe { ((pointer + offset) as *const u32).read_volatile() } == tid)
-        .unwrap_or(0)
+        .unwrap_or(0);
+    KNOWN.store(offset, Ordering::Relaxed);
+    offset
 }
 
 /// The environment and the auxiliary vector, as the kernel laid them out or as libc keeps them.

@@ -126,7 +126,10 @@ unsafe extern "C" fn realloc_first(old: *mut u8, size: usize) -> *mut u8 {
 
 unsafe extern "C" fn free_first(allocation: *mut u8) {
     lifecycle::start();
-    if FREE.load(Ordering::Acquire) != free_first as *mut () && !in_arena(allocation) {
+    if in_arena(allocation) {
+        return arena_freed();
+    }
+    if FREE.load(Ordering::Acquire) != free_first as *mut () {
         // SAFETY: the pointer leads to the real free now, and the caller keeps its contract.
         unsafe { free(allocation) }
     }
@@ -628,6 +631,24 @@ pub(crate) fn in_arena(allocation: *const u8) -> bool {
     (allocation as usize).wrapping_sub(ARENA.0.get() as usize) < ARENA_BYTES
 }
 
+/// Number of allocations of the arena that were not freed.
+static ARENA_LIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether an allocation of the arena may still be freed.
+pub(crate) fn is_arena_in_use() -> bool {
+    ARENA_LIVE.load(Ordering::Relaxed) != 0
+}
+
+/// Notes that an allocation of the arena was freed or moved.
+pub(crate) fn arena_freed() {
+    ARENA_LIVE.fetch_sub(1, Ordering::Relaxed);
+}
+
+/// The real free.
+pub(crate) fn free_function() -> *mut () {
+    FREE.load(Ordering::Acquire)
+}
+
 /// Zeroed memory from the arena, with its size in the word before it; null if the arena is used up.
 fn arena_alloc(size: usize, align: usize) -> *mut u8 {
     let Some(room) = size.checked_add(2 * align) else { return ptr::null_mut() };
@@ -635,6 +656,7 @@ fn arena_alloc(size: usize, align: usize) -> *mut u8 {
     if at.saturating_add(room) > ARENA_BYTES {
         return ptr::null_mut();
     }
+    ARENA_LIVE.fetch_add(1, Ordering::Relaxed);
     let allocation = ARENA.0.get().cast::<u8>().wrapping_add((at + 8 + align - 1) & !(align - 1));
     // SAFETY: `room` leaves a word before the aligned address, and no other caller has these bytes.
     unsafe { allocation.cast::<usize>().wrapping_sub(1).write(size) };
@@ -654,6 +676,7 @@ unsafe fn move_out_of_arena(old: *mut u8, size: usize) -> *mut u8 {
     if !new.is_null() {
         // SAFETY: both allocations are at least this long, and a new allocation overlaps nothing.
         unsafe { ptr::copy_nonoverlapping(old, new, old_size.min(size)) };
+        arena_freed();
     }
     new
 }

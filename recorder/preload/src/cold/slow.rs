@@ -162,7 +162,7 @@ pub(crate) fn thread_end_pending(tls: &mut thread::Tls) {
 #[inline(never)]
 pub(crate) unsafe fn free(allocation: *mut u8) {
     if real::in_arena(allocation) {
-        return; // the arena never frees its memory
+        return real::arena_freed(); // the arena never frees its memory
     }
     if !lifecycle::is_off() {
         // SAFETY: the caller guarantees that the target passed `allocation`.

@@ -157,6 +157,13 @@ pub(crate) fn gettid() -> u32 {
     unsafe { syscall(numbers::GETTID, [0; 6]) as u32 }
 }
 
+/// Gives the memory behind shared pages back to the kernel, for every process that maps them.
+pub(crate) fn remove_pages(address: *mut u8, bytes: usize) {
+    const MADV_REMOVE: usize = 9;
+    // SAFETY: the pages belong to a session of this process, and losing their content is the purpose.
+    unsafe { syscall(numbers::MADVISE, [address as usize, bytes, MADV_REMOVE, 0, 0, 0]) };
+}
+
 /// Gives the content of private pages back to the kernel; they read as zeros afterwards.
 pub(crate) fn clear_pages(address: *mut u8, bytes: usize) {
     const MADV_DONTNEED: usize = 4;

@@ -109,6 +109,16 @@ new_entry! {
     _Znam => forward::new_array_slow;
 }
 
+/// `free`. Jumps through a pointer: to the real function while nothing is counted, else to the hook.
+///
+/// # Safety
+/// The contract of the C function of this name.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(naked)]
+pub(super) unsafe extern "C" fn free(allocation: Pointer) {
+    stubs::free!(free::ENTRY)
+}
+
 entry! {
     posix_memalign(out: *mut Pointer, align: usize, size: usize) -> i32 => forward::on_posix_memalign;
     aligned_alloc(align: usize, size: usize) -> Pointer => forward::on_aligned_alloc;
@@ -127,7 +137,6 @@ entry! {
 }
 
 plain_entry! {
-    free(allocation) => free::on_free;
     cfree(allocation) => free::on_free;
     free_sized(allocation) => free::on_free;
     free_aligned_sized(allocation) => free::on_free;

@@ -104,6 +104,9 @@ impl Noting {
     /// # Safety
     /// `caller` and `fp` come from the entry stub.
     unsafe fn taken(&self, event: MappingEvent, caller: *const usize, fp: usize) {
+        if !ptr::eq(lifecycle::session(), self.header) {
+            return; // another session began during the real call
+        }
         // SAFETY: as the caller says.
         let frame = unsafe { Frame::of_caller(caller, fp) };
         // SAFETY: the frame of the stub's caller, which is under way.

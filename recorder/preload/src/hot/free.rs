@@ -5,6 +5,7 @@
 
 use crate::cold::{real, slow};
 use crate::hot::{live, thread};
+use core::sync::atomic::{AtomicPtr, Ordering};
 use edleak_session::counters::Counters;
 
 /// The entry of the small allocation at an address, its content, and the counters for its free. `None`: leave
@@ -16,6 +17,32 @@ fn small_at(address: *mut u8) -> Option<(live::Entry, live::Small, *const Counte
     // SAFETY: the pointer comes from `own`, so it belongs to this thread.
     let (small, counters) = unsafe { thread::Own::small(own, entry.load()) }?;
     Some((entry, small, counters))
+}
+
+/// The function to which `free` jumps: [`count`], or the real one while nothing is counted.
+pub(crate) static ENTRY: AtomicPtr<()> = AtomicPtr::new(count as *mut ());
+
+/// free, while something may be counted.
+///
+/// # Safety
+/// See [`on_free`].
+unsafe extern "C" fn count(allocation: *mut u8) {
+    // SAFETY: passed on.
+    unsafe { on_free(allocation) }
+}
+
+/// Sends `free` to the real function from now on, unless memory of the arena may still be freed.
+#[cold]
+pub(crate) fn forward() {
+    if !real::is_arena_in_use() {
+        ENTRY.store(real::free_function(), Ordering::Release);
+    }
+}
+
+/// Sends `free` to the hook from now on.
+#[cold]
+pub(crate) fn hook() {
+    ENTRY.store(count as *mut (), Ordering::Release);
 }
 
 /// free. The hook removes the address from the side table before the real call, because another thread may

@@ -37,6 +37,18 @@ macro_rules! malloc {
     };
 }
 
+/// free(allocation), with the pointer to the function that handles it.
+macro_rules! free {
+    ($entry:path) => {
+        core::arch::naked_asm!(
+            ".cfi_startproc",
+            "jmp qword ptr [rip + {entry}]",
+            ".cfi_endproc",
+            entry = sym $entry,
+        )
+    };
+}
+
 /// calloc(count, size), with the pointer to the real calloc. If the product overflows, the real calloc has
 /// failed, so the stub computes the product without a check.
 macro_rules! calloc {
@@ -139,4 +151,4 @@ macro_rules! call_with_caller {
     };
 }
 
-pub(crate) use {call_with_caller, calloc, jump_with_caller, malloc, new, realloc, reallocarray};
+pub(crate) use {call_with_caller, calloc, free, jump_with_caller, malloc, new, realloc, reallocarray};
