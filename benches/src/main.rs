@@ -50,6 +50,7 @@ const GROUPS: &[Group] = &[
     ("instructions", rows::instructions::rows),
     ("pairs", rows::pairs::rows),
     ("detours", rows::detours::rows),
+    ("mappings", rows::mappings::rows),
     ("start-up", rows::start_up::rows),
     // These groups run before the groups that make this process large: a child's peak is only visible above
     // the peak of this process.

@@ -5,6 +5,7 @@ pub(crate) mod collector;
 pub(crate) mod detours;
 pub(crate) mod framehop;
 pub(crate) mod instructions;
+pub(crate) mod mappings;
 pub(crate) mod month;
 pub(crate) mod pairs;
 pub(crate) mod programs;
