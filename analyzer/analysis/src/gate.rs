@@ -299,6 +299,9 @@ fn in_question(site: &JudgedSite) -> f64 {
     }
 }
 
+/// Less memory outside the counted allocations is usual: the program's own data, and edleak's tables.
+const NOTICEABLE_HIDDEN_BYTES: u64 = 2 << 20;
+
 /// The reason why the recording did not see the growth. The growth happened in children, outside malloc, or
 /// at too many sites to judge any of them.
 fn unmeasured(analysis: &Findings) -> Option<String> {
@@ -321,6 +324,18 @@ fn unmeasured(analysis: &Findings) -> Option<String> {
         ));
     }
     let growth = &analysis.growth;
+    let hidden = growth.resident_to_bytes.saturating_sub(growth.live_to_bytes);
+    if let Some(heap) = analysis.own_heaps.iter().find(|heap| heap.is_uncounted)
+        && hidden > growth.live_to_bytes.max(NOTICEABLE_HIDDEN_BYTES)
+    {
+        return Some(format!(
+            "most of the memory of the program ({} of {}) is in no counted allocation, and the recorder did not count {} ({})",
+            size(hidden),
+            size(growth.resident_to_bytes),
+            heap.name,
+            heap.remedy
+        ));
+    }
     if growth.kind != GrowthKind::Outside || !growth.resident_goes_on || growth.is_seen_outside() {
         return None;
     }

@@ -11,6 +11,8 @@ pub struct OwnHeap {
     pub name: String,
     /// The way to make the allocations visible, or another place to look.
     pub remedy: String,
+    /// The recorder found the allocator in a module and did not count its allocations.
+    pub is_uncounted: bool,
 }
 
 /// A known runtime, recognized by the file name of its program or of one of its libraries.
@@ -71,6 +73,7 @@ pub fn of_trace(trace: &Trace) -> Vec<OwnHeap> {
                 OwnHeap {
                     name: format!("the allocator of {module} (`{}`)", allocator.symbol),
                     remedy: "build it with the system's malloc".into(),
+                    is_uncounted: true,
                 },
             );
         }
@@ -90,7 +93,8 @@ fn known<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<OwnHeap> {
             })
         })
     };
-    let own_heap = |known: &Known| OwnHeap { name: known.name.into(), remedy: known.remedy.into() };
+    let own_heap =
+        |known: &Known| OwnHeap { name: known.name.into(), remedy: known.remedy.into(), is_uncounted: false };
     KNOWN.iter().filter(is_there).map(own_heap).collect()
 }
 

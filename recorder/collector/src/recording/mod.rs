@@ -738,21 +738,20 @@ impl Recording {
         self.cpu.children_ns = self.cpu.children_ns.max(cpu.waited_ns + of_living);
     }
 
-    /// The allocators that modules contain. The collector searches for allocators only if anonymous memory
-    /// grew, because the program may not have requested that memory through malloc.
+    /// The allocators inside modules whose allocations are not counted. The collector searches the modules
+    /// only if anonymous memory grew, because the program may not have requested that memory through malloc.
     fn allocators(&self) -> Vec<Allocator> {
         const NOTICEABLE_BYTES: u64 = 512 << 10;
         let first = self.first_anonymous_bytes.unwrap_or(u64::MAX);
-        if self.areas.bytes_of(AreaKind::Anonymous) < first.saturating_add(NOTICEABLE_BYTES) {
-            return Vec::new();
-        }
+        let has_grown = self.areas.bytes_of(AreaKind::Anonymous) >= first.saturating_add(NOTICEABLE_BYTES);
         let of_module = |loaded: &Loaded| {
             let symbol = own_allocator(&loaded.file)?;
             Some(Allocator { module: loaded.module.id, symbol })
         };
         let is_uncounted = |loaded: &&Loaded| !self.detours.is_counted(&self.session, loaded.module.id);
-        let mut found: Vec<Allocator> =
-            self.modules.all().iter().filter(is_uncounted).filter_map(of_module).collect();
+        let searched = if has_grown { self.modules.all() } else { &[] };
+        let mut found: Vec<Allocator> = searched.iter().filter(is_uncounted).filter_map(of_module).collect();
+        // The program may have taken this memory before the first slice, so its growth says nothing.
         for unseen in self.unseen() {
             if !found.iter().any(|allocator| allocator.module == unseen.module) {
                 found.push(Allocator { module: unseen.module, symbol: unseen.symbol });
