@@ -23,7 +23,7 @@ __attribute__((noinline, noclone)) void *mi_malloc(size_t size) {
 
 int main(int argc, char **argv) {
     for (int i = 0; i < 500; i++) {
-        *(volatile char *)mi_malloc(1000) = 1;
+        *(volatile char *)mi_malloc(20000) = 1;
         usleep(1000);
     }
     puts("ok");

@@ -1,5 +1,5 @@
-//! A linked allocator with its own function names: its allocations are counted. Without names, edleak gives
-//! no verdict.
+//! A linked allocator with its own function names: its allocations are counted. Without names, the gate does
+//! not pass.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::programs;
@@ -13,11 +13,11 @@ fn private_allocator_of_a_program_is_counted() {
     let stderr = &recording.outcome.stderr;
     assert_eq!((recording.outcome.code, &*recording.outcome.stdout), (0, "ok\n"), "{stderr}");
     let counts = recording.all_sites().counts_of("main");
-    assert_eq!((counts.allocs, counts.allocated_bytes, counts.frees), (500, 500_000, 0));
+    assert_eq!((counts.allocs, counts.allocated_bytes, counts.frees), (500, 10_000_000, 0));
 }
 
 #[test]
-fn private_allocator_without_names_leaves_no_verdict() {
+fn private_allocator_without_names_does_not_pass() {
     let dir = TempDir::new("nameless-malloc");
     let stripped = dir.join("stripped");
     let strip =
@@ -25,7 +25,9 @@ fn private_allocator_without_names_leaves_no_verdict() {
     assert!(strip.expect("binutils are there").success());
     let recording = Recorder::new("nameless-malloc").record(&stripped, [""; 0]);
     assert_eq!(&*recording.outcome.stdout, "ok\n");
-    assert_eq!(analyze([""; 0], &recording.trace).code, 2, "its trace is no clean bill of health");
+    // Its ten mappings of 1 MiB are seen, its allocations are not.
+    let analysis = analyze([""; 0], &recording.trace);
+    assert_ne!(analysis.code, 0, "{}", analysis.stdout);
 }
 
 #[test]
