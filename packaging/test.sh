@@ -14,7 +14,7 @@
 #
 # EDLEAK_BUILT=1 tests the existing packages in target/packages.
 #
-# CI runs pages and install (.ci/run). The other tests rebuild everything or fetch a Debian, so run them for
+# CI runs pages (.ci/run). The other tests rebuild everything or fetch a Debian, so run them for
 # releases.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -26,6 +26,13 @@ fn assert_exact(name: &str, program: &Path, args: &[&str]) -> (Recording, Ledger
     (recording, ledger)
 }
 
+/// Records a Rust program whose global allocator is `allocator`, with 1 thread and with 8.
+fn assert_exact_in_rust(allocator: &str, profile: &str) {
+    let program = rust_allocator(allocator, profile);
+    assert_exact(&format!("rust-{allocator}-1"), &program, &["1", "1000000"]);
+    assert_exact(&format!("rust-{allocator}-8"), &program, &["8", "200000"]);
+}
+
 #[test]
 fn jemalloc_in_a_cpp_program_is_exact() {
     let program = allocators().binary("exact_jemalloc");
@@ -54,20 +61,24 @@ fn a_library_with_a_private_jemalloc_is_exact_beside_libc() {
 
 #[test]
 fn jemalloc_of_a_rust_program_is_exact() {
-    for profile in ["release", "lto"] {
-        let program = rust_allocator("jemalloc", profile);
-        assert_exact("rust-jemalloc-1", &program, &["1", "1000000"]);
-        assert_exact("rust-jemalloc-8", &program, &["8", "200000"]);
-    }
+    assert_exact_in_rust("jemalloc", "release");
+}
+
+#[test]
+#[ignore = "builds the allocator once more, about a minute (cargo test -p edleak-tests --test allocators -- --ignored)"]
+fn jemalloc_of_a_rust_program_with_lto_is_exact() {
+    assert_exact_in_rust("jemalloc", "lto");
 }
 
 #[test]
 fn mimalloc_of_a_rust_program_is_exact() {
-    for profile in ["release", "lto"] {
-        let program = rust_allocator("mimalloc", profile);
-        assert_exact("rust-mimalloc-1", &program, &["1", "1000000"]);
-        assert_exact("rust-mimalloc-8", &program, &["8", "200000"]);
-    }
+    assert_exact_in_rust("mimalloc", "release");
+}
+
+#[test]
+#[ignore = "builds the allocator once more, about a minute (cargo test -p edleak-tests --test allocators -- --ignored)"]
+fn mimalloc_of_a_rust_program_with_lto_is_exact() {
+    assert_exact_in_rust("mimalloc", "lto");
 }
 
 #[test]
