@@ -40,7 +40,7 @@ impl Block {
         Ok(())
     }
 
-    /// A place to jump to, at the next instruction that is added after [`Block::place`].
+    /// A new label. [`add_at`](Self::add_at) gives it to an instruction.
     fn label(&mut self) -> u64 {
         self.labels += 1;
         LABELS + self.labels
