@@ -104,11 +104,13 @@ impl Report {
         self.sites.iter().filter(move |site| site.is_in(function))
     }
 
-    /// The sum over all sites whose innermost frame that is not inlined is in `function`.
+    /// The sum over all sites whose innermost frame that is not inlined is in `function`, without the memory
+    /// that allocators map for themselves.
     pub fn counts_of(&self, function: &str) -> Counts {
         let mut sum = Counts::default();
         for site in &self.sites {
-            if site.caller().is_some_and(|frame| is_named(&frame.function, function)) {
+            let is_in = site.caller().is_some_and(|frame| is_named(&frame.function, function));
+            if is_in && site.kind != "allocator" {
                 sum.add(&site.counts);
             }
         }

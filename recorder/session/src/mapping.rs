@@ -23,7 +23,7 @@
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Events that the ring holds.
-pub const MAX_EVENTS: usize = 1 << 17;
+pub const MAX_EVENTS: usize = 1 << 16;
 
 /// One event in the ring.
 #[repr(C)]

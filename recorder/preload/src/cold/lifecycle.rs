@@ -514,12 +514,11 @@ fn tid_offset() -> usize {
     if tid != sys::getpid() {
         return 0;
     }
-    let offset = [GLIBC, MUSL]
-        .into_iter()
-        // SAFETY: the control block of glibc is over 2,000 bytes long, and that of musl's main thread lies in
-        // its data.
-        .find(|offset| unsafe { ((pointer + offset) as *const u32).read_volatile() } == tid)
-        .unwrap_or(0);
+    // Only glibc has `__libc_stack_end`. The memory of musl's control block may end before glibc's offset.
+    let offset = if STACK_START.load(Ordering::Relaxed) != 0 { GLIBC } else { MUSL };
+    // SAFETY: the control block of glibc is over 2,000 bytes long, and that of musl over 100.
+    let found = unsafe { ((pointer + offset) as *const u32).read_volatile() };
+    let offset = if found == tid { offset } else { 0 };
     KNOWN.store(offset, Ordering::Relaxed);
     offset
 }
