@@ -58,16 +58,20 @@ pub(crate) fn is_library(path: &str) -> bool {
     LIBRARIES.iter().any(|start| name.starts_with(start))
 }
 
+/// Whether a file is a library that defines malloc. A program that defines malloc also does other work.
+pub(crate) fn is_malloc(file: &Path) -> bool {
+    let Ok(bytes) = FileBytes::open(file) else { return false };
+    let Ok(elf) = Elf::parse(&bytes) else { return false };
+    let functions = FunctionTable::of(&elf).functions;
+    let has = |name: &str| functions.iter().any(|function| function.name == name);
+    has("malloc") && !has("main")
+}
+
 /// Of these offsets in a file, those that lie in the functions of an allocator.
 pub(crate) fn offsets_in_allocator(file: &Path, offsets: &[u64]) -> Vec<u64> {
     let Ok(bytes) = FileBytes::open(file) else { return Vec::new() };
     let Ok(elf) = Elf::parse(&bytes) else { return Vec::new() };
     let functions = FunctionTable::of(&elf).functions;
-    let has = |name: &str| functions.iter().any(|function| function.name == name);
-    // A library that defines malloc is an allocator. A program that defines malloc also does other work.
-    if has("malloc") && !has("main") {
-        return offsets.to_vec();
-    }
     let of_allocator: Vec<_> = functions
         .iter()
         .filter(|function| FUNCTIONS.iter().any(|part| function.name.contains(part)))

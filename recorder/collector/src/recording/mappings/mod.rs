@@ -184,7 +184,7 @@ impl Mappings {
         let module = module.and_then(|id| source.modules.all().get(id.0 as usize));
         // A module that is not known yet will be.
         let Some(module) = module else { return false };
-        let is_allocator = allocators::is_library(&module.module.path);
+        let is_allocator = allocators::is_library(&module.module.path) || allocators::is_malloc(&module.file);
         let index = direct as usize;
         self.in_allocator.resize(self.in_allocator.len().max(index + 1), None);
         self.in_allocator[index] = Some(is_allocator);
