@@ -43,7 +43,7 @@ pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) ->
         let ended = || refusal("it has just ended", "name one that runs");
         of_process(Watch::unavailable().unwrap_or_else(ended))
     })?;
-    let library = Library::find(pid).map_err(|why| of_process(explain(pid, &why, options)))?;
+    let library = find_library(pid).map_err(|why| of_process(explain(pid, &why, options)))?;
     check_library(&library).map_err(of_process)?;
     let code_options = Arc::new(options.code.clone());
     let mut signals = Signals::block()
@@ -128,6 +128,20 @@ fn check_process(pid: u32) -> Result<(), Error> {
             Err(refusal(format!("it is a thread of process {}", status.group), "name that process"))
         }
         _ => Ok(()),
+    }
+}
+
+/// Finds the library of a process. A process that has just been started may not have loaded it yet.
+fn find_library(pid: u32) -> Result<Library, NotFound> {
+    const LONGEST_START: Duration = Duration::from_millis(500);
+    let limit = Instant::now() + LONGEST_START;
+    loop {
+        match Library::find(pid) {
+            Err(NotFound::Absent) if Instant::now() < limit => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            found => return found,
+        }
     }
 }
 
