@@ -153,7 +153,7 @@ fn a_stopped_recorder_is_named() {
     stopped.finish();
     assert!(listed.stdout.contains("two.edl") && !listed.stdout.contains("one.edl"), "{listed:?}");
     assert!(listed.stderr.contains("does not answer (is it stopped?"), "{listed:?}");
-    assert!(asked.stderr.contains("answers (see above)"), "{asked:?}");
+    assert!(asked.stderr.contains("responds (see above)"), "{asked:?}");
 }
 
 /// With a bare preload, programs that start in one directory at the same time get a trace each. The same

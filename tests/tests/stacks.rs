@@ -235,7 +235,7 @@ fn watches_set_and_removed_while_eight_threads_allocate_lose_nothing() {
     }
     let outcome = recording.finish();
     assert_eq!(outcome.code, 0, "{}", outcome.stderr);
-    assert!(changes >= 16, "only {changes} changes were made: the program is too short");
+    assert!(changes >= 8, "only {changes} changes were made: the program is too short");
     let report = Report::of(&trace, &["--all", "--min-class", "constant"]);
     assert!(report.sites.iter().any(|site| site.kind == "stack"), "nothing was watched");
     assert_eq!(report.summary("unknown_frees"), 0);

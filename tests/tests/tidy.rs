@@ -420,6 +420,8 @@ fn is_allocation_symbol(name: &str) -> bool {
         "shmdt",
         "free_sized",
         "free_aligned_sized",
+        // What edleak.h looks for.
+        "edleak_set_mark",
     ];
     // operator new, new[], delete, delete[]
     C.contains(&name) || ["_Znw", "_Zna", "_Zdl", "_Zda"].iter().any(|prefix| name.starts_with(prefix))
