@@ -404,7 +404,7 @@ impl<'a> Follower<'a> {
         /// processes.
         const MOST_NAMED: u64 = 5;
         for one in found {
-            if self.plan.children && self.wake_idle(one.pid()) {
+            if self.plan.children && !one.is_out_of_reach() && self.wake_idle(one.pid()) {
                 continue;
             }
             self.seen_unrecorded += 1;

@@ -39,6 +39,12 @@ impl Unrecorded {
         self.pid
     }
 
+    /// Whether the process has the address of the control page but cannot open it. A request to begin would
+    /// fail there.
+    pub(super) fn is_out_of_reach(&self) -> bool {
+        self.is_out_of_reach
+    }
+
     /// The error about this process.
     pub(super) fn error(&self) -> Error {
         let Unrecorded { pid, name, is_out_of_reach } = self;
