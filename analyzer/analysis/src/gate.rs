@@ -299,8 +299,9 @@ fn in_question(site: &JudgedSite) -> f64 {
     }
 }
 
-/// Less memory outside the counted allocations is usual: the program's own data, and edleak's tables.
-const NOTICEABLE_HIDDEN_BYTES: u64 = 2 << 20;
+/// Less memory outside the counted allocations is usual: the program's own data, edleak's tables, and free memory
+/// of the allocator, which may be several times the live memory of a small program.
+const NOTICEABLE_HIDDEN_BYTES: u64 = 8 << 20;
 
 /// The reason why the recording did not see the growth. The growth happened in children, outside malloc, or
 /// at too many sites to judge any of them.
@@ -326,7 +327,7 @@ fn unmeasured(analysis: &Findings) -> Option<String> {
     let growth = &analysis.growth;
     let hidden = growth.resident_to_bytes.saturating_sub(growth.live_to_bytes);
     if let Some(heap) = analysis.own_heaps.iter().find(|heap| heap.is_uncounted)
-        && hidden > growth.live_to_bytes.max(NOTICEABLE_HIDDEN_BYTES)
+        && hidden > NOTICEABLE_HIDDEN_BYTES.max(4 * growth.live_to_bytes)
     {
         return Some(format!(
             "most of the memory of the program ({} of {}) is in no counted allocation, and the recorder did not count {} ({})",
