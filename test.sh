@@ -8,7 +8,7 @@ cd "$(dirname "$0")"
 
 tests/setup.sh
 # The end-to-end tests use these optimized programs, as users do.
-cargo build --release --workspace --bins --lib
+cargo build --release -p edleak-record -p edleak-analyze -p edleak-preload
 samples/build.sh target/samples
 if [ $# -gt 0 ]; then
     exec cargo test --profile suite "$@"
