@@ -71,6 +71,7 @@ fn jemalloc_of_a_rust_program_with_lto_is_exact() {
 }
 
 #[test]
+#[ignore = "builds the allocator, about a minute (cargo test -p edleak-tests --test allocators -- --ignored)"]
 fn mimalloc_of_a_rust_program_is_exact() {
     assert_exact_in_rust("mimalloc", "release");
 }
