@@ -78,8 +78,11 @@ fn a_terminal_shows_sorts_filters_watches_and_leaves() {
     let dir = TempDir::new("top-terminal");
     let running = recording(&dir);
     let mut terminal = Terminal::start(&mut top(dir.path(), &[]), 24, 80);
-    let screen = terminal.wait_for("a leak", |screen| screen.contains("LEAK") || screen.contains("SUSPECT"));
-    assert!(screen.contains("edleak top: pid ") && screen.contains("q leave"), "{screen}");
+    // The last line comes last: with it, the screen is whole.
+    let screen = terminal.wait_for("a leak", |screen| {
+        (screen.contains("LEAK") || screen.contains("SUSPECT")) && screen.contains("q leave")
+    });
+    assert!(screen.contains("edleak top: pid "), "{screen}");
     assert!(terminal.has_colour());
 
     terminal.press("/malloc\r");
