@@ -1,4 +1,4 @@
-//! Which functions of allocators a file defines, and whether each can be moved.
+//! The allocator functions that a file defines, and whether each can be moved.
 
 use crate::detour::table::{self, Family, Known, Owner, Prefixes, Shape};
 use crate::detour::x86_64::branches::Branches;
@@ -10,37 +10,37 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 /// A function of an allocator.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
-    /// The name that it is known by.
+    /// The best-known of its names.
     pub(crate) name: String,
     pub(crate) shape: Shape,
     pub(crate) owner: Owner,
     pub(crate) family: Family,
-    /// It is an operator of C++.
+    /// Whether the function is an operator of C++.
     pub(crate) is_operator: bool,
-    /// Other modules can call it by one of its names.
+    /// Whether other modules can call the function by one of its names.
     pub(crate) is_exported: bool,
-    /// What a jump takes the place of, or why none can.
+    /// The instructions that a jump replaces, or the reason why no jump is possible.
     pub(crate) displaced: Result<Displaced, Obstacle>,
 }
 
-/// What one file has of allocators, in link-time addresses.
+/// The allocator functions of one file, in link-time addresses.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FileEntries {
-    /// Its functions, by address.
+    /// The functions, by address.
     pub(crate) entries: Vec<Entry>,
-    /// It exports a `malloc`: in a shared library that is what a preloaded library takes the place of.
+    /// Whether the file exports a `malloc`. In a shared library, a preloaded `malloc` replaces it.
     pub(crate) exports_malloc: bool,
 }
 
 impl FileEntries {
-    /// Those of a module, without what a preloaded library takes the place of: nearly all of a shared
-    /// allocator such as libc.
+    /// The functions of a module, without the functions that a preloaded library replaces. Of a shared
+    /// allocator such as libc, the preloaded library replaces nearly all.
     pub(crate) fn of_module(elf: &Elf<'_>, functions: &FunctionTable<'_>, own: &Prefixes) -> FileEntries {
         let is_shared = elf.soname().is_some() && exports_malloc(elf);
         FileEntries::find(elf, functions, own, |known| !is_shared || known.owner == Owner::Jemalloc)
     }
 
-    /// Finds those that are wanted in `elf`, whose functions are `functions`.
+    /// Finds the functions of `elf` for which `is_wanted` is true. `functions` are all functions of `elf`.
     pub(crate) fn find(
         elf: &Elf<'_>,
         functions: &FunctionTable<'_>,
@@ -109,7 +109,7 @@ fn exports_malloc(elf: &Elf<'_>) -> bool {
     elf.exported_functions().iter().any(|(_, name)| *name == "malloc")
 }
 
-/// A function by which a program is known to have an allocator of its own.
+/// A function that shows that a program has its own allocator.
 pub(crate) fn allocator_of(elf: &Elf<'_>, own: &Prefixes) -> Option<String> {
     let table = FunctionTable::of(elf);
     let allocates = |name: &str| {
@@ -119,13 +119,13 @@ pub(crate) fn allocator_of(elf: &Elf<'_>, own: &Prefixes) -> Option<String> {
     table.functions.iter().map(|function| function.name).find(|name| allocates(name)).map(str::to_owned)
 }
 
-/// What a function with several names is: name, meaning, and whether the names agree.
+/// The best name of a function with several names, its meaning, and whether all names agree.
 fn one_of<'a>(names: &[(&Function<'a>, Known)]) -> (&'a str, Known, bool) {
     let mut shapes: HashMap<&str, Known> = HashMap::new();
     for (function, known) in names {
         shapes.insert(function.name, *known);
     }
-    // The names of the C library are the ones people know.
+    // Users know the names of the C library best.
     let best = names.iter().min_by_key(|(function, known)| {
         let rank = match known.owner {
             Owner::Standard if !table::is_operator(function.name) => 0,
@@ -138,7 +138,7 @@ fn one_of<'a>(names: &[(&Function<'a>, Known)]) -> (&'a str, Known, bool) {
     let Some((best, mut known)) = best.map(|(function, known)| (function.name, *known)) else {
         unreachable!("a group has a first name")
     };
-    // A free that believes no size may have the name of one that could, too.
+    // A plain free may also have the name of a sized free: it ignores the size.
     let is_plain = names.iter().any(|(_, other)| other.shape == Shape::Free);
     if is_plain && known.shape.frees() {
         known.shape = Shape::Free;

@@ -1,28 +1,27 @@
-//! Allocators inside a module: nothing to preload a function over, so their entry points are led to the
-//! preload's hooks.
+//! Detours: jumps at the entries of an allocator inside a module. LD_PRELOAD cannot replace such functions,
+//! so the jumps lead their calls to the preload's hooks.
 //!
 //! ```text
-//! table      names of allocators' functions, and where each takes size and address
-//! entries    which of them a file defines, and whether each can be moved
-//! x86_64     prologue   the instructions that a jump takes the place of
+//! table      names of allocators' functions, and the arguments that hold size and address
+//! entries    the allocator's functions in one file, and whether each can be moved
+//! x86_64     prologue   the instructions that a jump replaces
 //!            branches   the proof that no other instruction jumps into them
 //!            code       stubs, trampolines and jumps, for one place in memory
-//! module     all of a module for one process: what is led, what is not and why
+//! module     all detours of one module in one process, and the reasons for the functions that have none
 //! place      free memory near a module
 //! ```
 //!
-//! A *detour* is a jump of five bytes at the entry of a function. It leads to a stub near by, which puts the
-//! requested size and the old address where the hooks want them and goes on in the hook. The hook calls the
-//! *trampoline* in place of the function: the instructions that the jump displaced, moved, and a jump to the
-//! rest of the function.
+//! A *detour* is a jump of five bytes at the entry of a function. The jump leads to a *stub* near the module.
+//! The stub puts the requested size and the old address into the registers that the hook reads, and jumps to
+//! the hook. The hook calls the *trampoline* instead of the function. The trampoline holds the instructions
+//! that the jump replaced, and a jump to the rest of the function.
 //!
-//! The result is a list of bytes to write. Whoever writes them (the preload while it starts, or a debugger's
-//! system calls into a process that stands still) must find the expected bytes first, and no thread in them.
-//! Nothing here knows of that.
+//! The result is a list of bytes to write. The writer must first find the expected bytes, and no thread may
+//! be in them. The writer is the preload while it starts. Nothing in this module depends on the writer.
 //!
-//! Blocks lie at least 32 bytes apart, because the preload's side table knows one per 32 bytes: stubs ask for
-//! at least that much. A free that believes the size it is told would then be told another: sizes below 32 go
-//! to the plain free of the same allocator.
+//! The preload's side table has one entry for 32 bytes of memory, so allocations must start at least 32 bytes
+//! apart. The stubs therefore request at least 32 bytes. A sized free of less than 32 bytes would then pass a
+//! wrong size, so the stub calls the plain free of the same allocator instead.
 
 pub(crate) mod entries;
 pub(crate) mod module;

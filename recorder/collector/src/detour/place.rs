@@ -1,10 +1,10 @@
-//! Free memory near a module, as its process's memory map has it.
+//! Finds free memory near a module in the memory map of its process.
 
-/// How far a jump reaches, with room for the module's own size and for the stubs.
+/// The range of a jump, less 16 MiB for the module and for the stubs.
 const REACH: u64 = (1 << 31) - (16 << 20);
-/// The kernel gives nobody what lies below.
+/// The kernel maps nothing below this address.
 const LOWEST: u64 = 1 << 16;
-/// Pages between a mapping and ours, so that neither grows into the other.
+/// Distance in bytes (16 pages) between a mapping and the stubs, so that neither grows into the other.
 const DISTANCE: u64 = 16 << 12;
 const PAGE: u64 = 4096;
 
@@ -18,14 +18,14 @@ pub(crate) fn ranges_of(maps: &[u8]) -> Vec<(u64, u64)> {
     text.lines().filter_map(range).collect()
 }
 
-/// An address for `bytes` bytes near the module at `start..end`: below it, where nothing grows (the heap of a
-/// program lies above it). `None`: there is none.
+/// An address for `bytes` bytes near the module at `start..end`. The address is below the module, where
+/// nothing grows: the heap of a program lies above it. `None`: there is no such address.
 pub(crate) fn near(mapped: &[(u64, u64)], start: u64, end: u64, bytes: u64) -> Option<u64> {
     let bytes = bytes.next_multiple_of(PAGE);
     let lowest = end.saturating_sub(REACH).max(LOWEST);
     let mut below: Vec<(u64, u64)> = mapped.iter().copied().filter(|mapping| mapping.0 <= start).collect();
     below.sort_unstable();
-    // The gaps below, from the module downwards.
+    // The gaps below the module, from high to low addresses.
     let mut gap_end = start;
     for &(mapping_start, mapping_end) in below.iter().rev() {
         if let Some(place) = fits(mapping_end, gap_end, bytes).filter(|&place| place >= lowest) {
@@ -36,7 +36,7 @@ pub(crate) fn near(mapped: &[(u64, u64)], start: u64, end: u64, bytes: u64) -> O
     fits(lowest, gap_end, bytes).filter(|&place| place >= lowest)
 }
 
-/// The upper end of a gap, at some distance from what bounds it.
+/// The highest place in a gap that keeps `DISTANCE` from both ends; `None`: the gap is too small.
 fn fits(gap_start: u64, gap_end: u64, bytes: u64) -> Option<u64> {
     let place = gap_end.checked_sub(DISTANCE)?.checked_sub(bytes)? & !(PAGE - 1);
     (place >= gap_start.checked_add(DISTANCE)?).then_some(place)
@@ -66,7 +66,7 @@ mod tests {
         let start = 0x7000_0000_0000;
         let wall = (start - (3 << 30), start - 4096);
         assert_eq!(near(&[wall, (start, start + 4096)], start, start + 4096, 4096), None);
-        // A program at a fixed low address has room between it and what the kernel keeps.
+        // A program at a fixed low address has room between the module and the lowest addresses.
         let low = near(&[(0x40_0000, 0x41_0000)], 0x40_0000, 0x41_0000, 4096).expect("there is room");
         assert!((LOWEST..0x40_0000).contains(&low));
     }

@@ -1,56 +1,55 @@
-//! Names of allocators' functions, and how each passes size and address.
+//! Names of allocators' functions, and the arguments in which each function takes size and address.
 //!
-//! A name is a prefix and a base name: `_rjem_` and `mallocx`. The families differ in their bases: every
-//! prefix of the first list goes with the C functions and with those of jemalloc, mimalloc and tcmalloc have
-//! bases of their own.
+//! A name consists of a prefix and a base name: `_rjem_` and `mallocx`. `PREFIXES` lists the base names
+//! that belong to each prefix.
 
 use crate::error::{Error, ErrorKind};
 
-/// How a function of an allocator passes what is counted. Arguments are numbered from 0.
+/// How a function passes the sizes and addresses that edleak counts. Arguments are numbered from 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Shape {
     /// Returns a new allocation, or null.
     Allocate(Size),
     /// `posix_memalign(out, alignment, size)`: returns 0 and stores the allocation.
     PosixMemalign,
-    /// Moves the allocation of argument `old` and returns it; null: it failed.
+    /// Moves the allocation of argument `old` and returns the new address. Null: the function failed.
     Reallocate {
         /// The argument with the old address.
         old: u8,
         /// The new size.
         size: Size,
-        /// A failure frees the old allocation, too.
+        /// Whether a failure also frees the old allocation.
         frees_on_failure: bool,
     },
-    /// `xallocx(allocation, size, extra, flags)`: resizes in place, returns the size it has.
+    /// `xallocx(allocation, size, extra, flags)`: resizes in place and returns the resulting size.
     Resize,
     /// Frees argument 0.
     Free,
-    /// Frees argument 0, and believes the size that it is told.
+    /// Frees argument 0, and relies on the size that the caller passes.
     FreeSized {
         /// The argument with the size.
         size: u8,
-        /// The argument behind it that a plain free takes, too (jemalloc's flags).
+        /// The argument after the size that a plain free also takes (jemalloc's flags).
         flags: Option<u8>,
     },
 }
 
-/// Where a function is told the size.
+/// The arguments that hold the requested size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Size {
-    /// One argument.
+    /// One argument holds the size.
     Argument(u8),
-    /// The product of two.
+    /// The size is the product of two arguments.
     Product(u8, u8),
 }
 
 impl Shape {
-    /// It makes allocations that were not there before.
+    /// Whether the function only makes new allocations.
     pub(crate) fn allocates(self) -> bool {
         matches!(self, Shape::Allocate(_) | Shape::PosixMemalign)
     }
 
-    /// It frees, and nothing else.
+    /// Whether the function only frees.
     pub(crate) fn frees(self) -> bool {
         matches!(self, Shape::Free | Shape::FreeSized { .. })
     }
@@ -95,7 +94,7 @@ const C_FUNCTIONS: &[Base] = &[
     ("pvalloc", allocate(0)),
 ];
 
-/// What jemalloc adds to them.
+/// The further functions of jemalloc.
 const JEMALLOC_FUNCTIONS: &[Base] = &[
     ("mallocx", allocate(0)),
     ("rallocx", reallocate(0, 1)),
@@ -104,7 +103,7 @@ const JEMALLOC_FUNCTIONS: &[Base] = &[
     ("dallocx", Shape::Free),
 ];
 
-/// What tcmalloc adds to them.
+/// The further functions of tcmalloc.
 const TCMALLOC_FUNCTIONS: &[Base] = &[
     ("malloc_skip_new_handler", allocate(0)),
     ("new", allocate(0)),
@@ -129,7 +128,7 @@ const TCMALLOC_FUNCTIONS: &[Base] = &[
     ("deletearray_sized_aligned", free_sized(1)),
 ];
 
-/// mimalloc's.
+/// The functions of mimalloc.
 const MIMALLOC_FUNCTIONS: &[Base] = &[
     ("malloc", allocate(0)),
     ("malloc_small", allocate(0)),
@@ -197,7 +196,7 @@ const MIMALLOC_FUNCTIONS: &[Base] = &[
     ("free_size_aligned", free_sized(1)),
 ];
 
-/// snmalloc's functions for Rust.
+/// The further functions of snmalloc, for Rust.
 const SNMALLOC_FUNCTIONS: &[Base] = &[
     ("rust_alloc", allocate(1)),
     ("rust_alloc_zeroed", allocate(1)),
@@ -205,7 +204,7 @@ const SNMALLOC_FUNCTIONS: &[Base] = &[
     ("rust_realloc", reallocate(0, 3)),
 ];
 
-/// rpmalloc's, with their own spelling.
+/// The functions of rpmalloc, whose names have no underscore after the prefix.
 const RPMALLOC_FUNCTIONS: &[Base] = &[
     ("malloc", allocate(0)),
     ("zalloc", allocate(0)),
@@ -220,11 +219,11 @@ const RPMALLOC_FUNCTIONS: &[Base] = &[
     ("aligned_realloc", reallocate(0, 2)),
 ];
 
-/// TBB's, beyond those of the C library.
+/// The further functions of TBB.
 const SCALABLE_FUNCTIONS: &[Base] =
     &[("aligned_malloc", allocate(0)), ("aligned_realloc", reallocate(0, 1)), ("aligned_free", Shape::Free)];
 
-/// Google's tcmalloc inside, which `malloc` and `operator new` are other names of.
+/// The internal names of Google's tcmalloc for the functions `malloc`, `operator new` and others.
 const TCMALLOC_INTERNAL_FUNCTIONS: &[Base] = &[
     ("Malloc", allocate(0)),
     ("Calloc", allocate_product(0, 1)),
@@ -247,7 +246,7 @@ const TCMALLOC_INTERNAL_FUNCTIONS: &[Base] = &[
     ("Sdallocx", Shape::FreeSized { size: 1, flags: Some(2) }),
 ];
 
-/// Operator new and delete of C++, as the linker knows them.
+/// The symbols of C++'s operators new and delete.
 const OPERATORS: &[Base] = &[
     ("_Znwm", allocate(0)),
     ("_Znam", allocate(0)),
@@ -271,7 +270,7 @@ const OPERATORS: &[Base] = &[
     ("_ZdaPvmSt11align_val_t", free_sized(1)),
 ];
 
-/// Prefixes, and the bases that go with each. Longer ones stand before those that they begin with.
+/// Prefixes, each with its base names. A longer prefix stands before a prefix with which it begins.
 const PREFIXES: &[(&str, &[&[Base]])] = &[
     ("_rjem_je_", &[C_FUNCTIONS, JEMALLOC_FUNCTIONS]),
     ("_rjem_", &[C_FUNCTIONS, JEMALLOC_FUNCTIONS]),
@@ -292,27 +291,27 @@ const PREFIXES: &[(&str, &[&[Base]])] = &[
     ("xx", &[C_FUNCTIONS]),
 ];
 
-/// Whom a name belongs to.
+/// The owner of a name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Owner {
-    /// The C library's own name, or C++'s: in a shared library that exports it, calls go to whoever defines
-    /// it first.
+    /// The C library or C++. If a shared library exports the name, calls go to the first module that defines
+    /// it.
     Standard,
-    /// jemalloc's own interface without a prefix, which nobody else defines.
+    /// jemalloc's own interface without a prefix. No other allocator defines these names.
     Jemalloc,
-    /// An allocator with names of its own.
+    /// An allocator with its own names.
     Private,
 }
 
-/// What a user adds to the table: prefixes that go with the functions of the C library and of jemalloc.
+/// The prefixes that a user adds to the table, for the functions of the C library, jemalloc and tcmalloc.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Prefixes(Vec<String>);
 
 impl Prefixes {
-    /// Adds one, written as `prefix*`.
+    /// Adds one prefix, written as `prefix*`.
     ///
     /// # Errors
-    /// If it names no prefix.
+    /// If the pattern is not a prefix.
     pub fn add(&mut self, pattern: &str) -> Result<(), Error> {
         let is_of_names =
             |prefix: &&str| prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
@@ -331,17 +330,18 @@ fn find(bases: &[&[Base]], name: &str) -> Option<Shape> {
     bases.iter().copied().flatten().find(|(base, _)| *base == name).map(|(_, shape)| *shape)
 }
 
-/// Functions of one allocator in one module have the same: the place of their prefix in the table.
+/// The family of a function: functions of one allocator in one module have the same family. The number is the
+/// place of the prefix in the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Family(usize);
 
 impl Family {
-    /// The C library's names and C++'s, those of tcmalloc, which are others for the same functions, and
-    /// jemalloc's own without a prefix.
+    /// The family of the names of the C library and C++, of tcmalloc's names for the same functions, and of
+    /// jemalloc's names without a prefix.
     pub(crate) const STANDARD: Family = Family(0);
 }
 
-/// What the table says of a name.
+/// The entry of the table for a name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Known {
     pub(crate) shape: Shape,
@@ -349,11 +349,11 @@ pub(crate) struct Known {
     pub(crate) family: Family,
 }
 
-/// What a function of this name does, if the table has it.
+/// The meaning of a function name; `None`: the table does not have the name.
 pub(crate) fn lookup(name: &str, own: &Prefixes) -> Option<Known> {
-    // Symbol versions are no part of the name.
+    // The symbol version does not belong to the name.
     let name = name.split('@').next().unwrap_or(name);
-    // Most functions of a module are turned down here.
+    // This quick test rejects most functions of a module.
     if !may_be_allocators(name) && own.0.is_empty() {
         return None;
     }
@@ -378,7 +378,7 @@ pub(crate) fn lookup(name: &str, own: &Prefixes) -> Option<Known> {
     of_standard.or_else(of_jemalloc).or_else(of_users).or_else(of_table)
 }
 
-/// Whether a name is that of an operator new or delete.
+/// Whether a name is a symbol of operator new or delete.
 pub(crate) fn is_operator(name: &str) -> bool {
     OPERATORS.iter().any(|(operator, _)| *operator == name)
 }

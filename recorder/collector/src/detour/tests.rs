@@ -1,5 +1,5 @@
-//! The compiler against real files, and its code run by the processor.
-#![allow(unsafe_code)] // runs code that it has made
+//! Tests of the detour compiler with real files; the processor runs the compiled code.
+#![allow(unsafe_code)] // runs compiled code
 
 use crate::detour::entries::FileEntries;
 use crate::detour::module::{self, compile};
@@ -16,15 +16,15 @@ fn decode(code: &[u8], address: u64) -> Vec<Instruction> {
     Decoder::with_ip(64, code, address, DecoderOptions::NONE).into_iter().collect()
 }
 
-/// Where an instruction leads, and what memory it names relative to itself.
+/// The target of a branch, and the address of a memory operand relative to rip.
 fn targets(instruction: &Instruction) -> (Option<u64>, Option<u64>) {
     let is_branch = (0..instruction.op_count()).any(|n| instruction.op_kind(n) == OpKind::NearBranch64);
     let branch = is_branch.then(|| instruction.near_branch_target());
     (branch, instruction.is_ip_rel_memory_operand().then(|| instruction.ip_rel_memory_address()))
 }
 
-/// Every instruction of a trampoline does what the original does, in another place, and the last one leads
-/// back.
+/// Checks that every instruction of a trampoline does the same as the original instruction in another place,
+/// and that the last one jumps back.
 fn assert_equivalent(displaced: &Displaced, address: u64) {
     let original = displaced.instructions(displaced.at);
     let code = code::trampoline(displaced, displaced.at, address).expect("near enough");
@@ -43,7 +43,7 @@ fn assert_equivalent(displaced: &Displaced, address: u64) {
         }
         assert_eq!((new.mnemonic(), new.op_count()), (old.mnemonic(), old.op_count()), "{old:?}");
         let (branch, memory) = targets(old);
-        // A branch to a moved instruction leads to its new place.
+        // A branch to a moved instruction leads to the new place of the instruction.
         let is_moved = branch.is_some_and(|target| original.iter().any(|other| other.ip() == target));
         if !is_moved {
             assert_eq!(targets(new).0, branch, "{old:?}");
@@ -115,7 +115,7 @@ fn an_allocator_of_the_system_is_found_with_all_its_functions() {
     }
 }
 
-/// Memory with code: functions at its beginning, stubs a page later.
+/// Memory with code: functions at its start, stubs one page later.
 struct Machine(*mut u8);
 
 const PAGE: usize = 4096;
@@ -124,7 +124,7 @@ impl Machine {
     fn new(functions: &[u8]) -> Machine {
         let all = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        // SAFETY: a new mapping at an address of the kernel's choice.
+        // SAFETY: the kernel chooses the address of the new mapping, so no other memory changes.
         let base = unsafe { libc::mmap(std::ptr::null_mut(), 4 * PAGE, all, flags, -1, 0) };
         assert_ne!(base, libc::MAP_FAILED);
         let machine = Machine(base.cast());
@@ -138,7 +138,7 @@ impl Machine {
 
     fn write(&self, offset: usize, bytes: &[u8]) {
         assert!(offset + bytes.len() <= 4 * PAGE);
-        // SAFETY: within the mapping, which nothing else uses.
+        // SAFETY: the destination lies within the mapping, which nothing else uses.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.0.wrapping_add(offset), bytes.len()) };
     }
 
@@ -152,18 +152,18 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours.
+        // SAFETY: this mapping belongs to `self`, and nothing uses it after the drop.
         unsafe { libc::munmap(self.0.cast(), 4 * PAGE) };
     }
 }
 
-/// A hook that does nothing but call its trampoline: `jmp r11`.
+/// A hook that only jumps to its trampoline: `jmp r11`.
 const JUMP_R11: [u8; 3] = [0x41, 0xff, 0xe3];
 const HOOK_AT: usize = 3 * PAGE;
 
-/// Leads the function at 0 through a stub of this shape.
+/// Writes a detour of this shape for the function at offset 0.
 fn detour(machine: &Machine, length: usize, shape: Shape, small_free: SmallFree) {
-    // SAFETY: within the mapping.
+    // SAFETY: the range lies within the mapping, and nothing writes to it during the copy.
     let bytes = unsafe { std::slice::from_raw_parts(machine.0, length) }.to_vec();
     let (start, end) = (machine.address(0), machine.address(length));
     let found = displaced(&bytes, start, end, end + 64).expect("it can be moved");
@@ -205,7 +205,7 @@ fn moved_prologues_run_as_the_originals() {
     }
 }
 
-// The function returns the argument that it is told the size in.
+// The function returns the argument that holds the size.
 #[test]
 fn small_sizes_are_raised_and_no_others() {
     // mov rax, rdi; nop; nop; ret
@@ -224,7 +224,7 @@ fn small_sizes_are_raised_and_no_others() {
 
 #[test]
 fn small_products_are_raised_and_overflows_left_to_fail() {
-    // mov rax, rdi; shl rax, 8; xor rax, rsi; ret: tells both arguments
+    // mov rax, rdi; shl rax, 8; xor rax, rsi; ret: the result depends on both arguments
     let both = [0x48, 0x89, 0xf8, 0x48, 0xc1, 0xe0, 8, 0x48, 0x31, 0xf0, 0xc3];
     let machine = Machine::new(&both);
     let plain = |count: u64, size: u64| count.wrapping_shl(8) ^ size;
@@ -263,7 +263,7 @@ fn a_small_sized_free_goes_to_the_plain_one() {
     // mov rax, rdx; nop; nop; ret
     let sized = [0x48, 0x89, 0xd0, 0x90, 0x90, 0xc3];
     let machine = Machine::new(&sized);
-    // The plain one: mov eax, esi; not rax; ret
+    // The plain free: mov eax, esi; not rax; ret
     machine.write(1024, &[0x89, 0xf0, 0x48, 0xf7, 0xd0, 0xc3]);
     let plain = SmallFree::Plain(machine.address(1024));
     detour(&machine, sized.len(), Shape::FreeSized { size: 1, flags: Some(2) }, plain);

@@ -1,12 +1,12 @@
-//! The proof that no instruction jumps into the bytes that a detour's jump covers, but for their beginning.
+//! Proves that no instruction jumps into the bytes that a detour's jump covers, except to the first byte.
 //!
-//! | how it could                         | looked for                                                                    |
-//! |--------------------------------------|-------------------------------------------------------------------------------|
-//! | a direct jump or call, four bytes    | in all code of the file, at every byte: more than there are, never fewer      |
-//! | a direct jump, one byte              | around the entry, in the functions there, instruction by instruction          |
-//! | through a table                      | the tables that the function itself names, if it has an indirect jump         |
+//! | way into the covered bytes      | search                                                                |
+//! |---------------------------------|-----------------------------------------------------------------------|
+//! | a jump or call, offset: 4 bytes | at every byte of all code of the file: may find too many, never too few |
+//! | a jump, offset: 1 byte          | in the functions around the entry, instruction by instruction         |
+//! | a jump through a table          | the tables that the function itself names, if it jumps through one    |
 //!
-//! A pointer to the middle of a function exists in nothing that a compiler writes.
+//! Compilers write no pointer to the middle of a function.
 
 use crate::detour::x86_64::prologue::JUMP_BYTES;
 use edleak_binary::elf::Elf;
@@ -21,12 +21,12 @@ pub(crate) struct Branches<'a, 'data> {
 }
 
 impl<'a, 'data> Branches<'a, 'data> {
-    /// Those of `elf`, whose functions are `functions`, sorted.
+    /// The jumps of `elf`. `functions` are its functions, sorted.
     pub(crate) fn of(elf: &'a Elf<'data>, functions: &'a FunctionTable<'a>) -> Branches<'a, 'data> {
         Branches { elf, functions }
     }
 
-    /// Of these places of jumps, those with a branch behind their first byte.
+    /// The places of `places` with a branch to a covered byte after the first one.
     pub(crate) fn behind(&self, places: &BTreeSet<u64>) -> BTreeSet<u64> {
         let mut found = self.far(places);
         found.extend(
@@ -35,15 +35,17 @@ impl<'a, 'data> Branches<'a, 'data> {
         found
     }
 
-    /// Whether the code at `address`, or code that it calls, calls something that no compiler knows: through
-    /// a pointer or in another module. Its callers then keep nothing in registers that a function may change.
-    /// (GCC's `-fipa-ra` lets callers of a function of the same file rely on all others.)
+    /// Whether the code at `address`, or code that it calls, calls a function that the compiler did not see:
+    /// through a pointer or in another module. If so, the callers rely only on the registers that every
+    /// function preserves. (GCC's `-fipa-ra` lets callers of a function of the same file rely on other
+    /// registers too.)
     pub(crate) fn calls_unknown(&self, address: u64) -> bool {
         const MOST_FUNCTIONS: usize = 400;
         let mut known = BTreeSet::from([address]);
         let mut rest = vec![address];
         while let Some(address) = rest.pop() {
-            // Code without a name: the stub for a function of another module, or an allocator too large to be closed.
+            // Code without a name: the stub for a function of another module, or part of an allocator that
+            // calls other modules.
             let Some((start, end)) = self.function_around(address) else { return true };
             for instruction in self.decode(start, end) {
                 let is_call = instruction.mnemonic() == Mnemonic::Call;
@@ -61,7 +63,7 @@ impl<'a, 'data> Branches<'a, 'data> {
         false
     }
 
-    /// Those that a displacement of four bytes leads into, whatever instruction it may belong to.
+    /// The places that an offset of four bytes leads into. Any byte may begin the offset.
     fn far(&self, places: &BTreeSet<u64>) -> BTreeSet<u64> {
         let (Some(&first), Some(&last)) = (places.first(), places.last()) else { return BTreeSet::new() };
         let span = last + JUMP_BYTES - first;
@@ -82,7 +84,7 @@ impl<'a, 'data> Branches<'a, 'data> {
         found
     }
 
-    /// Whether a jump of two bytes leads behind the first byte of the jump at `at`.
+    /// Whether a jump of two bytes leads to a byte after the first byte of the jump at `at`.
     fn is_jumped_into_near(&self, at: u64) -> bool {
         const REACH: u64 = 130;
         let from = at.saturating_sub(REACH);
@@ -96,17 +98,17 @@ impl<'a, 'data> Branches<'a, 'data> {
         })
     }
 
-    /// Whether an instruction begins at `address`, and is not one of those that the jump at `at` displaces;
-    /// `true` where nobody knows.
+    /// Whether an instruction begins at `address` and is not one of the instructions that the jump at `at`
+    /// replaces. `true` if the function around `address` is unknown.
     fn is_instruction(&self, address: u64, at: u64) -> bool {
         if (at..at + JUMP_BYTES).contains(&address) {
-            return false; // it is moved together with its target, which is then found among the moved ones
+            return false; // moved together with its target
         }
         let Some((start, end)) = self.function_around(address) else { return true };
         self.decode(start, end).any(|instruction| instruction.ip() == address)
     }
 
-    /// Link-time addresses of the function that `address` lies in.
+    /// Link-time addresses of the function that contains `address`.
     fn function_around(&self, address: u64) -> Option<(u64, u64)> {
         let offset = self.elf.offset_of(address)?;
         let after = self.functions.functions.partition_point(|function| function.start <= offset);
@@ -131,7 +133,7 @@ impl<'a, 'data> Branches<'a, 'data> {
         })
     }
 
-    /// Whether a table that the function around `at` jumps through leads behind the first byte there.
+    /// Whether a jump table of the function around `at` leads to a covered byte after the first one.
     fn has_table_into(&self, at: u64) -> bool {
         let Some((start, end)) = self.function_around(at) else { return true };
         let mut jumps = false;
@@ -165,19 +167,19 @@ impl<'a, 'data> Branches<'a, 'data> {
     }
 }
 
-/// Whether code ends in the opcode of a jump or a call with four bytes to follow.
+/// Whether `code` ends in the opcode of a jump or call with an offset of four bytes.
 fn is_branch(code: &[u8]) -> bool {
     matches!(code, [.., 0xe8 | 0xe9] | [.., 0x0f, 0x80..=0x8f])
 }
 
-/// A jump through a pointer that is no table: to another module, or in place of a call.
+/// A jump through a pointer that is not in a table: to another module, or a tail call.
 fn is_leaving_jump(instruction: &Instruction) -> bool {
     instruction.code() == Code::Jmp_rm64
         && instruction.op0_kind() == OpKind::Memory
         && instruction.memory_index() == Register::None
 }
 
-/// A jump to where a register says, or a table.
+/// A jump to the address in a register or in a table.
 fn is_table_jump(instruction: &Instruction) -> bool {
     instruction.code() == Code::Jmp_rm64
         && (instruction.op0_kind() == OpKind::Register || instruction.memory_index() != Register::None)
@@ -190,7 +192,7 @@ mod tests {
     use std::path::Path;
     use std::process::Command;
 
-    /// Places of the functions of an assembly file that something jumps into, by name.
+    /// Names of the functions of an assembly file that a branch jumps into.
     fn jumped_into(assembly: &str) -> Vec<String> {
         static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -218,7 +220,7 @@ mod tests {
         names
     }
 
-    /// A function `f` of ten bytes, and code around it.
+    /// The same for a function `f` of ten bytes with code around it.
     fn with(before: &str, body: &str, after: &str) -> Vec<String> {
         let function = |name: &str, body: &str| {
             format!(
@@ -243,7 +245,7 @@ mod tests {
 
     #[test]
     fn bytes_that_only_look_like_a_jump_are_none() {
-        // mov eax, 0x00eb: its operand holds the opcode of a short jump that would lead one byte into `f`.
+        // mov eax, 0x000103eb: the operand contains the opcode of a short jump that would lead into `f`.
         let looks = ".type g, @function\ng:\nmov eax, 0x000103eb\n.size g, .-g";
         assert_eq!(with(looks, "", ""), [""; 0]);
     }

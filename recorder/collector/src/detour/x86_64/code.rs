@@ -1,12 +1,12 @@
 //! Code for detours: trampolines, stubs and jumps.
 //!
-//! A stub may use rax, r10 and r11, which no argument is passed in. It hands to its hook:
+//! A stub may use rax, r10 and r11, because no argument is passed in them. The stub passes to its hook:
 //!
-//! | register | holds                                                    |
+//! | register | content                                                  |
 //! |----------|----------------------------------------------------------|
-//! | r11      | the trampoline to call in place of the function          |
-//! | r10      | the requested size, where something is allocated         |
-//! | rax      | the old address, or where the new one is to be stored    |
+//! | r11      | the address of the trampoline                            |
+//! | r10      | the requested size, if the function allocates            |
+//! | rax      | the old address, or the place for the new address        |
 
 use crate::detour::table::{Shape, Size};
 use crate::detour::x86_64::prologue::{Displaced, JUMP_BYTES, call_as_jump};
@@ -21,7 +21,7 @@ const ARGUMENTS: [Register; 6] =
 const ARGUMENTS_32: [Register; 6] =
     [Register::EDI, Register::ESI, Register::EDX, Register::ECX, Register::R8D, Register::R9D];
 
-/// Labels stand at addresses that no code has.
+/// The first address for labels; no code has such an address.
 const LABELS: u64 = 0xffff_f000_0000_0000;
 
 /// Instructions to encode at one address.
@@ -64,16 +64,16 @@ impl Block {
     }
 }
 
-/// The memory at an address that is near.
+/// A memory operand at a near address, relative to rip.
 fn at(address: u64) -> MemoryOperand {
     MemoryOperand::with_base_displ(Register::RIP, address as i64)
 }
 
-/// Bytes from the beginning of a trampoline to the return address that it may push.
+/// Offset in a trampoline of the return address that it may push.
 const RETURN_ADDRESS_AT: usize = 64;
 
-/// The displaced instructions, which lay at `original`, for `address`, and a jump to what follows them.
-/// `None`: one has no encoding there.
+/// The trampoline at `address`: the replaced instructions, which were at `original`, and a jump to the
+/// instruction after them. `None`: an instruction has no encoding at `address`.
 pub(crate) fn trampoline(displaced: &Displaced, original: u64, address: u64) -> Option<Vec<u8>> {
     let mut block = Block::new();
     let rest = original + displaced.moved as u64;
@@ -83,7 +83,7 @@ pub(crate) fn trampoline(displaced: &Displaced, original: u64, address: u64) -> 
             block.instructions.push(instruction);
             continue;
         }
-        // The address that the call would have pushed lies behind the trampoline's code.
+        // The return address of the original call is stored after the trampoline's code.
         calls = true;
         let mut push = Instruction::with1(Code::Push_rm64, at(address + RETURN_ADDRESS_AT as u64)).ok()?;
         push.set_ip(instruction.ip());
@@ -106,16 +106,16 @@ pub(crate) fn trampoline(displaced: &Displaced, original: u64, address: u64) -> 
     Some(code)
 }
 
-/// Where a sized free of less than [`SPACING`] goes.
+/// How a stub handles a sized free of less than [`SPACING`] bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum SmallFree {
-    /// To the trampoline of a plain free.
+    /// Calls the trampoline of a plain free.
     Plain(u64),
-    /// To its own, with the size that stubs have asked for.
+    /// Calls the trampoline of the same function, with the size that the stubs request.
     Raised,
 }
 
-/// The stub for a function of this shape. `hooks`: the address of the table of hooks.
+/// The stub for a function of this shape. `hooks` is the address of the table of hooks.
 pub(crate) fn stub(
     shape: Shape,
     trampoline: u64,
@@ -177,9 +177,9 @@ pub(crate) fn stub(
     block.encode(address)
 }
 
-/// Puts the requested size into r10, and raises the argument to what keeps blocks apart; jumps to `end` where
-/// there is nothing to raise. `old`: the register with the old address, if this reallocates. With one, a size
-/// of 0 may mean a free.
+/// Puts the requested size into r10, and raises the argument to [`SPACING`] if it is smaller. Jumps to `end`
+/// if the argument stays as it is. `old` is the register with the old address, if the function reallocates.
+/// If the old address is not null, a size of 0 may mean a free and stays 0.
 fn raise(block: &mut Block, size: Size, old: Option<Register>, end: u64) -> Result<(), IcedError> {
     let (Size::Argument(first) | Size::Product(first, _)) = size;
     let first = usize::from(first);
@@ -191,7 +191,8 @@ fn raise(block: &mut Block, size: Size, old: Option<Register>, end: u64) -> Resu
     block.add(Instruction::with2(Code::Cmp_rm64_imm8, Register::R10, SPACING as i32))?;
     block.branch(Code::Jae_rel8_64, end)?;
     if matches!(size, Size::Product(..)) {
-        // A small signed product of two huge numbers has overflowed and must fail.
+        // If an argument is negative, a small signed product has overflowed as an unsigned product. The call
+        // must fail.
         block.add(Instruction::with2(Code::Test_rm64_r64, ARGUMENTS[first], ARGUMENTS[first]))?;
         block.branch(Code::Js_rel8_64, end)?;
     }
@@ -214,7 +215,7 @@ fn raise(block: &mut Block, size: Size, old: Option<Register>, end: u64) -> Resu
     }
 }
 
-/// The jump from an entry to its stub; `None`: it does not reach so far.
+/// The jump from an entry to its stub; `None`: the stub is out of range.
 pub(crate) fn jump(from: u64, to: u64) -> Option<[u8; JUMP_BYTES as usize]> {
     let displacement = i32::try_from(to.wrapping_sub(from + JUMP_BYTES) as i64).ok()?;
     let [a, b, c, d] = displacement.to_le_bytes();

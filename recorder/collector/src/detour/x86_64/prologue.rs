@@ -1,30 +1,30 @@
-//! The instructions at the entry of a function that a jump takes the place of.
+//! The instructions at the entry of a function that a jump replaces.
 
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 use std::fmt;
 
-/// Bytes of the jump (`jmp rel32`).
+/// Number of bytes of the jump (`jmp rel32`).
 pub(crate) const JUMP_BYTES: u64 = 5;
 
-/// Why an entry cannot be moved.
+/// The reason why an entry cannot get a detour.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Obstacle {
-    /// It is chosen while the module is loaded (IFUNC).
+    /// The loader chooses the function while it loads the module (IFUNC).
     LoadTimeChoice,
-    /// The file does not hold its code.
+    /// The file does not contain the function's code.
     NoCode,
-    /// Another function, or data, begins within its first bytes.
+    /// Another function, or data, begins within the first bytes.
     TooShort,
-    /// Its first bytes are no instructions that can be moved.
+    /// The first bytes are not instructions that can be moved.
     Unmovable,
-    /// An instruction elsewhere jumps into its first bytes.
+    /// An instruction elsewhere jumps into the first bytes.
     BranchInto,
-    /// Its names stand for different functions.
+    /// The names of the function stand for different functions.
     Ambiguous,
-    /// It calls nothing outside its module, so a compiler may have told its callers which registers it leaves
-    /// alone.
+    /// The function calls nothing outside its module. So a compiler may have compiled its callers to rely on
+    /// registers that the function does not change.
     Closed,
-    /// It frees by size, and no plain free stands beside it.
+    /// The function frees by size, and the allocator has no plain free for it.
     NoPlainFree,
 }
 
@@ -45,22 +45,22 @@ impl fmt::Display for Obstacle {
     }
 }
 
-/// What a jump at an entry displaces.
+/// The instructions that a jump at an entry replaces.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Displaced {
-    /// The link-time address of the jump: the entry, or behind its `endbr64`, which must stay where indirect
-    /// calls land.
+    /// The link-time address of the jump: the entry, or the address after its `endbr64`. The `endbr64` must
+    /// stay, because indirect calls must reach it.
     pub(crate) at: u64,
-    /// The whole instructions in its place: those that are moved, and padding behind the last one.
+    /// The bytes of the replaced instructions, and of the padding after the last one.
     pub(crate) original: Vec<u8>,
-    /// Bytes of them that are instructions to move.
+    /// Number of those bytes that are instructions to move.
     pub(crate) moved: usize,
-    /// The last of them leads elsewhere, so nothing follows it.
+    /// Whether the last instruction never continues to the next one, so no jump back is needed.
     pub(crate) ends: bool,
 }
 
 impl Displaced {
-    /// The moved instructions, as they are at `address`.
+    /// The moved instructions, decoded at `address`.
     pub(crate) fn instructions(&self, address: u64) -> Vec<Instruction> {
         Decoder::with_ip(64, &self.original[..self.moved], address, DecoderOptions::NONE)
             .into_iter()
@@ -68,8 +68,8 @@ impl Displaced {
     }
 }
 
-/// What a jump at `start` would displace. `bytes` are the code from there on; `end` is the end of the
-/// function, `next` the beginning of the one after it.
+/// The instructions that a jump at `start` would replace. `bytes` is the code from `start` on; `end` is the
+/// end of the function, `next` the start of the next function.
 pub(crate) fn displaced(bytes: &[u8], start: u64, end: u64, next: u64) -> Result<Displaced, Obstacle> {
     const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
     let skipped = if bytes.starts_with(&ENDBR64) { ENDBR64.len() } else { 0 };
@@ -92,7 +92,7 @@ pub(crate) fn displaced(bytes: &[u8], start: u64, end: u64, next: u64) -> Result
     }
     let moved = length as usize;
     if length < JUMP_BYTES {
-        // A short function, such as one jump: what follows it must be there for nothing but alignment.
+        // A short function, such as one jump: the bytes after it must be padding.
         let padding = code.get(moved..JUMP_BYTES as usize).ok_or(Obstacle::TooShort)?;
         if !is_padding(padding, &code[moved..]) {
             return Err(Obstacle::TooShort);
@@ -106,25 +106,25 @@ pub(crate) fn displaced(bytes: &[u8], start: u64, end: u64, next: u64) -> Result
     Ok(Displaced { at, original, moved, ends })
 }
 
-/// Whether an instruction does the same in another place. A call returns behind itself, where its own bytes
-/// end: those are intact only if they reach to the end of the jump.
+/// Whether an instruction does the same in another place. A call returns to the byte after it. The original
+/// bytes there are intact only if the call ends at the end of the jump or later.
 fn is_movable(instruction: &Instruction, is_last: bool) -> bool {
     match instruction.mnemonic() {
         Mnemonic::INVALID | Mnemonic::Xbegin | Mnemonic::Int3 => false,
         Mnemonic::Call => is_last && call_as_jump(instruction).is_some(),
-        // The encoder has no longer form of these for a target that is far away by then.
+        // The encoder has no long form of these instructions for a target that is far away.
         Mnemonic::Loop | Mnemonic::Loope | Mnemonic::Loopne | Mnemonic::Jrcxz | Mnemonic::Jecxz => false,
         _ => true,
     }
 }
 
-/// The jump to where a call leads. The trampoline pushes the address behind the original call and jumps, so
-/// that the function returns into the original code, which has unwind rules.
+/// Turns a call into a jump to the same function. The trampoline pushes the address after the original call
+/// and jumps, so that the function returns into the original code, which has unwind rules.
 pub(crate) fn call_as_jump(call: &Instruction) -> Option<Instruction> {
     let mut jump = *call;
     jump.set_code(match call.code() {
         Code::Call_rel32_64 => Code::Jmp_rel32_64,
-        // An operand on the stack would have moved by the push.
+        // The push would have moved an operand on the stack.
         Code::Call_rm64 if !uses_stack_pointer(call) => Code::Jmp_rm64,
         _ => return None,
     });
@@ -139,7 +139,7 @@ fn uses_stack_pointer(instruction: &Instruction) -> bool {
         || instruction.op0_kind() == OpKind::Register && instruction.op0_register() == Register::RSP
 }
 
-/// Whether nothing runs from an instruction into the next one.
+/// Whether an instruction never continues to the next one.
 pub(crate) fn leads_elsewhere(instruction: &Instruction) -> bool {
     matches!(
         instruction.mnemonic(),
@@ -147,7 +147,7 @@ pub(crate) fn leads_elsewhere(instruction: &Instruction) -> bool {
     )
 }
 
-/// Whether these bytes are there for alignment: traps, zeros, or instructions that do nothing.
+/// Whether these bytes are padding: traps, zeros, or instructions that do nothing.
 fn is_padding(padding: &[u8], code: &[u8]) -> bool {
     let mut decoder = Decoder::new(64, code, DecoderOptions::NONE);
     let mut at = 0;
