@@ -1,8 +1,8 @@
-//! The domain of mapped memory: how much of it is resident, and how much anonymous memory no recorded call has
+//! The domain of mapped memory: the resident share of each site, and the anonymous memory that no recorded call
 //! mapped.
 //!
-//! A mapping is address space. It costs memory only where it is resident or swapped out: a garbage collector
-//! reserves far more than it uses. So growth of address space alone is no leak.
+//! A mapping is address space. It costs memory only where its pages are resident or swapped out. For example, a
+//! garbage collector reserves far more address space than it uses. So growth of address space alone is no leak.
 
 use crate::replay::Merged;
 use crate::replay::memory::{MemoryEnds, SiteBytes};
@@ -17,43 +17,44 @@ use std::collections::HashMap;
 const LEAST_RESIDENT_SHARE: f64 = 0.01;
 /// One page.
 const LEAST_RESIDENT_BYTES: f64 = 4096.0;
-/// Unseen memory below this is not worth a sentence: the stacks and tables of the C library.
+/// The report does not mention less unseen memory than this. Stacks and tables of the C library are usual.
 const NOTICEABLE_BYTES: u64 = 4 << 20;
-/// Growth of it below this rate is scatter.
+/// The report does not mention growth of unseen memory below this rate, in bytes per second.
 const NOTICEABLE_RATE: f64 = 1024.0;
 
-/// What is known of the domain.
+/// The totals of the domain of mapped memory.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Mapped {
-    /// Sites that map memory.
+    /// Number of sites that map memory, without allocators.
     pub sites: u64,
-    /// Address space mapped by them at the end.
+    /// Address space that these sites hold mapped at the end.
     pub live_bytes: u64,
-    /// Their mappings at the end.
+    /// Mappings of these sites at the end.
     pub live_count: u64,
-    /// Resident and swapped memory in them, by their shares at the last reading, as far as it is known by site.
+    /// Resident and swapped memory in these mappings, by the resident share of each site at the last reading.
+    /// Sites without a reading are left out.
     pub resident_bytes: u64,
-    /// Address space that allocators have mapped for themselves.
+    /// Address space that allocators mapped for themselves.
     pub allocator_bytes: u64,
-    /// Calls that were lost: all figures of the domain are lower bounds then.
+    /// Number of lost calls. If a call was lost, all figures of the domain are lower bounds.
     pub lost_events: u64,
-    /// Anonymous memory that no recorded call has mapped; `None`: not noticeable.
+    /// Anonymous memory that no recorded call mapped; `None`: less than 4 MiB.
     pub unseen: Option<Unseen>,
 }
 
-/// Anonymous memory that no recorded call has mapped.
+/// Anonymous memory that no recorded call mapped.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Unseen {
-    /// Resident and swapped memory at the end.
+    /// Resident and swapped memory at the end; in a process that ran before its recording, only the growth.
     pub bytes: u64,
-    /// Its growth over the record.
+    /// Growth of this memory over the record.
     pub rate_bytes_per_s: f64,
-    /// How much of it has which name (`[anon:NAME]`), largest first.
+    /// Names (`[anon:NAME]`) and bytes of the named parts, largest first.
     pub names: Vec<(String, u64)>,
 }
 
 impl Unseen {
-    /// In one sentence.
+    /// The sentence of the report.
     pub fn sentence(&self) -> String {
         let mut text = format!(
             "{} of anonymous memory was mapped by no call that edleak saw",
@@ -75,7 +76,8 @@ impl Unseen {
     }
 }
 
-/// Notes what of each site is resident, and acquits sites that hold no memory or hold it for others.
+/// Sets the resident bytes of each site that maps memory. Changes a leak of such a site to no leak if the growth
+/// is not resident, or if the site is an allocator.
 pub(crate) fn settle(sites: &mut [JudgedSite], ends: &MemoryEnds, merged: &Merged) {
     let mut readings: HashMap<SiteLabel, [SiteBytes; 2]> = HashMap::new();
     for (id, [from, to]) in &ends.sites {
@@ -90,7 +92,7 @@ pub(crate) fn settle(sites: &mut [JudgedSite], ends: &MemoryEnds, merged: &Merge
             site.judgement = Judgement::without_memory(class, why.into());
         }
         let Some(&[from, to]) = readings.get(&site.label) else { continue };
-        // The last reading is older than the last slice, so its share counts and not its bytes.
+        // The last reading of /proc is older than the last slice, so the reading gives a share and not bytes.
         let live = site.totals.live_bytes as f64;
         site.resident_bytes = Some((share_of(SiteBytes::default(), to).unwrap_or(0.0) * live) as u64);
         let Some(share) = share_of(from, to).filter(|_| site.is_leak()) else { continue };
@@ -109,13 +111,13 @@ pub(crate) fn settle(sites: &mut [JudgedSite], ends: &MemoryEnds, merged: &Merge
     }
 }
 
-/// The resident share of the address space that was added between two readings; `None`: none was.
+/// The resident share of the address space that a site added between two readings; `None`: it added none.
 fn share_of(from: SiteBytes, to: SiteBytes) -> Option<f64> {
     let mapped = to.mapped.checked_sub(from.mapped).filter(|mapped| *mapped > 0)?;
     Some((to.held.saturating_sub(from.held) as f64 / mapped as f64).min(1.0))
 }
 
-/// Sums the domain up; `None`: it was not recorded.
+/// The totals of the domain; `None`: the trace does not have the domain.
 pub(crate) fn of_trace(
     trace: &Trace,
     sites: &[JudgedSite],
@@ -135,14 +137,14 @@ pub(crate) fn of_trace(
         mapped.live_count = mapped.live_count.saturating_add(site.totals.live_count.unwrap_or(0));
         mapped.resident_bytes = mapped.resident_bytes.saturating_add(site.resident_bytes.unwrap_or(0));
     }
-    // What a process mapped before its recording was seen by nobody, so only its growth is told.
+    // edleak saw no call before the recording. So if the process ran before, the report gives only the growth.
     let ran_before = trace.attached().is_some();
     let bytes = |unseen: &UnseenBytes| if ran_before { unseen.grown_bytes } else { unseen.bytes };
     mapped.unseen = growth.unseen.filter(|unseen| bytes(unseen) >= NOTICEABLE_BYTES).map(|unseen| {
         let mut names: Vec<_> = ends.unseen.iter().filter(|(name, _)| !name.is_empty()).cloned().collect();
         names.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         names.retain(|(_, bytes)| *bytes > 0);
-        // From the median of the second eighth of the record to that of the last one.
+        // The growth is from the median of the second eighth of the record to the median of the last eighth.
         let rate_bytes_per_s = unseen.grown_bytes as f64 / (0.75 * record_s).max(1e-9);
         Unseen { bytes: bytes(&unseen), rate_bytes_per_s, names }
     });

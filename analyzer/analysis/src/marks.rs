@@ -1,53 +1,53 @@
-//! The marks of a trace, and the verdicts by their iterations, as findings and sites hold them.
+//! The marks of a trace, and the verdicts by the iterations of marks: the types that findings and sites hold.
 
 use edleak_model::iterations::Iterations;
 
 /// One mark of a trace.
 #[derive(Clone, PartialEq, Debug)]
 pub struct MarkSeen {
-    /// Its name.
+    /// The name of the mark.
     pub name: String,
-    /// The name goes on, and the end of it is not known.
+    /// The name was longer; the trace does not have its end.
     pub is_cut: bool,
-    /// How often it was set.
+    /// How often the program set the mark.
     pub count: u64,
-    /// Its slices in the trace.
+    /// Number of slices of this mark in the trace.
     pub slices: u64,
-    /// When the collector read the first of them, seconds from the start.
+    /// Seconds from the start of the recording until the collector read the first slice of this mark.
     pub first_s: f64,
-    /// When it read the last of them.
+    /// Seconds from the start of the recording until the collector read the last slice of this mark.
     pub last_s: f64,
 }
 
 /// The verdicts by marks.
 #[derive(Clone, PartialEq, Debug)]
 pub struct PerMark {
-    /// The pattern that was asked for.
+    /// The pattern of `--per-mark`.
     pub pattern: String,
-    /// The marks that match.
+    /// The marks that match the pattern.
     pub marks: Vec<JudgedMark>,
-    /// Marks of the trace that have no name, since a recording has room for 256.
+    /// Number of marks without a name in the trace: a recording has room for 256 names.
     pub unnamed: u64,
 }
 
-/// A mark that sites were judged by.
+/// A mark whose iterations judge the sites.
 #[derive(Clone, PartialEq, Debug)]
 pub struct JudgedMark {
-    /// Its name.
+    /// The name of the mark.
     pub name: String,
-    /// Iterations from the first mark to the last slice.
+    /// Number of iterations from the first slice of the mark to the last.
     pub iterations: u64,
-    /// Of those, the ones of the warm-up.
+    /// Number of these iterations that belong to the warm-up.
     pub warm_up: u64,
-    /// Why they do not suffice.
+    /// The message if the iterations are too few for a verdict; `None`: there are enough.
     pub too_few: Option<String>,
 }
 
-/// What the iterations of one mark leave behind at a site.
+/// The verdict on a site by the iterations of one mark.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SitePerMark {
-    /// The mark.
+    /// The name of the mark.
     pub mark: String,
-    /// The verdict, and the figures.
+    /// The verdict, with the memory that the iterations leave behind.
     pub iterations: Iterations,
 }

@@ -1,7 +1,7 @@
-//! Verdicts by the iterations of a mark, in place of those by time (`--per-mark`).
+//! Verdicts by the iterations of a mark instead of by time (`--per-mark`).
 //!
-//! Each slice of a mark has the counters of the instant itself. The sites of one trace are taken together as in
-//! [`crate::replay`]: one piece of code is one site, and a watched caller is judged with all its stacks.
+//! Each slice of a mark has the counters of the instant itself. This module merges sites as [`crate::replay`]
+//! does: one piece of code is one site. A watched caller is judged with all its stacks.
 
 use crate::findings::Findings;
 use crate::load::Recording;
@@ -21,9 +21,9 @@ use std::collections::{BTreeMap, HashMap};
 /// The marks to judge by.
 #[derive(Clone, Debug)]
 pub struct PerMarkOptions {
-    /// A pattern on their names.
+    /// The pattern for the names of the marks.
     pub pattern: String,
-    /// Iterations of warm-up; `None`: a third of all.
+    /// Number of iterations in the warm-up; `None`: a third of all iterations.
     pub warm_up: Option<u64>,
 }
 
@@ -48,7 +48,7 @@ fn slices_of(trace: &Trace, mark: MarkId) -> impl Iterator<Item = &MarkSlice> {
     trace.mark_slices().iter().filter(move |slice| slice.mark == mark && !slice.goes_on)
 }
 
-/// Judges every site by the marks that match, in place of the verdicts so far.
+/// Judges every site by the marks that match. The verdicts by marks replace the verdicts by time.
 pub fn judge_by_marks(findings: &mut Findings, recording: &Recording, options: &PerMarkOptions) {
     let mut per_mark = PerMark { pattern: options.pattern.clone(), marks: Vec::new(), unnamed: 0 };
     let mut found: HashMap<SiteLabel, SitePerMark> = HashMap::new();
@@ -94,7 +94,7 @@ pub fn judge_by_marks(findings: &mut Findings, recording: &Recording, options: &
     findings.per_mark = Some(per_mark);
 }
 
-/// A leak of a watched caller is its stacks' by the share that each left behind.
+/// Divides a leak of a watched caller between its stacks, by the bytes that each stack left behind.
 fn share_out(sites: &mut [JudgedSite]) {
     let left =
         |site: &JudgedSite| site.per_mark.as_ref().map_or(0, |per_mark| per_mark.iterations.left_bytes);
@@ -148,7 +148,7 @@ fn judgement(verdict: Verdict, why: String) -> Judgement {
 }
 
 impl PerMark {
-    /// Why there is no verdict, with the remedy; `None`: there is one.
+    /// The reason why the report is undecided, with the remedy; `None`: it is decided.
     pub fn undecided(&self, sites: &[JudgedSite], all: &[MarkSeen]) -> Option<String> {
         if self.marks.is_empty() {
             return Some(match all {
@@ -195,7 +195,7 @@ impl PerMark {
 struct Curves {
     counts: Vec<u64>,
     sites: BTreeMap<SiteId, Vec<AtMark>>,
-    /// The stacks' callers.
+    /// The caller of each stack.
     parents: HashMap<SiteId, SiteId>,
 }
 
@@ -234,7 +234,7 @@ impl Curves {
         counts.push(count);
     }
 
-    /// How many iterations there are, and whether they suffice.
+    /// The number of iterations of this mark, and whether the iterations are enough for a verdict.
     fn mark(&self, name: &str, asked: Option<u64>) -> JudgedMark {
         let iterations = match (self.counts.first(), self.counts.last()) {
             (Some(first), Some(last)) => last - first,
@@ -260,7 +260,7 @@ impl Curves {
         JudgedMark { name: name.to_owned(), iterations, warm_up: warm_up.min(iterations), too_few }
     }
 
-    /// Slices that belong to the warm-up.
+    /// Number of slices that belong to the warm-up.
     fn skipped(&self, warm_up: u64) -> usize {
         let first = self.counts.first().copied().unwrap_or(0);
         self.counts.partition_point(|&count| count - first < warm_up)
@@ -289,7 +289,7 @@ impl Curves {
         }
     }
 
-    /// The sum of these sites; `None`: nothing was ever allocated there.
+    /// The sum of these sites; `None`: no slice of a mark has an allocation of these sites.
     fn sum(&self, members: impl Iterator<Item = SiteId>) -> Option<Vec<AtMark>> {
         members.filter_map(|id| self.sites.get(&id)).cloned().reduce(|mut sum, curve| {
             for (sum, point) in sum.iter_mut().zip(curve) {

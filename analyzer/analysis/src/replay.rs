@@ -76,7 +76,7 @@ pub struct Replayed<T> {
     pub missing_behind: u64,
     /// The greatest number of points without a slice in a row.
     pub longest_gap: u64,
-    /// What the ends of the record say of single areas of memory.
+    /// Memory areas of single sites, and unseen memory, at the two ends of the judged record.
     pub memory: MemoryEnds,
     /// Number of blocks that were sound when the trace was opened and that can no longer be read.
     pub unreadable_blocks: u64,
@@ -221,7 +221,7 @@ impl States {
                     ranges.iter().fold(0u64, |sum, range| sum.wrapping_add(of(range)[slice]))
                 };
                 allocs = allocs.wrapping_add(sum(|range| &range.allocs));
-                // The memory that calls have mapped is another domain.
+                // Memory that calls map belongs to the other domain.
                 let counted = self.memory.counted_bytes();
                 let live_bytes = sum(|range| &range.live_bytes).saturating_sub(counted);
                 self.note(header, *step, live_bytes, allocs, replayed);

@@ -56,11 +56,11 @@ pub enum Kind {
     Injected,
     /// A caller that maps memory.
     Mapping,
-    /// An allocator that maps memory for itself.
+    /// The mappings that an allocator makes for itself.
     Allocator,
 }
 
-/// What is counted at a site.
+/// The kind of memory that a site counts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub enum Domain {
     /// Allocations, in requested bytes.
@@ -99,15 +99,15 @@ pub struct JudgedSite {
     pub judged_with_stacks: bool,
     /// The stack's share of the leaked bytes, 0 to 1; only if its caller was judged together with its stacks.
     pub leak_share: Option<f64>,
-    /// What the iterations of a mark leave behind, if a mark judged the site.
+    /// The verdict by the iterations of a mark; `None`: the verdict is by time.
     pub per_mark: Option<Box<SitePerMark>>,
     /// Counters at the end.
     pub totals: Totals,
     /// Live allocations at the last judged slice. The very last slice may come after the program freed
     /// everything.
     pub judged_count: Option<u64>,
-    /// Of a site that maps memory: resident and swapped bytes at the end, by their share at the last reading of
-    /// /proc; `None` if there is none.
+    /// Resident and swapped bytes at the end, for a site that maps memory. The share of resident bytes is from
+    /// the last reading of /proc; `None`: no reading has this site.
     pub resident_bytes: Option<u64>,
     /// Live bytes over the judged record.
     pub levels: Levels,
@@ -186,7 +186,7 @@ impl JudgedSite {
         self.judgement.verdict == Verdict::Leak
     }
 
-    /// What is counted here.
+    /// The kind of memory that this site counts.
     pub fn domain(&self) -> Domain {
         match self.kind {
             Kind::Mapping | Kind::Allocator => Domain::Mapping,

@@ -92,7 +92,7 @@ impl Judgement {
         Self::no_leak(class, vec!["a part of its caller's leak".into()])
     }
 
-    /// The judgement on a site that maps memory without holding any of its own.
+    /// The judgement on a site that maps address space, but has no resident memory of its own.
     pub fn without_memory(class: Class, why: String) -> Self {
         Self::no_leak(class, vec![why])
     }

@@ -65,26 +65,26 @@ pub struct KindBytes {
     pub stacks: u64,
     /// Shared memory.
     pub shared: u64,
-    /// Of the anonymous memory: mapped by allocators for themselves.
+    /// The part of the anonymous memory that allocators mapped for themselves.
     pub allocators: u64,
-    /// Of the anonymous memory: mapped by no recorded call.
+    /// The part of the anonymous memory that no recorded call mapped.
     pub unseen: u64,
-    /// The calls that map memory were recorded, so that `allocators` and `unseen` are known.
+    /// The trace has the calls that map memory, so `allocators` and `unseen` are known.
     pub has_calls: bool,
 }
 
-/// Anonymous memory that no recorded call has mapped, less what live allocations explain: libc maps the large ones
-/// one by one.
+/// Anonymous memory that no recorded call mapped. Live allocations are subtracted, because libc maps each large
+/// allocation by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UnseenBytes {
-    /// At the end.
+    /// Bytes at the end of the record.
     pub bytes: u64,
-    /// More than after the start-up.
+    /// Growth since the start-up of the program.
     pub grown_bytes: u64,
 }
 
 impl KindBytes {
-    /// Memory of malloc: libc's, or that of allocators that are known to map for themselves.
+    /// Memory of malloc: memory of libc's malloc, and of other allocators that map memory for themselves.
     fn of_malloc(&self) -> u64 {
         self.heap.saturating_add(self.arenas).saturating_add(self.allocators)
     }
@@ -185,7 +185,7 @@ pub struct ProcessGrowth {
     pub kinds: Option<[KindBytes; 2]>,
     /// Whether resident memory still grew in the second half.
     pub resident_goes_on: bool,
-    /// Anonymous memory that no recorded call has mapped; `None`: the calls were not recorded.
+    /// Anonymous memory that no recorded call mapped; `None`: the trace has no calls that map memory.
     pub unseen: Option<UnseenBytes>,
 }
 
@@ -300,7 +300,7 @@ impl ProcessGrowth {
         self.resident_to_bytes as f64 / self.resident_from_bytes.max(1) as f64
     }
 
-    /// Memory grows outside malloc, and nearly all of it was mapped by recorded calls.
+    /// Memory outside malloc grows, and recorded calls mapped nearly all of it.
     pub fn is_seen_outside(&self) -> bool {
         let noticeable = NOTICEABLE_BYTES.max(NOTICEABLE_SHARE * self.resident_to_bytes as f64);
         let stacks = self.grown().map_or(0, |grown| grown.stacks);
@@ -489,10 +489,10 @@ mod tests {
         let unseen = of_kinds(|i| KindBytes { unseen: grown(i), ..traced(grown(i)) });
         assert_eq!((unseen.kind, unseen.is_seen_outside()), (GrowthKind::Outside, false));
         assert!(unseen.sentence().unwrap().contains("no call that edleak saw"), "{:?}", unseen.sentence());
-        // An allocator's own mappings are malloc's.
+        // Mappings that an allocator makes for itself count as memory of malloc.
         let allocator = of_kinds(|i| KindBytes { heap: 22 * MB, allocators: grown(i), ..traced(grown(i)) });
         assert_eq!(allocator.kind, GrowthKind::Retained);
-        // Large live allocations are mapped by libc itself.
+        // libc maps each large allocation by itself.
         let large = of_kinds(|i| KindBytes { heap: 0, unseen: 20 * MB, ..traced(20 * MB + grown(i)) });
         assert_eq!(large.unseen, Some(UnseenBytes { bytes: 0, grown_bytes: 0 }));
     }

@@ -1,39 +1,42 @@
-//! From the counters at the instants of one mark to a verdict: what each iteration leaves behind.
+//! Judges the memory that each iteration leaves behind at a site, by the counters at the instants of one mark.
 //!
-//! The x-axis is the count of the mark, so time and the length of an iteration play no part. The first third of the
-//! iterations is warm-up and is not judged. Of the others, the **kept** level counts: the lowest that the site had at this
-//! mark or a later one. What an iteration allocates and a later one frees is not in it. At the end of the record that
-//! is not known yet, so as many iterations are left out as the site ever had more than its kept level in a row.
+//! The x-axis is the count of the mark, so time and the length of an iteration play no part. The first third of
+//! the iterations is the warm-up and is not judged. The other iterations are judged by the **kept level**: the
+//! lowest level that the site has at a mark or at any later mark. So memory that a later iteration frees is not
+//! part of the kept level. At the end of the record, no later iteration shows which memory would be freed. So
+//! the model leaves out the last iterations: as many as the longest run in which the site held more than its
+//! kept level.
 //!
 //! | the kept level | verdict |
 //! |---|---|
 //! | does not rise, or rises once | no leak |
-//! | rises by the same in every iteration | leak |
+//! | rises by the same amount in every iteration | leak |
 //! | rises in each quarter of the judged iterations, at a pace that does not diminish | leak |
 //! | has not risen for a long time, compared with the gaps between its rises | no leak |
-//! | rises once in the last quarter, and in the second half by at most 35 % of the first | no leak |
-//! | belongs to a buffer that doubles, and each doubling came when the pace before it said | leak |
-//! | else | undecided, with the number of iterations that would decide |
+//! | rises at most once in the last quarter, and in the second half by at most 35 % of the first | no leak |
+//! | belongs to a buffer that doubles, and the last two doublings show the same pace of filling | leak |
+//! | otherwise | undecided, with the number of iterations that would decide |
 
 use edleak_text::units;
 
-/// Fewest iterations for a verdict: three of warm-up, and five that are judged.
+/// Fewest iterations for a verdict: three of the warm-up, and five that are judged.
 pub const LEAST_ITERATIONS: u64 = 8;
 /// Fewest slices that show the pace of the judged iterations.
 pub const LEAST_SLICES: usize = 6;
 /// Fewest rises that show a pace.
 const LEAST_RISES: u64 = 5;
-/// A gap that is so many times longer than all before it is the end of a growth.
+/// A growth has ended if it pauses for this many times its longest earlier gap.
 const LONG_GAP: f64 = 2.5;
 /// A buffer that doubles grows by at least this factor.
 const LEAST_FACTOR: f64 = 1.2;
-/// Two doublings follow one pace if that differs by no more. A slice may come 1/32 of the count late.
+/// Two doublings have the same pace if their paces differ by no more than this share. A slice may come late by
+/// 1/32 of the count.
 const SAME_PACE: f64 = 0.2;
 
 /// The counters of a site at one slice of the mark.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct AtMark {
-    /// How often the mark had been set.
+    /// How often the program had set the mark.
     pub count: u64,
     /// Live bytes.
     pub live_bytes: u64,
@@ -52,38 +55,38 @@ pub enum Verdict {
     Leak,
 }
 
-/// What the iterations leave behind at one site.
+/// The verdict and the memory that the iterations leave behind at one site.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Iterations {
     /// The verdict.
     pub verdict: Verdict,
-    /// The same remains of every judged iteration.
+    /// Every judged iteration leaves the same bytes and allocations behind.
     pub is_exact: bool,
-    /// Beyond reasonable doubt; only for a leak.
+    /// The leak is beyond reasonable doubt; false for the other verdicts.
     pub is_strict: bool,
-    /// Judged iterations.
+    /// Number of judged iterations.
     pub judged: u64,
-    /// Bytes that they left behind together.
+    /// Bytes that all judged iterations together left behind.
     pub left_bytes: u64,
-    /// Allocations that they left behind together.
+    /// Allocations that all judged iterations together left behind.
     pub left_count: u64,
-    /// Bytes of each iteration, on average.
+    /// Bytes that an iteration leaves behind on average.
     pub bytes: f64,
-    /// Allocations of each iteration, on average.
+    /// Allocations that an iteration leaves behind on average.
     pub allocations: f64,
-    /// Why.
+    /// The reason for the verdict.
     pub why: String,
-    /// If undecided: how many iterations would decide.
+    /// If undecided: the number of iterations that would decide.
     pub needed: Option<u64>,
 }
 
-/// The warm-up for so many iterations, unless the user says otherwise.
+/// The default length of the warm-up: a third of the iterations, but at least three.
 pub fn warm_up(iterations: u64) -> u64 {
     (iterations / 3).max(3)
 }
 
-/// Judges one site. `points` are its counters at all slices of the mark, by rising count; the first `skipped` of them
-/// belong to the warm-up.
+/// Judges one site. `points` are the counters of the site at all slices of the mark, by rising count. The first
+/// `skipped` points belong to the warm-up.
 pub fn judge(points: &[AtMark], skipped: usize) -> Iterations {
     let judged = points.get(skipped..).unwrap_or_default();
     let (Some(first), Some(last)) = (judged.first(), judged.last()) else {
@@ -91,7 +94,7 @@ pub fn judge(points: &[AtMark], skipped: usize) -> Iterations {
     };
     let mut bytes = Kept::of(judged, |point| point.live_bytes);
     let mut allocations = Kept::of(judged, |point| point.live_count);
-    // At the end, what a later iteration would have freed looks kept.
+    // At the end of the record, memory that a later iteration would have freed looks kept.
     let until = last.count - bytes.longest_use.max(allocations.longest_use);
     bytes.end_at(until);
     allocations.end_at(until);
@@ -110,7 +113,7 @@ pub fn judge(points: &[AtMark], skipped: usize) -> Iterations {
         is_strict,
         ..left(Verdict::Leak, why)
     };
-    // Allocations of 0 bytes: memory that the allocator keeps for them grows nevertheless.
+    // Allocations of 0 bytes leak by their count, because the allocator's memory for them grows.
     let kept = if bytes.growth() == 0 { &allocations } else { &bytes };
     if kept.growth() > 0
         && iterations > 0
@@ -190,13 +193,13 @@ impl Iterations {
         }
     }
 
-    /// What each iteration leaves behind, in words: `1,024 bytes in 1 allocation per iteration`.
+    /// The memory that an iteration leaves behind, in words: `1,024 bytes in 1 allocation per iteration`.
     pub fn per_iteration(&self) -> String {
         per_iteration(self.bytes, self.allocations)
     }
 }
 
-/// So many bytes and allocations of each iteration, in words: `1,024 bytes in 1 allocation per iteration`.
+/// Bytes and allocations per iteration, in words: `1,024 bytes in 1 allocation per iteration`.
 pub fn per_iteration(bytes: f64, allocations: f64) -> String {
     let (bytes, allocations) = (number(bytes), number(allocations));
     let bytes = if bytes == "1" { "1 byte".into() } else { format!("{bytes} bytes") };
@@ -207,10 +210,11 @@ pub fn per_iteration(bytes: f64, allocations: f64) -> String {
     }
 }
 
-/// A number for a person: whole where it is, else with one digit, or the two that matter.
+/// A number for a person: a whole number without a fraction, from 10 on with one decimal, below with two
+/// significant digits.
 fn number(value: f64) -> String {
     if (value - value.round()).abs() < 1e-9 {
-        // Far below the precision of a float.
+        // The difference to a whole number is only rounding.
         return units::count(value as u64);
     }
     if value >= 9.95 {
@@ -225,9 +229,9 @@ fn number(value: f64) -> String {
 struct Kept {
     counts: Vec<u64>,
     levels: Vec<u64>,
-    /// The counts at which it has risen.
+    /// The counts of the mark at which the level rose.
     rises: Vec<u64>,
-    /// The most iterations in a row in which the site had more than this level.
+    /// The longest run of iterations in which the site held more than this level.
     longest_use: u64,
 }
 
@@ -260,7 +264,7 @@ impl Kept {
         Kept { rises, counts, levels, longest_use }
     }
 
-    /// Leaves out what comes after this count.
+    /// Leaves out the slices after this count.
     fn end_at(&mut self, count: u64) {
         let end = self.counts.partition_point(|&at| at <= count).max(1);
         self.counts.truncate(end);
@@ -282,7 +286,7 @@ impl Kept {
         }
     }
 
-    /// Whether it has grown by the same in every iteration.
+    /// Whether the level grew by the same amount in every iteration.
     fn is_even(&self) -> bool {
         let (growth, span) = (u128::from(self.growth()), u128::from(self.span()));
         let steps = self.counts.windows(2).zip(self.levels.windows(2));
@@ -313,7 +317,8 @@ impl Kept {
         (c + d) / (a + b).max(f64::MIN_POSITIVE)
     }
 
-    /// `left_count` allocations were left behind: the more there are, the less chance there is in the pace.
+    /// The pace, if it does not diminish. The iterations left `left_count` allocations behind; the more
+    /// allocations, the less the pace depends on chance.
     fn steady(&self, left_count: u64) -> Option<Steady> {
         let events = (self.rises.len() as u64).max(left_count.min(self.growth()));
         let quarters = self.quarters();
@@ -330,7 +335,7 @@ impl Kept {
         is_steady.then(|| Steady { late_pace, is_linear: events >= MANY && self.line_fit() >= LINEAR })
     }
 
-    /// The second half has little of the growth, and the last quarter one rise at most.
+    /// Whether the second half has little of the growth, and the last quarter has at most one rise.
     fn dies_away(&self) -> bool {
         const LATE_SHARE: f64 = 0.35;
         let last_quarter = self.counts.first().map_or(0, |first| first + self.span() * 3 / 4);
@@ -356,11 +361,11 @@ impl Kept {
     }
 }
 
-/// The bytes that each iteration adds to a buffer which grows in large steps, like a vector that doubles; `None`: it is no
-/// such buffer, or the next step is overdue.
+/// The bytes that each iteration adds to a buffer which grows in large steps, like a vector that doubles.
+/// `None`: the site is no such buffer, or the next step is overdue.
 ///
-/// A step comes when the buffer is full. So the bytes of one step, divided by the iterations up to the next, are the pace at
-/// which it is filled, and that has to be the same twice.
+/// A step comes when the buffer is full. So the pace at which the iterations fill the buffer is the bytes of one
+/// step, divided by the iterations up to the next step. The last two steps must show the same pace.
 fn doubling(points: &[AtMark]) -> Option<f64> {
     const LEAST_STEPS: usize = 4;
     const FEW: u64 = 8;
@@ -391,7 +396,7 @@ fn doubling(points: &[AtMark]) -> Option<f64> {
 mod tests {
     use super::*;
 
-    /// Judges a site with these live bytes and allocations at each mark from the first on.
+    /// Judges a site that has these live bytes and allocations at the marks.
     fn judged(iterations: u64, live: impl Fn(u64) -> (u64, u64)) -> Iterations {
         let point = |n: u64| {
             let (live_bytes, live_count) = live(n);
@@ -430,7 +435,7 @@ mod tests {
     fn a_cache_that_fills_is_no_leak() {
         assert_eq!(judged(100, |n| (48 * n.min(30), n.min(30))).verdict, Verdict::Clean);
         assert_eq!(judged(100, |n| (48 * n.min(60), n.min(60))).verdict, Verdict::Clean);
-        // Keys at random: ever fewer are new.
+        // Each iteration uses random keys, and fewer and fewer of them are new.
         let filled = |n: u64, size: f64| (size * (1.0 - (-(n as f64) / size).exp())) as u64;
         for size in [5.0, 20.0, 60.0] {
             let found = judged(300, |n| (48 * filled(n, size), filled(n, size)));

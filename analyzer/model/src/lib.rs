@@ -13,7 +13,7 @@
 //! blocks       the allocator's overhead for each allocation
 //! work busy    the whole program's allocations, and a curve over its busy time
 //! classify     from all of these to a verdict; reasons gives the reasons in words
-//! iterations   from the counters at the instants of a mark to what each iteration leaves behind
+//! iterations   from the counters at the instants of a mark to a verdict on the memory that iterations leave
 //! growth_kind  the part of the whole process's memory that grows
 //! ```
 #![forbid(unsafe_code)]

@@ -6,14 +6,14 @@ use edleak_model::growth_kind::KindBytes;
 /// The mappings of a site at one reading.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct SiteBytes {
-    /// Address space.
+    /// Bytes of address space.
     pub mapped: u64,
     /// Resident and swapped bytes.
     pub held: u64,
 }
 
 impl SiteBytes {
-    /// The sum of both.
+    /// The sum of two sites.
     pub fn plus(self, other: SiteBytes) -> SiteBytes {
         SiteBytes {
             mapped: self.mapped.saturating_add(other.mapped),
@@ -22,11 +22,11 @@ impl SiteBytes {
     }
 }
 
-/// What the first and the last reading within the judged record say of single sites and of unseen memory:
-/// resident and swapped bytes.
+/// Resident and swapped bytes of single sites and of unseen memory, at the first and the last reading within the
+/// judged record.
 #[derive(Clone, Default, Debug)]
 pub struct MemoryEnds {
-    /// By id of the site; 0 at the start for a site that was too small for an area then.
+    /// The first and the last reading by id of the site. The first is 0 if the site was too small for an area.
     pub sites: Vec<(u32, [SiteBytes; 2])>,
     /// Unseen anonymous memory at the end, by name.
     pub unseen: Vec<(String, u64)>,
@@ -39,9 +39,9 @@ pub(super) struct Memory {
     kinds: Vec<Option<AreaKind>>,
     names: Vec<String>,
     areas: Vec<AreaBytes>,
-    /// The calls that map memory were recorded.
+    /// The trace has the calls that map memory.
     has_calls: bool,
-    /// Each area at the first and at the newest slice that counts; `None` before it.
+    /// Each area at the first and at the newest slice of the judged record; `None`: no slice has counted yet.
     ends: Option<[Vec<SiteBytes>; 2]>,
 }
 
@@ -72,7 +72,7 @@ impl Memory {
         }
     }
 
-    /// Notes that the newest slice counts.
+    /// Notes that the newest slice belongs to the judged record.
     pub(super) fn count(&mut self) {
         if !self.is_read() {
             return;
@@ -85,7 +85,7 @@ impl Memory {
         }
     }
 
-    /// What the first and the last slice that counted say.
+    /// The areas of single sites and of unseen memory, at the first and the last slice of the judged record.
     pub(super) fn ends(&self) -> MemoryEnds {
         let mut ends = MemoryEnds::default();
         let Some([first, last]) = &self.ends else { return ends };
@@ -103,14 +103,14 @@ impl Memory {
         ends
     }
 
-    /// Whether /proc was read, and not only the calls.
+    /// Whether the areas are from a reading of /proc, and not only from recorded calls.
     fn is_read(&self) -> bool {
         let of_proc =
             self.kinds.iter().zip(&self.areas).filter(|(kind, _)| **kind != Some(AreaKind::Counted));
         of_proc.into_iter().any(|(_, bytes)| *bytes != AreaBytes::ZERO)
     }
 
-    /// Live bytes of the domain of mapped memory.
+    /// Live bytes of all sites in the domain of mapped memory.
     pub(super) fn counted_bytes(&self) -> u64 {
         let counted =
             self.kinds.iter().zip(&self.areas).filter(|(kind, _)| **kind == Some(AreaKind::Counted));

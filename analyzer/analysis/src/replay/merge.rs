@@ -128,7 +128,7 @@ impl Merged {
         MergingVisitor { merged: self, visitor, is_of_heap: false, now: HashMap::new(), changed: Vec::new() }
     }
 
-    /// The same, without the sites of mapped memory.
+    /// The same list without the sites that map memory.
     pub fn heap_visitor<'a, V: SliceVisitor>(&'a self, visitor: &'a mut V) -> MergingVisitor<'a, V> {
         MergingVisitor { is_of_heap: true, ..self.visitor(visitor) }
     }
