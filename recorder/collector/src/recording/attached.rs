@@ -4,7 +4,7 @@
 use crate::sys::process;
 use edleak_format::{Attached, EarlierFrees};
 
-/// At most so many instants are kept. The distance between two of them is at least 1/16 of the time so far.
+/// Maximum number of samples. The distance between two samples is at least 1/16 of the elapsed time.
 const MOST: usize = 64;
 
 /// The state of a process whose recording begins now.

@@ -1,5 +1,5 @@
-//! The detours of one target: compiles them for its modules, publishes them in the session and reads what
-//! became of them.
+//! Compiles the detours of one target for its modules, publishes them in the session, and reads their
+//! results.
 
 use crate::detour::entries::FileEntries;
 use crate::detour::module::{self, Compiled};
@@ -21,10 +21,10 @@ pub(crate) struct Detours {
     modules: Vec<ModuleDetours>,
     patches: usize,
     code_bytes: usize,
-    /// So many modules were there when the target waited for its detours.
+    /// Number of modules when the target waited for its detours.
     modules_at_start: usize,
     program: Option<ModuleId>,
-    /// An allocator of the program whose functions have no names, once it was looked for.
+    /// An allocator in the program whose functions have no names; empty: not searched yet.
     nameless: OnceCell<Option<Unseen>>,
 }
 
@@ -32,43 +32,43 @@ pub(crate) struct Detours {
 struct ModuleDetours {
     id: ModuleId,
     path: String,
-    /// The function that it is known by.
+    /// The function that shows the allocator.
     symbol: String,
-    /// Its place in the session; `None`: nothing was published.
+    /// The index of the module's detours in the session; `None`: the collector published none.
     place: Option<usize>,
-    /// A forked child has the detours of its parent.
+    /// Whether the process is a forked child that has the detours of its parent.
     is_inherited: bool,
-    /// Functions that are not led to a hook although the others are, and the first reason.
+    /// Functions without a detour in a module whose other functions have one, and the first reason.
     missing: Vec<String>,
     reason: String,
 }
 
-/// An allocator, or some functions of one, whose allocations are not counted.
+/// An allocator, or some functions of one, whose allocations edleak does not count.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Unseen {
     /// The module.
     pub module: ModuleId,
-    /// A function of it.
+    /// A function of the allocator.
     pub symbol: String,
-    /// Nothing of it is counted.
+    /// Whether edleak counts no allocation of it.
     pub is_whole: bool,
-    /// The sentence for the user.
+    /// The message for the user.
     pub message: String,
 }
 
-/// What a target's memory map and process say that detours depend on.
+/// The facts about a target that its detours depend on.
 pub(crate) struct Surroundings<'a> {
     /// The text of its memory map.
     pub maps: &'a [u8],
     /// The module of the program itself.
     pub program: Option<ModuleId>,
-    /// It has one thread, so that nothing else can run in the code that is changed.
+    /// Whether the target has one thread, so that no other thread can run in the changed code.
     pub has_one_thread: bool,
 }
 
 impl Detours {
-    /// Compiles and publishes the detours of all `modules`. The target waits, and applies them once it is
-    /// told that all is ready.
+    /// Compiles and publishes the detours of all `modules`. The target waits, and applies them when the
+    /// collector sets the session ready.
     pub(crate) fn publish(
         session: &Session,
         modules: &[Loaded],
@@ -153,7 +153,7 @@ impl Detours {
         self.modules.push(own);
     }
 
-    /// Writes the detours of a module into the session; `None`: there is no room.
+    /// Writes the detours of a module into the session. Returns their index; `None`: the session has no room.
     fn write(&mut self, session: &Session, compiled: &Compiled) -> Option<usize> {
         let place = self.modules.iter().filter(|module| module.place.is_some()).count();
         let patches = session.detour_patches().get(self.patches..)?.get(..compiled.patches.len())?;
@@ -185,7 +185,7 @@ impl Detours {
         Some(place)
     }
 
-    /// The allocators that are not counted, or not in full, as far as the target has come.
+    /// The allocators that edleak counts in part or not at all, as far as the target has applied its detours.
     pub(crate) fn unseen(&self, session: &Session, modules: &[Loaded], publisher: &Publisher) -> Vec<Unseen> {
         let mut unseen: Vec<Unseen> =
             self.modules.iter().filter_map(|module| module.unseen(session.detour_modules())).collect();
@@ -197,7 +197,7 @@ impl Detours {
         unseen
     }
 
-    /// Whether a module has an allocator whose functions lead to hooks.
+    /// Whether the functions of a module's allocator have detours.
     pub(crate) fn is_counted(&self, session: &Session, id: ModuleId) -> bool {
         let of_module = self.modules.iter().find(|module| module.id == id);
         of_module.is_some_and(|module| module.is_led(session.detour_modules()))
@@ -230,7 +230,7 @@ impl ModuleDetours {
     }
 }
 
-/// The allocator of a module that was loaded while the program ran.
+/// The uncounted allocator of a module that was loaded while the program ran.
 fn loaded_later(loaded: &Loaded, entries: &FileEntries) -> Option<Unseen> {
     let selection = module::select(entries, false);
     let first = selection.led.first().copied().or(selection.unseen.first().map(|(entry, _)| *entry))?;
@@ -243,7 +243,7 @@ fn loaded_later(loaded: &Loaded, entries: &FileEntries) -> Option<Unseen> {
     Some(Unseen { module: loaded.module.id, symbol: first.name.clone(), is_whole: true, message })
 }
 
-/// The allocator in a program without a symbol table.
+/// The uncounted allocator in a program without a symbol table.
 fn nameless(loaded: &Loaded) -> Option<Unseen> {
     let bytes = FileBytes::open(&loaded.file).ok()?;
     let name = Elf::parse(&bytes).ok()?.nameless_allocator()?;
@@ -255,7 +255,7 @@ fn nameless(loaded: &Loaded) -> Option<Unseen> {
     Some(Unseen { module: loaded.module.id, symbol: name.to_owned(), is_whole: true, message })
 }
 
-/// Why the target has not led the functions of a module to hooks, with the remedy.
+/// The reason why the target has not applied the detours of a module, with the remedy.
 fn why(module: &DetourModule) -> String {
     let error = io::Error::from_raw_os_error(module.errno.load(Ordering::Relaxed) as i32);
     match module.result.load(Ordering::Acquire) {
@@ -271,7 +271,7 @@ fn why(module: &DetourModule) -> String {
     }
 }
 
-/// Whether all jumps lie in one mapping that can be executed and read.
+/// Whether all jumps lie in one mapping that is executable and readable.
 fn lies_in_code(maps: &[u8], compiled: &Compiled) -> bool {
     let (Some(first), Some(last)) = (compiled.patches.first(), compiled.patches.last()) else { return false };
     let end = last.address + last.expected.len() as u64;

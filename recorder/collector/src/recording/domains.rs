@@ -1,21 +1,21 @@
-//! The domains of memory that a recording has, as the command line names them.
+//! The domains of memory that a recording covers, as on the command line.
 
 use crate::error::{Error, ErrorKind};
 
-/// Domains of memory. The heap is always recorded.
+/// The domains of memory. A recording always covers the heap.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Domains {
-    /// Memory that the program maps by calls of mmap and its kin.
+    /// Memory that the program maps with mmap, mremap and shmat.
     pub mapping: bool,
 }
 
 impl Domains {
-    /// The names, for messages.
+    /// The names of the domains, for messages.
     pub const NAMES: &str = "heap, mapping or all";
     /// All domains.
     pub const ALL: Domains = Domains { mapping: true };
 
-    /// The flags that the targets read.
+    /// The flags of the domains in the control page, which the targets read.
     pub fn flags(self) -> u32 {
         if self.mapping { edleak_session::control::DOMAIN_MAPPING } else { 0 }
     }

@@ -1,5 +1,5 @@
-//! The domain of mapped memory in a recording: events are read between slices, sites of it get ids of the trace, and
-//! memory by kind of mapping is compared with the ranges.
+//! The domain of mapped memory in a recording. Reads the events between slices, gives sites IDs of the trace,
+//! and compares the ranges with the memory by kind of mapping.
 
 use super::Recording;
 use crate::recording::mappings::{Mappings, Source, allocators};
@@ -12,29 +12,29 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Smaller sites are not worth the search for the name of their function when the recording ends.
+/// At the end of the recording, the collector does not search the function names of sites with fewer bytes.
 const LEAST_NAMED_BYTES: u64 = 64 << 10;
 
 impl Recording {
-    /// Reads the events so far. Tells whether none is left.
+    /// Reads all published events. Returns whether no event is left.
     pub(super) fn read_mappings(&mut self) -> bool {
         let source = Source { pid: self.pid, session: &self.session, modules: &self.modules };
         self.mappings.as_mut().is_none_or(|mappings| mappings.turn(&source))
     }
 
-    /// How long the ring of events may be left alone; `None`: until the next slice.
+    /// Time until the next reading of events; `None`: the next slice reads them.
     pub fn next_turn(&self) -> Option<Duration> {
         self.mappings.as_ref()?.next_turn()
     }
 
-    /// The ranges that a forked child has from its parent, which this recording is of.
+    /// The mappings of a forked child of this recording's process.
     pub(crate) fn mappings_of_child(&mut self, child: &Session, pid: u32) -> Option<Mappings> {
         self.read_mappings();
         let ranges = maps::ranges(&maps::text_of(pid)?);
         Some(self.mappings.as_ref()?.inherited(&self.session, child, &ranges))
     }
 
-    /// Tells the trace of sites of this domain that are new.
+    /// Records new sites of this domain in the trace.
     pub(super) fn learn_mapping_sites(&mut self) -> Result<(), Error> {
         let Some(mappings) = &self.mappings else { return Ok(()) };
         let unnamed = |(owner, site): (usize, &super::mappings::MappingSite)| {
@@ -45,7 +45,7 @@ impl Recording {
             let Some(info) = self.session.infos().get(site.id as usize) else { continue };
             let address = info.address.load(Ordering::Acquire);
             if address == 0 && site.id > OTHER {
-                continue; // its insertion is under way
+                continue; // a thread is inserting it
             }
             let module = self.modules.at(address, info.events_before.load(Ordering::Relaxed));
             let most = self.writer.as_ref().map_or(0, TraceWriter::most_sites);
@@ -73,7 +73,7 @@ impl Recording {
         self.record(&Record::Site(Site { id, kind, parent: None, address, module, stack: None }))
     }
 
-    /// Puts the counters of this domain where the trace has their sites.
+    /// Copies the counters of this domain to the places of their sites in the trace.
     pub(super) fn gather_mappings(&mut self) {
         let Some(mappings) = &self.mappings else { return };
         let mut live_bytes = 0;
@@ -86,7 +86,7 @@ impl Recording {
         self.areas.set_counted(live_bytes);
     }
 
-    /// Reads memory by kind of mapping if it is due, compares it with the ranges, and looks for children.
+    /// If due, reads memory by kind of mapping, compares it with the ranges, and looks for children.
     pub(super) fn read_areas(&mut self) -> Result<(), Error> {
         let now = Instant::now();
         if !self.areas.is_due(now) {
@@ -113,7 +113,7 @@ impl Recording {
         Ok(())
     }
 
-    /// Tells the trace what was lost of this domain, if that is news.
+    /// Records the losses of this domain in the trace if they have changed.
     pub(super) fn record_mapping_losses(&mut self) -> Result<(), Error> {
         let Some(mappings) = &self.mappings else { return Ok(()) };
         let now = edleak_format::Mappings {
@@ -127,8 +127,8 @@ impl Recording {
         self.record(&Record::Mappings(now))
     }
 
-    /// Tells the trace which sites turned out to be functions of an allocator that is linked into a module. Their
-    /// names are searched once, at the end.
+    /// Records the sites that are functions of an allocator inside a module. The collector searches their
+    /// names once, at the end.
     pub(super) fn settle_allocators(&mut self) -> Result<(), Error> {
         let Some(mappings) = &self.mappings else { return Ok(()) };
         let mut by_module: BTreeMap<u32, Vec<(SiteId, u64)>> = BTreeMap::new();

@@ -1,11 +1,12 @@
-//! Marks of one recording: those of the target, read with each slice, and those of `edleak-record mark`.
+//! The marks of one recording: marks of the target, read with each slice, and marks that `edleak-record mark`
+//! sets.
 
 use super::Recording;
 use crate::recording::marks::{Marks, ReadAt, TraceSites};
 use edleak_format::{Error, MarkSlice, Record, SiteId};
 
 impl Recording {
-    /// Reads the slices that the target took at marks up to `until`; the sites that they name are known.
+    /// Reads the slices that the target took at marks up to `until`. The collector already knows their sites.
     pub(super) fn read_marks(&mut self, until: u64, tick: u64) -> Result<(), Error> {
         let at = self.read_at(tick);
         let sites = TraceSites { callers: &self.trace_ids, stacks: self.stacks.sites() };
@@ -13,7 +14,7 @@ impl Recording {
         self.record_slices(slices)
     }
 
-    /// Sets a mark at the request of a user, and returns how often it was set.
+    /// Sets a mark at the request of a user. Returns how often this mark was set.
     ///
     /// # Errors
     /// If the trace cannot be written.
@@ -36,7 +37,7 @@ impl Recording {
         Ok(count)
     }
 
-    /// Tells the trace of names; in the end, how often each mark was set.
+    /// Records new names in the trace; at the end, also the final counts.
     pub(super) fn record_marks(&mut self, is_end: bool) -> Result<(), Error> {
         for mark in self.marks.names(&self.session, is_end) {
             self.record(&Record::Mark(mark))?;

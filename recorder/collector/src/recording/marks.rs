@@ -1,4 +1,5 @@
-//! Marks: reads the slices that the target's threads took at them, and keeps those that the trace has room for.
+//! Reads the slices that the target's threads took at marks, and writes those to the trace for which it has
+//! room.
 
 use crate::sys::shm::Session;
 use edleak_format::{Counters, Mark, MarkId, MarkLosses, MarkSlice, SiteId};
@@ -8,17 +9,17 @@ use edleak_session::site::{MAX_SITES, OTHER};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Slices of marks may take one part in so many of a trace.
+/// Slices of marks use at most 1/`SHARE_OF_TRACE` of a trace.
 const SHARE_OF_TRACE: u64 = 8;
-/// Due slices in each doubling of a count, while there is ample room.
+/// Number of due slices between a count and its double, while the trace has ample room.
 const IN_A_DOUBLING: u64 = 32;
-/// Sites of one record: a longer slice takes several.
+/// Maximum number of sites in one record. A longer slice becomes several records.
 const SITES_OF_A_RECORD: usize = 1024;
-/// About the most bytes that a record takes, without its sites and for each site.
+/// Estimated maximum size of a record without its sites, and of each site, in bytes.
 const RECORD_BYTES: u64 = 32;
 const SITE_BYTES: u64 = 24;
 
-/// A name as the trace has it: bytes that are no text, and control characters, are written as `\xNN`.
+/// The name as the trace stores it. Control characters and bytes that are not UTF-8 become `\xNN`.
 pub fn printable(name: &[u8]) -> String {
     let mut text = String::with_capacity(name.len());
     for chunk in name.utf8_chunks() {
@@ -37,17 +38,17 @@ fn escaped(byte: u8) -> String {
     format!("\\x{byte:02x}")
 }
 
-/// One name.
+/// The mark of one name.
 #[derive(Debug, Default)]
 struct Known {
     name: String,
     is_cut: bool,
-    /// Counts by place in the session: names that print the same are one mark.
+    /// Counts by the name's place in the session. Names with the same printable form are one mark.
     by_place: BTreeMap<usize, u64>,
     by_command: u64,
-    /// The count at which the trace takes the next slice.
+    /// The count at which the trace gets the next slice.
     due: u64,
-    /// What the trace knows; 0: nothing.
+    /// The count that the trace has; 0: the trace does not have the name.
     recorded_count: u64,
 }
 
@@ -57,21 +58,21 @@ impl Known {
     }
 }
 
-/// The sites of a trace, by their ids in the session.
+/// The trace's sites, by their IDs in the session.
 #[derive(Clone, Copy)]
 pub(crate) struct TraceSites<'r> {
-    /// Call sites, from [`OTHER`] on.
+    /// Call sites, starting with [`OTHER`].
     pub callers: &'r [SiteId],
-    /// By watched stack.
+    /// Sites of watched stacks, by stack.
     pub stacks: &'r [SiteId],
 }
 
-/// When a slice of marks was read.
+/// The time at which the collector read a slice.
 #[derive(Clone, Copy)]
 pub(crate) struct ReadAt {
-    /// The tick of the slice that comes next.
+    /// The tick of the next slice of the recording.
     pub tick: u64,
-    /// The time.
+    /// The time in ns.
     pub ns: u64,
 }
 
@@ -81,17 +82,17 @@ pub(crate) struct Marks {
     places: BTreeMap<usize, usize>,
     known: Vec<Known>,
     read: u64,
-    /// The target has written something that is no slice into the ring.
+    /// Whether the ring contains words that are not a slice.
     is_broken: bool,
-    /// The counters of each cell that a slice has named, and the site of the trace that they count at.
+    /// For each cell in a slice: its site in the trace, and its counters.
     cells: BTreeMap<usize, (SiteId, Counters)>,
-    /// The counters of each call site itself.
+    /// For each call site: the counters without its cells.
     callers: BTreeMap<SiteId, Counters>,
-    /// The sums of the cells, by the site that they count at.
+    /// For each site: the sum of its cells.
     of_cells: BTreeMap<SiteId, Counters>,
-    /// By site of the trace, as of the latest mark.
+    /// The counters of each site of the trace at the latest mark.
     current: Vec<Counters>,
-    /// Sites that changed since the latest slice that the trace has.
+    /// Sites that have changed since the latest slice in the trace.
     changed: BTreeSet<u32>,
     number: u32,
     spent_bytes: u64,
@@ -106,12 +107,12 @@ fn word(session: &Session, at: u64) -> u64 {
 }
 
 impl Marks {
-    /// How far the target has written. All sites and stacks that its slices name are made by then.
+    /// Number of words that the target has written. All sites and stacks in these slices already exist.
     pub(crate) fn written(session: &Session) -> u64 {
         session.mark_state().written.load(Ordering::Acquire)
     }
 
-    /// Reads the slices up to `until`; returns the records for the trace, which may grow to `capacity_bytes`.
+    /// Reads the slices up to `until`. Returns the records for the trace, which may grow to `capacity_bytes`.
     pub(crate) fn read(
         &mut self,
         session: &Session,
@@ -149,7 +150,7 @@ impl Marks {
         slices
     }
 
-    /// Sets a mark for a user: `counters` has every site of the trace as it is now.
+    /// Sets a mark for a user. `counters` has the current counters of every site of the trace.
     pub(crate) fn set(
         &mut self,
         name: &str,
@@ -163,7 +164,7 @@ impl Marks {
         (self.known[known].count(), self.slice_of(known, at, capacity_bytes))
     }
 
-    /// The records of the names that are new, or, in the end, of all whose count has changed.
+    /// The records of new names; at the end, the records of all names whose count has changed.
     pub(crate) fn names(&mut self, session: &Session, is_end: bool) -> Vec<Mark> {
         if is_end {
             for (place, name) in session.mark_names().iter().enumerate() {
@@ -186,7 +187,7 @@ impl Marks {
         records
     }
 
-    /// What is missing, if that has changed.
+    /// The losses, if they have changed.
     pub(crate) fn losses(&mut self, session: &Session) -> Option<MarkLosses> {
         let state = session.mark_state();
         let losses = MarkLosses {
@@ -200,7 +201,7 @@ impl Marks {
         })
     }
 
-    /// Takes the counters of one id from a slice.
+    /// Takes over the counters of one ID from a slice.
     fn apply(&mut self, session: &Session, id: usize, counters: Counters, sites: TraceSites<'_>) {
         let caller = |id: usize| id.checked_sub(OTHER as usize).and_then(|index| sites.callers.get(index));
         let Some(cell) = id.checked_sub(MAX_SITES) else {
@@ -212,7 +213,7 @@ impl Marks {
         };
         let Some(in_session) = session.cells().get(cell) else { return };
         let Some(stack) = in_session.stack.load(Ordering::Acquire).checked_sub(1) else { return };
-        // A stack without a site in the trace counts at its call site, as in a slice.
+        // A stack without a site in the trace counts at its call site, as in a slice of the recording.
         let parent =
             || session.stack_infos().get(stack as usize)?.site.load(Ordering::Acquire).try_into().ok();
         let site = sites.stacks.get(stack as usize).or_else(|| caller(parent()?));
@@ -253,7 +254,7 @@ impl Marks {
                 let bytes = found.bytes.iter().take(length.min(MAX_NAME_BYTES));
                 printable(&bytes.map(|byte| byte.load(Ordering::Relaxed)).collect::<Vec<_>>())
             }
-            // The thread that set the first mark of this name was stopped on its way.
+            // The thread that set the first mark of this name was stopped while it stored the name.
             None => format!("mark {place} without a name"),
         };
         let is_cut = |found: &MarkName| found.is_cut.load(Ordering::Relaxed) != 0;
@@ -269,7 +270,7 @@ impl Marks {
         })
     }
 
-    /// The records of a slice at this mark now; empty: the trace takes none.
+    /// The records of a slice at this mark; empty: the trace takes no slice now.
     fn slice_of(&mut self, known: usize, at: ReadAt, capacity_bytes: u64) -> Vec<MarkSlice> {
         let budget = capacity_bytes / SHARE_OF_TRACE;
         let count = self.known[known].count();
@@ -283,7 +284,7 @@ impl Marks {
             return Vec::new();
         }
         self.spent_bytes += bytes;
-        // Each time half of the room that was left is spent, slices become half as frequent.
+        // Whenever the free room has halved, the collector halves the number of slices.
         let halvings = (budget / (budget - self.spent_bytes).max(1)).max(1).ilog2();
         self.known[known].due = due_after(count, (IN_A_DOUBLING >> halvings.min(5)).max(1));
         let sites: Vec<_> = std::mem::take(&mut self.changed)

@@ -1,10 +1,10 @@
 //! Proves that no instruction jumps into the bytes that a detour's jump covers, except to the first byte.
 //!
-//! | way into the covered bytes      | search                                                                |
-//! |---------------------------------|-----------------------------------------------------------------------|
-//! | a jump or call, offset: 4 bytes | at every byte of all code of the file: may find too many, never too few |
-//! | a jump, offset: 1 byte          | in the functions around the entry, instruction by instruction         |
-//! | a jump through a table          | the tables that the function itself names, if it jumps through one    |
+//! | way into the covered bytes      | search                                                        |
+//! |---------------------------------|---------------------------------------------------------------|
+//! | a jump or call, offset: 4 bytes | at every byte of all code: may find too many, never too few   |
+//! | a jump, offset: 1 byte          | in the functions around the entry, instruction by instruction |
+//! | a jump through a table          | the tables that a function names, if it jumps through one     |
 //!
 //! Compilers write no pointer to the middle of a function.
 

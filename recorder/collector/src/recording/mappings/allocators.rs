@@ -1,13 +1,14 @@
-//! Allocators that map memory for themselves, known by the name of their library or of their functions.
+//! Recognizes allocators that map memory, by the name of their library or of their functions.
 //!
-//! The heap domain counts what a program asks of them, so the memory that they map is not counted again.
+//! The heap domain counts the allocations of these allocators. So the collector does not count the memory
+//! that they map a second time.
 
 use edleak_binary::elf::Elf;
 use edleak_binary::file_bytes::FileBytes;
 use edleak_binary::functions::FunctionTable;
 use std::path::Path;
 
-/// The beginnings of the names of libraries that are allocators, or libc.
+/// The first letters of the names of libraries that are allocators, and of libc.
 const LIBRARIES: &[&str] = &[
     "libjemalloc",
     "libtcmalloc",
@@ -32,7 +33,7 @@ const LIBRARIES: &[&str] = &[
     "libc-",
 ];
 
-/// Parts of names of functions by which an allocator that is linked into a module maps memory.
+/// Parts of the names of functions that map memory for an allocator inside a module.
 const FUNCTIONS: &[&str] = &[
     "pages_map",
     "pages_commit",
@@ -52,7 +53,7 @@ const FUNCTIONS: &[&str] = &[
     "scalloc",
 ];
 
-/// Whether a file is an allocator, or libc with its own.
+/// Whether a file is a library that is an allocator, or libc, which contains one.
 pub(crate) fn is_library(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     LIBRARIES.iter().any(|start| name.starts_with(start))
@@ -67,7 +68,7 @@ pub(crate) fn is_malloc(file: &Path) -> bool {
     has("malloc") && !has("main")
 }
 
-/// Of these offsets in a file, those that lie in the functions of an allocator.
+/// The elements of `offsets` that lie in functions of an allocator. `offsets` are offsets in the file.
 pub(crate) fn offsets_in_allocator(file: &Path, offsets: &[u64]) -> Vec<u64> {
     let Ok(bytes) = FileBytes::open(file) else { return Vec::new() };
     let Ok(elf) = Elf::parse(&bytes) else { return Vec::new() };

@@ -1,41 +1,44 @@
-//! The exact ranges that a program has mapped, and which site mapped each: the kernel's list of mappings, kept
-//! from the calls alone.
+//! The ledger: the exact ranges that a program has mapped, and the site of each. It is built from the calls
+//! alone and equals the kernel's list of mappings.
 //!
-//! A **mapping** is what one call has mapped. Later calls may cut holes into it, replace parts of it or move parts
-//! away, so it lies in one or more **pieces**. It counts as one allocation, and as one free once nothing of it is
-//! left; its bytes count as freed piece by piece. All ranges are whole pages, as the kernel rounds them.
+//! A **mapping** is the range of one call. Later calls may cut holes into a mapping, replace parts of it or
+//! move parts away. So a mapping consists of one or more **pieces**. A mapping counts as one allocation. It
+//! counts as one free when no piece is left. Its bytes count as freed piece by piece. All ranges are whole
+//! pages, because the kernel rounds them.
 
 use edleak_format::Counters;
 use std::collections::{BTreeMap, VecDeque};
 
 const PAGE: u64 = 4096;
-/// Bits of an event's number by which a later event refers to it.
+/// The bits of an event's number that a later event repeats to refer to it.
 const NUMBER_MASK: u32 = (1 << edleak_session::mapping::FLAG_BITS) - 1;
-/// Calls of munmap that can still be taken back: a call that fails says so at once.
+/// Number of munmap and shmdt calls that the ledger can take back. The event of a failed call follows at
+/// once.
 const MOST_UNDOABLE: usize = 256;
-/// With more mappings than this, neighbours of one site are taken together, so that memory stays bounded.
+/// Above this number of mappings, the ledger merges neighbours of one site, so that its memory stays bounded.
 const MOST_MAPPINGS: usize = 1 << 20;
-/// Calls of mremap that can be under way: one for each thread.
+/// Maximum number of mremap calls that run at the same time, one for each thread.
 const MOST_MOVES: usize = 4096;
 
-/// The site that maps, as its index in [`Ledger::counters`].
+/// A site that maps memory, as an index into [`Ledger::counters`].
 pub(crate) type Owner = usize;
 
-/// A range with a mapping in it, keyed by its start.
+/// A piece of a mapping; its key in the map is its start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Piece {
     end: u64,
     mapping: u64,
 }
 
-/// What one call has mapped.
+/// The mapping of one call, or of several merged calls.
 #[derive(Clone, Copy, Debug)]
 struct Mapping {
     owner: Owner,
     live_bytes: u64,
-    /// Calls that it stands for: one, unless there are too many mappings to tell them apart.
+    /// Number of merged calls; 1 unless there are more than [`MOST_MAPPINGS`].
     calls: u64,
-    /// One past the end of a System V segment, which shmdt names by its address; 0: it is none.
+    /// One past the end of a System V segment, for shmdt, which passes only the start; 0: the mapping is not
+    /// a segment.
     attached_end: u64,
 }
 
@@ -51,19 +54,19 @@ struct Removed {
 /// The ranges of one address space.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Ledger {
-    /// By start; they do not overlap.
+    /// Pieces by start address. Pieces do not overlap.
     pieces: BTreeMap<u64, Piece>,
-    /// By serial number.
+    /// Mappings by serial number.
     mappings: BTreeMap<u64, Mapping>,
     next_mapping: u64,
     counters: Vec<Counters>,
-    /// The newest calls of munmap and shmdt, in case one of them fails.
+    /// The newest calls of munmap and shmdt, kept in case a call fails.
     undoable: VecDeque<(u32, Vec<Removed>)>,
-    /// Calls of mremap under way: their old pieces are in no place and still live.
+    /// Calls of mremap that still run. Their old pieces have no place now, and count as live.
     moving: VecDeque<(u32, Vec<Removed>)>,
 }
 
-/// The pages that a range covers; `None`: none, or it ends beyond the address space.
+/// The pages that a range covers; `None`: the length is 0, or the range ends beyond the address space.
 fn pages(start: u64, length: u64) -> Option<(u64, u64)> {
     let end = start.checked_add(length)?.checked_next_multiple_of(PAGE)?;
     let start = start - start % PAGE;
@@ -71,7 +74,7 @@ fn pages(start: u64, length: u64) -> Option<(u64, u64)> {
 }
 
 impl Ledger {
-    /// What each owner has mapped and unmapped.
+    /// The counters of each owner.
     pub(crate) fn counters(&self) -> &[Counters] {
         &self.counters
     }
@@ -82,7 +85,7 @@ impl Ledger {
         self.counters.iter().map(Counters::live_bytes).sum()
     }
 
-    /// Live pieces that overlap `start..end`, cut to it, with their owners.
+    /// Live pieces that overlap `start..end`, cut to this range, with their owners.
     pub(crate) fn pieces_in(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64, Owner)> {
         let before = self.pieces.range(..start).next_back();
         let before = before.filter(|(_, piece)| piece.end > start);
@@ -93,17 +96,17 @@ impl Ledger {
         })
     }
 
-    /// A mark in time: mappings made before it are older than those made after it.
+    /// The serial number of the next mapping. A mapping is older than this instant if its number is lower.
     pub(crate) fn mark(&self) -> u64 {
         self.next_mapping
     }
 
-    /// A range was mapped over whatever was there.
+    /// Adds a mapping, and replaces all earlier pieces in its range.
     pub(crate) fn map(&mut self, start: u64, length: u64, owner: Owner) {
         self.insert(start, length, owner, 0);
     }
 
-    /// A System V segment was attached.
+    /// Adds the mapping of a System V segment.
     pub(crate) fn attach(&mut self, start: u64, length: u64, owner: Owner) {
         self.insert(start, length, owner, start.saturating_add(length).saturating_add(PAGE - 1));
     }
@@ -121,7 +124,7 @@ impl Ledger {
         counters.allocated_bytes = counters.allocated_bytes.wrapping_add(end - start);
     }
 
-    /// Adds a range to the mapping of the same owner that ends where it begins.
+    /// Extends the mapping of the same owner that ends at `start`. Returns whether there is such a mapping.
     fn extend(&mut self, start: u64, end: u64, owner: Owner) -> bool {
         let Some((_, piece)) = self.pieces.range_mut(..start).next_back() else { return false };
         let Some(mapping) = self.mappings.get_mut(&piece.mapping) else { return false };
@@ -144,18 +147,18 @@ impl Ledger {
         serial
     }
 
-    /// A range is being unmapped by the call with this number.
+    /// Removes a range before munmap unmaps it. `number` is the number of the call.
     pub(crate) fn unmap(&mut self, number: u32, start: u64, length: u64) {
         let Some((start, end)) = pages(start, length) else { return };
         let removed = self.take(start, end);
         self.free_undoably(number, removed);
     }
 
-    /// The segment at this address is being detached by the call with this number.
+    /// Removes the segment at an address before shmdt detaches it. `number` is the number of the call.
     pub(crate) fn detach(&mut self, number: u32, start: u64) {
         let Some(piece) = self.pieces.get(&start).copied() else { return };
         let end = self.mappings.get(&piece.mapping).map_or(0, |mapping| mapping.attached_end);
-        // The kernel detaches what is left of the segment, around holes; of another mapping, nothing.
+        // The kernel detaches the rest of the segment around its holes, and no other mapping.
         let starts = self.pieces.range(start..end.max(start));
         let starts = starts.filter(|(_, other)| other.mapping == piece.mapping);
         let starts: Vec<(u64, u64)> = starts.map(|(&start, piece)| (start, piece.end)).collect();
@@ -171,19 +174,20 @@ impl Ledger {
         self.undoable.push_back((number & NUMBER_MASK, removed));
     }
 
-    /// mremap, by the call with this number, is about to take the range from its place.
+    /// Takes a range from its place before mremap moves it. `number` is the number of the call.
     pub(crate) fn begin_move(&mut self, number: u32, start: u64, length: u64) {
         let Some((start, end)) = pages(start, length) else { return };
         let removed = self.take(start, end);
         if self.moving.len() == MOST_MOVES {
-            // Its end was lost.
+            // The end of this call was lost.
             let lost = self.moving.pop_front();
             lost.into_iter().for_each(|(_, lost)| self.count_freed(&lost));
         }
         self.moving.push_back((number & NUMBER_MASK, removed));
     }
 
-    /// The mremap with this number has succeeded: its range is freed, and the new one is `owner`'s.
+    /// Ends the mremap with this number, which succeeded: frees the old range and adds the new range for
+    /// `owner`.
     pub(crate) fn end_move(&mut self, number: u32, start: u64, length: u64, owner: Owner) {
         if let Some(index) = self.moving.iter().position(|(of, _)| *of == number & NUMBER_MASK) {
             let moved = self.moving.remove(index).map_or_else(Vec::new, |(_, moved)| moved);
@@ -192,7 +196,7 @@ impl Ledger {
         self.insert(start, length, owner, 0);
     }
 
-    /// The call with this number has failed: everything is as before.
+    /// Takes back the call with this number, which failed.
     pub(crate) fn fail(&mut self, number: u32) {
         let number = number & NUMBER_MASK;
         if let Some(index) = self.moving.iter().position(|(of, _)| *of == number) {
@@ -210,12 +214,12 @@ impl Ledger {
         }
     }
 
-    /// Nothing lies where this piece lay. A damaged ring may say otherwise.
+    /// Whether no piece lies in the range of this piece. In a damaged ring, a piece may lie there.
     fn is_free(&self, piece: Removed) -> bool {
         self.pieces_in(piece.start, piece.end).next().is_none()
     }
 
-    /// Takes back that pieces were freed.
+    /// Takes back the removal of pieces.
     fn restore(&mut self, removed: &[Removed]) {
         let mut again: BTreeMap<u64, u64> = BTreeMap::new();
         for &piece in removed {
@@ -228,7 +232,7 @@ impl Ledger {
                 mapping.live_bytes += bytes;
                 serial
             } else {
-                // Its last piece is among these, so it counted as freed.
+                // The mapping has no other piece, so it counted as freed.
                 let serial = self.create(piece.owner, bytes, 0);
                 again.insert(piece.mapping, serial);
                 self.counters[piece.owner].frees = self.counters[piece.owner].frees.saturating_sub(1);
@@ -240,7 +244,8 @@ impl Ledger {
         }
     }
 
-    /// Removes everything in `start..end` from its place, cutting pieces that reach beyond. The bytes stay live.
+    /// Removes all pieces of `start..end` from their places, and cuts pieces that reach beyond. Their bytes
+    /// stay live.
     fn take(&mut self, start: u64, end: u64) -> Vec<Removed> {
         let mut removed = Vec::new();
         self.cut_at(start);
@@ -253,7 +258,7 @@ impl Ledger {
         removed
     }
 
-    /// Cuts the piece that spans an address in two.
+    /// Cuts the piece that contains an address in two at this address.
     fn cut_at(&mut self, address: u64) {
         let Some((_, piece)) = self.pieces.range_mut(..address).next_back() else { return };
         if piece.end > address {
@@ -277,10 +282,11 @@ impl Ledger {
         }
     }
 
-    /// Frees the parts of mappings older than `mark` that lie in none of the ranges, which are sorted: a call that
-    /// nobody saw has unmapped them. Returns how many bytes.
+    /// Frees the parts of mappings older than `mark` that lie outside `ranges`. An unseen call has unmapped
+    /// these parts. Returns the number of freed bytes. `ranges` are sorted.
     ///
-    /// `mark` was taken after all events so far had been read, then the ranges were read, and then all events once
+    /// Take `mark` after all events are read. Then read the ranges, and then all events again. A range that
+    /// is missing in `ranges` was then unmapped by a call that left no event.
     /// more: so a range that is missing among them was unmapped before, by a call that left no event.
     pub(crate) fn retain_mapped(&mut self, ranges: &[(u64, u64)], mark: u64) -> u64 {
         let mut gone = Vec::new();
@@ -306,8 +312,8 @@ impl Ledger {
         bytes
     }
 
-    /// The ledger of a forked child: everything that lies in `ranges`, its memory map, and that `owner_of` keeps.
-    /// What it inherited counts as mapped.
+    /// The ledger of a forked child: the parent's pieces that lie in `ranges`, the child's memory map, and
+    /// whose owner `owner_of` keeps. The inherited pieces count as mapped by the child.
     pub(crate) fn inherited(
         &self,
         ranges: &[(u64, u64)],
@@ -342,7 +348,7 @@ impl Ledger {
 mod tests {
     use super::*;
 
-    /// One owner a page, and the number of the mapping that put it there: the naive list of pages.
+    /// A simple model of the ledger: for each page its owner, and the number of its mapping.
     #[derive(Clone, Default, Debug)]
     struct Pages {
         owners: BTreeMap<u64, (Owner, u64)>,
@@ -393,7 +399,7 @@ mod tests {
         }
     }
 
-    /// A generator of numbers below a limit.
+    /// A random number below `limit`.
     fn below(state: &mut u64, limit: u64) -> u64 {
         *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (*state >> 33) % limit
@@ -410,7 +416,7 @@ mod tests {
                 let first = below(&mut state, SPACE);
                 let count = 1 + below(&mut state, 9);
                 let owner = below(&mut state, OWNERS as u64) as Owner;
-                // Lengths that the kernel rounds up.
+                // Lengths that are not whole pages, so the kernel rounds them up.
                 let length = count * PAGE - below(&mut state, PAGE);
                 match below(&mut state, 8) {
                     0..3 => {
@@ -422,7 +428,7 @@ mod tests {
                         pages.unmap(first, count);
                     }
                     5 => {
-                        // It fails, and other calls came before it was known.
+                        // The call fails, and other calls come before the event of the failure.
                         ledger.unmap(number, first * PAGE, length);
                         ledger.fail(number);
                     }
@@ -463,7 +469,7 @@ mod tests {
         ledger.map(10 * PAGE, 4 * PAGE, 0);
         ledger.begin_move(7, 10 * PAGE, 4 * PAGE);
         assert_eq!(ledger.live_bytes(), 4 * PAGE);
-        // Another thread is given pages that lie behind.
+        // Another thread gets the pages after the shrunk range.
         ledger.map(20 * PAGE, PAGE, 1);
         ledger.end_move(7, 10 * PAGE, 6 * PAGE, 2);
         assert_eq!(ledger.pieces_in(0, u64::MAX).count(), 2);
@@ -479,7 +485,7 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.map(10 * PAGE, 4 * PAGE, 0);
         ledger.begin_move(7, 10 * PAGE, 4 * PAGE);
-        // The kernel has moved it away; another thread's mmap is told before the move's end.
+        // The kernel has moved the range away. The mmap of another thread comes before the end of the move.
         ledger.map(10 * PAGE, 4 * PAGE, 1);
         ledger.end_move(7, 50 * PAGE, 4 * PAGE, 0);
         let pieces: Vec<_> = ledger.pieces_in(0, u64::MAX).collect();

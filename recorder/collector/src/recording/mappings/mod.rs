@@ -1,4 +1,5 @@
-//! The domain of mapped memory: events of the ring become exact ranges, and ranges become the counters of sites.
+//! The domain of mapped memory: turns the events of the ring into exact ranges, and the ranges into counters
+//! of sites.
 
 pub(crate) mod allocators;
 pub(crate) mod ledger;
@@ -14,55 +15,59 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// An event that is not published for so long is passed over: its thread was stopped, or left it by a longjmp.
+/// After this time, the collector skips an event that no thread has published. Its thread was stopped, or
+/// left the call by a longjmp.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
-/// After so many events in one turn, the next turn comes soon.
+/// If one reading finds this number of events or more, the next one follows after [`SOON`].
 const MANY: usize = mapping::MAX_EVENTS / 16;
 const SOON: Duration = Duration::from_millis(2);
-/// After a few events, it comes after this time: the ring then holds more calls than eight threads can make.
+/// If a reading finds fewer events, the next one follows after this time. The ring holds more calls than
+/// eight threads make in it.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A site that maps memory.
+/// A site that maps memory. A call site has two of these if some of its calls come from an allocator.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct MappingSite {
-    /// Its id in the session.
+    /// The site's ID in the session.
     pub id: u32,
-    /// An allocator's: it maps memory for itself, and its allocations are counted at the sites that ask for them.
+    /// Whether an allocator makes the calls. It maps memory for its own allocations, which count at the sites
+    /// that request them.
     pub is_allocator: bool,
-    /// Its id in the trace, once it has one.
+    /// The site's ID in the trace; `None`: the trace does not have it yet.
     pub in_trace: Option<SiteId>,
 }
 
-/// What was read of the ring so far, and what it amounts to.
+/// The events read so far, as ranges and counters.
 #[derive(Default)]
 pub(crate) struct Mappings {
     ledger: Ledger,
-    /// By owner in the ledger.
+    /// Sites by owner in the ledger.
     sites: Vec<MappingSite>,
     owners: HashMap<(u32, bool), Owner>,
-    /// By id of a direct caller: whether it lies in an allocator.
+    /// For each ID of a direct caller: whether the caller lies in an allocator.
     in_allocator: Vec<Option<bool>>,
     read: u32,
-    /// The event that the ring waits for, and since when.
+    /// The event that no thread has published yet, and the time at which the collector first saw this.
     unpublished: Option<(u32, Instant)>,
     passed_over: u64,
     segments: Segments,
-    /// Events that the latest turn found.
+    /// Number of events that the latest reading found.
     found: usize,
 }
 
-/// What the events of a turn are about.
+/// The process whose events the collector reads.
 pub(crate) struct Source<'a> {
-    /// The process.
+    /// The process ID.
     pub pid: u32,
-    /// Its session.
+    /// The session of the process.
     pub session: &'a Session,
-    /// Its modules.
+    /// The modules of the process.
     pub modules: &'a Modules,
 }
 
 impl Mappings {
-    /// Those of a forked child: what of its parent's its own memory map still has.
+    /// The mappings of a forked child: those of its parent that the child's memory map `ranges` still
+    /// contains.
     pub(crate) fn inherited(&self, parent: &Session, child: &Session, ranges: &[(u64, u64)]) -> Mappings {
         let mut own = Mappings::default();
         let address = |session: &Session, id: u32| {
@@ -71,7 +76,8 @@ impl Mappings {
         let Mappings { sites, owners, .. } = &mut own;
         let ledger = self.ledger.inherited(ranges, |owner| {
             let site = self.sites.get(owner)?;
-            // The child has the sites that its parent had when it forked; newer mappings are not its own.
+            // The child has the sites that its parent had at the fork. A site that the parent made later can
+            // have the ID of another site of the child.
             let is_same = address(child, site.id) == address(parent, site.id);
             is_same.then(|| owner_of(sites, owners, site.id, site.is_allocator))
         });
@@ -79,33 +85,33 @@ impl Mappings {
         own
     }
 
-    /// The ranges.
+    /// The ledger of ranges.
     pub(crate) fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
-    /// The sites, by owner in the ledger.
+    /// The sites by owner in the ledger.
     pub(crate) fn sites(&self) -> &[MappingSite] {
         &self.sites
     }
 
-    /// Gives a site its id in the trace.
+    /// Gives a site its ID in the trace.
     pub(crate) fn name(&mut self, owner: Owner, id: SiteId) {
         self.sites[owner].in_trace = Some(id);
     }
 
-    /// The sites of the trace, each with its counters.
+    /// The sites that are in the trace, each with its counters.
     pub(crate) fn counters(&self) -> impl Iterator<Item = (SiteId, Counters)> {
         let all = self.sites.iter().zip(self.ledger.counters());
         all.filter_map(|(site, counters)| Some((site.in_trace?, *counters)))
     }
 
-    /// Events that were lost: the ring was full, or a thread never finished one.
+    /// Number of lost events: the ring was full, or a thread never published an event.
     pub(crate) fn lost(&self, session: &Session) -> u64 {
         session.header().lost_mappings.load(Ordering::Relaxed).saturating_add(self.passed_over)
     }
 
-    /// How long the next turn may be put off; `None`: no events come in.
+    /// Time until the next reading; `None`: the latest reading found no event.
     pub(crate) fn next_turn(&self) -> Option<Duration> {
         match self.found {
             0 => None,
@@ -114,7 +120,7 @@ impl Mappings {
         }
     }
 
-    /// Reads every event that is published. Tells whether none is left.
+    /// Reads all published events. Returns whether no event is left.
     pub(crate) fn turn(&mut self, source: &Source<'_>) -> bool {
         let ring = source.session.mappings();
         let written = ring.written.load(Ordering::Acquire);
@@ -132,7 +138,7 @@ impl Mappings {
         self.read == written
     }
 
-    /// The next event has not been published for a long time.
+    /// Whether the collector skips the next event, because no thread has published it for [`LONGEST_WAIT`].
     fn is_to_be_passed_over(&mut self) -> bool {
         let now = Instant::now();
         match self.unpublished {
@@ -167,7 +173,7 @@ impl Mappings {
         }
     }
 
-    /// Whose the range of an event is: the allocator's that called, else the site's.
+    /// The owner of an event's range: the event's site, split by whether an allocator made the call.
     fn owner(&mut self, event: &MappingEvent, source: &Source<'_>) -> Owner {
         let is_allocator = self.is_in_allocator(event.direct, source);
         let id = if is_allocator { event.direct } else { event.site };
@@ -182,7 +188,7 @@ impl Mappings {
         let address = info.address.load(Ordering::Acquire);
         let module = source.modules.at(address, info.events_before.load(Ordering::Relaxed));
         let module = module.and_then(|id| source.modules.all().get(id.0 as usize));
-        // A module that is not known yet will be.
+        // The collector may learn this module later.
         let Some(module) = module else { return false };
         let is_allocator = allocators::is_library(&module.module.path) || allocators::is_malloc(&module.file);
         let index = direct as usize;
@@ -191,8 +197,8 @@ impl Mappings {
         is_allocator
     }
 
-    /// Frees what the kernel does not have. `mark` was taken between two turns that left nothing, and `ranges`
-    /// were read between them.
+    /// Frees the ranges that the kernel no longer has, as [`Ledger::retain_mapped`] does. `mark` was taken
+    /// between two readings that left no event, and so were `ranges`.
     pub(crate) fn retain_mapped(&mut self, ranges: &[(u64, u64)], mark: u64) -> u64 {
         self.ledger.retain_mapped(ranges, mark)
     }
@@ -236,7 +242,7 @@ mod tests {
         mappings.name(0, SiteId(9));
         let expected = Counters { allocs: 2, allocated_bytes: 12 * PAGE, frees: 0, freed_bytes: 2 * PAGE };
         assert_eq!(mappings.counters().collect::<Vec<_>>(), [(SiteId(9), expected)]);
-        // A producer has taken a number and was stopped.
+        // A producer has taken a number and was stopped before it published the event.
         ring.written.fetch_add(1, Ordering::AcqRel);
         ring.push(event(Operation::Unmap, 0, 64, 4)).expect("there is room");
         assert!(!mappings.turn(&source));

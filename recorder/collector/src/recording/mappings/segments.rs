@@ -1,20 +1,21 @@
-//! How large a System V segment is: shmat does not say, and the target is not to ask.
+//! Finds the size of System V segments. shmat does not return it, and the target must not ask the kernel.
 
 use crate::sys::maps;
 use std::collections::HashMap;
 use std::fs;
 
-/// The sizes of segments, by id. The kernel gives an id again only after many others.
+/// The sizes of segments by ID. The kernel reuses an ID only after many other IDs.
 #[derive(Default)]
 pub(super) struct Segments(HashMap<u32, u64>);
 
 impl Segments {
-    /// Bytes of the segment that a process has attached at an address; 0: it is gone, and its size is unknown.
+    /// Size in bytes of the segment that a process has attached at an address; 0: the segment is gone, and
+    /// its size is unknown.
     pub(super) fn bytes_of(&mut self, pid: u32, address: u64, segment: u32) -> u64 {
         if let Some(bytes) = self.0.get(&segment) {
             return *bytes;
         }
-        // In another IPC namespace the same id is another segment.
+        // In another IPC namespace, the same ID belongs to another segment.
         let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/ipc")).ok();
         let is_ours = namespace("self") == namespace(&pid.to_string());
         let table = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
@@ -27,13 +28,13 @@ impl Segments {
     }
 }
 
-/// The segment at an address of a memory map.
+/// The size of the segment that is mapped at an address of a memory map.
 fn in_map(map: &str, address: u64) -> Option<u64> {
     let segment = maps::lines(map).find(|line| line.start == address && line.name.starts_with("/SYSV"))?;
     segment.end.checked_sub(segment.start)
 }
 
-/// The segment in the kernel's table: key, id, permissions, size.
+/// The size of a segment in the kernel's table, whose columns are key, ID, permissions and size.
 fn in_table(table: &str, segment: u32) -> Option<u64> {
     table.lines().skip(1).find_map(|line| {
         let mut fields = line.split_whitespace().skip(1);
