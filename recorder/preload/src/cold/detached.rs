@@ -8,7 +8,8 @@
 #![allow(unsafe_code)]
 
 use crate::arch;
-use crate::cold::lifecycle::{Environment, Path};
+use crate::cold::environment::Environment;
+use crate::cold::path::Path;
 use crate::cold::sys;
 use core::ptr;
 

@@ -25,7 +25,9 @@
 //! (`collector/sys/quiescence.rs`). Until the limits are open, every call takes the slow path.
 #![allow(unsafe_code)]
 
-use crate::cold::lifecycle::{self, Claim, Environment, Path};
+use crate::cold::environment::Environment;
+use crate::cold::lifecycle::{self, Claim};
+use crate::cold::path::Path;
 use crate::cold::{detached, modules, sites, sys};
 use crate::hot::{live, thread, walk};
 use core::sync::atomic::{AtomicUsize, Ordering};

@@ -19,12 +19,13 @@
 #![allow(unsafe_code)]
 
 use crate::arch;
+use crate::cold::environment::{Environment, stack_start};
+use crate::cold::path::Path;
 use crate::cold::{detached, detours, idle, modules, only, real, sites, slow, sys};
 use crate::entry::{forward, mapping};
 use crate::hot::tables::TABLES;
 use crate::hot::{free, live, thread, walk};
 use core::cell::UnsafeCell;
-use core::ffi::c_void;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use edleak_session::control::{self, Control};
@@ -239,7 +240,7 @@ impl ChildrenPath {
     fn path(&self) -> Option<&Path> {
         // SAFETY: the path was written before this, and no thread writes it any more.
         let path = unsafe { &*self.0.get() };
-        (path.length > 0).then_some(path)
+        (!path.is_empty()).then_some(path)
     }
 
     fn set(&self, path: &Path) {
@@ -311,7 +312,7 @@ pub(super) fn publish(
     }
     let tid_offset = tid_offset();
     header.pid.store(own_number(), Ordering::Relaxed);
-    header.stack_start.store(STACK_START.load(Ordering::Relaxed) as u64, Ordering::Relaxed);
+    header.stack_start.store(stack_start() as u64, Ordering::Relaxed);
     header.tids_known.store(u32::from(tid_offset != 0), Ordering::Relaxed);
     // SAFETY: all these offsets lie inside the session.
     let at = |offset: usize| unsafe { base.add(offset) };
@@ -339,7 +340,7 @@ pub(super) fn publish(
         rows: at(ROWS_AT).cast(),
         bounds: at(BOUNDS_AT).cast(),
     };
-    walk::set_tables(&tables, environment.0 as usize);
+    walk::set_tables(&tables, environment.address());
     let records_mappings = DOMAINS.load(Ordering::Relaxed) & control::DOMAIN_MAPPING != 0;
     mapping::set_ring(if records_mappings { at(MAPPINGS_AT).cast() } else { ptr::null_mut() });
     HEADER.store(base.cast(), Ordering::Relaxed);
@@ -515,265 +516,10 @@ fn tid_offset() -> usize {
         return 0;
     }
     // Only glibc has `__libc_stack_end`. The memory of musl's control block may end before glibc's offset.
-    let offset = if STACK_START.load(Ordering::Relaxed) != 0 { GLIBC } else { MUSL };
+    let offset = if stack_start() != 0 { GLIBC } else { MUSL };
     // SAFETY: the control block of glibc is over 2,000 bytes long, and that of musl over 100.
     let found = unsafe { ((pointer + offset) as *const u32).read_volatile() };
     let offset = if found == tid { offset } else { 0 };
     KNOWN.store(offset, Ordering::Relaxed);
     offset
-}
-
-/// The environment and the auxiliary vector, as the kernel laid them out or as libc keeps them.
-pub(crate) struct Environment(*const *const u8);
-
-/// The variables that `Environment::of_process` found, and the start of the stack that holds them.
-static VARIABLES: AtomicPtr<*const u8> = AtomicPtr::new(ptr::null_mut());
-static STACK_START: AtomicUsize = AtomicUsize::new(0);
-
-impl Environment {
-    /// The environment found at the start. A forked child looks up nothing, because the fork may have
-    /// interrupted a `dlsym`.
-    pub(super) fn known() -> Environment {
-        Environment(VARIABLES.load(Ordering::Relaxed))
-    }
-
-    fn of_process() -> Environment {
-        // glibc's loader knows the initial stack before libc knows its environment. musl has no such symbol.
-        let stack_end = real::global(c"__libc_stack_end").cast::<*const usize>();
-        let environ = real::global(c"environ").cast::<*const *const u8>();
-        let variables = if !stack_end.is_null() {
-            // SAFETY: glibc keeps the address of argc there; the arguments, a null and the environment follow
-            // it.
-            let argc = unsafe { *stack_end };
-            STACK_START.store(argc as usize, Ordering::Relaxed);
-            // SAFETY: argc lies at this address; the arguments, a null and the environment follow it.
-            argc.wrapping_add(1 + unsafe { *argc } + 1).cast()
-        } else if !environ.is_null() {
-            // SAFETY: libc's `environ` has this type.
-            unsafe { *environ }
-        } else {
-            ptr::null()
-        };
-        VARIABLES.store(variables.cast_mut(), Ordering::Relaxed);
-        Environment(variables)
-    }
-
-    /// The variables, each a NUL-terminated `NAME=value`.
-    pub(crate) fn variables(&self) -> impl Iterator<Item = *const u8> {
-        let mut at = self.0;
-        core::iter::from_fn(move || {
-            if at.is_null() {
-                return None;
-            }
-            // SAFETY: the array ends in a null, and the iteration ends there.
-            let variable = unsafe { *at };
-            at = at.wrapping_add(1);
-            (!variable.is_null()).then_some(variable)
-        })
-    }
-
-    /// The value of a variable.
-    pub(crate) fn get(&self, name: &[u8]) -> Option<*const u8> {
-        self.variables().find_map(|variable| {
-            // SAFETY: compares only up to the first difference, so not beyond the NUL.
-            let same = name.iter().enumerate().all(|(i, &byte)| unsafe { *variable.wrapping_add(i) } == byte);
-            // SAFETY: the whole name matched without a NUL, so the byte after the name is still inside the
-            // variable.
-            (same && unsafe { *variable.wrapping_add(name.len()) } == b'=')
-                .then(|| variable.wrapping_add(name.len() + 1))
-        })
-    }
-
-    /// Whether the kernel gave this process privileges from its file (set-user-ID, capabilities). The
-    /// environment of such a process comes from a user with fewer rights, and the library must not use it.
-    fn is_secure(&self) -> bool {
-        const AT_SECURE: usize = 23;
-        match self.auxiliary(AT_SECURE).or_else(|| of_libc(AT_SECURE)) {
-            Some(secure) => secure != 0,
-            None => sys::has_other_ids(),
-        }
-    }
-
-    /// The path with which the kernel executed this program; `None`: libc does not provide it.
-    pub(crate) fn executed_file(&self) -> Option<*const u8> {
-        const AT_EXECFN: usize = 31;
-        let file = self.auxiliary(AT_EXECFN).or_else(|| of_libc(AT_EXECFN))?;
-        (file != 0).then_some(file as *const u8)
-    }
-
-    /// The address of the program's own headers, which lie in its first page.
-    fn program_headers(&self) -> Option<usize> {
-        const AT_PHDR: usize = 3;
-        self.auxiliary(AT_PHDR).or_else(|| of_libc(AT_PHDR))
-    }
-
-    /// The code range of the dynamic loader, from the auxiliary vector; `None` if the loader is also libc.
-    fn loader(&self) -> Option<(usize, usize)> {
-        const AT_BASE: usize = 7;
-        if !real::has_glibcs_loader() {
-            return None;
-        }
-        let base = self.auxiliary(AT_BASE)?;
-        // SAFETY: the kernel mapped the loader there.
-        unsafe { modules::elf_extent(base) }.map(|(end, _)| (base, end))
-    }
-
-    /// A value of the auxiliary vector; `None`: it is missing, or this is not the kernel's environment.
-    fn auxiliary(&self, kind: usize) -> Option<usize> {
-        const AT_NULL: usize = 0;
-        if self.0.is_null() || STACK_START.load(Ordering::Relaxed) == 0 {
-            return None;
-        }
-        let mut at = self.0.wrapping_add(self.variables().count()).cast::<usize>();
-        // SAFETY: the auxiliary vector follows the nulls at the end of the environment, and its first kind is
-        // not 0. There may be several nulls: the loader leaves one for each variable that it removes from a
-        // privileged program.
-        while unsafe { *at } == 0 {
-            at = at.wrapping_add(1);
-        }
-        loop {
-            // SAFETY: the auxiliary vector consists of pairs of words, and the last pair is `AT_NULL`.
-            match unsafe { *at } {
-                AT_NULL => return None,
-                // SAFETY: each pair holds a kind and its value.
-                found if found == kind => return Some(unsafe { *at.wrapping_add(1) }),
-                _ => at = at.wrapping_add(2),
-            }
-        }
-    }
-}
-
-/// Asks libc for a value of the auxiliary vector; `None`: libc has no such function.
-fn of_libc(kind: usize) -> Option<usize> {
-    let function = real::global(c"getauxval");
-    // SAFETY: libc's getauxval has this type.
-    let getauxval: Option<unsafe extern "C" fn(usize) -> usize> = unsafe { core::mem::transmute(function) };
-    // SAFETY: getauxval accepts any number.
-    getauxval.map(|getauxval| unsafe { getauxval(kind) })
-}
-
-/// A short NUL-terminated path, kept on the stack.
-pub(crate) struct Path {
-    bytes: [u8; 512],
-    length: usize,
-}
-
-impl Path {
-    /// An empty path.
-    pub(crate) const fn new() -> Path {
-        Path { bytes: [0; 512], length: 0 }
-    }
-
-    /// Appends a byte. `false`: the byte does not fit.
-    pub(crate) fn push(&mut self, byte: u8) -> bool {
-        match self.bytes.get_mut(self.length) {
-            Some(place) if self.length + 1 < 512 => {
-                *place = byte;
-                self.length += 1;
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// Appends a NUL-terminated string. `false`: the string does not fit.
-    pub(crate) fn push_c(&mut self, mut from: *const u8) -> bool {
-        loop {
-            // SAFETY: the string is NUL-terminated, and the loop ends there.
-            match unsafe { *from } {
-                0 => return true,
-                byte if !self.push(byte) => return false,
-                _ => from = from.wrapping_add(1),
-            }
-        }
-    }
-
-    /// Appends bytes. `false`: the bytes do not fit.
-    pub(crate) fn push_all(&mut self, bytes: &[u8]) -> bool {
-        bytes.iter().all(|&byte| self.push(byte))
-    }
-
-    /// Appends a number in decimal.
-    pub(crate) fn push_number(&mut self, number: u32) {
-        let mut divisor = 1;
-        while number / divisor >= 10 {
-            divisor *= 10;
-        }
-        while divisor > 0 {
-            self.push(b'0' + (number / divisor % 10) as u8);
-            divisor /= 10;
-        }
-    }
-
-    /// The path up to and with its last slash.
-    pub(crate) fn parent(&self) -> Path {
-        let mut parent = Path::new();
-        let end = (0..self.length).rev().find(|&i| self.bytes[i] == b'/').map_or(0, |slash| slash + 1);
-        for index in 0..end {
-            parent.push(self.bytes[index]);
-        }
-        parent
-    }
-
-    /// The path before the `#`, and the hexadecimal number after it; `None`: the address has another form.
-    fn split_nonce(&self) -> Option<(Path, u64)> {
-        let text = self.bytes.get(..self.length)?;
-        let at = text.iter().position(|&byte| byte == b'#')?;
-        let mut path = Path::new();
-        path.push_all(text.get(..at)?);
-        let digits = text.get(at + 1..).filter(|digits| (1..=16).contains(&digits.len()))?;
-        let nonce = digits.iter().try_fold(0u64, |number, &byte| {
-            let digit = (byte as char).to_digit(16)?;
-            Some(number << 4 | u64::from(digit))
-        })?;
-        Some((path, nonce))
-    }
-
-    /// The path with its NUL.
-    pub(crate) fn as_c(&self) -> &[u8] {
-        self.bytes.get(..=self.length).unwrap_or(b"\0")
-    }
-
-    /// The path as a C string.
-    pub(crate) fn as_ptr(&self) -> *const c_void {
-        self.bytes.as_ptr().cast()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_session_path_is_the_control_path_with_another_number() {
-        let mut path = Path::new();
-        assert!(path.push_all(b"/proc/123/fd/4"));
-        let mut session = path.parent();
-        session.push_number(1203);
-        assert_eq!(session.as_c(), b"/proc/123/fd/1203\0");
-        let mut zero = Path::new();
-        zero.push_number(0);
-        assert_eq!(zero.as_c(), b"0\0");
-    }
-
-    #[test]
-    fn the_address_of_a_session_is_a_path_and_a_nonce() {
-        let split = |text: &[u8]| {
-            let mut address = Path::new();
-            address.push_all(text);
-            address.split_nonce().map(|(path, nonce)| (path.as_c().to_vec(), nonce))
-        };
-        assert_eq!(split(b"/proc/1/fd/4#00ff"), Some((b"/proc/1/fd/4\0".to_vec(), 255)));
-        assert_eq!(split(b"/p#ffffffffffffffff"), Some((b"/p\0".to_vec(), u64::MAX)));
-        for bad in [&b"/proc/1/fd/4"[..], b"", b"/p#", b"/p#xy", b"/p#00000000000000000"] {
-            assert_eq!(split(bad), None);
-        }
-    }
-
-    #[test]
-    fn a_path_that_is_too_long_is_refused() {
-        let mut path = Path::new();
-        assert!(!path.push_all(&[b'x'; 600]));
-        assert_eq!(path.as_c().last(), Some(&0));
-    }
 }

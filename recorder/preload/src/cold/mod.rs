@@ -2,12 +2,14 @@
 
 pub(crate) mod detached;
 pub(crate) mod detours;
+pub(crate) mod environment;
 mod identity;
 pub(crate) mod idle;
 pub(crate) mod lifecycle;
 pub(crate) mod marks;
 pub(crate) mod modules;
 mod only;
+pub(crate) mod path;
 pub(crate) mod real;
 pub(crate) mod sites;
 pub(crate) mod slow;

@@ -4,7 +4,7 @@
 //! script, which runs as its interpreter, and for a link.
 #![allow(unsafe_code)]
 
-use crate::cold::lifecycle::Environment;
+use crate::cold::environment::Environment;
 use crate::cold::sys;
 use edleak_session::{ENV_ONLY, only};
 

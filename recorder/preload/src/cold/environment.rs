@@ -1,0 +1,145 @@
+//! COLD: the environment and the auxiliary vector of this process.
+#![allow(unsafe_code)]
+
+use crate::cold::{modules, real, sys};
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
+/// The environment and the auxiliary vector, as the kernel laid them out or as libc keeps them.
+pub(crate) struct Environment(*const *const u8);
+
+/// The variables that `Environment::of_process` found, and the start of the stack that holds them.
+static VARIABLES: AtomicPtr<*const u8> = AtomicPtr::new(ptr::null_mut());
+static STACK_START: AtomicUsize = AtomicUsize::new(0);
+
+/// The start of the initial stack, which holds the environment; 0: libc is not glibc, or not yet known.
+pub(super) fn stack_start() -> usize {
+    STACK_START.load(Ordering::Relaxed)
+}
+
+impl Environment {
+    /// The address of the array of variables.
+    pub(super) fn address(&self) -> usize {
+        self.0 as usize
+    }
+
+    /// The environment found at the start. A forked child looks up nothing, because the fork may have
+    /// interrupted a `dlsym`.
+    pub(super) fn known() -> Environment {
+        Environment(VARIABLES.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn of_process() -> Environment {
+        // glibc's loader knows the initial stack before libc knows its environment. musl has no such symbol.
+        let stack_end = real::global(c"__libc_stack_end").cast::<*const usize>();
+        let environ = real::global(c"environ").cast::<*const *const u8>();
+        let variables = if !stack_end.is_null() {
+            // SAFETY: glibc keeps the address of argc there; the arguments, a null and the environment follow
+            // it.
+            let argc = unsafe { *stack_end };
+            STACK_START.store(argc as usize, Ordering::Relaxed);
+            // SAFETY: argc lies at this address; the arguments, a null and the environment follow it.
+            argc.wrapping_add(1 + unsafe { *argc } + 1).cast()
+        } else if !environ.is_null() {
+            // SAFETY: libc's `environ` has this type.
+            unsafe { *environ }
+        } else {
+            ptr::null()
+        };
+        VARIABLES.store(variables.cast_mut(), Ordering::Relaxed);
+        Environment(variables)
+    }
+
+    /// The variables, each a NUL-terminated `NAME=value`.
+    pub(crate) fn variables(&self) -> impl Iterator<Item = *const u8> {
+        let mut at = self.0;
+        core::iter::from_fn(move || {
+            if at.is_null() {
+                return None;
+            }
+            // SAFETY: the array ends in a null, and the iteration ends there.
+            let variable = unsafe { *at };
+            at = at.wrapping_add(1);
+            (!variable.is_null()).then_some(variable)
+        })
+    }
+
+    /// The value of a variable.
+    pub(crate) fn get(&self, name: &[u8]) -> Option<*const u8> {
+        self.variables().find_map(|variable| {
+            // SAFETY: compares only up to the first difference, so not beyond the NUL.
+            let same = name.iter().enumerate().all(|(i, &byte)| unsafe { *variable.wrapping_add(i) } == byte);
+            // SAFETY: the whole name matched without a NUL, so the byte after the name is still inside the
+            // variable.
+            (same && unsafe { *variable.wrapping_add(name.len()) } == b'=')
+                .then(|| variable.wrapping_add(name.len() + 1))
+        })
+    }
+
+    /// Whether the kernel gave this process privileges from its file (set-user-ID, capabilities). The
+    /// environment of such a process comes from a user with fewer rights, and the library must not use it.
+    pub(super) fn is_secure(&self) -> bool {
+        const AT_SECURE: usize = 23;
+        match self.auxiliary(AT_SECURE).or_else(|| of_libc(AT_SECURE)) {
+            Some(secure) => secure != 0,
+            None => sys::has_other_ids(),
+        }
+    }
+
+    /// The path with which the kernel executed this program; `None`: libc does not provide it.
+    pub(crate) fn executed_file(&self) -> Option<*const u8> {
+        const AT_EXECFN: usize = 31;
+        let file = self.auxiliary(AT_EXECFN).or_else(|| of_libc(AT_EXECFN))?;
+        (file != 0).then_some(file as *const u8)
+    }
+
+    /// The address of the program's own headers, which lie in its first page.
+    pub(super) fn program_headers(&self) -> Option<usize> {
+        const AT_PHDR: usize = 3;
+        self.auxiliary(AT_PHDR).or_else(|| of_libc(AT_PHDR))
+    }
+
+    /// The code range of the dynamic loader, from the auxiliary vector; `None` if the loader is also libc.
+    pub(super) fn loader(&self) -> Option<(usize, usize)> {
+        const AT_BASE: usize = 7;
+        if !real::has_glibcs_loader() {
+            return None;
+        }
+        let base = self.auxiliary(AT_BASE)?;
+        // SAFETY: the kernel mapped the loader there.
+        unsafe { modules::elf_extent(base) }.map(|(end, _)| (base, end))
+    }
+
+    /// A value of the auxiliary vector; `None`: it is missing, or this is not the kernel's environment.
+    fn auxiliary(&self, kind: usize) -> Option<usize> {
+        const AT_NULL: usize = 0;
+        if self.0.is_null() || stack_start() == 0 {
+            return None;
+        }
+        let mut at = self.0.wrapping_add(self.variables().count()).cast::<usize>();
+        // SAFETY: the auxiliary vector follows the nulls at the end of the environment, and its first kind is
+        // not 0. There may be several nulls: the loader leaves one for each variable that it removes from a
+        // privileged program.
+        while unsafe { *at } == 0 {
+            at = at.wrapping_add(1);
+        }
+        loop {
+            // SAFETY: the auxiliary vector consists of pairs of words, and the last pair is `AT_NULL`.
+            match unsafe { *at } {
+                AT_NULL => return None,
+                // SAFETY: each pair holds a kind and its value.
+                found if found == kind => return Some(unsafe { *at.wrapping_add(1) }),
+                _ => at = at.wrapping_add(2),
+            }
+        }
+    }
+}
+
+/// Asks libc for a value of the auxiliary vector; `None`: libc has no such function.
+fn of_libc(kind: usize) -> Option<usize> {
+    let function = real::global(c"getauxval");
+    // SAFETY: libc's getauxval has this type.
+    let getauxval: Option<unsafe extern "C" fn(usize) -> usize> = unsafe { core::mem::transmute(function) };
+    // SAFETY: getauxval accepts any number.
+    getauxval.map(|getauxval| unsafe { getauxval(kind) })
+}
