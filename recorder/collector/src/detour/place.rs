@@ -8,18 +8,6 @@ const LOWEST: u64 = 1 << 16;
 const DISTANCE: u64 = 16 << 12;
 const PAGE: u64 = 4096;
 
-/// The ranges of all mappings in the text of a memory map, in address order.
-pub(crate) fn ranges_of(maps: &[u8]) -> Vec<(u64, u64)> {
-    let text = String::from_utf8_lossy(maps);
-    let range = |line: &str| {
-        let (start, end) = line.split(' ').next()?.split_once('-')?;
-        Some((u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?))
-    };
-    text.lines().filter_map(range).collect()
-}
-
-/// An address for `bytes` bytes near the module at `start..end`. The address is below the module, where
-/// nothing grows: the heap of a program lies above it. `None`: there is no such address.
 pub(crate) fn near(mapped: &[(u64, u64)], start: u64, end: u64, bytes: u64) -> Option<u64> {
     let bytes = bytes.next_multiple_of(PAGE);
     let lowest = end.saturating_sub(REACH).max(LOWEST);
@@ -69,11 +57,5 @@ mod tests {
         // A program at a fixed low address has room between the module and the lowest addresses.
         let low = near(&[(0x40_0000, 0x41_0000)], 0x40_0000, 0x41_0000, 4096).expect("there is room");
         assert!((LOWEST..0x40_0000).contains(&low));
-    }
-
-    #[test]
-    fn ranges_are_read_from_a_memory_map() {
-        let maps = b"00400000-00401000 r-xp 00000000 08:01 1 /bin/x\n7ffd1000-7ffd2000 rw-p 00000000 00:00 0 [stack]\ncut";
-        assert_eq!(ranges_of(maps), [(0x40_0000, 0x40_1000), (0x7ffd_1000, 0x7ffd_2000)]);
     }
 }

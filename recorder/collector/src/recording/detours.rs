@@ -6,6 +6,7 @@ use crate::detour::module::{self, Compiled};
 use crate::detour::place;
 use crate::recording::modules::Loaded;
 use crate::rules::publisher::Publisher;
+use crate::sys::maps;
 use crate::sys::shm::Session;
 use edleak_binary::elf::Elf;
 use edleak_binary::file_bytes::FileBytes;
@@ -77,7 +78,7 @@ impl Detours {
     ) -> Detours {
         let mut detours =
             Detours { modules_at_start: modules.len(), program: surroundings.program, ..Detours::default() };
-        let mut mapped = place::ranges_of(surroundings.maps);
+        let mut mapped = maps::ranges(&String::from_utf8_lossy(surroundings.maps));
         for (index, loaded) in modules.iter().enumerate() {
             detours.add(session, loaded, index, publisher, surroundings, &mut mapped);
         }
@@ -275,12 +276,6 @@ fn why(module: &DetourModule) -> String {
 fn lies_in_code(maps: &[u8], compiled: &Compiled) -> bool {
     let (Some(first), Some(last)) = (compiled.patches.first(), compiled.patches.last()) else { return false };
     let end = last.address + last.expected.len() as u64;
-    String::from_utf8_lossy(maps).lines().any(|line| {
-        let mut fields = line.split(' ');
-        let range = fields.next().and_then(|range| range.split_once('-'));
-        let hex = |digits: &str| u64::from_str_radix(digits, 16).ok();
-        let range = range.and_then(|(start, end)| Some((hex(start)?, hex(end)?)));
-        let is_code = fields.next().is_some_and(|permissions| permissions.starts_with("r-x"));
-        is_code && range.is_some_and(|(start, mapping_end)| start <= first.address && end <= mapping_end)
-    })
+    maps::lines(&String::from_utf8_lossy(maps))
+        .any(|line| line.permissions.starts_with("r-x") && line.start <= first.address && end <= line.end)
 }

@@ -6,7 +6,7 @@ use crate::recording::mappings::{Mappings, Source, allocators};
 use crate::sys::maps;
 use crate::sys::memory::Part;
 use crate::sys::shm::Session;
-use edleak_format::{AreaKind, Error, ModuleId, Record, Site, SiteId, SiteKind, TraceWriter};
+use edleak_format::{Error, ModuleId, Record, Site, SiteId, SiteKind, TraceWriter};
 use edleak_session::site::OTHER;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -106,8 +106,6 @@ impl Recording {
             for area in self.areas.take(&reading, self.pid, calls) {
                 self.record(&Record::MemoryArea(area))?;
             }
-            let anonymous = self.areas.bytes_of(AreaKind::Anonymous);
-            self.first_anonymous_bytes.get_or_insert(anonymous);
         }
         self.look_at_children();
         Ok(())

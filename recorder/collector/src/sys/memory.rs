@@ -184,12 +184,6 @@ impl AreaReader {
         &self.areas
     }
 
-    /// Resident and swapped bytes of the areas of a kind.
-    pub(crate) fn bytes_of(&self, kind: AreaKind) -> u64 {
-        let of_kind = self.kinds.iter().zip(&self.areas).filter(|((one, _), _)| *one == kind);
-        of_kind.map(|(_, bytes)| bytes.resident_bytes + bytes.swapped_bytes).sum()
-    }
-
     fn add(&mut self, kind: AreaKind, name: String, bytes: AreaBytes) {
         let found = self.kinds.iter().position(|(one, of)| *one == kind && *of == name);
         let index = match found {

@@ -1,0 +1,166 @@
+//! The end of a recording: the last slice, the survivors, the end record, and the summary.
+
+use super::{Others, Recording, Summary, call_sites, sum_of};
+use crate::sys::process;
+use edleak_format::{
+    Children, Counters, CpuUse, End, EndReason, Error, ErrorKind, Record, TraceWriter, place,
+};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+impl Recording {
+    /// Takes the final slice, closes the trace and returns a summary. If the process ended as an image that
+    /// edleak did not record, the trace says so as its end reason (`Replaced`).
+    ///
+    /// The destructors of an ending program free memory that it would otherwise have kept. So the collector
+    /// takes the survivors from before the destructors ran.
+    ///
+    /// # Errors
+    /// The collector cannot write the end of the trace.
+    pub fn finish(mut self, reason: EndReason, others: Others) -> Result<Summary, Error> {
+        let runs_on = matches!(reason, EndReason::DurationReached | EndReason::Stopped);
+        // If the process still runs, it may just have executed a program that has not claimed a session yet.
+        let is_replaced =
+            if runs_on { self.image_watch.is_over(Instant::now()) } else { self.image_watch.is_left() };
+        let reason = if is_replaced { EndReason::Replaced } else { reason };
+        let lost_children = self.session.header().lost_children.load(Ordering::Relaxed);
+        let is_blind = self.is_blind();
+        self.tell_unseen();
+        self.losses.unrecorded_images = others.unrecorded + u64::from(lost_children) + u64::from(is_blind);
+        let forked = self.session.header().has_forked.load(Ordering::Relaxed);
+        // A forked child sets a flag in the session, but no code counts the children there.
+        self.look_at_children();
+        // A child that lost LD_PRELOAD claims no session and sets no flag, but the kernel knows that it
+        // existed.
+        let seen = u64::from(self.has_children && !others.children_are_recorded);
+        let children = Children { unrequested: others.unrequested.max(u64::from(forked)).max(seen) };
+        if children.unrequested > 0 {
+            self.record(&Record::CpuTotals(self.cpu))?;
+        }
+        self.settle_allocators()?;
+        for allocator in self.uncounted_allocators() {
+            self.record(&Record::Allocator(allocator))?;
+        }
+        if children.unrequested > 0 {
+            self.record(&Record::Children(children))?;
+        }
+        let elapsed = self.began.elapsed();
+        let tick = self.schedule.final_tick(self.last_tick, elapsed);
+        let before = self.survivors.clone();
+        self.take_slice(tick)?;
+        self.record_marks(true)?;
+        let survivors = if runs_on { &self.survivors } else { &before };
+        let survivors = Arc::clone(survivors.before_teardown());
+        self.record_survivors(&survivors, usize::MAX)?;
+        if let Some([(from_ns, first), (to_ns, last)]) = self.processor {
+            self.record(&Record::CpuUse(CpuUse {
+                span_ns: to_ns - from_ns,
+                used_ns: last.used_ns.saturating_sub(first.used_ns),
+                waited_ns: last.waited_ns.saturating_sub(first.waited_ns),
+            }))?;
+        }
+        self.note_earlier_frees(elapsed.as_nanos() as u64, true)?;
+        let mut bytes = 0;
+        let mut is_moved = false;
+        if let Some(mut writer) = self.writer.take() {
+            writer.record(&Record::End(End { reason, at_ns: elapsed.as_nanos() as u64 }))?;
+            is_moved = !writer.is_at(&self.path);
+            bytes = writer.finish()?;
+        }
+        if self.is_idle {
+            self.session.give_back();
+        }
+        Ok(Summary { is_replaced, is_blind, is_moved, children, ..self.summary(bytes) })
+    }
+
+    /// Renames the trace to `to`, where no file exists.
+    ///
+    /// # Errors
+    /// The operating system refuses to move the file.
+    pub fn rename(&mut self, to: &Path) -> io::Result<()> {
+        if self.writer.as_ref().is_some_and(|writer| !writer.is_at(&self.path)) {
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "another process moved or deleted the trace",
+            ));
+        }
+        place::rename_new(&self.path, to)?;
+        self.path = to.to_owned();
+        Ok(())
+    }
+
+    /// Whether edleak counted almost nothing for the program itself, because the program has its own
+    /// allocator. If so, only the memory that libc allocates for the program (file buffers) went through
+    /// `malloc`.
+    fn is_blind(&self) -> bool {
+        const NOISE_ALLOCS: u64 = 16;
+        const NOISE_BYTES: u64 = 64 << 10;
+        let Some(own_allocator) = &self.own_allocator else { return false };
+        let image = self.image.and_then(|id| self.modules.all().get(id.0 as usize));
+        let counted = self.counted_in_image();
+        image.is_some_and(|image| {
+            Path::new(&image.module.path) == own_allocator
+                && !self.detours.is_counted(&self.session, image.module.id)
+        }) && counted.allocs <= NOISE_ALLOCS
+            && counted.allocated_bytes <= NOISE_BYTES
+    }
+
+    /// Gives up this recording, so that the next image can be recorded under the same name.
+    pub fn into_writer(mut self) -> Option<TraceWriter> {
+        self.writer.take()
+    }
+
+    /// Closes a trace to which the collector could not write a slice. Earlier slices stay readable.
+    pub fn abandon(mut self, error: &Error) -> Option<Summary> {
+        let mut writer = self.writer.take()?;
+        if error.kind() == ErrorKind::CutOff {
+            return None; // no trace to close
+        }
+        if error.kind() == ErrorKind::NoSpace {
+            let at_ns = self.began.elapsed().as_nanos() as u64;
+            // The writer keeps room for this record. Without this record, the trace is still readable up to
+            // this point.
+            let _ = writer.record(&Record::End(End { reason: EndReason::DiskFull, at_ns }));
+        }
+        let bytes = writer.finish().or_else(|_| std::fs::metadata(&self.path).map(|file| file.len()));
+        Some(self.summary(bytes.ok()?))
+    }
+
+    fn summary(self, bytes: u64) -> Summary {
+        Summary {
+            bytes,
+            slices: self.slices,
+            sites: self.seen_sites(),
+            duration: self.began.elapsed(),
+            losses: self.losses,
+            unmatched_watches: self.publisher.unmatched(self.modules.all()),
+            injected_bytes_per_s: self.injected.map(|injected| injected.bytes_per_s),
+            path: self.path,
+            is_replaced: false,
+            is_blind: false,
+            is_moved: false,
+            children: Children::default(),
+            attached: self.attached.is_some(),
+        }
+    }
+
+    fn counted_in_image(&self) -> Counters {
+        let counters = call_sites(&self.trace_ids, &self.slicer, &self.session);
+        let of_image = self.image_sites.iter().filter_map(|&index| counters.get(index));
+        of_image.fold(Counters::ZERO, |sum, site| sum_of(sum, *site))
+    }
+
+    /// Reads the processor time of the process and of its children.
+    pub(super) fn look_at_children(&mut self) {
+        let Some(cpu) = process::cpu(self.pid) else { return };
+        let living = process::descendants(self.pid);
+        let of_living: u64 =
+            living.iter().filter_map(|pid| process::cpu(*pid)).map(|cpu| cpu.own_ns + cpu.waited_ns).sum();
+        self.has_children |= cpu.has_waited || !living.is_empty();
+        self.cpu.own_ns = self.cpu.own_ns.max(cpu.own_ns);
+        self.cpu.children_ns = self.cpu.children_ns.max(cpu.waited_ns + of_living);
+    }
+}
