@@ -8,6 +8,8 @@ const LOWEST: u64 = 1 << 16;
 const DISTANCE: u64 = 16 << 12;
 const PAGE: u64 = 4096;
 
+/// An address for `bytes` bytes near the module at `start..end`. The address is below the module, where
+/// nothing grows: the heap of a program lies above it. `None`: there is no such address.
 pub(crate) fn near(mapped: &[(u64, u64)], start: u64, end: u64, bytes: u64) -> Option<u64> {
     let bytes = bytes.next_multiple_of(PAGE);
     let lowest = end.saturating_sub(REACH).max(LOWEST);
