@@ -45,16 +45,18 @@ pub enum AreaKind {
     Edleak,
     /// The working set of the control group: all its processes, including the active page cache.
     ControlGroup,
-    /// Everything that recorded calls have mapped: the live bytes of all sites of kind `Mapping` and
-    /// `AllocatorMapping`, in every slice. Counted in other areas as well. Since version 4.
+    /// All memory that recorded calls mapped: the live bytes of all sites of kind `Mapping` and
+    /// `AllocatorMapping`. Every slice has this area. Other areas also count this memory. This kind exists
+    /// since version 4.
     Counted,
-    /// Anonymous memory that no recorded call has mapped, other than the heap, arenas, stacks and edleak's own.
-    /// Counted in another area as well. Since version 4.
+    /// Anonymous memory that no recorded call mapped, without the heap, arenas, stacks and edleak's own
+    /// memory. Another area also counts this memory. This kind exists since version 4.
     Unseen,
-    /// The mappings of one site, whose id is the name. Counted in another area as well. Since version 4.
+    /// The mappings of one site; the name of the area is the id of the site. Another area also counts this
+    /// memory. This kind exists since version 4.
     Site,
-    /// Anonymous memory that allocators have mapped for themselves. Counted in another area as well. Since
-    /// version 4.
+    /// Anonymous memory that allocators mapped for themselves. Another area also counts this memory. This
+    /// kind exists since version 4.
     Allocators,
 }
 

@@ -1,9 +1,9 @@
 //! The kinds of record in a catalog block: everything in a trace that is not a slice.
 //!
 //! A later record with the same key replaces the earlier one. `Module`, `Site`, `Stack`, `Survivors`,
-//! `Symbols`, `MemoryArea`, `Allocator`, `Mark` and `MarkSlice` have an id as their key. Of each other kind, the trace keeps one
-//! record. Times are nanoseconds of a monotonic clock since the recording began. Addresses are addresses in
-//! the target.
+//! `Symbols`, `MemoryArea`, `Allocator`, `Mark`, `MarkSlice` and `ThreadStart` have an id as their key. Of
+//! each other kind, the trace keeps one record. Times are nanoseconds of a monotonic clock since the
+//! recording began. Addresses are addresses in the target.
 
 use crate::ids::{MarkId, ModuleId, SiteId, StackId};
 use crate::memory::MemoryArea;
@@ -40,17 +40,17 @@ pub enum Record {
     CpuTotals(CpuTotals),
     /// Processor time that the target used and waited for. This record exists since version 3.
     CpuUse(CpuUse),
-    /// A name that the target, or a user, gave to instants. Since version 3.
+    /// A mark: the name that the target or a user gave to instants. This record exists since version 3.
     Mark(Mark),
-    /// The counters at one of these instants. Since version 3.
+    /// The counters at one instant of a mark. This record exists since version 3.
     MarkSlice(MarkSlice),
-    /// Marks without a name or a slice. Since version 3.
+    /// Numbers of marks without a name or a slice. This record exists since version 3.
     MarkLosses(MarkLosses),
-    /// The process ran before its recording began. Since version 3.
+    /// The state of a process that ran before its recording began. This record exists since version 3.
     Attached(Attached),
-    /// The calls that map memory were recorded. Since version 4.
+    /// The recording has the calls that map memory. This record exists since version 4.
     Mappings(Mappings),
-    /// A caller that starts threads. Since version 4.
+    /// A caller that starts threads. This record exists since version 4.
     ThreadStart(ThreadStart),
 }
 
@@ -107,10 +107,11 @@ pub enum SiteKind {
     Other,
     /// The leak that `--inject-leak` makes; it has no code in the target.
     Injected,
-    /// A caller that maps memory by mmap or its kin: its own domain, with bytes of address space. Since version 4.
+    /// A caller of mmap, mremap or shmat. Such a site belongs to the domain of mapped memory, and its bytes
+    /// are address space. This kind exists since version 4.
     Mapping,
-    /// An allocator that maps memory for itself. The sites that ask it for memory are counted, so this memory is
-    /// not counted again. Since version 4.
+    /// An allocator that maps memory for itself. The sites that ask the allocator for memory count this
+    /// memory already, so the analyzer does not judge this site. This kind exists since version 4.
     AllocatorMapping,
 }
 
@@ -123,7 +124,8 @@ pub struct Site {
     pub kind: SiteKind,
     /// The caller's site; only for a stack of a watched site.
     pub parent: Option<SiteId>,
-    /// The return address in the caller; 0 where there is none (`Other`, `Injected`, a mapping beyond the table).
+    /// The return address in the caller. 0 if the site has no address: `Other`, `Injected`, and a mapping
+    /// whose caller found no place in the site table.
     pub address: u64,
     /// The module that holds the address; `None`: unknown.
     pub module: Option<ModuleId>,
@@ -270,84 +272,89 @@ pub struct CpuUse {
     pub waited_ns: u64,
 }
 
-/// All instants of one name: calls of `edleak_mark`, or of `edleak-record mark`.
+/// All instants of one name: the calls of `edleak_mark` and the uses of `edleak-record mark`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct Mark {
-    /// The mark's id.
+    /// The id of the mark.
     pub id: MarkId,
     /// The name. Bytes that are not UTF-8, and control characters, are written as `\xNN`.
     pub name: String,
-    /// The name was longer; its end is missing.
+    /// The name was longer; the trace does not have its end.
     pub is_cut: bool,
-    /// How often the mark was set, as far as this is known: the newest record is from the end of the recording.
+    /// How often the mark was set up to the newest record. If the recording ended in order, the newest record
+    /// is from its end.
     pub count: u64,
 }
 
-/// The counters of the sites at one mark. Not every mark has a slice: of each name the first 64 have one, then
-/// 32 in each doubling of the count.
+/// The counters of the sites at one instant of a mark. Not every instant has a slice: of each name, the first
+/// 64 instants have one, then 32 in each doubling of the count.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct MarkSlice {
-    /// Numbers the slices of all marks of a trace in order, from 0.
+    /// The number of this slice. All marks of a trace share one row of numbers, which begins at 0.
     pub number: u32,
-    /// The mark.
+    /// The id of the mark.
     pub mark: MarkId,
-    /// How often the mark had been set, this time included.
+    /// How often the mark had been set, with this time.
     pub count: u64,
-    /// The first slice of the recording after the mark: the mark was set between that one and the one before.
+    /// The tick of the first slice of the recording after this instant.
     pub tick: u64,
-    /// Time at which the collector read the counters, at most one period after the mark.
+    /// Time at which the collector read the counters, at most one period after the instant.
     pub read_ns: u64,
-    /// The rest of the sites follow in the slice with the next number.
+    /// The slice with the next number has the other sites of this instant.
     pub goes_on: bool,
-    /// The sites that changed since the slice before, of whatever mark, with absolute counters, by ascending id.
+    /// The sites whose counters changed since the slice with the number before, with absolute counters, by
+    /// ascending id. The slice before may belong to any mark.
     pub sites: Vec<(SiteId, Counters)>,
 }
 
-/// Marks that are not in the trace.
+/// Numbers of marks and slices of marks that are not in the trace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct MarkLosses {
-    /// Marks whose name found no place: a recording has room for 256 names.
+    /// Number of marks whose name found no place: a recording has room for 256 names.
     pub unnamed: u64,
-    /// Due slices that were taken later, or never: another thread was taking one, or the collector had not read
-    /// the slices before.
+    /// Number of due slices that the target took later or never, because another thread was taking a slice or
+    /// the collector had not read the earlier slices.
     pub put_off: u64,
-    /// Slices that were left out because slices of marks may take an eighth of the trace.
+    /// Number of slices that the collector left out, because slices of marks take at most an eighth of the
+    /// trace.
     pub left_out: u64,
 }
 
 /// A caller whose allocations libc makes for new threads: the site is a call of `pthread_create`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct ThreadStart {
-    /// The site.
+    /// The id of the caller's site.
     pub site: SiteId,
 }
 
-/// A process that ran before its recording began. The recording does not know its earlier allocations.
+/// The state of a process that ran before its recording began. The recording does not know the allocations
+/// from before.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct Attached {
     /// Age of the process when the recording began.
     pub age_ns: u64,
     /// Resident anonymous memory of the process when the recording began (RssAnon).
     pub resident_bytes: u64,
-    /// Number of frees of earlier allocations, at a few instants, by ascending time.
+    /// Number of frees of allocations from before, at a few instants, by ascending time.
     pub earlier_frees: Vec<EarlierFrees>,
 }
 
-/// Number of frees of earlier allocations up to one instant.
+/// Number of frees of allocations from before the recording, up to one instant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct EarlierFrees {
     /// Time since the recording began.
     pub at_ns: u64,
-    /// Number of frees since the recording began.
+    /// Number of frees from the beginning of the recording up to this time.
     pub frees: u64,
 }
 
-/// The calls that map memory (mmap and its kin) were recorded, and how well.
+/// The losses of the domain of mapped memory. A trace without this record does not have the domain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct Mappings {
-    /// Calls that were lost: figures of the domain are then lower bounds.
+    /// Number of lost calls of mmap and its kin. If a call was lost, the figures of the domain are lower
+    /// bounds.
     pub lost_events: u64,
-    /// Bytes mapped by recorded calls that a call nobody saw has unmapped.
+    /// Bytes that recorded calls mapped and that a call which edleak did not see unmapped.
     pub unmapped_unseen_bytes: u64,
 }
 

@@ -1,5 +1,5 @@
-//! The function that the stacks of several leaks have in common: the innermost frame of their shared outer
-//! end.
+//! The function that the stacks of several leaks have in common: the innermost frame of the outer frames that
+//! all these stacks share.
 //!
 //! `main` does not count as a common function, and neither does the function that a thread starts with: all
 //! code lies below them.
@@ -16,7 +16,7 @@ pub(crate) struct Common<'a> {
 }
 
 impl<'a> Common<'a> {
-    /// The shared frames of the stacks of one group.
+    /// The outer frames that all stacks of one group share.
     pub(crate) fn of(group: &Group<'a>) -> Option<Self> {
         let mut stacks = group.stacks();
         let first = Self { frames: own_frames(stacks.next()?) };
@@ -41,7 +41,7 @@ impl<'a> Common<'a> {
         if self.frames.get(shared).zip(own.get(shared)).is_some_and(is_same) {
             shared += 1;
         }
-        // All work of a thread shares the outermost function.
+        // All stacks of a thread share its outermost function, so this function shows nothing.
         (shared > 1).then(|| Self { frames: self.frames[..shared].to_vec() })
     }
 

@@ -8,7 +8,7 @@
 //! | stacks that share a function below `main` (or the start of a thread) | one finding below that function |
 //! | stacks that share no such function | two findings |
 //! | no stacks; both are in one function | one finding in that function |
-//! | no stacks; three or more in shared libraries, perhaps with one function of the program | one finding |
+//! | no stacks; three or more in shared libraries, perhaps also one function of the program | one finding |
 //! | no stacks, otherwise | two findings |
 
 use crate::common_function::{Common, is_entry};
@@ -340,7 +340,8 @@ mod tests {
         }
     }
 
-    /// Stacks from the inside out, each below `main`; `events` says which of two patterns a site grows by.
+    /// The names of the findings, with the number of parts. `events` gives each site one of two patterns of
+    /// growth.
     fn found(sites: &[JudgedSite], events: &[u64]) -> Vec<(String, usize)> {
         let steps = Steps::of_patterns(sites.iter().map(|site| &site.label).zip(events.iter().copied()));
         let groups = crate::group::groups(sites, sites.iter());

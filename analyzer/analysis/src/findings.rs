@@ -27,7 +27,7 @@ pub struct Findings {
     pub summary: Summary,
     /// The kind of growth of the process.
     pub growth: ProcessGrowth,
-    /// The domain of mapped memory; `None`: it was not recorded.
+    /// The totals of the domain of mapped memory; `None`: the trace does not have the domain.
     pub mapped: Option<Mapped>,
     /// Growth that no site explains.
     pub unexplained: Option<Unexplained>,
@@ -52,7 +52,7 @@ pub struct Findings {
     pub history: Option<Box<History>>,
     /// The marks of the trace.
     pub marks: Vec<MarkSeen>,
-    /// The marks that the verdicts are by, where they are not by time.
+    /// The marks that judge the sites (`--per-mark`); `None`: the verdicts are by time.
     pub per_mark: Option<PerMark>,
 }
 
@@ -90,9 +90,9 @@ pub struct Header {
 /// A process that ran before its recording began.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Before {
-    /// Seconds that the process had run.
+    /// Age of the process at that time, in seconds.
     pub age_s: f64,
-    /// Its resident anonymous memory.
+    /// Resident anonymous memory of the process at that time.
     pub resident_bytes: u64,
 }
 
@@ -117,7 +117,7 @@ pub struct Summary {
     pub frees: u64,
     /// Number of frees of addresses that no entry point had returned.
     pub unknown_frees: u64,
-    /// Frees of allocations from before the recording, of a process that ran before.
+    /// Number of frees of allocations from before the recording; 0 if the process did not run before.
     pub earlier_frees: u64,
     /// Number of slices that were due but that the recorder did not take.
     pub lost_slices: u64,

@@ -40,7 +40,7 @@ pub struct Policy {
     pub baseline: Option<Baseline>,
     /// The leaks that the user accepts.
     pub suppressions: Suppressions,
-    /// Judge by these marks and not by time.
+    /// The marks to judge by; `None`: judge by time.
     pub per_mark: Option<PerMarkOptions>,
 }
 
@@ -260,7 +260,7 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
     if let Some(why) = unmeasured(analysis) {
         return Some(why);
     }
-    // Mappings are address space. They are in question only while memory outside malloc grows.
+    // Mappings are address space. An undecided mapping counts only if memory outside malloc grows.
     let grows_outside = analysis.growth.kind == GrowthKind::Outside && analysis.growth.resident_goes_on;
     let counts = |site: &&JudgedSite| is_of_heap(site) || grows_outside;
     let undecided = || {
@@ -299,8 +299,9 @@ fn in_question(site: &JudgedSite) -> f64 {
     }
 }
 
-/// Less memory outside the counted allocations is usual: the program's own data, edleak's tables, and free memory
-/// of the allocator, which may be several times the live memory of a small program.
+/// Least memory outside the counted allocations that can make a gate undecided. Less is usual: it is the
+/// program's own data, edleak's tables, and free memory of the allocator. In a small program, this free
+/// memory may be several times the live memory.
 const NOTICEABLE_HIDDEN_BYTES: u64 = 8 << 20;
 
 /// The reason why the recording did not see the growth. The growth happened in children, outside malloc, or

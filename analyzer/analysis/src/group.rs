@@ -286,8 +286,8 @@ fn part_of<'a>(group: &Group<'a>, branch: &Branch<'a>, known: f64) -> Group<'a> 
             Some(_) => {}
         }
     }
-    // A stack that leaks by itself has figures of its own. The caller's figures also hold the scatter of the
-    // stacks that do not leak.
+    // If all stacks of a part leak by themselves, take their own figures. The caller's figures also hold the
+    // fluctuation of the stacks that do not leak.
     let judgements = || branch.stacks.iter().map(|stack| &stack.judgement);
     let (leak_bytes, rate_bytes_per_s, leak_count) = match branch.stacks.iter().all(|stack| stack.is_leak()) {
         true => (

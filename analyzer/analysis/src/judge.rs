@@ -85,7 +85,7 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     let mapped = mapped::of_trace(trace, &sites, &replayed.memory, &growth, record_s);
     let (losses, damage) = (trace.losses(), trace.damage());
     let mut summary = summarize(&sites);
-    // If the process ran before, frees of earlier allocations are expected. They are no loss.
+    // If the process ran before, it may free allocations from before the recording. Such frees are no loss.
     match trace.attached() {
         Some(_) => summary.earlier_frees = losses.unknown_frees,
         None => summary.unknown_frees = losses.unknown_frees,
@@ -427,8 +427,8 @@ fn survivors_of(survivors: &Survivors) -> Vec<Survivor> {
     survivors.epochs.iter().map(of).collect()
 }
 
-/// Adds the reason to the sites whose allocations libc makes for threads. libc frees the memory of a thread, or
-/// gives it to the next one, after the thread was joined or detached.
+/// Adds a reason to each leaking site whose allocations libc makes for threads. After the program joined or
+/// detached a thread, libc frees the memory of this thread or gives it to the next thread.
 fn explain_threads(sites: &mut [JudgedSite], trace: &Trace, merged: &Merged) {
     const REASON: &str = "libc allocated this for threads; some were neither joined nor detached, here or at \
                           another call of pthread_create";

@@ -7,7 +7,7 @@
 //!   per_mark   verdicts by the iterations of a mark instead of by time; only if asked
 //! 4 gate       which sites are listed, and which fail the build: class, suppressions, baseline, budget
 //! 5 naming     return addresses to frames, only of sites that may be listed
-//!   steps      which leaks grow in step, and so are one finding
+//!   steps      leaks that grow in step, to list them as one finding
 //!   profile    the memory of each site at one instant, or its change in a range; only if asked
 //! ```
 //!

@@ -11,7 +11,7 @@ pub struct OwnHeap {
     pub name: String,
     /// The way to make the allocations visible, or another place to look.
     pub remedy: String,
-    /// The recorder found the allocator in a module and did not count its allocations.
+    /// Whether the recorder found the allocator in a module and did not count its allocations.
     pub is_uncounted: bool,
 }
 

@@ -37,8 +37,9 @@ const MOST_UNLIKE: f64 = 0.05;
 /// If the slices show no pattern, the ratio of the numbers of allocations must also be a whole number, with
 /// this error.
 const RATIO_ERROR: f64 = 0.03;
-/// With a slice of tolerance, growth that is moved in time must be apart by more than this share. Otherwise the
-/// events come too often for this tolerance, and leaks in turn would look like one.
+/// A comparison with a tolerance of one slice needs this contrast: growth that is moved in time must differ
+/// by more than this share. Otherwise the events come too often for this tolerance, and leaks that take turns
+/// would look like one leak.
 const LEAST_LOOSE: f64 = 0.3;
 /// Numbers of slices by which growth is moved in time.
 const MOVES: [usize; 8] = [1, 2, 3, 5, 8, 13, 21, 34];
@@ -67,7 +68,7 @@ impl Steps {
     /// if the input is not a trace, is too large, or has no sites to compare.
     pub fn of(recording: &Recording, sites: &[JudgedSite]) -> Self {
         let Recording::Trace(trace) = recording else { return Self::default() };
-        // A mapping and an allocation are no steps of one kind.
+        // Sites of different domains are never in step: one counts mappings, the other allocations.
         let leaking = sites.iter().filter(|site| site.is_leak() && site.domain() == Domain::Heap);
         let leaking: Vec<&JudgedSite> = leaking.take(MOST_SITES).collect();
         let together: HashSet<&SiteLabel> =
@@ -160,7 +161,7 @@ fn live_counts(trace: &Trace, ids: &[SiteId]) -> HashMap<SiteLabel, Box<[u64]>> 
     all
 }
 
-/// Allocations that stay until the end, by the slice in which they are made.
+/// Number of allocations that stay live until the end, by the slice in which the program makes them.
 #[derive(Debug)]
 pub(crate) struct Growth {
     /// A hash of the labels of the sites.
@@ -184,7 +185,7 @@ impl Growth {
         Self { id: 0, kept, from }
     }
 
-    /// Compares two growths over the slices in which both are known.
+    /// Compares two growths from the slice on in which both have live allocations.
     fn step_with(&self, other: &Self) -> Step {
         let from = self.from.max(other.from).min(self.kept.len().min(other.kept.len()));
         let (one, two) = (&self.kept[from..], &other.kept[from..]);
@@ -266,8 +267,8 @@ mod tests {
         let [even, odd] = [0, 1].map(|of| growing(400, 1, |slice| slice % 2 == of));
         assert_eq!(even.step_with(&odd), Step::Apart);
         assert_eq!(even.step_with(&even), Step::Together);
-        // In turn, every three slices and not quite evenly, as the leaks of samples/leaker.cpp: a slice of
-        // tolerance must not join them.
+        // These leaks take turns, every three slices and not quite evenly, as the leaks of samples/leaker.cpp
+        // do. The tolerance of one slice must not join them.
         let late = |event: u64| u64::from(event * event % 5 < 2);
         let [first, second] = [0, 1].map(|of| {
             growing(400, 1, |slice| {

@@ -280,7 +280,7 @@ impl<'data> Elf<'data> {
         })
     }
 
-    /// The bytes of all segments that are loaded.
+    /// The bytes of all segments that the loader maps.
     pub(crate) fn loaded_data(&self) -> impl Iterator<Item = &'data [u8]> + '_ {
         let loads = self.segments.iter().filter(|segment| segment.p_type(LE) == elf::PT_LOAD);
         loads.filter_map(|segment| segment.data(LE, self.data).ok())

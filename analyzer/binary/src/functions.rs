@@ -123,8 +123,8 @@ impl<'data> Elf<'data> {
         table.iter().filter(is_hidden).map(|symbol| symbol.st_value(LE)).collect()
     }
 
-    /// Offsets of functions that are chosen while the module is loaded (IFUNC): their symbols name the code
-    /// that chooses.
+    /// Offsets of IFUNC symbols. Such a symbol names a resolver, and the loader asks the resolver for the
+    /// function while it loads the module.
     pub fn load_time_choices(&self) -> Vec<u32> {
         let tables = [false, true].into_iter().filter_map(|is_dynamic| self.symbols(is_dynamic));
         let symbols = tables.flat_map(|table| table.iter());

@@ -30,7 +30,7 @@ impl Elf<'_> {
 }
 
 impl Elf<'_> {
-    /// An allocator in a program without a symbol table, which its messages give away.
+    /// An allocator in a program without a symbol table, recognized by its messages.
     pub fn nameless_allocator(&self) -> Option<&'static str> {
         const MESSAGES: [(&str, &str); 3] =
             [("jemalloc", "<jemalloc>: "), ("mimalloc", "mimalloc: "), ("tcmalloc", "tcmalloc: ")];

@@ -80,7 +80,7 @@ pub(crate) fn embed(path: &Path, output: Option<&Path>, symbols: SymbolArgs) -> 
 pub(crate) fn anonymize(path: &Path, output: &Path, key: Option<&str>) -> Result<u8> {
     refuse_overwriting(path, output)?;
     if key == Some("") {
-        // An empty variable must not pass for a secret.
+        // An empty variable is not a secret.
         bail!("the key is empty (give a secret, or leave `--key` out)");
     }
     rewrite::anonymize(&open_trace(path)?, output, key.unwrap_or_default())?;

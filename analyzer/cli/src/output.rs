@@ -31,7 +31,7 @@ pub(crate) fn complain(symbolizer: &Symbolizer) {
 
 /// Refuses to overwrite an input: it is a mistake, and the recording would be lost.
 pub(crate) fn refuse_overwriting(input: &Path, output: &Path) -> Result<()> {
-    // Compared by inode: a second name of the same file, or the file behind stdin, is the same recording.
+    // The comparison is by inode: a second name of a file, or the file behind stdin, is the same recording.
     let identity = |file: Metadata| (file.dev(), file.ino());
     let file = |path: &Path| std::fs::metadata(path).map(identity).ok();
     let stdin = || {
@@ -65,8 +65,8 @@ pub(crate) fn write_out(
         return write(&mut out).and_then(|()| out.flush()).context("failed to write the report");
     };
     let failed = || format!("failed to write the report to `{}` (give another file with -o)", path.display());
-    // Truncate the file only under its lock: a recording may begin at any time, and would lose its first
-    // slices.
+    // Truncate the file only under its lock. A recording may begin at any time, and an unlocked truncation
+    // would destroy its first slices.
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(path).with_context(failed)?;
     if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
         if !place::lock(&file) {

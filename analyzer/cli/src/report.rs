@@ -122,7 +122,7 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<u8> {
     complain(&symbolizer);
     let is_terminal = args.output.is_none() && io::stdout().is_terminal();
     let exporter = args.exporter(&recordings, &analyses, is_terminal, failures)?;
-    // If the report goes to the terminal, the report itself is the progress.
+    // A report on the terminal shows the progress itself, so no progress is printed.
     let is_shown = args.output.is_some() || !io::stdout().is_terminal();
     let _stage = is_shown.then(|| Stage::begin("writing the report"));
     write_out(args.output.as_deref(), |out| exporter.export(&report, out))?;

@@ -239,7 +239,8 @@ fn page_body(
     )
 }
 
-/// The domain of mapped memory: its totals, its leaks, and memory that no call mapped; empty without any.
+/// The section of mapped memory: the totals, the leaks, and the memory that no recorded call mapped. Empty if
+/// the trace has none of them.
 fn mapped_memory(analysis: &Findings, leaks: &[Finding<'_>]) -> String {
     let Some(mapped) = &analysis.mapped else { return String::new() };
     if mapped.sites == 0 && mapped.unseen.is_none() {
@@ -348,7 +349,7 @@ fn payload(
     let shown = report.analyses.len() - 1;
     let mut traces = Vec::new();
     for (i, (analysis, history)) in report.analyses.iter().zip(histories).enumerate() {
-        // Rows are of the heap; mapped memory has a section of its own.
+        // These rows are leaks of the heap; the leaks of mapped memory have a section of their own.
         let rows: Vec<usize> = (0..analysis.sites.len().min(MAX_ROWS).min(history.sites.len()))
             .filter(|&row| analysis.sites[row].domain() == Domain::Heap)
             .collect();

@@ -65,11 +65,11 @@ struct TraceJson<'a> {
     trace: HeaderJson<'a>,
     summary: SummaryJson<'a>,
     growth: GrowthJson,
-    /// The domain of mapped memory; null: it was not recorded.
+    /// The totals of the domain of mapped memory; null: the trace does not have the domain.
     mapped: Option<MappedJson<'a>>,
     damage: DamageJson,
     marks: Vec<MarkJson<'a>>,
-    /// The marks that the verdicts are by; null: they are by time.
+    /// The marks that judge the sites; null: the verdicts are by time.
     per_mark: Option<PerMarkJson<'a>>,
     findings: Vec<FindingJson<'a>>,
     sites: Vec<SiteJson<'a>>,
@@ -103,7 +103,7 @@ struct FindingJson<'a> {
 struct PartJson<'a> {
     name: String,
     headline: Option<FrameJson<'a>>,
-    /// The caller.
+    /// The caller of malloc.
     site: LabelJson<'a>,
     /// The stacks of the place that leak here.
     stacks: Vec<LabelJson<'a>>,
@@ -247,7 +247,7 @@ struct SiteJson<'a> {
     id: LabelJson<'a>,
     parent: Option<LabelJson<'a>>,
     kind: &'static str,
-    /// `heap`, or `mapping`: then bytes are address space, and allocations are mappings.
+    /// `heap`, or `mapping`. In the domain `mapping`, bytes are address space and allocations are mappings.
     domain: &'static str,
     name: String,
     class: &'static str,
@@ -257,7 +257,7 @@ struct SiteJson<'a> {
     why: &'a [String],
     record_longer_s: Option<f64>,
     judged_with_stacks: bool,
-    /// What each iteration leaves behind, where the verdict is by a mark.
+    /// The memory that each iteration leaves behind; null: the verdict is by time.
     per_mark: Option<SitePerMarkJson<'a>>,
     leak_share: Option<f64>,
     leak_bytes: i128,
@@ -271,7 +271,7 @@ struct SiteJson<'a> {
     frees: Option<u64>,
     allocated_bytes: Option<u64>,
     freed_bytes: Option<u64>,
-    /// Of a mapping: resident and swapped bytes at the end, if they are known.
+    /// Resident and swapped bytes at the end, for a site that maps memory; null: unknown.
     resident_bytes: Option<u64>,
     curve: Vec<u64>,
     /// The greatest number of live bytes at any slice; null: unknown.
@@ -579,7 +579,7 @@ impl<'a> FrameJson<'a> {
 impl<'a> FindingJson<'a> {
     fn of(finding: &Finding<'a>) -> Self {
         let lead = finding.lead();
-        // A float to integer cast saturates.
+        // A cast from float to integer saturates.
         let bytes = |bytes: f64| bytes.round() as u64;
         let part = |part: &Group<'a>| PartJson {
             name: part.name(),

@@ -40,7 +40,7 @@ pub struct Report<'a> {
     pub rules: &'a [Rule],
     /// The effect of each rule.
     pub rule_uses: Vec<RuleUse>,
-    /// Maximum number of entries to list of each recording: leaks as a person counts them, then other sites.
+    /// Maximum number of entries to list for each recording: first the findings, then other sites.
     pub top: Option<usize>,
 }
 
@@ -175,7 +175,7 @@ pub(crate) fn in_step(finding: &Finding<'_>) -> Option<String> {
     }
 }
 
-/// The places of a finding without known stacks have no function in common that the report could name.
+/// The note on a finding whose stacks are not known: the report cannot name a common function.
 pub(crate) const CALLER_IS_UNKNOWN: &str = "their common caller is not known (record with --auto-watch)";
 
 /// The number of places, and the number of allocations that each leaked.
@@ -199,12 +199,13 @@ pub(crate) fn why_of(finding: &Finding<'_>) -> String {
     in_step(finding).map_or_else(|| why.clone(), |together| format!("{together}; {why}"))
 }
 
-/// What each iteration leaves behind at these findings: bytes and allocations; `None`: time was the judge.
+/// The bytes and allocations that each iteration leaves behind at these findings; `None`: the verdicts are by
+/// time.
 pub(crate) fn by_iteration(findings: &[Finding<'_>]) -> Option<(f64, f64)> {
     let parts = findings.iter().flat_map(|finding| &finding.parts);
     let of_parts = parts.filter_map(|part| {
         let found = &part.lead.per_mark.as_ref()?.iterations;
-        // A part may have only some of the stacks that the verdict is about.
+        // The verdict is about all stacks of the caller; a part may have only some of them.
         let all = part.lead.judgement.leak_bytes as f64;
         let share = if all > 0.0 { part.leak_bytes / all } else { 1.0 };
         Some((found.bytes * share, found.allocations * share))
@@ -215,7 +216,7 @@ pub(crate) fn by_iteration(findings: &[Finding<'_>]) -> Option<(f64, f64)> {
     })
 }
 
-/// How fast a finding leaks: by time, or by iteration if a mark was the judge.
+/// The pace of a finding's leak: per iteration if the verdict is by a mark, otherwise per time.
 pub(crate) fn pace(finding: &Finding<'_>) -> String {
     match by_iteration(std::slice::from_ref(finding)) {
         Some((bytes, allocations)) => per_iteration(bytes, allocations),

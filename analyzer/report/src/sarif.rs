@@ -119,7 +119,7 @@ impl Sarif {
             "partialFingerprints": { "edleakSite/v1": fingerprint },
             "properties": {
                 "class": judgement.class.name(),
-                // A float to integer cast saturates.
+                // A cast from float to integer saturates.
                 "leak_bytes": finding.leak_bytes().round() as u64,
                 "leak_count": finding.leak_count(),
                 "rate_bytes_per_s": finding.rate_bytes_per_s(),

@@ -181,7 +181,8 @@ impl Trace {
         &self.catalog.allocators
     }
 
-    /// The sites that start threads, by ascending id: each allocation belongs to one thread.
+    /// The sites that start threads, by ascending id. libc makes each allocation of such a site for one
+    /// thread.
     pub fn thread_starts(&self) -> &[SiteId] {
         &self.catalog.thread_starts
     }
@@ -206,7 +207,7 @@ impl Trace {
         &self.catalog.mark_slices
     }
 
-    /// Marks that are not in the trace.
+    /// Numbers of marks and slices of marks that are not in the trace.
     pub fn mark_losses(&self) -> MarkLosses {
         self.catalog.mark_losses.unwrap_or_default()
     }
@@ -216,7 +217,7 @@ impl Trace {
         self.catalog.attached.as_ref()
     }
 
-    /// What is known of the calls that map memory; `None`: they were not recorded.
+    /// The losses of the domain of mapped memory; `None`: the recording did not have the domain.
     pub fn mappings(&self) -> Option<&Mappings> {
         self.catalog.mappings.as_ref()
     }

@@ -31,7 +31,7 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Whether a chunk with this much content and the zeros after it fit.
+    /// Whether the journal has room for a chunk with this much content, and for the zeros after the chunk.
     pub(crate) fn has_room(&self, content: usize) -> bool {
         self.used + (content + 2 * CHUNK_HEADER_BYTES) as u64 <= self.header.payload_bytes
     }

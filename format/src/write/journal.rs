@@ -11,7 +11,7 @@ use crate::write::trace_writer::TraceWriter;
 
 /// Largest journal in bytes. Compressing a journal takes a few times its size in memory.
 const MAX_JOURNAL_BYTES: u64 = 16 << 20;
-/// A larger block of the catalog is compressed the quick way.
+/// The writer compresses a larger block of the catalog with the fast level of zstd.
 const MAX_DENSE_CATALOG_BYTES: usize = 256 << 10;
 /// Number of slices of whole values for which a journal should have room. With so much room, a block repeats
 /// whole values rarely enough.
@@ -205,8 +205,8 @@ impl TraceWriter {
         if raw.len() > MAX_RAW_BYTES {
             return Err(self.too_small());
         }
-        // Survivors of tens of thousands of stacks repeat themselves. On such bytes the dense way is slow: it took
-        // more than half of the collector's time.
+        // The records of survivors of tens of thousands of stacks repeat themselves. The dense level of zstd
+        // is slow on such bytes: it took more than half of the collector's time.
         let is_large_catalog = header.kind == BlockKind::Catalog && raw.len() > MAX_DENSE_CATALOG_BYTES;
         let pause_ns = if is_large_catalog { 0 } else { self.pause_ns };
         let payload = self

@@ -204,7 +204,8 @@ impl TraceWriter {
         usize::try_from(self.most_journal_bytes() / BYTES).unwrap_or(usize::MAX)
     }
 
-    /// Whether many more records, above all stacks, would end the recording for lack of space.
+    /// Whether the catalog is so large that many more records would end the recording for lack of space. Most
+    /// such records are stacks.
     pub fn is_nearly_full(&self) -> bool {
         self.is_catalog_nearly_full()
     }

@@ -97,7 +97,7 @@ struct PassSite {
     now: Counters,
     peak: Peak,
     is_dirty: bool,
-    /// Sums are those of the heap.
+    /// Whether the site belongs to the heap; the sums count only such sites.
     is_of_heap: bool,
     builder: Option<PackedBuilder>,
 }

@@ -1,10 +1,10 @@
-//! Recordings of a process that ran before.
+//! Recordings of a process that ran before its recording began.
 //!
-//! Such a recording begins without the allocations that exist already. A site with a steady number of live
-//! allocations frees them one by one and allocates others, so its curve rises from zero until none of the
-//! earlier ones is left. Until then the curve looks like a leak. But each step up has its counterpart: a free
-//! of an earlier allocation, which the recording counts without its site. So growth is proved only where it
-//! exceeds these frees.
+//! Such a recording begins without the allocations that exist already. Take a site with a steady number of
+//! live allocations. The program frees the earlier allocations one by one and makes new ones. So the curve of
+//! the site rises from zero until no earlier allocation is left. Until then the curve looks like a leak. But
+//! for each step up there is a free of an earlier allocation, which the recording counts at no site. So only
+//! growth that exceeds these frees is evidence of a leak.
 
 use crate::site::{JudgedSite, Kind};
 use edleak_format::Attached;
@@ -12,7 +12,7 @@ use edleak_model::classify::Judgement;
 use edleak_model::reasons;
 use edleak_model::regression::Class;
 
-/// Share of a site's growth that frees of earlier allocations must reach to explain it.
+/// Frees of earlier allocations explain the growth of a site if they reach this share of the growth.
 const EXPLAINED: f64 = 0.8;
 
 /// Makes leaks undecided if frees of earlier allocations may explain their growth in the second half of the
@@ -30,7 +30,7 @@ pub(super) fn doubt(sites: &mut [JudgedSite], attached: &Attached, record_s: f64
     }
 }
 
-/// Number of earlier allocations that were freed in the second half of the record.
+/// Number of earlier allocations that the program freed in the second half of the record.
 fn late_frees(attached: &Attached, record_s: f64) -> f64 {
     let half_ns = (record_s / 2.0 * 1e9) as u64;
     let last = attached.earlier_frees.last().map_or(0, |sample| sample.frees);
@@ -40,7 +40,8 @@ fn late_frees(attached: &Attached, record_s: f64) -> f64 {
 
 /// The growth of a site in the second half of the record, in allocations of its usual size.
 fn late_growth(site: &JudgedSite) -> f64 {
-    // The second of two columns is the end of the record; of four, the third begins in the middle.
+    // Four columns, because the third of them begins in the middle of the record. Two columns would not do:
+    // the second is the end of the record.
     let middle = site.levels.at(4).get(2).copied().unwrap_or(0.0);
     let bytes = (site.levels.last() - middle).max(0.0);
     match (site.totals.allocated_bytes, site.totals.allocs) {

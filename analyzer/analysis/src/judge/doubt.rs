@@ -48,7 +48,8 @@ const FEW_LEFT: f64 = 0.25;
 /// The second condition: the leak is less than this share of the live bytes.
 const FEW_SHARE: f64 = 0.1;
 
-/// Turns leaks of few allocations, which the program freed when it ended, into undecided sites.
+/// Turns a leak of few allocations into an undecided site, if the program freed these allocations when it
+/// ended.
 ///
 /// Examples are a queue for each thread, and a table that gets a page for each new kind of request. Such a
 /// structure grows in even steps until the program has used all its parts, and its destructor frees it. A

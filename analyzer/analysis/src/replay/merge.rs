@@ -37,7 +37,7 @@ pub struct Merged {
 pub struct MergingVisitor<'a, V> {
     merged: &'a Merged,
     visitor: &'a mut V,
-    /// Only sites of the heap are named.
+    /// Whether the visitor gets only sites of the heap.
     is_of_heap: bool,
     /// Counters of the merged sites.
     now: HashMap<SiteId, Counters>,
@@ -128,7 +128,7 @@ impl Merged {
         MergingVisitor { merged: self, visitor, is_of_heap: false, now: HashMap::new(), changed: Vec::new() }
     }
 
-    /// The same list without the sites that map memory.
+    /// The same visitor, but without the sites that map memory.
     pub fn heap_visitor<'a, V: SliceVisitor>(&'a self, visitor: &'a mut V) -> MergingVisitor<'a, V> {
         MergingVisitor { is_of_heap: true, ..self.visitor(visitor) }
     }

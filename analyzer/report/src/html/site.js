@@ -53,7 +53,7 @@ function figureList(view, site) {
   return el("dl", { class: "figures" }, ...rows.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
 }
 
-/** How many sites the finding has that this site belongs to. @param {Trace} trace @param {number} site */
+/** The number of sites in the finding of this site. @param {Trace} trace @param {number} site */
 function sitesOfFinding(trace, site) {
   const finding = trace.finding[site];
   return finding === 0 ? 0 : trace.finding.filter((other) => other === finding).length;

@@ -134,7 +134,7 @@ fn result(analysis: &Findings) -> (Ink, String) {
     }
 }
 
-/// What the iterations of a mark leave behind at all reported sites.
+/// The memory that the iterations leave behind at all reported sites together.
 pub(crate) fn leaks_per_iteration(per_mark: &PerMark, leaks: &[Finding<'_>], among: &str) -> String {
     let (bytes, allocations) = by_iteration(leaks).unwrap_or_default();
     let number = plural(leaks.len() as u64, "leak", "leaks");
@@ -142,7 +142,7 @@ pub(crate) fn leaks_per_iteration(per_mark: &PerMark, leaks: &[Finding<'_>], amo
     format!("{number}{among}: {}{together}, in {}", per_iteration(bytes, allocations), per_mark.judged())
 }
 
-/// The marks of a trace that was judged by time, with the way to judge by them.
+/// The marks of a trace. If the verdicts are by time, the line ends with the option that judges by a mark.
 pub(crate) fn marks(analysis: &Findings) -> Option<String> {
     const SHOWN: usize = 8;
     let first = analysis.marks.first()?;
@@ -193,7 +193,7 @@ pub(crate) fn seen(summary: &Summary) -> String {
     text
 }
 
-/// The domain of mapped memory in a line.
+/// The totals of the domain of mapped memory, in one line.
 pub(crate) fn mapped_in_words(mapped: &Mapped) -> String {
     let size = |bytes: u64| units::bytes(bytes as f64);
     let least = if mapped.lost_events > 0 { "at least " } else { "" };
