@@ -1,89 +1,89 @@
-//! Detours: bytes that the target writes over the entries of allocators inside its modules, before it has
-//! threads.
+//! Detours: the jumps that the target writes at the entries of allocators inside its modules, before it has a
+//! second thread.
 //!
-//! The collector fills these tables before it sets `Header::ready`. The target then maps the code of each
-//! module where it was compiled for, puts the addresses of its hooks at its beginning, and writes the jumps;
-//! what became of it stands in `result`.
+//! The collector fills these tables before it sets `Header::ready`. For each module, the target then maps the
+//! code at the address for which it was compiled, and stores the addresses of its hooks at the start of the
+//! code. Then it writes the jumps and stores the outcome in `result`.
 
 use crate::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
-/// Modules that can have detours.
+/// Maximum number of modules with detours.
 pub const MAX_MODULES: usize = 32;
-/// Jumps of all modules together.
+/// Maximum number of jumps, for all modules together.
 pub const MAX_PATCHES: usize = 2048;
-/// Code of all modules together.
+/// Bytes of code, for all modules together.
 pub const CODE_BYTES: usize = 512 << 10;
-/// Bytes of code that a jump takes the place of, at most: four and the longest instruction.
+/// Maximum number of bytes that a jump replaces: four, and the longest instruction.
 pub const EXPECTED_BYTES: usize = 20;
-/// Blocks that the target counts lie so far apart: stubs ask for at least so much.
+/// Minimum distance in bytes between two counted allocations. The stubs request at least this size.
 pub const SPACING: usize = 32;
 
-/// What a stub leads to: a place in the table at the beginning of each module's code.
+/// The hook of a stub, as an index into the table at the start of each module's code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Hook {
     /// The function returns an allocation of r10 bytes.
     Allocate,
-    /// It stores one at rax.
+    /// The function stores an allocation at rax.
     PosixMemalign,
-    /// It moves the allocation rax.
+    /// The function moves the allocation at rax.
     Reallocate,
-    /// It moves the allocation rax, or frees it.
+    /// The function moves the allocation at rax, or frees it if that fails.
     ReallocateOrFree,
-    /// It resizes the allocation rax in place.
+    /// The function resizes the allocation at rax in place.
     Resize,
-    /// It frees its first argument.
+    /// The function frees its first argument.
     Free,
 }
 
-/// How many hooks there are, with room for more.
+/// Number of places in the table of hooks, of which some are free.
 pub const HOOKS: usize = 8;
 
 /// The code of one module.
 #[repr(C)]
 #[derive(Default)]
 pub struct DetourModule {
-    /// Where its code was compiled for.
+    /// The address for which the code was compiled.
     pub address: AtomicU64,
-    /// Bytes of code, which begin with the table of hooks.
+    /// Bytes of code, including the table of hooks at its start.
     pub code_bytes: AtomicU32,
-    /// Where they lie in the region of code.
+    /// Offset of the code in the region of code.
     pub code_at: AtomicU32,
-    /// The first jump.
+    /// Index of the first jump.
     pub first_patch: AtomicU32,
-    /// How many there are.
+    /// Number of jumps.
     pub patches: AtomicU32,
-    /// What became of it: [`WAITING`], [`DONE`], …
+    /// The outcome: [`WAITING`], [`DONE`] and others.
     pub result: AtomicU32,
-    /// The error of the system call that failed.
+    /// The error number of the system call that failed.
     pub errno: AtomicU32,
 }
 
 /// A jump to write.
 #[repr(C)]
 pub struct Patch {
-    /// Where.
+    /// The address of the jump.
     pub address: AtomicU64,
-    /// How many bytes of `expected` there are.
+    /// Number of bytes in `expected`.
     pub expected_bytes: AtomicU32,
-    /// What must be there.
+    /// The bytes that must be there before the write.
     pub expected: [AtomicU8; EXPECTED_BYTES],
-    /// What takes the place of the first of them.
+    /// The bytes of the jump, which replace the first bytes of `expected`.
     pub jump: [AtomicU8; 8],
 }
 const _: () = assert!(core::mem::size_of::<Patch>() == 40);
 
-/// The target has not come to it.
+/// The target has not tried to apply the detours of the module.
 pub const WAITING: u32 = 0;
-/// All jumps are written.
+/// The target has written all jumps.
 pub const DONE: u32 = 1;
-/// The place for its code was taken.
+/// The target could not map the code at its address.
 pub const NO_PLACE: u32 = 2;
-/// The system did not allow memory with new code in it.
+/// The system did not allow the target to make the new memory executable.
 pub const NO_NEW_CODE: u32 = 3;
-/// The system did not allow code to be changed.
+/// The system did not allow the target to change the module's code.
 pub const NO_CHANGE: u32 = 4;
-/// Other bytes were there than the file has.
+/// The module's code differs from its file.
 pub const OTHER_BYTES: u32 = 5;
-/// All jumps are written; the system did not let the code be protected again.
+/// The target has written all jumps, but the system did not allow it to make the code read-only again.
 pub const UNPROTECTED: u32 = 6;

@@ -1,28 +1,32 @@
 //! Mapping events: the ranges of address space that a program maps and unmaps, in a ring with many producers.
 //!
-//! A producer takes a number with one compare-and-swap, fills the event at that place and publishes it by
-//! storing the number into the event. It never waits, so a signal handler may produce in the middle of another
-//! event. The collector reads events in the order of their numbers and stops at one that is not published yet.
+//! A producer takes a number with one compare-and-swap and fills the event at that place. Then it stores the
+//! number into the event, which publishes the event. The producer never waits, so a signal handler may
+//! produce an event while its thread produces another one. The collector reads events in the order of their
+//! numbers and stops at the first unpublished event.
 //!
 //! # Order
 //!
-//! The kernel executes the calls of one address space one after the other. The numbers must lead to the same
-//! state, so each call takes its number on the side of the kernel's work where it is safe:
+//! The kernel executes the calls of one address space one after the other. The events in the order of their
+//! numbers must lead to the same state. So each call takes its number on the safe side of the kernel's work:
 //!
-//! | call | number taken | why |
+//! | call | takes its number | reason |
 //! |---|---|---|
-//! | munmap, shmdt, the old range of mremap | before the kernel's work | once the kernel has unmapped a range, another thread may get it from mmap, and take a number for it |
-//! | mmap, shmat, the new range of mremap | after the kernel's work | until the call returns, no other thread knows the range, so no call about it can have a lower number |
+//! | munmap, shmdt, old range of mremap | before the kernel's work | after it, another thread may get the range |
+//! | mmap, shmat, new range of mremap | after the kernel's work | before it, no other thread knows the range |
 //!
-//! If thread A unmaps a range and the kernel then gives it to thread B, A's number was taken before the kernel's
-//! work for A, and B's after the kernel's work for B: A's is lower. If B maps a range and A then unmaps it, A
-//! learned the address after B's call had returned: B's is lower. `MAP_FIXED` replaces mappings that nobody else
-//! may be given meanwhile, so it counts as mmap. A call that fails after its number was taken says so in a second
-//! event, which names the number.
+//! Example 1: thread A unmaps a range, and the kernel then gives it to thread B. A took its number before the
+//! kernel's work for A, and B took its number after the kernel's work for B. So A's number is lower. Example
+//! 2: B maps a range and A then unmaps it. A learned the address after B's call had returned, so B's number
+//! is lower.
+//!
+//! `MAP_FIXED` replaces mappings of the program. No other thread can get their ranges meanwhile, so the call
+//! counts as mmap. If a call fails after it took its number, a second event with this number reports the
+//! failure.
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// Events that the ring holds.
+/// Number of events in the ring.
 pub const MAX_EVENTS: usize = 1 << 16;
 
 /// One event in the ring.
@@ -39,17 +43,17 @@ pub struct MappingSlot {
 #[cfg(not(edleak_loom))]
 const _: () = assert!(core::mem::size_of::<MappingSlot>() == 32);
 
-/// The kind of a call.
+/// The kind of an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Operation {
-    /// mmap has mapped the range. `flags` are the call's.
+    /// mmap has mapped the range. `flags` are the flags of the call.
     Map = 1,
     /// munmap is about to unmap the range.
     Unmap = 2,
     /// mremap is about to move, shrink or grow the range.
     Move = 3,
-    /// mremap has succeeded. The range is the new one; `flags` hold the number of its `Move`.
+    /// mremap has succeeded. The range is the new range; `flags` hold the number of the [`Operation::Move`].
     Moved = 4,
     /// The call whose number `flags` hold has failed.
     Failed = 5,
@@ -66,13 +70,13 @@ impl Operation {
     }
 }
 
-/// Bits of [`MappingEvent::flags`] that the ring keeps.
+/// Number of bits of [`MappingEvent::flags`] in the ring.
 pub const FLAG_BITS: u32 = 24;
 
-/// An event as producer and collector see it.
+/// An event as the producer writes it and the collector reads it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MappingEvent {
-    /// The kind of the call.
+    /// The kind of the event.
     pub operation: Operation,
     /// The lower [`FLAG_BITS`] of the call's flags, or of the number of an earlier event.
     pub flags: u32,
@@ -80,9 +84,9 @@ pub struct MappingEvent {
     pub address: u64,
     /// Length in bytes, as the program passed it.
     pub length: u64,
-    /// Id of the call's site; 0: none.
+    /// ID of the call's site; 0: none.
     pub site: u32,
-    /// Id of the site of the direct caller, which may be a wrapper; 0: none.
+    /// ID of the site of the direct caller, which may be a wrapper; 0: none.
     pub direct: u32,
 }
 
@@ -91,9 +95,9 @@ pub struct MappingEvent {
 pub struct MappingRing<'s> {
     /// The events.
     pub slots: &'s [MappingSlot],
-    /// Numbers given out.
+    /// Number of events that producers have begun.
     pub written: &'s AtomicU32,
-    /// Events that the collector has read.
+    /// Number of events that the collector has read.
     pub read: &'s AtomicU32,
 }
 
@@ -103,7 +107,8 @@ impl MappingRing<'_> {
         let mut number = self.written.load(Ordering::Relaxed);
         loop {
             let waiting = number.wrapping_sub(self.read.load(Ordering::Acquire));
-            // Below 0 while `number` is an old value that the collector has passed meanwhile.
+            // The difference is below 0 if `number` is an old value and the collector has read past it
+            // meanwhile.
             if waiting as i32 >= 0 && waiting as usize >= self.slots.len() {
                 return None;
             }
@@ -122,8 +127,8 @@ impl MappingRing<'_> {
         Some(number)
     }
 
-    /// Reads the event of this number. `None`: it is not published yet. For the collector, which stores `read`
-    /// behind the events it has taken.
+    /// Reads the event with this number; `None`: the event is not published. Only the collector calls this.
+    /// It stores the number of events that it has read into `read`.
     pub fn get(&self, number: u32) -> Option<MappingEvent> {
         let slot = self.slots.get(number as usize % self.slots.len())?;
         let head = slot.head.load(Ordering::Acquire);

@@ -1,12 +1,13 @@
 //! Marks: named instants of the target, and the slices that marking threads take at some of them.
 //!
-//! A mark adds one to the count of its name. At a due count the marking thread also copies the counters of all sites that
-//! changed since the slice of a mark before into a ring, which the collector reads. So the counters of a mark are those of
-//! the instant itself, however short an iteration is. Due are the first 64 counts of a name, and then 32 in each doubling:
-//! a million marks take about 500 slices.
+//! A mark adds one to the count of its name. At a due count, the marking thread also takes a slice: it copies
+//! the counters of sites into a ring, which the collector reads. The slice has all sites that changed since
+//! the previous slice. So the counters of a mark are exact for its instant, and iterations may be short. The
+//! first 64 counts of a name are due, and then 32 counts in each doubling. So a million marks take about 500
+//! slices.
 //!
-//! A mark never waits. If another thread is taking a slice, or the ring is full, the slice is put off to the next mark of
-//! that name: counters are cumulative, so a later slice loses resolution and nothing else.
+//! A mark never waits. If another thread is taking a slice, or if the ring is full, the next mark of that
+//! name takes the slice. Counters are cumulative, so a later slice loses only resolution.
 //!
 //! | word of a slice in the ring | content |
 //! |---|---|
@@ -20,24 +21,24 @@ use crate::counters::Counters;
 use crate::site::MAX_SITES;
 use crate::stack::{Cell, MAX_CELLS};
 
-/// Names that fit.
+/// Maximum number of names.
 pub const MAX_NAMES: usize = 256;
-/// Bytes of a name that are kept.
+/// Number of stored bytes of a name.
 pub const MAX_NAME_BYTES: usize = 96;
-/// Ids that a slice may name: sites, then cells.
+/// Number of IDs that a slice can have: sites, then cells.
 pub const MAX_IDS: usize = MAX_SITES + MAX_CELLS;
-/// Words of the ring.
+/// Number of words in the ring.
 pub const RING_WORDS: usize = 1 << 19;
-/// Words before the ids of a slice.
+/// Number of words before the IDs of a slice.
 pub const HEAD_WORDS: usize = 2;
-/// Words of one id.
+/// Number of words for one ID.
 pub const ID_WORDS: usize = 5;
-/// Marks of a name that are all due.
+/// Number of counts of a name that are all due.
 const ALL_DUE: u64 = 64;
-/// Due counts in each doubling after that.
+/// Number of due counts in each later doubling.
 const DUE_IN_A_DOUBLING: u64 = 32;
 
-/// The count at which the next slice is due, after a slice at `count`, where each doubling has `in_a_doubling` slices.
+/// The next due count after a slice at `count`. Each doubling of the count has `in_a_doubling` due counts.
 pub const fn due_after(count: u64, in_a_doubling: u64) -> u64 {
     if count < ALL_DUE {
         return count + 1;
@@ -46,62 +47,64 @@ pub const fn due_after(count: u64, in_a_doubling: u64) -> u64 {
     (count / stride + 1) * stride
 }
 
-/// What all marks of a session share.
+/// The state that all marks of a session share.
 #[repr(C)]
 #[derive(Default)]
 pub struct MarkState {
-    /// 1: a thread is taking a slice.
+    /// 1: a thread takes a slice.
     pub busy: AtomicU32,
     _reserved: u32,
-    /// Words of the ring written so far.
+    /// Number of words of the ring that the target has written.
     pub written: AtomicU64,
-    /// Words of the ring that the collector has read.
+    /// Number of words of the ring that the collector has read.
     pub read: AtomicU64,
-    /// `read`, plus 1, as it was when a slice found too little room: until the collector reads on, none is tried again.
+    /// The value of `read` when a slice found too little room, plus 1. While `read` keeps this value, no mark
+    /// takes a slice.
     pub full_at: AtomicU64,
-    /// Marks whose name found no place.
+    /// Number of marks without a place for their name.
     pub unnamed: AtomicU64,
-    /// Due slices that were put off.
+    /// Number of due slices that no mark took at their count.
     pub put_off: AtomicU64,
 }
 
-/// One name.
+/// The mark of one name.
 #[repr(C, align(64))]
 pub struct MarkName {
-    /// Hash of the name, which is its identity; 0: the place is free.
+    /// Hash of the name, which identifies the name; 0: the place is free.
     pub hash: AtomicU64,
-    /// How often the mark was set.
+    /// Number of marks of this name.
     pub count: AtomicU64,
-    /// The count at which the next slice is due.
+    /// The next due count.
     pub due: AtomicU64,
-    /// Bytes of the name that are kept, plus 1; stored last, so 0 while the name is being written.
+    /// Number of stored bytes of the name, plus 1. It is stored last, so it is 0 while a thread writes the
+    /// name.
     pub length: AtomicU32,
-    /// 1: the name is longer.
+    /// 1: the name is longer than the stored bytes.
     pub is_cut: AtomicU32,
-    /// The bytes.
+    /// The stored bytes.
     pub bytes: [AtomicU8; MAX_NAME_BYTES],
 }
 #[cfg(not(edleak_loom))]
 const _: () = assert!(core::mem::size_of::<MarkName>() == 128);
 
-/// The counts of one id as the latest slice has them.
+/// The counts of one ID in its latest slice.
 #[repr(C)]
 #[derive(Default)]
 pub struct Seen {
-    /// Allocations.
+    /// Number of allocations.
     pub allocs: AtomicU64,
-    /// Frees.
+    /// Number of frees.
     pub frees: AtomicU64,
 }
 
-/// A name as the caller of `edleak_mark` has it, for as far as it is kept.
+/// The name that the caller of `edleak_mark` passes, cut to [`MAX_NAME_BYTES`].
 #[derive(Clone, Copy)]
 pub struct GivenName<'n> {
-    /// Its bytes, at most [`MAX_NAME_BYTES`].
+    /// The bytes of the name, at most [`MAX_NAME_BYTES`].
     pub bytes: &'n [u8],
-    /// Hash of `bytes`: longer names that begin alike are one mark.
+    /// Hash of `bytes`. Longer names with the same first bytes are one mark.
     pub hash: u64,
-    /// There is more of it.
+    /// Whether the name is longer than `bytes`.
     pub is_cut: bool,
 }
 
@@ -111,36 +114,36 @@ pub fn mix(hash: u64, byte: u8) -> u64 {
     (hash ^ byte as u64).wrapping_mul(0x0100_0000_01B3)
 }
 
-/// The hash of no bytes.
+/// The hash of an empty name.
 pub const EMPTY_HASH: u64 = 0xCBF2_9CE4_8422_2325;
 
 /// The tables of marks.
 #[derive(Clone, Copy)]
 pub struct Marks<'s> {
-    /// What all marks share.
+    /// The state that all marks share.
     pub state: &'s MarkState,
-    /// The names.
+    /// The marks by place.
     pub names: &'s [MarkName],
-    /// What the latest slice has told.
+    /// The counts of each ID in its latest slice.
     pub seen: &'s [Seen],
     /// The ring.
     pub ring: &'s [AtomicU64],
 }
 
-/// The counters that a slice is made of.
+/// The counters from which a mark takes its slice.
 #[derive(Clone, Copy)]
 pub struct Counted<'s> {
-    /// Counters of all shards in use, [`MAX_SITES`] a shard.
+    /// Counters of all used shards, [`MAX_SITES`] for each shard.
     pub shards: &'s [Counters],
-    /// Counters of the last shard, if several threads share it.
+    /// Counters of the last shard if several threads share it; else empty.
     pub shared: &'s [Counters],
-    /// Sites in use.
+    /// Number of used sites.
     pub sites: usize,
-    /// Cells in use.
+    /// The used cells.
     pub cells: &'s [Cell],
 }
 
-/// The sums of one id over the shards.
+/// The sum of one ID's counters over the shards.
 #[derive(Clone, Copy, Default)]
 struct Sum {
     allocs: u64,
@@ -150,7 +153,8 @@ struct Sum {
 }
 
 impl Sum {
-    /// All frees first: an allocation is counted before its address leaves malloc, so live is never negative.
+    /// Loads all frees first. The target counts an allocation before its address leaves malloc, so the live
+    /// bytes are never negative.
     fn of<'c>(all: impl Iterator<Item = &'c Counters> + Clone) -> Sum {
         let mut sum = Sum::default();
         for counters in all.clone() {
@@ -183,7 +187,7 @@ impl Counted<'_> {
 }
 
 impl Marks<'_> {
-    /// Sets a mark. Lock-free; `counted` is asked only where a slice is due.
+    /// Sets a mark. Lock-free. Calls `counted` only if a slice is due.
     pub fn set<'c>(&self, name: GivenName<'_>, counted: impl FnOnce() -> Counted<'c>) {
         let Some((index, place)) = self.place(name) else {
             self.state.unnamed.fetch_add(1, Ordering::Relaxed);
@@ -198,7 +202,7 @@ impl Marks<'_> {
         }
     }
 
-    /// The place of a name; makes it if need be. `None`: there is no room.
+    /// The place of a name, which the function makes if necessary; `None`: there is no free place.
     fn place(&self, name: GivenName<'_>) -> Option<(usize, &MarkName)> {
         let hash = name.hash.max(1);
         for probe in 0..self.names.len() {
@@ -225,7 +229,7 @@ impl Marks<'_> {
         None
     }
 
-    /// Takes a slice, unless that would mean to wait. `false`: it is put off.
+    /// Takes a slice; `false`: the mark would have to wait for another thread or for room in the ring.
     fn take_slice<'c>(
         &self,
         index: usize,
@@ -240,7 +244,7 @@ impl Marks<'_> {
         {
             return false;
         }
-        // A later mark of this name may have been faster.
+        // A later mark of this name may have taken its slice first.
         let is_due = count >= place.due.load(Ordering::Relaxed);
         let is_taken = !is_due || self.write_slice(index, count, read, &counted());
         if is_due && is_taken {
@@ -250,7 +254,7 @@ impl Marks<'_> {
         is_taken
     }
 
-    /// `false`: the ring has no room for the slice; then nothing of it is published.
+    /// Writes a slice into the ring. `false`: the ring has no room, and nothing is published.
     fn write_slice(&self, index: usize, count: u64, read: u64, counted: &Counted<'_>) -> bool {
         let state = self.state;
         let start = state.written.load(Ordering::Relaxed);
@@ -339,7 +343,7 @@ mod tests {
             marks.set(GivenName { bytes: name.as_bytes(), hash, is_cut: false }, counted);
         }
 
-        /// The slices in the ring: count and, for each id, live bytes.
+        /// The slices in the ring: the count, then the live bytes of each ID.
         fn read(&self) -> Vec<(u64, Vec<(u64, u64)>)> {
             let mut all = Vec::new();
             let mut at = self.state.read.load(Ordering::Relaxed);

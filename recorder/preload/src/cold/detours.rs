@@ -1,8 +1,10 @@
-//! COLD: applies the detours that the collector has compiled, once, while the process has one thread.
+//! COLD: applies the detours that the collector has compiled. This happens once, while the process has one
+//! thread.
 //!
-//! For each module: maps memory where its stubs were compiled for, fills it, makes it code; compares what
-//! stands at every entry with what the file has there; then makes the code writable, writes all jumps, and
-//! protects it again. Whatever the system refuses leaves the module as it was.
+//! For each module, the code first compares the bytes at every entry with the expected bytes. Then it maps
+//! memory at the address for which the stubs were compiled, fills it and makes it executable. Then it makes
+//! the module's code writable, writes all jumps, and makes the code read-only again. If the system refuses a
+//! step before the first jump, the module stays as it was.
 #![allow(unsafe_code)]
 
 use crate::cold::sys;
@@ -16,7 +18,8 @@ use edleak_session::header::Header;
 
 const PAGE: usize = 4096;
 
-/// Detours are in place: those of this image, or those that a forked child has from its parent.
+/// Whether detours are in place: detours of this image, or the detours that a forked child has from its
+/// parent.
 static IN_PLACE: AtomicBool = AtomicBool::new(false);
 
 /// Whether any module has its detours.
@@ -24,7 +27,7 @@ pub(crate) fn are_in_place() -> bool {
     IN_PLACE.load(Ordering::Relaxed)
 }
 
-/// The regions of a session that hold detours.
+/// The regions of a session that detours use.
 pub(crate) struct Regions {
     /// [`MAX_MODULES`] modules.
     pub modules: *const DetourModule,
@@ -34,13 +37,13 @@ pub(crate) struct Regions {
     pub code: *const AtomicU8,
 }
 
-/// Why a module stays as it is: a result, and the error of a system call.
+/// The reason why a module stays as it was: a result, and the error of a system call.
 struct Failure(u32, isize);
 
 /// Applies all detours.
 pub(crate) fn apply(header: &Header, regions: &Regions) {
     let count = header.detour_modules.load(Ordering::Acquire) as usize;
-    // SAFETY: the session holds so many.
+    // SAFETY: the session holds `MAX_MODULES` modules there.
     let modules = unsafe { core::slice::from_raw_parts(regions.modules, MAX_MODULES) };
     for module in modules.iter().take(count) {
         let result = match apply_one(module, regions) {
@@ -58,7 +61,7 @@ pub(crate) fn apply(header: &Header, regions: &Regions) {
 }
 
 fn apply_one(module: &DetourModule, regions: &Regions) -> Result<u32, Failure> {
-    // SAFETY: the session holds so many.
+    // SAFETY: the session holds `MAX_PATCHES` patches there.
     let patches = unsafe { core::slice::from_raw_parts(regions.patches, MAX_PATCHES) };
     let first = module.first_patch.load(Ordering::Relaxed) as usize;
     let patches = patches.get(first..).unwrap_or_default();
@@ -72,10 +75,10 @@ fn apply_one(module: &DetourModule, regions: &Regions) -> Result<u32, Failure> {
     let stubs = map_stubs(module, regions)?;
     let start = lowest.address.load(Ordering::Relaxed) as usize & !(PAGE - 1);
     let end = (highest.address.load(Ordering::Relaxed) as usize + EXPECTED_BYTES).next_multiple_of(PAGE);
-    // The last jump may end before a page that is not mapped.
+    // The last jump may end at the end of a page, and the next page may be unmapped.
     let end = end.min((highest.address.load(Ordering::Relaxed) as usize + JUMP_BYTES).next_multiple_of(PAGE));
-    // Executable throughout: this code may be what runs, and a system that refuses refuses before anything
-    // has changed.
+    // The code stays executable, because this change may cover the code that runs now. If the system refuses
+    // it, nothing has changed yet.
     let opened = sys::protect(start, end - start, sys::READ_WRITE_EXECUTE);
     if opened < 0 {
         sys::unmap(stubs.0, stubs.1);
@@ -89,7 +92,7 @@ fn apply_one(module: &DetourModule, regions: &Regions) -> Result<u32, Failure> {
 
 const JUMP_BYTES: usize = 5;
 
-/// Maps and fills the stubs of a module; their address and size.
+/// Maps and fills the stubs of a module. Returns their address and size.
 fn map_stubs(module: &DetourModule, regions: &Regions) -> Result<(*mut u8, usize), Failure> {
     let (at, bytes) =
         (module.code_at.load(Ordering::Relaxed) as usize, module.code_bytes.load(Ordering::Relaxed) as usize);
@@ -102,13 +105,13 @@ fn map_stubs(module: &DetourModule, regions: &Regions) -> Result<(*mut u8, usize
         return Err(Failure(NO_PLACE, 0));
     };
     for offset in 0..bytes {
-        // SAFETY: within the region of code.
+        // SAFETY: the offset lies within the region of code, which `at + bytes` does not exceed.
         let byte = unsafe { &*regions.code.wrapping_add(at + offset) }.load(Ordering::Relaxed);
-        // SAFETY: within the new mapping.
+        // SAFETY: the offset lies within the new mapping.
         unsafe { stubs.wrapping_add(offset).write(byte) };
     }
     for (index, hook) in hooks.into_iter().enumerate() {
-        // SAFETY: the code begins with room for them, and a mapping is aligned.
+        // SAFETY: the code begins with room for the table of hooks, and the start of a mapping is aligned.
         unsafe { stubs.cast::<usize>().wrapping_add(index).write(hook) };
     }
     let closed = sys::protect(stubs as usize, size, sys::READ_EXECUTE);
@@ -119,13 +122,13 @@ fn map_stubs(module: &DetourModule, regions: &Regions) -> Result<(*mut u8, usize
     Ok((stubs, size))
 }
 
-/// Whether the bytes of the file stand where a jump is to be written.
+/// Whether the expected bytes are at the address of a jump.
 fn is_as_expected(patch: &Patch) -> bool {
     let address = patch.address.load(Ordering::Relaxed) as *const u8;
     let length = patch.expected_bytes.load(Ordering::Relaxed) as usize;
     let expected = patch.expected.iter().take(length).enumerate();
     expected.into_iter().all(|(offset, byte)| {
-        // SAFETY: the collector found the code of a module there, in a mapping that can be read.
+        // SAFETY: the collector found the code of a module at this address, in a readable mapping.
         let found = unsafe { address.wrapping_add(offset).read_volatile() };
         found == byte.load(Ordering::Relaxed)
     })
@@ -134,7 +137,7 @@ fn is_as_expected(patch: &Patch) -> bool {
 fn write(patch: &Patch) {
     let address = patch.address.load(Ordering::Relaxed) as *mut u8;
     for (offset, byte) in patch.jump.iter().take(JUMP_BYTES).enumerate() {
-        // SAFETY: made writable by `apply_one`; no thread but this one runs.
+        // SAFETY: `apply_one` has made the code writable, and no other thread runs.
         unsafe { address.wrapping_add(offset).write_volatile(byte.load(Ordering::Relaxed)) };
     }
 }

@@ -1,6 +1,7 @@
-//! COLD: marks. Counts a mark, and copies the counters of this instant into the session where a slice is due.
+//! COLD: marks. Counts a mark. If a slice is due, copies the counters of this instant into the session.
 //!
-//! A mark makes no system call, allocates nothing and waits for nobody; see [`edleak_session::mark`] for the protocol.
+//! A mark makes no system call, allocates no memory and never waits. [`edleak_session::mark`] explains the
+//! protocol.
 #![allow(unsafe_code)]
 
 use crate::cold::lifecycle;
@@ -17,8 +18,8 @@ use edleak_session::mark::{
 use edleak_session::site::MAX_SITES;
 use edleak_session::stack::MAX_CELLS;
 
-/// `edleak_set_mark`, which `edleak_mark` of include/edleak.h calls: sets the mark of this name. Does nothing in a process that is
-/// not recorded.
+/// `edleak_set_mark`: sets the mark of this name. The function `edleak_mark` of include/edleak.h calls it.
+/// Does nothing in a process that is not recorded.
 ///
 /// # Safety
 /// `name` is null or a NUL-terminated string.
@@ -29,7 +30,7 @@ pub(crate) unsafe extern "C" fn on_mark(name: *const u8) {
         return;
     }
     let Some(header) = lifecycle::header() else { return };
-    // SAFETY: as the caller says.
+    // SAFETY: the caller guarantees a NUL-terminated string; the function has returned if `name` is null.
     let name = unsafe { given(name) };
     marks(header).set(name, || counted(header));
 }
@@ -39,10 +40,10 @@ pub(crate) unsafe extern "C" fn on_mark(name: *const u8) {
 unsafe fn given<'n>(name: *const u8) -> GivenName<'n> {
     let (mut length, mut hash) = (0, EMPTY_HASH);
     loop {
-        // SAFETY: no byte before this one was the NUL.
+        // SAFETY: no byte before this one was the NUL, so the string continues to this byte.
         let byte = unsafe { *name.wrapping_add(length) };
         if byte == 0 || length == MAX_NAME_BYTES {
-            // SAFETY: these bytes were read above.
+            // SAFETY: the loop has read these bytes.
             let bytes = unsafe { slice::from_raw_parts(name, length) };
             return GivenName { bytes, hash, is_cut: byte != 0 };
         }
@@ -51,11 +52,11 @@ unsafe fn given<'n>(name: *const u8) -> GivenName<'n> {
     }
 }
 
-/// `count` values at an offset of the session that begins with `header`.
+/// The `count` values at an offset of the session that begins with `header`.
 fn table<T>(header: &'static Header, at: usize, count: usize) -> &'static [T] {
     let start = (&raw const *header).cast::<u8>().wrapping_add(at).cast();
-    // SAFETY: the layout of the session has that many there, of types made of atomics, and the session is mapped for the life of
-    // the process.
+    // SAFETY: the layout of the session has `count` values of an atomic type there. The session is mapped for
+    // the life of the process.
     unsafe { slice::from_raw_parts(start, count) }
 }
 
@@ -68,7 +69,8 @@ fn marks(header: &'static Header) -> Marks<'static> {
     }
 }
 
-/// The counters of this instant. Shards that nobody has used are left alone, since reading them would give them memory.
+/// The counters of this instant. Skips shards that no thread has used, because the kernel would give them
+/// memory at the first read.
 fn counted(header: &'static Header) -> Counted<'static> {
     let shards = (header.shards.load(Ordering::Relaxed) as usize).clamp(1, MAX_SHARDS);
     let used = (header.shards_used.load(Ordering::Acquire) as usize).min(shards - 1);

@@ -1,5 +1,5 @@
-//! Hooks of detoured functions that do more than the fast path: realloc and its kin, posix_memalign, xallocx;
-//! and unusual frees.
+//! The hooks of detoured functions that do more than the fast path: realloc and similar functions,
+//! posix_memalign, xallocx, and frees that the fast path does not count.
 #![allow(unsafe_code)]
 
 use crate::arch::{self, note};
@@ -9,7 +9,7 @@ use crate::hot::thread::{self, Tls};
 use core::mem::transmute;
 use edleak_session::detour::{HOOKS, Hook};
 
-/// The hooks, by number: what the table at the beginning of a module's stubs holds.
+/// The hooks by number, for the table at the start of a module's code.
 pub(crate) fn hooks() -> [usize; HOOKS] {
     let mut hooks = [0; HOOKS];
     let known: [(Hook, unsafe extern "C" fn()); 6] = [
@@ -26,21 +26,21 @@ pub(crate) fn hooks() -> [usize; HOOKS] {
     hooks
 }
 
-/// A call of a trampoline, laid out on the stack by `arch::detour`.
+/// A call of a trampoline. `arch::detour` builds it on the stack.
 #[repr(C)]
 pub(crate) struct Call {
-    /// The allocation that was taken before the call.
+    /// The entry of the old allocation, taken out of the side table before the call.
     taken: Option<Allocation>,
-    /// The arguments of the function.
+    /// The arguments of the detoured function.
     pub(crate) arguments: [usize; 6],
     /// The requested size.
     pub(crate) size: usize,
-    /// The old address, or the place of the new one.
+    /// The old address, or the place for the new address.
     pub(crate) pointer: *mut u8,
-    /// The function without its detour.
+    /// The address of the trampoline.
     pub(crate) trampoline: usize,
     padding: [usize; PADDING],
-    /// A [`Hook`].
+    /// The number of a [`Hook`].
     pub(crate) kind: usize,
     /// The return address of the caller.
     caller: usize,
@@ -51,15 +51,16 @@ const POSIX_MEMALIGN: usize = Hook::PosixMemalign as usize;
 const REALLOCATE_OR_FREE: usize = Hook::ReallocateOrFree as usize;
 const RESIZE: usize = Hook::Resize as usize;
 
-/// Whether this thread is inside a detoured function that an entry point at `sp` is called by. Ends a mark
-/// that an exception has left.
+/// Whether a detoured function on this thread called the entry point at `sp`. Ends the state *inside* if an
+/// exception has left the function.
 pub(crate) fn is_inside(tls: &mut Tls, sp: usize) -> bool {
     if tls.inside == 0 {
         return false;
     }
     let depth = tls.inside.wrapping_sub(sp);
     if sp < tls.inside && depth < arch::detour::DEPTH {
-        // SAFETY: so close above `sp` lies this thread's stack.
+        // SAFETY: `inside` is less than `DEPTH` above `sp`, so the word before it lies on this thread's
+        // stack.
         let returns_to = unsafe { *((tls.inside - 8) as *const usize) };
         if arch::detour::return_addresses().contains(&returns_to) {
             return true;
@@ -69,64 +70,66 @@ pub(crate) fn is_inside(tls: &mut Tls, sp: usize) -> bool {
     false
 }
 
-/// Before the trampoline of [`Call`] is called. `false`: nothing is to be counted.
+/// Runs before the hook calls the trampoline of `call`. `false`: the call is not counted.
 ///
 /// # Safety
-/// `arch::detour` has laid out the call on its stack.
+/// `call` points to a [`Call`] that `arch::detour` has built on its stack.
 pub(crate) unsafe extern "C" fn begins(call: *mut Call) -> bool {
-    // SAFETY: as the caller says.
+    // SAFETY: the caller guarantees `call`.
     let kind = unsafe { (*call).kind };
-    // SAFETY: the only reference to this thread's state up to `take_known`.
+    // SAFETY: no other reference to this thread's state exists before `take_known`.
     if is_inside(unsafe { thread::tls() }, call as usize) {
         return false;
     }
     let taken = if kind == POSIX_MEMALIGN {
         None
     } else {
-        // SAFETY: an address that the target passes to its allocator; unknown ones and null are not taken.
+        // SAFETY: the target passes this address to its allocator. The function takes only known addresses,
+        // not null.
         slow::take_known(unsafe { (*call).pointer })
     };
-    // SAFETY: as above.
+    // SAFETY: the caller guarantees `call`.
     let place = unsafe { &raw mut (*call).taken };
-    // SAFETY: as above. It holds nothing that would have to be dropped.
+    // SAFETY: the caller guarantees `call`. The old value needs no drop.
     unsafe { place.write(taken) };
-    // SAFETY: the only reference to this thread's state from here on.
+    // SAFETY: no other reference to this thread's state exists from here on.
     thread::enter(unsafe { thread::tls() }, call as usize);
     true
 }
 
-/// After the trampoline has returned `result`. Returns what the function returns.
+/// Runs after the trampoline has returned `result`. Returns the result of the function.
 ///
 /// # Safety
-/// See [`begins`], which has returned `true`; `rbp` is the caller's.
+/// As for [`begins`], which has returned `true` for `call`. `rbp` is the caller's frame pointer.
 pub(crate) unsafe extern "C" fn ends(call: *mut Call, result: usize, rbp: usize) -> usize {
-    // SAFETY: the only reference to this thread's state in this statement.
+    // SAFETY: no other reference to this thread's state exists in this statement.
     thread::leave(unsafe { thread::tls() });
-    // SAFETY: as the caller says.
+    // SAFETY: the caller guarantees `call`.
     let call = unsafe { &mut *call };
     let taken = call.taken.take();
     let (allocation, size) = match call.kind {
         POSIX_MEMALIGN if result as u32 != 0 => return result,
-        // SAFETY: on success the function has stored the allocation there.
+        // SAFETY: the function has succeeded, so it has stored the allocation there.
         POSIX_MEMALIGN => (unsafe { *call.pointer.cast::<*mut u8>() }, call.size),
         RESIZE => {
             let [_, size, extra, ..] = call.arguments;
             let is_known = taken.is_some();
             if result < size {
-                // SAFETY: this thread took it, and it is as it was.
+                // SAFETY: this thread took the entry, and the function did not change the allocation.
                 unsafe { slow::restore(call.pointer, taken) };
                 return result;
             }
             slow::count_taken(taken);
             if !is_known {
-                return result; // from before the detours, and nobody counts it
+                return result; // allocated before the detours existed, so no site counts it
             }
             (call.pointer, result.min(size.saturating_add(extra)))
         }
         kind => {
             let new = result as *mut u8;
             if new.is_null() && call.size != 0 && kind != REALLOCATE_OR_FREE {
-                // SAFETY: as above.
+                // SAFETY: this thread took the entry, and the function failed, so the allocation is as
+                // before.
                 unsafe { slow::restore(call.pointer, taken) };
                 return result;
             }
@@ -137,15 +140,15 @@ pub(crate) unsafe extern "C" fn ends(call: *mut Call, result: usize, rbp: usize)
             (new, call.size)
         }
     };
-    // SAFETY: the frame of the caller is there, and rbp is its own.
+    // SAFETY: the caller's frame still exists, and rbp is its frame pointer.
     unsafe { note::note(allocation, size, &raw const call.caller, rbp) };
     result
 }
 
-/// A free that the fast path did not count.
+/// Counts a free that the fast path did not count.
 ///
 /// # Safety
-/// `allocation` is what the target frees.
+/// `allocation` is the address that the target frees.
 #[cold]
 pub(crate) unsafe extern "C" fn free_slow(allocation: *mut u8) {
     if !lifecycle::is_off() {
@@ -153,8 +156,8 @@ pub(crate) unsafe extern "C" fn free_slow(allocation: *mut u8) {
     }
 }
 
-/// Calls a function of an allocator, inside, unless this thread is inside already: then `next`, which is what
-/// the function finds behind itself.
+/// Calls `function` of an allocator in the state *inside*. If this thread is inside already, `function` has
+/// called the entry point, so this calls `next`, the next definition after the preload.
 ///
 /// # Safety
 /// Both functions take these arguments.
@@ -165,13 +168,13 @@ pub(crate) unsafe fn call_or_next(
     second: usize,
 ) -> *mut u8 {
     let here = 0u8;
-    // SAFETY: the only reference to this thread's state in this statement.
+    // SAFETY: no other reference to this thread's state exists in this statement.
     if is_inside(unsafe { thread::tls() }, (&raw const here) as usize) {
-        // SAFETY: every function of malloc takes at most two arguments.
+        // SAFETY: the caller guarantees that the function takes these two arguments.
         let next: unsafe extern "C" fn(usize, usize) -> *mut u8 = unsafe { transmute(next) };
-        // SAFETY: as the caller says.
+        // SAFETY: the caller guarantees that `next` takes these arguments.
         return unsafe { next(first, second) };
     }
-    // SAFETY: as the caller says.
+    // SAFETY: the caller guarantees that `function` takes these arguments.
     unsafe { arch::detour::call_inside(function, first, second) }
 }

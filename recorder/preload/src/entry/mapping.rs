@@ -1,11 +1,13 @@
-//! COLD: mmap, munmap, mremap, shmat and shmdt: the calls go on to the next definition, and the ring is told.
+//! COLD: mmap, munmap, mremap, shmat and shmdt. Each hook calls the next definition and adds an event to the
+//! ring.
 //!
-//! `session::mapping` explains when each call takes its number. Nothing here touches errno, waits, or makes a
-//! system call of its own once the functions are found. The thread's own state is not used either, so a signal
-//! handler may map in the middle of anything.
+//! `session::mapping` explains when each call takes its number. A hook does not change errno and does not
+//! wait. Once the functions are found, it makes no system call of its own. It does not use the state of the
+//! thread, so a signal handler may map at any time.
 //!
-//! The loader, libc's malloc and libc's threads call the kernel by internal names and never come here. Allocators
-//! in libraries of their own do, and are told apart by the collector, by the module of the direct caller.
+//! The loader, libc's malloc and libc's threads call the kernel by internal names, so these calls do not
+//! reach the hooks. The calls of allocators in other libraries do. The collector recognizes them by the
+//! module of the direct caller.
 #![allow(unsafe_code)]
 
 use crate::cold::lifecycle;
@@ -33,18 +35,18 @@ static MREMAP: Lazy = Lazy::new(c"mremap");
 static SHMAT: Lazy = Lazy::new(c"shmat");
 static SHMDT: Lazy = Lazy::new(c"shmdt");
 
-/// The ring of the session; null: this domain is not recorded.
+/// The ring of the session; null: edleak does not record this domain.
 static RING: AtomicPtr<MappingSlot> = AtomicPtr::new(ptr::null_mut());
 
 const FAILED: Pointer = ptr::without_provenance_mut(usize::MAX);
 const PAGE: usize = 4096;
 
-/// Looks up the functions while nobody can notice.
+/// Looks up the functions at start, before the program calls one.
 pub(crate) fn resolve() {
     [&MMAP, &MMAP64, &MUNMAP, &MREMAP, &SHMAT, &SHMDT].into_iter().for_each(|real| _ = real.get());
 }
 
-/// Makes the ring of a session known; null: this domain is not recorded.
+/// Sets the ring of a session; null: edleak does not record this domain.
 pub(crate) fn set_ring(slots: *mut MappingSlot) {
     RING.store(slots, Ordering::Release);
 }
@@ -55,7 +57,7 @@ fn real(function: &Lazy) -> Pointer {
     function.get()
 }
 
-/// The session, if mappings are recorded.
+/// The session and its ring, for one call.
 #[derive(Clone, Copy)]
 struct Noting {
     header: &'static Header,
@@ -63,12 +65,13 @@ struct Noting {
 }
 
 impl Noting {
-    /// For a call that takes memory.
+    /// For a call that maps memory; `None`: edleak does not record the call.
     fn of_taking() -> Option<Noting> {
         Noting::with(lifecycle::header)
     }
 
-    /// For a call that gives memory back: a forked child that does nothing else is no child that took any.
+    /// For a call that unmaps memory. A forked child that is not recorded does not count as a child that used
+    /// memory if it only unmaps.
     fn of_giving() -> Option<Noting> {
         Noting::with(lifecycle::header_unless_unrecorded_child)
     }
@@ -78,7 +81,7 @@ impl Noting {
             return None;
         }
         let header = header()?;
-        // A forked child may have another session by now, with a ring of its own.
+        // `header` may have given a forked child its own session, with another ring.
         let slots = RING.load(Ordering::Acquire);
         if slots.is_null() {
             return None;
@@ -99,7 +102,7 @@ impl Noting {
         number
     }
 
-    /// Notes a range that the program has from now on, with its site.
+    /// Adds the event of a range that the program has got, with the site of the call.
     ///
     /// # Safety
     /// `caller` and `fp` come from the entry stub.
@@ -107,9 +110,9 @@ impl Noting {
         if !ptr::eq(lifecycle::session(), self.header) {
             return; // another session began during the real call
         }
-        // SAFETY: as the caller says.
+        // SAFETY: the caller guarantees that `caller` and `fp` come from the entry stub.
         let frame = unsafe { Frame::of_caller(caller, fp) };
-        // SAFETY: the frame of the stub's caller, which is under way.
+        // SAFETY: the frame of the stub's caller exists until the stub returns.
         let place = unsafe { sites::place(self.header, frame) };
         self.push(MappingEvent { site: place.site, direct: place.direct, ..event });
     }
@@ -119,10 +122,10 @@ fn event(operation: Operation, address: Pointer, length: usize, flags: u32) -> M
     MappingEvent { operation, flags, address: address as u64, length: length as u64, site: 0, direct: 0 }
 }
 
-/// mmap.
+/// The hook of mmap.
 ///
 /// # Safety
-/// Called by its entry stub only, like every hook here.
+/// Only its entry stub calls this hook. The same holds for every hook in this file.
 pub(crate) unsafe extern "C" fn on_mmap(
     address: Pointer,
     length: usize,
@@ -133,11 +136,11 @@ pub(crate) unsafe extern "C" fn on_mmap(
     caller: *const usize,
     fp: usize,
 ) -> Pointer {
-    // SAFETY: what the target passed, and its frame.
+    // SAFETY: the stub passes the arguments of the target, its caller's frame and its frame pointer.
     unsafe { map(&MMAP, [address as usize, length], protection, flags, file, offset, caller, fp) }
 }
 
-/// mmap64. A libc without that name has one for both.
+/// The hook of mmap64. A libc without mmap64 has one function for both.
 ///
 /// # Safety
 /// See [`on_mmap`].
@@ -152,7 +155,7 @@ pub(crate) unsafe extern "C" fn on_mmap64(
     fp: usize,
 ) -> Pointer {
     let function = if real(&MMAP64).is_null() { &MMAP } else { &MMAP64 };
-    // SAFETY: what the target passed, and its frame.
+    // SAFETY: the stub passes the arguments of the target, its caller's frame and its frame pointer.
     unsafe { map(function, [address as usize, length], protection, flags, file, offset, caller, fp) }
 }
 
@@ -172,9 +175,9 @@ unsafe fn map(
     if real.is_null() {
         return FAILED;
     }
-    // SAFETY: the type of mmap.
+    // SAFETY: the next definition of mmap or mmap64 has this type.
     let real: Mmap = unsafe { transmute(real) };
-    // SAFETY: the target's own call.
+    // SAFETY: this is the target's own call, with its own arguments.
     let mapped =
         unsafe { real(ptr::with_exposed_provenance_mut(address), length, protection, flags, file, offset) };
     if mapped != FAILED
@@ -186,7 +189,7 @@ unsafe fn map(
     mapped
 }
 
-/// munmap.
+/// The hook of munmap.
 ///
 /// # Safety
 /// See [`on_mmap`].
@@ -195,14 +198,14 @@ pub(crate) unsafe fn on_munmap(address: Pointer, length: usize) -> i32 {
     if real.is_null() {
         return -1;
     }
-    // SAFETY: the type of munmap.
+    // SAFETY: the next definition of munmap has this type.
     let real: Munmap = unsafe { transmute(real) };
-    // The kernel refuses these, so there is nothing to note.
+    // The kernel refuses other arguments, so such a call needs no event.
     let is_sound = (address as usize).is_multiple_of(PAGE) && length > 0;
     let noting = if is_sound { Noting::of_giving() } else { None };
-    // Before the call: once the kernel has unmapped the range, another thread may be given it.
+    // Adds the event before the call. Once the kernel has unmapped the range, another thread may get it.
     let number = noting.and_then(|noting| noting.push(event(Operation::Unmap, address, length, 0)));
-    // SAFETY: the target's own call.
+    // SAFETY: this is the target's own call, with its own arguments.
     let status = unsafe { real(address, length) };
     if status != 0 {
         take_back(noting, number);
@@ -210,7 +213,7 @@ pub(crate) unsafe fn on_munmap(address: Pointer, length: usize) -> i32 {
     status
 }
 
-/// The call of an event has failed.
+/// Adds the event of a failed call. `number` is the number of the call.
 #[cold]
 fn take_back(noting: Option<Noting>, number: Option<u32>) {
     if let (Some(noting), Some(number)) = (noting, number) {
@@ -218,7 +221,7 @@ fn take_back(noting: Option<Noting>, number: Option<u32>) {
     }
 }
 
-/// mremap. Its fifth argument is there only with some flags; whatever is in its place goes on.
+/// The hook of mremap. Only some flags have a fifth argument; the hook passes it in any case.
 ///
 /// # Safety
 /// See [`on_mmap`].
@@ -237,16 +240,17 @@ pub(crate) unsafe extern "C" fn on_mremap(
     if real.is_null() {
         return FAILED;
     }
-    // SAFETY: the type of mremap.
+    // SAFETY: the next definition of mremap has this type.
     let real: Mremap = unsafe { transmute(real) };
-    // With an old length of 0 a shared mapping gets a second range; like that with the flag, the first one stays.
+    // With an old length of 0, mremap maps a shared mapping a second time. With this flag, the old range
+    // stays mapped.
     let stays = old_length == 0 || flags & MREMAP_DONTUNMAP != 0;
     let noting = Noting::of_taking();
     let number = match noting {
         Some(noting) if !stays => noting.push(event(Operation::Move, old, old_length, flags as u32)),
         _ => None,
     };
-    // SAFETY: the target's own call.
+    // SAFETY: this is the target's own call, with its own arguments.
     let moved = unsafe { real(old, old_length, new_length, flags, new) };
     if moved == FAILED {
         take_back(noting, number);
@@ -255,13 +259,13 @@ pub(crate) unsafe extern "C" fn on_mremap(
             Some(number) => event(Operation::Moved, moved, new_length, number),
             None => event(Operation::Map, moved, new_length, 0),
         };
-        // SAFETY: `caller` and `fp` come from the stub.
+        // SAFETY: `caller` and `fp` come from the entry stub.
         unsafe { noting.taken(event, caller, fp) };
     }
     moved
 }
 
-/// shmat.
+/// The hook of shmat.
 ///
 /// # Safety
 /// See [`on_mmap`].
@@ -276,22 +280,22 @@ pub(crate) unsafe extern "C" fn on_shmat(
     if real.is_null() {
         return FAILED;
     }
-    // SAFETY: the type of shmat.
+    // SAFETY: the next definition of shmat has this type.
     let real: Shmat = unsafe { transmute(real) };
-    // SAFETY: the target's own call.
+    // SAFETY: this is the target's own call, with its own arguments.
     let attached = unsafe { real(segment, address, flags) };
     if attached != FAILED
         && let Some(noting) = Noting::of_taking()
     {
-        // Its size is not known here; the collector looks it up.
+        // The collector looks up the segment's size.
         let event = event(Operation::Attach, attached, segment as u32 as usize, flags as u32);
-        // SAFETY: `caller` and `fp` come from the stub.
+        // SAFETY: `caller` and `fp` come from the entry stub.
         unsafe { noting.taken(event, caller, fp) };
     }
     attached
 }
 
-/// shmdt.
+/// The hook of shmdt.
 ///
 /// # Safety
 /// See [`on_mmap`].
@@ -300,11 +304,11 @@ pub(crate) unsafe fn on_shmdt(address: Pointer) -> i32 {
     if real.is_null() {
         return -1;
     }
-    // SAFETY: the type of shmdt.
+    // SAFETY: the next definition of shmdt has this type.
     let real: Shmdt = unsafe { transmute(real) };
     let noting = Noting::of_giving();
     let number = noting.and_then(|noting| noting.push(event(Operation::Detach, address, 0, 0)));
-    // SAFETY: the target's own call.
+    // SAFETY: this is the target's own call, with its own arguments.
     let status = unsafe { real(address) };
     if status != 0 {
         take_back(noting, number);
