@@ -2,8 +2,9 @@
 
     test-gate.sh python3 -m pytest -p edleak_marks tests/
 
-The marks of a test are called `iteration NODE_ID`, so the report names the test that leaves memory behind. A recording has
-room for 256 names: run more tests in several processes. Unless pytest is recorded, each test runs once.
+The marks of a test have the name `iteration NODE_ID`, so the report names the test that leaves memory behind.
+A recording has room for 256 names. If there are more tests, run them in several processes. Without a
+recording, each test runs once.
 """
 
 import ctypes

@@ -1,9 +1,12 @@
 #!/bin/bash
-# Runs a test under edleak and fails it if its iterations leave memory behind: test-gate.sh [--] TEST [ARGUMENT]...
+# Runs a test under edleak and fails the test if its iterations leave memory behind:
 #
-# The test does its work EDLEAK_ITERATIONS times (default 30) and sets the mark `iteration` before each, with edleak_mark
-# of edleak.h. The exit code is the test's own if the test fails; 1 if the iterations leak; else 0. A test without marks
-# is run as it is. EDLEAK_TRACES names a directory that keeps the traces and the reports of tests that leak.
+#   test-gate.sh [--] TEST [ARGUMENT]...
+#
+# The test must do its work EDLEAK_ITERATIONS times (default 30). It must set the mark `iteration` before each
+# time, with edleak_mark of edleak.h. If the test fails, the script exits with the test's exit code. If the
+# iterations leak, the script exits with 1. Otherwise, and for a test without marks, it exits with 0.
+# EDLEAK_TRACES names a directory for the traces and reports of tests that leak or are undecided.
 #
 #   ctest           add_test(NAME parser COMMAND test-gate.sh $<TARGET_FILE:parser_test>)
 #   cargo nextest   CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=/path/to/samples/test-gate.sh cargo nextest run
@@ -13,7 +16,7 @@ set -u
 
 [ "${1-}" != -- ] || shift
 [ $# -gt 0 ] || { echo "usage: test-gate.sh [--] TEST [ARGUMENT]..." >&2; exit 2; }
-# A test runner asks for the list of tests first.
+# cargo nextest first asks for the list of tests. Do not record this run.
 case " $* " in *" --list "*) exec "$@" ;; esac
 
 record=${EDLEAK_RECORD_BIN:-edleak-record} analyze=${EDLEAK_ANALYZE_BIN:-edleak-analyze}
@@ -37,5 +40,5 @@ if [ -n "${EDLEAK_TRACES-}" ]; then
     echo "$report" >"$name.txt"
 fi
 [ $verdict -ne 1 ] || exit 1
-# 2: the iterations are too few to tell, which is no failure of the test.
+# 2: edleak needs more iterations for a verdict. This does not fail the test.
 [ $verdict -eq 2 ] || exit $verdict

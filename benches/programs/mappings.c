@@ -1,6 +1,7 @@
-/* `mappings PAIRS`: maps 64 KiB as a JIT does for code, and unmaps it, PAIRS times.
+/* `mappings PAIRS`: maps and unmaps 64 KiB PAIRS times, as a JIT compiler does for code.
  *
- * The program writes the nanoseconds of thread CPU time per pair, the least of ten parts, to the file $BENCH_OUT. */
+ * The program measures ten parts and writes the least nanoseconds of thread CPU time per pair to the file
+ * $BENCH_OUT. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>

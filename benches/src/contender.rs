@@ -16,7 +16,7 @@ pub(crate) enum Contender {
     Forward,
     /// The program runs under edleak-record.
     Edleak,
-    /// The program waits, idle, for edleak-record.
+    /// The program runs with the library idle and is never recorded.
     EdleakIdle,
     /// The program runs under edleak-record with every stack recorded.
     EdleakWatchAll,

@@ -201,7 +201,7 @@ fn write_golden() {
     std::fs::copy(&file.0, golden(&format!("v{VERSION}.edl"))).expect("the directory is there");
 }
 
-/// A mark, and two slices of it; the second takes two records.
+/// A mark and two of its slices; the second slice takes two records.
 fn mark_records() -> Vec<Record> {
     let counters = Counters { allocated_bytes: 1 << 40, allocs: 300, freed_bytes: 70_000, frees: 299 };
     let slice = |number, count, goes_on, sites: &[(SiteId, Counters)]| {
@@ -231,7 +231,7 @@ fn marks_are_read_for_ever() {
     assert_eq!(trace.mark_losses().left_out, 70_000);
 }
 
-/// `cargo test -p edleak-format --test golden -- --ignored write_marks`
+/// Run it with `cargo test -p edleak-format --test golden -- --ignored write_marks`.
 #[test]
 #[ignore = "writes the golden trace with marks"]
 fn write_marks() {

@@ -103,7 +103,8 @@ NOINLINE void *site_aligned_alloc(size_t n) { void *p = aligned_alloc(ALIGNMENT,
 NOINLINE void *site_memalign(size_t n) { void *p = memalign(ALIGNMENT, n); KEEP(p); return p; }
 NOINLINE void *site_valloc(size_t n) { void *p = valloc(n); KEEP(p); return p; }
 #ifdef OWN_ALLOCATOR
-// Not every allocator defines it, and free would not know what libc's returns.
+// Some allocators do not define pvalloc. libc's pvalloc would return memory that the allocator's free does
+// not know.
 NOINLINE void *site_pvalloc(size_t n) { void *p = valloc(n); KEEP(p); return p; }
 #else
 NOINLINE void *site_pvalloc(size_t n) { void *p = pvalloc(n); KEEP(p); return p; }
@@ -175,7 +176,7 @@ NOINLINE void site_fail(unsigned kind) {
     KEEP(p);
     if (p) fail("an impossible allocation succeeded");
 #ifdef OWN_ALLOCATOR
-    want = got; // some allocators set none
+    want = got; // some allocators do not set errno
 #endif
     if (got != want) fail("errno of a failed call is wrong");
 }
@@ -216,7 +217,7 @@ static void allocate(worker &w, slot &s) {
     site made_by = (site)(w.random() % FAIL);
     void *p = nullptr;
 #ifdef OWN_ALLOCATOR
-    if (is_aligned(made_by) && n == 0) n = 1; // jemalloc aligns nothing then
+    if (is_aligned(made_by) && n == 0) n = 1; // for 0 bytes jemalloc ignores the alignment
 #endif
     switch (made_by) {
     case MALLOC: p = site_malloc(n); break;

@@ -1,4 +1,4 @@
-// Four mappings; a forked child unmaps one of them and maps two of its own, while its parent keeps all four.
+// Makes four mappings and forks. The child unmaps one of them and makes two more; the parent keeps all four.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +14,7 @@ __attribute__((noinline)) static void *in_parent(void) {
 }
 __attribute__((noinline)) static void *in_child(void) {
     void *m = mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (m != MAP_FAILED) *(volatile char *)m = 1; // so the call is no jump from main
+    if (m != MAP_FAILED) *(volatile char *)m = 1; // keeps the call of mmap from becoming a jump
     return m;
 }
 

@@ -1,12 +1,13 @@
-// Allocates in threads without pause and keeps a ledger of the allocations that it made since the last reset.
+// Allocates in several threads without pause, and keeps a ledger of the allocations since the last reset.
 //
 //   idle_ledger THREADS
 //
-// Commands, one a line, each answered by one line (`done`) or, for `print`, by the ledger and `done`:
+// Reads one command a line. The program answers each command with the line `done`, after `print` with the
+// ledger and `done`:
 //   go     the threads allocate, free and reallocate blocks that they share
 //   pause  the threads wait
-//   drain  every block is freed, and the threads wait
-//   reset  the ledger begins at zero; blocks that exist now are unknown to it
+//   drain  the program frees every block, and the threads wait
+//   reset  the ledger begins at zero; it does not know blocks that exist now
 //   tick   the main thread allocates a block and frees it
 //   print  the ledger as JSON
 //
@@ -123,7 +124,7 @@ static void *work(void *argument) {
 
 static void pause_all() {
     runs = false;
-    // A thread that saw the old value has counted itself within this time, or is waited for.
+    // A thread that saw the old value counts itself within this time. The loop below waits for such threads.
     do usleep(2000); while (running.load() != 0);
 }
 

@@ -1,7 +1,8 @@
-// Iterations of one kind between marks: iterations KIND COUNT [SIZE [PERIOD]]
+// Runs iterations of one kind, with a mark before each: iterations KIND COUNT [SIZE [PERIOD]]
 //
-// For each mark, the program prints what the function of this kind holds by its own count: one JSON object a line. The
-// kinds differ in what an iteration leaves behind; see tests/tests/marks.rs.
+// For each mark, the program prints one line of JSON: the bytes and allocations that the function of this
+// kind holds by its own count. The kinds differ in the memory that an iteration leaves behind
+// (tests/tests/marks.rs).
 #include <edleak.h>
 
 #include <cstdint>
@@ -17,7 +18,7 @@
 namespace {
 
 size_t size = 1024, period = 10;
-// What the function under test holds.
+// Bytes and allocations that the function under test holds.
 size_t held_bytes, held_count;
 
 void *keep(void *p) {
@@ -46,24 +47,24 @@ void release(void *p, size_t bytes) {
 // Every iteration leaves one allocation behind.
 void each(size_t) { allocate(size); }
 
-// One iteration in `period` does.
+// One iteration in `period` leaves one allocation behind.
 void periodic(size_t n) {
     if (n % period == 0) allocate(size);
 }
 
-// One iteration in three does, at random.
+// One iteration in three, at random, leaves one allocation behind.
 void random_third(size_t) {
     if (random_number() % 3 == 0) allocate(size);
 }
 
-// `period` entries with keys at random; all stay.
+// A cache of `period` entries with random keys; all entries stay.
 void cache(size_t) {
     static std::vector<void *> entries(period);
     void *&entry = entries[random_number() % period];
     if (entry == nullptr) entry = allocate(size);
 }
 
-// The last `period` results stay, older ones go.
+// Keeps the last `period` results and frees older results.
 void history(size_t n) {
     static std::vector<void *> entries(period);
     void *&entry = entries[n % period];
@@ -71,7 +72,7 @@ void history(size_t n) {
     entry = allocate(size);
 }
 
-// Work in batches: `period` requests wait, then all are done.
+// Works in batches: `period` requests wait, then the function completes and frees all of them.
 void queue(size_t n) {
     static std::vector<void *> waiting;
     if (waiting.capacity() < period) waiting.reserve(period);
@@ -82,14 +83,14 @@ void queue(size_t n) {
     }
 }
 
-// Eight bytes more in a vector that doubles.
+// Adds eight bytes to a vector that doubles when it is full.
 void vector(size_t n) {
     static std::vector<uint64_t> all;
     all.push_back(n);
     held_bytes = all.capacity() * sizeof(uint64_t), held_count = 1;
 }
 
-// The same, emptied after each iteration: its capacity stays.
+// The same vector, emptied after each iteration. Its capacity stays.
 void reused_vector(size_t n) {
     static std::vector<uint64_t> all;
     all.clear();
@@ -97,7 +98,7 @@ void reused_vector(size_t n) {
     held_bytes = all.capacity() * sizeof(uint64_t), held_count = 1;
 }
 
-// A buffer that is appended to.
+// Appends to a buffer.
 void realloc_growth(size_t) {
     static void *buffer;
     buffer = keep(realloc(buffer, held_bytes += size));
@@ -114,7 +115,7 @@ void warm_up(size_t n) {
     if (n <= period) allocate(size);
 }
 
-// All is freed.
+// Every iteration frees all its memory.
 void nothing(size_t n) {
     void *first = allocate(size), *second = allocate(size + n % 100);
     release(first, size);

@@ -1,11 +1,12 @@
-// The oracle of mapped memory: random mmap, munmap, mremap, MAP_FIXED and shmat, and a ledger of its own, printed as JSON.
+// The oracle of mapped memory: random calls of mmap, munmap, mremap and shmat, also with MAP_FIXED. The
+// program keeps a ledger and prints it as JSON.
 //
 //   mappings THREADS OPERATIONS [SEED]
 //
-// Each kind of call is made from exactly one function, so that a site of the trace is a line of the ledger. The ledger is
-// a list of pages: which function mapped each, and in which call. Threads share it under a lock, so that ranges change
-// hands between threads; the calls themselves are made outside the lock where that is possible. At the end everything but
-// a few mappings is still there.
+// Exactly one function makes each kind of call, so each site of the trace equals one line of the ledger. The
+// ledger is a list of pages, each with its function and its call. The threads share the ledger under a lock,
+// so one thread may unmap a range of another. Where possible, a thread makes the call itself outside the
+// lock. At the end, nearly all mappings are still there.
 //
 //#Build: -O1
 #include <atomic>
@@ -22,7 +23,7 @@
 #include <vector>
 
 #define NOINLINE __attribute__((noinline, noclone))
-// The call before this is a real call: its result is used here, after it.
+// Uses the result of the call before it, so that this call does not become a jump.
 #define KEEP(p) __asm__ volatile("" : "+r"(p) : : "memory")
 
 enum site { MMAP, MMAP64, FIXED, MREMAP, SHMAT, SITES };
@@ -33,7 +34,7 @@ struct counts { uint64_t allocs, allocated_bytes, frees, freed_bytes; };
 static counts books[SITES];
 struct page { int site; uint64_t call; };
 static std::map<uintptr_t, page> pages;          // by page number
-static std::map<uint64_t, uint64_t> left;        // pages that are left of each call's mapping
+static std::map<uint64_t, uint64_t> left;        // number of pages that are left of each call's mapping
 static uint64_t calls;
 static std::mutex lock;
 
@@ -73,7 +74,8 @@ static uint64_t below(worker *w, uint64_t limit) {
 }
 static void need(bool holds, const char *what) { if (!holds) { perror(what); exit(99); } }
 
-// A run of pages that the ledger has, of one call, at most `most` long, around a random place; count 0: there is none.
+// A run of pages in the ledger near a random place: pages of one call, at most `most`. Count 0: there is no
+// run.
 static uintptr_t some_run(worker *w, size_t most, size_t *count) {
     *count = 0;
     if (pages.empty()) return 0;
@@ -101,14 +103,14 @@ static void *work(void *argument) {
             remember(wide ? MMAP64 : MMAP, (uintptr_t)p / PAGE, count);
             break;
         }
-        case 2: case 3: {                                  // munmap of a part: the range may go to another thread at once
+        case 2: case 3: {                                  // munmap of a part; another thread may get it at once
             size_t n;
             uintptr_t run;
             { std::lock_guard<std::mutex> guard(lock); run = some_run(w, count, &n); if (n) forget(run, n); }
             if (n) need(munmap((void *)(run * PAGE), n * PAGE - below(w, PAGE)) == 0, "munmap");
             break;
         }
-        case 4: {                                          // over what is there; under the lock, or it hits another's
+        case 4: {                                          // map over existing pages, under the lock
             std::lock_guard<std::mutex> guard(lock);
             size_t n;
             uintptr_t run = some_run(w, count, &n);
@@ -123,12 +125,12 @@ static void *work(void *argument) {
             uintptr_t run = some_run(w, 8, &n);
             if (!n) break;
             char *p = (char *)site_mremap((void *)(run * PAGE), n * PAGE, length, MREMAP_MAYMOVE, NULL);
-            if (p == MAP_FAILED) break;                    // of a segment it may not grow
+            if (p == MAP_FAILED) break;                    // a part of a shared segment may not grow
             forget(run, n);
             remember(MREMAP, (uintptr_t)p / PAGE, count);
             break;
         }
-        case 7: {                                          // calls that fail change nothing
+        case 7: {                                          // calls that fail and change nothing
             need(mmap(NULL, 0, PROT_READ, ANON, -1, 0) == MAP_FAILED, "mmap of nothing");
             need(munmap((void *)PAGE, 0) != 0, "munmap of nothing");
             need(munmap((void *)(PAGE + 1), PAGE) != 0, "munmap of no page");

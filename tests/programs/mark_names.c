@@ -1,4 +1,5 @@
-// Marks of all kinds of names, and from threads and children: mark_names names|many|threads|fork|wait|marks_only N
+// Sets marks with all kinds of names, in threads and in children:
+// mark_names names|many|threads|fork|wait|marks_only N
 #include <edleak.h>
 
 #include <pthread.h>

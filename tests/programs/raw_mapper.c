@@ -1,4 +1,5 @@
-// Anonymous memory by system calls that no library function makes: nothing sees it but the kernel. Prints its bytes.
+// Maps anonymous memory by system calls without a library function, so only the kernel knows of it. Prints
+// the number of bytes.
 #include "pace.h"
 #include <stdio.h>
 #include <sys/mman.h>

@@ -1,9 +1,9 @@
-// Address space that grows and is never touched, as a runtime reserves it, beside a heap that does not grow.
+// Reserves more and more address space and never touches it, as a runtime does. The heap does not grow.
 #include "pace.h"
 #include <sys/mman.h>
 
 __attribute__((noinline)) static void *reserve(void) {
-    // Through a volatile variable, so the call is no jump from main.
+    // The volatile variable keeps the call of mmap from becoming a jump.
     void *volatile m = mmap(NULL, 1 << 20, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return m;
 }

@@ -1,4 +1,5 @@
-// Keeps a steady number of live blocks: every millisecond it frees the oldest ones and allocates as many.
+// Keeps a steady number of live blocks. Every millisecond the program frees the oldest blocks and allocates
+// as many.
 //
 //   steady_pool SECONDS BLOCKS PER_MILLISECOND
 //

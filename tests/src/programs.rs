@@ -46,7 +46,7 @@ pub fn rust_allocator(name: &str, profile: &str) -> PathBuf {
         let manifest = repository().join("tests/programs/allocators/rust/Cargo.toml");
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.args(["build", "--quiet", "--locked", "--profile", profile, "--manifest-path"]).arg(manifest);
-        // The allocators are C: they need none of what this build was told about its own code.
+        // The allocators are C code. The compiler flags of this build are not meant for them.
         cargo.arg("--target-dir").arg(&target).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
         let status = cargo.status().expect("cargo must be there to build the programs");
         assert!(status.success(), "the programs of tests/programs/allocators/rust do not build");

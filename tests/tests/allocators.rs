@@ -1,5 +1,5 @@
-//! Allocators inside the program or a library, against the ledgers of programs that use them: every
-//! allocation is counted once, byte for byte, at its caller.
+//! Allocators inside the program or a library, compared with the ledgers of programs that use them. edleak
+//! counts every allocation once, at its caller, exact to the byte.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::ledger::{Ledger, assert_equal, read_ledger};
@@ -9,7 +9,7 @@ use edleak_tests::run::run;
 use std::path::Path;
 use std::process::Command;
 
-/// Records a program that prints its ledger, and compares.
+/// Records a program that prints its ledger, and compares the trace with the ledger.
 fn assert_exact(name: &str, program: &Path, args: &[&str]) -> (Recording, Ledger) {
     let recording = Recorder::new(name).record(program, args);
     assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
@@ -106,8 +106,7 @@ fn a_stripped_allocator_is_told_and_leaves_no_verdict() {
     assert_eq!(analyze([""; 0], &recording.trace).code, 2, "nothing of the program was seen");
 }
 
-// A system that lets no process change its code: what systemd's MemoryDenyWriteExecute does, by the kernel's
-// own means.
+// The kernel forbids the process to change its code, as with systemd's MemoryDenyWriteExecute.
 #[test]
 fn a_system_that_forbids_new_code_is_told_and_leaves_the_program_alone() {
     let program = allocators().binary("hardened_jemalloc");

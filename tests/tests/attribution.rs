@@ -184,7 +184,7 @@ fn two_mistakes_that_share_nothing_but_main_are_two_findings() {
         assert_eq!(names, [("open_log", 1), ("read_config", 1)], "{options:?}");
         for (name, bytes, count, _) in &found {
             let size = if name == "open_log" { 700 } else { 120 };
-            // The first slice may come when a few allocations were made already.
+            // The program may make a few allocations before the first slice.
             assert!(bytes.abs_diff(300 * size) <= 12 * size && count.abs_diff(300) <= 12, "{found:?}");
         }
     }

@@ -164,8 +164,9 @@ fn many_sites() {
     }
 }
 
-/// A malloc that calls nothing: its callers may keep values in registers that a hook changes. So the program
-/// runs as usual, and edleak reports that it counts nothing instead of reporting no leak.
+/// The program's malloc calls no other function, so its callers may keep values in registers that a hook
+/// changes. edleak changes nothing, the program runs as usual, and the report says that edleak counts
+/// nothing.
 #[test]
 fn own_malloc() {
     let plain = run(&mut Command::new(hosts().binary("own_malloc")));

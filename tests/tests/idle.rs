@@ -1,4 +1,5 @@
-//! A process that waits, idle, and is recorded while it runs: `edleak-record --idle` and `--pid`.
+//! A process that starts with the library idle, and is recorded while it runs: `edleak-record --idle` and
+//! `--pid`.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::ledger::{Ledger, assert_equal, read_ledger};
@@ -11,7 +12,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-/// tests/programs/idle_ledger.cpp, started idle, driven by its commands.
+/// tests/programs/idle_ledger.cpp, started with the library idle. The test sends it commands.
 struct Target {
     child: Child,
     commands: ChildStdin,
@@ -56,7 +57,7 @@ impl Target {
         read_ledger(&self.tell("print"))
     }
 
-    /// The lines of /proc/PID/maps with a session.
+    /// The lines of /proc/PID/maps that show a session.
     fn mapped_sessions(&self) -> usize {
         let maps = std::fs::read_to_string(format!("/proc/{}/maps", self.pid())).expect("it runs");
         maps.lines().filter(|line| line.contains("edleak-session")).count()
@@ -77,14 +78,14 @@ fn recorder(pid: u32, trace: &Path, options: &[&str]) -> Command {
     command
 }
 
-/// Starts a recorder and waits until it has asked the process to begin.
+/// Starts edleak-record and waits until it has asked the process to begin.
 fn ask(pid: u32, trace: &Path, options: &[&str]) -> Running {
     let mut running = Running::start(&mut recorder(pid, trace, options), b"");
     running.wait_for_text(&format!("recording process {pid}"));
     running
 }
 
-/// Waits until a recorder lists the process.
+/// Waits until `edleak-record sessions` lists the process.
 fn wait_for_recording(pid: u32) {
     wait_for(&format!("the recording of process {pid}"), || {
         let sessions = run(Command::new(&tools().record).arg("sessions"));
@@ -115,7 +116,7 @@ fn phases_are_exact(threads: u32, cycles: usize) {
         let recorder = ask(target.pid(), &trace, &[]);
         target.tell("tick");
         target.tell("go");
-        // Long enough for the limits of the fast path to be opened in some cycles.
+        // In some cycles, this is long enough for edleak-record to open the limits of the fast path.
         std::thread::sleep(std::time::Duration::from_millis(20 * (cycle as u64 % 4)));
         target.tell("pause");
         let ledger = target.ledger();
@@ -138,8 +139,8 @@ fn counters_of_eight_threads_equal_their_ledger_in_each_recording() {
     phases_are_exact(8, 6);
 }
 
-/// Every recording begins and ends while all threads allocate. At the end of each, every block that was
-/// allocated in it is freed, so allocations and frees of each site must be equal to the byte.
+/// Every recording begins and ends while all threads allocate. Before the end of each recording, the program
+/// frees every block of the recording. So allocations and frees of each site must be equal to the byte.
 fn cycles_under_load_are_exact(threads: u32, cycles: usize) {
     let dir = TempDir::new("idle-load");
     let mut target = Target::start(threads);
@@ -150,7 +151,7 @@ fn cycles_under_load_are_exact(threads: u32, cycles: usize) {
         wait_for_recording(target.pid());
         std::thread::sleep(std::time::Duration::from_millis(10 * (cycle as u64 % 5)));
         if cycle % 2 == 1 {
-            // Ends under load; the next recording shows whether anything of this one is left.
+            // This recording ends under load. The next recording shows if anything of this recording is left.
             stop(recorder);
             continue;
         }
@@ -173,7 +174,7 @@ fn recordings_that_begin_and_end_under_load_are_exact() {
     cycles_under_load_are_exact(8, 12);
 }
 
-/// The check of the issue: over 100 cycles. It runs for a minute.
+/// More than 100 cycles of recordings. This test runs for a minute.
 #[test]
 #[ignore = "a minute long; run it with --ignored"]
 fn hundred_recordings_under_load_are_exact() {
@@ -181,7 +182,7 @@ fn hundred_recordings_under_load_are_exact() {
     cycles_under_load_are_exact(1, 20);
 }
 
-/// Whatever the recorder does when it is killed, the process runs on, and the next recording is exact.
+/// If edleak-record is killed at any moment, the process runs on, and the next recording is exact.
 #[test]
 fn killed_recorder_leaves_the_process_running_and_the_next_recording_exact() {
     let dir = TempDir::new("idle-killed");
@@ -190,7 +191,7 @@ fn killed_recorder_leaves_the_process_running_and_the_next_recording_exact() {
     for step in 0..8u64 {
         let trace = dir.join(format!("killed{step}.edl"));
         let killed = Running::start(&mut recorder(target.pid(), &trace, &[]), b"");
-        // Before it finds the process, while it waits, and while it records.
+        // Kill edleak-record before it finds the process, while it waits, and while it records.
         std::thread::sleep(std::time::Duration::from_millis(4 * step * step));
         killed.signal(libc::SIGKILL);
         assert_eq!(killed.finish().code, 128 + libc::SIGKILL);
@@ -242,7 +243,7 @@ fn process_that_does_not_allocate_is_recorded_once_it_does() {
     let outcome = silent.finish();
     assert_eq!(outcome.code, 125, "{}", outcome.stderr);
     assert!(outcome.stderr.contains("nothing was recorded"), "{}", outcome.stderr);
-    // The request was taken back, so an allocation now begins nothing.
+    // edleak-record withdrew its request, so an allocation now does not begin a recording.
     target.tell("tick");
     let sessions = run(Command::new(&tools().record).arg("sessions"));
     assert!(!sessions.stdout.contains(&target.pid().to_string()), "{}", sessions.stdout);
@@ -263,7 +264,7 @@ fn process_that_cannot_be_recorded_is_refused_with_the_reason() {
     let mut plain = Command::new("sleep").arg("600").spawn().expect("it is installed");
     refused(plain.id(), 126, "it runs without edleak's library (start it with `edleak-record --idle");
     plain.kill().expect("it runs");
-    // It is a zombie until this process waits for it.
+    // The ended process is a zombie until this test waits for it.
     wait_for("a zombie", || {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", plain.id())).unwrap_or_default();
         stat.contains(") Z ")

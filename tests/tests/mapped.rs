@@ -1,4 +1,5 @@
-//! Mapped memory: exact ranges against a program's own ledger, verdicts by site, and memory that no call mapped.
+//! Mapped memory: exact ranges compared with a program's own ledger, verdicts by site, and memory that no
+//! recorded call mapped.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::ledger::{assert_equal, read_ledger};
@@ -11,7 +12,7 @@ fn mapped<'a>(report: &'a Report, field: &str) -> &'a Value {
     &report.json["mapped"][field]
 }
 
-/// Records the oracle and compares every site that maps with its ledger, byte for byte.
+/// Records the oracle, and compares every site that maps memory with the ledger, exact to the byte.
 fn assert_exact(threads: u32, operations: u32, seed: u32) {
     let args = [threads.to_string(), operations.to_string(), seed.to_string()];
     let recording = Recorder::new("mappings").record(programs().binary("mappings"), &args);
@@ -86,14 +87,14 @@ fn memory_mapped_by_system_calls_is_told_with_its_name() {
     assert_eq!(report.json["growth"]["kind"], "outside-malloc", "{}", report.json["growth"]);
     assert_eq!(report.code, 2, "no site explains it: {}", report.json["summary"]);
     let ledger: u64 = recording.outcome.stdout.trim().parse().expect("the bytes that it mapped");
-    // The memory is read seldom, so the last reading may be a second or two old.
+    // The collector reads /proc seldom, so the last reading may be a second or two old.
     let unseen = mapped(&report, "unseen_bytes").as_u64().expect("a number");
     assert!(unseen >= ledger * 4 / 10 && unseen <= ledger + (4 << 20), "{unseen} of {ledger}");
     let text = words(&recording);
     assert!(text.contains("of anonymous memory was mapped by no call that edleak saw; growing"), "{text}");
 }
 
-/// Address space that is reserved and never touched holds no memory.
+/// Address space that the program reserves and never touches holds no memory.
 #[test]
 fn reserved_address_space_is_no_leak() {
     let recording = Recorder::new("reserver").record(programs().binary("reserver"), ["--seconds", "2"]);
@@ -105,7 +106,7 @@ fn reserved_address_space_is_no_leak() {
     assert_eq!(recording.leaks().code, 0, "{}", report.json["summary"]);
 }
 
-/// A forked child begins with the ranges of its parent, and unmaps its own copies only.
+/// A forked child begins with the ranges of its parent, and unmaps only its own copies.
 #[test]
 fn a_forked_child_has_the_ranges_of_its_parent() {
     let recorder = Recorder::new("fork-mapped").options(["--children"]);

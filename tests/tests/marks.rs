@@ -1,4 +1,4 @@
-//! What each iteration leaves behind (`--per-mark`), compared with what the programs counted themselves.
+//! The memory that each iteration leaves behind (`--per-mark`), compared with the programs' own counts.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::programs;
@@ -11,7 +11,8 @@ use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
 
-/// A recording of tests/programs/iterations.cpp, and what the program held at each mark: bytes and allocations.
+/// A recording of tests/programs/iterations.cpp, with the bytes and allocations that the program held at each
+/// mark.
 struct Iterations {
     recording: Recording,
     ledger: Vec<(u64, u64)>,
@@ -36,7 +37,7 @@ impl Iterations {
     }
 }
 
-/// The sites that were judged by a mark, with the worst verdict first.
+/// The sites with a verdict by a mark, the worst verdict first.
 fn judged(report: &Report) -> Vec<&Value> {
     let sites = report.json["sites"].as_array().expect("`sites` is an array");
     sites.iter().filter(|site| !site["per_mark"].is_null()).collect()
@@ -46,7 +47,8 @@ fn number(value: &Value, field: &str) -> u64 {
     value[field].as_u64().unwrap_or_else(|| panic!("no `{field}` in {value}"))
 }
 
-/// Compares the one leak of a report with the ledger: from the end of the warm-up on, to the byte and to the allocation.
+/// Compares the only leak of a report with the ledger, from the end of the warm-up on. Bytes and allocations
+/// must be equal.
 fn assert_as_in_the_ledger(found: &Iterations, report: &Report) {
     let leaks: Vec<_> = judged(report).into_iter().filter(|site| site["verdict"] == "leak").collect();
     assert_eq!(leaks.len(), 1, "{leaks:#?}");
@@ -117,7 +119,7 @@ fn too_few_iterations_are_undecided_and_the_number_needed_is_told() {
     let reason = report.json["summary"]["too_little"].as_str().unwrap_or_default().to_owned();
     assert_eq!(report.code, 2);
     assert!(reason.starts_with("7 iterations are too few at mark `iteration`, 8 are the least"), "{reason}");
-    // With a warm-up of its own, five others are the least.
+    // If the user sets the warm-up, a verdict needs five more iterations.
     assert_eq!(few.report(&["--warm-up", "2"]).code, 1);
     assert_eq!(few.report(&["--warm-up", "3"]).code, 2);
 }
@@ -160,7 +162,7 @@ fn reports_with_marks_hold_what_their_schema_asks_for() {
     }
 }
 
-/// Sites that are watched have their allocations counted by stack; together nothing is lost.
+/// The allocations of a watched site count at its stacks. The stacks together have all of them.
 #[test]
 fn watched_sites_are_judged_with_their_stacks() {
     let found = Iterations::record_with(&["--watch", "*"], &["each", "300"]);
@@ -172,7 +174,7 @@ fn watched_sites_are_judged_with_their_stacks() {
     assert_as_in_the_ledger(&found, &report);
 }
 
-/// A child that is recorded has marks of its own, from the first on.
+/// A recorded child has its own marks, from its first mark on.
 #[test]
 fn marks_of_a_child_are_in_its_own_trace() {
     let recording =
@@ -233,7 +235,7 @@ fn threads_that_mark_at_once_lose_no_mark() {
     assert!((bytes / 32.0 - 1.0).abs() < 0.02, "each mark comes with 32 bytes: {bytes}");
 }
 
-/// A mark in the middle of a program makes no system call, and the trace of a million of them stays small.
+/// Two million marks make no system call, and the trace stays small.
 #[test]
 fn millions_of_marks_make_no_system_call_and_a_small_trace() {
     let dir = TempDir::new("mark-strace");
@@ -250,7 +252,7 @@ fn millions_of_marks_make_no_system_call_and_a_small_trace() {
     let calls = std::fs::read_to_string(&log).expect("strace writes it");
     let between = calls.split("begin marks").nth(1).and_then(|rest| rest.split("end marks").next());
     let between: Vec<_> = between.expect("the program says where it begins").lines().skip(1).collect();
-    // The write that says where it ends is the only one.
+    // The only system call is the write of `end marks`.
     assert_eq!(between.len(), 1, "{between:#?}");
     let bytes = std::fs::metadata(&trace).map(|file| file.len()).unwrap_or(u64::MAX);
     assert!(bytes < 256 << 10, "{bytes}");
@@ -292,7 +294,7 @@ fn a_program_that_marks_runs_without_edleak_and_static() {
     assert_eq!(run(&mut Command::new(&program)).code, 0);
 }
 
-/// `edleak-record mark`, from outside.
+/// Runs `edleak-record mark`.
 fn mark(arguments: &[&str]) -> Outcome {
     run(Command::new(&tools().record).arg("mark").args(arguments))
 }
@@ -301,7 +303,7 @@ fn mark(arguments: &[&str]) -> Outcome {
 fn marks_from_outside_are_judged_like_those_of_the_program() {
     let dir = TempDir::new("mark-outside");
     let trace = dir.join("trace.edl");
-    // One line on standard input makes one iteration.
+    // The program runs one iteration for each line on standard input.
     let script = "import sys\nkept = []\nprint('ready', flush=True)\n\
         for line in iter(sys.stdin.readline, ''):\n kept.append(bytearray(40000))\n print(line, end='', flush=True)\n";
     let mut command = Recorder::new("mark-outside").command(&trace, "/usr/bin/python3", ["-c", script]);
@@ -341,7 +343,7 @@ fn a_mark_without_a_recording_or_a_name_is_refused_with_a_remedy() {
     assert!(unnamed.stderr.contains("the mark has no name"), "{}", unnamed.stderr);
 }
 
-/// What `unpack` writes is the header of this repository.
+/// `edleak-record unpack` writes the edleak.h of this repository.
 #[test]
 fn unpack_writes_the_header() {
     let dir = TempDir::new("mark-unpack");
@@ -351,7 +353,7 @@ fn unpack_writes_the_header() {
     assert_eq!(header(&dir.join("edleak.h")), header(&repository().join("recorder/cli/include/edleak.h")));
 }
 
-/// A recording that is killed in the middle has the marks up to its last slice.
+/// If edleak-record is killed while it records, the trace has the marks up to the last slice.
 #[test]
 fn marks_survive_a_killed_recorder() {
     let dir = TempDir::new("mark-killed");

@@ -1,4 +1,5 @@
-//! samples/test-gate.sh: a test whose iterations leave memory behind fails, under each test runner that the sample names.
+//! samples/test-gate.sh: a test whose iterations leave memory behind fails, under each test runner that the
+//! sample names.
 
 use edleak_tests::run::{Outcome, run};
 use edleak_tests::temp::TempDir;
@@ -52,7 +53,7 @@ fn gate() -> std::path::PathBuf {
     repository().join("samples/test-gate.sh")
 }
 
-/// A command that finds the programs under test.
+/// A command whose environment has the paths of edleak-record and edleak-analyze.
 fn with_edleak(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.env("EDLEAK_RECORD_BIN", &tools().record).env("EDLEAK_ANALYZE_BIN", &tools().analyze);

@@ -420,7 +420,7 @@ fn is_allocation_symbol(name: &str) -> bool {
         "shmdt",
         "free_sized",
         "free_aligned_sized",
-        // What edleak.h looks for.
+        // edleak.h looks for this function.
         "edleak_set_mark",
     ];
     // operator new, new[], delete, delete[]

@@ -78,7 +78,7 @@ fn a_terminal_shows_sorts_filters_watches_and_leaves() {
     let dir = TempDir::new("top-terminal");
     let running = recording(&dir);
     let mut terminal = Terminal::start(&mut top(dir.path(), &[]), 24, 80);
-    // The last line comes last: with it, the screen is whole.
+    // `top` prints this line last, so the screen is complete when it is there.
     let screen = terminal.wait_for("a leak", |screen| {
         (screen.contains("LEAK") || screen.contains("SUSPECT")) && screen.contains("q leave")
     });

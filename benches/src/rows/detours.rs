@@ -1,8 +1,8 @@
-//! An allocator inside the program, whose functions are detoured, beside the same allocator in a shared
-//! library, which edleak's library comes before.
+//! The cost of detours: jemalloc linked into the program, compared with jemalloc as a shared library.
+//! edleak's library comes before the shared library, so its functions need no detour.
 //!
-//! There is no row of instructions: under callgrind, valgrind is the program of the process, so the collector
-//! finds no allocator to detour.
+//! This bench counts no instructions. Under callgrind the program of the process is valgrind, so the
+//! collector finds no allocator to detour.
 
 use crate::Bench;
 use crate::contender::Contender;
@@ -17,7 +17,7 @@ const ROUNDS: usize = 7;
 /// Greatest extra cost of a pair through a detour over a pair through an exported function, in nanoseconds.
 const MOST_MORE_NS: f64 = 3.0;
 
-/// How jemalloc gets into the program.
+/// The linker's flag for jemalloc inside the program, and for jemalloc as a shared library.
 const LINKED: [&str; 2] = ["-l:libjemalloc.a", "-ljemalloc"];
 
 fn programs(bench: &Bench, source: &str) -> Result<[PathBuf; 2]> {
@@ -29,7 +29,7 @@ fn programs(bench: &Bench, source: &str) -> Result<[PathBuf; 2]> {
     Ok([build("inside", LINKED[0])?, build("shared", LINKED[1])?])
 }
 
-/// The rows.
+/// Measures both programs and adds one row.
 pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let Ok([inside, shared]) = programs(bench, "pairs.c") else {
         bench.add(Row::plain("detours", "libjemalloc-dev is absent".to_owned()));

@@ -22,7 +22,7 @@ pub(crate) const KINDS: [(&str, &str); 7] = [
     ("wrapped", "instructions added per malloc+free behind three wrappers"),
     (IDLE, "instructions added per malloc+free while edleak waits"),
 ];
-/// A pair of malloc and free in a process that waits for a recording.
+/// The name of the loop of malloc and free in a process whose library is idle.
 const IDLE: &str = "idle";
 /// The shorter run is so long that it includes all first calls.
 const FEW: u64 = 2_000;

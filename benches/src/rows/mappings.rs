@@ -1,4 +1,4 @@
-//! Nanoseconds that edleak adds per call of mmap or munmap, in a loop of both as a JIT may make it.
+//! Nanoseconds that edleak adds per call of mmap or munmap, in a loop of both calls, as in a JIT compiler.
 
 use crate::bench::Bench;
 use crate::contender::Contender;
@@ -10,10 +10,10 @@ use anyhow::{Context, Result};
 
 const ROUNDS: usize = 7;
 const PAIRS: u64 = 100_000;
-/// The promise: under a microsecond a call.
+/// The limit: one microsecond per call, in nanoseconds.
 const MOST_NS: f64 = 1000.0;
 
-/// The row.
+/// Measures the loop and adds one row.
 pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let program = bench.dir.join("mappings");
     tools::compile(&tools::source("mappings.c"), &program, &["-O2"])?;

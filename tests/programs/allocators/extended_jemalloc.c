@@ -1,4 +1,5 @@
-// The functions that jemalloc adds to malloc's, in a C program that jemalloc is linked into: flags, sizes in place, sized frees.
+// A C program with jemalloc linked in calls the functions that jemalloc has beside malloc's: flags, changes
+// of size in place, sized frees.
 //
 //   extended_jemalloc ROUNDS
 //
@@ -71,7 +72,7 @@ int main(int argc, char **argv) {
         default:
             sub(slot);
             if (how == 5) free(slots[slot].p);
-            // The size that xallocx was asked for need not be one of the size class.
+            // The size that the program requested from xallocx need not be the size of a size class.
             else if (how == 6 || slots[slot].site == XALLOCX) dallocx(slots[slot].p, slots[slot].flags);
             else sdallocx(slots[slot].p, slots[slot].size, slots[slot].flags & ~MALLOCX_ZERO);
             slots[slot].p = NULL;

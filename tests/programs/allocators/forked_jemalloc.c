@@ -1,4 +1,4 @@
-// jemalloc in the program; a forked child allocates and frees as the parent did.
+// A program with jemalloc linked in forks a child, and the child allocates and frees as its parent did.
 //
 //   forked_jemalloc ROUNDS
 //

@@ -1,4 +1,5 @@
-// jemalloc in a program that the kernel lets make no new code: the first run sets the rule and executes the second.
+// A program with jemalloc linked in runs where the kernel forbids new code. The first run sets this rule and
+// executes the program again.
 //
 //#Build: -fno-builtin -l:libjemalloc.a -ldl -lm -lstdc++
 #include <stdio.h>

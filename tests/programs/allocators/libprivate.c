@@ -1,10 +1,11 @@
-// A shared library with a jemalloc of its own that nobody else sees, under the prefix `je_`.
+// A shared library with its own jemalloc under the prefix `je_`. No other module can call this jemalloc.
 //
 //#Build: -l:libjemalloc_pic.a -ldl -lm -pthread -lstdc++ -Wl,--exclude-libs,ALL -Wl,--defsym=je_malloc=malloc -Wl,--defsym=je_free=free
 #include <stdlib.h>
 #include <jemalloc/jemalloc.h>
 
-// The call before this is no jump: a function here is the caller of its allocator.
+// Keeps the call before it from becoming a jump, so that a function of this file is the caller of the
+// allocator.
 #define KEEP(p) __asm__ volatile("" : "+r"(p) : : "memory")
 
 void *private_malloc(size_t size) { void *p = malloc(size); KEEP(p); return p; }

@@ -1,4 +1,4 @@
-// Allocates in turn through libc and through a library with an allocator of its own, and prints a ledger of both.
+// Allocates by turns from libc and from a library with its own allocator, and prints a ledger of both.
 //
 //   private_library ROUNDS
 //
@@ -21,7 +21,7 @@ void private_free_sized(void *allocation, size_t size);
 NOINLINE void *site_libc(size_t n) { void *p = malloc(n); KEEP(p); return p; }
 
 enum { LIBC, PRIVATE_MALLOC, PRIVATE_CALLOC, PRIVATE_REALLOC, PRIVATE_ALIGNED, SITES };
-// The library's functions are the callers of its allocator.
+// The callers of the library's allocator are functions of the library.
 static const char *const NAMES[SITES] = {
     "site_libc", "private_malloc", "private_calloc", "private_realloc", "private_aligned",
 };

@@ -1,5 +1,5 @@
-// `forgotten_threads N`: N threads, each of which ends and is neither joined nor detached. libc frees the memory
-// of a thread only after one of both.
+// `forgotten_threads N`: starts N threads that end, and neither joins nor detaches them. libc frees the
+// memory of a thread only after a join or a detach.
 //#Build: -pthread
 #include <pthread.h>
 #include <stdio.h>

@@ -1,5 +1,6 @@
-// A plugin frees large blocks without edleak. Their memory comes again in pieces that begin in the middle of
-// the entries of each block. A block counts as freed once and with its own size, and so do the pieces.
+// A plugin frees large blocks without edleak. malloc reuses their memory for pieces, and these pieces begin
+// in the middle of the side table's entries of a block. Each block and each piece counts as freed once, with
+// its own size.
 //#Build: -ldl -Wl,-rpath,$OUT
 //#Trace: first allocs=100 allocated_bytes=4000000 frees=100 freed_bytes=4000000
 //#Trace: piece allocs=4000 allocated_bytes=288000 frees=4000 freed_bytes=288000
@@ -17,7 +18,7 @@ int main(void) {
     int reused = 0;
     for (int round = 0; round < 100; round++) {
         char *p = before(), *large = first();
-        CHECK(large - p == 2016); // otherwise this program shows nothing
+        CHECK(large - p == 2016); // otherwise this program tests nothing
         free(p);
         release(large);
         char *pieces[40];

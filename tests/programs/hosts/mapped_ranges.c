@@ -1,5 +1,6 @@
-// Calls of mmap and its kin behave as ever: results, errno of failing calls, errno left alone by others, the fifth
-// argument of mremap, MAP_FIXED, a limit of address space, and lookups of mmap by name.
+// Calls of mmap and its kin behave as without edleak: results, errno of calls that fail, errno unchanged by
+// other calls, the fifth argument of mremap, MAP_FIXED, a limit of address space, and lookups of mmap by
+// name.
 //#Trace: in_main allocs=102 frees=102
 #include "check.h"
 #include <dlfcn.h>

@@ -1,4 +1,4 @@
-// A timer fires every 50 µs, and its handler maps and unmaps in the middle of any call, also of mmap.
+// A timer fires every 50 µs. Its handler maps and unmaps memory, and may interrupt any call, even mmap.
 //#Trace: in_handler allocs=3000 frees=3000
 #include "check.h"
 #include <signal.h>

@@ -1,4 +1,5 @@
-// A program with an mmap and a munmap of its own, which call the next ones: edleak's, and then libc's.
+// A program that defines mmap and munmap. Its functions call the next definition: edleak's, which calls
+// libc's.
 #include "check.h"
 #include <dlfcn.h>
 #include <sys/mman.h>

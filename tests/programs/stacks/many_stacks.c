@@ -1,11 +1,11 @@
-// `many_stacks ROUNDS`: 32,768 distinct stacks of one site, each of which frees and allocates in every round.
+// `many_stacks ROUNDS`: one site with 32,768 distinct stacks. Each stack frees and allocates in every round.
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #define DEPTH 15
 static void *kept[1 << DEPTH];
-static volatile int after; // keeps every call from being a jump
+static volatile int after; // keeps every call from becoming a jump
 
 __attribute__((noinline)) static void *leaf(size_t size) {
     void *allocation = malloc(size);

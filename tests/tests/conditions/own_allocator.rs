@@ -1,5 +1,5 @@
-//! A linked allocator with its own function names: its allocations are counted. Without names, the gate does
-//! not pass.
+//! An allocator that is linked into the program under its own function names. edleak counts its allocations.
+//! If the functions have no names, the gate does not pass.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::programs;
@@ -25,7 +25,7 @@ fn private_allocator_without_names_does_not_pass() {
     assert!(strip.expect("binutils are there").success());
     let recording = Recorder::new("nameless-malloc").record(&stripped, [""; 0]);
     assert_eq!(&*recording.outcome.stdout, "ok\n");
-    // Its ten mappings of 1 MiB are seen, its allocations are not.
+    // edleak sees the ten mappings of 1 MiB that the allocator makes, but not the allocations.
     let analysis = analyze([""; 0], &recording.trace);
     assert_ne!(analysis.code, 0, "{}", analysis.stdout);
 }

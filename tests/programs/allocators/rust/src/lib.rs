@@ -1,8 +1,8 @@
-//! Random operations on boxes, vectors and strings, and a ledger of them, printed as JSON; `THREADS ROUNDS`.
+//! Allocates, reallocates and frees at random, and prints a ledger as JSON. Arguments: `THREADS ROUNDS`.
 //!
-//! Each kind of allocation is made in one function, which calls the global allocator itself, so that a site
-//! of the trace is a line of the ledger. (Each has a number in it: functions alike become one.) Slots are
-//! shared: most allocations are freed by another thread.
+//! One function makes each kind of allocation and calls the global allocator itself. So each site of the
+//! trace equals one line of the ledger. (Each function has its own number: the compiler merges equal
+//! functions.) The threads share the slots, so another thread frees most allocations.
 
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc};
 use std::sync::Mutex;

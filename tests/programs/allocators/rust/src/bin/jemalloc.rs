@@ -1,4 +1,4 @@
-//! The operations of the library with jemalloc as the global allocator.
+//! Runs the operations of the library with jemalloc as the global allocator.
 
 #[global_allocator]
 static GLOBAL: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -1,4 +1,4 @@
-//! The operations of the library with mimalloc as the global allocator.
+//! Runs the operations of the library with mimalloc as the global allocator.
 
 #[global_allocator]
 static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
