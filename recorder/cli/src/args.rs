@@ -109,7 +109,7 @@ pub(crate) struct Args {
 
     /// Record these domains of memory: heap, mapping (mmap, mremap, shmat), or all; separated by commas.
     ///
-    /// The heap is always recorded. With `heap` alone no call of mmap is looked at.
+    /// The heap is always recorded. With `heap` alone, edleak does not look at calls of mmap.
     #[arg(long, value_name = "LIST", default_value = "all")]
     pub(crate) domains: Domains,
 
@@ -123,10 +123,10 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) no_wrappers: bool,
 
-    /// Also count an allocator inside a module whose functions begin with PREFIX, as `my_*`; repeatable.
+    /// Also count an allocator inside a module whose function names begin with PREFIX, as `my_*`; repeatable.
     ///
-    /// The known ones (malloc in the program itself, je_, _rjem_, mi_, tc_, rpmalloc, sn_ and others) need no
-    /// option.
+    /// The allocators that edleak knows (malloc in the program itself, je_, _rjem_, mi_, tc_, rpmalloc, sn_
+    /// and others) need no option.
     #[arg(long, value_name = "PREFIX*")]
     pub(crate) allocator: Vec<String>,
 
@@ -208,7 +208,7 @@ pub(crate) struct WatchArgs {
     pub(crate) specs: Vec<String>,
 }
 
-/// `mark`: names an instant of a running recording.
+/// `mark`: marks this instant of a running recording with a name.
 #[derive(Parser, Clone, Debug)]
 #[command(
     name = "edleak-record mark",
@@ -224,11 +224,11 @@ A program sets marks itself with edleak_mark(\"NAME\") of edleak.h, which
 `edleak-record unpack DIR` writes; those are exact to the allocation."
 )]
 pub(crate) struct MarkArgs {
-    /// The recorded process; may be left out while only one is.
+    /// The process ID of the recording; not necessary if only one recording runs.
     #[arg(short, long, value_name = "PID")]
     pub(crate) session: Option<u32>,
 
-    /// The name; the first 96 bytes count.
+    /// The name of the mark; only the first 96 bytes count.
     #[arg(value_name = "NAME")]
     pub(crate) name: OsString,
 }

@@ -74,7 +74,7 @@ fn steer(args: &WatchArgs, is_for: bool) -> Result<String, Error> {
     ask(&session.socket, &words, PATIENCE)
 }
 
-/// Names an instant of a running recording.
+/// Marks this instant of a running recording.
 pub(crate) fn mark(args: &MarkArgs) -> ExitCode {
     match set_mark(args) {
         Ok(answer) => {

@@ -59,7 +59,7 @@ fn recorded(args: &Args) -> Result<ExitCode, Failed> {
     finish(args, recorded)
 }
 
-/// Refuses a command line whose first word after the options is no program.
+/// Refuses a command line whose first word after the options is not a program.
 fn check_program_word(args: &Args) -> Result<(), Error> {
     let [program, ..] = args.program.as_slice() else {
         return Err(Error::new(ErrorKind::Value, "no program").with_remedy("name one"));

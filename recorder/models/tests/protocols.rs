@@ -174,7 +174,7 @@ fn ring_read_while_it_wraps_returns_whole_events() {
     });
 }
 
-/// Two threads hand a range on to each other, as the kernel would: one unmaps it, then the other gets it from mmap.
+/// Two threads pass a range on, as the kernel would: one thread unmaps it, then the other gets it from mmap.
 #[test]
 fn a_range_that_changes_hands_is_unmapped_before_it_is_mapped_again() {
     const PLACES: usize = 2;
@@ -182,7 +182,7 @@ fn a_range_that_changes_hands_is_unmapped_before_it_is_mapped_again() {
         slots: Vec<MappingSlot>,
         written: AtomicU32,
         read: AtomicU32,
-        /// The kernel's view: whether the range is mapped.
+        /// The kernel's state: whether the range is mapped.
         is_mapped: AtomicU32,
     }
     fn ring(memory: &Memory) -> MappingRing<'_> {
@@ -207,12 +207,12 @@ fn a_range_that_changes_hands_is_unmapped_before_it_is_mapped_again() {
         let mapper = {
             let memory = Arc::clone(&memory);
             thread::spawn(move || {
-                // The kernel gives the range only once it is free.
+                // The kernel gives the range to a thread only after it is unmapped.
                 let is_given = memory.is_mapped.load(Ordering::Acquire) == 0;
                 is_given.then(|| ring(&memory).push(event(Operation::Map)).expect("there is room"))
             })
         };
-        // The collector reads in between: it sees whole events or none, in order.
+        // The collector reads at the same time. It sees only whole events, in order.
         let early = ring(&memory).get(0);
         assert!(early.is_none_or(|found| found == event(Operation::Unmap)));
         unmapper.join().expect("it does not panic");

@@ -12,7 +12,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"edlkctrl");
 pub const SLOTS: usize = 32;
 /// Size of the mapping.
 pub const BYTES: usize = 4096;
-/// The domain of memory that the program maps by calls of mmap and its kin.
+/// The domain of memory that the program maps with mmap, mremap and shmat.
 pub const DOMAIN_MAPPING: u32 = 1;
 
 /// The layout of the page.
@@ -27,7 +27,7 @@ pub struct Control {
     pub root_pid: AtomicU32,
     /// 1: the collector records child processes, too.
     pub children: AtomicU32,
-    /// Domains of memory to record beside the heap: a sum of [`DOMAIN_MAPPING`] and others to come.
+    /// Domains of memory to record beside the heap: 0 or [`DOMAIN_MAPPING`].
     pub domains: AtomicU32,
     /// Number of images that found no free session.
     pub missed: AtomicU32,

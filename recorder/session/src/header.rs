@@ -38,7 +38,7 @@ pub struct Header {
     pub serial: AtomicU64,
     /// The process ID of the collector in its own PID namespace.
     pub collector: AtomicU32,
-    /// Modules with detours; they are there before `ready` is set.
+    /// Number of modules with detours. The collector stores it before `ready`.
     pub detour_modules: AtomicU32,
 
     /// [`FRESH`] or [`ATTACHED`]; a futex.
@@ -63,16 +63,17 @@ pub struct Header {
     pub events_lost: AtomicU32,
     /// The next unused stack, return address and cell.
     pub stacks: Next,
-    /// Numbers of mapping events given out.
+    /// Number of mapping events that the target has begun.
     pub mappings_written: AtomicU32,
-    /// Mapping events that the collector has read.
+    /// Number of mapping events that the collector has read.
     pub mappings_read: AtomicU32,
     /// 1: some thread counts in the shared shard. While this is 0, no thread has touched this shard, and the
     /// collector must not read it: reading would allocate its memory pages.
     pub shared_in_use: AtomicU32,
-    /// 1: the process ran before it attached, so it has allocations that were never counted.
+    /// 1: the process ran before it attached, so it has allocations that the library never counted.
     pub attached: AtomicU32,
-    /// Shards that a thread has ever owned, up to the last of them: the others are untouched.
+    /// The highest number of a shard that a thread has ever owned, plus 1. No thread has touched the shards
+    /// above.
     pub shards_used: AtomicU32,
     /// 1: a forked child without a recording has allocated memory.
     pub has_forked: AtomicU32,
@@ -85,9 +86,9 @@ pub struct Header {
     pub parent_events: AtomicU32,
     /// 1: this forked child has the detours of its parent.
     pub has_detours: AtomicU32,
-    /// 1: the target has applied its detours, as far as it could. 2: they came too late for it.
+    /// 1: the target has tried to apply its detours. 2: the detours came too late for the target.
     pub detours_done: AtomicU32,
-    /// Sites that are calls of `pthread_create`; 0: no more.
+    /// IDs of sites that are calls of `pthread_create`; 0 ends the list.
     pub thread_starts: [AtomicU32; 32],
     /// The start of the image's first stack, as in /proc/PID/stat (`startstack`); 0: unknown.
     pub stack_start: AtomicU64,
@@ -100,7 +101,7 @@ pub struct Header {
     pub untracked_allocs: AtomicU64,
     /// Number of distinct stacks that found no free slot in the stack table.
     pub lost_stacks: AtomicU64,
-    /// Mapping events that found the ring full.
+    /// Number of mapping events lost because the ring was full.
     pub lost_mappings: AtomicU64,
 }
 const _: () = assert!(core::mem::size_of::<Header>() <= 4096);

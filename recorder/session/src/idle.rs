@@ -14,8 +14,8 @@ use crate::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// "edlkidle", little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"edlkidle");
-/// The type of the ELF note that tells where the [`Idle`] of a library lies. Its content is the distance from
-/// the content itself to the object, in four bytes.
+/// The type of the ELF note that contains the place of the library's [`Idle`]. The note's content is the
+/// distance in bytes from the content to the object, as a number of four bytes.
 pub const NOTE_TYPE: u32 = 2;
 /// The owner of edleak's ELF notes.
 pub const NOTE_OWNER: &[u8; 7] = b"edleak\0";
@@ -26,44 +26,45 @@ pub const NEW: u32 = 0;
 pub const STARTING: u32 = 1;
 /// The process is attached to a session.
 pub const COUNTING: u32 = 2;
-/// Nothing is counted: entry points only forward. A collector may write [`WAKE`].
+/// The library counts nothing, and entry points only forward. A collector may write [`WAKE`].
 pub const OFF: u32 = 3;
-/// A collector asks for a recording. The next call of an entry point begins it.
+/// A collector asks for a recording. The next call of an entry point begins the recording.
 pub const WAKE: u32 = 4;
 /// A thread attaches the running process to a session.
 pub const BEGINNING: u32 = 5;
 
-/// The recording has ended. The next call of an entry point makes this [`OFF`].
+/// The recording has ended. The next call of an entry point changes the phase to [`OFF`].
 pub const ENDING: u32 = 6;
 
 /// The last attempt to begin has not failed.
 pub const NO_FAILURE: u32 = 0;
-/// The control page could not be opened.
+/// The process could not open the control page.
 pub const UNREACHABLE: u32 = 1;
-/// The control page gave no session, or the session could not be mapped.
+/// The control page had no free session, or the process could not map the session.
 pub const NO_SESSION: u32 = 2;
 
-/// The longest address of a control page, with its NUL.
+/// Maximum length of the address of a control page, with its NUL.
 pub const ADDRESS_BYTES: usize = 512;
 
-/// The addresses that a collector needs. All fields are plain memory of the process; the collector reads and
-/// writes them from outside.
+/// The addresses that a collector needs. All fields are plain memory of the process. The collector reads and
+/// writes them through the kernel.
 #[repr(C)]
 pub struct Idle {
     /// [`MAGIC`], stored last.
     pub magic: AtomicU64,
     /// [`crate::VERSION`].
     pub version: AtomicU32,
-    /// 1: allocations of this process can be counted. 0: another allocator comes first, or the kernel gave
-    /// the process privileges from its file.
+    /// 1: the library can count the allocations of this process. 0: another allocator comes first, or the
+    /// kernel gave the process privileges from its file.
     pub is_countable: AtomicU32,
-    /// The address of the phase, four bytes.
+    /// The address of the phase, which has four bytes.
     pub phase: AtomicU64,
     /// The address of the first [`Limits`] that a thread may have.
     pub limits: AtomicU64,
-    /// The header of the session that is or was attached last; 0: there was none.
+    /// The address of the header of the session that is attached, or that was attached last; 0: there was
+    /// none.
     pub header: AtomicU64,
-    /// Why the last attempt to begin failed.
+    /// The reason why the last attempt to begin failed.
     pub failure: AtomicU32,
     /// Number of seccomp filters when the library started.
     pub filters: AtomicU32,
@@ -72,7 +73,7 @@ pub struct Idle {
 }
 
 impl Idle {
-    /// An object that describes nothing yet.
+    /// An object without addresses.
     pub const fn new() -> Idle {
         Idle {
             magic: AtomicU64::new(0),
@@ -102,26 +103,26 @@ impl Default for Idle {
 
 /// Distance between the counters and limits of two threads.
 pub const LIMITS_STRIDE: usize = 32;
-/// Offset of the limits from the start of a thread's entry; its pointer to counters comes first.
+/// Offset of the limits from the start of a thread's entry. The entry begins with a pointer to counters.
 pub const LIMITS_AT: usize = 8;
 
-/// The limits of the fast path of one thread; 0: the thread leaves the fast path.
+/// The limits of the fast path of one thread. If they are 0, the thread leaves the fast path.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Limits {
-    /// Sizes below this are small.
+    /// A size below this value is small.
     pub size: u64,
-    /// Entries of the side table below this are small.
+    /// An entry of the side table below this value is small.
     pub small: u32,
 }
-/// Bytes of [`Limits`] that the collector writes.
+/// Number of bytes of [`Limits`] that the collector writes.
 pub const LIMITS_BYTES: usize = 12;
 
 impl Limits {
     /// The limits of a thread that counts on the fast path.
     pub const OPEN: Limits = Limits { size: 1 << 15, small: (1 << 31) - 1 };
 
-    /// The bytes in the memory of the process.
+    /// The bytes of the limits in the memory of the process.
     pub fn to_bytes(self) -> [u8; LIMITS_BYTES] {
         let mut bytes = [0; LIMITS_BYTES];
         bytes[..8].copy_from_slice(&self.size.to_ne_bytes());

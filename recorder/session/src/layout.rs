@@ -85,7 +85,7 @@ pub const BOUNDS_AT: usize = page(ROWS_AT + stack::MAX_ROWS * size_of::<RuleRow>
 pub const MARKS_AT: usize = page(BOUNDS_AT + stack::MAX_BOUNDS * size_of::<Bound>());
 /// Offset of the names of the marks.
 pub const MARK_NAMES_AT: usize = page(MARKS_AT + size_of::<MarkState>());
-/// Offset of the counters that slices of marks have told so far.
+/// Offset of the counts of each ID in its latest slice of marks.
 pub const MARK_SEEN_AT: usize = page(MARK_NAMES_AT + MAX_NAMES * size_of::<MarkName>());
 /// Offset of the ring of slices taken at marks.
 pub const MARK_RING_AT: usize = page(MARK_SEEN_AT + MAX_IDS * size_of::<Seen>());
@@ -93,10 +93,10 @@ pub const MARK_RING_AT: usize = page(MARK_SEEN_AT + MAX_IDS * size_of::<Seen>())
 pub const MAPPINGS_AT: usize = page(MARK_RING_AT + RING_WORDS * size_of::<AtomicU64>());
 /// Offset of the modules with detours.
 pub const DETOUR_MODULES_AT: usize = page(MAPPINGS_AT + mapping::MAX_EVENTS * size_of::<MappingSlot>());
-/// Offset of their jumps.
+/// Offset of the jumps of all modules.
 pub const DETOUR_PATCHES_AT: usize =
     page(DETOUR_MODULES_AT + detour::MAX_MODULES * size_of::<DetourModule>());
-/// Offset of the code that the jumps lead to.
+/// Offset of the code of all modules, to which the jumps lead.
 pub const DETOUR_CODE_AT: usize = page(DETOUR_PATCHES_AT + detour::MAX_PATCHES * size_of::<Patch>());
 /// Offset of the counters, which are indexed by shard and then by site. The counters are the last region
 /// because only their size varies.

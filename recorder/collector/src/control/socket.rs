@@ -1,4 +1,5 @@
-//! The control socket: other programs ask a running recording for its progress and change its watches.
+//! The control socket: other programs ask a running recording for its progress, change its watches and set
+//! marks.
 //!
 //! Each collector has one socket, `PID.sock`, in a directory that only its user can enter. A client sends one
 //! line and reads the answer to its end. Tabs separate the words of a request: `edleak-1 list`, `edleak-1

@@ -1,7 +1,7 @@
 //! A process that ran before its recording: asks its library to begin, and sets it idle at the end.
 //!
 //! ```text
-//!  wake ──▶ the next allocation of the process attaches ──▶ open, once no thread is inside an earlier session
+//! wake ──▶ the next allocation of the process attaches ──▶ open, once no thread is in an earlier session
 //! ```
 
 use crate::error::{Error, ErrorKind};
@@ -13,7 +13,7 @@ use edleak_session::idle::{COUNTING, NO_FAILURE, UNREACHABLE, WAKE};
 use std::io;
 use std::time::{Duration, Instant};
 
-/// After this time without an allocation the user is told.
+/// After this time without an allocation, the collector tells the user that the process does not allocate.
 const SILENCE: Duration = Duration::from_secs(3);
 /// The process and its library.
 pub struct Attached {
@@ -21,7 +21,8 @@ pub struct Attached {
     pub(crate) watch: Watch,
     control: String,
     quiet: bool,
-    /// Whether an earlier session was attached, so the limits are still to be opened.
+    /// Whether the process was attached to an earlier session. If so, its limits are 0 until
+    /// [`Attached::open`].
     is_again: bool,
     woken: Instant,
     is_told: bool,
@@ -52,7 +53,7 @@ impl Attached {
     pub(super) fn look_after_request(&mut self, now: Instant) -> Result<(), Error> {
         const MOST_ATTEMPTS: u32 = 50;
         let pid = self.library.pid();
-        // If the memory cannot be read, the process has ended; the watch shows it.
+        // If the collector cannot read the memory, the process has ended, and the watch will notice this.
         let Ok(phase) = self.library.phase() else { return Ok(()) };
         if idle::is_off(phase) {
             let failure = self.library.failure().unwrap_or(NO_FAILURE);
@@ -68,7 +69,7 @@ impl Attached {
                 let remedy = "start edleak-record in its PID namespace";
                 return Err(Error::new(ErrorKind::Process, message).with_remedy(remedy));
             }
-            // A child that shares the memory of the process was first, and it is not the process.
+            // A child that shares the memory of the process saw the request first. The collector asks again.
             let _ = self.library.wake(&self.control);
         }
         if phase == WAKE && !self.is_told && !self.quiet && now - self.woken > SILENCE {
@@ -88,7 +89,7 @@ impl Attached {
             self.opening.get_or_insert_with(|| Quiescence::new(library.pid(), library.range.clone()));
         if opening.is_reached() {
             self.is_again = false;
-            // It fails only if the process has ended.
+            // The call fails only if the process has ended.
             let _ = library.open(shards);
         }
     }

@@ -6,15 +6,16 @@ use crate::sys::quiescence::Quiescence;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// Longest wait at the end for threads that are inside the library. Only the last counts depend on it.
+/// Longest wait at the end for threads that are inside the library. Without this wait, their last calls would
+/// not be counted.
 const LAST_CALLS: Duration = Duration::from_millis(500);
 /// Longest wait at the end for a thread that attaches.
 const LAST_ATTACH: Duration = Duration::from_secs(1);
-/// Pause between two looks at the end.
+/// Pause between two checks at the end.
 const PAUSE: Duration = Duration::from_millis(2);
 
 impl Follower<'_> {
-    /// Looks after the attached process. Returns whether its recording is impossible.
+    /// Checks the attached process. Returns whether its recording is impossible.
     pub(super) fn look_after_attached(&mut self, now: Instant) -> bool {
         let Root::Attached(attached) = &mut self.root else { return false };
         match &self.recording {
@@ -38,7 +39,8 @@ impl Follower<'_> {
         library.phase().is_ok_and(idle::is_off) && is_new() && library.wake(&self.stock.address()).is_ok()
     }
 
-    /// Sets the library idle in every recorded process that runs on, so that its calls are only forwarded.
+    /// Sets the library idle in every recorded process that still runs, so that its entry points only
+    /// forward.
     pub(super) fn set_idle(&mut self) {
         if let Root::Attached(attached) = &self.root
             && self.recording.is_none()
@@ -59,13 +61,13 @@ impl Follower<'_> {
     }
 }
 
-/// Ends the recording of a process or takes back a request. Waits for a thread that attaches just now.
+/// Ends the recording of a process, or takes back a request. Waits if a thread is attaching the process.
 fn end(library: &Library) -> io::Result<bool> {
     let limit = Instant::now() + LAST_ATTACH;
     let mut was_counting = false;
     loop {
         was_counting |= library.end()?;
-        // A thread may have seen the request before it was taken back.
+        // A thread may have seen the request before the collector took it back.
         std::thread::sleep(PAUSE);
         let phase = library.phase()?;
         if idle::is_off(phase) || (Instant::now() >= limit && idle::is_starting(phase)) {

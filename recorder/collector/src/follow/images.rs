@@ -107,7 +107,7 @@ impl Follower<'_> {
         }
     }
 
-    /// The ranges that a forked child has from its parent, if the parent is still recorded.
+    /// The mappings that a forked child inherits, if its parent is still recorded.
     fn inherited_mappings(&mut self, child: &Session, pid: u32) -> Option<Mappings> {
         let serial = child.header().parent.load(Ordering::Relaxed);
         let parent = self.recordings().find(|recording| serial != 0 && recording.serial() == serial)?;

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// How long a target may wait, once, at its start, for the wrapper rules of its modules.
+/// Longest time that a target waits at its start, once, for the wrapper rules of its modules.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(50);
-/// The same for a program that has an allocator of its own: without its detours nothing of it is counted.
+/// The same for a program that has its own allocator. Without its detours, edleak counts no allocation of it.
 pub(crate) const PATIENCE_FOR_DETOURS: Duration = Duration::from_secs(2);
 /// Number of slots that the collector keeps filled. An image takes one session when it starts; the collector
 /// refills the slots several times a second.
@@ -27,7 +27,7 @@ pub struct SessionStock {
     page: Arc<ControlPage>,
     sessions: Vec<Option<Session>>,
     shards: usize,
-    /// The user of the target, if it is another user than that of this process.
+    /// The user of the target, if this process has another user.
     owner: Option<Owner>,
     keeper: Option<DescriptorKeeper>,
     patience_us: u32,
@@ -39,7 +39,8 @@ impl SessionStock {
         SessionStock::create_with(children, patience, None, None)
     }
 
-    /// The same for a process that runs already. If this process may not show it its descriptors, a keeper does.
+    /// The same for a process that runs already. If it cannot open the descriptors of this process, a keeper
+    /// shows them to it.
     pub(crate) fn create_for(pid: u32, children: bool) -> io::Result<SessionStock> {
         if !descriptor_keeper::is_needed_for(pid) {
             return SessionStock::create(children, PATIENCE);
@@ -91,7 +92,7 @@ impl SessionStock {
         self.page.get().root_pid.store(pid, Ordering::Release);
     }
 
-    /// Tells the targets which domains of memory to record beside the heap, before the first one starts.
+    /// Stores the domains of memory to record beside the heap. Call this before the first target starts.
     pub fn set_domains(&self, domains: u32) {
         self.page.get().domains.store(domains, Ordering::Release);
     }

@@ -34,7 +34,7 @@ pub(super) struct Unrecorded {
 }
 
 impl Unrecorded {
-    /// The process.
+    /// The process ID.
     pub(super) fn pid(&self) -> u32 {
         self.pid
     }

@@ -94,7 +94,7 @@ impl Recording {
             let id = noted.load(Ordering::Acquire);
             let Some(&site) = id.checked_sub(OTHER).and_then(|index| self.trace_ids.get(index as usize))
             else {
-                break; // no more, or a site that the next slice learns
+                break; // no further site, or a site that the next slice learns
             };
             self.thread_starts += 1;
             self.record(&Record::ThreadStart(ThreadStart { site }))?;
@@ -192,7 +192,7 @@ fn event_of(event: &ModuleEvent, number: u32) -> Event {
 }
 
 impl Recording {
-    /// Notes how many earlier allocations were freed so far, if this is due or `is_last`.
+    /// Records the number of earlier allocations that were freed so far, if this is due or `is_last`.
     pub(super) fn note_earlier_frees(&mut self, now_ns: u64, is_last: bool) -> Result<(), Error> {
         let frees = self.session.header().unknown_frees.load(Ordering::Relaxed);
         let Some(before) = &mut self.attached else { return Ok(()) };

@@ -89,7 +89,7 @@ pub struct Recording {
     trace_ids: Vec<SiteId>,
     /// Session ids whose address the target had not stored yet.
     late_sites: Vec<u32>,
-    /// Number of sites that start threads, of those in the session's header, that the trace has.
+    /// Number of the sites in [`edleak_session::header::Header::thread_starts`] that the trace has.
     thread_starts: usize,
     /// Number of sites in the trace: call sites and stacks.
     sites: u32,
@@ -106,7 +106,7 @@ pub struct Recording {
     image: Option<ModuleId>,
     own_allocator: Option<PathBuf>,
     detours: Detours,
-    /// The user was told of allocators that are not counted.
+    /// Whether the collector has told the user about uncounted allocators.
     is_unseen_told: bool,
     image_sites: Vec<usize>,
     /// The counters of a slice, indexed by trace site.
@@ -119,7 +119,7 @@ pub struct Recording {
     /// The first and the newest reading of the processor time, each with the time since the start.
     processor: Option<[(u64, ProcessorTime); 2]>,
     areas: AreaReader,
-    /// The calls that map memory; `None`: they are not recorded.
+    /// The mapped memory of the process; `None`: edleak does not record this domain.
     mappings: Option<Mappings>,
     unmapped_unseen_bytes: u64,
     recorded_mappings: Option<edleak_format::Mappings>,
@@ -132,7 +132,7 @@ pub struct Recording {
     image_watch: ImageWatch,
     /// The state of the process when its recording began, if it ran before.
     attached: Option<Attached>,
-    /// Whether the target counts no more, so that the memory of its session can be given back.
+    /// Whether the target no longer counts, so that the collector can give back the memory of its session.
     is_idle: bool,
 }
 
@@ -164,7 +164,7 @@ pub struct Summary {
     pub is_moved: bool,
     /// Child processes without a trace.
     pub children: Children,
-    /// The process ran before its recording, so earlier allocations are unknown.
+    /// Whether the process ran before its recording. If so, its earlier allocations are unknown.
     pub attached: bool,
 }
 
@@ -200,7 +200,7 @@ pub struct Others {
 impl Recording {
     /// Begins the recording of the image that claimed `session`. Learns its modules, publishes the rules of
     /// its wrappers and takes the first slice. The slice goes into `writer`, whose file at `path` is new.
-    /// `inherited`: the ranges that a forked child has from its parent.
+    /// `inherited` are the mappings that a forked child has from its parent.
     ///
     /// # Errors
     /// The trace cannot be written.
@@ -374,7 +374,7 @@ impl Recording {
         self.session.shards().len()
     }
 
-    /// Notes that the library in the target was set idle.
+    /// Notes that the collector has set the library in the target idle.
     pub fn set_idle(&mut self) {
         self.is_idle = true;
     }
@@ -495,8 +495,9 @@ impl Recording {
         self.write_slice(tick)
     }
 
-    /// Lets the target run, which waits for its rules. The collector has read the counters of the first slice,
-    /// so this slice shows the state before the target runs. Writing the slice takes longer.
+    /// Lets the target run, which waits for its rules. The collector calls this after it has read the
+    /// counters of the first slice, so this slice shows the state before the target runs. The target does not
+    /// wait until the slice is written.
     fn let_target_go(&self) {
         let ready = &self.session.header().ready;
         if ready.load(Ordering::Relaxed) == 0 {

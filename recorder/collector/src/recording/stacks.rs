@@ -44,8 +44,8 @@ impl Epochs {
         true
     }
 
-    /// Doubles the epoch length until the recording has at most [`MOST_EPOCHS`]. A snapshot needs that first: if
-    /// slices were lost, it would otherwise have hundreds of epochs for each stack.
+    /// Doubles the epoch length until the recording has at most [`MOST_EPOCHS`] epochs. Call this before a
+    /// snapshot. If slices were lost, the snapshot would otherwise have hundreds of epochs for each stack.
     pub(crate) fn grow(&mut self, now_ns: u64) {
         while now_ns / self.length_ns >= MOST_EPOCHS {
             self.length_ns *= 2;

@@ -7,8 +7,8 @@ use crate::sys::say::say;
 use edleak_format::{Allocator, ModuleId};
 
 impl Recording {
-    /// Says once which allocators are not counted, as soon as the target has had the time to lead their
-    /// functions to hooks.
+    /// Tells the user, once, about the allocators that edleak does not count. Call this after the target has
+    /// had time to apply its detours.
     pub(super) fn tell_unseen(&mut self) {
         if !std::mem::replace(&mut self.is_unseen_told, true) {
             for unseen in self.unseen() {
@@ -17,13 +17,14 @@ impl Recording {
         }
     }
 
-    /// The allocators that are not counted, or not in full.
+    /// The allocators that edleak counts in part or not at all.
     pub(super) fn unseen(&self) -> Vec<Unseen> {
         self.detours.unseen(&self.session, self.modules.all(), &self.publisher)
     }
 
-    /// The uncounted allocators for the trace. An allocator that is the target's malloc is not among them: the
-    /// library comes before its malloc, and only its own functions (`mallocx`) may be uncounted.
+    /// The uncounted allocators for the trace, except the target's own malloc. The preload library comes
+    /// before that malloc and counts its calls. So only the allocator's further functions (`mallocx`) may be
+    /// uncounted.
     pub(super) fn uncounted_allocators(&self) -> Vec<Allocator> {
         let is_malloc = |id: ModuleId| {
             self.modules.all().get(id.0 as usize).is_some_and(|loaded| allocators::is_malloc(&loaded.file))

@@ -9,7 +9,7 @@ use crate::watch::request::WatchSet;
 pub struct CodeOptions {
     /// Functions to step over.
     pub wrappers: WrapperSet,
-    /// Prefixes of allocators' functions, beyond those of the table.
+    /// The user's prefixes of allocators' functions, in addition to the table.
     pub allocators: Prefixes,
     /// Sites to watch.
     pub watch: WatchSet,

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 pub(crate) struct FileCode {
     /// The ranges of wrappers.
     pub wrappers: Vec<CodeRange>,
-    /// The functions of allocators that the file defines.
+    /// The functions of an allocator that the file defines.
     pub entries: FileEntries,
     /// The link-time address of the file's first byte.
     pub link_base: u64,
@@ -131,7 +131,7 @@ impl FileCode {
         let wrappers = wrapper_ranges(&elf, table, &functions).into_iter().map(code_range).collect();
         let link_base = elf.link_base();
         let file = rules.get().is_none().then(|| files.into_binary());
-        // The cache has no place for the functions of an allocator, so a file with some is compiled anew.
+        // The cache does not store functions of an allocator, so each run compiles such a file again.
         let is_kept = cache.is_some() && entries.entries.is_empty();
         (FileCode { wrappers, entries, link_base, file, version, rules }, !is_kept)
     }

@@ -267,7 +267,8 @@ impl Publisher {
         before.abs_diff(self.watched_sites(session))
     }
 
-    /// The functions of allocators that a module defines; `None`: its file was not read.
+    /// The functions of an allocator that a module defines; `None`: the collector did not read the module's
+    /// file.
     pub(crate) fn entries_of(&self, module: usize) -> Option<&FileEntries> {
         Some(&self.code.get(module)?.get()?.entries)
     }

@@ -634,7 +634,7 @@ pub(crate) const LIBRARIES: &[&str] = &[
     "libdl",
     "librt",
     "libpthread",
-    // The loader: only its frames between malloc and pthread_create are stepped over.
+    // The loader. The walk steps over its frames only between malloc and pthread_create.
     "ld-linux-x86-64",
     "libresolv",
     "libnsl",

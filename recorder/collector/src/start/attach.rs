@@ -1,4 +1,5 @@
-//! Begins the recording of a process that already runs with edleak's library, idle or not recorded.
+//! Begins the recording of a process that already runs with edleak's library, and that is idle or not
+//! recorded.
 
 use crate::error::{Error, ErrorKind};
 use crate::follow::attached::Attached;
@@ -31,8 +32,8 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Records the process `pid` until it ends, the duration is over, or a signal asks for the end. The process
-/// runs on. Calls `started` once the process was asked to begin.
+/// Records the process `pid` until it ends, the duration is over, or a signal ends the recording. The process
+/// runs on after the recording. Calls `started` once the collector has asked the process to begin.
 ///
 /// # Errors
 /// edleak cannot record the process, or it recorded nothing of it.
@@ -131,7 +132,7 @@ fn check_process(pid: u32) -> Result<(), Error> {
     }
 }
 
-/// Finds the library of a process. A process that has just been started may not have loaded it yet.
+/// Finds the library of a process. If the process has just started, waits until it has loaded the library.
 fn find_library(pid: u32) -> Result<Library, NotFound> {
     const LONGEST_START: Duration = Duration::from_millis(500);
     let limit = Instant::now() + LONGEST_START;
@@ -145,7 +146,7 @@ fn find_library(pid: u32) -> Result<Library, NotFound> {
     }
 }
 
-/// The reason why no library was found in a process, and the remedy.
+/// The reason why the collector found no library in a process, and the remedy.
 fn explain(pid: u32, why: &NotFound, options: &RunOptions) -> Error {
     match why {
         NotFound::Memory(error) => inaccessible(pid, error),
@@ -204,7 +205,7 @@ fn inaccessible(pid: u32, error: &io::Error) -> Error {
     }
 }
 
-/// Refuses a process whose library cannot begin, or that another edleak-record records.
+/// Refuses a process whose library cannot begin a recording, or that another edleak-record records.
 fn check_library(library: &Library) -> Result<(), Error> {
     let pid = library.pid();
     if !library.is_countable {
@@ -222,7 +223,7 @@ fn check_library(library: &Library) -> Result<(), Error> {
                 let message = format!("edleak-record (pid {recorder}) records it already");
                 return Err(refusal(message, "end that recording, or use its trace"));
             }
-            // That recorder was killed.
+            // That edleak-record was killed.
             library.end().map_err(|error| inaccessible(pid, &error))?;
         }
         if !idle::is_starting(phase) {
@@ -235,8 +236,8 @@ fn check_library(library: &Library) -> Result<(), Error> {
     }
 }
 
-/// Refuses a process that has forbidden itself system calls since its library started. A filter may kill it
-/// for a call that the library needs to begin.
+/// Refuses a process that has restricted its system calls (seccomp) since its library started. The filter may
+/// kill the process for a system call that the library needs to begin.
 fn check_seccomp(library: &Library) -> Result<(), Error> {
     let filters = |pid| process::read_status(pid).map_or(0, |status| status.seccomp_filters);
     let most = library.filters.unwrap_or_else(|| filters(std::process::id()));
@@ -250,7 +251,7 @@ fn check_seccomp(library: &Library) -> Result<(), Error> {
     Ok(())
 }
 
-/// The running edleak-record that records a process or has asked for it.
+/// The process ID of the running edleak-record that records a process or has asked it to begin.
 fn recorder_of(library: &Library, phase: u32) -> Option<u32> {
     let pid = library.pid();
     let is_recorder = |candidate: &u32| {

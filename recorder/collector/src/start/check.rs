@@ -231,7 +231,7 @@ fn check_elf(path: &Path, bytes: &[u8]) -> Result<Option<OwnMalloc>, Error> {
     Ok(own_malloc_in(&elf))
 }
 
-/// The allocator inside a program file that runs already.
+/// The allocator inside the file of a program that already runs.
 pub(crate) fn own_malloc_of(program: &Path) -> Option<OwnMalloc> {
     let bytes = FileBytes::open(program).ok()?;
     own_malloc_in(&Elf::parse(&bytes).ok()?)
@@ -305,7 +305,7 @@ fn may_execute(path: &Path) -> bool {
 
 /// Whether the file has capabilities of its own.
 fn has_capabilities(path: &Path) -> bool {
-    // An empty buffer asks for the length only.
+    // With an empty buffer, the call returns only the length.
     rustix::fs::getxattr(path, "security.capability", &mut [0u8; 0]).is_ok_and(|length| length > 0)
 }
 

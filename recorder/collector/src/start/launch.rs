@@ -14,15 +14,16 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-/// The environment of the target: the collector's, with the preload first in LD_PRELOAD and the path of the
-/// control page. It does not wait for a recording as a process with `EDLEAK_IDLE` does.
+/// The environment of a target that the collector starts: the collector's own, with the preload library first
+/// in LD_PRELOAD, and the address of the control page. EDLEAK_IDLE is not set, so the target does not wait
+/// for a recording.
 fn environment(preload: &Path, control: &str, only: &str) -> Vec<CString> {
     let ours = [(ENV_SESSION, control), (ENV_ONLY, only), (ENV_IDLE, "")];
     environment_with(preload, &ours)
 }
 
-/// The environment of this process with the preload first in LD_PRELOAD and these variables. A variable
-/// without a value is left out.
+/// The environment of this process, with the preload library first in LD_PRELOAD and the variables `ours`.
+/// The function leaves out variables with an empty value.
 fn environment_with(preload: &Path, ours: &[(&str, &str)]) -> Vec<CString> {
     let mut preloads = preload.as_os_str().to_owned();
     if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
@@ -43,7 +44,8 @@ fn environment_with(preload: &Path, ours: &[(&str, &str)]) -> Vec<CString> {
         .collect()
 }
 
-/// Executes a program in place of this process. Its library waits for a recording. Returns only the error.
+/// Executes a program in place of this process. The program's library waits for a recording. Returns only if
+/// the execution fails.
 pub(crate) fn execute_idle(
     program: &Path,
     arguments: &[OsString],
@@ -64,7 +66,7 @@ pub(crate) fn execute_idle(
     let (argv, envp) = (pointers(&arguments), pointers(&environment));
     signals.restore();
     stdio::restore();
-    // SAFETY: a string and two null-terminated arrays that outlive the call.
+    // SAFETY: `path` is a NUL-terminated string. Both arrays end in a null pointer, and all outlive the call.
     unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
     io::Error::last_os_error()
 }

@@ -86,8 +86,8 @@ impl From<Error> for Failed {
     }
 }
 
-/// Executes a program in place of this process. The program waits, uncounted, for a recording by its process
-/// ID. Returns only the reason why the program could not be started.
+/// Executes a program in place of this process. The program's library counts nothing until a user records the
+/// program by its process ID. Returns only the reason why the program could not start.
 pub fn start_idle(program: &[OsString], embedded: Option<Embedded>) -> Error {
     let start = || {
         let [name, ..] = program else {
@@ -156,8 +156,8 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
         only: options.only.join(":"),
         publisher,
     };
-    // The functions of an allocator inside the program are led to hooks before its first allocation, or
-    // never.
+    // The target must apply the detours of an allocator inside the program before its first allocation. Later
+    // is too late.
     let has_allocator = checked.own_malloc.is_some() || code_options.allocators != Prefixes::default();
     let patience = if has_allocator { PATIENCE_FOR_DETOURS } else { PATIENCE };
     let stock = SessionStock::create(follows_children, patience)

@@ -219,7 +219,8 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     moved
 }
 
-/// Copies edleak-record, its library and the header for marks into `directory`, for a container image or a shared volume.
+/// Copies edleak-record, its library and the header for marks into `directory`, for a container image or a
+/// shared volume.
 ///
 /// # Errors
 /// edleak-record cannot write a file.

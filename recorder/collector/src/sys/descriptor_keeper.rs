@@ -1,10 +1,11 @@
 //! A child process that makes the collector's descriptors visible to a target of another user, or in another
 //! PID namespace.
 //!
-//! A target opens its session through `/proc/COLLECTOR/fd/N`. The kernel allows that only to a process of the
-//! same user that sees the collector in its own /proc. For any other target, the keeper stands in: it shares
-//! the table of descriptors with the collector (`CLONE_FILES`), has the user of the target and no privileges,
-//! and lives in the PID namespace of the target. The keeper does nothing and ends with the collector.
+//! A target opens its session through `/proc/COLLECTOR/fd/N`. The kernel allows this only to a process of the
+//! same user, and the process must see the collector in its own /proc. For any other target, the collector
+//! starts a keeper. The keeper shares the table of descriptors with the collector (`CLONE_FILES`). It has the
+//! user of the target and no privileges, and runs in the PID namespace of the target. The keeper does nothing
+//! and ends with the collector.
 #![allow(unsafe_code)] // clone, setns, setresuid
 
 use crate::sys::process;
@@ -14,23 +15,23 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::time::Duration;
 
-/// Longest wait for the child.
+/// Longest wait for the answer of the child.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The user that owns the memory files of a target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Owner {
-    /// Its user ID.
+    /// The user ID of the target.
     pub(crate) user: u32,
-    /// Its group ID.
+    /// The group ID of the target.
     pub(crate) group: u32,
 }
 
-/// The child process.
+/// The keeper: the child process.
 #[derive(Debug)]
 pub(crate) struct DescriptorKeeper {
     pid: libc::pid_t,
-    /// Its process ID as the target sees it.
+    /// The keeper's process ID in the target's PID namespace.
     pub(crate) pid_there: u32,
 }
 
@@ -57,7 +58,8 @@ impl DescriptorKeeper {
         let own = File::open("/proc/self/ns/pid")?;
         let (mut ready, ready_write) = pipe()?;
         enter(&theirs)?;
-        // SAFETY: no CLONE_VM, so the child has its own memory, as after a fork. It makes only system calls.
+        // SAFETY: without CLONE_VM the child has its own copy of the memory, as after a fork. It makes only
+        // system calls.
         let child = unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_FILES | libc::SIGCHLD, 0, 0, 0, 0) };
         if child == 0 {
             keep(owner, ready_write.as_raw_fd());
@@ -68,9 +70,9 @@ impl DescriptorKeeper {
             return Err(failed);
         }
         let mut keeper = DescriptorKeeper { pid: child as libc::pid_t, pid_there: 0 };
-        // The child writes its process ID, or 0 and the number of an error.
+        // The child writes its process ID (0 if it failed) and an error number.
         let mut answer = [0; 8];
-        // The write end is shared with the child, so the end of the child would not end the read.
+        // The child shares the write end, so the read would not end when the child ends.
         if !wait_readable(&[ready.as_raw_fd()], PATIENCE) {
             return Err(io::ErrorKind::TimedOut.into());
         }
@@ -84,25 +86,26 @@ impl DescriptorKeeper {
 
 impl Drop for DescriptorKeeper {
     fn drop(&mut self) {
-        // SAFETY: the child is not waited for yet, so the ID is its own.
+        // SAFETY: this process has not waited for the child, so the ID still belongs to the child.
         unsafe { libc::kill(self.pid, libc::SIGKILL) };
-        // SAFETY: no memory is passed.
+        // SAFETY: the call passes no memory.
         unsafe { libc::waitpid(self.pid, std::ptr::null_mut(), 0) };
     }
 }
 
-/// The whole life of the child. It makes raw system calls only, because another thread of this process may hold
-/// a lock of libc.
+/// The code of the child, from its start to its end. It makes only raw system calls, because another thread
+/// of the collector may hold a lock of libc.
 fn keep(owner: Owner, ready: libc::c_int) -> ! {
     let (user, group) = (libc::c_long::from(owner.user), libc::c_long::from(owner.group));
-    // SAFETY: an empty list of groups.
+    // SAFETY: the call passes an empty list of groups.
     let set_groups = || unsafe { libc::syscall(libc::SYS_setgroups, 0, 0) };
-    // SAFETY: no memory is passed.
+    // SAFETY: the call passes no memory.
     let set_group = || unsafe { libc::syscall(libc::SYS_setresgid, group, group, group) };
-    // SAFETY: no memory is passed.
+    // SAFETY: the call passes no memory.
     let set_user = || unsafe { libc::syscall(libc::SYS_setresuid, user, user, user) };
-    // A change of the user makes a process undumpable, and then only root could open its descriptors.
-    // SAFETY: no memory is passed.
+    // When a process changes its user, the kernel makes it undumpable. Then only root could open its
+    // descriptors.
+    // SAFETY: the call passes no memory.
     let set_dumpable = || unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
     let done = set_groups() == 0
         && set_group() == 0
@@ -111,33 +114,34 @@ fn keep(owner: Owner, ready: libc::c_int) -> ! {
         && set_dumpable() == 0;
     let failed = !done;
     let error = if failed { io::Error::last_os_error().raw_os_error().unwrap_or(libc::EPERM) } else { 0 };
-    // SAFETY: takes a number. It is set after the change of the user, which would clear it.
+    // SAFETY: the call passes only numbers. It comes after the change of the user, which would clear the
+    // signal.
     unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
-    // SAFETY: no arguments.
+    // SAFETY: the call has no arguments.
     let own = unsafe { libc::syscall(libc::SYS_getpid) } as u32;
     let answer = (u64::from(if failed { 0 } else { own }) | (error as u64) << 32).to_ne_bytes();
-    // SAFETY: eight bytes of a local array.
+    // SAFETY: the call passes the eight bytes of a local array.
     let written = unsafe { libc::syscall(libc::SYS_write, ready, answer.as_ptr(), answer.len()) };
     if written > 0 && !failed {
         loop {
-            // SAFETY: no descriptors and no timeout: waits for a signal.
+            // SAFETY: the call passes no descriptors and no timeout, and waits for a signal.
             unsafe { libc::syscall(libc::SYS_ppoll, 0, 0, 0, 0, 0) };
         }
     }
-    // SAFETY: ends the child without running any code of the parent.
+    // SAFETY: the call ends the child and runs no code of the parent.
     unsafe { libc::_exit(0) }
 }
 
 fn drop_capabilities() -> libc::c_long {
     const VERSION_3: u32 = 0x2008_0522;
     let (header, none) = ([VERSION_3, 0], [0u32; 6]);
-    // SAFETY: the kernel reads a header and three sets of two words.
+    // SAFETY: the kernel only reads a header, and three sets of two words.
     unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) }
 }
 
 /// Makes later children of this process begin in a PID namespace.
 fn enter(namespace: &File) -> io::Result<()> {
-    // SAFETY: the descriptor is open; no memory is passed.
+    // SAFETY: the descriptor is open, and the call passes no memory.
     match unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWPID) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
@@ -152,7 +156,7 @@ fn pipe() -> io::Result<(File, File)> {
     }
     // SAFETY: the descriptor is new, and no other code has it.
     let read = unsafe { File::from_raw_fd(ends[0]) };
-    // SAFETY: as above.
+    // SAFETY: the descriptor is new, and no other code has it.
     let write = unsafe { File::from_raw_fd(ends[1]) };
     Ok((read, write))
 }

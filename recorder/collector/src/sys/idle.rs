@@ -1,8 +1,9 @@
-//! The library in a process that already runs: found in its memory, asked to begin, and set idle again.
+//! Finds edleak's library in the memory of a process that already runs, asks it to begin a recording, and
+//! sets it idle again.
 //!
-//! The ELF notes of the mapped library give its version and the place of its state
-//! ([`edleak_session::idle`]). They are read from the memory of the process, so the file may be deleted or
-//! replaced, or lie in another mount namespace.
+//! The ELF notes of the mapped library contain its version and the place of its state
+//! ([`edleak_session::idle`]). The collector reads the notes from the memory of the process. So the file may
+//! be deleted or replaced, or may be in another mount namespace.
 
 use crate::sys::maps;
 use crate::sys::proc_file;
@@ -26,16 +27,16 @@ pub(crate) struct Library {
     idle: u64,
     phase: u64,
     limits: u64,
-    /// Whether allocations of the process can be counted.
+    /// Whether the library can count the allocations of the process.
     pub(crate) is_countable: bool,
     /// Number of seccomp filters when the library started; `None`: unknown.
     pub(crate) filters: Option<u32>,
 }
 
-/// Why no library can be used.
+/// The reason why the collector cannot use a library.
 #[derive(Debug)]
 pub(crate) enum NotFound {
-    /// The memory of the process cannot be read.
+    /// The collector cannot read the memory of the process.
     Memory(io::Error),
     /// No library is mapped, or it has not started.
     Absent,
@@ -55,7 +56,7 @@ impl Library {
         let maps = maps::files(&proc_file::read(format!("/proc/{pid}/maps"))?);
         let mut other_version = None;
         for first in maps.iter().filter(|mapping| mapping.offset == 0) {
-            // The name may be any, but almost always it is this one.
+            // The file may have any name, but it almost always contains this word.
             if !first.path.contains("edleak") {
                 continue;
             }
@@ -79,7 +80,7 @@ impl Library {
         };
         let u32_at = |offset: usize| remote::read_u32(pid, idle + offset as u64);
         if u64_at(offset_of!(Idle, magic))? != MAGIC || u32_at(offset_of!(Idle, version))? != VERSION {
-            return Err(NotFound::Absent); // it has not started yet
+            return Err(NotFound::Absent); // the library has not started yet
         }
         let filters = u32_at(offset_of!(Idle, filters))?;
         Ok(Library {
@@ -93,17 +94,17 @@ impl Library {
         })
     }
 
-    /// The process.
+    /// The process ID.
     pub(crate) fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// What the library does.
+    /// The phase of the library.
     pub(crate) fn phase(&self) -> io::Result<u32> {
         remote::read_u32(self.pid, self.phase)
     }
 
-    /// Why the last attempt to begin failed.
+    /// The reason why the last attempt to begin failed.
     pub(crate) fn failure(&self) -> io::Result<u32> {
         remote::read_u32(self.pid, self.idle + offset_of!(Idle, failure) as u64)
     }
@@ -135,7 +136,7 @@ impl Library {
         remote::write(self.pid, &[(self.phase, &WAKE.to_ne_bytes())])
     }
 
-    /// Takes back a request that no call of the process has seen yet.
+    /// Takes back a request, if no call of the process has seen it yet.
     pub(crate) fn cancel(&self) -> io::Result<()> {
         if self.phase()? == WAKE {
             remote::write(self.pid, &[(self.phase, &OFF.to_ne_bytes())])?;
@@ -143,8 +144,8 @@ impl Library {
         Ok(())
     }
 
-    /// Completes the end of a recording in place of a call of the process. From now on no further thread sees
-    /// that the recording ends.
+    /// Completes the end of a recording in place of a call of the process. From now on, no further thread
+    /// sees the phase `ENDING`.
     pub(crate) fn settle(&self) -> io::Result<()> {
         if self.phase()? == ENDING {
             remote::write(self.pid, &[(self.phase, &OFF.to_ne_bytes())])?;
@@ -171,7 +172,7 @@ impl Library {
         if self.phase()? != COUNTING {
             return Ok(());
         }
-        // The last shard has no owner.
+        // No thread owns the last shard.
         self.write_limits_of(Limits::OPEN, shards.saturating_sub(1))
     }
 
@@ -188,7 +189,7 @@ impl Library {
     }
 }
 
-/// Whether nothing is counted, and a recording may begin.
+/// Whether the library counts nothing and a recording may begin.
 pub(crate) fn is_off(phase: u32) -> bool {
     matches!(phase, OFF | ENDING)
 }
@@ -202,11 +203,11 @@ pub(crate) fn is_starting(phase: u32) -> bool {
 struct Notes {
     /// The version text.
     identity: String,
-    /// The address of the state; `None`: the library is older.
+    /// The address of the library's state; `None`: an older library, which has no state.
     idle: Option<u64>,
 }
 
-/// The notes of the ELF file that is mapped at `start`; `None`: it is not edleak's library.
+/// The notes of the ELF file that is mapped at `start`; `None`: the file is not edleak's library.
 fn notes_of(pid: u32, start: u64, end: u64) -> io::Result<Option<Notes>> {
     const PAGE: usize = 4096;
     const PT_NOTE: u32 = 4;
@@ -234,7 +235,7 @@ fn notes_of(pid: u32, start: u64, end: u64) -> io::Result<Option<Notes>> {
     Ok(Some(notes).filter(|notes| notes.identity.starts_with("edleak-preload ")))
 }
 
-/// Reads edleak's notes in a segment of notes that lies at `address`.
+/// Reads edleak's notes in a note segment at `address`.
 fn read_notes(segment: &[u8], address: u64, notes: &mut Notes) {
     const IDENTITY_TYPE: u32 = 1;
     const HEADER_BYTES: usize = 12;
@@ -264,7 +265,7 @@ fn read_notes(segment: &[u8], address: u64, notes: &mut Notes) {
     }
 }
 
-/// The word at an offset; 0: beyond the end.
+/// The word at an offset; 0: the offset is beyond the end.
 fn word_at(bytes: &[u8], at: usize) -> u64 {
     let word = bytes.get(at..at.saturating_add(8)).and_then(|word| word.try_into().ok());
     word.map_or(0, u64::from_ne_bytes)

@@ -1,8 +1,9 @@
 //! The memory of a process by kind of mapping, from /proc/PID/smaps and /proc/PID/maps.
 //!
-//! The kernel holds the map lock of the process while it writes these files. So readings are spaced such that
-//! all of them together take less than a thousandth of the time. smaps costs a look at every page, so in a large
-//! process it is read seldom; maps, which has sizes and no resident memory, is read in between.
+//! The kernel holds the map lock of the process while it writes these files. So the collector spaces its
+//! readings: all together take less than a thousandth of the time. For smaps, the kernel looks at every page,
+//! so the collector reads smaps of a large process seldom. In between it reads maps, which has sizes but no
+//! resident memory.
 
 use crate::sys::maps::Line;
 use edleak_format::{AreaBytes, AreaId, AreaKind, MAX_AREAS, MemoryArea, SiteId};
@@ -10,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::{Duration, Instant};
 
-/// The pause after a reading is this many times as long as the reading took. smaps and maps have half of a
-/// thousandth each.
+/// The pause after a reading, as a multiple of the reading's duration. smaps and maps may each take half of a
+/// thousandth of the time.
 const PAUSE_PER_READING: u32 = 2000;
 /// The shortest pause between two readings.
 const LEAST_PAUSE: Duration = Duration::from_millis(50);
@@ -22,23 +23,23 @@ const LEAF_BYTES: u64 = 8 << 20;
 /// The largest guard of a thread's stack, in bytes. A larger mapping without access is not such a guard.
 const LARGEST_GUARD_BYTES: u64 = 64 << 10;
 
-/// Smaller sites get no area of their own.
+/// A site with fewer mapped bytes gets no area of its own.
 const LEAST_SITE_BYTES: u64 = 64 << 10;
-/// Sites with an area of their own.
+/// Maximum number of sites with an area of their own.
 const MOST_SITE_AREAS: usize = 128;
 
-/// A part of a range that recorded calls of one site have mapped.
+/// The part of a mapping that recorded calls of one site have made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Part {
-    /// Its length.
+    /// The length of the part.
     pub bytes: u64,
-    /// The site, if the trace has it already.
+    /// The site; `None`: the trace does not have it yet.
     pub site: Option<SiteId>,
-    /// The site is an allocator's.
+    /// Whether an allocator made the calls.
     pub is_allocator: bool,
 }
 
-/// The recorded parts of the range from a start to an end.
+/// The recorded parts of the range between two addresses.
 pub(crate) type Calls<'a> = &'a dyn Fn(u64, u64) -> Vec<Part>;
 
 /// One mapping of the process.
@@ -65,34 +66,34 @@ pub(crate) struct AreaReader {
     areas: Vec<AreaBytes>,
     next: Option<Instant>,
     next_full: Option<Instant>,
-    /// Starts of the mappings with `MAP_NORESERVE`, which only smaps tells.
+    /// Starts of the mappings with `MAP_NORESERVE`. Only smaps shows this flag.
     unreserved: BTreeSet<u64>,
 }
 
 /// One reading of /proc.
 pub(crate) struct Reading {
     mappings: Vec<Mapping>,
-    /// Of smaps: with resident memory.
+    /// Whether the reading comes from smaps and has resident memory.
     is_full: bool,
 }
 
 impl Reading {
-    /// Every mapped range, ascending.
+    /// Every mapped range, in address order.
     pub(crate) fn ranges(&self) -> Vec<(u64, u64)> {
         self.mappings.iter().map(|mapping| (mapping.start, mapping.end)).collect()
     }
 }
 
 impl AreaReader {
-    /// A reader that also keeps the live bytes of recorded calls, in an area of their own.
+    /// A reader that also has an area for the live bytes of recorded calls.
     pub(crate) fn with_calls() -> AreaReader {
         let mut reader = AreaReader::default();
         reader.add(AreaKind::Counted, String::new(), AreaBytes::ZERO);
         reader
     }
 
-    /// A reader for a process that may end at once, as a shell's child does: the first reading is due after a
-    /// pause.
+    /// A reader for a process that may end at once, such as a child of a shell. The first reading is due
+    /// after a pause.
     pub(crate) fn after_pause(now: Instant) -> AreaReader {
         AreaReader { next: Some(now + LEAST_PAUSE), ..AreaReader::default() }
     }
@@ -109,7 +110,8 @@ impl AreaReader {
         self.next.is_none_or(|next| now >= next)
     }
 
-    /// Reads /proc if it is due. `None` also for an ended process, which has no mappings: the latest areas stay.
+    /// Reads /proc if a reading is due. `None`: no reading is due, or the process has ended and the latest
+    /// areas stay.
     pub(crate) fn read(&mut self, pid: u32, now: Instant) -> Option<Reading> {
         if !self.is_due(now) {
             return None;
@@ -121,7 +123,7 @@ impl AreaReader {
         let pause = (began.elapsed() * PAUSE_PER_READING).max(LEAST_PAUSE);
         if is_full {
             self.next_full = Some(now + pause);
-            // maps takes a small part of the time of smaps; the next reading shows it.
+            // A reading of maps takes much less time than one of smaps. The next reading measures it.
             self.next = Some(now + LEAST_PAUSE);
         } else {
             self.next = Some(now + pause);
@@ -140,7 +142,7 @@ impl AreaReader {
         Some(Reading { mappings, is_full })
     }
 
-    /// Takes a reading in; returns the areas that are new.
+    /// Computes the areas from a reading. Returns the new areas.
     pub(crate) fn take(&mut self, reading: &Reading, pid: u32, calls: Option<Calls<'_>>) -> Vec<MemoryArea> {
         let known = self.kinds.len();
         let before = self.areas.clone();
@@ -150,7 +152,7 @@ impl AreaReader {
             self.add(kind, name, bytes);
         }
         for ((was, now), (kind, _)) in before.iter().zip(&mut self.areas).zip(&self.kinds) {
-            // The resident share of a site is that of one reading.
+            // Only a full reading shows the resident bytes of a site, so its area stays as it is in between.
             let keeps_all = matches!(kind, AreaKind::ControlGroup | AreaKind::HugePages | AreaKind::Site);
             if *kind == AreaKind::Counted || (!reading.is_full && keeps_all) {
                 *now = *was;
@@ -167,7 +169,7 @@ impl AreaReader {
         .collect()
     }
 
-    /// The areas that the trace has to be told before the first slice.
+    /// The areas that the collector records before the first slice.
     pub(crate) fn first_areas(&self) -> Vec<MemoryArea> {
         let first = self.kinds.iter().enumerate();
         first
@@ -256,7 +258,8 @@ fn areas_of(mappings: &[Mapping], calls: Option<Calls<'_>>) -> Vec<(AreaKind, St
         huge_bytes += mapping.huge_bytes;
         let parts = calls.map(|calls| calls(mapping.start, mapping.end)).unwrap_or_default();
         let seen = parts.iter().map(|part| part.bytes).sum::<u64>().min(all);
-        // A mapping known from calls is neither an arena of glibc nor ours, however it looks.
+        // Recorded calls have made most of this mapping. So it is neither an arena of glibc nor memory of
+        // edleak, although it looks like one.
         let is_guess = matches!(kind, AreaKind::Arena | AreaKind::Edleak) && mapping.name.is_empty();
         let kind = if is_guess && seen > all / 2 { AreaKind::Anonymous } else { kind };
         areas.push((kind, name.to_owned(), mapping.share(all, all)));
@@ -289,8 +292,8 @@ fn areas_of(mappings: &[Mapping], calls: Option<Calls<'_>>) -> Vec<(AreaKind, St
 }
 
 impl Mapping {
-    /// The sizes of a part of it: the kernel tells resident memory of the whole mapping only, so a part has as
-    /// much of it as it has of the length.
+    /// The sizes of a part of the mapping. The kernel shows the resident memory only for the whole mapping,
+    /// so the function assumes the same share of it as of the length.
     fn share(&self, part: u64, all: u64) -> AreaBytes {
         let of = |bytes: u64| (u128::from(bytes) * u128::from(part) / u128::from(all.max(1))) as u64;
         AreaBytes {
@@ -441,7 +444,7 @@ Rss:                  32 kB
         let resident = reader.bytes_of(AreaKind::Heap) + reader.bytes_of(AreaKind::Anonymous);
         assert!(resident > 0);
         let before = reader.areas().to_vec();
-        // For an ended process the latest values are kept.
+        // For an ended process, the latest values stay.
         assert!(reader.read(u32::MAX, now + Duration::from_secs(3600)).is_none());
         assert_eq!(reader.areas(), before);
     }

@@ -1,5 +1,5 @@
 //! The operating system: shared memory, /proc, signals, the target as a child process, its terminal, limits,
-//! standard descriptors, stderr. The memory of other processes, and edleak's library in them.
+//! standard descriptors, stderr; and the memory of other processes with edleak's library in it.
 
 pub(crate) mod descriptor_keeper;
 pub(crate) mod idle;

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How many threads a process has; `None`: it is gone.
+/// Number of threads of a process; `None`: it has ended.
 pub(crate) fn threads(pid: u32) -> Option<usize> {
     Some(fs::read_dir(format!("/proc/{pid}/task")).ok()?.count())
 }
@@ -205,7 +205,7 @@ pub(crate) struct Status {
     pub own_number: u32,
     /// The ID of the process to which this thread belongs.
     pub group: u32,
-    /// Number of seccomp filters; 1 if the kernel only says that there are some.
+    /// Number of seccomp filters; 1 if the kernel shows only whether there are filters.
     pub seccomp_filters: u32,
 }
 
@@ -240,7 +240,8 @@ fn parse_status(text: &str) -> Status {
                 status.privileges.capabilities = u64::from_str_radix(value.trim(), 16).unwrap_or(0)
             }
             Some(("Tgid", value)) => status.group = value.trim().parse().unwrap_or(0),
-            // Linux before 5.9 tells only whether there are filters; the line with their number follows.
+            // Linux before 5.9 shows only whether there are filters. Later kernels add a line with their
+            // number.
             Some(("Seccomp", value)) => status.seccomp_filters = u32::from(value.trim() != "0"),
             Some(("Seccomp_filters", value)) => status.seccomp_filters = value.trim().parse().unwrap_or(0),
             Some(("NSpid", value)) => {

@@ -1,25 +1,24 @@
-//! Waits until no thread of a process can be inside the library any more, without stopping a thread.
+//! Waits until no thread of a process can be inside the library. The wait does not stop any thread.
 //!
-//! A thread may be suspended anywhere, also between two instructions that use the counters of a session that
-//! has ended. A thread has left the library since a given instant if one of these holds:
+//! A thread may be suspended at any instruction, so also while it uses the counters of an ended session. A
+//! thread has left the library since a given instant if one of these holds:
 //!
-//! | seen in /proc                                                   | because                                    |
-//! |-----------------------------------------------------------------|--------------------------------------------|
-//! | it has ended                                                    |                                            |
-//! | it waits in the kernel, and its program counter is elsewhere    | the library waits for nothing in the calls |
-//! |                                                                 | that use counters                          |
-//! | it has used [`ENOUGH`] of processor time since then             | a call of the library takes microseconds   |
+//! | in /proc, the thread                                  | reason                             |
+//! |-------------------------------------------------------|------------------------------------|
+//! | has ended                                             |                                    |
+//! | waits in the kernel; its program counter is elsewhere | calls that use counters never wait |
+//! | has used [`ENOUGH`] of processor time since then      | a call takes microseconds          |
 //!
-//! One case remains: a signal handler interrupts a call of the library and then waits, or runs for so long.
-//! Such a thread is taken to have left. It harms nothing but exactness, because the memory of the last two
-//! sessions stays mapped.
+//! One case remains: a signal handler interrupts a call of the library and then waits, or runs for a long
+//! time. The collector then wrongly assumes that the thread has left. The counts may become inexact, but no
+//! memory is damaged, because the last two sessions stay mapped.
 
 use std::collections::HashMap;
 use std::fs;
 use std::ops::Range;
 use std::time::Duration;
 
-/// More than a call of the library takes, and more than the kernel's delay until it accounts the time of a
+/// This is longer than a call of the library, and longer than the kernel's delay in the processor time of a
 /// running thread.
 const ENOUGH: Duration = Duration::from_millis(20);
 
@@ -28,18 +27,18 @@ const ENOUGH: Duration = Duration::from_millis(20);
 pub(crate) struct Quiescence {
     pid: u32,
     library: Range<u64>,
-    /// Each with the processor time that it had used when the wait began.
+    /// The threads, each with its processor time at the start of the wait.
     inside: HashMap<u32, Duration>,
 }
 
 impl Quiescence {
-    /// Begins to wait now.
+    /// Starts the wait.
     pub(crate) fn new(pid: u32, library: Range<u64>) -> Quiescence {
         let inside = threads(pid).map(|tid| (tid, used(pid, tid).unwrap_or_default())).collect();
         Quiescence { pid, library, inside }
     }
 
-    /// Looks at the threads again. Returns whether all have left the library.
+    /// Checks the threads again. Returns whether all have left the library.
     pub(crate) fn is_reached(&mut self) -> bool {
         let Quiescence { pid, library, inside } = self;
         inside.retain(|&tid, before| {
@@ -51,7 +50,7 @@ impl Quiescence {
         inside.is_empty()
     }
 
-    /// One of the threads that have not left yet.
+    /// One of the remaining threads.
     pub(crate) fn thread(&self) -> Option<u32> {
         self.inside.keys().min().copied()
     }
@@ -67,14 +66,14 @@ fn used(pid: u32, tid: u32) -> Option<Duration> {
     if let Ok(text) = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat")) {
         return Some(Duration::from_nanos(text.split_whitespace().next()?.parse().ok()?));
     }
-    // A kernel without scheduler statistics: hundredths of a second, which is coarse but enough.
+    // Without scheduler statistics, the kernel shows hundredths of a second. This is precise enough.
     const TICK: Duration = Duration::from_millis(10);
     let stat = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).ok()?;
     let field = |number| super::process::stat_field(&stat, number);
     Some(TICK * u32::try_from(field(14)?.saturating_add(field(15)?)).ok()?)
 }
 
-/// The program counter of a thread that waits; `None`: it runs or wants to run.
+/// The program counter of a waiting thread; `None`: the thread runs or is ready to run.
 fn program_counter(pid: u32, tid: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall")).ok()?;
     u64::from_str_radix(text.split_whitespace().last()?.strip_prefix("0x")?, 16).ok()

@@ -1,13 +1,13 @@
-//! Reads and writes the memory of another process, through `process_vm_readv` and `process_vm_writev`, or
-//! through /proc/PID/mem where a sandbox forbids these calls. The kernel allows all of them to a user who may
-//! trace the process.
+//! Reads and writes the memory of another process, through `process_vm_readv` and `process_vm_writev`. If a
+//! sandbox forbids these calls, it uses /proc/PID/mem. The kernel allows all of them to a user who may trace
+//! the process.
 #![allow(unsafe_code)] // two system calls
 
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// Most pieces of memory that the kernel takes in one call.
+/// Maximum number of pieces of memory in one call.
 const MOST_PIECES: usize = 1024;
 
 /// Fills `into` from the memory of a process at `address`.
@@ -24,7 +24,7 @@ pub(crate) fn read(pid: u32, address: u64, into: &mut [u8]) -> io::Result<()> {
     }
 }
 
-/// Writes pieces of memory, each at its address, into a process, in this order.
+/// Writes the pieces of memory into a process in this order, each to its address.
 pub(crate) fn write(pid: u32, pieces: &[(u64, &[u8])]) -> io::Result<()> {
     for pieces in pieces.chunks(MOST_PIECES) {
         let iovec = |base: *const u8, bytes: &[u8]| libc::iovec {
@@ -49,7 +49,7 @@ pub(crate) fn write(pid: u32, pieces: &[(u64, &[u8])]) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads a number of four bytes.
+/// Reads four bytes as a number.
 pub(crate) fn read_u32(pid: u32, address: u64) -> io::Result<u32> {
     let mut bytes = [0; 4];
     read(pid, address, &mut bytes)?;
@@ -60,7 +60,7 @@ fn mem(pid: u32) -> String {
     format!("/proc/{pid}/mem")
 }
 
-/// Whether a sandbox may have forbidden the call; /proc/PID/mem may be allowed.
+/// Whether a sandbox may have forbidden the call, although it may allow /proc/PID/mem.
 fn is_forbidden(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSYS | libc::EACCES))
 }

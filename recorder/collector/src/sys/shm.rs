@@ -115,13 +115,13 @@ impl ControlPage {
         self.address_through(std::process::id())
     }
 
-    /// The address through a process that shares the descriptors of this process.
+    /// The address of the page, through a process that shares the descriptors of this process.
     pub fn address_through(&self, pid: u32) -> String {
         let nonce = self.get().nonce.load(Ordering::Relaxed);
         format!("/proc/{pid}/fd/{}#{nonce:016x}", self.0.file.as_raw_fd())
     }
 
-    /// Gives the page to the user of a target.
+    /// Makes the user of a target the owner of the page.
     pub(crate) fn give_to(&self, owner: Owner) -> io::Result<()> {
         self.0.give_to(owner)
     }
@@ -152,17 +152,17 @@ impl Session {
         Ok(session)
     }
 
-    /// Gives the memory of the session back to the system, after its target counts no more. The first pages
-    /// stay: the next session of the process takes over the owners of the shards.
+    /// Gives the memory of the session back to the system after its target has stopped counting. The first
+    /// pages stay, because the next session of the process takes over the owners of the shards.
     pub fn give_back(&self) {
         let (from, bytes) = (SLOTS_AT as i64, (self.memory.bytes - SLOTS_AT) as i64);
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-        // SAFETY: no memory is passed; the length of the file stays. If it fails, the memory is given back
-        // when the process begins again or ends.
+        // SAFETY: the call passes no memory and does not change the length of the file. If it fails, the
+        // kernel gets the memory back when the process begins again or ends.
         unsafe { libc::fallocate(self.fd(), mode, from, bytes) };
     }
 
-    /// Gives the session to the user of a target.
+    /// Makes the user of a target the owner of the session.
     pub(crate) fn give_to(&self, owner: Owner) -> io::Result<()> {
         self.memory.give_to(owner)
     }
@@ -263,17 +263,17 @@ impl Session {
         self.memory.slice(BOUNDS_AT, MAX_BOUNDS)
     }
 
-    /// What all marks share.
+    /// The state that all marks share.
     pub fn mark_state(&self) -> &MarkState {
         &self.memory.slice::<MarkState>(MARKS_AT, 1)[0]
     }
 
-    /// The names of marks.
+    /// The marks by name.
     pub fn mark_names(&self) -> &[MarkName] {
         self.memory.slice(MARK_NAMES_AT, MAX_NAMES)
     }
 
-    /// The slices taken at marks.
+    /// The ring of slices taken at marks.
     pub fn mark_ring(&self) -> &[AtomicU64] {
         self.memory.slice(MARK_RING_AT, RING_WORDS)
     }
@@ -283,12 +283,12 @@ impl Session {
         self.memory.slice(DETOUR_MODULES_AT, detour::MAX_MODULES)
     }
 
-    /// Their jumps.
+    /// The jumps of all modules.
     pub fn detour_patches(&self) -> &[Patch] {
         self.memory.slice(DETOUR_PATCHES_AT, detour::MAX_PATCHES)
     }
 
-    /// The code that the jumps lead to.
+    /// The code of all modules to which the jumps lead.
     pub fn detour_code(&self) -> &[AtomicU8] {
         self.memory.slice(DETOUR_CODE_AT, detour::CODE_BYTES)
     }

@@ -3,8 +3,9 @@
 //! edleak-record reads the note before it uses a library. The version is in a note because linkers keep notes
 //! even if no code refers to them.
 //!
-//! A second note leads to the object through which a collector begins a recording ([`crate::cold::idle`]). The
-//! collector finds it in the memory of the process, even if the file was replaced.
+//! A second note contains the place of the object through which a collector begins a recording
+//! ([`crate::cold::idle`]). The collector reads the note in the memory of the process, so it works even if
+//! the file was replaced.
 #![allow(unsafe_code)] // a section name
 
 use edleak_session::IDENTITY;

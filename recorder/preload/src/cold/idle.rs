@@ -1,7 +1,8 @@
 //! COLD: waits for a recording (`EDLEAK_IDLE`), and begins one in a process that already runs.
 //!
 //! The collector writes `WAKE` into the phase ([`edleak_session::idle`]). The next call of an entry point
-//! begins, on its own thread; all other threads continue uncounted until the process is attached:
+//! begins the recording on its own thread. All other threads continue uncounted until the process is
+//! attached:
 //!
 //! ```text
 //!   ( Off ) ──▶ ( Wake ) ──▶ ( Beginning ) ──▶ ( Counting ) ──▶ ( Off )
@@ -9,20 +10,20 @@
 //!                              └──▶ ( Off ) with the reason in `failure`, if no session can be had
 //! ```
 //!
-//! A process may begin any number of times. What an earlier session leaves behind:
+//! A process may begin a recording any number of times. An earlier session leaves these things behind:
 //!
-//! | left behind                      | what happens with it                                                |
+//! | left behind                      | handling                                                            |
 //! |----------------------------------|---------------------------------------------------------------------|
 //! | offsets in thread-local storage  | stay valid: the next session takes over the owners of the shards    |
 //! | entries of the side table        | are cleared, so a free of an earlier allocation is unknown          |
-//! | known modules, cached rules      | are cleared, because modules may have changed unseen                |
-//! | the mapping of the last session  | is kept, the one before it is unmapped                              |
+//! | known modules, cached rules      | are cleared, because modules may have changed unnoticed             |
+//! | the mapping of the last session  | is kept; the mapping of the session before it is unmapped           |
 //! | limits of the fast path          | stay 0 until the collector has seen that no thread is inside a call |
 //!
 //! The last row matters for exact counts. A thread may be suspended between two instructions of the fast path
-//! with a pointer to the counters of the last session. So before the collector asks for another session, and
-//! again before it opens the limits, it waits until no thread can be at such a place
-//! (`collector/sys/quiescence.rs`). Until the limits are open, every call takes the slow path.
+//! while it holds a pointer to the counters of the last session. So the collector waits until this is
+//! impossible (`collector/sys/quiescence.rs`): before it asks for another session, and again before it opens
+//! the limits. Until the limits are open, every call takes the slow path.
 #![allow(unsafe_code)]
 
 use crate::cold::environment::Environment;
@@ -35,12 +36,12 @@ use edleak_session::header::Header;
 use edleak_session::idle::{Idle, NO_FAILURE, NO_SESSION, UNREACHABLE};
 use edleak_session::layout::SLOTS_AT;
 
-/// The only instance; the note in `identity` leads to it.
+/// The only instance. The note in `identity` contains its place.
 pub(crate) static IDLE: Idle = Idle::new();
 
-/// Stores the addresses that a collector needs, after the real functions are known.
+/// Stores the addresses that a collector needs. Call this after the real functions are known.
 pub(super) fn describe(is_countable: bool, waits: bool) {
-    /// The number of filters was not read.
+    /// The library did not read the number of filters.
     const UNKNOWN: u32 = u32::MAX;
     IDLE.is_countable.store(u32::from(is_countable), Ordering::Relaxed);
     IDLE.phase.store((&raw const lifecycle::PHASE) as u64, Ordering::Relaxed);
@@ -49,8 +50,8 @@ pub(super) fn describe(is_countable: bool, waits: bool) {
     IDLE.publish();
 }
 
-/// Number of seccomp filters of this process. If it has more later, it has forbidden itself system calls that
-/// a begin may need.
+/// Number of seccomp filters of this process. If the number grows later, the process has restricted its
+/// system calls. A begin may then need a forbidden call.
 fn seccomp_filters() -> u32 {
     let mut filters = 0;
     detached::for_each_line(b"/proc/self/status\0", |line| match line.strip_prefix(b"Seccomp_filters:") {
@@ -63,8 +64,8 @@ fn seccomp_filters() -> u32 {
     filters
 }
 
-/// Attaches this process to the session of the collector that asked for it. `false`: it failed, and the
-/// reason is stored. Only one thread is here at a time.
+/// Attaches this process to the session of the collector that asked for it. `false`: this failed, and the
+/// reason is stored. Only one thread at a time runs this function.
 pub(super) fn begin() -> bool {
     let mut address = Path::new();
     let bytes = IDLE.address.iter().map(|byte| byte.load(Ordering::Relaxed)).take_while(|&byte| byte != 0);
@@ -103,7 +104,7 @@ pub(super) fn begin() -> bool {
 static OLDER: AtomicUsize = AtomicUsize::new(0);
 static OLDER_BYTES: AtomicUsize = AtomicUsize::new(0);
 
-/// Unmaps the session before the last one, and keeps the last one mapped: a signal handler may have
+/// Unmaps the session before the last one. The last one stays mapped, because a signal handler may have
 /// interrupted a thread that holds a pointer into it.
 fn retire() {
     let (base, bytes) = (OLDER.load(Ordering::Relaxed), OLDER_BYTES.load(Ordering::Relaxed));
@@ -112,8 +113,8 @@ fn retire() {
     }
     let session = lifecycle::session();
     if lifecycle::is_of_this_process(session) {
-        // The collector gives this memory back at the end, unless it was killed. The header and the owners of
-        // the shards stay.
+        // Normally the collector gives this memory back at the end, but it may have been killed. The header
+        // and the owners of the shards stay.
         let pages = session.cast::<u8>().wrapping_add(SLOTS_AT);
         sys::remove_pages(pages, lifecycle::session_bytes() - SLOTS_AT);
     }

@@ -46,7 +46,7 @@ static HEADER: AtomicPtr<Header> = AtomicPtr::new(ptr::null_mut());
 /// Bytes of the mapping at [`HEADER`].
 static SESSION_BYTES: AtomicUsize = AtomicUsize::new(0);
 
-/// The session that is or was attached last; null: there was none.
+/// The session that is attached, or that was attached last; null: there was none.
 pub(crate) fn session() -> *mut Header {
     HEADER.load(Ordering::Relaxed)
 }
@@ -62,7 +62,7 @@ pub(super) fn session_bytes() -> usize {
     SESSION_BYTES.load(Ordering::Relaxed)
 }
 
-/// The domains of memory to record beside the heap, as the control page says.
+/// The domains of memory to record beside the heap, from the control page.
 static DOMAINS: AtomicU32 = AtomicU32::new(0);
 
 /// Starts the preload, once. If another thread is starting the preload at this moment, the call returns at
@@ -108,8 +108,8 @@ fn is_set(value: *const u8) -> bool {
     byte(0) != 0 && (byte(0) != b'0' || byte(1) != 0)
 }
 
-/// Attaches to a session, if allocations can be counted. An allocator of the program's own is called without
-/// this library. Its allocations are counted only where detours lead here.
+/// Attaches to a session if the library can count allocations. Calls of the program's own allocator do not
+/// reach the library; it counts them only through detours.
 fn start_counting(found: &real::Resolved, environment: &Environment) -> bool {
     if found.is_countable() {
         return attach(environment);
@@ -152,13 +152,13 @@ fn uncounted(phase: u32) -> Option<&'static Header> {
     }
     if phase == ENDING {
         free::forward();
-        // Fails if a collector asks for the next recording already.
+        // This fails if a collector already asks for the next recording.
         let _ = PHASE.compare_exchange(ENDING, OFF, Ordering::AcqRel, Ordering::Relaxed);
     }
     if phase != WAKE {
         return None;
     }
-    // From here on a forked child is recognized by the wiped page.
+    // From here on, a forked child sees that the page is wiped.
     if !sys::wipe_on_fork((&raw const *page).cast(), size_of::<thread::Page>()) {
         PHASE.store(OFF, Ordering::Relaxed);
         return None;
@@ -171,12 +171,12 @@ fn uncounted(phase: u32) -> Option<&'static Header> {
         free::forward();
     }
     PHASE.store(if begun { COUNTING } else { OFF }, Ordering::Release);
-    // SAFETY: as in `header`.
+    // SAFETY: the pointer is set before the phase, and the session stays mapped for the life of the process.
     begun.then(|| unsafe { &*HEADER.load(Ordering::Relaxed) })
 }
 
-/// The same, for calls that only give memory back: a forked child that is not recorded makes them without
-/// counting as a child that used memory.
+/// As [`header`], for calls that only unmap memory. In a forked child that is not recorded, such a call does
+/// not count as use of memory.
 pub(crate) fn header_unless_unrecorded_child() -> Option<&'static Header> {
     let is_child =
         PHASE.load(Ordering::Acquire) == COUNTING && TABLES.page.alive.load(Ordering::Relaxed) == 0;
@@ -244,7 +244,7 @@ impl ChildrenPath {
     }
 
     fn set(&self, path: &Path) {
-        // SAFETY: only the one thread that starts the preload or begins a recording writes.
+        // SAFETY: only one thread writes: the thread that starts the preload or begins a recording.
         let own = unsafe { &mut *self.0.get() };
         *own = Path::new();
         if !own.push_all(path.as_c().strip_suffix(b"\0").unwrap_or(b"")) {
@@ -265,7 +265,7 @@ extern "C" fn constructor() {
     start();
 }
 
-/// Forgets the address at which forked children found a session of the last recording.
+/// Clears the address at which forked children found a session of the last recording.
 pub(super) fn forget_children() {
     CHILDREN.set(&Path::new());
 }
@@ -292,8 +292,7 @@ fn attach(environment: &Environment) -> bool {
 
 /// Stores the tables of a claimed session and waits briefly for its rules. `parent` is the session of the
 /// process that forked this one. `prepare` runs last before the collector sees the session. `false`: the
-/// library could not tell a forked child from its parent. Threads take the slow
-/// path until [`thread::open`].
+/// library could not tell a forked child from its parent. Threads take the slow path until [`thread::open`].
 pub(super) fn publish(
     base: *mut u8,
     environment: &Environment,
@@ -356,8 +355,9 @@ pub(super) fn publish(
         sys::wait(&header.ready, 0, header.patience_us.load(Ordering::Relaxed));
     }
     let is_ready = header.ready.load(Ordering::Acquire) != 0;
-    // A process that runs already may have threads. A forked child has its parent's detours. Without any, it
-    // may have allocations that no stub has made larger.
+    // Only a process that is starting applies detours. A running process may have several threads. A forked
+    // child has the detours of its parent. If the parent has none, the child may have allocations that no
+    // stub has enlarged.
     if is_ready && parent.is_none() && PHASE.load(Ordering::Relaxed) == STARTING {
         detours::apply(
             header,
@@ -500,8 +500,9 @@ fn copy_maps(header: &Header, to: *mut u8) {
     header.maps_bytes.store(used as u32, Ordering::Release);
 }
 
-/// The offset of libc's thread id from the thread pointer: the layouts of glibc and musl, checked with the
-/// known id of the main thread. 0: neither layout matches, or the main thread never asked.
+/// The offset of libc's thread ID from the thread pointer. The function tries the layouts of glibc and musl,
+/// and compares the result with the known ID of the main thread. 0: neither layout matches, or libc has not
+/// stored the ID.
 fn tid_offset() -> usize {
     const GLIBC: usize = 0x2d0;
     const MUSL: usize = 0x30;

@@ -188,7 +188,7 @@ fn loaded(header: &Header, map: usize, link_map: &LinkMap) {
         }
     }
     if own.is_none() && header.attached.load(Ordering::Relaxed) != 0 {
-        // A module that was there before the recording began may have left these addresses unseen.
+        // A module from before the recording may have left these addresses without an event.
         sites::forget(start, end);
         walk::forget_rules();
     }
@@ -287,8 +287,8 @@ pub(crate) fn begin_child() {
     }
 }
 
-/// Forgets all modules before another session of the same process. Modules may have been loaded and unloaded
-/// since the last one ended.
+/// Forgets all modules before another session of the same process, because the program may have loaded and
+/// unloaded modules since the last session.
 pub(crate) fn begin_running() {
     for pending in PENDING.iter().filter(|pending| pending.thread.load(Ordering::Relaxed) != 0) {
         pending.map.store(0, Ordering::Relaxed);

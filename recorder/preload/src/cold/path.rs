@@ -1,4 +1,4 @@
-//! COLD: a short path on the stack. The target's heap is not used.
+//! COLD: a short path on the stack, because the library does not use the target's heap.
 #![allow(unsafe_code)]
 
 use core::ffi::c_void;
@@ -15,7 +15,7 @@ impl Path {
         Path { bytes: [0; 512], length: 0 }
     }
 
-    /// Whether nothing was appended.
+    /// Whether the path is empty.
     pub(crate) fn is_empty(&self) -> bool {
         self.length == 0
     }
@@ -61,7 +61,7 @@ impl Path {
         }
     }
 
-    /// The path up to and with its last slash.
+    /// The path up to its last slash, including the slash.
     pub(crate) fn parent(&self) -> Path {
         let mut parent = Path::new();
         let end = (0..self.length).rev().find(|&i| self.bytes[i] == b'/').map_or(0, |slash| slash + 1);
@@ -71,7 +71,8 @@ impl Path {
         parent
     }
 
-    /// The path before the `#`, and the hexadecimal number after it; `None`: the address has another form.
+    /// The path before the `#`, and the hexadecimal number after the `#`; `None`: the address has another
+    /// form.
     pub(super) fn split_nonce(&self) -> Option<(Path, u64)> {
         let text = self.bytes.get(..self.length)?;
         let at = text.iter().position(|&byte| byte == b'#')?;

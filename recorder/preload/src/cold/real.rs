@@ -174,7 +174,7 @@ static ALLOCATOR: AtomicU32 = AtomicU32::new(NOT_COUNTED);
 const NOT_COUNTED: u32 = 0;
 const GLIBC: u32 = 1;
 const OTHER: u32 = 2;
-/// An allocator in the program itself, whose functions are detoured.
+/// An allocator in the program itself, whose functions have detours.
 const PROGRAMS: u32 = 3;
 
 /// Whether the allocator is glibc's: its blocks lie 32 bytes apart, and every allocation goes through malloc.
@@ -188,17 +188,17 @@ pub(crate) fn is_other() -> bool {
     ALLOCATOR.load(Ordering::Relaxed) == OTHER
 }
 
-/// Whether the program itself defines malloc and its functions are detoured.
+/// Whether the program itself defines malloc, and its functions have detours.
 pub(crate) fn is_programs() -> bool {
     ALLOCATOR.load(Ordering::Relaxed) == PROGRAMS
 }
 
-/// Whether glibc's loader takes its memory from functions that are counted here.
+/// Whether glibc's loader takes its memory from functions that the library counts.
 pub(crate) fn has_glibcs_loader() -> bool {
     is_glibc() || BEHIND_PROGRAM_IS_GLIBC.load(Ordering::Relaxed)
 }
 
-/// The program's own malloc is used, and libc is glibc.
+/// Whether the program uses its own malloc, and libc is glibc.
 static BEHIND_PROGRAM_IS_GLIBC: AtomicBool = AtomicBool::new(false);
 
 /// The size to request from the real allocator, for entry points in other files.
@@ -477,8 +477,8 @@ fn of_module(path: *const c_char, name: &CStr) -> *mut c_void {
 /// The start of libc's `pthread_create`; 0: there is none.
 static PTHREAD_CREATE: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether a return address lies in libc's `pthread_create`. Its length is not known: glibc's has 3 KB, and no
-/// function in the next KB uses the loader.
+/// Whether a return address lies in libc's `pthread_create`. The length of this function is unknown. In glibc
+/// it has 3 KB, and no function in the next KB uses the loader.
 pub(crate) fn is_in_pthread_create(address: usize) -> bool {
     const MOST_BYTES: usize = 4 << 10;
     let start = PTHREAD_CREATE.load(Ordering::Relaxed);
@@ -536,8 +536,8 @@ impl Resolved {
         self.are_first
     }
 
-    /// Whether the malloc that comes before this library lies in the program itself, whose program headers
-    /// lie at `headers`.
+    /// Whether the malloc that comes before this library lies in the program itself. `headers` is the address
+    /// of the program's headers.
     pub(crate) fn is_in_program(&self, headers: Option<usize>) -> bool {
         let page = headers.unwrap_or(0) & !4095;
         // SAFETY: the kernel has mapped the page with the program headers.
@@ -545,9 +545,9 @@ impl Resolved {
         extent.is_some_and(|(end, _)| (page..end).contains(&(self.functions[0] as usize)))
     }
 
-    /// The program's own malloc is detoured. A call that arrives here goes on to it, and is counted here. A
-    /// call that the program's malloc makes goes to the next definition, and is not counted: the call around
-    /// it is.
+    /// Installs the program's own malloc, whose functions have detours. If a call reaches the preload first,
+    /// the preload passes it to the program's malloc and counts it. If the program's malloc makes the call,
+    /// the preload passes it to the next definition and does not count it, because the outer call counts.
     pub(crate) fn install_behind_program(&self) {
         let names = [c"malloc", c"calloc", c"realloc", c"free"];
         for ((index, function), name) in self.functions.iter().enumerate().zip(names) {
@@ -583,14 +583,14 @@ impl Resolved {
     }
 }
 
-/// malloc, calloc, realloc and free of the program, and what it finds as the next definition of each.
+/// The program's own malloc, calloc, realloc and free, and the next definition of each after the preload.
 static PROGRAM: [AtomicPtr<()>; 4] = [const { AtomicPtr::new(ptr::null_mut()) }; 4];
 static FOLLOWING: [AtomicPtr<()>; 4] = [const { AtomicPtr::new(ptr::null_mut()) }; 4];
 
 unsafe fn of_program(index: usize, first: usize, second: usize) -> *mut u8 {
     let (program, following) =
         (PROGRAM[index].load(Ordering::Relaxed), FOLLOWING[index].load(Ordering::Relaxed));
-    // SAFETY: both are the function that the caller names by its index, with its arguments.
+    // SAFETY: `index` names the function for whose contract the caller passes these arguments.
     unsafe { detour::call_or_next(program, following, first, second) }
 }
 
@@ -631,15 +631,15 @@ pub(crate) fn in_arena(allocation: *const u8) -> bool {
     (allocation as usize).wrapping_sub(ARENA.0.get() as usize) < ARENA_BYTES
 }
 
-/// Number of allocations of the arena that were not freed.
+/// Number of allocations in the arena that are not freed yet.
 static ARENA_LIVE: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether an allocation of the arena may still be freed.
+/// Whether the program may still free an allocation of the arena.
 pub(crate) fn is_arena_in_use() -> bool {
     ARENA_LIVE.load(Ordering::Relaxed) != 0
 }
 
-/// Notes that an allocation of the arena was freed or moved.
+/// Notes that the program has freed or moved an allocation of the arena.
 pub(crate) fn arena_freed() {
     ARENA_LIVE.fetch_sub(1, Ordering::Relaxed);
 }

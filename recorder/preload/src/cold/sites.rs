@@ -69,7 +69,7 @@ pub(crate) struct Place {
     pub action: Action,
     /// The frame of the site.
     pub frame: Frame,
-    /// The id of the direct caller, which may be a wrapper that was stepped over.
+    /// The ID of the direct caller, which may be a wrapper.
     pub direct: u32,
 }
 
@@ -152,13 +152,13 @@ fn published_action(header: &Header, address: usize) -> Option<Action> {
         .filter(|_| header.wrapper_ranges.load(Ordering::Acquire) as usize == count)
 }
 
-/// The frame of `pthread_create`, if it asked the loader for the thread-local storage of a new thread. The
-/// allocation then belongs to the caller of `pthread_create`.
+/// The frame of `pthread_create`, if this function asked the loader for the thread-local storage of a new
+/// thread. The allocation then belongs to the caller of `pthread_create`.
 ///
 /// # Safety
 /// `frame` is the frame of the caller of a running entry point.
 unsafe fn thread_creator(header: &Header, mut frame: Frame) -> Option<Frame> {
-    /// glibc needs two: `allocate_dtv` and `_dl_allocate_tls`.
+    /// glibc needs two frames: `allocate_dtv` and `_dl_allocate_tls`.
     const MOST_FRAMES: usize = 4;
     for _ in 0..MOST_FRAMES {
         if !modules::is_loader(frame.address) {
@@ -178,7 +178,7 @@ unsafe fn thread_creator(header: &Header, mut frame: Frame) -> Option<Frame> {
     None
 }
 
-/// Notes that a site is a call of `pthread_create`. Of more than 32 such sites the others are not noted.
+/// Notes that a site is a call of `pthread_create`, for the first 32 such sites.
 fn note_thread_start(header: &Header, site: u32) {
     if site == OTHER {
         return;

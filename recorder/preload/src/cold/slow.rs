@@ -45,7 +45,7 @@ unsafe fn note_counted(allocation: *mut u8, size: usize, caller: *const usize, f
     // SAFETY: the only reference to this thread's state from here on.
     let tls = unsafe { thread::tls() };
     if detour::is_inside(tls, caller as usize) {
-        return allocation; // the detoured function around this entry point counts
+        return allocation; // the outer detoured function counts
     }
     let (caller, fp, size) = attribute(tls, caller, fp, size);
     if allocation.is_null() {
@@ -200,8 +200,8 @@ pub(crate) unsafe fn take(allocation: *mut u8) -> Option<Allocation> {
     was
 }
 
-/// Forgets an allocation that a detoured function is about to free or move. Returns what it was. Unknown
-/// addresses are no surprise there: the allocator may have given them out before its functions were detoured.
+/// Takes an allocation out of the side table before a detoured function frees or moves it. Returns its entry.
+/// An unknown address is no error: the allocator may have returned it before its functions had detours.
 pub(crate) fn take_known(allocation: *mut u8) -> Option<Allocation> {
     let header = lifecycle::header()?;
     let was = live::take(allocation);
@@ -211,8 +211,8 @@ pub(crate) fn take_known(allocation: *mut u8) -> Option<Allocation> {
     was
 }
 
-/// Whether an unknown address is no surprise: an entry point around this one has counted its free, or the
-/// program's own allocator gave it out before its functions were detoured.
+/// Whether an unknown address is no error: an outer entry point has already counted its free, or the
+/// program's own allocator returned it before its functions had detours.
 fn is_expected_free(allocation: *mut u8) -> bool {
     let here = 0u8;
     is_being_deleted(allocation)
@@ -239,13 +239,14 @@ pub(crate) unsafe fn reallocate(old: *mut u8, size: usize) -> *mut u8 {
     let was = unsafe { take(old) };
     // SAFETY: passes on the target's own call.
     let new = unsafe { real::realloc_any(old, size) };
-    // The real call may take long. An allocation of the last session means nothing in the next one.
+    // The real call may take long. An allocation of the last session is unknown in the next session.
     let was = was.filter(|_| lifecycle::session() == session);
     // SAFETY: the caller guarantees this.
     unsafe { reallocated(old, was, new, size) }
 }
 
-/// [`reallocated`] for an allocation that the fast path took while `before` were the thread's counters.
+/// Does the same as [`reallocated`] for an allocation that the fast path took from the side table. `before`
+/// are the thread's counters at that time.
 ///
 /// # Safety
 /// As for [`reallocated`].
@@ -258,7 +259,7 @@ pub(crate) unsafe fn reallocated_after(
     new: *mut u8,
     size: usize,
 ) -> *mut u8 {
-    // Another session began during the real call, unless the counters are the same or a fork wiped them.
+    // If the counters differ, another session began during the real call, or a fork has wiped the counters.
     let is_same = thread::counters() == before || thread::is_wiped();
     // SAFETY: the caller guarantees this.
     unsafe { reallocated(old, is_same.then_some(was), new, size) }

@@ -77,12 +77,13 @@ pub(crate) fn map_shared(fd: usize, bytes: usize) -> Option<*mut u8> {
     map(bytes, MAP_SHARED | MAP_NORESERVE, fd)
 }
 
-/// Maps private zeroed memory at this very address. `None`: something else is there, or the kernel refuses.
+/// Maps private zeroed memory at exactly this address. `None`: another mapping is there, or the kernel
+/// refuses.
 pub(crate) fn map_at(address: usize, bytes: usize) -> Option<*mut u8> {
-    // A kernel before 4.17 takes the address as a wish.
+    // A kernel before 4.17 ignores this flag and takes the address as a hint.
     const MAP_FIXED_NOREPLACE: usize = 0x100000;
     let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
-    // SAFETY: a new mapping replaces nothing that exists.
+    // SAFETY: the flag prevents that the new mapping replaces an existing one.
     let mapped = unsafe { syscall(numbers::MMAP, [address, bytes, PROT_READ_WRITE, flags, usize::MAX, 0]) };
     if mapped as usize == address {
         return Some(ptr::with_exposed_provenance_mut(address));
@@ -93,14 +94,14 @@ pub(crate) fn map_at(address: usize, bytes: usize) -> Option<*mut u8> {
     None
 }
 
-/// For [`protect`].
+/// The pages can be read and executed, for [`protect`].
 pub(crate) const READ_EXECUTE: usize = 5;
-/// For [`protect`].
+/// The pages can be read, written and executed, for [`protect`].
 pub(crate) const READ_WRITE_EXECUTE: usize = 7;
 
-/// Sets what may be done with pages: 0, or −errno.
+/// Sets the access to pages: `allowed` is a sum of PROT flags. Returns 0 or −errno.
 pub(crate) fn protect(address: usize, bytes: usize, allowed: usize) -> isize {
-    // SAFETY: reading stays allowed everywhere.
+    // SAFETY: all callers leave the pages readable, so no read of them fails.
     unsafe { syscall(numbers::MPROTECT, [address, bytes, allowed, 0, 0, 0]) }
 }
 
@@ -153,7 +154,7 @@ pub(crate) fn getpid() -> u32 {
 
 /// The ID of this thread in the PID namespace of its process.
 pub(crate) fn gettid() -> u32 {
-    // SAFETY: no arguments.
+    // SAFETY: the call has no arguments.
     unsafe { syscall(numbers::GETTID, [0; 6]) as u32 }
 }
 

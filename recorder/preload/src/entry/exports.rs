@@ -109,7 +109,8 @@ new_entry! {
     _Znam => forward::new_array_slow;
 }
 
-/// `free`. Jumps through a pointer: to the real function while nothing is counted, else to the hook.
+/// `free`. Jumps through a pointer: to the real free while the library counts nothing, and to the hook
+/// otherwise.
 ///
 /// # Safety
 /// The contract of the C function of this name.
@@ -157,7 +158,8 @@ plain_entry! {
     _ZdaPvSt11align_val_tRKSt9nothrow_t(allocation, second, third) => forward::on_delete_array_aligned_nothrow;
 }
 
-/// `name => hook`, for a function of up to six arguments: the hook gets its caller as two more.
+/// `name => hook`, for a function of up to six arguments. The hook gets two more arguments: the caller's
+/// frame and frame pointer.
 macro_rules! entry_of_six {
     ($($name:ident => $hook:path;)*) => {$(
         #[doc = concat!("`", stringify!($name), "`: calls its hook with its caller added to the arguments.")]
@@ -182,22 +184,22 @@ entry! {
     shmat(segment: i32, address: Pointer, flags: i32) -> Pointer => mapping::on_shmat;
 }
 
-/// `munmap`: what its hook does; what unmaps needs no caller.
+/// `munmap`: only calls its hook. A call that unmaps memory has no site, so the hook needs no caller.
 ///
 /// # Safety
 /// The contract of the C function of this name.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn munmap(address: Pointer, length: usize) -> i32 {
-    // SAFETY: passed on.
+    // SAFETY: the caller guarantees the contract.
     unsafe { mapping::on_munmap(address, length) }
 }
 
-/// `shmdt`: what its hook does.
+/// `shmdt`: only calls its hook.
 ///
 /// # Safety
 /// The contract of the C function of this name.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn shmdt(address: Pointer) -> i32 {
-    // SAFETY: passed on.
+    // SAFETY: the caller guarantees the contract.
     unsafe { mapping::on_shmdt(address) }
 }

@@ -19,19 +19,19 @@ fn small_at(address: *mut u8) -> Option<(live::Entry, live::Small, *const Counte
     Some((entry, small, counters))
 }
 
-/// The function to which `free` jumps: [`count`], or the real one while nothing is counted.
+/// The function to which `free` jumps: [`count`], or the real free while the library counts nothing.
 pub(crate) static ENTRY: AtomicPtr<()> = AtomicPtr::new(count as *mut ());
 
-/// free, while something may be counted.
+/// The hook of free.
 ///
 /// # Safety
 /// See [`on_free`].
 unsafe extern "C" fn count(allocation: *mut u8) {
-    // SAFETY: passed on.
+    // SAFETY: the caller guarantees the contract.
     unsafe { on_free(allocation) }
 }
 
-/// Sends `free` to the real function from now on, unless memory of the arena may still be freed.
+/// From now on, `free` jumps to the real free, unless the program may still free memory of the arena.
 #[cold]
 pub(crate) fn forward() {
     if !real::is_arena_in_use() {
@@ -39,7 +39,7 @@ pub(crate) fn forward() {
     }
 }
 
-/// Sends `free` to the hook from now on.
+/// From now on, `free` jumps to the hook.
 #[cold]
 pub(crate) fn hook() {
     ENTRY.store(count as *mut (), Ordering::Release);
@@ -79,7 +79,7 @@ pub(crate) unsafe extern "C" fn reallocate(old: *mut u8, size: usize) -> *mut u8
     let new = unsafe { real::realloc(old, size) };
     let counters = thread::counters();
     if counters != before || new.is_null() {
-        // SAFETY: as above, after the real call.
+        // SAFETY: the real call has returned; the target passed `old` and `size`, and `new` is the result.
         return unsafe { slow::reallocated_after(before, old, small.into(), new, size) };
     }
     // SAFETY: the counters belong to this thread and are not null.

@@ -29,13 +29,14 @@ pub(crate) struct Tls {
     pub hidden_offset: u16,
     /// The saved `offset` while a detoured function sets it to 0.
     pub outer_offset: u16,
-    /// Number of slow allocations of a thread without a shard. It asks again for a shard from time to time.
+    /// Number of slow allocations of a thread without a shard. From time to time, the thread asks again for a
+    /// shard.
     pub shared_calls: u32,
     /// The entry point that runs on this thread and may call other entry points.
     pub pending: Pending,
     /// The address that a running operator delete has already counted as freed.
     pub deleting: *mut u8,
-    /// rsp where the detoured function was called that runs on this thread; 0: none runs.
+    /// rsp at the call of the detoured function that runs on this thread; 0: none runs.
     pub inside: usize,
 }
 const _: () = assert!(size_of::<Tls>() == 64);
@@ -71,14 +72,14 @@ pub(crate) struct Pending {
     pub slack: usize,
 }
 
-/// A detoured function begins to run: `sp` is rsp at its call.
+/// Notes that a detoured function begins to run. `sp` is rsp at its call.
 pub(crate) fn enter(tls: &mut Tls, sp: usize) {
     tls.inside = sp;
     tls.outer_offset = tls.offset as u16;
     tls.offset = 0;
 }
 
-/// The detoured function that ran on this thread has ended.
+/// Notes that the detoured function on this thread has ended.
 pub(crate) fn leave(tls: &mut Tls) {
     tls.inside = 0;
     tls.offset = tls.outer_offset.into();
@@ -87,10 +88,10 @@ pub(crate) fn leave(tls: &mut Tls) {
 /// The counters and limits of a thread on the fast path. If the thread must not count, all limits are zero.
 /// So one comparison checks whether the size is small and whether there are counters.
 ///
-/// One thread writes these fields when it attaches the process to a session, before any thread has its
-/// offset or while all limits are 0. The collector opens and closes the limits of a process that is attached
-/// again ([`edleak_session::idle`]). So plain reads are safe. In a forked child the kernel wipes the fields. If a signal handler forks,
-/// this may happen between two reads.
+/// One thread writes these fields when it attaches the process to a session, before any thread has its offset
+/// or while all limits are 0. The collector opens and closes the limits of a process that is attached again
+/// ([`edleak_session::idle`]). So plain reads are safe. In a forked child the kernel wipes the fields. If a
+/// signal handler forks, this may happen between two reads.
 #[repr(C)]
 pub(crate) struct Own {
     /// This thread's shard; null: leave the fast path.

@@ -1,18 +1,18 @@
 //! HOT: the hooks that the stubs of detoured functions lead to, in assembly.
 //!
-//! A stub (`collector/detour/x86_64/code.rs`) leaves the arguments in place and adds three registers:
+//! A stub (`collector/detour/x86_64/code.rs`) leaves the arguments in place and sets three more registers:
 //!
 //! | register | content                                                |
 //! |----------|--------------------------------------------------------|
-//! | r11      | the trampoline: the function without its detour        |
-//! | r10      | the requested size, where the function allocates       |
-//! | rax      | the old address, or the place of the new one           |
+//! | r11      | the address of the trampoline                          |
+//! | r10      | the requested size, if the function allocates          |
+//! | rax      | the old address, or the place for the new address      |
 //!
 //! Functions of one allocator call each other. While a trampoline runs, the thread is *inside*: its word
-//! `inside` holds rsp at the call, and its offset is hidden, so that every other entry point leaves the fast
-//! path. A hook that finds itself below that rsp calls its trampoline and counts nothing. An exception may
-//! leave the word behind. So it counts only while the word below that rsp is a return address of one of these
-//! calls.
+//! `inside` holds rsp at the call, and its offset is 0. So every other entry point takes the slow path and
+//! counts nothing. If a hook runs below that rsp, it only calls its trampoline. An exception may leave the
+//! function without clearing `inside`. So `inside` counts only if the word below that rsp is a return address
+//! of one of these calls.
 #![allow(unsafe_code)]
 
 use crate::arch::note::{assembly, give_up, known, own, remember};
@@ -20,14 +20,14 @@ use crate::entry::detour;
 use crate::hot::thread::Tls;
 use core::mem::offset_of;
 
-/// How far below the call of a trampoline a function inside can be. A word that is further away was left by
-/// an exception.
+/// Maximum distance in bytes from the call of a trampoline down to an inner function. If the distance is
+/// larger, an exception has left `inside` set.
 pub(crate) const DEPTH: usize = 64 << 10;
 
-/// A function that returns an allocation.
+/// The hook of a function that returns an allocation.
 ///
 /// # Safety
-/// Jumped to by stubs only, with registers as above.
+/// Only stubs jump here, with the registers of the table above.
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn allocate() {
     assembly!([
@@ -58,7 +58,8 @@ pub(crate) unsafe extern "C" fn allocate() {
         remember!(),
         "ret",
         give_up!(),
-        // Below a call that is marked: inside another function, unless an exception has left the mark.
+        // The stack is below a call that is inside: this is an inner function, or an exception has left
+        // `inside` set.
         ".cfi_adjust_cfa_offset 8",
         "5: mov r10, qword ptr fs:[rax + {inside}]",
         "push rcx",
@@ -93,8 +94,8 @@ pub(crate) unsafe extern "C" fn allocate() {
     )
 }
 
-/// A function that frees its first argument. Counts the free as [`crate::hot::free::on_free`] does, with
-/// registers that carry no argument, and jumps to the trampoline.
+/// The hook of a function that frees its first argument. Counts the free as [`crate::hot::free::on_free`]
+/// does, but uses only registers without an argument, and jumps to the trampoline.
 ///
 /// # Safety
 /// See [`allocate`].
@@ -105,7 +106,7 @@ pub(crate) unsafe extern "C" fn free() {
         "mov rax, qword ptr [rip + edleak_tls@GOTTPOFF]",
         "mov rax, qword ptr fs:[rax]",
         "lea r8, [rip + {tables}]",
-        // The counters before the limit, as in `note`.
+        // Loads the counters before the limit, as in `note`.
         "mov r9, qword ptr [rax + r8 + {counters}]",
         "mov r10d, dword ptr [rax + r8 + {small}]",
         "mov rax, rdi",
@@ -171,7 +172,7 @@ pub(crate) unsafe extern "C" fn free() {
 
 macro_rules! call_hook {
     ($($name:ident => $hook:expr;)*) => {$(
-        /// A function of this kind, called by [`call`].
+        /// The hook of such a function, which continues in [`call`].
         ///
         /// # Safety
         /// See [`allocate`].
@@ -197,11 +198,11 @@ call_hook! {
     resize => edleak_session::detour::Hook::Resize;
 }
 
-/// The functions that are called with more to do: lays out a [`detour::Call`] on the stack, whose first word
-/// is where the trampoline is called.
+/// The common code of the hooks for other functions. It builds a [`detour::Call`] on the stack. The first
+/// word of the `Call` is at rsp when the trampoline is called.
 ///
 /// # Safety
-/// See [`allocate`]; the kind is on the stack.
+/// See [`allocate`]. The hook has pushed the kind onto the stack.
 #[unsafe(naked)]
 unsafe extern "C" fn call() {
     core::arch::naked_asm!(
@@ -256,7 +257,7 @@ unsafe extern "C" fn call() {
 }
 const _: () = assert!(offset_of!(detour::Call, kind) % 16 == 0, "the stack is aligned at the calls");
 
-/// Calls `function` with two arguments, inside: other entry points count nothing meanwhile.
+/// Calls `function` with two arguments in the state *inside*, so that other entry points count nothing.
 ///
 /// # Safety
 /// The function takes these arguments.
@@ -291,7 +292,7 @@ pub(crate) unsafe extern "C" fn call_inside(function: *const (), first: usize, s
     )
 }
 
-/// The return addresses of the calls that mark a thread as inside.
+/// The return addresses of the calls that set `inside`.
 pub(crate) fn return_addresses() -> [usize; 3] {
     unsafe extern "C" {
         static edleak_allocate_return: u8;
