@@ -5,12 +5,12 @@
 //! ```text
 //! entry exports     the exported C symbols
 //!       forward     entry points that may call other entry points; operator new and delete
-//!       mapping     mmap and its kin: forwarded, and told to the collector
-//!       detour      functions of an allocator inside a module, which stubs lead here
+//!       mapping     mmap, munmap, mremap, shmat, shmdt: calls the next definition, adds an event
+//!       detour      the hooks of detoured functions that do more than the fast path
 //! arch  x86_64      all code that names a register or a system call number
 //!       stubs       the entry stubs
 //!       note        the fast path of an allocation, in the entry stub
-//!       detour      the hooks of detoured functions
+//!       detour      the hooks of detoured functions, in assembly
 //!       call_new    the frame that calls a real operator new
 //!       signal      the registers of a frame that a signal interrupts
 //!       numbers     the numbers of system calls
@@ -25,8 +25,10 @@
 //!       modules     modules that the loader loads and unloads
 //!       marks       edleak_mark: named instants, and the slices taken at them
 //!       real        the next malloc in symbol order, and memory until it is found
-//!       detours     the jumps that are written over entry points while the library starts
+//!       detours     writes the detours of the collector over entry points, at the start
 //!       lifecycle   start, fork, exec as a state machine; attaching to a session
+//!       environment the environment and the auxiliary vector
+//!       path        a short path on the stack
 //!       detached    a bare LD_PRELOAD starts its own collector
 //!       idle        waiting for a recording, and beginning it in a running process
 //!       sys         the system calls of the preload

@@ -1,4 +1,4 @@
-//! The user's options about code: functions to step over, sites to watch.
+//! The user's options about code: functions to step over, prefixes of allocators, sites to watch.
 
 use crate::detour::Prefixes;
 use crate::rules::wrappers::WrapperSet;

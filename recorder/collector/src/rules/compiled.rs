@@ -1,4 +1,5 @@
-//! The wrappers and unwind rules of files, compiled once per file for all processes of the run.
+//! The wrappers, unwind rules and allocator functions of files, compiled once per file for all processes of
+//! the run.
 
 use crate::detour::Prefixes;
 use crate::detour::entries::FileEntries;

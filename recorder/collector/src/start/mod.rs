@@ -1,4 +1,5 @@
-//! Starts a recording: checks the program, reserves the name of the trace, creates the target's process.
+//! Starts a recording: checks the program, reserves the name of the trace, creates the target's process. Or
+//! begins the recording of a process that already runs.
 
 pub mod attach;
 pub mod check;

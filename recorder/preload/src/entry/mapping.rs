@@ -6,7 +6,7 @@
 //! thread, so a signal handler may map at any time.
 //!
 //! The loader, libc's malloc and libc's threads call the kernel by internal names, so these calls do not
-//! reach the hooks. The calls of allocators in other libraries do. The collector recognizes them by the
+//! reach the hooks. The calls of allocators in other libraries do. The collector recognizes these calls by the
 //! module of the direct caller.
 #![allow(unsafe_code)]
 

@@ -1,4 +1,5 @@
-//! The exported symbols, and their code before the fast path.
+//! The exported symbols, and the hooks: of functions that call other entry points, of mmap and similar calls,
+//! and of detoured functions.
 
 pub(crate) mod detour;
 mod exports;

@@ -1,5 +1,5 @@
-//! The ledger: the exact ranges that a program has mapped, and the site of each. It is built from the calls
-//! alone and equals the kernel's list of mappings.
+//! The ledger: the exact ranges that a program has mapped, and the site of each. The collector builds the
+//! ledger from the calls alone, and it equals the kernel's list of mappings.
 //!
 //! A **mapping** is the range of one call. Later calls may cut holes into a mapping, replace parts of it or
 //! move parts away. So a mapping consists of one or more **pieces**. A mapping counts as one allocation. It
@@ -287,7 +287,6 @@ impl Ledger {
     ///
     /// Take `mark` after all events are read. Then read the ranges, and then all events again. A range that
     /// is missing in `ranges` was then unmapped by a call that left no event.
-    /// more: so a range that is missing among them was unmapped before, by a call that left no event.
     pub(crate) fn retain_mapped(&mut self, ranges: &[(u64, u64)], mark: u64) -> u64 {
         let mut gone = Vec::new();
         for (&start, piece) in self.pieces.iter().filter(|(_, piece)| piece.mapping < mark) {
