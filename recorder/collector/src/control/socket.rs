@@ -259,7 +259,7 @@ fn may_hold_ours(directory: &Path) -> bool {
 }
 
 /// Whether the path is a real directory (not a link) that belongs to this user and is closed to all others.
-/// Another user who could write there could pretend to be a recording.
+/// If another user could write there, that user could pretend to be a recording.
 pub fn is_private(directory: &Path) -> bool {
     let is_ours =
         |metadata: Metadata| metadata.is_dir() && metadata.uid() == own_uid() && metadata.mode() & 0o077 == 0;

@@ -31,8 +31,8 @@ fn image(pid: u32) -> Option<Image> {
     Some(Image { device: file.dev(), inode: file.ino(), stack_start })
 }
 
-/// The start of the process's stack: the 28th field of /proc/PID/stat. The kernel shows 0 to users who may
-/// not inspect the process.
+/// The start of the process's stack: the 28th field of /proc/PID/stat. The kernel shows 0 if this user
+/// may not inspect the process.
 fn stack_start(stat: &str) -> Option<u64> {
     process::stat_field(stat, 28).filter(|&address| address != 0)
 }

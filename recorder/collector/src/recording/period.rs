@@ -1,4 +1,4 @@
-//! Decides when a slice is due: at a fixed period, or at one that doubles as the recording grows.
+//! Decides when a slice is due: at a fixed period, or at a period that doubles as the recording grows.
 //!
 //! A tick is half of the shortest period, so regular slices lie on even ticks. The final slice gets an odd
 //! tick, because it may come after the frees of the target's destructors. The final slice gives the totals

@@ -76,7 +76,7 @@ pub struct Recorded {
 pub struct Failed {
     /// The exit code of edleak-record; if the program failed, too, this is the program's exit code.
     pub exit_code: u8,
-    /// The error that says what happened, with the remedy.
+    /// The error with its reason and its remedy.
     pub error: Error,
 }
 

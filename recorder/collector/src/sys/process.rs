@@ -1,4 +1,4 @@
-//! Reads data about a process from /proc: sessions it has mapped, size, threads. Asks the kernel whether the process
+//! Reads data about a process from /proc: mapped sessions, size, threads. Asks the kernel whether the process
 //! still exists.
 #![allow(unsafe_code)] // calls kill and tgkill
 
@@ -121,7 +121,7 @@ pub(crate) struct ProcessorTime {
 
 /// Reads the processor time; `None`: the process has ended.
 pub(crate) fn processor_time(pid: u32) -> Option<ProcessorTime> {
-    /// Linux reports these times in units of 1/100 s, whatever the clock rate of the kernel.
+    /// Linux reports these times in units of 1/100 s, for every clock rate of the kernel.
     const NS_PER_TICK: u64 = 1_000_000_000 / 100;
     let stat = read_text(format!("/proc/{pid}/stat")).ok()?;
     let ticks = stat_field(&stat, 14)?.saturating_add(stat_field(&stat, 15)?);

@@ -2,8 +2,8 @@
 //!
 //! Files in memory (`memfd_create`) leave no name behind and need no file system. The target opens them
 //! through `/proc/COLLECTOR/fd/N`, which the kernel allows only to the same user. The contents are atomics,
-//! so a shared reference is sound whatever the target writes. The collector checks every index that it reads
-//! from the memory, and seals the length of the file.
+//! so a shared reference is sound for all values that the target writes. The collector checks every index
+//! that it reads from the memory, and seals the length of the file.
 #![allow(unsafe_code)]
 
 use crate::sys::descriptor_keeper::Owner;

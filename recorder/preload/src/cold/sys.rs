@@ -30,7 +30,7 @@ pub(crate) fn open(path: &[u8], writable: bool) -> Option<usize> {
 
 /// Closes a file that [`open`] returned.
 pub(crate) fn close(fd: usize) {
-    // SAFETY: `fd` is one that `open` returned.
+    // SAFETY: `open` returned this descriptor.
     unsafe { syscall(numbers::CLOSE, [fd, 0, 0, 0, 0, 0]) };
 }
 

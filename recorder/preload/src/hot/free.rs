@@ -49,7 +49,7 @@ pub(crate) fn hook() {
 /// get the address once that call returns.
 ///
 /// # Safety
-/// `allocation` is what the target passed to an entry point, as for every hook here.
+/// `allocation` is the address that the target passed to an entry point. The same holds for every hook here.
 #[inline(always)]
 pub(crate) unsafe fn on_free(allocation: *mut u8) {
     let Some((entry, small, counters)) = small_at(allocation) else {

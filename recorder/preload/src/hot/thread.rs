@@ -238,8 +238,7 @@ static OWNERS: [AtomicU64; MAX_SHARDS] = [const { AtomicU64::new(0) }; MAX_SHARD
 fn owned_shards() -> &'static [Shard] {
     let owned = (SHARD_COUNT.load(Ordering::Acquire) as usize).saturating_sub(1);
     let shards = SHARDS.load(Ordering::Relaxed);
-    // SAFETY: the session has more shards than `owned`, and it is mapped as long as another does not replace
-    // it.
+    // SAFETY: the session has more shards than `owned`, and stays mapped until another session replaces it.
     if owned == 0 { &[] } else { unsafe { core::slice::from_raw_parts(shards, owned) } }
 }
 
@@ -251,7 +250,7 @@ pub(crate) fn keep_owners() {
     }
 }
 
-/// Gives each shard of the attached session to its owner in the sessions before, while no thread counts.
+/// Gives each shard of the attached session to its owner in earlier sessions, while no thread counts.
 #[cold]
 pub(crate) fn restore_owners() {
     for (kept, shard) in OWNERS.iter().zip(owned_shards()) {
@@ -281,11 +280,11 @@ pub(crate) fn open() {
         let own = own.get();
         // SAFETY: the entry belongs to this page.
         let small = unsafe { &raw mut (*own).small };
-        // SAFETY: as above.
+        // SAFETY: the entry belongs to this page.
         let size_limit = unsafe { &raw mut (*own).size_limit };
         // SAFETY: only this thread writes limits now.
         unsafe { small.write_volatile(live::SMALL) };
-        // SAFETY: as above.
+        // SAFETY: only this thread writes limits now.
         unsafe { size_limit.write_volatile(live::LARGE) };
     }
 }
@@ -337,7 +336,8 @@ pub(crate) fn counting(header: &Header, tls: &mut Tls) -> Counting {
     Counting::Shared(TABLES.page.counters(count - 1))
 }
 
-/// Stores the offset of this thread's [`Own`] where it is kept now.
+/// Stores the offset of this thread's [`Own`]. While `pending` or a detoured function sets `offset` to 0, the
+/// function stores it as the saved offset.
 fn set_offset(tls: &mut Tls, offset: usize) {
     match (tls.pending.caller.is_null(), tls.inside) {
         (false, _) => tls.hidden_offset = offset as u16,
