@@ -10,10 +10,10 @@
 //! The kernel executes the calls of one address space one after the other. The events in the order of their
 //! numbers must lead to the same state. So each call takes its number on the safe side of the kernel's work:
 //!
-//! | call | takes its number | reason |
+//! | call | takes its number | reason, about the range |
 //! |---|---|---|
-//! | munmap, shmdt, old range of mremap | before the kernel's work | after it, another thread may get the range |
-//! | mmap, shmat, new range of mremap | after the kernel's work | before it, no other thread knows the range |
+//! | munmap, shmdt, old range of mremap | before the kernel's work | later, another thread may have it |
+//! | mmap, shmat, new range of mremap | after the kernel's work | earlier, no other thread knows it |
 //!
 //! Example 1: thread A unmaps a range, and the kernel then gives it to thread B. A took its number before the
 //! kernel's work for A, and B took its number after the kernel's work for B. So A's number is lower. Example

@@ -6,7 +6,7 @@
 //!   ( New ) ───────────────────▶ ( Starting ) ───────────────────────────▶ ( Counting )
 //!                                     │                                        │  the page that fork wipes
 //!                                     │ no session for this process            ▼  is found wiped
-//!                                     └────────────────────────────────▶ ( Off ) ◀── forked child, not recorded
+//!                                     └────────────────────────────────▶ ( Off ) ◀── unrecorded forked child
 //! ```
 //!
 //! A collector may ask for a recording of a process that is Off, and end the recording of a process that
