@@ -126,17 +126,17 @@ pub(crate) struct AnalyzeArgs {
     /// `budget=10KB/min`).
     #[arg(long, value_name = "FILE")]
     pub(crate) suppressions: Option<PathBuf>,
-    /// List at most this many sites of each recording.
+    /// List at most this many entries of each recording: leaks first, then other sites.
     #[arg(long, value_name = "N")]
     pub(crate) top: Option<usize>,
-    /// Judge by the iterations between marks of this name (`*` and `?`), not by time: the report tells what
-    /// each iteration leaves behind.
+    /// Judge by the iterations between marks of this name (`*` and `?`), not by time. The report gives the
+    /// memory that each iteration leaves behind.
     ///
     /// The program sets marks with `edleak_mark("NAME")` of edleak.h, or `edleak-record mark NAME` sets them.
-    /// A verdict takes at least eight iterations.
+    /// A verdict needs at least eight iterations.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["budget", "baseline", "at", "from", "to"])]
     pub(crate) per_mark: Option<String>,
-    /// Do not judge the first N iterations, in which caches fill [default: a third of all].
+    /// Do not judge the first N iterations, because caches fill in them [default: a third of all].
     #[arg(long, value_name = "N", requires = "per_mark")]
     pub(crate) warm_up: Option<u64>,
     /// Write the report here.

@@ -1,9 +1,9 @@
 //! Finds the slice at which a program began to free everything because it was about to end (the teardown).
 //!
-//! Memory that grew until the teardown grew without bound, whatever destructors and exit handlers free later.
-//! A fall at the very end of a curve would hide this growth. So a record is judged up to the teardown. In
-//! each slice of a teardown, the program makes at least four times as many frees as allocations; this tells a
-//! teardown from work.
+//! If memory grew until the teardown, nothing bounded its growth, even if destructors and exit handlers free
+//! this memory later. A fall at the very end of a curve would hide this growth. So a record is judged up to
+//! the teardown. In each slice of a teardown, the program makes at least four times as many frees as
+//! allocations; this tells a teardown from work.
 //!
 //! If the analyzer takes a phase of work for a teardown, the only effect is that the record ends a little
 //! earlier.
