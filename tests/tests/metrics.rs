@@ -10,7 +10,8 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::process::Command;
 
-/// The samples of a page as Python's OpenMetrics parser reads them: name, labels, value. (Debian's Python has the parser.)
+/// The samples of a page as Python's OpenMetrics parser reads them: name, labels, value. (Debian's Python has
+/// the parser.)
 fn samples_of(page: &str) -> Vec<(String, BTreeMap<String, String>, f64)> {
     let script = "import json, sys\n\
         from prometheus_client.openmetrics.parser import text_string_to_metric_families as read\n\

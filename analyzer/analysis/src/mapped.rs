@@ -1,8 +1,9 @@
-//! The domain of mapped memory: the resident share of each site, and the anonymous memory that no recorded call
-//! mapped.
+//! The domain of mapped memory: the resident share of each site, and the anonymous memory that no recorded
+//! call mapped.
 //!
-//! A mapping is address space. It costs memory only where its pages are resident or swapped out. For example, a
-//! garbage collector reserves far more address space than it uses. So growth of address space alone is no leak.
+//! A mapping is address space. It costs memory only where its pages are resident or swapped out. For example,
+//! a garbage collector reserves far more address space than it uses. So growth of address space alone is no
+//! leak.
 
 use crate::replay::Merged;
 use crate::replay::memory::{MemoryEnds, SiteBytes};
@@ -76,8 +77,8 @@ impl Unseen {
     }
 }
 
-/// Sets the resident bytes of each site that maps memory. Changes a leak of such a site to no leak if the growth
-/// is not resident, or if the site is an allocator.
+/// Sets the resident bytes of each site that maps memory. Changes a leak of such a site to no leak if the
+/// growth is not resident, or if the site is an allocator.
 pub(crate) fn settle(sites: &mut [JudgedSite], ends: &MemoryEnds, merged: &Merged) {
     let mut readings: HashMap<SiteLabel, [SiteBytes; 2]> = HashMap::new();
     for (id, [from, to]) in &ends.sites {
@@ -137,7 +138,8 @@ pub(crate) fn of_trace(
         mapped.live_count = mapped.live_count.saturating_add(site.totals.live_count.unwrap_or(0));
         mapped.resident_bytes = mapped.resident_bytes.saturating_add(site.resident_bytes.unwrap_or(0));
     }
-    // edleak saw no call before the recording. So if the process ran before, the report gives only the growth.
+    // edleak saw no call before the recording. So if the process ran before, the report gives only the
+    // growth.
     let ran_before = trace.attached().is_some();
     let bytes = |unseen: &UnseenBytes| if ran_before { unseen.grown_bytes } else { unseen.bytes };
     mapped.unseen = growth.unseen.filter(|unseen| bytes(unseen) >= NOTICEABLE_BYTES).map(|unseen| {

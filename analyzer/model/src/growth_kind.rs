@@ -73,8 +73,8 @@ pub struct KindBytes {
     pub has_calls: bool,
 }
 
-/// Anonymous memory that no recorded call mapped. Live allocations are subtracted, because libc maps each large
-/// allocation by itself.
+/// Anonymous memory that no recorded call mapped. Live allocations are subtracted, because libc maps each
+/// large allocation by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UnseenBytes {
     /// Bytes at the end of the record.
@@ -142,7 +142,8 @@ pub enum GrowthKind {
     Retained,
     /// Memory grows outside malloc.
     Outside,
-    /// Resident memory grows, and the recording does not say whether the allocator retains it or malloc never saw it.
+    /// Resident memory grows, and the recording does not say whether the allocator retains it or malloc never
+    /// saw it.
     Unclear,
     /// The process does not grow.
     None,

@@ -1,11 +1,12 @@
-//! Judges the memory that each iteration leaves behind at a site, by the counters at the instants of one mark.
+//! Judges the memory that each iteration leaves behind at a site, by the counters at the instants of one
+//! mark.
 //!
-//! The x-axis is the count of the mark, so time and the length of an iteration play no part. The first third of
-//! the iterations is the warm-up and is not judged. The other iterations are judged by the **kept level**: the
-//! lowest level that the site has at a mark or at any later mark. So memory that a later iteration frees is not
-//! part of the kept level. At the end of the record, no later iteration shows which memory would be freed. So
-//! the model leaves out the last iterations: as many as the longest run in which the site held more than its
-//! kept level.
+//! The x-axis is the count of the mark, so time and the length of an iteration play no part. The first third
+//! of the iterations is the warm-up and is not judged. The other iterations are judged by the **kept level**:
+//! the lowest level that the site has at a mark or at any later mark. So memory that a later iteration frees
+//! is not part of the kept level. At the end of the record, no later iteration shows which memory would be
+//! freed. So the model leaves out the last iterations: as many as the longest run in which the site held more
+//! than its kept level.
 //!
 //! | the kept level | verdict |
 //! |---|---|
@@ -29,8 +30,8 @@ const LEAST_RISES: u64 = 5;
 const LONG_GAP: f64 = 2.5;
 /// A buffer that doubles grows by at least this factor.
 const LEAST_FACTOR: f64 = 1.2;
-/// Two doublings have the same pace if their paces differ by no more than this share. A slice may come late by
-/// 1/32 of the count.
+/// Two doublings have the same pace if their paces differ by no more than this share. A slice may come late
+/// by 1/32 of the count.
 const SAME_PACE: f64 = 0.2;
 
 /// The counters of a site at one slice of the mark.
@@ -85,8 +86,8 @@ pub fn warm_up(iterations: u64) -> u64 {
     (iterations / 3).max(3)
 }
 
-/// Judges one site. `points` are the counters of the site at all slices of the mark, by rising count. The first
-/// `skipped` points belong to the warm-up.
+/// Judges one site. `points` are the counters of the site at all slices of the mark, by rising count. The
+/// first `skipped` points belong to the warm-up.
 pub fn judge(points: &[AtMark], skipped: usize) -> Iterations {
     let judged = points.get(skipped..).unwrap_or_default();
     let (Some(first), Some(last)) = (judged.first(), judged.last()) else {
@@ -364,8 +365,8 @@ impl Kept {
 /// The bytes that each iteration adds to a buffer which grows in large steps, like a vector that doubles.
 /// `None`: the site is no such buffer, or the next step is overdue.
 ///
-/// A step comes when the buffer is full. So the pace at which the iterations fill the buffer is the bytes of one
-/// step, divided by the iterations up to the next step. The last two steps must show the same pace.
+/// A step comes when the buffer is full. So the pace at which the iterations fill the buffer is the bytes of
+/// one step, divided by the iterations up to the next step. The last two steps must show the same pace.
 fn doubling(points: &[AtMark]) -> Option<f64> {
     const LEAST_STEPS: usize = 4;
     const FEW: u64 = 8;

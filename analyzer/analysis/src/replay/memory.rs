@@ -22,11 +22,12 @@ impl SiteBytes {
     }
 }
 
-/// Resident and swapped bytes of single sites and of unseen memory, at the first and the last reading within the
-/// judged record.
+/// Resident and swapped bytes of single sites and of unseen memory, at the first and the last reading within
+/// the judged record.
 #[derive(Clone, Default, Debug)]
 pub struct MemoryEnds {
-    /// The first and the last reading by id of the site. The first is 0 if the site was too small for an area.
+    /// The first and the last reading by id of the site. The first is 0 if the site was too small for an
+    /// area.
     pub sites: Vec<(u32, [SiteBytes; 2])>,
     /// Unseen anonymous memory at the end, by name.
     pub unseen: Vec<(String, u64)>,
