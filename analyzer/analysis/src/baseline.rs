@@ -264,6 +264,8 @@ impl SavedSite {
         let stack: Vec<Address> = stack.into_iter().map(with_frames).collect();
         let kind = match (self.kind.as_str(), &self.parent) {
             ("injected", _) => Kind::Injected,
+            ("mapping", _) => Kind::Mapping,
+            ("allocator", _) => Kind::Allocator,
             (_, Some(parent)) if !parent.is_null() => Kind::Stack,
             _ => Kind::Caller,
         };

@@ -6,11 +6,12 @@
 use crate::baseline::Baseline;
 use crate::findings::Findings;
 use crate::per_mark::PerMarkOptions;
-use crate::site::{Domain, JudgedSite, Standing};
+use crate::site::{Domain, JudgedSite, Kind, Standing};
 use crate::suppressions::Suppressions;
 use edleak_model::classify::{Confidence, LEAST_POINTS, Verdict};
 use edleak_model::growth_kind::GrowthKind;
 use edleak_model::regression::Class;
+use edleak_text::units;
 
 /// Undecided sites stop a gate if they hold more than this share of the live bytes. The undecided sites must
 /// also hold more than `UNDECIDED_BYTES`.
@@ -236,6 +237,10 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
         );
     }
     if let Some(per_mark) = &analysis.per_mark {
+        // Marks say nothing of memory that the recorder did not count.
+        if let Some(why) = unrecorded_work(analysis).or_else(|| uncounted_allocator(analysis)) {
+            return Some(why);
+        }
         return per_mark.undecided(&analysis.sites, &analysis.marks);
     }
     if slices < LEAST_POINTS && analysis.sites.iter().any(|site| site.judgement.verdict == Verdict::Undecided)
@@ -262,13 +267,17 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
     }
     // Mappings are address space. An undecided mapping counts only if memory outside malloc grows.
     let grows_outside = analysis.growth.kind == GrowthKind::Outside && analysis.growth.resident_goes_on;
-    let counts = |site: &&JudgedSite| is_of_heap(site) || grows_outside;
-    let undecided = || {
-        let undecided = |site: &&JudgedSite| site.judgement.verdict == Verdict::Undecided;
-        analysis.sites.iter().filter(undecided).filter(counts)
-    };
+    let domains = if grows_outside { &[Domain::Heap, Domain::Mapping][..] } else { &[Domain::Heap] };
+    domains.iter().find_map(|domain| much_undecided(analysis, *domain))
+}
+
+/// The reason why undecided sites of a domain make the gate undecided, with the remedy. Each domain is compared
+/// with itself, because address space may be a thousand times the heap.
+fn much_undecided(analysis: &Findings, domain: Domain) -> Option<String> {
+    let of_domain = || analysis.sites.iter().filter(|site| site.domain() == domain);
+    let undecided = || of_domain().filter(|site| site.judgement.verdict == Verdict::Undecided);
     let held: f64 = undecided().map(in_question).sum();
-    let live: f64 = analysis.sites.iter().filter(counts).map(JudgedSite::judged_bytes).sum();
+    let live: f64 = of_domain().map(JudgedSite::judged_bytes).sum();
     let is_much = held > UNDECIDED_BYTES && held > UNDECIDED_SHARE * live;
     is_much.then(|| {
         let longest = undecided().filter_map(|site| site.judgement.record_longer_s).fold(0.0, f64::max);
@@ -307,15 +316,8 @@ const NOTICEABLE_HIDDEN_BYTES: u64 = 8 << 20;
 /// The reason why the recording did not see the growth. The growth happened in children, outside malloc, or
 /// at too many sites to judge any of them.
 fn unmeasured(analysis: &Findings) -> Option<String> {
-    use edleak_text::units;
-    let size = |bytes: u64| units::bytes(bytes as f64);
-    let has_children = analysis.summary.unrequested_children > 0;
-    if has_children && (analysis.children_did_the_work || did_nothing_after_the_start(analysis)) {
-        return Some(
-            "the program's child processes did the work, and they were not recorded (`edleak-record --children` records each into a trace \
-             of its own)"
-                .into(),
-        );
+    if let Some(why) = unrecorded_work(analysis) {
+        return Some(why);
     }
     if let Some(unexplained) = analysis.unexplained {
         return Some(format!(
@@ -325,20 +327,11 @@ fn unmeasured(analysis: &Findings) -> Option<String> {
             size(unexplained.bytes)
         ));
     }
-    let growth = &analysis.growth;
-    let hidden = growth.resident_to_bytes.saturating_sub(growth.live_to_bytes);
-    if let Some(heap) = analysis.own_heaps.iter().find(|heap| heap.is_uncounted)
-        && hidden > NOTICEABLE_HIDDEN_BYTES.max(4 * growth.live_to_bytes)
-    {
-        return Some(format!(
-            "most of the memory of the program ({} of {}) is in no counted allocation, and the recorder did not count {} ({})",
-            size(hidden),
-            size(growth.resident_to_bytes),
-            heap.name,
-            heap.remedy
-        ));
+    if let Some(why) = uncounted_allocator(analysis) {
+        return Some(why);
     }
-    if growth.kind != GrowthKind::Outside || !growth.resident_goes_on || growth.is_seen_outside() {
+    let growth = &analysis.growth;
+    if growth.kind != GrowthKind::Outside || !growth.resident_goes_on || is_explained(analysis) {
         return None;
     }
     let remedy = match analysis.own_heaps.as_slice() {
@@ -348,10 +341,63 @@ fn unmeasured(analysis: &Findings) -> Option<String> {
         }
     };
     Some(format!(
-        "resident memory grew from {} to {}, and not through malloc, so nothing of that growth was measured ({remedy})",
+        "resident memory grew from {} to {}, and not through malloc, and no site that maps memory explains the growth ({remedy})",
         size(growth.resident_from_bytes),
         size(growth.resident_to_bytes)
     ))
+}
+
+/// The reason why nothing was measured if child processes without a recording did the work.
+fn unrecorded_work(analysis: &Findings) -> Option<String> {
+    let has_children = analysis.summary.unrequested_children > 0;
+    let is_idle = || analysis.children_did_the_work || did_nothing_after_the_start(analysis);
+    (has_children && is_idle()).then(|| {
+        "the program's child processes did the work, and they were not recorded (`edleak-record --children` records each into a trace \
+         of its own)"
+            .into()
+    })
+}
+
+/// The reason why little was measured if most of the memory is in no counted allocation, and the recorder did
+/// not count an allocator.
+fn uncounted_allocator(analysis: &Findings) -> Option<String> {
+    let growth = &analysis.growth;
+    let hidden = growth.resident_to_bytes.saturating_sub(growth.live_to_bytes);
+    let heap = analysis.own_heaps.iter().find(|heap| heap.uncounted.is_some())?;
+    (hidden > NOTICEABLE_HIDDEN_BYTES.max(4 * growth.live_to_bytes)).then(|| {
+        format!(
+            "most of the memory of the program ({} of {}) is in no counted allocation, and the recorder did not count {} ({})",
+            size(hidden),
+            size(growth.resident_to_bytes),
+            heap.name,
+            heap.remedy
+        )
+    })
+}
+
+/// Whether sites that map memory explain growth outside malloc. Recorded calls must have mapped the memory, and
+/// a site must have a verdict other than "no leak". Allocators whose allocations are counted explain the growth,
+/// too, if they mapped half of it.
+fn is_explained(analysis: &Findings) -> bool {
+    let growth = &analysis.growth;
+    if !growth.is_seen_outside() {
+        return false;
+    }
+    let is_counted = |site: &JudgedSite| {
+        let module = site.stack.first().and_then(|address| address.module_id);
+        analysis.own_heaps.iter().all(|heap| heap.uncounted.is_none() || heap.uncounted != module)
+    };
+    let mapping = || analysis.sites.iter().filter(|site| site.domain() == Domain::Mapping);
+    let of_allocators: f64 = mapping()
+        .filter(|site| site.kind == Kind::Allocator && is_counted(site))
+        .map(|site| site.growth().max(0.0))
+        .sum();
+    let grown = growth.resident_to_bytes.saturating_sub(growth.resident_from_bytes) as f64;
+    of_allocators >= 0.5 * grown || mapping().any(|site| site.judgement.verdict != Verdict::NoLeak)
+}
+
+fn size(bytes: u64) -> String {
+    units::bytes(bytes as f64)
 }
 
 /// Whether no site changed after the first quarter of the record, because the process only waited.

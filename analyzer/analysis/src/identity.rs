@@ -33,6 +33,12 @@ impl Identity {
             return Self { code: None, names: Some(INJECTED_NAME.into()), caller: None };
         }
         let mut identity = Self::of_stack(stack);
+        if matches!(kind, Kind::Mapping | Kind::Allocator) {
+            // A function may both allocate and map.
+            for key in [&mut identity.code, &mut identity.names].into_iter().flatten() {
+                key.insert_str(0, "mapping:");
+            }
+        }
         if let (Kind::Stack, [caller, ..]) = (kind, stack) {
             identity.caller = Some(Box::new(Self::of_stack(std::slice::from_ref(caller))));
         }

@@ -66,7 +66,7 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     }
     settle_families(&mut sites);
     if model == Model::Growth {
-        mapped::settle(&mut sites, &replayed.memory, &merged);
+        mapped::settle(&mut sites, &replayed.memory, &merged, trace);
         doubt::what_is_negligible(&mut sites, grid.points as f64 * period_s);
         doubt::few_freed_at_the_end(&mut sites, grid.points as f64 * period_s);
         if let Some(processor) = trace.cpu_use().filter(|processor| is_busy(processor)) {

@@ -78,8 +78,13 @@ impl Unseen {
 }
 
 /// Sets the resident bytes of each site that maps memory. Changes a leak of such a site to no leak if the
-/// growth is not resident, or if the site is an allocator.
-pub(crate) fn settle(sites: &mut [JudgedSite], ends: &MemoryEnds, merged: &Merged) {
+/// growth is not resident, or if the site is an allocator
+/// whose allocations are counted.
+pub(crate) fn settle(sites: &mut [JudgedSite], ends: &MemoryEnds, merged: &Merged, trace: &Trace) {
+    let is_uncounted = |site: &JudgedSite| {
+        let module = site.stack.first().and_then(|address| address.module_id);
+        trace.allocators().iter().any(|allocator| Some(allocator.module) == module)
+    };
     let mut readings: HashMap<SiteLabel, [SiteBytes; 2]> = HashMap::new();
     for (id, [from, to]) in &ends.sites {
         let root = SiteLabel::Number(u64::from(merged.root(SiteId(*id)).0));
@@ -88,7 +93,7 @@ pub(crate) fn settle(sites: &mut [JudgedSite], ends: &MemoryEnds, merged: &Merge
     }
     for site in sites.iter_mut().filter(|site| site.domain() == Domain::Mapping) {
         let class = site.judgement.class;
-        if site.kind == Kind::Allocator {
+        if site.kind == Kind::Allocator && !is_uncounted(site) {
             let why = "an allocator maps it for itself; the sites that ask it for memory are counted";
             site.judgement = Judgement::without_memory(class, why.into());
         }

@@ -2,7 +2,7 @@
 //! each of them use malloc.
 
 use crate::frame::base_name;
-use edleak_format::Trace;
+use edleak_format::{ModuleId, Trace};
 
 /// One such runtime or allocator in a recording.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -11,8 +11,8 @@ pub struct OwnHeap {
     pub name: String,
     /// The way to make the allocations visible, or another place to look.
     pub remedy: String,
-    /// Whether the recorder found the allocator in a module and did not count its allocations.
-    pub is_uncounted: bool,
+    /// The module whose allocations the recorder did not count; `None`: only the name of the heap is known.
+    pub uncounted: Option<ModuleId>,
 }
 
 /// A known runtime, recognized by the file name of its program or of one of its libraries.
@@ -67,15 +67,15 @@ pub fn of_trace(trace: &Trace) -> Vec<OwnHeap> {
     let mut found = known(program.into_iter().chain(modules()));
     for allocator in trace.allocators() {
         let module = trace.module(allocator.module).map_or("a module", |module| base_name(&module.path));
-        if known([module].into_iter()).is_empty() {
-            found.insert(
-                0,
-                OwnHeap {
-                    name: format!("the allocator of {module} (`{}`)", allocator.symbol),
-                    remedy: "build it with the system's malloc".into(),
-                    is_uncounted: true,
-                },
-            );
+        let uncounted = Some(allocator.module);
+        let named = known([module].into_iter());
+        match found.iter_mut().find(|heap| named.iter().any(|named| named.name == heap.name)) {
+            Some(heap) => heap.uncounted = uncounted,
+            None => {
+                let name = format!("the allocator of {module} (`{}`)", allocator.symbol);
+                let remedy = "build it with the system's malloc".into();
+                found.insert(0, OwnHeap { name, remedy, uncounted });
+            }
         }
     }
     found
@@ -94,7 +94,7 @@ fn known<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<OwnHeap> {
         })
     };
     let own_heap =
-        |known: &Known| OwnHeap { name: known.name.into(), remedy: known.remedy.into(), is_uncounted: false };
+        |known: &Known| OwnHeap { name: known.name.into(), remedy: known.remedy.into(), uncounted: None };
     KNOWN.iter().filter(is_there).map(own_heap).collect()
 }
 

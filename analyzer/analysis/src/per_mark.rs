@@ -7,7 +7,7 @@ use crate::findings::Findings;
 use crate::load::Recording;
 pub use crate::marks::{JudgedMark, MarkSeen, PerMark, SitePerMark};
 use crate::replay::Merged;
-use crate::site::{JudgedSite, Kind, SiteLabel};
+use crate::site::{Domain, JudgedSite, Kind, SiteLabel};
 use edleak_format::{Counters, Mark, MarkId, MarkSlice, SiteId, Trace};
 use edleak_model::classify::{Confidence, Judgement, Verdict};
 use edleak_model::iterations::{
@@ -66,7 +66,9 @@ pub fn judge_by_marks(findings: &mut Findings, recording: &Recording, options: &
     }
     let is_judged = per_mark.marks.iter().any(|mark| mark.too_few.is_none());
     let seconds = findings.header.duration_s;
-    for site in findings.sites.iter_mut().filter(|site| site.kind != Kind::Injected) {
+    // The slices of marks have no counters of mapped memory, so its sites keep their verdicts by time.
+    let has_marks = |site: &&mut JudgedSite| site.kind != Kind::Injected && site.domain() == Domain::Heap;
+    for site in findings.sites.iter_mut().filter(has_marks) {
         site.judged_with_stacks = false;
         site.leak_share = None;
         site.per_mark = found.get(&site.label).cloned().map(Box::new);
@@ -159,8 +161,14 @@ impl PerMark {
                 }
             });
         }
-        if self.marks.iter().all(|mark| mark.too_few.is_some()) {
-            return self.marks.iter().find_map(|mark| mark.too_few.clone());
+        if let Some(why) = self.marks.iter().find_map(|mark| mark.too_few.clone()) {
+            return Some(why);
+        }
+        if self.unnamed > 0 {
+            let number = plural(self.unnamed, "mark had", "marks had");
+            return Some(format!(
+                "{number} no room for a name, so their iterations are not judged (use fewer names)"
+            ));
         }
         let undecided = || {
             sites

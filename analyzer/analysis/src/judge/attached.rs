@@ -6,9 +6,9 @@
 //! for each step up there is a free of an earlier allocation, which the recording counts at no site. So only
 //! growth that exceeds these frees is evidence of a leak.
 
-use crate::site::{JudgedSite, Kind};
+use crate::site::{Domain, JudgedSite, Kind};
 use edleak_format::Attached;
-use edleak_model::classify::Judgement;
+use edleak_model::classify::{Confidence, Judgement};
 use edleak_model::reasons;
 use edleak_model::regression::Class;
 
@@ -21,6 +21,12 @@ pub(super) fn doubt(sites: &mut [JudgedSite], attached: &Attached, record_s: f64
     let frees = late_frees(attached, record_s);
     let is_leak = |site: &&mut JudgedSite| site.is_leak() && site.kind != Kind::Injected;
     for site in sites.iter_mut().filter(is_leak) {
+        if site.domain() == Domain::Mapping {
+            // The recording does not count how many of the earlier mappings the program unmaps.
+            site.judgement.confidence = Some(Confidence::Suspect);
+            site.judgement.why.push("it may replace mappings from before the recording".into());
+            continue;
+        }
         let growth = late_growth(site);
         if frees >= EXPLAINED * growth {
             let mut why = std::mem::take(&mut site.judgement.why);

@@ -7,7 +7,7 @@
 //! - The program frees the leak when it ends.
 //! - The program used less than [`STRICT_SECONDS`] of processor time.
 
-use crate::site::{JudgedSite, Kind};
+use crate::site::{Domain, JudgedSite, Kind};
 use edleak_model::classify::{Confidence, STRICT_SECONDS};
 use edleak_model::reasons;
 
@@ -20,8 +20,9 @@ const LEFT_SHARE: f64 = 0.5;
 /// Turns strict leaks into suspects. `used_s` is the processor time of the program, which was busy the whole
 /// time.
 pub(super) fn doubt(sites: &mut [JudgedSite], used_s: f64) {
-    let live: f64 = sites.iter().map(JudgedSite::judged_bytes).sum();
-    let grown: f64 = sites.iter().map(late_growth).sum();
+    let of_heap = || sites.iter().filter(|site| site.domain() == Domain::Heap);
+    let live: f64 = of_heap().map(JudgedSite::judged_bytes).sum();
+    let grown: f64 = of_heap().map(late_growth).sum();
     let is_batch = grown >= GROWN_SHARE * live;
     let is_certain = |site: &JudgedSite| {
         site.judgement.confidence == Some(Confidence::Strict) && site.kind != Kind::Injected

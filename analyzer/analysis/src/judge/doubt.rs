@@ -16,10 +16,7 @@ const NEGLIGIBLE: f64 = 0.001;
 /// sites, most of them small. So every large program would have one or two small suspects. A strict leak is
 /// reported however small it is. A real leak does not stay negligible for long.
 pub(super) fn what_is_negligible(sites: &mut [JudgedSite], record_s: f64) {
-    let live_in = |domain: Domain| -> f64 {
-        sites.iter().filter(|site| site.domain() == domain).map(JudgedSite::judged_bytes).sum()
-    };
-    let (heap, mapping) = (live_in(Domain::Heap), live_in(Domain::Mapping));
+    let [heap, mapping] = live_by_domain(sites);
     let live = |domain: Domain| if domain == Domain::Heap { heap } else { mapping };
     let family = |site: &JudgedSite| site.parent.clone().unwrap_or_else(|| site.label.clone());
     let mut leaked: HashMap<SiteLabel, f64> = HashMap::new();
@@ -61,13 +58,15 @@ pub(super) fn few_freed_at_the_end(sites: &mut [JudgedSite], record_s: f64) {
         bytes: f64,
         count: Option<u64>,
         live_at_the_end: f64,
+        live: f64,
     }
-    let live: f64 = sites.iter().map(JudgedSite::judged_bytes).sum();
+    let [heap, mapping] = live_by_domain(sites);
     let family = |site: &JudgedSite| site.parent.clone().unwrap_or_else(|| site.label.clone());
     let mut leaked: HashMap<SiteLabel, Leaked> = HashMap::new();
     for site in sites.iter().filter(|site| site.is_leak() && site.kind != Kind::Injected) {
         let known =
             leaked.entry(family(site)).or_insert_with(|| Leaked { count: Some(0), ..Leaked::default() });
+        known.live = if site.domain() == Domain::Heap { heap } else { mapping };
         known.bytes += site.judgement.leak_bytes as f64;
         known.count =
             known.count.zip(site.judgement.leak_count).map(|(sum, count)| sum.saturating_add(count));
@@ -80,7 +79,7 @@ pub(super) fn few_freed_at_the_end(sites: &mut [JudgedSite], record_s: f64) {
     leaked.retain(|_, known| {
         known.count.is_some_and(|count| count < FEW_FREED)
             && known.live_at_the_end < FEW_LEFT * known.bytes
-            && known.bytes < FEW_SHARE * live
+            && known.bytes < FEW_SHARE * known.live
     });
     for site in sites.iter_mut().filter(|site| site.is_leak()) {
         let Some(count) = leaked.get(&family(site)).and_then(|known| known.count) else { continue };
@@ -88,6 +87,13 @@ pub(super) fn few_freed_at_the_end(sites: &mut [JudgedSite], record_s: f64) {
         why.push(reasons::few_freed_at_exit(count));
         site.judgement = Judgement::undecided(Class::Log, record_s, why);
     }
+}
+
+/// Live bytes of the heap and of mapped memory. Address space may be a thousand times the heap, so the two are
+/// never added.
+fn live_by_domain(sites: &[JudgedSite]) -> [f64; 2] {
+    [Domain::Heap, Domain::Mapping]
+        .map(|domain| sites.iter().filter(|site| site.domain() == domain).map(JudgedSite::judged_bytes).sum())
 }
 
 #[cfg(test)]
