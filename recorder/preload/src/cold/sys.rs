@@ -168,8 +168,16 @@ pub(crate) fn remove_pages(address: *mut u8, bytes: usize) {
 /// Gives the content of private pages back to the kernel; they read as zeros afterwards.
 pub(crate) fn clear_pages(address: *mut u8, bytes: usize) {
     const MADV_DONTNEED: usize = 4;
+    const MAP_FIXED: usize = 0x10;
+    let address = address as usize;
     // SAFETY: the pages belong to the preload, and losing their content is the purpose.
-    unsafe { syscall(numbers::MADVISE, [address as usize, bytes, MADV_DONTNEED, 0, 0, 0]) };
+    if unsafe { syscall(numbers::MADVISE, [address, bytes, MADV_DONTNEED, 0, 0, 0]) } == 0 {
+        return;
+    }
+    // The kernel refuses to give up locked pages (mlockall). New pages take their place.
+    let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+    // SAFETY: the pages belong to the preload, so the new mapping replaces no memory of the target.
+    unsafe { syscall(numbers::MMAP, [address, bytes, PROT_READ_WRITE, flags, usize::MAX, 0]) };
 }
 
 /// Waits for a child that `arch::spawn` started.

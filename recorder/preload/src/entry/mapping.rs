@@ -51,9 +51,9 @@ pub(crate) fn set_ring(slots: *mut MappingSlot) {
     RING.store(slots, Ordering::Release);
 }
 
-/// The next definition of a function; null: there is none.
+/// The next definition of a function; null: there is none. This does not start the library: an allocator of the
+/// program may map memory while it holds its own lock, and the start looks up functions, which may allocate.
 fn real(function: &Lazy) -> Pointer {
-    lifecycle::start();
     function.get()
 }
 
@@ -216,7 +216,10 @@ pub(crate) unsafe fn on_munmap(address: Pointer, length: usize) -> i32 {
 /// Adds the event of a failed call. `number` is the number of the call.
 #[cold]
 fn take_back(noting: Option<Noting>, number: Option<u32>) {
-    if let (Some(noting), Some(number)) = (noting, number) {
+    if let (Some(noting), Some(number)) = (noting, number)
+        // Otherwise another session began during the real call.
+        && ptr::eq(lifecycle::session(), noting.header)
+    {
         noting.push(event(Operation::Failed, ptr::null_mut(), 0, number));
     }
 }
