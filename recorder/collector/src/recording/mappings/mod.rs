@@ -46,6 +46,8 @@ pub(crate) struct Mappings {
     owners: HashMap<(u32, bool), Owner>,
     /// For each ID of a direct caller: whether the caller lies in an allocator.
     in_allocator: Vec<Option<bool>>,
+    /// Whether a module is an allocator, by module ID.
+    allocator_modules: HashMap<u32, bool>,
     read: u32,
     /// The event that no thread has published yet, and the time at which the collector first saw this.
     unpublished: Option<(u32, Instant)>,
@@ -187,10 +189,12 @@ impl Mappings {
         let Some(info) = source.session.infos().get(direct as usize) else { return false };
         let address = info.address.load(Ordering::Acquire);
         let module = source.modules.at(address, info.events_before.load(Ordering::Relaxed));
-        let module = module.and_then(|id| source.modules.all().get(id.0 as usize));
         // The collector may learn this module later.
-        let Some(module) = module else { return false };
-        let is_allocator = allocators::is_library(&module.module.path) || allocators::is_malloc(&module.file);
+        let Some(id) = module else { return false };
+        let Some(module) = source.modules.all().get(id.0 as usize) else { return false };
+        let is_allocator = *self.allocator_modules.entry(id.0).or_insert_with(|| {
+            allocators::is_library(&module.module.path) || allocators::is_malloc(&module.file)
+        });
         let index = direct as usize;
         self.in_allocator.resize(self.in_allocator.len().max(index + 1), None);
         self.in_allocator[index] = Some(is_allocator);
