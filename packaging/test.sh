@@ -2,7 +2,7 @@
 # Tests the packages, each in its own file system. Run as root, on Debian, with access to Debian's packages.
 #
 # packaging/test.sh            all tests
-# packaging/test.sh NAME...    some of them: pages install crates deb tarball
+# packaging/test.sh NAME...    some of them: pages install crates deb tarball ignored
 #
 # | name    | tests that                                                                 | takes about     |
 # |---------|----------------------------------------------------------------------------|-----------------|
@@ -11,6 +11,7 @@
 # | crates  | `cargo package` works for each crate that is published                     | 5 minutes       |
 # | deb     | lintian has no errors; the .deb installs, records and analyzes on Debian 12 | 5 minutes      |
 # | tarball | its programs run on Debian 12, under musl without glibc, with an old glibc | 5 minutes       |
+# | ignored | the tests that CI leaves out: allocators of Rust programs, 100 recordings of one process | 10 minutes |
 #
 # EDLEAK_BUILT=1 tests the existing packages in target/packages.
 #
@@ -236,9 +237,13 @@ tarball() {
     say "tarball with an old glibc: recorded, analyzed"
 }
 
-for part in ${@:-pages install crates deb tarball}; do
+ignored() {
+    cargo test --profile suite -p edleak-tests --test allocators --test idle -- --ignored
+}
+
+for part in ${@:-pages install crates deb tarball ignored}; do
     case $part in
-        pages | install | crates | deb | tarball) "$part" ;;
-        *) sed -n '2,17s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+        pages | install | crates | deb | tarball | ignored) "$part" ;;
+        *) sed -n '2,18s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
 done
