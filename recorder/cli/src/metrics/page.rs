@@ -174,6 +174,7 @@ fn site(row: &Row, verdict: Option<&str>) -> String {
     let id = row.label.to_string();
     let mut all = vec![
         ("site", id.as_str()),
+        ("domain", row.domain),
         ("function", row.function.as_str()),
         ("file", row.file.as_str()),
         ("module", row.module.as_str()),
