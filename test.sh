@@ -7,8 +7,14 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 tests/setup.sh
-# The end-to-end tests use these optimized programs, as users do.
-cargo build --release -p edleak-record -p edleak-analyze -p edleak-preload
+# The end-to-end tests run these programs. Their profile is the one of the tests, so every crate is built once,
+# and with the checks of overflow and the assertions. The library is the one that users load.
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+cargo build --release -p edleak-preload
+cargo build --profile suite --workspace --all-targets
+mkdir -p "$target/tested"
+ln -f "$target"/suite/edleak-{record,analyze} "$target/release/libedleak_preload.so" "$target/tested"
+export EDLEAK_BIN_DIR=$target/tested
 samples/build.sh target/samples
 if [ $# -gt 0 ]; then
     exec cargo test --profile suite "$@"

@@ -37,15 +37,17 @@ pub fn allocators() -> &'static Programs {
     Programs::built(&ALLOCATORS, "tests/programs/allocators")
 }
 
-/// A Rust program of tests/programs/allocators/rust, built by cargo with this profile.
+/// The Rust program of tests/programs/allocators/rust with the allocator `name`, built by cargo with this
+/// profile.
 pub fn rust_allocator(name: &str, profile: &str) -> PathBuf {
-    static BUILT: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    static BUILT: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
     let target = target_dir().join("test-programs").join("allocators-rust");
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
-    if built.insert(profile.to_owned()) {
+    if built.insert((name.to_owned(), profile.to_owned())) {
         let manifest = repository().join("tests/programs/allocators/rust/Cargo.toml");
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["build", "--quiet", "--locked", "--profile", profile, "--manifest-path"]).arg(manifest);
+        cargo.args(["build", "--quiet", "--locked", "--profile", profile, "--features", name, "--bin", name]);
+        cargo.arg("--manifest-path").arg(manifest);
         // The allocators are C code. The compiler flags of this build are not meant for them.
         cargo.arg("--target-dir").arg(&target).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
         let status = cargo.status().expect("cargo must be there to build the programs");
