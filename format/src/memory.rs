@@ -58,6 +58,10 @@ pub enum AreaKind {
     /// Anonymous memory that allocators mapped for themselves. Another area also counts this memory. This
     /// kind exists since version 4.
     Allocators,
+    /// Free memory inside one arena of glibc's malloc, without its thread caches and fast bins. The name is
+    /// the address of the arena's state, or empty for the main arena. Another area also counts this memory.
+    /// This kind exists since version 4.
+    Free,
 }
 
 /// The size of an area.

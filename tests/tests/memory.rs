@@ -1,4 +1,4 @@
-//! The recorder's memory cost for the target.
+//! The recorder's memory cost for the target, and the memory that the target's allocator holds free.
 
 use edleak_tests::programs::programs;
 use edleak_tests::record::Recorder;
@@ -32,4 +32,22 @@ fn a_heap_of_small_allocations_grows_by_a_fifth_at_most() {
 fn counters_are_bounded_with_threads() {
     let (plain, recorded) = plain_and_recorded("threads");
     assert!(recorded.saturating_sub(plain) < (64 + 8) * 1024, "{recorded} KiB recorded, {plain} KiB plain");
+}
+
+/// The figures of glibc itself (`mallinfo2`) are the reference. The rest at the end of each arena is free, too,
+/// but not resident.
+#[test]
+fn free_memory_is_told_by_arena_as_glibc_counts_it() {
+    const REST: u64 = 192 * 1024;
+    let recording = Recorder::new("free-arenas").record(programs().binary("free_arenas"), [""; 0]);
+    assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
+    let counted: u64 = recording.outcome.stdout.trim().parse().expect("the program prints a number");
+    assert!(counted > 14_000_000, "four arenas with nearly 4 MB each: {counted}");
+    let report = recording.all_sites();
+    let free = &report.json["growth"]["free"];
+    let bytes = |field: &str| free[field].as_u64().unwrap_or(0);
+    let found = bytes("main_bytes") + bytes("other_bytes");
+    assert!(found <= counted && found + REST >= counted, "{free}, glibc counts {counted}");
+    assert_eq!(bytes("others"), 3, "{free}");
+    assert!(bytes("other_bytes") > 2 * bytes("main_bytes"), "{free}");
 }

@@ -36,7 +36,7 @@ fn is_watched_and_stepped_over(name: &str, program: &Path) {
     let said = &recording.outcome.stderr;
     assert!(!said.contains("matches no function"), "{said}");
     let all = recording.all_sites();
-    // A busy machine may compile the rules late, because the target waits at most 50 ms. Until the rules are
+    // A busy machine may compile the rules late, because the target waits at most 250 ms. Until the rules are
     // there, edleak counts the allocations at `take`.
     let stacks = all.sites.iter().filter(|site| site.kind == "stack" && site.is_in("grow_list"));
     let allocs: u64 = stacks.map(|site| site.counts.allocs).sum();

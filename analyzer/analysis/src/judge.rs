@@ -55,6 +55,7 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
         site
     });
     let mut growth = growth_of(&replayed.process, replayed.turnover_bytes);
+    growth.free = replayed.memory.free;
     let mut sites: Vec<JudgedSite> = std::mem::take(&mut replayed.sites);
     explain_by_small_blocks(&mut growth, &sites);
     // Points on a straight line that replaces missing slices do not count.

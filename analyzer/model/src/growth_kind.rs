@@ -83,6 +83,30 @@ pub struct UnseenBytes {
     pub grown_bytes: u64,
 }
 
+/// Free memory inside the arenas of glibc's malloc, resident.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct FreeBytes {
+    /// Bytes in the main arena.
+    pub main_bytes: u64,
+    /// Bytes in all other arenas.
+    pub other_bytes: u64,
+    /// Number of other arenas with free memory.
+    pub others: u64,
+}
+
+impl FreeBytes {
+    /// Adds the free memory of one arena.
+    pub fn add(&mut self, is_main: bool, bytes: u64) {
+        match is_main {
+            true => self.main_bytes += bytes,
+            false => {
+                self.other_bytes += bytes;
+                self.others += u64::from(bytes > 0);
+            }
+        }
+    }
+}
+
 impl KindBytes {
     /// Memory of malloc: memory of libc's malloc, and of other allocators that map memory for themselves.
     fn of_malloc(&self) -> u64 {
@@ -188,6 +212,8 @@ pub struct ProcessGrowth {
     pub resident_goes_on: bool,
     /// Anonymous memory that no recorded call mapped; `None`: the trace has no calls that map memory.
     pub unseen: Option<UnseenBytes>,
+    /// Free memory inside the arenas of malloc at the end; `None`: not recorded.
+    pub free: Option<FreeBytes>,
 }
 
 /// Determines the cause of growth. `turnover_bytes` is the number of bytes allocated from the first slice to
@@ -210,6 +236,7 @@ pub fn growth_of(series: &ProcessSeries, turnover_bytes: u64) -> ProcessGrowth {
         kinds: kinds_of(first).zip(kinds_of(last)).map(|(from, to)| [from, to]),
         resident_goes_on: false,
         unseen: None,
+        free: None,
     };
     growth.unseen = growth.unseen_bytes();
     let most_then = first.iter().map(|p| p.live_bytes).max();
@@ -335,8 +362,21 @@ impl ProcessGrowth {
     }
 
     fn where_retained(&self) -> String {
-        let Some(grown) = self.grown() else { return String::new() };
         let size = |bytes: u64| units::bytes(bytes as f64);
+        if let Some(FreeBytes { main_bytes, other_bytes, others }) = self.free
+            && (main_bytes + other_bytes) as f64 >= NOTICEABLE_BYTES
+        {
+            let all = size(main_bytes + other_bytes);
+            if main_bytes >= other_bytes {
+                return format!(", {all} of it free in its arenas (try malloc_trim)");
+            }
+            let arenas = if others == 1 { "an arena".into() } else { format!("{others} arenas") };
+            return format!(
+                ", {all} of it free in its arenas, {} of them in {arenas} other than the main one (try MALLOC_ARENA_MAX=2 or malloc_trim)",
+                size(other_bytes)
+            );
+        }
+        let Some(grown) = self.grown() else { return String::new() };
         if grown.arenas > grown.heap {
             return format!(", {} of it in arenas of its threads", size(grown.arenas));
         }

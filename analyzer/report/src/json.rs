@@ -20,7 +20,7 @@ use edleak_analysis::mapped::{Mapped, Unseen};
 use edleak_analysis::per_mark::{JudgedMark, MarkSeen, PerMark, SitePerMark};
 use edleak_analysis::site::{JudgedSite, Kind, SiteLabel, Standing};
 use edleak_model::classify::{Confidence, Verdict};
-use edleak_model::growth_kind::ProcessGrowth;
+use edleak_model::growth_kind::{FreeBytes, ProcessGrowth};
 use edleak_model::iterations::Verdict as OfIterations;
 use serde::Serialize;
 use std::collections::HashMap;
@@ -175,6 +175,15 @@ struct GrowthJson {
     resident_from_bytes: u64,
     resident_to_bytes: u64,
     turnover_bytes: u64,
+    free: Option<FreeJson>,
+}
+
+/// Free memory inside the arenas of malloc.
+#[derive(Serialize)]
+struct FreeJson {
+    main_bytes: u64,
+    other_bytes: u64,
+    others: u64,
 }
 
 #[derive(Serialize)]
@@ -428,6 +437,11 @@ fn growth_of(growth: &ProcessGrowth) -> GrowthJson {
         resident_from_bytes: growth.resident_from_bytes,
         resident_to_bytes: growth.resident_to_bytes,
         turnover_bytes: growth.turnover_bytes,
+        free: growth.free.map(|FreeBytes { main_bytes, other_bytes, others }| FreeJson {
+            main_bytes,
+            other_bytes,
+            others,
+        }),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The memory of the process by kind of mapping, slice by slice.
 
 use edleak_format::{AreaBytes, AreaId, AreaKind, Trace};
-use edleak_model::growth_kind::KindBytes;
+use edleak_model::growth_kind::{FreeBytes, KindBytes};
 
 /// The mappings of a site at one reading.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -31,6 +31,8 @@ pub struct MemoryEnds {
     pub sites: Vec<(u32, [SiteBytes; 2])>,
     /// Unseen anonymous memory at the end, by name.
     pub unseen: Vec<(String, u64)>,
+    /// Free memory inside the arenas of malloc at the end; `None`: not recorded.
+    pub free: Option<FreeBytes>,
 }
 
 /// The memory areas at the newest slice.
@@ -98,6 +100,9 @@ impl Memory {
                     ends.sites.extend(name.parse().ok().map(|id: u32| (id, [at(first), at(last)])));
                 }
                 Some(AreaKind::Unseen) => ends.unseen.push((name.to_owned(), at(last).held)),
+                Some(AreaKind::Free) => {
+                    ends.free.get_or_insert_default().add(name.is_empty(), at(last).held);
+                }
                 _ => {}
             }
         }

@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Longest time that a target waits at its start, once, for the wrapper rules of its modules.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(50);
+/// Longest time that a target waits at its start, once, for the wrapper rules and detours of its modules. The
+/// collector needs a few milliseconds. It needs more only on a busy machine, where the program starts late
+/// anyway; without rules, its first allocations would have the wrong callers.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(250);
 /// The same for a program that has its own allocator. Without its detours, edleak counts no allocation of it.
 pub(crate) const PATIENCE_FOR_DETOURS: Duration = Duration::from_secs(2);
 /// Number of slots that the collector keeps filled. An image takes one session when it starts; the collector

@@ -5,6 +5,7 @@
 //! so the collector reads smaps of a large process seldom. In between it reads maps, which has sizes but no
 //! resident memory.
 
+use crate::sys::arenas::{self, HEAP_BYTES};
 use crate::sys::maps::Line;
 use edleak_format::{AreaBytes, AreaId, AreaKind, MAX_AREAS, MemoryArea, SiteId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,10 +15,10 @@ use std::time::{Duration, Instant};
 /// The pause after a reading, as a multiple of the reading's duration. smaps and maps may each take half of a
 /// thousandth of the time.
 const PAUSE_PER_READING: u32 = 2000;
+/// The same for the arenas of malloc. Their reading does not make the process wait, but costs processor time.
+const PAUSE_PER_WALK: u32 = 500;
 /// The shortest pause between two readings.
 const LEAST_PAUSE: Duration = Duration::from_millis(50);
-/// An arena of glibc begins at a multiple of this size and has at most this many bytes (`HEAP_MAX_SIZE`).
-const ARENA_BYTES: u64 = 64 << 20;
 /// The size of one leaf of the preload library's side table.
 const LEAF_BYTES: u64 = 8 << 20;
 /// The largest guard of a thread's stack, in bytes. A larger mapping without access is not such a guard.
@@ -27,6 +28,10 @@ const LARGEST_GUARD_BYTES: u64 = 64 << 10;
 const LEAST_SITE_BYTES: u64 = 64 << 10;
 /// Maximum number of sites with an area of their own.
 const MOST_SITE_AREAS: usize = 128;
+/// Maximum number of arenas with an area of their own for their free memory. The others share one.
+const MOST_FREE_AREAS: usize = 64;
+/// The name of the area for the free memory of all other arenas.
+const OTHER_ARENAS: &str = "others";
 
 /// The part of a mapping that recorded calls of one site have made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,6 +71,7 @@ pub(crate) struct AreaReader {
     areas: Vec<AreaBytes>,
     next: Option<Instant>,
     next_full: Option<Instant>,
+    next_free: Option<Instant>,
     /// Starts of the mappings with `MAP_NORESERVE`. Only smaps shows this flag.
     unreserved: BTreeSet<u64>,
 }
@@ -147,14 +153,21 @@ impl AreaReader {
         let known = self.kinds.len();
         let before = self.areas.clone();
         self.areas.fill(AreaBytes::ZERO);
+        let free = self.free(reading, pid);
+        let is_free_read = free.is_some();
         let group = if reading.is_full { control_group(pid) } else { None };
         for (kind, name, bytes) in areas_of(&reading.mappings, calls).into_iter().chain(group) {
             self.add(kind, name, bytes);
         }
+        for (name, bytes) in free.into_iter().flatten() {
+            self.add(AreaKind::Free, name, bytes);
+        }
         for ((was, now), (kind, _)) in before.iter().zip(&mut self.areas).zip(&self.kinds) {
             // Only a full reading shows the resident bytes of a site, so its area stays as it is in between.
             let keeps_all = matches!(kind, AreaKind::ControlGroup | AreaKind::HugePages | AreaKind::Site);
-            if *kind == AreaKind::Counted || (!reading.is_full && keeps_all) {
+            if *kind == AreaKind::Free {
+                *now = if is_free_read { *now } else { *was };
+            } else if *kind == AreaKind::Counted || (!reading.is_full && keeps_all) {
                 *now = *was;
             } else if !reading.is_full {
                 *now = AreaBytes { mapped_bytes: now.mapped_bytes, ..*was };
@@ -194,6 +207,9 @@ impl AreaReader {
             None if self.kinds.len() + 1 >= MAX_AREAS && kind == AreaKind::Unseen && !name.is_empty() => {
                 return self.add(AreaKind::Unseen, String::new(), bytes);
             }
+            None if kind == AreaKind::Free && !self.has_room_for_arena(&name) => {
+                return self.add(kind, OTHER_ARENAS.to_owned(), bytes);
+            }
             // Beyond the limit of areas, memory with other names counts as anonymous memory.
             None if self.kinds.len() + 1 >= MAX_AREAS && kind == AreaKind::Named => {
                 return self.add(AreaKind::Anonymous, String::new(), bytes);
@@ -218,6 +234,38 @@ impl AreaReader {
         bytes.mapped_bytes >= LEAST_SITE_BYTES
             && of_sites < MOST_SITE_AREAS
             && self.kinds.len() + 2 < MAX_AREAS
+    }
+
+    fn has_room_for_arena(&self, name: &str) -> bool {
+        let of_arenas = self.kinds.iter().filter(|(kind, _)| *kind == AreaKind::Free).count();
+        name == OTHER_ARENAS || (of_arenas < MOST_FREE_AREAS && self.kinds.len() + 2 < MAX_AREAS)
+    }
+
+    /// The free memory inside each arena, by the name of the area; `None`: no reading is due.
+    fn free(&mut self, reading: &Reading, pid: u32) -> Option<Vec<(String, AreaBytes)>> {
+        let began = Instant::now();
+        if self.next_free.is_some_and(|next| began < next) {
+            return None;
+        }
+        let range = |mapping: &Mapping| mapping.start..mapping.end;
+        let heap = reading.mappings.iter().find(|mapping| mapping.name == "[heap]").map(range);
+        let arenas = reading.mappings.iter().filter(|mapping| {
+            mapping.name.is_empty()
+                && mapping.permissions.starts_with("rw")
+                && mapping.start.is_multiple_of(HEAP_BYTES)
+        });
+        let free = arenas::free_of(pid, heap, arenas.map(range));
+        self.next_free = Some(began + (began.elapsed() * PAUSE_PER_WALK).max(LEAST_PAUSE));
+        let named = free.into_iter().map(|(arena, free)| {
+            let name = if arena == 0 { String::new() } else { format!("{arena:#x}") };
+            let bytes = AreaBytes {
+                mapped_bytes: free.bytes,
+                resident_bytes: free.resident_bytes,
+                ..AreaBytes::ZERO
+            };
+            (name, bytes)
+        });
+        Some(named.collect())
     }
 }
 
@@ -340,8 +388,8 @@ fn kind_of<'m>(
     // arenas as one mapping.
     let whole_end = next_to.map_or(mapping.end, |rest| rest.end);
     if mapping.is_unreserved
-        && mapping.start.is_multiple_of(ARENA_BYTES)
-        && whole_end.is_multiple_of(ARENA_BYTES)
+        && mapping.start.is_multiple_of(HEAP_BYTES)
+        && whole_end.is_multiple_of(HEAP_BYTES)
     {
         return of(AreaKind::Arena);
     }

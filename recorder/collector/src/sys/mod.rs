@@ -1,6 +1,7 @@
 //! The operating system: shared memory, /proc, signals, the target as a child process, its terminal, limits,
 //! standard descriptors, stderr; and the memory of other processes with edleak's library in it.
 
+pub(crate) mod arenas;
 pub(crate) mod descriptor_keeper;
 pub(crate) mod idle;
 pub(crate) mod limits;

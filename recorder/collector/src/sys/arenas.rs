@@ -1,0 +1,283 @@
+//! The free memory inside the arenas of glibc's malloc, read from outside the process.
+//!
+//! glibc places the chunks of an arena one behind another. Each chunk begins with two words: the size of the
+//! chunk before, if that one is free, and the own size with three flags. So a walk over the sizes finds every
+//! free chunk. The names and offsets are those of malloc/malloc.c and malloc/arena.c in glibc 2.27 and later,
+//! on 64-bit systems:
+//!
+//! - The main arena lies in the heap of `brk`. Its first chunk begins where the heap begins.
+//! - Every other arena has heaps of up to 64 MiB. A heap begins with `heap_info`, the first heap of an arena
+//!   then has `malloc_state`.
+//!
+//! Nothing tells the walk that the allocator is glibc's, and the program changes the chunks meanwhile. So a
+//! walk counts only if every size is possible and the last chunk ends exactly at the end of the heap. Chunks
+//! in a thread's cache and in fast bins look used, so the figures are lower bounds.
+//!
+//! Deliberately absent: pages that are not resident. Reading them would bring them into memory and so change
+//! the process.
+
+use crate::sys::remote;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+/// A heap of an arena begins at a multiple of this size (`HEAP_MAX_SIZE`).
+pub(crate) const HEAP_BYTES: u64 = 64 << 20;
+const PAGE_BYTES: u64 = 4096;
+/// Number of bytes that one read fetches at most.
+const WINDOW_BYTES: u64 = 256 << 10;
+/// Longest time for all arenas of a process. A slice waits meanwhile.
+const LONGEST: Duration = Duration::from_millis(100);
+
+/// Smallest chunk (`MINSIZE`).
+const LEAST_CHUNK: u64 = 32;
+/// The two words at the end of a heap that is not the newest of its arena (`CHUNK_HDR_SZ`).
+const FENCE_BYTES: u64 = 16;
+const PREVIOUS_IS_USED: u64 = 1;
+const IS_MAPPED: u64 = 2;
+const FLAGS: u64 = 7;
+/// The possible sizes of `heap_info`: up to glibc 2.34, and since.
+const HEAP_INFO_BYTES: [u64; 2] = [0x20, 0x30];
+/// The size of `malloc_state`.
+const STATE_BYTES: u64 = 0x898;
+
+/// Free memory of an arena.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct FreeBytes {
+    /// Bytes of all free chunks.
+    pub bytes: u64,
+    /// The part of them on resident pages.
+    pub resident_bytes: u64,
+}
+
+/// The memory of a process, by words.
+trait Memory {
+    /// The word at `address`; `None`: its page is not resident, or time is up.
+    fn word(&mut self, address: u64) -> Option<u64>;
+    /// The bytes of resident pages in the range.
+    fn resident(&self, range: Range<u64>) -> u64;
+}
+
+/// Reads the free memory of each arena. The main arena has the key 0, every other arena the address of its
+/// state. `brk` is the heap of `brk`; `arenas` are the mappings that may hold heaps of other arenas.
+pub(crate) fn free_of(
+    pid: u32,
+    brk: Option<Range<u64>>,
+    arenas: impl Iterator<Item = Range<u64>>,
+) -> BTreeMap<u64, FreeBytes> {
+    let mut found = BTreeMap::new();
+    let until = Instant::now() + LONGEST;
+    let Ok(pagemap) = File::open(format!("/proc/{pid}/pagemap")) else { return found };
+    if let Some(heap) = brk {
+        let process = Process::new(pid, &pagemap, heap.clone(), until);
+        if let Some(free) = process.and_then(|mut process| walk(&mut process, heap.start, heap.end)) {
+            found.insert(0, free);
+        }
+    }
+    // The kernel shows adjacent full heaps as one mapping.
+    let heaps = arenas.flat_map(|mapping| {
+        let end = mapping.end;
+        let starts = (mapping.start..end).step_by(HEAP_BYTES as usize);
+        starts.map(move |start| start..end.min(start + HEAP_BYTES))
+    });
+    for heap in heaps {
+        let process = Process::new(pid, &pagemap, heap.clone(), until);
+        if let Some((arena, free)) = process.and_then(|mut process| of_heap(&mut process, heap)) {
+            let sum: &mut FreeBytes = found.entry(arena).or_default();
+            sum.bytes += free.bytes;
+            sum.resident_bytes += free.resident_bytes;
+        }
+    }
+    found
+}
+
+/// The address of a heap's arena, and the free memory of this heap.
+fn of_heap(memory: &mut impl Memory, heap: Range<u64>) -> Option<(u64, FreeBytes)> {
+    let arena = memory.word(heap.start)?;
+    let size = memory.word(heap.start + 16)?;
+    let end = heap.start.checked_add(size).filter(|end| *end <= heap.end)?;
+    // The state of the arena lies behind the `heap_info` of its first heap.
+    let info = HEAP_INFO_BYTES.into_iter().find(|bytes| arena % HEAP_BYTES == *bytes)?;
+    let after_info = heap.start + info;
+    let first = if arena == after_info { aligned(after_info + STATE_BYTES) } else { after_info };
+    Some((arena, walk(memory, first, end)?))
+}
+
+/// A chunk begins at a multiple of 16.
+fn aligned(address: u64) -> u64 {
+    address.next_multiple_of(16)
+}
+
+/// Adds up the free chunks from `first` to `end`; `None`: this is no heap of glibc, it changed meanwhile, or
+/// it cannot be read whole.
+fn walk(memory: &mut impl Memory, first: u64, end: u64) -> Option<FreeBytes> {
+    let mut free = FreeBytes::default();
+    let mut before: Option<Range<u64>> = None;
+    let mut chunk = first;
+    loop {
+        // The last chunk of an arena is its free rest.
+        let size = if chunk == end { None } else { Some(memory.word(chunk + 8)?) };
+        let is_free = size.is_none_or(|size| size & PREVIOUS_IS_USED == 0);
+        if let Some(chunk) = before.filter(|_| is_free) {
+            free.bytes += chunk.end - chunk.start;
+            free.resident_bytes += memory.resident(chunk);
+        }
+        let Some(size) = size else { break };
+        let bytes = size & !FLAGS;
+        let room = end - chunk;
+        if bytes == 0 && size == PREVIOUS_IS_USED && room <= LEAST_CHUNK {
+            break; // behind the fence of a heap that is not the newest
+        }
+        let is_possible = bytes >= LEAST_CHUNK || (bytes == FENCE_BYTES && room <= 2 * LEAST_CHUNK);
+        if !is_possible || !bytes.is_multiple_of(16) || size & IS_MAPPED != 0 || bytes > room {
+            return None;
+        }
+        before = Some(chunk..chunk + bytes);
+        chunk += bytes;
+    }
+    Some(free)
+}
+
+/// One heap of a process.
+struct Process {
+    pid: u32,
+    heap: Range<u64>,
+    /// Whether each page of the heap is resident.
+    is_resident: Vec<bool>,
+    window: Vec<u8>,
+    window_at: u64,
+    until: Instant,
+}
+
+impl Process {
+    fn new(pid: u32, pagemap: &File, heap: Range<u64>, until: Instant) -> Option<Process> {
+        const PRESENT: u64 = 1 << 63;
+        let pages = usize::try_from((heap.end.checked_sub(heap.start)?) / PAGE_BYTES).ok()?;
+        let mut flags = vec![0; pages * 8];
+        pagemap.read_exact_at(&mut flags, heap.start / PAGE_BYTES * 8).ok()?;
+        let words = flags.as_chunks::<8>().0.iter();
+        let is_resident = words.map(|word| u64::from_ne_bytes(*word) & PRESENT != 0).collect();
+        Some(Process { pid, heap, is_resident, window: Vec::new(), window_at: 0, until })
+    }
+
+    /// Reads the resident pages from the page of `address` on.
+    fn fill(&mut self, address: u64) -> Option<()> {
+        let page = address - address % PAGE_BYTES;
+        let first = usize::try_from(page.checked_sub(self.heap.start)? / PAGE_BYTES).ok()?;
+        let most = (WINDOW_BYTES / PAGE_BYTES) as usize;
+        let pages = self.is_resident.get(first..)?.iter().take(most).take_while(|is| **is).count();
+        if pages == 0 || Instant::now() > self.until {
+            return None;
+        }
+        self.window.resize(pages * PAGE_BYTES as usize, 0);
+        self.window_at = page;
+        remote::read(self.pid, page, &mut self.window).ok()
+    }
+}
+
+impl Memory for Process {
+    fn word(&mut self, address: u64) -> Option<u64> {
+        let place = |window: &[u8], at: u64| {
+            let from = usize::try_from(address.checked_sub(at)?).ok()?;
+            window.get(from..)?.first_chunk::<8>().copied()
+        };
+        if place(&self.window, self.window_at).is_none() {
+            self.fill(address)?;
+        }
+        place(&self.window, self.window_at).map(u64::from_ne_bytes)
+    }
+
+    fn resident(&self, range: Range<u64>) -> u64 {
+        let first = range.start - range.start % PAGE_BYTES;
+        let pages = (first..range.end).step_by(PAGE_BYTES as usize);
+        let bytes = pages.map(|page| {
+            let index = (page - self.heap.start) / PAGE_BYTES;
+            let is_resident = self.is_resident.get(index as usize).copied().unwrap_or(false);
+            let part = range.end.min(page + PAGE_BYTES) - range.start.max(page);
+            if is_resident { part } else { 0 }
+        });
+        bytes.sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    const AT: u64 = 7 * HEAP_BYTES;
+
+    /// A memory of words. All pages are resident.
+    #[derive(Default)]
+    struct Words(HashMap<u64, u64>);
+
+    impl Memory for Words {
+        fn word(&mut self, address: u64) -> Option<u64> {
+            Some(self.0.get(&address).copied().unwrap_or(0))
+        }
+
+        fn resident(&self, range: Range<u64>) -> u64 {
+            range.end - range.start
+        }
+    }
+
+    /// Chunks of these sizes from `at` on. `is_used` is the flag for the chunk before.
+    fn chunks(memory: &mut Words, mut at: u64, chunks: &[(u64, bool)]) -> u64 {
+        for &(bytes, is_used) in chunks {
+            memory.0.insert(at + 8, bytes | u64::from(is_used));
+            at += bytes;
+        }
+        at
+    }
+
+    #[test]
+    fn free_chunks_and_the_rest_are_counted() {
+        let mut memory = Words::default();
+        let end =
+            chunks(&mut memory, AT, &[(0x290, true), (64, true), (96, true), (32, false), (4096, true)]);
+        let free = walk(&mut memory, AT, end).expect("a sound heap");
+        assert_eq!(free.bytes, 96 + 4096);
+    }
+
+    #[test]
+    fn a_heap_with_an_impossible_size_is_not_counted() {
+        for wrong in [0, 8, 24, 40, 1 << 40, 64 | IS_MAPPED] {
+            let mut memory = Words::default();
+            let end = chunks(&mut memory, AT, &[(64, true), (64, true), (64, true)]);
+            memory.0.insert(AT + 64 + 8, wrong);
+            assert_eq!(walk(&mut memory, AT, end), None, "{wrong:#x}");
+        }
+    }
+
+    #[test]
+    fn heaps_of_one_arena_have_its_state_once() {
+        for info in HEAP_INFO_BYTES {
+            let mut memory = Words::default();
+            let arena = AT + info;
+            let first = aligned(arena + STATE_BYTES);
+            let end = chunks(&mut memory, first, &[(64, true), (128, true), (4064 - 192, false)]);
+            // An older heap ends with a fence: a chunk of 16 bytes and an empty one.
+            memory.0.insert(end + 8, FENCE_BYTES | PREVIOUS_IS_USED);
+            memory.0.insert(end + 24, PREVIOUS_IS_USED);
+            memory.0.insert(AT, arena);
+            memory.0.insert(AT + 16, end + 32 - AT);
+            let heap = AT..AT + HEAP_BYTES;
+            let (of, free) = of_heap(&mut memory, heap).expect("the first heap");
+            assert_eq!((of, free.bytes), (arena, 128), "heap_info of {info}");
+
+            let next = AT + HEAP_BYTES;
+            let end = chunks(&mut memory, next + info, &[(64, true), (8192 - 64 - info, true)]);
+            memory.0.insert(next, arena);
+            memory.0.insert(next + 16, end - next);
+            let (of, free) = of_heap(&mut memory, next..next + HEAP_BYTES).expect("the second heap");
+            assert_eq!((of, free.bytes), (arena, 8192 - 64 - info), "heap_info of {info}");
+        }
+    }
+
+    #[test]
+    fn a_mapping_that_is_no_heap_is_not_counted() {
+        assert_eq!(of_heap(&mut Words::default(), AT..AT + HEAP_BYTES), None);
+    }
+}
