@@ -27,7 +27,7 @@ packages=(
     mandoc groff zsh fish        # packaging/test.sh pages
     debuginfod                   # debuginfod-find, which --debuginfod runs
     python3 sqlite3 jq perl bash git redis-server redis-tools # the main end-to-end tests
-    bzip2 xz-utils zstd zip unzip cpio file bc m4 make gawk mawk tcl lua5.4 # tests/tests/distro.rs
+    bzip2 xz-utils zstd zip unzip cpio file bc m4 make gawk mawk tcl lua5.4 luajit # tests/tests/distro.rs
     libssl-dev                   # tests/programs/attribution/one_bug_many_sites.cpp
     chromium chromium-driver     # tests/tests/html: the page of --format html in a browser
     diffutils patch less openssl nodejs openjdk-17-jre-headless postgresql nginx-light

@@ -128,6 +128,7 @@ const COMMANDS: &str = "
   python3 -X dev script.py
   lua5.4 script.lua
   lua script.lua
+* luajit jit.lua
 * tclsh script.tcl
 * node script.js
   node --version
@@ -263,6 +264,7 @@ fn fixture() -> BTreeMap<&'static str, String> {
         ("script.sh", "i=0; while [ $i -lt 300 ]; do i=$((i+1)); x=\"$x$i,\"; done; echo ${#x}; (echo a; echo b) | sort -r; exit 3\n".to_owned()),
         ("script.pl", "use strict; my %h; open(my $f, '<', 'words.txt') or die; while (<$f>) { push @{$h{$1}}, $. if /(\\d)-x/ } print map { \"$_: @{$h{$_}}[0..5]\\n\" } sort keys %h; my $p = fork // die; if (!$p) { exit 2 } waitpid $p, 0; print $? >> 8, \"\\n\";\n".to_owned()),
         ("script.py", "import collections, json, re, threading, zlib, hashlib, decimal\nwords = open('words.txt').read()\nprint(collections.Counter(re.findall(r'\\d', words)).most_common())\nprint(len(json.dumps(json.load(open('data.json')))), zlib.crc32(zlib.compress(words.encode())))\nr = []\nt = [threading.Thread(target=lambda i=i: r.append(hashlib.sha256(words.encode() * i).hexdigest())) for i in range(8)]\n[x.start() for x in t]; [x.join() for x in t]\nprint(sorted(r), decimal.Decimal(2).sqrt())\ntry:\n    'x' * (1 << 62)\nexcept MemoryError:\n    print('no memory')\n".to_owned()),
+        ("jit.lua", "local t = {} for i = 1, 300000 do t[i % 5000 + 1] = {i, ('x'):rep(i % 50)} end print(#t, t[17][1])\n".to_owned()),
         ("script.lua", "local t = {} for i = 1, 5000 do t[#t + 1] = ('x'):rep(i % 50) end print(#table.concat(t)) print(pcall(string.rep, 'x', 1 << 62))\n".to_owned()),
         ("script.tcl", "set l {}; for {set i 0} {$i < 3000} {incr i} {lappend l [expr {$i * $i % 97}]}; puts [lsort -integer -unique $l]; puts [string length [join $l ,]]\n".to_owned()),
         ("script.js", "const m = new Map(); for (let i = 0; i < 20000; i++) m.set('k' + i % 700, Buffer.alloc(i % 300)); console.log(m.size, [...m.values()].reduce((a, b) => a + b.length, 0)); require('zlib').gzip('x'.repeat(1e5), (e, b) => console.log(b.length)); process.exitCode = 4;\n".to_owned()),
