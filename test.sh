@@ -11,7 +11,7 @@ tests/setup.sh
 # and with the checks of overflow and the assertions. The library is the one that users load.
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 cargo build --release -p edleak-preload
-cargo build --profile suite --workspace --all-targets
+cargo build --profile suite --workspace --exclude edleak-preload --all-targets
 mkdir -p "$target/tested"
 ln -f "$target"/suite/edleak-{record,analyze} "$target/release/libedleak_preload.so" "$target/tested"
 export EDLEAK_BIN_DIR=$target/tested
