@@ -136,3 +136,12 @@ fn a_forked_child_counts_on_with_the_detours_of_its_parent() {
     assert_eq!(report.counts_of("site_child").allocs, 2000);
     assert_eq!(report.counts_of("site_child").frees, 2000);
 }
+
+#[test]
+fn memory_that_an_allocator_of_the_program_retains_is_not_called_a_leak_or_outside_malloc() {
+    let recording = Recorder::new("retaining").record(allocators().binary("retaining_jemalloc"), ["4"]);
+    assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
+    let report = recording.leaks();
+    assert_eq!(report.json["growth"]["kind"], "retained", "{}", report.json["growth"]);
+    assert_eq!(report.leaks().count(), 0, "{}", report.describe());
+}

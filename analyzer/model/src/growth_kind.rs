@@ -366,15 +366,17 @@ impl ProcessGrowth {
         if let Some(FreeBytes { main_bytes, other_bytes, others }) = self.free
             && (main_bytes + other_bytes) as f64 >= NOTICEABLE_BYTES
         {
-            let all = size(main_bytes + other_bytes);
+            let all_bytes = main_bytes + other_bytes;
+            let all = size(all_bytes);
             if main_bytes >= other_bytes {
                 return format!(", {all} of it free in its arenas (try malloc_trim)");
             }
             let arenas = if others == 1 { "an arena".into() } else { format!("{others} arenas") };
-            return format!(
-                ", {all} of it free in its arenas, {} of them in {arenas} other than the main one (try MALLOC_ARENA_MAX=2 or malloc_trim)",
-                size(other_bytes)
-            );
+            let whose = format!("{arenas} other than the main one (try MALLOC_ARENA_MAX=2 or malloc_trim)");
+            return match main_bytes > all_bytes / 20 {
+                true => format!(", {all} of it free in its arenas, {} of them in {whose}", size(other_bytes)),
+                false => format!(", {all} of it free in {whose}"),
+            };
         }
         let Some(grown) = self.grown() else { return String::new() };
         if grown.arenas > grown.heap {
@@ -474,6 +476,26 @@ mod tests {
         assert!(
             found.sentence().unwrap().starts_with("the program's live memory grows: live 4.5 MiB to 19 MiB")
         );
+    }
+
+    #[test]
+    fn free_memory_is_told_by_arena_with_the_remedy() {
+        let sentence = |main: u64, other: u64, others: u64| {
+            let mut growth = growth_of(&ProcessSeries::default(), 0);
+            growth.kind = GrowthKind::Retained;
+            growth.free = Some(FreeBytes { main_bytes: main * MB, other_bytes: other * MB, others });
+            growth.sentence().expect("a known cause")
+        };
+        let text = sentence(50, 350, 31);
+        assert!(
+            text.contains(", 381 MiB of it free in its arenas, 334 MiB of them in 31 arenas other than the main one (try MALLOC_ARENA_MAX=2"),
+            "{text}"
+        );
+        let text = sentence(0, 350, 1);
+        assert!(text.contains(", 334 MiB of it free in an arena other than the main one (try"), "{text}");
+        let text = sentence(350, 50, 2);
+        assert!(text.contains(", 381 MiB of it free in its arenas (try malloc_trim)"), "{text}");
+        assert!(!sentence(0, 0, 0).contains("free in"));
     }
 
     #[test]

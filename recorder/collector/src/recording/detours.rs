@@ -198,6 +198,11 @@ impl Detours {
         unseen
     }
 
+    /// Whether a module has an allocator of its own.
+    pub(crate) fn has_allocator(&self, id: ModuleId) -> bool {
+        self.modules.iter().any(|module| module.id == id)
+    }
+
     /// Whether the functions of a module's allocator have detours.
     pub(crate) fn is_counted(&self, session: &Session, id: ModuleId) -> bool {
         let of_module = self.modules.iter().find(|module| module.id == id);

@@ -40,7 +40,7 @@ impl Recording {
         if children.unrequested > 0 {
             self.record(&Record::CpuTotals(self.cpu))?;
         }
-        self.settle_allocators()?;
+        self.settle_allocators(true)?;
         for allocator in self.uncounted_allocators() {
             self.record(&Record::Allocator(allocator))?;
         }

@@ -93,6 +93,7 @@ impl Recording {
             return Ok(());
         }
         let was_complete = self.read_mappings();
+        self.settle_allocators(false)?;
         let mark = self.mappings.as_ref().map_or(0, |mappings| mappings.ledger().mark());
         if let Some(reading) = self.areas.read(self.pid, now) {
             let is_complete = self.read_mappings() && was_complete;
@@ -125,28 +126,36 @@ impl Recording {
         self.record(&Record::Mappings(now))
     }
 
-    /// Records the sites that are functions of an allocator inside a module. The collector searches their
-    /// names once, at the end.
-    pub(super) fn settle_allocators(&mut self) -> Result<(), Error> {
+    /// Records the sites that are functions of an allocator inside a module. Reading the names of a large
+    /// module takes long, so before the end the collector searches only modules with an allocator of their
+    /// own.
+    pub(super) fn settle_allocators(&mut self, is_end: bool) -> Result<(), Error> {
         let Some(mappings) = &self.mappings else { return Ok(()) };
-        let mut by_module: BTreeMap<u32, Vec<(SiteId, u64)>> = BTreeMap::new();
-        for (site, counters) in mappings.sites().iter().zip(mappings.ledger().counters()) {
-            let Some(id) = site.in_trace.filter(|_| !site.is_allocator) else { continue };
+        let mut by_module: BTreeMap<u32, Vec<(usize, SiteId, u64)>> = BTreeMap::new();
+        let sites = mappings.sites().iter().zip(mappings.ledger().counters()).enumerate();
+        for (owner, (site, counters)) in sites {
+            let is_open = !site.is_allocator && !site.is_searched;
+            let Some(id) = site.in_trace.filter(|_| is_open) else { continue };
             let Some(info) = self.session.infos().get(site.id as usize) else { continue };
             let address = info.address.load(Ordering::Acquire);
             let module = self.modules.at(address, info.events_before.load(Ordering::Relaxed));
+            let module = module.filter(|id| is_end || self.detours.has_allocator(*id));
             if let Some(module) = module.filter(|_| counters.allocated_bytes >= LEAST_NAMED_BYTES) {
-                by_module.entry(module.0).or_default().push((id, address));
+                by_module.entry(module.0).or_default().push((owner, id, address));
             }
         }
         for (module, sites) in by_module {
             let Some(loaded) = self.modules.all().get(module as usize) else { continue };
             let bias = loaded.module.load_bias;
-            let offsets: Vec<u64> = sites.iter().map(|(_, address)| address.wrapping_sub(bias)).collect();
+            let offsets: Vec<u64> = sites.iter().map(|(_, _, address)| address.wrapping_sub(bias)).collect();
             let of_allocator = allocators::offsets_in_allocator(&loaded.file, &offsets);
-            for ((id, address), offset) in sites.into_iter().zip(offsets) {
-                if of_allocator.contains(&offset) {
+            for ((owner, id, address), offset) in sites.into_iter().zip(offsets) {
+                let is_allocator = of_allocator.contains(&offset);
+                if is_allocator {
                     self.record_mapping_site(id, true, address, Some(ModuleId(module)))?;
+                }
+                if let Some(mappings) = &mut self.mappings {
+                    mappings.settle(owner, is_allocator);
                 }
             }
         }

@@ -35,6 +35,8 @@ pub(crate) struct MappingSite {
     pub is_allocator: bool,
     /// The site's ID in the trace; `None`: the trace does not have it yet.
     pub in_trace: Option<SiteId>,
+    /// Whether the collector has looked for the name of its function among those of allocators.
+    pub is_searched: bool,
 }
 
 /// The events read so far, as ranges and counters.
@@ -100,6 +102,12 @@ impl Mappings {
     /// Gives a site its ID in the trace.
     pub(crate) fn name(&mut self, owner: Owner, id: SiteId) {
         self.sites[owner].in_trace = Some(id);
+    }
+
+    /// Notes the result of a search for a site's function among those of allocators.
+    pub(crate) fn settle(&mut self, owner: Owner, is_allocator: bool) {
+        self.sites[owner].is_searched = true;
+        self.sites[owner].is_allocator = is_allocator;
     }
 
     /// The sites that are in the trace, each with its counters.
@@ -215,7 +223,7 @@ fn owner_of(
     is_allocator: bool,
 ) -> Owner {
     *owners.entry((id, is_allocator)).or_insert_with(|| {
-        sites.push(MappingSite { id, is_allocator, in_trace: None });
+        sites.push(MappingSite { id, is_allocator, in_trace: None, is_searched: false });
         sites.len() - 1
     })
 }
