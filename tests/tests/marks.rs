@@ -221,6 +221,9 @@ fn names_beyond_256_are_counted_and_the_rest_is_judged() {
     assert_eq!(report.json["marks"].as_array().map(Vec::len), Some(256));
     assert_eq!(report.json["per_mark"]["unnamed_marks"], (300 - 256) * 20);
     assert_eq!(report.code, 0, "{}", report.json["summary"]);
+    // A pattern may match names that had no room.
+    let report = Report::of(&recording.trace, &["--per-mark", "name *"]);
+    assert_eq!(report.code, 2, "{}", report.json["summary"]);
 }
 
 #[test]

@@ -164,7 +164,10 @@ impl PerMark {
         if let Some(why) = self.marks.iter().find_map(|mark| mark.too_few.clone()) {
             return Some(why);
         }
-        if self.unnamed > 0 {
+        // A mark that has a name never lacks room for it.
+        let is_name =
+            !self.pattern.contains(['*', '?']) && self.marks.iter().any(|mark| mark.name == self.pattern);
+        if self.unnamed > 0 && !is_name {
             let number = plural(self.unnamed, "mark had", "marks had");
             return Some(format!(
                 "{number} no room for a name, so their iterations are not judged (use fewer names)"
