@@ -1,8 +1,8 @@
 //! The kinds of record in a catalog block: everything in a trace that is not a slice.
 //!
 //! A later record with the same key replaces the earlier one. `Module`, `Site`, `Stack`, `Survivors`,
-//! `Symbols`, `MemoryArea`, `Allocator`, `Mark`, `MarkSlice` and `ThreadStart` have an id as their key. Of
-//! each other kind, the trace keeps one record. Times are nanoseconds of a monotonic clock since the
+//! `Symbols`, `MemoryArea`, `Allocator`, `Mark`, `MarkSlice`, `ThreadStart` and `WatchEnd` have an id as their
+//! key. Of each other kind, the trace keeps one record. Times are nanoseconds of a monotonic clock since the
 //! recording began. Addresses are addresses in the target.
 
 use crate::ids::{MarkId, ModuleId, SiteId, StackId};
@@ -52,6 +52,8 @@ pub enum Record {
     Mappings(Mappings),
     /// A caller that starts threads. This record exists since version 4.
     ThreadStart(ThreadStart),
+    /// A site whose stacks are no longer recorded. This record exists since version 4.
+    WatchEnd(WatchEnd),
 }
 
 /// The recorded process and the clock of the recording. This is the first record of every trace.
@@ -325,6 +327,16 @@ pub struct MarkLosses {
 pub struct ThreadStart {
     /// The id of the caller's site.
     pub site: SiteId,
+}
+
+/// The end of a watch: from this time on, the allocations of a watched site count at the site and no longer at
+/// its stacks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct WatchEnd {
+    /// The id of the caller's site.
+    pub site: SiteId,
+    /// Time at which the collector first saw that the site is no longer watched; 0: the site is watched again.
+    pub at_ns: u64,
 }
 
 /// The state of a process that ran before its recording began. The recording does not know the allocations

@@ -49,9 +49,9 @@ pub struct Share<'a> {
     pub of_leaked: f64,
 }
 
-/// Live bytes of several sites over the record.
+/// Live bytes of several sites over the record, each with the share of it that counts.
 #[derive(Clone, Default, Debug)]
-pub struct LevelSum<'a>(Vec<&'a Levels>);
+pub struct LevelSum<'a>(Vec<(&'a Levels, f64)>);
 
 impl<'a> LevelSum<'a> {
     /// Adds up these sums.
@@ -62,21 +62,25 @@ impl<'a> LevelSum<'a> {
         Self(sums.flat_map(|sum| sum.0.iter().copied()).collect())
     }
 
+    fn of_share(&self, share: f64) -> Self {
+        Self(self.0.iter().map(|&(levels, own)| (levels, own * share)).collect())
+    }
+
     /// Live bytes at the beginning of the record.
     pub fn first(&self) -> f64 {
-        self.0.iter().map(|levels| levels.first()).sum()
+        self.0.iter().map(|(levels, share)| levels.first() * share).sum()
     }
 
     /// Live bytes at the end of the judged part of the record.
     pub fn last(&self) -> f64 {
-        self.0.iter().map(|levels| levels.last()).sum()
+        self.0.iter().map(|(levels, share)| levels.last() * share).sum()
     }
 
     /// The greatest live bytes.
     pub fn highest(&self) -> f64 {
         const COLUMNS: usize = 64;
         match self.0.as_slice() {
-            [levels] => levels.highest(),
+            [(levels, share)] => levels.highest() * share,
             _ => self.at(COLUMNS).into_iter().fold(0.0, f64::max),
         }
     }
@@ -84,12 +88,10 @@ impl<'a> LevelSum<'a> {
     /// Live bytes at `columns` equally spaced instants of the record.
     pub fn at(&self, columns: usize) -> Vec<f64> {
         let mut sum = Vec::new();
-        for levels in self.0.iter().map(|levels| levels.at(columns)).filter(|levels| !levels.is_empty()) {
-            if sum.is_empty() {
-                sum = levels;
-            } else {
-                sum.iter_mut().zip(levels).for_each(|(sum, level)| *sum += level);
-            }
+        for (levels, share) in &self.0 {
+            let levels = levels.at(columns);
+            sum.resize(sum.len().max(levels.len()), 0.0);
+            sum.iter_mut().zip(levels).for_each(|(sum, level)| *sum += level * share);
         }
         sum
     }
@@ -202,7 +204,7 @@ fn group_of<'a>(
         leak_bytes,
         leak_count,
         is_freed_at_end: final_bytes < leak_bytes.min(levels.last()) / 2.0,
-        levels: LevelSum(vec![levels]),
+        levels: LevelSum(vec![(levels, 1.0)]),
         shares,
     }
 }
@@ -286,33 +288,29 @@ fn part_of<'a>(group: &Group<'a>, branch: &Branch<'a>, known: f64) -> Group<'a> 
             Some(_) => {}
         }
     }
+    let part = Group { depth: branch.depth, shares, members: Vec::new(), ..group.clone() };
     // If all stacks of a part leak by themselves, take their own figures. The caller's figures also hold the
     // fluctuation of the stacks that do not leak.
+    if !branch.stacks.iter().all(|stack| stack.is_leak()) {
+        return Group {
+            leak_bytes: group.leak_bytes * of_group,
+            rate_bytes_per_s: group.rate_bytes_per_s * of_group,
+            leak_count: group.leak_count.map(|count| (count as f64 * of_group).round() as u64),
+            levels: group.levels.of_share(of_group),
+            ..part
+        };
+    }
     let judgements = || branch.stacks.iter().map(|stack| &stack.judgement);
-    let (leak_bytes, rate_bytes_per_s, leak_count) = match branch.stacks.iter().all(|stack| stack.is_leak()) {
-        true => (
-            judgements().map(|own| own.leak_bytes as f64).sum(),
-            judgements().map(|own| own.rate_bytes_per_s).sum(),
-            judgements().map(|own| own.leak_count).sum(),
-        ),
-        false => (
-            group.leak_bytes * of_group,
-            group.rate_bytes_per_s * of_group,
-            group.leak_count.map(|count| (count as f64 * of_group).round() as u64),
-        ),
-    };
-    let levels = LevelSum(branch.stacks.iter().map(|stack| &stack.levels).collect());
+    let leak_bytes = judgements().map(|own| own.leak_bytes as f64).sum();
+    let levels = LevelSum(branch.stacks.iter().map(|stack| (&stack.levels, 1.0)).collect());
     let final_bytes: f64 = branch.stacks.iter().map(|stack| stack.totals.live_bytes as f64).sum();
     Group {
-        depth: branch.depth,
-        rate_bytes_per_s,
         leak_bytes,
-        leak_count,
-        is_freed_at_end: final_bytes < leak_bytes.min(levels.last()) / 2.0,
+        rate_bytes_per_s: judgements().map(|own| own.rate_bytes_per_s).sum(),
+        leak_count: judgements().map(|own| own.leak_count).sum(),
+        is_freed_at_end: final_bytes < f64::min(leak_bytes, levels.last()) / 2.0,
         levels,
-        shares,
-        members: Vec::new(),
-        ..group.clone()
+        ..part
     }
 }
 

@@ -65,7 +65,9 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
             (site.judgement, site.with_stacks) = (Judgement::too_short(taken, period_s), None);
         }
     }
-    settle_families(&mut sites);
+    let ended = merged.ended_watches(trace);
+    let ended: HashSet<SiteLabel> = ended.iter().map(|site| SiteLabel::Number(u64::from(site.0))).collect();
+    settle_families(&mut sites, &ended);
     if model == Model::Growth {
         mapped::settle(&mut sites, &replayed.memory, &merged, trace);
         doubt::what_is_negligible(&mut sites, grid.points as f64 * period_s);
@@ -190,7 +192,7 @@ fn judge_lines(source: String, lines: &[LineSeries], model: Model) -> Findings {
             ..judged(line.label.clone(), &line.series, line.with_stacks.as_ref(), line.period_s, model)
         })
         .collect();
-    settle_families(&mut sites);
+    settle_families(&mut sites, &HashSet::new());
     let slices =
         lines.iter().map(|line| line.series.absent().saturating_add(line.series.points())).max().unwrap_or(0);
     let period_s = lines.first().map_or(0.0, |line| line.period_s);
@@ -319,9 +321,11 @@ fn share_out(sites: &mut [JudgedSite]) {
 /// - The site is a leak alone. So the site's own curve has a hole for the time in which it was watched.
 ///
 /// The share of each stack in the leak is the share of its growth. The site's own growth counts in the same
-/// way as that of a stack.
-fn settle_families(sites: &mut [JudgedSite]) {
+/// way as that of a stack. If the watch of the site has ended, its own growth does not count: the allocations
+/// of the watched time stand for all others.
+fn settle_families(sites: &mut [JudgedSite], ended: &HashSet<SiteLabel>) {
     acquit(sites);
+    judge_ended_as_sums(sites, ended);
     let is_leak_together = |site: &JudgedSite| {
         site.with_stacks.as_ref().is_some_and(|all| all.judgement.verdict == Verdict::Leak)
     };
@@ -340,7 +344,8 @@ fn settle_families(sites: &mut [JudgedSite]) {
     let mut grown: HashMap<SiteLabel, f64> = HashMap::new();
     for site in sites.iter_mut().filter(|site| is_leak_together(site) && !leaking.contains(&site.label)) {
         let Some(all) = site.with_stacks.clone() else { continue };
-        grown.insert(site.label.clone(), site.growth().max(0.0));
+        let own_growth = if ended.contains(&site.label) { 0.0 } else { site.growth().max(0.0) };
+        grown.insert(site.label.clone(), own_growth);
         let why = match site.is_leak() {
             true => "judged together with its stacks, which count its allocations while it was watched",
             false => "judged together with its stacks, none of which leaks enough alone",
@@ -359,6 +364,20 @@ fn settle_families(sites: &mut [JudgedSite]) {
         site.leak_share = all.map(|all| site.growth() / all).filter(|&share| share > 0.0);
     }
     leave_open(sites);
+}
+
+/// If the watch of a site ended before the recording did, only the curve of the site together with its stacks
+/// is whole. The site's own curve has a hole, and the curves of its stacks end in the middle of the record.
+fn judge_ended_as_sums(sites: &mut [JudgedSite], ended: &HashSet<SiteLabel>) {
+    for site in sites {
+        if site.is_leak() && site.parent.as_ref().is_some_and(|parent| ended.contains(parent)) {
+            site.judgement = Judgement::part_of_a_leak(site.judgement.class);
+        }
+        let all = site.with_stacks.as_ref().filter(|_| ended.contains(&site.label));
+        if let Some(all) = all.filter(|all| all.judgement.verdict != Verdict::Leak) {
+            site.judgement = all.judgement.clone();
+        }
+    }
 }
 
 /// A watched site becomes undecided together with its stacks, if the program stopped working while they grew.
@@ -567,7 +586,7 @@ mod tests {
             for (number, &(allocs, verdict, by_survivors)) in (2..).zip(stacks) {
                 sites.push(site(number, Some(1), allocs, judgement(verdict, 0, 0.0, by_survivors)));
             }
-            settle_families(&mut sites);
+            settle_families(&mut sites, &HashSet::new());
             sites[0].is_leak()
         };
         assert!(!is_leak(100, &[(900, Verdict::NoLeak, true)]));
@@ -577,6 +596,22 @@ mod tests {
         assert!(is_leak(100, &[(900, Verdict::NoLeak, false)]));
         assert!(is_leak(1000, &[(900, Verdict::NoLeak, true)]));
         assert!(is_leak(0, &[(900, Verdict::NoLeak, true), (5, Verdict::Leak, true)]));
+    }
+
+    #[test]
+    fn a_site_whose_watch_ended_has_the_verdict_of_its_sum() {
+        let verdict_of = |together: Verdict| {
+            let family = caller(900, judgement(together, 100, 1.0, false));
+            let alone = judgement(Verdict::Leak, 100, 1.0, false);
+            let mut sites =
+                vec![JudgedSite { judgement: alone.clone(), ..family }, site(2, Some(1), 100, alone)];
+            settle_families(&mut sites, &HashSet::from([SiteLabel::Number(1)]));
+            assert!(!sites[1].is_leak(), "the stack is no leak of its own");
+            sites[0].judgement.verdict
+        };
+        for together in [Verdict::Leak, Verdict::NoLeak, Verdict::Undecided] {
+            assert_eq!(verdict_of(together), together);
+        }
     }
 
     #[test]

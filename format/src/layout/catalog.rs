@@ -32,6 +32,7 @@ pub(crate) enum Key {
     Attached,
     Mappings,
     ThreadStart(u32),
+    WatchEnd(u32),
     End,
 }
 
@@ -56,6 +57,7 @@ impl Key {
             Record::Attached(_) => Key::Attached,
             Record::Mappings(_) => Key::Mappings,
             Record::ThreadStart(start) => Key::ThreadStart(start.site.0),
+            Record::WatchEnd(end) => Key::WatchEnd(end.site.0),
             Record::End(_) => Key::End,
         }
     }
@@ -94,7 +96,7 @@ fn each(mut bytes: &[u8], version: u32, mut visit: impl FnMut(Record, &[u8])) ->
         let (encoded, rest) = bytes.split_at_checked(used).filter(|_| used > 0)?;
         let is_site = |id: u32| (id as usize) < MAX_SITES;
         let is_sound = match (Key::of(&record), &record) {
-            (Key::Site(id) | Key::Survivors(id) | Key::ThreadStart(id), _) => is_site(id),
+            (Key::Site(id) | Key::Survivors(id) | Key::ThreadStart(id) | Key::WatchEnd(id), _) => is_site(id),
             (_, Record::MarkSlice(slice)) => slice.sites.iter().all(|(site, _)| is_site(site.0)),
             _ => true,
         };

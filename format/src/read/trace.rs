@@ -22,7 +22,7 @@ use crate::read::index::{Damage, Found, Index, index};
 use crate::read::source::Source;
 use crate::record::{
     Allocator, Attached, Children, CpuTotals, CpuUse, End, Losses, Mappings, Mark, MarkLosses, MarkSlice,
-    Module, ModuleSymbols, Record, Site, Stack, Start, Survivors, ThreadStart,
+    Module, ModuleSymbols, Record, Site, Stack, Start, Survivors, ThreadStart, WatchEnd,
 };
 use crate::slice::{Counters, SliceVisitor};
 
@@ -70,6 +70,7 @@ struct Catalog {
     attached: Option<Attached>,
     mappings: Option<Mappings>,
     thread_starts: Vec<SiteId>,
+    watch_ends: Vec<WatchEnd>,
     modules: Vec<Module>,
     sites: Vec<Site>,
     stacks: Vec<Stack>,
@@ -187,6 +188,11 @@ impl Trace {
         &self.catalog.thread_starts
     }
 
+    /// Ends of watches, by ascending site. A site that is watched again has the time 0.
+    pub fn watch_ends(&self) -> &[WatchEnd] {
+        &self.catalog.watch_ends
+    }
+
     /// Processor time of the process and its children, if recorded.
     pub fn cpu_totals(&self) -> Option<CpuTotals> {
         self.catalog.cpu_time
@@ -292,6 +298,7 @@ impl Trace {
         records.extend(catalog.mappings.map(Record::Mappings));
         let starts = catalog.thread_starts.iter().map(|&site| Record::ThreadStart(ThreadStart { site }));
         records.extend(starts);
+        records.extend(catalog.watch_ends.iter().copied().map(Record::WatchEnd));
         records.extend(catalog.end.map(Record::End));
         records
     }
@@ -497,6 +504,7 @@ impl Catalog {
                 Record::Attached(attached) => catalog.attached = Some(attached),
                 Record::Mappings(mappings) => catalog.mappings = Some(mappings),
                 Record::ThreadStart(start) => catalog.thread_starts.push(start.site),
+                Record::WatchEnd(end) => catalog.watch_ends.push(end),
                 Record::End(end) => catalog.end = Some(end),
             }
         }

@@ -18,8 +18,16 @@ impl BirthTable {
     /// Indexes the survivors of `trace`; `grid` is its grid.
     pub fn new(trace: &Trace, merged: &Merged, grid: Grid) -> Self {
         let tick_ns = clock::tick_ns(trace);
+        let mut survivors = merged.survivors(trace);
+        // After the end of the watch, a stack has no births. The model would take this for growth that stopped.
+        let ended = merged.ended_watches(trace);
+        let is_ended = |id: &SiteId| {
+            let parent = trace.site(*id).and_then(|site| site.parent);
+            parent.is_some_and(|parent| ended.contains(&merged.root(parent)))
+        };
+        survivors.retain(|id, _| !is_ended(id));
         Self {
-            survivors: merged.survivors(trace),
+            survivors,
             first_ns: grid.first_tick as f64 * tick_ns,
             period_ns: grid.stride_ticks as f64 * tick_ns,
         }

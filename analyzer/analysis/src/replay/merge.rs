@@ -133,6 +133,12 @@ impl Merged {
         MergingVisitor { is_of_heap: true, ..self.visitor(visitor) }
     }
 
+    /// The watched sites whose watch ended before the recording did.
+    pub fn ended_watches(&self, trace: &Trace) -> HashSet<SiteId> {
+        let ends = trace.watch_ends().iter().filter(|end| end.at_ns > 0);
+        ends.map(|end| self.root(end.site)).collect()
+    }
+
     /// The site that represents `site`.
     pub fn root(&self, site: SiteId) -> SiteId {
         self.root_of.get(&site).copied().unwrap_or(site)

@@ -3,7 +3,7 @@
 use edleak_format::{
     AddressSymbols, Counters, CpuUse, End, EndReason, Epoch, Losses, Module, ModuleId, ModuleSymbols, Record,
     Site, SiteId, SiteKind, SliceHeader, Stack, StackFrame, StackId, Start, Survivors, SymbolFrame,
-    TraceWriter,
+    TraceWriter, WatchEnd,
 };
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -58,6 +58,8 @@ pub(crate) struct Draft {
     pub(crate) missing: std::ops::Range<u64>,
     /// Processor time that the program used, in seconds.
     pub(crate) processor: Option<CpuUse>,
+    /// The slice from which on site 0 is no longer watched.
+    pub(crate) watch_end: Option<u64>,
     /// RssAnon at slice i.
     pub(crate) resident: fn(u64) -> u64,
 }
@@ -129,6 +131,7 @@ pub(crate) fn leaker() -> Draft {
         off_grid: None,
         missing: 0..0,
         processor: None,
+        watch_end: None,
         resident: |_| 0,
         sites: vec![
             caller(0x1010, "grow_list", 42, leaking),
@@ -247,6 +250,9 @@ impl Draft {
         records.push(Record::Symbols(ModuleSymbols { module, addresses: symbols }));
         records.push(Record::Losses(self.losses));
         records.extend(self.processor.map(Record::CpuUse));
+        let slice_ns = self.ticks_per_slice * self.tick_ns;
+        let end = |slice: u64| Record::WatchEnd(WatchEnd { site: SiteId(0), at_ns: (slice + 1) * slice_ns });
+        records.extend(self.watch_end.map(end));
         records
     }
 

@@ -504,6 +504,62 @@ fn a_site_watched_for_a_while_leaks_as_it_does_unwatched() {
     }
 }
 
+/// The site is watched for the first 60 of 80 slices and no longer after that. The ages of its stack know
+/// nothing of the leak after the watch.
+#[test]
+fn a_leak_stays_a_leak_after_the_end_of_its_watch() {
+    let scratch = Scratch::new();
+    let mut draft = watched();
+    draft.sites.truncate(2);
+    draft.sites[0].counters = |slice| match slice {
+        0..60 => counters(0, 0, 0, 0),
+        _ => leaking(slice - 60),
+    };
+    draft.sites[1].counters = |slice| leaking(slice.min(59));
+    draft.sites[1].survivors =
+        Some((0..16).map(|epoch| if epoch < 12 { (500, 5, 5) } else { (0, 0, 0) }).collect());
+    let judged = |draft: &Draft| {
+        let trace = draft.write(&scratch.path("t.edl"));
+        run([trace.as_os_str(), "--format=json".as_ref()])
+    };
+    // Without the record of the end, the stack looks like a cache that is full.
+    assert_eq!(judged(&draft).code, 0);
+    draft.watch_end = Some(60);
+    let ran = judged(&draft);
+    let report = ran.json();
+    assert_eq!(ran.code, 1, "{report:#}");
+    let (site, stack) = (&report["sites"][0], &report["sites"][1]);
+    assert_eq!((&site["id"], &site["verdict"]), (&json!(0), &json!("leak")), "{report:#}");
+    assert_eq!((&stack["leak_share"], &stack["verdict"]), (&json!(1.0), &json!("no-leak")), "{report:#}");
+    let rate = site["rate_bytes_per_s"].as_f64().unwrap();
+    assert!((rate - 1000.0).abs() < 20.0, "{rate}");
+    let trace = scratch.path("t.edl");
+    let text = run([trace.as_os_str()]).out;
+    assert!(text.contains("handle_request at") && !text.contains("was not watched"), "{text}");
+}
+
+/// The program keeps 25 allocations at any time. The watch of the site ends late, so the site's own curve rises
+/// at the end.
+#[test]
+fn a_site_without_leak_is_no_leak_after_the_end_of_its_watch() {
+    let scratch = Scratch::new();
+    let mut draft = watched();
+    draft.sites.truncate(2);
+    // Each slice makes one allocation and frees the oldest one.
+    draft.sites[0].counters = |slice| match slice {
+        0..56 => counters(0, 0, 0, 0),
+        _ => counters(100 * (slice - 55), slice - 55, 0, 0),
+    };
+    draft.sites[1].counters = |slice| {
+        let (made, gone) = (25 + slice.min(55), slice);
+        counters(100 * made, made, 100 * gone, gone)
+    };
+    draft.watch_end = Some(56);
+    let trace = draft.write(&scratch.path("t.edl"));
+    let ran = run([trace.as_os_str()]);
+    assert_eq!(ran.code, 0, "{}", ran.out);
+}
+
 macro_rules! burst {
     ($($start:literal)*) => { [$(|slice| { let made = slice.saturating_sub($start * 5).min(5); counters(100 * made, made, 0, 0) }),*] };
 }
