@@ -23,7 +23,7 @@ mkdir -p "$out"
 rm -f "$out/service.edl" # an old trace must not be judged below
 
 # shellcheck disable=SC2086 # the commands are words
-"$bin/edleak-record" --auto-watch ${prove:+--inject-leak "$prove"} -o "$out/service.edl" -- $service &
+"$bin/edleak-record" ${prove:+--inject-leak "$prove"} -o "$out/service.edl" -- $service &
 recorder=$!
 # shellcheck disable=SC2086
 $tests

@@ -43,7 +43,7 @@ fn survive(mode: &str, options: &[&str]) {
 #[test]
 fn rubbish_in_the_session_does_not_crash_the_collector() {
     survive("all", &[]);
-    survive("all", &["--auto-watch"]);
+    survive("all", &["--no-watch"]);
 }
 
 #[test]

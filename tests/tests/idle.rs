@@ -301,8 +301,9 @@ fn steady_site_of_an_attached_process_is_no_leak() {
     assert_eq!(recorded.code, 0, "{}", recorded.stderr);
     let report = report_of(&trace);
     let pool: Vec<_> = report.sites_in("site_pool").collect();
-    assert_eq!(pool.len(), 1, "{}", report.describe());
-    assert_ne!(pool[0].verdict, "leak", "{}", report.describe());
+    // edleak may have watched the site, because its curve rises like that of a leak.
+    assert_eq!(pool.iter().filter(|site| site.kind == "caller").count(), 1, "{}", report.describe());
+    assert!(pool.iter().all(|site| site.verdict != "leak"), "{}", report.describe());
     let earlier = report.json["summary"]["earlier_frees"].as_u64();
     assert!(earlier > Some(1000) && report.summary("unknown_frees") == 0, "{earlier:?}");
 }

@@ -88,7 +88,7 @@ fn of_three_paths_to_one_allocation_the_leaking_one_is_named() {
 /// Auto-watch finds the site during the recording.
 #[test]
 fn auto_watch_ends_up_with_the_stack_that_leaks() {
-    let recorder = Recorder::new("auto-paths").options(["--auto-watch", "--period", "20ms"]);
+    let recorder = Recorder::new("auto-paths").options(["--period", "20ms"]);
     let recording = recorder.record(stacks().binary("paths_gcc"), ["--seconds", "6"]);
     let report = recording.all_sites();
     let (_, leaks) = children(&report);
@@ -246,7 +246,7 @@ fn watches_set_and_removed_while_eight_threads_allocate_lose_nothing() {
 fn a_running_recording_is_listed_and_can_be_asked() {
     let dir = TempDir::new("sessions");
     let trace = dir.join("trace.edl");
-    let recorder = Recorder::new("sessions");
+    let recorder = Recorder::new("sessions").options(["--no-watch"]);
     let recording =
         Running::start(&mut recorder.command(&trace, samples().binary("leaker"), ["--seconds", "600"]), b"");
     let pid = session_of(&trace);

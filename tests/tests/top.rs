@@ -11,9 +11,11 @@ use std::path::Path;
 use std::process::Command;
 
 /// A running recording of the leaker. The recording's collector and every `top` share a directory of sockets.
+/// The leaks have no stacks before a test asks for them.
 fn recording(dir: &TempDir) -> Running {
     let trace = dir.join("trace.edl");
-    let recorder = Recorder::new("top").env("XDG_RUNTIME_DIR", &dir.path().to_string_lossy());
+    let recorder =
+        Recorder::new("top").options(["--no-watch"]).env("XDG_RUNTIME_DIR", &dir.path().to_string_lossy());
     let mut command = recorder.command(&trace, samples().binary("leaker"), ["--seconds", "100"]);
     let running = Running::start(&mut command, b"");
     wait_for("ten slices", || {

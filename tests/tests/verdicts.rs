@@ -17,10 +17,10 @@ fn phases(options: &[&str], words: &[&str]) -> Recording {
 }
 
 /// The errors that `check` finds in any of the programs; each program is recorded plain and with
-/// `--auto-watch`. The programs mostly sleep.
+/// `--no-watch`. The programs mostly sleep.
 fn each(programs: &[&[&str]], check: impl Fn(&Report) -> Option<String> + Sync) {
     let cases: Vec<(&[&str], &[&str])> =
-        programs.iter().flat_map(|&words| [(words, &[][..]), (words, &["--auto-watch"][..])]).collect();
+        programs.iter().flat_map(|&words| [(words, &[][..]), (words, &["--no-watch"][..])]).collect();
     let (todo, failures) = (Mutex::new(cases.iter()), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..8 {
@@ -125,7 +125,7 @@ fn allocations_of_no_bytes_that_leak_are_reported() {
 
 #[test]
 fn list_of_a_batch_program_is_at_most_a_suspect() {
-    for options in [&[][..], &["--auto-watch"]] {
+    for options in [&[][..], &["--no-watch"]] {
         let recorder = Recorder::new("batch").options(["--period", "auto"]).options(options);
         let recording = recorder.record(programs().binary("batch"), [""; 0]);
         let strict = analyze(["--strict"], &recording.trace);

@@ -176,7 +176,8 @@ pub(crate) fn in_step(finding: &Finding<'_>) -> Option<String> {
 }
 
 /// The note on a finding whose stacks are not known: the report cannot name a common function.
-pub(crate) const CALLER_IS_UNKNOWN: &str = "their common caller is not known (record with --auto-watch)";
+pub(crate) const CALLER_IS_UNKNOWN: &str =
+    "their common caller is not known (record longer, without --no-watch)";
 
 /// The number of places, and the number of allocations that each leaked.
 pub(crate) fn grow_together(finding: &Finding<'_>) -> String {

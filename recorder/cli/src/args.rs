@@ -32,7 +32,7 @@ use std::time::Duration;
   edleak-record ./server --port 8080        record until the server ends
   edleak-record -o run.edl --duration 1h -- ./server
                                             end the recording after an hour; the server runs on
-  edleak-record --auto-watch --report ./server
+  edleak-record --report ./server
                                             and print the leaks and their stacks at the end
   edleak-record --only 'server*' ./start.sh record the server, not the script or other programs
   edleak-record --idle ./server             start it ready to be recorded; until then nothing is counted
@@ -85,7 +85,7 @@ pub(crate) struct Args {
     /// forwarded.
     ///
     /// edleak-record executes the program in its own place. EDLEAK_IDLE=1 with LD_PRELOAD has the same effect.
-    #[arg(long, conflicts_with_all = ["then_terminate", "duration", "children", "only", "watch", "watch_from", "auto_watch", "report", "embed_symbols", "metrics", "inject_leak"])]
+    #[arg(long, conflicts_with_all = ["then_terminate", "duration", "children", "only", "watch", "watch_from", "auto_watch", "no_watch", "report", "embed_symbols", "metrics", "inject_leak"])]
     pub(crate) idle: bool,
 
     /// Record child processes, too, each into its own trace NAME.PID.edl.
@@ -141,8 +141,19 @@ pub(crate) struct Args {
     #[arg(long, value_name = "OLD.edl")]
     pub(crate) watch_from: Vec<PathBuf>,
 
-    /// Record full stacks of a site as soon as it looks like a leak.
+    /// Do not record full stacks of sites that look like leaks; --watch and --watch-from still apply.
     #[arg(long)]
+    pub(crate) no_watch: bool,
+
+    /// Let the stacks of sites that look like leaks cost the program at most PERCENT of its processor time.
+    ///
+    /// edleak-record estimates the cost from the allocations and the depth of the stacks. A site that costs too
+    /// much is watched until its stacks are known, and then no longer.
+    #[arg(long, value_name = "PERCENT", default_value = "2", value_parser = parse_budget)]
+    pub(crate) watch_budget: f64,
+
+    /// Accepted for older command lines: edleak-record watches by itself.
+    #[arg(long, hide = true, conflicts_with = "no_watch")]
     pub(crate) auto_watch: bool,
 
     /// At the end, print edleak-analyze's report of the trace to stderr.
@@ -351,6 +362,15 @@ impl CollectArgs {
     }
 }
 
+/// Reads a share in percent, with or without the sign.
+fn parse_budget(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim().parse::<f64>();
+    match number {
+        Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(percent / 100.0),
+        _ => Err(format!("`{text}` is no share (use a percentage such as 2 or 0.5)")),
+    }
+}
+
 /// Reads a rate like edleak-analyze's `--budget`, in bytes per second. A rate of 0 is refused, because it
 /// would prove nothing.
 fn parse_leak(text: &str) -> Result<f64, Error> {
@@ -387,6 +407,15 @@ mod tests {
         assert_eq!(args.program, ["./x", "--period", "-o"]);
         let args = Args::try_parse_from(["edleak-record", "-o", "t", "--", "-x", "--help"]).expect("valid");
         assert_eq!(args.program, ["-x", "--help"]);
+    }
+
+    #[test]
+    fn a_watch_budget_is_a_percentage() {
+        assert_eq!(parse_budget("2"), Ok(0.02));
+        assert_eq!(parse_budget("0.5%"), Ok(0.005));
+        for text in ["", "-1", "101", "two", "nan"] {
+            assert!(parse_budget(text).is_err_and(|message| message.ends_with(')')), "{text}");
+        }
     }
 
     #[test]

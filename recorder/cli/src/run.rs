@@ -101,7 +101,7 @@ fn options(args: &Args) -> Result<RunOptions, Error> {
         only: only(args)?,
         capacity_bytes: args.size,
         code: code_options(args)?,
-        auto_watch: args.auto_watch,
+        auto_watch: (!args.no_watch).then_some(args.watch_budget),
         inject_bytes_per_s: args.inject_leak,
         domains: args.domains,
         quiet: args.quiet,
@@ -189,7 +189,7 @@ fn code_options(args: &Args) -> Result<CodeOptions, Error> {
     for trace in &args.watch_from {
         watch.add_sites_of(trace, &analysis::leaks_of(trace)?)?;
     }
-    Ok(CodeOptions { wrappers, allocators, walk_stacks: args.auto_watch || !watch.is_empty(), watch })
+    Ok(CodeOptions { wrappers, allocators, walk_stacks: !watch.is_empty(), watch })
 }
 
 fn report(args: &Args, outcome: &Outcome, unused_wrappers: &[String]) {

@@ -150,6 +150,7 @@ impl Recording {
             let id = SiteId(self.sites);
             self.sites += 1;
             self.stacks.name(id);
+            self.note_watch(parent, now_ns)?;
             let frame = stack.frames.first().copied();
             let stack_id = stack.id;
             self.record(&Record::Stack(stack))?;

@@ -16,6 +16,8 @@ pub(crate) mod slicer;
 pub(crate) mod stacks;
 mod uncounted_allocators;
 pub(crate) mod watch_changes;
+mod watch_state;
+mod watching;
 
 use crate::control::progress::Progress;
 use crate::control::socket::ClientId;
@@ -30,13 +32,13 @@ use crate::recording::period::{Period, Schedule};
 use crate::recording::slicer::Slicer;
 use crate::recording::stacks::{Epochs, Snapshot, Snapshots, WatchedStacks};
 use crate::recording::watch_changes::{PendingRequests, WatchRequest};
+use crate::recording::watch_state::{Watches, Watching};
 use crate::rules::publisher::Publisher;
 use crate::rules::stack_bounds::StackBounds;
 use crate::sys::maps;
 use crate::sys::memory::AreaReader;
 use crate::sys::process::{self, ProcessorTime, Size, Status};
 use crate::sys::shm::Session;
-use crate::watch::auto_watch::AutoWatch;
 use edleak_format::{
     Attached, Children, Counters, CpuTotals, Error, Losses, ModuleId, Record, Site, SiteId, SiteKind,
     SliceHeader, Start, TraceWriter,
@@ -61,8 +63,8 @@ pub struct Options {
     pub period: Period,
     /// The maximum size of a trace.
     pub capacity_bytes: u64,
-    /// Watch sites that look like leaks while the target runs.
-    pub auto_watch: bool,
+    /// Watch sites that look like leaks, for at most this share of the target's processor time.
+    pub auto_watch: Option<f64>,
     /// Add an artificial leak of so many bytes per second to the counters.
     pub inject_bytes_per_s: Option<f64>,
     /// The program's file, if the file contains its own allocator.
@@ -98,7 +100,8 @@ pub struct Recording {
     marks: Marks,
     capacity_bytes: u64,
     survivors: Snapshots,
-    auto_watch: Option<AutoWatch>,
+    watching: Option<Watching>,
+    watches: Watches,
     bounds: StackBounds,
     pending_requests: PendingRequests,
     injected: Option<Injected>,
@@ -245,9 +248,6 @@ impl Recording {
             has_one_thread: process::threads(pid) == Some(1),
         };
         let detours = Detours::publish(&session, modules.all(), &publisher, &surroundings);
-        if options.auto_watch {
-            publisher.enable_walks(&session, modules.all());
-        }
 
         let schedule = Schedule::new(options.period);
         writer.record(&Record::Start(Start {
@@ -268,6 +268,9 @@ impl Recording {
         let is_attached = session.header().attached.load(Ordering::Relaxed) != 0;
         let status = process::read_status(pid);
         let image_watch = ImageWatch::new(pid, session.header().stack_start.load(Ordering::Relaxed), status);
+        // If every site is watched, there is nothing to pick.
+        let share = options.auto_watch.filter(|share| *share > 0.0 && !publisher.watch().is_everything());
+        let watching = share.map(Watching::new);
         let mut recording = Recording {
             pid,
             command: options.command.clone(),
@@ -290,7 +293,8 @@ impl Recording {
             marks: Marks::default(),
             capacity_bytes: options.capacity_bytes,
             survivors: Snapshots::default(),
-            auto_watch: options.auto_watch.then(AutoWatch::default),
+            watching,
+            watches: Watches::default(),
             bounds: StackBounds::default(),
             pending_requests: PendingRequests::default(),
             injected: None,
@@ -521,6 +525,7 @@ impl Recording {
         self.learn_sites(learning_ns)?;
         self.learn_thread_starts()?;
         self.learn_stacks(learning_ns)?;
+        self.note_ended_watches(learning_ns)?;
         self.read_marks(marked_until, tick)?;
         self.read_mappings();
         self.learn_mapping_sites()?;
@@ -557,11 +562,11 @@ impl Recording {
         writer.slice(&header, &self.counters)?;
         self.last_tick = tick;
         self.slices += 1;
-        if let Some(auto_watch) = &mut self.auto_watch
+        if let Some(watching) = &mut self.watching
             && self.schedule.is_even(tick)
         {
             let with_stacks = call_sites(&self.trace_ids, &self.slicer, &self.session);
-            auto_watch.push(&with_stacks);
+            watching.auto_watch.push(&with_stacks);
         }
         Ok(())
     }
@@ -588,16 +593,6 @@ impl Recording {
         }
         if let Some(injected) = self.injected {
             self.counters[injected.site.0 as usize] = injected.counters(now_ns);
-        }
-    }
-
-    /// Watches the sites that look like leaks so far.
-    fn watch_suspects(&mut self) {
-        let Some(auto_watch) = &mut self.auto_watch else { return };
-        for index in auto_watch.suspects(self.schedule.period().as_secs_f64()) {
-            let info = self.session.infos().get(index + OTHER as usize);
-            let address = info.map_or(0, |info| info.address.load(Ordering::Acquire));
-            self.publisher.pick(&self.session, address);
         }
     }
 

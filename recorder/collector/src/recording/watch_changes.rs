@@ -60,6 +60,9 @@ impl PendingRequests {
             self.under_way = Some((publisher.prepare_change(watch, modules), wanted, serials));
         }
         let (change, wanted, serials) = self.under_way.take_if(|(change, ..)| change.is_prepared())?;
+        if !wanted.is_for && wanted.requests.contains(&Request::Everything) {
+            publisher.end_picking();
+        }
         let changed = publisher.make(change, session, modules);
         let meant = publisher.meant(&serials, modules);
         Some((wanted.client, answer(&wanted, meant, changed)))

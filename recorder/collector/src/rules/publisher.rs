@@ -34,6 +34,10 @@ pub struct Publisher {
     refused: Vec<RequestRange>,
     /// Return addresses that auto-watch picked.
     picked: HashSet<u64>,
+    /// Whether auto-watch may pick sites; a client can end this.
+    may_pick: bool,
+    /// The number of changes of watched sites.
+    changes: usize,
     walks: bool,
     /// The index of each module's first unwind row, by module index.
     rows_at: HashMap<usize, usize>,
@@ -93,6 +97,8 @@ impl Publisher {
             code_ranges: Vec::new(),
             refused: Vec::new(),
             picked: HashSet::new(),
+            may_pick: true,
+            changes: 0,
             rows_at: HashMap::new(),
             rows_used: 0,
             publications: 0,
@@ -107,6 +113,11 @@ impl Publisher {
     /// Number of sites that auto-watch picked.
     pub fn picked(&self) -> usize {
         self.picked.len()
+    }
+
+    /// A number that grows whenever the set of watched sites may have changed.
+    pub(crate) fn changes(&self) -> usize {
+        self.changes
     }
 
     /// Whether the target walks stacks.
@@ -217,7 +228,11 @@ impl Publisher {
     /// Begins a change of the watch set. [`Publisher::make`] applies the change, even before its preparation
     /// is done.
     pub fn prepare_change(&self, watch: WatchSet, modules: &[Loaded]) -> Change {
-        let watch = Arc::new(watch);
+        let walks = !watch.is_empty();
+        self.compile(Arc::new(watch), modules, walks)
+    }
+
+    fn compile(&self, watch: Arc<WatchSet>, modules: &[Loaded], walks: bool) -> Change {
         let (set, compiled, code_options) =
             (Arc::clone(&watch), Arc::clone(&self.compiled), Arc::clone(&self.code_options));
         let files: Vec<_> = modules
@@ -228,7 +243,7 @@ impl Publisher {
             for (key, file) in files {
                 compiled.asked(&key, &file, &set);
                 if let Some(code) = compiled.code(key, &file, &code_options).get()
-                    && !set.is_empty()
+                    && walks
                 {
                     code.rules();
                 }
@@ -240,6 +255,7 @@ impl Publisher {
     /// Applies a change: from now on the library watches the sites, or no longer watches them. The change
     /// applies to existing and future sites. Returns the number of existing sites that changed.
     pub fn make(&mut self, change: Change, session: &Session, modules: &[Loaded]) -> usize {
+        self.changes += 1;
         let old = std::mem::replace(&mut self.watch, change.watch);
         self.code.clear();
         self.code_ranges.clear();
@@ -307,18 +323,42 @@ impl Publisher {
         }
     }
 
-    /// Watches a site that looks like a leak, unless the user asked not to watch it.
-    pub fn pick(&mut self, session: &Session, address: u64) {
+    /// Watches a site that looks like a leak, unless the user asked not to watch it. Returns whether the site
+    /// is watched from now on.
+    pub fn pick(&mut self, session: &Session, address: u64) -> bool {
         let pc = address.wrapping_sub(1);
         let after = self.refused.partition_point(|asked| asked.start <= pc);
         let refused = after.checked_sub(1).and_then(|index| self.refused.get(index));
-        if refused.is_none_or(|asked| pc >= asked.end)
+        if self.may_pick
+            && refused.is_none_or(|asked| pc >= asked.end)
             && let Some(slot) = slot_of(session, address)
             && slot.action() == Action::COUNT
         {
             self.picked.insert(address);
+            self.changes += 1;
             change(session, address, slot, Action::WATCH);
+            return true;
         }
+        false
+    }
+
+    /// Ends the watch of a site that auto-watch has picked, unless the user asked for it.
+    pub fn unpick(&mut self, session: &Session, address: u64) {
+        if self.picked.remove(&address) {
+            self.changes += 1;
+            self.tell(session, address);
+        }
+    }
+
+    /// Ends auto-watch: the next [`Publisher::make`] ends the watches of all picked sites.
+    pub(crate) fn end_picking(&mut self) {
+        self.may_pick = false;
+        self.picked.clear();
+    }
+
+    /// Compiles the unwind rules of all modules in the background, for [`Publisher::enable_walks`].
+    pub fn prepare_walks(&self, modules: &[Loaded]) -> Change {
+        self.compile(Arc::clone(&self.watch), modules, true)
     }
 
     /// Publishes unwind rules, so that the target can walk its stacks from now on.

@@ -26,6 +26,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+/// The share of the target's processor time that auto-watch may cost.
+const WATCH_SHARE: f64 = 0.02;
+
 /// The request of a preload in a process that no edleak-record started.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
@@ -73,7 +76,7 @@ pub fn collect(args: &Request) -> ExitCode {
         }
         bytes => Ok(bytes),
     });
-    let auto_watch = std::env::var("EDLEAK_AUTO_WATCH").is_ok_and(|value| value != "0");
+    let auto_watch = std::env::var("EDLEAK_AUTO_WATCH").map_or(true, |value| value != "0");
     let allocators = setting("EDLEAK_ALLOCATOR", |text| {
         let mut allocators = Prefixes::default();
         text.split(':').try_for_each(|prefix| allocators.add(prefix)).map(|()| allocators)
@@ -83,7 +86,7 @@ pub fn collect(args: &Request) -> ExitCode {
         wrappers: WrapperSet::builtin(),
         allocators,
         watch: WatchSet::new(),
-        walk_stacks: auto_watch,
+        walk_stacks: false,
     };
     let program = process::program(args.pid);
     let own_allocator = program.filter(|program| check::own_malloc_of(program).is_some());
@@ -97,7 +100,7 @@ pub fn collect(args: &Request) -> ExitCode {
             inject_bytes_per_s: None,
             own_allocator: own_allocator.clone(),
             domains: setting("EDLEAK_DOMAINS", str::parse).unwrap_or(Domains::ALL),
-            auto_watch,
+            auto_watch: auto_watch.then_some(WATCH_SHARE),
         },
         output,
         duration: None,

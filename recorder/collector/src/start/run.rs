@@ -48,8 +48,8 @@ pub struct RunOptions {
     pub capacity_bytes: u64,
     /// Functions to step over, and sites to watch.
     pub code: CodeOptions,
-    /// Whether to watch sites that look like leaks.
-    pub auto_watch: bool,
+    /// Watch sites that look like leaks, for at most this share of the target's processor time.
+    pub auto_watch: Option<f64>,
     /// Add an artificial leak of so many bytes per second to the counters.
     pub inject_bytes_per_s: Option<f64>,
     /// The domains of memory to record.

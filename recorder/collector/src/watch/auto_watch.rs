@@ -7,8 +7,10 @@ use edleak_model::series::{Point, SeriesBuilder};
 
 /// Number of slices before the collector first checks the sites.
 const FIRST_LOOK: u64 = 12;
+/// Maximum number of sites with a series, 3 KiB each. Sites that the target met later are not checked.
+const MOST_SITES: usize = 1 << 14;
 
-/// The series of every site so far. The memory of these series grows with the number of sites.
+/// The series of the sites so far.
 #[derive(Default)]
 pub(crate) struct AutoWatch {
     series: Vec<SeriesBuilder>,
@@ -19,18 +21,26 @@ pub(crate) struct AutoWatch {
     /// Live bytes of every site now and at the previous check. The collector does not check a site that has
     /// not grown since then.
     live_bytes: Vec<u64>,
+    /// The number of allocations of every site so far, and since the previous slice.
+    allocs: Vec<(u64, u64)>,
     looked_at_bytes: Vec<u64>,
 }
 
 impl AutoWatch {
     /// Adds a slice: the counters of all call sites, each including its watched stacks.
     pub(crate) fn push(&mut self, counters: &[Counters]) {
+        let counters = &counters[..counters.len().min(MOST_SITES)];
         let before = self.slices;
         self.series.resize_with(counters.len().max(self.series.len()), || {
             let mut builder = SeriesBuilder::new();
             builder.absent(before);
             builder
         });
+        self.allocs.resize(counters.len().max(self.allocs.len()), (0, 0));
+        for ((sum, latest), counters) in self.allocs.iter_mut().zip(counters) {
+            *latest = counters.allocs.saturating_sub(*sum);
+            *sum = counters.allocs;
+        }
         self.live_bytes.clear();
         self.live_bytes.extend(counters.iter().map(Counters::live_bytes));
         for (builder, counters) in self.series.iter_mut().zip(counters) {
@@ -44,13 +54,19 @@ impl AutoWatch {
         self.slices += 1;
     }
 
+    /// The expected number of allocations at a site between two slices: the number between the two newest
+    /// slices or the average, if that is greater.
+    pub(crate) fn allocs_per_slice(&self, site: usize) -> u64 {
+        self.allocs.get(site).map_or(0, |(sum, latest)| (*latest).max(sum / self.slices.max(1)))
+    }
+
     /// The sites that looked like a leak at two checks in a row: linear or exponential growth, not constant
-    /// or logarithmic. Between checks the list is empty. The first check comes at 12 slices. Each further
+    /// or logarithmic. Between checks the result is `None`. The first check comes at 12 slices. Each further
     /// check comes when the number of slices has grown by a sixth. One check does not suffice, because a
     /// cache looks like a leak until it is full.
-    pub(crate) fn suspects(&mut self, period_s: f64) -> Vec<usize> {
+    pub(crate) fn suspects(&mut self, period_s: f64) -> Option<Vec<usize>> {
         if self.slices < self.next_look.max(FIRST_LOOK) {
-            return Vec::new();
+            return None;
         }
         self.next_look = self.slices + self.slices / 6;
         let leaks = |builder: &SeriesBuilder| {
@@ -68,7 +84,7 @@ impl AutoWatch {
             .collect();
         self.looked_at_bytes.clone_from(&self.live_bytes);
         let before = std::mem::replace(&mut self.suspected, suspected);
-        self.suspected.iter().copied().filter(|site| before.binary_search(site).is_ok()).collect()
+        Some(self.suspected.iter().copied().filter(|site| before.binary_search(site).is_ok()).collect())
     }
 }
 
@@ -84,7 +100,7 @@ mod tests {
             let counters =
                 |live: u64| Counters { allocated_bytes: live, allocs: live / 10, ..Counters::ZERO };
             watch.push(&[counters(slice * 100), counters(slice.min(10) * 100), counters(500)]);
-            for site in watch.suspects(1.0) {
+            for site in watch.suspects(1.0).unwrap_or_default() {
                 if !picked.contains(&site) {
                     picked.push(site);
                 }

@@ -2,4 +2,5 @@
 //! target runs.
 
 pub(crate) mod auto_watch;
+pub(crate) mod budget;
 pub mod request;

@@ -1,0 +1,131 @@
+//! Auto-watch of one recording: picks sites that look like leaks, and ends watches that cost too much.
+
+use super::Recording;
+use super::watch_state::Watching;
+use crate::rules::publisher::{Change, slot_of};
+use crate::watch::budget::{Budget, Watched};
+use edleak_format::{Error, Record, WatchEnd};
+use edleak_session::site::{Action, OTHER};
+use edleak_session::stack::CUT;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// For the budget, a program that mostly sleeps counts as if it used this fraction of a processor. So its stacks
+/// cost at most a thousandth of a processor with the default budget.
+const LEAST_USE: u64 = 20;
+
+impl Recording {
+    /// Watches the sites that look like leaks, as far as the budget allows. Ends watches that cost too much.
+    pub(super) fn watch_suspects(&mut self) {
+        let Some(mut watching) = self.watching.take() else { return };
+        if let Some(suspects) = watching.auto_watch.suspects(self.schedule.period().as_secs_f64()) {
+            watching.suspects = suspects;
+        }
+        let used_ns = self.processor.map_or(0, |[(from_ns, first), (to_ns, last)]| {
+            last.used_ns.saturating_sub(first.used_ns).max((to_ns - from_ns) / LEAST_USE)
+        });
+        let watched = self.watched_sites(&watching.budget);
+        for site in watching.budget.charge(&watched, used_ns) {
+            self.publisher.unpick(&self.session, self.address_of(site));
+        }
+        self.pick_suspects(&mut watching, used_ns);
+        self.watching = Some(watching);
+    }
+
+    fn pick_suspects(&mut self, watching: &mut Watching, used_ns: u64) {
+        let Watching { auto_watch, budget, suspects, rules } = watching;
+        let price = |site: usize| auto_watch.allocs_per_slice(site);
+        // A small program with no affordable suspect pays for no rules.
+        if !suspects.iter().any(|&site| budget.can_begin(site, price(site), used_ns)) || !self.can_walk(rules)
+        {
+            return;
+        }
+        for &site in &*suspects {
+            if budget.begin(site, price(site), used_ns)
+                && !self.publisher.pick(&self.session, self.address_of(site))
+            {
+                budget.exclude(site);
+            }
+        }
+    }
+
+    /// Whether the target has unwind rules. At the first suspect, the collector begins to compile them in the
+    /// background.
+    fn can_walk(&mut self, rules: &mut Option<(Change, usize)>) -> bool {
+        if self.publisher.walks() {
+            return true;
+        }
+        let modules = self.modules.all();
+        // Compiled here, the rules of modules that came meanwhile would delay the next slices.
+        let (change, _) = match rules.take() {
+            Some((change, known)) if known == modules.len() || !change.is_prepared() => {
+                rules.insert((change, known))
+            }
+            _ => rules.insert((self.publisher.prepare_walks(modules), modules.len())),
+        };
+        if !change.is_prepared() {
+            return false;
+        }
+        *rules = None;
+        self.publisher.enable_walks(&self.session, modules);
+        self.bounds.refresh(&self.session, self.pid, Instant::now());
+        true
+    }
+
+    fn address_of(&self, site: usize) -> u64 {
+        let info = self.session.infos().get(site + OTHER as usize);
+        info.map_or(0, |info| info.address.load(Ordering::Acquire))
+    }
+
+    /// The sites that auto-watch has picked, with the counters of their stacks.
+    fn watched_sites(&self, budget: &Budget) -> Vec<Watched> {
+        let mut all: Vec<Watched> =
+            budget.watched().map(|site| Watched { site, allocs: 0, frames: 0.0 }).collect();
+        if all.is_empty() {
+            return Vec::new();
+        }
+        for (info, counters) in self.session.stack_infos().iter().zip(self.slicer.stacks()) {
+            let site = info.site.load(Ordering::Relaxed).wrapping_sub(OTHER) as usize;
+            if let Ok(index) = all.binary_search_by_key(&site, |watched| watched.site) {
+                let watched = &mut all[index];
+                let frames = f64::from(info.frames.load(Ordering::Relaxed) & !CUT);
+                watched.allocs = watched.allocs.saturating_add(counters.allocs);
+                watched.frames += frames * counters.allocs as f64;
+            }
+        }
+        for watched in &mut all {
+            watched.frames /= (watched.allocs as f64).max(1.0);
+        }
+        all
+    }
+
+    /// Notes that a site has a stack. If the site is no longer watched, the trace records this.
+    pub(super) fn note_watch(&mut self, site: u32, now_ns: u64) -> Result<(), Error> {
+        if self.watches.of_sites.contains_key(&site) {
+            return Ok(());
+        }
+        self.watches.of_sites.insert(site, true);
+        self.note_if_ended(site, true, now_ns)
+    }
+
+    /// Records the sites that are no longer watched since the previous slice, and sites that are watched again.
+    pub(super) fn note_ended_watches(&mut self, now_ns: u64) -> Result<(), Error> {
+        let changes = self.publisher.changes();
+        if changes == std::mem::replace(&mut self.watches.changes, changes) {
+            return Ok(());
+        }
+        let sites: Vec<(u32, bool)> = self.watches.of_sites.iter().map(|(site, was)| (*site, *was)).collect();
+        sites.into_iter().try_for_each(|(site, was)| self.note_if_ended(site, was, now_ns))
+    }
+
+    fn note_if_ended(&mut self, site: u32, was: bool, now_ns: u64) -> Result<(), Error> {
+        let address = self.address_of((site - OTHER) as usize);
+        let is = slot_of(&self.session, address).is_some_and(|slot| slot.action() == Action::WATCH);
+        if is == was {
+            return Ok(());
+        }
+        self.watches.of_sites.insert(site, is);
+        let id = self.trace_ids[(site - OTHER) as usize];
+        self.record(&Record::WatchEnd(WatchEnd { site: id, at_ns: if is { 0 } else { now_ns.max(1) } }))
+    }
+}

@@ -1,0 +1,264 @@
+//! The share of the target's processor time that auto-watch may cost.
+//!
+//! The cost of a watched site follows from its allocations and the depth of its stacks. The target's processor
+//! time earns the budget, and each allocation at a watched site spends a part of it. A site is watched once the
+//! budget pays for the slices that it takes to know the stacks of the site. After these slices, a site that
+//! alone costs more than the budget is no longer watched. If the budget is spent, the most expensive sites are no
+//! longer watched.
+
+use std::collections::BTreeMap;
+
+/// The cost of a watched allocation and of its free beyond that of others, without the frames: the slow path,
+/// the hash table of stacks, and a cell that threads share. Measured: 150 ns with 5 frames, 235 ns with 25.
+const ALLOCATION_NS: f64 = 130.0;
+/// The cost of a frame, on a slow machine (docs/performance.md).
+const FRAME_NS: f64 = 6.2;
+/// The expected number of frames of a stack, until stacks of the site are known.
+const USUAL_FRAMES: f64 = 24.0;
+/// The stacks of a site and the ages of its survivors are known after this number of slices.
+const SLICES_TO_KNOW: u64 = 16;
+/// They are known earlier after this number of allocations.
+const ALLOCS_TO_KNOW: u64 = 20_000;
+
+/// The counters of a watched site at a slice.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Watched {
+    /// The site.
+    pub site: usize,
+    /// Number of allocations at its stacks so far.
+    pub allocs: u64,
+    /// Average number of frames of its stacks; 0: not known yet.
+    pub frames: f64,
+}
+
+/// The account of a site that is or was watched.
+#[derive(Clone, Copy, Debug, Default)]
+struct Account {
+    is_watched: bool,
+    /// Number of slices for which the site was watched.
+    slices: u64,
+    /// Number of allocations that were counted at its stacks.
+    allocs: u64,
+    frames: f64,
+    /// The cost between the two newest slices.
+    latest_ns: f64,
+    /// The cost so far.
+    spent_ns: f64,
+    /// The part of the budget that is set aside until the stacks of the site are known.
+    reserved_ns: f64,
+}
+
+/// The budget and the accounts of the sites.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    share: f64,
+    spent_ns: f64,
+    /// Number of slices so far.
+    slices: u64,
+    accounts: BTreeMap<usize, Account>,
+}
+
+impl Account {
+    /// Number of slices until the stacks are known, if the site allocates so often between two slices.
+    fn slices_left(&self, allocs_per_slice: u64) -> u64 {
+        let by_allocs = ALLOCS_TO_KNOW.saturating_sub(self.allocs).div_ceil(allocs_per_slice.max(1));
+        by_allocs.min(SLICES_TO_KNOW.saturating_sub(self.slices))
+    }
+
+    fn is_known(&self) -> bool {
+        self.slices_left(1) == 0
+    }
+}
+
+fn cost_ns(allocs: f64, frames: f64) -> f64 {
+    let frames = if frames > 0.0 { frames } else { USUAL_FRAMES };
+    allocs * (ALLOCATION_NS + FRAME_NS * frames)
+}
+
+impl Budget {
+    /// A budget of this share of the target's processor time, 0 to 1.
+    pub(crate) fn new(share: f64) -> Budget {
+        Budget { share, spent_ns: 0.0, slices: 0, accounts: BTreeMap::new() }
+    }
+
+    /// The sites that are watched.
+    pub(crate) fn watched(&self) -> impl Iterator<Item = usize> {
+        self.watched_accounts().map(|(site, _)| site)
+    }
+
+    /// Begins to watch a site with so many allocations between two slices, if the budget allows this. The
+    /// target has used `used_ns` so far. The budget allows no site that it ended before, unless the stacks of
+    /// that site are not known yet.
+    pub(crate) fn begin(&mut self, site: usize, allocs_per_slice: u64, used_ns: u64) -> bool {
+        let Some(price_ns) = self.price_ns(site, allocs_per_slice, used_ns) else { return false };
+        let account = self.accounts.entry(site).or_default();
+        (account.is_watched, account.reserved_ns) = (true, price_ns);
+        true
+    }
+
+    /// Whether [`Budget::begin`] would begin to watch this site.
+    pub(crate) fn can_begin(&self, site: usize, allocs_per_slice: u64, used_ns: u64) -> bool {
+        self.price_ns(site, allocs_per_slice, used_ns).is_some()
+    }
+
+    /// Does not watch this site, now or later.
+    pub(crate) fn exclude(&mut self, site: usize) {
+        let excluded = Account { slices: SLICES_TO_KNOW, ..Account::default() };
+        self.accounts.insert(site, excluded);
+    }
+
+    /// The cost until the stacks of a site are known; `None`: the budget does not allow it.
+    fn price_ns(&self, site: usize, allocs_per_slice: u64, used_ns: u64) -> Option<f64> {
+        let account = self.accounts.get(&site).copied().unwrap_or_default();
+        let left = account.slices_left(allocs_per_slice);
+        if self.share <= 0.0 || account.is_watched || left == 0 {
+            return None;
+        }
+        let reserved: f64 = self.accounts.values().map(|account| account.reserved_ns).sum();
+        let price_ns = cost_ns(allocs_per_slice.max(1) as f64, account.frames) * left as f64;
+        (self.spent_ns + reserved + price_ns <= self.share * used_ns as f64).then_some(price_ns)
+    }
+
+    /// Charges the allocations since the previous slice; the collector calls this once a slice. Returns the
+    /// sites that must no longer be watched.
+    pub(crate) fn charge(&mut self, watched: &[Watched], used_ns: u64) -> Vec<usize> {
+        self.slices += 1;
+        let earned_ns = self.share * used_ns as f64;
+        let earned_per_slice_ns = earned_ns / self.slices as f64;
+        let mut ended = Vec::new();
+        for &Watched { site, allocs, frames } in watched {
+            let Some(account) = self.accounts.get_mut(&site) else { continue };
+            let cost = cost_ns(allocs.saturating_sub(account.allocs) as f64, frames);
+            (account.latest_ns, account.allocs, account.frames) = (cost, allocs, frames);
+            account.slices += 1;
+            account.spent_ns += cost;
+            account.reserved_ns =
+                if account.is_known() { 0.0 } else { (account.reserved_ns - cost).max(0.0) };
+            self.spent_ns += cost;
+            if account.is_known() && account.spent_ns > earned_per_slice_ns * account.slices as f64 {
+                ended.push(site);
+            }
+        }
+        ended.iter().for_each(|&site| self.end(site));
+        // The next slice will probably cost as much as this one.
+        let latest_ns: f64 = self.watched_accounts().map(|(_, account)| account.latest_ns).sum();
+        if self.spent_ns + latest_ns > earned_ns {
+            ended.extend(self.end_expensive(latest_ns / 2.0));
+        }
+        ended
+    }
+
+    /// Ends the most expensive sites that together cost at least `most_ns` between two slices.
+    fn end_expensive(&mut self, most_ns: f64) -> Vec<usize> {
+        let mut order: Vec<(usize, f64)> = self
+            .watched_accounts()
+            .map(|(site, account)| (site, account.latest_ns))
+            .filter(|(_, latest_ns)| *latest_ns > 0.0)
+            .collect();
+        order.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+        let mut ended_ns = 0.0;
+        let is_ended = |(_, latest_ns): &(usize, f64)| {
+            let is_ended = ended_ns < most_ns;
+            ended_ns += latest_ns;
+            is_ended
+        };
+        let ended: Vec<usize> = order.into_iter().take_while(is_ended).map(|(site, _)| site).collect();
+        ended.iter().for_each(|&site| self.end(site));
+        ended
+    }
+
+    fn end(&mut self, site: usize) {
+        if let Some(account) = self.accounts.get_mut(&site) {
+            (account.is_watched, account.reserved_ns, account.latest_ns) = (false, 0.0, 0.0);
+        }
+    }
+
+    fn watched_accounts(&self) -> impl Iterator<Item = (usize, Account)> {
+        self.accounts
+            .iter()
+            .filter(|(_, account)| account.is_watched)
+            .map(|(site, account)| (*site, *account))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+    /// The target uses this processor time between two slices.
+    const SLICE_NS: u64 = SECOND / 50;
+
+    /// Watches sites with these numbers of allocations between two slices, for `slices` slices. Returns the
+    /// number of slices for which each site was watched, and the share of the processor time that they cost.
+    fn watched_for(sites: &[u64], frames: f64, slices: u64, share: f64) -> (Vec<u64>, f64) {
+        let mut budget = Budget::new(share);
+        let mut watched_slices = vec![0; sites.len()];
+        let mut most = 0.0f64;
+        for slice in 1..=slices {
+            let used_ns = slice * SLICE_NS;
+            for (site, &allocs) in sites.iter().enumerate() {
+                budget.begin(site, allocs, used_ns);
+            }
+            let watched: Vec<usize> = budget.watched().collect();
+            watched.iter().for_each(|&site| watched_slices[site] += 1);
+            let counters: Vec<Watched> = watched
+                .iter()
+                .map(|&site| Watched { site, allocs: watched_slices[site] * sites[site], frames })
+                .collect();
+            budget.charge(&counters, used_ns);
+            let cost: f64 = watched_slices
+                .iter()
+                .zip(sites)
+                .map(|(n, allocs)| cost_ns((n * allocs) as f64, frames))
+                .sum();
+            most = most.max((cost - share * used_ns as f64) / used_ns as f64);
+        }
+        (watched_slices, share + most)
+    }
+
+    #[test]
+    fn a_cold_site_is_watched_to_the_end() {
+        let (watched, share) = watched_for(&[10], 30.0, 1000, 0.02);
+        assert!(watched[0] > 990 && share <= 0.0201, "{watched:?}, {share}");
+    }
+
+    #[test]
+    fn a_hot_site_is_watched_until_it_is_known_and_costs_no_more_than_the_budget() {
+        let (watched, share) = watched_for(&[5000], 24.0, 5000, 0.02);
+        assert!((4..8).contains(&watched[0]), "{watched:?}");
+        assert!(share <= 0.021, "{share}");
+    }
+
+    #[test]
+    fn a_very_hot_site_is_known_after_one_slice() {
+        let (watched, share) = watched_for(&[60_000], 24.0, 5000, 0.02);
+        assert!((1..3).contains(&watched[0]), "{watched:?}");
+        assert!(share <= 0.021, "{share}");
+    }
+
+    #[test]
+    fn a_site_with_deeper_stacks_than_expected_is_watched_again_until_it_is_known() {
+        let (watched, share) = watched_for(&[5000], 120.0, 5000, 0.02);
+        assert!((4..8).contains(&watched[0]), "{watched:?}");
+        assert!(share <= 0.021, "{share}");
+    }
+
+    #[test]
+    fn many_hot_sites_together_cost_no_more_than_the_budget() {
+        let (watched, share) = watched_for(&[2000; 50], 24.0, 5000, 0.02);
+        assert!(watched.iter().all(|&slices| (10..20).contains(&slices)), "{watched:?}");
+        assert!(share <= 0.021, "{share}");
+    }
+
+    #[test]
+    fn a_cold_site_stays_watched_beside_a_hot_one() {
+        let (watched, _) = watched_for(&[20_000, 5], 24.0, 5000, 0.02);
+        assert!(watched[1] > 4000, "{watched:?}");
+    }
+
+    #[test]
+    fn without_a_budget_nothing_is_watched() {
+        assert_eq!(watched_for(&[1], 10.0, 5000, 0.0).0, [0]);
+    }
+}
