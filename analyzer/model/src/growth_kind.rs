@@ -23,6 +23,9 @@ use edleak_text::units;
 
 /// Least growth that the report mentions, in bytes: an arena of glibc grows in steps of 132 KiB.
 const NOTICEABLE_BYTES: f64 = 512.0 * 1024.0;
+/// Least share of the retained memory that lies free in arenas, so that the report mentions it. A smaller share
+/// explains nothing: another allocator retains the rest.
+const LEAST_FREE_SHARE: f64 = 0.1;
 /// Least growth that the report mentions, as a share of the resident memory.
 const NOTICEABLE_SHARE: f64 = 0.03;
 /// Least growth of live bytes that the report mentions: live bytes are exact, so the limit is lower.
@@ -363,8 +366,9 @@ impl ProcessGrowth {
 
     fn where_retained(&self) -> String {
         let size = |bytes: u64| units::bytes(bytes as f64);
+        let retained = self.resident_to_bytes.saturating_sub(self.live_to_bytes) as f64;
         if let Some(FreeBytes { main_bytes, other_bytes, others }) = self.free
-            && (main_bytes + other_bytes) as f64 >= NOTICEABLE_BYTES
+            && (main_bytes + other_bytes) as f64 >= NOTICEABLE_BYTES.max(LEAST_FREE_SHARE * retained)
         {
             let all_bytes = main_bytes + other_bytes;
             let all = size(all_bytes);
