@@ -28,7 +28,7 @@ pub(crate) const HEAP_BYTES: u64 = 64 << 20;
 const PAGE_BYTES: u64 = 4096;
 /// Number of bytes that one read fetches at most.
 const WINDOW_BYTES: u64 = 256 << 10;
-/// Longest time for all arenas of a process. A slice waits meanwhile.
+/// Longest time of one walk. A slice waits meanwhile. It is enough for about 1 GiB; the next walk goes on.
 const LONGEST: Duration = Duration::from_millis(100);
 
 /// Smallest chunk (`MINSIZE`).
@@ -60,37 +60,64 @@ trait Memory {
     fn resident(&self, range: Range<u64>) -> u64;
 }
 
-/// Reads the free memory of each arena. The main arena has the key 0, every other arena the address of its
-/// state. `brk` is the heap of `brk`; `arenas` are the mappings that may hold heaps of other arenas.
-pub(crate) fn free_of(
-    pid: u32,
-    brk: Option<Range<u64>>,
-    arenas: impl Iterator<Item = Range<u64>>,
-) -> BTreeMap<u64, FreeBytes> {
-    let mut found = BTreeMap::new();
-    let until = Instant::now() + LONGEST;
-    let Ok(pagemap) = File::open(format!("/proc/{pid}/pagemap")) else { return found };
-    if let Some(heap) = brk {
-        let process = Process::new(pid, &pagemap, heap.clone(), until);
-        if let Some(free) = process.and_then(|mut process| walk(&mut process, heap.start, heap.end)) {
-            found.insert(0, free);
+/// The heaps of one process, each as the latest walk found it.
+#[derive(Default)]
+pub(crate) struct Arenas {
+    /// By the address of the heap: its arena and its free memory. The main arena is 0, every other arena the
+    /// address of its state.
+    heaps: BTreeMap<u64, (u64, FreeBytes)>,
+    /// The next walk begins with the first heap from this address on, because one walk may not reach all.
+    next: u64,
+}
+
+impl Arenas {
+    /// Walks over the heaps again, as far as the time allows. Returns the free memory of each arena. `brk` is
+    /// the heap of `brk`; `arenas` are the mappings that may hold heaps of other arenas.
+    pub(crate) fn read(
+        &mut self,
+        pid: u32,
+        brk: Option<Range<u64>>,
+        arenas: impl Iterator<Item = Range<u64>>,
+    ) -> BTreeMap<u64, FreeBytes> {
+        let main = brk.as_ref().map(|heap| heap.start);
+        // The kernel shows adjacent full heaps as one mapping.
+        let others = arenas.flat_map(|mapping| {
+            let end = mapping.end;
+            let starts = (mapping.start..end).step_by(HEAP_BYTES as usize);
+            starts.map(move |start| start..end.min(start + HEAP_BYTES))
+        });
+        let mut heaps: Vec<Range<u64>> = brk.into_iter().chain(others).collect();
+        heaps.sort_unstable_by_key(|heap| heap.start);
+        self.heaps.retain(|start, _| heaps.binary_search_by_key(start, |heap| heap.start).is_ok());
+        let reached = heaps.partition_point(|heap| heap.start < self.next);
+        heaps.rotate_left(reached);
+        let until = Instant::now() + LONGEST;
+        if let Ok(pagemap) = File::open(format!("/proc/{pid}/pagemap")) {
+            for heap in heaps {
+                self.next = heap.start;
+                if Instant::now() >= until {
+                    break;
+                }
+                let Some(mut process) = Process::new(pid, &pagemap, heap.clone(), until) else { continue };
+                let found = match main == Some(heap.start) {
+                    true => walk(&mut process, heap.start, heap.end).map(|free| (0, free)),
+                    false => of_heap(&mut process, heap.clone()),
+                };
+                match found {
+                    Some(found) => self.heaps.insert(heap.start, found),
+                    // The program changed it meanwhile, or it is no heap any more.
+                    None => self.heaps.remove(&heap.start),
+                };
+            }
         }
-    }
-    // The kernel shows adjacent full heaps as one mapping.
-    let heaps = arenas.flat_map(|mapping| {
-        let end = mapping.end;
-        let starts = (mapping.start..end).step_by(HEAP_BYTES as usize);
-        starts.map(move |start| start..end.min(start + HEAP_BYTES))
-    });
-    for heap in heaps {
-        let process = Process::new(pid, &pagemap, heap.clone(), until);
-        if let Some((arena, free)) = process.and_then(|mut process| of_heap(&mut process, heap)) {
-            let sum: &mut FreeBytes = found.entry(arena).or_default();
+        let mut arenas: BTreeMap<u64, FreeBytes> = BTreeMap::new();
+        for (arena, free) in self.heaps.values() {
+            let sum = arenas.entry(*arena).or_default();
             sum.bytes += free.bytes;
             sum.resident_bytes += free.resident_bytes;
         }
+        arenas
     }
-    found
 }
 
 /// The address of a heap's arena, and the free memory of this heap.
@@ -274,6 +301,17 @@ mod tests {
             let (of, free) = of_heap(&mut memory, next..next + HEAP_BYTES).expect("the second heap");
             assert_eq!((of, free.bytes), (arena, 8192 - 64 - info), "heap_info of {info}");
         }
+    }
+
+    #[test]
+    fn heaps_are_forgotten_with_their_mappings() {
+        let free = FreeBytes { bytes: 64, resident_bytes: 64 };
+        let mut arenas = Arenas { heaps: BTreeMap::from([(AT, (AT + 0x30, free))]), next: AT + 1 };
+        assert!(arenas.read(u32::MAX, None, std::iter::empty()).is_empty());
+        let mut arenas = Arenas { heaps: BTreeMap::from([(AT, (AT + 0x30, free))]), next: AT + 1 };
+        // The process has ended, so the latest values stay.
+        let heap = std::iter::once(AT..AT + HEAP_BYTES);
+        assert_eq!(arenas.read(u32::MAX, None, heap), BTreeMap::from([(AT + 0x30, free)]));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 mod mappings;
 
-use crate::sys::arenas::{self, HEAP_BYTES};
+use crate::sys::arenas::{Arenas, HEAP_BYTES};
 use edleak_format::{AreaBytes, AreaId, AreaKind, MAX_AREAS, MemoryArea};
 use std::collections::BTreeSet;
 use std::fs;
@@ -40,6 +40,7 @@ pub(crate) struct AreaReader {
     next: Option<Instant>,
     next_full: Option<Instant>,
     next_free: Option<Instant>,
+    arenas: Arenas,
     /// Starts of the mappings with `MAP_NORESERVE`. Only smaps shows this flag.
     unreserved: BTreeSet<u64>,
 }
@@ -222,7 +223,7 @@ impl AreaReader {
                 && mapping.permissions.starts_with("rw")
                 && mapping.start.is_multiple_of(HEAP_BYTES)
         });
-        let free = arenas::free_of(pid, heap, arenas.map(range));
+        let free = self.arenas.read(pid, heap, arenas.map(range));
         self.next_free = Some(began + (began.elapsed() * PAUSE_PER_WALK).max(LEAST_PAUSE));
         let named = free.into_iter().map(|(arena, free)| {
             let name = if arena == 0 { String::new() } else { format!("{arena:#x}") };
