@@ -60,7 +60,7 @@ tarball() {
     "$tree/bin/edleak-record" unpack "$tree/lib/edleak"
     rm "$tree/lib/edleak/edleak-record" # it is in bin/, where the library also looks
     mkdir -p "$tree/include"
-    mv "$tree/lib/edleak/edleak.h" "$tree/include/"
+    mv "$tree/lib/edleak/"edleak*.h "$tree/include/"
     pages "$target/packaging/pages"
     cp -r "$target/packaging/pages/man1" "$tree/share/man/"
     for program in edleak-record edleak-analyze; do

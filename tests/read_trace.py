@@ -48,7 +48,7 @@ def sound_blocks(data):
     for copy in range(0, 4096, 1024):
         magic, version, check, _, found = struct.unpack_from("<8sIIQQ", data, copy)
         if magic == b"edleak\x1a\n" and zlib.crc32(data[copy:copy + 12] + data[copy + 16:copy + 32]) == check:
-            assert version <= 4, f"format {version} is newer than this reader"
+            assert version <= 5, f"format {version} is newer than this reader"
             salt = struct.pack("<Q", found)
             break
     assert salt is not None, "not a trace"

@@ -1,4 +1,4 @@
-//! SiteId, ModuleId, AreaId, MarkId, StackId: the numbers of the catalog's entries.
+//! SiteId, ModuleId, AreaId, MarkId, PoolId, StackId: the numbers of the catalog's entries.
 //!
 //! The recorder numbers entries in order of first appearance, so tables indexed by an id stay dense. An id is
 //! valid within one trace only. Across traces, the analyzer matches sites by build ID and offset, or by
@@ -21,6 +21,10 @@ pub struct AreaId(pub u32);
 /// A mark: all instants of one name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Encode, Decode)]
 pub struct MarkId(pub u32);
+
+/// All pools of one name.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Encode, Decode)]
+pub struct PoolId(pub u32);
 
 /// A call stack recorded at a watched site.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode)]

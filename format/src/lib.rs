@@ -49,7 +49,7 @@ extern crate self as edleak_format;
 mod common;
 
 pub use error::{Error, ErrorKind};
-pub use ids::{AreaId, MarkId, ModuleId, SiteId, StackId};
+pub use ids::{AreaId, MarkId, ModuleId, PoolId, SiteId, StackId};
 pub use layout::stride::Grid;
 pub use lock::is_being_written;
 pub use memory::{AreaBytes, AreaKind, MAX_AREAS, MemoryArea};

@@ -1,11 +1,11 @@
 //! The kinds of record in a catalog block: everything in a trace that is not a slice.
 //!
 //! A later record with the same key replaces the earlier one. `Module`, `Site`, `Stack`, `Survivors`,
-//! `Symbols`, `MemoryArea`, `Allocator`, `Mark`, `MarkSlice`, `ThreadStart` and `WatchEnd` have an id as their
-//! key. Of each other kind, the trace keeps one record. Times are nanoseconds of a monotonic clock since the
+//! `Symbols`, `MemoryArea`, `Allocator`, `Mark`, `MarkSlice`, `ThreadStart`, `WatchEnd` and `Pool` have an id as
+//! their key. Of each other kind, the trace keeps one record. Times are nanoseconds of a monotonic clock since the
 //! recording began. Addresses are addresses in the target.
 
-use crate::ids::{MarkId, ModuleId, SiteId, StackId};
+use crate::ids::{MarkId, ModuleId, PoolId, SiteId, StackId};
 use crate::memory::MemoryArea;
 use crate::slice::Counters;
 use bincode::{Decode, Encode};
@@ -54,6 +54,10 @@ pub enum Record {
     ThreadStart(ThreadStart),
     /// A site whose stacks are no longer recorded. This record exists since version 4.
     WatchEnd(WatchEnd),
+    /// The pools of one name. This record exists since version 5.
+    Pool(Pool),
+    /// The recording has the objects of the program's own pools. This record exists since version 5.
+    Pools(Pools),
 }
 
 /// The recorded process and the clock of the recording. This is the first record of every trace.
@@ -115,6 +119,9 @@ pub enum SiteKind {
     /// An allocator that maps memory for itself. The sites that ask the allocator for memory count this
     /// memory already, so the analyzer does not judge this site. This kind exists since version 4.
     AllocatorMapping,
+    /// A caller of the program's own pools. Such a site belongs to the domain of pools. The memory of a pool is
+    /// also counted where the pool takes it from. This kind exists since version 5.
+    Pool(PoolId),
 }
 
 /// A site and its address.
@@ -126,12 +133,13 @@ pub struct Site {
     pub kind: SiteKind,
     /// The caller's site; only for a stack of a watched site.
     pub parent: Option<SiteId>,
-    /// The return address in the caller. 0 if the site has no address: `Other`, `Injected`, and a mapping
-    /// whose caller found no place in the site table.
+    /// The return address in the caller. 0 if the site has no address: `Other`, `Injected`, and a mapping or a
+    /// caller of a pool that found no place in the site table.
     pub address: u64,
     /// The module that holds the address; `None`: unknown.
     pub module: Option<ModuleId>,
-    /// The full stack; only for a stack of a watched site.
+    /// The full stack of a watched site. For a caller of a pool: the place in the pool's own function, then the
+    /// caller of that function.
     pub stack: Option<StackId>,
 }
 
@@ -368,6 +376,28 @@ pub struct Mappings {
     pub lost_events: u64,
     /// Bytes that recorded calls mapped and that a call which edleak did not see unmapped.
     pub unmapped_unseen_bytes: u64,
+}
+
+/// The pools of one name.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct Pool {
+    /// The id of the name.
+    pub id: PoolId,
+    /// The name that the program gave its pools; empty: pools without a name.
+    pub name: String,
+}
+
+/// The totals and losses of the domain of pools. A trace without this record does not have the domain.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct Pools {
+    /// Number of pools that held objects when the record was written.
+    pub pools: u64,
+    /// Number of lost events of single objects. If one was lost, the figures of the domain are not exact.
+    pub lost_events: u64,
+    /// Number of lost events that concern all objects of a pool, for example resets.
+    pub lost_resets: u64,
+    /// Number of objects that a pool took back although it had not handed them out.
+    pub unknown_frees: u64,
 }
 
 /// Why a recording ended.

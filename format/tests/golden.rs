@@ -8,8 +8,8 @@ use common::{Slices, TempFile, read, site, write};
 use edleak_format::{
     AddressSymbols, Allocator, AreaBytes, AreaId, AreaKind, Columns, Counters, CpuTotals,
     DEFAULT_CAPACITY_BYTES, End, EndReason, Epoch, Error, Losses, MIN_CAPACITY_BYTES, Mappings, Mark, MarkId,
-    MarkLosses, MarkSlice, MemoryArea, Module, ModuleId, ModuleSymbols, Record, Site, SiteId, SiteKind,
-    Stack, StackFrame, StackId, Survivors, SymbolFrame, Trace, TraceWriter, rewrite,
+    MarkLosses, MarkSlice, MemoryArea, Module, ModuleId, ModuleSymbols, Pool, PoolId, Pools, Record, Site,
+    SiteId, SiteKind, Stack, StackFrame, StackId, Survivors, SymbolFrame, Trace, TraceWriter, rewrite,
 };
 
 fn golden(name: &str) -> PathBuf {
@@ -17,7 +17,7 @@ fn golden(name: &str) -> PathBuf {
 }
 
 /// The version that the writer writes now.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 /// Records of every kind in a format version, with every kind of field.
 fn records(version: u32) -> Vec<Record> {
@@ -41,6 +41,16 @@ fn records(version: u32) -> Vec<Record> {
             area(6, AreaKind::Site, "10"),
             area(7, AreaKind::Allocators, ""),
             Record::Mappings(Mappings { lost_events: 3, unmapped_unseen_bytes: 1 << 20 }),
+        ]);
+    }
+    if version >= 5 {
+        let name = |id, name: &str| Record::Pool(Pool { id: PoolId(id), name: name.into() });
+        let totals = Pools { pools: 1 << 20, lost_events: 3, lost_resets: 0, unknown_frees: 70_000 };
+        records.extend([
+            Record::Site(Site { kind: SiteKind::Pool(PoolId(1)), stack: Some(StackId(3)), ..site(12) }),
+            name(0, ""),
+            name(1, "requests"),
+            Record::Pools(totals),
         ]);
     }
     records

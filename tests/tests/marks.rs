@@ -346,14 +346,17 @@ fn a_mark_without_a_recording_or_a_name_is_refused_with_a_remedy() {
     assert!(unnamed.stderr.contains("the mark has no name"), "{}", unnamed.stderr);
 }
 
-/// `edleak-record unpack` writes the edleak.h of this repository.
+/// `edleak-record unpack` writes the headers of this repository.
 #[test]
-fn unpack_writes_the_header() {
+fn unpack_writes_the_headers() {
     let dir = TempDir::new("mark-unpack");
     let unpacked = run(Command::new(&tools().record).arg("unpack").arg(dir.path()));
     assert_eq!(unpacked.code, 0, "{}", unpacked.stderr);
     let header = |path: &Path| std::fs::read_to_string(path).expect("it is there");
-    assert_eq!(header(&dir.join("edleak.h")), header(&repository().join("recorder/cli/include/edleak.h")));
+    for name in ["edleak.h", "edleak_valgrind.h", "edleak_asan.h"] {
+        let own = repository().join("recorder/cli/include").join(name);
+        assert_eq!(header(&dir.join(name)), header(&own), "{name}");
+    }
 }
 
 /// If edleak-record is killed while it records, the trace has the marks up to the last slice.

@@ -420,8 +420,9 @@ fn is_allocation_symbol(name: &str) -> bool {
         "shmdt",
         "free_sized",
         "free_aligned_sized",
-        // edleak.h looks for this function.
+        // edleak.h looks for these functions.
         "edleak_set_mark",
+        "edleak_note_pool",
     ];
     // operator new, new[], delete, delete[]
     C.contains(&name) || ["_Znw", "_Zna", "_Zdl", "_Zda"].iter().any(|prefix| name.starts_with(prefix))

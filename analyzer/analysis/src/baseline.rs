@@ -266,6 +266,7 @@ impl SavedSite {
             ("injected", _) => Kind::Injected,
             ("mapping", _) => Kind::Mapping,
             ("allocator", _) => Kind::Allocator,
+            ("pool", _) => Kind::Pool,
             (_, Some(parent)) if !parent.is_null() => Kind::Stack,
             _ => Kind::Caller,
         };

@@ -15,7 +15,7 @@ use crate::common_function::{Common, is_entry};
 use crate::frame::{SiteFrame, base_name};
 use crate::group::{Group, LevelSum};
 use crate::identity::{Identity, fnv1a};
-use crate::site::{JudgedSite, Kind};
+use crate::site::{Domain, JudgedSite, Kind};
 use crate::steps::{Growth, Step, Steps};
 use edleak_model::classify::Confidence;
 
@@ -144,6 +144,15 @@ impl<'a> Finding<'a> {
         let Some(first) = stacks.next() else { return 0 };
         stacks.map(|stack| shared_addresses(first, stack)).min().unwrap_or(0)
     }
+}
+
+/// The rate and the leaked bytes of all findings together. The bytes of a pool are also in the heap or in mapped
+/// memory, so findings of pools count only if there are no others.
+pub fn totals(findings: &[Finding<'_>]) -> (f64, f64) {
+    let is_of_pool = |finding: &&Finding<'_>| finding.lead().domain() == Domain::Pool;
+    let only_pools = findings.iter().all(|finding| is_of_pool(&finding));
+    let counted = || findings.iter().filter(|finding| only_pools || !is_of_pool(finding));
+    (counted().map(Finding::rate_bytes_per_s).sum(), counted().map(Finding::leak_bytes).sum())
 }
 
 fn shared_addresses(one: &JudgedSite, other: &JudgedSite) -> usize {
@@ -314,6 +323,7 @@ mod tests {
         JudgedSite {
             label: SiteLabel::Number(number),
             parent: None,
+            pool: None,
             kind: if stack.len() > 1 { Kind::Stack } else { Kind::Caller },
             judgement: Judgement {
                 verdict: Verdict::Leak,

@@ -7,6 +7,7 @@ use crate::history::History;
 use crate::mapped::Mapped;
 use crate::marks::{MarkSeen, PerMark};
 use crate::own_heap::OwnHeap;
+use crate::pools::Pools;
 use crate::site::{self, JudgedSite, Standing};
 use crate::steps::Steps;
 use crate::unexplained::Unexplained;
@@ -29,6 +30,9 @@ pub struct Findings {
     pub growth: ProcessGrowth,
     /// The totals of the domain of mapped memory; `None`: the trace does not have the domain.
     pub mapped: Option<Mapped>,
+    /// The totals of the domain of pools; `None`: the trace does not have the domain, or the program has no
+    /// pool of edleak.h.
+    pub pools: Option<Pools>,
     /// Growth that no site explains.
     pub unexplained: Option<Unexplained>,
     /// Runtimes and allocators in the process that take their memory from elsewhere than malloc, each with a

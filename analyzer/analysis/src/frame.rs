@@ -82,6 +82,12 @@ impl<'a> SiteFrame<'a> {
             || FILES.iter().any(|part| file.contains(part))
     }
 
+    /// Whether this is a function with which a pool tells edleak of an object.
+    pub fn is_pool_note(self) -> bool {
+        let function = self.function().unwrap_or_default();
+        function.starts_with("edleak_pool_") || function.contains("edleak_annotate::")
+    }
+
     /// File and line, if both are known. Line 0 means that the line is unknown.
     pub fn place(self) -> Option<(&'a str, u32)> {
         let frame = self.frame?;

@@ -267,7 +267,7 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
     }
     // Mappings are address space. An undecided mapping counts only if memory outside malloc grows.
     let grows_outside = analysis.growth.kind == GrowthKind::Outside && analysis.growth.resident_goes_on;
-    let domains = if grows_outside { &[Domain::Heap, Domain::Mapping][..] } else { &[Domain::Heap] };
+    let domains = if grows_outside { &Domain::ALL[..] } else { &[Domain::Heap, Domain::Pool] };
     domains.iter().find_map(|domain| much_undecided(analysis, *domain))
 }
 

@@ -39,6 +39,12 @@ impl Identity {
                 key.insert_str(0, "mapping:");
             }
         }
+        if kind == Kind::Pool {
+            // A function may both allocate and call a pool.
+            for key in [&mut identity.code, &mut identity.names].into_iter().flatten() {
+                key.insert_str(0, "pool:");
+            }
+        }
         if let (Kind::Stack, [caller, ..]) = (kind, stack) {
             identity.caller = Some(Box::new(Self::of_stack(std::slice::from_ref(caller))));
         }

@@ -12,7 +12,7 @@ use crate::replay::teardown::judged_grid;
 use crate::replay::{Merged, Replayed, ReplayedSite, clock, replay};
 use crate::site::{Domain, JudgedSite, Kind, SiteLabel, Standing, Survivor, Totals, WithStacks};
 use crate::steps::Steps;
-use crate::{mapped, own_heap, per_mark, unexplained};
+use crate::{mapped, own_heap, per_mark, pools, unexplained};
 use edleak_format::{CpuUse, EndReason, Module, Site, SiteId, SiteKind, StackFrame, Survivors, Trace};
 use edleak_model::blocks::growth_beyond_asked;
 use edleak_model::classify::{Judgement, LEAST_POINTS, Model, Verdict, judge};
@@ -70,6 +70,7 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     settle_families(&mut sites, &ended);
     if model == Model::Growth {
         mapped::settle(&mut sites, &replayed.memory, &merged, trace);
+        pools::settle(&mut sites, trace, grid.points as f64 * period_s);
         doubt::what_is_negligible(&mut sites, grid.points as f64 * period_s);
         doubt::few_freed_at_the_end(&mut sites, grid.points as f64 * period_s);
         if let Some(processor) = trace.cpu_use().filter(|processor| is_busy(processor)) {
@@ -132,6 +133,7 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
         summary,
         growth,
         unexplained,
+        pools: pools::of_trace(trace, &sites),
         mapped,
         own_heaps: own_heap::of_trace(trace),
         children_did_the_work: children_did_the_work(trace),
@@ -210,6 +212,7 @@ fn judge_lines(source: String, lines: &[LineSeries], model: Model) -> Findings {
         growth: growth_of(&ProcessSeries::default(), 0),
         unexplained: None,
         mapped: None,
+        pools: None,
         own_heaps: Vec::new(),
         children_did_the_work: false,
         sites,
@@ -251,6 +254,7 @@ fn judged(
         label,
         parent: None,
         kind: Kind::Caller,
+        pool: None,
         judgement: judge(series, period_s, model),
         leak_factor: series.sums().filter(|_| model == Model::Edleak).map(leak_factor),
         with_stacks: with_stacks.map(|series| {
@@ -474,7 +478,11 @@ fn locate(site: &mut JudgedSite, known: &Site, trace: &Trace, merged: &Merged) {
         SiteKind::Injected => Kind::Injected,
         SiteKind::Mapping => Kind::Mapping,
         SiteKind::AllocatorMapping => Kind::Allocator,
+        SiteKind::Pool(_) => Kind::Pool,
     };
+    if let SiteKind::Pool(id) = known.kind {
+        site.pool = Some(trace.pool(id).map_or_else(String::new, |pool| pool.name.clone()));
+    }
     let address_of = |frame: &StackFrame| {
         let module = frame.module.and_then(|id| trace.module(id));
         Address {

@@ -34,6 +34,7 @@ pub mod outlook;
 pub mod own_heap;
 mod parting;
 pub mod per_mark;
+pub mod pools;
 pub mod profile;
 pub mod replay;
 pub mod rewrite;

@@ -85,6 +85,7 @@ mod tests {
             label: SiteLabel::Number(number),
             parent: Some(SiteLabel::Number(0)),
             kind: Kind::Stack,
+            pool: None,
             judgement: judge(&Series::default(), 1.0, Model::Growth),
             leak_factor: None,
             with_stacks: None,

@@ -66,7 +66,8 @@ pub fn judge_by_marks(findings: &mut Findings, recording: &Recording, options: &
     }
     let is_judged = per_mark.marks.iter().any(|mark| mark.too_few.is_none());
     let seconds = findings.header.duration_s;
-    // The slices of marks have no counters of mapped memory, so its sites keep their verdicts by time.
+    // The slices of marks have no counters of mapped memory and of pools, so their sites keep their verdicts by
+    // time.
     let has_marks = |site: &&mut JudgedSite| site.kind != Kind::Injected && site.domain() == Domain::Heap;
     for site in findings.sites.iter_mut().filter(has_marks) {
         site.judged_with_stacks = false;

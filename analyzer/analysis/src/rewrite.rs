@@ -64,6 +64,10 @@ pub fn anonymize(from: &Trace, to: &Path, key: &str) -> Result<()> {
                 mark.name = format!("mark_{}", hash(&mark.name));
                 Record::Mark(mark)
             }
+            Record::Pool(mut pool) if !pool.name.is_empty() => {
+                pool.name = format!("pool_{}", hash(&pool.name));
+                Record::Pool(pool)
+            }
             other => other,
         })
     };

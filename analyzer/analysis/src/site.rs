@@ -58,6 +58,8 @@ pub enum Kind {
     Mapping,
     /// The mappings that an allocator makes for itself.
     Allocator,
+    /// A caller of the program's own pools.
+    Pool,
 }
 
 /// The kind of memory that a site counts.
@@ -68,14 +70,20 @@ pub enum Domain {
     Heap,
     /// Mappings, in bytes of address space.
     Mapping,
+    /// Objects that the program's own pools hand out.
+    Pool,
 }
 
 impl Domain {
+    /// All domains.
+    pub const ALL: [Domain; 3] = [Self::Heap, Self::Mapping, Self::Pool];
+
     /// The word in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Heap => "heap",
             Self::Mapping => "mapping",
+            Self::Pool => "pool",
         }
     }
 }
@@ -89,6 +97,8 @@ pub struct JudgedSite {
     pub parent: Option<SiteLabel>,
     /// The kind of the site.
     pub kind: Kind,
+    /// The name of the pools that this site calls; only for a caller of a pool. Empty: the pools have no name.
+    pub pool: Option<String>,
     /// The verdict.
     pub judgement: Judgement,
     /// The leak factor; only if edLeak's formula judged.
@@ -118,7 +128,7 @@ pub struct JudgedSite {
     /// The number of sites of the trace that were merged into this site: the same code at several addresses.
     pub addresses: u64,
     /// The place of the site in the code: return addresses, innermost first. A caller has one address, a
-    /// stack has several.
+    /// stack has several. A caller of a pool has two: the place in the pool's own function, then its caller.
     pub stack: Vec<Address>,
     /// Whether the walk stopped although the stack has more frames.
     pub is_stack_cut: bool,
@@ -190,6 +200,7 @@ impl JudgedSite {
     pub fn domain(&self) -> Domain {
         match self.kind {
             Kind::Mapping | Kind::Allocator => Domain::Mapping,
+            Kind::Pool => Domain::Pool,
             Kind::Caller | Kind::Stack | Kind::Other | Kind::Injected => Domain::Heap,
         }
     }
@@ -214,7 +225,7 @@ impl JudgedSite {
         match self.kind {
             Kind::Injected => INJECTED_NAME.into(),
             Kind::Other => "(sites beyond the site table)".into(),
-            Kind::Caller | Kind::Stack | Kind::Mapping | Kind::Allocator => {
+            Kind::Caller | Kind::Stack | Kind::Mapping | Kind::Allocator | Kind::Pool => {
                 self.headline().map_or_else(|| format!("site {}", self.label), |frame| frame.name())
             }
         }
@@ -224,7 +235,21 @@ impl JudgedSite {
     /// never lies inside a `Vec` or a `std::string` that was inlined into the program.)
     pub fn headline(&self) -> Option<SiteFrame<'_>> {
         let is_own = |frame: &SiteFrame<'_>| !frame.is_runtime();
-        self.frames().find(is_own).or_else(|| self.frames().next())
+        let outside = self.frames_outside_pool();
+        outside.clone().find(is_own).or_else(|| outside.clone().next()).or_else(|| self.pool_function())
+    }
+
+    /// The frames without edleak's own and, for a caller of a pool, without the pool's own function. If the
+    /// compiler inlined the pool's function, the debug information shows this.
+    fn frames_outside_pool(&self) -> impl Iterator<Item = SiteFrame<'_>> + Clone {
+        let is_of_pool = self.kind == Kind::Pool;
+        let outside = self.frames().skip_while(move |frame| is_of_pool && frame.is_pool_note());
+        outside.skip(usize::from(is_of_pool))
+    }
+
+    /// The pool's own function, for a caller of a pool; for any other site, its innermost frame.
+    pub fn pool_function(&self) -> Option<SiteFrame<'_>> {
+        self.frames().find(|frame| !frame.is_pool_note()).or_else(|| self.frames().next())
     }
 }
 

@@ -27,7 +27,7 @@ mod names;
 mod payload;
 mod trace_data;
 
-use super::text::summary::mapped_in_words;
+use super::text::summary::{mapped_in_words, pools_in_words};
 use super::{Exporter, Report};
 use edleak_analysis::diff::Diff;
 use edleak_analysis::finding::Finding;
@@ -206,8 +206,10 @@ fn page_body(
         "<p id=\"notice\" class=\"note\" role=\"status\">This page shows more with JavaScript: every site, ranges of time, \
          and flame graphs. The verdict and the leaks are complete without it.</p>"
     )?;
-    let (leaks, mapped): (Vec<_>, Vec<_>) =
-        reported(analysis).into_iter().partition(|leak| leak.lead().domain() == Domain::Heap);
+    let leaks_of = |domain: Domain| -> Vec<Finding<'_>> {
+        reported(analysis).into_iter().filter(|leak| leak.lead().domain() == domain).collect()
+    };
+    let [leaks, mapped, of_pools] = Domain::ALL.map(leaks_of);
     let empty = |what: &str| format!("<p class=\"empty\">{what} needs JavaScript.</p>");
     for (id, heading, content) in [
         ("timeline", "Memory over time", chart::timeline(history)),
@@ -215,6 +217,7 @@ fn page_body(
         ("leaks", "Leaks", leaks::table(&leaks)),
         ("sites", "Sites", empty("The table of all sites")),
         ("mapped", "Mapped memory", mapped_memory(analysis, &mapped)),
+        ("pools", "Pools", pools(analysis, &of_pools)),
         ("scatter", "Size against growth", empty("The scatter")),
         ("flame", "Flame graph", empty("The flame graph")),
     ] {
@@ -257,6 +260,19 @@ fn mapped_memory(analysis: &Findings, leaks: &[Finding<'_>]) -> String {
     format!(
         "<p>Calls of mmap and its kin, in bytes of address space: {}.</p>{unseen}{leaks}",
         text(&mapped_in_words(mapped))
+    )
+}
+
+/// The section of pools: the totals and the leaks. Empty if the program has no pool of edleak.h.
+fn pools(analysis: &Findings, leaks: &[Finding<'_>]) -> String {
+    let Some(pools) = &analysis.pools else { return String::new() };
+    let leaks = match leaks {
+        [] => "<p class=\"empty\">No caller of a pool is reported as a leak.</p>".to_owned(),
+        leaks => leaks::table(leaks),
+    };
+    format!(
+        "<p>Objects that the program's own pools hand out, at the callers of the pools: {}.</p>{leaks}",
+        text(&pools_in_words(pools))
     )
 }
 
@@ -349,7 +365,7 @@ fn payload(
     let shown = report.analyses.len() - 1;
     let mut traces = Vec::new();
     for (i, (analysis, history)) in report.analyses.iter().zip(histories).enumerate() {
-        // These rows are leaks of the heap; the leaks of mapped memory have a section of their own.
+        // These rows are leaks of the heap; the leaks of other domains have sections of their own.
         let rows: Vec<usize> = (0..analysis.sites.len().min(MAX_ROWS).min(history.sites.len()))
             .filter(|&row| analysis.sites[row].domain() == Domain::Heap)
             .collect();

@@ -18,6 +18,7 @@ use edleak_analysis::group::Group;
 use edleak_analysis::history::Peak;
 use edleak_analysis::mapped::{Mapped, Unseen};
 use edleak_analysis::per_mark::{JudgedMark, MarkSeen, PerMark, SitePerMark};
+use edleak_analysis::pools::{NamedPools, Pools};
 use edleak_analysis::site::{JudgedSite, Kind, SiteLabel, Standing};
 use edleak_model::classify::{Confidence, Verdict};
 use edleak_model::growth_kind::{FreeBytes, ProcessGrowth};
@@ -67,6 +68,8 @@ struct TraceJson<'a> {
     growth: GrowthJson,
     /// The totals of the domain of mapped memory; null: the trace does not have the domain.
     mapped: Option<MappedJson<'a>>,
+    /// The totals of the domain of pools; null: the program has no pool of edleak.h, or it was not recorded.
+    pools: Option<PoolsJson<'a>>,
     damage: DamageJson,
     marks: Vec<MarkJson<'a>>,
     /// The marks that judge the sites; null: the verdicts are by time.
@@ -239,6 +242,26 @@ struct MappedJson<'a> {
     unseen_sentence: Option<String>,
 }
 
+/// The bytes of pools are also in the heap or in mapped memory, so no sum in `summary` contains them.
+#[derive(Serialize)]
+struct PoolsJson<'a> {
+    sites: u64,
+    live_bytes: u64,
+    live_count: u64,
+    pools: u64,
+    lost_events: u64,
+    lost_resets: u64,
+    unknown_frees: u64,
+    names: Vec<NamedPoolsJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct NamedPoolsJson<'a> {
+    name: &'a str,
+    live_bytes: u64,
+    live_count: u64,
+}
+
 #[derive(Serialize)]
 struct NamedJson<'a> {
     name: &'a str,
@@ -256,8 +279,11 @@ struct SiteJson<'a> {
     id: LabelJson<'a>,
     parent: Option<LabelJson<'a>>,
     kind: &'static str,
-    /// `heap`, or `mapping`. In the domain `mapping`, bytes are address space and allocations are mappings.
+    /// `heap`, `mapping` or `pool`. In the domain `mapping`, bytes are address space and allocations are mappings.
+    /// In the domain `pool`, allocations are objects, whose bytes are also in one of the other domains.
     domain: &'static str,
+    /// The name of the pools, empty if they have none; null in other domains.
+    pool: Option<&'a str>,
     name: String,
     class: &'static str,
     verdict: &'static str,
@@ -365,6 +391,7 @@ impl<'a> TraceJson<'a> {
             summary: summary_of(report, analysis),
             growth: growth_of(&analysis.growth),
             mapped: analysis.mapped.as_ref().map(mapped_of),
+            pools: analysis.pools.as_ref().map(pools_of),
             damage: DamageJson {
                 blocks: analysis.summary.damaged_blocks,
                 bytes: analysis.summary.damaged_bytes,
@@ -462,6 +489,19 @@ fn mapped_of(mapped: &Mapped) -> MappedJson<'_> {
     }
 }
 
+fn pools_of(pools: &Pools) -> PoolsJson<'_> {
+    let Pools { sites, live_bytes, live_count, pools, lost_events, lost_resets, unknown_frees, ref names } =
+        *pools;
+    let names = names.iter().map(NamedPoolsJson::of).collect();
+    PoolsJson { sites, live_bytes, live_count, pools, lost_events, lost_resets, unknown_frees, names }
+}
+
+impl<'a> NamedPoolsJson<'a> {
+    fn of(pools: &'a NamedPools) -> Self {
+        Self { name: &pools.name, live_bytes: pools.live_bytes, live_count: pools.live_count }
+    }
+}
+
 impl<'a> From<&'a SiteLabel> for LabelJson<'a> {
     fn from(label: &'a SiteLabel) -> Self {
         match label {
@@ -530,6 +570,7 @@ impl<'a> SiteJson<'a> {
             parent: site.parent.as_ref().map(LabelJson::from),
             kind: kind_name(site.kind),
             domain: site.domain().as_str(),
+            pool: site.pool.as_deref(),
             name: site.name(),
             class: judgement.class.name(),
             verdict: verdict_name(judgement.verdict),
@@ -643,6 +684,7 @@ fn kind_name(kind: Kind) -> &'static str {
         Kind::Injected => "injected",
         Kind::Mapping => "mapping",
         Kind::Allocator => "allocator",
+        Kind::Pool => "pool",
     }
 }
 

@@ -96,7 +96,7 @@ impl Text {
 
     fn leaks(&self, report: &Report<'_>, analysis: &Findings, out: &mut dyn Write) -> io::Result<()> {
         let mut number = 0;
-        for domain in [Domain::Heap, Domain::Mapping] {
+        for domain in Domain::ALL {
             let all = report.findings(analysis).into_iter();
             let findings: Vec<_> = all.filter(|finding| finding.lead().domain() == domain).collect();
             if domain == Domain::Mapping && !findings.is_empty() {
@@ -108,6 +108,14 @@ impl Text {
                 let heading = format!("Mapped memory (mmap and its kin, bytes of address space{least}):");
                 writeln!(out)?;
                 writeln!(out, "{}", self.style.paint(Ink::Strong, &heading))?;
+            }
+            if domain == Domain::Pool && !findings.is_empty() {
+                let heading = "Pools (objects that the program's own pools hand out; their bytes are also in the heap or in mapped memory, \
+                               and no total counts them twice):";
+                writeln!(out)?;
+                for line in fill(heading, "", "", WIDTH) {
+                    writeln!(out, "{}", self.style.paint(Ink::Strong, &line))?;
+                }
             }
             for finding in &findings {
                 number += 1;
@@ -141,6 +149,7 @@ impl Text {
                 finding.leak_count().map_or_else(String::new, |count| match lead.domain() {
                     Domain::Heap => format!("in {}", units::plural(count, "allocation", "allocations")),
                     Domain::Mapping => format!("in {}", units::plural(count, "mapping", "mappings")),
+                    Domain::Pool => format!("in {}", units::plural(count, "object", "objects")),
                 }),
             )
         };
@@ -218,8 +227,20 @@ impl Text {
             let text = format!("through {}", self.fitted(&site.name(), width));
             writeln!(out, "{INDENT}{}", self.style.paint(Ink::Faint, &text))?;
         }
+        if let Some(pool) = &site.pool {
+            let named =
+                if pool.is_empty() { "a pool without a name".into() } else { format!("pool `{pool}`") };
+            let function = site.pool_function().map(SiteFrame::name).unwrap_or_default();
+            let text = format!("from {}, through ", printable(&named));
+            let text = format!(
+                "{text}{}",
+                self.fitted(&function, (WIDTH - INDENT.len()).saturating_sub(columns(&text)))
+            );
+            writeln!(out, "{INDENT}{}", self.style.paint(Ink::Faint, &text))?;
+        }
         let inner = site.frames().take_while(|inner| !is_same(*inner, frame)).last();
-        if let Some(inner) = inner.filter(|_| part.depth == 0 && site.stack.len() == 1) {
+        let is_one_frame = part.depth == 0 && site.stack.len() == 1 && site.pool.is_none();
+        if let Some(inner) = inner.filter(|_| is_one_frame) {
             let width = WIDTH - INDENT.len() - "through , inlined".len();
             let text = format!("through {}, inlined", self.fitted(&inner.name(), width));
             writeln!(out, "{INDENT}{}", self.style.paint(Ink::Faint, &text))?;

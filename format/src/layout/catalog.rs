@@ -33,6 +33,8 @@ pub(crate) enum Key {
     Mappings,
     ThreadStart(u32),
     WatchEnd(u32),
+    Pool(u32),
+    Pools,
     End,
 }
 
@@ -58,6 +60,8 @@ impl Key {
             Record::Mappings(_) => Key::Mappings,
             Record::ThreadStart(start) => Key::ThreadStart(start.site.0),
             Record::WatchEnd(end) => Key::WatchEnd(end.site.0),
+            Record::Pool(pool) => Key::Pool(pool.id.0),
+            Record::Pools(_) => Key::Pools,
             Record::End(_) => Key::End,
         }
     }

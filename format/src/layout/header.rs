@@ -16,7 +16,7 @@
 use crate::error::{Error, ErrorKind};
 
 /// The version that this crate writes, and the highest version that it reads.
-pub(crate) const FORMAT_VERSION: u32 = 4;
+pub(crate) const FORMAT_VERSION: u32 = 5;
 /// Bytes before the first block.
 pub(crate) const PAGE_BYTES: usize = 4096;
 
@@ -129,6 +129,6 @@ mod tests {
         let newer = Header { version: FORMAT_VERSION + 1, ..HEADER }.to_page();
         let error = Header::from_page(&newer).expect_err("a version to come");
         assert_eq!(error.kind(), ErrorKind::NewerVersion);
-        assert_eq!(error.to_string(), "format 5 is newer than 4 (use a newer edleak-analyze)");
+        assert_eq!(error.to_string(), "format 6 is newer than 5 (use a newer edleak-analyze)");
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use zstd::bulk::Decompressor;
 
 use crate::error::{self, Error, ErrorKind};
-use crate::ids::{ModuleId, SiteId, StackId};
+use crate::ids::{ModuleId, PoolId, SiteId, StackId};
 use crate::layout::areas::Areas;
 use crate::layout::block::{BlockHeader, BlockKind, HEADER_BYTES, payload_sum};
 use crate::layout::catalog::Key;
@@ -22,7 +22,7 @@ use crate::read::index::{Damage, Found, Index, index};
 use crate::read::source::Source;
 use crate::record::{
     Allocator, Attached, Children, CpuTotals, CpuUse, End, Losses, Mappings, Mark, MarkLosses, MarkSlice,
-    Module, ModuleSymbols, Record, Site, Stack, Start, Survivors, ThreadStart, WatchEnd,
+    Module, ModuleSymbols, Pool, Pools, Record, Site, Stack, Start, Survivors, ThreadStart, WatchEnd,
 };
 use crate::slice::{Counters, SliceVisitor};
 
@@ -71,6 +71,8 @@ struct Catalog {
     mappings: Option<Mappings>,
     thread_starts: Vec<SiteId>,
     watch_ends: Vec<WatchEnd>,
+    pools: Vec<Pool>,
+    pool_totals: Option<Pools>,
     modules: Vec<Module>,
     sites: Vec<Site>,
     stacks: Vec<Stack>,
@@ -228,6 +230,21 @@ impl Trace {
         self.catalog.mappings.as_ref()
     }
 
+    /// The names of pools, by ascending id.
+    pub fn pools(&self) -> &[Pool] {
+        &self.catalog.pools
+    }
+
+    /// The pools of one name.
+    pub fn pool(&self, id: PoolId) -> Option<&Pool> {
+        by_key(&self.catalog.pools, id, |pool| pool.id)
+    }
+
+    /// The totals of the domain of pools; `None`: the recording did not have the domain.
+    pub fn pool_totals(&self) -> Option<&Pools> {
+        self.catalog.pool_totals.as_ref()
+    }
+
     /// Events that the recording missed.
     pub fn losses(&self) -> &Losses {
         &self.catalog.losses
@@ -299,6 +316,8 @@ impl Trace {
         let starts = catalog.thread_starts.iter().map(|&site| Record::ThreadStart(ThreadStart { site }));
         records.extend(starts);
         records.extend(catalog.watch_ends.iter().copied().map(Record::WatchEnd));
+        records.extend(catalog.pools.iter().cloned().map(Record::Pool));
+        records.extend(catalog.pool_totals.map(Record::Pools));
         records.extend(catalog.end.map(Record::End));
         records
     }
@@ -505,6 +524,8 @@ impl Catalog {
                 Record::Mappings(mappings) => catalog.mappings = Some(mappings),
                 Record::ThreadStart(start) => catalog.thread_starts.push(start.site),
                 Record::WatchEnd(end) => catalog.watch_ends.push(end),
+                Record::Pool(pool) => catalog.pools.push(pool),
+                Record::Pools(pools) => catalog.pool_totals = Some(pools),
                 Record::End(end) => catalog.end = Some(end),
             }
         }

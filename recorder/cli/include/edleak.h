@@ -1,5 +1,10 @@
-/* edleak.h: marks for edleak-record. C and C++, GCC and Clang.
+/* edleak.h: marks and pools for edleak-record. C and C++, GCC and Clang.
  *
+ * The program links no library. Without edleak-record, each call costs one comparison. A call makes no system call,
+ * allocates no memory and never waits. So any code may make it, even a signal handler.
+ *
+ * Marks
+ * -----
  *     #include <edleak.h>
  *     for (;;) {
  *         edleak_mark("iteration");
@@ -9,9 +14,27 @@
  * Then: edleak-record ./program
  *       edleak-analyze --per-mark iteration trace.edl
  *
- * edleak_mark marks this instant in the trace with a name. The program links no library. Without edleak-record, the call
- * costs one comparison. A mark makes no system call, allocates no memory and never waits. So any code may set a mark, even
- * a signal handler. Two names with the same first 96 bytes are one mark. A recording has room for 256 names. */
+ * edleak_mark marks this instant in the trace with a name. Two names with the same first 96 bytes are one mark. A recording
+ * has room for 256 names.
+ *
+ * Pools
+ * -----
+ *     void *arena_alloc(struct arena *arena, size_t size) {
+ *         void *object = ...;
+ *         edleak_pool_alloc(arena, object, size);
+ *         return object;
+ *     }
+ *
+ * Then edleak counts each object at the caller of arena_alloc, in the domain `pool`. Any address may name a pool.
+ *
+ * edleak_pool_alloc  the pool has handed out an object. Call it in the function that the program calls.
+ * edleak_pool_free   the pool is about to take an object back. Call it before another thread can get the object.
+ * edleak_pool_reset  the pool is about to take all its objects back, or to be destroyed.
+ * edleak_pool_name   gives the pool a name, before it hands out objects. Pools of one name are judged together. The name
+ *                    belongs to the address until another name replaces it. A recording has room for 256 names.
+ *
+ * edleak_valgrind.h and edleak_asan.h call these functions in code that already has the macros of valgrind or of
+ * AddressSanitizer. */
 #ifndef EDLEAK_H
 #define EDLEAK_H
 
@@ -34,6 +57,47 @@ static __inline__ __attribute__((unused)) void edleak_mark(const char *name) {
 #else
     if (edleak_set_mark) edleak_set_mark(name);
 #endif
+}
+
+/* edleak_note_pool is a function of libedleak_preload.so. The last argument is the return address of the function that
+ * contains the call. */
+#if !defined(__x86_64__) || defined(__ILP32__)
+extern void edleak_note_pool(unsigned operation, __UINTPTR_TYPE__ pool, __UINTPTR_TYPE__ address, __SIZE_TYPE__ size,
+                             void *caller) __attribute__((weak));
+#endif
+
+/* This function must become a part of its caller, because the return address must be that of its caller. */
+static __inline__ __attribute__((always_inline, unused)) void edleak_pool_note(unsigned operation, const void *pool,
+                                                                              const void *address, __SIZE_TYPE__ size) {
+#if defined(__x86_64__) && !defined(__ILP32__)
+    void (*note)(unsigned, __UINTPTR_TYPE__, __UINTPTR_TYPE__, __SIZE_TYPE__, void *);
+    __asm__(".weak edleak_note_pool\n\tmovq edleak_note_pool@GOTPCREL(%%rip), %0" : "=r"(note));
+#else
+    void (*note)(unsigned, __UINTPTR_TYPE__, __UINTPTR_TYPE__, __SIZE_TYPE__, void *) = edleak_note_pool;
+#endif
+    if (__builtin_expect(note != 0, 0)) {
+        /* Numbers, because the compiler warns of a pointer to memory that the program has not written yet. */
+        note(operation, (__UINTPTR_TYPE__)pool, (__UINTPTR_TYPE__)address, size, __builtin_return_address(0));
+        /* Without this, the compiler may turn the call into a jump, and the place of the call would be lost. */
+        __asm__ __volatile__("");
+    }
+}
+
+static __inline__ __attribute__((always_inline, unused)) void edleak_pool_alloc(const void *pool, const void *object,
+                                                                               __SIZE_TYPE__ size) {
+    if (object) edleak_pool_note(1, pool, object, size);
+}
+
+static __inline__ __attribute__((always_inline, unused)) void edleak_pool_free(const void *pool, const void *object) {
+    if (object) edleak_pool_note(2, pool, object, 0);
+}
+
+static __inline__ __attribute__((always_inline, unused)) void edleak_pool_reset(const void *pool) {
+    edleak_pool_note(3, pool, 0, 0);
+}
+
+static __inline__ __attribute__((always_inline, unused)) void edleak_pool_name(const void *pool, const char *name) {
+    edleak_pool_note(4, pool, name, 0);
 }
 
 #ifdef __cplusplus

@@ -107,9 +107,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BYTES", default_value = "64M", value_parser = units::parse_size)]
     pub(crate) size: u64,
 
-    /// Record these domains of memory: heap, mapping (mmap, mremap, shmat), or all; separated by commas.
+    /// Record these domains of memory: heap, mapping (mmap, mremap, shmat), pool (the pools of edleak.h), or all;
+    /// separated by commas.
     ///
-    /// The heap is always recorded. With `heap` alone, edleak does not look at calls of mmap.
+    /// The heap is always recorded. With `heap` alone, edleak does not look at calls of mmap and at pools.
     #[arg(long, value_name = "LIST", default_value = "all")]
     pub(crate) domains: Domains,
 
@@ -250,7 +251,7 @@ pub(crate) struct MarkArgs {
     name = "edleak-record unpack",
     bin_name = "edleak-record unpack",
     max_term_width = 80,
-    about = "Writes edleak-record, libedleak_preload.so and edleak.h into DIR: all that a target needs.",
+    about = "Writes edleak-record, libedleak_preload.so, edleak.h and two further headers into DIR: all that a target needs.",
     after_help = "Examples:
   edleak-record unpack /shared/edleak           into a volume that a container mounts
   LD_PRELOAD=/shared/edleak/libedleak_preload.so ./server

@@ -1,7 +1,7 @@
 //! `sessions`, `watch`, `unwatch` and `mark`: the client's end of the control socket.
 
 use crate::args::{MarkArgs, UnpackArgs, WatchArgs};
-use crate::embedded::{HEADER, LIBRARY};
+use crate::embedded::{HEADERS, LIBRARY};
 use edleak_collector::control::progress::Progress;
 use edleak_collector::control::socket::{PROTOCOL, directories, is_private, is_stale};
 use edleak_collector::recording::marks::{MAX_NAME_BYTES, printable};
@@ -40,7 +40,7 @@ pub(crate) fn sessions() -> ExitCode {
 
 /// Writes edleak-record and its library into a directory.
 pub(crate) fn unpack(args: &UnpackArgs) -> ExitCode {
-    match copy_to(&args.directory, LIBRARY.0, HEADER) {
+    match copy_to(&args.directory, LIBRARY.0, &HEADERS) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(error);

@@ -1,4 +1,4 @@
-//! The files inside edleak-record: the preload library, and the header for marks.
+//! The files inside edleak-record: the preload library, and the headers for targets.
 
 use edleak_collector::start::library::Embedded;
 
@@ -6,5 +6,9 @@ use edleak_collector::start::library::Embedded;
 pub(crate) const LIBRARY: Embedded =
     Embedded(include_bytes!(concat!(env!("OUT_DIR"), "/libedleak_preload.so")));
 
-/// The header through which a target sets marks.
-pub(crate) const HEADER: &str = include_str!("../include/edleak.h");
+/// The headers through which a target sets marks and reports its pools, each with its name.
+pub(crate) const HEADERS: [(&str, &str); 3] = [
+    ("edleak.h", include_str!("../include/edleak.h")),
+    ("edleak_valgrind.h", include_str!("../include/edleak_valgrind.h")),
+    ("edleak_asan.h", include_str!("../include/edleak_asan.h")),
+];

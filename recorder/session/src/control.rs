@@ -14,6 +14,8 @@ pub const SLOTS: usize = 32;
 pub const BYTES: usize = 4096;
 /// The domain of memory that the program maps with mmap, mremap and shmat.
 pub const DOMAIN_MAPPING: u32 = 1;
+/// The domain of objects that the program's own pools hand out.
+pub const DOMAIN_POOL: u32 = 2;
 
 /// The layout of the page.
 #[repr(C)]
@@ -27,7 +29,7 @@ pub struct Control {
     pub root_pid: AtomicU32,
     /// 1: the collector records child processes, too.
     pub children: AtomicU32,
-    /// Domains of memory to record beside the heap: 0 or [`DOMAIN_MAPPING`].
+    /// Domains of memory to record beside the heap: a sum of [`DOMAIN_MAPPING`] and [`DOMAIN_POOL`].
     pub domains: AtomicU32,
     /// Number of images that found no free session.
     pub missed: AtomicU32,

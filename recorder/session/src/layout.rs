@@ -10,6 +10,7 @@ use crate::detour::{self, DetourModule, Patch};
 use crate::event::{MAX_EVENTS, ModuleEvent};
 use crate::mapping::{self, MappingSlot};
 use crate::mark::{MAX_IDS, MAX_NAMES, MarkName, MarkState, RING_WORDS, Seen};
+use crate::pool::{self, PoolSlot, PoolState};
 use crate::site::{MAX_SITES, SLOTS, SiteInfo, SiteSlot};
 use crate::stack::{self, Bound, Cell, RuleRow, RuleTable, StackInfo};
 use crate::wrapper::{MAX_RANGES, WrapperRange};
@@ -91,8 +92,14 @@ pub const MARK_SEEN_AT: usize = page(MARK_NAMES_AT + MAX_NAMES * size_of::<MarkN
 pub const MARK_RING_AT: usize = page(MARK_SEEN_AT + MAX_IDS * size_of::<Seen>());
 /// Offset of the ring of mapping events.
 pub const MAPPINGS_AT: usize = page(MARK_RING_AT + RING_WORDS * size_of::<AtomicU64>());
+/// Offset of the state of the ring of pool events.
+pub const POOLS_AT: usize = page(MAPPINGS_AT + mapping::MAX_EVENTS * size_of::<MappingSlot>());
+/// Offset of the names of pools.
+pub const POOL_NAMES_AT: usize = page(POOLS_AT + size_of::<PoolState>());
+/// Offset of the ring of pool events.
+pub const POOL_RING_AT: usize = page(POOL_NAMES_AT + pool::MAX_NAMES * size_of::<MarkName>());
 /// Offset of the modules with detours.
-pub const DETOUR_MODULES_AT: usize = page(MAPPINGS_AT + mapping::MAX_EVENTS * size_of::<MappingSlot>());
+pub const DETOUR_MODULES_AT: usize = page(POOL_RING_AT + pool::MAX_EVENTS * size_of::<PoolSlot>());
 /// Offset of the jumps of all modules.
 pub const DETOUR_PATCHES_AT: usize =
     page(DETOUR_MODULES_AT + detour::MAX_MODULES * size_of::<DetourModule>());

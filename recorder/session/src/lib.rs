@@ -19,6 +19,7 @@
 //!    stacks    the stacks of watched sites, and the unwind rules
 //!    marks     names of marks and how often each was set, and the slices taken at marks
 //!    mappings  a ring of events: the ranges of address space that the program mapped and unmapped
+//!    pools     a ring of events: the objects that the program's own pools handed out and took back
 //! ```
 //!
 //! The state of a library that waits for a recording lies in the target's own memory ([`idle`]).
@@ -41,6 +42,7 @@ pub mod layout;
 pub mod mapping;
 pub mod mark;
 pub mod only;
+pub mod pool;
 pub mod rule;
 pub mod site;
 pub mod stack;
@@ -48,7 +50,7 @@ pub mod wrapper;
 
 macro_rules! version {
     () => {
-        12
+        13
     };
 }
 

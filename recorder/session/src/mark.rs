@@ -186,10 +186,38 @@ impl Counted<'_> {
     }
 }
 
+/// The place of a name in a table, which the function makes if necessary; `None`: there is no free place.
+/// Lock-free.
+pub(crate) fn place_of<'n>(names: &'n [MarkName], name: GivenName<'_>) -> Option<(usize, &'n MarkName)> {
+    let hash = name.hash.max(1);
+    for probe in 0..names.len() {
+        let index = (hash as usize).wrapping_add(probe) % names.len();
+        let place = names.get(index)?;
+        let mut found = place.hash.load(Ordering::Acquire);
+        if found == 0 {
+            match place.hash.compare_exchange(0, hash, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => {
+                    for (to, &byte) in place.bytes.iter().zip(name.bytes) {
+                        to.store(byte, Ordering::Relaxed);
+                    }
+                    place.is_cut.store(u32::from(name.is_cut), Ordering::Relaxed);
+                    place.length.store(name.bytes.len() as u32 + 1, Ordering::Release);
+                    return Some((index, place));
+                }
+                Err(theirs) => found = theirs,
+            }
+        }
+        if found == hash {
+            return Some((index, place));
+        }
+    }
+    None
+}
+
 impl Marks<'_> {
     /// Sets a mark. Lock-free. Calls `counted` only if a slice is due.
     pub fn set<'c>(&self, name: GivenName<'_>, counted: impl FnOnce() -> Counted<'c>) {
-        let Some((index, place)) = self.place(name) else {
+        let Some((index, place)) = place_of(self.names, name) else {
             self.state.unnamed.fetch_add(1, Ordering::Relaxed);
             return;
         };
@@ -200,33 +228,6 @@ impl Marks<'_> {
         if !self.take_slice(index, place, count, counted) {
             self.state.put_off.fetch_add(1, Ordering::Relaxed);
         }
-    }
-
-    /// The place of a name, which the function makes if necessary; `None`: there is no free place.
-    fn place(&self, name: GivenName<'_>) -> Option<(usize, &MarkName)> {
-        let hash = name.hash.max(1);
-        for probe in 0..self.names.len() {
-            let index = (hash as usize).wrapping_add(probe) % self.names.len();
-            let place = self.names.get(index)?;
-            let mut found = place.hash.load(Ordering::Acquire);
-            if found == 0 {
-                match place.hash.compare_exchange(0, hash, Ordering::AcqRel, Ordering::Acquire) {
-                    Ok(_) => {
-                        for (to, &byte) in place.bytes.iter().zip(name.bytes) {
-                            to.store(byte, Ordering::Relaxed);
-                        }
-                        place.is_cut.store(u32::from(name.is_cut), Ordering::Relaxed);
-                        place.length.store(name.bytes.len() as u32 + 1, Ordering::Release);
-                        return Some((index, place));
-                    }
-                    Err(theirs) => found = theirs,
-                }
-            }
-            if found == hash {
-                return Some((index, place));
-            }
-        }
-        None
     }
 
     /// Takes a slice; `false`: the mark would have to wait for another thread or for room in the ring.

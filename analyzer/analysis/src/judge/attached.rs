@@ -21,10 +21,12 @@ pub(super) fn doubt(sites: &mut [JudgedSite], attached: &Attached, record_s: f64
     let frees = late_frees(attached, record_s);
     let is_leak = |site: &&mut JudgedSite| site.is_leak() && site.kind != Kind::Injected;
     for site in sites.iter_mut().filter(is_leak) {
-        if site.domain() == Domain::Mapping {
-            // The recording does not count how many of the earlier mappings the program unmaps.
+        if site.domain() != Domain::Heap {
+            // The recording does not count how many of the earlier mappings the program unmaps, and how many of
+            // the earlier objects a pool takes back.
             site.judgement.confidence = Some(Confidence::Suspect);
-            site.judgement.why.push("it may replace mappings from before the recording".into());
+            let earlier = if site.domain() == Domain::Mapping { "mappings" } else { "objects" };
+            site.judgement.why.push(format!("it may replace {earlier} from before the recording"));
             continue;
         }
         let growth = late_growth(site);

@@ -16,8 +16,7 @@ const NEGLIGIBLE: f64 = 0.001;
 /// sites, most of them small. So every large program would have one or two small suspects. A strict leak is
 /// reported however small it is. A real leak does not stay negligible for long.
 pub(super) fn what_is_negligible(sites: &mut [JudgedSite], record_s: f64) {
-    let [heap, mapping] = live_by_domain(sites);
-    let live = |domain: Domain| if domain == Domain::Heap { heap } else { mapping };
+    let live = live_by_domain(sites);
     let family = |site: &JudgedSite| site.parent.clone().unwrap_or_else(|| site.label.clone());
     let mut leaked: HashMap<SiteLabel, f64> = HashMap::new();
     for site in sites.iter().filter(|site| site.is_leak()) {
@@ -60,13 +59,13 @@ pub(super) fn few_freed_at_the_end(sites: &mut [JudgedSite], record_s: f64) {
         live_at_the_end: f64,
         live: f64,
     }
-    let [heap, mapping] = live_by_domain(sites);
+    let live = live_by_domain(sites);
     let family = |site: &JudgedSite| site.parent.clone().unwrap_or_else(|| site.label.clone());
     let mut leaked: HashMap<SiteLabel, Leaked> = HashMap::new();
     for site in sites.iter().filter(|site| site.is_leak() && site.kind != Kind::Injected) {
         let known =
             leaked.entry(family(site)).or_insert_with(|| Leaked { count: Some(0), ..Leaked::default() });
-        known.live = if site.domain() == Domain::Heap { heap } else { mapping };
+        known.live = live(site.domain());
         known.bytes += site.judgement.leak_bytes as f64;
         known.count =
             known.count.zip(site.judgement.leak_count).map(|(sum, count)| sum.saturating_add(count));
@@ -89,11 +88,14 @@ pub(super) fn few_freed_at_the_end(sites: &mut [JudgedSite], record_s: f64) {
     }
 }
 
-/// Live bytes of the heap and of mapped memory. Address space may be a thousand times the heap, so the two are
-/// never added.
-fn live_by_domain(sites: &[JudgedSite]) -> [f64; 2] {
-    [Domain::Heap, Domain::Mapping]
-        .map(|domain| sites.iter().filter(|site| site.domain() == domain).map(JudgedSite::judged_bytes).sum())
+/// Live bytes of each domain. Address space may be a thousand times the heap, and the bytes of pools are a part of
+/// the other domains. So the domains are never added.
+fn live_by_domain(sites: &[JudgedSite]) -> impl Fn(Domain) -> f64 + use<> {
+    let of = |domain: Domain| {
+        sites.iter().filter(|site| site.domain() == domain).map(JudgedSite::judged_bytes).sum()
+    };
+    let live: [f64; Domain::ALL.len()] = Domain::ALL.map(of);
+    move |domain| live[domain as usize]
 }
 
 #[cfg(test)]

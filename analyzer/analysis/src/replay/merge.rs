@@ -10,6 +10,7 @@
 //! | callers in a module | the module's build ID and the offset in it; without a build ID, path and offset |
 //! | callers in no module | the missing module: all generated code is one site |
 //! | stacks | the caller, and for every frame the same as for a caller |
+//! | callers of pools | the name of the pools, and for both frames the same as for a caller |
 //!
 //! In each group, the site with the lowest id represents all others.
 
@@ -27,8 +28,8 @@ pub struct Merged {
     /// All sites that a site represents, itself included, ascending. A site that represents only itself has
     /// no entry.
     members: HashMap<SiteId, Vec<SiteId>>,
-    /// Sites of the domain of mapped memory.
-    mapping: HashSet<SiteId>,
+    /// Sites of other domains than the heap.
+    beside_heap: HashSet<SiteId>,
 }
 
 /// Passes slices on with merged sites. A slice names only the representing site, with the sum of all
@@ -46,7 +47,7 @@ pub struct MergingVisitor<'a, V> {
 
 impl<V: SliceVisitor> SliceVisitor for MergingVisitor<'_, V> {
     fn slice(&mut self, header: &SliceHeader, changed: &[(SiteId, Counters)]) {
-        let leaves_out = |id: SiteId| self.is_of_heap && self.merged.mapping.contains(&id);
+        let leaves_out = |id: SiteId| self.is_of_heap && self.merged.beside_heap.contains(&id);
         if self.merged.members.is_empty() && !changed.iter().any(|&(id, _)| leaves_out(id)) {
             return self.visitor.slice(header, changed);
         }
@@ -83,6 +84,7 @@ enum Place<'a> {
 #[derive(PartialEq, Eq, Hash)]
 enum Key<'a> {
     Caller(SiteKind, Place<'a>),
+    Pool(SiteKind, Vec<Place<'a>>),
     Stack(SiteId, Vec<Place<'a>>),
 }
 
@@ -92,11 +94,18 @@ impl Merged {
         let modules: HashMap<ModuleId, &Module> =
             trace.modules().iter().map(|module| (module.id, module)).collect();
         let place = |frame: &StackFrame| place_of(frame, &modules);
-        let is_mapping = |site: &&Site| matches!(site.kind, SiteKind::Mapping | SiteKind::AllocatorMapping);
-        let mapping = trace.sites().iter().filter(is_mapping).map(|site| site.id).collect();
-        let mut merged = Self { mapping, ..Self::default() };
+        let is_beside_heap = |site: &&Site| {
+            matches!(site.kind, SiteKind::Mapping | SiteKind::AllocatorMapping | SiteKind::Pool(_))
+        };
+        let beside_heap = trace.sites().iter().filter(is_beside_heap).map(|site| site.id).collect();
+        let mut merged = Self { beside_heap, ..Self::default() };
         let callers = trace.sites().iter().filter(|site| site.parent.is_none());
         merged.group(callers.filter_map(|site| Some((site.id, caller_key(site, place)?))));
+        let of_pools = trace.sites().iter().filter(|site| matches!(site.kind, SiteKind::Pool(_)));
+        merged.group(of_pools.filter_map(|site| {
+            let frames = trace.stack(site.stack?)?.frames.iter().map(place).collect();
+            Some((site.id, Key::Pool(site.kind, frames)))
+        }));
         let stacks = trace.sites().iter().filter_map(|site| {
             let (parent, id) = (site.parent?, site.stack?);
             let frames = trace.stack(id)?.frames.iter().map(place).collect();
@@ -128,7 +137,7 @@ impl Merged {
         MergingVisitor { merged: self, visitor, is_of_heap: false, now: HashMap::new(), changed: Vec::new() }
     }
 
-    /// The same visitor, but without the sites that map memory.
+    /// The same visitor, but only with sites of the heap.
     pub fn heap_visitor<'a, V: SliceVisitor>(&'a self, visitor: &'a mut V) -> MergingVisitor<'a, V> {
         MergingVisitor { is_of_heap: true, ..self.visitor(visitor) }
     }

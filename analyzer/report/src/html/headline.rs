@@ -4,7 +4,7 @@
 use crate::pace;
 use crate::text::summary;
 use edleak_analysis::diff::Diff;
-use edleak_analysis::finding::Finding;
+use edleak_analysis::finding::{Finding, totals};
 use edleak_analysis::findings::Findings;
 use edleak_analysis::gate::{Outcome, outcome, too_little};
 use edleak_analysis::outlook::Outlook;
@@ -35,8 +35,7 @@ pub(super) fn reported(analysis: &Findings) -> Vec<Finding<'_>> {
 pub(super) fn headline(analysis: &Findings, diff: Option<&Diff<'_>>) -> Headline {
     let leaks = reported(analysis);
     let number = leaks.len() as u64;
-    let rate: f64 = leaks.iter().map(Finding::rate_bytes_per_s).sum();
-    let leaked: f64 = leaks.iter().map(Finding::leak_bytes).sum();
+    let (rate, leaked) = totals(&leaks);
     let (mark, verdict) = match (outcome(analysis), too_little(analysis)) {
         (Outcome::Leaks, _) if analysis.per_mark.is_some() => ("leak", by_iteration(analysis, &leaks)),
         (Outcome::Leaks, _) => {

@@ -52,7 +52,7 @@ fn row(leak: &Finding<'_>) -> String {
         id = text(&leak.largest().site.label.to_string()),
         class = if leak.lead().per_mark.is_some() { "" } else { judgement.class.name() },
         name = text(&leak.name()),
-        place = place(leak.headline()),
+        place = place(leak.headline()) + &of_pool(leak.lead()),
         summary = match leak.parts.len() {
             1 => "Why, and the stacks".to_owned(),
             parts => format!("{parts} places that leak in step: why, and the stacks"),
@@ -63,6 +63,15 @@ fn row(leak: &Finding<'_>) -> String {
         live = text(&units::bytes(to)),
         curve = sparkline(&leak.levels.at(CURVE_COLUMNS), &label),
     )
+}
+
+/// The pool that handed the objects out, for a caller of a pool.
+fn of_pool(site: &JudgedSite) -> String {
+    match site.pool.as_deref() {
+        None => String::new(),
+        Some("") => "<br>from a pool without a name".into(),
+        Some(pool) => format!("<br>from pool <bdi class=\"name\">{}</bdi>", text(pool)),
+    }
 }
 
 fn place(frame: Option<SiteFrame<'_>>) -> String {

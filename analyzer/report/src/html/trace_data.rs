@@ -95,6 +95,7 @@ fn write_figures(
         Kind::Injected => 3,
         Kind::Mapping => 4,
         Kind::Allocator => 5,
+        Kind::Pool => 6,
     });
     number("verdict", &|site| match site.judgement.verdict {
         Verdict::Leak => 0,

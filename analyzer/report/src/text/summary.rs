@@ -2,11 +2,12 @@
 
 use super::super::{Report, by_iteration};
 use super::style::{Ink, Style, WIDTH, fill, printable};
-use edleak_analysis::finding::Finding;
+use edleak_analysis::finding::{Finding, totals};
 use edleak_analysis::findings::{Before, Findings, Summary};
 use edleak_analysis::gate::{MUCH_MISSING, Outcome, RuleUse, outcome, too_little};
 use edleak_analysis::mapped::Mapped;
 use edleak_analysis::per_mark::{MarkSeen, PerMark};
+use edleak_analysis::pools::{NamedPools, Pools};
 use edleak_analysis::site::Standing;
 use edleak_model::classify::Confidence;
 use edleak_model::growth_kind::GrowthKind;
@@ -43,6 +44,9 @@ pub(super) fn write(
     }
     if let Some(mapped) = analysis.mapped.as_ref().filter(|mapped| mapped.sites > 0) {
         paragraph(Ink::Faint, "mapped: ", &mapped_in_words(mapped))?;
+    }
+    if let Some(pools) = &analysis.pools {
+        paragraph(Ink::Faint, "pools:  ", &pools_in_words(pools))?;
     }
     if let Some(passed) = passed(analysis) {
         paragraph(Ink::Faint, "passed: ", &passed)?;
@@ -112,8 +116,7 @@ fn result(analysis: &Findings) -> (Ink, String) {
                 |finding: &&Finding<'_>| finding.lead().judgement.confidence == Some(Confidence::Suspect);
             let suspects = findings.iter().filter(is_suspect).count();
             let leaks = findings.len() as u64;
-            let rate: f64 = findings.iter().map(Finding::rate_bytes_per_s).sum();
-            let leaked: f64 = findings.iter().map(Finding::leak_bytes).sum();
+            let (rate, leaked) = totals(&findings);
             let among = match (suspects as u64, leaks) {
                 (0, _) => String::new(),
                 (1, 1) => ", a suspect".into(),
@@ -209,6 +212,34 @@ pub(crate) fn mapped_in_words(mapped: &Mapped) -> String {
     }
     if mapped.lost_events > 0 {
         text += &format!("; {} lost", plural(mapped.lost_events, "call", "calls"));
+    }
+    text
+}
+
+/// The totals of the domain of pools, in one line.
+pub(crate) fn pools_in_words(pools: &Pools) -> String {
+    const SHOWN: usize = 4;
+    let size = |bytes: u64| units::bytes(bytes as f64);
+    let mut text = format!(
+        "{}; {} live in {} of {}, which the heap or mapped memory also counts",
+        plural(pools.sites, "site", "sites"),
+        size(pools.live_bytes),
+        plural(pools.live_count, "object", "objects"),
+        plural(pools.pools, "pool", "pools"),
+    );
+    let named = |of: &&NamedPools| !of.name.is_empty() && of.live_bytes > 0;
+    let names = pools.names.iter().filter(named).take(SHOWN);
+    let names: Vec<String> = names.map(|of| format!("{} in `{}`", size(of.live_bytes), of.name)).collect();
+    if !names.is_empty() {
+        text += &format!(" ({})", names.join(", "));
+    }
+    let losses = [
+        (pools.lost_events, "lost event", "lost events"),
+        (pools.lost_resets, "lost reset", "lost resets"),
+        (pools.unknown_frees, "unknown free", "unknown frees"),
+    ];
+    for (number, one, many) in losses.into_iter().filter(|loss| loss.0 > 0) {
+        text += &format!("; {}", plural(number, one, many));
     }
     text
 }

@@ -4,8 +4,7 @@
 use super::trace_names::{beside, child_path};
 use super::{Child, Follower, unwritten};
 use crate::error::{Error, ErrorKind};
-use crate::recording::mappings::Mappings;
-use crate::recording::{KnownCode, Others, Recording};
+use crate::recording::{Inherited, KnownCode, Others, Recording};
 use crate::start::output;
 use crate::sys::process;
 use crate::sys::shm::Session;
@@ -40,7 +39,7 @@ impl Follower<'_> {
         // owner is unknown.
         let pid = holder.unwrap_or_else(|| if process::is_there(claimed_pid) { 0 } else { claimed_pid });
         let own_number = if pid == 0 { claimed_pid } else { pid };
-        let inherited = self.inherited_mappings(&session, pid);
+        let inherited = self.inherited(&session, pid);
         let (known, parents_command) = self.known_of_parent(&session);
         // A PID can be reused: close the ended child's recording first.
         self.end_children();
@@ -107,11 +106,14 @@ impl Follower<'_> {
         }
     }
 
-    /// The mappings that a forked child inherits, if its parent is still recorded.
-    fn inherited_mappings(&mut self, child: &Session, pid: u32) -> Option<Mappings> {
+    /// The memory that a forked child inherits, if its parent is still recorded.
+    fn inherited(&mut self, child: &Session, pid: u32) -> Inherited {
         let serial = child.header().parent.load(Ordering::Relaxed);
-        let parent = self.recordings().find(|recording| serial != 0 && recording.serial() == serial)?;
-        parent.mappings_of_child(child, pid)
+        let parent = self.recordings().find(|recording| serial != 0 && recording.serial() == serial);
+        parent.map_or_else(Inherited::default, |parent| Inherited {
+            mappings: parent.mappings_of_child(child, pid),
+            pools: parent.pools_of_child(child),
+        })
     }
 
     /// Whether the process to record gets the trace name of the plan. Without `--only` the root process gets

@@ -1,23 +1,29 @@
 //! The domains of memory that a recording covers, as on the command line.
 
 use crate::error::{Error, ErrorKind};
+use edleak_session::control::{DOMAIN_MAPPING, DOMAIN_POOL};
 
 /// The domains of memory. A recording always covers the heap.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Domains {
     /// Memory that the program maps with mmap, mremap and shmat.
     pub mapping: bool,
+    /// Objects that the program's own pools hand out, as edleak.h reports them.
+    pub pool: bool,
 }
 
 impl Domains {
     /// The names of the domains, for messages.
-    pub const NAMES: &str = "heap, mapping or all";
+    pub const NAMES: &str = "heap, mapping, pool or all";
     /// All domains.
-    pub const ALL: Domains = Domains { mapping: true };
+    pub const ALL: Domains = Domains { mapping: true, pool: true };
+    /// Only the heap.
+    const HEAP: Domains = Domains { mapping: false, pool: false };
 
     /// The flags of the domains in the control page, which the targets read.
     pub fn flags(self) -> u32 {
-        if self.mapping { edleak_session::control::DOMAIN_MAPPING } else { 0 }
+        let flag = |is_on: bool, flag: u32| if is_on { flag } else { 0 };
+        flag(self.mapping, DOMAIN_MAPPING) | flag(self.pool, DOMAIN_POOL)
     }
 }
 
@@ -25,11 +31,12 @@ impl std::str::FromStr for Domains {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Domains, Error> {
-        let mut domains = Domains { mapping: false };
+        let mut domains = Domains::HEAP;
         for name in text.split(',').map(str::trim) {
             match name {
                 "heap" => {}
                 "mapping" => domains.mapping = true,
+                "pool" => domains.pool = true,
                 "all" => domains = Domains::ALL,
                 _ => {
                     let message = format!("`{name}` is no domain of memory");
@@ -48,8 +55,9 @@ mod tests {
 
     #[test]
     fn domains_are_named_and_the_heap_is_always_among_them() {
-        assert_eq!("heap".parse(), Ok(Domains { mapping: false }));
-        assert_eq!("all".parse::<Domains>(), "heap,mapping".parse());
+        assert_eq!("heap".parse(), Ok(Domains::HEAP));
+        assert_eq!("mapping".parse(), Ok(Domains { mapping: true, ..Domains::HEAP }));
+        assert_eq!("all".parse::<Domains>(), "heap,mapping,pool".parse());
         assert_eq!("all".parse(), Ok(Domains::ALL));
         for text in ["", "stack", "heap,,mapping"] {
             assert!(

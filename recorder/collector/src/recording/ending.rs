@@ -50,6 +50,7 @@ impl Recording {
         let elapsed = self.began.elapsed();
         let tick = self.schedule.final_tick(self.last_tick, elapsed);
         let before = self.survivors.clone();
+        self.read_pools(!runs_on);
         self.take_slice(tick)?;
         self.record_marks(true)?;
         let survivors = if runs_on { &self.survivors } else { &before };
@@ -71,6 +72,7 @@ impl Recording {
             bytes = writer.finish()?;
         }
         if self.is_idle {
+            self.pools = None; // its thread reads the session
             self.session.give_back();
         }
         Ok(Summary { is_replaced, is_blind, is_moved, children, ..self.summary(bytes) })

@@ -12,6 +12,8 @@ mod marking;
 pub mod marks;
 pub(crate) mod modules;
 pub mod period;
+mod pooled;
+pub(crate) mod pools;
 pub(crate) mod slicer;
 pub(crate) mod stacks;
 mod uncounted_allocators;
@@ -29,6 +31,8 @@ use crate::recording::mappings::Mappings;
 use crate::recording::marks::Marks;
 use crate::recording::modules::Modules;
 use crate::recording::period::{Period, Schedule};
+use crate::recording::pools::PoolReader;
+use crate::recording::pools::ledger::Ledger as PoolLedger;
 use crate::recording::slicer::Slicer;
 use crate::recording::stacks::{Epochs, Snapshot, Snapshots, WatchedStacks};
 use crate::recording::watch_changes::{PendingRequests, WatchRequest};
@@ -77,7 +81,7 @@ pub struct Options {
 pub struct Recording {
     pid: u32,
     command: Vec<String>,
-    session: Session,
+    session: Arc<Session>,
     writer: Option<TraceWriter>,
     path: PathBuf,
     began: Instant,
@@ -126,6 +130,11 @@ pub struct Recording {
     mappings: Option<Mappings>,
     unmapped_unseen_bytes: u64,
     recorded_mappings: Option<edleak_format::Mappings>,
+    /// The program's own pools; `None`: edleak does not record this domain.
+    pools: Option<PoolReader>,
+    /// Number of names of pools that the trace has.
+    pool_names: usize,
+    recorded_pools: Option<edleak_format::Pools>,
     cpu: CpuTotals,
     /// Whether the process has had a child.
     has_children: bool,
@@ -179,6 +188,15 @@ pub(crate) struct KnownCode {
     pub modules: Option<Modules>,
 }
 
+/// The memory that a forked child has from its parent, in the domains that the collector counts itself.
+#[derive(Default)]
+pub(crate) struct Inherited {
+    /// Mappings; `None`: the parent is not recorded, or not in this domain.
+    pub mappings: Option<Mappings>,
+    /// Objects of pools; `None` as for mappings.
+    pub pools: Option<PoolLedger>,
+}
+
 /// The part of a finished recording that the collector keeps for the children of its process.
 pub(crate) struct Remains {
     /// The serial number of the session of the finished recording.
@@ -203,7 +221,7 @@ pub struct Others {
 impl Recording {
     /// Begins the recording of the image that claimed `session`. Learns its modules, publishes the rules of
     /// its wrappers and takes the first slice. The slice goes into `writer`, whose file at `path` is new.
-    /// `inherited` are the mappings that a forked child has from its parent.
+    /// `inherited` is the memory that a forked child has from its parent.
     ///
     /// # Errors
     /// The trace cannot be written.
@@ -214,9 +232,10 @@ impl Recording {
         mut writer: TraceWriter,
         options: &Options,
         known: KnownCode,
-        inherited: Option<Mappings>,
+        inherited: Inherited,
     ) -> Result<Recording, Error> {
         let began = Instant::now();
+        let session = Arc::new(session);
         let KnownCode { mut publisher, modules } = known;
         let areas = match modules {
             _ if options.domains.mapping => AreaReader::with_calls(),
@@ -271,6 +290,7 @@ impl Recording {
         // If every site is watched, there is nothing to pick.
         let share = options.auto_watch.filter(|share| *share > 0.0 && !publisher.watch().is_everything());
         let watching = share.map(Watching::new);
+        let pools = options.domains.pool.then(|| PoolReader::start(&session, inherited.pools));
         let mut recording = Recording {
             pid,
             command: options.command.clone(),
@@ -310,9 +330,12 @@ impl Recording {
             size: Size::default(),
             processor: None,
             areas,
-            mappings: options.domains.mapping.then(|| inherited.unwrap_or_default()),
+            mappings: options.domains.mapping.then(|| inherited.mappings.unwrap_or_default()),
             unmapped_unseen_bytes: 0,
             recorded_mappings: None,
+            pools,
+            pool_names: 0,
+            recorded_pools: None,
             cpu: CpuTotals::default(),
             has_children: false,
             own_pid_namespace: None,
@@ -529,6 +552,8 @@ impl Recording {
         self.read_marks(marked_until, tick)?;
         self.read_mappings();
         self.learn_mapping_sites()?;
+        self.read_pools(false);
+        self.learn_pool_sites()?;
         // Learning sites may take a while, so the collector reads the time of the slice just before the
         // counters.
         let now_ns = self.began.elapsed().as_nanos() as u64;
@@ -542,6 +567,7 @@ impl Recording {
         }
         self.gather_counters(now_ns);
         self.gather_mappings();
+        self.gather_pools();
         self.read_areas()?;
         self.let_target_go();
         if let Some(time) = process::processor_time(self.pid) {
@@ -551,6 +577,7 @@ impl Recording {
         self.read_losses()?;
         self.note_earlier_frees(now_ns, false)?;
         self.record_mapping_losses()?;
+        self.record_pool_totals()?;
         let header = SliceHeader {
             tick,
             time_ns: now_ns,

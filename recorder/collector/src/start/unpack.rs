@@ -219,12 +219,12 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     moved
 }
 
-/// Copies edleak-record, its library and the header for marks into `directory`, for a container image or a
+/// Copies edleak-record, its library and the headers, each a name and a text, into `directory`, for a container image or a
 /// shared volume.
 ///
 /// # Errors
 /// edleak-record cannot write a file.
-pub fn copy_to(directory: &Path, bytes: &[u8], header: &str) -> Result<(), Error> {
+pub fn copy_to(directory: &Path, bytes: &[u8], headers: &[(&str, &str)]) -> Result<(), Error> {
     let failed = |path: &Path, error: io::Error| {
         library(format!("failed to write `{}`: {error}", path.display()))
             .with_remedy("name another directory")
@@ -234,12 +234,9 @@ pub fn copy_to(directory: &Path, bytes: &[u8], header: &str) -> Result<(), Error
     let own = own.map_err(|error| {
         library(format!("edleak-record cannot read its own program: {error}")).with_remedy("copy it by hand")
     })?;
-    let files = [
-        (NAME, bytes, 0o644),
-        ("edleak.h", header.as_bytes(), 0o644),
-        ("edleak-record", own.as_slice(), 0o755),
-    ];
-    for (name, bytes, mode) in files {
+    let headers = headers.iter().map(|(name, text)| (*name, text.as_bytes(), 0o644));
+    let programs = [(NAME, bytes, 0o644), ("edleak-record", own.as_slice(), 0o755)];
+    for (name, bytes, mode) in headers.chain(programs) {
         let path = directory.join(name);
         write(&path, bytes, mode).map_err(|error| failed(&path, error))?;
     }

@@ -17,10 +17,12 @@ use edleak_session::header::{self, Header};
 use edleak_session::layout::{
     BOUNDS_AT, CALLERS_AT, CELLS_AT, COUNTERS_AT, DETOUR_CODE_AT, DETOUR_MODULES_AT, DETOUR_PATCHES_AT,
     EVENTS_AT, FRAMES_AT, INFOS_AT, MAPPINGS_AT, MAPS_AT, MAPS_BYTES, MARK_NAMES_AT, MARK_RING_AT, MARKS_AT,
-    ROWS_AT, SHARD_BYTES, SHARDS_AT, SLOTS_AT, STACKS_AT, Shard, TABLES_AT, WRAPPERS_AT, total_bytes,
+    POOL_NAMES_AT, POOL_RING_AT, POOLS_AT, ROWS_AT, SHARD_BYTES, SHARDS_AT, SLOTS_AT, STACKS_AT, Shard,
+    TABLES_AT, WRAPPERS_AT, total_bytes,
 };
 use edleak_session::mapping::{self, MappingRing};
 use edleak_session::mark::{MAX_NAMES, MarkName, MarkState, RING_WORDS};
+use edleak_session::pool::{self, PoolRing, PoolState};
 use edleak_session::site::{FIRST, MAX_SITES, SLOTS, SiteInfo, SiteSlot};
 use edleak_session::stack::{
     Bound, Cell, MAX_ADDRESSES, MAX_BOUNDS, MAX_CELLS, MAX_ROWS, MAX_STACKS, MAX_TABLES, RuleRow, RuleTable,
@@ -230,6 +232,15 @@ impl Session {
             slots: self.memory.slice(MAPPINGS_AT, mapping::MAX_EVENTS),
             written: &header.mappings_written,
             read: &header.mappings_read,
+        }
+    }
+
+    /// The ring of pool events.
+    pub fn pools(&self) -> PoolRing<'_> {
+        PoolRing {
+            state: &self.memory.slice::<PoolState>(POOLS_AT, 1)[0],
+            names: self.memory.slice(POOL_NAMES_AT, pool::MAX_NAMES),
+            slots: self.memory.slice(POOL_RING_AT, pool::MAX_EVENTS),
         }
     }
 

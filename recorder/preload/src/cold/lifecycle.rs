@@ -22,7 +22,7 @@ use crate::arch;
 use crate::cold::environment::{Environment, stack_start};
 use crate::cold::path::Path;
 use crate::cold::{detached, detours, idle, modules, only, real, sites, slow, sys};
-use crate::entry::{forward, mapping};
+use crate::entry::{forward, mapping, pool};
 use crate::hot::tables::TABLES;
 use crate::hot::{free, live, thread, walk};
 use core::cell::UnsafeCell;
@@ -342,6 +342,8 @@ pub(super) fn publish(
     walk::set_tables(&tables, environment.address());
     let records_mappings = DOMAINS.load(Ordering::Relaxed) & control::DOMAIN_MAPPING != 0;
     mapping::set_ring(if records_mappings { at(MAPPINGS_AT).cast() } else { ptr::null_mut() });
+    let records_pools = DOMAINS.load(Ordering::Relaxed) & control::DOMAIN_POOL != 0;
+    pool::set_session(if records_pools { base.cast() } else { ptr::null_mut() });
     HEADER.store(base.cast(), Ordering::Relaxed);
     SESSION_BYTES.store(total_bytes(shards), Ordering::Relaxed);
     idle::IDLE.header.store(base as u64, Ordering::Relaxed);

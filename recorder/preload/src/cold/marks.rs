@@ -35,9 +35,11 @@ pub(crate) unsafe extern "C" fn on_mark(name: *const u8) {
     marks(header).set(name, || counted(header));
 }
 
+/// The name in a C string, with its hash.
+///
 /// # Safety
 /// `name` is a NUL-terminated string.
-unsafe fn given<'n>(name: *const u8) -> GivenName<'n> {
+pub(crate) unsafe fn given<'n>(name: *const u8) -> GivenName<'n> {
     let (mut length, mut hash) = (0, EMPTY_HASH);
     loop {
         // SAFETY: no byte before this one was the NUL, so the string continues to this byte.

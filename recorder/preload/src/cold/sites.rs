@@ -6,7 +6,7 @@ use crate::entry::forward;
 use crate::hot::frame::Frame;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
-use edleak_session::caller::{self, CALLERS};
+use edleak_session::caller::{self, CALLERS, Caller};
 use edleak_session::header::Header;
 use edleak_session::layout::{INFOS_AT, SLOTS_AT, WRAPPERS_AT};
 use edleak_session::site::{Action, MAX_SITES, OTHER, SLOTS, SiteInfo, SiteSlot, copy_into, find, intern};
@@ -123,6 +123,36 @@ pub(crate) unsafe fn place(header: &Header, mut frame: Frame) -> Place {
     }
     place.action = Action::COUNT;
     place
+}
+
+/// The id of the site at an address. This never steps over a wrapper.
+#[inline]
+pub(crate) fn id_of(header: &Header, address: usize) -> u32 {
+    let word =
+        caller_cache().get(caller::place(address as u64)).map_or(0, |word| word.load(Ordering::Relaxed));
+    match Caller::by(word, address as u64).site() {
+        Some(site) => site.id(),
+        None => id_of_slow(header, address),
+    }
+}
+
+#[cold]
+fn id_of_slow(header: &Header, address: usize) -> u32 {
+    // SAFETY: an attached session has its tables set, with `SLOTS` slots.
+    let slots = unsafe { core::slice::from_raw_parts(TABLE.load(Ordering::Acquire), SLOTS) };
+    // SAFETY: the attached session holds `MAX_SITES` infos.
+    let infos = unsafe { core::slice::from_raw_parts(INFOS.load(Ordering::Relaxed), MAX_SITES) };
+    let Some(slot) = intern(slots, infos, &header.next_site, address as u64, || {
+        (modules::events_up_to(header, address), first_action(header, address))
+    }) else {
+        bump(&header.other_site_allocs);
+        return OTHER;
+    };
+    publish(address, slot);
+    match slot.id() {
+        0 => OTHER,
+        id => id,
+    }
 }
 
 /// The action at a site that the library sees for the first time.

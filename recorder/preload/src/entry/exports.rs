@@ -11,7 +11,7 @@
 
 use crate::arch::stubs;
 use crate::cold::{marks, real};
-use crate::entry::{forward, mapping};
+use crate::entry::{forward, mapping, pool};
 use crate::hot::free;
 use core::ffi::c_void;
 
@@ -178,6 +178,10 @@ entry_of_six! {
     mmap => mapping::on_mmap;
     mmap64 => mapping::on_mmap64;
     mremap => mapping::on_mremap;
+}
+
+entry! {
+    edleak_note_pool(operation: u32, pool: usize, address: usize, size: usize, caller: usize) => pool::on_pool;
 }
 
 entry! {

@@ -14,6 +14,23 @@ macro_rules! jump_with_caller {
     ($hook:path; $_1:ident $_2:ident $_3:ident) => {
         $crate::arch::stubs::jump_with_caller!($hook => "rcx", "r8")
     };
+    // The sixth argument is the last one in a register, so the frame pointer goes onto the stack.
+    ($hook:path; $_1:ident $_2:ident $_3:ident $_4:ident $_5:ident) => {
+        core::arch::naked_asm!(
+            ".cfi_startproc",
+            "mov r9, rsp",
+            "sub rsp, 16",
+            ".cfi_adjust_cfa_offset 16",
+            "push rbp",
+            ".cfi_adjust_cfa_offset 8",
+            "call {hook}",
+            "add rsp, 24",
+            ".cfi_adjust_cfa_offset -24",
+            "ret",
+            ".cfi_endproc",
+            hook = sym $hook,
+        )
+    };
     ($hook:path => $caller:literal, $rbp:literal) => {
         core::arch::naked_asm!(
             ".cfi_startproc",

@@ -1,0 +1,149 @@
+//! Marks and pools: tells edleak-record of iterations, and of the objects that a memory pool hands out.
+//!
+//! The crate uses no other crate and no libc, and its functions do nothing in a process without edleak. Each
+//! call then costs one comparison. A call allocates no memory, takes no lock and does not wait.
+//!
+//! ```
+//! struct Arena {
+//!     bytes: Vec<u8>,
+//!     used: usize,
+//! }
+//!
+//! impl Arena {
+//!     // Inlined, so that edleak counts the object at the caller.
+//!     #[inline(always)]
+//!     fn alloc(&mut self, size: usize) -> *mut u8 {
+//!         let object = self.bytes[self.used..][..size].as_mut_ptr();
+//!         self.used += size;
+//!         edleak_annotate::pool_alloc(self, object, size);
+//!         object
+//!     }
+//!
+//!     fn reset(&mut self) {
+//!         edleak_annotate::pool_reset(self);
+//!         self.used = 0;
+//!     }
+//! }
+//!
+//! let mut arena = Arena { bytes: vec![0; 1024], used: 0 };
+//! edleak_annotate::pool_name(&arena, c"requests");
+//! for _ in 0..10 {
+//!     edleak_annotate::mark(c"request");
+//!     arena.alloc(100);
+//!     arena.reset();
+//! }
+//! ```
+//!
+//! # The caller of a pool
+//!
+//! Rust has no way to ask for the caller of a function. So edleak counts an object at the function into which
+//! the compiler inlined [`pool_alloc`]. Make the functions of the pool `#[inline(always)]`: then this is their
+//! caller, and the debug information names both. If such a function is not inlined, name it with
+//! `edleak-record --wrapper 'Arena::alloc*'`, and edleak steps over it.
+#![no_std]
+#![deny(unsafe_code)]
+
+use core::ffi::CStr;
+
+/// The functions of libedleak_preload.so.
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64"))]
+#[allow(unsafe_code)]
+mod library {
+    use core::arch::asm;
+    use core::ffi::CStr;
+    use core::mem::transmute;
+
+    type Mark = unsafe extern "C" fn(*const core::ffi::c_char);
+    type Note = unsafe extern "C" fn(u32, usize, usize, usize, usize);
+
+    #[inline(always)]
+    pub(super) fn mark(name: &CStr) {
+        let address: usize;
+        // SAFETY: the instruction loads the address of a weak symbol from the global offset table.
+        unsafe {
+            asm!(
+                ".weak edleak_set_mark",
+                "mov {}, qword ptr [rip + edleak_set_mark@GOTPCREL]",
+                out(reg) address,
+                options(nostack, pure, readonly, preserves_flags),
+            );
+        }
+        if address != 0 {
+            // SAFETY: the library defines the symbol as a function of this type.
+            let mark: Mark = unsafe { transmute(address) };
+            // SAFETY: the name is a C string.
+            unsafe { mark(name.as_ptr()) };
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn note(operation: u32, pool: usize, address: usize, size: usize) {
+        let note: usize;
+        // SAFETY: the instruction loads the address of a weak symbol from the global offset table.
+        unsafe {
+            asm!(
+                ".weak edleak_note_pool",
+                "mov {}, qword ptr [rip + edleak_note_pool@GOTPCREL]",
+                out(reg) note,
+                options(nostack, pure, readonly, preserves_flags),
+            );
+        }
+        if note != 0 {
+            // SAFETY: the library defines the symbol as a function of this type.
+            let note: Note = unsafe { transmute(note) };
+            // SAFETY: the function accepts any numbers; for a name, `address` is a C string.
+            unsafe { note(operation, pool, address, size, 0) };
+            // SAFETY: no instruction. Without this, the compiler may turn the call into a jump, and the place
+            // of the call would be lost.
+            unsafe { asm!("", options(nostack, preserves_flags)) };
+        }
+    }
+}
+
+/// edleak records only x86-64 Linux, so there is nothing to call on other systems.
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64")))]
+mod library {
+    use core::ffi::CStr;
+
+    #[inline(always)]
+    pub(super) fn mark(_: &CStr) {}
+
+    #[inline(always)]
+    pub(super) fn note(_: u32, _: usize, _: usize, _: usize) {}
+}
+
+/// Marks this instant in the trace with a name. `edleak-analyze --per-mark NAME` judges the memory that each
+/// iteration leaves behind.
+#[inline(always)]
+pub fn mark(name: &CStr) {
+    library::mark(name);
+}
+
+/// Tells edleak that `pool` has handed out an object. The address of `pool` names the pool.
+#[inline(always)]
+pub fn pool_alloc<P: ?Sized, T: ?Sized>(pool: *const P, object: *const T, size: usize) {
+    if !object.is_null() {
+        library::note(1, pool.addr(), object.addr(), size);
+    }
+}
+
+/// Tells edleak that `pool` is about to take an object back. Call this before another thread can get the
+/// object.
+#[inline(always)]
+pub fn pool_free<P: ?Sized, T: ?Sized>(pool: *const P, object: *const T) {
+    if !object.is_null() {
+        library::note(2, pool.addr(), object.addr(), 0);
+    }
+}
+
+/// Tells edleak that `pool` is about to take all its objects back, or to be dropped.
+#[inline(always)]
+pub fn pool_reset<P: ?Sized>(pool: *const P) {
+    library::note(3, pool.addr(), 0, 0);
+}
+
+/// Gives `pool` a name, before it hands out objects. Pools of one name are judged together.
+#[inline(always)]
+pub fn pool_name<P: ?Sized>(pool: *const P, name: &CStr) {
+    library::note(4, pool.addr(), name.as_ptr().expose_provenance(), 0);
+}

@@ -1,0 +1,116 @@
+//! The domain of pools in a recording: gives the callers of pools IDs of the trace, and writes their counters
+//! into each slice.
+
+use super::Recording;
+use crate::recording::pools::ledger::{Ledger, PoolSite};
+use crate::sys::shm::Session;
+use edleak_format::{
+    Error, ModuleId, Pool, PoolId, Record, Site, SiteId, SiteKind, Stack, StackFrame, StackId, TraceWriter,
+};
+use edleak_session::stack::MAX_STACKS;
+use std::sync::atomic::Ordering;
+
+impl Recording {
+    /// Reads all published events. `is_over`: no thread of the target runs any more.
+    pub(super) fn read_pools(&self, is_over: bool) {
+        if let Some(pools) = &self.pools {
+            pools.lock().turn(&self.session, is_over);
+        }
+    }
+
+    /// The pools of a forked child of this recording's process.
+    pub(crate) fn pools_of_child(&self, child: &Session) -> Option<Ledger> {
+        let mut pools = self.pools.as_ref()?.lock();
+        pools.turn(&self.session, false);
+        let address = |session: &Session, id: u16| {
+            session.infos().get(usize::from(id)).map_or(0, |info| info.address.load(Ordering::Acquire))
+        };
+        Some(pools.ledger.inherited(|id| address(child, id) == address(&self.session, id)))
+    }
+
+    /// Records new names and sites of this domain in the trace.
+    pub(super) fn learn_pool_sites(&mut self) -> Result<(), Error> {
+        let Some(pools) = &self.pools else { return Ok(()) };
+        let (names, new) = {
+            let pools = pools.lock();
+            let all = pools.ledger.sites().iter().enumerate();
+            let new: Vec<_> =
+                all.filter(|(_, site)| site.in_trace.is_none()).map(|(i, site)| (i, *site)).collect();
+            let names = pools.ledger.names().get(self.pool_names..).unwrap_or_default();
+            // A recording without pools has no record of a name.
+            (if pools.ledger.sites().is_empty() { Vec::new() } else { names.to_vec() }, new)
+        };
+        for name in names {
+            let id = PoolId(self.pool_names as u32);
+            self.pool_names += 1;
+            self.record(&Record::Pool(Pool { id, name }))?;
+        }
+        for (owner, site) in new {
+            let Some(frames) = self.pool_frames(&site) else { continue };
+            let most = self.writer.as_ref().map_or(0, TraceWriter::most_sites);
+            let is_nearly_full = self.writer.as_ref().is_some_and(TraceWriter::is_nearly_full);
+            if self.sites as usize >= most || is_nearly_full {
+                return Ok(());
+            }
+            let id = SiteId(self.sites);
+            self.sites += 1;
+            let stack = StackId(MAX_STACKS as u32 + owner as u32);
+            let last = frames.last().copied();
+            self.record(&Record::Stack(Stack { id: stack, frames, is_cut: false }))?;
+            self.record(&Record::Site(Site {
+                id,
+                kind: SiteKind::Pool(PoolId(site.name)),
+                parent: None,
+                address: last.map_or(0, |frame| frame.address),
+                module: last.and_then(|frame| frame.module),
+                stack: Some(stack),
+            }))?;
+            if let Some(pools) = &self.pools {
+                pools.lock().ledger.set_in_trace(owner, id);
+            }
+        }
+        Ok(())
+    }
+
+    /// The place in the pool's function and its caller; `None`: a thread is inserting a site.
+    fn pool_frames(&self, site: &PoolSite) -> Option<Vec<StackFrame>> {
+        let mut frames: Vec<StackFrame> = Vec::with_capacity(2);
+        for id in [site.direct, site.caller].into_iter().filter(|&id| id != 0) {
+            let info = self.session.infos().get(usize::from(id))?;
+            let address = info.address.load(Ordering::Acquire);
+            if address == 0 {
+                // The site table had no room, or an insertion is in progress.
+                if u32::from(id) == edleak_session::site::OTHER { continue } else { return None }
+            }
+            let module: Option<ModuleId> =
+                self.modules.at(address, info.events_before.load(Ordering::Relaxed));
+            // If the call is the last statement of the pool's function, the compiler may have made it a jump.
+            if frames.last().is_none_or(|frame| frame.address != address) {
+                frames.push(StackFrame { address, module });
+            }
+        }
+        Some(frames)
+    }
+
+    /// Copies the counters of this domain to the places of their sites in the trace.
+    pub(super) fn gather_pools(&mut self) {
+        let Some(pools) = &self.pools else { return };
+        let pools = pools.lock();
+        for (id, counters) in pools.ledger.counters() {
+            if let Some(place) = self.counters.get_mut(id.0 as usize) {
+                *place = counters;
+            }
+        }
+    }
+
+    /// Records the totals and losses of this domain in the trace if they have changed.
+    pub(super) fn record_pool_totals(&mut self) -> Result<(), Error> {
+        let Some(pools) = &self.pools else { return Ok(()) };
+        let now = pools.lock().totals(&self.session);
+        if self.recorded_pools == Some(now) {
+            return Ok(());
+        }
+        self.recorded_pools = Some(now);
+        self.record(&Record::Pools(now))
+    }
+}

@@ -1,0 +1,225 @@
+//! The domain of pools: reads the events of the ring in a thread of its own, and turns them into counters of
+//! sites.
+//!
+//! A busy pool hands out ten million objects a second, so the ring is full after a few milliseconds. The thread
+//! that takes slices may write for longer than that.
+
+pub(crate) mod ledger;
+mod poisoned;
+
+use crate::recording::marks;
+use crate::sys::shm::{Session, wait, wake};
+use edleak_session::mark::{MAX_NAME_BYTES, MarkName};
+use edleak_session::pool::{CLOSED, MAX_EVENTS, NOTICED, PoolRing};
+use ledger::Ledger;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// After this time, the collector skips an event that no thread has published. Its thread was stopped.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// If one reading finds this number of events or more, the next one follows at once.
+const MANY: usize = MAX_EVENTS / 64;
+/// If a reading finds fewer events, the next one follows after this time.
+const SOON: Duration = Duration::from_millis(1);
+/// Time until the next reading after one that found no event.
+const PAUSE: Duration = Duration::from_millis(5);
+/// Number of events after which the collector tells the target that it has read them.
+const AT_A_TIME: usize = 1024;
+
+/// The pools of one process.
+#[derive(Default)]
+pub(crate) struct Pools {
+    /// The objects and counters.
+    pub ledger: Ledger,
+    read: u32,
+    /// The event that no thread has published yet, and the time at which the collector first saw this.
+    unpublished: Option<(u32, Instant)>,
+    passed_over: u64,
+}
+
+impl Pools {
+    /// Reads the published events, at most those that are in the ring now. Returns their number. `is_over`: no
+    /// thread of the target runs any more, so an unpublished event stays unpublished.
+    pub(crate) fn turn(&mut self, session: &Session, is_over: bool) -> usize {
+        let ring = session.pools();
+        let written = ring.state.written.0.load(Ordering::Acquire);
+        let waiting = (written.wrapping_sub(self.read) as usize).min(MAX_EVENTS);
+        for index in 0..waiting {
+            match ring.get(self.read) {
+                Some(event) => self.ledger.apply(&event, |index| name_at(&ring, index)),
+                None if is_over || self.is_to_be_passed_over() => self.passed_over += 1,
+                None => {
+                    self.publish_read(&ring);
+                    return index;
+                }
+            }
+            self.read = self.read.wrapping_add(1);
+            if index % AT_A_TIME == AT_A_TIME - 1 {
+                self.publish_read(&ring);
+            }
+        }
+        self.publish_read(&ring);
+        waiting
+    }
+
+    fn publish_read(&self, ring: &PoolRing<'_>) {
+        ring.state.read.0.store(self.read, Ordering::Release);
+    }
+
+    /// Whether the collector skips the next event, because no thread has published it for [`LONGEST_WAIT`].
+    fn is_to_be_passed_over(&mut self) -> bool {
+        let now = Instant::now();
+        match self.unpublished {
+            Some((number, since)) if number == self.read => now.duration_since(since) >= LONGEST_WAIT,
+            _ => {
+                self.unpublished = Some((self.read, now));
+                false
+            }
+        }
+    }
+
+    /// The totals and losses for the trace.
+    pub(crate) fn totals(&self, session: &Session) -> edleak_format::Pools {
+        let state = session.pools().state;
+        let lost = state.lost.0.load(Ordering::Relaxed);
+        edleak_format::Pools {
+            pools: self.ledger.pools(),
+            lost_events: lost.saturating_add(self.passed_over).saturating_add(self.ledger.refused()),
+            lost_resets: state.lost_of_many.0.load(Ordering::Relaxed),
+            unknown_frees: self.ledger.unknown_frees(),
+        }
+    }
+}
+
+/// The name at an index of the session.
+fn name_at(ring: &PoolRing<'_>, index: u64) -> String {
+    let place = usize::try_from(index).ok().and_then(|index| ring.names.get(index));
+    place.map_or_else(String::new, |place: &MarkName| {
+        let length = (place.length.load(Ordering::Acquire) as usize).saturating_sub(1).min(MAX_NAME_BYTES);
+        let bytes: Vec<u8> =
+            place.bytes.iter().take(length).map(|byte| byte.load(Ordering::Relaxed)).collect();
+        marks::printable(&bytes)
+    })
+}
+
+struct Shared {
+    session: Arc<Session>,
+    pools: Mutex<Pools>,
+    is_over: AtomicBool,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Pools> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads events until the reader is dropped. Sleeps until the first event.
+    fn read(&self) {
+        let noticed = &self.session.pools().state.noticed.0;
+        while !self.is_over.load(Ordering::Acquire) {
+            if noticed.load(Ordering::Acquire) == 0 {
+                wait(noticed, 0, LONGEST_WAIT);
+                continue;
+            }
+            match self.lock().turn(&self.session, false) {
+                0 => wait(noticed, NOTICED, PAUSE),
+                1..MANY => wait(noticed, NOTICED, SOON),
+                _ => std::thread::yield_now(),
+            }
+        }
+    }
+}
+
+/// Reads the events of one recording in a thread, until the value is dropped.
+pub(crate) struct PoolReader {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl PoolReader {
+    /// Begins to read. A forked child begins with the objects `inherited`. Without a thread, only the slices
+    /// read events.
+    pub(crate) fn start(session: &Arc<Session>, inherited: Option<Ledger>) -> PoolReader {
+        let pools = Pools { ledger: inherited.unwrap_or_default(), ..Pools::default() };
+        let shared = Arc::new(Shared {
+            session: Arc::clone(session),
+            pools: Mutex::new(pools),
+            is_over: AtomicBool::new(false),
+        });
+        let own = Arc::clone(&shared);
+        let thread =
+            Builder::new().name("edleak-pools".into()).stack_size(256 << 10).spawn(move || own.read());
+        PoolReader { shared, thread: thread.ok() }
+    }
+
+    /// The pools. The thread reads no events meanwhile.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Pools> {
+        self.shared.lock()
+    }
+}
+
+impl Drop for PoolReader {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::Release);
+        let noticed = &self.shared.session.pools().state.noticed.0;
+        noticed.store(CLOSED, Ordering::Release);
+        wake(noticed);
+        // A thread that panicked has already printed why.
+        self.thread.take().into_iter().for_each(|thread| _ = thread.join());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use edleak_session::pool::{Operation, PoolEvent};
+
+    fn event(operation: Operation, address: u64) -> PoolEvent {
+        PoolEvent { operation, pool: 7, address, size: 10, direct: 3, caller: 4 }
+    }
+
+    fn session() -> Arc<Session> {
+        Arc::new(Session::create(16, 0).expect("memory files can be made"))
+    }
+
+    #[test]
+    fn an_unpublished_event_holds_the_later_ones_back_until_it_is_skipped() {
+        let session = session();
+        let (ring, mut pools) = (session.pools(), Pools::default());
+        assert!(ring.push(event(Operation::Alloc, 1)));
+        ring.state.written.0.fetch_add(1, Ordering::AcqRel);
+        assert!(ring.push(event(Operation::Free, 1)));
+        assert_eq!(pools.turn(&session, false), 1);
+        assert_eq!(pools.totals(&session).pools, 1);
+        pools.unpublished = Some((pools.read, Instant::now() - LONGEST_WAIT));
+        assert_eq!(pools.turn(&session, false), 2);
+        let totals = pools.totals(&session);
+        assert_eq!((totals.pools, totals.lost_events), (0, 1));
+        ring.state.written.0.fetch_add(1, Ordering::AcqRel);
+        assert_eq!(pools.turn(&session, true), 1, "no thread runs that could publish it");
+    }
+
+    #[test]
+    fn the_thread_reads_events_from_the_first_one_on_and_ends_with_its_reader() {
+        let session = session();
+        let reader = PoolReader::start(&session, None);
+        let ring = session.pools();
+        let name = edleak_session::mark::GivenName { bytes: b"requests", hash: 77, is_cut: false };
+        let index = ring.name(name).expect("there is room") as u64;
+        assert!(ring.push(PoolEvent { address: index, ..event(Operation::Name, 0) }));
+        assert!(ring.push(event(Operation::Alloc, 1)));
+        ring.state.noticed.0.store(NOTICED, Ordering::Release);
+        wake(&ring.state.noticed.0);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while ring.state.read.0.load(Ordering::Acquire) != 2 {
+            assert!(Instant::now() < deadline, "nothing reads the ring");
+            std::thread::sleep(SOON);
+        }
+        assert_eq!(reader.lock().ledger.names(), ["", "requests"]);
+        drop(reader);
+        assert_eq!(ring.state.noticed.0.load(Ordering::Acquire), CLOSED);
+        assert_eq!(Arc::strong_count(&session), 1, "the thread has ended");
+    }
+}

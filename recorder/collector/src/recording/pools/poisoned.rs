@@ -1,0 +1,199 @@
+//! Objects of pools that the program only makes accessible and inaccessible, with ASan's macros.
+//!
+//! Such a program poisons a chunk when it gets it. It makes the bytes of an object accessible when it hands the
+//! object out, and poisons them again when it takes the object back. So the rules are:
+//!
+//! | the program | means |
+//! |---|---|
+//! | poisons a range outside all regions | a chunk: the range is a region now |
+//! | makes a part of a region accessible | hands out an object |
+//! | poisons bytes of objects | takes these bytes back |
+//! | makes a whole region accessible | gives the chunk back, before it frees the chunk |
+//! | makes other memory accessible, for example a stack | nothing |
+
+use crate::recording::pools::ledger::Owner;
+use std::collections::BTreeMap;
+
+/// A piece of an object. Poison in the middle of an object leaves two pieces.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Piece {
+    end: u64,
+    owner: Owner,
+    /// Whether this is the piece that counts as the object.
+    counts: bool,
+}
+
+/// The regions and objects of one process.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Poisoned {
+    /// The end of each region, by its start.
+    regions: BTreeMap<u64, u64>,
+    /// The pieces of objects, by their start.
+    pieces: BTreeMap<u64, Piece>,
+}
+
+impl Poisoned {
+    /// Whether there is no object.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Keeps the objects of some owners.
+    pub(super) fn retain(&mut self, is_kept: impl Fn(Owner) -> bool) {
+        self.pieces.retain(|_, piece| is_kept(piece.owner));
+    }
+
+    /// The pieces: owner, bytes, and whether the piece counts as the object.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = (Owner, u64, bool)> {
+        self.pieces.iter().map(|(start, piece)| (piece.owner, piece.end - start, piece.counts))
+    }
+
+    /// Takes the bytes of a range back. Calls `freed` with the owner, the bytes, and whether the object is gone.
+    pub(super) fn poison(&mut self, start: u64, size: u64, freed: impl FnMut(Owner, u64, bool)) {
+        let Some(end) = start.checked_add(size).filter(|_| size > 0) else { return };
+        self.take(start, end, freed);
+        if self.region_around(start, end).is_none() {
+            let (mut from, mut to) = (start, end);
+            for (region, its_end) in overlapping(&self.regions, start, end, |end| *end) {
+                self.regions.remove(&region);
+                (from, to) = (from.min(region), to.max(its_end));
+            }
+            self.regions.insert(from, to);
+        }
+    }
+
+    /// Hands out an object of `owner`; `false`: the range is no object. Calls `freed` as [`Self::poison`] does,
+    /// for objects that were there.
+    pub(super) fn unpoison(
+        &mut self,
+        start: u64,
+        size: u64,
+        owner: Owner,
+        freed: impl FnMut(Owner, u64, bool),
+    ) -> bool {
+        let Some(end) = start.checked_add(size).filter(|_| size > 0) else { return false };
+        let whole: Vec<u64> = overlapping(&self.regions, start, end, |end| *end)
+            .into_iter()
+            .filter_map(|(region, its_end)| (start <= region && its_end <= end).then_some(region))
+            .collect();
+        let is_object = whole.is_empty() && self.region_around(start, end).is_some();
+        if is_object || !whole.is_empty() {
+            self.take(start, end, freed);
+        }
+        whole.iter().for_each(|region| _ = self.regions.remove(region));
+        if is_object {
+            self.pieces.insert(start, Piece { end, owner, counts: true });
+        }
+        is_object
+    }
+
+    fn region_around(&self, start: u64, end: u64) -> Option<u64> {
+        let (&region, &its_end) = self.regions.range(..=start).next_back()?;
+        (end <= its_end).then_some(region)
+    }
+
+    /// Removes the bytes of a range from all objects.
+    fn take(&mut self, start: u64, end: u64, mut freed: impl FnMut(Owner, u64, bool)) {
+        for (from, to) in overlapping(&self.pieces, start, end, |piece| piece.end) {
+            let Some(piece) = self.pieces.remove(&from) else { continue };
+            let mut counts = piece.counts;
+            if from < start {
+                self.pieces.insert(from, Piece { end: start, ..piece });
+                counts = false;
+            }
+            if end < to {
+                self.pieces.insert(end, Piece { counts, ..piece });
+                counts = false;
+            }
+            freed(piece.owner, to.min(end) - from.max(start), counts);
+        }
+    }
+}
+
+/// The start and end of each range in `ranges` that overlaps `start..end`.
+fn overlapping<T>(
+    ranges: &BTreeMap<u64, T>,
+    start: u64,
+    end: u64,
+    end_of: impl Fn(&T) -> u64,
+) -> Vec<(u64, u64)> {
+    let before = ranges.range(..start).next_back();
+    let before = before.map(|(&from, range)| (from, end_of(range))).filter(|(_, to)| *to > start);
+    let inside = ranges.range(start..end).map(|(&from, range)| (from, end_of(range)));
+    before.into_iter().chain(inside).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The state after some steps: number of objects, their bytes.
+    struct Counted {
+        poisoned: Poisoned,
+        objects: i64,
+        bytes: i64,
+    }
+
+    impl Counted {
+        fn new() -> Counted {
+            Counted { poisoned: Poisoned::default(), objects: 0, bytes: 0 }
+        }
+
+        fn poison(&mut self, start: u64, size: u64) -> (i64, i64) {
+            let Counted { poisoned, objects, bytes } = self;
+            poisoned.poison(start, size, |_, freed, is_last| {
+                *bytes -= freed as i64;
+                *objects -= i64::from(is_last);
+            });
+            (self.objects, self.bytes)
+        }
+
+        fn unpoison(&mut self, start: u64, size: u64) -> (i64, i64) {
+            let Counted { poisoned, objects, bytes } = self;
+            let is_object = poisoned.unpoison(start, size, 0, |_, freed, is_last| {
+                *bytes -= freed as i64;
+                *objects -= i64::from(is_last);
+            });
+            if is_object {
+                (self.objects, self.bytes) = (self.objects + 1, self.bytes + size as i64);
+            }
+            (self.objects, self.bytes)
+        }
+    }
+
+    #[test]
+    fn objects_of_a_chunk_are_counted_until_the_chunk_is_poisoned_or_given_back() {
+        let mut arena = Counted::new();
+        assert_eq!(arena.poison(4096, 4096), (0, 0));
+        assert_eq!(arena.unpoison(4096, 100), (1, 100));
+        assert_eq!(arena.unpoison(4200, 50), (2, 150));
+        assert_eq!(arena.poison(4096, 104), (1, 50));
+        assert_eq!(arena.unpoison(4096, 8), (2, 58));
+        assert_eq!(arena.poison(4096, 4096), (0, 0), "a reset");
+        assert_eq!(arena.unpoison(4096, 16), (1, 16));
+        assert_eq!(arena.unpoison(4096, 4096), (0, 0), "the chunk is given back");
+        assert_eq!(arena.unpoison(4096, 16), (0, 0), "the memory belongs to malloc now");
+    }
+
+    #[test]
+    fn memory_that_was_never_poisoned_is_no_object() {
+        let mut stack = Counted::new();
+        assert_eq!(stack.unpoison(1 << 40, 1 << 20), (0, 0));
+        assert_eq!(stack.poison(1 << 40, 64), (0, 0));
+        // A cache of objects poisons each object by itself.
+        assert_eq!(stack.unpoison(1 << 40, 64), (0, 0));
+    }
+
+    #[test]
+    fn poison_in_the_middle_of_an_object_leaves_one_object() {
+        let mut arena = Counted::new();
+        arena.poison(0, 1000);
+        arena.unpoison(100, 300);
+        assert_eq!(arena.poison(200, 100), (1, 200));
+        assert_eq!(arena.poison(100, 100), (0, 100), "the rest has no first piece");
+        assert_eq!(arena.poison(0, 1000), (0, 0));
+        assert_eq!(arena.poison(500, 1000), (0, 0), "chunks that overlap become one region");
+        assert_eq!(arena.unpoison(900, 200), (1, 200));
+        assert_eq!(arena.poison(u64::MAX - 5, 100), (1, 200));
+    }
+}

@@ -1,0 +1,146 @@
+//! Pools: adds an event for each object that a pool of the program hands out or takes back.
+//!
+//! The functions of edleak.h call [`on_pool`] from the pool's own function. The event has two sites: the place
+//! in the pool's function, and the caller of that function. The compiler may inline the pool's function. Then
+//! the first site lies in the function that wants the object, and the analyzer sees this in the debug
+//! information.
+//!
+//! [`edleak_session::pool`] explains the ring. The hook takes no lock and does not wait. It makes one system
+//! call in the life of a session: its first event wakes the collector.
+#![allow(unsafe_code)]
+
+use crate::cold::{lifecycle, marks, sites, sys};
+use crate::hot::frame::Frame;
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, Ordering};
+use edleak_session::header::Header;
+use edleak_session::layout::{POOL_NAMES_AT, POOL_RING_AT, POOLS_AT};
+use edleak_session::pool::{MAX_EVENTS, MAX_NAMES, NOTICED, Operation, PoolEvent, PoolRing};
+
+/// The session whose ring gets the events; null: edleak does not record this domain.
+static SESSION: AtomicPtr<Header> = AtomicPtr::new(ptr::null_mut());
+
+/// Sets the session; null: edleak does not record this domain.
+pub(crate) fn set_session(session: *mut Header) {
+    SESSION.store(session, Ordering::Release);
+}
+
+/// The session of this process and its ring; `None`: edleak does not record this domain here.
+fn ring() -> Option<(&'static Header, PoolRing<'static>)> {
+    if SESSION.load(Ordering::Acquire).is_null() {
+        return None;
+    }
+    // A forked child that is not recorded does not count as a child that used memory: if it uses memory, it
+    // calls malloc, too. A recorded child gets its own session here.
+    let header = lifecycle::header_unless_unrecorded_child()?;
+    let session = SESSION.load(Ordering::Acquire).cast::<u8>();
+    if session.is_null() {
+        return None;
+    }
+    let at = |offset: usize| session.wrapping_add(offset);
+    // SAFETY: the layout of the session has its state there, and the session is mapped for the life of the
+    // process.
+    let state = unsafe { &*at(POOLS_AT).cast() };
+    // SAFETY: the session holds `MAX_NAMES` names.
+    let names = unsafe { core::slice::from_raw_parts(at(POOL_NAMES_AT).cast(), MAX_NAMES) };
+    // SAFETY: the session holds `MAX_EVENTS` events.
+    let slots = unsafe { core::slice::from_raw_parts(at(POOL_RING_AT).cast(), MAX_EVENTS) };
+    Some((header, PoolRing { state, names, slots }))
+}
+
+/// The hook of `edleak_note_pool`. `caller` is the return address of the function that contains the call, or
+/// 0 if the program does not know it. `frame` is where the return address of the hook's own caller is.
+///
+/// # Safety
+/// `frame` and `fp` come from the entry stub. For [`Operation::Name`], `address` is a C string.
+pub(crate) unsafe extern "C" fn on_pool(
+    operation: u32,
+    pool: usize,
+    address: usize,
+    size: usize,
+    caller: usize,
+    frame: *const usize,
+    fp: usize,
+) {
+    lifecycle::start();
+    let Some(operation) = Operation::of(operation as u8) else { return };
+    let Some((header, ring)) = ring() else { return };
+    let (direct, caller) = match operation.has_site() {
+        // SAFETY: the caller guarantees the frame.
+        true => unsafe { sites_of(header, caller, frame, fp) },
+        false => (0, 0),
+    };
+    let address = match operation {
+        // SAFETY: the caller guarantees a C string.
+        Operation::Name => match unsafe { name(&ring, address) } {
+            Some(index) => index,
+            None => return ring.lose(operation),
+        },
+        _ => address,
+    };
+    let event = PoolEvent {
+        operation,
+        pool: pool as u64,
+        address: address as u64,
+        size: size as u64,
+        direct: direct as u16,
+        caller: caller as u16,
+    };
+    if !ring.push(event) {
+        ring.lose(operation);
+    }
+    if ring.state.noticed.0.load(Ordering::Relaxed) == 0 {
+        wake(&ring);
+    }
+}
+
+#[cold]
+fn wake(ring: &PoolRing<'_>) {
+    let noticed = &ring.state.noticed.0;
+    if noticed.compare_exchange(0, NOTICED, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+        sys::wake(noticed);
+    }
+}
+
+/// The site of the call in the pool's function, and the site of that function's caller; 0: unknown.
+///
+/// # Safety
+/// `frame` and `fp` come from the entry stub.
+#[inline(always)]
+unsafe fn sites_of(header: &Header, caller: usize, frame: *const usize, fp: usize) -> (u32, u32) {
+    if caller == 0 {
+        // SAFETY: the caller guarantees that `frame` and `fp` come from the entry stub.
+        return unsafe { stepped(header, frame, fp) };
+    }
+    // SAFETY: the return address lies at `frame`.
+    let direct = unsafe { *frame };
+    (sites::id_of(header, direct), sites::id_of(header, caller))
+}
+
+/// The same for a program that does not know the caller. The collector compiles a rule for the pool's
+/// function; with this rule, the library steps to the caller.
+///
+/// # Safety
+/// `frame` and `fp` come from the entry stub.
+#[cold]
+unsafe fn stepped(header: &Header, frame: *const usize, fp: usize) -> (u32, u32) {
+    // SAFETY: the caller guarantees that `frame` and `fp` come from the entry stub.
+    let frame = unsafe { Frame::of_caller(frame, fp) };
+    // SAFETY: the frame of the stub's caller exists until the stub returns.
+    let place = unsafe { sites::place(header, frame) };
+    (place.direct, if place.site == place.direct { 0 } else { place.site })
+}
+
+/// The index of a name in the session; `None`: no name, or no room for it.
+///
+/// # Safety
+/// `name` is null or the address of a C string.
+#[cold]
+unsafe fn name(ring: &PoolRing<'_>, name: usize) -> Option<usize> {
+    let name: *const u8 = ptr::with_exposed_provenance(name);
+    if name.is_null() {
+        return None;
+    }
+    // SAFETY: the caller guarantees a C string.
+    ring.name(unsafe { marks::given(name) })
+}
