@@ -11,6 +11,7 @@ pub mod analyze;
 pub mod browser;
 pub mod directives;
 pub mod ledger;
+pub mod ledger_program;
 pub mod programs;
 pub mod record;
 pub mod report;

@@ -2,103 +2,16 @@
 //! `--pid`.
 
 use edleak_tests::analyze::analyze;
-use edleak_tests::ledger::{Ledger, assert_equal, read_ledger};
+use edleak_tests::ledger::assert_equal;
+use edleak_tests::ledger_program::{LedgerProgram as Target, ask, recorder, stop, wait_for_recording};
 use edleak_tests::programs::{programs, samples};
 use edleak_tests::report::Report;
-use edleak_tests::run::{Outcome, Running, run, wait_for};
+use edleak_tests::run::{Running, run, wait_for};
 use edleak_tests::temp::TempDir;
 use edleak_tests::tools::tools;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-
-/// tests/programs/idle_ledger.cpp, started with the library idle. The test sends it commands.
-struct Target {
-    child: Child,
-    commands: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Target {
-    fn start(threads: u32) -> Target {
-        let mut command = Command::new(&tools().record);
-        command.args(["--idle", "--"]).arg(programs().binary("idle_ledger")).arg(threads.to_string());
-        Target::of(command)
-    }
-
-    fn of(mut command: Command) -> Target {
-        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("edleak-record starts");
-        let commands = child.stdin.take().expect("piped above");
-        let answers = BufReader::new(child.stdout.take().expect("piped above"));
-        Target { child, commands, answers }
-    }
-
-    fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Sends a command and returns its answer without `done`.
-    fn tell(&mut self, command: &str) -> String {
-        writeln!(self.commands, "{command}").expect("the program reads");
-        let mut answer = String::new();
-        loop {
-            let before = answer.len();
-            let read = self.answers.read_line(&mut answer).expect("the program answers in UTF-8");
-            assert!(read > 0, "the program ended at `{command}`: {:?}", self.child.try_wait());
-            if &answer[before..] == "done\n" {
-                answer.truncate(before);
-                return answer;
-            }
-        }
-    }
-
-    fn ledger(&mut self) -> Ledger {
-        read_ledger(&self.tell("print"))
-    }
-
-    /// The lines of /proc/PID/maps that show a session.
-    fn mapped_sessions(&self) -> usize {
-        let maps = std::fs::read_to_string(format!("/proc/{}/maps", self.pid())).expect("it runs");
-        maps.lines().filter(|line| line.contains("edleak-session")).count()
-    }
-}
-
-impl Drop for Target {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// `edleak-record --pid PID` with a period of 20 ms.
-fn recorder(pid: u32, trace: &Path, options: &[&str]) -> Command {
-    let mut command = Command::new(&tools().record);
-    command.arg("-o").arg(trace).args(["--period", "20ms", "--pid", &pid.to_string()]).args(options);
-    command
-}
-
-/// Starts edleak-record and waits until it has asked the process to begin.
-fn ask(pid: u32, trace: &Path, options: &[&str]) -> Running {
-    let mut running = Running::start(&mut recorder(pid, trace, options), b"");
-    running.wait_for_text(&format!("recording process {pid}"));
-    running
-}
-
-/// Waits until `edleak-record sessions` lists the process.
-fn wait_for_recording(pid: u32) {
-    wait_for(&format!("the recording of process {pid}"), || {
-        let sessions = run(Command::new(&tools().record).arg("sessions"));
-        sessions.stdout.lines().any(|line| line.split_whitespace().any(|word| word == pid.to_string()))
-    });
-}
-
-fn stop(recorder: Running) -> Outcome {
-    recorder.signal(libc::SIGINT);
-    let outcome = recorder.finish();
-    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
-    outcome
-}
+use std::process::{Command, Stdio};
 
 fn report_of(trace: &Path) -> Report {
     Report::of(trace, &["--all", "--min-class", "constant"])
@@ -106,7 +19,7 @@ fn report_of(trace: &Path) -> Report {
 
 fn phases_are_exact(threads: u32, cycles: usize) {
     let dir = TempDir::new("idle-exact");
-    let mut target = Target::start(threads);
+    let mut target = Target::start_idle(threads);
     assert_eq!(target.mapped_sessions(), 0, "an idle process has no session");
     for cycle in 0..cycles {
         let trace = dir.join(format!("{cycle}.edl"));
@@ -143,7 +56,7 @@ fn counters_of_eight_threads_equal_their_ledger_in_each_recording() {
 /// frees every block of the recording. So allocations and frees of each site must be equal to the byte.
 fn cycles_under_load_are_exact(threads: u32, cycles: usize) {
     let dir = TempDir::new("idle-load");
-    let mut target = Target::start(threads);
+    let mut target = Target::start_idle(threads);
     target.tell("go");
     for cycle in 0..cycles {
         let trace: PathBuf = dir.join(format!("{cycle}.edl"));
@@ -186,7 +99,7 @@ fn hundred_recordings_under_load_are_exact() {
 #[test]
 fn killed_recorder_leaves_the_process_running_and_the_next_recording_exact() {
     let dir = TempDir::new("idle-killed");
-    let mut target = Target::start(4);
+    let mut target = Target::start_idle(4);
     target.tell("go");
     for step in 0..8u64 {
         let trace = dir.join(format!("killed{step}.edl"));
@@ -213,7 +126,7 @@ fn killed_recorder_leaves_the_process_running_and_the_next_recording_exact() {
 #[test]
 fn second_recorder_is_refused_and_the_first_goes_on() {
     let dir = TempDir::new("idle-second");
-    let mut target = Target::start(2);
+    let mut target = Target::start_idle(2);
     target.tell("go");
     let first = ask(target.pid(), &dir.join("first.edl"), &[]);
     wait_for_recording(target.pid());
@@ -230,7 +143,7 @@ fn second_recorder_is_refused_and_the_first_goes_on() {
 #[test]
 fn process_that_does_not_allocate_is_recorded_once_it_does() {
     let dir = TempDir::new("idle-silent");
-    let mut target = Target::start(1);
+    let mut target = Target::start_idle(1);
     let mut recorder = ask(target.pid(), &dir.join("trace.edl"), &[]);
     recorder.wait_for_text("has not allocated yet");
     target.tell("tick");
@@ -262,7 +175,6 @@ fn process_that_cannot_be_recorded_is_refused_with_the_reason() {
     refused(0, 127, "there is no such process");
     refused(4_194_304, 127, "there is no such process");
     let mut plain = Command::new("sleep").arg("600").spawn().expect("it is installed");
-    refused(plain.id(), 126, "it runs without edleak's library (start it with `edleak-record --idle");
     plain.kill().expect("it runs");
     // The ended process is a zombie until this test waits for it.
     wait_for("a zombie", || {

@@ -76,10 +76,24 @@ pub(crate) struct Args {
     /// Record the process PID, which runs already; Ctrl-C or --duration ends the recording, and the process runs
     /// on.
     ///
-    /// The process must have been started with edleak's library: by --idle, or with EDLEAK_IDLE=1 and LD_PRELOAD.
+    /// If the process was not started with edleak's library (--idle), edleak-record loads the library into it.
     /// Allocations from before the recording are unknown. The same process can be recorded any number of times.
     #[arg(long, value_name = "PID", conflicts_with_all = ["program", "only", "then_terminate", "idle"])]
     pub(crate) pid: Option<u32>,
+
+    /// With --pid, wait at most DUR until the library can be loaded into the process.
+    ///
+    /// edleak-record loads the library on a thread that waits in the kernel, outside malloc and the loader.
+    #[arg(long, value_name = "DUR", default_value = "5s", value_parser = units::parse_duration, requires = "pid")]
+    pub(crate) attach_timeout: Duration,
+
+    /// With --pid, copy the library into DIR of a process that has other files, such as a container.
+    #[arg(long, value_name = "DIR", requires = "pid")]
+    pub(crate) copy_into: Option<PathBuf>,
+
+    /// For tests: edleak-record kills itself at this step of an attach.
+    #[arg(long, hide = true, requires = "pid")]
+    pub(crate) die_at: Option<String>,
 
     /// Start PROGRAM ready to be recorded later by --pid. Until then nothing is counted, and calls are only
     /// forwarded.

@@ -5,6 +5,7 @@ use crate::args::Args;
 use crate::embedded::LIBRARY;
 use crate::metrics::Metrics;
 use edleak_analysis::site::INJECTED_NAME;
+use edleak_collector::attach::Settings;
 use edleak_collector::detour::Prefixes;
 use edleak_collector::follow::Outcome;
 use edleak_collector::recording::Summary;
@@ -104,6 +105,8 @@ fn options(args: &Args) -> Result<RunOptions, Error> {
         auto_watch: (!args.no_watch).then_some(args.watch_budget),
         inject_bytes_per_s: args.inject_leak,
         domains: args.domains,
+        attach: Settings { timeout: args.attach_timeout, die_at: args.die_at.clone() },
+        attach_copy: args.copy_into.clone(),
         quiet: args.quiet,
         embedded: Some(LIBRARY),
     })

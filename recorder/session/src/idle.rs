@@ -9,8 +9,12 @@
 //! To begin, the collector writes the address of its control page, then [`WAKE`] into the phase. The next
 //! call of an entry point sees that the phase is not [`OFF`], and attaches to a session as at program start.
 //! To end, the collector writes [`ENDING`] into the phase and zeros into the limits of every thread.
+//!
+//! A library that the collector has loaded into a running process is *late*: its exported names replace no
+//! function. The collector leads the calls of the process's allocator to the hooks of the library.
 
 use crate::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use crate::detour::HOOKS;
 
 /// "edlkidle", little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"edlkidle");
@@ -68,6 +72,16 @@ pub struct Idle {
     pub failure: AtomicU32,
     /// Number of seccomp filters when the library started.
     pub filters: AtomicU32,
+    /// 1: the library was loaded after the start of the process, so it counts only through detours.
+    pub is_late: AtomicU32,
+    /// Unused.
+    pub reserved: AtomicU32,
+    /// The `malloc` that the process uses, if the library is late.
+    pub malloc: AtomicU64,
+    /// The address of the code of the detours, written by the collector; 0: there is none.
+    pub detours: AtomicU64,
+    /// The addresses of the library's hooks ([`crate::detour::Hook`]), if the library is late.
+    pub hooks: [AtomicU64; HOOKS],
     /// The address of a control page, NUL-terminated.
     pub address: [AtomicU8; ADDRESS_BYTES],
 }
@@ -84,6 +98,11 @@ impl Idle {
             header: AtomicU64::new(0),
             failure: AtomicU32::new(NO_FAILURE),
             filters: AtomicU32::new(0),
+            is_late: AtomicU32::new(0),
+            reserved: AtomicU32::new(0),
+            malloc: AtomicU64::new(0),
+            detours: AtomicU64::new(0),
+            hooks: [const { AtomicU64::new(0) }; HOOKS],
             address: [const { AtomicU8::new(0) }; ADDRESS_BYTES],
         }
     }

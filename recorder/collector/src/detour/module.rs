@@ -2,7 +2,7 @@
 
 use crate::detour::entries::{Entry, FileEntries};
 use crate::detour::table::{Owner, Shape};
-use crate::detour::x86_64::code::{self, SmallFree};
+use crate::detour::x86_64::code::{self, SmallFree, Spacing};
 use crate::detour::x86_64::prologue::Obstacle;
 use edleak_session::detour::HOOKS;
 
@@ -97,8 +97,9 @@ pub(crate) fn most_bytes(entries: &[&Entry]) -> u64 {
 }
 
 /// Compiles the detours of `entries` for a module that lies `bias` above its link-time addresses, with code
-/// at `address`. `None`: some instruction has no encoding at that address.
-pub(crate) fn compile(entries: &[&Entry], bias: u64, address: u64) -> Option<Compiled> {
+/// at `address`. `None`: some instruction has no encoding at that address. `spacing` says whether the stubs
+/// have to keep allocations apart.
+pub(crate) fn compile(entries: &[&Entry], bias: u64, address: u64, spacing: Spacing) -> Option<Compiled> {
     let mut code = vec![0u8; 8 * HOOKS];
     let mut trampolines = Vec::new();
     for entry in entries {
@@ -117,7 +118,7 @@ pub(crate) fn compile(entries: &[&Entry], bias: u64, address: u64) -> Option<Com
         let small_free = plain.map_or(SmallFree::Raised, |index| SmallFree::Plain(trampolines[index]));
         align(&mut code);
         let stub = address + code.len() as u64;
-        code.extend(code::stub(entry.shape, trampoline, small_free, address, stub).ok()?);
+        code.extend(code::stub(entry.shape, trampoline, small_free, spacing, address, stub).ok()?);
         let at = displaced.at.wrapping_add(bias);
         patches.push(Patch {
             address: at,

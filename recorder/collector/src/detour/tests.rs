@@ -4,7 +4,7 @@
 use crate::detour::entries::FileEntries;
 use crate::detour::module::{self, compile};
 use crate::detour::table::{Prefixes, Shape, Size};
-use crate::detour::x86_64::code::{self, SmallFree};
+use crate::detour::x86_64::code::{self, SmallFree, Spacing};
 use crate::detour::x86_64::prologue::{Displaced, displaced};
 use edleak_binary::BinaryFile;
 use edleak_binary::functions::FunctionTable;
@@ -175,7 +175,8 @@ fn detour(machine: &Machine, length: usize, shape: Shape, small_free: SmallFree)
     machine.write(PAGE + 256, &code::trampoline(&found, found.at, trampoline).expect("near"));
     machine.write(
         PAGE + 512,
-        &code::stub(shape, trampoline, small_free, machine.address(PAGE), stub).expect("near"),
+        &code::stub(shape, trampoline, small_free, Spacing::Requested, machine.address(PAGE), stub)
+            .expect("near"),
     );
     machine.write((found.at - start) as usize, &code::jump(found.at, stub).expect("near"));
 }
@@ -281,7 +282,7 @@ fn whole_modules_compile_within_their_room() {
     let found = FileEntries::find(&elf, &FunctionTable::of(&elf), &Prefixes::default(), |_| true);
     let led = module::select(&found, true).led;
     let (bias, address) = (0x7f00_0000_0000, 0x7eff_ff00_0000);
-    let compiled = compile(&led, bias, address).expect("near enough");
+    let compiled = compile(&led, bias, address, Spacing::Requested).expect("near enough");
     assert!(compiled.code.len() as u64 <= module::most_bytes(&led));
     assert_eq!(compiled.patches.len(), led.len());
     for patch in &compiled.patches {

@@ -4,6 +4,7 @@
 //! wake ──▶ the next allocation of the process attaches ──▶ open, once no thread is in an earlier session
 //! ```
 
+use crate::attach::Led;
 use crate::error::{Error, ErrorKind};
 use crate::sys::idle::{self, Library};
 use crate::sys::quiescence::Quiescence;
@@ -19,6 +20,8 @@ const SILENCE: Duration = Duration::from_secs(3);
 pub struct Attached {
     pub(crate) library: Library,
     pub(crate) watch: Watch,
+    /// The jumps to a library that was loaded late. They are removed when this object is dropped.
+    _led: Option<Led>,
     control: String,
     quiet: bool,
     /// Whether the process was attached to an earlier session. If so, its limits are 0 until
@@ -33,12 +36,19 @@ pub struct Attached {
 impl Attached {
     /// Asks the library to begin at the control page `control`. No thread of the process may be inside an
     /// earlier session.
-    pub(crate) fn wake(library: Library, watch: Watch, control: String, quiet: bool) -> io::Result<Attached> {
+    pub(crate) fn wake(
+        library: Library,
+        led: Option<Led>,
+        watch: Watch,
+        control: String,
+        quiet: bool,
+    ) -> io::Result<Attached> {
         let is_again = library.header()?.is_some();
         library.wake(&control)?;
         Ok(Attached {
             library,
             watch,
+            _led: led,
             control,
             quiet,
             is_again,

@@ -1,6 +1,7 @@
 //! Looks after an attached process during the run, and sets the libraries idle at its end.
 
 use super::{Follower, Root};
+use crate::attach;
 use crate::sys::idle::{self, Library};
 use crate::sys::quiescence::Quiescence;
 use std::io;
@@ -47,6 +48,7 @@ impl Follower<'_> {
         {
             let _ = end(&attached.library);
         }
+        let root = self.root.pid();
         let limit = Instant::now() + LAST_CALLS;
         for recording in self.recordings() {
             let Ok(library) = Library::find(recording.pid()) else { continue };
@@ -56,6 +58,10 @@ impl Follower<'_> {
                     std::thread::sleep(PAUSE);
                 }
                 recording.set_idle();
+            }
+            // The jumps in the first process are removed with `Attached`.
+            if library.is_late && recording.pid() != root {
+                attach::restore(&library);
             }
         }
     }

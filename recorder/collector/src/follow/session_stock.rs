@@ -43,13 +43,13 @@ impl SessionStock {
 
     /// The same for a process that runs already. If it cannot open the descriptors of this process, a keeper
     /// shows them to it.
-    pub(crate) fn create_for(pid: u32, children: bool) -> io::Result<SessionStock> {
+    pub(crate) fn create_for(pid: u32, children: bool, patience: Duration) -> io::Result<SessionStock> {
         if !descriptor_keeper::is_needed_for(pid) {
-            return SessionStock::create(children, PATIENCE);
+            return SessionStock::create(children, patience);
         }
         let owner = Owner::of(pid).ok_or(io::ErrorKind::NotFound)?;
         let keeper = DescriptorKeeper::start(pid, owner)?;
-        SessionStock::create_with(children, PATIENCE, Some(owner), Some(keeper))
+        SessionStock::create_with(children, patience, Some(owner), Some(keeper))
     }
 
     fn create_with(

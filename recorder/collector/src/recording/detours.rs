@@ -4,6 +4,7 @@
 use crate::detour::entries::FileEntries;
 use crate::detour::module::{self, Compiled};
 use crate::detour::place;
+use crate::detour::x86_64::code::Spacing;
 use crate::recording::modules::Loaded;
 use crate::rules::publisher::Publisher;
 use crate::sys::maps;
@@ -126,13 +127,19 @@ impl Detours {
             let module = &loaded.module;
             let bytes = module::most_bytes(&selection.led);
             let place = place::near(mapped, module.start, module.end, bytes);
-            let compiled = place.and_then(|place| module::compile(&selection.led, module.load_bias, place));
+            let compiled = place.and_then(|place| {
+                module::compile(&selection.led, module.load_bias, place, Spacing::Requested)
+            });
             let is_code = |compiled: &Compiled| lies_in_code(surroundings.maps, compiled);
             if session.header().has_detours.load(Ordering::Relaxed) != 0 {
                 own.is_inherited = true;
                 return self.modules.push(own);
             }
+            let is_attached = session.header().attached.load(Ordering::Relaxed) != 0;
             let result = match compiled {
+                _ if is_attached => {
+                    Err("the recording began while the program ran (start it with `edleak-record PROGRAM`)")
+                }
                 _ if !surroundings.has_one_thread => Err(
                     "the process had several threads by then (record again when the machine is less busy)",
                 ),

@@ -18,7 +18,7 @@ impl Domains {
     /// All domains.
     pub const ALL: Domains = Domains { mapping: true, pool: true };
     /// Only the heap.
-    const HEAP: Domains = Domains { mapping: false, pool: false };
+    pub(crate) const HEAP: Domains = Domains { mapping: false, pool: false };
 
     /// The flags of the domains in the control page, which the targets read.
     pub fn flags(self) -> u32 {

@@ -1,14 +1,14 @@
-//! Begins the recording of a process that already runs with edleak's library, and that is idle or not
-//! recorded.
+//! Begins the recording of a process that already runs. If the process has no library, loads it first
+//! ([`crate::attach`]).
 
+use crate::attach;
 use crate::error::{Error, ErrorKind};
 use crate::follow::attached::Attached;
-use crate::follow::session_stock::SessionStock;
+use crate::follow::session_stock::{self, SessionStock};
 use crate::follow::{Follower, Root, RunSettings};
-use crate::recording::Options;
+use crate::recording::{Domains, Options};
 use crate::rules::publisher::Publisher;
 use crate::start::library;
-use crate::start::loadable;
 use crate::start::output;
 use crate::start::run::{Failed, Recorded, RunOptions};
 use crate::sys::idle::{self, Library, NotFound};
@@ -17,14 +17,13 @@ use crate::sys::quiescence::Quiescence;
 use crate::sys::remote;
 use crate::sys::say::say;
 use crate::sys::signals::{Signals, Watch};
-use edleak_binary::elf::Elf;
-use edleak_binary::file_bytes::FileBytes;
 use edleak_session::header::Header;
 use edleak_session::idle::{COUNTING, WAKE};
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::mem::offset_of;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -44,8 +43,10 @@ pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) ->
         let ended = || refusal("it has just ended", "name one that runs");
         of_process(Watch::unavailable().unwrap_or_else(ended))
     })?;
-    let library = find_library(pid).map_err(|why| of_process(explain(pid, &why, options)))?;
+    let library = find_or_load(pid, options).map_err(of_process)?;
     check_library(&library).map_err(of_process)?;
+    // The detours lead only the calls of malloc to a library that was loaded late.
+    let domains = if library.is_late { Domains::HEAP } else { options.domains };
     let code_options = Arc::new(options.code.clone());
     let mut signals = Signals::block()
         .map_err(|error| Error::system("signals cannot be received", &error, "see `ulimit -a`"))?;
@@ -59,7 +60,7 @@ pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) ->
             auto_watch: options.auto_watch,
             inject_bytes_per_s: options.inject_bytes_per_s,
             own_allocator: None,
-            domains: options.domains,
+            domains,
         },
         output: output.clone(),
         duration: options.duration,
@@ -72,15 +73,21 @@ pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) ->
             "see `ulimit -a`, or start edleak-record as the user of the process, in its PID namespace";
         of_process(Error::system("it cannot share memory with edleak-record", &error, remedy))
     };
-    let begun = SessionStock::create_for(pid, options.children).map_err(no_memory).and_then(|stock| {
-        let number = process::read_status(pid).map_or(0, |status| status.own_number);
-        stock.set_domains(options.domains.flags());
-        stock.set_root(if number == 0 { pid } else { number });
-        leave_earlier_session(&library).map_err(of_process)?;
-        let attached = Attached::wake(library, watch, stock.address(), options.quiet);
-        let attached = attached.map_err(|error| of_process(inaccessible(pid, &error)))?;
-        Ok((stock, attached))
-    });
+    // The malloc of libc also serves operator new. Without the rules for it, operator new would be the site.
+    let patience =
+        if library.is_late { session_stock::PATIENCE_FOR_DETOURS } else { session_stock::PATIENCE };
+    let begun =
+        SessionStock::create_for(pid, options.children, patience).map_err(no_memory).and_then(|stock| {
+            let number = process::read_status(pid).map_or(0, |status| status.own_number);
+            stock.set_domains(domains.flags());
+            stock.set_root(if number == 0 { pid } else { number });
+            leave_earlier_session(&library).map_err(of_process)?;
+            let led = library.is_late.then(|| attach::lead(&library, &options.attach, options.quiet));
+            let led = led.transpose().map_err(of_process)?;
+            let attached = Attached::wake(library, led, watch, stock.address(), options.quiet);
+            let attached = attached.map_err(|error| of_process(inaccessible(pid, &error)))?;
+            Ok((stock, attached))
+        });
     let (stock, attached) = begun.inspect_err(|_| reserved.give_back())?;
     reserved.settle();
     if !options.quiet {
@@ -132,10 +139,60 @@ fn check_process(pid: u32) -> Result<(), Error> {
     }
 }
 
+/// Finds the library of a process, or loads it into the process.
+fn find_or_load(pid: u32, options: &RunOptions) -> Result<Library, Error> {
+    match find_library(pid) {
+        Err(NotFound::Absent) => {}
+        // An edleak-record died after the library was loaded, and before the library had its detours.
+        Ok(library) if library.is_late && library.late().is_ok_and(|late| late.detours == 0) => {}
+        found => return found.map_err(|why| explain(pid, &why)),
+    }
+    if process::program(pid).is_none() {
+        return Err(refusal("it is a thread of the kernel", "name a program"));
+    }
+    attach::check_access(pid).map_err(|error| inaccessible(pid, &error))?;
+    let (path, _) = library::find(options.embedded)?;
+    let path = visible_path(pid, &path, options)?;
+    attach::load(pid, &path, &options.attach, options.quiet)
+}
+
+/// The path under which a process can open the library. If the process has other files, copies the library
+/// to the directory that the user has named.
+fn visible_path(pid: u32, library: &Path, options: &RunOptions) -> Result<PathBuf, Error> {
+    let root = format!("/proc/{pid}/root");
+    let seen = |path: &Path| PathBuf::from(format!("{root}{}", path.display()));
+    let identity = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+    if identity(library).is_some() && identity(library) == identity(&seen(library)) {
+        return Ok(library.to_owned());
+    }
+    let Some(directory) = &options.attach_copy else {
+        let message = format!("it cannot open `{}`: it has other files", library.display());
+        return Err(refusal(message, "copy the library into its files: `--copy-into /tmp`"));
+    };
+    let name = format!("libedleak_preload-{}.so", edleak_session::VERSION);
+    let copy = directory.join(name);
+    let cannot = |error: io::Error| {
+        let message = format!("`{}` cannot be written: {error}", seen(&copy).display());
+        refusal(message, "name a directory that exists there, or start edleak-record as root")
+    };
+    let bytes = fs::read(library).map_err(cannot)?;
+    let place = seen(&copy);
+    if fs::read(&place).is_ok_and(|there| there == bytes) {
+        return Ok(copy);
+    }
+    // The file must be new: another user may have made a file or a link of this name.
+    let _ = fs::remove_file(&place);
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(0o755).open(&place).map_err(cannot)?;
+    file.write_all(&bytes).map_err(cannot)?;
+    Ok(copy)
+}
+
 /// Finds the library of a process. If the process has just started, waits until it has loaded the library.
 fn find_library(pid: u32) -> Result<Library, NotFound> {
     const LONGEST_START: Duration = Duration::from_millis(500);
-    let limit = Instant::now() + LONGEST_START;
+    let is_young = process::age(pid).is_none_or(|age| age < 2 * LONGEST_START);
+    let limit = Instant::now() + if is_young { LONGEST_START } else { Duration::ZERO };
     loop {
         match Library::find(pid) {
             Err(NotFound::Absent) if Instant::now() < limit => {
@@ -147,35 +204,15 @@ fn find_library(pid: u32) -> Result<Library, NotFound> {
 }
 
 /// The reason why the collector found no library in a process, and the remedy.
-fn explain(pid: u32, why: &NotFound, options: &RunOptions) -> Error {
+fn explain(pid: u32, why: &NotFound) -> Error {
     match why {
         NotFound::Memory(error) => inaccessible(pid, error),
         NotFound::Version(theirs) => refusal(
             format!("it has the library of another version: {theirs}"),
             "use the edleak-record of that version, or start the process again with this one",
         ),
-        NotFound::Absent => explain_absence(pid, options),
+        NotFound::Absent => refusal("it runs without edleak's library", attach::remedy(pid)),
     }
-}
-
-fn explain_absence(pid: u32, options: &RunOptions) -> Error {
-    let file = format!("/proc/{pid}/exe");
-    let Ok(program) = fs::read_link(&file) else {
-        return refusal("it is a thread of the kernel", "name a program");
-    };
-    let is_static = FileBytes::open(Path::new(&file))
-        .is_ok_and(|bytes| Elf::parse(&bytes).is_ok_and(|elf| elf.interpreter().is_none()));
-    if is_static {
-        let message = "it is statically linked, so no library can be loaded into it";
-        return refusal(message, "link it without `-static`");
-    }
-    let library = library::find(options.embedded).map_or(loadable::NAME.into(), |(path, _)| path);
-    let remedy = format!(
-        "start it with `edleak-record --idle {}`, or with EDLEAK_IDLE=1 LD_PRELOAD={} in its environment",
-        program.display(),
-        library.display()
-    );
-    refusal("it runs without edleak's library", remedy)
 }
 
 /// The reason why this user may not read or write the memory of a process.

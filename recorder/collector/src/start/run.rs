@@ -1,5 +1,6 @@
 //! One run: checks the program, starts it and follows it.
 
+use crate::attach::Settings;
 use crate::detour::Prefixes;
 use crate::error::{Error, ErrorKind};
 use crate::follow::session_stock::{PATIENCE, PATIENCE_FOR_DETOURS, SessionStock};
@@ -54,6 +55,10 @@ pub struct RunOptions {
     pub inject_bytes_per_s: Option<f64>,
     /// The domains of memory to record.
     pub domains: Domains,
+    /// How to attach to a process without the library.
+    pub attach: Settings,
+    /// The directory, in the files of such a process, into which the library may be copied.
+    pub attach_copy: Option<PathBuf>,
     /// Whether to print only errors.
     pub quiet: bool,
     /// The copy of the preload library inside this program, if it has one.

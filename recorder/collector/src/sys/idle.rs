@@ -8,6 +8,7 @@
 use crate::sys::maps;
 use crate::sys::proc_file;
 use crate::sys::remote;
+use edleak_session::detour::HOOKS;
 use edleak_session::idle::{
     ADDRESS_BYTES, BEGINNING, COUNTING, ENDING, Idle, LIMITS_STRIDE, Limits, MAGIC, NOTE_OWNER, NOTE_TYPE,
     OFF, STARTING, WAKE,
@@ -31,6 +32,19 @@ pub(crate) struct Library {
     pub(crate) is_countable: bool,
     /// Number of seccomp filters when the library started; `None`: unknown.
     pub(crate) filters: Option<u32>,
+    /// Whether a collector has loaded the library into the running process.
+    pub(crate) is_late: bool,
+}
+
+/// The facts about a library that was loaded late.
+#[derive(Clone, Debug)]
+pub(crate) struct Late {
+    /// The `malloc` of the process.
+    pub(crate) malloc: u64,
+    /// The address of the code of the detours; 0: there is none.
+    pub(crate) detours: u64,
+    /// The addresses of the library's hooks.
+    pub(crate) hooks: [u64; HOOKS],
 }
 
 /// The reason why the collector cannot use a library.
@@ -91,7 +105,27 @@ impl Library {
             limits: u64_at(offset_of!(Idle, limits))?,
             is_countable: u32_at(offset_of!(Idle, is_countable))? != 0,
             filters: (filters != u32::MAX).then_some(filters),
+            is_late: u32_at(offset_of!(Idle, is_late))? != 0,
         })
+    }
+
+    /// The facts that detours need.
+    pub(crate) fn late(&self) -> io::Result<Late> {
+        let word = |offset: usize| {
+            let mut bytes = [0; 8];
+            remote::read(self.pid, self.idle + offset as u64, &mut bytes).map(|()| u64::from_ne_bytes(bytes))
+        };
+        let mut hooks = [0; HOOKS];
+        for (index, hook) in hooks.iter_mut().enumerate() {
+            *hook = word(offset_of!(Idle, hooks) + 8 * index)?;
+        }
+        Ok(Late { malloc: word(offset_of!(Idle, malloc))?, detours: word(offset_of!(Idle, detours))?, hooks })
+    }
+
+    /// Stores the address of the code of the detours.
+    pub(crate) fn set_detours(&self, address: u64) -> io::Result<()> {
+        let place = self.idle + offset_of!(Idle, detours) as u64;
+        remote::write(self.pid, &[(place, &address.to_ne_bytes())])
     }
 
     /// The process ID.

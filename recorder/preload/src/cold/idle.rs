@@ -30,6 +30,7 @@ use crate::cold::environment::Environment;
 use crate::cold::lifecycle::{self, Claim};
 use crate::cold::path::Path;
 use crate::cold::{detached, modules, sites, sys};
+use crate::entry::detour;
 use crate::hot::{live, thread, walk};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use edleak_session::header::Header;
@@ -48,6 +49,16 @@ pub(super) fn describe(is_countable: bool, waits: bool) {
     IDLE.limits.store(thread::first_limits() as u64, Ordering::Relaxed);
     IDLE.filters.store(if waits { seccomp_filters() } else { UNKNOWN }, Ordering::Relaxed);
     IDLE.publish();
+}
+
+/// Stores the addresses that a collector needs for a library that it has loaded into a running process.
+pub(super) fn describe_late(is_countable: bool, malloc: usize) {
+    IDLE.is_late.store(1, Ordering::Relaxed);
+    IDLE.malloc.store(malloc as u64, Ordering::Relaxed);
+    for (place, hook) in IDLE.hooks.iter().zip(detour::hooks()) {
+        place.store(hook as u64, Ordering::Relaxed);
+    }
+    describe(is_countable, true);
 }
 
 /// Number of seccomp filters of this process. If the number grows later, the process has restricted its

@@ -262,7 +262,27 @@ static CONSTRUCTOR: extern "C" fn() = constructor;
 // records such a program, too.
 #[cfg(not(test))]
 extern "C" fn constructor() {
-    start();
+    if PHASE.load(Ordering::Relaxed) == NEW && real::is_late() {
+        start_late();
+    } else {
+        start();
+    }
+}
+
+/// Starts a library that a collector has loaded into a running process. The library waits, and counts only
+/// through the detours that the collector writes.
+#[cfg_attr(test, allow(dead_code))] // the test build has no constructor
+#[cold]
+fn start_late() {
+    if PHASE.compare_exchange(NEW, STARTING, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        return;
+    }
+    let malloc = real::resolve_late();
+    let is_secure = Environment::of_process().is_secure();
+    free::forward();
+    learn_tid_offset_late();
+    idle::describe_late(!is_secure, malloc);
+    PHASE.store(OFF, Ordering::Release);
 }
 
 /// Clears the address at which forked children found a session of the last recording.
@@ -502,27 +522,40 @@ fn copy_maps(header: &Header, to: *mut u8) {
     header.maps_bytes.store(used as u32, Ordering::Release);
 }
 
+/// The offset of the thread ID from the thread pointer in glibc.
+const GLIBC_TID_OFFSET: usize = 0x2d0;
+const UNKNOWN_OFFSET: usize = usize::MAX;
+static TID_OFFSET: AtomicUsize = AtomicUsize::new(UNKNOWN_OFFSET);
+
 /// The offset of libc's thread ID from the thread pointer. The function tries the layouts of glibc and musl,
 /// and compares the result with the known ID of the main thread. 0: neither layout matches, or libc has not
 /// stored the ID.
 fn tid_offset() -> usize {
-    const GLIBC: usize = 0x2d0;
-    const MUSL: usize = 0x30;
-    const UNKNOWN: usize = usize::MAX;
-    static KNOWN: AtomicUsize = AtomicUsize::new(UNKNOWN);
-    let known = KNOWN.load(Ordering::Relaxed);
-    if known != UNKNOWN {
+    let known = TID_OFFSET.load(Ordering::Relaxed);
+    if known != UNKNOWN_OFFSET {
         return known;
     }
+    const MUSL: usize = 0x30;
     let (tid, pointer) = (sys::gettid(), arch::thread_pointer());
     if tid != sys::getpid() {
         return 0;
     }
     // Only glibc has `__libc_stack_end`. The memory of musl's control block may end before glibc's offset.
-    let offset = if stack_start() != 0 { GLIBC } else { MUSL };
+    let offset = if stack_start() != 0 { GLIBC_TID_OFFSET } else { MUSL };
     // SAFETY: the control block of glibc is over 2,000 bytes long, and that of musl over 100.
     let found = unsafe { ((pointer + offset) as *const u32).read_volatile() };
     let offset = if found == tid { offset } else { 0 };
-    KNOWN.store(offset, Ordering::Relaxed);
+    TID_OFFSET.store(offset, Ordering::Relaxed);
     offset
+}
+
+/// Learns the offset of the thread ID in a library that was loaded late. The thread that loads it need not be
+/// the main thread, but libc has stored the ID of each thread long ago.
+#[cfg_attr(test, allow(dead_code))] // the test build has no constructor
+fn learn_tid_offset_late() {
+    // SAFETY: only a process with glibc gets the library late, and glibc's control block is over 2,000 bytes
+    // long.
+    let found = unsafe { ((arch::thread_pointer() + GLIBC_TID_OFFSET) as *const u32).read_volatile() };
+    let offset = if found == sys::gettid() { GLIBC_TID_OFFSET } else { 0 };
+    TID_OFFSET.store(offset, Ordering::Relaxed);
 }

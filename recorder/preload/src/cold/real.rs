@@ -485,6 +485,45 @@ pub(crate) fn is_in_pthread_create(address: usize) -> bool {
     start != 0 && (start + 1..start + MOST_BYTES).contains(&address)
 }
 
+/// Whether this library was loaded after the start of the process, for itself alone (`RTLD_LOCAL`). The
+/// program then uses none of its symbols.
+#[cfg_attr(test, allow(dead_code))] // the test build has no constructor
+pub(crate) fn is_late() -> bool {
+    const RTLD_LAZY: i32 = 1;
+    if modules::is_own(global(c"malloc") as usize) {
+        return false;
+    }
+    // Another allocator may come before a preloaded library, so malloc alone does not decide. `RTLD_DEFAULT`
+    // would find the symbols of this library in any case; the program's own list of libraries has them only
+    // if the library was preloaded.
+    learn_dlerror();
+    let dlopen = global(c"dlopen");
+    if dlopen.is_null() {
+        forget_error();
+        return false;
+    }
+    // SAFETY: libc's `dlopen` has this type.
+    let dlopen: unsafe extern "C" fn(*const c_char, i32) -> *mut c_void = unsafe { transmute(dlopen) };
+    // SAFETY: without a name, the call returns a handle of the program and loads nothing.
+    let program = unsafe { dlopen(ptr::null(), RTLD_LAZY) };
+    let found = find(program, c"edleak_set_mark");
+    if found.is_null() {
+        forget_error();
+    }
+    found.is_null()
+}
+
+/// Finds the functions that a library loaded late needs. Returns the malloc that the process uses, or the
+/// program's stub for it.
+#[cfg_attr(test, allow(dead_code))] // the test build has no constructor
+pub(crate) fn resolve_late() -> usize {
+    learn_dlerror();
+    PTHREAD_CREATE.store(global(c"pthread_create").addr(), Ordering::Relaxed);
+    // A collector loads the library only into a process that uses glibc's malloc.
+    ALLOCATOR.store(GLIBC, Ordering::Relaxed);
+    global(c"malloc") as usize
+}
+
 /// The next malloc, calloc, realloc and free: the library has found them but does not use them yet.
 pub(crate) struct Resolved {
     functions: [*mut c_void; 4],

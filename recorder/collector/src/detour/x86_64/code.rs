@@ -115,11 +115,21 @@ pub(crate) enum SmallFree {
     Raised,
 }
 
+/// Whether an allocator keeps its allocations [`SPACING`] bytes apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Spacing {
+    /// The allocator keeps them apart itself, as glibc's does. The stubs pass sizes unchanged.
+    Kept,
+    /// The stubs request at least [`SPACING`] bytes.
+    Requested,
+}
+
 /// The stub for a function of this shape. `hooks` is the address of the table of hooks.
 pub(crate) fn stub(
     shape: Shape,
     trampoline: u64,
     small_free: SmallFree,
+    spacing: Spacing,
     hooks: u64,
     address: u64,
 ) -> Result<Vec<u8>, IcedError> {
@@ -127,18 +137,18 @@ pub(crate) fn stub(
     let end = block.label();
     let hook = match shape {
         Shape::Allocate(size) => {
-            raise(&mut block, size, None, end)?;
+            raise(&mut block, size, None, spacing, end)?;
             Hook::Allocate
         }
         Shape::PosixMemalign => {
             block.add(Instruction::with2(Code::Mov_r64_rm64, Register::RAX, ARGUMENTS[0]))?;
-            raise(&mut block, Size::Argument(2), None, end)?;
+            raise(&mut block, Size::Argument(2), None, spacing, end)?;
             Hook::PosixMemalign
         }
         Shape::Reallocate { old, size, frees_on_failure } => {
             let old = ARGUMENTS[usize::from(old)];
             block.add(Instruction::with2(Code::Mov_r64_rm64, Register::RAX, old))?;
-            raise(&mut block, size, Some(Register::RAX), end)?;
+            raise(&mut block, size, Some(Register::RAX), spacing, end)?;
             if frees_on_failure { Hook::ReallocateOrFree } else { Hook::Reallocate }
         }
         Shape::Resize => {
@@ -147,6 +157,7 @@ pub(crate) fn stub(
             Hook::Resize
         }
         Shape::Free => Hook::Free,
+        Shape::FreeSized { .. } if spacing == Spacing::Kept => Hook::Free,
         Shape::FreeSized { size, flags } => {
             let (size, size_32) = (usize::from(size), usize::from(size));
             block.add(Instruction::with2(Code::Cmp_rm64_imm8, ARGUMENTS[size], SPACING as i32))?;
@@ -177,16 +188,26 @@ pub(crate) fn stub(
     block.encode(address)
 }
 
-/// Puts the requested size into r10, and raises the argument to [`SPACING`] if it is smaller. Jumps to `end`
+/// Puts the requested size into r10. If `spacing` asks for it, raises the argument to [`SPACING`] if it is
+/// smaller. Jumps to `end`
 /// if the argument stays as it is. `old` is the register with the old address, if the function reallocates.
 /// If the old address is not null, a size of 0 may mean a free and stays 0.
-fn raise(block: &mut Block, size: Size, old: Option<Register>, end: u64) -> Result<(), IcedError> {
+fn raise(
+    block: &mut Block,
+    size: Size,
+    old: Option<Register>,
+    spacing: Spacing,
+    end: u64,
+) -> Result<(), IcedError> {
     let (Size::Argument(first) | Size::Product(first, _)) = size;
     let first = usize::from(first);
     block.add(Instruction::with2(Code::Mov_r64_rm64, Register::R10, ARGUMENTS[first]))?;
     if let Size::Product(_, second) = size {
         block.add(Instruction::with2(Code::Imul_r64_rm64, Register::R10, ARGUMENTS[usize::from(second)]))?;
         block.branch(Code::Jo_rel8_64, end)?;
+    }
+    if spacing == Spacing::Kept {
+        return Ok(());
     }
     block.add(Instruction::with2(Code::Cmp_rm64_imm8, Register::R10, SPACING as i32))?;
     block.branch(Code::Jae_rel8_64, end)?;

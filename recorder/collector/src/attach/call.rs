@@ -1,0 +1,358 @@
+//! Loads the library on a thread that waits in a system call.
+//!
+//! The collector stops only this thread. All other threads run, so no lock that they hold can stop the
+//! loader. The thread runs the code of [`code`], with its own stack left alone.
+//!
+//! ```text
+//! memory below the thread's stack pointer, from low to high addresses
+//!   Block                the arguments and results of the code
+//!   frame                the registers to which the thread returns
+//!   path                 the path of the library
+//!   red zone             128 bytes that the thread may use without moving its stack pointer
+//! ```
+//!
+//! The collector writes this memory and the code first. Neither changes the thread. Then it sets the
+//! registers, in one call. From then on the code restores the thread by itself, so the collector may die at
+//! any instant. While the collector lives, it restores the registers itself: then the kernel continues the
+//! system call as after any other stop, with the time that was left.
+
+use crate::attach::modules::Module;
+use crate::attach::ptrace::{ChildSignals, Registers, Stop, Thread};
+use crate::attach::safe_point::SafePoints;
+use crate::attach::stop;
+use crate::attach::target::Functions;
+use crate::attach::x86_64::code::{self, Block, DONE};
+use crate::attach::x86_64::frame;
+use crate::sys::maps;
+use crate::sys::remote;
+use std::ffi::CStr;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::mem::offset_of;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+const RTLD_NOW: u64 = 2;
+const RED_ZONE: u64 = 128;
+/// Free stack that must remain below the block, for the frame of a signal handler.
+const STACK_RESERVE: u64 = 16 << 10;
+/// Offset of the thread's ID in glibc's control block.
+const TID_AT: u64 = 0x2d0;
+/// Offset of the control block's own address in it.
+const SELF_AT: u64 = 0x10;
+
+/// The arguments of the call.
+pub(crate) struct Call<'a> {
+    pub(crate) functions: Functions,
+    /// The path of the library, as the process sees it.
+    pub(crate) library: &'a CStr,
+    /// Address and size of the memory for detours.
+    pub(crate) detours: (u64, u64),
+}
+
+/// The reason why a call did not load the library.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The thread cannot make the call now. The text says why.
+    Unsuitable(String),
+    /// `dlopen` failed, with this message.
+    Refused(String),
+    /// The memory for the detours was taken meanwhile.
+    NoPlace,
+    /// The call runs on in this thread.
+    Unfinished,
+    /// The system refused a step.
+    System(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure::System(error)
+    }
+}
+
+/// The threads that wait in a system call, best candidates first.
+pub(crate) fn waiting_threads(pid: u32) -> Vec<u32> {
+    let ranked = |tid: u32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall")).ok()?;
+        Some((rank(&text)?, tid))
+    };
+    let mut threads: Vec<(u32, u32)> = stop::tasks(pid).filter_map(ranked).collect();
+    threads.sort_unstable();
+    threads.into_iter().map(|(_, tid)| tid).collect()
+}
+
+/// The rank of a thread by its line in /proc/PID/task/TID/syscall: 0 for a wait without a time limit; `None`:
+/// the thread runs, or waits in a call that must not be interrupted.
+fn rank(line: &str) -> Option<u32> {
+    let mut fields = line.split_whitespace();
+    let number: libc::c_long = fields.next()?.parse().ok()?;
+    let hex = |word: &str| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok();
+    let arguments: Vec<u64> = fields.filter_map(hex).collect();
+    let argument = |index: usize| arguments.get(index).copied().unwrap_or(0);
+    match number {
+        libc::SYS_futex if argument(3) == 0 => Some(0),
+        libc::SYS_read | libc::SYS_accept | libc::SYS_accept4 | libc::SYS_recvfrom | libc::SYS_recvmsg => {
+            Some(0)
+        }
+        libc::SYS_wait4 | libc::SYS_waitid | libc::SYS_write => Some(1),
+        libc::SYS_poll | libc::SYS_epoll_wait | libc::SYS_select => Some(1),
+        libc::SYS_epoll_pwait if argument(4) == 0 => Some(1),
+        libc::SYS_ppoll if argument(3) == 0 => Some(1),
+        libc::SYS_pselect6 => Some(2),
+        libc::SYS_futex | libc::SYS_nanosleep | libc::SYS_clock_nanosleep => Some(2),
+        libc::SYS_restart_syscall => Some(3),
+        _ => None,
+    }
+}
+
+impl Call<'_> {
+    /// Loads the library on a thread. Returns the time for which the thread stood still or made the call.
+    pub(crate) fn run(
+        &self,
+        pid: u32,
+        tid: u32,
+        modules: &[Module],
+        safe_points: &SafePoints<'_>,
+        limit: Instant,
+        step: &dyn Fn(&str),
+    ) -> Result<Duration, Failure> {
+        const STOP: Duration = Duration::from_millis(100);
+        let unsuitable = |why: &str| Err(Failure::Unsuitable(why.to_owned()));
+        let _signals = ChildSignals::block();
+        let began = Instant::now();
+        let mut thread = Thread::seize(tid)?;
+        thread.interrupt()?;
+        if thread.wait(limit.min(began + STOP))? != Some(Stop::Event) {
+            return unsuitable("running");
+        }
+        step("seized");
+        let registers = thread.registers()?;
+        let waits = registers.orig_rax.cast_signed() >= 0 && registers.rax.cast_signed() < 0;
+        if !waits {
+            return unsuitable("running");
+        }
+        if !is_thread_of_glibc(pid, tid, &registers) {
+            return unsuitable("a thread without glibc's control block");
+        }
+        if thread.redirects_system_calls() {
+            return unsuitable("a thread whose system calls are redirected");
+        }
+        safe_points.check(&registers).map_err(Failure::Unsuitable)?;
+        let mask = thread.signal_mask()?;
+        let state = thread.extended_state()?;
+        let Some(code_at) = place_for_code(pid, modules) else {
+            return unsuitable("in a process without free space behind its code");
+        };
+
+        let path = self.library.to_bytes_with_nul();
+        let frame_at = size_of::<Block>().next_multiple_of(64);
+        let path_at = frame_at + frame::bytes(&state);
+        let bytes = (path_at + path.len()) as u64;
+        let block_at = registers.rsp.wrapping_sub(RED_ZONE + bytes) & !63;
+        if !has_stack(pid, block_at) {
+            return unsuitable("a thread with little stack");
+        }
+        let block = Block {
+            dlopen: self.functions.dlopen,
+            dlerror: self.functions.dlerror,
+            errno_location: self.functions.errno_location,
+            path: block_at + path_at as u64,
+            flags: RTLD_NOW,
+            detours: self.detours.0,
+            detours_bytes: self.detours.1,
+            frame: block_at + frame_at as u64,
+            all_signals: u64::MAX,
+            ..Block::default()
+        };
+        let mut memory = block.to_bytes();
+        memory.resize(frame_at, 0);
+        memory.extend(frame::frame(block.frame, &frame::restarted(&registers), mask, &state));
+        memory.extend(path);
+        let process = OpenOptions::new().read(true).write(true).open(format!("/proc/{pid}/mem"))?;
+        process.write_all_at(&memory, block_at)?;
+        process.write_all_at(code::code(), code_at)?;
+        step("written");
+
+        const TRAP_AND_DIRECTION: u64 = 0x500;
+        let start = Registers {
+            rip: code_at,
+            rsp: block_at,
+            rbx: block_at,
+            rax: 0,
+            orig_rax: u64::MAX,
+            eflags: registers.eflags & !TRAP_AND_DIRECTION,
+            ..registers
+        };
+        thread.set_registers(&start)?;
+        step("set");
+        // The code blocks the signals itself, but a signal may wait already.
+        thread.set_signal_mask(u64::MAX)?;
+        let restore = |thread: &Thread| -> io::Result<()> {
+            thread.set_extended_state(&state)?;
+            thread.set_signal_mask(mask)?;
+            thread.set_registers(&registers)
+        };
+        match run_to_the_end(&mut thread, limit, step) {
+            Ok(true) => {}
+            // The thread restores itself.
+            Ok(false) => return Err(Failure::Unfinished),
+            Err(failure) => {
+                thread.forget_signal();
+                restore(&thread)?;
+                return Err(failure);
+            }
+        }
+        step("loaded");
+        let result = Results::read(pid, block_at)?;
+        // The thread stands before the system call that restores it. It reaches the point at which the kernel
+        // continues an interrupted system call only through another stop.
+        thread.interrupt()?;
+        thread.go_on()?;
+        if thread.wait(limit + STOP)? != Some(Stop::Event) {
+            return Err(Failure::Unfinished);
+        }
+        let message = result.message(pid);
+        restore(&thread)?;
+        stop::restart_wait(&thread);
+        step("restored");
+        drop(thread);
+        let time = began.elapsed();
+        match result {
+            _ if result.stack >= FIRST_ERROR => {
+                Err(Failure::System(io::Error::from_raw_os_error(-(result.stack as i32))))
+            }
+            Results { handle: 0, .. } => Err(Failure::Refused(message)),
+            _ if result.detours != self.detours.0 && self.detours.1 != 0 => Err(Failure::NoPlace),
+            _ => Ok(time),
+        }
+    }
+}
+
+/// The lowest result of a system call that stands for an error.
+const FIRST_ERROR: u64 = -4095i64 as u64;
+
+/// The results of the code.
+struct Results {
+    stack: u64,
+    detours: u64,
+    handle: u64,
+    message: u64,
+}
+
+impl Results {
+    fn read(pid: u32, block: u64) -> io::Result<Results> {
+        let word = |offset: usize| {
+            let mut bytes = [0; 8];
+            remote::read(pid, block + offset as u64, &mut bytes).map(|()| u64::from_ne_bytes(bytes))
+        };
+        Ok(Results {
+            stack: word(offset_of!(Block, stack))?,
+            detours: word(offset_of!(Block, detours_result))?,
+            handle: word(offset_of!(Block, handle))?,
+            message: word(offset_of!(Block, message))?,
+        })
+    }
+
+    /// The message of `dlerror`.
+    fn message(&self, pid: u32) -> String {
+        const MOST_BYTES: u64 = 1024;
+        let mut text = Vec::new();
+        let mut byte = [0];
+        while self.message != 0 && (text.len() as u64) < MOST_BYTES {
+            let at = self.message + text.len() as u64;
+            if remote::read(pid, at, &mut byte).is_err() || byte[0] == 0 {
+                break;
+            }
+            text.push(byte[0]);
+        }
+        String::from_utf8_lossy(&text).replace(char::is_control, "?")
+    }
+}
+
+/// Lets the thread run until it has made the call. `false`: it has not by `limit`.
+fn run_to_the_end(thread: &mut Thread, limit: Instant, step: &dyn Fn(&str)) -> Result<bool, Failure> {
+    loop {
+        thread.go_on_to_system_call()?;
+        match thread.wait(limit)? {
+            None => return Ok(false),
+            Some(Stop::SystemCall) => {
+                let registers = thread.registers()?;
+                if registers.orig_rax == libc::SYS_openat as u64 {
+                    step("inside");
+                }
+                if registers.orig_rax == libc::SYS_getpid as u64 && registers.rdi == DONE {
+                    return Ok(true);
+                }
+            }
+            Some(Stop::Event) => {}
+            Some(Stop::Signal(signal)) => {
+                let message = format!("signal {signal} hit the thread while it loaded the library");
+                return Err(Failure::System(io::Error::other(message)));
+            }
+            Some(Stop::Ended) => return Err(Failure::System(io::Error::other("the process has ended"))),
+        }
+    }
+}
+
+/// Whether a thread has the control block of glibc, so that it may call functions of libc.
+fn is_thread_of_glibc(pid: u32, tid: u32, registers: &Registers) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).unwrap_or_default();
+    let own = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    let own: Option<u32> = own.and_then(|ids| ids.split_whitespace().last()?.parse().ok());
+    let mut pointer = [0; 8];
+    let is_own = remote::read(pid, registers.fs_base + SELF_AT, &mut pointer).is_ok()
+        && u64::from_ne_bytes(pointer) == registers.fs_base;
+    is_own && remote::read_u32(pid, registers.fs_base + TID_AT).ok() == own
+}
+
+/// Whether the memory at `lowest` and some below it is free stack of a thread.
+fn has_stack(pid: u32, lowest: u64) -> bool {
+    let map = maps::text_of(pid).unwrap_or_default();
+    maps::lines(&map).any(|line| {
+        line.permissions.starts_with("rw-p")
+            && (line.start..line.end).contains(&lowest)
+            && lowest - line.start >= STACK_RESERVE
+    })
+}
+
+/// A place for the code: in the last page of the code of a module, behind the code's end. The code stays there,
+/// because a thread of an earlier attempt may still run it.
+fn place_for_code(pid: u32, modules: &[Module]) -> Option<u64> {
+    let needed = code::code().len() as u64;
+    let map = maps::text_of(pid)?;
+    let is_libc_last = |module: &&Module| !module.is_libc();
+    let mut modules: Vec<&Module> = modules.iter().filter(|module| !module.is_loader()).collect();
+    modules.sort_by_key(is_libc_last);
+    modules.into_iter().find_map(|module| {
+        let elf = module.elf()?;
+        let end = elf.code_segments().map(|(start, bytes)| start + bytes.len() as u64).max()?;
+        let end = module.start + (end - elf.link_base());
+        let place = end.next_multiple_of(16);
+        let is_code = |line: &maps::Line<'_>| {
+            line.permissions == "r-xp"
+                && line.start < place
+                && place + needed <= line.end
+                && line.end - end < 4096
+        };
+        maps::lines(&map).find(is_code)?;
+        let mut before = vec![0; needed as usize];
+        remote::read(pid, place, &mut before).ok()?;
+        (before == code::code() || before.iter().all(|&byte| byte == 0)).then_some(place)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_without_a_limit_come_first_and_waits_for_signals_never() {
+        assert_eq!(rank("202 0x7f00 0x189 0x0 0x0 0x0 0xffffffff 0x7ffd 0x7f01"), Some(0));
+        assert_eq!(rank("202 0x7f00 0x189 0x0 0x7ffc 0x0 0xffffffff 0x7ffd 0x7f01"), Some(2));
+        assert_eq!(rank("0 0x0 0x7ffc 0x400 0x0 0x0 0x0 0x7ffd 0x7f01"), Some(0));
+        for line in ["running", "-1 0x7ffd 0x7f01", "34 0x0 0x0", "130 0x7ffd 0x8", "281 1 2 3 4 0x7ffd"] {
+            assert_eq!(rank(line), None, "{line}");
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The jumps at the entries of the process's malloc: compiles, writes and removes them.
+//!
+//! The jumps lead to stubs near libc, the stubs to the hooks of the library. The stubs stay in the process.
+//! All bytes are written through /proc/PID/mem, which changes private memory even if the process itself may
+//! only read and execute it. So no page of the process is writable at any time.
+
+use crate::attach::modules::Module;
+use crate::attach::stop::{Stopped, Unstopped};
+use crate::detour::entries::{Entry, FileEntries};
+use crate::detour::module::{self, Compiled};
+use crate::detour::place;
+use crate::detour::table::Owner;
+use crate::detour::x86_64::code::Spacing;
+use crate::detour::{Prefixes, table};
+use crate::error::{Error, ErrorKind};
+use crate::sys::maps;
+use crate::sys::remote;
+use edleak_binary::functions::FunctionTable;
+use edleak_session::detour::HOOKS;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+/// The functions without which nothing could be counted.
+const NEEDED: &[&str] = &["malloc", "calloc", "realloc", "free"];
+/// The most bytes of a stack in which the collector looks for interrupted code.
+const MOST_STACK_BYTES: u64 = 8 << 20;
+
+/// The detours of libc in one process.
+#[derive(Clone, Debug)]
+pub(crate) struct Detours {
+    pid: u32,
+    compiled: Compiled,
+    /// Functions without a detour.
+    pub(crate) missing: Vec<String>,
+}
+
+fn refusal(message: impl Into<String>, remedy: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Process, message).with_remedy(remedy)
+}
+
+/// The functions of malloc in libc.
+fn entries_of(libc: &Module) -> Option<FileEntries> {
+    let elf = libc.elf()?;
+    let functions = FunctionTable::of(&elf);
+    let is_wanted = |known: &table::Known| known.owner == Owner::Standard;
+    Some(FileEntries::find(&elf, &functions, &Prefixes::default(), is_wanted))
+}
+
+/// A place near libc for the code of the detours, and its size.
+pub(crate) fn place_for(pid: u32, libc: &Module) -> Option<(u64, u64)> {
+    let entries = entries_of(libc)?;
+    let entries: Vec<&Entry> = entries.entries.iter().collect();
+    let bytes = module::most_bytes(&entries);
+    let mapped = maps::ranges(&maps::text_of(pid)?);
+    Some((place::near(&mapped, libc.start, libc.end, bytes)?, bytes))
+}
+
+impl Detours {
+    /// Compiles the detours for code at `address`.
+    pub(crate) fn compile(pid: u32, libc: &Module, address: u64) -> Result<Detours, Error> {
+        let unusable = |why: String| {
+            let message = format!("the malloc of `{}` cannot be led elsewhere: {why}", libc.path);
+            refusal(message, "start the process with `edleak-record --idle PROGRAM`")
+        };
+        let entries = entries_of(libc).ok_or_else(|| unusable("the file cannot be read".into()))?;
+        let link_base = libc.elf().map_or(0, |elf| elf.link_base());
+        let (mut led, mut missing) = (Vec::new(), Vec::new());
+        for entry in entries.entries.iter().filter(|entry| !entry.is_operator) {
+            match &entry.displaced {
+                Ok(_) => led.push(entry),
+                Err(why) if NEEDED.contains(&entry.name.as_str()) => {
+                    return Err(unusable(format!("`{}` {why}", entry.name)));
+                }
+                Err(_) => missing.push(entry.name.clone()),
+            }
+        }
+        if let Some(name) = NEEDED.iter().find(|name| !led.iter().any(|entry| entry.name == **name)) {
+            return Err(unusable(format!("it has no `{name}`")));
+        }
+        let bias = libc.start.wrapping_sub(link_base);
+        let compiled = module::compile(&led, bias, address, Spacing::Kept)
+            .ok_or_else(|| unusable("an instruction cannot be moved".into()))?;
+        const PAGE: u64 = 4096;
+        let crosses = |address: u64| address / PAGE != (address + 4) / PAGE;
+        if compiled.patches.iter().any(|patch| crosses(patch.address)) {
+            return Err(unusable("a jump would lie in two pages".into()));
+        }
+        Ok(Detours { pid, compiled, missing })
+    }
+
+    /// Writes the code that the jumps lead to. The memory must be mapped.
+    pub(crate) fn write_code(&self, hooks: [u64; HOOKS]) -> io::Result<()> {
+        let mut code = self.compiled.code.clone();
+        for (place, hook) in code.chunks_exact_mut(8).zip(hooks) {
+            place.copy_from_slice(&hook.to_ne_bytes());
+        }
+        self.memory()?.write_all_at(&code, self.compiled.address)
+    }
+
+    /// The process ID.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    fn memory(&self) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).open(format!("/proc/{}/mem", self.pid))
+    }
+
+    /// Writes the jumps while all threads stand still. Returns the time for which they stood still.
+    pub(crate) fn apply(&self, patience: Duration, step: &dyn Fn(&str)) -> Result<Duration, Error> {
+        self.change(
+            patience,
+            &|| {
+                step("half");
+            },
+            true,
+        )
+    }
+
+    /// Puts the original bytes back while all threads stand still. A thread may be in a stub or in the
+    /// library; the code there stays. Returns the time for which the threads stood still.
+    pub(crate) fn remove(&self, patience: Duration) -> Result<Duration, Error> {
+        self.change(patience, &|| {}, false)
+    }
+
+    fn change(&self, patience: Duration, half: &dyn Fn(), is_apply: bool) -> Result<Duration, Error> {
+        const FIRST_ATTEMPT: Duration = Duration::from_millis(100);
+        const PAUSE: Duration = Duration::from_millis(5);
+        let limit = Instant::now() + patience;
+        let mut attempt = FIRST_ATTEMPT;
+        loop {
+            let stopped = Stopped::all(self.pid, limit.min(Instant::now() + attempt));
+            attempt *= 2;
+            let obstacle = match stopped {
+                Ok(stopped) => match self.blocking_thread(&stopped, is_apply) {
+                    Ok(None) => {
+                        let written = self.write_jumps(half, is_apply);
+                        let time = stopped.let_go();
+                        return written.map(|()| time);
+                    }
+                    Ok(Some(tid)) => format!("thread {} is about to enter malloc", name_of(self.pid, tid)),
+                    Err(error) => format!("the registers of its threads cannot be read: {error}"),
+                },
+                Err(Unstopped::Running(tid)) => {
+                    format!("thread {} does not stop", name_of(self.pid, tid))
+                }
+                Err(Unstopped::Ended) => return Err(refusal("it has just ended", "name one that runs")),
+                Err(Unstopped::Refused(error)) => {
+                    let message = format!("its threads cannot be stopped: {error}");
+                    return Err(refusal(message, "start edleak-record as root"));
+                }
+            };
+            if Instant::now() >= limit {
+                let remedy = "use a longer --attach-timeout; is the process frozen?";
+                return Err(refusal(obstacle, remedy));
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// A thread that would go on between two instructions that a jump replaces: at once, or after a signal
+    /// handler. The registers that a handler restores lie on the stack, so the collector searches each stack
+    /// for addresses of such instructions.
+    fn blocking_thread(&self, stopped: &Stopped, is_apply: bool) -> io::Result<Option<u32>> {
+        if !is_apply {
+            // A jump is one instruction, so no thread can be inside it.
+            return Ok(None);
+        }
+        let map = maps::text_of(self.pid).unwrap_or_default();
+        let mapped: Vec<(u64, u64)> = maps::ranges(&map);
+        let mut stack = Vec::new();
+        for (tid, registers) in stopped.registers()? {
+            if self.is_displaced(registers.rip) {
+                return Ok(Some(tid));
+            }
+            let sp = registers.rsp & !7;
+            let Some((_, end)) = mapped.iter().find(|(start, end)| (*start..*end).contains(&sp)) else {
+                return Ok(Some(tid));
+            };
+            stack.resize((end - sp).min(MOST_STACK_BYTES) as usize, 0);
+            remote::read(self.pid, sp, &mut stack)?;
+            let words = stack.as_chunks::<8>().0.iter().map(|word| u64::from_ne_bytes(*word));
+            if words.into_iter().any(|word| self.is_displaced(word)) {
+                return Ok(Some(tid));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether an address lies behind the first of the instructions that a jump replaces.
+    fn is_displaced(&self, address: u64) -> bool {
+        let behind = |patch: &module::Patch| {
+            address > patch.address && address < patch.address + patch.expected.len() as u64
+        };
+        self.compiled.patches.iter().any(behind)
+    }
+
+    fn write_jumps(&self, half: &dyn Fn(), is_apply: bool) -> Result<(), Error> {
+        let unreadable = |error: io::Error| {
+            refusal(format!("its code cannot be changed: {error}"), "start edleak-record as root")
+        };
+        let memory = self.memory().map_err(unreadable)?;
+        let mut pending = Vec::new();
+        for patch in &self.compiled.patches {
+            let mut found = vec![0; patch.expected.len()];
+            memory.read_exact_at(&mut found, patch.address).map_err(unreadable)?;
+            let mut jumped = patch.expected.clone();
+            jumped[..patch.jump.len()].copy_from_slice(&patch.jump);
+            let (before, after) =
+                if is_apply { (&patch.expected, &jumped) } else { (&jumped, &patch.expected) };
+            if found == *before {
+                pending.push((patch.address, after[..patch.jump.len()].to_vec()));
+            } else if found != *after {
+                let message =
+                    format!("the code of its malloc at {:#x} is not that of its file", patch.address);
+                return Err(refusal(
+                    message,
+                    "end the program that changed it, or start the process recorded",
+                ));
+            }
+        }
+        for (index, (address, bytes)) in pending.iter().enumerate() {
+            if index == pending.len() / 2 {
+                half();
+            }
+            memory.write_all_at(bytes, *address).map_err(unreadable)?;
+        }
+        Ok(())
+    }
+}
+
+/// The number and the name of a thread, for messages.
+pub(crate) fn name_of(pid: u32, tid: u32) -> String {
+    let name = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/comm")).unwrap_or_default();
+    format!("{tid} (`{}`)", name.trim())
+}

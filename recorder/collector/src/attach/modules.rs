@@ -1,0 +1,118 @@
+//! The files that a process has mapped as code, their functions and their unwind rules.
+
+use crate::rules::unwind;
+use crate::sys::maps::{self, Mapping};
+use crate::sys::proc_file;
+use crate::sys::process;
+use edleak_binary::elf::Elf;
+use edleak_binary::file_bytes::FileBytes;
+use edleak_binary::functions::FunctionTable;
+use edleak_session::rule::Rule;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+
+/// One file that is mapped as code.
+pub(crate) struct Module {
+    pub(crate) path: String,
+    /// First address of the file's mappings: its link-time base lies there.
+    pub(crate) start: u64,
+    /// One past the last address.
+    pub(crate) end: u64,
+    bytes: Option<FileBytes>,
+    rules: RefCell<HashMap<u32, Rule>>,
+}
+
+/// A function that other modules can call.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Exported {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) names: Vec<String>,
+}
+
+/// The modules of a process, by address.
+pub(crate) fn of_process(pid: u32) -> Vec<Module> {
+    let map = proc_file::read(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let mappings = maps::files(&map);
+    // The file under the path of a deleted file is another one.
+    let text = String::from_utf8_lossy(&map);
+    let deleted: BTreeSet<&str> =
+        maps::lines(&text).filter_map(|line| line.name.strip_suffix(" (deleted)")).collect();
+    let code: BTreeSet<&str> =
+        mappings.iter().filter(|mapping| mapping.is_code).map(|mapping| mapping.path.as_str()).collect();
+    let mut modules: Vec<Module> = Vec::new();
+    for mapping in mappings.iter().filter(|mapping| code.contains(mapping.path.as_str())) {
+        match modules.last_mut() {
+            Some(last) if last.path == mapping.path && mapping.offset > 0 => last.end = mapping.end,
+            _ if mapping.offset == 0 => modules.push(Module::new(pid, mapping, &deleted)),
+            _ => {}
+        }
+    }
+    modules
+}
+
+impl Module {
+    fn new(pid: u32, first: &Mapping, deleted: &BTreeSet<&str>) -> Module {
+        let open = || FileBytes::open(&process::path_in(pid, &first.path)).ok();
+        Module {
+            path: first.path.clone(),
+            start: first.start,
+            end: first.end,
+            bytes: if deleted.contains(first.path.as_str()) { None } else { open() },
+            rules: RefCell::default(),
+        }
+    }
+
+    /// The last part of the path.
+    pub(crate) fn name(&self) -> &str {
+        self.path.rsplit('/').next().unwrap_or_default()
+    }
+
+    pub(crate) fn contains(&self, address: u64) -> bool {
+        (self.start..self.end).contains(&address)
+    }
+
+    /// The file; `None`: it cannot be read, or is no ELF file.
+    pub(crate) fn elf(&self) -> Option<Elf<'_>> {
+        Elf::parse(self.bytes.as_ref()?).ok()
+    }
+
+    /// Whether the module is glibc's main library.
+    pub(crate) fn is_libc(&self) -> bool {
+        self.name() == "libc.so.6" || (self.name().starts_with("libc-2.") && self.name().ends_with(".so"))
+    }
+
+    /// Whether the module is the dynamic loader, or the library of `dlopen` before glibc 2.34.
+    pub(crate) fn is_loader(&self) -> bool {
+        self.name().starts_with("ld-") || self.name() == "ld.so.1" || self.name().starts_with("libdl")
+    }
+
+    /// The unwind rule of the code at an address.
+    pub(crate) fn rule_at(&self, address: u64) -> Rule {
+        let Ok(offset) = u32::try_from(address - self.start) else { return Rule::UNKNOWN };
+        let compile = || {
+            let Some(elf) = self.elf() else { return Rule::UNKNOWN };
+            let function = std::iter::once(offset..offset + 1).collect::<Vec<_>>();
+            unwind::compile_in(&elf, &function).lookup(offset)
+        };
+        *self.rules.borrow_mut().entry(offset).or_insert_with(compile)
+    }
+
+    /// The functions that other modules can call, by address in the process.
+    pub(crate) fn exported(&self) -> Vec<Exported> {
+        let Some(elf) = self.elf() else { return Vec::new() };
+        let ends: HashMap<u32, u32> =
+            FunctionTable::of(&elf).functions.iter().map(|function| (function.start, function.end)).collect();
+        let mut exported: Vec<Exported> = Vec::new();
+        for (offset, name) in elf.exported_functions() {
+            let start = self.start + u64::from(offset);
+            let end = ends.get(&offset).map_or(start, |end| self.start + u64::from(*end));
+            match exported.last_mut().filter(|last| last.start == start) {
+                Some(last) => last.names.push(name.to_owned()),
+                None => exported.push(Exported { start, end, names: vec![name.to_owned()] }),
+            }
+        }
+        exported.sort_by_key(|function| function.start);
+        exported
+    }
+}

@@ -1,0 +1,268 @@
+//! One thread under ptrace: seizes it, stops it, reads and writes its registers, lets it go.
+//!
+//! The collector seizes threads (`PTRACE_SEIZE`) and never sets `PTRACE_O_EXITKILL`. So if the collector
+//! dies, the kernel lets each thread go on from the registers that the thread has at that moment.
+#![allow(unsafe_code)] // ptrace and waitpid
+
+use std::io;
+use std::time::{Duration, Instant};
+
+/// The general registers of a thread.
+pub(crate) type Registers = libc::user_regs_struct;
+
+const NT_PRSTATUS: usize = 1;
+const NT_X86_XSTATE: usize = 0x202;
+/// Larger than the extended state of any processor.
+const MOST_STATE_BYTES: usize = 64 << 10;
+/// Longest pause between two looks at a thread that has not stopped yet.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// The reason why a thread is stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stop {
+    /// At the entry or the exit of a system call (`PTRACE_O_TRACESYSGOOD`).
+    SystemCall,
+    /// By the collector, or together with its process (`SIGSTOP`).
+    Event,
+    /// Before the delivery of this signal.
+    Signal(i32),
+    /// The thread has ended.
+    Ended,
+}
+
+/// A seized thread. Dropping it lets the thread go.
+#[derive(Debug)]
+pub(crate) struct Thread {
+    pub(crate) tid: u32,
+    /// The reason of the current stop; `None`: the thread runs.
+    stop: Option<Stop>,
+    /// The signal to deliver when the thread goes on.
+    signal: i32,
+}
+
+impl Thread {
+    /// Seizes a thread. The thread runs on.
+    pub(crate) fn seize(tid: u32) -> io::Result<Thread> {
+        let seized = request(libc::PTRACE_SEIZE, tid, 0, libc::PTRACE_O_TRACESYSGOOD as usize);
+        match seized {
+            // An earlier attempt has seized the thread, and the thread did not stop in time.
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) && is_ours(tid) => {}
+            result => _ = result?,
+        }
+        Ok(Thread { tid, stop: None, signal: 0 })
+    }
+
+    /// Asks the thread to stop.
+    pub(crate) fn interrupt(&self) -> io::Result<()> {
+        request(libc::PTRACE_INTERRUPT, self.tid, 0, 0).map(drop)
+    }
+
+    /// The reason of the stop if the thread has stopped by now; `None`: it still runs.
+    pub(crate) fn look(&mut self) -> io::Result<Option<Stop>> {
+        if self.stop.is_some() {
+            return Ok(self.stop);
+        }
+        let mut status = 0;
+        // SAFETY: the call writes only into `status`.
+        let found = unsafe { libc::waitpid(self.tid as i32, &mut status, libc::WNOHANG | libc::__WALL) };
+        self.stop = match found {
+            0 => return Ok(None),
+            // The main thread of the process stays unwaited for if the process belongs to another parent.
+            found if found < 0 => Some(Stop::Ended),
+            _ => Some(stop_of(status)),
+        };
+        if let Some(Stop::Signal(signal)) = self.stop {
+            self.signal = signal;
+        }
+        Ok(self.stop)
+    }
+
+    /// Waits until the thread has stopped; `None`: it runs at `limit`.
+    pub(crate) fn wait(&mut self, limit: Instant) -> io::Result<Option<Stop>> {
+        loop {
+            let stop = self.look()?;
+            if stop.is_some() || Instant::now() >= limit {
+                return Ok(stop);
+            }
+            wait_for_child_signal();
+        }
+    }
+
+    /// The general registers.
+    pub(crate) fn registers(&self) -> io::Result<Registers> {
+        // SAFETY: the structure consists of integers.
+        let mut registers: Registers = unsafe { std::mem::zeroed() };
+        let mut place =
+            libc::iovec { iov_base: (&raw mut registers).cast(), iov_len: size_of::<Registers>() };
+        request(libc::PTRACE_GETREGSET, self.tid, NT_PRSTATUS, (&raw mut place) as usize)?;
+        Ok(registers)
+    }
+
+    /// Sets the general registers.
+    pub(crate) fn set_registers(&self, registers: &Registers) -> io::Result<()> {
+        let mut place = libc::iovec {
+            iov_base: (registers as *const Registers).cast_mut().cast(),
+            iov_len: size_of::<Registers>(),
+        };
+        request(libc::PTRACE_SETREGSET, self.tid, NT_PRSTATUS, (&raw mut place) as usize).map(drop)
+    }
+
+    /// The floating-point and vector registers, as the instruction XSAVE stores them.
+    pub(crate) fn extended_state(&self) -> io::Result<Vec<u8>> {
+        let mut state = vec![0u8; MOST_STATE_BYTES];
+        let mut place = libc::iovec { iov_base: state.as_mut_ptr().cast(), iov_len: state.len() };
+        request(libc::PTRACE_GETREGSET, self.tid, NT_X86_XSTATE, (&raw mut place) as usize)?;
+        state.truncate(place.iov_len);
+        Ok(state)
+    }
+
+    /// Sets the floating-point and vector registers.
+    pub(crate) fn set_extended_state(&self, state: &[u8]) -> io::Result<()> {
+        let mut place = libc::iovec { iov_base: state.as_ptr().cast_mut().cast(), iov_len: state.len() };
+        request(libc::PTRACE_SETREGSET, self.tid, NT_X86_XSTATE, (&raw mut place) as usize).map(drop)
+    }
+
+    /// The blocked signals.
+    pub(crate) fn signal_mask(&self) -> io::Result<u64> {
+        let mut mask = 0u64;
+        request(libc::PTRACE_GETSIGMASK as _, self.tid, size_of::<u64>(), (&raw mut mask) as usize)?;
+        Ok(mask)
+    }
+
+    /// Whether the thread has some of its system calls turned into signals (`PR_SET_SYSCALL_USER_DISPATCH`).
+    pub(crate) fn redirects_system_calls(&self) -> bool {
+        const GET_SYSCALL_USER_DISPATCH_CONFIG: libc::c_uint = 0x4211;
+        let mut settings = [0u64; 4];
+        let place = (&raw mut settings) as usize;
+        // A kernel before 6.4 does not know the request.
+        let known = request(GET_SYSCALL_USER_DISPATCH_CONFIG, self.tid, size_of_val(&settings), place);
+        known.is_ok() && settings[0] != 0
+    }
+
+    /// Sets the blocked signals.
+    pub(crate) fn set_signal_mask(&self, mask: u64) -> io::Result<()> {
+        let mut mask = mask;
+        let place = (&raw mut mask) as usize;
+        request(libc::PTRACE_SETSIGMASK as _, self.tid, size_of::<u64>(), place).map(drop)
+    }
+
+    /// Lets the thread go on to the entry or exit of its next system call. Passes on no signal: a signal that
+    /// stopped the thread stays for the end.
+    pub(crate) fn go_on_to_system_call(&mut self) -> io::Result<()> {
+        self.stop = None;
+        request(libc::PTRACE_SYSCALL, self.tid, 0, 0).map(drop)
+    }
+
+    /// Drops the signal that stopped the thread. The collector's own code caused it.
+    pub(crate) fn forget_signal(&mut self) {
+        self.signal = 0;
+    }
+
+    /// Lets the thread go on.
+    pub(crate) fn go_on(&mut self) -> io::Result<()> {
+        self.stop = None;
+        request(libc::PTRACE_CONT, self.tid, 0, 0).map(drop)
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        /// Longest wait for a thread that still runs. The kernel lets go only a stopped thread.
+        const PATIENCE: Duration = Duration::from_millis(20);
+        if self.stop.is_none() {
+            let _ = self.interrupt();
+            let _ = self.wait(Instant::now() + PATIENCE);
+        }
+        // If the thread runs even now, the kernel lets it go when edleak-record ends.
+        if !matches!(self.stop, None | Some(Stop::Ended)) {
+            let _ = request(libc::PTRACE_DETACH, self.tid, 0, self.signal as usize);
+        }
+    }
+}
+
+/// Keeps SIGCHLD blocked, so that a wait for a stop ends as soon as a thread stops. Without it, such a wait
+/// looks again after each pause.
+pub(crate) struct ChildSignals {
+    before: libc::sigset_t,
+}
+
+impl ChildSignals {
+    pub(crate) fn block() -> ChildSignals {
+        let mut before = no_signals();
+        // SAFETY: both sets are local, and the kernel writes only the second.
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &child_signal(), &mut before) };
+        ChildSignals { before }
+    }
+}
+
+impl Drop for ChildSignals {
+    fn drop(&mut self) {
+        // SAFETY: the kernel only reads the set.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, std::ptr::null_mut()) };
+    }
+}
+
+fn no_signals() -> libc::sigset_t {
+    // SAFETY: a set of signals consists of integers.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the call writes only the set.
+    unsafe { libc::sigemptyset(&mut set) };
+    set
+}
+
+fn child_signal() -> libc::sigset_t {
+    let mut set = no_signals();
+    // SAFETY: the call writes only the set.
+    unsafe { libc::sigaddset(&mut set, libc::SIGCHLD) };
+    set
+}
+
+/// Waits until the kernel reports the stop of a thread, or for [`PAUSE`].
+fn wait_for_child_signal() {
+    let limit = libc::timespec { tv_sec: 0, tv_nsec: PAUSE.as_nanos() as libc::c_long };
+    // SAFETY: the kernel only reads the set and the limit.
+    unsafe { libc::sigtimedwait(&child_signal(), std::ptr::null_mut(), &limit) };
+}
+
+/// Whether this process already traces a thread.
+fn is_ours(tid: u32) -> bool {
+    tracer_of(tid) == Some(std::process::id())
+}
+
+/// The process that traces a thread; `None`: no process does.
+pub(crate) fn tracer_of(tid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("TracerPid:"))?;
+    line.trim().parse().ok().filter(|&tracer| tracer != 0)
+}
+
+fn stop_of(status: i32) -> Stop {
+    if !libc::WIFSTOPPED(status) {
+        return Stop::Ended;
+    }
+    let signal = libc::WSTOPSIG(status);
+    match status >> 16 {
+        0 if signal == libc::SIGTRAP | 0x80 => Stop::SystemCall,
+        0 => Stop::Signal(signal),
+        _ => Stop::Event,
+    }
+}
+
+fn request(request: libc::c_uint, tid: u32, address: usize, data: usize) -> io::Result<libc::c_long> {
+    // SAFETY: for the requests of this file, the kernel reads and writes only the registers of the thread,
+    // and the memory that the caller passes.
+    let result = unsafe { libc::ptrace(request, tid as libc::pid_t, address, data) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+impl Thread {
+    /// Whether the thread is stopped for this reason.
+    pub(crate) fn is_at(&self, stop: Stop) -> bool {
+        self.stop == Some(stop)
+    }
+
+    /// Whether the thread is stopped and has not ended.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.is_some_and(|stop| stop != Stop::Ended)
+    }
+}

@@ -1,0 +1,173 @@
+//! Decides whether a waiting thread may call the dynamic loader.
+//!
+//! The call takes locks of the loader and of malloc. So the thread must not hold or wait for such a lock: no
+//! frame of its stack may lie in malloc, the loader or fork, or in a signal handler that may have interrupted
+//! one of these. The collector walks the stack with the unwind rules of the modules. If it cannot walk the
+//! stack to its end, the thread is not safe.
+//!
+//! libc is stripped, so many of its functions have no name. A frame of libc without a name is accepted only
+//! between named functions: the frame through which other code has called libc must have a name that is not
+//! in the list.
+
+use crate::attach::modules::{Exported, Module};
+use crate::attach::ptrace::Registers;
+use crate::detour::{Prefixes, table};
+use crate::sys::remote;
+use edleak_session::rule::Kind;
+
+/// Maximum number of frames of a stack.
+const MOST_FRAMES: usize = 1024;
+
+/// Functions of libc, beside malloc and its relatives, that hold locks of malloc or of the loader, or that copy
+/// or end the process.
+const UNSAFE_FUNCTIONS: &[&str] = &[
+    "fork",
+    "_Fork",
+    "vfork",
+    "clone",
+    "daemon",
+    "forkpty",
+    "system",
+    "popen",
+    "posix_spawn",
+    "posix_spawnp",
+    "pthread_create",
+    "pthread_exit",
+    "exit",
+    "_exit",
+    "quick_exit",
+    "abort",
+    "__cxa_finalize",
+    "__libc_freeres",
+    "mallopt",
+    "malloc_trim",
+    "malloc_info",
+    "malloc_stats",
+    "mallinfo",
+    "mallinfo2",
+    "malloc_usable_size",
+    "sigsuspend",
+    "pause",
+];
+
+/// The modules of a process, prepared for the check.
+pub(crate) struct SafePoints<'a> {
+    pid: u32,
+    modules: &'a [Module],
+    libc: Vec<Exported>,
+}
+
+/// A frame of a stack.
+struct Frame {
+    /// An address inside the instruction that runs or calls.
+    address: u64,
+    module: usize,
+}
+
+impl<'a> SafePoints<'a> {
+    pub(crate) fn new(pid: u32, modules: &'a [Module]) -> SafePoints<'a> {
+        let libc = modules.iter().find(|module| module.is_libc());
+        SafePoints { pid, modules, libc: libc.map(Module::exported).unwrap_or_default() }
+    }
+
+    /// Checks a stopped thread. The error says where the thread is.
+    pub(crate) fn check(&self, registers: &Registers) -> Result<(), String> {
+        let frames = self.walk(registers)?;
+        let is_libc = |frame: &Frame| self.modules[frame.module].is_libc();
+        if let Some(frame) = frames.iter().find(|frame| self.modules[frame.module].is_loader()) {
+            return Err(format!("in the dynamic loader (`{}`)", self.modules[frame.module].path));
+        }
+        for frame in frames.iter().filter(|frame| is_libc(frame)) {
+            let names = self.function_at(frame.address).map_or(&[][..], |function| &function.names);
+            if let Some(name) = names.iter().find(|name| is_unsafe(name)) {
+                return Err(format!("in `{name}`"));
+            }
+        }
+        // The frames through which other code has called libc. The last frames begin the thread, and call
+        // other code.
+        let mut inner = 0;
+        while inner < frames.len() {
+            let length = frames[inner..].iter().take_while(|frame| is_libc(frame)).count();
+            let outer = inner + length;
+            if length > 0 && (outer < frames.len() || inner == 0) {
+                let entered = &frames[outer - 1];
+                if outer == frames.len() || self.function_at(entered.address).is_none() {
+                    return Err("in a function of libc without a name".into());
+                }
+            }
+            inner = outer + 1;
+        }
+        Ok(())
+    }
+
+    fn function_at(&self, address: u64) -> Option<&Exported> {
+        let after = self.libc.partition_point(|function| function.start <= address);
+        self.libc[..after].last().filter(|function| address < function.end)
+    }
+
+    /// The frames of a stack, innermost first.
+    fn walk(&self, registers: &Registers) -> Result<Vec<Frame>, String> {
+        let cannot = |address: u64| format!("on a stack that cannot be walked (at {address:#x})");
+        let (mut pc, mut sp, mut fp) = (registers.rip, registers.rsp, registers.rbp);
+        let mut frames = Vec::new();
+        while frames.len() < MOST_FRAMES {
+            // A return address may be the first byte after its function.
+            let address = if frames.is_empty() { pc } else { pc.wrapping_sub(1) };
+            let module = self.modules.iter().position(|module| module.contains(address));
+            let module = module.ok_or_else(|| cannot(pc))?;
+            let rule = self.modules[module].rule_at(address);
+            frames.push(Frame { address, module });
+            let cfa = match rule.kind() {
+                Kind::Sp => sp.wrapping_add(rule.cfa_offset() as u64),
+                Kind::Fp => fp.wrapping_add(rule.cfa_offset() as u64),
+                Kind::End => return Ok(frames),
+                Kind::Signal => return Err("in a signal handler".into()),
+                Kind::Unknown => return Err(cannot(pc)),
+            };
+            if cfa <= sp && !frames.is_empty() && cfa < registers.rsp {
+                return Err(cannot(pc));
+            }
+            pc = self.word(cfa.wrapping_sub(8)).ok_or_else(|| cannot(pc))?;
+            if rule.fp_offset() != 0 {
+                let saved = cfa.wrapping_sub(rule.fp_offset() as u64);
+                fp = self.word(saved).ok_or_else(|| cannot(pc))?;
+            }
+            sp = cfa;
+        }
+        Err(cannot(pc))
+    }
+
+    fn word(&self, address: u64) -> Option<u64> {
+        let mut bytes = [0; 8];
+        remote::read(self.pid, address, &mut bytes).ok()?;
+        Some(u64::from_ne_bytes(bytes))
+    }
+}
+
+/// Whether a thread in this function of libc may hold a lock of malloc or of the loader.
+fn is_unsafe(name: &str) -> bool {
+    let plain = name.trim_start_matches('_').trim_start_matches("libc_");
+    UNSAFE_FUNCTIONS.contains(&name)
+        || UNSAFE_FUNCTIONS.contains(&plain)
+        || plain.starts_with("dl")
+        || table::lookup(plain, &Prefixes::default()).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_with_locks_of_malloc_or_of_the_loader_are_unsafe() {
+        for name in
+            ["malloc", "__libc_malloc", "free", "realloc", "dlopen", "dl_iterate_phdr", "fork", "__fork"]
+        {
+            assert!(is_unsafe(name), "{name}");
+        }
+        for name in
+            ["read", "poll", "epoll_wait", "pthread_cond_wait", "accept4", "nanosleep", "__libc_start_main"]
+        {
+            assert!(!is_unsafe(name), "{name}");
+        }
+    }
+}

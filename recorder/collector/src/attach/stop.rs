@@ -1,0 +1,124 @@
+//! Stops all threads of a process, for a moment.
+
+use crate::attach::ptrace::{ChildSignals, Registers, Stop, Thread};
+use std::fs;
+use std::io;
+use std::time::{Duration, Instant};
+
+/// All threads of a process, stopped. Dropping it lets them go on.
+#[derive(Debug)]
+pub(crate) struct Stopped {
+    threads: Vec<Thread>,
+    since: Instant,
+}
+
+/// The reason why not all threads stopped.
+#[derive(Debug)]
+pub(crate) enum Unstopped {
+    /// This thread did not stop in time.
+    Running(u32),
+    /// The system refused to stop a thread.
+    Refused(io::Error),
+    /// The process has ended.
+    Ended,
+}
+
+impl Stopped {
+    /// Stops all threads of a process by `limit`, also the threads that begin meanwhile.
+    pub(crate) fn all(pid: u32, limit: Instant) -> Result<Stopped, Unstopped> {
+        let _signals = ChildSignals::block();
+        let mut stopped = Stopped { threads: Vec::new(), since: Instant::now() };
+        loop {
+            let new: Vec<u32> = tasks(pid)
+                .filter(|tid| !stopped.threads.iter().any(|thread| thread.tid == *tid))
+                .filter(|&tid| can_stop(pid, tid))
+                .collect();
+            if new.is_empty() {
+                // All known threads stand still, so no further thread can begin.
+                stopped.threads.retain(|thread| !thread.is_at(Stop::Ended));
+                return if stopped.threads.is_empty() { Err(Unstopped::Ended) } else { Ok(stopped) };
+            }
+            let first_new = stopped.threads.len();
+            for tid in new {
+                match Thread::seize(tid).and_then(|thread| thread.interrupt().map(|()| thread)) {
+                    Ok(thread) => stopped.threads.push(thread),
+                    Err(error) if has_ended(&error) || !can_stop(pid, tid) => {}
+                    Err(error) => return Err(Unstopped::Refused(error)),
+                }
+            }
+            for thread in &mut stopped.threads[first_new..] {
+                if thread.wait(limit).map_err(Unstopped::Refused)?.is_none() {
+                    return Err(Unstopped::Running(thread.tid));
+                }
+            }
+        }
+    }
+
+    /// The threads with their registers.
+    pub(crate) fn registers(&self) -> io::Result<Vec<(u32, Registers)>> {
+        self.threads.iter().map(|thread| Ok((thread.tid, thread.registers()?))).collect()
+    }
+
+    /// Lets all threads go on. Returns the time for which they stood still.
+    pub(crate) fn let_go(mut self) -> Duration {
+        self.continue_waits();
+        self.threads.clear();
+        self.since.elapsed()
+    }
+
+    fn continue_waits(&self) {
+        self.threads.iter().filter(|thread| thread.is_stopped()).for_each(restart_wait);
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.continue_waits();
+    }
+}
+
+/// Makes a wait for events continue after the stop. The kernel ends some waits with EINTR at any stop, and
+/// continues others. With this change, it also continues these waits, unless a signal handler runs.
+pub(crate) fn restart_wait(thread: &Thread) {
+    let Ok(mut registers) = thread.registers() else { return };
+    if is_ended_wait(&registers) {
+        const ERESTARTNOHAND: i64 = 514;
+        registers.rax = (-ERESTARTNOHAND).cast_unsigned();
+        let _ = thread.set_registers(&registers);
+    }
+}
+
+/// Whether a stop has ended a wait with EINTR that may begin again with its full time.
+fn is_ended_wait(registers: &Registers) -> bool {
+    /// A longer wait would end much too late.
+    const LONGEST_MS: i32 = 1000;
+    let is_interrupted = registers.rax.cast_signed() == -i64::from(libc::EINTR);
+    let is_short = |timeout: u64| (timeout as i32) <= LONGEST_MS;
+    let may_restart = match registers.orig_rax.cast_signed() {
+        libc::SYS_epoll_wait | libc::SYS_epoll_pwait => is_short(registers.r10),
+        libc::SYS_semop => true,
+        libc::SYS_epoll_pwait2 | libc::SYS_semtimedop => registers.r10 == 0,
+        libc::SYS_io_getevents => registers.r8 == 0,
+        _ => false,
+    };
+    is_interrupted && may_restart
+}
+
+/// The threads of a process.
+pub(crate) fn tasks(pid: u32) -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn has_ended(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ESRCH)
+}
+
+/// Whether a thread runs code of the program: it has not ended, and is not a worker of the kernel.
+fn can_stop(pid: u32, tid: u32) -> bool {
+    const KERNEL_WORKER: u64 = 0x10;
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")) else { return false };
+    let Some((_, rest)) = stat.rsplit_once(") ") else { return false };
+    let flags = crate::sys::process::stat_field(&stat, 9).unwrap_or(0);
+    !rest.starts_with(['Z', 'X']) && flags & KERNEL_WORKER == 0
+}

@@ -1,0 +1,217 @@
+//! The code that a thread of the process runs to load the library.
+//!
+//! The code uses no fixed address. rbx holds the address of a [`Block`], and rsp leads to free memory below
+//! it. The code
+//!
+//! 1. blocks all signals,
+//! 2. maps memory for the detours, and a stack for the call,
+//! 3. calls `dlopen` on the new stack, and restores errno,
+//! 4. unmaps the stack,
+//! 5. makes a system call that has no effect, at which the collector stops the thread,
+//! 6. makes the system call `rt_sigreturn` with the frame of the block.
+//!
+//! The collector normally stops the thread at step 5 and restores everything itself. If the collector has
+//! died, step 6 restores the registers, the floating-point state and the blocked signals, and the thread goes
+//! on with the system call in which it waited.
+#![allow(unsafe_code)] // two symbols of the assembly
+
+use std::arch::global_asm;
+use std::mem::offset_of;
+
+/// The first argument of the system call at which the collector stops the thread: "edlkdone".
+pub(crate) const DONE: u64 = u64::from_le_bytes(*b"edlkdone");
+
+/// Bytes of the stack for the call of `dlopen`. The constructor of the library needs a few KiB, and the loader
+/// needs some tens.
+pub(crate) const STACK_BYTES: u64 = 512 << 10;
+
+/// The arguments and the results of the code.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Block {
+    /// The address of `dlopen`.
+    pub(crate) dlopen: u64,
+    /// The address of `dlerror`.
+    pub(crate) dlerror: u64,
+    /// The address of `__errno_location`.
+    pub(crate) errno_location: u64,
+    /// The address of the path of the library.
+    pub(crate) path: u64,
+    /// The flags of `dlopen`.
+    pub(crate) flags: u64,
+    /// The place and the size of the memory for detours; size 0: none.
+    pub(crate) detours: u64,
+    pub(crate) detours_bytes: u64,
+    /// The address of the frame for `rt_sigreturn`.
+    pub(crate) frame: u64,
+    /// The set of all signals.
+    pub(crate) all_signals: u64,
+    /// Result: the address of the new stack, or an error of `mmap`.
+    pub(crate) stack: u64,
+    /// Result: the address of the memory for detours, or an error of `mmap`.
+    pub(crate) detours_result: u64,
+    /// Result: the handle of the library; 0: `dlopen` failed.
+    pub(crate) handle: u64,
+    /// Result: the address of the message of `dlerror`.
+    pub(crate) message: u64,
+    pub(crate) reserved: [u64; 3],
+}
+
+global_asm!(
+    ".pushsection .rodata.edleak_attach,\"a\",@progbits",
+    ".hidden edleak_attach_code, edleak_attach_code_end",
+    ".globl edleak_attach_code, edleak_attach_code_end",
+    "edleak_attach_code:",
+    // 1. rt_sigprocmask(SIG_SETMASK, all, null, 8)
+    "mov eax, 14",
+    "mov edi, 2",
+    "lea rsi, [rbx + {all_signals}]",
+    "xor edx, edx",
+    "mov r10d, 8",
+    "syscall",
+    // 2. mmap(detours, size, READ | EXECUTE, PRIVATE | ANONYMOUS | FIXED_NOREPLACE, -1, 0). This comes before
+    // the stack, which the kernel may place there.
+    "mov rsi, [rbx + {detours_bytes}]",
+    "test rsi, rsi",
+    "jz 2f",
+    "mov eax, 9",
+    "mov rdi, [rbx + {detours}]",
+    "mov edx, 5",
+    "mov r10d, 0x100022",
+    "mov r8, -1",
+    "xor r9d, r9d",
+    "syscall",
+    "mov [rbx + {detours_result}], rax",
+    // mmap(null, STACK_BYTES, READ | WRITE, PRIVATE | ANONYMOUS | STACK, -1, 0)
+    "2: mov eax, 9",
+    "xor edi, edi",
+    "mov esi, {stack_bytes}",
+    "mov edx, 3",
+    "mov r10d, 0x20022",
+    "mov r8, -1",
+    "xor r9d, r9d",
+    "syscall",
+    "mov [rbx + {stack}], rax",
+    "cmp rax, -4096",
+    "ja 5f",
+    "mov r14, rax",
+    // 3. dlopen
+    "lea rsp, [r14 + {stack_bytes}]",
+    "xor ebp, ebp",
+    "cld",
+    "call [rbx + {errno_location}]",
+    "mov r12, rax",
+    "mov r13d, [rax]",
+    "mov rdi, [rbx + {path}]",
+    "mov rsi, [rbx + {flags}]",
+    "call [rbx + {dlopen}]",
+    "mov [rbx + {handle}], rax",
+    "test rax, rax",
+    "jnz 3f",
+    "call [rbx + {dlerror}]",
+    "mov [rbx + {message}], rax",
+    "3: mov [r12], r13d",
+    // 4. munmap(stack, STACK_BYTES)
+    "mov rsp, rbx",
+    "mov eax, 11",
+    "mov rdi, r14",
+    "mov esi, {stack_bytes}",
+    "syscall",
+    // 5. getpid()
+    "5: mov eax, 39",
+    "movabs rdi, {done}",
+    "syscall",
+    // 6. rt_sigreturn()
+    "6: mov rsp, [rbx + {frame}]",
+    "mov eax, 15",
+    "syscall",
+    "jmp 6b",
+    "edleak_attach_code_end:",
+    ".popsection",
+    all_signals = const offset_of!(Block, all_signals),
+    stack = const offset_of!(Block, stack),
+    detours = const offset_of!(Block, detours),
+    detours_bytes = const offset_of!(Block, detours_bytes),
+    detours_result = const offset_of!(Block, detours_result),
+    errno_location = const offset_of!(Block, errno_location),
+    path = const offset_of!(Block, path),
+    flags = const offset_of!(Block, flags),
+    dlopen = const offset_of!(Block, dlopen),
+    handle = const offset_of!(Block, handle),
+    dlerror = const offset_of!(Block, dlerror),
+    message = const offset_of!(Block, message),
+    frame = const offset_of!(Block, frame),
+    stack_bytes = const STACK_BYTES,
+    done = const DONE,
+);
+
+/// The code.
+pub(crate) fn code() -> &'static [u8] {
+    unsafe extern "C" {
+        static edleak_attach_code: u8;
+        static edleak_attach_code_end: u8;
+    }
+    let start = &raw const edleak_attach_code;
+    let end = &raw const edleak_attach_code_end;
+    // SAFETY: both symbols mark the ends of the assembly above, which never changes.
+    unsafe { std::slice::from_raw_parts(start, end as usize - start as usize) }
+}
+
+impl Block {
+    /// The block as bytes of the process's memory.
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
+        self.words().iter().flat_map(|word| word.to_ne_bytes()).collect()
+    }
+
+    fn words(self) -> [u64; size_of::<Block>() / 8] {
+        let Block {
+            dlopen,
+            dlerror,
+            errno_location,
+            path,
+            flags,
+            detours,
+            detours_bytes,
+            frame,
+            all_signals,
+            stack,
+            detours_result,
+            handle,
+            message,
+            reserved: [a, b, c],
+        } = self;
+        [
+            dlopen,
+            dlerror,
+            errno_location,
+            path,
+            flags,
+            detours,
+            detours_bytes,
+            frame,
+            all_signals,
+            stack,
+            detours_result,
+            handle,
+            message,
+            a,
+            b,
+            c,
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use iced_x86::{Decoder, DecoderOptions, Mnemonic};
+
+    #[test]
+    fn code_decodes_and_has_five_kinds_of_system_calls() {
+        let instructions: Vec<_> = Decoder::new(64, code(), DecoderOptions::NONE).into_iter().collect();
+        assert!(instructions.iter().all(|instruction| !instruction.is_invalid()));
+        let calls = instructions.iter().filter(|instruction| instruction.mnemonic() == Mnemonic::Syscall);
+        assert_eq!(calls.count(), 6);
+        assert!(code().len() < 320, "{}", code().len());
+    }
+}

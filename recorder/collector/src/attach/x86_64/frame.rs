@@ -1,0 +1,100 @@
+//! The signal frame with which `rt_sigreturn` restores a thread.
+
+use crate::attach::ptrace::Registers;
+
+/// Offset of the extended state in the frame. The kernel requires a multiple of 64 for its address.
+const STATE_AT: usize = 320;
+const FLAGS_AT: usize = 0;
+const CONTEXT_AT: usize = 40;
+const MASK_AT: usize = 296;
+/// UC_FP_XSTATE, UC_SIGCONTEXT_SS and UC_STRICT_RESTORE_SS.
+const FLAGS: u64 = 7;
+
+/// The content of a `ucontext` at `address`, with the extended state after it. `address` is a multiple of
+/// 64. The alternative signal stack stays as it is, because the frame names one of size 0, which the kernel
+/// refuses without further effect.
+pub(crate) fn frame(address: u64, registers: &Registers, mask: u64, state: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0u8; STATE_AT];
+    let mut put = |at: usize, word: u64| frame[at..at + 8].copy_from_slice(&word.to_ne_bytes());
+    put(FLAGS_AT, FLAGS);
+    put(MASK_AT, mask);
+    let words = [
+        registers.r8,
+        registers.r9,
+        registers.r10,
+        registers.r11,
+        registers.r12,
+        registers.r13,
+        registers.r14,
+        registers.r15,
+        registers.rdi,
+        registers.rsi,
+        registers.rbp,
+        registers.rbx,
+        registers.rdx,
+        registers.rax,
+        registers.rcx,
+        registers.rsp,
+        registers.rip,
+        registers.eflags,
+        registers.cs & 0xffff | (registers.ss & 0xffff) << 48,
+    ];
+    for (index, word) in words.into_iter().enumerate() {
+        put(CONTEXT_AT + 8 * index, word);
+    }
+    const STATE_POINTER_AT: usize = CONTEXT_AT + 184;
+    put(STATE_POINTER_AT, address + STATE_AT as u64);
+    frame.extend(signal_state(state));
+    frame
+}
+
+/// Number of bytes of a frame for an extended state.
+pub(crate) fn bytes(state: &[u8]) -> usize {
+    STATE_AT + signal_state(state).len()
+}
+
+/// The extended state in the form in which a signal frame holds it: only up to the last component in use,
+/// with two marks of the kernel.
+fn signal_state(state: &[u8]) -> Vec<u8> {
+    const MARKS_AT: usize = 464;
+    const MAGIC_1: u32 = 0x4650_5853;
+    const MAGIC_2: u32 = 0x4650_5845;
+    const IN_USE_AT: usize = 512;
+    const LEGACY_BYTES: usize = 512 + 64;
+    let in_use = state.get(IN_USE_AT..IN_USE_AT + 8).and_then(|bytes| bytes.try_into().ok());
+    let in_use = in_use.map_or(3, u64::from_ne_bytes);
+    let end = (2..63).filter(|index| in_use >> index & 1 != 0).map(component_end).max();
+    let end = end.unwrap_or(0).max(LEGACY_BYTES).min(state.len());
+    let mut state = state[..end].to_vec();
+    let extended_bytes = (end + 4) as u32;
+    state[MARKS_AT..MARKS_AT + 48].fill(0);
+    state[MARKS_AT..MARKS_AT + 4].copy_from_slice(&MAGIC_1.to_ne_bytes());
+    state[MARKS_AT + 4..MARKS_AT + 8].copy_from_slice(&extended_bytes.to_ne_bytes());
+    state[MARKS_AT + 8..MARKS_AT + 16].copy_from_slice(&(in_use | 3).to_ne_bytes());
+    state[MARKS_AT + 16..MARKS_AT + 20].copy_from_slice(&(end as u32).to_ne_bytes());
+    state.extend(MAGIC_2.to_ne_bytes());
+    state
+}
+
+/// The end of a component of the extended state in the layout of this processor.
+fn component_end(index: u64) -> usize {
+    const COMPONENTS: u32 = 0xd;
+    let component = std::arch::x86_64::__cpuid_count(COMPONENTS, index as u32);
+    (component.eax + component.ebx) as usize
+}
+
+/// The registers with which a thread that was stopped in a system call makes that call again.
+pub(crate) fn restarted(registers: &Registers) -> Registers {
+    const ERESTARTSYS: i64 = 512;
+    const ERESTARTNOINTR: i64 = 513;
+    const ERESTARTNOHAND: i64 = 514;
+    const ERESTART_RESTARTBLOCK: i64 = 516;
+    const SYSCALL_BYTES: u64 = 2;
+    let mut restarted = *registers;
+    let restarts = [ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND, ERESTART_RESTARTBLOCK];
+    if registers.orig_rax.cast_signed() >= 0 && restarts.contains(&-registers.rax.cast_signed()) {
+        restarted.rax = registers.orig_rax;
+        restarted.rip -= SYSCALL_BYTES;
+    }
+    restarted
+}

@@ -1,0 +1,109 @@
+//! tests/programs/idle_ledger.cpp: a program that keeps a ledger of its allocations, and that a test records
+//! while it runs.
+
+use crate::ledger::{Ledger, read_ledger};
+use crate::programs::programs;
+use crate::run::{Outcome, Running, run, wait_for};
+use crate::tools::tools;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+/// The program. The test sends it commands.
+pub struct LedgerProgram {
+    child: Child,
+    commands: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl LedgerProgram {
+    /// Starts the program with the library idle.
+    pub fn start_idle(threads: u32) -> LedgerProgram {
+        let mut command = Command::new(&tools().record);
+        command.args(["--idle", "--"]).arg(programs().binary("idle_ledger")).arg(threads.to_string());
+        LedgerProgram::of(command)
+    }
+
+    /// Starts the program without the library.
+    pub fn start_plain(threads: u32) -> LedgerProgram {
+        let mut command = Command::new(programs().binary("idle_ledger"));
+        command.arg(threads.to_string());
+        LedgerProgram::of(command)
+    }
+
+    fn of(mut command: Command) -> LedgerProgram {
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("edleak-record starts");
+        let commands = child.stdin.take().expect("piped above");
+        let answers = BufReader::new(child.stdout.take().expect("piped above"));
+        LedgerProgram { child, commands, answers }
+    }
+
+    /// The process ID.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a command and returns its answer without `done`.
+    pub fn tell(&mut self, command: &str) -> String {
+        writeln!(self.commands, "{command}").expect("the program reads");
+        let mut answer = String::new();
+        loop {
+            let before = answer.len();
+            let read = self.answers.read_line(&mut answer).expect("the program answers in UTF-8");
+            assert!(read > 0, "the program ended at `{command}`: {:?}", self.child.try_wait());
+            if &answer[before..] == "done\n" {
+                answer.truncate(before);
+                return answer;
+            }
+        }
+    }
+
+    /// The ledger of the program.
+    pub fn ledger(&mut self) -> Ledger {
+        read_ledger(&self.tell("print"))
+    }
+
+    /// The lines of /proc/PID/maps that show a session.
+    pub fn mapped_sessions(&self) -> usize {
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", self.pid())).expect("it runs");
+        maps.lines().filter(|line| line.contains("edleak-session")).count()
+    }
+}
+
+impl Drop for LedgerProgram {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `edleak-record --pid PID` with a period of 20 ms.
+pub fn recorder(pid: u32, trace: &Path, options: &[&str]) -> Command {
+    let mut command = Command::new(&tools().record);
+    command.arg("-o").arg(trace).args(["--period", "20ms", "--pid", &pid.to_string()]).args(options);
+    command
+}
+
+/// Starts edleak-record and waits until it has asked the process to begin.
+pub fn ask(pid: u32, trace: &Path, options: &[&str]) -> Running {
+    let mut running = Running::start(&mut recorder(pid, trace, options), b"");
+    running.wait_for_text(&format!("recording process {pid}"));
+    running
+}
+
+/// Waits until `edleak-record sessions` lists the process.
+pub fn wait_for_recording(pid: u32) {
+    wait_for(&format!("the recording of process {pid}"), || {
+        let sessions = run(Command::new(&tools().record).arg("sessions"));
+        sessions.stdout.lines().any(|line| line.split_whitespace().any(|word| word == pid.to_string()))
+    });
+}
+
+/// Ends a recording that must succeed.
+pub fn stop(recorder: Running) -> Outcome {
+    recorder.signal(libc::SIGINT);
+    let outcome = recorder.finish();
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    outcome
+}
