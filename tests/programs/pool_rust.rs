@@ -1,6 +1,6 @@
-// An arena in Rust that tells edleak of its objects, with a ledger: pool_rust ROUNDS
-//
-// The functions of the arena are inlined, so the objects count at their callers.
+//! An arena in Rust that tells edleak of its objects, with a ledger: pool_rust ROUNDS
+//!
+//! The functions of the arena are inlined, so the objects count at their callers.
 
 #[path = "../../recorder/annotate/src/lib.rs"]
 #[allow(dead_code, unused_attributes)]

@@ -4,7 +4,7 @@
 //! A pool is the address by which the program names it. Two pools may hold objects at the same address: a pool
 //! may take its memory from another pool. So an object is known by its pool and its address.
 
-use crate::recording::pools::poisoned::Poisoned;
+use crate::recording::pools::poisoned::{Owner, Poisoned};
 use edleak_format::{Counters, SiteId};
 use edleak_session::pool::{Operation, PoolEvent};
 use std::collections::HashMap;
@@ -43,9 +43,6 @@ impl Hasher for AddressHasher {
         self.0 = (product >> 64) as u64 ^ product as u64;
     }
 }
-
-/// An index into [`Ledger::sites`] and [`Ledger::counters`].
-pub(super) type Owner = u32;
 
 /// The caller of a pool.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

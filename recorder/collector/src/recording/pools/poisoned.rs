@@ -11,8 +11,10 @@
 //! | makes a whole region accessible | gives the chunk back, before it frees the chunk |
 //! | makes other memory accessible, for example a stack | nothing |
 
-use crate::recording::pools::ledger::Owner;
 use std::collections::BTreeMap;
+
+/// The number of a site.
+pub(super) type Owner = u32;
 
 /// A piece of an object. Poison in the middle of an object leaves two pieces.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
