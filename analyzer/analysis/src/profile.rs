@@ -206,20 +206,30 @@ fn bounds(slices: &Slices, span: Span) -> Result<(Option<usize>, usize)> {
     let instants = slices.instants();
     let (start_ns, end) = (instants[0].time_ns, instants.len() - 1);
     let end_ns = instants[end].time_ns;
-    let at = |time_ns: u64| match slices.newest_at(time_ns) {
-        Some(index) if time_ns <= end_ns => Ok(index),
-        _ => Err(Error::new(ErrorKind::Value, format!("{} lies outside the record", exact(time_ns)))
-            .with_remedy(format!(
-                "give a time from {} to {}",
-                exact(start_ns.saturating_add(999_999)),
-                exact(end_ns)
-            ))),
+    // The nearest slice, as on the page of `--format html`.
+    let at = |time_ns: u64| {
+        let before = slices.newest_at(time_ns).unwrap_or(0);
+        let distance = |index: usize| instants[index].time_ns.abs_diff(time_ns);
+        match (before + 1).min(end) {
+            _ if time_ns > end_ns => {
+                Err(Error::new(ErrorKind::Value, format!("{} lies outside the record", exact(time_ns)))
+                    .with_remedy(format!("give a time from 0s to {}", exact(end_ns))))
+            }
+            after if distance(after) < distance(before) => Ok(after),
+            _ => Ok(before),
+        }
     };
     match span {
         Span::Instant(At::Peak) => Ok((None, slices.peak().unwrap_or(end))),
         Span::Instant(At::End) => Ok((None, end)),
         Span::Instant(At::Time(time_ns)) => Ok((None, at(time_ns)?)),
         Span::Range { from_ns, to_ns } => {
+            if let (Some(from), Some(to)) = (from_ns, to_ns)
+                && from >= to
+            {
+                let message = format!("`--from` ({}) is not before `--to` ({})", exact(from), exact(to));
+                return Err(Error::new(ErrorKind::Value, message).with_remedy("swap the two"));
+            }
             let from = from_ns.map_or(Ok(0), at)?;
             let to = to_ns.map_or(Ok(end), at)?;
             if from >= to {

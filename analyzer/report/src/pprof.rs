@@ -63,6 +63,11 @@ pub fn write_pprof(
     let mut builder = Builder { trace, message: Message::default(), tables: Tables::default() };
     builder.string("");
     builder.header(analysis, profile);
+    // pprof shows the name and the build ID of the first mapping as those of the program. The recorder finds
+    // the modules in the order of their addresses, and the kernel maps the program lowest.
+    if let Some(program) = trace.modules().first() {
+        builder.mapping(program.id);
+    }
     let leaked = leaked_bytes(analysis);
     for row in &profile.rows {
         let site = &analysis.sites[row.site];

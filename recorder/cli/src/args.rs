@@ -303,8 +303,8 @@ pub(crate) struct DoctorArgs {
     bin_name = "edleak-record top",
     max_term_width = 80,
     about = "Shows a running recording: its sites by growth, with curve, verdict so far and function.",
-    after_help = "Keys: arrows select, Enter shows the stacks, w watches or unwatches the site, / filters,
-s sorts, p pauses, q leaves. The recording goes on.
+    after_help = "Keys: arrows select, Enter shows the stacks, w watches or unwatches the site,
+/ filters, s sorts, p pauses, q leaves. The recording goes on.
 
 Examples:
   edleak-record top                             the only recording that runs

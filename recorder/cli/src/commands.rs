@@ -107,7 +107,11 @@ pub(crate) fn select(session: Option<u32>) -> Result<Running, Error> {
         (_, 0) if !silent.is_empty() => Err(control("no recording responds", "see above")),
         (_, 0) => Err(control("no recording is running", "start one: edleak-record PROGRAM")),
         (None, 1) => Ok(running.remove(0)),
-        (None, _) => Err(control("more than one recording is running", "choose one with --session PID")),
+        (None, _) => {
+            let pids: Vec<_> = running.iter().map(|session| session.progress.pid.to_string()).collect();
+            let message = format!("more than one recording is running: {}", pids.join(", "));
+            Err(control(&message, "choose one with --session PID"))
+        }
         (Some(pid), _) => running.into_iter().find(|session| session.is_called(pid)).ok_or_else(|| {
             if silent.is_empty() {
                 let message = format!("process {pid} is not being recorded");

@@ -11,6 +11,7 @@ use edleak_binary::{Options, Symbolizer};
 use edleak_collector::Error;
 use edleak_model::classify::{Confidence, Judgement, Model, Verdict};
 use edleak_model::growth_kind::GrowthKind;
+use edleak_text::globs::Glob;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -285,8 +286,8 @@ impl Row {
     /// Whether the row passes a filter: the function, the file or the module contains the filter's text,
     /// ignoring case.
     pub(crate) fn matches(&self, filter: &str) -> bool {
-        let filter = filter.to_lowercase();
-        [&self.function, &self.file, &self.module].iter().any(|text| text.to_lowercase().contains(&filter))
+        let pattern = Glob::part(&filter.to_lowercase());
+        [&self.function, &self.file, &self.module].iter().any(|text| pattern.matches(&text.to_lowercase()))
     }
 }
 

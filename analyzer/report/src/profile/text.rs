@@ -131,7 +131,7 @@ impl ProfileReport<'_> {
         writeln!(out)?;
         writeln!(out, "from the outermost frame inward; sites without recorded stacks stand alone:")?;
         let mut lines = Vec::new();
-        write_node(style, &root, root.weight, 0, &mut lines);
+        write_node(style, &root, root.weight, None, &mut lines);
         let more = lines.len().saturating_sub(MOST_LINES);
         lines.iter().take(MOST_LINES).try_for_each(|line| writeln!(out, "{line}"))?;
         if more > 0 {
@@ -141,17 +141,19 @@ impl ProfileReport<'_> {
     }
 }
 
-/// Writes the children of a node. A single child with the full weight of its parent gets no further indent.
-fn write_node(style: Style, node: &Node, all: i128, depth: usize, lines: &mut Vec<String>) {
+/// Writes the children of a node. `depth` is the one of the node; `None` for the root, which has no line. A
+/// single child with the full weight of its parent gets no further indent.
+fn write_node(style: Style, node: &Node, all: i128, depth: Option<usize>, lines: &mut Vec<String>) {
     let is_shown = |child: &&Node| child.weight as f64 >= LEAST_SHARE * all as f64;
     let shown: Vec<&Node> = node.children.iter().filter(is_shown).collect();
     let branches = shown.len() > 1 || shown.iter().any(|child| child.weight != node.weight);
+    let depth = depth.map_or(0, |depth| depth + usize::from(branches));
     for child in shown {
         let indent = (2 * depth).min(DEEPEST_INDENT);
         let share = 100.0 * child.weight as f64 / all as f64;
         let name = fitted(style, &child.name, WIDTH - 10 - indent);
         lines.push(format!("{share:>6.1} %  {:indent$}{name}", ""));
-        write_node(style, child, all, depth + usize::from(branches), lines);
+        write_node(style, child, all, Some(depth), lines);
     }
 }
 

@@ -69,7 +69,7 @@ fn status(state: &State) -> String {
 
 fn sites(frame: &mut Frame<'_>, state: &State, ink: Ink, area: Rect) {
     let [head, body] = Layout::vertical([Constraint::Length(1), Constraint::Min(1)]).areas(area);
-    frame.render_widget(Line::styled(heading(), ink.faint()), head);
+    frame.render_widget(Line::styled(heading(state.sort, usize::from(area.width)), ink.faint()), head);
     let rows = state.rows();
     if rows.is_empty() {
         let text = match state.filter.is_empty() {
@@ -79,7 +79,7 @@ fn sites(frame: &mut Frame<'_>, state: &State, ink: Ink, area: Rect) {
         return frame.render_widget(Line::raw(text), body);
     }
     let item = |row: &&Row| {
-        let text = line(TextStyle::of_environment(false), row, usize::from(area.width));
+        let text = line(TextStyle::of_environment(false), row, state.sort, usize::from(area.width));
         let (word, rest) = text.split_at(8);
         let watched = if state.is_watched(row) { ink.strong() } else { Style::new() };
         ListItem::new(Line::from(vec![

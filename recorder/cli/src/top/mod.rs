@@ -47,7 +47,7 @@ fn show(args: &TopArgs) -> Result<(), Error> {
         let mut snapshot = reader.read()?;
         snapshot.sort(args.sort);
         let text = match args.format {
-            TopFormat::Text => once::text(&snapshot, &session.progress),
+            TopFormat::Text => once::text(&snapshot, &session.progress, args.sort),
             TopFormat::Json => once::json(&snapshot, &session.progress),
         };
         // If the reader closes the pipe, it has read enough.

@@ -1,5 +1,6 @@
 //! One snapshot, as text in 80 columns or as JSON for a script.
 
+use crate::args::SortArg;
 use crate::snapshot::{Row, Snapshot};
 use edleak_analysis::frame::base_name;
 use edleak_collector::control::progress::Progress;
@@ -11,12 +12,18 @@ use serde_json::{Value, json};
 /// Number of rows on a screen of 24 lines with its heading.
 const ROWS: usize = 20;
 const WIDTH: usize = 80;
+/// A narrower screen has no curves, because the names of the functions need the room.
+const NARROW: usize = 60;
 
 /// The first screen as text.
-pub(super) fn text(snapshot: &Snapshot, progress: &Progress) -> String {
+pub(super) fn text(snapshot: &Snapshot, progress: &Progress, sort: SortArg) -> String {
     let style = Style::of_environment(false);
-    let mut lines = vec![title(snapshot, progress), figures(snapshot), String::new(), heading().to_owned()];
-    lines.extend(snapshot.rows.iter().take(ROWS).map(|row| line(style, row, WIDTH)));
+    let lost = match snapshot.lost_slices {
+        0 => String::new(),
+        lost => units::plural(lost, "lost slice", "lost slices"),
+    };
+    let mut lines = vec![title(snapshot, progress), figures(snapshot), lost, heading(sort, WIDTH)];
+    lines.extend(snapshot.rows.iter().take(ROWS).map(|row| line(style, row, sort, WIDTH)));
     if snapshot.rows.len() > ROWS {
         lines.push(format!("{:>9}{} more sites", "", snapshot.rows.len() - ROWS));
     }
@@ -46,26 +53,35 @@ pub(super) fn figures(snapshot: &Snapshot) -> String {
 }
 
 /// The heading above the rows.
-pub(super) fn heading() -> &'static str {
-    "so far        live        rate  curve         function"
+pub(super) fn heading(sort: SortArg, width: usize) -> String {
+    let figure = if sort == SortArg::Allocs { "allocated" } else { "live" };
+    let curve = if width < NARROW { "" } else { "  curve       " };
+    format!("{:<8} {figure:>9}  {:>10}{curve}  function", "so far", "rate")
 }
 
-/// One row of at most `width` columns. The row shows file and line if the function leaves room for them.
-pub(super) fn line(style: Style, row: &Row, width: usize) -> String {
-    let figures = format!(
-        "{:<8} {:>9}  {:>10}  {}  ",
-        row.word(),
-        units::bytes(row.live_bytes as f64),
-        units::rate(row.rate_bytes_per_s),
-        style.sparkline(&row.curve),
-    );
+/// One row of at most `width` columns. Its first figure is the one of the order: allocations, else live bytes.
+/// The row shows file and line if the function leaves room for them.
+pub(super) fn line(style: Style, row: &Row, sort: SortArg, width: usize) -> String {
+    let figure = match sort {
+        SortArg::Allocs => units::count(row.allocs),
+        SortArg::Growth | SortArg::Live => units::bytes(row.live_bytes as f64),
+    };
+    let curve = match width < NARROW {
+        true => String::new(),
+        false => format!("  {}", style.sparkline(&row.curve)),
+    };
+    let figures =
+        format!("{:<8} {figure:>9}  {:>10}{curve}  ", row.word(), units::rate(row.rate_bytes_per_s));
+    // Mapped memory is not part of the live bytes of the process.
+    let tag = if row.domain == "mapping" { "mmap: " } else { "" };
     let place = match base_name(&row.file) {
         "" => String::new(),
         file => format!("  {}:{}", printable(file), row.line),
     };
     let room = width.saturating_sub(figures.chars().count());
     let place = if place.chars().count() <= room / 2 { place } else { String::new() };
-    let function = style.clip_end(&printable(&row.function), room.saturating_sub(place.chars().count()));
+    let function = style
+        .clip_end(&(tag.to_owned() + &printable(&row.function)), room.saturating_sub(place.chars().count()));
     figures + &function + &place
 }
 
@@ -85,6 +101,7 @@ pub(super) fn json(snapshot: &Snapshot, progress: &Progress) -> String {
                 _ => None,
             },
             "class": row.class,
+            "domain": row.domain,
             "function": row.function,
             "file": row.file,
             "line": row.line,

@@ -152,6 +152,7 @@ impl State {
                     SortArg::Allocs => SortArg::Growth,
                 };
                 self.snapshot.sort(self.sort);
+                self.select(0);
             }
             (_, KeyCode::Char('w')) => return self.toggle_watch(),
             _ => {}
