@@ -1,9 +1,9 @@
 //! The kinds of record in a catalog block: everything in a trace that is not a slice.
 //!
 //! A later record with the same key replaces the earlier one. `Module`, `Site`, `Stack`, `Survivors`,
-//! `Symbols`, `MemoryArea`, `Allocator`, `Mark`, `MarkSlice`, `ThreadStart`, `WatchEnd` and `Pool` have an id as
-//! their key. Of each other kind, the trace keeps one record. Times are nanoseconds of a monotonic clock since the
-//! recording began. Addresses are addresses in the target.
+//! `Symbols`, `MemoryArea`, `Allocator`, `Mark`, `MarkSlice`, `ThreadStart`, `WatchEnd` and `Pool` have an id
+//! as their key. Of each other kind, the trace keeps one record. Times are nanoseconds of a monotonic clock
+//! since the recording began. Addresses are addresses in the target.
 
 use crate::ids::{MarkId, ModuleId, PoolId, SiteId, StackId};
 use crate::memory::MemoryArea;
@@ -119,8 +119,8 @@ pub enum SiteKind {
     /// An allocator that maps memory for itself. The sites that ask the allocator for memory count this
     /// memory already, so the analyzer does not judge this site. This kind exists since version 4.
     AllocatorMapping,
-    /// A caller of the program's own pools. Such a site belongs to the domain of pools. The memory of a pool is
-    /// also counted where the pool takes it from. This kind exists since version 5.
+    /// A caller of the program's own pools. Such a site belongs to the domain of pools. The memory of a pool
+    /// is also counted where the pool takes it from. This kind exists since version 5.
     Pool(PoolId),
 }
 
@@ -133,13 +133,13 @@ pub struct Site {
     pub kind: SiteKind,
     /// The caller's site; only for a stack of a watched site.
     pub parent: Option<SiteId>,
-    /// The return address in the caller. 0 if the site has no address: `Other`, `Injected`, and a mapping or a
-    /// caller of a pool that found no place in the site table.
+    /// The return address in the caller. 0 if the site has no address: `Other`, `Injected`, and a mapping or
+    /// a caller of a pool that found no place in the site table.
     pub address: u64,
     /// The module that holds the address; `None`: unknown.
     pub module: Option<ModuleId>,
-    /// The full stack of a watched site. For a caller of a pool: the place in the pool's own function, then the
-    /// caller of that function.
+    /// The full stack of a watched site. For a caller of a pool: the place in the pool's own function, then
+    /// the caller of that function.
     pub stack: Option<StackId>,
 }
 
@@ -337,13 +337,14 @@ pub struct ThreadStart {
     pub site: SiteId,
 }
 
-/// The end of a watch: from this time on, the allocations of a watched site count at the site and no longer at
-/// its stacks.
+/// The end of a watch: from this time on, the allocations of a watched site count at the site and no longer
+/// at its stacks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct WatchEnd {
     /// The id of the caller's site.
     pub site: SiteId,
-    /// Time at which the collector first saw that the site is no longer watched; 0: the site is watched again.
+    /// Time at which the collector first saw that the site is no longer watched; 0: the site is watched
+    /// again.
     pub at_ns: u64,
 }
 

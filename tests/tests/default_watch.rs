@@ -1,5 +1,5 @@
-//! edleak-record watches by itself: the first run of a leaker has full stacks, and the stacks cost the program
-//! no more than the budget.
+//! edleak-record watches by itself: the first run of a leaker has full stacks, and the stacks cost the
+//! program no more than the budget.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::{samples, stacks};

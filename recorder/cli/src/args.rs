@@ -73,11 +73,12 @@ pub(crate) struct Args {
     #[arg(long, requires = "duration")]
     pub(crate) then_terminate: bool,
 
-    /// Record the process PID, which runs already; Ctrl-C or --duration ends the recording, and the process runs
-    /// on.
+    /// Record the process PID, which runs already; Ctrl-C or --duration ends the recording, and the process
+    /// runs on.
     ///
-    /// If the process was not started with edleak's library (--idle), edleak-record loads the library into it.
-    /// Allocations from before the recording are unknown. The same process can be recorded any number of times.
+    /// If the process was not started with edleak's library (--idle), edleak-record loads the library into
+    /// it. Allocations from before the recording are unknown. The same process can be recorded any number of
+    /// times.
     #[arg(long, value_name = "PID", conflicts_with_all = ["program", "only", "then_terminate", "idle"])]
     pub(crate) pid: Option<u32>,
 
@@ -98,7 +99,8 @@ pub(crate) struct Args {
     /// Start PROGRAM ready to be recorded later by --pid. Until then nothing is counted, and calls are only
     /// forwarded.
     ///
-    /// edleak-record executes the program in its own place. EDLEAK_IDLE=1 with LD_PRELOAD has the same effect.
+    /// edleak-record executes the program in its own place. EDLEAK_IDLE=1 with LD_PRELOAD has the same
+    /// effect.
     #[arg(long, conflicts_with_all = ["then_terminate", "duration", "children", "only", "watch", "watch_from", "auto_watch", "no_watch", "report", "embed_symbols", "metrics", "inject_leak"])]
     pub(crate) idle: bool,
 
@@ -121,8 +123,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BYTES", default_value = "64M", value_parser = units::parse_size)]
     pub(crate) size: u64,
 
-    /// Record these domains of memory: heap, mapping (mmap, mremap, shmat), pool (the pools of edleak.h), or all;
-    /// separated by commas.
+    /// Record these domains of memory: heap, mapping (mmap, mremap, shmat), pool (the pools of edleak.h), or
+    /// all; separated by commas.
     ///
     /// The heap is always recorded. With `heap` alone, edleak does not look at calls of mmap and at pools.
     #[arg(long, value_name = "LIST", default_value = "all")]
@@ -162,8 +164,8 @@ pub(crate) struct Args {
 
     /// Let the stacks of sites that look like leaks cost the program at most PERCENT of its processor time.
     ///
-    /// edleak-record estimates the cost from the allocations and the depth of the stacks. A site that costs too
-    /// much is watched until its stacks are known, and then no longer.
+    /// edleak-record estimates the cost from the allocations and the depth of the stacks. A site that costs
+    /// too much is watched until its stacks are known, and then no longer.
     #[arg(long, value_name = "PERCENT", default_value = "2", value_parser = parse_budget)]
     pub(crate) watch_budget: f64,
 
@@ -180,7 +182,8 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) embed_symbols: bool,
 
-    /// Keep metrics in FILE for Prometheus and others that read OpenMetrics: live bytes, leaks so far, losses.
+    /// Keep metrics in FILE for Prometheus and others that read OpenMetrics: live bytes, leaks so far,
+    /// losses.
     ///
     /// The file is replaced every 5 seconds and once more at the end.
     #[arg(long, value_name = "FILE")]

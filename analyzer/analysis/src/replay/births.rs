@@ -19,7 +19,8 @@ impl BirthTable {
     pub fn new(trace: &Trace, merged: &Merged, grid: Grid) -> Self {
         let tick_ns = clock::tick_ns(trace);
         let mut survivors = merged.survivors(trace);
-        // After the end of the watch, a stack has no births. The model would take this for growth that stopped.
+        // After the end of the watch, a stack has no births. The model would take this for growth that
+        // stopped.
         let ended = merged.ended_watches(trace);
         let is_ended = |id: &SiteId| {
             let parent = trace.site(*id).and_then(|site| site.parent);

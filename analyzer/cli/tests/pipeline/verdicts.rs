@@ -538,8 +538,8 @@ fn a_leak_stays_a_leak_after_the_end_of_its_watch() {
     assert!(text.contains("handle_request at") && !text.contains("was not watched"), "{text}");
 }
 
-/// The program keeps 25 allocations at any time. The watch of the site ends late, so the site's own curve rises
-/// at the end.
+/// The program keeps 25 allocations at any time. The watch of the site ends late, so the site's own curve
+/// rises at the end.
 #[test]
 fn a_site_without_leak_is_no_leak_after_the_end_of_its_watch() {
     let scratch = Scratch::new();
