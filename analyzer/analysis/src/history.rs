@@ -100,6 +100,9 @@ impl History {
     /// Adds sites to the others, the least important first, until the packed counters fit into
     /// `packed_bytes`.
     pub fn keep(&mut self, judged: &[JudgedSite], packed_bytes: usize) {
+        if self.packed_bytes() <= packed_bytes {
+            return;
+        }
         let mut left = packed_bytes;
         let mut others = vec![Counters::ZERO; self.instants.len()];
         self.others.add_to(&mut others);
@@ -139,17 +142,17 @@ impl History {
 
 /// The sites by falling importance: leaks first, then the sites that hold or allocate most memory.
 fn by_importance(judged: &[JudgedSite]) -> Vec<usize> {
-    let size = |i: usize| {
-        let site = &judged[i];
-        let highest = site.levels.highest();
-        (site.is_leak() || site.leak_share.is_some(), highest.max(site.totals.live_bytes as f64))
+    // A key reads the whole curve of a site, so each key is computed once.
+    let key = |site: &JudgedSite| {
+        let size = site.levels.highest().max(site.totals.live_bytes as f64);
+        (site.is_leak() || site.leak_share.is_some(), size, site.totals.allocated_bytes.unwrap_or(0))
     };
-    let turnover = |i: usize| judged[i].totals.allocated_bytes.unwrap_or(0);
+    let keys: Vec<(bool, f64, u64)> = judged.iter().map(key).collect();
     let mut order: Vec<usize> = (0..judged.len()).collect();
     order.sort_by(|&a, &b| {
-        let ((a_leak, a_size), (b_leak, b_size)) = (size(a), size(b));
+        let ((a_leak, a_size, a_turnover), (b_leak, b_size, b_turnover)) = (keys[a], keys[b]);
         let leaks = b_leak.cmp(&a_leak).then(b_size.total_cmp(&a_size));
-        leaks.then(turnover(b).cmp(&turnover(a))).then(a.cmp(&b))
+        leaks.then(b_turnover.cmp(&a_turnover)).then(a.cmp(&b))
     });
     order
 }

@@ -226,8 +226,8 @@ fn windows(trend: &Trend) -> String {
     let rises =
         |from: usize| trend.eighths[from..].windows(2).filter(|pair| pair[1] - pair[0] > least).count();
     match (rises(0), rises(2)) {
-        (7, _) => "rose from eighth to eighth of its time 7 of 7 times".to_owned(),
-        (_, rose) => format!("rose from eighth to eighth of its time {rose} of the last 5 times"),
+        (7, _) => "grew in all 8 parts of its lifetime".to_owned(),
+        (_, rose) => format!("grew in {rose} of the last 5 of the 8 parts of its lifetime"),
     }
 }
 

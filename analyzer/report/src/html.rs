@@ -35,7 +35,7 @@ use edleak_analysis::findings::Findings;
 use edleak_analysis::frame::base_name;
 use edleak_analysis::history::History;
 use edleak_analysis::site::Domain;
-use edleak_text::units;
+use edleak_text::{meter, units};
 use escape::text;
 use headline::{Headline, headline, reported};
 use names::Names;
@@ -95,28 +95,48 @@ impl Exporter for Html {
         };
         // If there are two recordings, the page shows the second one.
         let shown = report.analyses.len() - 1;
-        let headlines: Vec<Headline> = report
+        let found: Vec<Found<'_>> = report
             .analyses
             .iter()
+            .zip(&histories)
             .enumerate()
-            .map(|(i, analysis)| headline(analysis, diff.as_ref().filter(|_| i == shown)))
+            .map(|(i, (analysis, history))| {
+                let leaks = reported(analysis);
+                let diff = diff.as_ref().filter(|_| i == shown);
+                let headline = headline(analysis, &leaks, diff);
+                Found { analysis, history, leaks, headline, diff }
+            })
             .collect();
-        let title = self.title.clone().unwrap_or_else(|| title_of(&report.analyses[shown]));
-        let data = data(report, &histories, &headlines, diff.as_ref())?;
+        let title = self.title().map_or_else(|| title_of(&report.analyses[shown]), str::to_owned);
+        let data = data(&found)?;
         let script = script();
         page_head(&title, &script, out)?;
         page_start(&title, &recorded(&report.analyses[shown]), out)?;
         write!(out, "{}", self.failures())?;
-        page_body(report, &headlines, histories[shown], out)?;
+        page_body(&found, out)?;
         write!(out, "<script type=\"application/octet-stream\" id=\"data\">{data}</script>")?;
         writeln!(out, "<script>{script}</script></body></html>")
     }
 }
 
+/// One recording of the page.
+struct Found<'a> {
+    analysis: &'a Findings,
+    history: &'a History,
+    leaks: Vec<Finding<'a>>,
+    headline: Headline,
+    diff: Option<&'a Diff<'a>>,
+}
+
 impl Html {
+    /// The title that the user gave; an empty one counts as none.
+    fn title(&self) -> Option<&str> {
+        self.title.as_deref().filter(|title| !title.trim().is_empty())
+    }
+
     /// If no recording could be read, the page gives the reasons and has no empty charts.
     fn page_of_failures(&self, out: &mut dyn Write) -> io::Result<()> {
-        let title = self.title.as_deref().unwrap_or("No recording");
+        let title = self.title().unwrap_or("No recording");
         page_head(title, "", out)?;
         page_start(title, "", out)?;
         writeln!(
@@ -137,8 +157,22 @@ impl Html {
     }
 }
 
+/// The script as one function, without comments and indentation: the page stays small.
 fn script() -> String {
-    format!("(()=>{{\"use strict\";\n{}}})();", SCRIPT.concat())
+    let mut script = String::from("(()=>{\"use strict\";\n");
+    let mut is_comment = false;
+    for line in SCRIPT.iter().flat_map(|file| file.lines()).map(str::trim) {
+        if line.starts_with("/**") && !line.contains("*/") {
+            is_comment = true;
+        }
+        let is_whole_comment = line.starts_with("//") || line.starts_with("/**") && line.ends_with("*/");
+        if !is_comment && !is_whole_comment && !line.is_empty() {
+            script += line;
+            script.push('\n');
+        }
+        is_comment &= !line.ends_with("*/");
+    }
+    script + "})();"
 }
 
 fn page_head(title: &str, script: &str, out: &mut dyn Write) -> io::Result<()> {
@@ -169,17 +203,12 @@ fn page_start(title: &str, meta: &str, out: &mut dyn Write) -> io::Result<()> {
     )
 }
 
-fn page_body(
-    report: &Report<'_>,
-    headlines: &[Headline],
-    history: &History,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    let shown = report.analyses.len() - 1;
-    let (analysis, first) = (&report.analyses[shown], &headlines[shown]);
+fn page_body(found: &[Found<'_>], out: &mut dyn Write) -> io::Result<()> {
+    let shown = found.len() - 1;
+    let Found { analysis, history, headline: first, .. } = &found[shown];
     let piece = |(piece, is_name): &(String, bool)| match is_name {
         true => format!("<bdi class=\"name\">{}</bdi>", text(piece)),
-        false => text(piece),
+        false => escape::sentence(piece),
     };
     let answer = |pieces: &Vec<(String, bool)>| pieces.iter().map(piece).collect::<String>();
     let answers: String = first
@@ -191,7 +220,7 @@ fn page_body(
         [] => "<p>Nothing.</p>".to_owned(),
         lines => format!(
             "<ul>{}</ul>",
-            lines.iter().map(|line| format!("<li>{}</li>", text(line))).collect::<String>()
+            lines.iter().map(|line| format!("<li>{}</li>", escape::sentence(line))).collect::<String>()
         ),
     };
     writeln!(
@@ -199,36 +228,43 @@ fn page_body(
         "<section id=\"headline\" class=\"{}\" aria-label=\"Verdict\"><h2>{}</h2><dl>{answers}</dl>\
          <div id=\"missed\"><h3>What was missed?</h3>{missed}</div></section>",
         first.mark,
-        text(&first.verdict)
+        escape::sentence(&first.verdict)
     )?;
+    let is_empty = analysis.sites.is_empty();
+    let hidden = |is_hidden: bool| if is_hidden { " hidden" } else { "" };
     writeln!(
         out,
         "<p id=\"notice\" class=\"note\" role=\"status\">This page shows more with JavaScript: every site, ranges of time, \
-         and flame graphs. The verdict and the leaks are complete without it.</p>"
+         and flame graphs. The verdict and the leaks are complete without it.</p>\
+         <p id=\"nothing\" class=\"empty\"{}>The recording holds no allocation, so there is nothing to draw.</p>\
+         <div id=\"evidence\"{}>",
+        hidden(!is_empty),
+        hidden(is_empty)
     )?;
-    let leaks_of = |domain: Domain| -> Vec<Finding<'_>> {
-        reported(analysis).into_iter().filter(|leak| leak.lead().domain() == domain).collect()
-    };
-    let [leaks, mapped, of_pools] = Domain::ALL.map(leaks_of);
-    let empty = |what: &str| format!("<p class=\"empty\">{what} needs JavaScript.</p>");
+    // Every recording has its leaks in the page; the script shows those of the chosen recording.
+    let leaks = found.iter().map(|found| leaks::table(&found.leaks)).collect();
+    by_recording("leaks", "Leaks", leaks, out)?;
+    let mapped = found.iter().map(|found| mapped_memory(found.analysis, &found.leaks)).collect();
+    by_recording("mapped", "Mapped memory", mapped, out)?;
+    let pools = found.iter().map(|found| pools(found.analysis, &found.leaks)).collect();
+    by_recording("pools", "Pools", pools, out)?;
     for (id, heading, content) in [
         ("timeline", "Memory over time", chart::timeline(history)),
         ("range", "Range", format!("<p class=\"empty\">{}</p>", text(&whole_range(analysis)))),
-        ("leaks", "Leaks", leaks::table(&leaks)),
-        ("sites", "Sites", empty("The table of all sites")),
-        ("mapped", "Mapped memory", mapped_memory(analysis, &mapped)),
-        ("pools", "Pools", pools(analysis, &of_pools)),
-        ("scatter", "Size against growth", empty("The scatter")),
-        ("flame", "Flame graph", empty("The flame graph")),
+        ("sites", "Sites", String::new()),
+        ("scatter", "Size against growth", String::new()),
+        ("flame", "Flame graph", String::new()),
     ] {
-        if content.is_empty() {
-            continue;
-        }
-        writeln!(out, "<section id=\"{id}\" aria-labelledby=\"{id}-h\"><h2 id=\"{id}-h\">{heading}</h2>")?;
+        // The script fills these sections and shows them.
+        let hidden = hidden(content.is_empty());
+        writeln!(
+            out,
+            "<section id=\"{id}\" aria-labelledby=\"{id}-h\"{hidden}><h2 id=\"{id}-h\">{heading}</h2>"
+        )?;
         if id == "sites" {
             writeln!(
                 out,
-                "<div class=\"tools\" hidden><label>Filter <input id=\"filter\" type=\"search\" autocomplete=\"off\" \
+                "<div class=\"tools\"><label>Filter <input id=\"filter\" type=\"search\" autocomplete=\"off\" \
                  spellcheck=\"false\"></label></div>"
             )?;
         }
@@ -236,14 +272,32 @@ fn page_body(
     }
     writeln!(
         out,
-        "</main><footer><p>Written by edleak-analyze {}. Sizes are binary: 1 KiB is 1024 bytes. Live bytes are what the \
+        "</div></main><footer><p>Written by edleak-analyze {}. Sizes are binary: 1 KiB is 1024 bytes. Live bytes are what the \
          program asked for and has not freed.</p></footer>",
         env!("CARGO_PKG_VERSION")
     )
 }
 
-/// The section of mapped memory: the totals, the leaks, and the memory that no recorded call mapped. Empty if
-/// the trace has none of them.
+/// A section with one part for each recording. Nothing is written if all parts are empty.
+fn by_recording(id: &str, heading: &str, parts: Vec<String>, out: &mut dyn Write) -> io::Result<()> {
+    if parts.iter().all(String::is_empty) {
+        return Ok(());
+    }
+    let shown = parts.len() - 1;
+    let hidden = |is_hidden: bool| if is_hidden { " hidden" } else { "" };
+    writeln!(
+        out,
+        "<section id=\"{id}\" aria-labelledby=\"{id}-h\"{}><h2 id=\"{id}-h\">{heading}</h2>",
+        hidden(parts[shown].is_empty())
+    )?;
+    for (i, part) in parts.iter().enumerate() {
+        writeln!(out, "<div class=\"body\" data-recording=\"{i}\"{}>{part}</div>", hidden(i != shown))?;
+    }
+    writeln!(out, "</section>")
+}
+
+/// The section of mapped memory: the totals, the number of leaks, and the memory that no recorded call mapped.
+/// Empty if the trace has none of them.
 fn mapped_memory(analysis: &Findings, leaks: &[Finding<'_>]) -> String {
     let Some(mapped) = &analysis.mapped else { return String::new() };
     if mapped.sites == 0 && mapped.unseen.is_none() {
@@ -253,27 +307,29 @@ fn mapped_memory(analysis: &Findings, leaks: &[Finding<'_>]) -> String {
         .unseen
         .as_ref()
         .map_or_else(String::new, |unseen| format!("<p>{}.</p>", text(&unseen.sentence())));
-    let leaks = match leaks {
-        [] => "<p class=\"empty\">No site that maps memory is reported as a leak.</p>".to_owned(),
-        leaks => leaks::table(leaks),
-    };
+    let leaks = listed_above(leaks, Domain::Mapping, "mapped memory");
     format!(
-        "<p>Calls of mmap and its kin, in bytes of address space: {}.</p>{unseen}{leaks}",
+        "<p>Calls of mmap and its kin, in bytes of address space: {}. {leaks}</p>{unseen}",
         text(&mapped_in_words(mapped))
     )
 }
 
-/// The section of pools: the totals and the leaks. Empty if the program has no pool of edleak.h.
+/// The section of pools: the totals and the number of leaks. Empty if the program has no pool of edleak.h.
 fn pools(analysis: &Findings, leaks: &[Finding<'_>]) -> String {
     let Some(pools) = &analysis.pools else { return String::new() };
-    let leaks = match leaks {
-        [] => "<p class=\"empty\">No caller of a pool is reported as a leak.</p>".to_owned(),
-        leaks => leaks::table(leaks),
-    };
+    let leaks = listed_above(leaks, Domain::Pool, "pools");
     format!(
-        "<p>Objects that the program's own pools hand out, at the callers of the pools: {}.</p>{leaks}",
+        "<p>Objects that the program's own pools hand out, at the callers of the pools: {}. {leaks}</p>",
         text(&pools_in_words(pools))
     )
+}
+
+/// The number of leaks of a domain in the list of leaks.
+fn listed_above(leaks: &[Finding<'_>], domain: Domain, of: &str) -> String {
+    match leaks.iter().filter(|leak| leak.lead().domain() == domain).count() as u64 {
+        0 => format!("No leak of {of} is reported."),
+        leaks => format!("The list of leaks has {} of {of}.", units::plural(leaks, "leak", "leaks")),
+    }
 }
 
 /// The program, the duration and the end of the recording.
@@ -294,7 +350,7 @@ fn recorded(analysis: &Findings) -> String {
     if is_anonymous(analysis) {
         parts.push("the trace is anonymized: names and arguments are hashes and are not shown".into());
     } else if header.command.len() > 1 {
-        parts.push(header.command.join(" "));
+        parts.push(header.command.join(" ").replace(['\n', '\t'], " "));
     }
     parts.join(" · ")
 }
@@ -321,61 +377,73 @@ fn is_anonymous(analysis: &Findings) -> bool {
 }
 
 /// The data in base 64, with the counters of as many single sites as fit.
-fn data(
-    report: &Report<'_>,
-    histories: &[&History],
-    headlines: &[Headline],
-    diff: Option<&Diff<'_>>,
-) -> io::Result<String> {
-    let made = |packed_bytes: Option<usize>| {
-        let reduced = |(findings, history): (&Findings, &&History)| {
-            let mut history = (*history).clone();
+fn data(found: &[Found<'_>]) -> io::Result<String> {
+    let recordings = found.len();
+    let made = |packed_bytes: usize| {
+        let reduced = |found: &Found<'_>| {
+            let mut history = found.history.clone();
             history.sum_up_beyond(MAX_ROWS);
-            if let Some(packed_bytes) = packed_bytes {
-                history.keep(&findings.sites, packed_bytes / report.analyses.len());
+            if packed_bytes < usize::MAX {
+                history.keep(&found.analysis.sites, packed_bytes / recordings);
             }
             history
         };
-        let reduced: Vec<History> = report.analyses.iter().zip(histories).map(reduced).collect();
-        payload(report, &reduced.iter().collect::<Vec<_>>(), headlines, diff)
+        let reduced: Vec<History> = found.iter().map(reduced).collect();
+        payload(found, &reduced)
     };
     let most = MAX_DATA_BYTES / 4 * 3;
-    let mut bytes = made(None)?;
-    if bytes.len() > most {
-        // All other data stays on the page. The number of bytes is about proportional to the number of sites
-        // with counters.
-        let fixed = made(Some(0))?.len();
-        let mut kept: usize = histories.iter().map(|history| history.packed_bytes()).sum();
-        while bytes.len() > most && kept > 0 {
-            let share = most.saturating_sub(fixed) as f64 / (bytes.len() - fixed).max(1) as f64;
-            kept = (kept as f64 * 0.97 * share) as usize;
-            bytes = made(Some(kept))?;
+    let all: usize = found.iter().map(|found| found.history.packed_bytes()).sum();
+    if all <= most / 2 {
+        let bytes = made(usize::MAX)?;
+        if bytes.len() <= most {
+            return Ok(escape::base64(&bytes));
         }
     }
-    Ok(escape::base64(&bytes))
+    // All other data stays on the page. The number of bytes is about proportional to the number of sites with
+    // counters, so a sample of the counters tells how many fit.
+    meter::begin(3);
+    let fixed = made(0)?.len();
+    meter::advance(1);
+    let room = most.saturating_sub(fixed) as f64;
+    let mut kept = all.min((0.97 * room / packed_share(found)) as usize);
+    loop {
+        let bytes = made(kept)?;
+        meter::advance(1);
+        if bytes.len() <= most || kept == 0 {
+            return Ok(escape::base64(&bytes));
+        }
+        let share = room / (bytes.len() - fixed).max(1) as f64;
+        kept = (kept as f64 * 0.97 * share.min(1.0)) as usize;
+    }
 }
 
-fn payload(
-    report: &Report<'_>,
-    histories: &[&History],
-    headlines: &[Headline],
-    diff: Option<&Diff<'_>>,
-) -> io::Result<Vec<u8>> {
+/// The deflated size of the counters as a share of their size, from a sample of the sites.
+fn packed_share(found: &[Found<'_>]) -> f64 {
+    const SAMPLED: usize = 1000;
+    let sites: Vec<&[u8]> = found
+        .iter()
+        .flat_map(|found| &found.history.sites)
+        .filter_map(|site| Some(site.packed.as_ref()?.bytes()))
+        .collect();
+    let sample = sites.iter().step_by((sites.len() / SAMPLED).max(1)).copied().collect::<Vec<_>>().concat();
+    let deflated = payload::deflated(&[&sample]).map_or(sample.len(), |bytes| bytes.len());
+    deflated.max(1) as f64 / sample.len().max(1) as f64
+}
+
+fn payload(found: &[Found<'_>], histories: &[History]) -> io::Result<Vec<u8>> {
     let (mut payload, mut names) = (Payload::default(), Names::default());
-    let shown = report.analyses.len() - 1;
     let mut traces = Vec::new();
-    for (i, (analysis, history)) in report.analyses.iter().zip(histories).enumerate() {
-        // These rows are leaks of the heap; the leaks of other domains have sections of their own.
+    for (i, (found, history)) in found.iter().zip(histories).enumerate() {
+        let Found { analysis, headline, .. } = found;
+        // These rows are sites of the heap; the other domains have sections of their own.
         let rows: Vec<usize> = (0..analysis.sites.len().min(MAX_ROWS).min(history.sites.len()))
             .filter(|&row| analysis.sites[row].domain() == Domain::Heap)
             .collect();
-        let diff = diff.filter(|_| i == shown);
         let prefix = format!("{i}.");
-        let mut trace = trace_data::write(&mut payload, &mut names, &prefix, analysis, history, diff, &rows);
+        let mut trace = trace_data::write(&mut payload, &mut names, &prefix, found, history, &rows);
         trace["source"] = json!(if is_anonymous(analysis) { "" } else { base_name(&analysis.source) });
         trace["recorded"] = json!(recorded(analysis));
         trace["title"] = json!(title_of(analysis));
-        let headline = &headlines[i];
         trace["headline"] = json!({
             "mark": headline.mark,
             "verdict": headline.verdict,

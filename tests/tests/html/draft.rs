@@ -15,6 +15,7 @@ pub(crate) struct Draft {
     pub(crate) command: Vec<String>,
     pub(crate) slices: u64,
     pub(crate) missing: std::ops::Range<u64>,
+    pub(crate) end: EndReason,
     pub(crate) sites: Vec<DraftSite>,
 }
 
@@ -81,6 +82,7 @@ impl Draft {
             command: vec!["./server".into(), "--secret=hunter2".into()],
             slices: 200,
             missing: 0..0,
+            end: EndReason::Stopped,
             sites: vec![
                 caller("grow_list", leaking),
                 caller("serve", churning),
@@ -112,7 +114,7 @@ impl Draft {
             writer.slice(&header, &counters).expect("the slice is sound");
         }
         let at_ns = self.slices * PERIOD_NS;
-        writer.record(&Record::End(End { reason: EndReason::Stopped, at_ns })).expect("the record is sound");
+        writer.record(&Record::End(End { reason: self.end, at_ns })).expect("the record is sound");
         writer.finish().expect("the trace fits");
         path.to_owned()
     }

@@ -2,6 +2,7 @@
 //! report of the same trace.
 
 mod draft;
+mod faults;
 mod input;
 mod interaction;
 mod names;

@@ -103,5 +103,8 @@ fn a_hundred_thousand_sites_stay_under_20_mb_and_say_what_is_summed_up() {
     );
     let status = browser.text("document.querySelector('#sites [role=status]').textContent");
     assert!(status.contains("Together they grew by"), "{status}");
+    browser.click("#flame button[data-value='grew']");
+    let said = browser.text("document.querySelector('#flame').textContent");
+    assert!(said.contains("Left out: ") && said.contains("whose counters are not in the page"), "{said}");
     assert_eq!(browser.console(), Vec::<String>::new());
 }

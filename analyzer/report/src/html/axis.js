@@ -24,15 +24,13 @@ function byteTicks(highest, most) {
 }
 
 /**
- * Powers of 1024 and steps between them, up to `highest`.
+ * Powers of two between `lowest` and `highest`, about six of them.
  * @param {number} lowest @param {number} highest @returns {number[]}
  */
 function logTicks(lowest, highest) {
-  const steps = highest / lowest > 1e6 ? [1] : [1, 32];
+  const step = Math.max(1, Math.ceil(Math.log2(highest / lowest) / 6));
   const ticks = [];
-  for (let unit = 1; unit <= highest; unit *= 1024) {
-    for (const step of steps) if (unit * step >= lowest && unit * step <= highest) ticks.push(unit * step);
-  }
+  for (let power = Math.ceil(Math.log2(lowest)); 2 ** power <= highest; power += step) ticks.push(2 ** power);
   return ticks.length > 1 ? ticks : [lowest, highest];
 }
 

@@ -44,16 +44,16 @@ pub(super) fn timeline(history: &History) -> String {
         units::bytes(live(instants.len() - 1)),
         units::bytes(history.peak.live_bytes as f64)
     );
-    let legend = if history.has_resident { "live (thick) and resident (thin)" } else { "live" };
+    let legend = if history.has_resident { "live (solid) and resident (dashed)" } else { "live" };
     format!(
-        "<svg class=\"plain\" viewBox=\"0 -4 {WIDTH} {}\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{}\">\
+        "<p class=\"axis\"><span>{}</span></p><svg class=\"plain\" viewBox=\"0 -4 {WIDTH} {}\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{}\">\
          {resident}<path class=\"live\" d=\"{}\"/></svg>\
-         <p class=\"note\">0 s to {}, 0 B to {}: {legend}. {}</p>",
+         <p class=\"axis\"><span>0 B, 0 s</span><span>{}</span></p><p class=\"note\">Bytes: {legend}. {}</p>",
+        text(&units::bytes(highest)),
         HEIGHT + 8.0,
         text(&figures),
         path(&live),
         text(&units::duration(end_s)),
-        text(&units::bytes(highest)),
         text(&figures),
     )
 }

@@ -1,7 +1,7 @@
 // Opens the payload: names, frames, and the recordings, with one column for each figure of their sites.
 
 /**
- * @typedef {{sites: number, instants: number, labels: string[], others_sites: number, unlisted_sites: number,
+ * @typedef {{sites: number, instants: number, labels: string[], others_sites: number, unlisted_sites: number, other_sites: number, is_empty: boolean,
  *   peak_s: number, peak_bytes: number, judged_until_s: number, has_turnover: boolean, has_resident: boolean,
  *   duration_s: number, gone: {name: string, was: number}[], source: string, recorded: string, title: string,
  *   headline: {mark: string, verdict: string, answers: [string, [string, boolean][]][], missed: string[]}}} TraceHeader
@@ -12,6 +12,7 @@
 const VERDICTS = ["leak", "undecided", "no-leak"];
 const CHANGES = ["", "new", "faster", "same", "slower"];
 const KINDS = ["caller", "stack", "other", "injected"];
+const FLAG_FREED_AT_END = 4;
 const CURVE_COLUMNS = 40;
 const FLAG_INLINED = 1;
 
@@ -175,6 +176,13 @@ class Trace {
   /** Frames, innermost first. @param {number} site @returns {Float64Array} */
   stackOf(site) {
     return this.stacks.subarray(this.stackFrom[site], this.stackFrom[site] + this.frameCount[site]);
+  }
+
+  /** Index of the last instant before the program freed everything and ended; the last one if it did not. */
+  get judgedEnd() {
+    let judged = this.end;
+    while (judged > 0 && this.at_s[judged] > this.header.judged_until_s) judged--;
+    return judged > 0 ? judged : this.end;
   }
 
   /** Whether the site has counters of its own. @param {number} site */

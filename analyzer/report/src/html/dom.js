@@ -60,6 +60,12 @@ function nameOf(text, kind) {
   return el("bdi", { class: kind ?? "name" }, visible(text));
 }
 
+/** A sentence; words between backticks become code. @param {string} text @returns {(Node | string)[]} */
+function sentence(text) {
+  const parts = visible(text).split("`");
+  return parts.length % 2 === 0 ? [visible(text)] : parts.map((part, i) => (i % 2 === 0 ? part : el("code", {}, part)));
+}
+
 /**
  * A choice of one option: a row of buttons, of which one is pressed.
  * @param {string} label

@@ -13,7 +13,6 @@ pub(super) fn text(raw: &str) -> String {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
-            '\n' => out.push(' '),
             c if is_invisible(c) => {
                 // Writing to a string cannot fail.
                 let _ = write!(out, "⟨U+{:04X}⟩", u32::from(c));
@@ -22,6 +21,19 @@ pub(super) fn text(raw: &str) -> String {
         }
     }
     out
+}
+
+/// Escapes a sentence. Words between backticks become code.
+pub(super) fn sentence(raw: &str) -> String {
+    let parts: Vec<String> = raw.split('`').map(text).collect();
+    if parts.len().is_multiple_of(2) {
+        return text(raw);
+    }
+    let part = |(i, part): (usize, String)| match i % 2 {
+        0 => part,
+        _ => format!("<code>{part}</code>"),
+    };
+    parts.into_iter().enumerate().map(part).collect()
 }
 
 /// Whether a character is a control, or a mark that reverses or isolates the text after it.
@@ -55,8 +67,14 @@ mod tests {
     #[test]
     fn hostile_names_are_text() {
         assert_eq!(text("</script><b a=\"'&"), "&lt;/script&gt;&lt;b a=&quot;&#39;&amp;");
-        assert_eq!(text("a\u{202e}b\0\nc"), "a⟨U+202E⟩b⟨U+0000⟩ c");
+        assert_eq!(text("a\u{202e}b\0\nc"), "a⟨U+202E⟩b⟨U+0000⟩⟨U+000A⟩c");
         assert_eq!(text("größe<T>"), "größe&lt;T&gt;");
+    }
+
+    #[test]
+    fn words_between_backticks_are_code() {
+        assert_eq!(sentence("use `a<b>` or `c`."), "use <code>a&lt;b&gt;</code> or <code>c</code>.");
+        assert_eq!(sentence("one ` alone"), "one ` alone");
     }
 
     #[test]

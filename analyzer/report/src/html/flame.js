@@ -112,6 +112,7 @@ class Flame {
     this.showCrumbs(top);
     const found = isHit === null ? "" : " Highlighted: " + this.format(hits) + ", " + formatShare(hits / top.total) + ".";
     this.said.textContent = this.format(root.total) + " in all: " + meaning + "." + found +
+      this.leftOut() + (drawn.some((group) => group.classList.contains("inlined")) ? " ◦ marks a function that was inlined into its caller." : "") +
       " Click or Enter zooms, Escape goes back out; arrow keys move.";
   }
 
@@ -124,19 +125,24 @@ class Flame {
     const label = visible(name).slice(0, 400) + (node.isInlined ? " (inlined)" : "") + ": " + this.format(node.total) + ", " + formatShare(share);
     const characters = Math.floor((wide - 8) / 6.6);
     const group = svg("g", {
-      class: "frame c" + (hashOf(name) % 6) + (node.isInlined ? " inlined" : "") + mark, role: "button", tabindex: -1, "aria-label": label,
+      class: "frame c" + (hashOf(name) % 6) + (node.isInlined && wide >= 6 ? " inlined" : "") + mark, role: "button", tabindex: -1, "aria-label": label,
       "data-depth": row, "data-x": x.toFixed(2), "data-name": visible(name).slice(0, 400), "data-total": node.total,
     }, svg("rect", { width: Math.max(0.5, wide - 1).toFixed(2), height: ROW_HEIGHT - 1, rx: 2 }),
     characters < 3 ? null : svg("text", { x: 4, y: 15 }, (node.isInlined ? "◦ " : "") + shortName(name, characters - (node.isInlined ? 2 : 0))));
     group.addEventListener("click", () => this.zoom(node === this.zoomed() && node.parent !== null ? node.parent : node));
-    group.addEventListener("pointermove", (event) => {
+    const showTip = (/** @type {number} */ x, /** @type {number} */ y) => {
       const file = node.frame < 0 ? "" : this.frames.placeOf(node.frame) || this.frames.moduleOf(node.frame);
       this.tip.replaceChildren(el("bdi", { class: "name" }, visible(name).slice(0, 600)), el("div", {}, visible(file)),
         el("div", {}, this.format(node.total) + " (" + formatShare(share) + (node.own > 0 && node.children.size > 0 ? "; itself " + this.format(node.own) : "") + ")" +
           (node.isInlined ? ", inlined into its caller" : "")));
-      placeTip(this.tip, event.clientX, event.clientY);
+      placeTip(this.tip, x, y);
+    };
+    group.addEventListener("pointermove", (event) => showTip(event.clientX, event.clientY));
+    group.addEventListener("focus", () => {
+      const box = group.getBoundingClientRect();
+      if (group.matches(":focus-visible")) showTip(Math.max(0, box.left), box.bottom);
     });
-    group.addEventListener("pointerleave", () => (this.tip.hidden = true));
+    for (const end of ["pointerleave", "blur"]) group.addEventListener(end, () => (this.tip.hidden = true));
     // The keyboard finds siblings and parents by their place.
     flameNodes.set(group, node);
     return group;
@@ -163,6 +169,13 @@ class Flame {
     else if (event.key === "ArrowLeft") siblings[at - 1]?.focus();
     else return;
     event.preventDefault();
+  }
+
+  /** In a range, the sites without counters have no weight. */
+  leftOut() {
+    const { others_sites } = this.view.trace.header;
+    if (others_sites === 0 || this.view.isWhole || this.weight === "leaked" || this.weight === "peak") return "";
+    return " Left out: " + plural(others_sites, "site", "sites") + " whose counters are not in the page.";
   }
 
   /** @param {FlameNode} top */

@@ -19,6 +19,11 @@ function formatGrowth(bytes) {
   return (bytes > 0 ? "+" : "") + formatBytes(bytes);
 }
 
+/** Growth in words. @param {number} bytes @returns {string} */
+function grewBy(bytes) {
+  return bytes === 0 ? "did not grow" : (bytes > 0 ? "grew by " : "shrank by ") + formatBytes(Math.abs(bytes));
+}
+
 /** @param {number} bytesPerSecond @returns {string} */
 function formatRate(bytesPerSecond) {
   /** @type {[string, number][]} */
@@ -70,18 +75,41 @@ function visible(name) {
 }
 
 /**
- * A function's name. If there is no room, template arguments, parameters and hash are left out.
+ * The text with the content of outermost brackets left out. The last closing bracket without an opening one,
+ * as in `operator>>`, changes nothing.
+ * @param {string} text @param {string} open @param {string} close @returns {string}
+ */
+function collapsed(text, open, close) {
+  let short = "";
+  let depth = 0;
+  for (const c of text) {
+    if (c === close && depth > 0) depth--;
+    if (depth === 0) short += c;
+    if (c === open) depth++;
+  }
+  return depth === 0 ? short : text;
+}
+
+/**
+ * A function's name. If there is no room, hash, template arguments and parameters are left out, and then the
+ * middle.
  * @param {string} name @param {number} most @returns {string}
  */
 function shortName(name, most) {
   let text = visible(name);
   if (text.length > most) text = text.replace(/::h[0-9a-f]{16}$/, "");
-  for (let inner = ""; text.length > most && inner !== text;) {
-    inner = text;
-    text = text.replace(/<[^<>]{2,}>/g, "<…>".length < most ? "<>" : "");
-    if (inner === text) text = text.replace(/\([^()]{2,}\)/g, "()");
-  }
-  return text.length > most ? text.slice(0, Math.max(1, most - 1)) + "…" : text;
+  if (text.length > most) text = collapsed(text, "<", ">");
+  // The name of a missing stack is all in brackets.
+  if (text.length > most && !text.startsWith("(")) text = collapsed(text, "(", ")");
+  const tail = Math.floor(most / 3);
+  return text.length > most ? text.slice(0, Math.max(1, most - 1 - tail)) + "…" + text.slice(text.length - tail) : text;
+}
+
+/** A path, or its end from a directory on if it is long. @param {string} path */
+function shortPath(path) {
+  if (path.length <= 48) return path;
+  const from = path.indexOf("/", path.length - 47);
+  return "…" + path.slice(from < 0 ? path.length - 47 : from);
 }
 
 /** @param {string} path @returns {string} */

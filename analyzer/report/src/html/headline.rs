@@ -17,7 +17,7 @@ pub(super) type Piece = (String, bool);
 
 /// The headline of a recording.
 pub(super) struct Headline {
-    /// `leak`, `undecided` or `clean`; it selects the mark beside the verdict.
+    /// `leak`, `undecided`, `passed` (leaks that fail nothing) or `clean`; it selects the mark beside the verdict.
     pub mark: &'static str,
     /// The verdict in a sentence.
     pub verdict: String,
@@ -32,22 +32,25 @@ pub(super) fn reported(analysis: &Findings) -> Vec<Finding<'_>> {
     analysis.with_standing(|standing| standing == Standing::Reported)
 }
 
-pub(super) fn headline(analysis: &Findings, diff: Option<&Diff<'_>>) -> Headline {
-    let leaks = reported(analysis);
+pub(super) fn headline(analysis: &Findings, leaks: &[Finding<'_>], diff: Option<&Diff<'_>>) -> Headline {
     let number = leaks.len() as u64;
-    let (rate, leaked) = totals(&leaks);
+    let (rate, leaked) = totals(leaks);
     let (mark, verdict) = match (outcome(analysis), too_little(analysis)) {
-        (Outcome::Leaks, _) if analysis.per_mark.is_some() => ("leak", by_iteration(analysis, &leaks)),
-        (Outcome::Leaks, _) => {
-            ("leak", format!("{}: {}", plural(number, "leak", "leaks"), rates(rate, number)))
-        }
+        (Outcome::Leaks, _) if analysis.per_mark.is_some() => ("leak", by_iteration(analysis, leaks)),
+        (Outcome::Leaks, _) => (
+            "leak",
+            format!("{}{}: {}", plural(number, "leak", "leaks"), summary::among(leaks), rates(rate, number)),
+        ),
         (_, Some(why)) => ("undecided", format!("Undecided: {why}")),
         (_, None) => match &analysis.per_mark {
             Some(per_mark) => ("clean", format!("No leak in {}", per_mark.judged())),
-            None => ("clean", "No leak".to_owned()),
+            None => match summary::passed(analysis) {
+                Some(passed) => ("passed", format!("No leak fails the gate: {passed}")),
+                None => ("clean", "No leak".to_owned()),
+            },
         },
     };
-    let mut answers = vec![("Is it the heap?", plain(is_it_the_heap(analysis)))];
+    let mut answers = vec![("Is it the heap?", plain(is_it_the_heap(analysis, mark == "clean")))];
     if let Some(worst) = leaks.first() {
         answers.push(("Who leaks?", who(worst)));
         let amount = format!(
@@ -57,14 +60,14 @@ pub(super) fn headline(analysis: &Findings, diff: Option<&Diff<'_>>) -> Headline
             units::duration(analysis.header.duration_s)
         );
         if analysis.per_mark.is_some() {
-            answers.push(("How fast?", plain(by_iteration(analysis, &leaks))));
+            answers.push(("How fast?", plain(by_iteration(analysis, leaks))));
         } else {
             answers.push(("How fast?", plain(amount)));
             answers.push(("When does it matter?", plain(when(analysis, rate))));
         }
     }
     if let Some(diff) = diff {
-        answers.insert(0, ("What changed?", plain(what_changed(diff))));
+        answers.insert(0, ("What changed?", what_changed(diff)));
     }
     if let Some(marks) = summary::marks(analysis) {
         answers.push(("What was marked?", plain(marks)));
@@ -77,7 +80,7 @@ pub(super) fn headline(analysis: &Findings, diff: Option<&Diff<'_>>) -> Headline
 }
 
 fn by_iteration(analysis: &Findings, leaks: &[Finding<'_>]) -> String {
-    let by = |per_mark| summary::leaks_per_iteration(per_mark, leaks, "");
+    let by = |per_mark| summary::leaks_per_iteration(per_mark, leaks, &summary::among(leaks));
     analysis.per_mark.as_ref().map_or_else(String::new, by)
 }
 
@@ -86,7 +89,8 @@ fn rates(rate: f64, number: u64) -> String {
     format!("{}{together}", units::rate(rate))
 }
 
-fn is_it_the_heap(analysis: &Findings) -> String {
+/// `is_clean`: no site leaks, so growth of live memory needs an explanation.
+fn is_it_the_heap(analysis: &Findings, is_clean: bool) -> String {
     let answer = match analysis.growth.kind {
         GrowthKind::Live => "Yes",
         GrowthKind::Retained | GrowthKind::Outside => "No",
@@ -96,7 +100,11 @@ fn is_it_the_heap(analysis: &Findings) -> String {
             return "The input does not say what the process held, or is too short to tell.".into();
         }
     };
-    format!("{answer}: {}.", analysis.growth.sentence().unwrap_or_default())
+    let but = match analysis.growth.kind {
+        GrowthKind::Live if is_clean => ", but no site of it grows like a leak",
+        _ => "",
+    };
+    format!("{answer}: {}{but}.", analysis.growth.sentence().unwrap_or_default())
 }
 
 fn plain(text: String) -> Vec<Piece> {
@@ -128,8 +136,10 @@ fn when(analysis: &Findings, rate: f64) -> String {
     }
 }
 
-fn what_changed(diff: &Diff<'_>) -> String {
+/// The numbers of new, faster and other leaks, and the names of those that need attention.
+fn what_changed(diff: &Diff<'_>) -> Vec<Piece> {
     use edleak_analysis::baseline::Change;
+    const NAMED: usize = 3;
     let count = |is: fn(&Change) -> bool| diff.leaks.iter().filter(|(_, change)| is(change)).count() as u64;
     let parts = [
         (count(|change| matches!(change, Change::New)), "new"),
@@ -144,10 +154,28 @@ fn what_changed(diff: &Diff<'_>) -> String {
         .map(|(number, word)| format!("{} {word}", units::count(number)))
         .collect();
     if parts.is_empty() {
-        "No leak in either recording.".into()
-    } else {
-        format!("Leaks: {}.", parts.join(", "))
+        return plain("No leak in either recording.".into());
     }
+    let mut pieces = plain(format!("Leaks: {}.", parts.join(", ")));
+    let names = |is: fn(&Change) -> bool| {
+        diff.leaks.iter().filter(|(_, change)| is(change)).map(|(site, _)| site.name()).collect::<Vec<_>>()
+    };
+    for (word, names) in [
+        ("New", names(|change| matches!(change, Change::New))),
+        ("Faster", names(|change| matches!(change, Change::Faster(_)))),
+        ("Gone", diff.gone.iter().map(|leak| leak.name.clone()).collect()),
+    ] {
+        for (i, name) in names.iter().take(NAMED).enumerate() {
+            let before = if i == 0 { format!(" {word}: ") } else { ", ".into() };
+            pieces.extend([(before, false), (name.clone(), true)]);
+        }
+        match names.len() {
+            0 => {}
+            all if all > NAMED => pieces.push((format!(" and {} more.", all - NAMED), false)),
+            _ => pieces.push((".".into(), false)),
+        }
+    }
+    pieces
 }
 
 fn missed(analysis: &Findings) -> Vec<String> {

@@ -6,12 +6,14 @@ use crate::{CURVE_COLUMNS, in_step, pace};
 use edleak_analysis::finding::Finding;
 use edleak_analysis::frame::SiteFrame;
 use edleak_analysis::group::{Group, Share};
-use edleak_analysis::site::JudgedSite;
+use edleak_analysis::site::{Domain, JudgedSite};
 use edleak_model::classify::Confidence;
 use edleak_text::units;
 
 /// Maximum number of leaks in the list. A longer list needs sorting and filtering.
 const MAX_LEAKS: usize = 40;
+/// Number of leaks that the list shows at once; the others are folded.
+const FIRST_LEAKS: usize = 8;
 const MAX_STACKS: usize = 8;
 const MAX_PARTS: usize = 64;
 const MAX_FRAMES: usize = 64;
@@ -21,7 +23,15 @@ pub(super) fn table(leaks: &[Finding<'_>]) -> String {
     if leaks.is_empty() {
         return "<p class=\"empty\">No site is reported as a leak.</p>".into();
     }
-    let rows: String = leaks.iter().take(MAX_LEAKS).map(row).collect();
+    let (first, folded) = leaks[..leaks.len().min(MAX_LEAKS)].split_at(leaks.len().min(FIRST_LEAKS));
+    let folded = match folded {
+        [] => String::new(),
+        folded => format!(
+            "<details><summary>{} more leaks</summary>{}</details>",
+            units::count(folded.len() as u64),
+            rows(folded)
+        ),
+    };
     let more = leaks.len().saturating_sub(MAX_LEAKS);
     let more = match more {
         0 => String::new(),
@@ -29,10 +39,16 @@ pub(super) fn table(leaks: &[Finding<'_>]) -> String {
             format!("<p class=\"note\">{} more leaks are among the sites.</p>", units::count(more as u64))
         }
     };
+    format!("{}{folded}{more}", rows(first))
+}
+
+fn rows(leaks: &[Finding<'_>]) -> String {
+    let rows: String = leaks.iter().map(row).collect();
     format!(
-        "<table><thead><tr><th scope=\"col\">Verdict</th><th scope=\"col\">Site</th><th scope=\"col\">Rate</th>\
-         <th scope=\"col\">Leaked</th><th scope=\"col\">Live now</th><th scope=\"col\">Curve</th></tr></thead>\
-         <tbody>{rows}</tbody></table>{more}"
+        "<table><thead><tr><th scope=\"col\">Verdict</th><th scope=\"col\">Site</th>\
+         <th scope=\"col\" class=\"figure\">Rate</th><th scope=\"col\" class=\"figure\">Leaked</th>\
+         <th scope=\"col\" class=\"figure\">Live at the end</th><th scope=\"col\">Curve</th></tr></thead>\
+         <tbody>{rows}</tbody></table>"
     )
 }
 
@@ -45,14 +61,24 @@ fn row(leak: &Finding<'_>) -> String {
     let label = format!("live bytes from {} to {}", units::bytes(from), units::bytes(to));
     format!(
         "<tr data-leak=\"{id}\"><td><span class=\"verdict leak\">{word}</span> {class}</td>\
-         <td><bdi class=\"name\">{name}</bdi>{place}\
+         <td><bdi class=\"name\">{name}</bdi>{domain}{place}{freed}\
          <details><summary>{summary}</summary><ul>{together}{reasons}</ul>{parts}</details></td>\
-         <td class=\"figure\">{rate}</td><td class=\"figure\">{leaked}</td><td class=\"figure\">{live}</td>\
+         <td class=\"figure\" data-title=\"Rate\">{rate}</td><td class=\"figure\" data-title=\"Leaked\">{leaked}</td>\
+         <td class=\"figure\" data-title=\"Live at the end\">{live}</td>\
          <td>{curve}</td></tr>",
         id = text(&leak.largest().site.label.to_string()),
         class = if leak.lead().per_mark.is_some() { "" } else { judgement.class.name() },
         name = text(&leak.name()),
         place = place(leak.headline()) + &of_pool(leak.lead()),
+        domain = match leak.lead().domain() {
+            Domain::Heap => "",
+            Domain::Mapping => "<span class=\"tag\">mapped</span>",
+            Domain::Pool => "<span class=\"tag\">pool</span>",
+        },
+        freed = match leak.is_freed_at_end() {
+            true => "<div class=\"note\">most of it was freed when the program ended</div>",
+            false => "",
+        },
         summary = match leak.parts.len() {
             1 => "Why, and the stacks".to_owned(),
             parts => format!("{parts} places that leak in step: why, and the stacks"),
@@ -69,14 +95,14 @@ fn row(leak: &Finding<'_>) -> String {
 fn of_pool(site: &JudgedSite) -> String {
     match site.pool.as_deref() {
         None => String::new(),
-        Some("") => "<br>from a pool without a name".into(),
-        Some(pool) => format!("<br>from pool <bdi class=\"name\">{}</bdi>", text(pool)),
+        Some("") => "<div>from a pool without a name</div>".into(),
+        Some(pool) => format!("<div>from pool <bdi class=\"name\">{}</bdi></div>", text(pool)),
     }
 }
 
 fn place(frame: Option<SiteFrame<'_>>) -> String {
     frame.and_then(SiteFrame::place).map_or_else(String::new, |(file, line)| {
-        format!("<br><bdi class=\"place\">{}:{line}</bdi>", text(file))
+        format!("<div class=\"place\"><bdi>{}:{line}</bdi></div>", text(file))
     })
 }
 
@@ -91,7 +117,7 @@ fn parts(leak: &Finding<'_>) -> String {
             format!(" in {}", units::plural(count, "allocation", "allocations"))
         });
         format!(
-            "<p>{share:.0} %: {}{count} by <bdi class=\"name\">{}</bdi>{}</p>{}",
+            "<div>{share:.0} %: {}{count} by <bdi class=\"name\">{}</bdi>{}</div>{}",
             text(&units::bytes(part.leak_bytes)),
             text(&part.name()),
             place(part.headline()),

@@ -12,7 +12,7 @@ function showGone(columns, view) {
   const { gone } = view.trace.header;
   if (columns.header.traces.length !== 2 || gone.length === 0) return;
   bodyOf("sites").append(
-    el("h3", {}, "Gone: leaks of the recording before that this one has not"),
+    el("h3", {}, "Leaks of the other recording that this recording does not have"),
     el("ul", { class: "plainlist" }, ...gone.map((leak) => el("li", {}, nameOf(leak.name), ", was " + formatRate(leak.was)))),
   );
 }
@@ -42,21 +42,29 @@ function showChoice(columns, shown) {
     })));
 }
 
-/** Shows the verdict of a recording other than the one in the static page. @param {TraceHeader} header */
-function showHeadline(header) {
+/**
+ * Shows the verdict and the leaks of a recording other than the one in the static page.
+ * @param {TraceHeader} header @param {number} index
+ */
+function showHeadline(header, index) {
   const section = byId("headline");
   const { mark, verdict, answers, missed } = header.headline;
   section.className = mark;
   const heading = section.querySelector("h2");
-  if (heading !== null) heading.textContent = visible(verdict);
+  if (heading !== null) heading.replaceChildren(...sentence(verdict));
   section.querySelector("dl")?.replaceChildren(...answers.flatMap(([question, pieces]) => [
     el("dt", {}, question),
-    el("dd", {}, ...pieces.map(([piece, isName]) => (isName ? nameOf(piece) : visible(piece)))),
+    el("dd", {}, ...pieces.flatMap(([piece, isName]) => (isName ? [nameOf(piece)] : sentence(piece)))),
   ]));
   byId("missed").replaceChildren(el("h3", {}, "What was missed?"),
-    missed.length === 0 ? el("p", {}, "Nothing.") : el("ul", {}, ...missed.map((line) => el("li", {}, visible(line)))));
+    missed.length === 0 ? el("p", {}, "Nothing.") : el("ul", {}, ...missed.map((line) => el("li", {}, ...sentence(line)))));
   const meta = document.querySelector(".meta");
   if (meta !== null) meta.textContent = visible(header.recorded);
+  for (const body of document.querySelectorAll("[data-recording]")) {
+    if (!(body instanceof HTMLElement) || body.parentElement === null) continue;
+    body.hidden = body.dataset.recording !== String(index);
+    if (!body.hidden) body.parentElement.hidden = body.childElementCount === 0;
+  }
 }
 
 /**
@@ -89,9 +97,12 @@ async function main() {
     if (traces.length === 0) return;
     const shown = chosenTrace(traces.length);
     showChoice(columns, shown);
-    if (shown !== traces.length - 1) showHeadline(traces[shown]);
-    const showRest = show(columns, new Frames(columns), shown);
+    if (shown !== traces.length - 1) showHeadline(traces[shown], shown);
     notice("");
+    byId("nothing").hidden = !traces[shown].is_empty;
+    byId("evidence").hidden = traces[shown].is_empty;
+    for (const id of ["sites", "scatter", "flame"]) byId(id).hidden = false;
+    const showRest = traces[shown].is_empty ? () => undefined : show(columns, new Frames(columns), shown);
     // A large page reacts before its lower half is drawn.
     document.documentElement.dataset.usable = Math.round(performance.now()).toString();
     await new Promise((done) => setTimeout(done));

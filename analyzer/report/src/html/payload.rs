@@ -63,10 +63,13 @@ impl Payload {
         header.insert("columns".into(), Value::Object(self.columns));
         let header = serde_json::to_vec(&header)?;
         let length = u32::try_from(header.len()).map_err(io::Error::other)?;
-        let mut out = ZlibEncoder::new(Vec::new(), Compression::new(6));
-        out.write_all(&length.to_le_bytes())?;
-        out.write_all(&header)?;
-        out.write_all(&self.blob)?;
-        out.finish()
+        deflated(&[&length.to_le_bytes(), &header, &self.blob])
     }
+}
+
+/// The parts in one zlib stream.
+pub(super) fn deflated(parts: &[&[u8]]) -> io::Result<Vec<u8>> {
+    let mut out = ZlibEncoder::new(Vec::new(), Compression::new(6));
+    parts.iter().try_for_each(|part| out.write_all(part))?;
+    out.finish()
 }

@@ -17,7 +17,7 @@ class View {
     this.trace = trace;
     /** Index of the instant before the range; −1 is the start of the recording. */
     this.from = -1;
-    this.to = trace.end;
+    this.to = trace.judgedEnd;
     /** @type {number | null} */
     this.selected = null;
     /** @type {(() => void)[]} */
@@ -255,8 +255,9 @@ function sentencesOf(view) {
     );
   }
   const notes = [];
-  const span = view.isWhole ? "The whole record, " : "From " + formatDuration(view.from_s) + " to " + formatDuration(view.to_s) + ", ";
-  notes.push(span + formatDuration(seconds) + ". Everything below answers for it. Verdict, leaked and rate are those of the whole record.");
+  const span = view.isWhole ? "The whole record" : "From " + formatDuration(view.from_s) + " to " + formatDuration(view.to_s);
+  notes.push(span + " (" + formatDuration(seconds) + "). Everything below answers for this range; verdict, leaked and rate are those of the whole record.");
+  if (trace.judgedEnd < trace.end && view.to === trace.judgedEnd) notes.push("Then the program freed its memory and ended.");
   if (trace.missing[view.to] || (view.from >= 0 && trace.missing[view.from])) {
     notes.push("The range begins or ends where slices are missing: the counters of the slice before are used.");
   }

@@ -1,7 +1,7 @@
 // Size against growth, one mark per site. A large site that grows is at the upper right.
 
 const SCATTER = { left: 68, right: 16, top: 14, height: 300, bottom: 44 };
-/** The lower end of the logarithmic axes in bytes. Smaller sites are at the edge. */
+/** The least lower end of the logarithmic axes in bytes. Smaller sites are at the edge. */
 const LEAST_BYTES = 16;
 
 class Scatter {
@@ -46,17 +46,21 @@ class Scatter {
     if (context === null) return;
     context.scale(ratio, ratio);
     const { grew, live } = view.figures;
-    let largest = LEAST_BYTES * 2;
-    let most = LEAST_BYTES * 2;
-    for (let site = 0; site < trace.sites; site++) {
-      if (live[site] > largest) largest = live[site];
-      if (grew[site] > most) most = grew[site];
-    }
-    const x = scaleOf(true, LEAST_BYTES, largest * 1.5, left + 10, width - right);
-    const y = scaleOf(true, LEAST_BYTES, most * 1.5, top + height - 10, top);
+    /** The ends of an axis. @param {Float64Array} values @returns {[number, number]} */
+    const ends = (values) => {
+      let [low, high] = [Infinity, LEAST_BYTES * 2];
+      for (const value of values) {
+        if (value >= LEAST_BYTES && value < low) low = value;
+        if (value > high) high = value;
+      }
+      return [Math.min(low / 1.5, high / 4), high * 1.5];
+    };
+    const [[least, largest], [lowest, most]] = [ends(live), ends(grew)];
+    const x = scaleOf(true, least, largest, left + 18, width - right);
+    const y = scaleOf(true, lowest, most, top + height - 18, top);
     const colors = getComputedStyle(document.documentElement);
     const color = (/** @type {string} */ name) => colors.getPropertyValue(name).trim();
-    this.drawAxes(context, width, x, y, largest * 1.5, most * 1.5, color("--line"), color("--faint"));
+    this.drawAxes(context, width, x, y, logTicks(least, largest), logTicks(lowest, most), color("--line"), color("--faint"));
     this.dots = [];
     // Leaks are drawn last, on top.
     for (const verdict of [2, 1, 0]) {
@@ -68,7 +72,7 @@ class Scatter {
       if (isCrowded) context.beginPath();
       for (let site = 0; site < trace.sites; site++) {
         if (trace.verdict[site] !== verdict || Number.isNaN(live[site]) || Number.isNaN(grew[site])) continue;
-        const dot = { site, x: live[site] < LEAST_BYTES ? left + 4 : x(live[site]), y: grew[site] < LEAST_BYTES ? top + height - 4 : y(grew[site]) };
+        const dot = { site, x: live[site] < least ? left + 6 : x(live[site]), y: grew[site] < lowest ? top + height - 6 : y(grew[site]) };
         this.dots.push(dot);
         if (isCrowded) context.rect(dot.x - 1.5, dot.y - 1.5, 3, 3);
         else drawMark(context, verdict, dot.x, dot.y, verdict === 0 ? 5 : 3.5);
@@ -85,9 +89,9 @@ class Scatter {
 
   /**
    * @param {CanvasRenderingContext2D} context @param {number} width @param {(v: number) => number} x @param {(v: number) => number} y
-   * @param {number} largest @param {number} most @param {string} line @param {string} faint
+   * @param {number[]} sizes @param {number[]} growths @param {string} line @param {string} faint
    */
-  drawAxes(context, width, x, y, largest, most, line, faint) {
+  drawAxes(context, width, x, y, sizes, growths, line, faint) {
     const { left, right, top, height } = SCATTER;
     context.font = "11px system-ui, sans-serif";
     context.strokeStyle = line;
@@ -95,7 +99,7 @@ class Scatter {
     context.lineWidth = 1;
     context.textAlign = "center";
     let last = -100;
-    for (const tick of logTicks(LEAST_BYTES, largest)) {
+    for (const tick of sizes) {
       const at = Math.round(x(tick)) + 0.5;
       context.beginPath();
       context.moveTo(at, top);
@@ -107,7 +111,7 @@ class Scatter {
       }
     }
     context.textAlign = "right";
-    for (const tick of logTicks(LEAST_BYTES, most)) {
+    for (const tick of growths) {
       const at = Math.round(y(tick)) + 0.5;
       context.beginPath();
       context.moveTo(left, at);
@@ -180,7 +184,7 @@ class Scatter {
   /** @param {number} site */
   describe(site) {
     const { view, trace } = this;
-    return VERDICTS[trace.verdict[site]] + ", " + formatBytes(view.figures.live[site]) + " live, grew by " + formatGrowth(view.figures.grew[site]);
+    return VERDICTS[trace.verdict[site]] + ", " + formatBytes(view.figures.live[site]) + " live, " + grewBy(view.figures.grew[site]);
   }
 }
 

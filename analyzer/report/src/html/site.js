@@ -17,7 +17,7 @@ function siteDetails(view, frames, site) {
 
 /** @param {string} heading @param {Node} content */
 function block(heading, content) {
-  return el("section", { class: "block" }, el("h3", {}, heading), content);
+  return el("section", { class: heading === "Stack" ? "block wide" : "block" }, el("h3", {}, heading), content);
 }
 
 /** @param {View} view @param {number} site */
@@ -36,6 +36,7 @@ function figureList(view, site) {
   const others = sitesOfFinding(trace, site) - 1;
   if (others > 0) rows.push(["finding", "leak " + trace.finding[site] + ", with " + plural(others, "other site", "other sites") + " that leak in step"]);
   if (trace.verdict[site] === 0 && trace.began[site] > 0) rows.push(["began after", formatDuration(trace.began[site])]);
+  if ((trace.flags[site] & FLAG_FREED_AT_END) !== 0) rows.push(["freed when the program ended", "most of the leaked bytes"]);
   if (trace.leakShare[site] > 0) rows.push(["share of its caller's leak", formatShare(trace.leakShare[site])]);
   if (trace.recordLonger[site] > 0) rows.push(["undecided", "record " + formatDuration(trace.recordLonger[site]) + " longer"]);
   if (trace.change[site] > 0) {
@@ -88,16 +89,18 @@ function ages(trace, site) {
   for (let i = first; i < first + count; i++) most = Math.max(most, trace.epochBytes[i]);
   const bars = [];
   const [width, height] = [520, 70];
+  const [begin_s, end_s] = [trace.epochFrom[first], trace.epochTo[first + count - 1]];
+  const x = (/** @type {number} */ seconds) => (width * (seconds - begin_s)) / (end_s - begin_s || 1);
   for (let i = 0; i < count; i++) {
     const bytes = trace.epochBytes[first + i];
     const tall = ((height - 2) * bytes) / most;
-    bars.push(svg("rect", { class: "bar", x: (width * i) / count + 1, y: height - tall, width: width / count - 2, height: tall },
+    const [from, to] = [x(trace.epochFrom[first + i]), x(trace.epochTo[first + i])];
+    bars.push(svg("rect", { class: "bar", x: from, y: height - tall, width: Math.max(0.7, to - from - 1), height: tall },
       svg("title", {}, "allocated from " + formatDuration(trace.epochFrom[first + i]) + " to " + formatDuration(trace.epochTo[first + i]) +
         ": " + formatBytes(bytes) + " in " + plural(trace.epochCount[first + i], "allocation", "allocations") + " survive")));
   }
   const oldest = trace.epochBytes[first];
-  const label = "What survives, by when it was allocated: from " + formatDuration(trace.epochFrom[first]) + " to " +
-    formatDuration(trace.epochTo[first + count - 1]) + "; " + formatBytes(oldest) + " from the first of " + count + " epochs.";
+  const label = "What survives, by when it was allocated: from " + formatDuration(begin_s) + " to " + formatDuration(end_s) + "; " + formatBytes(oldest) + " from the first of " + count + " epochs.";
   return el("div", { class: "curve" },
     svg("svg", { viewBox: "0 0 " + width + " " + height, role: "img", "aria-label": label, preserveAspectRatio: "none" }, ...bars),
     el("p", { class: "note" }, label));
@@ -111,7 +114,7 @@ function stackList(trace, frames, site) {
     frames.isInlined(frame) ? el("em", {}, " inlined") : null));
   const notes = [];
   if ((trace.flags[site] & 1) !== 0) notes.push("The stack goes on, but was not walked further.");
-  if (trace.kind[site] === 0 && stack.length > 0) notes.push("Only the caller was recorded here: `edleak-record --watch` records full stacks.");
+  if (trace.kind[site] === 0 && stack.length > 0) notes.push("Only the caller was recorded here: edleak-record --watch records full stacks.");
   if (stack.length === 0) notes.push("The input has no address of it.");
   return el("div", {}, el("ol", { class: "stack" }, ...items), notes.length > 0 ? el("p", { class: "note" }, notes.join(" ")) : null);
 }

@@ -7,8 +7,6 @@
 
 /** Rows drawn at first, and with each request for more. */
 const FIRST_ROWS = 500;
-/** Number of leaks that are printed with their details. */
-const PRINTED_DETAILS = 10;
 
 class Sites {
   /** @param {View} view @param {Frames} frames */
@@ -17,6 +15,7 @@ class Sites {
     this.trace = view.trace;
     this.frames = frames;
     this.columns = this.columnsOf();
+    this.ranks = this.ranksOf();
     this.sortKey = "verdict";
     this.isDescending = false;
     this.most = FIRST_ROWS;
@@ -33,15 +32,21 @@ class Sites {
     addEventListener("afterprint", () => this.update());
   }
 
-  /** On paper no row opens. So every curve is drawn, and the first leaks show their reasons and stacks. */
+  /** On paper nothing scrolls, so every curve is drawn. The list of leaks has their reasons and stacks. */
   spread() {
     for (const cell of this.rows?.querySelectorAll("td.curve:empty") ?? []) {
       cell.append(sparkline(this.trace, Number(cell.getAttribute("data-row"))));
     }
-    for (const row of [...(this.rows?.querySelectorAll("tr[data-row]") ?? [])].slice(0, PRINTED_DETAILS)) {
-      const site = Number(row.getAttribute("data-row"));
-      if (this.trace.verdict[site] === 0 && site !== this.view.selected) this.open(site);
-    }
+  }
+
+  /** The place of each site in the first order: verdict, rate, then size. @returns {Float64Array} */
+  ranksOf() {
+    const { verdict, rate, leakedHere, peakBytes, sites } = this.trace;
+    const order = Array.from({ length: sites }, (_, site) => site);
+    order.sort((a, b) => verdict[a] - verdict[b] || rate[b] - rate[a] || leakedHere[b] - leakedHere[a] || peakBytes[b] - peakBytes[a] || a - b);
+    const ranks = new Float64Array(sites);
+    order.forEach((site, rank) => (ranks[site] = rank));
+    return ranks;
   }
 
   /** @returns {Column[]} */
@@ -52,8 +57,8 @@ class Sites {
     /** @type {Column[]} */
     const columns = [
       {
-        key: "verdict", title: "Verdict", hint: "leaks first, by falling rate",
-        value: (site) => site, show: (site) => this.verdictText(site),
+        key: "verdict", title: "Verdict", hint: "leaks first, by falling rate, then by size",
+        value: (site) => this.ranks[site], show: (site) => this.verdictText(site),
       },
       { key: "name", title: "Site", hint: "function, file and module", isText: true, value: (site) => trace.nameOf(site).toLowerCase(), show: (site) => trace.nameOf(site) },
       { key: "leaked", title: "Leaked", hint: "bytes leaked over the record", value: (site) => trace.leakBytes[site], show: (site) => (trace.verdict[site] === 0 ? formatBytes(trace.leakBytes[site]) : "") },
@@ -194,7 +199,7 @@ class Sites {
     }
     const shown = sites.slice(0, this.most);
     const { selected } = this.view;
-    if (selected !== null && !shown.includes(selected)) shown.unshift(selected);
+    if (selected !== null && sites.includes(selected) && !shown.includes(selected)) shown.unshift(selected);
     this.sparks?.disconnect();
     this.sparks = new IntersectionObserver((entries) => {
       for (const entry of entries) {
@@ -213,15 +218,16 @@ class Sites {
   statusText(listed) {
     const { trace, view } = this;
     const parts = [plural(listed, "site", "sites") + " of " + formatCount(trace.sites) + (listed > this.most ? ", " + formatCount(this.most) + " shown" : "") + "."];
-    const { others_sites, unlisted_sites } = trace.header;
+    const { others_sites, unlisted_sites, other_sites } = trace.header;
     if (others_sites > 0) {
       parts.push("The page has no room for the counters of " + plural(others_sites, "site", "sites") + ": their rows have the figures of the whole record, and in a range they are summed up.");
       if (!view.isWhole) {
         const { others } = sumsOf(view);
-        parts.push("Together they grew by " + formatGrowth(others.live1 - others.live0) + " in the range, to " + formatBytes(others.live1) + ".");
+        parts.push("Together they " + grewBy(others.live1 - others.live0) + " in the range, to " + formatBytes(others.live1) + ".");
       }
     }
-    if (unlisted_sites > 0) parts.push(plural(unlisted_sites, "site", "sites") + " beyond these are in the totals only.");
+    if (unlisted_sites > 0) parts.push(plural(unlisted_sites, "further site is", "further sites are") + " in the totals only.");
+    if (other_sites > 0) parts.push(plural(other_sites, "site", "sites") + " of mapped memory or pools " + (other_sites === 1 ? "is" : "are") + " not in this table and not in its totals.");
     return parts.join(" ");
   }
 
@@ -293,8 +299,12 @@ class Sites {
     });
     const { selected } = this.view;
     if (selected === null) return;
-    if (this.rowOf(selected) === null) this.rows?.prepend(this.row(selected));
+    if (this.rowOf(selected) === null) {
+      this.rows?.prepend(this.row(selected));
+      if (this.status !== undefined) this.status.textContent += " The first row is the selected site.";
+    }
     this.open(selected);
+    this.rowOf(selected)?.nextElementSibling?.scrollIntoView({ block: "nearest" });
     this.rowOf(selected)?.scrollIntoView({ block: "nearest" });
   }
 
@@ -307,9 +317,4 @@ class Sites {
     const cell = el("td", { colspan: this.columns.length + 1 }, siteDetails(this.view, this.frames, site));
     row.after(el("tr", { class: "opened" }, cell));
   }
-}
-
-/** A path, or its end if it is long. @param {string} path */
-function shortPath(path) {
-  return path.length > 48 ? "…" + path.slice(-47) : path;
 }

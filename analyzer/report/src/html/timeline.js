@@ -76,6 +76,12 @@ class Timeline {
     this.showSelection();
   }
 
+  /** Whether slices are missing at the start of the record. */
+  startsLate() {
+    const { at_s, end } = this.trace;
+    return at_s[0] > Math.max((2.5 * (at_s[end] - at_s[0])) / end, at_s[end] / 100);
+  }
+
   /** @param {number} i */
   xAt(i) {
     return this.x(this.trace.at_s[i]);
@@ -85,13 +91,18 @@ class Timeline {
   drawGaps(top, height) {
     const { trace, root } = this;
     if (root === undefined) return;
+    const gap = (/** @type {number} */ from_s, /** @type {number} */ to_s) => {
+      const from = this.x(from_s);
+      root.append(svg("rect", { class: "gap", x: from, y: top, width: Math.max(1, this.x(to_s) - from), height },
+        svg("title", {}, "No slices from " + formatDuration(from_s) + " to " + formatDuration(to_s))));
+    };
+    // The first slice is taken one period after the start.
+    if (this.startsLate()) gap(0, trace.at_s[0]);
     for (let i = 1; i < trace.instants; i++) {
       if (!trace.missing[i]) continue;
       let last = i;
       while (last + 1 < trace.instants && trace.missing[last + 1]) last++;
-      const [from, to] = [this.xAt(i - 1), this.xAt(Math.min(last + 1, trace.end))];
-      root.append(svg("rect", { class: "gap", x: from, y: top, width: Math.max(1, to - from), height },
-        svg("title", {}, "No slices from " + formatDuration(trace.at_s[i - 1]) + " to " + formatDuration(trace.at_s[last]))));
+      gap(trace.at_s[i - 1], trace.at_s[Math.min(last + 1, trace.end)]);
       i = last;
     }
     const judged = this.x(trace.header.judged_until_s);
@@ -119,6 +130,7 @@ class Timeline {
     if (shows.swap) note(trace.swap);
     if (before !== null) note(before.live);
     lowest = Math.max(1, Math.min(lowest, highest / 1024));
+    const floor = this.isLog ? lowest : 0;
     const y = scaleOf(this.isLog, lowest, highest * 1.04, top + height, top);
     for (const tick of this.isLog ? logTicks(lowest, highest * 1.04) : byteTicks(highest * 1.04, 5)) {
       root.append(
@@ -132,21 +144,19 @@ class Timeline {
     if (shows.sites && this.isLog) {
       for (const [color, site] of this.largest.entries()) {
         const live = trace.curveOf(site);
-        root.append(svg("path", { class: "line " + SERIES_COLORS[color], d: linePath(live.length, x, (i) => y(live[i]), missing) }));
+        root.append(svg("path", { class: "line " + SERIES_COLORS[color], d: linePath(live.length, x, (i) => y(live[i]), (i) => missing(i) || live[i] < floor) }));
       }
     }
     if (before !== null) {
-      root.append(svg("path", {
-        class: "line before",
-        d: linePath(before.instants, (i) => this.x(before.at_s[i]), (i) => y(before.live[i]), (i) => before.missing[i] > 0),
-      }));
+      const d = linePath(before.instants, (i) => this.x(before.at_s[i]), (i) => y(before.live[i]), (i) => before.missing[i] > 0);
+      root.append(svg("path", { class: "halo", d }), svg("path", { class: "line before", d }));
     }
     const lines = /** @type {[boolean, string, Float64Array][]} */ ([
       [shows.swap, "swap", trace.swap], [shows.resident && trace.header.has_resident, "resident", trace.resident], [true, "live", trace.live],
     ]);
     for (const [isShown, name, values] of lines) {
       if (!isShown) continue;
-      const path = linePath(trace.instants, x, (i) => y(values[i]), missing);
+      const path = linePath(trace.instants, x, (i) => y(values[i]), (i) => missing(i) || values[i] < floor);
       // A pale line below sets it apart from the areas that it crosses.
       root.append(svg("path", { class: "halo", d: path }), svg("path", { class: "line " + name, d: path }));
     }
@@ -189,11 +199,12 @@ class Timeline {
     const { trace, root } = this;
     if (root === undefined) return;
     const rate = this.ratesOf();
-    const highest = usualMost(rate);
+    // No bar is drawn for the first instant, which has the work before the first slice.
+    const highest = usualMost(rate.slice(1));
     const y = scaleOf(false, 1, highest * 1.05, top + height, top);
     const isCut = rate.some((value) => value > highest);
     root.append(
-      svg("text", { class: "tick", x: CHART.left, y: top - 6 }, "Allocated per second" + (isCut ? " (higher bars are cut)" : "")),
+      svg("text", { class: "tick", x: CHART.left + 8, y: top - 6 }, "Allocated per second" + (isCut ? " (higher bars are cut)" : "")),
       svg("line", { class: "grid", x1: CHART.left, x2: this.width - CHART.right, y1: top + height, y2: top + height }),
       svg("text", { class: "tick", x: CHART.left - 8, y: top + 8, "text-anchor": "end" }, formatRate(highest)),
       svg("text", { class: "tick", x: CHART.left - 8, y: top + height + 4, "text-anchor": "end" }, "0"),
@@ -220,7 +231,9 @@ class Timeline {
   /** @param {number} end_s @param {number} y */
   drawTimes(end_s, y) {
     for (const tick of timeTicks(end_s, Math.max(3, Math.floor(this.width / 110)))) {
-      this.root?.append(svg("text", { class: "tick", x: this.x(tick), y: y + 14, "text-anchor": tick === 0 ? "start" : "middle" }, formatDuration(tick)));
+      const at = this.x(tick);
+      const anchor = tick === 0 ? "start" : at > this.width - 34 ? "end" : "middle";
+      this.root?.append(svg("text", { class: "tick", x: anchor === "end" ? this.width - 2 : at, y: y + 14, "text-anchor": anchor }, formatDuration(tick)));
     }
   }
 
@@ -280,6 +293,7 @@ class Timeline {
     plot.addEventListener("pointermove", (event) => {
       const now = secondsAt(event);
       this.showTip(trace.instantAt(now), event);
+      plot.style.cursor = began === null && this.anchorOf(now) !== now ? "ew-resize" : "crosshair";
       if (began !== null) this.shade(Math.min(began, now), Math.max(began, now));
     });
     plot.addEventListener("pointerup", (event) => {
@@ -308,7 +322,6 @@ class Timeline {
    */
   anchorOf(seconds) {
     const { view } = this;
-    if (view.isWhole) return seconds;
     const isNear = (/** @type {number} */ edge) => Math.abs(this.x(edge) - this.x(seconds)) <= 6;
     return isNear(view.from_s) ? view.to_s : isNear(view.to_s) ? view.from_s : seconds;
   }
@@ -325,7 +338,7 @@ class Timeline {
     if (trace.header.has_turnover) rows.push(["rate", "allocated per second", formatRate(this.ratesOf()[i])]);
     if (this.shows.sites) {
       for (const [color, site] of this.largest.entries()) {
-        rows.push([SERIES_COLORS[color], shortName(trace.nameOf(site), 40), formatBytes(trace.curveOf(site)[i])]);
+        rows.push([SERIES_COLORS[color], this.legendName(site), formatBytes(trace.curveOf(site)[i])]);
       }
     }
     this.tip.replaceChildren(
@@ -355,6 +368,13 @@ class Timeline {
     for (const [i, at] of [from, to].entries()) this.handles?.[i].setAttribute("transform", "translate(" + at.toFixed(1) + " 0)");
   }
 
+  /** The name of a site; two sites of the same function also have their numbers. @param {number} site */
+  legendName(site) {
+    const name = this.trace.nameOf(site);
+    const isShared = this.largest.some((other) => other !== site && this.trace.nameOf(other) === name);
+    return shortName(name, 36) + (isShared ? " (" + KINDS[this.trace.kind[site]] + " " + visible(this.trace.ids[site]) + ")" : "");
+  }
+
   fillLegend() {
     const { trace } = this;
     const entry = (/** @type {string} */ mark, /** @type {Node | string} */ name) => el("li", {}, el("span", { class: "key " + mark }), name);
@@ -363,7 +383,7 @@ class Timeline {
     if (this.before !== null) entries.push(entry("before", "live bytes of the recording before"));
     if (this.shows.sites) {
       for (const [color, site] of this.largest.entries()) {
-        const button = el("button", { type: "button", class: "link", title: visible(trace.nameOf(site)) }, shortName(trace.nameOf(site), 36));
+        const button = el("button", { type: "button", class: "link", title: visible(trace.nameOf(site)) }, this.legendName(site));
         button.addEventListener("click", () => this.view.select(site));
         entries.push(entry(SERIES_COLORS[color], button));
       }
@@ -371,7 +391,7 @@ class Timeline {
         entries.push(entry("s0", plural(trace.sites - this.largest.length, "other site", "other sites")));
       }
     }
-    if (trace.missing.some((missing) => missing > 0)) entries.push(entry("gap", "no slices"));
+    if (this.startsLate() || trace.missing.some((missing) => missing > 0)) entries.push(entry("gap", "no slices"));
     this.legend.replaceChildren(...entries);
   }
 }

@@ -1,15 +1,17 @@
 //! One recording as columns: one row per site, the process at each instant, and the packed counters.
 
+use super::Found;
 use super::names::Names;
 use super::payload::Payload;
 use edleak_analysis::baseline::Change;
 use edleak_analysis::diff::Diff;
+use edleak_analysis::finding::Finding;
 use edleak_analysis::findings::Findings;
 use edleak_analysis::history::History;
-use edleak_analysis::site::{JudgedSite, Kind, SiteLabel, Standing};
+use edleak_analysis::site::{Domain, JudgedSite, Kind, SiteLabel};
 use edleak_model::classify::{Confidence, Verdict};
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Number of columns of a site's curve, if the site's counters did not fit into the page.
 const CURVE_COLUMNS: usize = 40;
@@ -23,18 +25,19 @@ pub(super) fn write(
     payload: &mut Payload,
     names: &mut Names,
     prefix: &str,
-    analysis: &Findings,
+    found: &Found<'_>,
     history: &History,
-    diff: Option<&Diff<'_>>,
     rows: &[usize],
 ) -> Value {
+    let Found { analysis, leaks: findings, diff, .. } = found;
     write_process(payload, prefix, history);
     let sites: Vec<&JudgedSite> = rows.iter().map(|&row| &analysis.sites[row]).collect();
-    write_figures(payload, prefix, analysis, history, rows);
+    write_figures(payload, prefix, analysis, history, findings, rows);
     write_places(payload, names, prefix, &sites);
     write_survivors(payload, prefix, &sites);
-    write_changes(payload, prefix, &sites, diff);
+    write_changes(payload, prefix, &sites, *diff);
     write_counters(payload, prefix, analysis, history, rows);
+    let of_heap = analysis.sites.iter().filter(|site| site.domain() == Domain::Heap).count();
     let labels: Vec<&str> = sites
         .iter()
         .filter_map(|site| match &site.label {
@@ -47,7 +50,9 @@ pub(super) fn write(
         "instants": history.instants.len(),
         "labels": labels,
         "others_sites": history.others_sites,
-        "unlisted_sites": analysis.sites.len() - sites.len(),
+        "unlisted_sites": of_heap - sites.len(),
+        "other_sites": analysis.sites.len() - of_heap,
+        "is_empty": analysis.sites.is_empty(),
         "peak_s": history.peak.at_s,
         "peak_bytes": history.peak.live_bytes,
         "judged_until_s": history.judged_until_s,
@@ -76,6 +81,7 @@ fn write_figures(
     prefix: &str,
     analysis: &Findings,
     history: &History,
+    findings: &[Finding<'_>],
     rows: &[usize],
 ) {
     let sites = || rows.iter().map(|&row| &analysis.sites[row]);
@@ -109,11 +115,20 @@ fn write_figures(
     });
     number("leak_bytes", &|site| site.judgement.leak_bytes);
     number("live_bytes", &|site| site.totals.live_bytes);
-    number("flags", &|site| u64::from(site.is_stack_cut) + 2 * u64::from(site.judged_with_stacks));
+    let freed: HashSet<&SiteLabel> = findings
+        .iter()
+        .filter(|finding| finding.is_freed_at_end())
+        .flat_map(Finding::sites)
+        .map(|site| &site.label)
+        .collect();
+    number("flags", &|site| {
+        u64::from(site.is_stack_cut)
+            + 2 * u64::from(site.judged_with_stacks)
+            + 4 * u64::from(freed.contains(&site.label))
+    });
     // The numbers of the leaks in the list, from 1: sites with the same number are one finding.
-    let findings = analysis.with_standing(|standing| standing == Standing::Reported);
     let finding_of: HashMap<&SiteLabel, u64> = (1..)
-        .zip(&findings)
+        .zip(findings)
         .flat_map(|(number, finding)| finding.sites().map(move |site| (&site.label, number)))
         .collect();
     number("finding", &|site| finding_of.get(&site.label).copied().unwrap_or(0));
@@ -124,7 +139,17 @@ fn write_figures(
     payload.options(format!("{prefix}frees"), sites().map(|site| site.totals.frees));
     payload.options(format!("{prefix}allocated_bytes"), sites().map(|site| site.totals.allocated_bytes));
     payload.options(format!("{prefix}freed_bytes"), sites().map(|site| site.totals.freed_bytes));
-    payload.doubles(format!("{prefix}rate"), sites().map(|site| site.judgement.rate_bytes_per_s));
+    // The list of leaks gives the rate of a finding. A site that is a whole finding has the same rate.
+    let mut rate_of: HashMap<&SiteLabel, f64> = HashMap::new();
+    for finding in findings {
+        let mut sites = finding.sites();
+        if let (Some(site), None) = (sites.next(), sites.next()) {
+            rate_of.insert(&site.label, finding.rate_bytes_per_s());
+        }
+    }
+    let rate =
+        |site: &JudgedSite| rate_of.get(&site.label).copied().unwrap_or(site.judgement.rate_bytes_per_s);
+    payload.doubles(format!("{prefix}rate"), sites().map(rate));
     payload.doubles(format!("{prefix}began_s"), sites().map(|site| site.judgement.began_s));
     payload.doubles(format!("{prefix}leak_share"), sites().map(|site| site.leak_share.unwrap_or(0.0)));
     payload.doubles(

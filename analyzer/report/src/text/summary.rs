@@ -112,17 +112,9 @@ fn result(analysis: &Findings) -> (Ink, String) {
         (Outcome::Leaks, _) => {
             // The summary counts as the list does: several places that grow in step are one leak.
             let findings = analysis.with_standing(|standing| standing == Standing::Reported);
-            let is_suspect =
-                |finding: &&Finding<'_>| finding.lead().judgement.confidence == Some(Confidence::Suspect);
-            let suspects = findings.iter().filter(is_suspect).count();
             let leaks = findings.len() as u64;
             let (rate, leaked) = totals(&findings);
-            let among = match (suspects as u64, leaks) {
-                (0, _) => String::new(),
-                (1, 1) => ", a suspect".into(),
-                (suspects, leaks) if suspects == leaks => ", all suspects".into(),
-                (suspects, _) => format!(" ({})", plural(suspects, "suspect", "suspects")),
-            };
+            let among = among(&findings);
             if let Some(per_mark) = &analysis.per_mark {
                 return (Ink::Alarm, leaks_per_iteration(per_mark, &findings, &among));
             }
@@ -134,6 +126,18 @@ fn result(analysis: &Findings) -> (Ink, String) {
             Some(per_mark) => (Ink::Calm, format!("no leak in {}", per_mark.judged())),
             None => (Ink::Calm, format!("no leak in {over}{}", growth_beside_no_leak(analysis))),
         },
+    }
+}
+
+/// The number of suspects among the leaks, as the words that follow the number of leaks.
+pub(crate) fn among(findings: &[Finding<'_>]) -> String {
+    let is_suspect =
+        |finding: &&Finding<'_>| finding.lead().judgement.confidence == Some(Confidence::Suspect);
+    match (findings.iter().filter(is_suspect).count(), findings.len()) {
+        (0, _) => String::new(),
+        (1, 1) => ", a suspect".into(),
+        (suspects, leaks) if suspects == leaks => ", all suspects".into(),
+        (suspects, _) => format!(" ({})", plural(suspects as u64, "suspect", "suspects")),
     }
 }
 
