@@ -17,6 +17,7 @@
 //! system call as after any other stop, with the time that was left.
 
 use crate::attach::modules::Module;
+use crate::attach::priority::Priority;
 use crate::attach::ptrace::{ChildSignals, Registers, Stop, Thread};
 use crate::attach::safe_point::SafePoints;
 use crate::attach::stop;
@@ -120,6 +121,7 @@ impl Call<'_> {
         const STOP: Duration = Duration::from_millis(100);
         let unsuitable = |why: &str| Err(Failure::Unsuitable(why.to_owned()));
         let _signals = ChildSignals::block();
+        let _priority = Priority::raise();
         let began = Instant::now();
         let mut thread = Thread::seize(tid)?;
         thread.interrupt()?;
@@ -169,7 +171,9 @@ impl Call<'_> {
         memory.resize(frame_at, 0);
         memory.extend(frame::frame(block.frame, &frame::restarted(&registers), mask, &state));
         memory.extend(path);
-        let process = OpenOptions::new().read(true).write(true).open(format!("/proc/{pid}/mem"))?;
+        // Some kernels let only the tracer of this very thread change code.
+        let memory_of_thread = format!("/proc/{pid}/task/{tid}/mem");
+        let process = OpenOptions::new().read(true).write(true).open(memory_of_thread)?;
         process.write_all_at(&memory, block_at)?;
         process.write_all_at(code::code(), code_at)?;
         step("written");

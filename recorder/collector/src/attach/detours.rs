@@ -1,6 +1,6 @@
 //! The jumps at the entries of the process's malloc: compiles, writes and removes them.
 //!
-//! The jumps lead to stubs near libc, the stubs to the hooks of the library. The stubs stay in the process.
+//! The jumps lead to stubs near the allocator, the stubs to the hooks of the library. The stubs stay in the process.
 //! All bytes are written through /proc/PID/mem, which changes private memory even if the process itself may
 //! only read and execute it. So no page of the process is writable at any time.
 
@@ -27,7 +27,7 @@ const NEEDED: &[&str] = &["malloc", "calloc", "realloc", "free"];
 /// The most bytes of a stack in which the collector looks for interrupted code.
 const MOST_STACK_BYTES: u64 = 8 << 20;
 
-/// The detours of libc in one process.
+/// The detours of the allocator of one process.
 #[derive(Clone, Debug)]
 pub(crate) struct Detours {
     pid: u32,
@@ -40,47 +40,48 @@ fn refusal(message: impl Into<String>, remedy: impl Into<String>) -> Error {
     Error::new(ErrorKind::Process, message).with_remedy(remedy)
 }
 
-/// The functions of malloc in libc.
-fn entries_of(libc: &Module) -> Option<FileEntries> {
-    let elf = libc.elf()?;
+/// The functions of an allocator: of libc only malloc and its relatives.
+fn entries_of(allocator: &Module) -> Option<FileEntries> {
+    let elf = allocator.elf()?;
     let functions = FunctionTable::of(&elf);
-    let is_wanted = |known: &table::Known| known.owner == Owner::Standard;
+    let is_libc = allocator.is_libc();
+    let is_wanted = |known: &table::Known| !is_libc || known.owner == Owner::Standard;
     Some(FileEntries::find(&elf, &functions, &Prefixes::default(), is_wanted))
 }
 
-/// A place near libc for the code of the detours, and its size.
-pub(crate) fn place_for(pid: u32, libc: &Module) -> Option<(u64, u64)> {
-    let entries = entries_of(libc)?;
+/// A place near the allocator for the code of the detours, and its size.
+pub(crate) fn place_for(pid: u32, allocator: &Module) -> Option<(u64, u64)> {
+    let entries = entries_of(allocator)?;
     let entries: Vec<&Entry> = entries.entries.iter().collect();
     let bytes = module::most_bytes(&entries);
     let mapped = maps::ranges(&maps::text_of(pid)?);
-    Some((place::near(&mapped, libc.start, libc.end, bytes)?, bytes))
+    Some((place::near(&mapped, allocator.start, allocator.end, bytes)?, bytes))
 }
 
 impl Detours {
     /// Compiles the detours for code at `address`.
-    pub(crate) fn compile(pid: u32, libc: &Module, address: u64) -> Result<Detours, Error> {
+    pub(crate) fn compile(pid: u32, allocator: &Module, address: u64) -> Result<Detours, Error> {
         let unusable = |why: String| {
-            let message = format!("the malloc of `{}` cannot be led elsewhere: {why}", libc.path);
+            let message = format!("the malloc of `{}` cannot be led elsewhere: {why}", allocator.path);
             refusal(message, "start the process with `edleak-record --idle PROGRAM`")
         };
-        let entries = entries_of(libc).ok_or_else(|| unusable("the file cannot be read".into()))?;
-        let link_base = libc.elf().map_or(0, |elf| elf.link_base());
-        let (mut led, mut missing) = (Vec::new(), Vec::new());
-        for entry in entries.entries.iter().filter(|entry| !entry.is_operator) {
-            match &entry.displaced {
-                Ok(_) => led.push(entry),
-                Err(why) if NEEDED.contains(&entry.name.as_str()) => {
-                    return Err(unusable(format!("`{}` {why}", entry.name)));
-                }
-                Err(_) => missing.push(entry.name.clone()),
-            }
+        let entries = entries_of(allocator).ok_or_else(|| unusable("the file cannot be read".into()))?;
+        // The calls of a function that the collector cannot lead go uncounted. If it frees, or if it is one of
+        // the functions that every program calls, nothing is led.
+        let selection = module::select(&entries, true);
+        let is_needed = |entry: &Entry| !entry.shape.allocates() || NEEDED.contains(&entry.name.as_str());
+        if let Some((entry, why)) = selection.unseen.iter().find(|(entry, _)| is_needed(entry)) {
+            return Err(unusable(format!("`{}` {why}", entry.name)));
         }
+        let led = selection.led;
+        let missing = selection.unseen.iter().map(|(entry, _)| entry.name.clone()).collect();
         if let Some(name) = NEEDED.iter().find(|name| !led.iter().any(|entry| entry.name == **name)) {
             return Err(unusable(format!("it has no `{name}`")));
         }
-        let bias = libc.start.wrapping_sub(link_base);
-        let compiled = module::compile(&led, bias, address, Spacing::Kept)
+        let link_base = allocator.elf().map_or(0, |elf| elf.link_base());
+        let bias = allocator.start.wrapping_sub(link_base);
+        let spacing = if allocator.is_libc() { Spacing::Kept } else { Spacing::Requested };
+        let compiled = module::compile(&led, bias, address, spacing)
             .ok_or_else(|| unusable("an instruction cannot be moved".into()))?;
         const PAGE: u64 = 4096;
         let crosses = |address: u64| address / PAGE != (address + 4) / PAGE;
@@ -90,13 +91,11 @@ impl Detours {
         Ok(Detours { pid, compiled, missing })
     }
 
-    /// Writes the code that the jumps lead to. The memory must be mapped.
-    pub(crate) fn write_code(&self, hooks: [u64; HOOKS]) -> io::Result<()> {
-        let mut code = self.compiled.code.clone();
-        for (place, hook) in code.chunks_exact_mut(8).zip(hooks) {
+    /// Stores the addresses of the hooks in the code that the jumps lead to.
+    pub(crate) fn set_hooks(&mut self, hooks: [u64; HOOKS]) {
+        for (place, hook) in self.compiled.code.chunks_exact_mut(8).zip(hooks) {
             place.copy_from_slice(&hook.to_ne_bytes());
         }
-        self.memory()?.write_all_at(&code, self.compiled.address)
     }
 
     /// The process ID.
@@ -108,24 +107,19 @@ impl Detours {
         OpenOptions::new().read(true).write(true).open(format!("/proc/{}/mem", self.pid))
     }
 
-    /// Writes the jumps while all threads stand still. Returns the time for which they stood still.
+    /// Writes the code and the jumps while all threads stand still. Returns the time for which they stood
+    /// still.
     pub(crate) fn apply(&self, patience: Duration, step: &dyn Fn(&str)) -> Result<Duration, Error> {
-        self.change(
-            patience,
-            &|| {
-                step("half");
-            },
-            true,
-        )
+        self.change(patience, step, true)
     }
 
     /// Puts the original bytes back while all threads stand still. A thread may be in a stub or in the
     /// library; the code there stays. Returns the time for which the threads stood still.
     pub(crate) fn remove(&self, patience: Duration) -> Result<Duration, Error> {
-        self.change(patience, &|| {}, false)
+        self.change(patience, &|_| {}, false)
     }
 
-    fn change(&self, patience: Duration, half: &dyn Fn(), is_apply: bool) -> Result<Duration, Error> {
+    fn change(&self, patience: Duration, step: &dyn Fn(&str), is_apply: bool) -> Result<Duration, Error> {
         const FIRST_ATTEMPT: Duration = Duration::from_millis(100);
         const PAUSE: Duration = Duration::from_millis(5);
         let limit = Instant::now() + patience;
@@ -136,7 +130,7 @@ impl Detours {
             let obstacle = match stopped {
                 Ok(stopped) => match self.blocking_thread(&stopped, is_apply) {
                     Ok(None) => {
-                        let written = self.write_jumps(half, is_apply);
+                        let written = self.write_jumps(step, is_apply);
                         let time = stopped.let_go();
                         return written.map(|()| time);
                     }
@@ -197,7 +191,7 @@ impl Detours {
         self.compiled.patches.iter().any(behind)
     }
 
-    fn write_jumps(&self, half: &dyn Fn(), is_apply: bool) -> Result<(), Error> {
+    fn write_jumps(&self, step: &dyn Fn(&str), is_apply: bool) -> Result<(), Error> {
         let unreadable = |error: io::Error| {
             refusal(format!("its code cannot be changed: {error}"), "start edleak-record as root")
         };
@@ -221,9 +215,20 @@ impl Detours {
                 ));
             }
         }
+        if is_apply && !pending.is_empty() {
+            // A thread may still run code of an earlier recording, so that code must stay as it is.
+            let mut there = vec![0; self.compiled.code.len()];
+            memory.read_exact_at(&mut there, self.compiled.address).map_err(unreadable)?;
+            if there != self.compiled.code && there.iter().any(|&byte| byte != 0) {
+                let message = "another version of edleak-record has attached to it before";
+                return Err(refusal(message, "use that version, or start the process again"));
+            }
+            memory.write_all_at(&self.compiled.code, self.compiled.address).map_err(unreadable)?;
+            step("code");
+        }
         for (index, (address, bytes)) in pending.iter().enumerate() {
             if index == pending.len() / 2 {
-                half();
+                step("half");
             }
             memory.write_all_at(bytes, *address).map_err(unreadable)?;
         }

@@ -1,6 +1,7 @@
 //! Attaching to a process without the library: loads it, and leads the process's malloc to it.
 //!
 //! ```text
+//! priority     the collector's own priority while threads stand still
 //! ptrace       one thread: stop, registers, go on
 //! stop         all threads at once
 //! modules      the files of the process: functions, unwind rules
@@ -21,6 +22,7 @@
 pub(crate) mod call;
 pub(crate) mod detours;
 pub(crate) mod modules;
+pub(crate) mod priority;
 pub(crate) mod ptrace;
 pub(crate) mod safe_point;
 pub(crate) mod stop;
@@ -90,15 +92,15 @@ pub(crate) fn check_access(pid: u32) -> std::io::Result<()> {
 pub(crate) fn load(pid: u32, path: &Path, settings: &Settings, quiet: bool) -> Result<Library, Error> {
     let limit = Instant::now() + settings.timeout;
     let target = Target::examine(pid)?;
-    let libc = target.libc().ok_or_else(|| refusal("it has no libc", target::start_with_library(pid)))?;
-    let no_place = || refusal("there is no free memory near its libc", target::start_with_library(pid));
+    let allocator = target::allocator_of(pid, &target.modules, None)?;
+    let no_place = || refusal("there is no free memory near its malloc", target::start_with_library(pid));
     // The proofs take time, so they are made before any thread stops.
-    let detours = detours::place_for(pid, libc).ok_or_else(no_place)?;
-    Detours::compile(pid, libc, detours.0)?;
+    let detours = detours::place_for(pid, allocator).ok_or_else(no_place)?;
+    Detours::compile(pid, allocator, detours.0)?;
     let library = CString::new(path.as_os_str().as_bytes())
         .map_err(|_| refusal("the path of the library has a NUL", "move the library"))?;
     let call = Call { functions: target.functions, library: &library, detours };
-    let safe_points = SafePoints::new(pid, &target.modules);
+    let safe_points = SafePoints::new(pid, &target.modules, allocator);
     let step = |name: &str| settings.step(name);
     let mut last = String::from("no thread waits in a system call");
     loop {
@@ -148,7 +150,7 @@ fn explain(pid: u32, tid: u32, path: &Path, failure: Failure) -> Error {
             let message = format!("its loader refuses the library: {message}");
             refusal(message, format!("can the process read `{path}`? Else see --copy-into"))
         }
-        Failure::NoPlace => refusal("the memory near its libc was taken meanwhile", "try again"),
+        Failure::NoPlace => refusal("the memory near its malloc was taken meanwhile", "try again"),
         Failure::Unfinished => refusal(
             format!("thread {} still loads the library", detours::name_of(pid, tid)),
             "try again, with a longer --attach-timeout",
@@ -164,19 +166,12 @@ fn explain(pid: u32, tid: u32, path: &Path, failure: Failure) -> Error {
 pub(crate) fn lead(library: &Library, settings: &Settings, quiet: bool) -> Result<Led, Error> {
     let pid = library.pid();
     let modules = modules::of_process(pid);
-    let libc = modules.iter().find(|module| module.is_libc());
-    let libc = libc.ok_or_else(|| refusal("it has no libc", target::start_with_library(pid)))?;
     let unreadable =
         |error| Error::system("its library cannot be read", &error, "start edleak-record as root");
     let late = library.late().map_err(unreadable)?;
-    let detours = Detours::compile(pid, libc, late.detours)?;
-    // In a program at a fixed address, the lookup may have found the program's stub for malloc.
-    if !libc.contains(late.malloc) && target::other_allocator(&modules).is_some() {
-        let message = "its malloc is not that of libc";
-        return Err(refusal(message, target::start_with_library(pid)));
-    }
-    detours.write_code(late.hooks).map_err(unreadable)?;
-    settings.step("code");
+    let allocator = target::allocator_of(pid, &modules, Some(late.malloc))?;
+    let mut detours = Detours::compile(pid, allocator, late.detours)?;
+    detours.set_hooks(late.hooks);
     if !quiet && !detours.missing.is_empty() {
         let names = detours.missing.join("`, `");
         say(format_args!("allocations through `{names}` of process {pid} are not counted"));
@@ -191,10 +186,9 @@ pub(crate) fn lead(library: &Library, settings: &Settings, quiet: bool) -> Resul
 pub(crate) fn restore(library: &Library) {
     let pid = library.pid();
     let modules = modules::of_process(pid);
-    let (Some(libc), Ok(late)) = (modules.iter().find(|module| module.is_libc()), library.late()) else {
-        return;
-    };
-    if let Ok(detours) = Detours::compile(pid, libc, late.detours) {
+    let Ok(late) = library.late() else { return };
+    let Ok(allocator) = target::allocator_of(pid, &modules, Some(late.malloc)) else { return };
+    if let Ok(detours) = Detours::compile(pid, allocator, late.detours) {
         let _ = detours.remove(PATIENCE_AT_END);
     }
 }
@@ -202,7 +196,8 @@ pub(crate) fn restore(library: &Library) {
 impl Drop for Led {
     fn drop(&mut self) {
         let pid = self.detours.pid();
-        if !crate::sys::process::is_there(pid) {
+        // The process may have ended, or may have executed another program.
+        if !Library::find(pid).is_ok_and(|library| library.is_late) {
             return;
         }
         match self.detours.remove(PATIENCE_AT_END) {

@@ -87,6 +87,11 @@ impl Module {
         self.name().starts_with("ld-") || self.name() == "ld.so.1" || self.name().starts_with("libdl")
     }
 
+    /// Whether the module exports a function of this name.
+    pub(crate) fn exports(&self, name: &str) -> bool {
+        self.elf().is_some_and(|elf| elf.exported_functions().iter().any(|(_, exported)| *exported == name))
+    }
+
     /// The unwind rule of the code at an address.
     pub(crate) fn rule_at(&self, address: u64) -> Rule {
         let Ok(offset) = u32::try_from(address - self.start) else { return Rule::UNKNOWN };

@@ -55,6 +55,8 @@ pub(crate) struct SafePoints<'a> {
     pid: u32,
     modules: &'a [Module],
     libc: Vec<Exported>,
+    /// The module of malloc, if it is not libc.
+    allocator: Option<usize>,
 }
 
 /// A frame of a stack.
@@ -65,9 +67,16 @@ struct Frame {
 }
 
 impl<'a> SafePoints<'a> {
-    pub(crate) fn new(pid: u32, modules: &'a [Module]) -> SafePoints<'a> {
+    /// Prepares the check. `allocator` is the module of malloc.
+    pub(crate) fn new(pid: u32, modules: &'a [Module], allocator: &Module) -> SafePoints<'a> {
         let libc = modules.iter().find(|module| module.is_libc());
-        SafePoints { pid, modules, libc: libc.map(Module::exported).unwrap_or_default() }
+        let position = modules.iter().position(|module| module.start == allocator.start);
+        SafePoints {
+            pid,
+            modules,
+            libc: libc.map(Module::exported).unwrap_or_default(),
+            allocator: position.filter(|_| !allocator.is_libc()),
+        }
     }
 
     /// Checks a stopped thread. The error says where the thread is.
@@ -76,6 +85,9 @@ impl<'a> SafePoints<'a> {
         let is_libc = |frame: &Frame| self.modules[frame.module].is_libc();
         if let Some(frame) = frames.iter().find(|frame| self.modules[frame.module].is_loader()) {
             return Err(format!("in the dynamic loader (`{}`)", self.modules[frame.module].path));
+        }
+        if let Some(frame) = frames.iter().find(|frame| Some(frame.module) == self.allocator) {
+            return Err(format!("in the allocator (`{}`)", self.modules[frame.module].path));
         }
         for frame in frames.iter().filter(|frame| is_libc(frame)) {
             let names = self.function_at(frame.address).map_or(&[][..], |function| &function.names);

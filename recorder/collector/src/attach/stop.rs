@@ -1,5 +1,6 @@
 //! Stops all threads of a process, for a moment.
 
+use crate::attach::priority::Priority;
 use crate::attach::ptrace::{ChildSignals, Registers, Stop, Thread};
 use std::fs;
 use std::io;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 pub(crate) struct Stopped {
     threads: Vec<Thread>,
     since: Instant,
+    _priority: Priority,
 }
 
 /// The reason why not all threads stopped.
@@ -27,7 +29,8 @@ impl Stopped {
     /// Stops all threads of a process by `limit`, also the threads that begin meanwhile.
     pub(crate) fn all(pid: u32, limit: Instant) -> Result<Stopped, Unstopped> {
         let _signals = ChildSignals::block();
-        let mut stopped = Stopped { threads: Vec::new(), since: Instant::now() };
+        let priority = Priority::raise();
+        let mut stopped = Stopped { threads: Vec::new(), since: Instant::now(), _priority: priority };
         loop {
             let new: Vec<u32> = tasks(pid)
                 .filter(|tid| !stopped.threads.iter().any(|thread| thread.tid == *tid))

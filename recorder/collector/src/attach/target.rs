@@ -44,10 +44,7 @@ impl Target {
         check_sanitizer(pid, &modules)?;
         let unknown = || refusal("its C library is not glibc, or cannot be read", start_with_library(pid));
         let libc = modules.iter().find(|module| module.is_libc()).ok_or_else(unknown)?;
-        if let Some(other) = other_allocator(&modules) {
-            let message = format!("its malloc is that of `{}`, and not of libc", other.path);
-            return Err(refusal(message, start_with_library(pid)));
-        }
+        allocator_of(pid, &modules, None)?;
         let function = |name: &str| {
             let places = modules.iter().filter(|module| module.is_libc() || module.is_loader());
             places.into_iter().find_map(|module| address_of(module, name))
@@ -62,11 +59,6 @@ impl Target {
             errno_location: function("__errno_location").ok_or_else(|| missing("__errno_location"))?,
         };
         Ok(Target { modules, functions })
-    }
-
-    /// glibc's main library.
-    pub(crate) fn libc(&self) -> Option<&Module> {
-        self.modules.iter().find(|module| module.is_libc())
     }
 }
 
@@ -163,13 +155,38 @@ fn check_sanitizer(pid: u32, modules: &[Module]) -> Result<(), Error> {
     Ok(())
 }
 
-/// A module other than libc whose malloc the process may use.
-pub(crate) fn other_allocator(modules: &[Module]) -> Option<&Module> {
-    let exports_malloc = |module: &&Module| {
-        let elf = module.elf();
-        elf.is_some_and(|elf| elf.exported_functions().iter().any(|(_, name)| *name == "malloc"))
+/// The module whose malloc the process uses: libc, or a library with an allocator. `malloc` is the address at
+/// which the process finds malloc, if it is known.
+pub(crate) fn allocator_of(pid: u32, modules: &[Module], malloc: Option<u64>) -> Result<&Module, Error> {
+    let libc = modules.iter().find(|module| module.is_libc());
+    let libc = libc.ok_or_else(|| refusal("it has no glibc", start_with_library(pid)))?;
+    if malloc.is_some_and(|malloc| libc.contains(malloc)) {
+        return Ok(libc);
+    }
+    let is_other = |module: &&Module| {
+        let is_ours = module.name().contains("edleak");
+        !module.is_libc() && !module.is_loader() && !is_ours && module.exports("malloc")
     };
-    let is_other =
-        |module: &&Module| !module.is_libc() && !module.is_loader() && !module.name().contains("edleak");
-    modules.iter().filter(is_other).find(exports_malloc)
+    let others: Vec<&Module> = modules.iter().filter(is_other).collect();
+    let other = match others[..] {
+        [] => return Ok(libc),
+        [other] => other,
+        [first, second, ..] => {
+            let message = format!("`{}` and `{}` both define malloc", first.path, second.path);
+            return Err(refusal(message, start_with_library(pid)));
+        }
+    };
+    let is_program = process::program(pid).is_some_and(|program| program == Path::new(&other.path));
+    if is_program || !keeps_sizes_apart(other) {
+        let message = format!("its malloc is that of `{}`, and edleak cannot lead its calls now", other.path);
+        return Err(refusal(message, start_with_library(pid)));
+    }
+    Ok(other)
+}
+
+/// Whether a module is an allocator that keeps allocations of different sizes in different pages: jemalloc,
+/// mimalloc or tcmalloc. In any other allocator, an allocation from before may lie so close to a new one that
+/// the library would take one for the other.
+fn keeps_sizes_apart(module: &Module) -> bool {
+    ["mallocx", "mi_malloc", "tc_malloc"].iter().any(|name| module.exports(name))
 }

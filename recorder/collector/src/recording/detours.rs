@@ -1,13 +1,14 @@
 //! Compiles the detours of one target for its modules, publishes them in the session, and reads their
 //! results.
 
-use crate::detour::entries::FileEntries;
+use crate::detour::entries::{Entry, FileEntries};
 use crate::detour::module::{self, Compiled};
 use crate::detour::place;
 use crate::detour::x86_64::code::Spacing;
 use crate::recording::modules::Loaded;
 use crate::rules::publisher::Publisher;
 use crate::sys::maps;
+use crate::sys::remote;
 use crate::sys::shm::Session;
 use edleak_binary::elf::Elf;
 use edleak_binary::file_bytes::FileBytes;
@@ -38,7 +39,8 @@ struct ModuleDetours {
     symbol: String,
     /// The index of the module's detours in the session; `None`: the collector published none.
     place: Option<usize>,
-    /// Whether the process is a forked child that has the detours of its parent.
+    /// Whether the process had the detours before this recording: a forked child has the detours of its
+    /// parent, and the collector writes detours when it attaches to a process.
     is_inherited: bool,
     /// Functions without a detour in a module whose other functions have one, and the first reason.
     missing: Vec<String>,
@@ -60,6 +62,8 @@ pub(crate) struct Unseen {
 
 /// The facts about a target that its detours depend on.
 pub(crate) struct Surroundings<'a> {
+    /// The process ID.
+    pub pid: u32,
     /// The text of its memory map.
     pub maps: &'a [u8],
     /// The module of the program itself.
@@ -130,12 +134,13 @@ impl Detours {
             let compiled = place.and_then(|place| {
                 module::compile(&selection.led, module.load_bias, place, Spacing::Requested)
             });
+            let is_attached = session.header().attached.load(Ordering::Relaxed) != 0;
             let is_code = |compiled: &Compiled| lies_in_code(surroundings.maps, compiled);
-            if session.header().has_detours.load(Ordering::Relaxed) != 0 {
+            let is_led = || is_attached && has_jumps(surroundings.pid, &selection.led, module.load_bias);
+            if session.header().has_detours.load(Ordering::Relaxed) != 0 || is_led() {
                 own.is_inherited = true;
                 return self.modules.push(own);
             }
-            let is_attached = session.header().attached.load(Ordering::Relaxed) != 0;
             let result = match compiled {
                 _ if is_attached => {
                     Err("the recording began while the program ran (start it with `edleak-record PROGRAM`)")
@@ -282,6 +287,17 @@ fn why(module: &DetourModule) -> String {
         }
         _ => "the rules for it came too late (record again when the machine is less busy)".into(),
     }
+}
+
+/// Whether the collector has written jumps at these entries, because it has attached to the process.
+fn has_jumps(pid: u32, entries: &[&Entry], bias: u64) -> bool {
+    const JUMP: u8 = 0xe9;
+    entries.iter().all(|entry| {
+        let Ok(displaced) = &entry.displaced else { return false };
+        let mut found = [0];
+        let is_read = remote::read(pid, displaced.at.wrapping_add(bias), &mut found).is_ok();
+        is_read && found[0] == JUMP && displaced.original.first() != Some(&JUMP)
+    })
 }
 
 /// Whether all jumps lie in one mapping that is executable and readable.

@@ -262,6 +262,7 @@ impl Recording {
         // entry of a memory map.
         let image = image.or(modules.all().first()).map(|loaded| loaded.module.id);
         let surroundings = Surroundings {
+            pid,
             maps: &session.maps(),
             program: image,
             has_one_thread: process::threads(pid) == Some(1),
