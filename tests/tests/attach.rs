@@ -355,6 +355,58 @@ fn web_server_answers_all_requests_over_500_attaches() {
     tell_stops("python3", web_server_answers(500));
 }
 
+/// redis, whose malloc is a shared jemalloc, answers a benchmark while recordings attach and detach.
+fn redis_answers(cycles: usize) -> Vec<f64> {
+    let dir = TempDir::new("attach-redis");
+    let port =
+        std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound").port();
+    let port = port.to_string();
+    let mut server = Command::new("redis-server");
+    server.args(["--port", &port, "--save", "", "--bind", "127.0.0.1"]).current_dir(dir.path());
+    let mut server = server.stdout(Stdio::null()).spawn().expect("redis is installed");
+    wait_for("redis", || std::net::TcpStream::connect(format!("127.0.0.1:{port}")).is_ok());
+    let is_over = AtomicBool::new(false);
+    let mut stops = Vec::new();
+    let mut failure = None;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                let mut benchmark = Command::new("redis-benchmark");
+                benchmark.args(["-p", &port, "-n", "4000", "-c", "10", "-q", "-t", "set,get,lpush,hset"]);
+                let outcome = run(&mut benchmark);
+                assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+                assert!(!outcome.stdout.contains("rror"), "{}", outcome.stdout);
+            }
+        });
+        for cycle in 0..cycles {
+            let trace = dir.join(format!("{cycle}.edl"));
+            let outcome = run(&mut recorder(server.id(), &trace, &["--duration", "100ms"]));
+            stops.extend(stops_in(&outcome.stderr));
+            if outcome.code != 0 || outcome.stderr.contains("not counted") {
+                failure = Some(outcome.stderr);
+                break;
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    let is_running = server.try_wait().expect("ours").is_none();
+    server.kill().expect("it runs");
+    server.wait().expect("ours");
+    assert!(is_running && failure.is_none(), "{failure:?}");
+    stops
+}
+
+#[test]
+fn redis_with_jemalloc_answers_a_benchmark_while_recordings_attach_and_detach() {
+    redis_answers(6);
+}
+
+#[test]
+#[ignore = "several minutes long; run it with --ignored"]
+fn redis_answers_a_benchmark_over_500_attaches() {
+    tell_stops("redis", redis_answers(500));
+}
+
 #[test]
 fn leak_of_a_process_without_the_library_is_found_with_its_stack() {
     let dir = TempDir::new("attach-leak");
